@@ -1,0 +1,2 @@
+//! Who rings what: interrupt controllers, DeviceIDs and MSI routes from devicetree.
+#![no_std]

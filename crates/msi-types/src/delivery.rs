@@ -1,0 +1,65 @@
+//! The device side's seams: what a device model gives to an interrupt controller model, and what comes back.
+
+use crate::{Cpu, MsiMessage};
+
+/// What became of a message. The three answers of `KVM_SIGNAL_MSI`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Delivery {
+    /// The interrupt is pending now: newly, or it already was (a pending bit holds one message).
+    Pending,
+    /// A controller took the message and dropped it: not mapped, disabled, out of range.
+    Blocked,
+    /// No controller listens at that address.
+    NoDoorbell,
+}
+
+/// Takes messages from senders known as `Id` at this point of the way: a [`RequesterId`](crate::RequesterId) on
+/// the bus, a [`DeviceId`](crate::DeviceId) at the ITS. One translation per layer; layers stack.
+///
+/// Implementations take no lock, allocate nothing and make no system call unless a target sleeps.
+pub trait SignalMsi<Id>: Send + Sync {
+    /// Sends `message` on behalf of `from`. Any context, any thread.
+    fn signal_msi(&self, from: Id, message: MsiMessage) -> Delivery;
+}
+
+/// A wired input of a GIC.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Line {
+    /// A shared peripheral interrupt, by INTID (32–1019, 4096–5119).
+    Spi(u32),
+    /// A private peripheral interrupt of one CPU, by INTID (16–31, 1056–1119): timers, PMU, maintenance.
+    Ppi {
+        /// The CPU that owns the line.
+        cpu: Cpu,
+        /// The interrupt.
+        intid: u32,
+    },
+}
+
+/// The electrical state of a line.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Level {
+    /// Not asserted.
+    Low,
+    /// Asserted.
+    High,
+}
+
+/// Takes line changes.
+pub trait SetLine: Send + Sync {
+    /// Drives `line` to `level`. Any thread.
+    fn set_line(&self, line: Line, level: Level) -> Delivery;
+}
+
+/// Tells the virtual machine monitor that a CPU which sleeps or runs guest code has something to do.
+pub trait Kick: Send + Sync {
+    /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held; called once for one
+    /// transition of the CPU to sleep, however many messages arrive.
+    fn kick(&self, cpu: Cpu);
+}
+
+/// Hears when a guest finished with a line, to resample a level-triggered source.
+pub trait LineObserver: Send + Sync {
+    /// The guest deactivated `line`.
+    fn deactivated(&self, line: Line);
+}

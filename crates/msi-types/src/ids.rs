@@ -1,0 +1,145 @@
+//! Identifiers. Each is a type of its own, because mixing them up is the classic mistake of this field.
+
+use core::fmt;
+
+/// Defines a transparent identifier over `u32`.
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident, $format:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[repr(transparent)]
+        pub struct $name(u32);
+
+        impl $name {
+            /// The identifier with this number.
+            pub const fn new(number: u32) -> Self {
+                Self(number)
+            }
+
+            /// The number of this identifier.
+            pub const fn get(self) -> u32 {
+                self.0
+            }
+
+            /// The identifier as an index; every target of this library has at least 32-bit `usize`.
+            pub const fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "(", $format, ")"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, $format, self.0)
+            }
+        }
+
+        impl From<u32> for $name {
+            fn from(number: u32) -> Self {
+                Self(number)
+            }
+        }
+
+        impl From<$name> for u32 {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+    };
+}
+
+identifier!(
+    /// Who sends a message, as its *bus* knows it: on PCI the 16-bit requester ID (bus 15:8, device 7:3,
+    /// function 2:0) within one host bridge; for a platform device the sideband ID that firmware states.
+    ///
+    /// It says nothing to an interrupt controller before the bus's mapping (`msi-map`, IORT) made a [`DeviceId`]
+    /// of it.
+    RequesterId, "{:#06x}"
+);
+
+identifier!(
+    /// Who sends a message, as an ITS knows it: the DeviceID that travels beside the write to
+    /// `GITS_TRANSLATER`. Up to 32 bits (`GITS_TYPER.Devbits`).
+    DeviceId, "{:#x}"
+);
+
+identifier!(
+    /// Which of a device's messages this is, as an ITS knows it: the data of the write. Up to 32 bits
+    /// (`GITS_TYPER.ID_bits`).
+    EventId, "{:#x}"
+);
+
+identifier!(
+    /// A global system interrupt: the number by which a virtual machine monitor and its interrupt back end name
+    /// an input. Sparse; never an INTID.
+    Gsi, "{}"
+);
+
+identifier!(
+    /// A logical CPU: the platform's own dense numbering, 0 for the boot CPU. Never an affinity.
+    Cpu, "{}"
+);
+
+identifier!(
+    /// An interrupt as the root controller acknowledges it (hwirq): on a GIC an INTID, on x86 a vector.
+    Vector, "{}"
+);
+
+impl RequesterId {
+    /// The requester ID of a PCI function. Bits above the fields' widths are ignored.
+    pub const fn pci(bus: u8, device: u8, function: u8) -> Self {
+        Self(((bus as u32) << 8) | (((device & 0x1f) as u32) << 3) | (function & 7) as u32)
+    }
+
+    /// Bus number of a PCI requester ID.
+    pub const fn pci_bus(self) -> u8 {
+        self.0.to_le_bytes()[1]
+    }
+
+    /// Device number of a PCI requester ID.
+    pub const fn pci_device(self) -> u8 {
+        (self.0.to_le_bytes()[0] >> 3) & 0x1f
+    }
+
+    /// Function number of a PCI requester ID.
+    pub const fn pci_function(self) -> u8 {
+        self.0.to_le_bytes()[0] & 7
+    }
+}
+
+impl Vector {
+    /// The vector `offset` places after this one; `None` past the end of the number space.
+    pub const fn checked_add(self, offset: u32) -> Option<Self> {
+        match self.0.checked_add(offset) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::format;
+
+    #[test]
+    fn pci_requester_id_round_trips_through_its_fields() {
+        for raw in 0..=0xffff {
+            let id = RequesterId::new(raw);
+            assert_eq!(RequesterId::pci(id.pci_bus(), id.pci_device(), id.pci_function()), id);
+        }
+    }
+
+    #[test]
+    fn debug_output_names_the_kind_of_identifier() {
+        assert_eq!(format!("{:?}", DeviceId::new(0x12)), "DeviceId(0x12)");
+        assert_eq!(format!("{:?}", Gsi::new(12)), "Gsi(12)");
+        assert_eq!(format!("{}", RequesterId::pci(1, 0, 0)), "0x0100");
+    }
+}

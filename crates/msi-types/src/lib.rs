@@ -1,0 +1,58 @@
+//! The vocabulary of message-signalled interrupts.
+//!
+//! A device interrupts by writing 32 bits (the *data*) to an address (the *doorbell*). This crate names what
+//! travels on that way – [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`], [`Vector`], [`Gsi`] –, the
+//! layouts in which PCI functions store messages ([`pci`]), and the seams where a controller, an endpoint and a
+//! device model meet. It knows no controller, allocates nothing and holds no algorithm, so that drivers,
+//! device models, kernels and virtual machine monitors can all stand on it.
+//!
+//! | seam | between |
+//! |---|---|
+//! | [`MsiParent`] | an interrupt controller (or a layer over it) and a device's vectors |
+//! | [`WiredParent`] | the root controller and whoever turns messages into wired interrupts (MBI, GICv2m) |
+//! | [`MessageStore`] | a device's vectors and the registers or memory that hold its messages |
+//! | [`SignalMsi`], [`SetLine`] | a device model and an interrupt controller model |
+//! | [`Kick`], [`LineObserver`] | an interrupt controller model and the virtual machine monitor |
+//!
+//! # Example
+//!
+//! A device model that rings an ITS it knows nothing about:
+//!
+//! ```
+//! use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
+//!
+//! struct Recorder;
+//! impl SignalMsi<DeviceId> for Recorder {
+//!     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
+//!         assert_eq!((from, message.data), (DeviceId::new(0x12), 9));
+//!         Delivery::Pending
+//!     }
+//! }
+//!
+//! let parent: &dyn SignalMsi<DeviceId> = &Recorder;
+//! let message = MsiMessage { address: 0x0809_0040, data: 9 };
+//! assert_eq!(parent.signal_msi(DeviceId::new(0x12), message), Delivery::Pending);
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod delivery;
+mod error;
+mod ids;
+mod isolation;
+mod message;
+mod parent;
+pub mod pci;
+mod store;
+mod wired;
+
+pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
+pub use error::{ControllerFault, MsiError};
+pub use ids::{Cpu, DeviceId, EventId, Gsi, RequesterId, Vector};
+pub use isolation::{Isolated, IsolatingMechanism, Isolation, NotIsolated};
+pub use message::MsiMessage;
+pub use parent::{
+    Attachment, BlockRequest, Initially, Move, MoveOutcome, MsiParent, Pending, Shape, VectorBlock,
+};
+pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Slots, StoreError};
+pub use wired::{Trigger, WiredParent};

@@ -1,0 +1,203 @@
+//! What a controller, or a layer over one, gives to a device's vectors.
+
+use crate::{Cpu, Fit, Isolation, MsiError, MsiMessage, RequesterId, Vector};
+use core::fmt;
+use core::num::NonZeroU16;
+
+/// How the vectors of a block relate.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Shape {
+    /// Each has a message and an affinity of its own (MSI-X, IMS).
+    Independent,
+    /// One message whose low data bits the device replaces (MultiMSI): the count is a power of two, the data is
+    /// aligned to it. Controllers whose message names the CPU move the group as one.
+    AlignedGroup,
+}
+
+/// The state in which a controller hands out new vectors.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Initially {
+    /// Forwarded at once: for endpoints that mask themselves. Saves an invalidation per vector.
+    Unmasked,
+    /// Held back at the controller until [`MsiParent::unmask`].
+    Masked,
+}
+
+/// What an endpoint asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockRequest {
+    /// How many vectors.
+    pub count: NonZeroU16,
+    /// How they relate.
+    pub shape: Shape,
+    /// What the endpoint's message store can hold, and how it can be rewritten.
+    pub fit: Fit,
+    /// Where they are delivered first.
+    pub cpu: Cpu,
+    /// Masked at the controller or not.
+    pub initially: Initially,
+}
+
+/// A device known to a controller. Returned by [`MsiParent::attach`], given back to [`MsiParent::detach`]; not
+/// `Clone`, so that it cannot be detached twice.
+#[derive(Debug)]
+#[must_use = "a device stays attached until the attachment is given back"]
+pub struct Attachment {
+    cookie: u32,
+}
+
+impl Attachment {
+    /// For implementations of [`MsiParent`]: `cookie` means something to them alone.
+    pub const fn new(cookie: u32) -> Self {
+        Self { cookie }
+    }
+
+    /// For implementations of [`MsiParent`]: the number given to [`Attachment::new`].
+    pub const fn cookie(&self) -> u32 {
+        self.cookie
+    }
+}
+
+/// Vectors that one owner holds: consecutive [`Vector`]s. Not `Clone`: whoever has it owns them, and gives them
+/// back by [`MsiParent::free`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "vectors stay allocated until the block is given back"]
+pub struct VectorBlock {
+    first: Vector,
+    count: NonZeroU16,
+}
+
+impl VectorBlock {
+    /// For implementations of [`MsiParent`]. The range does not wrap the number space.
+    pub const fn new(first: Vector, count: NonZeroU16) -> Self {
+        Self { first, count }
+    }
+
+    /// The lowest vector.
+    pub const fn first(&self) -> Vector {
+        self.first
+    }
+
+    /// How many.
+    pub const fn count(&self) -> NonZeroU16 {
+        self.count
+    }
+
+    /// The vector at `index`; `None` past the end.
+    pub const fn vector(&self, index: u16) -> Option<Vector> {
+        if index < self.count.get() { self.first.checked_add(index as u32) } else { None }
+    }
+
+    /// The place of `vector` in the block; `None` if it is another's.
+    pub fn index_of(&self, vector: Vector) -> Option<u16> {
+        let offset = vector.get().checked_sub(self.first.get())?;
+        u16::try_from(offset).ok().filter(|index| *index < self.count.get())
+    }
+}
+
+/// An affinity change that was begun: between [`MsiParent::begin_move`] and [`MsiParent::end_move`] the endpoint's
+/// store is rewritten, if [`message`](Move::message) says so.
+#[derive(Debug)]
+#[must_use = "a move that was begun is finished by end_move"]
+pub struct Move {
+    /// The vectors that move together: one, or the whole group.
+    pub first: Vector,
+    /// How many they are.
+    pub count: NonZeroU16,
+    /// What the store holds for the first of them from now on; `None` if the stored message stays as it is.
+    pub message: Option<MsiMessage>,
+    /// Where they were delivered.
+    pub from: Cpu,
+    /// Where they will be.
+    pub to: Cpu,
+}
+
+/// How the rewriting of the store ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MoveOutcome {
+    /// The new message is in the store and was read back, or none was needed.
+    Written,
+    /// The store failed and holds the old message: the controller goes back to the old target.
+    RolledBack,
+}
+
+/// What to do with a pending state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Pending {
+    /// Make it pending, as the device's own message would.
+    Set,
+    /// Drop it.
+    Clear,
+}
+
+/// What a controller, or a layer over one, gives to a device's vectors. One object serves one bus (or one platform
+/// device): it knows how requesters map to what the controller sees. Object safe; the controller locks inside.
+///
+/// *Task* operations may wait for hardware and must not be called in hard-IRQ context or under a lock that an
+/// interrupt handler takes. *Any* operations are safe in hard-IRQ context and bounded.
+pub trait MsiParent: Send + Sync {
+    /// Is this requester kept from ringing others' interrupts? Any.
+    fn isolation(&self, of: RequesterId) -> Isolation;
+
+    /// Prepares for at most `max` vectors of a device, and takes it in. Requesters that the controller cannot tell
+    /// apart share one attachment's tables; each caller gets an [`Attachment`] of its own. Task.
+    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError>;
+
+    /// Forgets the device once the last of its attachments is gone. All its blocks were freed before. Task.
+    fn detach(&self, device: Attachment);
+
+    /// Hands out vectors, ready to be delivered to [`BlockRequest::cpu`]. All or nothing. Task.
+    ///
+    /// # Errors
+    /// Says which of the endpoint's limits the controller cannot meet, never truncates.
+    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError>;
+
+    /// Takes vectors back. Afterwards none of them becomes pending any more. Task.
+    fn free(&self, device: &Attachment, block: VectorBlock);
+
+    /// The message that makes the vector at `index` of `block` pending. Of an aligned group only index 0 has one:
+    /// the device makes the others itself. May ask somebody else, such as a hypervisor. Task.
+    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError>;
+
+    /// Prepares the delivery of `block`'s vector at `index` to `to`; the answer says which vectors move along and
+    /// whether the store must change. Task.
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
+
+    /// Finishes what [`begin_move`](Self::begin_move) began. After `Written`, no new message arrives at the old
+    /// CPU; what was pending there is delivered once, there or at the new one. Task.
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;
+
+    /// Holds the vector back at the controller. What arrives stays pending. Any.
+    fn mask(&self, vector: Vector);
+
+    /// Lets the vector through. Any.
+    fn unmask(&self, vector: Vector);
+
+    /// Makes the vector pending as its device would, or drops what is pending. Any.
+    fn set_pending(&self, vector: Vector, pending: Pending);
+
+    /// Is it pending? `None` where the hardware cannot be asked, which is the case for physical LPIs. Any.
+    fn is_pending(&self, vector: Vector) -> Option<bool> {
+        let _ = vector;
+        None
+    }
+
+    /// Writes one line per level of the hierarchy below this vector, outermost last, for people. Task.
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_maps_indices_to_vectors_and_back() {
+        let block = VectorBlock::new(Vector::new(8200), NonZeroU16::new(4).unwrap());
+        for index in 0..4 {
+            assert_eq!(block.index_of(block.vector(index).unwrap()), Some(index));
+        }
+        assert_eq!(block.vector(4), None);
+        assert_eq!(block.index_of(Vector::new(8199)), None);
+        assert_eq!(block.index_of(Vector::new(8204)), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! The MSI capability (ID 0x05).
+
+use bitfield_struct::bitfield;
+
+/// Capability ID.
+pub const CAPABILITY_ID: u8 = 0x05;
+/// Offset of Message Control from the capability.
+pub const CONTROL: u16 = 0x02;
+/// Offset of the address's low word.
+pub const ADDRESS_LOW: u16 = 0x04;
+
+/// Message Control.
+#[bitfield(u16)]
+#[derive(PartialEq, Eq)]
+pub struct Control {
+    /// The function may send messages (and no INTx).
+    pub enable: bool,
+    /// log2 of the vectors that the function can use; at most 5. Read-only.
+    #[bits(3)]
+    pub multiple_message_capable: u8,
+    /// log2 of the vectors that software granted; above the capable number it is undefined.
+    #[bits(3)]
+    pub multiple_message_enable: u8,
+    /// The address has 64 bits. Read-only.
+    pub address_64: bool,
+    /// There are mask and pending bits. Read-only.
+    pub per_vector_masking: bool,
+    /// Data may have 32 bits. Read-only.
+    pub extended_data_capable: bool,
+    /// Data has 32 bits.
+    pub extended_data_enable: bool,
+    #[bits(5)]
+    __: u8,
+}
+
+/// Where the registers of one capability lie: they depend on two bits of [`Control`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    control: Control,
+}
+
+impl Layout {
+    /// The layout that `control` (as the function reports it) implies.
+    pub const fn new(control: Control) -> Self {
+        Self { control }
+    }
+
+    /// Offset of the address's high word, where there is one.
+    pub const fn address_high(self) -> Option<u16> {
+        if self.control.address_64() { Some(0x08) } else { None }
+    }
+
+    /// Offset of the 16-bit data.
+    pub const fn data(self) -> u16 {
+        if self.control.address_64() { 0x0c } else { 0x08 }
+    }
+
+    /// Offset of the upper half of extended data.
+    pub const fn extended_data(self) -> u16 {
+        self.data() + 2
+    }
+
+    /// Offset of the mask bits, where there are any.
+    pub const fn mask(self) -> Option<u16> {
+        if self.control.per_vector_masking() { Some(self.data() + 4) } else { None }
+    }
+
+    /// Offset of the pending bits, where there are any. Read-only.
+    pub const fn pending(self) -> Option<u16> {
+        if self.control.per_vector_masking() { Some(self.data() + 8) } else { None }
+    }
+
+    /// Length of the capability in bytes: 10, 14, 20 or 24.
+    pub const fn length(self) -> u16 {
+        match self.pending() {
+            Some(pending) => pending + 4,
+            None => self.data() + 2,
+        }
+    }
+}
+
+/// The data that a function with `2^log2_granted` vectors sends for its vector `index`: the low bits replaced.
+/// `log2_granted` above 5 counts as 5.
+pub const fn vector_data(base: u32, log2_granted: u8, index: u16) -> u32 {
+    let log2 = if log2_granted > 5 { 5 } else { log2_granted };
+    let low = (1u32 << log2) - 1;
+    (base & !low) | (index as u32 & low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_four_forms_have_the_lengths_of_the_specification() {
+        let length = |wide, masking| {
+            Layout::new(Control::new().with_address_64(wide).with_per_vector_masking(masking)).length()
+        };
+        assert_eq!(
+            [length(false, false), length(true, false), length(false, true), length(true, true)],
+            [10, 14, 20, 24]
+        );
+    }
+
+    #[test]
+    fn mask_and_pending_offsets_are_those_of_the_specification() {
+        let narrow = Layout::new(Control::new().with_per_vector_masking(true));
+        let wide = Layout::new(Control::new().with_per_vector_masking(true).with_address_64(true));
+        assert_eq!((narrow.mask(), narrow.pending()), (Some(0x0c), Some(0x10)));
+        assert_eq!((wide.mask(), wide.pending()), (Some(0x10), Some(0x14)));
+    }
+
+    #[test]
+    fn control_survives_every_encoding() {
+        for raw in 0..=u16::MAX {
+            assert_eq!(u16::from(Control::from(raw)), raw);
+        }
+    }
+
+    #[test]
+    fn multi_msi_replaces_only_the_granted_low_bits() {
+        assert_eq!(vector_data(0x20, 3, 5), 0x25);
+        assert_eq!(vector_data(0x27, 0, 5), 0x27);
+        assert_eq!(vector_data(0x1ff, 200, 33), 0x1e1);
+    }
+}

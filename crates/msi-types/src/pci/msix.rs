@@ -1,0 +1,100 @@
+//! The MSI-X capability (ID 0x11), its table and its pending bits.
+
+use bitfield_struct::bitfield;
+
+/// Capability ID.
+pub const CAPABILITY_ID: u8 = 0x11;
+/// Offset of Message Control from the capability.
+pub const CONTROL: u16 = 0x02;
+/// Offset of the table's place ([`Place`]).
+pub const TABLE: u16 = 0x04;
+/// Offset of the pending bit array's place ([`Place`]).
+pub const PBA: u16 = 0x08;
+/// Length of the capability in bytes.
+pub const LENGTH: u16 = 12;
+
+/// Size of a table entry in bytes.
+pub const ENTRY_SIZE: u64 = 16;
+/// Offset of the address's low word in an entry.
+pub const ENTRY_ADDRESS_LOW: u64 = 0;
+/// Offset of the address's high word in an entry.
+pub const ENTRY_ADDRESS_HIGH: u64 = 4;
+/// Offset of the data in an entry.
+pub const ENTRY_DATA: u64 = 8;
+/// Offset of [`VectorControl`] in an entry.
+pub const ENTRY_CONTROL: u64 = 12;
+
+/// Message Control.
+#[bitfield(u16)]
+#[derive(PartialEq, Eq)]
+pub struct Control {
+    /// Entries of the table, minus one. Read-only.
+    #[bits(11)]
+    pub table_size_minus_one: u16,
+    #[bits(3)]
+    __: u8,
+    /// All vectors of the function are held back.
+    pub function_mask: bool,
+    /// The function may send messages (and no INTx).
+    pub enable: bool,
+}
+
+impl Control {
+    /// Entries of the table: 1 to 2048.
+    pub const fn table_size(self) -> u16 {
+        self.table_size_minus_one() + 1
+    }
+}
+
+/// Where the table or the pending bits lie.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Place {
+    /// Which base address register: 0 to 5; 6 and 7 are reserved.
+    #[bits(3)]
+    pub bir: u8,
+    /// Offset in that region, in units of 8 bytes.
+    #[bits(29)]
+    pub offset_in_qwords: u32,
+}
+
+impl Place {
+    /// Offset in the region, in bytes.
+    pub const fn offset(self) -> u64 {
+        self.offset_in_qwords() as u64 * 8
+    }
+}
+
+/// The last word of a table entry.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct VectorControl {
+    /// The vector is held back. 1 after reset.
+    pub masked: bool,
+    #[bits(31)]
+    __: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_size_spans_one_to_2048() {
+        assert_eq!(Control::from(0).table_size(), 1);
+        assert_eq!(Control::from(0x7ff).table_size(), crate::pci::MSIX_MAX_VECTORS);
+    }
+
+    #[test]
+    fn place_keeps_its_eight_byte_units() {
+        assert_eq!(Place::from(0x2003).bir(), 3);
+        assert_eq!(Place::from(0x2003).offset(), 0x2000);
+    }
+
+    #[test]
+    fn control_survives_every_encoding() {
+        for raw in 0..=u16::MAX {
+            assert_eq!(u16::from(Control::from(raw)), raw);
+        }
+    }
+}

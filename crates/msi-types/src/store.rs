@@ -1,0 +1,134 @@
+//! Where a device keeps its messages: "device MSI storage ops".
+
+use crate::MsiMessage;
+
+/// How a stored message can be changed while the device may send it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Rewrite {
+    /// The vector is masked at the store meanwhile, so any change is safe.
+    Masked,
+    /// Address and data change in one store: 64 bits wide or more.
+    Atomic64,
+    /// One 32-bit store changes the low address word; nothing else may differ.
+    LowWordOnly,
+    /// Not at all.
+    Never,
+}
+
+/// Whether the store itself can hold a vector back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Masking {
+    /// Each vector by itself.
+    PerVector,
+    /// Not at all: the controller must mask.
+    None,
+}
+
+/// What a store can hold. A parent fits it or refuses with the reason.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Fit {
+    /// Address bits: 32 or 64.
+    pub address_bits: u8,
+    /// Data bits: 16 or 32.
+    pub data_bits: u8,
+    /// How a message can be changed.
+    pub rewrite: Rewrite,
+}
+
+impl Fit {
+    /// Checks a message against the widths.
+    ///
+    /// # Errors
+    /// [`MsiError::AddressTooWide`](crate::MsiError::AddressTooWide) or
+    /// [`MsiError::DataTooWide`](crate::MsiError::DataTooWide).
+    pub const fn check(&self, message: MsiMessage) -> Result<(), crate::MsiError> {
+        if self.address_bits < 64 && message.address >> self.address_bits != 0 {
+            return Err(crate::MsiError::AddressTooWide {
+                address: message.address,
+                bits: self.address_bits,
+            });
+        }
+        if self.data_bits < 32 && message.data >> self.data_bits != 0 {
+            return Err(crate::MsiError::DataTooWide { data: message.data, bits: self.data_bits });
+        }
+        Ok(())
+    }
+}
+
+/// The store failed to take an update: a command queue reported an error, a device is gone, a read-back differed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the device's message store failed at slot {slot}: {reason}")]
+pub struct StoreError {
+    /// The slot that failed.
+    pub slot: u16,
+    /// What happened.
+    pub reason: &'static str,
+}
+
+/// The open update of a store. Nothing is promised to be visible to the device before
+/// [`MessageStore::update`] returns `Ok`.
+pub trait Slots {
+    /// Stores the message of a slot.
+    fn write(&mut self, slot: u16, message: MsiMessage);
+    /// Holds a slot's vector back. Ignored where the store cannot mask ([`MessageStore::masking`]).
+    fn mask(&mut self, slot: u16);
+    /// Lets a slot's vector through.
+    fn unmask(&mut self, slot: u16);
+}
+
+/// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). Object safe.
+pub trait MessageStore: Send + Sync {
+    /// How many slots.
+    fn slots(&self) -> u16;
+    /// What a slot can hold.
+    fn fit(&self) -> Fit;
+    /// Can the store mask?
+    fn masking(&self) -> Masking;
+    /// Takes the bus lock, runs `change`, posts the writes and reads back, and unlocks. Sleeps if the store does:
+    /// task context.
+    ///
+    /// # Errors
+    /// The store did not take it all. It then holds the old message of the failed slot and those after it.
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError>;
+    /// Turns the function's interrupts on or off as a whole: the capability's enable bit. Task.
+    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError>;
+    /// Masking that is safe in hard-IRQ context, where the store has it.
+    fn fast_mask(&self) -> Option<&dyn FastMask> {
+        None
+    }
+}
+
+/// A mask bit that can be written in hard-IRQ context.
+pub trait FastMask: Sync {
+    /// Holds the slot's vector back; on return the device sends nothing for it. Any.
+    fn mask(&self, slot: u16);
+    /// Lets it through. Any.
+    fn unmask(&self, slot: u16);
+    /// Is a message waiting behind the mask? Any.
+    fn is_pending(&self, slot: u16) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MsiError;
+
+    const MSI32: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+
+    #[test]
+    fn fit_refuses_a_doorbell_above_four_gigabytes_for_a_32_bit_endpoint() {
+        let message = MsiMessage { address: 0x1_0000_0040, data: 1 };
+        assert_eq!(MSI32.check(message), Err(MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }));
+    }
+
+    #[test]
+    fn fit_refuses_data_above_sixteen_bits_for_pci_msi() {
+        let message = MsiMessage { address: 0x40, data: 0x1_0000 };
+        assert_eq!(MSI32.check(message), Err(MsiError::DataTooWide { data: 0x1_0000, bits: 16 }));
+    }
+
+    #[test]
+    fn fit_takes_the_widest_message_that_it_can_hold() {
+        assert_eq!(MSI32.check(MsiMessage { address: 0xffff_ffff, data: 0xffff }), Ok(()));
+    }
+}

@@ -1,0 +1,39 @@
+//! The root controller's wired interrupts, for whoever stands on them.
+
+use crate::{Cpu, MsiError, Pending, Vector};
+use core::num::NonZeroU16;
+
+/// How an interrupt is signalled.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Trigger {
+    /// By a rising edge (or a message): pending until acknowledged.
+    Edge,
+    /// By a high level: pending while the source asserts it.
+    Level,
+}
+
+/// Wired interrupts of the root controller, by INTID: the seam under MBI, GICv2m and Hyper-V's SPIs, and under
+/// wired devices. Object safe; the controller locks inside.
+///
+/// "Task" operations may wait for hardware; "any" operations are safe in hard-IRQ context.
+pub trait WiredParent: Send + Sync {
+    /// Takes `count` interrupts from `first` on for one owner. Task.
+    ///
+    /// # Errors
+    /// [`MsiError::UnknownVector`] if one is not implemented or already claimed: nothing is claimed then.
+    fn claim(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError>;
+    /// Gives interrupts back: disabled, not pending. Task.
+    fn release(&self, first: Vector, count: NonZeroU16);
+    /// Sets how the interrupt is signalled. Task; the interrupt is masked.
+    fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError>;
+    /// Routes the interrupt to a CPU. Task.
+    fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError>;
+    /// Disables forwarding; waits until the controller took it. Any.
+    fn mask(&self, vector: Vector);
+    /// Enables forwarding. Any.
+    fn unmask(&self, vector: Vector);
+    /// Sets or clears the pending state. Any.
+    fn set_pending(&self, vector: Vector, pending: Pending);
+    /// Is it pending (at the distributor or a redistributor)? Any.
+    fn is_pending(&self, vector: Vector) -> bool;
+}
