@@ -1,0 +1,39 @@
+//! House lints: what the compiler cannot know of this project's rules.
+
+mod layers;
+mod length;
+mod manifests;
+mod orphans;
+mod source;
+mod unsafety;
+
+use anyhow::{Result, bail};
+
+use crate::step::Tally;
+use crate::workspace::Workspace;
+
+/// A rule: its name, and what it finds (each finding a sentence that begins with the place).
+type Rule = (&'static str, fn(&Workspace) -> Result<Vec<String>>);
+
+const RULES: &[Rule] = &[
+    ("layers", |workspace| Ok(layers::check(workspace))),
+    ("manifests", |workspace| Ok(manifests::check(workspace))),
+    ("orphans", orphans::check),
+    ("unsafe", unsafety::check),
+    ("length", length::check),
+];
+
+/// Every rule, each counted as one case.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    for (name, rule) in RULES {
+        tally.case(name, none(&rule(workspace)?));
+    }
+    Ok(())
+}
+
+fn none(findings: &[String]) -> Result<()> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    bail!("\n  {}", findings.join("\n  "))
+}

@@ -1,0 +1,92 @@
+//! Which package may use which: the layout table of the design, as data.
+
+use crate::workspace::{Package, Workspace};
+
+/// What may use every library.
+const LIBRARIES: &[&str] = &[
+    "msi-types",
+    "gic-arch",
+    "irq-domain",
+    "gic-driver",
+    "x86-irq",
+    "vgic",
+    "irq-routing",
+    "hyperv-vpci",
+    "gic-firmware",
+];
+
+/// Each package and the packages of this workspace that it may use, its tests included.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("msi-types", &[]),
+    ("gic-arch", &["msi-types"]),
+    ("irq-domain", &["msi-types"]),
+    ("gic-driver", &["msi-types", "gic-arch"]),
+    ("x86-irq", &["msi-types"]),
+    ("vgic", &["msi-types", "gic-arch"]),
+    ("irq-routing", &["msi-types"]),
+    ("hyperv-vpci", &["msi-types"]),
+    ("gic-firmware", &["msi-types", "gic-arch"]),
+    ("doorbell-machine", LIBRARIES),
+    ("doorbell", &["doorbell-machine", "gic-firmware"]),
+    ("image-rt", &[]),
+    ("testbench", LIBRARIES),
+    ("hypervisor", LIBRARIES),
+    ("conformance", LIBRARIES),
+    ("xtask", &[]),
+];
+
+/// Arrows that the table does not have, and packages that it does not know.
+pub(crate) fn check(workspace: &Workspace) -> Vec<String> {
+    workspace.packages.iter().flat_map(strays).collect()
+}
+
+fn strays(package: &Package) -> Vec<String> {
+    let name = package.name.as_str();
+    let Some((_, allowed)) = ARROWS.iter().find(|(from, _)| *from == name) else {
+        return vec![format!("{name}: not in the layout table; add it there with what it may use")];
+    };
+    let local = package.dependencies.iter().filter(|dependency| dependency.local);
+    let stray = local.filter(|dependency| !allowed.contains(&dependency.name.as_str()));
+    stray.map(|dependency| format!("{name}: may not use {} ({})", dependency.name, dependency.kind)).collect()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::workspace::Dependency;
+
+    fn package(name: &str, uses: &str, local: bool) -> Package {
+        Package::fake(name, vec![Dependency { name: uses.into(), kind: "dev".into(), local }])
+    }
+
+    #[test]
+    fn an_arrow_of_the_table_is_allowed() {
+        assert!(strays(&package("gic-driver", "gic-arch", true)).is_empty());
+    }
+
+    #[test]
+    fn driver_and_model_may_not_use_each_other_even_in_tests() {
+        assert_eq!(strays(&package("gic-driver", "vgic", true)), ["gic-driver: may not use vgic (dev)"]);
+        assert_eq!(strays(&package("vgic", "gic-driver", true)), ["vgic: may not use gic-driver (dev)"]);
+    }
+
+    #[test]
+    fn what_comes_from_a_registry_is_no_arrow() {
+        assert!(strays(&package("msi-types", "proptest", false)).is_empty());
+    }
+
+    #[test]
+    fn a_package_outside_the_table_is_reported() {
+        assert_eq!(strays(&package("stranger", "proptest", false)).len(), 1);
+    }
+
+    #[test]
+    fn the_table_has_no_circle() {
+        for (from, uses) in ARROWS {
+            for used in *uses {
+                let back = ARROWS.iter().find(|(name, _)| name == used).map_or(&[][..], |(_, uses)| uses);
+                assert!(!back.contains(from), "{from} and {used} use each other");
+            }
+        }
+    }
+}

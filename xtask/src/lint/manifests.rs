@@ -1,0 +1,36 @@
+//! What every manifest must say, so that a package can be published and its licence read by a machine.
+
+use crate::workspace::{Package, Workspace};
+
+/// The licence of every package, as an SPDX expression.
+const LICENCE: &str = "MIT OR Apache-2.0";
+/// The licences' full texts, at the root.
+const LICENCE_FILES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE"];
+/// What a registry shows of a published package.
+const PUBLISHED_FIELDS: &[&str] = &["repository", "keywords", "categories"];
+
+/// Missing or deviating fields and files.
+pub(crate) fn check(workspace: &Workspace) -> Vec<String> {
+    let absent = LICENCE_FILES.iter().filter(|file| !workspace.root.join(file).exists());
+    let mut findings: Vec<_> = absent.map(|file| format!("{file}: missing")).collect();
+    findings.extend(workspace.packages.iter().flat_map(lacks));
+    findings
+}
+
+fn lacks(package: &Package) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut wish = |met: bool, what: &str| {
+        if !met {
+            findings.push(format!("{}: {what}", package.name));
+        }
+    };
+    wish(package.field("license") == LICENCE, "`license` is not the workspace's");
+    wish(package.field("description").is_string(), "no `description`");
+    wish(package.field("rust_version").is_string(), "no `rust-version`");
+    for field in PUBLISHED_FIELDS.iter().filter(|_| package.published) {
+        let value = package.field(field);
+        let given = value.is_string() || value.as_array().is_some_and(|list| !list.is_empty());
+        wish(given, &format!("published, but no `{field}`"));
+    }
+    findings
+}

@@ -1,0 +1,77 @@
+//! Rust files that no target reaches: cargo ignores them in silence, so they rot.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::source;
+use crate::workspace::Workspace;
+
+/// Files that are not part of any target, and `mod.rs` files outside tests.
+pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for package in &workspace.packages {
+        let mut reached = BTreeSet::new();
+        for target in &package.targets {
+            reach(&target.source, Root::Yes, &mut reached)?;
+        }
+        for file in package.rust_files()? {
+            let shown = workspace.relative(&file).display();
+            if !reached.contains(&file) {
+                findings.push(format!("{shown}: no `mod` leads here"));
+            } else if file.ends_with("mod.rs") && file.starts_with(package.folder.join("src")) {
+                findings.push(format!("{shown}: name it after its folder instead"));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// Whether a file is a target's own, whose modules lie beside it, or a module, whose modules lie in its folder.
+#[derive(Clone, Copy)]
+enum Root {
+    Yes,
+    No,
+}
+
+fn reach(file: &Path, root: Root, reached: &mut BTreeSet<PathBuf>) -> Result<()> {
+    if !file.exists() || !reached.insert(file.to_path_buf()) {
+        return Ok(());
+    }
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let folder = match root {
+        Root::Yes => file.parent().map(Path::to_path_buf).unwrap_or_default(),
+        Root::No if file.ends_with("mod.rs") => file.parent().map(Path::to_path_buf).unwrap_or_default(),
+        Root::No => file.with_extension(""),
+    };
+    for name in modules(&source::code_only(&text)) {
+        reach(&folder.join(name).with_extension("rs"), Root::No, reached)?;
+        reach(&folder.join(name).join("mod.rs"), Root::No, reached)?;
+    }
+    Ok(())
+}
+
+/// The names of the modules that live in files of their own.
+fn modules(code: &str) -> Vec<&str> {
+    let declared = code.lines().filter_map(|line| line.trim().strip_suffix(';'));
+    declared
+        .filter_map(|item| match item.rsplit_once(' ') {
+            Some(("mod" | "pub mod", name)) => Some(name),
+            Some((front, name)) if front.starts_with("pub(") && front.ends_with(" mod") => Some(name),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn every_form_of_declaration_is_seen() {
+        let code = "mod a;\npub mod b;\n    pub(crate) mod c;\nmod inline {\n}\nuse d;\n";
+        assert_eq!(modules(code), ["a", "b", "c"]);
+    }
+}

@@ -1,0 +1,97 @@
+//! Rust text without what is not code.
+
+/// `text` with the content of comments, strings and character literals blanked; lines stay where they are.
+///
+/// Knows line and nested block comments, strings with escapes, raw strings, and characters against lifetimes.
+pub(super) fn code_only(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let (length, kept) = token(rest, next, &code);
+        let (this, after) = rest.split_at(length);
+        if kept {
+            code.push_str(this);
+        } else {
+            code.extend(this.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+        }
+        rest = after;
+    }
+    code
+}
+
+/// The length in bytes of what `rest` begins with, and whether it is code.
+fn token(rest: &str, next: char, before: &str) -> (usize, bool) {
+    let in_word = before.ends_with(|c: char| c == '_' || c.is_alphanumeric());
+    if rest.starts_with("//") {
+        (rest.find('\n').unwrap_or(rest.len()), false)
+    } else if rest.starts_with("/*") {
+        (block_comment(rest), false)
+    } else if next == '"' {
+        (quoted(rest, '"'), false)
+    } else if next == 'r'
+        && !in_word
+        && let Some(length) = raw_string(rest)
+    {
+        (length, false)
+    } else if next == '\'' && is_character(rest) {
+        (quoted(rest, '\''), false)
+    } else {
+        (next.len_utf8(), true)
+    }
+}
+
+fn block_comment(rest: &str) -> usize {
+    let mut depth = 0_usize;
+    for (at, _) in rest.char_indices() {
+        if rest[at..].starts_with("/*") {
+            depth += 1;
+        } else if rest[at..].starts_with("*/") {
+            depth = depth.saturating_sub(1);
+            if depth == 0 {
+                return at + 2;
+            }
+        }
+    }
+    rest.len()
+}
+
+fn quoted(rest: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        if c == quote && !escaped {
+            return at + 1;
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    rest.len()
+}
+
+fn raw_string(rest: &str) -> Option<usize> {
+    let hashes = rest[1..].bytes().take_while(|byte| *byte == b'#').count();
+    let body = rest[1 + hashes..].strip_prefix('"')?;
+    let end = format!("\"{}", "#".repeat(hashes));
+    Some(body.find(&end).map_or(rest.len(), |at| 2 + hashes + at + end.len()))
+}
+
+/// A quote begins a character, not a lifetime, where an escape follows it or a quote closes it one character on.
+fn is_character(rest: &str) -> bool {
+    let mut following = rest.chars().skip(1);
+    following.next() == Some('\\') || following.next() == Some('\'')
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn only_code_remains() {
+        let text = "a // b\n/* c /* d */ e */ f \"g\\\" h\" 'i' '\\'' r#\"j \" k\"# l<'m>(r) for_r\"n\"";
+        let words = code_only(text);
+        assert_eq!(words.split_whitespace().collect::<Vec<_>>(), ["a", "f", "l<'m>(r)", "for_r"]);
+    }
+
+    #[test]
+    fn lines_keep_their_numbers() {
+        assert_eq!(code_only("\"a\nb\"\nc").lines().nth(2), Some("c"));
+    }
+}

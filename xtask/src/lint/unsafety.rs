@@ -1,0 +1,75 @@
+//! `unsafe` stays in the few files that were audited for it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::source;
+use crate::workspace::{Package, Workspace};
+
+/// Files and folders that may hold `unsafe`; each states its argument at its top.
+const AUDITED: &[&str] = &[
+    "crates/irq-domain/src/sync.rs",
+    "crates/gic-driver/src/mmio.rs",
+    "crates/gic-driver/src/mmio",
+    "images",
+];
+
+/// What a package without an audited file must say at its top.
+const FORBIDDEN: &str = "#![forbid(unsafe_code)]";
+
+/// `unsafe` outside the audited files, and packages that do not forbid it although none of their files is audited.
+pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for package in &workspace.packages {
+        for file in package.rust_files()? {
+            let shown = workspace.relative(&file);
+            if AUDITED.iter().any(|audited| shown.starts_with(audited)) {
+                continue;
+            }
+            let text = fs::read_to_string(&file)?;
+            for line in lines_with_unsafe(&text) {
+                findings.push(format!("{}:{line}: `unsafe` in a file not audited for it", shown.display()));
+            }
+            if is_root(package, &file) && !is_audited(workspace, package) && !text.contains(FORBIDDEN) {
+                findings.push(format!("{}: no `{FORBIDDEN}`", shown.display()));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn is_root(package: &Package, file: &Path) -> bool {
+    package.targets.iter().any(|target| target.source == file && matches!(&*target.kind, "lib" | "bin"))
+}
+
+fn is_audited(workspace: &Workspace, package: &Package) -> bool {
+    AUDITED.iter().any(|audited| {
+        let audited = workspace.root.join(audited);
+        audited.starts_with(&package.folder) || package.folder.starts_with(audited)
+    })
+}
+
+fn lines_with_unsafe(text: &str) -> Vec<usize> {
+    let code = source::code_only(text);
+    let word =
+        |line: &str| line.split(|c: char| c != '_' && !c.is_alphanumeric()).any(|word| word == "unsafe");
+    (1..).zip(code.lines()).filter(|(_, line)| word(line)).map(|(number, _)| number).collect()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn the_keyword_is_found_where_it_is_code() {
+        assert_eq!(lines_with_unsafe("fn f() {\n    unsafe { g() }\n}"), [2]);
+    }
+
+    #[test]
+    fn prose_strings_and_lint_names_do_not_count() {
+        let text = "// unsafe\n#![forbid(unsafe_code)]\nlet s = \"unsafe\"; /* unsafe\n unsafe */";
+        assert!(lines_with_unsafe(text).is_empty());
+    }
+}

@@ -1,0 +1,100 @@
+//! Children: how they are started, watched and ended.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A command in `directory`, without standard input: nothing that runs here may ask a question.
+pub(crate) fn command(program: &str, directory: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(directory).stdin(Stdio::null());
+    command
+}
+
+/// Cargo, of the toolchain that runs this program.
+pub(crate) fn cargo(directory: &Path) -> Command {
+    command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()), directory)
+}
+
+/// Whether `program` is found and answers `--version`.
+pub(crate) fn exists(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Runs `command` quietly and returns its standard output; an error carries its standard error.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let output = output(command)?;
+    ensure!(
+        output.status.success(),
+        "{} ended with {}\n{}",
+        shown(command),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs `command` with its output where ours goes, and fails where it fails.
+pub(crate) fn must(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
+    ensure!(status.success(), "{} ended with {status}", shown(command));
+    Ok(())
+}
+
+/// Runs `command`, collecting what it prints.
+pub(crate) fn output(command: &mut Command) -> Result<Output> {
+    command.output().with_context(|| format!("cannot start {}", shown(command)))
+}
+
+/// Runs `command` for at most `limit`, handing each line of its standard output to `line` as it comes.
+///
+/// Its standard error goes where ours goes. A child that overruns is killed and reported as an error.
+pub(crate) fn watch(
+    command: &mut Command,
+    limit: Duration,
+    mut line: impl FnMut(&str),
+) -> Result<ExitStatus> {
+    let start = Instant::now();
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", shown(command)))?;
+    let lines = lines_of(&mut child);
+    loop {
+        match lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
+            Ok(text) => line(&text),
+            Err(RecvTimeoutError::Disconnected) => return Ok(child.wait()?),
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill()?;
+                child.wait()?;
+                bail!("{} did not end within {} s", shown(command), limit.as_secs());
+            }
+        }
+    }
+}
+
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        thread::spawn(move || {
+            for text in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&text).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    receiver
+}
+
+/// A command as a person would type it.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,76 @@
+//! rustfmt, clippy and rustdoc.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+
+use crate::process;
+use crate::step::Tally;
+use crate::workspace::Workspace;
+
+/// Libraries that must build where there is no operating system.
+const BARE_METAL: &[&str] = &["msi-types", "gic-arch", "irq-domain", "gic-driver", "vgic", "gic-firmware"];
+/// The machine they are built for.
+const BARE_TARGET: &str = "aarch64-unknown-none";
+
+/// Formats every package.
+pub(crate) fn format(workspace: &Workspace) -> Result<ExitCode> {
+    process::must(process::cargo(&workspace.root).args(["fmt", "--all"]))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether every package is formatted.
+pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    need_component(&workspace.root, "rustfmt")?;
+    let check = process::must(process::cargo(&workspace.root).args(["fmt", "--all", "--check"]));
+    tally.case("rustfmt (cargo xtask fmt mends it)", check);
+    Ok(())
+}
+
+/// Clippy over everything on the host, and over the libraries on bare metal.
+pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    need_component(&workspace.root, "clippy")?;
+    let mut host = process::cargo(&workspace.root);
+    host.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
+    tally.case("clippy", process::must(&mut host));
+    if let Err(absent) = need_target(&workspace.root) {
+        tally.skip(format!("clippy for {BARE_TARGET}: {absent:#}"));
+        return Ok(());
+    }
+    let mut bare = process::cargo(&workspace.root);
+    bare.args(["clippy", "--lib", "--target", BARE_TARGET]);
+    bare.args(BARE_METAL.iter().flat_map(|package| ["--package", package]));
+    tally.case(BARE_TARGET, process::must(bare.args(["--", "-D", "warnings"])));
+    Ok(())
+}
+
+/// The documentation of every package, without a warning.
+pub(crate) fn docs(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let mut doc = process::cargo(&workspace.root);
+    doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    process::must(&mut doc)?;
+    tally.pass(1);
+    Ok(())
+}
+
+/// Adds the bare-metal target to a rustup toolchain that lacks it.
+fn need_target(root: &Path) -> Result<()> {
+    let mut sysroot = process::command("rustc", root);
+    let sysroot = process::capture(sysroot.args(["--print", "sysroot"]))?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(BARE_TARGET).exists() {
+        return Ok(());
+    }
+    ensure!(process::exists("rustup"), "not part of this Rust, and there is no rustup to add it");
+    process::must(process::command("rustup", root).args(["target", "add", BARE_TARGET]))
+}
+
+/// Adds rustfmt or clippy to a rustup toolchain of the minimal profile.
+fn need_component(root: &Path, name: &str) -> Result<()> {
+    let subcommand = if name == "rustfmt" { "fmt" } else { name };
+    if process::output(process::cargo(root).args([subcommand, "--version"]))?.status.success() {
+        return Ok(());
+    }
+    ensure!(process::exists("rustup"), "{name} is not installed, and there is no rustup to add it");
+    process::must(process::command("rustup", root).args(["component", "add", name]))
+}

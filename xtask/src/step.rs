@@ -1,0 +1,114 @@
+//! The steps of `cargo xtask test`, their count and their summary.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::Workspace;
+use crate::{lint, rust, tests};
+
+/// All steps, cheap and telling ones first.
+const STEPS: &[Step] = &[
+    Step { name: "format", about: "rustfmt's check", run: rust::check_format },
+    Step { name: "lint", about: "house lints: layers, manifests, orphans, unsafe, length", run: lint::run },
+    Step { name: "clippy", about: "clippy on the host and for aarch64-unknown-none", run: rust::clippy },
+    Step { name: "docs", about: "cargo doc, warnings are errors", run: rust::docs },
+    Step { name: "test", about: "unit, property, integration and documentation tests", run: tests::run },
+];
+
+/// A part of `cargo xtask test` that can also be run alone.
+#[derive(Debug)]
+pub(crate) struct Step {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Workspace, &mut Tally) -> Result<()>,
+}
+
+/// How many cases of a step passed; which failed or were skipped, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+impl Tally {
+    pub(crate) fn pass(&mut self, count: usize) {
+        self.passed += count;
+    }
+
+    pub(crate) fn fail(&mut self, what: impl Into<String>) {
+        self.failed.push(what.into());
+    }
+
+    /// A case that could not be tried here; `why` says what is absent.
+    pub(crate) fn skip(&mut self, why: impl Into<String>) {
+        self.skipped.push(why.into());
+    }
+
+    /// Counts one case by its outcome.
+    pub(crate) fn case(&mut self, name: &str, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.pass(1),
+            Err(error) => self.fail(format!("{name}: {error:#}")),
+        }
+    }
+
+    pub(crate) fn failures(&self) -> usize {
+        self.failed.len()
+    }
+}
+
+/// The steps of these names, in their own order; all where none is named.
+pub(crate) fn chosen<S: AsRef<str>>(names: &[S]) -> Result<Vec<&'static Step>> {
+    if names.is_empty() {
+        return Ok(STEPS.iter().collect());
+    }
+    for name in names.iter().map(AsRef::as_ref) {
+        let known = STEPS.iter().any(|step| step.name == name);
+        known
+            .then_some(())
+            .with_context(|| format!("no step `{name}`; cargo xtask test --list names them"))?;
+    }
+    Ok(STEPS.iter().filter(|step| names.iter().any(|name| name.as_ref() == step.name)).collect())
+}
+
+/// Prints every step's name and purpose.
+pub(crate) fn list() {
+    for step in STEPS {
+        println!("{:10} {}", step.name, step.about);
+    }
+}
+
+/// Runs `steps`, prints the summary and, alone on the last line, the total.
+pub(crate) fn run(workspace: &Workspace, steps: &[&Step]) -> ExitCode {
+    let mut rows = Vec::new();
+    for step in steps {
+        println!("── {}: {}", step.name, step.about);
+        let start = Instant::now();
+        let mut tally = Tally::default();
+        if let Err(error) = (step.run)(workspace, &mut tally) {
+            tally.fail(format!("{error:#}"));
+        }
+        rows.push((step.name, tally, start.elapsed().as_secs_f32()));
+    }
+    summarize(&rows)
+}
+
+fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
+    println!("\n{:10} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
+    for (name, tally, seconds) in rows {
+        let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
+        println!("{name:10} {passed:7} {failed:7} {skipped:7} {seconds:8.1}");
+    }
+    for (name, tally, _) in rows {
+        tally.skipped.iter().for_each(|why| println!("skipped: {name}: {why}"));
+        tally.failed.iter().for_each(|what| println!("FAILED: {name}: {what}"));
+    }
+    let sum = |count: fn(&Tally) -> usize| rows.iter().map(|(_, tally, _)| count(tally)).sum::<usize>();
+    let failed = sum(|tally| tally.failed.len());
+    let (passed, skipped) = (sum(|tally| tally.passed), sum(|tally| tally.skipped.len()));
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

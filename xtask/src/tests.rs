@@ -1,0 +1,94 @@
+//! `cargo test`, counted.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::process;
+use crate::step::Tally;
+use crate::workspace::Workspace;
+
+/// Building and running everything takes a few minutes; what takes longer hangs.
+const LIMIT: Duration = Duration::from_mins(15);
+
+/// Every unit, property, integration and documentation test of the workspace.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    let status = process::watch(&mut cargo, LIMIT, |line| {
+        println!("{line}");
+        count(line, tally);
+    })?;
+    if !status.success() && tally.failures() == 0 {
+        tally.fail(format!("cargo test ended with {status}"));
+    }
+    Ok(())
+}
+
+/// Takes into account one line that a test harness (libtest or one that speaks like it) printed.
+fn count(line: &str, tally: &mut Tally) {
+    if let Some(counts) = line.strip_prefix("test result: ") {
+        tally.pass(number_before(counts, " passed"));
+    } else if let Some((name, verdict)) =
+        line.strip_prefix("test ").and_then(|case| case.rsplit_once(" ... "))
+    {
+        match verdict
+            .split_once(',')
+            .map_or((verdict, "no reason given"), |(verdict, why)| (verdict, why.trim()))
+        {
+            ("FAILED" | "failed", _) => tally.fail(name),
+            ("ignored", why) => tally.skip(format!("{name}: {why}")),
+            _ => {}
+        }
+    }
+}
+
+/// The number that stands right before `word`; 0 where there is none.
+fn number_before(text: &str, word: &str) -> usize {
+    let digits = text
+        .find(word)
+        .map_or("", |end| text[..end].rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or(""));
+    digits.parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn tally_of(lines: &[&str]) -> String {
+        let mut tally = Tally::default();
+        for line in lines {
+            count(line, &mut tally);
+        }
+        format!("{tally:?}")
+    }
+
+    #[test]
+    fn a_harness_that_passes_adds_what_it_passed() {
+        let lines = [
+            "test a::b ... ok",
+            "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out",
+        ];
+        assert_eq!(tally_of(&lines), "Tally { passed: 12, failed: [], skipped: [] }");
+    }
+
+    #[test]
+    fn a_failed_test_is_named() {
+        let lines =
+            ["test a::b ... FAILED", "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured"];
+        assert_eq!(tally_of(&lines), r#"Tally { passed: 1, failed: ["a::b"], skipped: [] }"#);
+    }
+
+    #[test]
+    fn an_ignored_test_is_skipped_with_its_reason() {
+        assert_eq!(
+            tally_of(&["test qemu ... ignored, no QEMU"]),
+            r#"Tally { passed: 0, failed: [], skipped: ["qemu: no QEMU"] }"#
+        );
+    }
+
+    #[test]
+    fn what_is_no_verdict_counts_nothing() {
+        assert_eq!(tally_of(&["testing 5 passed", "test"]), "Tally { passed: 0, failed: [], skipped: [] }");
+    }
+}

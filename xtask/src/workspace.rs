@@ -1,0 +1,133 @@
+//! What cargo knows of this workspace.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process;
+
+/// The root folder, the packages and the target folder.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) packages: Vec<Package>,
+}
+
+/// One member of the workspace.
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
+    /// May be uploaded to a registry.
+    pub(crate) published: bool,
+    pub(crate) dependencies: Vec<Dependency>,
+    pub(crate) targets: Vec<Target>,
+    metadata: Value,
+}
+
+/// An edge from a package to another, of any kind.
+#[derive(Debug)]
+pub(crate) struct Dependency {
+    pub(crate) name: String,
+    /// `normal`, `dev` or `build`.
+    pub(crate) kind: String,
+    /// In this checkout, not from a registry.
+    pub(crate) local: bool,
+}
+
+/// A library, program, example, test or benchmark of a package.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) source: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo.
+    pub(crate) fn read() -> Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+        let mut cargo = process::cargo(here);
+        let text = process::capture(cargo.args(["metadata", "--format-version", "1", "--no-deps"]))?;
+        let metadata: Value = serde_json::from_str(&text)?;
+        Ok(Self {
+            root: path(&metadata["workspace_root"]),
+            target: path(&metadata["target_directory"]),
+            packages: each(&metadata["packages"], Package::from_metadata),
+        })
+    }
+
+    /// A path below the root, as a person would name it.
+    pub(crate) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
+    }
+}
+
+impl Package {
+    fn from_metadata(package: &Value) -> Self {
+        let manifest = path(&package["manifest_path"]);
+        Self {
+            name: text(&package["name"]),
+            folder: manifest.parent().map(Path::to_path_buf).unwrap_or_default(),
+            published: package["publish"].is_null(),
+            dependencies: each(&package["dependencies"], |dependency| Dependency {
+                name: text(&dependency["name"]),
+                kind: dependency["kind"].as_str().unwrap_or("normal").into(),
+                local: dependency["path"].is_string(),
+            }),
+            targets: each(&package["targets"], |target| Target {
+                name: text(&target["name"]),
+                kind: text(&target["kind"][0]),
+                source: path(&target["src_path"]),
+            }),
+            metadata: package.clone(),
+        }
+    }
+
+    /// A package for tests of what looks at dependencies.
+    #[cfg(test)]
+    pub(crate) fn fake(name: &str, dependencies: Vec<Dependency>) -> Self {
+        let mut package = Self::from_metadata(&serde_json::json!({ "name": name }));
+        package.dependencies = dependencies;
+        package
+    }
+
+    /// A field of the manifest, as cargo resolved it.
+    pub(crate) fn field(&self, name: &str) -> &Value {
+        &self.metadata[name]
+    }
+
+    /// Every Rust file of the package that is committed or could be.
+    pub(crate) fn rust_files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        collect_rust_files(&self.folder, &mut files)?;
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn collect_rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            collect_rust_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn each<T>(list: &Value, make: impl FnMut(&Value) -> T) -> Vec<T> {
+    list.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(make).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().into()
+}
+
+fn path(value: &Value) -> PathBuf {
+    PathBuf::from(text(value))
+}
