@@ -1,2 +1,62 @@
-//! Registers, commands and tables of the Arm GICv3, GICv3.1 and its ITS: one definition for drivers and device models.
+//! Registers, commands and tables of the Arm Generic Interrupt Controller, versions 3 and 3.1, and of its
+//! Interrupt Translation Service (ITS).
+//!
+//! Types, no algorithms. Drivers and device models share these definitions, so that an offset or a field exists
+//! once: a driver takes [`Reg`] constants to address a register, a model takes the same constants (or a frame's
+//! `REGISTERS` table) to recognise one.
+//!
+//! Source throughout: Arm IHI 0069 (GIC architecture specification) and the register pages of Arm DDI 0601.
+//!
+//! # Example
+//!
+//! ```
+//! use gic_arch::its::{Command, CollectionId};
+//! use gic_arch::{IntId, gicd, gits};
+//! use msi_types::{DeviceId, EventId};
+//!
+//! // Where SPI 42's enable bit lies in the distributor.
+//! let bit = gicd::ISENABLER.locate(IntId::new(42)).unwrap();
+//! assert_eq!((bit.register().offset(), bit.shift()), (0x104, 10));
+//!
+//! // An ITS command, there and back.
+//! let command = Command::Mapti {
+//!     device: DeviceId::new(0x12),
+//!     event: EventId::new(9),
+//!     intid: 8200,
+//!     collection: CollectionId::new(3),
+//! };
+//! assert_eq!(Command::decode(command.encode()), Ok(command));
+//!
+//! // A register value.
+//! let typer = gits::Typer::from(0x1f_0001_efb1);
+//! assert_eq!((typer.event_id_bits(), typer.device_id_bits(), typer.itt_entry_bytes()), (16, 16, 12));
+//! ```
 #![no_std]
+#![forbid(unsafe_code)]
+
+mod affinity;
+pub mod gicd;
+pub mod gicr;
+pub mod gits;
+pub mod icc;
+pub mod ich;
+mod id_registers;
+mod intid;
+pub mod its;
+pub mod lpi;
+mod memory_attributes;
+mod per_intid;
+mod priority;
+mod reg;
+pub mod v2m;
+
+pub use affinity::Affinity;
+pub use id_registers::{ArchRevision, Iidr, Pidr2, id};
+pub use intid::{IntId, IntIdClass, Lpi, NotAnLpi};
+pub use memory_attributes::{Cacheability, OuterCacheability, Shareability};
+pub use per_intid::{IntIdField, IntIdLocation, IntIdRange};
+pub use priority::Priority;
+pub use reg::{
+    Access, AccessKind, RawRegister, ReadOnly, ReadWrite, Readable, Reg, RegArray, RegisterInfo,
+    RegisterValue, Writable, WriteOnly,
+};

@@ -1,0 +1,266 @@
+//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): two frames of 64 KiB each, RD_base and SGI_base (two
+//! more with virtual LPIs). All offsets here count from RD_base.
+
+use crate::per_intid::IntIdRange::Private;
+use crate::reg::{register_frame, register_values};
+use crate::{
+    Affinity, Cacheability, Iidr, IntIdField, OuterCacheability, ReadOnly, Reg, Shareability, WriteOnly,
+};
+use bitfield_struct::bitfield;
+
+/// Size of one frame in bytes.
+pub const FRAME_SIZE: u64 = 0x1_0000;
+/// Distance of redistributors without virtual LPIs.
+pub const STRIDE_V3: u64 = 2 * FRAME_SIZE;
+/// Distance of redistributors with virtual LPIs.
+pub const STRIDE_V4: u64 = 4 * FRAME_SIZE;
+/// Offset of SGI_base.
+pub const SGI_BASE: u32 = 0x1_0000;
+
+register_frame! {
+    /// Every register of both frames but the identification registers, by ascending offset.
+    REGISTERS;
+    /// Control.
+    CTLR: Reg<Ctlr> = Reg::at(0x0000);
+    /// Implementer.
+    IIDR: Reg<Iidr, ReadOnly> = Reg::at(0x0004);
+    /// What is implemented, and for whom.
+    TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0008);
+    /// Access errors; write 1 to clear.
+    STATUSR: Reg<crate::gicd::Statusr> = Reg::at(0x0010);
+    /// Power management. Non-secure software reads zero where two security states exist.
+    WAKER: Reg<Waker> = Reg::at(0x0014);
+    /// Maximum PARTID and PMG (GICv3.1 with MPAM).
+    MPAMIDR: Reg<u32, ReadOnly> = Reg::at(0x0018);
+    /// PARTID and PMG of table accesses (GICv3.1 with MPAM).
+    PARTIDR: Reg<u32> = Reg::at(0x001c);
+    /// Direct LPI: makes the LPI written pending at this redistributor.
+    SETLPIR: Reg<u64, WriteOnly> = Reg::at(0x0040);
+    /// Direct LPI: removes the pending state of the LPI written.
+    CLRLPIR: Reg<u64, WriteOnly> = Reg::at(0x0048);
+    /// The LPI configuration table.
+    PROPBASER: Reg<Propbaser> = Reg::at(0x0070);
+    /// The LPI pending table.
+    PENDBASER: Reg<Pendbaser> = Reg::at(0x0078);
+    /// Invalidates the cached configuration of one LPI.
+    INVLPIR: Reg<u64, WriteOnly> = Reg::at(0x00a0);
+    /// Invalidates the cached configuration of all LPIs.
+    INVALLR: Reg<u64, WriteOnly> = Reg::at(0x00b0);
+    /// Are invalidations still in progress?
+    SYNCR: Reg<Syncr, ReadOnly> = Reg::at(0x00c0);
+    /// Group: 1 = Group 1.
+    IGROUPR: IntIdField = IntIdField::at(SGI_BASE + 0x0080, 1, 96, Private);
+    /// Enable; write 1 to set.
+    ISENABLER: IntIdField = IntIdField::at(SGI_BASE + 0x0100, 1, 96, Private);
+    /// Enable; write 1 to clear.
+    ICENABLER: IntIdField = IntIdField::at(SGI_BASE + 0x0180, 1, 96, Private);
+    /// Pending; write 1 to set.
+    ISPENDR: IntIdField = IntIdField::at(SGI_BASE + 0x0200, 1, 96, Private);
+    /// Pending; write 1 to clear.
+    ICPENDR: IntIdField = IntIdField::at(SGI_BASE + 0x0280, 1, 96, Private);
+    /// Active; write 1 to set.
+    ISACTIVER: IntIdField = IntIdField::at(SGI_BASE + 0x0300, 1, 96, Private);
+    /// Active; write 1 to clear.
+    ICACTIVER: IntIdField = IntIdField::at(SGI_BASE + 0x0380, 1, 96, Private);
+    /// Priority, 8 bits each; byte accesses are allowed.
+    IPRIORITYR: IntIdField = IntIdField::at(SGI_BASE + 0x0400, 8, 96, Private);
+    /// Trigger, 2 bits each: the upper one is 1 for edge. Those of SGIs are read-only.
+    ICFGR: IntIdField = IntIdField::at(SGI_BASE + 0x0c00, 2, 96, Private);
+    /// Group modifier (two security states).
+    IGRPMODR: IntIdField = IntIdField::at(SGI_BASE + 0x0d00, 1, 96, Private);
+    /// Non-secure access control of SGIs, 2 bits each (two security states).
+    NSACR: Reg<u32> = Reg::at(SGI_BASE + 0x0e00);
+}
+
+/// `GICR_CTLR`.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Ctlr {
+    /// LPIs are delivered. Implementations may forbid clearing it.
+    pub enable_lpis: bool,
+    /// Clearing `EnableLPIs` is supported; 0: software cannot tell. Read-only.
+    pub ces: bool,
+    /// `INVLPIR`, `INVALLR` and `SYNCR` work even with an ITS. Read-only.
+    pub ir: bool,
+    /// A write to this register or to an `ICENABLER` is still taking effect. Read-only.
+    pub rwp: bool,
+    #[bits(20)]
+    __: u32,
+    /// This PE takes no 1-of-N Group 0 interrupts.
+    pub dpg0: bool,
+    /// This PE takes no 1-of-N Non-secure Group 1 interrupts.
+    pub dpg1_ns: bool,
+    /// This PE takes no 1-of-N Secure Group 1 interrupts.
+    pub dpg1_s: bool,
+    #[bits(4)]
+    __: u8,
+    /// Writes towards the distributor (SGI generation) are on their way. Read-only.
+    pub uwp: bool,
+}
+
+/// `GICR_TYPER`.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct Typer {
+    /// Physical LPIs are implemented.
+    pub plpis: bool,
+    /// Virtual LPIs are implemented; the stride is four frames.
+    pub vlpis: bool,
+    /// `GICR_VPENDBASER.Dirty` is implemented.
+    pub dirty: bool,
+    /// Direct injection of LPIs: `SETLPIR`, `CLRLPIR`, `INVLPIR`, `INVALLR` and `SYNCR` work.
+    pub direct_lpi: bool,
+    /// The last redistributor of its series.
+    pub last: bool,
+    /// The `DPG` bits of [`Ctlr`] work.
+    pub dpgs: bool,
+    /// MPAM is supported (GICv3.1).
+    pub mpam: bool,
+    /// vPEIDs are shared (GICv4.1).
+    pub rvpeid: bool,
+    /// The number by which ITS commands name this redistributor where `GITS_TYPER.PTA` is 0.
+    pub processor_number: u16,
+    /// Which redistributors share one LPI configuration table: 0 all, 1 those with the same Aff3, 2 Aff3.Aff2, 3
+    /// Aff3.Aff2.Aff1.
+    #[bits(2)]
+    pub common_lpi_aff: u8,
+    /// Virtual SGIs (GICv4.1).
+    pub vsgi: bool,
+    /// Extended PPIs: 0 none, 1 up to 1087, 2 up to 1119.
+    #[bits(5)]
+    pub ppi_num: u8,
+    /// Affinity of the PE, Aff0 lowest. See [`affinity`](Self::affinity).
+    pub affinity_value: u32,
+}
+
+impl Typer {
+    /// Affinity of the PE that this redistributor serves.
+    pub const fn affinity(self) -> Affinity {
+        Affinity::from_packed(self.affinity_value())
+    }
+
+    /// Number of extended PPIs: 0, 32 or 64.
+    pub const fn extended_ppi_count(self) -> u32 {
+        match self.ppi_num() {
+            1 => 32,
+            2 => 64,
+            _ => 0,
+        }
+    }
+
+    /// Distance to the next redistributor where firmware states none.
+    pub const fn stride(self) -> u64 {
+        if self.vlpis() { STRIDE_V4 } else { STRIDE_V3 }
+    }
+}
+
+/// `GICR_WAKER`.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Waker {
+    __: bool,
+    /// Software says that the PE sleeps: nothing is forwarded. 1 after reset.
+    pub processor_sleep: bool,
+    /// All interfaces to the PE are quiescent. Read-only.
+    pub children_asleep: bool,
+    #[bits(29)]
+    __: u32,
+}
+
+/// `GICR_PROPBASER`.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct Propbaser {
+    /// INTID bits that the table covers, minus one. Below 13 there are no LPIs.
+    #[bits(5)]
+    pub id_bits_minus_one: u8,
+    #[bits(2)]
+    __: u8,
+    /// Inner cacheability of accesses to the table.
+    #[bits(3)]
+    pub inner_cache: Cacheability,
+    /// Shareability of accesses to the table.
+    #[bits(2)]
+    pub shareability: Shareability,
+    /// Bits 51:12 of the table's physical address.
+    #[bits(40)]
+    pub address_51_12: u64,
+    #[bits(4)]
+    __: u8,
+    /// Outer cacheability of accesses to the table.
+    #[bits(3)]
+    pub outer_cache: OuterCacheability,
+    #[bits(5)]
+    __: u8,
+}
+
+impl Propbaser {
+    /// Physical address of the table, 4 KiB aligned.
+    pub const fn address(self) -> u64 {
+        self.address_51_12() << 12
+    }
+
+    /// With the table at `address`; bits 11:0 and 63:52 are dropped.
+    pub const fn with_address(self, address: u64) -> Self {
+        self.with_address_51_12((address >> 12) & 0xff_ffff_ffff)
+    }
+
+    /// INTID bits that the table covers: 1 to 32.
+    pub const fn id_bits(self) -> u8 {
+        self.id_bits_minus_one() + 1
+    }
+}
+
+/// `GICR_PENDBASER`.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct Pendbaser {
+    #[bits(7)]
+    __: u8,
+    /// Inner cacheability of accesses to the table.
+    #[bits(3)]
+    pub inner_cache: Cacheability,
+    /// Shareability of accesses to the table.
+    #[bits(2)]
+    pub shareability: Shareability,
+    #[bits(4)]
+    __: u8,
+    /// Bits 51:16 of the table's physical address.
+    #[bits(36)]
+    pub address_51_16: u64,
+    #[bits(4)]
+    __: u8,
+    /// Outer cacheability of accesses to the table.
+    #[bits(3)]
+    pub outer_cache: OuterCacheability,
+    #[bits(3)]
+    __: u8,
+    /// Software promises that the table is all zero when it sets `EnableLPIs`. Reads as 0.
+    pub pending_table_zero: bool,
+    __: bool,
+}
+
+impl Pendbaser {
+    /// Physical address of the table, 64 KiB aligned.
+    pub const fn address(self) -> u64 {
+        self.address_51_16() << 16
+    }
+
+    /// With the table at `address`; bits 15:0 and 63:52 are dropped.
+    pub const fn with_address(self, address: u64) -> Self {
+        self.with_address_51_16((address >> 16) & 0xf_ffff_ffff)
+    }
+}
+
+/// `GICR_SYNCR`.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Syncr {
+    /// An invalidation is in progress at this redistributor.
+    pub busy: bool,
+    #[bits(31)]
+    __: u32,
+}
+
+register_values!(u32: Ctlr, Waker, Syncr);
+register_values!(u64: Typer, Propbaser, Pendbaser);

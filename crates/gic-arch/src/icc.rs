@@ -1,0 +1,265 @@
+//! The CPU interface's system registers, `ICC_*` (IHI 0069 §12.2), in AArch64 state.
+
+use crate::reg::register_values;
+use crate::{Affinity, IntId, ReadOnly, ReadWrite, WriteOnly};
+use bitfield_struct::bitfield;
+use core::marker::PhantomData;
+
+/// The encoding of a system register in `MRS`/`MSR`: op0, op1, CRn, CRm, op2, packed as KVM's device attributes have
+/// it (2, 3, 4, 4, 3 bits).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SysRegEncoding(u16);
+
+impl SysRegEncoding {
+    /// From the five fields; each loses bits above its width.
+    pub const fn new(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> Self {
+        Self((op0 & 3) << 14 | (op1 & 7) << 11 | (crn & 15) << 7 | (crm & 15) << 3 | (op2 & 7))
+    }
+
+    /// From the packed form.
+    pub const fn from_packed(packed: u16) -> Self {
+        Self(packed)
+    }
+
+    /// The packed form.
+    pub const fn packed(self) -> u16 {
+        self.0
+    }
+}
+
+/// A system register: its encoding, value type and access.
+pub struct SysReg<V, A = ReadWrite> {
+    encoding: SysRegEncoding,
+    kind: PhantomData<fn() -> (V, A)>,
+}
+
+impl<V, A> Clone for SysReg<V, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<V, A> Copy for SysReg<V, A> {}
+
+impl<V, A> core::fmt::Debug for SysReg<V, A> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SysReg({:#06x})", self.encoding.packed())
+    }
+}
+
+impl<V, A> SysReg<V, A> {
+    /// The register with this encoding.
+    pub const fn at(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> Self {
+        Self { encoding: SysRegEncoding::new(op0, op1, crn, crm, op2), kind: PhantomData }
+    }
+
+    /// Its encoding.
+    pub const fn encoding(self) -> SysRegEncoding {
+        self.encoding
+    }
+}
+
+/// Declares system registers and the table of their names and encodings.
+macro_rules! system_registers {
+    ($(#[$table_doc:meta])* $table:ident; $($(#[$doc:meta])* $name:ident: $kind:ty = $value:expr;)*) => {
+        $( $(#[$doc])* pub const $name: $kind = $value; )*
+        $(#[$table_doc])*
+        pub const $table: &[(&str, $crate::icc::SysRegEncoding)] =
+            &[$( (stringify!($name), $name.encoding()) ),*];
+    };
+}
+pub(crate) use system_registers;
+
+system_registers! {
+    /// Name (without `ICC_` and exception level) and encoding of each register.
+    REGISTERS;
+    /// Priority mask: only more urgent interrupts are signalled.
+    PMR: SysReg<u64> = SysReg::at(3, 0, 4, 6, 0);
+    /// Acknowledges a Group 0 interrupt.
+    IAR0: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 8, 0);
+    /// Ends a Group 0 interrupt.
+    EOIR0: SysReg<IntIdValue, WriteOnly> = SysReg::at(3, 0, 12, 8, 1);
+    /// The highest-priority pending Group 0 interrupt.
+    HPPIR0: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 8, 2);
+    /// Binary point of Group 0.
+    BPR0: SysReg<u64> = SysReg::at(3, 0, 12, 8, 3);
+    /// Active priorities of Group 0, 0 to 3.
+    AP0R0: SysReg<u64> = SysReg::at(3, 0, 12, 8, 4);
+    /// Active priorities of Group 0.
+    AP0R1: SysReg<u64> = SysReg::at(3, 0, 12, 8, 5);
+    /// Active priorities of Group 0.
+    AP0R2: SysReg<u64> = SysReg::at(3, 0, 12, 8, 6);
+    /// Active priorities of Group 0.
+    AP0R3: SysReg<u64> = SysReg::at(3, 0, 12, 8, 7);
+    /// Active priorities of Group 1.
+    AP1R0: SysReg<u64> = SysReg::at(3, 0, 12, 9, 0);
+    /// Active priorities of Group 1.
+    AP1R1: SysReg<u64> = SysReg::at(3, 0, 12, 9, 1);
+    /// Active priorities of Group 1.
+    AP1R2: SysReg<u64> = SysReg::at(3, 0, 12, 9, 2);
+    /// Active priorities of Group 1.
+    AP1R3: SysReg<u64> = SysReg::at(3, 0, 12, 9, 3);
+    /// Deactivates an interrupt.
+    DIR: SysReg<IntIdValue, WriteOnly> = SysReg::at(3, 0, 12, 11, 1);
+    /// The running priority.
+    RPR: SysReg<u64, ReadOnly> = SysReg::at(3, 0, 12, 11, 3);
+    /// Generates SGIs of Group 1.
+    SGI1R: SysReg<Sgi, WriteOnly> = SysReg::at(3, 0, 12, 11, 5);
+    /// Generates SGIs of the other security state's Group 1.
+    ASGI1R: SysReg<Sgi, WriteOnly> = SysReg::at(3, 0, 12, 11, 6);
+    /// Generates SGIs of Group 0.
+    SGI0R: SysReg<Sgi, WriteOnly> = SysReg::at(3, 0, 12, 11, 7);
+    /// Acknowledges a Group 1 interrupt.
+    IAR1: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 12, 0);
+    /// Ends a Group 1 interrupt.
+    EOIR1: SysReg<IntIdValue, WriteOnly> = SysReg::at(3, 0, 12, 12, 1);
+    /// The highest-priority pending Group 1 interrupt.
+    HPPIR1: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 12, 2);
+    /// Binary point of Group 1.
+    BPR1: SysReg<u64> = SysReg::at(3, 0, 12, 12, 3);
+    /// Control.
+    CTLR: SysReg<Ctlr> = SysReg::at(3, 0, 12, 12, 4);
+    /// System register enable.
+    SRE: SysReg<Sre> = SysReg::at(3, 0, 12, 12, 5);
+    /// Enable of Group 0.
+    IGRPEN0: SysReg<Igrpen> = SysReg::at(3, 0, 12, 12, 6);
+    /// Enable of Group 1.
+    IGRPEN1: SysReg<Igrpen> = SysReg::at(3, 0, 12, 12, 7);
+}
+
+/// The active-priority registers of Group 0.
+pub const AP0R: [SysReg<u64>; 4] = [AP0R0, AP0R1, AP0R2, AP0R3];
+/// The active-priority registers of Group 1.
+pub const AP1R: [SysReg<u64>; 4] = [AP1R0, AP1R1, AP1R2, AP1R3];
+
+/// An INTID as `IAR`, `EOIR`, `HPPIR` and `DIR` hold it: bits 23:0.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct IntIdValue {
+    /// The number.
+    #[bits(24)]
+    pub number: u32,
+    #[bits(40)]
+    __: u64,
+}
+
+impl IntIdValue {
+    /// The register value of an INTID; bits above 23 are dropped.
+    pub const fn of(intid: IntId) -> Self {
+        Self::from_bits(intid.get() as u64 & 0xff_ffff)
+    }
+
+    /// The INTID.
+    pub const fn intid(self) -> IntId {
+        IntId::new(self.number())
+    }
+}
+
+/// `ICC_CTLR_EL1`.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct Ctlr {
+    /// BPR0 serves both groups.
+    pub cbpr: bool,
+    /// `EOIR` drops the priority only; `DIR` deactivates.
+    pub eoi_mode: bool,
+    #[bits(4)]
+    __: u8,
+    /// The priority mask is a hint to the distributor.
+    pub pmhe: bool,
+    __: bool,
+    /// Priority bits, minus one. Read-only.
+    #[bits(3)]
+    pub pri_bits_minus_one: u8,
+    /// INTID bits: 0 = 16, 1 = 24. Read-only.
+    #[bits(3)]
+    pub id_bits_code: u8,
+    /// SErrors of the CPU interface are supported. Read-only.
+    pub seis: bool,
+    /// Non-zero Aff3 in SGIs is supported. Read-only.
+    pub a3v: bool,
+    #[bits(2)]
+    __: u8,
+    /// SGIs reach Aff0 up to 255. Read-only.
+    pub rss: bool,
+    /// INTIDs of the extended ranges are supported. Read-only.
+    pub ext_range: bool,
+    #[bits(44)]
+    __: u64,
+}
+
+/// `ICC_SRE_EL1`.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct Sre {
+    /// The system registers are used.
+    pub sre: bool,
+    /// FIQ bypass is disabled.
+    pub dfb: bool,
+    /// IRQ bypass is disabled.
+    pub dib: bool,
+    #[bits(61)]
+    __: u64,
+}
+
+/// `ICC_IGRPEN0_EL1`, `ICC_IGRPEN1_EL1`.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct Igrpen {
+    /// The group is signalled to this PE.
+    pub enable: bool,
+    #[bits(63)]
+    __: u64,
+}
+
+/// `ICC_SGI1R_EL1` and its kin: an SGI to a set of PEs that share Aff3.Aff2.Aff1.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct Sgi {
+    /// Bit n stands for Aff0 = 16 × [`range_selector`](Self::range_selector) + n.
+    pub target_list: u16,
+    /// Aff1 of the targets.
+    pub aff1: u8,
+    /// Which SGI.
+    #[bits(4)]
+    pub intid: u8,
+    #[bits(4)]
+    __: u8,
+    /// Aff2 of the targets.
+    pub aff2: u8,
+    /// To all PEs but this one; the affinities are ignored.
+    pub all_but_self: bool,
+    #[bits(3)]
+    __: u8,
+    /// Which sixteen of the Aff0 values.
+    #[bits(4)]
+    pub range_selector: u8,
+    /// Aff3 of the targets.
+    pub aff3: u8,
+    __: u8,
+}
+
+impl Sgi {
+    /// The SGI `intid` (0–15) to one PE.
+    pub const fn to(intid: u8, target: Affinity) -> Self {
+        let [aff3, aff2, aff1, aff0] = target.levels();
+        Self::new()
+            .with_intid(intid & 0xf)
+            .with_target_list(1 << (aff0 % 16))
+            .with_range_selector(aff0 / 16)
+            .with_aff1(aff1)
+            .with_aff2(aff2)
+            .with_aff3(aff3)
+    }
+
+    /// Does this reach `target` (apart from [`all_but_self`](Self::all_but_self))?
+    pub const fn names(self, target: Affinity) -> bool {
+        let [aff3, aff2, aff1, aff0] = target.levels();
+        self.aff3() == aff3
+            && self.aff2() == aff2
+            && self.aff1() == aff1
+            && self.range_selector() == aff0 / 16
+            && self.target_list() & (1 << (aff0 % 16)) != 0
+    }
+}
+
+register_values!(u64: IntIdValue, Ctlr, Sre, Igrpen, Sgi);

@@ -1,0 +1,77 @@
+//! Identification registers, alike in all frames (IHI 0069 §12.1).
+
+use crate::reg::register_values;
+use crate::{ReadOnly, Reg, RegArray};
+use bitfield_struct::bitfield;
+
+/// Where the identification registers lie in each frame.
+pub mod id {
+    use super::{Pidr2, ReadOnly, Reg, RegArray};
+
+    /// Peripheral identification 2: the architecture revision.
+    pub const PIDR2: Reg<Pidr2, ReadOnly> = Reg::at(0xffe8);
+    /// All identification registers, `PIDR4` first.
+    pub const REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xffd0, 12);
+}
+
+/// `GICx_IIDR`: who made this, and which. The key of the errata table.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Iidr {
+    /// JEP106 code of the implementer; 0x43b is Arm.
+    #[bits(12)]
+    pub implementer: u16,
+    /// Minor revision.
+    #[bits(4)]
+    pub revision: u8,
+    /// Major revision or variant.
+    #[bits(4)]
+    pub variant: u8,
+    #[bits(4)]
+    __: u8,
+    /// Product.
+    pub product_id: u8,
+}
+
+/// `GICx_PIDR2`.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Pidr2 {
+    #[bits(4)]
+    __: u8,
+    /// The architecture revision, see [`ArchRevision`].
+    #[bits(4)]
+    pub arch_rev: u8,
+    #[bits(24)]
+    __: u32,
+}
+
+/// Revision of the GIC architecture that a frame implements.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ArchRevision {
+    /// GICv1.
+    V1,
+    /// GICv2.
+    V2,
+    /// GICv3.
+    V3,
+    /// GICv4.
+    V4,
+    /// A number that the architecture does not define.
+    Unknown(u8),
+}
+
+impl Pidr2 {
+    /// The architecture revision.
+    pub const fn revision(self) -> ArchRevision {
+        match self.arch_rev() {
+            1 => ArchRevision::V1,
+            2 => ArchRevision::V2,
+            3 => ArchRevision::V3,
+            4 => ArchRevision::V4,
+            other => ArchRevision::Unknown(other),
+        }
+    }
+}
+
+register_values!(u32: Iidr, Pidr2);

@@ -1,0 +1,11 @@
+//! What lies in memory between software and an ITS: commands, and tables.
+
+mod command;
+mod error;
+mod ids;
+mod table;
+
+pub use command::{COMMAND_BYTES, COMMAND_WORDS, Command, MapAction, Opcode, RawCommand, UnknownOpcode};
+pub use error::{CommandError, CommandErrorReason};
+pub use ids::{CollectionId, ITT_ALIGNMENT, RdBase};
+pub use table::{CollectionEntry, DeviceEntry, Level1Entry, TranslationEntry};

@@ -1,0 +1,37 @@
+//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m): a doorbell for SPIs, 4 KiB.
+
+use crate::reg::{register_frame, register_values};
+use crate::{ReadOnly, Reg, WriteOnly};
+use bitfield_struct::bitfield;
+
+/// Size of the frame in bytes.
+pub const FRAME_SIZE: u64 = 0x1000;
+
+register_frame! {
+    /// Every register of the frame, by ascending offset.
+    REGISTERS;
+    /// Which SPIs the frame rings.
+    TYPER: Reg<Typer, ReadOnly> = Reg::at(0x008);
+    /// The doorbell: makes the SPI written pending.
+    SETSPI_NS: Reg<u32, WriteOnly> = Reg::at(0x040);
+    /// Implementer: the key of the quirks.
+    IIDR: Reg<u32, ReadOnly> = Reg::at(0xfcc);
+}
+
+/// `MSI_TYPER`.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Typer {
+    /// How many SPIs.
+    #[bits(10)]
+    pub count: u16,
+    #[bits(6)]
+    __: u8,
+    /// INTID of the first.
+    #[bits(10)]
+    pub first: u16,
+    #[bits(6)]
+    __: u8,
+}
+
+register_values!(u32: Typer);
