@@ -1,0 +1,64 @@
+//! Prints what a devicetree blob says about its machine's interrupts: `inspect FILE.dtb…`.
+
+use gic_firmware::{Description, devicetree};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut outcome = ExitCode::SUCCESS;
+    for file in std::env::args().skip(1) {
+        match std::fs::read(&file)
+            .map_err(|error| error.to_string())
+            .and_then(|blob| devicetree::parse(&blob).map_err(|error| error.to_string()))
+        {
+            Ok(description) => print(&file, &description),
+            Err(error) => {
+                eprintln!("{file}: {error}");
+                outcome = ExitCode::from(2);
+            }
+        }
+    }
+    outcome
+}
+
+fn print(file: &str, description: &Description) {
+    println!("{file}: {}", description.model.as_ref().map_or("?", |model| model.value.as_str()));
+    println!("  {} CPUs, {} enabled", description.cpus.len(), description.enabled_cpus().count());
+    if let Some(gic) = &description.gic {
+        println!(
+            "  {} {} {}: distributor {}",
+            gic.version.value, gic.id, gic.status.value, gic.distributor.value
+        );
+        for region in &gic.redistributors {
+            println!("    redistributors {}", region.value);
+        }
+    }
+    for controller in &description.controllers {
+        println!(
+            "  {} {} {}, doorbells {:x?}, ranges {:?}",
+            controller.kind,
+            controller.id,
+            controller.status.value,
+            description.doorbells(controller),
+            controller.ranges.iter().map(|range| range.value).collect::<Vec<_>>(),
+        );
+    }
+    let name = |index| description.controller(index).map_or("?", |controller| controller.id.as_str());
+    let hosts = description.hosts.iter().map(|host| (&host.id, host.status.value, &host.msi));
+    let devices = description.devices.iter().map(|device| (&device.id, device.status.value, &device.msi));
+    for (id, status, msi) in hosts.chain(devices) {
+        println!("  {id} {status}");
+        for span in description.route_spans(msi) {
+            println!(
+                "    {} + {:#x} -> {} from {} on, by {}",
+                span.rid_base,
+                span.length,
+                name(span.controller),
+                span.device_id_base,
+                span.via
+            );
+        }
+    }
+    for finding in &description.findings {
+        println!("  {finding}");
+    }
+}

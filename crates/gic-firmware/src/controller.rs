@@ -1,0 +1,216 @@
+//! What takes messages.
+
+use crate::description::{Coherence, Description, Region, Status};
+use crate::origin::{Fact, NodeId};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use gic_arch::IntId;
+use msi_types::DeviceId;
+
+/// Offset of `GITS_TRANSLATER` in an ITS's two frames.
+const ITS_TRANSLATER: u64 = 0x1_0040;
+/// Offset of `GICD_SETSPI_NSR`, `GICR_SETLPIR` and a v2m frame's `MSI_SETSPI_NS` in their frames.
+const SET_REGISTER: u64 = 0x40;
+/// Distance between redistributors of a GICv3 that states none.
+const DEFAULT_STRIDE: u64 = 0x2_0000;
+
+/// An MSI controller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Controller {
+    /// Its node. MBI and Direct LPI are facets of the GIC and carry the GIC's.
+    pub id: NodeId,
+    /// What it is.
+    pub kind: ControllerKind,
+    /// Whether firmware enables it.
+    pub status: Fact<Status>,
+    /// Its registers. ITS: both frames. MBI: the frame that holds `SETSPI_NSR`, the distributor's or its alias.
+    /// v2m: the frame. Direct LPI: none of its own (the redistributors').
+    pub registers: Option<Fact<Region>>,
+    /// The INTIDs it may use (MBI: always given; v2m: overrides the frame's `MSI_TYPER`).
+    pub ranges: Vec<Fact<IntIdSpan>>,
+    /// Cells that follow the controller's phandle where a device refers to it (`#msi-cells`): 1 = a DeviceID.
+    pub msi_cells: Fact<u32>,
+    /// Whether its table accesses see the CPUs' caches.
+    pub coherence: Fact<Coherence>,
+    /// A window in front of the ITS where devices write instead of at `GITS_TRANSLATER` (SynQuacer): the
+    /// address says the DeviceID, four bytes each. Any bus master can pose as any other there.
+    pub pre_its: Option<Fact<Region>>,
+}
+
+impl Controller {
+    /// An enabled controller of this kind, without further particulars.
+    pub fn new(id: impl Into<NodeId>, kind: ControllerKind, registers: Option<Region>) -> Self {
+        let msi_cells = u32::from(kind == ControllerKind::Its);
+        Self {
+            id: id.into(),
+            kind,
+            status: Fact::stated(Status::Enabled),
+            registers: registers.map(Fact::stated),
+            ranges: Vec::new(),
+            msi_cells: Fact::stated(msi_cells),
+            coherence: Fact::stated(Coherence::ByRegister),
+            pre_its: None,
+        }
+    }
+
+    /// An enabled ITS with both frames in `registers`.
+    pub fn its(id: impl Into<NodeId>, registers: Region) -> Self {
+        Self::new(id, ControllerKind::Its, Some(registers))
+    }
+
+    /// How many bits of DeviceID firmware says it tells apart; `None` where only the hardware knows
+    /// (`GITS_TYPER.Devbits`).
+    ///
+    /// A pre-ITS window of 2^n bytes tells n − 2 bits apart.
+    pub fn device_id_bits(&self) -> Option<u32> {
+        let window = self.pre_its.as_ref()?.size();
+        window.checked_ilog2()?.checked_sub(2)
+    }
+
+    /// The address that `device` writes to, for controllers with one doorbell: CPU physical, before any IOMMU.
+    /// `None` for Direct LPI (one per redistributor), for foreign controllers, and for a DeviceID outside the
+    /// pre-ITS window.
+    pub fn doorbell(&self, device: DeviceId) -> Option<u64> {
+        let offset = match self.kind {
+            ControllerKind::Its => {
+                if let Some(window) = &self.pre_its {
+                    let address = window.base().checked_add(u64::from(device.get()) << 2)?;
+                    return window.contains(address).then_some(address);
+                }
+                ITS_TRANSLATER
+            }
+            ControllerKind::Mbi | ControllerKind::V2m => SET_REGISTER,
+            ControllerKind::DirectLpi | ControllerKind::Other(_) => return None,
+        };
+        self.registers.as_ref()?.base().checked_add(offset)
+    }
+}
+
+impl Description {
+    /// Where devices write to reach `controller`: each doorbell's first address. CPU physical, before any IOMMU.
+    ///
+    /// One for an ITS (a pre-ITS window's first word), MBI and v2m; for Direct LPI one per redistributor as far
+    /// as regions and stride tell, at most one per CPU; none for foreign controllers.
+    pub fn doorbells(&self, controller: &Controller) -> Vec<u64> {
+        match (&controller.kind, &self.gic) {
+            (ControllerKind::DirectLpi, Some(gic)) => {
+                let stride = gic.redistributor_stride.as_ref().map_or(DEFAULT_STRIDE, |stride| stride.value);
+                gic.redistributors
+                    .iter()
+                    .flat_map(|region| frames(region.value, stride))
+                    .filter_map(|frame| frame.checked_add(SET_REGISTER))
+                    .take(self.cpus.len())
+                    .collect()
+            }
+            _ => controller.doorbell(DeviceId::new(0)).into_iter().collect(),
+        }
+    }
+}
+
+/// The redistributor frames that fit into `region`.
+fn frames(region: Region, stride: u64) -> impl Iterator<Item = u64> {
+    let count = region.size().checked_div(stride).unwrap_or(0);
+    (0..count).map(move |index| region.base() + index * stride)
+}
+
+/// The kind of an MSI controller.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ControllerKind {
+    /// Interrupt Translation Service.
+    Its,
+    /// The redistributors' `GICR_SETLPIR`, without an ITS.
+    DirectLpi,
+    /// Message-based SPIs of a GICv3 distributor.
+    Mbi,
+    /// A GICv2m frame.
+    V2m,
+    /// Something that is none of these, by its first compatible string.
+    Other(String),
+}
+
+impl ControllerKind {
+    /// Its short name; of another controller the compatible string.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Its => "its",
+            Self::DirectLpi => "direct-lpi",
+            Self::Mbi => "mbi",
+            Self::V2m => "v2m",
+            Self::Other(compatible) => compatible,
+        }
+    }
+
+    /// Does a message to it need the sender's DeviceID?
+    pub const fn needs_device_id(&self) -> bool {
+        matches!(self, Self::Its)
+    }
+}
+
+impl fmt::Display for ControllerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A controller, as its place in [`Description::controllers`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ControllerIndex(usize);
+
+impl ControllerIndex {
+    /// The controller at this place.
+    pub const fn new(index: usize) -> Self {
+        Self(index)
+    }
+
+    /// Its place.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// Consecutive INTIDs. Never wraps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IntIdSpan {
+    first: u32,
+    count: u32,
+}
+
+impl IntIdSpan {
+    /// `count` INTIDs from `first` on; `None` if they reach past 2^32.
+    pub const fn new(first: IntId, count: u32) -> Option<Self> {
+        match first.get().checked_add(count.saturating_sub(1)) {
+            Some(_) => Some(Self { first: first.get(), count }),
+            None => None,
+        }
+    }
+
+    /// The first.
+    pub const fn first(self) -> IntId {
+        IntId::new(self.first)
+    }
+
+    /// How many.
+    pub const fn count(self) -> u32 {
+        self.count
+    }
+
+    /// The last; `None` if there are none.
+    pub const fn last(self) -> Option<IntId> {
+        match self.count {
+            0 => None,
+            count => Some(IntId::new(self.first + (count - 1))),
+        }
+    }
+
+    /// Are all of them SPIs, or all of them extended SPIs?
+    pub fn is_shared(self) -> bool {
+        self.last().is_some_and(|last| last.is_shared() && last.class() == self.first().class())
+    }
+}
+
+impl fmt::Debug for IntIdSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IntIdSpan({} + {})", self.first, self.count)
+    }
+}

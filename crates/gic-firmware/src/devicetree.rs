@@ -1,0 +1,61 @@
+//! Descriptions from and to flattened devicetrees (Devicetree Specification 0.4, format version 17).
+
+mod address;
+mod blob;
+mod controllers;
+mod cpus;
+mod error;
+mod findings;
+mod gic;
+mod requesters;
+mod tree;
+
+pub use blob::{MAX_DEPTH, MAX_PATH};
+pub use error::{DtbError, DtbErrorKind};
+
+use crate::description::Description;
+use crate::finding::Rule;
+use crate::origin::Fact;
+use alloc::string::String;
+use controllers::Controllers;
+use findings::Findings;
+use requesters::Requesters;
+use tree::Tree;
+
+/// Reads a flattened devicetree. Bytes after it are ignored.
+///
+/// Total: any input gives a description or an error, in time and memory proportional to its length. What is
+/// wrong within the tree becomes a [`Finding`](crate::Finding) and leaves its fact out; nodes that have nothing
+/// to do with interrupts are not judged.
+///
+/// # Errors
+///
+/// Only where there is no tree to read: the blob's header or structure is broken.
+pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
+    let tree = Tree::unfold(blob::open(blob)?);
+    let mut findings = Findings::default();
+    for node in tree.repeated_phandles() {
+        let message = "an earlier node has the same phandle";
+        findings.add(Rule::DuplicatePhandle, node.origin("phandle"), message);
+    }
+    let gic = gic::root(&tree, &mut findings);
+    let controllers = Controllers::read(&tree, &mut findings);
+    let requesters = Requesters::read(&tree, &controllers, &mut findings);
+    Ok(Description {
+        model: model(&tree),
+        cpus: cpus::read(&tree, &mut findings),
+        gic,
+        controllers: controllers.list,
+        hosts: requesters.hosts,
+        devices: requesters.devices,
+        memory: cpus::memory(&tree),
+        findings: findings.into_list(),
+    })
+}
+
+fn model(tree: &Tree<'_>) -> Option<Fact<String>> {
+    let root = tree.nodes().next()?;
+    ["model", "compatible"]
+        .into_iter()
+        .find_map(|property| Some(Fact::new(String::from(root.text(property)?), root.origin(property))))
+}

@@ -1,0 +1,144 @@
+//! Cells, `reg` and the way of an address up to the CPU (Devicetree Specification §2.3).
+
+use super::findings::Findings;
+use super::tree::NodeRef;
+use crate::description::Region;
+use crate::finding::Rule;
+use crate::origin::Fact;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// An address or a size may have so many cells: 64 bits, and PCI's and others' prefix beyond them.
+const MAX_CELLS: u32 = 4;
+const CELL_BYTES: usize = 4;
+
+/// The cells of a property as numbers; `None` if its length is no multiple of four.
+pub(super) fn cells(value: &[u8]) -> Option<Vec<u32>> {
+    let (cells, rest) = value.as_chunks::<CELL_BYTES>();
+    rest.is_empty().then(|| cells.iter().map(|cell| u32::from_be_bytes(*cell)).collect())
+}
+
+/// Cells of an address and of a size on a bus.
+#[derive(Clone, Copy)]
+struct Shape {
+    address: usize,
+    size: usize,
+}
+
+impl Shape {
+    /// For children of `bus`. As Linux has it, the nearest ancestor that states a number counts; with none, one
+    /// cell. (The specification knows no inheritance and two address cells, which no real tree relies on.)
+    fn of(bus: NodeRef<'_, '_>) -> Result<Self, String> {
+        let count = |property| {
+            let stated = bus.upwards().find_map(|node| node.number(property)).unwrap_or(1);
+            if stated <= MAX_CELLS { Ok(stated as usize) } else { Err(format!("{property} is {stated}")) }
+        };
+        Ok(Self { address: count("#address-cells")?, size: count("#size-cells")? })
+    }
+}
+
+/// Splits a property into entries of fields with these numbers of cells.
+fn entries<const N: usize>(value: &[u8], fields: [usize; N]) -> Option<impl Iterator<Item = [u128; N]>> {
+    let entry_bytes = fields.iter().sum::<usize>() * CELL_BYTES;
+    if entry_bytes == 0 || !value.len().is_multiple_of(entry_bytes) {
+        return None;
+    }
+    Some(value.chunks_exact(entry_bytes).map(move |entry| {
+        let mut rest = entry;
+        fields.map(|cells| {
+            let (field, after) = rest.split_at_checked(cells * CELL_BYTES).unwrap_or((rest, &[]));
+            rest = after;
+            field.iter().fold(0, |number, &byte| (number << 8) | u128::from(byte))
+        })
+    }))
+}
+
+/// The `reg` entries of `node` as its bus has them: (address, size). Empty without `reg`; the error is a sentence.
+pub(super) fn bus_regions(node: NodeRef<'_, '_>) -> Result<Vec<(u128, u128)>, String> {
+    let Some(value) = node.property("reg") else { return Ok(Vec::new()) };
+    let shape = Shape::of(node.parent().unwrap_or(node))?;
+    match entries(value, [shape.address, shape.size]) {
+        Some(entries) => Ok(entries.map(|[address, size]| (address, size)).collect()),
+        None => Err(format!(
+            "{} bytes are no whole number of ({},{})-cell entries",
+            value.len(),
+            shape.address,
+            shape.size
+        )),
+    }
+}
+
+/// An address that `node`'s bus has, as the CPU has it; the error is a sentence.
+pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String> {
+    let mut address = address;
+    for bus in node.upwards().skip(1) {
+        // The root's children are the CPU's own address space.
+        let Some(above) = bus.parent() else { break };
+        let Some(ranges) = bus.property("ranges") else {
+            return Err(format!("{} has no `ranges` for address {address:#x}", bus.path()));
+        };
+        if ranges.is_empty() {
+            continue;
+        }
+        let (child, parent) = (Shape::of(bus)?, Shape::of(above)?);
+        let mut entries = entries(ranges, [child.address, parent.address, child.size])
+            .ok_or_else(|| format!("`ranges` of {} is malformed", bus.path()))?;
+        address = entries
+            .find_map(|[from, to, size]| {
+                let offset = address.checked_sub(from).filter(|&offset| offset < size)?;
+                to.checked_add(offset)
+            })
+            .ok_or_else(|| format!("`ranges` of {} does not hold address {address:#x}", bus.path()))?;
+    }
+    u64::try_from(address).map_err(|_| format!("address {address:#x} has more than 64 bits"))
+}
+
+/// One `reg` entry as a CPU physical region; the error is a sentence.
+fn region(node: NodeRef<'_, '_>, (address, size): (u128, u128)) -> Result<Region, String> {
+    let base = to_cpu(node, address)?;
+    u64::try_from(size)
+        .ok()
+        .and_then(|size| Region::new(base, size))
+        .ok_or_else(|| format!("{size:#x} bytes at {base:#x} reach past the address space"))
+}
+
+/// The `reg` entries of `node` as CPU physical regions. Those that cannot be had are reported and `None`.
+pub(super) fn regions(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Option<Fact<Region>>> {
+    let entries = match bus_regions(node) {
+        Ok(entries) => entries,
+        Err(message) => {
+            findings.add(Rule::MalformedProperty, node.origin("reg"), message);
+            return Vec::new();
+        }
+    };
+    entries
+        .into_iter()
+        .map(|entry| match region(node, entry) {
+            Ok(region) => Some(Fact::new(region, node.origin("reg"))),
+            Err(message) => {
+                findings.add(Rule::UntranslatableAddress, node.origin("reg"), message);
+                None
+            }
+        })
+        .collect()
+}
+
+/// The same for a node that is not ours to judge: what cannot be had is left out.
+pub(super) fn regions_if_any(node: NodeRef<'_, '_>) -> Vec<Fact<Region>> {
+    let entries = bus_regions(node).unwrap_or_default();
+    entries
+        .into_iter()
+        .filter_map(|entry| region(node, entry).ok())
+        .map(|region| Fact::new(region, node.origin("reg")))
+        .collect()
+}
+
+/// A property that holds one address of `node`'s bus (`mbi-alias`), as the CPU has it; the error is a sentence.
+pub(super) fn bus_address(node: NodeRef<'_, '_>, value: &[u8]) -> Result<u64, String> {
+    let shape = Shape::of(node.parent().unwrap_or(node))?;
+    let mut addresses = entries(value, [shape.address])
+        .ok_or_else(|| format!("{} bytes are no address of {} cells", value.len(), shape.address))?;
+    let [address] = addresses.next().ok_or_else(|| String::from("the address is missing"))?;
+    to_cpu(node, address)
+}

@@ -1,0 +1,201 @@
+//! MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
+
+use super::address::{bus_address, cells, regions};
+use super::findings::Findings;
+use super::gic;
+use super::tree::{NodeRef, Tree};
+use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
+use crate::description::{Region, Status};
+use crate::finding::Rule;
+use crate::gic::GicVersion;
+use crate::origin::Fact;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use gic_arch::IntId;
+
+/// Marks a GICv3 node whose redistributors take messages without an ITS.
+pub(super) const DIRECT_LPI: &str = "direct-lpi";
+pub(super) const PRE_ITS: &str = "socionext,synquacer-pre-its";
+/// An alias of the distributor is one frame.
+pub(super) const ALIAS_BYTES: u64 = 0x1_0000;
+/// More cells than any binding has.
+const MAX_MSI_CELLS: u32 = 8;
+
+/// The controllers of a tree, and which node each one is.
+#[derive(Default)]
+pub(super) struct Controllers {
+    pub(super) list: Vec<Controller>,
+    by_node: BTreeMap<usize, ControllerIndex>,
+}
+
+impl Controllers {
+    pub(super) fn read(tree: &Tree<'_>, findings: &mut Findings) -> Self {
+        let mut controllers = Self::default();
+        for node in tree.nodes() {
+            if let Some(kind) = kind(node, findings) {
+                controllers.by_node.insert(node.index(), ControllerIndex::new(controllers.list.len()));
+                controllers.list.push(read(node, kind, findings));
+            }
+        }
+        controllers
+    }
+
+    pub(super) fn of_node(&self, node: NodeRef<'_, '_>) -> Option<ControllerIndex> {
+        self.by_node.get(&node.index()).copied()
+    }
+
+    pub(super) fn get(&self, index: ControllerIndex) -> Option<&Controller> {
+        self.list.get(index.get())
+    }
+}
+
+/// The kind of controller that `node` is, if it is one.
+fn kind(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<ControllerKind> {
+    if node.is_compatible(&["arm,gic-v3-its"]) {
+        return Some(ControllerKind::Its);
+    }
+    if node.is_compatible(&["arm,gic-v2m-frame"]) {
+        return Some(ControllerKind::V2m);
+    }
+    if gic::version(node) == Some(GicVersion::V3) {
+        return match (node.has(DIRECT_LPI), node.has("mbi-ranges")) {
+            (true, true) => {
+                let message = format!("both `{DIRECT_LPI}` and `mbi-ranges` are given; neither is described");
+                findings.add(Rule::DirectLpiWithMbi, node.origin(DIRECT_LPI), message);
+                None
+            }
+            (true, false) => Some(ControllerKind::DirectLpi),
+            (false, true) => Some(ControllerKind::Mbi),
+            (false, false) => None,
+        };
+    }
+    if node.has("msi-controller") {
+        return Some(ControllerKind::Other(String::from(node.text("compatible").unwrap_or(node.name()))));
+    }
+    None
+}
+
+fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut Findings) -> Controller {
+    let registers = match kind {
+        ControllerKind::Its | ControllerKind::V2m => required_registers(node, findings),
+        ControllerKind::Mbi => mbi_registers(node, findings),
+        ControllerKind::DirectLpi => None,
+        ControllerKind::Other(_) => super::address::regions_if_any(node).into_iter().next(),
+    };
+    let ranges = match kind {
+        ControllerKind::Mbi => mbi_ranges(node, findings),
+        ControllerKind::V2m => v2m_range(node).into_iter().collect(),
+        _ => Vec::new(),
+    };
+    let pre_its = if kind == ControllerKind::Its { pre_its(node, findings) } else { None };
+    Controller {
+        id: node.id(),
+        status: status(node, findings),
+        registers,
+        ranges,
+        msi_cells: msi_cells(node, findings),
+        coherence: gic::coherence(node),
+        pre_its,
+        kind,
+    }
+}
+
+/// Drivers take a controller only if it is marked as one; unmarked, it is as good as disabled.
+fn status(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<Status> {
+    const MARK: &str = "msi-controller";
+    let status = node.status();
+    if node.has(MARK) || !status.is_enabled() {
+        return status;
+    }
+    findings.add(Rule::MissingMsiController, node.origin(MARK), "it is not marked as an MSI controller");
+    Fact::new(Status::Disabled, node.origin(MARK))
+}
+
+pub(super) fn msi_cells(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<u32> {
+    const CELLS: &str = "#msi-cells";
+    let stated = node.number(CELLS).unwrap_or(if node.has(CELLS) { u32::MAX } else { 0 });
+    let origin = node.origin(CELLS);
+    if stated > MAX_MSI_CELLS {
+        findings.add(Rule::MalformedProperty, origin.clone(), "this is no number of cells");
+        return Fact::new(0, origin);
+    }
+    Fact::new(stated, origin)
+}
+
+fn required_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<Region>> {
+    let registers = regions(node, findings);
+    if registers.is_empty() && !node.has("reg") {
+        findings.add(Rule::MissingProperty, node.origin("reg"), "the controller's registers are not given");
+    }
+    let first = registers.into_iter().next()??;
+    if first.size() == 0 {
+        findings.add(Rule::MalformedProperty, node.origin("reg"), "the controller's registers have size 0");
+        return None;
+    }
+    Some(first)
+}
+
+/// Where MBIs are rung: the alias if there is one, else the distributor.
+fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<Region>> {
+    const ALIAS: &str = "mbi-alias";
+    let Some(value) = node.property(ALIAS) else {
+        // A distributor that cannot be had was reported where the GIC was read.
+        return super::address::regions_if_any(node).into_iter().next();
+    };
+    match bus_address(node, value) {
+        Ok(base) => Region::new(base, ALIAS_BYTES).map(|region| Fact::new(region, node.origin(ALIAS))),
+        Err(message) => {
+            findings.add(Rule::MalformedProperty, node.origin(ALIAS), message);
+            None
+        }
+    }
+}
+
+fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Fact<IntIdSpan>> {
+    const RANGES: &str = "mbi-ranges";
+    let value = node.property(RANGES).unwrap_or_default();
+    let Some(cells) = cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(2)) else {
+        let message = format!("{} bytes are no whole number of (INTID, count) pairs", value.len());
+        findings.add(Rule::MalformedProperty, node.origin(RANGES), message);
+        return Vec::new();
+    };
+    let (pairs, _) = cells.as_chunks();
+    pairs
+        .iter()
+        .filter_map(|&[first, count]| {
+            let span = IntIdSpan::new(IntId::new(first), count).filter(|span| span.is_shared());
+            if span.is_none() {
+                let message = format!("{count} INTIDs from {first} on are not all SPIs");
+                findings.add(Rule::MbiRange, node.origin(RANGES), message);
+            }
+            Some(Fact::new(span?, node.origin(RANGES)))
+        })
+        .collect()
+}
+
+/// A v2m frame's range, if both halves of the override are given and not zero; else its `MSI_TYPER` counts.
+fn v2m_range(node: NodeRef<'_, '_>) -> Option<Fact<IntIdSpan>> {
+    const BASE: &str = "arm,msi-base-spi";
+    let first = node.number(BASE).filter(|&first| first != 0)?;
+    let count = node.number("arm,msi-num-spis").filter(|&count| count != 0)?;
+    Some(Fact::new(IntIdSpan::new(IntId::new(first), count)?, node.origin(BASE)))
+}
+
+/// The window as the CPU has it: drivers take its two cells untranslated.
+fn pre_its(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<Region>> {
+    let value = node.property(PRE_ITS)?;
+    let window = match cells(value).as_deref() {
+        Some(&[base, size]) if size >= 4 => Region::new(base.into(), size.into()),
+        _ => None,
+    };
+    if window.is_none() {
+        findings.add(
+            Rule::MalformedProperty,
+            node.origin(PRE_ITS),
+            "two cells are expected, address and size",
+        );
+    }
+    Some(Fact::new(window?, node.origin(PRE_ITS)))
+}

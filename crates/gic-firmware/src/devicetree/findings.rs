@@ -1,0 +1,29 @@
+//! Collecting findings without letting hostile input make a heap of them.
+
+use crate::finding::{Finding, Rule};
+use crate::origin::Origin;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// So many findings are listed, and one that says there are more.
+const MAX_FINDINGS: usize = 256;
+
+#[derive(Default)]
+pub(super) struct Findings {
+    list: Vec<Finding>,
+}
+
+impl Findings {
+    pub(super) fn add(&mut self, rule: Rule, origin: Origin, message: impl Into<String>) {
+        if self.list.len() < MAX_FINDINGS {
+            self.list.push(Finding { rule, origin, message: message.into() });
+        } else if self.list.len() == MAX_FINDINGS {
+            let message = String::from("only the findings before this one are listed");
+            self.list.push(Finding { rule: Rule::TooManyFindings, origin, message });
+        }
+    }
+
+    pub(super) fn into_list(self) -> Vec<Finding> {
+        self.list
+    }
+}

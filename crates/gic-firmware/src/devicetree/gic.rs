@@ -1,0 +1,125 @@
+//! The root GIC (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
+
+use super::address::{cells, regions};
+use super::findings::Findings;
+use super::tree::{NodeRef, Tree};
+use crate::description::{Coherence, Region};
+use crate::finding::Rule;
+use crate::gic::{Gic, GicVersion};
+use crate::origin::Fact;
+use alloc::format;
+use alloc::vec::Vec;
+
+/// Compatible strings of GICv3 and later.
+const V3: &[&str] = &["arm,gic-v3"];
+
+/// Compatible strings of the GICv1 and GICv2 family.
+const V2: &[&str] = &[
+    "arm,arm11mp-gic",
+    "arm,arm1176jzf-devchip-gic",
+    "arm,cortex-a15-gic",
+    "arm,cortex-a5-gic",
+    "arm,cortex-a7-gic",
+    "arm,cortex-a9-gic",
+    "arm,eb11mp-gic",
+    "arm,gic-400",
+    "arm,pl390",
+    "arm,tc11mp-gic",
+    "brcm,brahma-b15-gic",
+    "qcom,msm-8660-qgic",
+    "qcom,msm-qgic2",
+];
+
+/// A stride is a multiple of the frame size.
+const FRAME_BYTES: u64 = 0x1_0000;
+
+/// The version that a GIC node names; `None` for other nodes.
+pub(super) fn version(node: NodeRef<'_, '_>) -> Option<GicVersion> {
+    if node.is_compatible(V3) {
+        Some(GicVersion::V3)
+    } else if node.is_compatible(V2) {
+        Some(GicVersion::V2)
+    } else {
+        None
+    }
+}
+
+/// Whether `node`'s table accesses see the CPUs' caches.
+pub(super) fn coherence(node: NodeRef<'_, '_>) -> Fact<Coherence> {
+    let coherence = if node.has("dma-noncoherent") { Coherence::NonCoherent } else { Coherence::ByRegister };
+    Fact::new(coherence, node.origin("dma-noncoherent"))
+}
+
+/// The first usable GIC of the tree, else the first.
+pub(super) fn root(tree: &Tree<'_>, findings: &mut Findings) -> Option<Gic> {
+    let gics: Vec<_> = tree.nodes().filter(|node| version(*node).is_some()).collect();
+    let mut usable = gics.iter().filter(|node| node.status().is_enabled());
+    let chosen = usable.next().or(gics.first())?;
+    if let Some(other) = usable.next() {
+        let message = format!("{} is usable and described instead", chosen.path());
+        findings.add(Rule::SeveralGics, other.origin("compatible"), message);
+    }
+    read(*chosen, findings)
+}
+
+fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {
+    let version = version(node)?;
+    let registers = regions(node, findings);
+    let Some(distributor) = registers.first().cloned().flatten() else {
+        if !node.has("reg") {
+            findings.add(
+                Rule::MissingProperty,
+                node.origin("reg"),
+                "the distributor's registers are not given",
+            );
+        }
+        return None;
+    };
+    let after = registers.get(1..).unwrap_or_default();
+    let count = match version {
+        GicVersion::V2 => 0,
+        _ => redistributor_regions(node, after.len(), findings),
+    };
+    Some(Gic {
+        id: node.id(),
+        version: Fact::new(version, node.origin("compatible")),
+        status: node.status(),
+        distributor,
+        redistributors: after.iter().take(count).flatten().cloned().collect(),
+        redistributor_stride: stride(node, findings),
+        cpu_interface: after.get(count).cloned().flatten().filter(|region: &Fact<Region>| region.size() > 0),
+        coherence: coherence(node),
+    })
+}
+
+/// How many of the `available` regions after the distributor hold redistributors.
+fn redistributor_regions(node: NodeRef<'_, '_>, available: usize, findings: &mut Findings) -> usize {
+    const COUNT: &str = "#redistributor-regions";
+    let stated = match node.property(COUNT) {
+        None => 1,
+        Some(_) => node.number(COUNT).unwrap_or_default(),
+    };
+    let count = usize::try_from(stated).unwrap_or(usize::MAX);
+    if count == 0 || count > available {
+        let message = format!("{stated} redistributor regions among the {available} after the distributor");
+        findings.add(Rule::RedistributorRegions, node.origin(COUNT), message);
+    }
+    count.min(available)
+}
+
+fn stride(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<u64>> {
+    const STRIDE: &str = "redistributor-stride";
+    let value = node.property(STRIDE)?;
+    let Some(&[high, low]) = cells(value).as_deref() else {
+        let message = format!("{} bytes are no 64-bit number", value.len());
+        findings.add(Rule::MalformedProperty, node.origin(STRIDE), message);
+        return None;
+    };
+    let stride = (u64::from(high) << 32) | u64::from(low);
+    if stride == 0 || stride % FRAME_BYTES != 0 {
+        let message = format!("{stride:#x} bytes cannot be the distance between redistributors");
+        findings.add(Rule::RedistributorStride, node.origin(STRIDE), message);
+        return None;
+    }
+    Some(Fact::new(stride, node.origin(STRIDE)))
+}

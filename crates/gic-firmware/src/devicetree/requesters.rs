@@ -1,0 +1,269 @@
+//! Who refers to MSI controllers (bindings `pci/pci-msi.txt`, `interrupt-controller/msi.txt`).
+
+use super::address::{cells, regions_if_any};
+use super::controllers::Controllers;
+use super::findings::Findings;
+use super::tree::{NodeRef, Tree};
+use crate::description::Region;
+use crate::finding::Rule;
+use crate::origin::Fact;
+use crate::requester::{
+    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Target,
+};
+use alloc::format;
+use alloc::vec::Vec;
+use msi_types::{DeviceId, RequesterId};
+
+/// Hosts whose first register region is ECAM (Linux's `pci-host-generic` takes the same).
+const ECAM_HOSTS: &[&str] = &[
+    "marvell,armada8k-pcie-ecam",
+    "pci-host-ecam-generic",
+    "snps,dw-pcie-ecam",
+    "socionext,synquacer-pcie-ecam",
+];
+
+const MAP: &str = "msi-map";
+const MASK: &str = "msi-map-mask";
+const PARENT: &str = "msi-parent";
+
+/// Everybody in the tree who signals by message, or may.
+#[derive(Default)]
+pub(super) struct Requesters {
+    pub(super) hosts: Vec<PciHost>,
+    pub(super) devices: Vec<PlatformDevice>,
+}
+
+impl Requesters {
+    pub(super) fn read(tree: &Tree<'_>, controllers: &Controllers, findings: &mut Findings) -> Self {
+        let mut requesters = Self::default();
+        let mut reader = Reader { tree, controllers, findings };
+        for node in tree.nodes() {
+            if is_pci_host(node) {
+                requesters.hosts.push(reader.host(node));
+            } else if node.has(MAP) || node.has(PARENT) {
+                requesters.devices.push(reader.device(node));
+            }
+        }
+        requesters
+    }
+}
+
+/// A PCI bridge that is not itself behind one.
+fn is_pci_host(node: NodeRef<'_, '_>) -> bool {
+    is_pci_bridge(node) && !node.parent().is_some_and(is_pci_bridge)
+}
+
+fn is_pci_bridge(node: NodeRef<'_, '_>) -> bool {
+    matches!(node.text("device_type"), Some("pci" | "pciex")) || node.is_compatible(ECAM_HOSTS)
+}
+
+struct Reader<'t, 'a, 'f> {
+    tree: &'t Tree<'a>,
+    controllers: &'t Controllers,
+    findings: &'f mut Findings,
+}
+
+impl<'t, 'a> Reader<'t, 'a, '_> {
+    fn host(&mut self, node: NodeRef<'t, 'a>) -> PciHost {
+        let config = config_space(node);
+        PciHost {
+            id: node.id(),
+            compatible: node.compatible(),
+            status: node.status(),
+            buses: self.buses(node, config.as_ref()),
+            config,
+            segment: node
+                .number("linux,pci-domain")
+                .map(|segment| Fact::new(segment, node.origin("linux,pci-domain"))),
+            msi: self.routing(node),
+            own_controller: self.controllers.of_node(node),
+            iommu_map: node.has("iommu-map").then(|| node.origin("iommu-map")),
+        }
+    }
+
+    fn device(&mut self, node: NodeRef<'t, 'a>) -> PlatformDevice {
+        let device = PlatformDevice {
+            id: node.id(),
+            compatible: node.compatible(),
+            status: node.status(),
+            registers: regions_if_any(node),
+            msi: self.routing(node),
+        };
+        if device.status.is_enabled() && device.msi.map.is_none() {
+            self.check_device_ids(&device);
+        }
+        device
+    }
+
+    fn check_device_ids(&mut self, device: &PlatformDevice) {
+        for parent in &device.msi.parents {
+            let Target::Controller(index) = parent.target else { continue };
+            let needs =
+                self.controllers.get(index).is_some_and(|controller| controller.kind.needs_device_id());
+            if needs && parent.device_id().is_none() {
+                let message = format!("{} cells beside the ITS, not one", parent.specifier.len());
+                self.findings.add(Rule::MissingDeviceId, parent.origin.clone(), message);
+            }
+        }
+    }
+
+    fn buses(&mut self, node: NodeRef<'t, 'a>, config: Option<&Fact<ConfigSpace>>) -> Fact<BusRange> {
+        const BUSES: &str = "bus-range";
+        let origin = node.origin(BUSES);
+        let default = match config.map(|config| config.value) {
+            Some(ConfigSpace::Ecam(ecam)) => BusRange::of_ecam(ecam),
+            _ => BusRange::ALL,
+        };
+        let Some(value) = node.property(BUSES) else { return Fact::new(default, origin) };
+        let stated = match cells(value).as_deref() {
+            Some(&[first, last]) => u8::try_from(first).ok().zip(u8::try_from(last).ok()),
+            _ => None,
+        };
+        match stated {
+            Some((first, last)) if first <= last => Fact::new(BusRange { first, last }, origin),
+            _ => {
+                let message = "two bus numbers up to 255 are expected, the lower one first";
+                self.findings.add(Rule::MalformedProperty, origin.clone(), message);
+                Fact::new(default, origin)
+            }
+        }
+    }
+
+    fn routing(&mut self, node: NodeRef<'t, 'a>) -> MsiRouting {
+        let mask = self.mask(node);
+        let map = node.property(MAP).map(|value| self.map(node, value));
+        if let Some(map) = &map {
+            self.check_map(map, mask.as_ref().map_or(u32::MAX, |mask| mask.value));
+        }
+        let parents = node.property(PARENT).map_or_else(Vec::new, |value| self.parents(node, value));
+        MsiRouting { mask, map, parents }
+    }
+
+    fn mask(&mut self, node: NodeRef<'t, 'a>) -> Option<Fact<u32>> {
+        let value = node.property(MASK)?;
+        if let Some(mask) = node.number(MASK) {
+            return Some(Fact::new(mask, node.origin(MASK)));
+        }
+        let message = format!("{} bytes are no mask of one cell", value.len());
+        self.findings.add(Rule::MalformedProperty, node.origin(MASK), message);
+        None
+    }
+
+    fn map(&mut self, node: NodeRef<'t, 'a>, value: &[u8]) -> Vec<Fact<MapEntry>> {
+        let origin = node.origin(MAP);
+        let Some(cells) = cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(4))
+        else {
+            let message = format!("{} bytes are no whole number of four-cell entries", value.len());
+            self.findings.add(Rule::MalformedProperty, origin, message);
+            return Vec::new();
+        };
+        let (entries, _) = cells.as_chunks();
+        entries
+            .iter()
+            .map(|&[rid_base, phandle, device_id_base, length]| {
+                let entry = MapEntry {
+                    rid_base: RequesterId::new(rid_base),
+                    length,
+                    target: self.target(node, MAP, phandle),
+                    device_id_base: DeviceId::new(device_id_base),
+                };
+                Fact::new(entry, origin.clone())
+            })
+            .collect()
+    }
+
+    fn check_map(&mut self, map: &[Fact<MapEntry>], mask: u32) {
+        for entry in map {
+            let (rid, device, length) = (entry.rid_base.get(), entry.device_id_base.get(), entry.length);
+            if rid & !mask != 0 {
+                let message = format!("mask {mask:#x} clears bits of first requester ID {rid:#x}");
+                self.findings.add(Rule::MapMask, entry.origin.clone(), message);
+            }
+            let last = length.checked_sub(1);
+            if last.is_none_or(|last| rid.checked_add(last).or(device.checked_add(last)).is_none()) {
+                let message = format!("{length} requesters from {rid:#x} on, DeviceIDs from {device:#x} on");
+                self.findings.add(Rule::MapRange, entry.origin.clone(), message);
+            }
+        }
+        let mut claims: Vec<_> =
+            map.iter().map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry)).collect();
+        claims.sort_by_key(|&(first, ..)| first);
+        let mut claimed_to = 0;
+        for (first, length, entry) in claims {
+            if length > 0 && u64::from(first) < claimed_to {
+                let message = format!("requester {first:#x} is claimed by another entry, too");
+                self.findings.add(Rule::MapOverlap, entry.origin.clone(), message);
+            }
+            claimed_to = claimed_to.max(u64::from(first) + length);
+        }
+    }
+
+    fn parents(&mut self, node: NodeRef<'t, 'a>, value: &[u8]) -> Vec<Fact<Parent>> {
+        let origin = node.origin(PARENT);
+        let Some(cells) = cells(value).filter(|cells| !cells.is_empty()) else {
+            let message = format!("{} bytes are no list of references", value.len());
+            self.findings.add(Rule::MalformedProperty, origin, message);
+            return Vec::new();
+        };
+        let mut parents = Vec::new();
+        let mut rest = cells.as_slice();
+        while let Some((&phandle, after)) = rest.split_first() {
+            let target = self.target(node, PARENT, phandle);
+            let count = self.cells_at(phandle);
+            let specifier = after.get(..count).unwrap_or(after);
+            if specifier.len() < count {
+                let message =
+                    format!("{count} cells must follow phandle {phandle:#x}, {} do", specifier.len());
+                self.findings.add(Rule::MalformedProperty, origin.clone(), message);
+            }
+            parents.push(Fact::new(Parent { target, specifier: specifier.to_vec() }, origin.clone()));
+            // Without a node to ask for its number of cells, what follows cannot be told apart.
+            if self.tree.by_phandle(phandle).is_none() {
+                break;
+            }
+            rest = after.get(count..).unwrap_or_default();
+        }
+        parents
+    }
+
+    /// How many cells follow a reference to the node with this phandle.
+    fn cells_at(&self, phandle: u32) -> usize {
+        let index = self.tree.by_phandle(phandle).and_then(|node| self.controllers.of_node(node));
+        let cells = index.and_then(|index| self.controllers.get(index)).map_or(0, |to| to.msi_cells.value);
+        usize::try_from(cells).unwrap_or(usize::MAX)
+    }
+
+    fn target(&mut self, from: NodeRef<'t, 'a>, property: &'static str, phandle: u32) -> Target {
+        let Some(node) = self.tree.by_phandle(phandle) else {
+            let message = format!("no node has phandle {phandle:#x}");
+            self.findings.add(Rule::UnknownPhandle, from.origin(property), message);
+            return Target::Nowhere;
+        };
+        let Some(index) = self.controllers.of_node(node) else {
+            let message = format!("{} is no MSI controller", node.path());
+            self.findings.add(Rule::NotAnMsiController, from.origin(property), message);
+            return Target::Nowhere;
+        };
+        let disabled = self.controllers.get(index).is_some_and(|to| !to.status.is_enabled());
+        if disabled && from.status().is_enabled() {
+            let message = format!("{} is not usable", node.path());
+            self.findings.add(Rule::DisabledController, from.origin(property), message);
+        }
+        Target::Controller(index)
+    }
+}
+
+/// A host's configuration space: ECAM where the host is of a kind that has nothing else, otherwise the region
+/// named `config`, else the first.
+fn config_space(node: NodeRef<'_, '_>) -> Option<Fact<ConfigSpace>> {
+    let regions: Vec<Fact<Region>> = regions_if_any(node);
+    if node.is_compatible(ECAM_HOSTS) {
+        return regions
+            .into_iter()
+            .next()
+            .map(|region| Fact::new(ConfigSpace::Ecam(region.value), region.origin));
+    }
+    let named = node.strings("reg-names").position(|name| name == "config");
+    let region = regions.get(named.unwrap_or(0)).or(regions.first())?;
+    Some(Fact::new(ConfigSpace::Registers(region.value), region.origin.clone()))
+}

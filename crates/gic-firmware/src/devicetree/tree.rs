@@ -1,0 +1,176 @@
+//! The tree as an arena: parents, phandles and paths at hand, which a flat blob does not offer.
+
+use crate::description::Status;
+use crate::origin::{Fact, NodeId, Origin};
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::OnceCell;
+use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
+use dtoolkit::{FdtStringListIterator, Node as _, Property as _};
+
+/// All nodes, each after its parent and its parent's earlier children.
+pub(super) struct Tree<'a> {
+    nodes: Vec<Node<'a>>,
+    phandles: BTreeMap<u32, usize>,
+    /// Nodes that repeat an earlier node's phandle.
+    repeated_phandles: Vec<usize>,
+}
+
+struct Node<'a> {
+    parent: Option<usize>,
+    name: &'a str,
+    properties: Vec<FdtProperty<'a>>,
+    path: OnceCell<Arc<str>>,
+}
+
+impl<'a> Tree<'a> {
+    /// Unfolds `fdt`, which must have passed [`open`](super::blob::open).
+    pub(super) fn unfold(fdt: Fdt<'a>) -> Self {
+        let mut tree = Self { nodes: Vec::new(), phandles: BTreeMap::new(), repeated_phandles: Vec::new() };
+        let root = fdt.root();
+        let mut open = alloc::vec![(tree.add(&root, None), root.children())];
+        while let Some((parent, children)) = open.last_mut() {
+            let parent = *parent;
+            match children.next() {
+                Some(child) => open.push((tree.add(&child, Some(parent)), child.children())),
+                None => drop(open.pop()),
+            }
+        }
+        tree
+    }
+
+    fn add(&mut self, node: &FdtNode<'a>, parent: Option<usize>) -> usize {
+        let index = self.nodes.len();
+        let properties = node.properties().collect();
+        self.nodes.push(Node { parent, name: node.name(), properties, path: OnceCell::new() });
+        let node = NodeRef { tree: self, index };
+        if let Some(phandle) = node.number("phandle").or_else(|| node.number("linux,phandle")) {
+            match self.phandles.entry(phandle) {
+                Entry::Vacant(first) => {
+                    first.insert(index);
+                }
+                Entry::Occupied(_) => self.repeated_phandles.push(index),
+            }
+        }
+        index
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeRef<'_, 'a>> {
+        (0..self.nodes.len()).map(|index| NodeRef { tree: self, index })
+    }
+
+    pub(super) fn by_phandle(&self, phandle: u32) -> Option<NodeRef<'_, 'a>> {
+        self.phandles.get(&phandle).map(|&index| NodeRef { tree: self, index })
+    }
+
+    pub(super) fn repeated_phandles(&self) -> impl Iterator<Item = NodeRef<'_, 'a>> {
+        self.repeated_phandles.iter().map(|&index| NodeRef { tree: self, index })
+    }
+}
+
+/// A node of a tree.
+#[derive(Clone, Copy)]
+pub(super) struct NodeRef<'t, 'a> {
+    tree: &'t Tree<'a>,
+    index: usize,
+}
+
+impl<'t, 'a> NodeRef<'t, 'a> {
+    /// Its place in the order of the input; tells nodes apart.
+    pub(super) fn index(self) -> usize {
+        self.index
+    }
+
+    pub(super) fn name(self) -> &'a str {
+        self.node().name
+    }
+
+    pub(super) fn parent(self) -> Option<Self> {
+        self.node().parent.map(|index| Self { tree: self.tree, index })
+    }
+
+    pub(super) fn is_child_of_root(self) -> bool {
+        self.parent().is_some_and(|parent| parent.parent().is_none())
+    }
+
+    /// The node itself, its parent, and so on up to the root.
+    pub(super) fn upwards(self) -> impl Iterator<Item = Self> {
+        core::iter::successors(Some(self), |node| node.parent())
+    }
+
+    pub(super) fn property(self, name: &str) -> Option<&'a [u8]> {
+        self.node().properties.iter().find(|property| property.name() == name)?.value_as().ok()
+    }
+
+    pub(super) fn has(self, name: &str) -> bool {
+        self.property(name).is_some()
+    }
+
+    /// A property of exactly one cell.
+    pub(super) fn number(self, name: &str) -> Option<u32> {
+        self.property(name)?.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    /// The first string of a property.
+    pub(super) fn text(self, name: &str) -> Option<&'a str> {
+        self.strings(name).next()
+    }
+
+    /// The strings of a property; none without it.
+    pub(super) fn strings(self, name: &str) -> impl Iterator<Item = &'a str> {
+        strings(self.property(name).unwrap_or_default())
+    }
+
+    pub(super) fn compatible(self) -> Vec<String> {
+        self.strings("compatible").map(String::from).collect()
+    }
+
+    pub(super) fn is_compatible(self, with: &[&str]) -> bool {
+        self.strings("compatible").any(|name| with.contains(&name))
+    }
+
+    /// The node's own status and its ancestors': the topmost that disables it is the origin.
+    pub(super) fn status(self) -> Fact<Status> {
+        let disabling =
+            |node: &Self| node.has("status") && !matches!(node.text("status"), Some("okay" | "ok"));
+        match self.upwards().filter(disabling).last() {
+            Some(node) => Fact::new(Status::Disabled, node.origin("status")),
+            None => Fact::new(Status::Enabled, self.origin("status")),
+        }
+    }
+
+    pub(super) fn id(self) -> NodeId {
+        NodeId::from(self.path())
+    }
+
+    pub(super) fn origin(self, property: &'static str) -> Origin {
+        Origin::new(self.path(), property)
+    }
+
+    pub(super) fn path(self) -> Arc<str> {
+        self.node().path.get_or_init(|| self.spell_path()).clone()
+    }
+
+    fn spell_path(self) -> Arc<str> {
+        let mut names: Vec<&str> = self.upwards().map(Self::name).collect();
+        names.reverse();
+        match names.as_slice() {
+            [_root] => Arc::from("/"),
+            names => Arc::from(names.join("/")),
+        }
+    }
+
+    fn node(self) -> &'t Node<'a> {
+        // Every reference is made from an index into this very arena, which never shrinks.
+        &self.tree.nodes[self.index]
+    }
+}
+
+/// The strings of a string-list property; ends at the first that is not terminated or not UTF-8.
+fn strings(value: &[u8]) -> impl Iterator<Item = &str> {
+    use dtoolkit::FromPropertyValue as _;
+    FdtStringListIterator::from_property_value(value).into_iter().flatten()
+}

@@ -1,0 +1,161 @@
+//! What is wrong with the input, short of making it unreadable.
+
+use crate::origin::Origin;
+use alloc::string::String;
+use core::fmt;
+
+/// Something firmware got wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// Which rule it breaks.
+    pub rule: Rule,
+    /// Where.
+    pub origin: Origin,
+    /// What exactly, for a person.
+    pub message: String,
+}
+
+impl Finding {
+    /// How bad it is.
+    pub const fn severity(&self) -> Severity {
+        self.rule.severity()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}] {}: {}", self.severity(), self.rule, self.origin, self.message)
+    }
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Severity {
+    /// Worth knowing, no mistake.
+    Info,
+    /// Works by luck or by a driver's leniency.
+    Warning,
+    /// Something does not work.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// Defines [`Rule`] with its names, severities and explanations in one table.
+macro_rules! rules {
+    ($($variant:ident $name:literal $severity:ident $summary:literal $help:literal;)*) => {
+        /// The rules. Their names are stable.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum Rule {
+            $(#[doc = $summary] $variant,)*
+        }
+
+        impl Rule {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// How bad breaking it is.
+            pub const fn severity(self) -> Severity {
+                match self {
+                    $(Self::$variant => Severity::$severity,)*
+                }
+            }
+
+            /// What the rule finds, in one line.
+            pub const fn summary(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $summary,)*
+                }
+            }
+
+            /// What to do about it.
+            pub const fn help(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $help,)*
+                }
+            }
+        }
+    };
+}
+
+rules! {
+    MalformedProperty "malformed-property" Error
+        "A property of the interrupt system has a length or value that its binding does not allow."
+        "Compare the property with its binding; #address-cells, #size-cells and #msi-cells decide its shape.";
+    MissingProperty "missing-property" Error
+        "A node of the interrupt system lacks a property it cannot do without."
+        "Add the property that the node's binding requires.";
+    UntranslatableAddress "untranslatable-address" Error
+        "A register region cannot be translated to a CPU physical address."
+        "Give every bus above the node a `ranges` property that covers the address.";
+    UnknownPhandle "unknown-phandle" Error
+        "A reference to an MSI controller leads to no node."
+        "Refer to the controller by its label, so that the compiler writes the phandle.";
+    DuplicatePhandle "duplicate-phandle" Error
+        "Two nodes have the same phandle; references reach the first."
+        "Let the compiler number phandles.";
+    NotAnMsiController "not-an-msi-controller" Error
+        "A reference to an MSI controller leads to a node that is none."
+        "Refer to a node with `msi-controller`.";
+    MissingMsiController "missing-msi-controller" Warning
+        "An MSI controller lacks `msi-controller`: drivers ignore it."
+        "Add `msi-controller;` to the node.";
+    DisabledController "disabled-controller" Warning
+        "A usable device signals through a controller that is disabled."
+        "Enable the controller, or disable the device.";
+    MissingDeviceId "missing-device-id" Error
+        "A platform device names an ITS without saying its DeviceID."
+        "Give the ITS `#msi-cells = <1>` and the reference one cell.";
+    MapMask "msi-map-mask" Error
+        "A map entry's first requester ID has bits that the mask clears: Linux refuses the whole map."
+        "Clear those bits in the entry, or keep them in `msi-map-mask`.";
+    MapOverlap "msi-map-overlap" Warning
+        "Two map entries claim the same requester ID; the first one wins."
+        "Make the entries disjoint.";
+    MapRange "msi-map-range" Error
+        "A map entry is empty or reaches past 32 bits."
+        "Correct the entry's length.";
+    MbiRange "mbi-range" Error
+        "An MBI range holds INTIDs that are no SPIs."
+        "`mbi-ranges` holds INTIDs: SPI numbers plus 32.";
+    DirectLpiWithMbi "direct-lpi-with-mbi" Error
+        "Direct LPI and MBI on one node: a device could not choose."
+        "Describe one of the two.";
+    RedistributorRegions "redistributor-regions" Error
+        "`#redistributor-regions` does not fit `reg`."
+        "`reg` holds the distributor, that many redistributor regions, then the CPU interfaces.";
+    RedistributorStride "redistributor-stride" Error
+        "`redistributor-stride` is no multiple of 64 KiB, or zero."
+        "The stride counts bytes; 0x20000 is the usual one.";
+    DuplicateAffinity "duplicate-affinity" Error
+        "Two CPUs have the same affinity."
+        "A CPU's `reg` is its MPIDR affinity, unique in the machine.";
+    SeveralGics "several-gics" Info
+        "More than one root GIC is usable; the first is described."
+        "Disable the ones that are not the CPUs' interrupt controller.";
+    TooManyFindings "too-many-findings" Warning
+        "There are more findings than are listed."
+        "Correct the listed ones first.";
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

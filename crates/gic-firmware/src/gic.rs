@@ -1,0 +1,80 @@
+//! The root interrupt controller.
+
+use crate::description::{Coherence, Region, Status};
+use crate::origin::{Fact, NodeId};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// The root GIC: distributor and what stands beside it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gic {
+    /// Its node.
+    pub id: NodeId,
+    /// Its architecture version.
+    pub version: Fact<GicVersion>,
+    /// Whether firmware enables it.
+    pub status: Fact<Status>,
+    /// The distributor's registers.
+    pub distributor: Fact<Region>,
+    /// Regions full of redistributors (GICv3 and later), each to be walked until `GICR_TYPER.Last` or the
+    /// region's end.
+    pub redistributors: Vec<Fact<Region>>,
+    /// Distance between redistributors in bytes; `None` = as `GICR_TYPER` says (128 KiB, with virtual LPIs
+    /// 256 KiB).
+    pub redistributor_stride: Option<Fact<u64>>,
+    /// The memory-mapped CPU interface, which GICv2 always has and later versions may have for guests.
+    pub cpu_interface: Option<Fact<Region>>,
+    /// Whether redistributors' table accesses see the CPUs' caches.
+    pub coherence: Fact<Coherence>,
+}
+
+impl Gic {
+    /// An enabled GICv3 without further particulars.
+    pub fn v3(
+        id: impl Into<NodeId>,
+        distributor: Region,
+        redistributors: impl IntoIterator<Item = Region>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            version: Fact::stated(GicVersion::V3),
+            status: Fact::stated(Status::Enabled),
+            distributor: Fact::stated(distributor),
+            redistributors: redistributors.into_iter().map(Fact::stated).collect(),
+            redistributor_stride: None,
+            cpu_interface: None,
+            coherence: Fact::stated(Coherence::ByRegister),
+        }
+    }
+}
+
+/// The GIC architecture version that firmware names.
+///
+/// Devicetree does not tell GICv4 from GICv3 (`GICD_PIDR2` does): [`V3`](Self::V3) there means "3 or later".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum GicVersion {
+    /// GICv1 or GICv2 (`arm,gic-400` and its family): no redistributors, no LPIs.
+    V2,
+    /// GICv3 or later.
+    V3,
+    /// GICv4, where firmware says so.
+    V4,
+}
+
+impl GicVersion {
+    /// The number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V2 => 2,
+            Self::V3 => 3,
+            Self::V4 => 4,
+        }
+    }
+}
+
+impl fmt::Display for GicVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GICv{}", self.number())
+    }
+}

@@ -1,0 +1,144 @@
+//! Where a fact was read.
+
+use alloc::borrow::ToOwned;
+use alloc::sync::Arc;
+use core::fmt;
+use core::ops::Deref;
+
+/// The place in the firmware's input that says something.
+///
+/// Devicetree: a node's full path and a property. Cheap to clone: facts of one node share its path.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    place: Option<Arc<str>>,
+    item: &'static str,
+}
+
+impl Origin {
+    /// `item` (a property) of `place` (a node's full path).
+    pub fn new(place: Arc<str>, item: &'static str) -> Self {
+        Self { place: Some(place), item }
+    }
+
+    /// Nowhere: a program states it, not firmware.
+    pub const fn program() -> Self {
+        Self { place: None, item: "" }
+    }
+
+    /// The node's full path; `None` if no firmware says it.
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// The property by which – or by whose absence – the place says it; empty if it is the place as a whole.
+    pub const fn item(&self) -> &'static str {
+        self.item
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            None => f.write_str("(stated by the program)"),
+            Some(place) if self.item.is_empty() => f.write_str(place),
+            Some(place) => write!(f, "{place}: {}", self.item),
+        }
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Origin({self})")
+    }
+}
+
+/// A value and where it was read.
+///
+/// Two facts are equal if they say the same, wherever each was read: so a description can be compared with
+/// another firmware's, and with itself after being written and read again.
+#[derive(Clone, Debug)]
+pub struct Fact<T> {
+    /// What is said.
+    pub value: T,
+    /// Where.
+    pub origin: Origin,
+}
+
+impl<T> Fact<T> {
+    /// `value` as read at `origin`.
+    pub const fn new(value: T, origin: Origin) -> Self {
+        Self { value, origin }
+    }
+
+    /// `value` as a program states it.
+    pub const fn stated(value: T) -> Self {
+        Self { value, origin: Origin::program() }
+    }
+}
+
+impl<T> Deref for Fact<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: PartialEq> PartialEq for Fact<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for Fact<T> {}
+
+impl<T> From<T> for Fact<T> {
+    fn from(value: T) -> Self {
+        Self::stated(value)
+    }
+}
+
+/// The name of a node or table entry: in devicetree its full path, `/intc@8000000/its@8080000`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// The node at this path.
+    pub fn new(path: &str) -> Self {
+        Self(path.to_owned().into())
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `item` of this node, as a place to point at.
+    pub fn origin(&self, item: &'static str) -> Origin {
+        Origin::new(self.0.clone(), item)
+    }
+}
+
+impl From<Arc<str>> for NodeId {
+    fn from(path: Arc<str>) -> Self {
+        Self(path)
+    }
+}
+
+impl From<&str> for NodeId {
+    fn from(path: &str) -> Self {
+        Self::new(path)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}

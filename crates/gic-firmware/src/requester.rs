@@ -1,0 +1,197 @@
+//! Who sends messages.
+
+use crate::controller::ControllerIndex;
+use crate::description::{Region, Status};
+use crate::origin::{Fact, NodeId, Origin};
+use alloc::string::String;
+use alloc::vec::Vec;
+use msi_types::{DeviceId, RequesterId};
+
+/// A PCI host bridge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PciHost {
+    /// Its node.
+    pub id: NodeId,
+    /// Its compatible strings, most specific first.
+    pub compatible: Vec<String>,
+    /// Whether firmware enables it.
+    pub status: Fact<Status>,
+    /// Where configuration space is reached.
+    pub config: Option<Fact<ConfigSpace>>,
+    /// The bus numbers behind it.
+    pub buses: Fact<BusRange>,
+    /// Its PCI domain (segment), if firmware numbers it.
+    pub segment: Option<Fact<u32>>,
+    /// Through which controllers its functions signal.
+    pub msi: MsiRouting,
+    /// The controller that the bridge itself is, if it is one.
+    pub own_controller: Option<ControllerIndex>,
+    /// Where its functions' way through an IOMMU is described, if it is.
+    pub iommu_map: Option<Origin>,
+}
+
+impl PciHost {
+    /// An enabled generic ECAM host over all the buses that fit into `ecam` (1 MiB each, at most 256).
+    pub fn ecam(id: impl Into<NodeId>, ecam: Region, msi: MsiRouting) -> Self {
+        Self {
+            id: id.into(),
+            compatible: alloc::vec![String::from("pci-host-ecam-generic")],
+            status: Fact::stated(Status::Enabled),
+            config: Some(Fact::stated(ConfigSpace::Ecam(ecam))),
+            buses: Fact::stated(BusRange::of_ecam(ecam)),
+            segment: None,
+            msi,
+            own_controller: None,
+            iommu_map: None,
+        }
+    }
+}
+
+/// How a host bridge's configuration space is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ConfigSpace {
+    /// ECAM: 4 KiB per function, the first bus of the bridge's range first.
+    Ecam(Region),
+    /// By the bridge's own means; this is the `config` window, else the first register region.
+    Registers(Region),
+}
+
+impl ConfigSpace {
+    /// The region, however it is used.
+    pub const fn region(self) -> Region {
+        match self {
+            Self::Ecam(region) | Self::Registers(region) => region,
+        }
+    }
+}
+
+/// Bus numbers, both ends included.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BusRange {
+    /// The root bus.
+    pub first: u8,
+    /// The highest bus.
+    pub last: u8,
+}
+
+impl BusRange {
+    /// All 256.
+    pub const ALL: Self = Self { first: 0, last: 0xff };
+
+    /// As many buses from 0 on as fit into an ECAM region, at least one.
+    pub const fn of_ecam(ecam: Region) -> Self {
+        let buses = ecam.size() >> 20;
+        let last = if buses == 0 { 0 } else { buses - 1 };
+        Self { first: 0, last: if last > 0xff { 0xff } else { last.to_le_bytes()[0] } }
+    }
+
+    /// Is this bus behind the bridge?
+    pub const fn contains(self, bus: u8) -> bool {
+        self.first <= bus && bus <= self.last
+    }
+}
+
+/// A device outside of PCI that names an MSI controller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlatformDevice {
+    /// Its node.
+    pub id: NodeId,
+    /// Its compatible strings, most specific first.
+    pub compatible: Vec<String>,
+    /// Whether firmware enables it.
+    pub status: Fact<Status>,
+    /// Its register regions, as far as they can be translated.
+    pub registers: Vec<Fact<Region>>,
+    /// What it names. A map is that of a bus which is not PCI (`fsl-mc`).
+    pub msi: MsiRouting,
+}
+
+impl PlatformDevice {
+    /// An enabled device.
+    pub fn new(id: impl Into<NodeId>, compatible: &str, msi: MsiRouting) -> Self {
+        Self {
+            id: id.into(),
+            compatible: alloc::vec![String::from(compatible)],
+            status: Fact::stated(Status::Enabled),
+            registers: Vec::new(),
+            msi,
+        }
+    }
+}
+
+/// Which controllers a node's messages go to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MsiRouting {
+    /// Applied to a requester ID before [`map`](Self::map) is asked; absent = all ones (`msi-map-mask`).
+    pub mask: Option<Fact<u32>>,
+    /// By requester ID (`msi-map`); `None` if there is no such property, which is not the same as an empty one.
+    pub map: Option<Vec<Fact<MapEntry>>>,
+    /// For the node itself, and for requesters without a map (`msi-parent`).
+    pub parents: Vec<Fact<Parent>>,
+}
+
+impl MsiRouting {
+    /// All requesters to one controller, DeviceID = requester ID.
+    pub fn parent(controller: ControllerIndex) -> Self {
+        let parent = Parent { target: Target::Controller(controller), specifier: Vec::new() };
+        Self { parents: alloc::vec![Fact::stated(parent)], ..Self::default() }
+    }
+
+    /// By a map of requester IDs.
+    pub fn map(entries: impl IntoIterator<Item = MapEntry>) -> Self {
+        Self { map: Some(entries.into_iter().map(Fact::stated).collect()), ..Self::default() }
+    }
+
+    /// A platform device's DeviceID at one controller.
+    pub fn device(controller: ControllerIndex, device: DeviceId) -> Self {
+        let parent = Parent { target: Target::Controller(controller), specifier: alloc::vec![device.get()] };
+        Self { parents: alloc::vec![Fact::stated(parent)], ..Self::default() }
+    }
+
+    /// Does it say nothing at all?
+    pub fn is_empty(&self) -> bool {
+        self.map.is_none() && self.parents.is_empty()
+    }
+}
+
+/// One line of a map from requester IDs to DeviceIDs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MapEntry {
+    /// First requester ID.
+    pub rid_base: RequesterId,
+    /// How many of them. `rid_base + length` and `device_id_base + length` may lie beyond 2^32 in faulty
+    /// firmware; matching never wraps.
+    pub length: u32,
+    /// Where they signal.
+    pub target: Target,
+    /// The DeviceID of the first.
+    pub device_id_base: DeviceId,
+}
+
+/// A controller that a device names outright.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Parent {
+    /// Which.
+    pub target: Target,
+    /// What the reference says beside it; at an ITS one cell, the DeviceID.
+    pub specifier: Vec<u32>,
+}
+
+impl Parent {
+    /// The DeviceID, if the reference has exactly one cell.
+    pub fn device_id(&self) -> Option<DeviceId> {
+        match *self.specifier.as_slice() {
+            [cell] => Some(DeviceId::new(cell)),
+            _ => None,
+        }
+    }
+}
+
+/// What a reference leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Target {
+    /// A controller of the same description.
+    Controller(ControllerIndex),
+    /// Nowhere: the phandle is no node's, or that node is no MSI controller. A finding says which.
+    Nowhere,
+}

@@ -1,0 +1,250 @@
+//! From a requester to the controller that serves it and the DeviceID it has there.
+//!
+//! Devicetree's rules, `msi-map` first (`pci/pci-msi.txt`, and where that is silent, what Linux does):
+//!
+//! 1. The requester ID is masked by `msi-map-mask` and looked up in `msi-map`, first match wins;
+//!    DeviceID = `msi-base` + (masked ID − `rid-base`).
+//! 2. An entry whose `rid-base` has bits that the mask clears ends the search, as in Linux.
+//! 3. What the map leaves out goes to the node's `msi-parent` with DeviceID = requester ID, unmasked. The binding
+//!    gives `msi-parent` beside a map to the bridge itself; Linux falls back to it, and so do we, saying so
+//!    ([`Via::ParentAfterMap`]). Without `msi-parent` there is no route.
+//! 4. Without a map: `msi-parent`, DeviceID = requester ID. Cells after the phandle are for the bridge itself.
+//!    Of several entries the first that leads to an enabled controller counts.
+//! 5. Neither: the bridge's own MSI controller, if it is one.
+//!
+//! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers take the first
+//! that suits them.
+
+use crate::controller::{Controller, ControllerIndex};
+use crate::description::Description;
+use crate::origin::Fact;
+use crate::requester::{MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Target};
+use alloc::vec::Vec;
+use core::fmt;
+use msi_types::{DeviceId, RequesterId};
+
+/// Requester IDs on PCI: 16 bits.
+const PCI_REQUESTERS: u32 = 0x1_0000;
+
+/// Where a requester's messages go.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Route {
+    /// The controller.
+    pub controller: ControllerIndex,
+    /// Who the requester is there. Controllers whose kind does not
+    /// [need it](crate::ControllerKind::needs_device_id) ignore it.
+    pub device_id: DeviceId,
+    /// By which statement.
+    pub via: Via,
+}
+
+/// The statement that makes a route.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Via {
+    /// This entry of `msi-map`.
+    Map(usize),
+    /// This entry of `msi-parent`.
+    Parent(usize),
+    /// This entry of `msi-parent`, because `msi-map` leaves the requester out.
+    ParentAfterMap(usize),
+    /// The host bridge is a controller itself.
+    Own,
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Map(_) => "msi-map",
+            Self::Parent(_) => "msi-parent",
+            Self::ParentAfterMap(_) => "msi-parent (not in msi-map)",
+            Self::Own => "own controller",
+        })
+    }
+}
+
+/// Why a requester has no controller: firmware's doing in every case.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum NoRoute {
+    /// Neither a map nor a parent.
+    #[error("firmware names no MSI controller for it")]
+    NotDescribed,
+    /// The map leaves the requester out, and there is no parent.
+    #[error("firmware's map has no entry for requester {0}")]
+    Unmapped(RequesterId),
+    /// The reference is broken.
+    #[error("firmware's reference leads to no MSI controller")]
+    Nowhere,
+    /// The controller is there but disabled.
+    #[error("the MSI controller that firmware names is disabled")]
+    Disabled(ControllerIndex),
+    /// A platform device without a DeviceID at a controller that needs one.
+    #[error("firmware does not say its DeviceID")]
+    NoDeviceId(ControllerIndex),
+    /// The DeviceID would need more than 32 bits.
+    #[error("firmware's map leads requester {0} past the 32 bits of a DeviceID")]
+    DeviceIdRange(RequesterId),
+}
+
+/// Routes of consecutive requester IDs, for people to read: what a node says, entry by entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RouteSpan {
+    /// First requester ID, masked.
+    pub rid_base: RequesterId,
+    /// How many.
+    pub length: u32,
+    /// To which controller.
+    pub controller: ControllerIndex,
+    /// The DeviceID of the first.
+    pub device_id_base: DeviceId,
+    /// By which statement.
+    pub via: Via,
+}
+
+impl Description {
+    /// Where the function with requester ID `requester` behind `host` signals.
+    ///
+    /// The requester ID is the one that arrives at the bridge: behind a conventional bridge the alias.
+    pub fn route(&self, host: &PciHost, requester: RequesterId) -> Result<Route, NoRoute> {
+        match self.route_by(&host.msi, requester) {
+            Err(NoRoute::NotDescribed) => {
+                let controller = host.own_controller.ok_or(NoRoute::NotDescribed)?;
+                self.usable(controller)?;
+                Ok(Route { controller, device_id: DeviceId::new(requester.get()), via: Via::Own })
+            }
+            answer => answer,
+        }
+    }
+
+    /// Where `requester` signals by `routing`, that of a PCI host or of another bus with requester IDs.
+    pub fn route_by(&self, routing: &MsiRouting, requester: RequesterId) -> Result<Route, NoRoute> {
+        let Some(map) = &routing.map else {
+            return self.first_parent(&routing.parents, requester, Via::Parent, NoRoute::NotDescribed);
+        };
+        let mask = routing.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
+        let Some((index, entry)) = lookup(map, mask, requester) else {
+            return self.first_parent(
+                &routing.parents,
+                requester,
+                Via::ParentAfterMap,
+                NoRoute::Unmapped(requester),
+            );
+        };
+        let Target::Controller(controller) = entry.target else { return Err(NoRoute::Nowhere) };
+        self.usable(controller)?;
+        let offset = (requester.get() & mask) - entry.rid_base.get();
+        let device =
+            entry.device_id_base.get().checked_add(offset).ok_or(NoRoute::DeviceIdRange(requester))?;
+        Ok(Route { controller, device_id: DeviceId::new(device), via: Via::Map(index) })
+    }
+
+    /// Where a platform device signals: one answer for each controller that it names.
+    pub fn platform_routes(&self, device: &PlatformDevice) -> Vec<Result<Route, NoRoute>> {
+        device
+            .msi
+            .parents
+            .iter()
+            .enumerate()
+            .map(|(index, parent)| self.parent_route(index, parent))
+            .collect()
+    }
+
+    /// What `routing` says, as spans of requester IDs; broken references are left out. A host bridge's
+    /// `msi-parent` is one span over all of PCI; a platform device's is a span of one for each entry with a
+    /// DeviceID.
+    pub fn route_spans(&self, routing: &MsiRouting) -> Vec<RouteSpan> {
+        match &routing.map {
+            Some(map) => map
+                .iter()
+                .enumerate()
+                .filter_map(|(index, entry)| {
+                    let controller = self.resolve(entry.target)?;
+                    Some(RouteSpan {
+                        rid_base: entry.rid_base,
+                        length: entry.length,
+                        controller,
+                        device_id_base: entry.device_id_base,
+                        via: Via::Map(index),
+                    })
+                })
+                .collect(),
+            None => routing
+                .parents
+                .iter()
+                .enumerate()
+                .filter_map(|(index, parent)| Some(parent_span(index, parent, self.resolve(parent.target)?)))
+                .collect(),
+        }
+    }
+
+    fn parent_route(&self, index: usize, parent: &Parent) -> Result<Route, NoRoute> {
+        let controller = self.resolve(parent.target).ok_or(NoRoute::Nowhere)?;
+        let needs_device_id = self.usable(controller)?.kind.needs_device_id();
+        let device_id = match parent.device_id() {
+            Some(device_id) => device_id,
+            None if needs_device_id => return Err(NoRoute::NoDeviceId(controller)),
+            None => DeviceId::default(),
+        };
+        Ok(Route { controller, device_id, via: Via::Parent(index) })
+    }
+
+    /// The first usable one of `parents` with DeviceID = requester ID, else why the first one is not.
+    fn first_parent(
+        &self,
+        parents: &[Fact<Parent>],
+        requester: RequesterId,
+        via: impl Fn(usize) -> Via,
+        otherwise: NoRoute,
+    ) -> Result<Route, NoRoute> {
+        let mut reason = None;
+        for (index, parent) in parents.iter().enumerate() {
+            let found = self.resolve(parent.target).ok_or(NoRoute::Nowhere);
+            match found.and_then(|controller| self.usable(controller).map(|_| controller)) {
+                Ok(controller) => {
+                    let device_id = DeviceId::new(requester.get());
+                    return Ok(Route { controller, device_id, via: via(index) });
+                }
+                Err(why) => reason = reason.or(Some(why)),
+            }
+        }
+        Err(reason.unwrap_or(otherwise))
+    }
+
+    fn usable(&self, index: ControllerIndex) -> Result<&Controller, NoRoute> {
+        let controller = self.controller(index).ok_or(NoRoute::Nowhere)?;
+        if controller.status.is_enabled() { Ok(controller) } else { Err(NoRoute::Disabled(index)) }
+    }
+
+    fn resolve(&self, target: Target) -> Option<ControllerIndex> {
+        match target {
+            Target::Controller(index) if self.controller(index).is_some() => Some(index),
+            Target::Controller(_) | Target::Nowhere => None,
+        }
+    }
+}
+
+fn parent_span(index: usize, parent: &Parent, controller: ControllerIndex) -> RouteSpan {
+    let device = parent.device_id();
+    RouteSpan {
+        rid_base: RequesterId::new(0),
+        length: if device.is_some() { 1 } else { PCI_REQUESTERS },
+        controller,
+        device_id_base: device.unwrap_or_default(),
+        via: Via::Parent(index),
+    }
+}
+
+/// The entry that claims `requester`, and its place in the map.
+fn lookup(map: &[Fact<MapEntry>], mask: u32, requester: RequesterId) -> Option<(usize, &MapEntry)> {
+    let masked = requester.get() & mask;
+    for (index, entry) in map.iter().enumerate() {
+        let base = entry.rid_base.get();
+        if base & !mask != 0 {
+            return None;
+        }
+        if masked.checked_sub(base).is_some_and(|offset| offset < entry.length) {
+            return Some((index, &entry.value));
+        }
+    }
+    None
+}
