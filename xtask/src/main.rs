@@ -2,10 +2,19 @@
 //! run parts of it.
 #![forbid(unsafe_code)]
 
+mod apt;
+mod boards;
+mod cache;
+mod deny;
+mod dtb;
+mod examples;
+mod fuzz;
 mod lint;
+mod machine;
 mod process;
 mod rust;
 mod step;
+mod system;
 mod tests;
 mod workspace;
 
@@ -41,13 +50,31 @@ enum Task {
     Lint,
     /// Build the documentation; warnings are errors
     Docs,
+    /// Run a fuzz target, or all, and keep what it finds in fuzz/artifacts
+    Fuzz {
+        /// A file in fuzz/fuzz_targets
+        target: Option<String>,
+        /// For how long, each
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
+    /// Fetch QEMU and real devicetrees into the cache, and say where they are
+    Fetch,
 }
 
-fn main() -> Result<ExitCode> {
-    let task = Cli::parse().command;
+fn main() -> ExitCode {
+    run(&Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: &Task) -> Result<ExitCode> {
     let workspace = Workspace::read()?;
-    let steps = match &task {
+    let steps = match task {
         Task::Fmt => return rust::format(&workspace),
+        Task::Fuzz { target, seconds } => return fuzz::run_alone(&workspace, target.as_deref(), *seconds),
+        Task::Fetch => return Ok(fetch(&workspace)),
         Task::Test { list: true, .. } => {
             step::list();
             return Ok(ExitCode::SUCCESS);
@@ -57,4 +84,18 @@ fn main() -> Result<ExitCode> {
         Task::Docs => step::chosen(&["docs"])?,
     };
     Ok(step::run(&workspace, &steps))
+}
+
+fn fetch(workspace: &Workspace) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for (tree, outcome) in dtb::fetch(workspace) {
+        match outcome {
+            Ok(()) => println!("{}", tree.folder(workspace).display()),
+            Err(error) => {
+                eprintln!("{}: {error:#}", tree.name());
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
 }

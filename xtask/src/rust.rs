@@ -13,18 +13,25 @@ use crate::workspace::Workspace;
 const BARE_METAL: &[&str] = &["msi-types", "gic-arch", "irq-domain", "gic-driver", "vgic", "gic-firmware"];
 /// The machine they are built for.
 const BARE_TARGET: &str = "aarch64-unknown-none";
+/// The workspace, and the fuzz targets, which are outside of it.
+const MANIFESTS: &[&str] = &["Cargo.toml", "fuzz/Cargo.toml"];
 
 /// Formats every package.
 pub(crate) fn format(workspace: &Workspace) -> Result<ExitCode> {
-    process::must(process::cargo(&workspace.root).args(["fmt", "--all"]))?;
+    for manifest in MANIFESTS {
+        process::must(process::cargo(&workspace.root).args(["fmt", "--all", "--manifest-path", manifest]))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Whether every package is formatted.
 pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "rustfmt")?;
-    let check = process::must(process::cargo(&workspace.root).args(["fmt", "--all", "--check"]));
-    tally.case("rustfmt (cargo xtask fmt mends it)", check);
+    for manifest in MANIFESTS {
+        let mut cargo = process::cargo(&workspace.root);
+        let check = process::must(cargo.args(["fmt", "--all", "--check", "--manifest-path", manifest]));
+        tally.case("rustfmt (cargo xtask fmt mends it)", check);
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{lint, rust, tests};
+use crate::{boards, deny, examples, fuzz, lint, machine, rust, tests};
 
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
@@ -15,6 +15,11 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", about: "clippy on the host and for aarch64-unknown-none", run: rust::clippy },
     Step { name: "docs", about: "cargo doc, warnings are errors", run: rust::docs },
     Step { name: "test", about: "unit, property, integration and documentation tests", run: tests::run },
+    Step { name: "examples", about: "every example, built and run", run: examples::run },
+    Step { name: "machine", about: "cargo run --release on the embedded machine", run: machine::run },
+    Step { name: "boards", about: "the command on real boards' and QEMU's devicetrees", run: boards::run },
+    Step { name: "fuzz", about: "each fuzz target for a minute", run: fuzz::run },
+    Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },
 ];
 
 /// A part of `cargo xtask test` that can also be run alone.

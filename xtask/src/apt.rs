@@ -1,0 +1,163 @@
+//! Debian packages without installing any: a private package index in the cache, from which packages are
+//! downloaded and unpacked side by side, as an ordinary user.
+
+mod sources;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::sources::Sources;
+use crate::process;
+
+/// A private package index.
+#[derive(Debug)]
+pub(crate) struct Apt {
+    folder: PathBuf,
+    sources: Sources,
+}
+
+/// Which of the distribution's packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// The release and its updates.
+    Stable,
+    /// Newer versions built for the release.
+    Backports,
+}
+
+impl Apt {
+    /// Reads which mirrors this machine uses and fetches their index into `folder`.
+    pub(crate) fn update(folder: &Path) -> Result<Self> {
+        ensure!(process::exists("apt-get"), "no apt-get on this machine");
+        let apt = Self { folder: folder.to_path_buf(), sources: Sources::of_this_machine()? };
+        for part in ["lists/partial", "archives/partial"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        fs::write(folder.join("apt.conf"), apt.configuration())?;
+        fs::write(folder.join("status"), installed_but_qemu(&fs::read_to_string("/var/lib/dpkg/status")?))?;
+        for suites in [&[Suite::Stable, Suite::Backports][..], &[Suite::Stable]] {
+            fs::write(folder.join("doorbell.sources"), apt.sources.render(suites))?;
+            if process::capture(&mut apt.command("apt-get", &["-qq", "update"])).is_ok() {
+                return Ok(apt);
+            }
+        }
+        bail!("the Debian mirror {} does not answer", apt.sources.mirror())
+    }
+
+    /// The newest version of `package` that `suite` has.
+    pub(crate) fn newest(&self, package: &str, suite: Suite) -> Result<String> {
+        let table = process::capture(&mut self.command("apt-cache", &["madison", package]))?;
+        let rows = table.lines().map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+        let mut rows = rows.filter(|row| row.len() == 3 && self.sources.suite_of(row[2]) == suite);
+        rows.next().map(|row| row[1].to_owned()).with_context(|| format!("no {package} in {suite:?}"))
+    }
+
+    /// The package that version `version` of the metapackage `package` stands for.
+    pub(crate) fn stands_for(&self, package: &str, version: &str) -> Result<String> {
+        let wanted = format!("{package}={version}");
+        let text = process::capture(&mut self.command("apt-cache", &["depends", &wanted]))?;
+        let first = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+        first.map(str::to_owned).with_context(|| format!("{wanted} depends on nothing"))
+    }
+
+    /// Downloads `package` alone into `to`.
+    pub(crate) fn download(&self, package: &str, to: &Path) -> Result<()> {
+        println!("downloading {package}");
+        let mut apt = self.command("apt-get", &["-qq", "download", package]);
+        process::capture(apt.current_dir(to)).map(drop)
+    }
+
+    /// Downloads `packages` and what they need beyond what is installed, and unpacks all of it into `to`.
+    pub(crate) fn unpack_with_needs(&self, packages: &[&str], suite: Suite, to: &Path) -> Result<()> {
+        println!("downloading {} and what it needs", packages.join(", "));
+        let archives = to.join("archives");
+        fs::create_dir_all(archives.join("partial"))?;
+        let mut apt = self.command("apt-get", &["-qq", "-y", "--download-only", "--no-install-recommends"]);
+        apt.arg("-o").arg(format!("Dir::Cache::archives={}", archives.display()));
+        apt.arg("-t").arg(self.sources.name_of(suite)).arg("install").args(packages);
+        process::capture(&mut apt)?;
+        for package in packages_in(&archives)? {
+            process::capture(process::command("dpkg-deb", to).arg("-x").arg(&package).arg(to))?;
+        }
+        fs::remove_dir_all(archives).map_err(Into::into)
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = process::command(program, &self.folder);
+        command.args(arguments).env("APT_CONFIG", self.folder.join("apt.conf")).env("LC_ALL", "C");
+        command
+    }
+
+    fn configuration(&self) -> String {
+        let folder = self.folder.display();
+        format!(
+            r#"Dir::State::Lists "{folder}/lists";
+Dir::State::status "{folder}/status";
+Dir::Cache "{folder}";
+Dir::Etc::sourcelist "{folder}/doorbell.sources";
+Dir::Etc::sourceparts "-";
+APT::Architectures {{ "{}"; "arm64"; }};
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Retries "2";
+Debug::NoLocking "1";
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"#,
+            debian_architecture()
+        )
+    }
+}
+
+/// Unpacks the files of `package` whose path matches `pattern` into `to`.
+pub(crate) fn unpack_matching(package: &Path, pattern: &str, to: &Path) -> Result<()> {
+    let mut archive = process::command("dpkg-deb", to);
+    let mut archive = archive.arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
+    let stream = archive.stdout.take().context("dpkg-deb has no output")?;
+    let mut tar = process::command("tar", to);
+    process::capture(tar.args(["-x", "--wildcards", pattern]).stdin(stream))?;
+    ensure!(archive.wait()?.success(), "dpkg-deb cannot read {}", package.display());
+    Ok(())
+}
+
+/// The package files in `folder`.
+pub(crate) fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let paths =
+        folder.read_dir()?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    Ok(paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect())
+}
+
+/// The machine's list of installed packages without QEMU's: an installed part of another version would make
+/// apt refuse the version asked for, which is never installed.
+fn installed_but_qemu(status: &str) -> String {
+    let kept = status.split("\n\n").filter(|package| !package.trim_start().starts_with("Package: qemu"));
+    kept.collect::<Vec<_>>().join("\n\n")
+}
+
+/// Debian's name for the machine that this program was built for.
+fn debian_architecture() -> &'static str {
+    match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn an_installed_qemu_is_left_out_of_the_status() {
+        let status = "Package: a\nVersion: 1\n\nPackage: qemu-utils\nVersion: 10\n\nPackage: z\n";
+        let kept = installed_but_qemu(status);
+        assert!(kept.contains("Package: a\nVersion: 1\n\n") && kept.contains("Package: z"));
+        assert!(!kept.contains("qemu"));
+    }
+}

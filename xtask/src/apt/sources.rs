@@ -1,0 +1,174 @@
+//! Which mirrors the machine's own apt configuration names, in both of apt's formats.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::Suite;
+
+/// The release's code name and where its packages and security updates come from.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    release: String,
+    main: Source,
+    security: Option<Source>,
+}
+
+/// One archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Source {
+    uri: String,
+    suites: Vec<String>,
+    /// The value of `Signed-By`, a file or a key.
+    signed_by: Option<String>,
+}
+
+impl Sources {
+    /// Reads `/etc/os-release` and `/etc/apt`.
+    pub(crate) fn of_this_machine() -> Result<Self> {
+        let system = fs::read_to_string("/etc/os-release").context("this is no Debian machine")?;
+        let release = system.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        let release = release.context("/etc/os-release names no release")?.trim_matches('"').to_owned();
+        let all: Vec<_> = files(Path::new("/etc/apt")).iter().flat_map(|file| read(file)).collect();
+        let of_suite = |suite: &str| all.iter().find(|source| source.suites.iter().any(|name| name == suite));
+        let main = of_suite(&release).with_context(|| format!("no apt source names {release}"))?.clone();
+        let security = of_suite(&format!("{release}-security")).cloned();
+        Ok(Self { release, main, security })
+    }
+
+    pub(crate) fn mirror(&self) -> &str {
+        &self.main.uri
+    }
+
+    /// The suites' own name.
+    pub(crate) fn name_of(&self, suite: Suite) -> String {
+        match suite {
+            Suite::Stable => self.release.clone(),
+            Suite::Backports => format!("{}-backports", self.release),
+        }
+    }
+
+    /// The suite of an origin as `apt-cache madison` prints it, `http://mirror release/main arch Packages`.
+    pub(crate) fn suite_of(&self, origin: &str) -> Suite {
+        let backports = format!(" {}/", self.name_of(Suite::Backports));
+        if origin.contains(&backports) { Suite::Backports } else { Suite::Stable }
+    }
+
+    /// These suites as a file in apt's format.
+    pub(crate) fn render(&self, suites: &[Suite]) -> String {
+        let mut names = vec![self.release.clone(), format!("{}-updates", self.release)];
+        if suites.contains(&Suite::Backports) {
+            names.push(self.name_of(Suite::Backports));
+        }
+        let security =
+            self.security.as_ref().map(|source| source.render(&[format!("{}-security", self.release)]));
+        self.main.render(&names) + &security.unwrap_or_default()
+    }
+}
+
+impl Source {
+    fn render(&self, suites: &[String]) -> String {
+        let key = self.signed_by.as_ref().map(|key| format!("Signed-By: {key}\n")).unwrap_or_default();
+        format!("Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n{key}\n", self.uri, suites.join(" "))
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let parts = folder.join("sources.list.d").read_dir();
+    let parts = parts.into_iter().flatten().flatten().map(|entry| entry.path());
+    std::iter::once(folder.join("sources.list")).chain(parts).filter(|path| path.is_file()).collect()
+}
+
+fn read(file: &Path) -> Vec<Source> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("sources") => text.split("\n\n").filter_map(from_stanza).collect(),
+        Some("list") => text.lines().filter_map(from_line).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// `deb [signed-by=FILE …] URI SUITE COMPONENT…`
+fn from_line(line: &str) -> Option<Source> {
+    let rest = line.trim().strip_prefix("deb ")?.trim_start();
+    let (options, rest) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => ("", rest),
+    };
+    let mut words = rest.split_whitespace();
+    let uri = words.next().filter(|uri| !uri.starts_with("cdrom:"))?.to_owned();
+    let suites = vec![words.next()?.trim_end_matches('/').to_owned()];
+    let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
+    Some(Source { uri, suites, signed_by: signed_by.map(str::to_owned) })
+}
+
+/// Fields `Name: value`, whose value goes on in lines that begin with a space.
+fn from_stanza(stanza: &str) -> Option<Source> {
+    let uri = field(stanza, "URIs")?.split_whitespace().next()?.to_owned();
+    let suites = field(stanza, "Suites")?.split_whitespace().map(str::to_owned).collect();
+    let binary = field(stanza, "Types")?.split_whitespace().any(|kind| kind == "deb");
+    binary.then(|| Source { uri, suites, signed_by: field(stanza, "Signed-By") })
+}
+
+fn field(stanza: &str, name: &str) -> Option<String> {
+    let mut lines = stanza.lines().filter(|line| !line.starts_with('#'));
+    let first = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim().to_owned();
+    let more = lines.take_while(|line| line.starts_with(' '));
+    Some(more.fold(first, |value, line| value + "\n" + line))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn source(signed_by: Option<&str>) -> Source {
+        let suites = vec!["trixie".into()];
+        Source { uri: "http://mirror/debian".into(), suites, signed_by: signed_by.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_one_line_source_is_read_with_its_key() {
+        let line = "deb [arch=amd64 signed-by=/key.gpg] http://mirror/debian trixie main contrib";
+        assert_eq!(from_line(line), Some(source(Some("/key.gpg"))));
+        assert_eq!(from_line("deb http://mirror/debian trixie main"), Some(source(None)));
+    }
+
+    #[test]
+    fn source_packages_comments_and_discs_are_no_mirrors() {
+        for line in
+            ["deb-src http://mirror/debian trixie main", "# deb http://mirror x main", "deb cdrom:[D] x main"]
+        {
+            assert_eq!(from_line(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_stanza_is_read_with_a_key_of_several_lines() {
+        let stanza = "# where from\nTypes: deb\nURIs: http://mirror/debian\nSuites: trixie\nSigned-By:\n -----BEGIN\n .\n";
+        assert_eq!(from_stanza(stanza), Some(source(Some("\n -----BEGIN\n ."))));
+    }
+
+    #[test]
+    fn backports_come_from_the_same_mirror() {
+        let sources = Sources { release: "trixie".into(), main: source(None), security: None };
+        let text = sources.render(&[Suite::Stable, Suite::Backports]);
+        assert!(
+            text.contains("URIs: http://mirror/debian\nSuites: trixie trixie-updates trixie-backports\n")
+        );
+        assert!(!sources.render(&[Suite::Stable]).contains("backports"));
+    }
+
+    #[test]
+    fn the_suite_of_a_version_is_told_by_its_origin() {
+        let sources = Sources { release: "trixie".into(), main: source(None), security: None };
+        assert_eq!(
+            sources.suite_of("http://mirror/debian trixie-backports/main arm64 Packages"),
+            Suite::Backports
+        );
+        assert_eq!(
+            sources.suite_of("http://mirror/debian trixie-security/main arm64 Packages"),
+            Suite::Stable
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! What a devicetree says of ITSes, read from the devicetree compiler's output: a second opinion, which shares
+//! nothing with the parser that the command uses.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::dtb::Tools;
+use crate::process;
+
+/// The nodes of one devicetree.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    path: String,
+    /// It and everything above it.
+    enabled: bool,
+    properties: HashMap<String, String>,
+}
+
+/// What the command must find.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// ITSes that are switched on.
+    pub(super) its: usize,
+    /// Nodes that are switched on and name such an ITS as theirs.
+    pub(super) referring: Vec<String>,
+}
+
+impl Tree {
+    /// Has the devicetree compiler print `file`.
+    pub(super) fn read(tools: &Tools, file: &Path) -> Result<Self> {
+        let mut compiler = tools.command("dtc");
+        let text = process::capture(compiler.args(["-q", "-I", "dtb", "-O", "dts"]).arg(file))?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let mut tree = Self::default();
+        let mut open: Vec<usize> = Vec::new();
+        for line in text.lines().map(str::trim) {
+            if let Some(name) = line.strip_suffix(" {") {
+                let parent = open.last().map(|parent| tree.nodes[*parent].path.clone()).unwrap_or_default();
+                let path = if name == "/" { String::new() } else { format!("{parent}/{name}") };
+                open.push(tree.nodes.len());
+                tree.nodes.push(Node { path, ..Node::default() });
+            } else if line == "};" {
+                open.pop();
+            } else if let (Some(statement), Some(node)) = (line.strip_suffix(';'), open.last()) {
+                let (name, value) = statement.split_once(" = ").unwrap_or((statement, ""));
+                tree.nodes[*node].properties.insert(name.into(), value.into());
+            }
+        }
+        if tree.nodes.is_empty() {
+            bail!("the devicetree compiler printed no node");
+        }
+        tree.switch();
+        Ok(tree)
+    }
+
+    /// Works out which nodes are switched on; parents stand before their children.
+    fn switch(&mut self) {
+        for at in 0..self.nodes.len() {
+            let own = matches!(self.nodes[at].property("status"), "" | "\"okay\"" | "\"ok\"");
+            let parent = self.nodes[at].path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+            let above = at == 0 || self.nodes.iter().any(|node| node.path == parent && node.enabled);
+            self.nodes[at].enabled = own && above;
+        }
+    }
+}
+
+impl Node {
+    fn property(&self, name: &str) -> &str {
+        self.properties.get(name).map_or("", String::as_str)
+    }
+
+    fn is_its(&self) -> bool {
+        self.property("compatible").contains("\"arm,gic-v3-its\"")
+    }
+
+    fn cells(&self, name: &str) -> Vec<u32> {
+        let words = self.property(name).split(['<', '>', ' ']);
+        let hexadecimal = words.filter_map(|word| word.strip_prefix("0x"));
+        hexadecimal.filter_map(|digits| u32::from_str_radix(digits, 16).ok()).collect()
+    }
+}
+
+impl Facts {
+    /// Reads `msi-parent` and `msi-map` of every node that is switched on.
+    pub(super) fn of(tree: &Tree) -> Self {
+        let enabled = || tree.nodes.iter().filter(|node| node.enabled);
+        let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
+        let is_its = |phandle: &u32| its.iter().any(|its| its.cells("phandle").first() == Some(phandle));
+        let refers = |node: &&Node| {
+            let mapped = node.cells("msi-map");
+            node.cells("msi-parent").first().is_some_and(is_its)
+                || mapped.chunks(4).any(|entry| entry.get(1).is_some_and(is_its))
+        };
+        Self { its: its.len(), referring: enabled().filter(refers).map(|node| node.path.clone()).collect() }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const TEXT: &str = r#"/dts-v1/;
+/ {
+    its@1 { compatible = "x"; };
+    intc {
+        its@2 {
+            compatible = "arm,gic-v3-its";
+            phandle = <0x02>;
+        };
+        its@3 {
+            compatible = "arm,gic-v3-its";
+            status = "disabled";
+            phandle = <0x03>;
+        };
+    };
+    pci@4 {
+        msi-map = <0x00 0x03 0x00 0x100 0x100 0x02 0x00 0x100>;
+    };
+    uart@5 {
+        msi-parent = <0x02 0x05>;
+    };
+    pci@6 {
+        msi-map = <0x00 0x03 0x00 0x100>;
+    };
+    bus {
+        status = "disabled";
+        pci@7 {
+            msi-parent = <0x02>;
+        };
+    };
+};
+"#;
+
+    #[test]
+    fn only_what_is_switched_on_refers_and_is_referred_to() -> Result<()> {
+        let facts = Facts::of(&Tree::parse(TEXT)?);
+        assert_eq!(facts, Facts { its: 1, referring: vec!["/pci@4".into(), "/uart@5".into()] });
+        Ok(())
+    }
+
+    #[test]
+    fn no_output_is_an_error() {
+        assert!(Tree::parse("").is_err());
+    }
+}

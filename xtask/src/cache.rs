@@ -1,0 +1,35 @@
+//! What is fetched once and kept: packages, devicetrees, tools.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context, Result};
+
+use crate::workspace::Workspace;
+
+/// `$DOORBELL_CACHE`, or `cache` in the target folder: nothing is written elsewhere unasked.
+pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
+    env::var_os("DOORBELL_CACHE").map_or_else(|| workspace.target.join("cache"), PathBuf::from)
+}
+
+/// Whether `folder` was filled to the end by [`fill`].
+pub(crate) fn is_filled(folder: &Path) -> bool {
+    stamp(folder).exists()
+}
+
+/// Fills `folder` by `work` unless an earlier call did; a half-filled one is emptied first.
+pub(crate) fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    if is_filled(folder) {
+        return Ok(());
+    }
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    work()?;
+    fs::write(stamp(folder), "").map_err(Into::into)
+}
+
+fn stamp(folder: &Path) -> PathBuf {
+    folder.join(".filled")
+}

@@ -1,0 +1,58 @@
+//! cargo-deny: licences, sources, banned and vulnerable dependencies, by the rules in `deny.toml`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use crate::step::Tally;
+use crate::workspace::Workspace;
+use crate::{cache, process};
+
+/// What is installed into the cache where there is none on the machine.
+const VERSION: &str = "0.20.2";
+/// How cargo-deny begins to say that the database of advisories cannot be reached.
+const UNREACHABLE: &str = "failed to fetch advisory database";
+
+/// Each check counted as one case.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let program = match find_or_install(workspace) {
+        Ok(program) => program,
+        Err(absent) => {
+            tally.skip(format!("cargo-deny cannot be had: {absent:#}"));
+            return Ok(());
+        }
+    };
+    for check in ["licenses", "bans", "sources", "advisories"] {
+        let mut deny = process::command(&program.to_string_lossy(), &workspace.root);
+        let output = process::output(deny.args(["check", "--hide-inclusion-graph", check]))?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        print!("{}{said}", String::from_utf8_lossy(&output.stdout));
+        if let Some(reason) = said.lines().find(|line| line.contains(UNREACHABLE)) {
+            tally.skip(format!("{check}: {}", &reason[reason.find(UNREACHABLE).unwrap_or(0)..]));
+        } else {
+            tally.case(check, failed(output.status.success()));
+        }
+    }
+    Ok(())
+}
+
+fn failed(success: bool) -> Result<()> {
+    ensure!(success, "see above");
+    Ok(())
+}
+
+/// The machine's own cargo-deny, or one in the cache.
+fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
+    if process::exists("cargo-deny") {
+        return Ok("cargo-deny".into());
+    }
+    let root = cache::folder(workspace).join(format!("cargo-deny-{VERSION}"));
+    cache::fill(&root, || install(&workspace.root, &root))?;
+    Ok(root.join("bin/cargo-deny"))
+}
+
+fn install(workspace: &Path, root: &Path) -> Result<()> {
+    let mut cargo = process::cargo(workspace);
+    cargo.args(["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"]).arg(root);
+    process::must(&mut cargo)
+}

@@ -1,0 +1,140 @@
+//! Real devicetrees: those of Debian's arm64 kernels, and what QEMU tells its guests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::apt::{self, Apt, Suite};
+use crate::workspace::Workspace;
+use crate::{cache, process};
+
+/// A folder of devicetrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// Of the release's kernel.
+    Debian,
+    /// Of the kernel in its backports.
+    Backports,
+    /// Of QEMU's `virt` machine.
+    Qemu,
+}
+
+/// QEMU's `virt` as [`VIRT`]'s rows vary it: a name, options of the machine, further arguments.
+type Virt = (&'static str, &'static str, &'static [&'static str]);
+
+const VIRT: &[Virt] = &[
+    ("virt-1-cpu", "gic-version=3", &["-smp", "1"]),
+    ("virt-4-cpus", "gic-version=3", &["-smp", "4"]),
+    ("virt-200-cpus", "gic-version=3", &["-smp", "200"]),
+    ("virt-smmu", "gic-version=3,iommu=smmuv3", &["-smp", "4"]),
+    ("virt-secure", "gic-version=3,secure=on,virtualization=on", &["-smp", "4"]),
+    ("virt-below-4g", "gic-version=3,highmem=off", &["-smp", "4"]),
+    ("virt-gicv4", "gic-version=4,virtualization=on", &["-smp", "4"]),
+    ("virt-without-its", "gic-version=3,its=off", &["-smp", "4"]),
+    ("virt-gicv2", "gic-version=2", &["-smp", "4"]),
+];
+
+impl Tree {
+    pub(crate) const ALL: [Self; 3] = [Self::Debian, Self::Backports, Self::Qemu];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Debian => "debian",
+            Self::Backports => "debian-backports",
+            Self::Qemu => "qemu",
+        }
+    }
+
+    /// Where this tree is kept.
+    pub(crate) fn folder(self, workspace: &Workspace) -> PathBuf {
+        cache::folder(workspace).join("dtb").join(self.name())
+    }
+}
+
+/// The names of the files in [`Tree::Qemu`], without their ending.
+pub(crate) fn virt_names() -> Vec<&'static str> {
+    VIRT.iter().map(|(name, ..)| *name).collect()
+}
+
+/// Programs that were unpacked, not installed.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    root: PathBuf,
+}
+
+impl Tools {
+    /// QEMU and the devicetree compiler.
+    pub(crate) fn of(workspace: &Workspace) -> Self {
+        Self { root: cache::folder(workspace).join("qemu") }
+    }
+
+    /// One of them, with its own libraries and data.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+        let libraries =
+            ["usr/lib", "lib"].map(|lib| self.root.join(lib).join(&triplet).display().to_string());
+        let path = self.root.join("usr/bin").join(program);
+        let mut command = process::command(&path.to_string_lossy(), &self.root);
+        command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        command
+    }
+}
+
+/// Fetches what is not in the cache yet; one result for each tree.
+pub(crate) fn fetch(workspace: &Workspace) -> Vec<(Tree, Result<()>)> {
+    if Tree::ALL.iter().all(|tree| cache::is_filled(&tree.folder(workspace))) {
+        return Tree::ALL.map(|tree| (tree, Ok(()))).into();
+    }
+    match Apt::update(&cache::folder(workspace).join("apt")) {
+        Ok(apt) => Tree::ALL.map(|tree| (tree, fetch_tree(workspace, &apt, tree))).into(),
+        Err(error) => Tree::ALL.map(|tree| (tree, Err(anyhow::format_err!("{error:#}")))).into(),
+    }
+}
+
+fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
+    let folder = tree.folder(workspace);
+    cache::fill(&folder, || match tree {
+        Tree::Debian => kernel_trees(apt, Suite::Stable, &folder),
+        Tree::Backports => kernel_trees(apt, Suite::Backports, &folder),
+        Tree::Qemu => {
+            let tools = Tools::of(workspace);
+            cache::fill(&tools.root, || unpack_qemu(apt, &tools.root))?;
+            VIRT.iter().try_for_each(|virt| dump(&tools, virt, &folder))
+        }
+    })
+}
+
+/// Unpacks the devicetrees of `suite`'s newest arm64 kernel into `folder`.
+fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
+    let metapackage = "linux-image-arm64:arm64";
+    let kernel = apt.stands_for(metapackage, &apt.newest(metapackage, suite)?)?;
+    apt.download(&kernel, folder)?;
+    let package = apt::packages_in(folder)?.pop().with_context(|| format!("{kernel} was not downloaded"))?;
+    apt::unpack_matching(&package, "./usr/lib/linux-image-*", folder)?;
+    for trees in folder.join("usr/lib").read_dir()? {
+        for vendor in trees?.path().read_dir()? {
+            let vendor = vendor?.path();
+            fs::rename(&vendor, folder.join(vendor.file_name().unwrap_or_default()))?;
+        }
+    }
+    fs::remove_dir_all(folder.join("usr"))?;
+    fs::remove_file(package).map_err(Into::into)
+}
+
+/// The newer QEMU where backports have one.
+fn unpack_qemu(apt: &Apt, root: &Path) -> Result<()> {
+    let backports = apt.newest("qemu-system-arm", Suite::Backports).is_ok();
+    let suite = if backports { Suite::Backports } else { Suite::Stable };
+    apt.unpack_with_needs(&["qemu-system-arm", "device-tree-compiler"], suite, root)
+}
+
+/// Has QEMU write the devicetree of a `virt` machine.
+fn dump(tools: &Tools, (name, options, arguments): &Virt, folder: &Path) -> Result<()> {
+    let file = folder.join(name).with_extension("dtb");
+    let mut qemu = tools.command("qemu-system-aarch64");
+    qemu.args(["-display", "none", "-nic", "none", "-cpu", "max"]).args(*arguments);
+    qemu.arg("-M").arg(format!("virt,{options},dumpdtb={}", file.display()));
+    process::capture(&mut qemu).map(drop)
+}

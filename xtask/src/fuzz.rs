@@ -1,0 +1,110 @@
+//! The fuzz targets, built for libFuzzer with the stable compiler: coverage needs no nightly, and code without
+//! `unsafe` needs no sanitizer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::dtb::Tree;
+use crate::step::Tally;
+use crate::workspace::Workspace;
+use crate::{process, system};
+
+/// How long each target runs as part of the tests.
+const SECONDS: u64 = 60;
+/// What instruments the code as libFuzzer wants it, with the checks that a release build leaves out.
+const FLAGS: &[&str] = &[
+    "--cfg=fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+    "-Cdebug-assertions",
+    "-Coverflow-checks",
+];
+/// Larger inputs make the search slow and find nothing new.
+const LARGEST_INPUT: u64 = 16 * 1024;
+
+/// Each target for a while, each counted as one case.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    if let Err(absent) = system::need_cxx(&workspace.root) {
+        tally.skip(format!("{absent:#}"));
+        return Ok(());
+    }
+    let targets = targets(workspace)?;
+    let folder = build(workspace)?;
+    for target in targets {
+        tally.case(&target, fuzz(workspace, &folder, &target, SECONDS));
+    }
+    Ok(())
+}
+
+/// One target, or all, for `seconds` each.
+pub(crate) fn run_alone(workspace: &Workspace, target: Option<&str>, seconds: u64) -> Result<ExitCode> {
+    let known = targets(workspace)?;
+    let chosen: Vec<_> = known.iter().filter(|name| target.is_none_or(|wanted| wanted == *name)).collect();
+    ensure!(!chosen.is_empty(), "no such target; there are {}", known.join(", "));
+    system::need_cxx(&workspace.root)?;
+    let folder = build(workspace)?;
+    for name in chosen {
+        fuzz(workspace, &folder, name, seconds)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The names of the targets: one file each.
+fn targets(workspace: &Workspace) -> Result<Vec<String>> {
+    let files = workspace.root.join("fuzz/fuzz_targets").read_dir().context("no fuzz targets")?;
+    let mut names = Vec::new();
+    for file in files {
+        let file = file?.path();
+        if let (Some(name), Some("rs")) = (file.file_stem(), file.extension().and_then(|end| end.to_str())) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Builds every target and says where they are.
+fn build(workspace: &Workspace) -> Result<PathBuf> {
+    let host = system::host_triple(&workspace.root)?;
+    let target = workspace.target.join("fuzz");
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target", &host]);
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}")).env("CARGO_TARGET_DIR", &target);
+    process::must(&mut cargo)?;
+    Ok(target.join(host).join("release"))
+}
+
+fn fuzz(workspace: &Workspace, folder: &Path, target: &str, seconds: u64) -> Result<()> {
+    println!("fuzzing {target} for {seconds} s");
+    let corpus = workspace.root.join("fuzz/corpus").join(target);
+    let artifacts = workspace.root.join("fuzz/artifacts").join(target);
+    fs::create_dir_all(&corpus)?;
+    fs::create_dir_all(&artifacts)?;
+    let mut fuzzer = process::command(&folder.join(target).to_string_lossy(), &workspace.root);
+    fuzzer
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()));
+    fuzzer.arg(format!("-max_len={LARGEST_INPUT}")).args([
+        "-timeout=10",
+        "-use_value_profile=1",
+        "-print_final_stats=1",
+    ]);
+    fuzzer.args(["-verbosity=0"]).arg(corpus).args(seeds(workspace, target));
+    let status = process::watch(&mut fuzzer, Duration::from_secs(seconds + 60), |line| println!("{line}"))?;
+    ensure!(status.success(), "ended with {status}; the input is in {}", artifacts.display());
+    Ok(())
+}
+
+/// Folders of inputs to begin with: real devicetrees, where they were fetched.
+fn seeds(workspace: &Workspace, target: &str) -> Vec<PathBuf> {
+    let trees = if target == "dtb" { vec![Tree::Qemu.folder(workspace)] } else { Vec::new() };
+    trees.into_iter().filter(|folder| folder.exists()).collect()
+}

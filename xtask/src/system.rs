@@ -1,0 +1,35 @@
+//! What the machine must have besides Rust, and how it gets it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process;
+
+/// The machine that this toolchain builds for by default.
+pub(crate) fn host_triple(root: &Path) -> Result<String> {
+    let version = process::capture(process::command("rustc", root).arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc does not name its host")
+}
+
+/// A C++ compiler, for libFuzzer; installed where this user may.
+pub(crate) fn need_cxx(root: &Path) -> Result<()> {
+    if process::exists("c++") {
+        return Ok(());
+    }
+    install(root, "g++").context("libFuzzer needs a C++ compiler; install the package g++")
+}
+
+/// Installs a Debian package as root or through a `sudo` that does not ask; never removes one.
+fn install(root: &Path, package: &str) -> Result<()> {
+    ensure!(process::exists("apt-get"), "no apt-get on this machine");
+    let is_root = process::capture(process::command("id", root).arg("-u"))?.trim() == "0";
+    let run = |arguments: &[&str]| {
+        let mut command = process::command(if is_root { "apt-get" } else { "sudo" }, root);
+        let sudo: &[&str] = if is_root { &[] } else { &["-n", "apt-get"] };
+        process::capture(command.args(sudo).args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    run(&["-qq", "update"])?;
+    run(&["-qq", "-y", "--no-install-recommends", "--no-remove", "install", package]).map(drop)
+}
