@@ -1,0 +1,50 @@
+//! Widths of register accesses.
+
+/// How many bytes an access to a register frame moves.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum AccessWidth {
+    /// One byte.
+    Byte,
+    /// Two bytes.
+    Half,
+    /// Four bytes.
+    Word,
+    /// Eight bytes.
+    Double,
+}
+
+/// No load or store of the architecture has this many bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a register access has 1, 2, 4 or 8 bytes, not {0}")]
+pub struct BadWidth(pub usize);
+
+impl AccessWidth {
+    /// Bytes: 1, 2, 4 or 8.
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Self::Byte => 1,
+            Self::Half => 2,
+            Self::Word => 4,
+            Self::Double => 8,
+        }
+    }
+
+    /// The bits that a value of this width can have.
+    pub const fn mask(self) -> u64 {
+        u64::MAX >> (64 - 8 * self.bytes())
+    }
+}
+
+impl TryFrom<usize> for AccessWidth {
+    type Error = BadWidth;
+
+    fn try_from(bytes: usize) -> Result<Self, BadWidth> {
+        match bytes {
+            1 => Ok(Self::Byte),
+            2 => Ok(Self::Half),
+            4 => Ok(Self::Word),
+            8 => Ok(Self::Double),
+            other => Err(BadWidth(other)),
+        }
+    }
+}
