@@ -1,1 +1,13 @@
-//! The in-process machine.
+//! A machine in one process: RAM, a bus, CPUs, PCI functions with real configuration space, platform devices and a
+//! GICv3 with its ITSes, on which Doorbell's unmodified drivers run against Doorbell's unmodified models.
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod embedded;
+mod machine;
+mod report;
+mod run;
+
+pub use machine::{BuildOptions, Machine, Refusal, SecurityView, TargetAddresses, build};
+pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
+pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};

@@ -1,0 +1,40 @@
+//! Machines that come with the crate: devicetrees written by us, compiled.
+
+/// A machine that comes with the crate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct EmbeddedMachine {
+    /// Its short name.
+    pub name: &'static str,
+    /// What is special about it, in one line.
+    pub description: &'static str,
+    /// Its devicetree, as firmware hands it over.
+    pub dtb: &'static [u8],
+}
+
+/// All of them, the default one first.
+pub const fn machines() -> &'static [EmbeddedMachine] {
+    &[EmbeddedMachine {
+        name: "harbour",
+        description: "8 CPUs, 2 ITSes, 2 PCIe host bridges with maps and a mask, 3 platform devices",
+        dtb: include_bytes!("../machines/harbour.dtb"),
+    }]
+}
+
+/// The one with this name.
+pub fn machine(name: &str) -> Option<&'static EmbeddedMachine> {
+    machines().iter().find(|machine| machine.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_embedded_devicetree_parses_without_findings() {
+        for machine in machines() {
+            let description = gic_firmware::devicetree::parse(machine.dtb).unwrap();
+            assert_eq!(description.findings, [], "{}", machine.name);
+        }
+    }
+}

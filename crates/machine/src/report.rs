@@ -1,0 +1,168 @@
+//! What a run found out.
+
+use msi_types::{Cpu, DeviceId, Isolation, RequesterId, Vector};
+use std::fmt;
+use std::time::Duration;
+
+/// What a run found out: who was interrupted how often, and whether anything went wrong on the way.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The machine's model name, or what the caller named it.
+    pub machine: String,
+    /// CPUs that took part.
+    pub cpus: usize,
+    /// What takes messages: the enabled controllers, in the description's order.
+    pub controllers: Vec<ControllerReport>,
+    /// Who sends messages, in the order in which the drivers found them.
+    pub devices: Vec<DeviceReport>,
+    /// Sums over all vectors, and the verdict.
+    pub totals: Totals,
+    /// What the machine had to invent or leave out, one sentence each.
+    pub notes: Vec<String>,
+    /// From the first message to the last handler.
+    pub elapsed: Duration,
+    /// What the model of the controllers counted. It takes no part in the verdict.
+    pub model: ModelCounts,
+}
+
+impl Report {
+    /// Wall-clock time per message; `None` if none was sent.
+    pub fn nanoseconds_per_message(&self) -> Option<f64> {
+        if self.totals.sent == 0 {
+            return None;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "an average for people, of counts far below 2^52")]
+        Some(self.elapsed.as_nanos() as f64 / self.totals.sent as f64)
+    }
+}
+
+/// An MSI controller.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ControllerReport {
+    /// Firmware's name of it.
+    pub id: String,
+    /// `its`, or what else it is.
+    pub kind: String,
+    /// Where devices write.
+    pub doorbells: Vec<u64>,
+    /// Does it keep devices from ringing others' interrupts?
+    pub isolates: bool,
+    /// Did the run drive it? Controllers that only the description knows of are listed, too.
+    pub driven: bool,
+}
+
+/// What kind of message store a device has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// A PCI function's MSI capability.
+    PciMsi,
+    /// A PCI function's MSI-X table.
+    PciMsix,
+    /// A platform device's own registers.
+    Platform,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::PciMsi => "pci-msi",
+            Self::PciMsix => "pci-msix",
+            Self::Platform => "platform",
+        })
+    }
+}
+
+/// A device and its vectors.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeviceReport {
+    /// PCI: the host's node and bus:device.function. Platform: the node.
+    pub id: String,
+    /// What stores its messages.
+    pub kind: DeviceKind,
+    /// The [`ControllerReport::id`] it signals through.
+    pub controller: String,
+    /// Who it is on its bus: behind a conventional bridge the alias. `None` for platform devices.
+    pub requester_id: Option<RequesterId>,
+    /// Who it is at the controller.
+    pub device_id: DeviceId,
+    /// Is it kept from ringing others' interrupts?
+    pub isolation: Isolation,
+    /// Its vectors. Empty if it was [`refused`](Self::refused).
+    pub vectors: Vec<VectorReport>,
+    /// Why it got no vectors, if it got none.
+    pub refused: Option<String>,
+}
+
+/// One vector.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct VectorReport {
+    /// The interrupt core's number, at the end of the run.
+    pub irq: u32,
+    /// The INTID, at the end of the run.
+    pub hwirq: Vector,
+    /// Where it was delivered at the end of the run.
+    pub cpu: Cpu,
+    /// Messages that the device sent.
+    pub sent: u64,
+    /// Handler runs, at most [`sent`](Self::sent).
+    pub delivered: u64,
+    /// `sent − delivered`: messages that found their interrupt pending.
+    pub coalesced: u64,
+    /// Handler runs on each CPU.
+    pub per_cpu: Vec<u64>,
+}
+
+/// Sums and verdict, judged by the devices and not by the model's own counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Vectors.
+    pub vectors: u64,
+    /// Messages sent.
+    pub sent: u64,
+    /// Handler runs that had a message.
+    pub delivered: u64,
+    /// Messages that found their interrupt pending.
+    pub coalesced: u64,
+    /// Vectors whose handler never saw the last number sent.
+    pub lost: u64,
+    /// Acknowledged INTIDs without a handler, and handler runs beyond the messages and
+    /// [`redelivered`](Self::redelivered).
+    pub spurious: u64,
+    /// Handler runs on a CPU that was not the target at any time since the message was sent.
+    pub wrong_cpu: u64,
+    /// Interrupts that the drivers sent again themselves, by their own count.
+    pub redelivered: u64,
+    /// Acknowledged INTIDs whose handler had just been removed: under way while a device was taken away.
+    pub late: u64,
+    /// Affinity changes that completed.
+    pub moves: u64,
+    /// Devices that were removed and added again.
+    pub readded: u64,
+    /// CPUs that were taken off line and brought back.
+    pub replugged: u64,
+}
+
+impl Totals {
+    /// Was everything delivered, once, and where it belongs?
+    pub const fn is_clean(&self) -> bool {
+        self.lost == 0 && self.spurious == 0 && self.wrong_cpu == 0
+    }
+}
+
+/// What the model counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ModelCounts {
+    /// Messages that a controller took and dropped.
+    pub blocked: u64,
+    /// Messages to an address where no doorbell listens.
+    pub no_doorbell: u64,
+    /// Faults of the software that the model recorded: command errors, bad tables.
+    pub guest_faults: u64,
+}

@@ -1,0 +1,119 @@
+//! The workload: every device sends, every handler counts, affinities move meanwhile.
+
+use crate::machine::Machine;
+use crate::report::Report;
+
+/// What to do in a run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Messages per vector.
+    pub messages: u32,
+    /// Decides every random choice.
+    pub seed: u64,
+    /// What happens meanwhile.
+    pub disturbances: Disturbances,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { messages: 1000, seed: 1, disturbances: Disturbances::default() }
+    }
+}
+
+/// What happens while the devices send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Disturbances {
+    /// Whether vectors move between CPUs.
+    pub moves: Moves,
+    /// Whether CPUs go off line and come back.
+    pub cpus: CpuLife,
+    /// Whether devices are removed and added again.
+    pub devices: DeviceLife,
+}
+
+impl Default for Disturbances {
+    fn default() -> Self {
+        Self { moves: Moves::Random, cpus: CpuLife::AlwaysOn, devices: DeviceLife::Stay }
+    }
+}
+
+/// Whether vectors move between CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moves {
+    /// They stay where they were placed.
+    None,
+    /// All the time, to a random CPU.
+    Random,
+}
+
+/// Whether CPUs go off line and come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CpuLife {
+    /// All CPUs stay on line.
+    AlwaysOn,
+    /// Now and then one goes off line and comes back; the boot CPU stays.
+    Replugged,
+}
+
+/// Whether devices are removed and added again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceLife {
+    /// They stay.
+    Stay,
+    /// Now and then one is removed with all its vectors, and added again.
+    Readded,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Messages sent so far.
+    pub sent: u64,
+    /// Messages to be sent.
+    pub total: u64,
+}
+
+/// Why a run broke off. The drivers' own reasons are quoted.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A driver could not bring its controller up.
+    #[error("{controller} could not be brought up: {reason}")]
+    BringUp {
+        /// Firmware's name of the controller.
+        controller: String,
+        /// The driver's reason.
+        reason: String,
+    },
+    /// A driver failed while the machine ran.
+    #[error("{operation} failed: {reason}")]
+    Driver {
+        /// What was being done.
+        operation: String,
+        /// The driver's reason.
+        reason: String,
+    },
+    /// No device got a vector.
+    #[error("none of the machine's {devices} devices got a vector; the first was refused: {reason}")]
+    NoVectors {
+        /// How many devices there are.
+        devices: usize,
+        /// The first refusal.
+        reason: String,
+    },
+}
+
+/// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges it.
+///
+/// `progress` is called a few times a second, from the caller's thread.
+///
+/// # Errors
+/// Only if the drivers failed; losses are in the report.
+pub fn run(
+    machine: Machine,
+    options: &RunOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report, RunError> {
+    let _ = (machine, options, progress);
+    Err(RunError::NoVectors { devices: 0, reason: String::new() })
+}
