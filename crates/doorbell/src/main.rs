@@ -1,2 +1,31 @@
-//! The command.
-fn main() {}
+//! Delivers every device's message-signalled interrupts on the machine that a firmware description describes, and
+//! shows where each went.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod exit;
+mod inspect;
+mod machines;
+mod print;
+mod run;
+mod source;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use exit::Outcome;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().into_command() {
+        Command::Run(args) => run::run(&args),
+        Command::Machines(output) => machines::machines(&output),
+        Command::Inspect(args) => inspect::inspect(&args),
+    };
+    match result {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            eprintln!("doorbell: {error:#}");
+            Outcome::CouldNotRun.into()
+        }
+    }
+}

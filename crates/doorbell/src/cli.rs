@@ -1,0 +1,69 @@
+//! What can be asked of the command.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Delivers every device's message-signalled interrupts on the machine that a firmware description describes.
+#[derive(Debug, Parser)]
+#[command(name = "doorbell", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Exit status: 0 good, 1 findings or losses, 2 could not run.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl Cli {
+    /// What to do; without a word, `run`.
+    pub(crate) fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Run(self.run))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build the machine, let the drivers program it, and deliver every device's interrupts (the default).
+    Run(RunArgs),
+    /// List the embedded machines.
+    Machines(OutputArgs),
+    /// Print what a description says: controllers, devices, routes.
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// An embedded machine (see `doorbell machines`); without it, the first.
+    #[arg(long, value_name = "NAME", conflicts_with = "dtb")]
+    pub(crate) machine: Option<String>,
+    /// A flattened devicetree.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dtb: Option<PathBuf>,
+    /// Use at most this many of the machine's CPUs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) cpus: Option<u32>,
+    /// Messages that each vector sends.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) messages: Option<u32>,
+    /// Seed of every choice: devices, targets, moves.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A flattened devicetree.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,24 @@
+//! How the command ends.
+
+use std::process::ExitCode;
+
+/// What came out, as an exit status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// 0: all is well.
+    Good,
+    /// 1: something was found or lost.
+    Findings,
+    /// 2: nothing could be run.
+    CouldNotRun,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Good => 0,
+            Outcome::Findings => 1,
+            Outcome::CouldNotRun => 2,
+        })
+    }
+}

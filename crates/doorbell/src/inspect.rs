@@ -1,0 +1,25 @@
+//! `doorbell inspect`: what a description says.
+
+mod report;
+mod text;
+
+use crate::cli::InspectArgs;
+use crate::exit::Outcome;
+use crate::print;
+use crate::source::Source;
+use anyhow::Result;
+
+pub(crate) use report::Inspection;
+pub(crate) use text::print as print_text;
+
+/// Prints what the description in a file says.
+pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
+    let source = Source::dtb(&args.file)?;
+    let inspection = Inspection::of(&source);
+    if args.output.json {
+        print::json(&inspection)?;
+    } else {
+        print_text(&inspection);
+    }
+    Ok(Outcome::Good)
+}

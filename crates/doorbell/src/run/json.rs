@@ -1,0 +1,133 @@
+//! The result of a run, for programs.
+
+use doorbell_machine::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub(super) struct Document<'a> {
+    machine: &'a str,
+    model: &'a str,
+    cpus: usize,
+    controllers: Vec<Controller<'a>>,
+    devices: Vec<Device<'a>>,
+    totals: Sums,
+    notes: &'a [String],
+    nanoseconds_per_message: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Controller<'a> {
+    id: &'a str,
+    kind: &'a str,
+    doorbells: &'a [u64],
+    isolates: bool,
+    driven: bool,
+}
+
+#[derive(Serialize)]
+struct Device<'a> {
+    id: &'a str,
+    kind: String,
+    controller: &'a str,
+    requester_id: Option<u32>,
+    device_id: u32,
+    isolation: String,
+    vectors: Vec<Vector>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Vector {
+    irq: u32,
+    hwirq: u32,
+    cpu: u32,
+    sent: u64,
+    delivered: u64,
+    coalesced: u64,
+}
+
+#[derive(Serialize)]
+struct Sums {
+    vectors: u64,
+    sent: u64,
+    delivered: u64,
+    coalesced: u64,
+    lost: u64,
+    spurious: u64,
+    wrong_cpu: u64,
+    redelivered: u64,
+    moves: u64,
+}
+
+impl<'a> Document<'a> {
+    /// `report` as a document about `machine`.
+    pub(super) fn of(machine: &'a str, report: &'a Report) -> Self {
+        Self {
+            machine,
+            model: &report.machine,
+            cpus: report.cpus,
+            controllers: report.controllers.iter().map(Controller::of).collect(),
+            devices: report.devices.iter().map(Device::of).collect(),
+            totals: Sums::of(&report.totals),
+            notes: &report.notes,
+            nanoseconds_per_message: report.nanoseconds_per_message(),
+        }
+    }
+}
+
+impl<'a> Controller<'a> {
+    fn of(controller: &'a ControllerReport) -> Self {
+        Self {
+            id: &controller.id,
+            kind: &controller.kind,
+            doorbells: &controller.doorbells,
+            isolates: controller.isolates,
+            driven: controller.driven,
+        }
+    }
+}
+
+impl<'a> Device<'a> {
+    fn of(device: &'a DeviceReport) -> Self {
+        Self {
+            id: &device.id,
+            kind: device.kind.to_string(),
+            controller: &device.controller,
+            requester_id: device.requester_id.map(u32::from),
+            device_id: device.device_id.get(),
+            isolation: device.isolation.to_string(),
+            vectors: device.vectors.iter().map(Vector::of).collect(),
+            refused: device.refused.as_deref(),
+        }
+    }
+}
+
+impl Vector {
+    fn of(vector: &VectorReport) -> Self {
+        Self {
+            irq: vector.irq,
+            hwirq: vector.hwirq.get(),
+            cpu: vector.cpu.get(),
+            sent: vector.sent,
+            delivered: vector.delivered,
+            coalesced: vector.coalesced,
+        }
+    }
+}
+
+impl Sums {
+    fn of(totals: &Totals) -> Self {
+        Self {
+            vectors: totals.vectors,
+            sent: totals.sent,
+            delivered: totals.delivered,
+            coalesced: totals.coalesced,
+            lost: totals.lost,
+            spurious: totals.spurious,
+            wrong_cpu: totals.wrong_cpu,
+            redelivered: totals.redelivered,
+            moves: totals.moves,
+        }
+    }
+}
