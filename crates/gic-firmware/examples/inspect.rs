@@ -1,6 +1,6 @@
 //! Prints what a devicetree blob says about its machine's interrupts: `inspect FILE.dtb…`.
 
-use gic_firmware::{Description, devicetree};
+use gic_firmware::{Description, RouteSpan, devicetree};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -43,20 +43,22 @@ fn print(file: &str, description: &Description) {
         );
     }
     let name = |index| description.controller(index).map_or("?", |controller| controller.id.as_str());
-    let hosts = description.hosts.iter().map(|host| (&host.id, host.status.value, &host.msi));
-    let devices = description.devices.iter().map(|device| (&device.id, device.status.value, &device.msi));
-    for (id, status, msi) in hosts.chain(devices) {
-        println!("  {id} {status}");
-        for span in description.route_spans(msi) {
+    let print_spans = |spans: Vec<RouteSpan>| {
+        for span in spans {
+            let (to, via) = (name(span.controller), span.via);
             println!(
-                "    {} + {:#x} -> {} from {} on, by {}",
-                span.rid_base,
-                span.length,
-                name(span.controller),
-                span.device_id_base,
-                span.via
+                "    {} + {:#x} -> {to} from {} on, by {via}",
+                span.rid_base, span.length, span.device_id_base
             );
         }
+    };
+    for host in &description.hosts {
+        println!("  PCI {} {}, buses {:?}", host.id, host.status.value, host.buses.value);
+        print_spans(description.host_spans(host));
+    }
+    for device in &description.devices {
+        println!("  {} {}", device.id, device.status.value);
+        print_spans(description.device_spans(device));
     }
     for finding in &description.findings {
         println!("  {finding}");

@@ -9,9 +9,13 @@ mod findings;
 mod gic;
 mod requesters;
 mod tree;
+#[cfg(feature = "write")]
+mod writer;
 
 pub use blob::{MAX_DEPTH, MAX_PATH};
 pub use error::{DtbError, DtbErrorKind};
+#[cfg(feature = "write")]
+pub use writer::{WriteError, WriteErrorKind, write};
 
 use crate::description::Description;
 use crate::finding::Rule;

@@ -1,4 +1,41 @@
-//! Who rings what: interrupt controllers, DeviceIDs and MSI routes from firmware.
+//! Who rings what: a machine's interrupt controllers, the devices that signal through them, and the DeviceID
+//! that each has there, as firmware says it.
+//!
+//! A [`Description`] is the same whichever firmware it was read from. Every [`Fact`] in it remembers its
+//! [`Origin`]; what firmware got wrong stands in [`Description::findings`]. Requester IDs become DeviceIDs by
+//! [`Description::route`].
+//!
+//! | firmware | read | written |
+//! |---|---|---|
+//! | devicetree | [`devicetree::parse`] | `devicetree::write` (feature `write`, needs `std`) |
+//!
+//! Input is never trusted: reading ends, in time and memory proportional to the input, with a description or an
+//! error, and never panics.
+//!
+//! # Example
+//!
+//! ```
+//! use gic_firmware::{ControllerKind, devicetree};
+//! use msi_types::{DeviceId, RequesterId};
+//!
+//! let blob = include_bytes!("../tests/data/pre-its.dtb");
+//! let machine = devicetree::parse(blob)?;
+//!
+//! // 01:00.0 behind the first host bridge:
+//! let route = machine.route(&machine.hosts[0], RequesterId::pci(1, 0, 0)).unwrap();
+//! let controller = machine.controller(route.controller).unwrap();
+//! assert_eq!(controller.kind, ControllerKind::Its);
+//! assert_eq!(controller.id.as_str(), "/intc@30000000/its@30020000");
+//! assert_eq!(route.device_id, DeviceId::new(0x100));
+//!
+//! // This board has a pre-ITS: the address says who rings.
+//! assert_eq!(controller.doorbell(route.device_id), Some(0x5800_0400));
+//! assert_eq!(
+//!     controller.pre_its.as_ref().unwrap().origin.to_string(),
+//!     "/intc@30000000/its@30020000: socionext,synquacer-pre-its"
+//! );
+//! # Ok::<(), devicetree::DtbError>(())
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -18,5 +55,7 @@ pub use description::{Coherence, Cpu, Description, Region, Status};
 pub use finding::{Finding, Rule, Severity};
 pub use gic::{Gic, GicVersion};
 pub use origin::{Fact, NodeId, Origin};
-pub use requester::{BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Target};
+pub use requester::{
+    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+};
 pub use route::{NoRoute, Route, RouteSpan, Via};

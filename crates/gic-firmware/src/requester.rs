@@ -2,7 +2,7 @@
 
 use crate::controller::ControllerIndex;
 use crate::description::{Region, Status};
-use crate::origin::{Fact, NodeId, Origin};
+use crate::origin::{Fact, NodeId};
 use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
@@ -26,8 +26,8 @@ pub struct PciHost {
     pub msi: MsiRouting,
     /// The controller that the bridge itself is, if it is one.
     pub own_controller: Option<ControllerIndex>,
-    /// Where its functions' way through an IOMMU is described, if it is.
-    pub iommu_map: Option<Origin>,
+    /// Whether its functions' way through an IOMMU is described.
+    pub iommu_map: Fact<IommuMap>,
 }
 
 impl PciHost {
@@ -42,9 +42,19 @@ impl PciHost {
             segment: None,
             msi,
             own_controller: None,
-            iommu_map: None,
+            iommu_map: Fact::stated(IommuMap::Absent),
         }
     }
+}
+
+/// Whether an IOMMU stands between a host's functions and memory. Which StreamIDs they have there is not
+/// described.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IommuMap {
+    /// It does, for some of them at least.
+    Present,
+    /// None is described.
+    Absent,
 }
 
 /// How a host bridge's configuration space is reached.
@@ -102,7 +112,9 @@ pub struct PlatformDevice {
     pub status: Fact<Status>,
     /// Its register regions, as far as they can be translated.
     pub registers: Vec<Fact<Region>>,
-    /// What it names. A map is that of a bus which is not PCI (`fsl-mc`).
+    /// Whether it signals itself, or devices behind it do.
+    pub role: Role,
+    /// What it names.
     pub msi: MsiRouting,
 }
 
@@ -114,9 +126,20 @@ impl PlatformDevice {
             compatible: alloc::vec![String::from(compatible)],
             status: Fact::stated(Status::Enabled),
             registers: Vec::new(),
+            role: Role::Device,
             msi,
         }
     }
+}
+
+/// What a node outside of PCI that names an MSI controller is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// A device: [`Description::platform_routes`](crate::Description::platform_routes) says where it signals.
+    Device,
+    /// A bus whose devices have requester IDs (`fsl-mc`, with a map):
+    /// [`Description::route_by`](crate::Description::route_by) says where they signal.
+    Bus,
 }
 
 /// Which controllers a node's messages go to.

@@ -18,7 +18,7 @@
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
 use crate::origin::Fact;
-use crate::requester::{MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Target};
+use crate::requester::{MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target};
 use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{DeviceId, RequesterId};
@@ -86,10 +86,10 @@ pub enum NoRoute {
     DeviceIdRange(RequesterId),
 }
 
-/// Routes of consecutive requester IDs, for people to read: what a node says, entry by entry.
+/// Routes of consecutive requester IDs: what a node says, entry by entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RouteSpan {
-    /// First requester ID, masked.
+    /// First requester ID.
     pub rid_base: RequesterId,
     /// How many.
     pub length: u32,
@@ -99,6 +99,19 @@ pub struct RouteSpan {
     pub device_id_base: DeviceId,
     /// By which statement.
     pub via: Via,
+}
+
+impl RouteSpan {
+    /// All of PCI's requester IDs, each its own DeviceID.
+    const fn everyone(controller: ControllerIndex, via: Via) -> Self {
+        Self {
+            rid_base: RequesterId::new(0),
+            length: PCI_REQUESTERS,
+            controller,
+            device_id_base: DeviceId::new(0),
+            via,
+        }
+    }
 }
 
 impl Description {
@@ -149,32 +162,53 @@ impl Description {
             .collect()
     }
 
-    /// What `routing` says, as spans of requester IDs; broken references are left out. A host bridge's
-    /// `msi-parent` is one span over all of PCI; a platform device's is a span of one for each entry with a
-    /// DeviceID.
-    pub fn route_spans(&self, routing: &MsiRouting) -> Vec<RouteSpan> {
-        match &routing.map {
-            Some(map) => map
-                .iter()
-                .enumerate()
-                .filter_map(|(index, entry)| {
-                    let controller = self.resolve(entry.target)?;
-                    Some(RouteSpan {
-                        rid_base: entry.rid_base,
-                        length: entry.length,
-                        controller,
-                        device_id_base: entry.device_id_base,
-                        via: Via::Map(index),
-                    })
-                })
-                .collect(),
-            None => routing
-                .parents
-                .iter()
-                .enumerate()
-                .filter_map(|(index, parent)| Some(parent_span(index, parent, self.resolve(parent.target)?)))
-                .collect(),
+    /// What firmware says about the functions behind `host`, as spans of requester IDs.
+    ///
+    /// Agrees with [`route`](Self::route): the first span that holds a requester ID and whose controller is
+    /// enabled makes the route, where spans of a map count masked IDs. References that lead nowhere are left out.
+    pub fn host_spans(&self, host: &PciHost) -> Vec<RouteSpan> {
+        let mut spans = self.bus_spans(&host.msi);
+        if let Some(controller) = host.own_controller.filter(|_| host.msi.is_empty()) {
+            spans.push(RouteSpan::everyone(controller, Via::Own));
         }
+        spans
+    }
+
+    /// What firmware says about a platform device: a span of one for each controller that it names, or what it
+    /// says about the devices behind a bus. A device at a controller without DeviceIDs counts as DeviceID 0.
+    pub fn device_spans(&self, device: &PlatformDevice) -> Vec<RouteSpan> {
+        if device.role == Role::Bus {
+            return self.bus_spans(&device.msi);
+        }
+        let parents = device.msi.parents.iter().enumerate();
+        parents
+            .filter_map(|(index, parent)| {
+                Some(RouteSpan {
+                    rid_base: RequesterId::new(0),
+                    length: 1,
+                    controller: self.resolve(parent.target)?,
+                    device_id_base: parent.device_id().unwrap_or_default(),
+                    via: Via::Parent(index),
+                })
+            })
+            .collect()
+    }
+
+    fn bus_spans(&self, routing: &MsiRouting) -> Vec<RouteSpan> {
+        let map = routing.map.iter().flatten().enumerate().filter_map(|(index, entry)| {
+            Some(RouteSpan {
+                rid_base: entry.rid_base,
+                length: entry.length,
+                controller: self.resolve(entry.target)?,
+                device_id_base: entry.device_id_base,
+                via: Via::Map(index),
+            })
+        });
+        let via = if routing.map.is_some() { Via::ParentAfterMap } else { Via::Parent };
+        let parents = routing.parents.iter().enumerate().filter_map(|(index, parent)| {
+            Some(RouteSpan::everyone(self.resolve(parent.target)?, via(index)))
+        });
+        map.chain(parents).collect()
     }
 
     fn parent_route(&self, index: usize, parent: &Parent) -> Result<Route, NoRoute> {
@@ -220,17 +254,6 @@ impl Description {
             Target::Controller(index) if self.controller(index).is_some() => Some(index),
             Target::Controller(_) | Target::Nowhere => None,
         }
-    }
-}
-
-fn parent_span(index: usize, parent: &Parent, controller: ControllerIndex) -> RouteSpan {
-    let device = parent.device_id();
-    RouteSpan {
-        rid_base: RequesterId::new(0),
-        length: if device.is_some() { 1 } else { PCI_REQUESTERS },
-        controller,
-        device_id_base: device.unwrap_or_default(),
-        via: Via::Parent(index),
     }
 }
 

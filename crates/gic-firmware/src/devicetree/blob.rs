@@ -14,7 +14,7 @@ pub const MAX_DEPTH: usize = 64;
 /// How long a node's full path may be, in bytes.
 pub const MAX_PATH: usize = 1024;
 /// How long a name may be, in bytes.
-const MAX_NAME: usize = 255;
+pub(super) const MAX_NAME: usize = 255;
 
 const HEADER_BYTES: usize = 40;
 const MAGIC: u32 = 0xd00d_feed;

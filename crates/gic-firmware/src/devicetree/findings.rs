@@ -5,7 +5,7 @@ use crate::origin::Origin;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// So many findings are listed, and one that says there are more.
+/// So many different findings are listed, and one that says there are more.
 const MAX_FINDINGS: usize = 256;
 
 #[derive(Default)]
@@ -16,7 +16,10 @@ pub(super) struct Findings {
 impl Findings {
     pub(super) fn add(&mut self, rule: Rule, origin: Origin, message: impl Into<String>) {
         if self.list.len() < MAX_FINDINGS {
-            self.list.push(Finding { rule, origin, message: message.into() });
+            let finding = Finding { rule, origin, message: message.into() };
+            if !self.list.contains(&finding) {
+                self.list.push(finding);
+            }
         } else if self.list.len() == MAX_FINDINGS {
             let message = String::from("only the findings before this one are listed");
             self.list.push(Finding { rule: Rule::TooManyFindings, origin, message });

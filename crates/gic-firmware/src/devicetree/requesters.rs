@@ -8,14 +8,14 @@ use crate::description::Region;
 use crate::finding::Rule;
 use crate::origin::Fact;
 use crate::requester::{
-    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Target,
+    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };
 use alloc::format;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
 
 /// Hosts whose first register region is ECAM (Linux's `pci-host-generic` takes the same).
-const ECAM_HOSTS: &[&str] = &[
+pub(super) const ECAM_HOSTS: &[&str] = &[
     "marvell,armada8k-pcie-ecam",
     "pci-host-ecam-generic",
     "snps,dw-pcie-ecam",
@@ -25,6 +25,7 @@ const ECAM_HOSTS: &[&str] = &[
 const MAP: &str = "msi-map";
 const MASK: &str = "msi-map-mask";
 const PARENT: &str = "msi-parent";
+const IOMMU_MAP: &str = "iommu-map";
 
 /// Everybody in the tree who signals by message, or may.
 #[derive(Default)]
@@ -77,7 +78,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 .map(|segment| Fact::new(segment, node.origin("linux,pci-domain"))),
             msi: self.routing(node),
             own_controller: self.controllers.of_node(node),
-            iommu_map: node.has("iommu-map").then(|| node.origin("iommu-map")),
+            iommu_map: iommu_map(node),
         }
     }
 
@@ -87,9 +88,10 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             compatible: node.compatible(),
             status: node.status(),
             registers: regions_if_any(node),
+            role: role(node),
             msi: self.routing(node),
         };
-        if device.status.is_enabled() && device.msi.map.is_none() {
+        if device.status.is_enabled() && device.role == Role::Device {
             self.check_device_ids(&device);
         }
         device
@@ -180,7 +182,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 self.findings.add(Rule::MapMask, entry.origin.clone(), message);
             }
             let last = length.checked_sub(1);
-            if last.is_none_or(|last| rid.checked_add(last).or(device.checked_add(last)).is_none()) {
+            if last.is_none_or(|last| rid.checked_add(last).and(device.checked_add(last)).is_none()) {
                 let message = format!("{length} requesters from {rid:#x} on, DeviceIDs from {device:#x} on");
                 self.findings.add(Rule::MapRange, entry.origin.clone(), message);
             }
@@ -251,6 +253,20 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         }
         Target::Controller(index)
     }
+}
+
+/// A map, or a kind of bus that is known to have requester IDs of its own, makes a bus.
+fn role(node: NodeRef<'_, '_>) -> Role {
+    if node.has(MAP) || node.has(IOMMU_MAP) || node.is_compatible(&["fsl,qoriq-mc"]) {
+        Role::Bus
+    } else {
+        Role::Device
+    }
+}
+
+fn iommu_map(node: NodeRef<'_, '_>) -> Fact<IommuMap> {
+    let map = if node.has(IOMMU_MAP) { IommuMap::Present } else { IommuMap::Absent };
+    Fact::new(map, node.origin(IOMMU_MAP))
 }
 
 /// A host's configuration space: ECAM where the host is of a kind that has nothing else, otherwise the region

@@ -1,0 +1,311 @@
+//! A description as a devicetree.
+
+mod properties;
+
+use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
+use super::controllers::PRE_ITS;
+use super::requesters::ECAM_HOSTS;
+use crate::controller::{Controller, ControllerKind};
+use crate::description::{Cpu, Description};
+use crate::gic::{Gic, GicVersion};
+use crate::origin::{Fact, NodeId};
+use crate::requester::{
+    ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+};
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode};
+use properties::{
+    Routing, flag, regions, set, set_bus, set_coherence, set_cpus, set_gic_facet, set_status, strings,
+};
+
+/// Writes `description` as a flattened devicetree, for simulated machines and for tests.
+///
+/// What is written reads back equal, apart from findings, if the identifiers are node paths, controllers stand
+/// in the order of the tree, and disabled nodes are not above enabled ones. Origins are not written: every fact
+/// lands in the node that its identifier names. GICv4 is written as GICv3 (devicetree does not tell), and
+/// an IOMMU's presence as an empty `iommu-map`.
+///
+/// # Errors
+///
+/// The caller's description says something that a devicetree cannot.
+pub fn write(description: &Description) -> Result<Vec<u8>, WriteError> {
+    check_unique(description)?;
+    let mut writer = Writer { tree: DeviceTree::new(), controllers: &description.controllers };
+    writer.root(description);
+    for cpu in &description.cpus {
+        writer.cpu(cpu)?;
+    }
+    if let Some(gic) = &description.gic {
+        writer.gic(gic)?;
+    }
+    for (number, controller) in (1u32..).zip(&description.controllers) {
+        writer.controller(controller, description.gic.as_ref())?;
+        set(writer.node(&controller.id)?, "phandle", number);
+    }
+    for host in &description.hosts {
+        writer.host(host)?;
+    }
+    for device in &description.devices {
+        writer.device(device)?;
+    }
+    Ok(writer.tree.to_dtb())
+}
+
+/// A description that no devicetree can express. The caller is at fault.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[error("{id}: {kind}")]
+pub struct WriteError {
+    /// What cannot be expressed.
+    pub id: NodeId,
+    /// Why.
+    pub kind: WriteErrorKind,
+}
+
+/// Why a description cannot be written as a devicetree.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteErrorKind {
+    /// The identifier is no absolute node path, or deeper or longer than what can be read back.
+    #[error("this is no node path")]
+    NotAPath,
+    /// Two CPUs, controllers, hosts or devices share an identifier.
+    #[error("the description has it twice")]
+    Twice,
+    /// A CPU must be a child of `/cpus`.
+    #[error("a CPU must be a child of /cpus")]
+    NotInCpus,
+    /// MBI and Direct LPI are facets of the GIC's node.
+    #[error("MBI and Direct LPI must have the GIC's own identifier")]
+    NotTheGic,
+    /// A reference leads to no controller of the description.
+    #[error("it refers to no controller of the description")]
+    Nowhere,
+    /// A reference carries another number of cells than its controller's `#msi-cells`.
+    #[error("a reference does not have as many cells as its controller asks for")]
+    Specifier,
+    /// A v2m frame has one range at most, a pre-ITS window 32 bits, an ECAM host a kind that says so.
+    #[error("a devicetree has no way to say this")]
+    Inexpressible,
+}
+
+impl WriteErrorKind {
+    fn of(self, id: &NodeId) -> WriteError {
+        WriteError { id: id.clone(), kind: self }
+    }
+}
+
+fn check_unique(description: &Description) -> Result<(), WriteError> {
+    fn check<'d>(ids: impl Iterator<Item = &'d NodeId>) -> Result<(), WriteError> {
+        let mut seen = BTreeSet::new();
+        for id in ids {
+            if !seen.insert(id) {
+                return Err(WriteErrorKind::Twice.of(id));
+            }
+        }
+        Ok(())
+    }
+    check(description.cpus.iter().map(|cpu| &cpu.id))?;
+    check(description.controllers.iter().map(|controller| &controller.id))?;
+    let hosts = description.hosts.iter().map(|host| &host.id);
+    check(hosts.chain(description.devices.iter().map(|device| &device.id)))
+}
+
+struct Writer<'d> {
+    tree: DeviceTree,
+    controllers: &'d [Controller],
+}
+
+impl Writer<'_> {
+    fn root(&mut self, description: &Description) {
+        set_bus(&mut self.tree.root);
+        if let Some(model) = &description.model {
+            set(&mut self.tree.root, "model", model.value.as_str());
+        }
+        if !description.memory.is_empty() {
+            let mut memory = DeviceTreeNode::new_unchecked("memory");
+            set(&mut memory, "device_type", "memory");
+            set(&mut memory, "reg", regions(description.memory.iter().map(|region| region.value)));
+            self.tree.root.add_child(memory);
+        }
+    }
+
+    fn cpu(&mut self, cpu: &Cpu) -> Result<(), WriteError> {
+        if cpu.id.as_str().strip_prefix("/cpus/").is_none_or(|name| name.contains('/')) {
+            return Err(WriteErrorKind::NotInCpus.of(&cpu.id));
+        }
+        let node = self.node(&cpu.id)?;
+        set(node, "device_type", "cpu");
+        set(node, "compatible", "arm,armv8");
+        set(node, "reg", cpu.affinity.mpidr());
+        set_status(node, cpu.status.value);
+        Ok(())
+    }
+
+    fn gic(&mut self, gic: &Gic) -> Result<(), WriteError> {
+        let node = self.node(&gic.id)?;
+        let frames = [&gic.distributor].into_iter().chain(&gic.redistributors).chain(&gic.cpu_interface);
+        let frames = regions(frames.map(|region| region.value));
+        if gic.version.value == GicVersion::V2 {
+            set(node, "compatible", "arm,gic-400");
+        } else {
+            set(node, "compatible", "arm,gic-v3");
+            if gic.redistributors.len() != 1 {
+                let count = u32::try_from(gic.redistributors.len()).unwrap_or(u32::MAX);
+                set(node, "#redistributor-regions", count);
+            }
+        }
+        flag(node, "interrupt-controller");
+        set(node, "#interrupt-cells", 3u32);
+        set(node, "reg", frames);
+        if let Some(stride) = &gic.redistributor_stride {
+            set(node, "redistributor-stride", stride.value);
+        }
+        set_coherence(node, gic.coherence.value);
+        set_status(node, gic.status.value);
+        Ok(())
+    }
+
+    fn controller(&mut self, controller: &Controller, gic: Option<&Gic>) -> Result<(), WriteError> {
+        let id = &controller.id;
+        let node = self.node(id)?;
+        flag(node, "msi-controller");
+        if controller.msi_cells.value != 0 {
+            set(node, "#msi-cells", controller.msi_cells.value);
+        }
+        match &controller.kind {
+            ControllerKind::Mbi | ControllerKind::DirectLpi => {
+                let gic = gic.filter(|gic| gic.id == *id).ok_or_else(|| WriteErrorKind::NotTheGic.of(id))?;
+                set_gic_facet(node, controller, gic);
+                return Ok(());
+            }
+            ControllerKind::Its => set(node, "compatible", "arm,gic-v3-its"),
+            ControllerKind::V2m => set(node, "compatible", "arm,gic-v2m-frame"),
+            ControllerKind::Other(compatible) => set(node, "compatible", compatible.as_str()),
+        }
+        if let Some(registers) = &controller.registers {
+            set(node, "reg", regions([registers.value]));
+        }
+        if let Some(window) = &controller.pre_its {
+            let cells = [window.base(), window.size()].map(|cell| u32::try_from(cell).ok());
+            let [Some(base), Some(size)] = cells else { return Err(WriteErrorKind::Inexpressible.of(id)) };
+            set(node, PRE_ITS, [base, size]);
+        }
+        match controller.ranges.as_slice() {
+            [] => {}
+            [range] if controller.kind == ControllerKind::V2m => {
+                set(node, "arm,msi-base-spi", range.first().get());
+                set(node, "arm,msi-num-spis", range.count());
+            }
+            _ => return Err(WriteErrorKind::Inexpressible.of(id)),
+        }
+        set_coherence(node, controller.coherence.value);
+        set_status(node, controller.status.value);
+        Ok(())
+    }
+
+    fn host(&mut self, host: &PciHost) -> Result<(), WriteError> {
+        let routing = self.routing(&host.id, &host.msi)?;
+        let node = self.node(&host.id)?;
+        set(node, "device_type", "pci");
+        set(node, "compatible", strings(&host.compatible));
+        // PCI's own address shape.
+        set(node, "#address-cells", 3u32);
+        set(node, "#size-cells", 2u32);
+        if let Some(config) = &host.config {
+            let is_ecam = host.compatible.iter().any(|name| ECAM_HOSTS.contains(&name.as_str()));
+            if is_ecam != matches!(config.value, ConfigSpace::Ecam(_)) {
+                return Err(WriteErrorKind::Inexpressible.of(&host.id));
+            }
+            set(node, "reg", regions([config.region()]));
+        }
+        set(node, "bus-range", [u32::from(host.buses.first), u32::from(host.buses.last)]);
+        if let Some(segment) = &host.segment {
+            set(node, "linux,pci-domain", segment.value);
+        }
+        if host.iommu_map.value == IommuMap::Present {
+            flag(node, "iommu-map");
+        }
+        routing.set_on(node);
+        set_status(node, host.status.value);
+        Ok(())
+    }
+
+    fn device(&mut self, device: &PlatformDevice) -> Result<(), WriteError> {
+        let routing = self.routing(&device.id, &device.msi)?;
+        let node = self.node(&device.id)?;
+        set(node, "compatible", strings(&device.compatible));
+        if !device.registers.is_empty() {
+            set(node, "reg", regions(device.registers.iter().map(|region| region.value)));
+        }
+        let says_so = device.msi.map.is_some() || device.compatible.iter().any(|name| name == "fsl,qoriq-mc");
+        match (device.role, says_so) {
+            (Role::Bus, false) => flag(node, "iommu-map"),
+            (Role::Device, true) => return Err(WriteErrorKind::Inexpressible.of(&device.id)),
+            _ => {}
+        }
+        routing.set_on(node);
+        set_status(node, device.status.value);
+        Ok(())
+    }
+
+    fn routing(&self, id: &NodeId, msi: &MsiRouting) -> Result<Routing, WriteError> {
+        let map = msi.map.as_ref().map(|map| self.map(id, map)).transpose()?;
+        let mut parents = Vec::new();
+        for parent in &msi.parents {
+            self.parent(id, parent, &mut parents)?;
+        }
+        Ok(Routing { mask: msi.mask.as_ref().map(|mask| mask.value), map, parents })
+    }
+
+    fn map(&self, id: &NodeId, map: &[Fact<MapEntry>]) -> Result<Vec<u32>, WriteError> {
+        let mut cells = Vec::new();
+        for entry in map {
+            let (phandle, _) = self.reference(id, entry.target)?;
+            cells.extend([entry.rid_base.get(), phandle, entry.device_id_base.get(), entry.length]);
+        }
+        Ok(cells)
+    }
+
+    fn parent(&self, id: &NodeId, parent: &Parent, cells: &mut Vec<u32>) -> Result<(), WriteError> {
+        let (phandle, controller) = self.reference(id, parent.target)?;
+        if usize::try_from(controller.msi_cells.value) != Ok(parent.specifier.len()) {
+            return Err(WriteErrorKind::Specifier.of(id));
+        }
+        cells.push(phandle);
+        cells.extend(&parent.specifier);
+        Ok(())
+    }
+
+    /// The phandle that leads to `target`: controllers are numbered from 1 on.
+    fn reference(&self, id: &NodeId, target: Target) -> Result<(u32, &Controller), WriteError> {
+        let nowhere = || WriteErrorKind::Nowhere.of(id);
+        let Target::Controller(index) = target else { return Err(nowhere()) };
+        let controller = self.controllers.get(index.get()).ok_or_else(nowhere)?;
+        let phandle = u32::try_from(index.get() + 1).map_err(|_| nowhere())?;
+        Ok((phandle, controller))
+    }
+
+    /// The node at this path, made with all its ancestors if it is not there yet.
+    fn node(&mut self, id: &NodeId) -> Result<&mut DeviceTreeNode, WriteError> {
+        let names = id.as_str().strip_prefix('/').unwrap_or_default();
+        let is_name = |name: &str| !name.is_empty() && name.len() <= MAX_NAME && !name.contains('\0');
+        let fits = id.as_str().len() < MAX_PATH && names.split('/').count() < MAX_DEPTH;
+        if !fits || !names.split('/').all(is_name) {
+            return Err(WriteErrorKind::NotAPath.of(id));
+        }
+        let mut node = &mut self.tree.root;
+        let mut path_is_cpus = true;
+        for (depth, name) in names.split('/').enumerate() {
+            if depth > 0 {
+                if path_is_cpus { set_cpus(node) } else { set_bus(node) }
+            }
+            path_is_cpus = depth == 0 && name == "cpus";
+            if node.child_mut(name).is_none() {
+                node.add_child(DeviceTreeNode::new_unchecked(name));
+            }
+            node = node.child_mut(name).ok_or_else(|| WriteErrorKind::NotAPath.of(id))?;
+        }
+        Ok(node)
+    }
+}
