@@ -2,32 +2,40 @@
 //!
 //! Inputs that begin with a devicetree's magic number go to the parser as they are. All others are read as a
 //! program that assembles a well-formed devicetree of the nodes and properties that the parser looks at, so that
-//! the search gets past the format to the meaning.
+//! the search gets past the format to the meaning; a few bytes of the result may then be overwritten.
 #![no_main]
 
-use gic_firmware::{Description, MsiRouting, Route, devicetree};
+use gic_firmware::{Description, PciHost, Route, Via, devicetree};
 use libfuzzer_sys::fuzz_target;
 use msi_types::{DeviceId, RequesterId};
 
 const MAGIC: [u8; 4] = 0xd00d_feed_u32.to_be_bytes();
 
 fuzz_target!(|input: &[u8]| {
-    let assembled;
-    let blob = if input.starts_with(&MAGIC) {
-        input
-    } else {
-        assembled = assemble(input);
-        &assembled
-    };
-    let parsed = devicetree::parse(blob);
-    if !input.starts_with(&MAGIC) {
+    if input.starts_with(&MAGIC) {
+        return answer(devicetree::parse(input));
+    }
+    let Some((&first, rest)) = input.split_first() else { return };
+    let (overwrites, program) = rest.split_at(rest.len().min(3 * usize::from(first % 8)));
+    let mut blob = assemble(program);
+    for overwrite in overwrites.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([overwrite[0], overwrite[1]])) % blob.len();
+        blob[at] = overwrite[2];
+    }
+    let parsed = devicetree::parse(&blob);
+    if overwrites.is_empty() {
         assert!(parsed.is_ok(), "a well-formed devicetree was refused: {parsed:?}");
     }
+    answer(parsed);
+});
+
+/// What the parser answered must hold together.
+fn answer(parsed: Result<Description, devicetree::DtbError>) {
     match parsed {
         Ok(description) => check(&description),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
-});
+}
 
 /// Asks a description everything that a machine builder asks.
 fn check(description: &Description) {
@@ -38,11 +46,12 @@ fn check(description: &Description) {
     for host in &description.hosts {
         for requester in [0, 1, 0x100, 0xffff, 0x1_0000, u32::MAX].map(RequesterId::new) {
             if let Ok(route) = description.route(host, requester) {
-                check_route(description, &host.msi, route);
+                check_route(description, host, requester, route);
             }
         }
     }
     for device in &description.devices {
+        _ = description.device_spans(device);
         description
             .platform_routes(device)
             .into_iter()
@@ -54,11 +63,19 @@ fn check(description: &Description) {
     }
 }
 
-/// A route leads to an enabled controller, and within the span that the same statement covers.
-fn check_route(description: &Description, routing: &MsiRouting, route: Route) {
+/// A route leads to an enabled controller, and lies in the span of the statement that makes it.
+fn check_route(description: &Description, host: &PciHost, requester: RequesterId, route: Route) {
     check_target(description, route);
-    for span in description.route_spans(routing).iter().filter(|span| span.via == route.via) {
-        assert_eq!(span.controller, route.controller);
+    let spans = description.host_spans(host);
+    let span = spans.iter().find(|span| span.via == route.via).expect("a route has its span");
+    assert_eq!(span.controller, route.controller);
+    if let Via::Map(_) = route.via {
+        let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
+        let offset = (requester.get() & mask) - span.rid_base.get();
+        assert!(offset < span.length, "a route outside its span");
+        assert_eq!(route.device_id.get(), span.device_id_base.get() + offset);
+    } else {
+        assert_eq!(route.device_id.get(), requester.get());
     }
 }
 
@@ -133,17 +150,22 @@ fn assemble(program: &[u8]) -> Vec<u8> {
     let mut structure = Words::default();
     structure.begin("");
     let mut depth = 1;
+    // A node's properties stand before its children.
+    let mut has_children = false;
     let mut rest = program.iter().copied();
     while let Some(code) = rest.next() {
         match code {
             0..=31 if depth < devicetree::MAX_DEPTH => {
                 structure.begin(NODES[usize::from(code) % NODES.len()]);
                 depth += 1;
+                has_children = false;
             }
             32..=47 if depth > 1 => {
                 structure.word(2);
                 depth -= 1;
+                has_children = true;
             }
+            _ if has_children => {}
             _ => {
                 let name = usize::from(code) % PROPERTIES.len();
                 structure.property(name, &value(&mut rest));

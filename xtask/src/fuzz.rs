@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::dtb::Tree;
 use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{process, system};
@@ -27,9 +26,6 @@ const FLAGS: &[&str] = &[
     "-Cdebug-assertions",
     "-Coverflow-checks",
 ];
-/// Larger inputs make the search slow and find nothing new.
-const LARGEST_INPUT: u64 = 16 * 1024;
-
 /// Each target for a while, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     if let Err(absent) = system::need_cxx(&workspace.root) {
@@ -92,19 +88,8 @@ fn fuzz(workspace: &Workspace, folder: &Path, target: &str, seconds: u64) -> Res
     fuzzer
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()));
-    fuzzer.arg(format!("-max_len={LARGEST_INPUT}")).args([
-        "-timeout=10",
-        "-use_value_profile=1",
-        "-print_final_stats=1",
-    ]);
-    fuzzer.args(["-verbosity=0"]).arg(corpus).args(seeds(workspace, target));
+    fuzzer.args(["-timeout=10", "-print_final_stats=1", "-verbosity=0"]).arg(corpus);
     let status = process::watch(&mut fuzzer, Duration::from_secs(seconds + 60), |line| println!("{line}"))?;
     ensure!(status.success(), "ended with {status}; the input is in {}", artifacts.display());
     Ok(())
-}
-
-/// Folders of inputs to begin with: real devicetrees, where they were fetched.
-fn seeds(workspace: &Workspace, target: &str) -> Vec<PathBuf> {
-    let trees = if target == "dtb" { vec![Tree::Qemu.folder(workspace)] } else { Vec::new() };
-    trees.into_iter().filter(|folder| folder.exists()).collect()
 }
