@@ -27,14 +27,14 @@ struct Shape {
 }
 
 impl Shape {
-    /// For children of `bus`. As Linux has it, the nearest ancestor that states a number counts; with none, one
-    /// cell. (The specification knows no inheritance and two address cells, which no real tree relies on.)
+    /// For children of `bus`.
     fn of(bus: NodeRef<'_, '_>) -> Result<Self, String> {
-        let count = |property| {
-            let stated = bus.upwards().find_map(|node| node.number(property)).unwrap_or(1);
-            if stated <= MAX_CELLS { Ok(stated as usize) } else { Err(format!("{property} is {stated}")) }
+        let check = |property, stated| match stated {
+            0..=MAX_CELLS => Ok(stated as usize),
+            _ => Err(format!("{property} is {stated}")),
         };
-        Ok(Self { address: count("#address-cells")?, size: count("#size-cells")? })
+        let cells = bus.child_cells();
+        Ok(Self { address: check("#address-cells", cells.address)?, size: check("#size-cells", cells.size)? })
     }
 }
 
@@ -82,16 +82,27 @@ pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String
             continue;
         }
         let (child, parent) = (Shape::of(bus)?, Shape::of(above)?);
-        let mut entries = entries(ranges, [child.address, parent.address, child.size])
+        let entries = entries(ranges, [child.address, parent.address, child.size])
             .ok_or_else(|| format!("`ranges` of {} is malformed", bus.path()))?;
-        address = entries
-            .find_map(|[from, to, size]| {
-                let offset = address.checked_sub(from).filter(|&offset| offset < size)?;
-                to.checked_add(offset)
-            })
-            .ok_or_else(|| format!("`ranges` of {} does not hold address {address:#x}", bus.path()))?;
+        address = search(bus, entries, address)?;
     }
     u64::try_from(address).map_err(|_| format!("address {address:#x} has more than 64 bits"))
+}
+
+/// Looks `address` up in the `ranges` of `bus`; the first entry that holds it counts.
+fn search(
+    bus: NodeRef<'_, '_>,
+    entries: impl Iterator<Item = [u128; 3]>,
+    address: u128,
+) -> Result<u128, String> {
+    for [from, to, size] in entries {
+        bus.spend().ok_or_else(|| String::from("the tree has too many regions and ranges to translate"))?;
+        let offset = address.checked_sub(from).filter(|&offset| offset < size);
+        if let Some(above) = offset.and_then(|offset| to.checked_add(offset)) {
+            return Ok(above);
+        }
+    }
+    Err(format!("`ranges` of {} does not hold address {address:#x}", bus.path()))
 }
 
 /// One `reg` entry as a CPU physical region; the error is a sentence.

@@ -7,7 +7,7 @@ use alloc::collections::btree_map::Entry;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::OnceCell;
+use core::cell::{Cell, OnceCell};
 use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
 use dtoolkit::{FdtStringListIterator, Node as _, Property as _};
 
@@ -17,19 +17,41 @@ pub(super) struct Tree<'a> {
     phandles: BTreeMap<u32, usize>,
     /// Nodes that repeat an earlier node's phandle.
     repeated_phandles: Vec<usize>,
+    /// How many more entries of `ranges` may be looked at.
+    budget: Cell<u32>,
 }
+
+/// Many regions times many ranges must not add up to a standstill. Real trees need a few thousand steps.
+const RANGE_STEPS: u32 = 1 << 22;
 
 struct Node<'a> {
     parent: Option<usize>,
     name: &'a str,
+    /// Sorted by name; of equal names the first counts.
     properties: Vec<FdtProperty<'a>>,
+    /// What its children's addresses and sizes are made of, inherited if it does not say.
+    child_cells: ChildCells,
+    /// The topmost node on the way here that disables it.
+    disabled_by: Option<usize>,
     path: OnceCell<Arc<str>>,
+}
+
+/// Numbers of cells as stated, not judged.
+#[derive(Clone, Copy)]
+pub(super) struct ChildCells {
+    pub(super) address: u32,
+    pub(super) size: u32,
 }
 
 impl<'a> Tree<'a> {
     /// Unfolds `fdt`, which must have passed [`open`](super::blob::open).
     pub(super) fn unfold(fdt: Fdt<'a>) -> Self {
-        let mut tree = Self { nodes: Vec::new(), phandles: BTreeMap::new(), repeated_phandles: Vec::new() };
+        let mut tree = Self {
+            nodes: Vec::new(),
+            phandles: BTreeMap::new(),
+            repeated_phandles: Vec::new(),
+            budget: Cell::new(RANGE_STEPS),
+        };
         let root = fdt.root();
         let mut open = alloc::vec![(tree.add(&root, None), root.children())];
         while let Some((parent, children)) = open.last_mut() {
@@ -44,10 +66,33 @@ impl<'a> Tree<'a> {
 
     fn add(&mut self, node: &FdtNode<'a>, parent: Option<usize>) -> usize {
         let index = self.nodes.len();
-        let properties = node.properties().collect();
-        self.nodes.push(Node { parent, name: node.name(), properties, path: OnceCell::new() });
+        let mut properties: Vec<_> = node.properties().collect();
+        properties.sort_by(|one, other| one.name().cmp(other.name()));
+        let above = parent.and_then(|parent| self.nodes.get(parent));
+        // As Linux has it, the nearest ancestor that states a number counts; with none, one cell. (The
+        // specification knows no inheritance and two address cells, which no real tree relies on.)
+        let inherited = above.map_or(ChildCells { address: 1, size: 1 }, |above| above.child_cells);
+        let disabled_above = above.and_then(|above| above.disabled_by);
+        self.nodes.push(Node {
+            parent,
+            name: node.name(),
+            properties,
+            child_cells: inherited,
+            disabled_by: disabled_above,
+            path: OnceCell::new(),
+        });
         let node = NodeRef { tree: self, index };
-        if let Some(phandle) = node.number("phandle").or_else(|| node.number("linux,phandle")) {
+        let child_cells = ChildCells {
+            address: node.number("#address-cells").unwrap_or(inherited.address),
+            size: node.number("#size-cells").unwrap_or(inherited.size),
+        };
+        let disables = node.has("status") && !matches!(node.text("status"), Some("okay" | "ok"));
+        let phandle = node.number("phandle").or_else(|| node.number("linux,phandle"));
+        if let Some(node) = self.nodes.last_mut() {
+            node.child_cells = child_cells;
+            node.disabled_by = disabled_above.or(disables.then_some(index));
+        }
+        if let Some(phandle) = phandle {
             match self.phandles.entry(phandle) {
                 Entry::Vacant(first) => {
                     first.insert(index);
@@ -102,7 +147,9 @@ impl<'t, 'a> NodeRef<'t, 'a> {
     }
 
     pub(super) fn property(self, name: &str) -> Option<&'a [u8]> {
-        self.node().properties.iter().find(|property| property.name() == name)?.value_as().ok()
+        let properties = &self.node().properties;
+        let place = properties.partition_point(|property| property.name() < name);
+        properties.get(place).filter(|property| property.name() == name)?.value_as().ok()
     }
 
     pub(super) fn has(self, name: &str) -> bool {
@@ -134,12 +181,20 @@ impl<'t, 'a> NodeRef<'t, 'a> {
 
     /// The node's own status and its ancestors': the topmost that disables it is the origin.
     pub(super) fn status(self) -> Fact<Status> {
-        let disabling =
-            |node: &Self| node.has("status") && !matches!(node.text("status"), Some("okay" | "ok"));
-        match self.upwards().filter(disabling).last() {
-            Some(node) => Fact::new(Status::Disabled, node.origin("status")),
+        match self.node().disabled_by {
+            Some(index) => Fact::new(Status::Disabled, Self { tree: self.tree, index }.origin("status")),
             None => Fact::new(Status::Enabled, self.origin("status")),
         }
+    }
+
+    pub(super) fn child_cells(self) -> ChildCells {
+        self.node().child_cells
+    }
+
+    /// Takes one step from what the whole tree may spend on looking through `ranges`.
+    pub(super) fn spend(self) -> Option<()> {
+        self.tree.budget.set(self.tree.budget.get().checked_sub(1)?);
+        Some(())
     }
 
     pub(super) fn id(self) -> NodeId {

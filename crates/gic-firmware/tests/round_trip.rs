@@ -1,0 +1,400 @@
+//! What is written reads back equal; routes agree with a model that is as plain as the binding's text.
+
+use gic_arch::{Affinity, IntId};
+use gic_firmware::devicetree::{WriteErrorKind, parse, write};
+use gic_firmware::{
+    BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact,
+    Gic, IntIdSpan, IommuMap, MapEntry, MsiRouting, NoRoute, Parent, PciHost, PlatformDevice, Region, Role,
+    Status, Target, Via,
+};
+use msi_types::{DeviceId, RequesterId};
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+fn regions() -> impl Strategy<Value = Region> {
+    (any::<u64>(), 1..=u64::from(u32::MAX))
+        .prop_filter_map("it wraps", |(base, size)| Region::new(base, size))
+}
+
+fn statuses() -> impl Strategy<Value = Fact<Status>> {
+    prop_oneof![3 => Just(Status::Enabled), 1 => Just(Status::Disabled)].prop_map(Fact::stated)
+}
+
+fn coherences() -> impl Strategy<Value = Fact<Coherence>> {
+    prop_oneof![Just(Coherence::ByRegister), Just(Coherence::NonCoherent)].prop_map(Fact::stated)
+}
+
+fn cpus() -> impl Strategy<Value = Vec<Cpu>> {
+    btree_set(any::<u32>(), 0..20).prop_flat_map(|affinities| {
+        let count = affinities.len();
+        (Just(affinities), vec(statuses(), count)).prop_map(|(affinities, statuses)| {
+            affinities
+                .into_iter()
+                .zip(statuses)
+                .map(|(affinity, status)| {
+                    let id = format!("/cpus/cpu@{affinity:x}");
+                    Cpu { status, ..Cpu::new(id.as_str(), Affinity::from_packed(affinity)) }
+                })
+                .collect()
+        })
+    })
+}
+
+fn gics() -> impl Strategy<Value = Gic> {
+    (regions(), vec(regions(), 1..6), option::of(1..64u64), option::of(regions()), coherences()).prop_map(
+        |(distributor, redistributors, stride, cpu_interface, coherence)| Gic {
+            redistributor_stride: stride.map(|frames| Fact::stated(frames << 16)),
+            cpu_interface: cpu_interface.map(Fact::stated),
+            coherence,
+            ..Gic::v3("/soc/intc@8000000", distributor, redistributors)
+        },
+    )
+}
+
+fn its(index: usize) -> impl Strategy<Value = Controller> {
+    let windows = option::of((any::<u32>(), 4..u32::MAX));
+    (regions(), statuses(), coherences(), 0..=1u32, windows).prop_map(
+        move |(registers, status, coherence, msi_cells, window)| Controller {
+            status,
+            coherence,
+            msi_cells: Fact::stated(msi_cells),
+            pre_its: window.and_then(|(base, size)| Region::new(base.into(), size.into())).map(Fact::stated),
+            ..Controller::its(format!("/soc/intc@8000000/its@{index}").as_str(), registers)
+        },
+    )
+}
+
+/// MBI at the GIC's own node, which comes first in the tree.
+fn mbis(gic: &Gic) -> impl Strategy<Value = Controller> + use<> {
+    let (id, distributor) = (gic.id.clone(), gic.distributor.value);
+    let coherence = gic.coherence.clone();
+    (vec((32..900u32, 1..100u32), 1..4), option::of(0..u64::MAX >> 1)).prop_map(move |(ranges, alias)| {
+        let registers = alias.and_then(|base| Region::new(base, 0x1_0000)).unwrap_or(distributor);
+        let spans = ranges.into_iter().filter_map(|(first, count)| IntIdSpan::new(IntId::new(first), count));
+        Controller {
+            ranges: spans.map(Fact::stated).collect(),
+            coherence: coherence.clone(),
+            ..Controller::new(id.clone(), ControllerKind::Mbi, Some(registers))
+        }
+    })
+}
+
+fn others(index: usize) -> impl Strategy<Value = Controller> {
+    (option::of(regions()), 0..4u32, "[a-z]{1,12},[a-z-]{1,30}").prop_map(
+        move |(registers, cells, compatible)| Controller {
+            msi_cells: Fact::stated(cells),
+            ..Controller::new(
+                format!("/soc/msi@{index}").as_str(),
+                ControllerKind::Other(compatible),
+                registers,
+            )
+        },
+    )
+}
+
+fn v2m_frames(index: usize) -> impl Strategy<Value = Controller> {
+    (regions(), option::of((1..900u32, 1..100u32))).prop_map(move |(registers, range)| Controller {
+        ranges: range
+            .and_then(|(first, count)| IntIdSpan::new(IntId::new(first), count))
+            .map(Fact::stated)
+            .into_iter()
+            .collect(),
+        ..Controller::new(format!("/v2m@{index}").as_str(), ControllerKind::V2m, Some(registers))
+    })
+}
+
+/// Controllers in the order of the tree: the GIC's own facet, its ITSes, others on its bus, frames beside it.
+fn controllers(gic: &Gic) -> impl Strategy<Value = Vec<Controller>> + use<> {
+    let each = |count: usize, make: fn(usize) -> BoxedStrategy<Controller>| {
+        (0..=count).prop_flat_map(move |count| (0..count).map(make).collect::<Vec<_>>())
+    };
+    (
+        option::of(mbis(gic)),
+        each(8, |index| its(index).boxed()),
+        each(3, |index| others(index).boxed()),
+        each(3, |index| v2m_frames(index).boxed()),
+    )
+        .prop_map(|(mbi, its, others, frames)| {
+            mbi.into_iter().chain(its).chain(others).chain(frames).collect()
+        })
+}
+
+fn map_entries(count: usize) -> impl Strategy<Value = MapEntry> {
+    (any::<u32>(), 0..0x2_0000u32, 0..count, any::<u32>()).prop_map(|(rid, length, controller, device)| {
+        MapEntry {
+            rid_base: RequesterId::new(rid & 0x1_ffff),
+            length,
+            target: Target::Controller(ControllerIndex::new(controller)),
+            device_id_base: DeviceId::new(device),
+        }
+    })
+}
+
+fn parents(controllers: &[Controller]) -> BoxedStrategy<Vec<Fact<Parent>>> {
+    if controllers.is_empty() {
+        return Just(Vec::new()).boxed();
+    }
+    let cells: Vec<_> = controllers.iter().map(|controller| controller.msi_cells.value as usize).collect();
+    let parent = (0..cells.len(), any::<[u32; 4]>()).prop_map(move |(index, specifier)| {
+        Fact::stated(Parent {
+            target: Target::Controller(ControllerIndex::new(index)),
+            specifier: specifier[..cells[index]].to_vec(),
+        })
+    });
+    vec(parent, 0..4).boxed()
+}
+
+fn routings(controllers: &[Controller]) -> BoxedStrategy<MsiRouting> {
+    let map = match controllers.len() {
+        0 => Just(None).boxed(),
+        count => option::of(vec(map_entries(count).prop_map(Fact::stated), 1..6)).boxed(),
+    };
+    let masks = option::of(prop_oneof![Just(0xffffu32), Just(0xfff8), any::<u32>()]);
+    (map, masks, parents(controllers))
+        .prop_map(|(map, mask, parents)| MsiRouting { mask: mask.map(Fact::stated), map, parents })
+        .boxed()
+}
+
+fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
+    let parts = (regions(), any::<bool>(), any::<[u8; 2]>(), option::of(any::<u32>()), any::<bool>());
+    let host = (parts, routings(controllers), statuses()).prop_map(
+        |((window, is_ecam, buses, segment, iommu), msi, status)| {
+            let config = if is_ecam { ConfigSpace::Ecam(window) } else { ConfigSpace::Registers(window) };
+            let compatible = if is_ecam { "pci-host-ecam-generic" } else { "snps,dw-pcie" };
+            PciHost {
+                compatible: vec!["vendor,host".into(), compatible.into()],
+                status,
+                config: Some(Fact::stated(config)),
+                buses: Fact::stated(BusRange { first: buses[0].min(buses[1]), last: buses[0].max(buses[1]) }),
+                segment: segment.map(Fact::stated),
+                iommu_map: Fact::stated(if iommu { IommuMap::Present } else { IommuMap::Absent }),
+                ..PciHost::ecam("/", window, msi)
+            }
+        },
+    );
+    vec(host, 0..5)
+        .prop_map(|mut hosts| {
+            for (index, host) in hosts.iter_mut().enumerate() {
+                host.id = format!("/pcie@{index}").as_str().into();
+            }
+            hosts
+        })
+        .boxed()
+}
+
+fn devices(controllers: &[Controller]) -> BoxedStrategy<Vec<PlatformDevice>> {
+    let device = (routings(controllers), vec(regions(), 0..3), statuses()).prop_filter_map(
+        "a device that names nothing is not described",
+        |(msi, registers, status)| {
+            (!msi.is_empty()).then(|| PlatformDevice {
+                status,
+                registers: registers.into_iter().map(Fact::stated).collect(),
+                role: if msi.map.is_some() { Role::Bus } else { Role::Device },
+                ..PlatformDevice::new("/", "vendor,device", msi)
+            })
+        },
+    );
+    let count = if controllers.is_empty() { 0..1 } else { 0..5 };
+    vec(device, count)
+        .prop_map(|mut devices| {
+            for (index, device) in devices.iter_mut().enumerate() {
+                device.id = format!("/soc/bus/device@{index}").as_str().into();
+            }
+            devices
+        })
+        .boxed()
+}
+
+fn descriptions() -> impl Strategy<Value = Description> {
+    gics()
+        .prop_flat_map(|gic| {
+            let controllers = controllers(&gic);
+            (Just(gic), controllers)
+        })
+        .prop_flat_map(|(gic, controllers)| {
+            let (hosts, devices) = (hosts(&controllers), devices(&controllers));
+            (Just(gic), Just(controllers), hosts, devices, cpus(), vec(regions(), 0..3))
+        })
+        .prop_map(|(gic, controllers, hosts, devices, cpus, memory)| Description {
+            model: Some(Fact::stated("generated".into())),
+            gic: Some(gic),
+            controllers,
+            hosts,
+            devices,
+            cpus,
+            memory: memory.into_iter().map(Fact::stated).collect(),
+            findings: Vec::new(),
+        })
+}
+
+/// The binding's text, read out loud.
+fn route_by_the_book(machine: &Description, host: &PciHost, rid: u32) -> Result<(usize, u32, Via), NoRoute> {
+    let usable = |index: ControllerIndex| machine.controllers[index.get()].status.is_enabled();
+    let mask = host.msi.mask.as_ref().map_or(0xffff_ffff, |mask| mask.value);
+    for (place, entry) in host.msi.map.iter().flatten().enumerate() {
+        let (base, length) = (u64::from(entry.rid_base.get()), u64::from(entry.length));
+        let masked = u64::from(rid & mask);
+        if base & u64::from(!mask) != 0 {
+            break;
+        }
+        if base <= masked && masked < base + length {
+            let Target::Controller(index) = entry.target else { return Err(NoRoute::Nowhere) };
+            if !usable(index) {
+                return Err(NoRoute::Disabled(index));
+            }
+            let device = masked - base + u64::from(entry.device_id_base.get());
+            let requester = RequesterId::new(rid);
+            let device = u32::try_from(device).map_err(|_| NoRoute::DeviceIdRange(requester))?;
+            return Ok((index.get(), device, Via::Map(place)));
+        }
+    }
+    let via = if host.msi.map.is_some() { Via::ParentAfterMap } else { Via::Parent };
+    let mut first_problem = None;
+    for (place, parent) in host.msi.parents.iter().enumerate() {
+        match parent.target {
+            Target::Controller(index) if usable(index) => return Ok((index.get(), rid, via(place))),
+            Target::Controller(index) => first_problem = first_problem.or(Some(NoRoute::Disabled(index))),
+            Target::Nowhere => first_problem = first_problem.or(Some(NoRoute::Nowhere)),
+        }
+    }
+    let silent =
+        if host.msi.map.is_some() { NoRoute::Unmapped(RequesterId::new(rid)) } else { NoRoute::NotDescribed };
+    Err(first_problem.unwrap_or(silent))
+}
+
+/// The first span that holds the requester and leads to an enabled controller, as `host_spans` promises.
+fn route_by_spans(machine: &Description, host: &PciHost, rid: u32) -> Option<(usize, u32)> {
+    let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
+    machine.host_spans(host).into_iter().find_map(|span| {
+        let id = if matches!(span.via, Via::Map(_)) { rid & mask } else { rid };
+        let offset = id.checked_sub(span.rid_base.get()).filter(|&offset| offset < span.length)?;
+        let enabled = machine.controller(span.controller)?.status.is_enabled();
+        enabled.then_some((span.controller.get(), span.device_id_base.get().checked_add(offset)?))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_reads_back_equal(description in descriptions()) {
+        let blob = write(&description).expect("everything in it can be written");
+        let read = parse(&blob).expect("what we write is sound");
+        prop_assert_eq!(Description { findings: Vec::new(), ..read }, description);
+    }
+
+    #[test]
+    fn routes_are_those_of_the_binding(description in descriptions(), rids in vec(0..=0xffffu32, 16)) {
+        for host in &description.hosts {
+            for &rid in &rids {
+                let route = description.route(host, RequesterId::new(rid));
+                let plain = route.map(|route| (route.controller.get(), route.device_id.get(), route.via));
+                prop_assert_eq!(plain, route_by_the_book(&description, host, rid));
+            }
+        }
+    }
+
+    #[test]
+    fn spans_agree_with_routes(description in descriptions(), rids in vec(0..=0xffffu32, 16)) {
+        for host in &description.hosts {
+            // Where an entry ends the search or leads to a disabled controller, there are spans and no route.
+            let sound = host.msi.map.iter().flatten().all(|entry| {
+                let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
+                let Target::Controller(index) = entry.target else { return false };
+                entry.rid_base.get() & !mask == 0
+                    && description.controllers[index.get()].status.is_enabled()
+                    && entry.device_id_base.get().checked_add(entry.length).is_some()
+            });
+            for &rid in rids.iter().filter(|_| sound) {
+                let route = description.route(host, RequesterId::new(rid)).ok();
+                let plain = route.map(|route| (route.controller.get(), route.device_id.get()));
+                prop_assert_eq!(plain, route_by_spans(&description, host, rid));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_machine_of_64_cpus_and_8_its_is_written_without_findings() {
+    let region = |base, size| Region::new(base, size).unwrap();
+    let machine = Description {
+        gic: Some(Gic::v3("/intc@8000000", region(0x800_0000, 0x1_0000), [region(0x1000_0000, 64 << 17)])),
+        cpus: (0..64u8)
+            .map(|n| Cpu::new(format!("/cpus/cpu@{n:x}").as_str(), Affinity::new(0, 0, n >> 4, n & 15)))
+            .collect(),
+        controllers: (0..8u64)
+            .map(|n| {
+                let base = 0x2000_0000 + n * 0x2_0000;
+                Controller::its(format!("/intc@8000000/its@{base:x}").as_str(), region(base, 0x2_0000))
+            })
+            .collect(),
+        hosts: (0..8u64)
+            .map(|n| {
+                let base = 0x40_0000_0000 + (n << 28);
+                let to = MapEntry {
+                    rid_base: RequesterId::new(0),
+                    length: 0x1_0000,
+                    target: Target::Controller(ControllerIndex::new(usize::try_from(n).unwrap())),
+                    device_id_base: DeviceId::new(0),
+                };
+                let id = format!("/pcie@{base:x}");
+                PciHost::ecam(id.as_str(), region(base, 1 << 28), MsiRouting::map([to]))
+            })
+            .collect(),
+        devices: vec![PlatformDevice::new(
+            "/dma",
+            "vendor,dma",
+            MsiRouting::device(ControllerIndex::new(7), DeviceId::new(0x12345)),
+        )],
+        ..Description::default()
+    };
+    assert_eq!(parse(&write(&machine).unwrap()).unwrap(), machine);
+}
+
+#[test]
+fn direct_lpi_is_written_and_rung_at_each_redistributor() {
+    let region = |base, size| Region::new(base, size).unwrap();
+    let gic = Gic {
+        redistributor_stride: Some(Fact::stated(0x4_0000)),
+        ..Gic::v3("/intc", region(0x800_0000, 0x1_0000), [region(0x1000_0000, 0x8_0000), region(0, 0x4_0000)])
+    };
+    let direct = Controller::new("/intc", ControllerKind::DirectLpi, None);
+    let cpu = |n: u8| Cpu::new(format!("/cpus/cpu@{n}").as_str(), Affinity::new(0, 0, 0, n));
+    let machine = Description {
+        gic: Some(gic),
+        cpus: (0..3).map(cpu).collect(),
+        controllers: vec![direct],
+        ..Description::default()
+    };
+    let read = parse(&write(&machine).unwrap()).unwrap();
+    assert_eq!(read, machine);
+    assert_eq!(read.doorbells(&read.controllers[0]), [0x1000_0040, 0x1004_0040, 0x40]);
+}
+
+#[test]
+fn what_no_devicetree_can_say_is_refused() {
+    let region = Region::new(0, 0x1000).unwrap();
+    let refused = |description: Description| write(&description).unwrap_err().kind;
+    let with_cpu =
+        |id: &str| Description { cpus: vec![Cpu::new(id, Affinity::default())], ..Default::default() };
+    let with_controller = |controller| Description { controllers: vec![controller], ..Default::default() };
+    assert_eq!(refused(with_cpu("/cpu@0")), WriteErrorKind::NotInCpus);
+    assert_eq!(refused(with_cpu("/cpus/")), WriteErrorKind::NotAPath);
+    let cpu = || Cpu::new("/cpus/cpu@0", Affinity::default());
+    let twice = Description { cpus: vec![cpu(), cpu()], ..Default::default() };
+    assert_eq!(refused(twice), WriteErrorKind::Twice);
+    assert_eq!(refused(with_controller(Controller::its("its", region))), WriteErrorKind::NotAPath);
+    assert_eq!(refused(with_controller(Controller::its("/a//its", region))), WriteErrorKind::NotAPath);
+    let deep = "/a".repeat(64);
+    assert_eq!(refused(with_controller(Controller::its(deep.as_str(), region))), WriteErrorKind::NotAPath);
+    let mbi = Controller::new("/intc", ControllerKind::Mbi, Some(region));
+    assert_eq!(refused(with_controller(mbi)), WriteErrorKind::NotTheGic);
+    let nowhere = MsiRouting::parent(ControllerIndex::new(0));
+    let host = PciHost::ecam("/pcie", region, nowhere);
+    let lonely = Description { hosts: vec![host.clone()], ..Default::default() };
+    assert_eq!(refused(lonely), WriteErrorKind::Nowhere);
+    let bare_reference =
+        Description { hosts: vec![host], ..with_controller(Controller::its("/its", region)) };
+    assert_eq!(refused(bare_reference), WriteErrorKind::Specifier);
+}
