@@ -1,17 +1,125 @@
 //! The physical bus: who claims which addresses, and where messages go.
 
-use gic_firmware::Region;
+mod address_map;
+mod doorbells;
 
-/// Two claims on the same addresses.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{second} at {second_region} overlaps {first} at {first_region}")]
-pub struct Overlap {
-    /// Who was there first.
-    pub first: String,
-    /// Where.
-    pub first_region: Region,
-    /// Who came.
-    pub second: String,
-    /// Where.
-    pub second_region: Region,
+pub use address_map::{AddressMap, Overlap};
+pub use doorbells::Doorbells;
+pub use vgic::AccessWidth;
+
+use gic_firmware::Region;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Somebody with registers.
+pub trait Device: Send + Sync {
+    /// Reads at `offset` bytes from the start of the claimed region.
+    fn read(&self, offset: u64, width: AccessWidth) -> u64;
+    /// Writes.
+    fn write(&self, offset: u64, width: AccessWidth, value: u64);
+}
+
+/// The devices at their addresses. Fixed once built.
+#[derive(Default)]
+pub struct Bus {
+    map: AddressMap,
+    devices: Vec<Arc<dyn Device>>,
+    strays: AtomicU64,
+}
+
+impl Bus {
+    /// Lets `device`, known as `name`, answer in `region`.
+    ///
+    /// # Errors
+    /// [`Overlap`] names both devices.
+    pub fn attach(&mut self, name: &str, region: Region, device: Arc<dyn Device>) -> Result<(), Overlap> {
+        self.map.claim(name, region)?;
+        self.devices.push(device);
+        Ok(())
+    }
+
+    /// A CPU's read. All ones where nobody answers.
+    pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
+        match self.find(address) {
+            Some((device, offset)) => device.read(offset, width),
+            None => {
+                self.strays.fetch_add(1, Ordering::Relaxed);
+                width.mask()
+            }
+        }
+    }
+
+    /// A CPU's write. Lost where nobody answers.
+    pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
+        match self.find(address) {
+            Some((device, offset)) => device.write(offset, width, value & width.mask()),
+            None => {
+                self.strays.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Does somebody answer in all of this region?
+    pub fn covers(&self, region: Region) -> bool {
+        let holder = |address| self.map.find(address).map(|(index, _)| index);
+        region.last().is_some_and(|last| holder(region.base()).is_some_and(|at| holder(last) == Some(at)))
+    }
+
+    /// CPU accesses that nobody answered.
+    pub fn strays(&self) -> u64 {
+        self.strays.load(Ordering::Relaxed)
+    }
+
+    fn find(&self, address: u64) -> Option<(&dyn Device, u64)> {
+        let (index, claimed) = self.map.find(address)?;
+        Some((&**self.devices.get(index)?, address - claimed.base()))
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.map.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Echo;
+    impl Device for Echo {
+        fn read(&self, offset: u64, _width: AccessWidth) -> u64 {
+            offset
+        }
+        fn write(&self, _offset: u64, _width: AccessWidth, _value: u64) {}
+    }
+
+    fn region(base: u64, size: u64) -> Region {
+        Region::new(base, size).unwrap()
+    }
+
+    #[test]
+    fn overlapping_devices_are_refused_by_both_names() {
+        let mut bus = Bus::default();
+        bus.attach("uart", region(0x1000, 0x1000), Arc::new(Echo)).unwrap();
+        let overlap = bus.attach("timer", region(0x1fff, 1), Arc::new(Echo)).unwrap_err();
+        assert_eq!(overlap.to_string(), "timer at 0x1fff-0x1fff overlaps uart at 0x1000-0x1fff");
+    }
+
+    #[test]
+    fn an_access_reaches_its_device_by_the_offset() {
+        let mut bus = Bus::default();
+        bus.attach("b", region(0x3000, 0x1000), Arc::new(Echo)).unwrap();
+        bus.attach("a", region(0x1000, 0x1000), Arc::new(Echo)).unwrap();
+        assert_eq!(bus.read(0x3004, AccessWidth::Word), 4);
+        assert_eq!(bus.read(0x1ff8, AccessWidth::Double), 0xff8);
+    }
+
+    #[test]
+    fn nobody_answers_with_ones_and_is_counted() {
+        let bus = Bus::default();
+        assert_eq!(bus.read(0, AccessWidth::Half), 0xffff);
+        assert_eq!(bus.strays(), 1);
+    }
 }

@@ -4,7 +4,10 @@
 
 pub mod bus;
 pub mod embedded;
+mod lock;
 mod machine;
+pub mod pci;
+pub mod ram;
 mod report;
 mod run;
 

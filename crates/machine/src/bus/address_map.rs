@@ -1,0 +1,113 @@
+//! Which addresses are taken, and by whom.
+
+use gic_firmware::Region;
+use std::fmt;
+
+/// Two claims on the same addresses.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{second} at {second_region} overlaps {first} at {first_region}")]
+pub struct Overlap {
+    /// Who was there first.
+    pub first: String,
+    /// Where.
+    pub first_region: Region,
+    /// Who came.
+    pub second: String,
+    /// Where.
+    pub second_region: Region,
+}
+
+/// Claimed regions. They never overlap.
+#[derive(Clone, Default)]
+pub struct AddressMap {
+    /// By base; the number counts claims in their order.
+    claims: Vec<(Region, usize, String)>,
+}
+
+impl AddressMap {
+    /// Takes `region` for `name`. An empty region takes nothing, but counts.
+    ///
+    /// # Errors
+    /// [`Overlap`]: somebody has a part of it.
+    pub fn claim(&mut self, name: &str, region: Region) -> Result<(), Overlap> {
+        if let Some((first_region, _, first)) = self.claims.iter().find(|(taken, ..)| overlap(*taken, region))
+        {
+            return Err(Overlap {
+                first: first.clone(),
+                first_region: *first_region,
+                second: name.to_owned(),
+                second_region: region,
+            });
+        }
+        let at = self.claims.partition_point(|(taken, ..)| taken.base() < region.base());
+        self.claims.insert(at, (region, self.claims.len(), name.to_owned()));
+        Ok(())
+    }
+
+    /// Is all of `region` unclaimed?
+    pub fn is_free(&self, region: Region) -> bool {
+        !self.claims.iter().any(|(taken, ..)| overlap(*taken, region))
+    }
+
+    /// The lowest unclaimed `size` bytes at a multiple of `align` (a power of two) within `from..below`.
+    pub fn find_free(&self, size: u64, align: u64, from: u64, below: u64) -> Option<Region> {
+        let mut base = from.checked_next_multiple_of(align)?;
+        for (taken, ..) in &self.claims {
+            let candidate = Region::new(base, size)?;
+            if !overlap(*taken, candidate) {
+                if taken.base() > base {
+                    break;
+                }
+                continue;
+            }
+            base = taken.last()?.checked_add(1)?.checked_next_multiple_of(align)?;
+        }
+        Region::new(base, size).filter(|found| found.last().is_some_and(|last| last < below))
+    }
+
+    /// Who has `address`: the number of the claim, and its region.
+    pub fn find(&self, address: u64) -> Option<(usize, Region)> {
+        let after = self.claims.partition_point(|(taken, ..)| taken.base() <= address);
+        let (region, number, _) = self.claims.get(after.checked_sub(1)?)?;
+        region.contains(address).then_some((*number, *region))
+    }
+}
+
+fn overlap(one: Region, other: Region) -> bool {
+    match (one.last(), other.last()) {
+        (Some(last_of_one), Some(last_of_other)) => {
+            one.base() <= last_of_other && other.base() <= last_of_one
+        }
+        _ => false,
+    }
+}
+
+impl fmt::Debug for AddressMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.claims.iter().map(|(region, _, name)| (region, name))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn free_space_that_was_found_can_be_claimed(
+            taken in prop::collection::vec((0u64..64, 1u64..9), 0..12),
+            size in 1u64..8,
+            log2 in 0u32..4,
+        ) {
+            let mut map = AddressMap::default();
+            for (base, size) in taken {
+                let _ = map.claim("taken", Region::new(base, size).unwrap());
+            }
+            let wanted = |base: u64| Region::new(base, size).unwrap();
+            let expected = (0..100u64).step_by(1 << log2).find(|base| map.is_free(wanted(*base)));
+            let found = map.find_free(size, 1 << log2, 0, 200).map(Region::base);
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

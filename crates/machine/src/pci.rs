@@ -1,0 +1,60 @@
+//! PCI: host bridges, bridges and functions with real configuration space, and the code that finds them there.
+
+mod bridge;
+mod config_bytes;
+mod function;
+mod host_bridge;
+mod message_store;
+mod segment;
+
+pub use bridge::{Bridge, BridgeKind};
+pub use function::{Company, Fired, Function, FunctionPlan};
+pub use host_bridge::{HostBridge, Translator, Windows};
+pub use message_store::{AddressWidth, StorePlan};
+pub use segment::{DevFn, Segment};
+
+/// Registers of the configuration header and of the capabilities that the machine has (PCI Express Base §7.5).
+pub mod header {
+    /// Vendor ID, 16 bits; all ones where there is no function.
+    pub const VENDOR: u16 = 0x00;
+    /// Device ID, 16 bits.
+    pub const DEVICE: u16 = 0x02;
+    /// Command, 16 bits.
+    pub const COMMAND: u16 = 0x04;
+    /// Status, 16 bits.
+    pub const STATUS: u16 = 0x06;
+    /// Revision and class code, 32 bits.
+    pub const CLASS: u16 = 0x08;
+    /// Header type, 8 bits.
+    pub const HEADER_TYPE: u16 = 0x0e;
+    /// The first base address register.
+    pub const BAR0: u16 = 0x10;
+    /// Type 1: primary, secondary and subordinate bus numbers.
+    pub const BUS_NUMBERS: u16 = 0x18;
+    /// Type 1: prefetchable memory base and limit, 16 bits each.
+    pub const PREFETCHABLE: u16 = 0x24;
+    /// Type 1: upper halves of the prefetchable base and limit.
+    pub const PREFETCHABLE_UPPER: u16 = 0x28;
+    /// Where the list of capabilities begins, 8 bits.
+    pub const CAPABILITIES: u16 = 0x34;
+
+    /// Command: the function answers in its memory regions.
+    pub const COMMAND_MEMORY: u16 = 1 << 1;
+    /// Command: the function may write to memory, and so send messages.
+    pub const COMMAND_MASTER: u16 = 1 << 2;
+    /// Status: there is a list of capabilities.
+    pub const STATUS_CAPABILITIES: u16 = 1 << 4;
+    /// Header type: the device has several functions.
+    pub const MULTI_FUNCTION: u8 = 0x80;
+
+    /// Capability ID of PCI Express.
+    pub const EXPRESS: u8 = 0x10;
+    /// Offset of the PCI Express capabilities register, 16 bits; the port type in its bits 7:4.
+    pub const EXPRESS_FLAGS: u16 = 0x02;
+    /// Port type: an endpoint.
+    pub const PORT_ENDPOINT: u16 = 0x0;
+    /// Port type: a root port.
+    pub const PORT_ROOT: u16 = 0x4;
+    /// Port type: a bridge to conventional PCI.
+    pub const PORT_TO_CONVENTIONAL: u16 = 0x7;
+}

@@ -1,0 +1,105 @@
+//! A bridge: type 1 configuration space over a secondary bus.
+
+use crate::bus::AccessWidth;
+use crate::lock::lock;
+use crate::pci::config_bytes::ConfigBytes;
+use crate::pci::function::Upstream;
+use crate::pci::header;
+use crate::pci::segment::Segment;
+use msi_types::{RequesterId, SignalMsi};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// What is behind a bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BridgeKind {
+    /// PCI Express: functions keep their requester IDs.
+    RootPort,
+    /// Conventional PCI: all functions behind it share the requester ID of the secondary bus's device 0, function 0.
+    ToConventional,
+}
+
+/// A bridge between two buses.
+pub struct Bridge {
+    config: Mutex<ConfigBytes>,
+    segment: Segment,
+}
+
+impl Bridge {
+    /// The way upstream for the functions that will be put on `segment` behind a bridge of this kind.
+    pub fn upstream(
+        kind: BridgeKind,
+        segment: &Segment,
+        next: Arc<dyn SignalMsi<RequesterId>>,
+    ) -> Arc<dyn SignalMsi<RequesterId>> {
+        Arc::new(Upstream { kind, secondary: Arc::clone(&segment.number), next })
+    }
+
+    /// A bridge from bus `primary` to `segment`, its bus numbers as firmware left them.
+    pub fn new(kind: BridgeKind, primary: u8, segment: Segment) -> Self {
+        let mut config = ConfigBytes::new();
+        let secondary = u32::from(segment.number.get());
+        config.store(header::VENDOR, AccessWidth::Word, 0x0002_d00b);
+        config.store(header::CLASS, AccessWidth::Word, 0x0604_0000);
+        config.store(header::HEADER_TYPE, AccessWidth::Byte, 1);
+        let numbers = secondary << 16 | secondary << 8 | u32::from(primary);
+        config.store(header::BUS_NUMBERS, AccessWidth::Word, numbers);
+        config.allow(header::BUS_NUMBERS, AccessWidth::Word, 0x00ff_ffff);
+        // Prefetchable window: 64-bit addresses, off (base above limit) until software sets it.
+        config.store(header::PREFETCHABLE, AccessWidth::Word, 0x0001_fff1);
+        config.allow(header::PREFETCHABLE, AccessWidth::Word, 0xfff0_fff0);
+        config.allow(header::PREFETCHABLE_UPPER, AccessWidth::Word, u32::MAX);
+        config.allow(header::PREFETCHABLE_UPPER + 4, AccessWidth::Word, u32::MAX);
+        let command = header::COMMAND_MEMORY | header::COMMAND_MASTER;
+        config.allow(header::COMMAND, AccessWidth::Half, u32::from(command));
+        let express = config.add_capability(header::EXPRESS, 0x3c);
+        let port = match kind {
+            BridgeKind::RootPort => header::PORT_ROOT,
+            BridgeKind::ToConventional => header::PORT_TO_CONVENTIONAL,
+        };
+        config.store(express + header::EXPRESS_FLAGS, AccessWidth::Half, u32::from(port << 4 | 2));
+        Self { config: Mutex::new(config), segment }
+    }
+
+    /// What is behind it.
+    pub fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Reads configuration space, at most 32 bits.
+    pub fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
+        lock(&self.config).load(offset, width)
+    }
+
+    /// Writes configuration space, at most 32 bits.
+    pub fn config_write(&self, offset: u16, width: AccessWidth, value: u32) {
+        let mut config = lock(&self.config);
+        config.write(offset, width, value);
+        let [_, secondary, ..] = config.load(header::BUS_NUMBERS, AccessWidth::Word).to_le_bytes();
+        self.segment.number.set(secondary);
+    }
+
+    /// Does it lead to this bus?
+    pub(super) fn leads_to(&self, bus: u8) -> bool {
+        let numbers = lock(&self.config).load(header::BUS_NUMBERS, AccessWidth::Word);
+        let [_, secondary, subordinate, _] = numbers.to_le_bytes();
+        (secondary..=subordinate).contains(&bus)
+    }
+
+    /// Does it forward a CPU's access to this address?
+    pub(super) fn forwards(&self, address: u64) -> bool {
+        let config = lock(&self.config);
+        let on = config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
+        let upper =
+            |offset| u64::from(config.load(header::PREFETCHABLE_UPPER + offset, AccessWidth::Word)) << 32;
+        let lower = |offset| u64::from(config.load16(header::PREFETCHABLE + offset) & 0xfff0) << 16;
+        let (base, limit) = (upper(0) | lower(0), upper(4) | lower(2) | 0xf_ffff);
+        on && (base..=limit).contains(&address)
+    }
+}
+
+impl fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("segment", &self.segment).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! Configuration space as bytes, each bit read-only or writable.
+
+use crate::bus::AccessWidth;
+
+/// Bytes of the part that is there; the extended part reads as zero.
+const BYTES: usize = 256;
+/// Where the first capability goes.
+const FIRST_CAPABILITY: u16 = 0x40;
+
+/// 256 bytes of configuration space.
+#[derive(Clone)]
+pub(super) struct ConfigBytes {
+    bytes: [u8; BYTES],
+    writable: [u8; BYTES],
+    /// End of the capabilities so far.
+    end: u16,
+    /// Where the next capability's place is noted.
+    link: u16,
+}
+
+impl ConfigBytes {
+    pub(super) const fn new() -> Self {
+        let link = super::header::CAPABILITIES;
+        Self { bytes: [0; BYTES], writable: [0; BYTES], end: FIRST_CAPABILITY, link }
+    }
+
+    /// Adds a capability of `length` bytes and says where it is.
+    pub(super) fn add_capability(&mut self, id: u8, length: u16) -> u16 {
+        let at = self.end;
+        self.end = (at + length).next_multiple_of(4);
+        self.store(self.link, AccessWidth::Byte, u32::from(at));
+        self.store(at, AccessWidth::Byte, u32::from(id));
+        self.link = at + 1;
+        let status = self.load(super::header::STATUS, AccessWidth::Half);
+        self.store(
+            super::header::STATUS,
+            AccessWidth::Half,
+            status | u32::from(super::header::STATUS_CAPABILITIES),
+        );
+        at
+    }
+
+    /// Lets software write the bits of `mask`.
+    pub(super) fn allow(&mut self, offset: u16, width: AccessWidth, mask: u32) {
+        for (byte, mask) in self.writable.iter_mut().skip(usize::from(offset)).zip(bytes(width, mask)) {
+            *byte |= mask;
+        }
+    }
+
+    /// Sets bytes from the device's side, whether software may write them or not.
+    pub(super) fn store(&mut self, offset: u16, width: AccessWidth, value: u32) {
+        for (byte, value) in self.bytes.iter_mut().skip(usize::from(offset)).zip(bytes(width, value)) {
+            *byte = value;
+        }
+    }
+
+    /// Software's write: read-only bits stay.
+    pub(super) fn write(&mut self, offset: u16, width: AccessWidth, value: u32) {
+        let places = self.bytes.iter_mut().zip(&self.writable).skip(usize::from(offset));
+        for ((byte, writable), value) in places.zip(bytes(width, value)) {
+            *byte = *byte & !writable | value & writable;
+        }
+    }
+
+    /// Reads; zero beyond the end.
+    pub(super) fn load(&self, offset: u16, width: AccessWidth) -> u32 {
+        let mut value = [0; 4];
+        let length = usize::from(offset)..usize::from(offset) + bytes(width, 0).count();
+        for (place, at) in value.iter_mut().zip(length) {
+            *place = self.bytes.get(at).copied().unwrap_or(0);
+        }
+        u32::from_le_bytes(value)
+    }
+
+    /// Reads 16 bits.
+    pub(super) fn load16(&self, offset: u16) -> u16 {
+        let [low, high, ..] = self.load(offset, AccessWidth::Half).to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+}
+
+/// The bytes of an access; configuration accesses have at most four.
+fn bytes(width: AccessWidth, value: u32) -> impl Iterator<Item = u8> {
+    let count = match width {
+        AccessWidth::Byte => 1,
+        AccessWidth::Half => 2,
+        AccessWidth::Word | AccessWidth::Double => 4,
+    };
+    value.to_le_bytes().into_iter().take(count)
+}

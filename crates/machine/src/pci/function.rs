@@ -1,0 +1,474 @@
+//! A function: type 0 configuration space, memory regions, and a message store.
+
+use crate::bus::AccessWidth;
+use crate::lock::lock;
+use crate::pci::config_bytes::ConfigBytes;
+use crate::pci::header;
+use crate::pci::message_store::{MsiCapability, MsixCapability, Outcome, StorePlan};
+use crate::pci::segment::{BusNumber, DevFn};
+use crate::pci::{BridgeKind, Segment};
+use msi_types::pci::msix;
+use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// PCI vendor ID of the machine's functions: nobody's.
+const VENDOR: u32 = 0xd00b;
+/// Device ID: what the low byte says beside it is the kind of store.
+const DEVICE: u32 = 0x0001;
+/// Class code: unclassified.
+const CLASS: u32 = 0xff00_0000;
+/// Where the pending bits lie in a BAR that holds the table, too: behind the largest table.
+const PBA_BEHIND_TABLE: u64 = 0x8000;
+/// BARs of a type 0 header.
+const BARS: usize = 6;
+/// A BAR that answers nowhere.
+const NOWHERE: u64 = u64::MAX;
+
+/// What became of a wish to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fired {
+    /// The message went out.
+    Sent(Delivery),
+    /// It waits behind a mask, and goes out when that is cleared.
+    Held,
+    /// The device may not send: not enabled, no bus master, unplugged.
+    Off,
+}
+
+/// Whether a function is alone in its device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Company {
+    /// It is function 0, and the only one.
+    Alone,
+    /// The device has several functions.
+    Several,
+}
+
+/// What a function is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FunctionPlan {
+    /// Its message store.
+    pub store: StorePlan,
+    /// Its place on its bus.
+    pub at: DevFn,
+    /// What its header says of the device.
+    pub company: Company,
+}
+
+/// A PCI function that can do nothing but interrupt.
+pub struct Function {
+    plan: FunctionPlan,
+    number: Arc<BusNumber>,
+    upstream: Arc<dyn SignalMsi<RequesterId>>,
+    bars: Bars,
+    state: Mutex<State>,
+}
+
+/// Where each BAR answers; what configuration space says, in a form that needs no lock.
+struct Bars {
+    sizes: [u64; BARS],
+    bases: [AtomicU64; BARS],
+}
+
+struct State {
+    config: ConfigBytes,
+    store: Store,
+    plugged: bool,
+}
+
+enum Store {
+    Msi(MsiCapability),
+    Msix(MsixCapability),
+}
+
+impl Function {
+    /// A function on `segment`, whose messages go `upstream`.
+    pub fn new(plan: FunctionPlan, segment: &Segment, upstream: Arc<dyn SignalMsi<RequesterId>>) -> Self {
+        let sizes = bar_sizes(plan.store);
+        Self {
+            plan,
+            number: Arc::clone(&segment.number),
+            upstream,
+            bars: Bars { sizes, bases: [const { AtomicU64::new(NOWHERE) }; BARS] },
+            state: Mutex::new(State::reset(plan, &sizes)),
+        }
+    }
+
+    /// What kind of message store it has.
+    pub fn store(&self) -> StorePlan {
+        self.plan.store
+    }
+
+    /// Who it is on its bus.
+    pub fn requester(&self) -> RequesterId {
+        self.number.requester(self.plan.at)
+    }
+
+    /// Its place on its bus.
+    pub fn place(&self) -> DevFn {
+        self.plan.at
+    }
+
+    /// Sends the message of vector `index`, or notes that it is to be sent.
+    pub fn fire(&self, index: u16) -> Fired {
+        let mut state = lock(&self.state);
+        if !state.may_send() {
+            return Fired::Off;
+        }
+        let State { config, store, .. } = &mut *state;
+        let outcome = match store {
+            Store::Msi(capability) => capability.fire(config, index),
+            Store::Msix(capability) => capability.fire(config, index),
+        };
+        // The lock is held until the message has arrived: a mask that software wrote and read back holds.
+        match outcome {
+            Outcome::Send(message) => Fired::Sent(self.send(message)),
+            Outcome::Held => Fired::Held,
+            Outcome::Off => Fired::Off,
+        }
+    }
+
+    /// Takes the function out of its slot. Nobody answers there; what waited behind a mask is gone.
+    pub fn unplug(&self) {
+        let mut state = lock(&self.state);
+        *state = State { plugged: false, ..State::reset(self.plan, &self.bars.sizes) };
+        self.bars.follow(&state);
+    }
+
+    /// Puts it back, reset.
+    pub fn plug(&self) {
+        let mut state = lock(&self.state);
+        *state = State::reset(self.plan, &self.bars.sizes);
+        self.bars.follow(&state);
+    }
+
+    /// Reads configuration space, at most 32 bits. All ones if nobody is there.
+    pub fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
+        let state = lock(&self.state);
+        if state.plugged { state.config.load(offset, width) } else { u32::MAX }
+    }
+
+    /// Writes configuration space, at most 32 bits.
+    pub fn config_write(&self, offset: u16, width: AccessWidth, value: u32) {
+        let mut state = lock(&self.state);
+        if !state.plugged {
+            return;
+        }
+        state.config.write(offset, width, value);
+        self.bars.follow(&state);
+        self.release(&mut state);
+    }
+
+    /// Which of its BARs answers at `address`, and at which offset.
+    pub fn region_at(&self, address: u64) -> Option<(u8, u64)> {
+        let places = self.bars.bases.iter().zip(self.bars.sizes).zip(0..);
+        places.into_iter().find_map(|((base, size), index)| {
+            let offset = address.checked_sub(base.load(Ordering::Relaxed))?;
+            (offset < size).then_some((index, offset))
+        })
+    }
+
+    /// Reads an aligned word of a BAR.
+    pub fn region_read(&self, bar: u8, offset: u64) -> u32 {
+        let mut state = lock(&self.state);
+        let Store::Msix(capability) = &mut state.store else { return 0 };
+        match place(self.plan.store, bar, offset, capability.table_bytes()) {
+            Some(Place::Table(offset)) => capability.read_table(offset),
+            Some(Place::Pending(offset)) => capability.read_pending(offset),
+            None => 0,
+        }
+    }
+
+    /// Writes an aligned word of a BAR.
+    pub fn region_write(&self, bar: u8, offset: u64, value: u32) {
+        let mut state = lock(&self.state);
+        if let Store::Msix(capability) = &mut state.store
+            && let Some(Place::Table(offset)) = place(self.plan.store, bar, offset, capability.table_bytes())
+        {
+            capability.write_table(offset, value);
+        }
+        self.release(&mut state);
+    }
+
+    /// Sends what software's last write let through.
+    fn release(&self, state: &mut State) {
+        if !state.may_send() {
+            return;
+        }
+        let State { config, store, .. } = state;
+        let ready = match store {
+            Store::Msi(capability) => capability.release(config),
+            Store::Msix(capability) => capability.release(config),
+        };
+        for message in ready {
+            self.send(message);
+        }
+    }
+
+    fn send(&self, message: MsiMessage) -> Delivery {
+        self.upstream.signal_msi(self.requester(), message)
+    }
+}
+
+impl State {
+    fn reset(plan: FunctionPlan, sizes: &[u64; BARS]) -> Self {
+        let mut config = ConfigBytes::new();
+        config.store(header::VENDOR, AccessWidth::Word, DEVICE << 16 | VENDOR);
+        config.store(header::CLASS, AccessWidth::Word, CLASS);
+        if plan.company == Company::Several {
+            config.store(header::HEADER_TYPE, AccessWidth::Byte, u32::from(header::MULTI_FUNCTION));
+        }
+        let command = header::COMMAND_MEMORY | header::COMMAND_MASTER;
+        config.allow(header::COMMAND, AccessWidth::Half, u32::from(command));
+        for (index, size) in (0u16..).zip(sizes) {
+            if *size != 0 {
+                add_bar(&mut config, header::BAR0 + index * 4, *size);
+            }
+        }
+        let express = config.add_capability(header::EXPRESS, 0x3c);
+        let flags = header::PORT_ENDPOINT << 4 | 2;
+        config.store(express + header::EXPRESS_FLAGS, AccessWidth::Half, u32::from(flags));
+        let store = match plan.store {
+            StorePlan::Msi { log2_vectors, address, masking } => {
+                Store::Msi(MsiCapability::add(&mut config, (log2_vectors, address, masking)))
+            }
+            StorePlan::Msix { vectors, table_bar, pba_bar } => {
+                let table = msix::Place::new().with_bir(table_bar & 7);
+                let behind = if pba_bar == table_bar { PBA_BEHIND_TABLE / 8 } else { 0 };
+                let behind = u32::try_from(behind).unwrap_or(0);
+                let pba = msix::Place::new().with_bir(pba_bar & 7).with_offset_in_qwords(behind);
+                Store::Msix(MsixCapability::add(&mut config, vectors, table, pba))
+            }
+        };
+        Self { config, store, plugged: true }
+    }
+
+    fn may_send(&self) -> bool {
+        self.plugged && self.config.load16(header::COMMAND) & header::COMMAND_MASTER != 0
+    }
+}
+
+impl Bars {
+    /// Takes over what configuration space says.
+    fn follow(&self, state: &State) {
+        let on = state.plugged && state.config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
+        for ((index, size), base) in (0u16..).zip(self.sizes).zip(&self.bases) {
+            let register = header::BAR0 + index * 4;
+            let word = |offset| u64::from(state.config.load(register + offset, AccessWidth::Word));
+            let address = if on && size != 0 { word(4) << 32 | word(0) & !0xf } else { NOWHERE };
+            base.store(address, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A 64-bit prefetchable memory BAR: two registers.
+fn add_bar(config: &mut ConfigBytes, register: u16, size: u64) {
+    const MEMORY_64_PREFETCHABLE: u32 = 0xc;
+    config.store(register, AccessWidth::Word, MEMORY_64_PREFETCHABLE);
+    let mask = !(size - 1);
+    let low = u32::try_from(mask & 0xffff_fff0).unwrap_or(0);
+    config.allow(register, AccessWidth::Word, low);
+    config.allow(register + 4, AccessWidth::Word, u32::try_from(mask >> 32).unwrap_or(0));
+}
+
+/// Sizes of the BARs by their first register's number; 0 = none. Powers of two.
+fn bar_sizes(plan: StorePlan) -> [u64; BARS] {
+    let mut sizes = [0; BARS];
+    let mut grow = |bar: u8, size: u64| {
+        if let Some(place) = sizes.get_mut(usize::from(bar)) {
+            *place = size.max(*place);
+        }
+    };
+    if let StorePlan::Msix { table_bar, pba_bar, vectors } = plan {
+        let table = (u64::from(vectors) * msix::ENTRY_SIZE).next_power_of_two().max(0x1000);
+        grow(table_bar, if table_bar == pba_bar { 2 * PBA_BEHIND_TABLE } else { table });
+        if table_bar != pba_bar {
+            grow(pba_bar, 0x1000);
+        }
+    }
+    sizes
+}
+
+enum Place {
+    Table(u64),
+    Pending(u64),
+}
+
+/// What lies at an offset of a BAR.
+fn place(plan: StorePlan, bar: u8, offset: u64, table_bytes: u64) -> Option<Place> {
+    let StorePlan::Msix { table_bar, pba_bar, .. } = plan else { return None };
+    if bar == table_bar && offset < table_bytes {
+        return Some(Place::Table(offset));
+    }
+    let start = if pba_bar == table_bar { PBA_BEHIND_TABLE } else { 0 };
+    (bar == pba_bar).then(|| offset.checked_sub(start).map(Place::Pending))?
+}
+
+/// Between a function and the host bridge: a bridge to conventional PCI takes over its functions' transactions and
+/// sends them on under its secondary bus's number, device and function 0.
+pub(super) struct Upstream {
+    pub(super) kind: BridgeKind,
+    pub(super) secondary: Arc<BusNumber>,
+    pub(super) next: Arc<dyn SignalMsi<RequesterId>>,
+}
+
+impl SignalMsi<RequesterId> for Upstream {
+    fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
+        let from = match self.kind {
+            BridgeKind::RootPort => from,
+            BridgeKind::ToConventional => self.secondary.requester(DevFn::new(0, 0)),
+        };
+        self.next.signal_msi(from, message)
+    }
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function")
+            .field("requester", &self.requester())
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::AddressWidth;
+    use msi_types::Masking;
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<MsiMessage>>);
+    impl SignalMsi<RequesterId> for Recorder {
+        fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {
+            lock(&self.0).push(message);
+            Delivery::Pending
+        }
+    }
+
+    fn function(store: StorePlan) -> (Function, Arc<Recorder>) {
+        let recorder = Arc::new(Recorder::default());
+        let plan = FunctionPlan { store, at: DevFn::new(1, 0), company: Company::Alone };
+        let function = Function::new(plan, &Segment::new(0), Arc::clone(&recorder) as _);
+        function.config_write(header::COMMAND, AccessWidth::Half, 6);
+        (function, recorder)
+    }
+
+    fn msix() -> (Function, Arc<Recorder>) {
+        let (function, recorder) = function(StorePlan::Msix { vectors: 3, table_bar: 0, pba_bar: 2 });
+        function.config_write(header::BAR0, AccessWidth::Word, 0x4000_0000);
+        function.config_write(header::BAR0 + 8, AccessWidth::Word, 0x5000_0000);
+        for (entry, data) in [(0, 0xa), (1, 0xb), (2, 0xc)] {
+            function.region_write(0, entry * 16, 0x1000);
+            function.region_write(0, entry * 16 + 8, data);
+        }
+        (function, recorder)
+    }
+
+    fn capability(function: &Function, id: u8) -> u16 {
+        let byte = |offset| function.config_read(offset, AccessWidth::Byte);
+        let mut at = byte(header::CAPABILITIES);
+        while byte(u16::try_from(at).unwrap()) != u32::from(id) {
+            at = byte(u16::try_from(at).unwrap() + 1);
+            assert_ne!(at, 0, "no such capability");
+        }
+        u16::try_from(at).unwrap()
+    }
+
+    fn set_msix_control(function: &Function, control: msix::Control) {
+        let at = capability(function, msix::CAPABILITY_ID) + msix::CONTROL;
+        function.config_write(at, AccessWidth::Half, u32::from(u16::from(control)));
+    }
+
+    fn sent(recorder: &Recorder) -> Vec<u32> {
+        lock(&recorder.0).iter().map(|message| message.data).collect()
+    }
+
+    #[test]
+    fn a_bar_reads_back_its_size_and_answers_where_it_was_put() {
+        let (function, _) = msix();
+        function.config_write(header::BAR0, AccessWidth::Word, u32::MAX);
+        function.config_write(header::BAR0 + 4, AccessWidth::Word, u32::MAX);
+        assert_eq!(function.config_read(header::BAR0, AccessWidth::Word), 0xffff_f00c);
+        assert_eq!(function.config_read(header::BAR0 + 4, AccessWidth::Word), u32::MAX);
+        function.config_write(header::BAR0, AccessWidth::Word, 0x8000_0000);
+        function.config_write(header::BAR0 + 4, AccessWidth::Word, 0x10);
+        assert_eq!(function.region_at(0x10_8000_0010), Some((0, 0x10)));
+        function.config_write(header::COMMAND, AccessWidth::Half, 0);
+        assert_eq!(function.region_at(0x10_8000_0010), None);
+    }
+
+    #[test]
+    fn an_entry_is_masked_after_reset_and_sends_when_unmasked() {
+        let (function, recorder) = msix();
+        set_msix_control(&function, msix::Control::new().with_enable(true));
+        assert_eq!(function.fire(1), Fired::Held);
+        assert_eq!(function.region_read(2, 0), 2);
+        function.region_write(0, 16 + 12, 0);
+        assert_eq!(sent(&recorder), [0xb]);
+        assert_eq!(function.region_read(2, 0), 0);
+    }
+
+    #[test]
+    fn the_function_mask_holds_all_vectors_until_it_goes() {
+        let (function, recorder) = msix();
+        for entry in 0..3 {
+            function.region_write(0, entry * 16 + 12, 0);
+        }
+        let masked = msix::Control::new().with_enable(true).with_function_mask(true);
+        set_msix_control(&function, masked);
+        assert_eq!([function.fire(0), function.fire(2)], [Fired::Held; 2]);
+        set_msix_control(&function, masked.with_function_mask(false));
+        assert_eq!(sent(&recorder), [0xa, 0xc]);
+    }
+
+    #[test]
+    fn without_bus_master_nothing_is_sent() {
+        let (function, recorder) = msix();
+        set_msix_control(&function, msix::Control::new().with_enable(true));
+        function.region_write(0, 12, 0);
+        function.config_write(header::COMMAND, AccessWidth::Half, u32::from(header::COMMAND_MEMORY));
+        assert_eq!(function.fire(0), Fired::Off);
+        assert_eq!(sent(&recorder), []);
+    }
+
+    #[test]
+    fn multi_msi_replaces_the_granted_bits_of_the_data() {
+        let plan =
+            StorePlan::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector };
+        let (function, recorder) = function(plan);
+        let at = capability(&function, 5);
+        function.config_write(at + 0xc, AccessWidth::Half, 0x40);
+        function.config_write(at + 2, AccessWidth::Half, 0x21);
+        assert_eq!(function.fire(3), Fired::Sent(Delivery::Pending));
+        assert_eq!(function.fire(6), Fired::Sent(Delivery::Pending));
+        assert_eq!(sent(&recorder), [0x43, 0x42]);
+    }
+
+    #[test]
+    fn a_masked_msi_vector_is_pending_until_unmasked() {
+        let plan =
+            StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector };
+        let (function, recorder) = function(plan);
+        let at = capability(&function, 5);
+        function.config_write(at + 0x0c, AccessWidth::Word, 0xf);
+        function.config_write(at + 2, AccessWidth::Half, 0x21);
+        assert_eq!(function.fire(2), Fired::Held);
+        assert_eq!(function.config_read(at + 0x10, AccessWidth::Word), 4);
+        function.config_write(at + 0x0c, AccessWidth::Word, 0xb);
+        assert_eq!(sent(&recorder), [2]);
+    }
+
+    #[test]
+    fn an_unplugged_function_reads_as_ones_and_comes_back_reset() {
+        let (function, _) = msix();
+        function.unplug();
+        assert_eq!(function.config_read(0, AccessWidth::Half) & 0xffff, 0xffff);
+        assert_eq!(function.fire(0), Fired::Off);
+        function.plug();
+        assert_eq!(function.config_read(header::COMMAND, AccessWidth::Half), 0);
+        assert_eq!(function.region_read(0, 12), 1);
+    }
+}

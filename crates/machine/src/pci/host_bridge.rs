@@ -1,0 +1,196 @@
+//! A host bridge: configuration space by ECAM, a memory window, and the way of its functions' messages.
+
+use crate::bus::{AccessWidth, Device, Doorbells};
+use crate::pci::segment::{DevFn, Node, Segment};
+use crate::pci::{Bridge, Function};
+use gic_firmware::{BusRange, Region};
+use msi_types::{Delivery, DeviceId, MsiMessage, RequesterId, SignalMsi};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+/// Bytes of ECAM per bus.
+const ECAM_BUS: u64 = 1 << 20;
+
+/// Which addresses lead to a host bridge.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// Configuration space, from the first bus on.
+    pub ecam: Region,
+    /// Its functions' memory regions.
+    pub memory: Region,
+    /// The buses behind it.
+    pub buses: BusRange,
+}
+
+/// From a requester ID to the DeviceID that goes with its messages; `None` if firmware describes no way.
+type Translation = dyn Fn(RequesterId) -> Option<DeviceId> + Send + Sync;
+
+/// The messages' way out: gives each its DeviceID.
+pub struct Translator {
+    translation: Box<Translation>,
+    doorbells: Arc<Doorbells>,
+}
+
+impl Translator {
+    /// Translates as `translation` says.
+    pub fn new(
+        doorbells: Arc<Doorbells>,
+        translation: impl Fn(RequesterId) -> Option<DeviceId> + Send + Sync + 'static,
+    ) -> Self {
+        Self { translation: Box::new(translation), doorbells }
+    }
+}
+
+impl SignalMsi<RequesterId> for Translator {
+    fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
+        match (self.translation)(from) {
+            Some(device) => self.doorbells.signal_msi(device, message),
+            None => self.doorbells.refuse(),
+        }
+    }
+}
+
+/// A host bridge with all that is behind it.
+pub struct HostBridge {
+    windows: Windows,
+    root: Segment,
+    /// All functions, for the memory window.
+    functions: OnceLock<Vec<Arc<Function>>>,
+}
+
+impl HostBridge {
+    /// A host bridge over the bus `root`.
+    pub fn new(windows: Windows, root: Segment) -> Self {
+        Self { windows, root, functions: OnceLock::new() }
+    }
+
+    /// Where it answers.
+    pub fn windows(&self) -> Windows {
+        self.windows
+    }
+
+    /// All functions behind it.
+    pub fn functions(&self) -> &[Arc<Function>] {
+        self.functions.get_or_init(|| self.root.functions())
+    }
+
+    /// The side that answers configuration accesses.
+    pub fn ecam(self: &Arc<Self>) -> Arc<dyn Device> {
+        Arc::new(Ecam(Arc::clone(self)))
+    }
+
+    /// The side that answers in the memory window.
+    pub fn memory(self: &Arc<Self>) -> Arc<dyn Device> {
+        Arc::new(Memory(Arc::clone(self)))
+    }
+
+    /// Who has this address, and where in which of its regions.
+    fn target(&self, address: u64) -> Option<(&Function, u8, u64)> {
+        let (function, bar, offset) = self.functions().iter().find_map(|function| {
+            let (bar, offset) = function.region_at(address)?;
+            Some((function, bar, offset))
+        })?;
+        self.root.reaches(function, address).then_some((function, bar, offset))
+    }
+}
+
+impl Segment {
+    /// The node at a place of a bus, of this one or one below.
+    fn node(&self, bus: u8, at: DevFn) -> Option<&Node> {
+        if bus == self.number.get() {
+            return self.nodes.get(&at);
+        }
+        self.bridges().find(|bridge| bridge.leads_to(bus))?.segment().node(bus, at)
+    }
+
+    /// Do all bridges on the way to `function` forward this address?
+    fn reaches(&self, function: &Function, address: u64) -> bool {
+        let here = |node: &Node| matches!(node, Node::Function(other) if std::ptr::eq(&**other, function));
+        self.nodes.values().any(here)
+            || self
+                .bridges()
+                .any(|bridge| bridge.forwards(address) && bridge.segment().reaches(function, address))
+    }
+
+    fn bridges(&self) -> impl Iterator<Item = &Arc<Bridge>> {
+        self.nodes.values().filter_map(|node| match node {
+            Node::Bridge(bridge) => Some(bridge),
+            Node::Function(_) => None,
+        })
+    }
+}
+
+struct Ecam(Arc<HostBridge>);
+
+impl Ecam {
+    fn node(&self, offset: u64) -> Option<(&Node, u16)> {
+        let bus = u8::try_from(u64::from(self.0.windows.buses.first) + offset / ECAM_BUS).ok()?;
+        let [register_low, middle, ..] = (offset % ECAM_BUS).to_le_bytes();
+        let place = u8::try_from(offset % ECAM_BUS >> 12).ok()?;
+        let register = u16::from_le_bytes([register_low, middle & 0xf]);
+        self.0.root.node(bus, DevFn(place)).map(|node| (node, register))
+    }
+}
+
+impl Device for Ecam {
+    fn read(&self, offset: u64, width: AccessWidth) -> u64 {
+        let value = match self.node(offset) {
+            Some((Node::Function(function), register)) => function.config_read(register, width),
+            Some((Node::Bridge(bridge), register)) => bridge.config_read(register, width),
+            None => u32::MAX,
+        };
+        u64::from(value) & width.mask()
+    }
+
+    fn write(&self, offset: u64, width: AccessWidth, value: u64) {
+        let value = u32::try_from(value & 0xffff_ffff).unwrap_or(0);
+        match self.node(offset) {
+            Some((Node::Function(function), register)) => function.config_write(register, width, value),
+            Some((Node::Bridge(bridge), register)) => bridge.config_write(register, width, value),
+            None => {}
+        }
+    }
+}
+
+struct Memory(Arc<HostBridge>);
+
+impl Device for Memory {
+    fn read(&self, offset: u64, width: AccessWidth) -> u64 {
+        let address = self.0.windows.memory.base() + offset;
+        let Some((function, bar, at)) = self.0.target(address) else { return width.mask() };
+        match width {
+            AccessWidth::Word => u64::from(function.region_read(bar, at)),
+            AccessWidth::Double => {
+                u64::from(function.region_read(bar, at + 4)) << 32 | u64::from(function.region_read(bar, at))
+            }
+            // The table takes aligned words and double words alone.
+            AccessWidth::Byte | AccessWidth::Half => 0,
+        }
+    }
+
+    fn write(&self, offset: u64, width: AccessWidth, value: u64) {
+        let address = self.0.windows.memory.base() + offset;
+        let Some((function, bar, at)) = self.0.target(address) else { return };
+        let [low, high] = [value & 0xffff_ffff, value >> 32].map(|half| u32::try_from(half).unwrap_or(0));
+        match width {
+            AccessWidth::Word => function.region_write(bar, at, low),
+            AccessWidth::Double => {
+                function.region_write(bar, at, low);
+                function.region_write(bar, at + 4, high);
+            }
+            AccessWidth::Byte | AccessWidth::Half => {}
+        }
+    }
+}
+
+impl fmt::Debug for HostBridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBridge").field("windows", &self.windows).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Translator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Translator(..)")
+    }
+}

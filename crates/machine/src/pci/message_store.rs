@@ -1,0 +1,247 @@
+//! The device's side of MSI and MSI-X: when a message is sent, and when it waits behind a mask.
+
+use crate::bus::AccessWidth;
+use crate::pci::config_bytes::ConfigBytes;
+use msi_types::MsiMessage;
+use msi_types::pci::{msi, msix};
+
+/// How many address bits an MSI capability stores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddressWidth {
+    /// 32.
+    Bits32,
+    /// 64.
+    Bits64,
+}
+
+/// What kind of message store a function has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StorePlan {
+    /// MSI with 2^`log2_vectors` vectors, at most 32.
+    Msi {
+        /// log2 of the vectors: 0 to 5.
+        log2_vectors: u8,
+        /// Width of the address.
+        address: AddressWidth,
+        /// Whether there are mask and pending bits.
+        masking: msi_types::Masking,
+    },
+    /// MSI-X.
+    Msix {
+        /// Entries of the table: 1 to 2048.
+        vectors: u16,
+        /// Which BAR holds the table.
+        table_bar: u8,
+        /// Which BAR holds the pending bits.
+        pba_bar: u8,
+    },
+}
+
+impl StorePlan {
+    /// How many messages the store holds or makes.
+    pub const fn vectors(self) -> u16 {
+        match self {
+            Self::Msi { log2_vectors, .. } => 1 << if log2_vectors > 5 { 5 } else { log2_vectors },
+            Self::Msix { vectors, .. } => vectors,
+        }
+    }
+}
+
+/// What became of the wish to send.
+pub(super) enum Outcome {
+    /// This goes out.
+    Send(MsiMessage),
+    /// It waits behind a mask.
+    Held,
+    /// The function may not send.
+    Off,
+}
+
+/// An MSI capability in configuration space.
+#[derive(Clone, Copy)]
+pub(super) struct MsiCapability {
+    at: u16,
+    layout: msi::Layout,
+}
+
+impl MsiCapability {
+    pub(super) fn add(config: &mut ConfigBytes, plan: (u8, AddressWidth, msi_types::Masking)) -> Self {
+        let (log2_vectors, address, masking) = plan;
+        let control = msi::Control::new()
+            .with_multiple_message_capable(log2_vectors.min(5))
+            .with_address_64(address == AddressWidth::Bits64)
+            .with_per_vector_masking(masking == msi_types::Masking::PerVector);
+        let layout = msi::Layout::new(control);
+        let at = config.add_capability(msi::CAPABILITY_ID, layout.length());
+        config.store(at + msi::CONTROL, AccessWidth::Half, u32::from(u16::from(control)));
+        let writable = msi::Control::new().with_enable(true).with_multiple_message_enable(7);
+        config.allow(at + msi::CONTROL, AccessWidth::Half, u32::from(u16::from(writable)));
+        config.allow(at + msi::ADDRESS_LOW, AccessWidth::Word, !3);
+        config.allow(at + layout.data(), AccessWidth::Half, 0xffff);
+        if let Some(high) = layout.address_high() {
+            config.allow(at + high, AccessWidth::Word, u32::MAX);
+        }
+        if let Some(mask) = layout.mask() {
+            let vectors = 1u64 << log2_vectors.min(5);
+            let implemented = u32::try_from((1u64 << vectors) - 1).unwrap_or(u32::MAX);
+            config.allow(at + mask, AccessWidth::Word, implemented);
+        }
+        Self { at, layout }
+    }
+
+    /// The function wants to send vector `index`.
+    pub(super) fn fire(self, config: &mut ConfigBytes, index: u16) -> Outcome {
+        let control = self.control(config);
+        if !control.enable() {
+            return Outcome::Off;
+        }
+        let index = msi::vector_data(0, control.multiple_message_enable(), index);
+        if self.mask(config) & 1 << index != 0 {
+            self.set_pending(config, self.pending(config) | 1 << index);
+            return Outcome::Held;
+        }
+        Outcome::Send(self.message(config, index))
+    }
+
+    /// What goes out now that software wrote to the capability.
+    pub(super) fn release(self, config: &mut ConfigBytes) -> Vec<MsiMessage> {
+        let ready = self.pending(config) & !self.mask(config);
+        if ready == 0 || !self.control(config).enable() {
+            return Vec::new();
+        }
+        self.set_pending(config, self.pending(config) & !ready);
+        (0..32).filter(|index| ready & 1 << index != 0).map(|index| self.message(config, index)).collect()
+    }
+
+    fn control(self, config: &ConfigBytes) -> msi::Control {
+        msi::Control::from(config.load16(self.at + msi::CONTROL))
+    }
+
+    fn message(self, config: &ConfigBytes, index: u32) -> MsiMessage {
+        let word = |offset: u16| config.load(self.at + offset, AccessWidth::Word);
+        let high = self.layout.address_high().map_or(0, word);
+        let base = u32::from(config.load16(self.at + self.layout.data()));
+        let log2 = self.control(config).multiple_message_enable();
+        let index = u16::try_from(index).unwrap_or(0);
+        MsiMessage {
+            address: u64::from(high) << 32 | u64::from(word(msi::ADDRESS_LOW)),
+            data: msi::vector_data(base, log2, index),
+        }
+    }
+
+    fn mask(self, config: &ConfigBytes) -> u32 {
+        self.layout.mask().map_or(0, |offset| config.load(self.at + offset, AccessWidth::Word))
+    }
+
+    fn pending(self, config: &ConfigBytes) -> u32 {
+        self.layout.pending().map_or(0, |offset| config.load(self.at + offset, AccessWidth::Word))
+    }
+
+    fn set_pending(self, config: &mut ConfigBytes, pending: u32) {
+        if let Some(offset) = self.layout.pending() {
+            config.store(self.at + offset, AccessWidth::Word, pending);
+        }
+    }
+}
+
+/// An MSI-X capability, its table and its pending bits.
+pub(super) struct MsixCapability {
+    at: u16,
+    table: Vec<[u32; 4]>,
+    pending: Vec<u64>,
+}
+
+impl MsixCapability {
+    pub(super) fn add(config: &mut ConfigBytes, vectors: u16, table: msix::Place, pba: msix::Place) -> Self {
+        let at = config.add_capability(msix::CAPABILITY_ID, msix::LENGTH);
+        let control = msix::Control::new().with_table_size_minus_one(vectors.saturating_sub(1));
+        config.store(at + msix::CONTROL, AccessWidth::Half, u32::from(u16::from(control)));
+        let writable = msix::Control::new().with_enable(true).with_function_mask(true);
+        config.allow(at + msix::CONTROL, AccessWidth::Half, u32::from(u16::from(writable)));
+        config.store(at + msix::TABLE, AccessWidth::Word, table.into());
+        config.store(at + msix::PBA, AccessWidth::Word, pba.into());
+        let entry = [0, 0, 0, msix::VectorControl::new().with_masked(true).into()];
+        let table = vec![entry; usize::from(vectors)];
+        Self { at, table, pending: vec![0; usize::from(vectors).div_ceil(64)] }
+    }
+
+    /// The function wants to send vector `index`.
+    pub(super) fn fire(&mut self, config: &ConfigBytes, index: u16) -> Outcome {
+        let control = self.control(config);
+        let Some(entry) = self.table.get(usize::from(index)) else { return Outcome::Off };
+        if !control.enable() {
+            return Outcome::Off;
+        }
+        if control.function_mask() || masked(entry) {
+            if let Some(word) = self.pending.get_mut(usize::from(index) / 64) {
+                *word |= 1 << (index % 64);
+            }
+            return Outcome::Held;
+        }
+        Outcome::Send(message(entry))
+    }
+
+    /// What goes out now that software wrote to the capability or the table.
+    pub(super) fn release(&mut self, config: &ConfigBytes) -> Vec<MsiMessage> {
+        let control = self.control(config);
+        if !control.enable() || control.function_mask() || self.pending.iter().all(|word| *word == 0) {
+            return Vec::new();
+        }
+        let mut ready = Vec::new();
+        for (index, entry) in self.table.iter().enumerate().filter(|(_, entry)| !masked(entry)) {
+            let (word, bit) = (&mut self.pending[index / 64], 1 << (index % 64));
+            if *word & bit != 0 {
+                *word &= !bit;
+                ready.push(message(entry));
+            }
+        }
+        ready
+    }
+
+    /// Software's write to the table, an aligned word.
+    pub(super) fn write_table(&mut self, offset: u64, value: u32) {
+        if let Some(word) = self.word(offset) {
+            // Address bits 1:0 and Vector Control's reserved bits read as zero.
+            *word = match offset % msix::ENTRY_SIZE {
+                msix::ENTRY_ADDRESS_LOW => value & !3,
+                msix::ENTRY_CONTROL => value & 1,
+                _ => value,
+            };
+        }
+    }
+
+    /// Software's read of the table, an aligned word.
+    pub(super) fn read_table(&mut self, offset: u64) -> u32 {
+        self.word(offset).map_or(0, |word| *word)
+    }
+
+    /// Software's read of the pending bits, an aligned word.
+    pub(super) fn read_pending(&self, offset: u64) -> u32 {
+        let word = usize::try_from(offset / 8).ok().and_then(|word| self.pending.get(word)).copied();
+        let halves = word.unwrap_or(0).to_le_bytes();
+        let half = if offset.is_multiple_of(8) { halves.first_chunk() } else { halves.last_chunk() };
+        half.map_or(0, |half: &[u8; 4]| u32::from_le_bytes(*half))
+    }
+
+    /// Bytes of the table.
+    pub(super) fn table_bytes(&self) -> u64 {
+        u64::try_from(self.table.len()).unwrap_or(0) * msix::ENTRY_SIZE
+    }
+
+    fn word(&mut self, offset: u64) -> Option<&mut u32> {
+        let entry = self.table.get_mut(usize::try_from(offset / msix::ENTRY_SIZE).ok()?)?;
+        entry.get_mut(usize::try_from(offset % msix::ENTRY_SIZE / 4).ok()?)
+    }
+
+    fn control(&self, config: &ConfigBytes) -> msix::Control {
+        msix::Control::from(config.load16(self.at + msix::CONTROL))
+    }
+}
+
+fn masked(entry: &[u32; 4]) -> bool {
+    msix::VectorControl::from(entry[3]).masked()
+}
+
+fn message(entry: &[u32; 4]) -> MsiMessage {
+    MsiMessage { address: u64::from(entry[1]) << 32 | u64::from(entry[0]), data: entry[2] }
+}

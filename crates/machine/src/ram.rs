@@ -1,0 +1,337 @@
+//! Guest RAM: sparse, touched by the drivers' threads and by the model's.
+//!
+//! Where a controller does not look into the CPUs' caches, a CPU's store goes to a cached copy of the word and stays
+//! there until it is cleaned: a table write that the driver forgot to clean is never seen by the model. Lines are as
+//! short as the architecture allows (a word of 8 bytes here): what the neighbours of a long line would clean by luck
+//! stays hidden.
+
+mod allocator;
+mod page;
+
+use crate::lock::lock;
+use allocator::Allocator;
+use gic_firmware::Region;
+use page::Page;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Mutex, OnceLock};
+use vgic::{GuestMemory, MemoryFault};
+
+/// Bytes of a page.
+const PAGE: u64 = 0x1_0000;
+/// Pages of a chunk: 64 MiB.
+const PAGES: u64 = 1024;
+const CHUNK: u64 = PAGE * PAGES;
+
+/// What released table memory is filled with: a controller that still reads it finds nonsense.
+const POISON: u64 = 0xdead_beef_dead_beef;
+
+/// Which masters look into the CPUs' caches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caches {
+    /// All: a store is visible at once.
+    Snooped,
+    /// None: a store is visible once it is cleaned.
+    Hidden,
+    /// Some: a store is visible after a clean, or after a barrier for those who say that they snoop.
+    SnoopedBySome,
+}
+
+/// How a range is made visible.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Publication {
+    /// A barrier: enough for masters that snoop.
+    Barrier,
+    /// Cleaned to the point of coherency.
+    Clean,
+}
+
+/// RAM in several regions.
+pub struct Ram {
+    banks: Box<[Bank]>,
+    caches: Caches,
+    allocator: Mutex<Allocator>,
+}
+
+struct Bank {
+    region: Region,
+    chunks: Box<[OnceLock<Box<Chunk>>]>,
+}
+
+type Chunk = [OnceLock<Box<Page>>];
+
+/// A word of RAM: the page that holds it, and its place there.
+struct Place<'a> {
+    page: &'a Page,
+    word: usize,
+}
+
+impl Ram {
+    /// RAM in `regions`, all zero. Regions do not overlap; parts that do not fill a page at a region's ends are lost.
+    pub fn new(regions: &[Region], caches: Caches) -> Self {
+        let banks: Box<[Bank]> = regions.iter().filter_map(|region| Bank::new(*region)).collect();
+        let allocator = Allocator::new(banks.iter().map(|bank| bank.region));
+        Self { banks, caches, allocator: Mutex::new(allocator) }
+    }
+
+    /// The regions.
+    pub fn regions(&self) -> impl Iterator<Item = Region> {
+        self.banks.iter().map(|bank| bank.region)
+    }
+
+    /// Zeroed memory that nobody else has; `None` if there is none. `align` is a power of two.
+    pub fn allocate(&self, bytes: u64, align: u64) -> Option<u64> {
+        let address = lock(&self.allocator).take(bytes, align)?;
+        self.fill(address..address + allocator::rounded(bytes), 0);
+        Some(address)
+    }
+
+    /// Takes memory back that [`allocate`](Self::allocate) gave.
+    pub fn release(&self, address: u64, bytes: u64) {
+        let bytes = allocator::rounded(bytes);
+        self.fill(address..address + bytes, POISON);
+        lock(&self.allocator).give(address, bytes);
+    }
+
+    /// A CPU's store of a byte. Ignored where there is no RAM.
+    pub fn cpu_store8(&self, address: u64, value: u8) {
+        let shift = (address % 8) * 8;
+        let (keep, add) = (!(0xff << shift), u64::from(value) << shift);
+        if let Some(place) = self.place(address) {
+            place.page.cpu_update(place.word, self.caches, |word| word & keep | add);
+        }
+    }
+
+    /// A CPU's store of an aligned word. Ignored where there is no RAM.
+    pub fn cpu_store64(&self, address: u64, value: u64) {
+        if let Some(place) = self.place(address) {
+            place.page.cpu_update(place.word, self.caches, |_| value);
+        }
+    }
+
+    /// A CPU's load of an aligned word; 0 where there is no RAM.
+    pub fn cpu_load64(&self, address: u64) -> u64 {
+        self.existing(address).map_or(0, |place| place.page.cpu_load(place.word))
+    }
+
+    /// A CPU's load of a byte; 0 where there is no RAM.
+    pub fn cpu_load8(&self, address: u64) -> u8 {
+        byte_of(self.cpu_load64(address & !7), address)
+    }
+
+    /// Makes a CPU's stores to `range` visible to other masters, as far as `how` does.
+    pub fn publish(&self, range: Range<u64>, how: Publication) {
+        let reaches = match (self.caches, how) {
+            (Caches::Snooped, _) | (Caches::Hidden, Publication::Barrier) => return,
+            (Caches::Hidden, Publication::Clean) | (Caches::SnoopedBySome, _) => range,
+        };
+        for address in words(reaches) {
+            if let Some(place) = self.existing(address) {
+                place.page.clean(place.word);
+            }
+        }
+    }
+
+    /// A device's load of an aligned word; `None` where there is no RAM.
+    pub fn device_load64(&self, address: u64) -> Option<u64> {
+        match self.existing(address) {
+            Some(place) => Some(place.page.load(place.word)),
+            None => self.bank(address).map(|_| 0),
+        }
+    }
+
+    /// A device's store of an aligned word; false where there is no RAM.
+    pub fn device_store64(&self, address: u64, value: u64) -> bool {
+        self.place(address).map(|place| place.page.store(place.word, value)).is_some()
+    }
+
+    /// Sets words that were ever touched to `value`, for all observers.
+    fn fill(&self, range: Range<u64>, value: u64) {
+        let mut address = range.start;
+        while address < range.end {
+            match self.existing(address) {
+                Some(place) => {
+                    place.page.reset(place.word, value);
+                    address += 8;
+                }
+                None => address = (address / PAGE + 1) * PAGE,
+            }
+        }
+    }
+
+    fn bank(&self, address: u64) -> Option<&Bank> {
+        self.banks.iter().find(|bank| bank.region.contains(address))
+    }
+
+    /// The word that holds `address`, its page made if it is not there; `None` where there is no RAM.
+    fn place(&self, address: u64) -> Option<Place<'_>> {
+        let bank = self.bank(address)?;
+        let offset = address - bank.region.base();
+        let chunk = bank.chunk(offset)?.get_or_init(|| (0..PAGES).map(|_| OnceLock::new()).collect());
+        let page = chunk.get(index(offset % CHUNK / PAGE))?.get_or_init(|| Box::new(Page::new()));
+        Some(Place { page, word: index(offset % PAGE / 8) })
+    }
+
+    /// The same, if the page is there.
+    fn existing(&self, address: u64) -> Option<Place<'_>> {
+        let bank = self.bank(address)?;
+        let offset = address - bank.region.base();
+        let page = bank.chunk(offset)?.get()?.get(index(offset % CHUNK / PAGE))?.get()?;
+        Some(Place { page, word: index(offset % PAGE / 8) })
+    }
+}
+
+impl Bank {
+    fn new(region: Region) -> Option<Self> {
+        let base = region.base().checked_next_multiple_of(PAGE)?;
+        let lost = base - region.base();
+        let size = region.size().checked_sub(lost)? / PAGE * PAGE;
+        if size == 0 {
+            return None;
+        }
+        let region = Region::new(base, size)?;
+        Some(Self { region, chunks: (0..size.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect() })
+    }
+
+    fn chunk(&self, offset: u64) -> Option<&OnceLock<Box<Chunk>>> {
+        self.chunks.get(index(offset / CHUNK))
+    }
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn byte_of(word: u64, address: u64) -> u8 {
+    word.to_le_bytes()[index(address % 8)]
+}
+
+/// The addresses of the words that `range` touches.
+fn words(range: Range<u64>) -> impl Iterator<Item = u64> {
+    let first = range.start & !7;
+    (first..range.end).step_by(8)
+}
+
+impl GuestMemory for Ram {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let fault = MemoryFault { address };
+        for (byte, at) in bytes.iter_mut().zip(address..) {
+            *byte = byte_of(self.device_load64(at & !7).ok_or(fault)?, at);
+        }
+        Ok(())
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        let fault = MemoryFault { address };
+        for (byte, at) in bytes.iter().zip(address..) {
+            let shift = (at % 8) * 8;
+            let place = self.place(at).ok_or(fault)?;
+            place.page.update(place.word, |word| word & !(0xff << shift) | u64::from(*byte) << shift);
+        }
+        Ok(())
+    }
+
+    fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
+        if !address.is_multiple_of(8) {
+            let mut bytes = [0; 8];
+            self.read(address, &mut bytes)?;
+            return Ok(u64::from_le_bytes(bytes));
+        }
+        self.device_load64(address).ok_or(MemoryFault { address })
+    }
+
+    fn write_u64(&self, address: u64, word: u64) -> Result<(), MemoryFault> {
+        if !address.is_multiple_of(8) {
+            return self.write(address, &word.to_le_bytes());
+        }
+        if self.device_store64(address, word) { Ok(()) } else { Err(MemoryFault { address }) }
+    }
+}
+
+impl fmt::Debug for Ram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let regions: Vec<_> = self.regions().collect();
+        f.debug_struct("Ram").field("regions", &regions).field("caches", &self.caches).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ram(caches: Caches) -> Ram {
+        Ram::new(&[Region::new(0x8000_0000, 0x10_0000).unwrap()], caches)
+    }
+
+    #[test]
+    fn a_store_that_was_not_cleaned_is_hidden_from_the_model() {
+        let ram = ram(Caches::Hidden);
+        ram.cpu_store64(0x8000_0000, 7);
+        ram.publish(0x8000_0000..0x8000_0008, Publication::Barrier);
+        assert_eq!(ram.read_u64(0x8000_0000), Ok(0));
+        assert_eq!(ram.cpu_load64(0x8000_0000), 7);
+    }
+
+    #[test]
+    fn cleaning_publishes_the_words_of_the_range_and_no_others() {
+        let ram = ram(Caches::Hidden);
+        for word in 0..4 {
+            ram.cpu_store64(0x8000_0000 + word * 8, 1 + word);
+        }
+        ram.publish(0x8000_000a..0x8000_0012, Publication::Clean);
+        let seen: Vec<_> = (0..4).map(|word| ram.read_u64(0x8000_0000 + word * 8).unwrap()).collect();
+        assert_eq!(seen, [0, 2, 3, 0]);
+    }
+
+    #[test]
+    fn a_byte_store_keeps_what_the_model_wrote_beside_it() {
+        let ram = ram(Caches::Hidden);
+        ram.write_u64(0x8000_0000, 0x1122_3344_5566_7788).unwrap();
+        ram.cpu_store8(0x8000_0001, 0xaa);
+        ram.publish(0x8000_0001..0x8000_0002, Publication::Clean);
+        assert_eq!(ram.read_u64(0x8000_0000), Ok(0x1122_3344_5566_aa88));
+    }
+
+    #[test]
+    fn what_the_model_writes_is_seen_where_the_cpu_holds_no_dirty_copy() {
+        let ram = ram(Caches::Hidden);
+        ram.cpu_store8(0x8000_0000, 1);
+        ram.write(0x8000_0008, &[5]).unwrap();
+        assert_eq!(ram.cpu_load8(0x8000_0008), 5);
+    }
+
+    #[test]
+    fn snooping_masters_see_a_store_at_once() {
+        let ram = ram(Caches::Snooped);
+        ram.cpu_store8(0x8000_0003, 9);
+        let mut bytes = [0; 4];
+        ram.read(0x8000_0000, &mut bytes).unwrap();
+        assert_eq!(bytes, [0, 0, 0, 9]);
+    }
+
+    #[test]
+    fn memory_that_was_released_comes_back_zeroed() {
+        let ram = ram(Caches::Hidden);
+        let first = ram.allocate(0x100, 0x100).unwrap();
+        ram.cpu_store64(first, 3);
+        ram.publish(first..first + 8, Publication::Clean);
+        ram.release(first, 0x100);
+        assert_eq!(ram.read_u64(first), Ok(POISON));
+        assert_eq!(ram.allocate(0x100, 0x100), Some(first));
+        assert_eq!((ram.read_u64(first), ram.cpu_load64(first)), (Ok(0), 0));
+    }
+
+    #[test]
+    fn outside_of_the_regions_the_model_faults() {
+        let ram = ram(Caches::Snooped);
+        assert_eq!(ram.read_u64(0x7fff_fff8), Err(MemoryFault { address: 0x7fff_fff8 }));
+        assert_eq!(ram.write(0x800f_ffff, &[1, 2]), Err(MemoryFault { address: 0x800f_ffff }));
+    }
+
+    #[test]
+    fn a_region_loses_the_parts_that_fill_no_page() {
+        let ram = Ram::new(&[Region::new(0x1_0001, 0x2_fffe).unwrap()], Caches::Snooped);
+        let regions: Vec<_> = ram.regions().collect();
+        assert_eq!(regions, [Region::new(0x2_0000, 0x1_0000).unwrap()]);
+    }
+}

@@ -1,0 +1,71 @@
+//! A page of RAM and the CPUs' cached copy of it.
+
+use crate::lock::lock;
+use crate::ram::Caches;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Words of a page.
+const WORDS: usize = 8192;
+
+/// 64 KiB.
+pub(super) struct Page {
+    /// What is in memory.
+    words: Box<[AtomicU64]>,
+    /// Words that a CPU wrote and nobody cleaned yet.
+    dirty: Mutex<BTreeMap<usize, u64>>,
+}
+
+impl Page {
+    pub(super) fn new() -> Self {
+        Self { words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(), dirty: Mutex::default() }
+    }
+
+    pub(super) fn load(&self, word: usize) -> u64 {
+        self.words.get(word).map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    pub(super) fn store(&self, word: usize, value: u64) {
+        if let Some(word) = self.words.get(word) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    /// Changes a word in memory.
+    pub(super) fn update(&self, word: usize, change: impl Fn(u64) -> u64) {
+        if let Some(word) = self.words.get(word) {
+            word.update(Ordering::AcqRel, Ordering::Acquire, change);
+        }
+    }
+
+    /// Changes a word as CPUs see it.
+    pub(super) fn cpu_update(&self, word: usize, caches: Caches, change: impl Fn(u64) -> u64) {
+        if caches == Caches::Snooped {
+            self.update(word, change);
+            return;
+        }
+        let mut dirty = lock(&self.dirty);
+        let seen = dirty.get(&word).copied().unwrap_or_else(|| self.load(word));
+        dirty.insert(word, change(seen));
+    }
+
+    /// A word as CPUs see it.
+    pub(super) fn cpu_load(&self, word: usize) -> u64 {
+        lock(&self.dirty).get(&word).copied().unwrap_or_else(|| self.load(word))
+    }
+
+    /// Writes a CPU's copy back.
+    pub(super) fn clean(&self, word: usize) {
+        let mut dirty = lock(&self.dirty);
+        if let Some(value) = dirty.remove(&word) {
+            self.store(word, value);
+        }
+    }
+
+    /// Sets a word for all observers.
+    pub(super) fn reset(&self, word: usize, value: u64) {
+        lock(&self.dirty).remove(&word);
+        self.store(word, value);
+    }
+}
