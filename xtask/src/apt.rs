@@ -102,6 +102,7 @@ Dir::Etc::sourceparts "-";
 APT::Architectures {{ "{}"; "arm64"; }};
 APT::Sandbox::User "root";
 Acquire::Languages "none";
+APT::Update::Error-Mode "any";
 Acquire::Retries "2";
 Debug::NoLocking "1";
 #clear APT::Update::Post-Invoke;

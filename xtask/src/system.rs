@@ -25,6 +25,7 @@ pub(crate) fn need_cxx(root: &Path) -> Result<()> {
 fn install(root: &Path, package: &str) -> Result<()> {
     ensure!(process::exists("apt-get"), "no apt-get on this machine");
     let is_root = process::capture(process::command("id", root).arg("-u"))?.trim() == "0";
+    ensure!(is_root || process::exists("sudo"), "this user is not root and there is no sudo");
     let run = |arguments: &[&str]| {
         let mut command = process::command(if is_root { "apt-get" } else { "sudo" }, root);
         let sudo: &[&str] = if is_root { &[] } else { &["-n", "apt-get"] };
