@@ -1,6 +1,7 @@
 //! Where a fact was read.
 
 use alloc::borrow::ToOwned;
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
@@ -128,6 +129,12 @@ impl From<Arc<str>> for NodeId {
 impl From<&str> for NodeId {
     fn from(path: &str) -> Self {
         Self::new(path)
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(path: String) -> Self {
+        Self(path.into())
     }
 }
 

@@ -21,10 +21,13 @@ use properties::{
 
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
 ///
-/// What is written reads back equal, apart from findings, if the identifiers are node paths, controllers stand
-/// in the order of the tree, and disabled nodes are not above enabled ones. Origins are not written: every fact
-/// lands in the node that its identifier names. GICv4 is written as GICv3 (devicetree does not tell), and
-/// an IOMMU's presence as an empty `iommu-map`.
+/// What is written reads back equal, apart from findings, if every identifier is a node path, the lists are in
+/// the order in which the nodes are met here (CPUs, GIC, controllers, hosts, devices, each below its ancestors),
+/// and nothing enabled lies below something disabled. Another order changes the order of the lists and the
+/// indices with it, nothing else.
+///
+/// Origins are not written: every fact lands in the node that its identifier names. GICv4 is written as GICv3
+/// (devicetree does not tell), and an IOMMU's presence as an empty `iommu-map`.
 ///
 /// # Errors
 ///
