@@ -5,11 +5,32 @@
 
 extern crate alloc;
 
+mod block_allocator;
+pub mod cpu_interface;
+pub mod distributor;
+pub mod errata;
+mod error;
+mod frame;
+pub mod gic;
+mod interrupt;
 pub mod lock;
+pub mod lpi;
 mod mmio;
 mod platform;
+pub mod redistributor;
+mod saved;
 
+pub use block_allocator::{Alignment, BlockAllocator, BlockError};
+pub use cpu_interface::CpuInterface;
+pub use distributor::{Distributor, Route, SecurityView};
+pub use error::{Block, GicError};
+pub use gic::{Gic, GicConfig, RedistributorInfo};
+pub use interrupt::{Group, Interrupt};
+pub use lock::IrqLock;
+pub use lpi::{LpiError, LpiRange, Lpis};
 pub use mmio::{Mmio, MmioExt, Width};
 pub use platform::{
     Coherence, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, TimedOut, Wait, wait_until,
 };
+pub use redistributor::{Redistributor, RedistributorRegion, TableAccess};
+pub use saved::{InterruptBlock, PrivateState, SharedBlock};

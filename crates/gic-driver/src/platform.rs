@@ -149,3 +149,13 @@ pub trait SystemRegisters {
         self.write_raw(register.encoding(), value.into());
     }
 }
+
+impl<S: SystemRegisters + ?Sized> SystemRegisters for &S {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        (**self).read_raw(register)
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        (**self).write_raw(register, value);
+    }
+}

@@ -1,0 +1,225 @@
+//! Aligned blocks of consecutive numbers: LPIs, the SPIs of message frames, whatever an endpoint's message counts up.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+
+/// To what a block's first number is aligned: a power of two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Alignment(u32);
+
+impl Alignment {
+    /// Any number will do.
+    pub const ONE: Self = Self(1);
+
+    /// A multiple of `to`; `None` if that is no power of two.
+    pub const fn to(to: u32) -> Option<Self> {
+        if to.is_power_of_two() { Some(Self(to)) } else { None }
+    }
+
+    /// What a group of `count` needs whose members differ in the low bits alone (MultiMSI): the next power of two.
+    /// `None` above 2^31.
+    pub const fn of_group(count: NonZeroU32) -> Option<Self> {
+        match count.get().checked_next_power_of_two() {
+            Some(to) => Some(Self(to)),
+            None => None,
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// Why a block was not handed out or taken back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BlockError {
+    /// No run of free numbers is long enough at that alignment.
+    #[error("no {count} consecutive numbers aligned to {align} are free")]
+    Exhausted {
+        /// How many were asked for.
+        count: u32,
+        /// Their alignment.
+        align: u32,
+    },
+    /// The caller gives back, or takes, numbers that this allocator does not have.
+    #[error("{count} numbers from {first} on are beyond this allocator")]
+    OutOfRange {
+        /// The first.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
+    /// The caller gives back a number that is free.
+    #[error("number {0} is not allocated")]
+    NotAllocated(u32),
+    /// The caller takes a number that is not free.
+    #[error("number {0} is already allocated")]
+    AlreadyAllocated(u32),
+}
+
+/// Hands out aligned blocks of the numbers `first..first + count`, lowest first. All memory is taken when it is made:
+/// [`allocate`](Self::allocate) and [`free`](Self::free) may run with interrupts masked.
+#[derive(Debug)]
+pub struct BlockAllocator {
+    first: u32,
+    count: u32,
+    /// One bit for each number, set while it is handed out.
+    used: Vec<u64>,
+    /// No number below this place is free.
+    search_from: u32,
+    free: u32,
+}
+
+impl BlockAllocator {
+    /// An allocator of `count` numbers from `first` on, all free. Numbers beyond `u32::MAX` are left out.
+    pub fn new(first: u32, count: u32) -> Self {
+        let count = count.min(u32::MAX - first);
+        let words = usize::try_from(count.div_ceil(64)).unwrap_or(0);
+        Self { first, count, used: vec![0; words], search_from: 0, free: count }
+    }
+
+    /// Hands out `count` consecutive numbers whose first is aligned (as a number, not counted from the range's
+    /// beginning), and returns that.
+    ///
+    /// # Errors
+    /// [`BlockError::Exhausted`].
+    pub fn allocate(&mut self, count: NonZeroU32, align: Alignment) -> Result<u32, BlockError> {
+        let count = count.get();
+        let exhausted = BlockError::Exhausted { count, align: align.get() };
+        let mut place = self.search_from;
+        loop {
+            place = self.next_free(place).and_then(|free| self.align(free, align)).ok_or(exhausted)?;
+            let end = place.checked_add(count).filter(|end| *end <= self.count).ok_or(exhausted)?;
+            match self.last_used(place, end) {
+                Some(used) => place = used + 1,
+                None => break,
+            }
+        }
+        self.mark(place, count, Use::Taken);
+        Ok(self.first + place)
+    }
+
+    /// Takes `count` certain numbers from `first` on.
+    ///
+    /// # Errors
+    /// [`BlockError::OutOfRange`], [`BlockError::AlreadyAllocated`]: nothing is taken then.
+    pub fn take(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
+        let place = self.place(first, count.get())?;
+        if let Some(used) = self.last_used(place, place + count.get()) {
+            return Err(BlockError::AlreadyAllocated(self.first + used));
+        }
+        self.mark(place, count.get(), Use::Taken);
+        Ok(())
+    }
+
+    /// Takes numbers back: a whole block or a part of one.
+    ///
+    /// # Errors
+    /// [`BlockError::OutOfRange`], [`BlockError::NotAllocated`]: nothing is freed then.
+    pub fn free(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
+        let place = self.place(first, count.get())?;
+        let end = place + count.get();
+        if let Some(free) = self.next_free(place).filter(|free| *free < end) {
+            return Err(BlockError::NotAllocated(self.first + free));
+        }
+        self.mark(place, count.get(), Use::Free);
+        Ok(())
+    }
+
+    /// Is this number handed out?
+    pub fn is_allocated(&self, number: u32) -> bool {
+        self.place(number, 1).is_ok_and(|place| self.last_used(place, place + 1).is_some())
+    }
+
+    /// How many numbers are free.
+    pub fn available(&self) -> u32 {
+        self.free
+    }
+
+    /// How many numbers there are.
+    pub fn capacity(&self) -> u32 {
+        self.count
+    }
+
+    fn place(&self, first: u32, count: u32) -> Result<u32, BlockError> {
+        let out = BlockError::OutOfRange { first, count };
+        let place = first.checked_sub(self.first).ok_or(out)?;
+        place.checked_add(count).filter(|end| *end <= self.count).map(|_| place).ok_or(out)
+    }
+
+    /// The first place from `place` on whose number is aligned.
+    fn align(&self, place: u32, align: Alignment) -> Option<u32> {
+        let number = self.first.checked_add(place)?.checked_next_multiple_of(align.get())?;
+        Some(number - self.first)
+    }
+
+    /// The first free place from `from` on.
+    fn next_free(&self, from: u32) -> Option<u32> {
+        let (first_word, bit) = split(from);
+        for (word, used) in self.used.iter().enumerate().skip(first_word) {
+            let below = if word == first_word { !(u64::MAX << bit) } else { 0 };
+            let free = !(used | below);
+            if free != 0 {
+                return Some(join(word, free.trailing_zeros())).filter(|place| *place < self.count);
+            }
+        }
+        None
+    }
+
+    /// The last used place in `from..end`, which lies within the range.
+    fn last_used(&self, from: u32, end: u32) -> Option<u32> {
+        let mut place = end;
+        while place > from {
+            let (word, bit) = split(place - 1);
+            let used = self.used.get(word).copied().unwrap_or(0) & (u64::MAX >> (63 - bit));
+            if used != 0 {
+                return Some(join(word, used.ilog2())).filter(|last| *last >= from);
+            }
+            place = join(word, 0);
+        }
+        None
+    }
+
+    fn mark(&mut self, place: u32, count: u32, new: Use) {
+        for bit in place..place + count {
+            let (word, bit) = split(bit);
+            if let Some(word) = self.used.get_mut(word) {
+                match new {
+                    Use::Taken => *word |= 1 << bit,
+                    Use::Free => *word &= !(1 << bit),
+                }
+            }
+        }
+        match new {
+            Use::Taken => {
+                self.free -= count;
+                if place == self.search_from {
+                    self.search_from = place + count;
+                }
+            }
+            Use::Free => {
+                self.free += count;
+                self.search_from = self.search_from.min(place);
+            }
+        }
+    }
+}
+
+/// What becomes of numbers.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    Taken,
+    Free,
+}
+
+/// The word and the bit in it.
+fn split(place: u32) -> (usize, u32) {
+    ((place / 64) as usize, place % 64)
+}
+
+/// The place of a bit in a word. Words are counted up from places, so it fits.
+fn join(word: usize, bit: u32) -> u32 {
+    u32::try_from(word).unwrap_or(u32::MAX / 64) * 64 + bit
+}

@@ -1,0 +1,284 @@
+//! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking them by priority, and
+//! sending SGIs. Without a heap; each CPU uses its own.
+
+mod sgi;
+
+pub use sgi::SgiId;
+
+use crate::{GicError, SystemRegisters};
+use core::fmt;
+use core::marker::PhantomData;
+use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue};
+use gic_arch::{IntId, IntIdClass, Priority, gicd};
+
+/// How ending an interrupt works (`ICC_CTLR_EL1.EOImode`), as a type.
+pub trait EoiMode: private::Sealed + fmt::Debug {
+    /// What remains to be done after [`CpuInterface::end`].
+    type Ended;
+    /// The register's field.
+    #[doc(hidden)]
+    const SPLIT: bool;
+    #[doc(hidden)]
+    fn ended(intid: IntId) -> Self::Ended;
+}
+
+mod private {
+    /// Closes [`super::EoiMode`].
+    pub trait Sealed {}
+}
+
+/// Ending an interrupt drops the running priority and deactivates it.
+#[derive(Debug)]
+pub enum Combined {}
+
+/// Ending an interrupt drops the running priority alone: others of the same priority come through while it remains
+/// active, until [`CpuInterface::deactivate`], or until a guest that it was given to deactivates it.
+#[derive(Debug)]
+pub enum Split {}
+
+impl private::Sealed for Combined {}
+impl private::Sealed for Split {}
+
+impl EoiMode for Combined {
+    type Ended = ();
+    const SPLIT: bool = false;
+    fn ended(_: IntId) -> Self::Ended {}
+}
+
+impl EoiMode for Split {
+    type Ended = Active;
+    const SPLIT: bool = true;
+    fn ended(intid: IntId) -> Self::Ended {
+        Active(intid)
+    }
+}
+
+/// An interrupt that this CPU acknowledged and has not ended. Ended in reverse order of acknowledgement, on the same CPU.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "the running priority stays raised until the interrupt is ended"]
+pub struct Acknowledged(IntId);
+
+impl Acknowledged {
+    /// Which interrupt.
+    pub const fn intid(&self) -> IntId {
+        self.0
+    }
+
+    const fn into_intid(self) -> IntId {
+        self.0
+    }
+}
+
+/// An interrupt that was ended and not deactivated.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "the interrupt is not delivered again until it is deactivated"]
+pub struct Active(IntId);
+
+impl Active {
+    /// Which interrupt.
+    pub const fn intid(&self) -> IntId {
+        self.0
+    }
+
+    /// Leaves the deactivation to somebody else: a guest, or code that only knows the number.
+    pub const fn hand_over(self) -> IntId {
+        self.0
+    }
+
+    /// Takes it back from somebody who got it by [`hand_over`](Self::hand_over).
+    pub const fn taken_back(intid: IntId) -> Self {
+        Self(intid)
+    }
+}
+
+/// What a CPU interface is set to when it is enabled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CpuInterfaceConfig {
+    /// Only interrupts more urgent than this are signalled.
+    pub mask: Priority,
+    /// Where priorities split into group priority and subpriority: interrupts preempt others of a less urgent group
+    /// priority (`ICC_BPR1_EL1`, 0 to 7). The smallest value that the implementation has is taken for smaller
+    /// ones; 0 preempts at every priority.
+    pub binary_point: u8,
+}
+
+impl Default for CpuInterfaceConfig {
+    /// Everything but the least urgent level is signalled; preemption at every priority.
+    fn default() -> Self {
+        Self { mask: Priority::new(0xf0), binary_point: 0 }
+    }
+}
+
+/// A priority mask that was replaced. Put back by [`CpuInterface::restore_mask`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "the mask stays raised until it is restored"]
+pub struct SavedMask(Priority);
+
+/// How priorities at this CPU's mask relate to those that the same software writes into the distributor, the
+/// redistributors and LPI configurations.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PriorityScale {
+    /// They are the same.
+    Same,
+    /// The mask is not shifted, though the distributor's view is Non-secure: EL3 lets this software use Group 0
+    /// (`SCR_EL3.FIQ` = 0).
+    Unshifted,
+}
+
+impl PriorityScale {
+    /// The mask value that stands for a priority of the distributor.
+    pub const fn mask_for(self, priority: Priority) -> Priority {
+        match self {
+            Self::Same => priority,
+            Self::Unshifted => Priority::from_non_secure_view(priority.get()),
+        }
+    }
+}
+
+/// The CPU interface of the CPU that uses it. A cheap handle: make one wherever `S` is at hand. May be used in any
+/// context on its CPU, and does not migrate.
+///
+/// Works with Group 1, whose interrupts a kernel gets as IRQs.
+#[derive(Debug)]
+pub struct CpuInterface<S, E = Combined> {
+    registers: S,
+    reach: sgi::Reach,
+    mode: PhantomData<E>,
+}
+
+impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
+    /// Turns the CPU interface on: its system registers, the priority mask, the binary point, the way interrupts
+    /// are ended, and Group 1. Its redistributor is awake.
+    ///
+    /// # Errors
+    /// [`GicError::NoSystemRegisters`].
+    pub fn enable(registers: S, config: CpuInterfaceConfig) -> Result<Self, GicError> {
+        let sre = registers.read(icc::SRE);
+        if !sre.sre() {
+            registers.write(icc::SRE, sre.with_sre(true));
+            if !registers.read(icc::SRE).sre() {
+                return Err(GicError::NoSystemRegisters);
+            }
+        }
+        registers.write(icc::PMR, u64::from(config.mask.get()));
+        registers.write(icc::BPR1, u64::from(config.binary_point.min(7)));
+        let control = registers.read(icc::CTLR).with_cbpr(false).with_eoi_mode(E::SPLIT);
+        registers.write(icc::CTLR, control);
+        registers.write(icc::IGRPEN1, Igrpen::new().with_enable(true));
+        Ok(Self::new(registers))
+    }
+
+    /// A handle to a CPU interface that was enabled with the same way of ending interrupts.
+    pub fn new(registers: S) -> Self {
+        let reach = sgi::Reach::of(registers.read(icc::CTLR));
+        Self { registers, reach, mode: PhantomData }
+    }
+
+    /// Limits SGIs to what this distributor forwards, too.
+    pub fn limited_by(self, distributor: gicd::Typer) -> Self {
+        Self { reach: self.reach.limited_by(distributor), ..self }
+    }
+
+    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be signalled (any
+    /// more).
+    pub fn acknowledge(&self) -> Option<Acknowledged> {
+        let intid = self.registers.read(icc::IAR1).intid();
+        (intid.class() != IntIdClass::Special).then_some(Acknowledged(intid))
+    }
+
+    /// Ends an interrupt: drops the running priority, and as [`Combined`] deactivates it.
+    pub fn end(&self, interrupt: Acknowledged) -> E::Ended {
+        let intid = interrupt.into_intid();
+        self.registers.write(icc::EOIR1, IntIdValue::of(intid));
+        E::ended(intid)
+    }
+
+    /// Turns the CPU interface off: no interrupts are signalled. Before the redistributor is put to sleep.
+    pub fn disable(&self) {
+        self.registers.write(icc::IGRPEN1, Igrpen::new().with_enable(false));
+    }
+
+    /// Sets the priority mask: only interrupts more urgent than it are signalled.
+    pub fn set_mask(&self, mask: Priority) {
+        self.registers.write(icc::PMR, u64::from(mask.get()));
+    }
+
+    /// Masks interrupts by priority: afterwards only those more urgent than `threshold` are signalled, or fewer if
+    /// the mask was stricter. In place of the CPU's own interrupt mask (pseudo-NMI): interrupts of a more urgent
+    /// priority come through everywhere. Nests; undone by [`restore_mask`](Self::restore_mask).
+    ///
+    /// The CPU's own mask is off meanwhile. `threshold` lies between the priority of ordinary interrupts (which it
+    /// masks: not more urgent than it) and that of the urgent ones, in [the mask's scale](Self::priority_scale).
+    pub fn mask_below(&self, threshold: Priority) -> SavedMask {
+        let old = self.mask();
+        if threshold.is_more_urgent_than(old) {
+            self.set_mask(threshold);
+        }
+        SavedMask(old)
+    }
+
+    /// Undoes a [`mask_below`](Self::mask_below).
+    pub fn restore_mask(&self, saved: SavedMask) {
+        self.set_mask(saved.0);
+    }
+
+    /// The priority mask.
+    pub fn mask(&self) -> Priority {
+        priority(self.registers.read(icc::PMR))
+    }
+
+    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without one.
+    pub fn running_priority(&self) -> Priority {
+        priority(self.registers.read(icc::RPR))
+    }
+
+    /// The most urgent pending interrupt, without taking it.
+    pub fn highest_pending(&self) -> Option<IntId> {
+        let intid = self.registers.read(icc::HPPIR1).intid();
+        (intid.class() != IntIdClass::Special).then_some(intid)
+    }
+
+    /// The binary point (`ICC_BPR1_EL1`).
+    pub fn binary_point(&self) -> u8 {
+        self.registers.read(icc::BPR1).to_le_bytes()[0] & 7
+    }
+
+    /// Priority bits of the implementation: 4 to 8. A Non-secure view shows one less.
+    pub fn priority_bits(&self) -> u32 {
+        u32::from(self.registers.read(icc::CTLR).pri_bits_minus_one()) + 1
+    }
+
+    /// The control register, which tells what is implemented.
+    pub fn control(&self) -> Ctlr {
+        self.registers.read(icc::CTLR)
+    }
+
+    /// Finds how the mask's priorities relate to a Non-secure distributor's: writes the lowest implemented bit into
+    /// the mask, which a Non-secure view loses, and restores the mask. With any other view they are the same.
+    /// This CPU's interrupts are masked.
+    pub fn priority_scale(&self, distributor: crate::SecurityView) -> PriorityScale {
+        if distributor != crate::SecurityView::NonSecure {
+            return PriorityScale::Same;
+        }
+        let old = self.mask();
+        let lowest = 1u8.checked_shl(8u32.saturating_sub(self.priority_bits())).unwrap_or(1);
+        self.set_mask(Priority::new(lowest));
+        let kept = self.mask().get() != 0;
+        self.set_mask(old);
+        if kept { PriorityScale::Unshifted } else { PriorityScale::Same }
+    }
+}
+
+impl<S: SystemRegisters> CpuInterface<S, Split> {
+    /// Deactivates an interrupt: it can be delivered again. LPIs have no active state: nothing is done.
+    pub fn deactivate(&self, interrupt: Active) {
+        let intid = interrupt.hand_over();
+        if !intid.is_lpi() {
+            self.registers.write(icc::DIR, IntIdValue::of(intid));
+        }
+    }
+}
+
+fn priority(register: u64) -> Priority {
+    Priority::new(register.to_le_bytes()[0])
+}

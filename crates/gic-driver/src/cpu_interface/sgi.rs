@@ -1,0 +1,110 @@
+//! Software-generated interrupts: IPIs.
+
+use super::{CpuInterface, EoiMode};
+use crate::{GicError, SystemRegisters};
+use gic_arch::icc::{self, Ctlr, Sgi};
+use gic_arch::{Affinity, IntId, gicd};
+
+/// Which SGI: 0 to 15.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SgiId(u8);
+
+impl SgiId {
+    /// The SGI with this number; `None` above 15.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < 16 { Some(Self(number)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The INTID that the receiver acknowledges.
+    pub const fn intid(self) -> IntId {
+        IntId::new(self.0 as u32)
+    }
+}
+
+/// Which PEs an SGI can reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Reach {
+    range_selector: bool,
+    aff3: bool,
+}
+
+impl Reach {
+    pub(super) fn of(control: Ctlr) -> Self {
+        Self { range_selector: control.rss(), aff3: control.a3v() }
+    }
+
+    pub(super) fn limited_by(self, distributor: gicd::Typer) -> Self {
+        Self {
+            range_selector: self.range_selector && distributor.rss(),
+            aff3: self.aff3 && distributor.a3v(),
+        }
+    }
+
+    fn check(self, target: Affinity) -> Result<(), GicError> {
+        let [aff3, _, _, aff0] = target.levels();
+        if aff0 >= 16 && !self.range_selector {
+            return Err(GicError::SgiOutOfReach(target, "Aff0 above 15 needs the range selector (RSS)"));
+        }
+        if aff3 != 0 && !self.aff3 {
+            return Err(GicError::SgiOutOfReach(target, "Aff3 is not supported here (A3V)"));
+        }
+        Ok(())
+    }
+}
+
+/// SGIs go to Group 1 of the sender's security state. What the sender stored before is visible to the receiver.
+impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
+    /// Sends an SGI to one PE, which may be this one.
+    ///
+    /// # Errors
+    /// [`GicError::SgiOutOfReach`].
+    pub fn send(&self, sgi: SgiId, target: Affinity) -> Result<(), GicError> {
+        self.reach.check(target)?;
+        self.registers.write(icc::SGI1R, Sgi::to(sgi.get(), target));
+        Ok(())
+    }
+
+    /// Sends an SGI to several PEs. Neighbours in `targets` that one register write can reach (the same Aff3, Aff2
+    /// and Aff1, and the same sixteen of Aff0) share it: ascending order needs the fewest.
+    ///
+    /// # Errors
+    /// [`GicError::SgiOutOfReach`]: none is sent then.
+    pub fn send_to(
+        &self,
+        sgi: SgiId,
+        targets: impl IntoIterator<Item = Affinity, IntoIter: Clone>,
+    ) -> Result<(), GicError> {
+        let targets = targets.into_iter();
+        for target in targets.clone() {
+            self.reach.check(target)?;
+        }
+        let mut collected: Option<Sgi> = None;
+        for target in targets {
+            let one = Sgi::to(sgi.get(), target);
+            collected = Some(match collected {
+                Some(many) if many.with_target_list(0) == one.with_target_list(0) => {
+                    many.with_target_list(many.target_list() | one.target_list())
+                }
+                Some(many) => {
+                    self.registers.write(icc::SGI1R, many);
+                    one
+                }
+                None => one,
+            });
+        }
+        if let Some(many) = collected {
+            self.registers.write(icc::SGI1R, many);
+        }
+        Ok(())
+    }
+
+    /// Sends an SGI to all PEs but this one.
+    pub fn send_to_others(&self, sgi: SgiId) {
+        self.registers.write(icc::SGI1R, Sgi::new().with_intid(sgi.get()).with_all_but_self(true));
+    }
+}

@@ -1,0 +1,384 @@
+//! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and routes. Without a heap.
+
+use crate::frame::{Fields, Frame};
+use crate::interrupt::Interrupt;
+use crate::saved::{BlockDefaults, SharedBlock};
+use crate::{Block, GicError, Group, Mmio, MmioExt, Platform};
+use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
+use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg};
+
+/// The security states of the system, and which of them this software is in. It decides the layout of `GICD_CTLR`,
+/// what priorities mean, and whether groups can be configured.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SecurityView {
+    /// One security state (`GICD_CTLR.DS` = 1).
+    Single,
+    /// Two security states, seen by Secure software.
+    Secure,
+    /// Two security states, seen by Non-secure software: a kernel over EL3 firmware.
+    NonSecure,
+}
+
+impl SecurityView {
+    /// The group whose interrupts software with this view gets as IRQs.
+    pub const fn own_group(self) -> Group {
+        match self {
+            Self::Single | Self::NonSecure => Group::One,
+            Self::Secure => Group::SecureOne,
+        }
+    }
+}
+
+/// Where a shared interrupt goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Route {
+    /// To one PE.
+    To(Affinity),
+    /// To any PE that takes part; the hardware chooses (1 of N).
+    AnyParticipating,
+}
+
+/// The state into which [`Distributor::init`] brings the shared interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DistributorConfig {
+    /// Priority of every interrupt, as this security view has it.
+    pub priority: Priority,
+    /// Where every interrupt goes: usually the boot CPU.
+    pub route: Affinity,
+}
+
+/// The doorbells of message-based SPIs (IHI 0069 §3.1.2): physical addresses of registers to which a device writes an
+/// INTID.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MessageRegisters {
+    /// Makes an edge-triggered SPI pending, asserts a level-triggered one.
+    pub set: u64,
+    /// Drops the pending state, or deasserts.
+    pub clear: u64,
+}
+
+/// What [`Distributor::save`] keeps beside the caller's blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SavedDistributor {
+    control: Ctlr,
+}
+
+/// The distributor. All operations take `&self`; registers that need read-modify-write are behind a lock inside.
+///
+/// Configuration may run in any context unless it says "task".
+#[derive(Debug)]
+pub struct Distributor<M> {
+    frame: Frame<M>,
+    address: u64,
+    typer: Typer,
+    view: SecurityView,
+}
+
+impl<M: Mmio> Distributor<M> {
+    /// Takes the distributor whose frame, at physical `address`, is mapped as `mmio`. Task; once, by the boot CPU.
+    ///
+    /// The security view is found out, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS` = 1 means one
+    /// state. Otherwise only the Secure layout of `GICD_CTLR` has bits 2, 5 and 7 (`EnableGrp1S`, `ARE_NS`,
+    /// `E1NWF`; the Non-secure one reads them as zero): one of them set means Secure. All zero is what both show
+    /// after reset; then the groups are turned off and bits 4 and 5 written, which both views need set (Non-secure
+    /// ignores bit 5): if bit 5 stays, the view is Secure.
+    ///
+    /// # Errors
+    /// [`GicError::WrongRevision`]; [`GicError::TimedOut`] from the probing writes.
+    pub fn new<P: Platform>(platform: &P, mmio: M, address: u64) -> Result<Self, GicError> {
+        let frame = Frame::probe(mmio, Block::Distributor(address))?;
+        let typer = frame.mmio.read(gicd::TYPER);
+        let view = detect_view(platform, &frame, typer)?;
+        Ok(Self { frame, address, typer, view })
+    }
+
+    /// Brings the distributor and all shared interrupts to a known state: affinity routing; each interrupt
+    /// disabled, inactive, not pending, level-triggered, in the view's own group; then lets that group through.
+    /// Task; once, before the CPU interfaces are enabled. What Secure software keeps is untouched.
+    ///
+    /// # Errors
+    /// [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
+    pub fn init<P: Platform>(&self, platform: &P, config: DistributorConfig) -> Result<(), GicError> {
+        self.enable_affinity_routing(platform)?;
+        let (group, group_modifier) = match self.view.own_group() {
+            Group::SecureOne => (0, u32::MAX),
+            Group::One | Group::Zero => (u32::MAX, 0),
+        };
+        let defaults = BlockDefaults { priority: config.priority.get(), group, group_modifier };
+        for (fields, block) in self.blocks() {
+            self.frame.reset_block(fields, block, defaults);
+        }
+        self.frame.settle(platform)?;
+        for register in self.route_registers() {
+            self.frame.mmio.write(register, Irouter::to(config.route));
+        }
+        self.set_forwarding(platform, Forwarding::On)
+    }
+
+    /// Reads everything that [`restore`](Self::restore) needs. The caller keeps other software from changing it
+    /// meanwhile. Task.
+    ///
+    /// # Errors
+    /// [`GicError::StorageTooSmall`] if `storage` has fewer than [`saved_blocks`](Self::saved_blocks) blocks.
+    pub fn save(&self, storage: &mut [SharedBlock]) -> Result<SavedDistributor, GicError> {
+        self.check_storage(storage.len())?;
+        for ((fields, block), saved) in self.blocks().zip(storage) {
+            saved.interrupts = self.frame.save_block(fields, block);
+            for (route, register) in saved.routes.iter_mut().zip(routes_of(fields, block)) {
+                *route = register.map_or(0, |register| self.frame.mmio.read(register).into());
+            }
+        }
+        Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
+    }
+
+    /// Brings a distributor that lost its state back to what [`save`](Self::save) read. Task; before the CPU
+    /// interfaces are enabled again.
+    ///
+    /// # Errors
+    /// [`GicError::StorageTooSmall`], [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
+    pub fn restore<P: Platform>(
+        &self,
+        platform: &P,
+        saved: &SavedDistributor,
+        storage: &[SharedBlock],
+    ) -> Result<(), GicError> {
+        self.check_storage(storage.len())?;
+        self.enable_affinity_routing(platform)?;
+        for (fields, block) in self.blocks() {
+            self.frame.disable_block(fields, block);
+        }
+        self.frame.settle(platform)?;
+        for ((fields, block), saved) in self.blocks().zip(storage) {
+            for (route, register) in saved.routes.iter().zip(routes_of(fields, block)) {
+                if let Some(register) = register {
+                    self.frame.mmio.write(register, Irouter::from(*route));
+                }
+            }
+            self.frame.restore_block(fields, block, &saved.interrupts);
+        }
+        for ((fields, block), saved) in self.blocks().zip(storage) {
+            self.frame.restore_enables(fields, block, &saved.interrupts);
+        }
+        self.write_control(platform, saved.control)
+    }
+
+    /// An interrupt of this distributor.
+    ///
+    /// # Errors
+    /// [`GicError::NoSuchInterrupt`] if it is no SPI or extended SPI, or not implemented.
+    pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, M>, GicError> {
+        if !self.typer.implements(intid) {
+            return Err(GicError::NoSuchInterrupt { block: self.frame.block, intid });
+        }
+        let fields = match intid.class() {
+            IntIdClass::ExtendedSpi => &Fields::EXTENDED_SPI,
+            _ => &Fields::SPI,
+        };
+        Ok(Interrupt::new(&self.frame, fields, intid))
+    }
+
+    /// Routes an interrupt. One that is pending follows; one that a CPU is about to acknowledge is still delivered
+    /// there.
+    ///
+    /// # Errors
+    /// [`GicError::NoSuchInterrupt`], [`GicError::NoOneOfN`].
+    pub fn set_route(&self, intid: IntId, route: Route) -> Result<(), GicError> {
+        let register = self.route_register(intid)?;
+        let value = match route {
+            Route::To(affinity) => Irouter::to(affinity),
+            Route::AnyParticipating if self.typer.no_1_of_n() => {
+                return Err(GicError::NoOneOfN(self.frame.block));
+            }
+            Route::AnyParticipating => Irouter::new().with_any_participating(true),
+        };
+        self.frame.mmio.write(register, value);
+        Ok(())
+    }
+
+    /// Where an interrupt goes.
+    ///
+    /// # Errors
+    /// [`GicError::NoSuchInterrupt`].
+    pub fn route(&self, intid: IntId) -> Result<Route, GicError> {
+        let value = self.frame.mmio.read(self.route_register(intid)?);
+        Ok(if value.any_participating() { Route::AnyParticipating } else { Route::To(value.affinity()) })
+    }
+
+    /// Stops forwarding the view's own group: the last step before a suspend. Task.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`].
+    pub fn stop<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        self.set_forwarding(platform, Forwarding::Off)
+    }
+
+    /// What it implements.
+    pub fn typer(&self) -> Typer {
+        self.typer
+    }
+
+    /// Who made it, for the [errata](crate::errata).
+    pub fn iidr(&self) -> Iidr {
+        self.frame.mmio.read(gicd::IIDR)
+    }
+
+    /// The security view that was found.
+    pub fn view(&self) -> SecurityView {
+        self.view
+    }
+
+    /// Physical address of the frame.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// The mapped frame.
+    pub fn mmio(&self) -> &M {
+        &self.frame.mmio
+    }
+
+    /// The doorbells of message-based SPIs of this view; `None` if there are none.
+    pub fn message_registers(&self) -> Option<MessageRegisters> {
+        if !self.typer.mbis() {
+            return None;
+        }
+        let (set, clear) = match self.view {
+            SecurityView::Secure => (gicd::SETSPI_SR, gicd::CLRSPI_SR),
+            SecurityView::Single | SecurityView::NonSecure => (gicd::SETSPI_NSR, gicd::CLRSPI_NSR),
+        };
+        let at = |register: Reg<u32, _>| self.address + u64::from(register.offset());
+        Some(MessageRegisters { set: at(set), clear: at(clear) })
+    }
+
+    /// How many blocks [`save`](Self::save) fills: at most 63.
+    pub fn saved_blocks(&self) -> usize {
+        self.blocks().count()
+    }
+
+    /// Priority bits of the implementation as this view has them, found by writing the first SPI's priority, which
+    /// is restored. `None` if there is no SPI, or Secure software keeps it.
+    pub fn priority_bits(&self) -> Option<u32> {
+        let first = self.interrupt(IntId::new(IntId::SPI_BASE)).ok()?;
+        let old = first.priority();
+        first.set_priority(Priority::IDLE);
+        let bits = first.priority().get().count_ones();
+        first.set_priority(old);
+        (bits != 0).then_some(bits)
+    }
+
+    /// The blocks of 32 interrupts that are implemented, by their arrays and number in them.
+    fn blocks(&self) -> impl Iterator<Item = (&'static Fields, u32)> + use<M> {
+        let spis = (1..self.typer.spi_end().div_ceil(32)).map(|block| (&Fields::SPI, block));
+        let extended = (self.typer.extended_spi_end() - IntId::EXTENDED_SPI_BASE) / 32;
+        spis.chain((0..extended).map(|block| (&Fields::EXTENDED_SPI, block)))
+    }
+
+    fn route_registers(&self) -> impl Iterator<Item = Reg<Irouter>> + use<M> {
+        self.blocks().flat_map(|(fields, block)| routes_of(fields, block)).flatten()
+    }
+
+    fn route_register(&self, intid: IntId) -> Result<Reg<Irouter>, GicError> {
+        gicd::irouter(intid)
+            .filter(|_| self.typer.implements(intid))
+            .ok_or(GicError::NoSuchInterrupt { block: self.frame.block, intid })
+    }
+
+    fn check_storage(&self, given: usize) -> Result<(), GicError> {
+        let wanted = self.saved_blocks();
+        if given < wanted {
+            return Err(GicError::StorageTooSmall { block: self.frame.block, wanted, given });
+        }
+        Ok(())
+    }
+
+    /// Turns on affinity routing for the states that this view sees. Changing it while a group is enabled is
+    /// UNPREDICTABLE, so the groups go off before; those of the view's own are always off afterwards.
+    fn enable_affinity_routing<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        let old = self.frame.mmio.read(gicd::CTLR);
+        let wanted = routing_bits(self.view);
+        let missing = old.into_bits() & wanted != wanted;
+        let kept = if missing { all_groups() } else { group_bits(self.view) };
+        let quiet = Ctlr::from(old.into_bits() & !kept);
+        self.write_control(platform, quiet)?;
+        if !missing {
+            return Ok(());
+        }
+        self.write_control(platform, Ctlr::from(quiet.into_bits() | wanted))?;
+        if self.frame.mmio.read(gicd::CTLR).into_bits() & wanted != wanted {
+            return Err(GicError::NoAffinityRouting(self.frame.block));
+        }
+        Ok(())
+    }
+
+    fn set_forwarding<P: Platform>(&self, platform: &P, forwarding: Forwarding) -> Result<(), GicError> {
+        let old = self.frame.mmio.read(gicd::CTLR).into_bits();
+        let bits = group_bits(self.view);
+        let new = match forwarding {
+            Forwarding::On => old | bits,
+            Forwarding::Off => old & !bits,
+        };
+        self.write_control(platform, Ctlr::from(new))
+    }
+
+    fn write_control<P: Platform>(&self, platform: &P, value: Ctlr) -> Result<(), GicError> {
+        self.frame.mmio.write(gicd::CTLR, value.with_rwp(false));
+        self.frame.settle(platform)
+    }
+}
+
+/// Is the view's own group forwarded?
+#[derive(Clone, Copy, Debug)]
+enum Forwarding {
+    On,
+    Off,
+}
+
+/// The enable of the view's own group.
+fn group_bits(view: SecurityView) -> u32 {
+    match view {
+        SecurityView::Single => Ctlr::new().with_enable_grp1(true).into(),
+        SecurityView::Secure => Ctlr::new().with_enable_grp1_s(true).into(),
+        SecurityView::NonSecure => CtlrNs::new().with_enable_grp1a(true).into(),
+    }
+}
+
+/// The enables of all groups, in every view's layout.
+fn all_groups() -> u32 {
+    Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).with_enable_grp1_s(true).into()
+}
+
+/// The affinity routing enables that the view has.
+fn routing_bits(view: SecurityView) -> u32 {
+    match view {
+        SecurityView::Single => Ctlr::new().with_are(true).into(),
+        SecurityView::Secure => Ctlr::new().with_are(true).with_are_ns(true).into(),
+        SecurityView::NonSecure => CtlrNs::new().with_are_ns(true).into(),
+    }
+}
+
+fn detect_view<P: Platform, M: Mmio>(
+    platform: &P,
+    frame: &Frame<M>,
+    typer: Typer,
+) -> Result<SecurityView, GicError> {
+    let control = frame.mmio.read(gicd::CTLR);
+    if !typer.security_extn() || control.ds() {
+        return Ok(SecurityView::Single);
+    }
+    if control.are_ns() || control.enable_grp1_s() || control.e1nwf() {
+        return Ok(SecurityView::Secure);
+    }
+    let quiet = Ctlr::from(control.into_bits() & !all_groups()).with_rwp(false);
+    frame.mmio.write(gicd::CTLR, quiet);
+    frame.settle(platform)?;
+    frame.mmio.write(gicd::CTLR, quiet.with_are(true).with_are_ns(true));
+    frame.settle(platform)?;
+    let secure = frame.mmio.read(gicd::CTLR).are_ns();
+    Ok(if secure { SecurityView::Secure } else { SecurityView::NonSecure })
+}
+
+/// The route registers of a block, `None` where the interrupt does not exist (1020–1023).
+fn routes_of(fields: &Fields, block: u32) -> impl Iterator<Item = Option<Reg<Irouter>>> + use<> {
+    let range: IntIdRange = fields.group.range();
+    (32 * block..32 * block + 32).map(move |index| range.intid_at(index).and_then(gicd::irouter))
+}

@@ -1,0 +1,1 @@
+//! Errata, keyed by `IIDR`.

@@ -1,0 +1,121 @@
+//! What can go wrong, and with which object.
+
+use crate::lpi::LpiError;
+use core::fmt;
+use gic_arch::{Affinity, ArchRevision, IntId};
+use msi_types::Cpu;
+
+/// A part of the GIC, as errors name it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Block {
+    /// The distributor whose frame has this physical address.
+    Distributor(u64),
+    /// The redistributor whose RD_base has this physical address.
+    Redistributor(u64),
+    /// The CPU interface of the CPU that executed this.
+    CpuInterface,
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Distributor(base) => write!(f, "distributor@{base:x}"),
+            Self::Redistributor(base) => write!(f, "redistributor@{base:x}"),
+            Self::CpuInterface => f.write_str("CPU interface"),
+        }
+    }
+}
+
+/// Why the distributor, a redistributor or a CPU interface could not be used as asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GicError {
+    /// The platform maps nothing at the address that firmware states.
+    #[error("{0}: the platform cannot map registers at this address, which firmware states")]
+    NotMapped(Block),
+    /// Firmware states an address at which there is no GICv3 or GICv4.
+    #[error("{block}: not a GICv3 or GICv4 (PIDR2 says {found:?}); firmware may state a wrong address")]
+    WrongRevision {
+        /// What was looked at.
+        block: Block,
+        /// What its `PIDR2` says.
+        found: ArchRevision,
+    },
+    /// The hardware did not do in time what it must do.
+    #[error("{block}: timed out waiting for {what}")]
+    TimedOut {
+        /// Whose register was polled.
+        block: Block,
+        /// The state that did not come.
+        what: &'static str,
+    },
+    /// `GICD_CTLR.ARE` stays 0: the GIC runs in GICv2 compatibility, under firmware that keeps it there.
+    #[error("{0}: affinity routing cannot be enabled")]
+    NoAffinityRouting(Block),
+    /// The caller asks for an interrupt that the block does not have.
+    #[error("{block} has no {intid}")]
+    NoSuchInterrupt {
+        /// What was asked.
+        block: Block,
+        /// The interrupt.
+        intid: IntId,
+    },
+    /// The caller changes a trigger while the interrupt is enabled, which is UNPREDICTABLE.
+    #[error("{0} is enabled: its trigger can be changed only while it is disabled")]
+    StillEnabled(IntId),
+    /// The hardware fixes the trigger.
+    #[error("{0}: the hardware fixes its trigger the other way")]
+    FixedTrigger(IntId),
+    /// The security view has no say over this group, or Secure software keeps the interrupt.
+    #[error("{0} cannot be put into that group from this security view")]
+    GroupRefused(IntId),
+    /// Secure software keeps the interrupt: its registers read as zero here.
+    #[error("{0} belongs to Secure software")]
+    KeptBySecure(IntId),
+    /// The distributor cannot route 1-of-N.
+    #[error("{0} does not support 1-of-N routing")]
+    NoOneOfN(Block),
+    /// Firmware states a stride in which no redistributor fits.
+    #[error(
+        "redistributor region {base:#x}: the stride {stride:#x} of firmware is no multiple of 64 KiB from 128 KiB on"
+    )]
+    BadStride {
+        /// Where the region begins.
+        base: u64,
+        /// The stride in bytes.
+        stride: u64,
+    },
+    /// Firmware states a region that ends inside a redistributor.
+    #[error("redistributor region {base:#x}: it ends inside the redistributor at {at:#x}")]
+    RegionTruncated {
+        /// Where the region begins.
+        base: u64,
+        /// Where the redistributor begins.
+        at: u64,
+    },
+    /// No region holds a redistributor of that affinity.
+    #[error("no redistributor region holds a redistributor for affinity {0}")]
+    NoRedistributor(Affinity),
+    /// The caller names a CPU that the configuration does not have.
+    #[error("CPU {0} is not in the configuration of this GIC")]
+    UnknownCpu(Cpu),
+    /// The caller gives too little room to save into.
+    #[error("{block}: saving takes {wanted} blocks, the caller gives {given}")]
+    StorageTooSmall {
+        /// What was to be saved.
+        block: Block,
+        /// Blocks of 32 interrupts that it has.
+        wanted: usize,
+        /// Blocks that the caller gave.
+        given: usize,
+    },
+    /// A higher exception level keeps `ICC_SRE_EL1.SRE` at 0.
+    #[error("CPU interface: a higher exception level does not allow its system registers")]
+    NoSystemRegisters,
+    /// An SGI cannot reach that PE.
+    #[error("no SGI reaches affinity {0}: {1}")]
+    SgiOutOfReach(Affinity, &'static str),
+    /// LPIs.
+    #[error(transparent)]
+    Lpi(#[from] LpiError),
+}

@@ -1,0 +1,103 @@
+//! What the distributor and the redistributors have in common: a frame with one field per interrupt, and a bit that
+//! says that a write is still taking effect.
+
+use crate::{Block, GicError, IrqLock, Mmio, MmioExt, Platform, wait_until};
+use gic_arch::{ArchRevision, IntIdField, gicd, gicr, id};
+
+/// A mapped frame with its name and the lock for its read-modify-write registers.
+#[derive(Debug)]
+pub(crate) struct Frame<M> {
+    pub(crate) mmio: M,
+    pub(crate) block: Block,
+    pub(crate) fields_lock: IrqLock<()>,
+}
+
+impl<M: Mmio> Frame<M> {
+    /// Takes a frame whose `PIDR2` says that it is a GICv3's or GICv4's.
+    pub(crate) fn probe(mmio: M, block: Block) -> Result<Self, GicError> {
+        match mmio.read(id::PIDR2).revision() {
+            ArchRevision::V3 | ArchRevision::V4 => Ok(Self { mmio, block, fields_lock: IrqLock::new(()) }),
+            found => Err(GicError::WrongRevision { block, found }),
+        }
+    }
+
+    /// Waits until all writes that `RWP` tracks took effect.
+    pub(crate) fn settle<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        self.wait(platform, "RWP = 0", || !self.write_pending())
+    }
+
+    /// Waits until `done`, bounded by the platform's clock.
+    pub(crate) fn wait<P: Platform>(
+        &self,
+        platform: &P,
+        what: &'static str,
+        done: impl FnMut() -> bool,
+    ) -> Result<(), GicError> {
+        wait_until(platform, what, done).map_err(|_| GicError::TimedOut { block: self.block, what })
+    }
+
+    fn write_pending(&self) -> bool {
+        match self.block {
+            Block::Redistributor(_) => self.mmio.read(gicr::CTLR).rwp(),
+            // The bit has the same place in every view.
+            Block::Distributor(_) | Block::CpuInterface => self.mmio.read(gicd::CTLR).rwp(),
+        }
+    }
+}
+
+/// The register arrays of one range of interrupts.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    pub(crate) group: IntIdField,
+    pub(crate) group_modifier: IntIdField,
+    pub(crate) set_enable: IntIdField,
+    pub(crate) clear_enable: IntIdField,
+    pub(crate) set_pending: IntIdField,
+    pub(crate) clear_pending: IntIdField,
+    pub(crate) set_active: IntIdField,
+    pub(crate) clear_active: IntIdField,
+    pub(crate) priority: IntIdField,
+    pub(crate) trigger: IntIdField,
+}
+
+impl Fields {
+    /// SPIs, at the distributor.
+    pub(crate) const SPI: Self = Self {
+        group: gicd::IGROUPR,
+        group_modifier: gicd::IGRPMODR,
+        set_enable: gicd::ISENABLER,
+        clear_enable: gicd::ICENABLER,
+        set_pending: gicd::ISPENDR,
+        clear_pending: gicd::ICPENDR,
+        set_active: gicd::ISACTIVER,
+        clear_active: gicd::ICACTIVER,
+        priority: gicd::IPRIORITYR,
+        trigger: gicd::ICFGR,
+    };
+    /// Extended SPIs, at the distributor.
+    pub(crate) const EXTENDED_SPI: Self = Self {
+        group: gicd::IGROUPR_E,
+        group_modifier: gicd::IGRPMODR_E,
+        set_enable: gicd::ISENABLER_E,
+        clear_enable: gicd::ICENABLER_E,
+        set_pending: gicd::ISPENDR_E,
+        clear_pending: gicd::ICPENDR_E,
+        set_active: gicd::ISACTIVER_E,
+        clear_active: gicd::ICACTIVER_E,
+        priority: gicd::IPRIORITYR_E,
+        trigger: gicd::ICFGR_E,
+    };
+    /// SGIs, PPIs and extended PPIs, at a redistributor.
+    pub(crate) const PRIVATE: Self = Self {
+        group: gicr::IGROUPR,
+        group_modifier: gicr::IGRPMODR,
+        set_enable: gicr::ISENABLER,
+        clear_enable: gicr::ICENABLER,
+        set_pending: gicr::ISPENDR,
+        clear_pending: gicr::ICPENDR,
+        set_active: gicr::ISACTIVER,
+        clear_active: gicr::ICACTIVER,
+        priority: gicr::IPRIORITYR,
+        trigger: gicr::ICFGR,
+    };
+}

@@ -1,0 +1,293 @@
+//! One whole GIC: distributor, redistributors, CPU interfaces and LPIs, by the platform's CPU numbers.
+//!
+//! ```text
+//! order of locks, outermost first; each masks interrupts, none is held while hardware is waited for
+//!   claims (which INTIDs have an owner)
+//!   LPI allocator
+//!     LPI configuration bytes
+//!   LPI pending tables
+//!   fields of a frame (one for each distributor and redistributor)
+//! ```
+
+mod suspend;
+mod wired;
+
+pub use suspend::{Resumed, Suspended};
+
+use crate::cpu_interface::{Combined, CpuInterface, CpuInterfaceConfig, EoiMode};
+use crate::distributor::{Distributor, DistributorConfig};
+use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
+use crate::redistributor::{
+    PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
+};
+use crate::{Block, GicError, IrqLock, PhysicalRegion, Platform, SystemRegisters};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use gic_arch::{Affinity, Priority, gicd};
+use msi_types::Cpu;
+use wired::Claims;
+
+/// Priorities, as the security view has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Priorities {
+    /// Of SGIs, PPIs and SPIs.
+    pub wired: Priority,
+    /// Of LPIs.
+    pub lpi: Priority,
+    /// Of the mask: what is not more urgent is never signalled.
+    pub mask: Priority,
+}
+
+impl Default for Priorities {
+    /// One priority in the middle of the range for all, so that there is room for more urgent ones; the mask lets
+    /// everything through that an implementation of four priority bits can tell from it.
+    fn default() -> Self {
+        Self { wired: Priority::new(0xa0), lpi: Priority::new(0xa0), mask: Priority::new(0xf0) }
+    }
+}
+
+/// What firmware states and the kernel chooses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GicConfig {
+    /// Physical address of the distributor's frame.
+    pub distributor: u64,
+    /// The regions of redistributors.
+    pub redistributors: Vec<RedistributorRegion>,
+    /// The affinity of each CPU, by its number.
+    pub cpus: Vec<Affinity>,
+    /// Priorities.
+    pub priorities: Priorities,
+    /// At most this many INTID bits for LPIs; `None` for [the default](crate::lpi::DEFAULT_ID_BITS).
+    pub lpi_id_bits: Option<u8>,
+    /// What firmware says about the redistributors' accesses to memory.
+    pub table_access: TableAccess,
+}
+
+impl GicConfig {
+    /// With default choices.
+    pub fn new(distributor: u64, redistributors: Vec<RedistributorRegion>, cpus: Vec<Affinity>) -> Self {
+        Self {
+            distributor,
+            redistributors,
+            cpus,
+            priorities: Priorities::default(),
+            lpi_id_bits: None,
+            table_access: TableAccess::Negotiate,
+        }
+    }
+}
+
+/// How to name a CPU's redistributor to an ITS, and where its doorbell is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RedistributorInfo {
+    /// Whose.
+    pub cpu: Cpu,
+    /// The CPU's affinity.
+    pub affinity: Affinity,
+    /// Physical address of RD_base (`GITS_TYPER.PTA` = 1).
+    pub address: u64,
+    /// `GICR_TYPER.Processor_Number` (`GITS_TYPER.PTA` = 0).
+    pub processor_number: u16,
+}
+
+/// One GIC. Share it in an [`Arc`]; locks are inside. Implements
+/// [`WiredParent`](msi_types::WiredParent) for its SPIs and extended SPIs.
+#[derive(Debug)]
+pub struct Gic<P: Platform> {
+    platform: Arc<P>,
+    distributor: Distributor<P::Mmio>,
+    cpus: Vec<PerCpu<P::Mmio>>,
+    priorities: Priorities,
+    lpis: Result<Arc<Lpis<P>>, LpiError>,
+    claims: IrqLock<Claims>,
+}
+
+#[derive(Debug)]
+struct PerCpu<M> {
+    affinity: Affinity,
+    redistributor: Option<Redistributor<M>>,
+    on: AtomicBool,
+}
+
+impl<P: Platform> Gic<P> {
+    /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet: each is
+    /// [turned on](Self::cpu_on) by itself. Task; once, on the boot CPU.
+    ///
+    /// A CPU without a redistributor, and LPIs that cannot be used, are no errors here: [`cpu_on`](Self::cpu_on) and
+    /// [`lpis`](Self::lpis) tell.
+    ///
+    /// # Errors
+    /// All of [`GicError`] but those of SGIs and CPU interfaces.
+    pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
+        let GicConfig { distributor, redistributors, cpus, priorities, lpi_id_bits, table_access } = config;
+        let boot = platform.cpu();
+        let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
+        let distributor = open_distributor(&*platform, distributor)?;
+        distributor.init(&*platform, DistributorConfig { priority: priorities.wired, route })?;
+        let cpus = open_redistributors(&*platform, &redistributors, &cpus)?;
+        let choice = LpiConfig { id_bits: lpi_id_bits, priority: priorities.lpi, access: table_access };
+        let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
+        let lpis = match Lpis::new(platform.clone(), &distributor, present, choice) {
+            Ok(lpis) => Ok(Arc::new(lpis)),
+            Err(GicError::Lpi(refused)) => Err(refused),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { platform, distributor, cpus, priorities, lpis, claims: IrqLock::default() })
+    }
+
+    /// Makes a CPU take interrupts: wakes its redistributor, brings its SGIs and PPIs to a known state, gives the
+    /// redistributor its LPI tables, enables the CPU interface. Task; on that CPU, with its interrupts masked.
+    /// Whoever sends LPIs then invalidates what the redistributor may have cached.
+    ///
+    /// `None` as answer if LPIs are [not usable](Self::lpis) at all, or not there.
+    ///
+    /// # Errors
+    /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`],
+    /// [`GicError::NoSystemRegisters`], [`GicError::Lpi`].
+    pub fn cpu_on<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) -> Result<Option<Attached>, GicError> {
+        self.cpu_on_with::<S, Combined>(cpu, registers)
+    }
+
+    /// [`cpu_on`](Self::cpu_on) with a choice of how interrupts are ended.
+    ///
+    /// # Errors
+    /// As [`cpu_on`](Self::cpu_on).
+    pub fn cpu_on_with<S: SystemRegisters, E: EoiMode>(
+        &self,
+        cpu: Cpu,
+        registers: &S,
+    ) -> Result<Option<Attached>, GicError> {
+        let redistributor = self.redistributor_frames(cpu)?;
+        redistributor.wake(&*self.platform)?;
+        let view = self.distributor.view();
+        redistributor.init(&*self.platform, PrivateConfig { priority: self.priorities.wired, view })?;
+        let attached = self.attach_lpis(redistributor)?;
+        self.enable_interface::<S, E>(registers)?;
+        self.set_on(cpu, true);
+        Ok(attached)
+    }
+
+    /// Makes a CPU take no interrupts any more and lets its redistributor sleep. Shared interrupts that are routed to
+    /// it stay pending until they are routed elsewhere; LPIs were moved before. Task; on that CPU, with its
+    /// interrupts masked.
+    ///
+    /// # Errors
+    /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`].
+    pub fn cpu_off<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) -> Result<(), GicError> {
+        let redistributor = self.redistributor_frames(cpu)?;
+        self.set_on(cpu, false);
+        self.cpu_interface(registers).disable();
+        redistributor.sleep(&*self.platform)
+    }
+
+    /// The CPU interface of the CPU that executes this, which was turned on by [`cpu_on`](Self::cpu_on). Any context.
+    pub fn cpu_interface<S: SystemRegisters>(&self, registers: S) -> CpuInterface<S> {
+        CpuInterface::new(registers).limited_by(self.distributor.typer())
+    }
+
+    /// The same after [`cpu_on_with`](Self::cpu_on_with).
+    pub fn cpu_interface_with<S: SystemRegisters, E: EoiMode>(&self, registers: S) -> CpuInterface<S, E> {
+        CpuInterface::new(registers).limited_by(self.distributor.typer())
+    }
+
+    /// How an ITS names a CPU's redistributor. `None` for a CPU that has none.
+    pub fn redistributor(&self, cpu: Cpu) -> Option<RedistributorInfo> {
+        let redistributor = self.redistributor_frames(cpu).ok()?;
+        Some(RedistributorInfo {
+            cpu,
+            affinity: redistributor.affinity(),
+            address: redistributor.address(),
+            processor_number: redistributor.processor_number(),
+        })
+    }
+
+    /// A CPU's redistributor: its SGIs and PPIs, and its registers. Usable from any CPU.
+    ///
+    /// # Errors
+    /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`].
+    pub fn redistributor_frames(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, GicError> {
+        let per_cpu = self.cpus.get(cpu.index()).ok_or(GicError::UnknownCpu(cpu))?;
+        per_cpu.redistributor.as_ref().ok_or(GicError::NoRedistributor(per_cpu.affinity))
+    }
+
+    /// All CPUs of the configuration.
+    pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P> {
+        (0..u32::try_from(self.cpus.len()).unwrap_or(u32::MAX)).map(Cpu::new)
+    }
+
+    /// The affinity of a CPU; `None` if the configuration does not have it.
+    pub fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
+        self.cpus.get(cpu.index()).map(|per_cpu| per_cpu.affinity)
+    }
+
+    /// Was the CPU turned on, and not off since?
+    pub fn is_on(&self, cpu: Cpu) -> bool {
+        self.cpus.get(cpu.index()).is_some_and(|per_cpu| per_cpu.on.load(Ordering::Acquire))
+    }
+
+    /// The LPIs.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn lpis(&self) -> Result<&Arc<Lpis<P>>, LpiError> {
+        self.lpis.as_ref().map_err(|error| *error)
+    }
+
+    /// The distributor.
+    pub fn distributor(&self) -> &Distributor<P::Mmio> {
+        &self.distributor
+    }
+
+    /// The platform.
+    pub fn platform(&self) -> &Arc<P> {
+        &self.platform
+    }
+
+    fn attach_lpis(&self, redistributor: &Redistributor<P::Mmio>) -> Result<Option<Attached>, GicError> {
+        match &self.lpis {
+            Ok(lpis) if redistributor.typer().plpis() => lpis.attach(redistributor).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn enable_interface<S: SystemRegisters, E: EoiMode>(&self, registers: &S) -> Result<(), GicError> {
+        let config = CpuInterfaceConfig { mask: self.priorities.mask, ..CpuInterfaceConfig::default() };
+        CpuInterface::<&S, E>::enable(registers, config).map(|_| ())
+    }
+
+    fn set_on(&self, cpu: Cpu, on: bool) {
+        if let Some(per_cpu) = self.cpus.get(cpu.index()) {
+            per_cpu.on.store(on, Ordering::Release);
+        }
+    }
+}
+
+fn open_distributor<P: Platform>(platform: &P, base: u64) -> Result<Distributor<P::Mmio>, GicError> {
+    let region = PhysicalRegion { base, bytes: gicd::FRAME_SIZE };
+    let mmio = platform.map(region).ok_or(GicError::NotMapped(Block::Distributor(base)))?;
+    Distributor::new(platform, mmio, base)
+}
+
+/// Each CPU with its redistributor, where there is one. Redistributors of other PEs are passed over.
+fn open_redistributors<P: Platform>(
+    platform: &P,
+    regions: &[RedistributorRegion],
+    cpus: &[Affinity],
+) -> Result<Vec<PerCpu<P::Mmio>>, GicError> {
+    let mut found: Vec<_> = cpus
+        .iter()
+        .map(|&affinity| PerCpu { affinity, redistributor: None, on: AtomicBool::new(false) })
+        .collect();
+    for region in regions {
+        for redistributor in walk_redistributors(platform, *region) {
+            let redistributor = redistributor?;
+            let affinity = redistributor.affinity();
+            let cpu = found.iter_mut().find(|cpu| cpu.affinity == affinity && cpu.redistributor.is_none());
+            if let Some(cpu) = cpu {
+                cpu.redistributor = Some(redistributor);
+            }
+        }
+    }
+    Ok(found)
+}

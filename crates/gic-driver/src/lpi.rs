@@ -1,0 +1,413 @@
+//! LPIs: their tables in memory, and who owns which (IHI 0069 §5.1).
+//!
+//! One configuration table serves all redistributors, each has a pending table of its own. Shared by whatever makes LPIs
+//! pending, an ITS or Direct LPI. A configuration byte that changes is published here, but redistributors may
+//! have cached the old one: invalidation is the sender's business, because only the sender has the means.
+
+mod allocator;
+mod tables;
+
+pub use allocator::LpiRange;
+
+use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
+use crate::{Alignment, Block, BlockError, Coherence, GicError, IrqLock, Platform};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use allocator::LpiAllocator;
+use core::fmt;
+use core::num::NonZeroU32;
+use core::sync::atomic::{AtomicU8, Ordering};
+use gic_arch::lpi::{Config, MIN_ID_BITS, config_offset, config_table_bytes};
+use gic_arch::{Lpi, Priority, gicd};
+use tables::{ConfigTable, PendingTable};
+
+/// INTID bits that are used where the caller chooses none: 57344 LPIs, for 56 KiB and 8 KiB for each CPU.
+pub const DEFAULT_ID_BITS: u8 = 16;
+/// INTID bits beyond which no CPU interface acknowledges.
+pub const MAX_ID_BITS: u8 = 24;
+
+/// Choices for LPIs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LpiConfig {
+    /// At most this many INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may have fewer.
+    pub id_bits: Option<u8>,
+    /// Priority of a new LPI. With two security states, a Non-secure one.
+    pub priority: Priority,
+    /// What firmware says about the redistributors' accesses to memory.
+    pub access: TableAccess,
+}
+
+/// Why LPIs cannot be used as asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LpiError {
+    /// The hardware has none.
+    #[error("{0} has no LPIs")]
+    NotSupported(Block),
+    /// LPIs are Non-secure interrupts.
+    #[error("LPIs belong to Non-secure software")]
+    SecureView,
+    /// LPIs need 14 INTID bits or more.
+    #[error("{bits} INTID bits leave no LPIs: those begin with 14")]
+    TooFewIdBits {
+        /// What was chosen, or what the hardware or a table that was taken over has.
+        bits: u8,
+    },
+    /// The platform gave no memory.
+    #[error("no memory for the {table}: {bytes} bytes")]
+    NoMemory {
+        /// Which table.
+        table: &'static str,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The platform gave memory in a place that the registers cannot express.
+    #[error("the platform placed the {table} at {address:#x}: misaligned, too small or beyond 2^52")]
+    Misplaced {
+        /// Which table.
+        table: &'static str,
+        /// Where.
+        address: u64,
+    },
+    /// LPIs were found enabled, cannot be disabled, and the tables in use cannot be taken over.
+    #[error("{block}: LPIs are already enabled and stay so: {reason}")]
+    AlreadyEnabled {
+        /// Which redistributor.
+        block: Block,
+        /// Why its tables cannot be taken over.
+        reason: AdoptionRefused,
+    },
+    /// The caller names an LPI that the tables do not cover.
+    #[error("{0} is beyond the LPI tables")]
+    NoSuchLpi(Lpi),
+    /// The allocator.
+    #[error("LPIs: {0}")]
+    Blocks(#[from] BlockError),
+}
+
+/// Why tables that are in use already cannot be taken over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AdoptionRefused {
+    /// The platform does not know the configuration table as reserved memory.
+    ConfigNotReserved {
+        /// Where it is.
+        address: u64,
+    },
+    /// The platform does not know the pending table as reserved memory.
+    PendingNotReserved {
+        /// Where it is.
+        address: u64,
+    },
+    /// The redistributor uses another configuration table than the others.
+    OtherConfigTable {
+        /// The table it uses.
+        found: u64,
+        /// The table of the others.
+        expected: u64,
+    },
+}
+
+impl fmt::Display for AdoptionRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigNotReserved { address } => {
+                write!(f, "their configuration table at {address:#x} is not reserved memory")
+            }
+            Self::PendingNotReserved { address } => {
+                write!(f, "their pending table at {address:#x} is not reserved memory")
+            }
+            Self::OtherConfigTable { found, expected } => {
+                write!(f, "their configuration table is at {found:#x}, that of the others at {expected:#x}")
+            }
+        }
+    }
+}
+
+/// What became of the LPIs that were pending at a redistributor when it lost its state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PendingLpis {
+    /// Nothing was lost: they are pending again, or there were none.
+    Kept,
+    /// They are lost. Whoever sends them makes them pending anew.
+    Lost,
+}
+
+/// What [`Lpis::attach`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attached {
+    /// How the redistributor accesses its tables.
+    pub tables: NegotiatedTables,
+    /// What became of LPIs that were pending there before.
+    pub pending: PendingLpis,
+}
+
+/// The LPIs of one GIC. Locks inside: operations take `&self`, and may run in any context unless they say "task".
+#[derive(Debug)]
+pub struct Lpis<P: Platform> {
+    platform: Arc<P>,
+    id_bits: u8,
+    count: u32,
+    priority: Priority,
+    access: TableAccess,
+    config: ConfigTable,
+    /// One of the `COHERENCE_` constants.
+    coherence: AtomicU8,
+    allocator: IrqLock<LpiAllocator>,
+    /// Serialises read-modify-write of configuration bytes.
+    config_lock: IrqLock<()>,
+    pending: IrqLock<Vec<PendingTable>>,
+}
+
+/// No redistributor has negotiated: everything is cleaned.
+const COHERENCE_UNKNOWN: u8 = 0;
+/// All redistributors look into caches.
+const COHERENCE_COHERENT: u8 = 1;
+/// One of them does not.
+const COHERENCE_NONE: u8 = 2;
+
+impl<P: Platform> Lpis<P> {
+    /// Sets up the configuration table for the redistributors of one GIC. Task; once, on the boot CPU.
+    ///
+    /// LPIs that are enabled already are disabled where the implementation promises that it works
+    /// (`GICR_CTLR.CES`). Otherwise the tables in use are taken over, if the platform [reserved](Platform::adopt_table)
+    /// them: all LPIs become disabled, and the sender invalidates. Otherwise disabling is tried nevertheless.
+    ///
+    /// # Errors
+    /// [`LpiError::NotSupported`], [`LpiError::TooFewIdBits`], [`LpiError::NoMemory`], [`LpiError::Misplaced`],
+    /// [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
+    pub fn new<'a>(
+        platform: Arc<P>,
+        distributor: &crate::Distributor<P::Mmio>,
+        redistributors: impl Iterator<Item = &'a Redistributor<P::Mmio>> + Clone,
+        config: LpiConfig,
+    ) -> Result<Self, GicError>
+    where
+        P::Mmio: 'a,
+    {
+        let typer = distributor.typer();
+        if typer.lpi_count() == 0 {
+            return Err(LpiError::NotSupported(Block::Distributor(distributor.address())).into());
+        }
+        if distributor.view() == crate::SecurityView::Secure {
+            return Err(LpiError::SecureView.into());
+        }
+        let wanted = config.id_bits.unwrap_or(DEFAULT_ID_BITS).min(typer.id_bits()).min(MAX_ID_BITS);
+        let adopted = tables::adopt_config(&*platform, typer, redistributors.clone())?;
+        let id_bits = adopted.as_ref().map_or(wanted, |adopted| wanted.min(adopted.id_bits));
+        if id_bits < MIN_ID_BITS {
+            return Err(LpiError::TooFewIdBits { bits: id_bits }.into());
+        }
+        let table = match adopted {
+            Some(adopted) => adopted.table,
+            None => tables::allocate_config(&*platform, id_bits)?,
+        };
+        let count = lpi_count(typer, id_bits);
+        Ok(Self {
+            id_bits,
+            count,
+            priority: config.priority,
+            access: config.access,
+            config: table,
+            coherence: AtomicU8::new(COHERENCE_UNKNOWN),
+            allocator: IrqLock::new(LpiAllocator::new(count)),
+            config_lock: IrqLock::new(()),
+            pending: IrqLock::new(Vec::with_capacity(redistributors.count())),
+            platform,
+        })
+    }
+
+    /// Hands out LPIs, disabled at the default priority. Their first INTID is aligned. Redistributors may have
+    /// cached what a previous owner configured: the sender invalidates when it maps them. Task.
+    ///
+    /// # Errors
+    /// [`BlockError::Exhausted`].
+    pub fn allocate(&self, count: NonZeroU32, align: Alignment) -> Result<LpiRange, LpiError> {
+        let range = self.allocator.with(&*self.platform, |allocator| allocator.allocate(count, align))?;
+        self.reset_config(range.first(), range.count());
+        Ok(range)
+    }
+
+    /// Takes LPIs back, and disables them. Nothing sends them any more. Task.
+    ///
+    /// # Errors
+    /// [`BlockError`] if they are not all allocated: nothing is freed then.
+    pub fn free(&self, range: LpiRange) -> Result<(), LpiError> {
+        let (first, count) = range.into_parts();
+        self.allocator.with(&*self.platform, |allocator| {
+            allocator.free(first, count)?;
+            // Under the lock: the next owner must not find its configuration reset.
+            self.reset_config(first, count);
+            Ok(())
+        })
+    }
+
+    /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one until the sender
+    /// invalidates.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn set_config(&self, lpi: Lpi, config: Config) -> Result<(), LpiError> {
+        self.check(lpi)?;
+        self.config_lock.with(&*self.platform, |()| self.store_config(lpi, config));
+        Ok(())
+    }
+
+    /// Enables an LPI, as [`set_config`](Self::set_config); its priority stays.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn enable(&self, lpi: Lpi) -> Result<(), LpiError> {
+        self.update_config(lpi, |config| config.with_enable(true))
+    }
+
+    /// Disables an LPI, as [`set_config`](Self::set_config); its priority stays.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn disable(&self, lpi: Lpi) -> Result<(), LpiError> {
+        self.update_config(lpi, |config| config.with_enable(false))
+    }
+
+    /// Sets an LPI's priority, as [`set_config`](Self::set_config). Its two low bits are dropped.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), LpiError> {
+        self.update_config(lpi, |config| config.with_priority(priority))
+    }
+
+    /// Gives a redistributor its tables and enables LPIs there. Awake. Also for one whose CPU was off or that lost
+    /// its state; if its LPIs are still enabled with these tables, nothing is done. The sender then invalidates all
+    /// that is cached there. Task; for one redistributor at a time.
+    ///
+    /// # Errors
+    /// [`LpiError::NotSupported`], [`LpiError::NoMemory`], [`LpiError::Misplaced`],
+    /// [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
+    pub fn attach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<Attached, GicError> {
+        tables::attach(self, redistributor)
+    }
+
+    /// Disables LPIs at a redistributor where the implementation allows that, so that what is pending there survives
+    /// the loss of its state in its table. Before its CPU or the whole system loses power. Task.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`].
+    pub fn detach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<PendingLpis, GicError> {
+        tables::detach(self, redistributor)
+    }
+
+    /// An LPI's configuration.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
+        self.check(lpi)?;
+        Ok(Config::from(self.platform.load8(self.config.table(), config_offset(lpi))))
+    }
+
+    /// INTID bits that the tables cover: 14 to 24.
+    pub fn id_bits(&self) -> u8 {
+        self.id_bits
+    }
+
+    /// How many LPIs there are, from 8192 on.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How many LPIs are free.
+    pub fn available(&self) -> u32 {
+        self.allocator.with(&*self.platform, |allocator| allocator.available())
+    }
+
+    /// Do all redistributors that were attached look into the CPUs' caches when they read the configuration table?
+    /// Non-coherent until the first one is.
+    pub fn coherence(&self) -> Coherence {
+        if self.coherence.load(Ordering::Acquire) == COHERENCE_COHERENT {
+            Coherence::Coherent
+        } else {
+            Coherence::NonCoherent
+        }
+    }
+
+    /// Were the tables taken over from firmware or a previous kernel? Then redistributors may have cached
+    /// configurations that nobody here wrote: the sender invalidates them all.
+    pub fn were_adopted(&self) -> bool {
+        self.config.is_adopted()
+    }
+
+    /// The configuration of a new LPI: disabled, at the default priority.
+    pub fn initial_config(&self) -> Config {
+        Config::new().with_priority(self.priority)
+    }
+
+    fn check(&self, lpi: Lpi) -> Result<(), LpiError> {
+        if lpi.index() < self.count { Ok(()) } else { Err(LpiError::NoSuchLpi(lpi)) }
+    }
+
+    fn update_config(&self, lpi: Lpi, change: impl FnOnce(Config) -> Config) -> Result<(), LpiError> {
+        self.check(lpi)?;
+        self.config_lock.with(&*self.platform, |()| {
+            let old = Config::from(self.platform.load8(self.config.table(), config_offset(lpi)));
+            self.store_config(lpi, change(old).with_res1(true));
+        });
+        Ok(())
+    }
+
+    fn store_config(&self, lpi: Lpi, config: Config) {
+        let offset = config_offset(lpi);
+        self.platform.store8(self.config.table(), offset, config.into());
+        self.platform.publish(self.config.table(), offset..offset + 1, self.coherence());
+    }
+
+    /// The range is one of the allocator's.
+    fn reset_config(&self, first: Lpi, count: NonZeroU32) {
+        let start = config_offset(first);
+        let end = start + u64::from(count.get());
+        for offset in start..end {
+            self.platform.store8(self.config.table(), offset, self.initial_config().into());
+        }
+        self.platform.publish(self.config.table(), start..end, self.coherence());
+    }
+
+    /// Takes in how one more redistributor reads the configuration table.
+    fn note_coherence(&self, found: Coherence) {
+        match found {
+            Coherence::Coherent => {
+                // The first answer counts; one that is not coherent outweighs all others.
+                let _ = self.coherence.compare_exchange(
+                    COHERENCE_UNKNOWN,
+                    COHERENCE_COHERENT,
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                );
+            }
+            Coherence::NonCoherent => {
+                let old = self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel);
+                if old == COHERENCE_COHERENT {
+                    // Published so far for the coherent ones alone.
+                    let table = self.config.table();
+                    self.platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
+                }
+            }
+        }
+    }
+}
+
+impl<P: Platform> Drop for Lpis<P> {
+    /// Gives the configuration table back if no redistributor ever saw it. Tables that are in use stay where they
+    /// are: a redistributor goes on reading them until reset.
+    fn drop(&mut self) {
+        if self.pending.get_mut().is_empty()
+            && let Some(table) = self.config.take_unused()
+        {
+            self.platform.release_table(table);
+        }
+    }
+}
+
+/// How many LPIs both the distributor and tables for `id_bits` bits have.
+fn lpi_count(typer: gicd::Typer, id_bits: u8) -> u32 {
+    let count = config_table_bytes(id_bits).min(typer.lpi_count());
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

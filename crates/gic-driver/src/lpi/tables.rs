@@ -1,0 +1,313 @@
+//! The configuration table and the pending tables: made, or taken over, and given to redistributors.
+
+use super::{AdoptionRefused, Attached, LpiError, Lpis, PendingLpis};
+use crate::redistributor::{
+    LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
+};
+use crate::{Block, Coherence, GicError, PhysicalRegion, Platform, Table, TableLayout};
+use core::mem;
+use gic_arch::gicd;
+use gic_arch::gicr::{Pendbaser, Propbaser};
+use gic_arch::lpi::{
+    CONFIG_TABLE_ALIGNMENT, PENDING_TABLE_ALIGNMENT, config_table_bytes, pending_table_bytes,
+};
+
+const CONFIG: &str = "LPI configuration table";
+const PENDING: &str = "LPI pending table";
+/// Physical addresses that the base registers can express.
+const ADDRESS_END: u64 = 1 << 52;
+
+/// The configuration table.
+#[derive(Debug)]
+pub(super) struct ConfigTable {
+    table: Table,
+    origin: Origin,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    Allocated,
+    Adopted,
+}
+
+impl ConfigTable {
+    /// The table's memory if it is ours to release.
+    pub(super) fn take_unused(&mut self) -> Option<Table> {
+        let none = Table { address: 0, bytes: 0, handle: 0 };
+        (self.origin == Origin::Allocated).then(|| mem::replace(&mut self.table, none))
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub(super) fn is_adopted(&self) -> bool {
+        self.origin == Origin::Adopted
+    }
+}
+
+/// A configuration table that was in use, with the INTID bits that it covers.
+#[derive(Debug)]
+pub(super) struct AdoptedConfig {
+    pub(super) table: ConfigTable,
+    pub(super) id_bits: u8,
+}
+
+/// A redistributor's pending table, while it is in use and afterwards.
+#[derive(Debug)]
+pub(super) struct PendingTable {
+    /// RD_base.
+    redistributor: u64,
+    table: Table,
+    contents: Contents,
+    tables: NegotiatedTables,
+}
+
+/// What is known of a pending table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Contents {
+    /// The redistributor uses it, so that it is undefined; or used it until it lost its state.
+    Undefined,
+    /// The redistributor wrote it back.
+    Flushed,
+    /// All zero.
+    Zero,
+}
+
+/// A new, zeroed configuration table: every LPI disabled.
+pub(super) fn allocate_config<P: Platform>(platform: &P, id_bits: u8) -> Result<ConfigTable, LpiError> {
+    let table = allocate(platform, CONFIG, config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT)?;
+    Ok(ConfigTable { table, origin: Origin::Allocated })
+}
+
+/// Deals with LPIs that are enabled already, so that afterwards they are disabled everywhere, or enabled with one table
+/// that was taken over and in which every LPI is disabled.
+pub(super) fn adopt_config<'a, P: Platform>(
+    platform: &P,
+    typer: gicd::Typer,
+    redistributors: impl Iterator<Item = &'a Redistributor<P::Mmio>>,
+) -> Result<Option<AdoptedConfig>, GicError>
+where
+    P::Mmio: 'a,
+{
+    let mut adopted: Option<AdoptedConfig> = None;
+    for redistributor in redistributors.filter(|redistributor| redistributor.lpis_enabled()) {
+        if redistributor.can_disable_lpis() && redistributor.disable_lpis(platform)? == LpiClearing::Cleared {
+            continue;
+        }
+        let (base, _) = redistributor.lpi_bases();
+        let id_bits = base.id_bits().min(typer.id_bits());
+        let block = Block::Redistributor(redistributor.address());
+        let refused = match &mut adopted {
+            Some(adopted) if adopted.table.table.address == base.address() => {
+                adopted.id_bits = adopted.id_bits.min(id_bits);
+                continue;
+            }
+            Some(adopted) => AdoptionRefused::OtherConfigTable {
+                found: base.address(),
+                expected: adopted.table.table.address,
+            },
+            None => match take_over_config(platform, base, id_bits) {
+                Some(table) => {
+                    adopted = Some(AdoptedConfig { table, id_bits });
+                    continue;
+                }
+                None => AdoptionRefused::ConfigNotReserved { address: base.address() },
+            },
+        };
+        if redistributor.disable_lpis(platform)? == LpiClearing::Stuck {
+            return Err(LpiError::AlreadyEnabled { block, reason: refused }.into());
+        }
+    }
+    Ok(adopted)
+}
+
+fn take_over_config<P: Platform>(platform: &P, base: Propbaser, id_bits: u8) -> Option<ConfigTable> {
+    let bytes = config_table_bytes(id_bits);
+    let table = platform.adopt_table(PhysicalRegion { base: base.address(), bytes })?;
+    for offset in 0..bytes.min(table.bytes) {
+        platform.store8(&table, offset, 0);
+    }
+    platform.publish(&table, 0..bytes.min(table.bytes), Coherence::NonCoherent);
+    Some(ConfigTable { table, origin: Origin::Adopted })
+}
+
+/// [`Lpis::attach`].
+pub(super) fn attach<P: Platform>(
+    lpis: &Lpis<P>,
+    redistributor: &Redistributor<P::Mmio>,
+) -> Result<Attached, GicError> {
+    if !redistributor.typer().plpis() {
+        return Err(LpiError::NotSupported(Block::Redistributor(redistributor.address())).into());
+    }
+    let known = take_pending(lpis, redistributor.address());
+    let (mut table, before) = match known {
+        Some(table) => (table, Known::Yes),
+        None => (first_pending(lpis, redistributor)?, Known::No),
+    };
+    let result = if redistributor.lpis_enabled() {
+        verify(lpis, redistributor, &table).map(|()| PendingLpis::Kept)
+    } else {
+        start(lpis, redistributor, &mut table, before)
+    };
+    let tables = table.tables;
+    put_pending(lpis, table);
+    Ok(Attached { tables, pending: result? })
+}
+
+/// Was the pending table in use before?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Known {
+    Yes,
+    No,
+}
+
+/// The table for a redistributor that was never attached: its own if LPIs are enabled, else a new one.
+fn first_pending<P: Platform>(
+    lpis: &Lpis<P>,
+    redistributor: &Redistributor<P::Mmio>,
+) -> Result<PendingTable, GicError> {
+    let id_bits = lpis.id_bits;
+    let address = redistributor.address();
+    if !redistributor.lpis_enabled() {
+        let table =
+            allocate(&*lpis.platform, PENDING, pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT)?;
+        let tables = NegotiatedTables { config: Coherence::NonCoherent, pending: Coherence::NonCoherent };
+        return Ok(PendingTable { redistributor: address, table, contents: Contents::Zero, tables });
+    }
+    let block = Block::Redistributor(address);
+    let (config, pending) = redistributor.lpi_bases();
+    let expected = lpis.config.table.address;
+    if config.address() != expected {
+        let reason = AdoptionRefused::OtherConfigTable { found: config.address(), expected };
+        return Err(LpiError::AlreadyEnabled { block, reason }.into());
+    }
+    let region = PhysicalRegion { base: pending.address(), bytes: pending_table_bytes(config.id_bits()) };
+    let table = lpis.platform.adopt_table(region).ok_or(LpiError::AlreadyEnabled {
+        block,
+        reason: AdoptionRefused::PendingNotReserved { address: pending.address() },
+    })?;
+    let tables = adopted_coherence(lpis, config, pending);
+    lpis.note_coherence(tables.config);
+    Ok(PendingTable { redistributor: address, table, contents: Contents::Undefined, tables })
+}
+
+fn adopted_coherence<P: Platform>(lpis: &Lpis<P>, config: Propbaser, pending: Pendbaser) -> NegotiatedTables {
+    let of = |coherent: bool| {
+        let allowed = lpis.access == crate::TableAccess::Negotiate;
+        if coherent && allowed { Coherence::Coherent } else { Coherence::NonCoherent }
+    };
+    NegotiatedTables {
+        config: of(is_coherent(config.shareability(), config.inner_cache())),
+        pending: of(is_coherent(pending.shareability(), pending.inner_cache())),
+    }
+}
+
+/// LPIs are enabled: do they use the tables that we think they do?
+fn verify<P: Platform>(
+    lpis: &Lpis<P>,
+    redistributor: &Redistributor<P::Mmio>,
+    table: &PendingTable,
+) -> Result<(), GicError> {
+    let (config, pending) = redistributor.lpi_bases();
+    let block = Block::Redistributor(redistributor.address());
+    let expected = lpis.config.table.address;
+    let reason = if config.address() != expected {
+        AdoptionRefused::OtherConfigTable { found: config.address(), expected }
+    } else if pending.address() != table.table.address {
+        AdoptionRefused::PendingNotReserved { address: pending.address() }
+    } else {
+        return Ok(());
+    };
+    Err(LpiError::AlreadyEnabled { block, reason }.into())
+}
+
+/// LPIs are disabled: programs the tables and enables them.
+fn start<P: Platform>(
+    lpis: &Lpis<P>,
+    redistributor: &Redistributor<P::Mmio>,
+    table: &mut PendingTable,
+    before: Known,
+) -> Result<PendingLpis, GicError> {
+    if table.contents == Contents::Undefined {
+        clear(&*lpis.platform, &table.table);
+    }
+    let (contents, fate) = match (table.contents, before) {
+        (Contents::Flushed, _) => (PendingContents::Pending, PendingLpis::Kept),
+        (Contents::Undefined, Known::Yes) => (PendingContents::Zero, PendingLpis::Lost),
+        (Contents::Zero, _) | (Contents::Undefined, Known::No) => (PendingContents::Zero, PendingLpis::Kept),
+    };
+    table.tables = redistributor.program_lpi_tables(
+        &*lpis.platform,
+        &LpiTables {
+            config: lpis.config.table.address,
+            id_bits: lpis.id_bits,
+            pending: table.table.address,
+            contents,
+            access: lpis.access,
+        },
+    )?;
+    lpis.note_coherence(table.tables.config);
+    redistributor.start_lpis();
+    table.contents = Contents::Undefined;
+    Ok(fate)
+}
+
+/// [`Lpis::detach`].
+pub(super) fn detach<P: Platform>(
+    lpis: &Lpis<P>,
+    redistributor: &Redistributor<P::Mmio>,
+) -> Result<PendingLpis, GicError> {
+    let Some(mut table) = take_pending(lpis, redistributor.address()) else {
+        return Ok(PendingLpis::Kept);
+    };
+    let cleared = if redistributor.can_disable_lpis() {
+        redistributor.disable_lpis(&*lpis.platform)
+    } else {
+        Ok(LpiClearing::Stuck)
+    };
+    if cleared == Ok(LpiClearing::Cleared) {
+        table.contents = Contents::Flushed;
+    }
+    put_pending(lpis, table);
+    Ok(match cleared? {
+        LpiClearing::Cleared => PendingLpis::Kept,
+        LpiClearing::Stuck => PendingLpis::Lost,
+    })
+}
+
+fn take_pending<P: Platform>(lpis: &Lpis<P>, redistributor: u64) -> Option<PendingTable> {
+    lpis.pending.with(&*lpis.platform, |tables| {
+        let index = tables.iter().position(|table| table.redistributor == redistributor)?;
+        Some(tables.swap_remove(index))
+    })
+}
+
+/// The room was reserved for all redistributors: nothing is allocated under the lock.
+fn put_pending<P: Platform>(lpis: &Lpis<P>, table: PendingTable) {
+    lpis.pending.with(&*lpis.platform, |tables| tables.push(table));
+}
+
+fn clear<P: Platform>(platform: &P, table: &Table) {
+    for offset in (0..table.bytes).step_by(8) {
+        platform.store64(table, offset, 0);
+    }
+    platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
+}
+
+fn allocate<P: Platform>(
+    platform: &P,
+    what: &'static str,
+    bytes: u64,
+    align: u64,
+) -> Result<Table, LpiError> {
+    let layout = TableLayout { bytes, align, node: None };
+    let table = platform.allocate_table(layout).ok_or(LpiError::NoMemory { table: what, bytes })?;
+    let address = table.address;
+    let fits = address.checked_add(bytes).is_some_and(|end| end <= ADDRESS_END);
+    if !fits || !address.is_multiple_of(align) || table.bytes < bytes {
+        platform.release_table(table);
+        return Err(LpiError::Misplaced { table: what, address });
+    }
+    Ok(table)
+}

@@ -1,0 +1,172 @@
+//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's own interrupts, its power state, and where its LPI
+//! tables are. Without a heap.
+
+mod discovery;
+mod lpi_tables;
+
+pub use discovery::{RedistributorRegion, Walk, find_redistributor, walk_redistributors};
+pub(crate) use lpi_tables::is_coherent;
+pub use lpi_tables::{LpiClearing, LpiTables, NegotiatedTables, PendingContents, TableAccess};
+
+use crate::frame::{Fields, Frame};
+use crate::saved::{BlockDefaults, PrivateState};
+use crate::{Block, GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView};
+use gic_arch::gicr::{self, Typer};
+use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
+
+/// The state into which [`Redistributor::init`] brings a CPU's own interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrivateConfig {
+    /// Priority of every interrupt, as the security view has it.
+    pub priority: Priority,
+    /// The security view that [`Distributor::new`](crate::Distributor::new) found.
+    pub view: SecurityView,
+}
+
+/// One redistributor. All operations take `&self` and work from any CPU.
+#[derive(Debug)]
+pub struct Redistributor<M> {
+    frame: Frame<M>,
+    address: u64,
+    typer: Typer,
+}
+
+impl<M: Mmio> Redistributor<M> {
+    /// Takes the redistributor whose RD_base and SGI_base frames (128 KiB), at physical `address`, are mapped as
+    /// `mmio`. Writes nothing.
+    ///
+    /// # Errors
+    /// [`GicError::WrongRevision`].
+    pub fn new(mmio: M, address: u64) -> Result<Self, GicError> {
+        let frame = Frame::probe(mmio, Block::Redistributor(address))?;
+        let typer = frame.mmio.read(gicr::TYPER);
+        Ok(Self { frame, address, typer })
+    }
+
+    /// Wakes the redistributor: its CPU gets interrupts. Before the CPU interface is enabled, and before any other
+    /// register of it is used. Where Secure firmware keeps `GICR_WAKER` (it reads as zero), firmware did this.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`] if `ChildrenAsleep` stays set.
+    pub fn wake<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        let waker = self.frame.mmio.read(gicr::WAKER);
+        self.frame.mmio.write(gicr::WAKER, waker.with_processor_sleep(false));
+        self.frame
+            .wait(platform, "ChildrenAsleep = 0", || !self.frame.mmio.read(gicr::WAKER).children_asleep())
+    }
+
+    /// Puts the redistributor to sleep: the last step before its CPU loses power, after its CPU interface was
+    /// disabled. Does nothing where Secure firmware keeps `GICR_WAKER`.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`] if `ChildrenAsleep` does not come.
+    pub fn sleep<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        let waker = self.frame.mmio.read(gicr::WAKER);
+        self.frame.mmio.write(gicr::WAKER, waker.with_processor_sleep(true));
+        if !self.frame.mmio.read(gicr::WAKER).processor_sleep() {
+            return Ok(());
+        }
+        self.frame
+            .wait(platform, "ChildrenAsleep = 1", || self.frame.mmio.read(gicr::WAKER).children_asleep())
+    }
+
+    /// Brings the CPU's own interrupts to a known state: PPIs disabled, SGIs enabled; all inactive, not pending, of
+    /// one priority, in the view's own group. Awake.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`].
+    pub fn init<P: Platform>(&self, platform: &P, config: PrivateConfig) -> Result<(), GicError> {
+        let (group, group_modifier) = match config.view.own_group() {
+            Group::SecureOne => (0, u32::MAX),
+            Group::One | Group::Zero => (u32::MAX, 0),
+        };
+        let defaults = BlockDefaults { priority: config.priority.get(), group, group_modifier };
+        for block in self.blocks() {
+            self.frame.reset_block(&Fields::PRIVATE, block, defaults);
+        }
+        self.frame.settle(platform)?;
+        for sgi in 0..IntId::SGI_COUNT {
+            Interrupt::new(&self.frame, &Fields::PRIVATE, IntId::new(sgi)).enable();
+        }
+        Ok(())
+    }
+
+    /// Brings a redistributor that lost its state back to what [`save`](Self::save) read. Awake.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`].
+    pub fn restore<P: Platform>(&self, platform: &P, saved: &PrivateState) -> Result<(), GicError> {
+        for block in self.blocks() {
+            self.frame.disable_block(&Fields::PRIVATE, block);
+        }
+        self.frame.settle(platform)?;
+        for (block, saved) in self.blocks().zip(&saved.blocks) {
+            self.frame.restore_block(&Fields::PRIVATE, block, saved);
+            self.frame.restore_enables(&Fields::PRIVATE, block, saved);
+        }
+        Ok(())
+    }
+
+    /// Reads the state of the CPU's own interrupts. LPIs are the tables' business.
+    pub fn save(&self) -> PrivateState {
+        let mut saved = PrivateState::default();
+        for (block, saved) in self.blocks().zip(&mut saved.blocks) {
+            *saved = self.frame.save_block(&Fields::PRIVATE, block);
+        }
+        saved
+    }
+
+    /// An interrupt of this redistributor.
+    ///
+    /// # Errors
+    /// [`GicError::NoSuchInterrupt`] if it is no SGI, PPI or extended PPI, or not implemented.
+    pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, M>, GicError> {
+        let implemented = match intid.class() {
+            IntIdClass::Sgi | IntIdClass::Ppi => true,
+            IntIdClass::ExtendedPpi => {
+                intid.get() - IntId::EXTENDED_PPI_BASE < self.typer.extended_ppi_count()
+            }
+            _ => false,
+        };
+        if implemented {
+            Ok(Interrupt::new(&self.frame, &Fields::PRIVATE, intid))
+        } else {
+            Err(GicError::NoSuchInterrupt { block: self.frame.block, intid })
+        }
+    }
+
+    /// The affinity of its CPU.
+    pub fn affinity(&self) -> Affinity {
+        self.typer.affinity()
+    }
+
+    /// Physical address of RD_base.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// The number by which ITS commands name it where `GITS_TYPER.PTA` is 0.
+    pub fn processor_number(&self) -> u16 {
+        self.typer.processor_number()
+    }
+
+    /// What it implements.
+    pub fn typer(&self) -> Typer {
+        self.typer
+    }
+
+    /// Who made it, for the [errata](crate::errata).
+    pub fn iidr(&self) -> Iidr {
+        self.frame.mmio.read(gicr::IIDR)
+    }
+
+    /// The mapped frames.
+    pub fn mmio(&self) -> &M {
+        &self.frame.mmio
+    }
+
+    /// SGIs and PPIs, then the extended PPIs that are implemented.
+    fn blocks(&self) -> impl Iterator<Item = u32> + use<M> {
+        0..1 + self.typer.extended_ppi_count() / 32
+    }
+}

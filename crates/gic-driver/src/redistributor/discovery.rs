@@ -1,0 +1,89 @@
+//! Finding redistributors: firmware states regions, each holds one or more of them at a fixed distance.
+
+use super::Redistributor;
+use crate::{Block, GicError, PhysicalRegion, Platform};
+use gic_arch::Affinity;
+use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3};
+
+/// A region of redistributors, as firmware states it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RedistributorRegion {
+    /// Where.
+    pub region: PhysicalRegion,
+    /// Distance of two redistributors in bytes, where firmware states it (`redistributor-stride`); otherwise
+    /// `GICR_TYPER.VLPIS` tells.
+    pub stride: Option<u64>,
+}
+
+/// The redistributors of one region, in the order of their addresses. Ends after `GICR_TYPER.Last`, at the end of the
+/// region, or with the first error: at most one step for each 128 KiB.
+#[derive(Debug)]
+pub struct Walk<'a, P> {
+    platform: &'a P,
+    region: RedistributorRegion,
+    /// The next one's offset; `None` after the end.
+    next: Option<u64>,
+}
+
+/// Walks one region. Task.
+pub fn walk_redistributors<P: Platform>(platform: &P, region: RedistributorRegion) -> Walk<'_, P> {
+    Walk { platform, region, next: Some(0) }
+}
+
+/// Finds the redistributor of a PE. Task.
+///
+/// # Errors
+/// [`GicError::NoRedistributor`] after all regions were walked; an error of a walk ends the search.
+pub fn find_redistributor<P: Platform>(
+    platform: &P,
+    regions: &[RedistributorRegion],
+    affinity: Affinity,
+) -> Result<Redistributor<P::Mmio>, GicError> {
+    for region in regions {
+        for redistributor in walk_redistributors(platform, *region) {
+            let redistributor = redistributor?;
+            if redistributor.affinity() == affinity {
+                return Ok(redistributor);
+            }
+        }
+    }
+    Err(GicError::NoRedistributor(affinity))
+}
+
+impl<P: Platform> Iterator for Walk<'_, P> {
+    type Item = Result<Redistributor<P::Mmio>, GicError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let offset = self.next.take()?;
+        if offset >= self.region.region.bytes {
+            return None;
+        }
+        let found = self.look_at(offset);
+        if let Ok(redistributor) = &found
+            && !redistributor.typer().last()
+        {
+            let stride = self.region.stride.unwrap_or_else(|| redistributor.typer().stride());
+            self.next = offset.checked_add(stride);
+        }
+        Some(found)
+    }
+}
+
+impl<P: Platform> Walk<'_, P> {
+    fn look_at(&self, offset: u64) -> Result<Redistributor<P::Mmio>, GicError> {
+        let PhysicalRegion { base, bytes } = self.region.region;
+        if let Some(stride) = self.region.stride
+            && (stride < STRIDE_V3 || stride % FRAME_SIZE != 0)
+        {
+            return Err(GicError::BadStride { base, stride });
+        }
+        let at = base.saturating_add(offset);
+        if bytes - offset < STRIDE_V3 || at.checked_add(STRIDE_V3).is_none() {
+            return Err(GicError::RegionTruncated { base, at });
+        }
+        let frames = PhysicalRegion { base: at, bytes: STRIDE_V3 };
+        let block = Block::Redistributor(at);
+        let mmio = self.platform.map(frames).ok_or(GicError::NotMapped(block))?;
+        Redistributor::new(mmio, at)
+    }
+}

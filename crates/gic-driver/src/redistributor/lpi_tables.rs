@@ -1,0 +1,166 @@
+//! `GICR_PROPBASER`, `GICR_PENDBASER` and `GICR_CTLR.EnableLPIs` (IHI 0069 §5.1, §12.11).
+
+use super::Redistributor;
+use crate::{Coherence, GicError, Mmio, MmioExt, Platform};
+use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
+use gic_arch::{Cacheability, OuterCacheability, Shareability};
+
+/// Whether a pending table may be taken for empty.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PendingContents {
+    /// It is all zero: nothing is read.
+    Zero,
+    /// It holds pending LPIs: the redistributor reads it.
+    Pending,
+}
+
+/// What firmware says about the redistributors' accesses to memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum TableAccess {
+    /// Nothing: shareable, cacheable accesses are asked for, and what the hardware makes of it is read back.
+    #[default]
+    Negotiate,
+    /// They do not look into caches (`dma-noncoherent`), whatever the registers read back.
+    NonCoherent,
+}
+
+/// The tables of one redistributor, by physical address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LpiTables {
+    /// The configuration table, 4 KiB aligned, below 2^52.
+    pub config: u64,
+    /// INTID bits that both tables cover.
+    pub id_bits: u8,
+    /// The pending table, 64 KiB aligned, below 2^52.
+    pub pending: u64,
+    /// What the pending table holds.
+    pub contents: PendingContents,
+    /// What firmware says.
+    pub access: TableAccess,
+}
+
+/// How the redistributor accesses its tables.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NegotiatedTables {
+    /// The configuration table.
+    pub config: Coherence,
+    /// The pending table.
+    pub pending: Coherence,
+}
+
+/// What came of clearing `EnableLPIs`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LpiClearing {
+    /// It is clear: pending LPIs are in the pending table, the base registers may be written.
+    Cleared,
+    /// The implementation keeps it set until reset.
+    Stuck,
+}
+
+impl<M: Mmio> Redistributor<M> {
+    /// Are LPIs enabled?
+    pub fn lpis_enabled(&self) -> bool {
+        self.frame.mmio.read(gicr::CTLR).enable_lpis()
+    }
+
+    /// Does the implementation promise that LPIs can be disabled again (`CES`)?
+    pub fn can_disable_lpis(&self) -> bool {
+        self.frame.mmio.read(gicr::CTLR).ces()
+    }
+
+    /// The tables that the base registers name.
+    pub fn lpi_bases(&self) -> (Propbaser, Pendbaser) {
+        (self.frame.mmio.read(gicr::PROPBASER), self.frame.mmio.read(gicr::PENDBASER))
+    }
+
+    /// Gives the redistributor its tables. LPIs are disabled, and the tables' contents are published as for
+    /// [`Coherence::NonCoherent`]; [`start_lpis`](Self::start_lpis) follows.
+    ///
+    /// How the tables will be accessed is negotiated (IHI 0069 §12.11.30): Inner Shareable, write-back is asked
+    /// for; where shareability reads back as zero, accesses do not look into the CPUs' caches, and Non-cacheable
+    /// is written instead, because cacheable but non-shareable accesses might hit stale lines of the
+    /// redistributor's own.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`] if `RWP` stays set before the registers may be written.
+    pub fn program_lpi_tables<P: Platform>(
+        &self,
+        platform: &P,
+        tables: &LpiTables,
+    ) -> Result<NegotiatedTables, GicError> {
+        self.frame.settle(platform)?;
+        Ok(NegotiatedTables { config: self.program_config(tables), pending: self.program_pending(tables) })
+    }
+
+    /// Enables LPIs, with the tables that were programmed.
+    pub fn start_lpis(&self) {
+        self.write_enable_lpis(true);
+        // The read makes sure that the redistributor took the write before an ITS command names it.
+        let _ = self.lpis_enabled();
+    }
+
+    /// Disables LPIs, if the implementation lets it. On [`LpiClearing::Cleared`] what is pending was written to the
+    /// pending table.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`] if `RWP` stays set.
+    pub fn disable_lpis<P: Platform>(&self, platform: &P) -> Result<LpiClearing, GicError> {
+        if self.lpis_enabled() {
+            self.write_enable_lpis(false);
+            self.frame.settle(platform)?;
+        }
+        Ok(if self.lpis_enabled() { LpiClearing::Stuck } else { LpiClearing::Cleared })
+    }
+
+    fn write_enable_lpis(&self, enable: bool) {
+        let control: Ctlr = self.frame.mmio.read(gicr::CTLR);
+        self.frame.mmio.write(gicr::CTLR, control.with_enable_lpis(enable));
+    }
+
+    fn program_config(&self, tables: &LpiTables) -> Coherence {
+        let wanted = Propbaser::new()
+            .with_id_bits_minus_one(tables.id_bits.saturating_sub(1))
+            .with_address(tables.config)
+            .with_outer_cache(OuterCacheability::SameAsInner);
+        if tables.access == TableAccess::Negotiate {
+            let cached = wanted
+                .with_inner_cache(Cacheability::ReadWriteAllocateWriteBack)
+                .with_shareability(Shareability::Inner);
+            self.frame.mmio.write(gicr::PROPBASER, cached);
+            let got = self.frame.mmio.read(gicr::PROPBASER);
+            if is_coherent(got.shareability(), got.inner_cache()) {
+                return Coherence::Coherent;
+            }
+        }
+        let uncached =
+            wanted.with_inner_cache(Cacheability::NonCacheable).with_shareability(Shareability::Non);
+        self.frame.mmio.write(gicr::PROPBASER, uncached);
+        Coherence::NonCoherent
+    }
+
+    fn program_pending(&self, tables: &LpiTables) -> Coherence {
+        let wanted = Pendbaser::new()
+            .with_address(tables.pending)
+            .with_outer_cache(OuterCacheability::SameAsInner)
+            .with_pending_table_zero(tables.contents == PendingContents::Zero);
+        if tables.access == TableAccess::Negotiate {
+            let cached = wanted
+                .with_inner_cache(Cacheability::ReadWriteAllocateWriteBack)
+                .with_shareability(Shareability::Inner);
+            self.frame.mmio.write(gicr::PENDBASER, cached);
+            let got = self.frame.mmio.read(gicr::PENDBASER);
+            if is_coherent(got.shareability(), got.inner_cache()) {
+                return Coherence::Coherent;
+            }
+        }
+        let uncached =
+            wanted.with_inner_cache(Cacheability::NonCacheable).with_shareability(Shareability::Non);
+        self.frame.mmio.write(gicr::PENDBASER, uncached);
+        Coherence::NonCoherent
+    }
+}
+
+/// Do accesses with these attributes look into the CPUs' caches?
+pub(crate) fn is_coherent(shareability: Shareability, inner: Cacheability) -> bool {
+    matches!(shareability, Shareability::Inner | Shareability::Outer) && inner.is_cacheable()
+}

@@ -1,0 +1,118 @@
+//! What the distributor and the redistributors forget when they lose power. Plain values in the caller's memory: no
+//! heap. Saved and restored by the same driver within one suspend; not a format for storage.
+
+use crate::frame::{Fields, Frame};
+use crate::{Mmio, MmioExt};
+use gic_arch::IntIdField;
+
+/// The state of 32 interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct InterruptBlock {
+    group: u32,
+    group_modifier: u32,
+    enabled: u32,
+    pending: u32,
+    active: u32,
+    priorities: [u32; 8],
+    triggers: [u32; 2],
+}
+
+/// The state of 32 shared interrupts, with their routes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SharedBlock {
+    pub(crate) interrupts: InterruptBlock,
+    pub(crate) routes: [u64; 32],
+}
+
+/// The state of a CPU's own interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PrivateState {
+    pub(crate) blocks: [InterruptBlock; 3],
+}
+
+impl<M: Mmio> Frame<M> {
+    /// Reads the interrupts of block `block`: the 32 from field 32 × `block` on.
+    pub(crate) fn save_block(&self, fields: &Fields, block: u32) -> InterruptBlock {
+        InterruptBlock {
+            group: self.word(fields.group, block),
+            group_modifier: self.word(fields.group_modifier, block),
+            enabled: self.word(fields.set_enable, block),
+            pending: self.word(fields.set_pending, block),
+            active: self.word(fields.set_active, block),
+            priorities: self.words(fields.priority, block),
+            triggers: self.words(fields.trigger, block),
+        }
+    }
+
+    /// Writes back everything but the enables. The block's interrupts are disabled, and that took effect.
+    ///
+    /// A level-triggered interrupt that was pending is made pending again, because the level of a message-based one
+    /// exists nowhere else; where the source gave up meanwhile, it is delivered once more than needed.
+    pub(crate) fn restore_block(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
+        let InterruptBlock { group, group_modifier, enabled: _, pending, active, priorities, triggers } =
+            saved;
+        self.set_word(fields.group, block, *group);
+        self.set_word(fields.group_modifier, block, *group_modifier);
+        self.set_words(fields.priority, block, priorities);
+        self.set_words(fields.trigger, block, triggers);
+        self.set_word(fields.clear_active, block, u32::MAX);
+        self.set_word(fields.set_active, block, *active);
+        self.set_word(fields.clear_pending, block, u32::MAX);
+        self.set_word(fields.set_pending, block, *pending);
+    }
+
+    /// Enables what was enabled.
+    pub(crate) fn restore_enables(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
+        self.set_word(fields.set_enable, block, saved.enabled);
+    }
+
+    /// Brings a block to a known state: disabled, neither pending nor active, level-triggered, all of one group
+    /// and priority. Not waited for.
+    pub(crate) fn reset_block(&self, fields: &Fields, block: u32, defaults: BlockDefaults) {
+        let BlockDefaults { priority, group, group_modifier } = defaults;
+        self.disable_block(fields, block);
+        self.set_word(fields.clear_active, block, u32::MAX);
+        self.set_word(fields.clear_pending, block, u32::MAX);
+        self.set_words(fields.priority, block, &[u32::from_ne_bytes([priority; 4]); 8]);
+        self.set_words(fields.trigger, block, &[0; 2]);
+        self.set_word(fields.group, block, group);
+        self.set_word(fields.group_modifier, block, group_modifier);
+    }
+
+    /// Disables a block. Not waited for.
+    pub(crate) fn disable_block(&self, fields: &Fields, block: u32) {
+        self.set_word(fields.clear_enable, block, u32::MAX);
+    }
+
+    fn word(&self, field: IntIdField, index: u32) -> u32 {
+        field.registers().get(index).map_or(0, |register| self.mmio.read(register))
+    }
+
+    fn words<const N: usize>(&self, field: IntIdField, block: u32) -> [u32; N] {
+        let mut words = [0; N];
+        for (word, register) in words.iter_mut().zip(block * field.bits()..) {
+            *word = self.word(field, register);
+        }
+        words
+    }
+
+    fn set_word(&self, field: IntIdField, index: u32, value: u32) {
+        if let Some(register) = field.registers().get(index) {
+            self.mmio.write(register, value);
+        }
+    }
+
+    fn set_words(&self, field: IntIdField, block: u32, values: &[u32]) {
+        for (value, register) in values.iter().zip(block * field.bits()..) {
+            self.set_word(field, register, *value);
+        }
+    }
+}
+
+/// What [`Frame::reset_block`] puts into each of 32 interrupts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockDefaults {
+    pub(crate) priority: u8,
+    pub(crate) group: u32,
+    pub(crate) group_modifier: u32,
+}
