@@ -1,0 +1,287 @@
+//! The Interrupt Translation Service (IHI 0069 §5): it turns a device's message, (DeviceID, EventID), into an LPI at a
+//! CPU's redistributor.
+//!
+//! [`Its`] is the mechanism: it knows DeviceIDs, events and collections. [`ItsMsiParent`] is the policy of one bus above
+//! it: which requester has which DeviceID.
+//!
+//! # After SYNC
+//! Every operation that ends or moves something returns after the ITS executed a SYNC for each redistributor
+//! concerned: what was discarded, moved or unmapped before it never again becomes pending at the old place.
+//!
+//! # Cost
+//! The commands of one operation are posted together, with one write of `GITS_CWRITER`, and one read of
+//! `GITS_CREADR` if the ITS is fast. A device's first block of any size is one operation: MAPD, a MAPTI for each event,
+//! one invalidation and one SYNC.
+//!
+//! # Locks, outermost first
+//! ```text
+//! state            task operations of one ITS (TaskLock: interrupts stay on)
+//!   Lpis           allocator, configuration bytes
+//!     ring         the command queue (IrqLock); routes and collections change under it
+//!       last_fault
+//! ```
+//! Operations marked *any context* take the ring's lock and the configuration table's alone.
+
+mod collections;
+mod command_queue;
+mod control_frame;
+mod device;
+mod error;
+mod events;
+mod id_map;
+mod limbo;
+mod msi_parent;
+mod probe;
+mod routes;
+mod tables;
+mod task_lock;
+
+pub use error::{ItsError, ProbeError};
+pub use events::EventRequest;
+pub use id_map::{IdMap, IdRange};
+pub use msi_parent::ItsMsiParent;
+pub use probe::ItsConfig;
+
+use crate::gic::RedistributorInfo;
+use crate::lock::IrqLock;
+use crate::lpi::Lpis;
+use crate::platform::{Platform, TimedOut};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use collections::Collections;
+use command_queue::CommandQueue;
+use control_frame::ControlFrame;
+use core::sync::atomic::{AtomicU32, Ordering};
+use device::{Device, Mapping, Share};
+use gic_arch::gits::{self, Typer};
+use gic_arch::its::{Command, MapAction, RdBase};
+use limbo::{Holds, Limbo};
+use msi_types::{Attachment, DeviceId};
+use routes::Routes;
+use tables::ItsTable;
+use task_lock::TaskLock;
+
+/// One ITS, enabled. Never disabled again but by [`suspend`](Self::suspend): it has no `Drop`, and its memory stays
+/// with it.
+#[derive(Debug)]
+pub struct Its<P: Platform> {
+    frame: ControlFrame<P>,
+    typer: Typer,
+    lpis: Arc<Lpis<P>>,
+    queue: CommandQueue,
+    collections: Collections,
+    routes: Routes,
+    node: Option<u32>,
+    state: TaskLock<State>,
+    faults: AtomicU32,
+    last_fault: IrqLock<Option<ItsError>>,
+}
+
+/// What only tasks touch.
+#[derive(Debug)]
+struct State {
+    device_table: ItsTable,
+    collection_table: Option<ItsTable>,
+    device_id_bits: u8,
+    devices: BTreeMap<DeviceId, Device>,
+    /// By the cookie of their [`Attachment`].
+    shares: BTreeMap<u32, Share>,
+    next_cookie: u32,
+    limbo: VecDeque<Limbo>,
+}
+
+impl<P: Platform> Its<P> {
+    /// Takes a device in, for at most `max` more events. All requesters with this DeviceID share one translation
+    /// table; each caller gets a share of its own. Task.
+    ///
+    /// A table that is too small for one more share is replaced if no event is in use; else the attachment is
+    /// refused, because messages would be lost meanwhile.
+    ///
+    /// # Errors
+    /// [`ItsError::DeviceIdOutOfRange`], [`ItsError::TooManyEvents`], [`ItsError::AttachedForFewer`],
+    /// [`ItsError::NoMemory`].
+    pub fn attach(&self, device: DeviceId, max: u32) -> Result<Attachment, ItsError> {
+        self.attach_shared(device, max, max)
+    }
+
+    /// As [`attach`](Self::attach), with a table for `room` events at least: others behind the same DeviceID will come.
+    pub(crate) fn attach_shared(
+        &self,
+        device: DeviceId,
+        max: u32,
+        room: u32,
+    ) -> Result<Attachment, ItsError> {
+        self.state.with(self.platform(), |state| {
+            if u64::from(device.get()) >= state.device_table.ids() {
+                return Err(ItsError::DeviceIdOutOfRange { id: device, bits: state.device_id_bits });
+            }
+            self.settle(state)?;
+            state.device_table.ensure(&self.frame, device.get())?;
+            self.admit(state, device, max, room)?;
+            let cookie = state.new_cookie();
+            state.shares.insert(cookie, Share { device, limit: max, used: 0 });
+            Ok(Attachment::new(cookie))
+        })
+    }
+
+    /// Forgets a share. With the last one of its device, the device is unmapped and its table given back, if all
+    /// events were unmapped; a device whose owner forgot that keeps them. Task.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever gives an attachment back has it no more")]
+    pub fn detach(&self, attachment: Attachment) {
+        self.state.with(self.platform(), |state| {
+            let Some(share) = state.shares.remove(&attachment.cookie()) else { return };
+            if let Err(error) = self.settle(state) {
+                self.note(error);
+            }
+            if let Some(known) = state.devices.get_mut(&share.device) {
+                known.dismiss(&share);
+            }
+            self.drop_unused(state, share.device);
+        });
+    }
+
+    /// Brings the ITS to rest, for the system's suspension: its caches are written to memory, and messages are
+    /// dropped from now on. Devices are quiet. Task; the last CPU.
+    ///
+    /// # Errors
+    /// [`ItsError::Fault`] if it does not come to rest: it goes on working then.
+    pub fn suspend(&self) -> Result<(), ItsError> {
+        self.state.with(self.platform(), |state| {
+            self.settle(state)?;
+            self.queue.stop(&self.frame).map_err(|error| error.at(self.frame.base))?;
+            self.quiesce().inspect_err(|_| {
+                self.frame.enable();
+                self.queue.start(&self.frame);
+            })
+        })
+    }
+
+    /// Takes the ITS into use again after [`suspend`](Self::suspend), whether or not it lost its registers, and
+    /// the collections that it held itself. The tables' memory was kept; the redistributors are awake with LPIs
+    /// enabled. Task.
+    ///
+    /// # Errors
+    /// [`ItsError::Fault`].
+    pub fn resume(&self) -> Result<(), ItsError> {
+        self.state.with(self.platform(), |state| {
+            self.quiesce()?;
+            self.queue.restore(&self.frame);
+            state.device_table.restore(&self.frame);
+            if let Some(table) = &state.collection_table {
+                table.restore(&self.frame);
+            }
+            self.queue.start(&self.frame);
+            self.frame.enable();
+            self.run(&mut self.collections.recover())
+        })
+    }
+
+    /// Physical base address.
+    pub fn base(&self) -> u64 {
+        self.frame.base
+    }
+
+    /// Physical address of the doorbell, `GITS_TRANSLATER`.
+    pub fn doorbell(&self) -> u64 {
+        self.frame.base + u64::from(gits::TRANSLATER.offset())
+    }
+
+    /// What the hardware has.
+    pub fn typer(&self) -> Typer {
+        self.typer
+    }
+
+    /// The LPIs that this ITS hands out.
+    pub fn lpis(&self) -> &Arc<Lpis<P>> {
+        &self.lpis
+    }
+
+    /// How many failures there were in operations that have no other way to report one (unmap, detach, mask), and
+    /// the last of them.
+    pub fn faults(&self) -> (u32, Option<ItsError>) {
+        let last = self.last_fault.with(self.platform(), |last| *last);
+        (self.faults.load(Ordering::Relaxed), last)
+    }
+
+    /// Unmaps a device that nobody uses any more.
+    fn drop_unused(&self, state: &mut State, id: DeviceId) {
+        let unused = state.devices.get(&id).is_some_and(|device| device.users == 0 && device.is_idle());
+        if unused && let Some(device) = state.devices.remove(&id) {
+            self.unmap_device(state, id, device);
+        }
+    }
+
+    fn unmap_device(&self, state: &mut State, id: DeviceId, device: Device) {
+        match device.mapping {
+            Mapping::Unmapped => self.platform().release_table(device.itt),
+            Mapping::Mapped => {
+                let unmap = device.mapd(id, MapAction::Unmap);
+                // Its events' redistributors were waited for when they were discarded.
+                let sync = self.collections.any_target().map(|target| Command::Sync { target });
+                let mut commands = core::iter::once(unmap).chain(sync);
+                self.retire(state, &mut commands, Holds::Itt(device.itt));
+            }
+        }
+    }
+
+    /// Gives a share of the device, known or new.
+    fn admit(&self, state: &mut State, id: DeviceId, max: u32, room: u32) -> Result<(), ItsError> {
+        let mut wanted = max.max(room);
+        if let Some(known) = state.devices.get_mut(&id) {
+            if known.admit(max) {
+                return Ok(());
+            }
+            if !known.is_idle() {
+                return Err(ItsError::AttachedForFewer(id));
+            }
+            wanted = known.promised().saturating_add(max).max(room);
+        }
+        let mut device = Device::provision(self.platform(), self.typer, wanted, self.node)?;
+        if let Some(old) = state.devices.remove(&id) {
+            device.inherit(&old);
+            self.unmap_device(state, id, old);
+        }
+        let admitted = device.admit(max);
+        debug_assert!(admitted, "the table was made for it");
+        state.devices.insert(id, device);
+        Ok(())
+    }
+
+    fn quiesce(&self) -> Result<(), ItsError> {
+        self.frame.quiesce().map_err(|TimedOut(what)| error::fault(self.frame.base, what, "timeout"))
+    }
+
+    /// Posts commands and waits for them.
+    fn run(&self, commands: &mut dyn Iterator<Item = Command>) -> Result<(), ItsError> {
+        self.queue.run(&self.frame, commands).map_err(|failed| failed.error.at(self.frame.base))
+    }
+
+    /// How commands name a redistributor.
+    fn rd_base(&self, redistributor: &RedistributorInfo) -> RdBase {
+        if self.typer.pta() {
+            RdBase::from_address(redistributor.address)
+        } else {
+            RdBase::from_processor_number(redistributor.processor_number)
+        }
+    }
+
+    /// Remembers a failure that cannot be reported otherwise.
+    fn note(&self, error: ItsError) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        self.last_fault.with(self.platform(), |last| *last = Some(error));
+    }
+
+    fn platform(&self) -> &P {
+        &self.frame.platform
+    }
+}
+
+impl State {
+    /// Attachments are few: a number that is free is near.
+    fn new_cookie(&mut self) -> u32 {
+        while self.shares.contains_key(&self.next_cookie) {
+            self.next_cookie = self.next_cookie.wrapping_add(1);
+        }
+        self.next_cookie
+    }
+}

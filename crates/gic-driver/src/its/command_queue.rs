@@ -1,0 +1,441 @@
+//! The command queue (IHI 0069 §5.3): a ring in memory that software fills up to `CWRITER` and the ITS empties up to
+//! `CREADR`.
+//!
+//! Every command has a *sequence number*, counted from the driver's start and never wrapping; a ring position is
+//! derived from it, not the other way round. A waiter therefore compares numbers, however often the ring wraps and
+//! whoever else reads `CREADR` meanwhile: between two reads the ITS can advance by at most what is outstanding, which
+//! is less than one turn of the ring.
+//!
+//! Commands are drawn from the caller's iterator *under the ring's lock*, so that what a caller looks up or changes
+//! while it makes a command is in the order of the queue.
+
+use super::control_frame::ControlFrame;
+use super::error::{ProbeError, QueueError};
+use crate::lock::IrqLock;
+use crate::mmio::MmioExt;
+use crate::platform::{Coherence, Platform, Table, TableLayout, Wait};
+use alloc::vec::Vec;
+use core::ops::Range;
+use gic_arch::gits::{self, Cbaser, Cwriter};
+use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
+use gic_arch::{Cacheability, OuterCacheability, Shareability};
+
+/// The ITS may ignore bits 15:12 of the ring's address.
+const ALIGNMENT: u64 = 0x1_0000;
+/// Size granule of `CBASER`.
+const PAGE: u32 = 0x1000;
+/// Failed commands that were not collected by their callers yet, remembered one by one.
+const REMEMBERED_FAULTS: usize = 16;
+
+/// Smallest and largest ring, in bytes.
+pub(crate) const RING_BYTES: core::ops::RangeInclusive<u32> = 0x1000..=0x10_0000;
+
+/// A ring and its accounting. Usable in any context.
+#[derive(Debug)]
+pub(crate) struct CommandQueue {
+    memory: Table,
+    coherence: Coherence,
+    register: Cbaser,
+    slots: u16,
+    ring: IrqLock<Ring>,
+}
+
+/// The part under the lock.
+#[derive(Debug)]
+struct Ring {
+    life: Life,
+    /// Commands posted ever: the sequence number of the next one.
+    written: u64,
+    /// Commands consumed ever: the sequence number of the one that the ITS executes.
+    read: u64,
+    write_slot: u16,
+    read_slot: u16,
+    /// A redistributor that the ITS is known to accept in a SYNC.
+    good_target: Option<RdBase>,
+    /// The command that was replaced last.
+    replaced: Option<u64>,
+    faults: Faults,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    Stopped,
+    Running,
+}
+
+/// Commands of one caller in the ring, by sequence number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Span(Range<u64>);
+
+impl Span {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Both, and what lies between: one caller's commands in several chunks.
+    pub(crate) fn extend(&mut self, later: &Self) {
+        if self.is_empty() {
+            *self = later.clone();
+        } else {
+            self.0.end = later.0.end.max(self.0.end);
+        }
+    }
+}
+
+/// What [`CommandQueue::try_post`] did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Posted {
+    /// The commands that are in the ring.
+    pub(crate) span: Span,
+    /// Did the iterator end, or the room?
+    pub(crate) ended: Ended,
+}
+
+/// Why posting stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// All commands are in the ring.
+    Commands,
+    /// The ring is full.
+    Room,
+}
+
+impl CommandQueue {
+    /// Provides a ring of `bytes` (a multiple of 4 KiB within [`RING_BYTES`]) and programs `CBASER`, negotiating
+    /// shareability by read-back. The ITS is disabled and quiescent.
+    ///
+    /// # Errors
+    /// [`ProbeError::NoMemory`] or [`ProbeError::TableRefused`], with everything given back.
+    pub(crate) fn provision<P: Platform>(
+        frame: &ControlFrame<P>,
+        bytes: u32,
+        coherence: Coherence,
+        node: Option<u32>,
+    ) -> Result<Self, ProbeError> {
+        const NAME: &str = "command queue";
+        let layout = TableLayout { bytes: bytes.into(), align: ALIGNMENT, node };
+        let no_memory = ProbeError::NoMemory { base: frame.base, table: NAME };
+        let memory = frame.platform.allocate_table(layout).ok_or(no_memory)?;
+        let pages = u8::try_from(bytes / PAGE - 1).unwrap_or(u8::MAX);
+        let bare = Cbaser::new().with_address(memory.address).with_pages_minus_one(pages).with_valid(true);
+        let (register, coherence) = program(frame, bare, coherence);
+        let accepted = frame.registers.read(gits::CBASER);
+        if accepted.address() != memory.address || accepted.pages_minus_one() != pages || !accepted.valid() {
+            frame.registers.write(gits::CBASER, Cbaser::new());
+            frame.platform.release_table(memory);
+            let reason = "GITS_CBASER does not hold its address or size";
+            return Err(ProbeError::TableRefused { base: frame.base, table: NAME, reason });
+        }
+        let slots = u16::try_from(bytes / COMMAND_BYTES).unwrap_or(u16::MAX);
+        let ring = Ring {
+            life: Life::Stopped,
+            written: 0,
+            read: 0,
+            write_slot: 0,
+            read_slot: 0,
+            good_target: None,
+            replaced: None,
+            faults: Faults::new(),
+        };
+        Ok(Self { memory, coherence, register, slots, ring: IrqLock::new(ring) })
+    }
+
+    /// Programs the registers again after they were lost. The ITS is disabled and quiescent, the queue is stopped.
+    pub(crate) fn restore<P: Platform>(&self, frame: &ControlFrame<P>) {
+        frame.registers.write(gits::CBASER, self.register);
+    }
+
+    /// Begins at wherever the ITS stands (position 0, after CBASER was written) and takes commands from now on.
+    pub(crate) fn start<P: Platform>(&self, frame: &ControlFrame<P>) {
+        let slot = frame.registers.read(gits::CREADR).slot();
+        let slot = if slot < self.slots { slot } else { 0 };
+        frame.registers.write(gits::CWRITER, Cwriter::new().with_slot(slot));
+        self.ring.with(&*frame.platform, |ring| {
+            ring.life = Life::Running;
+            ring.read = ring.written;
+            (ring.read_slot, ring.write_slot) = (slot, slot);
+        });
+    }
+
+    /// Waits until the ring is empty, and takes no commands any more.
+    pub(crate) fn stop<P: Platform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
+        self.poll(frame, |ring| {
+            let empty = ring.read == ring.written;
+            if empty {
+                ring.life = Life::Stopped;
+            }
+            empty
+        })
+    }
+
+    /// Posts all commands and waits until the ITS consumed them: one write of `CWRITER` per chunk that fits the ring,
+    /// hence one for whatever fits at once. Any context.
+    ///
+    /// # Errors
+    /// [`QueueError::Stalled`] names the first refused command of these; the others were executed.
+    /// After [`QueueError::Timeout`] the commands that were posted may still be executed later, in order; those that
+    /// found no room are still in the iterator.
+    pub(crate) fn run<P: Platform>(
+        &self,
+        frame: &ControlFrame<P>,
+        commands: &mut dyn Iterator<Item = Command>,
+    ) -> Result<(), Failed> {
+        let mut all = Span(0..0);
+        loop {
+            let posted =
+                self.try_post(frame, commands).map_err(|error| Failed { error, span: all.clone() })?;
+            all.extend(&posted.span);
+            let waited = match posted.ended {
+                Ended::Commands => self.wait(frame, &all),
+                Ended::Room => self.wait_for_room(frame),
+            };
+            waited.map_err(|error| Failed { error, span: all.clone() })?;
+            if posted.ended == Ended::Commands {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Posts as many commands as find room, without waiting. Any context.
+    pub(crate) fn try_post<P: Platform>(
+        &self,
+        frame: &ControlFrame<P>,
+        commands: &mut dyn Iterator<Item = Command>,
+    ) -> Result<Posted, QueueError> {
+        self.ring.with(&*frame.platform, |ring| {
+            if ring.life == Life::Stopped {
+                return Err(QueueError::Stopped);
+            }
+            let wanted = commands.size_hint().0.max(1);
+            if usize::from(self.room(ring)) < wanted.max(usize::from(self.slots / 2)) {
+                self.refresh(frame, ring);
+            }
+            let (first, first_slot) = (ring.written, ring.write_slot);
+            let mut ended = Ended::Room;
+            while self.room(ring) > 0 {
+                let Some(command) = commands.next() else {
+                    ended = Ended::Commands;
+                    break;
+                };
+                self.store(frame, ring.write_slot, command);
+                ring.written += 1;
+                ring.write_slot = self.next(ring.write_slot);
+            }
+            if ring.written != first {
+                self.publish(frame, first_slot..ring.write_slot);
+                frame.registers.write(gits::CWRITER, Cwriter::new().with_slot(ring.write_slot));
+            }
+            Ok(Posted { span: Span(first..ring.written), ended })
+        })
+    }
+
+    /// Were these commands consumed? Looks at the hardware only if it is not known yet. Any context.
+    pub(crate) fn is_consumed<P: Platform>(&self, frame: &ControlFrame<P>, span: &Span) -> bool {
+        self.ring.with(&*frame.platform, |ring| {
+            if ring.read < span.0.end {
+                self.refresh(frame, ring);
+            }
+            ring.read >= span.0.end
+        })
+    }
+
+    /// Remembers a redistributor that the ITS executed a SYNC for.
+    pub(crate) fn trust<P: Platform>(&self, frame: &ControlFrame<P>, target: RdBase) {
+        self.ring.with(&*frame.platform, |ring| ring.good_target = Some(target));
+    }
+
+    fn wait<P: Platform>(&self, frame: &ControlFrame<P>, span: &Span) -> Result<(), QueueError> {
+        if span.is_empty() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        self.poll(frame, |ring| {
+            let done = ring.read >= span.0.end;
+            if done {
+                result = ring.faults.take(&span.0);
+            }
+            done
+        })?;
+        result
+    }
+
+    /// Half a ring: so that a long batch costs few register writes.
+    fn wait_for_room<P: Platform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
+        self.poll(frame, |ring| self.room(ring) >= self.slots / 2)
+    }
+
+    /// Looks at the ring, outside the lock between two looks, until `done`. The bound is the platform's, for each
+    /// command that the ITS consumes: somebody else's long batch before ours is no fault.
+    fn poll<P: Platform>(
+        &self,
+        frame: &ControlFrame<P>,
+        mut done: impl FnMut(&mut Ring) -> bool,
+    ) -> Result<(), QueueError> {
+        let (mut turn, mut seen, mut last) = (0, None, false);
+        loop {
+            let progress = self.ring.with(&*frame.platform, |ring| {
+                if !done(ring) {
+                    self.refresh(frame, ring);
+                    if !done(ring) {
+                        return Err((ring.read, last.then(|| self.load(frame, ring.read_slot))));
+                    }
+                }
+                Ok(())
+            });
+            let Err((read, oldest)) = progress else { return Ok(()) };
+            if seen != Some(read) {
+                (turn, seen) = (0, Some(read));
+            } else if let Some(raw) = oldest {
+                return Err(QueueError::Timeout(Command::decode(raw).ok()));
+            }
+            last = frame.platform.wait(turn) == Wait::GiveUp;
+            turn = turn.saturating_add(1);
+        }
+    }
+
+    /// Reads `CREADR` and accounts for what was consumed; gets a stalled queue going again.
+    fn refresh<P: Platform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
+        if ring.life == Life::Stopped {
+            return;
+        }
+        let creadr = frame.registers.read(gits::CREADR);
+        let ahead = self.distance(ring.read_slot, creadr.slot());
+        // A position that was never written to is the hardware's nonsense: no progress, and the waiters' time runs out.
+        if creadr.slot() >= self.slots || u64::from(ahead) > ring.written - ring.read {
+            return;
+        }
+        ring.read += u64::from(ahead);
+        ring.read_slot = creadr.slot();
+        if creadr.stalled() && ring.read < ring.written {
+            self.replace_stalled(frame, ring);
+        }
+    }
+
+    /// Remembers the command at which the queue stopped, puts a harmless one in its place and restarts the queue.
+    fn replace_stalled<P: Platform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
+        if ring.replaced != Some(ring.read) {
+            ring.replaced = Some(ring.read);
+            ring.faults.push(ring.read, self.load(frame, ring.read_slot));
+            let harmless = match ring.good_target {
+                Some(target) => Command::Sync { target },
+                // Before the first SYNC succeeded no collection is mapped, so that there is nothing to unmap.
+                None => Command::Mapc {
+                    collection: CollectionId::new(0),
+                    target: RdBase::from_field(0),
+                    action: MapAction::Unmap,
+                },
+            };
+            self.store(frame, ring.read_slot, harmless);
+            self.publish(frame, ring.read_slot..self.next(ring.read_slot));
+        }
+        frame.registers.write(gits::CWRITER, Cwriter::new().with_slot(ring.write_slot).with_retry(true));
+    }
+
+    fn store<P: Platform>(&self, frame: &ControlFrame<P>, slot: u16, command: Command) {
+        for (offset, word) in (byte(slot)..).step_by(8).zip(command.encode()) {
+            frame.platform.store64(&self.memory, offset, word);
+        }
+    }
+
+    fn load<P: Platform>(&self, frame: &ControlFrame<P>, slot: u16) -> RawCommand {
+        let mut bytes = (byte(slot)..).map(|offset| frame.platform.load8(&self.memory, offset));
+        core::array::from_fn(|_| {
+            u64::from_le_bytes(core::array::from_fn(|_| bytes.next().unwrap_or_default()))
+        })
+    }
+
+    /// Publishes the slots from `start` up to, not including, `end`; around the ring's end if `end` is not after
+    /// `start`.
+    fn publish<P: Platform>(&self, frame: &ControlFrame<P>, slots: Range<u16>) {
+        let publish = |range| frame.platform.publish(&self.memory, range, self.coherence);
+        if slots.start < slots.end {
+            publish(byte(slots.start)..byte(slots.end));
+        } else {
+            publish(byte(slots.start)..byte(self.slots));
+            if slots.end > 0 {
+                publish(0..byte(slots.end));
+            }
+        }
+    }
+
+    /// Commands that fit now. One slot stays free: a full ring would look empty.
+    fn room(&self, ring: &Ring) -> u16 {
+        self.slots - 1 - self.distance(ring.read_slot, ring.write_slot)
+    }
+
+    fn distance(&self, from: u16, to: u16) -> u16 {
+        if to >= from { to - from } else { to + self.slots - from }
+    }
+
+    fn next(&self, slot: u16) -> u16 {
+        if slot + 1 == self.slots { 0 } else { slot + 1 }
+    }
+}
+
+/// A run that did not end well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Failed {
+    /// Why.
+    pub(crate) error: QueueError,
+    /// The commands that are in the ring, if any.
+    pub(crate) span: Span,
+}
+
+fn byte(slot: u16) -> u64 {
+    u64::from(slot) * u64::from(COMMAND_BYTES)
+}
+
+/// Writes `CBASER` with the best attributes that the ITS takes.
+fn program<P: Platform>(frame: &ControlFrame<P>, bare: Cbaser, coherence: Coherence) -> (Cbaser, Coherence) {
+    if coherence == Coherence::Coherent {
+        let cached = bare
+            .with_shareability(Shareability::Inner)
+            .with_inner_cache(Cacheability::ReadWriteAllocateWriteBack)
+            .with_outer_cache(OuterCacheability::SameAsInner);
+        frame.registers.write(gits::CBASER, cached);
+        if frame.registers.read(gits::CBASER).shareability() != Shareability::Non {
+            return (cached, Coherence::Coherent);
+        }
+    }
+    let uncached = bare.with_shareability(Shareability::Non).with_inner_cache(Cacheability::NonCacheable);
+    frame.registers.write(gits::CBASER, uncached);
+    (uncached, Coherence::NonCoherent)
+}
+
+/// Commands that the ITS refused, until those who posted them ask.
+#[derive(Debug)]
+struct Faults {
+    known: Vec<(u64, RawCommand)>,
+    /// Covers those that found no place any more: whoever waits for one of these numbers is told that something failed.
+    forgotten: Range<u64>,
+}
+
+impl Faults {
+    fn new() -> Self {
+        Self { known: Vec::with_capacity(REMEMBERED_FAULTS), forgotten: 0..0 }
+    }
+
+    fn push(&mut self, sequence: u64, raw: RawCommand) {
+        // Sequence numbers only grow, so the first is the oldest.
+        if self.known.len() == REMEMBERED_FAULTS {
+            let (oldest, _) = self.known.remove(0);
+            if self.forgotten.is_empty() {
+                self.forgotten.start = oldest;
+            }
+            self.forgotten.end = oldest + 1;
+        }
+        self.known.push((sequence, raw));
+    }
+
+    /// Reports the first fault in `span`, and forgets them all.
+    fn take(&mut self, span: &Range<u64>) -> Result<(), QueueError> {
+        let overlaps = self.forgotten.start < span.end && span.start < self.forgotten.end;
+        let first = self.known.iter().find(|(sequence, _)| span.contains(sequence)).map(|(_, raw)| *raw);
+        self.known.retain(|(sequence, _)| !span.contains(sequence));
+        match first {
+            Some(raw) => Err(QueueError::Stalled(Command::decode(raw).ok())),
+            None if overlaps => Err(QueueError::Stalled(None)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Devices: interrupt translation tables, and who has which of their events.
+
+use super::error::ItsError;
+use crate::platform::{Platform, Table, TableLayout};
+use crate::{Alignment, BlockAllocator};
+use core::num::NonZeroU16;
+use gic_arch::gits::Typer;
+use gic_arch::its::{Command, ITT_ALIGNMENT, MapAction};
+use msi_types::{DeviceId, Shape};
+
+/// EventIDs travel in the 16 data bits of PCI's MSI.
+pub(crate) const MAX_EVENT_BITS: u8 = 16;
+/// MAPD cannot express fewer.
+const MIN_EVENT_BITS: u8 = 1;
+
+/// A device as the ITS knows it: all requesters with the same DeviceID are one.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) itt: Table,
+    event_bits: u8,
+    pub(crate) mapping: Mapping,
+    /// Attachments.
+    pub(crate) users: u32,
+    /// Events that all attachments together may have.
+    promised: u32,
+    events: BlockAllocator,
+}
+
+/// Does the ITS know the device? It is told with the first event, in the same batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mapping {
+    /// No.
+    Unmapped,
+    /// MAPD was executed, or is in the queue.
+    Mapped,
+}
+
+/// One requester's share of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Share {
+    pub(crate) device: DeviceId,
+    /// Events that it may have.
+    pub(crate) limit: u32,
+    /// Events that it has.
+    pub(crate) used: u32,
+}
+
+impl Device {
+    /// Provides a table for `events` events, nobody's yet.
+    pub(crate) fn provision<P: Platform>(
+        platform: &P,
+        typer: Typer,
+        events: u32,
+        node: Option<u32>,
+    ) -> Result<Self, ItsError> {
+        let event_bits = event_bits(typer, events)?;
+        let bytes = u64::from(typer.itt_entry_bytes()) << event_bits;
+        let layout = TableLayout { bytes: bytes.max(ITT_ALIGNMENT), align: ITT_ALIGNMENT, node };
+        let itt =
+            platform.allocate_table(layout).ok_or(ItsError::NoMemory("an interrupt translation table"))?;
+        let events = BlockAllocator::new(0, 1 << event_bits);
+        Ok(Self { itt, event_bits, mapping: Mapping::Unmapped, users: 0, promised: 0, events })
+    }
+
+    /// Takes another attachment in, for `events` more events; `false` if the table is too small for all.
+    pub(crate) fn admit(&mut self, events: u32) -> bool {
+        let promised = self.promised.saturating_add(events);
+        let fits = promised <= 1 << self.event_bits;
+        if fits {
+            self.promised = promised;
+            self.users += 1;
+        }
+        fits
+    }
+
+    /// Lets an attachment go.
+    pub(crate) fn dismiss(&mut self, share: &Share) {
+        self.users = self.users.saturating_sub(1);
+        self.promised = self.promised.saturating_sub(share.limit);
+    }
+
+    /// Takes over the attachments of the device that this one replaces.
+    pub(crate) fn inherit(&mut self, old: &Self) {
+        self.users = old.users;
+        self.promised = old.promised;
+    }
+
+    /// Events that the attachments may have, taken together.
+    pub(crate) fn promised(&self) -> u32 {
+        self.promised
+    }
+
+    /// The lowest free block of events: contiguous; an aligned group at a multiple of its size.
+    pub(crate) fn take_events(&mut self, count: NonZeroU16, shape: Shape) -> Option<u16> {
+        let align = match shape {
+            Shape::Independent => Some(Alignment::ONE),
+            Shape::AlignedGroup => Alignment::of_group(count.into()),
+        };
+        let first = self.events.allocate(count.into(), align?).ok()?;
+        u16::try_from(first).ok()
+    }
+
+    /// Gives a block back that was taken.
+    pub(crate) fn give_events_back(&mut self, first: u16, count: NonZeroU16) {
+        let result = self.events.free(first.into(), count.into());
+        debug_assert!(result.is_ok(), "a block that was taken: {result:?}");
+    }
+
+    /// Has it no events?
+    pub(crate) fn is_idle(&self) -> bool {
+        self.events.available() == self.events.capacity()
+    }
+
+    /// MAPD for this device.
+    pub(crate) fn mapd(&self, device: DeviceId, action: MapAction) -> Command {
+        Command::Mapd { device, itt: self.itt.address, event_bits_minus_one: self.event_bits - 1, action }
+    }
+}
+
+/// The table's size for so many events.
+fn event_bits(typer: Typer, events: u32) -> Result<u8, ItsError> {
+    let limit = typer.event_id_bits().min(MAX_EVENT_BITS);
+    (MIN_EVENT_BITS..=limit)
+        .find(|bits| events <= 1 << bits)
+        .ok_or(ItsError::TooManyEvents { wanted: events, limit: 1 << limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_table_has_room_for_what_it_was_made_for(events in 1_u32..=65_536) {
+            let typer = Typer::new().with_event_id_bits_minus_one(31);
+            let bits = event_bits(typer, events).unwrap();
+            prop_assert!(events <= 1 << bits);
+            prop_assert!(bits == 1 || events > 1 << (bits - 1));
+        }
+    }
+
+    #[test]
+    fn a_device_cannot_have_more_events_than_the_message_can_name() {
+        let typer = Typer::new().with_event_id_bits_minus_one(31);
+        let error = ItsError::TooManyEvents { wanted: 65_537, limit: 65_536 };
+        assert_eq!(event_bits(typer, 65_537), Err(error));
+    }
+
+    #[test]
+    fn a_device_cannot_have_more_events_than_the_its_has_bits_for() {
+        let typer = Typer::new().with_event_id_bits_minus_one(4);
+        assert_eq!(event_bits(typer, 33), Err(ItsError::TooManyEvents { wanted: 33, limit: 32 }));
+    }
+}

@@ -1,0 +1,169 @@
+//! What can go wrong with an ITS.
+
+use crate::platform::TimedOut;
+use gic_arch::Lpi;
+use gic_arch::its::Command;
+use msi_types::{ControllerFault, Cpu, DeviceId, MsiError};
+
+/// Why an ITS was not taken into use. It is left disabled, and all memory was given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeError {
+    /// The caller's configuration asks for something impossible.
+    #[error("its@{base:x}: {reason}")]
+    BadConfig {
+        /// The ITS's physical base.
+        base: u64,
+        /// What is impossible.
+        reason: &'static str,
+    },
+    /// The platform maps nothing there.
+    #[error("its@{0:x}: its registers cannot be mapped")]
+    Unmappable(u64),
+    /// The identification register names another architecture: firmware's description is wrong, or the block is off.
+    #[error("its@{0:x}: no GICv3 or GICv4 ITS answers there")]
+    NotAnIts(u64),
+    /// The ITS serves virtual LPIs only.
+    #[error("its@{0:x}: it has no physical LPIs")]
+    NoPhysicalLpis(u64),
+    /// Somebody left the ITS enabled and it does not come to rest: the hardware's fault.
+    #[error("its@{base:x}: {wait}")]
+    NotQuiescent {
+        /// The ITS's physical base.
+        base: u64,
+        /// What was waited for.
+        wait: TimedOut,
+    },
+    /// A table register does not take what the architecture says it takes.
+    #[error("its@{base:x}: the {table} was refused: {reason}")]
+    TableRefused {
+        /// The ITS's physical base.
+        base: u64,
+        /// Which table.
+        table: &'static str,
+        /// What was refused.
+        reason: &'static str,
+    },
+    /// The platform gave no memory.
+    #[error("its@{base:x}: no memory for the {table}")]
+    NoMemory {
+        /// The ITS's physical base.
+        base: u64,
+        /// What it was wanted for.
+        table: &'static str,
+    },
+    /// The ITS has fewer collections than there are CPUs.
+    #[error("its@{base:x}: {limit} collections are too few for {cpus} CPUs")]
+    TooFewCollections {
+        /// The ITS's physical base.
+        base: u64,
+        /// CPUs to serve.
+        cpus: u32,
+        /// What the ITS can hold.
+        limit: u64,
+    },
+}
+
+/// Why an operation on a running ITS failed. Nothing of it is left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ItsError {
+    /// The DeviceID is beyond what the ITS and its device table can hold.
+    #[error("DeviceID {id} does not fit the ITS's {bits} DeviceID bits")]
+    DeviceIdOutOfRange {
+        /// The DeviceID.
+        id: DeviceId,
+        /// What fits.
+        bits: u8,
+    },
+    /// Another requester behind the same DeviceID has it in use, with a table that is too small for both.
+    #[error("DeviceID {0} is attached already, for fewer events")]
+    AttachedForFewer(DeviceId),
+    /// More events than the ITS gives one device.
+    #[error("{wanted} events are more than the {limit} that one device can have")]
+    TooManyEvents {
+        /// How many were asked for.
+        wanted: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// The device's events are used up, or no block of this shape is free.
+    #[error("no block of {wanted} events is free in a device attached for {limit}")]
+    NoEvents {
+        /// How many were asked for.
+        wanted: u16,
+        /// What the device was attached for.
+        limit: u32,
+    },
+    /// No such block of LPIs is free.
+    #[error("no block of {wanted} LPIs is free")]
+    NoLpis {
+        /// How many were asked for.
+        wanted: u16,
+    },
+    /// The CPU has no collection, or it is off.
+    #[error("CPU {0} cannot take LPIs: {1}")]
+    NotReachable(Cpu, &'static str),
+    /// The LPI is not mapped at this ITS.
+    #[error("{0} is not mapped at this ITS")]
+    NotMapped(Lpi),
+    /// The platform gave no memory.
+    #[error("no memory for {0}")]
+    NoMemory(&'static str),
+    /// A command did not complete, the ITS is suspended, or the caller's attachment or block is another's.
+    #[error("{0}")]
+    Fault(ControllerFault),
+}
+
+impl From<ItsError> for MsiError {
+    fn from(error: ItsError) -> Self {
+        match error {
+            ItsError::DeviceIdOutOfRange { id, bits } => Self::DeviceIdOutOfRange { id, bits },
+            ItsError::AttachedForFewer(id) => Self::AlreadyAttached(id),
+            ItsError::TooManyEvents { wanted, limit } => {
+                Self::DeviceFull { wanted: u16::try_from(wanted).unwrap_or(u16::MAX), limit }
+            }
+            ItsError::NoEvents { wanted, limit } => Self::DeviceFull { wanted, limit },
+            ItsError::NoLpis { wanted } => Self::NoVectors { wanted },
+            ItsError::NotReachable(cpu, reason) => Self::NotReachable(cpu, reason),
+            ItsError::NotMapped(lpi) => Self::UnknownVector(lpi.intid().vector()),
+            ItsError::NoMemory(what) => Self::NoMemory(what),
+            ItsError::Fault(fault) => Self::Controller(fault),
+        }
+    }
+}
+
+/// How a span of commands ended badly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum QueueError {
+    /// The ITS stopped making progress. The first command that it did not complete, if memory still holds one.
+    Timeout(Option<Command>),
+    /// The ITS refused this command; the others of the span were executed.
+    Stalled(Option<Command>),
+    /// The queue takes no commands: the ITS is suspended.
+    Stopped,
+}
+
+impl QueueError {
+    /// The error as others see it: names the ITS, the command and its object.
+    pub(crate) fn at(self, base: u64) -> ItsError {
+        let (command, reason) = match self {
+            Self::Timeout(command) => (command, "timeout"),
+            Self::Stalled(command) => (command, "queue stalled"),
+            Self::Stopped => (None, "suspended"),
+        };
+        ItsError::Fault(ControllerFault {
+            kind: "its",
+            base,
+            operation: command.map_or("command", |command| command.opcode().name()),
+            device: command.and_then(Command::device),
+            event: command.and_then(Command::event),
+            reason,
+        })
+    }
+}
+
+/// A failure that concerns no command.
+pub(crate) const fn fault(base: u64, operation: &'static str, reason: &'static str) -> ItsError {
+    ItsError::Fault(ControllerFault { kind: "its", base, operation, device: None, event: None, reason })
+}

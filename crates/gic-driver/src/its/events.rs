@@ -1,0 +1,427 @@
+//! Events: mapped to LPIs, moved between CPUs, masked, made pending, discarded.
+
+use super::collections::Collections;
+use super::command_queue::Failed;
+use super::device::{Device, Mapping};
+use super::error::{ItsError, QueueError, fault};
+use super::limbo::Holds;
+use super::routes::{Route, Routes};
+use super::{Its, State};
+use crate::Alignment;
+use crate::lpi::LpiRange;
+use crate::platform::Platform;
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+use gic_arch::Lpi;
+use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
+use msi_types::{Attachment, Cpu, DeviceId, EventId, Initially, MsiMessage, Pending, Shape, VectorBlock};
+
+/// Which events are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventRequest {
+    /// How many.
+    pub count: NonZeroU16,
+    /// Whether the EventIDs must be an aligned group.
+    pub shape: Shape,
+    /// Where they are delivered first.
+    pub cpu: Cpu,
+    /// Forwarded at once or not.
+    pub initially: Initially,
+}
+
+/// A block of a device's events on its way in or out.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    device: DeviceId,
+    first_event: u16,
+    first_lpi: Lpi,
+    count: NonZeroU16,
+}
+
+impl Block {
+    fn lpis(self) -> impl ExactSizeIterator<Item = (u16, Lpi)> + use<> {
+        // The allocators handed out both ranges, so that neither wraps.
+        let lpi = move |index: u16| {
+            Lpi::from_index(self.first_lpi.index() + u32::from(index)).unwrap_or(self.first_lpi)
+        };
+        (0..self.count.get()).map(move |index| (self.first_event + index, lpi(index)))
+    }
+
+    fn range(self) -> LpiRange {
+        LpiRange::from_parts(self.first_lpi, self.count.into())
+    }
+
+    fn holds(self) -> Holds {
+        let Self { device, first_event: first, count, .. } = self;
+        Holds::Events { device, first, count, lpis: self.range() }
+    }
+}
+
+impl<P: Platform> Its<P> {
+    /// Maps events to LPIs, both consecutive. All or nothing; everything is one batch. The vectors of the block are
+    /// the LPIs' INTIDs. Task.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`], [`ItsError::NoEvents`], [`ItsError::NoLpis`],
+    /// [`ItsError::Fault`].
+    pub fn map_events(
+        &self,
+        attachment: &Attachment,
+        request: EventRequest,
+    ) -> Result<VectorBlock, ItsError> {
+        self.state.with(self.platform(), |state| {
+            self.settle(state)?;
+            let (collection, target) = self.collections.home(request.cpu)?;
+            let (device, first_event) = self.take_events(state, attachment, request)?;
+            let block = self.take_lpis(device, first_event, request.count).inspect_err(|_| {
+                give_events_back(state, attachment, device, first_event, request.count);
+            })?;
+            if request.initially == Initially::Unmasked {
+                block.lpis().for_each(|(_, lpi)| self.configured(&self.lpis.enable(lpi)));
+            }
+            match self.post_map(state, block, collection, target) {
+                Ok(()) => Ok(VectorBlock::new(block.first_lpi.intid().vector(), request.count)),
+                Err(error) => {
+                    self.undo_map(state, block, error);
+                    give_share_back(state, attachment, request.count);
+                    Err(error.at(self.frame.base))
+                }
+            }
+        })
+    }
+
+    /// Discards events and gives their LPIs back. On return none of them becomes pending any more. Task.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever gives a block back has it no more")]
+    pub fn unmap_events(&self, attachment: &Attachment, events: VectorBlock) {
+        self.state.with(self.platform(), |state| {
+            let Some(block) = self.block_of(state, attachment, &events) else {
+                let reason = "the block is not of this attachment";
+                return self.note(fault(self.frame.base, "DISCARD", reason));
+            };
+            if let Err(error) = self.settle(state) {
+                self.note(error);
+            }
+            give_share_back(state, attachment, block.count);
+            self.discard(state, block);
+        });
+    }
+
+    /// Moves an event, and its pending state, to another CPU; its message stays as it is. On return it becomes pending
+    /// at the old one no more. Answers where it was. Task; not for the same LPI twice at a time.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`], [`ItsError::NotReachable`], [`ItsError::Fault`]: it stays where it was.
+    pub fn move_event(&self, lpi: Lpi, to: Cpu) -> Result<Cpu, ItsError> {
+        let mut answer = Err(ItsError::NotMapped(lpi));
+        let mut moved = None;
+        let mut steps = Steps::default();
+        let mut commands = core::iter::from_fn(|| {
+            steps.next(|| {
+                let route = self.routes.of(lpi)?;
+                let home = self.collections.home(to);
+                answer = home.map(|_| cpu_of(route.collection));
+                let (collection, _) = home.ok()?;
+                let from = self.collections.target(route.collection)?;
+                let new = Route { collection, ..route };
+                if new == route {
+                    return None;
+                }
+                self.routes.set(lpi, Some(new));
+                moved = Some((route, new));
+                let movi = Command::Movi { device: route.device, event: route.event_id(), collection };
+                Some((movi, from))
+            })
+        });
+        let result = self.queue.run(&self.frame, &mut commands);
+        let Err(Failed { error, .. }) = result else { return answer };
+        if let Some((old, new)) = moved {
+            self.undo_move(lpi, old, new, error);
+        }
+        Err(error.at(self.frame.base))
+    }
+
+    /// Holds an LPI back: what arrives stays pending. On return its redistributor knows. Any context.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    pub fn mask(&self, lpi: Lpi) -> Result<(), ItsError> {
+        self.lpis.disable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
+        self.invalidate(lpi)
+    }
+
+    /// Lets an LPI through. Any context.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    pub fn unmask(&self, lpi: Lpi) -> Result<(), ItsError> {
+        self.lpis.enable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
+        self.invalidate(lpi)
+    }
+
+    /// Makes an LPI's redistributor read its configuration byte anew. Any context.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    pub fn invalidate(&self, lpi: Lpi) -> Result<(), ItsError> {
+        self.run_on_event(lpi, |device, event| Command::Inv { device, event })
+    }
+
+    /// Makes an LPI pending as its device would, or drops what is pending. Any context.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    pub fn set_pending(&self, lpi: Lpi, pending: Pending) -> Result<(), ItsError> {
+        self.run_on_event(lpi, |device, event| match pending {
+            Pending::Set => Command::Int { device, event },
+            Pending::Clear => Command::Clear { device, event },
+        })
+    }
+
+    /// The event that an LPI belongs to, and its CPU: if that is off, the interrupt goes to its heir. Any context.
+    pub fn event_of(&self, lpi: Lpi) -> Option<(DeviceId, EventId, Cpu)> {
+        let route = self.routes.of(lpi)?;
+        Some((route.device, route.event_id(), cpu_of(route.collection)))
+    }
+
+    /// The message that makes an LPI pending, if its device sends it. Any context.
+    pub fn message(&self, lpi: Lpi) -> Option<MsiMessage> {
+        let route = self.routes.of(lpi)?;
+        Some(MsiMessage { address: self.doorbell(), data: route.event_id().get() })
+    }
+
+    /// One command for an event, and a SYNC for where it is delivered at that moment of the queue.
+    fn run_on_event(&self, lpi: Lpi, command: impl Fn(DeviceId, EventId) -> Command) -> Result<(), ItsError> {
+        let mut answer = Err(ItsError::NotMapped(lpi));
+        let mut steps = Steps::default();
+        let mut commands = core::iter::from_fn(|| {
+            steps.next(|| {
+                let route = self.routes.of(lpi)?;
+                let target = self.collections.target(route.collection)?;
+                answer = Ok(());
+                Some((command(route.device, route.event_id()), target))
+            })
+        });
+        self.run(&mut commands)?;
+        answer
+    }
+
+    fn take_events(
+        &self,
+        state: &mut State,
+        attachment: &Attachment,
+        request: EventRequest,
+    ) -> Result<(DeviceId, u16), ItsError> {
+        let unknown = fault(self.frame.base, "MAPTI", "the attachment is not of this ITS");
+        let share = state.shares.get_mut(&attachment.cookie()).ok_or(unknown)?;
+        let none = ItsError::NoEvents { wanted: request.count.get(), limit: share.limit };
+        let used = share.used + u32::from(request.count.get());
+        if used > share.limit {
+            return Err(none);
+        }
+        let known = state.devices.get_mut(&share.device).ok_or(unknown)?;
+        let first = known.take_events(request.count, request.shape).ok_or(none)?;
+        share.used = used;
+        Ok((share.device, first))
+    }
+
+    fn take_lpis(&self, device: DeviceId, first_event: u16, count: NonZeroU16) -> Result<Block, ItsError> {
+        let lpis = self
+            .lpis
+            .allocate(count.into(), Alignment::ONE)
+            .map_err(|_| ItsError::NoLpis { wanted: count.get() })?;
+        self.routes.reserve(lpis.first(), count.get());
+        Ok(Block { device, first_event, first_lpi: lpis.first(), count })
+    }
+
+    /// The device and events that a block stands for, if they are the attachment's.
+    fn block_of(&self, state: &State, attachment: &Attachment, events: &VectorBlock) -> Option<Block> {
+        let share = state.shares.get(&attachment.cookie())?;
+        let first_lpi = Lpi::try_from(events.first().get()).ok()?;
+        let route = self.routes.of(first_lpi).filter(|route| route.device == share.device)?;
+        Some(Block { device: route.device, first_event: route.event, first_lpi, count: events.count() })
+    }
+
+    /// Everything that a new block needs, as one batch.
+    ///
+    /// The invalidation is necessary even though the LPIs were free: a redistributor may have cached the configuration
+    /// bytes in the life of their previous owner, or with their neighbours', and MAPTI does not make it look again.
+    fn post_map(
+        &self,
+        state: &mut State,
+        block: Block,
+        collection: CollectionId,
+        target: RdBase,
+    ) -> Result<(), QueueError> {
+        let Some(known) = state.devices.get_mut(&block.device) else { return Ok(()) };
+        let mapd = match known.mapping {
+            Mapping::Unmapped => Some(known.mapd(block.device, MapAction::Map)),
+            Mapping::Mapped => None,
+        };
+        let device = block.device;
+        let invalidate = if block.count.get() == 1 {
+            Command::Inv { device, event: EventId::new(block.first_event.into()) }
+        } else {
+            Command::Invall { collection }
+        };
+        let map = block.lpis().map(|(event, lpi)| {
+            self.routes.set(lpi, Some(Route::new(device, event, collection)));
+            let event = EventId::new(event.into());
+            Command::Mapti { device, event, intid: lpi.get(), collection }
+        });
+        let mut told = false;
+        let mapd = mapd.into_iter().inspect(|_| told = true);
+        let mut commands = mapd.chain(map).chain([invalidate, Command::Sync { target }]);
+        let result = self.queue.run(&self.frame, &mut commands).map_err(|failed| failed.error);
+        drop(commands);
+        let refused =
+            matches!(result, Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd);
+        // After a timeout it is in the queue, ahead of whatever follows.
+        if told && !refused {
+            known.mapping = Mapping::Mapped;
+        }
+        result
+    }
+
+    /// Takes a block back whose mapping failed somewhere.
+    fn undo_map(&self, state: &mut State, block: Block, error: QueueError) {
+        if let QueueError::Stalled(Some(command)) = error {
+            let forget = |(event, lpi): (u16, Lpi)| {
+                let its_own = command.event().is_none_or(|refused| refused.get() == u32::from(event));
+                if its_own {
+                    self.routes.set(lpi, None);
+                }
+            };
+            // What the ITS does not know cannot be discarded: an event that it refused, or all of an unknown device's.
+            if matches!(command.opcode(), Opcode::Mapd | Opcode::Mapti) {
+                block.lpis().for_each(forget);
+            }
+        }
+        self.discard(state, block);
+    }
+
+    /// Discards those events of a block that have a route, and gives the whole block back.
+    fn discard(&self, state: &mut State, block: Block) {
+        let mut commands = Discards::new(&self.routes, &self.collections, block);
+        self.retire(state, &mut commands, block.holds());
+    }
+
+    fn undo_move(&self, lpi: Lpi, old: Route, new: Route, error: QueueError) {
+        if let QueueError::Stalled(Some(Command::Movi { .. })) = error {
+            self.routes.set(lpi, Some(old));
+            return;
+        }
+        // The MOVI was executed, or may be later; a second one behind it takes it back. If that finds no room, the route goes on
+        // to say what the queue will do.
+        let mut steps = Steps::default();
+        let mut back = core::iter::from_fn(|| {
+            steps.next(|| {
+                self.routes.set(lpi, Some(old));
+                let from = self.collections.target(new.collection)?;
+                let collection = old.collection;
+                Some((Command::Movi { device: old.device, event: old.event_id(), collection }, from))
+            })
+        });
+        if let Err(error) = self.queue.try_post(&self.frame, &mut back) {
+            self.note(error.at(self.frame.base));
+        }
+    }
+
+    /// Configuration bytes of LPIs that were allocated are within the tables.
+    fn configured<E: core::fmt::Debug>(&self, result: &Result<(), E>) {
+        debug_assert!(result.is_ok(), "its@{:x}: {result:?}", self.frame.base);
+    }
+}
+
+/// A command that is made when the queue asks for it, and the SYNC behind it.
+#[derive(Default)]
+enum Steps {
+    #[default]
+    First,
+    Sync(RdBase),
+    Done,
+}
+
+impl Steps {
+    fn next(&mut self, first: impl FnOnce() -> Option<(Command, RdBase)>) -> Option<Command> {
+        match core::mem::replace(self, Self::Done) {
+            Self::First => {
+                let (command, target) = first()?;
+                *self = Self::Sync(target);
+                Some(command)
+            }
+            Self::Sync(target) => Some(Command::Sync { target }),
+            Self::Done => None,
+        }
+    }
+}
+
+/// DISCARD for each event that has a route, then SYNC for each redistributor where one of them was.
+struct Discards<'a, I> {
+    routes: &'a Routes,
+    collections: &'a Collections,
+    lpis: I,
+    /// With room for all, so that nothing is allocated under the queue's lock.
+    targets: Vec<RdBase>,
+}
+
+impl<'a> Discards<'a, ()> {
+    fn new(
+        routes: &'a Routes,
+        collections: &'a Collections,
+        block: Block,
+    ) -> Discards<'a, impl Iterator<Item = Lpi> + use<>> {
+        let most = usize::from(block.count.get()).min(collections.count());
+        Discards {
+            routes,
+            collections,
+            lpis: block.lpis().map(|(_, lpi)| lpi),
+            targets: Vec::with_capacity(most),
+        }
+    }
+}
+
+impl<I: Iterator<Item = Lpi>> Iterator for Discards<'_, I> {
+    type Item = Command;
+
+    fn next(&mut self) -> Option<Command> {
+        let Self { routes, collections, lpis, targets } = self;
+        let next = lpis.find_map(|lpi| routes.of(lpi).map(|route| (lpi, route)));
+        let Some((lpi, route)) = next else {
+            return targets.pop().map(|target| Command::Sync { target });
+        };
+        routes.set(lpi, None);
+        if let Some(target) = collections.target(route.collection)
+            && !targets.contains(&target)
+        {
+            targets.push(target);
+        }
+        Some(Command::Discard { device: route.device, event: route.event_id() })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.targets.len(), None)
+    }
+}
+
+fn cpu_of(collection: CollectionId) -> Cpu {
+    Cpu::new(collection.get().into())
+}
+
+fn give_share_back(state: &mut State, attachment: &Attachment, count: NonZeroU16) {
+    if let Some(share) = state.shares.get_mut(&attachment.cookie()) {
+        share.used = share.used.saturating_sub(count.get().into());
+    }
+}
+
+fn give_events_back(
+    state: &mut State,
+    attachment: &Attachment,
+    device: DeviceId,
+    first: u16,
+    count: NonZeroU16,
+) {
+    give_share_back(state, attachment, count);
+    if let Some(known) = state.devices.get_mut(&device) {
+        Device::give_events_back(known, first, count);
+    }
+}

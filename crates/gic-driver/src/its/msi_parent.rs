@@ -1,0 +1,138 @@
+//! The ITS as the parent of a bus's devices: which requester has which DeviceID, and what an endpoint can store.
+
+use super::events::EventRequest;
+use super::id_map::IdMap;
+use super::{Its, ItsError};
+use crate::platform::Platform;
+use alloc::sync::Arc;
+use core::fmt;
+use gic_arch::Lpi;
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Isolated, IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError,
+    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Vector, VectorBlock,
+};
+
+/// Events that a DeviceID which several requesters may share gets room for: a function's MSI has 32 at most, and a bridge
+/// hides seldom more than eight functions.
+const SHARED_ROOM: u32 = 256;
+
+/// One bus's way to an ITS. Several buses, and platform devices, have one each over the same [`Its`].
+#[derive(Debug)]
+pub struct ItsMsiParent<P: Platform> {
+    its: Arc<Its<P>>,
+    map: IdMap,
+}
+
+impl<P: Platform> ItsMsiParent<P> {
+    /// Devices of a bus whose requesters are mapped by `map`.
+    pub fn new(its: Arc<Its<P>>, map: IdMap) -> Self {
+        Self { its, map }
+    }
+
+    /// The ITS.
+    pub fn its(&self) -> &Arc<Its<P>> {
+        &self.its
+    }
+
+    /// The bus's mapping.
+    pub fn map(&self) -> &IdMap {
+        &self.map
+    }
+
+    fn message_of(&self, vector: Vector) -> Result<MsiMessage, MsiError> {
+        self.its.message(lpi(vector)?).ok_or(MsiError::UnknownVector(vector))
+    }
+
+    /// Runs an operation that has no way to report a failure.
+    fn or_note(&self, vector: Vector, operation: impl FnOnce(Lpi) -> Result<(), ItsError>) {
+        if let Ok(lpi) = lpi(vector)
+            && let Err(error) = operation(lpi)
+        {
+            self.its.note(error);
+        }
+    }
+}
+
+impl<P: Platform> MsiParent for ItsMsiParent<P> {
+    fn isolation(&self, of: RequesterId) -> Isolation {
+        match self.map.device(of) {
+            Some(_) => Isolation::Isolated(Isolated::by(IsolatingMechanism::Its)),
+            None => Isolation::NotIsolated(NotIsolated::NoController),
+        }
+    }
+
+    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        let id = self.map.device(device).ok_or(MsiError::NoRoute(device))?;
+        let room = if self.map.is_shared(id) { max.max(SHARED_ROOM) } else { max };
+        Ok(self.its.attach_shared(id, max, room)?)
+    }
+
+    fn detach(&self, device: Attachment) {
+        self.its.detach(device);
+    }
+
+    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        let BlockRequest { count, shape, fit, cpu, initially } = *request;
+        // The address is refused before anything is done for it.
+        fit.check(MsiMessage { address: self.its.doorbell(), data: 0 })?;
+        let block = self.its.map_events(device, EventRequest { count, shape, cpu, initially })?;
+        let last = block.vector(count.get() - 1).unwrap_or(block.first());
+        match self.message_of(last).and_then(|message| fit.check(message)) {
+            Ok(()) => Ok(block),
+            Err(error) => {
+                self.its.unmap_events(device, block);
+                Err(error)
+            }
+        }
+    }
+
+    fn free(&self, device: &Attachment, block: VectorBlock) {
+        self.its.unmap_events(device, block);
+    }
+
+    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        self.message_of(vector)
+    }
+
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let from = self.its.move_event(lpi(vector)?, to)?;
+        // The message names no CPU, so that even a member of an aligned group moves alone.
+        Ok(Move { first: vector, count: core::num::NonZeroU16::MIN, message: None, from, to })
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        if outcome == MoveOutcome::RolledBack {
+            self.its.move_event(lpi(moved.first)?, moved.from)?;
+        }
+        Ok(())
+    }
+
+    fn mask(&self, vector: Vector) {
+        self.or_note(vector, |lpi| self.its.mask(lpi));
+    }
+
+    fn unmask(&self, vector: Vector) {
+        self.or_note(vector, |lpi| self.its.unmask(lpi));
+    }
+
+    fn set_pending(&self, vector: Vector, pending: Pending) {
+        self.or_note(vector, |lpi| self.its.set_pending(lpi, pending));
+    }
+
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+        let base = self.its.base();
+        match lpi(vector).ok().and_then(|lpi| self.its.event_of(lpi)) {
+            Some((device, event, cpu)) => {
+                writeln!(out, "its@{base:x}: DeviceID {device}, EventID {event} to LPI {vector} at CPU {cpu}")
+            }
+            None => writeln!(out, "its@{base:x}: LPI {vector} is not mapped"),
+        }
+    }
+}
+
+/// The LPI that a vector stands for.
+fn lpi(vector: Vector) -> Result<Lpi, MsiError> {
+    Lpi::try_from(vector.get()).map_err(|_| MsiError::UnknownVector(vector))
+}

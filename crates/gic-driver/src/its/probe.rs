@@ -1,0 +1,202 @@
+//! Taking an ITS into use.
+
+use super::collections::Collections;
+use super::command_queue::{CommandQueue, RING_BYTES};
+use super::control_frame::ControlFrame;
+use super::error::ProbeError;
+use super::routes::Routes;
+use super::tables::{self, ItsTable, Wanted};
+use super::task_lock::TaskLock;
+use super::{Its, State};
+use crate::lock::IrqLock;
+use crate::lpi::Lpis;
+use crate::mmio::MmioExt;
+use crate::platform::{Coherence, Platform};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use core::sync::atomic::AtomicU32;
+use gic_arch::gits::{self, TableKind, Typer};
+
+/// 2047 commands at a time.
+const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
+/// Collection 0xffff is nobody's.
+const MAX_CPUS: u32 = 0xffff;
+
+/// What is known of an ITS before it is touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ItsConfig {
+    /// Physical base address of its control frame, as firmware states it.
+    pub base: u64,
+    /// CPU numbers below this can be targets: 1 to 65535.
+    pub cpus: u32,
+    /// Size of the command queue: a multiple of 4 KiB up to 1 MiB.
+    pub queue_bytes: u32,
+    /// Whether firmware says that the ITS looks into caches. If so, the ITS is asked as well.
+    pub coherence: Coherence,
+    /// DeviceIDs need at most so many bits: saves table memory where the ITS has more.
+    pub device_id_bits: u8,
+    /// The NUMA node that it is near to.
+    pub node: Option<u32>,
+}
+
+impl ItsConfig {
+    /// The usual: a queue of 64 KiB, coherent, as many DeviceID bits as the ITS has.
+    pub const fn new(base: u64, cpus: u32) -> Self {
+        Self {
+            base,
+            cpus,
+            queue_bytes: DEFAULT_QUEUE_BYTES,
+            coherence: Coherence::Coherent,
+            device_id_bits: 32,
+            node: None,
+        }
+    }
+
+    fn check(&self) -> Result<(), ProbeError> {
+        let bad = |reason| Err(ProbeError::BadConfig { base: self.base, reason });
+        if !RING_BYTES.contains(&self.queue_bytes) || !self.queue_bytes.is_multiple_of(0x1000) {
+            return bad("the command queue must be a multiple of 4 KiB up to 1 MiB");
+        }
+        if !(1..=MAX_CPUS).contains(&self.cpus) {
+            return bad("there must be 1 to 65535 CPUs");
+        }
+        if !(1..=32).contains(&self.device_id_bits) {
+            return bad("DeviceIDs have 1 to 32 bits");
+        }
+        Ok(())
+    }
+}
+
+/// The memory that an ITS works with.
+struct Memory {
+    device_table: ItsTable,
+    collection_table: Option<ItsTable>,
+    queue: CommandQueue,
+}
+
+impl<P: Platform> Its<P> {
+    /// Takes the ITS at `config.base` into use: brings it to rest if firmware or a previous kernel left it enabled,
+    /// provides its tables and its command queue, and enables it. CPUs become targets by
+    /// [`cpu_on`](Self::cpu_on). Task; once for each ITS.
+    ///
+    /// # Errors
+    /// [`ProbeError`]; the ITS is left disabled and all memory was given back.
+    pub fn new(platform: Arc<P>, lpis: Arc<Lpis<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
+        config.check()?;
+        let frame = ControlFrame::map(platform, config.base)?;
+        let typer = frame.registers.read(gits::TYPER);
+        if !typer.physical() {
+            return Err(ProbeError::NoPhysicalLpis(config.base));
+        }
+        frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
+        tables::clear_all(&frame.registers);
+        let Memory { device_table, collection_table, queue } = provision(&frame, typer, config)?;
+        queue.start(&frame);
+        frame.enable();
+        let device_id_bits = u8::try_from(device_table.ids().ilog2()).unwrap_or(u8::MAX);
+        let state = State {
+            device_table,
+            collection_table,
+            device_id_bits,
+            devices: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            next_cookie: 0,
+            limbo: VecDeque::new(),
+        };
+        Ok(Self {
+            collections: Collections::new(config.cpus, typer.hcc().into()),
+            routes: Routes::new(lpis.id_bits()),
+            node: config.node,
+            state: TaskLock::new(state),
+            faults: AtomicU32::new(0),
+            last_fault: IrqLock::new(None),
+            frame,
+            typer,
+            lpis,
+            queue,
+        })
+    }
+}
+
+/// All of it, or nothing.
+fn provision<P: Platform>(
+    frame: &ControlFrame<P>,
+    typer: Typer,
+    config: &ItsConfig,
+) -> Result<Memory, ProbeError> {
+    let device_table = device_table(frame, typer, config)?;
+    let collection_table = match collection_table(frame, typer, config) {
+        Ok(table) => table,
+        Err(error) => {
+            device_table.withdraw(frame);
+            return Err(error);
+        }
+    };
+    match CommandQueue::provision(frame, config.queue_bytes, config.coherence, config.node) {
+        Ok(queue) => Ok(Memory { device_table, collection_table, queue }),
+        Err(error) => {
+            device_table.withdraw(frame);
+            if let Some(table) = collection_table {
+                table.withdraw(frame);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn device_table<P: Platform>(
+    frame: &ControlFrame<P>,
+    typer: Typer,
+    config: &ItsConfig,
+) -> Result<ItsTable, ProbeError> {
+    let wanted = Wanted {
+        kind: TableKind::Devices,
+        name: "device table",
+        ids: 1 << typer.device_id_bits().min(config.device_id_bits),
+        coherence: config.coherence,
+        node: config.node,
+    };
+    let missing = ProbeError::TableRefused {
+        base: frame.base,
+        table: "device table",
+        reason: "the ITS has no register for one",
+    };
+    ItsTable::provision(frame, wanted)?.ok_or(missing)
+}
+
+/// A table for collections, where those in the ITS itself do not suffice.
+fn collection_table<P: Platform>(
+    frame: &ControlFrame<P>,
+    typer: Typer,
+    config: &ItsConfig,
+) -> Result<Option<ItsTable>, ProbeError> {
+    let too_few = |limit| ProbeError::TooFewCollections { base: frame.base, cpus: config.cpus, limit };
+    let named = 1_u64 << typer.collection_id_bits();
+    if u64::from(config.cpus) > named {
+        return Err(too_few(named));
+    }
+    if config.cpus <= typer.hcc().into() {
+        return Ok(None);
+    }
+    let wanted = Wanted {
+        kind: TableKind::Collections,
+        name: "collection table",
+        ids: config.cpus.into(),
+        coherence: config.coherence,
+        node: config.node,
+    };
+    let mut table = ItsTable::provision(frame, wanted)?.ok_or(too_few(typer.hcc().into()))?;
+    // Whether numbers below HCC count in the table depends on GITS_TYPER.CCT; it has room for all of them.
+    if table.ids() < config.cpus.into() {
+        let limit = table.ids();
+        table.withdraw(frame);
+        return Err(too_few(limit));
+    }
+    for cpu in 0..config.cpus {
+        if table.ensure(frame, cpu).is_err() {
+            table.withdraw(frame);
+            return Err(ProbeError::NoMemory { base: frame.base, table: "collection table" });
+        }
+    }
+    Ok(Some(table))
+}

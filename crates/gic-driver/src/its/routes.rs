@@ -1,0 +1,139 @@
+//! From an LPI back to its event: what `mask` in a hard-IRQ handler needs.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use gic_arch::its::CollectionId;
+use gic_arch::{IntId, Lpi};
+use msi_types::{DeviceId, EventId};
+use spin::Once;
+
+/// LPIs per chunk.
+const CHUNK: usize = 1024;
+/// No event. Not a route, because collection 0xffff is never used.
+const NONE: u64 = u64::MAX;
+
+/// Where an LPI comes from, and where it is delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Route {
+    pub(crate) device: DeviceId,
+    pub(crate) event: u16,
+    pub(crate) collection: CollectionId,
+}
+
+impl Route {
+    /// EventIDs have at most 16 bits here ([`super::device::MAX_EVENT_BITS`]).
+    pub(crate) fn new(device: DeviceId, event: u16, collection: CollectionId) -> Self {
+        Self { device, event, collection }
+    }
+
+    pub(crate) fn event_id(self) -> EventId {
+        EventId::new(self.event.into())
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.device.get()) << 32 | u64::from(self.event) << 16 | u64::from(self.collection.get())
+    }
+
+    fn unpack(word: u64) -> Option<Self> {
+        let [c0, c1, e0, e1, d0, d1, d2, d3] = word.to_le_bytes();
+        (word != NONE).then(|| Self {
+            device: DeviceId::new(u32::from_le_bytes([d0, d1, d2, d3])),
+            event: u16::from_le_bytes([e0, e1]),
+            collection: CollectionId::new(u16::from_le_bytes([c0, c1])),
+        })
+    }
+}
+
+/// Routes by LPI. One atomic word each, so that reading takes no lock; the memory is provided in chunks, when LPIs
+/// are first mapped.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    chunks: Box<[Once<Box<[AtomicU64]>>]>,
+}
+
+impl Routes {
+    /// For the LPIs of `id_bits` bits.
+    pub(crate) fn new(id_bits: u8) -> Self {
+        let lpis = (1_usize << id_bits.min(31)).saturating_sub(Lpi::FIRST.intid().vector().index());
+        let mut chunks = Vec::new();
+        chunks.resize_with(lpis.div_ceil(CHUNK), Once::new);
+        Self { chunks: chunks.into_boxed_slice() }
+    }
+
+    /// Provides memory for `count` LPIs from `first` on. Task.
+    pub(crate) fn reserve(&self, first: Lpi, count: u16) {
+        let (first, _) = place(first);
+        let wanted = usize::from(count).div_ceil(CHUNK) + 1;
+        for chunk in self.chunks.iter().skip(first).take(wanted) {
+            chunk.call_once(|| (0..CHUNK).map(|_| AtomicU64::new(NONE)).collect());
+        }
+    }
+
+    /// Where this LPI comes from; `None` if it is not mapped here. Any context.
+    pub(crate) fn of(&self, lpi: Lpi) -> Option<Route> {
+        Route::unpack(self.word(lpi)?.load(Ordering::Acquire))
+    }
+
+    /// Changes a route whose memory was provided. Under the command queue's lock.
+    pub(crate) fn set(&self, lpi: Lpi, route: Option<Route>) {
+        if let Some(word) = self.word(lpi) {
+            word.store(route.map_or(NONE, Route::pack), Ordering::Release);
+        }
+    }
+
+    fn word(&self, lpi: Lpi) -> Option<&AtomicU64> {
+        let (chunk, index) = place(lpi);
+        self.chunks.get(chunk)?.get()?.get(index)
+    }
+}
+
+fn place(lpi: Lpi) -> (usize, usize) {
+    let index = IntId::vector(lpi.intid()).index() - Lpi::FIRST.intid().vector().index();
+    (index / CHUNK, index % CHUNK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn packing_loses_nothing(device: u32, event: u16, collection in 0..u16::MAX) {
+            let route = Route::new(DeviceId::new(device), event, CollectionId::new(collection));
+            prop_assert_eq!(Route::unpack(route.pack()), Some(route));
+        }
+
+        #[test]
+        fn a_route_is_found_at_its_own_lpi_alone(index in 0..57_344_u32, other in 0..57_344_u32) {
+            prop_assume!(index != other);
+            let routes = Routes::new(16);
+            let (lpi, other) = (Lpi::from_index(index).unwrap(), Lpi::from_index(other).unwrap());
+            routes.reserve(lpi, 1);
+            routes.reserve(other, 1);
+            let route = Route::new(DeviceId::new(1), 2, CollectionId::new(3));
+            routes.set(lpi, Some(route));
+            prop_assert_eq!((routes.of(lpi), routes.of(other)), (Some(route), None));
+        }
+    }
+
+    #[test]
+    fn reserving_covers_a_block_that_straddles_chunks() {
+        let routes = Routes::new(16);
+        let first = Lpi::from_index(1000).unwrap();
+        routes.reserve(first, 2048);
+        let last = Lpi::from_index(1000 + 2047).unwrap();
+        let route = Route::new(DeviceId::new(1), 2, CollectionId::new(3));
+        routes.set(last, Some(route));
+        assert_eq!(routes.of(last), Some(route));
+    }
+
+    #[test]
+    fn an_lpi_beyond_the_tables_has_no_route() {
+        let routes = Routes::new(14);
+        let beyond = Lpi::from_index(57_000).unwrap();
+        routes.reserve(beyond, 1);
+        assert_eq!(routes.of(beyond), None);
+    }
+}

@@ -1,0 +1,293 @@
+//! The tables that the ITS keeps in memory, `GITS_BASER<n>` (IHI 0069 §5.2): devices and collections, flat or with two
+//! levels.
+//!
+//! What a register supports is found by writing and reading back: page size, two levels, shareability. The second
+//! level of a table is provided page by page, when an identifier first appears, and kept: an ITS that caches a first
+//! level has no command to forget it. Its size is bounded by the identifier bits.
+
+use super::control_frame::ControlFrame;
+use super::error::{ItsError, ProbeError};
+use crate::mmio::{Mmio, MmioExt};
+use crate::platform::{Coherence, Platform, Table, TableLayout};
+use alloc::collections::BTreeMap;
+use gic_arch::gits::{self, Baser, PageSize, TableKind};
+use gic_arch::its::Level1Entry;
+use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability};
+
+/// A register counts pages in 8 bits.
+const MAX_PAGES: u64 = 256;
+/// Bytes of a first-level entry.
+const LEVEL1_ENTRY: u64 = 8;
+/// A flat table of so many pages is not worth a second level.
+const FLAT_PAGES: u64 = 2;
+
+/// A table, programmed.
+#[derive(Debug)]
+pub(crate) struct ItsTable {
+    register: Reg<Baser>,
+    value: Baser,
+    memory: Table,
+    coherence: Coherence,
+    shape: Shape,
+    node: Option<u32>,
+    /// Second-level pages by index in the first level.
+    second_level: BTreeMap<u64, Table>,
+}
+
+/// What a table is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) kind: TableKind,
+    /// Its name in errors.
+    pub(crate) name: &'static str,
+    /// Identifiers below this.
+    pub(crate) ids: u64,
+    pub(crate) coherence: Coherence,
+    pub(crate) node: Option<u32>,
+}
+
+/// What a register supports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Abilities {
+    pub(crate) page: PageSize,
+    pub(crate) entry_bytes: u64,
+    pub(crate) levels: Levels,
+}
+
+/// How many levels a table has, or may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Levels {
+    /// The entries themselves.
+    One,
+    /// Addresses of pages of entries.
+    Two,
+}
+
+/// Size and form of a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shape {
+    pub(crate) levels: Levels,
+    /// Pages that the register names.
+    pub(crate) pages: u64,
+    /// Identifiers that the table holds: those below this.
+    pub(crate) ids: u64,
+    /// Identifiers per page of entries.
+    pub(crate) ids_per_page: u64,
+}
+
+impl Shape {
+    /// The form for `ids` identifiers; fewer where the register cannot name enough pages.
+    pub(crate) fn choose(abilities: Abilities, ids: u64) -> Self {
+        let page = abilities.page.bytes();
+        let flat_pages = (ids * abilities.entry_bytes).div_ceil(page).max(1);
+        let ids_per_page = page / abilities.entry_bytes;
+        if abilities.levels == Levels::Two && flat_pages > FLAT_PAGES {
+            let first_level = ids.div_ceil(ids_per_page) * LEVEL1_ENTRY;
+            let pages = first_level.div_ceil(page).min(MAX_PAGES);
+            let reach = pages * (page / LEVEL1_ENTRY) * ids_per_page;
+            return Self { levels: Levels::Two, pages, ids: ids.min(reach), ids_per_page };
+        }
+        let pages = flat_pages.min(MAX_PAGES);
+        let reach = pages * page / abilities.entry_bytes;
+        Self { levels: Levels::One, pages, ids: ids.min(reach), ids_per_page }
+    }
+}
+
+impl ItsTable {
+    /// Provides and programs the table of `wanted.kind`, if the ITS has a register for it. The ITS is disabled.
+    ///
+    /// # Errors
+    /// [`ProbeError::NoMemory`] or [`ProbeError::TableRefused`], with everything given back.
+    pub(crate) fn provision<P: Platform>(
+        frame: &ControlFrame<P>,
+        wanted: Wanted,
+    ) -> Result<Option<Self>, ProbeError> {
+        let find = |register: &Reg<Baser>| frame.registers.read(*register).kind() == wanted.kind;
+        let Some(register) = gits::BASER.iter().find(find) else { return Ok(None) };
+        let refused = |reason| ProbeError::TableRefused { base: frame.base, table: wanted.name, reason };
+        let abilities = Abilities::probe(&frame.registers, register).ok_or(refused("no page size"))?;
+        let shape = Shape::choose(abilities, wanted.ids);
+        let page = abilities.page.bytes();
+        let layout = TableLayout { bytes: shape.pages * page, align: page, node: wanted.node };
+        let memory = frame
+            .platform
+            .allocate_table(layout)
+            .ok_or(ProbeError::NoMemory { base: frame.base, table: wanted.name })?;
+        let value = Baser::new()
+            .with_page_size(abilities.page)
+            .with_pages_minus_one(u8::try_from(shape.pages - 1).unwrap_or(u8::MAX))
+            .with_indirect(shape.levels == Levels::Two)
+            .with_address(memory.address)
+            .with_valid(true);
+        match program(&frame.registers, register, value, wanted.coherence) {
+            Ok((value, coherence)) => {
+                let (node, second_level) = (wanted.node, BTreeMap::new());
+                Ok(Some(Self { register, value, memory, coherence, shape, node, second_level }))
+            }
+            Err(reason) => {
+                frame.registers.write(register, Baser::new());
+                frame.platform.release_table(memory);
+                Err(refused(reason))
+            }
+        }
+    }
+
+    /// Takes the table out of the disabled ITS and gives its memory back.
+    pub(crate) fn withdraw<P: Platform>(self, frame: &ControlFrame<P>) {
+        frame.registers.write(self.register, Baser::new());
+        for page in self.second_level.into_values() {
+            frame.platform.release_table(page);
+        }
+        frame.platform.release_table(self.memory);
+    }
+
+    /// Programs the register again after it was lost; the memory was kept. The ITS is disabled.
+    pub(crate) fn restore<P: Platform>(&self, frame: &ControlFrame<P>) {
+        frame.registers.write(self.register, self.value);
+    }
+
+    /// Identifiers that the table can hold: those below this.
+    pub(crate) fn ids(&self) -> u64 {
+        self.shape.ids
+    }
+
+    /// Makes sure that there is memory for the entry of `id`, which is below [`ids`](Self::ids).
+    pub(crate) fn ensure<P: Platform>(&mut self, frame: &ControlFrame<P>, id: u32) -> Result<(), ItsError> {
+        let index = u64::from(id) / self.shape.ids_per_page;
+        if self.shape.levels == Levels::One || self.second_level.contains_key(&index) {
+            return Ok(());
+        }
+        let bytes = self.value.page_size().bytes();
+        let layout = TableLayout { bytes, align: bytes, node: self.node };
+        let page =
+            frame.platform.allocate_table(layout).ok_or(ItsError::NoMemory("a second-level ITS table"))?;
+        let entry = Level1Entry::new().with_address(page.address).with_valid(true);
+        let offset = index * LEVEL1_ENTRY;
+        frame.platform.store64(&self.memory, offset, entry.into_bits());
+        frame.platform.publish(&self.memory, offset..offset + LEVEL1_ENTRY, self.coherence);
+        self.second_level.insert(index, page);
+        Ok(())
+    }
+}
+
+impl Abilities {
+    /// Finds out by writing and reading back. `None` if the register accepts no page size.
+    fn probe<M: Mmio>(registers: &M, register: Reg<Baser>) -> Option<Self> {
+        let page = [PageSize::Size64K, PageSize::Size16K, PageSize::Size4K].into_iter().find(|page| {
+            registers.write(register, Baser::new().with_page_size(*page));
+            registers.read(register).page_size() == *page
+        })?;
+        registers.write(register, Baser::new().with_page_size(page).with_indirect(true));
+        let answer = registers.read(register);
+        let levels = if answer.indirect() { Levels::Two } else { Levels::One };
+        Some(Self { page, entry_bytes: answer.entry_bytes().into(), levels })
+    }
+}
+
+/// Clears the registers of tables that this driver does not provide: what a previous kernel left there would point
+/// into memory that is in use for something else by now. The ITS is disabled.
+pub(crate) fn clear_all<M: Mmio>(registers: &M) {
+    for register in gits::BASER.iter() {
+        if registers.read(register).valid() {
+            registers.write(register, Baser::new());
+        }
+    }
+}
+
+/// Writes a table's register with the best attributes that the ITS takes.
+fn program<M: Mmio>(
+    registers: &M,
+    register: Reg<Baser>,
+    bare: Baser,
+    coherence: Coherence,
+) -> Result<(Baser, Coherence), &'static str> {
+    let cached = bare
+        .with_shareability(Shareability::Inner)
+        .with_inner_cache(Cacheability::ReadWriteAllocateWriteBack)
+        .with_outer_cache(OuterCacheability::SameAsInner);
+    let uncached = bare.with_shareability(Shareability::Non).with_inner_cache(Cacheability::NonCacheable);
+    let (value, coherence) = if coherence == Coherence::Coherent {
+        registers.write(register, cached);
+        match registers.read(register).shareability() {
+            Shareability::Non => (uncached, Coherence::NonCoherent),
+            _ => (cached, Coherence::Coherent),
+        }
+    } else {
+        (uncached, Coherence::NonCoherent)
+    };
+    if coherence == Coherence::NonCoherent {
+        registers.write(register, uncached);
+    }
+    let accepted = registers.read(register);
+    if accepted.address_code() != value.address_code() {
+        return Err("its address");
+    }
+    let same_form = accepted.page_size() == value.page_size()
+        && accepted.pages_minus_one() == value.pages_minus_one()
+        && accepted.indirect() == value.indirect();
+    match (same_form, accepted.valid()) {
+        (false, _) => Err("its size"),
+        (true, false) => Err("its valid bit"),
+        (true, true) => Ok((value, coherence)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn abilities() -> impl Strategy<Value = Abilities> {
+        let page = prop_oneof![Just(PageSize::Size4K), Just(PageSize::Size16K), Just(PageSize::Size64K)];
+        let levels = prop_oneof![Just(Levels::One), Just(Levels::Two)];
+        (page, 1..=32_u64, levels).prop_map(|(page, entry_bytes, levels)| Abilities {
+            page,
+            entry_bytes,
+            levels,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_identifier_below_the_reach_has_a_place(
+            abilities in abilities(), ids in 1..=1_u64 << 32, pick in any::<u64>(),
+        ) {
+            let shape = Shape::choose(abilities, ids);
+            let id = pick % shape.ids;
+            let page = abilities.page.bytes();
+            match shape.levels {
+                Levels::One => prop_assert!((id + 1) * abilities.entry_bytes <= shape.pages * page),
+                Levels::Two => {
+                    prop_assert!((id / shape.ids_per_page + 1) * LEVEL1_ENTRY <= shape.pages * page);
+                    prop_assert!((id % shape.ids_per_page + 1) * abilities.entry_bytes <= page);
+                }
+            }
+        }
+
+        #[test]
+        fn a_register_names_at_most_256_pages(abilities in abilities(), ids in 1..=1_u64 << 32) {
+            let shape = Shape::choose(abilities, ids);
+            prop_assert!((1..=MAX_PAGES).contains(&shape.pages));
+        }
+
+        #[test]
+        fn the_reach_is_cut_only_if_the_register_is_full(abilities in abilities(), ids in 1..=1_u64 << 32) {
+            let shape = Shape::choose(abilities, ids);
+            prop_assert!(shape.ids == ids || shape.pages == MAX_PAGES);
+        }
+    }
+
+    #[test]
+    fn two_levels_are_not_used_for_a_small_table() {
+        let abilities = Abilities { page: PageSize::Size4K, entry_bytes: 8, levels: Levels::Two };
+        assert_eq!(Shape::choose(abilities, 1024).levels, Levels::One);
+        assert_eq!(Shape::choose(abilities, 1025).levels, Levels::Two);
+    }
+
+    #[test]
+    fn twenty_device_bits_take_one_first_level_page_of_64_kilobytes() {
+        let abilities = Abilities { page: PageSize::Size64K, entry_bytes: 8, levels: Levels::Two };
+        let shape = Shape::choose(abilities, 1 << 20);
+        assert_eq!((shape.pages, shape.ids, shape.ids_per_page), (1, 1 << 20, 8192));
+    }
+}
