@@ -25,6 +25,7 @@ struct Controller<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "`device_id` is the name in the contract")]
 struct Device<'a> {
     id: &'a str,
     kind: String,
