@@ -6,9 +6,31 @@ extern crate alloc;
 
 mod access;
 mod attention;
+mod candidates;
+mod config;
+mod cpu_interface;
+mod distributor;
 mod events;
+mod interrupt;
+mod lpi;
 mod memory;
+mod per_interrupt;
+mod redistributor;
+mod registers;
+mod slot;
+mod vcpu;
+mod vgic;
+mod wired;
+mod its {
+    #[derive(Clone, Debug)]
+    pub struct ItsConfig {
+        pub base: u64,
+    }
+}
 
 pub use access::{AccessWidth, BadWidth};
+pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};
 pub use events::{Events, FaultReason, GuestFault};
 pub use memory::{GuestMemory, MemoryFault};
+pub use vcpu::{Inputs, Sleep, Undefined, Vcpu};
+pub use vgic::{Block, NotClaimed, ObserverTaken, Region, Vgic};

@@ -1,0 +1,142 @@
+//! Which interrupts a vCPU should look at: a bitmap with a summary, set from any thread, walked by the vCPU alone.
+//!
+//! Advisory: a set bit means "look at the word", and a word that is not ready costs its bit. The rule that makes it
+//! complete: whoever makes a word ready sets the bit afterwards; whoever clears a bit looks at the word again
+//! afterwards. Both are sequentially consistent, so one of the two sees the other. The same holds between a leaf and
+//! its summary bit.
+
+use crate::slot::Slot;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+const LEAVES: usize = Slot::COUNT.div_ceil(64);
+const _: () = assert!(LEAVES <= 64, "one summary word covers all leaves");
+
+/// The bitmap of one vCPU.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Candidates {
+    summary: AtomicU64,
+    leaves: [AtomicU64; LEAVES],
+}
+
+/// What a look at a candidate's word found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Ready at this vCPU: the bit stays.
+    Ready,
+    /// Not, or not here: the bit goes.
+    Stale,
+}
+
+impl Candidates {
+    pub(crate) const fn new() -> Self {
+        Self { summary: AtomicU64::new(0), leaves: [const { AtomicU64::new(0) }; LEAVES] }
+    }
+
+    /// The interrupt in `slot` became ready. Any thread.
+    pub(crate) fn set(&self, slot: Slot) {
+        let leaf = slot.index() / 64;
+        if let Some(word) = self.leaves.get(leaf) {
+            word.fetch_or(1 << (slot.index() % 64), SeqCst);
+            self.summarise(leaf);
+        }
+    }
+
+    fn summarise(&self, leaf: usize) {
+        let bit = 1 << leaf;
+        if self.summary.load(SeqCst) & bit == 0 {
+            self.summary.fetch_or(bit, SeqCst);
+        }
+    }
+
+    /// Might there be any?
+    pub(crate) fn any(&self) -> bool {
+        self.summary.load(SeqCst) != 0
+    }
+
+    /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own thread: bounded by the
+    /// number of interrupts, whatever other threads set meanwhile.
+    pub(crate) fn visit(&self, mut look: impl FnMut(Slot) -> Look) {
+        for leaf in bits(self.summary.load(SeqCst)) {
+            let Some(word) = self.leaves.get(leaf) else { continue };
+            for bit in bits(word.load(SeqCst)) {
+                let Some(slot) = Slot::new(leaf * 64 + bit) else { continue };
+                if look(slot) == Look::Stale {
+                    word.fetch_and(!(1 << bit), SeqCst);
+                    if look(slot) == Look::Ready {
+                        self.set(slot);
+                    }
+                }
+            }
+            if word.load(SeqCst) == 0 {
+                self.summary.fetch_and(!(1 << leaf), SeqCst);
+                if word.load(SeqCst) != 0 {
+                    self.summarise(leaf);
+                }
+            }
+        }
+    }
+}
+
+/// The numbers of the bits that are set, ascending.
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let lowest = word.trailing_zeros();
+        word &= word.wrapping_sub(1);
+        (lowest < 64).then_some(lowest as usize)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::vec::Vec;
+
+    fn slot(number: usize) -> Slot {
+        Slot::new(number).unwrap()
+    }
+
+    fn seen(candidates: &Candidates) -> Vec<usize> {
+        let mut seen = Vec::new();
+        candidates.visit(|slot| {
+            seen.push(slot.index());
+            Look::Ready
+        });
+        seen
+    }
+
+    #[test]
+    fn every_slot_that_was_set_is_visited() {
+        let candidates = Candidates::new();
+        for number in 0..Slot::COUNT {
+            candidates.set(slot(number));
+        }
+        assert_eq!(seen(&candidates), (0..Slot::COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_stale_candidate_is_forgotten_and_its_summary_with_it() {
+        let candidates = Candidates::new();
+        candidates.set(slot(70));
+
+        candidates.visit(|_| Look::Stale);
+
+        assert!(!candidates.any());
+        assert_eq!(seen(&candidates), []);
+    }
+
+    #[test]
+    fn a_candidate_that_became_ready_while_its_bit_was_cleared_is_kept() {
+        let candidates = Candidates::new();
+        candidates.set(slot(70));
+
+        let mut looks = 0;
+        candidates.visit(|_| {
+            looks += 1;
+            if looks == 1 { Look::Stale } else { Look::Ready }
+        });
+
+        assert_eq!(seen(&candidates), [70]);
+    }
+}

@@ -1,0 +1,399 @@
+//! What a virtual GIC looks like: where it lies, for whom, and which options of the architecture it has.
+
+use crate::its::ItsConfig;
+use crate::lpi::MAX_ID_BITS;
+use alloc::vec::Vec;
+use gic_arch::{Affinity, Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
+use msi_types::Cpu;
+
+/// Most vCPUs that one virtual GIC serves.
+pub const MAX_CPUS: usize = 512;
+
+/// A virtual GIC. [`VgicConfig::new`] gives a complete one in the memory map of QEMU's `virt` machine; change what
+/// differs.
+#[derive(Clone, Debug)]
+pub struct VgicConfig {
+    /// The vCPUs: the first is [`Cpu`] 0, and so on.
+    pub cpus: Vec<CpuConfig>,
+    /// Guest physical address of the distributor's frame (64 KiB).
+    pub distributor: u64,
+    /// Where redistributors lie. The vCPUs fill them in order.
+    pub redistributors: Vec<RedistributorRegion>,
+    /// Number of SPIs, from INTID 32 on: a multiple of 32 up to 960, or 988.
+    pub spis: u32,
+    /// Number of extended SPIs, from INTID 4096 on: a multiple of 32 up to 1024.
+    pub extended_spis: u32,
+    /// Number of extended PPIs, from INTID 1056 on: 0, 32 or 64.
+    pub extended_ppis: u32,
+    /// What the guest sees of security.
+    pub security: SecurityView,
+    /// With [`SecurityView::NonSecure`], the interrupts that belong to the Secure side: the guest cannot see them.
+    pub secure_interrupts: Vec<IntId>,
+    /// Priority bits: 4 (with one security state) or 5 to 8.
+    pub priority_bits: u8,
+    /// INTID bits if there are LPIs: 14 to 20.
+    pub lpi_id_bits: Option<u8>,
+    /// How many LPIs can be mapped at most, roughly: the budget of translations and pending bits, shared by all ITSes.
+    /// Counted in powers of two up to 32 per device and in 32s beyond; at most 2^22. Memory comes with use.
+    pub lpi_slots: u32,
+    /// How many devices can be mapped at most, at each ITS.
+    pub its_devices: u32,
+    /// The ITSes.
+    pub its: Vec<ItsConfig>,
+    /// `GICD_IIDR` and `GICR_IIDR`: guests choose errata by it.
+    pub iidr: Iidr,
+    /// `GICR_CTLR.EnableLPIs` can be cleared (`GICR_CTLR.CES`), else it is write-once.
+    pub can_clear_enable_lpis: bool,
+    /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` work (`GICR_CTLR.IR`).
+    pub redistributor_invalidation: bool,
+    /// LPIs can be made pending by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`), which brings the registers of
+    /// [`redistributor_invalidation`](Self::redistributor_invalidation) along. For machines without an ITS.
+    pub direct_lpi: bool,
+    /// SPIs can be routed to any participating PE (`GICD_TYPER.No1N` = 0, `GICR_TYPER.DPGS`).
+    pub one_of_n: bool,
+    /// SPIs can be signalled by writing to `GICD_SETSPI_NSR` (`GICD_TYPER.MBIS`).
+    pub message_based_spis: bool,
+    /// The GIC's accesses to tables are coherent with the guest's caches; else shareability reads as zero, and the
+    /// guest cleans what it writes.
+    pub coherent_tables: bool,
+}
+
+/// A vCPU of a [`VgicConfig`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CpuConfig {
+    /// The affinity in its `MPIDR_EL1`. Unique, sparse.
+    pub affinity: Affinity,
+    /// `GICR_TYPER.Processor_Number`: how ITS commands name it. Unique.
+    pub processor_number: u16,
+}
+
+/// Consecutive redistributors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RedistributorRegion {
+    /// Guest physical address of the first one's RD_base, 64 KiB aligned.
+    pub base: u64,
+    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`].
+    pub stride: u64,
+    /// For how many there is room.
+    pub count: u32,
+}
+
+/// What the guest sees of security states.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SecurityView {
+    /// One security state (`GICD_CTLR.DS` = 1): all of the GIC, Groups 0 and 1.
+    Single,
+    /// The Non-secure view of a GIC with two states (`DS` = 0), as a kernel under EL3 firmware has it: Non-secure
+    /// Group 1 only, priorities shifted into the lower half, redistributors awake.
+    NonSecure,
+}
+
+/// Two blocks of the address map, or one by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No vCPU, or more than [`MAX_CPUS`].
+    #[error("the machine has {0} vCPUs: a virtual GIC serves 1 to {MAX_CPUS}")]
+    CpuCount(usize),
+    /// Two vCPUs have the same affinity.
+    #[error("two vCPUs have the affinity {0}")]
+    DuplicateAffinity(Affinity),
+    /// Two vCPUs have the same processor number.
+    #[error("two vCPUs have the processor number {0}")]
+    DuplicateProcessorNumber(u16),
+    /// The regions have no room for all redistributors.
+    #[error("{cpus} vCPUs need as many redistributors, the regions have room for {room}")]
+    TooFewRedistributors {
+        /// vCPUs.
+        cpus: usize,
+        /// Frames in all regions.
+        room: u64,
+    },
+    /// A frame is not aligned to 64 KiB.
+    #[error("the frame at {0:#x} is not aligned to 64 KiB")]
+    Misaligned(u64),
+    /// A stride is no multiple of 64 KiB or too small.
+    #[error("redistributors cannot be {0:#x} bytes apart: a multiple of 64 KiB from 128 KiB on")]
+    Stride(u64),
+    /// A block reaches past 52 bits.
+    #[error("the block at {0:#x} does not fit into 52 address bits")]
+    AddressSpace(u64),
+    /// Two blocks overlap.
+    #[error("the blocks at {first:#x} and {second:#x} overlap")]
+    Overlap {
+        /// One block's base.
+        first: u64,
+        /// The other's.
+        second: u64,
+    },
+    /// The number of SPIs.
+    #[error("{0} SPIs: the architecture has multiples of 32 up to 960, or 988")]
+    SpiCount(u32),
+    /// The number of extended SPIs.
+    #[error("{0} extended SPIs: the architecture has multiples of 32 up to 1024")]
+    ExtendedSpiCount(u32),
+    /// The number of extended PPIs.
+    #[error("{0} extended PPIs: the architecture has 0, 32 or 64")]
+    ExtendedPpiCount(u32),
+    /// The number of priority bits.
+    #[error("{0} priority bits: 4 to 8 with one security state, 5 to 8 with two")]
+    PriorityBits(u8),
+    /// The number of INTID bits.
+    #[error("{0} INTID bits: LPIs need 14 to 20")]
+    LpiIdBits(u8),
+    /// Direct LPIs beside an ITS, or without LPIs.
+    #[error("direct LPIs need LPIs (lpi_id_bits) and a machine without ITS")]
+    DirectLpi,
+    /// An ITS without LPIs.
+    #[error("the ITS at {0:#x} has no LPIs to deliver: set lpi_id_bits")]
+    ItsWithoutLpis(u64),
+    /// An interrupt that cannot be Secure.
+    #[error("{0} cannot be a Secure interrupt of this machine")]
+    SecureInterrupt(IntId),
+}
+
+impl VgicConfig {
+    /// `cpus` vCPUs with one security state, 5 priority bits, 256 SPIs and no LPIs, at the addresses of QEMU's
+    /// `virt`; 16 vCPUs to a cluster.
+    pub fn new(cpus: u16) -> Self {
+        Self {
+            cpus: (0..cpus).map(CpuConfig::in_clusters_of_sixteen).collect(),
+            distributor: 0x0800_0000,
+            redistributors: Vec::from([RedistributorRegion {
+                base: 0x080a_0000,
+                stride: gicr::STRIDE_V3,
+                count: u32::from(cpus),
+            }]),
+            spis: 256,
+            extended_spis: 0,
+            extended_ppis: 0,
+            security: SecurityView::Single,
+            secure_interrupts: Vec::new(),
+            priority_bits: 5,
+            lpi_id_bits: None,
+            lpi_slots: 1 << 17,
+            its_devices: 1 << 16,
+            its: Vec::new(),
+            iidr: Iidr::new().with_implementer(0x43b),
+            can_clear_enable_lpis: true,
+            redistributor_invalidation: false,
+            direct_lpi: false,
+            one_of_n: false,
+            message_based_spis: false,
+            coherent_tables: true,
+        }
+    }
+
+    /// Does this machine have the interrupt (apart from LPIs)?
+    pub(crate) fn implements(&self, intid: IntId) -> bool {
+        match intid.class() {
+            IntIdClass::Sgi | IntIdClass::Ppi => true,
+            IntIdClass::Spi => intid.get() < IntId::SPI_BASE + self.spis,
+            IntIdClass::ExtendedPpi => intid.get() < IntId::EXTENDED_PPI_BASE + self.extended_ppis,
+            IntIdClass::ExtendedSpi => intid.get() < IntId::EXTENDED_SPI_BASE + self.extended_spis,
+            IntIdClass::Special | IntIdClass::Lpi | IntIdClass::Reserved => false,
+        }
+    }
+
+    /// INTID bits of the distributor: 10 cover all but LPIs and the extended ranges, which need 13.
+    pub(crate) fn id_bits(&self) -> u8 {
+        let wired = if self.extended_spis > 0 || self.extended_ppis > 0 { 13 } else { 10 };
+        self.lpi_id_bits.unwrap_or(wired)
+    }
+
+    /// Where each vCPU's redistributor lies, and whether it is the last of its region.
+    pub(crate) fn redistributor_frames(&self) -> impl Iterator<Item = RedistributorFrame> {
+        let frames = self.redistributors.iter().flat_map(|region| {
+            (0..u64::from(region.count)).map(move |index| RedistributorFrame {
+                base: region.base + index * region.stride,
+                last: index + 1 == u64::from(region.count),
+            })
+        });
+        let cpus = self.cpus.len();
+        frames
+            .take(cpus)
+            .enumerate()
+            .map(move |(index, frame)| RedistributorFrame { last: frame.last || index + 1 == cpus, ..frame })
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// The first thing that no GIC can be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_cpus()?;
+        self.validate_counts()?;
+        self.validate_map()?;
+        let secure = self.security == SecurityView::NonSecure;
+        match self.secure_interrupts.iter().find(|intid| !secure || !self.implements(**intid)) {
+            Some(intid) => Err(ConfigError::SecureInterrupt(*intid)),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_cpus(&self) -> Result<(), ConfigError> {
+        if self.cpus.is_empty() || self.cpus.len() > MAX_CPUS {
+            return Err(ConfigError::CpuCount(self.cpus.len()));
+        }
+        let mut affinities: Vec<_> = self.cpus.iter().map(|cpu| cpu.affinity).collect();
+        affinities.sort_unstable();
+        if let Some(pair) = affinities.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ConfigError::DuplicateAffinity(pair[0]));
+        }
+        let mut numbers: Vec<_> = self.cpus.iter().map(|cpu| cpu.processor_number).collect();
+        numbers.sort_unstable();
+        match numbers.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(ConfigError::DuplicateProcessorNumber(pair[0])),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_counts(&self) -> Result<(), ConfigError> {
+        if self.spis != 988 && (self.spis > 960 || !self.spis.is_multiple_of(32)) {
+            return Err(ConfigError::SpiCount(self.spis));
+        }
+        if self.extended_spis > IntId::EXTENDED_SPI_COUNT || !self.extended_spis.is_multiple_of(32) {
+            return Err(ConfigError::ExtendedSpiCount(self.extended_spis));
+        }
+        if !matches!(self.extended_ppis, 0 | 32 | 64) {
+            return Err(ConfigError::ExtendedPpiCount(self.extended_ppis));
+        }
+        let fewest = match self.security {
+            SecurityView::Single => 4,
+            SecurityView::NonSecure => 5,
+        };
+        if !(fewest..=8).contains(&self.priority_bits) {
+            return Err(ConfigError::PriorityBits(self.priority_bits));
+        }
+        if self.direct_lpi && (self.lpi_id_bits.is_none() || !self.its.is_empty()) {
+            return Err(ConfigError::DirectLpi);
+        }
+        match self.lpi_id_bits {
+            Some(bits) if !(lpi::MIN_ID_BITS..=MAX_ID_BITS).contains(&bits) => {
+                Err(ConfigError::LpiIdBits(bits))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_map(&self) -> Result<(), ConfigError> {
+        if let Some(its) = self.its.first().filter(|_| self.lpi_id_bits.is_none()) {
+            return Err(ConfigError::ItsWithoutLpis(its.base));
+        }
+        let bad_stride = |stride: u64| {
+            stride < gicr::STRIDE_V3 || !stride.is_multiple_of(gicr::FRAME_SIZE) || stride > 1 << 32
+        };
+        if let Some(region) = self.redistributors.iter().find(|region| bad_stride(region.stride)) {
+            return Err(ConfigError::Stride(region.stride));
+        }
+        let room = self.redistributors.iter().map(|region| u64::from(region.count)).sum();
+        if room < self.cpus.len() as u64 {
+            return Err(ConfigError::TooFewRedistributors { cpus: self.cpus.len(), room });
+        }
+        let mut blocks: Vec<_> = self.blocks().collect();
+        for (base, size) in &blocks {
+            if !base.is_multiple_of(gicd::FRAME_SIZE) {
+                return Err(ConfigError::Misaligned(*base));
+            }
+            if base.checked_add(*size).is_none_or(|end| end > 1 << 52) {
+                return Err(ConfigError::AddressSpace(*base));
+            }
+        }
+        blocks.sort_unstable();
+        match blocks.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
+            Some(pair) => Err(ConfigError::Overlap { first: pair[0].0, second: pair[1].0 }),
+            None => Ok(()),
+        }
+    }
+
+    /// Base and size of everything that the GIC answers for.
+    fn blocks(&self) -> impl Iterator<Item = (u64, u64)> {
+        let redistributors =
+            self.redistributors.iter().map(|region| (region.base, region.stride * u64::from(region.count)));
+        let its = self.its.iter().map(|its| (its.base, gits::SIZE));
+        core::iter::once((self.distributor, gicd::FRAME_SIZE)).chain(redistributors).chain(its)
+    }
+}
+
+/// Where a redistributor lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RedistributorFrame {
+    pub(crate) base: u64,
+    /// `GICR_TYPER.Last`.
+    pub(crate) last: bool,
+}
+
+impl CpuConfig {
+    /// The vCPU `index` of a machine like QEMU's `virt`: Aff0 counts to 16, Aff1 counts clusters, Aff2 continues.
+    pub const fn in_clusters_of_sixteen(index: u16) -> Self {
+        let [cluster, _] = (index / 16).to_le_bytes();
+        let [aff2, _] = (index / 16 / 256).to_le_bytes();
+        let [aff0, _] = (index % 16).to_le_bytes();
+        Self { affinity: Affinity::new(0, aff2, cluster, aff0), processor_number: index }
+    }
+}
+
+/// The vCPU with this index in [`VgicConfig::cpus`]. There are at most [`MAX_CPUS`].
+pub(crate) fn cpu(index: usize) -> Cpu {
+    Cpu::new(u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn refused(change: impl FnOnce(&mut VgicConfig)) -> ConfigError {
+        let mut config = VgicConfig::new(4);
+        change(&mut config);
+        config.validate().unwrap_err()
+    }
+
+    #[test]
+    fn the_default_is_valid_for_one_vcpu_and_for_the_limit() {
+        assert_eq!(VgicConfig::new(1).validate(), Ok(()));
+        assert_eq!(VgicConfig::new(512).validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_impossible_machine_is_refused_with_its_reason() {
+        let affinity = VgicConfig::new(2).cpus[1].affinity;
+        assert_eq!(refused(|c| c.cpus.clear()), ConfigError::CpuCount(0));
+        assert_eq!(refused(|c| c.cpus[0].affinity = affinity), ConfigError::DuplicateAffinity(affinity));
+        assert_eq!(refused(|c| c.cpus[0].processor_number = 3), ConfigError::DuplicateProcessorNumber(3));
+        assert_eq!(
+            refused(|c| c.redistributors[0].count = 3),
+            ConfigError::TooFewRedistributors { cpus: 4, room: 3 }
+        );
+        assert_eq!(refused(|c| c.distributor += 0x1000), ConfigError::Misaligned(0x0800_1000));
+        assert_eq!(refused(|c| c.redistributors[0].stride = 0x1_0000), ConfigError::Stride(0x1_0000));
+        assert_eq!(
+            refused(|c| c.distributor = 0xf_ffff_ffff_0000 + 0x1_0000),
+            ConfigError::AddressSpace(0x10_0000_0000_0000)
+        );
+        assert_eq!(
+            refused(|c| c.distributor = 0x080c_0000),
+            ConfigError::Overlap { first: 0x080a_0000, second: 0x080c_0000 }
+        );
+        assert_eq!(refused(|c| c.spis = 100), ConfigError::SpiCount(100));
+        assert_eq!(refused(|c| c.extended_spis = 1056), ConfigError::ExtendedSpiCount(1056));
+        assert_eq!(refused(|c| c.extended_ppis = 16), ConfigError::ExtendedPpiCount(16));
+        assert_eq!(refused(|c| c.priority_bits = 3), ConfigError::PriorityBits(3));
+        assert_eq!(refused(|c| c.lpi_id_bits = Some(13)), ConfigError::LpiIdBits(13));
+        assert_eq!(refused(|c| c.direct_lpi = true), ConfigError::DirectLpi);
+        assert_eq!(
+            refused(|c| c.secure_interrupts = vec![IntId::new(8)]),
+            ConfigError::SecureInterrupt(IntId::new(8))
+        );
+    }
+
+    #[test]
+    fn redistributors_fill_the_regions_in_order_and_each_region_ends_with_a_last_one() {
+        let mut config = VgicConfig::new(3);
+        config.redistributors = vec![
+            RedistributorRegion { base: 0x10_0000, stride: 0x2_0000, count: 2 },
+            RedistributorRegion { base: 0x80_0000, stride: 0x4_0000, count: 5 },
+        ];
+        let frames: Vec<_> = config.redistributor_frames().map(|frame| (frame.base, frame.last)).collect();
+        assert_eq!(frames, [(0x10_0000, false), (0x12_0000, true), (0x80_0000, true)]);
+    }
+}

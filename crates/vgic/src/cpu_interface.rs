@@ -1,0 +1,158 @@
+//! A PE's CPU interface (IHI 0069 §4.8, §12.2): masks, binary points, active priorities, and the rules by which an
+//! interrupt preempts. Plain state of one vCPU; what is pending is not its business.
+
+mod system_registers;
+
+pub(crate) use system_registers::{read, write};
+
+use crate::SecurityView;
+use crate::wired::Group;
+use gic_arch::Priority;
+
+/// What the interface is built with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Features {
+    pub(crate) security: SecurityView,
+    /// 4 to 8.
+    pub(crate) priority_bits: u8,
+    /// `ICC_CTLR_EL1.IDbits`: 0 for 16, 1 for 24.
+    pub(crate) id_bits_code: u8,
+    /// `ICC_CTLR_EL1.ExtRange`.
+    pub(crate) extended_range: bool,
+}
+
+impl Features {
+    /// Bits of a group priority: one bit is always subpriority.
+    fn preemption_bits(self) -> u8 {
+        self.priority_bits.min(7)
+    }
+
+    /// Lowest value of a group's binary point.
+    fn smallest_binary_point(self, group: Group) -> u8 {
+        let smallest = 7 - self.preemption_bits();
+        match group {
+            Group::Zero => smallest,
+            Group::One => smallest + 1,
+        }
+    }
+
+    /// How many active-priority registers a group has.
+    pub(crate) fn active_priority_registers(self) -> usize {
+        1 << self.preemption_bits().saturating_sub(5)
+    }
+}
+
+/// The interface's state.
+#[derive(Clone, Debug)]
+pub(crate) struct CpuInterface {
+    features: Features,
+    /// `ICC_PMR_EL1` as the hardware has it.
+    mask: Priority,
+    binary_point: [u8; 2],
+    /// `ICC_CTLR_EL1.CBPR`.
+    common_binary_point: bool,
+    /// `ICC_CTLR_EL1.EOImode`.
+    split_eoi: bool,
+    /// One bit for each group priority, the most urgent lowest.
+    active: [u128; 2],
+    /// `ICC_IGRPEN<n>_EL1`.
+    enabled: [bool; 2],
+}
+
+impl CpuInterface {
+    /// After reset. Where there are two security states, firmware has left the guest its half of the priorities,
+    /// all masked.
+    pub(crate) fn new(features: Features) -> Self {
+        Self {
+            features,
+            mask: match features.security {
+                SecurityView::Single => Priority::HIGHEST,
+                SecurityView::NonSecure => Priority::from_non_secure_view(0),
+            },
+            binary_point: [Group::Zero, Group::One].map(|group| features.smallest_binary_point(group)),
+            common_binary_point: false,
+            split_eoi: false,
+            active: [0; 2],
+            enabled: [false; 2],
+        }
+    }
+
+    /// An interrupt of this priority was acknowledged: its group priority is active.
+    pub(crate) fn activate(&mut self, priority: Priority, group: Group) {
+        let level = self.group_priority(priority, group).get() >> (8 - self.features.preemption_bits());
+        self.active[group.index()] |= 1 << level;
+    }
+
+    /// The interrupt that runs is done: its group priority is no more active. `false`, and nothing happens, if what
+    /// runs is not in this group.
+    pub(crate) fn drop_priority(&mut self, group: Group) -> bool {
+        if self.running_group() != Some(group) {
+            return false;
+        }
+        let active = &mut self.active[group.index()];
+        *active &= active.wrapping_sub(1);
+        true
+    }
+
+    /// Would an interrupt of this priority be signalled now? It must pass the mask, and its group priority must be
+    /// more urgent than what runs.
+    pub(crate) fn signals(&self, priority: Priority, group: Group) -> bool {
+        if !self.enabled[group.index()] || !priority.is_more_urgent_than(self.mask) {
+            return false;
+        }
+        match self.running() {
+            Priority::IDLE => true,
+            running => {
+                let running = self.group_priority(running, group);
+                self.group_priority(priority, group).is_more_urgent_than(running)
+            }
+        }
+    }
+
+    /// What it is built with.
+    pub(crate) fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Does the interface take interrupts of the group (`ICC_IGRPEN<n>_EL1`)?
+    pub(crate) fn takes(&self, group: Group) -> bool {
+        self.enabled[group.index()]
+    }
+
+    /// `ICC_CTLR_EL1.EOImode`: EOI drops the priority only.
+    pub(crate) fn splits_eoi(&self) -> bool {
+        self.split_eoi
+    }
+
+    /// The most urgent active group priority, or [`Priority::IDLE`].
+    pub(crate) fn running(&self) -> Priority {
+        let level = (self.active[0] | self.active[1]).trailing_zeros();
+        match u8::try_from(level << (8 - self.features.preemption_bits())) {
+            Ok(priority) => Priority::new(priority),
+            Err(_) => Priority::IDLE,
+        }
+    }
+
+    /// The group of the most urgent active priority; Group 0 if both have it.
+    fn running_group(&self) -> Option<Group> {
+        let [zero, one] = self.active.map(u128::trailing_zeros);
+        match (zero <= one, zero.min(one)) {
+            (_, 128) => None,
+            (true, _) => Some(Group::Zero),
+            (false, _) => Some(Group::One),
+        }
+    }
+
+    /// The part of a priority that decides about preemption. Binary point N leaves bits 7:N+1; that of Group 1
+    /// leaves bits 7:N, unless Group 0's serves both.
+    fn group_priority(&self, priority: Priority, group: Group) -> Priority {
+        let kept = match group {
+            Group::One if !self.common_binary_point => self.binary_point[1],
+            Group::Zero | Group::One => self.binary_point[0] + 1,
+        };
+        priority.truncated(8 - u32::from(kept.min(8)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

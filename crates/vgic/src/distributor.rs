@@ -1,0 +1,210 @@
+//! The distributor's frame (IHI 0069 §12.9).
+
+use crate::interrupt::State;
+use crate::per_interrupt::{self as per, PerInterrupt};
+use crate::registers::{Frame, Kind, Lanes, Row};
+use crate::wired::Wired;
+use crate::{Events, FaultReason, GuestFault, SecurityView};
+use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
+use gic_arch::{IntId, RegisterInfo, id};
+use msi_types::Cpu;
+
+/// `GICD_CTLR.E1NWF`: kept for reading back.
+const E1NWF: u32 = 1 << 7;
+
+/// What an access to the distributor acts on.
+#[derive(Clone, Copy)]
+pub(crate) struct Distributor<'a> {
+    pub(crate) wired: &'a Wired,
+    pub(crate) events: &'a Events,
+}
+
+impl PerInterrupt for Distributor<'_> {
+    fn wired(&self) -> &Wired {
+        self.wired
+    }
+
+    fn owner(&self) -> Cpu {
+        Cpu::new(0)
+    }
+
+    fn missing(&self, intid: IntId) {
+        self.events.record(GuestFault {
+            reason: FaultReason::NoSuchInterrupt,
+            address: self.wired.config().distributor,
+            detail: intid.get().into(),
+        });
+    }
+}
+
+/// A row of [`Distributor::ROWS`].
+macro_rules! row {
+    ($name:ident, zero) => {
+        Row::zero(gicd::$name.info(stringify!($name)))
+    };
+    ($name:ident, fields $kind:path) => {
+        Row::new(gicd::$name.info(stringify!($name)), $kind(gicd::$name))
+    };
+    ($name:ident, constant $read:expr) => {
+        Row::constant(gicd::$name.info(stringify!($name)), $read)
+    };
+    ($name:ident, trigger $write:expr) => {
+        Row::trigger(gicd::$name.info(stringify!($name)), $write)
+    };
+    ($name:ident, value $read:expr, $write:expr) => {
+        Row::new(gicd::$name.info(stringify!($name)), Kind::Value { read: $read, write: $write })
+    };
+}
+
+impl<'a> Distributor<'a> {
+    /// The frame. Registers that only exist without affinity routing, or only in the Secure view, read as zero.
+    const ROWS: &'a [Row<Self>] = &[
+        row!(CTLR, value | d, _ | d.control().into(), |d, _, lanes| d.set_control(lanes)),
+        row!(TYPER, constant | d, _ | u64::from(d.typer().into_bits())),
+        row!(IIDR, constant | d, _ | u64::from(d.wired.config().iidr.into_bits())),
+        row!(TYPER2, zero),
+        row!(STATUSR, zero),
+        row!(
+            SETSPI_NSR,
+            trigger | d,
+            _,
+            lanes
+                | d.message(lanes, |wired, cpu, intid| {
+                    wired.change(cpu, intid, State::message_set);
+                })
+        ),
+        row!(
+            CLRSPI_NSR,
+            trigger | d,
+            _,
+            lanes
+                | d.message(lanes, |wired, cpu, intid| {
+                    wired.change(cpu, intid, State::message_cleared);
+                })
+        ),
+        row!(SETSPI_SR, zero),
+        row!(CLRSPI_SR, zero),
+        row!(IGROUPR, fields per::group),
+        row!(ISENABLER, fields per::set_enable),
+        row!(ICENABLER, fields per::clear_enable),
+        row!(ISPENDR, fields per::set_pending),
+        row!(ICPENDR, fields per::clear_pending),
+        row!(ISACTIVER, fields per::set_active),
+        row!(ICACTIVER, fields per::clear_active),
+        row!(IPRIORITYR, fields per::priority),
+        row!(ITARGETSR, zero),
+        row!(ICFGR, fields per::trigger),
+        row!(IGRPMODR, zero),
+        row!(NSACR, zero),
+        row!(SGIR, zero),
+        row!(CPENDSGIR, zero),
+        row!(SPENDSGIR, zero),
+        row!(IGROUPR_E, fields per::group),
+        row!(ISENABLER_E, fields per::set_enable),
+        row!(ICENABLER_E, fields per::clear_enable),
+        row!(ISPENDR_E, fields per::set_pending),
+        row!(ICPENDR_E, fields per::clear_pending),
+        row!(ISACTIVER_E, fields per::set_active),
+        row!(ICACTIVER_E, fields per::clear_active),
+        row!(IPRIORITYR_E, fields per::priority),
+        row!(ICFGR_E, fields per::trigger),
+        row!(IGRPMODR_E, zero),
+        row!(NSACR_E, zero),
+        row!(IROUTER, value | d, index | d.route(IntId::new(index)), |d, index, lanes| {
+            d.set_route(IntId::new(index), lanes);
+        }),
+        row!(IROUTER_E, value | d, index | d.route(extended_spi(index)), |d, index, lanes| {
+            d.set_route(extended_spi(index), lanes);
+        }),
+        Row::constant(ID_REGISTERS, |_, index| identification(index)),
+    ];
+
+    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
+
+    fn control(self) -> u32 {
+        let stored = self.wired.control();
+        match self.wired.config().security {
+            SecurityView::Single => Ctlr::from(stored).with_are(true).with_ds(true).into_bits(),
+            SecurityView::NonSecure => {
+                CtlrNs::new().with_enable_grp1a(stored & 2 != 0).with_are_ns(true).into_bits()
+            }
+        }
+    }
+
+    /// Affinity routing cannot be turned off, and one security state stays one. Both views have Group 1's enable in
+    /// bit 1.
+    fn set_control(self, lanes: Lanes) {
+        let writable = match self.wired.config().security {
+            SecurityView::Single => {
+                Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).into_bits() | E1NWF
+            }
+            SecurityView::NonSecure => CtlrNs::new().with_enable_grp1a(true).into_bits(),
+        };
+        self.wired.set_control(|old| low_word(lanes.over(old.into())) & writable);
+    }
+
+    fn typer(self) -> Typer {
+        let config = self.wired.config();
+        let lines = config.spis.div_ceil(32);
+        let extended = config.extended_spis / 32;
+        Typer::new()
+            .with_it_lines_number(low_byte(lines))
+            .with_espi(extended > 0)
+            .with_espi_range(low_byte(extended.saturating_sub(1)))
+            .with_security_extn(config.security == SecurityView::NonSecure)
+            .with_mbis(config.message_based_spis)
+            .with_lpis(config.lpi_id_bits.is_some())
+            .with_id_bits_minus_one(config.id_bits() - 1)
+            .with_a3v(true)
+            .with_no_1_of_n(!config.one_of_n)
+            .with_rss(true)
+    }
+
+    fn message(self, lanes: Lanes, act: fn(&Wired, Cpu, IntId)) {
+        if !self.wired.config().message_based_spis {
+            return;
+        }
+        if let Some(number) = lanes.zero_extended() {
+            let intid = IntId::new(low_word(number & 0x1fff));
+            if intid.is_shared() && self.wired.config().implements(intid) {
+                act(self.wired, self.owner(), intid);
+            } else {
+                self.missing(intid);
+            }
+        }
+    }
+
+    fn route(self, intid: IntId) -> u64 {
+        if intid.is_shared() { self.wired.route(intid).into_bits() } else { 0 }
+    }
+
+    fn set_route(self, intid: IntId, lanes: Lanes) {
+        if intid.is_shared() && self.wired.config().implements(intid) {
+            self.wired.set_route(intid, |old| lanes.over(old));
+        } else {
+            self.missing(intid);
+        }
+    }
+}
+
+const fn extended_spi(index: u32) -> IntId {
+    IntId::new(index + IntId::EXTENDED_SPI_BASE)
+}
+
+/// The identification registers of each frame.
+pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
+
+/// An identification register by its index: `PIDR2` says GICv3, as Arm's own parts do.
+pub(crate) fn identification(index: u32) -> u64 {
+    let pidr2 = (id::PIDR2.offset() - ID_REGISTERS.offset) / 4;
+    if index == pidr2 { 0x3b } else { 0 }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "callers hold 32-bit register values")]
+pub(crate) const fn low_word(value: u64) -> u32 {
+    value as u32
+}
+
+pub(crate) const fn low_byte(value: u32) -> u8 {
+    value.to_le_bytes()[0]
+}

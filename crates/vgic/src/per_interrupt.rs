@@ -1,0 +1,151 @@
+//! The registers that distributor and redistributors have alike: one field per interrupt.
+
+use crate::SecurityView;
+use crate::interrupt::State;
+use crate::registers::{Effect, Kind};
+use crate::wired::Wired;
+use gic_arch::{IntId, IntIdClass, IntIdField, Priority};
+use msi_types::Cpu;
+
+/// A frame whose registers show interrupts.
+pub(crate) trait PerInterrupt: Copy {
+    /// The interrupts.
+    fn wired(&self) -> &Wired;
+    /// Whose private interrupts the frame shows; any vCPU where it shows shared ones.
+    fn owner(&self) -> Cpu;
+    /// The interrupt that the guest tried to name is not there; for counting.
+    fn missing(&self, intid: IntId);
+}
+
+fn read<C: PerInterrupt>(frame: C, intid: IntId, field: fn(&State) -> bool) -> u32 {
+    frame.wired().visible(frame.owner(), intid).is_some_and(|state| field(&state)).into()
+}
+
+fn change<C: PerInterrupt>(frame: C, intid: IntId, change: impl Fn(State) -> State) {
+    if !frame.wired().config().implements(intid) {
+        frame.missing(intid);
+    }
+    frame.wired().change(frame.owner(), intid, change);
+}
+
+/// `ISENABLER`.
+pub(crate) const fn set_enable<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, State::enabled),
+        write: |frame, intid, _| change(frame, intid, |state| state.with_enabled(true)),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ICENABLER`.
+pub(crate) const fn clear_enable<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, State::enabled),
+        write: |frame, intid, _| change(frame, intid, |state| state.with_enabled(false)),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ISPENDR`.
+pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, |state| state.pending()),
+        write: |frame, intid, _| change(frame, intid, |state| state.with_latch(true)),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ICPENDR`: what a level holds pending stays pending.
+pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, |state| state.pending()),
+        write: |frame, intid, _| change(frame, intid, |state| state.with_latch(false)),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ISACTIVER`.
+pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, State::active),
+        write: |frame, intid, _| change(frame, intid, |state| state.with_active(true)),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ICACTIVER`.
+pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, State::active),
+        write: |frame, intid, _| frame.wired().deactivate(frame.owner(), intid),
+        effect: Effect::Ones,
+    }
+}
+
+/// `IGROUPR`: the Secure side's where there are two security states.
+pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| match frame.wired().config().security {
+            SecurityView::Single => read(frame, intid, State::group1),
+            SecurityView::NonSecure => 0,
+        },
+        write: |frame, intid, value| {
+            if frame.wired().config().security == SecurityView::Single {
+                change(frame, intid, |state| state.with_group1(value != 0));
+            }
+        },
+        effect: Effect::Every,
+    }
+}
+
+/// `IPRIORITYR`, in the guest's view of priorities.
+pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| {
+            let config = frame.wired().config();
+            let shown = |state: State| match config.security {
+                SecurityView::Single => state.priority(),
+                SecurityView::NonSecure => state.priority().non_secure_view(),
+            };
+            frame.wired().visible(frame.owner(), intid).map_or(0, |state| shown(state).get().into())
+        },
+        write: |frame, intid, value| {
+            let priority = hardware_priority(frame.wired(), value);
+            change(frame, intid, |state| state.with_priority_value(priority.get()));
+        },
+        effect: Effect::Every,
+    }
+}
+
+/// The priority that the hardware stores for a field of eight bits that the guest writes.
+fn hardware_priority(wired: &Wired, field: u32) -> Priority {
+    let [written, ..] = field.to_le_bytes();
+    let config = wired.config();
+    let priority = match config.security {
+        SecurityView::Single => Priority::new(written),
+        SecurityView::NonSecure => Priority::from_non_secure_view(written),
+    };
+    priority.truncated(config.priority_bits.into())
+}
+
+/// `ICFGR`: those of SGIs are fixed.
+pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
+    Kind::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, State::edge) << 1,
+        write: |frame, intid, value| {
+            if intid.class() != IntIdClass::Sgi {
+                change(frame, intid, |state| state.with_edge(value & 2 != 0));
+            }
+        },
+        effect: Effect::Every,
+    }
+}

@@ -1,0 +1,168 @@
+//! The redistributors' frames (IHI 0069 §12.10, §12.11): RD_base and SGI_base of one PE.
+
+mod lpi_registers;
+
+pub(crate) use lpi_registers::LpiRegisters;
+
+use crate::config::RedistributorFrame;
+use crate::distributor::{ID_REGISTERS, identification, low_byte, low_word};
+use crate::lpi::LpiCore;
+use crate::per_interrupt::{self as per, PerInterrupt};
+use crate::registers::{Frame, Kind, Lanes, Row};
+use crate::wired::{Private, Wired, participation};
+use crate::{Events, FaultReason, GuestFault, SecurityView};
+use core::sync::atomic::Ordering::SeqCst;
+use gic_arch::IntId;
+use gic_arch::gicr::{self, Ctlr, Typer, Waker};
+use msi_types::Cpu;
+
+/// What an access to a redistributor acts on.
+#[derive(Clone, Copy)]
+pub(crate) struct Redistributor<'a> {
+    pub(crate) cpu: Cpu,
+    pub(crate) place: RedistributorFrame,
+    pub(crate) private: &'a Private,
+    pub(crate) wired: &'a Wired,
+    pub(crate) lpis: Option<&'a LpiCore>,
+    pub(crate) events: &'a Events,
+}
+
+impl PerInterrupt for Redistributor<'_> {
+    fn wired(&self) -> &Wired {
+        self.wired
+    }
+
+    fn owner(&self) -> Cpu {
+        self.cpu
+    }
+
+    fn missing(&self, intid: IntId) {
+        self.fault(FaultReason::NoSuchInterrupt, intid.get().into());
+    }
+}
+
+/// A row of [`Redistributor::ROWS`].
+macro_rules! row {
+    ($name:ident, zero) => {
+        Row::zero(gicr::$name.info(stringify!($name)))
+    };
+    ($name:ident, fields $kind:path) => {
+        Row::new(gicr::$name.info(stringify!($name)), $kind(gicr::$name))
+    };
+    ($name:ident, constant $read:expr) => {
+        Row::constant(gicr::$name.info(stringify!($name)), $read)
+    };
+    ($name:ident, trigger $write:expr) => {
+        Row::trigger(gicr::$name.info(stringify!($name)), $write)
+    };
+    ($name:ident, value $read:expr, $write:expr) => {
+        Row::new(gicr::$name.info(stringify!($name)), Kind::Value { read: $read, write: $write })
+    };
+}
+
+impl<'a> Redistributor<'a> {
+    /// Both frames. Registers that only exist in the Secure view, or with MPAM, read as zero.
+    const ROWS: &'a [Row<Self>] = &[
+        row!(CTLR, value | r, _ | r.control().into_bits().into(), |r, _, lanes| r.set_control(lanes)),
+        row!(IIDR, constant | r, _ | r.wired.config().iidr.into_bits().into()),
+        row!(TYPER, constant | r, _ | r.typer().into_bits()),
+        row!(STATUSR, zero),
+        row!(WAKER, value | r, _ | r.waker().into_bits().into(), |r, _, lanes| r.set_waker(lanes)),
+        row!(MPAMIDR, zero),
+        row!(PARTIDR, zero),
+        row!(SETLPIR, trigger | r, _, lanes | r.set_lpi(lanes)),
+        row!(CLRLPIR, trigger | r, _, lanes | r.clear_lpi(lanes)),
+        row!(PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r.set_propbaser(lanes)),
+        row!(PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r.set_pendbaser(lanes)),
+        row!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
+        row!(INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
+        row!(SYNCR, zero),
+        Row::constant(ID_REGISTERS, |_, index| identification(index)),
+        row!(IGROUPR, fields per::group),
+        row!(ISENABLER, fields per::set_enable),
+        row!(ICENABLER, fields per::clear_enable),
+        row!(ISPENDR, fields per::set_pending),
+        row!(ICPENDR, fields per::clear_pending),
+        row!(ISACTIVER, fields per::set_active),
+        row!(ICACTIVER, fields per::clear_active),
+        row!(IPRIORITYR, fields per::priority),
+        row!(ICFGR, fields per::trigger),
+        row!(IGRPMODR, zero),
+        row!(NSACR, zero),
+    ];
+
+    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
+
+    fn fault(&self, reason: FaultReason, detail: u64) {
+        self.events.record(GuestFault { reason, address: self.place.base, detail });
+    }
+
+    fn control(self) -> Ctlr {
+        let bits = self.private.participation.load(SeqCst);
+        let config = self.wired.config();
+        Ctlr::new()
+            .with_enable_lpis(self.private.lpi_registers.lock().enabled)
+            .with_ces(config.lpi_id_bits.is_some() && config.can_clear_enable_lpis)
+            .with_ir(config.lpi_id_bits.is_some() && config.redistributor_invalidation)
+            .with_dpg0(bits & participation::DECLINES[0] != 0)
+            .with_dpg1_ns(bits & participation::DECLINES[1] != 0)
+            .with_dpg1_s(bits & participation::DECLINES_SECURE != 0)
+    }
+
+    fn set_control(self, lanes: Lanes) {
+        let written = Ctlr::from(low_word(lanes.over(self.control().into_bits().into())));
+        if self.wired.config().one_of_n {
+            self.set_declined(written);
+        }
+        if self.wired.config().lpi_id_bits.is_some() {
+            self.set_enable_lpis(written.enable_lpis());
+        }
+    }
+
+    /// The guest's view decides which of the `DPG` bits it can write.
+    fn set_declined(self, written: Ctlr) {
+        let single = self.wired.config().security == SecurityView::Single;
+        let bits = [
+            (participation::DECLINES[0], written.dpg0() && single),
+            (participation::DECLINES[1], written.dpg1_ns()),
+            (participation::DECLINES_SECURE, written.dpg1_s() && single),
+        ];
+        let set = bits.iter().filter(|(_, on)| *on).fold(0, |set, (bit, _)| set | bit);
+        let clear = bits.iter().filter(|(_, on)| !*on).fold(0, |clear, (bit, _)| clear | bit);
+        self.wired.set_participation(self.cpu, set, clear);
+    }
+
+    fn typer(self) -> Typer {
+        let config = self.wired.config();
+        let of = config.cpus.get(self.cpu.index());
+        Typer::new()
+            .with_plpis(config.lpi_id_bits.is_some())
+            .with_direct_lpi(config.direct_lpi)
+            .with_last(self.place.last)
+            .with_dpgs(config.one_of_n)
+            .with_processor_number(of.map_or(0, |of| of.processor_number))
+            .with_ppi_num(low_byte(config.extended_ppis / 32))
+            .with_affinity_value(of.map_or(0, |of| of.affinity.packed()))
+    }
+
+    /// Asleep or awake at once: there is nothing to wait for. Zero where firmware owns it.
+    fn waker(self) -> Waker {
+        let asleep = self.private.participation.load(SeqCst) & participation::AWAKE == 0;
+        match self.wired.config().security {
+            SecurityView::Single => Waker::new().with_processor_sleep(asleep).with_children_asleep(asleep),
+            SecurityView::NonSecure => Waker::new(),
+        }
+    }
+
+    fn set_waker(self, lanes: Lanes) {
+        if self.wired.config().security == SecurityView::NonSecure {
+            return;
+        }
+        let written = Waker::from(low_word(lanes.over(self.waker().into_bits().into())));
+        if written.processor_sleep() {
+            self.wired.set_participation(self.cpu, 0, participation::AWAKE);
+        } else {
+            self.wired.set_participation(self.cpu, participation::AWAKE, 0);
+        }
+    }
+}

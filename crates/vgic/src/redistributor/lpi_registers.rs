@@ -1,0 +1,147 @@
+//! The registers of a redistributor that concern LPIs.
+
+use super::Redistributor;
+use crate::FaultReason;
+use crate::distributor::low_word;
+use crate::lpi::LpiCore;
+use crate::registers::Lanes;
+use gic_arch::gicr::{Pendbaser, Propbaser};
+use gic_arch::{IntId, Lpi, Shareability};
+
+/// What they hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LpiRegisters {
+    /// `GICR_CTLR.EnableLPIs`.
+    pub(crate) enabled: bool,
+    pub(crate) propbaser: Propbaser,
+    /// As written: with `PTZ`, which does not read back.
+    pub(crate) pendbaser: Pendbaser,
+}
+
+impl LpiRegisters {
+    pub(crate) const fn new() -> Self {
+        Self { enabled: false, propbaser: Propbaser::new(), pendbaser: Pendbaser::new() }
+    }
+}
+
+impl<'a> Redistributor<'a> {
+    /// `GICR_CTLR.EnableLPIs` was written. Clearing it has an effect only where [`can_clear_enable_lpis`] says so.
+    ///
+    /// [`can_clear_enable_lpis`]: crate::VgicConfig::can_clear_enable_lpis
+    pub(super) fn set_enable_lpis(self, enable: bool) {
+        let Some(lpis) = self.lpis else { return };
+        let mut registers = self.private.lpi_registers.lock();
+        if enable && !registers.enabled {
+            registers.enabled = true;
+            lpis.enable_lpis(self.cpu, registers.propbaser, registers.pendbaser);
+        } else if !enable && registers.enabled && self.wired.config().can_clear_enable_lpis {
+            lpis.disable_lpis(self.cpu);
+            registers.enabled = false;
+        }
+    }
+
+    pub(super) fn propbaser(self) -> Propbaser {
+        self.private.lpi_registers.lock().propbaser
+    }
+
+    /// `GICR_PENDBASER`; `PTZ` reads as zero.
+    pub(super) fn pendbaser(self) -> Pendbaser {
+        self.private.lpi_registers.lock().pendbaser.with_pending_table_zero(false)
+    }
+
+    pub(super) fn set_propbaser(self, lanes: Lanes) {
+        self.set_tables(|registers| {
+            let written = Propbaser::from(lanes.over(registers.propbaser.into_bits()));
+            registers.propbaser = Propbaser::new()
+                .with_id_bits_minus_one(written.id_bits_minus_one())
+                .with_inner_cache(written.inner_cache())
+                .with_shareability(self.shareability(written.shareability()))
+                .with_address(written.address())
+                .with_outer_cache(written.outer_cache());
+        });
+    }
+
+    pub(super) fn set_pendbaser(self, lanes: Lanes) {
+        self.set_tables(|registers| {
+            let written = Pendbaser::from(lanes.over(registers.pendbaser.into_bits()));
+            registers.pendbaser = Pendbaser::new()
+                .with_inner_cache(written.inner_cache())
+                .with_shareability(self.shareability(written.shareability()))
+                .with_address(written.address())
+                .with_outer_cache(written.outer_cache())
+                .with_pending_table_zero(written.pending_table_zero());
+        });
+    }
+
+    /// Writes are ignored where there are no LPIs, and while they are enabled (IHI 0069 has that UNPREDICTABLE).
+    fn set_tables(self, change: impl FnOnce(&mut LpiRegisters)) {
+        if self.lpis.is_none() {
+            return;
+        }
+        let mut registers = self.private.lpi_registers.lock();
+        if registers.enabled {
+            drop(registers);
+            self.fault(FaultReason::LpiTablesInUse, 0);
+        } else {
+            change(&mut registers);
+        }
+    }
+
+    /// What software reads back tells it whether to clean its tables.
+    fn shareability(self, written: Shareability) -> Shareability {
+        if self.wired.config().coherent_tables { written } else { Shareability::Non }
+    }
+
+    /// `GICR_INVLPIR`: the virtual form (GICv4.1) is not implemented.
+    pub(super) fn invalidate(self, lanes: Lanes) {
+        let config = self.wired.config();
+        let implemented = config.redistributor_invalidation || config.direct_lpi;
+        if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
+            lpis.invalidate(self.cpu, lpi);
+        }
+    }
+
+    /// `GICR_INVALLR`: the virtual form (GICv4.1) is not implemented.
+    pub(super) fn invalidate_all(self, lanes: Lanes) {
+        let config = self.wired.config();
+        let implemented = config.redistributor_invalidation || config.direct_lpi;
+        let physical = lanes.zero_extended().is_some_and(|value| value >> 63 == 0);
+        if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && physical) {
+            lpis.invalidate_all(self.cpu);
+        }
+    }
+
+    /// `GICR_SETLPIR`.
+    pub(super) fn set_lpi(self, lanes: Lanes) {
+        if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| self.wired.config().direct_lpi) {
+            let _ = lpis.set_lpi(self.cpu, lpi);
+        }
+    }
+
+    /// `GICR_CLRLPIR`.
+    pub(super) fn clear_lpi(self, lanes: Lanes) {
+        if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| self.wired.config().direct_lpi) {
+            lpis.clear_lpi(self.cpu, lpi);
+        }
+    }
+
+    /// The LPI that a written register names, if LPIs are enabled here. A narrower write is zero-extended.
+    fn named_lpi(self, lanes: Lanes) -> Option<(&'a LpiCore, Lpi)> {
+        let (lpis, value) = (self.enabled_lpis()?, lanes.zero_extended()?);
+        if value >> 63 != 0 {
+            return None;
+        }
+        match Lpi::try_from(IntId::new(low_word(value))) {
+            Ok(lpi) => Some((lpis, lpi)),
+            Err(_) => {
+                self.fault(FaultReason::NoSuchInterrupt, value);
+                None
+            }
+        }
+    }
+
+    /// The LPIs, if they are enabled here.
+    fn enabled_lpis(self) -> Option<&'a LpiCore> {
+        self.lpis.filter(|_| self.private.lpi_registers.lock().enabled)
+    }
+}

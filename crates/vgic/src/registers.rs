@@ -1,0 +1,227 @@
+//! A frame of registers as a table of rows: finds the row of an access, validates width, alignment and direction in
+//! one place, splits what spans several registers, and calls the row's functions with whole registers or fields.
+
+use crate::{AccessWidth, FaultReason};
+use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo};
+
+/// One register, or array of registers, of a frame; `C` is what its functions act on.
+pub(crate) struct Row<C> {
+    /// Where, how wide, how many, and what software may do.
+    pub(crate) info: RegisterInfo,
+    /// What happens.
+    pub(crate) kind: Kind<C>,
+}
+
+/// What a row's registers do.
+pub(crate) enum Kind<C> {
+    /// Reads as zero, writes are ignored.
+    Zero,
+    /// Whole registers, by their index in the array.
+    Value {
+        /// The value.
+        read: fn(C, u32) -> u64,
+        /// Stores the written lanes.
+        write: fn(C, u32, Lanes),
+    },
+    /// One field per interrupt.
+    Fields {
+        /// Their layout.
+        field: IntIdField,
+        /// The field's value; 0 if the interrupt does not exist.
+        read: fn(C, IntId) -> u32,
+        /// Stores the field.
+        write: fn(C, IntId, u32),
+        /// For which fields of a written register `write` is called.
+        effect: Effect,
+    },
+}
+
+/// Which fields of a written register take effect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// All.
+    Every,
+    /// Those written as ones: write-1-to-set, write-1-to-clear.
+    Ones,
+}
+
+/// The bits of a register that a write touches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lanes {
+    value: u64,
+    mask: u64,
+}
+
+impl Lanes {
+    /// `old` with the written bits replaced.
+    pub(crate) const fn over(self, old: u64) -> u64 {
+        (old & !self.mask) | (self.value & self.mask)
+    }
+
+    /// The register's lowest bits if they were written, with zeros for what was not: how a write-only register takes
+    /// a narrower write. `None` if only upper lanes were written.
+    pub(crate) const fn zero_extended(self) -> Option<u64> {
+        if self.mask & 1 == 1 { Some(self.value & self.mask) } else { None }
+    }
+}
+
+impl<C> Row<C> {
+    pub(crate) const fn new(info: RegisterInfo, kind: Kind<C>) -> Self {
+        Self { info, kind }
+    }
+
+    /// A register that reads as zero and ignores writes.
+    pub(crate) const fn zero(info: RegisterInfo) -> Self {
+        Self::new(info, Kind::Zero)
+    }
+
+    /// A read-only register.
+    pub(crate) const fn constant(info: RegisterInfo, read: fn(C, u32) -> u64) -> Self {
+        Self::new(info, Kind::Value { read, write: |_, _, _| {} })
+    }
+
+    /// A write-only register.
+    pub(crate) const fn trigger(info: RegisterInfo, write: fn(C, u32, Lanes)) -> Self {
+        Self::new(info, Kind::Value { read: |_, _| 0, write })
+    }
+
+    /// The narrowest access that the registers take: message and byte-per-interrupt registers take less than a word.
+    fn narrowest(&self) -> AccessWidth {
+        match (&self.kind, self.info.access) {
+            (Kind::Fields { field, .. }, _) if field.bits() == 8 => AccessWidth::Byte,
+            (_, AccessKind::WriteOnly) if self.info.bytes == 4 => AccessWidth::Half,
+            _ => AccessWidth::Word,
+        }
+    }
+}
+
+impl<C: Copy> Row<C> {
+    fn read(&self, context: C, index: u32) -> u64 {
+        match &self.kind {
+            Kind::Zero => 0,
+            Kind::Value { read, .. } => read(context, index),
+            Kind::Fields { field, read, .. } => fields(*field, index)
+                .map(|(intid, shift, mask)| u64::from(read(context, intid) & mask) << shift)
+                .fold(0, |register, field| register | field),
+        }
+    }
+
+    fn write(&self, context: C, index: u32, lanes: Lanes) {
+        match &self.kind {
+            Kind::Zero => {}
+            Kind::Value { write, .. } => write(context, index, lanes),
+            Kind::Fields { field, write, effect, .. } => {
+                for (intid, shift, mask) in fields(*field, index) {
+                    let mask64 = u64::from(mask) << shift;
+                    // The shifted field is at most eight bits.
+                    #[expect(clippy::cast_possible_truncation, reason = "masked to at most eight bits")]
+                    let value = ((lanes.value & mask64) >> shift) as u32;
+                    if lanes.mask & mask64 == mask64 && (*effect == Effect::Every || value != 0) {
+                        write(context, intid, value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The interrupts in one register of a field array, with their fields' shifts and masks. Field numbers without an
+/// interrupt are left out: they read as zero.
+fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u32)> {
+    let bits = field.bits();
+    let per_register = 32 / bits;
+    let mask = u32::MAX >> (32 - bits);
+    (0..per_register).filter_map(move |number| {
+        let intid = field.range().intid_at(index * per_register + number)?;
+        Some((intid, number * bits, mask))
+    })
+}
+
+/// An access found in a row.
+struct Found<'a, C> {
+    row: &'a Row<C>,
+    index: u32,
+    shift: u32,
+}
+
+/// A table of rows, ascending by offset.
+pub(crate) struct Frame<'a, C>(pub(crate) &'a [Row<C>]);
+
+impl<C: Copy> Frame<'_, C> {
+    /// Reads `width` at `offset`. What is refused reads as zero and is told to `refused` with its offset.
+    pub(crate) fn read(
+        &self,
+        context: C,
+        offset: u32,
+        width: AccessWidth,
+        refused: &mut dyn FnMut(u32, FaultReason),
+    ) -> u64 {
+        if self.splits(offset, width) {
+            let low = self.read(context, offset, AccessWidth::Word, refused);
+            return low | self.read(context, offset + 4, AccessWidth::Word, refused) << 32;
+        }
+        match self.find(offset, width) {
+            Ok(found) if found.row.info.access == AccessKind::WriteOnly => {
+                refused(offset, FaultReason::AccessDirection);
+                0
+            }
+            Ok(found) => (found.row.read(context, found.index) >> found.shift) & width.mask(),
+            Err(reason) => {
+                refused(offset, reason);
+                0
+            }
+        }
+    }
+
+    /// Writes `width` at `offset`. What is refused is ignored and told to `refused` with its offset.
+    pub(crate) fn write(
+        &self,
+        context: C,
+        offset: u32,
+        width: AccessWidth,
+        value: u64,
+        refused: &mut dyn FnMut(u32, FaultReason),
+    ) {
+        if self.splits(offset, width) {
+            self.write(context, offset, AccessWidth::Word, value & 0xffff_ffff, refused);
+            self.write(context, offset + 4, AccessWidth::Word, value >> 32, refused);
+            return;
+        }
+        match self.find(offset, width) {
+            Ok(found) if found.row.info.access == AccessKind::ReadOnly => {
+                refused(offset, FaultReason::AccessDirection);
+            }
+            Ok(found) => {
+                let mask = width.mask() << found.shift;
+                found.row.write(context, found.index, Lanes { value: (value << found.shift) & mask, mask });
+            }
+            Err(reason) => refused(offset, reason),
+        }
+    }
+
+    /// Is this an aligned 64-bit access to registers that are narrower? Then it is one to each of two words.
+    fn splits(&self, offset: u32, width: AccessWidth) -> bool {
+        width == AccessWidth::Double
+            && offset.is_multiple_of(8)
+            && self.row_at(offset).is_none_or(|row| row.info.bytes < 8)
+    }
+
+    fn find(&self, offset: u32, width: AccessWidth) -> Result<Found<'_, C>, FaultReason> {
+        if !offset.is_multiple_of(width.bytes()) {
+            return Err(FaultReason::AccessWidth);
+        }
+        let row = self.row_at(offset).ok_or(FaultReason::UnknownRegister)?;
+        let index = row.info.index_of(offset).ok_or(FaultReason::UnknownRegister)?;
+        if width < row.narrowest() {
+            return Err(FaultReason::AccessWidth);
+        }
+        let shift = 8 * (offset - row.info.offset - index * row.info.bytes);
+        Ok(Found { row, index, shift })
+    }
+
+    fn row_at(&self, offset: u32) -> Option<&Row<C>> {
+        let after = self.0.partition_point(|row| row.info.offset <= offset);
+        let row = self.0.get(after.checked_sub(1)?)?;
+        (offset < row.info.end()).then_some(row)
+    }
+}

@@ -1,0 +1,296 @@
+//! One vCPU's half of the model: its CPU interface, owned by the vCPU's thread.
+
+use crate::SecurityView;
+use crate::cpu_interface::{self, CpuInterface};
+use crate::interrupt::State;
+use crate::lpi::{LpiQueue, ReadyLpi};
+use crate::slot::Slot;
+use crate::vgic::Vgic;
+use crate::wired::{Group, participation};
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::Ordering::SeqCst;
+use gic_arch::icc::{Igrpen, Sgi, SysRegEncoding};
+use gic_arch::{IntId, IntIdClass, Priority};
+use msi_types::Cpu;
+
+/// A vCPU's CPU interface. There is one value per vCPU, handed out when the [`Vgic`] is made; the vCPU's thread owns
+/// it. Nothing here waits for another thread.
+pub struct Vcpu {
+    cpu: Cpu,
+    gic: Arc<Vgic>,
+    pub(crate) interface: CpuInterface,
+    lpis: Option<LpiQueue>,
+}
+
+/// The system register does not exist in this direction, or not in the guest's view: the access is an Undefined
+/// Instruction exception (or a trap to EL3, for Group 0 in the Non-secure view).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the guest has no system register {:#06x} for this access", .0.packed())]
+pub struct Undefined(pub SysRegEncoding);
+
+/// Which interrupt inputs of the PE are asserted.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Inputs {
+    /// IRQ: Group 1 has an interrupt that preempts.
+    pub irq: bool,
+    /// FIQ: Group 0 has.
+    pub fiq: bool,
+}
+
+impl Inputs {
+    /// Is either asserted?
+    pub const fn any(self) -> bool {
+        self.irq || self.fiq
+    }
+}
+
+/// Whether a vCPU may sleep or enter the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sleep {
+    /// Nothing is to be signalled: whatever comes from now on kicks the vCPU, once.
+    Ready,
+    /// An interrupt is there. (A kick for it may still be on its way.)
+    DontSleep,
+}
+
+/// The most urgent pending interrupt, from wherever it comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Candidate {
+    priority: Priority,
+    intid: IntId,
+    group: Group,
+    source: Source,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Source {
+    Wired(Slot, State),
+    /// With all bits of its priority.
+    Lpi(Priority),
+}
+
+/// How often an acknowledgement starts over because another thread took the interrupt away meanwhile. Each time
+/// something else made progress; a guest that retracts interrupts in a loop gets "spurious" in the end.
+const ATTEMPTS: usize = 64;
+
+impl fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vcpu")
+            .field("cpu", &self.cpu)
+            .field("interface", &self.interface)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Vcpu {
+    pub(crate) fn new(cpu: Cpu, gic: Arc<Vgic>, interface: CpuInterface, lpis: Option<LpiQueue>) -> Self {
+        Self { cpu, gic, interface, lpis }
+    }
+
+    /// Reads a system register (`MRS`) on behalf of the guest. Reading `ICC_IAR<n>_EL1` acknowledges.
+    ///
+    /// # Errors
+    /// [`Undefined`]: the guest takes an exception.
+    pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
+        cpu_interface::read(self, register)
+    }
+
+    /// Writes a system register (`MSR`) on behalf of the guest.
+    ///
+    /// # Errors
+    /// [`Undefined`]: the guest takes an exception.
+    pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+        cpu_interface::write(self, register, value)
+    }
+
+    /// Is the PE's IRQ input asserted?
+    pub fn irq_pending(&mut self) -> bool {
+        self.inputs().irq
+    }
+
+    /// Which of the PE's interrupt inputs are asserted? At most one is: the most urgent pending interrupt decides.
+    pub fn inputs(&mut self) -> Inputs {
+        match self.signalled().map(|candidate| candidate.group) {
+            None => Inputs::default(),
+            Some(Group::One) => Inputs { irq: true, fiq: false },
+            Some(Group::Zero) => Inputs { irq: false, fiq: true },
+        }
+    }
+
+    /// The vCPU is about to sleep (WFI), or to run guest code in which it does not look at [`inputs`](Self::inputs)
+    /// by itself. After [`Sleep::Ready`] the first interrupt to arrive calls [`Kick::kick`](msi_types::Kick::kick),
+    /// once; call [`returned`](Self::returned) when the vCPU is back.
+    pub fn prepare_to_sleep(&mut self) -> Sleep {
+        self.gic.attention().leave(self.cpu);
+        if self.inputs().any() {
+            self.gic.attention().returned(self.cpu);
+            Sleep::DontSleep
+        } else {
+            Sleep::Ready
+        }
+    }
+
+    /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later kicks it, once; call
+    /// [`returned`](Self::returned) when the guest has exited.
+    pub fn enter_guest(&mut self) -> Inputs {
+        self.gic.attention().leave(self.cpu);
+        self.inputs()
+    }
+
+    /// The vCPU is back from sleep or from the guest, kicked or not: it looks at its inputs by itself again.
+    pub fn returned(&mut self) {
+        self.gic.attention().returned(self.cpu);
+    }
+
+    /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were active stay so.
+    pub fn reset(&mut self) {
+        self.interface = CpuInterface::new(self.interface.features());
+        for group in [Group::Zero, Group::One] {
+            self.publish(group);
+        }
+    }
+
+    /// Acknowledges the most urgent pending interrupt, if it is in `group` and preempts what runs.
+    pub(crate) fn acknowledge(&mut self, group: Group) -> Option<IntId> {
+        for _ in 0..ATTEMPTS {
+            let candidate = self.signalled().filter(|candidate| candidate.group == group)?;
+            if let Some(taken) = self.take(candidate) {
+                self.interface.activate(taken.priority, group);
+                return Some(taken.intid);
+            }
+        }
+        None
+    }
+
+    /// Takes the pending state of what was found, or of an LPI that became pending meanwhile and is no less urgent;
+    /// `None` if it is gone.
+    fn take(&mut self, candidate: Candidate) -> Option<Candidate> {
+        match candidate.source {
+            Source::Wired(slot, state) => {
+                self.gic.wired().acknowledge(self.cpu, slot, state).then_some(candidate)
+            }
+            Source::Lpi(priority) => {
+                let less_urgent = Priority::new(priority.get().saturating_add(1));
+                let ready = self.lpis.as_mut()?.take(less_urgent)?;
+                Some(self.lpi_candidate(ready))
+            }
+        }
+    }
+
+    /// The most urgent pending interrupt of the groups that are enabled, if it is in `group`. Masks and what runs do
+    /// not matter: `ICC_HPPIR<n>_EL1`.
+    pub(crate) fn highest(&mut self, group: Group) -> Option<IntId> {
+        self.most_urgent().filter(|candidate| candidate.group == group).map(|candidate| candidate.intid)
+    }
+
+    /// The guest ends an interrupt of `group`: `ICC_EOIR<n>_EL1`. What is not in the group that runs, and special
+    /// numbers, are ignored.
+    pub(crate) fn end(&mut self, group: Group, intid: IntId) {
+        if intid.class() == IntIdClass::Special || !self.interface.drop_priority(group) {
+            return;
+        }
+        if !self.interface.splits_eoi() {
+            self.gic.wired().deactivate(self.cpu, intid);
+        }
+    }
+
+    /// The guest deactivates an interrupt: `ICC_DIR_EL1`. Without `EOImode`, it is ignored.
+    pub(crate) fn deactivate(&mut self, intid: IntId) {
+        if self.interface.splits_eoi() {
+            self.gic.wired().deactivate(self.cpu, intid);
+        }
+    }
+
+    /// The guest sends an SGI. From the Non-secure side, only those of its own group leave: the Secure side would
+    /// have to permit others (`GICR_NSACR`).
+    pub(crate) fn send(&mut self, sgi: Sgi, group: Group) {
+        let permitted = group == Group::One || self.interface.features().security == SecurityView::Single;
+        if permitted {
+            self.gic.wired().send_sgi(self.cpu, sgi, group);
+        }
+    }
+
+    /// `ICC_IGRPEN<n>_EL1`.
+    pub(crate) fn enable_group(&mut self, group: Group, enable: Igrpen) {
+        self.interface.set_takes(group, enable);
+        self.publish(group);
+    }
+
+    /// Tells the distributor whether this PE takes the group: 1-of-N interrupts go elsewhere if not.
+    fn publish(&self, group: Group) {
+        let bit = participation::GROUP[group.index()];
+        if self.interface.takes(group) {
+            self.gic.wired().set_participation(self.cpu, bit, 0);
+        } else {
+            self.gic.wired().set_participation(self.cpu, 0, bit);
+        }
+    }
+
+    /// What the PE is signalled now.
+    fn signalled(&mut self) -> Option<Candidate> {
+        self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
+    }
+
+    /// The most urgent pending interrupt of the groups that distributor and CPU interface have enabled; of several,
+    /// the one with the lowest INTID (LPIs among themselves: any). A redistributor that sleeps forwards nothing.
+    fn most_urgent(&mut self) -> Option<Candidate> {
+        let gic = &self.gic;
+        let wired = gic.wired();
+        let private = wired.private(self.cpu)?;
+        if private.participation.load(SeqCst) & participation::AWAKE == 0 {
+            return None;
+        }
+        let forwarded =
+            [Group::Zero, Group::One].map(|group| wired.forwards(group) && self.interface.takes(group));
+        let mut best: Option<Candidate> = None;
+        wired.ready(self.cpu, |slot, state| {
+            let group = wired.group(state);
+            let found = Candidate {
+                priority: state.priority(),
+                intid: slot.intid(),
+                group,
+                source: Source::Wired(slot, state),
+            };
+            if forwarded[group.index()] && best.is_none_or(|best| found.precedes(best)) {
+                best = Some(found);
+            }
+        });
+        if forwarded[Group::One.index()] {
+            let lpi = self.lpis.as_mut().and_then(|lpis| lpis.highest(Priority::IDLE));
+            let lpi = lpi.map(|ready| self.lpi_candidate(ready));
+            best = match (best, lpi) {
+                (Some(best), Some(lpi)) if lpi.precedes(best) => Some(lpi),
+                (best, lpi) => best.or(lpi),
+            };
+        }
+        best
+    }
+
+    /// An LPI with this priority, of which the interface has the upper bits.
+    fn lpi_candidate(&self, ready: ReadyLpi) -> Candidate {
+        Candidate {
+            priority: ready.priority.truncated(self.interface.features().priority_bits.into()),
+            intid: ready.lpi.intid(),
+            group: Group::One,
+            source: Source::Lpi(ready.priority),
+        }
+    }
+
+    /// Which vCPU this is.
+    pub fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    /// The shared half.
+    pub fn vgic(&self) -> &Arc<Vgic> {
+        &self.gic
+    }
+}
+
+impl Candidate {
+    /// Is this one served first?
+    fn precedes(self, other: Self) -> bool {
+        (self.priority, self.intid) < (other.priority, other.intid)
+    }
+}

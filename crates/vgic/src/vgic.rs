@@ -1,0 +1,293 @@
+//! The shared half of the model: register frames, lines and messages, from any thread.
+
+use crate::attention::Attention;
+use crate::config::{RedistributorFrame, cpu};
+use crate::cpu_interface::{CpuInterface, Features};
+use crate::distributor::Distributor;
+use crate::lpi::{LpiConfig, LpiCore, PriorityView};
+use crate::redistributor::Redistributor;
+use crate::vcpu::Vcpu;
+use crate::wired::Wired;
+use crate::{
+    AccessWidth, ConfigError, Events, FaultReason, GuestFault, GuestMemory, SecurityView, VgicConfig,
+};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use gic_arch::{gicd, gicr, gits};
+use msi_types::{Delivery, Kick, Level, Line, LineObserver, SetLine};
+
+/// A virtual GIC, as devices and the bus see it. `Sync`: every operation may be called from any thread.
+pub struct Vgic {
+    wired: Wired,
+    events: Arc<Events>,
+    attention: Arc<Attention>,
+    lpis: Option<Arc<LpiCore>>,
+    frames: Box<[RedistributorFrame]>,
+    /// What the model answers for, ascending.
+    regions: Box<[Region]>,
+}
+
+/// A range of guest physical addresses that the model answers for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// The addresses.
+    pub addresses: Range<u64>,
+    /// What is there.
+    pub block: Block,
+}
+
+/// What is in a [`Region`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Block {
+    /// The distributor.
+    Distributor,
+    /// A redistributor region: index into [`VgicConfig::redistributors`].
+    Redistributors(usize),
+    /// An ITS: index into [`VgicConfig::its`].
+    Its(usize),
+}
+
+/// The address is not one of the model's ([`Vgic::regions`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no frame of the GIC at {0:#x}")]
+pub struct NotClaimed(pub u64);
+
+/// Somebody observes lines already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the GIC has a line observer already")]
+pub struct ObserverTaken;
+
+/// Where an access goes.
+enum Place<'a> {
+    Distributor(Distributor<'a>),
+    Redistributor(Redistributor<'a>),
+    /// Room that no redistributor fills.
+    Empty,
+}
+
+impl fmt::Debug for Vgic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vgic").field("config", self.wired.config()).finish_non_exhaustive()
+    }
+}
+
+impl Vgic {
+    /// Makes a virtual GIC: the shared half, and one half per vCPU in the order of [`VgicConfig::cpus`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a GIC that cannot be.
+    pub fn new(
+        config: VgicConfig,
+        memory: Arc<dyn GuestMemory>,
+        kick: Arc<dyn Kick>,
+    ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
+        config.validate()?;
+        let attention = Arc::new(Attention::new(config.cpus.len(), kick));
+        let events = Arc::new(Events::new());
+        let lpis = lpi_core(&config, &memory, &attention, &events);
+        let gic = Arc::new(Self {
+            frames: config.redistributor_frames().collect(),
+            regions: regions(&config),
+            wired: Wired::new(config, Arc::clone(&attention)),
+            events,
+            attention,
+            lpis,
+        });
+        let vcpus = (0..gic.frames.len()).map(|index| gic.vcpu(index)).collect();
+        Ok((gic, vcpus))
+    }
+
+    fn vcpu(self: &Arc<Self>, index: usize) -> Vcpu {
+        let config = self.wired.config();
+        let features = Features {
+            security: config.security,
+            priority_bits: config.priority_bits,
+            id_bits_code: u8::from(config.id_bits() > 16),
+            extended_range: config.extended_spis > 0 || config.extended_ppis > 0,
+        };
+        let cpu = cpu(index);
+        let queue = self.lpis.as_ref().and_then(|lpis| lpis.queue(cpu));
+        Vcpu::new(cpu, Arc::clone(self), CpuInterface::new(features), queue)
+    }
+
+    /// Registers who is told when the guest deactivates a level-sensitive line, to resample its source: on EOI, DIR
+    /// or a write to `ICACTIVER`, on the thread that did it. Lowering the line from there makes no spurious
+    /// interrupt.
+    ///
+    /// # Errors
+    /// [`ObserverTaken`] from the second call on.
+    pub fn observe_lines(&self, observer: Arc<dyn LineObserver>) -> Result<(), ObserverTaken> {
+        self.wired.observe(observer).map_err(|_| ObserverTaken)
+    }
+
+    /// Reads `width` at a guest physical address. What no register takes reads as zero and is counted in
+    /// [`events`](Self::events).
+    ///
+    /// # Errors
+    /// [`NotClaimed`] outside of the model's regions.
+    pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
+        let (place, offset) = self.place(address).ok_or(NotClaimed(address))?;
+        let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, 0);
+        Ok(match place {
+            Place::Distributor(frame) => Distributor::FRAME.read(frame, offset, width, refused),
+            Place::Redistributor(frame) => Redistributor::FRAME.read(frame, offset, width, refused),
+            Place::Empty => {
+                refused(offset, FaultReason::UnknownRegister);
+                0
+            }
+        })
+    }
+
+    /// Writes the low `width` of `value` at a guest physical address. What no register takes is ignored and counted
+    /// in [`events`](Self::events).
+    ///
+    /// # Errors
+    /// [`NotClaimed`] outside of the model's regions.
+    pub fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), NotClaimed> {
+        let (place, offset) = self.place(address).ok_or(NotClaimed(address))?;
+        let value = value & width.mask();
+        let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, value);
+        match place {
+            Place::Distributor(frame) => Distributor::FRAME.write(frame, offset, width, value, refused),
+            Place::Redistributor(frame) => Redistributor::FRAME.write(frame, offset, width, value, refused),
+            Place::Empty => refused(offset, FaultReason::UnknownRegister),
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, address: u64, offset: u32, at: u32, reason: FaultReason, detail: u64) {
+        let address = address + u64::from(at.wrapping_sub(offset));
+        self.events.record(GuestFault { reason, address, detail });
+    }
+
+    /// Does the model answer for this address?
+    pub fn claims(&self, address: u64) -> bool {
+        self.region(address).is_some()
+    }
+
+    /// What the model answers for, by ascending address.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// The guest's mistakes.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// What this virtual GIC was made from.
+    pub fn config(&self) -> &VgicConfig {
+        self.wired.config()
+    }
+
+    pub(crate) fn wired(&self) -> &Wired {
+        &self.wired
+    }
+
+    pub(crate) fn attention(&self) -> &Attention {
+        &self.attention
+    }
+
+    fn region(&self, address: u64) -> Option<&Region> {
+        let after = self.regions.partition_point(|region| region.addresses.start <= address);
+        self.regions.get(after.checked_sub(1)?).filter(|region| region.addresses.contains(&address))
+    }
+
+    /// Which frame holds an address, and the offset in it.
+    fn place(&self, address: u64) -> Option<(Place<'_>, u32)> {
+        let region = self.region(address)?;
+        let offset = address - region.addresses.start;
+        Some(match region.block {
+            Block::Distributor => {
+                let frame = Distributor { wired: &self.wired, events: &self.events };
+                (Place::Distributor(frame), low_offset(offset))
+            }
+            Block::Redistributors(index) => self.redistributor(index, offset)?,
+            Block::Its(_) => (Place::Empty, low_offset(offset)),
+        })
+    }
+
+    /// The redistributor at `offset` bytes into a region, and the offset in its frames.
+    fn redistributor(&self, region: usize, offset: u64) -> Option<(Place<'_>, u32)> {
+        let config = self.wired.config();
+        let stride = config.redistributors.get(region)?.stride;
+        let before: u64 =
+            config.redistributors.iter().take(region).map(|before| u64::from(before.count)).sum();
+        let index = usize::try_from(before + offset / stride).ok()?;
+        let within = low_offset(offset % stride);
+        let present = self.frames.get(index).zip(self.wired.private(cpu(index)));
+        let place = present.filter(|_| u64::from(within) < gicr::STRIDE_V3).map_or(
+            Place::Empty,
+            |(place, private)| {
+                Place::Redistributor(Redistributor {
+                    cpu: cpu(index),
+                    place: *place,
+                    private,
+                    wired: &self.wired,
+                    lpis: self.lpis.as_deref(),
+                    events: &self.events,
+                })
+            },
+        );
+        Some((place, within))
+    }
+}
+
+impl SetLine for Vgic {
+    /// `Pending` if the interrupt is pending afterwards, enabled or not; `Blocked` if it is not; `NoDoorbell` if there
+    /// is no such line.
+    fn set_line(&self, line: Line, level: Level) -> Delivery {
+        match self.wired.drive(line, level) {
+            Some(state) if state.pending() => Delivery::Pending,
+            Some(_) => Delivery::Blocked,
+            None => Delivery::NoDoorbell,
+        }
+    }
+}
+
+fn lpi_core(
+    config: &VgicConfig,
+    memory: &Arc<dyn GuestMemory>,
+    attention: &Arc<Attention>,
+    events: &Arc<Events>,
+) -> Option<Arc<LpiCore>> {
+    let vcpus = u16::try_from(config.cpus.len()).ok()?;
+    let sizes = LpiConfig {
+        id_bits: config.lpi_id_bits?,
+        slots: config.lpi_slots,
+        devices: config.its_devices,
+        priority_view: match config.security {
+            SecurityView::Single => PriorityView::Unshifted,
+            SecurityView::NonSecure => PriorityView::NonSecure,
+        },
+        ..LpiConfig::new(vcpus)
+    };
+    Some(LpiCore::new(sizes, Arc::clone(memory), Arc::clone(attention), Arc::clone(events)))
+}
+
+fn regions(config: &VgicConfig) -> Box<[Region]> {
+    let distributor = config.distributor..config.distributor + gicd::FRAME_SIZE;
+    let redistributors = config.redistributors.iter().enumerate().map(|(index, region)| Region {
+        addresses: region.base..region.base + region.stride * u64::from(region.count),
+        block: Block::Redistributors(index),
+    });
+    let its = config
+        .its
+        .iter()
+        .enumerate()
+        .map(|(index, its)| Region { addresses: its.base..its.base + gits::SIZE, block: Block::Its(index) });
+    let mut regions: Vec<_> = core::iter::once(Region { addresses: distributor, block: Block::Distributor })
+        .chain(redistributors)
+        .chain(its)
+        .collect();
+    regions.sort_unstable_by_key(|region| region.addresses.start);
+    regions.into_boxed_slice()
+}
+
+/// An offset in a frame. Strides reach up to 4 GiB, of which the frames are the beginning.
+fn low_offset(offset: u64) -> u32 {
+    u32::try_from(offset).unwrap_or(u32::MAX)
+}

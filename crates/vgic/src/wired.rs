@@ -1,0 +1,374 @@
+//! SGIs, PPIs and SPIs: where their states lie, where they go, and what a change of one owes to whom.
+//!
+//! Nothing here takes a lock but a change of routes. The order of every change is: the interrupt's word, then the
+//! target's candidates, then the target's wake flag; a vCPU looks in the opposite order.
+
+mod one_of_n;
+
+use crate::attention::Attention;
+use crate::candidates::{Candidates, Look};
+use crate::config::cpu;
+use crate::interrupt::{Interrupt, State};
+use crate::redistributor::LpiRegisters;
+use crate::slot::Slot;
+use crate::{SecurityView, VgicConfig};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use gic_arch::gicd::Irouter;
+use gic_arch::icc::Sgi;
+use gic_arch::{Affinity, IntId, IntIdClass, Priority};
+use msi_types::{Cpu, Level, Line, LineObserver};
+use once_cell::race::OnceBox;
+use spin::mutex::SpinMutex;
+
+/// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the Non-secure side
+/// has Group 1 only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Group {
+    /// Group 0.
+    Zero,
+    /// Group 1, Non-secure Group 1.
+    One,
+}
+
+impl Group {
+    /// Index into arrays of two.
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// One PE's part.
+pub(crate) struct Private {
+    pub(crate) interrupts: [Interrupt; Slot::PRIVATE],
+    pub(crate) candidates: Candidates,
+    /// What decides whether 1-of-N interrupts, or any at all, go to this PE: [`participation`].
+    pub(crate) participation: AtomicU32,
+    /// Cold: under a lock.
+    pub(crate) lpi_registers: SpinMutex<LpiRegisters>,
+}
+
+/// Bits of [`Private::participation`].
+pub(crate) mod participation {
+    /// `GICR_WAKER.ProcessorSleep` is clear.
+    pub(crate) const AWAKE: u32 = 1 << 0;
+    /// The CPU interface takes the group: Group 0, Group 1.
+    pub(crate) const GROUP: [u32; 2] = [1 << 1, 1 << 2];
+    /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE takes no 1-of-N interrupts of the group.
+    pub(crate) const DECLINES: [u32; 2] = [1 << 3, 1 << 4];
+    /// `GICR_CTLR.DPG1S`: kept for reading back only.
+    pub(crate) const DECLINES_SECURE: u32 = 1 << 5;
+}
+
+/// All wired interrupts of a machine.
+pub(crate) struct Wired {
+    config: VgicConfig,
+    /// vCPUs by affinity, for routes.
+    by_affinity: Box<[(Affinity, Cpu)]>,
+    /// `EnableGrp0` (bit 0) and `EnableGrp1` (bit 1), and `E1NWF` (bit 7).
+    control: AtomicU32,
+    shared: Box<[Interrupt]>,
+    /// The routes as the guest wrote them. Held while the interrupt's word takes the target, so that two writers of
+    /// one route cannot leave register and word apart.
+    routes: SpinMutex<Box<[u64]>>,
+    cpus: Box<[Private]>,
+    attention: Arc<Attention>,
+    observer: OnceBox<Arc<dyn LineObserver>>,
+}
+
+impl Wired {
+    pub(crate) fn new(config: VgicConfig, attention: Arc<Attention>) -> Self {
+        let mut by_affinity: Vec<_> =
+            config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))).collect();
+        by_affinity.sort_unstable();
+        let cpus = (0..config.cpus.len()).map(|index| private(&config, cpu(index))).collect();
+        let wired = Self {
+            by_affinity: by_affinity.into_boxed_slice(),
+            control: AtomicU32::new(0),
+            shared: (0..Slot::SHARED).map(|_| Interrupt::new(State::new())).collect(),
+            routes: SpinMutex::new((0..Slot::SHARED).map(|_| 0).collect()),
+            cpus,
+            attention,
+            observer: OnceBox::new(),
+            config,
+        };
+        wired.reset_shared();
+        wired
+    }
+
+    /// Gives all shared interrupts their state after reset; lines stay as they are driven.
+    fn reset_shared(&self) {
+        let target = self.resolve(Irouter::new());
+        let all = (Slot::PRIVATE..Slot::COUNT).filter_map(Slot::new);
+        for (slot, interrupt) in all.filter_map(|slot| Some((slot, self.shared.get(slot.shared_index()?)?))) {
+            interrupt.update(|state| {
+                reset_state(&self.config, slot.intid()).with_line(state.line()).with_target_index(target)
+            });
+        }
+    }
+
+    /// Who is told that the guest finished with a line. Once.
+    pub(crate) fn observe(&self, observer: Arc<dyn LineObserver>) -> Result<(), Arc<dyn LineObserver>> {
+        self.observer.set(Box::new(observer)).map_err(|observer| *observer)
+    }
+
+    pub(crate) fn config(&self) -> &VgicConfig {
+        &self.config
+    }
+
+    /// The vCPU's part; `None` for a vCPU that the machine does not have.
+    pub(crate) fn private(&self, cpu: Cpu) -> Option<&Private> {
+        self.cpus.get(cpu.index())
+    }
+
+    /// The word of an implemented interrupt: `cpu`'s own one if it is private.
+    fn interrupt(&self, cpu: Cpu, slot: Slot) -> Option<&Interrupt> {
+        match slot.shared_index() {
+            Some(index) => self.shared.get(index),
+            None => self.private(cpu)?.interrupts.get(slot.index()),
+        }
+    }
+
+    fn slot(&self, intid: IntId) -> Option<Slot> {
+        Slot::of(intid).filter(|_| self.config.implements(intid))
+    }
+
+    /// The state of an interrupt that the guest can see; `None` for any other.
+    pub(crate) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<State> {
+        let state = self.interrupt(cpu, self.slot(intid)?)?.state();
+        self.is_visible(state).then_some(state)
+    }
+
+    fn is_visible(&self, state: State) -> bool {
+        self.config.security == SecurityView::Single || state.group1()
+    }
+
+    /// The state of an interrupt in `slot`, whoever can see it.
+    pub(crate) fn state(&self, cpu: Cpu, slot: Slot) -> State {
+        self.interrupt(cpu, slot).map_or(State::new(), Interrupt::state)
+    }
+
+    /// Changes an interrupt that the guest can see, as a register write does.
+    pub(crate) fn change(&self, cpu: Cpu, intid: IntId, change: impl Fn(State) -> State) {
+        let _ = self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
+    }
+
+    /// Changes an interrupt and pays what that owes. `None`: there is none, or `change` declines.
+    fn try_change(
+        &self,
+        cpu: Cpu,
+        intid: IntId,
+        change: impl Fn(State) -> Option<State>,
+    ) -> Option<(State, State)> {
+        let slot = self.slot(intid)?;
+        let (old, new) =
+            self.interrupt(cpu, slot)?.try_update(|state| change(state).map(|new| self.aim(state, new)))?;
+        self.settle(slot, new);
+        Some((old, new))
+    }
+
+    /// Whoever made a word what `state` is tells its target, if it is ready.
+    fn settle(&self, slot: Slot, state: State) {
+        let state = if state.any() { self.settle_any(slot, state) } else { state };
+        if !state.ready() {
+            return;
+        }
+        let Some(target) = state.target() else { return };
+        if let Some(private) = self.private(target) {
+            private.candidates.set(slot);
+            if self.forwards(self.group(state)) {
+                self.notify(target);
+            }
+        }
+    }
+
+    fn notify(&self, cpu: Cpu) {
+        self.attention.notify(cpu);
+    }
+
+    /// A wired input changed. `None`: there is no such input.
+    pub(crate) fn drive(&self, line: Line, level: Level) -> Option<State> {
+        let (cpu, intid) = match line {
+            Line::Spi(number) => (Cpu::new(0), IntId::new(number)),
+            Line::Ppi { cpu, intid } => (cpu, IntId::new(intid)),
+        };
+        let wired = match line {
+            Line::Spi(_) => intid.is_shared(),
+            Line::Ppi { .. } => intid.is_private() && intid.class() != IntIdClass::Sgi,
+        };
+        if !wired {
+            return None;
+        }
+        self.try_change(cpu, intid, |state| Some(state.driven(level))).map(|(_, new)| new)
+    }
+
+    /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in `group`.
+    pub(crate) fn send_sgi(&self, from: Cpu, sgi: Sgi, group: Group) {
+        let intid = IntId::new(u32::from(sgi.intid()));
+        for (affinity, target) in &self.by_affinity {
+            let reached = if sgi.all_but_self() { *target != from } else { sgi.names(*affinity) };
+            if reached {
+                let _ = self.try_change(*target, intid, |state| {
+                    (self.is_visible(state) && self.group(state) == group).then(|| state.with_latch(true))
+                });
+            }
+        }
+    }
+
+    /// The group that an interrupt is in.
+    pub(crate) fn group(&self, state: State) -> Group {
+        if state.group1() { Group::One } else { Group::Zero }
+    }
+
+    /// `GICD_CTLR`'s enable of the group.
+    pub(crate) fn forwards(&self, group: Group) -> bool {
+        self.control() & (1 << group.index()) != 0
+    }
+
+    /// What [`set_control`](Self::set_control) stored.
+    pub(crate) fn control(&self) -> u32 {
+        self.control.load(SeqCst)
+    }
+
+    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`; vCPUs that have candidates look at them anew.
+    pub(crate) fn set_control(&self, change: impl Fn(u32) -> u32) {
+        let _ = self.control.fetch_update(SeqCst, SeqCst, |old| Some(change(old)));
+        for (index, private) in self.cpus.iter().enumerate() {
+            if private.candidates.any() {
+                self.notify(cpu(index));
+            }
+        }
+    }
+
+    /// The candidates of `cpu` that are ready there, with their states. For the vCPU's own thread.
+    pub(crate) fn ready(&self, cpu: Cpu, mut each: impl FnMut(Slot, State)) {
+        let Some(private) = self.private(cpu) else { return };
+        private.candidates.visit(|slot| {
+            let state = self.state(cpu, slot);
+            if state.ready_at(cpu) {
+                each(slot, state);
+                Look::Ready
+            } else {
+                Look::Stale
+            }
+        });
+    }
+
+    /// `cpu` acknowledges the interrupt in `slot` if it still is as `expected`, apart from what does not matter.
+    pub(crate) fn acknowledge(&self, cpu: Cpu, slot: Slot, expected: State) -> bool {
+        let Some(interrupt) = self.interrupt(cpu, slot) else { return false };
+        interrupt
+            .try_update(|state| {
+                let same = state.ready_at(cpu)
+                    && state.priority() == expected.priority()
+                    && state.group1() == expected.group1();
+                same.then(|| state.acknowledged())
+            })
+            .is_some()
+    }
+
+    /// The guest finished with an interrupt: by EOI, DIR or `ICACTIVER`. Tells the observer before anybody hears of
+    /// a level that is still high, so that a source which is done can lower it first.
+    pub(crate) fn deactivate(&self, cpu: Cpu, intid: IntId) {
+        let Some(slot) = self.slot(intid) else { return };
+        let Some(interrupt) = self.interrupt(cpu, slot) else { return };
+        let done = interrupt.try_update(|state| {
+            (state.active() && self.is_visible(state)).then(|| self.aim(state, state.with_active(false)))
+        });
+        let Some((old, _)) = done else { return };
+        if !old.edge() && intid.class() != IntIdClass::Sgi {
+            self.tell_observer(cpu, intid);
+        }
+        self.settle(slot, interrupt.state());
+    }
+
+    fn tell_observer(&self, cpu: Cpu, intid: IntId) {
+        if let Some(observer) = self.observer.get() {
+            observer.deactivated(match intid.is_private() {
+                true => Line::Ppi { cpu, intid: intid.get() },
+                false => Line::Spi(intid.get()),
+            });
+        }
+    }
+
+    /// `GICD_IROUTER<n>`; 0 for what the guest cannot see.
+    pub(crate) fn route(&self, intid: IntId) -> Irouter {
+        let index = self.visible(Cpu::new(0), intid).and_then(|_| Slot::of(intid)?.shared_index());
+        let routes = self.routes.lock();
+        Irouter::from(index.and_then(|index| routes.get(index)).copied().unwrap_or(0))
+    }
+
+    /// Writes `GICD_IROUTER<n>`: `change` of its old value.
+    pub(crate) fn set_route(&self, intid: IntId, change: impl Fn(u64) -> u64) {
+        if self.visible(Cpu::new(0), intid).is_none() {
+            return;
+        }
+        let Some(slot) = self.slot(intid) else { return };
+        let Some(index) = slot.shared_index() else { return };
+        let mut routes = self.routes.lock();
+        let (Some(place), Some(interrupt)) = (routes.get_mut(index), self.shared.get(index)) else { return };
+        let route = self.valid_route(Irouter::from(change(*place)));
+        *place = route.into_bits();
+        let target = self.resolve(route);
+        let (_, new) = interrupt.update(|state| {
+            let aimed = state.with_any(route.any_participating()).with_target_index(target);
+            self.aim(state, aimed)
+        });
+        drop(routes);
+        self.settle(slot, new);
+    }
+
+    /// The route with what is RES0 taken away.
+    fn valid_route(&self, written: Irouter) -> Irouter {
+        Irouter::to(written.affinity())
+            .with_any_participating(written.any_participating() && self.config.one_of_n)
+    }
+
+    /// The vCPU index that a route names, for [`State::target_index`]; [`State::NOWHERE`] if it names none, or any.
+    fn resolve(&self, route: Irouter) -> u16 {
+        if route.any_participating() {
+            return State::NOWHERE;
+        }
+        let found = self.by_affinity.binary_search_by_key(&route.affinity(), |(affinity, _)| *affinity);
+        found
+            .ok()
+            .and_then(|at| self.by_affinity.get(at))
+            .and_then(|(_, cpu)| u16::try_from(cpu.get()).ok())
+            .unwrap_or(State::NOWHERE)
+    }
+}
+
+/// A PE's interrupts after reset.
+fn private(config: &VgicConfig, cpu: Cpu) -> Private {
+    let target = u16::try_from(cpu.get()).unwrap_or(State::NOWHERE);
+    let state = |number: usize| {
+        let intid = Slot::new(number).map_or(IntId::SPURIOUS, Slot::intid);
+        reset_state(config, intid).with_target_index(target)
+    };
+    let awake = match config.security {
+        SecurityView::Single => 0,
+        SecurityView::NonSecure => participation::AWAKE,
+    };
+    Private {
+        interrupts: core::array::from_fn(|number| Interrupt::new(state(number))),
+        candidates: Candidates::new(),
+        participation: AtomicU32::new(awake),
+        lpi_registers: SpinMutex::new(LpiRegisters::new()),
+    }
+}
+
+/// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent priority. Where there
+/// are two security states, firmware has given the guest its interrupts: Non-secure Group 1, the most urgent that
+/// it can express.
+fn reset_state(config: &VgicConfig, intid: IntId) -> State {
+    let state = State::new().with_edge(intid.class() == IntIdClass::Sgi);
+    match config.security {
+        SecurityView::Single => state,
+        SecurityView::NonSecure if config.secure_interrupts.contains(&intid) => state,
+        SecurityView::NonSecure => {
+            state.with_group1(true).with_priority_value(Priority::from_non_secure_view(0).get())
+        }
+    }
+}

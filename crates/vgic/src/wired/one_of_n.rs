@@ -1,0 +1,104 @@
+//! 1-of-N interrupts (IHI 0069 §2.3.2): whom an SPI goes to that any participating PE may take.
+//!
+//! The choice is made when the interrupt becomes pending and is kept in its word. A PE that stops participating gives
+//! up what was chosen for it but not yet acknowledged, a PE that begins takes what nobody wanted. Choice and
+//! participation are store buffering: the chooser writes the word and looks at the participation again, the PE writes
+//! its participation and looks at the words.
+
+use super::{Private, Wired, participation};
+use crate::interrupt::State;
+use crate::slot::Slot;
+use core::sync::atomic::Ordering::SeqCst;
+use msi_types::Cpu;
+
+/// How often a choice is made anew because the chosen PE withdrew meanwhile. Afterwards the PE's own sweep finds it.
+const ATTEMPTS: usize = 4;
+
+impl Private {
+    /// Does this PE take 1-of-N interrupts of the group with this index?
+    fn participates(&self, group: usize) -> bool {
+        let bits = self.participation.load(SeqCst);
+        let wanted = participation::AWAKE | participation::GROUP[group];
+        bits & wanted == wanted && bits & participation::DECLINES[group] == 0
+    }
+}
+
+impl Wired {
+    /// `new`, aimed at a PE: where a 1-of-N interrupt becomes pending, or is pending without a PE, one is chosen.
+    pub(super) fn aim(&self, old: State, new: State) -> State {
+        let becomes = new.pending() && !old.pending();
+        let homeless = new.pending() && new.target().is_none();
+        if new.any() && !new.active() && (becomes || homeless) {
+            new.with_target_index(self.choose(new))
+        } else {
+            new
+        }
+    }
+
+    /// The next PE after the last one that participates in the interrupt's group.
+    fn choose(&self, state: State) -> u16 {
+        let group = self.group(state).index();
+        let count = self.cpus.len();
+        let start = state.target().map_or(0, |last| last.index() + 1);
+        (0..count)
+            .map(|step| (start + step) % count.max(1))
+            .find(|index| self.cpus.get(*index).is_some_and(|private| private.participates(group)))
+            .and_then(|index| u16::try_from(index).ok())
+            .unwrap_or(State::NOWHERE)
+    }
+
+    /// Chooses anew while the PE chosen for a pending 1-of-N interrupt does not participate any more.
+    pub(super) fn settle_any(&self, slot: Slot, mut state: State) -> State {
+        let Some(interrupt) = slot.shared_index().and_then(|index| self.shared.get(index)) else {
+            return state;
+        };
+        for _ in 0..ATTEMPTS {
+            if !self.is_misplaced(state) {
+                break;
+            }
+            let (_, new) = interrupt.update(|now| {
+                if self.is_misplaced(now) { now.with_target_index(self.choose(now)) } else { now }
+            });
+            state = new;
+            if state.target().is_none() {
+                break;
+            }
+        }
+        state
+    }
+
+    /// Pending, for any PE, and not at one that takes it.
+    fn is_misplaced(&self, state: State) -> bool {
+        let at_participant = state
+            .target()
+            .and_then(|target| self.private(target))
+            .is_some_and(|private| private.participates(self.group(state).index()));
+        state.any() && state.pending() && !state.active() && !at_participant
+    }
+
+    /// Changes what a PE takes part in: sets and clears bits of [`participation`]. Interrupts that were chosen for
+    /// it, or that found nobody, are placed anew.
+    pub(crate) fn set_participation(&self, cpu: Cpu, set: u32, clear: u32) {
+        let Some(private) = self.private(cpu) else { return };
+        let old = private.participation.fetch_update(SeqCst, SeqCst, |bits| Some((bits & !clear) | set));
+        let changed = old.is_ok_and(|old| (old & !clear) | set != old);
+        if changed && self.config.one_of_n {
+            for index in 0..Slot::SHARED {
+                self.place_anew(index);
+            }
+        }
+        if changed && private.candidates.any() {
+            self.notify(cpu);
+        }
+    }
+
+    fn place_anew(&self, shared_index: usize) {
+        let slot = Slot::new(shared_index + Slot::COUNT - Slot::SHARED);
+        if let (Some(slot), Some(interrupt)) = (slot, self.shared.get(shared_index)) {
+            let state = interrupt.state();
+            if self.is_misplaced(state) {
+                self.settle(slot, state);
+            }
+        }
+    }
+}
