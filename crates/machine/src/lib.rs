@@ -7,6 +7,8 @@ pub mod embedded;
 mod lock;
 mod machine;
 pub mod pci;
+mod platform;
+pub mod platform_device;
 pub mod ram;
 mod report;
 mod run;

@@ -1,0 +1,259 @@
+//! What the machine gives the drivers: the seams of `gic-driver` and `irq-domain`, implemented once for threads and for
+//! the deterministic scheduler.
+
+use crate::bus::{AccessWidth, Bus};
+use crate::ram::{Publication, Ram};
+use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use irq_domain::{Host, IrqState};
+use msi_types::Cpu;
+use std::cell::Cell;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How long a driver waits for hardware. Generous: on a loaded host a thread may be off its processor for long.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How many turns a driver waits where there is no clock: nothing happens between two turns but what the scheduler
+/// does.
+const TURNS: u32 = 100_000;
+
+thread_local! {
+    /// The CPU whose code this thread runs, if any, and how deeply its interrupts are masked.
+    static EXECUTING: Cell<Option<Cpu>> = const { Cell::new(None) };
+    static MASKED: Cell<usize> = const { Cell::new(0) };
+    static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// While it lives, this thread runs code of a CPU.
+pub(crate) struct Executing {
+    before: Option<Cpu>,
+    masked: usize,
+}
+
+impl Executing {
+    /// This thread is `cpu` from now on, with interrupts not masked.
+    pub(crate) fn as_cpu(cpu: Cpu) -> Self {
+        Self { before: EXECUTING.replace(Some(cpu)), masked: MASKED.replace(0) }
+    }
+}
+
+impl Drop for Executing {
+    fn drop(&mut self) {
+        EXECUTING.set(self.before);
+        MASKED.set(self.masked);
+    }
+}
+
+/// A moment at which something else may happen: before an access to a register, and while waiting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// Interrupts are not masked: this CPU, too, may take one.
+    Unmasked,
+    /// Interrupts are masked here: others go on.
+    Masked,
+}
+
+/// Lets others go on where a driver could be overtaken. The deterministic scheduler is one.
+pub(crate) trait Interleave: Send + Sync {
+    /// Called at each such moment, from the thread that reached it.
+    fn at(&self, moment: Moment);
+}
+
+/// Whether the platform does what drivers ask of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PlatformFault {
+    /// It does.
+    #[default]
+    None,
+    /// It publishes nothing, as if the drivers had forgotten to: where tables are not coherent, the controllers
+    /// never see what was written. For showing that the machine notices.
+    NeverPublishes,
+}
+
+/// The drivers' platform, and the interrupt core's host.
+pub(crate) struct MachinePlatform {
+    bus: Arc<Bus>,
+    ram: Arc<Ram>,
+    fault: PlatformFault,
+    interleave: Arc<OnceLock<Arc<dyn Interleave>>>,
+}
+
+impl MachinePlatform {
+    pub(crate) fn new(bus: Arc<Bus>, ram: Arc<Ram>, fault: PlatformFault) -> Self {
+        Self { bus, ram, fault, interleave: Arc::default() }
+    }
+
+    /// From now on `interleave` decides what happens in between, and there is no clock.
+    pub(crate) fn interleave_by(&self, interleave: Arc<dyn Interleave>) {
+        // Set once: the scheduler lives as long as the machine.
+        let _ = self.interleave.set(interleave);
+    }
+
+    /// The way of a CPU to the bus.
+    pub(crate) fn cpu_bus(&self) -> CpuBus {
+        CpuBus { bus: Arc::clone(&self.bus), interleave: Arc::clone(&self.interleave) }
+    }
+
+    pub(crate) fn ram(&self) -> &Ram {
+        &self.ram
+    }
+}
+
+/// A CPU's access to the bus: each may be overtaken.
+#[derive(Clone)]
+pub(crate) struct CpuBus {
+    bus: Arc<Bus>,
+    interleave: Arc<OnceLock<Arc<dyn Interleave>>>,
+}
+
+impl CpuBus {
+    pub(crate) fn read(&self, address: u64, width: AccessWidth) -> u64 {
+        pause(&self.interleave);
+        self.bus.read(address, width)
+    }
+
+    pub(crate) fn read32(&self, address: u64) -> u32 {
+        u32::try_from(self.read(address, AccessWidth::Word)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn write(&self, address: u64, width: AccessWidth, value: u64) {
+        pause(&self.interleave);
+        self.bus.write(address, width, value);
+    }
+}
+
+/// Lets others go on. True if somebody decides who.
+fn pause(interleave: &OnceLock<Arc<dyn Interleave>>) -> bool {
+    let Some(interleave) = interleave.get() else { return false };
+    interleave.at(if MASKED.get() == 0 { Moment::Unmasked } else { Moment::Masked });
+    true
+}
+
+/// Mapped registers.
+pub(crate) struct Frame {
+    bus: CpuBus,
+    base: u64,
+}
+
+impl Mmio for Frame {
+    fn read32(&self, offset: u32) -> u32 {
+        self.bus.read32(self.base + u64::from(offset))
+    }
+
+    fn write32(&self, offset: u32, value: u32) {
+        self.bus.write(self.base + u64::from(offset), AccessWidth::Word, u64::from(value));
+    }
+
+    fn read64(&self, offset: u32) -> u64 {
+        self.bus.read(self.base + u64::from(offset), AccessWidth::Double)
+    }
+
+    fn write64(&self, offset: u32, value: u64) {
+        self.bus.write(self.base + u64::from(offset), AccessWidth::Double, value);
+    }
+
+    fn write8(&self, offset: u32, value: u8) {
+        self.bus.write(self.base + u64::from(offset), AccessWidth::Byte, u64::from(value));
+    }
+}
+
+impl Platform for MachinePlatform {
+    type Mmio = Frame;
+    type IrqState = ();
+
+    fn map(&self, region: PhysicalRegion) -> Option<Frame> {
+        let answered = gic_firmware::Region::new(region.base, region.bytes)?;
+        self.bus.covers(answered).then(|| Frame { bus: self.cpu_bus(), base: region.base })
+    }
+
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        let address = self.ram.allocate(layout.bytes, layout.align)?;
+        Some(Table { address, bytes: layout.bytes, handle: 0 })
+    }
+
+    fn release_table(&self, table: Table) {
+        self.ram.release(table.address, table.bytes);
+    }
+
+    fn store8(&self, table: &Table, offset: u64, value: u8) {
+        self.ram.cpu_store8(table.address + offset, value);
+    }
+
+    fn store64(&self, table: &Table, offset: u64, value: u64) {
+        self.ram.cpu_store64(table.address + offset, value);
+    }
+
+    fn load8(&self, table: &Table, offset: u64) -> u8 {
+        self.ram.cpu_load8(table.address + offset)
+    }
+
+    fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
+        let how = match coherence {
+            Coherence::Coherent => Publication::Barrier,
+            Coherence::NonCoherent => Publication::Clean,
+        };
+        if self.fault == PlatformFault::None {
+            self.ram.publish(table.address + range.start..table.address + range.end, how);
+        }
+    }
+
+    fn cpu(&self) -> Cpu {
+        // Code that runs on no CPU (device threads' owner, tests) counts as the boot CPU's.
+        EXECUTING.get().unwrap_or_default()
+    }
+
+    fn irq_save(&self) {
+        MASKED.set(MASKED.get() + 1);
+    }
+
+    fn irq_restore(&self, (): ()) {
+        MASKED.set(MASKED.get().saturating_sub(1));
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        if pause(&self.interleave) {
+            return if turn < TURNS { Wait::Again } else { Wait::GiveUp };
+        }
+        if turn == 0 {
+            WAITING_SINCE.set(Some(Instant::now()));
+        }
+        std::thread::yield_now();
+        match WAITING_SINCE.get() {
+            Some(since) if since.elapsed() > PATIENCE => Wait::GiveUp,
+            _ => Wait::Again,
+        }
+    }
+
+    fn relax(&self) {
+        if !pause(&self.interleave) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Host for MachinePlatform {
+    fn current_cpu(&self) -> Option<Cpu> {
+        EXECUTING.get()
+    }
+
+    fn irq_save(&self) -> IrqState {
+        let before = MASKED.get();
+        MASKED.set(before + 1);
+        IrqState::new(before)
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        MASKED.set(state.get());
+    }
+
+    fn relax(&self) {
+        Platform::relax(self);
+    }
+}
+
+impl fmt::Debug for MachinePlatform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MachinePlatform").field("ram", &self.ram).finish_non_exhaustive()
+    }
+}
