@@ -1,5 +1,9 @@
 //! Access to a mapped register frame.
 
+mod raw;
+
+pub use raw::RawMmio;
+
 use gic_arch::{RawRegister, Readable, Reg, RegisterValue, Writable};
 
 /// One mapped frame (or several adjacent ones). A cheap handle with `&self` access: any CPU may, for example,

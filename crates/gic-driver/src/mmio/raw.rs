@@ -1,0 +1,136 @@
+//! Registers in mapped memory, on [`safe_mmio`].
+//!
+//! Audited: the one promise that all blocks below stand on is made at [`RawMmio::new`], that the whole frame is mapped
+//! as device memory for as long as the program runs. What is left to check at each access is that it lies in the
+//! frame and is aligned, which [`RawMmio::register`] does.
+#![expect(unsafe_code, reason = "device memory is reached by raw pointers")]
+
+use super::Mmio;
+use core::ptr::NonNull;
+use safe_mmio::UniqueMmioPointer;
+use safe_mmio::fields::{ReadPureWrite, WriteOnly};
+
+/// A frame mapped as device memory. On AArch64 each access is one plain load or store, which a hypervisor can decode.
+#[derive(Clone, Copy, Debug)]
+pub struct RawMmio {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the frame stays mapped, and device memory takes accesses from any CPU (the promise at `new`).
+unsafe impl Send for RawMmio {}
+// SAFETY: as for `Send`; each access is one load or store, so that concurrent ones are ordered by the device.
+unsafe impl Sync for RawMmio {}
+
+impl RawMmio {
+    /// The frame of `bytes` bytes mapped at `base`.
+    ///
+    /// # Safety
+    /// - `base..base + bytes` is mapped as device memory, for the rest of the program's life, and is valid for
+    ///   volatile loads and stores of 8 (priorities), 32 and 64 bits from any CPU.
+    /// - No Rust reference points into it.
+    /// - `base` is aligned to 8 bytes.
+    /// - Memory that the program tells the device to write (tables) is not used otherwise: this is what
+    ///   [`Platform::allocate_table`](crate::Platform::allocate_table) promises.
+    pub const unsafe fn new(base: NonNull<u8>, bytes: usize) -> Self {
+        Self { base, bytes }
+    }
+
+    /// The register at `offset`.
+    ///
+    /// # Panics
+    /// If it is misaligned or beyond the frame. Offsets are constants of the architecture; the frame was mapped too
+    /// small then.
+    fn register<T>(&self, offset: u32) -> NonNull<T> {
+        let start = offset as usize;
+        let inside = start.checked_add(size_of::<T>()).is_some_and(|end| end <= self.bytes);
+        assert!(
+            inside && start.is_multiple_of(size_of::<T>()),
+            "a {}-byte register at offset {offset:#x} of a frame of {:#x} bytes",
+            size_of::<T>(),
+            self.bytes
+        );
+        // SAFETY: inside the frame (checked above), which does not wrap the address space (the promise at `new`).
+        unsafe { self.base.add(start).cast() }
+    }
+}
+
+impl Mmio for RawMmio {
+    fn read32(&self, offset: u32) -> u32 {
+        let register = self.register::<ReadPureWrite<u32>>(offset);
+        // SAFETY: aligned, in a frame mapped as device memory (`register`, `new`). The pointer lives for this one
+        // access; others of the same register, on other CPUs, are single accesses that the device orders.
+        unsafe { UniqueMmioPointer::new(register) }.read()
+    }
+
+    fn write32(&self, offset: u32, value: u32) {
+        let register = self.register::<WriteOnly<u32>>(offset);
+        // SAFETY: as in `read32`.
+        unsafe { UniqueMmioPointer::new(register) }.write(value);
+    }
+
+    fn read64(&self, offset: u32) -> u64 {
+        let register = self.register::<ReadPureWrite<u64>>(offset);
+        // SAFETY: as in `read32`.
+        unsafe { UniqueMmioPointer::new(register) }.read()
+    }
+
+    fn write64(&self, offset: u32, value: u64) {
+        let register = self.register::<WriteOnly<u64>>(offset);
+        // SAFETY: as in `read32`.
+        unsafe { UniqueMmioPointer::new(register) }.write(value);
+    }
+
+    fn write8(&self, offset: u32, value: u8) {
+        let register = self.register::<WriteOnly<u8>>(offset);
+        // SAFETY: as in `read32`.
+        unsafe { UniqueMmioPointer::new(register) }.write(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::cell::UnsafeCell;
+
+    #[repr(align(8))]
+    struct Memory(UnsafeCell<[u8; 32]>);
+
+    fn over(memory: &mut Memory) -> RawMmio {
+        // SAFETY: plain memory takes volatile accesses as device memory does; it is borrowed for the whole test and
+        // not used otherwise meanwhile.
+        unsafe { RawMmio::new(NonNull::new(memory.0.get().cast()).unwrap(), 32) }
+    }
+
+    #[test]
+    fn accesses_hit_their_own_bytes_in_little_endian_order() {
+        let mut memory = Memory(UnsafeCell::new([0; 32]));
+        let mmio = over(&mut memory);
+        mmio.write32(4, 0x1122_3344);
+        mmio.write8(9, 0xab);
+        mmio.write64(16, 0x0102_0304_0506_0708);
+        assert_eq!(
+            (mmio.read32(4), mmio.read32(8), mmio.read64(16)),
+            (0x1122_3344, 0xab00, 0x0102_0304_0506_0708)
+        );
+        let mut expected = [0; 32];
+        expected[4..8].copy_from_slice(&[0x44, 0x33, 0x22, 0x11]);
+        expected[9] = 0xab;
+        expected[16..24].copy_from_slice(&[8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(*memory.0.get_mut(), expected);
+    }
+
+    #[test]
+    #[should_panic(expected = "a 8-byte register at offset 0x1c of a frame of 0x20 bytes")]
+    fn an_access_that_crosses_the_end_of_the_frame_is_caught() {
+        let mut memory = Memory(UnsafeCell::new([0; 32]));
+        over(&mut memory).read64(28);
+    }
+
+    #[test]
+    #[should_panic(expected = "a 4-byte register at offset 0x2 ")]
+    fn a_misaligned_access_is_caught() {
+        let mut memory = Memory(UnsafeCell::new([0; 32]));
+        over(&mut memory).read32(2);
+    }
+}

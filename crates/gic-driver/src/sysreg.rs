@@ -1,0 +1,103 @@
+//! The CPU interface's system registers on hardware, by `MRS` and `MSR`.
+//!
+//! Audited: the instructions below read and write registers of the GIC's CPU interface alone. They touch no memory that
+//! Rust knows; the barriers only order. What they need – an exception level and a CPU that have these registers – is
+//! promised at [`CpuRegisters::new`].
+#![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
+
+use crate::SystemRegisters;
+use core::arch::asm;
+use gic_arch::icc::{self, SysRegEncoding};
+
+/// The registers of the CPU that executes this. Zero-sized: make it, or copy it, wherever it is needed.
+///
+/// A register that the constants of [`gic_arch::icc`] do not name reads as zero and ignores writes.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuRegisters(());
+
+impl CpuRegisters {
+    /// The CPU's registers.
+    ///
+    /// # Safety
+    /// Every CPU on which the value is used implements the GIC's system registers (`ID_AA64PFR0_EL1.GIC` is not 0),
+    /// executes at EL1 or above, and is not kept from them by a trap that nobody handles. Interrupts that the program
+    /// lets through by them have a handler.
+    pub const unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Dispatches on an encoding. With a constant one, as everywhere in this crate, one instruction remains.
+macro_rules! read_one_of {
+    ($wanted:expr; $($register:ident: $name:literal),* $(,)?) => {
+        match $wanted {
+            $(wanted if wanted == icc::$register.encoding() => {
+                let value: u64;
+                // SAFETY: the promise at `new`; reading changes the CPU interface's state at most (`IAR`).
+                unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, preserves_flags)) };
+                value
+            })*
+            _ => 0,
+        }
+    };
+}
+
+/// As [`read_one_of`], for writing.
+macro_rules! write_one_of {
+    ($wanted:expr, $value:expr; $($register:ident: $name:literal),* $(,)?) => {
+        match $wanted {
+            $(wanted if wanted == icc::$register.encoding() => {
+                // SAFETY: the promise at `new`.
+                unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) $value, options(nostack, preserves_flags)) };
+            })*
+            _ => {}
+        }
+    };
+}
+
+impl SystemRegisters for CpuRegisters {
+    #[inline]
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        let value = read_one_of!(register;
+            PMR: "S3_0_C4_C6_0", IAR0: "S3_0_C12_C8_0", HPPIR0: "S3_0_C12_C8_2", BPR0: "S3_0_C12_C8_3",
+            AP0R0: "S3_0_C12_C8_4", AP0R1: "S3_0_C12_C8_5", AP0R2: "S3_0_C12_C8_6", AP0R3: "S3_0_C12_C8_7",
+            AP1R0: "S3_0_C12_C9_0", AP1R1: "S3_0_C12_C9_1", AP1R2: "S3_0_C12_C9_2", AP1R3: "S3_0_C12_C9_3",
+            RPR: "S3_0_C12_C11_3", IAR1: "S3_0_C12_C12_0", HPPIR1: "S3_0_C12_C12_2", BPR1: "S3_0_C12_C12_3",
+            CTLR: "S3_0_C12_C12_4", SRE: "S3_0_C12_C12_5", IGRPEN0: "S3_0_C12_C12_6",
+            IGRPEN1: "S3_0_C12_C12_7",
+        );
+        if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
+            // The acknowledgement has reached the redistributor before the handler looks at its device.
+            barrier_system();
+        }
+        value
+    }
+
+    #[inline]
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        if [icc::SGI1R.encoding(), icc::ASGI1R.encoding(), icc::SGI0R.encoding()].contains(&register) {
+            // The receiver sees what the sender stored before.
+            // SAFETY: a barrier.
+            unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
+        }
+        write_one_of!(register, value;
+            PMR: "S3_0_C4_C6_0", EOIR0: "S3_0_C12_C8_1", BPR0: "S3_0_C12_C8_3",
+            AP0R0: "S3_0_C12_C8_4", AP0R1: "S3_0_C12_C8_5", AP0R2: "S3_0_C12_C8_6", AP0R3: "S3_0_C12_C8_7",
+            AP1R0: "S3_0_C12_C9_0", AP1R1: "S3_0_C12_C9_1", AP1R2: "S3_0_C12_C9_2", AP1R3: "S3_0_C12_C9_3",
+            DIR: "S3_0_C12_C11_1", SGI1R: "S3_0_C12_C11_5", ASGI1R: "S3_0_C12_C11_6", SGI0R: "S3_0_C12_C11_7",
+            EOIR1: "S3_0_C12_C12_1", BPR1: "S3_0_C12_C12_3", CTLR: "S3_0_C12_C12_4", SRE: "S3_0_C12_C12_5",
+            IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7",
+        );
+        // SAFETY: a barrier.
+        unsafe { asm!("isb", options(nostack, preserves_flags)) };
+        if register == icc::PMR.encoding() {
+            // Where the mask is a hint to the redistributor (`ICC_CTLR_EL1.PMHE`), it has arrived there.
+            barrier_system();
+        }
+    }
+}
+
+fn barrier_system() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+}
