@@ -20,6 +20,8 @@ mod mmio;
 mod platform;
 pub mod redistributor;
 mod saved;
+#[cfg(target_arch = "aarch64")]
+pub mod sysreg;
 
 pub use block_allocator::{Alignment, BlockAllocator, BlockError};
 pub use cpu_interface::CpuInterface;
@@ -30,7 +32,7 @@ pub use interrupt::{Group, Interrupt};
 pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
 pub use lock::IrqLock;
 pub use lpi::{LpiError, LpiRange, Lpis};
-pub use mmio::{Mmio, MmioExt, Width};
+pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use platform::{
     Coherence, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, TimedOut, Wait, wait_until,
 };
