@@ -146,6 +146,29 @@ fn a_property_name_beyond_the_strings_is_an_error() {
 }
 
 #[test]
+fn a_property_that_reaches_past_its_block_is_an_error() {
+    let long = blob(&[BEGIN, 0, PROP, 0x1000, 0, END_NODE, END], b"reg\0");
+    assert_eq!(parse(&long).unwrap_err().kind, DtbErrorKind::Property(0x1000));
+}
+
+#[test]
+fn a_path_has_at_most_a_kilobyte() {
+    let nested = |nodes: usize| {
+        let mut structure = vec![BEGIN, 0];
+        for _ in 0..nodes {
+            structure.push(BEGIN);
+            structure.extend([0x6161_6161; 50]);
+            structure.push(0);
+        }
+        structure.extend([END_NODE].repeat(nodes + 1));
+        structure.push(END);
+        blob(&structure, b"")
+    };
+    assert!(parse(&nested(5)).is_ok());
+    assert_eq!(parse(&nested(6)).unwrap_err().kind, DtbErrorKind::Path);
+}
+
+#[test]
 fn nodes_may_be_nested_as_deeply_as_linux_takes_them() {
     let nested = |depth: usize| {
         let mut structure = vec![BEGIN, 0];
@@ -226,17 +249,19 @@ fn a_megabyte_of_mistakes_is_a_bounded_list() {
 }
 
 #[test]
-fn a_megabyte_of_regions_times_ranges_is_read_soon() {
-    // A bus with 40 000 ranges, none of which holds the addresses of 10 000 memory nodes.
+fn a_megabyte_of_regions_times_ranges_is_read_soon_and_in_part() {
+    // A bus with 40 000 ranges, the last of which holds the addresses of 10 000 memory nodes.
     let ranges = 40_000;
     let mut structure = vec![BEGIN, 0, BEGIN, A, PROP, ranges * 12, 0];
-    structure.extend([0, 0, 1].repeat(ranges as usize));
+    structure.extend([0, 0, 1].repeat(ranges as usize - 1));
+    structure.extend([0, 0, 100]);
     for _ in 0..10_000 {
         structure.extend([BEGIN, A, PROP, 7, 7, 0x6d65_6d6f, 0x7279_0000, PROP, 8, 19, 5, 5, END_NODE]);
     }
     structure.extend([END_NODE, END_NODE, END]);
     let product = blob(&structure, b"ranges\0device_type\0reg\0");
-    assert!(parse(&product).is_ok());
+    let read = parse(&product).expect("its skeleton is sound").memory.len();
+    assert!((1..1_000).contains(&read), "{read} nodes were translated");
     assert_soon("ranges", &product);
 }
 

@@ -353,11 +353,11 @@ fn a_machine_of_64_cpus_and_8_its_is_written_without_findings() {
 }
 
 #[test]
-fn direct_lpi_is_written_and_rung_at_each_redistributor() {
+fn direct_lpi_is_written_and_rung_at_as_many_redistributors_as_there_are_cpus() {
     let region = |base, size| Region::new(base, size).unwrap();
     let gic = Gic {
         redistributor_stride: Some(Fact::stated(0x4_0000)),
-        ..Gic::v3("/intc", region(0x800_0000, 0x1_0000), [region(0x1000_0000, 0x8_0000), region(0, 0x4_0000)])
+        ..Gic::v3("/intc", region(0x800_0000, 0x1_0000), [region(0x1000_0000, 0x8_0000), region(0, 0x8_0000)])
     };
     let direct = Controller::new("/intc", ControllerKind::DirectLpi, None);
     let cpu = |n: u8| Cpu::new(format!("/cpus/cpu@{n}").as_str(), Affinity::new(0, 0, 0, n));

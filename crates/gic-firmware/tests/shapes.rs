@@ -113,6 +113,15 @@ fn register_addresses_are_translated_through_every_bus() {
 }
 
 #[test]
+fn a_range_ends_where_the_next_begins_and_unreachable_registers_of_devices_are_left_out() {
+    let machine = read!("several-its");
+    let dma = machine.devices.iter().find(|device| device.id.as_str() == "/soc/dma@5100000").unwrap();
+    let bases: Vec<_> = dma.registers.iter().map(|region| region.base()).collect();
+    assert_eq!(bases, [0x10_0510_0000, 0x10_3fff_f000, 0x30_0000_0000]);
+    assert_eq!(machine.findings, []);
+}
+
+#[test]
 fn a_host_without_ecam_is_reached_by_its_config_window() {
     let machine = read!("several-its");
     let host = &machine.hosts[0];
