@@ -7,7 +7,7 @@
 //!
 //! | firmware | read | written |
 //! |---|---|---|
-//! | devicetree | [`devicetree::parse`] | `devicetree::write` (feature `write`, needs `std`) |
+//! | devicetree | [`devicetree::parse`] | `devicetree::write` (feature `write`) |
 //!
 //! Input is never trusted: reading ends, in time and memory proportional to the input, with a description or an
 //! error, and never panics.
