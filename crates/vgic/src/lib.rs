@@ -12,6 +12,7 @@ mod cpu_interface;
 mod distributor;
 mod events;
 mod interrupt;
+pub mod its;
 mod lpi;
 mod memory;
 mod per_interrupt;
@@ -21,12 +22,6 @@ mod slot;
 mod vcpu;
 mod vgic;
 mod wired;
-mod its {
-    #[derive(Clone, Debug)]
-    pub struct ItsConfig {
-        pub base: u64,
-    }
-}
 
 pub use access::{AccessWidth, BadWidth};
 pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};

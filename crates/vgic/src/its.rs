@@ -1,0 +1,189 @@
+//! The Interrupt Translation Service (IHI 0069 §5): registers, command queue, and the doorbell.
+//!
+//! Commands are executed at register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, and a read of `GITS_CREADR`,
+//! do up to a budget's worth ([`ItsConfig::work_per_access`]), so that a full queue cannot hold a vCPU up for long and
+//! whoever polls `GITS_CREADR` sees progress. [`Its::poll`] does a further piece.
+
+mod commands;
+mod config;
+mod queue;
+mod registers;
+mod tables;
+
+pub use config::{
+    Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
+};
+pub use queue::{CommandFault, CommandFaults};
+
+use crate::access::AccessWidth;
+use crate::events::{Events, FaultReason, GuestFault};
+use crate::lpi::{Injection, ItsIndex, LpiCore, Senders};
+use crate::registers::Frame;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use gic_arch::its::RdBase;
+use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
+use queue::Queue;
+use spin::mutex::SpinMutex;
+use tables::Tables;
+
+/// An ITS of a virtual GIC.
+pub(crate) struct Its {
+    config: ItsConfig,
+    index: ItsIndex,
+    targets: Targets,
+    senders: Arc<Senders>,
+    lpis: Arc<LpiCore>,
+    events: Arc<Events>,
+    state: SpinMutex<State>,
+}
+
+/// What the registers hold.
+struct State {
+    enabled: bool,
+    queue: Queue,
+    tables: Tables,
+    faults: CommandFaults,
+}
+
+/// How commands name the vCPUs' redistributors.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Targets {
+    /// By vCPU: `GICR_TYPER.Processor_Number`.
+    ProcessorNumbers(Box<[u16]>),
+    /// By vCPU: the physical address of RD_base.
+    Addresses(Box<[u64]>),
+}
+
+impl Targets {
+    /// The vCPU that a command names.
+    fn find(&self, target: RdBase) -> Option<u16> {
+        let vcpu = match self {
+            Self::ProcessorNumbers(numbers) => {
+                let number = target.processor_number()?;
+                // Most often the numbers are the vCPUs' own.
+                if numbers.get(usize::from(number)) == Some(&number) {
+                    return Some(number);
+                }
+                numbers.iter().position(|of| *of == number)
+            }
+            Self::Addresses(addresses) => addresses.iter().position(|of| *of == target.address()),
+        };
+        u16::try_from(vcpu?).ok()
+    }
+}
+
+impl fmt::Debug for Its {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Its").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Its {
+    /// An ITS after reset: disabled, nothing mapped. `targets` names the redistributors of `lpis`'s vCPUs in the way
+    /// that `config` says.
+    ///
+    /// # Errors
+    /// What [`ItsConfig::validate`] says.
+    pub(crate) fn new(
+        config: ItsConfig,
+        targets: Targets,
+        lpis: Arc<LpiCore>,
+        events: Arc<Events>,
+    ) -> Result<Self, ItsConfigError> {
+        config.validate()?;
+        let senders = Arc::new(Senders::new(config.device_id_bits));
+        let index = lpis.add_its(senders.clone()).ok_or(ItsConfigError::TooMany)?;
+        let state = SpinMutex::new(State::new(&config));
+        Ok(Self { config, index, targets, senders, lpis, events, state })
+    }
+
+    /// Back to the state after reset: disabled, nothing mapped. What was pending of its devices is gone.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state.lock();
+        *state = State::new(&self.config);
+        self.lpis.with_notification_owed(|control| {
+            control.set_its_enabled(self.index, false);
+            control.unmap_all_devices(self.index);
+            control.unmap_all_collections(self.index);
+        });
+    }
+
+    /// What it looks like.
+    pub(crate) const fn config(&self) -> &ItsConfig {
+        &self.config
+    }
+
+    /// Reads a register of the two frames. What is refused reads as zero.
+    pub(crate) fn read(&self, offset: u32, width: AccessWidth) -> u64 {
+        let value = Frame::ITS.read(self, offset, width, &mut |offset, reason| self.refused(offset, reason));
+        self.lpis.notify_owed();
+        value
+    }
+
+    /// Writes a register of the two frames. What is refused is ignored.
+    pub(crate) fn write(&self, offset: u32, width: AccessWidth, value: u64) {
+        Frame::ITS.write(self, offset, width, value, &mut |offset, reason| self.refused(offset, reason));
+        self.lpis.notify_owed();
+    }
+
+    fn refused(&self, offset: u32, reason: FaultReason) {
+        let address = self.config.base + u64::from(offset);
+        self.events.record(GuestFault { reason, address, detail: 0 });
+    }
+
+    /// Executes a further piece of the queue, if commands are waiting.
+    pub(crate) fn poll(&self) {
+        self.run(&mut self.state.lock());
+        self.lpis.notify_owed();
+    }
+
+    /// The command faults so far.
+    pub(crate) fn command_faults(&self) -> CommandFaults {
+        self.state.lock().faults
+    }
+
+    /// A device's write to `GITS_TRANSLATER`: 16 or 32 bits, zero-extended. Lock-free; any thread.
+    #[inline]
+    pub(crate) fn translate(&self, device: DeviceId, data: u32) -> Delivery {
+        match self.lpis.signal(&self.senders, device.get(), data) {
+            Injection::Fresh | Injection::Coalesced => Delivery::Pending,
+            Injection::Dropped => {
+                self.unmapped(device, data);
+                Delivery::Blocked
+            }
+        }
+    }
+
+    #[cold]
+    fn unmapped(&self, device: DeviceId, data: u32) {
+        let detail = u64::from(device.get()) << 32 | u64::from(data);
+        self.events.record(GuestFault {
+            reason: FaultReason::UnmappedMessage,
+            address: self.config.doorbell(),
+            detail,
+        });
+    }
+}
+
+impl SignalMsi<DeviceId> for Its {
+    fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
+        if message.address == self.config.doorbell() {
+            self.translate(from, message.data)
+        } else {
+            Delivery::NoDoorbell
+        }
+    }
+}
+
+impl State {
+    fn new(config: &ItsConfig) -> Self {
+        Self {
+            enabled: false,
+            queue: Queue::default(),
+            tables: Tables::new(config),
+            faults: CommandFaults::default(),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The command queue (IHI 0069 §5.3.1): a ring in the guest's memory, worked off a budgeted piece at a time.
+
+use super::commands::{Executor, Refusal};
+use super::config::ErrorPolicy;
+use super::{Its, State};
+use crate::events::{FaultReason, GuestFault};
+use crate::lpi::Control;
+use crate::memory::{GuestMemory, MemoryFault};
+use core::fmt;
+use gic_arch::gits::{Cbaser, Creadr, Cwriter};
+use gic_arch::its::{COMMAND_BYTES, Command, CommandError, Opcode, RawCommand, UnknownOpcode};
+
+/// Slots that a command may sweep for one unit of the budget.
+const SLOTS_PER_UNIT: u64 = 64;
+
+/// The registers of the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Queue {
+    pub(super) base: Cbaser,
+    /// Byte offset of the next command to execute.
+    read: u32,
+    /// Byte offset at which software writes next.
+    write: u32,
+    stalled: bool,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandFault {
+    /// The guest's command is wrong.
+    #[error("the guest's ITS command failed: {0}")]
+    Refused(CommandError),
+    /// The guest's command is none.
+    #[error("the guest's ITS command queue holds nonsense: {0}")]
+    Unknown(UnknownOpcode),
+    /// The model's budget of slots, devices or table nodes is used up.
+    #[error("{}: the model's budget for mappings is used up", .0.name())]
+    NoRoom(Opcode),
+    /// The queue lies where the guest has no memory. The queue stalls whatever the policy.
+    #[error("the guest's ITS command queue cannot be read: {0}")]
+    Unreadable(MemoryFault),
+}
+
+/// The command faults of an ITS so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CommandFaults {
+    /// How many.
+    pub count: u64,
+    /// The last one.
+    pub last: Option<CommandFault>,
+}
+
+impl fmt::Display for CommandFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.last {
+            Some(last) => write!(f, "{} command faults, last: {last}", self.count),
+            None => f.write_str("no command faults"),
+        }
+    }
+}
+
+impl Queue {
+    /// `GITS_CBASER` was written: the queue is empty.
+    pub(super) const fn at(base: Cbaser) -> Self {
+        // Bits 15:12 of the address are RES0.
+        let base = base.with_address(base.address() & !0xffff);
+        Self { base, read: 0, write: 0, stalled: false }
+    }
+
+    /// `GITS_CREADR`.
+    pub(super) const fn creadr(&self) -> Creadr {
+        Creadr::at_offset(self.read).with_stalled(self.stalled)
+    }
+
+    /// `GITS_CWRITER`.
+    pub(super) const fn cwriter(&self) -> Cwriter {
+        Cwriter::at_offset(self.write)
+    }
+
+    /// `GITS_CWRITER` was written. An offset beyond the queue is dropped.
+    pub(super) const fn set_cwriter(&mut self, written: Cwriter) {
+        if written.offset() < self.base.bytes() {
+            self.write = written.offset();
+            if written.retry() {
+                self.stalled = false;
+            }
+        }
+    }
+
+    const fn has_work(&self) -> bool {
+        self.base.valid() && !self.stalled && self.read != self.write
+    }
+
+    const fn advance(&mut self) {
+        self.read = (self.read + COMMAND_BYTES) % self.base.bytes();
+    }
+
+    fn fetch(&self, memory: &dyn GuestMemory) -> Result<RawCommand, MemoryFault> {
+        let mut bytes = [0; COMMAND_BYTES as usize];
+        memory.read(self.base.address() + u64::from(self.read), &mut bytes)?;
+        let (words, _) = bytes.as_chunks::<8>();
+        Ok(core::array::from_fn(|at| u64::from_le_bytes(words[at])))
+    }
+}
+
+impl Its {
+    /// Executes commands until the queue is empty or stalled, or a budget's worth is done.
+    pub(super) fn run(&self, state: &mut State) {
+        let mut spent = 0;
+        while state.enabled && state.queue.has_work() && spent < u64::from(self.config.work_per_access) {
+            let (result, work) = self.lpis.with_notification_owed(|control| {
+                let before = control.work();
+                let result = self.step(state, control);
+                (result, control.work() - before)
+            });
+            spent += 1 + work / SLOTS_PER_UNIT;
+            match result {
+                Ok(()) => state.queue.advance(),
+                Err(fault) => self.fail(state, fault),
+            }
+        }
+    }
+
+    fn step(&self, state: &State, control: &mut Control) -> Result<(), CommandFault> {
+        let raw = state.queue.fetch(control.memory()).map_err(CommandFault::Unreadable)?;
+        let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
+        let mut executor = Executor {
+            its: self.index,
+            config: &self.config,
+            targets: &self.targets,
+            tables: state.tables,
+            control,
+        };
+        executor.execute(command).map_err(|refusal| match refusal {
+            Refusal::Reason(reason) => {
+                CommandFault::Refused(CommandError { opcode: command.opcode(), reason })
+            }
+            Refusal::NoRoom => CommandFault::NoRoom(command.opcode()),
+        })
+    }
+
+    fn fail(&self, state: &mut State, fault: CommandFault) {
+        state.faults.count += 1;
+        state.faults.last = Some(fault);
+        let (reason, detail) = match fault {
+            CommandFault::Refused(error) => (FaultReason::ItsCommand, error.code().into()),
+            CommandFault::Unknown(UnknownOpcode(opcode)) => (FaultReason::ItsCommand, opcode.into()),
+            CommandFault::NoRoom(opcode) => (FaultReason::Budget, opcode.number().into()),
+            CommandFault::Unreadable(fault) => (FaultReason::ItsTable, fault.address),
+        };
+        self.events.record(GuestFault { reason, address: self.config.base, detail });
+        match (fault, self.config.error_policy) {
+            (CommandFault::Unreadable(_), _) | (_, ErrorPolicy::Stall) => state.queue.stalled = true,
+            (_, ErrorPolicy::Skip) => state.queue.advance(),
+        }
+    }
+}

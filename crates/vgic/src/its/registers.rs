@@ -1,0 +1,132 @@
+//! The register frames (IHI 0069 §12.12) as a table over [`gits::REGISTERS`].
+
+use super::config::Coherence;
+use super::queue::Queue;
+use super::tables::Tables;
+use super::{Its, State};
+use crate::distributor::{ID_REGISTERS, identification};
+use crate::events::{FaultReason, GuestFault};
+use crate::registers::{Frame, Kind, Lanes, Row};
+use gic_arch::Shareability;
+use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
+
+/// A row of [`Its::ROWS`].
+macro_rules! row {
+    ($name:ident, zero) => {
+        Row::zero(gits::$name.info(stringify!($name)))
+    };
+    ($name:ident, constant $read:expr) => {
+        Row::constant(gits::$name.info(stringify!($name)), $read)
+    };
+    ($name:ident, trigger $write:expr) => {
+        Row::trigger(gits::$name.info(stringify!($name)), $write)
+    };
+    ($name:ident, value $read:expr, $write:expr) => {
+        Row::new(gits::$name.info(stringify!($name)), Kind::Value { read: $read, write: $write })
+    };
+}
+
+impl<'a> Frame<'a, &'a Its> {
+    /// Both frames. `GITS_STATUSR` is not implemented: faults are told to the monitor. A CPU's write to
+    /// `GITS_TRANSLATER` carries no DeviceID here and does nothing.
+    const ITS_ROWS: &'a [Row<&'a Its>] = &[
+        row!(CTLR, value | its, _ | its.state.lock().ctlr().into_bits().into(), |its, _, lanes| its
+            .set_ctlr(lanes)),
+        row!(IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
+        row!(TYPER, constant | its, _ | its.config.typer().into_bits()),
+        row!(MPAMIDR, zero),
+        row!(PARTIDR, zero),
+        row!(MPIDR, zero),
+        row!(STATUSR, zero),
+        row!(UMSIR, zero),
+        row!(CBASER, value | its, _ | its.state.lock().queue.base.into_bits(), |its, _, lanes| its
+            .set_cbaser(lanes)),
+        row!(CWRITER, value | its, _ | its.state.lock().queue.cwriter().into_bits(), |its, _, lanes| its
+            .set_cwriter(lanes)),
+        row!(CREADR, constant | its, _ | its.creadr()),
+        row!(
+            BASER,
+            value | its,
+            index | its.state.lock().tables.get(index).into_bits(),
+            |its, index, lanes| its.set_baser(index, lanes)
+        ),
+        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x94)),
+        row!(TRANSLATER, trigger | _, _, _ | {}),
+    ];
+
+    /// The frames of an ITS.
+    pub(super) const ITS: Self = Frame(Self::ITS_ROWS);
+}
+
+impl Its {
+    fn set_ctlr(&self, lanes: Lanes) {
+        let mut state = self.state.lock();
+        let written = lanes.over(state.ctlr().into_bits().into());
+        let enabled = Ctlr::from_bits(crate::distributor::low_word(written)).enabled();
+        if enabled != state.enabled {
+            state.enabled = enabled;
+            self.lpis.with_notification_owed(|control| control.set_its_enabled(self.index, enabled));
+        }
+        self.run(&mut state);
+    }
+
+    fn set_cbaser(&self, lanes: Lanes) {
+        let mut state = self.state.lock();
+        if state.enabled {
+            return self.in_use(lanes);
+        }
+        let written = Cbaser::from_bits(lanes.over(state.queue.base.into_bits()));
+        state.queue = Queue::at(match self.config.coherence {
+            Coherence::Coherent => written,
+            Coherence::NonCoherent => written.with_shareability(Shareability::Non),
+        });
+    }
+
+    fn set_cwriter(&self, lanes: Lanes) {
+        let mut state = self.state.lock();
+        let written = lanes.over(state.queue.cwriter().into_bits());
+        state.queue.set_cwriter(Cwriter::from_bits(written));
+        self.run(&mut state);
+    }
+
+    /// Whoever polls for progress makes it.
+    fn creadr(&self) -> u64 {
+        let mut state = self.state.lock();
+        let seen = state.queue.creadr().into_bits();
+        self.run(&mut state);
+        seen
+    }
+
+    /// A table that is taken away takes what it mapped along.
+    fn set_baser(&self, index: u32, lanes: Lanes) {
+        let mut state = self.state.lock();
+        if state.enabled {
+            return self.in_use(lanes);
+        }
+        let old = state.tables.get(index);
+        let new = Tables::accepted(&self.config, index, Baser::from_bits(lanes.over(old.into_bits())));
+        match index {
+            0 => state.tables.devices = new,
+            1 => state.tables.collections = new,
+            _ => return,
+        }
+        if old.valid() && !new.valid() {
+            self.lpis.with_notification_owed(|control| match index {
+                0 => control.unmap_all_devices(self.index),
+                _ => control.unmap_all_collections(self.index),
+            });
+        }
+    }
+
+    fn in_use(&self, lanes: Lanes) {
+        let detail = lanes.over(0);
+        self.events.record(GuestFault { reason: FaultReason::ItsTable, address: self.config.base, detail });
+    }
+}
+
+impl State {
+    /// `GITS_CTLR`. What disabling does is done when the write returns.
+    fn ctlr(&self) -> Ctlr {
+        Ctlr::new().with_enabled(self.enabled).with_quiescent(!self.enabled)
+    }
+}

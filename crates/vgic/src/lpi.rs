@@ -1,0 +1,316 @@
+//! LPIs: which are pending at which vCPU, and how they get there without a lock.
+//!
+//! # State
+//!
+//! Every mapped event has a **slot**: one atomic word that is its translation and its pending bit. Whoever knows the
+//! word knows target, priority and INTID of that moment, so an LPI is never pending at two places or at an old one.
+//!
+//! | object | holds |
+//! |---|---|
+//! | word (`word`, `slots`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
+//! | sender's entry (`senders`, `directory`) | from DeviceID and EventID to the slot, and the generation its word must have |
+//! | hints (`hints`) | per vCPU and level a bit per slot, summarised: "look at the word" |
+//! | outside ([`Attention`]) | the vCPU sleeps or runs guest code: it must be kicked |
+//! | cold state (`control`, `pool`) | collections, devices, `EnableLPIs`, owners of slots: under the command lock |
+//!
+//! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's `EnableLPIs`. A
+//! message reads no other flag, and a command that forbids has finished when it has rewritten the words.
+//!
+//! # Why nothing is lost, misplaced or late
+//!
+//! 1. P is set only by an exchange of the whole word: at that moment the event was mapped and deliverable, with that
+//!    target, priority and INTID. A sender delayed before it fails; after it, it only hints.
+//! 2. The word's generation equals its sender's entry's exactly while the slot belongs to that sender. A generation
+//!    never comes back (`pool` retires what used them up).
+//! 3. Hints carry no authority. A hint too many leads to a word that is not ready.
+//! 4. Whoever writes a word that is pending and enabled hints for that value, then notifies (*owing*). Word and leaf,
+//!    leaf and summary, summary and top, top and mask, mask and "outside" are pairs of sequentially consistent
+//!    accesses, of which one side sees the other.
+//! 5. All writes of a word are read-modify-writes, also for a message whose event is pending already: so the
+//!    acknowledgement that takes it has seen what the sender wrote before.
+//!
+//! An LPI that is pending at a redistributor by itself – by MOVALL, from the pending table, by `GICR_SETLPIR` – has a
+//! slot of that redistributor. Two events mapped to one LPI are two words, and may deliver it twice.
+//!
+//! # Choices that the architecture leaves
+//!
+//! - MAPC of a mapped collection to another redistributor, and MOVI, take pending state along. MOVALL moves what is
+//!   pending at the first redistributor, nothing else.
+//! - MAPTI of a mapped event, and MAPD of a mapped device, discard what was pending before.
+//! - What is pending stays so when the ITS is disabled or the collection unmapped: it is at the redistributor.
+//! - What moves to a redistributor whose LPIs are disabled is held, and pending there once they are enabled.
+//! - A configuration byte may be read again at any command that touches its LPI, and is at INV, INVALL and when the
+//!   event becomes deliverable.
+//!
+//! # Locks
+//!
+//! ```text
+//! Its.state              one per ITS: registers and queue
+//!   └─ LpiCore.control   one per machine: cold state, and whoever rewrites words for it
+//! (none)                 messages, acknowledgement, notification: no kick is sent with a lock held
+//! ```
+
+mod atomic;
+mod control;
+mod directory;
+mod hints;
+mod mappings;
+mod placement;
+mod pool;
+mod queue;
+mod redistributor;
+mod safeguard;
+mod senders;
+mod shared;
+mod slots;
+mod tables;
+mod word;
+
+use crate::attention::Attention;
+use crate::events::Events;
+use crate::memory::GuestMemory;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use atomic::{AtomicU32, AtomicU64, Ordering};
+use core::fmt;
+use directory::{CHUNK_SLOTS, Nodes};
+use gic_arch::{Lpi, Priority, gicr, lpi};
+use hints::Hints;
+use msi_types::Cpu;
+use slots::SlotTable;
+use spin::mutex::SpinMutex;
+
+pub(crate) use control::Control;
+pub(crate) use mappings::{ItsIndex, MappedEvent, NoRoom};
+pub(crate) use queue::{LpiQueue, ReadyLpi};
+pub(crate) use senders::Senders;
+pub(crate) use shared::Injection;
+use shared::Shared;
+
+/// Most INTID bits: 2^20 − 8192 LPIs.
+pub(crate) const MAX_ID_BITS: u8 = 20;
+/// Most event bits of a device.
+pub(crate) const MAX_EVENT_BITS: u8 = {
+    #[expect(clippy::cast_possible_truncation, reason = "23")]
+    let bits = directory::MAX_EVENT_BITS as u8;
+    bits
+};
+/// Most slots that can be configured.
+const MAX_SLOTS: u32 = 1 << 22;
+
+/// What an LPI's configured priority means to the hardware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PriorityView {
+    /// One security state: the priority itself.
+    Unshifted,
+    /// Two security states: LPIs are Non-secure, in the lower half of the range.
+    NonSecure,
+}
+
+impl PriorityView {
+    const fn hardware(self, configured: Priority) -> Priority {
+        match self {
+            Self::Unshifted => configured,
+            Self::NonSecure => Priority::from_non_secure_view(configured.get()),
+        }
+    }
+}
+
+/// The size of an LPI core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LpiConfig {
+    /// Number of vCPUs, at most 4096.
+    pub(crate) vcpus: u16,
+    /// The budget of slots: about one per mapped event, counted in powers of two up to 32 per device and in 32s
+    /// beyond. At most 2^22; memory comes with use: 8 bytes and a few bits a slot.
+    pub(crate) slots: u32,
+    /// The budget of mapped devices, of all ITSes each.
+    pub(crate) devices: u32,
+    /// INTID bits of the distributor: 14 to [`MAX_ID_BITS`].
+    pub(crate) id_bits: u8,
+    /// What priorities mean.
+    pub(crate) priority_view: PriorityView,
+}
+
+impl LpiConfig {
+    /// A machine of this many vCPUs: 2^17 slots, 2^16 devices, 16 INTID bits, one security state.
+    pub(crate) const fn new(vcpus: u16) -> Self {
+        Self {
+            vcpus,
+            slots: 1 << 17,
+            devices: 1 << 16,
+            id_bits: 16,
+            priority_view: PriorityView::Unshifted,
+        }
+    }
+
+    const fn bounded(self) -> Self {
+        Self {
+            vcpus: if self.vcpus > 1 << word::TARGET_BITS { 1 << word::TARGET_BITS } else { self.vcpus },
+            slots: if self.slots > MAX_SLOTS { MAX_SLOTS } else { self.slots.next_multiple_of(CHUNK_SLOTS) },
+            id_bits: if self.id_bits > MAX_ID_BITS { MAX_ID_BITS } else { self.id_bits },
+            ..self
+        }
+    }
+
+    const fn chunks(self) -> u32 {
+        self.slots / CHUNK_SLOTS
+    }
+
+    /// Every chunk can hang under a node of its own, and these under others.
+    const fn nodes(self) -> u32 {
+        2 * self.chunks() + self.vcpus as u32
+    }
+}
+
+/// The LPIs of one machine: shared by its ITSes, redistributors and vCPUs.
+pub(crate) struct LpiCore {
+    shared: Arc<Shared>,
+    attention: Arc<Attention>,
+    control: SpinMutex<Control>,
+    /// One bit per vCPU: its queue was given out.
+    queues: Box<[AtomicU32]>,
+}
+
+impl fmt::Debug for LpiCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LpiCore").field("vcpus", &self.queues.len()).finish_non_exhaustive()
+    }
+}
+
+impl LpiCore {
+    /// A core without mappings, all LPIs disabled. Sizes beyond what [`LpiConfig`] allows are cut down.
+    pub(crate) fn new(
+        config: LpiConfig,
+        memory: Arc<dyn GuestMemory>,
+        attention: Arc<Attention>,
+        events: Arc<Events>,
+    ) -> Arc<Self> {
+        let config = config.bounded();
+        let shared = Arc::new(Shared {
+            slots: SlotTable::new(config.slots),
+            nodes: Nodes::new(config.nodes()),
+            hints: (0..config.vcpus).map(|_| Hints::new(config.slots)).collect(),
+            own: (0..config.vcpus).map(|_| AtomicU64::new(0)).collect(),
+        });
+        Arc::new(Self {
+            shared: shared.clone(),
+            attention,
+            control: SpinMutex::new(Control::new(config, shared, memory, events)),
+            queues: (0..config.vcpus).map(|_| AtomicU32::new(0)).collect(),
+        })
+    }
+
+    /// The half that `cpu`'s thread owns; `None` if it is given out already, or there is no such vCPU.
+    pub(crate) fn queue(self: &Arc<Self>, cpu: Cpu) -> Option<LpiQueue> {
+        let given = self.queues.get(cpu.index())?.swap(1, Ordering::SeqCst);
+        (given == 0).then(|| LpiQueue::new(self.clone(), cpu))
+    }
+
+    fn release_queue(&self, cpu: Cpu) {
+        if let Some(given) = self.queues.get(cpu.index()) {
+            given.store(0, Ordering::SeqCst);
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Adds an ITS with these senders; `None` beyond 2^16 of them.
+    pub(crate) fn add_its(&self, senders: Arc<Senders>) -> Option<ItsIndex> {
+        self.control.lock().add_its(senders)
+    }
+
+    /// A message from a device of an ITS. Lock-free; any thread.
+    #[inline]
+    pub(crate) fn signal(&self, senders: &Senders, device: u32, event: u32) -> Injection {
+        match senders.get(device) {
+            Some(sender) => self.signal_sender(sender, event),
+            None => Injection::Dropped,
+        }
+    }
+
+    #[inline]
+    fn signal_sender(&self, sender: &AtomicU64, event: u32) -> Injection {
+        let (injection, vcpu) = self.shared.inject(sender, event);
+        if let Some(vcpu) = vcpu {
+            self.notify(vcpu);
+        }
+        injection
+    }
+
+    #[inline]
+    fn notify(&self, vcpu: u32) {
+        self.attention.notify(Cpu::new(vcpu));
+    }
+
+    /// Runs `change` under the command lock, for callers that hold locks themselves: they owe
+    /// [`notify_owed`](Self::notify_owed) after they let go of them.
+    pub(crate) fn with_notification_owed<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
+        change(&mut self.control.lock())
+    }
+
+    /// Notifies the vCPUs that commands found something for.
+    pub(crate) fn notify_owed(&self) {
+        loop {
+            let Some(vcpu) = self.control.lock().pop_owed() else { return };
+            self.notify(vcpu);
+        }
+    }
+
+    fn with<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
+        let result = self.with_notification_owed(change);
+        self.notify_owed();
+        result
+    }
+
+    /// `GICR_CTLR.EnableLPIs` 0 → 1 at `cpu`'s redistributor: reads the pending table, unless the guest promised that
+    /// it is empty. Nothing happens if LPIs are enabled.
+    pub(crate) fn enable_lpis(&self, cpu: Cpu, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
+        self.with(|control| control.enable_lpis(cpu.get(), propbaser, pendbaser));
+    }
+
+    /// `GICR_CTLR.EnableLPIs` 1 → 0: on return nothing becomes pending here, and what was is in the pending table.
+    pub(crate) fn disable_lpis(&self, cpu: Cpu) {
+        self.with(|control| control.disable_lpis(cpu.get()));
+    }
+
+    /// The redistributor is reset: LPIs are disabled, what was pending is gone, memory is not written.
+    pub(crate) fn reset_lpis(&self, cpu: Cpu) {
+        self.with(|control| control.reset_lpis(cpu.get()));
+    }
+
+    /// `GICR_INVLPIR`.
+    pub(crate) fn invalidate(&self, cpu: Cpu, lpi: Lpi) {
+        self.with(|control| control.invalidate(cpu.get(), lpi));
+    }
+
+    /// `GICR_INVALLR`.
+    pub(crate) fn invalidate_all(&self, cpu: Cpu) {
+        self.with(|control| control.invalidate_all(cpu.get()));
+    }
+
+    /// `GICR_SETLPIR`. Lock-free once the LPI's chunk was set before; dropped where the architecture drops it.
+    pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
+        let Some(own) = self.shared.own.get(cpu.index()) else {
+            return Injection::Dropped;
+        };
+        match self.signal_sender(own, lpi.index()) {
+            Injection::Dropped => self.with(|control| control.set_lpi(cpu.get(), lpi)),
+            done => done,
+        }
+    }
+
+    /// `GICR_CLRLPIR`.
+    pub(crate) fn clear_lpi(&self, cpu: Cpu, lpi: Lpi) {
+        self.with(|control| control.clear_lpi(cpu.get(), lpi));
+    }
+
+    /// Is the LPI pending at `cpu`'s redistributor? Looks at every slot: for debugging and tests.
+    pub(crate) fn pending(&self, cpu: Cpu) -> alloc::vec::Vec<Lpi> {
+        self.with_notification_owed(|control| control.pending(cpu.get()))
+    }
+}
+
+const _: () = assert!(MAX_ID_BITS as u32 <= word::LPI_INDEX_BITS && MAX_ID_BITS > lpi::MIN_ID_BITS);

@@ -1,0 +1,254 @@
+//! The command side of the LPI core: what the guest's commands and registers say, and the sweeps that write it into
+//! the slot words. All of it under one lock.
+//!
+//! Every word is made from this state by [`Control::refresh`]; a command changes the state and refreshes the slots
+//! that it concerns. Refreshing twice does no harm.
+
+use super::LpiConfig;
+use super::atomic::AtomicU64;
+use super::directory::Place;
+use super::pool::{Cold, Owner, Pool};
+use super::safeguard::Safeguard;
+use super::senders::{Growth, Senders};
+use super::shared::{Injection, Shared};
+use super::slots::{Position, Slot};
+use super::tables::LpiTables;
+use super::word::{Level, Word};
+use crate::events::{Events, FaultReason, GuestFault};
+use crate::memory::GuestMemory;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use gic_arch::Lpi;
+
+/// The state under the command lock.
+pub(crate) struct Control {
+    pub(super) shared: Arc<Shared>,
+    pub(super) memory: Arc<dyn GuestMemory>,
+    pub(super) events: Arc<Events>,
+    pub(super) config: LpiConfig,
+    pub(super) pool: Pool,
+    /// By vCPU: the tables, while its LPIs are enabled.
+    pub(super) redistributors: Vec<Option<LpiTables>>,
+    pub(super) translators: Vec<Translator>,
+    /// By vCPU: chunks that its redistributor holds by itself.
+    pub(super) own_chunks: Vec<u32>,
+    owed: Owed,
+    work: u64,
+}
+
+/// What one ITS's commands said.
+pub(super) struct Translator {
+    pub(super) enabled: bool,
+    pub(super) senders: Arc<Senders>,
+    pub(super) growth: Growth,
+    /// Event bits of mapped devices.
+    pub(super) devices: BTreeMap<u32, u8>,
+    /// vCPUs of mapped collections.
+    pub(super) collections: BTreeMap<u16, u16>,
+}
+
+/// Where a refresh takes enable and priority from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Settings {
+    /// From the word, unless it was not deliverable before: then from memory.
+    Keep,
+    /// From memory.
+    Reload,
+}
+
+/// vCPUs to notify once the lock is released.
+struct Owed(Box<[u64]>);
+
+impl Owed {
+    fn new(vcpus: u16) -> Self {
+        Self(core::iter::repeat_n(0, usize::from(vcpus).div_ceil(64)).collect())
+    }
+
+    fn insert(&mut self, vcpu: u32) {
+        if let Some(word) = self.0.get_mut((vcpu / 64) as usize) {
+            *word |= 1 << (vcpu % 64);
+        }
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let (word, base) = self.0.iter_mut().zip((0..).step_by(64)).find(|(word, _)| **word != 0)?;
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        Some(base + bit)
+    }
+}
+
+impl Control {
+    pub(super) fn new(
+        config: LpiConfig,
+        shared: Arc<Shared>,
+        memory: Arc<dyn GuestMemory>,
+        events: Arc<Events>,
+    ) -> Self {
+        Self {
+            shared,
+            memory,
+            events,
+            config,
+            pool: Pool::new(config.chunks(), config.nodes()),
+            redistributors: core::iter::repeat_n(None, usize::from(config.vcpus)).collect(),
+            translators: Vec::new(),
+            own_chunks: core::iter::repeat_n(0, usize::from(config.vcpus)).collect(),
+            owed: Owed::new(config.vcpus),
+            work: 0,
+        }
+    }
+
+    /// Takes one vCPU that is to be notified.
+    pub(super) fn pop_owed(&mut self) -> Option<u32> {
+        self.owed.pop()
+    }
+
+    /// Slots visited so far: what a budget of work is measured by.
+    pub(crate) const fn work(&self) -> u64 {
+        self.work
+    }
+
+    /// The memory that tables and commands lie in.
+    pub(crate) fn memory(&self) -> &dyn GuestMemory {
+        &*self.memory
+    }
+
+    /// Where mistakes of the guest are counted.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Is this an LPI that the distributor implements?
+    pub(crate) fn implements(&self, lpi: Lpi) -> bool {
+        u64::from(lpi.get()) < 1 << self.config.id_bits
+    }
+
+    pub(super) fn owe(&mut self, written: Word, position: Position) {
+        if let Some(vcpu) = self.shared.owe(written, position) {
+            self.owed.insert(vcpu);
+        }
+    }
+
+    pub(super) fn record(&self, reason: FaultReason, address: u64, detail: u64) {
+        self.events.record(GuestFault { reason, address, detail });
+    }
+
+    /// A message, sent by a command.
+    pub(super) fn inject(&mut self, sender: &AtomicU64, event: u32) -> Injection {
+        let (injection, vcpu) = self.shared.inject(sender, event);
+        if let Some(vcpu) = vcpu {
+            self.owed.insert(vcpu);
+        }
+        injection
+    }
+
+    pub(super) fn tables(&self, vcpu: u32) -> Option<LpiTables> {
+        self.redistributors.get(vcpu as usize).copied().flatten()
+    }
+
+    /// Visits every slot that somebody owns.
+    pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, Slot, Cold)) {
+        for chunk in 0..self.pool.chunk_count() {
+            for (slot, cold) in self.pool.owned_slots(chunk) {
+                self.work += 1;
+                each(self, slot, cold);
+            }
+        }
+    }
+
+    /// Refreshes the slots whose owner is of this kind.
+    pub(super) fn refresh_owned_by(&mut self, settings: Settings, is_meant: impl Fn(Owner) -> bool) {
+        self.sweep(|control, slot, cold| {
+            if is_meant(cold.owner) {
+                control.refresh(slot, settings);
+            }
+        });
+    }
+
+    /// Refreshes the slots whose target is this vCPU.
+    pub(super) fn refresh_targeting(&mut self, vcpu: u32, settings: Settings) {
+        self.sweep(|control, slot, _| {
+            if control.shared.slots.load(slot.position()).target() == vcpu {
+                control.refresh(slot, settings);
+            }
+        });
+    }
+
+    /// Writes what the state says of a slot into its word.
+    pub(super) fn refresh(&mut self, slot: Slot, settings: Settings) {
+        let position = slot.position();
+        let cold = self.pool.cold(slot);
+        let now = self.shared.slots.load(position);
+        let Some((target, mapped)) = self.target_of(cold.owner, now) else {
+            return;
+        };
+        let covering = self.tables(target).filter(|tables| tables.covers(now.lpi()));
+        let reload = settings == Settings::Reload || !now.is_deliverable();
+        let (enabled, level) = match covering {
+            Some(tables) if reload => self.settings(&tables, now.lpi()),
+            _ => (now.is_enabled(), now.level()),
+        };
+        self.shared.ensure_level(target, level);
+        let (old, new) = self.shared.slots.update(position, |word| {
+            word.with_target(target)
+                .with_level(level)
+                .with_enabled(enabled)
+                .with_deliverable(mapped && covering.is_some())
+                .with_pending(covering.is_some() && (word.is_pending() || cold.held))
+        });
+        let held = covering.is_none() && (old.is_pending() || cold.held);
+        self.pool.set_cold(slot, Cold { held, ..cold });
+        if (old != new || settings == Settings::Reload) && Safeguard::Owing.stands() {
+            self.owe(new, position);
+        }
+    }
+
+    /// Which vCPU a slot is for, and whether messages may reach it; `None` if it maps nothing. An event whose
+    /// collection is not mapped stays with the vCPU where it may be pending.
+    fn target_of(&self, owner: Owner, now: Word) -> Option<(u32, bool)> {
+        match owner {
+            Owner::Nobody => None,
+            Owner::Redistributor(vcpu) => Some((u32::from(vcpu), true)),
+            Owner::Event { its, collection } => {
+                let translator = self.translators.get(usize::from(its))?;
+                Some(match translator.collections.get(&collection) {
+                    Some(vcpu) => (u32::from(*vcpu), translator.enabled),
+                    None => (now.target(), false),
+                })
+            }
+        }
+    }
+
+    /// Enable and level, from the configuration table. An LPI whose byte cannot be read is disabled.
+    fn settings(&self, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
+        match tables.config(lpi, &*self.memory) {
+            Ok(config) => (config.enable(), Level::of(self.config.priority_view.hardware(config.priority()))),
+            Err(fault) => {
+                self.record(FaultReason::LpiTable, fault.address, u64::from(lpi.get()));
+                (false, Level::of(gic_arch::Priority::IDLE))
+            }
+        }
+    }
+
+    /// Removes the pending state of a slot.
+    pub(super) fn clear_slot(&mut self, slot: Slot) -> bool {
+        let cold = self.pool.cold(slot);
+        self.pool.set_cold(slot, Cold { held: false, ..cold });
+        let (old, _) = self.shared.slots.update(slot.position(), |word| word.with_pending(false));
+        old.is_pending() || cold.held
+    }
+
+    /// Makes a slot pending, or holds it until its target's LPIs are enabled.
+    pub(super) fn pend_slot(&mut self, slot: Slot) {
+        let cold = self.pool.cold(slot);
+        self.pool.set_cold(slot, Cold { held: true, ..cold });
+        self.refresh(slot, Settings::Keep);
+    }
+
+    pub(super) fn find(&self, sender: &AtomicU64, event: u32) -> Option<Place> {
+        self.shared.nodes.translate(sender, event)
+    }
+}

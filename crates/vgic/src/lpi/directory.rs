@@ -1,0 +1,174 @@
+//! From (sender, event) to a slot: an entry per sender, and nodes of 64 entries under those senders that have more
+//! events than one chunk of slots holds. Nodes are type-stable and change hands: see [`Nodes::translate`].
+
+use super::atomic::{AtomicU64, Ordering};
+use super::safeguard::Safeguard;
+use super::slots::Slot;
+use super::word::GENERATION_BITS;
+use alloc::boxed::Box;
+use once_cell::race::OnceBox;
+
+/// Slots of a chunk, as a power of two.
+pub(super) const CHUNK_BITS: u32 = 5;
+/// Slots of a chunk.
+pub(super) const CHUNK_SLOTS: u32 = 1 << CHUNK_BITS;
+const NODE_BITS: u32 = 6;
+const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
+/// Entries of a node.
+pub(super) const NODE_ENTRIES: u32 = 1 << NODE_BITS;
+/// Most event bits that a sender can have: a chunk under three nodes.
+pub(super) const MAX_EVENT_BITS: u32 = CHUNK_BITS + 3 * NODE_BITS;
+/// Nodes of a page.
+const PAGE_BITS: u32 = 3;
+const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
+
+const INDEX_BITS: u32 = 32;
+const EVENT_BITS_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
+const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
+const VALID: u64 = 1 << 63;
+
+/// An entry of a sender or of a node: where the slots (or the next node) are, and the generation of what it names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry(u64);
+
+impl Entry {
+    /// Names nothing.
+    pub(super) const NONE: Self = Self(0);
+
+    /// Names a block of slots or a node.
+    pub(super) const fn new(index: u32, generation: u32) -> Self {
+        Self(VALID | index as u64 | (generation as u64) << INDEX_BITS)
+    }
+
+    /// As a sender's entry: with the number of its event bits.
+    pub(super) const fn of_sender(self, event_bits: u32) -> Self {
+        Self(self.0 | (event_bits as u64) << EVENT_BITS_SHIFT | (depth(event_bits) as u64) << DEPTH_SHIFT)
+    }
+
+    /// From an atomic's value.
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// For an atomic.
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Does it name something?
+    pub(super) const fn is_valid(self) -> bool {
+        self.0 & VALID != 0
+    }
+
+    /// First slot, or node.
+    #[expect(clippy::cast_possible_truncation, reason = "the index is the low half")]
+    pub(super) const fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The generation of the slots or of the node.
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
+    pub(super) const fn generation(self) -> u32 {
+        ((self.0 >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1)) as u32
+    }
+
+    /// A sender's event bits.
+    pub(super) const fn event_bits(self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "masked to 5 bits")]
+        let bits = (self.0 >> EVENT_BITS_SHIFT) as u32 & 0x1f;
+        bits
+    }
+
+    /// How many nodes lie between a sender's entry and its slots.
+    const fn depth(self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "masked to 2 bits")]
+        let depth = (self.0 >> DEPTH_SHIFT) as u32 & 3;
+        depth
+    }
+}
+
+/// How many nodes lie between a sender with this many event bits and its slots.
+pub(super) const fn depth(event_bits: u32) -> u32 {
+    event_bits.saturating_sub(CHUNK_BITS).div_ceil(NODE_BITS)
+}
+
+/// Which entry of the node that has `below` nodes below it leads to `event`.
+pub(super) const fn node_index(event: u32, below: u32) -> u32 {
+    (event >> (CHUNK_BITS + NODE_BITS * below)) & NODE_MASK
+}
+
+/// Where an event's word is, and the generation that the word must have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    /// The slot.
+    pub(super) slot: Slot,
+    /// Its generation.
+    pub(super) generation: u32,
+}
+
+type Node = [AtomicU64; NODE_ENTRIES as usize];
+
+/// The nodes.
+pub(super) struct Nodes {
+    pages: Box<[OnceBox<[Node; 1 << PAGE_BITS]>]>,
+}
+
+impl Nodes {
+    /// Room for this many nodes; they come with [`ensure`](Self::ensure).
+    pub(super) fn new(nodes: u32) -> Self {
+        Self { pages: (0..nodes.div_ceil(1 << PAGE_BITS)).map(|_| OnceBox::new()).collect() }
+    }
+
+    /// Makes sure that the page of `node` is there. Off the hot path.
+    pub(super) fn ensure(&self, node: u32) {
+        if let Some(page) = self.pages.get((node >> PAGE_BITS) as usize) {
+            page.get_or_init(|| {
+                Box::new(core::array::from_fn(|_| core::array::from_fn(|_| AtomicU64::new(0))))
+            });
+        }
+    }
+
+    /// An entry of a node; `None` where no such node was ever made.
+    #[inline]
+    pub(super) fn entry(&self, node: u32, index: u32) -> Option<&AtomicU64> {
+        let page = self.pages.get((node >> PAGE_BITS) as usize)?.get()?;
+        Some(&page[(node & PAGE_MASK) as usize][(index & NODE_MASK) as usize])
+    }
+
+    /// Finds the slot of a sender's event; `None` if there is none (never mapped, out of range, just unmapped).
+    ///
+    /// A sender's node may pass to another sender between the load of the sender's entry and that of the node's: so
+    /// the sender's entry is loaded again at the end, and an entry that names a node carries the node's generation,
+    /// so that it never comes back the same. What stands in a slot's word is for the word's generation to answer.
+    #[inline]
+    pub(super) fn translate(&self, sender: &AtomicU64, event: u32) -> Option<Place> {
+        let root = Entry::from_bits(sender.load(Ordering::Acquire));
+        if !root.is_valid() || u64::from(event) >> root.event_bits() != 0 {
+            return None;
+        }
+        if root.depth() == 0 {
+            return Some(Place {
+                slot: Slot::new(root.index()).offset(event),
+                generation: root.generation(),
+            });
+        }
+        self.translate_through_nodes(sender, root, event)
+    }
+
+    fn translate_through_nodes(&self, sender: &AtomicU64, root: Entry, event: u32) -> Option<Place> {
+        let mut at = root;
+        for below in (0..root.depth()).rev() {
+            at = Entry::from_bits(self.entry(at.index(), node_index(event, below))?.load(Ordering::Acquire));
+            if !at.is_valid() {
+                return None;
+            }
+        }
+        if Safeguard::ReloadRoot.stands() && sender.load(Ordering::Acquire) != root.bits() {
+            return None;
+        }
+        Some(Place {
+            slot: Slot::new(at.index()).offset(event & (CHUNK_SLOTS - 1)),
+            generation: at.generation(),
+        })
+    }
+}

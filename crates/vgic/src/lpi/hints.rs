@@ -1,0 +1,261 @@
+//! Where to look: for each vCPU and priority level a bit per slot, summarised twice, and a mask of levels. A set bit
+//! means "look at the word", nothing more; a bit too many costs a look, and no bit is ever missing for a ready word
+//! but between two steps of whoever is about to set it.
+//!
+//! ```text
+//! mask (32 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ word
+//! ```
+
+use super::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use super::safeguard::Safeguard;
+use super::slots::Position;
+use super::word::{LEVELS, Level};
+use alloc::boxed::Box;
+use once_cell::race::OnceBox;
+
+const FANOUT_BITS: u32 = 6;
+const BIT_MASK: u32 = (1 << FANOUT_BITS) - 1;
+
+const fn bit(index: u32) -> u64 {
+    1 << (index & BIT_MASK)
+}
+
+/// The hints of one vCPU. Aligned so that two vCPUs share no cache line.
+#[repr(align(128))]
+pub(super) struct Hints {
+    mask: AtomicU32,
+    slots: u32,
+    levels: Box<[OnceBox<Tree>]>,
+}
+
+/// The bits of one level: leaves, then summaries, then top words.
+struct Tree {
+    words: Box<[AtomicU64]>,
+    summaries: u32,
+    tops: u32,
+}
+
+impl Tree {
+    fn new(slots: u32) -> Self {
+        let leaves = slots.div_ceil(1 << FANOUT_BITS);
+        let summaries = leaves.div_ceil(1 << FANOUT_BITS);
+        let tops = summaries.div_ceil(1 << FANOUT_BITS);
+        let words = (0..leaves + summaries + tops).map(|_| AtomicU64::new(0)).collect();
+        Self { words, summaries: leaves, tops: leaves + summaries }
+    }
+
+    fn leaf(&self, index: u32) -> &AtomicU64 {
+        &self.words[index as usize]
+    }
+
+    fn summary(&self, index: u32) -> &AtomicU64 {
+        &self.words[(self.summaries + index) as usize]
+    }
+
+    fn top(&self, index: u32) -> &AtomicU64 {
+        &self.words[(self.tops + index) as usize]
+    }
+
+    fn is_empty(&self) -> bool {
+        (0..self.top_count()).all(|top| self.top(top).load(SeqCst) == 0)
+    }
+
+    fn top_count(&self) -> u32 {
+        u32::try_from(self.words.len()).unwrap_or(u32::MAX) - self.tops
+    }
+}
+
+/// What a visitor of a hint found at the word.
+pub(super) enum Visit<T> {
+    /// What was looked for: the walk ends.
+    Found(T),
+    /// The hint was stale: the walk goes on.
+    Stale,
+}
+
+/// Something to do with a hint, given as the leaf word and the bit in it.
+pub(super) trait Visitor {
+    /// What the walk looks for.
+    type Found;
+    /// Looks at the word at `position`, and keeps or clears the hint.
+    fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<Self::Found>;
+}
+
+/// One hint bit.
+pub(super) struct Hint<'a> {
+    leaf: &'a AtomicU64,
+    bit: u64,
+}
+
+impl Hint<'_> {
+    /// Clears the bit: the word is about to be looked at.
+    pub(super) fn clear(&self) {
+        self.leaf.fetch_and(!self.bit, SeqCst);
+    }
+
+    /// Sets the bit again.
+    pub(super) fn set(&self) {
+        self.leaf.fetch_or(self.bit, SeqCst);
+    }
+}
+
+/// The leaf that something was last delivered from. Its path is left set although it may be empty, because the next
+/// interrupt most often comes from there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct HotLeaf {
+    level: Level,
+    leaf: u32,
+}
+
+impl Hints {
+    /// Hints over this many slots; levels come with [`ensure`](Self::ensure).
+    pub(super) fn new(slots: u32) -> Self {
+        Self { mask: AtomicU32::new(0), slots, levels: (0..LEVELS).map(|_| OnceBox::new()).collect() }
+    }
+
+    /// Makes sure that `level` has its bits: before a word that names it is written. Off the hot path.
+    pub(super) fn ensure(&self, level: Level) {
+        self.levels[level.index()].get_or_init(|| Box::new(Tree::new(self.slots)));
+    }
+
+    /// Says that the word at `position` is worth a look. The leaf is always written; its parents only where they are
+    /// clear.
+    #[inline]
+    pub(super) fn hint(&self, level: Level, position: Position) {
+        let Some(tree) = self.levels[level.index()].get() else {
+            return;
+        };
+        let slot = position.get();
+        let leaf = slot >> FANOUT_BITS;
+        let summary = leaf >> FANOUT_BITS;
+        tree.leaf(leaf).fetch_or(bit(slot), SeqCst);
+        set_if_clear(tree.summary(summary), bit(leaf));
+        set_if_clear(tree.top(summary >> FANOUT_BITS), bit(summary));
+        let level_bit = 1u32 << level.index();
+        if self.mask.load(SeqCst) & level_bit == 0 {
+            self.mask.fetch_or(level_bit, SeqCst);
+        }
+    }
+
+    /// Visits hints from the most urgent level on, of levels before `end` only, until the visitor has found something.
+    /// One walk at a time per vCPU. Branches found empty are taken out on the way, but for the hot leaf's.
+    pub(super) fn walk<V: Visitor>(
+        &self,
+        end: usize,
+        hot: &mut Option<HotLeaf>,
+        visitor: &mut V,
+    ) -> Option<V::Found> {
+        let below = u32::try_from((1u64 << end.min(LEVELS)) - 1).unwrap_or(u32::MAX);
+        let mut levels = self.mask.load(SeqCst) & below;
+        while levels != 0 {
+            let level = Level::new(levels.trailing_zeros());
+            let level_bit = levels & levels.wrapping_neg();
+            let Some(tree) = self.levels[level.index()].get() else {
+                levels ^= level_bit;
+                continue;
+            };
+            let mut walk = LevelWalk { tree, level, hot, visitor };
+            if let Some(found) = walk.tops() {
+                return Some(found);
+            }
+            if tree.is_empty() {
+                self.prune(tree, level_bit);
+            }
+            levels ^= level_bit;
+        }
+        None
+    }
+
+    /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: whoever filled it may
+    /// have found the bit still set.
+    fn prune(&self, tree: &Tree, level_bit: u32) {
+        self.mask.fetch_and(!level_bit, SeqCst);
+        if Safeguard::RecheckMask.stands() && !tree.is_empty() {
+            self.mask.fetch_or(level_bit, SeqCst);
+        }
+    }
+}
+
+#[inline]
+fn set_if_clear(word: &AtomicU64, bit: u64) {
+    if word.load(SeqCst) & bit == 0 {
+        word.fetch_or(bit, SeqCst);
+    }
+}
+
+/// The walk through one level's tree.
+struct LevelWalk<'a, V> {
+    tree: &'a Tree,
+    level: Level,
+    hot: &'a mut Option<HotLeaf>,
+    visitor: &'a mut V,
+}
+
+impl<V: Visitor> LevelWalk<'_, V> {
+    fn tops(&mut self) -> Option<V::Found> {
+        for top in 0..self.tree.top_count() {
+            let mut summaries = self.tree.top(top).load(SeqCst);
+            while summaries != 0 {
+                let summary = (top << FANOUT_BITS) | summaries.trailing_zeros();
+                if let Some(found) = self.summary(summary) {
+                    return Some(found);
+                }
+                self.prune_summary(summary);
+                summaries &= summaries - 1;
+            }
+        }
+        None
+    }
+
+    fn summary(&mut self, summary: u32) -> Option<V::Found> {
+        let mut leaves = self.tree.summary(summary).load(SeqCst);
+        while leaves != 0 {
+            let leaf = (summary << FANOUT_BITS) | leaves.trailing_zeros();
+            if let Some(found) = self.leaf(leaf) {
+                return Some(found);
+            }
+            self.prune_leaf(leaf);
+            leaves &= leaves - 1;
+        }
+        None
+    }
+
+    fn leaf(&mut self, leaf: u32) -> Option<V::Found> {
+        let word = self.tree.leaf(leaf);
+        let mut bits = word.load(SeqCst);
+        while bits != 0 {
+            let hint = Hint { leaf: word, bit: bits & bits.wrapping_neg() };
+            let position = Position::new((leaf << FANOUT_BITS) | bits.trailing_zeros());
+            if let Visit::Found(found) = self.visitor.visit(hint, self.level, position) {
+                *self.hot = Some(HotLeaf { level: self.level, leaf });
+                return Some(found);
+            }
+            bits &= bits - 1;
+        }
+        None
+    }
+
+    /// Takes an empty leaf out of its summary, unless it is the hot one.
+    fn prune_leaf(&self, leaf: u32) {
+        if *self.hot == Some(HotLeaf { level: self.level, leaf }) || self.tree.leaf(leaf).load(SeqCst) != 0 {
+            return;
+        }
+        let summary = self.tree.summary(leaf >> FANOUT_BITS);
+        summary.fetch_and(!bit(leaf), SeqCst);
+        if Safeguard::RecheckLeaf.stands() && self.tree.leaf(leaf).load(SeqCst) != 0 {
+            summary.fetch_or(bit(leaf), SeqCst);
+        }
+    }
+
+    /// Takes an empty summary out of its top word.
+    fn prune_summary(&self, summary: u32) {
+        if self.tree.summary(summary).load(SeqCst) != 0 {
+            return;
+        }
+        let top = self.tree.top(summary >> FANOUT_BITS);
+        top.fetch_and(!bit(summary), SeqCst);
+        if Safeguard::RecheckSummary.stands() && self.tree.summary(summary).load(SeqCst) != 0 {
+            top.fetch_or(bit(summary), SeqCst);
+        }
+    }
+}

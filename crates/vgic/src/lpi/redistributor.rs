@@ -1,0 +1,225 @@
+//! The redistributors' part: `EnableLPIs`, invalidation, and LPIs that are pending at a redistributor by themselves.
+
+use super::control::{Control, Settings};
+use super::directory::CHUNK_SLOTS;
+use super::pool::{Cold, Owner};
+use super::safeguard::Safeguard;
+use super::shared::Injection;
+use super::slots::Slot;
+use super::tables::{LpiTables, PendingBits};
+use super::word::{LPI_INDEX_BITS, Word};
+use crate::events::FaultReason;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use gic_arch::{Lpi, gicr};
+
+impl Control {
+    /// `GICR_CTLR.EnableLPIs` 0 → 1: what the pending table says becomes pending, and messages are taken.
+    pub(super) fn enable_lpis(&mut self, vcpu: u32, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
+        let tables = LpiTables::new(propbaser, pendbaser, self.config.id_bits);
+        match self.redistributors.get_mut(vcpu as usize) {
+            Some(place @ None) => *place = Some(tables),
+            _ => return,
+        }
+        let mut pending = self.load_pending(&tables, pendbaser);
+        self.sweep(|control, slot, cold| {
+            let word = control.shared.slots.load(slot.position());
+            if word.target() == vcpu {
+                let held = cold.held || pending.take(word.lpi());
+                control.pool.set_cold(slot, Cold { held, ..cold });
+                control.refresh(slot, Settings::Reload);
+            }
+        });
+        for lpi in pending.iter() {
+            if !self.pend_at(vcpu, lpi) {
+                self.record(FaultReason::Budget, tables.pending_address(), u64::from(lpi.get()));
+                break;
+            }
+        }
+    }
+
+    fn load_pending(&self, tables: &LpiTables, pendbaser: gicr::Pendbaser) -> PendingBits {
+        if pendbaser.pending_table_zero() {
+            return tables.no_pending();
+        }
+        tables.read_pending(&*self.memory).unwrap_or_else(|fault| {
+            self.record(FaultReason::LpiTable, fault.address, 0);
+            tables.no_pending()
+        })
+    }
+
+    /// `GICR_CTLR.EnableLPIs` 1 → 0: when this returns, nothing becomes pending here any more, and what was pending
+    /// is in the pending table.
+    pub(super) fn disable_lpis(&mut self, vcpu: u32) {
+        if let Some((tables, pending)) = self.stop_lpis(vcpu)
+            && let Err(fault) = tables.write_pending(&pending, &*self.memory)
+        {
+            self.record(FaultReason::LpiTable, fault.address, 0);
+        }
+    }
+
+    /// The redistributor is reset: what was pending is gone.
+    pub(super) fn reset_lpis(&mut self, vcpu: u32) {
+        self.stop_lpis(vcpu);
+        self.sweep(|control, slot, cold| {
+            if control.shared.slots.load(slot.position()).target() == vcpu {
+                control.pool.set_cold(slot, Cold { held: false, ..cold });
+            }
+        });
+    }
+
+    fn stop_lpis(&mut self, vcpu: u32) -> Option<(LpiTables, PendingBits)> {
+        let tables = self.redistributors.get_mut(vcpu as usize)?.take()?;
+        let mut pending = tables.no_pending();
+        self.sweep(|control, slot, _| {
+            let position = slot.position();
+            if control.shared.slots.load(position).target() == vcpu {
+                let (old, _) = control.shared.slots.update(position, stopped);
+                if old.is_pending() {
+                    pending.set(old.lpi());
+                }
+            }
+        });
+        self.release_own(vcpu);
+        Some((tables, pending))
+    }
+
+    fn release_own(&mut self, vcpu: u32) {
+        let shared = self.shared.clone();
+        if let Some(own) = shared.own.get(vcpu as usize) {
+            self.detach(own, LPI_INDEX_BITS);
+        }
+        if let Some(chunks) = self.own_chunks.get_mut(vcpu as usize) {
+            *chunks = 0;
+        }
+    }
+
+    /// `GICR_SETLPIR`, where the lock-free way found no slot or no leave.
+    pub(super) fn set_lpi(&mut self, vcpu: u32, lpi: Lpi) -> Injection {
+        if !self.tables(vcpu).is_some_and(|tables| tables.covers(lpi)) {
+            return Injection::Dropped;
+        }
+        if self.attach_own(vcpu, lpi).is_none() {
+            self.record(FaultReason::Budget, 0, u64::from(lpi.get()));
+            return Injection::Dropped;
+        }
+        let shared = self.shared.clone();
+        match shared.own.get(vcpu as usize) {
+            Some(own) => self.inject(own, lpi.index()),
+            None => Injection::Dropped,
+        }
+    }
+
+    /// `GICR_CLRLPIR`.
+    pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
+        self.sweep(|control, slot, _| {
+            let word = control.shared.slots.load(slot.position());
+            if word.target() == vcpu && word.lpi() == lpi {
+                control.clear_slot(slot);
+            }
+        });
+    }
+
+    /// The LPIs that are pending here, in ascending order.
+    pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
+        let mut found = BTreeSet::new();
+        self.sweep(|control, slot, cold| {
+            let word = control.shared.slots.load(slot.position());
+            if word.target() == vcpu && (word.is_pending() || cold.held) {
+                found.insert(word.lpi());
+            }
+        });
+        found.into_iter().collect()
+    }
+
+    /// `GICR_INVLPIR`: takes one LPI's configuration from memory again.
+    pub(super) fn invalidate(&mut self, vcpu: u32, lpi: Lpi) {
+        if let Some(slot) = self.own_slot(vcpu, lpi) {
+            self.refresh(slot, Settings::Reload);
+        }
+        if self.translators.iter().all(|translator| translator.devices.is_empty()) {
+            return;
+        }
+        self.sweep(|control, slot, _| {
+            let word = control.shared.slots.load(slot.position());
+            if word.target() == vcpu && word.lpi() == lpi {
+                control.refresh(slot, Settings::Reload);
+            }
+        });
+    }
+
+    /// `GICR_INVALLR`, and INVALL for a collection here: takes every LPI's configuration from memory again.
+    pub(crate) fn invalidate_all(&mut self, vcpu: u32) {
+        self.refresh_targeting(vcpu, Settings::Reload);
+    }
+
+    /// MOVALL: what is pending at `from` is pending at `to` instead. Events stay with their collections.
+    pub(crate) fn move_all(&mut self, from: u32, to: u32) {
+        if from == to {
+            return;
+        }
+        self.sweep(|control, slot, cold| {
+            let word = control.shared.slots.load(slot.position());
+            if word.target() == from && (word.is_pending() || cold.held) {
+                control.move_pending(slot, to, word.lpi());
+            }
+        });
+    }
+
+    /// Moves one pending LPI. If there is no slot for it at the new place, it stays where it is: not lost.
+    fn move_pending(&mut self, slot: Slot, to: u32, lpi: Lpi) {
+        let Some(new) = self.attach_own(to, lpi) else {
+            self.record(FaultReason::Budget, 0, u64::from(lpi.get()));
+            return;
+        };
+        if self.clear_slot(slot) {
+            self.pend_slot(new);
+        }
+    }
+
+    /// Makes an LPI pending at a redistributor itself. `false`: the budget is used up.
+    pub(super) fn pend_at(&mut self, vcpu: u32, lpi: Lpi) -> bool {
+        match self.attach_own(vcpu, lpi) {
+            Some(slot) => {
+                self.pend_slot(slot);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The redistributor's own slot of an LPI, if it has one.
+    pub(super) fn own_slot(&self, vcpu: u32, lpi: Lpi) -> Option<Slot> {
+        let own = self.shared.own.get(vcpu as usize)?;
+        self.find(own, lpi.index()).map(|place| place.slot)
+    }
+
+    fn attach_own(&mut self, vcpu: u32, lpi: Lpi) -> Option<Slot> {
+        if let Some(slot) = self.own_slot(vcpu, lpi) {
+            return Some(slot);
+        }
+        // Half of the slots are the devices', whatever a pending table says.
+        let room = self.own_chunks.iter().sum::<u32>() < self.config.chunks().div_ceil(2);
+        let owner = u16::try_from(vcpu).ok().filter(|_| room)?;
+        let shared = self.shared.clone();
+        let own = shared.own.get(vcpu as usize)?;
+        let first = lpi.index() & !(CHUNK_SLOTS - 1);
+        let place = self.attach(own, LPI_INDEX_BITS, first)?;
+        if let Some(chunks) = self.own_chunks.get_mut(vcpu as usize) {
+            *chunks += 1;
+        }
+        for at in 0..CHUNK_SLOTS {
+            let slot = place.slot.offset(at);
+            let word = Word::unmapped(place.generation).with_target(vcpu).with_lpi_index(first + at);
+            self.shared.slots.update(slot.position(), |_| word);
+            self.pool.set_cold(slot, Cold { owner: Owner::Redistributor(owner), held: false });
+            self.refresh(slot, Settings::Reload);
+        }
+        self.own_slot(vcpu, lpi)
+    }
+}
+
+/// A word of a redistributor whose LPIs are disabled.
+fn stopped(word: Word) -> Word {
+    word.with_pending(false).with_deliverable(word.is_deliverable() && !Safeguard::SweepOnDisable.stands())
+}

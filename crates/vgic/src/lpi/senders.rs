@@ -1,0 +1,98 @@
+//! The devices of an ITS as senders: from a DeviceID to the entry that leads to its slots. A tree of 256-way nodes
+//! that only grows, within a budget: DeviceIDs are the guest's to choose.
+
+use super::atomic::AtomicU64;
+use alloc::boxed::Box;
+use core::fmt;
+use once_cell::race::OnceBox;
+
+const NODE_BITS: u32 = 8;
+const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
+const NODE_ENTRIES: usize = 1 << NODE_BITS;
+/// Most nodes of the tree: 8 MiB. All of 16-bit DeviceIDs need 257.
+const NODE_LIMIT: u32 = 4096;
+
+enum Node {
+    Branch([OnceBox<Node>; NODE_ENTRIES]),
+    Leaf([AtomicU64; NODE_ENTRIES]),
+}
+
+impl Node {
+    fn at_height(height: u32) -> Box<Self> {
+        Box::new(if height == 0 {
+            Self::Leaf(core::array::from_fn(|_| AtomicU64::new(0)))
+        } else {
+            Self::Branch(core::array::from_fn(|_| OnceBox::new()))
+        })
+    }
+}
+
+/// The entries of an ITS's devices.
+pub(crate) struct Senders {
+    root: Box<Node>,
+    bits: u32,
+    height: u32,
+}
+
+impl fmt::Debug for Senders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Senders").field("bits", &self.bits).finish_non_exhaustive()
+    }
+}
+
+/// How much of the tree may still grow. Kept under the command lock.
+#[derive(Debug)]
+pub(super) struct Growth(u32);
+
+impl Growth {
+    /// The whole budget.
+    pub(super) const FULL: Self = Self(NODE_LIMIT);
+}
+
+impl Senders {
+    /// For DeviceIDs of this many bits, at most 32.
+    pub(crate) fn new(bits: u8) -> Self {
+        let bits = u32::from(bits).clamp(1, 32);
+        let height = (bits - 1) / NODE_BITS;
+        Self { root: Node::at_height(height), bits, height }
+    }
+
+    /// The entry of a device; `None` if no device near it was ever mapped.
+    #[inline]
+    pub(super) fn get(&self, device: u32) -> Option<&AtomicU64> {
+        if u64::from(device) >> self.bits != 0 {
+            return None;
+        }
+        let mut node = &*self.root;
+        let mut shift = self.height * NODE_BITS;
+        loop {
+            match node {
+                Node::Leaf(entries) => return entries.get((device & NODE_MASK) as usize),
+                Node::Branch(children) => {
+                    node = children[((device >> shift) & NODE_MASK) as usize].get()?;
+                    shift = shift.saturating_sub(NODE_BITS);
+                }
+            }
+        }
+    }
+
+    /// The entry of a device, made if need be; `None` if the DeviceID is out of range or the budget used up.
+    pub(super) fn ensure(&self, device: u32, growth: &mut Growth) -> Option<&AtomicU64> {
+        if u64::from(device) >> self.bits != 0 {
+            return None;
+        }
+        let mut node = &*self.root;
+        for height in (0..self.height).rev() {
+            let Node::Branch(children) = node else { break };
+            let child = &children[((device >> ((height + 1) * NODE_BITS)) & NODE_MASK) as usize];
+            node = match child.get() {
+                Some(found) => found,
+                None => {
+                    growth.0 = growth.0.checked_sub(1)?;
+                    child.get_or_init(|| Node::at_height(height))
+                }
+            };
+        }
+        self.get(device)
+    }
+}

@@ -1,0 +1,95 @@
+//! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
+
+use super::atomic::{AtomicU64, Ordering};
+use super::directory::{Nodes, Place};
+use super::hints::Hints;
+use super::safeguard::Safeguard;
+use super::slots::{Position, SlotTable};
+use super::word::{Level, Word};
+use alloc::boxed::Box;
+
+/// The tables.
+pub(super) struct Shared {
+    /// Words by position.
+    pub(super) slots: SlotTable,
+    /// Nodes between senders and slots.
+    pub(super) nodes: Nodes,
+    /// Hints by vCPU.
+    pub(super) hints: Box<[Hints]>,
+    /// By vCPU: the entry of its redistributor as a sender, whose "events" are LPI indices. These slots hold what is
+    /// pending at the redistributor itself: by `GICR_SETLPIR`, by MOVALL, from the pending table.
+    pub(super) own: Box<[AtomicU64]>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Injection {
+    /// The LPI is pending now.
+    Fresh,
+    /// It was pending already.
+    Coalesced,
+    /// Nothing is mapped there, or it may not become pending.
+    Dropped,
+}
+
+impl Shared {
+    /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the vCPU to notify.
+    #[inline]
+    pub(super) fn inject(&self, sender: &AtomicU64, event: u32) -> (Injection, Option<u32>) {
+        match self.nodes.translate(sender, event) {
+            Some(place) => self.pend(place),
+            None => (Injection::Dropped, None),
+        }
+    }
+
+    #[inline]
+    fn pend(&self, place: Place) -> (Injection, Option<u32>) {
+        let position = place.slot.position();
+        let Some(atomic) = self.slots.word(position) else {
+            return (Injection::Dropped, None);
+        };
+        let mut seen = Word::from_bits(atomic.load(Ordering::Relaxed));
+        loop {
+            if !may_pend(seen, place) {
+                return (Injection::Dropped, None);
+            }
+            if seen.is_pending() && !Safeguard::CoalesceByExchange.stands() {
+                return (Injection::Coalesced, None);
+            }
+            let pending = seen.with_pending(true).bits();
+            // Also if P is set already: only a read-modify-write orders what the sender wrote before this message
+            // with the acknowledgement that is to see it.
+            match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => seen = Word::from_bits(now),
+            }
+        }
+        if seen.is_pending() {
+            return (Injection::Coalesced, None);
+        }
+        (Injection::Fresh, self.owe(seen.with_pending(true), position))
+    }
+
+    /// Hints for a word that was just written, if it is ready. Returns the vCPU to notify.
+    #[inline]
+    pub(super) fn owe(&self, written: Word, position: Position) -> Option<u32> {
+        if !written.is_ready() {
+            return None;
+        }
+        let target = written.target();
+        self.hints.get(target as usize)?.hint(written.level(), position);
+        Some(target)
+    }
+
+    /// Makes sure that a word which names this vCPU and level can be hinted for. Off the hot path.
+    pub(super) fn ensure_level(&self, target: u32, level: Level) {
+        if let Some(hints) = self.hints.get(target as usize) {
+            hints.ensure(level);
+        }
+    }
+}
+
+#[inline]
+fn may_pend(seen: Word, place: Place) -> bool {
+    seen.is_deliverable() && (seen.generation() == place.generation || !Safeguard::Generation.stands())
+}

@@ -1,0 +1,116 @@
+//! The guest's LPI tables (IHI 0069 §5.1): configuration bytes and pending bits, read and written within the bounds
+//! that the guest and the distributor state.
+
+use crate::memory::{GuestMemory, MemoryFault};
+use alloc::vec;
+use alloc::vec::Vec;
+use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};
+use gic_arch::{Lpi, gicr};
+
+/// Where a redistributor's tables are, while its LPIs are enabled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LpiTables {
+    config: u64,
+    pending: u64,
+    /// INTID bits: those of `GICR_PROPBASER`, at most those of the distributor.
+    id_bits: u8,
+}
+
+impl LpiTables {
+    pub(super) fn new(
+        propbaser: gicr::Propbaser,
+        pendbaser: gicr::Pendbaser,
+        distributor_id_bits: u8,
+    ) -> Self {
+        Self {
+            config: propbaser.address(),
+            pending: pendbaser.address(),
+            id_bits: propbaser.id_bits().min(distributor_id_bits),
+        }
+    }
+
+    /// Does the redistributor have this LPI?
+    pub(super) fn covers(&self, lpi: Lpi) -> bool {
+        u64::from(lpi.get()) < 1 << self.id_bits
+    }
+
+    /// Reads the configuration byte of an LPI that the tables cover.
+    pub(super) fn config(&self, lpi: Lpi, memory: &dyn GuestMemory) -> Result<Config, MemoryFault> {
+        let mut byte = [0];
+        memory.read(self.config + lpi::config_offset(lpi), &mut byte)?;
+        Ok(Config::from_bits(byte[0]))
+    }
+
+    /// An empty image of the pending table's bits.
+    pub(super) fn no_pending(&self) -> PendingBits {
+        let bytes = lpi::pending_table_bytes(self.id_bits).saturating_sub(PENDING_TABLE_RESERVED);
+        PendingBits { bytes: vec![0; usize::try_from(bytes).unwrap_or(0)] }
+    }
+
+    /// Reads the pending table.
+    pub(super) fn read_pending(&self, memory: &dyn GuestMemory) -> Result<PendingBits, MemoryFault> {
+        let mut bits = self.no_pending();
+        memory.read(self.pending + PENDING_TABLE_RESERVED, &mut bits.bytes)?;
+        Ok(bits)
+    }
+
+    /// Writes the pending table.
+    pub(super) fn write_pending(
+        &self,
+        bits: &PendingBits,
+        memory: &dyn GuestMemory,
+    ) -> Result<(), MemoryFault> {
+        memory.write(self.pending + PENDING_TABLE_RESERVED, &bits.bytes)
+    }
+
+    /// The pending table's address.
+    pub(super) const fn pending_address(&self) -> u64 {
+        self.pending
+    }
+
+    /// The configuration table's address.
+    pub(super) const fn config_address(&self) -> u64 {
+        self.config
+    }
+}
+
+/// A pending table's bits, from LPI 8192 on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PendingBits {
+    bytes: Vec<u8>,
+}
+
+impl PendingBits {
+    fn place(lpi: Lpi) -> (usize, u8) {
+        let index = lpi.index();
+        ((index / 8) as usize, 1 << (index % 8))
+    }
+
+    /// Sets an LPI's bit, if the table has one.
+    pub(super) fn set(&mut self, lpi: Lpi) {
+        let (byte, bit) = Self::place(lpi);
+        if let Some(byte) = self.bytes.get_mut(byte) {
+            *byte |= bit;
+        }
+    }
+
+    /// Clears an LPI's bit; was it set?
+    pub(super) fn take(&mut self, lpi: Lpi) -> bool {
+        let (byte, bit) = Self::place(lpi);
+        let Some(byte) = self.bytes.get_mut(byte) else {
+            return false;
+        };
+        let was = *byte & bit != 0;
+        *byte &= !bit;
+        was
+    }
+
+    /// The LPIs whose bits are set, in ascending order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Lpi> {
+        self.bytes.iter().zip(0u32..).filter(|(byte, _)| **byte != 0).flat_map(|(byte, at)| {
+            (0..8)
+                .filter(move |bit| byte & (1 << bit) != 0)
+                .filter_map(move |bit| Lpi::from_index(at * 8 + bit))
+        })
+    }
+}

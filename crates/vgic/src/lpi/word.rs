@@ -1,0 +1,164 @@
+//! The slot word: one mapped event's translation and its pending bit, in one atomic value.
+
+use gic_arch::Lpi;
+
+/// Bits of a word's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
+pub(super) const LPI_INDEX_BITS: u32 = 20;
+/// Bits of a word's generation.
+pub(super) const GENERATION_BITS: u32 = 24;
+/// The last generation; a chunk that reached it takes no more owners.
+pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
+/// Bits of a word's target.
+pub(super) const TARGET_BITS: u32 = 12;
+/// Priority levels: the CPU interface has five priority bits.
+pub(super) const LEVELS: usize = 32;
+
+const LPI_SHIFT: u32 = GENERATION_BITS;
+const TARGET_SHIFT: u32 = LPI_SHIFT + LPI_INDEX_BITS;
+const LEVEL_SHIFT: u32 = TARGET_SHIFT + TARGET_BITS;
+const LEVEL_BITS: u32 = 5;
+const DELIVERABLE: u64 = 1 << 61;
+const ENABLED: u64 = 1 << 62;
+const PENDING: u64 = 1 << 63;
+
+const fn mask(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
+/// A priority level: the upper five bits of a priority; 0 is the most urgent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Level(u8);
+
+impl Level {
+    /// The level of a priority.
+    pub(super) const fn of(priority: gic_arch::Priority) -> Self {
+        Self(priority.get() >> (8 - LEVEL_BITS))
+    }
+
+    /// From a number; bits above the fifth are dropped.
+    pub(super) const fn new(number: u32) -> Self {
+        Self(number.to_le_bytes()[0] & 0x1f)
+    }
+
+    /// As an index below [`LEVELS`].
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The priority that the CPU interface sees.
+    pub(super) const fn priority(self) -> gic_arch::Priority {
+        gic_arch::Priority::new(self.0 << (8 - LEVEL_BITS))
+    }
+}
+
+/// What a slot holds: P pending, E enabled, D deliverable (a message may set P), priority level, target vCPU, LPI, and
+/// the generation that ties the slot to its owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Word(u64);
+
+impl Word {
+    /// A slot of this generation that maps nothing.
+    pub(super) const fn unmapped(generation: u32) -> Self {
+        Self(generation as u64 & mask(GENERATION_BITS))
+    }
+
+    /// From an atomic's value.
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// For an atomic.
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    const fn field(self, shift: u32, bits: u32) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "every field has at most 24 bits")]
+        let value = ((self.0 >> shift) & mask(bits)) as u32;
+        value
+    }
+
+    const fn with_field(self, shift: u32, bits: u32, value: u32) -> Self {
+        Self((self.0 & !(mask(bits) << shift)) | ((value as u64 & mask(bits)) << shift))
+    }
+
+    const fn with_flag(self, flag: u64, on: bool) -> Self {
+        Self(if on { self.0 | flag } else { self.0 & !flag })
+    }
+
+    /// P.
+    pub(super) const fn is_pending(self) -> bool {
+        self.0 & PENDING != 0
+    }
+
+    /// E.
+    pub(super) const fn is_enabled(self) -> bool {
+        self.0 & ENABLED != 0
+    }
+
+    /// D.
+    pub(super) const fn is_deliverable(self) -> bool {
+        self.0 & DELIVERABLE != 0
+    }
+
+    /// May a vCPU acknowledge it? D is not asked for: what is pending at a redistributor stays deliverable there when
+    /// its ITS is disabled or its collection unmapped.
+    pub(super) const fn is_ready(self) -> bool {
+        self.0 & (PENDING | ENABLED) == PENDING | ENABLED
+    }
+
+    /// Priority level.
+    pub(super) const fn level(self) -> Level {
+        Level::new(self.field(LEVEL_SHIFT, LEVEL_BITS))
+    }
+
+    /// Target vCPU.
+    pub(super) const fn target(self) -> u32 {
+        self.field(TARGET_SHIFT, TARGET_BITS)
+    }
+
+    /// Index of the LPI.
+    pub(super) const fn lpi_index(self) -> u32 {
+        self.field(LPI_SHIFT, LPI_INDEX_BITS)
+    }
+
+    /// The LPI.
+    pub(super) fn lpi(self) -> Lpi {
+        Lpi::from_index(self.lpi_index()).unwrap_or(Lpi::FIRST)
+    }
+
+    /// Generation.
+    pub(super) const fn generation(self) -> u32 {
+        self.field(0, GENERATION_BITS)
+    }
+
+    /// With P as given.
+    pub(super) const fn with_pending(self, pending: bool) -> Self {
+        self.with_flag(PENDING, pending)
+    }
+
+    /// With E as given.
+    pub(super) const fn with_enabled(self, enabled: bool) -> Self {
+        self.with_flag(ENABLED, enabled)
+    }
+
+    /// With D as given.
+    pub(super) const fn with_deliverable(self, deliverable: bool) -> Self {
+        self.with_flag(DELIVERABLE, deliverable)
+    }
+
+    /// With this priority level.
+    pub(super) const fn with_level(self, level: Level) -> Self {
+        self.with_field(LEVEL_SHIFT, LEVEL_BITS, level.0 as u32)
+    }
+
+    /// With this target.
+    pub(super) const fn with_target(self, target: u32) -> Self {
+        self.with_field(TARGET_SHIFT, TARGET_BITS, target)
+    }
+
+    /// With this LPI, by index.
+    pub(super) const fn with_lpi_index(self, index: u32) -> Self {
+        self.with_field(LPI_SHIFT, LPI_INDEX_BITS, index)
+    }
+}
