@@ -50,6 +50,7 @@ impl Candidates {
     }
 
     /// Might there be any?
+    #[cfg(test)]
     pub(crate) fn any(&self) -> bool {
         self.summary.load(SeqCst) != 0
     }

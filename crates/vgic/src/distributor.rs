@@ -116,7 +116,7 @@ impl<'a> Distributor<'a> {
         row!(IROUTER_E, value | d, index | d.route(extended_spi(index)), |d, index, lanes| {
             d.set_route(extended_spi(index), lanes);
         }),
-        Row::constant(ID_REGISTERS, |_, index| identification(index)),
+        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x92)),
     ];
 
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
@@ -194,10 +194,10 @@ const fn extended_spi(index: u32) -> IntId {
 /// The identification registers of each frame.
 pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
 
-/// An identification register by its index: `PIDR2` says GICv3, as Arm's own parts do.
-pub(crate) fn identification(index: u32) -> u64 {
-    let pidr2 = (id::PIDR2.offset() - ID_REGISTERS.offset) / 4;
-    if index == pidr2 { 0x3b } else { 0 }
+/// An identification register by its index: what Arm's own GICv3 parts say, with the frame's part number.
+pub(crate) fn identification(index: u32, part: u8) -> u64 {
+    let registers = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
+    usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "callers hold 32-bit register values")]
@@ -207,4 +207,24 @@ pub(crate) const fn low_word(value: u64) -> u32 {
 
 pub(crate) const fn low_byte(value: u32) -> u8 {
     value.to_le_bytes()[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_each_register_of_the_architecture_once_in_order() {
+        let mut expected = gicd::REGISTERS.to_vec();
+        expected.push(ID_REGISTERS);
+        expected.sort_by_key(|info| info.offset);
+        let found: alloc::vec::Vec<_> = Distributor::ROWS.iter().map(|row| row.info).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_identification_registers_say_gicv3() {
+        let index = (id::PIDR2.offset() - ID_REGISTERS.offset) / 4;
+        assert_eq!(identification(index, 0x92) >> 4 & 0xf, 3);
+    }
 }

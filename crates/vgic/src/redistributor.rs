@@ -77,7 +77,7 @@ impl<'a> Redistributor<'a> {
         row!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
         row!(INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
         row!(SYNCR, zero),
-        Row::constant(ID_REGISTERS, |_, index| identification(index)),
+        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x93)),
         row!(IGROUPR, fields per::group),
         row!(ISENABLER, fields per::set_enable),
         row!(ICENABLER, fields per::clear_enable),
@@ -164,5 +164,19 @@ impl<'a> Redistributor<'a> {
         } else {
             self.wired.set_participation(self.cpu, participation::AWAKE, 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_each_register_of_the_architecture_once_in_order() {
+        let mut expected = gicr::REGISTERS.to_vec();
+        expected.push(ID_REGISTERS);
+        expected.sort_by_key(|info| info.offset);
+        let found: alloc::vec::Vec<_> = Redistributor::ROWS.iter().map(|row| row.info).collect();
+        assert_eq!(found, expected);
     }
 }

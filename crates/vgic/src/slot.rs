@@ -33,6 +33,11 @@ impl Slot {
         if number < Self::COUNT { u16::try_from(number).ok().map(Self) } else { None }
     }
 
+    /// The shared slot with this index; `None` past the last.
+    pub(crate) fn shared(index: usize) -> Option<Self> {
+        Self::new(index.checked_add(SHARED_BASE as usize)?)
+    }
+
     /// The slot's number, below [`COUNT`](Self::COUNT).
     pub(crate) const fn index(self) -> usize {
         self.0 as usize
@@ -73,6 +78,7 @@ mod tests {
             if let Some(slot) = Slot::of(intid) {
                 assert_eq!((slot.intid(), Slot::new(slot.index())), (intid, Some(slot)));
                 assert_eq!(slot.shared_index().is_some(), intid.is_shared());
+                assert_eq!(slot.shared_index().and_then(Slot::shared).is_some(), intid.is_shared());
             }
         }
     }

@@ -163,6 +163,15 @@ impl Vgic {
         self.events.record(GuestFault { reason, address, detail });
     }
 
+    /// System reset: registers, interrupts and LPIs as after power-on; lines stay as they are driven. The vCPUs do
+    /// not run meanwhile; each owner calls [`Vcpu::reset`] afterwards.
+    pub fn reset(&self) {
+        self.wired.reset();
+        if let Some(lpis) = &self.lpis {
+            (0..self.frames.len()).for_each(|index| lpis.reset_lpis(cpu(index)));
+        }
+    }
+
     /// Does the model answer for this address?
     pub fn claims(&self, address: u64) -> bool {
         self.region(address).is_some()

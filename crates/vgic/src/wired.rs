@@ -50,6 +50,17 @@ pub(crate) struct Private {
     pub(crate) lpi_registers: SpinMutex<LpiRegisters>,
 }
 
+impl Private {
+    fn new() -> Self {
+        Self {
+            interrupts: core::array::from_fn(|_| Interrupt::new(State::new())),
+            candidates: Candidates::new(),
+            participation: AtomicU32::new(0),
+            lpi_registers: SpinMutex::new(LpiRegisters::new()),
+        }
+    }
+}
+
 /// Bits of [`Private::participation`].
 pub(crate) mod participation {
     /// `GICR_WAKER.ProcessorSleep` is clear.
@@ -83,7 +94,7 @@ impl Wired {
         let mut by_affinity: Vec<_> =
             config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))).collect();
         by_affinity.sort_unstable();
-        let cpus = (0..config.cpus.len()).map(|index| private(&config, cpu(index))).collect();
+        let cpus = config.cpus.iter().map(|_| Private::new()).collect();
         let wired = Self {
             by_affinity: by_affinity.into_boxed_slice(),
             control: AtomicU32::new(0),
@@ -94,18 +105,59 @@ impl Wired {
             observer: OnceBox::new(),
             config,
         };
-        wired.reset_shared();
+        wired.reset();
         wired
     }
 
-    /// Gives all shared interrupts their state after reset; lines stay as they are driven.
-    fn reset_shared(&self) {
+    /// Gives everything its state after reset; lines stay as they are driven. Nothing owes anything: no group is
+    /// enabled, and no vCPU runs.
+    pub(crate) fn reset(&self) {
+        self.control.store(0, SeqCst);
+        let mut routes = self.routes.lock();
+        routes.fill(0);
         let target = self.resolve(Irouter::new());
-        let all = (Slot::PRIVATE..Slot::COUNT).filter_map(Slot::new);
-        for (slot, interrupt) in all.filter_map(|slot| Some((slot, self.shared.get(slot.shared_index()?)?))) {
-            interrupt.update(|state| {
-                reset_state(&self.config, slot.intid()).with_line(state.line()).with_target_index(target)
-            });
+        for (index, interrupt) in self.shared.iter().enumerate() {
+            if let Some(slot) = Slot::shared(index) {
+                interrupt.update(|state| self.reset_state(slot, state, target));
+            }
+        }
+        drop(routes);
+        for index in 0..self.cpus.len() {
+            self.reset_private(cpu(index));
+        }
+    }
+
+    fn reset_private(&self, cpu: Cpu) {
+        let Some(private) = self.private(cpu) else { return };
+        let target = u16::try_from(cpu.get()).unwrap_or(State::NOWHERE);
+        for (index, interrupt) in private.interrupts.iter().enumerate() {
+            if let Some(slot) = Slot::new(index) {
+                interrupt.update(|state| self.reset_state(slot, state, target));
+            }
+        }
+        let awake = match self.config.security {
+            SecurityView::Single => 0,
+            SecurityView::NonSecure => participation::AWAKE,
+        };
+        private.participation.store(awake, SeqCst);
+        *private.lpi_registers.lock() = LpiRegisters::new();
+    }
+
+    /// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent priority. Where
+    /// there are two security states, firmware has given the guest its interrupts: Non-secure Group 1, the most
+    /// urgent that it can express.
+    fn reset_state(&self, slot: Slot, before: State, target: u16) -> State {
+        let intid = slot.intid();
+        let state = State::new()
+            .with_line(before.line())
+            .with_edge(intid.class() == IntIdClass::Sgi)
+            .with_target_index(target);
+        match self.config.security {
+            SecurityView::Single => state,
+            SecurityView::NonSecure if self.config.secure_interrupts.contains(&intid) => state,
+            SecurityView::NonSecure => {
+                state.with_group1(true).with_priority_value(Priority::from_non_secure_view(0).get())
+            }
         }
     }
 
@@ -179,13 +231,9 @@ impl Wired {
         if let Some(private) = self.private(target) {
             private.candidates.set(slot);
             if self.forwards(self.group(state)) {
-                self.notify(target);
+                self.attention.notify(target);
             }
         }
-    }
-
-    fn notify(&self, cpu: Cpu) {
-        self.attention.notify(cpu);
     }
 
     /// A wired input changed. `None`: there is no such input.
@@ -232,13 +280,12 @@ impl Wired {
         self.control.load(SeqCst)
     }
 
-    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`; vCPUs that have candidates look at them anew.
+    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. vCPUs look anew at what is pending: injectors did not wake them
+    /// for groups that were disabled.
     pub(crate) fn set_control(&self, change: impl Fn(u32) -> u32) {
         let _ = self.control.fetch_update(SeqCst, SeqCst, |old| Some(change(old)));
-        for (index, private) in self.cpus.iter().enumerate() {
-            if private.candidates.any() {
-                self.notify(cpu(index));
-            }
+        for index in 0..self.cpus.len() {
+            self.attention.notify(cpu(index));
         }
     }
 
@@ -337,38 +384,5 @@ impl Wired {
             .and_then(|at| self.by_affinity.get(at))
             .and_then(|(_, cpu)| u16::try_from(cpu.get()).ok())
             .unwrap_or(State::NOWHERE)
-    }
-}
-
-/// A PE's interrupts after reset.
-fn private(config: &VgicConfig, cpu: Cpu) -> Private {
-    let target = u16::try_from(cpu.get()).unwrap_or(State::NOWHERE);
-    let state = |number: usize| {
-        let intid = Slot::new(number).map_or(IntId::SPURIOUS, Slot::intid);
-        reset_state(config, intid).with_target_index(target)
-    };
-    let awake = match config.security {
-        SecurityView::Single => 0,
-        SecurityView::NonSecure => participation::AWAKE,
-    };
-    Private {
-        interrupts: core::array::from_fn(|number| Interrupt::new(state(number))),
-        candidates: Candidates::new(),
-        participation: AtomicU32::new(awake),
-        lpi_registers: SpinMutex::new(LpiRegisters::new()),
-    }
-}
-
-/// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent priority. Where there
-/// are two security states, firmware has given the guest its interrupts: Non-secure Group 1, the most urgent that
-/// it can express.
-fn reset_state(config: &VgicConfig, intid: IntId) -> State {
-    let state = State::new().with_edge(intid.class() == IntIdClass::Sgi);
-    match config.security {
-        SecurityView::Single => state,
-        SecurityView::NonSecure if config.secure_interrupts.contains(&intid) => state,
-        SecurityView::NonSecure => {
-            state.with_group1(true).with_priority_value(Priority::from_non_secure_view(0).get())
-        }
     }
 }

@@ -87,14 +87,13 @@ impl Wired {
                 self.place_anew(index);
             }
         }
-        if changed && private.candidates.any() {
-            self.notify(cpu);
+        if changed {
+            self.attention.notify(cpu);
         }
     }
 
     fn place_anew(&self, shared_index: usize) {
-        let slot = Slot::new(shared_index + Slot::COUNT - Slot::SHARED);
-        if let (Some(slot), Some(interrupt)) = (slot, self.shared.get(shared_index)) {
+        if let (Some(slot), Some(interrupt)) = (Slot::shared(shared_index), self.shared.get(shared_index)) {
             let state = interrupt.state();
             if self.is_misplaced(state) {
                 self.settle(slot, state);
