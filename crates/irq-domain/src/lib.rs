@@ -1,2 +1,130 @@
 //! An interrupt core for kernels and hypervisors: lock-free dispatch, affinity, and per-device MSI domains.
+//!
+//! It knows no controller. Controllers come in through [`msi_types::MsiParent`] (whatever turns a device's messages into
+//! interrupts: an ITS, a layer over one) and [`msi_types::WiredParent`] (the root controller's own inputs); devices
+//! through [`msi_types::MessageStore`] ([`pci`] has two); the kernel through [`Host`].
+//!
+//! ```text
+//!  CPU's trap loop ── dispatch(cpu, vector) ──▶ Interrupts ──▶ handler
+//!                                                  │ owns numbers, gates, counters
+//!                      IrqHandle ◀── request ──────┤
+//!                                                  ├── wired and private interrupts ──▶ WiredParent
+//!                                                  └── MsiDevice (one per device) ──▶ MsiParent ──▶ … ──▶ root
+//!                                                          └──▶ MessageStore (MSI, MSI-X, a driver's own)
+//! ```
+//!
+//! # What holds
+//! - **Dispatch takes no lock and allocates nothing**: a table walk, two compare-and-swaps, an indirect call.
+//! - **A handler never runs beside itself**, unless it is private to each CPU. A message that is acknowledged elsewhere
+//!   while the handler still runs (its affinity just changed) is neither lost nor run there: it is sent again through the
+//!   controller, so that it arrives at its current target. Such *redeliveries* are counted.
+//! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is sent again at enable.
+//! - **Dropping a handle synchronises** with the handler on whichever CPU it runs, and never waits inside a handler.
+//! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
+//!
+//! # Contexts
+//! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside handlers; bounded. *Task*:
+//! may wait for hardware, for other CPUs or for a lock; not inside handlers and not under a lock that one takes.
+//!
+//! # Example
+//!
+//! A kernel, a controller and a device, each reduced to the least; the device's vector fires twice:
+//!
+//! ```
+//! # use core::{fmt, num::NonZeroU16};
+//! # use msi_types::*;
+//! # struct Kernel;
+//! # impl irq_domain::Host for Kernel {
+//! #     fn current_cpu(&self) -> Option<Cpu> { None }
+//! #     fn irq_save(&self) -> irq_domain::IrqState { irq_domain::IrqState::new(0) }
+//! #     fn irq_restore(&self, _: irq_domain::IrqState) {}
+//! #     fn relax(&self) { std::thread::yield_now() }
+//! # }
+//! # struct Controller;
+//! # impl MsiParent for Controller {
+//! #     fn isolation(&self, _: RequesterId) -> Isolation { Isolation::NotIsolated(NotIsolated::NoController) }
+//! #     fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> { Ok(Attachment::new(0)) }
+//! #     fn detach(&self, _: Attachment) {}
+//! #     fn allocate(&self, _: &Attachment, r: &BlockRequest) -> Result<VectorBlock, MsiError> {
+//! #         Ok(VectorBlock::new(Vector::new(8192), r.count))
+//! #     }
+//! #     fn free(&self, _: &Attachment, _: VectorBlock) {}
+//! #     fn compose(&self, _: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+//! #         Ok(MsiMessage { address: 0x0809_0040, data: index.into() })
+//! #     }
+//! #     fn begin_move(&self, b: &VectorBlock, i: u16, to: Cpu) -> Result<Move, MsiError> {
+//! #         Ok(Move { first: b.vector(i).unwrap(), count: NonZeroU16::MIN, message: None, from: to, to })
+//! #     }
+//! #     fn end_move(&self, _: Move, _: MoveOutcome) -> Result<(), MsiError> { Ok(()) }
+//! #     fn mask(&self, _: Vector) {}
+//! #     fn unmask(&self, _: Vector) {}
+//! #     fn set_pending(&self, _: Vector, _: Pending) {}
+//! #     fn describe(&self, v: Vector, out: &mut dyn fmt::Write) -> fmt::Result { writeln!(out, "  its: LPI {v}") }
+//! # }
+//! # struct Store;
+//! # struct Open;
+//! # impl Slots for Open {
+//! #     fn write(&mut self, _: u16, _: MsiMessage) {}
+//! #     fn mask(&mut self, _: u16) {}
+//! #     fn unmask(&mut self, _: u16) {}
+//! # }
+//! # impl MessageStore for Store {
+//! #     fn slots(&self) -> u16 { 4 }
+//! #     fn fit(&self) -> Fit { Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Never } }
+//! #     fn masking(&self) -> Masking { Masking::None }
+//! #     fn update(&self, f: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> { f(&mut Open); Ok(()) }
+//! #     fn set_enabled(&self, _: bool) -> Result<(), StoreError> { Ok(()) }
+//! # }
+//! use irq_domain::{Config, Dispatched, Interrupts, MsiDevice, MsiDeviceConfig};
+//! use std::sync::Arc;
+//!
+//! let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)));
+//! let device = MsiDevice::attach(&interrupts, MsiDeviceConfig {
+//!     name: "nvme0",
+//!     requester: RequesterId::pci(1, 0, 0),
+//!     parent: Arc::new(Controller),
+//!     store: Arc::new(Store),
+//! })?;
+//! let granted = device.allocate(Shape::Independent, 1..=4)?;
+//! let handle = device.request(granted[0].slot, "nvme0-admin", |context| {
+//!     assert_eq!(context.cpu(), Cpu::new(0));
+//! })?;
+//!
+//! // The trap loop of CPU 0, with what it read from the controller:
+//! for _ in 0..2 {
+//!     assert_eq!(interrupts.dispatch(Cpu::new(0), handle.vector()), Dispatched::Handled);
+//! }
+//! assert_eq!(handle.count(), 2);
+//!
+//! let mut hierarchy = String::new();
+//! interrupts.describe(handle.irq(), &mut hierarchy)?;
+//! assert!(hierarchy.starts_with("irq 0: nvme0-admin, edge, cpu 0, enabled, 2 runs, 0 redelivered\n"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod affinity;
+mod descriptor;
+mod error;
+mod handle;
+mod host;
+mod interrupts;
+mod irq;
+mod irq_numbers;
+mod lock;
+mod msi_device;
+pub mod pci;
+mod sync;
+mod table;
+
+pub use affinity::{AffinityPolicy, Moved, RoundRobin};
+pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
+pub use handle::{IrqHandle, PerCpuHandle};
+pub use host::{Host, IrqState};
+pub use interrupts::{Config, EffectiveAffinity, Interrupts, IrqInfo, WiredRequest};
+pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Unhandled};
+pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector};

@@ -1,6 +1,7 @@
 //! Where a device keeps its messages: "device MSI storage ops".
 
 use crate::MsiMessage;
+use core::num::NonZeroU16;
 
 /// How a stored message can be changed while the device may send it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -90,6 +91,13 @@ pub trait MessageStore: Send + Sync {
     /// # Errors
     /// The store did not take it all. It then holds the old message of the failed slot and those after it.
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError>;
+    /// Tells a store whose vectors are one aligned group how many of them the controller granted: a power of two,
+    /// at most [`slots`](Self::slots) (MSI's Multiple Message Enable). Called while the store is off. Stores
+    /// whose slots are independent have nothing to do. Task.
+    fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
+        let _ = vectors;
+        Ok(())
+    }
     /// Turns the function's interrupts on or off as a whole: the capability's enable bit. Task.
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError>;
     /// Masking that is safe in hard-IRQ context, where the store has it.

@@ -1,0 +1,244 @@
+//! One interrupt: its numbers, its counters, and what its level of the hierarchy offers.
+
+use crate::irq::{Flow, Irq, IrqContext};
+use crate::lock::{IrqLock, TaskLock};
+use crate::msi_device::Domain;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use msi_types::{Cpu, Pending, Vector, WiredParent};
+
+/// A handler, as dispatch calls it.
+pub(crate) type Handler = Arc<dyn Fn(&IrqContext<'_>) + Send + Sync>;
+
+/// What a gate holds.
+pub(crate) struct Action {
+    pub(crate) handler: Handler,
+    pub(crate) descriptor: Arc<Descriptor>,
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Action").field("irq", &self.descriptor.irq).finish_non_exhaustive()
+    }
+}
+
+/// One interrupt.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) irq: Irq,
+    pub(crate) vector: Vector,
+    pub(crate) flow: Flow,
+    pub(crate) source: Source,
+    pub(crate) control: IrqLock<Control>,
+    pub(crate) name: TaskLock<Option<Arc<str>>>,
+    pub(crate) redelivered: AtomicU64,
+    pub(crate) counts: Counts,
+    target: AtomicU32,
+}
+
+/// What a descriptor is made from.
+pub(crate) struct NewDescriptor {
+    pub(crate) irq: Irq,
+    pub(crate) vector: Vector,
+    pub(crate) flow: Flow,
+    pub(crate) source: Source,
+    pub(crate) target: Cpu,
+    pub(crate) cpus: usize,
+}
+
+impl Descriptor {
+    pub(crate) fn new(new: NewDescriptor) -> Self {
+        let spacing = if new.flow == Flow::PerCpu { Spacing::OwnLines } else { Spacing::Dense };
+        Self {
+            irq: new.irq,
+            vector: new.vector,
+            flow: new.flow,
+            source: new.source,
+            control: IrqLock::new(Control::default()),
+            name: TaskLock::new(None),
+            redelivered: AtomicU64::new(0),
+            counts: Counts::new(new.cpus, spacing),
+            target: AtomicU32::new(new.target.get()),
+        }
+    }
+
+    /// Where it is delivered; of no meaning for a private interrupt. Any.
+    pub(crate) fn target(&self) -> Cpu {
+        Cpu::new(self.target.load(Ordering::Relaxed))
+    }
+
+    /// Under the lock of the source.
+    pub(crate) fn set_target(&self, cpu: Cpu) {
+        self.target.store(cpu.get(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn mask(&self) {
+        self.source.mask(self.vector);
+    }
+
+    pub(crate) fn unmask(&self) {
+        self.source.unmask(self.vector);
+    }
+}
+
+/// What the tasks and handlers that turn an interrupt on and off agree on.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) handler: Presence,
+    /// Counts the handles made, to tell a late one from the present one.
+    pub(crate) ticket: u64,
+    /// How many disables have no enable yet. The interrupt is masked at its source while this is not 0.
+    pub(crate) disables: u32,
+    /// The endpoint is masked because its message is being rewritten: whoever does that unmasks it afterwards.
+    pub(crate) moving: bool,
+    /// An arrival to be sent again when that is done.
+    pub(crate) owed: bool,
+    /// Closed gates whose handler is not freed yet.
+    pub(crate) closing: u32,
+}
+
+impl Control {
+    /// A handler was installed, disabled; returns its ticket.
+    pub(crate) fn begin_handler(&mut self) -> u64 {
+        self.ticket += 1;
+        self.handler = Presence::Installed(self.ticket);
+        self.disables = 1;
+        self.owed = false;
+        self.ticket
+    }
+
+    /// The handler goes.
+    pub(crate) fn end_handler(&mut self, after: Presence) {
+        self.handler = after;
+        self.disables = 1;
+        self.owed = false;
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { handler: Presence::Vacant, ticket: 0, disables: 1, moving: false, owed: false, closing: 0 }
+    }
+}
+
+/// Has the interrupt a handler?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Presence {
+    Vacant,
+    /// Yes, of the handle with this ticket.
+    Installed(u64),
+    /// The interrupt itself is being given back.
+    Gone,
+}
+
+/// The level directly below the core.
+pub(crate) enum Source {
+    /// A slot of a device's domain.
+    Msi { domain: Arc<Domain>, slot: u16 },
+    /// An input of the root controller.
+    Wired(Arc<dyn WiredParent>),
+    /// A private interrupt; masked and sent on the calling CPU.
+    PerCpu(Option<Arc<dyn WiredParent>>),
+}
+
+impl Source {
+    /// Any.
+    fn mask(&self, vector: Vector) {
+        match self {
+            Self::Msi { domain, slot } => domain.mask(*slot, vector),
+            Self::Wired(parent) | Self::PerCpu(Some(parent)) => parent.mask(vector),
+            Self::PerCpu(None) => {}
+        }
+    }
+
+    /// Any.
+    fn unmask(&self, vector: Vector) {
+        match self {
+            Self::Msi { domain, slot } => domain.unmask(*slot, vector),
+            Self::Wired(parent) | Self::PerCpu(Some(parent)) => parent.unmask(vector),
+            Self::PerCpu(None) => {}
+        }
+    }
+
+    /// Any.
+    pub(crate) fn set_pending(&self, vector: Vector, pending: Pending) {
+        match self {
+            Self::Msi { domain, .. } => domain.parent.set_pending(vector, pending),
+            Self::Wired(parent) | Self::PerCpu(Some(parent)) => parent.set_pending(vector, pending),
+            Self::PerCpu(None) => {}
+        }
+    }
+
+    /// Any.
+    pub(crate) fn is_pending(&self, vector: Vector) -> Option<bool> {
+        match self {
+            Self::Msi { domain, slot } => domain.is_pending(*slot, vector),
+            Self::Wired(parent) | Self::PerCpu(Some(parent)) => Some(parent.is_pending(vector)),
+            Self::PerCpu(None) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Msi { domain, slot } => write!(f, "Msi({} slot {slot})", domain.name),
+            Self::Wired(_) => f.write_str("Wired"),
+            Self::PerCpu(_) => f.write_str("PerCpu"),
+        }
+    }
+}
+
+/// Where the counters of several CPUs lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spacing {
+    /// Side by side: one CPU counts at a time.
+    Dense,
+    /// On lines of their own: all CPUs count at once.
+    OwnLines,
+}
+
+/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the gate; so without atomic additions.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    cells: Box<[AtomicU64]>,
+    shift: u32,
+}
+
+impl Counts {
+    fn new(cpus: usize, spacing: Spacing) -> Self {
+        let shift = if spacing == Spacing::OwnLines { 3 } else { 0 };
+        Self { cells: (0..cpus << shift).map(|_| AtomicU64::new(0)).collect(), shift }
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, cpu: Cpu) {
+        if let Some(cell) = self.cells.get(cpu.index() << self.shift) {
+            cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs by CPU.
+    pub(crate) fn per_cpu(&self) -> impl Iterator<Item = u64> {
+        self.cells.iter().step_by(1 << self.shift).map(|cell| cell.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn counts_are_kept_by_cpu_in_either_spacing() {
+        for spacing in [Spacing::Dense, Spacing::OwnLines] {
+            let counts = Counts::new(3, spacing);
+            for cpu in [0, 2, 2] {
+                counts.count(Cpu::new(cpu));
+            }
+            assert_eq!(counts.per_cpu().collect::<Vec<_>>(), [1, 0, 2]);
+        }
+    }
+}

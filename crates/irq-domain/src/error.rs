@@ -1,0 +1,123 @@
+//! Why an operation was refused or failed. Each sentence says whose the fault is.
+
+use crate::irq::Irq;
+use msi_types::{Cpu, MsiError, StoreError, Vector};
+
+/// Why a handler could not be installed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Another handler has the interrupt.
+    #[error("vector {0} has a handler already")]
+    InUse(Vector),
+    /// No controller acknowledges such a number.
+    #[error("vector {0} is beyond the 24 bits of the vector space")]
+    OutOfRange(Vector),
+    /// The core was made without a root controller for wired interrupts.
+    #[error("no wired parent was given to the interrupt core")]
+    NoWiredParent,
+    /// The device has no vector there.
+    #[error("the device has no vector allocated at slot {0}")]
+    NoVector(u16),
+    /// The device's domain was torn down.
+    #[error("the device is gone")]
+    Gone,
+    /// No CPU is on line.
+    #[error("no CPU is on line to take the interrupt")]
+    NoCpu,
+    /// The controller refused.
+    #[error(transparent)]
+    Controller(#[from] MsiError),
+}
+
+/// Why an affinity could not be changed. The interrupt is where it was, unless a controller failed half-way and says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MoveError {
+    /// There is no such interrupt (any more).
+    #[error("IRQ {0} does not exist")]
+    UnknownIrq(Irq),
+    /// Private interrupts stay on their CPUs.
+    #[error("IRQ {0} is private to each CPU")]
+    PerCpu(Irq),
+    /// The CPU is off line or unknown.
+    #[error("CPU {0} is not on line")]
+    Offline(Cpu),
+    /// The controller or the endpoint's limits refuse. [`MsiError::WouldTear`] if the endpoint can neither be masked nor
+    /// change its message in one store.
+    #[error(transparent)]
+    Controller(#[from] MsiError),
+    /// A controller composed a message for a group whose data is not aligned to the group's size.
+    #[error("the controller's message data {data:#x} is not aligned to its group of {count} vectors")]
+    Misaligned {
+        /// The data.
+        data: u32,
+        /// Vectors of the group.
+        count: u16,
+    },
+    /// The endpoint did not take the new message, and keeps the old one.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An interrupt that stays on a CPU that goes off line, and why. It is not delivered until it is moved or the CPU is back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stranded {
+    /// The interrupt.
+    pub irq: Irq,
+    /// Why it could not be moved.
+    pub error: MoveError,
+}
+
+/// The CPU is not one of those the core was made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("CPU {0} is not one of those that the interrupt core was made for")]
+pub struct UnknownCpu(pub Cpu);
+
+/// Why a device's vectors could not be set up. Nothing of the attempt remains.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MsiDeviceError {
+    /// The range of counts asked for is empty or zero, or holds no power of two for a group.
+    #[error("no count of vectors that the device could be granted lies between {min} and {max}")]
+    BadCount {
+        /// The least that was asked for.
+        min: u16,
+        /// The most.
+        max: u16,
+    },
+    /// The device stores fewer messages than the caller needs.
+    #[error("the device has {free} free message slots, {wanted} are needed")]
+    TooFewSlots {
+        /// Slots without a vector.
+        free: u16,
+        /// The least that was asked for.
+        wanted: u16,
+    },
+    /// A group needs the whole store.
+    #[error("the device has vectors already, an aligned group needs to be the first and only allocation")]
+    GroupNotFirst,
+    /// A controller composed a message for a group whose data is not aligned to the group's size.
+    #[error("the controller's message data {data:#x} is not aligned to its group of {count} vectors")]
+    Misaligned {
+        /// The data.
+        data: u32,
+        /// Vectors of the group.
+        count: u16,
+    },
+    /// A controller handed out a vector beyond the vector space, or none where it had to.
+    #[error("the controller handed out vector {0}, which is beyond the 24 bits of the vector space")]
+    VectorOutOfRange(Vector),
+    /// The device's domain was torn down.
+    #[error("the device is gone")]
+    Gone,
+    /// No CPU is on line.
+    #[error("no CPU is on line to take the interrupts")]
+    NoCpu,
+    /// The controller refused.
+    #[error(transparent)]
+    Controller(#[from] MsiError),
+    /// The endpoint did not take its messages.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,171 @@
+//! Handles: whoever has one owns a handler.
+
+use crate::affinity::Moved;
+use crate::descriptor::{Control, Descriptor};
+use crate::error::MoveError;
+use crate::interrupts::Interrupts;
+use crate::irq::Irq;
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::Ordering;
+use msi_types::{Cpu, Pending, Vector};
+
+/// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
+///
+/// **Dropping**, any context:
+/// - In task context, drop returns once the handler has returned on whichever CPU it runs, and after its memory was
+///   freed. So do not hold a lock that the handler takes.
+/// - In hard-IRQ context – inside any handler, its own included – drop does not wait. The handler is not entered again;
+///   its memory is freed by a later task operation, such as [`Interrupts::reclaim`].
+#[must_use = "dropping the handle removes the handler"]
+pub struct IrqHandle {
+    core: Arc<Interrupts>,
+    descriptor: Arc<Descriptor>,
+    ticket: u64,
+}
+
+impl IrqHandle {
+    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>, ticket: u64) -> Self {
+        Self { core, descriptor, ticket }
+    }
+
+    /// The interrupt's number. Any.
+    pub fn irq(&self) -> Irq {
+        self.descriptor.irq
+    }
+
+    /// The interrupt as the root controller acknowledges it. Any.
+    pub fn vector(&self) -> Vector {
+        self.descriptor.vector
+    }
+
+    /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is sent again when it is
+    /// enabled. Disables nest. Any.
+    pub fn disable(&self) {
+        self.while_installed(|control| self.core.disable(&self.descriptor, control));
+    }
+
+    /// [`disable`](Self::disable), then waits for the handler to return; inside a handler it does not wait. Task.
+    pub fn disable_and_wait(&self) {
+        self.disable();
+        self.synchronize();
+    }
+
+    /// Undoes one [`disable`](Self::disable). What arrived meanwhile arrives now. Any.
+    pub fn enable(&self) {
+        self.while_installed(|control| self.core.enable(&self.descriptor, control));
+    }
+
+    /// Waits until no handler runs that began before the call; inside a handler it does not wait. Task.
+    pub fn synchronize(&self) {
+        self.core.synchronize(&self.descriptor);
+    }
+
+    /// Moves the interrupt: [`Interrupts::set_affinity`]. Task.
+    pub fn set_affinity(&self, to: Cpu) -> Result<Moved, MoveError> {
+        self.core.relocate(&self.descriptor, to)
+    }
+
+    /// Where it is delivered. Any.
+    pub fn effective_affinity(&self) -> Cpu {
+        self.descriptor.target()
+    }
+
+    /// Makes the interrupt pending as its device would, or drops what is pending at the controller. Any.
+    pub fn set_pending(&self, pending: Pending) {
+        self.while_installed(|_| self.descriptor.source.set_pending(self.descriptor.vector, pending));
+    }
+
+    /// Is it pending, at the endpoint or at the controller? `None` where the hardware cannot be asked. Any.
+    pub fn is_pending(&self) -> Option<bool> {
+        self.while_installed(|_| self.descriptor.source.is_pending(self.descriptor.vector))?
+    }
+
+    /// How often the handler ran. Any.
+    pub fn count(&self) -> u64 {
+        self.descriptor.counts.per_cpu().sum()
+    }
+
+    /// How often it was sent again, because it arrived while its handler ran elsewhere or was disabled. Any.
+    pub fn redelivered(&self) -> u64 {
+        self.descriptor.redelivered.load(Ordering::Relaxed)
+    }
+
+    /// The device's domain may be torn down before its handles are dropped.
+    fn while_installed<T>(&self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
+        self.core.while_installed(&self.descriptor, self.ticket, act)
+    }
+}
+
+impl Drop for IrqHandle {
+    fn drop(&mut self) {
+        self.core.release_handler(&self.descriptor, self.ticket);
+    }
+}
+
+impl fmt::Debug for IrqHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IrqHandle").field("irq", &self.irq()).field("vector", &self.vector()).finish()
+    }
+}
+
+/// A requested private interrupt. Dropping it follows the rules of [`IrqHandle`], for all CPUs; the hardware is masked
+/// on the calling CPU alone, so each CPU calls [`disable_here`](Self::disable_here) before.
+#[must_use = "dropping the handle removes the handler"]
+pub struct PerCpuHandle {
+    core: Arc<Interrupts>,
+    descriptor: Arc<Descriptor>,
+    ticket: u64,
+}
+
+impl PerCpuHandle {
+    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>, ticket: u64) -> Self {
+        Self { core, descriptor, ticket }
+    }
+
+    /// The interrupt's number. Any.
+    pub fn irq(&self) -> Irq {
+        self.descriptor.irq
+    }
+
+    /// The interrupt as each CPU acknowledges it. Any.
+    pub fn vector(&self) -> Vector {
+        self.descriptor.vector
+    }
+
+    /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that is no CPU.
+    pub fn enable_here(&self) {
+        self.core.with_own_gate(&self.descriptor, |gate| {
+            let owed = gate.enable();
+            self.descriptor.unmask();
+            if owed {
+                self.core.redeliver(&self.descriptor);
+            }
+        });
+    }
+
+    /// Masks the interrupt on the calling CPU. Does not nest. Any; nothing on a thread that is no CPU.
+    pub fn disable_here(&self) {
+        self.core.with_own_gate(&self.descriptor, |gate| {
+            gate.disable();
+            self.descriptor.mask();
+        });
+    }
+
+    /// How often the handler ran, on all CPUs together. Any.
+    pub fn count(&self) -> u64 {
+        self.descriptor.counts.per_cpu().sum()
+    }
+}
+
+impl Drop for PerCpuHandle {
+    fn drop(&mut self) {
+        self.core.release_handler(&self.descriptor, self.ticket);
+    }
+}
+
+impl fmt::Debug for PerCpuHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerCpuHandle").field("irq", &self.irq()).field("vector", &self.vector()).finish()
+    }
+}

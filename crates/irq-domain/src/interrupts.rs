@@ -1,0 +1,230 @@
+//! The core itself: dispatch, and what all its other operations share.
+
+mod control;
+mod placement;
+mod reclaim;
+mod request;
+mod view;
+
+use crate::affinity::{AffinityPolicy, RoundRobin};
+use crate::descriptor::{Action, Descriptor};
+use crate::host::Host;
+use crate::irq::{Deferral, Dispatched, Irq, IrqContext, Unhandled};
+use crate::irq_numbers::IrqNumbers;
+use crate::lock::{TaskLock, TaskRwLock};
+use crate::sync::{Entry, Gate, History};
+use crate::table::{Slot, Table};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::NonZeroU16;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use msi_types::{Cpu, Pending, Vector, WiredParent};
+use reclaim::Graveyard;
+
+pub use request::WiredRequest;
+pub use view::{EffectiveAffinity, IrqInfo};
+
+/// What an interrupt core is made for.
+pub struct Config {
+    /// How many CPUs there are or can come on line: [`Cpu`]s 0 to one less.
+    pub cpus: NonZeroU16,
+    /// The kernel.
+    pub host: Arc<dyn Host>,
+    /// The root controller's wired interrupts, if it has any for the core to hand out.
+    pub wired: Option<Arc<dyn WiredParent>>,
+    /// Who chooses CPUs.
+    pub policy: Box<dyn AffinityPolicy>,
+}
+
+impl Config {
+    /// No wired interrupts, [`RoundRobin`] placement.
+    pub fn new(cpus: NonZeroU16, host: Arc<dyn Host>) -> Self {
+        Self { cpus, host, wired: None, policy: Box::new(RoundRobin::default()) }
+    }
+
+    /// With the root controller's wired interrupts.
+    pub fn with_wired(self, wired: Arc<dyn WiredParent>) -> Self {
+        Self { wired: Some(wired), ..self }
+    }
+
+    /// With another placement policy.
+    pub fn with_policy(self, policy: Box<dyn AffinityPolicy>) -> Self {
+        Self { policy, ..self }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("cpus", &self.cpus).finish_non_exhaustive()
+    }
+}
+
+/// The interrupt core of one machine.
+///
+/// Interrupts have a name of their own here, an [`Irq`]; a [`Vector`] by which the root controller acknowledges
+/// them; and, while somebody handles them, a handler. Handlers are requested for wired interrupts
+/// ([`request_wired`](Self::request_wired)), private ones ([`request_per_cpu`](Self::request_per_cpu)) and a device's
+/// message-signalled ones ([`MsiDevice`](crate::MsiDevice)); the handle that a request returns owns the handler.
+///
+/// **Disabling is eager**: it masks at the source, so dispatch never touches hardware and a disabled source cannot
+/// storm. What was under way when it was masked is remembered, and sent again when it is enabled.
+pub struct Interrupts {
+    pub(crate) table: Table,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) numbers: TaskLock<IrqNumbers>,
+    /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
+    pub(crate) hotplug: TaskRwLock<()>,
+    locals: Box<[Local]>,
+    wired: Option<Arc<dyn WiredParent>>,
+    /// Held while a wired interrupt's target changes.
+    wired_targets: TaskLock<()>,
+    /// Held while an interrupt at the root is requested.
+    root_requests: TaskLock<()>,
+    policy: Box<dyn AffinityPolicy>,
+    graveyard: Graveyard,
+    redelivered: AtomicU64,
+}
+
+/// What belongs to one CPU, on a cache line of its own.
+#[repr(align(64))]
+struct Local {
+    /// How many dispatches are on this CPU's stack. Written by the CPU alone.
+    depth: AtomicU32,
+    online: AtomicBool,
+}
+
+/// A dispatch on this CPU's stack.
+struct Nesting<'a>(&'a AtomicU32);
+
+impl<'a> Nesting<'a> {
+    #[inline]
+    fn enter(depth: &'a AtomicU32) -> Self {
+        depth.store(depth.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        Self(depth)
+    }
+}
+
+impl Drop for Nesting<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+    }
+}
+
+impl Interrupts {
+    /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not. Task.
+    pub fn new(config: Config) -> Arc<Self> {
+        let local = |index| Local { depth: AtomicU32::new(0), online: AtomicBool::new(index == 0) };
+        Arc::new(Self {
+            table: Table::new(),
+            host: config.host,
+            numbers: TaskLock::new(IrqNumbers::default()),
+            hotplug: TaskRwLock::new(()),
+            locals: (0..config.cpus.get()).map(local).collect(),
+            wired: config.wired,
+            wired_targets: TaskLock::new(()),
+            root_requests: TaskLock::new(()),
+            policy: config.policy,
+            graveyard: Graveyard::new(),
+            redelivered: AtomicU64::new(0),
+        })
+    }
+
+    /// Runs the handler of `vector`, which `cpu` has acknowledged. Hard IRQ: takes no lock, allocates nothing, and
+    /// touches no hardware, except to send an interrupt again that arrived while its handler ran elsewhere.
+    ///
+    /// The caller is the trap loop of `cpu`, and ends the interrupt on the CPU interface itself, whatever the answer:
+    /// - EOImode 0: read IAR, dispatch, write EOIR. Interrupts of the same and lower priority wait for the handler.
+    /// - EOImode 1: read IAR, write EOIR (priority drop), dispatch, write DIR (deactivation; LPIs have no active state
+    ///   and take none). Interrupts can nest; the same message that arrives again below its own handler is
+    ///   [deferred](Deferral::Running), not nested.
+    ///
+    /// The special INTIDs (1020 to 1023) are not vectors: the trap loop does not pass them on.
+    #[inline]
+    pub fn dispatch(&self, cpu: Cpu, vector: Vector) -> Dispatched {
+        let Some(local) = self.locals.get(cpu.index()) else {
+            return Dispatched::Unhandled(Unhandled::UnknownCpu);
+        };
+        let Some(slot) = self.table.get(vector) else {
+            return Dispatched::Unhandled(Unhandled::Unknown);
+        };
+        let _nesting = Nesting::enter(&local.depth);
+        match self.run(&slot.shared, cpu) {
+            Dispatched::Unhandled(nothing_shared) => match slot.private(cpu) {
+                Some(gate) => self.run(gate, cpu),
+                None => Dispatched::Unhandled(nothing_shared),
+            },
+            done => done,
+        }
+    }
+
+    #[inline]
+    fn run(&self, gate: &Gate<Action>, cpu: Cpu) -> Dispatched {
+        let running = match gate.enter() {
+            Entry::Entered(running) => running,
+            Entry::Busy => return Dispatched::Deferred(Deferral::Running),
+            Entry::Disabled => return Dispatched::Deferred(Deferral::Disabled),
+            Entry::Absent(History::Used) => return Dispatched::Unhandled(Unhandled::Released),
+            Entry::Absent(History::Unused) => return Dispatched::Unhandled(Unhandled::Unknown),
+        };
+        running.descriptor.counts.count(cpu);
+        (running.handler)(&IrqContext { descriptor: &running.descriptor, cpu });
+        if let Some(pinned) = running.leave() {
+            self.redeliver(&pinned.descriptor);
+        }
+        Dispatched::Handled
+    }
+
+    /// How often an interrupt was sent again through its controller, all together. Any.
+    pub fn redelivered(&self) -> u64 {
+        self.redelivered.load(Ordering::Relaxed)
+    }
+
+    /// How many CPUs the core was made for. Any.
+    pub fn cpus(&self) -> usize {
+        self.locals.len()
+    }
+
+    /// Sends an arrival again, to wherever the interrupt is routed now. Any.
+    #[cold]
+    pub(crate) fn redeliver(&self, descriptor: &Descriptor) {
+        descriptor.redelivered.fetch_add(1, Ordering::Relaxed);
+        self.redelivered.fetch_add(1, Ordering::Relaxed);
+        descriptor.source.set_pending(descriptor.vector, Pending::Set);
+    }
+
+    pub(crate) fn host(&self) -> &dyn Host {
+        &*self.host
+    }
+
+    /// Is a handler on the caller's stack? Then waiting for handlers could wait for oneself. Any.
+    fn in_handler(&self) -> bool {
+        let state = self.host.irq_save();
+        let local = self.host.current_cpu().and_then(|cpu| self.locals.get(cpu.index()));
+        let nested = local.is_some_and(|local| local.depth.load(Ordering::Relaxed) != 0);
+        self.host.irq_restore(state);
+        nested
+    }
+
+    /// The slot of an existing interrupt.
+    fn slot(&self, descriptor: &Descriptor) -> &Slot {
+        // A descriptor is made after its vector's slot was.
+        self.table.ensure(descriptor.vector).expect("the vector was in range when the descriptor was made")
+    }
+
+    fn find(&self, irq: Irq) -> Option<Arc<Descriptor>> {
+        self.numbers.lock(self.host()).get(irq)
+    }
+
+    fn all(&self) -> Vec<Arc<Descriptor>> {
+        self.numbers.lock(self.host()).iter().cloned().collect()
+    }
+}
+
+impl fmt::Debug for Interrupts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interrupts").field("cpus", &self.cpus()).finish_non_exhaustive()
+    }
+}

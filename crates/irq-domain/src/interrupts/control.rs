@@ -1,0 +1,175 @@
+//! Handlers in and out, interrupts on and off.
+
+use super::Interrupts;
+use crate::descriptor::{Action, Control, Descriptor, Handler, Presence};
+use crate::error::RequestError;
+use crate::handle::IrqHandle;
+use crate::irq::Flow;
+use crate::sync::{Gate, InstallError, WhenBusy};
+use alloc::sync::Arc;
+
+impl Interrupts {
+    /// Gives an interrupt its handler and lets it through. Task.
+    pub(crate) fn install(
+        self: &Arc<Self>,
+        descriptor: &Arc<Descriptor>,
+        name: &str,
+        handler: Handler,
+    ) -> Result<IrqHandle, RequestError> {
+        self.reserve_grave();
+        let ticket = self.put_in(descriptor, handler).inspect_err(|_| self.unreserve_grave())?;
+        let name = Arc::from(name);
+        *descriptor.name.lock(self.host()) = Some(name);
+        let handle = IrqHandle::new(self.clone(), descriptor.clone(), ticket);
+        self.while_installed(descriptor, ticket, |control| self.enable(descriptor, control));
+        Ok(handle)
+    }
+
+    fn put_in(&self, descriptor: &Arc<Descriptor>, handler: Handler) -> Result<u64, RequestError> {
+        let gate = &self.slot(descriptor).shared;
+        let when_busy = if descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
+        let mut action = Action { handler, descriptor: descriptor.clone() };
+        loop {
+            let mut control = descriptor.control.lock(self.host());
+            match control.handler {
+                Presence::Gone => return Err(RequestError::Gone),
+                Presence::Installed(_) => return Err(RequestError::InUse(descriptor.vector)),
+                Presence::Vacant => {}
+            }
+            let refused = match gate.install(action, when_busy) {
+                Ok(()) => return Ok(control.begin_handler()),
+                Err(refused) => refused,
+            };
+            // What is refused is dropped or waits without the lock.
+            drop(control);
+            match refused {
+                InstallError::Occupied(_) => return Err(RequestError::InUse(descriptor.vector)),
+                InstallError::Closing(back) => action = back,
+            }
+            self.reclaim();
+            self.host.relax();
+        }
+    }
+
+    /// Ends the handler that `ticket` stands for, if it is still there. Any.
+    pub(crate) fn release_handler(&self, descriptor: &Arc<Descriptor>, ticket: u64) {
+        if self.close(descriptor, Some(ticket), Presence::Vacant) {
+            self.bury(descriptor);
+        }
+    }
+
+    /// Masks an interrupt and closes its gates, if it has a handler (that of `ticket`, if given). True if it had: the
+    /// caller buries it. Any.
+    pub(crate) fn close(&self, descriptor: &Descriptor, ticket: Option<u64>, after: Presence) -> bool {
+        let mut control = descriptor.control.lock(self.host());
+        let present = match control.handler {
+            Presence::Installed(present) => ticket.is_none_or(|ticket| ticket == present),
+            Presence::Vacant | Presence::Gone => false,
+        };
+        if !present {
+            if ticket.is_none() {
+                control.handler = after;
+            }
+            return false;
+        }
+        control.end_handler(after);
+        match descriptor.flow {
+            Flow::PerCpu => self.with_own_gate(descriptor, |_| descriptor.mask()),
+            Flow::Edge | Flow::Level if control.moving => {}
+            Flow::Edge | Flow::Level => descriptor.mask(),
+        }
+        control.closing += self.close_gates(descriptor);
+        true
+    }
+
+    fn close_gates(&self, descriptor: &Descriptor) -> u32 {
+        let slot = self.slot(descriptor);
+        match descriptor.flow {
+            Flow::Edge | Flow::Level => u32::from(slot.shared.close()),
+            Flow::PerCpu => slot.all_private().fold(0, |closed, gate| closed + u32::from(gate.close())),
+        }
+    }
+
+    /// Runs `act` if the handler of `ticket` is still there, and keeps it from going meanwhile: afterwards the vector may
+    /// be another's. Any.
+    pub(crate) fn while_installed<T>(
+        &self,
+        descriptor: &Descriptor,
+        ticket: u64,
+        act: impl FnOnce(&mut Control) -> T,
+    ) -> Option<T> {
+        let mut control = descriptor.control.lock(self.host());
+        (control.handler == Presence::Installed(ticket)).then(|| act(&mut control))
+    }
+
+    /// Any.
+    pub(crate) fn disable(&self, descriptor: &Descriptor, control: &mut Control) {
+        control.disables = control.disables.saturating_add(1);
+        if control.disables == 1 {
+            self.slot(descriptor).shared.disable();
+            if !control.moving {
+                descriptor.mask();
+            }
+        }
+    }
+
+    /// Any.
+    pub(crate) fn enable(&self, descriptor: &Descriptor, control: &mut Control) {
+        if control.disables != 1 {
+            control.disables = control.disables.saturating_sub(1);
+            return;
+        }
+        control.disables = 0;
+        control.owed |= self.slot(descriptor).shared.enable();
+        if !control.moving {
+            descriptor.unmask();
+            self.pay(descriptor, &mut control.owed);
+        }
+    }
+
+    /// Sends an arrival again that was put off.
+    fn pay(&self, descriptor: &Descriptor, owed: &mut bool) {
+        if core::mem::take(owed) {
+            self.redeliver(descriptor);
+        }
+    }
+
+    /// From now on the endpoint is masked for the rewriting of its message. Task, under the device's lock.
+    pub(crate) fn begin_rewrite(&self, descriptor: &Descriptor) {
+        let mut control = descriptor.control.lock(self.host());
+        control.moving = true;
+        descriptor.mask();
+    }
+
+    /// The rewriting is done: the endpoint gets the state that was asked for meanwhile. Task, under the device's lock.
+    pub(crate) fn end_rewrite(&self, descriptor: &Descriptor) {
+        let mut control = descriptor.control.lock(self.host());
+        control.moving = false;
+        if control.disables == 0 {
+            descriptor.unmask();
+            self.pay(descriptor, &mut control.owed);
+        }
+    }
+
+    /// Returns once no handler of the interrupt runs that began before the call; at once if the caller is a handler.
+    /// Task.
+    pub(crate) fn synchronize(&self, descriptor: &Descriptor) {
+        if self.in_handler() {
+            return;
+        }
+        while self.slot(descriptor).shared.is_busy() {
+            self.host.relax();
+        }
+    }
+
+    /// A private interrupt's gate of the CPU that calls. Any.
+    pub(crate) fn with_own_gate(&self, descriptor: &Descriptor, act: impl FnOnce(&Gate<Action>)) {
+        let state = self.host.irq_save();
+        if let Some(cpu) = self.host.current_cpu()
+            && let Some(gate) = self.slot(descriptor).private(cpu)
+        {
+            act(gate);
+        }
+        self.host.irq_restore(state);
+    }
+}

@@ -1,0 +1,166 @@
+//! CPUs that come and go, and interrupts that follow.
+
+use super::{Interrupts, Local};
+use crate::affinity::Moved;
+use crate::descriptor::{Descriptor, Source};
+use crate::error::{MoveError, Stranded, UnknownCpu};
+use crate::irq::Irq;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use msi_types::{Cpu, MsiError, WiredParent};
+
+impl Interrupts {
+    /// The CPU can take interrupts from now on: its controller interface works. Nothing is moved to it. Task.
+    pub fn cpu_online(&self, cpu: Cpu) -> Result<(), UnknownCpu> {
+        let local = self.local(cpu).ok_or(UnknownCpu(cpu))?;
+        let _alone = self.hotplug.write(self.host());
+        local.online.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any more. Returns those
+    /// that could not be moved. The CPU still takes interrupts when this is called, and until its controller interface
+    /// has handed out what was pending there. Task.
+    pub fn cpu_offline(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
+        let local = self.local(cpu).ok_or(UnknownCpu(cpu))?;
+        let _alone = self.hotplug.write(self.host());
+        local.online.store(false, Ordering::SeqCst);
+        let evacuate = |descriptor: Arc<Descriptor>| {
+            let error = self.evacuate(&descriptor, cpu).err()?;
+            Some(Stranded { irq: descriptor.irq, error })
+        };
+        Ok(self.all().into_iter().filter_map(evacuate).collect())
+    }
+
+    /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was pending there is
+    /// handled once, there or at the new one. Whatever the controller, the way is the same: it prepares the new target,
+    /// the endpoint is masked, rewritten and read back if its message changes, the controller finishes; if a step
+    /// fails, all is as before. Task.
+    ///
+    /// # Errors
+    /// [`MsiError::WouldTear`], among others: see [`MoveError`].
+    pub fn set_affinity(&self, irq: Irq, to: Cpu) -> Result<Moved, MoveError> {
+        let descriptor = self.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
+        self.relocate(&descriptor, to)
+    }
+
+    /// Where an interrupt is delivered; `None` for private and unknown ones. Task.
+    pub fn effective_affinity(&self, irq: Irq) -> Option<Cpu> {
+        let descriptor = self.find(irq)?;
+        match descriptor.source {
+            Source::PerCpu(_) => None,
+            Source::Msi { .. } | Source::Wired(_) => Some(descriptor.target()),
+        }
+    }
+
+    /// May interrupts be sent to this CPU? Any.
+    pub fn is_online(&self, cpu: Cpu) -> bool {
+        self.local(cpu).is_some_and(|local| local.online.load(Ordering::SeqCst))
+    }
+
+    /// The CPUs on line, ascending. Task.
+    pub fn online_cpus(&self) -> Vec<Cpu> {
+        (0..).map(Cpu::new).take(self.cpus()).filter(|cpu| self.is_online(*cpu)).collect()
+    }
+
+    pub(crate) fn relocate(&self, descriptor: &Descriptor, to: Cpu) -> Result<Moved, MoveError> {
+        match &descriptor.source {
+            Source::Msi { domain, slot } => domain.relocate(self, descriptor, *slot, to),
+            Source::Wired(parent) => self.relocate_wired(descriptor, &**parent, to),
+            Source::PerCpu(_) => Err(MoveError::PerCpu(descriptor.irq)),
+        }
+    }
+
+    fn relocate_wired(
+        &self,
+        descriptor: &Descriptor,
+        parent: &dyn WiredParent,
+        to: Cpu,
+    ) -> Result<Moved, MoveError> {
+        let _targets = self.wired_targets.lock(self.host());
+        self.check_online(to)?;
+        if descriptor.target() == to {
+            return Ok(Moved { to, irqs: Vec::new() });
+        }
+        parent.set_target(descriptor.vector, to)?;
+        descriptor.set_target(to);
+        Ok(Moved { to, irqs: vec![descriptor.irq] })
+    }
+
+    /// Moves an interrupt away from `from`, if it is there.
+    fn evacuate(&self, descriptor: &Descriptor, from: Cpu) -> Result<(), MoveError> {
+        if self.settled_target(descriptor) != Some(from) {
+            return Ok(());
+        }
+        let choice = self.choose_cpu().ok_or(MoveError::Offline(from))?;
+        let moved = self.first_reachable(choice, |cpu| self.relocate(descriptor, cpu).map(drop));
+        match moved {
+            Err(MoveError::UnknownIrq(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The target once no move is under way. A move to a CPU checks that it is on line under the same lock: seen after
+    /// the CPU was marked off line, the answer cannot become that CPU again.
+    fn settled_target(&self, descriptor: &Descriptor) -> Option<Cpu> {
+        match &descriptor.source {
+            Source::PerCpu(_) => None,
+            Source::Wired(_) => {
+                let _targets = self.wired_targets.lock(self.host());
+                Some(descriptor.target())
+            }
+            Source::Msi { domain, .. } => Some(domain.settled_target(self, descriptor)),
+        }
+    }
+
+    pub(crate) fn check_online(&self, cpu: Cpu) -> Result<(), MoveError> {
+        if self.is_online(cpu) { Ok(()) } else { Err(MoveError::Offline(cpu)) }
+    }
+
+    /// The policy's choice among the CPUs on line; `None` if there are none.
+    pub(crate) fn choose_cpu(&self) -> Option<Cpu> {
+        let online = self.online_cpus();
+        let first = *online.first()?;
+        let chosen = self.policy.choose(&online);
+        Some(if online.contains(&chosen) { chosen } else { first })
+    }
+
+    /// Tries `choice`, then the other CPUs on line as long as the controller cannot reach them.
+    pub(crate) fn first_reachable<T, E: Unreachable>(
+        &self,
+        choice: Cpu,
+        mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut result = attempt(choice);
+        for cpu in self.online_cpus().into_iter().filter(|cpu| *cpu != choice) {
+            match &result {
+                Err(error) if error.is_unreachable() => result = attempt(cpu),
+                _ => break,
+            }
+        }
+        result
+    }
+
+    fn local(&self, cpu: Cpu) -> Option<&Local> {
+        self.locals.get(cpu.index())
+    }
+}
+
+/// Errors after which another CPU is worth a try.
+pub(crate) trait Unreachable {
+    fn is_unreachable(&self) -> bool;
+}
+
+impl Unreachable for MsiError {
+    fn is_unreachable(&self) -> bool {
+        matches!(self, Self::NotReachable(..))
+    }
+}
+
+impl Unreachable for MoveError {
+    fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Controller(error) if error.is_unreachable())
+    }
+}

@@ -1,0 +1,142 @@
+//! Interrupts at the root controller: wired ones, and those private to each CPU.
+
+use super::Interrupts;
+use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source};
+use crate::error::RequestError;
+use crate::handle::{IrqHandle, PerCpuHandle};
+use crate::irq::{Flow, Irq, IrqContext};
+use crate::sync::{InstallError, WhenBusy};
+use crate::table::Slot;
+use alloc::sync::Arc;
+use core::num::NonZeroU16;
+use msi_types::{Cpu, MsiError, Trigger, Vector, WiredParent};
+
+/// A wired interrupt, as its device's driver wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WiredRequest<'a> {
+    /// Which input of the root controller: on a GIC the INTID of an SPI.
+    pub vector: Vector,
+    /// How the device signals.
+    pub trigger: Trigger,
+    /// For people.
+    pub name: &'a str,
+}
+
+impl Interrupts {
+    /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it through. Dropping
+    /// the handle undoes it all. Task.
+    pub fn request_wired(
+        self: &Arc<Self>,
+        request: WiredRequest<'_>,
+        handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
+        self.reclaim();
+        let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
+        let slot = self.table.ensure(request.vector).ok_or(RequestError::OutOfRange(request.vector))?;
+        let _one_at_a_time = self.root_requests.lock(self.host());
+        if slot.all_private().any(|gate| !gate.is_vacant()) {
+            return Err(RequestError::InUse(request.vector));
+        }
+        let descriptor = self.claim_wired(parent, &request)?;
+        self.install(&descriptor, request.name, Arc::new(handler)).inspect_err(|_| {
+            parent.release(request.vector, NonZeroU16::MIN);
+            self.numbers.lock(self.host()).remove(descriptor.irq);
+        })
+    }
+
+    fn claim_wired(
+        &self,
+        parent: &Arc<dyn WiredParent>,
+        request: &WiredRequest<'_>,
+    ) -> Result<Arc<Descriptor>, RequestError> {
+        let _placing = self.hotplug.read(self.host());
+        let target = self.choose_cpu().ok_or(RequestError::NoCpu)?;
+        parent.claim(request.vector, NonZeroU16::MIN)?;
+        let prepared = self.prepare_wired(&**parent, request, target);
+        let target = prepared.inspect_err(|_| parent.release(request.vector, NonZeroU16::MIN))?;
+        Ok(self.number(|irq| NewDescriptor {
+            irq,
+            vector: request.vector,
+            flow: match request.trigger {
+                Trigger::Edge => Flow::Edge,
+                Trigger::Level => Flow::Level,
+            },
+            source: Source::Wired(parent.clone()),
+            target,
+            cpus: self.cpus(),
+        }))
+    }
+
+    fn prepare_wired(
+        &self,
+        parent: &dyn WiredParent,
+        request: &WiredRequest<'_>,
+        first_choice: Cpu,
+    ) -> Result<Cpu, MsiError> {
+        parent.mask(request.vector);
+        parent.set_trigger(request.vector, request.trigger)?;
+        self.first_reachable(first_choice, |cpu| parent.set_target(request.vector, cpu).map(|()| cpu))
+    }
+
+    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ number, one handler that
+    /// may run on all CPUs at once. It is off on each CPU until that CPU calls [`PerCpuHandle::enable_here`].
+    ///
+    /// Priorities and triggers of private interrupts are set up by the root controller's driver, on each CPU. `trigger`
+    /// says here whether an arrival that nests below its own handler must be remembered (edge) or tells again (level).
+    /// Where a wired parent was given, its `mask`, `unmask` and `set_pending` are used for the private vector too, and
+    /// act on the calling CPU. Task.
+    pub fn request_per_cpu(
+        self: &Arc<Self>,
+        vector: Vector,
+        trigger: Trigger,
+        name: &str,
+        handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
+    ) -> Result<PerCpuHandle, RequestError> {
+        self.reclaim();
+        let slot = self.table.ensure(vector).ok_or(RequestError::OutOfRange(vector))?;
+        slot.ensure_private(self.cpus());
+        let _one_at_a_time = self.root_requests.lock(self.host());
+        if !slot.shared.is_vacant() || slot.all_private().any(|gate| !gate.is_vacant()) {
+            return Err(RequestError::InUse(vector));
+        }
+        let descriptor = self.number(|irq| NewDescriptor {
+            irq,
+            vector,
+            flow: Flow::PerCpu,
+            source: Source::PerCpu(self.wired.clone()),
+            target: Cpu::default(),
+            cpus: self.cpus(),
+        });
+        self.reserve_grave();
+        let name = Arc::from(name);
+        *descriptor.name.lock(self.host()) = Some(name);
+        let ticket = descriptor.control.lock(self.host()).begin_handler();
+        let handle = PerCpuHandle::new(self.clone(), descriptor.clone(), ticket);
+        install_private(slot, &descriptor, trigger, &(Arc::new(handler) as Handler))?;
+        Ok(handle)
+    }
+
+    /// Gives an interrupt a number.
+    pub(crate) fn number(&self, new: impl FnOnce(Irq) -> NewDescriptor) -> Arc<Descriptor> {
+        self.numbers.lock(self.host()).insert(|irq| Descriptor::new(new(irq)))
+    }
+}
+
+fn install_private(
+    slot: &Slot,
+    descriptor: &Arc<Descriptor>,
+    trigger: Trigger,
+    handler: &Handler,
+) -> Result<(), RequestError> {
+    let when_busy = match trigger {
+        Trigger::Edge => WhenBusy::Mark,
+        Trigger::Level => WhenBusy::Ignore,
+    };
+    for gate in slot.all_private() {
+        let action = Action { handler: handler.clone(), descriptor: descriptor.clone() };
+        gate.install(action, when_busy).map_err(|refused| match refused {
+            InstallError::Occupied(_) | InstallError::Closing(_) => RequestError::InUse(descriptor.vector),
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! What people want to see of the interrupts.
+
+use super::Interrupts;
+use crate::descriptor::{Descriptor, Source};
+use crate::irq::{Flow, Irq};
+use crate::sync::Gate;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::Ordering;
+use msi_types::{Cpu, Vector};
+
+/// Where an interrupt is delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum EffectiveAffinity {
+    /// To this CPU.
+    Cpu(Cpu),
+    /// To each CPU its own.
+    PerCpu,
+}
+
+/// One line of `/proc/interrupts`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IrqInfo {
+    /// The interrupt.
+    pub irq: Irq,
+    /// As the root controller acknowledges it.
+    pub vector: Vector,
+    /// The name of its handler: the last one's if there is none now, `None` if there was none yet.
+    pub name: Option<Arc<str>>,
+    /// The name of the device's domain and the slot in its message store, for message-signalled interrupts.
+    pub slot: Option<(Arc<str>, u16)>,
+    /// How it is handled.
+    pub flow: Flow,
+    /// Where it is delivered.
+    pub affinity: EffectiveAffinity,
+    /// Is it let through? (For a private interrupt: on any CPU.)
+    pub enabled: bool,
+    /// How often its handler ran, by CPU.
+    pub counts: Vec<u64>,
+    /// How often it was sent again, because it arrived while its handler ran elsewhere or was disabled.
+    pub redelivered: u64,
+}
+
+impl Interrupts {
+    /// All interrupts, by ascending number. A momentary view: the counters go on meanwhile. Task.
+    pub fn snapshot(&self) -> Vec<IrqInfo> {
+        self.all().iter().map(|descriptor| self.info(descriptor)).collect()
+    }
+
+    /// One interrupt; `None` if it does not exist. Task.
+    pub fn irq_info(&self, irq: Irq) -> Option<IrqInfo> {
+        Some(self.info(&*self.find(irq)?))
+    }
+
+    fn info(&self, descriptor: &Descriptor) -> IrqInfo {
+        let slot = self.slot(descriptor);
+        IrqInfo {
+            irq: descriptor.irq,
+            vector: descriptor.vector,
+            name: descriptor.name.lock(self.host()).clone(),
+            slot: match &descriptor.source {
+                Source::Msi { domain, slot } => Some((domain.name.clone(), *slot)),
+                Source::Wired(_) | Source::PerCpu(_) => None,
+            },
+            flow: descriptor.flow,
+            affinity: match descriptor.flow {
+                Flow::PerCpu => EffectiveAffinity::PerCpu,
+                Flow::Edge | Flow::Level => EffectiveAffinity::Cpu(descriptor.target()),
+            },
+            enabled: match descriptor.flow {
+                Flow::PerCpu => slot.all_private().any(Gate::is_enabled),
+                Flow::Edge | Flow::Level => slot.shared.is_enabled(),
+            },
+            counts: descriptor.counts.per_cpu().collect(),
+            redelivered: descriptor.redelivered.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes the hierarchy of an interrupt for people, one level per line, the device first and the root last: what
+    /// Linux shows in debugfs. Task.
+    pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
+        let Some(descriptor) = self.find(irq) else {
+            return writeln!(out, "irq {irq}: does not exist");
+        };
+        let info = self.info(&descriptor);
+        write!(out, "irq {irq}: {}, {}", info.name.as_deref().unwrap_or("(no handler)"), info.flow)?;
+        if let EffectiveAffinity::Cpu(cpu) = info.affinity {
+            write!(out, ", cpu {cpu}")?;
+        }
+        let runs: u64 = info.counts.iter().sum();
+        let state = if info.enabled { "enabled" } else { "disabled" };
+        writeln!(out, ", {state}, {runs} runs, {} redelivered", info.redelivered)?;
+        match &descriptor.source {
+            Source::Msi { domain, slot } => domain.describe(self, *slot, descriptor.vector, out),
+            Source::Wired(_) => writeln!(out, "  root: wired vector {}", descriptor.vector),
+            Source::PerCpu(_) => writeln!(out, "  root: private vector {}", descriptor.vector),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! IRQ numbers, and what a handler is told.
+
+use crate::descriptor::Descriptor;
+use core::fmt;
+use msi_types::{Cpu, Vector};
+
+/// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed. Never an INTID.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Irq(u32);
+
+impl Irq {
+    /// The IRQ with this number.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Irq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Irq({})", self.0)
+    }
+}
+
+impl fmt::Display for Irq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How an interrupt is handled between its arrival and the end of its handler.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Flow {
+    /// Edges and messages: what arrives while the handler runs or is disabled is sent again afterwards.
+    Edge,
+    /// A level: while it is asserted, it arrives again by itself; nothing is remembered.
+    Level,
+    /// Private to each CPU: the handler runs on several CPUs at once.
+    PerCpu,
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Edge => "edge",
+            Self::Level => "level",
+            Self::PerCpu => "per-cpu",
+        })
+    }
+}
+
+/// What a handler is told. It runs in hard-IRQ context.
+#[derive(Debug)]
+pub struct IrqContext<'a> {
+    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) cpu: Cpu,
+}
+
+impl IrqContext<'_> {
+    /// The interrupt.
+    pub fn irq(&self) -> Irq {
+        self.descriptor.irq
+    }
+
+    /// The interrupt as the root controller acknowledged it.
+    pub fn vector(&self) -> Vector {
+        self.descriptor.vector
+    }
+
+    /// The CPU on which the handler runs.
+    pub fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+}
+
+/// What became of an arrival.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Dispatched {
+    /// The handler ran.
+    Handled,
+    /// The handler did not run now.
+    Deferred(Deferral),
+    /// There was no handler to run.
+    Unhandled(Unhandled),
+}
+
+/// Why a handler did not run at once. Nothing is lost: an edge or message is sent again through the controller, to
+/// wherever the interrupt is routed by then; a level is still asserted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Deferral {
+    /// It runs on another CPU (or below the caller on this one). Sent again when it returns.
+    Running,
+    /// It is disabled. Sent again when it is enabled.
+    Disabled,
+}
+
+/// Why there was no handler.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Unhandled {
+    /// The vector had a handler before: the arrival was under way when that was dropped.
+    Released,
+    /// The vector never had a handler: spurious.
+    Unknown,
+    /// The caller is not one of the CPUs that the core was made for.
+    UnknownCpu,
+}

@@ -1,0 +1,278 @@
+//! A device's message-signalled interrupts: one domain per device, between its message store and its controller.
+
+mod allocation;
+mod relocation;
+mod teardown;
+
+use crate::descriptor::Descriptor;
+use crate::error::{MsiDeviceError, RequestError};
+use crate::handle::IrqHandle;
+use crate::interrupts::Interrupts;
+use crate::irq::{Irq, IrqContext};
+use crate::lock::TaskLock;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::RangeInclusive;
+use msi_types::{
+    Attachment, Cpu, Isolation, Masking, MessageStore, MsiMessage, MsiParent, RequesterId, Shape, StoreError,
+    Vector, VectorBlock,
+};
+
+/// A device, as its bus knows it.
+pub struct MsiDeviceConfig<'a> {
+    /// For people: the function's address, or the node's name.
+    pub name: &'a str,
+    /// Who sends.
+    pub requester: RequesterId,
+    /// The controller that serves it, with the layers between.
+    pub parent: Arc<dyn MsiParent>,
+    /// Where it keeps its messages.
+    pub store: Arc<dyn MessageStore>,
+}
+
+impl fmt::Debug for MsiDeviceConfig<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MsiDeviceConfig")
+            .field("name", &self.name)
+            .field("requester", &self.requester)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A vector that a device was granted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MsiVector {
+    /// Its slot in the device's message store: the MSI-X table index, or the MultiMSI message number.
+    pub slot: u16,
+    /// Its IRQ number.
+    pub irq: Irq,
+    /// How the root controller acknowledges it.
+    pub vector: Vector,
+    /// Where it is delivered.
+    pub cpu: Cpu,
+}
+
+/// A device's own interrupt domain: its vectors stand between its message store and its controller, and whoever uses
+/// them sees neither. A device with several stores (MSI-X and IMS) has several of these.
+///
+/// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate), [`request`](Self::request) for each
+/// slot. Dropping it undoes everything, in the order that lets no message slip through: handlers are removed, the
+/// store is turned off, the vectors and the device are given back to the controller. Handles that outlive it are inert.
+/// Dropped inside a handler, all that is put off to a later task operation; handlers may run until then.
+#[must_use = "dropping the domain tears it down"]
+pub struct MsiDevice {
+    core: Arc<Interrupts>,
+    domain: Arc<Domain>,
+}
+
+impl MsiDevice {
+    /// Makes the device known to its controller. Task.
+    pub fn attach(core: &Arc<Interrupts>, config: MsiDeviceConfig<'_>) -> Result<Self, MsiDeviceError> {
+        core.reclaim();
+        let slots = config.store.slots();
+        if slots == 0 {
+            return Err(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 });
+        }
+        let attachment = config.parent.attach(config.requester, u32::from(slots))?;
+        core.reserve_grave();
+        let state = State {
+            attachment: Some(attachment),
+            power: Power::Off,
+            allocations: Vec::new(),
+            vectors: BTreeMap::new(),
+        };
+        let domain = Arc::new(Domain {
+            name: Arc::from(config.name),
+            requester: config.requester,
+            parent: config.parent,
+            store: config.store,
+            state: TaskLock::new(state),
+        });
+        Ok(Self { core: core.clone(), domain })
+    }
+
+    /// Grants the device vectors at its lowest free slots: as many as the controller has of the `wanted` range of
+    /// counts, the most first. Places them on CPUs, writes their messages, and turns the store on. They are masked
+    /// until they are [requested](Self::request).
+    ///
+    /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`] (MultiMSI) is granted
+    /// in powers of two, once, on one CPU. If anything fails, nothing of it remains. Task.
+    pub fn allocate(
+        &self,
+        shape: Shape,
+        wanted: RangeInclusive<u16>,
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        self.core.reclaim();
+        self.domain.allocate(&self.core, shape, wanted)
+    }
+
+    /// Gives the vector at `slot` its handler, and lets it through. Task.
+    pub fn request(
+        &self,
+        slot: u16,
+        name: &str,
+        handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
+        self.core.reclaim();
+        let descriptor = self.domain.descriptor(&self.core, slot).ok_or(RequestError::NoVector(slot))?;
+        self.core.install(&descriptor, name, Arc::new(handler))
+    }
+
+    /// Undoes everything, like dropping, and says whether the store could be turned off. Task.
+    ///
+    /// # Errors
+    /// The store did not take it. Handlers, vectors and the attachment were given back all the same: such a device is
+    /// gone, or broken.
+    pub fn tear_down(self) -> Result<(), StoreError> {
+        self.domain.tear_down(&self.core)
+    }
+
+    /// The vectors granted so far, by ascending slot. Task.
+    pub fn vectors(&self) -> Vec<MsiVector> {
+        let state = self.domain.state.lock(self.core.host());
+        state.vectors.iter().map(|(slot, entry)| entry.info(*slot)).collect()
+    }
+
+    /// The message that the store holds at `slot`: `None` where no vector is, and for all of a group but its first.
+    /// Task.
+    pub fn message(&self, slot: u16) -> Option<MsiMessage> {
+        self.domain.state.lock(self.core.host()).vectors.get(&slot)?.message
+    }
+
+    /// Is the device kept from ringing others' interrupts? Any.
+    pub fn isolation(&self) -> Isolation {
+        self.domain.parent.isolation(self.domain.requester)
+    }
+
+    /// The device's name. Any.
+    pub fn name(&self) -> &str {
+        &self.domain.name
+    }
+}
+
+impl Drop for MsiDevice {
+    fn drop(&mut self) {
+        self.core.bury_device(&self.domain);
+    }
+}
+
+impl fmt::Debug for MsiDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MsiDevice").field("name", &self.domain.name).finish_non_exhaustive()
+    }
+}
+
+/// What a [`MsiDevice`] and its interrupts share.
+pub(crate) struct Domain {
+    pub(crate) name: Arc<str>,
+    pub(crate) parent: Arc<dyn MsiParent>,
+    requester: RequesterId,
+    store: Arc<dyn MessageStore>,
+    state: TaskLock<State>,
+}
+
+struct State {
+    /// `None` once the domain was torn down.
+    attachment: Option<Attachment>,
+    power: Power,
+    allocations: Vec<Allocation>,
+    /// By slot, sparse.
+    vectors: BTreeMap<u16, Entry>,
+}
+
+/// May the store send?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Power {
+    Off,
+    On,
+}
+
+/// A block of the controller, and where in the store its vectors are.
+struct Allocation {
+    block: VectorBlock,
+    shape: Shape,
+    /// The slot of each vector of the block.
+    slots: Vec<u16>,
+}
+
+/// A vector of the device.
+struct Entry {
+    /// Which allocation, and where in it.
+    allocation: usize,
+    index: u16,
+    descriptor: Arc<Descriptor>,
+    /// What the store holds; of a group only the first vector has a message.
+    message: Option<MsiMessage>,
+}
+
+impl Entry {
+    fn info(&self, slot: u16) -> MsiVector {
+        MsiVector {
+            slot,
+            irq: self.descriptor.irq,
+            vector: self.descriptor.vector,
+            cpu: self.descriptor.target(),
+        }
+    }
+}
+
+impl Domain {
+    /// Holds a vector back: at the endpoint where that is possible in any context, else at the controller. Any.
+    pub(crate) fn mask(&self, slot: u16, vector: Vector) {
+        match self.store.fast_mask() {
+            Some(endpoint) => endpoint.mask(slot),
+            None => self.parent.mask(vector),
+        }
+    }
+
+    /// Lets it through. Any.
+    pub(crate) fn unmask(&self, slot: u16, vector: Vector) {
+        match self.store.fast_mask() {
+            Some(endpoint) => endpoint.unmask(slot),
+            None => self.parent.unmask(vector),
+        }
+    }
+
+    /// Any.
+    pub(crate) fn is_pending(&self, slot: u16, vector: Vector) -> Option<bool> {
+        let waiting = self.store.fast_mask().is_some_and(|endpoint| endpoint.is_pending(slot));
+        if waiting { Some(true) } else { self.parent.is_pending(vector) }
+    }
+
+    fn descriptor(&self, core: &Interrupts, slot: u16) -> Option<Arc<Descriptor>> {
+        let state = self.state.lock(core.host());
+        state.vectors.get(&slot).map(|entry| entry.descriptor.clone())
+    }
+
+    /// Task.
+    pub(crate) fn describe(
+        &self,
+        core: &Interrupts,
+        slot: u16,
+        vector: Vector,
+        out: &mut dyn fmt::Write,
+    ) -> fmt::Result {
+        let (message, shape) = {
+            let state = self.state.lock(core.host());
+            let entry = state.vectors.get(&slot);
+            let allocation = entry.and_then(|entry| state.allocations.get(entry.allocation));
+            (entry.and_then(|entry| entry.message), allocation.map(|allocation| allocation.shape))
+        };
+        write!(out, "  device {}: requester {}, slot {slot}", self.name, self.requester)?;
+        if shape == Some(Shape::AlignedGroup) {
+            write!(out, " of a group")?;
+        }
+        if let Some(message) = message {
+            write!(out, ", address {:#x}, data {:#x}", message.address, message.data)?;
+        }
+        let masked_at = match (self.store.fast_mask(), self.store.masking()) {
+            (Some(_), _) => "the endpoint",
+            (None, Masking::PerVector) => "the controller, at the endpoint while it is rewritten",
+            (None, Masking::None) => "the controller",
+        };
+        writeln!(out, ", masked at {masked_at}, {}", self.parent.isolation(self.requester))?;
+        self.parent.describe(vector, out)
+    }
+}

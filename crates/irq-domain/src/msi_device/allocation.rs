@@ -1,0 +1,311 @@
+//! Vectors for a device: negotiated, placed, numbered, written; or nothing at all.
+
+use super::{Allocation, Domain, Entry, MsiVector, Power, State};
+use crate::descriptor::{NewDescriptor, Presence, Source};
+use crate::error::MsiDeviceError;
+use crate::interrupts::Interrupts;
+use crate::irq::Flow;
+use crate::table::VECTORS;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+use core::ops::RangeInclusive;
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Fit, Initially, Masking, MsiError, MsiMessage, Shape, Slots, VectorBlock,
+};
+
+impl Domain {
+    pub(super) fn allocate(
+        self: &Arc<Self>,
+        core: &Interrupts,
+        shape: Shape,
+        wanted: RangeInclusive<u16>,
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        // No CPU goes off line between being chosen and being seen as a target.
+        let _placing = core.hotplug.read(core.host());
+        let mut state = self.state.lock(core.host());
+        let free = self.free_slots(&state);
+        let counts = Counts::new(shape, wanted, &state, free.len())?;
+        let attachment = state.attachment.as_ref().ok_or(MsiDeviceError::Gone)?;
+        let mut draft = self.negotiate(core, attachment, &state, counts, &free)?;
+        draft.compose()?;
+        self.write(&draft, counts.shape, state.power)?;
+        let (allocations, vectors) = draft.commit();
+        state.power = Power::On;
+        state.allocations.extend(allocations);
+        let granted = vectors.iter().map(|(slot, entry)| entry.info(*slot)).collect();
+        state.vectors.extend(vectors);
+        Ok(granted)
+    }
+
+    fn free_slots(&self, state: &State) -> Vec<u16> {
+        (0..self.store.slots()).filter(|slot| !state.vectors.contains_key(slot)).collect()
+    }
+
+    /// Asks the controller for the most, then for less as long as it is short of vectors.
+    fn negotiate<'a>(
+        self: &'a Arc<Self>,
+        core: &'a Interrupts,
+        attachment: &'a Attachment,
+        state: &State,
+        counts: Counts,
+        free: &[u16],
+    ) -> Result<Draft<'a>, MsiDeviceError> {
+        let mut count = counts.most;
+        loop {
+            let mut draft = Draft::new(self, core, attachment, state.allocations.len());
+            let slots = free.get(..usize::from(count)).unwrap_or(free);
+            let error = match draft.allocate(counts.shape, slots) {
+                Ok(()) => return Ok(draft),
+                Err(error) => error,
+            };
+            drop(draft);
+            count = match (error, counts.less_than(count)) {
+                (MsiDeviceError::Controller(refused), Some(less)) if is_shortage(refused) => less,
+                _ => return Err(error),
+            };
+        }
+    }
+
+    /// Puts the messages into the store, each masked if that is how it is held back, and turns the store on.
+    fn write(&self, draft: &Draft<'_>, shape: Shape, power: Power) -> Result<(), MsiDeviceError> {
+        if shape == Shape::AlignedGroup {
+            let count = u16::try_from(draft.vectors.len()).ok().and_then(NonZeroU16::new);
+            self.store.grant(count.unwrap_or(NonZeroU16::MIN))?;
+        }
+        let masked_here = self.store.fast_mask().is_some();
+        self.store.update(&mut |slots: &mut dyn Slots| {
+            for (slot, entry) in &draft.vectors {
+                slots.mask(*slot);
+                if let Some(message) = entry.message {
+                    slots.write(*slot, message);
+                }
+                if !masked_here {
+                    slots.unmask(*slot);
+                }
+            }
+        })?;
+        if power == Power::Off {
+            self.store.set_enabled(true).inspect_err(|_| {
+                // It failed half-way: off is the safe side, and nobody is left to hear of a second failure.
+                let _ = self.store.set_enabled(false);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// How the controller hands vectors out: held back there, if the endpoint cannot do that in any context.
+    fn initially(&self) -> Initially {
+        if self.store.fast_mask().is_some() { Initially::Unmasked } else { Initially::Masked }
+    }
+
+    /// What the controller has to fit, and how the store will be rewritten.
+    pub(super) fn fit(&self) -> Fit {
+        self.store.fit()
+    }
+
+    pub(super) fn can_mask(&self) -> bool {
+        self.store.masking() == Masking::PerVector
+    }
+}
+
+/// A smaller request may succeed.
+fn is_shortage(error: MsiError) -> bool {
+    matches!(error, MsiError::NoVectors { .. } | MsiError::DeviceFull { .. } | MsiError::NoGroups)
+}
+
+/// The counts that are acceptable.
+#[derive(Clone, Copy)]
+struct Counts {
+    shape: Shape,
+    most: u16,
+    least: u16,
+}
+
+impl Counts {
+    fn new(
+        shape: Shape,
+        wanted: RangeInclusive<u16>,
+        state: &State,
+        free: usize,
+    ) -> Result<Self, MsiDeviceError> {
+        let (min, max) = wanted.into_inner();
+        let free = u16::try_from(free).unwrap_or(u16::MAX);
+        if shape == Shape::AlignedGroup && !state.vectors.is_empty() {
+            return Err(MsiDeviceError::GroupNotFirst);
+        }
+        if min > free {
+            return Err(MsiDeviceError::TooFewSlots { free, wanted: min });
+        }
+        let most = match shape {
+            Shape::Independent => max.min(free),
+            Shape::AlignedGroup => power_of_two_up_to(max.min(free)),
+        };
+        if most < min || most == 0 {
+            return Err(MsiDeviceError::BadCount { min, max });
+        }
+        Ok(Self { shape, most, least: min.max(1) })
+    }
+
+    fn less_than(self, count: u16) -> Option<u16> {
+        let less = match self.shape {
+            Shape::Independent => (count / 2).max(self.least),
+            Shape::AlignedGroup => count / 2,
+        };
+        (less >= self.least && less < count).then_some(less)
+    }
+}
+
+fn power_of_two_up_to(limit: u16) -> u16 {
+    limit.checked_ilog2().map_or(0, |log2| 1 << log2)
+}
+
+/// What was taken so far; dropped before [`commit`](Self::commit), it gives all of it back.
+struct Draft<'a> {
+    domain: &'a Arc<Domain>,
+    core: &'a Interrupts,
+    attachment: &'a Attachment,
+    /// How many allocations the device had before.
+    before: usize,
+    allocations: Vec<Allocation>,
+    vectors: BTreeMap<u16, Entry>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(domain: &'a Arc<Domain>, core: &'a Interrupts, attachment: &'a Attachment, before: usize) -> Self {
+        Self { domain, core, attachment, before, allocations: Vec::new(), vectors: BTreeMap::new() }
+    }
+
+    /// One block per CPU that the policy spreads the slots over; one for a group.
+    fn allocate(&mut self, shape: Shape, slots: &[u16]) -> Result<(), MsiDeviceError> {
+        let mut by_cpu: BTreeMap<Cpu, Vec<u16>> = BTreeMap::new();
+        match shape {
+            Shape::AlignedGroup => {
+                let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
+                by_cpu.insert(cpu, slots.to_vec());
+            }
+            Shape::Independent => {
+                for slot in slots {
+                    let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
+                    by_cpu.entry(cpu).or_default().push(*slot);
+                }
+            }
+        }
+        by_cpu.into_iter().try_for_each(|(cpu, slots)| self.allocate_block(shape, cpu, slots))
+    }
+
+    fn allocate_block(&mut self, shape: Shape, choice: Cpu, slots: Vec<u16>) -> Result<(), MsiDeviceError> {
+        let Some(count) = u16::try_from(slots.len()).ok().and_then(NonZeroU16::new) else {
+            return Ok(());
+        };
+        // A controller without groups can serve a group of one.
+        let shape = if count == NonZeroU16::MIN { Shape::Independent } else { shape };
+        let (domain, attachment) = (self.domain, self.attachment);
+        let (block, cpu) = self.core.first_reachable(choice, |cpu| {
+            let (fit, initially) = (domain.fit(), domain.initially());
+            let request = BlockRequest { count, shape, fit, cpu, initially };
+            domain.parent.allocate(attachment, &request).map(|block| (block, cpu))
+        })?;
+        let allocation = self.before + self.allocations.len();
+        self.allocations.push(Allocation { block, shape, slots });
+        self.number(allocation, cpu)
+    }
+
+    /// Gives the vectors of the newest block their numbers.
+    fn number(&mut self, allocation: usize, cpu: Cpu) -> Result<(), MsiDeviceError> {
+        let Some(Allocation { block, slots, .. }) = self.allocations.last() else { return Ok(()) };
+        for (index, slot) in (0..).zip(slots.iter().copied()) {
+            let vector = in_range(block, index)?;
+            self.core.table.ensure(vector).ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
+            let descriptor = self.core.number(|irq| NewDescriptor {
+                irq,
+                vector,
+                flow: Flow::Edge,
+                source: Source::Msi { domain: self.domain.clone(), slot },
+                target: cpu,
+                cpus: self.core.cpus(),
+            });
+            self.vectors.insert(slot, Entry { allocation, index, descriptor, message: None });
+        }
+        Ok(())
+    }
+
+    /// Asks the controller for the messages, and checks that the store can hold them.
+    fn compose(&mut self) -> Result<(), MsiDeviceError> {
+        let parent = &self.domain.parent;
+        let fit = self.domain.fit();
+        for Allocation { block, shape, slots } in &self.allocations {
+            let messages = match shape {
+                Shape::Independent => slots.as_slice(),
+                Shape::AlignedGroup => slots.get(..1).unwrap_or_default(),
+            };
+            for (index, slot) in (0..).zip(messages) {
+                let message = parent.compose(block, index)?;
+                fit.check(message)?;
+                check_alignment(*shape, block, message)?;
+                if let Some(entry) = self.vectors.get_mut(slot) {
+                    entry.message = Some(message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(mut self) -> (Vec<Allocation>, BTreeMap<u16, Entry>) {
+        (core::mem::take(&mut self.allocations), core::mem::take(&mut self.vectors))
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        for entry in core::mem::take(&mut self.vectors).into_values() {
+            entry.descriptor.control.lock(self.core.host()).handler = Presence::Gone;
+            self.core.numbers.lock(self.core.host()).remove(entry.descriptor.irq);
+        }
+        for allocation in core::mem::take(&mut self.allocations) {
+            self.domain.parent.free(self.attachment, allocation.block);
+        }
+    }
+}
+
+/// A block's vector, if it lies within the vector space.
+fn in_range(block: &VectorBlock, index: u16) -> Result<msi_types::Vector, MsiDeviceError> {
+    let vector = block.vector(index).ok_or(MsiDeviceError::VectorOutOfRange(block.first()))?;
+    if vector.get() < VECTORS { Ok(vector) } else { Err(MsiDeviceError::VectorOutOfRange(vector)) }
+}
+
+/// The device replaces the low bits of a group's data.
+fn check_alignment(shape: Shape, block: &VectorBlock, message: MsiMessage) -> Result<(), MsiDeviceError> {
+    let count = block.count().get();
+    if shape == Shape::AlignedGroup && !message.data.is_multiple_of(u32::from(count)) {
+        return Err(MsiDeviceError::Misaligned { data: message.data, count });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_shrink_by_powers_of_two_down_to_the_least() {
+        let counts = Counts { shape: Shape::AlignedGroup, most: 16, least: 3 };
+        assert_eq!(counts.less_than(16), Some(8));
+        assert_eq!(counts.less_than(8), Some(4));
+        assert_eq!(counts.less_than(4), None);
+    }
+
+    #[test]
+    fn independent_vectors_shrink_to_exactly_the_least() {
+        let counts = Counts { shape: Shape::Independent, most: 10, least: 4 };
+        assert_eq!(counts.less_than(10), Some(5));
+        assert_eq!(counts.less_than(5), Some(4));
+        assert_eq!(counts.less_than(4), None);
+    }
+
+    #[test]
+    fn the_power_of_two_up_to_a_limit_never_exceeds_it() {
+        assert_eq!([0, 1, 2, 3, 31, 32, u16::MAX].map(power_of_two_up_to), [0, 1, 2, 2, 16, 32, 0x8000]);
+    }
+}

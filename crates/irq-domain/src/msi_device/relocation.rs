@@ -1,0 +1,148 @@
+//! The one algorithm of affinity changes, for every controller and every endpoint.
+
+use super::{Allocation, Domain, Power, State};
+use crate::affinity::Moved;
+use crate::descriptor::Descriptor;
+use crate::error::MoveError;
+use crate::interrupts::Interrupts;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use msi_types::{Cpu, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, Slots, Vector};
+
+impl Domain {
+    /// Moves the vector at `slot`, and its group where that moves as one. Task.
+    pub(crate) fn relocate(
+        &self,
+        core: &Interrupts,
+        descriptor: &Descriptor,
+        slot: u16,
+        to: Cpu,
+    ) -> Result<Moved, MoveError> {
+        let mut state = self.state.lock(core.host());
+        core.check_online(to)?;
+        let unknown = MoveError::UnknownIrq(descriptor.irq);
+        let entry = state.vectors.get(&slot).ok_or(unknown)?;
+        if !core::ptr::eq(&raw const *entry.descriptor, descriptor) {
+            return Err(unknown);
+        }
+        if descriptor.target() == to {
+            return Ok(Moved { to, irqs: Vec::new() });
+        }
+        let allocation = state.allocations.get(entry.allocation).ok_or(unknown)?;
+        let moved = self.parent.begin_move(&allocation.block, entry.index, to)?;
+        let Some(group) = Group::of(&moved, allocation, &state) else {
+            let stray = MsiError::UnknownVector(moved.first);
+            self.parent.end_move(moved, MoveOutcome::RolledBack)?;
+            return Err(stray.into());
+        };
+        let irqs = group.members.iter().map(|(_, member)| member.irq).collect();
+        self.carry_out(core, &mut state, moved, &group)?;
+        Ok(Moved { to, irqs })
+    }
+
+    /// The target once no move is under way. Task.
+    pub(crate) fn settled_target(&self, core: &Interrupts, descriptor: &Descriptor) -> Cpu {
+        let _state = self.state.lock(core.host());
+        descriptor.target()
+    }
+
+    fn carry_out(
+        &self,
+        core: &Interrupts,
+        state: &mut State,
+        moved: Move,
+        group: &Group,
+    ) -> Result<(), MoveError> {
+        let Some(message) = moved.message else {
+            return self.end(moved, MoveOutcome::Written, group);
+        };
+        // Held back until the controller is done too, if that is possible at the endpoint at any time; else the update
+        // masks and unmasks by itself.
+        let hold = self.store.fast_mask().is_some();
+        if hold {
+            group.members.iter().for_each(|(_, member)| core.begin_rewrite(member));
+        }
+        let result = match self.rewrite(state, group, message) {
+            Ok(()) => self.end(moved, MoveOutcome::Written, group),
+            Err(error) => {
+                // The first error is the one to report.
+                let _ = self.end(moved, MoveOutcome::RolledBack, group);
+                Err(error)
+            }
+        };
+        if hold {
+            group.members.iter().for_each(|(_, member)| core.end_rewrite(member));
+        }
+        result
+    }
+
+    /// Writes the new message where the old one can be replaced without a moment in between.
+    fn rewrite(&self, state: &mut State, group: &Group, message: MsiMessage) -> Result<(), MoveError> {
+        self.fit().check(message)?;
+        let entry = state.vectors.get_mut(&group.first).ok_or(MsiError::UnknownVector(group.vector))?;
+        if !message.data.is_multiple_of(u32::from(group.alignment)) {
+            return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
+        }
+        if state.power == Power::On && !self.can_replace(entry.message, message) {
+            return Err(MsiError::WouldTear.into());
+        }
+        let held = self.store.fast_mask().is_some();
+        self.store.update(&mut |slots: &mut dyn Slots| {
+            group.members.iter().for_each(|(slot, _)| slots.mask(*slot));
+            slots.write(group.first, message);
+            if !held {
+                group.members.iter().for_each(|(slot, _)| slots.unmask(*slot));
+            }
+        })?;
+        entry.message = Some(message);
+        Ok(())
+    }
+
+    /// Could the device send half of the old message and half of the new?
+    fn can_replace(&self, old: Option<MsiMessage>, new: MsiMessage) -> bool {
+        let Some(old) = old else { return false };
+        match self.fit().rewrite {
+            Rewrite::Masked => self.can_mask() || old == new,
+            Rewrite::Atomic64 => true,
+            Rewrite::LowWordOnly => old.address_high() == new.address_high() && old.data == new.data,
+            Rewrite::Never => old == new,
+        }
+    }
+
+    fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group) -> Result<(), MoveError> {
+        let to = moved.to;
+        let result = self.parent.end_move(moved, outcome);
+        // The endpoint's message is the truth, even if the controller failed to finish.
+        if outcome == MoveOutcome::Written {
+            group.members.iter().for_each(|(_, member)| member.set_target(to));
+        }
+        Ok(result?)
+    }
+}
+
+/// The vectors that a controller moves together.
+struct Group {
+    /// The slot that holds their message.
+    first: u16,
+    vector: Vector,
+    /// The device replaces the low data bits of its message: it has to be a multiple of this.
+    alignment: u16,
+    members: Vec<(u16, Arc<Descriptor>)>,
+}
+
+impl Group {
+    /// `None` if the controller names vectors that are not of this allocation, or moves independent ones together.
+    fn of(moved: &Move, allocation: &Allocation, state: &State) -> Option<Self> {
+        let index = usize::from(allocation.block.index_of(moved.first)?);
+        let count = usize::from(moved.count.get());
+        let alignment = match allocation.shape {
+            Shape::Independent if count > 1 => return None,
+            Shape::Independent => 1,
+            Shape::AlignedGroup => allocation.block.count().get(),
+        };
+        let slots = allocation.slots.get(index..index.checked_add(count)?)?;
+        let member = |slot: &u16| Some((*slot, state.vectors.get(slot)?.descriptor.clone()));
+        let members = slots.iter().map(member).collect::<Option<_>>()?;
+        Some(Self { first: *slots.first()?, vector: moved.first, alignment, members })
+    }
+}

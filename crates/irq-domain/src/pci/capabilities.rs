@@ -1,0 +1,91 @@
+//! The capability list.
+
+use super::{ConfigSpace, PciError};
+use core::fmt;
+
+/// Status register.
+const STATUS: u16 = 0x06;
+/// Status: there is a capability list.
+const STATUS_CAPABILITIES: u16 = 1 << 4;
+/// Header type, without the multi-function bit.
+const HEADER_TYPE: u16 = 0x0e;
+const HEADER_TYPE_CARDBUS: u8 = 2;
+/// Where the list begins: in types 0 and 1, and in CardBus bridges.
+const POINTER: u16 = 0x34;
+const POINTER_CARDBUS: u16 = 0x14;
+/// Capabilities lie behind the standard header.
+const FIRST: u16 = 0x40;
+const END: u16 = 0x100;
+/// As many as fit; a list that is longer is a loop.
+const MOST: u8 = 48;
+
+/// One entry of the list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capability {
+    /// What it is.
+    pub id: u8,
+    /// Where it is in configuration space.
+    pub offset: u16,
+}
+
+/// The capabilities of a function, in the list's order. Ends where the list leaves the space that capabilities may use,
+/// and after 48 entries: a list that the device made a loop ends too. Task.
+pub fn capabilities(config: &dyn ConfigSpace) -> Capabilities<'_> {
+    let present = config.read16(STATUS) & STATUS_CAPABILITIES != 0;
+    let pointer = match config.read8(HEADER_TYPE) & 0x7f {
+        HEADER_TYPE_CARDBUS => POINTER_CARDBUS,
+        _ => POINTER,
+    };
+    let next = if present { config.read8(pointer) } else { 0 };
+    Capabilities { config, next, left: MOST }
+}
+
+/// See [`capabilities`].
+pub struct Capabilities<'a> {
+    config: &'a dyn ConfigSpace,
+    next: u8,
+    left: u8,
+}
+
+impl Iterator for Capabilities<'_> {
+    type Item = Capability;
+
+    fn next(&mut self) -> Option<Capability> {
+        let offset = u16::from(self.next & !3);
+        if offset < FIRST {
+            return None;
+        }
+        self.left = self.left.checked_sub(1)?;
+        let id = self.config.read8(offset);
+        // A function that is gone reads as all ones.
+        if id == 0xff {
+            return None;
+        }
+        self.next = self.config.read8(offset + 1);
+        Some(Capability { id, offset })
+    }
+}
+
+impl fmt::Debug for Capabilities<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capabilities")
+            .field("next", &self.next)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first capability with this ID.
+pub(super) fn find(config: &dyn ConfigSpace, id: u8) -> Result<u16, PciError> {
+    let found = capabilities(config).find(|capability| capability.id == id);
+    found.map(|capability| capability.offset).ok_or(PciError::NoCapability { id })
+}
+
+/// Does a capability of `length` bytes fit at `offset`?
+pub(super) fn check_length(id: u8, offset: u16, length: u16) -> Result<(), PciError> {
+    if length <= END.saturating_sub(offset) {
+        Ok(())
+    } else {
+        Err(PciError::CapabilityTooLong { id, offset })
+    }
+}

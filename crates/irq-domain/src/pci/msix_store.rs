@@ -1,0 +1,308 @@
+//! MSI-X: a table of messages in a memory region, each with a mask bit.
+
+use super::capabilities::{check_length, find};
+use super::{ConfigSpace, PciError, TableMemory};
+use crate::host::Host;
+use crate::lock::TaskLock;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+use msi_types::pci::msix::{
+    CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW, ENTRY_CONTROL, ENTRY_DATA,
+    ENTRY_SIZE, LENGTH, PBA, Place, TABLE, VectorControl,
+};
+use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, StoreError};
+
+/// Base address registers of a function.
+const BARS: u8 = 6;
+
+/// Where a function's MSI-X table is: what the bus driver must map before it can make an [`MsixStore`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MsixCapability {
+    /// The capability's place in configuration space.
+    pub offset: u16,
+    /// Entries of the table: 1 to 2048.
+    pub slots: u16,
+    /// Where the table is.
+    pub table: Place,
+    /// Where the pending bits are.
+    pub pending: Place,
+}
+
+impl MsixCapability {
+    /// Reads the capability of a function. Task.
+    pub fn find(config: &dyn ConfigSpace) -> Result<Self, PciError> {
+        let offset = find(config, CAPABILITY_ID)?;
+        check_length(CAPABILITY_ID, offset, LENGTH)?;
+        let place = |register| Place::from(config.read32(offset + register));
+        let (table, pending) = (place(TABLE), place(PBA));
+        for bir in [table.bir(), pending.bir()] {
+            if bir >= BARS {
+                return Err(PciError::ReservedBar { bir });
+            }
+        }
+        let slots = Control::from(config.read16(offset + CONTROL)).table_size();
+        Ok(Self { offset, slots, table, pending })
+    }
+
+    /// Length of the table in bytes.
+    pub fn table_length(&self) -> u64 {
+        u64::from(self.slots) * ENTRY_SIZE
+    }
+
+    /// Length of the pending bits in bytes: whole 64-bit words.
+    pub fn pending_length(&self) -> u64 {
+        u64::from(self.slots).div_ceil(64) * 8
+    }
+}
+
+/// What an [`MsixStore`] is made from.
+pub struct MsixParts {
+    /// What [`MsixCapability::find`] said.
+    pub capability: MsixCapability,
+    /// The function's configuration space.
+    pub config: Arc<dyn ConfigSpace>,
+    /// The region that [`MsixCapability::table`] names.
+    pub table: Arc<dyn TableMemory>,
+    /// The region that [`MsixCapability::pending`] names; often the same.
+    pub pending: Arc<dyn TableMemory>,
+    /// The kernel.
+    pub host: Arc<dyn Host>,
+}
+
+impl fmt::Debug for MsixParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MsixParts").field("capability", &self.capability).finish_non_exhaustive()
+    }
+}
+
+/// A function's MSI-X table. Each entry is masked, written, read back and unmasked on its own. While the function is being
+/// set up, it is enabled with all vectors held back by the function mask: some functions answer table accesses only
+/// while enabled.
+pub struct MsixStore {
+    parts: MsixParts,
+    /// Vector Control of each entry but for the mask bit: its other bits are not ours.
+    controls: Box<[AtomicU32]>,
+    power: TaskLock<Power>,
+}
+
+/// What Message Control says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Power {
+    /// Disabled; the table was not touched yet.
+    Untouched,
+    /// Disabled.
+    Off,
+    /// Enabled, all vectors held back.
+    Held,
+    /// Enabled.
+    On,
+}
+
+impl MsixStore {
+    /// Takes the capability over: MSI-X off. Task.
+    pub fn new(parts: MsixParts) -> Result<Self, PciError> {
+        let MsixCapability { table, pending, slots, .. } = parts.capability;
+        check_region(table, parts.capability.table_length(), &*parts.table)?;
+        check_region(pending, parts.capability.pending_length(), &*parts.pending)?;
+        let controls = (0..slots).map(|_| AtomicU32::new(0)).collect();
+        let store = Self { parts, controls, power: TaskLock::new(Power::Untouched) };
+        store.set_control(Power::Untouched);
+        Ok(store)
+    }
+
+    /// Opens the table for writing: enabled, at first held back by the function mask.
+    fn open(&self, power: &mut Power) {
+        let untouched = *power == Power::Untouched;
+        if *power != Power::On {
+            *power = Power::Held;
+            self.set_control(*power);
+        }
+        if untouched {
+            self.mask_all();
+        }
+    }
+
+    /// Whoever had the function before may have left entries unmasked.
+    fn mask_all(&self) {
+        for (slot, kept) in (0..).zip(&self.controls) {
+            let found = VectorControl::from(self.read(slot, ENTRY_CONTROL)).with_masked(false);
+            kept.store(found.into(), Ordering::Relaxed);
+            self.set_mask(slot, true);
+        }
+    }
+
+    fn set_mask(&self, slot: u16, masked: bool) {
+        if let Some(kept) = self.controls.get(usize::from(slot)) {
+            let control = VectorControl::from(kept.load(Ordering::Relaxed)).with_masked(masked);
+            self.write(slot, ENTRY_CONTROL, control.into());
+        }
+    }
+
+    fn set_control(&self, power: Power) {
+        let (config, register) = (&self.parts.config, self.parts.capability.offset + CONTROL);
+        let control = Control::from(config.read16(register))
+            .with_enable(matches!(power, Power::Held | Power::On))
+            .with_function_mask(power == Power::Held);
+        config.write16(register, control.into());
+    }
+
+    fn check_control(&self, enabled: bool) -> Result<(), StoreError> {
+        let register = self.parts.capability.offset + CONTROL;
+        let found = Control::from(self.parts.config.read16(register));
+        if found.enable() == enabled && !found.function_mask() {
+            return Ok(());
+        }
+        Err(StoreError { slot: 0, reason: "the function did not take Message Control" })
+    }
+
+    fn message(&self, slot: u16) -> MsiMessage {
+        let high = u64::from(self.read(slot, ENTRY_ADDRESS_HIGH));
+        let low = u64::from(self.read(slot, ENTRY_ADDRESS_LOW));
+        MsiMessage { address: high << 32 | low, data: self.read(slot, ENTRY_DATA) }
+    }
+
+    fn set_message(&self, slot: u16, message: MsiMessage) {
+        self.write(slot, ENTRY_ADDRESS_LOW, message.address_low());
+        self.write(slot, ENTRY_ADDRESS_HIGH, message.address_high());
+        self.write(slot, ENTRY_DATA, message.data);
+    }
+
+    fn is_masked(&self, slot: u16) -> bool {
+        VectorControl::from(self.read(slot, ENTRY_CONTROL)).masked()
+    }
+
+    /// The slot is one of the table.
+    fn read(&self, slot: u16, register: u64) -> u32 {
+        self.parts.table.read32(self.place(slot) + register)
+    }
+
+    /// The slot is one of the table.
+    fn write(&self, slot: u16, register: u64, value: u32) {
+        self.parts.table.write32(self.place(slot) + register, value);
+    }
+
+    fn place(&self, slot: u16) -> u64 {
+        self.parts.capability.table.offset() + u64::from(slot) * ENTRY_SIZE
+    }
+}
+
+fn check_region(place: Place, length: u64, region: &dyn TableMemory) -> Result<(), PciError> {
+    let end = place.offset() + length;
+    if end <= region.length() {
+        return Ok(());
+    }
+    Err(PciError::OutsideBar { bir: place.bir(), end, length: region.length() })
+}
+
+impl MessageStore for MsixStore {
+    fn slots(&self) -> u16 {
+        self.parts.capability.slots
+    }
+
+    fn fit(&self) -> Fit {
+        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::PerVector
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        let mut power = self.power.lock(&*self.parts.host);
+        self.open(&mut power);
+        let mut update = Update { store: self, power: *power, failure: None };
+        change(&mut update);
+        update.failure.map_or(Ok(()), Err)
+    }
+
+    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
+        let mut power = self.power.lock(&*self.parts.host);
+        if enabled {
+            self.open(&mut power);
+        }
+        *power = match (enabled, *power) {
+            (true, _) => Power::On,
+            (false, Power::Untouched) => Power::Untouched,
+            (false, _) => Power::Off,
+        };
+        self.set_control(*power);
+        self.check_control(enabled)
+    }
+
+    fn fast_mask(&self) -> Option<&dyn FastMask> {
+        Some(self)
+    }
+}
+
+impl FastMask for MsixStore {
+    fn mask(&self, slot: u16) {
+        if slot < self.slots() {
+            self.set_mask(slot, true);
+            // Memory writes are posted: the read pushes it to the function.
+            self.read(slot, ENTRY_CONTROL);
+        }
+    }
+
+    fn unmask(&self, slot: u16) {
+        self.set_mask(slot, false);
+    }
+
+    fn is_pending(&self, slot: u16) -> bool {
+        if slot >= self.slots() {
+            return false;
+        }
+        let word = self.parts.capability.pending.offset() + u64::from(slot / 32) * 4;
+        self.parts.pending.read32(word) >> (slot % 32) & 1 != 0
+    }
+}
+
+impl fmt::Debug for MsixStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MsixStore").field("capability", &self.parts.capability).finish_non_exhaustive()
+    }
+}
+
+/// An open update.
+struct Update<'a> {
+    store: &'a MsixStore,
+    power: Power,
+    failure: Option<StoreError>,
+}
+
+impl Slots for Update<'_> {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.failure = self.try_write(slot, message).err().map(|reason| StoreError { slot, reason });
+    }
+
+    fn mask(&mut self, slot: u16) {
+        FastMask::mask(self.store, slot);
+    }
+
+    fn unmask(&mut self, slot: u16) {
+        FastMask::unmask(self.store, slot);
+    }
+}
+
+impl Update<'_> {
+    fn try_write(&self, slot: u16, message: MsiMessage) -> Result<(), &'static str> {
+        let store = self.store;
+        if slot >= store.slots() {
+            return Err("the table has no such entry");
+        }
+        if self.power == Power::On && !store.is_masked(slot) {
+            return Err("an entry is rewritten only while it is masked");
+        }
+        let old = store.message(slot);
+        store.set_message(slot, message);
+        if store.message(slot) == message {
+            return Ok(());
+        }
+        store.set_message(slot, old);
+        Err("the function read back another message")
+    }
+}

@@ -1,0 +1,336 @@
+//! The gate of an interrupt: one atomic word that decides who may touch its handler.
+//!
+//! ```text
+//!            install                  enter                 leave
+//! vacant ──▶ changing ──▶ installed ─────────▶ running ─────────────▶ installed (perhaps pinned, to send again)
+//!    ▲                        │ close             │ close
+//!    │         take           ▼                   ▼         leave, unpin
+//!    └─ changing ◀─────── closing (idle) ◀──── closing (running or pinned)
+//! ```
+//!
+//! The rules, all kept by compare-and-swap on the one word:
+//! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs beside itself;
+//! - whoever finds the gate busy or disabled leaves the *resend* mark, in one step with seeing why; the mark is
+//!   taken in one step with leaving or enabling, by one party. Marking is a read-modify-write even if the mark is
+//!   set already: it carries what the device wrote before to whoever runs next;
+//! - the value is read only while *running* or a *pin* is held; it is written only in *changing*, which is entered
+//!   from vacant, or from closing without runner and pins.
+// UNSAFETY: the value lives in an `UnsafeCell`, because a lock around it would cost dispatch a second pair of atomic
+// operations for an exclusion that the state word provides already.
+#![expect(unsafe_code, reason = "the state word, not a lock, guards the value; each use says why")]
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+#[cfg(test)]
+mod model;
+
+/// A value is there, and not about to go.
+const INSTALLED: u32 = 1 << 0;
+/// A CPU runs the handler.
+const RUNNING: u32 = 1 << 1;
+/// It arrived while it could not run.
+const RESEND: u32 = 1 << 2;
+/// Arrivals do not run.
+const DISABLED: u32 = 1 << 3;
+/// The value is to be taken out as soon as nobody uses it.
+const CLOSING: u32 = 1 << 4;
+/// One party has the value to itself.
+const CHANGING: u32 = 1 << 5;
+/// Arrivals that cannot run are marked (edges and messages; a level tells again by itself).
+const EDGE: u32 = 1 << 6;
+/// Something was installed here before.
+const USED: u32 = 1 << 7;
+/// One user of the value beside the runner. The count has the upper 16 bits: at most one pin per CPU.
+const PIN: u32 = 1 << 16;
+const PINS: u32 = 0xffff << 16;
+
+/// The atomic word, as a trait so that a model checker and its mutants can stand in.
+pub(crate) trait Word: Send + Sync {
+    fn new(value: u32) -> Self;
+    fn load(&self) -> u32;
+    fn store(&self, value: u32);
+    fn swap_if(&self, current: u32, new: u32) -> Result<u32, u32>;
+    fn subtract(&self, value: u32);
+}
+
+impl Word for AtomicU32 {
+    fn new(value: u32) -> Self {
+        Self::new(value)
+    }
+
+    #[inline]
+    fn load(&self) -> u32 {
+        self.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn store(&self, value: u32) {
+        self.store(value, Ordering::Release);
+    }
+
+    #[inline]
+    fn swap_if(&self, current: u32, new: u32) -> Result<u32, u32> {
+        self.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    #[inline]
+    fn subtract(&self, value: u32) {
+        self.fetch_sub(value, Ordering::AcqRel);
+    }
+}
+
+/// What to do about an arrival that cannot run now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WhenBusy {
+    /// Mark it, to be sent again: edges and messages.
+    Mark,
+    /// Nothing: a level is still asserted, and tells again.
+    Ignore,
+}
+
+/// What an arrival found.
+pub(crate) enum Entry<'a, T, W: Word> {
+    /// The handler is the caller's until the guard is [left](Running::leave) or dropped.
+    Entered(Running<'a, T, W>),
+    /// Another CPU runs it.
+    Busy,
+    /// It is disabled.
+    Disabled,
+    /// There is none; there was one before, or not.
+    Absent(History),
+}
+
+/// Whether a gate without value had one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum History {
+    Used,
+    Unused,
+}
+
+/// Why a value could not be installed. Carries it back.
+pub(crate) enum InstallError<T> {
+    /// One is installed.
+    Occupied(T),
+    /// The last one is on its way out: try again later.
+    Closing(T),
+}
+
+/// A place for one handler, guarded by a state word.
+pub(crate) struct Gate<T, W = AtomicU32> {
+    word: W,
+    value: UnsafeCell<Option<T>>,
+}
+
+// SAFETY: shared references to the value are handed to several threads at once (runner and pins), hence `Sync`; the
+// value is put in and taken out by different threads, hence `Send`. All access follows the state word.
+unsafe impl<T: Send + Sync, W: Word> Sync for Gate<T, W> {}
+
+impl<T, W: Word> Gate<T, W> {
+    pub(crate) fn new() -> Self {
+        Self { word: W::new(0), value: UnsafeCell::new(None) }
+    }
+
+    /// Puts a value in, disabled. Any context; tasks only, in practice.
+    pub(crate) fn install(&self, value: T, when_busy: WhenBusy) -> Result<(), InstallError<T>> {
+        let mut seen = self.word.load();
+        loop {
+            if seen & (CLOSING | CHANGING) != 0 {
+                return Err(InstallError::Closing(value));
+            }
+            if seen & INSTALLED != 0 {
+                return Err(InstallError::Occupied(value));
+            }
+            match self.word.swap_if(seen, CHANGING | USED) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        // SAFETY: this thread set CHANGING from vacant, so nobody else reads or writes the value until it clears.
+        unsafe { *self.value.get() = Some(value) };
+        let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
+        self.word.store(INSTALLED | DISABLED | USED | mode);
+        Ok(())
+    }
+
+    /// An arrival. Lock-free: a retry means that another party changed the word. Any context.
+    #[inline]
+    pub(crate) fn enter(&self) -> Entry<'_, T, W> {
+        let mut seen = self.word.load();
+        loop {
+            if seen & (INSTALLED | RUNNING | DISABLED | CLOSING | CHANGING) == INSTALLED {
+                match self.word.swap_if(seen, seen | RUNNING) {
+                    Ok(_) => return Entry::Entered(Running { gate: self }),
+                    Err(now) => seen = now,
+                }
+                continue;
+            }
+            if seen & INSTALLED == 0 || seen & CLOSING != 0 {
+                let history = if seen & USED == 0 { History::Unused } else { History::Used };
+                return Entry::Absent(history);
+            }
+            let found = if seen & DISABLED == 0 { Entry::Busy } else { Entry::Disabled };
+            if seen & EDGE == 0 {
+                return found;
+            }
+            match self.word.swap_if(seen, seen | RESEND) {
+                Ok(_) => return found,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Arrivals no longer run, but are marked. A handler that runs already goes on. Any context.
+    pub(crate) fn disable(&self) {
+        let mut seen = self.word.load();
+        while seen & INSTALLED != 0 {
+            match self.word.swap_if(seen, seen | DISABLED) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Arrivals run again. True if one was marked: the caller sends it again. Any context.
+    pub(crate) fn enable(&self) -> bool {
+        let mut seen = self.word.load();
+        while seen & INSTALLED != 0 {
+            // The mark of an arrival that only found the handler running stays: its runner sends it.
+            let owed = seen & (RESEND | RUNNING | CLOSING) == RESEND;
+            let taken = if owed { RESEND } else { 0 };
+            match self.word.swap_if(seen, seen & !(DISABLED | taken)) {
+                Ok(_) => return owed,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    /// Arrivals find nothing from now on; the value goes by [`take`](Self::take). False if there was nothing to
+    /// close. Any context.
+    pub(crate) fn close(&self) -> bool {
+        let mut seen = self.word.load();
+        while seen & (INSTALLED | CLOSING) == INSTALLED {
+            match self.word.swap_if(seen, seen | CLOSING) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    /// The value of a closed gate once nobody uses it; `None` before, or if there is none. Any context.
+    pub(crate) fn take(&self) -> Option<T> {
+        let mut seen = self.word.load();
+        loop {
+            if seen & CLOSING == 0 || seen & (RUNNING | PINS) != 0 {
+                return None;
+            }
+            match self.word.swap_if(seen, CHANGING | USED) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        // SAFETY: this thread replaced CLOSING, without runner and pins, by CHANGING: nobody else has a reference, and
+        // none is handed out before the next install.
+        let value = unsafe { (&mut *self.value.get()).take() };
+        self.word.store(USED);
+        value
+    }
+
+    /// Nothing is installed, and nothing on its way in or out. Any context.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.word.load() & (INSTALLED | CLOSING | CHANGING) == 0
+    }
+
+    /// A handler runs, or an arrival is being sent again. Any context.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.word.load() & (RUNNING | PINS) != 0
+    }
+
+    /// Arrivals run. Any context.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.word.load() & (INSTALLED | DISABLED | CLOSING) == INSTALLED
+    }
+
+    /// Ends the run. True if the caller now holds a pin, to send an arrival again.
+    #[inline]
+    fn end_run(&self) -> bool {
+        let mut seen = self.word.load();
+        loop {
+            // A mark that was left while disabled waits for enable; one of a closing gate is void.
+            let resend = seen & (RESEND | DISABLED | CLOSING) == RESEND;
+            let next = if resend { (seen & !(RUNNING | RESEND)) + PIN } else { seen & !RUNNING };
+            match self.word.swap_if(seen, next) {
+                Ok(_) => return resend,
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+impl<T, W> fmt::Debug for Gate<T, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate(..)")
+    }
+}
+
+/// The right to run the handler.
+pub(crate) struct Running<'a, T, W: Word> {
+    gate: &'a Gate<T, W>,
+}
+
+impl<'a, T, W: Word> Running<'a, T, W> {
+    /// The handler returned. `Some` if the interrupt arrived meanwhile: the caller sends it again and drops the pin.
+    /// Others may run the handler already.
+    #[inline]
+    pub(crate) fn leave(self) -> Option<Pinned<'a, T, W>> {
+        let gate = self.gate;
+        core::mem::forget(self);
+        // Lazily: a `Pinned` that is made has a pin to give back.
+        gate.end_run().then(|| Pinned { gate })
+    }
+}
+
+impl<T, W: Word> Deref for Running<'_, T, W> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant gate; so nobody writes the value.
+        // RUNNING is only set where INSTALLED was, so there is one.
+        unsafe { (&*self.gate.value.get()).as_ref().unwrap_unchecked() }
+    }
+}
+
+impl<T, W: Word> Drop for Running<'_, T, W> {
+    /// The handler unwound. What arrived meanwhile is not sent again: a handler that panics is a bug to be seen.
+    fn drop(&mut self) {
+        if self.gate.end_run() {
+            self.gate.word.subtract(PIN);
+        }
+    }
+}
+
+/// Keeps the value in place while an arrival is sent again; does not keep others from running it.
+pub(crate) struct Pinned<'a, T, W: Word> {
+    gate: &'a Gate<T, W>,
+}
+
+impl<T, W: Word> Deref for Pinned<'_, T, W> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: this pin keeps `take` away, and install needs a vacant gate; so nobody writes the value. The pin
+        // followed a run, so there is one.
+        unsafe { (&*self.gate.value.get()).as_ref().unwrap_unchecked() }
+    }
+}
+
+impl<T, W: Word> Drop for Pinned<'_, T, W> {
+    fn drop(&mut self) {
+        self.gate.word.subtract(PIN);
+    }
+}
