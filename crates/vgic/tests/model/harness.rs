@@ -1,0 +1,435 @@
+//! Drives model and reference side by side.
+
+use crate::reference::{Gic, View};
+use gic_arch::gicd::Irouter;
+use gic_arch::icc::{Ctlr, Sgi, SysRegEncoding};
+use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, icc};
+use msi_types::{Cpu, Kick, Level, Line, SetLine};
+use proptest::prelude::*;
+use std::sync::Arc;
+use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
+
+/// CPUs in clusters of their own, one beyond the first sixteen of its cluster.
+const AFFINITIES: [Affinity; 3] =
+    [Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 17), Affinity::new(2, 0, 3, 1)];
+const PRIVATE: [u32; 8] = [0, 1, 15, 16, 27, 31, 1056, 1087];
+const SHARED: [u32; 6] = [32, 33, 64, 95, 4096, 4127];
+/// Belong to the Secure side in the Non-secure view.
+const SECURE: [u32; 3] = [15, 31, 95];
+/// Where no interrupt is: special, reserved, not implemented.
+const NONE: [u32; 4] = [1023, 1055, 96, 8192];
+
+/// A register with a field per interrupt.
+#[derive(Clone, Copy, Debug)]
+pub enum Field {
+    Enable,
+    Disable,
+    Pend,
+    Unpend,
+    Activate,
+    Deactivate,
+    Group,
+    Priority,
+    Trigger,
+}
+
+/// One step. CPUs and interrupts are indices, taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    Line { cpu: usize, interrupt: usize, high: bool },
+    Field { cpu: usize, interrupt: usize, field: Field, value: u8, wide: bool },
+    Route { interrupt: usize, target: usize, wide: bool },
+    Control { groups: [bool; 2] },
+    Waker { cpu: usize, asleep: bool },
+    Mask { cpu: usize, value: u8 },
+    BinaryPoint { cpu: usize, group: usize, value: u8 },
+    Modes { cpu: usize, cbpr: bool, eoimode: bool },
+    GroupEnable { cpu: usize, group: usize, on: bool },
+    Sgi { from: usize, group: usize, target: usize, interrupt: usize },
+    Acknowledge { cpu: usize, group: usize },
+    EndLast { cpu: usize, group: usize },
+    End { cpu: usize, group: usize, interrupt: usize },
+    Deactivate { cpu: usize, interrupt: usize },
+}
+
+pub fn ops() -> impl Strategy<Value = Op> {
+    let cpu = || 0..AFFINITIES.len();
+    let interrupt = || 0..PRIVATE.len() + SHARED.len() + NONE.len();
+    let group = || 0..2usize;
+    let flag = any::<bool>;
+    prop_oneof![
+        6 => (cpu(), interrupt(), flag()).prop_map(|(cpu, interrupt, high)| Op::Line { cpu, interrupt, high }),
+        8 => (cpu(), interrupt(), field(), any::<u8>(), flag())
+            .prop_map(|(cpu, interrupt, field, value, wide)| Op::Field { cpu, interrupt, field, value, wide }),
+        2 => (0..SHARED.len(), 0..=AFFINITIES.len(), flag())
+            .prop_map(|(interrupt, target, wide)| Op::Route { interrupt, target, wide }),
+        1 => any::<[bool; 2]>().prop_map(|groups| Op::Control { groups }),
+        1 => (cpu(), flag()).prop_map(|(cpu, asleep)| Op::Waker { cpu, asleep }),
+        1 => (cpu(), any::<u8>()).prop_map(|(cpu, value)| Op::Mask { cpu, value }),
+        1 => (cpu(), group(), any::<u8>())
+            .prop_map(|(cpu, group, value)| Op::BinaryPoint { cpu, group, value }),
+        1 => (cpu(), flag(), flag()).prop_map(|(cpu, cbpr, eoimode)| Op::Modes { cpu, cbpr, eoimode }),
+        1 => (cpu(), group(), flag()).prop_map(|(cpu, group, on)| Op::GroupEnable { cpu, group, on }),
+        3 => (cpu(), group(), 0..=AFFINITIES.len(), 0..3usize)
+            .prop_map(|(from, group, target, interrupt)| Op::Sgi { from, group, target, interrupt }),
+        6 => (cpu(), group()).prop_map(|(cpu, group)| Op::Acknowledge { cpu, group }),
+        5 => (cpu(), group()).prop_map(|(cpu, group)| Op::EndLast { cpu, group }),
+        1 => (cpu(), group(), interrupt())
+            .prop_map(|(cpu, group, interrupt)| Op::End { cpu, group, interrupt }),
+        2 => (cpu(), interrupt()).prop_map(|(cpu, interrupt)| Op::Deactivate { cpu, interrupt }),
+    ]
+}
+
+fn field() -> impl Strategy<Value = Field> {
+    use Field::{Activate, Deactivate, Disable, Enable, Group, Pend, Priority, Trigger, Unpend};
+    prop_oneof![
+        4 => Just(Enable), 1 => Just(Disable), 3 => Just(Pend), 1 => Just(Unpend), 1 => Just(Activate),
+        2 => Just(Deactivate), 2 => Just(Group), 3 => Just(Priority), 2 => Just(Trigger),
+    ]
+}
+
+fn interrupt(index: usize) -> u32 {
+    let all = PRIVATE.iter().chain(&SHARED).chain(&NONE);
+    *all.clone().nth(index).unwrap()
+}
+
+struct NoMemory;
+
+impl GuestMemory for NoMemory {
+    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+}
+
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, cpu: Cpu) {
+        panic!("{cpu:?} was kicked, but it never left");
+    }
+}
+
+/// Model and reference.
+pub struct Bench {
+    gic: Arc<Vgic>,
+    vcpus: Vec<Vcpu>,
+    reference: Gic,
+    /// What each CPU acknowledged and did not end.
+    handled: Vec<Vec<u32>>,
+}
+
+impl Bench {
+    pub fn new(view: View, bits: u8) -> Self {
+        let secure: &[u32] = if view == View::NonSecure { &SECURE } else { &[] };
+        let mut config = VgicConfig {
+            spis: 64,
+            extended_spis: 32,
+            extended_ppis: 32,
+            priority_bits: bits,
+            security: match view {
+                View::Single => SecurityView::Single,
+                View::NonSecure => SecurityView::NonSecure,
+            },
+            secure_interrupts: secure.iter().copied().map(IntId::new).collect(),
+            ..VgicConfig::new(3)
+        };
+        for (cpu, affinity) in config.cpus.iter_mut().zip(AFFINITIES) {
+            cpu.affinity = affinity;
+        }
+        let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), Arc::new(NoKick)).unwrap();
+        let reference = Gic::new(view, bits, AFFINITIES.len(), &PRIVATE, &SHARED, secure);
+        Self { gic, vcpus, reference, handled: vec![Vec::new(); AFFINITIES.len()] }
+    }
+
+    /// What a guest does first, so that interrupts get through.
+    pub fn enable_everything(&mut self) {
+        self.apply(&Op::Control { groups: [true; 2] });
+        for cpu in 0..AFFINITIES.len() {
+            self.apply(&Op::Waker { cpu, asleep: false });
+            self.apply(&Op::Mask { cpu, value: 0xff });
+            for group in 0..2 {
+                self.apply(&Op::GroupEnable { cpu, group, on: true });
+            }
+            for interrupt in 0..PRIVATE.len() + SHARED.len() {
+                self.apply(&Op::Field { cpu, interrupt, field: Field::Enable, value: 0, wide: false });
+                let value = if interrupt % 3 == 0 { 0 } else { 1 };
+                self.apply(&Op::Field { cpu, interrupt, field: Field::Group, value, wide: false });
+            }
+        }
+    }
+
+    pub fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Line { cpu, interrupt: index, high } => self.line(cpu, interrupt(index), high),
+            Op::Field { cpu, interrupt: index, field, value, wide } => {
+                self.write_field(cpu, interrupt(index), field, value, wide);
+                self.reference_field(cpu, interrupt(index), field, value);
+            }
+            Op::Route { interrupt, target, wide } => self.route(SHARED[interrupt], target, wide),
+            Op::Control { groups } => self.control(groups),
+            Op::Waker { cpu, asleep } => self.waker(cpu, asleep),
+            Op::Mask { cpu, value } => {
+                self.msr(cpu, icc::PMR.encoding(), value.into());
+                self.reference.cpus[cpu].mask = self.reference.written_priority(value);
+            }
+            Op::BinaryPoint { cpu, group, value } => {
+                let register = [icc::BPR0.encoding(), icc::BPR1.encoding()][group];
+                if self.msr_of_group(cpu, group, register, value.into()) {
+                    self.reference.set_bpr(cpu, group, value);
+                }
+            }
+            Op::Modes { cpu, cbpr, eoimode } => {
+                let value = Ctlr::new().with_cbpr(cbpr).with_eoi_mode(eoimode);
+                self.msr(cpu, icc::CTLR.encoding(), value.into_bits());
+                self.reference.cpus[cpu].cbpr = cbpr;
+                self.reference.cpus[cpu].eoimode = eoimode;
+            }
+            Op::GroupEnable { cpu, group, on } => {
+                let register = [icc::IGRPEN0.encoding(), icc::IGRPEN1.encoding()][group];
+                if self.msr_of_group(cpu, group, register, on.into()) {
+                    self.reference.cpus[cpu].enabled[group] = on;
+                }
+            }
+            Op::Sgi { from, group, target, interrupt } => self.sgi(from, group, target, PRIVATE[interrupt]),
+            Op::Acknowledge { cpu, group } => self.acknowledge(cpu, group),
+            Op::EndLast { cpu, group } => {
+                let intid = self.handled[cpu].pop().unwrap_or(1023);
+                self.end(cpu, group, intid);
+            }
+            Op::End { cpu, group, interrupt: index } => self.end(cpu, group, interrupt(index)),
+            Op::Deactivate { cpu, interrupt: index } => {
+                self.msr(cpu, icc::DIR.encoding(), interrupt(index).into());
+                if self.reference.cpus[cpu].eoimode {
+                    self.reference.deactivate(cpu, interrupt(index));
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, cpu: usize, intid: u32, high: bool) {
+        let level = if high { Level::High } else { Level::Low };
+        let line = if SHARED.contains(&intid) {
+            Line::Spi(intid)
+        } else {
+            Line::Ppi { cpu: Cpu::new(u32::try_from(cpu).unwrap()), intid }
+        };
+        let answer = self.gic.set_line(line, level);
+        let wired = intid >= 16 && self.reference.any(cpu, intid).is_some();
+        assert_eq!(answer != msi_types::Delivery::NoDoorbell, wired, "{line:?}");
+        if wired {
+            self.reference.drive(cpu, intid, high);
+        }
+    }
+
+    fn write_field(&self, cpu: usize, intid: u32, field: Field, value: u8, wide: bool) {
+        let Some((base, location)) = self.locate(cpu, intid, field) else { return };
+        let register = base + u64::from(location.register().offset());
+        match field {
+            Field::Priority => {
+                let address = base + u64::from(location.byte_offset());
+                self.gic.write(address, AccessWidth::Byte, value.into()).unwrap();
+            }
+            Field::Group | Field::Trigger => {
+                let old = self.gic.read(register, AccessWidth::Word).unwrap();
+                let field = if matches!(field, Field::Group) { value & 1 } else { (value & 1) << 1 };
+                let new = location.insert(u32::try_from(old).unwrap(), field.into());
+                self.gic.write(register, AccessWidth::Word, new.into()).unwrap();
+            }
+            _ if wide => {
+                let shift = 8 * (register % 8);
+                let value = u64::from(location.mask()) << shift;
+                self.gic.write(register & !7, AccessWidth::Double, value).unwrap();
+            }
+            _ => self.gic.write(register, AccessWidth::Word, location.mask().into()).unwrap(),
+        }
+    }
+
+    fn locate(&self, cpu: usize, intid: u32, field: Field) -> Option<(u64, gic_arch::IntIdLocation)> {
+        let [distributor, extended, redistributor] = registers(field);
+        let config = self.gic.config();
+        let frame = config.redistributors[0].base + config.redistributors[0].stride * cpu as u64;
+        let intid = IntId::new(intid);
+        let shared = distributor.locate(intid).or(extended.locate(intid));
+        let private = redistributor.locate(intid);
+        shared.map(|at| (config.distributor, at)).or(private.map(|at| (frame, at)))
+    }
+
+    fn reference_field(&mut self, cpu: usize, intid: u32, field: Field, value: u8) {
+        let view = self.reference.view;
+        let priority = self.reference.written_priority(value);
+        let Some(it) = self.reference.find(cpu, intid) else { return };
+        match field {
+            Field::Enable => it.enabled = true,
+            Field::Disable => it.enabled = false,
+            Field::Pend => it.latch = true,
+            Field::Unpend => it.latch = false,
+            Field::Activate => it.active = true,
+            Field::Deactivate => it.active = false,
+            Field::Group if view == View::Single => it.group = usize::from(value & 1),
+            Field::Group => {}
+            Field::Priority => it.priority = priority,
+            Field::Trigger if intid >= 16 => it.edge = value & 1 == 1,
+            Field::Trigger => {}
+        }
+    }
+
+    fn route(&mut self, intid: u32, target: usize, wide: bool) {
+        let affinity = AFFINITIES.get(target).copied().unwrap_or(Affinity::new(9, 9, 9, 9));
+        let register = gicd::irouter(IntId::new(intid)).unwrap();
+        let address = self.gic.config().distributor + u64::from(register.offset());
+        let value = Irouter::to(affinity).into_bits();
+        if wide {
+            self.gic.write(address, AccessWidth::Double, value).unwrap();
+        } else {
+            self.gic.write(address, AccessWidth::Word, value & 0xffff_ffff).unwrap();
+            self.gic.write(address + 4, AccessWidth::Word, value >> 32).unwrap();
+        }
+        if let Some(it) = self.reference.find(0, intid) {
+            it.target = Some(target).filter(|target| *target < AFFINITIES.len());
+        }
+    }
+
+    fn control(&mut self, groups: [bool; 2]) {
+        let value = u64::from(groups[0]) | u64::from(groups[1]) << 1;
+        self.gic.write(self.gic.config().distributor, AccessWidth::Word, value).unwrap();
+        self.reference.enabled = match self.reference.view {
+            View::Single => groups,
+            View::NonSecure => [false, groups[1]],
+        };
+    }
+
+    fn waker(&mut self, cpu: usize, asleep: bool) {
+        let config = self.gic.config();
+        let frame = config.redistributors[0].base + config.redistributors[0].stride * cpu as u64;
+        let address = frame + u64::from(gicr::WAKER.offset());
+        self.gic.write(address, AccessWidth::Word, u64::from(asleep) << 1).unwrap();
+        if self.reference.view == View::Single {
+            self.reference.cpus[cpu].awake = !asleep;
+        }
+    }
+
+    fn sgi(&mut self, from: usize, group: usize, target: usize, intid: u32) {
+        let number = u8::try_from(intid).unwrap();
+        let (value, targets) = match AFFINITIES.get(target) {
+            Some(affinity) => (Sgi::to(number, *affinity), vec![target]),
+            None => {
+                let others = (0..AFFINITIES.len()).filter(|cpu| *cpu != from).collect();
+                (Sgi::new().with_intid(number).with_all_but_self(true), others)
+            }
+        };
+        let register = [icc::SGI0R.encoding(), icc::SGI1R.encoding()][group];
+        self.msr(from, register, value.into_bits());
+        if group == 1 || self.reference.view == View::Single {
+            self.reference.send_sgi(&targets, intid, group);
+        }
+    }
+
+    fn acknowledge(&mut self, cpu: usize, group: usize) {
+        let register = [icc::IAR0.encoding(), icc::IAR1.encoding()][group];
+        let Ok(intid) = self.vcpus[cpu].read_sysreg(register) else {
+            assert_eq!((group, self.reference.view), (0, View::NonSecure));
+            return;
+        };
+        assert_eq!(intid, self.reference.acknowledge(cpu, group).into(), "IAR{group} of CPU {cpu}");
+        if intid != 1023 {
+            self.handled[cpu].push(u32::try_from(intid).unwrap());
+        }
+    }
+
+    fn end(&mut self, cpu: usize, group: usize, intid: u32) {
+        let register = [icc::EOIR0.encoding(), icc::EOIR1.encoding()][group];
+        if self.msr_of_group(cpu, group, register, intid.into()) {
+            self.reference.end(cpu, group, intid);
+        }
+    }
+
+    fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
+        self.vcpus[cpu].write_sysreg(register, value).unwrap();
+    }
+
+    /// Writes a register that only exists where the guest has its group. Does it?
+    fn msr_of_group(&mut self, cpu: usize, group: usize, register: SysRegEncoding, value: u64) -> bool {
+        let exists = group == 1 || self.reference.view == View::Single;
+        assert_eq!(self.vcpus[cpu].write_sysreg(register, value).is_ok(), exists);
+        exists
+    }
+
+    /// Inputs, running priorities and what is pending first, at each CPU.
+    pub fn compare_signals(&mut self, after: &Op) {
+        for cpu in 0..AFFINITIES.len() {
+            let inputs = self.vcpus[cpu].inputs();
+            let signalled = self.reference.signalled(cpu).map(|at| self.reference.interrupts[at].group);
+            assert_eq!([inputs.fiq, inputs.irq], [signalled == Some(0), signalled == Some(1)], "{after:?}");
+            let running = match self.reference.running(cpu) {
+                0xff => 0xff,
+                running => self.reference.shown_priority(running),
+            };
+            assert_eq!(self.mrs(cpu, icc::RPR.encoding()), Some(running.into()), "RPR after {after:?}");
+            let highest = self.reference.highest(cpu, 1);
+            assert_eq!(self.mrs(cpu, icc::HPPIR1.encoding()), Some(highest.into()), "HPPIR1 after {after:?}");
+            if self.reference.view == View::Single {
+                let highest = self.reference.highest(cpu, 0);
+                assert_eq!(self.mrs(cpu, icc::HPPIR0.encoding()), Some(highest.into()), "HPPIR0 after {after:?}");
+            }
+        }
+    }
+
+    fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> Option<u64> {
+        self.vcpus[cpu].read_sysreg(register).ok()
+    }
+
+    /// What the registers read.
+    pub fn compare_registers(&mut self) {
+        for cpu in 0..AFFINITIES.len() {
+            let mask = self.reference.shown_priority(self.reference.cpus[cpu].mask);
+            assert_eq!(self.mrs(cpu, icc::PMR.encoding()), Some(mask.into()));
+            let binary_point = self.reference.shown_bpr(cpu, 1);
+            assert_eq!(self.mrs(cpu, icc::BPR1.encoding()), Some(binary_point.into()));
+            for intid in PRIVATE.iter().chain(&SHARED) {
+                self.compare_interrupt(cpu, *intid);
+            }
+        }
+    }
+
+    fn compare_interrupt(&mut self, cpu: usize, intid: u32) {
+        let view = self.reference.view;
+        let it = self.reference.find(cpu, intid).cloned();
+        let flag = |flag: fn(&crate::reference::Interrupt) -> bool| it.as_ref().is_some_and(flag).into();
+        let expected = [
+            (Field::Enable, flag(|it| it.enabled)),
+            (Field::Disable, flag(|it| it.enabled)),
+            (Field::Pend, flag(crate::reference::Interrupt::pending)),
+            (Field::Unpend, flag(crate::reference::Interrupt::pending)),
+            (Field::Activate, flag(|it| it.active)),
+            (Field::Deactivate, flag(|it| it.active)),
+            (Field::Group, if view == View::Single { flag(|it| it.group == 1) } else { 0 }),
+            (Field::Priority, it.as_ref().map_or(0, |it| self.reference.shown_priority(it.priority).into())),
+            (Field::Trigger, 2 * flag(|it| it.edge)),
+        ];
+        for (field, value) in expected {
+            let (base, location) = self.locate(cpu, intid, field).unwrap();
+            let register = self.gic.read(base + u64::from(location.register().offset()), AccessWidth::Word);
+            let read = location.extract(u32::try_from(register.unwrap()).unwrap());
+            assert_eq!(read, value, "{field:?} of {intid} at CPU {cpu}");
+        }
+    }
+}
+
+/// The arrays of the distributor, of its extended range, and of the redistributors.
+fn registers(field: Field) -> [IntIdField; 3] {
+    match field {
+        Field::Enable => [gicd::ISENABLER, gicd::ISENABLER_E, gicr::ISENABLER],
+        Field::Disable => [gicd::ICENABLER, gicd::ICENABLER_E, gicr::ICENABLER],
+        Field::Pend => [gicd::ISPENDR, gicd::ISPENDR_E, gicr::ISPENDR],
+        Field::Unpend => [gicd::ICPENDR, gicd::ICPENDR_E, gicr::ICPENDR],
+        Field::Activate => [gicd::ISACTIVER, gicd::ISACTIVER_E, gicr::ISACTIVER],
+        Field::Deactivate => [gicd::ICACTIVER, gicd::ICACTIVER_E, gicr::ICACTIVER],
+        Field::Group => [gicd::IGROUPR, gicd::IGROUPR_E, gicr::IGROUPR],
+        Field::Priority => [gicd::IPRIORITYR, gicd::IPRIORITYR_E, gicr::IPRIORITYR],
+        Field::Trigger => [gicd::ICFGR, gicd::ICFGR_E, gicr::ICFGR],
+    }
+}

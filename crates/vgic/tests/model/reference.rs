@@ -1,0 +1,207 @@
+//! The rules of the GIC, written down as plainly as they can be: one struct per interrupt, a list of them, and a
+//! loop over the list for every question. Shares no code with the model.
+
+/// Which of the guest's views of security.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    Single,
+    NonSecure,
+}
+
+#[derive(Clone, Debug)]
+pub struct Interrupt {
+    pub intid: u32,
+    /// The CPU whose private interrupt it is.
+    pub owner: Option<usize>,
+    pub latch: bool,
+    pub line: bool,
+    pub edge: bool,
+    pub enabled: bool,
+    pub active: bool,
+    pub group: usize,
+    pub priority: u8,
+    /// The CPU that it goes to.
+    pub target: Option<usize>,
+}
+
+impl Interrupt {
+    pub fn pending(&self) -> bool {
+        if self.edge { self.latch } else { self.latch || self.line }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Cpu {
+    pub awake: bool,
+    pub mask: u8,
+    pub bpr: [u8; 2],
+    pub cbpr: bool,
+    pub eoimode: bool,
+    pub enabled: [bool; 2],
+    /// Group priority and group of what is being handled, innermost last.
+    pub running: Vec<(u8, usize)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Gic {
+    pub view: View,
+    pub bits: u8,
+    pub interrupts: Vec<Interrupt>,
+    pub cpus: Vec<Cpu>,
+    pub enabled: [bool; 2],
+}
+
+impl Gic {
+    pub fn new(view: View, bits: u8, cpus: usize, private: &[u32], shared: &[u32], secure: &[u32]) -> Self {
+        let preemption = bits.min(7);
+        let new = |intid: u32, owner: Option<usize>| {
+            let guests = view == View::NonSecure && !secure.contains(&intid);
+            Interrupt {
+                intid,
+                owner,
+                latch: false,
+                line: false,
+                edge: intid < 16,
+                enabled: false,
+                active: false,
+                group: usize::from(guests),
+                priority: if guests { 0x80 } else { 0 },
+                target: Some(owner.unwrap_or(0)),
+            }
+        };
+        let mut interrupts: Vec<_> = shared.iter().map(|intid| new(*intid, None)).collect();
+        for cpu in 0..cpus {
+            interrupts.extend(private.iter().map(|intid| new(*intid, Some(cpu))));
+        }
+        let cpu = Cpu {
+            awake: view == View::NonSecure,
+            mask: if view == View::NonSecure { 0x80 } else { 0 },
+            bpr: [7 - preemption, 8 - preemption],
+            cbpr: false,
+            eoimode: false,
+            enabled: [false; 2],
+            running: Vec::new(),
+        };
+        Self { view, bits, interrupts, cpus: vec![cpu; cpus], enabled: [false; 2] }
+    }
+
+    /// The interrupt as `cpu` names it, if the guest can see it.
+    pub fn find(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
+        let view = self.view;
+        self.any(cpu, intid).filter(|it| view == View::Single || it.group == 1)
+    }
+
+    /// The interrupt as `cpu` names it.
+    pub fn any(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
+        self.interrupts.iter_mut().find(|it| it.intid == intid && it.owner.is_none_or(|owner| owner == cpu))
+    }
+
+    pub fn drive(&mut self, cpu: usize, intid: u32, high: bool) {
+        if let Some(it) = self.any(cpu, intid) {
+            if it.edge && high && !it.line {
+                it.latch = true;
+            }
+            it.line = high;
+        }
+    }
+
+    pub fn written_priority(&self, written: u8) -> u8 {
+        let hardware = if self.view == View::Single { written } else { 0x80 | written >> 1 };
+        hardware & !(0xff_u8.checked_shr(self.bits.into()).unwrap_or(0))
+    }
+
+    pub fn shown_priority(&self, hardware: u8) -> u8 {
+        match self.view {
+            View::Single => hardware,
+            View::NonSecure if hardware < 0x80 => 0,
+            View::NonSecure => hardware << 1,
+        }
+    }
+
+    pub fn set_bpr(&mut self, cpu: usize, group: usize, written: u8) {
+        let smallest = 7 - self.bits.min(7) + u8::from(group == 1);
+        let cpu = &mut self.cpus[cpu];
+        if group == 0 || !cpu.cbpr {
+            cpu.bpr[group] = (written & 7).max(smallest);
+        }
+    }
+
+    pub fn shown_bpr(&self, cpu: usize, group: usize) -> u8 {
+        let cpu = &self.cpus[cpu];
+        if group == 1 && cpu.cbpr { (cpu.bpr[0] + 1).min(7) } else { cpu.bpr[group] }
+    }
+
+    /// Index of the most urgent interrupt that is pending at `cpu`, of the groups enabled there and everywhere.
+    fn most_urgent(&self, cpu: usize) -> Option<usize> {
+        let at = &self.cpus[cpu];
+        let forwarded = |it: &Interrupt| {
+            at.awake && self.enabled[it.group] && at.enabled[it.group] && it.target == Some(cpu)
+        };
+        (0..self.interrupts.len())
+            .filter(|index| {
+                let it = &self.interrupts[*index];
+                it.enabled && it.pending() && !it.active && forwarded(it)
+            })
+            .min_by_key(|index| (self.interrupts[*index].priority, self.interrupts[*index].intid))
+    }
+
+    fn group_priority(&self, cpu: usize, group: usize, priority: u8) -> u8 {
+        let cpu = &self.cpus[cpu];
+        let dropped = if group == 1 && !cpu.cbpr { cpu.bpr[1] } else { cpu.bpr[0] + 1 };
+        if dropped >= 8 { 0 } else { priority >> dropped << dropped }
+    }
+
+    /// Index of what `cpu` is signalled.
+    pub fn signalled(&self, cpu: usize) -> Option<usize> {
+        let index = self.most_urgent(cpu)?;
+        let it = &self.interrupts[index];
+        let preempts = self.cpus[cpu].running.last().is_none_or(|(running, _)| {
+            self.group_priority(cpu, it.group, it.priority) < self.group_priority(cpu, it.group, *running)
+        });
+        (it.priority < self.cpus[cpu].mask && preempts).then_some(index)
+    }
+
+    pub fn highest(&self, cpu: usize, group: usize) -> u32 {
+        let found = self.most_urgent(cpu).map(|index| &self.interrupts[index]);
+        found.filter(|it| it.group == group).map_or(1023, |it| it.intid)
+    }
+
+    pub fn acknowledge(&mut self, cpu: usize, group: usize) -> u32 {
+        let found = self.signalled(cpu).filter(|index| self.interrupts[*index].group == group);
+        let Some(index) = found else { return 1023 };
+        let priority = self.group_priority(cpu, group, self.interrupts[index].priority);
+        self.cpus[cpu].running.push((priority, group));
+        self.interrupts[index].latch = false;
+        self.interrupts[index].active = true;
+        self.interrupts[index].intid
+    }
+
+    pub fn running(&self, cpu: usize) -> u8 {
+        self.cpus[cpu].running.last().map_or(0xff, |(priority, _)| *priority)
+    }
+
+    pub fn end(&mut self, cpu: usize, group: usize, intid: u32) {
+        let runs = self.cpus[cpu].running.last().is_some_and(|(_, running)| *running == group);
+        if (1020..1024).contains(&intid) || !runs {
+            return;
+        }
+        self.cpus[cpu].running.pop();
+        if !self.cpus[cpu].eoimode {
+            self.deactivate(cpu, intid);
+        }
+    }
+
+    pub fn deactivate(&mut self, cpu: usize, intid: u32) {
+        if let Some(it) = self.find(cpu, intid) {
+            it.active = false;
+        }
+    }
+
+    pub fn send_sgi(&mut self, targets: &[usize], intid: u32, group: usize) {
+        for target in targets {
+            if let Some(it) = self.find(*target, intid).filter(|it| it.group == group) {
+                it.latch = true;
+            }
+        }
+    }
+}
