@@ -1,6 +1,6 @@
 //! What a virtual GIC looks like: where it lies, for whom, and which options of the architecture it has.
 
-use crate::its::ItsConfig;
+use crate::its::{Coherence, ItsConfig, ItsConfigError};
 use crate::lpi::MAX_ID_BITS;
 use alloc::vec::Vec;
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
@@ -53,9 +53,8 @@ pub struct VgicConfig {
     pub one_of_n: bool,
     /// SPIs can be signalled by writing to `GICD_SETSPI_NSR` (`GICD_TYPER.MBIS`).
     pub message_based_spis: bool,
-    /// The GIC's accesses to tables are coherent with the guest's caches; else shareability reads as zero, and the
-    /// guest cleans what it writes.
-    pub coherent_tables: bool,
+    /// Whether the redistributors' accesses to LPI tables are coherent with the guest's caches.
+    pub coherence: Coherence,
 }
 
 /// A vCPU of a [`VgicConfig`].
@@ -88,7 +87,7 @@ pub enum SecurityView {
     NonSecure,
 }
 
-/// Two blocks of the address map, or one by itself.
+/// Why a [`VgicConfig`] describes no GIC that can be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No vCPU, or more than [`MAX_CPUS`].
@@ -143,6 +142,9 @@ pub enum ConfigError {
     /// Direct LPIs beside an ITS, or without LPIs.
     #[error("direct LPIs need LPIs (lpi_id_bits) and a machine without ITS")]
     DirectLpi,
+    /// An ITS that cannot be.
+    #[error(transparent)]
+    Its(#[from] ItsConfigError),
     /// An ITS without LPIs.
     #[error("the ITS at {0:#x} has no LPIs to deliver: set lpi_id_bits")]
     ItsWithoutLpis(u64),
@@ -179,7 +181,7 @@ impl VgicConfig {
             direct_lpi: false,
             one_of_n: false,
             message_based_spis: false,
-            coherent_tables: true,
+            coherence: Coherence::Coherent,
         }
     }
 
@@ -279,6 +281,7 @@ impl VgicConfig {
         if let Some(its) = self.its.first().filter(|_| self.lpi_id_bits.is_none()) {
             return Err(ConfigError::ItsWithoutLpis(its.base));
         }
+        self.its.iter().try_for_each(ItsConfig::validate)?;
         let bad_stride = |stride: u64| {
             stride < gicr::STRIDE_V3 || !stride.is_multiple_of(gicr::FRAME_SIZE) || stride > 1 << 32
         };

@@ -4,6 +4,7 @@ use crate::attention::Attention;
 use crate::config::{RedistributorFrame, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::distributor::Distributor;
+use crate::its::{CommandFaults, Its, ItsConfig, RedistributorNaming, Targets};
 use crate::lpi::{LpiConfig, LpiCore, PriorityView};
 use crate::redistributor::Redistributor;
 use crate::vcpu::Vcpu;
@@ -17,7 +18,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use gic_arch::{gicd, gicr, gits};
-use msi_types::{Delivery, Kick, Level, Line, LineObserver, SetLine};
+use msi_types::{Delivery, DeviceId, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 
 /// A virtual GIC, as devices and the bus see it. `Sync`: every operation may be called from any thread.
 pub struct Vgic {
@@ -25,6 +26,7 @@ pub struct Vgic {
     events: Arc<Events>,
     attention: Arc<Attention>,
     lpis: Option<Arc<LpiCore>>,
+    its: Box<[Arc<Its>]>,
     frames: Box<[RedistributorFrame]>,
     /// What the model answers for, ascending.
     regions: Box<[Region]>,
@@ -64,6 +66,7 @@ pub struct ObserverTaken;
 enum Place<'a> {
     Distributor(Distributor<'a>),
     Redistributor(Redistributor<'a>),
+    Its(&'a Its),
     /// Room that no redistributor fills.
     Empty,
 }
@@ -88,6 +91,7 @@ impl Vgic {
         let attention = Arc::new(Attention::new(config.cpus.len(), kick));
         let events = Arc::new(Events::new());
         let lpis = lpi_core(&config, &memory, &attention, &events);
+        let its = translators(&config, lpis.as_ref(), &events)?;
         let gic = Arc::new(Self {
             frames: config.redistributor_frames().collect(),
             regions: regions(&config),
@@ -95,6 +99,7 @@ impl Vgic {
             events,
             attention,
             lpis,
+            its,
         });
         let vcpus = (0..gic.frames.len()).map(|index| gic.vcpu(index)).collect();
         Ok((gic, vcpus))
@@ -134,6 +139,7 @@ impl Vgic {
         Ok(match place {
             Place::Distributor(frame) => Distributor::FRAME.read(frame, offset, width, refused),
             Place::Redistributor(frame) => Redistributor::FRAME.read(frame, offset, width, refused),
+            Place::Its(its) => its.read(offset, width),
             Place::Empty => {
                 refused(offset, FaultReason::UnknownRegister);
                 0
@@ -153,6 +159,7 @@ impl Vgic {
         match place {
             Place::Distributor(frame) => Distributor::FRAME.write(frame, offset, width, value, refused),
             Place::Redistributor(frame) => Redistributor::FRAME.write(frame, offset, width, value, refused),
+            Place::Its(its) => its.write(offset, width, value),
             Place::Empty => refused(offset, FaultReason::UnknownRegister),
         }
         Ok(())
@@ -166,6 +173,7 @@ impl Vgic {
     /// System reset: registers, interrupts and LPIs as after power-on; lines stay as they are driven. The vCPUs do
     /// not run meanwhile; each owner calls [`Vcpu::reset`] afterwards.
     pub fn reset(&self) {
+        self.its.iter().for_each(|its| its.reset());
         self.wired.reset();
         if let Some(lpis) = &self.lpis {
             (0..self.frames.len()).for_each(|index| lpis.reset_lpis(cpu(index)));
@@ -180,6 +188,25 @@ impl Vgic {
     /// What the model answers for, by ascending address.
     pub fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    /// The doorbell of the ITS at this index of [`VgicConfig::its`]: where devices' messages go.
+    pub fn its(&self, index: usize) -> Option<Arc<dyn SignalMsi<DeviceId>>> {
+        let its = Arc::clone(self.its.get(index)?);
+        Some(its)
+    }
+
+    /// Lets the ITS at this index execute a further piece of its command queue, if commands are waiting: for a
+    /// monitor that finds time before the guest polls.
+    pub fn poll_its(&self, index: usize) {
+        if let Some(its) = self.its.get(index) {
+            its.poll();
+        }
+    }
+
+    /// What went wrong with the commands of the ITS at this index.
+    pub fn command_faults(&self, index: usize) -> Option<CommandFaults> {
+        self.its.get(index).map(|its| its.command_faults())
     }
 
     /// The guest's mistakes.
@@ -215,7 +242,7 @@ impl Vgic {
                 (Place::Distributor(frame), low_offset(offset))
             }
             Block::Redistributors(index) => self.redistributor(index, offset)?,
-            Block::Its(_) => (Place::Empty, low_offset(offset)),
+            Block::Its(index) => (Place::Its(self.its.get(index)?), low_offset(offset)),
         })
     }
 
@@ -275,6 +302,24 @@ fn lpi_core(
         ..LpiConfig::new(vcpus)
     };
     Some(LpiCore::new(sizes, Arc::clone(memory), Arc::clone(attention), Arc::clone(events)))
+}
+
+fn translators(
+    config: &VgicConfig,
+    lpis: Option<&Arc<LpiCore>>,
+    events: &Arc<Events>,
+) -> Result<Box<[Arc<Its>]>, ConfigError> {
+    let Some(lpis) = lpis else { return Ok(Box::default()) };
+    let targets = |its: &ItsConfig| match its.redistributor_naming {
+        RedistributorNaming::ProcessorNumber => {
+            Targets::ProcessorNumbers(config.cpus.iter().map(|cpu| cpu.processor_number).collect())
+        }
+        RedistributorNaming::Address => {
+            Targets::Addresses(config.redistributor_frames().map(|frame| frame.base).collect())
+        }
+    };
+    let make = |its: &ItsConfig| Its::new(*its, targets(its), Arc::clone(lpis), Arc::clone(events));
+    Ok(config.its.iter().map(|its| make(its).map(Arc::new)).collect::<Result<_, _>>()?)
 }
 
 fn regions(config: &VgicConfig) -> Box<[Region]> {

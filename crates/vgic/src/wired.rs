@@ -259,7 +259,7 @@ impl Wired {
             let reached = if sgi.all_but_self() { *target != from } else { sgi.names(*affinity) };
             if reached {
                 let _ = self.try_change(*target, intid, |state| {
-                    (self.is_visible(state) && self.group(state) == group).then(|| state.with_latch(true))
+                    (self.group(state) == group).then(|| state.with_latch(true))
                 });
             }
         }

@@ -15,7 +15,7 @@ use gic_arch::{Lpi, gicr};
 
 impl Control {
     /// `GICR_CTLR.EnableLPIs` 0 → 1: what the pending table says becomes pending, and messages are taken.
-    pub(super) fn enable_lpis(&mut self, vcpu: u32, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
+    pub(crate) fn enable_lpis(&mut self, vcpu: u32, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
         let tables = LpiTables::new(propbaser, pendbaser, self.config.id_bits);
         match self.redistributors.get_mut(vcpu as usize) {
             Some(place @ None) => *place = Some(tables),
@@ -50,7 +50,7 @@ impl Control {
 
     /// `GICR_CTLR.EnableLPIs` 1 → 0: when this returns, nothing becomes pending here any more, and what was pending
     /// is in the pending table.
-    pub(super) fn disable_lpis(&mut self, vcpu: u32) {
+    pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
         if let Some((tables, pending)) = self.stop_lpis(vcpu)
             && let Err(fault) = tables.write_pending(&pending, &*self.memory)
         {

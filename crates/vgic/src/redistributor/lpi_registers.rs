@@ -3,6 +3,7 @@
 use super::Redistributor;
 use crate::FaultReason;
 use crate::distributor::low_word;
+use crate::its::Coherence;
 use crate::lpi::LpiCore;
 use crate::registers::Lanes;
 use gic_arch::gicr::{Pendbaser, Propbaser};
@@ -30,13 +31,21 @@ impl<'a> Redistributor<'a> {
     /// [`can_clear_enable_lpis`]: crate::VgicConfig::can_clear_enable_lpis
     pub(super) fn set_enable_lpis(self, enable: bool) {
         let Some(lpis) = self.lpis else { return };
+        self.change_enable(lpis, enable);
+        // With no lock held: a kick may come back to these registers.
+        lpis.notify_owed();
+    }
+
+    fn change_enable(self, lpis: &LpiCore, enable: bool) {
+        let cpu = self.cpu.get();
         let mut registers = self.private.lpi_registers.lock();
         if enable && !registers.enabled {
             registers.enabled = true;
-            lpis.enable_lpis(self.cpu, registers.propbaser, registers.pendbaser);
+            let (propbaser, pendbaser) = (registers.propbaser, registers.pendbaser);
+            lpis.with_notification_owed(|control| control.enable_lpis(cpu, propbaser, pendbaser));
         } else if !enable && registers.enabled && self.wired.config().can_clear_enable_lpis {
-            lpis.disable_lpis(self.cpu);
             registers.enabled = false;
+            lpis.with_notification_owed(|control| control.disable_lpis(cpu));
         }
     }
 
@@ -89,7 +98,10 @@ impl<'a> Redistributor<'a> {
 
     /// What software reads back tells it whether to clean its tables.
     fn shareability(self, written: Shareability) -> Shareability {
-        if self.wired.config().coherent_tables { written } else { Shareability::Non }
+        match self.wired.config().coherence {
+            Coherence::Coherent => written,
+            Coherence::NonCoherent => Shareability::Non,
+        }
     }
 
     /// `GICR_INVLPIR`: the virtual form (GICv4.1) is not implemented.
