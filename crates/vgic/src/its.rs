@@ -9,6 +9,8 @@ mod config;
 mod queue;
 mod registers;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,

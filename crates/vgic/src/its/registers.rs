@@ -58,6 +58,14 @@ impl<'a> Frame<'a, &'a Its> {
     pub(super) const ITS: Self = Frame(Self::ITS_ROWS);
 }
 
+#[cfg(test)]
+impl Its {
+    /// The table.
+    pub(super) fn rows<'a>() -> &'a [Row<&'a Self>] {
+        Frame::ITS.0
+    }
+}
+
 impl Its {
     fn set_ctlr(&self, lanes: Lanes) {
         let mut state = self.state.lock();

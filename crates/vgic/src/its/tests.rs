@@ -1,0 +1,10 @@
+//! Tests of the ITS and the LPIs behind it.
+
+extern crate std;
+
+mod faults;
+mod queue;
+mod redistributors;
+mod reference;
+mod rig;
+mod stress;

@@ -1,0 +1,299 @@
+//! An ITS with redistributors, driven by its registers, over memory that answers only where it is.
+
+use crate::AccessWidth::{Double, Word};
+use crate::attention::Attention;
+use crate::events::Events;
+use crate::its::{Its, ItsConfig, Targets};
+use crate::lpi::{LpiConfig, LpiCore, LpiQueue};
+use crate::memory::{GuestMemory, MemoryFault};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst};
+use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
+use gic_arch::its::{CollectionId, Command, MapAction, RawCommand, RdBase};
+use gic_arch::lpi::Config;
+use gic_arch::{Lpi, Priority, gicr};
+use msi_types::{Cpu, DeviceId, EventId, Kick};
+
+pub(super) const RAM: u64 = 0x4000_0000;
+const RAM_BYTES: usize = 8 << 20;
+pub(super) const QUEUE: u64 = RAM;
+pub(super) const DEVICES: u64 = RAM + 0x10_0000;
+pub(super) const COLLECTIONS: u64 = RAM + 0x20_0000;
+pub(super) const CONFIG: u64 = RAM + 0x30_0000;
+pub(super) const PENDING: u64 = RAM + 0x40_0000;
+pub(super) const BASE: u64 = 0x0808_0000;
+const QUEUE_PAGES: u8 = 16;
+
+/// Guest memory of 8 MiB at [`RAM`], zero at first.
+pub(super) struct Ram(Box<[AtomicU8]>);
+
+impl Ram {
+    fn new() -> Self {
+        Self((0..RAM_BYTES).map(|_| AtomicU8::new(0)).collect())
+    }
+
+    fn cells(&self, address: u64, length: usize) -> Result<&[AtomicU8], MemoryFault> {
+        let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
+        let range = start.and_then(|start| Some(start..start.checked_add(length)?));
+        range.and_then(|range| self.0.get(range)).ok_or(MemoryFault { address })
+    }
+}
+
+impl GuestMemory for Ram {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let cells = self.cells(address, bytes.len())?;
+        bytes.iter_mut().zip(cells).for_each(|(byte, cell)| *byte = cell.load(SeqCst));
+        Ok(())
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        let cells = self.cells(address, bytes.len())?;
+        bytes.iter().zip(cells).for_each(|(byte, cell)| cell.store(*byte, SeqCst));
+        Ok(())
+    }
+}
+
+/// Counts kicks by vCPU.
+pub(super) struct Kicks(Box<[AtomicU32]>);
+
+impl Kick for Kicks {
+    fn kick(&self, cpu: Cpu) {
+        self.0[cpu.index()].fetch_add(1, SeqCst);
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) ram: Arc<Ram>,
+    pub(super) kicks: Arc<Kicks>,
+    pub(super) attention: Arc<Attention>,
+    pub(super) events: Arc<Events>,
+    pub(super) lpis: Arc<LpiCore>,
+    pub(super) its: Its,
+}
+
+impl Rig {
+    /// With every table in place, LPIs and the ITS enabled, all LPIs configured as enabled with priority 0xa0, and
+    /// collection n mapped to vCPU n.
+    pub(super) fn running(vcpus: u16) -> Self {
+        let rig = Self::new(vcpus, ItsConfig::new(BASE));
+        rig.start(vcpus);
+        rig
+    }
+
+    pub(super) fn running_with(vcpus: u16, config: ItsConfig) -> Self {
+        let rig = Self::new(vcpus, config);
+        rig.start(vcpus);
+        rig
+    }
+
+    fn start(&self, vcpus: u16) {
+        for lpi in 0..0x1000 {
+            self.configure(8192 + lpi, true, 0xa0);
+        }
+        for vcpu in 0..vcpus {
+            self.enable_lpis(vcpu);
+        }
+        self.provide_tables();
+        self.set_enabled(true);
+        for vcpu in 0..vcpus {
+            self.run([mapc(vcpu, vcpu)]);
+        }
+    }
+
+    /// As after reset.
+    pub(super) fn new(vcpus: u16, config: ItsConfig) -> Self {
+        Self::sized(LpiConfig::new(vcpus), config)
+    }
+
+    pub(super) fn sized(size: LpiConfig, config: ItsConfig) -> Self {
+        let vcpus = size.vcpus;
+        let ram = Arc::new(Ram::new());
+        let kicks = Arc::new(Kicks((0..vcpus).map(|_| AtomicU32::new(0)).collect()));
+        let attention = Arc::new(Attention::new(usize::from(vcpus), kicks.clone()));
+        let events = Arc::new(Events::new());
+        let lpis = LpiCore::new(size, ram.clone(), attention.clone(), events.clone());
+        let targets = Targets::ProcessorNumbers((0..vcpus).collect());
+        let its = Its::new(config, targets, lpis.clone(), events.clone()).expect("a possible ITS");
+        Self { ram, kicks, attention, events, lpis, its }
+    }
+
+    pub(super) fn provide_tables(&self) {
+        let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+        self.its.write(gits::BASER.offset_of(0), Double, table(DEVICES).into_bits());
+        self.its.write(gits::BASER.offset_of(1), Double, table(COLLECTIONS).into_bits());
+        let queue = Cbaser::new().with_pages_minus_one(QUEUE_PAGES - 1).with_address(QUEUE).with_valid(true);
+        self.its.write(gits::CBASER.offset(), Double, queue.into_bits());
+    }
+
+    pub(super) fn set_enabled(&self, enabled: bool) {
+        let ctlr = Ctlr::new().with_enabled(enabled);
+        self.its.write(gits::CTLR.offset(), Word, ctlr.into_bits().into());
+    }
+
+    pub(super) fn pendbaser(vcpu: u16) -> gicr::Pendbaser {
+        gicr::Pendbaser::new().with_address(PENDING + u64::from(vcpu) * 0x1_0000)
+    }
+
+    pub(super) fn propbaser() -> gicr::Propbaser {
+        gicr::Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIG)
+    }
+
+    pub(super) fn enable_lpis(&self, vcpu: u16) {
+        self.lpis.enable_lpis(cpu(vcpu), Self::propbaser(), Self::pendbaser(vcpu));
+    }
+
+    /// Writes an LPI's configuration byte; INV makes it count.
+    pub(super) fn configure(&self, lpi: u32, enable: bool, priority: u8) {
+        let config = Config::new().with_enable(enable).with_priority(Priority::new(priority));
+        self.ram.write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()]).expect("in memory");
+    }
+
+    pub(super) fn creadr(&self) -> Creadr {
+        Creadr::from_bits(self.its.read(gits::CREADR.offset(), Double))
+    }
+
+    pub(super) fn cwriter(&self) -> Cwriter {
+        Cwriter::from_bits(self.its.read(gits::CWRITER.offset(), Double))
+    }
+
+    /// Puts raw commands into the queue and rings.
+    pub(super) fn queue_raw(&self, commands: impl IntoIterator<Item = RawCommand>) {
+        let bytes = u32::from(QUEUE_PAGES) * 0x1000;
+        let mut offset = self.cwriter().offset();
+        for command in commands {
+            let image: Vec<u8> = command.into_iter().flat_map(u64::to_le_bytes).collect();
+            self.ram.write(QUEUE + u64::from(offset), &image).expect("in memory");
+            offset = (offset + 32) % bytes;
+        }
+        self.its.write(gits::CWRITER.offset(), Double, Cwriter::at_offset(offset).into_bits());
+    }
+
+    /// Executes commands, to the last.
+    pub(super) fn run(&self, commands: impl IntoIterator<Item = Command>) {
+        self.queue_raw(commands.into_iter().map(Command::encode));
+        for _ in 0..10_000 {
+            let creadr = self.creadr();
+            if creadr.stalled() || creadr.offset() == self.cwriter().offset() {
+                break;
+            }
+        }
+        assert_eq!(self.creadr().offset(), self.cwriter().offset(), "the queue is worked off");
+    }
+
+    /// Maps a device of 2^bits events.
+    pub(super) fn map_device(&self, device: u32, bits: u8) {
+        self.run([mapd(device, bits)]);
+    }
+
+    pub(super) fn send(&self, device: u32, event: u32) -> msi_types::Delivery {
+        self.its.translate(DeviceId::new(device), event)
+    }
+
+    pub(super) fn vcpu(&self, vcpu: u16) -> LpiQueue {
+        self.lpis.queue(cpu(vcpu)).expect("not given out")
+    }
+
+    pub(super) fn pending(&self, vcpu: u16) -> Vec<u32> {
+        self.lpis.pending(cpu(vcpu)).into_iter().map(Lpi::get).collect()
+    }
+
+    pub(super) fn kicks(&self, vcpu: u16) -> u32 {
+        self.kicks.0[usize::from(vcpu)].load(SeqCst)
+    }
+}
+
+/// Acknowledges everything, most urgent first.
+pub(super) fn drain(queue: &mut LpiQueue) -> Vec<u32> {
+    core::iter::from_fn(|| take(queue)).collect()
+}
+
+pub(super) fn take(queue: &mut LpiQueue) -> Option<u32> {
+    queue.take(Priority::IDLE).map(|ready| ready.lpi.get())
+}
+
+pub(super) fn cpu(vcpu: u16) -> Cpu {
+    Cpu::new(vcpu.into())
+}
+
+pub(super) fn target(vcpu: u16) -> RdBase {
+    RdBase::from_processor_number(vcpu)
+}
+
+pub(super) fn icid(number: u16) -> CollectionId {
+    CollectionId::new(number)
+}
+
+pub(super) fn mapc(collection: u16, vcpu: u16) -> Command {
+    Command::Mapc { collection: icid(collection), target: target(vcpu), action: MapAction::Map }
+}
+
+pub(super) fn unmapc(collection: u16) -> Command {
+    Command::Mapc { collection: icid(collection), target: target(0), action: MapAction::Unmap }
+}
+
+pub(super) fn mapd(device: u32, bits: u8) -> Command {
+    Command::Mapd {
+        device: DeviceId::new(device),
+        itt: RAM,
+        event_bits_minus_one: bits - 1,
+        action: MapAction::Map,
+    }
+}
+
+pub(super) fn unmapd(device: u32) -> Command {
+    Command::Mapd { device: DeviceId::new(device), itt: 0, event_bits_minus_one: 0, action: MapAction::Unmap }
+}
+
+pub(super) fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Command {
+    Command::Mapti {
+        device: DeviceId::new(device),
+        event: EventId::new(event),
+        intid,
+        collection: icid(collection),
+    }
+}
+
+pub(super) fn movi(device: u32, event: u32, collection: u16) -> Command {
+    Command::Movi { device: DeviceId::new(device), event: EventId::new(event), collection: icid(collection) }
+}
+
+pub(super) fn int(device: u32, event: u32) -> Command {
+    Command::Int { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+pub(super) fn clear(device: u32, event: u32) -> Command {
+    Command::Clear { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+pub(super) fn inv(device: u32, event: u32) -> Command {
+    Command::Inv { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+pub(super) fn discard(device: u32, event: u32) -> Command {
+    Command::Discard { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+pub(super) fn invall(collection: u16) -> Command {
+    Command::Invall { collection: icid(collection) }
+}
+
+pub(super) fn movall(from: u16, to: u16) -> Command {
+    Command::Movall { from: target(from), to: target(to) }
+}
+
+pub(super) fn sync(vcpu: u16) -> Command {
+    Command::Sync { target: target(vcpu) }
+}
+
+/// Where a register of an array lies.
+pub(super) trait OffsetOf {
+    fn offset_of(self, index: u32) -> u32;
+}
+
+impl OffsetOf for gic_arch::RegArray<Baser> {
+    fn offset_of(self, index: u32) -> u32 {
+        self.get(index).expect("implemented").offset()
+    }
+}
