@@ -223,3 +223,6 @@ fn split(place: u32) -> (usize, u32) {
 fn join(word: usize, bit: u32) -> u32 {
     u32::try_from(word).unwrap_or(u32::MAX / 64) * 64 + bit
 }
+
+#[cfg(test)]
+mod tests;

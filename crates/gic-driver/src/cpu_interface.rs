@@ -282,3 +282,6 @@ impl<S: SystemRegisters> CpuInterface<S, Split> {
 fn priority(register: u64) -> Priority {
     Priority::new(register.to_le_bytes()[0])
 }
+
+#[cfg(test)]
+mod tests;

@@ -382,3 +382,6 @@ fn routes_of(fields: &Fields, block: u32) -> impl Iterator<Item = Option<Reg<Iro
     let range: IntIdRange = fields.group.range();
     (32 * block..32 * block + 32).map(move |index| range.intid_at(index).and_then(gicd::irouter))
 }
+
+#[cfg(test)]
+mod tests;

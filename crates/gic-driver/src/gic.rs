@@ -291,3 +291,6 @@ fn open_redistributors<P: Platform>(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ pub mod cpu_interface;
 pub mod distributor;
 pub mod errata;
 mod error;
+#[cfg(test)]
+mod fake;
 mod frame;
 pub mod gic;
 mod interrupt;

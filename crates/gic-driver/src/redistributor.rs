@@ -170,3 +170,6 @@ impl<M: Mmio> Redistributor<M> {
         0..1 + self.typer.extended_ppi_count() / 32
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+use super::*;
+use crate::SecurityView;
+use crate::fake::FakeRegisters;
+use alloc::vec;
+use gic_arch::Affinity;
+use gic_arch::icc::Sgi;
+use proptest::prelude::*;
+
+fn combined(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters> {
+    CpuInterface::enable(registers, CpuInterfaceConfig::default()).unwrap()
+}
+
+fn split(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters, Split> {
+    CpuInterface::enable(registers, CpuInterfaceConfig::default()).unwrap()
+}
+
+fn sgi(number: u8) -> SgiId {
+    SgiId::new(number).unwrap()
+}
+
+#[test]
+fn enabling_sets_registers_mask_and_group() {
+    let registers = FakeRegisters::default();
+    combined(&registers);
+    assert_eq!(registers.get(icc::SRE.encoding()), 1);
+    assert_eq!(registers.get(icc::PMR.encoding()), 0xf0);
+    assert_eq!(registers.get(icc::IGRPEN1.encoding()), 1);
+    assert!(!Ctlr::from(registers.get(icc::CTLR.encoding())).eoi_mode());
+}
+
+#[test]
+fn a_higher_exception_level_that_keeps_the_registers_is_reported() {
+    let registers = FakeRegisters::without_system_registers();
+    let refused = CpuInterface::<_, Combined>::enable(&registers, CpuInterfaceConfig::default());
+    assert_eq!(refused.err(), Some(GicError::NoSystemRegisters));
+}
+
+#[test]
+fn nothing_pending_is_none_and_not_an_interrupt_1023() {
+    let registers = FakeRegisters::default();
+    assert_eq!(combined(&registers).acknowledge(), None);
+}
+
+#[test]
+fn ending_deactivates_where_the_two_are_combined() {
+    let registers = FakeRegisters::default();
+    let interface = combined(&registers);
+    registers.raise(42);
+    let interrupt = interface.acknowledge().unwrap();
+    assert_eq!((interrupt.intid(), registers.running()), (IntId::new(42), vec![42]));
+    interface.end(interrupt);
+    assert_eq!((registers.running(), registers.deactivated()), (vec![], vec![42]));
+}
+
+#[test]
+fn ending_leaves_the_interrupt_active_where_the_two_are_split() {
+    let registers = FakeRegisters::default();
+    let interface = split(&registers);
+    registers.raise(42);
+    let active = interface.end(interface.acknowledge().unwrap());
+    assert_eq!((registers.running(), registers.deactivated()), (vec![], vec![]));
+    interface.deactivate(active);
+    assert_eq!(registers.deactivated(), [42]);
+}
+
+#[test]
+fn an_lpi_is_never_deactivated() {
+    let registers = FakeRegisters::default();
+    let interface = split(&registers);
+    registers.raise(8200);
+    let active = interface.end(interface.acknowledge().unwrap());
+    interface.deactivate(active);
+    assert!(registers.deactivated().is_empty());
+}
+
+#[test]
+fn another_may_deactivate_later_by_the_number() {
+    let registers = FakeRegisters::default();
+    let interface = split(&registers);
+    registers.raise(42);
+    let number = interface.end(interface.acknowledge().unwrap()).hand_over();
+    interface.deactivate(Active::taken_back(number));
+    assert_eq!(registers.deactivated(), [42]);
+}
+
+#[test]
+fn looking_at_the_highest_pending_does_not_take_it() {
+    let registers = FakeRegisters::default();
+    let interface = combined(&registers);
+    assert_eq!(interface.highest_pending(), None);
+    registers.raise(42);
+    assert_eq!(interface.highest_pending(), Some(IntId::new(42)));
+    assert!(registers.running().is_empty());
+}
+
+#[test]
+fn masking_by_priority_nests_and_never_loosens_a_mask() {
+    let registers = FakeRegisters::default();
+    let interface = combined(&registers);
+    let outer = interface.mask_below(Priority::new(0x40));
+    let inner = interface.mask_below(Priority::new(0x80));
+    assert_eq!(interface.mask(), Priority::new(0x40), "the stricter mask stays");
+    interface.restore_mask(inner);
+    assert_eq!(interface.mask(), Priority::new(0x40));
+    interface.restore_mask(outer);
+    assert_eq!(interface.mask(), Priority::new(0xf0));
+}
+
+#[test]
+fn a_mask_that_loses_its_lowest_bit_is_in_the_distributors_non_secure_scale() {
+    for (registers, scale) in [
+        (FakeRegisters::with_shifted_mask(), PriorityScale::Same),
+        (FakeRegisters::default(), PriorityScale::Unshifted),
+    ] {
+        let interface = combined(&registers);
+        assert_eq!(interface.priority_scale(SecurityView::NonSecure), scale);
+        assert_eq!(interface.mask(), Priority::new(0xf0), "the mask is restored");
+        assert_eq!(interface.priority_scale(SecurityView::Single), PriorityScale::Same);
+    }
+}
+
+#[test]
+fn an_unshifted_mask_sees_distributor_priorities_in_the_upper_half() {
+    let mask_for = |scale: PriorityScale| scale.mask_for(Priority::new(0xa0)).get();
+    assert_eq!((mask_for(PriorityScale::Same), mask_for(PriorityScale::Unshifted)), (0xa0, 0xd0));
+}
+
+#[test]
+fn implemented_features_are_read_from_the_control_register() {
+    let registers = FakeRegisters::default();
+    let interface = combined(&registers);
+    assert_eq!((interface.priority_bits(), interface.binary_point()), (5, 3));
+}
+
+#[test]
+fn disabling_stops_the_group() {
+    let registers = FakeRegisters::default();
+    combined(&registers).disable();
+    assert_eq!(registers.get(icc::IGRPEN1.encoding()), 0);
+}
+
+mod sgis {
+    use super::*;
+
+    #[test]
+    fn one_target_is_encoded_as_the_manual_has_it() {
+        let registers = FakeRegisters::default();
+        combined(&registers).send(sgi(5), Affinity::new(4, 3, 2, 0x21)).unwrap();
+        // Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 | 1 << (Aff0 % 16)
+        assert_eq!(
+            registers.sgis().into_iter().map(u64::from).collect::<vec::Vec<_>>(),
+            [4 << 48 | 2 << 44 | 3 << 32 | 5 << 24 | 2 << 16 | 1 << 1]
+        );
+    }
+
+    #[test]
+    fn all_others_are_one_write() {
+        let registers = FakeRegisters::default();
+        combined(&registers).send_to_others(sgi(15));
+        assert_eq!(
+            registers.sgis().into_iter().map(u64::from).collect::<vec::Vec<_>>(),
+            [1 << 40 | 15 << 24]
+        );
+    }
+
+    #[test]
+    fn targets_beyond_what_cpu_interface_and_distributor_support_are_refused() {
+        let registers = FakeRegisters::default();
+        let all = gicd::Typer::new().with_rss(true).with_a3v(true);
+        for (typer, target, reachable) in [
+            (all, Affinity::new(1, 0, 0, 16), true),
+            (all.with_rss(false), Affinity::new(0, 0, 0, 16), false),
+            (all.with_rss(false), Affinity::new(0, 0, 0, 15), true),
+            (all.with_a3v(false), Affinity::new(1, 0, 0, 0), false),
+        ] {
+            let sent = combined(&registers).limited_by(typer).send(sgi(0), target);
+            assert_eq!(sent.is_ok(), reachable, "{target}");
+        }
+        registers.set(icc::CTLR.encoding(), 4 << 8);
+        let far = CpuInterface::<_>::new(&registers).send(sgi(0), Affinity::new(0, 0, 0, 16));
+        assert!(matches!(far, Err(GicError::SgiOutOfReach(..))));
+    }
+
+    #[test]
+    fn a_set_with_one_unreachable_target_sends_nothing() {
+        let registers = FakeRegisters::default();
+        let interface = combined(&registers).limited_by(gicd::Typer::new());
+        let targets = [Affinity::new(0, 0, 0, 1), Affinity::new(0, 0, 0, 17)];
+        assert!(interface.send_to(sgi(0), targets).is_err());
+        assert!(registers.sgis().is_empty());
+    }
+
+    #[test]
+    fn there_are_sixteen() {
+        assert_eq!((SgiId::new(15).map(SgiId::get), SgiId::new(16)), (Some(15), None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_reaches_exactly_its_members(
+            // Few values, so that clusters and ranges are shared.
+            targets in prop::collection::vec((0u8..2, 0u8..2, 0u8..2, 0u8..40), 0..40)
+        ) {
+            let targets: vec::Vec<_> =
+                targets.into_iter().map(|(a3, a2, a1, a0)| Affinity::new(a3, a2, a1, a0)).collect();
+            let registers = FakeRegisters::default();
+            combined(&registers).send_to(sgi(7), targets.iter().copied()).unwrap();
+            let sent: vec::Vec<Sgi> = registers.sgis();
+            prop_assert!(sent.iter().all(|write| write.intid() == 7 && !write.all_but_self()));
+            for a3 in 0..2 {
+                for a2 in 0..2 {
+                    for a1 in 0..2 {
+                        for a0 in 0..48 {
+                            let pe = Affinity::new(a3, a2, a1, a0);
+                            let reached = sent.iter().any(|write| write.names(pe));
+                            prop_assert_eq!(reached, targets.contains(&pe), "{}", pe);
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_sorted_set_needs_one_write_for_each_sixteen(aff0 in prop::collection::btree_set(any::<u8>(), 1..60)) {
+            let registers = FakeRegisters::default();
+            let targets = aff0.iter().map(|aff0| Affinity::new(0, 0, 0, *aff0));
+            combined(&registers).send_to(sgi(1), targets).unwrap();
+            let ranges: std::collections::BTreeSet<_> = aff0.iter().map(|aff0| aff0 / 16).collect();
+            prop_assert_eq!(registers.sgis().len(), ranges.len());
+        }
+    }
+
+    extern crate std;
+}

@@ -1,0 +1,442 @@
+use super::*;
+use crate::fake::{DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, Security};
+use alloc::vec;
+use alloc::vec::Vec;
+use msi_types::{Pending, Trigger};
+use proptest::prelude::*;
+
+extern crate std;
+
+fn machine(security: Security) -> Fake {
+    Fake::new(FakeDistributor::new(security), vec![])
+}
+
+fn open(fake: &Fake) -> Result<Distributor<FakeMmio>, GicError> {
+    Distributor::new(fake, fake.distributor_frame(), DISTRIBUTOR)
+}
+
+fn config() -> DistributorConfig {
+    DistributorConfig { priority: Priority::new(0xa0), route: Affinity::new(0, 0, 1, 2) }
+}
+
+/// A machine whose distributor was initialised.
+fn initialised(security: Security) -> (Fake, Distributor<FakeMmio>) {
+    let fake = machine(security);
+    let distributor = open(&fake).unwrap();
+    distributor.init(&fake, config()).unwrap();
+    (fake, distributor)
+}
+
+fn intids() -> Vec<IntId> {
+    (32..96).chain(4096..4128).map(IntId::new).collect()
+}
+
+mod views {
+    use super::*;
+
+    #[test]
+    fn one_security_state_is_found() {
+        assert_eq!(open(&machine(Security::Single)).unwrap().view(), SecurityView::Single);
+    }
+
+    #[test]
+    fn the_secure_view_is_found_after_reset() {
+        assert_eq!(open(&machine(Security::Secure)).unwrap().view(), SecurityView::Secure);
+    }
+
+    #[test]
+    fn the_secure_view_is_found_without_a_write_once_its_layout_shows() {
+        let fake = machine(Security::Secure);
+        fake.at_distributor(|frame| frame.control = frame.control.with_are_ns(true));
+        assert_eq!(open(&fake).unwrap().view(), SecurityView::Secure);
+        assert_eq!(fake.at_distributor(|frame| frame.control_writes), 0);
+    }
+
+    #[test]
+    fn the_non_secure_view_is_found_after_reset() {
+        assert_eq!(open(&machine(Security::NonSecure)).unwrap().view(), SecurityView::NonSecure);
+    }
+
+    #[test]
+    fn the_non_secure_view_is_found_while_a_previous_kernels_group_is_enabled() {
+        let fake = machine(Security::NonSecure);
+        fake.at_distributor(|frame| {
+            frame.control = frame.control.with_are_ns(true).with_enable_grp1(true);
+        });
+        assert_eq!(open(&fake).unwrap().view(), SecurityView::NonSecure);
+    }
+
+    #[test]
+    fn a_gicv2_is_refused() {
+        let fake = machine(Security::Single);
+        fake.at_distributor(|frame| frame.pidr2 = 0x2b);
+        let refused = open(&fake).unwrap_err();
+        let block = Block::Distributor(DISTRIBUTOR);
+        assert_eq!(refused, GicError::WrongRevision { block, found: gic_arch::ArchRevision::V2 });
+    }
+}
+
+mod init {
+    use super::*;
+
+    #[test]
+    fn one_security_state_ends_with_group_1_through_and_all_interrupts_quiet() {
+        let fake = machine(Security::Single);
+        fake.at_distributor(|frame| {
+            for intid in 32..96 {
+                let state = frame.spis.state(IntId::new(intid));
+                (state.enabled, state.pending, state.active, state.edge) = (true, true, true, true);
+            }
+        });
+        // Edge-triggered interrupts change their trigger only after they were disabled, which the fake checks.
+        open(&fake).unwrap().init(&fake, config()).unwrap();
+        fake.at_distributor(|frame| {
+            let control = frame.control;
+            assert!(control.are() && control.enable_grp1() && !control.enable_grp0());
+            for state in &frame.spis.states()[32..] {
+                let quiet = !state.enabled && !state.forwarded && !state.pending && !state.active;
+                assert!(quiet && !state.edge && state.group && state.priority == 0xa0, "{state:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn the_secure_view_ends_with_its_own_group_1() {
+        let (fake, _) = initialised(Security::Secure);
+        fake.at_distributor(|frame| {
+            let control = frame.control;
+            assert!(control.are() && control.are_ns() && control.enable_grp1_s() && !control.enable_grp1());
+            assert!(frame.spis.states()[32..].iter().all(|state| !state.group && state.group_modifier));
+        });
+    }
+
+    #[test]
+    fn the_non_secure_view_takes_its_own_and_leaves_what_secure_software_keeps() {
+        let fake = machine(Security::NonSecure);
+        let kept = fake.at_distributor(|frame| {
+            let state = frame.spis.state(IntId::new(33));
+            (state.enabled, state.forwarded, state.priority) = (true, true, 0x20);
+            *state
+        });
+        open(&fake).unwrap().init(&fake, config()).unwrap();
+        fake.at_distributor(|frame| {
+            assert!(frame.control.are_ns() && frame.control.enable_grp1());
+            assert_eq!(*frame.spis.state(IntId::new(33)), kept);
+            // 0xa0 through the Non-secure view.
+            assert_eq!(frame.spis.state(IntId::new(34)).priority, 0xd0);
+        });
+    }
+
+    #[test]
+    fn every_interrupt_is_routed() {
+        let (_, distributor) = initialised(Security::Single);
+        for intid in intids() {
+            assert_eq!(distributor.route(intid), Ok(Route::To(Affinity::new(0, 0, 1, 2))));
+        }
+    }
+
+    #[test]
+    fn the_numbers_from_1020_on_have_no_route() {
+        let fake = machine(Security::Single);
+        fake.at_distributor(|frame| frame.typer = frame.typer.with_it_lines_number(31));
+        // The fake has no route register there.
+        open(&fake).unwrap().init(&fake, config()).unwrap();
+    }
+
+    #[test]
+    fn firmware_that_keeps_affinity_routing_off_is_named() {
+        let fake = machine(Security::Single);
+        fake.at_distributor(|frame| frame.no_affinity_routing = true);
+        let refused = open(&fake).unwrap().init(&fake, config()).unwrap_err();
+        assert_eq!(refused, GicError::NoAffinityRouting(Block::Distributor(DISTRIBUTOR)));
+    }
+
+    #[test]
+    fn a_write_that_never_finishes_is_a_timeout_that_names_the_frame_and_the_bit() {
+        let fake = machine(Security::Single);
+        let distributor = open(&fake).unwrap();
+        fake.at_distributor(|frame| frame.stuck = true);
+        let error = distributor.init(&fake, config()).unwrap_err();
+        assert_eq!(
+            std::string::ToString::to_string(&error),
+            "distributor@8000000: timed out waiting for RWP = 0"
+        );
+    }
+}
+
+mod interrupts {
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Op {
+        Enable,
+        Disable,
+        Priority(u8),
+        Pend(Pending),
+        Activate,
+        Deactivate,
+        Trigger(Trigger),
+        Group(Group),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            Just(Op::Enable),
+            Just(Op::Disable),
+            any::<u8>().prop_map(Op::Priority),
+            Just(Op::Pend(Pending::Set)),
+            Just(Op::Pend(Pending::Clear)),
+            Just(Op::Activate),
+            Just(Op::Deactivate),
+            Just(Op::Trigger(Trigger::Edge)),
+            Just(Op::Trigger(Trigger::Level)),
+            Just(Op::Group(Group::Zero)),
+            Just(Op::Group(Group::One)),
+        ]
+    }
+
+    fn states(fake: &Fake) -> Vec<(IntId, crate::fake::State)> {
+        fake.at_distributor(|frame| {
+            let spis = (32..96).map(IntId::new).map(|intid| (intid, *frame.spis.state(intid)));
+            let spis: Vec<_> = spis.collect();
+            let extended = (4096..4128).map(IntId::new).map(|intid| (intid, *frame.extended.state(intid)));
+            spis.into_iter().chain(extended).collect()
+        })
+    }
+
+    fn apply(fake: &Fake, interrupt: &Interrupt<'_, FakeMmio>, op: Op) -> Result<(), GicError> {
+        match op {
+            Op::Enable => interrupt.enable(),
+            Op::Disable => return interrupt.disable(fake),
+            Op::Priority(priority) => interrupt.set_priority(Priority::new(priority)),
+            Op::Pend(pending) => interrupt.set_pending(pending),
+            Op::Activate => interrupt.activate(),
+            Op::Deactivate => interrupt.deactivate(),
+            Op::Trigger(trigger) => return interrupt.set_trigger(fake, trigger),
+            Op::Group(group) => return interrupt.set_group(fake, SecurityView::Single, group),
+        }
+        Ok(())
+    }
+
+    /// What the operation is for, written down a second time.
+    fn expected(mut state: crate::fake::State, op: Op) -> crate::fake::State {
+        match op {
+            Op::Enable => (state.enabled, state.forwarded) = (true, true),
+            Op::Disable => (state.enabled, state.forwarded) = (false, false),
+            Op::Priority(priority) => state.priority = priority & 0xf8,
+            Op::Pend(pending) => state.pending = pending == Pending::Set,
+            Op::Activate => state.active = true,
+            Op::Deactivate => state.active = false,
+            Op::Trigger(_) if state.enabled => {}
+            Op::Trigger(trigger) => state.edge = trigger == Trigger::Edge,
+            Op::Group(group) => state.group = group == Group::One,
+        }
+        state
+    }
+
+    proptest! {
+        #[test]
+        fn an_operation_changes_its_own_field_of_its_own_interrupt_alone(
+            ops in prop::collection::vec((0usize..96, op()), 1..40)
+        ) {
+            let (fake, distributor) = initialised(Security::Single);
+            for (index, op) in ops {
+                let intid = intids()[index];
+                let before = states(&fake);
+                let refused = apply(&fake, &distributor.interrupt(intid).unwrap(), op).err();
+                for ((intid_before, before), (_, after)) in before.iter().zip(states(&fake)) {
+                    let own = *intid_before == intid;
+                    let want = if own { expected(*before, op) } else { *before };
+                    prop_assert_eq!(after, want, "{:?} at {} seen at {}", op, intid, intid_before);
+                    if own {
+                        let must_refuse = matches!(op, Op::Trigger(trigger)
+                            if before.enabled && before.edge != (trigger == Trigger::Edge));
+                        prop_assert_eq!(refused.is_some(), must_refuse);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_set_is_read_back(index in 0usize..96, op in op()) {
+            let (fake, distributor) = initialised(Security::Single);
+            let interrupt = distributor.interrupt(intids()[index]).unwrap();
+            apply(&fake, &interrupt, op).unwrap();
+            match op {
+                Op::Enable => prop_assert!(interrupt.is_enabled()),
+                Op::Disable => prop_assert!(!interrupt.is_enabled()),
+                Op::Priority(priority) => prop_assert_eq!(interrupt.priority().get(), priority & 0xf8),
+                Op::Pend(pending) => prop_assert_eq!(interrupt.is_pending(), pending == Pending::Set),
+                Op::Activate => prop_assert!(interrupt.is_active()),
+                Op::Deactivate => prop_assert!(!interrupt.is_active()),
+                Op::Trigger(trigger) => prop_assert_eq!(interrupt.trigger(), trigger),
+                Op::Group(_) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused() {
+        let (_, distributor) = initialised(Security::Single);
+        for number in [0, 31, 96, 1019, 1020, 1056, 4095, 4128, 5119, 8192, u32::MAX] {
+            let intid = IntId::new(number);
+            let refused = GicError::NoSuchInterrupt { block: Block::Distributor(DISTRIBUTOR), intid };
+            assert_eq!(distributor.interrupt(intid).unwrap_err(), refused);
+            assert_eq!(distributor.set_route(intid, Route::AnyParticipating), Err(refused));
+        }
+    }
+
+    #[test]
+    fn the_trigger_of_an_enabled_interrupt_is_left_alone() {
+        let (fake, distributor) = initialised(Security::Single);
+        let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
+        interrupt.enable();
+        let refused = interrupt.set_trigger(&fake, Trigger::Edge);
+        assert_eq!(refused, Err(GicError::StillEnabled(IntId::new(40))));
+    }
+
+    #[test]
+    fn priorities_of_the_non_secure_view_are_read_as_written() {
+        let (_, distributor) = initialised(Security::NonSecure);
+        let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
+        interrupt.set_priority(Priority::new(0x50));
+        assert_eq!(interrupt.priority(), Priority::new(0x50));
+    }
+
+    #[test]
+    fn an_interrupt_that_secure_software_keeps_cannot_be_taken() {
+        let (_, distributor) = initialised(Security::NonSecure);
+        let take = |number| distributor.interrupt(IntId::new(number)).unwrap().take(Priority::HIGHEST);
+        assert_eq!(take(33), Err(GicError::KeptBySecure(IntId::new(33))));
+        assert_eq!(take(34), Ok(()));
+    }
+
+    #[test]
+    fn groups_are_refused_where_the_view_has_no_say() {
+        for (security, view, group) in [
+            (Security::NonSecure, SecurityView::NonSecure, Group::One),
+            (Security::Single, SecurityView::Single, Group::SecureOne),
+        ] {
+            let (fake, distributor) = initialised(security);
+            let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
+            let refused = interrupt.set_group(&fake, view, group);
+            assert_eq!(refused, Err(GicError::GroupRefused(IntId::new(40))));
+        }
+    }
+}
+
+mod routes {
+    use super::*;
+
+    #[test]
+    fn a_route_lies_where_the_manual_has_it() {
+        let (fake, distributor) = initialised(Security::Single);
+        let target = Affinity::new(4, 3, 2, 1);
+        distributor.set_route(IntId::new(42), Route::To(target)).unwrap();
+        distributor.set_route(IntId::new(4100), Route::AnyParticipating).unwrap();
+        fake.at_distributor(|frame| {
+            assert_eq!(frame.routes[&0x6150], 0x04_0003_0201);
+            assert_eq!(frame.routes[&0x8020], 0x8000_0000);
+        });
+    }
+
+    #[test]
+    fn one_of_n_is_refused_where_it_is_not_implemented() {
+        let fake = machine(Security::Single);
+        fake.at_distributor(|frame| frame.typer = frame.typer.with_no_1_of_n(true));
+        let refused = open(&fake).unwrap().set_route(IntId::new(42), Route::AnyParticipating);
+        assert_eq!(refused, Err(GicError::NoOneOfN(Block::Distributor(DISTRIBUTOR))));
+    }
+
+    #[test]
+    fn the_doorbells_are_those_of_the_view() {
+        let doorbells = |security| open(&machine(security)).unwrap().message_registers();
+        let non_secure = MessageRegisters { set: 0x800_0040, clear: 0x800_0048 };
+        assert_eq!(doorbells(Security::Single), Some(non_secure));
+        assert_eq!(doorbells(Security::NonSecure), Some(non_secure));
+        let secure = MessageRegisters { set: 0x800_0050, clear: 0x800_0058 };
+        assert_eq!(doorbells(Security::Secure), Some(secure));
+    }
+
+    #[test]
+    fn without_message_based_spis_there_is_no_doorbell() {
+        let fake = machine(Security::Single);
+        fake.at_distributor(|frame| frame.typer = frame.typer.with_mbis(false));
+        assert_eq!(open(&fake).unwrap().message_registers(), None);
+    }
+
+    #[test]
+    fn priority_bits_are_those_of_the_view() {
+        for (security, bits) in [(Security::Single, 5), (Security::NonSecure, 4)] {
+            let (_, distributor) = initialised(security);
+            assert_eq!(distributor.priority_bits(), Some(bits));
+            assert_eq!(distributor.interrupt(IntId::new(32)).unwrap().priority().get(), 0xa0);
+        }
+    }
+}
+
+mod suspend {
+    use super::*;
+
+    fn state() -> impl Strategy<Value = crate::fake::State> {
+        (any::<[bool; 6]>(), any::<u8>()).prop_map(|(flags, priority)| {
+            let [enabled, pending, active, edge, group, _] = flags;
+            let group_modifier = false;
+            let forwarded = enabled;
+            let priority = priority & 0xf8;
+            crate::fake::State { enabled, forwarded, pending, active, priority, edge, group, group_modifier }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_distributor_that_lost_power_comes_back_as_it_was(
+            states in prop::collection::vec(state(), 96),
+            routes in prop::collection::vec(any::<u32>(), 96),
+        ) {
+            let (fake, distributor) = initialised(Security::Single);
+            for ((intid, state), route) in intids().iter().zip(&states).zip(&routes) {
+                fake.at_distributor(|frame| match intid.get() {
+                    4096.. => *frame.extended.state(*intid) = *state,
+                    _ => *frame.spis.state(*intid) = *state,
+                });
+                distributor.set_route(*intid, Route::To(Affinity::from_packed(*route))).unwrap();
+            }
+            let mut storage = vec![SharedBlock::default(); distributor.saved_blocks()];
+            let saved = distributor.save(&mut storage).unwrap();
+
+            fake.at_distributor(|frame| *frame = FakeDistributor::new(Security::Single));
+            distributor.restore(&fake, &saved, &storage).unwrap();
+
+            for ((intid, state), route) in intids().iter().zip(&states).zip(&routes) {
+                let now = fake.at_distributor(|frame| match intid.get() {
+                    4096.. => *frame.extended.state(*intid),
+                    _ => *frame.spis.state(*intid),
+                });
+                prop_assert_eq!(now, *state);
+                prop_assert_eq!(distributor.route(*intid), Ok(Route::To(Affinity::from_packed(*route))));
+            }
+            prop_assert!(fake.at_distributor(|frame| frame.control.enable_grp1() && frame.control.are()));
+        }
+    }
+
+    #[test]
+    fn a_distributor_that_kept_its_state_survives_a_restore() {
+        let (fake, distributor) = initialised(Security::Single);
+        distributor.interrupt(IntId::new(50)).unwrap().enable();
+        let mut storage = vec![SharedBlock::default(); distributor.saved_blocks()];
+        let saved = distributor.save(&mut storage).unwrap();
+        distributor.stop(&fake).unwrap();
+        distributor.restore(&fake, &saved, &storage).unwrap();
+        assert!(distributor.interrupt(IntId::new(50)).unwrap().is_enabled());
+        assert!(fake.at_distributor(|frame| frame.control.enable_grp1()));
+    }
+
+    #[test]
+    fn too_little_room_is_refused_before_anything_is_read() {
+        let (_, distributor) = initialised(Security::Single);
+        let refused = distributor.save(&mut [SharedBlock::default(); 2]);
+        let block = Block::Distributor(DISTRIBUTOR);
+        assert_eq!(refused, Err(GicError::StorageTooSmall { block, wanted: 3, given: 2 }));
+    }
+}

@@ -1,0 +1,191 @@
+//! Hardware for the tests, which punishes: what the architecture calls UNPREDICTABLE panics, writes take effect late,
+//! and memory shows a non-coherent controller only what was cleaned.
+
+mod bank;
+mod distributor;
+mod memory;
+mod redistributor;
+mod registers;
+
+pub(crate) use bank::{Bank, State};
+pub(crate) use distributor::{FakeDistributor, Security};
+pub(crate) use memory::Memory;
+pub(crate) use redistributor::FakeRedistributor;
+pub(crate) use registers::FakeRegisters;
+
+extern crate std;
+
+use crate::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use gic_arch::gicr::STRIDE_V3;
+use msi_types::Cpu;
+use std::sync::Mutex;
+
+/// How often a register that takes its time shows the old state.
+pub(crate) const LAG: u32 = 3;
+/// Turns after which the platform's clock gives up.
+const PATIENCE: u32 = 50;
+
+pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
+pub(crate) const REDISTRIBUTORS: u64 = 0x80a_0000;
+
+/// A machine with one GIC, and the kernel on it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) distributor: Mutex<FakeDistributor>,
+    pub(crate) redistributors: Mutex<Vec<FakeRedistributor>>,
+    pub(crate) memory: Mutex<Memory>,
+    pub(crate) masked: Mutex<u32>,
+}
+
+/// A handle to the machine: platform and registers alike.
+#[derive(Clone, Debug)]
+pub(crate) struct Fake(pub(crate) Arc<Machine>);
+
+impl Fake {
+    pub(crate) fn new(distributor: FakeDistributor, redistributors: Vec<FakeRedistributor>) -> Self {
+        Self(Arc::new(Machine {
+            distributor: Mutex::new(distributor),
+            redistributors: Mutex::new(redistributors),
+            memory: Mutex::default(),
+            masked: Mutex::default(),
+        }))
+    }
+
+    /// A machine of one security state with `cpus` redistributors in one region.
+    pub(crate) fn with_cpus(cpus: u8) -> Self {
+        let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, cpu + 1 == cpus)).collect();
+        Self::new(FakeDistributor::new(Security::Single), redistributors)
+    }
+
+    pub(crate) fn distributor_frame(&self) -> FakeMmio {
+        FakeMmio { machine: self.clone(), frame: Frame::Distributor }
+    }
+
+    pub(crate) fn redistributor_frame(&self, index: usize) -> FakeMmio {
+        FakeMmio { machine: self.clone(), frame: Frame::Redistributor(index) }
+    }
+
+    pub(crate) fn at_distributor<R>(&self, f: impl FnOnce(&mut FakeDistributor) -> R) -> R {
+        f(&mut self.0.distributor.lock().unwrap())
+    }
+
+    pub(crate) fn at_redistributor<R>(&self, index: usize, f: impl FnOnce(&mut FakeRedistributor) -> R) -> R {
+        f(&mut self.0.redistributors.lock().unwrap()[index])
+    }
+
+    pub(crate) fn in_memory<R>(&self, f: impl FnOnce(&mut Memory) -> R) -> R {
+        f(&mut self.0.memory.lock().unwrap())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Frame {
+    Distributor,
+    Redistributor(usize),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct FakeMmio {
+    machine: Fake,
+    frame: Frame,
+}
+
+impl FakeMmio {
+    fn read(&self, offset: u32, bytes: u32) -> u64 {
+        match self.frame {
+            Frame::Distributor => self.machine.at_distributor(|frame| frame.read(offset, bytes)),
+            Frame::Redistributor(index) => {
+                self.machine.at_redistributor(index, |frame| frame.read(offset, bytes))
+            }
+        }
+    }
+
+    fn write(&self, offset: u32, bytes: u32, value: u64) {
+        match self.frame {
+            Frame::Distributor => self.machine.at_distributor(|frame| frame.write(offset, bytes, value)),
+            Frame::Redistributor(index) => {
+                self.machine.at_redistributor(index, |frame| frame.write(offset, bytes, value));
+            }
+        }
+    }
+}
+
+impl Mmio for FakeMmio {
+    fn read32(&self, offset: u32) -> u32 {
+        u32::try_from(self.read(offset, 4)).unwrap()
+    }
+    fn write32(&self, offset: u32, value: u32) {
+        self.write(offset, 4, value.into());
+    }
+    fn read64(&self, offset: u32) -> u64 {
+        self.read(offset, 8)
+    }
+    fn write64(&self, offset: u32, value: u64) {
+        self.write(offset, 8, value);
+    }
+    fn write8(&self, offset: u32, value: u8) {
+        self.write(offset, 1, value.into());
+    }
+}
+
+impl Platform for Fake {
+    type Mmio = FakeMmio;
+    type IrqState = u32;
+
+    fn map(&self, region: PhysicalRegion) -> Option<FakeMmio> {
+        if region.base == DISTRIBUTOR {
+            return Some(self.distributor_frame());
+        }
+        let offset = region.base.checked_sub(REDISTRIBUTORS)?;
+        assert_eq!(region.bytes, STRIDE_V3, "RD_base and SGI_base");
+        let redistributors = self.0.redistributors.lock().unwrap();
+        let index = redistributors.iter().position(|frame| frame.offset == offset)?;
+        Some(self.redistributor_frame(index))
+    }
+
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        self.in_memory(|memory| memory.allocate(layout))
+    }
+    fn release_table(&self, table: Table) {
+        self.in_memory(|memory| memory.release(&table));
+    }
+    fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
+        self.in_memory(|memory| memory.adopt(region))
+    }
+    fn store8(&self, table: &Table, offset: u64, value: u8) {
+        self.in_memory(|memory| memory.store(table, offset, &[value]));
+    }
+    fn store64(&self, table: &Table, offset: u64, value: u64) {
+        self.in_memory(|memory| memory.store(table, offset, &value.to_le_bytes()));
+    }
+    fn load8(&self, table: &Table, offset: u64) -> u8 {
+        self.in_memory(|memory| memory.load(table, offset))
+    }
+    fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
+        self.in_memory(|memory| memory.publish(table, range, coherence));
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu::new(0)
+    }
+    fn irq_save(&self) -> u32 {
+        let mut masked = self.0.masked.lock().unwrap();
+        *masked += 1;
+        *masked - 1
+    }
+    fn irq_restore(&self, state: u32) {
+        let mut masked = self.0.masked.lock().unwrap();
+        *masked -= 1;
+        assert_eq!(*masked, state, "interrupt states are restored in reverse order");
+    }
+    fn wait(&self, turn: u32) -> Wait {
+        assert_eq!(*self.0.masked.lock().unwrap(), 0, "hardware is waited for under a lock");
+        if turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
+    }
+    fn relax(&self) {
+        panic!("a lock is taken by whoever holds it");
+    }
+}

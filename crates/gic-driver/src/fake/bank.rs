@@ -1,0 +1,181 @@
+//! The state of each interrupt of a frame, behind its register arrays.
+
+use crate::frame::Fields;
+use alloc::vec;
+use alloc::vec::Vec;
+use gic_arch::{IntId, IntIdField, IntIdRange};
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct State {
+    pub(crate) enabled: bool,
+    /// Cleared once a disable took effect.
+    pub(crate) forwarded: bool,
+    pub(crate) pending: bool,
+    pub(crate) active: bool,
+    /// As the hardware has it.
+    pub(crate) priority: u8,
+    pub(crate) edge: bool,
+    pub(crate) group: bool,
+    pub(crate) group_modifier: bool,
+}
+
+/// Interrupts of one range.
+#[derive(Debug)]
+pub(crate) struct Bank {
+    fields: &'static Fields,
+    states: Vec<State>,
+    /// First field that is implemented, and the first after them.
+    implemented: core::ops::Range<usize>,
+    /// Fields whose trigger cannot be changed.
+    fixed_triggers: usize,
+    /// Does Non-secure software look? Then groups are hidden, priorities shifted, Secure interrupts out of reach.
+    pub(crate) non_secure_view: bool,
+}
+
+/// Which register array an offset belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Array {
+    Group,
+    GroupModifier,
+    SetEnable,
+    ClearEnable,
+    SetPending,
+    ClearPending,
+    SetActive,
+    ClearActive,
+    Priority,
+    Trigger,
+}
+
+impl Bank {
+    pub(crate) fn new(fields: &'static Fields, implemented: core::ops::Range<usize>) -> Self {
+        // Those of SGIs.
+        let fixed_triggers = if fields.group.range() == IntIdRange::Private { 16 } else { 0 };
+        let states = vec![State::default(); implemented.end];
+        Self { fields, states, implemented, fixed_triggers, non_secure_view: false }
+    }
+
+    pub(crate) fn state(&mut self, intid: IntId) -> &mut State {
+        let index = self.fields.group.range().index_of(intid).unwrap();
+        &mut self.states[usize::try_from(index).unwrap()]
+    }
+
+    pub(crate) fn states(&self) -> &[State] {
+        &self.states
+    }
+
+    /// Writes to `ICENABLER` take effect now.
+    pub(crate) fn settle(&mut self) {
+        for state in &mut self.states {
+            state.forwarded = state.enabled;
+        }
+    }
+
+    /// The register or byte at `offset`; `None` if it is none of these arrays'.
+    pub(crate) fn read(&self, offset: u32, bytes: u32) -> Option<u32> {
+        let (array, first, count, bits) = self.locate(offset, bytes)?;
+        let mut value = 0;
+        for (place, index) in (first..first + count).enumerate() {
+            value |= self.field(array, index) << (u32::try_from(place).unwrap() * bits);
+        }
+        Some(value)
+    }
+
+    /// Writes; `None` if the offset is none of these arrays', else whether a disable was among it.
+    pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u32) -> Option<bool> {
+        let (array, first, count, bits) = self.locate(offset, bytes)?;
+        for (place, index) in (first..first + count).enumerate() {
+            let field = value >> (u32::try_from(place).unwrap() * bits) & (u32::MAX >> (32 - bits));
+            self.set_field(array, index, field);
+        }
+        Some(array == Array::ClearEnable)
+    }
+
+    fn arrays(&self) -> [(Array, IntIdField); 10] {
+        [
+            (Array::Group, self.fields.group),
+            (Array::GroupModifier, self.fields.group_modifier),
+            (Array::SetEnable, self.fields.set_enable),
+            (Array::ClearEnable, self.fields.clear_enable),
+            (Array::SetPending, self.fields.set_pending),
+            (Array::ClearPending, self.fields.clear_pending),
+            (Array::SetActive, self.fields.set_active),
+            (Array::ClearActive, self.fields.clear_active),
+            (Array::Priority, self.fields.priority),
+            (Array::Trigger, self.fields.trigger),
+        ]
+    }
+
+    /// The array, its first field that is accessed, how many are, and their width.
+    fn locate(&self, offset: u32, bytes: u32) -> Option<(Array, usize, usize, u32)> {
+        for (array, field) in self.arrays() {
+            if field.fields_at(offset).is_some() {
+                assert!(
+                    bytes == 4 || bytes == 1 && array == Array::Priority,
+                    "{bytes}-byte access to {array:?} at {offset:#x}"
+                );
+                assert_eq!(offset % bytes, 0, "misaligned access at {offset:#x}");
+                let first = (offset - field.offset()) * 8 / field.bits();
+                let count = bytes * 8 / field.bits();
+                return Some((array, first as usize, count as usize, field.bits()));
+            }
+        }
+        None
+    }
+
+    fn visible(&self, index: usize) -> bool {
+        let kept = |state: &State| self.non_secure_view && !state.group;
+        self.implemented.contains(&index) && self.states.get(index).is_some_and(|state| !kept(state))
+    }
+
+    fn field(&self, array: Array, index: usize) -> u32 {
+        if !self.visible(index) {
+            return 0;
+        }
+        let state = &self.states[index];
+        match array {
+            Array::Group => u32::from(state.group && !self.non_secure_view),
+            Array::GroupModifier => u32::from(state.group_modifier && !self.non_secure_view),
+            Array::SetEnable | Array::ClearEnable => state.enabled.into(),
+            Array::SetPending | Array::ClearPending => state.pending.into(),
+            Array::SetActive | Array::ClearActive => state.active.into(),
+            Array::Priority if self.non_secure_view => (state.priority << 1).into(),
+            Array::Priority => state.priority.into(),
+            Array::Trigger => u32::from(state.edge) << 1,
+        }
+    }
+
+    fn set_field(&mut self, array: Array, index: usize, field: u32) {
+        if !self.visible(index) {
+            return;
+        }
+        let (shifted, fixed) = (self.non_secure_view, index < self.fixed_triggers);
+        let state = &mut self.states[index];
+        let set = field != 0;
+        match array {
+            Array::Group if !shifted => state.group = set,
+            Array::GroupModifier if !shifted => state.group_modifier = set,
+            Array::Group | Array::GroupModifier => {}
+            Array::SetEnable => {
+                state.enabled |= set;
+                state.forwarded |= set;
+            }
+            Array::ClearEnable => state.enabled &= !set,
+            Array::SetPending => state.pending |= set,
+            Array::ClearPending => state.pending &= !set,
+            Array::SetActive => state.active |= set,
+            Array::ClearActive => state.active &= !set,
+            // Five bits are implemented.
+            Array::Priority => {
+                let value = u8::try_from(field).unwrap();
+                state.priority = if shifted { value >> 1 | 0x80 } else { value } & 0xf8;
+            }
+            Array::Trigger if fixed => {}
+            Array::Trigger => {
+                let edge = field & 2 != 0;
+                assert!(!state.enabled || state.edge == edge, "the trigger of an enabled interrupt changes");
+                state.edge = edge;
+            }
+        }
+    }
+}

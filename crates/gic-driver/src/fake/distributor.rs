@@ -1,0 +1,171 @@
+//! A distributor with one or two security states.
+
+extern crate std;
+
+use super::{Bank, LAG};
+use crate::frame::Fields;
+use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
+use gic_arch::{IntId, id};
+use std::collections::BTreeMap;
+
+/// Who looks at what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Security {
+    /// One security state.
+    Single,
+    /// Two, seen by Secure software.
+    Secure,
+    /// Two, seen by Non-secure software.
+    NonSecure,
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeDistributor {
+    pub(crate) security: Security,
+    pub(crate) typer: Typer,
+    pub(crate) pidr2: u32,
+    /// As Secure software sees it.
+    pub(crate) control: Ctlr,
+    pub(crate) spis: Bank,
+    pub(crate) extended: Bank,
+    pub(crate) routes: BTreeMap<u32, u64>,
+    /// Reads of `CTLR` until `RWP` clears.
+    pending_writes: u32,
+    /// Writes never finish.
+    pub(crate) stuck: bool,
+    /// Firmware keeps affinity routing off.
+    pub(crate) no_affinity_routing: bool,
+    /// How often `CTLR` was written.
+    pub(crate) control_writes: u32,
+}
+
+impl FakeDistributor {
+    /// After reset, with 64 SPIs and 32 extended ones. Those that Secure firmware gave away are Non-secure's: all but
+    /// SPI 33.
+    pub(crate) fn new(security: Security) -> Self {
+        let typer = Typer::new()
+            .with_it_lines_number(2)
+            .with_espi(true)
+            .with_espi_range(0)
+            .with_security_extn(security != Security::Single)
+            .with_lpis(true)
+            .with_mbis(true)
+            .with_id_bits_minus_one(15);
+        let mut new = Self {
+            security,
+            typer,
+            pidr2: 0x3b,
+            control: Ctlr::new().with_ds(security == Security::Single),
+            spis: Bank::new(&Fields::SPI, 32..96),
+            extended: Bank::new(&Fields::EXTENDED_SPI, 0..32),
+            routes: BTreeMap::new(),
+            pending_writes: 0,
+            stuck: false,
+            no_affinity_routing: false,
+            control_writes: 0,
+        };
+        if security == Security::NonSecure {
+            new.give_to_non_secure();
+        }
+        new
+    }
+
+    /// What EL3 firmware does before it starts a kernel.
+    fn give_to_non_secure(&mut self) {
+        self.control = self.control.with_are(true);
+        for intid in (32..96).filter(|intid| *intid != 33) {
+            self.spis.state(IntId::new(intid)).group = true;
+        }
+        for intid in 4096..4128 {
+            self.extended.state(IntId::new(intid)).group = true;
+        }
+        self.spis.non_secure_view = true;
+        self.extended.non_secure_view = true;
+    }
+
+    pub(crate) fn read(&mut self, offset: u32, bytes: u32) -> u64 {
+        if offset == gicd::CTLR.offset() {
+            assert_eq!(bytes, 4);
+            return self.read_control().into();
+        }
+        if let Some(value) = self.spis.read(offset, bytes).or_else(|| self.extended.read(offset, bytes)) {
+            return value.into();
+        }
+        match offset {
+            _ if offset == gicd::TYPER.offset() && bytes == 4 => u32::from(self.typer).into(),
+            _ if offset == gicd::IIDR.offset() && bytes == 4 => 0x043b,
+            _ if offset == id::PIDR2.offset() && bytes == 4 => self.pidr2.into(),
+            _ if is_route(offset) && bytes == 8 => self.routes.get(&offset).copied().unwrap_or(0),
+            _ => panic!("{bytes}-byte read of GICD + {offset:#x}"),
+        }
+    }
+
+    pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u64) {
+        if is_route(offset) && bytes == 8 {
+            self.routes.insert(offset, value);
+            return;
+        }
+        let value = u32::try_from(value).unwrap();
+        if offset == gicd::CTLR.offset() {
+            assert_eq!(bytes, 4);
+            return self.write_control(value);
+        }
+        let disabled = self
+            .spis
+            .write(offset, bytes, value)
+            .or_else(|| self.extended.write(offset, bytes, value))
+            .unwrap_or_else(|| panic!("{bytes}-byte write of GICD + {offset:#x}"));
+        if disabled {
+            self.pending_writes = LAG;
+        }
+    }
+
+    fn read_control(&mut self) -> u32 {
+        if !self.stuck {
+            self.pending_writes = self.pending_writes.saturating_sub(1);
+        }
+        let pending = self.stuck || self.pending_writes > 0;
+        if !pending {
+            self.spis.settle();
+            self.extended.settle();
+        }
+        match self.security {
+            Security::Single | Security::Secure => self.control.with_rwp(pending).into(),
+            Security::NonSecure => CtlrNs::new()
+                .with_enable_grp1a(self.control.enable_grp1())
+                .with_are_ns(self.control.are_ns())
+                .with_rwp(pending)
+                .into(),
+        }
+    }
+
+    fn write_control(&mut self, value: u32) {
+        assert_eq!(self.pending_writes, 0, "CTLR is written while a write is pending");
+        self.control_writes += 1;
+        let old = self.control;
+        let mut new = match self.security {
+            Security::Single => Ctlr::from(value).with_ds(true).with_enable_grp1_s(false).with_are_ns(false),
+            Security::Secure => Ctlr::from(value),
+            Security::NonSecure => {
+                let value = CtlrNs::from(value);
+                old.with_enable_grp1(value.enable_grp1a()).with_are_ns(value.are_ns())
+            }
+        };
+        if self.no_affinity_routing {
+            new = new.with_are(false).with_are_ns(false);
+        }
+        let changes = (old.are(), old.are_ns()) != (new.are(), new.are_ns());
+        let enabled = old.enable_grp0() || old.enable_grp1() || old.enable_grp1_s();
+        assert!(!changes || !enabled, "affinity routing changes while a group is enabled");
+        assert!(
+            old.are() || !new.enable_grp1() || old.are_ns(),
+            "a group is enabled without affinity routing"
+        );
+        self.control = new;
+        self.pending_writes = LAG;
+    }
+}
+
+fn is_route(offset: u32) -> bool {
+    (0x6100..0x7fe0).contains(&offset) || (0x8000..0xa000).contains(&offset)
+}

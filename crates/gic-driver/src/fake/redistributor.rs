@@ -1,0 +1,181 @@
+//! A redistributor that sleeps after reset.
+
+use super::{Bank, LAG};
+use crate::frame::Fields;
+use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, STRIDE_V3, Typer, Waker};
+use gic_arch::{Affinity, Shareability, id};
+
+#[derive(Debug)]
+pub(crate) struct FakeRedistributor {
+    /// Bytes from the first redistributor.
+    pub(crate) offset: u64,
+    pub(crate) typer: Typer,
+    pub(crate) pidr2: u32,
+    pub(crate) control: Ctlr,
+    pub(crate) bank: Bank,
+    pub(crate) propbaser: Propbaser,
+    pub(crate) pendbaser: Pendbaser,
+    /// Was `PTZ` written with the pending table in use?
+    pub(crate) pending_table_zero: bool,
+    /// Accesses to tables look into caches.
+    pub(crate) coherent: bool,
+    /// `EnableLPIs` cannot be cleared, whatever `CES` says.
+    pub(crate) lpis_stuck: bool,
+    pub(crate) sleep: bool,
+    /// Secure firmware keeps `WAKER`.
+    pub(crate) waker_hidden: bool,
+    asleep: bool,
+    lag: u32,
+    pending_writes: u32,
+    /// Writes never finish, and nothing falls asleep or wakes.
+    pub(crate) stuck: bool,
+}
+
+impl FakeRedistributor {
+    /// The redistributor of the PE with affinity 0.0.0.`number`, after reset, with 32 extended PPIs.
+    pub(crate) fn new(number: u8, last: bool) -> Self {
+        let typer = Typer::new()
+            .with_plpis(true)
+            .with_last(last)
+            .with_processor_number(u16::from(number) + 100)
+            .with_ppi_num(1)
+            .with_affinity_value(Affinity::new(0, 0, 0, number).packed());
+        Self {
+            offset: u64::from(number) * STRIDE_V3,
+            typer,
+            pidr2: 0x3b,
+            control: Ctlr::new().with_ces(true),
+            bank: Bank::new(&Fields::PRIVATE, 0..64),
+            propbaser: Propbaser::new(),
+            pendbaser: Pendbaser::new(),
+            pending_table_zero: false,
+            coherent: true,
+            lpis_stuck: false,
+            sleep: true,
+            waker_hidden: false,
+            asleep: true,
+            lag: 0,
+            pending_writes: 0,
+            stuck: false,
+        }
+    }
+
+    /// Loses everything but its identity, as without power.
+    pub(crate) fn reset(&mut self) {
+        let old = Self::new(0, false);
+        let (offset, typer) = (self.offset, self.typer);
+        let (coherent, ces) = (self.coherent, self.control.ces());
+        *self = Self { offset, typer, coherent, control: Ctlr::new().with_ces(ces), ..old };
+    }
+
+    pub(crate) fn awake(mut self) -> Self {
+        self.sleep = false;
+        self.asleep = false;
+        self
+    }
+
+    pub(crate) fn read(&mut self, offset: u32, bytes: u32) -> u64 {
+        self.check_awake(offset);
+        if let Some(value) = self.bank.read(offset, bytes) {
+            return value.into();
+        }
+        match offset {
+            _ if offset == gicr::CTLR.offset() && bytes == 4 => self.read_control().into(),
+            _ if offset == gicr::IIDR.offset() && bytes == 4 => 0x043b,
+            _ if offset == gicr::TYPER.offset() && bytes == 8 => self.typer.into(),
+            _ if offset == gicr::WAKER.offset() && bytes == 4 => self.read_waker().into(),
+            _ if offset == gicr::PROPBASER.offset() && bytes == 8 => self.propbaser.into(),
+            _ if offset == gicr::PENDBASER.offset() && bytes == 8 => self.pendbaser.into(),
+            _ if offset == id::PIDR2.offset() && bytes == 4 => self.pidr2.into(),
+            _ => panic!("{bytes}-byte read of GICR + {offset:#x}"),
+        }
+    }
+
+    pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u64) {
+        self.check_awake(offset);
+        let low = u32::try_from(value & 0xffff_ffff).unwrap();
+        match offset {
+            _ if offset == gicr::CTLR.offset() && bytes == 4 => self.write_control(Ctlr::from(low)),
+            _ if offset == gicr::WAKER.offset() && bytes == 4 => self.write_waker(Waker::from(low)),
+            _ if offset == gicr::PROPBASER.offset() && bytes == 8 => {
+                self.check_lpis_off();
+                let value = Propbaser::from(value);
+                let kept = if self.coherent { value.shareability() } else { Shareability::Non };
+                self.propbaser = value.with_shareability(kept);
+            }
+            _ if offset == gicr::PENDBASER.offset() && bytes == 8 => {
+                self.check_lpis_off();
+                let value = Pendbaser::from(value);
+                self.pending_table_zero = value.pending_table_zero();
+                let kept = if self.coherent { value.shareability() } else { Shareability::Non };
+                self.pendbaser = value.with_shareability(kept).with_pending_table_zero(false);
+            }
+            _ => {
+                let disabled = self
+                    .bank
+                    .write(offset, bytes, low)
+                    .unwrap_or_else(|| panic!("{bytes}-byte write of GICR + {offset:#x}"));
+                if disabled {
+                    self.pending_writes = LAG;
+                }
+            }
+        }
+    }
+
+    fn read_control(&mut self) -> u32 {
+        if !self.stuck {
+            self.pending_writes = self.pending_writes.saturating_sub(1);
+        }
+        let pending = self.stuck || self.pending_writes > 0;
+        if !pending {
+            self.bank.settle();
+        }
+        self.control.with_rwp(pending).into()
+    }
+
+    fn write_control(&mut self, value: Ctlr) {
+        match (self.control.enable_lpis(), value.enable_lpis()) {
+            (false, true) => {
+                assert_eq!(self.pending_writes, 0, "EnableLPIs is set while RWP is");
+                assert_ne!(self.propbaser.address(), 0, "LPIs are enabled without tables");
+                self.control = self.control.with_enable_lpis(true);
+            }
+            (true, false) if !self.lpis_stuck => {
+                self.control = self.control.with_enable_lpis(false);
+                self.pending_writes = LAG;
+            }
+            _ => {}
+        }
+    }
+
+    fn read_waker(&mut self) -> u32 {
+        if self.waker_hidden {
+            return 0;
+        }
+        self.lag = self.lag.saturating_sub(1);
+        if self.lag == 0 && !self.stuck {
+            self.asleep = self.sleep;
+        }
+        Waker::new().with_processor_sleep(self.sleep).with_children_asleep(self.asleep).into()
+    }
+
+    fn write_waker(&mut self, value: Waker) {
+        if !self.waker_hidden {
+            self.sleep = value.processor_sleep();
+            self.lag = LAG;
+        }
+    }
+
+    /// Registers of a sleeping redistributor, but those that identify it and wake it, are out of bounds.
+    fn check_awake(&self, offset: u32) {
+        let always = [gicr::CTLR.offset(), gicr::IIDR.offset(), gicr::TYPER.offset(), gicr::WAKER.offset()];
+        let bases = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset(), id::PIDR2.offset()];
+        let allowed = always.contains(&offset) || bases.contains(&offset);
+        assert!(allowed || !self.asleep, "GICR + {offset:#x} is used while asleep");
+    }
+
+    fn check_lpis_off(&self) {
+        assert!(!self.control.enable_lpis(), "a table register is written while LPIs are enabled");
+        assert_eq!(self.pending_writes, 0, "a table register is written while RWP is set");
+    }
+}

@@ -1,0 +1,129 @@
+//! A CPU interface's registers.
+
+extern crate std;
+
+use crate::SystemRegisters;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use gic_arch::icc::{self, Ctlr, Sgi, Sre, SysRegEncoding};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(crate) struct FakeRegisters(RefCell<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    values: BTreeMap<SysRegEncoding, u64>,
+    pending: VecDeque<u32>,
+    running: Vec<u32>,
+    deactivated: Vec<u32>,
+    sgis: Vec<Sgi>,
+    /// A higher exception level keeps the system registers.
+    sre_fixed: bool,
+    /// The mask shows the Non-secure half.
+    shifted_mask: bool,
+}
+
+/// What software cannot write in `ICC_CTLR_EL1`: five priority bits, the range selector, Aff3.
+const FEATURES: u64 = 4 << 8 | 1 << 18 | 1 << 15;
+
+impl FakeRegisters {
+    pub(crate) fn without_system_registers() -> Self {
+        let fake = Self::default();
+        fake.0.borrow_mut().sre_fixed = true;
+        fake
+    }
+
+    pub(crate) fn with_shifted_mask() -> Self {
+        let fake = Self::default();
+        fake.0.borrow_mut().shifted_mask = true;
+        fake
+    }
+
+    /// Overrides a register, the features among it.
+    pub(crate) fn set(&self, register: SysRegEncoding, value: u64) {
+        self.0.borrow_mut().values.insert(register, value);
+    }
+
+    pub(crate) fn get(&self, register: SysRegEncoding) -> u64 {
+        self.0.borrow().values.get(&register).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn raise(&self, intid: u32) {
+        self.0.borrow_mut().pending.push_back(intid);
+    }
+
+    pub(crate) fn running(&self) -> Vec<u32> {
+        self.0.borrow().running.clone()
+    }
+
+    pub(crate) fn deactivated(&self) -> Vec<u32> {
+        self.0.borrow().deactivated.clone()
+    }
+
+    pub(crate) fn sgis(&self) -> Vec<Sgi> {
+        self.0.borrow().sgis.clone()
+    }
+
+    fn control(state: &State) -> u64 {
+        state.values.get(&icc::CTLR.encoding()).copied().unwrap_or(FEATURES)
+    }
+}
+
+impl SystemRegisters for FakeRegisters {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        let state = &mut *self.0.borrow_mut();
+        if register == icc::IAR1.encoding() {
+            let Some(intid) = state.pending.pop_front() else { return 1023 };
+            state.running.push(intid);
+            return intid.into();
+        }
+        if register == icc::HPPIR1.encoding() {
+            return state.pending.front().map_or(1023, |intid| (*intid).into());
+        }
+        if register == icc::CTLR.encoding() {
+            return Self::control(state);
+        }
+        let write_only = [icc::EOIR1.encoding(), icc::DIR.encoding(), icc::SGI1R.encoding()];
+        assert!(!write_only.contains(&register), "a write-only register is read");
+        state.values.get(&register).copied().unwrap_or(0)
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        let state = &mut *self.0.borrow_mut();
+        let enabled =
+            |state: &State| Sre::from(state.values.get(&icc::SRE.encoding()).copied().unwrap_or(0)).sre();
+        if register == icc::SRE.encoding() {
+            let value = if state.sre_fixed { 0 } else { value };
+            state.values.insert(register, value);
+            return;
+        }
+        assert!(enabled(state), "a register is used before SRE is set");
+        let split = Ctlr::from(Self::control(state)).eoi_mode();
+        if register == icc::EOIR1.encoding() {
+            let ended = u32::try_from(value).unwrap();
+            assert_eq!(state.running.pop(), Some(ended), "interrupts are ended in reverse order");
+            if !split && ended < 8192 {
+                state.deactivated.push(ended);
+            }
+        } else if register == icc::DIR.encoding() {
+            assert!(split, "DIR is written though EOIR deactivates");
+            assert!(value < 8192, "an LPI is deactivated");
+            state.deactivated.push(u32::try_from(value).unwrap());
+        } else if register == icc::SGI1R.encoding() {
+            state.sgis.push(Sgi::from(value));
+        } else if register == icc::PMR.encoding() {
+            let value = if state.shifted_mask { value & 0xf0 } else { value & 0xf8 };
+            state.values.insert(register, value);
+        } else if register == icc::BPR1.encoding() {
+            state.values.insert(register, value.max(3));
+        } else if register == icc::CTLR.encoding() {
+            state.values.insert(register, value & !FEATURES | Self::control(state) & FEATURES);
+        } else {
+            let read_only = [icc::IAR1.encoding(), icc::RPR.encoding(), icc::HPPIR1.encoding()];
+            assert!(!read_only.contains(&register), "a read-only register is written");
+            state.values.insert(register, value);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+use super::*;
+use crate::Route;
+use crate::cpu_interface::{SgiId, Split};
+use crate::fake::{
+    DISTRIBUTOR, Fake, FakeDistributor, FakeRedistributor, FakeRegisters, REDISTRIBUTORS, Security,
+};
+use crate::lpi::PendingLpis;
+use alloc::vec;
+use core::num::NonZeroU16;
+use gic_arch::gicr::{Propbaser, STRIDE_V3};
+use gic_arch::{IntId, icc};
+use msi_types::{MsiError, Pending, Trigger, Vector, WiredParent};
+
+extern crate std;
+
+const CPUS: u8 = 3;
+
+fn config() -> GicConfig {
+    let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(CPUS) * STRIDE_V3 };
+    let affinities = (0..CPUS).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
+    GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion { region, stride: None }], affinities)
+}
+
+fn discovered(fake: &Fake) -> Result<Gic<Fake>, GicError> {
+    Gic::new(Arc::new(fake.clone()), config())
+}
+
+/// A GIC with all CPUs on.
+fn running() -> (Fake, Gic<Fake>, Vec<FakeRegisters>) {
+    let fake = Fake::with_cpus(CPUS);
+    let gic = discovered(&fake).unwrap();
+    let registers: Vec<_> = gic.cpus().map(|_| FakeRegisters::default()).collect();
+    for (cpu, registers) in gic.cpus().zip(&registers) {
+        gic.cpu_on(cpu, registers).unwrap();
+    }
+    (fake, gic, registers)
+}
+
+fn cpu(number: u32) -> Cpu {
+    Cpu::new(number)
+}
+
+fn vector(number: u32) -> Vector {
+    Vector::new(number)
+}
+
+fn count(count: u16) -> NonZeroU16 {
+    NonZeroU16::new(count).unwrap()
+}
+
+mod life {
+    use super::*;
+
+    #[test]
+    fn a_cpu_that_was_turned_on_has_sgis_lpis_and_an_interface() {
+        let (fake, gic, registers) = running();
+        for (index, registers) in registers.iter().enumerate() {
+            fake.at_redistributor(index, |frame| {
+                assert!(
+                    frame.bank.states()[..16].iter().all(|state| state.enabled && state.priority == 0xa0)
+                );
+                assert!(frame.control.enable_lpis());
+            });
+            assert_eq!(registers.get(icc::IGRPEN1.encoding()), 1);
+        }
+        assert!(gic.cpus().all(|cpu| gic.is_on(cpu)));
+    }
+
+    #[test]
+    fn an_its_learns_how_to_name_a_redistributor() {
+        let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+        let expected = RedistributorInfo {
+            cpu: cpu(2),
+            affinity: Affinity::new(0, 0, 0, 2),
+            address: REDISTRIBUTORS + 2 * STRIDE_V3,
+            processor_number: 102,
+        };
+        assert_eq!(gic.redistributor(cpu(2)), Some(expected));
+        assert_eq!(gic.redistributor(cpu(3)), None);
+    }
+
+    #[test]
+    fn a_cpu_without_redistributor_is_named_when_it_is_turned_on() {
+        let fake = Fake::with_cpus(1);
+        let gic = discovered(&fake).unwrap();
+        let refused = gic.cpu_on(cpu(1), &FakeRegisters::default());
+        assert_eq!(refused, Err(GicError::NoRedistributor(Affinity::new(0, 0, 0, 1))));
+        assert_eq!(gic.cpu_on(cpu(9), &FakeRegisters::default()), Err(GicError::UnknownCpu(cpu(9))));
+    }
+
+    #[test]
+    fn cpus_beyond_the_configuration_are_passed_over() {
+        let fake = Fake::with_cpus(CPUS);
+        let mut config = config();
+        config.cpus.truncate(1);
+        let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
+        gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
+        assert!(!fake.at_redistributor(1, |frame| frame.control.enable_lpis()));
+    }
+
+    #[test]
+    fn an_address_without_a_distributor_is_named() {
+        let config = GicConfig { distributor: 0x1000, ..config() };
+        let refused = Gic::new(Arc::new(Fake::with_cpus(1)), config).unwrap_err();
+        assert_eq!(refused, GicError::NotMapped(Block::Distributor(0x1000)));
+    }
+
+    #[test]
+    fn wired_interrupts_work_where_lpis_are_refused() {
+        let fake = Fake::with_cpus(CPUS);
+        fake.at_redistributor(1, |frame| {
+            frame.propbaser = Propbaser::new().with_address(0x4000_0000).with_id_bits_minus_one(15);
+            frame.control = frame.control.with_ces(false).with_enable_lpis(true);
+            frame.lpis_stuck = true;
+        });
+        let gic = discovered(&fake).unwrap();
+        assert!(matches!(gic.lpis().unwrap_err(), LpiError::AlreadyEnabled { .. }));
+        assert_eq!(gic.cpu_on(cpu(0), &FakeRegisters::default()), Ok(None));
+        assert_eq!(gic.claim(vector(40), count(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_cpu_that_was_turned_off_takes_nothing_and_can_be_turned_on_again() {
+        let (fake, gic, registers) = running();
+        gic.cpu_off(cpu(1), &registers[1]).unwrap();
+        assert!(!gic.is_on(cpu(1)) && fake.at_redistributor(1, |frame| frame.sleep));
+        assert_eq!(registers[1].get(icc::IGRPEN1.encoding()), 0);
+        let attached = gic.cpu_on(cpu(1), &registers[1]).unwrap().unwrap();
+        assert_eq!(attached.pending, PendingLpis::Kept);
+        assert!(gic.is_on(cpu(1)));
+    }
+
+    #[test]
+    fn an_interface_without_system_registers_leaves_the_cpu_off() {
+        let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+        let refused = gic.cpu_on(cpu(0), &FakeRegisters::without_system_registers());
+        assert_eq!(refused, Err(GicError::NoSystemRegisters));
+        assert!(!gic.is_on(cpu(0)));
+    }
+
+    #[test]
+    fn ending_and_deactivating_can_be_split() {
+        let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+        let registers = FakeRegisters::default();
+        gic.cpu_on_with::<_, Split>(cpu(0), &registers).unwrap();
+        registers.raise(40);
+        let interface = gic.cpu_interface_with::<_, Split>(&registers);
+        let active = interface.end(interface.acknowledge().unwrap());
+        assert!(registers.deactivated().is_empty());
+        interface.deactivate(active);
+        assert_eq!(registers.deactivated(), [40]);
+    }
+
+    #[test]
+    fn sgis_are_limited_by_the_distributor() {
+        let (_, gic, registers) = running();
+        // The interface has a range selector, the distributor does not.
+        let sent = gic.cpu_interface(&registers[0]).send(SgiId::new(1).unwrap(), Affinity::new(0, 0, 0, 16));
+        assert!(matches!(sent, Err(GicError::SgiOutOfReach(..))));
+    }
+}
+
+mod suspending {
+    use super::*;
+
+    /// Everything but the identity is lost.
+    fn lose_power(fake: &Fake) {
+        fake.at_distributor(|frame| *frame = FakeDistributor::new(Security::Single));
+        for index in 0..CPUS.into() {
+            fake.at_redistributor(index, FakeRedistributor::reset);
+        }
+    }
+
+    #[test]
+    fn a_gic_that_lost_power_comes_back_with_routes_enables_and_lpis() {
+        let (fake, gic, registers) = running();
+        gic.claim(vector(40), count(1)).unwrap();
+        gic.set_target(vector(40), cpu(2)).unwrap();
+        gic.unmask(vector(40));
+        gic.redistributor_frames(cpu(0)).unwrap().interrupt(IntId::new(27)).unwrap().enable();
+        for off in [1, 2] {
+            gic.cpu_off(cpu(off), &registers[off as usize]).unwrap();
+        }
+
+        let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
+        lose_power(&fake);
+        let resumed = gic.resume(&saved, &registers[0]).unwrap();
+
+        assert_eq!(resumed.lpis, PendingLpis::Kept);
+        let to = Route::To(Affinity::new(0, 0, 0, 2));
+        assert_eq!(gic.distributor().route(IntId::new(40)), Ok(to));
+        assert!(gic.distributor().interrupt(IntId::new(40)).unwrap().is_enabled());
+        fake.at_redistributor(0, |frame| {
+            assert!(frame.bank.state(IntId::new(27)).enabled && frame.control.enable_lpis());
+        });
+        assert!(gic.is_on(cpu(0)) && !gic.is_on(cpu(1)));
+        gic.cpu_on(cpu(1), &registers[1]).unwrap();
+    }
+
+    #[test]
+    fn a_suspend_that_did_not_cost_power_is_undone() {
+        let (fake, gic, registers) = running();
+        gic.unmask(vector(40));
+        let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
+        assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
+        gic.resume(&saved, &registers[0]).unwrap();
+        assert!(
+            fake.at_distributor(
+                |frame| frame.control.enable_grp1() && frame.spis.state(IntId::new(40)).enabled
+            )
+        );
+    }
+
+    #[test]
+    fn pending_lpis_that_cannot_be_saved_are_reported_lost() {
+        let fake = Fake::with_cpus(CPUS);
+        fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
+        let gic = discovered(&fake).unwrap();
+        let registers = FakeRegisters::default();
+        gic.cpu_on(cpu(0), &registers).unwrap();
+        let saved = gic.suspend(cpu(0), &registers).unwrap();
+        lose_power(&fake);
+        assert_eq!(gic.resume(&saved, &registers).unwrap().lpis, PendingLpis::Lost);
+    }
+}
+
+mod wired {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_has_one_owner() {
+        let (_, gic, _) = running();
+        gic.claim(vector(40), count(4)).unwrap();
+        assert_eq!(gic.claim(vector(43), count(2)), Err(MsiError::UnknownVector(vector(43))));
+        // Nothing of the refused claim remains.
+        assert_eq!(gic.claim(vector(44), count(1)), Ok(()));
+        gic.release(vector(40), count(4));
+        assert_eq!(gic.claim(vector(40), count(4)), Ok(()));
+    }
+
+    #[test]
+    fn a_claim_that_collides_at_its_end_keeps_nothing() {
+        let (_, gic, _) = running();
+        gic.claim(vector(43), count(1)).unwrap();
+        assert!(gic.claim(vector(40), count(4)).is_err());
+        assert_eq!(gic.claim(vector(40), count(3)), Ok(()));
+    }
+
+    #[test]
+    fn what_is_no_shared_interrupt_here_is_not_given_out() {
+        let (_, gic, _) = running();
+        for (first, many) in [(31, 1), (95, 2), (1019, 1), (4127, 2), (8192, 1), (u32::MAX, 1)] {
+            assert!(gic.claim(vector(first), count(many)).is_err(), "{first}");
+        }
+        assert_eq!(gic.claim(vector(4096), count(32)), Ok(()));
+    }
+
+    #[test]
+    fn an_interrupt_of_secure_software_is_not_given_out() {
+        let fake =
+            Fake::new(FakeDistributor::new(Security::NonSecure), vec![FakeRedistributor::new(0, true)]);
+        let gic = Gic::new(Arc::new(fake), config()).unwrap();
+        assert_eq!(gic.claim(vector(32), count(2)), Err(MsiError::UnknownVector(vector(33))));
+        assert_eq!(gic.claim(vector(32), count(1)), Ok(()));
+    }
+
+    #[test]
+    fn released_interrupts_are_disabled_and_not_pending() {
+        let (fake, gic, _) = running();
+        gic.claim(vector(40), count(1)).unwrap();
+        gic.unmask(vector(40));
+        gic.set_pending(vector(40), Pending::Set);
+        assert!(gic.is_pending(vector(40)));
+        gic.release(vector(40), count(1));
+        let state = fake.at_distributor(|frame| *frame.spis.state(IntId::new(40)));
+        assert!(!state.enabled && !state.forwarded && !state.pending);
+    }
+
+    #[test]
+    fn a_masked_interrupt_is_not_forwarded_on_return() {
+        let (fake, gic, _) = running();
+        gic.unmask(vector(40));
+        gic.mask(vector(40));
+        assert!(!fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).forwarded));
+    }
+
+    #[test]
+    fn the_trigger_of_an_unmasked_interrupt_is_refused_with_the_reason() {
+        let (_, gic, _) = running();
+        assert_eq!(gic.set_trigger(vector(40), Trigger::Edge), Ok(()));
+        gic.unmask(vector(40));
+        let refused = gic.set_trigger(vector(40), Trigger::Level).unwrap_err();
+        assert_eq!(
+            std::string::ToString::to_string(&refused),
+            "gicv3@8000000, set trigger: the interrupt is enabled"
+        );
+    }
+
+    #[test]
+    fn a_cpu_that_is_off_or_unknown_is_no_target() {
+        let (_, gic, registers) = running();
+        gic.cpu_off(cpu(1), &registers[1]).unwrap();
+        for number in [1, 9] {
+            let refused = gic.set_target(vector(40), cpu(number));
+            assert!(matches!(refused, Err(MsiError::NotReachable(..))), "{number}");
+        }
+    }
+}

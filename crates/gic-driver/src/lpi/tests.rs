@@ -1,0 +1,464 @@
+use super::*;
+use crate::fake::{
+    DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security,
+};
+use crate::{Distributor, PhysicalRegion};
+use alloc::vec;
+use gic_arch::Shareability;
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, STRIDE_V3};
+use proptest::prelude::*;
+
+const CONFIG: LpiConfig =
+    LpiConfig { id_bits: None, priority: Priority::new(0xa0), access: TableAccess::Negotiate };
+/// Where a previous kernel had its tables.
+const OLD_CONFIG: u64 = 0x4000_0000;
+const OLD_PENDING: u64 = 0x4100_0000;
+
+/// A machine of awake redistributors.
+fn machine(cpus: u8) -> Fake {
+    let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, false).awake()).collect();
+    Fake::new(FakeDistributor::new(Security::Single), redistributors)
+}
+
+fn redistributor(fake: &Fake, index: u8) -> Redistributor<FakeMmio> {
+    let address = REDISTRIBUTORS + u64::from(index) * STRIDE_V3;
+    Redistributor::new(fake.redistributor_frame(index.into()), address).unwrap()
+}
+
+fn redistributors(fake: &Fake) -> Vec<Redistributor<FakeMmio>> {
+    let cpus = fake.0.redistributors.lock().unwrap().len();
+    (0..u8::try_from(cpus).unwrap()).map(|index| redistributor(fake, index)).collect()
+}
+
+fn set_up(fake: &Fake, config: LpiConfig) -> Result<Lpis<Fake>, GicError> {
+    let distributor = Distributor::new(fake, fake.distributor_frame(), DISTRIBUTOR).unwrap();
+    let redistributors = redistributors(fake);
+    Lpis::new(Arc::new(fake.clone()), &distributor, redistributors.iter(), config)
+}
+
+fn count(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).unwrap()
+}
+
+fn one(lpis: &Lpis<Fake>) -> Lpi {
+    lpis.allocate(count(1), Alignment::ONE).unwrap().first()
+}
+
+/// What a redistributor that does not look into caches reads as the configuration of an LPI.
+fn seen(fake: &Fake, lpi: Lpi) -> u8 {
+    let base = fake.at_redistributor(0, |frame| frame.propbaser.address());
+    fake.in_memory(|memory| memory.non_coherent(base + u64::from(lpi.index())))
+}
+
+fn block(index: u8) -> Block {
+    Block::Redistributor(REDISTRIBUTORS + u64::from(index) * STRIDE_V3)
+}
+
+/// A previous kernel left LPIs enabled at `index`.
+fn leave_enabled(fake: &Fake, index: u8, ces: bool) {
+    fake.at_redistributor(index.into(), |frame| {
+        frame.propbaser = Propbaser::new()
+            .with_address(OLD_CONFIG)
+            .with_id_bits_minus_one(14)
+            .with_shareability(Shareability::Inner);
+        frame.pendbaser = Pendbaser::new().with_address(OLD_PENDING + u64::from(index) * 0x1_0000);
+        frame.control = Ctlr::new().with_enable_lpis(true).with_ces(ces);
+        frame.lpis_stuck = !ces;
+    });
+}
+
+fn reserve(fake: &Fake, bases: &[u64]) {
+    let regions = bases.iter().map(|base| PhysicalRegion { base: *base, bytes: 0x1_0000 });
+    fake.in_memory(|memory| memory.reserved.extend(regions));
+}
+
+mod limits {
+    use super::*;
+
+    #[test]
+    fn id_bits_are_bounded_by_choice_hardware_and_sense() {
+        for (hardware, choice, expected) in [
+            (16, None, 16),
+            (24, None, 16),
+            (15, None, 15),
+            (24, Some(20), 20),
+            (16, Some(20), 16),
+            (32, Some(32), 24),
+        ] {
+            let fake = machine(1);
+            fake.at_distributor(|frame| frame.typer = frame.typer.with_id_bits_minus_one(hardware - 1));
+            let lpis = set_up(&fake, LpiConfig { id_bits: choice, ..CONFIG }).unwrap();
+            assert_eq!(lpis.id_bits(), expected, "{hardware} {choice:?}");
+            assert_eq!(lpis.count(), (1 << expected) - 8192);
+        }
+    }
+
+    #[test]
+    fn num_lpis_bounds_how_many_there_are() {
+        let fake = machine(1);
+        fake.at_distributor(|frame| frame.typer = frame.typer.with_num_lpis(9));
+        assert_eq!(set_up(&fake, CONFIG).unwrap().count(), 1024);
+    }
+
+    #[test]
+    fn fewer_than_fourteen_bits_are_refused() {
+        let refused = set_up(&machine(1), LpiConfig { id_bits: Some(13), ..CONFIG }).unwrap_err();
+        assert_eq!(refused, LpiError::TooFewIdBits { bits: 13 }.into());
+    }
+
+    #[test]
+    fn a_distributor_without_lpis_is_named() {
+        let fake = machine(1);
+        fake.at_distributor(|frame| frame.typer = frame.typer.with_lpis(false));
+        let refused = LpiError::NotSupported(Block::Distributor(DISTRIBUTOR));
+        assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
+    }
+
+    #[test]
+    fn a_redistributor_without_lpis_is_named() {
+        let fake = machine(1);
+        fake.at_redistributor(0, |frame| frame.typer = frame.typer.with_plpis(false));
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        let refused = LpiError::NotSupported(block(0));
+        assert_eq!(lpis.attach(&redistributor(&fake, 0)), Err(refused.into()));
+    }
+
+    #[test]
+    fn secure_software_has_no_lpis() {
+        let fake = Fake::new(FakeDistributor::new(Security::Secure), vec![]);
+        assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::SecureView.into());
+    }
+
+    #[test]
+    fn memory_that_ends_before_the_tables_is_reported_with_table_and_size() {
+        let fake = machine(1);
+        fake.in_memory(|memory| memory.limit = Some(0xf000));
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        let refused = lpis.attach(&redistributor(&fake, 0)).unwrap_err();
+        assert_eq!(refused, LpiError::NoMemory { table: "LPI pending table", bytes: 8192 }.into());
+    }
+
+    #[test]
+    fn memory_in_an_impossible_place_is_given_back_and_refused() {
+        let fake = machine(1);
+        fake.in_memory(|memory| memory.misalignment = 0x800);
+        let refused = set_up(&fake, CONFIG).unwrap_err();
+        assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { address: 0x1_0000_0800, .. })));
+        assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
+    }
+
+    #[test]
+    fn tables_that_no_redistributor_saw_are_given_back() {
+        let fake = machine(1);
+        drop(set_up(&fake, CONFIG).unwrap());
+        assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
+    }
+
+    #[test]
+    fn tables_that_a_redistributor_uses_stay() {
+        let fake = machine(1);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        drop(lpis);
+        assert_eq!(fake.in_memory(|memory| memory.tables()), 2);
+    }
+}
+
+mod configuration {
+    use super::*;
+
+    #[test]
+    fn a_new_lpi_is_disabled_at_the_default_priority() {
+        let fake = machine(1);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        // Priority 0xa0, RES1, disabled.
+        assert_eq!(u8::from(lpis.config(one(&lpis)).unwrap()), 0xa2);
+    }
+
+    #[test]
+    fn an_lpi_that_was_freed_is_disabled_for_those_who_do_not_look_into_caches() {
+        let fake = machine(1);
+        fake.at_redistributor(0, |frame| frame.coherent = false);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        let range = lpis.allocate(count(2), Alignment::ONE).unwrap();
+        let lpi = range.get(1).unwrap();
+        lpis.enable(lpi).unwrap();
+        assert_eq!(seen(&fake, lpi), 0xa3);
+        lpis.free(range).unwrap();
+        assert_eq!(seen(&fake, lpi), 0xa2);
+    }
+
+    proptest! {
+        #[test]
+        fn a_change_touches_its_own_lpi_alone_and_is_published(
+            changes in prop::collection::vec((0u32..16, 0u8..4, any::<u8>()), 1..40),
+            coherent in any::<bool>(),
+        ) {
+            let fake = machine(1);
+            fake.at_redistributor(0, |frame| frame.coherent = coherent);
+            let lpis = set_up(&fake, CONFIG).unwrap();
+            lpis.attach(&redistributor(&fake, 0)).unwrap();
+            let range = lpis.allocate(count(16), Alignment::ONE).unwrap();
+            let mut model = [(false, 0xa0u8); 16];
+            for (index, change, priority) in changes {
+                let lpi = range.get(index).unwrap();
+                let own = &mut model[index as usize];
+                match change {
+                    0 => {
+                        lpis.enable(lpi).unwrap();
+                        own.0 = true;
+                    }
+                    1 => {
+                        lpis.disable(lpi).unwrap();
+                        own.0 = false;
+                    }
+                    2 => {
+                        lpis.set_priority(lpi, Priority::new(priority)).unwrap();
+                        own.1 = priority & 0xfc;
+                    }
+                    _ => {
+                        let config = Config::new().with_enable(true).with_priority(Priority::new(priority));
+                        lpis.set_config(lpi, config).unwrap();
+                        *own = (true, priority & 0xfc);
+                    }
+                }
+                for (lpi, (enabled, priority)) in range.iter().zip(model) {
+                    let byte = priority | 2 | u8::from(enabled);
+                    prop_assert_eq!(u8::from(lpis.config(lpi).unwrap()), byte);
+                    if !coherent {
+                        prop_assert_eq!(seen(&fake, lpi), byte);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_lpi_beyond_the_tables_is_refused() {
+        let lpis = set_up(&machine(1), CONFIG).unwrap();
+        for lpi in [65536, u32::MAX].map(|number| Lpi::try_from(number).unwrap()) {
+            assert_eq!(lpis.enable(lpi), Err(LpiError::NoSuchLpi(lpi)));
+            assert_eq!(lpis.config(lpi), Err(LpiError::NoSuchLpi(lpi)));
+            let range = LpiRange::from_parts(lpi, count(1));
+            assert!(matches!(lpis.free(range), Err(LpiError::Blocks(BlockError::OutOfRange { .. }))));
+        }
+    }
+
+    #[test]
+    fn groups_are_aligned_by_their_intid() {
+        let lpis = set_up(&machine(1), CONFIG).unwrap();
+        let _ = one(&lpis);
+        let group = lpis.allocate(count(32), Alignment::of_group(count(32)).unwrap()).unwrap();
+        assert_eq!(group.first().get(), 8224);
+    }
+
+    #[test]
+    fn what_is_freed_is_available_again() {
+        let lpis = set_up(&machine(1), LpiConfig { id_bits: Some(14), ..CONFIG }).unwrap();
+        let all = lpis.allocate(count(8192), Alignment::ONE).unwrap();
+        assert!(lpis.allocate(count(1), Alignment::ONE).is_err());
+        lpis.free(all).unwrap();
+        assert_eq!(lpis.available(), 8192);
+    }
+}
+
+mod coherence {
+    use super::*;
+
+    #[test]
+    fn before_any_redistributor_negotiated_everything_is_cleaned() {
+        assert_eq!(set_up(&machine(1), CONFIG).unwrap().coherence(), Coherence::NonCoherent);
+    }
+
+    #[test]
+    fn one_redistributor_that_does_not_look_into_caches_decides_for_all() {
+        let fake = machine(3);
+        fake.at_redistributor(1, |frame| frame.coherent = false);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        let coherence: Vec<_> = (0..3)
+            .map(|index| {
+                lpis.attach(&redistributor(&fake, index)).unwrap();
+                lpis.coherence()
+            })
+            .collect();
+        let expected = [Coherence::Coherent, Coherence::NonCoherent, Coherence::NonCoherent];
+        assert_eq!(coherence, expected);
+    }
+
+    #[test]
+    fn what_was_published_for_coherent_ones_is_cleaned_for_the_first_that_is_not() {
+        let fake = machine(2);
+        fake.at_redistributor(1, |frame| frame.coherent = false);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        let lpi = one(&lpis);
+        lpis.enable(lpi).unwrap();
+        assert_eq!(seen(&fake, lpi), 0, "published for a coherent controller alone");
+        lpis.attach(&redistributor(&fake, 1)).unwrap();
+        assert_eq!(seen(&fake, lpi), 0xa3);
+    }
+}
+
+mod attaching {
+    use super::*;
+
+    #[test]
+    fn redistributors_share_the_configuration_and_have_pending_tables_of_their_own() {
+        let fake = machine(3);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        for redistributor in redistributors(&fake) {
+            lpis.attach(&redistributor).unwrap();
+        }
+        let bases: Vec<_> = (0..3)
+            .map(|index| {
+                fake.at_redistributor(index, |frame| {
+                    assert!(frame.control.enable_lpis() && frame.pending_table_zero);
+                    (frame.propbaser.address(), frame.pendbaser.address())
+                })
+            })
+            .collect();
+        assert!(bases.iter().all(|(config, _)| *config == bases[0].0));
+        let pending: std::collections::BTreeSet<_> = bases.iter().map(|(_, pending)| pending).collect();
+        assert_eq!(pending.len(), 3);
+    }
+
+    #[test]
+    fn attaching_again_changes_nothing() {
+        let fake = machine(1);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        let first = lpis.attach(&redistributor(&fake, 0)).unwrap();
+        // The fake forbids writes to the tables' registers now.
+        assert_eq!(lpis.attach(&redistributor(&fake, 0)), Ok(first));
+        assert_eq!(fake.in_memory(|memory| memory.tables()), 2);
+    }
+
+    #[test]
+    fn what_is_pending_survives_where_lpis_can_be_disabled_before() {
+        let fake = machine(1);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
+        assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
+        fake.at_redistributor(0, FakeRedistributor::reset);
+        redistributor(&fake, 0).wake(&fake).unwrap();
+        let attached = lpis.attach(&redistributor(&fake, 0)).unwrap();
+        assert_eq!(attached.pending, PendingLpis::Kept);
+        fake.at_redistributor(0, |frame| {
+            assert_eq!((frame.pendbaser.address(), frame.pending_table_zero), (table, false));
+        });
+    }
+
+    #[test]
+    fn what_is_pending_is_reported_lost_where_they_cannot() {
+        let fake = machine(1);
+        fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Lost));
+        fake.at_redistributor(0, FakeRedistributor::reset);
+        redistributor(&fake, 0).wake(&fake).unwrap();
+        assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Lost);
+        assert!(fake.at_redistributor(0, |frame| frame.pending_table_zero));
+    }
+
+    #[test]
+    fn detaching_what_was_never_attached_is_no_loss() {
+        let fake = machine(1);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
+    }
+
+    extern crate std;
+}
+
+mod already_enabled {
+    use super::*;
+
+    #[test]
+    fn lpis_that_can_be_disabled_get_new_tables() {
+        let fake = machine(1);
+        leave_enabled(&fake, 0, true);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        assert!(!lpis.were_adopted());
+        assert_ne!(fake.at_redistributor(0, |frame| frame.propbaser.address()), OLD_CONFIG);
+    }
+
+    #[test]
+    fn reserved_tables_are_taken_over_with_every_lpi_disabled() {
+        let fake = machine(2);
+        leave_enabled(&fake, 0, false);
+        leave_enabled(&fake, 1, false);
+        reserve(&fake, &[OLD_CONFIG, OLD_PENDING, OLD_PENDING + 0x1_0000]);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        assert!(lpis.were_adopted());
+        assert_eq!(lpis.id_bits(), 15, "as many as the tables cover");
+        for redistributor in redistributors(&fake) {
+            lpis.attach(&redistributor).unwrap();
+        }
+        let last = Lpi::from_index(lpis.count() - 1).unwrap();
+        assert_eq!((seen(&fake, Lpi::FIRST), seen(&fake, last)), (0, 0));
+    }
+
+    #[test]
+    fn a_redistributor_whose_lpis_were_off_uses_the_table_that_was_taken_over() {
+        let fake = machine(2);
+        leave_enabled(&fake, 0, false);
+        reserve(&fake, &[OLD_CONFIG, OLD_PENDING]);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 1)).unwrap();
+        assert_eq!(fake.at_redistributor(1, |frame| frame.propbaser.address()), OLD_CONFIG);
+    }
+
+    #[test]
+    fn tables_that_nobody_reserved_are_refused_with_the_reason() {
+        let fake = machine(1);
+        leave_enabled(&fake, 0, false);
+        let reason = AdoptionRefused::ConfigNotReserved { address: OLD_CONFIG };
+        let refused = LpiError::AlreadyEnabled { block: block(0), reason };
+        assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
+    }
+
+    #[test]
+    fn disabling_is_tried_though_the_hardware_promises_nothing() {
+        let fake = machine(1);
+        leave_enabled(&fake, 0, false);
+        fake.at_redistributor(0, |frame| frame.lpis_stuck = false);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        assert!(!lpis.were_adopted() && lpis.attach(&redistributor(&fake, 0)).is_ok());
+    }
+
+    #[test]
+    fn two_different_configuration_tables_are_refused() {
+        let fake = machine(2);
+        leave_enabled(&fake, 0, false);
+        leave_enabled(&fake, 1, false);
+        let other = OLD_CONFIG + 0x10_0000;
+        fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_address(other));
+        reserve(&fake, &[OLD_CONFIG, other]);
+        let reason = AdoptionRefused::OtherConfigTable { found: other, expected: OLD_CONFIG };
+        let refused = LpiError::AlreadyEnabled { block: block(1), reason };
+        assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
+    }
+
+    #[test]
+    fn a_pending_table_that_nobody_reserved_is_refused_at_its_redistributor() {
+        let fake = machine(1);
+        leave_enabled(&fake, 0, false);
+        reserve(&fake, &[OLD_CONFIG]);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        let reason = AdoptionRefused::PendingNotReserved { address: OLD_PENDING };
+        let refused = LpiError::AlreadyEnabled { block: block(0), reason };
+        assert_eq!(lpis.attach(&redistributor(&fake, 0)), Err(refused.into()));
+    }
+
+    #[test]
+    fn tables_too_small_for_lpis_are_refused() {
+        let fake = machine(1);
+        leave_enabled(&fake, 0, false);
+        fake.at_redistributor(0, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(12));
+        reserve(&fake, &[OLD_CONFIG]);
+        assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::TooFewIdBits { bits: 13 }.into());
+    }
+}

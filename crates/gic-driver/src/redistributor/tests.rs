@@ -1,0 +1,324 @@
+use super::*;
+use crate::fake::{Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security};
+use crate::{Coherence, PhysicalRegion};
+use alloc::vec;
+use alloc::vec::Vec;
+use gic_arch::{Cacheability, Shareability};
+use msi_types::{Pending, Trigger};
+use proptest::prelude::*;
+
+fn machine(redistributors: Vec<FakeRedistributor>) -> Fake {
+    Fake::new(FakeDistributor::new(Security::Single), redistributors)
+}
+
+fn one() -> (Fake, Redistributor<FakeMmio>) {
+    let fake = machine(vec![FakeRedistributor::new(0, true)]);
+    let redistributor = Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTORS).unwrap();
+    (fake, redistributor)
+}
+
+fn awake() -> (Fake, Redistributor<FakeMmio>) {
+    let (fake, redistributor) = one();
+    redistributor.wake(&fake).unwrap();
+    (fake, redistributor)
+}
+
+fn region(offset: u64, bytes: u64, stride: Option<u64>) -> RedistributorRegion {
+    RedistributorRegion { region: PhysicalRegion { base: REDISTRIBUTORS + offset, bytes }, stride }
+}
+
+fn walked(fake: &Fake, region: RedistributorRegion) -> Vec<Result<u8, GicError>> {
+    walk_redistributors(fake, region).map(|found| found.map(|found| found.affinity().aff0())).collect()
+}
+
+/// A redistributor at a place of its own.
+fn at(offset: u64, number: u8, last: bool) -> FakeRedistributor {
+    let mut frame = FakeRedistributor::new(number, last);
+    frame.offset = offset;
+    frame
+}
+
+mod discovery {
+    use super::*;
+
+    #[test]
+    fn a_walk_ends_after_the_last_though_the_region_goes_on() {
+        let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, true), at(0x4_0000, 2, true)]);
+        assert_eq!(walked(&fake, region(0, 0xf6_0000, None)), [Ok(0), Ok(1)]);
+    }
+
+    #[test]
+    fn a_walk_ends_with_the_region_though_none_was_the_last() {
+        let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, false), at(0x4_0000, 2, true)]);
+        assert_eq!(walked(&fake, region(0, 0x4_0000, None)), [Ok(0), Ok(1)]);
+    }
+
+    #[test]
+    fn virtual_lpis_double_the_stride() {
+        let mut first = at(0, 0, false);
+        first.typer = first.typer.with_vlpis(true);
+        let fake = machine(vec![first, at(0x4_0000, 1, true)]);
+        assert_eq!(walked(&fake, region(0, 0x8_0000, None)), [Ok(0), Ok(1)]);
+    }
+
+    #[test]
+    fn firmwares_stride_outweighs_that_of_the_hardware() {
+        let fake = machine(vec![at(0, 0, false), at(0x10_0000, 1, true)]);
+        assert_eq!(walked(&fake, region(0, 0x20_0000, Some(0x10_0000))), [Ok(0), Ok(1)]);
+    }
+
+    #[test]
+    fn a_stride_in_which_no_redistributor_fits_is_firmwares_fault() {
+        let fake = machine(vec![at(0, 0, false)]);
+        for stride in [0, 0x1_0000, 0x2_8000] {
+            let refused = GicError::BadStride { base: REDISTRIBUTORS, stride };
+            assert_eq!(walked(&fake, region(0, 0x20_0000, Some(stride))), [Err(refused)]);
+        }
+    }
+
+    #[test]
+    fn a_stride_that_leaves_the_number_space_ends_the_walk() {
+        let fake = machine(vec![at(0, 0, false)]);
+        assert_eq!(walked(&fake, region(0, 0x20_0000, Some(u64::MAX - 0xffff))), [Ok(0)]);
+    }
+
+    #[test]
+    fn a_region_that_ends_inside_a_redistributor_is_named_with_the_place() {
+        let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, true)]);
+        let truncated = GicError::RegionTruncated { base: REDISTRIBUTORS, at: REDISTRIBUTORS + 0x2_0000 };
+        assert_eq!(walked(&fake, region(0, 0x3_0000, None)), [Ok(0), Err(truncated)]);
+    }
+
+    #[test]
+    fn an_empty_region_holds_nothing() {
+        assert_eq!(walked(&machine(vec![]), region(0, 0, None)), []);
+    }
+
+    #[test]
+    fn what_is_no_redistributor_is_named_with_its_address_and_ends_the_walk() {
+        let mut second = at(0x2_0000, 1, false);
+        second.pidr2 = 0;
+        let fake = machine(vec![at(0, 0, false), second, at(0x4_0000, 2, true)]);
+        let block = Block::Redistributor(REDISTRIBUTORS + 0x2_0000);
+        let wrong = GicError::WrongRevision { block, found: gic_arch::ArchRevision::Unknown(0) };
+        assert_eq!(walked(&fake, region(0, 0x6_0000, None)), [Ok(0), Err(wrong)]);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_mapped_is_named() {
+        let block = Block::Redistributor(REDISTRIBUTORS);
+        assert_eq!(walked(&machine(vec![]), region(0, 0x2_0000, None)), [Err(GicError::NotMapped(block))]);
+    }
+
+    #[test]
+    fn a_redistributor_is_found_by_affinity_in_a_later_region() {
+        let fake = machine(vec![at(0, 0, true), at(0x100_0000, 7, false), at(0x102_0000, 8, true)]);
+        let regions = [region(0, 0x2_0000, None), region(0x100_0000, 0x4_0000, None)];
+        let found = find_redistributor(&fake, &regions, Affinity::new(0, 0, 0, 8)).unwrap();
+        assert_eq!((found.address(), found.processor_number()), (REDISTRIBUTORS + 0x102_0000, 108));
+        let missing = find_redistributor(&fake, &regions, Affinity::new(0, 0, 0, 9)).unwrap_err();
+        assert_eq!(missing, GicError::NoRedistributor(Affinity::new(0, 0, 0, 9)));
+    }
+}
+
+mod power {
+    use super::*;
+
+    #[test]
+    fn waking_waits_until_the_interfaces_are_awake() {
+        let (fake, redistributor) = one();
+        redistributor.wake(&fake).unwrap();
+        // The fake lets nobody in before.
+        redistributor.interrupt(IntId::new(27)).unwrap().enable();
+    }
+
+    #[test]
+    fn sleeping_waits_until_the_interfaces_are_quiet() {
+        let (fake, redistributor) = awake();
+        redistributor.sleep(&fake).unwrap();
+        assert!(fake.redistributor_frame(0).read(gicr::WAKER).children_asleep());
+    }
+
+    #[test]
+    fn a_waker_that_secure_firmware_keeps_is_no_obstacle() {
+        let fake = machine(vec![FakeRedistributor::new(0, true).awake()]);
+        fake.at_redistributor(0, |frame| frame.waker_hidden = true);
+        let redistributor = Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTORS).unwrap();
+        assert_eq!((redistributor.wake(&fake), redistributor.sleep(&fake)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn a_redistributor_that_does_not_wake_is_a_timeout_that_names_it() {
+        let (fake, redistributor) = one();
+        fake.at_redistributor(0, |frame| frame.stuck = true);
+        let block = Block::Redistributor(REDISTRIBUTORS);
+        let expected = GicError::TimedOut { block, what: "ChildrenAsleep = 0" };
+        assert_eq!(redistributor.wake(&fake), Err(expected));
+    }
+}
+
+mod interrupts {
+    use super::*;
+
+    fn config() -> PrivateConfig {
+        PrivateConfig { priority: Priority::new(0x90), view: SecurityView::Single }
+    }
+
+    #[test]
+    fn after_initialisation_sgis_are_enabled_and_the_others_are_not() {
+        let (fake, redistributor) = awake();
+        fake.at_redistributor(0, |frame| {
+            let state = frame.bank.state(IntId::new(1060));
+            (state.enabled, state.pending, state.active) = (true, true, true);
+        });
+        redistributor.init(&fake, config()).unwrap();
+        fake.at_redistributor(0, |frame| {
+            for (index, state) in frame.bank.states().iter().enumerate() {
+                assert_eq!(state.enabled, index < 16, "{index}");
+                assert!(!state.pending && !state.active && state.group && state.priority == 0x90);
+            }
+        });
+    }
+
+    #[test]
+    fn only_extended_ppis_that_are_implemented_are_there() {
+        let (_, redistributor) = awake();
+        for (number, there) in [(0, true), (31, true), (32, false), (1056, true), (1087, true), (1088, false)]
+        {
+            assert_eq!(redistributor.interrupt(IntId::new(number)).is_ok(), there, "{number}");
+        }
+    }
+
+    #[test]
+    fn the_trigger_of_an_sgi_is_fixed() {
+        let (fake, redistributor) = awake();
+        let sgi = redistributor.interrupt(IntId::new(3)).unwrap();
+        assert_eq!(sgi.set_trigger(&fake, Trigger::Edge), Err(GicError::FixedTrigger(IntId::new(3))));
+    }
+
+    #[test]
+    fn a_disable_has_taken_effect_on_return() {
+        let (fake, redistributor) = awake();
+        let ppi = redistributor.interrupt(IntId::new(27)).unwrap();
+        ppi.enable();
+        ppi.disable(&fake).unwrap();
+        assert!(!fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(27)).forwarded));
+    }
+
+    #[test]
+    fn a_pending_state_is_set_and_cleared_alone() {
+        let (fake, redistributor) = awake();
+        for number in [16, 17, 1056] {
+            redistributor.interrupt(IntId::new(number)).unwrap().set_pending(Pending::Set);
+        }
+        redistributor.interrupt(IntId::new(17)).unwrap().set_pending(Pending::Clear);
+        let pending = |number| fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(number)).pending);
+        assert_eq!([16, 17, 1056].map(pending), [true, false, true]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_redistributor_that_lost_power_comes_back_as_it_was(
+            flags in prop::collection::vec(any::<[bool; 5]>(), 64),
+            priorities in prop::collection::vec(any::<u8>(), 64),
+        ) {
+            let (fake, redistributor) = awake();
+            fake.at_redistributor(0, |frame| {
+                for (index, ([enabled, pending, active, edge, group], priority)) in
+                    flags.iter().zip(&priorities).enumerate()
+                {
+                    let number = if index < 32 { index } else { index - 32 + 1056 };
+                    let state = frame.bank.state(IntId::new(u32::try_from(number).unwrap()));
+                    (state.enabled, state.forwarded, state.pending, state.active) =
+                        (*enabled, *enabled, *pending, *active);
+                    (state.edge, state.group, state.priority) = (*edge && index >= 16, *group, priority & 0xf8);
+                }
+            });
+            let before = fake.at_redistributor(0, |frame| frame.bank.states().to_vec());
+            let saved = redistributor.save();
+            fake.at_redistributor(0, FakeRedistributor::reset);
+            redistributor.wake(&fake).unwrap();
+            redistributor.restore(&fake, &saved).unwrap();
+            prop_assert_eq!(fake.at_redistributor(0, |frame| frame.bank.states().to_vec()), before);
+            prop_assert_eq!(redistributor.save(), saved);
+        }
+    }
+}
+
+mod lpi_tables {
+    use super::*;
+
+    fn tables() -> LpiTables {
+        LpiTables {
+            config: 0x1_2345_6000,
+            id_bits: 16,
+            pending: 0x2_3456_0000,
+            contents: PendingContents::Zero,
+            access: TableAccess::Negotiate,
+        }
+    }
+
+    #[test]
+    fn shareable_cacheable_tables_are_asked_for_first() {
+        let (fake, redistributor) = awake();
+        let got = redistributor.program_lpi_tables(&fake, &tables()).unwrap();
+        assert_eq!((got.config, got.pending), (Coherence::Coherent, Coherence::Coherent));
+        fake.at_redistributor(0, |frame| {
+            // Address | RaWaWb << 7 | Inner Shareable << 10 | 16 − 1; the other with PTZ, which reads as zero.
+            assert_eq!(u64::from(frame.propbaser), 0x1_2345_6000 | 7 << 7 | 1 << 10 | 15);
+            assert_eq!(u64::from(frame.pendbaser), 0x2_3456_0000 | 7 << 7 | 1 << 10);
+            assert!(frame.pending_table_zero);
+        });
+    }
+
+    #[test]
+    fn where_shareability_does_not_stick_the_tables_become_non_cacheable() {
+        let (fake, redistributor) = awake();
+        fake.at_redistributor(0, |frame| frame.coherent = false);
+        let got = redistributor.program_lpi_tables(&fake, &tables()).unwrap();
+        assert_eq!((got.config, got.pending), (Coherence::NonCoherent, Coherence::NonCoherent));
+        fake.at_redistributor(0, |frame| {
+            let (config, pending) = (frame.propbaser, frame.pendbaser);
+            assert_eq!(config.inner_cache(), Cacheability::NonCacheable);
+            assert_eq!((config.address(), config.id_bits()), (0x1_2345_6000, 16));
+            assert_eq!(pending.inner_cache(), Cacheability::NonCacheable);
+            assert!(frame.pending_table_zero);
+        });
+    }
+
+    #[test]
+    fn firmware_that_says_non_coherent_is_believed_against_the_registers() {
+        let (fake, redistributor) = awake();
+        let access = TableAccess::NonCoherent;
+        let got = redistributor.program_lpi_tables(&fake, &LpiTables { access, ..tables() }).unwrap();
+        assert_eq!((got.config, got.pending), (Coherence::NonCoherent, Coherence::NonCoherent));
+        fake.at_redistributor(0, |frame| assert_eq!(frame.propbaser.shareability(), Shareability::Non));
+    }
+
+    #[test]
+    fn a_table_with_pending_lpis_is_not_declared_empty() {
+        let (fake, redistributor) = awake();
+        let contents = PendingContents::Pending;
+        redistributor.program_lpi_tables(&fake, &LpiTables { contents, ..tables() }).unwrap();
+        assert!(!fake.at_redistributor(0, |frame| frame.pending_table_zero));
+    }
+
+    #[test]
+    fn lpis_are_disabled_and_their_registers_can_be_written_at_once() {
+        let (fake, redistributor) = awake();
+        redistributor.program_lpi_tables(&fake, &tables()).unwrap();
+        redistributor.start_lpis();
+        assert!(redistributor.lpis_enabled());
+        assert_eq!(redistributor.disable_lpis(&fake), Ok(LpiClearing::Cleared));
+        redistributor.program_lpi_tables(&fake, &tables()).unwrap();
+    }
+
+    #[test]
+    fn lpis_that_cannot_be_disabled_are_reported() {
+        let (fake, redistributor) = awake();
+        redistributor.program_lpi_tables(&fake, &tables()).unwrap();
+        redistributor.start_lpis();
+        fake.at_redistributor(0, |frame| frame.lpis_stuck = true);
+        assert_eq!(redistributor.disable_lpis(&fake), Ok(LpiClearing::Stuck));
+    }
+}
