@@ -3,16 +3,23 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+mod cpu;
 pub mod embedded;
 mod lock;
 mod machine;
+mod oracle;
 pub mod pci;
 mod platform;
 pub mod platform_device;
 pub mod ram;
 mod report;
+mod rng;
 mod run;
+mod simulate;
+mod system;
 
-pub use machine::{BuildOptions, Machine, Refusal, SecurityView, TargetAddresses, build};
+pub use machine::{BuildOptions, Machine, Refusal, SecurityView, Snooping, TargetAddresses, build};
+pub use platform::PlatformFault;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
 pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};
+pub use simulate::{Simulation, TraceEvent, simulate};

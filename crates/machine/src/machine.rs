@@ -1,7 +1,29 @@
 //! A machine, built and not yet switched on.
 
-use gic_firmware::Description;
+mod gic;
+mod hosts;
+mod memory;
+mod platform_devices;
+mod populate;
+mod refusal;
+mod space;
+
+pub(crate) use gic::{itses, populated_redistributors};
+pub use refusal::Refusal;
+
+use crate::bus::{Bus, Doorbells};
+use crate::cpu::Sleepers;
+use crate::pci::HostBridge;
+use crate::platform::PlatformFault;
+use crate::platform_device::PlatformDevice;
+use crate::ram::Ram;
+use gic_firmware::{ControllerIndex, Description};
+use msi_types::DeviceId;
+use space::Space;
+use std::fmt;
 use std::num::NonZeroU16;
+use std::sync::Arc;
+use vgic::{Vcpu, Vgic};
 
 /// How to build a machine from its description.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +34,10 @@ pub struct BuildOptions {
     pub security: SecurityView,
     /// What ITS commands name as an interrupt's target.
     pub targets: TargetAddresses,
+    /// Whether controllers look into the CPUs' caches.
+    pub snooping: Snooping,
+    /// Whether the drivers' platform does what they ask.
+    pub platform_fault: PlatformFault,
 }
 
 /// Which view of the distributor software gets.
@@ -34,55 +60,74 @@ pub enum TargetAddresses {
     Physical,
 }
 
-/// Why a description makes no machine on which messages are delivered.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// There is no GIC in it.
-    #[error("the description has no GIC")]
-    NoGic,
-    /// The GIC is disabled.
-    #[error("the description's GIC, {0}, is disabled")]
-    GicDisabled(String),
-    /// The GIC has no redistributors.
-    #[error("{0} is a GICv2: it has no LPIs, and so no ITS")]
-    GicV2(String),
-    /// The GIC states no redistributor region.
-    #[error("{0} states no redistributor region")]
-    NoRedistributors(String),
-    /// No enabled CPU.
-    #[error("the description has no enabled CPU")]
-    NoCpus,
-    /// No enabled ITS.
-    #[error("the description has no ITS{}", also(.others))]
-    NoIts {
-        /// The other enabled MSI controllers, by name and kind.
-        others: Vec<String>,
-    },
-    /// ITSes, but nothing that refers to one.
-    #[error("no device refers to {}", .controllers.join(" or "))]
-    NothingRings {
-        /// The ITSes.
-        controllers: Vec<String>,
-    },
-    /// Two things claim the same addresses.
-    #[error(transparent)]
-    Overlap(#[from] crate::bus::Overlap),
-    /// An invented region found no room.
-    #[error("there is no unused address space for {0}")]
-    NoRoom(&'static str),
-}
-
-fn also(others: &[String]) -> String {
-    if others.is_empty() {
-        return String::new();
-    }
-    format!("; it has {}", others.join(", "))
+/// Whether controllers look into the CPUs' caches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Snooping {
+    /// As the description says. Where it denies it (`dma-noncoherent`), the registers claim the opposite: that is
+    /// why firmware has to say it.
+    #[default]
+    AsDescribed,
+    /// None does, and their registers say so, whatever the description says.
+    DeniedByRegisters,
 }
 
 /// A machine, built and not yet switched on.
-#[derive(Debug)]
-pub struct Machine {}
+pub struct Machine {
+    pub(crate) name: String,
+    pub(crate) description: Arc<Description>,
+    /// How many of the description's enabled CPUs take part.
+    pub(crate) cpus: usize,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) ram: Arc<Ram>,
+    pub(crate) doorbells: Arc<Doorbells>,
+    pub(crate) vgic: Arc<Vgic>,
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) sleepers: Arc<Sleepers>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) fault: PlatformFault,
+    pub(crate) notes: Vec<String>,
+}
+
+/// A host bridge of the machine.
+pub(crate) struct Host {
+    /// Its place in [`Description::hosts`].
+    pub(crate) index: usize,
+    pub(crate) bridge: Arc<HostBridge>,
+}
+
+/// A platform device of the machine.
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) controller: ControllerIndex,
+    pub(crate) device_id: DeviceId,
+    /// Where its registers are.
+    pub(crate) base: u64,
+    pub(crate) device: Arc<PlatformDevice>,
+}
+
+impl Machine {
+    /// What firmware calls the machine.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// CPUs that will take part.
+    pub fn cpus(&self) -> usize {
+        self.cpus
+    }
+
+    /// What had to be invented or left out, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("name", &self.name).field("bus", &self.bus).finish_non_exhaustive()
+    }
+}
 
 /// Builds the machine that `description` describes: its real controllers at their addresses, and at every PCI host
 /// bridge and platform device that can ring an ITS somebody who does.
@@ -90,6 +135,37 @@ pub struct Machine {}
 /// # Errors
 /// There is nothing that could be delivered, or not on this kind of machine.
 pub fn build(description: &Description, options: &BuildOptions) -> Result<Machine, Refusal> {
-    let _ = (description, options);
-    Err(Refusal::NoGic)
+    let description = Arc::new(description.clone());
+    let gic = gic::plan(&description, options)?;
+    let mut space = Space::default();
+    gic.claim(&mut space)?;
+    let regions = memory::plan(&description, &mut space)?;
+    let hosts = hosts::plan(&description, &mut space)?;
+    let devices = platform_devices::plan(&description, &mut space)?;
+    if hosts.is_empty() && devices.is_empty() {
+        return Err(Refusal::NothingRings { controllers: gic.its_names() });
+    }
+    let ram = Arc::new(Ram::new(&regions, gic::caches(&description, options)));
+    let sleepers = Arc::new(Sleepers::new(gic.config.cpus.len()));
+    let (vgic, vcpus) = Vgic::new(gic.config, Arc::clone(&ram) as _, Arc::clone(&sleepers) as _)?;
+    let doorbells = Arc::new(gic::doorbells(&vgic));
+    let mut bus = Bus::default();
+    gic::attach(&vgic, &mut bus)?;
+    let hosts = hosts::build(&description, hosts, &doorbells, &mut bus)?;
+    let devices = platform_devices::build(devices, &doorbells, &mut bus)?;
+    Ok(Machine {
+        name: description.model.as_ref().map_or_else(|| "unnamed".to_owned(), |model| model.value.clone()),
+        cpus: gic.cpus,
+        description,
+        bus: Arc::new(bus),
+        ram,
+        doorbells,
+        vgic,
+        vcpus,
+        sleepers,
+        hosts,
+        devices,
+        fault: options.platform_fault,
+        notes: space.notes,
+    })
 }

@@ -32,9 +32,9 @@ pub(crate) struct Executing {
 }
 
 impl Executing {
-    /// This thread is `cpu` from now on, with interrupts not masked.
-    pub(crate) fn as_cpu(cpu: Cpu) -> Self {
-        Self { before: EXECUTING.replace(Some(cpu)), masked: MASKED.replace(0) }
+    /// This thread is `cpu` from now on, with its interrupts masked.
+    pub(crate) fn in_exception(cpu: Cpu) -> Self {
+        Self { before: EXECUTING.replace(Some(cpu)), masked: MASKED.replace(1) }
     }
 }
 

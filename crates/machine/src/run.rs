@@ -1,7 +1,18 @@
 //! The workload: every device sends, every handler counts, affinities move meanwhile.
 
+mod load;
+mod verdict;
+
+pub(crate) use load::Counts;
+pub(crate) use verdict::verdict;
+
+use crate::cpu::CpuThreads;
 use crate::machine::Machine;
 use crate::report::Report;
+use crate::system::{self, Powered};
+use load::Load;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// What to do in a run.
 #[derive(Clone, Debug)]
@@ -110,10 +121,24 @@ pub enum RunError {
 /// # Errors
 /// Only if the drivers failed; losses are in the report.
 pub fn run(
-    machine: Machine,
+    mut machine: Machine,
     options: &RunOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, RunError> {
-    let _ = (machine, options, progress);
-    Err(RunError::NoVectors { devices: 0, reason: String::new() })
+    let sleepers = Arc::clone(&machine.sleepers);
+    let powered = Powered::on(&mut machine);
+    let cpus = CpuThreads::start(&powered.cores, &sleepers);
+    let system = system::boot(machine, &powered, &cpus, options.messages)?;
+    let load = Load::new(&system, &cpus, options);
+    let start = Instant::now();
+    let outcome = load.run(progress);
+    let elapsed = start.elapsed();
+    let counts = outcome?;
+    drop(cpus);
+    match system.silent_fault() {
+        Some(reason) => {
+            Err(RunError::Driver { operation: "an operation without an answer".to_owned(), reason })
+        }
+        None => Ok(verdict(&system, counts, elapsed)),
+    }
 }

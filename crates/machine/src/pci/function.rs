@@ -81,6 +81,7 @@ struct State {
 enum Store {
     Msi(MsiCapability),
     Msix(MsixCapability),
+    None,
 }
 
 impl Function {
@@ -121,6 +122,7 @@ impl Function {
         let outcome = match store {
             Store::Msi(capability) => capability.fire(config, index),
             Store::Msix(capability) => capability.fire(config, index),
+            Store::None => Outcome::Off,
         };
         // The lock is held until the message has arrived: a mask that software wrote and read back holds.
         match outcome {
@@ -201,6 +203,7 @@ impl Function {
         let ready = match store {
             Store::Msi(capability) => capability.release(config),
             Store::Msix(capability) => capability.release(config),
+            Store::None => Vec::new(),
         };
         for message in ready {
             self.send(message);
@@ -241,6 +244,7 @@ impl State {
                 let pba = msix::Place::new().with_bir(pba_bar & 7).with_offset_in_qwords(behind);
                 Store::Msix(MsixCapability::add(&mut config, vectors, table, pba))
             }
+            StorePlan::None => Store::None,
         };
         Self { config, store, plugged: true }
     }

@@ -35,6 +35,8 @@ pub enum StorePlan {
         /// Which BAR holds the pending bits.
         pba_bar: u8,
     },
+    /// None: the function is only there.
+    None,
 }
 
 impl StorePlan {
@@ -43,6 +45,7 @@ impl StorePlan {
         match self {
             Self::Msi { log2_vectors, .. } => 1 << if log2_vectors > 5 { 5 } else { log2_vectors },
             Self::Msix { vectors, .. } => vectors,
+            Self::None => 0,
         }
     }
 }

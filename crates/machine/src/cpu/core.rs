@@ -1,0 +1,130 @@
+//! One CPU: its interface to the model, and its trap loop.
+
+use crate::lock::lock;
+use crate::oracle::Clock;
+use crate::platform::{Executing, MachinePlatform};
+use gic_arch::icc::SysRegEncoding;
+use gic_driver::{CpuInterface, GicError, SystemRegisters};
+use irq_domain::{Dispatched, Interrupts, Unhandled};
+use msi_types::{Cpu, Vector};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use vgic::{Sleep, Vcpu};
+
+/// The machine's GIC driver.
+pub(crate) type Gic = gic_driver::Gic<MachinePlatform>;
+
+thread_local! {
+    /// When this thread's CPU last went to look for an interrupt.
+    static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// When the CPU that runs the calling handler went to look for its interrupt.
+pub(crate) fn looked_at() -> u64 {
+    LOOKED_AT.get()
+}
+
+/// Interrupts that found no handler.
+#[derive(Debug, Default)]
+pub(crate) struct Unclaimed {
+    /// There never was one, or it had gone before the CPU looked.
+    pub(crate) spurious: AtomicU64,
+    /// It went while the interrupt was under way.
+    pub(crate) late: AtomicU64,
+    /// When a vector's last handler had gone for good.
+    gone_at: Mutex<HashMap<u32, u64>>,
+}
+
+impl Unclaimed {
+    /// The vector's handler is about to go.
+    pub(crate) fn going(&self, vector: Vector) {
+        lock(&self.gone_at).insert(vector.get(), u64::MAX);
+    }
+
+    /// It has gone, at this time.
+    pub(crate) fn gone(&self, vector: Vector, now: u64) {
+        lock(&self.gone_at).insert(vector.get(), now);
+    }
+
+    fn count(&self, vector: Vector, why: Unhandled) {
+        let gone_at = lock(&self.gone_at).get(&vector.get()).copied();
+        let under_way = gone_at.is_some_and(|gone_at| looked_at() < gone_at);
+        let counter = if why == Unhandled::Released && under_way { &self.late } else { &self.spurious };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One CPU of the machine.
+pub(crate) struct CpuCore {
+    cpu: Cpu,
+    vcpu: Mutex<Vcpu>,
+    clock: Arc<Clock>,
+    unclaimed: Arc<Unclaimed>,
+    /// Known once the drivers are up.
+    interrupts: OnceLock<Arc<Interrupts>>,
+}
+
+/// The CPU's system registers.
+pub(crate) struct Registers<'a>(&'a Mutex<Vcpu>);
+
+impl SystemRegisters for Registers<'_> {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        // An undefined register is a trap in the driver's own code; it goes on with nonsense.
+        lock(self.0).read_sysreg(register).unwrap_or(0)
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        let _ = lock(self.0).write_sysreg(register, value);
+    }
+}
+
+impl CpuCore {
+    pub(crate) fn new(cpu: Cpu, vcpu: Vcpu, clock: Arc<Clock>, unclaimed: Arc<Unclaimed>) -> Self {
+        Self { cpu, vcpu: Mutex::new(vcpu), clock, unclaimed, interrupts: OnceLock::new() }
+    }
+
+    /// Interrupts are dispatched by `interrupts` from now on.
+    pub(crate) fn serve(&self, interrupts: &Arc<Interrupts>) {
+        // There is one interrupt core for each machine.
+        let _ = self.interrupts.set(Arc::clone(interrupts));
+    }
+
+    /// Turns the CPU on: power, redistributor, interface.
+    pub(crate) fn turn_on(&self, gic: &Gic) -> Result<(), GicError> {
+        let _executing = Executing::in_exception(self.cpu);
+        gic.cpu_on(self.cpu, &Registers(&self.vcpu)).map(drop)
+    }
+
+    /// Takes what is pending still, and turns the CPU off.
+    pub(crate) fn turn_off(&self, gic: &Gic) -> Result<(), GicError> {
+        while self.take_one() {}
+        let _executing = Executing::in_exception(self.cpu);
+        gic.cpu_off(self.cpu, &Registers(&self.vcpu))
+    }
+
+    /// The trap: acknowledges one interrupt, runs its handler, ends it. False if there was none.
+    pub(crate) fn take_one(&self) -> bool {
+        let Some(interrupts) = self.interrupts.get() else { return false };
+        let _executing = Executing::in_exception(self.cpu);
+        let interface: CpuInterface<_> = CpuInterface::new(Registers(&self.vcpu));
+        LOOKED_AT.set(self.clock.now());
+        let Some(acknowledged) = interface.acknowledge() else { return false };
+        let vector = acknowledged.intid().vector();
+        if let Dispatched::Unhandled(why) = interrupts.dispatch(self.cpu, vector) {
+            self.unclaimed.count(vector, why);
+        }
+        interface.end(acknowledged);
+        true
+    }
+
+    /// May the CPU sleep? Then it is kicked once there is something to do, and says [`woken`](Self::woken).
+    pub(crate) fn may_sleep(&self) -> bool {
+        lock(&self.vcpu).prepare_to_sleep() == Sleep::Ready
+    }
+
+    pub(crate) fn woken(&self) {
+        lock(&self.vcpu).returned();
+    }
+}

@@ -1,0 +1,90 @@
+//! Each CPU a thread of its own: the trap loop, and sleep.
+
+use super::{CpuCore, Sleepers};
+use crate::lock::lock;
+use crate::system::{Cpus, Work};
+use msi_types::Cpu;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+
+/// Work that is waiting for a CPU.
+type Mailbox = Mutex<VecDeque<Work>>;
+
+/// The CPUs' threads. They end when this is dropped.
+pub(crate) struct CpuThreads {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    mailboxes: Vec<Mailbox>,
+    sleepers: Arc<Sleepers>,
+    stop: AtomicBool,
+}
+
+impl CpuThreads {
+    /// Starts a thread for each CPU.
+    pub(crate) fn start(cores: &[Arc<CpuCore>], sleepers: &Arc<Sleepers>) -> Self {
+        let mailboxes = cores.iter().map(|_| Mailbox::default()).collect();
+        let shared =
+            Arc::new(Shared { mailboxes, sleepers: Arc::clone(sleepers), stop: AtomicBool::new(false) });
+        let cpus = (0..).map(Cpu::new).zip(cores);
+        let threads = cpus.map(|(cpu, core)| {
+            let (shared, core) = (Arc::clone(&shared), Arc::clone(core));
+            thread::spawn(move || shared.run(cpu, &core))
+        });
+        Self { threads: threads.collect(), shared }
+    }
+}
+
+impl Shared {
+    fn run(&self, cpu: Cpu, core: &CpuCore) {
+        loop {
+            while core.take_one() {}
+            if let Some(work) = self.next_work(cpu) {
+                work(core);
+            } else if self.stop.load(Ordering::Acquire) {
+                return;
+            } else if core.may_sleep() {
+                self.sleepers.sleep(cpu);
+                core.woken();
+            }
+        }
+    }
+
+    fn next_work(&self, cpu: Cpu) -> Option<Work> {
+        lock(self.mailboxes.get(cpu.index())?).pop_front()
+    }
+}
+
+impl Cpus for CpuThreads {
+    fn count(&self) -> usize {
+        self.threads.len()
+    }
+
+    fn run_on(&self, cpu: Cpu, work: Work) {
+        let Some(mailbox) = self.shared.mailboxes.get(cpu.index()) else { return };
+        let (done, wait) = mpsc::channel();
+        lock(mailbox).push_back(Box::new(move |core: &CpuCore| {
+            work(core);
+            // Whoever asked waits below.
+            let _ = done.send(());
+        }));
+        self.shared.sleepers.call(cpu);
+        // An error means that the CPU's thread is gone, and its result missing.
+        let _ = wait.recv();
+    }
+}
+
+impl Drop for CpuThreads {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        for (cpu, thread) in (0..).map(Cpu::new).zip(self.threads.drain(..)) {
+            self.shared.sleepers.call(cpu);
+            // A CPU that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}

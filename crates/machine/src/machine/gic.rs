@@ -1,0 +1,223 @@
+//! From the description's GIC and ITSes to the model's.
+
+use super::{BuildOptions, Refusal, SecurityView, Snooping, Space, TargetAddresses};
+use crate::bus::{AccessWidth, Bus, Device, Doorbells, Overlap};
+use crate::ram::Caches;
+use gic_arch::{Affinity, gicr};
+use gic_firmware::{
+    Coherence, Controller, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region,
+};
+use std::sync::Arc;
+use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
+use vgic::{CpuConfig, MAX_CPUS, RedistributorRegion, Vgic, VgicConfig};
+
+/// An ITS has at least this many DeviceID bits.
+const LEAST_DEVICE_ID_BITS: u32 = 16;
+/// INTID bits: 57344 LPIs.
+const ID_BITS: u8 = 16;
+
+/// The model's configuration and what else is known.
+pub(super) struct GicPlan {
+    pub(super) config: VgicConfig,
+    /// How many CPUs take part; the model has all that are described.
+    pub(super) cpus: usize,
+    its: Vec<(String, u64)>,
+}
+
+impl GicPlan {
+    pub(super) fn claim(&self, space: &mut Space) -> Result<(), Overlap> {
+        for (name, region) in regions(&self.config, &self.its) {
+            space.claim(&name, region)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn its_names(&self) -> Vec<String> {
+        self.its.iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// The enabled ITSes whose registers firmware places.
+pub(crate) fn itses(description: &Description) -> impl Iterator<Item = (ControllerIndex, &Controller, u64)> {
+    description.indexed_controllers().filter_map(|(index, controller)| {
+        let usable = controller.kind == ControllerKind::Its && controller.status.is_enabled();
+        let registers = controller.registers.as_ref().filter(|_| usable)?;
+        Some((index, controller, registers.base()))
+    })
+}
+
+pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<GicPlan, Refusal> {
+    let gic = usable_gic(description)?;
+    let affinities: Vec<_> =
+        description.enabled_cpus().map(|cpu| cpu.affinity.value).take(MAX_CPUS).collect();
+    if affinities.is_empty() {
+        return Err(Refusal::NoCpus);
+    }
+    let itses: Vec<_> = itses(description).collect();
+    if itses.is_empty() {
+        return Err(Refusal::NoIts { others: other_controllers(description) });
+    }
+    let its_configs = itses.iter().zip(0..).map(|((index, _, base), position)| ItsConfig {
+        device_id_bits: device_id_bits(description, *index),
+        redistributor_naming: match options.targets {
+            TargetAddresses::ProcessorNumbers => RedistributorNaming::ProcessorNumber,
+            TargetAddresses::Physical => RedistributorNaming::Address,
+        },
+        coherence: model_coherence(options),
+        // Implementations differ; so do the machine's ITSes.
+        held_collections: if position % 2 == 1 { 4 } else { 0 },
+        page_sizes: if position % 2 == 1 { PageSizes::Any } else { ItsConfig::new(*base).page_sizes },
+        error_policy: if position % 2 == 1 { ErrorPolicy::Stall } else { ErrorPolicy::Skip },
+        ..ItsConfig::new(*base)
+    });
+    let config = VgicConfig {
+        cpus: affinities.iter().zip(0..).map(|(affinity, number)| cpu(*affinity, number)).collect(),
+        distributor: gic.distributor.base(),
+        redistributors: redistributors(gic, affinities.len()),
+        security: match options.security {
+            SecurityView::Single => vgic::SecurityView::Single,
+            SecurityView::NonSecure => vgic::SecurityView::NonSecure,
+        },
+        lpi_id_bits: Some(ID_BITS),
+        its: its_configs.collect(),
+        coherence: model_coherence(options),
+        ..VgicConfig::new(1)
+    };
+    let limit = options.cpus.map_or(usize::MAX, |cpus| usize::from(cpus.get()));
+    let its = itses.iter().map(|(_, controller, base)| (controller.id.to_string(), *base)).collect();
+    Ok(GicPlan { config, cpus: affinities.len().min(limit), its })
+}
+
+fn usable_gic(description: &Description) -> Result<&Gic, Refusal> {
+    let gic = description.gic.as_ref().ok_or(Refusal::NoGic)?;
+    let name = || gic.id.to_string();
+    if !gic.status.is_enabled() {
+        return Err(Refusal::GicDisabled(name()));
+    }
+    if gic.version.value == GicVersion::V2 {
+        return Err(Refusal::GicV2(name()));
+    }
+    if gic.redistributors.is_empty() {
+        return Err(Refusal::NoRedistributors(name()));
+    }
+    Ok(gic)
+}
+
+fn other_controllers(description: &Description) -> Vec<String> {
+    let enabled = description.controllers.iter().filter(|controller| controller.status.is_enabled());
+    enabled.map(|controller| format!("{} ({})", controller.id, controller.kind)).collect()
+}
+
+fn cpu(affinity: Affinity, number: u16) -> CpuConfig {
+    CpuConfig { affinity, processor_number: number }
+}
+
+/// The described regions, each with as many redistributors as fit and are still needed.
+fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
+    let stride = gic.redistributor_stride.as_ref().map_or(gicr::STRIDE_V3, |stride| stride.value);
+    let mut needed = u64::try_from(cpus).unwrap_or(u64::MAX);
+    let mut regions = Vec::new();
+    for region in &gic.redistributors {
+        let count = (region.size() / stride.max(1)).min(needed);
+        needed -= count;
+        if count != 0 {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            regions.push(RedistributorRegion { base: region.base(), stride, count });
+        }
+    }
+    regions
+}
+
+/// The described regions in which there are redistributors.
+pub(crate) fn populated_redistributors(gic: &Gic, cpus: usize) -> Vec<Region> {
+    let built = redistributors(gic, cpus.min(MAX_CPUS));
+    let populated = |region: &&Region| built.iter().any(|built| built.base == region.base());
+    gic.redistributors.iter().map(|region| &region.value).filter(populated).copied().collect()
+}
+
+/// As many as the DeviceIDs that firmware describes at this ITS need.
+fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
+    let hosts = description.hosts.iter().flat_map(|host| description.host_spans(host));
+    let devices = description.devices.iter().flat_map(|device| description.device_spans(device));
+    let highest = hosts
+        .chain(devices)
+        .filter(|span| span.controller == its)
+        .map(|span| span.device_id_base.get().saturating_add(span.length.saturating_sub(1)))
+        .max();
+    let bits = highest.and_then(u32::checked_ilog2).map_or(0, |log2| log2 + 1);
+    u8::try_from(bits.max(LEAST_DEVICE_ID_BITS)).unwrap_or(32)
+}
+
+/// What the registers say. Where firmware denies coherence, they claim it: that is why firmware has to speak.
+fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
+    match options.snooping {
+        Snooping::AsDescribed => vgic::its::Coherence::Coherent,
+        Snooping::DeniedByRegisters => vgic::its::Coherence::NonCoherent,
+    }
+}
+
+/// Whose accesses look into the CPUs' caches.
+pub(super) fn caches(description: &Description, options: &BuildOptions) -> Caches {
+    if options.snooping == Snooping::DeniedByRegisters {
+        return Caches::Hidden;
+    }
+    let gic = description.gic.iter().map(|gic| gic.coherence.value);
+    let all: Vec<_> = gic.chain(itses(description).map(|(_, its, _)| its.coherence.value)).collect();
+    let denied = all.iter().filter(|coherence| **coherence == Coherence::NonCoherent).count();
+    match denied {
+        0 => Caches::Snooped,
+        count if count == all.len() => Caches::Hidden,
+        _ => Caches::SnoopedBySome,
+    }
+}
+
+/// What the model will answer for.
+fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> {
+    let distributor = ("the distributor".to_owned(), config.distributor, gic_arch::gicd::FRAME_SIZE);
+    let redistributors = config.redistributors.iter().map(|region| {
+        ("the redistributors".to_owned(), region.base, region.stride.saturating_mul(u64::from(region.count)))
+    });
+    let its = its.iter().map(|(name, base)| (name.clone(), *base, gic_arch::gits::SIZE));
+    let all = std::iter::once(distributor).chain(redistributors).chain(its);
+    all.filter_map(|(name, base, size)| Some((name, Region::new(base, size)?))).collect()
+}
+
+/// Lets the model answer on the bus.
+pub(super) fn attach(vgic: &Arc<Vgic>, bus: &mut Bus) -> Result<(), Overlap> {
+    for region in vgic.regions() {
+        let addresses = &region.addresses;
+        if let Some(claimed) = Region::new(addresses.start, addresses.end - addresses.start) {
+            let frames = Frames { vgic: Arc::clone(vgic), base: addresses.start };
+            bus.attach(&format!("{:?}", region.block), claimed, Arc::new(frames))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets every ITS listen.
+pub(super) fn doorbells(vgic: &Vgic) -> Doorbells {
+    let mut doorbells = Doorbells::default();
+    for (index, its) in vgic.config().its.iter().enumerate() {
+        if let Some(controller) = vgic.its(index) {
+            doorbells.listen(its.doorbell(), controller);
+        }
+    }
+    doorbells
+}
+
+/// A region of the model.
+struct Frames {
+    vgic: Arc<Vgic>,
+    base: u64,
+}
+
+impl Device for Frames {
+    fn read(&self, offset: u64, width: AccessWidth) -> u64 {
+        // The bus passes on what the model claimed.
+        self.vgic.read(self.base + offset, width).unwrap_or(width.mask())
+    }
+
+    fn write(&self, offset: u64, width: AccessWidth, value: u64) {
+        let _ = self.vgic.write(self.base + offset, width, value);
+    }
+}

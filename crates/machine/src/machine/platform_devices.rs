@@ -1,0 +1,91 @@
+//! Platform devices: everything outside of PCI that firmware leads to an ITS.
+
+use super::{Device, Refusal, Space};
+use crate::bus::{Bus, Doorbells, Overlap};
+use crate::platform_device::{self, PlatformDevice};
+use gic_firmware::{ControllerKind, Description, Region, Role, Route};
+use std::sync::Arc;
+
+/// Messages of a device: this many, and up to six more.
+const SLOTS: u16 = 2;
+
+/// A device, planned.
+pub(super) struct DevicePlan {
+    name: String,
+    route: Route,
+    registers: Region,
+    slots: u16,
+}
+
+/// Plans every enabled device that can ring an ITS: once, or on a bus that is not PCI (`fsl-mc`) once for each line of
+/// its map.
+pub(super) fn plan(description: &Description, space: &mut Space) -> Result<Vec<DevicePlan>, Refusal> {
+    let mut plans: Vec<DevicePlan> = Vec::new();
+    for device in description.devices.iter().filter(|device| device.status.is_enabled()) {
+        let routes: Vec<_> = match device.role {
+            Role::Bus => {
+                let entries = device.msi.map.iter().flatten().map(|entry| entry.rid_base);
+                entries
+                    .map(|id| (format!("{}[{id}]", device.id), description.route_by(&device.msi, id)))
+                    .collect()
+            }
+            // A device names several controllers in its order of preference.
+            Role::Device => {
+                let mut routes = description.platform_routes(device).into_iter();
+                let route = routes.find(|route| leads_to_its(description, *route));
+                route.into_iter().map(|route| (device.id.to_string(), route)).collect()
+            }
+        };
+        for (name, route) in routes {
+            let Ok(route) = route else { continue };
+            if !leads_to_its(description, Ok(route)) {
+                continue;
+            }
+            let slots = SLOTS + u16::try_from(plans.len() % 4).unwrap_or(0) * 2;
+            let registers = registers(
+                &device.registers.iter().map(|region| region.value).collect::<Vec<_>>(),
+                &name,
+                space,
+            )?;
+            plans.push(DevicePlan { name, route, registers, slots });
+        }
+    }
+    Ok(plans)
+}
+
+fn leads_to_its(description: &Description, route: Result<Route, gic_firmware::NoRoute>) -> bool {
+    let controller = route.ok().and_then(|route| description.controller(route.controller));
+    controller
+        .is_some_and(|controller| controller.kind == ControllerKind::Its && controller.registers.is_some())
+}
+
+/// In the device's own registers if they are large enough and nobody else's, else somewhere unused.
+fn registers(stated: &[Region], name: &str, space: &mut Space) -> Result<Region, Refusal> {
+    let own = stated.iter().find(|region| region.size() >= platform_device::SIZE);
+    let own = own.and_then(|region| Region::new(region.base(), platform_device::SIZE));
+    match own.filter(|region| space.try_claim(name, *region)) {
+        Some(region) => Ok(region),
+        None => space.invent("a platform device", name, platform_device::SIZE),
+    }
+}
+
+/// Builds the devices and lets them answer on the bus.
+pub(super) fn build(
+    plans: Vec<DevicePlan>,
+    doorbells: &Arc<Doorbells>,
+    bus: &mut Bus,
+) -> Result<Vec<Device>, Overlap> {
+    let mut devices = Vec::new();
+    for DevicePlan { name, route, registers, slots } in plans {
+        let device = Arc::new(PlatformDevice::new(route.device_id, slots, Arc::clone(doorbells)));
+        bus.attach(&name, registers, Arc::clone(&device) as _)?;
+        devices.push(Device {
+            name,
+            controller: route.controller,
+            device_id: route.device_id,
+            base: registers.base(),
+            device,
+        });
+    }
+    Ok(devices)
+}

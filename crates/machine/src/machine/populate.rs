@@ -1,0 +1,247 @@
+//! Who sits behind a host bridge: for each statement of its routing a few functions of different kinds, at requester
+//! IDs that the statement covers.
+
+use crate::bus::Doorbells;
+use crate::pci::{
+    AddressWidth, Bridge, BridgeKind, Company, DevFn, Function, FunctionPlan, Segment, StorePlan, Translator,
+};
+use gic_firmware::{BusRange, ControllerKind, Description, PciHost, Via};
+use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Functions on the root bus for each statement.
+const ON_ROOT: usize = 3;
+/// Functions on one other bus for each statement.
+const ON_BRANCH: usize = 2;
+/// Bridges that a root bus gets at most.
+const BRIDGES: usize = 12;
+/// Statements of one host's routing that are populated.
+const STATEMENTS: usize = 24;
+/// A doorbell beyond this cannot be stored by a function with 32-bit addresses.
+const FOUR_GIB: u64 = 1 << 32;
+
+/// The kinds of message stores, in the order in which functions get them.
+const STORES: [StorePlan; 7] = [
+    StorePlan::Msix { vectors: 8, table_bar: 0, pba_bar: 2 },
+    StorePlan::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector },
+    StorePlan::Msix { vectors: 5, table_bar: 0, pba_bar: 0 },
+    StorePlan::Msi { log2_vectors: 0, address: AddressWidth::Bits64, masking: Masking::None },
+    StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector },
+    StorePlan::Msix { vectors: 16, table_bar: 2, pba_bar: 4 },
+    StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::None },
+];
+
+/// A host bridge's functions, planned.
+#[derive(Debug, Default)]
+pub(super) struct Population {
+    /// By bus and place.
+    functions: BTreeMap<(u8, DevFn), StorePlan>,
+    /// Buses behind bridges to conventional PCI.
+    conventional: BTreeSet<u8>,
+}
+
+/// A requester and the address it will have to store.
+type Candidate = (RequesterId, u64);
+
+impl Population {
+    /// Plans the functions of `host`. Empty if its routing leads to no ITS.
+    pub(super) fn plan(description: &Description, host: &PciHost, buses: BusRange) -> Self {
+        let mut plan = Self::default();
+        let statements = candidates(description, host, buses);
+        for candidates in statements.values().take(STATEMENTS) {
+            plan.populate_root(candidates, buses.first);
+            plan.populate_branch(candidates, buses.first);
+        }
+        // One such bridge is enough.
+        let _ = statements.values().any(|candidates| plan.populate_conventional(candidates, buses.first));
+        plan.complete_devices();
+        plan
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+
+    /// Builds the buses. `upstream` is the host bridge's side.
+    pub(super) fn build(&self, first_bus: u8, upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Segment {
+        let mut root = Segment::new(first_bus);
+        self.plug_functions(&mut root, first_bus, upstream);
+        let taken: BTreeSet<u8> = self.on_bus(first_bus).map(|(at, _)| at.device()).collect();
+        let free = (0..32).filter(|device| !taken.contains(device));
+        for (bus, device) in self.branches(first_bus).into_iter().zip(free) {
+            let kind = if self.conventional.contains(&bus) {
+                BridgeKind::ToConventional
+            } else {
+                BridgeKind::RootPort
+            };
+            let mut segment = Segment::new(bus);
+            let upstream = Bridge::upstream(kind, &segment, Arc::clone(upstream));
+            self.plug_functions(&mut segment, bus, &upstream);
+            root.plug_bridge(DevFn::new(device, 0), Arc::new(Bridge::new(kind, first_bus, segment)));
+        }
+        root
+    }
+
+    fn plug_functions(&self, segment: &mut Segment, bus: u8, upstream: &Arc<dyn SignalMsi<RequesterId>>) {
+        for (at, store) in self.on_bus(bus) {
+            let company = match self.on_bus(bus).filter(|(other, _)| other.device() == at.device()).count() {
+                1 => Company::Alone,
+                _ => Company::Several,
+            };
+            let plan = FunctionPlan { store, at, company };
+            segment.plug(at, Arc::new(Function::new(plan, segment, Arc::clone(upstream))));
+        }
+    }
+
+    /// The first few requesters on the root bus; the last of them shares a device with another one if it can.
+    fn populate_root(&mut self, candidates: &[Candidate], first_bus: u8) {
+        let here: Vec<_> = candidates.iter().filter(|(id, _)| id.pci_bus() == first_bus).collect();
+        let devices = here.iter().filter(|(id, _)| id.pci_function() == 0);
+        let companions = here.iter().filter(|(id, _)| id.pci_function() == 1);
+        let singles = here.iter().take(1);
+        let chosen: BTreeSet<_> =
+            devices.take(ON_ROOT - 1).chain(companions.take(1)).chain(singles).collect();
+        for candidate in chosen {
+            self.add(**candidate);
+        }
+    }
+
+    /// The first few requesters on the first bus that has some and is not the root.
+    fn populate_branch(&mut self, candidates: &[Candidate], first_bus: u8) {
+        let off_root = || candidates.iter().filter(|(id, _)| id.pci_bus() != first_bus);
+        let usable = |bus: u8| !self.conventional.contains(&bus) && self.has_room(bus, first_bus);
+        let Some(bus) = off_root().map(|(id, _)| id.pci_bus()).find(|bus| usable(*bus)) else { return };
+        let here = off_root().filter(|(id, _)| id.pci_bus() == bus);
+        for candidate in here.filter(|(id, _)| id.pci_function() <= 1).take(ON_BRANCH) {
+            self.add(*candidate);
+        }
+    }
+
+    /// Two functions behind a bridge to conventional PCI: they have one requester ID, its secondary bus's first. False
+    /// if no bus is free for it.
+    fn populate_conventional(&mut self, candidates: &[Candidate], first_bus: u8) -> bool {
+        let is_alias = |(id, _): &&Candidate| {
+            let bus = id.pci_bus();
+            *id == RequesterId::pci(bus, 0, 0)
+                && bus != first_bus
+                && self.on_bus(bus).next().is_none()
+                && self.has_room(bus, first_bus)
+        };
+        let Some((alias, doorbell)) = candidates.iter().find(is_alias).copied() else { return false };
+        self.conventional.insert(alias.pci_bus());
+        for device in [2, 5] {
+            self.add((RequesterId::pci(alias.pci_bus(), device, 0), doorbell));
+        }
+        true
+    }
+
+    /// A device without function 0 is none.
+    fn complete_devices(&mut self) {
+        let lacking: Vec<_> = self
+            .functions
+            .keys()
+            .map(|(bus, at)| (*bus, DevFn::new(at.device(), 0)))
+            .filter(|first| !self.functions.contains_key(first))
+            .collect();
+        for first in lacking {
+            self.functions.insert(first, StorePlan::None);
+        }
+    }
+
+    fn add(&mut self, (requester, doorbell): Candidate) {
+        let fits = |store: &&StorePlan| {
+            doorbell < FOUR_GIB || !matches!(store, StorePlan::Msi { address: AddressWidth::Bits32, .. })
+        };
+        let mut stores = STORES.iter().filter(fits).cycle().skip(self.functions.len());
+        let place = (requester.pci_bus(), DevFn::new(requester.pci_device(), requester.pci_function()));
+        if let Some(store) = stores.next() {
+            self.functions.entry(place).or_insert(*store);
+        }
+    }
+
+    fn on_bus(&self, bus: u8) -> impl Iterator<Item = (DevFn, StorePlan)> {
+        self.functions
+            .iter()
+            .filter(move |((other, _), _)| *other == bus)
+            .map(|((_, at), store)| (*at, *store))
+    }
+
+    fn branches(&self, first_bus: u8) -> BTreeSet<u8> {
+        self.functions.keys().map(|(bus, _)| *bus).filter(|bus| *bus != first_bus).collect()
+    }
+
+    fn has_room(&self, bus: u8, first_bus: u8) -> bool {
+        let branches = self.branches(first_bus);
+        branches.contains(&bus) || branches.len() < BRIDGES
+    }
+}
+
+/// The requesters that each statement of the host's routing leads to an ITS, ascending.
+fn candidates(description: &Description, host: &PciHost, buses: BusRange) -> BTreeMap<usize, Vec<Candidate>> {
+    let mut statements: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
+    for bus in buses.first..=buses.last {
+        for place in 0..=u8::MAX {
+            let at = DevFn(place);
+            let requester = RequesterId::pci(bus, at.device(), at.function());
+            let Ok(route) = description.route(host, requester) else { continue };
+            let Some(controller) = description.controller(route.controller) else { continue };
+            if controller.kind != ControllerKind::Its {
+                continue;
+            }
+            let statement = match route.via {
+                Via::Map(index) | Via::Parent(index) | Via::ParentAfterMap(index) => index,
+                _ => 0,
+            };
+            let doorbell = controller.doorbell(route.device_id).unwrap_or(u64::MAX);
+            statements.entry(statement).or_default().push((requester, doorbell));
+        }
+    }
+    statements
+}
+
+/// How the messages of a host's functions get their DeviceIDs, as firmware describes it.
+pub(super) fn translator(
+    description: &Arc<Description>,
+    host: usize,
+    doorbells: &Arc<Doorbells>,
+) -> Arc<dyn SignalMsi<RequesterId>> {
+    let description = Arc::clone(description);
+    let translate = move |requester| -> Option<DeviceId> {
+        let host = description.hosts.get(host)?;
+        description.route(host, requester).ok().map(|route| route.device_id)
+    };
+    Arc::new(Translator::new(Arc::clone(doorbells), translate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded;
+    use gic_firmware::devicetree;
+
+    #[test]
+    fn every_statement_of_every_host_gets_somebody() {
+        let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
+        for host in &description.hosts {
+            let plan = Population::plan(&description, host, host.buses.value);
+            let statement = |(bus, at): &(u8, DevFn)| {
+                let alias = if plan.conventional.contains(bus) { DevFn::new(0, 0) } else { *at };
+                let requester = RequesterId::pci(*bus, alias.device(), alias.function());
+                description.route(host, requester).unwrap().via
+            };
+            let served: Vec<_> = plan.functions.keys().map(statement).collect();
+            for index in 0..host.msi.map.as_ref().unwrap().len() {
+                assert!(served.contains(&Via::Map(index)), "{} msi-map entry {index}", host.id);
+            }
+        }
+    }
+
+    #[test]
+    fn the_population_has_several_functions_in_a_device_and_an_alias() {
+        let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
+        let plan = Population::plan(&description, &description.hosts[0], description.hosts[0].buses.value);
+        assert!(plan.functions.keys().any(|(_, at)| at.function() == 1));
+        assert_eq!(plan.conventional.len(), 1);
+    }
+}

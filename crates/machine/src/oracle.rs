@@ -1,0 +1,318 @@
+//! Judged by the devices: what each vector sent and what its handler saw, and whether it saw it where it should.
+//!
+//! A message carries a sequence number in memory: the device stores it, notes the time, and sends. Time is a counter
+//! that every event advances. For each CPU the ledger knows until when it was a possible target of the vector: *open*
+//! while an operation that may lead there is under way or it is the target, closed when the operation that led away
+//! returned. A run on a CPU is right if the oldest message that was unhandled when this CPU went to look for interrupts
+//! was sent before the CPU was closed. (Not: when the handler ran. Between acknowledging and running, the CPU may be
+//! off its processor for long, while another CPU handles a later message.)
+
+use crate::lock::lock;
+use crate::ram::Ram;
+use msi_types::Cpu;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A CPU that is still a possible target.
+const OPEN: u64 = u64::MAX;
+
+/// Logical time.
+#[derive(Debug, Default)]
+pub(crate) struct Clock(AtomicU64);
+
+impl Clock {
+    /// Time goes on. The time of this event, and of no other.
+    pub(crate) fn tick(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The time of the last event.
+    pub(crate) fn now(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What happened to one vector.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    clock: Arc<Clock>,
+    ram: Arc<Ram>,
+    /// Where in RAM the sequence number is.
+    mailbox: u64,
+    /// Messages that the device sent.
+    sent: AtomicU64,
+    /// The highest number that a handler saw.
+    seen: AtomicU64,
+    wrong_cpu: AtomicU64,
+    /// By sequence number less one: when it was sent, and when it was first seen (0 = not yet).
+    sent_at: Box<[AtomicU64]>,
+    seen_at: Box<[AtomicU64]>,
+    /// By CPU.
+    runs: Box<[AtomicU64]>,
+    closed_at: Box<[AtomicU64]>,
+    /// Operations under way that may change the target.
+    operations: Mutex<u32>,
+}
+
+/// A vector's sums.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Sums {
+    pub(crate) sent: u64,
+    pub(crate) runs: u64,
+    pub(crate) wrong_cpu: u64,
+    pub(crate) per_cpu: Vec<u64>,
+}
+
+impl Ledger {
+    /// For at most `messages` messages on `cpus` CPUs, all of them possible targets. The mailbox is 8 bytes of RAM.
+    pub(crate) fn new(clock: Arc<Clock>, ram: Arc<Ram>, mailbox: u64, messages: u32, cpus: usize) -> Self {
+        let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
+        let messages = usize::try_from(messages).unwrap_or(0);
+        Self {
+            clock,
+            ram,
+            mailbox,
+            sent: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            wrong_cpu: AtomicU64::new(0),
+            sent_at: zeros(messages),
+            seen_at: zeros(messages),
+            runs: zeros(cpus),
+            closed_at: (0..cpus).map(|_| AtomicU64::new(OPEN)).collect(),
+            operations: Mutex::new(0),
+        }
+    }
+
+    /// The device sends its next message by `fire`, which says whether it could. One thread at a time.
+    pub(crate) fn send(&self, fire: impl FnOnce() -> bool) -> bool {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let Some(sent_at) = at(&self.sent_at, sent + 1) else { return false };
+        sent_at.store(self.clock.tick(), Ordering::SeqCst);
+        self.ram.device_store64(self.mailbox, sent + 1);
+        if !fire() {
+            // Not sent: the next message takes the number.
+            return false;
+        }
+        self.sent.store(sent + 1, Ordering::Release);
+        true
+    }
+
+    /// The handler runs on `cpu`, which looked for interrupts at `looked_at`. Never beside itself.
+    pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) {
+        let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
+        let seen = self.seen.load(Ordering::Relaxed);
+        if let Some(runs) = self.runs.get(cpu.index()) {
+            runs.fetch_add(1, Ordering::Relaxed);
+        }
+        if !self.is_right(cpu, self.oldest_unhandled(seen, number, looked_at)) {
+            self.wrong_cpu.fetch_add(1, Ordering::Relaxed);
+        }
+        if number > seen {
+            let now = self.clock.tick();
+            for handled in seen + 1..=number {
+                if let Some(seen_at) = at(&self.seen_at, handled) {
+                    seen_at.store(now, Ordering::SeqCst);
+                }
+            }
+            self.seen.store(number, Ordering::Release);
+        }
+    }
+
+    /// An operation begins that may make a CPU the target: `to`, or whichever.
+    pub(crate) fn begin_operation(&self, to: Option<Cpu>) {
+        let mut operations = lock(&self.operations);
+        *operations += 1;
+        for (closed_at, cpu) in self.closed_at.iter().zip(0..) {
+            if to.is_none_or(|to| to == Cpu::new(cpu)) {
+                closed_at.store(OPEN, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// It returned. Once no other is under way, only what `target` then says remains a possible target.
+    pub(crate) fn end_operation(&self, target: impl FnOnce() -> Option<Cpu>) {
+        let mut operations = lock(&self.operations);
+        *operations = operations.saturating_sub(1);
+        if *operations != 0 {
+            return;
+        }
+        let target = target();
+        let now = self.clock.tick();
+        for (closed_at, cpu) in self.closed_at.iter().zip(0..) {
+            if target != Some(Cpu::new(cpu)) && closed_at.load(Ordering::SeqCst) == OPEN {
+                closed_at.store(now, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// The device was taken away: what it sent and nobody saw is nobody's fault.
+    pub(crate) fn abandon(&self) {
+        self.seen.fetch_max(self.sent.load(Ordering::Acquire), Ordering::AcqRel);
+    }
+
+    /// Did the handler see the last message?
+    pub(crate) fn is_settled(&self) -> bool {
+        self.seen.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire)
+    }
+
+    /// Messages sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn sums(&self) -> Sums {
+        let per_cpu: Vec<_> = self.runs.iter().map(|runs| runs.load(Ordering::Acquire)).collect();
+        Sums {
+            sent: self.sent(),
+            runs: per_cpu.iter().sum(),
+            wrong_cpu: self.wrong_cpu.load(Ordering::Acquire),
+            per_cpu,
+        }
+    }
+
+    /// The oldest message that nobody had handled at `looked_at`; the last one, if all were: it arrived after an earlier
+    /// one's handler had seen its number.
+    fn oldest_unhandled(&self, seen: u64, number: u64, looked_at: u64) -> u64 {
+        let mut oldest = number.min(seen + 1);
+        while oldest > 1
+            && at(&self.seen_at, oldest - 1).is_some_and(|time| time.load(Ordering::SeqCst) > looked_at)
+        {
+            oldest -= 1;
+        }
+        oldest
+    }
+
+    fn is_right(&self, cpu: Cpu, message: u64) -> bool {
+        let (Some(sent_at), Some(closed_at)) = (at(&self.sent_at, message), self.closed_at.get(cpu.index()))
+        else {
+            return false;
+        };
+        sent_at.load(Ordering::SeqCst) < closed_at.load(Ordering::SeqCst)
+    }
+}
+
+fn at(times: &[AtomicU64], number: u64) -> Option<&AtomicU64> {
+    times.get(usize::try_from(number.checked_sub(1)?).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ram::Caches;
+    use gic_firmware::Region;
+
+    fn ledger() -> Ledger {
+        let ram = Arc::new(Ram::new(&[Region::new(0, 0x1_0000).unwrap()], Caches::Snooped));
+        let ledger = Ledger::new(Arc::default(), ram, 0, 10, 3);
+        settle_on(&ledger, 0);
+        ledger
+    }
+
+    fn settle_on(ledger: &Ledger, cpu: u32) {
+        ledger.begin_operation(Some(Cpu::new(cpu)));
+        ledger.end_operation(|| Some(Cpu::new(cpu)));
+    }
+
+    fn wrong(ledger: &Ledger) -> u64 {
+        ledger.sums().wrong_cpu
+    }
+
+    #[test]
+    fn a_run_at_the_target_is_right() {
+        let ledger = ledger();
+        ledger.send(|| true);
+        ledger.handle(Cpu::new(0), ledger.clock.now());
+        assert_eq!((wrong(&ledger), ledger.is_settled()), (0, true));
+    }
+
+    #[test]
+    fn a_run_at_a_cpu_that_was_left_before_the_message_was_sent_is_wrong() {
+        let ledger = ledger();
+        settle_on(&ledger, 1);
+        ledger.send(|| true);
+        ledger.handle(Cpu::new(0), ledger.clock.now());
+        assert_eq!(wrong(&ledger), 1);
+    }
+
+    #[test]
+    fn a_message_sent_before_the_move_may_still_run_at_the_old_cpu() {
+        let ledger = ledger();
+        ledger.send(|| true);
+        settle_on(&ledger, 1);
+        ledger.handle(Cpu::new(0), ledger.clock.now());
+        assert_eq!(wrong(&ledger), 0);
+    }
+
+    #[test]
+    fn while_an_operation_is_under_way_every_cpu_that_it_may_lead_to_is_right() {
+        let ledger = ledger();
+        ledger.begin_operation(None);
+        ledger.send(|| true);
+        ledger.handle(Cpu::new(2), ledger.clock.now());
+        ledger.end_operation(|| Some(Cpu::new(1)));
+        assert_eq!(wrong(&ledger), 0);
+    }
+
+    #[test]
+    fn an_operation_does_not_excuse_a_cpu_that_was_left_before_it() {
+        let ledger = ledger();
+        settle_on(&ledger, 1);
+        ledger.send(|| true);
+        settle_on(&ledger, 2);
+        ledger.handle(Cpu::new(0), ledger.clock.now());
+        assert_eq!(wrong(&ledger), 1);
+    }
+
+    #[test]
+    fn a_second_run_at_the_old_cpu_for_a_handled_message_is_wrong() {
+        let ledger = ledger();
+        ledger.send(|| true);
+        settle_on(&ledger, 1);
+        ledger.handle(Cpu::new(1), ledger.clock.now());
+        ledger.send(|| true);
+        ledger.handle(Cpu::new(0), ledger.clock.now());
+        assert_eq!(wrong(&ledger), 1);
+    }
+
+    #[test]
+    fn a_cpu_that_acknowledged_early_and_runs_late_is_right() {
+        let ledger = ledger();
+        ledger.send(|| true);
+        let looked_at = ledger.clock.now();
+        settle_on(&ledger, 1);
+        ledger.send(|| true);
+        ledger.handle(Cpu::new(1), ledger.clock.now());
+        ledger.handle(Cpu::new(0), looked_at);
+        assert_eq!(wrong(&ledger), 0);
+    }
+
+    #[test]
+    fn the_last_of_overlapping_operations_decides_the_target() {
+        let ledger = ledger();
+        ledger.begin_operation(Some(Cpu::new(1)));
+        ledger.begin_operation(Some(Cpu::new(2)));
+        ledger.end_operation(|| panic!("the other operation may still move it"));
+        ledger.end_operation(|| Some(Cpu::new(2)));
+        ledger.send(|| true);
+        ledger.handle(Cpu::new(2), ledger.clock.now());
+        ledger.send(|| true);
+        ledger.handle(Cpu::new(1), ledger.clock.now());
+        assert_eq!(wrong(&ledger), 1);
+    }
+
+    #[test]
+    fn a_message_that_nobody_saw_is_unsettled() {
+        let ledger = ledger();
+        ledger.send(|| true);
+        ledger.handle(Cpu::new(0), ledger.clock.now());
+        ledger.send(|| true);
+        assert!(!ledger.is_settled());
+    }
+
+    #[test]
+    fn a_message_that_could_not_be_sent_does_not_count() {
+        let ledger = ledger();
+        ledger.send(|| false);
+        assert_eq!((ledger.sent(), ledger.is_settled()), (0, true));
+    }
+}

@@ -1,0 +1,227 @@
+//! The load: a thread for each device, and the administrators' threads.
+
+use super::{CpuLife, DeviceLife, Moves, Progress, RunError, RunOptions};
+use crate::lock::lock;
+use crate::rng::Rng;
+use crate::system::{Cpus, Departure, Moved, System, Unit, UnitVector};
+use msi_types::Cpu;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often progress is reported.
+const TICK: Duration = Duration::from_millis(50);
+/// How long nothing may arrive before what is missing counts as lost. Generous: a loaded host starves threads.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How often a patient device yields before it sends its next message whether the last one was handled or not.
+const PATIENCE: u32 = 40;
+/// The pause between two affinity changes, and between two of the rarer disturbances.
+const MOVE_PAUSE: Duration = Duration::from_micros(200);
+const RARE_PAUSE: Duration = Duration::from_millis(4);
+
+/// What the administrators did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) moves: u64,
+    pub(crate) readded: u64,
+    pub(crate) replugged: u64,
+}
+
+/// A load on a system.
+pub(super) struct Load<'a> {
+    system: &'a System,
+    cpus: &'a (dyn Cpus + Sync),
+    options: &'a RunOptions,
+    /// Devices that still send.
+    sending: AtomicUsize,
+    /// The administrators have had their last word.
+    quiet: AtomicBool,
+    failure: Mutex<Option<RunError>>,
+    counts: Mutex<Counts>,
+}
+
+impl<'a> Load<'a> {
+    pub(super) fn new(system: &'a System, cpus: &'a (dyn Cpus + Sync), options: &'a RunOptions) -> Self {
+        Self {
+            system,
+            cpus,
+            options,
+            sending: AtomicUsize::new(0),
+            quiet: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            counts: Mutex::default(),
+        }
+    }
+
+    /// Runs the load until everything was sent and has arrived, or will not arrive any more.
+    pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<Counts, RunError> {
+        let active: Vec<_> = self.system.units.iter().filter(|unit| !unit.vectors().is_empty()).collect();
+        self.sending.store(active.len(), Ordering::SeqCst);
+        thread::scope(|scope| {
+            let administrators = self.administrators(scope);
+            for (unit, stream) in active.iter().zip(100..) {
+                scope.spawn(move || self.device(unit, Rng::new(self.options.seed, stream)));
+            }
+            self.watch(progress, || self.sending.load(Ordering::SeqCst) == 0);
+            self.quiet.store(true, Ordering::SeqCst);
+            for administrator in administrators {
+                // One that panicked has said so, and what it left undone shows.
+                let _ = administrator.join();
+            }
+        });
+        self.settle(progress);
+        match lock(&self.failure).take() {
+            Some(error) => Err(error),
+            None => Ok(*lock(&self.counts)),
+        }
+    }
+
+    fn administrators<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Vec<ScopedJoinHandle<'scope, ()>> {
+        let disturbances = self.options.disturbances;
+        let mut administrators = Vec::new();
+        if disturbances.moves == Moves::Random {
+            administrators.push(scope.spawn(|| self.move_vectors(Rng::new(self.options.seed, 1))));
+        }
+        if disturbances.cpus == CpuLife::Replugged {
+            administrators.push(scope.spawn(|| self.replug_cpus(Rng::new(self.options.seed, 2))));
+        }
+        if disturbances.devices == DeviceLife::Readded {
+            administrators.push(scope.spawn(|| self.readd_devices(Rng::new(self.options.seed, 3))));
+        }
+        administrators
+    }
+
+    /// A device: sends every vector's messages, now patiently, now not.
+    fn device(&self, unit: &Unit, mut rng: Rng) {
+        let mut left: Vec<_> = unit.vectors().iter().map(|vector| (vector, self.options.messages)).collect();
+        while !left.is_empty() && !self.has_failed() {
+            let start = rng.below(left.len());
+            left.rotate_left(start);
+            for (vector, remaining) in &mut left {
+                // The last message finds its vector idle: if it is lost, nothing else hides that.
+                let patience = if *remaining == 1 { u32::MAX } else { PATIENCE };
+                if *remaining == 1 || !rng.one_in(4) {
+                    self.await_handler(vector, patience);
+                }
+                if unit.send(vector) {
+                    *remaining -= 1;
+                } else {
+                    thread::sleep(Duration::from_micros(100));
+                }
+            }
+            left.retain(|(_, remaining)| *remaining != 0);
+            thread::yield_now();
+        }
+        self.sending.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Waits until the vector's last message was handled, for so many turns or as long as it is reasonable.
+    fn await_handler(&self, vector: &UnitVector, turns: u32) {
+        let since = Instant::now();
+        for turn in 0..turns {
+            if vector.ledger.is_settled()
+                || (turn % 64 == 63 && since.elapsed() > SETTLE)
+                || self.has_failed()
+            {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn move_vectors(&self, mut rng: Rng) {
+        let active: Vec<_> = self.system.units.iter().filter(|unit| !unit.vectors().is_empty()).collect();
+        self.administrate(MOVE_PAUSE, |counts| {
+            let Some(unit) = rng.pick(&active) else { return Ok(()) };
+            let index = rng.below(unit.vectors().len());
+            let to = random_cpu(&mut rng, self.system.cpus);
+            let moved = self.system.move_vector(unit, index, to)?;
+            lock(counts).moves += u64::from(moved == Moved::Done);
+            Ok(())
+        });
+    }
+
+    fn replug_cpus(&self, mut rng: Rng) {
+        if self.system.cpus < 2 {
+            return;
+        }
+        self.administrate(RARE_PAUSE, |counts| {
+            let cpu = Cpu::new(1 + random_cpu(&mut rng, self.system.cpus - 1).get());
+            self.system
+                .unplug_cpu(self.cpus, cpu)
+                .map_err(|reason| format!("CPU {cpu} off line: {reason}"))?;
+            thread::sleep(RARE_PAUSE);
+            self.system
+                .replug_cpu(self.cpus, cpu)
+                .map_err(|reason| format!("CPU {cpu} on line: {reason}"))?;
+            lock(counts).replugged += 1;
+            Ok(())
+        });
+    }
+
+    fn readd_devices(&self, mut rng: Rng) {
+        let active: Vec<_> = self.system.units.iter().filter(|unit| !unit.vectors().is_empty()).collect();
+        self.administrate(RARE_PAUSE, |counts| {
+            let Some(unit) = rng.pick(&active) else { return Ok(()) };
+            let departure = if rng.one_in(2) { Departure::Orderly } else { Departure::Surprise };
+            self.system.readd_unit(unit, departure)?;
+            lock(counts).readded += 1;
+            Ok(())
+        });
+    }
+
+    /// Acts again and again until the devices are done; a failure ends the run.
+    fn administrate(&self, pause: Duration, mut act: impl FnMut(&Mutex<Counts>) -> Result<(), String>) {
+        while !self.quiet.load(Ordering::SeqCst) && !self.has_failed() {
+            if let Err(reason) = act(&self.counts) {
+                let operation = "a change while the machine was busy".to_owned();
+                lock(&self.failure).get_or_insert(RunError::Driver { operation, reason });
+            }
+            thread::sleep(pause);
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        lock(&self.failure).is_some()
+    }
+
+    /// Waits for what was sent last.
+    fn settle(&self, progress: &mut dyn FnMut(Progress)) {
+        let vectors = || self.system.units.iter().flat_map(Unit::vectors);
+        let since = Instant::now();
+        while !vectors().all(|vector| vector.ledger.is_settled()) && since.elapsed() < SETTLE {
+            thread::sleep(Duration::from_millis(1));
+        }
+        progress(self.progress());
+    }
+
+    /// Reports progress until `done`.
+    fn watch(&self, progress: &mut dyn FnMut(Progress), done: impl Fn() -> bool) {
+        let mut shown = Instant::now();
+        progress(self.progress());
+        while !done() {
+            thread::sleep(Duration::from_millis(1));
+            if shown.elapsed() > TICK {
+                progress(self.progress());
+                shown = Instant::now();
+            }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let vectors = || self.system.units.iter().flat_map(Unit::vectors);
+        let count = u64::try_from(vectors().count()).unwrap_or(u64::MAX);
+        Progress {
+            sent: vectors().map(|vector| vector.ledger.sent()).sum(),
+            total: count * u64::from(self.options.messages),
+        }
+    }
+}
+
+fn random_cpu(rng: &mut Rng, cpus: usize) -> Cpu {
+    Cpu::new(u32::try_from(rng.below(cpus)).unwrap_or(0))
+}

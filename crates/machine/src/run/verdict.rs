@@ -1,0 +1,110 @@
+//! From the books to the report.
+
+use super::Counts;
+use crate::report::{ControllerReport, DeviceReport, ModelCounts, Report, Totals, VectorReport};
+use crate::system::{Driver, System, Unit};
+use gic_firmware::{Controller, ControllerIndex, ControllerKind};
+use irq_domain::IrqHandle;
+use msi_types::{Isolation, NotIsolated};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Sums everything up. All is quiet.
+pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Report {
+    let mut totals = Totals {
+        spurious: system.unclaimed.spurious.load(Ordering::Relaxed),
+        late: system.unclaimed.late.load(Ordering::Relaxed),
+        moves: counts.moves,
+        readded: counts.readded,
+        replugged: counts.replugged,
+        ..Totals::default()
+    };
+    let devices = system.units.iter().map(|unit| device(system, unit, &mut totals)).collect();
+    let events = system.vgic.events();
+    Report {
+        machine: system.name.clone(),
+        cpus: system.cpus,
+        controllers: controllers(system),
+        devices,
+        totals,
+        notes: system.notes.clone(),
+        elapsed,
+        model: ModelCounts {
+            blocked: system.doorbells.blocked(),
+            no_doorbell: system.doorbells.unanswered(),
+            // What devices send while they are taken away is no fault of the drivers.
+            guest_faults: events.total() - events.count(vgic::FaultReason::UnmappedMessage),
+        },
+    }
+}
+
+fn controllers(system: &System) -> Vec<ControllerReport> {
+    let enabled = system.description.indexed_controllers().filter(|(_, it)| it.status.is_enabled());
+    let report = |(index, controller): (ControllerIndex, &Controller)| ControllerReport {
+        id: controller.id.to_string(),
+        kind: controller.kind.to_string(),
+        doorbells: system.description.doorbells(controller),
+        isolates: controller.kind == ControllerKind::Its,
+        driven: system.itses.contains_key(&index),
+    };
+    enabled.map(report).collect()
+}
+
+fn device(system: &System, unit: &Unit, totals: &mut Totals) -> DeviceReport {
+    let places = unit.with_driver(|driver| match driver {
+        Driver::Active(_, handles) => handles.iter().map(Place::of).collect(),
+        Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => Vec::new(),
+    });
+    let vectors = places.into_iter().enumerate();
+    let vectors = vectors.filter_map(|(index, place)| vector(unit, index, place, totals)).collect();
+    let config = &unit.config;
+    let controller = system.description.controller(config.controller);
+    let nobody = Isolation::NotIsolated(NotIsolated::NoController);
+    DeviceReport {
+        id: config.name.clone(),
+        kind: unit.kind(),
+        controller: controller.map(|controller| controller.id.to_string()).unwrap_or_default(),
+        requester_id: unit.is_pci().then_some(config.requester),
+        device_id: config.device_id,
+        isolation: unit.isolation().unwrap_or(nobody),
+        vectors,
+        refused: unit.refused(),
+    }
+}
+
+/// Where a vector is at the end.
+struct Place {
+    irq: u32,
+    hwirq: msi_types::Vector,
+    cpu: msi_types::Cpu,
+}
+
+impl Place {
+    fn of(handle: &IrqHandle) -> Self {
+        Self { irq: handle.irq().get(), hwirq: handle.vector(), cpu: handle.effective_affinity() }
+    }
+}
+
+fn vector(unit: &Unit, index: usize, place: Place, totals: &mut Totals) -> Option<VectorReport> {
+    let ledger = &unit.vectors().get(index)?.ledger;
+    let sums = ledger.sums();
+    let redelivered = unit.redelivered(index);
+    let delivered = sums.runs.min(sums.sent);
+    totals.vectors += 1;
+    totals.sent += sums.sent;
+    totals.delivered += delivered;
+    totals.coalesced += sums.sent - delivered;
+    totals.redelivered += redelivered;
+    totals.lost += u64::from(!ledger.is_settled());
+    totals.wrong_cpu += sums.wrong_cpu;
+    totals.spurious += sums.runs.saturating_sub(sums.sent + redelivered);
+    Some(VectorReport {
+        irq: place.irq,
+        hwirq: place.hwirq,
+        cpu: place.cpu,
+        sent: sums.sent,
+        delivered,
+        coalesced: sums.sent - delivered,
+        per_cpu: sums.per_cpu,
+    })
+}

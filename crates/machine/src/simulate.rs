@@ -1,0 +1,186 @@
+//! The same machine without threads: a seeded scheduler decides what happens next, down to what overtakes a driver
+//! between two register accesses. The same seed gives the same trace.
+
+mod scheduler;
+
+use crate::machine::Machine;
+use crate::report::Report;
+use crate::rng::Rng;
+use crate::run::{Counts, CpuLife, DeviceLife, Moves, RunError, RunOptions, verdict};
+use crate::system::{self, Departure, Moved, Powered, System};
+use msi_types::Cpu;
+use scheduler::Scheduler;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Something that happened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum TraceEvent {
+    /// A device sent a message.
+    Sent {
+        /// Which device, by its place in [`Report::devices`].
+        device: usize,
+        /// Which of its vectors.
+        vector: usize,
+    },
+    /// A CPU took an interrupt, handled and ended it.
+    Took {
+        /// The CPU.
+        cpu: Cpu,
+    },
+    /// A CPU found nothing to do and sleeps.
+    Slept {
+        /// The CPU.
+        cpu: Cpu,
+    },
+    /// A CPU was kicked.
+    Woke {
+        /// The CPU.
+        cpu: Cpu,
+    },
+    /// An affinity change completed.
+    Moved {
+        /// Which device.
+        device: usize,
+        /// Which of its vectors.
+        vector: usize,
+        /// Where to.
+        to: Cpu,
+    },
+    /// A CPU went off line and came back.
+    Replugged {
+        /// The CPU.
+        cpu: Cpu,
+    },
+    /// A device was removed and added again.
+    Readded {
+        /// Which.
+        device: usize,
+    },
+}
+
+/// What a simulation found out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Simulation {
+    /// The report.
+    pub report: Report,
+    /// What happened, in order.
+    pub trace: Vec<TraceEvent>,
+}
+
+/// How often an administrator acts: once in so many steps.
+const MOVE_EVERY: usize = 12;
+const RARE_EVERY: usize = 400;
+
+/// Runs the workload on one thread, as `options.seed` decides, and judges it.
+///
+/// # Errors
+/// Only if the drivers failed; losses are in the report.
+pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
+    let start = Instant::now();
+    let sleepers = Arc::clone(&machine.sleepers);
+    let powered = Powered::on(&mut machine);
+    let scheduler = Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options));
+    powered.platform.interleave_by(Arc::clone(&scheduler) as _);
+    let system = Arc::new(system::boot(machine, &powered, &*scheduler, options.messages)?);
+    scheduler.take_over(&system);
+    let counts = run(&system, &scheduler, options)?;
+    scheduler.settle();
+    match system.silent_fault() {
+        Some(reason) => {
+            Err(RunError::Driver { operation: "an operation without an answer".to_owned(), reason })
+        }
+        None => {
+            Ok(Simulation { report: verdict(&system, counts, start.elapsed()), trace: scheduler.trace() })
+        }
+    }
+}
+
+/// Until everything was sent.
+fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<Counts, RunError> {
+    let mut administrator = Administrator {
+        system,
+        scheduler,
+        options,
+        rng: Rng::new(options.seed, 1),
+        counts: Counts::default(),
+    };
+    while scheduler.has_more_to_send() {
+        scheduler.step();
+        administrator.perhaps_act().map_err(|reason| RunError::Driver {
+            operation: "a change while the machine was busy".to_owned(),
+            reason,
+        })?;
+    }
+    Ok(administrator.counts)
+}
+
+/// Does what the options' disturbances are.
+struct Administrator<'a> {
+    system: &'a System,
+    scheduler: &'a Scheduler,
+    options: &'a RunOptions,
+    rng: Rng,
+    counts: Counts,
+}
+
+impl Administrator<'_> {
+    fn perhaps_act(&mut self) -> Result<(), String> {
+        let disturbances = self.options.disturbances;
+        if disturbances.moves == Moves::Random && self.rng.one_in(MOVE_EVERY) {
+            self.move_a_vector()?;
+        }
+        if disturbances.cpus == CpuLife::Replugged && self.rng.one_in(RARE_EVERY) {
+            self.replug_a_cpu()?;
+        }
+        if disturbances.devices == DeviceLife::Readded && self.rng.one_in(RARE_EVERY) {
+            self.readd_a_device()?;
+        }
+        Ok(())
+    }
+
+    fn move_a_vector(&mut self) -> Result<(), String> {
+        let device = self.rng.below(self.system.units.len());
+        let Some(unit) = self.system.units.get(device) else { return Ok(()) };
+        let vector = self.rng.below(unit.vectors().len());
+        let to = self.cpu_below(self.system.cpus);
+        if self.system.move_vector(unit, vector, to)? == Moved::Done {
+            self.counts.moves += 1;
+            self.scheduler.record(TraceEvent::Moved { device, vector, to });
+        }
+        Ok(())
+    }
+
+    fn replug_a_cpu(&mut self) -> Result<(), String> {
+        if self.system.cpus < 2 {
+            return Ok(());
+        }
+        let cpu = Cpu::new(1 + self.cpu_below(self.system.cpus - 1).get());
+        self.system.unplug_cpu(self.scheduler, cpu)?;
+        for _ in 0..self.rng.below(50) {
+            self.scheduler.step();
+        }
+        self.system.replug_cpu(self.scheduler, cpu)?;
+        self.counts.replugged += 1;
+        self.scheduler.record(TraceEvent::Replugged { cpu });
+        Ok(())
+    }
+
+    fn readd_a_device(&mut self) -> Result<(), String> {
+        let device = self.rng.below(self.system.units.len());
+        let Some(unit) = self.system.units.get(device).filter(|unit| !unit.vectors().is_empty()) else {
+            return Ok(());
+        };
+        let departure = if self.rng.one_in(2) { Departure::Orderly } else { Departure::Surprise };
+        self.system.readd_unit(unit, departure)?;
+        self.counts.readded += 1;
+        self.scheduler.record(TraceEvent::Readded { device });
+        Ok(())
+    }
+
+    fn cpu_below(&mut self, bound: usize) -> Cpu {
+        Cpu::new(u32::try_from(self.rng.below(bound)).unwrap_or(0))
+    }
+}

@@ -1,0 +1,76 @@
+//! The machine with its drivers up: what a kernel would be.
+
+mod boot;
+mod hotplug;
+mod unit;
+
+pub(crate) use boot::{Powered, boot};
+pub(crate) use hotplug::Moved;
+pub(crate) use unit::{Departure, Driver, Unit, UnitVector};
+
+use crate::bus::Doorbells;
+use crate::cpu::{CpuCore, Gic, Unclaimed};
+use crate::oracle::Clock;
+use crate::platform::MachinePlatform;
+use crate::ram::Ram;
+use gic_firmware::{ControllerIndex, Description};
+use irq_domain::Interrupts;
+use msi_types::Cpu;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use vgic::Vgic;
+
+/// The machine's ITS driver.
+pub(crate) type Its = gic_driver::Its<MachinePlatform>;
+
+/// Work for a CPU.
+pub(crate) type Work = Box<dyn FnOnce(&CpuCore) + Send>;
+
+/// The machine's CPUs, however they run.
+pub(crate) trait Cpus {
+    /// How many.
+    fn count(&self) -> usize;
+    /// Has `cpu` do `work`, and returns when it is done.
+    fn run_on(&self, cpu: Cpu, work: Work);
+}
+
+/// Has `cpu` do `work` and returns its result; `None` if the CPU dropped it.
+pub(crate) fn call<R: Send + 'static>(
+    cpus: &dyn Cpus,
+    cpu: Cpu,
+    work: impl FnOnce(&CpuCore) -> R + Send + 'static,
+) -> Option<R> {
+    let result = Arc::new(Mutex::new(None));
+    let theirs = Arc::clone(&result);
+    cpus.run_on(cpu, Box::new(move |core| *crate::lock::lock(&theirs) = Some(work(core))));
+    crate::lock::lock(&result).take()
+}
+
+/// The drivers and what they drive.
+pub(crate) struct System {
+    pub(crate) description: Arc<Description>,
+    pub(crate) platform: Arc<MachinePlatform>,
+    pub(crate) gic: Arc<Gic>,
+    pub(crate) itses: BTreeMap<ControllerIndex, Arc<Its>>,
+    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) units: Vec<Unit>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) unclaimed: Arc<Unclaimed>,
+    pub(crate) ram: Arc<Ram>,
+    pub(crate) vgic: Arc<Vgic>,
+    pub(crate) doorbells: Arc<Doorbells>,
+    pub(crate) cpus: usize,
+    pub(crate) notes: Vec<String>,
+    pub(crate) name: String,
+}
+
+impl System {
+    /// What the drivers could not report in any other way; `None` if all went well.
+    pub(crate) fn silent_fault(&self) -> Option<String> {
+        self.itses.values().find_map(|its| match its.faults() {
+            (0, _) => None,
+            (count, Some(last)) => Some(format!("{last} ({count} such faults)")),
+            (count, None) => Some(format!("its@{:x}: {count} faults", its.base())),
+        })
+    }
+}

@@ -1,0 +1,263 @@
+//! Bringing the drivers up, in the order of a kernel.
+
+use super::unit::{Probe, Source, Unit, UnitConfig};
+use super::{Cpus, Its, System, call};
+use crate::cpu::{CpuCore, Gic, Unclaimed};
+use crate::machine::{Host, Machine, itses};
+use crate::oracle::Clock;
+use crate::pci::enumerate::enumerate;
+use crate::pci::{Function, StorePlan};
+use crate::platform::MachinePlatform;
+use crate::run::RunError;
+use gic_driver::its::{IdMap, IdRange};
+use gic_driver::{
+    Coherence, GicConfig, ItsConfig, ItsMsiParent, PhysicalRegion, RedistributorRegion, TableAccess,
+};
+use gic_firmware::{ControllerIndex, Description, PciHost, Route, Via};
+use irq_domain::{Config, Host as _, Interrupts};
+use msi_types::{Cpu, MsiParent, RequesterId};
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+/// The requester ID by which a platform device's own parent knows it: there is nobody else.
+const ALONE: RequesterId = RequesterId::new(0);
+
+/// The parts of a machine that the drivers do not get.
+pub(crate) struct Powered {
+    pub(crate) cores: Vec<Arc<CpuCore>>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) unclaimed: Arc<Unclaimed>,
+    pub(crate) platform: Arc<MachinePlatform>,
+}
+
+impl Powered {
+    /// Powers `machine` on: its CPUs execute, nothing is set up.
+    pub(crate) fn on(machine: &mut Machine) -> Self {
+        let clock = Arc::<Clock>::default();
+        let unclaimed = Arc::<Unclaimed>::default();
+        let vcpus = std::mem::take(&mut machine.vcpus).into_iter().take(machine.cpus).zip(0..);
+        let core = |(vcpu, cpu)| {
+            Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, Arc::clone(&clock), Arc::clone(&unclaimed)))
+        };
+        let cores = vcpus.map(core).collect();
+        let (bus, ram) = (Arc::clone(&machine.bus), Arc::clone(&machine.ram));
+        let platform = Arc::new(MachinePlatform::new(bus, ram, machine.fault));
+        Self { cores, clock, unclaimed, platform }
+    }
+}
+
+/// Discovers and sets up everything; every device gets its vectors, for at most `messages` messages each.
+pub(crate) fn boot(
+    machine: Machine,
+    powered: &Powered,
+    cpus: &dyn Cpus,
+    messages: u32,
+) -> Result<System, RunError> {
+    let description = Arc::clone(&machine.description);
+    let gic = bring_up_gic(&description, &powered.platform, cpus)?;
+    let itses = bring_up_itses(&description, &gic, cpus.count())?;
+    let count = u16::try_from(cpus.count()).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
+    let host = Arc::clone(&powered.platform) as _;
+    let interrupts = Interrupts::new(Config::new(count, host).with_wired(Arc::clone(&gic) as _));
+    for (cpu, core) in (0..).map(Cpu::new).zip(&powered.cores) {
+        core.serve(&interrupts);
+        interrupts.cpu_online(cpu).map_err(|error| failed("bringing a CPU on line", &error))?;
+    }
+    let mut system = System {
+        description,
+        platform: Arc::clone(&powered.platform),
+        gic,
+        itses,
+        interrupts,
+        units: Vec::new(),
+        clock: Arc::clone(&powered.clock),
+        unclaimed: Arc::clone(&powered.unclaimed),
+        ram: machine.ram,
+        vgic: machine.vgic,
+        doorbells: machine.doorbells,
+        cpus: cpus.count(),
+        notes: machine.notes,
+        name: machine.name,
+    };
+    for host in &machine.hosts {
+        let units = pci_units(&system, host);
+        system.units.extend(units);
+    }
+    for device in machine.devices {
+        let map = IdMap::single(ALONE, device.device_id);
+        let config = UnitConfig {
+            name: device.name,
+            source: Source::Platform(device.device),
+            probe: Probe::Platform { base: device.base },
+            requester: ALONE,
+            controller: device.controller,
+            device_id: device.device_id,
+        };
+        let parent = system.itses.get(&device.controller).map(|its| parent(its, map));
+        system.units.push(Unit::new(config, parent.ok_or_else(|| "its ITS is not in use".to_owned())));
+    }
+    set_up_units(&system, messages)?;
+    Ok(system)
+}
+
+fn bring_up_gic(
+    description: &Description,
+    platform: &Arc<MachinePlatform>,
+    cpus: &dyn Cpus,
+) -> Result<Arc<Gic>, RunError> {
+    let Some(described) = &description.gic else {
+        return Err(RunError::BringUp {
+            controller: "the GIC".to_owned(),
+            reason: "not described".to_owned(),
+        });
+    };
+    let failed = |reason: &dyn ToString| RunError::BringUp {
+        controller: described.id.to_string(),
+        reason: reason.to_string(),
+    };
+    let affinities: Vec<_> =
+        description.enabled_cpus().map(|cpu| cpu.affinity.value).take(cpus.count()).collect();
+    let region = |base, bytes| PhysicalRegion { base, bytes };
+    let redistributors =
+        crate::machine::populated_redistributors(described, description.enabled_cpus().count());
+    let redistributors = redistributors.into_iter().map(|stated| RedistributorRegion {
+        region: region(stated.base(), stated.size()),
+        stride: described.redistributor_stride.as_ref().map(|stride| stride.value),
+    });
+    let config = GicConfig {
+        table_access: match described.coherence.value {
+            gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
+            gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
+        },
+        ..GicConfig::new(described.distributor.base(), redistributors.collect(), affinities)
+    };
+    let gic = Gic::new(Arc::clone(platform), config).map_err(|error| failed(&error))?;
+    let gic = Arc::new(gic);
+    for cpu in gic.cpus() {
+        let theirs = Arc::clone(&gic);
+        match call(cpus, cpu, move |core| core.turn_on(&theirs)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(failed(&error)),
+            None => return Err(failed(&format_args!("CPU {cpu} does not answer"))),
+        }
+    }
+    Ok(gic)
+}
+
+fn bring_up_itses(
+    description: &Description,
+    gic: &Arc<Gic>,
+    cpus: usize,
+) -> Result<BTreeMap<ControllerIndex, Arc<Its>>, RunError> {
+    let mut up = BTreeMap::new();
+    for (index, described, base) in itses(description) {
+        let failed = |reason: &dyn ToString| RunError::BringUp {
+            controller: described.id.to_string(),
+            reason: reason.to_string(),
+        };
+        let lpis = gic.lpis().map_err(|error| failed(&error))?;
+        let config = ItsConfig {
+            coherence: match described.coherence.value {
+                gic_firmware::Coherence::ByRegister => Coherence::Coherent,
+                gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
+            },
+            ..ItsConfig::new(base, u32::try_from(cpus).unwrap_or(u32::MAX))
+        };
+        let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config)
+            .map_err(|error| failed(&error))?;
+        for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor(cpu)) {
+            its.cpu_on(&redistributor).map_err(|error| failed(&error))?;
+        }
+        up.insert(index, Arc::new(its));
+    }
+    Ok(up)
+}
+
+/// Every function behind a host bridge that has a message store.
+fn pci_units(system: &System, host: &Host) -> Vec<Unit> {
+    let Some(described) = system.description.hosts.get(host.index) else { return Vec::new() };
+    let bus = system.platform.cpu_bus();
+    let mut parents: BTreeMap<ControllerIndex, Arc<dyn MsiParent>> = BTreeMap::new();
+    let mut units = Vec::new();
+    for found in enumerate(&bus, host.bridge.windows()) {
+        let Some(function) = function_at(host, found.requester) else { continue };
+        let (id, alias) = (found.requester, found.alias);
+        let place = format!("{:02x}:{:02x}.{}", id.pci_bus(), id.pci_device(), id.pci_function());
+        let route = system.description.route(described, alias);
+        let config = UnitConfig {
+            name: format!("{} {place}", described.id),
+            source: Source::Function(function),
+            probe: Probe::Pci(Box::new(found)),
+            requester: alias,
+            controller: route.map_or(ControllerIndex::new(usize::MAX), |route| route.controller),
+            device_id: route.map(|route| route.device_id).unwrap_or_default(),
+        };
+        let parent = route.map_err(|error| error.to_string()).and_then(|route| {
+            let its = system.itses.get(&route.controller).ok_or_else(|| not_driven(system, route))?;
+            let make = || parent(its, id_map(&system.description, described, route, alias));
+            if matches!(route.via, Via::ParentAfterMap(_)) {
+                return Ok(make());
+            }
+            Ok(Arc::clone(parents.entry(route.controller).or_insert_with(make)))
+        });
+        units.push(Unit::new(config, parent));
+    }
+    units
+}
+
+fn parent(its: &Arc<Its>, map: IdMap) -> Arc<dyn MsiParent> {
+    Arc::new(ItsMsiParent::new(Arc::clone(its), map))
+}
+
+fn not_driven(system: &System, route: Route) -> String {
+    match system.description.controller(route.controller) {
+        Some(controller) => format!("it signals through {}, a {}", controller.id, controller.kind),
+        None => "its controller is not described".to_owned(),
+    }
+}
+
+/// What firmware says of the host's requesters at this controller.
+fn id_map(description: &Description, host: &PciHost, route: Route, requester: RequesterId) -> IdMap {
+    // Requesters that the map leaves out are not masked.
+    if matches!(route.via, Via::ParentAfterMap(_)) {
+        return IdMap::single(requester, route.device_id);
+    }
+    let spans = description.host_spans(host).into_iter().filter(|span| span.controller == route.controller);
+    let ranges = spans.map(|span| IdRange {
+        first_requester: span.rid_base,
+        length: span.length,
+        first_device: span.device_id_base,
+    });
+    let map = IdMap::new(ranges.collect());
+    match &host.msi.mask {
+        Some(mask) if host.msi.map.is_some() => map.with_mask(mask.value),
+        _ => map,
+    }
+}
+
+fn function_at(host: &Host, requester: RequesterId) -> Option<Arc<Function>> {
+    let functions = host.bridge.functions().iter();
+    let mut here = functions.filter(|function| function.store() != StorePlan::None);
+    here.find(|function| function.requester() == requester).cloned()
+}
+
+/// Attaches every device before any gets vectors: those that share a DeviceID share one table.
+fn set_up_units(system: &System, messages: u32) -> Result<(), RunError> {
+    for unit in &system.units {
+        unit.attach(system);
+    }
+    for unit in &system.units {
+        unit.activate(system, messages);
+    }
+    if system.units.iter().all(|unit| unit.vectors().is_empty()) {
+        let reason = system.units.iter().find_map(Unit::refused).unwrap_or_default();
+        return Err(RunError::NoVectors { devices: system.units.len(), reason });
+    }
+    debug_assert!(system.platform.current_cpu().is_none(), "tasks run on no CPU");
+    Ok(())
+}
+
+fn failed(operation: &str, reason: &dyn ToString) -> RunError {
+    RunError::Driver { operation: operation.to_owned(), reason: reason.to_string() }
+}

@@ -1,0 +1,282 @@
+//! A device as the workload sees it: the hardware that sends, the driver that handles, and the books about both.
+
+use super::System;
+use crate::cpu::looked_at;
+use crate::lock::lock;
+use crate::oracle::Ledger;
+use crate::pci::enumerate::{Found, FoundStore};
+use crate::pci::{Fired, Function};
+use crate::platform_device::{PlatformDevice, PlatformStore};
+use crate::report::DeviceKind;
+use gic_firmware::ControllerIndex;
+use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
+use msi_types::{DeviceId, MsiParent, RequesterId, Shape, Vector};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The hardware that sends.
+pub(crate) enum Source {
+    Function(Arc<Function>),
+    Platform(Arc<PlatformDevice>),
+}
+
+impl Source {
+    pub(crate) fn fire(&self, slot: u16) -> Fired {
+        match self {
+            Self::Function(function) => function.fire(slot),
+            Self::Platform(device) => device.fire(slot),
+        }
+    }
+
+    fn unplug(&self) {
+        match self {
+            Self::Function(function) => function.unplug(),
+            Self::Platform(device) => device.unplug(),
+        }
+    }
+
+    fn plug(&self) {
+        match self {
+            Self::Function(function) => function.plug(),
+            Self::Platform(device) => device.plug(),
+        }
+    }
+}
+
+/// How its driver finds the message store.
+pub(crate) enum Probe {
+    Pci(Box<Found>),
+    Platform { base: u64 },
+}
+
+/// What is known of a device before it is set up.
+pub(crate) struct UnitConfig {
+    pub(crate) name: String,
+    pub(crate) source: Source,
+    pub(crate) probe: Probe,
+    pub(crate) requester: RequesterId,
+    pub(crate) controller: ControllerIndex,
+    pub(crate) device_id: DeviceId,
+}
+
+/// A vector: its books, over all the times that it was requested.
+pub(crate) struct UnitVector {
+    pub(crate) slot: u16,
+    pub(crate) ledger: Ledger,
+    /// Redeliveries that the interrupt core counted under handles that are gone.
+    redelivered: AtomicU64,
+}
+
+/// A device.
+pub(crate) struct Unit {
+    pub(crate) config: UnitConfig,
+    parent: Result<Arc<dyn MsiParent>, String>,
+    vectors: OnceLock<Vec<Arc<UnitVector>>>,
+    driver: Mutex<Driver>,
+    /// Held while the device sends one message and counts it.
+    sending: Mutex<()>,
+}
+
+/// The driver's side.
+pub(crate) enum Driver {
+    /// There is none, for this reason.
+    Refused(String),
+    /// The device is known, and has no vectors.
+    Attached(MsiDevice, Shape),
+    /// At work.
+    Active(MsiDevice, Vec<IrqHandle>),
+    /// The device was taken away.
+    Gone,
+}
+
+impl Unit {
+    pub(crate) fn new(config: UnitConfig, parent: Result<Arc<dyn MsiParent>, String>) -> Self {
+        let driver = Mutex::new(Driver::Gone);
+        Self { config, parent, vectors: OnceLock::new(), driver, sending: Mutex::new(()) }
+    }
+
+    /// The driver finds the message store and makes the device known to its controller.
+    pub(crate) fn attach(&self, system: &System) {
+        let attached = self.try_attach(system);
+        *lock(&self.driver) =
+            attached.map_or_else(Driver::Refused, |(device, shape)| Driver::Attached(device, shape));
+    }
+
+    fn try_attach(&self, system: &System) -> Result<(MsiDevice, Shape), String> {
+        let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
+        let FoundStore { store, shape } = self.store(system)?;
+        let config =
+            MsiDeviceConfig { name: &self.config.name, requester: self.config.requester, parent, store };
+        let device = MsiDevice::attach(&system.interrupts, config).map_err(|error| error.to_string())?;
+        Ok((device, shape))
+    }
+
+    fn store(&self, system: &System) -> Result<FoundStore, String> {
+        match &self.config.probe {
+            Probe::Pci(found) => {
+                found.store(Arc::clone(&system.platform) as _).map_err(|error| error.to_string())
+            }
+            Probe::Platform { base } => {
+                let store = PlatformStore::new(system.platform.cpu_bus(), *base);
+                Ok(FoundStore { store: Arc::new(store), shape: Shape::Independent })
+            }
+        }
+    }
+
+    /// The driver gets as many vectors as the device has, and handles them.
+    pub(crate) fn activate(&self, system: &System, messages: u32) {
+        let mut driver = lock(&self.driver);
+        if let Driver::Attached(device, shape) = std::mem::replace(&mut *driver, Driver::Gone) {
+            *driver = self.try_activate(system, device, shape, messages).unwrap_or_else(Driver::Refused);
+        }
+    }
+
+    fn try_activate(
+        &self,
+        system: &System,
+        device: MsiDevice,
+        shape: Shape,
+        messages: u32,
+    ) -> Result<Driver, String> {
+        for vector in self.vectors() {
+            vector.ledger.begin_operation(None);
+        }
+        let granted = device.allocate(shape, 1..=u16::MAX).map_err(|error| error.to_string())?;
+        let vectors = self.vectors.get_or_init(|| {
+            granted.iter().filter_map(|vector| UnitVector::new(system, vector.slot, messages)).collect()
+        });
+        let mut handles = Vec::new();
+        for vector in vectors {
+            let theirs = Arc::clone(vector);
+            let name = format!("{}#{}", self.config.name, vector.slot);
+            let handler = move |context: &irq_domain::IrqContext<'_>| {
+                theirs.ledger.handle(context.cpu(), looked_at());
+            };
+            let handle = device.request(vector.slot, &name, handler).map_err(|error| error.to_string())?;
+            vector.ledger.end_operation(|| Some(handle.effective_affinity()));
+            handles.push(handle);
+        }
+        Ok(Driver::Active(device, handles))
+    }
+
+    /// The device sends its next message on `vector`. False if it could not.
+    pub(crate) fn send(&self, vector: &UnitVector) -> bool {
+        let _sending = lock(&self.sending);
+        vector.ledger.send(|| self.config.source.fire(vector.slot) != Fired::Off)
+    }
+
+    /// The device goes, under load: in an orderly way, or by surprise.
+    pub(crate) fn remove(&self, system: &System, departure: Departure) {
+        let mut driver = lock(&self.driver);
+        let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else { return };
+        let interrupts: Vec<Vector> = handles.iter().map(IrqHandle::vector).collect();
+        for interrupt in &interrupts {
+            system.unclaimed.going(*interrupt);
+        }
+        if departure == Departure::Surprise {
+            self.config.source.unplug();
+        }
+        for (vector, handle) in self.vectors().iter().zip(handles) {
+            vector.ledger.begin_operation(None);
+            let irq = handle.irq();
+            drop(handle);
+            // No handler runs any more: the count is final, and the number not yet another's.
+            let redelivered = system.interrupts.irq_info(irq).map_or(0, |info| info.redelivered);
+            vector.redelivered.fetch_add(redelivered, Ordering::Relaxed);
+        }
+        // A device that is gone does not take its store's shutdown.
+        let _ = device.tear_down();
+        self.config.source.unplug();
+        let now = system.clock.tick();
+        for interrupt in &interrupts {
+            system.unclaimed.gone(*interrupt, now);
+        }
+        let _sending = lock(&self.sending);
+        for vector in self.vectors() {
+            vector.ledger.end_operation(|| None);
+            vector.ledger.abandon();
+        }
+    }
+
+    /// It comes back, reset, and is set up anew.
+    ///
+    /// # Errors
+    /// The driver's reason, if it has vectors no more.
+    pub(crate) fn add(&self, system: &System) -> Result<(), String> {
+        self.config.source.plug();
+        if let Probe::Pci(found) = &self.config.probe {
+            found.configure();
+        }
+        self.attach(system);
+        self.activate(system, 0);
+        self.refused().map_or(Ok(()), Err)
+    }
+
+    /// Its vectors; none before it was activated.
+    pub(crate) fn vectors(&self) -> &[Arc<UnitVector>] {
+        self.vectors.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Looks at the driver's side, or has it do something.
+    pub(crate) fn with_driver<R>(&self, act: impl FnOnce(&Driver) -> R) -> R {
+        act(&lock(&self.driver))
+    }
+
+    /// Why its driver got nowhere.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.with_driver(|driver| match driver {
+            Driver::Refused(reason) => Some(reason.clone()),
+            Driver::Attached(..) | Driver::Active(..) | Driver::Gone => None,
+        })
+    }
+
+    /// How often the interrupt core sent this vector again by itself.
+    pub(crate) fn redelivered(&self, index: usize) -> u64 {
+        let before = self.vectors().get(index).map_or(0, |vector| vector.redelivered.load(Ordering::Relaxed));
+        let now = self.with_driver(|driver| match driver {
+            Driver::Active(_, handles) => handles.get(index).map_or(0, IrqHandle::redelivered),
+            Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => 0,
+        });
+        before + now
+    }
+
+    pub(crate) fn kind(&self) -> DeviceKind {
+        match (&self.config.source, &self.config.probe) {
+            (Source::Platform(_), _) | (_, Probe::Platform { .. }) => DeviceKind::Platform,
+            (Source::Function(function), _) => match function.store() {
+                crate::pci::StorePlan::Msix { .. } => DeviceKind::PciMsix,
+                crate::pci::StorePlan::Msi { .. } | crate::pci::StorePlan::None => DeviceKind::PciMsi,
+            },
+        }
+    }
+
+    pub(crate) fn is_pci(&self) -> bool {
+        matches!(self.config.source, Source::Function(_))
+    }
+
+    pub(crate) fn isolation(&self) -> Option<msi_types::Isolation> {
+        let parent = self.parent.as_ref().ok()?;
+        Some(parent.isolation(self.config.requester))
+    }
+}
+
+/// How a device goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Departure {
+    /// Its driver lets it go first.
+    Orderly,
+    /// It is pulled out.
+    Surprise,
+}
+
+impl UnitVector {
+    /// `None` if there is no memory for its mailbox.
+    fn new(system: &System, slot: u16, messages: u32) -> Option<Arc<Self>> {
+        let mailbox = system.ram.allocate(8, 8)?;
+        let (clock, ram) = (Arc::clone(&system.clock), Arc::clone(&system.ram));
+        let ledger = Ledger::new(clock, ram, mailbox, messages, system.cpus);
+        // As after an operation that was begun: the request that follows ends it.
+        ledger.begin_operation(None);
+        Some(Arc::new(Self { slot, ledger, redelivered: AtomicU64::new(0) }))
+    }
+}
