@@ -255,6 +255,15 @@ impl<T, W: Word> Gate<T, W> {
         self.word.load() & (INSTALLED | DISABLED | CLOSING) == INSTALLED
     }
 
+    /// # Safety
+    /// The caller holds RUNNING or a PIN, and goes on to hold it as long as the reference lives.
+    #[inline]
+    unsafe fn value_ref(&self) -> &T {
+        // SAFETY: by this function's contract nobody writes the value meanwhile.
+        let value = unsafe { &*self.value.get() };
+        value.as_ref().expect("a gate is entered only while a value is installed")
+    }
+
     /// Ends the run. True if the caller now holds a pin, to send an arrival again.
     #[inline]
     fn end_run(&self) -> bool {
@@ -300,8 +309,7 @@ impl<T, W: Word> Deref for Running<'_, T, W> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant gate; so nobody writes the value.
-        // RUNNING is only set where INSTALLED was, so there is one.
-        unsafe { (&*self.gate.value.get()).as_ref().unwrap_unchecked() }
+        unsafe { self.gate.value_ref() }
     }
 }
 
@@ -323,9 +331,8 @@ impl<T, W: Word> Deref for Pinned<'_, T, W> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this pin keeps `take` away, and install needs a vacant gate; so nobody writes the value. The pin
-        // followed a run, so there is one.
-        unsafe { (&*self.gate.value.get()).as_ref().unwrap_unchecked() }
+        // SAFETY: this pin keeps `take` away, and install needs a vacant gate; so nobody writes the value.
+        unsafe { self.gate.value_ref() }
     }
 }
 

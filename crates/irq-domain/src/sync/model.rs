@@ -1,1 +1,294 @@
+//! The gate under a model checker, with a mutant for each safeguard that it must catch.
+//!
+//! A mutant is a word that forgets: certain bits of whatever is swapped in, or that a swap is one step.
 
+use super::{
+    CHANGING, CLOSING, DISABLED, Entry, Gate, InstallError, PINS, RESEND, RUNNING, Running, WhenBusy, Word,
+};
+use shuttle::sync::Arc;
+use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use shuttle::thread;
+use std::boxed::Box;
+use std::panic::catch_unwind;
+use std::vec::Vec;
+
+/// The word under the checker; with `FORGOTTEN` bits, or `TORN` swaps, a mutant.
+struct Checked<const FORGOTTEN: u32, const TORN: bool>(AtomicU32);
+
+type Sound = Checked<0, false>;
+type Torn = Checked<0, true>;
+type Forgets<const BITS: u32> = Checked<BITS, false>;
+
+impl<const FORGOTTEN: u32, const TORN: bool> Word for Checked<FORGOTTEN, TORN> {
+    fn new(value: u32) -> Self {
+        Self(AtomicU32::new(value))
+    }
+
+    fn load(&self) -> u32 {
+        self.0.load(SeqCst)
+    }
+
+    fn store(&self, value: u32) {
+        self.0.store(value & !FORGOTTEN, SeqCst);
+    }
+
+    fn swap_if(&self, current: u32, new: u32) -> Result<u32, u32> {
+        if !TORN {
+            return self.0.compare_exchange(current, new & !FORGOTTEN, SeqCst, SeqCst);
+        }
+        let now = self.0.load(SeqCst);
+        if now != current {
+            return Err(now);
+        }
+        self.0.store(new, SeqCst);
+        Ok(now)
+    }
+
+    fn subtract(&self, value: u32) {
+        self.0.fetch_sub(value & !FORGOTTEN, SeqCst);
+    }
+}
+
+/// A controller with one interrupt: a pending bit, and a device that numbers its messages.
+struct Machine<W: Word> {
+    gate: Gate<Handler, W>,
+    pending: AtomicBool,
+    sent: AtomicU32,
+    seen: AtomicU32,
+}
+
+/// Checks that it never runs beside itself, nor after it was freed.
+struct Handler {
+    running: AtomicBool,
+    freed: Arc<AtomicBool>,
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        assert!(!self.freed.swap(true, SeqCst), "freed twice");
+    }
+}
+
+impl<W: Word + 'static> Machine<W> {
+    /// With an enabled handler; the flag tells that it was freed.
+    fn new() -> (Arc<Self>, Arc<AtomicBool>) {
+        let freed = Arc::new(AtomicBool::new(false));
+        let gate = Gate::new();
+        let handler = Handler { running: AtomicBool::new(false), freed: freed.clone() };
+        assert!(gate.install(handler, WhenBusy::Mark).is_ok());
+        assert!(!gate.enable());
+        let machine =
+            Self { gate, pending: AtomicBool::new(false), sent: AtomicU32::new(0), seen: AtomicU32::new(0) };
+        (Arc::new(machine), freed)
+    }
+
+    fn send(&self) {
+        self.sent.fetch_add(1, SeqCst);
+        self.pending.store(true, SeqCst);
+    }
+
+    /// A CPU acknowledges what is pending. True if something was.
+    fn acknowledge(&self) -> bool {
+        let acknowledged = self.pending.swap(false, SeqCst);
+        if acknowledged && let Entry::Entered(running) = self.gate.enter() {
+            self.handle(running);
+        }
+        acknowledged
+    }
+
+    fn handle(&self, running: Running<'_, Handler, W>) {
+        let beside_itself = running.running.swap(true, SeqCst);
+        assert!(!beside_itself, "ran beside itself");
+        self.seen.store(self.sent.load(SeqCst), SeqCst);
+        assert!(!running.freed.load(SeqCst), "freed while it ran");
+        running.running.store(false, SeqCst);
+        if let Some(pinned) = running.leave() {
+            self.pending.store(true, SeqCst);
+            assert!(!pinned.freed.load(SeqCst), "freed while it was sent again");
+        }
+    }
+
+    /// What a handle's drop does in a task.
+    fn close_and_free(&self) {
+        assert!(self.gate.close());
+        assert!(matches!(self.gate.enter(), Entry::Absent(_)), "entered after it was closed");
+        while self.gate.take().is_none() {
+            thread::yield_now();
+        }
+    }
+
+    fn drain(&self) {
+        while self.acknowledge() {}
+        assert_eq!(self.seen.load(SeqCst), self.sent.load(SeqCst), "a message was lost");
+    }
+}
+
+fn run(threads: Vec<Box<dyn FnOnce() + Send>>) {
+    let threads: Vec<_> = threads.into_iter().map(thread::spawn).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// Runs `scenario` on several threads with one machine.
+macro_rules! threads {
+    ($($machine:ident: $body:expr),* $(,)?) => {
+        run(std::vec![$({ let $machine = $machine.clone(); Box::new(move || { $body; }) }),*])
+    };
+}
+
+/// Two CPUs acknowledge three messages of a device whose affinity moves between them.
+fn two_cpus_share_an_interrupt<W: Word + 'static>() {
+    let (machine, _) = Machine::<W>::new();
+    threads! {
+        machine: for _ in 0..3 { machine.send() },
+        machine: for _ in 0..2 { machine.acknowledge(); },
+        machine: for _ in 0..2 { machine.acknowledge(); },
+    }
+    machine.drain();
+}
+
+/// A task disables, sees that nothing runs, and enables; messages arrive meanwhile.
+fn an_interrupt_is_disabled_under_load<W: Word + 'static>() {
+    let (machine, _) = Machine::<W>::new();
+    threads! {
+        machine: { machine.send(); machine.acknowledge(); machine.send(); machine.acknowledge() },
+        machine: machine.acknowledge(),
+        machine: {
+            machine.gate.disable();
+            while machine.gate.is_busy() { thread::yield_now() }
+            let seen = machine.seen.load(SeqCst);
+            assert_eq!(machine.seen.load(SeqCst), seen, "ran while disabled");
+            if machine.gate.enable() {
+                machine.pending.store(true, SeqCst);
+            }
+        },
+    }
+    machine.drain();
+}
+
+/// A handle is dropped by a task while two CPUs handle messages and send one again.
+fn a_handle_is_dropped_under_load<W: Word + 'static>() {
+    let (machine, freed) = Machine::<W>::new();
+    machine.send();
+    threads! {
+        machine: { machine.acknowledge(); machine.acknowledge() },
+        machine: { machine.send(); machine.acknowledge() },
+        machine: machine.close_and_free(),
+    }
+    assert!(freed.load(SeqCst), "never freed");
+}
+
+/// A handler closes its own gate; a task frees it, while another message arrives elsewhere.
+fn a_handler_drops_its_own_handle<W: Word + 'static>() {
+    let (machine, freed) = Machine::<W>::new();
+    threads! {
+        machine: if let Entry::Entered(running) = machine.gate.enter() {
+            machine.gate.close();
+            machine.handle(running);
+        },
+        machine: { machine.send(); machine.acknowledge() },
+        machine: {
+            if machine.gate.close() { assert!(matches!(machine.gate.enter(), Entry::Absent(_))) }
+            while machine.gate.take().is_none() { thread::yield_now() }
+        },
+    }
+    assert!(freed.load(SeqCst), "never freed");
+}
+
+/// A handler is replaced while messages arrive and another task tries to install as well.
+fn a_handler_is_replaced_under_load<W: Word + 'static>() {
+    fn install<W: Word + 'static>(machine: &Machine<W>) {
+        let freed = Arc::new(AtomicBool::new(false));
+        let mut handler = Handler { running: AtomicBool::new(false), freed };
+        loop {
+            match machine.gate.install(handler, WhenBusy::Mark) {
+                Ok(()) => {
+                    machine.gate.enable();
+                    break;
+                }
+                Err(InstallError::Occupied(_)) => break,
+                Err(InstallError::Closing(back)) => handler = back,
+            }
+            thread::yield_now();
+        }
+    }
+    let (machine, freed) = Machine::<W>::new();
+    threads! {
+        machine: { machine.close_and_free(); install(&machine) },
+        machine: install(&machine),
+        machine: { machine.send(); machine.acknowledge() },
+    }
+    assert!(freed.load(SeqCst), "the first handler was not freed");
+    assert!(machine.gate.is_enabled(), "no handler is left");
+}
+
+/// Schedules tried at random; the sound gate has to survive all of them.
+const SCHEDULES: usize = 10_000;
+
+/// The checker finds a schedule in which the mutant breaks a promise.
+fn is_caught(scenario: fn()) -> bool {
+    catch_unwind(move || shuttle::check_random(scenario, SCHEDULES)).is_err()
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_runs_beside_itself() {
+    shuttle::check_random(two_cpus_share_an_interrupt::<Sound>, SCHEDULES);
+}
+
+#[test]
+fn disabling_holds_back_and_loses_nothing() {
+    shuttle::check_random(an_interrupt_is_disabled_under_load::<Sound>, SCHEDULES);
+}
+
+#[test]
+fn dropping_waits_for_the_handler_and_for_what_is_sent_again() {
+    shuttle::check_random(a_handle_is_dropped_under_load::<Sound>, SCHEDULES);
+}
+
+#[test]
+fn a_handler_that_drops_itself_is_freed_after_it_returned() {
+    shuttle::check_random(a_handler_drops_its_own_handle::<Sound>, SCHEDULES);
+}
+
+#[test]
+fn replacing_a_handler_never_leaves_two_or_none() {
+    shuttle::check_random(a_handler_is_replaced_under_load::<Sound>, SCHEDULES);
+}
+
+#[test]
+fn without_the_running_bit_a_handler_runs_beside_itself() {
+    assert!(is_caught(two_cpus_share_an_interrupt::<Forgets<RUNNING>>));
+    assert!(is_caught(a_handle_is_dropped_under_load::<Forgets<RUNNING>>));
+}
+
+#[test]
+fn without_the_resend_mark_messages_are_lost() {
+    assert!(is_caught(two_cpus_share_an_interrupt::<Forgets<RESEND>>));
+    assert!(is_caught(an_interrupt_is_disabled_under_load::<Forgets<RESEND>>));
+}
+
+#[test]
+fn without_the_disabled_bit_it_runs_while_disabled() {
+    assert!(is_caught(an_interrupt_is_disabled_under_load::<Forgets<DISABLED>>));
+}
+
+#[test]
+fn without_pins_a_handler_is_freed_while_it_is_sent_again() {
+    assert!(is_caught(a_handle_is_dropped_under_load::<Forgets<PINS>>));
+}
+
+#[test]
+fn without_the_closing_bit_it_is_entered_after_it_was_closed() {
+    assert!(is_caught(a_handle_is_dropped_under_load::<Forgets<CLOSING>>));
+}
+
+#[test]
+fn without_the_changing_bit_two_parties_change_the_value() {
+    assert!(is_caught(a_handler_is_replaced_under_load::<Forgets<CHANGING>>));
+}
+
+#[test]
+fn with_swaps_in_two_steps_nothing_holds() {
+    assert!(is_caught(two_cpus_share_an_interrupt::<Torn>));
+    assert!(is_caught(an_interrupt_is_disabled_under_load::<Torn>));
+    assert!(is_caught(a_handle_is_dropped_under_load::<Torn>));
+}

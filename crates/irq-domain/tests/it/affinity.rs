@@ -1,0 +1,280 @@
+//! Interrupts that move.
+
+use crate::mock::{CPUS, FAULT, Hook, Kind, Machine, Store, StoreKind};
+use irq_domain::{IrqHandle, MoveError, MsiDevice, Stranded};
+use msi_types::{Cpu, Masking, MoveOutcome, MsiError, Rewrite, Shape};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A device with `count` vectors that all have a handler; the first is on CPU 0.
+struct Setup {
+    machine: Machine,
+    store: Arc<Store>,
+    // Dropped before the device: handles outlive devices in a test of their own.
+    handles: Vec<Arc<IrqHandle>>,
+    device: MsiDevice,
+}
+
+fn setup(controller: Kind, store: StoreKind, count: u16) -> Setup {
+    let machine = Machine::new(controller);
+    let store_ = machine.store(store);
+    let device = machine.attach(&store_);
+    let shape = if store.group { Shape::AlignedGroup } else { Shape::Independent };
+    device.allocate(shape, count..=count).unwrap();
+    let request = |slot| Arc::new(device.request(slot, "test", |_| {}).unwrap());
+    let handles = (0..count).map(request).collect();
+    Setup { machine, store: store_, handles, device }
+}
+
+impl Setup {
+    /// Fires a slot, and returns the CPU at which it becomes pending.
+    fn fire(&self, slot: u16) -> Cpu {
+        self.store.fire(slot);
+        let pending = self.machine.controller.pending_at();
+        self.machine.settle();
+        assert_eq!(pending.len(), 1);
+        pending[0].0
+    }
+}
+
+#[test]
+fn an_interrupt_arrives_where_it_was_moved_whatever_the_controller_and_the_store() {
+    let stores = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
+    for (kind, store) in [Kind::Stays, Kind::NamesCpu].into_iter().flat_map(|k| stores.map(|s| (k, s))) {
+        let setup = setup(kind, store, 1);
+        for to in (0..CPUS).chain([1]).map(Cpu::new) {
+            setup.handles[0].set_affinity(to).unwrap();
+            assert_eq!(setup.handles[0].effective_affinity(), to);
+            assert_eq!(setup.fire(0), to, "{kind:?} {store:?}");
+        }
+        assert_eq!(setup.handles[0].count(), 5);
+    }
+}
+
+#[test]
+fn a_controller_whose_message_stays_needs_no_write() {
+    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let before = setup.store.writes.load(Ordering::Relaxed);
+    setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
+    assert_eq!(setup.store.writes.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn a_message_that_comes_while_the_endpoint_is_rewritten_arrives_at_the_new_cpu() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let store = setup.store.clone();
+    *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || store.fire(0))));
+    setup.handles[0].set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!(setup.machine.controller.pending_at(), [(Cpu::new(2), setup.handles[0].vector())]);
+}
+
+#[test]
+fn moving_to_where_it_is_does_nothing() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let moved = setup.handles[0].set_affinity(setup.handles[0].effective_affinity()).unwrap();
+    assert!(moved.irqs.is_empty());
+    assert!(setup.machine.controller.outcomes().is_empty());
+}
+
+#[test]
+fn an_unmaskable_endpoint_whose_high_word_would_change_is_refused() {
+    let setup = setup(Kind::NamesCpuFarApart, StoreKind::MSI, 1);
+    let before = setup.store.message(0);
+    assert_eq!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Controller(MsiError::WouldTear)));
+    assert_eq!(setup.store.message(0), before);
+    assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
+    assert_eq!(setup.fire(0), setup.handles[0].effective_affinity());
+}
+
+#[test]
+fn an_endpoint_that_never_changes_its_message_moves_only_where_the_message_stays() {
+    let fixed = StoreKind { rewrite: Rewrite::Never, masking: Masking::None, ..StoreKind::SLOW };
+    let named = setup(Kind::NamesCpu, fixed, 1);
+    let refused = named.handles[0].set_affinity(Cpu::new(2));
+    assert_eq!(refused, Err(MoveError::Controller(MsiError::WouldTear)));
+    let stays = setup(Kind::Stays, fixed, 1);
+    stays.handles[0].set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!(stays.fire(0), Cpu::new(2));
+}
+
+#[test]
+fn an_endpoint_that_writes_all_at_once_moves_anywhere_unmasked() {
+    let wide = StoreKind { rewrite: Rewrite::Atomic64, masking: Masking::None, ..StoreKind::SLOW };
+    let setup = setup(Kind::NamesCpuFarApart, wide, 1);
+    setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
+    assert_eq!(setup.fire(0), Cpu::new(3));
+}
+
+#[test]
+fn a_doorbell_beyond_a_narrow_endpoint_is_refused_and_rolled_back() {
+    let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
+    let setup = setup(Kind::NamesCpuFarApart, narrow, 1);
+    let refused = setup.handles[0].set_affinity(Cpu::new(1)).unwrap_err();
+    assert!(matches!(refused, MoveError::Controller(MsiError::AddressTooWide { bits: 32, .. })));
+    assert_eq!(setup.fire(0), Cpu::new(0));
+}
+
+#[test]
+fn a_store_that_fails_leaves_the_interrupt_where_it_was() {
+    for store in [StoreKind::MSIX, StoreKind::SLOW] {
+        let setup = setup(Kind::NamesCpu, store, 1);
+        let before = setup.handles[0].effective_affinity();
+        setup.store.fail_in.store(0, Ordering::Relaxed);
+        assert!(matches!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Store(_))));
+        assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
+        assert_eq!(setup.handles[0].effective_affinity(), before);
+        assert_eq!(setup.fire(0), before, "it is deaf after the failure");
+    }
+}
+
+#[test]
+fn a_controller_that_fails_to_begin_changes_nothing() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    setup.machine.controller.fail_in.store(0, Ordering::Relaxed);
+    assert_eq!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Controller(FAULT)));
+    assert_eq!(setup.fire(0), setup.handles[0].effective_affinity());
+}
+
+#[test]
+fn a_group_whose_message_names_the_cpu_moves_as_one_and_says_so() {
+    for store in [StoreKind::MSI, StoreKind::MSI_MASKABLE] {
+        let setup = setup(Kind::NamesCpu, store, 4);
+        let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();
+        assert_eq!(moved.irqs, setup.handles.iter().map(|handle| handle.irq()).collect::<Vec<_>>());
+        for (slot, handle) in (0..).zip(&setup.handles) {
+            assert_eq!(handle.effective_affinity(), Cpu::new(3));
+            assert_eq!(setup.fire(slot), Cpu::new(3));
+            assert_eq!(handle.count(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_group_whose_message_stays_moves_vector_by_vector() {
+    let setup = setup(Kind::Stays, StoreKind::MSI, 4);
+    let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();
+    assert_eq!(moved.irqs, [setup.handles[2].irq()]);
+    assert_eq!([setup.fire(1), setup.fire(2)], [Cpu::new(0), Cpu::new(3)]);
+}
+
+#[test]
+fn what_is_disabled_during_its_move_stays_masked_afterwards() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let handle = setup.handles[0].clone();
+    let other_cpu = handle.clone();
+    *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || other_cpu.disable())));
+    handle.set_affinity(Cpu::new(2)).unwrap();
+    assert!(setup.store.is_masked(0));
+    handle.enable();
+    assert!(!setup.store.is_masked(0));
+}
+
+#[test]
+fn what_is_enabled_during_its_move_is_unmasked_only_afterwards() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let handle = setup.handles[0].clone();
+    handle.disable();
+    // Under way when it was disabled: to be sent again when it is enabled.
+    setup.machine.interrupts.dispatch(Cpu::new(0), handle.vector());
+    let (other_cpu, store, controller) =
+        (handle.clone(), setup.store.clone(), setup.machine.controller.clone());
+    *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || {
+        other_cpu.enable();
+        assert!(store.is_masked(0), "unmasked while it is rewritten");
+        assert_eq!(controller.pending_at(), [], "sent again while it moves");
+    })));
+    handle.set_affinity(Cpu::new(2)).unwrap();
+    assert!(!setup.store.is_masked(0));
+    assert_eq!(setup.machine.controller.pending_at(), [(Cpu::new(2), handle.vector())]);
+}
+
+#[test]
+fn what_is_enabled_and_disabled_again_during_its_move_is_still_owed_its_message() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let handle = setup.handles[0].clone();
+    handle.disable();
+    setup.machine.interrupts.dispatch(Cpu::new(0), handle.vector());
+    let other_cpu = handle.clone();
+    *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || {
+        other_cpu.enable();
+        other_cpu.disable();
+    })));
+    handle.set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!(setup.machine.controller.pending_at(), []);
+    handle.enable();
+    setup.machine.settle();
+    assert_eq!(handle.count(), 1);
+}
+
+#[test]
+fn a_cpu_that_goes_off_line_loses_every_interrupt_to_others() {
+    for kind in [Kind::Stays, Kind::NamesCpu] {
+        let setup = setup(kind, StoreKind::MSIX, 8);
+        assert_eq!(setup.machine.interrupts.cpu_offline(Cpu::new(1)), Ok(vec![]));
+        for (slot, handle) in (0..).zip(&setup.handles) {
+            assert_ne!(handle.effective_affinity(), Cpu::new(1));
+            assert_eq!(setup.fire(slot), handle.effective_affinity());
+        }
+    }
+}
+
+#[test]
+fn what_cannot_leave_a_cpu_that_goes_off_line_is_reported_with_the_reason() {
+    let setup = setup(Kind::NamesCpuFarApart, StoreKind::MSI, 1);
+    let irq = setup.handles[0].irq();
+    let stranded = setup.machine.interrupts.cpu_offline(setup.handles[0].effective_affinity()).unwrap();
+    assert_eq!(stranded, [Stranded { irq, error: MoveError::Controller(MsiError::WouldTear) }]);
+}
+
+#[test]
+fn the_last_cpu_strands_what_it_has() {
+    let setup = setup(Kind::Stays, StoreKind::MSIX, 4);
+    for cpu in 1..CPUS {
+        assert_eq!(setup.machine.interrupts.cpu_offline(Cpu::new(cpu)), Ok(vec![]));
+    }
+    let stranded = setup.machine.interrupts.cpu_offline(Cpu::new(0)).unwrap();
+    assert_eq!(stranded.len(), 4);
+    assert!(stranded.iter().all(|each| each.error == MoveError::Offline(Cpu::new(0))));
+}
+
+#[test]
+fn nothing_is_placed_on_or_moved_to_a_cpu_that_is_off_line() {
+    let machine = Machine::new(Kind::Stays);
+    machine.interrupts.cpu_offline(Cpu::new(2)).unwrap();
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    let granted = device.allocate(Shape::Independent, 8..=8).unwrap();
+    assert!(granted.iter().all(|vector| vector.cpu != Cpu::new(2)));
+    let refused = machine.interrupts.set_affinity(granted[0].irq, Cpu::new(2));
+    assert_eq!(refused, Err(MoveError::Offline(Cpu::new(2))));
+    machine.interrupts.cpu_online(Cpu::new(2)).unwrap();
+    machine.interrupts.set_affinity(granted[0].irq, Cpu::new(2)).unwrap();
+}
+
+#[test]
+fn a_cpu_that_the_controller_cannot_reach_is_passed_over() {
+    let machine = Machine::new(Kind::NamesCpu);
+    machine.controller.set_unreachable(2);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    let granted = device.allocate(Shape::Independent, 8..=8).unwrap();
+    assert!(granted.iter().all(|vector| vector.cpu != Cpu::new(2)));
+    assert_eq!(machine.interrupts.cpu_offline(Cpu::new(1)), Ok(vec![]));
+    assert!(device.vectors().iter().all(|vector| ![1, 2].contains(&vector.cpu.get())));
+}
+
+#[test]
+fn an_unknown_cpu_is_refused() {
+    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let unknown = Cpu::new(CPUS);
+    assert!(setup.machine.interrupts.cpu_online(unknown).is_err());
+    assert!(setup.machine.interrupts.cpu_offline(unknown).is_err());
+    assert_eq!(setup.handles[0].set_affinity(unknown), Err(MoveError::Offline(unknown)));
+}
+
+#[test]
+fn a_device_that_is_gone_takes_its_interrupts_affinity_with_it() {
+    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let irq = setup.handles[0].irq();
+    drop(setup.device);
+    assert_eq!(setup.handles[0].set_affinity(Cpu::new(1)), Err(MoveError::UnknownIrq(irq)));
+    assert_eq!(setup.machine.interrupts.set_affinity(irq, Cpu::new(1)), Err(MoveError::UnknownIrq(irq)));
+}

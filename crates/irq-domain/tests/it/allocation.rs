@@ -1,0 +1,355 @@
+//! Vectors granted, written, rolled back, given back.
+
+use crate::mock::{CPUS, Controller, FAULT, FIRST, Kind, Machine, Store, StoreKind};
+use irq_domain::{IrqHandle, MsiDevice, MsiDeviceError, MsiVector};
+use msi_types::{Cpu, Masking, MsiError, Shape};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+fn grant(
+    machine: &Machine,
+    store: &Arc<Store>,
+    shape: Shape,
+    wanted: RangeInclusive<u16>,
+) -> (MsiDevice, Result<Vec<MsiVector>, MsiDeviceError>) {
+    let device = machine.attach(store);
+    let granted = device.allocate(shape, wanted);
+    (device, granted)
+}
+
+#[test]
+fn independent_vectors_are_spread_over_the_cpus_on_line() {
+    let machine = Machine::new(Kind::Stays);
+    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
+    let mut per_cpu = BTreeMap::new();
+    granted.unwrap().iter().for_each(|vector| *per_cpu.entry(vector.cpu).or_insert(0) += 1);
+    assert_eq!(per_cpu, (0..CPUS).map(|cpu| (Cpu::new(cpu), 2)).collect());
+}
+
+#[test]
+fn vectors_are_held_back_until_they_are_requested() {
+    for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE] {
+        let machine = Machine::new(Kind::Stays);
+        let store = machine.store(kind);
+        let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
+        let (device, granted) = grant(&machine, &store, shape, 1..=1);
+        granted.unwrap();
+        store.fire(0);
+        machine.settle();
+        let handle = device.request(0, "late", |_| {}).unwrap();
+        assert_eq!(handle.count(), 0);
+        machine.settle();
+        assert_eq!(handle.count(), 1, "{kind:?}: what came before the request was lost");
+    }
+}
+
+#[test]
+fn a_group_is_halved_until_the_controller_has_enough() {
+    let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
+    let store = machine.store(StoreKind::MSI);
+    let (_device, granted) = grant(&machine, &store, Shape::AlignedGroup, 1..=8);
+    assert_eq!(granted.unwrap().len(), 2);
+    assert_eq!(store.granted.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_group_below_the_least_is_refused_with_the_controllers_reason() {
+    let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
+    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=8);
+    assert_eq!(granted, Err(MsiDeviceError::Controller(MsiError::NoVectors { wanted: 4 })));
+}
+
+#[test]
+fn a_range_without_a_power_of_two_has_no_group() {
+    let machine = Machine::new(Kind::Stays);
+    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 3..=3);
+    assert_eq!(granted, Err(MsiDeviceError::BadCount { min: 3, max: 3 }));
+}
+
+#[test]
+fn a_group_is_the_only_allocation() {
+    let machine = Machine::new(Kind::Stays);
+    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
+    granted.unwrap();
+    let more = device.allocate(Shape::AlignedGroup, 1..=1);
+    assert_eq!(more, Err(MsiDeviceError::GroupNotFirst));
+}
+
+#[test]
+fn the_store_limits_what_is_granted() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let (_device, granted) = grant(&machine, &store, Shape::Independent, 1..=u16::MAX);
+    assert_eq!(granted.unwrap().len(), 8);
+    let (_other, refused) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 9..=9);
+    assert_eq!(refused, Err(MsiDeviceError::TooFewSlots { free: 8, wanted: 9 }));
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "the point of the test")]
+fn an_empty_range_of_counts_is_refused() {
+    let machine = Machine::new(Kind::Stays);
+    for (shape, wanted) in [
+        (Shape::Independent, 0..=0),
+        (Shape::AlignedGroup, 0..=0),
+        (Shape::Independent, 4..=2),
+        (Shape::AlignedGroup, 4..=2),
+    ] {
+        let (min, max) = (*wanted.start(), *wanted.end());
+        let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), shape, wanted);
+        assert_eq!(granted, Err(MsiDeviceError::BadCount { min, max }));
+    }
+}
+
+#[test]
+fn more_vectors_can_be_granted_later_at_the_next_slots() {
+    let machine = Machine::new(Kind::Stays);
+    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 3..=3);
+    granted.unwrap();
+    let more = device.allocate(Shape::Independent, 2..=2).unwrap();
+    assert_eq!(more.iter().map(|vector| vector.slot).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(device.vectors().len(), 5);
+}
+
+#[test]
+fn a_doorbell_that_the_endpoint_cannot_address_is_refused() {
+    let machine = Machine::new(Kind::NamesCpuFarApart);
+    let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
+    let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
+    assert!(matches!(granted, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
+
+#[test]
+fn a_store_without_slots_is_refused() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind { slots: 0, ..StoreKind::MSIX });
+    let refused = machine.try_attach(&store).err();
+    assert_eq!(refused, Some(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 }));
+}
+
+#[test]
+fn a_failed_attach_is_reported() {
+    let machine = Machine::new(Kind::Stays);
+    machine.controller.fail_in.store(0, Ordering::Relaxed);
+    let refused = machine.try_attach(&machine.store(StoreKind::MSIX)).err();
+    assert_eq!(refused, Some(MsiDeviceError::Controller(FAULT)));
+}
+
+#[test]
+fn a_tear_down_turns_the_store_off_and_gives_everything_back() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let (device, granted) = grant(&machine, &store, Shape::Independent, 4..=4);
+    granted.unwrap();
+    device.tear_down().unwrap();
+    assert!(!store.enabled.load(Ordering::SeqCst));
+    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+    assert!(machine.interrupts.snapshot().is_empty());
+}
+
+/// What a driver may do, and what may go wrong next.
+#[derive(Clone, Debug)]
+enum Step {
+    Allocate { min: u16, more: u16 },
+    Request { slot: u16 },
+    Drop { slot: u16 },
+    Disable { slot: u16 },
+    Enable { slot: u16 },
+    Fire { slot: u16 },
+    Settle,
+    Move { slot: u16, cpu: u32 },
+    Offline { cpu: u32 },
+    Online { cpu: u32 },
+    ControllerFails { after: usize },
+    StoreFails { after: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let slot = 0..8u16;
+    let cpu = 0..CPUS;
+    prop_oneof![
+        2 => (1..5u16, 0..5u16).prop_map(|(min, more)| Step::Allocate { min, more }),
+        3 => slot.clone().prop_map(|slot| Step::Request { slot }),
+        1 => slot.clone().prop_map(|slot| Step::Drop { slot }),
+        1 => slot.clone().prop_map(|slot| Step::Disable { slot }),
+        1 => slot.clone().prop_map(|slot| Step::Enable { slot }),
+        4 => slot.clone().prop_map(|slot| Step::Fire { slot }),
+        2 => Just(Step::Settle),
+        3 => (slot, cpu.clone()).prop_map(|(slot, cpu)| Step::Move { slot, cpu }),
+        1 => (1..CPUS).prop_map(|cpu| Step::Offline { cpu }),
+        1 => cpu.prop_map(|cpu| Step::Online { cpu }),
+        1 => (0..6usize).prop_map(|after| Step::ControllerFails { after }),
+        1 => (0..6usize).prop_map(|after| Step::StoreFails { after }),
+    ]
+}
+
+/// A requested vector, as the model sees it.
+struct Requested {
+    handle: IrqHandle,
+    /// What the handler saw last of the device's count.
+    seen: Arc<AtomicU32>,
+    disables: u32,
+}
+
+/// A driver with one device, and what must hold for it.
+struct Model {
+    machine: Machine,
+    store: Arc<Store>,
+    device: MsiDevice,
+    shape: Shape,
+    requested: BTreeMap<u16, Requested>,
+    sent: Vec<Arc<AtomicU32>>,
+}
+
+impl Model {
+    fn new(controller: Kind, store: StoreKind) -> Self {
+        let machine = Machine::with_controller(Controller::with_capacity(controller, 11));
+        let store_ = machine.store(store);
+        let device = machine.attach(&store_);
+        let shape = if store.group { Shape::AlignedGroup } else { Shape::Independent };
+        let sent = (0..8).map(|_| Arc::default()).collect();
+        Self { machine, store: store_, device, shape, requested: BTreeMap::new(), sent }
+    }
+
+    fn has(&self, slot: u16) -> bool {
+        self.device.vectors().iter().any(|vector| vector.slot == slot)
+    }
+
+    fn run(&mut self, step: &Step) {
+        match *step {
+            Step::Allocate { min, more } => self.allocate(min..=min + more),
+            Step::Request { slot } => self.request(slot),
+            Step::Drop { slot } => drop(self.requested.remove(&slot)),
+            Step::Disable { slot } => self.requested.get_mut(&slot).into_iter().for_each(|requested| {
+                requested.handle.disable();
+                requested.disables += 1;
+            }),
+            Step::Enable { slot } => self.requested.get_mut(&slot).into_iter().for_each(|requested| {
+                requested.handle.enable();
+                requested.disables = requested.disables.saturating_sub(1);
+            }),
+            Step::Fire { slot } => self.fire(slot),
+            Step::Settle => self.settle(),
+            Step::Move { slot, cpu } => self.relocate(slot, Cpu::new(cpu)),
+            Step::Offline { cpu } => drop(self.machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap()),
+            Step::Online { cpu } => self.machine.interrupts.cpu_online(Cpu::new(cpu)).unwrap(),
+            Step::ControllerFails { after } => {
+                self.machine.controller.fail_in.store(after, Ordering::Relaxed)
+            }
+            Step::StoreFails { after } => self.store.fail_in.store(after, Ordering::Relaxed),
+        }
+        self.check();
+    }
+
+    fn allocate(&mut self, wanted: RangeInclusive<u16>) {
+        let before = (self.device.vectors(), self.machine.controller.vectors_in_use());
+        match self.device.allocate(self.shape, wanted.clone()) {
+            Ok(granted) => {
+                assert!(wanted.contains(&u16::try_from(granted.len()).unwrap()));
+                assert_eq!(self.device.vectors().len(), before.0.len() + granted.len());
+            }
+            Err(_) => {
+                assert_eq!((self.device.vectors(), self.machine.controller.vectors_in_use()), before);
+            }
+        }
+    }
+
+    fn request(&mut self, slot: u16) {
+        if self.requested.contains_key(&slot) {
+            assert!(self.device.request(slot, "second", |_| {}).is_err());
+            return;
+        }
+        let (seen, sent) = (Arc::new(AtomicU32::new(0)), self.sent[usize::from(slot)].clone());
+        seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
+        let note = seen.clone();
+        let handler =
+            move |_: &irq_domain::IrqContext<'_>| note.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
+        match self.device.request(slot, "test", handler) {
+            Ok(handle) => drop(self.requested.insert(slot, Requested { handle, seen, disables: 0 })),
+            Err(_) => assert!(!self.has(slot)),
+        }
+    }
+
+    fn fire(&self, slot: u16) {
+        if self.has(slot) {
+            self.sent[usize::from(slot)].fetch_add(1, Ordering::SeqCst);
+            self.store.fire(slot);
+        }
+    }
+
+    /// Everything that may arrive has arrived.
+    fn settle(&self) {
+        self.machine.settle();
+        for (slot, requested) in &self.requested {
+            if requested.disables == 0 {
+                let sent = self.sent[usize::from(*slot)].load(Ordering::SeqCst);
+                assert_eq!(requested.seen.load(Ordering::SeqCst), sent, "slot {slot} lost a message");
+            }
+        }
+    }
+
+    fn relocate(&self, slot: u16, to: Cpu) {
+        let Some(vector) = self.device.vectors().into_iter().find(|vector| vector.slot == slot) else {
+            return;
+        };
+        let message = self.device.message(slot);
+        match self.machine.interrupts.set_affinity(vector.irq, to) {
+            Ok(moved) => assert_eq!(self.machine.interrupts.effective_affinity(vector.irq), Some(moved.to)),
+            Err(_) => {
+                assert_eq!(self.machine.interrupts.effective_affinity(vector.irq), Some(vector.cpu));
+                assert_eq!(self.device.message(slot), message);
+            }
+        }
+    }
+
+    /// What holds after every step.
+    fn check(&self) {
+        let vectors = self.device.vectors();
+        assert_eq!(vectors.len(), self.machine.controller.vectors_in_use(), "leaked vectors");
+        let snapshot = self.machine.interrupts.snapshot();
+        assert_eq!(snapshot.len(), vectors.len(), "leaked numbers");
+        assert!(snapshot.iter().all(|info| info.irq.get() < 8), "numbers are not dense");
+        for vector in &vectors {
+            assert!((FIRST..FIRST + 11).contains(&vector.vector.get()));
+            assert_eq!(self.device.message(vector.slot), self.store.message(vector.slot));
+        }
+        for (slot, requested) in &self.requested {
+            if self.store.kind.masking == Masking::PerVector && self.store.kind.fast {
+                assert_eq!(self.store.is_masked(*slot), requested.disables > 0, "slot {slot}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_a_driver_does_and_whatever_fails_nothing_is_lost_or_leaked(
+        controller in prop_oneof![Just(Kind::Stays), Just(Kind::NamesCpu), Just(Kind::NamesCpuFarApart)],
+        store in prop_oneof![
+            Just(StoreKind::MSIX),
+            Just(StoreKind::SLOW),
+            Just(StoreKind::MSI),
+            Just(StoreKind::MSI_MASKABLE),
+        ],
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut model = Model::new(controller, store);
+        for step in &steps {
+            model.run(step);
+        }
+        model.settle();
+        let Model { machine, store, device, requested, .. } = model;
+        drop(device);
+        prop_assert_eq!(machine.controller.vectors_in_use(), 0);
+        prop_assert_eq!(machine.controller.devices_attached(), 0);
+        prop_assert!(!store.enabled.load(Ordering::SeqCst));
+        prop_assert!(machine.interrupts.snapshot().is_empty());
+        drop(requested);
+    }
+}

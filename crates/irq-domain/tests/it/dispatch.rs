@@ -1,0 +1,233 @@
+//! What becomes of an arrival.
+
+use crate::mock::{FIRST, Kind, Machine, StoreKind, on_cpu};
+use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Unhandled};
+use msi_types::{Cpu, Shape, Trigger, Vector};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// A device with one vector on CPU 0 and this handler.
+fn one_vector(
+    machine: &Machine,
+    handler: impl Fn(&irq_domain::IrqContext<'_>) + Send + Sync + 'static,
+) -> (MsiDevice, IrqHandle) {
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate(Shape::Independent, 1..=1).unwrap();
+    let handle = device.request(0, "test", handler).unwrap();
+    handle.set_affinity(Cpu::new(0)).unwrap();
+    (device, handle)
+}
+
+fn dispatch(machine: &Machine, cpu: u32, vector: Vector) -> Dispatched {
+    on_cpu(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), vector))
+}
+
+#[test]
+fn a_vector_that_never_had_a_handler_is_unknown() {
+    let machine = Machine::new(Kind::Stays);
+    let (_device, _handle) = one_vector(&machine, |_| {});
+    for vector in [0, FIRST + 1, FIRST + 4096, 1 << 24, u32::MAX] {
+        assert_eq!(dispatch(&machine, 0, Vector::new(vector)), Dispatched::Unhandled(Unhandled::Unknown));
+    }
+}
+
+#[test]
+fn a_vector_whose_handler_is_gone_is_released() {
+    let machine = Machine::new(Kind::Stays);
+    let (_device, handle) = one_vector(&machine, |_| {});
+    let vector = handle.vector();
+    drop(handle);
+    assert_eq!(dispatch(&machine, 0, vector), Dispatched::Unhandled(Unhandled::Released));
+}
+
+#[test]
+fn a_cpu_beyond_those_of_the_machine_is_unknown() {
+    let machine = Machine::new(Kind::Stays);
+    let (_device, handle) = one_vector(&machine, |_| panic!("ran"));
+    let done = machine.interrupts.dispatch(Cpu::new(4), handle.vector());
+    assert_eq!(done, Dispatched::Unhandled(Unhandled::UnknownCpu));
+}
+
+#[test]
+fn the_handler_is_told_what_arrived_where() {
+    let machine = Machine::new(Kind::Stays);
+    let told = Arc::new(Mutex::new(None));
+    let note = told.clone();
+    let (_device, handle) = one_vector(&machine, move |context| {
+        *note.lock().unwrap() = Some((context.irq(), context.vector(), context.cpu()));
+    });
+    assert_eq!(dispatch(&machine, 2, handle.vector()), Dispatched::Handled);
+    assert_eq!(*told.lock().unwrap(), Some((handle.irq(), handle.vector(), Cpu::new(2))));
+}
+
+/// A handler that, on its first run on CPU 0, moves its interrupt to CPU 3 and lets a message arrive on CPU 1.
+fn message_while_the_handler_runs(
+    kind: Kind,
+) -> (Machine, MsiDevice, Arc<OnceLock<IrqHandle>>, Arc<AtomicUsize>) {
+    let machine = Machine::new(kind);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let handle = Arc::new(OnceLock::<IrqHandle>::new());
+    let (count, own, interrupts) = (runs.clone(), handle.clone(), machine.interrupts.clone());
+    let (device, made) = one_vector(&machine, move |context| {
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            own.get().unwrap().set_affinity(Cpu::new(3)).unwrap();
+            let elsewhere = on_cpu(1, || interrupts.dispatch(Cpu::new(1), context.vector()));
+            assert_eq!(elsewhere, Dispatched::Deferred(Deferral::Running));
+        }
+    });
+    handle.set(made).unwrap();
+    (machine, device, handle, runs)
+}
+
+#[test]
+fn a_message_that_arrives_while_the_handler_runs_elsewhere_is_sent_again_to_its_current_target() {
+    for kind in [Kind::Stays, Kind::NamesCpu] {
+        let (machine, _device, handle, runs) = message_while_the_handler_runs(kind);
+        let vector = handle.get().unwrap().vector();
+        assert_eq!(dispatch(&machine, 0, vector), Dispatched::Handled);
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "it ran on the wrong CPU");
+        assert_eq!(machine.controller.pending_at(), [(Cpu::new(3), vector)]);
+        assert_eq!(machine.take_interrupts(3), [(vector, Dispatched::Handled)]);
+        assert_eq!(runs.load(Ordering::Relaxed), 2);
+    }
+}
+
+#[test]
+fn redeliveries_are_counted_for_the_interrupt_and_in_total() {
+    let (machine, _device, handle, _) = message_while_the_handler_runs(Kind::Stays);
+    let handle = handle.get().unwrap();
+    dispatch(&machine, 0, handle.vector());
+    machine.settle();
+    assert_eq!((handle.redelivered(), machine.interrupts.redelivered()), (1, 1));
+}
+
+#[test]
+fn several_messages_during_one_run_are_sent_again_once() {
+    let machine = Machine::new(Kind::Stays);
+    let interrupts = machine.interrupts.clone();
+    let first = AtomicUsize::new(0);
+    let (_device, handle) = one_vector(&machine, move |context| {
+        if first.fetch_add(1, Ordering::Relaxed) == 0 {
+            for cpu in [1, 2, 1] {
+                interrupts.dispatch(Cpu::new(cpu), context.vector());
+            }
+        }
+    });
+    dispatch(&machine, 0, handle.vector());
+    machine.settle();
+    assert_eq!((handle.count(), handle.redelivered()), (2, 1));
+}
+
+#[test]
+fn a_level_is_not_sent_again_because_it_tells_by_itself() {
+    let machine = Machine::new(Kind::Stays);
+    let interrupts = machine.interrupts.clone();
+    let request = irq_domain::WiredRequest { vector: Vector::new(40), trigger: Trigger::Level, name: "uart" };
+    let handle = machine
+        .interrupts
+        .request_wired(request, move |context| {
+            let again = interrupts.dispatch(Cpu::new(1), context.vector());
+            assert_eq!(again, Dispatched::Deferred(Deferral::Running));
+        })
+        .unwrap();
+    dispatch(&machine, 0, handle.vector());
+    assert!(machine.root.pending.lock().unwrap().is_empty());
+    assert_eq!(handle.redelivered(), 0);
+}
+
+#[test]
+fn a_message_that_was_under_way_when_it_was_disabled_is_sent_again_at_enable() {
+    let machine = Machine::new(Kind::Stays);
+    let (_device, handle) = one_vector(&machine, |_| {});
+    handle.disable();
+    let done = dispatch(&machine, 0, handle.vector());
+    assert_eq!(done, Dispatched::Deferred(Deferral::Disabled));
+    machine.settle();
+    assert_eq!(handle.count(), 0);
+    handle.enable();
+    machine.settle();
+    assert_eq!((handle.count(), handle.redelivered()), (1, 1));
+}
+
+#[test]
+fn a_message_deferred_while_running_and_then_disabled_waits_for_enable() {
+    let machine = Machine::new(Kind::Stays);
+    let handle = Arc::new(OnceLock::<IrqHandle>::new());
+    let (own, interrupts, runs) = (handle.clone(), machine.interrupts.clone(), AtomicUsize::new(0));
+    let (_device, made) = one_vector(&machine, move |context| {
+        if runs.fetch_add(1, Ordering::Relaxed) == 0 {
+            interrupts.dispatch(Cpu::new(1), context.vector());
+            own.get().unwrap().disable();
+        }
+    });
+    handle.set(made).unwrap();
+    let handle = handle.get().unwrap();
+    dispatch(&machine, 0, handle.vector());
+    machine.settle();
+    assert_eq!(handle.count(), 1, "ran while disabled");
+    handle.enable();
+    machine.settle();
+    assert_eq!(handle.count(), 2, "the message was lost");
+}
+
+#[test]
+fn disables_nest() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate(Shape::Independent, 1..=1).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    handle.disable();
+    handle.disable();
+    handle.enable();
+    store.fire(0);
+    machine.settle();
+    assert_eq!(handle.count(), 0);
+    handle.enable();
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+}
+
+#[test]
+fn an_enable_without_a_disable_changes_nothing() {
+    let machine = Machine::new(Kind::Stays);
+    let (_device, handle) = one_vector(&machine, |_| {});
+    handle.enable();
+    handle.disable();
+    assert_eq!(dispatch(&machine, 0, handle.vector()), Dispatched::Deferred(Deferral::Disabled));
+}
+
+#[test]
+fn disabling_masks_at_the_source_at_once() {
+    for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE] {
+        let machine = Machine::new(Kind::Stays);
+        let store = machine.store(kind);
+        let device = machine.attach(&store);
+        let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
+        device.allocate(shape, 1..=1).unwrap();
+        let handle = device.request(0, "test", |_| {}).unwrap();
+        let masked =
+            || if kind.fast { store.is_masked(0) } else { machine.controller.is_masked(handle.vector()) };
+        assert!(!masked(), "{kind:?}");
+        handle.disable();
+        assert!(masked(), "{kind:?}");
+        handle.enable();
+        assert!(!masked(), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_handler_that_panics_leaves_the_interrupt_usable() {
+    let machine = Machine::new(Kind::Stays);
+    let runs = AtomicUsize::new(0);
+    let (_device, handle) = one_vector(&machine, move |_| {
+        assert!(runs.fetch_add(1, Ordering::Relaxed) > 0, "the first run fails");
+    });
+    let vector = handle.vector();
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        machine.interrupts.dispatch(Cpu::new(0), vector)
+    }));
+    assert!(unwound.is_err());
+    assert_eq!(dispatch(&machine, 0, vector), Dispatched::Handled);
+    drop(handle);
+}

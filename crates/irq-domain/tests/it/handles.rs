@@ -1,0 +1,259 @@
+//! Dropping handles and devices, in every context.
+
+use crate::mock::{Kind, Machine, StoreKind, on_cpu};
+use irq_domain::{Dispatched, IrqHandle, MsiDevice, RequestError, Unhandled};
+use msi_types::{Cpu, Pending, Shape};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+
+/// Tells when the handler that owns it was freed.
+struct Freed(Arc<AtomicBool>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A device with `count` vectors.
+fn device(machine: &Machine, count: u16) -> MsiDevice {
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate(Shape::Independent, count..=count).unwrap();
+    device
+}
+
+#[test]
+fn dropping_a_handle_frees_its_handler() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let freed = Arc::new(AtomicBool::new(false));
+    let witness = Freed(freed.clone());
+    let handle = device
+        .request(0, "test", move |_| {
+            let _ = &witness;
+        })
+        .unwrap();
+    drop(handle);
+    assert!(freed.load(Ordering::SeqCst));
+}
+
+#[test]
+fn dropping_a_handle_in_a_task_waits_for_the_handler_on_another_cpu() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let (inside, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let (entered, done) = (inside.clone(), finished.clone());
+    let handle = device
+        .request(0, "test", move |_| {
+            entered.wait();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            done.store(true, Ordering::SeqCst);
+        })
+        .unwrap();
+    let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
+    let cpu = std::thread::spawn(move || on_cpu(1, || interrupts.dispatch(Cpu::new(1), vector)));
+    inside.wait();
+    drop(handle);
+    assert!(finished.load(Ordering::SeqCst), "drop returned while the handler ran");
+    assert_eq!(cpu.join().unwrap(), Dispatched::Handled);
+}
+
+#[test]
+fn disable_and_wait_returns_after_the_handler() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let (inside, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let (entered, done) = (inside.clone(), finished.clone());
+    let handle = device
+        .request(0, "test", move |_| {
+            entered.wait();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            done.store(true, Ordering::SeqCst);
+        })
+        .unwrap();
+    let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
+    let cpu = std::thread::spawn(move || on_cpu(1, || interrupts.dispatch(Cpu::new(1), vector)));
+    inside.wait();
+    handle.disable_and_wait();
+    assert!(finished.load(Ordering::SeqCst));
+    cpu.join().unwrap();
+}
+
+/// A handler that drops its own handle when it first runs.
+fn drops_itself(
+    machine: &Machine,
+    device: &MsiDevice,
+) -> (irq_domain::Irq, msi_types::Vector, Arc<AtomicBool>) {
+    let freed = Arc::new(AtomicBool::new(false));
+    let own = Arc::new(Mutex::new(None::<IrqHandle>));
+    let (mine, witness) = (own.clone(), Freed(freed.clone()));
+    let handle = device
+        .request(0, "test", move |_| {
+            drop(mine.lock().unwrap().take());
+            assert!(!witness.0.load(Ordering::SeqCst), "freed under its own feet");
+        })
+        .unwrap();
+    let (irq, vector) = (handle.irq(), handle.vector());
+    *own.lock().unwrap() = Some(handle);
+    assert_eq!(on_cpu(2, || machine.interrupts.dispatch(Cpu::new(2), vector)), Dispatched::Handled);
+    (irq, vector, freed)
+}
+
+#[test]
+fn a_handler_that_drops_its_own_handle_is_freed_by_a_later_task() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let (_, _, freed) = drops_itself(&machine, &device);
+    assert!(!freed.load(Ordering::SeqCst), "freed in hard-IRQ context");
+    machine.interrupts.reclaim();
+    assert!(freed.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_handler_that_dropped_its_own_handle_does_not_run_again() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let (_, vector, _) = drops_itself(&machine, &device);
+    let again = machine.interrupts.dispatch(Cpu::new(0), vector);
+    assert_eq!(again, Dispatched::Unhandled(Unhandled::Released));
+}
+
+#[test]
+fn a_vector_can_be_requested_again_after_its_handler_dropped_itself() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let (irq, _, freed) = drops_itself(&machine, &device);
+    let handle = device.request(0, "again", |_| {}).unwrap();
+    assert!(freed.load(Ordering::SeqCst));
+    assert_eq!(handle.irq(), irq);
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), handle.vector()), Dispatched::Handled);
+}
+
+#[test]
+fn a_wired_handler_that_drops_itself_gives_its_input_back_by_a_later_task() {
+    let machine = Machine::new(Kind::Stays);
+    let own = Arc::new(Mutex::new(None::<IrqHandle>));
+    let mine = own.clone();
+    let vector = msi_types::Vector::new(50);
+    let request = irq_domain::WiredRequest { vector, trigger: msi_types::Trigger::Edge, name: "button" };
+    let handle =
+        machine.interrupts.request_wired(request, move |_| drop(mine.lock().unwrap().take())).unwrap();
+    *own.lock().unwrap() = Some(handle);
+    on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
+    assert!(machine.root.line(50).unwrap().masked);
+    machine.interrupts.reclaim();
+    assert_eq!(machine.root.line(50), None);
+}
+
+#[test]
+fn two_handlers_that_drop_each_others_handles_do_not_deadlock() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 2);
+    let handles = Arc::new([const { Mutex::new(None::<IrqHandle>) }; 2]);
+    let both_inside = Arc::new(Barrier::new(2));
+    for slot in 0..2 {
+        let (others, inside) = (handles.clone(), both_inside.clone());
+        let handle = device
+            .request(slot, "test", move |_| {
+                inside.wait();
+                drop(others[usize::from(1 - slot)].lock().unwrap().take());
+            })
+            .unwrap();
+        *handles[usize::from(slot)].lock().unwrap() = Some(handle);
+    }
+    let cpus: Vec<_> = (0..2u16)
+        .map(|cpu| {
+            let interrupts = machine.interrupts.clone();
+            let vector = device.vectors()[usize::from(cpu)].vector;
+            let cpu = u32::from(cpu);
+            std::thread::spawn(move || on_cpu(cpu, || interrupts.dispatch(Cpu::new(cpu), vector)))
+        })
+        .collect();
+    cpus.into_iter().for_each(|cpu| assert_eq!(cpu.join().unwrap(), Dispatched::Handled));
+    drop(device);
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
+
+#[test]
+fn a_device_that_is_dropped_inside_its_handler_is_torn_down_by_a_later_task() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let own = Arc::new(Mutex::new(None));
+    let mine = own.clone();
+    let handle = device.request(0, "test", move |_| drop(mine.lock().unwrap().take())).unwrap();
+    let vector = handle.vector();
+    *own.lock().unwrap() = Some((device, handle));
+    on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
+    assert_eq!(machine.controller.vectors_in_use(), 1, "torn down in hard-IRQ context");
+    machine.interrupts.reclaim();
+    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+    assert!(machine.interrupts.snapshot().is_empty());
+}
+
+#[test]
+fn a_handle_that_outlives_its_device_is_inert_even_if_the_vector_is_anothers() {
+    let machine = Machine::new(Kind::Stays);
+    let first = device(&machine, 1);
+    let stale = first.request(0, "first", |_| panic!("ran")).unwrap();
+    drop(first);
+    let second = device(&machine, 1);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = runs.clone();
+    let fresh = second
+        .request(0, "second", move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+        .unwrap();
+    assert_eq!(stale.vector(), fresh.vector());
+    stale.disable();
+    stale.set_pending(Pending::Set);
+    assert_eq!(machine.controller.pending_at(), []);
+    assert!(stale.set_affinity(Cpu::new(3)).is_err());
+    drop(stale);
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), fresh.vector()), Dispatched::Handled);
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_vector_has_one_handler_at_a_time() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let first = device.request(0, "first", |_| {}).unwrap();
+    let second = device.request(0, "second", |_| {});
+    assert_eq!(second.err(), Some(RequestError::InUse(first.vector())));
+}
+
+#[test]
+fn a_slot_without_a_vector_has_no_handler() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 2);
+    assert_eq!(device.request(2, "test", |_| {}).err(), Some(RequestError::NoVector(2)));
+}
+
+#[test]
+fn a_retriggered_interrupt_arrives() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let device = device(&machine, 1);
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    handle.set_pending(Pending::Set);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+    handle.set_pending(Pending::Set);
+    handle.set_pending(Pending::Clear);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+}
+
+#[test]
+fn a_message_that_waits_behind_the_endpoints_mask_is_pending() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate(Shape::Independent, 1..=1).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    handle.disable();
+    store.fire(0);
+    assert_eq!(handle.is_pending(), Some(true));
+    handle.enable();
+    assert_eq!(handle.is_pending(), None, "the controller cannot be asked");
+}

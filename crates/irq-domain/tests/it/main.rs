@@ -1,0 +1,13 @@
+//! The interrupt core against fakes that punish misuse: a kernel, two kinds of controller, a message store.
+
+mod affinity;
+mod allocation;
+mod dispatch;
+mod function;
+mod handles;
+mod mock;
+mod msi;
+mod msix;
+mod threads;
+mod view;
+mod wired;

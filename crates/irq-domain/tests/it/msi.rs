@@ -1,0 +1,263 @@
+//! MSI through real capability registers.
+
+use crate::function::{AT, Function, attach};
+use crate::mock::{FIRST, Kind};
+use irq_domain::pci::{AccessContext, Capability, MsiStore, PciError, capabilities};
+use irq_domain::{MoveError, MsiDeviceError};
+use msi_types::pci::msi::{self, Control, Layout};
+use msi_types::{Cpu, Masking, MessageStore, MsiError, MsiMessage, Rewrite, Shape, Slots, StoreError};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+fn control(log2: u8, wide: bool, masking: bool) -> Control {
+    Control::new().with_multiple_message_capable(log2).with_address_64(wide).with_per_vector_masking(masking)
+}
+
+fn store(control: Control) -> (Arc<Function>, Arc<MsiStore>) {
+    let function = Function::with_msi(control, AccessContext::Any);
+    let store = Arc::new(function.msi_store().unwrap());
+    (function, store)
+}
+
+fn write(store: &MsiStore, message: MsiMessage) -> Result<(), StoreError> {
+    store.update(&mut |slots: &mut dyn Slots| slots.write(0, message))
+}
+
+#[test]
+fn the_list_of_capabilities_is_walked_in_its_order() {
+    let function = Function::with_list(&[(0x40, 0x01, 0x60), (0x60, 0x11, 0x50), (0x50, 0x05, 0)]);
+    let found: Vec<_> = capabilities(&*function).collect();
+    let expected = [(0x01, 0x40), (0x11, 0x60), (0x05, 0x50)].map(|(id, offset)| Capability { id, offset });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_list_that_is_a_loop_ends() {
+    let function = Function::with_list(&[(0x40, 0x01, 0x44), (0x44, 0x10, 0x40)]);
+    assert_eq!(capabilities(&*function).count(), 48);
+}
+
+#[test]
+fn a_list_that_leads_into_the_header_ends_there() {
+    let function = Function::with_list(&[(0x40, 0x01, 0x10)]);
+    assert_eq!(capabilities(&*function).count(), 1);
+}
+
+#[test]
+fn a_function_that_says_it_has_no_list_has_none() {
+    let function = Function::with_list(&[(0x40, 0x01, 0)]);
+    function.set(0x06, &[0, 0]);
+    assert_eq!(capabilities(&*function).count(), 0);
+}
+
+#[test]
+fn a_function_that_is_gone_has_no_capabilities() {
+    let function = Function::with_msi(control(0, false, false), AccessContext::Any);
+    function.gone.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(function.msi_store().err(), Some(PciError::NoCapability { id: 5 }));
+}
+
+#[test]
+fn a_capability_that_reaches_beyond_configuration_space_is_refused() {
+    let function = Function::with_list(&[(0xf4, msi::CAPABILITY_ID, 0)]);
+    function.set(0xf6, &u16::from(control(0, true, false)).to_le_bytes());
+    assert_eq!(function.msi_store().err(), Some(PciError::CapabilityTooLong { id: 5, offset: 0xf4 }));
+}
+
+#[test]
+fn a_reserved_vector_count_is_refused() {
+    for log2 in [6, 7] {
+        let function = Function::with_msi(control(log2, true, false), AccessContext::Any);
+        assert_eq!(function.msi_store().err(), Some(PciError::ReservedVectorCount { log2 }));
+    }
+}
+
+#[test]
+fn what_a_store_can_hold_follows_the_capability() {
+    for (wide, masking, extended) in (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0)) {
+        let (_, store) = store(control(3, wide, masking).with_extended_data_capable(extended));
+        let fit = store.fit();
+        assert_eq!(store.slots(), 8);
+        assert_eq!(fit.address_bits, if wide { 64 } else { 32 });
+        assert_eq!(fit.data_bits, if extended { 32 } else { 16 });
+        assert_eq!(fit.rewrite, if masking { Rewrite::Masked } else { Rewrite::LowWordOnly });
+        assert_eq!(store.masking(), if masking { Masking::PerVector } else { Masking::None });
+        assert_eq!(store.fast_mask().is_some(), masking);
+    }
+}
+
+#[test]
+fn mask_bits_behind_a_slow_bus_are_not_used_in_any_context() {
+    let function = Function::with_msi(control(0, true, true), AccessContext::Task);
+    let store = function.msi_store().unwrap();
+    assert!(store.fast_mask().is_none());
+    assert_eq!(store.masking(), Masking::PerVector);
+}
+
+#[test]
+fn taking_a_capability_over_turns_it_off_and_masks_every_vector() {
+    let enabled = control(2, true, true).with_enable(true).with_multiple_message_enable(2);
+    let (function, _store) = store(enabled);
+    assert!(!function.msi_control().enable());
+    assert_eq!(function.msi_control().multiple_message_enable(), 0);
+    let mask = AT + Layout::new(enabled).mask().unwrap();
+    assert!(function.written.lock().unwrap().contains(&(mask, u32::MAX)));
+}
+
+#[test]
+fn a_message_lands_in_the_registers_of_each_form() {
+    let message = MsiMessage { address: 0xfee0_1004, data: 0x4321 };
+    for (wide, masking) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (function, store) = store(control(0, wide, masking));
+        write(&store, message).unwrap();
+        let read = |offset| irq_domain::pci::ConfigSpace::read16(&*function, AT + offset);
+        let layout = Layout::new(control(0, wide, masking));
+        assert_eq!([read(msi::ADDRESS_LOW), read(msi::ADDRESS_LOW + 2)], [0x1004, 0xfee0]);
+        assert_eq!(read(layout.data()), 0x4321);
+        assert_eq!(layout.address_high().map(read), wide.then_some(0));
+    }
+}
+
+#[test]
+fn a_wide_address_and_extended_data_land_in_their_upper_halves() {
+    let kind = control(0, true, false).with_extended_data_capable(true);
+    let (function, store) = store(kind);
+    write(&store, MsiMessage { address: 0x12_3456_7000, data: 0x0001_2345 }).unwrap();
+    let read = |offset| irq_domain::pci::ConfigSpace::read16(&*function, AT + offset);
+    assert_eq!(read(Layout::new(kind).address_high().unwrap()), 0x12);
+    assert_eq!(read(Layout::new(kind).extended_data()), 1);
+    assert!(function.msi_control().extended_data_enable());
+}
+
+#[test]
+fn a_message_wider_than_the_registers_is_refused_not_truncated() {
+    let (_, store) = store(control(0, false, false));
+    for message in
+        [MsiMessage { address: 0x1_0000_0000, data: 0 }, MsiMessage { address: 0x1000, data: 0x1_0000 }]
+    {
+        assert!(write(&store, message).is_err());
+    }
+}
+
+#[test]
+fn a_store_has_one_message() {
+    let (_, store) = store(control(2, true, true));
+    let second = store.update(&mut |slots: &mut dyn Slots| {
+        slots.write(1, MsiMessage { address: 0x1000, data: 1 });
+    });
+    assert_eq!(second.unwrap_err().slot, 1);
+}
+
+#[test]
+fn an_enabled_function_without_mask_bits_changes_its_low_address_word_in_one_write() {
+    let (function, store) = store(control(0, true, false));
+    write(&store, MsiMessage { address: 0x1_0000_1000, data: 7 }).unwrap();
+    store.set_enabled(true).unwrap();
+    function.written.lock().unwrap().clear();
+    write(&store, MsiMessage { address: 0x1_0002_1000, data: 7 }).unwrap();
+    assert_eq!(*function.written.lock().unwrap(), [(AT + msi::ADDRESS_LOW, 0x0002_1000)]);
+}
+
+#[test]
+fn an_enabled_function_without_mask_bits_refuses_what_would_tear() {
+    let (function, store) = store(control(0, true, false));
+    write(&store, MsiMessage { address: 0x1000, data: 7 }).unwrap();
+    store.set_enabled(true).unwrap();
+    function.written.lock().unwrap().clear();
+    for message in [MsiMessage { address: 0x1_0000_1000, data: 7 }, MsiMessage { address: 0x2000, data: 8 }] {
+        assert!(write(&store, message).is_err());
+    }
+    assert!(function.written.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_register_that_does_not_take_its_value_is_noticed_and_the_old_message_restored() {
+    let kind = control(0, true, true);
+    let (function, store) = store(kind);
+    let old = MsiMessage { address: 0x1000, data: 7 };
+    write(&store, old).unwrap();
+    *function.stuck.lock().unwrap() = Some(u64::from(AT + Layout::new(kind).data()));
+    let failed = write(&store, MsiMessage { address: 0x2000, data: 8 }).unwrap_err();
+    assert_eq!((failed.slot, failed.reason), (0, "the function read back another message"));
+    *function.stuck.lock().unwrap() = None;
+    assert_eq!(irq_domain::pci::ConfigSpace::read32(&*function, AT + msi::ADDRESS_LOW), 0x1000);
+}
+
+#[test]
+fn masks_change_one_bit_each() {
+    let kind = control(5, true, true);
+    let (function, store) = store(kind);
+    let fast = store.fast_mask().unwrap();
+    let masks = || irq_domain::pci::ConfigSpace::read32(&*function, AT + Layout::new(kind).mask().unwrap());
+    fast.unmask(0);
+    fast.unmask(31);
+    assert_eq!(masks(), 0x7fff_fffe);
+    fast.mask(0);
+    assert_eq!(masks(), 0x7fff_ffff);
+    fast.unmask(32);
+    assert_eq!(masks(), 0x7fff_ffff);
+}
+
+#[test]
+fn pending_bits_are_read_by_vector() {
+    let kind = control(2, false, true);
+    let (function, store) = store(kind);
+    function.set(AT + Layout::new(kind).pending().unwrap(), &[0b0100]);
+    let fast = store.fast_mask().unwrap();
+    assert_eq!([0, 1, 2, 3, 40].map(|slot| fast.is_pending(slot)), [false, false, true, false, false]);
+}
+
+#[test]
+fn the_granted_count_is_a_power_of_two_that_the_function_can_use() {
+    let (function, store) = store(control(3, true, false));
+    let grant = |count| store.grant(NonZeroU16::new(count).unwrap());
+    grant(4).unwrap();
+    assert_eq!(function.msi_control().multiple_message_enable(), 2);
+    assert!(grant(3).is_err());
+    assert!(grant(16).is_err());
+}
+
+#[test]
+fn a_group_is_set_up_enabled_and_torn_down_again() {
+    let (function, store) = store(control(3, true, true));
+    let (machine, device) = attach(Kind::NamesCpu, store);
+    let granted = device.allocate(Shape::AlignedGroup, 1..=32).unwrap();
+    assert_eq!(granted.len(), 8);
+    assert!(function.msi_control().enable());
+    assert_eq!(function.msi_control().multiple_message_enable(), 3);
+    let handle = device.request(3, "queue", |_| {}).unwrap();
+    let moved = handle.set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!(moved.irqs.len(), 8);
+    let address = irq_domain::pci::ConfigSpace::read32(&*function, AT + msi::ADDRESS_LOW);
+    assert_eq!(u64::from(address), device.message(0).unwrap().address);
+    drop((handle, device));
+    assert!(!function.msi_control().enable());
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
+
+#[test]
+fn a_32_bit_function_is_refused_a_doorbell_above_four_gigabytes() {
+    let (_, store) = store(control(0, false, true));
+    let (machine, device) = attach(Kind::NamesCpuFarApart, store);
+    for cpu in [0, 2, 3] {
+        machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap();
+    }
+    let refused = device.allocate(Shape::AlignedGroup, 1..=1);
+    assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));
+}
+
+#[test]
+fn an_unmaskable_function_moves_within_four_gigabytes_and_not_beyond() {
+    let (_, near) = store(control(0, true, false));
+    let (_machine, device) = attach(Kind::NamesCpu, near);
+    device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    handle.set_affinity(Cpu::new(3)).unwrap();
+
+    let (_, far) = store(control(0, true, false));
+    let (_machine, device) = attach(Kind::NamesCpuFarApart, far);
+    device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    assert_eq!(handle.vector().get(), FIRST);
+    assert_eq!(handle.set_affinity(Cpu::new(3)), Err(MoveError::Controller(MsiError::WouldTear)));
+}

@@ -1,0 +1,210 @@
+//! MSI-X through a real table.
+
+use crate::function::{AT, Function, PENDING_AT, TABLE_AT, attach};
+use crate::mock::Kind;
+use irq_domain::pci::{MsixCapability, MsixStore, PciError, TableMemory};
+use irq_domain::{MoveError, MsiDeviceError};
+use msi_types::pci::msix::{self, Control, ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE};
+use msi_types::{Cpu, MessageStore, MsiMessage, Shape, Slots, StoreError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const MESSAGE: MsiMessage = MsiMessage { address: 0x1_0809_0040, data: 0x1_2345 };
+
+fn store(slots: u16) -> (Arc<Function>, Arc<MsixStore>) {
+    let function = Function::with_msix(slots);
+    let store = Arc::new(function.msix_store().unwrap());
+    (function, store)
+}
+
+fn write(store: &MsixStore, slot: u16, message: MsiMessage) -> Result<(), StoreError> {
+    store.update(&mut |slots: &mut dyn Slots| slots.write(slot, message))
+}
+
+#[test]
+fn the_capability_says_how_large_the_table_is_and_where() {
+    let function = Function::with_msix(65);
+    let found = MsixCapability::find(&*function).unwrap();
+    assert_eq!((found.offset, found.slots), (AT, 65));
+    assert_eq!((found.table.bir(), found.table.offset()), (2, TABLE_AT));
+    assert_eq!((found.pending.bir(), found.pending.offset()), (2, PENDING_AT));
+    assert_eq!((found.table_length(), found.pending_length()), (65 * 16, 16));
+}
+
+#[test]
+fn a_table_in_a_reserved_region_is_refused() {
+    let function = Function::with_msix(4);
+    function.set_places(6, 0);
+    assert_eq!(MsixCapability::find(&*function), Err(PciError::ReservedBar { bir: 6 }));
+    function.set_places(0, 7);
+    assert_eq!(MsixCapability::find(&*function), Err(PciError::ReservedBar { bir: 7 }));
+}
+
+#[test]
+fn a_table_that_leaves_its_region_is_refused() {
+    let function = Function::with_msix(2048);
+    let length = TableMemory::length(&*function);
+    let refused = function.msix_store().err();
+    assert_eq!(refused, Some(PciError::OutsideBar { bir: 2, end: TABLE_AT + 2048 * 16, length }));
+}
+
+#[test]
+fn a_capability_that_reaches_beyond_configuration_space_is_refused() {
+    let function = Function::with_list(&[(0xf8, msix::CAPABILITY_ID, 0)]);
+    let refused = MsixCapability::find(&*function);
+    assert_eq!(refused, Err(PciError::CapabilityTooLong { id: 0x11, offset: 0xf8 }));
+}
+
+#[test]
+fn taking_a_capability_over_turns_it_off() {
+    let function = Function::with_msix(4);
+    function.set(
+        AT + msix::CONTROL,
+        &u16::from(Control::new().with_table_size_minus_one(3).with_enable(true)).to_le_bytes(),
+    );
+    let _store = function.msix_store().unwrap();
+    assert!(!function.msix_control().enable());
+}
+
+#[test]
+fn set_up_happens_under_the_function_mask_with_every_entry_masked() {
+    let (function, store) = store(4);
+    write(&store, 1, MESSAGE).unwrap();
+    assert!(function.msix_control().enable() && function.msix_control().function_mask());
+    assert_eq!(function.entry_message(1), MESSAGE);
+    assert!((0..4).all(|slot| function.entry(slot, ENTRY_CONTROL) & 1 == 1));
+    store.set_enabled(true).unwrap();
+    assert!(function.msix_control().enable() && !function.msix_control().function_mask());
+}
+
+#[test]
+fn turning_off_before_anything_was_set_up_is_possible() {
+    let (function, store) = store(4);
+    store.set_enabled(false).unwrap();
+    assert!(!function.msix_control().enable());
+}
+
+#[test]
+fn messages_survive_turning_off_and_on() {
+    let (function, store) = store(4);
+    write(&store, 2, MESSAGE).unwrap();
+    store.set_enabled(true).unwrap();
+    store.fast_mask().unwrap().unmask(2);
+    store.set_enabled(false).unwrap();
+    store.set_enabled(true).unwrap();
+    assert_eq!(function.entry_message(2), MESSAGE);
+    assert_eq!(function.entry(2, ENTRY_CONTROL) & 1, 0);
+}
+
+#[test]
+fn the_other_bits_of_vector_control_are_kept() {
+    let function = Function::with_msix(4);
+    function.set_memory(TABLE_AT + ENTRY_SIZE + ENTRY_CONTROL, 0xabcd_0000);
+    let store = function.msix_store().unwrap();
+    write(&store, 1, MESSAGE).unwrap();
+    assert_eq!(function.entry(1, ENTRY_CONTROL), 0xabcd_0001);
+    store.fast_mask().unwrap().unmask(1);
+    assert_eq!(function.entry(1, ENTRY_CONTROL), 0xabcd_0000);
+}
+
+#[test]
+fn a_live_entry_is_not_rewritten() {
+    let (function, store) = store(4);
+    write(&store, 0, MESSAGE).unwrap();
+    store.set_enabled(true).unwrap();
+    store.fast_mask().unwrap().unmask(0);
+    let refused = write(&store, 0, MsiMessage { data: 1, ..MESSAGE }).unwrap_err();
+    assert_eq!(refused, StoreError { slot: 0, reason: "an entry is rewritten only while it is masked" });
+    assert_eq!(function.entry_message(0), MESSAGE);
+}
+
+#[test]
+fn an_entry_beyond_the_table_is_refused() {
+    let (_, store) = store(4);
+    assert_eq!(write(&store, 4, MESSAGE).unwrap_err().slot, 4);
+    let fast = store.fast_mask().unwrap();
+    fast.mask(4);
+    fast.unmask(u16::MAX);
+    assert!(!fast.is_pending(4));
+}
+
+#[test]
+fn an_entry_that_does_not_take_its_message_stops_the_update_and_keeps_the_old_one() {
+    let (function, store) = store(4);
+    let messages = [1, 2, 3, 4].map(|data| MsiMessage { data, ..MESSAGE });
+    let write_all = |messages: [MsiMessage; 4]| {
+        store.update(&mut |slots: &mut dyn Slots| {
+            (0..).zip(messages).for_each(|(slot, message)| slots.write(slot, message));
+        })
+    };
+    write_all(messages).unwrap();
+    *function.stuck.lock().unwrap() = Some(TABLE_AT + 2 * ENTRY_SIZE + ENTRY_DATA);
+    let failed = write_all(messages.map(|message| MsiMessage { address: 0x4000, data: message.data + 8 }));
+    assert_eq!(failed.unwrap_err().slot, 2);
+    assert_eq!(function.entry_message(1), MsiMessage { address: 0x4000, data: 10 });
+    assert_eq!([2, 3].map(|slot| function.entry_message(slot)), [messages[2], messages[3]]);
+}
+
+#[test]
+fn pending_bits_are_read_by_vector() {
+    let (function, store) = store(66);
+    write(&store, 0, MESSAGE).unwrap();
+    function.set_memory(PENDING_AT, 1 << 5);
+    function.set_memory(PENDING_AT + 8, 1 << 1);
+    let fast = store.fast_mask().unwrap();
+    let pending: Vec<_> = (0..70).filter(|slot| fast.is_pending(*slot)).collect();
+    assert_eq!(pending, [5, 65]);
+}
+
+#[test]
+fn a_function_that_is_gone_fails_the_set_up_and_leaves_nothing() {
+    let (function, store) = store(4);
+    let (machine, device) = attach(Kind::Stays, store);
+    function.gone.store(true, Ordering::Relaxed);
+    let failed = device.allocate(Shape::Independent, 4..=4);
+    assert!(matches!(failed, Err(MsiDeviceError::Store(_))));
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+    assert!(machine.interrupts.snapshot().is_empty());
+}
+
+#[test]
+fn a_function_that_disappears_is_torn_down_and_its_vectors_are_given_back() {
+    let (function, store) = store(4);
+    let (machine, device) = attach(Kind::Stays, store);
+    device.allocate(Shape::Independent, 4..=4).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    function.gone.store(true, Ordering::Relaxed);
+    assert!(device.tear_down().is_err());
+    drop(handle);
+    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+}
+
+#[test]
+fn vectors_are_set_up_masked_unmasked_when_requested_and_rewritten_when_moved() {
+    let (function, store) = store(4);
+    let (_machine, device) = attach(Kind::NamesCpuFarApart, store);
+    device.allocate(Shape::Independent, 4..=4).unwrap();
+    assert!((0..4).all(|slot| function.entry(slot, ENTRY_CONTROL) & 1 == 1));
+    let handle = device.request(2, "queue", |_| {}).unwrap();
+    assert_eq!(function.entry(2, ENTRY_CONTROL) & 1, 0);
+    handle.set_affinity(Cpu::new(0)).unwrap();
+    handle.set_affinity(Cpu::new(3)).unwrap();
+    assert_eq!(function.entry_message(2), device.message(2).unwrap());
+    assert_eq!(function.entry_message(2).address >> 32, 3);
+    assert_eq!(function.entry(2, ENTRY_CONTROL) & 1, 0);
+}
+
+#[test]
+fn a_move_whose_message_does_not_stick_is_rolled_back_and_the_vector_lives_on() {
+    let (function, store) = store(4);
+    let (machine, device) = attach(Kind::NamesCpu, store);
+    device.allocate(Shape::Independent, 1..=1).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    handle.set_affinity(Cpu::new(1)).unwrap();
+    let before = function.entry_message(0);
+    *function.stuck.lock().unwrap() = Some(TABLE_AT);
+    assert!(matches!(handle.set_affinity(Cpu::new(2)), Err(MoveError::Store(_))));
+    assert_eq!((function.entry_message(0), handle.effective_affinity()), (before, Cpu::new(1)));
+    assert_eq!(function.entry(0, ENTRY_CONTROL) & 1, 0);
+    assert_eq!(machine.controller.outcomes().last(), Some(&msi_types::MoveOutcome::RolledBack));
+}

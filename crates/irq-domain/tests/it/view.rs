@@ -1,0 +1,71 @@
+//! What people see.
+
+use crate::mock::{Kind, Machine, StoreKind};
+use irq_domain::{EffectiveAffinity, Flow, Irq, WiredRequest};
+use msi_types::{Cpu, Shape, Trigger, Vector};
+
+fn describe(machine: &Machine, irq: Irq) -> String {
+    let mut out = String::new();
+    machine.interrupts.describe(irq, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn the_hierarchy_of_a_message_signalled_interrupt_names_every_level() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let handle = device.request(1, "queue-1", |_| {}).unwrap();
+    machine.interrupts.dispatch(Cpu::new(1), handle.vector());
+    assert_eq!(
+        describe(&machine, handle.irq()),
+        "irq 1: queue-1, edge, cpu 1, enabled, 1 runs, 0 redelivered\n  \
+         device device: requester 0x0100, slot 1, address 0x8090040, data 0x2001, masked at the endpoint, \
+         not isolated: any bus master may ring any interrupt at mock\n  \
+         mock controller: vector 8193\n"
+    );
+}
+
+#[test]
+fn the_hierarchy_of_interrupts_at_the_root_is_one_level() {
+    let machine = Machine::new(Kind::Stays);
+    let request = WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "uart" };
+    let uart = machine.interrupts.request_wired(request, |_| {}).unwrap();
+    uart.disable();
+    let timer = machine.interrupts.request_per_cpu(Vector::new(27), Trigger::Level, "timer", |_| {}).unwrap();
+    assert_eq!(
+        describe(&machine, uart.irq()),
+        "irq 0: uart, level, cpu 0, disabled, 0 runs, 0 redelivered\n  root: wired vector 33\n"
+    );
+    assert_eq!(
+        describe(&machine, timer.irq()),
+        "irq 1: timer, per-cpu, disabled, 0 runs, 0 redelivered\n  root: private vector 27\n"
+    );
+}
+
+#[test]
+fn an_interrupt_that_does_not_exist_is_described_as_such() {
+    let machine = Machine::new(Kind::Stays);
+    assert_eq!(describe(&machine, Irq::new(7)), "irq 7: does not exist\n");
+}
+
+#[test]
+fn the_snapshot_has_a_line_for_each_interrupt_with_counts_by_cpu() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let handle = device.request(0, "queue-0", |_| {}).unwrap();
+    for cpu in [0, 2, 2] {
+        machine.interrupts.dispatch(Cpu::new(cpu), handle.vector());
+    }
+    let snapshot = machine.interrupts.snapshot();
+    assert_eq!(snapshot.len(), 2);
+    let first = &snapshot[0];
+    assert_eq!((first.irq, first.vector, first.flow), (handle.irq(), handle.vector(), Flow::Edge));
+    assert_eq!((first.name.as_deref(), first.enabled), (Some("queue-0"), true));
+    assert_eq!(first.affinity, EffectiveAffinity::Cpu(handle.effective_affinity()));
+    assert_eq!(first.counts, [1, 0, 2, 0]);
+    let second = &snapshot[1];
+    assert_eq!((second.name.as_deref(), second.enabled), (None, false));
+    assert_eq!(second.slot.as_ref().map(|(device, slot)| (&**device, *slot)), Some(("device", 1)));
+}

@@ -1,0 +1,134 @@
+//! Interrupts at the root controller.
+
+use crate::mock::{Kind, Machine, on_cpu};
+use irq_domain::{Deferral, Dispatched, RequestError, WiredRequest};
+use msi_types::{Cpu, MsiError, Trigger, Vector};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const UART: WiredRequest<'static> =
+    WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "uart" };
+const TIMER: Vector = Vector::new(27);
+
+#[test]
+fn a_request_sets_up_the_input_and_a_drop_gives_it_back() {
+    let machine = Machine::new(Kind::Stays);
+    let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    let line = machine.root.line(33).unwrap();
+    assert_eq!((line.masked, line.trigger), (false, Some(Trigger::Level)));
+    assert_eq!(line.target, Some(handle.effective_affinity()));
+    drop(handle);
+    assert_eq!(machine.root.line(33), None);
+    assert!(machine.interrupts.snapshot().is_empty());
+}
+
+#[test]
+fn an_input_that_is_taken_is_refused_and_nothing_remains_of_the_attempt() {
+    let machine = Machine::new(Kind::Stays);
+    let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    let second = machine.interrupts.request_wired(UART, |_| {});
+    assert_eq!(second.err(), Some(RequestError::Controller(MsiError::UnknownVector(UART.vector))));
+    assert_eq!(machine.interrupts.snapshot().len(), 1);
+}
+
+#[test]
+fn an_input_can_be_requested_again_after_it_was_dropped() {
+    let machine = Machine::new(Kind::Stays);
+    drop(machine.interrupts.request_wired(UART, |_| {}).unwrap());
+    let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    assert_eq!(handle.irq().get(), 0);
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), UART.vector), Dispatched::Handled);
+}
+
+#[test]
+fn a_vector_beyond_the_space_is_refused() {
+    let machine = Machine::new(Kind::Stays);
+    let vector = Vector::new(1 << 24);
+    let refused = machine.interrupts.request_wired(WiredRequest { vector, ..UART }, |_| {});
+    assert_eq!(refused.err(), Some(RequestError::OutOfRange(vector)));
+}
+
+#[test]
+fn an_edge_that_arrives_while_disabled_is_set_pending_again_at_the_root() {
+    let machine = Machine::new(Kind::Stays);
+    let request = WiredRequest { trigger: Trigger::Edge, ..UART };
+    let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
+    handle.disable();
+    machine.interrupts.dispatch(Cpu::new(0), UART.vector);
+    assert_eq!(handle.is_pending(), Some(false));
+    handle.enable();
+    assert_eq!(handle.is_pending(), Some(true));
+}
+
+#[test]
+fn a_wired_interrupt_moves_by_its_route() {
+    let machine = Machine::new(Kind::Stays);
+    let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    let moved = handle.set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!(moved.irqs, [handle.irq()]);
+    assert_eq!(machine.root.line(33).unwrap().target, Some(Cpu::new(2)));
+}
+
+#[test]
+fn a_private_interrupt_runs_on_several_cpus_at_once_where_it_was_enabled() {
+    let machine = Machine::new(Kind::Stays);
+    let interrupts = machine.interrupts.clone();
+    let nested = Arc::new(AtomicUsize::new(0));
+    let seen = nested.clone();
+    let handle = machine
+        .interrupts
+        .request_per_cpu(TIMER, Trigger::Level, "timer", move |context| {
+            if context.cpu() == Cpu::new(0) {
+                let elsewhere = on_cpu(1, || interrupts.dispatch(Cpu::new(1), TIMER));
+                assert_eq!(elsewhere, Dispatched::Handled);
+                let disabled = on_cpu(2, || interrupts.dispatch(Cpu::new(2), TIMER));
+                assert_eq!(disabled, Dispatched::Deferred(Deferral::Disabled));
+                seen.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .unwrap();
+    on_cpu(0, || handle.enable_here());
+    on_cpu(1, || handle.enable_here());
+    on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), TIMER));
+    assert_eq!(nested.load(Ordering::Relaxed), 1);
+    assert_eq!(machine.interrupts.irq_info(handle.irq()).unwrap().counts, [1, 1, 0, 0]);
+}
+
+#[test]
+fn a_private_vector_has_one_owner() {
+    let machine = Machine::new(Kind::Stays);
+    let first = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
+    let second = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "other", |_| {});
+    assert_eq!(second.err(), Some(RequestError::InUse(TIMER)));
+    drop(first);
+    let third = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "third", |_| {}).unwrap();
+    assert_eq!(third.irq().get(), 0, "the refused request kept a number");
+}
+
+#[test]
+fn a_private_interrupt_has_no_affinity() {
+    let machine = Machine::new(Kind::Stays);
+    let handle = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
+    let moved = machine.interrupts.set_affinity(handle.irq(), Cpu::new(1));
+    assert_eq!(moved, Err(irq_domain::MoveError::PerCpu(handle.irq())));
+    assert_eq!(machine.interrupts.effective_affinity(handle.irq()), None);
+}
+
+#[test]
+fn a_private_edge_that_nests_below_its_own_handler_is_sent_again() {
+    let machine = Machine::new(Kind::Stays);
+    let (interrupts, runs) = (machine.interrupts.clone(), AtomicUsize::new(0));
+    let sgi = Vector::new(1);
+    let handle = machine
+        .interrupts
+        .request_per_cpu(sgi, Trigger::Edge, "ipi", move |_| {
+            if runs.fetch_add(1, Ordering::Relaxed) == 0 {
+                let nested = interrupts.dispatch(Cpu::new(0), sgi);
+                assert_eq!(nested, Dispatched::Deferred(Deferral::Running));
+            }
+        })
+        .unwrap();
+    on_cpu(0, || handle.enable_here());
+    on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), sgi));
+    assert!(machine.root.pending.lock().unwrap().contains(&sgi));
+}
