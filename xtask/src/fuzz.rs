@@ -10,8 +10,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{process, system};
+use crate::{process, system, tests};
 
+/// The targets are a workspace of their own.
+const MANIFEST: &str = "fuzz/Cargo.toml";
 /// How long each target runs as part of the tests.
 const SECONDS: u64 = 60;
 /// What instruments the code as libFuzzer wants it, with the checks that a release build leaves out.
@@ -32,9 +34,9 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         tally.skip(format!("{absent:#}"));
         return Ok(());
     }
-    let targets = targets(workspace)?;
+    tests::test(workspace, &["--manifest-path", MANIFEST, "--lib", "--locked"], tally)?;
     let folder = build(workspace)?;
-    for target in targets {
+    for target in targets(workspace)? {
         tally.case(&target, fuzz(workspace, &folder, &target, SECONDS));
     }
     Ok(())
@@ -72,7 +74,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     let host = system::host_triple(&workspace.root)?;
     let target = workspace.target.join("fuzz");
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target", &host]);
+    cargo.args(["build", "--release", "--locked", "--manifest-path", MANIFEST, "--target", &host]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}")).env("CARGO_TARGET_DIR", &target);
     process::must(&mut cargo)?;
     Ok(target.join(host).join("release"))

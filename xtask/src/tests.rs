@@ -13,13 +13,18 @@ const LIMIT: Duration = Duration::from_mins(15);
 
 /// Every unit, property, integration and documentation test of the workspace.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    test(workspace, &["--workspace", "--all-features", "--no-fail-fast"], tally)
+}
+
+/// `cargo test` with these arguments, shown and counted.
+pub(crate) fn test(workspace: &Workspace, arguments: &[&str], tally: &mut Tally) -> Result<()> {
+    let failures_before = tally.failures();
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    let status = process::watch(&mut cargo, LIMIT, |line| {
+    let status = process::watch(cargo.arg("test").args(arguments), LIMIT, |line| {
         println!("{line}");
         count(line, tally);
     })?;
-    if !status.success() && tally.failures() == 0 {
+    if !status.success() && tally.failures() == failures_before {
         tally.fail(format!("cargo test ended with {status}"));
     }
     Ok(())

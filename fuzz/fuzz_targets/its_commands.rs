@@ -1,0 +1,15 @@
+//! A hostile guest at its ITS: whatever it writes into the command queue and the registers, the model neither panics
+//! nor hangs nor writes outside of the pending tables, and no interrupt arrives that nobody rang.
+#![no_main]
+
+use doorbell_fuzz::guest::{Guest, Shape, Step};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (Shape, Vec<Step>)| {
+    let (shape, steps) = input;
+    let mut guest = Guest::start(shape);
+    for step in steps {
+        guest.take(step);
+    }
+    guest.finish();
+});

@@ -1,0 +1,244 @@
+//! A guest with two vCPUs, an ITS and little respect.
+
+mod command;
+mod memory;
+
+use std::sync::Arc;
+
+use gic_arch::{gicd, gicr, gits, icc};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use msi_types::{Cpu, Kick};
+use vgic::its::{ErrorPolicy, ItsConfig, RedistributorNaming};
+use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig};
+
+use self::command::{Command, RawCommand};
+use self::memory::{Memory, layout};
+
+const ITS: u64 = 0x0808_0000;
+const CPUS: u16 = 2;
+/// Commands that the queue holds.
+const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
+/// The first LPI, and the INTID that says that there is none.
+const FIRST_LPI: u64 = 8192;
+const NOTHING: u64 = 1023;
+
+/// What the ITS is like.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Shape {
+    stalls_at_errors: bool,
+    names_redistributors_by_address: bool,
+    holds_collections: u8,
+    little_work_per_access: bool,
+}
+
+/// What the guest does next.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Step {
+    /// Puts a command into the queue that may well be meant.
+    Command(Command),
+    /// Puts any 256 bits into the queue.
+    Raw(RawCommand),
+    /// Tells the ITS of the commands in the queue, and polls until they are done. A queue that stalled goes on only
+    /// where the guest says so.
+    Ring { retry: bool },
+    /// Writes any value to any register of the ITS that does not move the queue or a table.
+    Write { register: u16, value: u64 },
+    /// Reads any register of the ITS.
+    Read { register: u16 },
+    /// Changes the kind of a table, not its place.
+    Table { which: bool, value: u64 },
+    /// Takes what is pending.
+    Acknowledge { cpu: bool },
+}
+
+/// The guest and its machine.
+pub struct Guest {
+    memory: Arc<Memory>,
+    gic: Arc<Vgic>,
+    vcpus: Vec<Vcpu>,
+    shape: Shape,
+    /// Commands put into the queue so far.
+    queued: u64,
+    /// Interrupts that the guest asked for, and that it took.
+    rung: u64,
+    taken: u64,
+}
+
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
+}
+
+impl Guest {
+    /// Boots: everything is enabled, the tables are in place, nothing is mapped.
+    pub fn start(shape: Shape) -> Self {
+        let mut its = ItsConfig::new(ITS);
+        its.held_collections = shape.holds_collections % 4;
+        its.error_policy = if shape.stalls_at_errors { ErrorPolicy::Stall } else { ErrorPolicy::Skip };
+        if shape.names_redistributors_by_address {
+            its.redistributor_naming = RedistributorNaming::Address;
+        }
+        if shape.little_work_per_access {
+            its.work_per_access = 1;
+        }
+        let mut config = VgicConfig::new(CPUS);
+        config.lpi_id_bits = Some(16);
+        config.its = vec![its];
+        let memory = Arc::new(Memory::default());
+        let (gic, vcpus) = Vgic::new(config, memory.clone(), Arc::new(NoKick)).expect("a GIC that can be");
+        let mut guest = Self { memory, gic, vcpus, shape, queued: 0, rung: 0, taken: 0 };
+        guest.boot();
+        guest
+    }
+
+    fn boot(&mut self) {
+        let config = self.gic.config().clone();
+        // Group 1 with affinity routing.
+        self.write(config.distributor + u64::from(gicd::CTLR.offset()), AccessWidth::Word, 0x12);
+        for cpu in 0..u64::from(CPUS) {
+            let frame = self.redistributor(cpu);
+            self.write(frame + u64::from(gicr::WAKER.offset()), AccessWidth::Word, 0);
+            self.write(
+                frame + u64::from(gicr::PROPBASER.offset()),
+                AccessWidth::Double,
+                layout::CONFIGURATION | 15,
+            );
+            self.write(
+                frame + u64::from(gicr::PENDBASER.offset()),
+                AccessWidth::Double,
+                layout::pending(cpu),
+            );
+            self.write(frame + u64::from(gicr::CTLR.offset()), AccessWidth::Word, 1);
+        }
+        for vcpu in &mut self.vcpus {
+            _ = vcpu.write_sysreg(icc::PMR.encoding(), 0xff);
+            _ = vcpu.write_sysreg(icc::IGRPEN1.encoding(), 1);
+        }
+        self.table(0, 0);
+        self.table(1, 0);
+        let pages = layout::QUEUE_BYTES / 0x1000 - 1;
+        self.write_its(gits::CBASER.offset(), AccessWidth::Double, 1 << 63 | layout::QUEUE | pages);
+        self.write_its(gits::CTLR.offset(), AccessWidth::Word, 1);
+    }
+
+    /// Does this, and checks what can be checked at any time.
+    pub fn take(&mut self, step: Step) {
+        match step {
+            Step::Command(command) => {
+                let addresses = self.shape.names_redistributors_by_address;
+                let name = |cpu: u64| if addresses { self.redistributor(cpu) } else { cpu << 16 };
+                self.queue(command.encode(name));
+            }
+            Step::Raw(RawCommand(words)) => self.queue(words),
+            Step::Ring { retry } => self.ring(retry),
+            Step::Write { register, value } => self.write_any(u32::from(register), value),
+            Step::Read { register } => {
+                _ = self.gic.read(ITS + u64::from(register), AccessWidth::Word);
+            }
+            Step::Table { which, value } => self.table(u32::from(which), value),
+            Step::Acknowledge { cpu } => self.acknowledge(usize::from(cpu)),
+        }
+    }
+
+    /// The ITS still works off its queue, and nothing arrives that nobody rang.
+    pub fn finish(&mut self) {
+        self.ring(false);
+        for cpu in 0..usize::from(CPUS) {
+            self.acknowledge(cpu);
+        }
+    }
+
+    fn queue(&mut self, words: [u64; 4]) {
+        if self.queued % QUEUE_COMMANDS == QUEUE_COMMANDS - 1 {
+            self.ring(false);
+        }
+        // INT.
+        self.rung += u64::from(words[0] & 0xff == 3);
+        self.memory.guest_writes(layout::QUEUE + self.queued % QUEUE_COMMANDS * 32, words);
+        self.queued += 1;
+    }
+
+    /// Rings, and reads `GITS_CREADR` as often as commands can be left: each read does at least one.
+    fn ring(&mut self, retry: bool) {
+        let end = self.queued % QUEUE_COMMANDS * 32;
+        self.write_its(gits::CWRITER.offset(), AccessWidth::Double, end | u64::from(retry));
+        let creadr = (0..=QUEUE_COMMANDS).map(|_| self.read_its(gits::CREADR.offset())).find(|value| {
+            assert!(value & !1 < layout::QUEUE_BYTES && value & 0x1e == 0, "GITS_CREADR {value:#x}");
+            *value == end || value & 1 != 0
+        });
+        let enabled = self.read_its(gits::CTLR.offset()) & 1 != 0;
+        assert!(creadr.is_some() || !enabled, "the queue is neither worked off nor stalled");
+    }
+
+    /// Any register but those that say where the queue and the tables are.
+    fn write_any(&mut self, register: u32, value: u64) {
+        let moves = [gits::CBASER.offset(), gits::CBASER.offset() + 4, gits::CWRITER.offset()];
+        let is_table = (0x100..0x140).contains(&register);
+        if !moves.contains(&(register & !3)) && !is_table {
+            self.write_its(register & !3, AccessWidth::Word, value & 0xffff_ffff);
+        }
+    }
+
+    /// `GITS_BASER<index>` with `value`'s kind, at this table's place.
+    fn table(&mut self, index: u32, value: u64) {
+        let indirect = value & 1 << 62;
+        let base = 1 << 63 | indirect | layout::table(u64::from(index));
+        self.write_its(0x100 + 8 * index, AccessWidth::Double, base);
+    }
+
+    fn acknowledge(&mut self, cpu: usize) {
+        // One more than there are LPIs.
+        for _ in 0..=(1 << 16) {
+            let intid = self.vcpus[cpu].read_sysreg(icc::IAR1.encoding()).expect("ICC_IAR1_EL1");
+            if intid == NOTHING {
+                return;
+            }
+            assert!((FIRST_LPI..1 << 16).contains(&intid), "INTID {intid} came from nowhere");
+            self.taken += 1;
+            assert!(self.taken <= self.rung, "more interrupts than anybody rang");
+            _ = self.vcpus[cpu].write_sysreg(icc::EOIR1.encoding(), intid);
+        }
+        panic!("interrupts without an end");
+    }
+
+    fn redistributor(&self, cpu: u64) -> u64 {
+        let region = &self.gic.config().redistributors[0];
+        region.base + cpu * region.stride
+    }
+
+    fn write_its(&self, offset: u32, width: AccessWidth, value: u64) {
+        self.write(ITS + u64::from(offset), width, value);
+    }
+
+    fn read_its(&self, offset: u32) -> u64 {
+        self.gic.read(ITS + u64::from(offset), AccessWidth::Double).expect("the ITS is there")
+    }
+
+    fn write(&self, address: u64, width: AccessWidth, value: u64) {
+        self.gic.write(address, width, value).expect("the GIC is there");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::command::Opcode;
+
+    /// Device 1's event 2 becomes the first LPI, in collection 0 at vCPU 1; then the guest rings it by INT.
+    #[test]
+    fn what_a_well_behaved_guest_rings_arrives() {
+        let shape = Shape {
+            stalls_at_errors: true,
+            names_redistributors_by_address: false,
+            holds_collections: 0,
+            little_work_per_access: true,
+        };
+        let mut guest = Guest::start(shape);
+        for opcode in [Opcode::Mapc, Opcode::Mapd, Opcode::Mapti, Opcode::Int, Opcode::Sync] {
+            guest.take(Step::Command(Command::about(opcode)));
+        }
+        guest.finish();
+        assert_eq!((guest.rung, guest.taken), (1, 1));
+    }
+}

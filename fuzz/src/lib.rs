@@ -1,0 +1,5 @@
+//! What the fuzz targets share: inputs turned into something that gets past the first check.
+#![forbid(unsafe_code)]
+
+pub mod devicetree;
+pub mod guest;
