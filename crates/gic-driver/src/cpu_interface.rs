@@ -8,7 +8,7 @@ pub use sgi::SgiId;
 use crate::{GicError, SystemRegisters};
 use core::fmt;
 use core::marker::PhantomData;
-use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue};
+use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue, SysReg};
 use gic_arch::{IntId, IntIdClass, Priority, gicd};
 
 /// How ending an interrupt works (`ICC_CTLR_EL1.EOImode`), as a type.
@@ -142,13 +142,14 @@ impl PriorityScale {
 #[derive(Debug)]
 pub struct CpuInterface<S, E = Combined> {
     registers: S,
-    reach: sgi::Reach,
+    limit: sgi::Reach,
     mode: PhantomData<E>,
 }
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Turns the CPU interface on: its system registers, the priority mask, the binary point, the way interrupts
-    /// are ended, and Group 1. Its redistributor is awake.
+    /// are ended, and Group 1. Interrupts that somebody else left active do not count as running any more. Its
+    /// redistributor is awake.
     ///
     /// # Errors
     /// [`GicError::NoSystemRegisters`].
@@ -162,21 +163,23 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         }
         registers.write(icc::PMR, u64::from(config.mask.get()));
         registers.write(icc::BPR1, u64::from(config.binary_point.min(7)));
-        let control = registers.read(icc::CTLR).with_cbpr(false).with_eoi_mode(E::SPLIT);
+        let control = registers.read(icc::CTLR).with_cbpr(false).with_pmhe(false).with_eoi_mode(E::SPLIT);
         registers.write(icc::CTLR, control);
+        for active in active_priorities(control) {
+            registers.write(*active, 0);
+        }
         registers.write(icc::IGRPEN1, Igrpen::new().with_enable(true));
         Ok(Self::new(registers))
     }
 
-    /// A handle to a CPU interface that was enabled with the same way of ending interrupts.
-    pub fn new(registers: S) -> Self {
-        let reach = sgi::Reach::of(registers.read(icc::CTLR));
-        Self { registers, reach, mode: PhantomData }
+    /// A handle to a CPU interface that was enabled with the same way of ending interrupts. Accesses nothing.
+    pub const fn new(registers: S) -> Self {
+        Self { registers, limit: sgi::Reach::UNLIMITED, mode: PhantomData }
     }
 
     /// Limits SGIs to what this distributor forwards, too.
     pub fn limited_by(self, distributor: gicd::Typer) -> Self {
-        Self { reach: self.reach.limited_by(distributor), ..self }
+        Self { limit: self.limit.limited_by(sgi::Reach::of_distributor(distributor)), ..self }
     }
 
     /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be signalled (any
@@ -277,6 +280,18 @@ impl<S: SystemRegisters> CpuInterface<S, Split> {
             self.registers.write(icc::DIR, IntIdValue::of(intid));
         }
     }
+}
+
+/// The Group 1 active-priority registers that an implementation with that many priority bits has (IHI 0069
+/// §12.2.4); the others are UNDEFINED. Those of Group 0 are EL3's where it keeps that group.
+fn active_priorities(control: Ctlr) -> &'static [SysReg<u64>] {
+    let count = match control.pri_bits_minus_one() {
+        0..=4 => 1,
+        5 => 2,
+        _ => 4,
+    };
+    const ALL: &[SysReg<u64>] = &icc::AP1R;
+    ALL.get(..count).unwrap_or(ALL)
 }
 
 fn priority(register: u64) -> Priority {

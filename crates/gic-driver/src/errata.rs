@@ -1,7 +1,7 @@
 //! Errata: what implementations do otherwise than the architecture says, keyed by the `IIDR` of the frame that shows it.
 //!
-//! Facts from the vendors' public errata notices and from Linux's `Documentation/arch/arm64/silicon-errata.rst`. An entry
-//! is here if this driver, or code that stands on it, does something about it.
+//! Facts from the vendors' public errata notices and from Linux's `Documentation/arch/arm64/silicon-errata.rst`. Each
+//! [`Erratum`] says what has to be done, and by whom.
 //!
 //! ```
 //! use gic_arch::Iidr;
@@ -33,14 +33,16 @@ pub enum Erratum {
     /// touched. (This driver never reads others.)
     ReservedRegistersAbort,
     /// An SPI whose target's redistributor sleeps is not signalled after another CPU deactivates it by its CPU
-    /// interface: deactivate by `GICD_ICACTIVER` when the SPI was routed elsewhere since its acknowledgement.
+    /// interface. The kernel, when the SPI was routed elsewhere since it was acknowledged, deactivates it by
+    /// [`Interrupt::deactivate`](crate::Interrupt::deactivate) as well.
     SpiWakeLostOnDeactivation,
-    /// Reads of `GICD_*` for SPIs of another chip go to the alias of that chip's distributor.
+    /// Registers of SPIs of another chip are read at the alias of that chip's distributor. This driver does not:
+    /// what it reads of such SPIs may be stale.
     SpisOwnedByChips,
-    /// Tables are accessed without looking into caches, whatever the attributes read back: use
-    /// [`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent) for redistributors and the like for the ITS.
+    /// Tables are accessed without looking into caches, whatever the attributes read back. [`Gic`](crate::Gic) acts
+    /// as if firmware had said so ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
     TablesNotCoherent,
-    /// Tables lie below 4 GiB.
+    /// Tables lie below 4 GiB: the platform allocates them there.
     TablesBelow4GiB,
     /// The ITS needs its tables Non-cacheable at the inner level or with read- and write-allocation, and its device
     /// table holds DeviceIDs of 20 bits at most although `GITS_TYPER` says 24.

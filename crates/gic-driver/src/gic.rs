@@ -16,11 +16,13 @@ pub use suspend::{Resumed, Suspended};
 
 use crate::cpu_interface::{Combined, CpuInterface, CpuInterfaceConfig, EoiMode};
 use crate::distributor::{Distributor, DistributorConfig};
+use crate::errata::{self, Erratum};
 use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
-use crate::{Block, GicError, IrqLock, PhysicalRegion, Platform, SystemRegisters};
+use crate::{Block, GicError, IrqLock, Mmio, PhysicalRegion, Platform, SystemRegisters};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +64,9 @@ pub struct GicConfig {
     pub lpi_id_bits: Option<u8>,
     /// What firmware says about the redistributors' accesses to memory.
     pub table_access: TableAccess,
+    /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the compatible strings
+    /// of the devicetree's root, or ACPI's OEM table ID.
+    pub machine: Vec<String>,
 }
 
 impl GicConfig {
@@ -74,6 +79,7 @@ impl GicConfig {
             priorities: Priorities::default(),
             lpi_id_bits: None,
             table_access: TableAccess::Negotiate,
+            machine: Vec::new(),
         }
     }
 }
@@ -120,14 +126,18 @@ impl<P: Platform> Gic<P> {
     /// # Errors
     /// All of [`GicError`] but those of SGIs and CPU interfaces.
     pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
-        let GicConfig { distributor, redistributors, cpus, priorities, lpi_id_bits, table_access } = config;
+        let GicConfig { distributor, redistributors, cpus, priorities, lpi_id_bits, table_access, machine } =
+            config;
         let boot = platform.cpu();
         let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
         let distributor = open_distributor(&*platform, distributor)?;
         distributor.init(&*platform, DistributorConfig { priority: priorities.wired, route })?;
         let cpus = open_redistributors(&*platform, &redistributors, &cpus)?;
-        let choice = LpiConfig { id_bits: lpi_id_bits, priority: priorities.lpi, access: table_access };
         let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
+        let machine: Vec<_> = machine.iter().map(String::as_str).collect();
+        let wrong = present.clone().any(|redistributor| lies_about_coherence(redistributor, &machine));
+        let access = if wrong { TableAccess::NonCoherent } else { table_access };
+        let choice = LpiConfig { id_bits: lpi_id_bits, priority: priorities.lpi, access };
         let lpis = match Lpis::new(platform.clone(), &distributor, present, choice) {
             Ok(lpis) => Ok(Arc::new(lpis)),
             Err(GicError::Lpi(refused)) => Err(refused),
@@ -261,6 +271,11 @@ impl<P: Platform> Gic<P> {
             per_cpu.on.store(on, Ordering::Release);
         }
     }
+}
+
+fn lies_about_coherence<M: Mmio>(redistributor: &Redistributor<M>, machine: &[&str]) -> bool {
+    errata::matching(errata::Frame::Redistributor, redistributor.iidr(), machine)
+        .any(|entry| entry.erratum == Erratum::TablesNotCoherent)
 }
 
 fn open_distributor<P: Platform>(platform: &P, base: u64) -> Result<Distributor<P::Mmio>, GicError> {

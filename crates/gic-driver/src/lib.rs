@@ -1,6 +1,55 @@
 //! Drivers for the Arm GICv3: distributor, redistributors, CPU interface, LPIs and ITS, for any kernel or hypervisor.
 //!
-//! The kernel gives a [`Platform`] and gets typed drivers; nothing here knows an interrupt core.
+//! The kernel gives a [`Platform`] – mappings, table memory, a clock – and gets typed drivers; nothing here knows an
+//! interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`] need no heap, so that wired interrupts, timers
+//! and IPIs work in early boot. [`Gic`] puts them together by CPU numbers and adds [`Lpis`]; an [`Its`] stands on it.
+//!
+//! Both security views are supported, and are found out rather than assumed ([`SecurityView`]). Every wait for
+//! hardware is bounded by the platform's clock and names what it waited for. `unsafe` is confined to [`RawMmio`] and
+//! `sysreg` (the CPU's own registers, on AArch64).
+//!
+//! # Example
+//!
+//! A kernel's boot CPU takes a GIC into use, gives an SPI to a device driver, and handles one interrupt:
+//!
+//! ```
+//! extern crate alloc;
+//! use alloc::sync::Arc;
+//! use core::num::NonZeroU16;
+//! use gic_driver::cpu_interface::SgiId;
+//! use gic_driver::{Gic, GicConfig, GicError, Platform, SystemRegisters};
+//! use msi_types::{Cpu, MsiError, Trigger, Vector, WiredParent};
+//!
+//! fn boot<P: Platform>(
+//!     platform: Arc<P>,
+//!     config: GicConfig, // what firmware describes
+//!     registers: &impl SystemRegisters, // of this CPU: `sysreg::CpuRegisters` on hardware
+//! ) -> Result<Gic<P>, GicError> {
+//!     let boot_cpu = platform.cpu();
+//!     let gic = Gic::new(platform, config)?;
+//!     gic.cpu_on(boot_cpu, registers)?;
+//!     // The other CPUs do the same once they run; then an IPI reaches them.
+//!     gic.cpu_interface(registers).send_to_others(SgiId::new(1).expect("there are 16"));
+//!     Ok(gic)
+//! }
+//!
+//! fn give_spi_42_to_a_driver(gic: &dyn WiredParent) -> Result<(), MsiError> {
+//!     let spi = Vector::new(42);
+//!     gic.claim(spi, NonZeroU16::MIN)?;
+//!     gic.set_trigger(spi, Trigger::Edge)?;
+//!     gic.set_target(spi, Cpu::new(0))?;
+//!     gic.unmask(spi);
+//!     Ok(())
+//! }
+//!
+//! fn on_interrupt<P: Platform>(gic: &Gic<P>, registers: &impl SystemRegisters) {
+//!     let interface = gic.cpu_interface(registers);
+//!     if let Some(interrupt) = interface.acknowledge() {
+//!         // … the handler of `interrupt.intid()` …
+//!         interface.end(interrupt);
+//!     }
+//! }
+//! ```
 #![no_std]
 
 extern crate alloc;

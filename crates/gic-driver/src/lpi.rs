@@ -5,16 +5,17 @@
 //! have cached the old one: invalidation is the sender's business, because only the sender has the means.
 
 mod allocator;
+mod error;
 mod tables;
 
 pub use allocator::LpiRange;
+pub use error::{AdoptionRefused, LpiError};
 
 use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
-use crate::{Alignment, Block, BlockError, Coherence, GicError, IrqLock, Platform};
+use crate::{Alignment, Block, Coherence, GicError, IrqLock, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use allocator::LpiAllocator;
-use core::fmt;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU8, Ordering};
 use gic_arch::lpi::{Config, MIN_ID_BITS, config_offset, config_table_bytes};
@@ -35,92 +36,6 @@ pub struct LpiConfig {
     pub priority: Priority,
     /// What firmware says about the redistributors' accesses to memory.
     pub access: TableAccess,
-}
-
-/// Why LPIs cannot be used as asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LpiError {
-    /// The hardware has none.
-    #[error("{0} has no LPIs")]
-    NotSupported(Block),
-    /// LPIs are Non-secure interrupts.
-    #[error("LPIs belong to Non-secure software")]
-    SecureView,
-    /// LPIs need 14 INTID bits or more.
-    #[error("{bits} INTID bits leave no LPIs: those begin with 14")]
-    TooFewIdBits {
-        /// What was chosen, or what the hardware or a table that was taken over has.
-        bits: u8,
-    },
-    /// The platform gave no memory.
-    #[error("no memory for the {table}: {bytes} bytes")]
-    NoMemory {
-        /// Which table.
-        table: &'static str,
-        /// Its size.
-        bytes: u64,
-    },
-    /// The platform gave memory in a place that the registers cannot express.
-    #[error("the platform placed the {table} at {address:#x}: misaligned, too small or beyond 2^52")]
-    Misplaced {
-        /// Which table.
-        table: &'static str,
-        /// Where.
-        address: u64,
-    },
-    /// LPIs were found enabled, cannot be disabled, and the tables in use cannot be taken over.
-    #[error("{block}: LPIs are already enabled and stay so: {reason}")]
-    AlreadyEnabled {
-        /// Which redistributor.
-        block: Block,
-        /// Why its tables cannot be taken over.
-        reason: AdoptionRefused,
-    },
-    /// The caller names an LPI that the tables do not cover.
-    #[error("{0} is beyond the LPI tables")]
-    NoSuchLpi(Lpi),
-    /// The allocator.
-    #[error("LPIs: {0}")]
-    Blocks(#[from] BlockError),
-}
-
-/// Why tables that are in use already cannot be taken over.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum AdoptionRefused {
-    /// The platform does not know the configuration table as reserved memory.
-    ConfigNotReserved {
-        /// Where it is.
-        address: u64,
-    },
-    /// The platform does not know the pending table as reserved memory.
-    PendingNotReserved {
-        /// Where it is.
-        address: u64,
-    },
-    /// The redistributor uses another configuration table than the others.
-    OtherConfigTable {
-        /// The table it uses.
-        found: u64,
-        /// The table of the others.
-        expected: u64,
-    },
-}
-
-impl fmt::Display for AdoptionRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ConfigNotReserved { address } => {
-                write!(f, "their configuration table at {address:#x} is not reserved memory")
-            }
-            Self::PendingNotReserved { address } => {
-                write!(f, "their pending table at {address:#x} is not reserved memory")
-            }
-            Self::OtherConfigTable { found, expected } => {
-                write!(f, "their configuration table is at {found:#x}, that of the others at {expected:#x}")
-            }
-        }
-    }
 }
 
 /// What became of the LPIs that were pending at a redistributor when it lost its state.
@@ -153,7 +68,7 @@ pub struct Lpis<P: Platform> {
     /// One of the `COHERENCE_` constants.
     coherence: AtomicU8,
     allocator: IrqLock<LpiAllocator>,
-    /// Serialises read-modify-write of configuration bytes.
+    /// Serialises changes of configuration bytes, and of how they are published.
     config_lock: IrqLock<()>,
     pending: IrqLock<Vec<PendingTable>>,
 }
@@ -220,7 +135,7 @@ impl<P: Platform> Lpis<P> {
     /// cached what a previous owner configured: the sender invalidates when it maps them. Task.
     ///
     /// # Errors
-    /// [`BlockError::Exhausted`].
+    /// [`LpiError::Blocks`].
     pub fn allocate(&self, count: NonZeroU32, align: Alignment) -> Result<LpiRange, LpiError> {
         let range = self.allocator.with(&*self.platform, |allocator| allocator.allocate(count, align))?;
         self.reset_config(range.first(), range.count());
@@ -230,7 +145,7 @@ impl<P: Platform> Lpis<P> {
     /// Takes LPIs back, and disables them. Nothing sends them any more. Task.
     ///
     /// # Errors
-    /// [`BlockError`] if they are not all allocated: nothing is freed then.
+    /// [`LpiError::Blocks`] if they are not all allocated: nothing is freed then.
     pub fn free(&self, range: LpiRange) -> Result<(), LpiError> {
         let (first, count) = range.into_parts();
         self.allocator.with(&*self.platform, |allocator| {
@@ -364,10 +279,12 @@ impl<P: Platform> Lpis<P> {
     fn reset_config(&self, first: Lpi, count: NonZeroU32) {
         let start = config_offset(first);
         let end = start + u64::from(count.get());
-        for offset in start..end {
-            self.platform.store8(self.config.table(), offset, self.initial_config().into());
-        }
-        self.platform.publish(self.config.table(), start..end, self.coherence());
+        self.config_lock.with(&*self.platform, |()| {
+            for offset in start..end {
+                self.platform.store8(self.config.table(), offset, self.initial_config().into());
+            }
+            self.platform.publish(self.config.table(), start..end, self.coherence());
+        });
     }
 
     /// Takes in how one more redistributor reads the configuration table.
@@ -383,7 +300,11 @@ impl<P: Platform> Lpis<P> {
                 );
             }
             Coherence::NonCoherent => {
-                let old = self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel);
+                // Under the lock: whoever stored a byte before is covered by what follows, whoever stores one
+                // afterwards cleans it.
+                let old = self
+                    .config_lock
+                    .with(&*self.platform, |()| self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel));
                 if old == COHERENCE_COHERENT {
                     // Published so far for the coherent ones alone.
                     let table = self.config.table();

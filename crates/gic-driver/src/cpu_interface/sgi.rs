@@ -34,15 +34,18 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    pub(super) fn of(control: Ctlr) -> Self {
+    pub(super) const UNLIMITED: Self = Self { range_selector: true, aff3: true };
+
+    fn of_interface(control: Ctlr) -> Self {
         Self { range_selector: control.rss(), aff3: control.a3v() }
     }
 
-    pub(super) fn limited_by(self, distributor: gicd::Typer) -> Self {
-        Self {
-            range_selector: self.range_selector && distributor.rss(),
-            aff3: self.aff3 && distributor.a3v(),
-        }
+    pub(super) fn of_distributor(typer: gicd::Typer) -> Self {
+        Self { range_selector: typer.rss(), aff3: typer.a3v() }
+    }
+
+    pub(super) fn limited_by(self, other: Self) -> Self {
+        Self { range_selector: self.range_selector && other.range_selector, aff3: self.aff3 && other.aff3 }
     }
 
     fn check(self, target: Affinity) -> Result<(), GicError> {
@@ -64,7 +67,7 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// # Errors
     /// [`GicError::SgiOutOfReach`].
     pub fn send(&self, sgi: SgiId, target: Affinity) -> Result<(), GicError> {
-        self.reach.check(target)?;
+        self.reach().check(target)?;
         self.registers.write(icc::SGI1R, Sgi::to(sgi.get(), target));
         Ok(())
     }
@@ -80,8 +83,9 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         targets: impl IntoIterator<Item = Affinity, IntoIter: Clone>,
     ) -> Result<(), GicError> {
         let targets = targets.into_iter();
+        let reach = self.reach();
         for target in targets.clone() {
-            self.reach.check(target)?;
+            reach.check(target)?;
         }
         let mut collected: Option<Sgi> = None;
         for target in targets {
@@ -106,5 +110,10 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Sends an SGI to all PEs but this one.
     pub fn send_to_others(&self, sgi: SgiId) {
         self.registers.write(icc::SGI1R, Sgi::new().with_intid(sgi.get()).with_all_but_self(true));
+    }
+
+    /// What both this CPU interface and the distributor support.
+    fn reach(&self) -> Reach {
+        self.limit.limited_by(Reach::of_interface(self.registers.read(icc::CTLR)))
     }
 }

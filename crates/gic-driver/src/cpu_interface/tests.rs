@@ -36,6 +36,14 @@ fn a_higher_exception_level_that_keeps_the_registers_is_reported() {
 }
 
 #[test]
+fn what_a_previous_kernel_left_running_does_not_mask_anything() {
+    let registers = FakeRegisters::default();
+    registers.set(icc::AP1R0.encoding(), 1 << 20);
+    combined(&registers);
+    assert_eq!(registers.get(icc::AP1R0.encoding()), 0);
+}
+
+#[test]
 fn nothing_pending_is_none_and_not_an_interrupt_1023() {
     let registers = FakeRegisters::default();
     assert_eq!(combined(&registers).acknowledge(), None);

@@ -11,6 +11,7 @@ pub(crate) struct FakeRedistributor {
     pub(crate) offset: u64,
     pub(crate) typer: Typer,
     pub(crate) pidr2: u32,
+    pub(crate) iidr: u32,
     pub(crate) control: Ctlr,
     pub(crate) bank: Bank,
     pub(crate) propbaser: Propbaser,
@@ -44,6 +45,7 @@ impl FakeRedistributor {
             offset: u64::from(number) * STRIDE_V3,
             typer,
             pidr2: 0x3b,
+            iidr: 0x043b,
             control: Ctlr::new().with_ces(true),
             bank: Bank::new(&Fields::PRIVATE, 0..64),
             propbaser: Propbaser::new(),
@@ -81,7 +83,7 @@ impl FakeRedistributor {
         }
         match offset {
             _ if offset == gicr::CTLR.offset() && bytes == 4 => self.read_control().into(),
-            _ if offset == gicr::IIDR.offset() && bytes == 4 => 0x043b,
+            _ if offset == gicr::IIDR.offset() && bytes == 4 => self.iidr.into(),
             _ if offset == gicr::TYPER.offset() && bytes == 8 => self.typer.into(),
             _ if offset == gicr::WAKER.offset() && bytes == 4 => self.read_waker().into(),
             _ if offset == gicr::PROPBASER.offset() && bytes == 8 => self.propbaser.into(),

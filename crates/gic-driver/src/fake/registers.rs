@@ -118,6 +118,8 @@ impl SystemRegisters for FakeRegisters {
             state.values.insert(register, value);
         } else if register == icc::BPR1.encoding() {
             state.values.insert(register, value.max(3));
+        } else if icc::AP1R[1..].iter().any(|absent| absent.encoding() == register) {
+            panic!("five priority bits need one active-priority register");
         } else if register == icc::CTLR.encoding() {
             state.values.insert(register, value & !FEATURES | Self::control(state) & FEATURES);
         } else {

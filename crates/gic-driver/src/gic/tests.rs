@@ -1,10 +1,10 @@
 use super::*;
-use crate::Route;
 use crate::cpu_interface::{SgiId, Split};
 use crate::fake::{
     DISTRIBUTOR, Fake, FakeDistributor, FakeRedistributor, FakeRegisters, REDISTRIBUTORS, Security,
 };
 use crate::lpi::PendingLpis;
+use crate::{Coherence, Route};
 use alloc::vec;
 use core::num::NonZeroU16;
 use gic_arch::gicr::{Propbaser, STRIDE_V3};
@@ -117,6 +117,19 @@ mod life {
         assert!(matches!(gic.lpis().unwrap_err(), LpiError::AlreadyEnabled { .. }));
         assert_eq!(gic.cpu_on(cpu(0), &FakeRegisters::default()), Ok(None));
         assert_eq!(gic.claim(vector(40), count(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_machine_whose_registers_lie_about_coherence_is_known_by_its_name() {
+        for (name, expected) in [("rockchip,rk3588", Coherence::NonCoherent), ("other", Coherence::Coherent)]
+        {
+            let fake = Fake::with_cpus(1);
+            fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
+            let config = GicConfig { machine: vec![name.into()], ..config() };
+            let gic = Gic::new(Arc::new(fake), config).unwrap();
+            gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
+            assert_eq!(gic.lpis().unwrap().coherence(), expected);
+        }
     }
 
     #[test]

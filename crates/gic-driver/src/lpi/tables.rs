@@ -215,7 +215,7 @@ fn verify<P: Platform>(
     let reason = if config.address() != expected {
         AdoptionRefused::OtherConfigTable { found: config.address(), expected }
     } else if pending.address() != table.table.address {
-        AdoptionRefused::PendingNotReserved { address: pending.address() }
+        AdoptionRefused::OtherPendingTable { found: pending.address(), expected: table.table.address }
     } else {
         return Ok(());
     };

@@ -2,7 +2,7 @@ use super::*;
 use crate::fake::{
     DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security,
 };
-use crate::{Distributor, PhysicalRegion};
+use crate::{BlockError, Distributor, PhysicalRegion};
 use alloc::vec;
 use gic_arch::Shareability;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, STRIDE_V3};

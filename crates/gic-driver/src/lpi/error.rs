@@ -1,0 +1,101 @@
+//! Why LPIs cannot be used.
+
+use crate::{Block, BlockError};
+use core::fmt;
+use gic_arch::Lpi;
+
+/// Why LPIs cannot be used as asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LpiError {
+    /// The hardware has none.
+    #[error("{0} has no LPIs")]
+    NotSupported(Block),
+    /// LPIs are Non-secure interrupts.
+    #[error("LPIs belong to Non-secure software")]
+    SecureView,
+    /// LPIs need 14 INTID bits or more.
+    #[error("{bits} INTID bits leave no LPIs: those begin with 14")]
+    TooFewIdBits {
+        /// What was chosen, or what the hardware or a table that was taken over has.
+        bits: u8,
+    },
+    /// The platform gave no memory.
+    #[error("no memory for the {table}: {bytes} bytes")]
+    NoMemory {
+        /// Which table.
+        table: &'static str,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The platform gave memory in a place that the registers cannot express.
+    #[error("the platform placed the {table} at {address:#x}: misaligned, too small or beyond 2^52")]
+    Misplaced {
+        /// Which table.
+        table: &'static str,
+        /// Where.
+        address: u64,
+    },
+    /// LPIs were found enabled, cannot be disabled, and the tables in use cannot be taken over.
+    #[error("{block}: LPIs are already enabled and stay so: {reason}")]
+    AlreadyEnabled {
+        /// Which redistributor.
+        block: Block,
+        /// Why its tables cannot be taken over.
+        reason: AdoptionRefused,
+    },
+    /// The caller names an LPI that the tables do not cover.
+    #[error("{0} is beyond the LPI tables")]
+    NoSuchLpi(Lpi),
+    /// The allocator.
+    #[error("LPIs: {0}")]
+    Blocks(#[from] BlockError),
+}
+
+/// Why tables that are in use already cannot be taken over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AdoptionRefused {
+    /// The platform does not know the configuration table as reserved memory.
+    ConfigNotReserved {
+        /// Where it is.
+        address: u64,
+    },
+    /// The platform does not know the pending table as reserved memory.
+    PendingNotReserved {
+        /// Where it is.
+        address: u64,
+    },
+    /// The redistributor uses another configuration table than the others.
+    OtherConfigTable {
+        /// The table it uses.
+        found: u64,
+        /// The table of the others.
+        expected: u64,
+    },
+    /// The redistributor uses another pending table than the one it was given.
+    OtherPendingTable {
+        /// The table it uses.
+        found: u64,
+        /// The table it was given.
+        expected: u64,
+    },
+}
+
+impl fmt::Display for AdoptionRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigNotReserved { address } => {
+                write!(f, "their configuration table at {address:#x} is not reserved memory")
+            }
+            Self::PendingNotReserved { address } => {
+                write!(f, "their pending table at {address:#x} is not reserved memory")
+            }
+            Self::OtherConfigTable { found, expected } => {
+                write!(f, "their configuration table is at {found:#x}, that of the others at {expected:#x}")
+            }
+            Self::OtherPendingTable { found, expected } => {
+                write!(f, "their pending table is at {found:#x}, not at {expected:#x} where it was put")
+            }
+        }
+    }
+}
