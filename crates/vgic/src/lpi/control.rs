@@ -52,7 +52,7 @@ pub(super) struct Translator {
 /// Where a refresh takes enable and priority from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settings {
-    /// From the word, unless it was not deliverable before: then from memory.
+    /// From the word, unless it becomes deliverable: then from memory.
     Keep,
     /// From memory.
     Reload,
@@ -186,7 +186,8 @@ impl Control {
             return;
         };
         let covering = self.tables(target).filter(|tables| tables.covers(now.lpi()));
-        let reload = settings == Settings::Reload || !now.is_deliverable();
+        let deliverable = mapped && covering.is_some();
+        let reload = settings == Settings::Reload || (deliverable && !now.is_deliverable());
         let (enabled, level) = match covering {
             Some(tables) if reload => self.settings(&tables, now.lpi()),
             _ => (now.is_enabled(), now.level()),
@@ -196,7 +197,7 @@ impl Control {
             word.with_target(target)
                 .with_level(level)
                 .with_enabled(enabled)
-                .with_deliverable(mapped && covering.is_some())
+                .with_deliverable(deliverable)
                 .with_pending(covering.is_some() && (word.is_pending() || cold.held))
         });
         let held = covering.is_none() && (old.is_pending() || cold.held);

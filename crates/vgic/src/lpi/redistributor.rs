@@ -25,7 +25,7 @@ impl Control {
         self.sweep(|control, slot, cold| {
             let word = control.shared.slots.load(slot.position());
             if word.target() == vcpu {
-                let held = cold.held || pending.take(word.lpi());
+                let held = pending.take(word.lpi()) || cold.held;
                 control.pool.set_cold(slot, Cold { held, ..cold });
                 control.refresh(slot, Settings::Reload);
             }

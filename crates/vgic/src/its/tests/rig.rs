@@ -1,5 +1,7 @@
 //! An ITS with redistributors, driven by its registers, over memory that answers only where it is.
 
+use super::std::sync::{Condvar, Mutex};
+use super::std::time::Duration;
 use crate::AccessWidth::{Double, Word};
 use crate::attention::Attention;
 use crate::events::Events;
@@ -55,12 +57,36 @@ impl GuestMemory for Ram {
     }
 }
 
-/// Counts kicks by vCPU.
-pub(super) struct Kicks(Box<[AtomicU32]>);
+/// Counts kicks by vCPU, and wakes threads that wait for them.
+pub(super) struct Kicks {
+    counts: Box<[AtomicU32]>,
+    gate: Mutex<()>,
+    kicked: Condvar,
+}
+
+impl Kicks {
+    fn new(vcpus: u16) -> Self {
+        let counts = (0..vcpus).map(|_| AtomicU32::new(0)).collect();
+        Self { counts, gate: Mutex::new(()), kicked: Condvar::new() }
+    }
+
+    pub(super) fn count(&self, vcpu: u16) -> u32 {
+        self.counts[usize::from(vcpu)].load(SeqCst)
+    }
+
+    /// Sleeps until the vCPU was kicked more than `seen` times. `false`: it was not for long.
+    pub(super) fn wait(&self, vcpu: u16, seen: u32) -> bool {
+        let gate = self.gate.lock().unwrap();
+        let sleeping = |(): &mut ()| self.count(vcpu) == seen;
+        !self.kicked.wait_timeout_while(gate, Duration::from_secs(30), sleeping).unwrap().1.timed_out()
+    }
+}
 
 impl Kick for Kicks {
     fn kick(&self, cpu: Cpu) {
-        self.0[cpu.index()].fetch_add(1, SeqCst);
+        let _gate = self.gate.lock().unwrap();
+        self.counts[cpu.index()].fetch_add(1, SeqCst);
+        self.kicked.notify_all();
     }
 }
 
@@ -110,7 +136,7 @@ impl Rig {
     pub(super) fn sized(size: LpiConfig, config: ItsConfig) -> Self {
         let vcpus = size.vcpus;
         let ram = Arc::new(Ram::new());
-        let kicks = Arc::new(Kicks((0..vcpus).map(|_| AtomicU32::new(0)).collect()));
+        let kicks = Arc::new(Kicks::new(vcpus));
         let attention = Arc::new(Attention::new(usize::from(vcpus), kicks.clone()));
         let events = Arc::new(Events::new());
         let lpis = LpiCore::new(size, ram.clone(), attention.clone(), events.clone());
@@ -200,7 +226,7 @@ impl Rig {
     }
 
     pub(super) fn kicks(&self, vcpu: u16) -> u32 {
-        self.kicks.0[usize::from(vcpu)].load(SeqCst)
+        self.kicks.count(vcpu)
     }
 }
 
