@@ -1,0 +1,7 @@
+//! Puts the linker script where the images' linker finds it.
+
+fn main() {
+    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    println!("cargo::rustc-link-search={here}");
+    println!("cargo::rerun-if-changed=image-rt.ld");
+}

@@ -1,0 +1,79 @@
+//! From reset to `main`: the image's header, the memory map with caches on, and what the loader said.
+
+use crate::power::Conduit;
+use aarch64_rt::{InitialPagetable, initial_pagetable};
+
+/// What the loader handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Boot {
+    /// Physical address of the devicetree.
+    pub devicetree: usize,
+    /// How to call firmware, where it is not the devicetree that says.
+    pub conduit: Option<Conduit>,
+}
+
+impl Boot {
+    /// What the start code's arguments mean: `x0` is the devicetree by the Linux boot protocol, `x1` is zero or
+    /// [`monitor`](crate::monitor)'s mark.
+    pub fn from_arguments(x0: u64, x1: u64) -> Self {
+        let conduit = (x1 == crate::monitor::MARK).then_some(Conduit::Smc);
+        Self { devicetree: x0 as usize, conduit }
+    }
+}
+
+/// The image's `main`, its vectors, and its start code.
+#[macro_export]
+macro_rules! image {
+    ($main:path) => {
+        $crate::aarch64_rt::exception_handlers!($crate::Handlers);
+        $crate::aarch64_rt::entry!(__image_main, 64);
+        fn __image_main(x0: u64, x1: u64, _: u64, _: u64) -> ! {
+            $crate::cpu::init(0);
+            $main($crate::Boot::from_arguments(x0, x1))
+        }
+    };
+}
+
+// The header of the Linux boot protocol (Documentation/arch/arm64/booting.rst), by which QEMU passes the devicetree in x0.
+core::arch::global_asm!(
+    ".section .init.header, \"ax\"",
+    ".global image_header",
+    "image_header:",
+    "    b reset",
+    "    .word 0",
+    "    .quad 0",              // text offset
+    "    .quad image_end - . + 16", // size, with everything that is not in the file
+    "    .quad 0x0a",           // little-endian, 4 KiB pages, anywhere
+    "    .quad 0, 0, 0",
+    "    .ascii \"ARM\\x64\"",
+    "    .word 0",
+);
+
+const VALID: usize = 1;
+const DEVICE: usize = 0 << 2;
+const NORMAL: usize = 1 << 2;
+const INNER_SHAREABLE: usize = 3 << 8;
+const ACCESSED: usize = 1 << 10;
+const NEVER_EXECUTED: usize = 1 << 54 | 1 << 53;
+
+const fn device(gigabyte: usize) -> usize {
+    gigabyte << 30 | VALID | DEVICE | ACCESSED | NEVER_EXECUTED
+}
+
+const fn ram(gigabyte: usize) -> usize {
+    gigabyte << 30 | VALID | NORMAL | INNER_SHAREABLE | ACCESSED
+}
+
+/// Physical addresses that the identity map covers as device memory, beside RAM from 1 GiB to 3 GiB: the low gigabyte with
+/// all of `virt`'s registers, and the one with its high configuration space.
+pub const DEVICE_MEMORY: [core::ops::Range<u64>; 2] = [0..1 << 30, 256 << 30..257 << 30];
+
+// Identity-mapped by gigabytes. RAM is writable and executable throughout: this is a test bench.
+initial_pagetable!({
+    let mut map = [0; 512];
+    map[0] = device(0);
+    map[1] = ram(1);
+    map[2] = ram(2);
+    map[256] = device(256);
+    InitialPagetable(map)
+});

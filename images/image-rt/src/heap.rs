@@ -1,0 +1,52 @@
+//! The heap: a buddy allocator, whose blocks are aligned to their size, which is what controllers' tables want.
+
+use crate::cpu;
+use buddy_system_allocator::Heap;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ops::Range;
+use core::ptr::NonNull;
+use spin::Mutex;
+
+/// The image's allocator. Usable in any context.
+#[derive(Debug)]
+pub struct Allocator(Mutex<Heap<33>>);
+
+#[global_allocator]
+static HEAP: Allocator = Allocator(Mutex::new(Heap::empty()));
+
+/// Gives the heap memory: RAM that nobody else uses. Once.
+///
+/// # Safety
+/// `memory` is RAM, mapped by the start code, and used by nobody else from now on.
+pub unsafe fn init(memory: Range<usize>) {
+    // SAFETY: the caller's promise.
+    HEAP.with(|heap| unsafe { heap.add_to_heap(memory.start, memory.end) });
+}
+
+/// Bytes in use.
+pub fn used() -> usize {
+    HEAP.with(|heap| heap.stats_alloc_actual())
+}
+
+impl Allocator {
+    fn with<T>(&self, f: impl FnOnce(&mut Heap<33>) -> T) -> T {
+        let state = cpu::irq_save();
+        let result = f(&mut self.0.lock());
+        cpu::irq_restore(state);
+        result
+    }
+}
+
+// SAFETY: the buddy allocator hands out disjoint blocks of the layout's size and alignment.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.with(|heap| heap.alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr))
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if let Some(pointer) = NonNull::new(pointer) {
+            // SAFETY: the caller gives back what it got, with its layout.
+            self.with(|heap| unsafe { heap.dealloc(pointer, layout) });
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What bare-metal images for QEMU's `virt` machine share: from reset to a Rust `main` with caches on, a console, a heap,
+//! interrupts and several CPUs.
+//!
+//! | the machine starts the image | it runs at |
+//! |---|---|
+//! | at EL1 (the default) | EL1 |
+//! | at EL2 (`virtualization=on`) | EL2 |
+//! | at EL3 (`secure=on`, as an ELF file) | Non-secure EL2 or EL1, above [`monitor`], a stand-in for firmware |
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//! image_rt::image!(main);
+//!
+//! fn main(boot: image_rt::Boot) -> ! {
+//!     image_rt::console::init();
+//!     image_rt::println!("CPU {} at {:?}", image_rt::cpu::current(), image_rt::cpu::level());
+//!     image_rt::power::system_off()
+//! }
+//! ```
+#![no_std]
+
+extern crate alloc;
+
+pub mod boot;
+pub mod console;
+pub mod cpu;
+pub mod exceptions;
+pub mod heap;
+pub mod memory;
+pub mod monitor;
+pub mod power;
+
+pub use boot::Boot;
+#[doc(hidden)]
+pub use {aarch64_rt, exceptions::Handlers};

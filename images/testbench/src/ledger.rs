@@ -1,0 +1,117 @@
+//! What the drivers do to the ITS's command queue, counted at its registers.
+
+use core::ops::Sub;
+use core::sync::atomic::{AtomicU64, Ordering};
+use gic_arch::gits;
+use gic_driver::{Mmio, RawMmio};
+use spin::Once;
+
+static CWRITER_WRITES: AtomicU64 = AtomicU64::new(0);
+static CREADR_READS: AtomicU64 = AtomicU64::new(0);
+static COMMANDS: AtomicU64 = AtomicU64::new(0);
+static LAST_SLOT: AtomicU64 = AtomicU64::new(0);
+static ITS: Once<(u64, u64)> = Once::new();
+
+/// Counts at the ITS whose control frame is at `base` from now on; its queue has so many slots.
+pub(crate) fn watch(base: u64, slots: u64) {
+    ITS.call_once(|| (base, slots));
+}
+
+/// Counters, or their difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ledger {
+    pub(crate) commands: u64,
+    pub(crate) writes: u64,
+    pub(crate) reads: u64,
+}
+
+impl Ledger {
+    /// As they stand.
+    pub(crate) fn now() -> Self {
+        Self {
+            commands: COMMANDS.load(Ordering::Relaxed),
+            writes: CWRITER_WRITES.load(Ordering::Relaxed),
+            reads: CREADR_READS.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Sub for Ledger {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            commands: self.commands - before.commands,
+            writes: self.writes - before.writes,
+            reads: self.reads - before.reads,
+        }
+    }
+}
+
+impl core::fmt::Display for Ledger {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { commands, writes, reads } = self;
+        write!(f, "{commands} commands, {writes} CWRITER writes, {reads} CREADR reads")
+    }
+}
+
+/// A mapped frame that counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    raw: RawMmio,
+    base: u64,
+}
+
+impl Counted {
+    pub(crate) fn new(raw: RawMmio, base: u64) -> Self {
+        Self { raw, base }
+    }
+
+    fn note_read(&self, offset: u32) {
+        if offset == gits::CREADR.offset() && self.is_its() {
+            CREADR_READS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn note_write(&self, offset: u32, value: u64) {
+        if offset != gits::CWRITER.offset() {
+            return;
+        }
+        if let Some((_, slots)) = ITS.get().filter(|(base, _)| *base == self.base) {
+            CWRITER_WRITES.fetch_add(1, Ordering::Relaxed);
+            let slot = value >> 5;
+            let last = LAST_SLOT.swap(slot, Ordering::Relaxed);
+            COMMANDS.fetch_add((slot + slots - last) % slots, Ordering::Relaxed);
+        }
+    }
+
+    fn is_its(&self) -> bool {
+        ITS.get().is_some_and(|(base, _)| *base == self.base)
+    }
+}
+
+impl Mmio for Counted {
+    fn read32(&self, offset: u32) -> u32 {
+        self.note_read(offset);
+        self.raw.read32(offset)
+    }
+
+    fn write32(&self, offset: u32, value: u32) {
+        self.note_write(offset, value.into());
+        self.raw.write32(offset, value);
+    }
+
+    fn read64(&self, offset: u32) -> u64 {
+        self.note_read(offset);
+        self.raw.read64(offset)
+    }
+
+    fn write64(&self, offset: u32, value: u64) {
+        self.note_write(offset, value);
+        self.raw.write64(offset, value);
+    }
+
+    fn write8(&self, offset: u32, value: u8) {
+        self.raw.write8(offset, value);
+    }
+}

@@ -1,0 +1,158 @@
+//! One function.
+
+use crate::platform::Kernel;
+use alloc::sync::Arc;
+use core::ptr::with_exposed_provenance_mut;
+use irq_domain::pci::{
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory,
+    capabilities,
+};
+use msi_types::{MessageStore, RequesterId, Shape};
+
+/// Command register: memory space and bus mastering.
+const COMMAND: u16 = 0x04;
+const MEMORY_AND_MASTER: u16 = 0x6;
+
+/// A function's configuration space.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ecam(pub(crate) u64);
+
+impl Ecam {
+    fn pointer<T>(self, offset: u16) -> *mut T {
+        with_exposed_provenance_mut((self.0 + u64::from(offset)) as usize)
+    }
+}
+
+// ECAM is mapped as device memory by the start code: each access is one load or store at an aligned offset below 4 KiB.
+impl ConfigSpace for Ecam {
+    fn read8(&self, offset: u16) -> u8 {
+        // SAFETY: mapped device memory, see above.
+        unsafe { self.pointer::<u8>(offset).read_volatile() }
+    }
+
+    fn read16(&self, offset: u16) -> u16 {
+        // SAFETY: mapped device memory, see above.
+        unsafe { self.pointer::<u16>(offset).read_volatile() }
+    }
+
+    fn read32(&self, offset: u16) -> u32 {
+        // SAFETY: mapped device memory, see above.
+        unsafe { self.pointer::<u32>(offset).read_volatile() }
+    }
+
+    fn write8(&self, offset: u16, value: u8) {
+        // SAFETY: mapped device memory, see above.
+        unsafe { self.pointer::<u8>(offset).write_volatile(value) };
+    }
+
+    fn write16(&self, offset: u16, value: u16) {
+        // SAFETY: mapped device memory, see above.
+        unsafe { self.pointer::<u16>(offset).write_volatile(value) };
+    }
+
+    fn write32(&self, offset: u16, value: u32) {
+        // SAFETY: mapped device memory, see above.
+        unsafe { self.pointer::<u32>(offset).write_volatile(value) };
+    }
+
+    fn context(&self) -> AccessContext {
+        AccessContext::Any
+    }
+}
+
+/// A memory region of a function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Bar {
+    pub(crate) address: u64,
+    pub(crate) length: u64,
+}
+
+impl Bar {
+    fn pointer<T>(self, offset: u64) -> *mut T {
+        assert!(offset + size_of::<T>() as u64 <= self.length, "{offset:#x} is beyond {self:?}");
+        with_exposed_provenance_mut((self.address + offset) as usize)
+    }
+
+    pub(crate) fn read64(self, offset: u64) -> u64 {
+        // SAFETY: in the region, which is mapped as device memory.
+        unsafe { self.pointer::<u64>(offset).read_volatile() }
+    }
+
+    pub(crate) fn write64(self, offset: u64, value: u64) {
+        // SAFETY: in the region, which is mapped as device memory.
+        unsafe { self.pointer::<u64>(offset).write_volatile(value) };
+    }
+}
+
+impl TableMemory for Bar {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read32(&self, offset: u64) -> u32 {
+        // SAFETY: in the region, which is mapped as device memory.
+        unsafe { self.pointer::<u32>(offset).read_volatile() }
+    }
+
+    fn write32(&self, offset: u64, value: u32) {
+        // SAFETY: in the region, which is mapped as device memory.
+        unsafe { self.pointer::<u32>(offset).write_volatile(value) };
+    }
+}
+
+/// A function that enumeration found.
+#[derive(Clone, Debug)]
+pub(crate) struct Function {
+    /// Its own address.
+    pub(crate) address: RequesterId,
+    /// Who it is at the host bridge: behind a conventional bridge not itself.
+    pub(crate) requester: RequesterId,
+    pub(crate) vendor: u16,
+    pub(crate) device: u16,
+    pub(crate) config: Ecam,
+    pub(crate) bars: [Option<Bar>; 6],
+}
+
+impl Function {
+    /// Lets it be reached, and send.
+    pub(crate) fn enable(&self) {
+        let command = self.config.read16(COMMAND);
+        self.config.write16(COMMAND, command | MEMORY_AND_MASTER);
+    }
+
+    pub(crate) fn is(&self, vendor: u16, device: u16) -> bool {
+        (self.vendor, self.device) == (vendor, device)
+    }
+
+    /// A region that the device's driver knows to be there.
+    pub(crate) fn bar(&self, index: usize) -> Bar {
+        self.bars[index].unwrap_or_else(|| panic!("{} has no BAR {index}", self.address))
+    }
+
+    /// Where its first capability of this kind is.
+    pub(crate) fn capability(&self, id: u8) -> Option<u16> {
+        capabilities(&self.config).find(|capability| capability.id == id).map(|capability| capability.offset)
+    }
+
+    /// Its MSI-X, else its MSI, with the shape that vectors have there.
+    pub(crate) fn store(&self) -> Result<(Arc<dyn MessageStore>, Shape), PciError> {
+        match MsixCapability::find(&self.config) {
+            Ok(capability) => {
+                let bar = |bir: u8| -> Arc<dyn TableMemory> { Arc::new(self.bar(bir.into())) };
+                let store = MsixStore::new(MsixParts {
+                    capability,
+                    config: Arc::new(self.config),
+                    table: bar(capability.table.bir()),
+                    pending: bar(capability.pending.bir()),
+                    host: Arc::new(Kernel),
+                })?;
+                Ok((Arc::new(store), Shape::Independent))
+            }
+            Err(PciError::NoCapability { .. }) => {
+                let store = MsiStore::new(Arc::new(self.config), Arc::new(Kernel))?;
+                Ok((Arc::new(store), Shape::AlignedGroup))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
