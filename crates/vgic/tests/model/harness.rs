@@ -59,14 +59,14 @@ pub fn ops() -> impl Strategy<Value = Op> {
     let flag = any::<bool>;
     prop_oneof![
         6 => (cpu(), interrupt(), flag()).prop_map(|(cpu, interrupt, high)| Op::Line { cpu, interrupt, high }),
-        8 => (cpu(), interrupt(), field(), any::<u8>(), flag())
+        8 => (cpu(), interrupt(), field(), priority(), flag())
             .prop_map(|(cpu, interrupt, field, value, wide)| Op::Field { cpu, interrupt, field, value, wide }),
         2 => (0..SHARED.len(), 0..=AFFINITIES.len(), flag())
             .prop_map(|(interrupt, target, wide)| Op::Route { interrupt, target, wide }),
         1 => any::<[bool; 2]>().prop_map(|groups| Op::Control { groups }),
         1 => (cpu(), flag()).prop_map(|(cpu, asleep)| Op::Waker { cpu, asleep }),
-        1 => (cpu(), any::<u8>()).prop_map(|(cpu, value)| Op::Mask { cpu, value }),
-        1 => (cpu(), group(), any::<u8>())
+        1 => (cpu(), priority()).prop_map(|(cpu, value)| Op::Mask { cpu, value }),
+        2 => (cpu(), group(), 0..8u8)
             .prop_map(|(cpu, group, value)| Op::BinaryPoint { cpu, group, value }),
         1 => (cpu(), flag(), flag()).prop_map(|(cpu, cbpr, eoimode)| Op::Modes { cpu, cbpr, eoimode }),
         1 => (cpu(), group(), flag()).prop_map(|(cpu, group, on)| Op::GroupEnable { cpu, group, on }),
@@ -78,6 +78,11 @@ pub fn ops() -> impl Strategy<Value = Op> {
             .prop_map(|(cpu, group, interrupt)| Op::End { cpu, group, interrupt }),
         2 => (cpu(), interrupt()).prop_map(|(cpu, interrupt)| Op::Deactivate { cpu, interrupt }),
     ]
+}
+
+/// Any, but often one that shares a group priority with another.
+fn priority() -> impl Strategy<Value = u8> {
+    prop_oneof![any::<u8>(), (0..4u8, 0..8u8).prop_map(|(high, low)| high << 6 | low << 3)]
 }
 
 fn field() -> impl Strategy<Value = Field> {

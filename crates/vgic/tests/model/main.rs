@@ -16,7 +16,7 @@ fn views() -> impl Strategy<Value = (View, u8)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
     #[test]
     fn the_model_answers_as_the_reference_does(

@@ -1,0 +1,233 @@
+//! The register frames as a guest finds them, and as it should not touch them.
+
+mod support;
+
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use gic_arch::{Iidr, IntId, gicd, gicr};
+use support::Machine;
+use vgic::its::{Coherence, ItsConfig};
+use vgic::{AccessWidth, FaultReason, RedistributorRegion, SecurityView, VgicConfig};
+
+const WIDTHS: [AccessWidth; 4] =
+    [AccessWidth::Byte, AccessWidth::Half, AccessWidth::Word, AccessWidth::Double];
+
+/// A machine with every option.
+fn everything(security: SecurityView) -> VgicConfig {
+    VgicConfig {
+        spis: 988,
+        extended_spis: 1024,
+        extended_ppis: 64,
+        lpi_id_bits: Some(16),
+        its: vec![ItsConfig::new(0x0808_0000)],
+        security,
+        redistributor_invalidation: true,
+        one_of_n: true,
+        message_based_spis: true,
+        redistributors: vec![RedistributorRegion { base: 0x080a_0000, stride: 0x4_0000, count: 3 }],
+        ..VgicConfig::new(2)
+    }
+}
+
+#[test]
+fn every_offset_takes_every_width_without_harm() {
+    for security in [SecurityView::Single, SecurityView::NonSecure] {
+        let machine = Machine::new(everything(security));
+        for region in machine.gic.regions() {
+            for address in region.addresses.clone() {
+                for width in WIDTHS {
+                    machine.write(address, width, u64::MAX);
+                    let value = machine.read(address, width);
+                    assert_eq!(value & !width.mask(), 0, "{address:#x} {width:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_address_outside_of_the_regions_is_not_claimed() {
+    let machine = Machine::new(everything(SecurityView::Single));
+    for address in [0x07ff_ffff, 0x0801_0000, 0x0816_0000, 0, u64::MAX] {
+        assert!(!machine.gic.claims(address), "{address:#x}");
+        assert!(machine.gic.read(address, AccessWidth::Word).is_err());
+        assert!(machine.gic.write(address, AccessWidth::Word, 0).is_err());
+    }
+}
+
+#[test]
+fn room_that_no_redistributor_fills_reads_as_zero_and_is_counted() {
+    let machine = Machine::new(everything(SecurityView::Single));
+    let third = machine.frame(2);
+
+    assert_eq!(machine.read(third + u64::from(gicr::TYPER.offset()), AccessWidth::Double), 0);
+
+    assert_eq!(machine.gic.events().count(FaultReason::UnknownRegister), 1);
+}
+
+#[test]
+fn an_unknown_register_is_reported_with_its_address() {
+    let machine = Machine::new(VgicConfig::new(1));
+
+    machine.write(0x0800_0020, AccessWidth::Word, 0x77);
+
+    let mut faults = Vec::new();
+    machine.gic.events().drain(|fault| faults.push((fault.reason, fault.address, fault.detail)));
+    assert_eq!(faults, [(FaultReason::UnknownRegister, 0x0800_0020, 0x77)]);
+}
+
+#[test]
+fn narrow_accesses_reach_priorities_but_not_enables() {
+    let machine = Machine::new(VgicConfig::new(1));
+    let priority = 0x0800_0000 + u64::from(gicd::IPRIORITYR.offset()) + 33;
+    let enable = 0x0800_0000 + u64::from(gicd::ISENABLER.offset()) + 5;
+
+    machine.write(priority, AccessWidth::Byte, 0xa8);
+    machine.write(enable, AccessWidth::Byte, 0xff);
+
+    assert_eq!(machine.read(priority - 1, AccessWidth::Word), 0xa800);
+    assert_eq!(machine.read(enable & !3, AccessWidth::Word), 0);
+    assert_eq!(machine.gic.events().count(FaultReason::AccessWidth), 1);
+}
+
+#[test]
+fn the_distributor_tells_what_the_machine_has() {
+    let machine = Machine::new(everything(SecurityView::Single));
+    let typer = gicd::Typer::from(u32::try_from(machine.read_gicd(gicd::TYPER)).unwrap());
+
+    assert_eq!((typer.spi_end(), typer.extended_spi_end(), typer.id_bits()), (1020, 5120, 16));
+    assert!(typer.lpis() && typer.mbis() && !typer.no_1_of_n() && !typer.security_extn());
+}
+
+#[test]
+fn each_redistributor_names_its_cpu_and_the_last_one_ends_the_walk() {
+    let machine = Machine::new(everything(SecurityView::Single));
+    for (cpu, of) in machine.gic.config().cpus.clone().into_iter().enumerate() {
+        let typer = gicr::Typer::from(machine.read_gicr(cpu, gicr::TYPER));
+        assert_eq!((typer.affinity(), typer.processor_number()), (of.affinity, of.processor_number));
+        assert_eq!(typer.last(), cpu == 1);
+        assert_eq!(typer.extended_ppi_count(), 64);
+    }
+}
+
+#[test]
+fn all_frames_carry_the_configured_identification() {
+    let iidr = Iidr::new().with_implementer(0x123).with_product_id(7);
+    let machine = Machine::new(VgicConfig { iidr, ..VgicConfig::new(1) });
+
+    assert_eq!(machine.read_gicd(gicd::IIDR), iidr.into_bits().into());
+    assert_eq!(machine.read_gicr(0, gicr::IIDR), iidr.into_bits().into());
+    assert_eq!(machine.read_gicd(gic_arch::id::PIDR2) >> 4 & 0xf, 3);
+    assert_eq!(machine.read_gicr(0, gic_arch::id::PIDR2) >> 4 & 0xf, 3);
+}
+
+#[test]
+fn affinity_routing_and_the_single_security_state_cannot_be_turned_off() {
+    let machine = Machine::new(VgicConfig::new(1));
+
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+    assert_eq!(machine.read_gicd(gicd::CTLR), 0x50);
+
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(0xffff_ffff));
+    assert_eq!(machine.read_gicd(gicd::CTLR), 0xd3);
+}
+
+#[test]
+fn the_non_secure_view_of_the_control_register_has_group_one_in_bit_one() {
+    let machine = Machine::new(everything(SecurityView::NonSecure));
+
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(0xffff_ffff));
+
+    assert_eq!(machine.read_gicd(gicd::CTLR), 0x12);
+}
+
+#[test]
+fn the_waker_belongs_to_firmware_in_the_non_secure_view() {
+    let machine = Machine::new(everything(SecurityView::NonSecure));
+    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
+    assert_eq!(machine.read_gicr(0, gicr::WAKER), 0);
+}
+
+#[test]
+fn a_redistributor_sleeps_after_reset_until_it_is_woken() {
+    let machine = Machine::new(VgicConfig::new(1));
+    assert_eq!(machine.read_gicr(0, gicr::WAKER), 0b110);
+    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new());
+    assert_eq!(machine.read_gicr(0, gicr::WAKER), 0);
+}
+
+#[test]
+fn non_secure_priorities_are_shifted_and_lose_their_lowest_bit() {
+    let machine = Machine::new(VgicConfig { priority_bits: 5, ..everything(SecurityView::NonSecure) });
+    let register = gicd::IPRIORITYR.locate(IntId::new(40)).unwrap().register();
+
+    machine.write_gicd(register, 0xffff_a8f8);
+
+    assert_eq!(machine.read_gicd(register), 0xf0f0_a0f0);
+}
+
+#[test]
+fn a_route_can_be_written_in_halves() {
+    let machine = Machine::new(VgicConfig::new(1));
+    let address = 0x0800_0000 + u64::from(gicd::irouter(IntId::new(40)).unwrap().offset());
+
+    machine.write(address, AccessWidth::Word, 0x8001_0203);
+    machine.write(address + 4, AccessWidth::Word, 0x7f);
+
+    assert_eq!(machine.read(address, AccessWidth::Double), 0x7f_0001_0203, "1 of N is not supported here");
+    assert_eq!(machine.read(address + 4, AccessWidth::Word), 0x7f);
+}
+
+#[test]
+fn lpi_tables_cannot_change_while_lpis_are_enabled() {
+    let machine = Machine::new(everything(SecurityView::Single));
+    let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(0x4000_0000);
+    machine.write_gicr(0, gicr::PROPBASER, tables);
+    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(0x4001_0000));
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+
+    machine.write_gicr(0, gicr::PROPBASER, Propbaser::new());
+
+    assert_eq!(machine.read_gicr(0, gicr::PROPBASER), tables.into_bits());
+    assert_eq!(machine.gic.events().count(FaultReason::LpiTablesInUse), 1);
+}
+
+#[test]
+fn lpis_can_be_disabled_again_only_where_the_redistributor_says_so() {
+    for can_clear_enable_lpis in [false, true] {
+        let machine = Machine::new(VgicConfig { can_clear_enable_lpis, ..everything(SecurityView::Single) });
+        machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+
+        machine.write_gicr(0, gicr::CTLR, Ctlr::new());
+
+        let control = Ctlr::from(u32::try_from(machine.read_gicr(0, gicr::CTLR)).unwrap());
+        assert_eq!((control.ces(), control.enable_lpis()), (can_clear_enable_lpis, !can_clear_enable_lpis));
+    }
+}
+
+#[test]
+fn a_non_coherent_redistributor_reads_shareability_as_zero() {
+    let machine =
+        Machine::new(VgicConfig { coherence: Coherence::NonCoherent, ..everything(SecurityView::Single) });
+
+    machine.write_gicr(0, gicr::PROPBASER, Propbaser::from(u64::MAX));
+    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::from(u64::MAX));
+
+    assert_eq!(machine.read_gicr(0, gicr::PROPBASER) >> 10 & 3, 0);
+    assert_eq!(machine.read_gicr(0, gicr::PENDBASER) >> 10 & 3, 0);
+}
+
+#[test]
+fn the_promise_of_an_empty_pending_table_does_not_read_back() {
+    let machine = Machine::new(everything(SecurityView::Single));
+    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_pending_table_zero(true));
+    assert_eq!(machine.read_gicr(0, gicr::PENDBASER), 0);
+}
+
+#[test]
+fn a_machine_without_lpis_has_no_lpi_registers() {
+    let machine = Machine::new(VgicConfig::new(1));
+    machine.write_gicr(0, gicr::PROPBASER, Propbaser::from(u64::MAX));
+    machine.write_gicr(0, gicr::CTLR, Ctlr::from(u32::MAX));
+    assert_eq!(machine.read_gicr(0, gicr::PROPBASER), 0);
+    assert_eq!(machine.read_gicr(0, gicr::CTLR), 0);
+}

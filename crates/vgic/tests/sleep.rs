@@ -1,0 +1,363 @@
+//! The protocol by which vCPUs sleep and are kicked: no wake-up is lost, and one departure costs one kick at most.
+
+mod support;
+
+use gic_arch::gicd::Irouter;
+use gic_arch::icc::Sgi;
+use gic_arch::{IntId, gicd, icc};
+use msi_types::{Cpu, Kick, Level, Line, SetLine};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+use support::Machine;
+use vgic::{Sleep, Vcpu, Vgic, VgicConfig};
+
+const SPI: u32 = 40;
+
+/// A running machine with an edge SPI for CPU 0.
+fn machine() -> Machine {
+    let machine = Machine::running(VgicConfig::new(2));
+    machine.make_edge(SPI);
+    machine.enable_spi(SPI);
+    machine
+}
+
+fn pulse(gic: &Vgic, intid: u32) {
+    gic.set_line(Line::Spi(intid), Level::High);
+    gic.set_line(Line::Spi(intid), Level::Low);
+}
+
+#[test]
+fn a_vcpu_that_attends_is_not_kicked() {
+    let mut machine = machine();
+    pulse(&machine.gic, SPI);
+    assert!(machine.vcpus[0].irq_pending());
+    assert_eq!(machine.kicks.of(0), 0);
+}
+
+#[test]
+fn a_vcpu_that_left_is_kicked_once_however_much_arrives() {
+    let mut machine = machine();
+    machine.enable_spi(SPI + 1);
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+
+    for _ in 0..3 {
+        pulse(&machine.gic, SPI);
+        pulse(&machine.gic, SPI + 1);
+    }
+
+    assert_eq!((machine.kicks.of(0), machine.kicks.of(1)), (1, 0));
+}
+
+#[test]
+fn a_vcpu_with_something_to_do_does_not_sleep() {
+    let mut machine = machine();
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::DontSleep);
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.kicks.of(0), 0);
+}
+
+#[test]
+fn a_vcpu_that_is_back_is_not_kicked() {
+    let mut machine = machine();
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+    machine.vcpus[0].returned();
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.kicks.of(0), 0);
+}
+
+#[test]
+fn a_vcpu_that_enters_the_guest_knows_its_inputs_and_is_kicked_for_more() {
+    let mut machine = machine();
+    pulse(&machine.gic, SPI);
+    assert!(machine.vcpus[0].enter_guest().irq);
+    machine.enable_spi(SPI + 1);
+    machine.gic.set_line(Line::Spi(SPI + 1), Level::High);
+    assert_eq!(machine.kicks.of(0), 1);
+}
+
+#[test]
+fn what_makes_a_pending_interrupt_deliverable_kicks() {
+    let ways: [fn(&mut Machine); 3] = [
+        |machine| machine.enable_spi(SPI + 1),
+        |machine| {
+            let route = gicd::irouter(IntId::new(SPI + 2)).unwrap();
+            machine.write_gicd(route, Irouter::to(machine.gic.config().cpus[0].affinity));
+        },
+        |machine| {
+            let bit = gicd::ICACTIVER.locate(IntId::new(SPI + 3)).unwrap();
+            machine.write_gicd(bit.register(), bit.mask());
+        },
+    ];
+    for make_deliverable in ways {
+        let mut machine = machine();
+        let second = machine.gic.config().cpus[1].affinity;
+        machine.write_gicd(gicd::irouter(IntId::new(SPI + 2)).unwrap(), Irouter::to(second));
+        machine.enable_spi(SPI + 2);
+        machine.enable_spi(SPI + 3);
+        let active = gicd::ISACTIVER.locate(IntId::new(SPI + 3)).unwrap();
+        machine.write_gicd(active.register(), active.mask());
+        for spi in SPI + 1..SPI + 4 {
+            machine.gic.set_line(Line::Spi(spi), Level::High);
+        }
+        assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+
+        make_deliverable(&mut machine);
+
+        assert_eq!(machine.kicks.of(0), 1);
+        assert!(machine.vcpus[0].irq_pending());
+    }
+}
+
+#[test]
+fn enabling_a_group_kicks_for_what_waited_for_it() {
+    let mut machine = machine();
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.kicks.of(0), 0, "the group is disabled");
+
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
+
+    assert_eq!(machine.kicks.of(0), 1);
+}
+
+/// Wakes vCPU threads.
+struct Alarm {
+    rung: Vec<(Mutex<bool>, Condvar)>,
+    kicks: AtomicUsize,
+}
+
+impl Alarm {
+    fn new(cpus: usize) -> Self {
+        Self { rung: (0..cpus).map(|_| Default::default()).collect(), kicks: AtomicUsize::new(0) }
+    }
+
+    fn sleep(&self, cpu: usize) -> bool {
+        let (rung, bell) = &self.rung[cpu];
+        let guard = rung.lock().unwrap();
+        let (mut guard, timeout) =
+            bell.wait_timeout_while(guard, Duration::from_secs(20), |rung| !*rung).unwrap();
+        *guard = false;
+        !timeout.timed_out()
+    }
+}
+
+impl Kick for Alarm {
+    fn kick(&self, cpu: Cpu) {
+        self.kicks.fetch_add(1, Ordering::SeqCst);
+        let (rung, bell) = &self.rung[cpu.index()];
+        *rung.lock().unwrap() = true;
+        bell.notify_one();
+    }
+}
+
+const SENDERS: u64 = 3;
+const MESSAGES: u64 = 100_000;
+const CPUS: usize = 2;
+/// Sent when all is done: each vCPU stops.
+const STOP: u32 = 7;
+
+/// Numbers that devices wrote before they pulsed their lines, and the highest that a handler read.
+struct Board {
+    sent: Vec<AtomicU64>,
+    seen: Vec<AtomicU64>,
+    /// How often a vCPU said that it leaves.
+    departures: AtomicUsize,
+    stop: AtomicBool,
+}
+
+/// A vCPU: sleeps until kicked, handles what is there.
+fn run(mut vcpu: Vcpu, alarm: &Alarm, board: &Board) {
+    let cpu = vcpu.cpu().index();
+    while !board.stop.load(Ordering::SeqCst) {
+        while vcpu.irq_pending() {
+            let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+            if intid != 1023 {
+                if let Some(device) = intid.checked_sub(SPI.into()) {
+                    // Relaxed: the interrupt itself must carry what was written before it.
+                    let number = board.sent[device as usize].load(Ordering::Relaxed);
+                    board.seen[device as usize].fetch_max(number, Ordering::SeqCst);
+                }
+                vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
+            }
+        }
+        board.departures.fetch_add(1, Ordering::SeqCst);
+        if vcpu.prepare_to_sleep() == Sleep::Ready {
+            assert!(alarm.sleep(cpu), "vCPU {cpu} slept over something");
+            vcpu.returned();
+        }
+    }
+}
+
+#[test]
+fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
+    let alarm = Arc::new(Alarm::new(CPUS));
+    let mut machine = Machine::kicking(VgicConfig::new(2), alarm.clone());
+    machine.start();
+    for device in 0..SENDERS {
+        let spi = SPI + u32::try_from(device).unwrap();
+        machine.make_edge(spi);
+        machine.enable_spi(spi);
+    }
+    for cpu in 0..CPUS {
+        let bit = gic_arch::gicr::ISENABLER.locate(IntId::new(STOP)).unwrap();
+        machine.write_gicr(cpu, bit.register(), bit.mask());
+    }
+    let board = Board {
+        sent: (0..SENDERS).map(|_| AtomicU64::new(0)).collect(),
+        seen: (0..SENDERS).map(|_| AtomicU64::new(0)).collect(),
+        departures: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+    };
+    let vcpus: Vec<_> = machine.vcpus.drain(..).collect();
+
+    thread::scope(|scope| {
+        for vcpu in vcpus {
+            scope.spawn(|| run(vcpu, &alarm, &board));
+        }
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|device| scope.spawn({ let (gic, board) = (&machine.gic, &board); move || send(gic, board, device) }))
+            .collect();
+        for step in (0..usize::MAX).take_while(|_| senders.iter().any(|sender| !sender.is_finished())) {
+            let spi = SPI + u32::try_from(step % 3).unwrap();
+            let target = machine.gic.config().cpus[step / 3 % CPUS].affinity;
+            machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
+            thread::yield_now();
+        }
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        wait_until(|| (0..SENDERS as usize).all(|device| board.seen[device].load(Ordering::SeqCst) == MESSAGES));
+        board.stop.store(true, Ordering::SeqCst);
+        for cpu in 0..CPUS {
+            let bit = gic_arch::gicr::ISPENDR.locate(IntId::new(STOP)).unwrap();
+            machine.write_gicr(cpu, bit.register(), bit.mask());
+        }
+    });
+
+    let kicks = alarm.kicks.load(Ordering::SeqCst);
+    let departures = board.departures.load(Ordering::SeqCst);
+    assert!(kicks <= departures, "{kicks} kicks for {departures} departures");
+}
+
+fn send(gic: &Vgic, board: &Board, device: u64) {
+    let spi = SPI + u32::try_from(device).unwrap();
+    for number in 1..=MESSAGES {
+        board.sent[device as usize].store(number, Ordering::Relaxed);
+        pulse(gic, spi);
+    }
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    for _ in 0..20_000 {
+        if done() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("a message was lost");
+}
+
+/// Rings without a system call, so that senders and vCPU meet at every instruction.
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Kick for Flag {
+    fn kick(&self, _: Cpu) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Sends the next message as soon as the last one was handled: just when the vCPU is about to sleep, or to forget the
+/// interrupt as stale.
+#[test]
+fn no_message_is_lost_just_when_the_vcpu_falls_asleep() {
+    const ROUNDS: u64 = 100_000;
+    let flag = Arc::new(Flag::default());
+    let mut machine = Machine::kicking(VgicConfig::new(1), flag.clone());
+    machine.start();
+    for spi in [SPI, SPI + 1] {
+        machine.make_edge(spi);
+        machine.enable_spi(spi);
+    }
+    let mut vcpu = machine.vcpus.remove(0);
+    let seen = [AtomicU64::new(0), AtomicU64::new(0)];
+    let ended = AtomicUsize::new(0);
+
+    thread::scope(|scope| {
+        for (device, seen) in seen.iter().enumerate() {
+            let (gic, ended) = (&machine.gic, &ended);
+            scope.spawn(move || {
+                for number in 1..=ROUNDS {
+                    pulse(gic, SPI + u32::try_from(device).unwrap());
+                    spin_until(|| seen.load(Ordering::SeqCst) >= number || ended.load(Ordering::SeqCst) > 2);
+                }
+                ended.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        while ended.load(Ordering::SeqCst) < 2 {
+            let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+            if intid != 1023 {
+                vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
+                seen[usize::from(intid != u64::from(SPI))].fetch_add(1, Ordering::SeqCst);
+            } else if vcpu.prepare_to_sleep() == Sleep::Ready {
+                let rung = spin_until(|| flag.0.swap(false, Ordering::SeqCst) || ended.load(Ordering::SeqCst) > 1);
+                if !rung {
+                    ended.store(10, Ordering::SeqCst);
+                    panic!("slept over a message after {seen:?}");
+                }
+                vcpu.returned();
+            }
+        }
+    });
+}
+
+/// `false`: it took too long.
+fn spin_until(done: impl Fn() -> bool) -> bool {
+    let start = std::time::Instant::now();
+    for turn in 0u32.. {
+        if done() {
+            return true;
+        }
+        if turn % 64 == 63 {
+            thread::yield_now();
+            if start.elapsed() > Duration::from_secs(20) {
+                return false;
+            }
+        }
+        std::hint::spin_loop();
+    }
+    false
+}
+
+#[test]
+fn raising_the_priority_of_a_masked_interrupt_kicks() {
+    let mut machine = machine();
+    machine.msr(0, icc::PMR.encoding(), 0x80);
+    let priority = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
+    machine.write_gicd(priority.register(), 0xa0a0_a0a0);
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+
+    machine.write_gicd(priority.register(), 0x4040_4040);
+
+    assert_eq!(machine.kicks.of(0), 1);
+    assert!(machine.vcpus[0].irq_pending());
+}
+
+#[test]
+fn an_sgi_wakes_its_target() {
+    let mut machine = machine();
+    let bit = gic_arch::gicr::ISENABLER.locate(IntId::new(3)).unwrap();
+    machine.write_gicr(1, bit.register(), bit.mask());
+    assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::Ready);
+
+    let target = machine.gic.config().cpus[1].affinity;
+    machine.msr(0, icc::SGI1R.encoding(), Sgi::to(3, target).into_bits());
+
+    assert_eq!(machine.kicks.of(1), 1);
+    assert_eq!(machine.acknowledge(1), 3);
+}
