@@ -125,7 +125,9 @@ impl<W: Word + 'static> Machine<W> {
 
 fn run(threads: Vec<Box<dyn FnOnce() + Send>>) {
     let threads: Vec<_> = threads.into_iter().map(thread::spawn).collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 /// Runs `scenario` on several threads with one machine.

@@ -238,7 +238,7 @@ impl Model {
             Step::Offline { cpu } => drop(self.machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap()),
             Step::Online { cpu } => self.machine.interrupts.cpu_online(Cpu::new(cpu)).unwrap(),
             Step::ControllerFails { after } => {
-                self.machine.controller.fail_in.store(after, Ordering::Relaxed)
+                self.machine.controller.fail_in.store(after, Ordering::Relaxed);
             }
             Step::StoreFails { after } => self.store.fail_in.store(after, Ordering::Relaxed),
         }
@@ -268,9 +268,10 @@ impl Model {
         let note = seen.clone();
         let handler =
             move |_: &irq_domain::IrqContext<'_>| note.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
-        match self.device.request(slot, "test", handler) {
-            Ok(handle) => drop(self.requested.insert(slot, Requested { handle, seen, disables: 0 })),
-            Err(_) => assert!(!self.has(slot)),
+        if let Ok(handle) = self.device.request(slot, "test", handler) {
+            self.requested.insert(slot, Requested { handle, seen, disables: 0 });
+        } else {
+            assert!(!self.has(slot));
         }
     }
 

@@ -101,7 +101,9 @@ impl Function {
         if let Some((first, ..)) = list.first() {
             self.set(0x34, &[u8::try_from(*first).unwrap()]);
         }
-        list.iter().for_each(|(at, id, next)| self.set(*at, &[*id, *next]));
+        for (at, id, next) in list {
+            self.set(*at, &[*id, *next]);
+        }
     }
 
     pub(crate) fn set(&self, at: u16, bytes: &[u8]) {

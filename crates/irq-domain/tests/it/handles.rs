@@ -169,7 +169,9 @@ fn two_handlers_that_drop_each_others_handles_do_not_deadlock() {
             std::thread::spawn(move || on_cpu(cpu, || interrupts.dispatch(Cpu::new(cpu), vector)))
         })
         .collect();
-    cpus.into_iter().for_each(|cpu| assert_eq!(cpu.join().unwrap(), Dispatched::Handled));
+    for cpu in cpus {
+        assert_eq!(cpu.join().unwrap(), Dispatched::Handled);
+    }
     drop(device);
     assert_eq!(machine.controller.vectors_in_use(), 0);
 }

@@ -1,0 +1,265 @@
+//! Two kinds of controller: one whose messages stay, one whose messages name the CPU.
+
+use super::{assert_task, count_down};
+use msi_types::{
+    Attachment, BlockRequest, ControllerFault, Cpu, Initially, Isolation, Move, MoveOutcome, MsiError,
+    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Vector, VectorBlock,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How a controller's messages relate to CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// The message stays the same wherever it is delivered (ITS).
+    Stays,
+    /// The address names the CPU: low words differ, high words do not (Direct LPI).
+    NamesCpu,
+    /// The same, with doorbells 4 GiB apart.
+    NamesCpuFarApart,
+}
+
+/// A vector at the controller.
+#[derive(Debug)]
+struct Line {
+    cpu: Cpu,
+    masked: bool,
+    group: (Vector, NonZeroU16),
+    moving: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    devices: BTreeMap<u32, BTreeSet<Vector>>,
+    lines: BTreeMap<Vector, Line>,
+    pending: BTreeSet<(Cpu, Vector)>,
+    attached: u32,
+    outcomes: Vec<MoveOutcome>,
+    unreachable: BTreeSet<Cpu>,
+}
+
+/// A controller with the vectors 8192 and up.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    pub(crate) kind: Kind,
+    pub(crate) capacity: u32,
+    /// Counts down at each fallible task operation; the one that finds 0 fails. `usize::MAX`: never.
+    pub(crate) fail_in: AtomicUsize,
+    inside: Mutex<Inside>,
+}
+
+pub(crate) const FIRST: u32 = 8192;
+pub(crate) const FAULT: MsiError = MsiError::Controller(ControllerFault {
+    kind: "mock",
+    base: 0,
+    operation: "injected",
+    device: None,
+    event: None,
+    reason: "fault",
+});
+
+impl Controller {
+    pub(crate) fn new(kind: Kind) -> Arc<Self> {
+        Self::with_capacity(kind, 4096)
+    }
+
+    pub(crate) fn with_capacity(kind: Kind, capacity: u32) -> Arc<Self> {
+        let fail_in = AtomicUsize::new(usize::MAX);
+        Arc::new(Self { kind, capacity, fail_in, inside: Mutex::default() })
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn may_fail(&self) -> Result<(), MsiError> {
+        assert_task();
+        count_down(&self.fail_in).then_some(()).ok_or(FAULT)
+    }
+
+    fn doorbell(&self, cpu: Cpu) -> u64 {
+        match self.kind {
+            Kind::Stays => 0x0809_0040,
+            Kind::NamesCpu => 0x080a_0040 + u64::from(cpu.get()) * 0x2_0000,
+            Kind::NamesCpuFarApart => 0x080a_0040 + (u64::from(cpu.get()) << 32),
+        }
+    }
+
+    /// A device's message arrives. Panics if it is torn or stray.
+    pub(crate) fn signal(&self, message: MsiMessage) {
+        let mut inside = self.inside();
+        let vector = Vector::new(message.data);
+        let line = inside.lines.get(&vector).unwrap_or_else(|| panic!("stray message {message:x?}"));
+        let cpu = match self.kind {
+            Kind::Stays => line.cpu,
+            Kind::NamesCpu | Kind::NamesCpuFarApart => {
+                let named = (0..64).map(Cpu::new).find(|cpu| self.doorbell(*cpu) == message.address);
+                named.unwrap_or_else(|| panic!("torn message {message:x?}"))
+            }
+        };
+        inside.pending.insert((cpu, vector));
+    }
+
+    /// A CPU reads its acknowledge register.
+    pub(crate) fn acknowledge(&self, cpu: u32) -> Option<Vector> {
+        let mut inside = self.inside();
+        let cpu = Cpu::new(cpu);
+        let found = inside.pending.iter().copied().find(|(place, vector)| {
+            *place == cpu && inside.lines.get(vector).is_some_and(|line| !line.masked)
+        })?;
+        inside.pending.remove(&found);
+        Some(found.1)
+    }
+
+    pub(crate) fn is_masked(&self, vector: Vector) -> bool {
+        self.inside().lines[&vector].masked
+    }
+
+    pub(crate) fn pending_at(&self) -> Vec<(Cpu, Vector)> {
+        self.inside().pending.iter().copied().collect()
+    }
+
+    pub(crate) fn outcomes(&self) -> Vec<MoveOutcome> {
+        self.inside().outcomes.clone()
+    }
+
+    pub(crate) fn set_unreachable(&self, cpu: u32) {
+        self.inside().unreachable.insert(Cpu::new(cpu));
+    }
+
+    /// How many vectors are handed out.
+    pub(crate) fn vectors_in_use(&self) -> usize {
+        self.inside().lines.len()
+    }
+
+    /// How many devices are attached.
+    pub(crate) fn devices_attached(&self) -> usize {
+        self.inside().devices.len()
+    }
+}
+
+fn find_free(inside: &Inside, capacity: u32, count: u32, alignment: u32) -> Option<u32> {
+    let starts = (FIRST..FIRST + capacity).step_by(alignment as usize);
+    starts
+        .filter(|start| start + count <= FIRST + capacity)
+        .find(|start| (*start..start + count).all(|vector| !inside.lines.contains_key(&Vector::new(vector))))
+}
+
+impl MsiParent for Controller {
+    fn isolation(&self, _: RequesterId) -> Isolation {
+        Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))
+    }
+
+    fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
+        self.may_fail()?;
+        let mut inside = self.inside();
+        inside.attached += 1;
+        let cookie = inside.attached;
+        inside.devices.insert(cookie, BTreeSet::new());
+        Ok(Attachment::new(cookie))
+    }
+
+    fn detach(&self, device: Attachment) {
+        let vectors = self.inside().devices.remove(&device.cookie()).expect("detached twice");
+        assert!(vectors.is_empty(), "detached with vectors");
+    }
+
+    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        self.may_fail()?;
+        let mut inside = self.inside();
+        if inside.unreachable.contains(&request.cpu) {
+            return Err(MsiError::NotReachable(request.cpu, "as the test wants"));
+        }
+        let count = u32::from(request.count.get());
+        let alignment = match request.shape {
+            Shape::Independent => 1,
+            Shape::AlignedGroup => count,
+        };
+        let wanted = request.count.get();
+        let first =
+            find_free(&inside, self.capacity, count, alignment).ok_or(MsiError::NoVectors { wanted })?;
+        request.fit.check(MsiMessage { address: self.doorbell(request.cpu), data: first + count - 1 })?;
+        for vector in (first..first + count).map(Vector::new) {
+            let group = match request.shape {
+                Shape::AlignedGroup if self.kind != Kind::Stays => (Vector::new(first), request.count),
+                _ => (vector, NonZeroU16::MIN),
+            };
+            let masked = request.initially == Initially::Masked;
+            inside.lines.insert(vector, Line { cpu: request.cpu, masked, group, moving: false });
+            inside.devices.get_mut(&device.cookie()).expect("not attached").insert(vector);
+        }
+        Ok(VectorBlock::new(Vector::new(first), request.count))
+    }
+
+    fn free(&self, device: &Attachment, block: VectorBlock) {
+        let mut inside = self.inside();
+        for index in 0..block.count().get() {
+            let vector = block.vector(index).unwrap();
+            let line = inside.lines.remove(&vector).expect("freed twice");
+            assert!(!line.moving, "freed while it moves");
+            assert!(inside.devices.get_mut(&device.cookie()).expect("not attached").remove(&vector));
+            inside.pending.retain(|(_, pending)| *pending != vector);
+        }
+    }
+
+    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        self.may_fail()?;
+        let vector = block.vector(index).expect("index past the block");
+        let inside = self.inside();
+        Ok(MsiMessage { address: self.doorbell(inside.lines[&vector].cpu), data: vector.get() })
+    }
+
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        self.may_fail()?;
+        let mut inside = self.inside();
+        if inside.unreachable.contains(&to) {
+            return Err(MsiError::NotReachable(to, "as the test wants"));
+        }
+        let vector = block.vector(index).expect("index past the block");
+        let line = inside.lines.get_mut(&vector).expect("moved after it was freed");
+        assert!(!line.moving, "moved twice at once");
+        line.moving = true;
+        let (first, count) = line.group;
+        let message =
+            (self.kind != Kind::Stays).then(|| MsiMessage { address: self.doorbell(to), data: first.get() });
+        Ok(Move { first, count, message, from: line.cpu, to })
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        let mut inside = self.inside();
+        for offset in 0..u32::from(moved.count.get()) {
+            let line =
+                inside.lines.get_mut(&moved.first.checked_add(offset).unwrap()).expect("freed in a move");
+            line.moving = false;
+            if outcome == MoveOutcome::Written {
+                line.cpu = moved.to;
+            }
+        }
+        inside.outcomes.push(outcome);
+        Ok(())
+    }
+
+    fn mask(&self, vector: Vector) {
+        self.inside().lines.get_mut(&vector).expect("masked after it was freed").masked = true;
+    }
+
+    fn unmask(&self, vector: Vector) {
+        self.inside().lines.get_mut(&vector).expect("unmasked after it was freed").masked = false;
+    }
+
+    fn set_pending(&self, vector: Vector, pending: Pending) {
+        let mut inside = self.inside();
+        let cpu = inside.lines.get(&vector).expect("set pending after it was freed").cpu;
+        match pending {
+            Pending::Set => drop(inside.pending.insert((cpu, vector))),
+            Pending::Clear => inside.pending.retain(|(_, other)| *other != vector),
+        }
+    }
+
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "  mock controller: vector {vector}")
+    }
+}

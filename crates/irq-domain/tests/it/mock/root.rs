@@ -1,0 +1,81 @@
+//! The root's wired inputs.
+
+use msi_types::{Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::sync::Mutex;
+
+/// The inputs 32 to 1019.
+#[derive(Debug, Default)]
+pub(crate) struct Root {
+    pub(crate) lines: Mutex<BTreeMap<Vector, WiredLine>>,
+    pub(crate) pending: Mutex<BTreeSet<Vector>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WiredLine {
+    pub(crate) masked: bool,
+    pub(crate) trigger: Option<Trigger>,
+    pub(crate) target: Option<Cpu>,
+}
+
+impl Root {
+    pub(crate) fn line(&self, vector: u32) -> Option<WiredLine> {
+        self.lines.lock().unwrap().get(&Vector::new(vector)).copied()
+    }
+
+    fn change(&self, vector: Vector, change: impl FnOnce(&mut WiredLine)) {
+        // Private vectors are nobody's claim.
+        if vector.get() >= 32 {
+            change(self.lines.lock().unwrap().get_mut(&vector).expect("not claimed"));
+        }
+    }
+}
+
+impl WiredParent for Root {
+    fn claim(&self, first: Vector, _: NonZeroU16) -> Result<(), MsiError> {
+        let mut lines = self.lines.lock().unwrap();
+        if !(32..1020).contains(&first.get()) || lines.contains_key(&first) {
+            return Err(MsiError::UnknownVector(first));
+        }
+        lines.insert(first, WiredLine { masked: true, trigger: None, target: None });
+        Ok(())
+    }
+
+    fn release(&self, first: Vector, _: NonZeroU16) {
+        self.lines.lock().unwrap().remove(&first).expect("released twice");
+    }
+
+    fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError> {
+        self.change(vector, |line| {
+            assert!(line.masked, "the trigger changes while it can fire");
+            line.trigger = Some(trigger);
+        });
+        Ok(())
+    }
+
+    fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {
+        self.change(vector, |line| line.target = Some(cpu));
+        Ok(())
+    }
+
+    fn mask(&self, vector: Vector) {
+        self.change(vector, |line| line.masked = true);
+    }
+
+    fn unmask(&self, vector: Vector) {
+        self.change(vector, |line| line.masked = false);
+    }
+
+    fn set_pending(&self, vector: Vector, pending: Pending) {
+        let mut all = self.pending.lock().unwrap();
+        match pending {
+            Pending::Set => all.insert(vector),
+            Pending::Clear => all.remove(&vector),
+        };
+    }
+
+    fn is_pending(&self, vector: Vector) -> bool {
+        self.pending.lock().unwrap().contains(&vector)
+    }
+}

@@ -1,0 +1,243 @@
+//! A device's message store, and the device behind it.
+
+use super::controller::Controller;
+use super::{assert_task, count_down};
+use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, StoreError};
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What kind of store a test wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StoreKind {
+    pub(crate) slots: u16,
+    pub(crate) masking: Masking,
+    /// The mask bit is usable in hard-IRQ context.
+    pub(crate) fast: bool,
+    pub(crate) rewrite: Rewrite,
+    pub(crate) address_bits: u8,
+    /// One message, of which the device makes the others.
+    pub(crate) group: bool,
+}
+
+impl StoreKind {
+    pub(crate) const MSIX: Self = Self {
+        slots: 8,
+        masking: Masking::PerVector,
+        fast: true,
+        rewrite: Rewrite::Masked,
+        address_bits: 64,
+        group: false,
+    };
+    /// Behind a command queue.
+    pub(crate) const SLOW: Self = Self { fast: false, ..Self::MSIX };
+    pub(crate) const MSI: Self = Self {
+        slots: 8,
+        masking: Masking::None,
+        fast: false,
+        rewrite: Rewrite::LowWordOnly,
+        address_bits: 64,
+        group: true,
+    };
+    pub(crate) const MSI_MASKABLE: Self = Self { group: true, ..Self::MSIX };
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct SlotState {
+    message: Option<MsiMessage>,
+    masked: bool,
+    waiting: bool,
+}
+
+/// See [`Store::meanwhile`].
+pub(crate) struct Hook(pub Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// A device's message store, and the device behind it.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) kind: StoreKind,
+    pub(crate) controller: Arc<Controller>,
+    /// Counts down at each write; the one that finds 0 fails.
+    pub(crate) fail_in: AtomicUsize,
+    pub(crate) writes: AtomicUsize,
+    pub(crate) enabled: AtomicBool,
+    pub(crate) granted: AtomicUsize,
+    /// Called once, in the middle of an update: what another CPU does meanwhile.
+    pub(crate) meanwhile: Mutex<Option<Hook>>,
+    cells: Mutex<Vec<SlotState>>,
+}
+
+impl Store {
+    pub(crate) fn new(kind: StoreKind, controller: &Arc<Controller>) -> Arc<Self> {
+        let masked = kind.masking == Masking::PerVector;
+        let cell = SlotState { masked, ..SlotState::default() };
+        Arc::new(Self {
+            kind,
+            controller: controller.clone(),
+            fail_in: AtomicUsize::new(usize::MAX),
+            writes: AtomicUsize::new(0),
+            enabled: AtomicBool::new(false),
+            granted: AtomicUsize::new(0),
+            meanwhile: Mutex::new(None),
+            cells: Mutex::new(vec![cell; usize::from(kind.slots)]),
+        })
+    }
+
+    fn cells(&self) -> MutexGuard<'_, Vec<SlotState>> {
+        self.cells.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
+        self.cells()[usize::from(slot)].message
+    }
+
+    pub(crate) fn is_masked(&self, slot: u16) -> bool {
+        self.cells()[usize::from(slot)].masked
+    }
+
+    /// The device fires: sends its message, or keeps it while masked.
+    pub(crate) fn fire(&self, slot: u16) {
+        let mut cells = self.cells();
+        self.send(&mut cells, slot);
+    }
+
+    fn send(&self, cells: &mut [SlotState], slot: u16) {
+        assert!(self.enabled.load(Ordering::SeqCst), "fired while it is off");
+        let cell = &mut cells[usize::from(slot)];
+        cell.waiting = cell.masked;
+        if cell.masked {
+            return;
+        }
+        let holder = if self.kind.group { 0 } else { usize::from(slot) };
+        let mut message = cells[holder].message.expect("fired without a message");
+        if self.kind.group {
+            message.data += u32::from(slot);
+        }
+        self.controller.signal(message);
+    }
+
+    fn set_mask(&self, cells: &mut [SlotState], slot: u16, masked: bool) {
+        if self.kind.masking == Masking::None {
+            return;
+        }
+        let cell = &mut cells[usize::from(slot)];
+        cell.masked = masked;
+        if !masked && cell.waiting && self.enabled.load(Ordering::SeqCst) {
+            self.send(cells, slot);
+        }
+    }
+}
+
+struct Open<'a> {
+    store: &'a Store,
+    cells: MutexGuard<'a, Vec<SlotState>>,
+    failure: Option<StoreError>,
+}
+
+impl Slots for Open<'_> {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        let store = self.store;
+        store.writes.fetch_add(1, Ordering::Relaxed);
+        if self.failure.is_some() {
+            return;
+        }
+        assert!(!store.kind.group || slot == 0, "a group has one message");
+        if !count_down(&store.fail_in) {
+            self.failure = Some(StoreError { slot, reason: "injected" });
+            return;
+        }
+        let cell = &mut self.cells[usize::from(slot)];
+        if store.enabled.load(Ordering::SeqCst) && cell.message.is_some_and(|old| old != message) {
+            let old = cell.message.unwrap();
+            match store.kind.rewrite {
+                Rewrite::Masked => assert!(cell.masked, "rewritten while it can fire"),
+                Rewrite::LowWordOnly => {
+                    assert_eq!(
+                        (old.data, old.address_high()),
+                        (message.data, message.address_high()),
+                        "torn"
+                    );
+                }
+                Rewrite::Never => panic!("rewritten"),
+                Rewrite::Atomic64 => {}
+            }
+        }
+        cell.message = Some(message);
+    }
+
+    fn mask(&mut self, slot: u16) {
+        self.store.set_mask(&mut self.cells, slot, true);
+    }
+
+    fn unmask(&mut self, slot: u16) {
+        self.store.set_mask(&mut self.cells, slot, false);
+    }
+}
+
+impl MessageStore for Store {
+    fn slots(&self) -> u16 {
+        self.kind.slots
+    }
+
+    fn fit(&self) -> Fit {
+        Fit { address_bits: self.kind.address_bits, data_bits: 32, rewrite: self.kind.rewrite }
+    }
+
+    fn masking(&self) -> Masking {
+        self.kind.masking
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        assert_task();
+        let mut open = Open { store: self, cells: self.cells(), failure: None };
+        change(&mut open);
+        let failure = open.failure;
+        drop(open);
+        let hook = self.meanwhile.lock().unwrap().take();
+        if let Some(Hook(hook)) = hook {
+            hook();
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
+        assert_task();
+        // Only turning on can fail: a failure to turn off is the device's end.
+        if enabled && !count_down(&self.fail_in) {
+            return Err(StoreError { slot: 0, reason: "injected" });
+        }
+        self.enabled.store(enabled, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
+        assert!(!self.enabled.load(Ordering::SeqCst), "granted while it is on");
+        self.granted.store(usize::from(vectors.get()), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn fast_mask(&self) -> Option<&dyn FastMask> {
+        self.kind.fast.then_some(self)
+    }
+}
+
+impl FastMask for Store {
+    fn mask(&self, slot: u16) {
+        self.set_mask(&mut self.cells(), slot, true);
+    }
+
+    fn unmask(&self, slot: u16) {
+        self.set_mask(&mut self.cells(), slot, false);
+    }
+
+    fn is_pending(&self, slot: u16) -> bool {
+        self.cells()[usize::from(slot)].waiting
+    }
+}
