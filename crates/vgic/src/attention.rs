@@ -12,9 +12,10 @@
 //! One of the two sees what the other did, so no wake-up is lost; and of many injectors one gets the 1, so there is
 //! one kick for one departure.
 
+use crate::atomic::{AtomicBool, Ordering::SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
 use msi_types::{Cpu, Kick};
 
 /// The vCPUs' flags, and the way to kick them. Shared by everything that makes interrupts pending.

@@ -5,8 +5,8 @@
 //! afterwards. Both are sequentially consistent, so one of the two sees the other. The same holds between a leaf and
 //! its summary bit.
 
+use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::slot::Slot;
-use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 const LEAVES: usize = Slot::COUNT.div_ceil(64);
 const _: () = assert!(LEAVES <= 64, "one summary word covers all leaves");
@@ -86,58 +86,4 @@ fn bits(mut word: u64) -> impl Iterator<Item = usize> {
         word &= word.wrapping_sub(1);
         (lowest < 64).then_some(lowest as usize)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    extern crate std;
-    use std::vec::Vec;
-
-    fn slot(number: usize) -> Slot {
-        Slot::new(number).unwrap()
-    }
-
-    fn seen(candidates: &Candidates) -> Vec<usize> {
-        let mut seen = Vec::new();
-        candidates.visit(|slot| {
-            seen.push(slot.index());
-            Look::Ready
-        });
-        seen
-    }
-
-    #[test]
-    fn every_slot_that_was_set_is_visited() {
-        let candidates = Candidates::new();
-        for number in 0..Slot::COUNT {
-            candidates.set(slot(number));
-        }
-        assert_eq!(seen(&candidates), (0..Slot::COUNT).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_stale_candidate_is_forgotten_and_its_summary_with_it() {
-        let candidates = Candidates::new();
-        candidates.set(slot(70));
-
-        candidates.visit(|_| Look::Stale);
-
-        assert!(!candidates.any());
-        assert_eq!(seen(&candidates), []);
-    }
-
-    #[test]
-    fn a_candidate_that_became_ready_while_its_bit_was_cleared_is_kept() {
-        let candidates = Candidates::new();
-        candidates.set(slot(70));
-
-        let mut looks = 0;
-        candidates.visit(|_| {
-            looks += 1;
-            if looks == 1 { Look::Stale } else { Look::Ready }
-        });
-
-        assert_eq!(seen(&candidates), [70]);
-    }
 }

@@ -1,8 +1,8 @@
 //! One wired interrupt (SGI, PPI, SPI): its whole state in one atomic word, so that every decision about it is made
 //! on one consistent value, and the pure rules of that state (IHI 0069 §4.1).
 
+use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use bitfield_struct::bitfield;
-use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use gic_arch::Priority;
 use msi_types::{Cpu, Level};
 
@@ -123,42 +123,5 @@ impl Interrupt {
                 Err(seen) => old = seen,
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEVEL: State = State::new().with_enabled(true);
-    const EDGE: State = LEVEL.with_edge(true);
-
-    #[test]
-    fn a_level_is_pending_as_long_as_the_line_is_high() {
-        let high = LEVEL.driven(Level::High);
-        assert!(high.pending());
-        assert!(high.acknowledged().pending(), "active and pending");
-        assert!(!high.driven(Level::Low).pending());
-    }
-
-    #[test]
-    fn an_edge_is_pending_until_acknowledged_whatever_the_line_does() {
-        let fired = EDGE.driven(Level::High).driven(Level::Low);
-        assert!(fired.pending());
-        assert!(!fired.acknowledged().pending());
-    }
-
-    #[test]
-    fn a_line_that_stays_high_is_no_second_edge() {
-        let acknowledged = EDGE.driven(Level::High).acknowledged();
-        assert!(!acknowledged.driven(Level::High).pending());
-        assert!(acknowledged.driven(Level::Low).driven(Level::High).pending());
-    }
-
-    #[test]
-    fn an_active_interrupt_is_not_ready_until_it_is_deactivated() {
-        let again = LEVEL.driven(Level::High).acknowledged();
-        assert!(!again.ready());
-        assert!(again.with_active(false).ready());
     }
 }

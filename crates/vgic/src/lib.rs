@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod access;
+mod atomic;
 mod attention;
 mod candidates;
 mod config;
@@ -19,6 +20,8 @@ mod per_interrupt;
 mod redistributor;
 mod registers;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod vcpu;
 mod vgic;
 mod wired;

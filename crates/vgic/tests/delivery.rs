@@ -308,7 +308,11 @@ fn the_most_urgent_of_lpis_and_wired_interrupts_comes_first_and_the_lower_number
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
     let priority = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
-    machine.write(machine.gic.config().distributor + u64::from(priority.byte_offset()), AccessWidth::Byte, 0x80);
+    machine.write(
+        machine.gic.config().distributor + u64::from(priority.byte_offset()),
+        AccessWidth::Byte,
+        0x80,
+    );
 
     pulse(&machine);
     for lpi in [8194, 8193, 8192] {

@@ -219,7 +219,12 @@ fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
             scope.spawn(|| run(vcpu, &alarm, &board));
         }
         let senders: Vec<_> = (0..SENDERS)
-            .map(|device| scope.spawn({ let (gic, board) = (&machine.gic, &board); move || send(gic, board, device) }))
+            .map(|device| {
+                scope.spawn({
+                    let (gic, board) = (&machine.gic, &board);
+                    move || send(gic, board, device)
+                })
+            })
             .collect();
         for step in (0..usize::MAX).take_while(|_| senders.iter().any(|sender| !sender.is_finished())) {
             let spi = SPI + u32::try_from(step % 3).unwrap();
@@ -230,7 +235,9 @@ fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
         for sender in senders {
             sender.join().unwrap();
         }
-        wait_until(|| (0..SENDERS as usize).all(|device| board.seen[device].load(Ordering::SeqCst) == MESSAGES));
+        wait_until(|| {
+            (0..SENDERS as usize).all(|device| board.seen[device].load(Ordering::SeqCst) == MESSAGES)
+        });
         board.stop.store(true, Ordering::SeqCst);
         for cpu in 0..CPUS {
             let bit = gic_arch::gicr::ISPENDR.locate(IntId::new(STOP)).unwrap();
@@ -304,7 +311,8 @@ fn no_message_is_lost_just_when_the_vcpu_falls_asleep() {
                 vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
                 seen[usize::from(intid != u64::from(SPI))].fetch_add(1, Ordering::SeqCst);
             } else if vcpu.prepare_to_sleep() == Sleep::Ready {
-                let rung = spin_until(|| flag.0.swap(false, Ordering::SeqCst) || ended.load(Ordering::SeqCst) > 1);
+                let rung =
+                    spin_until(|| flag.0.swap(false, Ordering::SeqCst) || ended.load(Ordering::SeqCst) > 1);
                 if !rung {
                     ended.store(10, Ordering::SeqCst);
                     panic!("slept over a message after {seen:?}");

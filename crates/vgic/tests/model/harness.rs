@@ -378,7 +378,11 @@ impl Bench {
             assert_eq!(self.mrs(cpu, icc::HPPIR1.encoding()), Some(highest.into()), "HPPIR1 after {after:?}");
             if self.reference.view == View::Single {
                 let highest = self.reference.highest(cpu, 0);
-                assert_eq!(self.mrs(cpu, icc::HPPIR0.encoding()), Some(highest.into()), "HPPIR0 after {after:?}");
+                assert_eq!(
+                    self.mrs(cpu, icc::HPPIR0.encoding()),
+                    Some(highest.into()),
+                    "HPPIR0 after {after:?}"
+                );
             }
         }
     }
