@@ -3,7 +3,8 @@
 
 mod devicetree;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -70,50 +71,76 @@ const BOARDS: &[&str] = &[
 /// A machine is built, run and judged within seconds; on a busy host, within this.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Every board of every tree, each counted as one case.
+/// Messages of each vector where a board is only one of many.
+const FEW_MESSAGES: &str = "50";
+
+/// The chosen boards, each counted as one case, and every other devicetree of each tree together as one.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let command = machine::build(workspace)?;
-    let tools = Tools::of(workspace);
+    let bench = Bench { command: machine::build(workspace)?, tools: Tools::of(workspace) };
+    let mut unseen = BOARDS.to_vec();
     for (tree, fetched) in dtb::fetch(workspace) {
         if let Err(absent) = fetched {
             tally.skip(format!("{}: {absent:#}", tree.name()));
             continue;
         }
-        let folder = tree.folder(workspace);
-        for board in boards_of(tree) {
-            let name = format!("{}/{board}", tree.name());
-            let file = folder.join(board).with_added_extension("dtb");
-            if !file.exists() {
-                tally.skip(format!("{name}: this kernel does not know the board"));
-                continue;
-            }
-            let outcome = try_board(&command, &tools, &file);
-            println!("board {name} ... {}", outcome.as_deref().unwrap_or("FAILED"));
-            tally.case(&name, outcome.map(drop));
+        let all = dtb::files(&tree.folder(workspace))?;
+        let (chosen, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(board, _)| is_chosen(tree, board));
+        for (board, file) in chosen {
+            let outcome = bench.try_board(&file, &[]);
+            unseen.retain(|name| *name != board);
+            println!("board {}/{board} ... {}", tree.name(), outcome.as_deref().unwrap_or("FAILED"));
+            tally.case(&format!("{}/{board}", tree.name()), outcome.map(drop));
+        }
+        if !others.is_empty() {
+            tally.case(&format!("the rest of {}", tree.name()), bench.sweep(&others));
         }
     }
+    unseen.iter().for_each(|board| tally.skip(format!("{board}: no kernel here knows the board")));
     Ok(())
 }
 
-fn boards_of(tree: Tree) -> Vec<&'static str> {
-    if tree == Tree::Qemu { dtb::virt_names() } else { BOARDS.to_vec() }
+fn is_chosen(tree: Tree, board: &str) -> bool {
+    tree == Tree::Qemu || BOARDS.contains(&board)
 }
 
-/// Runs the command and compares what it says with what the devicetree compiler reads; a word on what happened.
-fn try_board(command: &Path, tools: &Tools, file: &Path) -> Result<String> {
-    let facts = Facts::of(&Source::read(tools, file)?);
-    let mut run = process::command(&command.to_string_lossy(), Path::new("/"));
-    let mut text = String::new();
-    let status = process::watch(run.args(["run", "--json", "--dtb"]).arg(file), LIMIT, |line| {
-        text.push_str(line);
-        text.push('\n');
-    })?;
-    match (status.code(), facts.referring.is_empty()) {
-        (Some(0), false) => judge(&serde_json::from_str(&text).context("not JSON")?, &facts),
-        (Some(2), true) => Ok("no ITS in use".into()),
-        (Some(2), false) => bail!("refused, although {} refers to an ITS", facts.referring[0]),
-        (Some(0), true) => bail!("ran, although nothing refers to an ITS"),
-        (code, _) => bail!("exit {code:?}: {}", text.lines().last().unwrap_or_default()),
+/// The command, and who checks it.
+struct Bench {
+    command: PathBuf,
+    tools: Tools,
+}
+
+impl Bench {
+    /// Runs the command and compares what it says with what the devicetree compiler reads; a word on what happened.
+    fn try_board(&self, file: &Path, arguments: &[&str]) -> Result<String> {
+        let facts = Facts::of(&Source::read(&self.tools, file)?);
+        let mut run = process::command(&self.command.to_string_lossy(), Path::new("/"));
+        run.args(["run", "--json", "--dtb"]).arg(file).args(arguments).stderr(Stdio::null());
+        let mut text = String::new();
+        let status = process::watch(&mut run, LIMIT, |line| {
+            text.push_str(line);
+            text.push('\n');
+        })?;
+        match (status.code(), facts.referring.first()) {
+            (Some(0), Some(_)) => judge(&serde_json::from_str(&text).context("not JSON")?, &facts),
+            (Some(2), None) => Ok("no ITS in use".into()),
+            (Some(2), Some(node)) => bail!("refused, although {node} refers to an ITS"),
+            (Some(0), None) => bail!("ran, although nothing refers to an ITS"),
+            _ => bail!("ended with {status}"),
+        }
+    }
+
+    /// Tries them all, briefly; an error names those that failed.
+    fn sweep(&self, boards: &[(String, PathBuf)]) -> Result<()> {
+        println!("{} more boards", boards.len());
+        let mut failed = Vec::new();
+        for (board, file) in boards {
+            if let Err(error) = self.try_board(file, &["--messages", FEW_MESSAGES]) {
+                failed.push(format!("{board}: {error:#}"));
+            }
+        }
+        ensure!(failed.is_empty(), "{} of {}:\n  {}", failed.len(), boards.len(), failed.join("\n  "));
+        Ok(())
     }
 }
 
@@ -123,9 +150,16 @@ fn judge(report: &Value, facts: &Facts) -> Result<String> {
     ensure!(its == facts.its, "{its} ITSes, but the devicetree has {}", facts.its);
     let devices = report["devices"].as_array().context("no devices")?;
     for node in &facts.referring {
-        let served =
-            devices.iter().any(|device| device["id"].as_str().is_some_and(|id| id.starts_with(node)));
-        ensure!(served, "{node} refers to an ITS, but no device of it was served");
+        ensure!(
+            devices.iter().any(|device| is_served(device, node)),
+            "{node} refers to an ITS, but got no vector"
+        );
     }
     machine::judge_totals(&report["totals"])
+}
+
+/// Whether this is a device of the node, the node itself or a function behind it, that got vectors.
+fn is_served(device: &Value, node: &str) -> bool {
+    let belongs = device["id"].as_str().is_some_and(|id| id.starts_with(node));
+    belongs && device["vectors"].as_array().is_some_and(|vectors| !vectors.is_empty())
 }

@@ -53,9 +53,23 @@ impl Tree {
     }
 }
 
-/// The names of the files in [`Tree::Qemu`], without their ending.
-pub(crate) fn virt_names() -> Vec<&'static str> {
-    VIRT.iter().map(|(name, ..)| *name).collect()
+/// Every devicetree below `folder`, by its path there without the ending, in alphabetical order.
+pub(crate) fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in next.read_dir()? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "dtb") {
+                let name = path.strip_prefix(folder).unwrap_or(&path).with_extension("");
+                found.push((name.display().to_string(), path));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Programs that were unpacked, not installed.

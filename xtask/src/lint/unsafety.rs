@@ -13,6 +13,7 @@ const AUDITED: &[&str] = &[
     "crates/irq-domain/src/sync.rs",
     "crates/gic-driver/src/mmio.rs",
     "crates/gic-driver/src/mmio",
+    "crates/gic-driver/src/sysreg.rs",
     "images",
 ];
 
