@@ -4,8 +4,8 @@
 //! Every word is made from this state by [`Control::refresh`]; a command changes the state and refreshes the slots
 //! that it concerns. Refreshing twice does no harm.
 
-use super::LpiConfig;
 use super::atomic::AtomicU64;
+use super::config::LpiConfig;
 use super::directory::Place;
 use super::pool::{Cold, Owner, Pool};
 use super::safeguard::Safeguard;

@@ -1,23 +1,11 @@
-//! A vCPU's half: acknowledging the most urgent pending LPI.
+//! A vCPU's half: what its thread owns.
 
 use super::LpiCore;
-use super::hints::{Hint, HotLeaf, Visit, Visitor};
-use super::shared::Shared;
-use super::slots::Position;
-use super::word::{Level, Word};
+use super::consumer::{Consumer, ReadyLpi};
 use alloc::sync::Arc;
 use core::fmt;
-use gic_arch::{Lpi, Priority};
+use gic_arch::Priority;
 use msi_types::Cpu;
-
-/// An LPI that can be signalled to its vCPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ReadyLpi {
-    /// The interrupt.
-    pub(crate) lpi: Lpi,
-    /// Its priority, as the CPU interface sees it.
-    pub(crate) priority: Priority,
-}
 
 /// The pending LPIs of one vCPU. There is one such value per vCPU at a time; its thread owns it.
 pub(crate) struct LpiQueue {
@@ -51,89 +39,5 @@ impl LpiQueue {
 impl Drop for LpiQueue {
     fn drop(&mut self) {
         self.core.release_queue(Cpu::new(self.consumer.vcpu));
-    }
-}
-
-/// The state of the consumer: where it last found something.
-pub(super) struct Consumer {
-    vcpu: u32,
-    hot: Option<HotLeaf>,
-}
-
-impl Consumer {
-    pub(super) const fn new(vcpu: u32) -> Self {
-        Self { vcpu, hot: None }
-    }
-
-    pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
-        let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(levels_before(than), &mut self.hot, &mut Take { shared, vcpu: self.vcpu })
-    }
-
-    pub(super) fn highest(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
-        let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(levels_before(than), &mut self.hot, &mut Peek { shared, vcpu: self.vcpu })
-    }
-}
-
-/// How many levels have a priority that is more urgent than `than`.
-fn levels_before(than: Priority) -> usize {
-    let level = Level::of(than);
-    level.index() + usize::from(level.priority().is_more_urgent_than(than))
-}
-
-fn is_ready_here(word: Word, vcpu: u32, level: Level) -> bool {
-    word.is_ready() && word.target() == vcpu && word.level() == level
-}
-
-fn ready(word: Word) -> ReadyLpi {
-    ReadyLpi { lpi: word.lpi(), priority: word.level().priority() }
-}
-
-/// Takes the pending bit of what a hint leads to.
-struct Take<'a> {
-    shared: &'a Shared,
-    vcpu: u32,
-}
-
-impl Visitor for Take<'_> {
-    type Found = ReadyLpi;
-
-    #[inline]
-    fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
-        hint.clear();
-        // Whoever changed the word away from being ready here owes the hints for what it is now, so that a stale
-        // hint needs no other answer than going on.
-        let (vcpu, slots) = (self.vcpu, &self.shared.slots);
-        match slots
-            .try_update(position, |word| is_ready_here(word, vcpu, level).then(|| word.with_pending(false)))
-        {
-            Some(taken) => Visit::Found(ready(taken)),
-            None => Visit::Stale,
-        }
-    }
-}
-
-/// Looks at what a hint leads to and leaves it there.
-struct Peek<'a> {
-    shared: &'a Shared,
-    vcpu: u32,
-}
-
-impl Visitor for Peek<'_> {
-    type Found = ReadyLpi;
-
-    fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
-        let word = self.shared.slots.load(position);
-        if is_ready_here(word, self.vcpu, level) {
-            return Visit::Found(ready(word));
-        }
-        hint.clear();
-        let word = self.shared.slots.load(position);
-        if is_ready_here(word, self.vcpu, level) {
-            hint.set();
-            return Visit::Found(ready(word));
-        }
-        Visit::Stale
     }
 }

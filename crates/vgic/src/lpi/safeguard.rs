@@ -3,7 +3,7 @@
 
 /// A step that the proof needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Safeguard {
+pub(crate) enum Safeguard {
     /// A message for an event that is pending already is still a read-modify-write of the word.
     CoalesceByExchange,
     /// A message compares the word's generation with the one it found the slot by.
@@ -18,17 +18,14 @@ pub(super) enum Safeguard {
     RecheckMask,
     /// Whoever changes a pending word's target, priority or enable hints for the new value.
     Owing,
-    /// A vCPU looks for work after it said that it leaves.
-    LookAfterLeaving,
     /// A message that found its slot through nodes looks at the device's entry again.
     ReloadRoot,
 }
 
 impl Safeguard {
     /// Is the step in place? Always, outside the model check.
-    #[inline(always)]
-    #[expect(clippy::unused_self, clippy::inline_always, reason = "a constant that must vanish")]
-    pub(super) const fn stands(self) -> bool {
-        true
+    #[inline]
+    pub(crate) fn stands(self) -> bool {
+        !super::atomic::is_left_out(self)
     }
 }

@@ -1,0 +1,234 @@
+//! A small machine: two vCPUs, LPIs of 14 INTID bits, one ITS.
+
+use super::config::{LpiConfig, PriorityView};
+use super::consumer::Consumer;
+use super::control::Control;
+use super::directory::Nodes;
+use super::hints::Hints;
+use super::mappings::{ItsIndex, MappedEvent};
+use super::senders::Senders;
+use super::shared::{Injection, Shared};
+use super::slots::SlotTable;
+use crate::atomic::AtomicU64;
+use crate::attention::Attention;
+use crate::events::Events;
+use crate::memory::{GuestMemory, MemoryFault};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
+use gic_arch::{Lpi, Priority, gicr};
+use msi_types::{Cpu, Kick};
+
+const VCPUS: u16 = 2;
+const PENDING: u64 = 0x1_0000;
+const BYTES: usize = 0x3_0000;
+
+/// Memory from address 0 on: the configuration table, then the pending tables.
+struct Ram(Vec<AtomicU8>);
+
+impl GuestMemory for Ram {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let at = usize::try_from(address).unwrap();
+        bytes.iter_mut().zip(&self.0[at..]).for_each(|(byte, cell)| *byte = cell.load(SeqCst));
+        Ok(())
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        let at = usize::try_from(address).unwrap();
+        bytes.iter().zip(&self.0[at..]).for_each(|(byte, cell)| cell.store(*byte, SeqCst));
+        Ok(())
+    }
+}
+
+pub(super) struct Kicks([AtomicUsize; VCPUS as usize]);
+
+impl Kick for Kicks {
+    fn kick(&self, cpu: Cpu) {
+        self.0[cpu.index()].fetch_add(1, SeqCst);
+    }
+}
+
+/// What threads share.
+pub(super) struct Machine {
+    shared: Arc<Shared>,
+    senders: Arc<Senders>,
+    attention: Attention,
+    kicks: Arc<Kicks>,
+    ram: Arc<Ram>,
+}
+
+/// What the command thread owns.
+pub(super) struct Commands {
+    machine: Arc<Machine>,
+    control: Control,
+    its: ItsIndex,
+}
+
+pub(super) fn lpi(number: u32) -> Lpi {
+    Lpi::try_from(number).unwrap()
+}
+
+/// LPIs and the ITS are enabled, collection n is mapped to vCPU n, LPIs are enabled at priority 0xa0.
+pub(super) fn machine() -> (Arc<Machine>, Commands) {
+    let config = LpiConfig {
+        vcpus: VCPUS,
+        slots: 64,
+        devices: 4,
+        id_bits: 14,
+        priority_view: PriorityView::Unshifted,
+    };
+    let shared = Arc::new(Shared {
+        slots: SlotTable::new(512),
+        nodes: Nodes::new(8),
+        hints: (0..VCPUS).map(|_| Hints::new(512)).collect(),
+        own: (0..VCPUS).map(|_| AtomicU64::new(0)).collect(),
+    });
+    let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
+    let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
+    let senders = Arc::new(Senders::new(2));
+    let mut control = Control::new(config, shared.clone(), ram.clone(), Arc::new(Events::new()));
+    let its = control.add_its(senders.clone()).unwrap();
+    let machine = Arc::new(Machine {
+        shared,
+        senders,
+        attention: Attention::new(usize::from(VCPUS), kicks.clone()),
+        kicks,
+        ram,
+    });
+    (8192..8200).for_each(|number| machine.configure(number, true, 0xa0));
+    control.set_its_enabled(its, true);
+    let mut commands = Commands { machine: machine.clone(), control, its };
+    for vcpu in 0..VCPUS {
+        commands.enable_lpis(vcpu);
+        commands.control.map_collection(its, vcpu, vcpu);
+    }
+    (machine, commands)
+}
+
+impl Machine {
+    pub(super) fn configure(&self, number: u32, enable: bool, priority: u8) {
+        let config = gic_arch::lpi::Config::new().with_enable(enable).with_priority(Priority::new(priority));
+        self.ram.write(u64::from(number - 8192), &[config.into_bits()]).unwrap();
+    }
+
+    pub(super) fn send(&self, device: u32, event: u32) -> Injection {
+        let (injection, vcpu) = self.shared.inject(self.senders.get(device).unwrap(), event);
+        if let Some(vcpu) = vcpu {
+            self.attention.notify(Cpu::new(vcpu));
+        }
+        injection
+    }
+
+    pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
+        Vcpu { machine: self.clone(), cpu: Cpu::new(vcpu.into()), consumer: Consumer::new(vcpu.into()) }
+    }
+
+    pub(super) fn kicks(&self, vcpu: u16) -> usize {
+        self.kicks.0[usize::from(vcpu)].load(SeqCst)
+    }
+
+    /// Is the LPI in the pending table?
+    pub(super) fn table_has(&self, vcpu: u16, number: u32) -> bool {
+        let mut byte = [0];
+        let address = PENDING * (1 + u64::from(vcpu)) + u64::from(number / 8);
+        self.ram.read(address, &mut byte).unwrap();
+        byte[0] & (1 << (number % 8)) != 0
+    }
+}
+
+impl Commands {
+    fn notify(&mut self) {
+        while let Some(vcpu) = self.control.pop_owed() {
+            self.machine.attention.notify(Cpu::new(vcpu));
+        }
+    }
+
+    fn event(&self, device: u32, event: u32) -> MappedEvent {
+        self.control.event(self.its, device, event).unwrap()
+    }
+
+    pub(super) fn map_device(&mut self, device: u32, bits: u8) {
+        self.control.map_device(self.its, device, bits).unwrap();
+    }
+
+    pub(super) fn unmap_device(&mut self, device: u32) {
+        self.control.unmap_device(self.its, device);
+    }
+
+    pub(super) fn map_event(&mut self, device: u32, event: u32, number: u32, collection: u16) {
+        self.control.map_event(self.its, (device, event), lpi(number), collection).unwrap();
+    }
+
+    pub(super) fn discard(&mut self, device: u32, event: u32) {
+        self.control.discard_event(self.event(device, event));
+    }
+
+    pub(super) fn movi(&mut self, device: u32, event: u32, collection: u16) {
+        self.control.move_event(self.event(device, event), collection);
+        self.notify();
+    }
+
+    pub(super) fn movall(&mut self, from: u16, to: u16) {
+        self.control.move_all(from.into(), to.into());
+        self.notify();
+    }
+
+    pub(super) fn inv(&mut self, device: u32, event: u32) {
+        self.control.invalidate_event(self.event(device, event));
+        self.notify();
+    }
+
+    pub(super) fn enable_lpis(&mut self, vcpu: u16) {
+        let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(13);
+        let pendbaser = gicr::Pendbaser::new().with_address(PENDING * (1 + u64::from(vcpu)));
+        self.control.enable_lpis(vcpu.into(), propbaser, pendbaser);
+        self.notify();
+    }
+
+    pub(super) fn disable_lpis(&mut self, vcpu: u16) {
+        self.control.disable_lpis(vcpu.into());
+    }
+
+    pub(super) fn pending(&mut self, vcpu: u16) -> Vec<u32> {
+        self.control.pending(vcpu.into()).into_iter().map(Lpi::get).collect()
+    }
+}
+
+/// A vCPU's thread.
+pub(super) struct Vcpu {
+    machine: Arc<Machine>,
+    cpu: Cpu,
+    consumer: Consumer,
+}
+
+impl Vcpu {
+    pub(super) fn take(&mut self) -> Option<u32> {
+        self.consumer.take(&self.machine.shared, Priority::IDLE).map(|ready| ready.lpi.get())
+    }
+
+    pub(super) fn drain(&mut self) -> Vec<u32> {
+        core::iter::from_fn(|| self.take()).collect()
+    }
+
+    /// Says that it leaves, then looks. `true`: it is gone.
+    pub(super) fn leave(&mut self) -> bool {
+        self.machine.attention.leave(self.cpu);
+        self.sleeps_unless_ready()
+    }
+
+    /// Looks, then says that it leaves: the wrong way round.
+    pub(super) fn look_then_leave(&mut self) -> bool {
+        let gone = self.sleeps_unless_ready();
+        if gone {
+            self.machine.attention.leave(self.cpu);
+        }
+        gone
+    }
+
+    fn sleeps_unless_ready(&mut self) -> bool {
+        let ready = self.consumer.highest(&self.machine.shared, Priority::IDLE);
+        if ready.is_some() {
+            self.machine.attention.returned(self.cpu);
+        }
+        ready.is_none()
+    }
+}

@@ -1,0 +1,359 @@
+//! What must hold, and that each safeguard is what makes it hold.
+
+use super::Safeguard;
+use super::machine::{Commands, Machine, machine};
+use super::shared::Injection;
+use crate::atomic::leave_out;
+use crate::store_buffer;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::thread;
+use shuttle::{Config, FailurePersistence, Runner};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const ITERATIONS: usize = 2_000;
+/// A mutant that is not found within this many executions of each kind counts as not found.
+const MUTANT_ITERATIONS: usize = 20_000;
+const LPI: u32 = 8192;
+const OTHER: u32 = 8193;
+
+type Scenario = fn();
+
+fn run(scheduler: impl Scheduler + 'static, scenario: Scenario) {
+    let mut config = Config::new();
+    config.stack_size = 1 << 19;
+    config.failure_persistence = FailurePersistence::None;
+    Runner::new(scheduler, config).run(move || {
+        store_buffer::drain_all();
+        scenario();
+    });
+}
+
+fn explore(scenario: Scenario, iterations: usize) {
+    run(RandomScheduler::new_from_seed(1, iterations), scenario);
+    run(PctScheduler::new_from_seed(2, 3, iterations), scenario);
+}
+
+/// It holds, with every safeguard in place.
+fn holds(scenario: Scenario) {
+    leave_out(None);
+    explore(scenario, ITERATIONS);
+}
+
+/// It does not hold without this safeguard.
+fn needs(safeguard: Safeguard, scenario: Scenario) {
+    leave_out(Some(safeguard));
+    let found = catch_unwind(AssertUnwindSafe(|| explore(scenario, MUTANT_ITERATIONS))).is_err();
+    leave_out(None);
+    assert!(found, "nothing goes wrong without {safeguard:?}");
+}
+
+fn spawn<T: Send + 'static>(
+    machine: &Arc<Machine>,
+    act: impl FnOnce(Arc<Machine>) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    let machine = machine.clone();
+    thread::spawn(move || act(machine))
+}
+
+/// One event of device 1, mapped to [`LPI`] at vCPU 0.
+fn one_event() -> (Arc<Machine>, Commands) {
+    let (machine, mut commands) = machine();
+    commands.map_device(1, 1);
+    commands.map_event(1, 0, LPI, 0);
+    (machine, commands)
+}
+
+/// A sender numbers its messages in memory; whoever handles the last interrupt has seen the last number.
+fn the_last_message_is_seen() {
+    let (machine, _commands) = one_event();
+    let number = Arc::new(AtomicU64::new(0));
+    let sender = {
+        let number = number.clone();
+        spawn(&machine, move |machine| {
+            for message in 1..=2 {
+                store_buffer::store(&number, message);
+                machine.send(1, 0);
+            }
+        })
+    };
+    let handler = {
+        let number = number.clone();
+        spawn(&machine, move |machine| {
+            let mut vcpu = machine.vcpu(0);
+            let mut seen = 0;
+            for _ in 0..2 {
+                if vcpu.take().is_some() {
+                    seen = number.load(SeqCst);
+                }
+            }
+            seen
+        })
+    };
+    sender.join().unwrap();
+    let seen = handler.join().unwrap();
+    // The sender's buffer may keep its store for as long as it likes, but not from an interrupt that is still to come.
+    let left = machine.vcpu(0).take();
+    store_buffer::drain_all();
+    assert!(left.is_some() || seen == 2, "message 2 came, message {seen} was seen");
+}
+
+#[test]
+fn every_message_is_seen_by_the_interrupt_that_it_is_coalesced_into() {
+    holds(the_last_message_is_seen);
+    needs(Safeguard::CoalesceByExchange, the_last_message_is_seen);
+}
+
+fn two_senders_of_one_event() {
+    let (machine, _commands) = one_event();
+    let senders = [1, 2].map(|_| spawn(&machine, |machine| machine.send(1, 0)));
+    let handler = spawn(&machine, |machine| machine.vcpu(0).take().is_some());
+    let fresh = senders.map(|sender| sender.join().unwrap());
+    let taken = usize::from(handler.join().unwrap()) + machine.vcpu(0).drain().len();
+    assert_eq!(taken, fresh.iter().filter(|injection| **injection == Injection::Fresh).count());
+}
+
+#[test]
+fn what_two_senders_made_pending_is_taken_as_often() {
+    holds(two_senders_of_one_event);
+}
+
+/// A sender moves, an old vCPU acknowledges.
+fn a_move_takes_the_message_along() {
+    let (machine, mut commands) = one_event();
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let old = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    let mover = thread::spawn(move || {
+        commands.movi(1, 0, 1);
+        assert_eq!(commands.pending(0), [], "pending at the old vCPU after the move");
+    });
+    sender.join().unwrap();
+    let before = old.join().unwrap();
+    mover.join().unwrap();
+    assert_eq!(machine.vcpu(0).drain(), []);
+    assert_eq!(before + machine.vcpu(1).drain().len(), 1, "one message, one interrupt");
+}
+
+#[test]
+fn a_moved_event_is_at_its_new_vcpu_and_nowhere_else() {
+    holds(a_move_takes_the_message_along);
+    needs(Safeguard::Owing, a_move_takes_the_message_along);
+}
+
+fn there_and_back() {
+    let (machine, mut commands) = one_event();
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let vcpu = spawn(&machine, |machine| machine.vcpu(1).drain().len());
+    commands.movi(1, 0, 1);
+    commands.movi(1, 0, 0);
+    sender.join().unwrap();
+    let taken = vcpu.join().unwrap();
+    assert_eq!(machine.vcpu(1).drain(), []);
+    assert_eq!(taken + machine.vcpu(0).drain().len(), 1);
+}
+
+#[test]
+fn an_event_that_moves_there_and_back_loses_nothing() {
+    holds(there_and_back);
+}
+
+fn movall_against_a_sender() {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let old = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.movall(0, 1);
+    let second = usize::from(sender.join().unwrap() == Injection::Fresh);
+    let taken = old.join().unwrap() + machine.vcpu(0).drain().len() + machine.vcpu(1).drain().len();
+    assert_eq!(taken, 1 + second);
+}
+
+#[test]
+fn movall_loses_and_doubles_nothing() {
+    holds(movall_against_a_sender);
+}
+
+fn inv_enables() {
+    let (machine, mut commands) = machine();
+    machine.configure(LPI, false, 0xa0);
+    commands.map_device(1, 1);
+    commands.map_event(1, 0, LPI, 0);
+    machine.configure(LPI, true, 0x40);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    commands.inv(1, 0);
+    sender.join().unwrap();
+    assert_eq!(machine.vcpu(0).drain(), [LPI]);
+}
+
+#[test]
+fn an_lpi_that_is_enabled_while_a_message_comes_is_delivered() {
+    holds(inv_enables);
+    needs(Safeguard::Owing, inv_enables);
+}
+
+fn inv_changes_the_priority() {
+    let (machine, mut commands) = one_event();
+    machine.configure(LPI, true, 0x20);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.inv(1, 0);
+    sender.join().unwrap();
+    assert_eq!(handler.join().unwrap() + machine.vcpu(0).drain().len(), 1);
+}
+
+#[test]
+fn a_change_of_priority_loses_nothing() {
+    holds(inv_changes_the_priority);
+    needs(Safeguard::Owing, inv_changes_the_priority);
+}
+
+fn a_discarded_event_stays_away() {
+    let (machine, mut commands) = one_event();
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    commands.discard(1, 0);
+    assert_eq!(machine.vcpu(0).drain(), [], "pending after DISCARD");
+    commands.map_event(1, 0, OTHER, 1);
+    sender.join().unwrap();
+    assert_eq!(machine.vcpu(0).drain(), [], "the old vCPU after mapping anew");
+    let new = machine.vcpu(1).drain();
+    assert!(new.iter().all(|lpi| *lpi == OTHER), "{new:?}");
+}
+
+#[test]
+fn a_discarded_event_never_becomes_pending_at_its_old_place() {
+    holds(a_discarded_event_stays_away);
+}
+
+/// Device 1 sends while its slots pass to device 2.
+fn slots_change_hands() {
+    let (machine, mut commands) = one_event();
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    commands.unmap_device(1);
+    commands.map_device(2, 1);
+    commands.map_event(2, 0, OTHER, 1);
+    sender.join().unwrap();
+    assert_eq!(machine.vcpu(1).drain(), [], "device 1 rang device 2's interrupt");
+    assert_eq!(machine.vcpu(0).drain(), []);
+}
+
+#[test]
+fn a_device_never_rings_an_interrupt_of_the_next_owner_of_its_slots() {
+    holds(slots_change_hands);
+    needs(Safeguard::Generation, slots_change_hands);
+}
+
+/// The same for a device with so many events that a node lies between it and its slots.
+fn nodes_change_hands() {
+    let (machine, mut commands) = machine();
+    commands.map_device(1, 6);
+    commands.map_event(1, 0, LPI, 0);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    commands.unmap_device(1);
+    commands.map_device(2, 6);
+    commands.map_event(2, 0, OTHER, 1);
+    sender.join().unwrap();
+    assert_eq!(machine.vcpu(1).drain(), [], "device 1 rang device 2's interrupt");
+}
+
+#[test]
+fn a_device_never_rings_an_interrupt_of_the_next_owner_of_its_nodes() {
+    holds(nodes_change_hands);
+    needs(Safeguard::ReloadRoot, nodes_change_hands);
+}
+
+fn lpis_are_disabled() {
+    let (machine, mut commands) = one_event();
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let handler = spawn(&machine, |machine| machine.vcpu(0).take().is_some());
+    commands.disable_lpis(0);
+    let after = commands.pending(0);
+    let sent = sender.join().unwrap() != Injection::Dropped;
+    let taken = handler.join().unwrap();
+    assert_eq!(after, [], "pending after EnableLPIs was cleared");
+    assert_eq!(commands.pending(0), [], "became pending after EnableLPIs was cleared");
+    assert_eq!(usize::from(taken) + usize::from(machine.table_has(0, LPI)), usize::from(sent));
+}
+
+#[test]
+fn what_was_sent_is_delivered_or_in_the_pending_table() {
+    holds(lpis_are_disabled);
+    needs(Safeguard::SweepOnDisable, lpis_are_disabled);
+}
+
+/// Two events of different priority; the path to the first is empty and not the last one used.
+fn a_path_is_pruned() {
+    let (machine, mut commands) = machine();
+    machine.configure(OTHER, true, 0x20);
+    commands.map_device(1, 1);
+    commands.map_event(1, 0, LPI, 0);
+    commands.map_event(1, 1, OTHER, 0);
+    let mut vcpu = machine.vcpu(0);
+    machine.send(1, 0);
+    assert_eq!(vcpu.take(), Some(LPI));
+    machine.send(1, 1);
+    assert_eq!(vcpu.take(), Some(OTHER));
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let handler = thread::spawn(move || vcpu.drain());
+    sender.join().unwrap();
+    let taken = handler.join().unwrap().len();
+    assert_eq!(taken + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
+}
+
+#[test]
+fn pruning_an_empty_path_loses_nothing() {
+    holds(a_path_is_pruned);
+    needs(Safeguard::RecheckLeaf, a_path_is_pruned);
+    needs(Safeguard::RecheckSummary, a_path_is_pruned);
+    needs(Safeguard::RecheckMask, a_path_is_pruned);
+}
+
+fn check_sleep(machine: &Arc<Machine>, gone: bool) {
+    assert!(machine.kicks(0) <= 1, "one departure, one kick");
+    let ready = !machine.vcpu(0).drain().is_empty();
+    assert!(!(gone && ready) || machine.kicks(0) == 1, "the vCPU sleeps over its interrupt");
+}
+
+fn a_vcpu_sleeps() {
+    let (machine, _commands) = one_event();
+    let senders = [1, 2].map(|_| spawn(&machine, |machine| machine.send(1, 0)));
+    let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
+    senders.map(|sender| sender.join().unwrap());
+    let gone = sleeper.join().unwrap();
+    check_sleep(&machine, gone);
+}
+
+fn a_vcpu_looks_before_it_leaves() {
+    let (machine, _commands) = one_event();
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let sleeper = spawn(&machine, |machine| machine.vcpu(0).look_then_leave());
+    sender.join().unwrap();
+    let gone = sleeper.join().unwrap();
+    check_sleep(&machine, gone);
+}
+
+#[test]
+fn a_vcpu_never_sleeps_over_an_interrupt() {
+    holds(a_vcpu_sleeps);
+    let found = catch_unwind(|| explore(a_vcpu_looks_before_it_leaves, MUTANT_ITERATIONS)).is_err();
+    assert!(found, "looking before leaving goes unnoticed");
+}
+
+/// The hint that the sleeper finds is stale, and becomes true again under its hands.
+fn a_vcpu_sleeps_over_a_stale_hint() {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    commands.movi(1, 0, 1);
+    let mover = thread::spawn(move || commands.movi(1, 0, 0));
+    let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
+    mover.join().unwrap();
+    let gone = sleeper.join().unwrap();
+    assert!(!gone || machine.kicks(0) == 1, "the vCPU sleeps over its interrupt");
+    assert_eq!(machine.vcpu(0).drain(), [LPI]);
+}
+
+#[test]
+fn a_vcpu_never_sleeps_over_a_hint_that_was_stale() {
+    holds(a_vcpu_sleeps_over_a_stale_hint);
+    needs(Safeguard::Owing, a_vcpu_sleeps_over_a_stale_hint);
+}
