@@ -32,6 +32,7 @@ mod id_map;
 mod limbo;
 mod msi_parent;
 mod probe;
+mod quirks;
 mod routes;
 mod tables;
 mod task_lock;
@@ -42,12 +43,14 @@ pub use id_map::{IdMap, IdRange};
 pub use msi_parent::ItsMsiParent;
 pub use probe::ItsConfig;
 
+use crate::errata::Entry;
 use crate::gic::RedistributorInfo;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
 use crate::platform::{Platform, TimedOut};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use collections::Collections;
 use command_queue::CommandQueue;
 use control_frame::ControlFrame;
@@ -72,6 +75,7 @@ pub struct Its<P: Platform> {
     collections: Collections,
     routes: Routes,
     node: Option<u32>,
+    errata: Vec<&'static Entry>,
     state: TaskLock<State>,
     faults: AtomicU32,
     last_fault: IrqLock<Option<ItsError>>,
@@ -189,6 +193,14 @@ impl<P: Platform> Its<P> {
     /// What the hardware has.
     pub fn typer(&self) -> Typer {
         self.typer
+    }
+
+    /// Errata of this ITS. The driver works around those that concern it alone. With
+    /// [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller turns [on](Self::cpu_on) only the CPUs
+    /// of the ITS's own node; with [`TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB), the platform allocates
+    /// tables there.
+    pub fn errata(&self) -> impl Iterator<Item = &'static Entry> {
+        self.errata.iter().copied()
     }
 
     /// The LPIs that this ITS hands out.

@@ -229,22 +229,16 @@ impl CommandQueue {
         })
     }
 
-    /// Were these commands consumed? Looks at the hardware only if it is not known yet. Any context.
-    pub(crate) fn is_consumed<P: Platform>(&self, frame: &ControlFrame<P>, span: &Span) -> bool {
-        self.ring.with(&*frame.platform, |ring| {
-            if ring.read < span.0.end {
-                self.refresh(frame, ring);
-            }
-            ring.read >= span.0.end
-        })
-    }
-
     /// Remembers a redistributor that the ITS executed a SYNC for.
     pub(crate) fn trust<P: Platform>(&self, frame: &ControlFrame<P>, target: RdBase) {
         self.ring.with(&*frame.platform, |ring| ring.good_target = Some(target));
     }
 
-    fn wait<P: Platform>(&self, frame: &ControlFrame<P>, span: &Span) -> Result<(), QueueError> {
+    /// Waits until these commands were consumed. Any context.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn wait<P: Platform>(&self, frame: &ControlFrame<P>, span: &Span) -> Result<(), QueueError> {
         if span.is_empty() {
             return Ok(());
         }

@@ -40,50 +40,56 @@ impl<P: Platform> Its<P> {
         commands: &mut dyn Iterator<Item = Command>,
         holds: Holds,
     ) {
-        let Err(Failed { error, span }) = self.queue.run(&self.frame, commands) else {
-            return self.give_back(state, holds);
-        };
-        self.note(error.at(self.frame.base));
-        match error {
-            // The table stays the device's: better lost than written to by the ITS when it is somebody else's.
-            QueueError::Stalled(Some(command)) if command.opcode() == Opcode::Mapd => {}
-            QueueError::Stalled(_) => self.give_back(state, holds),
-            QueueError::Timeout(_) | QueueError::Stopped => {
+        match self.queue.run(&self.frame, commands) {
+            Ok(()) => self.give_back(state, holds),
+            Err(Failed { error, span }) => {
+                self.note(error.at(self.frame.base));
                 let rest: VecDeque<_> = commands.collect();
-                if span.is_empty() && rest.is_empty() {
-                    return self.give_back(state, holds);
+                match error {
+                    QueueError::Stalled(refused) => self.give_back_unless(refused, state, holds),
+                    _ if span.is_empty() && rest.is_empty() => self.give_back(state, holds),
+                    QueueError::Timeout(_) | QueueError::Stopped => {
+                        state.limbo.push_back(Limbo { posted: span, rest, holds });
+                    }
                 }
-                state.limbo.push_back(Limbo { posted: span, rest, holds });
             }
         }
     }
 
-    /// Goes on with what did not complete in time. Before anything new is posted for a device.
+    /// Completes what did not complete in time. Before anything new is posted for a device.
     ///
     /// # Errors
-    /// Some of it still finds no room in the queue.
+    /// The ITS still does not go on.
     pub(super) fn settle(&self, state: &mut State) -> Result<(), ItsError> {
-        for limbo in &mut state.limbo {
-            self.post_rest(limbo).map_err(|error| error.at(self.frame.base))?;
-        }
-        while state.limbo.front().is_some_and(|limbo| self.queue.is_consumed(&self.frame, &limbo.posted)) {
-            if let Some(limbo) = state.limbo.pop_front() {
-                self.give_back(state, limbo.holds);
+        while let Some(mut limbo) = state.limbo.pop_front() {
+            match self.finish(&mut limbo) {
+                Ok(()) => self.give_back(state, limbo.holds),
+                Err(QueueError::Stalled(refused)) => self.give_back_unless(refused, state, limbo.holds),
+                Err(error @ (QueueError::Timeout(_) | QueueError::Stopped)) => {
+                    state.limbo.push_front(limbo);
+                    return Err(error.at(self.frame.base));
+                }
             }
         }
         Ok(())
     }
 
-    fn post_rest(&self, limbo: &mut Limbo) -> Result<(), QueueError> {
-        if limbo.rest.is_empty() {
-            return Ok(());
-        }
+    fn finish(&self, limbo: &mut Limbo) -> Result<(), QueueError> {
         let mut rest = core::iter::from_fn(|| limbo.rest.pop_front());
-        let posted = self.queue.try_post(&self.frame, &mut rest)?;
-        limbo.posted.extend(&posted.span);
-        match limbo.rest.front() {
-            None => Ok(()),
-            Some(command) => Err(QueueError::Timeout(Some(*command))),
+        let posted = self.queue.run(&self.frame, &mut rest);
+        if let Err(Failed { span, .. }) = &posted {
+            limbo.posted.extend(span);
+        }
+        posted.map_err(|failed| failed.error)?;
+        self.queue.wait(&self.frame, &limbo.posted)
+    }
+
+    /// An event whose discarding was refused was not mapped. But a table whose unmapping was refused stays the
+    /// device's: better lost than written to by the ITS when it is somebody else's.
+    fn give_back_unless(&self, refused: Option<Command>, state: &mut State, holds: Holds) {
+        let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
+        if !still_mapped {
+            self.give_back(state, holds);
         }
     }
 

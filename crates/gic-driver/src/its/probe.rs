@@ -7,13 +7,15 @@ use super::error::ProbeError;
 use super::routes::Routes;
 use super::tables::{self, ItsTable, Wanted};
 use super::task_lock::TaskLock;
-use super::{Its, State};
+use super::{Its, State, quirks};
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
 use crate::mmio::MmioExt;
 use crate::platform::{Coherence, Platform};
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use gic_arch::gits::{self, TableKind, Typer};
 
@@ -23,7 +25,7 @@ const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
 const MAX_CPUS: u32 = 0xffff;
 
 /// What is known of an ITS before it is touched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ItsConfig {
     /// Physical base address of its control frame, as firmware states it.
     pub base: u64,
@@ -37,6 +39,9 @@ pub struct ItsConfig {
     pub device_id_bits: u8,
     /// The NUMA node that it is near to.
     pub node: Option<u32>,
+    /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the compatible strings
+    /// of the devicetree's root, or ACPI's OEM table ID.
+    pub machine: Vec<String>,
 }
 
 impl ItsConfig {
@@ -49,6 +54,7 @@ impl ItsConfig {
             coherence: Coherence::Coherent,
             device_id_bits: 32,
             node: None,
+            machine: Vec::new(),
         }
     }
 
@@ -84,13 +90,14 @@ impl<P: Platform> Its<P> {
     pub fn new(platform: Arc<P>, lpis: Arc<Lpis<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;
         let frame = ControlFrame::map(platform, config.base)?;
-        let typer = frame.registers.read(gits::TYPER);
+        let errata = quirks::find(frame.registers.read(gits::IIDR), config);
+        let (typer, config) = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
         if !typer.physical() {
             return Err(ProbeError::NoPhysicalLpis(config.base));
         }
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
-        let Memory { device_table, collection_table, queue } = provision(&frame, typer, config)?;
+        let Memory { device_table, collection_table, queue } = provision(&frame, typer, &config)?;
         queue.start(&frame);
         frame.enable();
         let device_id_bits = u8::try_from(device_table.ids().ilog2()).unwrap_or(u8::MAX);
@@ -107,6 +114,7 @@ impl<P: Platform> Its<P> {
             collections: Collections::new(config.cpus, typer.hcc().into()),
             routes: Routes::new(lpis.id_bits()),
             node: config.node,
+            errata,
             state: TaskLock::new(state),
             faults: AtomicU32::new(0),
             last_fault: IrqLock::new(None),

@@ -1,0 +1,264 @@
+//! A machine with several ITSes and redistributors, as the drivers' platform.
+
+use super::interpreter::{Hardware, Interpreter};
+use super::memory::Memory;
+use super::redistributor::{ConfigTable, Redistributor};
+use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
+use gic_arch::{gicd, id};
+use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use msi_types::Cpu;
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
+pub(crate) const ITS: u64 = 0x808_0000;
+pub(crate) const ITS_STRIDE: u64 = 0x2_0000;
+/// RD_base of CPU 0, and the distance to the next.
+pub(crate) const REDISTRIBUTOR: u64 = 0x80a_0000;
+pub(crate) const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) memory: Memory,
+    pub(crate) its: Vec<Interpreter>,
+    pub(crate) redistributors: Vec<Redistributor>,
+    /// Allocations that still succeed.
+    pub(crate) allowance: Option<u32>,
+    /// Turns of one wait.
+    pub(crate) patience: u32,
+    /// `GICD_TYPER.num_LPIs`.
+    pub(crate) num_lpis: u8,
+    config: Option<ConfigTable>,
+    pending_its: Vec<Hardware>,
+}
+
+impl World {
+    /// A device's message. Answers the redistributor and the LPI that became pending.
+    pub(crate) fn message(&mut self, its: usize, device: u32, event: u32) -> Option<(usize, u32)> {
+        let (lpi, target) = self.its[its].translate(&mut self.memory, device, event)?;
+        let at = self.redistributors.iter().position(|rd| rd.target == target).unwrap();
+        self.redistributors[at].pending.insert(lpi);
+        Some((at, lpi))
+    }
+
+    /// Everything that is pending or may become so without a new message.
+    pub(crate) fn traces_of(&self, lpi: u32) -> usize {
+        use super::redistributor::Effect;
+        let pending = self.redistributors.iter().filter(|rd| rd.pending.contains(&lpi)).count();
+        let deferred =
+            self.its.iter().flat_map(|its| &its.deferred).filter(
+                |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
+            );
+        pending + deferred.count()
+    }
+
+    fn post(&mut self, its: usize, value: Cwriter) {
+        self.its[its].post(&mut self.memory, &mut self.redistributors, value);
+    }
+}
+
+/// A handle to the world.
+#[derive(Clone, Debug)]
+pub(crate) struct Board(Arc<Mutex<World>>);
+
+thread_local! {
+    static MASKED: Cell<u32> = const { Cell::new(0) };
+}
+
+impl Board {
+    /// With these ITSes; redistributors are named as `GITS_TYPER.PTA` of the first one says.
+    pub(crate) fn new(its: Vec<Hardware>, cpus: u32) -> Self {
+        let by_address = its[0].typer.pta();
+        let redistributors = (0..u64::from(cpus))
+            .map(|cpu| {
+                let address = REDISTRIBUTOR + cpu * REDISTRIBUTOR_STRIDE;
+                Redistributor::new(if by_address { address >> 16 } else { cpu })
+            })
+            .collect();
+        Self(Arc::new(Mutex::new(World {
+            memory: Memory::new(),
+            its: Vec::new(),
+            redistributors,
+            allowance: None,
+            patience: 40,
+            num_lpis: 0,
+            config: None,
+            pending_its: its,
+        })))
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    /// The first table is that of the LPIs' configuration; now the ITSes know it.
+    fn learn_config_table(world: &mut World, address: u64, bytes: u64) {
+        if world.config.is_none() {
+            let config = ConfigTable { address, count: usize::try_from(bytes).unwrap() };
+            world.config = Some(config);
+            let pending = std::mem::take(&mut world.pending_its);
+            world.its = pending.into_iter().map(|hardware| Interpreter::new(hardware, config)).collect();
+        }
+    }
+}
+
+fn must_be_task(what: &str) {
+    assert_eq!(MASKED.get(), 0, "{what} with interrupts masked");
+}
+
+impl Platform for Board {
+    type Mmio = Frame;
+    type IrqState = ();
+
+    fn map(&self, region: PhysicalRegion) -> Option<Frame> {
+        must_be_task("map");
+        let its = (region.base.checked_sub(ITS)? / ITS_STRIDE) as usize;
+        assert_eq!(region.bytes, 0x2_0000, "an ITS has two frames");
+        (its < self.world().its.len()).then(|| Frame { board: self.clone(), block: Block::Its(its) })
+    }
+
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        must_be_task("allocate_table");
+        let mut world = self.world();
+        if let Some(allowance) = &mut world.allowance {
+            *allowance = allowance.checked_sub(1)?;
+        }
+        let address = world.memory.allocate(layout.bytes, layout.align);
+        Self::learn_config_table(&mut world, address, layout.bytes);
+        Some(Table { address, bytes: layout.bytes, handle: 0 })
+    }
+
+    fn release_table(&self, table: Table) {
+        if std::thread::panicking() {
+            return;
+        }
+        must_be_task("release_table");
+        let mut world = self.world();
+        let overlaps =
+            |start: u64, bytes: u64| start < table.address + table.bytes && table.address < start + bytes;
+        for its in &world.its {
+            for (device, (itt, bytes)) in &its.mapped {
+                assert!(
+                    !overlaps(*itt, *bytes),
+                    "the table of device {device:#x} was given back while mapped"
+                );
+            }
+            let registers = its.tables.iter().filter(|baser| baser.valid());
+            for (start, bytes) in registers.map(|baser| (baser.address(), baser.bytes())) {
+                assert!(!overlaps(start, bytes), "a table was given back while GITS_BASER names it");
+            }
+        }
+        world.memory.release(table.address);
+    }
+
+    fn store8(&self, table: &Table, offset: u64, value: u8) {
+        assert!(offset < table.bytes);
+        self.world().memory.store(table.address + offset, &[value]);
+    }
+
+    fn store64(&self, table: &Table, offset: u64, value: u64) {
+        assert!(offset.is_multiple_of(8) && offset < table.bytes);
+        self.world().memory.store(table.address + offset, &value.to_le_bytes());
+    }
+
+    fn load8(&self, table: &Table, offset: u64) -> u8 {
+        self.world().memory.load(table.address + offset, 1)[0]
+    }
+
+    fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
+        assert!(range.start < range.end && range.end <= table.bytes, "publish of {range:?}");
+        self.world().memory.publish(table.address, range, coherence);
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu::new(0)
+    }
+
+    fn irq_save(&self) {
+        MASKED.set(MASKED.get() + 1);
+    }
+
+    fn irq_restore(&self, (): ()) {
+        MASKED.set(MASKED.get() - 1);
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        std::thread::yield_now();
+        if turn >= self.world().patience { Wait::GiveUp } else { Wait::Again }
+    }
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Block {
+    Distributor,
+    Its(usize),
+}
+
+/// A mapped frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub(crate) board: Board,
+    pub(crate) block: Block,
+}
+
+const CTLR: u32 = gits::CTLR.offset();
+const TYPER: u32 = gits::TYPER.offset();
+const IIDR: u32 = gits::IIDR.offset();
+const PIDR2: u32 = id::PIDR2.offset();
+const CBASER: u32 = gits::CBASER.offset();
+const CWRITER: u32 = gits::CWRITER.offset();
+const CREADR: u32 = gits::CREADR.offset();
+
+impl Mmio for Frame {
+    fn read32(&self, offset: u32) -> u32 {
+        let mut world = self.board.world();
+        match (self.block, offset) {
+            (_, PIDR2) => 0x3b,
+            (Block::Its(its), CTLR) => world.its[its].control().into(),
+            (Block::Its(its), IIDR) => world.its[its].hardware.iidr,
+            (Block::Distributor, offset) if offset == gicd::TYPER.offset() => {
+                let typer = gicd::Typer::new().with_lpis(true).with_id_bits_minus_one(15);
+                typer.with_num_lpis(world.num_lpis).into()
+            }
+            _ => 0,
+        }
+    }
+
+    fn write32(&self, offset: u32, value: u32) {
+        if let (Block::Its(its), CTLR) = (self.block, offset) {
+            self.board.world().its[its].set_control(Ctlr::from(value));
+        }
+    }
+
+    fn read64(&self, offset: u32) -> u64 {
+        let Block::Its(its) = self.block else { return 0 };
+        let world = &mut *self.board.world();
+        match offset {
+            TYPER => world.its[its].hardware.typer.into(),
+            CBASER => world.its[its].queue.into(),
+            CREADR => world.its[its].look(&mut world.memory, &mut world.redistributors).into(),
+            0x100..0x140 => world.its[its].tables[(offset as usize - 0x100) / 8].into(),
+            _ => panic!("read of {offset:#x}"),
+        }
+    }
+
+    fn write64(&self, offset: u32, value: u64) {
+        let Block::Its(its) = self.block else { return };
+        let mut world = self.board.world();
+        match offset {
+            CBASER => world.its[its].set_queue(Cbaser::from(value)),
+            CWRITER => world.post(its, Cwriter::from(value)),
+            0x100..0x140 => world.its[its].set_table((offset as usize - 0x100) / 8, Baser::from(value)),
+            _ => panic!("write of {offset:#x}"),
+        }
+    }
+
+    fn write8(&self, offset: u32, _: u8) {
+        panic!("byte write at {offset:#x}");
+    }
+}

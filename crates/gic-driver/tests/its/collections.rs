@@ -1,0 +1,157 @@
+//! CPUs that come and go, and the whole system's sleep.
+
+use crate::interpreter::Hardware;
+use crate::redistributor::Redistributor;
+use crate::setup::{Setup, lpi, redistributor, request};
+use gic_driver::ItsError;
+use msi_types::{Cpu, DeviceId, Pending};
+
+fn cpu_off(setup: &Setup, cpu: u32, heir: u32) {
+    setup.its.cpu_off(Cpu::new(cpu), Cpu::new(heir)).unwrap();
+    let mut world = setup.board.world();
+    let leaving = &mut world.redistributors[cpu as usize];
+    assert!(leaving.pending.is_empty(), "CPU {cpu} leaves with {:?}", leaving.pending);
+    leaving.forget();
+}
+
+#[test]
+fn what_a_leaving_cpu_did_not_handle_is_delivered_at_its_heir() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 2);
+    let block = setup.map(&device, 2, 1);
+    setup.send(lpi(&block, 0));
+
+    cpu_off(&setup, 1, 3);
+
+    assert_eq!(setup.take(3), [lpi(&block, 0).get()]);
+    assert_eq!(setup.send(lpi(&block, 1)), Some((3, lpi(&block, 1).get())));
+    assert_eq!(setup.take(3), [lpi(&block, 1).get()]);
+}
+
+#[test]
+fn a_cpu_that_is_off_takes_no_new_events() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 2);
+    let block = setup.map(&device, 1, 0);
+    cpu_off(&setup, 1, 3);
+    let off = |error| matches!(error, ItsError::NotReachable(cpu, _) if cpu == Cpu::new(1));
+    assert!(off(setup.its.map_events(&device, request(1, 1)).unwrap_err()));
+    assert!(off(setup.its.move_event(lpi(&block, 0), Cpu::new(1)).unwrap_err()));
+    assert!(off(setup.its.cpu_off(Cpu::new(0), Cpu::new(1)).unwrap_err()));
+}
+
+#[test]
+fn a_cpu_that_comes_back_has_its_events_again() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 1);
+    cpu_off(&setup, 1, 3);
+    setup.its.cpu_on(&redistributor(1)).unwrap();
+    assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
+    assert_eq!(setup.take(1), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn heirs_may_leave_as_well() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 1);
+    cpu_off(&setup, 1, 3);
+    setup.send(lpi(&block, 0));
+    cpu_off(&setup, 3, 0);
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+    assert_eq!(setup.send(lpi(&block, 0)), Some((0, lpi(&block, 0).get())));
+    setup.its.cpu_on(&redistributor(1)).unwrap();
+    assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
+}
+
+#[test]
+fn an_event_parked_at_an_heir_can_be_moved_masked_and_discarded() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 2);
+    let block = setup.map(&device, 2, 1);
+    cpu_off(&setup, 1, 3);
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(3), []);
+    assert_eq!(setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap(), Cpu::new(1));
+    setup.its.unmask(lpi(&block, 0)).unwrap();
+    assert_eq!(setup.take(2), [lpi(&block, 0).get()]);
+    let lpis = [0, 1].map(|index| lpi(&block, index).get());
+    setup.its.unmap_events(&device, block);
+    assert_eq!(lpis.map(|lpi| setup.board.world().traces_of(lpi)), [0, 0]);
+}
+
+#[test]
+fn a_cpu_cannot_inherit_from_itself() {
+    let setup = Setup::new(Hardware::default());
+    assert!(setup.its.cpu_off(Cpu::new(1), Cpu::new(1)).is_err());
+}
+
+#[test]
+fn suspension_and_resumption_keep_every_mapping() {
+    for (hcc, indirect, looks_into_caches) in
+        [(0, false, true), (0, true, false), (2, false, false), (4, true, true)]
+    {
+        let hardware = Hardware::default();
+        let typer = hardware.typer.with_hcc(hcc);
+        let setup = Setup::new(Hardware { typer, indirect, looks_into_caches, ..hardware });
+        let device = setup.attach(5, 4);
+        let blocks = [0, 1, 2, 3].map(|cpu| setup.map(&device, 1, cpu));
+        cpu_off(&setup, 2, 0);
+
+        setup.its.suspend().unwrap();
+        setup.board.world().its[0].lose_power();
+        setup.board.world().redistributors.iter_mut().for_each(Redistributor::forget);
+        setup.its.resume().unwrap();
+
+        for (block, cpu) in blocks.iter().zip([0, 1, 0, 3]) {
+            assert_eq!(setup.send(lpi(block, 0)), Some((cpu, lpi(block, 0).get())));
+            assert_eq!(setup.take(cpu), [lpi(block, 0).get()]);
+        }
+    }
+}
+
+#[test]
+fn a_suspended_its_refuses_commands_and_keeps_what_was_given_back_until_it_is_resumed() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 2);
+    let free = setup.lpis.available();
+    let block = setup.map(&device, 2, 1);
+    setup.its.suspend().unwrap();
+    let error = setup.its.set_pending(lpi(&block, 0), Pending::Set).unwrap_err();
+    assert_eq!(error.to_string(), "its@8080000, command: suspended");
+    assert!(setup.its.map_events(&device, request(1, 0)).is_err());
+
+    setup.its.unmap_events(&device, block);
+    setup.its.detach(device);
+    assert_eq!(setup.lpis.available(), free - 2);
+
+    setup.its.resume().unwrap();
+    let other = setup.attach(6, 1);
+    assert_eq!(setup.lpis.available(), free);
+    assert!(setup.board.world().its[0].mapped.is_empty());
+    let _block = setup.map(&other, 1, 1);
+}
+
+#[test]
+fn a_mask_that_was_set_during_suspension_counts_afterwards() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 1);
+    setup.its.suspend().unwrap();
+    setup.its.mask(lpi(&block, 0)).unwrap_err();
+    setup.its.resume().unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(1), []);
+}
+
+#[test]
+fn a_device_attached_during_suspension_is_mapped_afterwards() {
+    let setup = Setup::new(Hardware::default());
+    setup.its.suspend().unwrap();
+    let device = setup.its.attach(DeviceId::new(9), 1).unwrap();
+    setup.its.resume().unwrap();
+    let block = setup.map(&device, 1, 1);
+    assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
+}

@@ -1,0 +1,156 @@
+//! Events from their mapping to their end.
+
+use crate::interpreter::Hardware;
+use crate::setup::{Setup, lpi, request};
+use gic_driver::ItsError;
+use msi_types::{Cpu, DeviceId, Initially, Pending, Shape};
+
+#[test]
+fn a_message_arrives_where_its_event_was_mapped() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 3);
+    let block = setup.map(&device, 3, 1);
+    for index in 0..3 {
+        assert_eq!(setup.send(lpi(&block, index)), Some((1, lpi(&block, index).get())));
+    }
+    assert_eq!(setup.take(1), [0, 1, 2].map(|index| lpi(&block, index).get()));
+}
+
+#[test]
+fn after_unmapping_nothing_is_pending_and_no_message_arrives() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 3);
+    let block = setup.map(&device, 3, 1);
+    let (first, last) = (lpi(&block, 0), lpi(&block, 2));
+    setup.its.move_event(last, Cpu::new(3)).unwrap();
+    setup.send(first);
+    setup.send(last);
+
+    setup.its.unmap_events(&device, block);
+
+    let mut world = setup.board.world();
+    assert_eq!((world.traces_of(first.get()), world.traces_of(last.get())), (0, 0));
+    assert_eq!(world.message(0, 5, 0), None);
+    drop(world);
+    assert_eq!(setup.its.faults().0, 0);
+}
+
+#[test]
+fn a_move_takes_the_pending_state_along() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.send(lpi(&block, 0));
+
+    let from = setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
+
+    assert_eq!(from, Cpu::new(0));
+    assert_eq!((setup.take(0), setup.take(2)), (vec![], vec![lpi(&block, 0).get()]));
+    assert_eq!(setup.send(lpi(&block, 0)), Some((2, lpi(&block, 0).get())));
+}
+
+#[test]
+fn what_arrives_while_masked_is_delivered_afterwards() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(0), []);
+    setup.its.unmask(lpi(&block, 0)).unwrap();
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn an_event_can_be_handed_out_masked() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let masked = gic_driver::its::EventRequest { initially: Initially::Masked, ..request(1, 0) };
+    let block = setup.its.map_events(&device, masked).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(0), []);
+    setup.its.unmask(lpi(&block, 0)).unwrap();
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn a_reused_lpi_does_not_inherit_the_mask_of_its_previous_owner() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    let first = lpi(&block, 0);
+    setup.its.mask(first).unwrap();
+    setup.its.unmap_events(&device, block);
+
+    let block = setup.map(&device, 1, 0);
+
+    assert_eq!(lpi(&block, 0), first);
+    setup.send(first);
+    assert_eq!(setup.take(0), [first.get()]);
+}
+
+#[test]
+fn pending_states_can_be_set_and_dropped() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.its.set_pending(lpi(&block, 0), Pending::Set).unwrap();
+    setup.its.set_pending(lpi(&block, 0), Pending::Clear).unwrap();
+    assert_eq!(setup.take(0), []);
+    setup.its.set_pending(lpi(&block, 0), Pending::Set).unwrap();
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn a_group_has_event_numbers_whose_low_bits_the_device_may_replace() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 16);
+    let _one = setup.map(&device, 1, 0);
+    let group = gic_driver::its::EventRequest { shape: Shape::AlignedGroup, ..request(8, 0) };
+    let block = setup.its.map_events(&device, group).unwrap();
+    let message = setup.its.message(lpi(&block, 0)).unwrap();
+    assert_eq!(message.data % 8, 0);
+    let last = setup.board.world().message(0, 5, message.data | 7);
+    assert_eq!(last, Some((0, lpi(&block, 7).get())));
+}
+
+#[test]
+fn a_device_beyond_the_device_table_is_refused() {
+    let setup = Setup::new(Hardware::default());
+    let id = DeviceId::new(0x1_0000);
+    let error = setup.its.attach(id, 1).unwrap_err();
+    assert_eq!(error, ItsError::DeviceIdOutOfRange { id, bits: 16 });
+}
+
+#[test]
+fn a_cpu_that_was_never_on_is_refused() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let error = setup.its.map_events(&device, request(1, 9)).unwrap_err();
+    assert!(matches!(error, ItsError::NotReachable(cpu, _) if cpu == Cpu::new(9)));
+}
+
+#[test]
+fn an_attachment_has_no_more_events_than_it_was_made_for() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 3);
+    let _block = setup.map(&device, 2, 0);
+    let error = setup.its.map_events(&device, request(2, 0)).unwrap_err();
+    assert_eq!(error, ItsError::NoEvents { wanted: 2, limit: 3 });
+}
+
+#[test]
+fn a_second_level_page_is_provided_for_each_region_of_device_numbers_that_appears() {
+    let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
+    let hardware = Hardware { typer, indirect: true, looks_into_caches: false, ..Hardware::default() };
+    let setup = Setup::new(hardware);
+    let before = setup.board.world().memory.live_regions();
+    for (device, pages) in [(0, 1), (8191, 1), (8192, 2), (0xf_ffff, 3)] {
+        let attachment = setup.attach(device, 1);
+        let block = setup.map(&attachment, 1, 0);
+        assert!(setup.send(lpi(&block, 0)).is_some());
+        setup.its.unmap_events(&attachment, block);
+        setup.its.detach(attachment);
+        assert_eq!(setup.board.world().memory.live_regions(), before + pages);
+    }
+}

@@ -1,0 +1,481 @@
+//! An ITS, interpreted: what its commands do, and what a driver must never do to it.
+//!
+//! Independent of the driver: it knows registers, commands and entries from the architecture alone. It panics where a
+//! driver relies on what the architecture does not promise.
+
+use super::memory::{Memory, View};
+use super::redistributor::{ConfigTable, Effect, Redistributor};
+use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize, TableKind, Typer};
+use gic_arch::its::{Command, DeviceEntry, Level1Entry, MapAction, TranslationEntry};
+use gic_arch::{Cacheability, Shareability};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What this ITS is like.
+#[derive(Clone, Debug)]
+pub(crate) struct Hardware {
+    pub(crate) typer: Typer,
+    pub(crate) pages: Vec<PageSize>,
+    pub(crate) indirect: bool,
+    pub(crate) looks_into_caches: bool,
+    /// The attributes read back as if it did.
+    pub(crate) claims_coherence: bool,
+    pub(crate) iidr: u32,
+    /// A faulty command stops the queue; otherwise it is skipped.
+    pub(crate) stalls: bool,
+    /// Commands executed for each time that software looks at `CREADR`; all at once when written, if `None`.
+    pub(crate) pace: Option<usize>,
+    /// How often `CTLR` is read before the ITS comes to rest.
+    pub(crate) rest_after: u32,
+    /// Found enabled, with tables that belong to somebody else.
+    pub(crate) left_enabled: bool,
+    pub(crate) entry_bytes: u8,
+    pub(crate) lpis: u32,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        let typer = Typer::new()
+            .with_physical(true)
+            .with_itt_entry_bytes_minus_one(11)
+            .with_event_id_bits_minus_one(15)
+            .with_device_id_bits_minus_one(15);
+        Self {
+            typer,
+            pages: vec![PageSize::Size64K],
+            indirect: false,
+            looks_into_caches: true,
+            claims_coherence: false,
+            iidr: 0x0000_043b,
+            stalls: true,
+            pace: None,
+            rest_after: 3,
+            left_enabled: false,
+            entry_bytes: 8,
+            lpis: 8192,
+        }
+    }
+}
+
+/// How often software touched the queue.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Traffic {
+    pub(crate) writes: u32,
+    pub(crate) reads: u32,
+    pub(crate) executed: Vec<Command>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Interpreter {
+    pub(crate) hardware: Hardware,
+    /// Where the redistributors read configurations.
+    pub(crate) config: ConfigTable,
+    control: Ctlr,
+    unrest: u32,
+    pub(crate) tables: [Baser; 8],
+    pub(crate) queue: Cbaser,
+    write: u32,
+    read: u32,
+    pub(crate) stalled: bool,
+    /// The hardware hangs.
+    pub(crate) stuck: bool,
+    /// Commands as they were when they were posted.
+    posted: VecDeque<Vec<u8>>,
+    /// Interrupt translation tables, by device.
+    pub(crate) mapped: BTreeMap<u32, (u64, u64)>,
+    own_collections: BTreeMap<u16, u64>,
+    /// Effects that no SYNC has made certain yet, by redistributor.
+    pub(crate) deferred: Vec<(u64, Effect)>,
+    pub(crate) traffic: Traffic,
+}
+
+const SLOT: u32 = 32;
+
+impl Interpreter {
+    pub(crate) fn new(hardware: Hardware, config: ConfigTable) -> Self {
+        let foreign = Baser::new().with_valid(hardware.left_enabled).with_address(0xdead_0000);
+        let table = |kind| {
+            let page = hardware.pages[0];
+            foreign.with_kind(kind).with_page_size(page).with_entry_bytes_minus_one(hardware.entry_bytes - 1)
+        };
+        let mut tables = [Baser::new(); 8];
+        tables[0] = table(TableKind::Devices);
+        tables[1] = table(TableKind::VirtualPes);
+        tables[3] = table(TableKind::Collections);
+        Self {
+            config,
+            control: Ctlr::new().with_enabled(hardware.left_enabled),
+            unrest: 0,
+            tables,
+            queue: Cbaser::new(),
+            write: 0,
+            read: 0,
+            stalled: false,
+            stuck: false,
+            posted: VecDeque::new(),
+            mapped: BTreeMap::new(),
+            own_collections: BTreeMap::new(),
+            deferred: Vec::new(),
+            traffic: Traffic::default(),
+            hardware,
+        }
+    }
+
+    /// Power off and on: everything in the ITS is lost, the memory is kept.
+    pub(crate) fn lose_power(&mut self) {
+        assert!(!self.control.enabled() && self.unrest == 0, "power was taken from a working ITS");
+        let fresh = Self::new(self.hardware.clone(), self.config);
+        let Self { mapped, traffic, .. } = std::mem::replace(self, fresh);
+        (self.mapped, self.traffic) = (mapped, traffic);
+    }
+
+    pub(crate) fn control(&mut self) -> Ctlr {
+        let quiescent = !self.control.enabled() && self.unrest == 0;
+        self.unrest = self.unrest.saturating_sub(1);
+        // Quiescent is unknown while enabled: here it lies.
+        self.control.with_quiescent(quiescent || self.control.enabled())
+    }
+
+    pub(crate) fn set_control(&mut self, value: Ctlr) {
+        if self.control.enabled() && !value.enabled() {
+            self.unrest = self.hardware.rest_after;
+        }
+        if value.enabled() {
+            assert!(self.queue.valid(), "enabled without a command queue");
+            assert!(self.tables[0].valid(), "enabled without a device table");
+            assert!(!self.tables[1].valid(), "enabled with somebody else's vPE table");
+        }
+        self.control = Ctlr::new().with_enabled(value.enabled());
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.control.enabled()
+    }
+
+    pub(crate) fn set_table(&mut self, index: usize, value: Baser) {
+        self.must_rest("GITS_BASER");
+        let old = self.tables[index];
+        if old.kind() == TableKind::None {
+            return;
+        }
+        let page = value.page_size();
+        let page = if self.hardware.pages.contains(&page) { page } else { old.page_size() };
+        let mut new = value
+            .with_kind(old.kind())
+            .with_entry_bytes_minus_one(old.entry_bytes_minus_one())
+            .with_page_size(page)
+            .with_indirect(value.indirect() && self.hardware.indirect);
+        if !self.hardware.looks_into_caches && !self.hardware.claims_coherence {
+            new = new.with_shareability(Shareability::Non);
+        }
+        self.tables[index] = new;
+    }
+
+    pub(crate) fn set_queue(&mut self, value: Cbaser) {
+        self.must_rest("GITS_CBASER");
+        self.queue = if self.hardware.looks_into_caches || self.hardware.claims_coherence {
+            value
+        } else {
+            value.with_shareability(Shareability::Non)
+        };
+        // Bits 15:12 of the address may be RES0.
+        assert_eq!(self.queue.address() % 0x1_0000, 0, "the queue must be aligned to 64 KiB");
+        (self.read, self.stalled) = (0, false);
+        self.posted.clear();
+    }
+
+    fn view(&self, shareability: Shareability, cache: Cacheability) -> View {
+        let cached = shareability != Shareability::Non && cache.is_cacheable();
+        if cached && self.hardware.looks_into_caches { View::Coherent } else { View::Dram }
+    }
+
+    fn must_rest(&self, what: &str) {
+        assert!(!self.control.enabled() && self.unrest == 0, "{what} written while the ITS works");
+    }
+
+    fn queue_view(&self) -> View {
+        self.view(self.queue.shareability(), self.queue.inner_cache())
+    }
+
+    fn table_view(&self) -> View {
+        self.view(self.tables[0].shareability(), self.tables[0].inner_cache())
+    }
+
+    pub(crate) fn post(&mut self, memory: &mut Memory, redistributors: &mut [Redistributor], value: Cwriter) {
+        let offset = value.offset();
+        assert!(offset < self.queue.bytes(), "CWRITER beyond the queue");
+        if !self.control.enabled() {
+            (self.write, self.read) = (offset, self.read);
+            assert_eq!(self.write, self.read, "commands posted to a disabled ITS");
+            return;
+        }
+        self.traffic.writes += 1;
+        self.check_outstanding(memory);
+        assert!(offset != self.write || value.retry(), "a write of CWRITER that posts nothing");
+        while self.write != offset {
+            let address = self.queue.address() + u64::from(self.write);
+            let seen = memory.device_read(self.queue_view(), address, SLOT as usize);
+            assert_eq!(
+                seen,
+                memory.load(address, SLOT as usize),
+                "a command was posted before it was published"
+            );
+            self.posted.push_back(seen);
+            self.write = self.next(self.write);
+            assert_ne!(self.write, self.read, "the queue was overrun");
+        }
+        if value.retry() && self.stalled {
+            self.stalled = false;
+            // The replacement is what counts now.
+            let address = self.queue.address() + u64::from(self.read);
+            self.posted[0] = memory.device_read(self.queue_view(), address, SLOT as usize);
+        }
+        if self.hardware.pace.is_none() {
+            self.execute(memory, redistributors, usize::MAX);
+        }
+    }
+
+    pub(crate) fn look(&mut self, memory: &mut Memory, redistributors: &mut [Redistributor]) -> Creadr {
+        self.traffic.reads += 1;
+        let answer = Creadr::at_offset(self.read).with_stalled(self.stalled);
+        self.execute(memory, redistributors, self.hardware.pace.unwrap_or(usize::MAX));
+        answer
+    }
+
+    fn next(&self, offset: u32) -> u32 {
+        (offset + SLOT) % self.queue.bytes()
+    }
+
+    /// What was posted belongs to the ITS until it was consumed, but for the command at which it stalled.
+    fn check_outstanding(&self, memory: &mut Memory) {
+        let mut offset = self.read;
+        for (index, posted) in self.posted.iter().enumerate() {
+            let now = memory.load(self.queue.address() + u64::from(offset), SLOT as usize);
+            assert!(
+                (index == 0 && self.stalled) || now == *posted,
+                "a command was overwritten before it was read"
+            );
+            offset = self.next(offset);
+        }
+    }
+
+    fn execute(&mut self, memory: &mut Memory, redistributors: &mut [Redistributor], most: usize) {
+        for _ in 0..most {
+            if self.stuck || self.stalled || !self.control.enabled() {
+                return;
+            }
+            let Some(raw) = self.posted.front() else { return };
+            let words: Vec<_> =
+                raw.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+            let command =
+                Command::decode(words.try_into().unwrap()).expect("the driver posts known commands");
+            let done = Execution { its: self, memory, redistributors }.run(command);
+            if done.is_none() && self.hardware.stalls {
+                self.stalled = true;
+                return;
+            }
+            self.traffic.executed.push(command);
+            self.posted.pop_front();
+            self.read = self.next(self.read);
+        }
+    }
+
+    /// Which LPI a message is, and at which redistributor. `None` if it is dropped.
+    pub(crate) fn translate(&mut self, memory: &mut Memory, device: u32, event: u32) -> Option<(u32, u64)> {
+        if !self.control.enabled() {
+            return None;
+        }
+        let entry = self.event_entry(memory, device, event)?;
+        let entry = TranslationEntry::from(memory.device_read64(self.table_view(), entry));
+        let target = self.collection(memory, entry.collection())?;
+        (entry.intid() != 0).then_some((entry.intid(), target))
+    }
+
+    /// Where an entry of a table lies; `None` if the identifier is out of range.
+    fn entry(&self, memory: &mut Memory, table: usize, id: u32) -> Option<u64> {
+        let register = self.tables[table];
+        if !register.valid() {
+            return None;
+        }
+        let (page, bytes) = (register.page_size().bytes(), u64::from(register.entry_bytes()));
+        let id = u64::from(id);
+        if !register.indirect() {
+            return ((id + 1) * bytes <= register.bytes()).then(|| register.address() + id * bytes);
+        }
+        let per_page = page / bytes;
+        let first = id / per_page * 8;
+        if first >= register.bytes() {
+            return None;
+        }
+        let first = memory.device_read64(self.table_view(), register.address() + first);
+        let first = Level1Entry::from(first);
+        assert_eq!(first.address() % page, 0, "a second-level page is misaligned");
+        first.valid().then(|| first.address() + id % per_page * bytes)
+    }
+
+    fn device(&self, memory: &mut Memory, device: u32) -> Option<DeviceEntry> {
+        if u64::from(device) >> self.hardware.typer.device_id_bits() != 0 {
+            return None;
+        }
+        let entry = self.entry(memory, 0, device)?;
+        let entry = DeviceEntry::from(memory.device_read64(self.table_view(), entry));
+        entry.valid().then_some(entry)
+    }
+
+    fn event_entry(&self, memory: &mut Memory, device: u32, event: u32) -> Option<u64> {
+        let device = self.device(memory, device)?;
+        let bytes = u64::from(self.hardware.typer.itt_entry_bytes());
+        let fits = u64::from(event) < 2 << device.event_bits_minus_one();
+        fits.then(|| device.itt_address() + u64::from(event) * bytes)
+    }
+
+    fn collection(&self, memory: &mut Memory, id: u16) -> Option<u64> {
+        if let Some(target) = self.own_collections.get(&id) {
+            return Some(*target);
+        }
+        if u32::from(id) < u32::from(self.hardware.typer.hcc()) {
+            return None;
+        }
+        let entry = self.entry(memory, 3, id.into())?;
+        let word = memory.device_read64(self.table_view(), entry);
+        (word >> 63 != 0).then_some(word & !(1 << 63))
+    }
+}
+
+/// One command. `None` is a command error.
+struct Execution<'a> {
+    its: &'a mut Interpreter,
+    memory: &'a mut Memory,
+    redistributors: &'a mut [Redistributor],
+}
+
+impl Execution<'_> {
+    fn run(&mut self, command: Command) -> Option<()> {
+        match command {
+            Command::Mapd { device, itt, event_bits_minus_one, action } => {
+                self.mapd(device.get(), itt, event_bits_minus_one, action)
+            }
+            Command::Mapc { collection, target, action } => {
+                self.mapc(collection.get(), target.field(), action)
+            }
+            Command::Mapti { device, event, intid, collection } => {
+                let entry = self.its.event_entry(self.memory, device.get(), event.get())?;
+                let lpi = intid.checked_sub(8192).is_some_and(|index| index < self.its.hardware.lpis);
+                lpi.then_some(())?;
+                let old = self.memory.device_read64(self.its.table_view(), entry);
+                assert_eq!(old, 0, "MAPTI of an event that is mapped, or of dirty memory");
+                let new = TranslationEntry::new().with_intid(intid).with_collection(collection.get());
+                self.memory.device_write64(entry, new.into());
+                Some(())
+            }
+            Command::Mapi { .. } => panic!("this driver maps by MAPTI"),
+            Command::Movi { device, event, collection } => {
+                let (entry, lpi, from) = self.mapped(device.get(), event.get())?;
+                let to = self.its.collection(self.memory, collection.get())?;
+                let new = TranslationEntry::new().with_intid(lpi).with_collection(collection.get());
+                self.memory.device_write64(entry, new.into());
+                self.defer(from, Effect::MoveTo(lpi, to));
+                Some(())
+            }
+            Command::Discard { device, event } => {
+                let (entry, lpi, target) = self.mapped(device.get(), event.get())?;
+                self.memory.device_write64(entry, 0);
+                self.defer(target, Effect::Clear(lpi));
+                Some(())
+            }
+            Command::Int { device, event } => self.at_event(device.get(), event.get(), Effect::Set),
+            Command::Clear { device, event } => self.at_event(device.get(), event.get(), Effect::Clear),
+            Command::Inv { device, event } => self.at_event(device.get(), event.get(), Effect::Reload),
+            Command::Invall { collection } => {
+                let target = self.its.collection(self.memory, collection.get())?;
+                self.defer(target, Effect::ReloadAll);
+                Some(())
+            }
+            Command::Movall { from, to } => {
+                (self.knows(from.field()) && self.knows(to.field())).then_some(())?;
+                self.defer(from.field(), Effect::MoveAllTo(to.field()));
+                Some(())
+            }
+            Command::Sync { target } => self.sync(target.field()),
+        }
+    }
+
+    fn mapd(&mut self, device: u32, itt: u64, bits_minus_one: u8, action: MapAction) -> Option<()> {
+        let entry = self.its.entry(self.memory, 0, device)?;
+        (u64::from(device) >> self.its.hardware.typer.device_id_bits() == 0).then_some(())?;
+        if action == MapAction::Unmap {
+            if let Some((table, bytes)) = self.its.mapped.remove(&device) {
+                let left =
+                    self.memory.device_read(self.its.table_view(), table, usize::try_from(bytes).unwrap());
+                assert!(left.iter().all(|byte| *byte == 0), "device {device:#x} unmapped before its events");
+            }
+            self.memory.device_write64(entry, 0);
+            return Some(());
+        }
+        (bits_minus_one < self.its.hardware.typer.event_id_bits()).then_some(())?;
+        assert!(!self.its.mapped.contains_key(&device), "device {device:#x} is mapped already");
+        assert_eq!(itt % 256, 0, "a translation table is aligned to 256 bytes");
+        let bytes = u64::from(self.its.hardware.typer.itt_entry_bytes()) << (bits_minus_one + 1);
+        let table = self.memory.device_read(self.its.table_view(), itt, usize::try_from(bytes).unwrap());
+        assert!(table.iter().all(|byte| *byte == 0), "a translation table must be zero");
+        for (other, (start, length)) in &self.its.mapped {
+            assert!(itt + bytes <= *start || start + length <= itt, "its table is device {other:#x}'s too");
+        }
+        self.its.mapped.insert(device, (itt, bytes));
+        let value = DeviceEntry::new().with_valid(true).with_itt_address(itt);
+        self.memory.device_write64(entry, value.with_event_bits_minus_one(bits_minus_one).into());
+        Some(())
+    }
+
+    fn mapc(&mut self, collection: u16, target: u64, action: MapAction) -> Option<()> {
+        if action == MapAction::Map {
+            self.knows(target).then_some(())?;
+        }
+        if u32::from(collection) < u32::from(self.its.hardware.typer.hcc()) {
+            match action {
+                MapAction::Map => self.its.own_collections.insert(collection, target),
+                MapAction::Unmap => self.its.own_collections.remove(&collection),
+            };
+            return Some(());
+        }
+        let entry = self.its.entry(self.memory, 3, collection.into())?;
+        let value = if action == MapAction::Map { 1 << 63 | target } else { 0 };
+        self.memory.device_write64(entry, value);
+        Some(())
+    }
+
+    /// The entry, LPI and redistributor of an event.
+    fn mapped(&mut self, device: u32, event: u32) -> Option<(u64, u32, u64)> {
+        let place = self.its.event_entry(self.memory, device, event)?;
+        let entry = TranslationEntry::from(self.memory.device_read64(self.its.table_view(), place));
+        (entry.intid() != 0).then_some(())?;
+        let target = self.its.collection(self.memory, entry.collection())?;
+        Some((place, entry.intid(), target))
+    }
+
+    fn at_event(&mut self, device: u32, event: u32, effect: fn(u32) -> Effect) -> Option<()> {
+        let (_, lpi, target) = self.mapped(device, event)?;
+        self.defer(target, effect(lpi));
+        Some(())
+    }
+
+    fn knows(&self, target: u64) -> bool {
+        self.redistributors.iter().any(|rd| rd.target == target)
+    }
+
+    fn defer(&mut self, target: u64, effect: Effect) {
+        self.its.deferred.push((target, effect));
+    }
+
+    fn sync(&mut self, target: u64) -> Option<()> {
+        self.knows(target).then_some(())?;
+        let table = self.its.config;
+        let (now, later) =
+            std::mem::take(&mut self.its.deferred).into_iter().partition(|(at, _)| *at == target);
+        self.its.deferred = later;
+        let now: Vec<(u64, Effect)> = now;
+        for (at, effect) in now {
+            super::redistributor::apply(self.redistributors, self.memory, table, at, effect);
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,149 @@
+//! The ITS as the parent of a bus.
+
+use crate::interpreter::Hardware;
+use crate::setup::{Setup, config};
+use gic_driver::its::{IdMap, IdRange};
+use gic_driver::{ItsConfig, ItsMsiParent};
+use msi_types::{
+    BlockRequest, Cpu, DeviceId, Fit, Initially, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated,
+    Pending, RequesterId, Rewrite, Shape,
+};
+use std::num::NonZeroU16;
+
+const MSI: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+const FUNCTION: RequesterId = RequesterId::pci(1, 2, 3);
+
+fn bus(setup: &Setup) -> ItsMsiParent<crate::board::Board> {
+    let range =
+        IdRange { first_requester: RequesterId::new(0), length: 0x200, first_device: DeviceId::new(0x1000) };
+    ItsMsiParent::new(setup.its.clone(), IdMap::new(vec![range]))
+}
+
+fn block(count: u16, shape: Shape, fit: Fit) -> BlockRequest {
+    let count = NonZeroU16::new(count).unwrap();
+    BlockRequest { count, shape, fit, cpu: Cpu::new(1), initially: Initially::Unmasked }
+}
+
+#[test]
+fn a_composed_message_arrives() {
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let device = parent.attach(FUNCTION, 4).unwrap();
+    let vectors = parent.allocate(&device, &block(4, Shape::AlignedGroup, MSI)).unwrap();
+    let message = parent.compose(&vectors, 0).unwrap();
+    assert_eq!(message.address, 0x808_0000 + 0x1_0040);
+    let id = 0x1000 + FUNCTION.get();
+    let arrived = setup.board.world().message(0, id, message.data | 3);
+    assert_eq!(arrived, Some((1, vectors.vector(3).unwrap().get())));
+}
+
+#[test]
+fn a_requester_without_a_mapping_is_refused_and_not_isolated() {
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let stranger = RequesterId::pci(2, 0, 0);
+    assert_eq!(parent.attach(stranger, 1).unwrap_err(), MsiError::NoRoute(stranger));
+    assert_eq!(parent.isolation(stranger), Isolation::NotIsolated(NotIsolated::NoController));
+    assert!(matches!(parent.isolation(FUNCTION), Isolation::Isolated(_)));
+}
+
+#[test]
+fn a_doorbell_that_the_endpoint_cannot_store_is_refused_before_anything_is_allocated() {
+    // The doorbell at 0x8090040 needs 28 bits.
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let device = parent.attach(FUNCTION, 4).unwrap();
+    let free = setup.lpis.available();
+    let narrow = Fit { address_bits: 27, ..MSI };
+    let error = parent.allocate(&device, &block(1, Shape::Independent, narrow)).unwrap_err();
+    assert_eq!(error, MsiError::AddressTooWide { address: 0x809_0040, bits: 27 });
+    assert_eq!(setup.lpis.available(), free);
+}
+
+#[test]
+fn event_numbers_that_the_endpoint_cannot_store_are_refused_and_rolled_back() {
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let device = parent.attach(FUNCTION, 32).unwrap();
+    let free = setup.lpis.available();
+    let narrow = Fit { data_bits: 4, ..MSI };
+    let error = parent.allocate(&device, &block(17, Shape::Independent, narrow)).unwrap_err();
+    assert_eq!(error, MsiError::DataTooWide { data: 16, bits: 4 });
+    assert_eq!(setup.lpis.available(), free);
+    let all = parent.allocate(&device, &block(32, Shape::Independent, MSI)).unwrap();
+    parent.free(&device, all);
+}
+
+#[test]
+fn one_member_of_a_group_moves_alone_and_the_store_stays_as_it_is() {
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let device = parent.attach(FUNCTION, 4).unwrap();
+    let vectors = parent.allocate(&device, &block(4, Shape::AlignedGroup, MSI)).unwrap();
+    let moved = parent.begin_move(&vectors, 2, Cpu::new(3)).unwrap();
+    let expected = (vectors.vector(2).unwrap(), 1, None, Cpu::new(1));
+    assert_eq!((moved.first, moved.count.get(), moved.message, moved.from), expected);
+    parent.end_move(moved, MoveOutcome::Written).unwrap();
+    let cpus =
+        [0, 1, 2, 3].map(|event| setup.board.world().message(0, 0x1000 + FUNCTION.get(), event).unwrap().0);
+    assert_eq!(cpus, [1, 1, 3, 1]);
+}
+
+#[test]
+fn a_move_that_the_store_did_not_take_goes_back() {
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let device = parent.attach(FUNCTION, 1).unwrap();
+    let vectors = parent.allocate(&device, &block(1, Shape::Independent, MSI)).unwrap();
+    let moved = parent.begin_move(&vectors, 0, Cpu::new(3)).unwrap();
+    parent.end_move(moved, MoveOutcome::RolledBack).unwrap();
+    assert_eq!(setup.board.world().message(0, 0x1000 + FUNCTION.get(), 0).unwrap().0, 1);
+}
+
+#[test]
+fn masks_and_pending_states_go_by_vector() {
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let device = parent.attach(FUNCTION, 1).unwrap();
+    let vectors = parent.allocate(&device, &block(1, Shape::Independent, MSI)).unwrap();
+    parent.mask(vectors.first());
+    parent.set_pending(vectors.first(), Pending::Set);
+    assert_eq!(setup.take(1), []);
+    parent.unmask(vectors.first());
+    assert_eq!(setup.take(1), [vectors.first().get()]);
+    assert_eq!(parent.is_pending(vectors.first()), None);
+}
+
+#[test]
+fn requesters_behind_one_alias_find_room_one_after_the_other() {
+    let setup = Setup::new(Hardware::default());
+    let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity().with_mask(0xff00));
+    let attachments = [0, 1, 2].map(|device| parent.attach(RequesterId::pci(1, device, 0), 32).unwrap());
+    let vectors = attachments.map(|device| {
+        let vectors = parent.allocate(&device, &block(32, Shape::AlignedGroup, MSI)).unwrap();
+        // The next function attaches while this one already has its vectors.
+        let _late = parent.attach(RequesterId::pci(1, 9, 0), 8).unwrap();
+        parent.compose(&vectors, 0).unwrap().data
+    });
+    assert_eq!(vectors, [0, 32, 64]);
+}
+
+#[test]
+fn a_vector_is_described_by_its_event_and_cpu() {
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let device = parent.attach(FUNCTION, 1).unwrap();
+    let vectors = parent.allocate(&device, &block(1, Shape::Independent, MSI)).unwrap();
+    let mut text = String::new();
+    parent.describe(vectors.first(), &mut text).unwrap();
+    assert_eq!(text, "its@8080000: DeviceID 0x1113, EventID 0x0 to LPI 8192 at CPU 1\n");
+}
+
+#[test]
+fn a_vector_block_of_another_controller_is_refused() {
+    let setup = Setup::with_config(Hardware::default(), &ItsConfig { device_id_bits: 14, ..config(0) });
+    let parent = bus(&setup);
+    let spi = msi_types::VectorBlock::new(msi_types::Vector::new(40), NonZeroU16::MIN);
+    assert_eq!(parent.compose(&spi, 0), Err(MsiError::UnknownVector(spi.first())));
+    assert_eq!(parent.begin_move(&spi, 0, Cpu::new(0)).unwrap_err(), MsiError::UnknownVector(spi.first()));
+}

@@ -1,0 +1,151 @@
+//! Finding out what an ITS is like.
+
+use crate::interpreter::Hardware;
+use crate::setup::{Setup, config, lpi, probe};
+use gic_arch::gits::PageSize;
+use gic_driver::its::ProbeError;
+use gic_driver::{Coherence, ItsConfig};
+
+/// A message arrives: every table, the queue and the attributes are right.
+fn works(hardware: Hardware, config: &ItsConfig) {
+    let setup = Setup::with_config(hardware, config);
+    let device = setup.attach(0x4321, 4);
+    let block = setup.map(&device, 4, 2);
+    assert_eq!(setup.send(lpi(&block, 3)), Some((2, lpi(&block, 3).get())));
+    assert_eq!(setup.take(2), [lpi(&block, 3).get()]);
+}
+
+#[test]
+fn an_its_works_with_each_page_size_and_form_of_table() {
+    for page in [PageSize::Size4K, PageSize::Size16K, PageSize::Size64K] {
+        for indirect in [false, true] {
+            for looks_into_caches in [false, true] {
+                works(
+                    Hardware { pages: vec![page], indirect, looks_into_caches, ..Hardware::default() },
+                    &config(0),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn firmware_that_says_non_coherent_outweighs_an_its_that_says_coherent() {
+    works(Hardware::default(), &ItsConfig { coherence: Coherence::NonCoherent, ..config(0) });
+}
+
+#[test]
+fn an_its_that_was_left_enabled_is_brought_to_rest_first() {
+    works(Hardware { left_enabled: true, rest_after: 10, ..Hardware::default() }, &config(0));
+}
+
+#[test]
+fn an_its_that_names_redistributors_by_address_is_addressed_so() {
+    let hardware = Hardware::default();
+    let typer = hardware.typer.with_pta(true);
+    works(Hardware { typer, ..hardware }, &config(0));
+}
+
+#[test]
+fn an_its_with_collections_of_its_own_needs_no_table() {
+    let hardware = Hardware::default();
+    let typer = hardware.typer.with_hcc(4);
+    works(Hardware { typer, ..hardware.clone() }, &config(0));
+    let (board, its) = probe(Hardware { typer, ..hardware }, &config(0));
+    its.unwrap();
+    assert!(!board.world().its[0].tables[3].valid());
+}
+
+#[test]
+fn an_its_that_never_rests_is_refused() {
+    let hardware = Hardware { left_enabled: true, rest_after: u32::MAX, ..Hardware::default() };
+    let (_, its) = probe(hardware, &config(0));
+    let ProbeError::NotQuiescent { base, wait } = its.unwrap_err() else { panic!() };
+    assert_eq!((base, wait.0), (config(0).base, "GITS_CTLR.Quiescent"));
+}
+
+#[test]
+fn memory_refused_at_any_point_leaves_nothing_behind() {
+    for allowance in 0.. {
+        let board = crate::board::Board::new(vec![Hardware::default()], 4);
+        let lpis = crate::setup::lpis(&board);
+        let before = board.world().memory.live_regions();
+        board.world().allowance = Some(allowance);
+        match gic_driver::Its::new(std::sync::Arc::new(board.clone()), lpis.clone(), &config(0)) {
+            Ok(_) => return assert_eq!(allowance, 3, "device table, collection table, queue"),
+            Err(error) => assert!(matches!(error, ProbeError::NoMemory { .. }), "{error}"),
+        }
+        let world = board.world();
+        assert_eq!(world.memory.live_regions(), before);
+        assert!(!world.its[0].is_enabled());
+        assert!(world.its[0].tables.iter().all(|table| !table.valid()));
+    }
+}
+
+#[test]
+fn more_cpus_than_collection_numbers_are_refused() {
+    let hardware = Hardware::default();
+    let typer = hardware.typer.with_cil(true).with_collection_id_bits_minus_one(0);
+    let (_, its) = probe(Hardware { typer, ..hardware }, &config(0));
+    assert_eq!(its.unwrap_err(), ProbeError::TooFewCollections { base: config(0).base, cpus: 4, limit: 2 });
+}
+
+#[test]
+fn an_its_without_physical_lpis_is_refused() {
+    let hardware = Hardware::default();
+    let typer = hardware.typer.with_physical(false);
+    let (_, its) = probe(Hardware { typer, ..hardware }, &config(0));
+    assert_eq!(its.unwrap_err(), ProbeError::NoPhysicalLpis(config(0).base));
+}
+
+#[test]
+fn a_queue_that_no_register_can_express_is_refused() {
+    for queue_bytes in [0, 0x800, 0x1800, 0x11_0000] {
+        let (_, its) = probe(Hardware::default(), &ItsConfig { queue_bytes, ..config(0) });
+        assert!(matches!(its.unwrap_err(), ProbeError::BadConfig { .. }));
+    }
+}
+
+#[test]
+fn an_its_that_is_wrong_about_coherence_is_known_by_its_machine() {
+    let hardware = Hardware {
+        iidr: 0x0201_743b,
+        looks_into_caches: false,
+        claims_coherence: true,
+        indirect: true,
+        ..Hardware::default()
+    };
+    works(hardware, &ItsConfig { machine: vec!["rockchip,rk3588".into()], ..config(0) });
+}
+
+#[test]
+#[should_panic(expected = "a command was posted before it was published")]
+fn the_same_its_on_an_unknown_machine_would_not_work() {
+    let hardware = Hardware {
+        iidr: 0x0201_743b,
+        looks_into_caches: false,
+        claims_coherence: true,
+        ..Hardware::default()
+    };
+    works(hardware, &config(0));
+}
+
+#[test]
+fn translation_entries_that_are_larger_than_declared_get_their_room() {
+    let declared = Hardware::default().typer.with_itt_entry_bytes_minus_one(7);
+    let setup = Setup::new(Hardware { typer: declared, iidr: 0x1070, ..Hardware::default() });
+    setup.board.world().its[0].hardware.typer.set_itt_entry_bytes_minus_one(15);
+    let device = setup.attach(5, 1024);
+    let block = setup.map(&device, 1024, 0);
+    assert_eq!(setup.send(lpi(&block, 1023)), Some((0, lpi(&block, 1023).get())));
+    assert_eq!(setup.its.errata().count(), 1);
+}
+
+#[test]
+fn device_numbers_beyond_what_an_implementation_can_hold_are_refused() {
+    let typer = Hardware::default().typer.with_device_id_bits_minus_one(23);
+    let setup = Setup::new(Hardware { typer, indirect: true, iidr: 0xa100_034c, ..Hardware::default() });
+    let id = msi_types::DeviceId::new(1 << 20);
+    let error = setup.its.attach(id, 1).unwrap_err();
+    assert_eq!(error, gic_driver::ItsError::DeviceIdOutOfRange { id, bits: 20 });
+}

@@ -1,0 +1,312 @@
+//! The command queue: batches, wrap, lag, timeouts, faulty commands.
+
+use crate::interpreter::{Hardware, Traffic};
+use crate::setup::{Setup, lpi, redistributor, request};
+use gic_arch::its::{Command, Opcode};
+use gic_driver::{ItsError, RedistributorInfo};
+use msi_types::{ControllerFault, Cpu, DeviceId, EventId, Pending};
+
+fn fault(error: ItsError) -> ControllerFault {
+    match error {
+        ItsError::Fault(fault) => fault,
+        other => panic!("{other}"),
+    }
+}
+
+fn opcodes(traffic: &Traffic) -> Vec<&'static str> {
+    traffic.executed.iter().map(|command| command.opcode().name()).collect()
+}
+
+#[test]
+fn a_device_is_set_up_by_one_write_and_one_read() {
+    let setup = Setup::new(Hardware::default());
+    let traffic = setup.traffic(|| {
+        let device = setup.attach(5, 3);
+        let _block = setup.map(&device, 3, 1);
+    });
+    assert_eq!(opcodes(&traffic), ["MAPD", "MAPTI", "MAPTI", "MAPTI", "INVALL", "SYNC"]);
+    assert_eq!((traffic.writes, traffic.reads), (1, 1));
+}
+
+#[test]
+fn a_single_event_is_invalidated_alone() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let traffic = setup.traffic(|| {
+        let _block = setup.map(&device, 1, 1);
+    });
+    assert_eq!(opcodes(&traffic), ["MAPD", "MAPTI", "INV", "SYNC"]);
+}
+
+#[test]
+fn a_device_is_torn_down_by_two_writes() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 3);
+    let block = setup.map(&device, 3, 1);
+    setup.its.move_event(lpi(&block, 1), Cpu::new(2)).unwrap();
+    let traffic = setup.traffic(|| {
+        setup.its.unmap_events(&device, block);
+        setup.its.detach(device);
+    });
+    let expected = ["DISCARD", "DISCARD", "DISCARD", "SYNC", "SYNC", "MAPD", "SYNC"];
+    assert_eq!((opcodes(&traffic), traffic.writes, traffic.reads), (expected.to_vec(), 2, 2));
+}
+
+#[test]
+fn moves_and_masks_cost_one_write_and_one_read_each() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 1);
+    let traffic = setup.traffic(|| {
+        setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
+        setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
+        setup.its.mask(lpi(&block, 0)).unwrap();
+    });
+    let expected = ["MOVI", "SYNC", "INV", "SYNC"];
+    assert_eq!((opcodes(&traffic), traffic.writes, traffic.reads), (expected.to_vec(), 2, 2));
+}
+
+#[test]
+fn a_device_that_has_no_events_never_troubles_the_queue() {
+    let setup = Setup::new(Hardware::default());
+    let traffic = setup.traffic(|| setup.its.detach(setup.attach(5, 3)));
+    assert_eq!(traffic, Traffic::default());
+}
+
+#[test]
+fn a_batch_that_is_larger_than_the_ring_goes_round_it() {
+    for pace in [None, Some(1), Some(7), Some(1000)] {
+        let setup = Setup::new(Hardware { pace, ..Hardware::default() });
+        setup.board.world().patience = 3;
+        let device = setup.attach(5, 1000);
+        let traffic = setup.traffic(|| {
+            let block = setup.map(&device, 1000, 1);
+            assert_eq!(setup.send(lpi(&block, 999)), Some((1, lpi(&block, 999).get())));
+        });
+        assert_eq!(traffic.executed.len(), 1 + 1000 + 2);
+        // 127 commands fit, and the ring is filled again when half of it is free.
+        assert!(traffic.writes <= 1 + 1003_u32.div_ceil(63), "{} writes", traffic.writes);
+    }
+}
+
+#[test]
+fn the_ring_wraps_any_number_of_times_at_any_pace() {
+    for pace in [None, Some(1), Some(2), Some(5)] {
+        let setup = Setup::new(Hardware { pace, ..Hardware::default() });
+        let device = setup.attach(5, 1);
+        let block = setup.map(&device, 1, 0);
+        for turn in 0..400 {
+            setup.its.move_event(lpi(&block, 0), Cpu::new(turn % 4)).unwrap();
+            assert_eq!(setup.send(lpi(&block, 0)).unwrap().0, turn as usize % 4);
+        }
+    }
+}
+
+#[test]
+fn several_waiters_each_see_their_own_commands_done() {
+    let setup = Setup::new(Hardware { pace: Some(1), ..Hardware::default() });
+    setup.board.world().patience = 100_000;
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let setup = &setup;
+            scope.spawn(move || {
+                let device = setup.attach(thread, 4);
+                for round in 0..50 {
+                    let block = setup.map(&device, 4, round % 4);
+                    let target: usize = [1, 2, 3, 0][round as usize % 4];
+                    for index in 0..4 {
+                        let lpi = lpi(&block, index);
+                        setup.its.move_event(lpi, Cpu::new((round + 1) % 4)).unwrap();
+                        assert_eq!(setup.send(lpi).unwrap().0, target);
+                        setup.its.mask(lpi).unwrap();
+                        assert!(!setup.board.world().redistributors[target].is_enabled(lpi.get()));
+                    }
+                    setup.its.unmap_events(&device, block);
+                }
+                setup.its.detach(device);
+            });
+        }
+    });
+    assert_eq!(setup.its.faults(), (0, None));
+}
+
+#[test]
+fn a_timeout_names_the_first_command_that_was_not_completed() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 2);
+    setup.board.world().its[0].stuck = true;
+    let error = setup.its.map_events(&device, request(2, 1)).unwrap_err();
+    let fault = fault(error);
+    assert_eq!((fault.operation, fault.device, fault.reason), ("MAPD", Some(DeviceId::new(5)), "timeout"));
+    assert_eq!(error.to_string(), "its@8080000, MAPD device 0x5: timeout");
+}
+
+#[test]
+fn an_its_that_is_slow_but_works_is_no_timeout() {
+    let setup = Setup::new(Hardware { pace: Some(1), ..Hardware::default() });
+    setup.board.world().patience = 2;
+    let device = setup.attach(5, 100);
+    let _block = setup.map(&device, 100, 1);
+}
+
+#[test]
+fn what_timed_out_is_reused_only_after_the_its_went_on() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 2);
+    let free = setup.lpis.available();
+    setup.board.world().its[0].stuck = true;
+    setup.its.map_events(&device, request(2, 1)).unwrap_err();
+    assert_eq!(setup.lpis.available(), free - 2);
+
+    setup.board.world().its[0].stuck = false;
+    let block = setup.map(&device, 2, 1);
+
+    assert_eq!(setup.lpis.available(), free - 2);
+    assert_eq!(setup.send(lpi(&block, 1)), Some((1, lpi(&block, 1).get())));
+}
+
+#[test]
+fn a_full_ring_that_does_not_move_is_never_overrun() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 400);
+    let free = setup.lpis.available();
+    setup.board.world().its[0].stuck = true;
+    setup.its.map_events(&device, request(300, 1)).unwrap_err();
+    setup.its.map_events(&device, request(100, 1)).unwrap_err();
+
+    setup.board.world().its[0].stuck = false;
+    let block = setup.map(&device, 400, 1);
+    assert_eq!(setup.lpis.available(), free - 400);
+    setup.its.unmap_events(&device, block);
+    setup.its.detach(device);
+    assert_eq!(setup.lpis.available(), free);
+    assert!(setup.board.world().its[0].mapped.is_empty());
+}
+
+#[test]
+fn a_move_that_timed_out_ends_where_it_began() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 1);
+    setup.board.world().its[0].stuck = true;
+    setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap_err();
+    setup.board.world().its[0].stuck = false;
+    setup.its.invalidate(lpi(&block, 0)).unwrap();
+    assert_eq!(setup.send(lpi(&block, 0)).unwrap().0, 1);
+    assert_eq!(setup.its.event_of(lpi(&block, 0)).unwrap().2, Cpu::new(1));
+}
+
+/// Makes the ITS forget an event behind the driver's back, so that the next command for it is faulty.
+fn sabotage(setup: &Setup, device: u32) {
+    let mut world = setup.board.world();
+    let (itt, _) = world.its[0].mapped[&device];
+    world.memory.device_write64(itt, 0);
+}
+
+#[test]
+fn a_faulty_command_is_reported_to_its_caller_and_the_queue_goes_on() {
+    for pace in [None, Some(1)] {
+        let setup = Setup::new(Hardware { pace, ..Hardware::default() });
+        let device = setup.attach(5, 2);
+        let block = setup.map(&device, 2, 1);
+        sabotage(&setup, 5);
+
+        let fault = fault(setup.its.set_pending(lpi(&block, 0), Pending::Set).unwrap_err());
+
+        let event = Some(EventId::new(0));
+        assert_eq!((fault.operation, fault.event, fault.reason), ("INT", event, "queue stalled"));
+        setup.its.set_pending(lpi(&block, 1), Pending::Set).unwrap();
+        assert_eq!(setup.take(1), [lpi(&block, 1).get()]);
+    }
+}
+
+#[test]
+fn a_faulty_command_is_replaced_by_a_sync() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 1);
+    sabotage(&setup, 5);
+    let traffic = setup.traffic(|| assert!(setup.its.invalidate(lpi(&block, 0)).is_err()));
+    assert_eq!(opcodes(&traffic), ["SYNC", "SYNC"]);
+}
+
+#[test]
+fn a_fault_is_not_reported_to_others() {
+    let setup = Setup::new(Hardware { pace: Some(1), ..Hardware::default() });
+    setup.board.world().patience = 100_000;
+    let bad = setup.attach(5, 1);
+    let bad_block = setup.map(&bad, 1, 1);
+    sabotage(&setup, 5);
+    std::thread::scope(|scope| {
+        for thread in 10..13_u32 {
+            let setup = &setup;
+            scope.spawn(move || {
+                let device = setup.attach(thread, 1);
+                let block = setup.map(&device, 1, 0);
+                for _ in 0..200 {
+                    setup.its.invalidate(lpi(&block, 0)).unwrap();
+                }
+            });
+        }
+        for _ in 0..100 {
+            let error = setup.its.invalidate(lpi(&bad_block, 0)).unwrap_err();
+            assert_eq!(fault(error).operation, "INV");
+        }
+    });
+}
+
+#[test]
+fn a_device_that_the_its_refuses_is_rolled_back() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 2);
+    let free = setup.lpis.available();
+    setup.board.world().its[0].hardware.typer.set_event_id_bits_minus_one(0);
+    setup.board.world().its[0].hardware.typer.set_device_id_bits_minus_one(1);
+
+    let fault = fault(setup.its.map_events(&device, request(2, 1)).unwrap_err());
+
+    assert_eq!((fault.operation, fault.reason), ("MAPD", "queue stalled"));
+    assert_eq!(setup.lpis.available(), free);
+    setup.board.world().its[0].hardware.typer.set_device_id_bits_minus_one(15);
+    let block = setup.map(&device, 2, 1);
+    assert_eq!(setup.send(lpi(&block, 1)), Some((1, lpi(&block, 1).get())));
+}
+
+#[test]
+fn events_that_the_its_refuses_are_rolled_back() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 8);
+    let free = setup.lpis.available();
+    setup.board.world().its[0].hardware.lpis = 3;
+
+    let fault = fault(setup.its.map_events(&device, request(8, 1)).unwrap_err());
+
+    assert_eq!((fault.operation, fault.event), ("MAPTI", Some(EventId::new(3))));
+    assert_eq!(setup.lpis.available(), free);
+    setup.board.world().its[0].hardware.lpis = 8192;
+    let block = setup.map(&device, 8, 1);
+    assert_eq!(setup.send(lpi(&block, 7)), Some((1, lpi(&block, 7).get())));
+}
+
+#[test]
+fn the_very_first_command_may_be_faulty() {
+    let board = crate::board::Board::new(vec![Hardware::default()], 4);
+    let lpis = crate::setup::lpis(&board);
+    let its = gic_driver::Its::new(std::sync::Arc::new(board), lpis, &crate::setup::config(0)).unwrap();
+    let nobody = RedistributorInfo { processor_number: 77, ..redistributor(0) };
+
+    let fault = fault(its.cpu_on(&nobody).unwrap_err());
+
+    assert_eq!((fault.operation, fault.reason), ("MAPC", "queue stalled"));
+    its.cpu_on(&redistributor(0)).unwrap();
+}
+
+#[test]
+fn an_its_that_skips_faulty_commands_goes_on_as_well() {
+    let setup = Setup::new(Hardware { stalls: false, ..Hardware::default() });
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 1);
+    sabotage(&setup, 5);
+    let traffic = setup.traffic(|| setup.its.invalidate(lpi(&block, 0)).unwrap());
+    assert!(traffic.executed.iter().any(|command: &Command| command.opcode() == Opcode::Sync));
+}

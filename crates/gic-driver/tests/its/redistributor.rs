@@ -1,0 +1,108 @@
+//! Redistributors as stubborn as the architecture allows: the configuration of an LPI is what was in memory when it was
+//! last invalidated, and nothing that an ITS asks takes effect before a SYNC.
+
+use super::memory::{Memory, View};
+use std::collections::BTreeSet;
+
+/// What an ITS command does at a redistributor, once it is synchronised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    Reload(u32),
+    ReloadAll,
+    Set(u32),
+    Clear(u32),
+    MoveTo(u32, u64),
+    MoveAllTo(u64),
+}
+
+#[derive(Debug)]
+pub(crate) struct Redistributor {
+    /// `RdBase::field`.
+    pub(crate) target: u64,
+    pub(crate) pending: BTreeSet<u32>,
+    config: Vec<u8>,
+}
+
+impl Redistributor {
+    pub(crate) fn new(target: u64) -> Self {
+        Self { target, pending: BTreeSet::new(), config: Vec::new() }
+    }
+
+    /// Forgets what it cached, as if it had been without power: all LPIs look disabled.
+    pub(crate) fn forget(&mut self) {
+        self.config.clear();
+        self.pending.clear();
+    }
+
+    pub(crate) fn is_enabled(&self, lpi: u32) -> bool {
+        self.config.get(lpi as usize - 8192).is_some_and(|config| config & 1 != 0)
+    }
+
+    /// Takes what can be delivered.
+    pub(crate) fn acknowledge(&mut self) -> Vec<u32> {
+        let ready: Vec<_> = self.pending.iter().copied().filter(|lpi| self.is_enabled(*lpi)).collect();
+        self.pending.retain(|lpi| !ready.contains(lpi));
+        ready
+    }
+
+    fn reload(&mut self, memory: &mut Memory, table: u64, lpi: u32) {
+        let byte = memory.device_read(View::Dram, table + u64::from(lpi) - 8192, 1)[0];
+        self.set(lpi, byte);
+    }
+
+    fn set(&mut self, lpi: u32, config: u8) {
+        let index = lpi as usize - 8192;
+        if self.config.len() <= index {
+            self.config.resize(index + 1, 0);
+        }
+        self.config[index] = config;
+    }
+
+    fn reload_all(&mut self, memory: &mut Memory, table: u64, count: usize) {
+        self.config = memory.device_read(View::Dram, table, count);
+    }
+}
+
+/// Where configuration bytes lie, and how many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConfigTable {
+    pub(crate) address: u64,
+    pub(crate) count: usize,
+}
+
+/// Applies an effect at the redistributor `at`.
+pub(crate) fn apply(
+    redistributors: &mut [Redistributor],
+    memory: &mut Memory,
+    table: ConfigTable,
+    at: u64,
+    effect: Effect,
+) {
+    let here = redistributors.iter_mut().find(|rd| rd.target == at).unwrap();
+    let moved: Vec<u32> = match effect {
+        Effect::Reload(lpi) => return here.reload(memory, table.address, lpi),
+        Effect::ReloadAll => return here.reload_all(memory, table.address, table.count),
+        Effect::Set(lpi) => {
+            here.pending.insert(lpi);
+            return;
+        }
+        Effect::Clear(lpi) => {
+            here.pending.remove(&lpi);
+            return;
+        }
+        Effect::MoveTo(lpi, _) => here.pending.take(&lpi).into_iter().collect(),
+        Effect::MoveAllTo(_) => std::mem::take(&mut here.pending).into_iter().collect(),
+    };
+    let config = match effect {
+        Effect::MoveTo(lpi, _) => Some((lpi, here.is_enabled(lpi))),
+        _ => None,
+    };
+    if let Effect::MoveTo(_, to) | Effect::MoveAllTo(to) = effect {
+        let there = redistributors.iter_mut().find(|rd| rd.target == to).unwrap();
+        there.pending.extend(moved);
+        // Whoever takes an LPI over reads its configuration; here it even takes a stale one along.
+        if let Some((lpi, enabled)) = config {
+            there.set(lpi, u8::from(enabled));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Requesters that share a DeviceID, and ITSes that share the LPIs.
+
+use crate::board::Board;
+use crate::interpreter::Hardware;
+use crate::setup::{Setup, config, lpi, lpis, redistributor, request};
+use gic_driver::{Its, ItsError};
+use msi_types::{Cpu, DeviceId};
+use std::sync::Arc;
+
+#[test]
+fn two_attachments_of_one_device_share_its_table_and_not_its_events() {
+    let setup = Setup::new(Hardware::default());
+    let (one, other) = (setup.attach(5, 16), setup.attach(5, 16));
+    // A table of 16 events was replaced by one of 32, because nobody had events yet.
+    let (first, second) = (setup.map(&one, 16, 0), setup.map(&other, 16, 1));
+    let events = |block, index| setup.its.event_of(lpi(block, index)).unwrap().1.get();
+    assert_eq!((events(&first, 15), events(&second, 0)), (15, 16));
+    assert_eq!(setup.board.world().its[0].mapped.len(), 1);
+}
+
+#[test]
+fn a_device_is_unmapped_with_its_last_attachment() {
+    let setup = Setup::new(Hardware::default());
+    let before = setup.board.world().memory.live_regions();
+    let (one, other) = (setup.attach(5, 2), setup.attach(5, 2));
+    let block = setup.map(&one, 2, 0);
+    setup.its.unmap_events(&one, block);
+    setup.its.detach(one);
+    let block = setup.map(&other, 2, 0);
+    assert!(setup.send(lpi(&block, 0)).is_some());
+    setup.its.unmap_events(&other, block);
+    setup.its.detach(other);
+    assert!(setup.board.world().its[0].mapped.is_empty());
+    assert_eq!(setup.board.world().memory.live_regions(), before);
+}
+
+#[test]
+fn a_share_that_would_need_a_larger_table_is_refused_while_events_are_in_use() {
+    let setup = Setup::new(Hardware::default());
+    let one = setup.attach(5, 4);
+    let _block = setup.map(&one, 4, 0);
+    let id = DeviceId::new(5);
+    assert_eq!(setup.its.attach(id, 1).unwrap_err(), ItsError::AttachedForFewer(id));
+}
+
+#[test]
+fn a_table_that_is_replaced_was_unmapped_before() {
+    let setup = Setup::new(Hardware::default());
+    let one = setup.attach(5, 2);
+    let block = setup.map(&one, 2, 0);
+    setup.its.unmap_events(&one, block);
+    let other = setup.attach(5, 30);
+    let block = setup.map(&other, 30, 3);
+    assert_eq!(setup.send(lpi(&block, 29)), Some((3, lpi(&block, 29).get())));
+}
+
+#[test]
+fn a_block_is_not_taken_from_somebody_else() {
+    let setup = Setup::new(Hardware::default());
+    let (one, other) = (setup.attach(5, 1), setup.attach(6, 1));
+    let block = setup.map(&one, 1, 0);
+    let first = lpi(&block, 0);
+    setup.its.unmap_events(&other, block);
+    assert_eq!(setup.its.faults().0, 1);
+    assert_eq!(setup.send(first), Some((0, first.get())));
+}
+
+#[test]
+fn several_itses_share_the_lpis_and_know_their_own_alone() {
+    let board = Board::new(vec![Hardware::default(), Hardware::default()], 4);
+    let lpis = lpis(&board);
+    let its = [0, 1].map(|index| Its::new(Arc::new(board.clone()), lpis.clone(), &config(index)).unwrap());
+    for its in &its {
+        its.cpu_on(&redistributor(2)).unwrap();
+    }
+    let blocks = its.each_ref().map(|its| {
+        let device = its.attach(DeviceId::new(5), 1).unwrap();
+        its.map_events(&device, request(1, 2)).unwrap()
+    });
+    let (first, second) = (lpi(&blocks[0], 0), lpi(&blocks[1], 0));
+    assert_ne!(first, second);
+    assert_eq!(its[0].event_of(second), None);
+    assert_eq!(its[0].mask(second), Err(ItsError::NotMapped(second)));
+    assert_eq!(board.world().message(1, 5, 0), Some((2, second.get())));
+}
+
+#[test]
+fn lpis_that_are_used_up_are_refused_and_nothing_is_taken() {
+    // GICD_TYPER.num_LPIs = 1: four of them.
+    let setup = Setup::with_lpis(Hardware::default(), &config(0), 1);
+    let device = setup.attach(5, 8);
+    let error = setup.its.map_events(&device, request(5, 0)).unwrap_err();
+    assert_eq!(error, ItsError::NoLpis { wanted: 5 });
+    let block = setup.map(&device, 4, 0);
+    assert_eq!(setup.its.event_of(lpi(&block, 0)), Some((DeviceId::new(5), 0.into(), Cpu::new(0))));
+    setup.its.unmap_events(&device, block);
+    let _block = setup.map(&device, 4, 0);
+}
