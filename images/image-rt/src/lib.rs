@@ -27,6 +27,7 @@ pub mod console;
 pub mod cpu;
 pub mod exceptions;
 pub mod heap;
+pub mod lock;
 pub mod memory;
 pub mod monitor;
 pub mod power;

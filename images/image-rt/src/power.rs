@@ -53,6 +53,8 @@ pub struct CpuStack(*mut Stack<STACK_PAGES>);
 
 // SAFETY: a pointer to memory that is the started CPU's alone.
 unsafe impl Send for CpuStack {}
+// SAFETY: as for `Send`; nothing can be done with it by reference.
+unsafe impl Sync for CpuStack {}
 
 impl CpuStack {
     /// A new one, which is never given back.

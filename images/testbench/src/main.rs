@@ -1,18 +1,26 @@
 //! The drivers on QEMU's `virt` machine: an image that discovers the machine from its devicetree, brings up its GIC and
 //! ITS by `gic-driver`, serves its PCI devices by `irq-domain`, and says how each test went, a line each, on the console.
+//!
+//! The command line states what QEMU was told to be (`cpus=2 gic=3 …`); [`platform`] is all that the drivers ask of a
+//! kernel.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+mod devices;
 mod devicetree;
 mod ledger;
 mod machine;
 mod pci;
 mod platform;
 mod report;
+mod rig;
+mod smp;
+mod tests;
 
 use crate::devicetree::Surroundings;
+use crate::report::Report;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use image_rt::power::Conduit;
@@ -27,28 +35,14 @@ fn main(boot: Boot) -> ! {
     // SAFETY: the loader put it there, outside of the image and, by `free_memory`, of the heap.
     let blob = unsafe { devicetree::blob(boot.devicetree) };
     let around = Surroundings::read(blob).expect("a devicetree");
-    power::set_conduit(boot.conduit.unwrap_or(around.conduit));
     // SAFETY: RAM behind the image and before the devicetree, or all behind the image.
     unsafe { heap::init(free_memory(&around, boot.devicetree)) };
+    power::set_conduit(boot.conduit.unwrap_or(around.conduit));
     let description = gic_firmware::devicetree::parse(blob).expect("firmware's description");
-    println!("{:?}, {}", cpu::level(), devicetree::arguments(blob));
     let machine = machine::bring_up(description, around);
-    for function in &machine.functions {
-        println!("{} {:04x}:{:04x} {:?}", function.address, function.vendor, function.device, function.bars);
-    }
-    if let Some(edu) = machine.functions.iter().find(|function| function.is(0x1234, 0x11e8)) {
-        let (store, shape) = edu.store().unwrap();
-        let device = irq_domain::MsiDevice::attach(&machine.interrupts, irq_domain::MsiDeviceConfig {
-            name: "edu", requester: edu.requester, parent: machine.parent.clone().unwrap(), store,
-        }).unwrap();
-        let granted = device.allocate(shape, 1..=1).unwrap();
-        println!("{granted:?}");
-        let handle = device.request(0, "edu", |context| println!("edu! {:?}", context)).unwrap();
-        use irq_domain::pci::TableMemory;
-        edu.bar(0).write32(0x60, 1);
-        cpu::wait_until(100, || handle.count() == 1);
-        println!("count {} {}", handle.count(), ledger::Ledger::now());
-    }
+    let mut report = Report::default();
+    tests::run(machine, &devicetree::arguments(blob), &mut report);
+    report.summarize();
     power::system_off()
 }
 

@@ -4,4 +4,4 @@ mod enumerate;
 mod function;
 
 pub(crate) use enumerate::enumerate;
-pub(crate) use function::{Bar, Function};
+pub(crate) use function::{Bar, Ecam, Function};

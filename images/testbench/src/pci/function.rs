@@ -73,6 +73,16 @@ impl Bar {
         with_exposed_provenance_mut((self.address + offset) as usize)
     }
 
+    pub(crate) fn read16(self, offset: u64) -> u16 {
+        // SAFETY: in the region, which is mapped as device memory.
+        unsafe { self.pointer::<u16>(offset).read_volatile() }
+    }
+
+    pub(crate) fn write16(self, offset: u64, value: u16) {
+        // SAFETY: in the region, which is mapped as device memory.
+        unsafe { self.pointer::<u16>(offset).write_volatile(value) };
+    }
+
     pub(crate) fn read64(self, offset: u64) -> u64 {
         // SAFETY: in the region, which is mapped as device memory.
         unsafe { self.pointer::<u64>(offset).read_volatile() }

@@ -1,0 +1,49 @@
+//! Drivers, each as small as its device allows, that make real devices send interrupts.
+
+mod edu;
+mod intel_nic;
+mod ivshmem;
+mod nvme;
+mod port;
+mod virtio;
+mod xhci;
+
+use crate::pci::Function;
+use crate::rig::Device;
+use alloc::sync::Arc;
+
+/// A kind of device that has a driver here.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    vendor: u16,
+    device: u16,
+    make: fn(&Function) -> Arc<dyn Device>,
+}
+
+/// All of them.
+const KINDS: &[Kind] = &[
+    Kind { name: "edu", vendor: 0x1234, device: 0x11e8, make: |f| Arc::new(edu::Edu::new(f)) },
+    Kind { name: "nvme", vendor: 0x1b36, device: 0x0010, make: |f| Arc::new(nvme::Nvme::new(f)) },
+    Kind { name: "virtio-net", vendor: 0x1af4, device: 0x1041, make: |f| Arc::new(virtio::Net::new(f)) },
+    Kind { name: "virtio-blk", vendor: 0x1af4, device: 0x1042, make: |f| Arc::new(virtio::Blk::new(f)) },
+    Kind { name: "virtio-rng", vendor: 0x1af4, device: 0x1044, make: |f| Arc::new(virtio::Rng::new(f)) },
+    Kind { name: "pcie-root-port", vendor: 0x1b36, device: 0x000c, make: |f| Arc::new(port::Port::new(f, 1)) },
+    Kind { name: "ioh3420", vendor: 0x8086, device: 0x3420, make: |f| Arc::new(port::Port::new(f, 2)) },
+    Kind { name: "e1000e", vendor: 0x8086, device: 0x10d3, make: |f| Arc::new(intel_nic::E1000e::new(f)) },
+    Kind { name: "igb", vendor: 0x8086, device: 0x10c9, make: |f| Arc::new(intel_nic::Igb::new(f)) },
+    Kind { name: "qemu-xhci", vendor: 0x1b36, device: 0x000d, make: |f| Arc::new(xhci::Xhci::new(f)) },
+    Kind { name: "nec-usb-xhci", vendor: 0x1033, device: 0x0194, make: |f| Arc::new(xhci::Xhci::new(f)) },
+    Kind { name: "ivshmem-doorbell", vendor: 0x1af4, device: 0x1110, make: |f| Arc::new(ivshmem::Ivshmem::new(f)) },
+];
+
+impl Kind {
+    /// The kind that a function is of.
+    pub(crate) fn of(function: &Function) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| function.is(kind.vendor, kind.device))
+    }
+
+    /// The function's driver.
+    pub(crate) fn drive(&self, function: &Function) -> Arc<dyn Device> {
+        (self.make)(function)
+    }
+}

@@ -1,0 +1,122 @@
+//! A device under test: its function, its driver, its vectors, and who ran their handlers.
+
+use crate::ledger::Ledger;
+use crate::machine::Machine;
+use crate::pci::Function;
+use crate::report::{Outcome, Verdict};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use image_rt::cpu::{self, MAX_CPUS};
+use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
+use msi_types::Cpu;
+
+/// A device's driver, as far as the tests need one.
+pub(crate) trait Device: Send + Sync {
+    /// How many vectors its driver uses.
+    fn vectors(&self) -> u16;
+
+    /// Takes the device into use: its vectors have handlers.
+    fn start(&self) -> Outcome {
+        Ok(())
+    }
+
+    /// Has the device send the message of `slot`; `false` if it has no occasion to. Task.
+    fn fire(&self, slot: u16) -> Result<bool, Verdict>;
+
+    /// What the device's handler does. Hard IRQ.
+    fn handle(&self, slot: u16) {
+        let _ = slot;
+    }
+}
+
+/// Runs of handlers, by slot and CPU.
+#[derive(Debug)]
+pub(crate) struct Counts(Vec<[AtomicU64; MAX_CPUS]>);
+
+impl Counts {
+    fn new(slots: usize) -> Self {
+        Self((0..slots).map(|_| [const { AtomicU64::new(0) }; MAX_CPUS]).collect())
+    }
+
+    fn count(&self, slot: u16, cpu: Cpu) {
+        self.0[usize::from(slot)][cpu.index()].fetch_add(1, Ordering::Release);
+    }
+
+    /// On one CPU.
+    pub(crate) fn on(&self, slot: u16, cpu: Cpu) -> u64 {
+        self.0[usize::from(slot)][cpu.index()].load(Ordering::Acquire)
+    }
+
+    /// On all CPUs.
+    pub(crate) fn of(&self, slot: u16) -> u64 {
+        self.0[usize::from(slot)].iter().map(|count| count.load(Ordering::Acquire)).sum()
+    }
+}
+
+/// A device with its vectors.
+pub(crate) struct Rig {
+    pub(crate) name: String,
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) vectors: Vec<MsiVector>,
+    pub(crate) handles: Vec<IrqHandle>,
+    pub(crate) counts: Arc<Counts>,
+    /// What setting the vectors up took at the ITS.
+    pub(crate) cost: Ledger,
+    msi: MsiDevice,
+}
+
+impl Rig {
+    /// Gives a device its vectors, with handlers, and starts it.
+    pub(crate) fn new(
+        machine: &Machine,
+        name: &str,
+        function: &Function,
+        device: Arc<dyn Device>,
+    ) -> Result<Self, Verdict> {
+        let parent = machine.parent.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
+        let (store, shape) = function.store()?;
+        let before = Ledger::now();
+        let config = MsiDeviceConfig { name, requester: function.requester, parent, store };
+        let msi = MsiDevice::attach(&machine.interrupts, config)?;
+        let vectors = msi.allocate(shape, 1..=device.vectors())?;
+        let counts = Arc::new(Counts::new(vectors.len()));
+        let mut handles = Vec::new();
+        for vector in &vectors {
+            let (slot, device, counts) = (vector.slot, device.clone(), counts.clone());
+            handles.push(msi.request(slot, name, move |context| {
+                device.handle(slot);
+                counts.count(slot, context.cpu());
+            })?);
+        }
+        let cost = Ledger::now() - before;
+        device.start()?;
+        Ok(Self { name: name.into(), device, vectors, handles, counts, cost, msi })
+    }
+
+    /// Fires and waits for the handler: the runs by CPU that came of it. `None` if the device cannot.
+    pub(crate) fn fire(&self, slot: u16, expected: Cpu) -> Result<Option<Runs>, Verdict> {
+        let before = (self.counts.on(slot, expected), self.counts.of(slot));
+        if !self.device.fire(slot)? {
+            return Ok(None);
+        }
+        cpu::wait_until(2000, || self.counts.of(slot) > before.1);
+        let expected_runs = self.counts.on(slot, expected) - before.0;
+        Ok(Some(Runs { there: expected_runs, elsewhere: self.counts.of(slot) - before.1 - expected_runs }))
+    }
+
+    /// Gives everything back.
+    pub(crate) fn tear_down(self) -> Outcome {
+        drop(self.handles);
+        self.msi.tear_down()?;
+        Ok(())
+    }
+}
+
+/// Runs of a handler on the CPU that was asked for, and on others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Runs {
+    pub(crate) there: u64,
+    pub(crate) elsewhere: u64,
+}

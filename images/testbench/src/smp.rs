@@ -1,0 +1,129 @@
+//! The other CPUs: on, off, and at work for the tests.
+
+use crate::machine::{Machine, machine, registers};
+use crate::platform::Kernel;
+use crate::report::Verdict;
+use alloc::boxed::Box;
+use alloc::format;
+use core::sync::atomic::{AtomicU64, Ordering};
+use gic_driver::Platform;
+use gic_driver::cpu_interface::SgiId;
+use image_rt::cpu::{self, MAX_CPUS};
+use image_rt::lock::IrqMutex;
+use image_rt::power::{self, CpuStack};
+use irq_domain::PerCpuHandle;
+use msi_types::{Cpu, Trigger};
+use spin::Once;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// What each CPU is to do next.
+static WORK: [IrqMutex<Option<Work>>; MAX_CPUS] = [const { IrqMutex::new(None) }; MAX_CPUS];
+/// How much of it each has done.
+static DONE: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+static GIVEN: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+static STACKS: [Once<CpuStack>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
+static KICK: Once<PerCpuHandle> = Once::new();
+
+/// The SGI by which a CPU is woken.
+fn kick() -> SgiId {
+    SgiId::new(15).expect("there are 16")
+}
+
+/// Starts a CPU that is off, and waits until it takes interrupts.
+pub(crate) fn turn_on(machine: &Machine, cpu: Cpu) -> Result<(), Verdict> {
+    KICK.call_once(|| {
+        let vector = kick().intid().vector();
+        machine.interrupts.request_per_cpu(vector, Trigger::Edge, "kick", |_| ()).expect("SGI 15 is free")
+    });
+    let affinity = machine.gic.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
+    let stack = *STACKS[cpu.index()].call_once(CpuStack::new);
+    let before = DONE[cpu.index()].load(Ordering::Acquire);
+    GIVEN[cpu.index()].fetch_add(1, Ordering::Relaxed);
+    power::cpu_on(cpu.index(), affinity.mpidr(), stack, run)
+        .map_err(|error| failed(&format!("CPU_ON of {cpu}: {error:?}")))?;
+    let ready = cpu::wait_until(5000, || DONE[cpu.index()].load(Ordering::Acquire) > before);
+    if ready { Ok(()) } else { Err(failed(&format!("CPU {cpu} did not come up"))) }
+}
+
+/// Has a CPU do something, without waiting for it. The boot CPU does it at once.
+pub(crate) fn start_on(cpu: Cpu, work: impl FnOnce() + Send + 'static) {
+    if cpu == Kernel.cpu() {
+        return work();
+    }
+    let slot = &WORK[cpu.index()];
+    cpu::wait_until(10_000, || slot.with(|slot| slot.is_none()));
+    GIVEN[cpu.index()].fetch_add(1, Ordering::Relaxed);
+    slot.with(|slot| *slot = Some(Box::new(work)));
+    wake(cpu);
+}
+
+/// Waits until a CPU has done all that it was given.
+pub(crate) fn wait_for(cpu: Cpu) -> Result<(), Verdict> {
+    let index = cpu.index();
+    if cpu == Kernel.cpu() {
+        return Ok(());
+    }
+    let done = || DONE[index].load(Ordering::Acquire) == GIVEN[index].load(Ordering::Relaxed);
+    if cpu::wait_until(30_000, done) { Ok(()) } else { Err(failed(&format!("CPU {cpu} hangs"))) }
+}
+
+/// Has a CPU do something and waits for it.
+pub(crate) fn run_on(cpu: Cpu, work: impl FnOnce() + Send + 'static) -> Result<(), Verdict> {
+    start_on(cpu, work);
+    wait_for(cpu)
+}
+
+/// Has a CPU leave. Its interrupts were moved away.
+pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdict> {
+    let affinity = machine.gic.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
+    start_on(cpu, move || {
+        cpu::irq_save();
+        machine.gic.cpu_off(cpu, &registers()).expect("the CPU's redistributor goes to sleep");
+        DONE[cpu.index()].fetch_add(1, Ordering::Release);
+        power::cpu_off();
+    });
+    let off = cpu::wait_until(5000, || power::is_off(affinity.mpidr()));
+    if off { Ok(()) } else { Err(failed(&format!("CPU {cpu} did not go off"))) }
+}
+
+fn wake(cpu: Cpu) {
+    let machine = machine();
+    if let Some(affinity) = machine.gic.affinity(cpu) {
+        let interface = machine.gic.cpu_interface(registers());
+        interface.send(kick(), affinity).expect("SGIs reach every CPU of `virt`");
+    }
+}
+
+/// What every other CPU runs.
+fn run() {
+    let machine = machine();
+    let here = Kernel.cpu();
+    machine.gic.cpu_on(here, &registers()).expect("this CPU's interface");
+    if let Some(its) = &machine.its {
+        let redistributor = machine.gic.redistributor(here).expect("this CPU's redistributor");
+        its.cpu_on(&redistributor).expect("this CPU's collection");
+    }
+    machine.interrupts.cpu_online(here).expect("the core knows this CPU");
+    if let Some(handle) = KICK.get() {
+        handle.enable_here();
+    }
+    DONE[here.index()].fetch_add(1, Ordering::Release);
+    loop {
+        let state = cpu::irq_save();
+        let work = WORK[here.index()].with(Option::take);
+        if let Some(work) = work {
+            cpu::irq_enable();
+            work();
+            DONE[here.index()].fetch_add(1, Ordering::Release);
+        } else {
+            cpu::wait_for_interrupt();
+        }
+        cpu::irq_restore(state);
+        cpu::irq_enable();
+    }
+}
+
+fn failed(why: &str) -> Verdict {
+    Verdict::Failed(why.into())
+}

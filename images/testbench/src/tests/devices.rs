@@ -1,0 +1,134 @@
+//! Each device: its vectors arrive where they were sent, follow a move, and can be held back.
+
+use super::online;
+use crate::check;
+use crate::devices::Kind;
+use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
+use crate::pci::Function;
+use crate::report::{Outcome, Report, Verdict};
+use crate::rig::Rig;
+use alloc::format;
+use core::sync::atomic::Ordering;
+use image_rt::{cpu, println};
+use irq_domain::IrqHandle;
+use msi_types::{Cpu, Pending};
+
+pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    for function in &machine.functions {
+        if let Some(kind) = Kind::of(function) {
+            one(machine, kind, function, report);
+        }
+    }
+    report.case("nothing arrived without a handler", || {
+        let count = UNHANDLED.load(Ordering::Acquire);
+        check!(count == 0, "{count}, the last was {}", LAST_UNHANDLED.load(Ordering::Acquire));
+        Ok(())
+    });
+}
+
+fn one(machine: &'static Machine, kind: &Kind, function: &Function, report: &mut Report) {
+    let name = format!("{} {}", kind.name, function.address);
+    let mut made = None;
+    report.case(&format!("{name}: takes its vectors and starts"), || {
+        let rig = Rig::new(machine, &name, function, kind.drive(function))?;
+        println!("note - {name}: {} vectors set up by {}", rig.vectors.len(), rig.cost);
+        made = Some(rig);
+        Ok(())
+    });
+    let Some(rig) = made else { return };
+    report.case(&format!("{name}: each vector arrives on the CPU asked for"), || arrive(machine, &rig));
+    report.case(&format!("{name}: a disabled vector waits and arrives once"), || {
+        each_once(&rig, |handle, slot| hold(&rig, handle, slot))
+    });
+    report.case(&format!("{name}: each vector can be sent and dropped at the controller"), || {
+        each_once(&rig, |handle, slot| resend(&rig, handle, slot))
+    });
+    report.case(&format!("{name}: is isolated by the ITS, and says its way"), || describe(machine, &rig));
+    report.case(&format!("{name}: gives everything back"), || rig.tear_down());
+}
+
+/// Every vector on every CPU (on two CPUs each, where there are many of both).
+fn arrive(machine: &Machine, rig: &Rig) -> Outcome {
+    let cpus = online(machine);
+    let tries = if rig.vectors.len() > 2 { 2 } else { cpus.len() };
+    let mut fired = 0;
+    for vector in &rig.vectors {
+        for turn in 0..tries {
+            let cpu = cpus[(usize::from(vector.slot) + turn) % cpus.len()];
+            rig.handles[usize::from(vector.slot)].set_affinity(cpu)?;
+            if let Some(runs) = rig.fire(vector.slot, cpu)? {
+                fired += 1;
+                let good = runs.there > 0 && runs.elsewhere == 0;
+                check!(good, "slot {} for CPU {cpu}: {runs:?}", vector.slot);
+            }
+        }
+    }
+    if fired == 0 {
+        crate::skip!("{} is there for its vectors alone", rig.name);
+    }
+    Ok(())
+}
+
+fn each_once(rig: &Rig, mut test: impl FnMut(&IrqHandle, u16) -> Outcome) -> Outcome {
+    for (handle, vector) in rig.handles.iter().zip(&rig.vectors) {
+        test(handle, vector.slot)?;
+    }
+    Ok(())
+}
+
+/// Devices that wait for their own interrupt while they fire cannot be held back; they are sent by the controller
+/// instead.
+fn hold(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
+    settle(rig, slot);
+    let before = rig.counts.of(slot);
+    handle.disable();
+    handle.set_pending(Pending::Set);
+    handle.set_pending(Pending::Set);
+    let early = cpu::wait_until(5, || rig.counts.of(slot) > before);
+    handle.enable();
+    check!(!early, "slot {slot} ran while it was disabled");
+    expect_one_more(rig, slot, before)
+}
+
+fn resend(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
+    settle(rig, slot);
+    let before = rig.counts.of(slot);
+    handle.set_pending(Pending::Set);
+    expect_one_more(rig, slot, before)?;
+    // Dropped while it is held back by the CPU, which has its interrupts masked.
+    if handle.effective_affinity() == Cpu::new(0) {
+        let before = rig.counts.of(slot);
+        let state = cpu::irq_save();
+        handle.set_pending(Pending::Set);
+        handle.set_pending(Pending::Clear);
+        cpu::irq_restore(state);
+        let ran = cpu::wait_until(5, || rig.counts.of(slot) > before);
+        check!(!ran, "slot {slot} ran although it was dropped");
+    }
+    Ok(())
+}
+
+/// Devices that send twice (for one cause) are given time to do so.
+fn settle(rig: &Rig, slot: u16) {
+    let mut last = rig.counts.of(slot);
+    while cpu::wait_until(3, || rig.counts.of(slot) != last) {
+        last = rig.counts.of(slot);
+    }
+}
+
+fn expect_one_more(rig: &Rig, slot: u16, before: u64) -> Outcome {
+    cpu::wait_until(2000, || rig.counts.of(slot) > before);
+    cpu::wait_until(3, || rig.counts.of(slot) > before + 1);
+    let runs = rig.counts.of(slot) - before;
+    check!(runs == 1, "slot {slot} ran {runs} times");
+    Ok(())
+}
+
+fn describe(machine: &Machine, rig: &Rig) -> Outcome {
+    let mut text = alloc::string::String::new();
+    let first = rig.handles.first().ok_or(Verdict::Failed("no vectors".into()))?;
+    machine.interrupts.describe(first.irq(), &mut text).map_err(|_| Verdict::Failed("no text".into()))?;
+    check!(text.contains("isolated by ITS"), "{text}");
+    check!(text.lines().last().is_some_and(|line| line.contains("its@8080000")), "{text}");
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! SGIs: every number, from every CPU to every CPU.
+
+use super::online;
+use crate::check;
+use crate::machine::{Machine, registers};
+use crate::report::{Outcome, Report};
+use crate::smp;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use gic_driver::cpu_interface::SgiId;
+use image_rt::cpu::{self, MAX_CPUS};
+use msi_types::{Cpu, Trigger};
+
+/// SGI 15 wakes CPUs; these are free.
+const TRIED: core::ops::Range<u8> = 0..8;
+
+pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    report.case("SGIs arrive from every CPU at every CPU", || all_to_all(machine));
+    report.case("an SGI to all others arrives at all others", || to_others(machine));
+    report.case("an SGI to several CPUs arrives at each", || to_several(machine));
+}
+
+type Arrived = Arc<[AtomicU64; MAX_CPUS]>;
+
+fn listen(machine: &'static Machine, number: u8) -> Result<(Arrived, irq_domain::PerCpuHandle, SgiId), crate::report::Verdict> {
+    let sgi = SgiId::new(number).expect("there are 16");
+    let arrived: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
+    let counts = arrived.clone();
+    let handle =
+        machine.interrupts.request_per_cpu(sgi.intid().vector(), Trigger::Edge, "sgi", move |context| {
+            counts[context.cpu().index()].fetch_add(1, Ordering::Release);
+        })?;
+    Ok((arrived, handle, sgi))
+}
+
+/// Runs `use_it` while every CPU listens.
+fn with_listeners(
+    machine: &'static Machine,
+    number: u8,
+    use_it: impl FnOnce(&Arrived, SgiId) -> Outcome,
+) -> Outcome {
+    let (arrived, handle, sgi) = listen(machine, number)?;
+    let handle = Arc::new(handle);
+    for cpu in online(machine) {
+        let handle = handle.clone();
+        smp::run_on(cpu, move || handle.enable_here())?;
+    }
+    let outcome = use_it(&arrived, sgi);
+    for cpu in online(machine) {
+        let handle = handle.clone();
+        smp::run_on(cpu, move || handle.disable_here())?;
+    }
+    outcome
+}
+
+fn all_to_all(machine: &'static Machine) -> Outcome {
+    for number in TRIED {
+        with_listeners(machine, number, |arrived, sgi| {
+            for from in online(machine) {
+                for to in online(machine) {
+                    let before = arrived[to.index()].load(Ordering::Acquire);
+                    let affinity = machine.gic.affinity(to).expect("it is on line");
+                    smp::run_on(from, move || {
+                        machine.gic.cpu_interface(registers()).send(sgi, affinity).expect("in reach");
+                    })?;
+                    let there = cpu::wait_until(2000, || arrived[to.index()].load(Ordering::Acquire) > before);
+                    check!(there, "SGI {number} from CPU {from} did not arrive at CPU {to}");
+                }
+            }
+            let each = online(machine).len() as u64;
+            for to in online(machine) {
+                let count = arrived[to.index()].load(Ordering::Acquire);
+                check!(count == each, "CPU {to} got SGI {number} {count} times, {each} were sent");
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn to_others(machine: &'static Machine) -> Outcome {
+    let others: Vec<Cpu> = online(machine).into_iter().filter(|cpu| *cpu != Cpu::new(0)).collect();
+    if others.is_empty() {
+        crate::skip!("there is one CPU");
+    }
+    with_listeners(machine, 3, |arrived, sgi| {
+        machine.gic.cpu_interface(registers()).send_to_others(sgi);
+        check_once_each(arrived, &others)?;
+        check!(arrived[0].load(Ordering::Acquire) == 0, "the sender got it too");
+        Ok(())
+    })
+}
+
+fn to_several(machine: &'static Machine) -> Outcome {
+    let targets: Vec<Cpu> = online(machine).into_iter().step_by(2).collect();
+    let affinities: Vec<_> = targets.iter().filter_map(|cpu| machine.gic.affinity(*cpu)).collect();
+    with_listeners(machine, 4, |arrived, sgi| {
+        machine.gic.cpu_interface(registers()).send_to(sgi, affinities.iter().copied())?;
+        check_once_each(arrived, &targets)?;
+        let all: u64 = arrived.iter().map(|count| count.load(Ordering::Acquire)).sum();
+        check!(all == targets.len() as u64, "{all} arrived, {} were sent", targets.len());
+        Ok(())
+    })
+}
+
+fn check_once_each(arrived: &Arrived, targets: &[Cpu]) -> Outcome {
+    for cpu in targets {
+        cpu::wait_until(2000, || arrived[cpu.index()].load(Ordering::Acquire) > 0);
+        let count = arrived[cpu.index()].load(Ordering::Acquire);
+        check!(count == 1, "CPU {cpu} got it {count} times");
+    }
+    Ok(())
+}
