@@ -2,7 +2,7 @@
 
 use super::{Interrupts, Local};
 use crate::affinity::Moved;
-use crate::descriptor::{Descriptor, Source};
+use crate::descriptor::{Descriptor, Presence, Source};
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::irq::Irq;
 use alloc::sync::Arc;
@@ -80,6 +80,11 @@ impl Interrupts {
         to: Cpu,
     ) -> Result<Moved, MoveError> {
         let _targets = self.wired_targets.lock(self.host());
+        // The input is given back under this lock, after its handler went.
+        let present = descriptor.control.lock(self.host()).handler;
+        if !matches!(present, Presence::Installed(_)) {
+            return Err(MoveError::UnknownIrq(descriptor.irq));
+        }
         self.check_online(to)?;
         if descriptor.target() == to {
             return Ok(Moved { to, irqs: Vec::new() });

@@ -136,7 +136,10 @@ impl Interrupts {
     fn release_root(&self, descriptor: &Descriptor) {
         match &descriptor.source {
             Source::Msi { .. } => return,
-            Source::Wired(parent) => parent.release(descriptor.vector, NonZeroU16::MIN),
+            Source::Wired(parent) => {
+                let _not_while_it_moves = self.wired_targets.lock(self.host());
+                parent.release(descriptor.vector, NonZeroU16::MIN);
+            }
             Source::PerCpu(_) => {}
         }
         self.numbers.lock(self.host()).remove(descriptor.irq);

@@ -33,6 +33,8 @@ impl Interrupts {
         self.reclaim();
         let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
         let slot = self.table.ensure(request.vector).ok_or(RequestError::OutOfRange(request.vector))?;
+        // No CPU goes off line between being chosen and being seen as a target.
+        let _placing = self.hotplug.read(self.host());
         let _one_at_a_time = self.root_requests.lock(self.host());
         if slot.all_private().any(|gate| !gate.is_vacant()) {
             return Err(RequestError::InUse(request.vector));
@@ -49,7 +51,6 @@ impl Interrupts {
         parent: &Arc<dyn WiredParent>,
         request: &WiredRequest<'_>,
     ) -> Result<Arc<Descriptor>, RequestError> {
-        let _placing = self.hotplug.read(self.host());
         let target = self.choose_cpu().ok_or(RequestError::NoCpu)?;
         parent.claim(request.vector, NonZeroU16::MIN)?;
         let prepared = self.prepare_wired(&**parent, request, target);

@@ -12,7 +12,8 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, Masking, MsiError, MsiMessage, Shape, Slots, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, Initially, Masking, MsiError, MsiMessage, Shape, Slots, StoreError,
+    VectorBlock,
 };
 
 impl Domain {
@@ -30,7 +31,10 @@ impl Domain {
         let attachment = state.attachment.as_ref().ok_or(MsiDeviceError::Gone)?;
         let mut draft = self.negotiate(core, attachment, &state, counts, &free)?;
         draft.compose()?;
-        self.write(&draft, counts.shape, state.power)?;
+        self.write(&draft, counts.shape, state.power).inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = self.quieten(&draft.vectors, state.power);
+        })?;
         let (allocations, vectors) = draft.commit();
         state.power = Power::On;
         state.allocations.extend(allocations);
@@ -87,12 +91,18 @@ impl Domain {
             }
         })?;
         if power == Power::Off {
-            self.store.set_enabled(true).inspect_err(|_| {
-                // It failed half-way: off is the safe side, and nobody is left to hear of a second failure.
-                let _ = self.store.set_enabled(false);
-            })?;
+            self.store.set_enabled(true)?;
         }
         Ok(())
+    }
+
+    /// Masks slots that lose their vectors, where that is possible, and turns the store off if it is to be off. Leaves
+    /// nothing undone because something else failed. Task.
+    pub(super) fn quieten(&self, vectors: &BTreeMap<u16, Entry>, power: Power) -> Result<(), StoreError> {
+        let mut mask = |open: &mut dyn Slots| vectors.keys().for_each(|slot| open.mask(*slot));
+        let masked = if self.can_mask() { self.store.update(&mut mask) } else { Ok(()) };
+        let off = if power == Power::Off { self.store.set_enabled(false) } else { Ok(()) };
+        off.and(masked)
     }
 
     /// How the controller hands vectors out: held back there, if the endpoint cannot do that in any context.

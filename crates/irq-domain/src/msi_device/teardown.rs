@@ -19,7 +19,10 @@ impl Domain {
             (attachment, allocations, vectors, core::mem::replace(&mut state.power, Power::Off))
         };
         let closed = close_all(core, vectors.values());
-        let turned_off = if power == Power::On { self.store.set_enabled(false) } else { Ok(()) };
+        let quiet = match power {
+            Power::Off => Ok(()),
+            Power::On => self.quieten(&vectors, Power::Off),
+        };
         for entry in closed {
             core.bury(&entry.descriptor);
         }
@@ -29,7 +32,7 @@ impl Domain {
         }
         self.give_back(attachment, allocations);
         core.unreserve_grave();
-        turned_off
+        quiet
     }
 
     fn give_back(&self, attachment: Attachment, allocations: Vec<Allocation>) {

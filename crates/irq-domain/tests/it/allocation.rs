@@ -298,12 +298,11 @@ impl Model {
             return;
         };
         let message = self.device.message(slot);
-        match self.machine.interrupts.set_affinity(vector.irq, to) {
-            Ok(moved) => assert_eq!(self.machine.interrupts.effective_affinity(vector.irq), Some(moved.to)),
-            Err(_) => {
-                assert_eq!(self.machine.interrupts.effective_affinity(vector.irq), Some(vector.cpu));
-                assert_eq!(self.device.message(slot), message);
-            }
+        let moved = self.machine.interrupts.set_affinity(vector.irq, to);
+        let now = self.machine.interrupts.effective_affinity(vector.irq);
+        assert_eq!(now, Some(moved.as_ref().map_or(vector.cpu, |moved| moved.to)));
+        if moved.is_err() {
+            assert_eq!(self.device.message(slot), message);
         }
     }
 
@@ -318,10 +317,15 @@ impl Model {
             assert!((FIRST..FIRST + 11).contains(&vector.vector.get()));
             assert_eq!(self.device.message(vector.slot), self.store.message(vector.slot));
         }
-        for (slot, requested) in &self.requested {
-            if self.store.kind.masking == Masking::PerVector && self.store.kind.fast {
-                assert_eq!(self.store.is_masked(*slot), requested.disables > 0, "slot {slot}");
-            }
+        for slot in 0..8 {
+            let granted = vectors.iter().any(|vector| vector.slot == slot);
+            let requested = self.requested.get(&slot);
+            let masked = match (self.store.kind.masking, self.store.kind.fast) {
+                (Masking::None, _) => false,
+                (Masking::PerVector, true) => requested.is_none_or(|requested| requested.disables > 0),
+                (Masking::PerVector, false) => !granted,
+            };
+            assert_eq!(self.store.is_masked(slot), masked, "slot {slot}");
         }
     }
 }
@@ -351,6 +355,9 @@ proptest! {
         prop_assert_eq!(machine.controller.devices_attached(), 0);
         prop_assert!(!store.enabled.load(Ordering::SeqCst));
         prop_assert!(machine.interrupts.snapshot().is_empty());
+        if store.kind.masking == Masking::PerVector {
+            prop_assert!((0..8).all(|slot| store.is_masked(slot)));
+        }
         drop(requested);
     }
 }

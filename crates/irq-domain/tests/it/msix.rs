@@ -168,6 +168,17 @@ fn a_function_that_is_gone_fails_the_set_up_and_leaves_nothing() {
 }
 
 #[test]
+fn a_set_up_whose_messages_do_not_stick_leaves_the_function_off() {
+    let (function, store) = store(4);
+    let (machine, device) = attach(Kind::Stays, store);
+    *function.stuck.lock().unwrap() = Some(TABLE_AT + 2 * ENTRY_SIZE + ENTRY_DATA);
+    let failed = device.allocate(Shape::Independent, 4..=4);
+    assert!(matches!(failed, Err(MsiDeviceError::Store(StoreError { slot: 2, .. }))));
+    assert!(!function.msix_control().enable());
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
+
+#[test]
 fn a_function_that_disappears_is_torn_down_and_its_vectors_are_given_back() {
     let (function, store) = store(4);
     let (machine, device) = attach(Kind::Stays, store);
