@@ -49,12 +49,6 @@ impl Candidates {
         }
     }
 
-    /// Might there be any?
-    #[cfg(test)]
-    pub(crate) fn any(&self) -> bool {
-        self.summary.load(SeqCst) != 0
-    }
-
     /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own thread: bounded by the
     /// number of interrupts, whatever other threads set meanwhile.
     pub(crate) fn visit(&self, mut look: impl FnMut(Slot) -> Look) {

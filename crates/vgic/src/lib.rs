@@ -1,4 +1,90 @@
 //! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors and hypervisors.
+//!
+//! The model has two kinds of halves. [`Vgic`] is shared: devices drive lines ([`SetLine`](msi_types::SetLine)) and send
+//! messages ([`Vgic::its`]) from any thread, and the bus forwards the guest's accesses to register frames
+//! ([`Vgic::read`], [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread: it answers the guest's accesses to the
+//! CPU interface's system registers, and says whether the vCPU is interrupted or may sleep. What the model needs of its
+//! monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
+//!
+//! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
+//! in the guest; then there is exactly one kick. A guest can do nothing that makes the model panic, wait or grow without
+//! bounds; its mistakes are counted in [`Vgic::events`].
+//!
+//! | implemented | |
+//! |---|---|
+//! | distributor | SPIs and extended SPIs, affinity routing only, 1 of N, message-based SPIs |
+//! | redistributors | SGIs, PPIs and extended PPIs, LPIs, several regions, direct LPIs |
+//! | CPU interface | groups, 4 to 8 priority bits, preemption, both EOI modes, active priorities |
+//! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
+//! | ITS | see [`its`] |
+//!
+//! # Choices that the architecture leaves
+//!
+//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero.
+//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered.
+//! - Accesses that the architecture calls UNPREDICTABLE are ignored. `STATUSR` is not implemented.
+//! - A special or unimplemented INTID in `ICC_EOIR<n>_EL1`, or one whose group is not the running one, drops no
+//!   priority; `ICC_DIR_EL1` without `EOImode` is ignored.
+//!
+//! # Example
+//!
+//! A monitor with one vCPU, whose guest has enabled a PPI: the timer fires, and the guest handles it.
+//!
+//! ```
+//! use gic_arch::{IntId, gicd, gicr, icc};
+//! use msi_types::{Cpu, Kick, Level, Line, SetLine};
+//! use std::sync::Arc;
+//! use vgic::{AccessWidth, GuestMemory, MemoryFault, Sleep, Vgic, VgicConfig};
+//!
+//! struct NoMemory;
+//! impl GuestMemory for NoMemory {
+//!     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+//!         Err(MemoryFault { address })
+//!     }
+//!     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+//!         Err(MemoryFault { address })
+//!     }
+//! }
+//!
+//! struct Unpark(std::thread::Thread);
+//! impl Kick for Unpark {
+//!     fn kick(&self, _: Cpu) {
+//!         self.0.unpark();
+//!     }
+//! }
+//!
+//! let config = VgicConfig::new(1);
+//! let (distributor, redistributor) = (config.distributor, config.redistributors[0].base);
+//! let kick = Arc::new(Unpark(std::thread::current()));
+//! let (gic, mut vcpus) = Vgic::new(config, Arc::new(NoMemory), kick)?;
+//! let mut vcpu = vcpus.remove(0);
+//!
+//! // What the guest's driver does, as the monitor's exit handler passes it on.
+//! let timer = IntId::new(27);
+//! let write = |address, value| gic.write(address, AccessWidth::Word, value);
+//! write(distributor + u64::from(gicd::CTLR.offset()), 2)?;
+//! write(redistributor + u64::from(gicr::WAKER.offset()), 0)?;
+//! for array in [gicr::IGROUPR, gicr::ISENABLER] {
+//!     let bit = array.locate(timer).unwrap();
+//!     write(redistributor + u64::from(bit.register().offset()), bit.mask().into())?;
+//! }
+//! vcpu.write_sysreg(icc::PMR.encoding(), 0xff)?;
+//! vcpu.write_sysreg(icc::IGRPEN1.encoding(), 1)?;
+//!
+//! // The guest waits; another thread drives the line.
+//! if vcpu.prepare_to_sleep() == Sleep::Ready {
+//!     let line = Line::Ppi { cpu: vcpu.cpu(), intid: timer.get() };
+//!     let gic = Arc::clone(&gic);
+//!     std::thread::spawn(move || gic.set_line(line, Level::High));
+//!     while !vcpu.irq_pending() {
+//!         std::thread::park();
+//!     }
+//!     vcpu.returned();
+//! }
+//! assert_eq!(vcpu.read_sysreg(icc::IAR1.encoding())?, 27);
+//! vcpu.write_sysreg(icc::EOIR1.encoding(), 27)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -245,7 +245,7 @@ impl Vcpu {
             [Group::Zero, Group::One].map(|group| wired.forwards(group) && self.interface.takes(group));
         let mut best: Option<Candidate> = None;
         wired.ready(self.cpu, |slot, state| {
-            let group = wired.group(state);
+            let group = Group::of(state);
             let found = Candidate {
                 priority: state.priority(),
                 intid: slot.intid(),

@@ -90,7 +90,7 @@ impl Vgic {
         config.validate()?;
         let attention = Arc::new(Attention::new(config.cpus.len(), kick));
         let events = Arc::new(Events::new());
-        let lpis = lpi_core(&config, &memory, &attention, &events);
+        let lpis = lpi_core(&config, memory, &attention, &events);
         let its = translators(&config, lpis.as_ref(), &events)?;
         let gic = Arc::new(Self {
             frames: config.redistributor_frames().collect(),
@@ -286,7 +286,7 @@ impl SetLine for Vgic {
 
 fn lpi_core(
     config: &VgicConfig,
-    memory: &Arc<dyn GuestMemory>,
+    memory: Arc<dyn GuestMemory>,
     attention: &Arc<Attention>,
     events: &Arc<Events>,
 ) -> Option<Arc<LpiCore>> {
@@ -301,7 +301,7 @@ fn lpi_core(
         },
         ..LpiConfig::new(vcpus)
     };
-    Some(LpiCore::new(sizes, Arc::clone(memory), Arc::clone(attention), Arc::clone(events)))
+    Some(LpiCore::new(sizes, memory, Arc::clone(attention), Arc::clone(events)))
 }
 
 fn translators(

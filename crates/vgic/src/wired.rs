@@ -34,6 +34,11 @@ pub(crate) enum Group {
 }
 
 impl Group {
+    /// The group that an interrupt is in.
+    pub(crate) const fn of(state: State) -> Self {
+        if state.group1() { Self::One } else { Self::Zero }
+    }
+
     /// Index into arrays of two.
     pub(crate) const fn index(self) -> usize {
         self as usize
@@ -230,7 +235,7 @@ impl Wired {
         let Some(target) = state.target() else { return };
         if let Some(private) = self.private(target) {
             private.candidates.set(slot);
-            if self.forwards(self.group(state)) {
+            if self.forwards(Group::of(state)) {
                 self.attention.notify(target);
             }
         }
@@ -259,15 +264,10 @@ impl Wired {
             let reached = if sgi.all_but_self() { *target != from } else { sgi.names(*affinity) };
             if reached {
                 let _ = self.try_change(*target, intid, |state| {
-                    (self.group(state) == group).then(|| state.with_latch(true))
+                    (Group::of(state) == group).then(|| state.with_latch(true))
                 });
             }
         }
-    }
-
-    /// The group that an interrupt is in.
-    pub(crate) fn group(&self, state: State) -> Group {
-        if state.group1() { Group::One } else { Group::Zero }
     }
 
     /// `GICD_CTLR`'s enable of the group.
@@ -333,9 +333,10 @@ impl Wired {
 
     fn tell_observer(&self, cpu: Cpu, intid: IntId) {
         if let Some(observer) = self.observer.get() {
-            observer.deactivated(match intid.is_private() {
-                true => Line::Ppi { cpu, intid: intid.get() },
-                false => Line::Spi(intid.get()),
+            observer.deactivated(if intid.is_private() {
+                Line::Ppi { cpu, intid: intid.get() }
+            } else {
+                Line::Spi(intid.get())
             });
         }
     }

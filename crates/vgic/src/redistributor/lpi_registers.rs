@@ -143,13 +143,11 @@ impl<'a> Redistributor<'a> {
         if value >> 63 != 0 {
             return None;
         }
-        match Lpi::try_from(IntId::new(low_word(value))) {
-            Ok(lpi) => Some((lpis, lpi)),
-            Err(_) => {
-                self.fault(FaultReason::NoSuchInterrupt, value);
-                None
-            }
+        let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
+        if lpi.is_none() {
+            self.fault(FaultReason::NoSuchInterrupt, value);
         }
+        Some((lpis, lpi?))
     }
 
     /// The LPIs, if they are enabled here.

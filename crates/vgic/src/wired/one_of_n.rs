@@ -5,7 +5,7 @@
 //! participation are store buffering: the chooser writes the word and looks at the participation again, the PE writes
 //! its participation and looks at the words.
 
-use super::{Private, Wired, participation};
+use super::{Group, Private, Wired, participation};
 use crate::interrupt::State;
 use crate::slot::Slot;
 use core::sync::atomic::Ordering::SeqCst;
@@ -37,7 +37,7 @@ impl Wired {
 
     /// The next PE after the last one that participates in the interrupt's group.
     fn choose(&self, state: State) -> u16 {
-        let group = self.group(state).index();
+        let group = Group::of(state).index();
         let count = self.cpus.len();
         let start = state.target().map_or(0, |last| last.index() + 1);
         (0..count)
@@ -72,7 +72,7 @@ impl Wired {
         let at_participant = state
             .target()
             .and_then(|target| self.private(target))
-            .is_some_and(|private| private.participates(self.group(state).index()));
+            .is_some_and(|private| private.participates(Group::of(state).index()));
         state.any() && state.pending() && !state.active() && !at_participant
     }
 

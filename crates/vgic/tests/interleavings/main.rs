@@ -2,6 +2,7 @@
 //!
 //! The sources of the shared part are compiled here against a scheduler's atomics. What `wired.rs` and `vcpu.rs` do
 //! with them is repeated in a few lines; all of it is sequentially consistent, so that interleavings are executions.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
 
@@ -12,8 +13,10 @@ mod atomic {
 mod attention;
 #[path = "../../src/candidates.rs"]
 mod candidates;
+#[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/interrupt.rs"]
 mod interrupt;
+#[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/slot.rs"]
 mod slot;
 
@@ -40,7 +43,7 @@ struct Machine {
     interrupts: [Interrupt; 2],
     candidates: [Candidates; 2],
     attention: Attention,
-    kicks: alloc::sync::Arc<Kicks>,
+    kicks: Arc<Kicks>,
 }
 
 fn slot(index: usize) -> Slot {
@@ -50,7 +53,7 @@ fn slot(index: usize) -> Slot {
 impl Machine {
     fn new() -> Arc<Self> {
         let state = State::new().with_edge(true).with_enabled(true);
-        let kicks = alloc::sync::Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
+        let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
         Arc::new(Self {
             interrupts: [Interrupt::new(state), Interrupt::new(state)],
             candidates: [Candidates::new(), Candidates::new()],
@@ -127,6 +130,7 @@ impl Machine {
 }
 
 /// Which interleavings to try.
+#[derive(Clone, Copy)]
 enum Explore {
     /// All of them: this many.
     All(usize),
@@ -137,7 +141,7 @@ enum Explore {
 fn explore(how: Explore, test: impl Fn() + Send + Sync + 'static) {
     match how {
         Explore::All(expected) => {
-            let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let executions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
             let counted = executions.clone();
             let counting = move || {
                 counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -209,7 +213,9 @@ fn two_injectors_kick_once() {
             thread::spawn(move || machine.fire(index))
         });
         let sleeps = machine.leave(CPU);
-        injectors.into_iter().for_each(|injector| injector.join().unwrap());
+        for injector in injectors {
+            injector.join().unwrap();
+        }
         machine.check(CPU, sleeps);
     });
 }

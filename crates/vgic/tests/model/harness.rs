@@ -21,7 +21,7 @@ const NONE: [u32; 4] = [1023, 1055, 96, 8192];
 
 /// A register with a field per interrupt.
 #[derive(Clone, Copy, Debug)]
-pub enum Field {
+pub(crate) enum Field {
     Enable,
     Disable,
     Pend,
@@ -35,7 +35,7 @@ pub enum Field {
 
 /// One step. CPUs and interrupts are indices, taken modulo what there is.
 #[derive(Clone, Copy, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     Line { cpu: usize, interrupt: usize, high: bool },
     Field { cpu: usize, interrupt: usize, field: Field, value: u8, wide: bool },
     Route { interrupt: usize, target: usize, wide: bool },
@@ -52,7 +52,7 @@ pub enum Op {
     Deactivate { cpu: usize, interrupt: usize },
 }
 
-pub fn ops() -> impl Strategy<Value = Op> {
+pub(crate) fn ops() -> impl Strategy<Value = Op> {
     let cpu = || 0..AFFINITIES.len();
     let interrupt = || 0..PRIVATE.len() + SHARED.len() + NONE.len();
     let group = || 0..2usize;
@@ -119,7 +119,7 @@ impl Kick for NoKick {
 }
 
 /// Model and reference.
-pub struct Bench {
+pub(crate) struct Bench {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
     reference: Gic,
@@ -128,7 +128,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(view: View, bits: u8) -> Self {
+    pub(crate) fn new(view: View, bits: u8) -> Self {
         let secure: &[u32] = if view == View::NonSecure { &SECURE } else { &[] };
         let mut config = VgicConfig {
             spis: 64,
@@ -151,7 +151,7 @@ impl Bench {
     }
 
     /// What a guest does first, so that interrupts get through.
-    pub fn enable_everything(&mut self) {
+    pub(crate) fn enable_everything(&mut self) {
         self.apply(&Op::Control { groups: [true; 2] });
         for cpu in 0..AFFINITIES.len() {
             self.apply(&Op::Waker { cpu, asleep: false });
@@ -161,13 +161,13 @@ impl Bench {
             }
             for interrupt in 0..PRIVATE.len() + SHARED.len() {
                 self.apply(&Op::Field { cpu, interrupt, field: Field::Enable, value: 0, wide: false });
-                let value = if interrupt % 3 == 0 { 0 } else { 1 };
+                let value = u8::from(interrupt % 3 != 0);
                 self.apply(&Op::Field { cpu, interrupt, field: Field::Group, value, wide: false });
             }
         }
     }
 
-    pub fn apply(&mut self, op: &Op) {
+    pub(crate) fn apply(&mut self, op: &Op) {
         match *op {
             Op::Line { cpu, interrupt: index, high } => self.line(cpu, interrupt(index), high),
             Op::Field { cpu, interrupt: index, field, value, wide } => {
@@ -275,10 +275,9 @@ impl Bench {
             Field::Activate => it.active = true,
             Field::Deactivate => it.active = false,
             Field::Group if view == View::Single => it.group = usize::from(value & 1),
-            Field::Group => {}
             Field::Priority => it.priority = priority,
             Field::Trigger if intid >= 16 => it.edge = value & 1 == 1,
-            Field::Trigger => {}
+            Field::Group | Field::Trigger => {}
         }
     }
 
@@ -319,12 +318,11 @@ impl Bench {
 
     fn sgi(&mut self, from: usize, group: usize, target: usize, intid: u32) {
         let number = u8::try_from(intid).unwrap();
-        let (value, targets) = match AFFINITIES.get(target) {
-            Some(affinity) => (Sgi::to(number, *affinity), vec![target]),
-            None => {
-                let others = (0..AFFINITIES.len()).filter(|cpu| *cpu != from).collect();
-                (Sgi::new().with_intid(number).with_all_but_self(true), others)
-            }
+        let (value, targets) = if let Some(affinity) = AFFINITIES.get(target) {
+            (Sgi::to(number, *affinity), vec![target])
+        } else {
+            let others = (0..AFFINITIES.len()).filter(|cpu| *cpu != from).collect();
+            (Sgi::new().with_intid(number).with_all_but_self(true), others)
         };
         let register = [icc::SGI0R.encoding(), icc::SGI1R.encoding()][group];
         self.msr(from, register, value.into_bits());
@@ -364,7 +362,7 @@ impl Bench {
     }
 
     /// Inputs, running priorities and what is pending first, at each CPU.
-    pub fn compare_signals(&mut self, after: &Op) {
+    pub(crate) fn compare_signals(&mut self, after: &Op) {
         for cpu in 0..AFFINITIES.len() {
             let inputs = self.vcpus[cpu].inputs();
             let signalled = self.reference.signalled(cpu).map(|at| self.reference.interrupts[at].group);
@@ -392,7 +390,7 @@ impl Bench {
     }
 
     /// What the registers read.
-    pub fn compare_registers(&mut self) {
+    pub(crate) fn compare_registers(&mut self) {
         for cpu in 0..AFFINITIES.len() {
             let mask = self.reference.shown_priority(self.reference.cpus[cpu].mask);
             assert_eq!(self.mrs(cpu, icc::PMR.encoding()), Some(mask.into()));

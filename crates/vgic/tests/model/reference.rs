@@ -3,56 +3,63 @@
 
 /// Which of the guest's views of security.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum View {
+pub(crate) enum View {
     Single,
     NonSecure,
 }
 
 #[derive(Clone, Debug)]
-pub struct Interrupt {
-    pub intid: u32,
+pub(crate) struct Interrupt {
+    pub(crate) intid: u32,
     /// The CPU whose private interrupt it is.
-    pub owner: Option<usize>,
-    pub latch: bool,
-    pub line: bool,
-    pub edge: bool,
-    pub enabled: bool,
-    pub active: bool,
-    pub group: usize,
-    pub priority: u8,
+    pub(crate) owner: Option<usize>,
+    pub(crate) latch: bool,
+    pub(crate) line: bool,
+    pub(crate) edge: bool,
+    pub(crate) enabled: bool,
+    pub(crate) active: bool,
+    pub(crate) group: usize,
+    pub(crate) priority: u8,
     /// The CPU that it goes to.
-    pub target: Option<usize>,
+    pub(crate) target: Option<usize>,
 }
 
 impl Interrupt {
-    pub fn pending(&self) -> bool {
+    pub(crate) fn pending(&self) -> bool {
         if self.edge { self.latch } else { self.latch || self.line }
     }
 }
 
 #[derive(Clone, Debug)]
-pub struct Cpu {
-    pub awake: bool,
-    pub mask: u8,
-    pub bpr: [u8; 2],
-    pub cbpr: bool,
-    pub eoimode: bool,
-    pub enabled: [bool; 2],
+pub(crate) struct Cpu {
+    pub(crate) awake: bool,
+    pub(crate) mask: u8,
+    pub(crate) bpr: [u8; 2],
+    pub(crate) cbpr: bool,
+    pub(crate) eoimode: bool,
+    pub(crate) enabled: [bool; 2],
     /// Group priority and group of what is being handled, innermost last.
-    pub running: Vec<(u8, usize)>,
+    pub(crate) running: Vec<(u8, usize)>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Gic {
-    pub view: View,
-    pub bits: u8,
-    pub interrupts: Vec<Interrupt>,
-    pub cpus: Vec<Cpu>,
-    pub enabled: [bool; 2],
+pub(crate) struct Gic {
+    pub(crate) view: View,
+    pub(crate) bits: u8,
+    pub(crate) interrupts: Vec<Interrupt>,
+    pub(crate) cpus: Vec<Cpu>,
+    pub(crate) enabled: [bool; 2],
 }
 
 impl Gic {
-    pub fn new(view: View, bits: u8, cpus: usize, private: &[u32], shared: &[u32], secure: &[u32]) -> Self {
+    pub(crate) fn new(
+        view: View,
+        bits: u8,
+        cpus: usize,
+        private: &[u32],
+        shared: &[u32],
+        secure: &[u32],
+    ) -> Self {
         let preemption = bits.min(7);
         let new = |intid: u32, owner: Option<usize>| {
             let guests = view == View::NonSecure && !secure.contains(&intid);
@@ -86,17 +93,17 @@ impl Gic {
     }
 
     /// The interrupt as `cpu` names it, if the guest can see it.
-    pub fn find(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
+    pub(crate) fn find(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
         let view = self.view;
         self.any(cpu, intid).filter(|it| view == View::Single || it.group == 1)
     }
 
     /// The interrupt as `cpu` names it.
-    pub fn any(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
+    pub(crate) fn any(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
         self.interrupts.iter_mut().find(|it| it.intid == intid && it.owner.is_none_or(|owner| owner == cpu))
     }
 
-    pub fn drive(&mut self, cpu: usize, intid: u32, high: bool) {
+    pub(crate) fn drive(&mut self, cpu: usize, intid: u32, high: bool) {
         if let Some(it) = self.any(cpu, intid) {
             if it.edge && high && !it.line {
                 it.latch = true;
@@ -105,12 +112,12 @@ impl Gic {
         }
     }
 
-    pub fn written_priority(&self, written: u8) -> u8 {
+    pub(crate) fn written_priority(&self, written: u8) -> u8 {
         let hardware = if self.view == View::Single { written } else { 0x80 | written >> 1 };
         hardware & !(0xff_u8.checked_shr(self.bits.into()).unwrap_or(0))
     }
 
-    pub fn shown_priority(&self, hardware: u8) -> u8 {
+    pub(crate) fn shown_priority(&self, hardware: u8) -> u8 {
         match self.view {
             View::Single => hardware,
             View::NonSecure if hardware < 0x80 => 0,
@@ -118,7 +125,7 @@ impl Gic {
         }
     }
 
-    pub fn set_bpr(&mut self, cpu: usize, group: usize, written: u8) {
+    pub(crate) fn set_bpr(&mut self, cpu: usize, group: usize, written: u8) {
         let smallest = 7 - self.bits.min(7) + u8::from(group == 1);
         let cpu = &mut self.cpus[cpu];
         if group == 0 || !cpu.cbpr {
@@ -126,7 +133,7 @@ impl Gic {
         }
     }
 
-    pub fn shown_bpr(&self, cpu: usize, group: usize) -> u8 {
+    pub(crate) fn shown_bpr(&self, cpu: usize, group: usize) -> u8 {
         let cpu = &self.cpus[cpu];
         if group == 1 && cpu.cbpr { (cpu.bpr[0] + 1).min(7) } else { cpu.bpr[group] }
     }
@@ -152,7 +159,7 @@ impl Gic {
     }
 
     /// Index of what `cpu` is signalled.
-    pub fn signalled(&self, cpu: usize) -> Option<usize> {
+    pub(crate) fn signalled(&self, cpu: usize) -> Option<usize> {
         let index = self.most_urgent(cpu)?;
         let it = &self.interrupts[index];
         let preempts = self.cpus[cpu].running.last().is_none_or(|(running, _)| {
@@ -161,12 +168,12 @@ impl Gic {
         (it.priority < self.cpus[cpu].mask && preempts).then_some(index)
     }
 
-    pub fn highest(&self, cpu: usize, group: usize) -> u32 {
+    pub(crate) fn highest(&self, cpu: usize, group: usize) -> u32 {
         let found = self.most_urgent(cpu).map(|index| &self.interrupts[index]);
         found.filter(|it| it.group == group).map_or(1023, |it| it.intid)
     }
 
-    pub fn acknowledge(&mut self, cpu: usize, group: usize) -> u32 {
+    pub(crate) fn acknowledge(&mut self, cpu: usize, group: usize) -> u32 {
         let found = self.signalled(cpu).filter(|index| self.interrupts[*index].group == group);
         let Some(index) = found else { return 1023 };
         let priority = self.group_priority(cpu, group, self.interrupts[index].priority);
@@ -176,11 +183,11 @@ impl Gic {
         self.interrupts[index].intid
     }
 
-    pub fn running(&self, cpu: usize) -> u8 {
+    pub(crate) fn running(&self, cpu: usize) -> u8 {
         self.cpus[cpu].running.last().map_or(0xff, |(priority, _)| *priority)
     }
 
-    pub fn end(&mut self, cpu: usize, group: usize, intid: u32) {
+    pub(crate) fn end(&mut self, cpu: usize, group: usize, intid: u32) {
         let runs = self.cpus[cpu].running.last().is_some_and(|(_, running)| *running == group);
         if (1020..1024).contains(&intid) || !runs {
             return;
@@ -191,13 +198,13 @@ impl Gic {
         }
     }
 
-    pub fn deactivate(&mut self, cpu: usize, intid: u32) {
+    pub(crate) fn deactivate(&mut self, cpu: usize, intid: u32) {
         if let Some(it) = self.find(cpu, intid) {
             it.active = false;
         }
     }
 
-    pub fn send_sgi(&mut self, targets: &[usize], intid: u32, group: usize) {
+    pub(crate) fn send_sgi(&mut self, targets: &[usize], intid: u32, group: usize) {
         for target in targets {
             if let Some(it) = self.find(*target, intid).filter(|it| it.group == group) {
                 it.latch = true;

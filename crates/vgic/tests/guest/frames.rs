@@ -1,10 +1,8 @@
 //! The register frames as a guest finds them, and as it should not touch them.
 
-mod support;
-
+use crate::machine::Machine;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Iidr, IntId, gicd, gicr};
-use support::Machine;
 use vgic::its::{Coherence, ItsConfig};
 use vgic::{AccessWidth, FaultReason, RedistributorRegion, SecurityView, VgicConfig};
 

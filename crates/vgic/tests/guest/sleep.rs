@@ -1,7 +1,6 @@
 //! The protocol by which vCPUs sleep and are kicked: no wake-up is lost, and one departure costs one kick at most.
 
-mod support;
-
+use crate::machine::Machine;
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{IntId, gicd, icc};
@@ -10,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
-use support::Machine;
 use vgic::{Sleep, Vcpu, Vgic, VgicConfig};
 
 const SPI: u32 = 40;

@@ -1,16 +1,14 @@
 //! How lines and messages become interrupts, beyond what the reference interpreter covers: level resampling, 1 of N,
 //! message-based SPIs, direct LPIs, active-priority registers, resets.
 
-mod support;
-
+use crate::machine::{Machine, Ram};
 use gic_arch::gicd::Irouter;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver, SetLine};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use support::{Machine, Ram};
-use vgic::{AccessWidth, GuestMemory, Inputs, SecurityView, Vgic, VgicConfig};
+use vgic::{AccessWidth, GuestMemory, Inputs, SecurityView, Vcpu, Vgic, VgicConfig};
 
 const SPI: u32 = 40;
 
@@ -158,7 +156,7 @@ fn pulse(machine: &Machine) {
 
 /// Which CPUs are signalled.
 fn signalled(machine: &mut Machine) -> Vec<usize> {
-    let irq = machine.vcpus.iter_mut().map(|vcpu| vcpu.irq_pending());
+    let irq = machine.vcpus.iter_mut().map(Vcpu::irq_pending);
     irq.enumerate().filter(|(_, irq)| *irq).map(|(cpu, _)| cpu).collect()
 }
 
@@ -363,7 +361,7 @@ fn lpis_wait_for_group_one_at_the_distributor() {
 #[test]
 fn the_active_priorities_can_be_read_and_written_back() {
     let mut machine = Machine::running(VgicConfig { priority_bits: 7, ..VgicConfig::new(1) });
-    let registers = icc::AP1R.map(|register| register.encoding());
+    let registers = icc::AP1R.map(icc::SysReg::encoding);
 
     for (register, value) in registers.into_iter().zip([0, 0x10, 0, 0x8000_0000]) {
         machine.msr(0, register, value);

@@ -1,5 +1,4 @@
 //! A small machine to test with: memory, a kick counter, and a guest's way to registers.
-#![allow(dead_code, reason = "each test uses a part")]
 
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{Reg, RegisterValue, gicd, gicr, icc};
@@ -9,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
 
 /// Guest memory from address [`Ram::BASE`] on.
-pub struct Ram(Mutex<Vec<u8>>);
+pub(crate) struct Ram(Mutex<Vec<u8>>);
 
 impl Default for Ram {
     fn default() -> Self {
@@ -18,10 +17,10 @@ impl Default for Ram {
 }
 
 impl Ram {
-    pub const BASE: u64 = 0x4000_0000;
+    pub(crate) const BASE: u64 = 0x4000_0000;
     const SIZE: usize = 4 << 20;
 
-    fn range(&self, address: u64, len: usize) -> Result<std::ops::Range<usize>, MemoryFault> {
+    fn range(address: u64, len: usize) -> Result<std::ops::Range<usize>, MemoryFault> {
         let start = address.checked_sub(Self::BASE).and_then(|start| usize::try_from(start).ok());
         start
             .and_then(|start| Some(start..start.checked_add(len)?))
@@ -32,13 +31,13 @@ impl Ram {
 
 impl GuestMemory for Ram {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        let range = self.range(address, bytes.len())?;
+        let range = Self::range(address, bytes.len())?;
         bytes.copy_from_slice(&self.0.lock().unwrap()[range]);
         Ok(())
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        let range = self.range(address, bytes.len())?;
+        let range = Self::range(address, bytes.len())?;
         self.0.lock().unwrap()[range].copy_from_slice(bytes);
         Ok(())
     }
@@ -46,10 +45,10 @@ impl GuestMemory for Ram {
 
 /// Counts kicks.
 #[derive(Default)]
-pub struct Kicks(Vec<AtomicUsize>);
+pub(crate) struct Kicks(Vec<AtomicUsize>);
 
 impl Kicks {
-    pub fn of(&self, cpu: usize) -> usize {
+    pub(crate) fn of(&self, cpu: usize) -> usize {
         self.0[cpu].load(Ordering::SeqCst)
     }
 }
@@ -61,15 +60,15 @@ impl Kick for Kicks {
 }
 
 /// A machine.
-pub struct Machine {
-    pub gic: Arc<Vgic>,
-    pub vcpus: Vec<Vcpu>,
-    pub ram: Arc<Ram>,
-    pub kicks: Arc<Kicks>,
+pub(crate) struct Machine {
+    pub(crate) gic: Arc<Vgic>,
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) ram: Arc<Ram>,
+    pub(crate) kicks: Arc<Kicks>,
 }
 
 impl Machine {
-    pub fn new(config: VgicConfig) -> Self {
+    pub(crate) fn new(config: VgicConfig) -> Self {
         let kicks = Arc::new(Kicks(config.cpus.iter().map(|_| AtomicUsize::new(0)).collect()));
         let ram = Arc::new(Ram::default());
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
@@ -77,21 +76,21 @@ impl Machine {
     }
 
     /// A machine that was [`start`](Self::start)ed.
-    pub fn running(config: VgicConfig) -> Self {
+    pub(crate) fn running(config: VgicConfig) -> Self {
         let mut machine = Self::new(config);
         machine.start();
         machine
     }
 
     /// With somebody else to kick.
-    pub fn kicking(config: VgicConfig, kick: Arc<dyn Kick>) -> Self {
+    pub(crate) fn kicking(config: VgicConfig, kick: Arc<dyn Kick>) -> Self {
         let ram = Arc::new(Ram::default());
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kick).unwrap();
         Self { gic, vcpus, ram, kicks: Arc::default() }
     }
 
     /// Wakes and unmasks everything, and enables both groups; all interrupts are in Group 1.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         for cpu in 0..self.vcpus.len() {
             self.write_gicr(cpu, gicr::WAKER, gicr::Waker::new());
             self.msr(cpu, icc::PMR.encoding(), 0xff);
@@ -107,24 +106,24 @@ impl Machine {
         self.write_gicd(gicd::CTLR, gicd::Ctlr::from(3));
     }
 
-    pub fn frame(&self, cpu: usize) -> u64 {
+    pub(crate) fn frame(&self, cpu: usize) -> u64 {
         let region = self.gic.config().redistributors[0];
         region.base + region.stride * cpu as u64
     }
 
-    pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
+    pub(crate) fn write(&self, address: u64, width: AccessWidth, value: u64) {
         self.gic.write(address, width, value).unwrap();
     }
 
-    pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
+    pub(crate) fn read(&self, address: u64, width: AccessWidth) -> u64 {
         self.gic.read(address, width).unwrap()
     }
 
-    pub fn write_gicd<V: RegisterValue, A>(&self, register: Reg<V, A>, value: V) {
+    pub(crate) fn write_gicd<V: RegisterValue, A>(&self, register: Reg<V, A>, value: V) {
         self.write_at(self.gic.config().distributor, register, value);
     }
 
-    pub fn write_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>, value: V) {
+    pub(crate) fn write_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>, value: V) {
         self.write_at(self.frame(cpu), register, value);
     }
 
@@ -134,44 +133,44 @@ impl Machine {
         self.write(base + u64::from(register.offset()), width, raw.into());
     }
 
-    pub fn read_gicd<V: RegisterValue, A>(&self, register: Reg<V, A>) -> u64 {
+    pub(crate) fn read_gicd<V: RegisterValue, A>(&self, register: Reg<V, A>) -> u64 {
         let width = AccessWidth::try_from(size_of::<V::Raw>()).unwrap();
         self.read(self.gic.config().distributor + u64::from(register.offset()), width)
     }
 
-    pub fn read_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>) -> u64 {
+    pub(crate) fn read_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>) -> u64 {
         let width = AccessWidth::try_from(size_of::<V::Raw>()).unwrap();
         self.read(self.frame(cpu) + u64::from(register.offset()), width)
     }
 
     /// Enables SPI `intid`.
-    pub fn enable_spi(&self, intid: u32) {
+    pub(crate) fn enable_spi(&self, intid: u32) {
         let bit = gicd::ISENABLER.locate(gic_arch::IntId::new(intid)).unwrap();
         self.write_gicd(bit.register(), bit.mask());
     }
 
     /// Makes SPI `intid` edge-triggered.
-    pub fn make_edge(&self, intid: u32) {
+    pub(crate) fn make_edge(&self, intid: u32) {
         let bits = gicd::ICFGR.locate(gic_arch::IntId::new(intid)).unwrap();
         let old = u32::try_from(self.read_gicd(bits.register())).unwrap();
         self.write_gicd(bits.register(), bits.insert(old, 2));
     }
 
-    pub fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
+    pub(crate) fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
         self.vcpus[cpu].write_sysreg(register, value).unwrap();
     }
 
-    pub fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> u64 {
+    pub(crate) fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> u64 {
         self.vcpus[cpu].read_sysreg(register).unwrap()
     }
 
     /// Reads `ICC_IAR1_EL1`.
-    pub fn acknowledge(&mut self, cpu: usize) -> u64 {
+    pub(crate) fn acknowledge(&mut self, cpu: usize) -> u64 {
         self.mrs(cpu, icc::IAR1.encoding())
     }
 
     /// Writes `ICC_EOIR1_EL1`.
-    pub fn end(&mut self, cpu: usize, intid: u64) {
+    pub(crate) fn end(&mut self, cpu: usize, intid: u64) {
         self.msr(cpu, icc::EOIR1.encoding(), intid);
     }
 }

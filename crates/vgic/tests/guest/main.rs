@@ -1,0 +1,7 @@
+//! The model as a guest and its monitor find it: registers, delivery, sleep.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod delivery;
+mod frames;
+mod machine;
+mod sleep;
