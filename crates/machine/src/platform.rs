@@ -94,10 +94,6 @@ impl MachinePlatform {
     pub(crate) fn cpu_bus(&self) -> CpuBus {
         CpuBus { bus: Arc::clone(&self.bus), interleave: Arc::clone(&self.interleave) }
     }
-
-    pub(crate) fn ram(&self) -> &Ram {
-        &self.ram
-    }
 }
 
 /// A CPU's access to the bus: each may be overtaken.

@@ -18,3 +18,35 @@ fn the_embedded_machine_delivers_everything() {
     println!("{:#?}", report);
     assert!(report.totals.is_clean(), "{:?}", report.totals);
 }
+
+#[test]
+fn with_everything_going_on_nothing_is_lost() {
+    let machine = build(&harbour(), &BuildOptions::default()).unwrap();
+    let disturbances = doorbell_machine::Disturbances {
+        moves: doorbell_machine::Moves::Random,
+        cpus: doorbell_machine::CpuLife::Replugged,
+        devices: doorbell_machine::DeviceLife::Readded,
+    };
+    let report =
+        run(machine, &RunOptions { messages: 300, disturbances, ..RunOptions::default() }, &mut |_| {})
+            .unwrap();
+    println!("{:#?} {:?}", report.totals, report.model);
+    assert!(report.totals.is_clean(), "{:?}", report.totals);
+}
+
+#[test]
+fn simulation() {
+    let disturbances = doorbell_machine::Disturbances {
+        moves: doorbell_machine::Moves::Random,
+        cpus: doorbell_machine::CpuLife::Replugged,
+        devices: doorbell_machine::DeviceLife::Readded,
+    };
+    let simulate = |seed| {
+        let machine = build(&harbour(), &BuildOptions::default()).unwrap();
+        doorbell_machine::simulate(machine, &RunOptions { messages: 30, seed, disturbances }).unwrap()
+    };
+    let (one, again) = (simulate(5), simulate(5));
+    println!("{:#?} {:?} {}", one.report.totals, one.report.model, one.trace.len());
+    assert!(one.report.totals.is_clean(), "{:?}", one.report.totals);
+    assert!(one.trace == again.trace);
+}

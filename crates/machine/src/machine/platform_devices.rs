@@ -3,11 +3,15 @@
 use super::{Device, Refusal, Space};
 use crate::bus::{Bus, Doorbells, Overlap};
 use crate::platform_device::{self, PlatformDevice};
-use gic_firmware::{ControllerKind, Description, Region, Role, Route};
+use gic_firmware::{ControllerKind, Description, MsiRouting, Region, Role, Route};
+use msi_types::RequesterId;
 use std::sync::Arc;
 
 /// Messages of a device: this many, and up to six more.
 const SLOTS: u16 = 2;
+
+/// Requesters on a bus without a map.
+const UNMAPPED: [u32; 3] = [1, 2, 3];
 
 /// A device, planned.
 pub(super) struct DevicePlan {
@@ -17,15 +21,15 @@ pub(super) struct DevicePlan {
     slots: u16,
 }
 
-/// Plans every enabled device that can ring an ITS: once, or on a bus that is not PCI (`fsl-mc`) once for each line of
-/// its map.
+/// Plans every enabled device that can ring an ITS: once, or on a bus that is not PCI (`fsl-mc`) several
+/// times.
 pub(super) fn plan(description: &Description, space: &mut Space) -> Result<Vec<DevicePlan>, Refusal> {
     let mut plans: Vec<DevicePlan> = Vec::new();
     for device in description.devices.iter().filter(|device| device.status.is_enabled()) {
         let routes: Vec<_> = match device.role {
             Role::Bus => {
-                let entries = device.msi.map.iter().flatten().map(|entry| entry.rid_base);
-                entries
+                let routes = requesters(&device.msi).into_iter();
+                routes
                     .map(|id| (format!("{}[{id}]", device.id), description.route_by(&device.msi, id)))
                     .collect()
             }
@@ -51,6 +55,14 @@ pub(super) fn plan(description: &Description, space: &mut Space) -> Result<Vec<D
         }
     }
     Ok(plans)
+}
+
+/// Who is on a bus that is not PCI: one for each line of its map; without one a few, whose IDs are their DeviceIDs.
+fn requesters(routing: &MsiRouting) -> Vec<RequesterId> {
+    match &routing.map {
+        Some(map) => map.iter().map(|entry| entry.rid_base).collect(),
+        None => UNMAPPED.map(RequesterId::new).to_vec(),
+    }
 }
 
 fn leads_to_its(description: &Description, route: Result<Route, gic_firmware::NoRoute>) -> bool {

@@ -90,8 +90,12 @@ impl Scheduler {
 
     fn send(&self) {
         let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
-        let chosen = self.draw(lock(&self.state).left.len());
-        let Some((device, vector, _)) = lock(&self.state).left.get(chosen).copied() else { return };
+        let (chosen, device, vector) = {
+            let State { rng, left, .. } = &mut *lock(&self.state);
+            let chosen = rng.below(left.len());
+            let Some((device, vector, _)) = left.get(chosen) else { return };
+            (chosen, *device, *vector)
+        };
         let Some(unit) = system.units.get(device) else { return };
         let sent = unit.vectors().get(vector).is_some_and(|vector| unit.send(vector));
         if !sent {

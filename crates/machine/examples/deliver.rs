@@ -1,0 +1,33 @@
+//! Delivers the interrupts of every device of a machine: `deliver [FILE.dtb [MESSAGES]]`.
+
+use doorbell_machine::{BuildOptions, RunOptions, build, embedded, run};
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let dtb = match arguments.next() {
+        Some(file) => std::fs::read(file)?,
+        None => embedded::machines()[0].dtb.to_vec(),
+    };
+    let messages = arguments.next().map_or(Ok(100), |count| count.parse())?;
+    let machine = build(&gic_firmware::devicetree::parse(&dtb)?, &BuildOptions::default())?;
+    let report = run(machine, &RunOptions { messages, ..RunOptions::default() }, &mut |_| {})?;
+    for device in &report.devices {
+        let refused = device.refused.as_deref().unwrap_or("");
+        println!(
+            "{} {} at {}: {} vectors {refused}",
+            device.id,
+            device.kind,
+            device.controller,
+            device.vectors.len()
+        );
+    }
+    for note in &report.notes {
+        println!("note: {note}");
+    }
+    println!(
+        "{}: {} CPUs, {:?}, {:?}, {:?}",
+        report.machine, report.cpus, report.totals, report.model, report.elapsed
+    );
+    if report.totals.is_clean() { Ok(()) } else { Err("not everything was delivered".into()) }
+}
