@@ -97,9 +97,10 @@ impl CpuInterface {
     /// Would an interrupt of this priority be signalled now? It must pass the mask, and its group priority must be
     /// more urgent than what runs.
     pub(crate) fn signals(&self, priority: Priority, group: Group) -> bool {
-        if !self.enabled[group.index()] || !priority.is_more_urgent_than(self.mask) {
-            return false;
-        }
+        self.takes(group) && priority.is_more_urgent_than(self.mask) && self.preempts(priority, group)
+    }
+
+    fn preempts(&self, priority: Priority, group: Group) -> bool {
         match self.running() {
             Priority::IDLE => true,
             running => {
@@ -109,9 +110,19 @@ impl CpuInterface {
         }
     }
 
-    /// What it is built with.
+    /// What the interface is built with.
     pub(crate) fn features(&self) -> Features {
         self.features
+    }
+
+    /// How urgent an interrupt of the group must be: [`signals`](Self::signals) says yes exactly to what is more urgent
+    /// than this.
+    pub(crate) fn limit(&self, group: Group) -> Priority {
+        match (self.takes(group), self.running()) {
+            (false, _) => Priority::HIGHEST,
+            (true, Priority::IDLE) => self.mask,
+            (true, running) => self.mask.min(self.group_priority(running, group)),
+        }
     }
 
     /// Does the interface take interrupts of the group (`ICC_IGRPEN<n>_EL1`)?

@@ -21,7 +21,8 @@
 //! # Choices that the architecture leaves
 //!
 //! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero.
-//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered.
+//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered. Of an LPI's priority, the
+//!   upper five bits count, also where wired interrupts have more.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. `STATUSR` is not implemented.
 //! - A special or unimplemented INTID in `ICC_EOIR<n>_EL1`, or one whose group is not the running one, drops no
 //!   priority; `ICC_DIR_EL1` without `EOImode` is ignored.

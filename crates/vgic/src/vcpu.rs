@@ -154,13 +154,30 @@ impl Vcpu {
     /// Acknowledges the most urgent pending interrupt, if it is in `group` and preempts what runs.
     pub(crate) fn acknowledge(&mut self, group: Group) -> Option<IntId> {
         for _ in 0..ATTEMPTS {
-            let candidate = self.signalled().filter(|candidate| candidate.group == group)?;
-            if let Some(taken) = self.take(candidate) {
+            let taken = if let Some(lpi) = self.take_lpi(group) {
+                Some(lpi)
+            } else {
+                let candidate = self.signalled().filter(|candidate| candidate.group == group)?;
+                self.take(candidate)
+            };
+            if let Some(taken) = taken {
                 self.interface.activate(taken.priority, group);
                 return Some(taken.intid);
             }
         }
         None
+    }
+
+    /// Takes an LPI that is more urgent than everything wired, in one go. It passes mask and binary point: what is in
+    /// its group and less urgent could not either.
+    fn take_lpi(&mut self, group: Group) -> Option<Candidate> {
+        if group != Group::One || self.lpis.is_none() || !self.forwarded()[group.index()] {
+            return None;
+        }
+        let wired = self.most_urgent_wired().map_or(Priority::IDLE, |candidate| candidate.priority);
+        let than = wired.min(self.interface.limit(group));
+        let ready = self.lpis.as_mut()?.take(than)?;
+        Some(self.lpi_candidate(ready))
     }
 
     /// Takes the pending state of what was found, or of an LPI that became pending meanwhile and is no less urgent;
@@ -232,19 +249,24 @@ impl Vcpu {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
 
-    /// The most urgent pending interrupt of the groups that distributor and CPU interface have enabled; of several,
-    /// the one with the lowest INTID (LPIs among themselves: any). A redistributor that sleeps forwards nothing.
+    /// The most urgent pending interrupt of the groups that are forwarded; of several, the one with the lowest INTID
+    /// (LPIs among themselves: any).
     fn most_urgent(&mut self) -> Option<Candidate> {
-        let gic = &self.gic;
-        let wired = gic.wired();
-        let private = wired.private(self.cpu)?;
-        if private.participation.load(SeqCst) & participation::AWAKE == 0 {
-            return None;
+        let wired = self.most_urgent_wired();
+        if !self.forwarded()[Group::One.index()] {
+            return wired;
         }
-        let forwarded =
-            [Group::Zero, Group::One].map(|group| wired.forwards(group) && self.interface.takes(group));
+        let lpi = self.lpis.as_mut().and_then(|lpis| lpis.highest(Priority::IDLE));
+        match (wired, lpi.map(|ready| self.lpi_candidate(ready))) {
+            (Some(wired), Some(lpi)) if lpi.precedes(wired) => Some(lpi),
+            (wired, lpi) => wired.or(lpi),
+        }
+    }
+
+    fn most_urgent_wired(&self) -> Option<Candidate> {
+        let forwarded = self.forwarded();
         let mut best: Option<Candidate> = None;
-        wired.ready(self.cpu, |slot, state| {
+        self.gic.wired().ready(self.cpu, |slot, state| {
             let group = Group::of(state);
             let found = Candidate {
                 priority: state.priority(),
@@ -256,15 +278,16 @@ impl Vcpu {
                 best = Some(found);
             }
         });
-        if forwarded[Group::One.index()] {
-            let lpi = self.lpis.as_mut().and_then(|lpis| lpis.highest(Priority::IDLE));
-            let lpi = lpi.map(|ready| self.lpi_candidate(ready));
-            best = match (best, lpi) {
-                (Some(best), Some(lpi)) if lpi.precedes(best) => Some(lpi),
-                (best, lpi) => best.or(lpi),
-            };
-        }
         best
+    }
+
+    /// Which groups distributor and CPU interface have enabled. A redistributor that sleeps forwards nothing.
+    fn forwarded(&self) -> [bool; 2] {
+        let wired = self.gic.wired();
+        let awake = wired
+            .private(self.cpu)
+            .is_some_and(|private| private.participation.load(SeqCst) & participation::AWAKE != 0);
+        [Group::Zero, Group::One].map(|group| awake && wired.forwards(group) && self.interface.takes(group))
     }
 
     /// An LPI with this priority, of which the interface has the upper bits.

@@ -52,9 +52,10 @@ fn check_preemption(bits: u8, binary_point: u8, common: bool, running_group: Gro
                 let points = interface.binary_point;
                 let expected = group_priority(value, group, points, common)
                     < group_priority(runs, group, points, common);
+                let priority = Priority::new(value);
                 assert_eq!(
-                    interface.signals(Priority::new(value), group),
-                    expected,
+                    [interface.signals(priority, group), priority < interface.limit(group)],
+                    [expected; 2],
                     "{bits} bits, BPR {points:?}, CBPR {common}: {value:#x} in {group:?} over {runs:#x}"
                 );
             }
@@ -69,7 +70,9 @@ fn the_mask_lets_through_exactly_what_is_more_urgent_than_it() {
             let interface = CpuInterface { mask: Priority::new(mask), ..open(bits) };
             for value in priorities(bits) {
                 for group in GROUPS {
-                    assert_eq!(interface.signals(Priority::new(value), group), value < mask);
+                    let priority = Priority::new(value);
+                    assert_eq!(interface.signals(priority, group), value < mask);
+                    assert_eq!(priority < interface.limit(group), value < mask);
                 }
             }
         }
@@ -82,6 +85,7 @@ fn a_disabled_group_signals_nothing() {
         let mut interface = open(5);
         interface.enabled[group.index()] = false;
         assert!(!interface.signals(Priority::HIGHEST, group));
+        assert_eq!(interface.limit(group), Priority::HIGHEST);
     }
 }
 
