@@ -22,5 +22,7 @@ mod parent;
 mod probing;
 #[path = "its/queue.rs"]
 mod queue;
+#[path = "its/random.rs"]
+mod random;
 #[path = "its/sharing.rs"]
 mod sharing;

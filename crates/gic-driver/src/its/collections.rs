@@ -1,19 +1,21 @@
 //! Collections: the ITS's name for "delivered at that redistributor". One per CPU, with the CPU's number.
 //!
 //! # When a CPU leaves
-//! The interrupt core owns affinities: it moves each vector that it knows by itself ([`Its::move_event`], one MOVI each,
-//! which takes the pending state along). What nobody moved is still mapped to the leaving CPU's collection, and
-//! [`Its::cpu_off`] sees to it that nothing is lost: it ties the whole collection to another redistributor (MAPC) and
-//! moves what is pending (MOVALL). The collection stays *parked* there until the CPU is back, and takes no new events
-//! meanwhile.
+//! The interrupt core owns affinities: it moves each vector that it knows by itself ([`Its::move_event`]). Events that
+//! nobody moved are moved to an heir by [`Its::cpu_off`], one MOVI each in one batch, because MOVI alone takes exactly
+//! one event and its pending state along. The alternative, to tie the whole collection to the heir's redistributor (MAPC)
+//! and sweep the pending states (MOVALL), leaves interrupts pending at the heir when the collection goes back to its
+//! CPU, where neither DISCARD nor MOVI finds them any more; and it sweeps those of other ITSes.
 
 use super::Its;
 use super::error::ItsError;
+use super::routes::Route;
 use crate::gic::RedistributorInfo;
 use crate::platform::Platform;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use gic_arch::Lpi;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::Cpu;
 
@@ -28,31 +30,31 @@ pub(crate) struct Collections {
 /// The state of one collection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Tie {
-    /// Its CPU was never on.
+    /// Its CPU is off.
     Unmapped,
-    /// To its own CPU.
+    /// To its CPU.
     Home(RdBase),
-    /// Its CPU is off: to somebody else's.
-    Parked(RdBase),
+    /// To its CPU still, but nothing new is.
+    Leaving(RdBase),
 }
 
 const HOME: u64 = 1 << 62;
-const PARKED: u64 = 1 << 63;
+const LEAVING: u64 = 1 << 63;
 
 impl Tie {
     fn pack(self) -> u64 {
         match self {
             Self::Unmapped => 0,
             Self::Home(target) => HOME | target.field(),
-            Self::Parked(target) => PARKED | target.field(),
+            Self::Leaving(target) => LEAVING | target.field(),
         }
     }
 
     fn unpack(word: u64) -> Self {
         let target = RdBase::from_field(word);
-        match (word & HOME != 0, word & PARKED != 0) {
+        match (word & HOME != 0, word & LEAVING != 0) {
             (true, _) => Self::Home(target),
-            (false, true) => Self::Parked(target),
+            (false, true) => Self::Leaving(target),
             (false, false) => Self::Unmapped,
         }
     }
@@ -60,7 +62,7 @@ impl Tie {
     fn target(self) -> Option<RdBase> {
         match self {
             Self::Unmapped => None,
-            Self::Home(target) | Self::Parked(target) => Some(target),
+            Self::Home(target) | Self::Leaving(target) => Some(target),
         }
     }
 }
@@ -77,8 +79,8 @@ impl Collections {
         let collection = self.id(cpu)?;
         match self.tie(collection) {
             Tie::Home(target) => Ok((collection, target)),
-            Tie::Unmapped => Err(ItsError::NotReachable(cpu, "it was not brought up at this ITS")),
-            Tie::Parked(_) => Err(ItsError::NotReachable(cpu, "it is off")),
+            Tie::Unmapped => Err(ItsError::NotReachable(cpu, "it is off")),
+            Tie::Leaving(_) => Err(ItsError::NotReachable(cpu, "it is leaving")),
         }
     }
 
@@ -120,9 +122,9 @@ impl Collections {
         }
     }
 
-    /// Commands that tie each of `changes` anew; the states change as the commands enter the queue.
-    fn retie(&self, changes: Vec<(CollectionId, Tie)>) -> impl Iterator<Item = Command> {
-        changes.into_iter().map(|(collection, tie)| {
+    /// The command that ties a collection anew; its state changes as the command enters the queue.
+    fn retie(&self, collection: CollectionId, tie: Tie) -> impl Iterator<Item = Command> {
+        core::iter::once_with(move || {
             self.set(collection, tie);
             let (target, action) = match tie.target() {
                 Some(target) => (target, MapAction::Map),
@@ -139,9 +141,8 @@ impl Collections {
         let lost = tied().filter(|(id, _)| u32::from(id.get()) < self.in_hardware);
         let map =
             lost.map(|(collection, target)| Command::Mapc { collection, target, action: MapAction::Map });
-        let home = tied().filter(|(id, _)| matches!(self.tie(*id), Tie::Home(_)));
-        let reload =
-            home.flat_map(|(collection, target)| [Command::Invall { collection }, Command::Sync { target }]);
+        let reload = tied()
+            .flat_map(|(collection, target)| [Command::Invall { collection }, Command::Sync { target }]);
         map.chain(reload)
     }
 }
@@ -152,62 +153,89 @@ impl<P: Platform> Its<P> {
     ///
     /// # Errors
     /// [`ItsError::NotReachable`] if the CPU is beyond [`ItsConfig::cpus`](super::ItsConfig::cpus), or
-    /// [`ItsError::Fault`]: the CPU then counts as off.
+    /// [`ItsError::Fault`]: the CPU then counts as it did before.
     pub fn cpu_on(&self, redistributor: &RedistributorInfo) -> Result<(), ItsError> {
         let target = self.rd_base(redistributor);
         self.state.with(self.platform(), |_| {
             let collection = self.collections.id(redistributor.cpu)?;
             let old = self.collections.tie(collection);
             let reload = [Command::Invall { collection }, Command::Sync { target }];
-            // Where it was parked, nothing new becomes pending.
-            let away = old.target().filter(|away| *away != target);
-            let tail = reload.into_iter().chain(away.map(|target| Command::Sync { target }));
-            let changes = alloc::vec![(collection, Tie::Home(target))];
-            let result = self.run(&mut self.collections.retie(changes).chain(tail));
+            let result = self.run(&mut self.collections.retie(collection, Tie::Home(target)).chain(reload));
             match result {
                 Ok(()) => self.queue.trust(&self.frame, target),
-                Err(_) => self.retie_back(alloc::vec![(collection, old)]),
+                Err(_) => self.retie_back(collection, old),
             }
             result
         })
     }
 
-    /// The CPU leaves: whatever is still mapped to it is delivered at `heir` from now on, and what is pending moves
-    /// there. The CPU's redistributor is still awake. On return it gets nothing from this ITS any more. Task, on any
+    /// The CPU leaves: events that are still mapped to it move to `heir`, with their pending states, and are
+    /// returned. On return its redistributor, awake until then, gets nothing from this ITS any more. Task, on any
     /// CPU.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if `heir` is off itself or is the leaving CPU.
-    pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<(), ItsError> {
+    /// [`ItsError::NotReachable`] if either CPU is off, or they are the same. [`ItsError::Fault`]: the CPU counts as
+    /// on then; events that moved already stay at the heir ([`event_of`](Self::event_of)).
+    pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
-            let (_, from) = self.collections.home(cpu)?;
+            let (leaving, from) = self.collections.home(cpu)?;
             let (heirs, to) = self.collections.home(heir)?;
-            if from == to {
+            if leaving == heirs {
                 return Err(ItsError::NotReachable(heir, "it is the CPU that leaves"));
             }
-            let all = || self.collections.ids().map(|id| (id, self.collections.tie(id)));
-            // Others may be parked at the leaving CPU.
-            let changes = all().filter(|(_, tie)| tie.target() == Some(from));
-            let changes: Vec<_> = changes.map(|(id, _)| (id, Tie::Parked(to))).collect();
-            let before: Vec<_> = all().filter(|(_, tie)| tie.target() == Some(from)).collect();
-            // The heir may remember old configurations of the LPIs that it inherits.
-            let tail = [
-                Command::Invall { collection: heirs },
-                Command::Movall { from, to },
-                Command::Sync { target: from },
-                Command::Sync { target: to },
-            ];
-            let result = self.run(&mut self.collections.retie(changes).chain(tail));
-            if result.is_err() {
-                self.retie_back(before);
+            // In the queue's order: whoever moves an event there later is refused, whoever did before is found.
+            self.queue.in_order(&self.frame, || self.collections.set(leaving, Tie::Leaving(from)));
+            let mut left = self.routes.mapped_to(leaving);
+            let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
+            if let Err(error) = result {
+                self.retie_back(leaving, Tie::Home(from));
+                return Err(error);
             }
-            result
+            left.retain(|lpi| self.routes.of(*lpi).is_some_and(|route| route.collection == heirs));
+            Ok(left)
         })
     }
 
-    /// Undoes what may have been done. Commands that find no room change nothing, neither here nor there.
-    fn retie_back(&self, before: Vec<(CollectionId, Tie)>) {
-        if let Err(error) = self.run(&mut self.collections.retie(before)) {
+    /// Moves what is pending at one CPU's redistributor to another's, whichever ITS it came from, without touching any
+    /// event: for software that retargets events otherwise. Task.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`], [`ItsError::Fault`].
+    pub fn move_all_pending(&self, from: Cpu, to: Cpu) -> Result<(), ItsError> {
+        self.state.with(self.platform(), |_| {
+            let ((_, from), (_, to)) = (self.collections.home(from)?, self.collections.home(to)?);
+            let sync = |target| Command::Sync { target };
+            self.run(&mut [Command::Movall { from, to }, sync(from), sync(to)].into_iter())
+        })
+    }
+
+    /// Commands that move these events from one collection to another, and unmap the former.
+    fn evacuate(
+        &self,
+        events: &[Lpi],
+        (leaving, from): (CollectionId, RdBase),
+        (heirs, to): (CollectionId, RdBase),
+    ) -> impl Iterator<Item = Command> {
+        let moves = events.iter().filter_map(move |lpi| {
+            let route = self.routes.of(*lpi).filter(|route| route.collection == leaving)?;
+            self.routes.set(*lpi, Some(Route { collection: heirs, ..route }));
+            Some(Command::Movi { device: route.device, event: route.event_id(), collection: heirs })
+        });
+        // The heir may remember old configurations of the LPIs that it gets.
+        let settle = [
+            Command::Invall { collection: heirs },
+            Command::Sync { target: from },
+            Command::Sync { target: to },
+        ];
+        moves.chain(settle).chain(self.collections.retie(leaving, Tie::Unmapped))
+    }
+
+    /// Undoes what may have been done. A command that finds no room changes nothing, neither here nor there.
+    fn retie_back(&self, collection: CollectionId, before: Tie) {
+        if self.collections.tie(collection) == before {
+            return;
+        }
+        if let Err(error) = self.run(&mut self.collections.retie(collection, before)) {
             self.note(error);
         }
     }

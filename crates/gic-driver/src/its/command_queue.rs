@@ -229,6 +229,11 @@ impl CommandQueue {
         })
     }
 
+    /// Does something between two commands: whoever makes a command later sees it, whoever made one before did not.
+    pub(crate) fn in_order<P: Platform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
+        self.ring.with(&*frame.platform, |_| f());
+    }
+
     /// Remembers a redistributor that the ITS executed a SYNC for.
     pub(crate) fn trust<P: Platform>(&self, frame: &ControlFrame<P>, target: RdBase) {
         self.ring.with(&*frame.platform, |ring| ring.good_target = Some(target));

@@ -177,7 +177,7 @@ impl<P: Platform> Its<P> {
         })
     }
 
-    /// The event that an LPI belongs to, and its CPU: if that is off, the interrupt goes to its heir. Any context.
+    /// The event that an LPI belongs to, and the CPU where it is delivered. Any context.
     pub fn event_of(&self, lpi: Lpi) -> Option<(DeviceId, EventId, Cpu)> {
         let route = self.routes.of(lpi)?;
         Some((route.device, route.event_id(), cpu_of(route.collection)))

@@ -82,6 +82,19 @@ impl Routes {
         }
     }
 
+    /// The LPIs that are delivered by a collection. Task.
+    pub(crate) fn mapped_to(&self, collection: CollectionId) -> Vec<Lpi> {
+        let chunks = self.chunks.iter().enumerate();
+        let words = chunks.filter_map(|(number, chunk)| Some((number, chunk.get()?)));
+        let routes = words.flat_map(|(number, words)| {
+            words.iter().enumerate().map(move |(index, word)| (number * CHUNK + index, word))
+        });
+        let here = routes.filter(|(_, word)| {
+            Route::unpack(word.load(Ordering::Acquire)).is_some_and(|route| route.collection == collection)
+        });
+        here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)).collect()
+    }
+
     fn word(&self, lpi: Lpi) -> Option<&AtomicU64> {
         let (chunk, index) = place(lpi);
         self.chunks.get(chunk)?.get()?.get(index)

@@ -3,33 +3,46 @@
 use crate::interpreter::Hardware;
 use crate::redistributor::Redistributor;
 use crate::setup::{Setup, lpi, redistributor, request};
+use gic_arch::Lpi;
 use gic_driver::ItsError;
 use msi_types::{Cpu, DeviceId, Pending};
 
-fn cpu_off(setup: &Setup, cpu: u32, heir: u32) {
-    setup.its.cpu_off(Cpu::new(cpu), Cpu::new(heir)).unwrap();
+fn cpu_off(setup: &Setup, cpu: u32, heir: u32) -> Vec<u32> {
+    let moved = setup.its.cpu_off(Cpu::new(cpu), Cpu::new(heir)).unwrap();
     let mut world = setup.board.world();
     let leaving = &mut world.redistributors[cpu as usize];
     assert!(leaving.pending.is_empty(), "CPU {cpu} leaves with {:?}", leaving.pending);
     leaving.forget();
+    moved.into_iter().map(Lpi::get).collect()
 }
 
 #[test]
 fn what_a_leaving_cpu_did_not_handle_is_delivered_at_its_heir() {
     let setup = Setup::new(Hardware::default());
-    let device = setup.attach(5, 2);
-    let block = setup.map(&device, 2, 1);
+    let device = setup.attach(5, 3);
+    let (block, other) = (setup.map(&device, 2, 1), setup.map(&device, 1, 2));
     setup.send(lpi(&block, 0));
 
-    cpu_off(&setup, 1, 3);
+    let moved = cpu_off(&setup, 1, 3);
 
+    assert_eq!(moved, [0, 1].map(|index| lpi(&block, index).get()));
     assert_eq!(setup.take(3), [lpi(&block, 0).get()]);
     assert_eq!(setup.send(lpi(&block, 1)), Some((3, lpi(&block, 1).get())));
     assert_eq!(setup.take(3), [lpi(&block, 1).get()]);
+    assert_eq!(setup.send(lpi(&other, 0)), Some((2, lpi(&other, 0).get())));
 }
 
 #[test]
-fn a_cpu_that_is_off_takes_no_new_events() {
+fn a_thousand_events_leave_a_cpu_in_a_ring_of_127_commands() {
+    let setup = Setup::new(Hardware { pace: Some(9), ..Hardware::default() });
+    let device = setup.attach(5, 1000);
+    let block = setup.map(&device, 1000, 1);
+    assert_eq!(cpu_off(&setup, 1, 3).len(), 1000);
+    assert_eq!(setup.send(lpi(&block, 999)), Some((3, lpi(&block, 999).get())));
+}
+
+#[test]
+fn a_cpu_that_is_off_takes_no_events() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let block = setup.map(&device, 1, 0);
@@ -41,45 +54,38 @@ fn a_cpu_that_is_off_takes_no_new_events() {
 }
 
 #[test]
-fn a_cpu_that_comes_back_has_its_events_again() {
+fn a_cpu_that_comes_back_takes_events_again() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
     cpu_off(&setup, 1, 3);
     setup.its.cpu_on(&redistributor(1)).unwrap();
+    setup.its.move_event(lpi(&block, 0), Cpu::new(1)).unwrap();
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
     assert_eq!(setup.take(1), [lpi(&block, 0).get()]);
 }
 
 #[test]
-fn heirs_may_leave_as_well() {
+fn a_cpu_whose_leaving_timed_out_is_still_there() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
-    let block = setup.map(&device, 1, 1);
-    cpu_off(&setup, 1, 3);
-    setup.send(lpi(&block, 0));
-    cpu_off(&setup, 3, 0);
-    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
-    assert_eq!(setup.send(lpi(&block, 0)), Some((0, lpi(&block, 0).get())));
-    setup.its.cpu_on(&redistributor(1)).unwrap();
+    let block = setup.map(&device, 1, 2);
+    setup.board.world().its[0].stuck = true;
+    setup.its.cpu_off(Cpu::new(1), Cpu::new(3)).unwrap_err();
+    setup.board.world().its[0].stuck = false;
+    setup.its.move_event(lpi(&block, 0), Cpu::new(1)).unwrap();
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
 }
 
 #[test]
-fn an_event_parked_at_an_heir_can_be_moved_masked_and_discarded() {
+fn pending_states_can_be_swept_from_one_cpu_to_another() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let block = setup.map(&device, 2, 1);
-    cpu_off(&setup, 1, 3);
-    setup.its.mask(lpi(&block, 0)).unwrap();
-    setup.send(lpi(&block, 0));
-    assert_eq!(setup.take(3), []);
-    assert_eq!(setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap(), Cpu::new(1));
-    setup.its.unmask(lpi(&block, 0)).unwrap();
-    assert_eq!(setup.take(2), [lpi(&block, 0).get()]);
-    let lpis = [0, 1].map(|index| lpi(&block, index).get());
-    setup.its.unmap_events(&device, block);
-    assert_eq!(lpis.map(|lpi| setup.board.world().traces_of(lpi)), [0, 0]);
+    setup.send(lpi(&block, 1));
+    setup.its.move_all_pending(Cpu::new(1), Cpu::new(0)).unwrap();
+    assert!(setup.board.world().redistributors[0].pending.contains(&lpi(&block, 1).get()));
+    assert_eq!(setup.send(lpi(&block, 1)).unwrap().0, 1);
 }
 
 #[test]
