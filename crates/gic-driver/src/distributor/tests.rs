@@ -67,6 +67,14 @@ mod views {
     }
 
     #[test]
+    fn groups_are_off_before_the_probe_touches_affinity_routing() {
+        let fake = machine(Security::NonSecure);
+        fake.at_distributor(|frame| frame.control = frame.control.with_enable_grp1(true));
+        // The fake panics if affinity routing changes while a group is enabled.
+        assert_eq!(open(&fake).unwrap().view(), SecurityView::NonSecure);
+    }
+
+    #[test]
     fn a_gicv2_is_refused() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.pidr2 = 0x2b);
@@ -125,6 +133,13 @@ mod init {
             // 0xa0 through the Non-secure view.
             assert_eq!(frame.spis.state(IntId::new(34)).priority, 0xd0);
         });
+    }
+
+    #[test]
+    fn a_group_that_firmware_left_enabled_is_off_before_affinity_routing_changes() {
+        let fake = machine(Security::Single);
+        fake.at_distributor(|frame| frame.control = frame.control.with_enable_grp0(true));
+        open(&fake).unwrap().init(&fake, config()).unwrap();
     }
 
     #[test]
@@ -430,6 +445,19 @@ mod suspend {
         distributor.restore(&fake, &saved, &storage).unwrap();
         assert!(distributor.interrupt(IntId::new(50)).unwrap().is_enabled());
         assert!(fake.at_distributor(|frame| frame.control.enable_grp1()));
+    }
+
+    #[test]
+    fn what_happened_after_the_save_is_undone() {
+        let (fake, distributor) = initialised(Security::Single);
+        let interrupts = [50, 51, 52].map(|number| distributor.interrupt(IntId::new(number)).unwrap());
+        let mut storage = vec![SharedBlock::default(); distributor.saved_blocks()];
+        let saved = distributor.save(&mut storage).unwrap();
+        interrupts[0].enable();
+        interrupts[1].set_pending(Pending::Set);
+        interrupts[2].activate();
+        distributor.restore(&fake, &saved, &storage).unwrap();
+        assert!(!interrupts[0].is_enabled() && !interrupts[1].is_pending() && !interrupts[2].is_active());
     }
 
     #[test]

@@ -80,6 +80,14 @@ impl Memory {
         table.cleaned[usize::try_from(address - base).unwrap()]
     }
 
+    /// What a controller writes, into both sides.
+    pub(crate) fn controller_writes(&mut self, address: u64, value: u8) {
+        let (base, table) = self.tables.range_mut(..=address).next_back().unwrap();
+        let offset = usize::try_from(address - base).unwrap();
+        table.cached[offset] = value;
+        table.cleaned[offset] = value;
+    }
+
     pub(crate) fn tables(&self) -> usize {
         self.tables.len()
     }

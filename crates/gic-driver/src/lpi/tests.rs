@@ -359,7 +359,53 @@ mod attaching {
         fake.at_redistributor(0, FakeRedistributor::reset);
         redistributor(&fake, 0).wake(&fake).unwrap();
         assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Lost);
+    }
+
+    #[test]
+    fn a_pending_table_that_is_declared_empty_is_empty() {
+        let fake = machine(1);
+        fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
+        // The last byte that belongs to LPIs.
+        fake.in_memory(|memory| memory.controller_writes(table + 8191, 0x80));
+        fake.at_redistributor(0, FakeRedistributor::reset);
+        redistributor(&fake, 0).wake(&fake).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
         assert!(fake.at_redistributor(0, |frame| frame.pending_table_zero));
+        assert_eq!(fake.in_memory(|memory| memory.non_coherent(table + 8191)), 0);
+    }
+
+    #[test]
+    fn a_redistributor_that_somebody_else_gave_other_tables_meanwhile_is_refused() {
+        let fake = machine(2);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        leave_enabled(&fake, 0, false);
+        let config = lpis.attach(&redistributor(&fake, 0)).unwrap_err();
+        assert!(
+            matches!(
+                config,
+                GicError::Lpi(LpiError::AlreadyEnabled {
+                    reason: AdoptionRefused::OtherConfigTable { found: OLD_CONFIG, .. },
+                    ..
+                })
+            ),
+            "{config}"
+        );
+        lpis.attach(&redistributor(&fake, 1)).unwrap();
+        fake.at_redistributor(1, |frame| frame.pendbaser = Pendbaser::new().with_address(OLD_PENDING));
+        let pending = lpis.attach(&redistributor(&fake, 1)).unwrap_err();
+        assert!(
+            matches!(
+                pending,
+                GicError::Lpi(LpiError::AlreadyEnabled {
+                    reason: AdoptionRefused::OtherPendingTable { found: OLD_PENDING, .. },
+                    ..
+                })
+            ),
+            "{pending}"
+        );
     }
 
     #[test]
@@ -399,6 +445,16 @@ mod already_enabled {
         }
         let last = Lpi::from_index(lpis.count() - 1).unwrap();
         assert_eq!((seen(&fake, Lpi::FIRST), seen(&fake, last)), (0, 0));
+    }
+
+    #[test]
+    fn the_smallest_of_the_tables_taken_over_bounds_the_lpis() {
+        let fake = machine(2);
+        leave_enabled(&fake, 0, false);
+        leave_enabled(&fake, 1, false);
+        fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(13));
+        reserve(&fake, &[OLD_CONFIG]);
+        assert_eq!(set_up(&fake, CONFIG).unwrap().id_bits(), 14);
     }
 
     #[test]

@@ -310,6 +310,14 @@ mod lpi_tables {
         redistributor.start_lpis();
         assert!(redistributor.lpis_enabled());
         assert_eq!(redistributor.disable_lpis(&fake), Ok(LpiClearing::Cleared));
+        // The fake panics if the write to EnableLPIs is still taking effect.
+        redistributor.mmio().write(gicr::PROPBASER, gicr::Propbaser::new());
+    }
+
+    #[test]
+    fn tables_are_programmed_after_earlier_writes_took_effect() {
+        let (fake, redistributor) = awake();
+        redistributor.mmio().write32(0x1_0180, u32::MAX);
         redistributor.program_lpi_tables(&fake, &tables()).unwrap();
     }
 
