@@ -152,7 +152,7 @@ impl Kick for Alarm {
     }
 }
 
-const SENDERS: u64 = 3;
+const SENDERS: u32 = 3;
 const MESSAGES: u64 = 100_000;
 const CPUS: usize = 2;
 /// Sent when all is done: each vCPU stops.
@@ -174,10 +174,12 @@ fn run(mut vcpu: Vcpu, alarm: &Alarm, board: &Board) {
         while vcpu.irq_pending() {
             let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
             if intid != 1023 {
-                if let Some(device) = intid.checked_sub(SPI.into()) {
+                if let Some(device) =
+                    intid.checked_sub(SPI.into()).and_then(|device| usize::try_from(device).ok())
+                {
                     // Relaxed: the interrupt itself must carry what was written before it.
-                    let number = board.sent[device as usize].load(Ordering::Relaxed);
-                    board.seen[device as usize].fetch_max(number, Ordering::SeqCst);
+                    let number = board.sent[device].load(Ordering::Relaxed);
+                    board.seen[device].fetch_max(number, Ordering::SeqCst);
                 }
                 vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
             }
@@ -196,7 +198,7 @@ fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
     let mut machine = Machine::kicking(VgicConfig::new(2), alarm.clone());
     machine.start();
     for device in 0..SENDERS {
-        let spi = SPI + u32::try_from(device).unwrap();
+        let spi = SPI + device;
         machine.make_edge(spi);
         machine.enable_spi(spi);
     }
@@ -248,8 +250,8 @@ fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
     assert!(kicks <= departures, "{kicks} kicks for {departures} departures");
 }
 
-fn send(gic: &Vgic, board: &Board, device: u64) {
-    let spi = SPI + u32::try_from(device).unwrap();
+fn send(gic: &Vgic, board: &Board, device: u32) {
+    let spi = SPI + device;
     for number in 1..=MESSAGES {
         board.sent[device as usize].store(number, Ordering::Relaxed);
         pulse(gic, spi);
