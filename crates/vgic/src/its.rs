@@ -2,7 +2,7 @@
 //!
 //! Commands are executed at register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, and a read of `GITS_CREADR`,
 //! do up to a budget's worth ([`ItsConfig::work_per_access`]), so that a full queue cannot hold a vCPU up for long and
-//! whoever polls `GITS_CREADR` sees progress. [`Its::poll`] does a further piece.
+//! whoever polls `GITS_CREADR` sees progress. [`Vgic::poll_its`](crate::Vgic::poll_its) does a further piece.
 
 mod commands;
 mod config;
@@ -110,11 +110,6 @@ impl Its {
             control.unmap_all_devices(self.index);
             control.unmap_all_collections(self.index);
         });
-    }
-
-    /// What it looks like.
-    pub(crate) const fn config(&self) -> &ItsConfig {
-        &self.config
     }
 
     /// Reads a register of the two frames. What is refused reads as zero.
