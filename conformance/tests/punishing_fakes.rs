@@ -1,0 +1,175 @@
+//! The drivers against fakes that behave as hardware does where a plain memory would forgive: registers that set and
+//! clear by writing ones, effects that come late (`RWP`, `ChildrenAsleep`, `CREADR`), and a command queue that wraps.
+//!
+//! The fakes know offsets and bits as numbers typed from the manual; nothing here passes through `gic-arch`.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+#[path = "punishing_fakes/board.rs"]
+mod board;
+#[path = "punishing_fakes/distributor.rs"]
+mod distributor;
+#[path = "punishing_fakes/its.rs"]
+mod its;
+#[path = "punishing_fakes/redistributor.rs"]
+mod redistributor;
+
+use board::{Board, CpuRegisters};
+use gic_arch::{Affinity, IntId};
+use gic_driver::its::IdMap;
+use gic_driver::{Gic, GicConfig, Its, ItsConfig, ItsMsiParent, PhysicalRegion, RedistributorRegion};
+use msi_types::{
+    BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiParent, Pending, RequesterId, Rewrite, Shape,
+};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+fn gic(board: &Board) -> Gic<Board> {
+    let region = RedistributorRegion {
+        region: PhysicalRegion { base: board::REDISTRIBUTORS, bytes: 0x4_0000 },
+        stride: None,
+    };
+    let cpus = vec![Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 1)];
+    let gic =
+        Gic::new(Arc::new(board.clone()), GicConfig::new(board::DISTRIBUTOR, vec![region], cpus)).unwrap();
+    for cpu in [0, 1] {
+        gic.cpu_on(Cpu::new(cpu), &CpuRegisters::default()).unwrap();
+    }
+    gic
+}
+
+fn its(board: &Board, gic: &Gic<Board>) -> Arc<Its<Board>> {
+    let config = ItsConfig { queue_bytes: 0x1000, ..ItsConfig::new(board::ITS, 2) };
+    let its = Its::new(Arc::new(board.clone()), gic.lpis().unwrap().clone(), &config).unwrap();
+    for cpu in [0, 1] {
+        its.cpu_on(&gic.redistributor(Cpu::new(cpu)).unwrap()).unwrap();
+    }
+    Arc::new(its)
+}
+
+fn request(count: u16, cpu: u32) -> BlockRequest {
+    BlockRequest {
+        count: NonZeroU16::new(count).unwrap(),
+        shape: Shape::Independent,
+        fit: Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked },
+        cpu: Cpu::new(cpu),
+        initially: Initially::Unmasked,
+    }
+}
+
+#[test]
+fn enabling_one_interrupt_leaves_its_neighbours_alone() {
+    let board = Board::new();
+    let gic = gic(&board);
+    for number in [40, 41, 43] {
+        gic.distributor().interrupt(IntId::new(number)).unwrap().enable();
+    }
+    gic.distributor().interrupt(IntId::new(41)).unwrap().disable(&board).unwrap();
+    assert_eq!(board.distributor().forwarded(), vec![40, 43]);
+}
+
+#[test]
+fn disabling_returns_only_when_the_hardware_has_done_it() {
+    let board = Board::new();
+    let gic = gic(&board);
+    let interrupt = gic.distributor().interrupt(IntId::new(77)).unwrap();
+    interrupt.enable();
+    for patience in [0, 1, 7, 30] {
+        board.distributor().write_takes = patience;
+        interrupt.disable(&board).unwrap();
+        // The fake forwards until its RWP has read 0.
+        assert_eq!(board.distributor().forwarded(), Vec::<u32>::new());
+        interrupt.enable();
+    }
+}
+
+#[test]
+fn a_distributor_that_never_finishes_is_reported_and_not_waited_for() {
+    let board = Board::new();
+    let gic = gic(&board);
+    let interrupt = gic.distributor().interrupt(IntId::new(50)).unwrap();
+    interrupt.enable();
+    board.distributor().write_takes = u32::MAX;
+    let error = interrupt.disable(&board).unwrap_err();
+    assert!(error.to_string().contains("RWP"), "{error}");
+}
+
+#[test]
+fn pending_is_set_and_cleared_for_one_interrupt_alone() {
+    let board = Board::new();
+    let gic = gic(&board);
+    for number in [64, 65, 66] {
+        gic.distributor().interrupt(IntId::new(number)).unwrap().set_pending(Pending::Set);
+    }
+    gic.distributor().interrupt(IntId::new(65)).unwrap().set_pending(Pending::Clear);
+    assert_eq!(board.distributor().pending(), vec![64, 66]);
+}
+
+#[test]
+fn redistributors_are_used_only_once_they_woke_up() {
+    let board = Board::new();
+    // The fake panics on any other access while ChildrenAsleep is set.
+    drop(gic(&board));
+    assert!(board.redistributors().iter().all(|redistributor| redistributor.awake()));
+}
+
+#[test]
+fn every_command_is_executed_once_however_far_creadr_lags() {
+    for lag in [0, 1, 3, 17] {
+        let board = Board::new();
+        let gic = gic(&board);
+        board.its().lag = lag;
+        let its = its(&board, &gic);
+        let parent = ItsMsiParent::new(its, IdMap::identity());
+        let device = parent.attach(RequesterId::new(0x42), 32).unwrap();
+        let block = parent.allocate(&device, &request(32, 1)).unwrap();
+        for index in 0..32 {
+            let message = parent.compose(&block, index).unwrap();
+            let target = board.its().translate(0x42, message.data);
+            assert_eq!(target, Some((block.vector(index).unwrap().get(), 1)), "lag {lag}, event {index}");
+        }
+        parent.free(&device, block);
+        assert_eq!(board.its().events(), 0);
+        parent.detach(device);
+        assert_eq!(board.its().devices(), 0);
+    }
+}
+
+#[test]
+fn the_queue_wraps_many_times_and_is_never_overrun() {
+    let board = Board::new();
+    let gic = gic(&board);
+    board.its().lag = 2;
+    let its = its(&board, &gic);
+    let parent = ItsMsiParent::new(its, IdMap::identity());
+    let device = parent.attach(RequesterId::new(7), 200).unwrap();
+    for round in 0..10 {
+        let block = parent.allocate(&device, &request(200, 0)).unwrap();
+        for index in 0..200 {
+            let moved = parent.begin_move(&block, index, Cpu::new(1)).unwrap();
+            parent.end_move(moved, MoveOutcome::Written).unwrap();
+        }
+        let last = parent.compose(&block, 199).unwrap();
+        assert_eq!(board.its().translate(7, last.data).map(|(_, target)| target), Some(1), "round {round}");
+        parent.free(&device, block);
+    }
+    parent.detach(device);
+    // 128 slots: each round posts more than three queues full.
+    assert!(board.its().wraps > 30, "{} wraps", board.its().wraps);
+}
+
+#[test]
+fn a_queue_that_stops_is_reported_with_the_command_that_did_not_finish() {
+    let board = Board::new();
+    let gic = gic(&board);
+    let its = its(&board, &gic);
+    let parent = ItsMsiParent::new(its, IdMap::identity());
+    board.its().hangs = true;
+    let device = parent.attach(RequesterId::new(0x33), 4);
+    let error = match device {
+        Ok(device) => parent.allocate(&device, &request(4, 0)).unwrap_err(),
+        Err(error) => error,
+    };
+    let text = error.to_string();
+    assert!(text.contains("its@8080000") && text.contains("MAPD") && text.contains("0x33"), "{text}");
+}
