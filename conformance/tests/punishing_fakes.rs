@@ -110,7 +110,7 @@ fn redistributors_are_used_only_once_they_woke_up() {
     let board = Board::new();
     // The fake panics on any other access while ChildrenAsleep is set.
     drop(gic(&board));
-    assert!(board.redistributors().iter().all(|redistributor| redistributor.awake()));
+    assert!(board.redistributors().iter().all(redistributor::Redistributor::awake));
 }
 
 #[test]
