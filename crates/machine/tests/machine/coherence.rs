@@ -1,0 +1,47 @@
+//! Controllers that do not look into the CPUs' caches.
+
+use crate::{assert_delivered, deliver_with, harbour};
+use doorbell_machine::{BuildOptions, PlatformFault, RunOptions, Snooping, build, simulate};
+use gic_firmware::{Coherence, ControllerKind, Description, Fact};
+
+fn denied_to_itses(mut board: Description) -> Description {
+    for its in board.controllers.iter_mut().filter(|controller| controller.kind == ControllerKind::Its) {
+        its.coherence = Fact::stated(Coherence::NonCoherent);
+    }
+    board
+}
+
+fn denied_to_all(board: Description) -> Description {
+    let mut board = denied_to_itses(board);
+    board.gic.as_mut().unwrap().coherence = Fact::stated(Coherence::NonCoherent);
+    board
+}
+
+#[test]
+fn what_firmware_says_is_believed_though_the_registers_deny_it() {
+    let report = deliver_with(&denied_to_all(harbour()), &BuildOptions::default(), 60);
+    assert_delivered(&report, 60);
+}
+
+#[test]
+fn an_its_alone_may_be_non_coherent() {
+    let report = deliver_with(&denied_to_itses(harbour()), &BuildOptions::default(), 60);
+    assert_delivered(&report, 60);
+}
+
+#[test]
+fn what_the_registers_say_is_believed() {
+    let options = BuildOptions { snooping: Snooping::DeniedByRegisters, ..BuildOptions::default() };
+    assert_delivered(&deliver_with(&harbour(), &options, 60), 60);
+}
+
+#[test]
+fn drivers_that_do_not_publish_deliver_nothing() {
+    for platform_fault in [PlatformFault::None, PlatformFault::NeverPublishes] {
+        let options = BuildOptions { platform_fault, ..BuildOptions::default() };
+        let machine = build(&denied_to_all(harbour()), &options).unwrap();
+        let outcome = simulate(machine, &RunOptions { messages: 2, ..RunOptions::default() });
+        let works = outcome.is_ok_and(|simulation| simulation.report.totals.is_clean());
+        assert_eq!(works, platform_fault == PlatformFault::None);
+    }
+}

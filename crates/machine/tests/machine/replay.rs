@@ -1,0 +1,57 @@
+//! Without threads: whatever the order of events, nothing is lost; and the order is the seed's alone.
+
+use crate::{harbour, machine};
+use doorbell_machine::{
+    BuildOptions, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, Simulation, TraceEvent, build,
+    simulate,
+};
+use proptest::prelude::*;
+use std::num::NonZeroU16;
+
+const EVERYTHING: Disturbances =
+    Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+
+fn replay(seed: u64, messages: u32) -> Simulation {
+    let options = RunOptions { messages, seed, disturbances: EVERYTHING };
+    simulate(machine(&harbour()), &options).unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let (one, again) = (replay(7, 20), replay(7, 20));
+    assert!(one.trace == again.trace);
+    assert_eq!(one.report.totals, again.report.totals);
+}
+
+#[test]
+fn another_seed_gives_another_trace() {
+    assert!(replay(7, 5).trace != replay(8, 5).trace);
+}
+
+#[test]
+fn the_trace_has_events_of_every_kind() {
+    let trace = replay(3, 40).trace;
+    let has = |is: fn(&TraceEvent) -> bool| trace.iter().any(is);
+    assert!(has(|event| matches!(event, TraceEvent::Sent { .. })));
+    assert!(has(|event| matches!(event, TraceEvent::Took { .. })));
+    assert!(has(|event| matches!(event, TraceEvent::Slept { .. })));
+    assert!(has(|event| matches!(event, TraceEvent::Woke { .. })));
+    assert!(has(|event| matches!(event, TraceEvent::Moved { .. })));
+    assert!(has(|event| matches!(event, TraceEvent::Replugged { .. })));
+    assert!(has(|event| matches!(event, TraceEvent::Readded { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_no_order_is_anything_lost_spurious_or_at_a_wrong_cpu(seed: u64, cpus in 1u16..9) {
+        let options = BuildOptions { cpus: NonZeroU16::new(cpus), ..BuildOptions::default() };
+        let machine = build(&harbour(), &options).unwrap();
+        let options = RunOptions { messages: 25, seed, disturbances: EVERYTHING };
+        let report = simulate(machine, &options).unwrap().report;
+        prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
+        prop_assert_eq!(report.totals.sent, report.totals.vectors * 25);
+        prop_assert_eq!(report.model.guest_faults, 0);
+    }
+}

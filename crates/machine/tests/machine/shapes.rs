@@ -1,0 +1,184 @@
+//! Shapes of machines: one property each.
+
+use crate::boards::{self, flashed, flashed_with_findings, its, region};
+use crate::{assert_delivered, deliver, deliver_with, harbour};
+use doorbell_machine::{BuildOptions, DeviceKind, SecurityView, TargetAddresses};
+use gic_firmware::{Fact, MapEntry, MsiRouting, Target};
+use msi_types::{DeviceId, RequesterId};
+use std::num::NonZeroU16;
+
+fn entry(rid: u32, length: u32, its_index: usize, device: u32) -> MapEntry {
+    MapEntry {
+        rid_base: RequesterId::new(rid),
+        length,
+        target: Target::Controller(its(its_index)),
+        device_id_base: DeviceId::new(device),
+    }
+}
+
+#[test]
+fn the_embedded_machine_delivers_everything() {
+    let report = deliver(&harbour());
+    assert_delivered(&report, 60);
+    assert!(report.totals.moves > 0);
+    assert_eq!(report.notes, [] as [&str; 0]);
+}
+
+#[test]
+fn every_kind_of_message_store_is_among_the_embedded_machine_s_devices() {
+    let report = deliver(&harbour());
+    for kind in [DeviceKind::PciMsi, DeviceKind::PciMsix, DeviceKind::Platform] {
+        assert!(report.devices.iter().any(|device| device.kind == kind), "{kind}");
+    }
+}
+
+#[test]
+fn one_its_serves_a_host_bridge_by_its_msi_parent() {
+    let mut board = boards::bare(4, 1);
+    board.hosts = vec![boards::host(0, boards::parent(0))];
+    let report = deliver(&flashed(&board));
+    assert_delivered(&report, 60);
+    for device in &report.devices {
+        assert_eq!(device.requester_id.map(RequesterId::get), Some(device.device_id.get()));
+    }
+}
+
+#[test]
+fn an_its_without_msi_cells_serves_a_host_bridge_by_its_msi_parent() {
+    let mut board = boards::bare(4, 1);
+    board.controllers[0].msi_cells = Fact::stated(0);
+    board.hosts = vec![boards::host(0, MsiRouting::parent(its(0)))];
+    let board = flashed_with_findings(&board);
+    assert_delivered(&deliver(&board), 60);
+}
+
+#[test]
+fn several_itses_serve_a_host_bridge_each() {
+    let mut board = boards::bare(4, 3);
+    board.hosts = (0..3).map(|index| boards::host(index as u64, boards::parent(index))).collect();
+    let board = flashed(&board);
+    let report = deliver(&board);
+    assert_delivered(&report, 60);
+    for controller in &board.controllers {
+        assert!(report.devices.iter().any(|device| device.controller == controller.id.as_str()));
+    }
+}
+
+#[test]
+fn each_entry_of_a_map_leads_to_its_own_its_and_device_ids() {
+    let mut board = boards::bare(4, 2);
+    let map = [entry(0, 0x100, 0, 0x1_0000), entry(0x100, 1, 1, 7), entry(0x200, 0x100, 1, 0x2_0000)];
+    board.hosts = vec![boards::host(0, MsiRouting::map(map))];
+    let report = deliver(&flashed(&board));
+    assert_delivered(&report, 60);
+    let ids: Vec<_> = report.devices.iter().map(|device| device.device_id.get()).collect();
+    assert!(ids.iter().any(|id| id & !0xff == 0x1_0000), "{ids:x?}");
+    assert!(ids.contains(&7), "{ids:x?}");
+    assert!(ids.iter().any(|id| id & !0xff == 0x2_0000), "{ids:x?}");
+}
+
+#[test]
+fn functions_that_a_mask_makes_one_share_a_device_id() {
+    let mut board = boards::bare(4, 1);
+    let mut routing = MsiRouting::map([entry(0, 0x1000, 0, 0)]);
+    routing.mask = Some(Fact::stated(0xfff8));
+    board.hosts = vec![boards::host(0, routing)];
+    let report = deliver(&flashed(&board));
+    assert_delivered(&report, 60);
+    let shared = |id| report.devices.iter().filter(|device| device.device_id == id).count();
+    assert!(report.devices.iter().any(|device| shared(device.device_id) > 1));
+}
+
+#[test]
+fn functions_behind_a_conventional_bridge_are_one_requester() {
+    let mut board = boards::bare(4, 1);
+    board.hosts = vec![boards::host(0, boards::parent(0))];
+    let report = deliver(&flashed(&board));
+    let named = |id| report.devices.iter().filter(|device| device.requester_id == Some(id)).count();
+    let alias = report.devices.iter().filter_map(|device| device.requester_id).find(|id| named(*id) > 1);
+    assert_eq!(alias.map(|id| id.get() & 0xff), Some(0));
+}
+
+#[test]
+fn a_device_id_of_more_than_16_bits_is_served() {
+    let mut board = boards::bare(2, 1);
+    board.devices = vec![boards::device(0x0b00_0000, MsiRouting::device(its(0), DeviceId::new(0x00ab_cdef)))];
+    let report = deliver(&flashed(&board));
+    assert_delivered(&report, 60);
+    assert_eq!(report.devices[0].device_id, DeviceId::new(0x00ab_cdef));
+}
+
+#[test]
+fn platform_devices_signal_with_the_device_id_of_their_cell() {
+    let mut board = boards::bare(4, 2);
+    board.devices = (0..4u32)
+        .map(|index| {
+            let routing = MsiRouting::device(its(index as usize % 2), DeviceId::new(0x40 + index));
+            boards::device(0x0b00_0000 + u64::from(index) * 0x1000, routing)
+        })
+        .collect();
+    let report = deliver(&flashed(&board));
+    assert_delivered(&report, 60);
+    let ids: Vec<_> = report.devices.iter().map(|device| device.device_id.get()).collect();
+    assert_eq!(ids, [0x40, 0x41, 0x42, 0x43]);
+}
+
+#[test]
+fn redistributors_are_found_in_several_regions() {
+    let mut board = boards::bare(6, 1);
+    board.hosts = vec![boards::host(0, boards::parent(0))];
+    let regions =
+        [region(0x0900_0000, 0x4_0000), region(0x0910_0000, 0x2_0000), region(0x0920_0000, 0x8_0000)];
+    let gic = board.gic.as_mut().unwrap();
+    gic.redistributors = regions.into_iter().map(Fact::stated).collect();
+    let report = deliver(&flashed(&board));
+    assert_delivered(&report, 60);
+    assert_eq!(report.cpus, 6);
+}
+
+#[test]
+fn redistributors_are_found_at_a_stride_of_their_own() {
+    let mut board = boards::bare(4, 1);
+    board.hosts = vec![boards::host(0, boards::parent(0))];
+    let gic = board.gic.as_mut().unwrap();
+    gic.redistributors = vec![Fact::stated(region(0x0900_0000, 0x10_0000))];
+    gic.redistributor_stride = Some(Fact::stated(0x4_0000));
+    assert_delivered(&deliver(&flashed(&board)), 60);
+}
+
+#[test]
+fn cpus_are_cut_to_what_was_asked_for() {
+    let options = BuildOptions { cpus: NonZeroU16::new(3), ..BuildOptions::default() };
+    let report = deliver_with(&harbour(), &options, 40);
+    assert_delivered(&report, 40);
+    assert_eq!(report.cpus, 3);
+    assert!(report.devices.iter().flat_map(|device| &device.vectors).all(|vector| vector.cpu.get() < 3));
+}
+
+#[test]
+fn a_single_cpu_takes_everything() {
+    let options = BuildOptions { cpus: NonZeroU16::new(1), ..BuildOptions::default() };
+    assert_delivered(&deliver_with(&harbour(), &options, 40), 40);
+}
+
+#[test]
+fn the_non_secure_view_delivers_everything() {
+    let options = BuildOptions { security: SecurityView::NonSecure, ..BuildOptions::default() };
+    assert_delivered(&deliver_with(&harbour(), &options, 60), 60);
+}
+
+#[test]
+fn redistributors_are_named_by_address_where_the_its_wants_it() {
+    let options = BuildOptions { targets: TargetAddresses::Physical, ..BuildOptions::default() };
+    assert_delivered(&deliver_with(&harbour(), &options, 60), 60);
+}
+
+#[test]
+fn a_host_bridge_without_ecam_gets_a_window_and_a_note() {
+    let mut board = harbour();
+    let config = board.hosts[0].config.as_mut().unwrap();
+    config.value = gic_firmware::ConfigSpace::Registers(config.value.region());
+    let report = deliver(&board);
+    assert_delivered(&report, 60);
+    assert!(report.notes[0].starts_with("/pcie@20000000: its own way to configuration space is not ECAM"));
+}
