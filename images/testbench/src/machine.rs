@@ -13,7 +13,7 @@ use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{
     CpuInterface, Gic, GicConfig, Its, ItsConfig, ItsMsiParent, PhysicalRegion, RedistributorRegion,
 };
-use gic_firmware::{ConfigSpace, Controller, ControllerKind, Description, PciHost};
+use gic_firmware::{ConfigSpace, Controller, ControllerKind, Description, GicVersion, PciHost};
 use image_rt::{cpu, exceptions};
 use irq_domain::{Config, Dispatched, Interrupts};
 use msi_types::Cpu;
@@ -106,6 +106,7 @@ pub(crate) fn its_controller(
 
 fn gic(description: &Description) -> Gic<Kernel> {
     let firmware = description.gic.as_ref().expect("firmware describes a GIC");
+    assert!(firmware.version.value != GicVersion::V2, "a GICv2 is not for this driver");
     let regions = firmware.redistributors.iter().map(|region| RedistributorRegion {
         region: PhysicalRegion { base: region.base(), bytes: region.size() },
         stride: firmware.redistributor_stride.as_ref().map(|stride| stride.value),

@@ -17,6 +17,7 @@ mod platform;
 mod report;
 mod rig;
 mod smp;
+mod soft_device;
 mod tests;
 
 use crate::devicetree::Surroundings;

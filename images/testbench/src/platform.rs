@@ -9,6 +9,7 @@ use alloc::alloc::{alloc_zeroed, dealloc};
 use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 use gic_driver::{Coherence, PhysicalRegion, Platform, RawMmio, Table, TableLayout, Wait};
 use image_rt::boot::DEVICE_MEMORY;
 use image_rt::cpu;
@@ -18,6 +19,16 @@ use msi_types::Cpu;
 /// The kernel. It has no state: the current CPU's number is in `TPIDR_EL1`, the heap and the page tables are the image's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernel;
+
+/// Not RAM on `virt`, and far from all that is.
+const NO_MEMORY: u64 = 0x60_0000_0000;
+static BREAK_NEXT_TABLE: AtomicBool = AtomicBool::new(false);
+
+/// The next table is no memory: for the test of what the driver does when the controller cannot reach one. Only for an
+/// interrupt translation table, which drivers do not touch themselves.
+pub(crate) fn break_next_table() {
+    BREAK_NEXT_TABLE.store(true, Ordering::Relaxed);
+}
 
 /// A bounded wait gives up after this many turns of a microsecond each.
 const MOST_TURNS: u32 = 1_000_000;
@@ -42,6 +53,9 @@ impl Platform for Kernel {
     /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size). The controller may read
     /// past the caches until it is told otherwise, so that the zeros are cleaned out to memory.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        if BREAK_NEXT_TABLE.swap(false, Ordering::Relaxed) {
+            return Some(Table { address: NO_MEMORY, bytes: layout.bytes, handle: 0 });
+        }
         let heap = heap_layout(layout.bytes, layout.align)?;
         // SAFETY: the size is not zero, `heap_layout` checked.
         let memory = NonNull::new(unsafe { alloc_zeroed(heap) })?;
@@ -52,6 +66,7 @@ impl Platform for Kernel {
     }
 
     fn release_table(&self, table: Table) {
+        // No layout has the alignment 0, which stands for the table that was no memory.
         if let Some(heap) = heap_layout(table.bytes, table.handle as u64) {
             // SAFETY: `allocate_table` made it with this layout, and `Table` cannot be cloned.
             unsafe { dealloc(pointer(&table, 0), heap) };

@@ -31,6 +31,19 @@ pub(crate) trait Device: Send + Sync {
     }
 }
 
+/// A device that is not used.
+struct Idle;
+
+impl Device for Idle {
+    fn vectors(&self) -> u16 {
+        0
+    }
+
+    fn fire(&self, _: u16) -> Result<bool, Verdict> {
+        Ok(false)
+    }
+}
+
 /// Runs of handlers, by slot and CPU.
 #[derive(Debug)]
 pub(crate) struct Counts(Vec<[AtomicU64; MAX_CPUS]>);
@@ -75,12 +88,35 @@ impl Rig {
         function: &Function,
         device: Arc<dyn Device>,
     ) -> Result<Self, Verdict> {
+        let vectors = device.vectors();
+        let rig = Self::with_vectors(machine, name, function, device, vectors)?;
+        rig.device.start()?;
+        Ok(rig)
+    }
+
+    /// Gives a device vectors, and nothing to do.
+    pub(crate) fn unstarted(
+        machine: &Machine,
+        name: &str,
+        function: &Function,
+        vectors: u16,
+    ) -> Result<Self, Verdict> {
+        Self::with_vectors(machine, name, function, Arc::new(Idle), vectors)
+    }
+
+    fn with_vectors(
+        machine: &Machine,
+        name: &str,
+        function: &Function,
+        device: Arc<dyn Device>,
+        most: u16,
+    ) -> Result<Self, Verdict> {
         let parent = machine.parent.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
         let (store, shape) = function.store()?;
         let before = Ledger::now();
         let config = MsiDeviceConfig { name, requester: function.requester, parent, store };
         let msi = MsiDevice::attach(&machine.interrupts, config)?;
-        let vectors = msi.allocate(shape, 1..=device.vectors())?;
+        let vectors = msi.allocate(shape, 1..=most)?;
         let counts = Arc::new(Counts::new(vectors.len()));
         let mut handles = Vec::new();
         for vector in &vectors {
@@ -91,7 +127,6 @@ impl Rig {
             })?);
         }
         let cost = Ledger::now() - before;
-        device.start()?;
         Ok(Self { name: name.into(), device, vectors, handles, counts, cost, msi })
     }
 

@@ -22,7 +22,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     controller::run(machine, report);
     priorities::run(machine, report);
     lpis::run(machine, report);
-    load::run(machine, report);
+    load::run(machine, load_of(expected), report);
     hotplug::run(machine, report);
     cost::run(machine, report);
 }
@@ -30,4 +30,10 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
 /// The CPUs that are on line.
 fn online(machine: &Machine) -> alloc::vec::Vec<Cpu> {
     machine.interrupts.online_cpus()
+}
+
+/// How many interrupts the runner asks for under load.
+fn load_of(arguments: &str) -> u64 {
+    let wanted = arguments.split_whitespace().find_map(|word| word.strip_prefix("load="));
+    wanted.and_then(|count| count.parse().ok()).unwrap_or(20_000)
 }

@@ -1,4 +1,97 @@
-//! placeholder
+//! A CPU leaves by PSCI, its interrupts go elsewhere, and it comes back.
+
+use super::online;
+use crate::check;
 use crate::machine::Machine;
-use crate::report::Report;
-pub(super) fn run(_machine: &'static Machine, _report: &mut Report) {}
+use crate::report::{Outcome, Report};
+use crate::smp;
+use crate::soft_device::SoftDevice;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use image_rt::cpu::{self, MAX_CPUS};
+use msi_types::Cpu;
+
+const VECTORS: u16 = 8;
+
+pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    report.case("a CPU leaves, its interrupts arrive elsewhere, and it comes back", || leave_and_return(machine));
+    report.case("CPUs leave and return many times", || many_times(machine));
+}
+
+type Runs = Arc<[AtomicU64; MAX_CPUS]>;
+
+fn device(machine: &Machine) -> Result<(SoftDevice, Runs), crate::report::Verdict> {
+    let runs: Runs = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
+    let counts = runs.clone();
+    let device = SoftDevice::new(machine, VECTORS, move |_, context| {
+        counts[context.cpu().index()].fetch_add(1, Ordering::Release);
+    })?;
+    Ok((device, runs))
+}
+
+/// Fires every vector and says how many arrived at `cpu`.
+fn fire_all(device: &SoftDevice, runs: &Runs, cpu: Cpu) -> Result<u64, crate::report::Verdict> {
+    let all = || runs.iter().map(|count| count.load(Ordering::Acquire)).sum::<u64>();
+    let (before, there) = (all(), runs[cpu.index()].load(Ordering::Acquire));
+    for slot in 0..VECTORS {
+        device.fire(slot);
+    }
+    cpu::wait_until(2000, || all() == before + u64::from(VECTORS));
+    let arrived = all() - before;
+    check!(arrived == u64::from(VECTORS), "{arrived} of {VECTORS} arrived");
+    Ok(runs[cpu.index()].load(Ordering::Acquire) - there)
+}
+
+fn take_away(machine: &'static Machine, cpu: Cpu) -> Outcome {
+    let stranded = machine.interrupts.cpu_offline(cpu)?;
+    check!(stranded.is_empty(), "{stranded:?} stay on CPU {cpu}");
+    if let Some(its) = &machine.its {
+        its.cpu_off(cpu, Cpu::new(0))?;
+    }
+    smp::turn_off(machine, cpu)
+}
+
+fn leave_and_return(machine: &'static Machine) -> Outcome {
+    let Some(cpu) = online(machine).last().copied().filter(|cpu| *cpu != Cpu::new(0)) else {
+        crate::skip!("there is one CPU")
+    };
+    let (device, runs) = device(machine)?;
+    let all_there = |device: &SoftDevice| -> Outcome {
+        for handle in &device.handles {
+            handle.set_affinity(cpu)?;
+        }
+        let there = fire_all(device, &runs, cpu)?;
+        check!(there == u64::from(VECTORS), "{there} of {VECTORS} arrived at CPU {cpu}");
+        Ok(())
+    };
+    all_there(&device)?;
+    take_away(machine, cpu)?;
+    check!(!machine.gic.is_on(cpu), "the GIC counts CPU {cpu} as on");
+    check!(device.handles[0].set_affinity(cpu).is_err(), "a vector was moved to a CPU that is off");
+    let there = fire_all(&device, &runs, cpu)?;
+    check!(there == 0, "{there} arrived at a CPU that is off");
+    smp::turn_on(machine, cpu)?;
+    all_there(&device)?;
+    device.tear_down()
+}
+
+fn many_times(machine: &'static Machine) -> Outcome {
+    let cpus: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != Cpu::new(0)).collect();
+    if cpus.is_empty() {
+        crate::skip!("there is one CPU");
+    }
+    let (device, runs) = device(machine)?;
+    for turn in 0..10 {
+        let cpu = cpus[turn % cpus.len()];
+        take_away(machine, cpu)?;
+        let there = fire_all(&device, &runs, cpu)?;
+        check!(there == 0, "{there} arrived at CPU {cpu}, which is off");
+        smp::turn_on(machine, cpu)?;
+        for (handle, cpu) in device.handles.iter().zip(online(machine).into_iter().cycle()) {
+            handle.set_affinity(cpu)?;
+        }
+        fire_all(&device, &runs, cpu)?;
+    }
+    device.tear_down()
+}

@@ -1,4 +1,136 @@
-//! placeholder
-use crate::machine::Machine;
-use crate::report::Report;
-pub(super) fn run(_machine: &'static Machine, _report: &mut Report) {}
+//! Load: as many interrupts as the runner asks for, from every CPU and from a device, while their affinities move. Nothing is lost: the
+//! handler of each vector sees the last number that was sent.
+
+use super::online;
+use crate::check;
+use crate::devices::Kind;
+use crate::machine::{Machine, UNHANDLED};
+use crate::report::{Outcome, Report};
+use crate::rig::Rig;
+use crate::smp;
+use crate::soft_device::SoftDevice;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use image_rt::{cpu, println};
+
+const VECTORS: u16 = 32;
+/// Milliseconds after which it is not the load that is tested but patience.
+const PATIENCE: u64 = 120_000;
+
+pub(super) fn run(machine: &'static Machine, interrupts: u64, report: &mut Report) {
+    let name = format!("{interrupts} interrupts under load, with moving affinities: nothing lost");
+    report.case(&name, || storm(machine, interrupts));
+    report.case("a device's interrupts follow while they are moved: nothing lost", || moving_device(machine));
+}
+
+/// What was sent and seen of a vector.
+#[derive(Default)]
+struct Flow {
+    sent: AtomicU64,
+    seen: AtomicU64,
+    runs: AtomicU64,
+}
+
+impl Flow {
+    fn saw(&self) {
+        self.seen.fetch_max(self.sent.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.runs.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_complete(&self) -> bool {
+        self.seen.load(Ordering::SeqCst) == self.sent.load(Ordering::SeqCst)
+    }
+}
+
+fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
+    let flows: Arc<Vec<Flow>> = Arc::new((0..VECTORS).map(|_| Flow::default()).collect());
+    let seen = flows.clone();
+    let device = SoftDevice::new(machine, VECTORS, move |slot, _| seen[usize::from(slot)].saw())?;
+    let unhandled = UNHANDLED.load(Ordering::Acquire);
+    let stop = Arc::new(AtomicBool::new(false));
+    let cpus = online(machine);
+    for cpu in cpus.iter().skip(1) {
+        let (flows, sender, stop) = (flows.clone(), device.sender.clone(), stop.clone());
+        let mut slot = cpu.get() as u16;
+        smp::start_on(*cpu, move || {
+            while !stop.load(Ordering::Relaxed) {
+                slot = (slot + 7) % VECTORS;
+                flows[usize::from(slot)].sent.fetch_add(1, Ordering::SeqCst);
+                sender.fire(slot);
+            }
+        });
+    }
+    let total = |count: fn(&Flow) -> &AtomicU64| -> u64 {
+        flows.iter().map(|flow| count(flow).load(Ordering::SeqCst)).sum()
+    };
+    let start = cpu::ticks();
+    let mut moves = 0;
+    while total(|flow| &flow.runs) < wanted
+        && cpu::ticks() - start < PATIENCE * cpu::ticks_per_millisecond()
+    {
+        for slot in 0..VECTORS {
+            flows[usize::from(slot)].sent.fetch_add(1, Ordering::SeqCst);
+            device.fire(slot);
+        }
+        let slot = moves % usize::from(VECTORS);
+        device.handles[slot].set_affinity(cpus[(moves / usize::from(VECTORS) + slot) % cpus.len()])?;
+        moves += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for cpu in &cpus {
+        smp::wait_for(*cpu)?;
+    }
+    cpu::wait_until(2000, || flows.iter().all(Flow::is_complete));
+    let lost = flows.iter().filter(|flow| !flow.is_complete()).count();
+    let (sent, runs) = (total(|flow| &flow.sent), total(|flow| &flow.runs));
+    let redelivered: u64 = device.handles.iter().map(irq_domain::IrqHandle::redelivered).sum();
+    println!("note - load: {sent} sent, {runs} delivered, {redelivered} redelivered, {moves} moves");
+    check!(lost == 0, "{lost} vectors did not see their last message");
+    check!(runs <= sent + redelivered, "{runs} runs of {sent} messages");
+    check!(runs >= wanted, "{runs} of {wanted} runs in {PATIENCE} ms");
+    check!(UNHANDLED.load(Ordering::Acquire) == unhandled, "some arrived without a handler");
+    device.tear_down()
+}
+
+fn moving_device(machine: &'static Machine) -> Outcome {
+    const SHOTS: u64 = 500;
+    /// Microseconds between two, so that the others get a word in.
+    const PAUSE: u64 = 100;
+    let edu = machine.functions.iter().find_map(|function| {
+        Kind::of(function).filter(|kind| kind.name == "edu").map(|kind| (kind, function))
+    });
+    let Some((kind, function)) = edu else { crate::skip!("no edu") };
+    let rig = Rig::new(machine, "edu", function, kind.drive(function))?;
+    let cpus = online(machine);
+    let (device, sent) = (rig.device.clone(), Arc::new(AtomicU64::new(0)));
+    let shots = sent.clone();
+    let fire = move || {
+        for _ in 0..SHOTS {
+            shots.fetch_add(1, Ordering::SeqCst);
+            if device.fire(0).is_err() {
+                return;
+            }
+            let start = cpu::ticks();
+            while (cpu::ticks() - start) * 1000 < PAUSE * cpu::ticks_per_millisecond() {
+                core::hint::spin_loop();
+            }
+        }
+    };
+    let shooter = cpus[cpus.len() - 1];
+    smp::start_on(shooter, fire);
+    let mut moves = 0;
+    while sent.load(Ordering::SeqCst) < SHOTS || moves < cpus.len() {
+        rig.handles[0].set_affinity(cpus[moves % cpus.len()])?;
+        moves += 1;
+    }
+    smp::wait_for(shooter)?;
+    rig.handles[0].set_affinity(cpus[0])?;
+    let before = rig.counts.of(0);
+    check!(before > 0 && before <= SHOTS + rig.handles[0].redelivered(), "{before} runs of {SHOTS} messages");
+    let runs = rig.fire(0, cpus[0])?;
+    check!(runs.is_some_and(|runs| runs.there > 0), "after {moves} moves: {runs:?}");
+    println!("note - moving device: {SHOTS} sent, {before} delivered, {moves} moves");
+    rig.tear_down()
+}

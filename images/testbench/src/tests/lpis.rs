@@ -1,4 +1,69 @@
-//! placeholder
-use crate::machine::Machine;
-use crate::report::Report;
-pub(super) fn run(_machine: &'static Machine, _report: &mut Report) {}
+//! The LPI tables' limits: every LPI there is, the last one alive, and not one more.
+
+use crate::check;
+use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
+use crate::report::{Outcome, Report, Verdict};
+use crate::soft_device::send;
+use core::num::NonZeroU16;
+use core::sync::atomic::Ordering;
+use gic_driver::its::EventRequest;
+use gic_driver::{Its, ItsError};
+use image_rt::cpu;
+use msi_types::{Attachment, Cpu, DeviceId, Initially, MsiMessage, Shape, VectorBlock};
+
+pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    report.case("every LPI can be mapped, and not one more", || all_of_them(machine));
+    report.case("a DeviceID beyond the ITS's is refused", || beyond(machine));
+}
+
+type QemuIts = Its<crate::platform::Kernel>;
+
+fn map(its: &QemuIts, device: &Attachment, count: u16) -> Result<VectorBlock, ItsError> {
+    let count = NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);
+    let request =
+        EventRequest { count, shape: Shape::Independent, cpu: Cpu::new(0), initially: Initially::Unmasked };
+    its.map_events(device, request)
+}
+
+fn all_of_them(machine: &Machine) -> Outcome {
+    let Some(its) = &machine.its else { crate::skip!("no ITS") };
+    let free = its.lpis().available();
+    check!(free == its.lpis().count(), "{free} of {} LPIs are free", its.lpis().count());
+    let device = its.attach(DeviceId::new(0), free)?;
+    let block = map(its, &device, u16::try_from(free)?)?;
+    let extra = its.attach(DeviceId::new(0xfff8), 1)?;
+    let refused = map(its, &extra, 1);
+    its.detach(extra);
+    check!(matches!(refused, Err(ItsError::NoLpis { wanted: 1 })), "one more: {refused:?}");
+    for index in [0, free - 1] {
+        let before = UNHANDLED.load(Ordering::Acquire);
+        send(MsiMessage { address: its.doorbell(), data: index });
+        cpu::wait_until(2000, || UNHANDLED.load(Ordering::Acquire) > before);
+        let (wanted, last) = (8192 + index, LAST_UNHANDLED.load(Ordering::Acquire));
+        let arrived = UNHANDLED.load(Ordering::Acquire) - before;
+        check!((arrived, last) == (1, wanted), "for LPI {wanted}: {arrived} arrived, the last was {last}");
+    }
+    its.unmap_events(&device, block);
+    its.detach(device);
+    check!(its.lpis().available() == free, "{} of {free} LPIs came back", its.lpis().available());
+    check!(its.faults().0 == faults_by_design(), "{:?}", its.faults());
+    Ok(())
+}
+
+/// Failures that the tests before provoked and that had no other way to be reported.
+fn faults_by_design() -> u32 {
+    0
+}
+
+fn beyond(machine: &Machine) -> Outcome {
+    let Some(its) = &machine.its else { crate::skip!("no ITS") };
+    let bits = its.typer().device_id_bits();
+    let answer = its.attach(DeviceId::new(1 << bits), 1);
+    let refused = matches!(answer, Err(ItsError::DeviceIdOutOfRange { .. }));
+    check!(refused, "with {bits} bits: {answer:?}");
+    if let Ok(attachment) = answer {
+        its.detach(attachment);
+        return Err(Verdict::Failed("it was attached".into()));
+    }
+    Ok(())
+}

@@ -1,4 +1,165 @@
-//! placeholder
-use crate::machine::Machine;
-use crate::report::Report;
-pub(super) fn run(_machine: &'static Machine, _report: &mut Report) {}
+//! Priorities: what preempts what, in which order, and what the mask holds back; and wired interrupts on the way.
+
+use super::online;
+use crate::check;
+use crate::machine::{Machine, registers};
+use crate::report::{Outcome, Report, Verdict};
+use crate::soft_device::SoftDevice;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use gic_arch::{Lpi, Priority};
+use gic_driver::cpu_interface::Combined;
+use image_rt::cpu;
+use image_rt::lock::IrqMutex;
+use irq_domain::WiredRequest;
+use msi_types::{Cpu, Pending, Trigger, Vector};
+
+/// The least of the three, which all get at first, and the most.
+const USUAL: Priority = Priority::new(0xa0);
+const URGENT: Priority = Priority::new(0x40);
+/// An SPI that no device of `virt` has.
+const FREE_SPI: Vector = Vector::new(250);
+
+pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    report.case("the most urgent of several pending LPIs comes first", || in_order(machine));
+    report.case("an urgent LPI preempts a handler, one of the same priority does not", || preempts(machine));
+    report.case("the priority mask holds back what is not more urgent", || masked(machine));
+    report.case("an SPI arrives on the CPU that it is routed to, and can be held back", || wired(machine));
+}
+
+/// What happened, in order: slots, with an offset at the end of their handlers.
+type Log = Arc<IrqMutex<Vec<u16>>>;
+const END: u16 = 100;
+
+fn log() -> Log {
+    Arc::new(IrqMutex::new(Vec::with_capacity(64)))
+}
+
+fn events(log: &Log) -> Vec<u16> {
+    log.with(|log| log.clone())
+}
+
+/// A device with its vectors on CPU 0.
+fn device(
+    machine: &Machine,
+    vectors: u16,
+    handler: impl Fn(u16, &irq_domain::IrqContext<'_>) + Clone + Send + Sync + 'static,
+) -> Result<SoftDevice, Verdict> {
+    let device = SoftDevice::new(machine, vectors, handler)?;
+    for handle in &device.handles {
+        handle.set_affinity(Cpu::new(0))?;
+    }
+    Ok(device)
+}
+
+fn set_priority(machine: &Machine, device: &SoftDevice, slot: usize, priority: Priority) -> Outcome {
+    let its = machine.its.as_ref().ok_or(Verdict::Skipped("no ITS".into()))?;
+    let number = device.vectors[slot].vector.get();
+    let lpi = Lpi::try_from(number).map_err(|_| Verdict::Failed("a vector is no LPI".into()))?;
+    its.lpis().set_priority(lpi, priority)?;
+    its.invalidate(lpi)?;
+    Ok(())
+}
+
+fn in_order(machine: &Machine) -> Outcome {
+    let log = log();
+    let seen = log.clone();
+    let device = device(machine, 3, move |slot, _| seen.with(|log| log.push(slot)))?;
+    set_priority(machine, &device, 1, URGENT)?;
+    set_priority(machine, &device, 2, Priority::new(0x80))?;
+    let state = cpu::irq_save();
+    for slot in 0..3 {
+        device.fire(slot);
+    }
+    cpu::irq_restore(state);
+    cpu::wait_until(2000, || events(&log).len() == 3);
+    check!(events(&log) == [1, 2, 0], "the order was {:?}", events(&log));
+    device.tear_down()
+}
+
+fn preempts(machine: &'static Machine) -> Outcome {
+    let log = log();
+    let seen = log.clone();
+    let running = Arc::new(AtomicU64::new(0));
+    let priority = running.clone();
+    let sender: Arc<IrqMutex<Option<crate::soft_device::Sender>>> = Arc::default();
+    let from = sender.clone();
+    let device = device(machine, 3, move |slot, _| {
+        seen.with(|log| log.push(slot));
+        if slot == 0 {
+            let interface = machine.gic.cpu_interface(registers());
+            priority.store(interface.running_priority().get().into(), Ordering::Relaxed);
+            let sender = from.with(|sender| sender.clone());
+            cpu::irq_enable();
+            if let Some(sender) = &sender {
+                sender.fire(1);
+                sender.fire(2);
+            }
+            cpu::wait_until(2, || false);
+            cpu::irq_save();
+        }
+        seen.with(|log| log.push(slot + END));
+    })?;
+    sender.with(|sent| *sent = Some(device.sender.clone()));
+    set_priority(machine, &device, 2, URGENT)?;
+    device.fire(0);
+    cpu::wait_until(2000, || events(&log).len() == 6);
+    check!(events(&log) == [0, 2, 2 + END, END, 1, 1 + END], "the order was {:?}", events(&log));
+    let found = running.load(Ordering::Relaxed);
+    check!(found == u64::from(USUAL.get()), "the running priority was {found:#x}");
+    let idle = machine.gic.cpu_interface(registers()).running_priority();
+    check!(idle == Priority::IDLE, "the running priority afterwards is {idle:?}");
+    device.tear_down()
+}
+
+fn masked(machine: &Machine) -> Outcome {
+    let log = log();
+    let seen = log.clone();
+    let device = device(machine, 2, move |slot, _| seen.with(|log| log.push(slot)))?;
+    set_priority(machine, &device, 1, URGENT)?;
+    let interface = machine.gic.cpu_interface_with::<_, Combined>(registers());
+    let scale = interface.priority_scale(machine.gic.distributor().view());
+    let saved = interface.mask_below(scale.mask_for(Priority::new(0x80)));
+    device.fire(0);
+    device.fire(1);
+    cpu::wait_until(5, || events(&log).len() > 1);
+    let early = events(&log);
+    let waiting = interface.highest_pending();
+    interface.restore_mask(saved);
+    check!(early == [1], "behind the mask came {early:?}");
+    let wanted = device.vectors[0].vector;
+    check!(waiting.is_some_and(|intid| intid.vector() == wanted), "{waiting:?} waited, not {wanted}");
+    cpu::wait_until(2000, || events(&log).len() == 2);
+    check!(events(&log) == [1, 0], "afterwards {:?}", events(&log));
+    device.tear_down()
+}
+
+fn wired(machine: &Machine) -> Outcome {
+    let (last, runs) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
+    let (cpu_of_last, count) = (last.clone(), runs.clone());
+    let request = WiredRequest { vector: FREE_SPI, trigger: Trigger::Edge, name: "spi" };
+    let handle = machine.interrupts.request_wired(request, move |context| {
+        cpu_of_last.store(context.cpu().get().into(), Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Release);
+    })?;
+    let mut sent = 0;
+    for cpu in online(machine) {
+        handle.set_affinity(cpu)?;
+        handle.set_pending(Pending::Set);
+        sent += 1;
+        cpu::wait_until(2000, || runs.load(Ordering::Acquire) == sent);
+        check!(runs.load(Ordering::Acquire) == sent, "it did not arrive at CPU {cpu}");
+        let at = last.load(Ordering::Relaxed);
+        check!(at == u64::from(cpu.get()), "it arrived at CPU {at}, not {cpu}");
+    }
+    handle.disable();
+    handle.set_pending(Pending::Set);
+    let early = AtomicBool::new(cpu::wait_until(5, || runs.load(Ordering::Acquire) > sent));
+    check!(!early.into_inner(), "it ran while it was disabled");
+    check!(handle.is_pending() == Some(true), "it is not pending");
+    handle.enable();
+    cpu::wait_until(2000, || runs.load(Ordering::Acquire) > sent);
+    check!(runs.load(Ordering::Acquire) == sent + 1, "it did not arrive after it was enabled");
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! A device made of software: a CPU's store to `GITS_TRANSLATER`, which QEMU's ITS takes for DeviceID 0, the host bridge
+//! that sends nothing itself. With as many vectors as wanted, for what real devices are too few or too slow.
+
+use crate::machine::Machine;
+use crate::report::Verdict;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ptr::with_exposed_provenance_mut;
+use image_rt::lock::IrqMutex;
+use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
+use msi_types::{Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, Slots, StoreError};
+
+/// The messages of the device.
+struct Memory(Vec<IrqMutex<Option<MsiMessage>>>);
+
+struct Open<'a>(&'a Memory);
+
+impl Slots for Open<'_> {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        self.0.0[usize::from(slot)].with(|stored| *stored = Some(message));
+    }
+
+    fn mask(&mut self, _: u16) {}
+
+    fn unmask(&mut self, _: u16) {}
+}
+
+impl MessageStore for Memory {
+    fn slots(&self) -> u16 {
+        self.0.len() as u16
+    }
+
+    fn fit(&self) -> Fit {
+        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Atomic64 }
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::None
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        change(&mut Open(self));
+        Ok(())
+    }
+
+    fn set_enabled(&self, _: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The messages alone: usable on any CPU, and after the device is gone.
+#[derive(Clone)]
+pub(crate) struct Sender(Arc<Memory>);
+
+impl Sender {
+    /// Sends the message of a slot.
+    pub(crate) fn fire(&self, slot: u16) {
+        if let Some(message) = self.0.0[usize::from(slot)].with(|stored| *stored) {
+            send(message);
+        }
+    }
+}
+
+/// Sends a message by this CPU.
+pub(crate) fn send(message: MsiMessage) {
+    let doorbell = with_exposed_provenance_mut::<u32>(message.address as usize);
+    // SAFETY: the doorbell is mapped as device memory, and takes any data.
+    unsafe { doorbell.write_volatile(message.data) };
+}
+
+/// The device with its vectors.
+pub(crate) struct SoftDevice {
+    pub(crate) sender: Sender,
+    pub(crate) vectors: Vec<MsiVector>,
+    pub(crate) handles: Vec<IrqHandle>,
+    msi: MsiDevice,
+}
+
+impl SoftDevice {
+    /// With so many vectors, each with this handler, which is told the slot.
+    pub(crate) fn new(
+        machine: &Machine,
+        vectors: u16,
+        handler: impl Fn(u16, &IrqContext<'_>) + Clone + Send + Sync + 'static,
+    ) -> Result<Self, Verdict> {
+        let parent = machine.parent.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
+        let memory = Arc::new(Memory((0..vectors).map(|_| IrqMutex::new(None)).collect()));
+        let requester = RequesterId::pci(0, 0, 0);
+        let config = MsiDeviceConfig { name: "soft", requester, parent, store: memory.clone() };
+        let msi = MsiDevice::attach(&machine.interrupts, config)?;
+        let vectors = msi.allocate(Shape::Independent, vectors..=vectors)?;
+        let mut handles = Vec::new();
+        for slot in 0..vectors.len() as u16 {
+            let handler = handler.clone();
+            handles.push(msi.request(slot, "soft", move |context| handler(slot, context))?);
+        }
+        Ok(Self { sender: Sender(memory), vectors, handles, msi })
+    }
+
+    /// Sends the message of a slot.
+    pub(crate) fn fire(&self, slot: u16) {
+        self.sender.fire(slot);
+    }
+
+    /// Gives everything back.
+    pub(crate) fn tear_down(self) -> Result<(), Verdict> {
+        drop(self.handles);
+        Ok(self.msi.tear_down()?)
+    }
+}
