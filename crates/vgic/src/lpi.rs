@@ -76,7 +76,7 @@ use alloc::sync::Arc;
 use atomic::{AtomicU32, AtomicU64, Ordering};
 use core::fmt;
 use directory::Nodes;
-use gic_arch::{Lpi, gicr};
+use gic_arch::Lpi;
 use hints::Hints;
 use msi_types::Cpu;
 use slots::SlotTable;
@@ -193,17 +193,6 @@ impl LpiCore {
         result
     }
 
-    /// `GICR_CTLR.EnableLPIs` 0 → 1 at `cpu`'s redistributor: reads the pending table, unless the guest promised that
-    /// it is empty. Nothing happens if LPIs are enabled.
-    pub(crate) fn enable_lpis(&self, cpu: Cpu, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
-        self.with(|control| control.enable_lpis(cpu.get(), propbaser, pendbaser));
-    }
-
-    /// `GICR_CTLR.EnableLPIs` 1 → 0: on return nothing becomes pending here, and what was is in the pending table.
-    pub(crate) fn disable_lpis(&self, cpu: Cpu) {
-        self.with(|control| control.disable_lpis(cpu.get()));
-    }
-
     /// The redistributor is reset: LPIs are disabled, what was pending is gone, memory is not written.
     pub(crate) fn reset_lpis(&self, cpu: Cpu) {
         self.with(|control| control.reset_lpis(cpu.get()));
@@ -235,7 +224,8 @@ impl LpiCore {
         self.with(|control| control.clear_lpi(cpu.get(), lpi));
     }
 
-    /// Is the LPI pending at `cpu`'s redistributor? Looks at every slot: for debugging and tests.
+    /// The LPIs that are pending at `cpu`'s redistributor.
+    #[cfg(test)]
     pub(crate) fn pending(&self, cpu: Cpu) -> alloc::vec::Vec<Lpi> {
         self.with_notification_owed(|control| control.pending(cpu.get()))
     }

@@ -3,6 +3,7 @@
 extern crate std;
 
 mod faults;
+mod measure;
 mod queue;
 mod redistributors;
 mod reference;

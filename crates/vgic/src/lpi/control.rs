@@ -116,11 +116,6 @@ impl Control {
         &*self.memory
     }
 
-    /// Where mistakes of the guest are counted.
-    pub(crate) fn events(&self) -> &Events {
-        &self.events
-    }
-
     /// Is this an LPI that the distributor implements?
     pub(crate) fn implements(&self, lpi: Lpi) -> bool {
         u64::from(lpi.get()) < 1 << self.config.id_bits

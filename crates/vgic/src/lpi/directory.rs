@@ -67,23 +67,18 @@ impl Entry {
     }
 
     /// The generation of the slots or of the node.
-    #[expect(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
     pub(super) const fn generation(self) -> u32 {
         ((self.0 >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1)) as u32
     }
 
     /// A sender's event bits.
     pub(super) const fn event_bits(self) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "masked to 5 bits")]
-        let bits = (self.0 >> EVENT_BITS_SHIFT) as u32 & 0x1f;
-        bits
+        (self.0 >> EVENT_BITS_SHIFT) as u32 & 0x1f
     }
 
     /// How many nodes lie between a sender's entry and its slots.
     const fn depth(self) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "masked to 2 bits")]
-        let depth = (self.0 >> DEPTH_SHIFT) as u32 & 3;
-        depth
+        (self.0 >> DEPTH_SHIFT) as u32 & 3
     }
 }
 

@@ -100,10 +100,7 @@ impl Pool {
     }
 
     fn open_chunk(&mut self, size: u32) -> Option<u32> {
-        let number = match self.free_chunks.pop() {
-            Some(number) => number,
-            None => self.new_chunk()?,
-        };
+        let number = self.free_chunks.pop().or_else(|| self.new_chunk())?;
         self.chunks[number as usize].size = size;
         self.partial[size as usize].insert(number);
         Some(number)
@@ -139,17 +136,15 @@ impl Pool {
 
     /// Takes a node: its number and generation.
     pub(super) fn take_node(&mut self) -> Option<(u32, u32)> {
-        let number = match self.free_nodes.pop() {
-            Some(number) => number,
-            None => {
-                let number =
-                    u32::try_from(self.nodes.len()).ok().filter(|number| *number < self.node_limit)?;
-                self.nodes.push(0);
-                number
-            }
-        };
+        let number = self.free_nodes.pop().or_else(|| self.new_node())?;
         self.nodes[number as usize] += 1;
         Some((number, self.nodes[number as usize]))
+    }
+
+    fn new_node(&mut self) -> Option<u32> {
+        let number = u32::try_from(self.nodes.len()).ok().filter(|number| *number < self.node_limit)?;
+        self.nodes.push(0);
+        Some(number)
     }
 
     /// Gives a node back. Its entries are cleared.

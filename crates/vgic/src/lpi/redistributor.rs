@@ -9,7 +9,9 @@ use super::slots::Slot;
 use super::tables::{LpiTables, PendingBits};
 use super::word::{LPI_INDEX_BITS, Word};
 use crate::events::FaultReason;
+#[cfg(test)]
 use alloc::collections::BTreeSet;
+#[cfg(test)]
 use alloc::vec::Vec;
 use gic_arch::{Lpi, gicr};
 
@@ -121,6 +123,7 @@ impl Control {
     }
 
     /// The LPIs that are pending here, in ascending order.
+    #[cfg(test)]
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
         let mut found = BTreeSet::new();
         self.sweep(|control, slot, cold| {

@@ -85,13 +85,10 @@ impl Senders {
         for height in (0..self.height).rev() {
             let Node::Branch(children) = node else { break };
             let child = &children[((device >> ((height + 1) * NODE_BITS)) & NODE_MASK) as usize];
-            node = match child.get() {
-                Some(found) => found,
-                None => {
-                    growth.0 = growth.0.checked_sub(1)?;
-                    child.get_or_init(|| Node::at_height(height))
-                }
-            };
+            if child.get().is_none() {
+                growth.0 = growth.0.checked_sub(1)?;
+            }
+            node = child.get_or_init(|| Node::at_height(height));
         }
         self.get(device)
     }

@@ -67,11 +67,6 @@ impl LpiTables {
     pub(super) const fn pending_address(&self) -> u64 {
         self.pending
     }
-
-    /// The configuration table's address.
-    pub(super) const fn config_address(&self) -> u64 {
-        self.config
-    }
 }
 
 /// A pending table's bits, from LPI 8192 on.

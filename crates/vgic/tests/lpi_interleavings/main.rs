@@ -4,6 +4,11 @@
 //! The sources are compiled here against the scheduler's atomics. Its executions are sequentially consistent; the one
 //! safeguard that is about weaker memory has its sender's store buffer modelled beside it (`store_buffer`).
 
+#![expect(dead_code, reason = "only a part of the sources is driven here")]
+#![expect(unreachable_pub, reason = "the sources are a library's")]
+#![expect(clippy::unwrap_used, reason = "a scenario that cannot be set up has failed")]
+#![expect(clippy::large_enum_variant, reason = "the scheduler's atomics are larger than real ones")]
+
 extern crate alloc;
 
 mod store_buffer;
@@ -73,7 +78,6 @@ mod atomic {
 #[path = "../../src/attention.rs"]
 mod attention;
 #[path = "../../src/events.rs"]
-#[expect(dead_code, reason = "the model only counts")]
 mod events;
 #[path = "../../src/memory.rs"]
 mod memory;

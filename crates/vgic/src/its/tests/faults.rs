@@ -126,7 +126,9 @@ fn priorities_of_the_configuration_table_order_delivery() {
     rig.configure(8202, true, 0x60);
     rig.run([mapd(1, 2), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 0), mapti(1, 2, 8202, 0)]);
 
-    (0..3).for_each(|event| drop(rig.send(1, event)));
+    for event in 0..3 {
+        rig.send(1, event);
+    }
 
     assert_eq!(drain(&mut rig.vcpu(0)), [8201, 8202, 8200]);
 }
@@ -163,11 +165,17 @@ fn inv_withholds_a_pending_lpi_that_was_disabled() {
 #[test]
 fn invall_reloads_every_lpi_of_the_redistributor() {
     let rig = Rig::running(1);
-    (8200..8204).for_each(|lpi| rig.configure(lpi, false, 0xa0));
+    for lpi in 8200..8204 {
+        rig.configure(lpi, false, 0xa0);
+    }
     rig.run([mapd(1, 2)]);
     rig.run((0..4).map(|event| mapti(1, event, 8200 + event, 0)));
-    (0..4).for_each(|event| drop(rig.send(1, event)));
-    (8200..8204).for_each(|lpi| rig.configure(lpi, true, 0xa0));
+    for event in 0..4 {
+        rig.send(1, event);
+    }
+    for lpi in 8200..8204 {
+        rig.configure(lpi, true, 0xa0);
+    }
 
     rig.run([invall(0), sync(0)]);
 

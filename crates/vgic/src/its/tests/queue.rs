@@ -150,7 +150,9 @@ fn tables_and_queue_cannot_be_changed_while_the_its_is_enabled() {
     let offsets = [gits::CBASER.offset(), gits::BASER.offset_of(0), gits::BASER.offset_of(1)];
     let before = offsets.map(read);
 
-    offsets.iter().for_each(|offset| rig.its.write(*offset, Double, 0));
+    for offset in offsets {
+        rig.its.write(offset, Double, 0);
+    }
 
     assert_eq!(offsets.map(read), before);
 }

@@ -22,7 +22,7 @@ fn pending_byte(rig: &Rig, vcpu: u16, lpi: u32) -> u8 {
 #[test]
 fn messages_to_a_redistributor_without_lpis_are_dropped() {
     let rig = Rig::running(2);
-    rig.lpis.disable_lpis(cpu(1));
+    rig.disable_lpis(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 1)]);
 
     assert_eq!(rig.send(1, 0), Delivery::Blocked);
@@ -42,7 +42,7 @@ fn disabling_lpis_writes_what_is_pending_to_the_pending_table_and_nothing_else()
     rig.ram.write(PENDING + 8204 / 8, &[0xff]).unwrap();
     rig.ram.write(PENDING + 0x3ff, &[0xee]).unwrap();
 
-    rig.lpis.disable_lpis(cpu(0));
+    rig.disable_lpis(0);
 
     assert_eq!(pending_byte(&rig, 0, 8200), 0b1001, "a disabled LPI is pending too");
     assert_eq!(pending_byte(&rig, 0, 8184), 0xee, "the first KiB is not ours");
@@ -54,7 +54,7 @@ fn disabling_lpis_writes_what_is_pending_to_the_pending_table_and_nothing_else()
 fn enabling_lpis_takes_what_the_pending_table_says() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.lpis.disable_lpis(cpu(0));
+    rig.disable_lpis(0);
     rig.ram.write(PENDING + 8200 / 8, &[0b11]).unwrap();
 
     rig.enable_lpis(0);
@@ -65,10 +65,10 @@ fn enabling_lpis_takes_what_the_pending_table_says() {
 #[test]
 fn the_promise_that_the_pending_table_is_zero_is_taken() {
     let rig = Rig::running(1);
-    rig.lpis.disable_lpis(cpu(0));
+    rig.disable_lpis(0);
     rig.ram.write(PENDING + 8200 / 8, &[0xff]).unwrap();
 
-    rig.lpis.enable_lpis(cpu(0), Rig::propbaser(), Rig::pendbaser(0).with_pending_table_zero(true));
+    rig.enable_lpis_with(0, Rig::propbaser(), Rig::pendbaser(0).with_pending_table_zero(true));
 
     assert_eq!(rig.pending(0), []);
 }
@@ -79,7 +79,7 @@ fn pending_survives_a_round_through_the_table() {
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
     rig.send(1, 0);
 
-    rig.lpis.disable_lpis(cpu(0));
+    rig.disable_lpis(0);
     rig.enable_lpis(0);
 
     assert_eq!(drain(&mut rig.vcpu(0)), [8200]);
@@ -106,14 +106,14 @@ fn tables_outside_memory_are_counted_and_harmless() {
     let rig = Rig::new(1, ItsConfig::new(BASE));
     let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(15).with_address(0x9000_0000);
     let pendbaser = gicr::Pendbaser::new().with_address(0x9100_0000);
-    rig.lpis.enable_lpis(cpu(0), propbaser, pendbaser);
+    rig.enable_lpis_with(0, propbaser, pendbaser);
     rig.provide_tables();
     rig.set_enabled(true);
 
     rig.run([mapc(0, 0), mapd(1, 1), mapti(1, 0, 8200, 0)]);
     assert_eq!(rig.send(1, 0), Delivery::Pending);
     assert_eq!(drain(&mut rig.vcpu(0)), [], "without a configuration byte the LPI is disabled");
-    rig.lpis.disable_lpis(cpu(0));
+    rig.disable_lpis(0);
 
     assert_eq!(rig.events.count(crate::FaultReason::LpiTable), 3);
 }
@@ -121,9 +121,9 @@ fn tables_outside_memory_are_counted_and_harmless() {
 #[test]
 fn lpis_beyond_the_redistributors_tables_are_dropped() {
     let rig = Rig::running(1);
-    rig.lpis.disable_lpis(cpu(0));
+    rig.disable_lpis(0);
     let propbaser = Rig::propbaser().with_id_bits_minus_one(13);
-    rig.lpis.enable_lpis(cpu(0), propbaser, Rig::pendbaser(0));
+    rig.enable_lpis_with(0, propbaser, Rig::pendbaser(0));
 
     rig.run([mapd(1, 1), mapti(1, 0, 0x3fff, 0), mapti(1, 1, 0x4000, 0)]);
 
@@ -184,12 +184,12 @@ fn what_moves_to_a_redistributor_without_lpis_waits_there() {
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 2)]);
     rig.send(1, 0);
     rig.send(1, 1);
-    rig.lpis.disable_lpis(cpu(1));
+    rig.disable_lpis(1);
 
     rig.run([movi(1, 0, 1), movall(2, 1)]);
     assert_eq!(drain(&mut rig.vcpu(1)), []);
 
-    rig.lpis.enable_lpis(cpu(1), Rig::propbaser(), Rig::pendbaser(1).with_pending_table_zero(true));
+    rig.enable_lpis_with(1, Rig::propbaser(), Rig::pendbaser(1).with_pending_table_zero(true));
     let mut found = drain(&mut rig.vcpu(1));
     found.sort_unstable();
     assert_eq!(found, [8200, 8201]);

@@ -9,11 +9,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 use gic_arch::its::CommandErrorReason::{self, *};
-use gic_arch::its::{Command, MapAction};
+use gic_arch::its::{Command, MapAction, RdBase};
 use gic_arch::{Lpi, Priority};
 use proptest::prelude::*;
 
 const VCPUS: u16 = 3;
+/// Entries of the device and of the collection table.
+const TABLE: u32 = 8192;
 const LPIS: Range<u32> = 8192..8198;
 
 /// What the guest or a device does.
@@ -61,6 +63,14 @@ struct Model {
     own: BTreeMap<(u16, u32), (bool, Cached)>,
     memory: BTreeMap<u32, Cached>,
     tables: BTreeMap<u16, BTreeSet<u32>>,
+}
+
+fn known(target: RdBase) -> Result<u16, CommandErrorReason> {
+    target.processor_number().filter(|vcpu| *vcpu < VCPUS).ok_or(ProcessorNumberOutOfRange)
+}
+
+fn provided(collection: u16) -> Result<(), CommandErrorReason> {
+    if u32::from(collection) < TABLE { Ok(()) } else { Err(CollectionOutOfRange) }
 }
 
 impl Model {
@@ -128,7 +138,7 @@ impl Model {
         match self.devices.get(&device) {
             Some(bits) if event >> bits == 0 => Ok(()),
             Some(_) => Err(EventOutOfRange),
-            None if device < 8192 => Err(UnmappedDevice),
+            None if device < TABLE => Err(UnmappedDevice),
             None => Err(DeviceOutOfRange),
         }
     }
@@ -144,121 +154,130 @@ impl Model {
     }
 
     fn execute(&mut self, command: Command) -> Result<(), CommandErrorReason> {
-        let known = |vcpu: Option<u16>| vcpu.filter(|vcpu| *vcpu < VCPUS).ok_or(ProcessorNumberOutOfRange);
         match command {
             Command::Mapd { device, event_bits_minus_one, action, .. } => {
-                let device = device.get();
-                if device >= 8192 {
-                    return Err(DeviceOutOfRange);
-                }
-                if action == MapAction::Map && event_bits_minus_one > 15 {
-                    return Err(IttSizeOutOfRange);
-                }
-                self.events.retain(|(of, _), _| *of != device);
-                self.devices.remove(&device);
-                if action == MapAction::Map {
-                    self.devices.insert(device, event_bits_minus_one + 1);
-                }
+                self.mapd(device.get(), event_bits_minus_one, action)
             }
             Command::Mapc { collection, target, action } => {
-                if collection.get() >= 8192 {
-                    return Err(CollectionOutOfRange);
+                provided(collection.get())?;
+                let vcpu = (action == MapAction::Map).then(|| known(target)).transpose()?;
+                match vcpu {
+                    Some(vcpu) => drop(self.collections.insert(collection.get(), vcpu)),
+                    None => drop(self.collections.remove(&collection.get())),
                 }
-                match action {
-                    MapAction::Map => {
-                        self.collections.insert(collection.get(), known(target.processor_number())?);
-                    }
-                    MapAction::Unmap => drop(self.collections.remove(&collection.get())),
-                }
+                Ok(())
             }
             Command::Mapti { device, event, intid, collection } => {
-                self.device(device.get(), event.get())?;
-                if collection.get() >= 8192 {
-                    return Err(CollectionOutOfRange);
-                }
-                if !(8192..1 << 16).contains(&intid) {
-                    return Err(PhysicalIdOutOfRange);
-                }
-                let event_state = Event {
-                    lpi: intid,
-                    collection: collection.get(),
-                    at: self.collections.get(&collection.get()).copied().unwrap_or(0),
-                    pending: false,
-                    deliverable: false,
-                    cached: self.in_memory(intid),
-                };
-                self.events.insert((device.get(), event.get()), event_state);
+                self.mapti((device.get(), event.get()), intid, collection.get())
             }
             Command::Mapi { device, event, collection } => {
-                return self.execute(Command::Mapti { device, event, intid: event.get(), collection });
+                self.mapti((device.get(), event.get()), event.get(), collection.get())
             }
             Command::Movi { device, event, collection } => {
-                let old = self.routed(device.get(), event.get())?;
-                if collection.get() >= 8192 {
-                    return Err(CollectionOutOfRange);
-                }
-                let to = *self.collections.get(&collection.get()).ok_or(UnmappedCollection)?;
-                let by_itself = to != old.at && self.clear_own(old.at, old.lpi);
-                if let Some(state) = self.events.get_mut(&(device.get(), event.get())) {
-                    state.collection = collection.get();
-                    state.pending |= by_itself;
-                }
+                self.movi((device.get(), event.get()), collection.get())
             }
-            Command::Discard { device, event } => {
-                let old = self.event(device.get(), event.get())?;
-                self.clear_own(old.at, old.lpi);
-                self.events.remove(&(device.get(), event.get()));
-            }
-            Command::Clear { device, event } => {
-                let old = self.routed(device.get(), event.get())?;
-                self.clear_own(old.at, old.lpi);
-                if let Some(state) = self.events.get_mut(&(device.get(), event.get())) {
-                    state.pending = false;
-                }
-            }
-            Command::Int { device, event } => {
-                self.routed(device.get(), event.get())?;
-                self.send(device.get(), event.get());
-            }
-            Command::Inv { device, event } => {
-                let at = (device.get(), event.get());
-                let old = self.routed(at.0, at.1)?;
-                if self.lpis_enabled.contains(&old.at) {
-                    let read = self.in_memory(old.lpi);
-                    if let Some(state) = self.events.get_mut(&at) {
-                        state.cached = read;
-                    }
-                    if let Some(own) = self.own.get_mut(&(old.at, old.lpi)) {
-                        own.1 = read;
-                    }
-                }
-            }
+            Command::Discard { device, event }
+            | Command::Clear { device, event }
+            | Command::Int { device, event }
+            | Command::Inv { device, event } => self.with_event(command, (device.get(), event.get())),
             Command::Invall { collection } => {
-                if collection.get() >= 8192 {
-                    return Err(CollectionOutOfRange);
-                }
+                provided(collection.get())?;
                 let vcpu = *self.collections.get(&collection.get()).ok_or(UnmappedCollection)?;
                 self.reload(vcpu, |_| true);
+                Ok(())
             }
             Command::Movall { from, to } => {
-                let (from, to) = (known(from.processor_number())?, known(to.processor_number())?);
-                if from != to {
-                    let mut moved = Vec::new();
-                    for event in self.events.values_mut().filter(|event| event.at == from && event.pending) {
-                        event.pending = false;
-                        moved.push(event.lpi);
-                    }
-                    for ((at, lpi), own) in &mut self.own {
-                        if *at == from && core::mem::take(&mut own.0) {
-                            moved.push(*lpi);
-                        }
-                    }
-                    moved.into_iter().for_each(|lpi| self.pend_own(to, lpi));
-                }
+                let (from, to) = (known(from)?, known(to)?);
+                self.movall(from, to);
+                Ok(())
             }
-            Command::Sync { target } => drop(known(target.processor_number())?),
+            Command::Sync { target } => known(target).map(drop),
+        }
+    }
+
+    fn mapd(&mut self, device: u32, bits_minus_one: u8, action: MapAction) -> Result<(), CommandErrorReason> {
+        if device >= TABLE {
+            return Err(DeviceOutOfRange);
+        }
+        if action == MapAction::Map && bits_minus_one > 15 {
+            return Err(IttSizeOutOfRange);
+        }
+        self.events.retain(|(of, _), _| *of != device);
+        self.devices.remove(&device);
+        if action == MapAction::Map {
+            self.devices.insert(device, bits_minus_one + 1);
         }
         Ok(())
+    }
+
+    fn mapti(&mut self, at: (u32, u32), intid: u32, collection: u16) -> Result<(), CommandErrorReason> {
+        self.device(at.0, at.1)?;
+        provided(collection)?;
+        if !(8192..1 << 16).contains(&intid) {
+            return Err(PhysicalIdOutOfRange);
+        }
+        let event = Event {
+            lpi: intid,
+            collection,
+            at: self.collections.get(&collection).copied().unwrap_or(0),
+            pending: false,
+            deliverable: false,
+            cached: self.in_memory(intid),
+        };
+        self.events.insert(at, event);
+        Ok(())
+    }
+
+    fn movi(&mut self, at: (u32, u32), collection: u16) -> Result<(), CommandErrorReason> {
+        let old = self.routed(at.0, at.1)?;
+        provided(collection)?;
+        let to = *self.collections.get(&collection).ok_or(UnmappedCollection)?;
+        let by_itself = to != old.at && self.clear_own(old.at, old.lpi);
+        if let Some(event) = self.events.get_mut(&at) {
+            event.collection = collection;
+            event.pending |= by_itself;
+        }
+        Ok(())
+    }
+
+    fn with_event(&mut self, command: Command, at: (u32, u32)) -> Result<(), CommandErrorReason> {
+        let discards = matches!(command, Command::Discard { .. });
+        let old = if discards { self.event(at.0, at.1)? } else { self.routed(at.0, at.1)? };
+        match command {
+            Command::Int { .. } => self.send(at.0, at.1),
+            Command::Inv { .. } => {
+                if self.lpis_enabled.contains(&old.at) {
+                    let read = self.in_memory(old.lpi);
+                    self.events.entry(at).and_modify(|event| event.cached = read);
+                    self.own.entry((old.at, old.lpi)).and_modify(|own| own.1 = read);
+                }
+            }
+            _ => {
+                self.clear_own(old.at, old.lpi);
+                self.events.entry(at).and_modify(|event| event.pending = false);
+                self.events.retain(|of, _| !discards || *of != at);
+            }
+        }
+        Ok(())
+    }
+
+    fn movall(&mut self, from: u16, to: u16) {
+        if from == to {
+            return;
+        }
+        let mut moved = Vec::new();
+        for event in self.events.values_mut().filter(|event| event.at == from && event.pending) {
+            event.pending = false;
+            moved.push(event.lpi);
+        }
+        for ((at, lpi), own) in &mut self.own {
+            if *at == from && core::mem::take(&mut own.0) {
+                moved.push(*lpi);
+            }
+        }
+        for lpi in moved {
+            self.pend_own(to, lpi);
+        }
     }
 
     fn set_lpi(&mut self, vcpu: u16, lpi: u32) {
@@ -448,7 +467,8 @@ impl Pair {
         let queues = (0..VCPUS).map(|vcpu| rig.vcpu(vcpu)).collect();
         let mut pair = Self { rig, models: vec![model], queues };
         let devices = [mapd(0, 1), mapd(1, 6), mapd(2, 12)];
-        let events = (0..6u32).map(|at| mapti(at % 3, at / 3, LPIS.start + at, (at % 3) as u16));
+        let events =
+            (0..6u32).map(|at| mapti(at % 3, at / 3, LPIS.start + at, u16::try_from(at % 3).unwrap()));
         devices.into_iter().chain(events).for_each(|command| pair.command(command).unwrap());
         pair.each(Model::settle);
         pair
@@ -469,7 +489,9 @@ impl Pair {
             }
             Step::Configure { lpi, enable, priority } => {
                 rig.configure(lpi, enable, priority);
-                self.each(|model| drop(model.memory.insert(lpi, Cached { enable, priority })));
+                self.each(|model| {
+                    model.memory.insert(lpi, Cached { enable, priority });
+                });
             }
             Step::EnableLpis(vcpu) => {
                 rig.enable_lpis(vcpu);
@@ -477,7 +499,7 @@ impl Pair {
                 self.models = before.into_iter().flat_map(|model| model.after_enabling(vcpu)).collect();
             }
             Step::DisableLpis(vcpu) => {
-                rig.lpis.disable_lpis(cpu(vcpu));
+                rig.disable_lpis(vcpu);
                 self.each(|model| model.disable_lpis(vcpu));
             }
             Step::InvalidateAll(vcpu) => {

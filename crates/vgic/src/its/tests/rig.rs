@@ -6,7 +6,7 @@ use crate::AccessWidth::{Double, Word};
 use crate::attention::Attention;
 use crate::events::Events;
 use crate::its::{Its, ItsConfig, Targets};
-use crate::lpi::{LpiConfig, LpiCore, LpiQueue};
+use crate::lpi::{Control, LpiConfig, LpiCore, LpiQueue};
 use crate::memory::{GuestMemory, MemoryFault};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -167,7 +167,17 @@ impl Rig {
     }
 
     pub(super) fn enable_lpis(&self, vcpu: u16) {
-        self.lpis.enable_lpis(cpu(vcpu), Self::propbaser(), Self::pendbaser(vcpu));
+        self.enable_lpis_with(vcpu, Self::propbaser(), Self::pendbaser(vcpu));
+    }
+
+    pub(super) fn enable_lpis_with(&self, vcpu: u16, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
+        let enable = |control: &mut Control| control.enable_lpis(vcpu.into(), propbaser, pendbaser);
+        self.lpis.with_notification_owed(enable);
+        self.lpis.notify_owed();
+    }
+
+    pub(super) fn disable_lpis(&self, vcpu: u16) {
+        self.lpis.with_notification_owed(|control| control.disable_lpis(vcpu.into()));
     }
 
     /// Writes an LPI's configuration byte; INV makes it count.
@@ -187,11 +197,13 @@ impl Rig {
     /// Puts raw commands into the queue and rings.
     pub(super) fn queue_raw(&self, commands: impl IntoIterator<Item = RawCommand>) {
         let bytes = u32::from(QUEUE_PAGES) * 0x1000;
-        let mut offset = self.cwriter().offset();
+        let start = self.cwriter().offset();
+        let mut offset = start;
         for command in commands {
             let image: Vec<u8> = command.into_iter().flat_map(u64::to_le_bytes).collect();
             self.ram.write(QUEUE + u64::from(offset), &image).expect("in memory");
             offset = (offset + 32) % bytes;
+            assert_ne!(offset, start, "the queue holds one command less than it has places");
         }
         self.its.write(gits::CWRITER.offset(), Double, Cwriter::at_offset(offset).into_bits());
     }
@@ -206,11 +218,6 @@ impl Rig {
             }
         }
         assert_eq!(self.creadr().offset(), self.cwriter().offset(), "the queue is worked off");
-    }
-
-    /// Maps a device of 2^bits events.
-    pub(super) fn map_device(&self, device: u32, bits: u8) {
-        self.run([mapd(device, bits)]);
     }
 
     pub(super) fn send(&self, device: u32, event: u32) -> msi_types::Delivery {

@@ -94,14 +94,14 @@ impl Field {
     }
 
     fn command(&self, round: u32) {
-        let vcpu = (round / 3 % u32::from(VCPUS)) as u16;
+        let vcpu = u16::try_from(round / 3).unwrap() % VCPUS;
         let steady = round % STEADY;
         let fleeting = STEADY + round % FLEETING;
         let (device, event, lpi) = (2 + fleeting % 2, fleeting - STEADY, FIRST_LPI + fleeting);
         match round % 5 {
             0 | 1 => self.change(steady, vcpu.into(), [movi(1, steady, vcpu), sync(vcpu)]),
             2 => {
-                let priority = 0x40 + ((round % 7) as u8) * 0x10;
+                let priority = [0x40, 0x60, 0x80, 0xa0][(round % 4) as usize];
                 self.rig.configure(FIRST_LPI + steady, true, priority);
                 self.rig.run([inv(1, steady)]);
             }
@@ -144,7 +144,9 @@ fn nothing_is_lost_or_misplaced_while_mappings_change_under_load() {
             scope.spawn(move || (0..MESSAGES).for_each(|number| field.send(number, seed)))
         });
         (0..COMMANDS).for_each(|round| field.command(round));
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        for sender in senders {
+            sender.join().unwrap();
+        }
         let patience = Instant::now();
         while !field.is_drained() && patience.elapsed() < Duration::from_secs(30) {
             thread::yield_now();
