@@ -7,3 +7,8 @@
 //! - `registers.rs`, `commands.rs`, `tables.rs`: numbers typed by hand from the specification's tables and figures,
 //! - `foreign_driver.rs`: the register and command sequence of another ITS driver, replayed against the model,
 //! - `punishing_fakes.rs`: fakes that behave as hardware does where a plain memory would forgive.
+
+/// The examples of the project's README, so that they compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
