@@ -111,6 +111,11 @@ impl Control {
         self.work
     }
 
+    /// Counts slots as visited.
+    pub(super) fn count_work(&mut self, slots: u32) {
+        self.work += u64::from(slots);
+    }
+
     /// The memory that tables and commands lie in.
     pub(crate) fn memory(&self) -> &dyn GuestMemory {
         &*self.memory

@@ -58,6 +58,7 @@ impl Control {
 
     fn open_block(&mut self, size: u32) -> Option<Block> {
         let block = self.pool.take_block(size)?;
+        self.count_work(1 << size);
         for slot in block_slots(block.first, size) {
             self.shared.slots.ensure(slot);
             self.shared.slots.update(slot.position(), |_| Word::unmapped(block.generation));
@@ -80,6 +81,7 @@ impl Control {
             return;
         }
         let shared = self.shared.clone();
+        self.count_work(NODE_ENTRIES);
         for index in 0..NODE_ENTRIES {
             let Some(place) = shared.nodes.entry(entry.index(), index) else { break };
             let below = Entry::from_bits(place.swap(Entry::NONE.bits(), Ordering::SeqCst));
@@ -91,6 +93,7 @@ impl Control {
     }
 
     fn close_block(&mut self, first: Slot, size: u32) {
+        self.count_work(1 << size);
         for slot in block_slots(first, size) {
             self.unmap_slot(slot);
         }

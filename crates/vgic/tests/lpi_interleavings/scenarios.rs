@@ -318,7 +318,9 @@ fn a_vcpu_sleeps() {
     let (machine, _commands) = one_event();
     let senders = [1, 2].map(|_| spawn(&machine, |machine| machine.send(1, 0)));
     let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
-    senders.map(|sender| sender.join().unwrap());
+    for sender in senders {
+        sender.join().unwrap();
+    }
     let gone = sleeper.join().unwrap();
     check_sleep(&machine, gone);
 }
