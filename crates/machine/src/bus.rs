@@ -41,22 +41,20 @@ impl Bus {
 
     /// A CPU's read. All ones where nobody answers.
     pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
-        match self.find(address) {
-            Some((device, offset)) => device.read(offset, width),
-            None => {
-                self.strays.fetch_add(1, Ordering::Relaxed);
-                width.mask()
-            }
+        if let Some((device, offset)) = self.find(address) {
+            device.read(offset, width)
+        } else {
+            self.strays.fetch_add(1, Ordering::Relaxed);
+            width.mask()
         }
     }
 
     /// A CPU's write. Lost where nobody answers.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
-        match self.find(address) {
-            Some((device, offset)) => device.write(offset, width, value & width.mask()),
-            None => {
-                self.strays.fetch_add(1, Ordering::Relaxed);
-            }
+        if let Some((device, offset)) = self.find(address) {
+            device.write(offset, width, value & width.mask());
+        } else {
+            self.strays.fetch_add(1, Ordering::Relaxed);
         }
     }
 

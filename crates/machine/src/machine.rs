@@ -100,10 +100,10 @@ pub(crate) struct Host {
 pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) controller: ControllerIndex,
-    pub(crate) device_id: DeviceId,
+    pub(crate) id: DeviceId,
     /// Where its registers are.
     pub(crate) base: u64,
-    pub(crate) device: Arc<PlatformDevice>,
+    pub(crate) hardware: Arc<PlatformDevice>,
 }
 
 impl Machine {

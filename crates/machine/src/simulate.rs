@@ -146,7 +146,7 @@ impl Administrator<'_> {
         let Some(unit) = self.system.units.get(device) else { return Ok(()) };
         let vector = self.rng.below(unit.vectors().len());
         let to = self.cpu_below(self.system.cpus);
-        if self.system.move_vector(unit, vector, to)? == Moved::Done {
+        if unit.move_vector(vector, to)? == Moved::Done {
             self.counts.moves += 1;
             self.scheduler.record(TraceEvent::Moved { device, vector, to });
         }

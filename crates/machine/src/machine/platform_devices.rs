@@ -89,14 +89,14 @@ pub(super) fn build(
 ) -> Result<Vec<Device>, Overlap> {
     let mut devices = Vec::new();
     for DevicePlan { name, route, registers, slots } in plans {
-        let device = Arc::new(PlatformDevice::new(route.device_id, slots, Arc::clone(doorbells)));
-        bus.attach(&name, registers, Arc::clone(&device) as _)?;
+        let hardware = Arc::new(PlatformDevice::new(route.device_id, slots, Arc::clone(doorbells)));
+        bus.attach(&name, registers, Arc::clone(&hardware) as _)?;
         devices.push(Device {
             name,
             controller: route.controller,
-            device_id: route.device_id,
+            id: route.device_id,
             base: registers.base(),
-            device,
+            hardware,
         });
     }
     Ok(devices)

@@ -105,7 +105,8 @@ impl Segment {
 
     /// Do all bridges on the way to `function` forward this address?
     fn reaches(&self, function: &Function, address: u64) -> bool {
-        let here = |node: &Node| matches!(node, Node::Function(other) if std::ptr::eq(&**other, function));
+        let here =
+            |node: &Node| matches!(node, Node::Function(other) if std::ptr::eq(Arc::as_ptr(other), function));
         self.nodes.values().any(here)
             || self
                 .bridges()
@@ -126,7 +127,7 @@ impl Ecam {
     fn node(&self, offset: u64) -> Option<(&Node, u16)> {
         let bus = u8::try_from(u64::from(self.0.windows.buses.first) + offset / ECAM_BUS).ok()?;
         let [register_low, middle, ..] = (offset % ECAM_BUS).to_le_bytes();
-        let place = u8::try_from(offset % ECAM_BUS >> 12).ok()?;
+        let place = u8::try_from((offset % ECAM_BUS) >> 12).ok()?;
         let register = u16::from_le_bytes([register_low, middle & 0xf]);
         self.0.root.node(bus, DevFn(place)).map(|node| (node, register))
     }

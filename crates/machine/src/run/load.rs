@@ -37,6 +37,8 @@ pub(super) struct Load<'a> {
     sending: AtomicUsize,
     /// The administrators have had their last word.
     quiet: AtomicBool,
+    /// Something did not arrive in time: nobody waits so long again.
+    hopeless: AtomicBool,
     failure: Mutex<Option<RunError>>,
     counts: Mutex<Counts>,
 }
@@ -49,6 +51,7 @@ impl<'a> Load<'a> {
             options,
             sending: AtomicUsize::new(0),
             quiet: AtomicBool::new(false),
+            hopeless: AtomicBool::new(false),
             failure: Mutex::new(None),
             counts: Mutex::default(),
         }
@@ -123,11 +126,12 @@ impl<'a> Load<'a> {
     fn await_handler(&self, vector: &UnitVector, turns: u32) {
         let since = Instant::now();
         for turn in 0..turns {
-            if vector.ledger.is_settled()
-                || (turn % 64 == 63 && since.elapsed() > SETTLE)
-                || self.has_failed()
-            {
+            let in_vain = self.hopeless.load(Ordering::Relaxed) && turn > PATIENCE;
+            if vector.ledger.is_settled() || in_vain || self.has_failed() {
                 return;
+            }
+            if turn % 64 == 63 && since.elapsed() > SETTLE {
+                self.hopeless.store(true, Ordering::Relaxed);
             }
             thread::yield_now();
         }
@@ -139,7 +143,7 @@ impl<'a> Load<'a> {
             let Some(unit) = rng.pick(&active) else { return Ok(()) };
             let index = rng.below(unit.vectors().len());
             let to = random_cpu(&mut rng, self.system.cpus);
-            let moved = self.system.move_vector(unit, index, to)?;
+            let moved = unit.move_vector(index, to)?;
             lock(counts).moves += u64::from(moved == Moved::Done);
             Ok(())
         });
@@ -193,7 +197,8 @@ impl<'a> Load<'a> {
     fn settle(&self, progress: &mut dyn FnMut(Progress)) {
         let vectors = || self.system.units.iter().flat_map(Unit::vectors);
         let since = Instant::now();
-        while !vectors().all(|vector| vector.ledger.is_settled()) && since.elapsed() < SETTLE {
+        let patience = if self.hopeless.load(Ordering::Relaxed) { TICK } else { SETTLE };
+        while !vectors().all(|vector| vector.ledger.is_settled()) && since.elapsed() < patience {
             thread::sleep(Duration::from_millis(1));
         }
         progress(self.progress());

@@ -73,6 +73,7 @@ fn device(system: &System, unit: &Unit, totals: &mut Totals) -> DeviceReport {
 }
 
 /// Where a vector is at the end.
+#[derive(Clone, Copy)]
 struct Place {
     irq: u32,
     hwirq: msi_types::Vector,

@@ -85,14 +85,14 @@ pub(crate) fn boot(
         system.units.extend(units);
     }
     for device in machine.devices {
-        let map = IdMap::single(ALONE, device.device_id);
+        let map = IdMap::single(ALONE, device.id);
         let config = UnitConfig {
             name: device.name,
-            source: Source::Platform(device.device),
+            source: Source::Platform(device.hardware),
             probe: Probe::Platform { base: device.base },
             requester: ALONE,
             controller: device.controller,
-            device_id: device.device_id,
+            device_id: device.id,
         };
         let parent = system.itses.get(&device.controller).map(|its| parent(its, map));
         system.units.push(Unit::new(config, parent.ok_or_else(|| "its ITS is not in use".to_owned())));

@@ -15,15 +15,15 @@ pub(crate) enum Moved {
     NotNow,
 }
 
-impl System {
-    /// Moves a vector of `unit` to `to`.
+impl Unit {
+    /// Moves the vector at `index` to `to`.
     ///
     /// # Errors
     /// The drivers' reason, if it is not that the CPU is off line.
-    pub(crate) fn move_vector(&self, unit: &Unit, index: usize, to: Cpu) -> Result<Moved, String> {
-        unit.with_driver(|driver| {
+    pub(crate) fn move_vector(&self, index: usize, to: Cpu) -> Result<Moved, String> {
+        self.with_driver(|driver| {
             let Driver::Active(_, handles) = driver else { return Ok(Moved::NotNow) };
-            let (Some(handle), Some(vector)) = (handles.get(index), unit.vectors().get(index)) else {
+            let (Some(handle), Some(vector)) = (handles.get(index), self.vectors().get(index)) else {
                 return Ok(Moved::NotNow);
             };
             vector.ledger.begin_operation(Some(to));
@@ -38,7 +38,9 @@ impl System {
             }
         })
     }
+}
 
+impl System {
     /// Takes `cpu` off line: its interrupts move away, then it is turned off.
     ///
     /// # Errors

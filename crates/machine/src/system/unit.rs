@@ -149,10 +149,10 @@ impl Unit {
         for vector in vectors {
             let theirs = Arc::clone(vector);
             let name = format!("{}#{}", self.config.name, vector.slot);
-            let handler = move |context: &irq_domain::IrqContext<'_>| {
+            let book = move |context: &irq_domain::IrqContext<'_>| {
                 theirs.ledger.handle(context.cpu(), looked_at());
             };
-            let handle = device.request(vector.slot, &name, handler).map_err(|error| error.to_string())?;
+            let handle = device.request(vector.slot, &name, book).map_err(|error| error.to_string())?;
             vector.ledger.end_operation(|| Some(handle.effective_affinity()));
             handles.push(handle);
         }

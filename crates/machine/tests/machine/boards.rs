@@ -7,7 +7,7 @@ use gic_firmware::{
 };
 use msi_types::DeviceId;
 
-pub const GIC: &str = "/interrupt-controller@8000000";
+pub(crate) const GIC: &str = "/interrupt-controller@8000000";
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const REDISTRIBUTORS: u64 = 0x0900_0000;
 const ITS: u64 = 0x0a00_0000;
@@ -15,12 +15,12 @@ const ECAM: u64 = 0x4000_0000;
 /// Sixteen buses.
 const ECAM_SIZE: u64 = 0x0100_0000;
 
-pub fn region(base: u64, size: u64) -> Region {
+pub(crate) fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
 /// Clusters of four CPUs, so many ITSes, 1 GiB of RAM, nobody who signals.
-pub fn bare(cpus: u8, itses: u64) -> Description {
+pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     let cpu = |index: u8| {
         let affinity = Affinity::new(0, 0, index / 4, index % 4);
         Cpu::new(format!("/cpus/cpu@{:x}", affinity.mpidr()).as_str(), affinity)
@@ -40,35 +40,35 @@ pub fn bare(cpus: u8, itses: u64) -> Description {
 }
 
 /// `msi-parent = <&its 0>`, as most boards have it: the cell is the bridge's own.
-pub fn parent(index: usize) -> MsiRouting {
+pub(crate) fn parent(index: usize) -> MsiRouting {
     MsiRouting::device(its(index), DeviceId::new(0))
 }
 
 /// The host bridge number `index`.
-pub fn host(index: u64, msi: MsiRouting) -> PciHost {
+pub(crate) fn host(index: u64, msi: MsiRouting) -> PciHost {
     let base = ECAM + index * ECAM_SIZE;
     PciHost::ecam(format!("/pcie@{base:x}").as_str(), region(base, ECAM_SIZE), msi)
 }
 
 /// A platform device at `address`.
-pub fn device(address: u64, msi: MsiRouting) -> PlatformDevice {
+pub(crate) fn device(address: u64, msi: MsiRouting) -> PlatformDevice {
     let mut device = PlatformDevice::new(format!("/device@{address:x}").as_str(), "test,device", msi);
     device.registers = vec![Fact::stated(region(address, 0x1000))];
     device
 }
 
-pub fn its(index: usize) -> ControllerIndex {
+pub(crate) fn its(index: usize) -> ControllerIndex {
     ControllerIndex::new(index)
 }
 
 /// What firmware would hand over for this description, read again.
-pub fn flashed(description: &Description) -> Description {
+pub(crate) fn flashed(description: &Description) -> Description {
     let read = flashed_with_findings(description);
     assert_eq!(read.findings, []);
     read
 }
 
 /// The same for firmware with mistakes that everybody lives with.
-pub fn flashed_with_findings(description: &Description) -> Description {
+pub(crate) fn flashed_with_findings(description: &Description) -> Description {
     devicetree::parse(&devicetree::write(description).unwrap()).unwrap()
 }

@@ -1,5 +1,7 @@
 //! Unmodified drivers on unmodified models, in machines of every shape that a devicetree can describe.
 
+#![expect(clippy::unwrap_used, reason = "a test's own boards are known to be sound")]
+
 mod boards;
 mod coherence;
 mod refusals;
