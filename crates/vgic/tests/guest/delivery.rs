@@ -352,10 +352,25 @@ fn lpis_wait_for_group_one_at_the_distributor() {
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
     machine.write_gicr(0, gicr::SETLPIR, 8192);
     assert_eq!(signalled(&mut machine), []);
+    assert_eq!(machine.acknowledge(0), 1023);
 
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
 
     assert_eq!(signalled(&mut machine), [0]);
+}
+
+#[test]
+fn an_lpi_is_not_acknowledged_as_group_zero_nor_by_a_cpu_that_sleeps() {
+    let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
+    machine.msr(0, icc::IGRPEN0.encoding(), 1);
+    machine.write_gicr(0, gicr::SETLPIR, 8192);
+    assert_eq!(machine.mrs(0, icc::IAR0.encoding()), 1023);
+
+    machine.write_gicr(0, gicr::WAKER, Waker::new().with_processor_sleep(true));
+    assert_eq!(machine.acknowledge(0), 1023);
+
+    machine.write_gicr(0, gicr::WAKER, Waker::new());
+    assert_eq!(machine.acknowledge(0), 8192);
 }
 
 #[test]
