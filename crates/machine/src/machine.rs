@@ -139,6 +139,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     let gic = gic::plan(&description, options)?;
     let mut space = Space::default();
     gic.claim(&mut space)?;
+    gic::note_windows(&description, &mut space);
     let regions = memory::plan(&description, &mut space)?;
     let hosts = hosts::plan(&description, &mut space)?;
     let devices = platform_devices::plan(&description, &mut space)?;

@@ -88,6 +88,19 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
     Ok(GicPlan { config, cpus: affinities.len().min(limit), its })
 }
 
+/// Devices behind a pre-ITS window write to the ITS here.
+pub(super) fn note_windows(description: &Description, space: &mut Space) {
+    for (_, its, _) in itses(description) {
+        if let Some(window) = &its.pre_its {
+            let instead = "the machine's devices write to GITS_TRANSLATER instead";
+            space.note(format!(
+                "{}: the window in front of it at {} is left out: {instead}",
+                its.id, window.value
+            ));
+        }
+    }
+}
+
 fn usable_gic(description: &Description) -> Result<&Gic, Refusal> {
     let gic = description.gic.as_ref().ok_or(Refusal::NoGic)?;
     let name = || gic.id.to_string();

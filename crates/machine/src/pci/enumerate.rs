@@ -291,3 +291,121 @@ impl TableMemory for RegionMemory {
         self.bus.write(self.bar.base + offset, AccessWidth::Word, u64::from(value));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Bus;
+    use crate::pci::{
+        Bridge, BridgeKind, Company, DevFn, Function, FunctionPlan, HostBridge, Segment, StorePlan,
+    };
+    use crate::platform::{MachinePlatform, PlatformFault};
+    use crate::ram::{Caches, Ram};
+    use gic_firmware::Region;
+    use msi_types::{Delivery, MsiMessage, SignalMsi};
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(RequesterId, MsiMessage)>>);
+    impl SignalMsi<RequesterId> for Recorder {
+        fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
+            self.0.lock().unwrap().push((from, message));
+            Delivery::Pending
+        }
+    }
+
+    const BUSES: BusRange = BusRange { first: 0x20, last: 0x2f };
+
+    fn windows() -> Windows {
+        Windows {
+            ecam: Region::new(0x4000_0000, 16 << 20).unwrap(),
+            memory: Region::new(0x10_0000_0000, 64 << 20).unwrap(),
+            buses: BUSES,
+        }
+    }
+
+    fn plug(segment: &mut Segment, at: DevFn, upstream: &Arc<dyn SignalMsi<RequesterId>>) {
+        let store = StorePlan::Msix { vectors: 4, table_bar: 0, pba_bar: 2 };
+        let plan = FunctionPlan { store, at, company: Company::Alone };
+        segment.plug(at, Arc::new(Function::new(plan, segment, Arc::clone(upstream))));
+    }
+
+    /// A function on the root bus, and two behind a bridge whose bus numbers firmware left at `secondary`.
+    fn found_behind(kind: BridgeKind, secondary: u8) -> (Vec<Found>, Arc<HostBridge>, Arc<Recorder>, CpuBus) {
+        let recorder = Arc::new(Recorder::default());
+        let upstream: Arc<dyn SignalMsi<RequesterId>> = Arc::clone(&recorder) as _;
+        let mut root = Segment::new(BUSES.first);
+        plug(&mut root, DevFn::new(3, 0), &upstream);
+        let mut segment = Segment::new(secondary);
+        let behind = Bridge::upstream(kind, &segment, Arc::clone(&upstream));
+        plug(&mut segment, DevFn::new(0, 0), &behind);
+        plug(&mut segment, DevFn::new(9, 0), &behind);
+        root.plug_bridge(DevFn::new(0, 0), Arc::new(Bridge::new(kind, BUSES.first, segment)));
+        let host = Arc::new(HostBridge::new(windows(), root));
+        let mut bus = Bus::default();
+        bus.attach("ecam", windows().ecam, host.ecam()).unwrap();
+        bus.attach("memory", windows().memory, host.memory()).unwrap();
+        let ram = Arc::new(Ram::new(&[], Caches::Snooped));
+        let bus = MachinePlatform::new(Arc::new(bus), ram, PlatformFault::None).cpu_bus();
+        (enumerate(&bus, windows()), host, recorder, bus)
+    }
+
+    fn requesters(found: &[Found]) -> Vec<(u32, u32)> {
+        found.iter().map(|found| (found.requester.get(), found.alias.get())).collect()
+    }
+
+    #[test]
+    fn bus_numbers_that_firmware_left_are_kept() {
+        let (found, ..) = found_behind(BridgeKind::RootPort, 0x25);
+        assert_eq!(requesters(&found), [(0x2500, 0x2500), (0x2548, 0x2548), (0x2018, 0x2018)]);
+    }
+
+    #[test]
+    fn a_bridge_without_bus_numbers_gets_the_next_one() {
+        let (found, ..) = found_behind(BridgeKind::RootPort, 0);
+        assert_eq!(requesters(&found), [(0x2100, 0x2100), (0x2148, 0x2148), (0x2018, 0x2018)]);
+    }
+
+    #[test]
+    fn functions_behind_a_conventional_bridge_have_its_secondary_bus_s_requester_id() {
+        let (found, ..) = found_behind(BridgeKind::ToConventional, 0x22);
+        assert_eq!(requesters(&found), [(0x2200, 0x2200), (0x2248, 0x2200), (0x2018, 0x2018)]);
+    }
+
+    #[test]
+    fn what_the_bus_driver_calls_the_alias_is_what_arrives_at_the_host_bridge() {
+        let (found, host, recorder, bus) = found_behind(BridgeKind::ToConventional, 0x22);
+        let last = &found[1];
+        let function = host.functions().iter().find(|it| it.requester() == last.requester).unwrap();
+        let platform = MachinePlatform::new(
+            Arc::new(Bus::default()),
+            Arc::new(Ram::new(&[], Caches::Snooped)),
+            PlatformFault::None,
+        );
+        let store = last.store(Arc::new(platform)).unwrap().store;
+        let message = MsiMessage { address: 0x1000, data: 5 };
+        store
+            .update(&mut |slots| {
+                slots.write(2, message);
+                slots.unmask(2);
+            })
+            .unwrap();
+        store.set_enabled(true).unwrap();
+        function.fire(2);
+        assert_eq!(*recorder.0.lock().unwrap(), [(last.alias, message)]);
+        drop(bus);
+    }
+
+    #[test]
+    fn regions_do_not_overlap_and_answer_through_the_bridges() {
+        let (found, _, _, bus) = found_behind(BridgeKind::RootPort, 0x21);
+        let mut bars: Vec<_> = found.iter().flat_map(|found| found.bars.iter().flatten()).collect();
+        bars.sort_by_key(|bar| bar.base);
+        assert_eq!(bars.len(), 6);
+        assert!(bars.windows(2).all(|pair| pair[0].base + pair[0].size <= pair[1].base));
+        for found in &found {
+            // Vector Control of the first entry: masked after reset.
+            assert_eq!(bus.read32(found.bars[0].unwrap().base + 12), 1);
+        }
+    }
+}
