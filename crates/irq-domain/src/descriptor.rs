@@ -87,8 +87,6 @@ impl Descriptor {
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) handler: Presence,
-    /// Counts the handles made, to tell a late one from the present one.
-    pub(crate) ticket: u64,
     /// How many disables have no enable yet. The interrupt is masked at its source while this is not 0.
     pub(crate) disables: u32,
     /// The endpoint is masked because its message is being rewritten: whoever does that unmasks it afterwards.
@@ -100,13 +98,11 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// A handler was installed, disabled; returns its ticket.
-    pub(crate) fn begin_handler(&mut self) -> u64 {
-        self.ticket += 1;
-        self.handler = Presence::Installed(self.ticket);
+    /// A handler was installed, disabled.
+    pub(crate) fn begin_handler(&mut self) {
+        self.handler = Presence::Installed;
         self.disables = 1;
         self.owed = false;
-        self.ticket
     }
 
     /// The handler goes.
@@ -119,7 +115,7 @@ impl Control {
 
 impl Default for Control {
     fn default() -> Self {
-        Self { handler: Presence::Vacant, ticket: 0, disables: 1, moving: false, owed: false, closing: 0 }
+        Self { handler: Presence::Vacant, disables: 1, moving: false, owed: false, closing: 0 }
     }
 }
 
@@ -127,9 +123,9 @@ impl Default for Control {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Presence {
     Vacant,
-    /// Yes, of the handle with this ticket.
-    Installed(u64),
-    /// The interrupt itself is being given back.
+    /// Yes, and there is a handle for it: the next handler comes after that was dropped.
+    Installed,
+    /// The interrupt itself is being given back; a handle may outlive it.
     Gone,
 }
 

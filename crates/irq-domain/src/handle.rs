@@ -21,12 +21,11 @@ use msi_types::{Cpu, Pending, Vector};
 pub struct IrqHandle {
     core: Arc<Interrupts>,
     descriptor: Arc<Descriptor>,
-    ticket: u64,
 }
 
 impl IrqHandle {
-    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>, ticket: u64) -> Self {
-        Self { core, descriptor, ticket }
+    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>) -> Self {
+        Self { core, descriptor }
     }
 
     /// The interrupt's number. Any.
@@ -93,13 +92,13 @@ impl IrqHandle {
 
     /// The device's domain may be torn down before its handles are dropped.
     fn while_installed<T>(&self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
-        self.core.while_installed(&self.descriptor, self.ticket, act)
+        self.core.while_installed(&self.descriptor, act)
     }
 }
 
 impl Drop for IrqHandle {
     fn drop(&mut self) {
-        self.core.release_handler(&self.descriptor, self.ticket);
+        self.core.release_handler(&self.descriptor);
     }
 }
 
@@ -115,12 +114,11 @@ impl fmt::Debug for IrqHandle {
 pub struct PerCpuHandle {
     core: Arc<Interrupts>,
     descriptor: Arc<Descriptor>,
-    ticket: u64,
 }
 
 impl PerCpuHandle {
-    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>, ticket: u64) -> Self {
-        Self { core, descriptor, ticket }
+    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>) -> Self {
+        Self { core, descriptor }
     }
 
     /// The interrupt's number. Any.
@@ -160,7 +158,7 @@ impl PerCpuHandle {
 
 impl Drop for PerCpuHandle {
     fn drop(&mut self) {
-        self.core.release_handler(&self.descriptor, self.ticket);
+        self.core.release_handler(&self.descriptor);
     }
 }
 

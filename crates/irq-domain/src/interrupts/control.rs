@@ -17,15 +17,15 @@ impl Interrupts {
         handler: Handler,
     ) -> Result<IrqHandle, RequestError> {
         self.reserve_grave();
-        let ticket = self.put_in(descriptor, handler).inspect_err(|_| self.unreserve_grave())?;
+        self.put_in(descriptor, handler).inspect_err(|_| self.unreserve_grave())?;
         let name = Arc::from(name);
         *descriptor.name.lock(self.host()) = Some(name);
-        let handle = IrqHandle::new(self.clone(), descriptor.clone(), ticket);
-        self.while_installed(descriptor, ticket, |control| self.enable(descriptor, control));
+        let handle = IrqHandle::new(self.clone(), descriptor.clone());
+        self.while_installed(descriptor, |control| self.enable(descriptor, control));
         Ok(handle)
     }
 
-    fn put_in(&self, descriptor: &Arc<Descriptor>, handler: Handler) -> Result<u64, RequestError> {
+    fn put_in(&self, descriptor: &Arc<Descriptor>, handler: Handler) -> Result<(), RequestError> {
         let gate = &self.slot(descriptor).shared;
         let when_busy = if descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
         let mut action = Action { handler, descriptor: descriptor.clone() };
@@ -33,11 +33,14 @@ impl Interrupts {
             let mut control = descriptor.control.lock(self.host());
             match control.handler {
                 Presence::Gone => return Err(RequestError::Gone),
-                Presence::Installed(_) => return Err(RequestError::InUse(descriptor.vector)),
+                Presence::Installed => return Err(RequestError::InUse(descriptor.vector)),
                 Presence::Vacant => {}
             }
             let refused = match gate.install(action, when_busy) {
-                Ok(()) => return Ok(control.begin_handler()),
+                Ok(()) => {
+                    control.begin_handler();
+                    return Ok(());
+                }
                 Err(refused) => refused,
             };
             // What is refused is dropped or waits without the lock.
@@ -51,26 +54,23 @@ impl Interrupts {
         }
     }
 
-    /// Ends the handler that `ticket` stands for, if it is still there. Any.
-    pub(crate) fn release_handler(&self, descriptor: &Arc<Descriptor>, ticket: u64) {
-        if self.close(descriptor, Some(ticket), Presence::Vacant) {
+    /// Ends the handler of a handle, if it is still there. Any.
+    pub(crate) fn release_handler(&self, descriptor: &Arc<Descriptor>) {
+        if self.close(descriptor, Presence::Vacant) {
             self.bury(descriptor);
         }
     }
 
-    /// Masks an interrupt and closes its gates, if it has a handler (that of `ticket`, if given). True if it had: the
-    /// caller buries it. Any.
-    pub(crate) fn close(&self, descriptor: &Descriptor, ticket: Option<u64>, after: Presence) -> bool {
+    /// Masks an interrupt and closes its gates, if it has a handler. True if it had: the caller buries it. Any.
+    pub(crate) fn close(&self, descriptor: &Descriptor, after: Presence) -> bool {
         let mut control = descriptor.control.lock(self.host());
-        let present = match control.handler {
-            Presence::Installed(present) => ticket.is_none_or(|ticket| ticket == present),
-            Presence::Vacant | Presence::Gone => false,
-        };
-        if !present {
-            if ticket.is_none() {
+        match control.handler {
+            Presence::Installed => {}
+            Presence::Vacant => {
                 control.handler = after;
+                return false;
             }
-            return false;
+            Presence::Gone => return false,
         }
         control.end_handler(after);
         match descriptor.flow {
@@ -90,16 +90,15 @@ impl Interrupts {
         }
     }
 
-    /// Runs `act` if the handler of `ticket` is still there, and keeps it from going meanwhile: afterwards the vector may
-    /// be another's. Any.
+    /// Runs `act` if the handler is still there, and keeps it from going meanwhile: afterwards the vector may be another's.
+    /// Any.
     pub(crate) fn while_installed<T>(
         &self,
         descriptor: &Descriptor,
-        ticket: u64,
         act: impl FnOnce(&mut Control) -> T,
     ) -> Option<T> {
         let mut control = descriptor.control.lock(self.host());
-        (control.handler == Presence::Installed(ticket)).then(|| act(&mut control))
+        (control.handler == Presence::Installed).then(|| act(&mut control))
     }
 
     /// Any.

@@ -82,7 +82,7 @@ impl Interrupts {
         let _targets = self.wired_targets.lock(self.host());
         // The input is given back under this lock, after its handler went.
         let present = descriptor.control.lock(self.host()).handler;
-        if !matches!(present, Presence::Installed(_)) {
+        if present != Presence::Installed {
             return Err(MoveError::UnknownIrq(descriptor.irq));
         }
         self.check_online(to)?;

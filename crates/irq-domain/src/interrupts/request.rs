@@ -111,8 +111,8 @@ impl Interrupts {
         self.reserve_grave();
         let name = Arc::from(name);
         *descriptor.name.lock(self.host()) = Some(name);
-        let ticket = descriptor.control.lock(self.host()).begin_handler();
-        let handle = PerCpuHandle::new(self.clone(), descriptor.clone(), ticket);
+        descriptor.control.lock(self.host()).begin_handler();
+        let handle = PerCpuHandle::new(self.clone(), descriptor.clone());
         install_private(slot, &descriptor, trigger, &(Arc::new(handler) as Handler))?;
         Ok(handle)
     }

@@ -45,7 +45,7 @@ impl Domain {
 
 /// Closes what is still open, and returns those: their handlers are the caller's to bury.
 fn close_all<'a>(core: &Interrupts, entries: impl Iterator<Item = &'a Entry>) -> Vec<&'a Entry> {
-    entries.filter(|entry| core.close(&entry.descriptor, None, Presence::Gone)).collect()
+    entries.filter(|entry| core.close(&entry.descriptor, Presence::Gone)).collect()
 }
 
 /// Waits for handlers whose handle was dropped before, by another task or inside a handler.

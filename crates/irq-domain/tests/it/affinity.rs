@@ -150,6 +150,17 @@ fn a_group_whose_message_names_the_cpu_moves_as_one_and_says_so() {
 }
 
 #[test]
+fn a_group_whose_new_data_is_not_aligned_stays_where_it_was() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSI_MASKABLE, 4);
+    let before = setup.store.message(0);
+    setup.machine.controller.skew.store(2, Ordering::Relaxed);
+    let refused = setup.handles[1].set_affinity(Cpu::new(3));
+    assert!(matches!(refused, Err(MoveError::Misaligned { count: 4, .. })));
+    assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
+    assert_eq!(setup.store.message(0), before);
+}
+
+#[test]
 fn a_group_whose_message_stays_moves_vector_by_vector() {
     let setup = setup(Kind::Stays, StoreKind::MSI, 4);
     let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();

@@ -1,8 +1,8 @@
 //! Vectors granted, written, rolled back, given back.
 
-use crate::mock::{CPUS, Controller, FAULT, FIRST, Kind, Machine, Store, StoreKind};
+use crate::mock::{CPUS, Controller, FAULT, FIRST, Hook, Kind, Machine, Store, StoreKind};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceError, MsiVector};
-use msi_types::{Cpu, Masking, MsiError, Shape};
+use msi_types::{Cpu, FastMask, Masking, MsiError, Shape};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -44,6 +44,16 @@ fn vectors_are_held_back_until_they_are_requested() {
         machine.settle();
         assert_eq!(handle.count(), 1, "{kind:?}: what came before the request was lost");
     }
+}
+
+#[test]
+fn slots_that_were_left_unmasked_are_held_back_too() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    (0..8).for_each(|slot| FastMask::unmask(&*store, slot));
+    let (_device, granted) = grant(&machine, &store, Shape::Independent, 8..=8);
+    granted.unwrap();
+    assert!((0..8).all(|slot| store.is_masked(slot)));
 }
 
 #[test]
@@ -121,6 +131,34 @@ fn a_doorbell_that_the_endpoint_cannot_address_is_refused() {
     let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
     assert!(matches!(granted, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));
     assert_eq!(machine.controller.vectors_in_use(), 0);
+}
+
+#[test]
+fn a_group_whose_data_is_not_aligned_is_the_controllers_fault() {
+    let machine = Machine::new(Kind::NamesCpu);
+    machine.controller.skew.store(1, Ordering::Relaxed);
+    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
+    assert_eq!(granted, Err(MsiDeviceError::Misaligned { data: FIRST + 1, count: 4 }));
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
+
+#[test]
+fn a_cpu_that_goes_off_line_while_vectors_are_placed_keeps_none_of_them() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let interrupts = machine.interrupts.clone();
+    let (placing, heard) = std::sync::mpsc::channel();
+    let offline = std::thread::spawn(move || {
+        heard.recv().unwrap();
+        interrupts.cpu_offline(Cpu::new(0)).unwrap()
+    });
+    *machine.controller.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || {
+        placing.send(()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    })));
+    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
+    granted.unwrap();
+    assert_eq!(offline.join().unwrap(), []);
+    assert!(device.vectors().iter().all(|vector| vector.cpu != Cpu::new(0)));
 }
 
 #[test]

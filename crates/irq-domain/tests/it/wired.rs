@@ -1,8 +1,8 @@
 //! Interrupts at the root controller.
 
-use crate::mock::{Kind, Machine, on_cpu};
+use crate::mock::{Kind, Machine, StoreKind, on_cpu};
 use irq_domain::{Deferral, Dispatched, RequestError, WiredRequest};
-use msi_types::{Cpu, MsiError, Trigger, Vector};
+use msi_types::{Cpu, MsiError, Shape, Trigger, Vector};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -67,6 +67,7 @@ fn a_wired_interrupt_moves_by_its_route() {
     let moved = handle.set_affinity(Cpu::new(2)).unwrap();
     assert_eq!(moved.irqs, [handle.irq()]);
     assert_eq!(machine.root.line(33).unwrap().target, Some(Cpu::new(2)));
+    assert_eq!(handle.effective_affinity(), Cpu::new(2));
 }
 
 #[test]
@@ -103,6 +104,36 @@ fn a_private_vector_has_one_owner() {
     drop(first);
     let third = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "third", |_| {}).unwrap();
     assert_eq!(third.irq().get(), 0, "the refused request kept a number");
+}
+
+#[test]
+fn a_vector_that_is_private_cannot_be_wired() {
+    let machine = Machine::new(Kind::Stays);
+    let _private = machine.interrupts.request_per_cpu(UART.vector, Trigger::Level, "timer", |_| {}).unwrap();
+    let wired = machine.interrupts.request_wired(UART, |_| {});
+    assert_eq!(wired.err(), Some(RequestError::InUse(UART.vector)));
+    assert_eq!(machine.root.line(33), None);
+}
+
+#[test]
+fn a_vector_that_a_device_has_cannot_be_wired_and_nothing_remains_of_the_attempt() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate(Shape::Independent, 1..=1).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    let wired = machine.interrupts.request_wired(WiredRequest { vector: handle.vector(), ..UART }, |_| {});
+    assert_eq!(wired.err(), Some(RequestError::InUse(handle.vector())));
+    assert_eq!(machine.root.line(handle.vector().get()), None);
+    assert_eq!(machine.interrupts.snapshot().len(), 1);
+}
+
+#[test]
+fn a_wired_interrupt_leaves_a_cpu_that_goes_off_line() {
+    let machine = Machine::new(Kind::Stays);
+    let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    let before = handle.effective_affinity();
+    assert_eq!(machine.interrupts.cpu_offline(before), Ok(vec![]));
+    assert_ne!(machine.root.line(33).unwrap().target, Some(before));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Two kinds of controller: one whose messages stay, one whose messages name the CPU.
 
-use super::{assert_task, count_down};
+use super::{Hook, assert_task, count_down};
 use msi_types::{
     Attachment, BlockRequest, ControllerFault, Cpu, Initially, Isolation, Move, MoveOutcome, MsiError,
     MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Vector, VectorBlock,
@@ -8,7 +8,7 @@ use msi_types::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU16;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How a controller's messages relate to CPUs.
@@ -48,6 +48,10 @@ pub(crate) struct Controller {
     pub(crate) capacity: u32,
     /// Counts down at each fallible task operation; the one that finds 0 fails. `usize::MAX`: never.
     pub(crate) fail_in: AtomicUsize,
+    /// Added to the data of messages: a controller that forgot that groups are aligned.
+    pub(crate) skew: AtomicU32,
+    /// Called once, at the start of an allocation: what another CPU does meanwhile.
+    pub(crate) meanwhile: Mutex<Option<Hook>>,
     inside: Mutex<Inside>,
 }
 
@@ -68,7 +72,14 @@ impl Controller {
 
     pub(crate) fn with_capacity(kind: Kind, capacity: u32) -> Arc<Self> {
         let fail_in = AtomicUsize::new(usize::MAX);
-        Arc::new(Self { kind, capacity, fail_in, inside: Mutex::default() })
+        Arc::new(Self {
+            kind,
+            capacity,
+            fail_in,
+            skew: AtomicU32::new(0),
+            meanwhile: Mutex::new(None),
+            inside: Mutex::default(),
+        })
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -86,6 +97,10 @@ impl Controller {
             Kind::NamesCpu => 0x080a_0040 + u64::from(cpu.get()) * 0x2_0000,
             Kind::NamesCpuFarApart => 0x080a_0040 + (u64::from(cpu.get()) << 32),
         }
+    }
+
+    fn data(&self, vector: Vector) -> u32 {
+        vector.get() + self.skew.load(Ordering::Relaxed)
     }
 
     /// A device's message arrives. Panics if it is torn or stray.
@@ -169,6 +184,10 @@ impl MsiParent for Controller {
 
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
         self.may_fail()?;
+        let hook = self.meanwhile.lock().unwrap().take();
+        if let Some(Hook(hook)) = hook {
+            hook();
+        }
         let mut inside = self.inside();
         if inside.unreachable.contains(&request.cpu) {
             return Err(MsiError::NotReachable(request.cpu, "as the test wants"));
@@ -209,7 +228,7 @@ impl MsiParent for Controller {
         self.may_fail()?;
         let vector = block.vector(index).expect("index past the block");
         let inside = self.inside();
-        Ok(MsiMessage { address: self.doorbell(inside.lines[&vector].cpu), data: vector.get() })
+        Ok(MsiMessage { address: self.doorbell(inside.lines[&vector].cpu), data: self.data(vector) })
     }
 
     fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
@@ -223,8 +242,8 @@ impl MsiParent for Controller {
         assert!(!line.moving, "moved twice at once");
         line.moving = true;
         let (first, count) = line.group;
-        let message =
-            (self.kind != Kind::Stays).then(|| MsiMessage { address: self.doorbell(to), data: first.get() });
+        let message = (self.kind != Kind::Stays)
+            .then(|| MsiMessage { address: self.doorbell(to), data: self.data(first) });
         Ok(Move { first, count, message, from: line.cpu, to })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Mutex;
 
-/// The inputs 32 to 1019.
+/// The inputs 32 to 8999: more than a GIC has, so that they can clash with a device's vectors.
 #[derive(Debug, Default)]
 pub(crate) struct Root {
     pub(crate) lines: Mutex<BTreeMap<Vector, WiredLine>>,
@@ -35,7 +35,7 @@ impl Root {
 impl WiredParent for Root {
     fn claim(&self, first: Vector, _: NonZeroU16) -> Result<(), MsiError> {
         let mut lines = self.lines.lock().unwrap();
-        if !(32..1020).contains(&first.get()) || lines.contains_key(&first) {
+        if !(32..9000).contains(&first.get()) || lines.contains_key(&first) {
             return Err(MsiError::UnknownVector(first));
         }
         lines.insert(first, WiredLine { masked: true, trigger: None, target: None });
