@@ -23,7 +23,9 @@ impl IrqState {
 pub trait Host: Send + Sync {
     /// The CPU that runs the caller; `None` on a thread that is no CPU (the host side of a simulation).
     ///
-    /// The core asks this only with interrupts saved, so the answer cannot change under it.
+    /// The core asks this only with interrupts saved, so the answer cannot change under it. It decides by it whether a
+    /// handler is on the caller's stack, and waiting for handlers could therefore wait for oneself: a thread that
+    /// claimed to be a CPU which it is not would not wait.
     fn current_cpu(&self) -> Option<Cpu>;
 
     /// Keeps interrupts from being taken on this CPU and returns what was before. Nests.

@@ -247,6 +247,16 @@ fn a_32_bit_function_is_refused_a_doorbell_above_four_gigabytes() {
 }
 
 #[test]
+fn data_that_the_function_cannot_hold_is_refused_whoever_composed_it() {
+    let (_, store) = store(control(0, true, true));
+    let (machine, device) = attach(Kind::Stays, store);
+    machine.controller.skew.store(0x1_0000, std::sync::atomic::Ordering::Relaxed);
+    let refused = device.allocate(Shape::AlignedGroup, 1..=1);
+    let data = 0x1_0000 + FIRST;
+    assert_eq!(refused, Err(MsiDeviceError::Controller(MsiError::DataTooWide { data, bits: 16 })));
+}
+
+#[test]
 fn an_unmaskable_function_moves_within_four_gigabytes_and_not_beyond() {
     let (_, near) = store(control(0, true, false));
     let (_machine, device) = attach(Kind::NamesCpu, near);
