@@ -84,6 +84,11 @@ impl Tools {
         Self { root: cache::folder(workspace).join("qemu") }
     }
 
+    /// Those that were unpacked into `root`.
+    pub(crate) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// One of them, with its own libraries and data.
     pub(crate) fn command(&self, program: &str) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);

@@ -12,6 +12,7 @@ mod fuzz;
 mod lint;
 mod machine;
 mod process;
+mod qemu;
 mod rust;
 mod step;
 mod system;
@@ -58,6 +59,8 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Run the bare-metal test bench on one of QEMU's machines, and watch
+    Qemu(qemu::Watch),
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
     Fetch,
 }
@@ -74,6 +77,7 @@ fn run(task: &Task) -> Result<ExitCode> {
     let steps = match task {
         Task::Fmt => return rust::format(&workspace),
         Task::Fuzz { target, seconds } => return fuzz::run_alone(&workspace, target.as_deref(), *seconds),
+        Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Test { list: true, .. } => {
             step::list();

@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 /// Libraries that must build where there is no operating system.
 const BARE_METAL: &[&str] = &["msi-types", "gic-arch", "irq-domain", "gic-driver", "vgic", "gic-firmware"];
 /// The machine they are built for.
-const BARE_TARGET: &str = "aarch64-unknown-none";
+pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
 /// The workspace, and the fuzz targets, which are outside of it.
 const MANIFESTS: &[&str] = &["Cargo.toml", "fuzz/Cargo.toml"];
 
@@ -62,7 +62,7 @@ pub(crate) fn docs(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 }
 
 /// Adds the bare-metal target to a rustup toolchain that lacks it.
-fn need_target(root: &Path) -> Result<()> {
+pub(crate) fn need_target(root: &Path) -> Result<()> {
     let mut sysroot = process::command("rustc", root);
     let sysroot = process::capture(sysroot.args(["--print", "sysroot"]))?;
     if Path::new(sysroot.trim()).join("lib/rustlib").join(BARE_TARGET).exists() {

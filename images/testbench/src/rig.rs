@@ -17,6 +17,11 @@ pub(crate) trait Device: Send + Sync {
     /// How many vectors its driver uses.
     fn vectors(&self) -> u16;
 
+    /// Has it an occasion to send at least one of its messages?
+    fn fires(&self) -> bool {
+        true
+    }
+
     /// Takes the device into use: its vectors have handlers.
     fn start(&self) -> Outcome {
         Ok(())

@@ -201,6 +201,10 @@ impl Device for Net {
         3
     }
 
+    fn fires(&self) -> bool {
+        false
+    }
+
     fn fire(&self, _: u16) -> Result<bool, Verdict> {
         Ok(false)
     }

@@ -1,4 +1,4 @@
-//! SGIs: every number, from every CPU to every CPU.
+//! A CPU's own interrupts: SGIs, from every CPU to every CPU, and a PPI.
 
 use super::online;
 use crate::check;
@@ -10,14 +10,16 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gic_driver::cpu_interface::SgiId;
 use image_rt::cpu::{self, MAX_CPUS};
-use msi_types::{Cpu, Trigger};
+use msi_types::{Cpu, Trigger, Vector};
 
+const VIRTUAL_TIMER: Vector = Vector::new(27);
 /// SGI 15 wakes CPUs; these are free.
 const TRIED: core::ops::Range<u8> = 0..8;
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("SGIs arrive from every CPU at every CPU", || all_to_all(machine));
     report.case("an SGI to all others arrives at all others", || to_others(machine));
+    report.case("the virtual timer's PPI arrives on each CPU, and can be held back", || timers(machine));
     report.case("an SGI to several CPUs arrives at each", || to_several(machine));
 }
 
@@ -102,6 +104,36 @@ fn to_several(machine: &'static Machine) -> Outcome {
         check!(all == targets.len() as u64, "{all} arrived, {} were sent", targets.len());
         Ok(())
     })
+}
+
+/// A private interrupt of a device that each CPU has.
+fn timers(machine: &'static Machine) -> Outcome {
+    let fired: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
+    let counts = fired.clone();
+    let handle = machine.interrupts.request_per_cpu(VIRTUAL_TIMER, Trigger::Level, "timer", move |context| {
+        cpu::stop_virtual_timer();
+        counts[context.cpu().index()].fetch_add(1, Ordering::Release);
+    })?;
+    let handle = Arc::new(handle);
+    for cpu in online(machine) {
+        let timer = handle.clone();
+        smp::run_on(cpu, move || {
+            timer.enable_here();
+            cpu::start_virtual_timer();
+        })?;
+        let count = || fired[cpu.index()].load(Ordering::Acquire);
+        cpu::wait_until(500, || count() > 0);
+        check!(count() == 1, "{} runs on CPU {cpu}", count());
+        let timer = handle.clone();
+        smp::run_on(cpu, move || {
+            timer.disable_here();
+            cpu::start_virtual_timer();
+        })?;
+        cpu::wait_until(5, || count() > 1);
+        check!(count() == 1, "it ran on CPU {cpu} although it was held back there");
+        smp::run_on(cpu, cpu::stop_virtual_timer)?;
+    }
+    Ok(())
 }
 
 fn check_once_each(arrived: &Arrived, targets: &[Cpu]) -> Outcome {

@@ -1,0 +1,271 @@
+//! The bare-metal images on QEMU: the drivers judged by a GIC and by PCI devices that nobody here wrote.
+
+mod image;
+mod machines;
+mod peer;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::image::Image;
+use self::machines::{Boot, Machine};
+use self::peer::Peer;
+use crate::apt::{Apt, Suite};
+use crate::dtb::Tools;
+use crate::step::Tally;
+use crate::workspace::Workspace;
+use crate::{cache, process};
+
+/// A run takes seconds; what takes longer hangs.
+const LIMIT: Duration = Duration::from_mins(3);
+const PROGRAM: &str = "qemu-system-aarch64";
+/// Sectors of the disk; each begins with its own number.
+const SECTORS: u64 = 2048;
+const SECTOR: usize = 512;
+
+/// Which of Debian's QEMUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Version {
+    /// The release's.
+    Stable,
+    /// The one in its backports.
+    Backports,
+}
+
+impl Version {
+    const ALL: [Self; 2] = [Self::Stable, Self::Backports];
+
+    fn suite(self) -> Suite {
+        match self {
+            Self::Stable => Suite::Stable,
+            Self::Backports => Suite::Backports,
+        }
+    }
+
+    fn folder(self, workspace: &Workspace) -> PathBuf {
+        cache::folder(workspace).join(match self {
+            Self::Stable => "qemu-stable",
+            Self::Backports => "qemu-backports",
+        })
+    }
+}
+
+/// What a person wants to watch.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    /// Which machine; all are named where none is given
+    #[arg(long)]
+    machine: Option<String>,
+    /// Which QEMU
+    #[arg(long, value_enum, default_value = "stable")]
+    qemu: Version,
+    /// Have QEMU tell what its ITS does
+    #[arg(long)]
+    trace: bool,
+}
+
+/// The test bench on every machine of the table, on each QEMU that can be had.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let image = match Image::build(workspace) {
+        Ok(image) => image,
+        Err(error) => {
+            tally.fail(format!("the test bench: {error:#}"));
+            return Ok(());
+        }
+    };
+    for version in Version::ALL {
+        let tools = match fetch(workspace, version) {
+            Ok(tools) => tools,
+            Err(error) => {
+                tally.skip(format!("QEMU of {version:?}: {error:#}"));
+                continue;
+            }
+        };
+        for machine in machines::ALL {
+            let bench = Bench { workspace, image: &image, tools: &tools, version, machine };
+            bench.judge(tally);
+        }
+    }
+    Ok(())
+}
+
+/// One machine, for a person to watch; without one, their names.
+pub(crate) fn watch(workspace: &Workspace, wanted: &Watch) -> Result<ExitCode> {
+    let Some(name) = &wanted.machine else {
+        for machine in machines::ALL {
+            println!("{:18} -M {} -cpu {} -smp {}", machine.name, machine.options, machine.cpu, machine.cpus);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let machine = machines::ALL.iter().find(|machine| machine.name == name);
+    let machine = machine.with_context(|| format!("no machine `{name}`; cargo xtask qemu names them"))?;
+    let image = Image::build(workspace)?;
+    let tools = fetch(workspace, wanted.qemu)?;
+    let bench = Bench { workspace, image: &image, tools: &tools, version: wanted.qemu, machine };
+    let mut count = Count::default();
+    let trace: &[&str] = if wanted.trace { &["-trace", "gicv3_its*"] } else { &[] };
+    bench.run(trace, &mut |line| {
+        println!("{line}");
+        count.line(line);
+    })?;
+    Ok(if count.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Unpacks a QEMU into the cache.
+fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
+    let folder = version.folder(workspace);
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || apt.unpack_with_needs(&["qemu-system-arm"], version.suite(), &folder))?;
+    }
+    Ok(Tools::at(folder))
+}
+
+/// One run's ingredients.
+struct Bench<'a> {
+    workspace: &'a Workspace,
+    image: &'a Image,
+    tools: &'a Tools,
+    version: Version,
+    machine: &'a Machine,
+}
+
+impl Bench<'_> {
+    fn judge(&self, tally: &mut Tally) {
+        let name = format!("{} on {:?}'s QEMU", self.machine.name, self.version);
+        let mut count = Count::default();
+        let outcome = self.run(&[], &mut |line| count.line(line));
+        println!("{name}: {} passed, {} failed", count.passed, count.failed.len());
+        tally.pass(count.passed);
+        for failure in &count.failed {
+            tally.fail(format!("{name}: {failure}"));
+        }
+        if let Err(error) = outcome.and_then(|()| count.complete(self.machine)) {
+            tally.fail(format!("{name}: {error:#}"));
+        }
+    }
+
+    fn run(&self, more: &[&str], line: &mut dyn FnMut(&str)) -> Result<()> {
+        let folder = self.workspace.target.join("qemu");
+        fs::create_dir_all(&folder)?;
+        let disk = folder.join("disk.img");
+        write_disk(&disk)?;
+        let peer = Peer::start(&folder.join("ivshmem.sock"))?;
+        let mut qemu = self.tools.command(PROGRAM);
+        self.arguments(&mut qemu, &disk, peer.socket());
+        let status = process::watch(qemu.args(more), LIMIT, line)?;
+        ensure!(status.success(), "QEMU ended with {status}");
+        Ok(())
+    }
+
+    fn arguments(&self, qemu: &mut Command, disk: &Path, socket: &Path) {
+        let Machine { options, cpu, cpus, boot, .. } = self.machine;
+        qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
+        qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-smp", &cpus.to_string()]);
+        match boot {
+            Boot::Loader => qemu.arg("-kernel").arg(&self.image.flat),
+            Boot::Firmware => qemu
+                .args(["-semihosting-config", "enable=on,target=native"])
+                .arg("-kernel")
+                .arg(&self.image.elf),
+        };
+        qemu.args(["-append", &self.expected()]);
+        qemu.arg("-drive").arg(format!("if=none,id=d0,format=raw,readonly=on,file={}", disk.display()));
+        qemu.arg("-drive").arg(format!("if=none,id=d1,format=raw,readonly=on,file={}", disk.display()));
+        qemu.arg("-chardev").arg(format!("socket,id=peer,path={}", socket.display()));
+        for device in machines::devices(self.version) {
+            qemu.args(["-device", device.arguments]);
+        }
+    }
+
+    /// What the image is to find, in its own words.
+    fn expected(&self) -> String {
+        let mut functions = vec![machines::HOST_BRIDGE];
+        functions.extend(machines::devices(self.version).filter_map(|device| device.function));
+        functions.sort_unstable();
+        let Machine { cpus, expected, load, .. } = self.machine;
+        format!("cpus={cpus} {expected} functions={} load={load}", functions.join(","))
+    }
+}
+
+fn write_disk(file: &Path) -> Result<()> {
+    let mut content = Vec::new();
+    for number in 0..SECTORS {
+        content.extend(number.to_le_bytes());
+        content.resize(content.len() + SECTOR - 8, 0);
+    }
+    fs::write(file, content).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// What the image said.
+#[derive(Debug, Default)]
+struct Count {
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+    total: Option<String>,
+}
+
+impl Count {
+    fn line(&mut self, line: &str) {
+        if line.starts_with("ok - ") {
+            self.passed += 1;
+        } else if let Some(failure) = line.strip_prefix("not ok - ") {
+            self.failed.push(failure.into());
+        } else if let Some(skipped) = line.strip_prefix("skip - ") {
+            self.skipped.push(skipped.into());
+        } else if let Some(total) = line.strip_prefix("total: ") {
+            self.total = Some(total.trim_end().into());
+        }
+    }
+
+    /// The image came to its end, and skipped only what needs several CPUs, where there is one.
+    fn complete(&self, machine: &Machine) -> Result<()> {
+        let Self { passed, failed, skipped, total } = self;
+        let counted = format!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
+        match total {
+            Some(total) if *total == counted => {}
+            Some(total) => bail!("the image counts {total}, its lines {counted}"),
+            None => bail!("the image did not come to its end after {counted}"),
+        }
+        ensure!(machine.cpus == 1 || skipped.is_empty(), "skipped {}", skipped.join("; "));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn counted(lines: &[&str]) -> Count {
+        let mut count = Count::default();
+        lines.iter().for_each(|line| count.line(line));
+        count
+    }
+
+    #[test]
+    fn a_run_that_ends_with_its_own_count_is_complete() {
+        let count = counted(&["ok - a", "note - b", "not ok - c: d", "total: 1 passed, 1 failed, 0 skipped\r"]);
+        assert_eq!(count.failed, ["c: d"]);
+        assert!(count.complete(&machines::ALL[0]).is_ok());
+    }
+
+    #[test]
+    fn a_run_that_breaks_off_or_loses_a_line_is_not() {
+        assert!(counted(&["ok - a"]).complete(&machines::ALL[0]).is_err());
+        let lost = counted(&["ok - a", "total: 2 passed, 0 failed, 0 skipped"]);
+        assert!(lost.complete(&machines::ALL[0]).is_err());
+    }
+
+    #[test]
+    fn a_skipped_test_counts_against_a_machine_of_several_cpus() {
+        let count = counted(&["skip - a: b", "total: 0 passed, 0 failed, 1 skipped"]);
+        for machine in machines::ALL {
+            assert_eq!(count.complete(machine).is_ok(), machine.cpus == 1);
+        }
+    }
+}

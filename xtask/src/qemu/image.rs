@@ -1,0 +1,100 @@
+//! Building the test bench: as an ELF file, and flat with the header that loaders of Linux know.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::workspace::Workspace;
+use crate::{process, rust};
+
+/// The two forms of an image.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) elf: PathBuf,
+    pub(super) flat: PathBuf,
+}
+
+impl Image {
+    /// Builds the test bench.
+    pub(super) fn build(workspace: &Workspace) -> Result<Self> {
+        rust::need_target(&workspace.root)?;
+        let target = workspace.target.join("images");
+        let mut cargo = process::cargo(&workspace.root.join("images"));
+        cargo.args(["build", "--release", "--package", "testbench", "--target", rust::BARE_TARGET]);
+        process::must(cargo.arg("--target-dir").arg(&target))?;
+        let elf = target.join(rust::BARE_TARGET).join("release/testbench");
+        let flat = elf.with_extension("img");
+        flatten(&elf, &flat)?;
+        Ok(Self { elf, flat })
+    }
+}
+
+/// Writes the file's loaded segments as they lie in memory, from the lowest address on.
+fn flatten(elf: &Path, flat: &Path) -> Result<()> {
+    let file = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
+    fs::write(flat, memory_of(&file).context("not an ELF file of 64 bits")?)?;
+    Ok(())
+}
+
+fn memory_of(file: &[u8]) -> Result<Vec<u8>> {
+    const LOADED: u64 = 1;
+    let number = |at: u64, bytes: usize| -> Result<u64> {
+        let at = usize::try_from(at)?;
+        let field = file.get(at..at + bytes).context("the file is too short")?;
+        Ok(field.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    ensure!(number(0, 4)? == 0x464c_457f && number(4, 1)? == 2, "wrong magic number");
+    let (headers, count) = (number(0x20, 8)?, number(0x38, 2)?);
+    let mut segments = Vec::new();
+    for header in (0..count).map(|index| headers + 56 * index) {
+        let (offset, address, size) = (number(header + 8, 8)?, number(header + 24, 8)?, number(header + 32, 8)?);
+        if number(header, 4)? == LOADED && size > 0 {
+            segments.push((address, offset, size));
+        }
+    }
+    segments.sort_unstable();
+    let mut memory = Vec::new();
+    let first = segments.first().context("nothing is loaded")?.0;
+    for (address, offset, size) in segments {
+        let start = usize::try_from(offset)?;
+        let bytes = file.get(start..start + usize::try_from(size)?).context("a segment is cut off")?;
+        memory.resize(usize::try_from(address - first)?, 0);
+        memory.extend(bytes);
+    }
+    Ok(memory)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    /// An ELF file with segments at these addresses.
+    fn elf(segments: &[(u64, &[u8])]) -> Vec<u8> {
+        let mut file = vec![0; 64 + 56 * segments.len()];
+        file[..5].copy_from_slice(b"\x7fELF\x02");
+        file[0x20] = 64;
+        file[0x38] = u8::try_from(segments.len()).unwrap();
+        for (index, (address, bytes)) in segments.iter().enumerate() {
+            let (header, offset) = (64 + 56 * index, file.len() as u64);
+            file[header] = 1;
+            file[header + 8..][..8].copy_from_slice(&offset.to_le_bytes());
+            file[header + 24..][..8].copy_from_slice(&address.to_le_bytes());
+            file[header + 32..][..8].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+            file.extend(*bytes);
+        }
+        file
+    }
+
+    #[test]
+    fn segments_lie_where_they_are_loaded() {
+        let file = elf(&[(0x1004, b"cd"), (0x1000, b"ab")]);
+        assert_eq!(memory_of(&file).unwrap(), b"ab\0\0cd");
+    }
+
+    #[test]
+    fn another_file_is_refused() {
+        assert!(memory_of(b"MZ").is_err());
+        assert!(memory_of(&[0; 64]).is_err());
+    }
+}

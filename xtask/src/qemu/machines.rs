@@ -1,0 +1,140 @@
+//! The machines and their devices, and what the image must find of each.
+
+use super::Version;
+
+/// How QEMU starts the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boot {
+    /// As Linux: below EL3, with the devicetree's address in x0.
+    Loader,
+    /// As firmware: an ELF file, on all CPUs at once, at the highest exception level.
+    Firmware,
+}
+
+/// A `virt` machine.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) name: &'static str,
+    /// Options of `-M virt`.
+    pub(super) options: &'static str,
+    pub(super) cpu: &'static str,
+    pub(super) cpus: u32,
+    pub(super) boot: Boot,
+    /// What the image finds, beside CPUs and PCI functions.
+    pub(super) expected: &'static str,
+    /// Interrupts of the load test.
+    pub(super) load: u32,
+}
+
+pub(super) const ALL: &[Machine] = &[
+    Machine {
+        name: "gicv3-1-cpu",
+        options: "gic-version=3,its=on",
+        cpu: "cortex-a57",
+        cpus: 1,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=on security=one",
+        load: 10_000,
+    },
+    Machine {
+        name: "gicv3",
+        options: "gic-version=3,its=on",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=on security=one",
+        load: 100_000,
+    },
+    Machine {
+        name: "gicv3-8-cpus",
+        options: "gic-version=3,its=on",
+        cpu: "cortex-a57",
+        cpus: 8,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=on security=one",
+        load: 10_000,
+    },
+    Machine {
+        name: "gicv3-el2",
+        options: "gic-version=3,its=on,virtualization=on",
+        cpu: "neoverse-n1",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el2 gic=3 its=on security=one",
+        load: 10_000,
+    },
+    Machine {
+        name: "gicv4",
+        options: "gic-version=4,its=on,virtualization=on",
+        cpu: "neoverse-n1",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el2 gic=4 its=on security=one",
+        load: 10_000,
+    },
+    Machine {
+        name: "secure",
+        options: "gic-version=3,its=on,secure=on",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Firmware,
+        expected: "el=el1 gic=3 its=on security=non-secure",
+        load: 10_000,
+    },
+    Machine {
+        name: "secure-el2",
+        options: "gic-version=3,its=on,secure=on,virtualization=on",
+        cpu: "neoverse-n1",
+        cpus: 2,
+        boot: Boot::Firmware,
+        expected: "el=el2 gic=3 its=on security=non-secure",
+        load: 10_000,
+    },
+];
+
+/// A PCI device.
+#[derive(Debug)]
+pub(super) struct Device {
+    /// Of `-device`.
+    pub(super) arguments: &'static str,
+    /// Vendor and device, if it is a PCI function.
+    pub(super) function: Option<&'static str>,
+    /// In newer QEMUs alone.
+    newer: bool,
+}
+
+const fn device(arguments: &'static str, function: &'static str) -> Device {
+    Device { arguments, function: Some(function), newer: false }
+}
+
+/// `virt` has one of its own.
+pub(super) const HOST_BRIDGE: &str = "1b36:0008";
+
+const DEVICES: &[Device] = &[
+    device("nvme,drive=d0,serial=1", "1b36:0010"),
+    device("virtio-blk-pci,drive=d1,disable-legacy=on", "1af4:1042"),
+    device("virtio-net-pci,disable-legacy=on,romfile=", "1af4:1041"),
+    device("virtio-rng-pci,disable-legacy=on", "1af4:1044"),
+    device("edu", "1234:11e8"),
+    device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
+    device("ioh3420,id=hp,chassis=2,slot=2", "8086:3420"),
+    device("e1000e,romfile=", "8086:10d3"),
+    device("ivshmem-doorbell,vectors=4,chardev=peer", "1af4:1110"),
+    // Two behind a bridge to conventional PCI, who are one requester at the ITS; one behind a port, with its own.
+    device("pcie-pci-bridge,id=bridge", "1b36:000e"),
+    device("edu,bus=bridge,addr=1", "1234:11e8"),
+    device("edu,bus=bridge,addr=2", "1234:11e8"),
+    device("virtio-rng-pci,disable-legacy=on,bus=rp", "1af4:1044"),
+    device("nec-usb-xhci,id=nec,msix=off", "1033:0194"),
+    Device { arguments: "usb-kbd,bus=nec.0", function: None, newer: false },
+    device("qemu-xhci,id=xhci", "1b36:000d"),
+    Device { arguments: "usb-kbd,bus=xhci.0", function: None, newer: false },
+    Device { arguments: "igb,romfile=", function: Some("8086:10c9"), newer: true },
+    Device { arguments: "qemu-xhci,id=msi,msix=off,msi=on", function: Some("1b36:000d"), newer: true },
+    Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
+];
+
+/// What this QEMU has.
+pub(super) fn devices(version: Version) -> impl Iterator<Item = &'static Device> {
+    DEVICES.iter().filter(move |device| !device.newer || version == Version::Backports)
+}
