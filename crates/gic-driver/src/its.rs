@@ -4,6 +4,27 @@
 //! [`Its`] is the mechanism: it knows DeviceIDs, events and collections. [`ItsMsiParent`] is the policy of one bus above
 //! it: which requester has which DeviceID.
 //!
+//! ```
+//! use gic_driver::its::IdMap;
+//! use gic_driver::{Gic, Its, ItsConfig, ItsMsiParent, Lpis, Platform};
+//! use msi_types::Cpu;
+//! use std::sync::Arc;
+//!
+//! /// The parent of a PCI host bridge's functions, whose requester IDs are their DeviceIDs.
+//! fn its_of_a_bridge<P: Platform>(
+//!     gic: &Gic<P>,
+//!     lpis: Arc<Lpis<P>>,
+//!     base: u64,
+//! ) -> Result<ItsMsiParent<P>, Box<dyn std::error::Error>> {
+//!     let cpus = u32::try_from(gic.cpus().count())?;
+//!     let its = Arc::new(Its::new(gic.platform().clone(), lpis, &ItsConfig::new(base, cpus))?);
+//!     // The boot CPU's LPIs are enabled; the others follow as they come up.
+//!     let boot = gic.redistributor(Cpu::new(0)).ok_or("no redistributor")?;
+//!     its.cpu_on(&boot)?;
+//!     Ok(ItsMsiParent::new(its, IdMap::identity()))
+//! }
+//! ```
+//!
 //! # After SYNC
 //! Every operation that ends or moves something returns after the ITS executed a SYNC for each redistributor
 //! concerned: what was discarded, moved or unmapped before it never again becomes pending at the old place.
@@ -28,12 +49,14 @@ mod control_frame;
 mod device;
 mod error;
 mod events;
+mod faults;
 mod id_map;
 mod limbo;
 mod msi_parent;
 mod probe;
 mod quirks;
 mod routes;
+mod sequences;
 mod tables;
 mod task_lock;
 

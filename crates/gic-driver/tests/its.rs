@@ -3,6 +3,8 @@
 
 #[path = "its/board.rs"]
 mod board;
+#[path = "its/execution.rs"]
+mod execution;
 #[path = "its/interpreter.rs"]
 mod interpreter;
 #[path = "its/memory.rs"]
@@ -26,3 +28,5 @@ mod queue;
 mod random;
 #[path = "its/sharing.rs"]
 mod sharing;
+#[path = "its/steps.rs"]
+mod steps;

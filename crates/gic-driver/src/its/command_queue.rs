@@ -11,10 +11,10 @@
 
 use super::control_frame::ControlFrame;
 use super::error::{ProbeError, QueueError};
+use super::faults::Faults;
 use crate::lock::IrqLock;
 use crate::mmio::MmioExt;
 use crate::platform::{Coherence, Platform, Table, TableLayout, Wait};
-use alloc::vec::Vec;
 use core::ops::Range;
 use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
@@ -24,8 +24,6 @@ use gic_arch::{Cacheability, OuterCacheability, Shareability};
 const ALIGNMENT: u64 = 0x1_0000;
 /// Size granule of `CBASER`.
 const PAGE: u32 = 0x1000;
-/// Failed commands that were not collected by their callers yet, remembered one by one.
-const REMEMBERED_FAULTS: usize = 16;
 
 /// Smallest and largest ring, in bytes.
 pub(crate) const RING_BYTES: core::ops::RangeInclusive<u32> = 0x1000..=0x10_0000;
@@ -399,42 +397,4 @@ fn program<P: Platform>(frame: &ControlFrame<P>, bare: Cbaser, coherence: Cohere
     let uncached = bare.with_shareability(Shareability::Non).with_inner_cache(Cacheability::NonCacheable);
     frame.registers.write(gits::CBASER, uncached);
     (uncached, Coherence::NonCoherent)
-}
-
-/// Commands that the ITS refused, until those who posted them ask.
-#[derive(Debug)]
-struct Faults {
-    known: Vec<(u64, RawCommand)>,
-    /// Covers those that found no place any more: whoever waits for one of these numbers is told that something failed.
-    forgotten: Range<u64>,
-}
-
-impl Faults {
-    fn new() -> Self {
-        Self { known: Vec::with_capacity(REMEMBERED_FAULTS), forgotten: 0..0 }
-    }
-
-    fn push(&mut self, sequence: u64, raw: RawCommand) {
-        // Sequence numbers only grow, so the first is the oldest.
-        if self.known.len() == REMEMBERED_FAULTS {
-            let (oldest, _) = self.known.remove(0);
-            if self.forgotten.is_empty() {
-                self.forgotten.start = oldest;
-            }
-            self.forgotten.end = oldest + 1;
-        }
-        self.known.push((sequence, raw));
-    }
-
-    /// Reports the first fault in `span`, and forgets them all.
-    fn take(&mut self, span: &Range<u64>) -> Result<(), QueueError> {
-        let overlaps = self.forgotten.start < span.end && span.start < self.forgotten.end;
-        let first = self.known.iter().find(|(sequence, _)| span.contains(sequence)).map(|(_, raw)| *raw);
-        self.known.retain(|(sequence, _)| !span.contains(sequence));
-        match first {
-            Some(raw) => Err(QueueError::Stalled(Command::decode(raw).ok())),
-            None if overlaps => Err(QueueError::Stalled(None)),
-            None => Ok(()),
-        }
-    }
 }

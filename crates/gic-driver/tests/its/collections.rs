@@ -9,7 +9,9 @@ use msi_types::{Cpu, DeviceId, Pending};
 
 fn cpu_off(setup: &Setup, cpu: u32, heir: u32) -> Vec<u32> {
     let moved = setup.its.cpu_off(Cpu::new(cpu), Cpu::new(heir)).unwrap();
-    let mut world = setup.board.world();
+    let world = &mut *setup.board.world();
+    let tie = world.its[0].collection(&mut world.memory, u16::try_from(cpu).unwrap());
+    assert_eq!(tie, None, "the ITS still knows CPU {cpu}");
     let leaving = &mut world.redistributors[cpu as usize];
     assert!(leaving.pending.is_empty(), "CPU {cpu} leaves with {:?}", leaving.pending);
     leaving.forget();
@@ -63,6 +65,15 @@ fn a_cpu_that_comes_back_takes_events_again() {
     setup.its.move_event(lpi(&block, 0), Cpu::new(1)).unwrap();
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
     assert_eq!(setup.take(1), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn a_redistributor_that_was_off_reads_all_configurations_anew() {
+    let setup = Setup::new(Hardware::default());
+    cpu_off(&setup, 1, 3);
+    let traffic = setup.traffic(|| setup.its.cpu_on(&redistributor(1)).unwrap());
+    let opcodes: Vec<_> = traffic.executed.iter().map(|command| command.opcode().name()).collect();
+    assert_eq!((opcodes, traffic.writes, traffic.reads), (vec!["MAPC", "INVALL", "SYNC"], 1, 1));
 }
 
 #[test]

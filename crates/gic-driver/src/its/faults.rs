@@ -1,0 +1,75 @@
+//! Commands that an ITS refused.
+
+use super::error::QueueError;
+use alloc::vec::Vec;
+use core::ops::Range;
+use gic_arch::its::{Command, RawCommand};
+
+/// Failed commands that were not collected by their callers yet, remembered one by one.
+const REMEMBERED_FAULTS: usize = 16;
+
+/// Commands that the ITS refused, until those who posted them ask.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    known: Vec<(u64, RawCommand)>,
+    /// Covers those that found no place any more: whoever waits for one of these numbers is told that something failed.
+    forgotten: Range<u64>,
+}
+
+impl Faults {
+    pub(crate) fn new() -> Self {
+        Self { known: Vec::with_capacity(REMEMBERED_FAULTS), forgotten: 0..0 }
+    }
+
+    pub(crate) fn push(&mut self, sequence: u64, raw: RawCommand) {
+        // Sequence numbers only grow, so the first is the oldest.
+        if self.known.len() == REMEMBERED_FAULTS {
+            let (oldest, _) = self.known.remove(0);
+            if self.forgotten.is_empty() {
+                self.forgotten.start = oldest;
+            }
+            self.forgotten.end = oldest + 1;
+        }
+        self.known.push((sequence, raw));
+    }
+
+    /// Reports the first fault in `span`, and forgets them all.
+    pub(crate) fn take(&mut self, span: &Range<u64>) -> Result<(), QueueError> {
+        let overlaps = self.forgotten.start < span.end && span.start < self.forgotten.end;
+        let first = self.known.iter().find(|(sequence, _)| span.contains(sequence)).map(|(_, raw)| *raw);
+        self.known.retain(|(sequence, _)| !span.contains(sequence));
+        match first {
+            Some(raw) => Err(QueueError::Stalled(Command::decode(raw).ok())),
+            None if overlaps => Err(QueueError::Stalled(None)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAW: RawCommand = [0x05, 0, 0, 0];
+
+    #[test]
+    fn a_fault_is_reported_once_and_to_its_span_alone() {
+        let mut faults = Faults::new();
+        faults.push(7, RAW);
+        assert_eq!(faults.take(&(0..7)), Ok(()));
+        assert_eq!(faults.take(&(8..9)), Ok(()));
+        assert_eq!(faults.take(&(5..9)), Err(QueueError::Stalled(Command::decode(RAW).ok())));
+        assert_eq!(faults.take(&(5..9)), Ok(()));
+    }
+
+    #[test]
+    fn a_fault_that_was_forgotten_is_still_reported_as_one() {
+        let mut faults = Faults::new();
+        for sequence in 0..100 {
+            faults.push(sequence, RAW);
+        }
+        assert_eq!(faults.take(&(3..4)), Err(QueueError::Stalled(None)));
+        assert_eq!(faults.take(&(99..100)), Err(QueueError::Stalled(Command::decode(RAW).ok())));
+        assert_eq!(faults.take(&(100..200)), Ok(()));
+    }
+}
