@@ -4,10 +4,10 @@ mod image;
 mod machines;
 mod peer;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
-use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -70,13 +70,7 @@ pub(crate) struct Watch {
 
 /// The test bench on every machine of the table, on each QEMU that can be had.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let image = match Image::build(workspace) {
-        Ok(image) => image,
-        Err(error) => {
-            tally.fail(format!("the test bench: {error:#}"));
-            return Ok(());
-        }
-    };
+    let image = Image::build(workspace)?;
     for version in Version::ALL {
         let tools = match fetch(workspace, version) {
             Ok(tools) => tools,
@@ -243,13 +237,16 @@ mod test {
 
     fn counted(lines: &[&str]) -> Count {
         let mut count = Count::default();
-        lines.iter().for_each(|line| count.line(line));
+        for line in lines {
+            count.line(line);
+        }
         count
     }
 
     #[test]
     fn a_run_that_ends_with_its_own_count_is_complete() {
-        let count = counted(&["ok - a", "note - b", "not ok - c: d", "total: 1 passed, 1 failed, 0 skipped\r"]);
+        let count =
+            counted(&["ok - a", "note - b", "not ok - c: d", "total: 1 passed, 1 failed, 0 skipped\r"]);
         assert_eq!(count.failed, ["c: d"]);
         assert!(count.complete(&machines::ALL[0]).is_ok());
     }

@@ -13,8 +13,8 @@ use crate::workspace::Workspace;
 const BARE_METAL: &[&str] = &["msi-types", "gic-arch", "irq-domain", "gic-driver", "vgic", "gic-firmware"];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
-/// The workspace, and the fuzz targets, which are outside of it.
-const MANIFESTS: &[&str] = &["Cargo.toml", "fuzz/Cargo.toml"];
+/// The workspace, and what is outside of it: the fuzz targets and the images.
+const MANIFESTS: &[&str] = &["Cargo.toml", "fuzz/Cargo.toml", "images/Cargo.toml"];
 
 /// Formats every package.
 pub(crate) fn format(workspace: &Workspace) -> Result<ExitCode> {
@@ -35,7 +35,7 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
     Ok(())
 }
 
-/// Clippy over everything on the host, and over the libraries on bare metal.
+/// Clippy over everything on the host, and over the libraries and the images on bare metal.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
     let mut host = process::cargo(&workspace.root);
@@ -49,6 +49,10 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     bare.args(["clippy", "--lib", "--target", BARE_TARGET]);
     bare.args(BARE_METAL.iter().flat_map(|package| ["--package", package]));
     tally.case(BARE_TARGET, process::must(bare.args(["--", "-D", "warnings"])));
+    let mut images = process::cargo(&workspace.root.join("images"));
+    images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
+    images.arg(workspace.target.join("images"));
+    tally.case("the images", process::must(images.args(["--", "-D", "warnings"])));
     Ok(())
 }
 

@@ -18,7 +18,11 @@ const STEPS: &[Step] = &[
     Step { name: "examples", about: "every example, built and run", run: examples::run },
     Step { name: "machine", about: "cargo run --release on the embedded machine", run: machine::run },
     Step { name: "boards", about: "the command on real boards' and QEMU's devicetrees", run: boards::run },
-    Step { name: "qemu", about: "the drivers on bare metal, on QEMU's machines with PCI devices", run: qemu::run },
+    Step {
+        name: "qemu",
+        about: "the drivers on bare metal, on QEMU's machines with PCI devices",
+        run: qemu::run,
+    },
     Step { name: "fuzz", about: "each fuzz target for a minute", run: fuzz::run },
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },
 ];

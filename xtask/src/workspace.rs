@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::process;
 
-/// The root folder, the packages and the target folder.
+/// The root folder, the packages (those of the images' workspace too) and the target folder.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
@@ -15,7 +15,7 @@ pub(crate) struct Workspace {
     pub(crate) packages: Vec<Package>,
 }
 
-/// One member of the workspace.
+/// One member of a workspace.
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) name: String,
@@ -49,13 +49,13 @@ impl Workspace {
     /// Asks cargo.
     pub(crate) fn read() -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-        let mut cargo = process::cargo(here);
-        let text = process::capture(cargo.args(["metadata", "--format-version", "1", "--no-deps"]))?;
-        let metadata: Value = serde_json::from_str(&text)?;
+        let metadata = metadata(here)?;
+        let mut packages = each(&metadata["packages"], Package::from_metadata);
+        packages.extend(each(&self::metadata(&here.join("images"))?["packages"], Package::from_metadata));
         Ok(Self {
             root: path(&metadata["workspace_root"]),
             target: path(&metadata["target_directory"]),
-            packages: each(&metadata["packages"], Package::from_metadata),
+            packages,
         })
     }
 
@@ -106,6 +106,13 @@ impl Package {
         files.sort();
         Ok(files)
     }
+}
+
+/// What cargo says of the workspace in this folder.
+fn metadata(folder: &Path) -> Result<Value> {
+    let mut cargo = process::cargo(folder);
+    let text = process::capture(cargo.args(["metadata", "--format-version", "1", "--no-deps"]))?;
+    serde_json::from_str(&text).map_err(Into::into)
 }
 
 fn collect_rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

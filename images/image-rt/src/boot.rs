@@ -41,9 +41,9 @@ core::arch::global_asm!(
     "image_header:",
     "    b reset",
     "    .word 0",
-    "    .quad 0",              // text offset
+    "    .quad 0",                  // text offset
     "    .quad image_end - . + 16", // size, with everything that is not in the file
-    "    .quad 0x0a",           // little-endian, 4 KiB pages, anywhere
+    "    .quad 0x0a",               // little-endian, 4 KiB pages, anywhere
     "    .quad 0, 0, 0",
     "    .ascii \"ARM\\x64\"",
     "    .word 0",

@@ -135,7 +135,15 @@ pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
 /// Has this CPU's virtual timer fire now, until it is stopped.
 pub fn start_virtual_timer() {
     // SAFETY: the timer's interrupt has a handler or is held back.
-    unsafe { asm!("msr cntv_tval_el0, xzr", "msr cntv_ctl_el0, {}", "isb", in(reg) 1_u64, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "msr cntv_tval_el0, xzr",
+            "msr cntv_ctl_el0, {enable}",
+            "isb",
+            enable = in(reg) 1_u64,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 /// Stops this CPU's virtual timer.

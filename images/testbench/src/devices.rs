@@ -27,13 +27,23 @@ const KINDS: &[Kind] = &[
     Kind { name: "virtio-net", vendor: 0x1af4, device: 0x1041, make: |f| Arc::new(virtio::Net::new(f)) },
     Kind { name: "virtio-blk", vendor: 0x1af4, device: 0x1042, make: |f| Arc::new(virtio::Blk::new(f)) },
     Kind { name: "virtio-rng", vendor: 0x1af4, device: 0x1044, make: |f| Arc::new(virtio::Rng::new(f)) },
-    Kind { name: "pcie-root-port", vendor: 0x1b36, device: 0x000c, make: |f| Arc::new(port::Port::new(f, 1)) },
+    Kind {
+        name: "pcie-root-port",
+        vendor: 0x1b36,
+        device: 0x000c,
+        make: |f| Arc::new(port::Port::new(f, 1)),
+    },
     Kind { name: "ioh3420", vendor: 0x8086, device: 0x3420, make: |f| Arc::new(port::Port::new(f, 2)) },
     Kind { name: "e1000e", vendor: 0x8086, device: 0x10d3, make: |f| Arc::new(intel_nic::E1000e::new(f)) },
     Kind { name: "igb", vendor: 0x8086, device: 0x10c9, make: |f| Arc::new(intel_nic::Igb::new(f)) },
     Kind { name: "qemu-xhci", vendor: 0x1b36, device: 0x000d, make: |f| Arc::new(xhci::Xhci::new(f)) },
     Kind { name: "nec-usb-xhci", vendor: 0x1033, device: 0x0194, make: |f| Arc::new(xhci::Xhci::new(f)) },
-    Kind { name: "ivshmem-doorbell", vendor: 0x1af4, device: 0x1110, make: |f| Arc::new(ivshmem::Ivshmem::new(f)) },
+    Kind {
+        name: "ivshmem-doorbell",
+        vendor: 0x1af4,
+        device: 0x1110,
+        make: |f| Arc::new(ivshmem::Ivshmem::new(f)),
+    },
 ];
 
 impl Kind {

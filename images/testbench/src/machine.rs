@@ -11,18 +11,16 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gic_driver::its::{IdMap, IdRange};
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{
-    CpuInterface, Gic, GicConfig, Its, ItsConfig, ItsMsiParent, PhysicalRegion, RedistributorRegion,
+    CpuInterface, Gic, GicConfig, Its, ItsConfig, ItsMsiParent, PhysicalRegion, Platform, RedistributorRegion,
 };
 use gic_firmware::{ConfigSpace, Controller, ControllerKind, Description, GicVersion, PciHost};
 use image_rt::{cpu, exceptions};
 use irq_domain::{Config, Dispatched, Interrupts};
-use msi_types::Cpu;
 use spin::Once;
 
 /// Everything that was found.
 pub(crate) struct Machine {
     pub(crate) description: Description,
-    pub(crate) around: Surroundings,
     pub(crate) gic: Arc<Gic<Kernel>>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
     /// The PCI host's way to the ITS.
@@ -43,12 +41,15 @@ pub(crate) fn machine() -> &'static Machine {
 }
 
 /// Discovers the machine, starts the boot CPU's interrupts, and finds the PCI functions.
-pub(crate) fn bring_up(description: Description, around: Surroundings) -> &'static Machine {
+pub(crate) fn bring_up(description: Description, around: &Surroundings) -> &'static Machine {
     let gic = Arc::new(gic(&description));
     let boot = Platform::cpu(&Kernel);
     let interrupts = Interrupts::new(
-        Config::new(NonZeroU16::new(cpus(&description).len() as u16).expect("a CPU runs this"), Arc::new(Kernel))
-            .with_wired(gic.clone()),
+        Config::new(
+            NonZeroU16::new(cpus(&description).len() as u16).expect("a CPU runs this"),
+            Arc::new(Kernel),
+        )
+        .with_wired(gic.clone()),
     );
     gic.cpu_on(boot, &registers()).expect("the boot CPU's interface");
     let its = its_controller(&description).map(|(_, controller)| its(&gic, controller, &description));
@@ -56,17 +57,14 @@ pub(crate) fn bring_up(description: Description, around: Surroundings) -> &'stat
         its.cpu_on(&gic.redistributor(boot).expect("a redistributor")).expect("the boot CPU's collection");
     }
     let host = description.hosts.first();
-    let parent = its.clone().zip(host).map(|(its, host)| {
-        Arc::new(ItsMsiParent::new(its, id_map(&description, host)))
-    });
-    let functions = host.map_or_else(Vec::new, |host| functions(host, &around));
-    MACHINE.call_once(|| Machine { description, around, gic, its, parent, interrupts, functions });
+    let parent =
+        its.clone().zip(host).map(|(its, host)| Arc::new(ItsMsiParent::new(its, id_map(&description, host))));
+    let functions = host.map_or_else(Vec::new, |host| functions(host, around));
+    MACHINE.call_once(|| Machine { description, gic, its, parent, interrupts, functions });
     exceptions::set_irq_handler(take_interrupts);
     cpu::irq_enable();
     machine()
 }
-
-use gic_driver::Platform;
 
 /// The trap loop: everything that is pending, one after the other.
 fn take_interrupts() {
@@ -144,9 +142,4 @@ fn functions(host: &PciHost, around: &Surroundings) -> Vec<Function> {
         (Some(ConfigSpace::Ecam(ecam)), Some(window)) => pci::enumerate(ecam, window.clone()),
         _ => Vec::new(),
     }
-}
-
-/// CPUs by number.
-pub(crate) fn all_cpus(machine: &Machine) -> impl Iterator<Item = Cpu> + use<> {
-    machine.gic.cpus()
 }

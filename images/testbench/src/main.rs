@@ -40,7 +40,7 @@ fn main(boot: Boot) -> ! {
     unsafe { heap::init(free_memory(&around, boot.devicetree)) };
     power::set_conduit(boot.conduit.unwrap_or(around.conduit));
     let description = gic_firmware::devicetree::parse(blob).expect("firmware's description");
-    let machine = machine::bring_up(description, around);
+    let machine = machine::bring_up(description, &around);
     let mut report = Report::default();
     tests::run(machine, &devicetree::arguments(blob), &mut report);
     report.summarize();

@@ -69,24 +69,24 @@ impl Platform for Kernel {
         // No layout has the alignment 0, which stands for the table that was no memory.
         if let Some(heap) = heap_layout(table.bytes, table.handle as u64) {
             // SAFETY: `allocate_table` made it with this layout, and `Table` cannot be cloned.
-            unsafe { dealloc(pointer(&table, 0), heap) };
+            unsafe { dealloc(pointer::<u8>(&table, 0), heap) };
         }
     }
 
     /// One store each: a controller may look at any moment.
     fn store8(&self, table: &Table, offset: u64, value: u8) {
         // SAFETY: in the table (the drivers' promise), whose memory is nobody else's.
-        unsafe { pointer(table, offset).write_volatile(value) };
+        unsafe { pointer::<u8>(table, offset).write_volatile(value) };
     }
 
     fn store64(&self, table: &Table, offset: u64, value: u64) {
         // SAFETY: in the table and aligned (the drivers' promise).
-        unsafe { pointer(table, offset).cast::<u64>().write_volatile(value.to_le()) };
+        unsafe { pointer::<u64>(table, offset).write_volatile(value.to_le()) };
     }
 
     fn load8(&self, table: &Table, offset: u64) -> u8 {
         // SAFETY: in the table (the drivers' promise).
-        unsafe { pointer(table, offset).read_volatile() }
+        unsafe { pointer::<u8>(table, offset).read_volatile() }
     }
 
     /// A barrier where the controller looks into the caches, else a clean to the point of coherency. Both order the stores
@@ -150,6 +150,6 @@ fn heap_layout(bytes: u64, align: u64) -> Option<Layout> {
     Layout::from_size_align(size, usize::try_from(align).ok()?).ok()
 }
 
-fn pointer(table: &Table, offset: u64) -> *mut u8 {
+fn pointer<T>(table: &Table, offset: u64) -> *mut T {
     core::ptr::with_exposed_provenance_mut((table.address + offset) as usize)
 }

@@ -89,12 +89,12 @@ impl SoftDevice {
         let config = MsiDeviceConfig { name: "soft", requester, parent, store: memory.clone() };
         let msi = MsiDevice::attach(&machine.interrupts, config)?;
         let vectors = msi.allocate(Shape::Independent, vectors..=vectors)?;
-        let mut handles = Vec::new();
+        let mut serving = Vec::new();
         for slot in 0..vectors.len() as u16 {
             let handler = handler.clone();
-            handles.push(msi.request(slot, "soft", move |context| handler(slot, context))?);
+            serving.push(msi.request(slot, "soft", move |context| handler(slot, context))?);
         }
-        Ok(Self { sender: Sender(memory), vectors, handles, msi })
+        Ok(Self { sender: Sender(memory), vectors, handles: serving, msi })
     }
 
     /// Sends the message of a slot.

@@ -48,7 +48,8 @@ fn memory_of(file: &[u8]) -> Result<Vec<u8>> {
     let (headers, count) = (number(0x20, 8)?, number(0x38, 2)?);
     let mut segments = Vec::new();
     for header in (0..count).map(|index| headers + 56 * index) {
-        let (offset, address, size) = (number(header + 8, 8)?, number(header + 24, 8)?, number(header + 32, 8)?);
+        let (offset, address, size) =
+            (number(header + 8, 8)?, number(header + 24, 8)?, number(header + 32, 8)?);
         if number(header, 4)? == LOADED && size > 0 {
             segments.push((address, offset, size));
         }

@@ -38,7 +38,8 @@ impl Peer {
         if socket.exists() {
             fs::remove_file(socket)?;
         }
-        let listener = UnixListener::bind(socket).with_context(|| format!("cannot serve {}", socket.display()))?;
+        let listener =
+            UnixListener::bind(socket).with_context(|| format!("cannot serve {}", socket.display()))?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         let stopped = stop.try_clone()?;
         let thread = thread::spawn(move || {

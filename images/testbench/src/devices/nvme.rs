@@ -113,9 +113,10 @@ impl Nvme {
         queue.rings.with(|rings| {
             let before = rings.head;
             loop {
-                let slot = usize::from(rings.head) * 16 + 14;
+                let status = usize::from(rings.head) * 16 + 14;
                 // SAFETY: in the page, aligned; the device writes there.
-                let status = unsafe { rings.completions.0.as_ptr().add(slot).cast::<u16>().read_volatile() };
+                let status =
+                    unsafe { (&raw const *rings.completions).cast::<u16>().byte_add(status).read_volatile() };
                 if status & 1 != rings.phase {
                     break;
                 }
@@ -187,7 +188,7 @@ impl Device for Nvme {
         self.run(queue, Command { opcode: READ, namespace: 1, data, words: [slot.into(), 0, 0] })?;
         let number = queue.rings.with(|rings| {
             // SAFETY: in the page, aligned; the device wrote there before its interrupt.
-            unsafe { rings.data.0.as_ptr().cast::<u64>().read_volatile() }
+            unsafe { (&raw const *rings.data).cast::<u64>().read_volatile() }
         });
         check!(number == slot.into(), "sector {slot} says that it is {number:#x}");
         Ok(true)

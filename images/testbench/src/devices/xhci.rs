@@ -160,7 +160,8 @@ impl Xhci {
 
     fn reset(&self) -> Outcome {
         self.write(USBCMD, RESET);
-        let ready = cpu::wait_until(2000, || self.read(USBCMD) & RESET == 0 && self.read(USBSTS) & NOT_READY == 0);
+        let ready =
+            cpu::wait_until(2000, || self.read(USBCMD) & RESET == 0 && self.read(USBSTS) & NOT_READY == 0);
         check!(ready, "the controller does not come out of reset");
         Ok(())
     }

@@ -46,13 +46,15 @@ fn compare(machine: &'static Machine) -> Outcome {
     }
     let total = Ledger::now() - start;
     println!("note - cost: in all {total}; Linux: {LINUX}");
-    let good = total.writes * 2 <= LINUX.writes && total.reads * 4 <= LINUX.reads && total.commands < LINUX.commands;
+    let good =
+        total.writes * 2 <= LINUX.writes && total.reads * 4 <= LINUX.reads && total.commands < LINUX.commands;
     check!(good, "{total}");
     Ok(())
 }
 
 fn set_up(machine: &Machine, name: &str, vectors: u16) -> Result<Rig, Verdict> {
-    let function = machine.functions.iter().find(|function| Kind::of(function).is_some_and(|kind| kind.name == name));
+    let function =
+        machine.functions.iter().find(|function| Kind::of(function).is_some_and(|kind| kind.name == name));
     let Some(function) = function else {
         return Err(Verdict::Skipped(format!("no {name}")));
     };

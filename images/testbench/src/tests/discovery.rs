@@ -37,7 +37,9 @@ fn compare(machine: &Machine, name: &str, wanted: &str) -> Outcome {
 fn find(machine: &Machine, name: &str) -> String {
     match name {
         "el" => format!("{:?}", cpu::level()).to_lowercase(),
-        "cpus" => machine.gic.cpus().filter(|cpu| machine.gic.redistributor(*cpu).is_some()).count().to_string(),
+        "cpus" => {
+            machine.gic.cpus().filter(|cpu| machine.gic.redistributor(*cpu).is_some()).count().to_string()
+        }
         "gic" => revision(machine),
         "its" => if its_controller(&machine.description).is_some() { "on" } else { "off" }.into(),
         "security" => match machine.gic.distributor().view() {
@@ -47,7 +49,8 @@ fn find(machine: &Machine, name: &str) -> String {
         }
         .into(),
         "functions" => {
-            let mut ids: Vec<_> = machine.functions.iter().map(|f| format!("{:04x}:{:04x}", f.vendor, f.device)).collect();
+            let mut ids: Vec<_> =
+                machine.functions.iter().map(|f| format!("{:04x}:{:04x}", f.vendor, f.device)).collect();
             ids.sort();
             ids.join(",")
         }

@@ -15,7 +15,9 @@ use msi_types::Cpu;
 const VECTORS: u16 = 8;
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    report.case("a CPU leaves, its interrupts arrive elsewhere, and it comes back", || leave_and_return(machine));
+    report.case("a CPU leaves, its interrupts arrive elsewhere, and it comes back", || {
+        leave_and_return(machine)
+    });
     report.case("CPUs leave and return many times", || many_times(machine));
 }
 

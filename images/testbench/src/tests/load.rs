@@ -67,8 +67,7 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     };
     let start = cpu::ticks();
     let mut moves = 0;
-    while total(|flow| &flow.runs) < wanted
-        && cpu::ticks() - start < PATIENCE * cpu::ticks_per_millisecond()
+    while total(|flow| &flow.runs) < wanted && cpu::ticks() - start < PATIENCE * cpu::ticks_per_millisecond()
     {
         for slot in 0..VECTORS {
             flows[usize::from(slot)].sent.fetch_add(1, Ordering::SeqCst);

@@ -25,7 +25,10 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
 
 type Arrived = Arc<[AtomicU64; MAX_CPUS]>;
 
-fn listen(machine: &'static Machine, number: u8) -> Result<(Arrived, irq_domain::PerCpuHandle, SgiId), crate::report::Verdict> {
+fn listen(
+    machine: &'static Machine,
+    number: u8,
+) -> Result<(Arrived, irq_domain::PerCpuHandle, SgiId), crate::report::Verdict> {
     let sgi = SgiId::new(number).expect("there are 16");
     let arrived: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
     let counts = arrived.clone();
@@ -66,7 +69,8 @@ fn all_to_all(machine: &'static Machine) -> Outcome {
                     smp::run_on(from, move || {
                         machine.gic.cpu_interface(registers()).send(sgi, affinity).expect("in reach");
                     })?;
-                    let there = cpu::wait_until(2000, || arrived[to.index()].load(Ordering::Acquire) > before);
+                    let there =
+                        cpu::wait_until(2000, || arrived[to.index()].load(Ordering::Acquire) > before);
                     check!(there, "SGI {number} from CPU {from} did not arrive at CPU {to}");
                 }
             }
@@ -110,10 +114,11 @@ fn to_several(machine: &'static Machine) -> Outcome {
 fn timers(machine: &'static Machine) -> Outcome {
     let fired: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
     let counts = fired.clone();
-    let handle = machine.interrupts.request_per_cpu(VIRTUAL_TIMER, Trigger::Level, "timer", move |context| {
-        cpu::stop_virtual_timer();
-        counts[context.cpu().index()].fetch_add(1, Ordering::Release);
-    })?;
+    let handle =
+        machine.interrupts.request_per_cpu(VIRTUAL_TIMER, Trigger::Level, "timer", move |context| {
+            cpu::stop_virtual_timer();
+            counts[context.cpu().index()].fetch_add(1, Ordering::Release);
+        })?;
     let handle = Arc::new(handle);
     for cpu in online(machine) {
         let timer = handle.clone();
