@@ -73,6 +73,8 @@ pub struct Simulation {
 /// How often an administrator acts: once in so many steps.
 const MOVE_EVERY: usize = 12;
 const RARE_EVERY: usize = 400;
+/// After so many steps in which nothing happened, nothing will.
+const HOPELESS: u32 = 20_000;
 
 /// Runs the workload on one thread, as `options.seed` decides, and judges it.
 ///
@@ -107,8 +109,12 @@ fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<C
         rng: Rng::new(options.seed, 1),
         counts: Counts::default(),
     };
-    while scheduler.has_more_to_send() {
+    let (mut events, mut idle) = (0, 0);
+    // Devices that wait for a message that is lost wait forever.
+    while scheduler.has_more_to_send() && idle < HOPELESS {
         scheduler.step();
+        idle = if scheduler.events() == events { idle + 1 } else { 0 };
+        events = scheduler.events();
         administrator.perhaps_act().map_err(|reason| RunError::Driver {
             operation: "a change while the machine was busy".to_owned(),
             reason,

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(50);
 /// How long nothing may arrive before what is missing counts as lost. Generous: a loaded host starves threads.
 const SETTLE: Duration = Duration::from_secs(10);
-/// How often a patient device yields before it sends its next message whether the last one was handled or not.
-const PATIENCE: u32 = 40;
+/// How often a device of some patience yields before it sends whether its last message was handled or not.
+const SOME_TURNS: u32 = 40;
 /// The pause between two affinity changes, and between two of the rarer disturbances.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
@@ -26,6 +26,27 @@ pub(crate) struct Counts {
     pub(crate) moves: u64,
     pub(crate) readded: u64,
     pub(crate) replugged: u64,
+}
+
+/// How a device waits for the handler of its last message before it sends the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Patience {
+    /// Not at all.
+    None,
+    /// For a while.
+    Some,
+    /// Until it ran, or something is wrong.
+    Endless,
+}
+
+impl Patience {
+    fn random(rng: &mut Rng) -> Self {
+        match rng.below(4) {
+            0 => Self::None,
+            1 => Self::Some,
+            _ => Self::Endless,
+        }
+    }
 }
 
 /// A load on a system.
@@ -106,11 +127,10 @@ impl<'a> Load<'a> {
             left.rotate_left(start);
             for (vector, remaining) in &mut left {
                 // The last message finds its vector idle: if it is lost, nothing else hides that.
-                let patience = if *remaining == 1 { u32::MAX } else { PATIENCE };
-                if *remaining == 1 || !rng.one_in(4) {
-                    self.await_handler(vector, patience);
-                }
-                if unit.send(vector) {
+                let patience = if *remaining == 1 { Patience::Endless } else { Patience::random(&mut rng) };
+                if !self.await_handler(vector, patience) {
+                    *remaining = 0;
+                } else if unit.send(vector) {
                     *remaining -= 1;
                 } else {
                     thread::sleep(Duration::from_micros(100));
@@ -122,19 +142,27 @@ impl<'a> Load<'a> {
         self.sending.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Waits until the vector's last message was handled, for so many turns or as long as it is reasonable.
-    fn await_handler(&self, vector: &UnitVector, turns: u32) {
+    /// Waits until the vector's last message was handled. False if it is lost: nobody who is patient sends another one
+    /// that would hide it.
+    fn await_handler(&self, vector: &UnitVector, patience: Patience) -> bool {
         let since = Instant::now();
+        let turns = match patience {
+            Patience::None => return true,
+            Patience::Some => SOME_TURNS,
+            Patience::Endless => u32::MAX,
+        };
         for turn in 0..turns {
-            let in_vain = self.hopeless.load(Ordering::Relaxed) && turn > PATIENCE;
-            if vector.ledger.is_settled() || in_vain || self.has_failed() {
-                return;
+            if vector.ledger.is_settled() || self.has_failed() {
+                return true;
             }
-            if turn % 64 == 63 && since.elapsed() > SETTLE {
+            let in_vain = self.hopeless.load(Ordering::Relaxed) && turn > SOME_TURNS;
+            if in_vain || (turn % 64 == 63 && since.elapsed() > SETTLE) {
                 self.hopeless.store(true, Ordering::Relaxed);
+                return false;
             }
             thread::yield_now();
         }
+        true
     }
 
     fn move_vectors(&self, mut rng: Rng) {

@@ -26,9 +26,19 @@ pub(super) struct Scheduler {
 struct State {
     rng: Rng,
     asleep: Vec<bool>,
-    /// Device, vector, and how many messages are left.
-    left: Vec<(usize, usize, u32)>,
+    /// Vectors that have messages left.
+    left: Vec<Remaining>,
     trace: Vec<TraceEvent>,
+}
+
+/// What a vector has to send still.
+#[derive(Clone, Copy)]
+struct Remaining {
+    device: usize,
+    vector: usize,
+    messages: u32,
+    /// Not before the last one was handled: if that is lost, nothing hides it.
+    patient: bool,
 }
 
 impl Scheduler {
@@ -51,9 +61,10 @@ impl Scheduler {
     /// From now on, devices send.
     pub(super) fn take_over(&self, system: &Arc<System>) {
         let vectors = system.units.iter().enumerate().flat_map(|(device, unit)| {
-            (0..unit.vectors().len()).map(move |vector| (device, vector, self.messages))
+            let messages = self.messages;
+            (0..unit.vectors().len()).map(move |vector| Remaining { device, vector, messages, patient: true })
         });
-        lock(&self.state).left = vectors.filter(|(.., left)| *left != 0).collect();
+        lock(&self.state).left = vectors.filter(|left| left.messages != 0).collect();
         // There is one system for each scheduler.
         let _ = self.system.set(Arc::downgrade(system));
     }
@@ -70,14 +81,19 @@ impl Scheduler {
     /// All CPUs go on until none has anything to do.
     pub(super) fn settle(&self) {
         loop {
-            let before = lock(&self.state).trace.len();
+            let before = self.events();
             for cpu in 0..self.cores.len() {
                 self.advance(cpu);
             }
-            if lock(&self.state).trace.len() == before {
+            if self.events() == before {
                 return;
             }
         }
+    }
+
+    /// How much has happened.
+    pub(super) fn events(&self) -> usize {
+        lock(&self.state).trace.len()
     }
 
     pub(super) fn record(&self, event: TraceEvent) {
@@ -90,23 +106,24 @@ impl Scheduler {
 
     fn send(&self) {
         let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
-        let (chosen, device, vector) = {
+        let (chosen, Remaining { device, vector, patient, .. }) = {
             let State { rng, left, .. } = &mut *lock(&self.state);
             let chosen = rng.below(left.len());
-            let Some((device, vector, _)) = left.get(chosen) else { return };
-            (chosen, *device, *vector)
+            let Some(remaining) = left.get(chosen) else { return };
+            (chosen, *remaining)
         };
         let Some(unit) = system.units.get(device) else { return };
-        let sent = unit.vectors().get(vector).is_some_and(|vector| unit.send(vector));
-        if !sent {
+        let Some(books) = unit.vectors().get(vector) else { return };
+        if (patient && !books.ledger.is_settled()) || !unit.send(books) {
             return;
         }
         self.record(TraceEvent::Sent { device, vector });
-        let mut state = lock(&self.state);
-        if let Some((.., left)) = state.left.get_mut(chosen) {
-            *left -= 1;
+        let State { rng, left, .. } = &mut *lock(&self.state);
+        if let Some(remaining) = left.get_mut(chosen) {
+            remaining.messages -= 1;
+            remaining.patient = remaining.messages == 1 || rng.one_in(2);
         }
-        state.left.retain(|(.., left)| *left != 0);
+        left.retain(|remaining| remaining.messages != 0);
     }
 
     /// A CPU wakes, takes an interrupt, or goes to sleep.
