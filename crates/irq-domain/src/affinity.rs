@@ -29,8 +29,8 @@ impl AffinityPolicy for RoundRobin {
 pub struct Moved {
     /// Where the interrupts are delivered now: their effective affinity.
     pub to: Cpu,
-    /// Which interrupts moved: the one asked for, and those of its group where the controller delivers a group as one
-    /// (MultiMSI, if the message names the CPU). Empty if it was there already.
+    /// Which interrupts moved: the one asked for, and those of its group where the controller delivers a group
+    /// as one (MultiMSI, if the message names the CPU). Empty if it was there already.
     pub irqs: Vec<Irq>,
 }
 

@@ -196,7 +196,8 @@ enum Spacing {
     OwnLines,
 }
 
-/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the gate; so without atomic additions.
+/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the gate; so without atomic
+/// additions.
 #[derive(Debug)]
 pub(crate) struct Counts {
     cells: Box<[AtomicU64]>,

@@ -30,7 +30,8 @@ pub enum RequestError {
     Controller(#[from] MsiError),
 }
 
-/// Why an affinity could not be changed. The interrupt is where it was, unless a controller failed half-way and says so.
+/// Why an affinity could not be changed. The interrupt is where it was, unless a controller failed half-way and
+/// says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MoveError {
@@ -43,8 +44,8 @@ pub enum MoveError {
     /// The CPU is off line or unknown.
     #[error("CPU {0} is not on line")]
     Offline(Cpu),
-    /// The controller or the endpoint's limits refuse. [`MsiError::WouldTear`] if the endpoint can neither be masked nor
-    /// change its message in one store.
+    /// The controller or the endpoint's limits refuse. [`MsiError::WouldTear`] if the endpoint can neither be
+    /// masked nor change its message in one store.
     #[error(transparent)]
     Controller(#[from] MsiError),
     /// A controller composed a message for a group whose data is not aligned to the group's size.
@@ -60,7 +61,8 @@ pub enum MoveError {
     Store(#[from] StoreError),
 }
 
-/// An interrupt that stays on a CPU that goes off line, and why. It is not delivered until it is moved or the CPU is back.
+/// An interrupt that stays on a CPU that goes off line, and why. It is not delivered until it is moved or the
+/// CPU is back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stranded {
     /// The interrupt.

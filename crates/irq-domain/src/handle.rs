@@ -13,10 +13,10 @@ use msi_types::{Cpu, Pending, Vector};
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
 /// **Dropping**, any context:
-/// - In task context, drop returns once the handler has returned on whichever CPU it runs, and after its memory was
-///   freed. So do not hold a lock that the handler takes.
-/// - In hard-IRQ context – inside any handler, its own included – drop does not wait. The handler is not entered again;
-///   its memory is freed by a later task operation, such as [`Interrupts::reclaim`].
+/// - In task context, drop returns once the handler has returned on whichever CPU it runs, and after its memory
+///   was freed. So do not hold a lock that the handler takes.
+/// - In hard-IRQ context – inside any handler, its own included – drop does not wait. The handler is not
+///   entered again; its memory is freed by a later task operation, such as [`Interrupts::reclaim`].
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
     core: Arc<Interrupts>,
@@ -38,13 +38,14 @@ impl IrqHandle {
         self.descriptor.vector
     }
 
-    /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is sent again when it is
-    /// enabled. Disables nest. Any.
+    /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is sent again
+    /// when it is enabled. Disables nest. Any.
     pub fn disable(&self) {
         self.while_installed(|control| self.core.disable(&self.descriptor, control));
     }
 
-    /// [`disable`](Self::disable), then waits for the handler to return; inside a handler it does not wait. Task.
+    /// [`disable`](Self::disable), then waits for the handler to return; inside a handler it does not wait.
+    /// Task.
     pub fn disable_and_wait(&self) {
         self.disable();
         self.synchronize();
@@ -108,8 +109,8 @@ impl fmt::Debug for IrqHandle {
     }
 }
 
-/// A requested private interrupt. Dropping it follows the rules of [`IrqHandle`], for all CPUs; the hardware is masked
-/// on the calling CPU alone, so each CPU calls [`disable_here`](Self::disable_here) before.
+/// A requested private interrupt. Dropping it follows the rules of [`IrqHandle`], for all CPUs; the hardware is
+/// masked on the calling CPU alone, so each CPU calls [`disable_here`](Self::disable_here) before.
 #[must_use = "dropping the handle removes the handler"]
 pub struct PerCpuHandle {
     core: Arc<Interrupts>,

@@ -19,13 +19,14 @@ impl IrqState {
     }
 }
 
-/// What a kernel, or a simulation of one, gives to the interrupt core. Every function may be called in any context.
+/// What a kernel, or a simulation of one, gives to the interrupt core. Every function may be called in any
+/// context.
 pub trait Host: Send + Sync {
     /// The CPU that runs the caller; `None` on a thread that is no CPU (the host side of a simulation).
     ///
-    /// The core asks this only with interrupts saved, so the answer cannot change under it. It decides by it whether a
-    /// handler is on the caller's stack, and waiting for handlers could therefore wait for oneself: a thread that
-    /// claimed to be a CPU which it is not would not wait.
+    /// The core asks this only with interrupts saved, so the answer cannot change under it. It decides by it
+    /// whether a handler is on the caller's stack, and waiting for handlers could therefore wait for oneself: a
+    /// thread that claimed to be a CPU which it is not would not wait.
     fn current_cpu(&self) -> Option<Cpu>;
 
     /// Keeps interrupts from being taken on this CPU and returns what was before. Nests.
@@ -34,7 +35,7 @@ pub trait Host: Send + Sync {
     /// Goes back to what [`irq_save`](Self::irq_save) returned.
     fn irq_restore(&self, state: IrqState);
 
-    /// One turn of a wait for another CPU, called without locks held. In task context it may yield or sleep for a
-    /// moment; in a hard-IRQ handler it is a pause instruction.
+    /// One turn of a wait for another CPU, called without locks held. In task context it may yield or sleep for
+    /// a moment; in a hard-IRQ handler it is a pause instruction.
     fn relax(&self);
 }

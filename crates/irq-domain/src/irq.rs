@@ -4,7 +4,8 @@ use crate::descriptor::Descriptor;
 use core::fmt;
 use msi_types::{Cpu, Vector};
 
-/// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed. Never an INTID.
+/// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed. Never an
+/// INTID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Irq(u32);
 
@@ -88,8 +89,8 @@ pub enum Dispatched {
     Unhandled(Unhandled),
 }
 
-/// Why a handler did not run at once. Nothing is lost: an edge or message is sent again through the controller, to
-/// wherever the interrupt is routed by then; a level is still asserted.
+/// Why a handler did not run at once. Nothing is lost: an edge or message is sent again through the controller,
+/// to wherever the interrupt is routed by then; a level is still asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {
     /// It runs on another CPU (or below the caller on this one). Sent again when it returns.

@@ -1,8 +1,8 @@
 //! An interrupt core for kernels and hypervisors: lock-free dispatch, affinity, and per-device MSI domains.
 //!
-//! It knows no controller. Controllers come in through [`msi_types::MsiParent`] (whatever turns a device's messages into
-//! interrupts: an ITS, a layer over one) and [`msi_types::WiredParent`] (the root controller's own inputs); devices
-//! through [`msi_types::MessageStore`] ([`pci`] has two); the kernel through [`Host`].
+//! It knows no controller. Controllers come in through [`msi_types::MsiParent`] (whatever turns a device's
+//! messages into interrupts: an ITS, a layer over one) and [`msi_types::WiredParent`] (the root controller's
+//! own inputs); devices through [`msi_types::MessageStore`] ([`pci`] has two); the kernel through [`Host`].
 //!
 //! ```text
 //!  CPU's trap loop ── dispatch(cpu, vector) ──▶ Interrupts ──▶ handler
@@ -15,16 +15,20 @@
 //!
 //! # What holds
 //! - **Dispatch takes no lock and allocates nothing**: a table walk, two compare-and-swaps, an indirect call.
-//! - **A handler never runs beside itself**, unless it is private to each CPU. A message that is acknowledged elsewhere
-//!   while the handler still runs (its affinity just changed) is neither lost nor run there: it is sent again through the
-//!   controller, so that it arrives at its current target. Such *redeliveries* are counted.
-//! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is sent again at enable.
-//! - **Dropping a handle synchronises** with the handler on whichever CPU it runs, and never waits inside a handler.
+//! - **A handler never runs beside itself**, unless it is private to each CPU. A message that is acknowledged
+//!   elsewhere while the handler still runs (its affinity just changed) is neither lost nor run there: it is
+//!   sent again through the controller, so that it arrives at its current target. Such *redeliveries* are
+//!   counted.
+//! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is sent again
+//!   at enable.
+//! - **Dropping a handle synchronises** with the handler on whichever CPU it runs, and never waits inside a
+//!   handler.
 //! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
 //!
 //! # Contexts
-//! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside handlers; bounded. *Task*:
-//! may wait for hardware, for other CPUs or for a lock; not inside handlers and not under a lock that one takes.
+//! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside handlers; bounded.
+//! *Task*: may wait for hardware, for other CPUs or for a lock; not inside handlers and not under a lock that
+//! one takes.
 //!
 //! # Example
 //!

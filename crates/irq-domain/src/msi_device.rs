@@ -1,4 +1,5 @@
-//! A device's message-signalled interrupts: one domain per device, between its message store and its controller.
+//! A device's message-signalled interrupts: one domain per device, between its message store and its
+//! controller.
 
 mod allocation;
 mod relocation;
@@ -54,13 +55,14 @@ pub struct MsiVector {
     pub cpu: Cpu,
 }
 
-/// A device's own interrupt domain: its vectors stand between its message store and its controller, and whoever uses
-/// them sees neither. A device with several stores (MSI-X and IMS) has several of these.
+/// A device's own interrupt domain: its vectors stand between its message store and its controller, and whoever
+/// uses them sees neither. A device with several stores (MSI-X and IMS) has several of these.
 ///
-/// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate), [`request`](Self::request) for each
-/// slot. Dropping it undoes everything, in the order that lets no message slip through: handlers are removed, the
-/// store is turned off, the vectors and the device are given back to the controller. Handles that outlive it are inert.
-/// Dropped inside a handler, all that is put off to a later task operation; handlers may run until then.
+/// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate), [`request`](Self::request) for
+/// each slot. Dropping it undoes everything, in the order that lets no message slip through: handlers are
+/// removed, the store is turned off, the vectors and the device are given back to the controller. Handles that
+/// outlive it are inert. Dropped inside a handler, all that is put off to a later task operation; handlers may
+/// run until then.
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {
     core: Arc<Interrupts>,
@@ -93,12 +95,12 @@ impl MsiDevice {
         Ok(Self { core: core.clone(), domain })
     }
 
-    /// Grants the device vectors at its lowest free slots: as many as the controller has of the `wanted` range of
-    /// counts, the most first. Places them on CPUs, writes their messages, and turns the store on. They are masked
-    /// until they are [requested](Self::request).
+    /// Grants the device vectors at its lowest free slots: as many as the controller has of the `wanted` range
+    /// of counts, the most first. Places them on CPUs, writes their messages, and turns the store on. They are
+    /// masked until they are [requested](Self::request).
     ///
-    /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`] (MultiMSI) is granted
-    /// in powers of two, once, on one CPU. If anything fails, nothing of it remains. Task.
+    /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`] (MultiMSI) is
+    /// granted in powers of two, once, on one CPU. If anything fails, nothing of it remains. Task.
     pub fn allocate(
         &self,
         shape: Shape,
@@ -123,8 +125,8 @@ impl MsiDevice {
     /// Undoes everything, like dropping, and says whether the store could be turned off. Task.
     ///
     /// # Errors
-    /// The store did not take it. Handlers, vectors and the attachment were given back all the same: such a device is
-    /// gone, or broken.
+    /// The store did not take it. Handlers, vectors and the attachment were given back all the same: such a
+    /// device is gone, or broken.
     pub fn tear_down(self) -> Result<(), StoreError> {
         self.domain.tear_down(&self.core)
     }
@@ -135,8 +137,8 @@ impl MsiDevice {
         state.vectors.iter().map(|(slot, entry)| entry.info(*slot)).collect()
     }
 
-    /// The message that the store holds at `slot`: `None` where no vector is, and for all of a group but its first.
-    /// Task.
+    /// The message that the store holds at `slot`: `None` where no vector is, and for all of a group but its
+    /// first. Task.
     pub fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.domain.state.lock(self.core.host()).vectors.get(&slot)?.message
     }

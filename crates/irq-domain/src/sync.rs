@@ -9,14 +9,15 @@
 //! ```
 //!
 //! The rules, all kept by compare-and-swap on the one word:
-//! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs beside itself;
+//! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs beside
+//!   itself;
 //! - whoever finds the gate busy or disabled leaves the *resend* mark, in one step with seeing why; the mark is
-//!   taken in one step with leaving or enabling, by one party. Marking is a read-modify-write even if the mark is
-//!   set already: it carries what the device wrote before to whoever runs next;
-//! - the value is read only while *running* or a *pin* is held; it is written only in *changing*, which is entered
-//!   from vacant, or from closing without runner and pins.
-// UNSAFETY: the value lives in an `UnsafeCell`, because a lock around it would cost dispatch a second pair of atomic
-// operations for an exclusion that the state word provides already.
+//!   taken in one step with leaving or enabling, by one party. Marking is a read-modify-write even if the mark
+//!   is set already: it carries what the device wrote before to whoever runs next;
+//! - the value is read only while *running* or a *pin* is held; it is written only in *changing*, which is
+//!   entered from vacant, or from closing without runner and pins.
+// UNSAFETY: the value lives in an `UnsafeCell`, because a lock around it would cost dispatch a second pair of
+// atomic operations for an exclusion that the state word provides already.
 #![expect(unsafe_code, reason = "the state word, not a lock, guards the value; each use says why")]
 
 use core::cell::UnsafeCell;
@@ -124,8 +125,8 @@ pub(crate) struct Gate<T, W = AtomicU32> {
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: shared references to the value are handed to several threads at once (runner and pins), hence `Sync`; the
-// value is put in and taken out by different threads, hence `Send`. All access follows the state word.
+// SAFETY: shared references to the value are handed to several threads at once (runner and pins), hence `Sync`;
+// the value is put in and taken out by different threads, hence `Send`. All access follows the state word.
 unsafe impl<T: Send + Sync, W: Word> Sync for Gate<T, W> {}
 
 impl<T, W: Word> Gate<T, W> {
@@ -148,7 +149,8 @@ impl<T, W: Word> Gate<T, W> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: this thread set CHANGING from vacant, so nobody else reads or writes the value until it clears.
+        // SAFETY: this thread set CHANGING from vacant, so nobody else reads or writes the value until it
+        // clears.
         unsafe { *self.value.get() = Some(value) };
         let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
         self.word.store(INSTALLED | DISABLED | USED | mode);
@@ -233,8 +235,8 @@ impl<T, W: Word> Gate<T, W> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: this thread replaced CLOSING, without runner and pins, by CHANGING: nobody else has a reference, and
-        // none is handed out before the next install.
+        // SAFETY: this thread replaced CLOSING, without runner and pins, by CHANGING: nobody else has a
+        // reference, and none is handed out before the next install.
         let value = unsafe { (&mut *self.value.get()).take() };
         self.word.store(USED);
         value
@@ -292,8 +294,8 @@ pub(crate) struct Running<'a, T, W: Word> {
 }
 
 impl<'a, T, W: Word> Running<'a, T, W> {
-    /// The handler returned. `Some` if the interrupt arrived meanwhile: the caller sends it again and drops the pin.
-    /// Others may run the handler already.
+    /// The handler returned. `Some` if the interrupt arrived meanwhile: the caller sends it again and drops the
+    /// pin. Others may run the handler already.
     #[inline]
     pub(crate) fn leave(self) -> Option<Pinned<'a, T, W>> {
         let gate = self.gate;
@@ -308,13 +310,15 @@ impl<T, W: Word> Deref for Running<'_, T, W> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant gate; so nobody writes the value.
+        // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant gate; so nobody writes the
+        // value.
         unsafe { self.gate.value_ref() }
     }
 }
 
 impl<T, W: Word> Drop for Running<'_, T, W> {
-    /// The handler unwound. What arrived meanwhile is not sent again: a handler that panics is a bug to be seen.
+    /// The handler unwound. What arrived meanwhile is not sent again: a handler that panics is a bug to be
+    /// seen.
     fn drop(&mut self) {
         if self.gate.end_run() {
             self.gate.word.subtract(PIN);

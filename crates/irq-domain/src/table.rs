@@ -1,5 +1,5 @@
-//! From a vector to its gates: a radix table whose parts are allocated on the first request of a vector among them
-//! and stay where they are for good, so that dispatch walks it without a lock.
+//! From a vector to its gates: a radix table whose parts are allocated on the first request of a vector among
+//! them and stay where they are for good, so that dispatch walks it without a lock.
 
 use crate::descriptor::Action;
 use crate::sync::Gate;
@@ -53,7 +53,8 @@ impl Slot {
 type Leaf = [Slot; FANOUT];
 type Middle = [OnceBox<Leaf>; FANOUT];
 
-/// The table. Memory in proportion to what is requested: 16 KiB per 256 vectors of which one is, 2 KiB per 65536.
+/// The table. Memory in proportion to what is requested: 16 KiB per 256 vectors of which one is, 2 KiB per
+/// 65536.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// Vectors below 65536, one step nearer: most systems have no others.

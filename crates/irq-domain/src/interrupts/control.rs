@@ -90,8 +90,8 @@ impl Interrupts {
         }
     }
 
-    /// Runs `act` if the handler is still there, and keeps it from going meanwhile: afterwards the vector may be another's.
-    /// Any.
+    /// Runs `act` if the handler is still there, and keeps it from going meanwhile: afterwards the vector may
+    /// be another's. Any.
     pub(crate) fn while_installed<T>(
         &self,
         descriptor: &Descriptor,
@@ -140,7 +140,8 @@ impl Interrupts {
         descriptor.mask();
     }
 
-    /// The rewriting is done: the endpoint gets the state that was asked for meanwhile. Task, under the device's lock.
+    /// The rewriting is done: the endpoint gets the state that was asked for meanwhile. Task, under the
+    /// device's lock.
     pub(crate) fn end_rewrite(&self, descriptor: &Descriptor) {
         let mut control = descriptor.control.lock(self.host());
         control.moving = false;
@@ -150,8 +151,8 @@ impl Interrupts {
         }
     }
 
-    /// Returns once no handler of the interrupt runs that began before the call; at once if the caller is a handler.
-    /// Task.
+    /// Returns once no handler of the interrupt runs that began before the call; at once if the caller is a
+    /// handler. Task.
     pub(crate) fn synchronize(&self, descriptor: &Descriptor) {
         if self.in_handler() {
             return;

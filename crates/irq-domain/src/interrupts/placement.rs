@@ -20,9 +20,9 @@ impl Interrupts {
         Ok(())
     }
 
-    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any more. Returns those
-    /// that could not be moved. The CPU still takes interrupts when this is called, and until its controller interface
-    /// has handed out what was pending there. Task.
+    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any more.
+    /// Returns those that could not be moved. The CPU still takes interrupts when this is called, and until its
+    /// controller interface has handed out what was pending there. Task.
     pub fn cpu_offline(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
         let local = self.local(cpu).ok_or(UnknownCpu(cpu))?;
         let _alone = self.hotplug.write(self.host());
@@ -34,10 +34,10 @@ impl Interrupts {
         Ok(self.all().into_iter().filter_map(evacuate).collect())
     }
 
-    /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was pending there is
-    /// handled once, there or at the new one. Whatever the controller, the way is the same: it prepares the new target,
-    /// the endpoint is masked, rewritten and read back if its message changes, the controller finishes; if a step
-    /// fails, all is as before. Task.
+    /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was pending there
+    /// is handled once, there or at the new one. Whatever the controller, the way is the same: it prepares the
+    /// new target, the endpoint is masked, rewritten and read back if its message changes, the controller
+    /// finishes; if a step fails, all is as before. Task.
     ///
     /// # Errors
     /// [`MsiError::WouldTear`], among others: see [`MoveError`].
@@ -107,8 +107,8 @@ impl Interrupts {
         }
     }
 
-    /// The target once no move is under way. A move to a CPU checks that it is on line under the same lock: seen after
-    /// the CPU was marked off line, the answer cannot become that CPU again.
+    /// The target once no move is under way. A move to a CPU checks that it is on line under the same lock:
+    /// seen after the CPU was marked off line, the answer cannot become that CPU again.
     fn settled_target(&self, descriptor: &Descriptor) -> Option<Cpu> {
         match &descriptor.source {
             Source::PerCpu(_) => None,

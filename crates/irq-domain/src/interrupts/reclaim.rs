@@ -18,7 +18,8 @@ pub(crate) enum Grave {
     Device(Arc<Domain>),
 }
 
-/// A list that takes entries in hard-IRQ context without allocating: its room is made when what may end here is made.
+/// A list that takes entries in hard-IRQ context without allocating: its room is made when what may end here is
+/// made.
 pub(crate) struct Graveyard {
     graves: IrqLock<Vec<Grave>>,
     reserved: AtomicUsize,
@@ -59,8 +60,9 @@ impl Graveyard {
 }
 
 impl Interrupts {
-    /// Frees what was dropped inside handlers and is no longer used. The operations that request, allocate and tear
-    /// down do this by themselves; a kernel that does none of these for long calls it from time to time. Task.
+    /// Frees what was dropped inside handlers and is no longer used. The operations that request, allocate and
+    /// tear down do this by themselves; a kernel that does none of these for long calls it from time to time.
+    /// Task.
     pub fn reclaim(&self) {
         if self.in_handler() {
             return;
@@ -92,8 +94,8 @@ impl Interrupts {
         self.graveyard.unreserve();
     }
 
-    /// Takes a closed handler out: at once and after it returned everywhere if the caller is a task, by a later task
-    /// if the caller is a handler. Any.
+    /// Takes a closed handler out: at once and after it returned everywhere if the caller is a task, by a later
+    /// task if the caller is a handler. Any.
     pub(crate) fn bury(&self, descriptor: &Arc<Descriptor>) {
         if self.in_handler() {
             return self.graveyard.push(Grave::Handler(descriptor.clone()), self.host());
@@ -103,7 +105,8 @@ impl Interrupts {
         }
     }
 
-    /// Gives a device's domain up: at once if the caller is a task, by a later task if the caller is a handler. Any.
+    /// Gives a device's domain up: at once if the caller is a task, by a later task if the caller is a handler.
+    /// Any.
     pub(crate) fn bury_device(&self, domain: &Arc<Domain>) {
         if self.in_handler() {
             self.graveyard.push(Grave::Device(domain.clone()), self.host());

@@ -23,8 +23,8 @@ pub struct WiredRequest<'a> {
 }
 
 impl Interrupts {
-    /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it through. Dropping
-    /// the handle undoes it all. Task.
+    /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it through.
+    /// Dropping the handle undoes it all. Task.
     pub fn request_wired(
         self: &Arc<Self>,
         request: WiredRequest<'_>,
@@ -79,13 +79,14 @@ impl Interrupts {
         self.first_reachable(first_choice, |cpu| parent.set_target(request.vector, cpu).map(|()| cpu))
     }
 
-    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ number, one handler that
-    /// may run on all CPUs at once. It is off on each CPU until that CPU calls [`PerCpuHandle::enable_here`].
+    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ number, one
+    /// handler that may run on all CPUs at once. It is off on each CPU until that CPU calls
+    /// [`PerCpuHandle::enable_here`].
     ///
-    /// Priorities and triggers of private interrupts are set up by the root controller's driver, on each CPU. `trigger`
-    /// says here whether an arrival that nests below its own handler must be remembered (edge) or tells again (level).
-    /// Where a wired parent was given, its `mask`, `unmask` and `set_pending` are used for the private vector too, and
-    /// act on the calling CPU. Task.
+    /// Priorities and triggers of private interrupts are set up by the root controller's driver, on each CPU.
+    /// `trigger` says here whether an arrival that nests below its own handler must be remembered (edge) or
+    /// tells again (level). Where a wired parent was given, its `mask`, `unmask` and `set_pending` are used for
+    /// the private vector too, and act on the calling CPU. Task.
     pub fn request_per_cpu(
         self: &Arc<Self>,
         vector: Vector,

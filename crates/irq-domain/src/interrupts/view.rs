@@ -77,8 +77,8 @@ impl Interrupts {
         }
     }
 
-    /// Writes the hierarchy of an interrupt for people, one level per line, the device first and the root last: what
-    /// Linux shows in debugfs. Task.
+    /// Writes the hierarchy of an interrupt for people, one level per line, the device first and the root last:
+    /// what Linux shows in debugfs. Task.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some(descriptor) = self.find(irq) else {
             return writeln!(out, "irq {irq}: does not exist");

@@ -64,7 +64,6 @@ impl Domain {
                 Ok(()) => return Ok(draft),
                 Err(error) => error,
             };
-            drop(draft);
             count = match (error, counts.less_than(count)) {
                 (MsiDeviceError::Controller(refused), Some(less)) if is_shortage(refused) => less,
                 _ => return Err(error),
@@ -96,8 +95,8 @@ impl Domain {
         Ok(())
     }
 
-    /// Masks slots that lose their vectors, where that is possible, and turns the store off if it is to be off. Leaves
-    /// nothing undone because something else failed. Task.
+    /// Masks slots that lose their vectors, where that is possible, and turns the store off if it is to be off.
+    /// Leaves nothing undone because something else failed. Task.
     pub(super) fn quieten(&self, vectors: &BTreeMap<u16, Entry>, power: Power) -> Result<(), StoreError> {
         let mut mask = |open: &mut dyn Slots| vectors.keys().for_each(|slot| open.mask(*slot));
         let masked = if self.can_mask() { self.store.update(&mut mask) } else { Ok(()) };

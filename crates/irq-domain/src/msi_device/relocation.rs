@@ -53,8 +53,8 @@ impl Domain {
         let Some(message) = moved.message else {
             return self.end(moved, MoveOutcome::Written, group);
         };
-        // Held back until the controller is done too, if that is possible at the endpoint at any time; else the update
-        // masks and unmasks by itself.
+        // Held back until the controller is done too, if that is possible at the endpoint at any time; else the
+        // update masks and unmasks by itself.
         let hold = self.store.fast_mask().is_some();
         if hold {
             group.members.iter().for_each(|(_, member)| core.begin_rewrite(member));
@@ -128,7 +128,8 @@ struct Group {
 }
 
 impl Group {
-    /// `None` if the controller names vectors that are not of this allocation, or moves independent ones together.
+    /// `None` if the controller names vectors that are not of this allocation, or moves independent ones
+    /// together.
     fn of(moved: &Move, allocation: &Allocation, state: &State) -> Option<Self> {
         let index = usize::from(allocation.block.index_of(moved.first)?);
         let count = usize::from(moved.count.get());

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use msi_types::{Attachment, StoreError};
 
 impl Domain {
-    /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back. Once; later calls do
-    /// nothing. Task.
+    /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back. Once; later
+    /// calls do nothing. Task.
     pub(crate) fn tear_down(self: &Arc<Self>, core: &Interrupts) -> Result<(), StoreError> {
         let (attachment, allocations, vectors, power) = {
             let mut state = self.state.lock(core.host());

@@ -13,7 +13,8 @@ use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots
 /// Multiple Message Capable beyond this is reserved.
 const MAX_LOG2: u8 = 5;
 
-/// A function's MSI capability. The vectors are one group: slot 0 holds the message, the others have mask bits at most.
+/// A function's MSI capability. The vectors are one group: slot 0 holds the message, the others have mask bits
+/// at most.
 ///
 /// | the function has | [`Fit::rewrite`] | masking in any context |
 /// |---|---|---|

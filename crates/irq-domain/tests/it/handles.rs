@@ -193,6 +193,30 @@ fn a_device_that_is_dropped_inside_its_handler_is_torn_down_by_a_later_task() {
 }
 
 #[test]
+fn a_device_is_torn_down_after_a_handler_that_dropped_its_own_handle_returned() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine, 1);
+    let (dropped, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let own = Arc::new(Mutex::new(None::<IrqHandle>));
+    let (mine, tell, done) = (own.clone(), dropped.clone(), finished.clone());
+    let handle = device
+        .request(0, "test", move |_| {
+            drop(mine.lock().unwrap().take());
+            tell.wait();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            done.store(true, Ordering::SeqCst);
+        })
+        .unwrap();
+    let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
+    *own.lock().unwrap() = Some(handle);
+    let cpu = std::thread::spawn(move || on_cpu(1, || interrupts.dispatch(Cpu::new(1), vector)));
+    dropped.wait();
+    drop(device);
+    assert!(finished.load(Ordering::SeqCst), "torn down while the handler ran");
+    cpu.join().unwrap();
+}
+
+#[test]
 fn a_handle_that_outlives_its_device_is_inert_even_if_the_vector_is_anothers() {
     let machine = Machine::new(Kind::Stays);
     let first = device(&machine, 1);

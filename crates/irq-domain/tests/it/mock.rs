@@ -1,4 +1,5 @@
-//! The fakes. Each panics on what its real counterpart would answer with a hang, a stray write or a lost interrupt.
+//! The fakes. Each panics on what its real counterpart would answer with a hang, a stray write or a lost
+//! interrupt.
 
 mod controller;
 mod root;

@@ -146,6 +146,17 @@ fn a_private_interrupt_has_no_affinity() {
 }
 
 #[test]
+fn a_private_edge_that_arrives_while_disabled_is_sent_again_at_enable() {
+    let machine = Machine::new(Kind::Stays);
+    let sgi = Vector::new(1);
+    let handle = machine.interrupts.request_per_cpu(sgi, Trigger::Edge, "ipi", |_| {}).unwrap();
+    let early = on_cpu(3, || machine.interrupts.dispatch(Cpu::new(3), sgi));
+    assert_eq!(early, Dispatched::Deferred(Deferral::Disabled));
+    on_cpu(3, || handle.enable_here());
+    assert!(machine.root.pending.lock().unwrap().contains(&sgi));
+}
+
+#[test]
 fn a_private_edge_that_nests_below_its_own_handler_is_sent_again() {
     let machine = Machine::new(Kind::Stays);
     let (interrupts, runs) = (machine.interrupts.clone(), AtomicUsize::new(0));
