@@ -135,8 +135,9 @@ impl PriorityScale {
     }
 }
 
-/// The CPU interface of the CPU that uses it. A cheap handle: make one wherever `S` is at hand. May be used in any
-/// context on its CPU, and does not migrate.
+/// The CPU interface of the CPU that uses it. A cheap handle: making one accesses nothing, and where `S` can be copied,
+/// so can the handle – one for all CPUs where `S` means the CPU that executes. May be used in any context on its
+/// CPU, and does not migrate.
 ///
 /// Works with Group 1, whose interrupts a kernel gets as IRQs.
 #[derive(Debug)]
@@ -145,6 +146,15 @@ pub struct CpuInterface<S, E = Combined> {
     limit: sgi::Reach,
     mode: PhantomData<E>,
 }
+
+// Derived, they would ask the same of `E`, which has no values.
+impl<S: Clone, E> Clone for CpuInterface<S, E> {
+    fn clone(&self) -> Self {
+        Self { registers: self.registers.clone(), limit: self.limit, mode: PhantomData }
+    }
+}
+
+impl<S: Copy, E> Copy for CpuInterface<S, E> {}
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Turns the CPU interface on: its system registers, the priority mask, the binary point, the way interrupts

@@ -33,6 +33,14 @@ pub enum GicError {
     /// The platform maps nothing at the address that firmware states.
     #[error("{0}: the platform cannot map registers at this address, which firmware states")]
     NotMapped(Block),
+    /// Firmware states a frame that is smaller than a GICv3's: it describes an older GIC.
+    #[error("{block}: firmware states a frame of {bytes:#x} bytes; a GICv3 has 64 KiB, a GICv2 needs another driver")]
+    FrameTooSmall {
+        /// Whose frame.
+        block: Block,
+        /// Its size as stated.
+        bytes: u64,
+    },
     /// Firmware states an address at which there is no GICv3 or GICv4.
     #[error("{block}: not a GICv3 or GICv4 (PIDR2 says {found:?}); firmware may state a wrong address")]
     WrongRevision {

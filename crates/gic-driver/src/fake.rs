@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) redistributors: Mutex<Vec<FakeRedistributor>>,
     pub(crate) memory: Mutex<Memory>,
     pub(crate) masked: Mutex<u32>,
+    /// The CPU that executes.
+    pub(crate) executing: Mutex<Cpu>,
 }
 
 /// A handle to the machine: platform and registers alike.
@@ -51,6 +53,7 @@ impl Fake {
             redistributors: Mutex::new(redistributors),
             memory: Mutex::default(),
             masked: Mutex::default(),
+            executing: Mutex::default(),
         }))
     }
 
@@ -58,6 +61,11 @@ impl Fake {
     pub(crate) fn with_cpus(cpus: u8) -> Self {
         let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, cpu + 1 == cpus)).collect();
         Self::new(FakeDistributor::new(Security::Single), redistributors)
+    }
+
+    /// What follows runs on this CPU.
+    pub(crate) fn run_on(&self, cpu: u32) {
+        *self.0.executing.lock().unwrap() = Cpu::new(cpu);
     }
 
     pub(crate) fn distributor_frame(&self) -> FakeMmio {
@@ -169,7 +177,7 @@ impl Platform for Fake {
     }
 
     fn cpu(&self) -> Cpu {
-        Cpu::new(0)
+        *self.0.executing.lock().unwrap()
     }
     fn irq_save(&self) -> u32 {
         let mut masked = self.0.masked.lock().unwrap();

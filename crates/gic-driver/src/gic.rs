@@ -50,10 +50,17 @@ impl Default for Priorities {
 }
 
 /// What firmware states and the kernel chooses.
+///
+/// Firmware states the GIC's version too, and the caller looks at it first: on a GICv2, whose distributor has 4 KiB,
+/// the first access that [`Gic::new`] makes (`PIDR2`, near the end of 64 KiB) may abort.
+/// [`distributor_bytes`](Self::distributor_bytes) catches that.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GicConfig {
     /// Physical address of the distributor's frame.
     pub distributor: u64,
+    /// Size of the distributor's frame, where firmware states one: less than 64 KiB is refused before anything is
+    /// accessed.
+    pub distributor_bytes: Option<u64>,
     /// The regions of redistributors.
     pub redistributors: Vec<RedistributorRegion>,
     /// The affinity of each CPU, by its number.
@@ -74,6 +81,7 @@ impl GicConfig {
     pub fn new(distributor: u64, redistributors: Vec<RedistributorRegion>, cpus: Vec<Affinity>) -> Self {
         Self {
             distributor,
+            distributor_bytes: None,
             redistributors,
             cpus,
             priorities: Priorities::default(),
@@ -98,7 +106,7 @@ pub struct RedistributorInfo {
 }
 
 /// One GIC. Share it in an [`Arc`]; locks are inside. Implements
-/// [`WiredParent`](msi_types::WiredParent) for its SPIs and extended SPIs.
+/// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's SGIs and PPIs.
 #[derive(Debug)]
 pub struct Gic<P: Platform> {
     platform: Arc<P>,
@@ -126,10 +134,19 @@ impl<P: Platform> Gic<P> {
     /// # Errors
     /// All of [`GicError`] but those of SGIs and CPU interfaces.
     pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
-        let GicConfig { distributor, redistributors, cpus, priorities, lpi_id_bits, table_access, machine } =
-            config;
+        let GicConfig {
+            distributor,
+            distributor_bytes,
+            redistributors,
+            cpus,
+            priorities,
+            lpi_id_bits,
+            table_access,
+            machine,
+        } = config;
         let boot = platform.cpu();
         let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
+        check_frame(distributor, distributor_bytes)?;
         let distributor = open_distributor(&*platform, distributor)?;
         distributor.init(&*platform, DistributorConfig { priority: priorities.wired, route })?;
         let cpus = open_redistributors(&*platform, &redistributors, &cpus)?;
@@ -276,6 +293,16 @@ impl<P: Platform> Gic<P> {
 fn lies_about_coherence<M: Mmio>(redistributor: &Redistributor<M>, machine: &[&str]) -> bool {
     errata::matching(errata::Frame::Redistributor, redistributor.iidr(), machine)
         .any(|entry| entry.erratum == Erratum::TablesNotCoherent)
+}
+
+/// A GICv3's distributor is no smaller than its frame.
+fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
+    match stated {
+        Some(bytes) if bytes < gicd::FRAME_SIZE => {
+            Err(GicError::FrameTooSmall { block: Block::Distributor(base), bytes })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open_distributor<P: Platform>(platform: &P, base: u64) -> Result<Distributor<P::Mmio>, GicError> {

@@ -35,6 +35,8 @@ pub(super) struct Reach {
 
 impl Reach {
     pub(super) const UNLIMITED: Self = Self { range_selector: true, aff3: true };
+    /// What every implementation has.
+    const NONE: Self = Self { range_selector: false, aff3: false };
 
     fn of_interface(control: Ctlr) -> Self {
         Self { range_selector: control.rss(), aff3: control.a3v() }
@@ -67,7 +69,7 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// # Errors
     /// [`GicError::SgiOutOfReach`].
     pub fn send(&self, sgi: SgiId, target: Affinity) -> Result<(), GicError> {
-        self.reach().check(target)?;
+        self.check_reach([target])?;
         self.registers.write(icc::SGI1R, Sgi::to(sgi.get(), target));
         Ok(())
     }
@@ -83,10 +85,7 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         targets: impl IntoIterator<Item = Affinity, IntoIter: Clone>,
     ) -> Result<(), GicError> {
         let targets = targets.into_iter();
-        let reach = self.reach();
-        for target in targets.clone() {
-            reach.check(target)?;
-        }
+        self.check_reach(targets.clone())?;
         let mut collected: Option<Sgi> = None;
         for target in targets {
             let one = Sgi::to(sgi.get(), target);
@@ -112,8 +111,16 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.write(icc::SGI1R, Sgi::new().with_intid(sgi.get()).with_all_but_self(true));
     }
 
-    /// What both this CPU interface and the distributor support.
-    fn reach(&self) -> Reach {
-        self.limit.limited_by(Reach::of_interface(self.registers.read(icc::CTLR)))
+    /// Can both the distributor and this CPU interface reach all of them? The interface is asked only if one of them
+    /// needs more than every implementation has: reading `ICC_CTLR_EL1` may trap.
+    fn check_reach(&self, targets: impl IntoIterator<Item = Affinity>) -> Result<(), GicError> {
+        let mut reach = None;
+        for target in targets.into_iter().filter(|target| Reach::NONE.check(*target).is_err()) {
+            let reach = reach.get_or_insert_with(|| {
+                self.limit.limited_by(Reach::of_interface(self.registers.read(icc::CTLR)))
+            });
+            reach.check(target)?;
+        }
+        Ok(())
     }
 }

@@ -189,6 +189,30 @@ mod sgis {
         assert!(matches!(far, Err(GicError::SgiOutOfReach(..))));
     }
 
+    /// System registers that must not be read; a copy is the same CPU's.
+    #[derive(Clone, Copy)]
+    struct Unread<'a>(&'a FakeRegisters);
+
+    impl SystemRegisters for Unread<'_> {
+        fn read_raw(&self, register: icc::SysRegEncoding) -> u64 {
+            panic!("{register:?} is read");
+        }
+        fn write_raw(&self, register: icc::SysRegEncoding, value: u64) {
+            self.0.write_raw(register, value);
+        }
+    }
+
+    #[test]
+    fn a_copied_handle_sends_to_what_every_implementation_reaches_without_a_read() {
+        let registers = FakeRegisters::default();
+        combined(&registers);
+        let handle = CpuInterface::<_>::new(Unread(&registers)).limited_by(gicd::Typer::new());
+        let copy = handle;
+        handle.send(sgi(1), Affinity::new(0, 2, 1, 15)).unwrap();
+        copy.send_to(sgi(1), [Affinity::new(0, 0, 0, 3)]).unwrap();
+        assert_eq!(registers.sgis().len(), 2);
+    }
+
     #[test]
     fn a_set_with_one_unreachable_target_sends_nothing() {
         let registers = FakeRegisters::default();

@@ -106,6 +106,18 @@ mod life {
     }
 
     #[test]
+    fn a_frame_of_an_older_gic_is_refused_before_it_is_touched() {
+        let config = GicConfig { distributor_bytes: Some(0x1000), ..config() };
+        let refused = Gic::new(Arc::new(Fake::with_cpus(CPUS)), config.clone()).unwrap_err();
+        assert_eq!(
+            refused,
+            GicError::FrameTooSmall { block: Block::Distributor(DISTRIBUTOR), bytes: 0x1000 }
+        );
+        let config = GicConfig { distributor_bytes: Some(0x1_0000), ..config };
+        assert!(Gic::new(Arc::new(Fake::with_cpus(CPUS)), config).is_ok());
+    }
+
+    #[test]
     fn wired_interrupts_work_where_lpis_are_refused() {
         let fake = Fake::with_cpus(CPUS);
         fake.at_redistributor(1, |frame| {
@@ -260,12 +272,52 @@ mod wired {
     }
 
     #[test]
-    fn what_is_no_shared_interrupt_here_is_not_given_out() {
+    fn what_is_no_wired_interrupt_here_is_not_given_out() {
         let (_, gic, _) = running();
-        for (first, many) in [(31, 1), (95, 2), (1019, 1), (4127, 2), (8192, 1), (u32::MAX, 1)] {
+        let none = [(95, 2), (1019, 1), (1023, 1), (1087, 2), (4127, 2), (8192, 1), (u32::MAX, 1)];
+        for (first, many) in none {
             assert!(gic.claim(vector(first), count(many)).is_err(), "{first}");
         }
         assert_eq!(gic.claim(vector(4096), count(32)), Ok(()));
+    }
+
+    #[test]
+    fn a_private_vector_is_unmasked_masked_and_made_pending_at_the_calling_cpu_alone() {
+        let (fake, gic, _) = running();
+        for intid in [5, 27, 1060] {
+            let states = || {
+                let state =
+                    |index| fake.at_redistributor(index, |frame| *frame.bank.state(IntId::new(intid)));
+                [0, 1].map(|index| (state(index).forwarded, state(index).pending))
+            };
+            gic.mask(vector(intid));
+            fake.run_on(1);
+            gic.mask(vector(intid));
+            gic.unmask(vector(intid));
+            gic.set_pending(vector(intid), Pending::Set);
+            assert!(gic.is_pending(vector(intid)));
+            assert_eq!(states(), [(false, false), (true, true)], "{intid}");
+            gic.mask(vector(intid));
+            gic.set_pending(vector(intid), Pending::Clear);
+            fake.run_on(0);
+            gic.unmask(vector(intid));
+            assert_eq!(states(), [(true, false), (false, false)], "{intid}");
+        }
+    }
+
+    #[test]
+    fn a_private_vector_has_one_owner_and_a_trigger_but_no_target() {
+        let (fake, gic, _) = running();
+        gic.claim(vector(27), count(1)).unwrap();
+        assert_eq!(gic.claim(vector(27), count(1)), Err(MsiError::UnknownVector(vector(27))));
+        gic.set_trigger(vector(27), Trigger::Edge).unwrap();
+        assert!(fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(27)).edge));
+        let refused = gic.set_target(vector(27), cpu(1));
+        assert!(matches!(refused, Err(MsiError::NotReachable(_, _))));
+        gic.unmask(vector(27));
+        gic.release(vector(27), count(1));
+        assert!(!fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(27)).forwarded));
+        assert_eq!(gic.claim(vector(27), count(1)), Ok(()));
     }
 
     #[test]

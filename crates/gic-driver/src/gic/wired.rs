@@ -1,4 +1,5 @@
-//! SPIs and extended SPIs as the seam of wired interrupts.
+//! Wired interrupts by INTID: SPIs and extended SPIs at the distributor; SGIs, PPIs and extended PPIs at the
+//! redistributor of the CPU that calls.
 
 use super::Gic;
 use crate::{GicError, Interrupt, Platform, Route};
@@ -6,15 +7,37 @@ use core::num::NonZeroU16;
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{ControllerFault, Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
 
-/// One bit for each shared interrupt that has an owner.
+/// One bit for each interrupt that has an owner. A private one has one owner for all CPUs.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
+    /// Those of SGIs and PPIs among them: INTIDs below 32.
     spis: [u64; 16],
     extended: [u64; 16],
+    extended_ppis: [u64; 1],
 }
 
 impl Claims {
-    /// Takes an interrupt; `false` if it has an owner, or is not a shared one.
+    /// Takes interrupts, all or none.
+    ///
+    /// # Errors
+    /// The first that has an owner, or is no wired one.
+    pub(crate) fn claim_all(&mut self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
+        for offset in 0..count.get() {
+            let intid = nth(first, offset)?;
+            if !self.claim(intid) {
+                self.release_all(first, offset);
+                return Err(MsiError::UnknownVector(intid.vector()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the first `count` interrupts from `first` on back.
+    pub(crate) fn release_all(&mut self, first: Vector, count: u16) {
+        (0..count).filter_map(|offset| nth(first, offset).ok()).for_each(|intid| self.release(intid));
+    }
+
+    /// Takes an interrupt; `false` if it has an owner, or is no wired one.
     fn claim(&mut self, intid: IntId) -> bool {
         match self.bit(intid) {
             Some((word, mask)) if *word & mask == 0 => {
@@ -33,39 +56,31 @@ impl Claims {
 
     fn bit(&mut self, intid: IntId) -> Option<(&mut u64, u64)> {
         let (words, index) = match intid.class() {
-            IntIdClass::Spi => (&mut self.spis, intid.get()),
-            IntIdClass::ExtendedSpi => (&mut self.extended, intid.get() - IntId::EXTENDED_SPI_BASE),
+            IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::Spi => (&mut self.spis[..], intid.get()),
+            IntIdClass::ExtendedSpi => (&mut self.extended[..], intid.get() - IntId::EXTENDED_SPI_BASE),
+            IntIdClass::ExtendedPpi => (&mut self.extended_ppis[..], intid.get() - IntId::EXTENDED_PPI_BASE),
             _ => return None,
         };
         Some((words.get_mut(index as usize / 64)?, 1 << (index % 64)))
     }
 }
 
+/// For private vectors – SGIs, PPIs and extended PPIs – what acts on the interrupt acts on the calling CPU's: each CPU
+/// masks and unmasks its own, and sets its own trigger. One claim covers all CPUs. They have no target: they do not
+/// move.
 impl<P: Platform> WiredParent for Gic<P> {
     fn claim(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
-            let intid = nth(first, offset)?;
-            self.distributor.interrupt(intid).map_err(|_| MsiError::UnknownVector(intid.vector()))?;
+            self.wired(nth(first, offset)?.vector())?;
         }
-        self.claims.with(&*self.platform, |claims| {
-            for offset in 0..count.get() {
-                let intid = nth(first, offset)?;
-                if !claims.claim(intid) {
-                    for taken in 0..offset {
-                        claims.release(nth(first, taken)?);
-                    }
-                    return Err(MsiError::UnknownVector(intid.vector()));
-                }
-            }
-            Ok(())
-        })?;
+        self.claims.with(&*self.platform, |claims| claims.claim_all(first, count))?;
         self.prepare(first, count).inspect_err(|_| self.disclaim(first, count))
     }
 
     fn release(&self, first: Vector, count: NonZeroU16) {
         for offset in 0..count.get() {
             if let Ok(intid) = nth(first, offset)
-                && let Ok(interrupt) = self.distributor.interrupt(intid)
+                && let Ok(interrupt) = self.wired(intid.vector())
             {
                 // A distributor that does not finish has the request: nothing more can be done for a caller that
                 // gives up the interrupt.
@@ -77,11 +92,14 @@ impl<P: Platform> WiredParent for Gic<P> {
     }
 
     fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError> {
-        let interrupt = self.shared(vector)?;
+        let interrupt = self.wired(vector)?;
         interrupt.set_trigger(&*self.platform, trigger).map_err(|error| self.fault("set trigger", error))
     }
 
     fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {
+        if IntId::from(vector).is_private() {
+            return Err(MsiError::NotReachable(cpu, "a private interrupt is each CPU's own"));
+        }
         let affinity = self.affinity(cpu).ok_or(MsiError::NotReachable(cpu, "the GIC does not know it"))?;
         if !self.is_on(cpu) {
             return Err(MsiError::NotReachable(cpu, "it is off"));
@@ -91,52 +109,57 @@ impl<P: Platform> WiredParent for Gic<P> {
     }
 
     fn mask(&self, vector: Vector) {
-        if let Ok(interrupt) = self.shared(vector) {
+        if let Ok(interrupt) = self.wired(vector) {
             // There is nobody to tell; the request is made.
             let _ = interrupt.disable(&*self.platform);
         }
     }
 
     fn unmask(&self, vector: Vector) {
-        if let Ok(interrupt) = self.shared(vector) {
+        if let Ok(interrupt) = self.wired(vector) {
             interrupt.enable();
         }
     }
 
     fn set_pending(&self, vector: Vector, pending: Pending) {
-        if let Ok(interrupt) = self.shared(vector) {
+        if let Ok(interrupt) = self.wired(vector) {
             interrupt.set_pending(pending);
         }
     }
 
     fn is_pending(&self, vector: Vector) -> bool {
-        self.shared(vector).is_ok_and(|interrupt| interrupt.is_pending())
+        self.wired(vector).is_ok_and(|interrupt| interrupt.is_pending())
     }
 }
 
 impl<P: Platform> Gic<P> {
-    fn shared(&self, vector: Vector) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
-        self.distributor.interrupt(vector.into()).map_err(|_| MsiError::UnknownVector(vector))
+    /// An interrupt where its state is: at the distributor, or at the calling CPU's redistributor.
+    fn wired(&self, vector: Vector) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
+        let intid = IntId::from(vector);
+        let found = if intid.is_private() {
+            self.redistributor_frames(self.platform.cpu()).and_then(|own| own.interrupt(intid))
+        } else {
+            self.distributor.interrupt(intid)
+        };
+        found.map_err(|_| MsiError::UnknownVector(vector))
     }
 
-    /// Checks that this security view has a say over each.
+    /// Checks that this security view has a say over each shared one. Private ones got their state when their CPU was
+    /// turned on.
     fn prepare(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
-            let vector = nth(first, offset)?.vector();
-            let taken = self.shared(vector)?.take(self.priorities.wired);
-            taken.map_err(|_| MsiError::UnknownVector(vector))?;
+            let intid = nth(first, offset)?;
+            if intid.is_private() {
+                continue;
+            }
+            let taken = self.wired(intid.vector())?.take(self.priorities.wired);
+            taken.map_err(|_| MsiError::UnknownVector(intid.vector()))?;
         }
         Ok(())
     }
 
     fn disclaim(&self, first: Vector, count: NonZeroU16) {
-        self.claims.with(&*self.platform, |claims| {
-            for offset in 0..count.get() {
-                if let Ok(intid) = nth(first, offset) {
-                    claims.release(intid);
-                }
-            }
-        });
+        self.claims.with(&*self.platform, |claims| claims.release_all(first, count.get()));
     }
 
     fn fault(&self, operation: &'static str, error: GicError) -> MsiError {
