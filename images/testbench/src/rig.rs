@@ -22,6 +22,11 @@ pub(crate) trait Device: Send + Sync {
         true
     }
 
+    /// Does [`fire`](Self::fire) return before the handler ran?
+    fn posts(&self) -> bool {
+        true
+    }
+
     /// Takes the device into use: its vectors have handlers.
     fn start(&self) -> Outcome {
         Ok(())

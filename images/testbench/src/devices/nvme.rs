@@ -160,6 +160,10 @@ impl Device for Nvme {
         QUEUES
     }
 
+    fn posts(&self) -> bool {
+        false
+    }
+
     fn start(&self) -> Outcome {
         self.bar.write32(CC, 0);
         check!(cpu::wait_until(2000, || self.bar.read32(CSTS) & 1 == 0), "the controller does not stop");

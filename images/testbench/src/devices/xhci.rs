@@ -267,6 +267,10 @@ impl Device for Xhci {
         INTERRUPTERS
     }
 
+    fn posts(&self) -> bool {
+        false
+    }
+
     fn start(&self) -> Outcome {
         self.reset()?;
         self.set_up_rings();

@@ -42,6 +42,11 @@ fn one(machine: &'static Machine, kind: &Kind, function: &Function, report: &mut
     report.case(&format!("{name}: a disabled vector waits and arrives once"), || {
         each_once(&rig, |handle, slot| hold(&rig, handle, slot))
     });
+    if rig.device.fires() && rig.device.posts() {
+        report.case(&format!("{name}: what the device sends while disabled arrives once"), || {
+            each_once(&rig, |handle, slot| hold_device(&rig, handle, slot))
+        });
+    }
     report.case(&format!("{name}: each vector can be sent and dropped at the controller"), || {
         each_once(&rig, |handle, slot| resend(&rig, handle, slot))
     });
@@ -76,8 +81,21 @@ fn each_once(rig: &Rig, mut test: impl FnMut(&IrqHandle, u16) -> Outcome) -> Out
     Ok(())
 }
 
-/// Devices that wait for their own interrupt while they fire cannot be held back; they are sent by the controller
-/// instead.
+/// The device's own messages, held back at its mask bits or, where it has none, at the controller.
+fn hold_device(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
+    settle(rig, slot);
+    let before = rig.counts.of(slot);
+    handle.disable();
+    let fired = rig.device.fire(slot)? && rig.device.fire(slot)?;
+    let early = cpu::wait_until(5, || rig.counts.of(slot) > before);
+    let pending = !fired || cpu::wait_until(500, || handle.is_pending() != Some(false));
+    handle.enable();
+    check!(!early, "slot {slot} ran while it was disabled");
+    check!(pending, "slot {slot} is not pending");
+    if fired { expect_one_more(rig, slot, before) } else { Ok(()) }
+}
+
+/// Messages by the controller, to every device alike.
 fn hold(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     settle(rig, slot);
     let before = rig.counts.of(slot);

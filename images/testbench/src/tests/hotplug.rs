@@ -1,8 +1,8 @@
-//! A CPU leaves by PSCI, its interrupts go elsewhere, and it comes back.
+//! A CPU leaves by PSCI, its interrupts go elsewhere, and it comes back; and the whole GIC sleeps.
 
 use super::online;
 use crate::check;
-use crate::machine::Machine;
+use crate::machine::{Machine, registers};
 use crate::report::{Outcome, Report};
 use crate::smp;
 use crate::soft_device::SoftDevice;
@@ -19,6 +19,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
         leave_and_return(machine)
     });
     report.case("CPUs leave and return many times", || many_times(machine));
+    report.case("the GIC and the ITS sleep and wake, and keep what is pending", || sleep_and_wake(machine));
 }
 
 type Runs = Arc<[AtomicU64; MAX_CPUS]>;
@@ -95,5 +96,35 @@ fn many_times(machine: &'static Machine) -> Outcome {
         }
         fire_all(&device, &runs, cpu)?;
     }
+    device.tear_down()
+}
+
+/// A system's suspension, but for the loss of power.
+fn sleep_and_wake(machine: &'static Machine) -> Outcome {
+    let Some(its) = &machine.its else { crate::skip!("no ITS") };
+    let boot = Cpu::new(0);
+    let others: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != boot).collect();
+    others.iter().try_for_each(|cpu| take_away(machine, *cpu))?;
+    let (device, runs) = device(machine)?;
+    let count = || runs[0].load(Ordering::Acquire);
+    device.handles[0].disable();
+    device.fire(0);
+    let state = cpu::irq_save();
+    its.suspend()?;
+    let saved = machine.gic.suspend(boot, &registers())?;
+    device.fire(1);
+    machine.gic.resume(&saved, &registers())?;
+    its.resume()?;
+    cpu::irq_restore(state);
+    cpu::wait_until(5, || count() > 0);
+    check!(count() == 0, "{} ran that were sent to a sleeping ITS or disabled", count());
+    device.handles[0].enable();
+    cpu::wait_until(2000, || count() > 0);
+    check!(count() == 1, "what was pending ran {} times", count());
+    others.iter().try_for_each(|cpu| smp::turn_on(machine, *cpu))?;
+    for handle in &device.handles {
+        handle.set_affinity(online(machine).last().copied().unwrap_or(boot))?;
+    }
+    fire_all(&device, &runs, boot)?;
     device.tear_down()
 }
