@@ -66,6 +66,9 @@ pub(crate) struct Watch {
     /// Have QEMU tell what its ITS does
     #[arg(long)]
     trace: bool,
+    /// Count time in instructions: a nanosecond is one
+    #[arg(long)]
+    icount: bool,
 }
 
 /// The test bench on every machine of the table, on each QEMU that can be had.
@@ -101,8 +104,14 @@ pub(crate) fn watch(workspace: &Workspace, wanted: &Watch) -> Result<ExitCode> {
     let tools = fetch(workspace, wanted.qemu)?;
     let bench = Bench { workspace, image: &image, tools: &tools, version: wanted.qemu, machine };
     let mut count = Count::default();
-    let trace: &[&str] = if wanted.trace { &["-trace", "gicv3_its*"] } else { &[] };
-    bench.run(trace, &mut |line| {
+    let mut more = Vec::new();
+    if wanted.trace {
+        more.extend(["-trace", "gicv3_its*"]);
+    }
+    if wanted.icount {
+        more.extend(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+    }
+    bench.run(&more, &mut |line| {
         println!("{line}");
         count.line(line);
     })?;

@@ -8,15 +8,24 @@ use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::report::{Outcome, Report, Verdict};
 use crate::rig::Rig;
+use crate::soft_device::SoftDevice;
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use image_rt::cpu;
 use image_rt::println;
+use msi_types::Cpu;
 
 /// The devices, and how many vectors Linux gives each on two CPUs.
 const DEVICES: [(&str, u16); 4] = [("nvme", 3), ("virtio-net", 3), ("virtio-rng", 2), ("edu", 1)];
 const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138 };
 
+/// Messages that are timed.
+const TIMED: u64 = 2000;
+
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    report.case("a message to oneself is handled before the next instruction", || time(machine));
     // Linux was measured on two.
     if online(machine).len() != 2 {
         return;
@@ -70,4 +79,32 @@ fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
     rig.handles[0].set_affinity(to)?;
     println!("note - cost: one vector moved: {}", Ledger::now() - before);
     Ok(())
+}
+
+/// How long a message takes from the CPU's unmasking to its handler, and from there back. Where QEMU counts time in
+/// instructions (`-icount shift=0`), a nanosecond is one.
+fn time(machine: &Machine) -> Outcome {
+    let entered = Arc::new(AtomicU64::new(0));
+    let at = entered.clone();
+    let device = SoftDevice::new(machine, 1, move |_, _| at.store(cpu::ticks(), Ordering::Relaxed))?;
+    device.handles[0].set_affinity(Cpu::new(0))?;
+    let (mut there, mut back, mut late) = (0, 0, 0);
+    for _ in 0..TIMED {
+        let state = cpu::irq_save();
+        device.fire(0);
+        let before = cpu::ticks();
+        cpu::irq_restore(state);
+        let after = cpu::ticks();
+        let handled = entered.load(Ordering::Relaxed);
+        if handled < before {
+            late += 1;
+            continue;
+        }
+        there += handled - before;
+        back += after - handled;
+    }
+    let average = |ticks: u64| ticks * 1_000_000 / cpu::ticks_per_millisecond() / (TIMED - late).max(1);
+    println!("note - cost: {} ns to the handler, {} ns back", average(there), average(back));
+    check!(late == 0, "{late} of {TIMED} came later");
+    device.tear_down()
 }
