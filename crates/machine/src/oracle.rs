@@ -13,6 +13,11 @@ use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// Messages that the books look back at. What is older than half of it is settled or out of sight.
+const WINDOW: u64 = 1024;
+/// How far a device runs ahead of its handler: further, its queue is full.
+const AHEAD: u64 = WINDOW / 2;
+
 /// A CPU that is still a possible target.
 const OPEN: u64 = u64::MAX;
 
@@ -44,14 +49,38 @@ pub(crate) struct Ledger {
     /// The highest number that a handler saw.
     seen: AtomicU64,
     wrong_cpu: AtomicU64,
-    /// By sequence number less one: when it was sent, and when it was first seen (0 = not yet).
-    sent_at: Box<[AtomicU64]>,
-    seen_at: Box<[AtomicU64]>,
+    /// When a message was sent, and when it was first seen.
+    sent_at: Times,
+    seen_at: Times,
     /// By CPU.
     runs: Box<[AtomicU64]>,
     closed_at: Box<[AtomicU64]>,
     /// Operations under way that may change the target.
     operations: Mutex<u32>,
+}
+
+/// Times of the last [`WINDOW`] messages.
+#[derive(Debug)]
+struct Times(Box<[AtomicU64]>);
+
+impl Times {
+    fn new() -> Self {
+        Self((0..WINDOW).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn set(&self, message: u64, time: u64) {
+        if let Some(place) = self.place(message) {
+            place.store(time, Ordering::SeqCst);
+        }
+    }
+
+    fn get(&self, message: u64) -> u64 {
+        self.place(message).map_or(0, |place| place.load(Ordering::SeqCst))
+    }
+
+    fn place(&self, message: u64) -> Option<&AtomicU64> {
+        self.0.get(usize::try_from(message % WINDOW).ok()?)
+    }
 }
 
 /// A vector's sums.
@@ -64,10 +93,8 @@ pub(crate) struct Sums {
 }
 
 impl Ledger {
-    /// For at most `messages` messages on `cpus` CPUs, all of them possible targets. The mailbox is 8 bytes of RAM.
-    pub(crate) fn new(clock: Arc<Clock>, ram: Arc<Ram>, mailbox: u64, messages: u32, cpus: usize) -> Self {
-        let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
-        let messages = usize::try_from(messages).unwrap_or(0);
+    /// On `cpus` CPUs, all of them possible targets. The mailbox is 8 bytes of RAM.
+    pub(crate) fn new(clock: Arc<Clock>, ram: Arc<Ram>, mailbox: u64, cpus: usize) -> Self {
         Self {
             clock,
             ram,
@@ -75,19 +102,22 @@ impl Ledger {
             sent: AtomicU64::new(0),
             seen: AtomicU64::new(0),
             wrong_cpu: AtomicU64::new(0),
-            sent_at: zeros(messages),
-            seen_at: zeros(messages),
-            runs: zeros(cpus),
+            sent_at: Times::new(),
+            seen_at: Times::new(),
+            runs: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
             closed_at: (0..cpus).map(|_| AtomicU64::new(OPEN)).collect(),
             operations: Mutex::new(0),
         }
     }
 
-    /// The device sends its next message by `fire`, which says whether it could. One thread at a time.
+    /// The device sends its next message by `fire`, which says whether it could. False if it could not, or if too many
+    /// messages wait for the handler. One thread at a time.
     pub(crate) fn send(&self, fire: impl FnOnce() -> bool) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
-        let Some(sent_at) = at(&self.sent_at, sent + 1) else { return false };
-        sent_at.store(self.clock.tick(), Ordering::SeqCst);
+        if sent.saturating_sub(self.seen.load(Ordering::Acquire)) >= AHEAD {
+            return false;
+        }
+        self.sent_at.set(sent + 1, self.clock.tick());
         self.ram.device_store64(self.mailbox, sent + 1);
         if !fire() {
             // Not sent: the next message takes the number.
@@ -104,15 +134,14 @@ impl Ledger {
         if let Some(runs) = self.runs.get(cpu.index()) {
             runs.fetch_add(1, Ordering::Relaxed);
         }
-        if !self.is_right(cpu, self.oldest_unhandled(seen, number, looked_at)) {
+        let oldest = self.oldest_unhandled(seen, number, looked_at);
+        if oldest.is_some_and(|oldest| !self.is_right(cpu, oldest)) {
             self.wrong_cpu.fetch_add(1, Ordering::Relaxed);
         }
         if number > seen {
             let now = self.clock.tick();
             for handled in seen + 1..=number {
-                if let Some(seen_at) = at(&self.seen_at, handled) {
-                    seen_at.store(now, Ordering::SeqCst);
-                }
+                self.seen_at.set(handled, now);
             }
             self.seen.store(number, Ordering::Release);
         }
@@ -171,28 +200,24 @@ impl Ledger {
     }
 
     /// The oldest message that nobody had handled at `looked_at`; the last one, if all were: it arrived after an earlier
-    /// one's handler had seen its number.
-    fn oldest_unhandled(&self, seen: u64, number: u64, looked_at: u64) -> u64 {
+    /// one's handler had seen its number. `None` if it is out of sight.
+    fn oldest_unhandled(&self, seen: u64, number: u64, looked_at: u64) -> Option<u64> {
         let mut oldest = number.min(seen + 1);
-        while oldest > 1
-            && at(&self.seen_at, oldest - 1).is_some_and(|time| time.load(Ordering::SeqCst) > looked_at)
-        {
+        while oldest > 1 && self.seen_at.get(oldest - 1) > looked_at {
             oldest -= 1;
+            if number - oldest >= AHEAD {
+                return None;
+            }
         }
-        oldest
+        Some(oldest)
     }
 
+    /// Was `message` sent before `cpu` was closed? There is no message 0.
     fn is_right(&self, cpu: Cpu, message: u64) -> bool {
-        let (Some(sent_at), Some(closed_at)) = (at(&self.sent_at, message), self.closed_at.get(cpu.index()))
-        else {
-            return false;
-        };
-        sent_at.load(Ordering::SeqCst) < closed_at.load(Ordering::SeqCst)
+        let closed_at =
+            self.closed_at.get(cpu.index()).map_or(0, |closed_at| closed_at.load(Ordering::SeqCst));
+        message != 0 && self.sent_at.get(message) < closed_at
     }
-}
-
-fn at(times: &[AtomicU64], number: u64) -> Option<&AtomicU64> {
-    times.get(usize::try_from(number.checked_sub(1)?).ok()?)
 }
 
 #[cfg(test)]
@@ -203,7 +228,7 @@ mod tests {
 
     fn ledger() -> Ledger {
         let ram = Arc::new(Ram::new(&[Region::new(0, 0x1_0000).unwrap()], Caches::Snooped));
-        let ledger = Ledger::new(Arc::default(), ram, 0, 10, 3);
+        let ledger = Ledger::new(Arc::default(), ram, 0, 3);
         settle_on(&ledger, 0);
         ledger
     }
@@ -314,5 +339,28 @@ mod tests {
         let ledger = ledger();
         ledger.send(|| false);
         assert_eq!((ledger.sent(), ledger.is_settled()), (0, true));
+    }
+
+    #[test]
+    fn a_device_waits_for_its_handler_when_it_is_far_ahead() {
+        let ledger = ledger();
+        let sent = (0..2 * AHEAD).take_while(|_| ledger.send(|| true)).count();
+        assert_eq!(u64::try_from(sent), Ok(AHEAD));
+        ledger.handle(Cpu::new(0), ledger.clock.now());
+        assert!(ledger.send(|| true));
+    }
+
+    #[test]
+    fn books_that_were_written_over_accuse_nobody() {
+        let ledger = ledger();
+        ledger.send(|| true);
+        let looked_at = ledger.clock.now();
+        settle_on(&ledger, 1);
+        for _ in 0..3 * WINDOW {
+            ledger.send(|| true);
+            ledger.handle(Cpu::new(1), ledger.clock.now());
+        }
+        ledger.handle(Cpu::new(0), looked_at);
+        assert_eq!(wrong(&ledger), 0);
     }
 }

@@ -128,7 +128,7 @@ pub fn run(
     let sleepers = Arc::clone(&machine.sleepers);
     let powered = Powered::on(&mut machine);
     let cpus = CpuThreads::start(&powered.cores, &sleepers);
-    let system = system::boot(machine, &powered, &cpus, options.messages)?;
+    let system = system::boot(machine, &powered, &cpus)?;
     let load = Load::new(&system, &cpus, options);
     let start = Instant::now();
     let outcome = load.run(progress);

@@ -86,7 +86,7 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
     let powered = Powered::on(&mut machine);
     let scheduler = Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options));
     powered.platform.interleave_by(Arc::clone(&scheduler) as _);
-    let system = Arc::new(system::boot(machine, &powered, &*scheduler, options.messages)?);
+    let system = Arc::new(system::boot(machine, &powered, &*scheduler)?);
     scheduler.take_over(&system);
     let counts = run(&system, &scheduler, options)?;
     scheduler.settle();

@@ -47,13 +47,8 @@ impl Powered {
     }
 }
 
-/// Discovers and sets up everything; every device gets its vectors, for at most `messages` messages each.
-pub(crate) fn boot(
-    machine: Machine,
-    powered: &Powered,
-    cpus: &dyn Cpus,
-    messages: u32,
-) -> Result<System, RunError> {
+/// Discovers and sets up everything; every device gets its vectors.
+pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Result<System, RunError> {
     let description = Arc::clone(&machine.description);
     let gic = bring_up_gic(&description, &powered.platform, cpus)?;
     let itses = bring_up_itses(&description, &gic, cpus.count())?;
@@ -97,7 +92,7 @@ pub(crate) fn boot(
         let parent = system.itses.get(&device.controller).map(|its| parent(its, map));
         system.units.push(Unit::new(config, parent.ok_or_else(|| "its ITS is not in use".to_owned())));
     }
-    set_up_units(&system, messages)?;
+    set_up_units(&system)?;
     Ok(system)
 }
 
@@ -243,12 +238,12 @@ fn function_at(host: &Host, requester: RequesterId) -> Option<Arc<Function>> {
 }
 
 /// Attaches every device before any gets vectors: those that share a DeviceID share one table.
-fn set_up_units(system: &System, messages: u32) -> Result<(), RunError> {
+fn set_up_units(system: &System) -> Result<(), RunError> {
     for unit in &system.units {
         unit.attach(system);
     }
     for unit in &system.units {
-        unit.activate(system, messages);
+        unit.activate(system);
     }
     if system.units.iter().all(|unit| unit.vectors().is_empty()) {
         let reason = system.units.iter().find_map(Unit::refused).unwrap_or_default();

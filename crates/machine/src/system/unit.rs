@@ -124,26 +124,20 @@ impl Unit {
     }
 
     /// The driver gets as many vectors as the device has, and handles them.
-    pub(crate) fn activate(&self, system: &System, messages: u32) {
+    pub(crate) fn activate(&self, system: &System) {
         let mut driver = lock(&self.driver);
         if let Driver::Attached(device, shape) = std::mem::replace(&mut *driver, Driver::Gone) {
-            *driver = self.try_activate(system, device, shape, messages).unwrap_or_else(Driver::Refused);
+            *driver = self.try_activate(system, device, shape).unwrap_or_else(Driver::Refused);
         }
     }
 
-    fn try_activate(
-        &self,
-        system: &System,
-        device: MsiDevice,
-        shape: Shape,
-        messages: u32,
-    ) -> Result<Driver, String> {
+    fn try_activate(&self, system: &System, device: MsiDevice, shape: Shape) -> Result<Driver, String> {
         for vector in self.vectors() {
             vector.ledger.begin_operation(None);
         }
         let granted = device.allocate(shape, 1..=u16::MAX).map_err(|error| error.to_string())?;
         let vectors = self.vectors.get_or_init(|| {
-            granted.iter().filter_map(|vector| UnitVector::new(system, vector.slot, messages)).collect()
+            granted.iter().filter_map(|vector| UnitVector::new(system, vector.slot)).collect()
         });
         let mut handles = Vec::new();
         for vector in vectors {
@@ -208,7 +202,7 @@ impl Unit {
             found.configure();
         }
         self.attach(system);
-        self.activate(system, 0);
+        self.activate(system);
         self.refused().map_or(Ok(()), Err)
     }
 
@@ -271,10 +265,10 @@ pub(crate) enum Departure {
 
 impl UnitVector {
     /// `None` if there is no memory for its mailbox.
-    fn new(system: &System, slot: u16, messages: u32) -> Option<Arc<Self>> {
+    fn new(system: &System, slot: u16) -> Option<Arc<Self>> {
         let mailbox = system.ram.allocate(8, 8)?;
         let (clock, ram) = (Arc::clone(&system.clock), Arc::clone(&system.ram));
-        let ledger = Ledger::new(clock, ram, mailbox, messages, system.cpus);
+        let ledger = Ledger::new(clock, ram, mailbox, system.cpus);
         // As after an operation that was begun: the request that follows ends it.
         ledger.begin_operation(None);
         Some(Arc::new(Self { slot, ledger, redelivered: AtomicU64::new(0) }))
