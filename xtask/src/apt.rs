@@ -12,6 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use self::sources::Sources;
 use crate::process;
 
+/// Beginnings of the names of packages that are unpacked even where they are installed. An installed part of another
+/// version would also make apt refuse the version asked for.
+const UNPACKED: &[&str] = &["qemu", "device-tree-compiler"];
+
 /// A private package index.
 #[derive(Debug)]
 pub(crate) struct Apt {
@@ -37,7 +41,8 @@ impl Apt {
             fs::create_dir_all(folder.join(part))?;
         }
         fs::write(folder.join("apt.conf"), apt.configuration())?;
-        fs::write(folder.join("status"), installed_but_qemu(&fs::read_to_string("/var/lib/dpkg/status")?))?;
+        let installed = fs::read_to_string("/var/lib/dpkg/status")?;
+        fs::write(folder.join("status"), without(&installed, UNPACKED))?;
         for suites in [&[Suite::Stable, Suite::Backports][..], &[Suite::Stable]] {
             fs::write(folder.join("doorbell.sources"), apt.sources.render(suites))?;
             if process::capture(&mut apt.command("apt-get", &["-qq", "update"])).is_ok() {
@@ -134,10 +139,11 @@ pub(crate) fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// The machine's list of installed packages without QEMU's: an installed part of another version would make
-/// apt refuse the version asked for, which is never installed.
-fn installed_but_qemu(status: &str) -> String {
-    let kept = status.split("\n\n").filter(|package| !package.trim_start().starts_with("Package: qemu"));
+/// The machine's list of installed packages without those whose name begins like this.
+fn without(status: &str, names: &[&str]) -> String {
+    let name = |package: &str| package.trim_start().strip_prefix("Package: ").unwrap_or_default().to_owned();
+    let kept =
+        status.split("\n\n").filter(|package| !names.iter().any(|begin| name(package).starts_with(begin)));
     kept.collect::<Vec<_>>().join("\n\n")
 }
 
@@ -157,7 +163,7 @@ mod test {
     #[test]
     fn an_installed_qemu_is_left_out_of_the_status() {
         let status = "Package: a\nVersion: 1\n\nPackage: qemu-utils\nVersion: 10\n\nPackage: z\n";
-        let kept = installed_but_qemu(status);
+        let kept = without(status, UNPACKED);
         assert!(kept.contains("Package: a\nVersion: 1\n\n") && kept.contains("Package: z"));
         assert!(!kept.contains("qemu"));
     }

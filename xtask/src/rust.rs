@@ -13,13 +13,18 @@ use crate::workspace::Workspace;
 const BARE_METAL: &[&str] = &["msi-types", "gic-arch", "irq-domain", "gic-driver", "vgic", "gic-firmware"];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
-/// The workspace, and what is outside of it: the fuzz targets and the images.
-const MANIFESTS: &[&str] = &["Cargo.toml", "fuzz/Cargo.toml", "images/Cargo.toml"];
+/// The workspace, and what is outside of it: the fuzz targets and the images, by name, as `--all` would take in what
+/// they use of the workspace.
+const FORMATTED: &[&[&str]] = &[
+    &["--all"],
+    &["--manifest-path", "fuzz/Cargo.toml"],
+    &["--manifest-path", "images/Cargo.toml", "--package", "image-rt", "--package", "testbench"],
+];
 
 /// Formats every package.
 pub(crate) fn format(workspace: &Workspace) -> Result<ExitCode> {
-    for manifest in MANIFESTS {
-        process::must(process::cargo(&workspace.root).args(["fmt", "--all", "--manifest-path", manifest]))?;
+    for packages in FORMATTED {
+        process::must(process::cargo(&workspace.root).arg("fmt").args(*packages))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -27,9 +32,9 @@ pub(crate) fn format(workspace: &Workspace) -> Result<ExitCode> {
 /// Whether every package is formatted.
 pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "rustfmt")?;
-    for manifest in MANIFESTS {
+    for packages in FORMATTED {
         let mut cargo = process::cargo(&workspace.root);
-        let check = process::must(cargo.args(["fmt", "--all", "--check", "--manifest-path", manifest]));
+        let check = process::must(cargo.args(["fmt", "--check"]).args(*packages));
         tally.case("rustfmt (cargo xtask fmt mends it)", check);
     }
     Ok(())
