@@ -41,16 +41,24 @@ fn reach(file: &Path, root: Root, reached: &mut BTreeSet<PathBuf>) -> Result<()>
         return Ok(());
     }
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let beside = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    for path in paths(&text) {
+        reach(&beside.join(path), Root::Yes, reached)?;
+    }
     let folder = match root {
-        Root::Yes => file.parent().map(Path::to_path_buf).unwrap_or_default(),
-        Root::No if file.ends_with("mod.rs") => file.parent().map(Path::to_path_buf).unwrap_or_default(),
-        Root::No => file.with_extension(""),
+        Root::No if !file.ends_with("mod.rs") => file.with_extension(""),
+        Root::Yes | Root::No => beside,
     };
     for name in modules(&source::code_only(&text)) {
         reach(&folder.join(name).with_extension("rs"), Root::No, reached)?;
         reach(&folder.join(name).join("mod.rs"), Root::No, reached)?;
     }
     Ok(())
+}
+
+/// The files that `#[path]` attributes name.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"))
 }
 
 /// The names of the modules that live in files of their own.
@@ -73,5 +81,11 @@ mod test {
     fn every_form_of_declaration_is_seen() {
         let code = "mod a;\npub mod b;\n    pub(crate) mod c;\nmod inline {\n}\nuse d;\n";
         assert_eq!(modules(code), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_module_elsewhere_is_seen() {
+        let text = "#[path = \"its/board.rs\"]\nmod board;\n";
+        assert_eq!(paths(text).collect::<Vec<_>>(), ["its/board.rs"]);
     }
 }
