@@ -37,7 +37,7 @@ enum Root {
 }
 
 fn reach(file: &Path, root: Root, reached: &mut BTreeSet<PathBuf>) -> Result<()> {
-    if !file.exists() || !reached.insert(file.to_path_buf()) {
+    if !file.is_file() || !reached.insert(file.to_path_buf()) {
         return Ok(());
     }
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
