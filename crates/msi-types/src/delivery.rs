@@ -14,7 +14,8 @@ pub enum Delivery {
 }
 
 /// Takes messages from senders known as `Id` at this point of the way: a [`RequesterId`](crate::RequesterId) on
-/// the bus, a [`DeviceId`](crate::DeviceId) at the ITS. One translation per layer; layers stack.
+/// the bus, a [`DeviceId`](crate::DeviceId) at the ITS, [`NoIdentity`](crate::NoIdentity) at doorbells that do not ask.
+/// One translation per layer; layers stack.
 ///
 /// Implementations take no lock, allocate nothing and make no system call unless a target sleeps.
 pub trait SignalMsi<Id>: Send + Sync {

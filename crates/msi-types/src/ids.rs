@@ -90,6 +90,11 @@ identifier!(
     Vector, "{}"
 );
 
+/// A sender without identity, as doorbells that do not ask have it: `GICR_SETLPIR`, `GICD_SETSPI_NSR`, GICv2m. Whoever
+/// can write there can ring.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct NoIdentity;
+
 impl RequesterId {
     /// The requester ID of a PCI function. Bits above the fields' widths are ignored.
     pub const fn pci(bus: u8, device: u8, function: u8) -> Self {

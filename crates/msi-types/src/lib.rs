@@ -48,7 +48,7 @@ mod wired;
 
 pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 pub use error::{ControllerFault, MsiError};
-pub use ids::{Cpu, DeviceId, EventId, Gsi, RequesterId, Vector};
+pub use ids::{Cpu, DeviceId, EventId, Gsi, NoIdentity, RequesterId, Vector};
 pub use isolation::{Isolated, IsolatingMechanism, Isolation, NotIsolated};
 pub use message::MsiMessage;
 pub use parent::{
