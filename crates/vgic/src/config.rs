@@ -2,6 +2,7 @@
 
 use crate::its::{Coherence, ItsConfig, ItsConfigError};
 use crate::lpi::MAX_ID_BITS;
+use crate::v2m::{V2mConfig, V2mConfigError};
 use alloc::vec::Vec;
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;
@@ -53,6 +54,11 @@ pub struct VgicConfig {
     pub one_of_n: bool,
     /// SPIs can be signalled by writing to `GICD_SETSPI_NSR` (`GICD_TYPER.MBIS`).
     pub message_based_spis: bool,
+    /// Guest physical address of a further frame (64 KiB) with the doorbells of
+    /// [`message_based_spis`](Self::message_based_spis) and nothing else (`mbi-alias` in a devicetree).
+    pub mbi_alias: Option<u64>,
+    /// GICv2m frames.
+    pub v2m: Vec<V2mConfig>,
     /// Whether the redistributors' accesses to LPI tables are coherent with the guest's caches.
     pub coherence: Coherence,
 }
@@ -142,6 +148,12 @@ pub enum ConfigError {
     /// Direct LPIs beside an ITS, or without LPIs.
     #[error("direct LPIs need LPIs (lpi_id_bits) and a machine without ITS")]
     DirectLpi,
+    /// An alias of doorbells that do not exist.
+    #[error("a frame for message-based SPIs at {0:#x}, but the machine has none: set message_based_spis")]
+    MbiAlias(u64),
+    /// A GICv2m frame that cannot be.
+    #[error(transparent)]
+    V2m(#[from] V2mConfigError),
     /// An ITS that cannot be.
     #[error(transparent)]
     Its(#[from] ItsConfigError),
@@ -181,6 +193,8 @@ impl VgicConfig {
             direct_lpi: false,
             one_of_n: false,
             message_based_spis: false,
+            mbi_alias: None,
+            v2m: Vec::new(),
             coherence: Coherence::Coherent,
         }
     }
@@ -281,7 +295,11 @@ impl VgicConfig {
         if let Some(its) = self.its.first().filter(|_| self.lpi_id_bits.is_none()) {
             return Err(ConfigError::ItsWithoutLpis(its.base));
         }
+        if let Some(base) = self.mbi_alias.filter(|_| !self.message_based_spis) {
+            return Err(ConfigError::MbiAlias(base));
+        }
         self.its.iter().try_for_each(ItsConfig::validate)?;
+        V2mConfig::validate(&self.v2m, |intid| self.implements(intid))?;
         let bad_stride = |stride: u64| {
             stride < gicr::STRIDE_V3 || !stride.is_multiple_of(gicr::FRAME_SIZE) || stride > 1 << 32
         };
@@ -294,7 +312,7 @@ impl VgicConfig {
         }
         let mut blocks: Vec<_> = self.blocks().collect();
         for (base, size) in &blocks {
-            if !base.is_multiple_of(gicd::FRAME_SIZE) {
+            if *size >= gicd::FRAME_SIZE && !base.is_multiple_of(gicd::FRAME_SIZE) {
                 return Err(ConfigError::Misaligned(*base));
             }
             if base.checked_add(*size).is_none_or(|end| end > 1 << 52) {
@@ -313,7 +331,13 @@ impl VgicConfig {
         let redistributors =
             self.redistributors.iter().map(|region| (region.base, region.stride * u64::from(region.count)));
         let its = self.its.iter().map(|its| (its.base, gits::SIZE));
-        core::iter::once((self.distributor, gicd::FRAME_SIZE)).chain(redistributors).chain(its)
+        let v2m = self.v2m.iter().map(|frame| (frame.base, frame.size()));
+        let alias = self.mbi_alias.map(|base| (base, gicd::FRAME_SIZE));
+        core::iter::once((self.distributor, gicd::FRAME_SIZE))
+            .chain(redistributors)
+            .chain(its)
+            .chain(alias)
+            .chain(v2m)
     }
 }
 

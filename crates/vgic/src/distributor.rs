@@ -1,6 +1,6 @@
 //! The distributor's frame (IHI 0069 §12.9).
 
-use crate::interrupt::State;
+use crate::mbi::{Mbi, Message};
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{Frame, Kind, Lanes, Row};
 use crate::wired::Wired;
@@ -64,24 +64,8 @@ impl<'a> Distributor<'a> {
         row!(IIDR, constant | d, _ | u64::from(d.wired.config().iidr.into_bits())),
         row!(TYPER2, zero),
         row!(STATUSR, zero),
-        row!(
-            SETSPI_NSR,
-            trigger | d,
-            _,
-            lanes
-                | d.message(lanes, |wired, cpu, intid| {
-                    wired.change(cpu, intid, State::message_set);
-                })
-        ),
-        row!(
-            CLRSPI_NSR,
-            trigger | d,
-            _,
-            lanes
-                | d.message(lanes, |wired, cpu, intid| {
-                    wired.change(cpu, intid, State::message_cleared);
-                })
-        ),
+        row!(SETSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Set, lanes)),
+        row!(CLRSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Clear, lanes)),
         row!(SETSPI_SR, zero),
         row!(CLRSPI_SR, zero),
         row!(IGROUPR, fields per::group),
@@ -160,18 +144,10 @@ impl<'a> Distributor<'a> {
             .with_rss(true)
     }
 
-    fn message(self, lanes: Lanes, act: fn(&Wired, Cpu, IntId)) {
-        if !self.wired.config().message_based_spis {
-            return;
-        }
-        if let Some(number) = lanes.zero_extended() {
-            let intid = IntId::new(low_word(number & 0x1fff));
-            if intid.is_shared() && self.wired.config().implements(intid) {
-                act(self.wired, self.owner(), intid);
-            } else {
-                self.missing(intid);
-            }
-        }
+    /// The doorbells of this frame.
+    pub(crate) fn mbi(self) -> Mbi<'a> {
+        let Self { wired, events } = self;
+        Mbi { wired, events, base: wired.config().distributor }
     }
 
     fn route(self, intid: IntId) -> u64 {

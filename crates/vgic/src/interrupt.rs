@@ -80,6 +80,11 @@ impl State {
         self.with_latch(false).with_message(false)
     }
 
+    /// A pulse on the input.
+    pub(crate) const fn pulsed(self) -> Self {
+        self.with_latch(self.latch() || self.edge())
+    }
+
     /// A PE acknowledges it.
     pub(crate) const fn acknowledged(self) -> Self {
         self.with_latch(false).with_active(true)

@@ -1,7 +1,7 @@
 //! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors and hypervisors.
 //!
 //! The model has two kinds of halves. [`Vgic`] is shared: devices drive lines ([`SetLine`](msi_types::SetLine)) and send
-//! messages ([`Vgic::its`]) from any thread, and the bus forwards the guest's accesses to register frames
+//! messages ([`Vgic::its`], [`Vgic::write_from_device`]) from any thread, and the bus forwards the guest's accesses to register frames
 //! ([`Vgic::read`], [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread: it answers the guest's accesses to the
 //! CPU interface's system registers, and says whether the vCPU is interrupted or may sleep. What the model needs of its
 //! monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
@@ -17,6 +17,7 @@
 //! | CPU interface | groups, 4 to 8 priority bits, preemption, both EOI modes, active priorities |
 //! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
 //! | ITS | see [`its`] |
+//! | GICv2m | several frames, with the boards' ways of naming SPIs |
 //!
 //! # Choices that the architecture leaves
 //!
@@ -97,11 +98,14 @@ mod attention;
 mod candidates;
 mod config;
 mod cpu_interface;
+mod direct_lpi;
 mod distributor;
+mod doorbells;
 mod events;
 mod interrupt;
 pub mod its;
 mod lpi;
+mod mbi;
 mod memory;
 mod per_interrupt;
 mod redistributor;
@@ -109,13 +113,16 @@ mod registers;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod v2m;
 mod vcpu;
 mod vgic;
 mod wired;
 
 pub use access::{AccessWidth, BadWidth};
 pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};
+pub use doorbells::DeviceWrite;
 pub use events::{Events, FaultReason, GuestFault};
 pub use memory::{GuestMemory, MemoryFault};
+pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 pub use vcpu::{Inputs, Sleep, Undefined, Vcpu};
 pub use vgic::{Block, NotClaimed, ObserverTaken, Region, Vgic};

@@ -208,14 +208,17 @@ impl LpiCore {
         self.with(|control| control.invalidate_all(cpu.get()));
     }
 
-    /// `GICR_SETLPIR`. Lock-free once the LPI's chunk was set before; dropped where the architecture drops it.
+    /// `GICR_SETLPIR`. Dropped where the architecture drops it.
     pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
-        let Some(own) = self.shared.own.get(cpu.index()) else {
-            return Injection::Dropped;
-        };
-        match self.signal_sender(own, lpi.index()) {
-            Injection::Dropped => self.with(|control| control.set_lpi(cpu.get(), lpi)),
-            done => done,
+        self.with(|control| control.set_lpi(cpu.get(), lpi))
+    }
+
+    /// `GICR_SETLPIR` for an LPI whose chunk was set before; dropped if it was not. Lock-free.
+    #[inline]
+    pub(crate) fn set_known_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
+        match self.shared.own.get(cpu.index()) {
+            Some(own) => self.signal_sender(own, lpi.index()),
+            None => Injection::Dropped,
         }
     }
 

@@ -70,8 +70,8 @@ impl<'a> Redistributor<'a> {
         row!(WAKER, value | r, _ | r.waker().into_bits().into(), |r, _, lanes| r.set_waker(lanes)),
         row!(MPAMIDR, zero),
         row!(PARTIDR, zero),
-        row!(SETLPIR, trigger | r, _, lanes | r.set_lpi(lanes)),
-        row!(CLRLPIR, trigger | r, _, lanes | r.clear_lpi(lanes)),
+        row!(SETLPIR, trigger | r, _, lanes | r.write_setlpir(lanes)),
+        row!(CLRLPIR, trigger | r, _, lanes | r.write_clrlpir(lanes)),
         row!(PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r.set_propbaser(lanes)),
         row!(PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r.set_pendbaser(lanes)),
         row!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
@@ -93,7 +93,7 @@ impl<'a> Redistributor<'a> {
 
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
 
-    fn fault(&self, reason: FaultReason, detail: u64) {
+    pub(crate) fn fault(&self, reason: FaultReason, detail: u64) {
         self.events.record(GuestFault { reason, address: self.place.base, detail });
     }
 

@@ -6,7 +6,9 @@ use crate::cpu_interface::{CpuInterface, Features};
 use crate::distributor::Distributor;
 use crate::its::{CommandFaults, Its, ItsConfig, RedistributorNaming, Targets};
 use crate::lpi::{LpiConfig, LpiCore, PriorityView};
+use crate::mbi::Mbi;
 use crate::redistributor::Redistributor;
+use crate::v2m::V2m;
 use crate::vcpu::Vcpu;
 use crate::wired::Wired;
 use crate::{
@@ -50,6 +52,10 @@ pub enum Block {
     Redistributors(usize),
     /// An ITS: index into [`VgicConfig::its`].
     Its(usize),
+    /// The doorbells of message-based SPIs alone: [`VgicConfig::mbi_alias`].
+    MbiAlias,
+    /// A GICv2m frame: index into [`VgicConfig::v2m`].
+    V2m(usize),
 }
 
 /// The address is not one of the model's ([`Vgic::regions`]).
@@ -63,10 +69,12 @@ pub struct NotClaimed(pub u64);
 pub struct ObserverTaken;
 
 /// Where an access goes.
-enum Place<'a> {
+pub(crate) enum Place<'a> {
     Distributor(Distributor<'a>),
+    MbiAlias(Mbi<'a>),
     Redistributor(Redistributor<'a>),
     Its(&'a Its),
+    V2m(V2m<'a>),
     /// Room that no redistributor fills.
     Empty,
 }
@@ -139,6 +147,8 @@ impl Vgic {
         Ok(match place {
             Place::Distributor(frame) => Distributor::FRAME.read(frame, offset, width, refused),
             Place::Redistributor(frame) => Redistributor::FRAME.read(frame, offset, width, refused),
+            Place::MbiAlias(frame) => Mbi::ALIAS.read(frame, offset, width, refused),
+            Place::V2m(frame) => frame.read(offset, width, refused),
             Place::Its(its) => its.read(offset, width),
             Place::Empty => {
                 refused(offset, FaultReason::UnknownRegister);
@@ -159,6 +169,8 @@ impl Vgic {
         match place {
             Place::Distributor(frame) => Distributor::FRAME.write(frame, offset, width, value, refused),
             Place::Redistributor(frame) => Redistributor::FRAME.write(frame, offset, width, value, refused),
+            Place::MbiAlias(frame) => Mbi::ALIAS.write(frame, offset, width, value, refused),
+            Place::V2m(frame) => frame.write(offset, width, value, refused),
             Place::Its(its) => its.write(offset, width, value),
             Place::Empty => refused(offset, FaultReason::UnknownRegister),
         }
@@ -233,17 +245,21 @@ impl Vgic {
     }
 
     /// Which frame holds an address, and the offset in it.
-    fn place(&self, address: u64) -> Option<(Place<'_>, u32)> {
+    pub(crate) fn place(&self, address: u64) -> Option<(Place<'_>, u32)> {
         let region = self.region(address)?;
         let offset = address - region.addresses.start;
-        Some(match region.block {
-            Block::Distributor => {
-                let frame = Distributor { wired: &self.wired, events: &self.events };
-                (Place::Distributor(frame), low_offset(offset))
+        let (wired, events) = (&self.wired, &*self.events);
+        let place = match region.block {
+            Block::Redistributors(index) => return self.redistributor(index, offset),
+            Block::Distributor => Place::Distributor(Distributor { wired, events }),
+            Block::Its(index) => Place::Its(self.its.get(index)?),
+            Block::MbiAlias => Place::MbiAlias(Mbi { wired, events, base: region.addresses.start }),
+            Block::V2m(index) => {
+                let config = self.wired.config().v2m.get(index)?;
+                Place::V2m(V2m { config, wired, events })
             }
-            Block::Redistributors(index) => self.redistributor(index, offset)?,
-            Block::Its(index) => (Place::Its(self.its.get(index)?), low_offset(offset)),
-        })
+        };
+        Some((place, low_offset(offset)))
     }
 
     /// The redistributor at `offset` bytes into a region, and the offset in its frames.
@@ -323,6 +339,13 @@ fn translators(
 }
 
 fn regions(config: &VgicConfig) -> Box<[Region]> {
+    let alias = config
+        .mbi_alias
+        .map(|base| Region { addresses: base..base + gicd::FRAME_SIZE, block: Block::MbiAlias });
+    let v2m = config.v2m.iter().enumerate().map(|(index, frame)| Region {
+        addresses: frame.base..frame.base + frame.size(),
+        block: Block::V2m(index),
+    });
     let distributor = config.distributor..config.distributor + gicd::FRAME_SIZE;
     let redistributors = config.redistributors.iter().enumerate().map(|(index, region)| Region {
         addresses: region.base..region.base + region.stride * u64::from(region.count),
@@ -336,6 +359,8 @@ fn regions(config: &VgicConfig) -> Box<[Region]> {
     let mut regions: Vec<_> = core::iter::once(Region { addresses: distributor, block: Block::Distributor })
         .chain(redistributors)
         .chain(its)
+        .chain(alias)
+        .chain(v2m)
         .collect();
     regions.sort_unstable_by_key(|region| region.addresses.start);
     regions.into_boxed_slice()

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{Affinity, IntId, IntIdClass, Priority};
-use msi_types::{Cpu, Level, Line, LineObserver};
+use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 use once_cell::race::OnceBox;
 use spin::mutex::SpinMutex;
 
@@ -210,6 +210,16 @@ impl Wired {
     /// Changes an interrupt that the guest can see, as a register write does.
     pub(crate) fn change(&self, cpu: Cpu, intid: IntId, change: impl Fn(State) -> State) {
         let _ = self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
+    }
+
+    /// A message changes a shared interrupt that the guest can see: `Pending` if it is pending afterwards.
+    pub(crate) fn signal(&self, intid: IntId, change: impl Fn(State) -> State) -> Delivery {
+        let changed =
+            self.try_change(Cpu::new(0), intid, |state| self.is_visible(state).then(|| change(state)));
+        match changed {
+            Some((_, state)) if state.pending() => Delivery::Pending,
+            _ => Delivery::Blocked,
+        }
     }
 
     /// Changes an interrupt and pays what that owes. `None`: there is none, or `change` declines.

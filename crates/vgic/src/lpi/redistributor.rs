@@ -114,12 +114,23 @@ impl Control {
 
     /// `GICR_CLRLPIR`.
     pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
+        if let Some(slot) = self.own_slot(vcpu, lpi) {
+            self.clear_slot(slot);
+        }
+        if self.has_no_devices() {
+            return;
+        }
         self.sweep(|control, slot, _| {
             let word = control.shared.slots.load(slot.position());
             if word.target() == vcpu && word.lpi() == lpi {
                 control.clear_slot(slot);
             }
         });
+    }
+
+    /// Then what is pending is pending in redistributors' own slots.
+    fn has_no_devices(&self) -> bool {
+        self.translators.iter().all(|translator| translator.devices.is_empty())
     }
 
     /// The LPIs that are pending here, in ascending order.
@@ -140,7 +151,7 @@ impl Control {
         if let Some(slot) = self.own_slot(vcpu, lpi) {
             self.refresh(slot, Settings::Reload);
         }
-        if self.translators.iter().all(|translator| translator.devices.is_empty()) {
+        if self.has_no_devices() {
             return;
         }
         self.sweep(|control, slot, _| {

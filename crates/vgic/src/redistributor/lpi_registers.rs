@@ -123,20 +123,6 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// `GICR_SETLPIR`.
-    pub(super) fn set_lpi(self, lanes: Lanes) {
-        if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| self.wired.config().direct_lpi) {
-            let _ = lpis.set_lpi(self.cpu, lpi);
-        }
-    }
-
-    /// `GICR_CLRLPIR`.
-    pub(super) fn clear_lpi(self, lanes: Lanes) {
-        if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| self.wired.config().direct_lpi) {
-            lpis.clear_lpi(self.cpu, lpi);
-        }
-    }
-
     /// The LPI that a written register names, if LPIs are enabled here. A narrower write is zero-extended.
     fn named_lpi(self, lanes: Lanes) -> Option<(&'a LpiCore, Lpi)> {
         let (lpis, value) = (self.enabled_lpis()?, lanes.zero_extended()?);

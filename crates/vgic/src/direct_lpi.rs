@@ -1,0 +1,81 @@
+//! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` and `GICR_CLRLPIR`, which make an LPI pending at one redistributor and
+//! take it back. Whoever can write there can ring any LPI.
+//!
+//! A message for an LPI near which one came before takes no lock. Ignored are: LPIs that are disabled here, beyond
+//! the distributor's or the tables' INTID bits, and everything where the machine has no direct LPIs.
+
+use crate::distributor::low_word;
+use crate::lpi::Injection;
+use crate::redistributor::Redistributor;
+use crate::registers::Lanes;
+use crate::{AccessWidth, FaultReason};
+use gic_arch::{IntId, Lpi, gicr};
+use msi_types::Delivery;
+
+impl Redistributor<'_> {
+    /// A write of 32 or 64 bits at an offset from RD_base; `None` if there is no doorbell of that width.
+    pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
+        let act = match offset {
+            _ if offset == gicr::SETLPIR.offset() => Self::set_lpi,
+            _ if offset == gicr::CLRLPIR.offset() => Self::clear_lpi,
+            _ => return None,
+        };
+        let taken = matches!(width, AccessWidth::Word | AccessWidth::Double);
+        (taken && self.wired.config().direct_lpi).then(|| act(self, value))
+    }
+
+    /// A CPU's write to `GICR_SETLPIR`. A narrower write is zero-extended.
+    pub(crate) fn write_setlpir(self, lanes: Lanes) {
+        if let Some(value) = lanes.zero_extended().filter(|_| self.wired.config().direct_lpi) {
+            let _ = self.set_lpi(value);
+        }
+    }
+
+    /// A CPU's write to `GICR_CLRLPIR`.
+    pub(crate) fn write_clrlpir(self, lanes: Lanes) {
+        if let Some(value) = lanes.zero_extended().filter(|_| self.wired.config().direct_lpi) {
+            let _ = self.clear_lpi(value);
+        }
+    }
+
+    fn set_lpi(self, value: u64) -> Delivery {
+        let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(value)) else {
+            return Delivery::Blocked;
+        };
+        let injection = match lpis.set_known_lpi(self.cpu, lpi) {
+            Injection::Dropped if self.has_enabled(lpi) => lpis.set_lpi(self.cpu, lpi),
+            done => done,
+        };
+        match injection {
+            Injection::Fresh | Injection::Coalesced => Delivery::Pending,
+            Injection::Dropped => Delivery::Blocked,
+        }
+    }
+
+    /// Never leaves the LPI pending.
+    fn clear_lpi(self, value: u64) -> Delivery {
+        if let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(value))
+            && self.has_enabled(lpi)
+        {
+            lpis.clear_lpi(self.cpu, lpi);
+        }
+        Delivery::Blocked
+    }
+
+    /// The LPI that a written value names, if the distributor has it. Bits above the INTID are RES0.
+    fn implemented_lpi(self, value: u64) -> Option<Lpi> {
+        let id_bits = self.wired.config().lpi_id_bits?;
+        let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
+        let implemented = lpi.filter(|lpi| u64::from(lpi.get()) >> id_bits == 0);
+        if implemented.is_none() {
+            self.fault(FaultReason::NoSuchInterrupt, value);
+        }
+        implemented
+    }
+
+    /// Are LPIs enabled here, and is this one within the tables?
+    fn has_enabled(self, lpi: Lpi) -> bool {
+        let registers = self.private.lpi_registers.lock();
+        registers.enabled && u64::from(lpi.get()) >> registers.propbaser.id_bits().min(63) == 0
+    }
+}

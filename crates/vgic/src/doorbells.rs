@@ -1,0 +1,66 @@
+//! What devices write: messages of senders without identity, and whatever else lies beside a doorbell.
+
+use crate::vgic::Place;
+use crate::{AccessWidth, NotClaimed, Vgic};
+use gic_arch::gits;
+use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
+
+/// What a device's write reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceWrite {
+    /// A doorbell.
+    Message(Delivery),
+    /// Another register of the model: it took the write as a CPU's.
+    Register,
+}
+
+impl Vgic {
+    /// A device's write of the low `width` of `value`, from a sender without identity, wherever it goes: to a doorbell
+    /// (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias, `GICR_SETLPIR`, `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`),
+    /// or to another register beside it. **Nothing here isolates:** a device that reaches a redistributor's doorbell
+    /// reaches `GICR_CTLR` and `GICR_PROPBASER` as well, and every device can ring every interrupt. A monitor gives
+    /// devices the pages of an ITS, of a GICv2m frame or of [`VgicConfig::mbi_alias`] where it can.
+    ///
+    /// `GITS_TRANSLATER` takes no message without identity: the way to an ITS is [`its`](Self::its).
+    ///
+    /// # Errors
+    /// [`NotClaimed`] outside of the model's regions.
+    ///
+    /// [`VgicConfig::mbi_alias`]: crate::VgicConfig::mbi_alias
+    pub fn write_from_device(
+        &self,
+        address: u64,
+        width: AccessWidth,
+        value: u64,
+    ) -> Result<DeviceWrite, NotClaimed> {
+        let (place, offset) = self.place(address).ok_or(NotClaimed(address))?;
+        match place.ring(offset, width, value & width.mask()) {
+            Some(delivery) => Ok(DeviceWrite::Message(delivery)),
+            None => self.write(address, width, value).map(|()| DeviceWrite::Register),
+        }
+    }
+}
+
+/// The doorbells that do not ask who rings. `Pending` if the interrupt is pending afterwards, enabled or not; `Blocked`
+/// if it is not, also because the message took it back; `NoDoorbell`, and nothing happens, at any other address.
+impl SignalMsi<NoIdentity> for Vgic {
+    fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
+        self.place(message.address)
+            .and_then(|(place, offset)| place.ring(offset, AccessWidth::Word, message.data.into()))
+            .unwrap_or(Delivery::NoDoorbell)
+    }
+}
+
+impl Place<'_> {
+    /// Rings the doorbell at an offset; `None` if there is none of that width.
+    fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
+        match self {
+            Self::Distributor(distributor) => distributor.mbi().ring(offset, width, value),
+            Self::MbiAlias(alias) => alias.ring(offset, width, value),
+            Self::Redistributor(redistributor) => redistributor.ring(offset, width, value),
+            Self::V2m(frame) => frame.ring(offset, width, value),
+            Self::Its(_) => (offset == gits::TRANSLATER.offset()).then_some(Delivery::Blocked),
+            Self::Empty => None,
+        }
+    }
+}

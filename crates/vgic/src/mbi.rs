@@ -1,0 +1,90 @@
+//! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR` in the distributor's own frame and in
+//! an alias frame that holds nothing else, so that a device which may ring can reach nothing but doorbells.
+
+use crate::distributor::low_word;
+use crate::interrupt::State;
+use crate::registers::{Frame, Lanes, Row};
+use crate::wired::Wired;
+use crate::{AccessWidth, Events, FaultReason, GuestFault};
+use gic_arch::{IntId, gicd};
+use msi_types::Delivery;
+
+/// Bits of an INTID in the registers.
+const INTID_BITS: u64 = 0x1fff;
+
+/// The doorbells, at the frame with this base.
+#[derive(Clone, Copy)]
+pub(crate) struct Mbi<'a> {
+    pub(crate) wired: &'a Wired,
+    pub(crate) events: &'a Events,
+    pub(crate) base: u64,
+}
+
+/// What a message does to an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Message {
+    /// `SETSPI`: an edge, or the level goes up.
+    Set,
+    /// `CLRSPI`: what messages did is undone.
+    Clear,
+}
+
+impl Message {
+    fn apply(self, state: State) -> State {
+        match self {
+            Self::Set => state.message_set(),
+            Self::Clear => state.message_cleared(),
+        }
+    }
+}
+
+impl Mbi<'_> {
+    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that width.
+    pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
+        let message = match offset {
+            _ if offset == gicd::SETSPI_NSR.offset() => Message::Set,
+            _ if offset == gicd::CLRSPI_NSR.offset() => Message::Clear,
+            _ => return None,
+        };
+        let taken = matches!(width, AccessWidth::Half | AccessWidth::Word);
+        (taken && self.wired.config().message_based_spis).then(|| self.signal(message, value))
+    }
+
+    /// A CPU's write.
+    pub(crate) fn write(self, message: Message, lanes: Lanes) {
+        if let Some(number) = lanes.zero_extended().filter(|_| self.wired.config().message_based_spis) {
+            let _ = self.signal(message, number);
+        }
+    }
+
+    /// What is no SPI of this machine, or the Secure side's, is ignored.
+    fn signal(self, message: Message, number: u64) -> Delivery {
+        let intid = IntId::new(low_word(number & INTID_BITS));
+        if !intid.is_shared() || !self.wired.config().implements(intid) {
+            let address = self.base;
+            self.events.record(GuestFault {
+                reason: FaultReason::NoSuchInterrupt,
+                address,
+                detail: intid.get().into(),
+            });
+            return Delivery::Blocked;
+        }
+        self.wired.signal(intid, |state| message.apply(state))
+    }
+}
+
+impl<'a> Mbi<'a> {
+    /// The alias frame. The Secure side's registers ignore writes.
+    const ROWS: &'a [Row<Self>] = &[
+        Row::trigger(gicd::SETSPI_NSR.info("SETSPI_NSR"), |mbi: Self, _, lanes| {
+            mbi.write(Message::Set, lanes);
+        }),
+        Row::trigger(gicd::CLRSPI_NSR.info("CLRSPI_NSR"), |mbi: Self, _, lanes| {
+            mbi.write(Message::Clear, lanes);
+        }),
+        Row::zero(gicd::SETSPI_SR.info("SETSPI_SR")),
+        Row::zero(gicd::CLRSPI_SR.info("CLRSPI_SR")),
+    ];
+
+    pub(crate) const ALIAS: Frame<'a, Self> = Frame(Self::ROWS);
+}

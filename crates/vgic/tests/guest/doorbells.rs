@@ -1,0 +1,487 @@
+//! What devices write: doorbells without identity, and the registers beside them.
+
+use crate::machine::{Machine, Ram};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use gic_arch::{IntId, gicd, gicr, gits, v2m};
+use msi_types::Delivery::{self, Blocked, NoDoorbell, Pending};
+use msi_types::{Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
+use vgic::AccessWidth::{Byte, Double, Half, Word};
+use vgic::its::ItsConfig;
+use vgic::{
+    Block, ConfigError, DeviceWrite, FaultReason, GuestMemory, SecurityView, V2mConfig, V2mConfigError,
+    V2mNaming, Vgic, VgicConfig,
+};
+
+const SPURIOUS: u64 = 1023;
+const SPI: u32 = 40;
+const FRAME: u64 = 0x0802_0000;
+const ALIAS: u64 = 0x0801_0000;
+
+fn ring(gic: &Vgic, address: u64, data: u32) -> Delivery {
+    gic.signal_msi(NoIdentity, MsiMessage { address, data })
+}
+
+/// Messages set and clear SPIs, extended ones too, through the distributor's frame and its alias.
+fn mbi(security: SecurityView) -> VgicConfig {
+    VgicConfig {
+        message_based_spis: true,
+        mbi_alias: Some(ALIAS),
+        extended_spis: 64,
+        security,
+        ..VgicConfig::new(1)
+    }
+}
+
+fn doorbells() -> [u64; 2] {
+    [0x0800_0000, ALIAS]
+}
+
+const SET: u64 = gicd::SETSPI_NSR.offset() as u64;
+const CLEAR: u64 = gicd::CLRSPI_NSR.offset() as u64;
+
+#[test]
+fn a_message_to_either_frame_makes_an_edge_spi_pending_once() {
+    for frame in doorbells() {
+        let mut machine = Machine::running(mbi(SecurityView::Single));
+        machine.make_edge(SPI);
+        machine.enable_spi(SPI);
+
+        assert_eq!(ring(&machine.gic, frame + SET, SPI), Pending);
+        assert_eq!(ring(&machine.gic, frame + SET, SPI), Pending, "coalesced");
+
+        assert_eq!(machine.acknowledge(0), u64::from(SPI));
+        machine.end(0, SPI.into());
+        assert_eq!(machine.acknowledge(0), SPURIOUS);
+    }
+}
+
+#[test]
+fn a_level_that_a_message_raised_stays_until_a_message_clears_it() {
+    for frame in doorbells() {
+        let mut machine = Machine::running(mbi(SecurityView::Single));
+        machine.enable_spi(SPI);
+        ring(&machine.gic, frame + SET, SPI);
+        assert_eq!(machine.acknowledge(0), u64::from(SPI));
+        machine.end(0, SPI.into());
+        assert_eq!(machine.acknowledge(0), u64::from(SPI), "still asserted");
+
+        assert_eq!(ring(&machine.gic, frame + CLEAR, SPI), Blocked);
+
+        machine.end(0, SPI.into());
+        assert_eq!(machine.acknowledge(0), SPURIOUS);
+    }
+}
+
+#[test]
+fn a_message_that_clears_leaves_a_wire_asserted() {
+    let machine = Machine::running(mbi(SecurityView::Single));
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    assert_eq!(ring(&machine.gic, ALIAS + CLEAR, SPI), Pending);
+}
+
+#[test]
+fn an_extended_spi_is_rung_by_its_number() {
+    let machine = Machine::running(mbi(SecurityView::Single));
+    assert_eq!(ring(&machine.gic, ALIAS + SET, 4096 + 63), Pending);
+    assert_eq!(machine.read_gicd(gicd::ISPENDR_E.locate(IntId::new(4096 + 63)).unwrap().register()), 1 << 31);
+}
+
+#[test]
+fn what_is_no_spi_of_the_machine_is_ignored_and_counted() {
+    let machine = Machine::running(mbi(SecurityView::Single));
+    let faults = || machine.gic.events().count(FaultReason::NoSuchInterrupt);
+    let before = faults();
+    for (count, number) in (1..).zip([0, 27, 31, 32 + 256, 1020, 1023, 1056, 4096 + 64, 8191]) {
+        assert_eq!(ring(&machine.gic, ALIAS + SET, number), Blocked, "{number}");
+        assert_eq!(faults() - before, count);
+    }
+}
+
+#[test]
+fn in_the_non_secure_view_messages_do_not_reach_secure_spis() {
+    let config = VgicConfig { secure_interrupts: vec![IntId::new(SPI)], ..mbi(SecurityView::NonSecure) };
+    let machine = Machine::new(config);
+    assert_eq!(ring(&machine.gic, ALIAS + SET, SPI), Blocked);
+    assert_eq!(ring(&machine.gic, ALIAS + SET, SPI + 1), Pending);
+}
+
+#[test]
+fn without_message_based_spis_the_registers_are_no_doorbells() {
+    let machine = Machine::running(VgicConfig::new(1));
+    assert_eq!(ring(&machine.gic, 0x0800_0000 + SET, SPI), NoDoorbell);
+    assert_eq!(machine.read_gicd(gicd::TYPER) >> 16 & 1, 0);
+    let machine = Machine::running(mbi(SecurityView::Single));
+    assert_eq!(machine.read_gicd(gicd::TYPER) >> 16 & 1, 1);
+}
+
+#[test]
+fn messages_have_16_or_32_bits() {
+    let machine = Machine::running(mbi(SecurityView::Single));
+    for (width, reached) in [
+        (Byte, DeviceWrite::Register),
+        (Half, DeviceWrite::Message(Pending)),
+        (Word, DeviceWrite::Message(Pending)),
+    ] {
+        assert_eq!(machine.gic.write_from_device(ALIAS + SET, width, SPI.into()), Ok(reached));
+    }
+}
+
+#[test]
+fn the_alias_holds_nothing_but_doorbells() {
+    let machine = Machine::running(mbi(SecurityView::Single));
+    for offset in (0..0x1_0000).step_by(4) {
+        machine.gic.write_from_device(ALIAS + offset, Word, u64::from(u32::MAX)).unwrap();
+        assert_eq!(machine.read(ALIAS + offset, Word), 0, "{offset:#x}");
+    }
+    assert_eq!(machine.read_gicd(gicd::CTLR), 0x53);
+    assert_eq!(machine.read_gicd(gicd::ISENABLER.registers().get(1).unwrap()), 0);
+}
+
+/// Direct LPIs, enabled everywhere with these configuration bytes.
+fn direct(configuration: &[u8]) -> Machine {
+    let config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(15), ..VgicConfig::new(2) };
+    let machine = Machine::running(config);
+    machine.ram.write(Ram::BASE, configuration).unwrap();
+    for cpu in 0..2u32 {
+        let at = Ram::BASE + 0x10_0000 * u64::from(cpu + 1);
+        let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(Ram::BASE);
+        machine.write_gicr(cpu as usize, gicr::PROPBASER, tables);
+        machine.write_gicr(cpu as usize, gicr::PENDBASER, Pendbaser::new().with_address(at));
+        machine.write_gicr(cpu as usize, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    }
+    machine
+}
+
+fn setlpir(machine: &Machine, cpu: usize) -> u64 {
+    machine.frame(cpu) + u64::from(gicr::SETLPIR.offset())
+}
+
+fn clrlpir(machine: &Machine, cpu: usize) -> u64 {
+    machine.frame(cpu) + u64::from(gicr::CLRLPIR.offset())
+}
+
+#[test]
+fn a_message_to_a_redistributor_is_delivered_there_and_nowhere_else() {
+    let mut machine = direct(&[0xa1; 64]);
+
+    assert_eq!(ring(&machine.gic, setlpir(&machine, 1), 8200), Pending);
+    assert_eq!(ring(&machine.gic, setlpir(&machine, 1), 8200), Pending, "coalesced");
+
+    assert_eq!((machine.acknowledge(0), machine.acknowledge(1)), (SPURIOUS, 8200));
+    machine.end(1, 8200);
+    assert_eq!(machine.acknowledge(1), SPURIOUS);
+}
+
+#[test]
+fn a_message_can_take_an_lpi_back() {
+    let mut machine = direct(&[0xa1; 64]);
+    ring(&machine.gic, setlpir(&machine, 0), 8200);
+    ring(&machine.gic, setlpir(&machine, 0), 8201);
+
+    assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked);
+    assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked, "not pending any more");
+    assert_eq!(ring(&machine.gic, clrlpir(&machine, 1), 8201), Blocked, "of another redistributor");
+
+    assert_eq!((machine.acknowledge(0), machine.acknowledge(0)), (8201, SPURIOUS));
+}
+
+#[test]
+fn an_lpi_that_was_taken_back_can_be_rung_again() {
+    let mut machine = direct(&[0xa1; 64]);
+    ring(&machine.gic, setlpir(&machine, 0), 8200);
+    ring(&machine.gic, clrlpir(&machine, 0), 8200);
+    assert_eq!(ring(&machine.gic, setlpir(&machine, 0), 8200), Pending);
+    assert_eq!(machine.acknowledge(0), 8200);
+}
+
+#[test]
+fn a_message_for_an_lpi_that_is_not_there_is_ignored() {
+    let machine = direct(&[0xa1; 64]);
+    let counted = || machine.gic.events().count(FaultReason::NoSuchInterrupt);
+    let before = counted();
+    // PROPBASER has 14 bits, the distributor 15.
+    for (data, faults) in
+        [(0x3fff, 0), (0x4000, 0), (0x7fff, 0), (0x8000, 1), (8191, 2), (27, 3), (u32::MAX, 4)]
+    {
+        let expected = if data == 0x3fff { Pending } else { Blocked };
+        assert_eq!(ring(&machine.gic, setlpir(&machine, 0), data), expected, "{data:#x}");
+        assert_eq!(counted() - before, faults, "{data:#x}");
+    }
+}
+
+#[test]
+fn messages_while_lpis_are_disabled_are_dropped_not_kept() {
+    let mut machine = direct(&[0xa1; 64]);
+    ring(&machine.gic, setlpir(&machine, 0), 8200);
+    assert_eq!(machine.acknowledge(0), 8200);
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new());
+
+    for lpi in [8200, 8300] {
+        assert_eq!(ring(&machine.gic, setlpir(&machine, 0), lpi), Blocked);
+    }
+
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+    assert_eq!(ring(&machine.gic, setlpir(&machine, 0), 8200), Pending);
+}
+
+#[test]
+fn a_changed_configuration_counts_once_it_is_invalidated_one_by_one_or_all() {
+    const INVALIDATE: [fn(&Machine); 2] = [
+        |machine| machine.write_gicr(0, gicr::INVLPIR, 8200),
+        |machine| machine.write_gicr(0, gicr::INVALLR, 0),
+    ];
+    for invalidate in INVALIDATE {
+        let mut machine = direct(&[0xa1; 64]);
+        ring(&machine.gic, setlpir(&machine, 0), 8200);
+        assert_eq!(machine.acknowledge(0), 8200);
+        machine.end(0, 8200);
+
+        machine.ram.write(Ram::BASE + 8, &[0xa0]).unwrap();
+        ring(&machine.gic, setlpir(&machine, 0), 8200);
+        assert_eq!(machine.acknowledge(0), 8200, "the old byte is cached: enabled");
+        machine.end(0, 8200);
+
+        invalidate(&machine);
+        ring(&machine.gic, setlpir(&machine, 0), 8200);
+        assert_eq!(machine.acknowledge(0), SPURIOUS, "disabled, and pending");
+
+        machine.ram.write(Ram::BASE + 8, &[0xa1]).unwrap();
+        assert_eq!(machine.acknowledge(0), SPURIOUS, "the old byte is cached: disabled");
+        invalidate(&machine);
+        assert_eq!(machine.acknowledge(0), 8200);
+    }
+}
+
+#[test]
+fn invalidating_one_lpi_leaves_its_neighbours_and_other_redistributors_cached() {
+    let mut machine = direct(&[0xa1; 64]);
+    for cpu in 0..2 {
+        for lpi in [8200, 8201] {
+            ring(&machine.gic, setlpir(&machine, cpu), lpi);
+        }
+    }
+    machine.ram.write(Ram::BASE, &[0xa0; 64]).unwrap();
+
+    machine.write_gicr(0, gicr::INVLPIR, 8200);
+
+    assert_eq!((machine.acknowledge(0), machine.acknowledge(0)), (8201, SPURIOUS));
+    machine.end(0, 8201);
+    assert_eq!(machine.acknowledge(1), 8200);
+}
+
+#[test]
+fn a_new_priority_counts_once_it_is_invalidated() {
+    let mut machine = direct(&[0x81; 64]);
+    ring(&machine.gic, setlpir(&machine, 0), 8200);
+    ring(&machine.gic, setlpir(&machine, 0), 8201);
+    machine.ram.write(Ram::BASE + 9, &[0x41]).unwrap();
+    machine.write_gicr(0, gicr::INVLPIR, 8201);
+    assert_eq!(machine.acknowledge(0), 8201);
+}
+
+#[test]
+fn a_redistributors_doorbell_takes_32_and_64_bits() {
+    let machine = direct(&[0xa1; 64]);
+    for (width, reached) in [
+        (Half, DeviceWrite::Register),
+        (Word, DeviceWrite::Message(Pending)),
+        (Double, DeviceWrite::Message(Pending)),
+    ] {
+        assert_eq!(machine.gic.write_from_device(setlpir(&machine, 0), width, 8200), Ok(reached));
+    }
+}
+
+#[test]
+fn beside_a_redistributors_doorbell_a_device_reaches_all_of_the_redistributor() {
+    let machine = direct(&[0xa1; 64]);
+    let frame = machine.frame(1);
+    let write = |register: u32, width, value| {
+        let reached = machine.gic.write_from_device(frame + u64::from(register), width, value);
+        assert_eq!(reached, Ok(DeviceWrite::Register));
+    };
+
+    write(gicr::CTLR.offset(), Word, 0);
+    write(gicr::PROPBASER.offset(), Double, 0x6666_000d);
+    write(gicr::PENDBASER.offset(), Double, 0x7777_0000);
+
+    assert_eq!(machine.read_gicr(1, gicr::CTLR) & 1, 0, "a device turned LPIs off");
+    assert_eq!(machine.read_gicr(1, gicr::PROPBASER), 0x6666_000d & !0x60);
+    assert_eq!(machine.read_gicr(1, gicr::PENDBASER), 0x7777_0000);
+}
+
+#[test]
+fn a_message_elsewhere_is_none_and_does_nothing() {
+    let machine = direct(&[0xa1; 64]);
+    let control = machine.frame(0) + u64::from(gicr::CTLR.offset());
+    for address in [control, machine.frame(0) + 0x44, setlpir(&machine, 0) + 0x1_0000, 0x0800_0000, 0] {
+        assert_eq!(ring(&machine.gic, address, 0), NoDoorbell, "{address:#x}");
+    }
+    assert_eq!(machine.read_gicr(0, gicr::CTLR) & 1, 1);
+    assert!(machine.gic.write_from_device(0, Word, 0).is_err());
+}
+
+#[test]
+fn beside_an_its_redistributors_have_no_doorbells_and_the_its_asks_who_rings() {
+    let its = ItsConfig::new(0x0808_0000);
+    let config = VgicConfig { lpi_id_bits: Some(15), its: vec![its], ..VgicConfig::new(2) };
+    let machine = Machine::running(config);
+    assert_eq!(ring(&machine.gic, setlpir(&machine, 0), 8200), NoDoorbell);
+    assert_eq!(ring(&machine.gic, its.base + u64::from(gits::TRANSLATER.offset()), 0), Blocked);
+    let both = VgicConfig { direct_lpi: true, ..machine.gic.config().clone() };
+    assert_eq!(both.validate(), Err(ConfigError::DirectLpi));
+}
+
+/// Two frames: one with each naming, beside one without quirks.
+fn frames(naming: V2mNaming) -> VgicConfig {
+    VgicConfig {
+        v2m: vec![
+            V2mConfig { iidr: 0x1234_5678, naming, ..V2mConfig::new(FRAME, 64, 32) },
+            V2mConfig::new(FRAME + 0x2000, 96, 8),
+        ],
+        ..VgicConfig::new(1)
+    }
+}
+
+const NAMINGS: [V2mNaming; 4] =
+    [V2mNaming::IntId, V2mNaming::FromFirst, V2mNaming::FromSpiBase, V2mNaming::ByAddress];
+
+#[test]
+fn a_frame_rings_the_spis_of_its_range_and_no_others() {
+    for naming in NAMINGS {
+        let machine = Machine::running(frames(naming));
+        let frame = machine.gic.config().v2m[0];
+        for spi in 32..160 {
+            machine.make_edge(spi);
+            // A message that would name this SPI, were it the frame's.
+            let whole = V2mConfig { first_spi: 32, count: 256, ..frame };
+            let message = match (naming, frame.message(IntId::new(spi))) {
+                (_, Some(message)) => message,
+                (V2mNaming::FromFirst, None) => MsiMessage {
+                    address: frame.base + u64::from(v2m::SETSPI_NS.offset()),
+                    data: spi.wrapping_sub(64),
+                },
+                (_, None) => whole.message(IntId::new(spi)).unwrap(),
+            };
+            let expected = if (64..96).contains(&spi) { Pending } else { Blocked };
+            assert_eq!(machine.gic.signal_msi(NoIdentity, message), expected, "{naming:?} {spi}");
+        }
+        assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(2).unwrap()), 0xffff_ffff);
+        for register in [1, 3, 4] {
+            assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(register).unwrap()), 0);
+        }
+    }
+}
+
+#[test]
+fn each_frame_rings_its_own() {
+    let machine = Machine::running(frames(V2mNaming::IntId));
+    machine.make_edge(96);
+    let doorbell = FRAME + u64::from(v2m::SETSPI_NS.offset());
+    assert_eq!(ring(&machine.gic, doorbell, 96), Blocked);
+    assert_eq!(ring(&machine.gic, doorbell + 0x2000, 96), Pending);
+}
+
+#[test]
+fn a_frame_says_its_range_and_who_made_it() {
+    let machine = Machine::running(frames(V2mNaming::IntId));
+    let read = |register: u32| machine.read(FRAME + u64::from(register), Word);
+    assert_eq!(read(v2m::TYPER.offset()), 64 << 16 | 32);
+    assert_eq!(read(v2m::IIDR.offset()), 0x1234_5678);
+    assert_eq!(read(v2m::PIDR2.offset()) >> 4 & 0xf, 3);
+    assert_eq!(read(v2m::SETSPI_NS.offset()), 0);
+    assert_eq!(machine.gic.events().count(FaultReason::AccessDirection), 1);
+}
+
+#[test]
+fn a_frame_that_is_rung_by_address_has_nothing_to_read() {
+    let machine = Machine::running(frames(V2mNaming::ByAddress));
+    for offset in (0..0x2000).step_by(4) {
+        assert_eq!(machine.read(FRAME + offset, Word), 0);
+    }
+    assert_eq!(machine.gic.config().v2m[0].size(), 0x2000);
+}
+
+#[test]
+fn a_cpu_can_ring_a_frame_with_16_or_32_bits() {
+    for width in [Half, Word] {
+        let mut machine = Machine::running(frames(V2mNaming::IntId));
+        machine.make_edge(70);
+        machine.enable_spi(70);
+        machine.write(FRAME + u64::from(v2m::SETSPI_NS.offset()), width, 70);
+        assert_eq!(machine.acknowledge(0), 70);
+    }
+}
+
+#[test]
+fn a_frames_pulse_does_nothing_to_a_level() {
+    let machine = Machine::running(frames(V2mNaming::IntId));
+    assert_eq!(ring(&machine.gic, FRAME + u64::from(v2m::SETSPI_NS.offset()), 70), Blocked);
+}
+
+#[test]
+fn a_message_kicks_a_vcpu_that_left_once() {
+    let mut machine = Machine::running(frames(V2mNaming::IntId));
+    for spi in [70, 71] {
+        machine.make_edge(spi);
+        machine.enable_spi(spi);
+    }
+    machine.vcpus[0].prepare_to_sleep();
+    for spi in [70, 70, 71] {
+        ring(&machine.gic, FRAME + u64::from(v2m::SETSPI_NS.offset()), spi);
+    }
+    assert_eq!(machine.kicks.of(0), 1);
+}
+
+#[test]
+fn the_regions_name_every_frame() {
+    let config = VgicConfig { v2m: frames(V2mNaming::ByAddress).v2m, ..mbi(SecurityView::Single) };
+    let machine = Machine::new(config);
+    let found: Vec<_> =
+        machine.gic.regions().iter().map(|region| (region.addresses.clone(), region.block)).collect();
+    assert_eq!(
+        found,
+        [
+            (0x0800_0000..0x0801_0000, Block::Distributor),
+            (ALIAS..ALIAS + 0x1_0000, Block::MbiAlias),
+            (FRAME..FRAME + 0x2000, Block::V2m(0)),
+            (FRAME + 0x2000..FRAME + 0x3000, Block::V2m(1)),
+            (0x080a_0000..0x080c_0000, Block::Redistributors(0)),
+        ]
+    );
+}
+
+#[test]
+fn frames_that_cannot_be_are_refused_with_their_reason() {
+    let refused = |frames: &[V2mConfig]| {
+        VgicConfig { v2m: frames.to_vec(), ..VgicConfig::new(1) }.validate().unwrap_err()
+    };
+    let spis = |base, first_spi, count| ConfigError::V2m(V2mConfigError::Spis { base, first_spi, count });
+    for (first, count) in [(31, 2), (32, 0), (256, 33), (1019, 2), (4096, 1), (u32::MAX, 1), (40, u32::MAX)] {
+        assert_eq!(refused(&[V2mConfig::new(FRAME, first, count)]), spis(FRAME, first, count));
+    }
+    let misaligned = ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x800));
+    assert_eq!(refused(&[V2mConfig::new(FRAME + 0x800, 32, 1)]), misaligned);
+    let by_address = V2mConfig { naming: V2mNaming::ByAddress, ..V2mConfig::new(FRAME + 0x1000, 32, 1) };
+    assert_eq!(refused(&[by_address]), ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x1000)));
+    assert_eq!(
+        refused(&[V2mConfig::new(FRAME, 32, 9), V2mConfig::new(FRAME + 0x1000, 40, 1)]),
+        ConfigError::V2m(V2mConfigError::SharedSpi { first: FRAME, second: FRAME + 0x1000, spi: 40 })
+    );
+    assert_eq!(
+        refused(&[V2mConfig::new(0x0800_0000, 32, 8)]),
+        ConfigError::Overlap { first: 0x0800_0000, second: 0x0800_0000 }
+    );
+    assert_eq!(
+        VgicConfig { v2m: vec![V2mConfig::new(FRAME, 32, 256)], ..VgicConfig::new(1) }.validate(),
+        Ok(())
+    );
+}
+
+#[test]
+fn an_alias_needs_message_based_spis_and_its_own_page() {
+    let without = VgicConfig { message_based_spis: false, ..mbi(SecurityView::Single) };
+    assert_eq!(without.validate(), Err(ConfigError::MbiAlias(ALIAS)));
+    let misaligned = VgicConfig { mbi_alias: Some(ALIAS + 0x1000), ..mbi(SecurityView::Single) };
+    assert_eq!(misaligned.validate(), Err(ConfigError::Misaligned(ALIAS + 0x1000)));
+}
