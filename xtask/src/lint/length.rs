@@ -1,6 +1,7 @@
 //! One concern, one file.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -15,9 +16,9 @@ const MOST: usize = 600;
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in &workspace.packages {
-        for file in
-            package.rust_files()?.into_iter().filter(|file| file.starts_with(package.folder.join("src")))
-        {
+        let source = package.folder.join("src");
+        let files = package.rust_files()?.into_iter();
+        for file in files.filter(|file| file.starts_with(&source) && !is_test(workspace.relative(file))) {
             let lines = lines_before_tests(&fs::read_to_string(&file)?);
             let shown = workspace.relative(&file).display();
             if lines > MOST {
@@ -30,6 +31,11 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
+/// A module of tests, or in one.
+fn is_test(file: &Path) -> bool {
+    file.with_extension("").iter().any(|part| part == "tests")
+}
+
 fn lines_before_tests(text: &str) -> usize {
     text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count()
 }
@@ -37,6 +43,14 @@ fn lines_before_tests(text: &str) -> usize {
 #[cfg(test)]
 mod test {
     use super::*;
+
+    #[test]
+    fn modules_of_tests_do_not_count() {
+        let is_test = |path| is_test(Path::new(path));
+        assert!(
+            is_test("src/its/tests.rs") && is_test("src/its/tests/queue.rs") && !is_test("src/its/queue.rs")
+        );
+    }
 
     #[test]
     fn tests_at_the_end_do_not_count() {
