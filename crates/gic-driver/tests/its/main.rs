@@ -1,0 +1,18 @@
+//! The ITS driver against an ITS that keeps to the letter of the architecture and to nothing else.
+#![expect(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+
+mod board;
+mod execution;
+mod interpreter;
+mod memory;
+mod redistributor;
+mod setup;
+
+mod collections;
+mod events;
+mod parent;
+mod probing;
+mod queue;
+mod random;
+mod sharing;
+mod steps;
