@@ -1,0 +1,121 @@
+//! The command's contract: JSON fields and exit statuses that programs rely on.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn doorbell(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A devicetree of `gic-firmware`'s tests.
+fn devicetree(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../gic-firmware/tests/data");
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
+#[track_caller]
+fn has_fields(value: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(value.get(field).is_some(), "{field} is missing in {value}");
+    }
+}
+
+fn total(report: &Value, name: &str) -> u64 {
+    report["totals"][name].as_u64().unwrap()
+}
+
+#[test]
+fn run_has_the_fields_of_the_contract_and_loses_nothing() {
+    let output = doorbell(&["--json", "--messages", "50"]);
+    assert_eq!(output.status.code(), Some(0));
+    let report = json(&output);
+    has_fields(&report, &["machine", "cpus", "controllers", "devices", "totals"]);
+    for controller in report["controllers"].as_array().unwrap() {
+        has_fields(controller, &["id", "kind", "doorbells", "isolates"]);
+    }
+    for device in report["devices"].as_array().unwrap() {
+        has_fields(
+            device,
+            &["id", "kind", "controller", "requester_id", "device_id", "isolation", "vectors"],
+        );
+        for vector in device["vectors"].as_array().unwrap() {
+            has_fields(vector, &["irq", "hwirq", "cpu", "sent", "delivered", "coalesced"]);
+        }
+    }
+    for bad in ["lost", "spurious", "wrong_cpu"] {
+        assert_eq!(total(&report, bad), 0, "{bad}");
+    }
+    assert_eq!(total(&report, "sent"), total(&report, "delivered") + total(&report, "coalesced"));
+}
+
+#[test]
+fn every_vector_sends_the_messages_that_were_asked_for() {
+    let report = json(&doorbell(&["run", "--json", "--messages", "20", "--cpus", "3", "--seed", "7"]));
+    assert_eq!(report["cpus"], 3);
+    let devices = report["devices"].as_array().unwrap();
+    let vectors: Vec<&Value> =
+        devices.iter().flat_map(|device| device["vectors"].as_array().unwrap()).collect();
+    assert_eq!(vectors.len() as u64, total(&report, "vectors"));
+    for vector in vectors {
+        assert_eq!(vector["sent"], 20);
+        assert!(vector["cpu"].as_u64().unwrap() < 3);
+    }
+}
+
+#[test]
+fn a_description_without_its_is_answered_with_what_it_has_and_status_2() {
+    for name in ["gicv2m.dtb", "mbi.dtb", "disabled.dtb"] {
+        let output = doorbell(&["run", "--json", "--dtb", &devicetree(name)]);
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        has_fields(&json(&output), &["source", "gic", "controllers", "devices", "findings"]);
+        let reason = String::from_utf8(output.stderr).unwrap();
+        assert!(reason.contains("nothing to deliver"), "{name}: {reason}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_devicetree_is_refused_with_its_name_and_status_2() {
+    let output = doorbell(&["run", "--dtb", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    assert_eq!(output.status.code(), Some(2));
+    let reason = String::from_utf8(output.stderr).unwrap();
+    assert!(reason.contains("Cargo.toml") && reason.contains("no flattened devicetree"), "{reason}");
+}
+
+#[test]
+fn inspect_has_the_fields_of_the_contract() {
+    let output = doorbell(&["inspect", "--json", &devicetree("msi-map.dtb")]);
+    assert_eq!(output.status.code(), Some(0));
+    let inspection = json(&output);
+    has_fields(&inspection, &["source", "cpus", "gic", "controllers", "devices", "findings"]);
+    has_fields(&inspection["gic"], &["version", "distributor", "redistributors"]);
+    for redistributor in inspection["gic"]["redistributors"].as_array().unwrap() {
+        has_fields(redistributor, &["base", "size", "stride"]);
+    }
+    for controller in inspection["controllers"].as_array().unwrap() {
+        has_fields(controller, &["id", "kind", "enabled", "doorbells", "ranges", "device_id_bits"]);
+    }
+    let mut routes = 0;
+    for device in inspection["devices"].as_array().unwrap() {
+        has_fields(device, &["id", "kind", "enabled", "isolation", "routes"]);
+        for route in device["routes"].as_array().unwrap() {
+            has_fields(route, &["rid_base", "length", "controller", "device_id_base", "via"]);
+            routes += 1;
+        }
+    }
+    assert!(routes > 1, "the description has several map entries");
+}
+
+#[test]
+fn every_embedded_machine_is_listed_with_its_name() {
+    let machines = json(&doorbell(&["machines", "--json"]));
+    let names: Vec<&str> =
+        machines.as_array().unwrap().iter().map(|machine| machine["name"].as_str().unwrap()).collect();
+    assert_eq!(names[0], "harbour");
+}
