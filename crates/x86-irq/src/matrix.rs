@@ -1,0 +1,321 @@
+//! Who has which vector on which CPU.
+//!
+//! A vector is an interrupt's only on one CPU, so that the matrix of CPUs and vectors is what is handed out. Some of it
+//! is set aside:
+//! - *system* vectors are the kernel's own, on all CPUs;
+//! - *managed* vectors are set aside on each CPU of a set, whether on line or not, for an interrupt that is to follow
+//!   those CPUs as they come and go (a queue per CPU): moving it never fails for want of a vector;
+//! - *normal* vectors are taken from the rest when they are needed. A [`Reservation`] counts one that will be, without
+//!   saying where: many devices have more vectors than they ever use.
+
+mod bitmap;
+
+use crate::apic::{ApicVector, Place};
+use alloc::boxed::Box;
+use bitmap::Bitmap;
+use core::num::NonZeroU16;
+use core::ops::RangeInclusive;
+use msi_types::Cpu;
+
+/// A promise of one vector somewhere, counted and not placed. Spent by [`VectorMatrix::allocate_reserved`], given back by
+/// [`VectorMatrix::unreserve`]; not `Clone`.
+#[derive(Debug)]
+#[must_use = "a reservation is counted until it is spent or given back"]
+pub struct Reservation(());
+
+/// Why a vector was not handed out or taken back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MatrixError {
+    /// The caller named no CPU.
+    #[error("no CPU was given to choose from")]
+    NoCpus,
+    /// The caller named a CPU that the matrix was not made for.
+    #[error("CPU {0} is not one of those that the matrix was made for")]
+    UnknownCpu(Cpu),
+    /// No CPU of the set is on line and has a vector left.
+    #[error("no vector is free on any of the CPUs that are on line")]
+    Exhausted,
+    /// The caller asked for a certain vector that is not free.
+    #[error("{0} is taken")]
+    Taken(Place),
+    /// The caller gave back what was not handed out.
+    #[error("{0} is not handed out")]
+    NotAllocated(Place),
+    /// The caller gave back more managed vectors than there are.
+    #[error("CPU {0} has no managed vector that is set aside and unused")]
+    NotManaged(Cpu),
+}
+
+/// The vectors of all CPUs.
+#[derive(Debug)]
+pub struct VectorMatrix {
+    window: (ApicVector, ApicVector),
+    system: Bitmap,
+    cpus: Box<[CpuMap]>,
+    available: u32,
+    reserved: u32,
+}
+
+#[derive(Clone, Debug)]
+struct CpuMap {
+    online: bool,
+    allocated: Bitmap,
+    managed: Bitmap,
+    /// Normal vectors that are free, on line or not.
+    available: u32,
+    managed_allocated: u32,
+}
+
+impl VectorMatrix {
+    /// The vectors of `window` but for `system`'s, on `cpus` CPUs that are all off line.
+    pub fn new(cpus: NonZeroU16, window: RangeInclusive<ApicVector>, system: &[ApicVector]) -> Self {
+        let window = window.into_inner();
+        let system: Bitmap = system.iter().copied().filter(|v| (window.0..=window.1).contains(v)).collect();
+        let size = window.0.up_to(window.1).filter(|vector| !system.contains(*vector)).count();
+        let cpu = CpuMap {
+            online: false,
+            allocated: Bitmap::default(),
+            managed: Bitmap::default(),
+            available: u32::try_from(size).unwrap_or(0),
+            managed_allocated: 0,
+        };
+        let cpus = alloc::vec![cpu; cpus.get().into()].into_boxed_slice();
+        Self { window, system, cpus, available: 0, reserved: 0 }
+    }
+
+    /// The CPU's vectors may be handed out from now on. Nothing if they may already.
+    pub fn online(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
+        let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
+        if !map.online {
+            map.online = true;
+            self.available += map.available;
+        }
+        Ok(())
+    }
+
+    /// No vector of the CPU is handed out until it is on line again. What was handed out stays so.
+    pub fn offline(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
+        let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
+        if map.online {
+            map.online = false;
+            self.available -= map.available;
+        }
+        Ok(())
+    }
+
+    /// Hands out a normal vector on that CPU of the set which has most of them left (the first of equals), its lowest.
+    ///
+    /// # Errors
+    /// [`MatrixError::NoCpus`], [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`].
+    pub fn allocate(&mut self, among: &[Cpu]) -> Result<Place, MatrixError> {
+        self.check(among)?;
+        // Of equals, `max_by_key` would take the last.
+        let usable = among.iter().rev().filter(|cpu| self.is_usable(**cpu));
+        let cpu = *usable.max_by_key(|cpu| self.available_on(**cpu)).ok_or(MatrixError::Exhausted)?;
+        let vector = self.free_vectors(cpu).next().ok_or(MatrixError::Exhausted)?;
+        self.take_checked(Place { cpu, vector })
+    }
+
+    /// Hands out a normal vector of `cpu` for an interrupt whose vector can never change: the one that is free on most
+    /// CPUs on line, so that the interrupt can move; of equals the highest, where others come last.
+    ///
+    /// # Errors
+    /// As for [`allocate`](Self::allocate).
+    pub fn allocate_common(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
+        self.check(&[cpu])?;
+        if !self.is_usable(cpu) {
+            return Err(MatrixError::Exhausted);
+        }
+        let free_on = |vector| self.cpus.iter().filter(|map| map.online && self.is_free(map, vector)).count();
+        let vector = self.free_vectors(cpu).max_by_key(|v| free_on(*v)).ok_or(MatrixError::Exhausted)?;
+        self.take_checked(Place { cpu, vector })
+    }
+
+    /// Hands out a certain normal vector of a CPU on line.
+    ///
+    /// # Errors
+    /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if the CPU is off line, [`MatrixError::Taken`].
+    pub fn take(&mut self, place: Place) -> Result<Place, MatrixError> {
+        let map = self.map(place.cpu)?;
+        if !map.online {
+            return Err(MatrixError::Exhausted);
+        }
+        let within = (self.window.0..=self.window.1).contains(&place.vector);
+        if !within || !self.is_free(map, place.vector) {
+            return Err(MatrixError::Taken(place));
+        }
+        self.take_checked(place)
+    }
+
+    /// Takes a vector back, normal or managed; a managed one stays set aside.
+    ///
+    /// # Errors
+    /// [`MatrixError::UnknownCpu`], [`MatrixError::NotAllocated`].
+    pub fn free(&mut self, place: Place) -> Result<(), MatrixError> {
+        let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
+        if !map.allocated.remove(place.vector) {
+            return Err(MatrixError::NotAllocated(place));
+        }
+        if map.managed.contains(place.vector) {
+            map.managed_allocated -= 1;
+        } else {
+            map.available += 1;
+            self.available += u32::from(map.online);
+        }
+        Ok(())
+    }
+
+    /// Sets one vector aside on each CPU of the set, on line or not: all or nothing. Their numbers may differ.
+    ///
+    /// # Errors
+    /// [`MatrixError::NoCpus`], [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if a CPU has none left.
+    pub fn reserve_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
+        self.check(on)?;
+        for (done, cpu) in on.iter().enumerate() {
+            let Some(vector) = self.free_vectors(*cpu).next() else {
+                on.iter().take(done).for_each(|cpu| {
+                    // Just set aside, and nobody else has the matrix.
+                    let _ = self.release_managed_on(*cpu);
+                });
+                return Err(MatrixError::Exhausted);
+            };
+            if let Some(map) = self.cpus.get_mut(cpu.index()) {
+                map.managed.insert(vector);
+                map.available -= 1;
+                self.available -= u32::from(map.online);
+            }
+        }
+        Ok(())
+    }
+
+    /// No longer sets aside one vector on each CPU of the set, of those that no interrupt uses.
+    ///
+    /// # Errors
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if a CPU has none: the others are released.
+    pub fn release_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
+        on.iter().fold(Ok(()), |result, cpu| result.and(self.release_managed_on(*cpu)))
+    }
+
+    /// Hands out a managed vector on that CPU of the set which has fewest of them in use (the last of equals), its
+    /// lowest.
+    ///
+    /// # Errors
+    /// [`MatrixError::NoCpus`], [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if no CPU of the set is on line
+    /// or the one chosen has no managed vector left.
+    pub fn allocate_managed(&mut self, among: &[Cpu]) -> Result<Place, MatrixError> {
+        self.check(among)?;
+        let used = |cpu: &Cpu| self.map(*cpu).map_or(u32::MAX, |map| map.managed_allocated);
+        let online = among.iter().rev().filter(|cpu| self.map(**cpu).is_ok_and(|map| map.online));
+        let cpu = *online.min_by_key(|cpu| used(cpu)).ok_or(MatrixError::Exhausted)?;
+        let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
+        let unused = |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
+        let vector = self.window.0.up_to(self.window.1).find(unused).ok_or(MatrixError::Exhausted)?;
+        map.allocated.insert(vector);
+        map.managed_allocated += 1;
+        Ok(Place { cpu, vector })
+    }
+
+    /// Counts a normal vector that will be needed. Never fails: see [`is_overcommitted`](Self::is_overcommitted).
+    pub fn reserve(&mut self) -> Reservation {
+        self.reserved = self.reserved.saturating_add(1);
+        Reservation(())
+    }
+
+    /// Forgets a reservation.
+    pub fn unreserve(&mut self, reservation: Reservation) {
+        let Reservation(()) = reservation;
+        self.reserved = self.reserved.saturating_sub(1);
+    }
+
+    /// [`allocate`](Self::allocate), for a reservation.
+    ///
+    /// # Errors
+    /// As for [`allocate`](Self::allocate); the reservation comes back.
+    pub fn allocate_reserved(
+        &mut self,
+        reservation: Reservation,
+        among: &[Cpu],
+    ) -> Result<Place, (MatrixError, Reservation)> {
+        match self.allocate(among) {
+            Ok(place) => {
+                self.unreserve(reservation);
+                Ok(place)
+            }
+            Err(error) => Err((error, reservation)),
+        }
+    }
+
+    /// How many normal vectors are free on the CPUs on line.
+    pub fn available(&self) -> u32 {
+        self.available
+    }
+
+    /// How many normal vectors are free on a CPU, on line or not; 0 for one that there is not.
+    pub fn available_on(&self, cpu: Cpu) -> u32 {
+        self.map(cpu).map_or(0, |map| map.available)
+    }
+
+    /// How many reservations there are.
+    pub fn reserved(&self) -> u32 {
+        self.reserved
+    }
+
+    /// Are more vectors promised than are free? Then some promise may not be kept.
+    pub fn is_overcommitted(&self) -> bool {
+        self.reserved > self.available
+    }
+
+    /// Is this vector handed out?
+    pub fn is_allocated(&self, place: Place) -> bool {
+        self.map(place.cpu).is_ok_and(|map| map.allocated.contains(place.vector))
+    }
+
+    /// Is the CPU on line?
+    pub fn is_online(&self, cpu: Cpu) -> bool {
+        self.map(cpu).is_ok_and(|map| map.online)
+    }
+
+    fn take_checked(&mut self, place: Place) -> Result<Place, MatrixError> {
+        let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
+        map.allocated.insert(place.vector);
+        map.available -= 1;
+        self.available -= 1;
+        Ok(place)
+    }
+
+    fn release_managed_on(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
+        let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
+        let unused = |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
+        let vector = self.window.0.up_to(self.window.1).find(unused).ok_or(MatrixError::NotManaged(cpu))?;
+        map.managed.remove(vector);
+        map.available += 1;
+        self.available += u32::from(map.online);
+        Ok(())
+    }
+
+    fn check(&self, cpus: &[Cpu]) -> Result<(), MatrixError> {
+        if cpus.is_empty() {
+            return Err(MatrixError::NoCpus);
+        }
+        cpus.iter().try_for_each(|cpu| self.map(*cpu).map(drop))
+    }
+
+    fn map(&self, cpu: Cpu) -> Result<&CpuMap, MatrixError> {
+        self.cpus.get(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))
+    }
+
+    fn is_usable(&self, cpu: Cpu) -> bool {
+        self.map(cpu).is_ok_and(|map| map.online && map.available != 0)
+    }
+
+    fn is_free(&self, map: &CpuMap, vector: ApicVector) -> bool {
+        !(self.system.contains(vector) || map.managed.contains(vector) || map.allocated.contains(vector))
+    }
+
+    fn free_vectors(&self, cpu: Cpu) -> impl Iterator<Item = ApicVector> {
+        let map = self.cpus.get(cpu.index());
+        let window = self.window.0.up_to(self.window.1);
+        window.filter(move |vector| map.is_some_and(|map| self.is_free(map, *vector)))
+    }
+}

@@ -1,0 +1,301 @@
+//! Messages to local APICs in the compatibility format (SDM vol. 3A §11.11), and the two ways of giving them more than
+//! 8 bits of destination.
+
+use crate::apic::{ApicId, ApicVector};
+use bitfield_struct::bitfield;
+use msi_types::MsiMessage;
+
+/// The local APICs' doorbells: the MiB from here on.
+pub const DOORBELL_BASE: u64 = 0xfee0_0000;
+/// Bits 31:20 of every doorbell.
+pub(crate) const DOORBELL_TOP: u16 = 0xfee;
+
+/// The address's low word.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct AddressLow {
+    #[bits(2)]
+    __: u8,
+    /// DM: the destination is logical.
+    pub logical: bool,
+    /// RH: the chipset may choose among the destinations.
+    pub redirection_hint: bool,
+    /// The message is in the remappable format, and this is another layout.
+    pub remappable: bool,
+    /// Destination bits 14:8, in the 15-bit form; otherwise 0.
+    #[bits(7)]
+    pub destination_14_8: u8,
+    /// Destination bits 7:0.
+    pub destination_7_0: u8,
+    /// 0xFEE.
+    #[bits(12)]
+    pub top: u16,
+}
+
+/// The data.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Data {
+    /// The vector.
+    pub vector: u8,
+    /// Delivery mode.
+    #[bits(3)]
+    pub delivery_mode: u8,
+    #[bits(3)]
+    __: u8,
+    /// The level is asserted. Without meaning for edges.
+    pub asserted: bool,
+    /// Level, not edge.
+    pub level_triggered: bool,
+    __: u16,
+}
+
+/// How many destination bits a message has, and where.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DestinationFormat {
+    /// 8 bits, in address bits 19:12: hardware without interrupt remapping.
+    Xapic,
+    /// 15 bits: bits 14:8 are in address bits 11:5. Hypervisors that say so: KVM's `KVM_FEATURE_MSI_EXT_DEST_ID`
+    /// (CPUID 0x4000_0001, EAX bit 15), Hyper-V's and Xen's alike.
+    Extended15,
+    /// 32 bits: bits 31:8 are in address bits 63:40. What a virtual machine monitor gives to KVM after
+    /// `KVM_CAP_X2APIC_API` with `KVM_X2APIC_API_USE_32BIT_IDS`; the broadcast quirk has to be off too, or ID 255 means
+    /// everybody. Never seen on a bus.
+    Kvm32,
+}
+
+impl DestinationFormat {
+    /// The highest ID that can be encoded.
+    pub const fn max(self) -> ApicId {
+        ApicId::new(match self {
+            Self::Xapic => 0xff,
+            Self::Extended15 => 0x7fff,
+            Self::Kvm32 => 0xffff_ffff,
+        })
+    }
+
+    /// Does a physical destination of this ID reach that APIC and no other? Not where it cannot be encoded or means a
+    /// broadcast.
+    pub const fn reaches(self, id: ApicId) -> bool {
+        let broadcast = match self {
+            Self::Xapic | Self::Extended15 => 0xff,
+            Self::Kvm32 => 0xffff_ffff,
+        };
+        id.get() <= self.max().get() && id.get() != broadcast
+    }
+}
+
+/// What a destination is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DestinationMode {
+    /// An APIC's ID.
+    Physical,
+    /// A set of APICs, matched against their logical destination registers.
+    Logical,
+}
+
+/// Who chooses among several destinations.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Redirection {
+    /// Nobody: the message goes where it says.
+    Directed,
+    /// The chipset may.
+    Hint,
+}
+
+/// What the message does at its destination.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Delivery {
+    /// Makes the vector pending.
+    Fixed(ApicVector),
+    /// Makes the vector pending at the CPU of lowest priority among the destinations.
+    LowestPriority(ApicVector),
+    /// System management interrupt.
+    Smi,
+    /// Non-maskable interrupt.
+    Nmi,
+    /// Init.
+    Init,
+    /// An interrupt whose vector an 8259A-compatible controller knows.
+    ExtInt,
+}
+
+impl Delivery {
+    const fn fields(self) -> (u8, u8) {
+        match self {
+            Self::Fixed(vector) => (0, vector.get()),
+            Self::LowestPriority(vector) => (1, vector.get()),
+            Self::Smi => (2, 0),
+            Self::Nmi => (4, 0),
+            Self::Init => (5, 0),
+            Self::ExtInt => (7, 0),
+        }
+    }
+
+    pub(crate) const fn mode(self) -> u8 {
+        self.fields().0
+    }
+
+    pub(crate) const fn vector_number(self) -> u8 {
+        self.fields().1
+    }
+
+    pub(crate) fn from_fields(mode: u8, vector: u8) -> Result<Self, MessageError> {
+        let checked = || ApicVector::new(vector).ok_or(MessageError::BadVector(vector));
+        match mode {
+            0 => checked().map(Self::Fixed),
+            1 => checked().map(Self::LowestPriority),
+            2 => Ok(Self::Smi),
+            4 => Ok(Self::Nmi),
+            5 => Ok(Self::Init),
+            7 => Ok(Self::ExtInt),
+            _ => Err(MessageError::ReservedDelivery(mode)),
+        }
+    }
+}
+
+/// How the message signals.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Signal {
+    /// An edge: what devices send.
+    Edge,
+    /// A level begins.
+    Assert,
+    /// A level ends.
+    Deassert,
+}
+
+/// A message in the compatibility format.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ApicMessage {
+    /// Where to.
+    pub destination: ApicId,
+    /// What the destination is.
+    pub mode: DestinationMode,
+    /// Who chooses among destinations.
+    pub redirection: Redirection,
+    /// What happens there.
+    pub delivery: Delivery,
+    /// How.
+    pub signal: Signal,
+}
+
+impl ApicMessage {
+    /// An edge that makes `vector` pending at one APIC: what this crate programs devices with.
+    pub const fn fixed(destination: ApicId, vector: ApicVector) -> Self {
+        Self {
+            destination,
+            mode: DestinationMode::Physical,
+            redirection: Redirection::Directed,
+            delivery: Delivery::Fixed(vector),
+            signal: Signal::Edge,
+        }
+    }
+
+    /// The address and data of this message.
+    ///
+    /// # Errors
+    /// [`MessageError::DestinationTooWide`].
+    pub fn encode(&self, format: DestinationFormat) -> Result<MsiMessage, MessageError> {
+        let id = self.destination;
+        if id > format.max() {
+            return Err(MessageError::DestinationTooWide { id, max: format.max() });
+        }
+        let [byte0, byte1, ..] = id.get().to_le_bytes();
+        let (middle, high) = match format {
+            DestinationFormat::Xapic => (0, 0),
+            DestinationFormat::Extended15 => (byte1, 0),
+            DestinationFormat::Kvm32 => (0, id.get() & !0xff),
+        };
+        let low = AddressLow::new()
+            .with_logical(self.mode == DestinationMode::Logical)
+            .with_redirection_hint(self.redirection == Redirection::Hint)
+            .with_destination_14_8(middle)
+            .with_destination_7_0(byte0)
+            .with_top(DOORBELL_TOP);
+        Ok(MsiMessage {
+            address: u64::from(high) << 32 | u64::from(u32::from(low)),
+            data: self.data().into(),
+        })
+    }
+
+    fn data(&self) -> Data {
+        Data::new()
+            .with_vector(self.delivery.vector_number())
+            .with_delivery_mode(self.delivery.mode())
+            .with_asserted(self.signal == Signal::Assert)
+            .with_level_triggered(self.signal != Signal::Edge)
+    }
+
+    /// The meaning of an address and data that a device wrote.
+    ///
+    /// Strict: reserved bits have to be 0, and so does the vector of a delivery that has none. The one exception is the
+    /// level bit of an edge, which some systems set: it is ignored.
+    pub fn decode(message: MsiMessage, format: DestinationFormat) -> Result<Self, MessageError> {
+        let low = AddressLow::from(message.address_low());
+        if low.top() != DOORBELL_TOP {
+            return Err(MessageError::NotADoorbell(message.address));
+        }
+        if low.remappable() {
+            return Err(MessageError::Remappable);
+        }
+        let data = Data::from(message.data);
+        let signal = match (data.level_triggered(), data.asserted()) {
+            (false, _) => Signal::Edge,
+            (true, true) => Signal::Assert,
+            (true, false) => Signal::Deassert,
+        };
+        let decoded = Self {
+            destination: destination(message.address_high(), low, format),
+            mode: if low.logical() { DestinationMode::Logical } else { DestinationMode::Physical },
+            redirection: if low.redirection_hint() { Redirection::Hint } else { Redirection::Directed },
+            delivery: Delivery::from_fields(data.delivery_mode(), data.vector())?,
+            signal,
+        };
+        // Encoding writes every reserved bit as 0.
+        let asserted = data.asserted() && signal == Signal::Edge;
+        let plain = MsiMessage { data: data.with_asserted(data.asserted() && !asserted).into(), ..message };
+        if decoded.encode(format) == Ok(plain) { Ok(decoded) } else { Err(MessageError::Reserved(message)) }
+    }
+}
+
+fn destination(high: u32, low: AddressLow, format: DestinationFormat) -> ApicId {
+    let byte0 = u32::from(low.destination_7_0());
+    ApicId::new(match format {
+        DestinationFormat::Xapic => byte0,
+        DestinationFormat::Extended15 => u32::from(low.destination_14_8()) << 8 | byte0,
+        DestinationFormat::Kvm32 => high & !0xff | byte0,
+    })
+}
+
+/// Why a message cannot be written, or means nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// The destination does not fit the format.
+    #[error("APIC ID {id} is beyond {max}, the highest that this message format can name")]
+    DestinationTooWide {
+        /// The destination.
+        id: ApicId,
+        /// The format's highest.
+        max: ApicId,
+    },
+    /// The sender wrote somewhere else.
+    #[error("{0:#x} is not an address of the local APICs")]
+    NotADoorbell(u64),
+    /// The sender's message is in the remappable format.
+    #[error("the message is in the remappable format: an interrupt remapping unit has to translate it")]
+    Remappable,
+    /// The sender's message is in the compatibility format.
+    #[error("the message is in the compatibility format, which names no entry of a remapping table")]
+    Compatibility,
+    /// The sender's vector is illegal.
+    #[error("vector {0:#04x} is not one that a message may carry")]
+    BadVector(u8),
+    /// The sender's delivery mode does not exist.
+    #[error("delivery mode {0} is reserved")]
+    ReservedDelivery(u8),
+    /// The sender set reserved bits.
+    #[error("the message {0:x?} has reserved bits set")]
+    Reserved(MsiMessage),
+}

@@ -1,0 +1,225 @@
+//! Interrupt remapping in Intel's format (VT-d specification §5): a device's message names an entry of a table in memory,
+//! and the entry says which vector of which CPU that is, and who may ask for it.
+//!
+//! What a layer of it changes for what stands above:
+//! - **Isolation.** The unit checks who sends against the entry, so that a device rings its own interrupts alone.
+//! - **Affinity.** A move writes the entry. The endpoint's message stays, whatever the endpoint can do.
+//! - **Groups.** All messages of a MultiMSI function carry one handle, and the vector's number as sub-handle; each has an
+//!   entry and moves alone.
+//! - **Reach.** In x2APIC mode an entry names all 32 bits of an APIC ID.
+//!
+//! [`RemappedVectors`] is the driver's half: an [`MsiParent`] over a [`VectorDomain`]. [`RemapTable::translate`] is the
+//! unit's half, for device models and tests. Both read and write the table through [`RemapMemory`].
+
+mod handles;
+mod irte;
+mod message;
+mod msi_parent;
+mod source;
+mod table;
+mod translation;
+
+use crate::apic::{ApicId, Place};
+use crate::lock::TaskLock;
+use crate::vector_domain::VectorDomain;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::fmt;
+use core::num::NonZeroU16;
+use handles::Handles;
+use msi_types::{ControllerFault, Cpu, MsiError, RequesterId, Vector};
+
+#[cfg(doc)]
+use msi_types::MsiParent;
+
+pub use irte::{Irte, IrteHigh, IrteLow, IrteTarget};
+pub use message::RemappableMessage;
+pub use source::{Source, SourceCheck};
+pub use table::{ApicMode, CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize};
+pub use translation::RemapFault;
+
+/// The unit's cache of entries. Implemented over its invalidation queue.
+pub trait EntryCache: Send + Sync {
+    /// Makes the unit forget what it cached of the `2^log2_count` entries from `first` on, which is a multiple of that
+    /// count, and waits until it has and interrupts that it sent on before have arrived (an interrupt entry cache
+    /// invalidation and an invalidation wait). Task.
+    ///
+    /// # Errors
+    /// The unit did not answer.
+    fn invalidate(&self, first: u16, log2_count: u8) -> Result<(), InvalidationError>;
+}
+
+/// The unit did not take an invalidation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the remapping unit did not invalidate its interrupt entry cache: {reason}")]
+pub struct InvalidationError {
+    /// What happened (`"timeout"`, `"queue error"`).
+    pub reason: &'static str,
+}
+
+/// What a remapping layer is made from.
+pub struct RemappedVectorsConfig<M> {
+    /// The CPUs' vectors.
+    pub vectors: Arc<VectorDomain>,
+    /// The table that the unit was given, all entries absent.
+    pub table: RemapTable<M>,
+    /// The unit's cache.
+    pub cache: Arc<dyn EntryCache>,
+    /// Physical base address of the unit's registers, to name it in errors.
+    pub base: u64,
+    /// How the unit sees a requester: `None` for those that are not behind it. [`Source::pci`] where no bridge takes a
+    /// requester's place.
+    pub sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
+}
+
+impl<M> fmt::Debug for RemappedVectorsConfig<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemappedVectorsConfig").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+/// The devices behind one remapping unit. See the [module](self).
+pub struct RemappedVectors<M> {
+    vectors: Arc<VectorDomain>,
+    table: RemapTable<M>,
+    cache: Arc<dyn EntryCache>,
+    base: u64,
+    sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
+    state: TaskLock<State>,
+}
+
+struct State {
+    handles: Handles,
+    /// By attachment.
+    devices: BTreeMap<u32, Source>,
+    /// By a block's first vector.
+    blocks: BTreeMap<u32, Entries>,
+}
+
+/// The entries of a block, one for each vector.
+#[derive(Clone, Copy, Debug)]
+struct Entries {
+    first: u16,
+    count: NonZeroU16,
+    source: Source,
+    format: Format,
+}
+
+impl Entries {
+    fn entry(&self, index: u16) -> Option<u16> {
+        if index < self.count.get() { self.first.checked_add(index) } else { None }
+    }
+}
+
+/// How messages name the entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Format {
+    /// Each by its own handle.
+    Handles,
+    /// All by the first's, and a sub-handle.
+    Subhandles,
+}
+
+impl<M: RemapMemory> RemappedVectors<M> {
+    /// A layer without devices. Task.
+    pub fn new(config: RemappedVectorsConfig<M>) -> Arc<Self> {
+        let RemappedVectorsConfig { vectors, table, cache, base, sources } = config;
+        let handles = Handles::new(table.size());
+        let state = State { handles, devices: BTreeMap::new(), blocks: BTreeMap::new() };
+        Arc::new(Self { vectors, table, cache, base, sources, state: TaskLock::new(state) })
+    }
+
+    /// The CPUs' vectors.
+    pub fn vectors(&self) -> &Arc<VectorDomain> {
+        &self.vectors
+    }
+
+    /// The table.
+    pub fn table(&self) -> &RemapTable<M> {
+        &self.table
+    }
+
+    /// How many entries of the table are in use. Task.
+    pub fn entries_in_use(&self) -> u32 {
+        self.with_state(|state| state.handles.used())
+    }
+
+    fn with_state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        self.state.with(self.vectors.apic(), f)
+    }
+
+    /// What an entry says of a vector's place.
+    fn target(&self, place: Place) -> Result<IrteTarget, MsiError> {
+        let unreachable =
+            MsiError::NotReachable(place.cpu, "its APIC ID does not fit the remapping table's entries");
+        let id = self.vectors.apic_id(place.cpu).filter(|id| self.reaches(*id)).ok_or(unreachable)?;
+        Ok(IrteTarget::fixed(id, place.vector))
+    }
+
+    fn reaches(&self, id: ApicId) -> bool {
+        self.table.mode().reaches(id)
+    }
+
+    fn check_reachable(&self, cpu: Cpu) -> Result<(), MsiError> {
+        match self.vectors.apic_id(cpu) {
+            Some(id) if !self.reaches(id) => {
+                Err(MsiError::NotReachable(cpu, "its APIC ID does not fit the remapping table's entries"))
+            }
+            // A CPU that was never on line is the vector domain's to refuse.
+            _ => Ok(()),
+        }
+    }
+
+    fn write_all(&self, entries: &Entries, first: Vector) -> Result<(), MsiError> {
+        for index in 0..entries.count.get() {
+            let vector = first.checked_add(index.into()).ok_or(MsiError::UnknownVector(first))?;
+            let place = self.vectors.place(vector).ok_or(MsiError::UnknownVector(vector))?;
+            let entry = entries.entry(index).ok_or(MsiError::UnknownVector(vector))?;
+            self.table.set(entry, Irte::present(self.target(place)?, entries.source));
+        }
+        self.invalidate_all(entries, "entries made present")
+    }
+
+    fn clear_all(&self, entries: &Entries) -> Result<(), MsiError> {
+        (0..entries.count.get()).filter_map(|index| entries.entry(index)).for_each(|e| self.table.clear(e));
+        self.invalidate_all(entries, "entries made absent")
+    }
+
+    fn invalidate_all(&self, entries: &Entries, operation: &'static str) -> Result<(), MsiError> {
+        let log2 = handles::log2_span(entries.count);
+        self.cache.invalidate(entries.first, log2).map_err(|error| self.fault(operation, error))
+    }
+
+    /// Sends an entry's interrupts elsewhere.
+    fn retarget(&self, entries: &Entries, entry: u16, place: Place) -> Result<(), MsiError> {
+        self.table.retarget(entry, self.target(place)?, entries.source);
+        self.cache.invalidate(entry, 0).map_err(|error| self.fault("entry changed", error))
+    }
+
+    fn fault(&self, operation: &'static str, error: InvalidationError) -> MsiError {
+        MsiError::Controller(ControllerFault {
+            kind: "interrupt remapping",
+            base: self.base,
+            operation,
+            device: None,
+            event: None,
+            reason: error.reason,
+        })
+    }
+}
+
+impl State {
+    /// A block's entries, and the place in them of one of its vectors.
+    fn entries_of(&self, vector: Vector) -> Option<(Entries, u16)> {
+        let (first, entries) = self.blocks.range(..=vector.get()).next_back()?;
+        let index = u16::try_from(vector.get() - first).ok()?;
+        Some((*entries, entries.entry(index)?))
+    }
+}
+
+impl<M> fmt::Debug for RemappedVectors<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemappedVectors").field("base", &self.base).finish_non_exhaustive()
+    }
+}

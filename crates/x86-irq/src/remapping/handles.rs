@@ -1,0 +1,64 @@
+//! Which entries are in use.
+
+use super::table::TableSize;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+
+/// The entries of a table. A block's first is a multiple of its [span](log2_span), so that one invalidation covers it.
+#[derive(Debug)]
+pub(super) struct Handles {
+    /// One bit for each entry, set while it is in use.
+    used: Vec<u64>,
+    count: u32,
+}
+
+/// log2 of the least power of two that is not below `count`.
+pub(super) fn log2_span(count: NonZeroU16) -> u8 {
+    let log2 = u32::from(count.get()).next_power_of_two().ilog2();
+    u8::try_from(log2).unwrap_or(16)
+}
+
+impl Handles {
+    pub(super) fn new(size: TableSize) -> Self {
+        let words = usize::try_from(size.entries().div_ceil(64)).unwrap_or(0);
+        Self { used: vec![0; words], count: size.entries() }
+    }
+
+    /// The first of `count` entries that were free.
+    pub(super) fn allocate(&mut self, count: NonZeroU16) -> Option<u16> {
+        let count = u32::from(count.get());
+        let span = usize::try_from(count.next_power_of_two()).ok()?;
+        let is_free =
+            |first: &u32| *first + count <= self.count && (*first..first + count).all(|e| !self.is_used(e));
+        let first = (0..self.count).step_by(span).find(is_free)?;
+        (first..first + count).for_each(|entry| self.set(entry, true));
+        u16::try_from(first).ok()
+    }
+
+    pub(super) fn free(&mut self, first: u16, count: NonZeroU16) {
+        let first = u32::from(first);
+        (first..first + u32::from(count.get())).for_each(|entry| self.set(entry, false));
+    }
+
+    pub(super) fn used(&self) -> u32 {
+        self.used.iter().map(|word| word.count_ones()).sum()
+    }
+
+    fn is_used(&self, entry: u32) -> bool {
+        let (word, bit) = split(entry);
+        self.used.get(word).is_none_or(|word| word & bit != 0)
+    }
+
+    fn set(&mut self, entry: u32, used: bool) {
+        let (word, bit) = split(entry);
+        if let Some(word) = self.used.get_mut(word) {
+            *word = if used { *word | bit } else { *word & !bit };
+        }
+    }
+}
+
+/// The word and the bit in it.
+fn split(entry: u32) -> (usize, u64) {
+    ((entry / 64) as usize, 1 << (entry % 64))
+}

@@ -1,0 +1,144 @@
+//! Interrupt remapping table entries (VT-d specification §9.10).
+
+use super::source::{Source, SourceCheck};
+use super::table::ApicMode;
+use crate::apic::{ApicId, ApicVector};
+use crate::message::{Delivery, DestinationMode, Redirection};
+use bitfield_struct::bitfield;
+use msi_types::Trigger;
+
+/// Bits 63:0. Everything that a move changes is here: one store does it.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct IrteLow {
+    /// P: the entry is there.
+    pub present: bool,
+    /// FPD: faults of this entry are not recorded.
+    pub fault_processing_disable: bool,
+    /// DM: the destination is logical.
+    pub logical: bool,
+    /// RH: the hardware may choose among the destinations.
+    pub redirection_hint: bool,
+    /// TM: level, not edge.
+    pub level_triggered: bool,
+    /// DLM: delivery mode.
+    #[bits(3)]
+    pub delivery_mode: u8,
+    /// Software's.
+    #[bits(4)]
+    pub available: u8,
+    #[bits(3)]
+    reserved_14_12: u8,
+    /// IM: the entry posts interrupts to a virtual CPU, and this is another layout.
+    pub posted: bool,
+    /// V: the vector.
+    pub vector: u8,
+    reserved_31_24: u8,
+    /// DST: the destination as [`ApicMode`] lays it out.
+    pub destination: u32,
+}
+
+/// Bits 127:64.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct IrteHigh {
+    /// SID: the source.
+    pub source_id: u16,
+    /// SQ: which of its function bits count.
+    #[bits(2)]
+    pub source_qualifier: u8,
+    /// SVT: how it is checked.
+    #[bits(2)]
+    pub source_validation: u8,
+    #[bits(44)]
+    reserved: u64,
+}
+
+/// An entry as it lies in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Irte {
+    /// Bits 63:0.
+    pub low: IrteLow,
+    /// Bits 127:64.
+    pub high: IrteHigh,
+}
+
+/// Where an entry sends an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct IrteTarget {
+    /// Where to.
+    pub destination: ApicId,
+    /// What the destination is.
+    pub mode: DestinationMode,
+    /// Who chooses among destinations.
+    pub redirection: Redirection,
+    /// What happens there.
+    pub delivery: Delivery,
+    /// How it is signalled.
+    pub trigger: Trigger,
+}
+
+impl IrteTarget {
+    /// An edge that makes `vector` pending at one APIC.
+    pub const fn fixed(destination: ApicId, vector: ApicVector) -> Self {
+        Self {
+            destination,
+            mode: DestinationMode::Physical,
+            redirection: Redirection::Directed,
+            delivery: Delivery::Fixed(vector),
+            trigger: Trigger::Edge,
+        }
+    }
+
+    pub(super) fn encode(&self, mode: ApicMode) -> IrteLow {
+        IrteLow::new()
+            .with_present(true)
+            .with_logical(self.mode == DestinationMode::Logical)
+            .with_redirection_hint(self.redirection == Redirection::Hint)
+            .with_level_triggered(self.trigger == Trigger::Level)
+            .with_delivery_mode(self.delivery.mode())
+            .with_vector(self.delivery.vector_number())
+            .with_destination(mode.lay_out(self.destination))
+    }
+
+    /// `None` if reserved bits are set, the vector or the delivery mode is illegal, or interrupts are posted.
+    pub(super) fn decode(low: IrteLow, mode: ApicMode) -> Option<Self> {
+        let target = Self {
+            destination: mode.read(low.destination()),
+            mode: if low.logical() { DestinationMode::Logical } else { DestinationMode::Physical },
+            redirection: if low.redirection_hint() { Redirection::Hint } else { Redirection::Directed },
+            delivery: Delivery::from_fields(low.delivery_mode(), low.vector()).ok()?,
+            trigger: if low.level_triggered() { Trigger::Level } else { Trigger::Edge },
+        };
+        // Encoding writes every reserved bit as 0.
+        let ignored = low.with_fault_processing_disable(false).with_available(0);
+        (target.encode(mode) == ignored).then_some(target)
+    }
+}
+
+/// An entry before the APIC mode lays its destination out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Filled {
+    pub(super) target: IrteTarget,
+    pub(super) source: Source,
+}
+
+impl Irte {
+    pub(super) const fn present(target: IrteTarget, source: Source) -> Filled {
+        Filled { target, source }
+    }
+
+    /// Who may use the entry; `None` if it does not say so properly.
+    pub fn source(&self) -> Option<Source> {
+        let check = SourceCheck::from_fields(self.high.source_validation(), self.high.source_qualifier())?;
+        (self.high.reserved() == 0).then_some(Source { id: self.high.source_id(), check })
+    }
+
+    pub(super) fn high_for(source: Source) -> IrteHigh {
+        let (validation, qualifier) = source.check.fields();
+        IrteHigh::new()
+            .with_source_id(source.id)
+            .with_source_qualifier(qualifier)
+            .with_source_validation(validation)
+    }
+}

@@ -1,0 +1,187 @@
+//! The layer as the parent of endpoints.
+
+use super::{Entries, Format, RemapMemory, RemappableMessage, RemappedVectors, SourceCheck};
+use crate::vector_domain::{Kept, Reuse, Stored};
+use core::fmt;
+use core::num::NonZeroU16;
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Isolated, IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError,
+    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Vector, VectorBlock,
+};
+
+/// A group's function writes its low bits of 16.
+const MOST_SUBHANDLES: u16 = 1 << 15;
+
+impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
+    fn isolation(&self, of: RequesterId) -> Isolation {
+        match (self.sources)(of) {
+            None => Isolation::NotIsolated(NotIsolated::NoController),
+            Some(source) if source.check != SourceCheck::None && self.table.blocks_compatibility_format() => {
+                Isolation::Isolated(Isolated::by(IsolatingMechanism::InterruptRemapping))
+            }
+            Some(_) => Isolation::NotIsolated(NotIsolated::SharedDoorbell(
+                "a remapping unit that does not check every message",
+            )),
+        }
+    }
+
+    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        let source = (self.sources)(device).ok_or(MsiError::NoRoute(device))?;
+        let attachment = self.vectors.attach(device, max)?;
+        self.with_state(|state| state.devices.insert(attachment.cookie(), source));
+        Ok(attachment)
+    }
+
+    fn detach(&self, device: Attachment) {
+        self.with_state(|state| state.devices.remove(&device.cookie()));
+        self.vectors.detach(device);
+    }
+
+    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        let count = request.count;
+        let format = match request.shape {
+            Shape::Independent => Format::Handles,
+            Shape::AlignedGroup if count.is_power_of_two() && count.get() <= MOST_SUBHANDLES => {
+                Format::Subhandles
+            }
+            Shape::AlignedGroup => return Err(MsiError::NoGroups),
+        };
+        // What a group's function adds to the data stays below its count.
+        request
+            .fit
+            .check(MsiMessage { data: u32::from(count.get() - 1), ..RemappableMessage::HIGHEST.encode() })?;
+        self.check_reachable(request.cpu)?;
+        self.with_state(|state| {
+            let source = *state
+                .devices
+                .get(&device.cookie())
+                .ok_or(MsiError::DeviceFull { wanted: count.get(), limit: 0 })?;
+            let block = self.vectors.allocate_block(device, request, Stored::Nowhere)?;
+            let Some(first) = state.handles.allocate(count) else {
+                self.vectors.free_block(device, &block, Reuse::Allowed);
+                return Err(MsiError::NoVectors { wanted: count.get() });
+            };
+            let entries = Entries { first, count, source, format };
+            if let Err(error) = self.write_all(&entries, block.first()) {
+                self.give_back(state, device, &block, &entries);
+                return Err(error);
+            }
+            state.blocks.insert(block.first().get(), entries);
+            Ok(block)
+        })
+    }
+
+    fn free(&self, device: &Attachment, block: VectorBlock) {
+        self.with_state(|state| {
+            if let Some(entries) = state.blocks.remove(&block.first().get()) {
+                self.give_back(state, device, &block, &entries);
+            }
+        });
+    }
+
+    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let (entries, entry) = self.entries(vector)?;
+        Ok(entries.message(entry))
+    }
+
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let first = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        self.check_reachable(to)?;
+        let (entries, entry) = self.entries(first)?;
+        let begun = self.vectors.begin_place_move(first, to)?;
+        if begun.from != begun.to
+            && let Err(error) = self.retarget(&entries, entry, begun.to)
+        {
+            // The first error is the one to report. The new place stays the interrupt's until it is cleaned up.
+            let _ = self.retarget(&entries, entry, begun.from);
+            self.vectors.end_place_move(first, Kept::Old)?;
+            return Err(error);
+        }
+        let count = NonZeroU16::MIN;
+        Ok(Move { first, count, message: None, from: begun.from.cpu, to: begun.to.cpu })
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        if moved.from == moved.to {
+            return Ok(());
+        }
+        let undone = match outcome {
+            MoveOutcome::Written => Ok(()),
+            MoveOutcome::RolledBack => {
+                let (entries, entry) = self.entries(moved.first)?;
+                let old = self.vectors.place(moved.first).ok_or(MsiError::UnknownVector(moved.first))?;
+                self.retarget(&entries, entry, old)
+            }
+        };
+        self.vectors.end_place_move(moved.first, Kept::from(outcome)).and(undone)
+    }
+
+    fn mask(&self, vector: Vector) {
+        self.vectors.mask(vector);
+    }
+
+    fn unmask(&self, vector: Vector) {
+        self.vectors.unmask(vector);
+    }
+
+    fn set_pending(&self, vector: Vector, pending: Pending) {
+        self.vectors.set_pending(vector, pending);
+    }
+
+    fn is_pending(&self, vector: Vector) -> Option<bool> {
+        self.vectors.is_pending(vector)
+    }
+
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self.entries(vector) {
+            Ok((entries, entry)) => {
+                let source = entries.source;
+                writeln!(out, "  remapping@{:x}: entry {entry}, source {:#06x}", self.base, source.id)?;
+            }
+            Err(_) => writeln!(out, "  remapping@{:x}: vector {vector} has no entry", self.base)?,
+        }
+        self.vectors.describe(vector, out)
+    }
+}
+
+impl<M: RemapMemory> RemappedVectors<M> {
+    fn entries(&self, vector: Vector) -> Result<(Entries, u16), MsiError> {
+        self.with_state(|state| state.entries_of(vector)).ok_or(MsiError::UnknownVector(vector))
+    }
+
+    /// Entries and vectors that the unit may still use are never handed out again.
+    fn give_back(
+        &self,
+        state: &mut super::State,
+        device: &Attachment,
+        block: &VectorBlock,
+        entries: &Entries,
+    ) {
+        let reuse = match self.clear_all(entries) {
+            Ok(()) => {
+                state.handles.free(entries.first, entries.count);
+                Reuse::Allowed
+            }
+            Err(_) => Reuse::Never,
+        };
+        self.vectors.free_block(device, block, reuse);
+    }
+}
+
+impl Entries {
+    fn message(&self, entry: u16) -> MsiMessage {
+        let named = match self.format {
+            Format::Handles => RemappableMessage { handle: entry, subhandle: None },
+            Format::Subhandles => {
+                RemappableMessage { handle: self.first, subhandle: Some(entry - self.first) }
+            }
+        };
+        named.encode()
+    }
+}
+
+impl RemappableMessage {
+    /// The one with the widest address.
+    const HIGHEST: Self = Self { handle: u16::MAX, subhandle: Some(0) };
+}

@@ -1,0 +1,78 @@
+//! Who may use an entry (VT-d specification §9.10: SID, SQ, SVT).
+
+use msi_types::RequesterId;
+
+/// How the unit compares a requester with an entry's source.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SourceCheck {
+    /// Not at all: anybody may. Isolates nothing.
+    None,
+    /// All 16 bits are equal.
+    Exact,
+    /// All are but for bit 2: the two functions of a phantom pair.
+    IgnoreBit2,
+    /// All are but for bits 2:1.
+    IgnoreBits2To1,
+    /// All are but for bits 2:0: the whole device.
+    IgnoreFunction,
+    /// The bus number lies between the source's two bytes, 15:8 and 7:0: what is behind a bridge.
+    BusRange,
+}
+
+impl SourceCheck {
+    /// The fields SVT and SQ.
+    pub(super) const fn fields(self) -> (u8, u8) {
+        match self {
+            Self::None => (0, 0),
+            Self::Exact => (1, 0),
+            Self::IgnoreBit2 => (1, 1),
+            Self::IgnoreBits2To1 => (1, 2),
+            Self::IgnoreFunction => (1, 3),
+            Self::BusRange => (2, 0),
+        }
+    }
+
+    /// `None` for the reserved value of SVT.
+    pub(super) const fn from_fields(svt: u8, sq: u8) -> Option<Self> {
+        match (svt, sq) {
+            (0, _) => Some(Self::None),
+            (1, 0) => Some(Self::Exact),
+            (1, 1) => Some(Self::IgnoreBit2),
+            (1, 2) => Some(Self::IgnoreBits2To1),
+            (1, 3) => Some(Self::IgnoreFunction),
+            (2, _) => Some(Self::BusRange),
+            _ => None,
+        }
+    }
+}
+
+/// Who may use an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Source {
+    /// What requesters are compared with.
+    pub id: u16,
+    /// How.
+    pub check: SourceCheck,
+}
+
+impl Source {
+    /// A PCI function that sends under its own requester ID; `None` for an ID beyond 16 bits.
+    pub fn pci(requester: RequesterId) -> Option<Self> {
+        Some(Self { id: u16::try_from(requester.get()).ok()?, check: SourceCheck::Exact })
+    }
+
+    /// May this requester use the entry?
+    pub fn admits(self, requester: u16) -> bool {
+        let differing = self.id ^ requester;
+        let [last, first] = self.id.to_le_bytes();
+        let [_, bus] = requester.to_le_bytes();
+        match self.check {
+            SourceCheck::None => true,
+            SourceCheck::Exact => differing == 0,
+            SourceCheck::IgnoreBit2 => differing & !0b100 == 0,
+            SourceCheck::IgnoreBits2To1 => differing & !0b110 == 0,
+            SourceCheck::IgnoreFunction => differing & !0b111 == 0,
+            SourceCheck::BusRange => (first..=last).contains(&bus),
+        }
+    }
+}

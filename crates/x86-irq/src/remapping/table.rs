@@ -1,0 +1,171 @@
+//! The table in memory, and the register that names it.
+
+use super::irte::{Filled, Irte, IrteHigh, IrteLow, IrteTarget};
+use super::source::Source;
+use crate::apic::ApicId;
+use core::fmt;
+
+/// Memory of a table, zero at first: 64-bit words, counted from its base. Each is read and written in one access.
+pub trait RemapMemory: Send + Sync {
+    /// Reads a word. Any.
+    fn read(&self, word: u32) -> u64;
+    /// Writes a word, after the words written before, so that the unit sees it on return (a barrier, or a clean where the
+    /// unit does not look into caches). Any.
+    fn write(&self, word: u32, value: u64);
+}
+
+/// How many entries: a power of two from 2 to 65536.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TableSize(u8);
+
+impl TableSize {
+    /// The largest: 65536 entries, 1 MiB.
+    pub const MAX: Self = Self(16);
+
+    /// `2^log2` entries; `None` unless 1 to 16.
+    pub const fn from_log2(log2: u8) -> Option<Self> {
+        if log2 >= 1 && log2 <= 16 { Some(Self(log2)) } else { None }
+    }
+
+    /// How many entries.
+    pub const fn entries(self) -> u32 {
+        1 << self.0
+    }
+
+    /// How many bytes; the memory is aligned to that, and to 4 KiB at least.
+    pub const fn bytes(self) -> u64 {
+        self.entries() as u64 * 16
+    }
+}
+
+/// How entries name APICs: the register's EIME.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ApicMode {
+    /// 8 bits.
+    Xapic,
+    /// 32 bits. Messages in the compatibility format are always blocked.
+    X2apic,
+}
+
+impl ApicMode {
+    /// Does a physical destination of this ID reach that APIC and no other?
+    pub const fn reaches(self, id: ApicId) -> bool {
+        match self {
+            Self::Xapic => id.get() < 0xff,
+            Self::X2apic => id.get() != u32::MAX,
+        }
+    }
+
+    pub(super) const fn lay_out(self, id: ApicId) -> u32 {
+        match self {
+            Self::Xapic => (id.get() & 0xff) << 8,
+            Self::X2apic => id.get(),
+        }
+    }
+
+    pub(super) const fn read(self, destination: u32) -> ApicId {
+        ApicId::new(match self {
+            Self::Xapic => (destination >> 8) & 0xff,
+            Self::X2apic => destination,
+        })
+    }
+}
+
+/// What the unit does with messages in the compatibility format: the status register's CFIS.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CompatibilityFormat {
+    /// Blocks them.
+    Blocked,
+    /// Passes them to the local APICs. Isolates nothing.
+    Passed,
+}
+
+/// What a table is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RemapTableConfig {
+    /// How many entries.
+    pub size: TableSize,
+    /// How they name APICs.
+    pub mode: ApicMode,
+    /// What happens to messages that name none. [`ApicMode::X2apic`] always blocks.
+    pub compatibility: CompatibilityFormat,
+}
+
+/// A remapping table over memory: entries, and what they make of messages ([`translate`](Self::translate)).
+pub struct RemapTable<M> {
+    pub(super) config: RemapTableConfig,
+    memory: M,
+}
+
+impl<M: RemapMemory> RemapTable<M> {
+    /// A table over memory of [`TableSize::bytes`].
+    pub const fn new(config: RemapTableConfig, memory: M) -> Self {
+        Self { config, memory }
+    }
+
+    /// The memory.
+    pub const fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// How many entries.
+    pub const fn size(&self) -> TableSize {
+        self.config.size
+    }
+
+    /// How entries name APICs.
+    pub const fn mode(&self) -> ApicMode {
+        self.config.mode
+    }
+
+    /// Does the unit block messages in the compatibility format?
+    pub fn blocks_compatibility_format(&self) -> bool {
+        self.config.mode == ApicMode::X2apic || self.config.compatibility == CompatibilityFormat::Blocked
+    }
+
+    /// The value of the interrupt remapping table address register for a table at a physical address, which is a multiple
+    /// of [`TableSize::bytes`] and of 4 KiB.
+    pub fn address_register(&self, base: u64) -> u64 {
+        let extended = u64::from(self.config.mode == ApicMode::X2apic) << 11;
+        base & !0xfff | extended | u64::from(self.config.size.0 - 1)
+    }
+
+    /// An entry as it is in memory; `None` past the end. Any.
+    pub fn entry(&self, index: u32) -> Option<Irte> {
+        let (low, high) = self.words(index)?;
+        Some(Irte { low: IrteLow::from(self.memory.read(low)), high: IrteHigh::from(self.memory.read(high)) })
+    }
+
+    /// Makes an absent entry present: its source first.
+    pub(super) fn set(&self, index: u16, entry: Filled) {
+        if let Some((low, high)) = self.words(index.into()) {
+            self.memory.write(high, Irte::high_for(entry.source).into());
+            self.memory.write(low, entry.target.encode(self.config.mode).into());
+        }
+    }
+
+    /// Changes a present entry's target in one store.
+    pub(super) fn retarget(&self, index: u16, target: IrteTarget, source: Source) {
+        debug_assert_eq!(self.entry(index.into()).and_then(|entry| entry.source()), Some(source));
+        if let Some((low, _)) = self.words(index.into()) {
+            self.memory.write(low, target.encode(self.config.mode).into());
+        }
+    }
+
+    pub(super) fn clear(&self, index: u16) {
+        if let Some((low, high)) = self.words(index.into()) {
+            self.memory.write(low, 0);
+            self.memory.write(high, 0);
+        }
+    }
+
+    fn words(&self, index: u32) -> Option<(u32, u32)> {
+        (index < self.config.size.entries()).then_some((index * 2, index * 2 + 1))
+    }
+}
+
+impl<M> fmt::Debug for RemapTable<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemapTable").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,80 @@
+//! What a vector domain is made for.
+
+use crate::apic::{Apic, ApicVector};
+use crate::message::DestinationFormat;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::NonZeroU16;
+use core::ops::RangeInclusive;
+
+/// The lowest vector that is no exception.
+const FIRST_EXTERNAL: u8 = 0x20;
+/// Vectors above are usually the kernel's: interprocessor interrupts, timer, errors.
+const LAST_EXTERNAL: u8 = 0xeb;
+/// The system call of 32-bit systems.
+const SYSTEM_CALL: u8 = 0x80;
+/// Memory for this many interrupts is little; more are asked for.
+const MOST_BY_DEFAULT: u16 = 16384;
+
+/// What a [`VectorDomain`](crate::VectorDomain) is made for.
+pub struct VectorDomainConfig {
+    /// How many CPUs there are or can come on line.
+    pub cpus: NonZeroU16,
+    /// How many interrupts there can be at a time, on all CPUs together. Memory for all of them is taken at once: some
+    /// 64 bytes each.
+    pub slots: NonZeroU16,
+    /// The vectors to hand out.
+    pub window: RangeInclusive<ApicVector>,
+    /// Those of them that are the kernel's own, on all CPUs.
+    pub system: Vec<ApicVector>,
+    /// How messages name their destination.
+    pub destinations: DestinationFormat,
+    /// The kernel.
+    pub apic: Arc<dyn Apic>,
+}
+
+impl VectorDomainConfig {
+    /// Vectors 0x20 to 0xEB but for 0x80, 8-bit destinations, as many interrupts as there are vectors, up to 16384.
+    pub fn new(cpus: NonZeroU16, apic: Arc<dyn Apic>) -> Self {
+        let vector = |number| ApicVector::new(number).unwrap_or(ApicVector::MAX);
+        let per_cpu = u16::from(LAST_EXTERNAL - FIRST_EXTERNAL);
+        let slots = cpus.get().saturating_mul(per_cpu).min(MOST_BY_DEFAULT);
+        Self {
+            cpus,
+            slots: NonZeroU16::new(slots).unwrap_or(NonZeroU16::MIN),
+            window: vector(FIRST_EXTERNAL)..=vector(LAST_EXTERNAL),
+            system: vec![vector(SYSTEM_CALL)],
+            destinations: DestinationFormat::Xapic,
+            apic,
+        }
+    }
+
+    /// With another way of naming destinations.
+    pub fn with_destinations(self, destinations: DestinationFormat) -> Self {
+        Self { destinations, ..self }
+    }
+
+    /// With other vectors to hand out.
+    pub fn with_window(self, window: RangeInclusive<ApicVector>) -> Self {
+        Self { window, ..self }
+    }
+
+    /// With another limit of interrupts.
+    pub fn with_slots(self, slots: NonZeroU16) -> Self {
+        Self { slots, ..self }
+    }
+}
+
+impl fmt::Debug for VectorDomainConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VectorDomainConfig")
+            .field("cpus", &self.cpus)
+            .field("slots", &self.slots)
+            .field("window", &self.window)
+            .field("system", &self.system)
+            .field("destinations", &self.destinations)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! The domain as the parent of endpoints: no remapping between.
+
+use super::relocation::Kept;
+use super::slot::Stored;
+use super::{Reuse, VectorDomain};
+use core::fmt;
+use core::num::NonZeroU16;
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
+    NotIsolated, Pending, RequesterId, Shape, Vector, VectorBlock,
+};
+
+/// Endpoints that write to the local APICs themselves.
+///
+/// Groups (MultiMSI) are refused: their vectors would have to be consecutive, aligned and on one CPU, and could not move
+/// one by one. Remapping provides them.
+impl MsiParent for VectorDomain {
+    fn isolation(&self, _: RequesterId) -> Isolation {
+        Isolation::NotIsolated(NotIsolated::SharedDoorbell("the local APICs' doorbells (0xfee00000)"))
+    }
+
+    fn attach(&self, _: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        self.claims.with(self.apic(), |claims| claims.attach(max))
+    }
+
+    fn detach(&self, device: Attachment) {
+        self.claims.with(self.apic(), |claims| claims.detach(&device));
+    }
+
+    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        if request.shape == Shape::AlignedGroup && request.count != NonZeroU16::MIN {
+            return Err(MsiError::NoGroups);
+        }
+        self.allocate_block(device, request, Stored::Endpoint(request.fit))
+    }
+
+    fn free(&self, device: &Attachment, block: VectorBlock) {
+        self.free_block(device, &block, Reuse::Allowed);
+    }
+
+    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        self.message(block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?)
+    }
+
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let first = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let begun = self.begin_place_move(first, to)?;
+        let count = NonZeroU16::MIN;
+        Ok(Move { first, count, message: begun.message, from: begun.from.cpu, to: begun.to.cpu })
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        if moved.from == moved.to {
+            return Ok(());
+        }
+        self.end_place_move(moved.first, Kept::from(outcome))
+    }
+
+    /// Holds the interrupt back at the trap entry: see [Masking](crate::vector_domain#masking).
+    fn mask(&self, vector: Vector) {
+        self.hold_back(vector);
+    }
+
+    fn unmask(&self, vector: Vector) {
+        self.let_through(vector);
+    }
+
+    /// Setting sends an interprocessor interrupt to where the vector is. Clearing drops what is remembered behind the
+    /// mask; what the local APIC has accepted is delivered.
+    fn set_pending(&self, vector: Vector, pending: Pending) {
+        self.change_pending(vector, pending);
+    }
+
+    fn is_pending(&self, vector: Vector) -> Option<bool> {
+        self.pending(vector)
+    }
+
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+        let Some((slot, place)) = self.slot(vector).and_then(|slot| Some((slot, slot.place()?))) else {
+            return writeln!(out, "  x86: slot {vector} is not handed out");
+        };
+        write!(out, "  x86: {place}")?;
+        if let Some(id) = self.apic_id(place.cpu) {
+            write!(out, " (APIC {id})")?;
+        }
+        match slot.former().count() {
+            0 => writeln!(out),
+            left => writeln!(out, ", {left} places that it left are not cleaned up yet"),
+        }
+    }
+}
+
+impl From<MoveOutcome> for Kept {
+    fn from(outcome: MoveOutcome) -> Self {
+        match outcome {
+            MoveOutcome::Written => Self::New,
+            MoveOutcome::RolledBack => Self::Old,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Handing vectors out, and taking them back.
+
+use super::slot::{HELD, Phase, RELEASED, Reuse, SlotState, Stored};
+use super::{ClaimId, Core, VectorDomain};
+use crate::apic::Place;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use msi_types::{Attachment, BlockRequest, Cpu, Initially, MsiError, Rewrite, Vector, VectorBlock};
+
+impl VectorDomain {
+    /// Slots for `request`, each with a place on its CPU. All or nothing. Task.
+    pub(crate) fn allocate_block(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        message: Stored,
+    ) -> Result<VectorBlock, MsiError> {
+        let count = request.count.get();
+        let claim = self.claims.with(self.apic(), |claims| claims.charge(device, count))?;
+        let phase = Phase::Owned { claim, message };
+        let allocated = self.with_core(|core| {
+            core.check_cpu(request.cpu, count)?;
+            if let Stored::Endpoint(fit) = message {
+                // Of all vectors, the highest has the widest message.
+                fit.check(self.message_to(core, Place { cpu: request.cpu, vector: self.window.1 })?)?;
+            }
+            let first = core.free_run(count).ok_or(MsiError::NoVectors { wanted: count })?;
+            for (done, index) in (first..first + usize::from(count)).enumerate() {
+                if let Err(error) = self.occupy(core, index, request, phase) {
+                    (first..first + done).for_each(|index| self.vacate(core, index));
+                    return Err(error);
+                }
+            }
+            Ok(VectorBlock::new(self.number(first), request.count))
+        });
+        if allocated.is_err() {
+            self.claims.with(self.apic(), |claims| claims.refund(claim, count));
+        }
+        allocated
+    }
+
+    fn occupy(
+        &self,
+        core: &mut Core,
+        index: usize,
+        request: &BlockRequest,
+        phase: Phase,
+    ) -> Result<(), MsiError> {
+        let full = MsiError::NoVectors { wanted: request.count.get() };
+        let (slot, state) = self.slots.get(index).zip(core.slots.get_mut(index)).ok_or(full)?;
+        let keeps_its_vector =
+            |fit: msi_types::Fit| matches!(fit.rewrite, Rewrite::LowWordOnly | Rewrite::Never);
+        let taken = match phase {
+            Phase::Owned { message: Stored::Endpoint(fit), .. } if keeps_its_vector(fit) => {
+                core.matrix.allocate_common(request.cpu)
+            }
+            _ => core.matrix.allocate(&[request.cpu]),
+        };
+        let place = taken.map_err(|_| full)?;
+        *state = SlotState { phase, ..SlotState::default() };
+        slot.flags.store(if request.initially == Initially::Masked { HELD } else { 0 }, Ordering::Release);
+        slot.set_place(Some(place));
+        self.set_entry(place, Some(index));
+        Ok(())
+    }
+
+    /// Undoes [`occupy`](Self::occupy): nobody was told of the slot.
+    fn vacate(&self, core: &mut Core, index: usize) {
+        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else { return };
+        state.phase = Phase::Free;
+        let place = slot.place();
+        slot.set_place(None);
+        if let Some(place) = place {
+            self.set_entry(place, None);
+            core.release(place);
+        }
+    }
+
+    /// Takes slots back: what still arrives is [released](crate::Arrival::Released). Task.
+    pub(crate) fn free_block(&self, device: &Attachment, block: &VectorBlock, reuse: Reuse) {
+        let claim = ClaimId::of(device);
+        let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
+        let (mut freed, mut places) = (0, Vec::new());
+        for vector in vectors {
+            if self.with_core(|core| self.release(core, claim, vector, reuse)) {
+                freed += 1;
+                places.extend(self.slot(vector).into_iter().flat_map(|slot| slot.former()));
+            }
+        }
+        if reuse == Reuse::Allowed {
+            self.clean_up_later(places);
+            self.claims.with(self.apic(), |claims| claims.refund(claim, freed));
+        }
+    }
+
+    /// True if the slot was the device's.
+    fn release(&self, core: &mut Core, claim: ClaimId, vector: Vector, reuse: Reuse) -> bool {
+        let Some(index) = self.index(vector) else { return false };
+        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else { return false };
+        match state.phase {
+            Phase::Owned { claim: owner, .. } if owner == claim => {}
+            _ => return false,
+        }
+        slot.flags.store(RELEASED, Ordering::Release);
+        slot.await_arrival(None);
+        slot.place().into_iter().chain(state.moving.take()).for_each(|place| slot.add_former(place));
+        slot.set_place(None);
+        state.phase = match reuse {
+            Reuse::Allowed => Phase::Draining,
+            Reuse::Never => Phase::Lost,
+        };
+        true
+    }
+}
+
+impl Core {
+    /// Can this CPU take so many more? If not, is another worth a try, or fewer?
+    pub(super) fn check_cpu(&self, cpu: Cpu, count: u16) -> Result<(), MsiError> {
+        let can = |cpu| self.matrix.is_online(cpu) && self.matrix.available_on(cpu) >= u32::from(count);
+        if !self.matrix.is_online(cpu) {
+            Err(MsiError::NotReachable(cpu, "it is not on line"))
+        } else if can(cpu) {
+            Ok(())
+        } else if (0..).map(Cpu::new).take(self.apic_ids.len()).any(can) {
+            Err(MsiError::NotReachable(cpu, "its vectors are taken"))
+        } else {
+            Err(MsiError::NoVectors { wanted: count })
+        }
+    }
+
+    /// The lowest run of free slots.
+    fn free_run(&self, count: u16) -> Option<usize> {
+        let mut first = 0;
+        for (index, slot) in self.slots.iter().enumerate() {
+            if slot.phase != Phase::Free {
+                first = index + 1;
+            } else if index + 1 - first == usize::from(count) {
+                return Some(first);
+            }
+        }
+        None
+    }
+}

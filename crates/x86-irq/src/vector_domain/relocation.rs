@@ -1,0 +1,137 @@
+//! From one place to another, in two phases.
+
+use super::slot::{Phase, Slot, Stored};
+use super::{Core, VectorDomain};
+use crate::apic::Place;
+use msi_types::{Cpu, MsiError, MsiMessage, Rewrite, Vector};
+
+/// The device cannot change its data along with the address, so that its vector has to be free at the new CPU.
+const SAME_VECTOR_TAKEN: &str =
+    "its vector of the same number is taken, and the endpoint cannot change address and data at once";
+/// Each former place waits for a clean-up.
+const TOO_OFTEN: &str = "the interrupt left too many places lately that are not cleaned up yet";
+
+/// A move that was begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlaceMove {
+    pub(crate) from: Place,
+    pub(crate) to: Place,
+    /// For the endpoint; `None` if there is nothing to store.
+    pub(crate) message: Option<MsiMessage>,
+}
+
+/// A move that is asked for.
+struct Step {
+    from: Place,
+    to: Cpu,
+    message: Stored,
+}
+
+/// Which place a move ended with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kept {
+    New,
+    Old,
+}
+
+impl VectorDomain {
+    /// Takes a place for the slot at its new CPU; interrupts there are the slot's from now on. Task.
+    pub(crate) fn begin_place_move(&self, vector: Vector, to: Cpu) -> Result<PlaceMove, MsiError> {
+        let unknown = MsiError::UnknownVector(vector);
+        let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
+        let begun = self.with_core(|core| {
+            let state = core.slots.get(index).ok_or(unknown)?;
+            let Phase::Owned { message, .. } = state.phase else { return Err(unknown) };
+            if state.moving.is_some() {
+                return Err(MsiError::NotReachable(to, "another move of this interrupt is under way"));
+            }
+            let from = slot.place().ok_or(unknown)?;
+            if from.cpu == to {
+                return Ok(PlaceMove { from, to: from, message: None });
+            }
+            if !slot.has_room() {
+                return Err(MsiError::NotReachable(to, TOO_OFTEN));
+            }
+            let (place, message) = self.choose_place(core, slot, Step { from, to, message })?;
+            if let Some(state) = core.slots.get_mut(index) {
+                state.moving = Some(place);
+            }
+            slot.await_arrival(Some(place));
+            self.set_entry(place, Some(index));
+            Ok(PlaceMove { from, to: place, message })
+        });
+        if begun.is_err() && !slot.has_room() {
+            self.hurry(index, slot);
+        }
+        begun
+    }
+
+    fn choose_place(
+        &self,
+        core: &mut Core,
+        slot: &Slot,
+        Step { from, to, message }: Step,
+    ) -> Result<(Place, Option<MsiMessage>), MsiError> {
+        if !core.matrix.is_online(to) {
+            return Err(MsiError::NotReachable(to, "it is not on line"));
+        }
+        let full = MsiError::NotReachable(to, "its vectors are taken");
+        let Stored::Endpoint(fit) = message else {
+            return Ok((core.matrix.allocate(&[to]).map_err(|_| full)?, None));
+        };
+        let same = Place { cpu: to, vector: from.vector };
+        let (old, new) = (self.message_to(core, from)?, self.message_to(core, same)?);
+        fit.check(new)?;
+        let place = match fit.rewrite {
+            Rewrite::Masked | Rewrite::Atomic64 => core.matrix.allocate(&[to]).map_err(|_| full)?,
+            Rewrite::LowWordOnly if old.address_high() == new.address_high() => {
+                if slot.former().any(|former| former == same) {
+                    // It was there lately, and still has it.
+                    slot.remove_former(same);
+                    same
+                } else {
+                    core.matrix.take(same).map_err(|_| MsiError::NotReachable(to, SAME_VECTOR_TAKEN))?
+                }
+            }
+            Rewrite::LowWordOnly | Rewrite::Never => return Err(MsiError::WouldTear),
+        };
+        Ok((place, Some(self.message_to(core, place)?)))
+    }
+
+    /// Ends a move: the place that was left becomes a former one. Task.
+    pub(crate) fn end_place_move(&self, vector: Vector, kept: Kept) -> Result<(), MsiError> {
+        let unknown = MsiError::UnknownVector(vector);
+        let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
+        let arrived = self.with_core(|core| {
+            let state = core.slots.get_mut(index).ok_or(unknown)?;
+            let (Some(new), Some(old)) = (state.moving.take(), slot.place()) else { return Err(unknown) };
+            match kept {
+                Kept::New => {
+                    slot.set_place(Some(new));
+                    slot.add_former(old);
+                }
+                // The endpoint may have held the new message for a moment.
+                Kept::Old => {
+                    slot.await_arrival(Some(old));
+                    slot.add_former(new);
+                }
+            }
+            self.pay(core, slot);
+            Ok(!slot.awaits_arrival())
+        })?;
+        let of_cpu_off_line = |place: &Place| !self.with_core(|core| core.matrix.is_online(place.cpu));
+        self.clean_up_later(slot.former().filter(|place| arrived || of_cpu_off_line(place)));
+        Ok(())
+    }
+
+    /// Gives former places up without an arrival at the present one: their CPUs are asked all the same, and the endpoint
+    /// was read back when it left them.
+    fn hurry(&self, index: usize, slot: &Slot) {
+        self.with_core(|core| {
+            if let Some(state) = core.slots.get_mut(index) {
+                state.impatient = true;
+            }
+        });
+        self.clean_up_later(slot.former());
+    }
+}

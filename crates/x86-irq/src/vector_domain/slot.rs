@@ -1,0 +1,134 @@
+//! One interrupt: what its arrivals read and write without a lock, and what changes under it.
+
+use super::claims::ClaimId;
+use crate::apic::{ApicVector, Place};
+use core::sync::atomic::{AtomicU32, Ordering};
+use msi_types::{Cpu, Fit};
+
+/// Places that an interrupt has left and that are not free again yet: a move that would leave one more is refused.
+const MOST_FORMER: usize = 4;
+/// A freed slot leaves its present place too, and one that it was moving to.
+const FORMER_PLACES: usize = MOST_FORMER + 2;
+
+/// Arrivals are held back.
+pub(super) const HELD: u32 = 1;
+/// One was, or could not be sent.
+pub(super) const PENDING: u32 = 2;
+/// The interrupt was freed.
+pub(super) const RELEASED: u32 = 4;
+
+/// What arrivals use: no lock. A place is 0 for none, or see [`pack`].
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) flags: AtomicU32,
+    place: AtomicU32,
+    /// Where an interrupt has to arrive before the former places can be given up; 0 once it has.
+    awaited: AtomicU32,
+    /// Written under the lock.
+    former: [AtomicU32; FORMER_PLACES],
+}
+
+impl Slot {
+    pub(super) fn place(&self) -> Option<Place> {
+        unpack(self.place.load(Ordering::Acquire))
+    }
+
+    /// Under the lock.
+    pub(super) fn set_place(&self, place: Option<Place>) {
+        self.place.store(place.map_or(0, pack), Ordering::Release);
+    }
+
+    /// Under the lock. Sequentially consistent, as [`arrived`](Self::arrived) is: either the arrival sees the former
+    /// places, or whoever adds them sees the arrival.
+    pub(super) fn await_arrival(&self, place: Option<Place>) {
+        self.awaited.store(place.map_or(0, pack), Ordering::SeqCst);
+    }
+
+    pub(super) fn awaits_arrival(&self) -> bool {
+        self.awaited.load(Ordering::SeqCst) != 0
+    }
+
+    /// An interrupt arrived. Is it the one that was waited for? Any, without the lock.
+    pub(super) fn arrived(&self, place: Place) -> bool {
+        let place = pack(place);
+        self.awaited.load(Ordering::SeqCst) == place
+            && self.awaited.compare_exchange(place, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    pub(super) fn former(&self) -> impl Iterator<Item = Place> {
+        self.former.iter().filter_map(|place| unpack(place.load(Ordering::SeqCst)))
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.former().count() < MOST_FORMER
+    }
+
+    /// Under the lock; the array is long enough for all that can be added.
+    pub(super) fn add_former(&self, place: Place) {
+        let free = self.former.iter().find(|place| place.load(Ordering::SeqCst) == 0);
+        debug_assert!(free.is_some());
+        if let Some(free) = free {
+            free.store(pack(place), Ordering::SeqCst);
+        }
+    }
+
+    /// Under the lock.
+    pub(super) fn remove_former(&self, place: Place) {
+        for former in &self.former {
+            if former.load(Ordering::SeqCst) == pack(place) {
+                former.store(0, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// What changes under the lock.
+#[derive(Debug, Default)]
+pub(super) struct SlotState {
+    pub(super) phase: Phase,
+    /// Where the interrupt is going, between the two phases of a move.
+    pub(super) moving: Option<Place>,
+    /// Former places are given up without an arrival at the present one.
+    pub(super) impatient: bool,
+}
+
+/// A slot's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Phase {
+    #[default]
+    Free,
+    /// Handed out.
+    Owned { claim: ClaimId, message: Stored },
+    /// Freed; places remain to be cleaned up.
+    Draining,
+    /// Freed, and never used again.
+    Lost,
+}
+
+/// Who keeps the interrupt's message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stored {
+    /// An endpoint, with these limits.
+    Endpoint(Fit),
+    /// Nobody: a layer delivers to wherever the place is.
+    Nowhere,
+}
+
+/// What becomes of freed vectors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reuse {
+    /// They are handed out again once cleaned up.
+    Allowed,
+    /// Never: something may still send them.
+    Never,
+}
+
+/// Never 0: vectors begin at 0x10.
+fn pack(place: Place) -> u32 {
+    place.cpu.get() << 8 | u32::from(place.vector.get())
+}
+
+fn unpack(raw: u32) -> Option<Place> {
+    let [vector, ..] = raw.to_le_bytes();
+    Some(Place { cpu: Cpu::new(raw >> 8), vector: ApicVector::new(vector)? })
+}
