@@ -43,6 +43,9 @@ pub enum MsiError {
     /// Aligned groups are not offered here.
     #[error("this controller has no contiguous vector groups")]
     NoGroups,
+    /// Messages make interrupts pending here, and cannot deassert them.
+    #[error("this controller has no level-triggered messages")]
+    NoLevels,
     /// The CPU is unknown to the controller, off line, or not ready for this kind of interrupt.
     #[error("CPU {0} cannot take this interrupt: {1}")]
     NotReachable(Cpu, &'static str),
@@ -63,6 +66,26 @@ pub enum MsiError {
     /// The vector is not one that this controller handed out.
     #[error("vector {0} does not belong to this controller")]
     UnknownVector(Vector),
+    /// The IOMMU in front of the device does not lead to the doorbell.
+    #[error("the IOMMU does not let requester {device} reach the doorbell at {address:#x}: {reason}")]
+    Unmapped {
+        /// The device.
+        device: RequesterId,
+        /// The doorbell.
+        address: u64,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A bus or bridge between the device and the controller spoils what it sends.
+    #[error("{level} cannot pass requester {device} on: {reason}")]
+    Bus {
+        /// The level.
+        level: &'static str,
+        /// The device.
+        device: RequesterId,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The platform gave no memory.
     #[error("no memory for {0}")]
     NoMemory(&'static str),

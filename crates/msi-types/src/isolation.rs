@@ -52,6 +52,8 @@ pub enum NotIsolated {
     SharedDoorbell(&'static str),
     /// The doorbell shares a page with registers that reprogram the controller.
     DoorbellPageHoldsControls(&'static str),
+    /// It is not known what else lies in the doorbell's page, which the device can reach through its IOMMU.
+    DoorbellPageUnknown,
     /// No controller serves this requester.
     NoController,
 }
@@ -63,9 +65,55 @@ impl fmt::Display for NotIsolated {
             Self::DoorbellPageHoldsControls(name) => {
                 write!(f, "the page of {name} also holds the controller's own registers")
             }
+            Self::DoorbellPageUnknown => {
+                f.write_str("it is not known what else lies in the page of the doorbell")
+            }
             Self::NoController => f.write_str("no controller serves this requester"),
         }
     }
+}
+
+/// The size of an IOMMU's pages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Granule {
+    /// 4 KiB.
+    Size4K,
+    /// 16 KiB.
+    Size16K,
+    /// 64 KiB.
+    Size64K,
+}
+
+impl Granule {
+    /// In bytes.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Size4K => 0x1000,
+            Self::Size16K => 0x4000,
+            Self::Size64K => 0x1_0000,
+        }
+    }
+
+    /// The page in which an address lies.
+    pub const fn page(self, address: u64) -> u64 {
+        address & !(self.bytes() - 1)
+    }
+
+    /// Where in its page an address lies.
+    pub const fn offset(self, address: u64) -> u64 {
+        address & (self.bytes() - 1)
+    }
+}
+
+/// What shares a page with a doorbell. Which pages: [`MsiParent::doorbell_page`](crate::MsiParent::doorbell_page).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DoorbellPage {
+    /// Nothing that a device could harm (an ITS's translation frame).
+    Alone,
+    /// Registers that reprogram this controller (a distributor's or a redistributor's control frame).
+    HoldsControls(&'static str),
+    /// The controller does not say.
+    Unknown,
 }
 
 /// The answer to "is this device isolated?".
@@ -77,11 +125,39 @@ pub enum Isolation {
     NotIsolated(NotIsolated),
 }
 
+impl Isolation {
+    /// The proof, for those who need one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub const fn proof(self) -> Result<Isolated, NotIsolated> {
+        match self {
+            Self::Isolated(proof) => Ok(proof),
+            Self::NotIsolated(reason) => Err(reason),
+        }
+    }
+}
+
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Isolated(proof) => write!(f, "isolated by {}", proof.mechanism()),
             Self::NotIsolated(reason) => write!(f, "not isolated: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_and_offset_together_are_the_address() {
+        for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
+            for address in [0, 0x0809_0040, 0xffff_ffff_ffff_ffff] {
+                assert_eq!(granule.page(address) + granule.offset(address), address);
+                assert!(granule.page(address).is_multiple_of(granule.bytes()));
+            }
         }
     }
 }

@@ -41,6 +41,7 @@ mod error;
 mod ids;
 mod isolation;
 mod message;
+mod negotiation;
 mod parent;
 pub mod pci;
 mod store;
@@ -49,10 +50,11 @@ mod wired;
 pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 pub use error::{ControllerFault, MsiError};
 pub use ids::{Cpu, DeviceId, EventId, Gsi, NoIdentity, RequesterId, Vector};
-pub use isolation::{Isolated, IsolatingMechanism, Isolation, NotIsolated};
-pub use message::MsiMessage;
+pub use isolation::{DoorbellPage, Granule, Isolated, IsolatingMechanism, Isolation, NotIsolated};
+pub use message::{LevelMessages, MsiMessage};
+pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};
 pub use parent::{
     Attachment, BlockRequest, Initially, Move, MoveOutcome, MsiParent, Pending, Shape, VectorBlock,
 };
-pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Slots, StoreError};
+pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Slots, Storage, StoreError};
 pub use wired::{Trigger, WiredParent};

@@ -9,6 +9,16 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
+/// The two messages of a level-triggered interrupt: the device asserts by one, and deasserts by the other. Only stores
+/// that hold both (a platform device's) can use them; PCI has one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LevelMessages {
+    /// Asserts the interrupt: it is pending from now on.
+    pub assert: MsiMessage,
+    /// Deasserts it.
+    pub deassert: MsiMessage,
+}
+
 impl MsiMessage {
     /// The upper 32 bits of the address, as capability registers store it.
     pub const fn address_high(self) -> u32 {

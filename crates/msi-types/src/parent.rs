@@ -1,6 +1,9 @@
 //! What a controller, or a layer over one, gives to a device's vectors.
 
-use crate::{Cpu, Fit, Isolation, MsiError, MsiMessage, RequesterId, Vector};
+use crate::{
+    Capabilities, Cpu, DoorbellPage, Fit, Granule, Isolation, LevelMessages, MsiError, MsiMessage,
+    RequesterId, Tier, Vector,
+};
 use core::fmt;
 use core::num::NonZeroU16;
 
@@ -155,9 +158,27 @@ pub trait MsiParent: Send + Sync {
     /// Takes vectors back. Afterwards none of them becomes pending any more. Task.
     fn free(&self, device: &Attachment, block: VectorBlock);
 
+    /// Takes all vectors of a device back and forgets it, as [`free`](Self::free) for each of its `blocks` and
+    /// [`detach`](Self::detach) would: in one step where the controller has one. `blocks` are all those that were
+    /// allocated through this attachment and not freed yet. Task.
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+        blocks.for_each(|block| self.free(&device, block));
+        self.detach(device);
+    }
+
     /// The message that makes the vector at `index` of `block` pending. Of an aligned group only index 0 has one:
     /// the device makes the others itself. May ask somebody else, such as a hypervisor. Task.
     fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError>;
+
+    /// Makes the vector at `index` of `block`, which is masked, level-triggered, and answers its two messages in place
+    /// of the one of [`compose`](Self::compose). Freeing it ends that. Task.
+    ///
+    /// # Errors
+    /// [`MsiError::NoLevels`], as provided: few controllers have a second message.
+    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
+        let _ = (block, index);
+        Err(MsiError::NoLevels)
+    }
 
     /// Prepares the delivery of `block`'s vector at `index` to `to`; the answer says which vectors move along and
     /// whether the store must change. Task.
@@ -180,6 +201,20 @@ pub trait MsiParent: Send + Sync {
     fn is_pending(&self, vector: Vector) -> Option<bool> {
         let _ = vector;
         None
+    }
+
+    /// Calls `visit` for each level of the hierarchy, the one next to the endpoint first, the root last: what it
+    /// offers, and what it asks for ([`negotiate`](crate::negotiate)). Without an implementation of its own, a
+    /// controller counts as one that offers everything and refuses when it is asked. Any.
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        visit(&Tier::new("controller").with_provides(Capabilities::ALL));
+    }
+
+    /// What else lies in the pages of this controller's doorbells, seen in pages of this size: whoever maps a
+    /// doorbell for a device maps that too. Any.
+    fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
+        let _ = granule;
+        DoorbellPage::Unknown
     }
 
     /// Writes one line per level of the hierarchy below this vector, outermost last, for people. Task.

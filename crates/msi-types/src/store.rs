@@ -25,6 +25,15 @@ pub enum Masking {
     None,
 }
 
+/// Who defined where the messages are stored: it decides who else knows of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Storage {
+    /// A bus's specification, so that a hypervisor can trap the writes and put in what is real (PCI MSI, MSI-X).
+    Bus,
+    /// The device (IMS): what is written there is sent as it is.
+    Device,
+}
+
 /// What a store can hold. A parent fits it or refuses with the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fit {
@@ -75,6 +84,10 @@ pub trait Slots {
     fn mask(&mut self, slot: u16);
     /// Lets a slot's vector through.
     fn unmask(&mut self, slot: u16);
+    /// The slot has no vector any more: what it holds must not be sent. Masks, if the store does not know better.
+    fn clear(&mut self, slot: u16) {
+        self.mask(slot);
+    }
 }
 
 /// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). Object safe.
@@ -85,6 +98,10 @@ pub trait MessageStore: Send + Sync {
     fn fit(&self) -> Fit;
     /// Can the store mask?
     fn masking(&self) -> Masking;
+    /// Who defined it? A store that does not say is the device's own.
+    fn storage(&self) -> Storage {
+        Storage::Device
+    }
     /// Takes the bus lock, runs `change`, posts the writes and reads back, and unlocks. Sleeps if the store does:
     /// task context.
     ///

@@ -1,0 +1,272 @@
+//! What the levels of a hierarchy offer and ask for, and what an endpoint needs and has.
+
+use core::fmt;
+
+/// Defines a small set over an enum.
+macro_rules! set {
+    ($(#[$doc:meta])* $set:ident of $item:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
+        /// One of a set of facts.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum $item {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $item {
+            /// All there are.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+        }
+
+        impl fmt::Display for $item {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text,)* })
+            }
+        }
+
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+        pub struct $set(u16);
+
+        impl $set {
+            /// None.
+            pub const NONE: Self = Self(0);
+            /// All there are.
+            pub const ALL: Self = Self::NONE$(.with($item::$variant))*;
+
+            /// This set and `item`.
+            pub const fn with(self, item: $item) -> Self {
+                Self(self.0 | 1 << item as u16)
+            }
+
+            /// This set without `item`.
+            pub const fn without(self, item: $item) -> Self {
+                Self(self.0 & !(1 << item as u16))
+            }
+
+            /// Is `item` in it?
+            pub const fn contains(self, item: $item) -> bool {
+                self.0 & 1 << item as u16 != 0
+            }
+
+            /// What is in it.
+            pub fn iter(self) -> impl Iterator<Item = $item> {
+                $item::ALL.iter().copied().filter(move |item| self.contains(*item))
+            }
+        }
+
+        impl fmt::Debug for $set {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_set().entries(self.iter()).finish()
+            }
+        }
+    };
+}
+
+set! {
+    /// What an endpoint may need, and a level provides or blocks.
+    Capabilities of Capability {
+        /// Messages that the device stores where it likes ([`Storage::Device`](crate::Storage::Device)).
+        DeviceStorage => "messages that the device stores itself",
+        /// More vectors after the first were taken into use.
+        LateAllocation => "vectors that are added later",
+        /// Aligned groups of more than one vector ([`Shape::AlignedGroup`](crate::Shape::AlignedGroup)).
+        Groups => "aligned groups of vectors",
+        /// Holding a vector back at any time, for endpoints that cannot.
+        Masking => "masking at the controller",
+    }
+}
+
+set! {
+    /// What an endpoint may have, and a level requires or makes unnecessary.
+    Properties of Property {
+        /// It stores 64 bits of address.
+        WideAddress => "64 address bits",
+        /// It stores 32 bits of data.
+        WideData => "32 data bits",
+        /// It can be masked.
+        Maskable => "a mask for each vector",
+    }
+}
+
+/// A tier: a level of the hierarchy, as the negotiation sees it. The levels from the endpoint to the root are asked in turn:
+/// who provides something ends the question, who blocks it ends it too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tier {
+    /// For people: what the level is (`"its"`, `"iommu"`).
+    pub name: &'static str,
+    /// What it has itself, whatever lies below.
+    pub provides: Capabilities,
+    /// What it does not let through, whatever lies below.
+    pub blocks: Capabilities,
+    /// What an endpoint must have to stand on it.
+    pub requires: Properties,
+    /// What levels below may require in vain: endpoints need it no more.
+    pub relieves: Properties,
+}
+
+impl Tier {
+    /// A level that lets everything through, provides nothing and requires nothing.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            provides: Capabilities::NONE,
+            blocks: Capabilities::NONE,
+            requires: Properties::NONE,
+            relieves: Properties::NONE,
+        }
+    }
+
+    /// This level, providing this.
+    pub const fn with_provides(self, provides: Capabilities) -> Self {
+        Self { provides, ..self }
+    }
+
+    /// This level, blocking this.
+    pub const fn with_blocks(self, blocks: Capabilities) -> Self {
+        Self { blocks, ..self }
+    }
+
+    /// This level, requiring this.
+    pub const fn with_requires(self, requires: Properties) -> Self {
+        Self { requires, ..self }
+    }
+
+    /// This level, relieving endpoints of this.
+    pub const fn with_relieves(self, relieves: Properties) -> Self {
+        Self { relieves, ..self }
+    }
+}
+
+/// What is missing, and at which level.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum Mismatch {
+    /// The endpoint needs something that this level blocks, or that this level, the root, should provide.
+    #[error("the endpoint needs {capability}, which tier {tier} does not offer")]
+    Missing {
+        /// What.
+        capability: Capability,
+        /// Where.
+        tier: &'static str,
+    },
+    /// This level requires something that the endpoint does not have.
+    #[error("tier {tier} requires of the endpoint {property}, which it does not have")]
+    Required {
+        /// What.
+        property: Property,
+        /// Where.
+        tier: &'static str,
+    },
+    /// The hierarchy has no levels.
+    #[error("the hierarchy has no tiers")]
+    NoTiers,
+}
+
+/// Does an endpoint fit a hierarchy? `visit_tiers` is [`MsiParent::tiers`](crate::MsiParent::tiers).
+///
+/// # Errors
+/// The first thing that is missing, in the order of [`Capability::ALL`], then [`Property::ALL`].
+pub fn negotiate(
+    needs: Capabilities,
+    has: Properties,
+    visit_tiers: &dyn Fn(&mut dyn FnMut(&Tier)),
+) -> Result<(), Mismatch> {
+    needs.iter().try_for_each(|capability| provided(capability, visit_tiers))?;
+    let lacks = Property::ALL.iter().copied().filter(|property| !has.contains(*property));
+    lacks.into_iter().try_for_each(|property| unneeded(property, visit_tiers))
+}
+
+fn provided(capability: Capability, visit_tiers: &dyn Fn(&mut dyn FnMut(&Tier))) -> Result<(), Mismatch> {
+    let mut answer = None;
+    let mut last = None;
+    visit_tiers(&mut |level| {
+        last = Some(level.name);
+        if answer.is_none() {
+            let provides = level.provides.contains(capability);
+            answer = match (provides, level.blocks.contains(capability)) {
+                (true, _) => Some(Ok(())),
+                (false, true) => Some(Err(Mismatch::Missing { capability, tier: level.name })),
+                (false, false) => None,
+            };
+        }
+    });
+    let nobody = last.map_or(Mismatch::NoTiers, |tier| Mismatch::Missing { capability, tier });
+    answer.unwrap_or(Err(nobody))
+}
+
+fn unneeded(property: Property, visit_tiers: &dyn Fn(&mut dyn FnMut(&Tier))) -> Result<(), Mismatch> {
+    let mut answer = None;
+    visit_tiers(&mut |level| {
+        if answer.is_none() {
+            answer = match (level.requires.contains(property), level.relieves.contains(property)) {
+                (true, _) => Some(Err(Mismatch::Required { property, tier: level.name })),
+                (false, true) => Some(Ok(())),
+                (false, false) => None,
+            };
+        }
+    });
+    answer.unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUPS: Capabilities = Capabilities::NONE.with(Capability::Groups);
+    const WIDE: Properties = Properties::NONE.with(Property::WideAddress);
+
+    fn over(levels: &[Tier], needs: Capabilities, has: Properties) -> Result<(), Mismatch> {
+        negotiate(needs, has, &|visit| levels.iter().for_each(visit))
+    }
+
+    #[test]
+    fn the_level_that_blocks_is_named_although_the_root_provides() {
+        let levels = [
+            Tier::new("iommu"),
+            Tier::new("shim").with_blocks(GROUPS),
+            Tier::new("its").with_provides(GROUPS),
+        ];
+        let missing = Mismatch::Missing { capability: Capability::Groups, tier: "shim" };
+        assert_eq!(over(&levels, GROUPS, Properties::ALL), Err(missing));
+    }
+
+    #[test]
+    fn the_root_is_named_if_nobody_provides() {
+        let levels = [Tier::new("iommu"), Tier::new("vector")];
+        let missing = Mismatch::Missing { capability: Capability::Groups, tier: "vector" };
+        assert_eq!(over(&levels, GROUPS, Properties::ALL), Err(missing));
+    }
+
+    #[test]
+    fn a_level_provides_what_those_below_it_block() {
+        let levels = [Tier::new("remapping").with_provides(GROUPS), Tier::new("vector").with_blocks(GROUPS)];
+        assert_eq!(over(&levels, GROUPS, Properties::ALL), Ok(()));
+    }
+
+    #[test]
+    fn a_level_relieves_endpoints_of_what_those_below_it_require() {
+        let root = Tier::new("direct-lpi").with_requires(WIDE);
+        let required = Mismatch::Required { property: Property::WideAddress, tier: "direct-lpi" };
+        assert_eq!(
+            over(&[Tier::new("shim"), root], GROUPS.without(Capability::Groups), Properties::NONE),
+            Err(required)
+        );
+        let iommu = Tier::new("iommu").with_relieves(WIDE);
+        assert_eq!(over(&[iommu, root], Capabilities::NONE, Properties::NONE), Ok(()));
+        assert_eq!(over(&[root, iommu], Capabilities::NONE, Properties::NONE), Err(required));
+    }
+
+    #[test]
+    fn an_endpoint_that_has_what_is_required_fits() {
+        let root = Tier::new("direct-lpi").with_requires(WIDE);
+        assert_eq!(over(&[root], Capabilities::NONE, WIDE), Ok(()));
+    }
+
+    #[test]
+    fn what_was_put_into_a_set_is_in_it_and_nothing_else() {
+        for item in Capability::ALL {
+            let set = Capabilities::NONE.with(*item);
+            assert!(set.iter().eq([*item]));
+            assert_eq!(Capabilities::ALL.without(*item).iter().count() + 1, Capability::ALL.len());
+        }
+    }
+}
