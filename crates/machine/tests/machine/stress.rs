@@ -32,3 +32,11 @@ fn a_million_messages_while_everything_changes() {
     let happened = [report.totals.moves, report.totals.replugged, report.totals.readded];
     assert!(happened.iter().all(|count| *count > 10), "{:?}", report.totals);
 }
+
+/// With two vectors and nothing else on the machine, a CPU that misses its kick is woken by nobody else.
+#[test]
+fn a_cpu_that_sleeps_between_messages_is_woken_for_each() {
+    let mut board = boards::bare(1, 1);
+    board.devices = vec![boards::device(0x0b00_0000, MsiRouting::device(its(0), DeviceId::new(1)))];
+    assert_delivered(&deliver_with(&flashed(&board), &BuildOptions::default(), 3000), 3000);
+}
