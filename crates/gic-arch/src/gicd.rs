@@ -7,6 +7,10 @@ use bitfield_struct::bitfield;
 
 /// Size of the frame in bytes.
 pub const FRAME_SIZE: u64 = 0x1_0000;
+/// Size of a GICv2's frame in bytes: everything up to [`SPENDSGIR`], and its own identification registers.
+pub const GICV2_FRAME_SIZE: u64 = 0x1000;
+/// `PIDR2` of a GICv2's frame.
+pub const GICV2_PIDR2: Reg<crate::Pidr2, ReadOnly> = Reg::at(0x0fe8);
 
 register_frame! {
     /// Every register of the frame but the identification registers, by ascending offset.

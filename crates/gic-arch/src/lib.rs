@@ -1,5 +1,5 @@
 //! Registers, commands and tables of the Arm Generic Interrupt Controller, versions 3 and 3.1, and of its
-//! Interrupt Translation Service (ITS).
+//! Interrupt Translation Service (ITS); with the CPU interface of a GICv2 ([`gicc`]).
 //!
 //! Types, no algorithms. Drivers and device models share these definitions, so that an offset or a field exists
 //! once: a driver takes [`Reg`] constants to address a register, a model takes the same constants (or a frame's
@@ -35,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 mod affinity;
+pub mod gicc;
 pub mod gicd;
 pub mod gicr;
 pub mod gits;

@@ -9,6 +9,8 @@ pub enum IntIdRange {
     Spi,
     /// Distributor, `GICD_x<n>E`: extended SPIs 4096–5119.
     ExtendedSpi,
+    /// Distributor without affinity routing (GICv2): fields 0–31 are the accessing CPU's own SGIs and PPIs, 32–1019 are SPIs.
+    Banked,
     /// Redistributor, `GICR_x0` and `GICR_x<n>E`: SGIs and PPIs 0–31, then extended PPIs 1056–1119.
     Private,
 }
@@ -17,9 +19,8 @@ impl IntIdRange {
     /// The field's number for an interrupt; `None` if this range does not hold it.
     pub const fn index_of(self, intid: IntId) -> Option<u32> {
         match (self, intid.class()) {
-            (Self::Spi, IntIdClass::Spi) | (Self::Private, IntIdClass::Sgi | IntIdClass::Ppi) => {
-                Some(intid.get())
-            }
+            (Self::Spi | Self::Banked, IntIdClass::Spi)
+            | (Self::Private | Self::Banked, IntIdClass::Sgi | IntIdClass::Ppi) => Some(intid.get()),
             (Self::ExtendedSpi, IntIdClass::ExtendedSpi) => Some(intid.get() - IntId::EXTENDED_SPI_BASE),
             (Self::Private, IntIdClass::ExtendedPpi) => Some(intid.get() - IntId::EXTENDED_PPI_BASE + 32),
             _ => None,
@@ -29,10 +30,10 @@ impl IntIdRange {
     /// The interrupt with a field's number; `None` if there is none.
     pub const fn intid_at(self, index: u32) -> Option<IntId> {
         let intid = match self {
-            Self::Spi | Self::Private if index < 32 => {
+            Self::Spi | Self::Private | Self::Banked if index < 32 => {
                 return if matches!(self, Self::Spi) { None } else { Some(IntId::new(index)) };
             }
-            Self::Spi if index < IntId::SPI_END => IntId::new(index),
+            Self::Spi | Self::Banked if index < IntId::SPI_END => IntId::new(index),
             Self::ExtendedSpi if index < IntId::EXTENDED_SPI_COUNT => {
                 IntId::new(index + IntId::EXTENDED_SPI_BASE)
             }
@@ -58,6 +59,11 @@ impl IntIdField {
     /// `fields` fields of `bits` (1, 2 or 8) bits each, from `offset` on.
     pub const fn at(offset: u32, bits: u32, fields: u32, range: IntIdRange) -> Self {
         Self { registers: RegArray::at(offset, fields * bits / 32), offset, bits, range }
+    }
+
+    /// The same registers, for other interrupts: [`Banked`](IntIdRange::Banked) ones of the distributor's.
+    pub const fn of_range(self, range: IntIdRange) -> Self {
+        Self { range, ..self }
     }
 
     /// The registers that hold the fields.

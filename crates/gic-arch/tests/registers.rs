@@ -1,11 +1,12 @@
 //! Register tables and values over their whole encoding space.
 use gic_arch::{
-    Affinity, Iidr, IntId, IntIdClass, IntIdField, IntIdRange, Lpi, Pidr2, RegisterInfo, gicd, gicr, gits,
-    icc, ich, its, lpi, v2m,
+    Affinity, Iidr, IntId, IntIdClass, IntIdField, IntIdRange, Lpi, Pidr2, RegisterInfo, gicc, gicd, gicr,
+    gits, icc, ich, its, lpi, v2m,
 };
 use proptest::prelude::*;
 
-const FRAMES: [(&str, &[RegisterInfo], u64); 4] = [
+const FRAMES: [(&str, &[RegisterInfo], u64); 5] = [
+    ("GICC", gicc::REGISTERS, gicc::FRAME_SIZE),
     ("GICD", gicd::REGISTERS, gicd::FRAME_SIZE),
     ("GICR", gicr::REGISTERS, 2 * gicr::FRAME_SIZE),
     ("GITS", gits::REGISTERS, gits::SIZE),
@@ -91,7 +92,7 @@ fn every_interrupt_has_exactly_one_field_in_the_arrays_of_its_kind() {
 
 #[test]
 fn field_indices_lead_back_to_their_interrupts() {
-    for range in [IntIdRange::Spi, IntIdRange::ExtendedSpi, IntIdRange::Private] {
+    for range in [IntIdRange::Spi, IntIdRange::Banked, IntIdRange::ExtendedSpi, IntIdRange::Private] {
         for index in 0..2000 {
             if let Some(intid) = range.intid_at(index) {
                 assert_eq!(range.index_of(intid), Some(index), "{range:?} {index}");
@@ -117,6 +118,44 @@ fn fields_of_an_array_lie_side_by_side() {
             previous_end = Some(start + field.bits());
         }
     }
+}
+
+/// Typed from IHI 0048 §4.4, table 4-2, and the bit assignments of GICC_CTLR, GICC_IAR and GICD_SGIR.
+#[test]
+fn the_cpu_interface_of_a_gicv2_is_that_of_its_manual() {
+    let expected = [
+        ("CTLR", 0x00),
+        ("PMR", 0x04),
+        ("BPR", 0x08),
+        ("IAR", 0x0c),
+        ("EOIR", 0x10),
+        ("RPR", 0x14),
+        ("HPPIR", 0x18),
+        ("ABPR", 0x1c),
+        ("AIAR", 0x20),
+        ("AEOIR", 0x24),
+        ("AHPPIR", 0x28),
+        ("APR", 0xd0),
+        ("NSAPR", 0xe0),
+        ("IIDR", 0xfc),
+        ("DIR", 0x1000),
+    ];
+    let found: Vec<_> = gicc::REGISTERS.iter().map(|register| (register.name, register.offset)).collect();
+    assert_eq!(found, expected);
+    let control = gicc::Ctlr::new().with_enable_grp0(true).with_fiq_en(true).with_eoi_mode_s(true);
+    assert_eq!(u32::from(control), 0x209);
+    assert_eq!(u32::from(gicc::Iar::new().with_intid(0x3ff).with_cpu_id(5)), 0x17ff);
+    let sgi = gicc::Sgir::new().with_intid(3).with_target_list(0x81).with_target_list_filter(1);
+    assert_eq!(u32::from(sgi), 0x0181_0003);
+    assert_eq!(u32::from(gicc::Sgir::new().with_nsatt(true)), 0x8000);
+}
+
+#[test]
+fn a_banked_array_has_the_private_interrupts_in_front() {
+    let banked = gicd::IPRIORITYR.of_range(IntIdRange::Banked);
+    assert_eq!(banked.locate(IntId::new(27)).map(|place| place.byte_offset()), Some(0x41b));
+    assert_eq!(banked.locate(IntId::new(32)).map(|place| place.byte_offset()), Some(0x420));
+    assert!(banked.locate(IntId::new(1056)).is_none() && banked.locate(IntId::new(4096)).is_none());
 }
 
 #[test]
@@ -174,7 +213,7 @@ macro_rules! keeps_every_bit {
 keeps_every_bit! {
     values_of_32_bits_keep_every_bit: u32 =>
         gicd::Ctlr, gicd::CtlrNs, gicd::Typer, gicd::Statusr, gicr::Ctlr, gicr::Waker, gicr::Syncr, gits::Ctlr,
-        gits::Statusr, Iidr, Pidr2, v2m::Typer;
+        gits::Statusr, Iidr, Pidr2, v2m::Typer, gicc::Ctlr, gicc::Iar, gicc::Sgir;
     values_of_64_bits_keep_every_bit: u64 =>
         gicd::Irouter, gicr::Typer, gicr::Propbaser, gicr::Pendbaser, gits::Typer, gits::Umsir, gits::Cbaser,
         gits::Cwriter, gits::Creadr, gits::Baser, its::Level1Entry, its::DeviceEntry, its::TranslationEntry,

@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
+use core::ops::Range;
 
 /// To what a block's first number is aligned: a power of two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -86,12 +87,26 @@ impl BlockAllocator {
     /// # Errors
     /// [`BlockError::Exhausted`].
     pub fn allocate(&mut self, count: NonZeroU32, align: Alignment) -> Result<u32, BlockError> {
+        self.allocate_within(count, align, 0..u32::MAX)
+    }
+
+    /// The same among the numbers of `within` alone, for messages whose data has fewer bits, or better has more.
+    ///
+    /// # Errors
+    /// [`BlockError::Exhausted`].
+    pub fn allocate_within(
+        &mut self,
+        count: NonZeroU32,
+        align: Alignment,
+        within: Range<u32>,
+    ) -> Result<u32, BlockError> {
         let count = count.get();
         let exhausted = BlockError::Exhausted { count, align: align.get() };
-        let mut place = self.search_from;
+        let Range { start, end: limit } = self.places(&within);
+        let mut place = self.search_from.max(start);
         loop {
             place = self.next_free(place).and_then(|free| self.align(free, align)).ok_or(exhausted)?;
-            let end = place.checked_add(count).filter(|end| *end <= self.count).ok_or(exhausted)?;
+            let end = place.checked_add(count).filter(|end| *end <= limit).ok_or(exhausted)?;
             match self.last_used(place, end) {
                 Some(used) => place = used + 1,
                 None => break,
@@ -138,6 +153,12 @@ impl BlockAllocator {
         self.free
     }
 
+    /// Is one of these numbers free?
+    pub fn has_free_within(&self, within: Range<u32>) -> bool {
+        let Range { start, end } = self.places(&within);
+        self.next_free(start).is_some_and(|free| free < end)
+    }
+
     /// How many numbers there are.
     pub fn capacity(&self) -> u32 {
         self.count
@@ -147,6 +168,12 @@ impl BlockAllocator {
         let out = BlockError::OutOfRange { first, count };
         let place = first.checked_sub(self.first).ok_or(out)?;
         place.checked_add(count).filter(|end| *end <= self.count).map(|_| place).ok_or(out)
+    }
+
+    /// The places of those numbers that there are.
+    fn places(&self, numbers: &Range<u32>) -> Range<u32> {
+        let place = |number: u32| number.saturating_sub(self.first).min(self.count);
+        place(numbers.start)..place(numbers.end)
     }
 
     /// The first place from `place` on whose number is aligned.

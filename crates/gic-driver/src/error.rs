@@ -41,8 +41,8 @@ pub enum GicError {
         /// Its size as stated.
         bytes: u64,
     },
-    /// Firmware states an address at which there is no GICv3 or GICv4.
-    #[error("{block}: not a GICv3 or GICv4 (PIDR2 says {found:?}); firmware may state a wrong address")]
+    /// Firmware states an address at which there is no GIC, or one of another version.
+    #[error("{block}: not a GIC of the version that is driven (PIDR2 says {found:?}); firmware may state a wrong address")]
     WrongRevision {
         /// What was looked at.
         block: Block,
@@ -107,6 +107,9 @@ pub enum GicError {
     /// The caller names a CPU that the configuration does not have.
     #[error("CPU {0} is not in the configuration of this GIC")]
     UnknownCpu(Cpu),
+    /// `GICD_ITARGETSR0` to `7` read as zero on a CPU that is not the only one: a GICv2 that cannot tell where it is.
+    #[error("CPU {0} finds no number of its own at the distributor")]
+    NoTarget(Cpu),
     /// The caller gives too little room to save into.
     #[error("{block}: saving takes {wanted} blocks, the caller gives {given}")]
     StorageTooSmall {

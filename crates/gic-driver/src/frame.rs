@@ -2,7 +2,7 @@
 //! says that a write is still taking effect.
 
 use crate::{Block, GicError, IrqLock, Mmio, MmioExt, Platform, wait_until};
-use gic_arch::{ArchRevision, IntIdField, gicd, gicr, id};
+use gic_arch::{ArchRevision, IntIdField, IntIdRange, gicd, gicr, id};
 
 /// A mapped frame with its name and the lock for its read-modify-write registers.
 #[derive(Debug)]
@@ -17,6 +17,15 @@ impl<M: Mmio> Frame<M> {
     pub(crate) fn probe(mmio: M, block: Block) -> Result<Self, GicError> {
         match mmio.read(id::PIDR2).revision() {
             ArchRevision::V3 | ArchRevision::V4 => Ok(Self { mmio, block, fields_lock: IrqLock::new(()) }),
+            found => Err(GicError::WrongRevision { block, found }),
+        }
+    }
+
+    /// Takes the distributor's frame whose `PIDR2` says that it is a GICv2's (or a GICv1's). Bit 31 of its `CTLR` is no
+    /// `RWP` and reads as zero: writes take effect at once.
+    pub(crate) fn probe_v2(mmio: M, block: Block) -> Result<Self, GicError> {
+        match mmio.read(gicd::GICV2_PIDR2).revision() {
+            ArchRevision::V1 | ArchRevision::V2 => Ok(Self { mmio, block, fields_lock: IrqLock::new(()) }),
             found => Err(GicError::WrongRevision { block, found }),
         }
     }
@@ -73,6 +82,20 @@ impl Fields {
         clear_active: gicd::ICACTIVER,
         priority: gicd::IPRIORITYR,
         trigger: gicd::ICFGR,
+    };
+    /// SPIs, and the accessing CPU's SGIs and PPIs, at a GICv2's distributor.
+    pub(crate) const BANKED: Self = Self {
+        group: gicd::IGROUPR.of_range(IntIdRange::Banked),
+        // There is none, and other registers in its place.
+        group_modifier: IntIdField::at(gicd::IGRPMODR.offset(), 1, 0, IntIdRange::Banked),
+        set_enable: gicd::ISENABLER.of_range(IntIdRange::Banked),
+        clear_enable: gicd::ICENABLER.of_range(IntIdRange::Banked),
+        set_pending: gicd::ISPENDR.of_range(IntIdRange::Banked),
+        clear_pending: gicd::ICPENDR.of_range(IntIdRange::Banked),
+        set_active: gicd::ISACTIVER.of_range(IntIdRange::Banked),
+        clear_active: gicd::ICACTIVER.of_range(IntIdRange::Banked),
+        priority: gicd::IPRIORITYR.of_range(IntIdRange::Banked),
+        trigger: gicd::ICFGR.of_range(IntIdRange::Banked),
     };
     /// Extended SPIs, at the distributor.
     pub(crate) const EXTENDED_SPI: Self = Self {

@@ -14,6 +14,7 @@ mod wired;
 
 pub use suspend::{Resumed, Suspended};
 
+use crate::claims::Claims;
 use crate::cpu_interface::{Combined, CpuInterface, CpuInterfaceConfig, EoiMode};
 use crate::distributor::{Distributor, DistributorConfig};
 use crate::errata::{self, Erratum};
@@ -28,7 +29,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use gic_arch::{Affinity, Priority, gicd};
 use msi_types::Cpu;
-use wired::Claims;
 
 /// Priorities, as the security view has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ impl Default for Priorities {
 ///
 /// Firmware states the GIC's version too, and the caller looks at it first: on a GICv2, whose distributor has 4 KiB,
 /// the first access that [`Gic::new`] makes (`PIDR2`, near the end of 64 KiB) may abort.
-/// [`distributor_bytes`](Self::distributor_bytes) catches that.
+/// [`distributor_bytes`](Self::distributor_bytes) catches that. A GICv2 is [`GicV2`](crate::GicV2)'s.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GicConfig {
     /// Physical address of the distributor's frame.

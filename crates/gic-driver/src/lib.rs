@@ -55,7 +55,9 @@
 extern crate alloc;
 
 mod block_allocator;
+mod claims;
 pub mod cpu_interface;
+pub mod direct_lpi;
 pub mod distributor;
 pub mod errata;
 mod error;
@@ -63,29 +65,38 @@ mod error;
 mod fake;
 mod frame;
 pub mod gic;
+pub mod gicv2;
 mod interrupt;
 pub mod its;
 pub mod lock;
 pub mod lpi;
+pub mod mbi;
 mod mmio;
 mod platform;
 pub mod redistributor;
 mod saved;
+pub mod spi_messages;
 #[cfg(target_arch = "aarch64")]
 pub mod sysreg;
+pub mod v2m;
 
 pub use block_allocator::{Alignment, BlockAllocator, BlockError};
 pub use cpu_interface::CpuInterface;
+pub use direct_lpi::{DirectLpi, DirectLpiError};
 pub use distributor::{Distributor, Route, SecurityView};
 pub use error::{Block, GicError};
 pub use gic::{Gic, GicConfig, RedistributorInfo};
+pub use gicv2::{GicV2, GicV2Config};
 pub use interrupt::{Group, Interrupt};
 pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
 pub use lock::IrqLock;
 pub use lpi::{LpiError, LpiRange, Lpis};
+pub use mbi::{Mbi, MbiConfig, MbiError};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use platform::{
-    Coherence, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, TimedOut, Wait, wait_until,
+    Coherence, Observed, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, TimedOut, Wait, wait_until,
 };
 pub use redistributor::{Redistributor, RedistributorRegion, TableAccess};
 pub use saved::{InterruptBlock, PrivateState, SharedBlock};
+pub use spi_messages::SpiRange;
+pub use v2m::{V2m, V2mError, V2mFrame};

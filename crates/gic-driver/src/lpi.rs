@@ -17,6 +17,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use allocator::LpiAllocator;
 use core::num::NonZeroU32;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 use gic_arch::lpi::{Config, MIN_ID_BITS, config_offset, config_table_bytes};
 use gic_arch::{Lpi, Priority, gicd};
@@ -45,6 +46,15 @@ pub enum PendingLpis {
     Kept,
     /// They are lost. Whoever sends them makes them pending anew.
     Lost,
+}
+
+/// What came of [`Lpis::collect_pending`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Collected {
+    /// Everything that was pending there.
+    All,
+    /// It is not known what was pending there.
+    Unknown,
 }
 
 /// What [`Lpis::attach`] did.
@@ -137,7 +147,22 @@ impl<P: Platform> Lpis<P> {
     /// # Errors
     /// [`LpiError::Blocks`].
     pub fn allocate(&self, count: NonZeroU32, align: Alignment) -> Result<LpiRange, LpiError> {
-        let range = self.allocator.with(&*self.platform, |allocator| allocator.allocate(count, align))?;
+        self.allocate_within(count, align, 0..u32::MAX)
+    }
+
+    /// [`allocate`](Self::allocate) among certain INTIDs alone, for senders whose message is the INTID and has not
+    /// all its bits. Task.
+    ///
+    /// # Errors
+    /// [`LpiError::Blocks`].
+    pub fn allocate_within(
+        &self,
+        count: NonZeroU32,
+        align: Alignment,
+        intids: Range<u32>,
+    ) -> Result<LpiRange, LpiError> {
+        let range =
+            self.allocator.with(&*self.platform, |allocator| allocator.allocate(count, align, intids))?;
         self.reset_config(range.first(), range.count());
         Ok(range)
     }
@@ -211,6 +236,19 @@ impl<P: Platform> Lpis<P> {
         tables::detach(self, redistributor)
     }
 
+    /// Takes out what was pending at a redistributor when it was [detached](Self::detach): its pending table is empty
+    /// afterwards, so that nothing of it becomes pending there again. Each LPI is given to `found`. Task.
+    ///
+    /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
+    /// read](Platform::observe) what the redistributor wrote: then nothing is taken.
+    pub fn collect_pending(
+        &self,
+        redistributor: &Redistributor<P::Mmio>,
+        found: impl FnMut(Lpi),
+    ) -> Collected {
+        tables::collect(self, redistributor, found)
+    }
+
     /// An LPI's configuration.
     ///
     /// # Errors
@@ -233,6 +271,11 @@ impl<P: Platform> Lpis<P> {
     /// How many LPIs are free.
     pub fn available(&self) -> u32 {
         self.allocator.with(&*self.platform, |allocator| allocator.available())
+    }
+
+    /// Is an LPI among these INTIDs free?
+    pub fn has_free_within(&self, intids: Range<u32>) -> bool {
+        self.allocator.with(&*self.platform, |allocator| allocator.has_free_within(intids))
     }
 
     /// Do all redistributors that were attached look into the CPUs' caches when they read the configuration table?

@@ -47,6 +47,15 @@ pub enum Coherence {
     NonCoherent,
 }
 
+/// Can the CPU read what a controller wrote?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Observed {
+    /// Loads return it.
+    Yes,
+    /// Loads may return what the CPU's caches remember.
+    No,
+}
+
 /// One turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
@@ -87,6 +96,22 @@ pub trait Platform: Send + Sync {
     fn load8(&self, table: &Table, offset: u64) -> u8;
     /// Makes earlier stores to `range` of the table visible to the controller before any later register write.
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
+
+    /// Makes what a controller wrote to `range` of the table, before a register that was read says so, visible to later
+    /// loads: a barrier if it is coherent, an invalidation of the caches if not. The CPU has stored nothing there
+    /// since it was published. Task.
+    ///
+    /// As provided, only a coherent controller can be observed; drivers do without where they cannot.
+    fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
+        let _ = (table, range);
+        match coherence {
+            Coherence::Coherent => {
+                core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+                Observed::Yes
+            }
+            Coherence::NonCoherent => Observed::No,
+        }
+    }
 
     /// The CPU that executes this.
     fn cpu(&self) -> Cpu;

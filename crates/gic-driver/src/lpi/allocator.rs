@@ -2,6 +2,7 @@
 
 use crate::{Alignment, BlockAllocator, BlockError};
 use core::num::NonZeroU32;
+use core::ops::Range;
 use gic_arch::Lpi;
 
 /// Consecutive LPIs that one owner holds. Not `Clone`: whoever has it owns them, and gives them back by
@@ -56,14 +57,23 @@ impl LpiAllocator {
         Self(BlockAllocator::new(Lpi::FIRST.get(), count))
     }
 
-    pub(super) fn allocate(&mut self, count: NonZeroU32, align: Alignment) -> Result<LpiRange, BlockError> {
-        let first = self.0.allocate(count, align)?;
+    pub(super) fn allocate(
+        &mut self,
+        count: NonZeroU32,
+        align: Alignment,
+        within: Range<u32>,
+    ) -> Result<LpiRange, BlockError> {
+        let first = self.0.allocate_within(count, align, within)?;
         let first = Lpi::try_from(first).map_err(|_| BlockError::OutOfRange { first, count: count.get() })?;
         Ok(LpiRange { first, count })
     }
 
     pub(super) fn free(&mut self, first: Lpi, count: NonZeroU32) -> Result<(), BlockError> {
         self.0.free(first.get(), count)
+    }
+
+    pub(super) fn has_free_within(&self, within: Range<u32>) -> bool {
+        self.0.has_free_within(within)
     }
 
     pub(super) fn available(&self) -> u32 {

@@ -1,16 +1,17 @@
 //! The configuration table and the pending tables: made, or taken over, and given to redistributors.
 
-use super::{AdoptionRefused, Attached, LpiError, Lpis, PendingLpis};
+use super::{AdoptionRefused, Attached, Collected, LpiError, Lpis, PendingLpis};
 use crate::redistributor::{
     LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
 };
-use crate::{Block, Coherence, GicError, PhysicalRegion, Platform, Table, TableLayout};
+use crate::{Block, Coherence, GicError, Observed, PhysicalRegion, Platform, Table, TableLayout};
 use core::mem;
-use gic_arch::gicd;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::{
-    CONFIG_TABLE_ALIGNMENT, PENDING_TABLE_ALIGNMENT, config_table_bytes, pending_table_bytes,
+    CONFIG_TABLE_ALIGNMENT, PENDING_TABLE_ALIGNMENT, PENDING_TABLE_RESERVED, config_table_bytes,
+    pending_table_bytes,
 };
+use gic_arch::{Lpi, gicd};
 
 const CONFIG: &str = "LPI configuration table";
 const PENDING: &str = "LPI pending table";
@@ -274,6 +275,55 @@ pub(super) fn detach<P: Platform>(
         LpiClearing::Cleared => PendingLpis::Kept,
         LpiClearing::Stuck => PendingLpis::Lost,
     })
+}
+
+/// [`Lpis::collect_pending`].
+pub(super) fn collect<P: Platform>(
+    lpis: &Lpis<P>,
+    redistributor: &Redistributor<P::Mmio>,
+    mut found: impl FnMut(Lpi),
+) -> Collected {
+    let Some(mut table) = take_pending(lpis, redistributor.address()) else { return Collected::All };
+    let answer = match table.contents {
+        Contents::Zero => Collected::All,
+        Contents::Undefined => Collected::Unknown,
+        Contents::Flushed => empty(&*lpis.platform, &mut table, |lpi| {
+            if lpis.check(lpi).is_ok() {
+                found(lpi);
+            }
+        }),
+    };
+    put_pending(lpis, table);
+    answer
+}
+
+/// Reads a table that was written back, and clears it.
+fn empty<P: Platform>(platform: &P, table: &mut PendingTable, mut found: impl FnMut(Lpi)) -> Collected {
+    let PendingTable { table, contents, tables, .. } = table;
+    let lpis = PENDING_TABLE_RESERVED.min(table.bytes)..table.bytes;
+    if lpis.is_empty() {
+        return Collected::All;
+    }
+    if platform.observe(table, lpis.clone(), tables.pending) == Observed::No {
+        return Collected::Unknown;
+    }
+    for offset in lpis {
+        let byte = platform.load8(table, offset);
+        for bit in (0..8).filter(|bit| byte & 1 << bit != 0) {
+            if let Some(lpi) = lpi_at(offset, bit) {
+                found(lpi);
+            }
+        }
+    }
+    clear(platform, table);
+    *contents = Contents::Zero;
+    Collected::All
+}
+
+/// The LPI that has this bit of a pending table.
+fn lpi_at(offset: u64, bit: u32) -> Option<Lpi> {
+    let intid = u32::try_from(offset.checked_mul(8)?).ok()?.checked_add(bit)?;
+    Lpi::try_from(intid).ok()
 }
 
 fn take_pending<P: Platform>(lpis: &Lpis<P>, redistributor: u64) -> Option<PendingTable> {

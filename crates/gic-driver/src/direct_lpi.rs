@@ -1,0 +1,169 @@
+//! LPIs without an ITS: a device writes the INTID to the `GICR_SETLPIR` of the redistributor that is to signal it (IHI
+//! 0069 §5.1, "Direct LPIs").
+//!
+//! One flat namespace of LPIs: no DeviceID, no EventID, no table and no allocation per device. All that is shared with
+//! an ITS are the tables and the allocator of [`Lpis`]; of a machine's redistributors either all have these
+//! registers or none, and firmware, not the absence of an ITS, says that devices use them.
+//!
+//! - The message names the CPU (its address) and the LPI (its data). Changing an affinity rewrites the endpoint's
+//!   address, in two phases: [`begin_move`](msi_types::MsiParent::begin_move) prepares the new redistributor, which
+//!   may remember an old configuration byte of this LPI; the endpoint is rewritten and read back;
+//!   [`end_move`](msi_types::MsiParent::end_move) makes the new place the LPI's own.
+//! - What was pending at the old redistributor is delivered there. Whether something is cannot be read while LPIs are
+//!   enabled, so that the LPI's *holders* are remembered: all redistributors where it may be pending. Masking
+//!   and unmasking invalidate at each of them, until they are known to be [drained](DirectLpi::drain).
+//! - A CPU that [goes off line](DirectLpi::cpu_off) takes no LPI with it.
+//! - It isolates nothing, and says so.
+//!
+//! ```text
+//! order of locks, outermost first; each masks interrupts, none is held while hardware is waited for
+//!   record of an LPI
+//!     LPI configuration bytes (of `Lpis`)
+//! ```
+//! A redistributor's [gate](gate::Gate) is no lock: it keeps registers of redistributors that sleep from being used.
+
+mod blocks;
+mod error;
+mod gate;
+mod holders;
+mod hotplug;
+mod invalidation;
+mod moves;
+mod msi_parent;
+mod records;
+mod registers;
+
+pub use error::DirectLpiError;
+pub use hotplug::{CpuOff, CpuOn};
+
+use crate::{Gic, IrqLock, Lpis, Platform};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use gate::Gate;
+use msi_types::{ControllerFault, Cpu, MsiError};
+use records::Records;
+use registers::Registers;
+
+/// Direct LPIs of one GIC. Share it in an [`Arc`]; locks are inside. It is the [`MsiParent`](msi_types::MsiParent) of
+/// every bus and platform device that firmware sends here: there is nothing to map.
+///
+/// ```
+/// extern crate alloc;
+/// use alloc::sync::Arc;
+/// use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
+/// use gic_driver::{Gic, Platform};
+/// use msi_types::{BlockRequest, MsiError, MsiMessage, MsiParent, RequesterId};
+///
+/// /// After each CPU was turned on by `Gic::cpu_on`, which answered `attached`.
+/// fn bring_up<P: Platform>(gic: Arc<Gic<P>>) -> Result<DirectLpi<P>, DirectLpiError> {
+///     DirectLpi::new(gic)
+/// }
+///
+/// fn first_message(parent: &dyn MsiParent, wanted: &BlockRequest) -> Result<MsiMessage, MsiError> {
+///     let device = parent.attach(RequesterId::pci(1, 0, 0), wanted.count.get().into())?;
+///     let block = parent.allocate(&device, wanted)?;
+///     // GICR_SETLPIR of the CPU asked for, and the INTID.
+///     parent.compose(&block, 0)
+/// }
+/// ```
+pub struct DirectLpi<P: Platform> {
+    gic: Arc<Gic<P>>,
+    lpis: Arc<Lpis<P>>,
+    gates: Box<[Gate]>,
+    records: Records,
+    fault: IrqLock<Option<MsiError>>,
+}
+
+impl<P: Platform> DirectLpi<P> {
+    /// Takes the LPIs of a GIC. CPUs that are on can be used at once; others after [`cpu_on`](Self::cpu_on). Task.
+    ///
+    /// # Errors
+    /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers: none is touched then.
+    pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
+        let lpis = gic.lpis()?.clone();
+        let mut found = 0;
+        for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor_frames(cpu).ok()) {
+            if Registers::of(redistributor).is_none() {
+                return Err(DirectLpiError::NotDirect { address: redistributor.address() });
+            }
+            found += 1;
+        }
+        if found == 0 {
+            return Err(DirectLpiError::NoRedistributors);
+        }
+        let gates = gic.cpus().map(|_| Gate::default()).collect();
+        let records = Records::new(lpis.count());
+        let new = Self { gic, lpis, gates, records, fault: IrqLock::new(None) };
+        for cpu in new.gic.cpus().filter(|cpu| new.gic.is_on(*cpu)) {
+            // LPIs may be refused at one redistributor: its CPU cannot be used, the others can.
+            if new.takes_lpis(cpu) {
+                new.open(cpu).map_err(DirectLpiError::Fault)?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// The doorbell of a CPU: the physical address of its `GICR_SETLPIR`. `None` for a CPU without redistributor.
+    pub fn doorbell(&self, cpu: Cpu) -> Option<u64> {
+        let redistributor = self.gic.redistributor_frames(cpu).ok()?;
+        Some(Registers::of(redistributor)?.doorbell())
+    }
+
+    /// All doorbells, for whoever maps them into an IOMMU's domain.
+    pub fn doorbells(&self) -> impl Iterator<Item = u64> {
+        self.gic.cpus().filter_map(|cpu| self.doorbell(cpu))
+    }
+
+    /// The GIC.
+    pub fn gic(&self) -> &Arc<Gic<P>> {
+        &self.gic
+    }
+
+    /// The last failure of an operation that has no way to report one (masking, freeing). Taken out.
+    pub fn take_fault(&self) -> Option<MsiError> {
+        self.fault.with(self.platform(), Option::take)
+    }
+
+    fn platform(&self) -> &P {
+        self.gic.platform()
+    }
+
+    fn note(&self, error: MsiError) {
+        self.fault.with(self.platform(), |fault| *fault = Some(error));
+    }
+
+    /// Uses a CPU's registers, unless its redistributor sleeps or is about to.
+    fn at<R>(&self, cpu: Cpu, f: impl FnOnce(Registers<'_, P::Mmio>) -> R) -> Option<R> {
+        let redistributor = self.gic.redistributor_frames(cpu).ok()?;
+        let registers = Registers::of(redistributor)?;
+        let _inside = self.gates.get(cpu.index())?.enter()?;
+        Some(f(registers))
+    }
+
+    fn accepts(&self, cpu: Cpu) -> bool {
+        self.gates.get(cpu.index()).is_some_and(Gate::accepts)
+    }
+
+    fn check_accepts(&self, cpu: Cpu) -> Result<(), MsiError> {
+        if self.accepts(cpu) { Ok(()) } else { Err(MsiError::NotReachable(cpu, "its LPIs are off")) }
+    }
+
+    fn fault_at(&self, cpu: Cpu, operation: &'static str, reason: &'static str) -> MsiError {
+        let base = self.gic.redistributor_frames(cpu).map_or(0, crate::Redistributor::address);
+        MsiError::Controller(ControllerFault {
+            kind: "direct-lpi",
+            base,
+            operation,
+            device: None,
+            event: None,
+            reason,
+        })
+    }
+}
+
+impl<P: Platform> fmt::Debug for DirectLpi<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectLpi").field("gates", &self.gates).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! The two phases of an affinity change.
+
+use super::DirectLpi;
+use super::invalidation::Span;
+use super::records::{Drain, Owed, Record};
+use crate::Platform;
+use gic_arch::Lpi;
+use msi_types::{Cpu, Fit, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Vector};
+
+impl<P: Platform> DirectLpi<P> {
+    /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move). Task.
+    ///
+    /// Everything that can be refused is refused before anything changes: an address that the endpoint cannot hold, or
+    /// cannot take in one store. Then the new CPU becomes a holder of each LPI, and only then reads its configuration
+    /// anew: whoever masks or unmasks from now on invalidates there as well, and what was stored before is read.
+    pub(super) fn prepare_move(&self, vector: Vector, to: Cpu) -> Result<Move, MsiError> {
+        let unknown = MsiError::UnknownVector(vector);
+        let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
+        let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        let span = Span::of(&record);
+        let Record { target: from, fit, .. } = record;
+        let moved =
+            |message| Move { first: span.first.intid().vector(), count: span.count, message, from, to };
+        if from == to {
+            return Ok(moved(None));
+        }
+        self.check_accepts(to)?;
+        let new = self.message(to, span.first)?;
+        check_rewrite(fit, self.message(from, span.first)?, new)?;
+        self.start(span, from, to)?;
+        // A CPU that leaves from now on sees this move in the records; it is looked for one that left just before.
+        let ready = self.check_accepts(to).and_then(|()| self.invalidate_at(to, span));
+        match ready {
+            Ok(()) => Ok(moved(Some(new))),
+            Err(error) => {
+                self.each(span, |_, record| record.moving = None);
+                Err(error)
+            }
+        }
+    }
+
+    /// [`MsiParent::end_move`](msi_types::MsiParent::end_move). Task.
+    ///
+    /// Both CPUs remain holders: the old one may have it pending, and so may the new one, even if the store went back.
+    pub(super) fn finish_move(&self, moved: &Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        if moved.message.is_none() {
+            return Ok(());
+        }
+        let unknown = MsiError::UnknownVector(moved.first);
+        let first = Lpi::try_from(moved.first.get()).map_err(|_| unknown)?;
+        let record = self.records.get(self.platform(), first).ok_or(unknown)?;
+        if record.moving != Some(moved.to) || record.count != moved.count {
+            return Err(unknown);
+        }
+        self.each(Span::of(&record), |lpi, record| {
+            record.moving = None;
+            if outcome == MoveOutcome::Written {
+                record.target = moved.to;
+                if record.owed == Owed::SetPending {
+                    self.deliver(lpi, record);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Marks the group as moving, unless it is, or has moved. Its first member decides.
+    fn start(&self, span: Span, from: Cpu, to: Cpu) -> Result<(), MsiError> {
+        let first = self.records.update(self.platform(), span.first, |record| {
+            let idle = record.moving.is_none() && record.target == from;
+            if idle {
+                record.moving = Some(to);
+            }
+            idle
+        });
+        if first != Some(true) {
+            return Err(self.fault_at(to, "move", "a move of this LPI is under way"));
+        }
+        self.each(span, |_, record| {
+            record.moving = Some(to);
+            record.holders = record.holders.with(to);
+            record.drain = Drain::No;
+        });
+        Ok(())
+    }
+
+    fn each(&self, span: Span, mut change: impl FnMut(Lpi, &mut Record)) {
+        for lpi in span.lpis() {
+            self.records.update(self.platform(), lpi, |record| change(lpi, record));
+        }
+    }
+}
+
+/// Can the endpoint go from one message to the other without a moment in which it holds half of each? Its data, the
+/// INTID, stays.
+fn check_rewrite(fit: Fit, old: MsiMessage, new: MsiMessage) -> Result<(), MsiError> {
+    fit.check(new)?;
+    let possible = match fit.rewrite {
+        Rewrite::Masked | Rewrite::Atomic64 => true,
+        Rewrite::LowWordOnly => old.address_high() == new.address_high(),
+        Rewrite::Never => false,
+    };
+    if possible { Ok(()) } else { Err(MsiError::WouldTear) }
+}

@@ -1,0 +1,80 @@
+//! Direct LPIs as the parent of devices. There is nothing to know about a device.
+
+use super::DirectLpi;
+use super::invalidation::Forwarding;
+use crate::Platform;
+use core::fmt;
+use gic_arch::Lpi;
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
+    NotIsolated, Pending, RequesterId, Vector, VectorBlock,
+};
+
+/// Why nothing is isolated, whatever an IOMMU does: the doorbell's page holds the redistributor's controls.
+const REASON: NotIsolated = NotIsolated::DoorbellPageHoldsControls(
+    "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBASER)",
+);
+
+/// [`is_pending`](MsiParent::is_pending) stays `None`: `GICR_SETLPIR` and `GICR_CLRLPIR` are write-only, and the
+/// pending table is undefined while LPIs are enabled.
+impl<P: Platform> MsiParent for DirectLpi<P> {
+    fn isolation(&self, _of: RequesterId) -> Isolation {
+        Isolation::NotIsolated(REASON)
+    }
+
+    fn attach(&self, _device: RequesterId, _max: u32) -> Result<Attachment, MsiError> {
+        Ok(Attachment::new(0))
+    }
+
+    fn detach(&self, _device: Attachment) {}
+
+    fn allocate(&self, _device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        self.hand_out(request)
+    }
+
+    fn free(&self, _device: &Attachment, block: VectorBlock) {
+        self.take_back(&block);
+    }
+
+    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let unknown = MsiError::UnknownVector(block.first());
+        let vector = block.vector(index).ok_or(unknown)?;
+        let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
+        let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        self.message(record.target, lpi)
+    }
+
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        self.prepare_move(vector, to)
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        self.finish_move(&moved, outcome)
+    }
+
+    fn mask(&self, vector: Vector) {
+        if let Err(error) = self.configure(vector, Forwarding::Off) {
+            self.note(error);
+        }
+    }
+
+    fn unmask(&self, vector: Vector) {
+        if let Err(error) = self.configure(vector, Forwarding::On) {
+            self.note(error);
+        }
+    }
+
+    fn set_pending(&self, vector: Vector, pending: Pending) {
+        self.change_pending(vector, pending);
+    }
+
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+        let record = Lpi::try_from(vector.get()).ok().and_then(|lpi| self.records.get(self.platform(), lpi));
+        let Some(record) = record else {
+            return writeln!(out, "direct-lpi: LPI {vector} is not handed out");
+        };
+        let base = self.doorbell(record.target).unwrap_or(0);
+        writeln!(out, "direct-lpi: LPI {vector} by GICR_SETLPIR@{base:x} at CPU {}", record.target)
+    }
+}

@@ -1,0 +1,241 @@
+//! A GICv2 (IHI 0048): distributor and CPU interfaces, for boards whose messages come by [GICv2m](crate::v2m) frames.
+//!
+//! Eight CPUs at most, no affinities, no redistributors, no LPIs. What its distributor has in common with a GICv3's is
+//! the same code; SPIs go to CPU interfaces by number (`GICD_ITARGETSR`), SGIs are sent by `GICD_SGIR`, and the
+//! CPU interface is mapped memory. Interrupts are taken as the kernel's own group has them: Group 0 where there is one
+//! security state, Group 1 for Non-secure software, which enables either by bit 0.
+//!
+//! ```
+//! extern crate alloc;
+//! use alloc::sync::Arc;
+//! use gic_driver::gicv2::{GicV2, GicV2Config};
+//! use gic_driver::v2m::{V2m, V2mFrame};
+//! use gic_driver::{GicError, Platform};
+//!
+//! // On the boot CPU; the others call `cpu_on` once they run.
+//! fn boot<P: Platform + 'static>(platform: Arc<P>, config: GicV2Config) -> Result<Arc<GicV2<P>>, GicError> {
+//!     let gic = Arc::new(GicV2::new(platform.clone(), config)?);
+//!     gic.cpu_on(platform.cpu())?;
+//!     Ok(gic)
+//! }
+//!
+//! fn messages<P: Platform + 'static>(gic: &Arc<GicV2<P>>, frame: u64) -> Option<V2m<P>> {
+//!     V2m::new(gic.platform().clone(), gic.clone(), &[V2mFrame::new(frame)]).ok()
+//! }
+//!
+//! fn on_interrupt<P: Platform>(gic: &GicV2<P>) {
+//!     let interface = gic.cpu_interface();
+//!     if let Some(interrupt) = interface.acknowledge() {
+//!         // … the handler of `interrupt.intid()` …
+//!         interface.end(interrupt);
+//!     }
+//! }
+//! ```
+
+mod cpu_interface;
+mod wired;
+
+pub use cpu_interface::{AcknowledgedV2, CpuInterfaceV2};
+
+use crate::claims::Claims;
+use crate::cpu_interface::SgiId;
+use crate::frame::{Fields, Frame};
+use crate::saved::BlockDefaults;
+use crate::{Block, GicError, Interrupt, IrqLock, MmioExt, PhysicalRegion, Platform};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::num::NonZeroU8;
+use core::sync::atomic::{AtomicU8, Ordering, fence};
+use gic_arch::gicc::{self, Sgir};
+use gic_arch::gicd::{self, Ctlr, Typer};
+use gic_arch::{IntId, Priority};
+use msi_types::Cpu;
+
+/// CPU interfaces that a GICv2 can have.
+const MAX_CPUS: usize = 8;
+
+/// What firmware states and the kernel chooses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GicV2Config {
+    /// Physical address of the distributor (`GICD`, 4 KiB).
+    pub distributor: u64,
+    /// Physical address of the CPU interface (`GICC`), of which the first 4 KiB are used.
+    pub cpu_interface: u64,
+    /// How many CPUs there are, at most 8.
+    pub cpus: usize,
+    /// Priority of every interrupt, as the security view has it.
+    pub priority: Priority,
+    /// Only interrupts more urgent than this are signalled.
+    pub mask: Priority,
+}
+
+impl GicV2Config {
+    /// With default choices: one priority in the middle, and a mask that lets it through.
+    pub const fn new(distributor: u64, cpu_interface: u64, cpus: usize) -> Self {
+        let (priority, mask) = (Priority::new(0xa0), Priority::new(0xf0));
+        Self { distributor, cpu_interface, cpus, priority, mask }
+    }
+}
+
+/// One GICv2. Share it in an [`Arc`]; locks are inside. Implements [`WiredParent`](msi_types::WiredParent) for SPIs, and
+/// for the calling CPU's SGIs and PPIs.
+#[derive(Debug)]
+pub struct GicV2<P: Platform> {
+    platform: Arc<P>,
+    config: GicV2Config,
+    frame: Frame<P::Mmio>,
+    interface: P::Mmio,
+    typer: Typer,
+    /// The bit of each CPU's interface in `GICD_ITARGETSR`; 0 while the CPU is off.
+    targets: Box<[AtomicU8]>,
+    claims: IrqLock<Claims>,
+}
+
+impl<P: Platform> GicV2<P> {
+    /// Takes a GICv2 and brings its SPIs to a known state: disabled, inactive, not pending, level-triggered, to the CPU
+    /// that executes this. No CPU takes interrupts yet. Task; once, on the boot CPU.
+    ///
+    /// # Errors
+    /// [`GicError::NotMapped`], [`GicError::WrongRevision`], [`GicError::UnknownCpu`] if the CPU is not among
+    /// [`GicV2Config::cpus`] or those are more than eight; [`GicError::NoTarget`].
+    pub fn new(platform: Arc<P>, config: GicV2Config) -> Result<Self, GicError> {
+        let block = Block::Distributor(config.distributor);
+        let boot = platform.cpu();
+        if boot.index() >= config.cpus || config.cpus > MAX_CPUS {
+            return Err(GicError::UnknownCpu(boot));
+        }
+        let map = |base, bytes, block| {
+            platform.map(PhysicalRegion { base, bytes }).ok_or(GicError::NotMapped(block))
+        };
+        let frame = Frame::probe_v2(map(config.distributor, gicd::GICV2_FRAME_SIZE, block)?, block)?;
+        let interface = map(config.cpu_interface, gicc::FIRST_PAGE_SIZE, Block::CpuInterface)?;
+        let typer = frame.mmio.read(gicd::TYPER);
+        let targets = (0..config.cpus).map(|_| AtomicU8::new(0)).collect();
+        let new = Self { platform, config, frame, interface, typer, targets, claims: IrqLock::default() };
+        new.init(new.own_target(boot)?);
+        Ok(new)
+    }
+
+    /// Makes the CPU that executes this take interrupts: its SGIs enabled, its PPIs disabled, its interface on. Task; with
+    /// its interrupts masked.
+    ///
+    /// # Errors
+    /// [`GicError::UnknownCpu`], [`GicError::NoTarget`].
+    pub fn cpu_on(&self, cpu: Cpu) -> Result<(), GicError> {
+        let slot = self.targets.get(cpu.index()).ok_or(GicError::UnknownCpu(cpu))?;
+        let target = self.own_target(cpu)?;
+        self.reset(0);
+        for register in gicd::CPENDSGIR.iter() {
+            self.frame.mmio.write(register, u32::MAX);
+        }
+        for sgi in 0..IntId::SGI_COUNT {
+            self.own(IntId::new(sgi)).enable();
+        }
+        self.cpu_interface().enable(self.config.mask);
+        slot.store(target.get(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the CPU that executes this take no interrupts any more. SPIs that are routed to it stay pending until they are
+    /// routed elsewhere. Task; with its interrupts masked.
+    ///
+    /// # Errors
+    /// [`GicError::UnknownCpu`].
+    pub fn cpu_off(&self, cpu: Cpu) -> Result<(), GicError> {
+        let slot = self.targets.get(cpu.index()).ok_or(GicError::UnknownCpu(cpu))?;
+        slot.store(0, Ordering::Release);
+        self.cpu_interface().disable();
+        Ok(())
+    }
+
+    /// Sends an SGI to a CPU that is on, which may be this one. What the sender stored before is visible to the receiver.
+    /// Any context.
+    ///
+    /// # Errors
+    /// [`GicError::UnknownCpu`] if it is not known, or off.
+    pub fn send(&self, sgi: SgiId, to: Cpu) -> Result<(), GicError> {
+        let target = self.target_of(to).ok_or(GicError::UnknownCpu(to))?;
+        self.write_sgi(Sgir::new().with_intid(sgi.get()).with_target_list(target.get()));
+        Ok(())
+    }
+
+    /// Sends an SGI to all CPUs but this one. Any context.
+    pub fn send_to_others(&self, sgi: SgiId) {
+        const ALL_BUT_SELF: u8 = 1;
+        self.write_sgi(Sgir::new().with_intid(sgi.get()).with_target_list_filter(ALL_BUT_SELF));
+    }
+
+    /// The CPU interface of the CPU that executes this. Accesses nothing. Any context.
+    pub fn cpu_interface(&self) -> CpuInterfaceV2<'_, P::Mmio> {
+        CpuInterfaceV2::new(&self.interface)
+    }
+
+    /// An SPI, or an SGI or PPI of the CPU that executes this.
+    ///
+    /// # Errors
+    /// [`GicError::NoSuchInterrupt`].
+    pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, P::Mmio>, GicError> {
+        let own = Fields::BANKED.set_enable.locate(intid).is_some() && intid.is_private();
+        if own || self.typer.implements(intid) && intid.get() < IntId::SPI_END {
+            Ok(self.own(intid))
+        } else {
+            Err(GicError::NoSuchInterrupt { block: self.frame.block, intid })
+        }
+    }
+
+    /// All CPUs of the configuration.
+    pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P> {
+        (0..u32::try_from(self.targets.len()).unwrap_or(0)).map(Cpu::new)
+    }
+
+    /// Was the CPU turned on, and not off since?
+    pub fn is_on(&self, cpu: Cpu) -> bool {
+        self.target_of(cpu).is_some()
+    }
+
+    /// The platform.
+    pub fn platform(&self) -> &Arc<P> {
+        &self.platform
+    }
+
+    fn init(&self, boot: NonZeroU8) {
+        self.frame.mmio.write(gicd::CTLR, Ctlr::new());
+        for block in 1..self.typer.spi_end().div_ceil(32) {
+            self.reset(block);
+        }
+        let targets = u32::from_ne_bytes([boot.get(); 4]);
+        for register in gicd::ITARGETSR.registers().iter().take(self.typer.spi_end() as usize / 4).skip(8) {
+            self.frame.mmio.write(register, targets);
+        }
+        self.frame.mmio.write(gicd::CTLR, Ctlr::new().with_enable_grp0(true));
+    }
+
+    /// Group 0; Non-secure software, whose interrupts are all of Group 1, cannot change that.
+    fn reset(&self, block: u32) {
+        let defaults = BlockDefaults { priority: self.config.priority.get(), group: 0, group_modifier: 0 };
+        self.frame.reset_block(&Fields::BANKED, block, defaults);
+    }
+
+    /// The bit of the interface of the CPU that executes this: the targets of its own interrupts. Implementations for one
+    /// CPU have no such registers.
+    fn own_target(&self, cpu: Cpu) -> Result<NonZeroU8, GicError> {
+        let own = gicd::ITARGETSR.registers().iter().take(8);
+        let bits =
+            own.flat_map(|register| self.frame.mmio.read(register).to_le_bytes()).find(|bits| *bits != 0);
+        let alone = || (self.typer.cpu_number() == 0).then_some(NonZeroU8::MIN);
+        bits.and_then(NonZeroU8::new).or_else(alone).ok_or(GicError::NoTarget(cpu))
+    }
+
+    fn target_of(&self, cpu: Cpu) -> Option<NonZeroU8> {
+        NonZeroU8::new(self.targets.get(cpu.index())?.load(Ordering::Acquire))
+    }
+
+    fn own(&self, intid: IntId) -> Interrupt<'_, P::Mmio> {
+        Interrupt::new(&self.frame, &Fields::BANKED, intid)
+    }
+
+    fn write_sgi(&self, sgi: Sgir) {
+        fence(Ordering::SeqCst);
+        self.frame.mmio.write(gicd::SGIR, sgi.into());
+    }
+}

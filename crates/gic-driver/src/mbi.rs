@@ -1,0 +1,151 @@
+//! Message-based interrupts of a GICv3 (IHI 0069 §3.1.2): a device makes an SPI pending by writing its number to
+//! `GICD_SETSPI_NSR`, or to an alias of it.
+//!
+//! ```
+//! extern crate alloc;
+//! use alloc::sync::Arc;
+//! use gic_driver::mbi::{Mbi, MbiConfig, MbiError};
+//! use gic_driver::{Gic, Platform};
+//!
+//! /// `mbi-ranges` and `mbi-alias` are firmware's.
+//! fn bring_up<P: Platform + 'static>(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Mbi<P>, MbiError> {
+//!     Mbi::new(gic, config)
+//! }
+//! ```
+
+use crate::distributor::MessageRegisters;
+use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
+use crate::{Gic, Platform};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use msi_types::{MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
+
+/// The SPIs that firmware set aside for messages, behind the distributor's registers: the
+/// [`MsiParent`](msi_types::MsiParent) of every device that firmware sends here.
+pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
+
+/// What firmware states.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MbiConfig {
+    /// `mbi-ranges`: which SPIs may be used. A group never spans two.
+    pub ranges: Vec<SpiRange>,
+    /// `mbi-alias`: physical address of a frame that has the message registers, at the offsets of the distributor, and
+    /// nothing else.
+    pub alias: Option<u64>,
+}
+
+/// Why messages cannot be used as firmware describes them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MbiError {
+    /// `GICD_TYPER.MBIS` is 0: firmware describes what the hardware has not.
+    #[error(
+        "distributor@{distributor:x} has no message registers (GICD_TYPER.MBIS is 0), which firmware describes"
+    )]
+    NotSupported {
+        /// The distributor.
+        distributor: u64,
+    },
+    /// Firmware states no range.
+    #[error("firmware states no SPIs for messages (mbi-ranges)")]
+    NoRanges,
+    /// Firmware states a range that is not of SPIs.
+    #[error("{count} INTIDs from {first} on, which firmware states (mbi-ranges), are not all SPIs")]
+    NotSpis {
+        /// The first.
+        first: Vector,
+        /// How many.
+        count: u16,
+    },
+    /// Firmware states ranges that have INTIDs in common.
+    #[error("the range at {0}, which firmware states (mbi-ranges), overlaps another one")]
+    Overlap(Vector),
+    /// The distributor does not have an SPI, keeps it for Secure software, or gave it to somebody else.
+    #[error("an SPI that firmware states (mbi-ranges) cannot be used: {0}")]
+    Claim(MsiError),
+}
+
+/// Where devices write. One for all ranges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MbiDoorbell {
+    registers: MessageRegisters,
+    frame: Frame,
+}
+
+/// Whose frame holds the registers that devices write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Frame {
+    Distributor,
+    Alias,
+}
+
+impl<P: Platform + 'static> Mbi<P> {
+    /// Takes the SPIs of the ranges from a GIC. Task.
+    ///
+    /// # Errors
+    /// All of [`MbiError`]; nothing is taken then.
+    pub fn new(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Self, MbiError> {
+        let distributor = gic.distributor().address();
+        let registers =
+            gic.distributor().message_registers().ok_or(MbiError::NotSupported { distributor })?;
+        check_ranges(&config.ranges)?;
+        let doorbell = MbiDoorbell::new(registers, distributor, config.alias);
+        let wired: Arc<dyn WiredParent> = gic.clone();
+        let ranges = config.ranges.into_iter().map(|range| (range, doorbell));
+        Self::claim(gic.platform().clone(), wired, ranges).map_err(MbiError::Claim)
+    }
+}
+
+impl MbiDoorbell {
+    /// `registers` are those of the distributor at `distributor`; an alias has them at the same offsets.
+    fn new(registers: MessageRegisters, distributor: u64, alias: Option<u64>) -> Self {
+        let Some(alias) = alias else { return Self { registers, frame: Frame::Distributor } };
+        let moved = |register: u64| alias.wrapping_add(register.wrapping_sub(distributor));
+        let registers = MessageRegisters { set: moved(registers.set), clear: moved(registers.clear) };
+        Self { registers, frame: Frame::Alias }
+    }
+}
+
+impl Doorbell for MbiDoorbell {
+    const KIND: &'static str = "mbi";
+
+    fn message(&self, spi: Vector) -> MsiMessage {
+        MsiMessage { address: self.registers.set, data: spi.get() }
+    }
+
+    fn deassert(&self, spi: Vector) -> Option<MsiMessage> {
+        Some(MsiMessage { address: self.registers.clear, data: spi.get() })
+    }
+
+    fn groups(&self) -> Groups {
+        Groups::Possible
+    }
+
+    fn not_isolated(&self) -> NotIsolated {
+        match self.frame {
+            Frame::Distributor => {
+                NotIsolated::DoorbellPageHoldsControls("GICD_SETSPI (the distributor's own)")
+            }
+            Frame::Alias => NotIsolated::SharedDoorbell("the alias of GICD_SETSPI (mbi-alias)"),
+        }
+    }
+
+    fn address(&self) -> u64 {
+        self.registers.set
+    }
+}
+
+fn check_ranges(ranges: &[SpiRange]) -> Result<(), MbiError> {
+    if ranges.is_empty() {
+        return Err(MbiError::NoRanges);
+    }
+    for (index, range) in ranges.iter().enumerate() {
+        if !check_range(*range) {
+            return Err(MbiError::NotSpis { first: range.first, count: range.count.get() });
+        }
+        if ranges.iter().take(index).any(|earlier| earlier.overlaps(*range)) {
+            return Err(MbiError::Overlap(range.first));
+        }
+    }
+    Ok(())
+}

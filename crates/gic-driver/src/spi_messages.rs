@@ -1,0 +1,166 @@
+//! Messages that make SPIs pending: what MBI and GICv2m have in common.
+//!
+//! A doorbell takes the number of an SPI, which then is an interrupt like any other: the root controller routes, masks
+//! and remembers it. So the message names no CPU; changing an affinity leaves it as it is, each vector of a group
+//! moves by itself, and whether one is pending can be read. All that stands on the one seam
+//! [`WiredParent`], whichever GIC is under it.
+
+mod bank;
+mod msi_parent;
+
+pub use bank::SpiRange;
+pub(crate) use bank::{Bank, check_range};
+
+use crate::{Alignment, IrqLock, Platform};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::NonZeroU16;
+use msi_types::{Cpu, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape, Vector, WiredParent};
+
+/// What distinguishes one kind of doorbell from another.
+pub trait Doorbell: fmt::Debug + Send + Sync {
+    /// As firmware names the kind (`"mbi"`).
+    const KIND: &'static str;
+    /// The message that makes an SPI of its ranges pending.
+    fn message(&self, spi: Vector) -> MsiMessage;
+    /// The message that deasserts it, where there is one.
+    fn deassert(&self, spi: Vector) -> Option<MsiMessage>;
+    /// Can a device count the low bits of the data up (MultiMSI)?
+    fn groups(&self) -> Groups;
+    /// Why a device can ring interrupts that are not its own.
+    fn not_isolated(&self) -> NotIsolated;
+    /// Where it is, for people.
+    fn address(&self) -> u64;
+}
+
+/// Can a group of vectors share one message?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Groups {
+    /// Yes: the data is the number, or differs from it by what keeps it aligned.
+    Possible,
+    /// No: the data is not what tells the vectors apart.
+    Impossible,
+}
+
+/// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Share it in an [`Arc`]; locks are
+/// inside. The SPIs belong to it as long as it lives.
+pub struct SpiMessages<P: Platform, D> {
+    platform: Arc<P>,
+    wired: Arc<dyn WiredParent>,
+    banks: IrqLock<Vec<Bank>>,
+    doorbells: Vec<D>,
+}
+
+/// Vectors of one bank.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    /// The bank's number.
+    bank: usize,
+    first: Vector,
+}
+
+impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
+    /// Claims every range at `wired`, each with its doorbell. Task.
+    pub(crate) fn claim(
+        platform: Arc<P>,
+        wired: Arc<dyn WiredParent>,
+        ranges: impl IntoIterator<Item = (SpiRange, D)>,
+    ) -> Result<Self, MsiError> {
+        let mut new = Self { platform, wired, banks: IrqLock::new(Vec::new()), doorbells: Vec::new() };
+        for (range, doorbell) in ranges {
+            // Those claimed so far are released with `new`.
+            new.wired.claim(range.first, range.count)?;
+            new.banks.get_mut().push(Bank::new(range));
+            new.doorbells.push(doorbell);
+        }
+        Ok(new)
+    }
+
+    /// The SPIs, range by range.
+    pub fn ranges(&self) -> Vec<SpiRange> {
+        self.banks.with(&*self.platform, |banks| banks.iter().map(Bank::range).collect())
+    }
+
+    /// Each range's doorbell, in the same order.
+    pub fn doorbells(&self) -> &[D] {
+        &self.doorbells
+    }
+
+    /// Takes vectors from the first range that has room.
+    fn take(&self, count: NonZeroU16, shape: Shape) -> Result<Place, MsiError> {
+        let no_vectors = MsiError::NoVectors { wanted: count.get() };
+        let align = match shape {
+            Shape::Independent => Alignment::ONE,
+            Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
+        };
+        let fits = |bank: usize| {
+            let doorbell = self.doorbells.get(bank);
+            doorbell.is_some_and(|doorbell| {
+                count.get() == 1 || shape == Shape::Independent || doorbell.groups() == Groups::Possible
+            })
+        };
+        if !(0..self.doorbells.len()).any(fits) {
+            return Err(MsiError::NoGroups);
+        }
+        self.banks.with(&*self.platform, |banks| {
+            banks
+                .iter_mut()
+                .enumerate()
+                .filter(|(number, _)| fits(*number))
+                .find_map(|(number, bank)| Some(Place { bank: number, first: bank.take(count, align)? }))
+                .ok_or(no_vectors)
+        })
+    }
+
+    fn give_back(&self, first: Vector, count: NonZeroU16) {
+        self.banks
+            .with(&*self.platform, |banks| banks.iter_mut().for_each(|bank| bank.give_back(first, count)));
+    }
+
+    /// The doorbell of a vector that is handed out.
+    fn doorbell_of(&self, vector: Vector) -> Result<&D, MsiError> {
+        let unknown = MsiError::UnknownVector(vector);
+        let number =
+            self.banks.with(&*self.platform, |banks| banks.iter().position(|bank| bank.owns(vector)));
+        number.and_then(|number| self.doorbells.get(number)).ok_or(unknown)
+    }
+
+    fn message_of(&self, vector: Vector) -> Result<MsiMessage, MsiError> {
+        Ok(self.doorbell_of(vector)?.message(vector))
+    }
+
+    fn level_messages_of(&self, vector: Vector) -> Result<LevelMessages, MsiError> {
+        let doorbell = self.doorbell_of(vector)?;
+        let deassert = doorbell.deassert(vector).ok_or(MsiError::NoLevels)?;
+        Ok(LevelMessages { assert: doorbell.message(vector), deassert })
+    }
+
+    /// Remembers where a vector goes; answers where it went.
+    fn retarget(&self, vector: Vector, cpu: Cpu) -> Result<Cpu, MsiError> {
+        let unknown = MsiError::UnknownVector(vector);
+        self.banks.with(&*self.platform, |banks| {
+            banks.iter_mut().find_map(|bank| bank.retarget(vector, cpu)).ok_or(unknown)
+        })
+    }
+
+    fn target(&self, vector: Vector) -> Result<Cpu, MsiError> {
+        let unknown = MsiError::UnknownVector(vector);
+        self.banks
+            .with(&*self.platform, |banks| banks.iter().find_map(|bank| bank.target(vector)).ok_or(unknown))
+    }
+}
+
+impl<P: Platform, D> Drop for SpiMessages<P, D> {
+    fn drop(&mut self) {
+        for bank in self.banks.get_mut() {
+            self.wired.release(bank.range().first, bank.range().count);
+        }
+    }
+}
+
+impl<P: Platform, D: fmt::Debug> fmt::Debug for SpiMessages<P, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpiMessages").field("doorbells", &self.doorbells).finish_non_exhaustive()
+    }
+}

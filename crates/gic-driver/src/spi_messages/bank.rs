@@ -1,0 +1,88 @@
+//! One range of SPIs.
+
+use crate::{Alignment, BlockAllocator};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+use gic_arch::IntId;
+use msi_types::{Cpu, Vector};
+
+/// Consecutive SPIs, or extended ones, that a doorbell may ring.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SpiRange {
+    /// INTID of the first.
+    pub first: Vector,
+    /// How many.
+    pub count: NonZeroU16,
+}
+
+impl SpiRange {
+    /// INTID after the last; `None` if there is no such number.
+    pub fn end(self) -> Option<u32> {
+        self.first.get().checked_add(self.count.get().into())
+    }
+
+    /// Does any INTID belong to both?
+    pub fn overlaps(self, other: Self) -> bool {
+        let end = |range: Self| u64::from(range.first.get()) + u64::from(range.count.get());
+        u64::from(self.first.get()) < end(other) && u64::from(other.first.get()) < end(self)
+    }
+}
+
+/// Are all of them SPIs, or all extended SPIs?
+pub(crate) fn check_range(range: SpiRange) -> bool {
+    let first = IntId::from(range.first);
+    let last = range.end().map(|end| IntId::new(end - 1));
+    first.is_shared() && last.is_some_and(|last| last.class() == first.class())
+}
+
+/// A range, which of it is handed out, and where that goes.
+#[derive(Debug)]
+pub(crate) struct Bank {
+    range: SpiRange,
+    allocator: BlockAllocator,
+    targets: Vec<Cpu>,
+}
+
+impl Bank {
+    pub(crate) fn new(range: SpiRange) -> Self {
+        let SpiRange { first, count } = range;
+        let allocator = BlockAllocator::new(first.get(), count.get().into());
+        Self { range, allocator, targets: vec![Cpu::default(); count.get().into()] }
+    }
+
+    pub(crate) fn range(&self) -> SpiRange {
+        self.range
+    }
+
+    /// `None` if there is no room.
+    pub(super) fn take(&mut self, count: NonZeroU16, align: Alignment) -> Option<Vector> {
+        self.allocator.allocate(count.into(), align).ok().map(Vector::new)
+    }
+
+    /// Does nothing if they are another bank's.
+    pub(super) fn give_back(&mut self, first: Vector, count: NonZeroU16) {
+        // A block is never given back twice: it is not `Clone`.
+        let _ = self.allocator.free(first.get(), count.into());
+    }
+
+    /// Is it one of these, and handed out?
+    pub(super) fn owns(&self, vector: Vector) -> bool {
+        self.allocator.is_allocated(vector.get())
+    }
+
+    pub(super) fn target(&self, vector: Vector) -> Option<Cpu> {
+        self.targets.get(self.index(vector)?).copied()
+    }
+
+    /// Answers the old target.
+    pub(super) fn retarget(&mut self, vector: Vector, cpu: Cpu) -> Option<Cpu> {
+        let index = self.index(vector)?;
+        Some(core::mem::replace(self.targets.get_mut(index)?, cpu))
+    }
+
+    fn index(&self, vector: Vector) -> Option<usize> {
+        let index = vector.get().checked_sub(self.range.first.get())?;
+        self.owns(vector).then_some(index as usize)
+    }
+}

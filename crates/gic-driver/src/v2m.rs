@@ -1,0 +1,184 @@
+//! GICv2m frames (Arm Server Base System Architecture): a device makes an SPI pending by writing its number to the
+//! frame's `MSI_SETSPI_NS`. Companions of a GICv2; hypervisors offer them beside a GICv3 as well.
+//!
+//! ```
+//! extern crate alloc;
+//! use alloc::sync::Arc;
+//! use gic_driver::v2m::{V2m, V2mError, V2mFrame};
+//! use gic_driver::{Gic, Platform};
+//!
+//! fn bring_up<P: Platform + 'static>(gic: Arc<Gic<P>>, frame: u64) -> Result<V2m<P>, V2mError> {
+//!     V2m::new(gic.platform().clone(), gic, &[V2mFrame::new(frame)])
+//! }
+//! ```
+
+mod quirks;
+
+use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange};
+use crate::{MmioExt, PhysicalRegion, Platform};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+use gic_arch::v2m;
+use msi_types::pci::MSI_MAX_VECTORS;
+use msi_types::{MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
+use quirks::{DataBase, Encoding};
+
+/// SPIs behind one or several frames: the [`MsiParent`](msi_types::MsiParent) of every device that firmware sends here.
+/// The first frame with room serves a request.
+pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
+
+/// The lowest INTID that a frame may state.
+const FIRST_SPI: u32 = 32;
+/// What lies behind a frame's last SPI is at most this. SPI 1018 is the last that can be used, and a range that ends with
+/// the architecture's last, 1019, is refused: so does every kernel, and frames are described for them.
+const END: u32 = 1019;
+
+/// A frame, as firmware states it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct V2mFrame<'a> {
+    /// Physical address.
+    pub address: u64,
+    /// The first SPI where firmware overrides the frame's register (`arm,msi-base-spi`, or the MADT's SPI base); both
+    /// this and the count are given and not zero, or the register counts.
+    pub first_spi: Option<u32>,
+    /// How many SPIs (`arm,msi-num-spis`, or the MADT's SPI count).
+    pub spi_count: Option<u32>,
+    /// With ACPI, the MADT's OEM ID, without trailing blanks: it tells frames whose registers cannot be read.
+    pub oem_id: Option<&'a str>,
+}
+
+impl V2mFrame<'_> {
+    /// A frame about which firmware says nothing else.
+    pub const fn new(address: u64) -> Self {
+        Self { address, first_spi: None, spi_count: None, oem_id: None }
+    }
+
+    fn stated_spis(&self) -> Option<(u32, u32)> {
+        let given = |number: Option<u32>| number.filter(|number| *number != 0);
+        given(self.first_spi).zip(given(self.spi_count))
+    }
+}
+
+/// Why frames cannot be used as firmware describes them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum V2mError {
+    /// There is none.
+    #[error("firmware states no v2m frame")]
+    NoFrames,
+    /// The platform maps nothing there.
+    #[error("v2m frame@{0:x}: the platform cannot map registers at this address, which firmware states")]
+    NotMapped(u64),
+    /// The frame's registers cannot be read on this machine, and firmware does not say which SPIs it has.
+    #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]
+    SpisUnknown(u64),
+    /// The SPIs that the register or firmware states are none.
+    #[error("v2m frame@{address:x}: {count} SPIs from {first} on do not lie in 32 to 1018")]
+    BadRange {
+        /// The frame.
+        address: u64,
+        /// The first.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
+    /// The GIC does not have an SPI, keeps it for Secure software, or gave it to somebody else (or another frame).
+    #[error("an SPI of a v2m frame cannot be used: {0}")]
+    Claim(MsiError),
+}
+
+/// One frame's doorbell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct V2mDoorbell {
+    frame: u64,
+    encoding: Encoding,
+}
+
+impl<P: Platform> V2m<P> {
+    /// Takes the SPIs of the frames from the GIC `wired`. Task.
+    ///
+    /// # Errors
+    /// All of [`V2mError`]; nothing is taken then.
+    pub fn new(
+        platform: Arc<P>,
+        wired: Arc<dyn WiredParent>,
+        frames: &[V2mFrame<'_>],
+    ) -> Result<Self, V2mError> {
+        let found: Vec<_> = frames.iter().map(|frame| open(&*platform, frame)).collect::<Result<_, _>>()?;
+        if found.is_empty() {
+            return Err(V2mError::NoFrames);
+        }
+        Self::claim(platform, wired, found).map_err(V2mError::Claim)
+    }
+}
+
+/// Finds out which SPIs a frame rings, and by which data.
+fn open<P: Platform>(platform: &P, frame: &V2mFrame<'_>) -> Result<(SpiRange, V2mDoorbell), V2mError> {
+    let address = frame.address;
+    if frame.oem_id.is_some_and(quirks::is_address_only) {
+        let (first, count) = frame.stated_spis().ok_or(V2mError::SpisUnknown(address))?;
+        let range = check(address, first, count)?;
+        return Ok((range, V2mDoorbell { frame: address, encoding: Encoding::Address }));
+    }
+    let region = PhysicalRegion { base: address, bytes: v2m::FRAME_SIZE };
+    let mmio = platform.map(region).ok_or(V2mError::NotMapped(address))?;
+    let (first, count) = frame.stated_spis().unwrap_or_else(|| {
+        let typer = mmio.read(v2m::TYPER);
+        (typer.first().into(), typer.count().into())
+    });
+    let range = check(address, first, count)?;
+    let base = match quirks::data_base(mmio.read(v2m::IIDR)) {
+        DataBase::Zero => 0,
+        DataBase::FirstSpi => FIRST_SPI,
+        DataBase::FirstOfFrame => first,
+    };
+    Ok((range, V2mDoorbell { frame: address, encoding: Encoding::Data { base } }))
+}
+
+fn check(address: u64, first: u32, count: u32) -> Result<SpiRange, V2mError> {
+    let bad = V2mError::BadRange { address, first, count };
+    let end = first.checked_add(count).ok_or(bad)?;
+    let count = u16::try_from(count).ok().and_then(NonZeroU16::new).ok_or(bad)?;
+    if first < FIRST_SPI || end > END {
+        return Err(bad);
+    }
+    Ok(SpiRange { first: Vector::new(first), count })
+}
+
+impl Doorbell for V2mDoorbell {
+    const KIND: &'static str = "v2m";
+
+    fn message(&self, spi: Vector) -> MsiMessage {
+        match self.encoding {
+            Encoding::Data { base } => MsiMessage {
+                address: self.frame + u64::from(v2m::SETSPI_NS.offset()),
+                data: spi.get().wrapping_sub(base),
+            },
+            Encoding::Address => MsiMessage {
+                address: self.frame | u64::from(spi.get().wrapping_sub(FIRST_SPI)) << 3,
+                data: 0,
+            },
+        }
+    }
+
+    fn deassert(&self, _spi: Vector) -> Option<MsiMessage> {
+        None
+    }
+
+    /// Where the data counts from a number that is not aligned itself, an aligned group of SPIs has data that is not.
+    fn groups(&self) -> Groups {
+        match self.encoding {
+            Encoding::Data { base } if base.is_multiple_of(MSI_MAX_VECTORS.into()) => Groups::Possible,
+            Encoding::Data { .. } | Encoding::Address => Groups::Impossible,
+        }
+    }
+
+    fn not_isolated(&self) -> NotIsolated {
+        NotIsolated::SharedDoorbell("a GICv2m frame (MSI_SETSPI_NS)")
+    }
+
+    fn address(&self) -> u64 {
+        self.frame
+    }
+}

@@ -1,0 +1,49 @@
+//! Frames that take other data than the INTID.
+
+/// How a message names the SPI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Encoding {
+    /// The data is the INTID minus this.
+    Data { base: u32 },
+    /// The address is the frame's with the SPI's number, counted from 32, in bits from 3 on; the data says nothing.
+    Address,
+}
+
+/// From where the data counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DataBase {
+    /// From INTID 0: the data is the INTID.
+    Zero,
+    /// From the first SPI, 32.
+    FirstSpi,
+    /// From the frame's own first SPI.
+    FirstOfFrame,
+}
+
+/// One row of the table.
+struct Quirk {
+    /// `MSI_IIDR`.
+    iidr: u32,
+    base: DataBase,
+}
+
+/// All implementations that are known to count otherwise.
+const TABLE: &[Quirk] = &[
+    // APM X-Gene 1.
+    Quirk { iidr: 0x0600_0170, base: DataBase::FirstOfFrame },
+    // Broadcom Northstar 2.
+    Quirk { iidr: 0x0000_013f, base: DataBase::FirstSpi },
+];
+
+/// OEM IDs of the MADT on machines whose frames have 8 KiB of doorbells and no registers: Amazon Graviton.
+const ADDRESS_ONLY: &[&str] = &["AMAZON"];
+
+/// From where the data of a frame with this `MSI_IIDR` counts.
+pub(super) fn data_base(iidr: u32) -> DataBase {
+    TABLE.iter().find(|quirk| quirk.iidr == iidr).map_or(DataBase::Zero, |quirk| quirk.base)
+}
+
+/// Do frames on a machine of this OEM take the address alone?
+pub(super) fn is_address_only(oem_id: &str) -> bool {
+    ADDRESS_ONLY.contains(&oem_id.trim_end())
+}
