@@ -137,6 +137,9 @@ rules! {
     DirectLpiWithMbi "direct-lpi-with-mbi" Error
         "Direct LPI and MBI on one node: a device could not choose."
         "Describe one of the two.";
+    DirectLpiWithIts "direct-lpi-with-its" Error
+        "Direct LPI beside an ITS: the registers it rings are then IMPLEMENTATION DEFINED."
+        "Describe the ITS alone.";
     RedistributorRegions "redistributor-regions" Error
         "`#redistributor-regions` does not fit `reg`."
         "`reg` holds the distributor, that many redistributor regions, then the CPU interfaces.";

@@ -315,6 +315,38 @@ fn an_enabled_gic_is_preferred_to_a_disabled_one() {
 }
 
 #[test]
+fn direct_lpi_is_what_the_node_says_and_carries_no_device_id() {
+    let machine = read!("direct-lpi");
+    assert_eq!(machine.findings, []);
+    let direct = controller(&machine, "/intc@8000000");
+    assert_eq!((&direct.kind, direct.status.value), (&ControllerKind::DirectLpi, Status::Enabled));
+    assert_eq!(machine.doorbells(direct), [0x80a_0040, 0x80c_0040]);
+    let intc = String::from("/intc@8000000");
+    assert_eq!(answer(&machine, "/pcie@10000000", 0x108), Ok((intc.clone(), 0x108, Via::Parent(0))));
+    assert_eq!(device_answers(&machine, "/sensor"), [Ok((intc, 0))]);
+}
+
+#[test]
+fn direct_lpi_is_never_inferred_from_the_absence_of_an_its() {
+    for machine in [read!("gicv2m"), read!("redistributors"), read!("disabled")] {
+        assert!(machine.controllers.iter().all(|one| one.kind != ControllerKind::DirectLpi));
+    }
+}
+
+#[test]
+fn direct_lpi_beside_an_its_is_a_finding_and_not_used() {
+    let machine = read!("direct-lpi-mistakes");
+    let found: Vec<_> =
+        machine.findings.iter().map(|finding| format!("{} {}", finding.rule, finding.origin)).collect();
+    assert_eq!(
+        found,
+        ["malformed-property /intc@8000000: #msi-cells", "direct-lpi-with-its /intc@8000000: direct-lpi",]
+    );
+    assert_eq!(controller(&machine, "/intc@8000000").status.value, Status::Disabled);
+    assert_eq!(controller(&machine, "/intc@8000000/its@8080000").status.value, Status::Enabled);
+}
+
+#[test]
 fn every_mistake_is_found_where_it_is() {
     let found: Vec<_> = read!("mistakes")
         .findings

@@ -15,8 +15,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-/// Marks a GICv3 node whose redistributors take messages without an ITS.
+/// Marks a GICv3 node whose redistributors take messages without an ITS (`docs/bindings`).
 pub(super) const DIRECT_LPI: &str = "direct-lpi";
+const MSI_CELLS: &str = "#msi-cells";
 pub(super) const PRE_ITS: &str = "socionext,synquacer-pre-its";
 /// An alias of the distributor is one frame.
 pub(super) const ALIAS_BYTES: u64 = 0x1_0000;
@@ -39,7 +40,22 @@ impl Controllers {
                 controllers.list.push(read(node, kind, findings));
             }
         }
+        controllers.refuse_direct_lpi_beside_an_its(findings);
         controllers
+    }
+
+    /// With an ITS in the system, `GICR_SETLPIR` is IMPLEMENTATION DEFINED (IHI 0069 §12.11).
+    fn refuse_direct_lpi_beside_an_its(&mut self, findings: &mut Findings) {
+        let usable =
+            |controller: &Controller, kind| controller.kind == kind && controller.status.is_enabled();
+        if !self.list.iter().any(|controller| usable(controller, ControllerKind::Its)) {
+            return;
+        }
+        for direct in self.list.iter_mut().filter(|one| usable(one, ControllerKind::DirectLpi)) {
+            let origin = direct.id.origin(DIRECT_LPI);
+            findings.add(Rule::DirectLpiWithIts, origin.clone(), "an enabled ITS is described, too");
+            direct.status = Fact::new(Status::Disabled, origin);
+        }
     }
 
     pub(super) fn of_node(&self, node: NodeRef<'_, '_>) -> Option<ControllerIndex> {
@@ -90,12 +106,18 @@ fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut Findings) ->
         _ => Vec::new(),
     };
     let pre_its = if kind == ControllerKind::Its { pre_its(node, findings) } else { None };
+    let status = status(node, findings);
+    let msi_cells = msi_cells(node, findings);
+    if kind == ControllerKind::DirectLpi && (!node.has(MSI_CELLS) || msi_cells.value != 0) {
+        let message = "0 is expected: nothing tells devices apart, so a reference carries nothing";
+        findings.add(Rule::MalformedProperty, node.origin(MSI_CELLS), message);
+    }
     Controller {
         id: node.id(),
-        status: status(node, findings),
+        status,
         registers,
         ranges,
-        msi_cells: msi_cells(node, findings),
+        msi_cells,
         coherence: gic::coherence(node),
         pre_its,
         kind,
@@ -114,9 +136,8 @@ fn status(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<Status> {
 }
 
 pub(super) fn msi_cells(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<u32> {
-    const CELLS: &str = "#msi-cells";
-    let stated = node.number(CELLS).unwrap_or(if node.has(CELLS) { u32::MAX } else { 0 });
-    let origin = node.origin(CELLS);
+    let stated = node.number(MSI_CELLS).unwrap_or(if node.has(MSI_CELLS) { u32::MAX } else { 0 });
+    let origin = node.origin(MSI_CELLS);
     if stated > MAX_MSI_CELLS {
         findings.add(Rule::MalformedProperty, origin.clone(), "this is no number of cells");
         return Fact::new(0, origin);

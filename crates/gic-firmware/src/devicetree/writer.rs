@@ -173,7 +173,8 @@ impl Writer<'_> {
         let id = &controller.id;
         let node = self.node(id)?;
         flag(node, "msi-controller");
-        if controller.msi_cells.value != 0 {
+        // Absent counts as 0; the binding of Direct LPI wants it stated.
+        if controller.msi_cells.value != 0 || controller.kind == ControllerKind::DirectLpi {
             set(node, "#msi-cells", controller.msi_cells.value);
         }
         match &controller.kind {
