@@ -8,6 +8,8 @@
 //! - `foreign_driver.rs`: the register and command sequence of another ITS driver, replayed against the model,
 //! - `punishing_fakes.rs`: fakes that behave as hardware does where a plain memory would forgive.
 
+#![forbid(unsafe_code)]
+
 /// The examples of the project's README, so that they compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
