@@ -194,7 +194,11 @@ impl VectorMatrix {
     /// # Errors
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if a CPU has none: the others are released.
     pub fn release_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
-        on.iter().fold(Ok(()), |result, cpu| result.and(self.release_managed_on(*cpu)))
+        let mut result = Ok(());
+        for cpu in on {
+            result = result.and(self.release_managed_on(*cpu));
+        }
+        result
     }
 
     /// Hands out a managed vector on that CPU of the set which has fewest of them in use (the last of equals), its
@@ -223,6 +227,7 @@ impl VectorMatrix {
     }
 
     /// Forgets a reservation.
+    #[expect(clippy::needless_pass_by_value, reason = "the reservation is gone afterwards")]
     pub fn unreserve(&mut self, reservation: Reservation) {
         let Reservation(()) = reservation;
         self.reserved = self.reserved.saturating_sub(1);

@@ -204,6 +204,11 @@ impl VectorDomain {
     }
 }
 
+/// The number of a slot, of which there are at most 65535.
+fn number(index: usize) -> Vector {
+    Vector::new(u32::try_from(index).map_or(u32::MAX, |index| FIRST_SLOT + index))
+}
+
 impl Core {
     fn apic_id(&self, cpu: Cpu) -> Option<ApicId> {
         *self.apic_ids.get(cpu.index())?

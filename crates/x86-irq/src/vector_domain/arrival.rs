@@ -1,7 +1,7 @@
 //! The trap entry's half, without a lock; and the pending bit behind a mask.
 
 use super::slot::{HELD, PENDING, RELEASED, Slot};
-use super::{Core, VectorDomain};
+use super::{Core, VectorDomain, number};
 use crate::apic::{ApicVector, Place};
 use core::sync::atomic::Ordering;
 use msi_types::{Cpu, Pending, Vector};
@@ -33,11 +33,7 @@ impl VectorDomain {
             slot.former().for_each(|former| self.apic().request_cleanup(former.cpu));
         }
         let flags = slot.flags.load(Ordering::Acquire);
-        if flags & (HELD | RELEASED) == 0 {
-            Arrival::Deliver(self.number(index))
-        } else {
-            self.hold(index, slot)
-        }
+        if flags & (HELD | RELEASED) == 0 { Arrival::Deliver(number(index)) } else { self.hold(index, slot) }
     }
 
     #[cold]
@@ -46,13 +42,8 @@ impl VectorDomain {
         match slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, remember) {
             Ok(_) => Arrival::Held,
             Err(flags) if flags & RELEASED != 0 => Arrival::Released,
-            Err(_) => Arrival::Deliver(self.number(index)),
+            Err(_) => Arrival::Deliver(number(index)),
         }
-    }
-
-    /// The number of a slot, of which there are at most 65535.
-    pub(super) fn number(&self, index: usize) -> Vector {
-        Vector::new(u32::try_from(index).map_or(u32::MAX, |index| super::FIRST_SLOT + index))
     }
 
     /// Any.

@@ -1,11 +1,11 @@
 //! Handing vectors out, and taking them back.
 
-use super::slot::{HELD, Phase, RELEASED, Reuse, SlotState, Stored};
-use super::{ClaimId, Core, VectorDomain};
+use super::slot::{HELD, Phase, RELEASED, Reuse, Slot, SlotState, Stored};
+use super::{ClaimId, Core, VectorDomain, number};
 use crate::apic::Place;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use msi_types::{Attachment, BlockRequest, Cpu, Initially, MsiError, Rewrite, Vector, VectorBlock};
+use msi_types::{Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, Rewrite, Vector, VectorBlock};
 
 impl VectorDomain {
     /// Slots for `request`, each with a place on its CPU. All or nothing. Task.
@@ -31,7 +31,7 @@ impl VectorDomain {
                     return Err(error);
                 }
             }
-            Ok(VectorBlock::new(self.number(first), request.count))
+            Ok(VectorBlock::new(number(first), request.count))
         });
         if allocated.is_err() {
             self.claims.with(self.apic(), |claims| claims.refund(claim, count));
@@ -48,8 +48,7 @@ impl VectorDomain {
     ) -> Result<(), MsiError> {
         let full = MsiError::NoVectors { wanted: request.count.get() };
         let (slot, state) = self.slots.get(index).zip(core.slots.get_mut(index)).ok_or(full)?;
-        let keeps_its_vector =
-            |fit: msi_types::Fit| matches!(fit.rewrite, Rewrite::LowWordOnly | Rewrite::Never);
+        let keeps_its_vector = |fit: Fit| matches!(fit.rewrite, Rewrite::LowWordOnly | Rewrite::Never);
         let taken = match phase {
             Phase::Owned { message: Stored::Endpoint(fit), .. } if keeps_its_vector(fit) => {
                 core.matrix.allocate_common(request.cpu)
@@ -84,7 +83,7 @@ impl VectorDomain {
         for vector in vectors {
             if self.with_core(|core| self.release(core, claim, vector, reuse)) {
                 freed += 1;
-                places.extend(self.slot(vector).into_iter().flat_map(|slot| slot.former()));
+                places.extend(self.slot(vector).into_iter().flat_map(Slot::former));
             }
         }
         if reuse == Reuse::Allowed {

@@ -1,0 +1,73 @@
+//! The guest: real mode, x2APIC, one handler for all vectors.
+//!
+//! Its memory, the same for all CPUs unless it says so:
+//!
+//! | from | what |
+//! |---|---|
+//! | 0x0000 | interrupt vector table: 256 × (IP, CS) |
+//! | 0x1000 | [`CODE`] |
+//! | 0x7000 | stacks, growing down, 0x100 bytes per CPU |
+//! | 0x8000 | counters, 256 × 4 bytes per CPU: its data segment |
+
+/// Where the guest begins.
+pub(crate) const ENTRY: u64 = 0x1000;
+/// Bytes of memory.
+pub(crate) const MEMORY: usize = 0x10000;
+/// The vector that ends a CPU's loop.
+pub(crate) const STOP: u8 = 0xfe;
+/// Written when the local APIC is on.
+pub(crate) const PORT_READY: u16 = 0xf4;
+/// Written when [`STOP`] arrived.
+pub(crate) const PORT_STOPPED: u16 = 0xf5;
+
+/// The code, assembled by hand.
+pub(crate) const CODE: &[u8] = &[
+    // entry:                                        ; 0x1000
+    0x66, 0xb9, 0x1b, 0x00, 0x00, 0x00, //  mov ecx, 0x1b       ; IA32_APIC_BASE
+    0x0f, 0x32, //                          rdmsr
+    0x0d, 0x00, 0x0c, //                    or ax, 0x0c00       ; on, in x2APIC mode
+    0x0f, 0x30, //                          wrmsr
+    0x66, 0xb9, 0x0f, 0x08, 0x00, 0x00, //  mov ecx, 0x80f      ; spurious interrupt vector register
+    0x66, 0x31, 0xd2, //                    xor edx, edx
+    0x66, 0xb8, 0xff, 0x01, 0x00, 0x00, //  mov eax, 0x1ff      ; software enabled, spurious vector 0xff
+    0x0f, 0x30, //                          wrmsr
+    0xe6, 0xf4, //                          out 0xf4, al        ; ready
+    0xfb, //                                sti
+    // idle:                                         ; 0x1021
+    0xf4, //                                hlt
+    0xeb, 0xfd, //                          jmp idle
+    // handler:                                      ; 0x1024, for each vector with another code segment
+    0x8c, 0xcb, //                          mov bx, cs          ; the vector; registers are nobody's
+    0xc1, 0xe3, 0x02, //                    shl bx, 2
+    0x66, 0xff, 0x07, //                    inc dword [bx]
+    0x66, 0xb9, 0x0b, 0x08, 0x00, 0x00, //  mov ecx, 0x80b      ; end of interrupt
+    0x66, 0x31, 0xc0, //                    xor eax, eax
+    0x66, 0x31, 0xd2, //                    xor edx, edx
+    0x0f, 0x30, //                          wrmsr
+    0xcf, //                                iret
+    // stop:                                         ; 0x103b
+    0xe6, 0xf5, //                          out 0xf5, al        ; stopped
+    0xeb, 0xfc, //                          jmp stop
+];
+
+const HANDLER: u16 = 0x1024;
+const STOPPED: u16 = 0x103b;
+/// The interrupt vector table.
+pub(crate) fn vector_table() -> Vec<u8> {
+    let entry = |vector: u8| match vector {
+        STOP => [STOPPED, 0],
+        // The same handler by way of a segment that says which vector it is.
+        _ => [HANDLER - (u16::from(vector) << 4), vector.into()],
+    };
+    (0..=u8::MAX).flat_map(entry).flat_map(u16::to_le_bytes).collect()
+}
+
+/// Where a CPU's stack ends.
+pub(crate) fn stack(cpu: usize) -> u64 {
+    0x7000 + 0x100 * (cpu as u64 + 1)
+}
+
+/// Where a CPU's counters lie.
+pub(crate) fn counters(cpu: usize) -> u64 {
+    0x8000 + 0x400 * cpu as u64
+}
