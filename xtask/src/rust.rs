@@ -10,7 +10,8 @@ use crate::step::Tally;
 use crate::workspace::Workspace;
 
 /// Libraries that must build where there is no operating system.
-const BARE_METAL: &[&str] = &["msi-types", "gic-arch", "irq-domain", "gic-driver", "vgic", "gic-firmware"];
+const BARE_METAL: &[&str] =
+    &["msi-types", "gic-arch", "irq-domain", "gic-driver", "x86-irq", "vgic", "gic-firmware"];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
 /// The workspace, and what is outside of it: the fuzz targets and the images, by name, as `--all` would take in what

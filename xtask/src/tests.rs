@@ -37,14 +37,20 @@ fn count(line: &str, tally: &mut Tally) {
     } else if let Some((name, verdict)) =
         line.strip_prefix("test ").and_then(|case| case.rsplit_once(" ... "))
     {
-        match verdict
-            .split_once(',')
-            .map_or((verdict, "no reason given"), |(verdict, why)| (verdict, why.trim()))
-        {
-            ("FAILED" | "failed", _) => tally.fail(name),
-            ("ignored", why) => tally.skip(format!("{name}: {why}")),
+        match verdict.split_once([',', ' ']).unwrap_or((verdict, "")) {
+            ("FAILED" | "failed", _) => tally.fail(name.trim_end()),
+            ("ignored", why) => tally.skip(format!("{}: {}", name.trim_end(), reason(why))),
             _ => {}
         }
+    }
+}
+
+/// Why a test was ignored: libtest writes it after a comma, libtest-mimic in parentheses.
+fn reason(why: &str) -> &str {
+    let why = why.trim();
+    match why.strip_prefix('(').and_then(|why| why.strip_suffix(')')).unwrap_or(why) {
+        "" => "no reason given",
+        why => why,
     }
 }
 
@@ -89,6 +95,14 @@ mod test {
         assert_eq!(
             tally_of(&["test qemu ... ignored, no QEMU"]),
             r#"Tally { passed: 0, failed: [], skipped: ["qemu: no QEMU"] }"#
+        );
+    }
+
+    #[test]
+    fn a_reason_may_stand_in_parentheses() {
+        assert_eq!(
+            tally_of(&["test moves   ... ignored (/dev/kvm cannot be used: no such file (os error 2))"]),
+            r#"Tally { passed: 0, failed: [], skipped: ["moves: /dev/kvm cannot be used: no such file (os error 2)"] }"#
         );
     }
 
