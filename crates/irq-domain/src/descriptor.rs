@@ -46,6 +46,8 @@ pub(crate) struct NewDescriptor {
     pub(crate) source: Source,
     pub(crate) target: Cpu,
     pub(crate) cpus: usize,
+    /// Does its source let it through before it has a handler?
+    pub(crate) open: bool,
 }
 
 impl Descriptor {
@@ -56,7 +58,7 @@ impl Descriptor {
             vector: new.vector,
             flow: new.flow,
             source: new.source,
-            control: IrqLock::new(Control::default()),
+            control: IrqLock::new(Control { open: new.open, ..Control::default() }),
             name: TaskLock::new(None),
             redelivered: AtomicU64::new(0),
             counts: Counts::new(new.cpus, spacing),
@@ -89,6 +91,8 @@ pub(crate) struct Control {
     pub(crate) handler: Presence,
     /// How many disables have no enable yet. The interrupt is masked at its source while this is not 0.
     pub(crate) disables: u32,
+    /// The source was never masked so far: its first handler has nothing to unmask.
+    pub(crate) open: bool,
     /// The endpoint is masked because its message is being rewritten: whoever does that unmasks it afterwards.
     pub(crate) moving: bool,
     /// An arrival to be sent again when that is done.
@@ -115,7 +119,7 @@ impl Control {
 
 impl Default for Control {
     fn default() -> Self {
-        Self { handler: Presence::Vacant, disables: 1, moving: false, owed: false, closing: 0 }
+        Self { handler: Presence::Vacant, disables: 1, open: false, moving: false, owed: false, closing: 0 }
     }
 }
 
@@ -161,7 +165,7 @@ impl Source {
     /// Any.
     pub(crate) fn set_pending(&self, vector: Vector, pending: Pending) {
         match self {
-            Self::Msi { domain, .. } => domain.parent.set_pending(vector, pending),
+            Self::Msi { domain, .. } => domain.parent().set_pending(vector, pending),
             Self::Wired(parent) | Self::PerCpu(Some(parent)) => parent.set_pending(vector, pending),
             Self::PerCpu(None) => {}
         }

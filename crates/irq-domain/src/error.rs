@@ -1,7 +1,7 @@
 //! Why an operation was refused or failed. Each sentence says whose the fault is.
 
 use crate::irq::Irq;
-use msi_types::{Cpu, MsiError, StoreError, Vector};
+use msi_types::{Cpu, Mismatch, MsiError, NotIsolated, StoreError, Vector};
 
 /// Why a handler could not be installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -96,6 +96,18 @@ pub enum MsiDeviceError {
         /// The least that was asked for.
         wanted: u16,
     },
+    /// The device's store has no such slot.
+    #[error("the device's message store has no slot {0}")]
+    NoSlot(u16),
+    /// The slot was asked for twice, or has a vector.
+    #[error("slot {0} of the device's message store has a vector already")]
+    SlotInUse(u16),
+    /// The device has no vector there.
+    #[error("the device has no vector allocated at slot {0}")]
+    NoVector(u16),
+    /// The vectors of a group have one message.
+    #[error("slot {0} is one of a group, which is freed as a whole")]
+    OfAGroup(u16),
     /// A group needs the whole store.
     #[error("the device has vectors already, an aligned group needs to be the first and only allocation")]
     GroupNotFirst,
@@ -113,6 +125,18 @@ pub enum MsiDeviceError {
     /// The device's domain was torn down.
     #[error("the device is gone")]
     Gone,
+    /// A tier of the hierarchy does not fit the endpoint.
+    #[error(transparent)]
+    Tier(#[from] Mismatch),
+    /// See [`StoredMessages::Trapped`](crate::StoredMessages::Trapped).
+    #[error(
+        "in this guest the messages that a device stores itself are not real: the hypervisor traps only those of PCI's \
+         own registers, and no virtual IOMMU remaps the others"
+    )]
+    GuestStorage,
+    /// A guest's device that stores its messages itself could ring others' interrupts.
+    #[error("in a guest, a device that stores its messages itself has to be isolated, which it is not: {0}")]
+    GuestNotIsolated(NotIsolated),
     /// No CPU is on line.
     #[error("no CPU is on line to take the interrupts")]
     NoCpu,

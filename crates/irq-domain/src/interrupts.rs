@@ -12,8 +12,9 @@ use crate::host::Host;
 use crate::irq::{Deferral, Dispatched, Irq, IrqContext, Unhandled};
 use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
-use crate::sync::{Entry, Gate, History};
+use crate::sync::{Entry, Gate, History, Running};
 use crate::table::{Slot, Table};
+use crate::world::World;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,12 +37,14 @@ pub struct Config {
     pub wired: Option<Arc<dyn WiredParent>>,
     /// Who chooses CPUs.
     pub policy: Box<dyn AffinityPolicy>,
+    /// On what the kernel runs.
+    pub world: World,
 }
 
 impl Config {
-    /// No wired interrupts, [`RoundRobin`] placement.
+    /// No wired interrupts, [`RoundRobin`] placement, bare metal.
     pub fn new(cpus: NonZeroU16, host: Arc<dyn Host>) -> Self {
-        Self { cpus, host, wired: None, policy: Box::new(RoundRobin::default()) }
+        Self { cpus, host, wired: None, policy: Box::new(RoundRobin::default()), world: World::BareMetal }
     }
 
     /// With the root controller's wired interrupts.
@@ -52,6 +55,11 @@ impl Config {
     /// With another placement policy.
     pub fn with_policy(self, policy: Box<dyn AffinityPolicy>) -> Self {
         Self { policy, ..self }
+    }
+
+    /// In a virtual machine, say.
+    pub fn with_world(self, world: World) -> Self {
+        Self { world, ..self }
     }
 }
 
@@ -84,6 +92,7 @@ pub struct Interrupts {
     /// Held while an interrupt at the root is requested.
     root_requests: TaskLock<()>,
     policy: Box<dyn AffinityPolicy>,
+    pub(crate) world: World,
     graveyard: Graveyard,
     redelivered: AtomicU64,
 }
@@ -114,6 +123,21 @@ impl Drop for Nesting<'_> {
     }
 }
 
+/// A handler's run. However it ends, by return or by unwinding, what arrived meanwhile is sent again.
+struct Run<'a> {
+    core: &'a Interrupts,
+    running: Option<Running<'a, Action, AtomicU32>>,
+}
+
+impl Drop for Run<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(pinned) = self.running.take().and_then(Running::leave) {
+            self.core.redeliver(&pinned.descriptor);
+        }
+    }
+}
+
 impl Interrupts {
     /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not. Task.
     pub fn new(config: Config) -> Arc<Self> {
@@ -128,6 +152,7 @@ impl Interrupts {
             wired_targets: TaskLock::new(()),
             root_requests: TaskLock::new(()),
             policy: config.policy,
+            world: config.world,
             graveyard: Graveyard::new(),
             redelivered: AtomicU64::new(0),
         })
@@ -173,9 +198,9 @@ impl Interrupts {
             Entry::Absent(History::Unused) => return Dispatched::Unhandled(Unhandled::Unknown),
         };
         running.descriptor.counts.count(cpu);
-        (running.handler)(&IrqContext { descriptor: &running.descriptor, cpu });
-        if let Some(pinned) = running.leave() {
-            self.redeliver(&pinned.descriptor);
+        let running = Run { core: self, running: Some(running) };
+        if let Some(action) = running.running.as_deref() {
+            (action.handler)(&IrqContext { descriptor: &action.descriptor, cpu });
         }
         Dispatched::Handled
     }
@@ -212,7 +237,7 @@ impl Interrupts {
     }
 
     /// The slot of an existing interrupt.
-    fn slot(&self, descriptor: &Descriptor) -> &Slot {
+    pub(crate) fn slot(&self, descriptor: &Descriptor) -> &Slot {
         // A descriptor is made after its vector's slot was.
         self.table.ensure(descriptor.vector).expect("the vector was in range when the descriptor was made")
     }

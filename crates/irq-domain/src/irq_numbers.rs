@@ -61,6 +61,7 @@ mod tests {
             source: Source::PerCpu(None),
             target: Cpu::new(0),
             cpus: 1,
+            open: false,
         })
     }
 

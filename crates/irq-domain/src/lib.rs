@@ -124,6 +124,7 @@ mod msi_device;
 pub mod pci;
 mod sync;
 mod table;
+mod world;
 
 pub use affinity::{AffinityPolicy, Moved, RoundRobin};
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
@@ -131,4 +132,5 @@ pub use handle::{IrqHandle, PerCpuHandle};
 pub use host::{Host, IrqState};
 pub use interrupts::{Config, EffectiveAffinity, Interrupts, IrqInfo, WiredRequest};
 pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Unhandled};
-pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector};
+pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
+pub use world::{StoredMessages, World};

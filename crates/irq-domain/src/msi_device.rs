@@ -2,8 +2,14 @@
 //! controller.
 
 mod allocation;
+mod negotiation;
 mod relocation;
+mod share;
+mod shared_device;
 mod teardown;
+
+pub(crate) use share::Share;
+pub use shared_device::{SharedDevice, SharedDeviceConfig};
 
 use crate::descriptor::Descriptor;
 use crate::error::{MsiDeviceError, RequestError};
@@ -17,8 +23,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 use msi_types::{
-    Attachment, Cpu, Isolation, Masking, MessageStore, MsiMessage, MsiParent, RequesterId, Shape, StoreError,
-    Vector, VectorBlock,
+    Cpu, Isolated, Isolation, Masking, MessageStore, MsiMessage, MsiParent, NotIsolated, RequesterId, Shape,
+    StoreError, Vector, VectorBlock,
 };
 
 /// A device, as its bus knows it.
@@ -56,10 +62,11 @@ pub struct MsiVector {
 }
 
 /// A device's own interrupt domain: its vectors stand between its message store and its controller, and whoever
-/// uses them sees neither. A device with several stores (MSI-X and IMS) has several of these.
+/// uses them sees neither. A device with several stores (MSI-X and IMS) has several of these, on one
+/// [`SharedDevice`].
 ///
 /// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate), [`request`](Self::request) for
-/// each slot. Dropping it undoes everything, in the order that lets no message slip through: handlers are
+/// each slot; later, one by one, [`allocate_at`](Self::allocate_at) and [`free`](Self::free). Dropping it undoes everything, in the order that lets no message slip through: handlers are
 /// removed, the store is turned off, the vectors and the device are given back to the controller. Handles that
 /// outlive it are inert. Dropped inside a handler, all that is put off to a later task operation; handlers may
 /// run until then.
@@ -77,27 +84,28 @@ impl MsiDevice {
         if slots == 0 {
             return Err(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 });
         }
-        let attachment = config.parent.attach(config.requester, u32::from(slots))?;
+        Domain::check(core, &*config.parent, config.requester, &*config.store)?;
+        let share = Share::attach(config.parent, config.requester, u32::from(slots))?;
+        Ok(Self::with_share(core, config.name, share, config.store))
+    }
+
+    /// The caller made it a user of the share. Task.
+    fn with_share(
+        core: &Arc<Interrupts>,
+        name: &str,
+        share: Arc<Share>,
+        store: Arc<dyn MessageStore>,
+    ) -> Self {
         core.reserve_grave();
-        let state = State {
-            attachment: Some(attachment),
-            power: Power::Off,
-            allocations: Vec::new(),
-            vectors: BTreeMap::new(),
-        };
-        let domain = Arc::new(Domain {
-            name: Arc::from(config.name),
-            requester: config.requester,
-            parent: config.parent,
-            store: config.store,
-            state: TaskLock::new(state),
-        });
-        Ok(Self { core: core.clone(), domain })
+        let state = TaskLock::new(State::default());
+        let domain = Arc::new(Domain { name: Arc::from(name), share, store, state });
+        Self { core: core.clone(), domain }
     }
 
     /// Grants the device vectors at its lowest free slots: as many as the controller has of the `wanted` range
     /// of counts, the most first. Places them on CPUs, writes their messages, and turns the store on. They are
-    /// masked until they are [requested](Self::request).
+    /// held back until they are [requested](Self::request): at the endpoint if it can, else by the core, which sends
+    /// what came too early again.
     ///
     /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`] (MultiMSI) is
     /// granted in powers of two, once, on one CPU. If anything fails, nothing of it remains. Task.
@@ -108,6 +116,26 @@ impl MsiDevice {
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
         self.domain.allocate(&self.core, shape, wanted)
+    }
+
+    /// Grants the device a vector at each of the given slots, wherever they are in its store, before or after others
+    /// are in use: for devices that add vectors one by one. Each can be [freed](Self::free) by itself. If anything
+    /// fails, nothing of it remains. Task.
+    pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        self.core.reclaim();
+        self.domain.allocate_at(&self.core, slots)
+    }
+
+    /// Gives the vector at `slot` back, with its handler: its handle is inert from now on, and the slot can be
+    /// allocated again. A block of vectors that were allocated together goes back to the controller when all of
+    /// them are freed; those of [`allocate_at`](Self::allocate_at) go one by one. Task; not within the handler.
+    ///
+    /// # Errors
+    /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], as a group goes as a whole, by tearing the domain
+    /// down; [`MsiDeviceError::Store`] if the store did not take it: the vector was given back all the same.
+    pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
+        self.core.reclaim();
+        self.domain.free(&self.core, slot)
     }
 
     /// Gives the vector at `slot` its handler, and lets it through. Task.
@@ -143,9 +171,20 @@ impl MsiDevice {
         self.domain.state.lock(self.core.host()).vectors.get(&slot)?.message
     }
 
+    /// The message that the device sends for the vector at `slot`, for devices that keep copies of it elsewhere: what
+    /// the store holds, or what the device makes of its group's message. It changes when the interrupt moves. Task.
+    pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
+        self.domain.sent_message(&self.core, slot)
+    }
+
     /// Is the device kept from ringing others' interrupts? Any.
     pub fn isolation(&self) -> Isolation {
-        self.domain.parent.isolation(self.domain.requester)
+        self.domain.parent().isolation(self.domain.share.requester)
+    }
+
+    /// The proof that it is, which passthrough asks for, or why there is none. Any.
+    pub fn prove_isolated(&self) -> Result<Isolated, NotIsolated> {
+        self.isolation().proof()
     }
 
     /// The device's name. Any.
@@ -169,24 +208,29 @@ impl fmt::Debug for MsiDevice {
 /// What a [`MsiDevice`] and its interrupts share.
 pub(crate) struct Domain {
     pub(crate) name: Arc<str>,
-    pub(crate) parent: Arc<dyn MsiParent>,
-    requester: RequesterId,
+    pub(crate) share: Arc<Share>,
     store: Arc<dyn MessageStore>,
     state: TaskLock<State>,
 }
 
+#[derive(Default)]
 struct State {
-    /// `None` once the domain was torn down.
-    attachment: Option<Attachment>,
+    /// The domain was torn down.
+    gone: bool,
     power: Power,
-    allocations: Vec<Allocation>,
+    /// By the number that their vectors have in [`Entry::allocation`].
+    allocations: BTreeMap<u64, Allocation>,
+    next_allocation: u64,
     /// By slot, sparse.
     vectors: BTreeMap<u16, Entry>,
+    /// Freed, but their handlers may still run.
+    leaving: Vec<Entry>,
 }
 
 /// May the store send?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Power {
+    #[default]
     Off,
     On,
 }
@@ -195,14 +239,16 @@ enum Power {
 struct Allocation {
     block: VectorBlock,
     shape: Shape,
-    /// The slot of each vector of the block.
+    /// The slot of each vector of the block, as it was granted.
     slots: Vec<u16>,
+    /// How many of them were not freed yet.
+    used: usize,
 }
 
 /// A vector of the device.
 struct Entry {
     /// Which allocation, and where in it.
-    allocation: usize,
+    allocation: u64,
     index: u16,
     descriptor: Arc<Descriptor>,
     /// What the store holds; of a group only the first vector has a message.
@@ -221,11 +267,15 @@ impl Entry {
 }
 
 impl Domain {
+    pub(crate) fn parent(&self) -> &dyn MsiParent {
+        &*self.share.parent
+    }
+
     /// Holds a vector back: at the endpoint where that is possible in any context, else at the controller. Any.
     pub(crate) fn mask(&self, slot: u16, vector: Vector) {
         match self.store.fast_mask() {
             Some(endpoint) => endpoint.mask(slot),
-            None => self.parent.mask(vector),
+            None => self.parent().mask(vector),
         }
     }
 
@@ -233,14 +283,27 @@ impl Domain {
     pub(crate) fn unmask(&self, slot: u16, vector: Vector) {
         match self.store.fast_mask() {
             Some(endpoint) => endpoint.unmask(slot),
-            None => self.parent.unmask(vector),
+            None => self.parent().unmask(vector),
         }
     }
 
     /// Any.
     pub(crate) fn is_pending(&self, slot: u16, vector: Vector) -> Option<bool> {
         let waiting = self.store.fast_mask().is_some_and(|endpoint| endpoint.is_pending(slot));
-        if waiting { Some(true) } else { self.parent.is_pending(vector) }
+        if waiting { Some(true) } else { self.parent().is_pending(vector) }
+    }
+
+    fn sent_message(&self, core: &Interrupts, slot: u16) -> Option<MsiMessage> {
+        let state = self.state.lock(core.host());
+        let entry = state.vectors.get(&slot)?;
+        let allocation = state.allocations.get(&entry.allocation)?;
+        match allocation.shape {
+            Shape::Independent => entry.message,
+            Shape::AlignedGroup => {
+                let base = state.vectors.get(allocation.slots.first()?)?.message?;
+                Some(MsiMessage { data: base.data | u32::from(entry.index), ..base })
+            }
+        }
     }
 
     fn descriptor(&self, core: &Interrupts, slot: u16) -> Option<Arc<Descriptor>> {
@@ -259,10 +322,10 @@ impl Domain {
         let (message, shape) = {
             let state = self.state.lock(core.host());
             let entry = state.vectors.get(&slot);
-            let allocation = entry.and_then(|entry| state.allocations.get(entry.allocation));
+            let allocation = entry.and_then(|entry| state.allocations.get(&entry.allocation));
             (entry.and_then(|entry| entry.message), allocation.map(|allocation| allocation.shape))
         };
-        write!(out, "  device {}: requester {}, slot {slot}", self.name, self.requester)?;
+        write!(out, "  device {}: requester {}, slot {slot}", self.name, self.share.requester)?;
         if shape == Some(Shape::AlignedGroup) {
             write!(out, " of a group")?;
         }
@@ -274,7 +337,7 @@ impl Domain {
             (None, Masking::PerVector) => "the controller, at the endpoint while it is rewritten",
             (None, Masking::None) => "the controller",
         };
-        writeln!(out, ", masked at {masked_at}, {}", self.parent.isolation(self.requester))?;
-        self.parent.describe(vector, out)
+        writeln!(out, ", masked at {masked_at}, {}", self.parent().isolation(self.share.requester))?;
+        self.parent().describe(vector, out)
     }
 }

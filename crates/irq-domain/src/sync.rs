@@ -8,6 +8,9 @@
 //!    └─ changing ◀─────── closing (idle) ◀──── closing (running or pinned)
 //! ```
 //!
+//! A vacant gate that is *awaited* keeps the resend mark for the value to come: its owner's messages may arrive
+//! before its handler is installed.
+//!
 //! The rules, all kept by compare-and-swap on the one word:
 //! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs beside
 //!   itself;
@@ -44,6 +47,8 @@ const CHANGING: u32 = 1 << 5;
 const EDGE: u32 = 1 << 6;
 /// Something was installed here before.
 const USED: u32 = 1 << 7;
+/// Without value so far, and arrivals are marked for the one that comes.
+const AWAITED: u32 = 1 << 8;
 /// One user of the value beside the runner. The count has the upper 16 bits: at most one pin per CPU.
 const PIN: u32 = 1 << 16;
 const PINS: u32 = 0xffff << 16;
@@ -144,7 +149,7 @@ impl<T, W: Word> Gate<T, W> {
             if seen & INSTALLED != 0 {
                 return Err(InstallError::Occupied(value));
             }
-            match self.word.swap_if(seen, CHANGING | USED) {
+            match self.word.swap_if(seen, CHANGING | USED | seen & (AWAITED | RESEND)) {
                 Ok(_) => break,
                 Err(now) => seen = now,
             }
@@ -153,8 +158,33 @@ impl<T, W: Word> Gate<T, W> {
         // clears.
         unsafe { *self.value.get() = Some(value) };
         let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
-        self.word.store(INSTALLED | DISABLED | USED | mode);
+        let mut seen = self.word.load();
+        // A mark may be left until the last moment.
+        while let Err(now) = self.word.swap_if(seen, INSTALLED | DISABLED | USED | mode | seen & RESEND) {
+            seen = now;
+        }
         Ok(())
+    }
+
+    /// From now on arrivals are marked, for the value to come. Nothing if one is there or on its way. Any
+    /// context.
+    pub(crate) fn await_value(&self) {
+        self.change_vacant(|seen| seen | AWAITED);
+    }
+
+    /// No value comes any more: the opposite of [`await_value`](Self::await_value). Any context.
+    pub(crate) fn forget(&self) {
+        self.change_vacant(|seen| seen & !(AWAITED | RESEND));
+    }
+
+    fn change_vacant(&self, change: impl Fn(u32) -> u32) {
+        let mut seen = self.word.load();
+        while seen & (INSTALLED | CLOSING | CHANGING) == 0 {
+            match self.word.swap_if(seen, change(seen)) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
     }
 
     /// An arrival. Lock-free: a retry means that another party changed the word. Any context.
@@ -169,12 +199,13 @@ impl<T, W: Word> Gate<T, W> {
                 }
                 continue;
             }
-            if seen & INSTALLED == 0 || seen & CLOSING != 0 {
+            let awaited = seen & AWAITED != 0;
+            if !awaited && (seen & INSTALLED == 0 || seen & CLOSING != 0) {
                 let history = if seen & USED == 0 { History::Unused } else { History::Used };
                 return Entry::Absent(history);
             }
-            let found = if seen & DISABLED == 0 { Entry::Busy } else { Entry::Disabled };
-            if seen & EDGE == 0 {
+            let found = if awaited || seen & DISABLED != 0 { Entry::Disabled } else { Entry::Busy };
+            if seen & EDGE == 0 && !awaited {
                 return found;
             }
             match self.word.swap_if(seen, seen | RESEND) {
@@ -317,8 +348,7 @@ impl<T, W: Word> Deref for Running<'_, T, W> {
 }
 
 impl<T, W: Word> Drop for Running<'_, T, W> {
-    /// The handler unwound. What arrived meanwhile is not sent again: a handler that panics is a bug to be
-    /// seen.
+    /// Without [`leave`](Self::leave), what arrived meanwhile is not sent again.
     fn drop(&mut self) {
         if self.gate.end_run() {
             self.gate.word.subtract(PIN);

@@ -161,6 +161,9 @@ pub enum Mismatch {
     NoTiers,
 }
 
+/// Is shown each tier.
+type Visitor<'a> = &'a mut dyn FnMut(&Tier);
+
 /// Does an endpoint fit a hierarchy? `visit_tiers` is [`MsiParent::tiers`](crate::MsiParent::tiers).
 ///
 /// # Errors
@@ -168,14 +171,14 @@ pub enum Mismatch {
 pub fn negotiate(
     needs: Capabilities,
     has: Properties,
-    visit_tiers: &dyn Fn(&mut dyn FnMut(&Tier)),
+    visit_tiers: &dyn Fn(Visitor<'_>),
 ) -> Result<(), Mismatch> {
     needs.iter().try_for_each(|capability| provided(capability, visit_tiers))?;
     let lacks = Property::ALL.iter().copied().filter(|property| !has.contains(*property));
     lacks.into_iter().try_for_each(|property| unneeded(property, visit_tiers))
 }
 
-fn provided(capability: Capability, visit_tiers: &dyn Fn(&mut dyn FnMut(&Tier))) -> Result<(), Mismatch> {
+fn provided(capability: Capability, visit_tiers: &dyn Fn(Visitor<'_>)) -> Result<(), Mismatch> {
     let mut answer = None;
     let mut last = None;
     visit_tiers(&mut |level| {
@@ -193,7 +196,7 @@ fn provided(capability: Capability, visit_tiers: &dyn Fn(&mut dyn FnMut(&Tier)))
     answer.unwrap_or(Err(nobody))
 }
 
-fn unneeded(property: Property, visit_tiers: &dyn Fn(&mut dyn FnMut(&Tier))) -> Result<(), Mismatch> {
+fn unneeded(property: Property, visit_tiers: &dyn Fn(Visitor<'_>)) -> Result<(), Mismatch> {
     let mut answer = None;
     visit_tiers(&mut |level| {
         if answer.is_none() {

@@ -74,6 +74,8 @@ impl Interrupts {
         }
         control.end_handler(after);
         match descriptor.flow {
+            // The store is quietened as a whole and the controller takes the vector back: nothing to hold back.
+            _ if after == Presence::Gone => {}
             Flow::PerCpu => self.with_own_gate(descriptor, |_| descriptor.mask()),
             Flow::Edge | Flow::Level if control.moving => {}
             Flow::Edge | Flow::Level => descriptor.mask(),
@@ -121,7 +123,9 @@ impl Interrupts {
         control.disables = 0;
         control.owed |= self.slot(descriptor).shared.enable();
         if !control.moving {
-            descriptor.unmask();
+            if !core::mem::take(&mut control.open) {
+                descriptor.unmask();
+            }
             self.pay(descriptor, &mut control.owed);
         }
     }

@@ -5,7 +5,7 @@ use crate::descriptor::{Action, Descriptor, Source};
 use crate::host::Host;
 use crate::irq::Flow;
 use crate::lock::IrqLock;
-use crate::msi_device::Domain;
+use crate::msi_device::{Domain, Share};
 use crate::sync::Gate;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) enum Grave {
     Handler(Arc<Descriptor>),
     Device(Arc<Domain>),
+    Share(Arc<Share>),
 }
 
 /// A list that takes entries in hard-IRQ context without allocating: its room is made when what may end here is
@@ -69,11 +70,13 @@ impl Interrupts {
         }
         let mut early = Vec::new();
         let mut devices = Vec::new();
+        let mut shares = Vec::new();
         while let Some(grave) = self.graveyard.pop(self.host()) {
             match grave {
                 Grave::Handler(descriptor) if self.try_bury(&descriptor) => {}
                 Grave::Handler(descriptor) => early.push(descriptor),
                 Grave::Device(domain) => devices.push(domain),
+                Grave::Share(share) => shares.push(share),
             }
         }
         // Back before a device is torn down: that waits for its handlers, and they may be among these.
@@ -83,6 +86,9 @@ impl Interrupts {
         for domain in devices {
             // Nobody is left to hear of a store that failed.
             let _ = domain.tear_down(self);
+        }
+        for share in shares {
+            self.leave_share(&share);
         }
     }
 
@@ -113,6 +119,15 @@ impl Interrupts {
         } else {
             // Whoever wants to hear of a store that failed calls `MsiDevice::tear_down`.
             let _ = domain.tear_down(self);
+        }
+    }
+
+    /// Gives a device's shared attachment up, likewise. Any.
+    pub(crate) fn bury_share(&self, share: &Arc<Share>) {
+        if self.in_handler() {
+            self.graveyard.push(Grave::Share(share.clone()), self.host());
+        } else {
+            self.leave_share(share);
         }
     }
 

@@ -65,6 +65,7 @@ impl Interrupts {
             source: Source::Wired(parent.clone()),
             target,
             cpus: self.cpus(),
+            open: false,
         }))
     }
 
@@ -108,6 +109,7 @@ impl Interrupts {
             source: Source::PerCpu(self.wired.clone()),
             target: Cpu::default(),
             cpus: self.cpus(),
+            open: false,
         });
         self.reserve_grave();
         let name = Arc::from(name);

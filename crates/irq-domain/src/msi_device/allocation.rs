@@ -6,14 +6,14 @@ use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use crate::irq::Flow;
 use crate::table::VECTORS;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, Masking, MsiError, MsiMessage, Shape, Slots, StoreError,
-    VectorBlock,
+    Attachment, BlockRequest, Capability, Cpu, Fit, Initially, Masking, MsiError, MsiMessage, Shape, Slots,
+    StoreError, VectorBlock,
 };
 
 impl Domain {
@@ -26,21 +26,85 @@ impl Domain {
         // No CPU goes off line between being chosen and being seen as a target.
         let _placing = core.hotplug.read(core.host());
         let mut state = self.state.lock(core.host());
+        self.check_present(&state)?;
         let free = self.free_slots(&state);
-        let counts = Counts::new(shape, wanted, &state, free.len())?;
-        let attachment = state.attachment.as_ref().ok_or(MsiDeviceError::Gone)?;
-        let mut draft = self.negotiate(core, attachment, &state, counts, &free)?;
+        let mut counts = Counts::new(shape, wanted, &state, free.len())?;
+        if shape == Shape::AlignedGroup && counts.most > 1 {
+            match self.require(Capability::Groups) {
+                // A group of one is none.
+                Err(_) if counts.least <= 1 => counts.most = 1,
+                other => other?,
+            }
+        }
+        self.share.with(core.host(), |attachment| {
+            let draft = self.negotiate(core, attachment, &state, counts, &free)?;
+            self.establish(&mut state, draft, shape)
+        })
+    }
+
+    /// A block for each slot, so that each goes back by itself.
+    pub(super) fn allocate_at(
+        self: &Arc<Self>,
+        core: &Interrupts,
+        slots: &[u16],
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        let _placing = core.hotplug.read(core.host());
+        let mut state = self.state.lock(core.host());
+        self.check_present(&state)?;
+        self.check_slots(&state, slots)?;
+        self.share.with(core.host(), |attachment| {
+            let mut draft = Draft::new(self, core, attachment, state.next_allocation);
+            slots.iter().try_for_each(|slot| draft.allocate(Shape::Independent, &[*slot]))?;
+            self.establish(&mut state, draft, Shape::Independent)
+        })
+    }
+
+    /// Composes, writes and commits what was drafted.
+    fn establish(
+        &self,
+        state: &mut State,
+        mut draft: Draft<'_>,
+        shape: Shape,
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         draft.compose()?;
-        self.write(&draft, counts.shape, state.power).inspect_err(|_| {
+        self.write(&draft, shape, state.power).inspect_err(|_| {
             // The first error is the one to report.
-            let _ = self.quieten(&draft.vectors, state.power);
+            let _ = self.quieten(draft.vectors.keys().copied(), state.power);
         })?;
         let (allocations, vectors) = draft.commit();
         state.power = Power::On;
-        state.allocations.extend(allocations);
+        for allocation in allocations {
+            state.allocations.insert(state.next_allocation, allocation);
+            state.next_allocation += 1;
+        }
         let granted = vectors.iter().map(|(slot, entry)| entry.info(*slot)).collect();
         state.vectors.extend(vectors);
         Ok(granted)
+    }
+
+    fn check_slots(&self, state: &State, slots: &[u16]) -> Result<(), MsiDeviceError> {
+        if slots.is_empty() {
+            return Err(MsiDeviceError::BadCount { min: 0, max: 0 });
+        }
+        let mut seen = BTreeSet::new();
+        slots.iter().try_for_each(|slot| {
+            if *slot >= self.store.slots() {
+                return Err(MsiDeviceError::NoSlot(*slot));
+            }
+            let free = seen.insert(*slot) && !state.vectors.contains_key(slot);
+            if free { Ok(()) } else { Err(MsiDeviceError::SlotInUse(*slot)) }
+        })
+    }
+
+    /// The domain was not torn down, and may have more vectors.
+    fn check_present(&self, state: &State) -> Result<(), MsiDeviceError> {
+        if state.gone {
+            return Err(MsiDeviceError::Gone);
+        }
+        match state.power {
+            Power::Off => Ok(()),
+            Power::On => Ok(self.require(Capability::LateAllocation)?),
+        }
     }
 
     fn free_slots(&self, state: &State) -> Vec<u16> {
@@ -58,7 +122,7 @@ impl Domain {
     ) -> Result<Draft<'a>, MsiDeviceError> {
         let mut count = counts.most;
         loop {
-            let mut draft = Draft::new(self, core, attachment, state.allocations.len());
+            let mut draft = Draft::new(self, core, attachment, state.next_allocation);
             let slots = free.get(..usize::from(count)).unwrap_or(free);
             let error = match draft.allocate(counts.shape, slots) {
                 Ok(()) => return Ok(draft),
@@ -95,18 +159,18 @@ impl Domain {
         Ok(())
     }
 
-    /// Masks slots that lose their vectors, where that is possible, and turns the store off if it is to be off.
-    /// Leaves nothing undone because something else failed. Task.
-    pub(super) fn quieten(&self, vectors: &BTreeMap<u16, Entry>, power: Power) -> Result<(), StoreError> {
-        let mut mask = |open: &mut dyn Slots| vectors.keys().for_each(|slot| open.mask(*slot));
-        let masked = if self.can_mask() { self.store.update(&mut mask) } else { Ok(()) };
+    /// Clears slots that lose their vectors, and turns the store off if it is to be off. Leaves nothing undone
+    /// because something else failed. Task.
+    pub(super) fn quieten(
+        &self,
+        mut slots: impl Iterator<Item = u16>,
+        power: Power,
+    ) -> Result<(), StoreError> {
+        let cleared = self.store.update(&mut |open: &mut dyn Slots| {
+            slots.by_ref().for_each(|slot| open.clear(slot));
+        });
         let off = if power == Power::Off { self.store.set_enabled(false) } else { Ok(()) };
-        off.and(masked)
-    }
-
-    /// How the controller hands vectors out: held back there, if the endpoint cannot do that in any context.
-    fn initially(&self) -> Initially {
-        if self.store.fast_mask().is_some() { Initially::Unmasked } else { Initially::Masked }
+        off.and(cleared)
     }
 
     /// What the controller has to fit, and how the store will be rewritten.
@@ -175,15 +239,15 @@ struct Draft<'a> {
     domain: &'a Arc<Domain>,
     core: &'a Interrupts,
     attachment: &'a Attachment,
-    /// How many allocations the device had before.
-    before: usize,
+    /// The number of the first allocation.
+    first: u64,
     allocations: Vec<Allocation>,
     vectors: BTreeMap<u16, Entry>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(domain: &'a Arc<Domain>, core: &'a Interrupts, attachment: &'a Attachment, before: usize) -> Self {
-        Self { domain, core, attachment, before, allocations: Vec::new(), vectors: BTreeMap::new() }
+    fn new(domain: &'a Arc<Domain>, core: &'a Interrupts, attachment: &'a Attachment, first: u64) -> Self {
+        Self { domain, core, attachment, first, allocations: Vec::new(), vectors: BTreeMap::new() }
     }
 
     /// One block per CPU that the policy spreads the slots over; one for a group.
@@ -212,21 +276,24 @@ impl<'a> Draft<'a> {
         let shape = if count == NonZeroU16::MIN { Shape::Independent } else { shape };
         let (domain, attachment) = (self.domain, self.attachment);
         let (block, cpu) = self.core.first_reachable(choice, |cpu| {
-            let (fit, initially) = (domain.fit(), domain.initially());
+            // Held back at the endpoint or by the gate: the controller is spared an invalidation for each.
+            let (fit, initially) = (domain.fit(), Initially::Unmasked);
             let request = BlockRequest { count, shape, fit, cpu, initially };
-            domain.parent.allocate(attachment, &request).map(|block| (block, cpu))
+            domain.parent().allocate(attachment, &request).map(|block| (block, cpu))
         })?;
-        let allocation = self.before + self.allocations.len();
-        self.allocations.push(Allocation { block, shape, slots });
+        let allocation = self.first + self.allocations.len() as u64;
+        let used = slots.len();
+        self.allocations.push(Allocation { block, shape, slots, used });
         self.number(allocation, cpu)
     }
 
     /// Gives the vectors of the newest block their numbers.
-    fn number(&mut self, allocation: usize, cpu: Cpu) -> Result<(), MsiDeviceError> {
+    fn number(&mut self, allocation: u64, cpu: Cpu) -> Result<(), MsiDeviceError> {
         let Some(Allocation { block, slots, .. }) = self.allocations.last() else { return Ok(()) };
         for (index, slot) in (0..).zip(slots.iter().copied()) {
             let vector = in_range(block, index)?;
-            self.core.table.ensure(vector).ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
+            let place = self.core.table.ensure(vector).ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
+            place.shared.await_value();
             let descriptor = self.core.number(|irq| NewDescriptor {
                 irq,
                 vector,
@@ -234,6 +301,7 @@ impl<'a> Draft<'a> {
                 source: Source::Msi { domain: self.domain.clone(), slot },
                 target: cpu,
                 cpus: self.core.cpus(),
+                open: self.domain.store.fast_mask().is_none(),
             });
             self.vectors.insert(slot, Entry { allocation, index, descriptor, message: None });
         }
@@ -242,9 +310,9 @@ impl<'a> Draft<'a> {
 
     /// Asks the controller for the messages, and checks that the store can hold them.
     fn compose(&mut self) -> Result<(), MsiDeviceError> {
-        let parent = &self.domain.parent;
+        let parent = self.domain.parent();
         let fit = self.domain.fit();
-        for Allocation { block, shape, slots } in &self.allocations {
+        for Allocation { block, shape, slots, .. } in &self.allocations {
             let messages = match shape {
                 Shape::Independent => slots.as_slice(),
                 Shape::AlignedGroup => slots.get(..1).unwrap_or_default(),
@@ -270,10 +338,10 @@ impl Drop for Draft<'_> {
     fn drop(&mut self) {
         for entry in core::mem::take(&mut self.vectors).into_values() {
             entry.descriptor.control.lock(self.core.host()).handler = Presence::Gone;
-            self.core.numbers.lock(self.core.host()).remove(entry.descriptor.irq);
+            self.core.retire(&entry.descriptor);
         }
         for allocation in core::mem::take(&mut self.allocations) {
-            self.domain.parent.free(self.attachment, allocation.block);
+            self.domain.parent().free(self.attachment, allocation.block);
         }
     }
 }

@@ -22,16 +22,18 @@ impl Domain {
         core.check_online(to)?;
         let unknown = MoveError::UnknownIrq(descriptor.irq);
         let entry = state.vectors.get(&slot).ok_or(unknown)?;
-        if descriptor.target() == to {
-            return Ok(Moved { to, irqs: Vec::new() });
-        }
-        let allocation = state.allocations.get(entry.allocation).ok_or(unknown)?;
-        let moved = self.parent.begin_move(&allocation.block, entry.index, to)?;
+        let allocation = state.allocations.get(&entry.allocation).ok_or(unknown)?;
+        // Asked even if it should be there: controllers move vectors by themselves when a CPU goes.
+        let moved = self.parent().begin_move(&allocation.block, entry.index, to)?;
         let Some(group) = Group::of(&moved, allocation, &state) else {
             let stray = MsiError::UnknownVector(moved.first);
-            self.parent.end_move(moved, MoveOutcome::RolledBack)?;
+            self.parent().end_move(moved, MoveOutcome::RolledBack)?;
             return Err(stray.into());
         };
+        if group.is_there(&moved, &state) {
+            self.end(moved, MoveOutcome::Written, &group)?;
+            return Ok(Moved { to, irqs: Vec::new() });
+        }
         let irqs = group.members.iter().map(|(_, member)| member.irq).collect();
         self.carry_out(core, &mut state, moved, &group)?;
         Ok(Moved { to, irqs })
@@ -108,7 +110,7 @@ impl Domain {
 
     fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group) -> Result<(), MoveError> {
         let to = moved.to;
-        let result = self.parent.end_move(moved, outcome);
+        let result = self.parent().end_move(moved, outcome);
         // The endpoint's message is the truth, even if the controller failed to finish.
         if outcome == MoveOutcome::Written {
             group.members.iter().for_each(|(_, member)| member.set_target(to));
@@ -142,5 +144,13 @@ impl Group {
         let member = |slot: &u16| Some((*slot, state.vectors.get(slot)?.descriptor.clone()));
         let members = slots.iter().map(member).collect::<Option<_>>()?;
         Some(Self { first: *slots.first()?, vector: moved.first, alignment, members })
+    }
+
+    /// The move changes nothing: neither for the controller, nor for the store, nor for the core.
+    fn is_there(&self, moved: &Move, state: &State) -> bool {
+        let stored = state.vectors.get(&self.first).and_then(|entry| entry.message);
+        moved.from == moved.to
+            && (moved.message.is_none() || moved.message == stored)
+            && self.members.iter().all(|(_, member)| member.target() == moved.to)
     }
 }

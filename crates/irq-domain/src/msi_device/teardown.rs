@@ -1,47 +1,97 @@
 //! Everything back, in the order that lets no message slip through.
 
-use super::{Allocation, Domain, Entry, Power};
-use crate::descriptor::Presence;
+use super::{Domain, Entry, Power};
+use crate::descriptor::{Descriptor, Presence};
+use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use msi_types::{Attachment, StoreError};
+use msi_types::{Shape, StoreError};
 
 impl Domain {
     /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back. Once; later
     /// calls do nothing. Task.
     pub(crate) fn tear_down(self: &Arc<Self>, core: &Interrupts) -> Result<(), StoreError> {
-        let (attachment, allocations, vectors, power) = {
+        let (allocations, vectors, leaving, power) = {
             let mut state = self.state.lock(core.host());
-            let Some(attachment) = state.attachment.take() else { return Ok(()) };
+            if core::mem::replace(&mut state.gone, true) {
+                return Ok(());
+            }
             let allocations = core::mem::take(&mut state.allocations);
-            let vectors = core::mem::take(&mut state.vectors);
-            (attachment, allocations, vectors, core::mem::replace(&mut state.power, Power::Off))
+            let (vectors, leaving) =
+                (core::mem::take(&mut state.vectors), core::mem::take(&mut state.leaving));
+            (allocations, vectors, leaving, core::mem::replace(&mut state.power, Power::Off))
         };
         let closed = close_all(core, vectors.values());
         let quiet = match power {
             Power::Off => Ok(()),
-            Power::On => self.quieten(&vectors, Power::Off),
+            Power::On => self.quieten(vectors.keys().copied(), Power::Off),
         };
         for entry in closed {
             core.bury(&entry.descriptor);
         }
-        for entry in vectors.values() {
-            await_burial(core, entry);
-            core.numbers.lock(core.host()).remove(entry.descriptor.irq);
+        for entry in vectors.values().chain(&leaving) {
+            await_burial(core, &entry.descriptor);
+            core.retire(&entry.descriptor);
         }
-        self.give_back(attachment, allocations);
+        let blocks = allocations.into_values().map(|allocation| allocation.block).collect();
+        self.share.leave(core.host(), blocks);
         core.unreserve_grave();
         quiet
     }
 
-    fn give_back(&self, attachment: Attachment, allocations: Vec<Allocation>) {
-        for allocation in allocations {
-            self.parent.free(&attachment, allocation.block);
+    /// Gives the vector at `slot` back, with its handler; its block follows with the last of its vectors. Task.
+    pub(super) fn free(self: &Arc<Self>, core: &Interrupts, slot: u16) -> Result<(), MsiDeviceError> {
+        let (descriptor, closed, quiet) = self.take_out(core, slot)?;
+        // Without the device's lock: whatever the handler owned is dropped here.
+        if closed {
+            core.bury(&descriptor);
         }
-        self.parent.detach(attachment);
+        await_burial(core, &descriptor);
+        let mut state = self.state.lock(core.host());
+        let left = state.leaving.iter().position(|entry| entry.descriptor.irq == descriptor.irq);
+        // Torn down meanwhile: that gave it back.
+        let Some(entry) = left.map(|index| state.leaving.swap_remove(index)) else { return Ok(quiet?) };
+        core.retire(&descriptor);
+        if let Some(allocation) = state.allocations.get_mut(&entry.allocation) {
+            allocation.used = allocation.used.saturating_sub(1);
+            if allocation.used == 0
+                && let Some(allocation) = state.allocations.remove(&entry.allocation)
+            {
+                self.share.free(core.host(), allocation.block);
+            }
+        }
+        Ok(quiet?)
+    }
+
+    /// Closes the vector at `slot` and makes its slot a free one. With the last vector the store is turned off.
+    fn take_out(&self, core: &Interrupts, slot: u16) -> Result<TakenOut, MsiDeviceError> {
+        let mut state = self.state.lock(core.host());
+        let entry = state.vectors.get(&slot).ok_or(MsiDeviceError::NoVector(slot))?;
+        let allocation = state.allocations.get(&entry.allocation);
+        if allocation.is_some_and(|allocation| allocation.shape == Shape::AlignedGroup) {
+            return Err(MsiDeviceError::OfAGroup(slot));
+        }
+        let kept = allocation.is_some_and(|allocation| allocation.used > 1);
+        let descriptor = entry.descriptor.clone();
+        let closed = core.close(&descriptor, Presence::Gone);
+        if kept {
+            // It stays with the controller until its whole block goes.
+            self.parent().mask(descriptor.vector);
+        }
+        if let Some(entry) = state.vectors.remove(&slot) {
+            state.leaving.push(entry);
+        }
+        if state.vectors.is_empty() {
+            state.power = Power::Off;
+        }
+        let quiet = self.quieten(core::iter::once(slot), state.power);
+        Ok((descriptor, closed, quiet))
     }
 }
+
+/// The vector's interrupt, whether its handler is the caller's to bury, and what the store said.
+type TakenOut = (Arc<Descriptor>, bool, Result<(), StoreError>);
 
 /// Closes what is still open, and returns those: their handlers are the caller's to bury.
 fn close_all<'a>(core: &Interrupts, entries: impl Iterator<Item = &'a Entry>) -> Vec<&'a Entry> {
@@ -49,9 +99,17 @@ fn close_all<'a>(core: &Interrupts, entries: impl Iterator<Item = &'a Entry>) ->
 }
 
 /// Waits for handlers whose handle was dropped before, by another task or inside a handler.
-fn await_burial(core: &Interrupts, entry: &Entry) {
-    while entry.descriptor.control.lock(core.host()).closing != 0 {
+fn await_burial(core: &Interrupts, descriptor: &Descriptor) {
+    while descriptor.control.lock(core.host()).closing != 0 {
         core.reclaim();
         core.host().relax();
+    }
+}
+
+impl Interrupts {
+    /// Gives the number of an interrupt without handler back. Its vector may be another's next. Task.
+    pub(crate) fn retire(&self, descriptor: &Descriptor) {
+        self.slot(descriptor).shared.forget();
+        self.numbers.lock(self.host()).remove(descriptor.irq);
     }
 }

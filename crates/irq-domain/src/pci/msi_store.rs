@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::pci::msi::{ADDRESS_LOW, CAPABILITY_ID, CONTROL, Control, Layout};
-use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, StoreError};
+use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError};
 
 /// Multiple Message Capable beyond this is reserved.
 const MAX_LOG2: u8 = 5;
@@ -77,6 +77,10 @@ impl MessageStore for MsiStore {
 
     fn masking(&self) -> Masking {
         if self.registers.layout.mask().is_some() { Masking::PerVector } else { Masking::None }
+    }
+
+    fn storage(&self) -> Storage {
+        Storage::Bus
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {

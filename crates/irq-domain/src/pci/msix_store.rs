@@ -12,7 +12,7 @@ use msi_types::pci::msix::{
     CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW, ENTRY_CONTROL, ENTRY_DATA,
     ENTRY_SIZE, LENGTH, PBA, Place, TABLE, VectorControl,
 };
-use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, StoreError};
+use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError};
 
 /// Base address registers of a function.
 const BARS: u8 = 6;
@@ -207,6 +207,10 @@ impl MessageStore for MsixStore {
 
     fn masking(&self) -> Masking {
         Masking::PerVector
+    }
+
+    fn storage(&self) -> Storage {
+        Storage::Bus
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {

@@ -69,11 +69,22 @@ fn a_message_that_comes_while_the_endpoint_is_rewritten_arrives_at_the_new_cpu()
 }
 
 #[test]
-fn moving_to_where_it_is_does_nothing() {
+fn moving_to_where_it_is_writes_nothing() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let before = setup.store.writes.load(Ordering::Relaxed);
     let moved = setup.handles[0].set_affinity(setup.handles[0].effective_affinity()).unwrap();
     assert!(moved.irqs.is_empty());
-    assert!(setup.machine.controller.outcomes().is_empty());
+    assert_eq!(setup.store.writes.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn an_interrupt_that_its_controller_moved_by_itself_is_brought_back() {
+    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let home = setup.handles[0].effective_affinity();
+    setup.machine.controller.displace(setup.handles[0].vector(), Cpu::new(3));
+    assert_eq!(setup.fire(0), Cpu::new(3));
+    setup.handles[0].set_affinity(home).unwrap();
+    assert_eq!(setup.fire(0), home);
 }
 
 #[test]

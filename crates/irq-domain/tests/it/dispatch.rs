@@ -231,3 +231,23 @@ fn a_handler_that_panics_leaves_the_interrupt_usable() {
     assert_eq!(dispatch(&machine, 0, vector), Dispatched::Handled);
     drop(handle);
 }
+
+#[test]
+fn a_message_that_arrives_while_a_handler_panics_is_sent_again() {
+    let machine = Arc::new(Machine::new(Kind::Stays));
+    let runs = Arc::new(AtomicUsize::new(0));
+    let (inner, count) = (machine.clone(), runs.clone());
+    let (_device, handle) = one_vector(&machine, move |context| {
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            let elsewhere = inner.interrupts.dispatch(Cpu::new(1), context.vector());
+            assert_eq!(elsewhere, Dispatched::Deferred(Deferral::Running));
+            panic!("the first run fails");
+        }
+    });
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        machine.interrupts.dispatch(Cpu::new(0), handle.vector())
+    }));
+    assert!(unwound.is_err());
+    machine.settle();
+    assert_eq!((runs.load(Ordering::Relaxed), handle.redelivered()), (2, 1));
+}

@@ -3,12 +3,15 @@
 
 mod affinity;
 mod allocation;
+mod cost;
 mod dispatch;
+mod dynamic;
 mod function;
 mod handles;
 mod mock;
 mod msi;
 mod msix;
+mod negotiation;
 mod threads;
 mod view;
 mod wired;

@@ -2,8 +2,8 @@
 
 use super::{Hook, assert_task, count_down};
 use msi_types::{
-    Attachment, BlockRequest, ControllerFault, Cpu, Initially, Isolation, Move, MoveOutcome, MsiError,
-    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, Initially, Isolation, Move, MoveOutcome,
+    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Tier, Vector, VectorBlock,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -50,6 +50,15 @@ pub(crate) struct Controller {
     pub(crate) fail_in: AtomicUsize,
     /// Added to the data of messages: a controller that forgot that groups are aligned.
     pub(crate) skew: AtomicU32,
+    /// How often a vector was masked or unmasked here.
+    pub(crate) mask_calls: AtomicUsize,
+    pub(crate) unmask_calls: AtomicUsize,
+    /// How often a whole device was released, and blocks were freed by themselves.
+    pub(crate) releases: AtomicUsize,
+    pub(crate) frees: AtomicUsize,
+    /// What the hierarchy offers and asks for.
+    pub(crate) tier: Mutex<Tier>,
+    pub(crate) isolation: Mutex<Isolation>,
     /// Called once, at the start of an allocation: what another CPU does meanwhile.
     pub(crate) meanwhile: Mutex<Option<Hook>>,
     inside: Mutex<Inside>,
@@ -77,6 +86,12 @@ impl Controller {
             capacity,
             fail_in,
             skew: AtomicU32::new(0),
+            mask_calls: AtomicUsize::new(0),
+            unmask_calls: AtomicUsize::new(0),
+            releases: AtomicUsize::new(0),
+            frees: AtomicUsize::new(0),
+            tier: Mutex::new(Tier::new("mock").with_provides(Capabilities::ALL)),
+            isolation: Mutex::new(Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))),
             meanwhile: Mutex::new(None),
             inside: Mutex::default(),
         })
@@ -145,6 +160,22 @@ impl Controller {
         self.inside().unreachable.insert(Cpu::new(cpu));
     }
 
+    /// The controller moves a vector by itself, as when its CPU was turned off under it.
+    pub(crate) fn displace(&self, vector: Vector, cpu: Cpu) {
+        self.inside().lines.get_mut(&vector).unwrap().cpu = cpu;
+    }
+
+    fn take_back(&self, device: &Attachment, block: &VectorBlock) {
+        let mut inside = self.inside();
+        for index in 0..block.count().get() {
+            let vector = block.vector(index).unwrap();
+            let line = inside.lines.remove(&vector).expect("freed twice");
+            assert!(!line.moving, "freed while it moves");
+            assert!(inside.devices.get_mut(&device.cookie()).expect("not attached").remove(&vector));
+            inside.pending.retain(|(_, pending)| *pending != vector);
+        }
+    }
+
     /// How many vectors are handed out.
     pub(crate) fn vectors_in_use(&self) -> usize {
         self.inside().lines.len()
@@ -165,7 +196,18 @@ fn find_free(inside: &Inside, capacity: u32, count: u32, alignment: u32) -> Opti
 
 impl MsiParent for Controller {
     fn isolation(&self, _: RequesterId) -> Isolation {
-        Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))
+        *self.isolation.lock().unwrap()
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        visit(&self.tier.lock().unwrap());
+    }
+
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+        assert_task();
+        self.releases.fetch_add(1, Ordering::Relaxed);
+        blocks.for_each(|block| self.take_back(&device, &block));
+        self.detach(device);
     }
 
     fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
@@ -214,14 +256,9 @@ impl MsiParent for Controller {
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {
-        let mut inside = self.inside();
-        for index in 0..block.count().get() {
-            let vector = block.vector(index).unwrap();
-            let line = inside.lines.remove(&vector).expect("freed twice");
-            assert!(!line.moving, "freed while it moves");
-            assert!(inside.devices.get_mut(&device.cookie()).expect("not attached").remove(&vector));
-            inside.pending.retain(|(_, pending)| *pending != vector);
-        }
+        assert_task();
+        self.frees.fetch_add(1, Ordering::Relaxed);
+        self.take_back(device, &block);
     }
 
     fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
@@ -262,10 +299,12 @@ impl MsiParent for Controller {
     }
 
     fn mask(&self, vector: Vector) {
+        self.mask_calls.fetch_add(1, Ordering::Relaxed);
         self.inside().lines.get_mut(&vector).expect("masked after it was freed").masked = true;
     }
 
     fn unmask(&self, vector: Vector) {
+        self.unmask_calls.fetch_add(1, Ordering::Relaxed);
         self.inside().lines.get_mut(&vector).expect("unmasked after it was freed").masked = false;
     }
 

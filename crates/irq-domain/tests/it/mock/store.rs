@@ -2,7 +2,7 @@
 
 use super::controller::Controller;
 use super::{assert_task, count_down};
-use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, StoreError};
+use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError};
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,6 +19,7 @@ pub(crate) struct StoreKind {
     pub(crate) address_bits: u8,
     /// One message, of which the device makes the others.
     pub(crate) group: bool,
+    pub(crate) storage: Storage,
 }
 
 impl StoreKind {
@@ -29,9 +30,10 @@ impl StoreKind {
         rewrite: Rewrite::Masked,
         address_bits: 64,
         group: false,
+        storage: Storage::Bus,
     };
     /// Behind a command queue.
-    pub(crate) const SLOW: Self = Self { fast: false, ..Self::MSIX };
+    pub(crate) const SLOW: Self = Self { fast: false, storage: Storage::Device, ..Self::MSIX };
     pub(crate) const MSI: Self = Self {
         slots: 8,
         masking: Masking::None,
@@ -39,6 +41,7 @@ impl StoreKind {
         rewrite: Rewrite::LowWordOnly,
         address_bits: 64,
         group: true,
+        storage: Storage::Bus,
     };
     pub(crate) const MSI_MASKABLE: Self = Self { group: true, ..Self::MSIX };
 }
@@ -192,6 +195,10 @@ impl MessageStore for Store {
 
     fn masking(&self) -> Masking {
         self.kind.masking
+    }
+
+    fn storage(&self) -> Storage {
+        self.kind.storage
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {

@@ -1,0 +1,83 @@
+//! Devices with several message stores.
+
+use super::share::Share;
+use super::{Domain, MsiDevice};
+use crate::error::MsiDeviceError;
+use crate::interrupts::Interrupts;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
+
+/// A device that will have several domains.
+pub struct SharedDeviceConfig {
+    /// Who sends.
+    pub requester: RequesterId,
+    /// The controller that serves it, with the layers between.
+    pub parent: Arc<dyn MsiParent>,
+    /// How many vectors its domains will have at most, all together.
+    pub vectors: u32,
+}
+
+impl fmt::Debug for SharedDeviceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedDeviceConfig")
+            .field("requester", &self.requester)
+            .field("vectors", &self.vectors)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A device with several message stores, such as an MSI-X table and IMS: one attachment at the controller (behind an
+/// ITS, one DeviceID with one space of EventIDs), and any number of domains that come and go.
+///
+/// The device is detached when this and the last of its domains are gone. Dropped inside a handler, that is put off
+/// to a later task operation.
+#[must_use = "dropping it, and all its domains, detaches the device"]
+pub struct SharedDevice {
+    core: Arc<Interrupts>,
+    share: Arc<Share>,
+}
+
+impl SharedDevice {
+    /// Makes the device known to its controller, with room for all its domains. Task.
+    pub fn attach(core: &Arc<Interrupts>, config: SharedDeviceConfig) -> Result<Self, MsiDeviceError> {
+        core.reclaim();
+        let share = Share::attach(config.parent, config.requester, config.vectors)?;
+        core.reserve_grave();
+        Ok(Self { core: core.clone(), share })
+    }
+
+    /// A domain for one of its stores. Task.
+    pub fn domain(&self, name: &str, store: Arc<dyn MessageStore>) -> Result<MsiDevice, MsiDeviceError> {
+        self.core.reclaim();
+        Domain::check(&self.core, &*self.share.parent, self.share.requester, &*store)?;
+        self.share.join(self.core.host())?;
+        Ok(MsiDevice::with_share(&self.core, name, self.share.clone(), store))
+    }
+
+    /// Is the device kept from ringing others' interrupts? Any.
+    pub fn isolation(&self) -> Isolation {
+        self.share.parent.isolation(self.share.requester)
+    }
+}
+
+impl Drop for SharedDevice {
+    fn drop(&mut self) {
+        self.core.bury_share(&self.share);
+    }
+}
+
+impl fmt::Debug for SharedDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedDevice").field("requester", &self.share.requester).finish_non_exhaustive()
+    }
+}
+
+impl Interrupts {
+    /// Ends the use that [`SharedDevice`] makes: at once if the caller is a task, else by a later one. Any.
+    pub(crate) fn leave_share(&self, share: &Share) {
+        share.leave(self.host(), Vec::new());
+        self.unreserve_grave();
+    }
+}

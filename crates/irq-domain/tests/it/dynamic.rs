@@ -1,0 +1,400 @@
+//! Several domains on one device; vectors that come and go one by one.
+
+use crate::mock::{Controller, FAULT, Kind, Machine, Store, StoreKind, on_cpu};
+use irq_domain::{
+    Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig, Unhandled,
+};
+use msi_types::{Cpu, MsiError, RequesterId, Shape};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Mutex};
+
+fn shared(machine: &Machine) -> SharedDevice {
+    let config = SharedDeviceConfig {
+        requester: RequesterId::pci(1, 0, 0),
+        parent: machine.controller.clone(),
+        vectors: 16,
+    };
+    SharedDevice::attach(&machine.interrupts, config).unwrap()
+}
+
+/// A device with an MSI-X table and IMS behind a command queue.
+fn two_domains(machine: &Machine) -> (SharedDevice, [(Arc<Store>, MsiDevice); 2]) {
+    let device = shared(machine);
+    let domains = [("msix", StoreKind::MSIX), ("ims", StoreKind::SLOW)].map(|(name, kind)| {
+        let store = machine.store(kind);
+        (store.clone(), device.domain(name, store).unwrap())
+    });
+    (device, domains)
+}
+
+#[test]
+fn two_domains_of_a_device_share_its_attachment_and_nothing_else() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let (_device, domains) = two_domains(&machine);
+    let handles = domains.each_ref().map(|(_, domain)| {
+        domain.allocate(Shape::Independent, 4..=4).unwrap();
+        domain.request(2, "test", |_| {}).unwrap()
+    });
+    assert_eq!((machine.controller.devices_attached(), machine.controller.vectors_in_use()), (1, 8));
+    domains[1].0.fire(2);
+    machine.settle();
+    assert_eq!(handles.each_ref().map(IrqHandle::count), [0, 1]);
+}
+
+#[test]
+fn a_domain_that_goes_leaves_the_others_at_work() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let (device, [(_, first), (store, second)]) = two_domains(&machine);
+    first.allocate(Shape::Independent, 4..=4).unwrap();
+    second.allocate(Shape::Independent, 1..=1).unwrap();
+    let handle = second.request(0, "test", |_| {}).unwrap();
+    drop(first);
+    drop(device);
+    assert_eq!((machine.controller.devices_attached(), machine.controller.vectors_in_use()), (1, 1));
+    store.fire(0);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+    drop(second);
+    assert_eq!(machine.controller.devices_attached(), 0);
+}
+
+#[test]
+fn a_shared_device_that_is_dropped_inside_a_handler_is_detached_by_a_later_task() {
+    let machine = Machine::new(Kind::Stays);
+    let device = Mutex::new(Some(shared(&machine)));
+    let store = machine.store(StoreKind::MSIX);
+    let other = machine.attach(&store);
+    other.allocate(Shape::Independent, 1..=1).unwrap();
+    let _handle = other.request(0, "test", move |_| drop(device.lock().unwrap().take())).unwrap();
+    store.fire(0);
+    machine.settle();
+    assert_eq!(machine.controller.devices_attached(), 2);
+    machine.interrupts.reclaim();
+    assert_eq!(machine.controller.devices_attached(), 1);
+}
+
+#[test]
+fn a_domain_of_a_device_that_cannot_be_attached_does_not_exist() {
+    let machine = Machine::new(Kind::Stays);
+    machine.controller.fail_in.store(0, Relaxed);
+    let config = SharedDeviceConfig {
+        requester: RequesterId::pci(1, 0, 0),
+        parent: machine.controller.clone(),
+        vectors: 16,
+    };
+    let refused = SharedDevice::attach(&machine.interrupts, config).err();
+    assert_eq!(refused, Some(MsiDeviceError::Controller(FAULT)));
+}
+
+#[test]
+fn vectors_are_added_one_by_one_wherever_they_are_wanted() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    for slot in [7, 2, 4] {
+        let granted = device.allocate_at(&[slot]).unwrap();
+        assert_eq!(granted[0].slot, slot);
+        let handle = device.request(slot, "test", |_| {}).unwrap();
+        store.fire(slot);
+        machine.settle();
+        assert_eq!(handle.count(), 1);
+    }
+    assert_eq!(device.vectors().iter().map(|vector| vector.slot).collect::<Vec<_>>(), [2, 4, 7]);
+}
+
+#[test]
+fn a_slot_is_allocated_once_and_within_the_store() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate_at(&[3]).unwrap();
+    assert_eq!(device.allocate_at(&[1, 3]), Err(MsiDeviceError::SlotInUse(3)));
+    assert_eq!(device.allocate_at(&[1, 1]), Err(MsiDeviceError::SlotInUse(1)));
+    assert_eq!(device.allocate_at(&[8]), Err(MsiDeviceError::NoSlot(8)));
+    assert!(matches!(device.allocate_at(&[]), Err(MsiDeviceError::BadCount { .. })));
+    assert_eq!(machine.controller.vectors_in_use(), 1);
+}
+
+#[test]
+fn a_freed_vector_goes_back_and_its_slot_is_used_again() {
+    for kind in [StoreKind::MSIX, StoreKind::SLOW] {
+        let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 2));
+        let store = machine.store(kind);
+        let device = machine.attach(&store);
+        device.allocate_at(&[0, 1]).unwrap();
+        let stale = device.request(1, "stale", |_| panic!("ran")).unwrap();
+        device.free(1).unwrap();
+        assert_eq!(machine.controller.vectors_in_use(), 1);
+        device.allocate_at(&[1]).unwrap();
+        let handle = device.request(1, "fresh", |_| {}).unwrap();
+        stale.disable();
+        drop(stale);
+        store.fire(1);
+        machine.settle();
+        assert_eq!(handle.count(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_block_goes_back_with_the_last_of_its_vectors_and_those_before_are_held_back() {
+    let machine = Machine::new(Kind::NamesCpu);
+    for cpu in 1..4 {
+        machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap();
+    }
+    let device = machine.attach(&machine.store(StoreKind::SLOW));
+    let granted = device.allocate(Shape::Independent, 3..=3).unwrap();
+    for (index, vector) in granted.iter().enumerate() {
+        assert_eq!(machine.controller.vectors_in_use(), 3);
+        device.free(vector.slot).unwrap();
+        assert!(index == 2 || machine.controller.is_masked(vector.vector));
+    }
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
+
+#[test]
+fn freeing_waits_for_the_handler() {
+    let machine = Arc::new(Machine::new(Kind::Stays));
+    let store = machine.store(StoreKind::MSIX);
+    let device = Arc::new(machine.attach(&store));
+    device.allocate_at(&[0]).unwrap();
+    let (entered, inside) = std::sync::mpsc::channel();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let handle = device.request(0, "test", move |_| {
+        entered.send(()).unwrap();
+        wait.lock().unwrap().recv().unwrap();
+    });
+    let vector = handle.as_ref().unwrap().vector();
+    let cpu = std::thread::spawn({
+        let machine = machine.clone();
+        move || on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), vector))
+    });
+    inside.recv().unwrap();
+    let task = std::thread::spawn({
+        let device = device.clone();
+        move || device.free(0)
+    });
+    while !device.vectors().is_empty() {
+        std::thread::yield_now();
+    }
+    assert_eq!(machine.controller.vectors_in_use(), 1, "given back while its handler runs");
+    go.send(()).unwrap();
+    task.join().unwrap().unwrap();
+    assert_eq!(cpu.join().unwrap(), Dispatched::Handled);
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+    let late = machine.interrupts.dispatch(Cpu::new(0), vector);
+    assert_eq!(late, Dispatched::Unhandled(Unhandled::Released));
+}
+
+#[test]
+fn a_group_is_not_freed_in_parts() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSI));
+    device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
+    assert_eq!(device.free(1), Err(MsiDeviceError::OfAGroup(1)));
+    assert_eq!(device.free(5), Err(MsiDeviceError::NoVector(5)));
+}
+
+#[test]
+fn the_store_is_off_after_its_last_vector_went() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::SLOW);
+    let device = machine.attach(&store);
+    device.allocate_at(&[0, 6]).unwrap();
+    device.free(0).unwrap();
+    assert!(store.enabled.load(SeqCst));
+    device.free(6).unwrap();
+    assert!(!store.enabled.load(SeqCst));
+    device.allocate_at(&[6]).unwrap();
+    assert!(store.enabled.load(SeqCst));
+}
+
+#[test]
+fn every_vector_of_a_group_has_a_message_that_the_device_sends() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let device = machine.attach(&machine.store(StoreKind::MSI));
+    let granted = device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
+    for vector in granted {
+        let sent = device.sent_message(vector.slot).unwrap();
+        assert_eq!(sent.data, vector.vector.get());
+        assert_eq!(sent.address, device.message(0).unwrap().address);
+    }
+    assert_eq!(device.sent_message(4), None);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Allocate { domain: usize, min: u16, more: u16 },
+    AllocateAt { domain: usize, slots: Vec<u16> },
+    Free { domain: usize, slot: u16 },
+    Request { domain: usize, slot: u16 },
+    Fire { domain: usize, slot: u16 },
+    Move { domain: usize, slot: u16, cpu: u32 },
+    Replace { domain: usize },
+    ControllerFails { after: usize },
+    StoreFails { domain: usize, after: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (domain, slot) = (0..2usize, 0..8u16);
+    prop_oneof![
+        2 => (domain.clone(), 1..4u16, 0..4u16)
+            .prop_map(|(domain, min, more)| Step::Allocate { domain, min, more }),
+        4 => (domain.clone(), prop::collection::vec(slot.clone(), 1..4))
+            .prop_map(|(domain, slots)| Step::AllocateAt { domain, slots }),
+        4 => (domain.clone(), slot.clone()).prop_map(|(domain, slot)| Step::Free { domain, slot }),
+        3 => (domain.clone(), slot.clone()).prop_map(|(domain, slot)| Step::Request { domain, slot }),
+        3 => (domain.clone(), slot.clone()).prop_map(|(domain, slot)| Step::Fire { domain, slot }),
+        2 => (domain.clone(), slot, 0..4u32).prop_map(|(domain, slot, cpu)| Step::Move { domain, slot, cpu }),
+        1 => domain.clone().prop_map(|domain| Step::Replace { domain }),
+        1 => (0..8usize).prop_map(|after| Step::ControllerFails { after }),
+        1 => (domain, 0..8usize).prop_map(|(domain, after)| Step::StoreFails { domain, after }),
+    ]
+}
+
+/// A device with two domains, and what it should hold.
+struct Model {
+    machine: Machine,
+    device: SharedDevice,
+    domains: [(Arc<Store>, Option<MsiDevice>); 2],
+    /// The blocks that its vectors came in: how large, and which slots of which domain are in use.
+    blocks: Vec<(usize, usize, BTreeSet<u16>)>,
+    handles: BTreeMap<(usize, u16), IrqHandle>,
+}
+
+impl Model {
+    fn new(kind: Kind) -> Self {
+        let machine = Machine::with_controller(Controller::with_capacity(kind, 13));
+        let (device, domains) = two_domains(&machine);
+        let domains = domains.map(|(store, domain)| (store, Some(domain)));
+        Self { machine, device, domains, blocks: Vec::new(), handles: BTreeMap::new() }
+    }
+
+    fn domain(&self, index: usize) -> &MsiDevice {
+        self.domains[index].1.as_ref().unwrap()
+    }
+
+    fn note(&mut self, domain: usize, granted: &[MsiVector]) {
+        let mut by_cpu = BTreeMap::<Cpu, BTreeSet<u16>>::new();
+        for vector in granted {
+            by_cpu.entry(vector.cpu).or_default().insert(vector.slot);
+        }
+        self.blocks.extend(by_cpu.into_values().map(|slots| (domain, slots.len(), slots)));
+    }
+
+    fn run(&mut self, step: &Step) {
+        match step.clone() {
+            Step::Allocate { domain, min, more } => {
+                if let Ok(granted) = self.domain(domain).allocate(Shape::Independent, min..=min + more) {
+                    self.note(domain, &granted);
+                }
+            }
+            Step::AllocateAt { domain, slots } => {
+                if let Ok(granted) = self.domain(domain).allocate_at(&slots) {
+                    let alone = granted.iter().map(|vector| (domain, 1, BTreeSet::from([vector.slot])));
+                    self.blocks.extend(alone);
+                }
+            }
+            Step::Free { domain, slot } => {
+                if let Ok(()) | Err(MsiDeviceError::Store(_)) = self.domain(domain).free(slot) {
+                    self.blocks.iter_mut().filter(|block| block.0 == domain).for_each(|block| {
+                        block.2.remove(&slot);
+                    });
+                    self.handles.remove(&(domain, slot));
+                }
+            }
+            Step::Request { domain, slot } => self.request(domain, slot),
+            Step::Fire { domain, slot } => self.fire(domain, slot),
+            Step::Move { domain, slot, cpu } => {
+                if let Some(handle) = self.handles.get(&(domain, slot)) {
+                    let before = handle.effective_affinity();
+                    let moved = handle.set_affinity(Cpu::new(cpu)).map(|moved| moved.to);
+                    assert_eq!(handle.effective_affinity(), moved.unwrap_or(before));
+                }
+            }
+            Step::Replace { domain } => self.replace(domain),
+            Step::ControllerFails { after } => self.machine.controller.fail_in.store(after, Relaxed),
+            Step::StoreFails { domain, after } => self.domains[domain].0.fail_in.store(after, Relaxed),
+        }
+        self.blocks.retain(|block| !block.2.is_empty());
+        self.check();
+    }
+
+    fn request(&mut self, domain: usize, slot: u16) {
+        if !self.handles.contains_key(&(domain, slot))
+            && let Ok(handle) = self.domain(domain).request(slot, "test", |_| {})
+        {
+            self.handles.insert((domain, slot), handle);
+        }
+    }
+
+    fn fire(&self, domain: usize, slot: u16) {
+        self.machine.settle();
+        if let Some(handle) = self.handles.get(&(domain, slot)) {
+            let before = handle.count();
+            self.domains[domain].0.fire(slot);
+            self.machine.settle();
+            assert_eq!(handle.count(), before + 1, "lost");
+        }
+    }
+
+    fn replace(&mut self, domain: usize) {
+        let (store, device) = &mut self.domains[domain];
+        drop(device.take());
+        store.fail_in.store(usize::MAX, Relaxed);
+        *device = Some(self.device.domain("again", store.clone()).unwrap());
+        self.blocks.retain(|block| block.0 != domain);
+        self.handles.retain(|key, _| key.0 != domain);
+    }
+
+    fn check(&self) {
+        let held: usize = self.blocks.iter().map(|block| block.1).sum();
+        assert_eq!(self.machine.controller.vectors_in_use(), held, "leaked, or given back too early");
+        for (index, (store, domain)) in self.domains.iter().enumerate() {
+            let vectors = domain.as_ref().unwrap().vectors();
+            let slots: BTreeSet<_> = vectors.iter().map(|vector| vector.slot).collect();
+            let expected = self.blocks.iter().filter(|block| block.0 == index);
+            assert_eq!(slots, expected.flat_map(|block| block.2.iter().copied()).collect());
+            for slot in slots {
+                assert_eq!(self.domain(index).message(slot), store.message(slot));
+            }
+        }
+        let live: usize = self.blocks.iter().map(|block| block.2.len()).sum();
+        assert_eq!(self.machine.interrupts.snapshot().len(), live, "leaked numbers");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes_and_goes_and_fails_everything_is_returned_once(
+        kind in prop_oneof![Just(Kind::Stays), Just(Kind::NamesCpu)],
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut model = Model::new(kind);
+        for step in &steps {
+            model.run(step);
+        }
+        let Model { machine, device, domains, handles, .. } = model;
+        let stores = domains.each_ref().map(|(store, _)| store.clone());
+        drop(domains);
+        prop_assert_eq!(machine.controller.vectors_in_use(), 0);
+        prop_assert_eq!(machine.controller.devices_attached(), 1);
+        drop(device);
+        prop_assert_eq!(machine.controller.devices_attached(), 0);
+        prop_assert!(machine.interrupts.snapshot().is_empty());
+        prop_assert!(stores.iter().all(|store| !store.enabled.load(SeqCst)));
+        drop(handles);
+    }
+}
+
+#[test]
+fn a_device_is_refused_more_than_its_controller_has() {
+    let machine = Machine::with_controller(Controller::with_capacity(Kind::Stays, 2));
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    let refused = device.allocate_at(&[0, 1, 2]);
+    assert_eq!(refused, Err(MsiDeviceError::Controller(MsiError::NoVectors { wanted: 1 })));
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
