@@ -24,7 +24,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     lpis::run(machine, report);
     load::run(machine, load_of(expected), report);
     hotplug::run(machine, report);
-    cost::run(machine, report);
+    cost::run(machine, has_word(expected, "cost=linux"), report);
 }
 
 /// The CPUs that are on line.
@@ -36,4 +36,8 @@ fn online(machine: &Machine) -> alloc::vec::Vec<Cpu> {
 fn load_of(arguments: &str) -> u64 {
     let wanted = arguments.split_whitespace().find_map(|word| word.strip_prefix("load="));
     wanted.and_then(|count| count.parse().ok()).unwrap_or(20_000)
+}
+
+fn has_word(arguments: &str, wanted: &str) -> bool {
+    arguments.split_whitespace().any(|word| word == wanted)
 }

@@ -42,7 +42,7 @@ pub(super) const ALL: &[Machine] = &[
         cpu: "cortex-a57",
         cpus: 2,
         boot: Boot::Loader,
-        expected: "el=el1 gic=3 its=on security=one",
+        expected: "el=el1 gic=3 its=on security=one cost=linux",
         load: 100_000,
     },
     Machine {
