@@ -119,6 +119,7 @@ mod host;
 mod interrupts;
 mod irq;
 mod irq_numbers;
+pub mod layer;
 mod lock;
 mod msi_device;
 pub mod pci;

@@ -5,6 +5,7 @@
 //! ```text
 //! hotplug (TaskRwLock)
 //! └─ a device's state, the wired interrupts' state (TaskLock)
+//!    ├─ a device's attachment, then a layer's book, then its pages (TaskLock)
 //!    └─ IRQ numbers, names (TaskLock)
 //!       └─ an interrupt's control block (IrqLock)
 //!          └─ graveyard, a store's mask bits (IrqLock); whatever the controller locks inside

@@ -8,6 +8,7 @@ mod dispatch;
 mod dynamic;
 mod function;
 mod handles;
+mod layers;
 mod mock;
 mod msi;
 mod msix;

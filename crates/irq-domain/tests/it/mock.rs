@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) use controller::{Controller, FAULT, FIRST, Kind};
 pub(crate) use root::Root;
-pub(crate) use store::{Hook, Store, StoreKind};
+pub(crate) use store::{Bus, Hook, Store, StoreKind};
 
 thread_local! {
     static CPU: Cell<Option<u32>> = const { Cell::new(None) };
@@ -55,12 +55,12 @@ impl Host for Kernel {
 }
 
 /// Task operations wait for hardware: not with interrupts off.
-fn assert_task() {
+pub(crate) fn assert_task() {
     assert_eq!(SAVED.get(), 0, "a task operation with interrupts off");
 }
 
 /// False once, when the counter is at 0.
-fn count_down(counter: &AtomicUsize) -> bool {
+pub(crate) fn count_down(counter: &AtomicUsize) -> bool {
     match counter.load(Ordering::Relaxed) {
         usize::MAX => true,
         0 => {

@@ -2,8 +2,9 @@
 
 use super::{Hook, assert_task, count_down};
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, Initially, Isolation, Move, MoveOutcome,
-    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Granule, Initially,
+    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape,
+    Tier, Vector, VectorBlock,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -56,6 +57,9 @@ pub(crate) struct Controller {
     /// How often a whole device was released, and blocks were freed by themselves.
     pub(crate) releases: AtomicUsize,
     pub(crate) frees: AtomicUsize,
+    /// Who was attached, in order.
+    pub(crate) requesters: Mutex<Vec<RequesterId>>,
+    pub(crate) page: Mutex<DoorbellPage>,
     /// What the hierarchy offers and asks for.
     pub(crate) tier: Mutex<Tier>,
     pub(crate) isolation: Mutex<Isolation>,
@@ -90,6 +94,8 @@ impl Controller {
             unmask_calls: AtomicUsize::new(0),
             releases: AtomicUsize::new(0),
             frees: AtomicUsize::new(0),
+            requesters: Mutex::default(),
+            page: Mutex::new(DoorbellPage::Alone),
             tier: Mutex::new(Tier::new("mock").with_provides(Capabilities::ALL)),
             isolation: Mutex::new(Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))),
             meanwhile: Mutex::new(None),
@@ -210,8 +216,13 @@ impl MsiParent for Controller {
         self.detach(device);
     }
 
-    fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
+    fn doorbell_page(&self, _: Granule) -> DoorbellPage {
+        *self.page.lock().unwrap()
+    }
+
+    fn attach(&self, device: RequesterId, _: u32) -> Result<Attachment, MsiError> {
         self.may_fail()?;
+        self.requesters.lock().unwrap().push(device);
         let mut inside = self.inside();
         inside.attached += 1;
         let cookie = inside.attached;

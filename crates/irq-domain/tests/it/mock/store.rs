@@ -62,6 +62,15 @@ impl fmt::Debug for Hook {
     }
 }
 
+/// What lies between a device and its controller.
+pub(crate) struct Bus(pub Box<dyn Fn(MsiMessage) -> MsiMessage + Send>);
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bus")
+    }
+}
+
 /// A device's message store, and the device behind it.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -74,6 +83,7 @@ pub(crate) struct Store {
     pub(crate) granted: AtomicUsize,
     /// Called once, in the middle of an update: what another CPU does meanwhile.
     pub(crate) meanwhile: Mutex<Option<Hook>>,
+    pub(crate) bus: Mutex<Option<Bus>>,
     cells: Mutex<Vec<SlotState>>,
 }
 
@@ -89,6 +99,7 @@ impl Store {
             enabled: AtomicBool::new(false),
             granted: AtomicUsize::new(0),
             meanwhile: Mutex::new(None),
+            bus: Mutex::new(None),
             cells: Mutex::new(vec![cell; usize::from(kind.slots)]),
         })
     }
@@ -123,7 +134,11 @@ impl Store {
         if self.kind.group {
             message.data += u32::from(slot);
         }
-        self.controller.signal(message);
+        let seen = match &*self.bus.lock().unwrap() {
+            Some(Bus(translate)) => translate(message),
+            None => message,
+        };
+        self.controller.signal(seen);
     }
 
     fn set_mask(&self, cells: &mut [SlotState], slot: u16, masked: bool) {

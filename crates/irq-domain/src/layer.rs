@@ -1,0 +1,67 @@
+//! What stands between a device and its controller: buses with quirks, IOMMUs.
+//!
+//! A [`Layer`] states what it changes and nothing else. [`Over`] makes an [`MsiParent`] of a layer and the parent below
+//! it: forwarding, roll-back, and the book of which message is held by whom are written there, once. What is not in
+//! [`Layer`] – masks, pending states, who owns which vector – goes to the parent: a layer cannot get in its way.
+
+mod doorbell_mapping;
+mod over;
+mod shim;
+
+pub use doorbell_mapping::{DoorbellMapping, DoorbellMode, Iommu, IommuDomain, Placement};
+pub use over::Over;
+pub use shim::{AddressRule, RequesterRule, ShimLayer};
+
+use core::fmt;
+use msi_types::{DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId, Tier};
+
+/// A level between a device and its controller.
+///
+/// All operations but [`tier`](Self::tier), [`fit`](Self::fit), [`requester`](Self::requester) and
+/// [`isolation`](Self::isolation) are task operations.
+pub trait Layer: Send + Sync {
+    /// Its name, and what it adds to or takes from the levels below. Any.
+    fn tier(&self) -> Tier;
+
+    /// Who the level below sees. Any.
+    ///
+    /// # Errors
+    /// [`MsiError::Bus`] if this requester cannot be passed on.
+    fn requester(&self, device: RequesterId) -> Result<RequesterId, MsiError> {
+        Ok(device)
+    }
+
+    /// What the level below has to fit, so that the endpoint can hold what this layer makes of it. Any.
+    fn fit(&self, fit: Fit) -> Fit {
+        fit
+    }
+
+    /// Makes the message that a device is to store of the one that the level below composed, and whatever that takes
+    /// (a page is mapped). Each message held is [let go](Self::let_go) once.
+    fn hold(&self, device: RequesterId, below: MsiMessage) -> Result<MsiMessage, MsiError> {
+        let _ = device;
+        Ok(below)
+    }
+
+    /// A message that the level below composed is stored by the device no more.
+    fn let_go(&self, device: RequesterId, below: MsiMessage) {
+        let _ = (device, below);
+    }
+
+    /// Is the device kept from ringing others' interrupts, given what is true below? `page` says what shares a page
+    /// with the doorbells. Any.
+    fn isolation(
+        &self,
+        device: RequesterId,
+        below: Isolation,
+        page: &dyn Fn(Granule) -> DoorbellPage,
+    ) -> Isolation {
+        let _ = (device, page);
+        below
+    }
+
+    /// Writes one line for people.
+    fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "  {}: requester {device}", self.tier().name)
+    }
+}

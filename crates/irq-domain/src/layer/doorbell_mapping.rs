@@ -1,0 +1,230 @@
+//! Doorbells behind an IOMMU: a device reaches what is mapped for it, and nothing else.
+
+use super::Layer;
+use crate::host::Host;
+use crate::lock::TaskLock;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::fmt;
+use msi_types::{
+    DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotIsolated, Properties, Property,
+    RequesterId, Tier,
+};
+
+/// An address space of an IOMMU, by the IOMMU driver's own number. Several devices may share one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IommuDomain(pub u32);
+
+/// How a domain's devices reach doorbells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DoorbellMode {
+    /// They see physical addresses: nothing to map.
+    Identity,
+    /// Writes are translated in pages of this size: the doorbell's page is mapped at an address that the IOMMU driver
+    /// chooses.
+    Mapped(Granule),
+    /// The second of two stages: a guest translates first, from what it had the device store (`stored`) to what it
+    /// takes for the doorbell (`doorbell`). The real doorbell's page is mapped there, at the second stage.
+    Nested {
+        /// The second stage's page size.
+        granule: Granule,
+        /// What the guest had the device store: the address of a doorbell in the guest's own space.
+        stored: u64,
+        /// The guest-physical address to which the guest's stage translates that.
+        doorbell: u64,
+    },
+    /// The hardware lets writes to this region pass untranslated (x86: 0xfee0_0000, 1 MiB): doorbells lie in it.
+    Reserved {
+        /// Its first address.
+        base: u64,
+        /// Its length in bytes.
+        length: u64,
+    },
+}
+
+/// Where a page is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// Where the IOMMU driver has room.
+    Anywhere,
+    /// At this page.
+    At(u64),
+}
+
+/// What an IOMMU driver gives. Task operations; the driver locks inside.
+pub trait Iommu: Send + Sync {
+    /// The address space of a device; `None` if the IOMMU does not serve it, and what it writes goes through as it is.
+    /// Constant as long as the device holds a message. Any.
+    fn domain(&self, device: RequesterId) -> Option<IommuDomain>;
+
+    /// How its devices reach doorbells. Constant as long as a device of it holds a message. Any.
+    fn mode(&self, domain: IommuDomain) -> DoorbellMode;
+
+    /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable for the domain's
+    /// devices, as device memory. On return they can write there. Answers at which page.
+    ///
+    /// # Errors
+    /// Why not.
+    fn map(&self, domain: IommuDomain, page: u64, placement: Placement) -> Result<u64, &'static str>;
+
+    /// Undoes [`map`](Self::map), by what it answered. On return nothing passes there any more.
+    fn unmap(&self, domain: IommuDomain, mapped: u64);
+}
+
+/// Maps doorbells for the devices behind an IOMMU, and has them store the addresses that lead there.
+///
+/// A page is mapped once for each domain, before a device of it stores the first message that needs it – so a message
+/// that names a CPU is mapped before its interrupt moves to that CPU –, and unmapped after the last one is let go.
+pub struct DoorbellMapping<I> {
+    iommu: I,
+    host: Arc<dyn Host>,
+    pages: TaskLock<BTreeMap<(IommuDomain, u64), Mapped>>,
+}
+
+/// A page of doorbells in a domain.
+struct Mapped {
+    at: u64,
+    users: usize,
+}
+
+/// A page to map, and where.
+#[derive(Clone, Copy)]
+struct Wanted {
+    domain: IommuDomain,
+    page: u64,
+    placement: Placement,
+}
+
+impl<I: Iommu> DoorbellMapping<I> {
+    /// Before the doorbells that lie behind this IOMMU.
+    pub fn new(iommu: I, host: Arc<dyn Host>) -> Self {
+        Self { iommu, host, pages: TaskLock::new(BTreeMap::new()) }
+    }
+
+    /// The IOMMU.
+    pub fn iommu(&self) -> &I {
+        &self.iommu
+    }
+
+    /// How many pages are mapped, in all domains together. Task.
+    pub fn pages(&self) -> usize {
+        self.pages.lock(&*self.host).len()
+    }
+
+    /// Maps the page, or counts one more user. Answers where it is.
+    fn take(&self, wanted: Wanted) -> Result<u64, &'static str> {
+        let Wanted { domain, page, placement } = wanted;
+        let mut pages = self.pages.lock(&*self.host);
+        if let Some(mapped) = pages.get_mut(&(domain, page)) {
+            mapped.users += 1;
+            return Ok(mapped.at);
+        }
+        if let Placement::At(place) = placement
+            && pages.iter().any(|((other, _), mapped)| *other == domain && mapped.at == place)
+        {
+            return Err("the guest maps two doorbells where it has one");
+        }
+        let at = self.iommu.map(domain, page, placement)?;
+        pages.insert((domain, page), Mapped { at, users: 1 });
+        Ok(at)
+    }
+
+    fn give_back(&self, domain: IommuDomain, page: u64) {
+        let mut pages = self.pages.lock(&*self.host);
+        let Some(mapped) = pages.get_mut(&(domain, page)) else { return };
+        mapped.users -= 1;
+        if mapped.users == 0
+            && let Some(unused) = pages.remove(&(domain, page))
+        {
+            self.iommu.unmap(domain, unused.at);
+        }
+    }
+
+    fn mode_of(&self, device: RequesterId) -> Option<(IommuDomain, DoorbellMode)> {
+        let domain = self.iommu.domain(device)?;
+        Some((domain, self.iommu.mode(domain)))
+    }
+
+    fn address(&self, device: RequesterId, doorbell: u64) -> Result<u64, &'static str> {
+        let Some((domain, mode)) = self.mode_of(device) else { return Ok(doorbell) };
+        match mode {
+            DoorbellMode::Identity => Ok(doorbell),
+            DoorbellMode::Mapped(granule) => {
+                let page = granule.page(doorbell);
+                let at = self.take(Wanted { domain, page, placement: Placement::Anywhere })?;
+                Ok(at | granule.offset(doorbell))
+            }
+            DoorbellMode::Nested { granule, stored, doorbell: seen } => {
+                if granule.offset(seen) != granule.offset(doorbell) {
+                    return Err("the guest's doorbell lies elsewhere in its page than the real one");
+                }
+                let (page, placement) = (granule.page(doorbell), Placement::At(granule.page(seen)));
+                self.take(Wanted { domain, page, placement })?;
+                Ok(stored)
+            }
+            DoorbellMode::Reserved { base, length } => match doorbell.checked_sub(base) {
+                Some(offset) if offset < length => Ok(doorbell),
+                _ => Err("it lies outside the region that the hardware reserves for messages"),
+            },
+        }
+    }
+}
+
+impl<I: Iommu> Layer for DoorbellMapping<I> {
+    fn tier(&self) -> Tier {
+        // What a device has to hold is known when its doorbell is mapped.
+        Tier::new("iommu").with_relieves(Properties::NONE.with(Property::WideAddress))
+    }
+
+    fn fit(&self, fit: Fit) -> Fit {
+        Fit { address_bits: 64, ..fit }
+    }
+
+    fn hold(&self, device: RequesterId, below: MsiMessage) -> Result<MsiMessage, MsiError> {
+        match self.address(device, below.address) {
+            Ok(address) => Ok(MsiMessage { address, ..below }),
+            Err(reason) => Err(MsiError::Unmapped { device, address: below.address, reason }),
+        }
+    }
+
+    fn let_go(&self, device: RequesterId, below: MsiMessage) {
+        match self.mode_of(device) {
+            Some((domain, DoorbellMode::Mapped(granule) | DoorbellMode::Nested { granule, .. })) => {
+                self.give_back(domain, granule.page(below.address));
+            }
+            Some((_, DoorbellMode::Identity | DoorbellMode::Reserved { .. })) | None => {}
+        }
+    }
+
+    fn isolation(
+        &self,
+        device: RequesterId,
+        below: Isolation,
+        page: &dyn Fn(Granule) -> DoorbellPage,
+    ) -> Isolation {
+        let (Isolation::Isolated(_), Some((_, mode))) = (below, self.mode_of(device)) else { return below };
+        match mode {
+            DoorbellMode::Identity | DoorbellMode::Reserved { .. } => below,
+            DoorbellMode::Mapped(granule) | DoorbellMode::Nested { granule, .. } => match page(granule) {
+                DoorbellPage::Alone => below,
+                DoorbellPage::HoldsControls(name) => {
+                    Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(name))
+                }
+                DoorbellPage::Unknown => Isolation::NotIsolated(NotIsolated::DoorbellPageUnknown),
+            },
+        }
+    }
+
+    fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self.mode_of(device) {
+            None => writeln!(out, "  iommu: does not serve requester {device}"),
+            Some((IommuDomain(number), mode)) => writeln!(out, "  iommu: domain {number}, {mode:x?}"),
+        }
+    }
+}
+
+impl<I> fmt::Debug for DoorbellMapping<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DoorbellMapping(..)")
+    }
+}

@@ -1,0 +1,256 @@
+//! A layer over a parent is a parent.
+
+use super::Layer;
+use crate::host::Host;
+use crate::lock::TaskLock;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use msi_types::{
+    Attachment, BlockRequest, ControllerFault, Cpu, DoorbellPage, Granule, Isolation, LevelMessages, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Tier, Vector,
+    VectorBlock,
+};
+
+/// A [`Layer`] over the parent below it.
+///
+/// Every message that reaches a device went through the layer's [`hold`](Layer::hold), and is let go when the device
+/// no longer stores it: after a move is finished, after its vector is freed, or at once if a step fails.
+pub struct Over<L, P: ?Sized> {
+    layer: L,
+    host: Arc<dyn Host>,
+    book: TaskLock<Book>,
+    parent: Arc<P>,
+}
+
+#[derive(Default)]
+struct Book {
+    /// By the cookie of their attachment at the parent.
+    devices: BTreeMap<u32, RequesterId>,
+    vectors: BTreeMap<Vector, Held>,
+}
+
+/// What a device stores for a vector.
+#[derive(Clone, Copy)]
+struct Held {
+    device: RequesterId,
+    /// As the level below composed it; `None` before, and for all of a group but its first vector.
+    stored: Option<MsiMessage>,
+    /// The same for the move that was begun, if its message changes.
+    moving: Option<MsiMessage>,
+    /// The message that ends a level.
+    deassert: Option<MsiMessage>,
+}
+
+impl Held {
+    const fn by(device: RequesterId) -> Self {
+        Self { device, stored: None, moving: None, deassert: None }
+    }
+}
+
+impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
+    /// Puts `layer` over `parent`.
+    pub fn new(layer: L, parent: Arc<P>, host: Arc<dyn Host>) -> Self {
+        Self { layer, host, book: TaskLock::new(Book::default()), parent }
+    }
+
+    /// The layer.
+    pub fn layer(&self) -> &L {
+        &self.layer
+    }
+
+    /// What is below.
+    pub fn parent(&self) -> &Arc<P> {
+        &self.parent
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Book) -> T) -> T {
+        act(&mut self.book.lock(&*self.host))
+    }
+
+    fn held(&self, vector: Vector) -> Result<Held, MsiError> {
+        self.with(|book| book.vectors.get(&vector).copied()).ok_or(MsiError::UnknownVector(vector))
+    }
+
+    fn note(&self, vector: Vector, change: impl FnOnce(&mut Held)) {
+        self.with(|book| book.vectors.get_mut(&vector).map(change));
+    }
+
+    fn let_go(&self, device: RequesterId, messages: impl IntoIterator<Item = Option<MsiMessage>>) {
+        for message in messages.into_iter().flatten() {
+            self.layer.let_go(device, message);
+        }
+    }
+
+    fn not_attached(&self) -> MsiError {
+        MsiError::Controller(ControllerFault {
+            kind: self.layer.tier().name,
+            base: 0,
+            operation: "allocate",
+            device: None,
+            event: None,
+            reason: "the attachment was made elsewhere",
+        })
+    }
+
+    /// The entries of vectors that are freed: what they hold is let go once the parent has them back.
+    fn strike_out(&self, block: &VectorBlock) -> Vec<Held> {
+        let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
+        self.with(|book| vectors.filter_map(|vector| book.vectors.remove(&vector)).collect())
+    }
+
+    fn let_all_go(&self, held: Vec<Held>) {
+        for Held { device, stored, moving, deassert } in held {
+            self.let_go(device, [stored, moving, deassert]);
+        }
+    }
+}
+
+impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
+    fn isolation(&self, of: RequesterId) -> Isolation {
+        let Ok(requester) = self.layer.requester(of) else {
+            return Isolation::NotIsolated(NotIsolated::NoController);
+        };
+        let below = self.parent.isolation(requester);
+        self.layer.isolation(of, below, &|granule| self.parent.doorbell_page(granule))
+    }
+
+    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        let attachment = self.parent.attach(self.layer.requester(device)?, max)?;
+        self.with(|book| book.devices.insert(attachment.cookie(), device));
+        Ok(attachment)
+    }
+
+    fn detach(&self, device: Attachment) {
+        self.with(|book| book.devices.remove(&device.cookie()));
+        self.parent.detach(device);
+    }
+
+    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        let requester = self.with(|book| book.devices.get(&device.cookie()).copied());
+        let requester = requester.ok_or_else(|| self.not_attached())?;
+        let below = BlockRequest { fit: self.layer.fit(request.fit), ..*request };
+        let block = self.parent.allocate(device, &below)?;
+        let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
+        self.with(|book| book.vectors.extend(vectors.map(|vector| (vector, Held::by(requester)))));
+        Ok(block)
+    }
+
+    fn free(&self, device: &Attachment, block: VectorBlock) {
+        let held = self.strike_out(&block);
+        self.parent.free(device, block);
+        self.let_all_go(held);
+    }
+
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+        self.with(|book| book.devices.remove(&device.cookie()));
+        let blocks: Vec<_> = blocks.collect();
+        let held = blocks.iter().flat_map(|block| self.strike_out(block)).collect();
+        self.parent.release(device, &mut blocks.into_iter());
+        self.let_all_go(held);
+    }
+
+    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let Held { device, stored, .. } = self.held(vector)?;
+        let below = self.parent.compose(block, index)?;
+        let message = self.layer.hold(device, below)?;
+        self.note(vector, |held| held.stored = Some(below));
+        self.let_go(device, [stored]);
+        Ok(message)
+    }
+
+    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
+        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let Held { device, stored, deassert, .. } = self.held(vector)?;
+        let below = self.parent.compose_level(block, index)?;
+        let first = self.layer.hold(device, below.assert)?;
+        let second = self.layer.hold(device, below.deassert).inspect_err(|_| {
+            self.layer.let_go(device, below.assert);
+        })?;
+        self.note(vector, |held| {
+            held.stored = Some(below.assert);
+            held.deassert = Some(below.deassert);
+        });
+        self.let_go(device, [stored, deassert]);
+        Ok(LevelMessages { assert: first, deassert: second })
+    }
+
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let moved = self.parent.begin_move(block, index, to)?;
+        let Some(below) = moved.message else { return Ok(moved) };
+        let held = self.held(moved.first);
+        let message = match held.and_then(|held| self.layer.hold(held.device, below)) {
+            Ok(message) => message,
+            Err(error) => {
+                // The first error is the one to report.
+                let _ = self.parent.end_move(moved, MoveOutcome::RolledBack);
+                return Err(error);
+            }
+        };
+        self.note(moved.first, |held| held.moving = Some(below));
+        Ok(Move { message: Some(message), ..moved })
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        let vector = moved.first;
+        let held = self.held(vector);
+        let message = held.ok().and_then(|held| held.moving);
+        let result = self.parent.end_move(Move { message, ..moved }, outcome);
+        // What the device stores is the truth, even if the controller failed to finish.
+        if let Ok(Held { device, stored, moving: Some(new), .. }) = held {
+            let (stays, goes) = match outcome {
+                MoveOutcome::Written => (Some(new), stored),
+                MoveOutcome::RolledBack => (stored, Some(new)),
+            };
+            self.note(vector, |held| {
+                held.stored = stays;
+                held.moving = None;
+            });
+            self.let_go(device, [goes]);
+        }
+        result
+    }
+
+    fn mask(&self, vector: Vector) {
+        self.parent.mask(vector);
+    }
+
+    fn unmask(&self, vector: Vector) {
+        self.parent.unmask(vector);
+    }
+
+    fn set_pending(&self, vector: Vector, pending: Pending) {
+        self.parent.set_pending(vector, pending);
+    }
+
+    fn is_pending(&self, vector: Vector) -> Option<bool> {
+        self.parent.is_pending(vector)
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        visit(&self.layer.tier());
+        self.parent.tiers(visit);
+    }
+
+    fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
+        self.parent.doorbell_page(granule)
+    }
+
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+        if let Ok(Held { device, stored, .. }) = self.held(vector) {
+            self.layer.describe(device, out)?;
+            if let Some(below) = stored {
+                writeln!(out, "    to address {:#x}, data {:#x} below", below.address, below.data)?;
+            }
+        }
+        self.parent.describe(vector, out)
+    }
+}
+
+impl<L, P: ?Sized> fmt::Debug for Over<L, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Over(..)")
+    }
+}
