@@ -173,14 +173,15 @@ impl VectorMatrix {
     pub fn reserve_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
         self.check(on)?;
         for (done, cpu) in on.iter().enumerate() {
-            let Some(vector) = self.free_vectors(*cpu).next() else {
-                on.iter().take(done).for_each(|cpu| {
-                    // Just set aside, and nobody else has the matrix.
-                    let _ = self.release_managed_on(*cpu);
-                });
+            // A CPU may be named more than once.
+            let before = on.iter().take(done).filter(|other| *other == cpu).count();
+            if usize::try_from(self.available_on(*cpu)).is_ok_and(|available| available <= before) {
                 return Err(MatrixError::Exhausted);
-            };
-            if let Some(map) = self.cpus.get_mut(cpu.index()) {
+            }
+        }
+        for cpu in on {
+            let vector = self.free_vectors(*cpu).next();
+            if let Some((map, vector)) = self.cpus.get_mut(cpu.index()).zip(vector) {
                 map.managed.insert(vector);
                 map.available -= 1;
                 self.available -= u32::from(map.online);

@@ -5,8 +5,9 @@ use crate::vector_domain::{Kept, Reuse, Stored};
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Isolated, IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError,
-    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Isolated,
+    IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
+    RequesterId, Shape, Tier, Vector, VectorBlock,
 };
 
 /// A group's function writes its low bits of 16.
@@ -131,6 +132,15 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
 
     fn is_pending(&self, vector: Vector) -> Option<bool> {
         self.vectors.is_pending(vector)
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        visit(&Tier::new("remapping").with_provides(Capabilities::NONE.with(Capability::Groups)));
+        self.vectors.tiers(visit);
+    }
+
+    fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
+        self.vectors.doorbell_page(granule)
     }
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -33,17 +33,7 @@ impl VectorDomain {
             slot.former().for_each(|former| self.apic().request_cleanup(former.cpu));
         }
         let flags = slot.flags.load(Ordering::Acquire);
-        if flags & (HELD | RELEASED) == 0 { Arrival::Deliver(number(index)) } else { self.hold(index, slot) }
-    }
-
-    #[cold]
-    fn hold(&self, index: usize, slot: &Slot) -> Arrival {
-        let remember = |flags| (flags & (HELD | RELEASED) == HELD).then_some(flags | PENDING);
-        match slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, remember) {
-            Ok(_) => Arrival::Held,
-            Err(flags) if flags & RELEASED != 0 => Arrival::Released,
-            Err(_) => Arrival::Deliver(number(index)),
-        }
+        if flags & (HELD | RELEASED) == 0 { Arrival::Deliver(number(index)) } else { hold(index, slot) }
     }
 
     /// Any.
@@ -100,5 +90,16 @@ impl VectorDomain {
             let mut answers = places.map(|place| self.apic().is_requested(place.cpu, place.vector));
             answers.try_fold(false, |any, answer| answer.map(|requested| any | requested))
         })
+    }
+}
+
+/// A masked interrupt is remembered; one that was freed is not.
+#[cold]
+fn hold(index: usize, slot: &Slot) -> Arrival {
+    let remember = |flags| (flags & (HELD | RELEASED) == HELD).then_some(flags | PENDING);
+    match slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, remember) {
+        Ok(_) => Arrival::Held,
+        Err(flags) if flags & RELEASED != 0 => Arrival::Released,
+        Err(_) => Arrival::Deliver(number(index)),
     }
 }

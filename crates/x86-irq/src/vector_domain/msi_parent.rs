@@ -6,8 +6,9 @@ use super::{Reuse, VectorDomain};
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
-    NotIsolated, Pending, RequesterId, Shape, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Isolation, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Tier, Vector,
+    VectorBlock,
 };
 
 /// Endpoints that write to the local APICs themselves.
@@ -73,6 +74,17 @@ impl MsiParent for VectorDomain {
 
     fn is_pending(&self, vector: Vector) -> Option<bool> {
         self.pending(vector)
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        let groups = Capabilities::NONE.with(Capability::Groups);
+        let provides = Capabilities::ALL.without(Capability::Groups);
+        visit(&Tier::new("x86-vector").with_provides(provides).with_blocks(groups));
+    }
+
+    /// A device that writes there sends a message, whatever registers a CPU sees at that address.
+    fn doorbell_page(&self, _: Granule) -> DoorbellPage {
+        DoorbellPage::Alone
     }
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {

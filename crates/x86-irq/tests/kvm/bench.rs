@@ -25,7 +25,7 @@ impl Apic for KvmApic {
     fn send(&self, to: ApicId, vector: ApicVector) {
         let message = ApicMessage::fixed(to, vector).encode(DestinationFormat::Kvm32).expect("32 bits fit");
         self.machine.signal(message).expect("the CPU is there");
-        *self.resent.lock().unwrap() += 1;
+        *self.resent.lock().expect("no thread panicked") += 1;
     }
 
     /// The bench cleans up only while nothing is under way.
@@ -34,7 +34,7 @@ impl Apic for KvmApic {
     }
 
     fn request_cleanup(&self, cpu: Cpu) {
-        self.cleanups.lock().unwrap().insert(cpu);
+        self.cleanups.lock().expect("no thread panicked").insert(cpu);
     }
 
     fn irq_save(&self) -> IrqState {
@@ -110,7 +110,7 @@ impl Bench {
     }
 
     pub(crate) fn resent(&self) -> u32 {
-        *self.apic.resent.lock().unwrap()
+        *self.apic.resent.lock().expect("no thread panicked")
     }
 
     /// Signals, and waits until the interrupt was handed on once more.
@@ -140,7 +140,7 @@ impl Bench {
 
     /// Does the clean-ups that were asked for. Nothing is under way.
     pub(crate) fn clean_up(&self) -> Result<(), Failure> {
-        let due = core::mem::take(&mut *self.apic.cleanups.lock().unwrap());
+        let due = core::mem::take(&mut *self.apic.cleanups.lock().expect("no thread panicked"));
         for cpu in due {
             if self.domain.clean_up(cpu) != Cleanup::Done {
                 return Err("nothing waits at the local APICs".into());

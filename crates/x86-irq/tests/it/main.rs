@@ -1,0 +1,8 @@
+//! Properties and models.
+
+mod board;
+mod matrix;
+mod messages;
+mod parent;
+mod random;
+mod remapping;

@@ -1,0 +1,257 @@
+//! The matrix against one that counts everything anew each time.
+
+use core::num::NonZeroU16;
+use msi_types::Cpu;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use x86_irq::{ApicVector, MatrixError, Place, Reservation, VectorMatrix};
+
+const CPUS: u32 = 3;
+const FIRST: u8 = 0x20;
+const LAST: u8 = 0x2a;
+const SYSTEM: u8 = 0x24;
+
+fn vector(number: u8) -> ApicVector {
+    ApicVector::new(number).unwrap()
+}
+
+fn matrix() -> VectorMatrix {
+    VectorMatrix::new(
+        NonZeroU16::new(3).unwrap(),
+        vector(FIRST)..=vector(LAST),
+        &[vector(SYSTEM), vector(0x10)],
+    )
+}
+
+/// Sets, and nothing that could go out of step.
+#[derive(Default)]
+struct Model {
+    online: BTreeSet<u32>,
+    normal: BTreeSet<(u32, u8)>,
+    managed: BTreeSet<(u32, u8)>,
+    managed_used: BTreeSet<(u32, u8)>,
+    reserved: u32,
+}
+
+impl Model {
+    fn free(&self, cpu: u32) -> Vec<u8> {
+        let taken = |v: &u8| self.normal.contains(&(cpu, *v)) || self.managed.contains(&(cpu, *v));
+        (FIRST..=LAST).filter(|v| *v != SYSTEM && !taken(v)).collect()
+    }
+
+    fn available(&self) -> usize {
+        self.online.iter().map(|cpu| self.free(*cpu).len()).sum()
+    }
+
+    fn allocate(&mut self, among: &[u32]) -> Option<(u32, u8)> {
+        let mut best: Option<(usize, u32)> = None;
+        for cpu in among.iter().filter(|cpu| self.online.contains(cpu)) {
+            let free = self.free(*cpu).len();
+            if free > best.map_or(0, |(most, _)| most) {
+                best = Some((free, *cpu));
+            }
+        }
+        let cpu = best?.1;
+        let place = (cpu, self.free(cpu)[0]);
+        self.normal.insert(place);
+        Some(place)
+    }
+
+    fn allocate_common(&mut self, cpu: u32) -> Option<(u32, u8)> {
+        if !self.online.contains(&cpu) {
+            return None;
+        }
+        let mut best: Option<(usize, u8)> = None;
+        for v in self.free(cpu) {
+            let on = self.online.iter().filter(|other| self.free(**other).contains(&v)).count();
+            if on >= best.map_or(0, |(most, _)| most) {
+                best = Some((on, v));
+            }
+        }
+        let place = (cpu, best?.1);
+        self.normal.insert(place);
+        Some(place)
+    }
+
+    fn reserve_managed(&mut self, on: &[u32]) -> bool {
+        let before = self.managed.clone();
+        for cpu in on {
+            let Some(v) = self.free(*cpu).first().copied() else {
+                self.managed = before;
+                return false;
+            };
+            self.managed.insert((*cpu, v));
+        }
+        true
+    }
+
+    fn unused(&self, cpu: u32) -> Option<(u32, u8)> {
+        self.managed.iter().find(|place| place.0 == cpu && !self.managed_used.contains(place)).copied()
+    }
+
+    fn allocate_managed(&mut self, among: &[u32]) -> Option<(u32, u8)> {
+        let used = |cpu: u32| self.managed_used.iter().filter(|place| place.0 == cpu).count();
+        let mut best: Option<(usize, u32)> = None;
+        for cpu in among.iter().filter(|cpu| self.online.contains(cpu)) {
+            if used(*cpu) <= best.map_or(usize::MAX, |(least, _)| least) {
+                best = Some((used(*cpu), *cpu));
+            }
+        }
+        let place = self.unused(best?.1)?;
+        self.managed_used.insert(place);
+        Some(place)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Online(u32),
+    Offline(u32),
+    Allocate(Vec<u32>),
+    AllocateReserved(Vec<u32>),
+    AllocateCommon(u32),
+    Take(u32, u8),
+    Free(u32, u8),
+    ReserveManaged(Vec<u32>),
+    ReleaseManaged(u32),
+    AllocateManaged(Vec<u32>),
+    Reserve,
+    Unreserve,
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let cpu = 0..CPUS;
+    let cpus = || proptest::sample::subsequence(vec![0, 1, 2], 1..=3);
+    let number = FIRST - 1..=LAST + 1;
+    prop_oneof![
+        2 => cpu.clone().prop_map(Op::Online),
+        1 => cpu.clone().prop_map(Op::Offline),
+        6 => cpus().prop_map(Op::Allocate),
+        1 => cpus().prop_map(Op::AllocateReserved),
+        2 => cpu.clone().prop_map(Op::AllocateCommon),
+        2 => (cpu.clone(), number.clone()).prop_map(|(c, v)| Op::Take(c, v)),
+        6 => (cpu.clone(), number).prop_map(|(c, v)| Op::Free(c, v)),
+        2 => cpus().prop_map(Op::ReserveManaged),
+        1 => cpu.prop_map(Op::ReleaseManaged),
+        3 => cpus().prop_map(Op::AllocateManaged),
+        1 => Just(Op::Reserve),
+        1 => Just(Op::Unreserve),
+    ]
+}
+
+fn cpus(numbers: &[u32]) -> Vec<Cpu> {
+    numbers.iter().copied().map(Cpu::new).collect()
+}
+
+fn place(raw: (u32, u8)) -> Place {
+    Place { cpu: Cpu::new(raw.0), vector: vector(raw.1) }
+}
+
+fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model, promises: &mut Vec<Reservation>) {
+    match op {
+        Op::Online(cpu) => {
+            matrix.online(Cpu::new(cpu)).unwrap();
+            model.online.insert(cpu);
+        }
+        Op::Offline(cpu) => {
+            matrix.offline(Cpu::new(cpu)).unwrap();
+            model.online.remove(&cpu);
+        }
+        Op::Allocate(among) => {
+            assert_eq!(matrix.allocate(&cpus(&among)).ok(), model.allocate(&among).map(place));
+        }
+        Op::AllocateReserved(among) => {
+            let Some(promise) = promises.pop() else { return };
+            let expected = model.allocate(&among).map(place);
+            model.reserved -= u32::from(expected.is_some());
+            match matrix.allocate_reserved(promise, &cpus(&among)) {
+                Ok(found) => assert_eq!(Some(found), expected),
+                Err((_, promise)) => {
+                    assert_eq!(expected, None);
+                    promises.push(promise);
+                }
+            }
+        }
+        Op::AllocateCommon(cpu) => {
+            assert_eq!(matrix.allocate_common(Cpu::new(cpu)).ok(), model.allocate_common(cpu).map(place));
+        }
+        Op::Take(cpu, v) => {
+            let possible = model.online.contains(&cpu) && model.free(cpu).contains(&v);
+            assert_eq!(matrix.take(place((cpu, v))).is_ok(), possible);
+            if possible {
+                model.normal.insert((cpu, v));
+            }
+        }
+        Op::Free(cpu, v) => {
+            let was = model.normal.remove(&(cpu, v)) || model.managed_used.remove(&(cpu, v));
+            let expected = if was { Ok(()) } else { Err(MatrixError::NotAllocated(place((cpu, v)))) };
+            assert_eq!(matrix.free(place((cpu, v))), expected);
+        }
+        Op::ReserveManaged(on) => {
+            assert_eq!(matrix.reserve_managed(&cpus(&on)).is_ok(), model.reserve_managed(&on));
+        }
+        Op::ReleaseManaged(cpu) => {
+            let unused = model.unused(cpu);
+            assert_eq!(matrix.release_managed(&[Cpu::new(cpu)]).is_ok(), unused.is_some());
+            unused.map(|place| model.managed.remove(&place));
+        }
+        Op::AllocateManaged(among) => {
+            assert_eq!(
+                matrix.allocate_managed(&cpus(&among)).ok(),
+                model.allocate_managed(&among).map(place)
+            );
+        }
+        Op::Reserve => {
+            promises.push(matrix.reserve());
+            model.reserved += 1;
+        }
+        Op::Unreserve => {
+            if let Some(promise) = promises.pop() {
+                matrix.unreserve(promise);
+                model.reserved -= 1;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn the_matrix_does_what_the_naive_one_does(ops in proptest::collection::vec(ops(), 0..120)) {
+        let (mut matrix, mut model, mut promises) = (matrix(), Model::default(), Vec::new());
+        for op in ops {
+            apply(op, &mut matrix, &mut model, &mut promises);
+            prop_assert_eq!(matrix.available() as usize, model.available());
+            prop_assert_eq!(matrix.reserved(), model.reserved);
+            prop_assert_eq!(matrix.is_overcommitted(), model.reserved as usize > model.available());
+            for cpu in 0..CPUS {
+                prop_assert_eq!(matrix.available_on(Cpu::new(cpu)) as usize, model.free(cpu).len());
+                for v in FIRST..=LAST {
+                    let used = model.normal.contains(&(cpu, v)) || model.managed_used.contains(&(cpu, v));
+                    prop_assert_eq!(matrix.is_allocated(place((cpu, v))), used);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_number_is_handed_out_once_on_each_cpu() {
+    let mut matrix = matrix();
+    matrix.online(Cpu::new(0)).unwrap();
+    matrix.online(Cpu::new(1)).unwrap();
+    let both = cpus(&[0, 1]);
+    let first = matrix.allocate(&both).unwrap();
+    let second = matrix.allocate(&both).unwrap();
+    assert_eq!((first, second), (place((0, FIRST)), place((1, FIRST))));
+}
+
+#[test]
+fn a_cpu_that_the_matrix_was_not_made_for_is_named() {
+    let stranger = Cpu::new(3);
+    let mut matrix = matrix();
+    assert_eq!(matrix.online(stranger), Err(MatrixError::UnknownCpu(stranger)));
+    assert_eq!(matrix.allocate(&[stranger]), Err(MatrixError::UnknownCpu(stranger)));
+    assert_eq!(matrix.allocate(&[]), Err(MatrixError::NoCpus));
+    assert_eq!(matrix.available_on(stranger), 0);
+}

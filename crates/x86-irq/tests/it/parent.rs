@@ -1,0 +1,318 @@
+//! The domain's promises, one by one.
+
+use crate::board::{Board, Device, request};
+use msi_types::{
+    Capability, Cpu, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
+    Shape, Vector,
+};
+use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, FIRST_SLOT, Offline, Place};
+
+const CPU0: Cpu = Cpu::new(0);
+const CPU1: Cpu = Cpu::new(1);
+
+fn device(board: &Board, rewrite: Rewrite) -> Device {
+    Device::new(&*board.domain, 1, rewrite, CPU0).unwrap()
+}
+
+fn relocate(board: &Board, device: &mut Device, to: Cpu) -> Result<(), MsiError> {
+    let moved = board.domain.begin_move(&device.block, 0, to)?;
+    moved.message.into_iter().for_each(|message| device.store(message));
+    board.domain.end_move(moved, MoveOutcome::Written)
+}
+
+#[test]
+fn slots_begin_above_the_vectors_of_a_cpu() {
+    let board = Board::new(1);
+    let device = device(&board, Rewrite::Masked);
+    assert_eq!(device.vector(), Vector::new(FIRST_SLOT));
+    assert!(FIRST_SLOT > u8::MAX.into());
+}
+
+#[test]
+fn a_message_is_dispatched_by_its_slot_on_the_cpu_asked_for() {
+    let board = Board::new(2);
+    let device = device(&board, Rewrite::Masked);
+    board.write(device.message, device.serial);
+    assert_eq!(board.run(CPU1), []);
+    let taken = board.run(CPU0);
+    assert_eq!(taken[0].arrival, Arrival::Deliver(device.vector()));
+}
+
+#[test]
+fn groups_are_refused_without_remapping() {
+    let board = Board::new(1);
+    let attachment = board.domain.attach(RequesterId::new(1), 4).unwrap();
+    let group = request(4, Shape::AlignedGroup, Rewrite::Masked, CPU0);
+    assert_eq!(board.domain.allocate(&attachment, &group), Err(MsiError::NoGroups));
+    let mut offers = None;
+    board.domain.tiers(&mut |tier| offers = Some(tier.provides.contains(Capability::Groups)));
+    assert_eq!(offers, Some(false));
+}
+
+#[test]
+fn a_device_gets_no_more_than_it_was_attached_for_until_it_frees() {
+    let board = Board::new(1);
+    let attachment = board.domain.attach(RequesterId::new(1), 2).unwrap();
+    let two = request(2, Shape::Independent, Rewrite::Masked, CPU0);
+    let block = board.domain.allocate(&attachment, &two).unwrap();
+    let one = request(1, Shape::Independent, Rewrite::Masked, CPU0);
+    assert_eq!(board.domain.allocate(&attachment, &one), Err(MsiError::DeviceFull { wanted: 1, limit: 2 }));
+    board.domain.free(&attachment, block);
+    assert!(board.domain.allocate(&attachment, &two).is_ok());
+}
+
+#[test]
+fn a_full_cpu_is_told_apart_from_a_full_machine() {
+    let board = Board::new(2);
+    let attachment = board.domain.attach(RequesterId::new(1), 100).unwrap();
+    let all = |cpu| request(9, Shape::Independent, Rewrite::Masked, cpu);
+    let _first = board.domain.allocate(&attachment, &all(CPU0)).unwrap();
+    let again = board.domain.allocate(&attachment, &all(CPU0));
+    assert_eq!(again, Err(MsiError::NotReachable(CPU0, "its vectors are taken")));
+    let _second = board.domain.allocate(&attachment, &all(CPU1)).unwrap();
+    assert_eq!(board.domain.allocate(&attachment, &all(CPU1)), Err(MsiError::NoVectors { wanted: 9 }));
+    assert_eq!(board.domain.available_on(CPU1), 3);
+}
+
+#[test]
+fn the_old_place_is_kept_until_an_interrupt_arrives_at_the_new_one() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::Masked);
+    let free = board.domain.available_on(CPU0);
+    relocate(&board, &mut device, CPU1).unwrap();
+    assert!(!board.cleanup_is_due(CPU0));
+    assert_eq!(board.domain.available_on(CPU0), free);
+    board.write(device.message, device.serial);
+    board.run(CPU1);
+    assert!(board.cleanup_is_due(CPU0));
+    board.clean_up(CPU0);
+    assert_eq!(board.domain.available_on(CPU0), free + 1);
+}
+
+#[test]
+fn a_place_at_which_an_interrupt_still_waits_is_not_cleaned_up() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::Masked);
+    let old = (device.message, board.domain.place(device.vector()).unwrap());
+    relocate(&board, &mut device, CPU1).unwrap();
+    board.write(old.0, device.serial);
+    board.write(device.message, device.serial);
+    board.run(CPU1);
+    board.clean_up(CPU0);
+    assert!(board.cleanup_is_due(CPU0));
+    assert_eq!(board.run(CPU0)[0].arrival, Arrival::Deliver(device.vector()));
+    board.clean_up(CPU0);
+    assert_eq!(board.domain.arrive(CPU0, old.1.vector), Arrival::Unknown);
+}
+
+#[test]
+fn freed_vectors_are_not_handed_out_while_their_message_may_be_under_way() {
+    let board = Board::new(1);
+    let device = device(&board, Rewrite::Masked);
+    let place = board.domain.place(device.vector()).unwrap();
+    board.write(device.message, device.serial);
+    device.free(&*board.domain);
+    board.clean_up(CPU0);
+    let next = Device::new(&*board.domain, 2, Rewrite::Masked, CPU0).unwrap();
+    assert_ne!(board.domain.place(next.vector()), Some(place));
+    assert_eq!(board.run(CPU0)[0].arrival, Arrival::Released);
+    board.clean_up(CPU0);
+    assert_eq!(board.domain.slots_in_use(), 1);
+}
+
+#[test]
+fn an_endpoint_with_one_writable_word_moves_to_the_same_vector_alone() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::LowWordOnly);
+    let vector = board.domain.place(device.vector()).unwrap().vector;
+    relocate(&board, &mut device, CPU1).unwrap();
+    assert_eq!(board.domain.place(device.vector()), Some(Place { cpu: CPU1, vector }));
+    // And back, although nothing arrived meanwhile: the old place is still its own.
+    relocate(&board, &mut device, CPU0).unwrap();
+    assert_eq!(board.domain.place(device.vector()), Some(Place { cpu: CPU0, vector }));
+}
+
+#[test]
+fn an_endpoint_with_one_writable_word_is_refused_a_cpu_where_its_vector_is_taken() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::LowWordOnly);
+    let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
+    let all = request(12, Shape::Independent, Rewrite::Masked, CPU1);
+    let block = board.domain.allocate(&others, &all).unwrap();
+    assert!(matches!(relocate(&board, &mut device, CPU1), Err(MsiError::NotReachable(CPU1, _))));
+    board.domain.free(&others, block);
+    board.clean_up(CPU1);
+    assert_eq!(relocate(&board, &mut device, CPU1), Ok(()));
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_rewritten_stays() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::Never);
+    assert_eq!(relocate(&board, &mut device, CPU1), Err(MsiError::WouldTear));
+    assert_eq!(relocate(&board, &mut device, CPU0), Ok(()));
+}
+
+#[test]
+fn a_move_that_is_rolled_back_gives_the_new_place_up_after_an_arrival() {
+    let board = Board::new(2);
+    let device = device(&board, Rewrite::Masked);
+    let place = board.domain.place(device.vector());
+    let moved = board.domain.begin_move(&device.block, 0, CPU1).unwrap();
+    board.domain.end_move(moved, MoveOutcome::RolledBack).unwrap();
+    assert_eq!(board.domain.place(device.vector()), place);
+    assert_eq!(board.domain.available_on(CPU1), 11);
+    board.write(device.message, device.serial);
+    board.run(CPU0);
+    board.clean_up(CPU1);
+    assert_eq!(board.domain.available_on(CPU1), 12);
+}
+
+#[test]
+fn two_moves_of_one_interrupt_do_not_overlap() {
+    let board = Board::new(3);
+    let device = device(&board, Rewrite::Masked);
+    let moved = board.domain.begin_move(&device.block, 0, CPU1).unwrap();
+    let other = board.domain.begin_move(&device.block, 0, Cpu::new(2));
+    assert!(matches!(other, Err(MsiError::NotReachable(..))));
+    board.domain.end_move(moved, MoveOutcome::Written).unwrap();
+}
+
+#[test]
+fn an_interrupt_that_moves_without_ever_arriving_is_refused_until_its_cpus_cleaned_up() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::Masked);
+    let to = [CPU1, CPU0];
+    for turn in 0..4 {
+        relocate(&board, &mut device, to[turn % 2]).unwrap();
+    }
+    assert!(matches!(relocate(&board, &mut device, CPU1), Err(MsiError::NotReachable(..))));
+    board.cpus().for_each(|cpu| board.clean_up(cpu));
+    assert_eq!(relocate(&board, &mut device, CPU1), Ok(()));
+    assert_eq!(board.domain.available_on(CPU1), 11);
+}
+
+#[test]
+fn what_arrives_while_masked_is_sent_again_once() {
+    let board = Board::new(1);
+    let device = device(&board, Rewrite::Masked);
+    board.domain.mask(device.vector());
+    for _ in 0..3 {
+        board.write(device.message, device.serial);
+        assert_eq!(board.run(CPU0)[0].arrival, Arrival::Held);
+    }
+    assert_eq!(board.domain.is_pending(device.vector()), Some(true));
+    board.domain.unmask(device.vector());
+    assert_eq!(board.resent(), 1);
+    assert_eq!(board.run(CPU0)[0].arrival, Arrival::Deliver(device.vector()));
+    board.domain.unmask(device.vector());
+    assert_eq!(board.resent(), 1);
+}
+
+#[test]
+fn clearing_drops_what_is_remembered_behind_the_mask() {
+    let board = Board::new(1);
+    let device = device(&board, Rewrite::Masked);
+    board.domain.mask(device.vector());
+    board.domain.set_pending(device.vector(), Pending::Set);
+    board.domain.set_pending(device.vector(), Pending::Clear);
+    board.domain.unmask(device.vector());
+    assert_eq!(board.resent(), 0);
+}
+
+#[test]
+fn pending_is_not_known_of_another_cpus_apic() {
+    let board = Board::new(1);
+    let device = device(&board, Rewrite::Masked);
+    board.write(device.message, device.serial);
+    assert_eq!(board.domain.is_pending(device.vector()), None);
+}
+
+#[test]
+fn what_waits_at_a_cpu_that_goes_off_line_is_sent_to_the_new_one() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::Masked);
+    board.write(device.message, device.serial);
+    relocate(&board, &mut device, CPU1).unwrap();
+    assert_eq!(board.offline(CPU0), Offline { resent: 1, stranded: 0 });
+    assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(device.vector()));
+    board.online(CPU0);
+    assert_eq!(board.domain.available_on(CPU0), 12);
+}
+
+#[test]
+fn what_waits_for_a_stranded_interrupt_is_sent_when_it_can_be() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::Masked);
+    board.write(device.message, device.serial);
+    assert_eq!(board.offline(CPU0), Offline { resent: 0, stranded: 1 });
+    relocate(&board, &mut device, CPU1).unwrap();
+    assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(device.vector()));
+    board.online(CPU0);
+    assert_eq!(board.domain.available_on(CPU0), 12);
+}
+
+#[test]
+fn an_apic_that_messages_cannot_name_is_not_reachable() {
+    let board = Board::new(2);
+    board.offline(CPU1);
+    board.domain.online(CPU1, ApicId::new(0xff)).unwrap();
+    let refused = Device::new(&*board.domain, 1, Rewrite::Masked, CPU1).unwrap_err();
+    assert!(matches!(refused, MsiError::NotReachable(CPU1, _)));
+}
+
+#[test]
+fn two_cpus_have_two_apics() {
+    let board = Board::new(2);
+    let same = board.domain.online(CPU1, crate::board::id_of(CPU0));
+    assert_eq!(same, Err(CpuError::DuplicateId { id: crate::board::id_of(CPU0), of: CPU0 }));
+    let stranger = Cpu::new(2);
+    assert_eq!(board.domain.online(stranger, ApicId::new(9)), Err(CpuError::Unknown(stranger)));
+}
+
+#[test]
+fn numbers_that_were_never_handed_out_are_harmless() {
+    let board = Board::new(1);
+    for raw in [0, FIRST_SLOT - 1, FIRST_SLOT, FIRST_SLOT + 19, FIRST_SLOT + 20, u32::MAX] {
+        let vector = Vector::new(raw);
+        board.domain.mask(vector);
+        board.domain.unmask(vector);
+        board.domain.set_pending(vector, Pending::Set);
+        assert_eq!(board.domain.place(vector), None);
+        assert_eq!(board.domain.message(vector), Err(MsiError::UnknownVector(vector)));
+    }
+    assert_eq!(board.resent(), 0);
+    assert_eq!(board.domain.arrive(Cpu::new(7), ApicVector::MAX), Arrival::Unknown);
+}
+
+#[test]
+fn another_devices_vectors_are_not_freed() {
+    let board = Board::new(1);
+    let device = device(&board, Rewrite::Masked);
+    let thief = board.domain.attach(RequesterId::new(2), 1).unwrap();
+    let (vector, place) = (device.vector(), board.domain.place(device.vector()));
+    board.domain.free(&thief, device.block);
+    assert_eq!(board.domain.place(vector), place);
+}
+
+#[test]
+fn the_domain_isolates_nothing_and_says_so() {
+    let board = Board::new(1);
+    let answer = board.domain.isolation(RequesterId::new(1));
+    assert!(matches!(answer, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))));
+}
+
+#[test]
+fn a_description_names_vector_cpu_and_apic() {
+    let board = Board::new(2);
+    let device = Device::new(&*board.domain, 1, Rewrite::Masked, CPU1).unwrap();
+    let mut text = String::new();
+    board.domain.describe(device.vector(), &mut text).unwrap();
+    assert_eq!(text, "  x86: vector 0x20 at CPU 1 (APIC 3)\n");
+}
+
+#[test]
+fn apics_are_asked_by_the_cpu_itself_alone() {
+    let board = Board::new(1);
+    assert_eq!(board.apics.is_requested(CPU0, ApicVector::MIN), None);
+}

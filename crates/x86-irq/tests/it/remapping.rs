@@ -1,0 +1,366 @@
+//! The remapping layer against a unit that caches what it read until it is told to forget.
+
+use crate::board::{Board, Device, request};
+use msi_types::{
+    Cpu, Isolated, IsolatingMechanism, Isolation, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
+    RequesterId, Rewrite, Shape, negotiate,
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use x86_irq::message::{ApicMessage, DestinationFormat};
+use x86_irq::remapping::{
+    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapFault, RemapMemory, RemapTable,
+    RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, SourceCheck, TableSize,
+};
+use x86_irq::{Arrival, Place};
+
+const CPU0: Cpu = Cpu::new(0);
+const CPU1: Cpu = Cpu::new(1);
+const NIC: RequesterId = RequesterId::pci(1, 0, 0);
+const ENTRIES: u32 = 32;
+
+/// Memory and the unit's cache of it, filled on read.
+#[derive(Default)]
+struct Unit {
+    memory: Mutex<BTreeMap<u32, u64>>,
+    cache: Mutex<BTreeMap<u32, u64>>,
+    broken: Mutex<bool>,
+}
+
+/// The CPU's way to the memory.
+#[derive(Clone)]
+struct Direct(Arc<Unit>);
+
+impl RemapMemory for Direct {
+    fn read(&self, word: u32) -> u64 {
+        assert!(word < ENTRIES * 2);
+        self.0.memory.lock().unwrap().get(&word).copied().unwrap_or(0)
+    }
+
+    fn write(&self, word: u32, value: u64) {
+        assert!(word < ENTRIES * 2);
+        self.0.memory.lock().unwrap().insert(word, value);
+    }
+}
+
+/// The unit's way, through its cache.
+#[derive(Clone)]
+struct Cached(Arc<Unit>);
+
+impl RemapMemory for Cached {
+    fn read(&self, word: u32) -> u64 {
+        let fresh = Direct(self.0.clone()).read(word);
+        *self.0.cache.lock().unwrap().entry(word).or_insert(fresh)
+    }
+
+    fn write(&self, _: u32, _: u64) {
+        panic!("the unit writes no entries");
+    }
+}
+
+impl EntryCache for Unit {
+    fn invalidate(&self, first: u16, log2_count: u8) -> Result<(), InvalidationError> {
+        assert!(u32::from(first).is_multiple_of(1 << log2_count), "the unit masks low bits");
+        if *self.broken.lock().unwrap() {
+            return Err(InvalidationError { reason: "timeout" });
+        }
+        let words = u32::from(first) * 2..(u32::from(first) + (1 << log2_count)) * 2;
+        self.cache.lock().unwrap().retain(|word, _| !words.contains(word));
+        Ok(())
+    }
+}
+
+struct Rig {
+    board: Board,
+    unit: Arc<Unit>,
+    parent: Arc<RemappedVectors<Direct>>,
+}
+
+fn config() -> RemapTableConfig {
+    let size = TableSize::from_log2(5).unwrap();
+    RemapTableConfig { size, mode: ApicMode::X2apic, compatibility: CompatibilityFormat::Blocked }
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(config(), Source::pci)
+    }
+
+    fn with(table: RemapTableConfig, sources: fn(RequesterId) -> Option<Source>) -> Self {
+        let board = Board::new(2);
+        let unit = Arc::new(Unit::default());
+        let parent = RemappedVectors::new(RemappedVectorsConfig {
+            vectors: board.domain.clone(),
+            table: RemapTable::new(table, Direct(unit.clone())),
+            cache: unit.clone(),
+            base: 0xfed9_0000,
+            sources: Box::new(sources),
+        });
+        Self { board, unit, parent }
+    }
+
+    /// What the unit makes of a message, with its cache.
+    fn translate(&self, from: RequesterId, message: MsiMessage) -> Result<Place, RemapFault> {
+        let table = RemapTable::new(config(), Cached(self.unit.clone()));
+        let (id, delivery) = table.translate(from, message)?.physical().unwrap();
+        let x86_irq::message::Delivery::Fixed(vector) = delivery else { panic!("{delivery:?}") };
+        let cpu = self.board.cpus().find(|cpu| crate::board::id_of(*cpu) == id).unwrap();
+        Ok(Place { cpu, vector })
+    }
+
+    fn relocate(&self, device: &Device, to: Cpu, outcome: MoveOutcome) -> Result<(), MsiError> {
+        let moved = self.parent.begin_move(&device.block, 0, to)?;
+        assert_eq!(moved.message, None);
+        self.parent.end_move(moved, outcome)
+    }
+
+    fn device(&self) -> Device {
+        Device::new(&*self.parent, NIC.get(), Rewrite::Never, CPU0).unwrap()
+    }
+}
+
+#[test]
+fn a_message_goes_where_its_entry_says() {
+    let rig = Rig::new();
+    let device = rig.device();
+    let place = rig.translate(NIC, device.message).unwrap();
+    assert_eq!(rig.board.domain.place(device.vector()), Some(place));
+    assert_eq!(rig.board.domain.arrive(place.cpu, place.vector), Arrival::Deliver(device.vector()));
+}
+
+#[test]
+fn a_move_changes_the_entry_and_not_the_message() {
+    let rig = Rig::new();
+    let device = rig.device();
+    rig.translate(NIC, device.message).unwrap();
+    rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap();
+    assert_eq!(rig.parent.compose(&device.block, 0), Ok(device.message));
+    let place = rig.translate(NIC, device.message).unwrap();
+    assert_eq!((place.cpu, rig.board.domain.place(device.vector())), (CPU1, Some(place)));
+}
+
+#[test]
+fn a_move_that_is_rolled_back_restores_the_entry() {
+    let rig = Rig::new();
+    let device = rig.device();
+    let before = rig.translate(NIC, device.message);
+    rig.relocate(&device, CPU1, MoveOutcome::RolledBack).unwrap();
+    assert_eq!(rig.translate(NIC, device.message), before);
+}
+
+#[test]
+fn a_unit_that_does_not_answer_leaves_the_interrupt_where_it_was() {
+    let rig = Rig::new();
+    let device = rig.device();
+    let place = rig.board.domain.place(device.vector());
+    *rig.unit.broken.lock().unwrap() = true;
+    let error = rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap_err();
+    assert_eq!(error.to_string(), "interrupt remapping@fed90000, entry changed: timeout");
+    assert_eq!(rig.board.domain.place(device.vector()), place);
+}
+
+#[test]
+fn a_handle_of_another_requester_faults() {
+    let rig = Rig::new();
+    let device = rig.device();
+    let thief = RequesterId::pci(1, 0, 1);
+    let fault = RemapFault::WrongSource { requester: thief, index: 0 };
+    assert_eq!(rig.translate(thief, device.message), Err(fault));
+}
+
+#[test]
+fn a_message_in_the_compatibility_format_is_blocked() {
+    let rig = Rig::new();
+    let device = rig.device();
+    let place = rig.board.domain.place(device.vector()).unwrap();
+    let forged = ApicMessage::fixed(crate::board::id_of(place.cpu), place.vector);
+    let forged = forged.encode(DestinationFormat::Xapic).unwrap();
+    assert_eq!(rig.translate(NIC, forged), Err(RemapFault::CompatibilityBlocked));
+}
+
+#[test]
+fn a_group_has_one_handle_and_each_vector_an_entry_that_moves_alone() {
+    let rig = Rig::new();
+    let attachment = rig.parent.attach(NIC, 8).unwrap();
+    let group = request(8, Shape::AlignedGroup, Rewrite::Never, CPU0);
+    let block = rig.parent.allocate(&attachment, &group).unwrap();
+    let base = rig.parent.compose(&block, 0).unwrap();
+    assert!(base.data.is_multiple_of(8));
+    let moved = rig.parent.begin_move(&block, 3, CPU1).unwrap();
+    assert_eq!(moved.count.get(), 1);
+    rig.parent.end_move(moved, MoveOutcome::Written).unwrap();
+    for index in 0..8 {
+        // The function replaces the low bits.
+        let sent = MsiMessage { data: base.data | u32::from(index), ..base };
+        let place = rig.translate(NIC, sent).unwrap();
+        assert_eq!(rig.board.domain.place(block.vector(index).unwrap()), Some(place));
+        assert_eq!(place.cpu, if index == 3 { CPU1 } else { CPU0 });
+    }
+    let beyond = MsiMessage { data: base.data + 8, ..base };
+    assert_eq!(rig.translate(NIC, beyond), Err(RemapFault::NotPresent { index: 8 }));
+    rig.parent.free(&attachment, block);
+    assert_eq!(rig.translate(NIC, base), Err(RemapFault::NotPresent { index: 0 }));
+}
+
+#[test]
+fn a_full_table_is_a_shortage_and_takes_no_vectors() {
+    let small = RemapTableConfig { size: TableSize::from_log2(2).unwrap(), ..config() };
+    let rig = Rig::with(small, Source::pci);
+    let attachment = rig.parent.attach(NIC, 5).unwrap();
+    let wanted = |count| request(count, Shape::Independent, Rewrite::Masked, CPU0);
+    let first = rig.parent.allocate(&attachment, &wanted(3)).unwrap();
+    let refused = rig.parent.allocate(&attachment, &wanted(2));
+    assert_eq!(refused, Err(MsiError::NoVectors { wanted: 2 }));
+    rig.board.clean_up(CPU0);
+    assert_eq!(rig.board.domain.available_on(CPU0), 9);
+    rig.parent.free(&attachment, first);
+    assert!(rig.parent.allocate(&attachment, &wanted(4)).is_ok());
+}
+
+#[test]
+fn what_cannot_be_invalidated_is_never_used_again() {
+    let rig = Rig::new();
+    let device = rig.device();
+    let (message, place) = (device.message, rig.translate(NIC, device.message).unwrap());
+    *rig.unit.broken.lock().unwrap() = true;
+    device.free(&*rig.parent);
+    *rig.unit.broken.lock().unwrap() = false;
+    rig.board.clean_up(CPU0);
+    // The unit still has the entry in its cache.
+    assert_eq!(rig.translate(NIC, message), Ok(place));
+    assert_eq!(rig.board.domain.arrive(place.cpu, place.vector), Arrival::Released);
+    let other = Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU0).unwrap();
+    assert_ne!(other.message, message);
+    assert_ne!(rig.board.domain.place(other.vector()), Some(place));
+}
+
+#[test]
+fn an_allocation_whose_entries_cannot_be_published_leaves_nothing_to_its_device() {
+    let rig = Rig::new();
+    *rig.unit.broken.lock().unwrap() = true;
+    let error = Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU0).unwrap_err();
+    assert!(matches!(error, MsiError::Controller(_)));
+    *rig.unit.broken.lock().unwrap() = false;
+    assert!(Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU0).is_ok());
+}
+
+#[test]
+fn a_requester_that_is_not_behind_the_unit_has_no_route() {
+    let rig = Rig::with(config(), |_| None);
+    assert_eq!(rig.parent.attach(NIC, 1).map(|_| ()), Err(MsiError::NoRoute(NIC)));
+    assert_eq!(rig.parent.isolation(NIC), Isolation::NotIsolated(NotIsolated::NoController));
+}
+
+#[test]
+fn only_a_unit_that_checks_everything_isolates() {
+    let proof = Isolation::Isolated(Isolated::by(IsolatingMechanism::InterruptRemapping));
+    assert_eq!(Rig::new().parent.isolation(NIC), proof);
+    let passing =
+        RemapTableConfig { mode: ApicMode::Xapic, compatibility: CompatibilityFormat::Passed, ..config() };
+    let open = Rig::with(passing, Source::pci).parent.isolation(NIC);
+    assert!(matches!(open, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))));
+    let unchecked = Rig::with(config(), |_| Some(Source { id: 0, check: SourceCheck::None }));
+    assert!(matches!(unchecked.parent.isolation(NIC), Isolation::NotIsolated(_)));
+}
+
+#[test]
+fn groups_are_offered_above_vectors_that_have_none() {
+    use msi_types::{Capabilities, Capability, Properties};
+    let rig = Rig::new();
+    let groups = Capabilities::NONE.with(Capability::Groups);
+    assert_eq!(negotiate(groups, Properties::NONE, &|visit| rig.parent.tiers(visit)), Ok(()));
+    assert!(negotiate(groups, Properties::NONE, &|visit| rig.board.domain.tiers(visit)).is_err());
+}
+
+#[test]
+fn a_description_names_entry_and_source() {
+    let rig = Rig::new();
+    let device = rig.device();
+    let mut text = String::new();
+    rig.parent.describe(device.vector(), &mut text).unwrap();
+    assert_eq!(text, "  remapping@fed90000: entry 0, source 0x0100\n  x86: vector 0x20 at CPU 0 (APIC 1)\n");
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Allocate(u16, bool, u32),
+    Free(prop::sample::Index),
+    Move(prop::sample::Index, prop::sample::Index, u32),
+    CleanUp,
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        3 => (0..4_u16, any::<bool>(), 0..2_u32).prop_map(|(n, group, cpu)| Op::Allocate(n, group, cpu)),
+        2 => index().prop_map(Op::Free),
+        3 => (index(), index(), 0..2_u32).prop_map(|(b, v, cpu)| Op::Move(b, v, cpu)),
+        1 => Just(Op::CleanUp),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    /// Every message of every device reaches its place and no other's; after all is freed, all is free.
+    #[test]
+    fn entries_and_places_agree_through_any_history(ops in prop::collection::vec(ops(), 0..60)) {
+        let rig = Rig::new();
+        let mut held = Vec::new();
+        let mut serial = 0_u32;
+        for op in ops {
+            match op {
+                Op::Allocate(log2, group, cpu) => {
+                    serial += 1;
+                    let requester = RequesterId::new(serial);
+                    let attachment = rig.parent.attach(requester, 8).unwrap();
+                    let shape = if group { Shape::AlignedGroup } else { Shape::Independent };
+                    let wanted = request(1 << log2, shape, Rewrite::Never, Cpu::new(cpu));
+                    match rig.parent.allocate(&attachment, &wanted) {
+                        Ok(block) => held.push((requester, attachment, block, shape)),
+                        Err(error) => {
+                            assert!(matches!(error, MsiError::NoVectors { .. } | MsiError::NotReachable(..)));
+                            rig.parent.detach(attachment);
+                        }
+                    }
+                }
+                Op::Free(index) if !held.is_empty() => {
+                    let (_, attachment, block, _) = held.swap_remove(index.index(held.len()));
+                    rig.parent.free(&attachment, block);
+                    rig.parent.detach(attachment);
+                }
+                Op::Move(index, vector, cpu) if !held.is_empty() => {
+                    let (_, _, block, _) = &held[index.index(held.len())];
+                    let index = u16::try_from(vector.index(block.count().get().into())).unwrap();
+                    if let Ok(moved) = rig.parent.begin_move(block, index, Cpu::new(cpu)) {
+                        rig.parent.end_move(moved, MoveOutcome::Written).unwrap();
+                    }
+                }
+                Op::CleanUp => rig.board.cpus().for_each(|cpu| rig.board.clean_up(cpu)),
+                Op::Free(_) | Op::Move(..) => {}
+            }
+            for (requester, _, block, shape) in &held {
+                for index in 0..block.count().get() {
+                    let sent = match shape {
+                        Shape::Independent => rig.parent.compose(block, index).unwrap(),
+                        Shape::AlignedGroup => {
+                            let base = rig.parent.compose(block, 0).unwrap();
+                            MsiMessage { data: base.data | u32::from(index), ..base }
+                        }
+                    };
+                    let place = rig.translate(*requester, sent).unwrap();
+                    let vector = block.vector(index).unwrap();
+                    prop_assert_eq!(rig.board.domain.place(vector), Some(place));
+                    prop_assert!(rig.translate(RequesterId::new(0), sent).is_err());
+                }
+            }
+        }
+        for (_, attachment, block, _) in held {
+            rig.parent.free(&attachment, block);
+            rig.parent.detach(attachment);
+        }
+        rig.board.cpus().for_each(|cpu| rig.board.clean_up(cpu));
+        prop_assert_eq!((rig.parent.entries_in_use(), rig.board.domain.slots_in_use()), (0, 0));
+        rig.board.cpus().for_each(|cpu| assert_eq!(rig.board.domain.available_on(cpu), 12));
+    }
+}
