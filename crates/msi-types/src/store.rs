@@ -106,7 +106,8 @@ pub trait MessageStore: Send + Sync {
     /// task context.
     ///
     /// # Errors
-    /// The store did not take it all. It then holds the old message of the failed slot and those after it.
+    /// The store did not take it all. It then holds the old message of the failed slot and those after it; what was
+    /// masked or unmasked after the failure may not have been.
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError>;
     /// Tells a store whose vectors are one aligned group how many of them the controller granted: a power of two,
     /// at most [`slots`](Self::slots) (MSI's Multiple Message Enable). Called while the store is off. Stores

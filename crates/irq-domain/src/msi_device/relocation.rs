@@ -86,13 +86,22 @@ impl Domain {
             return Err(MsiError::WouldTear.into());
         }
         let held = self.store.fast_mask().is_some();
-        self.store.update(&mut |slots: &mut dyn Slots| {
+        let written = self.store.update(&mut |slots: &mut dyn Slots| {
             group.members.iter().for_each(|(slot, _)| slots.mask(*slot));
             slots.write(group.first, message);
             if !held {
                 group.members.iter().for_each(|(slot, _)| slots.unmask(*slot));
             }
-        })?;
+        });
+        if let Err(error) = written {
+            if !held {
+                // A queue that stopped at the message did not come to the unmasking. The first error is reported.
+                let _ = self.store.update(&mut |slots: &mut dyn Slots| {
+                    group.members.iter().for_each(|(slot, _)| slots.unmask(*slot));
+                });
+            }
+            return Err(error.into());
+        }
         entry.message = Some(message);
         Ok(())
     }

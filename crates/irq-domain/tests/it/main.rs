@@ -8,6 +8,7 @@ mod dispatch;
 mod dynamic;
 mod function;
 mod handles;
+mod ims;
 mod layers;
 mod mock;
 mod msi;

@@ -1,0 +1,447 @@
+//! Devices that store their messages where they like.
+
+use crate::mock::{CPUS, Controller, Kind, Machine, assert_task, count_down};
+use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiDeviceError};
+use msi_types::{
+    Cpu, Fit, Masking, MessageStore, MsiError, MsiMessage, RequesterId, Rewrite, Shape, Slots, StoreError,
+};
+use proptest::prelude::*;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
+
+const FIT: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+const DEVICE: RequesterId = RequesterId::pci(4, 0, 0);
+
+thread_local! {
+    static IN_HANDLER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A device's memory is reached by tasks alone.
+fn assert_may_sleep() {
+    assert_task();
+    assert!(!IN_HANDLER.get(), "a store that sleeps was used in a handler");
+}
+
+fn attach(machine: &Machine, store: Arc<dyn MessageStore>) -> MsiDevice {
+    let config =
+        MsiDeviceConfig { name: "device", requester: DEVICE, parent: machine.controller.clone(), store };
+    MsiDevice::attach(&machine.interrupts, config).unwrap()
+}
+
+/// What a wireless device's firmware knows of a ring: whom to tell, and whether it may.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ring {
+    address_low: u32,
+    address_high: u32,
+    data: u32,
+    armed: bool,
+    waiting: bool,
+}
+
+/// A device with many rings, each with a message of its own in ring memory.
+struct RingMemory {
+    controller: Arc<Controller>,
+    rings: Mutex<Vec<Ring>>,
+    /// How many vectors the rings share.
+    vectors: AtomicUsize,
+}
+
+const RINGS: usize = 40;
+
+impl RingMemory {
+    /// The rings that tell by the vector at `slot`.
+    fn of_slot(&self, slot: u16) -> impl Iterator<Item = usize> + use<> {
+        (usize::from(slot)..RINGS).step_by(self.vectors.load(Relaxed).max(1))
+    }
+
+    fn set(&self, ring: usize, message: MsiMessage) {
+        let ring = &mut self.rings.lock().unwrap()[ring];
+        assert!(!ring.armed, "rewritten while it can fire");
+        ring.address_low = message.address_low();
+        ring.address_high = message.address_high();
+        ring.data = message.data;
+    }
+
+    fn arm(&self, ring: usize, armed: bool) {
+        let waiting = {
+            let ring = &mut self.rings.lock().unwrap()[ring];
+            ring.armed = armed;
+            armed && core::mem::take(&mut ring.waiting)
+        };
+        if waiting {
+            self.work(ring);
+        }
+    }
+
+    /// The device has work on a ring.
+    fn work(&self, ring: usize) {
+        let ring = &mut self.rings.lock().unwrap()[ring];
+        if ring.armed {
+            let address = u64::from(ring.address_high) << 32 | u64::from(ring.address_low);
+            self.controller.signal(MsiMessage { address, data: ring.data });
+        } else {
+            ring.waiting = true;
+        }
+    }
+}
+
+impl Slots for &RingMemory {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        self.of_slot(slot).for_each(|ring| self.set(ring, message));
+    }
+
+    fn mask(&mut self, slot: u16) {
+        self.of_slot(slot).for_each(|ring| self.arm(ring, false));
+    }
+
+    fn unmask(&mut self, slot: u16) {
+        self.of_slot(slot).for_each(|ring| self.arm(ring, true));
+    }
+}
+
+impl MessageStore for RingMemory {
+    fn slots(&self) -> u16 {
+        32
+    }
+
+    fn fit(&self) -> Fit {
+        FIT
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::PerVector
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        assert_may_sleep();
+        // Before the driver has chosen who shares what, there is nothing to write.
+        if self.vectors.load(Relaxed) == 0 {
+            change(&mut Nowhere)
+        } else {
+            change(&mut &*self)
+        }
+        Ok(())
+    }
+
+    fn set_enabled(&self, _: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+struct Nowhere;
+
+impl Slots for Nowhere {
+    fn write(&mut self, _: u16, _: MsiMessage) {}
+    fn mask(&mut self, _: u16) {}
+    fn unmask(&mut self, _: u16) {}
+}
+
+/// The device's driver.
+struct Wireless {
+    memory: Arc<RingMemory>,
+    handles: Vec<IrqHandle>,
+    device: MsiDevice,
+}
+
+impl Wireless {
+    /// A vector for every ring up to 32, or one for all.
+    fn start(machine: &Machine) -> Self {
+        let memory = Arc::new(RingMemory {
+            controller: machine.controller.clone(),
+            rings: Mutex::new(vec![Ring::default(); RINGS]),
+            vectors: AtomicUsize::new(0),
+        });
+        let device = attach(machine, memory.clone());
+        let granted = device
+            .allocate(Shape::Independent, 32..=32)
+            .or_else(|_| device.allocate(Shape::Independent, 1..=1))
+            .unwrap();
+        memory.vectors.store(granted.len(), Relaxed);
+        let request = |slot| device.request(slot, "rings", |_| {}).unwrap();
+        let handles: Vec<_> = granted.iter().map(|vector| request(vector.slot)).collect();
+        for vector in granted {
+            // Both halves as they were granted: nothing is computed from another vector's.
+            let message = device.sent_message(vector.slot).unwrap();
+            memory.of_slot(vector.slot).for_each(|ring| {
+                memory.set(ring, message);
+                memory.arm(ring, true);
+            });
+        }
+        Self { memory, handles, device }
+    }
+
+    fn counts(&self) -> Vec<u64> {
+        self.handles.iter().map(IrqHandle::count).collect()
+    }
+
+    /// Each ring's work is told to its vector's handler, once.
+    fn every_ring_works(&self, machine: &Machine) {
+        for ring in 0..RINGS {
+            let before = self.counts();
+            self.memory.work(ring);
+            machine.settle();
+            let mut expected = before;
+            expected[ring % self.handles.len()] += 1;
+            assert_eq!(self.counts(), expected, "ring {ring}");
+        }
+    }
+}
+
+#[test]
+fn rings_have_vectors_of_their_own_or_share_one_as_was_granted() {
+    for (capacity, vectors) in [(4096, 32), (32, 32), (31, 1), (1, 1)] {
+        let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, capacity));
+        let wireless = Wireless::start(&machine);
+        assert_eq!(wireless.handles.len(), vectors);
+        wireless.every_ring_works(&machine);
+        drop(wireless.device);
+        assert_eq!(machine.controller.vectors_in_use(), 0);
+    }
+}
+
+#[test]
+fn rings_go_on_when_their_messages_are_rewritten_under_them() {
+    for (kind, capacity) in [(Kind::Stays, 32), (Kind::NamesCpu, 32), (Kind::NamesCpuFarApart, 1)] {
+        let machine = Machine::with_controller(Controller::with_capacity(kind, capacity));
+        let wireless = Wireless::start(&machine);
+        for to in (0..CPUS).map(Cpu::new) {
+            wireless.handles.iter().for_each(|handle| drop(handle.set_affinity(to).unwrap()));
+            wireless.every_ring_works(&machine);
+        }
+        machine.interrupts.cpu_offline(Cpu::new(CPUS - 1)).unwrap();
+        wireless.every_ring_works(&machine);
+    }
+}
+
+#[test]
+fn ring_memory_always_holds_what_the_domain_says_is_sent() {
+    let machine = Machine::new(Kind::NamesCpuFarApart);
+    let wireless = Wireless::start(&machine);
+    wireless.handles[3].set_affinity(Cpu::new(2)).unwrap();
+    for ring in [3, 35] {
+        let Ring { address_low, address_high, data, .. } = wireless.memory.rings.lock().unwrap()[ring];
+        let sent = wireless.device.sent_message(3).unwrap();
+        assert_eq!((address_low, address_high, data), (sent.address_low(), sent.address_high(), sent.data));
+    }
+}
+
+/// A command of a device that keeps its messages to itself.
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    Write(MsiMessage),
+    Mask,
+    Unmask,
+    Clear,
+}
+
+/// An entry in the device's own memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    message: Option<MsiMessage>,
+    masked: bool,
+    waiting: bool,
+}
+
+/// A device whose messages are changed by commands, in batches, and take their time.
+struct CommandQueue {
+    controller: Arc<Controller>,
+    entries: Mutex<BTreeMap<u16, Entry>>,
+    enabled: AtomicBool,
+    batches: AtomicUsize,
+    commands: AtomicU64,
+    /// Counts down at each command that writes; the one that finds 0 fails, and the batch stops there.
+    fail_in: AtomicUsize,
+}
+
+impl CommandQueue {
+    fn new(controller: &Arc<Controller>) -> Arc<Self> {
+        Arc::new(Self {
+            controller: controller.clone(),
+            entries: Mutex::default(),
+            enabled: AtomicBool::new(false),
+            batches: AtomicUsize::new(0),
+            commands: AtomicU64::new(0),
+            fail_in: AtomicUsize::new(usize::MAX),
+        })
+    }
+
+    fn execute(&self, slot: u16, command: Command) -> Result<(), StoreError> {
+        self.commands.fetch_add(1, Relaxed);
+        let mut entries = self.entries.lock().unwrap();
+        let entry = entries.entry(slot).or_default();
+        match command {
+            Command::Mask => entry.masked = true,
+            Command::Clear => *entry = Entry { masked: true, ..Entry::default() },
+            Command::Unmask => {
+                entry.masked = false;
+                if core::mem::take(&mut entry.waiting) {
+                    self.controller.signal(entry.message.expect("waiting without a message"));
+                }
+            }
+            Command::Write(message) => {
+                if !count_down(&self.fail_in) {
+                    return Err(StoreError { slot, reason: "the device refused the command" });
+                }
+                assert!(entry.masked, "rewritten while it can fire");
+                entry.message = Some(message);
+            }
+        }
+        Ok(())
+    }
+
+    fn fire(&self, slot: u16) {
+        let mut entries = self.entries.lock().unwrap();
+        let entry = entries.get_mut(&slot).unwrap();
+        if entry.masked {
+            entry.waiting = true;
+        } else {
+            self.controller.signal(entry.message.unwrap());
+        }
+    }
+
+    fn message(&self, slot: u16) -> Option<MsiMessage> {
+        self.entries.lock().unwrap().get(&slot)?.message
+    }
+}
+
+/// Commands that were not posted yet.
+struct Batch(Vec<(u16, Command)>);
+
+impl Slots for Batch {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        self.0.push((slot, Command::Write(message)));
+    }
+
+    fn mask(&mut self, slot: u16) {
+        self.0.push((slot, Command::Mask));
+    }
+
+    fn unmask(&mut self, slot: u16) {
+        self.0.push((slot, Command::Unmask));
+    }
+
+    fn clear(&mut self, slot: u16) {
+        self.0.push((slot, Command::Clear));
+    }
+}
+
+impl MessageStore for CommandQueue {
+    fn slots(&self) -> u16 {
+        2048
+    }
+
+    fn fit(&self) -> Fit {
+        FIT
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::PerVector
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        assert_may_sleep();
+        let mut batch = Batch(Vec::new());
+        change(&mut batch);
+        self.batches.fetch_add(1, Relaxed);
+        std::thread::yield_now();
+        batch.0.into_iter().try_for_each(|(slot, command)| self.execute(slot, command))
+    }
+
+    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
+        assert_may_sleep();
+        self.enabled.store(enabled, SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_command_queue_sees_one_batch_for_each_operation() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let queue = CommandQueue::new(&machine.controller);
+    let device = attach(&machine, queue.clone());
+    device.allocate(Shape::Independent, 500..=500).unwrap();
+    assert_eq!((queue.batches.load(Relaxed), queue.commands.load(Relaxed)), (1, 1500));
+    let handle = device.request(7, "test", |_| {}).unwrap();
+    assert_eq!(queue.batches.load(Relaxed), 1);
+    handle.set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!(queue.batches.load(Relaxed), 2);
+    drop(handle);
+    drop(device);
+    assert_eq!(queue.batches.load(Relaxed), 3);
+    assert!(!queue.enabled.load(SeqCst));
+}
+
+#[test]
+fn a_handler_disables_and_enables_without_the_command_queue() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let queue = CommandQueue::new(&machine.controller);
+    let device = attach(&machine, queue.clone());
+    device.allocate_at(&[1000]).unwrap();
+    let own = Arc::new(Mutex::new(None::<IrqHandle>));
+    let inner = own.clone();
+    let handler = move |_: &irq_domain::IrqContext<'_>| {
+        IN_HANDLER.set(true);
+        inner.lock().unwrap().as_ref().unwrap().disable();
+        IN_HANDLER.set(false);
+    };
+    *own.lock().unwrap() = Some(device.request(1000, "test", handler).unwrap());
+    let commands = queue.commands.load(Relaxed);
+    queue.fire(1000);
+    machine.settle();
+    queue.fire(1000);
+    machine.settle();
+    let handle = own.lock().unwrap().take().unwrap();
+    assert_eq!((handle.count(), queue.commands.load(Relaxed)), (1, commands));
+}
+
+#[test]
+fn a_move_that_the_queue_refuses_leaves_the_vector_at_work_where_it_was() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let queue = CommandQueue::new(&machine.controller);
+    let device = attach(&machine, queue.clone());
+    device.allocate_at(&[5]).unwrap();
+    let handle = device.request(5, "test", |_| {}).unwrap();
+    let (home, before) = (handle.effective_affinity(), queue.message(5));
+    queue.fail_in.store(0, Relaxed);
+    handle.set_affinity(Cpu::new(3)).unwrap_err();
+    assert_eq!((handle.effective_affinity(), queue.message(5)), (home, before));
+    queue.fire(5);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+}
+
+proptest! {
+    #[test]
+    fn whichever_write_the_queue_refuses_all_or_nothing_is_granted(
+        had in 0..4u16,
+        wanted in 1..20u16,
+        write in 0..20usize,
+        controller in 0..8usize,
+    ) {
+        let machine = Machine::new(Kind::NamesCpu);
+        let queue = CommandQueue::new(&machine.controller);
+        let device = attach(&machine, queue.clone());
+        if had > 0 {
+            device.allocate(Shape::Independent, had..=had).unwrap();
+        }
+        queue.fail_in.store(write, Relaxed);
+        machine.controller.fail_in.store(controller, Relaxed);
+        let result = device.allocate(Shape::Independent, wanted..=wanted);
+        let granted = result.as_ref().map_or(0, Vec::len);
+        prop_assert!(granted == 0 || granted == usize::from(wanted));
+        prop_assert!(matches!(
+            result,
+            Ok(_) | Err(MsiDeviceError::Store(_) | MsiDeviceError::Controller(MsiError::Controller(_)))
+        ));
+        let live = usize::from(had) + granted;
+        prop_assert_eq!(machine.controller.vectors_in_use(), live);
+        let messages = (0..2048).filter(|slot| queue.message(*slot).is_some()).count();
+        prop_assert_eq!(messages, live, "a slot without vector kept a message");
+        prop_assert_eq!(queue.enabled.load(SeqCst), live > 0);
+        drop(device);
+        prop_assert_eq!(machine.controller.vectors_in_use(), 0);
+    }
+}
