@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// does.
 const TURNS: u32 = 100_000;
 
+/// How often a handler that takes its time lets other threads run.
+const LINGERING: u32 = 8;
+
 thread_local! {
     /// The CPU whose code this thread runs, if any, and how deeply its interrupts are masked.
     static EXECUTING: Cell<Option<Cpu>> = const { Cell::new(None) };
@@ -36,6 +39,11 @@ impl Executing {
     pub(crate) fn in_exception(cpu: Cpu) -> Self {
         Self { before: EXECUTING.replace(Some(cpu)), masked: MASKED.replace(1) }
     }
+
+    /// This thread is no CPU from now on.
+    pub(crate) fn as_nobody() -> Self {
+        Self { before: EXECUTING.replace(None), masked: MASKED.replace(0) }
+    }
 }
 
 impl Drop for Executing {
@@ -50,8 +58,10 @@ impl Drop for Executing {
 pub(crate) enum Moment {
     /// Interrupts are not masked: this CPU, too, may take one.
     Unmasked,
-    /// Interrupts are masked here: others go on.
+    /// Interrupts are masked here: devices go on. Not other CPUs: whoever masked may hold a lock that they take.
     Masked,
+    /// In a handler that takes its time: devices and other CPUs go on.
+    InHandler,
 }
 
 /// Lets others go on where a driver could be overtaken. The deterministic scheduler is one.
@@ -88,6 +98,15 @@ impl MachinePlatform {
     pub(crate) fn interleave_by(&self, interleave: Arc<dyn Interleave>) {
         // Set once: the scheduler lives as long as the machine.
         let _ = self.interleave.set(interleave);
+    }
+
+    /// A handler takes its time.
+    pub(crate) fn linger(&self) {
+        if let Some(interleave) = self.interleave.get() {
+            interleave.at(Moment::InHandler);
+        } else {
+            (0..LINGERING).for_each(|_| std::thread::yield_now());
+        }
     }
 
     /// The way of a CPU to the bus.

@@ -6,8 +6,8 @@ mod scheduler;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::rng::Rng;
-use crate::run::{Counts, CpuLife, DeviceLife, Moves, RunError, RunOptions, verdict};
-use crate::system::{self, Departure, Moved, Powered, System};
+use crate::run::{Counts, CpuLife, DeviceLife, RunError, RunOptions, verdict};
+use crate::system::{self, Departure, Powered, System};
 use msi_types::Cpu;
 use scheduler::Scheduler;
 use std::sync::Arc;
@@ -109,18 +109,21 @@ fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<C
         rng: Rng::new(options.seed, 1),
         counts: Counts::default(),
     };
-    let (mut events, mut idle) = (0, 0);
+    let (mut progress, mut idle) = (0, 0);
     // Devices that wait for a message that is lost wait forever.
     while scheduler.has_more_to_send() && idle < HOPELESS {
         scheduler.step();
-        idle = if scheduler.events() == events { idle + 1 } else { 0 };
-        events = scheduler.events();
-        administrator.perhaps_act().map_err(|reason| RunError::Driver {
-            operation: "a change while the machine was busy".to_owned(),
-            reason,
-        })?;
+        idle = if scheduler.progress() == progress { idle + 1 } else { 0 };
+        progress = scheduler.progress();
+        administrator.perhaps_act();
+        if let Some(reason) = scheduler.failure() {
+            let operation = "a change while the machine was busy".to_owned();
+            return Err(RunError::Driver { operation, reason });
+        }
     }
-    Ok(administrator.counts)
+    let is_move = |event: &&TraceEvent| matches!(event, TraceEvent::Moved { .. });
+    let moves = scheduler.with_trace(|trace| trace.iter().filter(is_move).count());
+    Ok(Counts { moves: u64::try_from(moves).unwrap_or(u64::MAX), ..administrator.counts })
 }
 
 /// Does what the options' disturbances are.
@@ -133,30 +136,18 @@ struct Administrator<'a> {
 }
 
 impl Administrator<'_> {
-    fn perhaps_act(&mut self) -> Result<(), String> {
+    fn perhaps_act(&mut self) {
         let disturbances = self.options.disturbances;
-        if disturbances.moves == Moves::Random && self.rng.one_in(MOVE_EVERY) {
-            self.move_a_vector()?;
+        let scheduler = self.scheduler;
+        if self.rng.one_in(MOVE_EVERY) {
+            scheduler.move_any();
         }
         if disturbances.cpus == CpuLife::Replugged && self.rng.one_in(RARE_EVERY) {
-            self.replug_a_cpu()?;
+            scheduler.as_task(|| self.replug_a_cpu());
         }
         if disturbances.devices == DeviceLife::Readded && self.rng.one_in(RARE_EVERY) {
-            self.readd_a_device()?;
+            scheduler.as_task(|| self.readd_a_device());
         }
-        Ok(())
-    }
-
-    fn move_a_vector(&mut self) -> Result<(), String> {
-        let device = self.rng.below(self.system.units.len());
-        let Some(unit) = self.system.units.get(device) else { return Ok(()) };
-        let vector = self.rng.below(unit.vectors().len());
-        let to = self.cpu_below(self.system.cpus);
-        if unit.move_vector(vector, to)? == Moved::Done {
-            self.counts.moves += 1;
-            self.scheduler.record(TraceEvent::Moved { device, vector, to });
-        }
-        Ok(())
     }
 
     fn replug_a_cpu(&mut self) -> Result<(), String> {

@@ -3,21 +3,26 @@
 use super::TraceEvent;
 use crate::cpu::{CpuCore, Sleepers};
 use crate::lock::lock;
-use crate::platform::{Interleave, Moment};
+use crate::platform::{Executing, Interleave, Moment};
 use crate::rng::Rng;
-use crate::run::RunOptions;
-use crate::system::{Cpus, System, Work};
+use crate::run::{Moves, RunOptions};
+use crate::system::{Cpus, Moved, System, Work};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// At one in so many moments a driver is overtaken.
 const OVERTAKE: usize = 6;
+/// A handler that takes its time lasts for fewer steps than this.
+const LONG_RUN: usize = 40;
+/// During a long run a vector moves at one in so many steps.
+const MOVE_MEANWHILE: usize = 8;
 
 /// The scheduler. All on one thread; the locks are for the seams' sake, and never held while something happens.
 pub(super) struct Scheduler {
     cores: Vec<Arc<CpuCore>>,
     sleepers: Arc<Sleepers>,
     messages: u32,
+    moves: Moves,
     /// Known once the drivers are up: before, nobody sends.
     system: OnceLock<Weak<System>>,
     state: Mutex<State>,
@@ -26,9 +31,15 @@ pub(super) struct Scheduler {
 struct State {
     rng: Rng,
     asleep: Vec<bool>,
+    /// CPUs with an interrupt on their stacks.
+    busy: Vec<bool>,
     /// Vectors that have messages left.
     left: Vec<Remaining>,
     trace: Vec<TraceEvent>,
+    progress: usize,
+    /// A task is under way: another one could wait for it in vain.
+    in_task: bool,
+    failure: Option<String>,
 }
 
 /// What a vector has to send still.
@@ -46,13 +57,18 @@ impl Scheduler {
         let state = State {
             rng: Rng::new(options.seed, 0),
             asleep: vec![false; cores.len()],
+            busy: vec![false; cores.len()],
             left: Vec::new(),
             trace: Vec::new(),
+            progress: 0,
+            in_task: false,
+            failure: None,
         };
         Self {
             cores,
             sleepers,
             messages: options.messages,
+            moves: options.disturbances.moves,
             system: OnceLock::new(),
             state: Mutex::new(state),
         }
@@ -78,6 +94,41 @@ impl Scheduler {
         if self.draw(3) == 0 { self.send() } else { self.advance(self.any_cpu()) }
     }
 
+    /// Does a task's work, unless one is under way: somebody's handler may be waiting below.
+    pub(super) fn as_task(&self, work: impl FnOnce() -> Result<(), String>) {
+        if std::mem::replace(&mut lock(&self.state).in_task, true) {
+            return;
+        }
+        let _executing = Executing::as_nobody();
+        let result = work();
+        let mut state = lock(&self.state);
+        state.in_task = false;
+        state.failure = state.failure.take().or(result.err());
+    }
+
+    /// Moves some vector somewhere, if vectors move.
+    pub(super) fn move_any(&self) {
+        let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
+        if self.moves == Moves::None {
+            return;
+        }
+        let device = self.draw(system.units.len());
+        let to = Cpu::new(u32::try_from(self.draw(self.cores.len())).unwrap_or(0));
+        let Some(unit) = system.units.get(device) else { return };
+        let vector = self.draw(unit.vectors().len());
+        self.as_task(|| {
+            if unit.move_vector(vector, to)? == Moved::Done {
+                self.record(TraceEvent::Moved { device, vector, to });
+            }
+            Ok(())
+        });
+    }
+
+    /// Why a task failed, if one did.
+    pub(super) fn failure(&self) -> Option<String> {
+        lock(&self.state).failure.clone()
+    }
+
     /// All CPUs go on until none has anything to do.
     pub(super) fn settle(&self) {
         loop {
@@ -92,16 +143,36 @@ impl Scheduler {
     }
 
     /// How much has happened.
-    pub(super) fn events(&self) -> usize {
+    fn events(&self) -> usize {
         lock(&self.state).trace.len()
     }
 
+    /// How many messages were sent and interrupts taken.
+    pub(super) fn progress(&self) -> usize {
+        lock(&self.state).progress
+    }
+
     pub(super) fn record(&self, event: TraceEvent) {
-        lock(&self.state).trace.push(event);
+        let mut state = lock(&self.state);
+        state.progress += usize::from(matches!(event, TraceEvent::Sent { .. } | TraceEvent::Took { .. }));
+        state.trace.push(event);
+    }
+
+    pub(super) fn with_trace<R>(&self, look: impl FnOnce(&[TraceEvent]) -> R) -> R {
+        look(&lock(&self.state).trace)
     }
 
     pub(super) fn trace(&self) -> Vec<TraceEvent> {
         std::mem::take(&mut lock(&self.state).trace)
+    }
+
+    fn while_a_handler_runs(&self) {
+        for _ in 0..self.draw(LONG_RUN) {
+            self.step();
+            if self.draw(MOVE_MEANWHILE) == 0 {
+                self.move_any();
+            }
+        }
     }
 
     fn send(&self) {
@@ -128,7 +199,7 @@ impl Scheduler {
 
     /// A CPU wakes, takes an interrupt, or goes to sleep.
     fn advance(&self, index: usize) {
-        let Some(core) = self.cores.get(index) else { return };
+        let Some(core) = self.cores.get(index).filter(|_| !self.is_busy(index)) else { return };
         let cpu = Cpu::new(u32::try_from(index).unwrap_or(u32::MAX));
         if self.is_asleep(index) {
             if self.sleepers.answer(cpu) {
@@ -136,11 +207,29 @@ impl Scheduler {
                 self.set_asleep(index, false);
                 self.record(TraceEvent::Woke { cpu });
             }
-        } else if core.take_one() {
+        } else if self.take_one(index, core) {
             self.record(TraceEvent::Took { cpu });
         } else if core.may_sleep() {
             self.set_asleep(index, true);
             self.record(TraceEvent::Slept { cpu });
+        }
+    }
+
+    /// A trap, unless this CPU is in one: within it, other CPUs may have theirs.
+    fn take_one(&self, index: usize, core: &CpuCore) -> bool {
+        self.set_busy(index, true);
+        let took = core.take_one();
+        self.set_busy(index, false);
+        took
+    }
+
+    fn is_busy(&self, index: usize) -> bool {
+        lock(&self.state).busy.get(index).copied().unwrap_or(true)
+    }
+
+    fn set_busy(&self, index: usize, busy: bool) {
+        if let Some(place) = lock(&self.state).busy.get_mut(index) {
+            *place = busy;
         }
     }
 
@@ -165,13 +254,14 @@ impl Scheduler {
 
 impl Interleave for Scheduler {
     fn at(&self, moment: Moment) {
-        if self.system.get().is_none() || self.draw(OVERTAKE) != 0 {
+        if self.system.get().is_none() {
             return;
         }
         match moment {
-            Moment::Unmasked => self.step(),
-            // Whoever masked interrupts here may hold a lock that a trap would take.
-            Moment::Masked => self.send(),
+            Moment::InHandler => self.while_a_handler_runs(),
+            Moment::Unmasked if self.draw(OVERTAKE) == 0 => self.step(),
+            Moment::Masked if self.draw(OVERTAKE) == 0 => self.send(),
+            Moment::Unmasked | Moment::Masked => {}
         }
     }
 }
@@ -187,6 +277,8 @@ impl Cpus for Scheduler {
             core.woken();
             self.set_asleep(cpu.index(), false);
         }
+        self.set_busy(cpu.index(), true);
         work(core);
+        self.set_busy(cpu.index(), false);
     }
 }

@@ -14,6 +14,9 @@ use msi_types::{DeviceId, MsiParent, RequesterId, Shape, Vector};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+/// One run in so many takes long.
+const LONG_RUNS: u64 = 5;
+
 /// The hardware that sends.
 pub(crate) enum Source {
     Function(Arc<Function>),
@@ -63,6 +66,7 @@ pub(crate) struct UnitConfig {
 pub(crate) struct UnitVector {
     pub(crate) slot: u16,
     pub(crate) ledger: Ledger,
+    runs: AtomicU64,
     /// Redeliveries that the interrupt core counted under handles that are gone.
     redelivered: AtomicU64,
 }
@@ -143,8 +147,12 @@ impl Unit {
         for vector in vectors {
             let theirs = Arc::clone(vector);
             let name = format!("{}#{}", self.config.name, vector.slot);
+            let platform = Arc::clone(&system.platform);
             let book = move |context: &irq_domain::IrqContext<'_>| {
                 theirs.ledger.handle(context.cpu(), looked_at());
+                if theirs.takes_long() {
+                    platform.linger();
+                }
             };
             let handle = device.request(vector.slot, &name, book).map_err(|error| error.to_string())?;
             vector.ledger.end_operation(|| Some(handle.effective_affinity()));
@@ -271,6 +279,11 @@ impl UnitVector {
         let ledger = Ledger::new(clock, ram, mailbox, system.cpus);
         // As after an operation that was begun: the request that follows ends it.
         ledger.begin_operation(None);
-        Some(Arc::new(Self { slot, ledger, redelivered: AtomicU64::new(0) }))
+        Some(Arc::new(Self { slot, ledger, runs: AtomicU64::new(0), redelivered: AtomicU64::new(0) }))
+    }
+
+    /// Is this one of the handler's long runs? While it lasts, messages arrive for a handler that runs already.
+    fn takes_long(&self) -> bool {
+        self.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(LONG_RUNS)
     }
 }

@@ -1,10 +1,12 @@
 //! Without threads: whatever the order of events, nothing is lost; and the order is the seed's alone.
 
-use crate::{harbour, machine};
+use crate::{boards, harbour, machine};
 use doorbell_machine::{
     BuildOptions, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, Simulation, TraceEvent, build,
     simulate,
 };
+use gic_firmware::{Description, MsiRouting};
+use msi_types::DeviceId;
 use proptest::prelude::*;
 use std::num::NonZeroU16;
 
@@ -41,6 +43,20 @@ fn the_trace_has_events_of_every_kind() {
     assert!(has(|event| matches!(event, TraceEvent::Readded { .. })));
 }
 
+/// Two vectors on four CPUs: what is sent again is most of the traffic.
+fn crowded() -> Description {
+    let mut board = boards::bare(4, 1);
+    board.devices = vec![boards::device(0x0b00_0000, MsiRouting::device(boards::its(0), DeviceId::new(1)))];
+    board
+}
+
+#[test]
+fn messages_for_a_handler_that_runs_elsewhere_are_sent_again() {
+    let options = RunOptions { messages: 400, seed: 1, disturbances: EVERYTHING };
+    let totals = simulate(machine(&crowded()), &options).unwrap().report.totals;
+    assert!(totals.redelivered > 0 && totals.is_clean(), "{totals:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
@@ -53,5 +69,12 @@ proptest! {
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 25);
         prop_assert_eq!(report.model.guest_faults, 0);
+    }
+
+    #[test]
+    fn in_no_order_is_anything_lost_where_handlers_are_overtaken(seed: u64) {
+        let options = RunOptions { messages: 200, seed, disturbances: EVERYTHING };
+        let totals = simulate(machine(&crowded()), &options).unwrap().report.totals;
+        prop_assert!(totals.is_clean(), "{totals:?}");
     }
 }
