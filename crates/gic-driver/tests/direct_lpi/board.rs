@@ -1,0 +1,320 @@
+//! A machine without ITS whose redistributors have Direct LPIs, as the drivers' platform.
+
+use super::memory::Memory;
+use super::redistributor::Redistributor;
+use gic_arch::gicd::{self, Ctlr};
+use gic_arch::gicr::Typer;
+use gic_arch::icc::{self, SysRegEncoding};
+use gic_arch::{Affinity, id};
+use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
+use gic_driver::{
+    Coherence, CpuInterface, Gic, GicConfig, Mmio, Observed, PhysicalRegion, Platform, RedistributorRegion,
+    SystemRegisters, Table, TableLayout, Wait,
+};
+use msi_types::{Cpu, MsiMessage};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
+/// RD_base of CPU 0.
+pub(crate) const REDISTRIBUTOR: u64 = 0x80a_0000;
+/// A second region, above 4 GiB.
+pub(crate) const HIGH_REDISTRIBUTOR: u64 = 0x40_0000_0000;
+const STRIDE: u64 = 0x2_0000;
+const PATIENCE: u32 = 40;
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) memory: Memory,
+    /// With their RD_base, by CPU.
+    pub(crate) redistributors: Vec<(u64, Redistributor)>,
+    /// INTID bits.
+    pub(crate) id_bits: u8,
+    num_lpis: u8,
+    distributor: BTreeMap<u32, u32>,
+}
+
+impl World {
+    pub(crate) fn rd(&mut self, cpu: u32) -> &mut Redistributor {
+        &mut self.redistributors[cpu as usize].1
+    }
+
+    /// A device's write.
+    ///
+    /// # Panics
+    /// If there is no doorbell: a torn address is a stray DMA write.
+    pub(crate) fn write_message(&mut self, message: MsiMessage) {
+        let at = self.redistributors.iter_mut().find(|(base, _)| base + 0x40 == message.address);
+        let (_, redistributor) = at.unwrap_or_else(|| panic!("a stray DMA write: {message:x?}"));
+        redistributor.set(message.data);
+    }
+
+    /// Where an LPI is pending.
+    pub(crate) fn pending_at(&self, lpi: u32) -> Vec<u32> {
+        let at = self.redistributors.iter().zip(0..);
+        at.filter(|((_, rd), _)| rd.pending.contains(&lpi)).map(|(_, cpu)| cpu).collect()
+    }
+}
+
+/// A handle to the world.
+#[derive(Clone, Debug)]
+pub(crate) struct Board {
+    world: Arc<Mutex<World>>,
+}
+
+thread_local! {
+    static MASKED: Cell<u32> = const { Cell::new(0) };
+    static CPU: Cell<u32> = const { Cell::new(0) };
+    /// Called before each access: where a model checker may switch.
+    static SCHEDULE: Cell<fn()> = const { Cell::new(|| ()) };
+    /// Counting masked interrupts needs a thread for each CPU.
+    static COUNTS: Cell<bool> = const { Cell::new(true) };
+}
+
+/// From now on, this thread's accesses are where others may run, in a scheduler of its own.
+pub(crate) fn schedule_by(yield_now: fn()) {
+    SCHEDULE.set(yield_now);
+    COUNTS.set(false);
+}
+
+/// What follows runs on this CPU.
+pub(crate) fn run_on(cpu: u32) {
+    CPU.set(cpu);
+}
+
+impl Board {
+    /// CPUs in the low region, then CPUs in the high one.
+    pub(crate) fn new(low: u32, high: u32) -> Self {
+        let place = |cpu: u32| match cpu.checked_sub(low) {
+            Some(index) => HIGH_REDISTRIBUTOR + u64::from(index) * STRIDE,
+            None => REDISTRIBUTOR + u64::from(cpu) * STRIDE,
+        };
+        let redistributors = (0..low + high).map(|cpu| {
+            let typer = Typer::new()
+                .with_plpis(true)
+                .with_direct_lpi(true)
+                .with_last(cpu + 1 == low || cpu + 1 == low + high)
+                .with_affinity_value(cpu);
+            (place(cpu), Redistributor::new(typer))
+        });
+        let world = World {
+            memory: Memory::default(),
+            redistributors: redistributors.collect(),
+            id_bits: 14,
+            num_lpis: 0,
+            distributor: BTreeMap::new(),
+        };
+        Self { world: Arc::new(Mutex::new(world)) }
+    }
+
+    /// With 2^`log2` LPIs.
+    pub(crate) fn with_lpis(self, log2: u8) -> Self {
+        let world = &mut *self.world();
+        world.num_lpis = log2 - 1;
+        world.redistributors.iter_mut().for_each(|(_, rd)| rd.lpis = 1 << log2);
+        self.clone()
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// Discovers the GIC.
+    pub(crate) fn gic(&self) -> Arc<Gic<Self>> {
+        let bases: Vec<u64> = self.world().redistributors.iter().map(|(base, _)| *base).collect();
+        let id_bits = self.world().id_bits;
+        let region = |base| {
+            let count = bases.iter().filter(|at| (base..base + 0x100_0000).contains(*at)).count() as u64;
+            let region = PhysicalRegion { base, bytes: count * STRIDE };
+            RedistributorRegion { region, stride: None }
+        };
+        let regions = [region(REDISTRIBUTOR), region(HIGH_REDISTRIBUTOR)];
+        let regions = regions.into_iter().filter(|region| region.region.bytes != 0).collect();
+        let cpus = (0..u32::try_from(bases.len()).unwrap()).map(Affinity::from_packed).collect();
+        let config = GicConfig { lpi_id_bits: Some(id_bits), ..GicConfig::new(DISTRIBUTOR, regions, cpus) };
+        Arc::new(Gic::new(Arc::new(self.clone()), config).unwrap())
+    }
+
+    /// With every CPU on.
+    pub(crate) fn running_gic(&self) -> Arc<Gic<Self>> {
+        let gic = self.gic();
+        for cpu in gic.cpus() {
+            gic.cpu_on(cpu, &self.registers(cpu)).unwrap();
+        }
+        gic
+    }
+
+    pub(crate) fn direct_lpi(&self) -> Result<DirectLpi<Self>, DirectLpiError> {
+        DirectLpi::new(self.running_gic())
+    }
+
+    pub(crate) fn registers(&self, cpu: Cpu) -> Registers {
+        Registers { board: self.clone(), cpu: cpu.get(), values: Arc::default() }
+    }
+
+    pub(crate) fn interface(&self, cpu: u32) -> CpuInterface<Registers> {
+        CpuInterface::new(self.registers(Cpu::new(cpu)))
+    }
+}
+
+impl Platform for Board {
+    type Mmio = Frame;
+    type IrqState = ();
+
+    fn map(&self, region: PhysicalRegion) -> Option<Frame> {
+        must_be_task("map");
+        if region.base == DISTRIBUTOR {
+            return Some(Frame { board: self.clone(), cpu: None });
+        }
+        let cpu = self.world().redistributors.iter().position(|(base, _)| *base == region.base);
+        let cpu = cpu.unwrap_or_else(|| panic!("{:#x} is mapped, where nothing is", region.base));
+        Some(Frame { board: self.clone(), cpu: Some(cpu.try_into().unwrap()) })
+    }
+
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        must_be_task("allocate_table");
+        let address = self.world().memory.allocate(layout)?;
+        Some(Table { address, bytes: layout.bytes, handle: 0 })
+    }
+
+    fn release_table(&self, _: Table) {}
+
+    fn store8(&self, table: &Table, offset: u64, value: u8) {
+        SCHEDULE.get()();
+        self.world().memory.store(table.address + offset, &[value]);
+    }
+
+    fn store64(&self, table: &Table, offset: u64, value: u64) {
+        self.world().memory.store(table.address + offset, &value.to_le_bytes());
+    }
+
+    fn load8(&self, table: &Table, offset: u64) -> u8 {
+        self.world().memory.load(table.address + offset)
+    }
+
+    fn publish(&self, table: &Table, range: Range<u64>, _: Coherence) {
+        SCHEDULE.get()();
+        self.world().memory.publish(table.address, range);
+    }
+
+    fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
+        must_be_task("observe");
+        let possible = self.world().memory.observe(table.address, range, coherence);
+        if possible { Observed::Yes } else { Observed::No }
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu::new(CPU.get())
+    }
+
+    fn irq_save(&self) {
+        SCHEDULE.get()();
+        MASKED.set(MASKED.get() + u32::from(COUNTS.get()));
+    }
+
+    fn irq_restore(&self, (): ()) {
+        MASKED.set(MASKED.get() - u32::from(COUNTS.get()));
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        assert_eq!(MASKED.get(), 0, "hardware is waited for under a lock");
+        SCHEDULE.get()();
+        // Under a scheduler that is not fair, others may be late.
+        let patience = if COUNTS.get() { PATIENCE } else { 1000 * PATIENCE };
+        if turn < patience { Wait::Again } else { Wait::GiveUp }
+    }
+
+    fn relax(&self) {
+        SCHEDULE.get()();
+        std::thread::yield_now();
+    }
+}
+
+fn must_be_task(what: &str) {
+    assert_eq!(MASKED.get(), 0, "{what} with interrupts masked");
+}
+
+/// The distributor's frame, or a CPU's redistributor's.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    board: Board,
+    cpu: Option<u32>,
+}
+
+impl Frame {
+    fn read(&self, offset: u32) -> u64 {
+        SCHEDULE.get()();
+        let world = &mut *self.board.world();
+        if let Some(cpu) = self.cpu {
+            return world.redistributors[cpu as usize].1.read(&mut world.memory, offset);
+        }
+        let value = match offset {
+            _ if offset == id::PIDR2.offset() => 0x3b,
+            _ if offset == gicd::TYPER.offset() => gicd::Typer::new()
+                .with_lpis(true)
+                .with_it_lines_number(1)
+                .with_id_bits_minus_one(world.id_bits - 1)
+                .with_num_lpis(world.num_lpis)
+                .into(),
+            _ => world.distributor.get(&offset).copied().unwrap_or(0),
+        };
+        let single = offset == gicd::CTLR.offset();
+        if single { Ctlr::from(value).with_ds(true).into_bits().into() } else { value.into() }
+    }
+
+    fn write(&self, offset: u32, value: u64) {
+        SCHEDULE.get()();
+        let world = &mut *self.board.world();
+        match self.cpu {
+            Some(cpu) => world.redistributors[cpu as usize].1.write(&mut world.memory, offset, value),
+            None => _ = world.distributor.insert(offset, u32::try_from(value & 0xffff_ffff).unwrap()),
+        }
+    }
+}
+
+impl Mmio for Frame {
+    fn read32(&self, offset: u32) -> u32 {
+        u32::try_from(self.read(offset)).unwrap()
+    }
+    fn write32(&self, offset: u32, value: u32) {
+        self.write(offset, value.into());
+    }
+    fn read64(&self, offset: u32) -> u64 {
+        self.read(offset)
+    }
+    fn write64(&self, offset: u32, value: u64) {
+        self.write(offset, value);
+    }
+    fn write8(&self, offset: u32, value: u8) {
+        self.write(offset, value.into());
+    }
+}
+
+/// A CPU interface, at which what its redistributor signals can be acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Registers {
+    board: Board,
+    cpu: u32,
+    values: Arc<Mutex<BTreeMap<SysRegEncoding, u64>>>,
+}
+
+impl SystemRegisters for Registers {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        if register == icc::IAR1.encoding() || register == icc::HPPIR1.encoding() {
+            let mut world = self.board.world();
+            let redistributor = world.rd(self.cpu);
+            let Some(intid) = redistributor.signalled() else { return 1023 };
+            if register == icc::IAR1.encoding() {
+                redistributor.pending.remove(&intid);
+            }
+            return intid.into();
+        }
+        self.values.lock().unwrap().get(&register).copied().unwrap_or(0)
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        self.values.lock().unwrap().insert(register, value);
+    }
+}

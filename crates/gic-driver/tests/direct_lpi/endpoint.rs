@@ -1,0 +1,174 @@
+//! Devices, and the one way in which their messages are changed.
+
+use super::board::Board;
+use msi_types::pci::msi::vector_data;
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId,
+    Rewrite, Shape, VectorBlock,
+};
+use std::num::NonZeroU16;
+use std::sync::Mutex;
+
+/// How a device stores its message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// MSI-X, or MSI with mask bits.
+    Masked,
+    /// A store of 64 bits or more at a time.
+    Atomic64,
+    /// Unmaskable MSI with words of 32 bits.
+    Words,
+    /// Nothing can be changed.
+    Fixed,
+}
+
+/// A device with one message: one vector, or a group.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) kind: Kind,
+    pub(crate) block: VectorBlock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Low word, high word, data.
+    words: [u32; 3],
+    /// Held back, and which fired meanwhile.
+    masked: bool,
+    waiting: Vec<u16>,
+    sent: Vec<u64>,
+}
+
+pub(crate) fn fit(kind: Kind) -> Fit {
+    let rewrite = match kind {
+        Kind::Masked => Rewrite::Masked,
+        Kind::Atomic64 => Rewrite::Atomic64,
+        Kind::Words => Rewrite::LowWordOnly,
+        Kind::Fixed => Rewrite::Never,
+    };
+    Fit { address_bits: 64, data_bits: 32, rewrite }
+}
+
+pub(crate) fn request(fit: Fit, count: u16, cpu: u32) -> BlockRequest {
+    let shape = if count == 1 { Shape::Independent } else { Shape::AlignedGroup };
+    let count = NonZeroU16::new(count).unwrap();
+    BlockRequest { count, shape, fit, cpu: Cpu::new(cpu), initially: Initially::Unmasked }
+}
+
+pub(crate) fn attach(parent: &dyn MsiParent) -> Attachment {
+    parent.attach(RequesterId::pci(1, 0, 0), 1).unwrap()
+}
+
+impl Endpoint {
+    /// Gets its vectors and its message.
+    pub(crate) fn new(parent: &dyn MsiParent, kind: Kind, count: u16, cpu: u32) -> Result<Self, MsiError> {
+        let block = parent.allocate(&attach(parent), &request(fit(kind), count, cpu))?;
+        let message = parent.compose(&block, 0)?;
+        let words = [message.address_low(), message.address_high(), message.data];
+        let state = State { words, masked: false, waiting: Vec::new(), sent: vec![0; count.into()] };
+        Ok(Self { kind, block, state: Mutex::new(state) })
+    }
+
+    pub(crate) fn lpi(&self, index: u16) -> u32 {
+        self.block.vector(index).unwrap().get()
+    }
+
+    /// Messages that a vector sent.
+    pub(crate) fn sent(&self, index: u16) -> u64 {
+        self.state.lock().unwrap().sent[usize::from(index)]
+    }
+
+    /// What is stored.
+    pub(crate) fn message(&self) -> MsiMessage {
+        self.state.lock().unwrap().message()
+    }
+
+    /// The device sends a vector's message.
+    pub(crate) fn fire(&self, board: &Board, index: u16) {
+        let mut state = self.state.lock().unwrap();
+        state.sent[usize::from(index)] += 1;
+        if state.masked {
+            state.waiting.push(index);
+        } else {
+            state.send(board, index);
+        }
+    }
+
+    /// Changes the affinity as an interrupt core does: prepare, rewrite, finish. `between` runs at each point where the
+    /// device may see half of it.
+    pub(crate) fn relocate(
+        &self,
+        board: &Board,
+        parent: &dyn MsiParent,
+        index: u16,
+        to: u32,
+        between: &dyn Fn(),
+    ) -> Result<NonZeroU16, MsiError> {
+        let moved = parent.begin_move(&self.block, index, Cpu::new(to))?;
+        between();
+        let count = moved.count;
+        if let Some(message) = moved.message {
+            self.rewrite(board, message, between);
+            assert_eq!(self.message(), message, "what was read back");
+        }
+        between();
+        parent.end_move(moved, MoveOutcome::Written)?;
+        Ok(count)
+    }
+
+    /// The store fails, after it held the new message for a moment.
+    pub(crate) fn fail_to_relocate(
+        &self,
+        board: &Board,
+        parent: &dyn MsiParent,
+        to: u32,
+        between: &dyn Fn(),
+    ) -> Result<(), MsiError> {
+        let moved = parent.begin_move(&self.block, 0, Cpu::new(to))?;
+        if let Some(message) = moved.message {
+            let old = self.message();
+            self.rewrite(board, message, between);
+            between();
+            self.rewrite(board, old, between);
+        }
+        parent.end_move(moved, MoveOutcome::RolledBack)
+    }
+
+    fn rewrite(&self, board: &Board, message: MsiMessage, between: &dyn Fn()) {
+        let [low, high, data] = [message.address_low(), message.address_high(), message.data];
+        let set = |change: &dyn Fn(&mut State)| change(&mut self.state.lock().unwrap());
+        match self.kind {
+            Kind::Atomic64 => set(&|state| state.words[..2].copy_from_slice(&[low, high])),
+            Kind::Fixed => assert_eq!(self.message(), message, "a store that cannot change is changed"),
+            Kind::Masked | Kind::Words => {
+                if self.kind == Kind::Masked {
+                    set(&|state| state.masked = true);
+                }
+                for (index, word) in [low, high, data].into_iter().enumerate() {
+                    between();
+                    set(&|state| state.words[index] = word);
+                }
+                set(&|state| {
+                    state.masked = false;
+                    for index in std::mem::take(&mut state.waiting) {
+                        state.send(board, index);
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl State {
+    fn message(&self) -> MsiMessage {
+        let [low, high, data] = self.words;
+        MsiMessage { address: u64::from(high) << 32 | u64::from(low), data }
+    }
+
+    fn send(&self, board: &Board, index: u16) {
+        let MsiMessage { address, data } = self.message();
+        let log2 = u8::try_from(self.sent.len().ilog2()).unwrap();
+        board.world().write_message(MsiMessage { address, data: vector_data(data, log2, index) });
+    }
+}

@@ -1,0 +1,213 @@
+//! CPUs that come and go.
+
+use super::board::{Board, run_on};
+use super::demands::taken;
+use super::endpoint::{Endpoint, Kind, attach};
+use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
+use gic_driver::lpi::PendingLpis;
+use msi_types::{Cpu, MsiError, MsiParent, Pending};
+
+/// What the leaving CPU's kernel does after the vectors were moved.
+fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
+    let left = direct.cpu_off(Cpu::new(cpu)).unwrap();
+    direct.gic().cpu_off(Cpu::new(cpu), &board.registers(Cpu::new(cpu))).unwrap();
+    left
+}
+
+fn come(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOn {
+    let cpu = Cpu::new(cpu);
+    let attached = direct.gic().cpu_on(cpu, &board.registers(cpu)).unwrap().unwrap();
+    direct.cpu_on(cpu, attached.pending).unwrap()
+}
+
+/// A device whose message is pending at CPU 0, which it was moved away from, to CPU 1.
+fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint {
+    let device = Endpoint::new(direct, Kind::Masked, 1, 0).unwrap();
+    device.fire(board, 0);
+    device.relocate(board, direct, 0, 1, &|| ()).unwrap();
+    device
+}
+
+#[test]
+fn review_demand_3_where_ces_allows_exactly_what_was_pending_goes_along() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = left_behind(&board, &direct);
+    let idle = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    let left = leave(&board, &direct, 0);
+    assert_eq!(left, CpuOff { carried: 1, redelivered: 0, stranded: vec![] });
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+    // The table that it was read from is empty: nothing comes back with the CPU.
+    come(&board, &direct, 0);
+    assert_eq!(taken(&board, 0), []);
+}
+
+#[test]
+fn review_demand_3_without_ces_what_may_be_pending_is_sent_again_and_counted() {
+    for blinding in [
+        |board: &Board| board.world().rd(0).can_disable = false,
+        |board: &Board| board.world().rd(0).disables = false,
+    ] {
+        let board = Board::new(2, 0);
+        blinding(&board);
+        let direct = board.direct_lpi().unwrap();
+        let device = left_behind(&board, &direct);
+        let idle = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+        idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+        let left = leave(&board, &direct, 0);
+        assert_eq!(left, CpuOff { carried: 0, redelivered: 2, stranded: vec![] });
+        assert_eq!(taken(&board, 1), [device.lpi(0), idle.lpi(0)]);
+        come(&board, &direct, 0);
+        assert_eq!(taken(&board, 0), [], "cleared where it was");
+    }
+}
+
+#[test]
+fn review_demand_3_a_table_that_cannot_be_read_back_is_done_without() {
+    for (observable, expected) in [(false, (0, 1)), (true, (1, 0))] {
+        let board = Board::new(2, 0);
+        board.world().rd(0).coherent = false;
+        board.world().memory.observable = observable;
+        let direct = board.direct_lpi().unwrap();
+        let device = left_behind(&board, &direct);
+        let left = leave(&board, &direct, 0);
+        assert_eq!((left.carried, left.redelivered), expected);
+        assert_eq!(taken(&board, 1), [device.lpi(0)]);
+    }
+}
+
+#[test]
+fn review_demand_3_an_lpi_that_is_masked_goes_along_masked() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = left_behind(&board, &direct);
+    direct.mask(device.block.first());
+    leave(&board, &direct, 0);
+    assert_eq!(taken(&board, 1), []);
+    direct.unmask(device.block.first());
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}
+
+#[test]
+fn review_demand_3_what_could_not_be_moved_stays_pending_until_the_cpu_is_back() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let moved = left_behind(&board, &direct);
+    let left = leave(&board, &direct, 0);
+    assert_eq!(left, CpuOff { carried: 0, redelivered: 1, stranded: vec![stuck.block.first()] });
+    assert_eq!(taken(&board, 1), [moved.lpi(0)]);
+    stuck.fire(&board, 0);
+    come(&board, &direct, 0);
+    assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
+}
+
+#[test]
+fn what_software_sets_while_the_target_is_off_is_delivered_once_it_is_on() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let cleared = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    direct.set_pending(stuck.block.first(), Pending::Set);
+    direct.set_pending(cleared.block.first(), Pending::Set);
+    direct.set_pending(cleared.block.first(), Pending::Clear);
+    come(&board, &direct, 0);
+    assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
+}
+
+#[test]
+fn what_software_set_while_the_target_was_off_follows_a_move() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    direct.set_pending(device.block.first(), Pending::Set);
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}
+
+#[test]
+fn masking_while_the_target_is_off_counts_when_it_is_back() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    direct.mask(stuck.block.first());
+    stuck.fire(&board, 0);
+    come(&board, &direct, 0);
+    assert_eq!(taken(&board, 0), []);
+    direct.unmask(stuck.block.first());
+    assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
+}
+
+#[test]
+fn what_was_lost_with_the_power_is_sent_again_and_counted() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let _elsewhere = Endpoint::new(&direct, Kind::Fixed, 1, 1).unwrap();
+    assert_eq!(direct.cpu_on(Cpu::new(0), PendingLpis::Lost), Ok(CpuOn { redelivered: 1 }));
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![stuck.lpi(0)], vec![]));
+}
+
+#[test]
+fn an_lpi_that_is_freed_while_its_redistributor_sleeps_is_nobodys_until_that_is_awake() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let free = direct.gic().lpis().unwrap().available();
+    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let lpi = stuck.lpi(0);
+    leave(&board, &direct, 0);
+    stuck.fire(&board, 0);
+    direct.free(&attach(&direct), stuck.block);
+    let next = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    assert_ne!(next.lpi(0), lpi);
+    come(&board, &direct, 0);
+    assert_eq!((taken(&board, 0), direct.gic().lpis().unwrap().available()), (vec![], free - 1));
+    assert_eq!(Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap().lpi(0), lpi);
+    assert_eq!(taken(&board, 0), []);
+}
+
+#[test]
+fn a_cpu_that_leaves_gets_nothing_new() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    leave(&board, &direct, 0);
+    let refused = device.relocate(&board, &direct, 0, 0, &|| ()).unwrap_err();
+    assert!(matches!(refused, MsiError::NotReachable(..)));
+    assert!(matches!(Endpoint::new(&direct, Kind::Masked, 1, 0), Err(MsiError::NotReachable(..))));
+    assert!(matches!(direct.cpu_off(Cpu::new(0)), Err(MsiError::NotReachable(..))), "it left before");
+    assert!(matches!(direct.cpu_on(Cpu::new(0), PendingLpis::Kept), Err(MsiError::NotReachable(..))));
+}
+
+#[test]
+fn a_cpu_that_comes_back_remembers_nothing_of_before() {
+    let board = Board::new(2, 0);
+    // Its LPIs stay enabled while it is off, with all that it remembers.
+    board.world().rd(0).can_disable = false;
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    leave(&board, &direct, 0);
+    direct.mask(device.block.first());
+    come(&board, &direct, 0);
+    let lpi = device.lpi(0);
+    assert_eq!(board.world().rd(0).remembered[&lpi] & 1, 0);
+}
+
+#[test]
+fn a_system_that_sleeps_keeps_what_is_pending() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    run_on(0);
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    device.fire(&board, 0);
+    let registers = board.registers(Cpu::new(0));
+    let saved = direct.gic().suspend(Cpu::new(0), &registers).unwrap();
+    let resumed = direct.gic().resume(&saved, &registers).unwrap();
+    direct.cpu_on(Cpu::new(0), resumed.lpis).unwrap();
+    assert_eq!(taken(&board, 0), [device.lpi(0)]);
+}

@@ -1,0 +1,245 @@
+//! An affinity move with a device that fires throughout, under a model checker: the driver itself, every access to
+//! hardware a place where others may run. For each safeguard there is hardware that behaves as if the driver had
+//! forgotten it, which the checker has to notice. The same scenarios run on real threads.
+
+use super::board::{Board, schedule_by};
+use super::endpoint::{Endpoint, Kind};
+use gic_driver::direct_lpi::DirectLpi;
+use msi_types::{Cpu, MsiParent, Pending};
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+/// Schedules tried at random; the driver has to survive all of them.
+const SCHEDULES: usize = 2_000;
+/// How often the scenarios run on real threads.
+const ROUNDS: usize = 200;
+/// How often a CPU looks while the others act.
+const LOOKS: usize = 6;
+
+type Thread = Box<dyn FnOnce() + Send>;
+
+/// Two CPUs and a device with one vector, at CPU 0 first.
+struct Machine {
+    board: Board,
+    direct: DirectLpi<Board>,
+    device: Endpoint,
+    /// Messages of software.
+    retriggered: AtomicU64,
+    seen: AtomicU64,
+    /// Between the return of `mask` and the call of `unmask`.
+    masked: AtomicBool,
+    /// CPU 0 does not take interrupts any more.
+    left: AtomicBool,
+}
+
+impl Machine {
+    fn new(kind: Kind, hardware: impl Fn(&Board)) -> Arc<Self> {
+        let board = Board::new(2, 0).with_lpis(4);
+        let direct = board.direct_lpi().unwrap();
+        let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
+        hardware(&board);
+        Arc::new(Self {
+            board,
+            direct,
+            device,
+            retriggered: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            masked: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+        })
+    }
+
+    fn sent(&self) -> u64 {
+        self.device.sent(0) + self.retriggered.load(SeqCst)
+    }
+
+    fn take(&self, cpu: u32) -> bool {
+        if cpu == 0 && self.left.load(SeqCst) {
+            return false;
+        }
+        let interface = self.board.interface(cpu);
+        let Some(interrupt) = interface.acknowledge() else { return false };
+        assert_eq!(interrupt.intid().get(), self.device.lpi(0));
+        assert!(!self.masked.load(SeqCst), "it came through its mask at CPU {cpu}");
+        self.seen.fetch_max(self.sent(), SeqCst);
+        interface.end(interrupt);
+        true
+    }
+
+    fn move_to(&self, cpu: u32, between: fn()) {
+        self.device.relocate(&self.board, &self.direct, 0, cpu, &between).unwrap();
+    }
+
+    fn retrigger(&self) {
+        self.retriggered.fetch_add(1, SeqCst);
+        self.direct.set_pending(self.device.block.first(), Pending::Set);
+    }
+
+    fn finish(&self) {
+        while self.take(0) || self.take(1) {}
+        assert_eq!(self.seen.load(SeqCst), self.sent(), "a message was lost");
+        assert_eq!(self.direct.take_fault(), None);
+    }
+}
+
+/// How threads are run, and what lets others run in between.
+#[derive(Clone, Copy)]
+struct World {
+    run: fn(Vec<Thread>),
+    between: fn(),
+}
+
+const CHECKED: World = World {
+    run: |threads| {
+        // Only from here on: setting up is the same in every schedule.
+        schedule_by(shuttle::thread::yield_now);
+        let threads: Vec<_> = threads.into_iter().map(shuttle::thread::spawn).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        schedule_by(|| ());
+    },
+    between: shuttle::thread::yield_now,
+};
+
+const REAL: World = World {
+    run: |threads| {
+        let threads: Vec<_> = threads.into_iter().map(std::thread::spawn).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    },
+    between: std::thread::yield_now,
+};
+
+/// Runs bodies on several threads with one machine.
+macro_rules! threads {
+    ($world:ident, $machine:ident: $($body:expr),* $(,)?) => {
+        ($world.run)(vec![$({
+            let $machine = $machine.clone();
+            Box::new(move || { $body; })
+        }),*])
+    };
+}
+
+fn look(machine: &Machine, cpu: u32, between: fn()) {
+    for _ in 0..LOOKS {
+        machine.take(cpu);
+        between();
+    }
+}
+
+/// The affinity goes there and back while the device and software send.
+fn a_vector_moves_while_its_device_fires(world: World, kind: Kind, hardware: fn(&Board)) {
+    let machine = Machine::new(kind, hardware);
+    threads! { world, machine:
+        for _ in 0..3 { machine.device.fire(&machine.board, 0); (world.between)() },
+        { machine.move_to(1, world.between); machine.move_to(0, world.between); machine.move_to(1, world.between) },
+        machine.retrigger(),
+        look(&machine, 0, world.between),
+        look(&machine, 1, world.between),
+    }
+    machine.finish();
+}
+
+/// A handler masks and unmasks the vector while it moves.
+fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
+    let machine = Machine::new(Kind::Atomic64, hardware);
+    threads! { world, machine:
+        for _ in 0..4 { machine.device.fire(&machine.board, 0); (world.between)() },
+        { machine.move_to(1, world.between); machine.move_to(0, world.between) },
+        {
+            let vector = machine.device.block.first();
+            machine.direct.mask(vector);
+            machine.masked.store(true, SeqCst);
+            (0..10).for_each(|_| (world.between)());
+            machine.masked.store(false, SeqCst);
+            machine.direct.unmask(vector);
+        },
+        look(&machine, 0, world.between),
+        look(&machine, 1, world.between),
+    }
+    machine.finish();
+}
+
+/// Its CPU goes off line, after the vector moved, while the device and software send.
+fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
+    let machine = Machine::new(Kind::Masked, hardware);
+    threads! { world, machine:
+        for _ in 0..3 { machine.device.fire(&machine.board, 0); (world.between)() },
+        {
+            machine.move_to(1, world.between);
+            machine.left.store(true, SeqCst);
+            let left = machine.direct.cpu_off(Cpu::new(0)).unwrap();
+            assert!(left.stranded.is_empty());
+            machine.direct.gic().cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0))).unwrap();
+        },
+        machine.retrigger(),
+        { let vector = machine.device.block.first(); machine.direct.mask(vector); machine.direct.unmask(vector) },
+        look(&machine, 1, world.between),
+    }
+    machine.finish();
+}
+
+fn check(scenario: impl Fn() + Send + Sync + 'static) {
+    schedule_by(|| ());
+    shuttle::check_random(scenario, SCHEDULES);
+}
+
+/// The checker finds a schedule in which a promise is broken.
+fn is_caught(scenario: impl Fn() + Send + Sync + std::panic::UnwindSafe + 'static) -> bool {
+    catch_unwind(move || check(scenario)).is_err()
+}
+
+#[test]
+fn moving_loses_nothing() {
+    for kind in [Kind::Masked, Kind::Atomic64, Kind::Words] {
+        check(move || a_vector_moves_while_its_device_fires(CHECKED, kind, |_| ()));
+    }
+}
+
+#[test]
+fn masking_while_it_moves_holds_back_everywhere_and_loses_nothing() {
+    check(|| a_vector_is_masked_while_it_moves(CHECKED, |_| ()));
+}
+
+#[test]
+fn a_cpu_that_leaves_takes_nothing_along() {
+    check(|| a_cpu_leaves_while_a_device_fires(CHECKED, |_| ()));
+    check(|| {
+        a_cpu_leaves_while_a_device_fires(CHECKED, |board| board.world().rd(0).can_disable = false);
+    });
+}
+
+#[test]
+fn without_invalidation_at_the_new_redistributor_messages_are_lost() {
+    // In this scenario nobody else invalidates there.
+    let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
+    assert!(is_caught(move || a_vector_moves_while_its_device_fires(CHECKED, Kind::Masked, forgets)));
+}
+
+#[test]
+fn masked_at_the_new_redistributor_alone_it_comes_through_at_the_old_one() {
+    let forgets = |board: &Board| board.world().rd(0).ignores_invalidation = true;
+    assert!(is_caught(move || a_vector_is_masked_while_it_moves(CHECKED, forgets)));
+}
+
+#[test]
+fn masked_at_the_old_redistributor_alone_it_comes_through_at_the_new_one() {
+    let forgets = |board: &Board| {
+        let world = &mut *board.world();
+        // It remembers it enabled, so that moving alone would not show.
+        let lpi = *world.redistributors[0].1.remembered.iter().find(|(_, byte)| **byte & 1 != 0).unwrap().0;
+        world.redistributors[1].1.refill(&world.memory, lpi);
+        world.rd(1).ignores_invalidation = true;
+    };
+    assert!(is_caught(move || a_vector_is_masked_while_it_moves(CHECKED, forgets)));
+}
+
+#[test]
+fn on_real_threads_nothing_is_lost() {
+    for _ in 0..ROUNDS {
+        for kind in [Kind::Masked, Kind::Atomic64, Kind::Words] {
+            a_vector_moves_while_its_device_fires(REAL, kind, |_| ());
+        }
+        a_cpu_leaves_while_a_device_fires(REAL, |_| ());
+        a_cpu_leaves_while_a_device_fires(REAL, |board| board.world().rd(0).can_disable = false);
+    }
+}
