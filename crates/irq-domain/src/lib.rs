@@ -13,6 +13,9 @@
 //!                                                          └──▶ MessageStore (MSI, MSI-X, a driver's own)
 //! ```
 //!
+//! Between a device and its controller there may be [`layer`]s: an IOMMU, a bus with quirks. A device's driver sees
+//! none of it.
+//!
 //! # What holds
 //! - **Dispatch takes no lock and allocates nothing**: a table walk, two compare-and-swaps, an indirect call.
 //! - **A handler never runs beside itself**, unless it is private to each CPU. A message that is acknowledged
@@ -23,6 +26,8 @@
 //!   at enable.
 //! - **Dropping a handle synchronises** with the handler on whichever CPU it runs, and never waits inside a
 //!   handler.
+//! - **A message that comes before its handler waits for it**: at the endpoint if that can be masked at any time, else
+//!   it is acknowledged and sent again at the request. Controllers are not asked to mask new vectors.
 //! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
 //!
 //! # Contexts

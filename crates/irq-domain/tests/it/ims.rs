@@ -119,9 +119,9 @@ impl MessageStore for RingMemory {
         assert_may_sleep();
         // Before the driver has chosen who shares what, there is nothing to write.
         if self.vectors.load(Relaxed) == 0 {
-            change(&mut Nowhere)
+            change(&mut Nowhere);
         } else {
-            change(&mut &*self)
+            change(&mut &*self);
         }
         Ok(())
     }
