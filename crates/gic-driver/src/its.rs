@@ -32,7 +32,8 @@
 //! # Cost
 //! The commands of one operation are posted together, with one write of `GITS_CWRITER`, and one read of
 //! `GITS_CREADR` if the ITS is fast. A device's first block of any size is one operation: MAPD, a MAPTI for each event,
-//! one invalidation and one SYNC.
+//! one invalidation and one SYNC. So is [`release`](Its::release): a DISCARD for each event, MAPD, and one SYNC for each
+//! redistributor concerned.
 //!
 //! # Locks, outermost first
 //! ```text
@@ -81,9 +82,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use device::{Device, Mapping, Share};
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{Command, MapAction, RdBase};
-use limbo::{Holds, Limbo};
-use msi_types::{Attachment, DeviceId};
+use limbo::Limbo;
+use msi_types::{Attachment, DeviceId, VectorBlock};
 use routes::Routes;
+use sequences::Block;
 use tables::ItsTable;
 use task_lock::TaskLock;
 
@@ -153,17 +155,24 @@ impl<P: Platform> Its<P> {
 
     /// Forgets a share. With the last one of its device, the device is unmapped and its table given back, if all
     /// events were unmapped; a device whose owner forgot that keeps them. Task.
-    #[expect(clippy::needless_pass_by_value, reason = "whoever gives an attachment back has it no more")]
     pub fn detach(&self, attachment: Attachment) {
+        self.release(attachment, &mut core::iter::empty());
+    }
+
+    /// Forgets a share with all its events, as [`unmap_events`](Self::unmap_events) for each of the `blocks` and
+    /// [`detach`](Self::detach) would, but as one batch. Task.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever gives an attachment back has it no more")]
+    pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+        // The caller's iterator may take locks of its own.
+        let blocks: Vec<_> = blocks.collect();
         self.state.with(self.platform(), |state| {
-            let Some(share) = state.shares.remove(&attachment.cookie()) else { return };
+            let blocks = blocks.iter().filter_map(|block| self.block_of(state, &attachment, block)).collect();
             if let Err(error) = self.settle(state) {
                 self.note(error);
             }
-            if let Some(known) = state.devices.get_mut(&share.device) {
-                known.dismiss(&share);
+            if let Some(share) = state.shares.remove(&attachment.cookie()) {
+                self.dismiss(state, &share, blocks);
             }
-            self.drop_unused(state, share.device);
         });
     }
 
@@ -238,23 +247,36 @@ impl<P: Platform> Its<P> {
         (self.faults.load(Ordering::Relaxed), last)
     }
 
+    /// Lets a share go with its blocks: alone, or the device with them if nothing of it is anybody else's.
+    fn dismiss(&self, state: &mut State, share: &Share, blocks: Vec<Block>) {
+        let Some(known) = state.devices.get_mut(&share.device) else { return };
+        known.dismiss(share);
+        let events: u32 = blocks.iter().map(|block| u32::from(block.count.get())).sum();
+        if known.users == 0 && known.taken() == events {
+            if let Some(device) = state.devices.remove(&share.device) {
+                self.unmap_device(state, share.device, device, blocks);
+            }
+        } else if !blocks.is_empty() {
+            self.discard(state, blocks);
+        }
+    }
+
     /// Unmaps a device that nobody uses any more.
     fn drop_unused(&self, state: &mut State, id: DeviceId) {
         let unused = state.devices.get(&id).is_some_and(|device| device.users == 0 && device.is_idle());
         if unused && let Some(device) = state.devices.remove(&id) {
-            self.unmap_device(state, id, device);
+            self.unmap_device(state, id, device, Vec::new());
         }
     }
 
-    fn unmap_device(&self, state: &mut State, id: DeviceId, device: Device) {
+    /// Unmaps a device that has these blocks left, and no others.
+    fn unmap_device(&self, state: &mut State, id: DeviceId, device: Device, blocks: Vec<Block>) {
         match device.mapping {
+            // The first block that is mapped tells the ITS of the device: there is none.
             Mapping::Unmapped => self.platform().release_table(device.itt),
             Mapping::Mapped => {
                 let unmap = device.mapd(id, MapAction::Unmap);
-                // Its events' redistributors were waited for when they were discarded.
-                let sync = self.collections.any_target().map(|target| Command::Sync { target });
-                let mut commands = core::iter::once(unmap).chain(sync);
-                self.retire(state, &mut commands, Holds::Itt(device.itt));
+                self.retire_device(state, unmap, device.itt, blocks);
             }
         }
     }
@@ -274,7 +296,7 @@ impl<P: Platform> Its<P> {
         let mut device = Device::provision(self.platform(), self.typer, wanted, self.node)?;
         if let Some(old) = state.devices.remove(&id) {
             device.inherit(&old);
-            self.unmap_device(state, id, old);
+            self.unmap_device(state, id, old, Vec::new());
         }
         let admitted = device.admit(max);
         debug_assert!(admitted, "the table was made for it");

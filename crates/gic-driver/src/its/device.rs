@@ -108,7 +108,12 @@ impl Device {
 
     /// Has it no events?
     pub(crate) fn is_idle(&self) -> bool {
-        self.events.available() == self.events.capacity()
+        self.taken() == 0
+    }
+
+    /// Events that were taken and not given back.
+    pub(crate) fn taken(&self) -> u32 {
+        self.events.capacity() - self.events.available()
     }
 
     /// MAPD for this device.

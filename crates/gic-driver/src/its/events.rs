@@ -4,10 +4,11 @@ use super::command_queue::Failed;
 use super::device::{Device, Mapping};
 use super::error::{ItsError, QueueError, fault};
 use super::routes::Route;
-use super::sequences::{Block, Discards, Steps};
+use super::sequences::{Block, Steps};
 use super::{Its, State};
 use crate::Alignment;
 use crate::platform::Platform;
+use alloc::vec;
 use core::num::NonZeroU16;
 use gic_arch::Lpi;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
@@ -63,15 +64,12 @@ impl<P: Platform> Its<P> {
     #[expect(clippy::needless_pass_by_value, reason = "whoever gives a block back has it no more")]
     pub fn unmap_events(&self, attachment: &Attachment, events: VectorBlock) {
         self.state.with(self.platform(), |state| {
-            let Some(block) = self.block_of(state, attachment, &events) else {
-                let reason = "the block is not of this attachment";
-                return self.note(fault(self.frame.base, "DISCARD", reason));
-            };
+            let Some(block) = self.block_of(state, attachment, &events) else { return };
             if let Err(error) = self.settle(state) {
                 self.note(error);
             }
             give_share_back(state, attachment, block.count);
-            self.discard(state, block);
+            self.discard(state, vec![block]);
         });
     }
 
@@ -202,12 +200,25 @@ impl<P: Platform> Its<P> {
         Ok(Block { device, first_event, first_lpi: lpis.first(), count })
     }
 
-    /// The device and events that a block stands for, if they are the attachment's.
-    fn block_of(&self, state: &State, attachment: &Attachment, events: &VectorBlock) -> Option<Block> {
-        let share = state.shares.get(&attachment.cookie())?;
-        let first_lpi = Lpi::try_from(events.first().get()).ok()?;
-        let route = self.routes.of(first_lpi).filter(|route| route.device == share.device)?;
-        Some(Block { device: route.device, first_event: route.event, first_lpi, count: events.count() })
+    /// The device and events that a block stands for; that they are not the attachment's is noted.
+    pub(super) fn block_of(
+        &self,
+        state: &State,
+        attachment: &Attachment,
+        events: &VectorBlock,
+    ) -> Option<Block> {
+        let find = || {
+            let share = state.shares.get(&attachment.cookie())?;
+            let first_lpi = Lpi::try_from(events.first().get()).ok()?;
+            let route = self.routes.of(first_lpi).filter(|route| route.device == share.device)?;
+            Some(Block { device: route.device, first_event: route.event, first_lpi, count: events.count() })
+        };
+        let found = find();
+        if found.is_none() {
+            let reason = "the block is not of this attachment";
+            self.note(fault(self.frame.base, "DISCARD", reason));
+        }
+        found
     }
 
     /// Everything that a new block needs, as one batch.
@@ -265,13 +276,7 @@ impl<P: Platform> Its<P> {
                 block.lpis().for_each(forget);
             }
         }
-        self.discard(state, block);
-    }
-
-    /// Discards those events of a block that have a route, and gives the whole block back.
-    fn discard(&self, state: &mut State, block: Block) {
-        let mut commands = Discards::new(&self.routes, &self.collections, block);
-        self.retire(state, &mut commands, block.holds());
+        self.discard(state, vec![block]);
     }
 
     fn undo_move(&self, lpi: Lpi, old: Route, new: Route, error: QueueError) {

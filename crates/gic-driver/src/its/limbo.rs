@@ -7,13 +7,12 @@
 
 use super::command_queue::{Failed, Span};
 use super::error::{ItsError, QueueError};
+use super::sequences::{Block, Discards};
 use super::{Its, State};
-use crate::lpi::LpiRange;
 use crate::platform::{Platform, Table};
 use alloc::collections::VecDeque;
-use core::num::NonZeroU16;
+use alloc::vec::Vec;
 use gic_arch::its::{Command, Opcode};
-use msi_types::DeviceId;
 
 /// Resources that wait for commands.
 #[derive(Debug)]
@@ -26,20 +25,32 @@ pub(crate) struct Limbo {
 /// What is given back once the ITS cannot use it any more.
 #[derive(Debug)]
 pub(crate) enum Holds {
-    /// Events of a device, and their LPIs.
-    Events { device: DeviceId, first: u16, count: NonZeroU16, lpis: LpiRange },
-    /// An interrupt translation table.
-    Itt(Table),
+    /// Events of a device that stays, and their LPIs.
+    Events(Vec<Block>),
+    /// A device's table, and the LPIs of the events that it had to the end.
+    Device {
+        /// MAPD with V=0.
+        unmap: Command,
+        itt: Table,
+        blocks: Vec<Block>,
+    },
 }
 
 impl<P: Platform> Its<P> {
+    /// Discards those events of blocks of one device that have a route, and gives the blocks back.
+    pub(super) fn discard(&self, state: &mut State, blocks: Vec<Block>) {
+        let mut commands = Discards::new(&self.routes, &self.collections, &blocks, None);
+        self.retire(state, &mut commands, Holds::Events(blocks));
+    }
+
+    /// Unmaps a device with the events that it has left, all as one batch, and gives its table and their LPIs back.
+    pub(super) fn retire_device(&self, state: &mut State, unmap: Command, itt: Table, blocks: Vec<Block>) {
+        let mut commands = Discards::new(&self.routes, &self.collections, &blocks, Some(unmap));
+        self.retire(state, &mut commands, Holds::Device { unmap, itt, blocks });
+    }
+
     /// Executes commands that end the use of something, and gives it back afterwards.
-    pub(super) fn retire(
-        &self,
-        state: &mut State,
-        commands: &mut dyn Iterator<Item = Command>,
-        holds: Holds,
-    ) {
+    fn retire(&self, state: &mut State, commands: &mut dyn Iterator<Item = Command>, holds: Holds) {
         match self.queue.run(&self.frame, commands) {
             Ok(()) => self.give_back(state, holds),
             Err(Failed { error, span }) => {
@@ -88,22 +99,41 @@ impl<P: Platform> Its<P> {
     /// device's: better lost than written to by the ITS when it is somebody else's.
     fn give_back_unless(&self, refused: Option<Command>, state: &mut State, holds: Holds) {
         let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
-        if !still_mapped {
-            self.give_back(state, holds);
+        match holds {
+            Holds::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
+            // The first refusal is known alone: there may have been one of the unmapping behind it. It does no harm twice.
+            Holds::Device { unmap, itt, blocks } if !blocks.is_empty() => {
+                self.free_lpis(&blocks);
+                self.retire_device(state, unmap, itt, Vec::new());
+            }
+            holds => self.give_back(state, holds),
         }
     }
 
     fn give_back(&self, state: &mut State, holds: Holds) {
         match holds {
-            Holds::Itt(table) => self.platform().release_table(table),
-            Holds::Events { device, first, count, lpis } => {
-                let freed = self.lpis.free(lpis);
-                debug_assert!(freed.is_ok(), "the LPIs were allocated with the events: {freed:?}");
-                if let Some(known) = state.devices.get_mut(&device) {
-                    known.give_events_back(first, count);
-                }
-                self.drop_unused(state, device);
+            Holds::Device { itt, blocks, .. } => {
+                self.free_lpis(&blocks);
+                self.platform().release_table(itt);
             }
+            Holds::Events(blocks) => {
+                self.free_lpis(&blocks);
+                for block in &blocks {
+                    if let Some(known) = state.devices.get_mut(&block.device) {
+                        known.give_events_back(block.first_event, block.count);
+                    }
+                }
+                if let Some(block) = blocks.first() {
+                    self.drop_unused(state, block.device);
+                }
+            }
+        }
+    }
+
+    fn free_lpis(&self, blocks: &[Block]) {
+        for block in blocks {
+            let freed = self.lpis.free(block.range());
+            debug_assert!(freed.is_ok(), "the LPIs were allocated with the events: {freed:?}");
         }
     }
 }

@@ -71,6 +71,10 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
         self.its.detach(device);
     }
 
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+        self.its.release(device, blocks);
+    }
+
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially } = *request;
         // The address is refused before anything is done for it.

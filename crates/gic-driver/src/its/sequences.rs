@@ -1,7 +1,6 @@
 //! Commands that are made when the queue asks for them.
 
 use super::collections::Collections;
-use super::limbo::Holds;
 use super::routes::Routes;
 use crate::lpi::LpiRange;
 use alloc::vec::Vec;
@@ -28,13 +27,8 @@ impl Block {
         (0..self.count.get()).map(move |index| (self.first_event + index, lpi(index)))
     }
 
-    fn range(self) -> LpiRange {
+    pub(crate) fn range(self) -> LpiRange {
         LpiRange::from_parts(self.first_lpi, self.count.into())
-    }
-
-    pub(crate) fn holds(self) -> Holds {
-        let Self { device, first_event: first, count, .. } = self;
-        Holds::Events { device, first, count, lpis: self.range() }
     }
 }
 
@@ -61,27 +55,31 @@ impl Steps {
     }
 }
 
-/// DISCARD for each event that has a route, then SYNC for each redistributor where one of them was.
+/// DISCARD for each event that has a route, the device's unmapping if it goes with them, then SYNC for each redistributor
+/// where one of them was; with no event, for any, so that a device is never unmapped without one.
 pub(crate) struct Discards<'a, I> {
     routes: &'a Routes,
     collections: &'a Collections,
     lpis: I,
+    unmap: Option<Command>,
     /// With room for all, so that nothing is allocated under the queue's lock.
     targets: Vec<RdBase>,
 }
 
 impl<'a> Discards<'a, ()> {
+    /// `unmap`: MAPD with V=0, if the device goes.
     pub(crate) fn new(
         routes: &'a Routes,
         collections: &'a Collections,
-        block: Block,
+        blocks: &[Block],
+        unmap: Option<Command>,
     ) -> Discards<'a, impl Iterator<Item = Lpi> + use<>> {
-        let most = usize::from(block.count.get()).min(collections.count());
         Discards {
             routes,
             collections,
-            lpis: block.lpis().map(|(_, lpi)| lpi),
-            targets: Vec::with_capacity(most),
+            lpis: blocks.to_vec().into_iter().flat_map(|block| block.lpis().map(|(_, lpi)| lpi)),
+            unmap,
+            targets: Vec::with_capacity(collections.count()),
         }
     }
 }
@@ -90,9 +88,15 @@ impl<I: Iterator<Item = Lpi>> Iterator for Discards<'_, I> {
     type Item = Command;
 
     fn next(&mut self) -> Option<Command> {
-        let Self { routes, collections, lpis, targets } = self;
+        let Self { routes, collections, lpis, unmap, targets } = self;
         let next = lpis.find_map(|lpi| routes.of(lpi).map(|route| (lpi, route)));
         let Some((lpi, route)) = next else {
+            if let Some(unmap) = unmap.take() {
+                if targets.is_empty() {
+                    targets.extend(collections.any_target());
+                }
+                return Some(unmap);
+            }
             return targets.pop().map(|target| Command::Sync { target });
         };
         routes.set(lpi, None);
@@ -105,6 +109,6 @@ impl<I: Iterator<Item = Lpi>> Iterator for Discards<'_, I> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.targets.len(), None)
+        (self.targets.len() + usize::from(self.unmap.is_some()), None)
     }
 }

@@ -129,6 +129,38 @@ fn requesters_behind_one_alias_find_room_one_after_the_other() {
 }
 
 #[test]
+fn a_device_with_several_blocks_is_released_by_one_write() {
+    let setup = Setup::new(Hardware::default());
+    let parent = bus(&setup);
+    let (free, regions) = (setup.lpis.available(), setup.board.world().memory.live_regions());
+    let device = parent.attach(FUNCTION, 4).unwrap();
+    let blocks = [1, 2, 3].map(|cpu| {
+        let request = BlockRequest { cpu: Cpu::new(cpu), ..block(1, Shape::Independent, MSI) };
+        parent.allocate(&device, &request).unwrap()
+    });
+    let traffic = setup.traffic(|| parent.release(device, &mut blocks.into_iter()));
+    assert_eq!((traffic.writes, traffic.reads), (1, 1));
+    assert_eq!(setup.board.world().message(0, 0x1000 + FUNCTION.get(), 0), None);
+    assert_eq!((setup.lpis.available(), setup.board.world().memory.live_regions()), (free, regions));
+}
+
+#[test]
+fn a_requester_that_is_released_leaves_those_who_share_its_alias_alone() {
+    let setup = Setup::new(Hardware::default());
+    let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity().with_mask(0xff00));
+    let [one, other] = [0, 1].map(|device| parent.attach(RequesterId::pci(1, device, 0), 4).unwrap());
+    let request = block(2, Shape::Independent, MSI);
+    let (first, second) =
+        (parent.allocate(&one, &request).unwrap(), parent.allocate(&other, &request).unwrap());
+    let traffic = setup.traffic(|| parent.release(one, &mut [first].into_iter()));
+    assert_eq!((traffic.executed.len(), traffic.writes), (3, 1));
+    let data = parent.compose(&second, 0).unwrap().data;
+    assert_eq!(setup.board.world().message(0, 0x100, data), Some((1, second.first().get())));
+    parent.release(other, &mut [second].into_iter());
+    assert!(setup.board.world().its[0].mapped.is_empty());
+}
+
+#[test]
 fn a_vector_is_described_by_its_event_and_cpu() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);

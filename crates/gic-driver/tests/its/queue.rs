@@ -55,7 +55,31 @@ fn a_single_event_is_invalidated_alone() {
 }
 
 #[test]
-fn a_device_is_torn_down_by_two_writes() {
+fn a_device_is_torn_down_by_one_write() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 5);
+    let blocks = [setup.map(&device, 2, 1), setup.map(&device, 1, 2), setup.map(&device, 2, 1)];
+    setup.its.move_event(lpi(&blocks[0], 1), Cpu::new(3)).unwrap();
+    let traffic = setup.traffic(|| setup.its.release(device, &mut blocks.into_iter()));
+    let mut expected = vec!["DISCARD"; 5];
+    expected.extend(["MAPD", "SYNC", "SYNC", "SYNC"]);
+    assert_eq!((opcodes(&traffic), traffic.writes, traffic.reads), (expected, 1, 1));
+}
+
+#[test]
+fn a_device_with_more_events_than_the_ring_has_room_for_is_torn_down_round_by_round() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1000);
+    let block = setup.map(&device, 1000, 1);
+    let before = setup.lpis.available();
+    let traffic = setup.traffic(|| setup.its.release(device, &mut [block].into_iter()));
+    assert_eq!(traffic.executed.len(), 1002);
+    assert!(traffic.writes <= 1 + 1002_u32.div_ceil(63), "{} writes", traffic.writes);
+    assert_eq!((setup.lpis.available(), setup.board.world().its[0].mapped.len()), (before + 1000, 0));
+}
+
+#[test]
+fn a_device_that_is_given_back_block_by_block_is_torn_down_by_a_write_for_each_and_one() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let block = setup.map(&device, 3, 1);
@@ -296,6 +320,40 @@ fn a_fault_is_not_reported_to_others() {
             assert_eq!(fault(error).operation, "INV");
         }
     });
+}
+
+#[test]
+fn a_device_of_which_the_its_forgot_an_event_is_still_unmapped() {
+    for stalls in [true, false] {
+        let setup = Setup::new(Hardware { stalls, ..Hardware::default() });
+        let regions = setup.board.world().memory.live_regions();
+        let device = setup.attach(5, 4);
+        let block = setup.map(&device, 4, 1);
+        sabotage(&setup, 5);
+        setup.its.release(device, &mut [block].into_iter());
+        assert!(setup.board.world().its[0].mapped.is_empty());
+        assert_eq!(setup.board.world().memory.live_regions(), regions);
+        assert_eq!(setup.lpis.available(), setup.lpis.count());
+    }
+}
+
+#[test]
+fn a_device_that_is_released_while_the_its_hangs_keeps_its_table_until_it_goes_on() {
+    let setup = Setup::new(Hardware::default());
+    setup.board.world().patience = 3;
+    let regions = setup.board.world().memory.live_regions();
+    let device = setup.attach(5, 4);
+    let blocks = [setup.map(&device, 2, 1), setup.map(&device, 2, 2)];
+    setup.board.world().its[0].stuck = true;
+    setup.its.release(device, &mut blocks.into_iter());
+    assert_eq!(setup.board.world().memory.live_regions(), regions + 1);
+    assert_eq!(setup.lpis.available(), setup.lpis.count() - 4);
+    setup.board.world().its[0].stuck = false;
+    // Somebody else's business settles it.
+    let other = setup.attach(6, 1);
+    setup.its.detach(other);
+    assert_eq!(setup.board.world().memory.live_regions(), regions);
+    assert_eq!(setup.lpis.available(), setup.lpis.count());
 }
 
 #[test]

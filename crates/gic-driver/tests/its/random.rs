@@ -71,6 +71,7 @@ impl Model {
         match step {
             Step::Attach { device, max } => self.attach(*device, *max),
             Step::Detach(index) => self.detach(*index),
+            Step::Release(index) => self.release(*index),
             Step::Map { attachment, count, cpu, initially } => {
                 self.map(*attachment, EventRequest { initially: *initially, ..request(*count, *cpu) });
             }
@@ -110,6 +111,21 @@ impl Model {
             let share = self.shares.remove(idle[index.index(idle.len())]);
             self.setup.its.detach(share.attachment);
         }
+    }
+
+    fn release(&mut self, index: Index) {
+        if self.shares.is_empty() {
+            return;
+        }
+        let Share { attachment, blocks, .. } = self.shares.remove(index.index(self.shares.len()));
+        for block in &blocks {
+            for index in 0..block.count().get() {
+                self.events.remove(&lpi(block, index)).unwrap();
+                self.gone.insert(lpi(block, index));
+            }
+        }
+        let traffic = self.setup.traffic(|| self.setup.its.release(attachment, &mut blocks.into_iter()));
+        assert!(self.stuck || traffic.writes <= 1, "{} writes", traffic.writes);
     }
 
     fn map(&mut self, index: Index, request: EventRequest) {

@@ -15,6 +15,8 @@ pub(crate) enum Step {
         max: u32,
     },
     Detach(Index),
+    /// With all its blocks.
+    Release(Index),
     Map {
         attachment: Index,
         count: u16,
@@ -50,6 +52,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         3 => (prop_oneof![0_u32..3, Just(0x8000), Just(0xffff)], 1_u32..12)
             .prop_map(|(device, max)| Step::Attach { device, max }),
         1 => any::<Index>().prop_map(Step::Detach),
+        2 => any::<Index>().prop_map(Step::Release),
         4 => (any::<Index>(), 1_u16..6, 0..CPUS, initially).prop_map(|(attachment, count, cpu, initially)| {
             Step::Map { attachment, count, cpu, initially }
         }),
