@@ -11,8 +11,11 @@
 //!
 //! One of the two sees what the other did, so no wake-up is lost; and of many injectors one gets the 1, so there is
 //! one kick for one departure.
+//!
+//! A vCPU that runs guest code with list registers takes interrupts along. Whoever changes one of those *recalls* them:
+//! the change is complete once that vCPU has exited and folded its list registers back.
 
-use crate::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
@@ -22,22 +25,43 @@ use msi_types::{Cpu, Kick};
 pub(crate) struct Attention {
     outside: Box<[Flag]>,
     kick: Arc<dyn Kick>,
+    /// How many vCPUs are recalled; for a moment also one too many.
+    recalled: AtomicU64,
+}
+
+/// What a vCPU has in list registers.
+mod lists {
+    /// Nothing.
+    pub(super) const EMPTY: u64 = 0;
+    /// Interrupts.
+    pub(super) const FILLED: u64 = 1;
+    /// Interrupts of which one changed.
+    pub(super) const RECALLED: u64 = 2;
 }
 
 /// A cache line of its own: injectors of distinct vCPUs must not meet.
 #[repr(align(128))]
-struct Flag(AtomicBool);
+struct Flag {
+    outside: AtomicBool,
+    lists: AtomicU64,
+}
+
+impl Flag {
+    fn new() -> Self {
+        Self { outside: AtomicBool::new(false), lists: AtomicU64::new(lists::EMPTY) }
+    }
+}
 
 impl Attention {
     pub(crate) fn new(cpus: usize, kick: Arc<dyn Kick>) -> Self {
-        Self { outside: (0..cpus).map(|_| Flag(AtomicBool::new(false))).collect(), kick }
+        Self { outside: (0..cpus).map(|_| Flag::new()).collect(), kick, recalled: AtomicU64::new(0) }
     }
 
     /// vCPU `cpu` may have something to do: kicks it if it left. To be called after whatever it has to do is visible
     /// (by a sequentially consistent read-modify-write). Unknown vCPUs have nothing to do.
     pub(crate) fn notify(&self, cpu: Cpu) {
         let Some(flag) = self.outside.get(cpu.index()) else { return };
-        if flag.0.load(SeqCst) && flag.0.swap(false, SeqCst) {
+        if flag.outside.load(SeqCst) && flag.outside.swap(false, SeqCst) {
             self.kick.kick(cpu);
         }
     }
@@ -45,15 +69,59 @@ impl Attention {
     /// vCPU `cpu` is about to leave the model: from now on it must be kicked. It looks for interrupts afterwards.
     pub(crate) fn leave(&self, cpu: Cpu) {
         if let Some(flag) = self.outside.get(cpu.index()) {
-            flag.0.swap(true, SeqCst);
+            flag.outside.swap(true, SeqCst);
         }
+    }
+
+    /// vCPU `cpu` leaves, unless it `finds` something to do afterwards. Did it leave?
+    pub(crate) fn leave_unless(&self, cpu: Cpu, finds: impl FnOnce() -> bool) -> bool {
+        self.leave(cpu);
+        let stays = finds();
+        if stays {
+            self.returned(cpu);
+        }
+        !stays
     }
 
     /// vCPU `cpu` is back, or did not leave: it will look by itself.
     pub(crate) fn returned(&self, cpu: Cpu) {
         if let Some(flag) = self.outside.get(cpu.index()) {
-            flag.0.store(false, SeqCst);
+            flag.outside.store(false, SeqCst);
         }
+    }
+
+    /// vCPU `cpu` is about to take interrupts into list registers.
+    pub(crate) fn fills(&self, cpu: Cpu) {
+        if let Some(flag) = self.outside.get(cpu.index()) {
+            flag.lists.store(lists::FILLED, SeqCst);
+        }
+    }
+
+    /// An interrupt in vCPU `cpu`'s list registers changed: they are recalled until it has
+    /// [`folded`](Self::folded) them, and [`notify`](Self::notify) is owed. `false`: they were folded meanwhile.
+    pub(crate) fn recall(&self, cpu: Cpu) -> bool {
+        let Some(flag) = self.outside.get(cpu.index()) else { return false };
+        self.recalled.fetch_add(1, SeqCst);
+        let before = flag.lists.compare_exchange(lists::FILLED, lists::RECALLED, SeqCst, SeqCst);
+        if before.is_err() {
+            self.recalled.fetch_sub(1, SeqCst);
+        }
+        before != Err(lists::EMPTY)
+    }
+
+    /// vCPU `cpu` has nothing in list registers any more. Was it recalled?
+    pub(crate) fn folded(&self, cpu: Cpu) -> bool {
+        let Some(flag) = self.outside.get(cpu.index()) else { return false };
+        let recalled = flag.lists.swap(lists::EMPTY, SeqCst) == lists::RECALLED;
+        if recalled {
+            self.recalled.fetch_sub(1, SeqCst);
+        }
+        recalled
+    }
+
+    /// Has a vCPU not yet folded what was recalled?
+    pub(crate) fn awaits_folding(&self) -> bool {
+        self.recalled.load(SeqCst) != 0
     }
 }
 

@@ -2,6 +2,7 @@
 //! interrupt preempts. Plain state of one vCPU; what is pending is not its business.
 
 mod system_registers;
+mod virtual_interface;
 
 pub(crate) use system_registers::{read, write};
 

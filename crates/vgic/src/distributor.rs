@@ -107,11 +107,16 @@ impl<'a> Distributor<'a> {
 
     fn control(self) -> u32 {
         let stored = self.wired.control();
+        let pending = self.wired.awaits_folding();
         match self.wired.config().security {
-            SecurityView::Single => Ctlr::from(stored).with_are(true).with_ds(true).into_bits(),
-            SecurityView::NonSecure => {
-                CtlrNs::new().with_enable_grp1a(stored & 2 != 0).with_are_ns(true).into_bits()
+            SecurityView::Single => {
+                Ctlr::from(stored).with_are(true).with_ds(true).with_rwp(pending).into_bits()
             }
+            SecurityView::NonSecure => CtlrNs::new()
+                .with_enable_grp1a(stored & 2 != 0)
+                .with_are_ns(true)
+                .with_rwp(pending)
+                .into_bits(),
         }
     }
 

@@ -28,7 +28,18 @@ pub(crate) struct State {
     pub(crate) priority_value: u8,
     /// The vCPU that it goes to, or [`NOWHERE`](State::NOWHERE).
     pub(crate) target_index: u16,
-    __: u32,
+    /// In a list register of the [`taker`](State::taker): what happens there is not known here until it is folded.
+    pub(crate) listed: bool,
+    /// The latch is in the list register.
+    pub(crate) lent: bool,
+    /// While it was listed, the guest cleared the active state, wherever it was.
+    pub(crate) forced_inactive: bool,
+    /// While it was listed, the guest set the active state.
+    pub(crate) forced_active: bool,
+    /// While it is listed or active: one more than the vCPU that took it, 0 if none is known.
+    taker_code: u16,
+    #[bits(12)]
+    __: u16,
 }
 
 impl State {
@@ -47,9 +58,19 @@ impl State {
         }
     }
 
-    /// Pending, as `ISPENDR` reads it.
+    /// The vCPU that listed it or has it active, where that is known.
+    pub(crate) fn taker(self) -> Option<Cpu> {
+        self.taker_code().checked_sub(1).map(|index| Cpu::new(index.into()))
+    }
+
+    /// With this vCPU as the taker.
+    pub(crate) fn with_taker(self, cpu: Cpu) -> Self {
+        self.with_taker_code(u16::try_from(cpu.get() + 1).unwrap_or(0))
+    }
+
+    /// Pending, as `ISPENDR` reads it. What is in a list register counts until it is folded.
     pub(crate) const fn pending(self) -> bool {
-        self.latch() || (!self.edge() && (self.line() || self.message()))
+        self.latch() || self.lent() || (!self.edge() && (self.line() || self.message()))
     }
 
     /// Pending and to be signalled as far as the interrupt's own state goes. Groups, masks and running priorities
@@ -58,9 +79,14 @@ impl State {
         self.pending() && self.enabled() && !self.active()
     }
 
-    /// Ready at this vCPU.
+    /// Ready at this vCPU, and in no list register.
     pub(crate) fn ready_at(self, cpu: Cpu) -> bool {
-        self.ready() && self.target() == Some(cpu)
+        self.ready() && !self.listed() && self.target() == Some(cpu)
+    }
+
+    /// Active at this vCPU: it took it, or it is the target of what nobody took. In no list register.
+    pub(crate) fn active_at(self, cpu: Cpu) -> bool {
+        self.active() && !self.listed() && self.taker().or(self.target()) == Some(cpu)
     }
 
     /// The input changed, or was driven again.
@@ -77,7 +103,23 @@ impl State {
 
     /// A message takes it back.
     pub(crate) const fn message_cleared(self) -> Self {
-        self.with_latch(false).with_message(false)
+        self.unlatched().with_message(false)
+    }
+
+    /// Software takes the pending state back, as far as no level holds it.
+    pub(crate) const fn unlatched(self) -> Self {
+        self.with_latch(false).with_lent(false)
+    }
+
+    /// Software makes it active.
+    pub(crate) const fn activated(self) -> Self {
+        self.with_active(true).with_forced_active(self.listed()).with_forced_inactive(false)
+    }
+
+    /// It is active no more.
+    pub(crate) const fn deactivated(self) -> Self {
+        let inactive = self.with_active(false).with_forced_inactive(self.listed()).with_forced_active(false);
+        if self.listed() { inactive } else { inactive.with_taker_code(0) }
     }
 
     /// A pulse on the input.

@@ -104,6 +104,7 @@ mod doorbells;
 mod events;
 mod interrupt;
 pub mod its;
+mod list_registers;
 mod lpi;
 mod mbi;
 mod memory;
@@ -122,6 +123,9 @@ pub use access::{AccessWidth, BadWidth};
 pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};
 pub use doorbells::DeviceWrite;
 pub use events::{Events, FaultReason, GuestFault};
+pub use list_registers::{
+    InGuest, ListRegisterVcpu, MAX_LIST_REGISTERS, VirtualInterface, VirtualInterfaceMismatch,
+};
 pub use memory::{GuestMemory, MemoryFault};
 pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 pub use vcpu::{Inputs, Sleep, Undefined, Vcpu};

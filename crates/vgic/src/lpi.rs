@@ -32,6 +32,19 @@
 //! An LPI that is pending at a redistributor by itself – by MOVALL, from the pending table, by `GICR_SETLPIR` – has a
 //! slot of that redistributor. Two events mapped to one LPI are two words, and may deliver it twice.
 //!
+//! # List registers
+//!
+//! A vCPU that runs guest code with list registers takes LPIs along (L): P is clear then, and set again by a message
+//! that comes meanwhile. When the vCPU exits it folds the list register into the word: what the guest did not
+//! acknowledge becomes pending again, at the target that the word names then. A command that removes pending state
+//! also sets R, so that the list register brings nothing back; it outlives DISCARD and MAPTI of the same event, and
+//! needs not outlive MAPD, after which the generation differs. Nothing is signalled from a word that is listed, so an
+//! LPI is in one list register at most.
+//!
+//! A command that changes a listed word recalls its vCPU, and SYNC waits until every recalled vCPU has folded: after
+//! SYNC nothing is pending at an old place, in list registers neither. Disabling LPIs and MOVALL count what is in a list
+//! register as pending; if the guest has acknowledged it, and not exited since, it is delivered once more.
+//!
 //! # Choices that the architecture leaves
 //!
 //! - MAPC of a mapped collection to another redistributor, and MOVI, take pending state along. MOVALL moves what is
@@ -83,7 +96,7 @@ use slots::SlotTable;
 use spin::mutex::SpinMutex;
 
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, PriorityView};
-pub(crate) use consumer::ReadyLpi;
+pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use mappings::{ItsIndex, MappedEvent, NoRoom};
 pub(crate) use queue::LpiQueue;
@@ -123,8 +136,8 @@ impl LpiCore {
         });
         Arc::new(Self {
             shared: shared.clone(),
+            control: SpinMutex::new(Control::new(config, shared, memory, events, attention.clone())),
             attention,
-            control: SpinMutex::new(Control::new(config, shared, memory, events)),
             queues: (0..config.vcpus).map(|_| AtomicU32::new(0)).collect(),
         })
     }

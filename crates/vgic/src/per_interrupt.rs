@@ -63,7 +63,7 @@ pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Kind<C>
     Kind::Fields {
         field,
         read: |frame, intid| read(frame, intid, |state| state.pending()),
-        write: |frame, intid, _| change(frame, intid, |state| state.with_latch(false)),
+        write: |frame, intid, _| change(frame, intid, State::unlatched),
         effect: Effect::Ones,
     }
 }
@@ -73,7 +73,12 @@ pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
     Kind::Fields {
         field,
         read: |frame, intid| read(frame, intid, State::active),
-        write: |frame, intid, _| change(frame, intid, |state| state.with_active(true)),
+        write: |frame, intid, _| {
+            if !frame.wired().config().implements(intid) {
+                frame.missing(intid);
+            }
+            frame.wired().activate(frame.owner(), intid);
+        },
         effect: Effect::Ones,
     }
 }

@@ -13,7 +13,7 @@ use crate::wired::{Private, Wired, participation};
 use crate::{Events, FaultReason, GuestFault, SecurityView};
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::IntId;
-use gic_arch::gicr::{self, Ctlr, Typer, Waker};
+use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
 /// What an access to a redistributor acts on.
@@ -76,7 +76,7 @@ impl<'a> Redistributor<'a> {
         row!(PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r.set_pendbaser(lanes)),
         row!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
         row!(INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
-        row!(SYNCR, zero),
+        row!(SYNCR, constant | r, _ | r.syncr().into_bits().into()),
         Row::constant(ID_REGISTERS, |_, index| identification(index, 0x93)),
         row!(IGROUPR, fields per::group),
         row!(ISENABLER, fields per::set_enable),
@@ -101,6 +101,7 @@ impl<'a> Redistributor<'a> {
         let bits = self.private.participation.load(SeqCst);
         let config = self.wired.config();
         Ctlr::new()
+            .with_rwp(self.wired.awaits_folding())
             .with_enable_lpis(self.private.lpi_registers.lock().enabled)
             .with_ces(config.lpi_id_bits.is_some() && config.can_clear_enable_lpis)
             .with_ir(config.lpi_id_bits.is_some() && config.redistributor_invalidation)
@@ -130,6 +131,11 @@ impl<'a> Redistributor<'a> {
         let set = bits.iter().filter(|(_, on)| *on).fold(0, |set, (bit, _)| set | bit);
         let clear = bits.iter().filter(|(_, on)| !*on).fold(0, |clear, (bit, _)| clear | bit);
         self.wired.set_participation(self.cpu, set, clear);
+    }
+
+    /// Busy while an LPI that was invalidated may still be in a list register.
+    fn syncr(self) -> Syncr {
+        Syncr::new().with_busy(self.wired.awaits_folding())
     }
 
     fn typer(self) -> Typer {

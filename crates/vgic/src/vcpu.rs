@@ -20,7 +20,7 @@ pub struct Vcpu {
     cpu: Cpu,
     gic: Arc<Vgic>,
     pub(crate) interface: CpuInterface,
-    lpis: Option<LpiQueue>,
+    pub(crate) lpis: Option<LpiQueue>,
 }
 
 /// The system register does not exist in this direction, or not in the guest's view: the access is an Undefined
@@ -52,6 +52,12 @@ pub enum Sleep {
     Ready,
     /// An interrupt is there. (A kick for it may still be on its way.)
     DontSleep,
+}
+
+impl Sleep {
+    const fn of(left: bool) -> Self {
+        if left { Self::Ready } else { Self::DontSleep }
+    }
 }
 
 /// The most urgent pending interrupt, from wherever it comes.
@@ -122,13 +128,27 @@ impl Vcpu {
     /// by itself. After [`Sleep::Ready`] the first interrupt to arrive calls [`Kick::kick`](msi_types::Kick::kick),
     /// once; call [`returned`](Self::returned) when the vCPU is back.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
-        self.gic.attention().leave(self.cpu);
-        if self.inputs().any() {
-            self.gic.attention().returned(self.cpu);
-            Sleep::DontSleep
-        } else {
-            Sleep::Ready
-        }
+        let gic = Arc::clone(&self.gic);
+        Sleep::of(gic.attention().leave_unless(self.cpu, || self.inputs().any()))
+    }
+
+    /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU interface takes no
+    /// part. As [`prepare_to_sleep`](Self::prepare_to_sleep), but what counts is the redistributor's `WakeRequest`: an
+    /// enabled interrupt is pending here, of a group that the distributor forwards, whatever the CPU interface masks
+    /// and whether `GICR_WAKER` says that the PE sleeps. Afterwards the vCPU starts with [`reset`](Self::reset).
+    ///
+    /// A vCPU that is off (`PSCI_CPU_OFF`) is not woken by interrupts; what is pending stays so until it is on again.
+    pub fn prepare_to_power_down(&mut self) -> Sleep {
+        let gic = Arc::clone(&self.gic);
+        Sleep::of(gic.attention().leave_unless(self.cpu, || self.wake_requested()))
+    }
+
+    fn wake_requested(&mut self) -> bool {
+        let wired = self.gic.wired();
+        let mut requested = false;
+        wired.ready(self.cpu, |_, state| requested |= wired.forwards(Group::of(state)));
+        let lpis = wired.forwards(Group::One).then_some(self.lpis.as_mut()).flatten();
+        requested || lpis.is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
     }
 
     /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later kicks it, once; call
@@ -235,7 +255,7 @@ impl Vcpu {
     }
 
     /// Tells the distributor whether this PE takes the group: 1-of-N interrupts go elsewhere if not.
-    fn publish(&self, group: Group) {
+    pub(crate) fn publish(&self, group: Group) {
         let bit = participation::GROUP[group.index()];
         if self.interface.takes(group) {
             self.gic.wired().set_participation(self.cpu, bit, 0);
@@ -281,13 +301,20 @@ impl Vcpu {
         best
     }
 
-    /// Which groups distributor and CPU interface have enabled. A redistributor that sleeps forwards nothing.
-    fn forwarded(&self) -> [bool; 2] {
+    /// Which groups distributor and CPU interface have enabled.
+    pub(crate) fn forwarded(&self) -> [bool; 2] {
+        let [zero, one] = self.distributed();
+        [zero && self.interface.takes(Group::Zero), one && self.interface.takes(Group::One)]
+    }
+
+    /// Which groups distributor and redistributor forward to the CPU interface. A redistributor that sleeps forwards
+    /// nothing.
+    pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
         let awake = wired
             .private(self.cpu)
             .is_some_and(|private| private.participation.load(SeqCst) & participation::AWAKE != 0);
-        [Group::Zero, Group::One].map(|group| awake && wired.forwards(group) && self.interface.takes(group))
+        [Group::Zero, Group::One].map(|group| awake && wired.forwards(group))
     }
 
     /// An LPI with this priority, of which the interface has the upper bits.

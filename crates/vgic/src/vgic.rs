@@ -216,6 +216,11 @@ impl Vgic {
         }
     }
 
+    /// Lets every ITS go on.
+    pub(crate) fn poll_all_its(&self) {
+        self.its.iter().for_each(|its| its.poll());
+    }
+
     /// What went wrong with the commands of the ITS at this index.
     pub fn command_faults(&self, index: usize) -> Option<CommandFaults> {
         self.its.get(index).map(|its| its.command_faults())

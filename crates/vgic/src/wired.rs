@@ -3,7 +3,10 @@
 //! Nothing here takes a lock but a change of routes. The order of every change is: the interrupt's word, then the
 //! target's candidates, then the target's wake flag; a vCPU looks in the opposite order.
 
+mod lists;
 mod one_of_n;
+
+pub(crate) use lists::{Forwarding, asks_for_end};
 
 use crate::attention::Attention;
 use crate::candidates::{Candidates, Look};
@@ -209,7 +212,10 @@ impl Wired {
 
     /// Changes an interrupt that the guest can see, as a register write does.
     pub(crate) fn change(&self, cpu: Cpu, intid: IntId, change: impl Fn(State) -> State) {
-        let _ = self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
+        let changed = self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
+        if let Some((old, new)) = changed {
+            self.recall_changed(old, new);
+        }
     }
 
     /// A message changes a shared interrupt that the guest can see: `Pending` if it is pending afterwards.
@@ -233,6 +239,7 @@ impl Wired {
         let (old, new) =
             self.interrupt(cpu, slot)?.try_update(|state| change(state).map(|new| self.aim(state, new)))?;
         self.settle(slot, new);
+        self.refresh_listed(old, new);
         Some((old, new))
     }
 
@@ -285,6 +292,11 @@ impl Wired {
         self.control() & (1 << group.index()) != 0
     }
 
+    /// Has a vCPU with list registers not yet seen what the guest changed?
+    pub(crate) fn awaits_folding(&self) -> bool {
+        self.attention.awaits_folding()
+    }
+
     /// What [`set_control`](Self::set_control) stored.
     pub(crate) fn control(&self) -> u32 {
         self.control.load(SeqCst)
@@ -295,6 +307,7 @@ impl Wired {
     pub(crate) fn set_control(&self, change: impl Fn(u32) -> u32) {
         let _ = self.control.fetch_update(SeqCst, SeqCst, |old| Some(change(old)));
         for index in 0..self.cpus.len() {
+            let _ = self.attention.recall(cpu(index));
             self.attention.notify(cpu(index));
         }
     }
@@ -321,7 +334,7 @@ impl Wired {
                 let same = state.ready_at(cpu)
                     && state.priority() == expected.priority()
                     && state.group1() == expected.group1();
-                same.then(|| state.acknowledged())
+                same.then(|| state.acknowledged().with_taker(cpu))
             })
             .is_some()
     }
@@ -332,13 +345,21 @@ impl Wired {
         let Some(slot) = self.slot(intid) else { return };
         let Some(interrupt) = self.interrupt(cpu, slot) else { return };
         let done = interrupt.try_update(|state| {
-            (state.active() && self.is_visible(state)).then(|| self.aim(state, state.with_active(false)))
+            let done = (state.active() || state.listed()) && self.is_visible(state);
+            done.then(|| self.aim(state, state.deactivated()))
         });
-        let Some((old, _)) = done else { return };
-        if !old.edge() && intid.class() != IntIdClass::Sgi {
-            self.tell_observer(cpu, intid);
+        let Some((old, new)) = done else { return };
+        if old.active() {
+            self.tell_observer_of(cpu, intid, old);
         }
         self.settle(slot, interrupt.state());
+        self.recall_changed(old, new);
+    }
+
+    fn tell_observer_of(&self, cpu: Cpu, intid: IntId, state: State) {
+        if !state.edge() && intid.class() != IntIdClass::Sgi {
+            self.tell_observer(cpu, intid);
+        }
     }
 
     fn tell_observer(&self, cpu: Cpu, intid: IntId) {
@@ -370,12 +391,13 @@ impl Wired {
         let route = self.valid_route(Irouter::from(change(*place)));
         *place = route.into_bits();
         let target = self.resolve(route);
-        let (_, new) = interrupt.update(|state| {
+        let (old, new) = interrupt.update(|state| {
             let aimed = state.with_any(route.any_participating()).with_target_index(target);
             self.aim(state, aimed)
         });
         drop(routes);
         self.settle(slot, new);
+        self.recall_changed(old, new);
     }
 
     /// The route with what is RES0 taken away.

@@ -86,7 +86,8 @@ impl Executor<'_> {
                 self.control.move_all(from.into(), to.into());
                 Ok(())
             }
-            // Every command has rewritten the words that it concerns before it is done.
+            // Every command has rewritten the words that it concerns before it is done; what was in list registers is
+            // waited for by the queue.
             Command::Sync { target } => self.vcpu(target).map(drop),
         }
     }

@@ -60,6 +60,15 @@ impl fmt::Display for CommandFaults {
     }
 }
 
+/// What became of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Progress {
+    /// It is carried out.
+    Done,
+    /// It is a SYNC, and an interrupt that a command changed may still be in a list register.
+    Waits,
+}
+
 impl Queue {
     /// `GITS_CBASER` was written: the queue is empty.
     pub(super) const fn at(base: Cbaser) -> Self {
@@ -116,15 +125,19 @@ impl Its {
             });
             spent += 1 + work / SLOTS_PER_UNIT;
             match result {
-                Ok(()) => state.queue.advance(),
+                Ok(Progress::Done) => state.queue.advance(),
+                Ok(Progress::Waits) => break,
                 Err(fault) => self.fail(state, fault),
             }
         }
     }
 
-    fn step(&self, state: &State, control: &mut Control) -> Result<(), CommandFault> {
+    fn step(&self, state: &State, control: &mut Control) -> Result<Progress, CommandFault> {
         let raw = state.queue.fetch(control.memory()).map_err(CommandFault::Unreadable)?;
         let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
+        if matches!(command, Command::Sync { .. }) && control.awaits_folding() {
+            return Ok(Progress::Waits);
+        }
         let mut executor = Executor {
             its: self.index,
             config: &self.config,
@@ -132,7 +145,7 @@ impl Its {
             tables: state.tables,
             control,
         };
-        executor.execute(command).map_err(|refusal| match refusal {
+        executor.execute(command).map(|()| Progress::Done).map_err(|refusal| match refusal {
             Refusal::Reason(reason) => {
                 CommandFault::Refused(CommandError { opcode: command.opcode(), reason })
             }

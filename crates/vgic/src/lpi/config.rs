@@ -36,7 +36,7 @@ impl PriorityView {
 /// The size of an LPI core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LpiConfig {
-    /// Number of vCPUs, at most 4096.
+    /// Number of vCPUs, at most 1024.
     pub(crate) vcpus: u16,
     /// The budget of slots: about one per mapped event, counted in powers of two up to 32 per device and in 32s
     /// beyond. At most 2^22; memory comes with use: 8 bytes and a few bits a slot.

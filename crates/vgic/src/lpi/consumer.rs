@@ -15,6 +15,15 @@ pub(crate) struct ReadyLpi {
     pub(crate) priority: Priority,
 }
 
+/// An LPI that was taken into a list register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ListedLpi {
+    /// What was taken.
+    pub(crate) ready: ReadyLpi,
+    position: Position,
+    generation: u32,
+}
+
 /// The state of the consumer: where it last found something.
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
@@ -29,6 +38,12 @@ impl Consumer {
     pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
         let hints = shared.hints.get(self.vcpu as usize)?;
         hints.walk(levels_before(than), &mut self.hot, &mut Take { shared, vcpu: self.vcpu })
+    }
+
+    /// As [`take`](Self::take), for a list register: the word remembers it.
+    pub(super) fn list(&mut self, shared: &Shared, than: Priority) -> Option<ListedLpi> {
+        let hints = shared.hints.get(self.vcpu as usize)?;
+        hints.walk(levels_before(than), &mut self.hot, &mut List { shared, vcpu: self.vcpu })
     }
 
     pub(super) fn highest(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
@@ -73,6 +88,39 @@ impl Visitor for Take<'_> {
             None => Visit::Stale,
         }
     }
+}
+
+/// Moves what a hint leads to into a list register.
+struct List<'a> {
+    shared: &'a Shared,
+    vcpu: u32,
+}
+
+impl Visitor for List<'_> {
+    type Found = ListedLpi;
+
+    fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ListedLpi> {
+        hint.clear();
+        let vcpu = self.vcpu;
+        let take = |word| is_ready_here(word, vcpu, level).then(|| word.listed());
+        match self.shared.slots.try_update(position, take) {
+            Some(taken) => {
+                Visit::Found(ListedLpi { ready: ready(taken), position, generation: taken.generation() })
+            }
+            None => Visit::Stale,
+        }
+    }
+}
+
+/// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it. Returns the vCPU to notify.
+/// If the event moved, it becomes pending at its new place; if it is not mapped any more, or was cleared, nowhere.
+pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
+    let back = |word: Word| {
+        let ours = word.is_listed() && word.generation() == listed.generation;
+        ours.then(|| word.folded(pending))
+    };
+    let old = shared.slots.try_update(listed.position, back)?;
+    shared.owe(old.folded(pending), listed.position)
 }
 
 /// Looks at what a hint leads to and leaves it there.

@@ -14,6 +14,7 @@ use super::shared::{Injection, Shared};
 use super::slots::{Position, Slot};
 use super::tables::LpiTables;
 use super::word::{Level, Word};
+use crate::attention::Attention;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::memory::GuestMemory;
 use alloc::boxed::Box;
@@ -21,12 +22,14 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use gic_arch::Lpi;
+use msi_types::Cpu;
 
 /// The state under the command lock.
 pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) memory: Arc<dyn GuestMemory>,
     pub(super) events: Arc<Events>,
+    attention: Arc<Attention>,
     pub(super) config: LpiConfig,
     pub(super) pool: Pool,
     /// By vCPU: the tables, while its LPIs are enabled.
@@ -86,11 +89,13 @@ impl Control {
         shared: Arc<Shared>,
         memory: Arc<dyn GuestMemory>,
         events: Arc<Events>,
+        attention: Arc<Attention>,
     ) -> Self {
         Self {
             shared,
             memory,
             events,
+            attention,
             config,
             pool: Pool::new(config.chunks(), config.nodes()),
             redistributors: core::iter::repeat_n(None, usize::from(config.vcpus)).collect(),
@@ -130,6 +135,19 @@ impl Control {
         if let Some(vcpu) = self.shared.owe(written, position) {
             self.owed.insert(vcpu);
         }
+    }
+
+    /// A word was changed: if its LPI is in a list register, it is recalled.
+    pub(super) fn recall(&mut self, old: Word) {
+        let listed = old.is_listed() && Safeguard::Recall.stands();
+        if listed && self.attention.recall(Cpu::new(old.target())) {
+            self.owed.insert(old.target());
+        }
+    }
+
+    /// Is an LPI that a command changed perhaps still in a list register?
+    pub(crate) fn awaits_folding(&self) -> bool {
+        self.attention.awaits_folding()
     }
 
     pub(super) fn record(&self, reason: FaultReason, address: u64, detail: u64) {
@@ -194,14 +212,19 @@ impl Control {
         };
         self.shared.ensure_level(target, level);
         let (old, new) = self.shared.slots.update(position, |word| {
-            word.with_target(target)
+            let kept = word
+                .with_target(target)
                 .with_level(level)
                 .with_enabled(enabled)
                 .with_deliverable(deliverable)
-                .with_pending(covering.is_some() && (word.is_pending() || cold.held))
+                .with_pending(covering.is_some() && (word.is_pending() || cold.held));
+            if covering.is_some() { kept } else { kept.cleared() }
         });
-        let held = covering.is_none() && (old.is_pending() || cold.held);
+        let held = covering.is_none() && (old.is_pending_anywhere() || cold.held);
         self.pool.set_cold(slot, Cold { held, ..cold });
+        if old != new {
+            self.recall(old);
+        }
         if (old != new || settings == Settings::Reload) && Safeguard::Owing.stands() {
             self.owe(new, position);
         }
@@ -238,8 +261,9 @@ impl Control {
     pub(super) fn clear_slot(&mut self, slot: Slot) -> bool {
         let cold = self.pool.cold(slot);
         self.pool.set_cold(slot, Cold { held: false, ..cold });
-        let (old, _) = self.shared.slots.update(slot.position(), |word| word.with_pending(false));
-        old.is_pending() || cold.held
+        let (old, _) = self.shared.slots.update(slot.position(), Word::cleared);
+        self.recall(old);
+        old.is_pending_anywhere() || cold.held
     }
 
     /// Makes a slot pending, or holds it until its target's LPIs are enabled.

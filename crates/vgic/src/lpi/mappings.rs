@@ -171,7 +171,8 @@ impl Control {
         let target = self.collection(its, collection).unwrap_or(0);
         let word =
             Word::unmapped(place.generation).with_target(u32::from(target)).with_lpi_index(lpi.index());
-        self.shared.slots.update(place.slot.position(), |_| word);
+        let (old, _) = self.shared.slots.update(place.slot.position(), |old| old.replaced_by(word));
+        self.recall(old);
         self.pool.set_cold(place.slot, Cold { owner: Owner::Event { its: its.0, collection }, held: false });
         self.refresh(place.slot, Settings::Reload);
         Ok(())

@@ -102,7 +102,12 @@ impl Control {
 
     /// Makes a slot map nothing. Its generation stays: that ties it to its block's owner.
     pub(super) fn unmap_slot(&mut self, slot: Slot) {
-        self.shared.slots.update(slot.position(), |word| Word::unmapped(word.generation()));
+        let unmapped = |word: Word| {
+            let target = word.target();
+            word.replaced_by(Word::unmapped(word.generation()).with_target(target))
+        };
+        let (old, _) = self.shared.slots.update(slot.position(), unmapped);
+        self.recall(old);
     }
 }
 

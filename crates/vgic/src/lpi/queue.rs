@@ -1,7 +1,7 @@
 //! A vCPU's half: what its thread owns.
 
 use super::LpiCore;
-use super::consumer::{Consumer, ReadyLpi};
+use super::consumer::{self, Consumer, ListedLpi, ReadyLpi};
 use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::Priority;
@@ -27,6 +27,18 @@ impl LpiQueue {
     /// Acknowledges the most urgent pending LPI, if its priority is more urgent than `than`.
     pub(crate) fn take(&mut self, than: Priority) -> Option<ReadyLpi> {
         self.consumer.take(self.core.shared(), than)
+    }
+
+    /// Moves the most urgent pending LPI into a list register, if its priority is more urgent than `than`.
+    pub(crate) fn list(&mut self, than: Priority) -> Option<ListedLpi> {
+        self.consumer.list(self.core.shared(), than)
+    }
+
+    /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
+    pub(crate) fn fold(&mut self, listed: ListedLpi, pending: bool) {
+        if let Some(vcpu) = consumer::fold(self.core.shared(), listed, pending) {
+            self.core.notify(vcpu);
+        }
     }
 
     /// The LPI that [`take`](Self::take) would acknowledge. To be asked between "outside" and sleep as well: what is

@@ -77,7 +77,8 @@ impl Control {
             let position = slot.position();
             if control.shared.slots.load(position).target() == vcpu {
                 let (old, _) = control.shared.slots.update(position, stopped);
-                if old.is_pending() {
+                control.recall(old);
+                if old.is_pending_anywhere() {
                     pending.set(old.lpi());
                 }
             }
@@ -174,7 +175,7 @@ impl Control {
         }
         self.sweep(|control, slot, cold| {
             let word = control.shared.slots.load(slot.position());
-            if word.target() == from && (word.is_pending() || cold.held) {
+            if word.target() == from && (word.is_pending_anywhere() || cold.held) {
                 control.move_pending(slot, to, word.lpi());
             }
         });
@@ -235,5 +236,5 @@ impl Control {
 
 /// A word of a redistributor whose LPIs are disabled.
 fn stopped(word: Word) -> Word {
-    word.with_pending(false).with_deliverable(word.is_deliverable() && !Safeguard::SweepOnDisable.stands())
+    word.cleared().with_deliverable(word.is_deliverable() && !Safeguard::SweepOnDisable.stands())
 }

@@ -20,6 +20,12 @@ pub(crate) enum Safeguard {
     Owing,
     /// A message that found its slot through nodes looks at the device's entry again.
     ReloadRoot,
+    /// What a command cleared or unmapped, a list register does not bring back.
+    Revoke,
+    /// A command that changes what is in a list register recalls it.
+    Recall,
+    /// A message for what is in a list register makes its vCPU exit.
+    KickListed,
 }
 
 impl Safeguard {

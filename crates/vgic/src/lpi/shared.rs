@@ -73,10 +73,12 @@ impl Shared {
     /// Hints for a word that was just written, if it is ready. Returns the vCPU to notify.
     #[inline]
     pub(super) fn owe(&self, written: Word, position: Position) -> Option<u32> {
-        if !written.is_ready() {
-            return None;
-        }
         let target = written.target();
+        if !written.is_ready() {
+            // Of what is in a list register, only its vCPU can say whether it was acknowledged: so it must exit.
+            let waits = written.is_listed() && written.is_pending() && Safeguard::KickListed.stands();
+            return waits.then_some(target);
+        }
         self.hints.get(target as usize)?.hint(written.level(), position);
         Some(target)
     }

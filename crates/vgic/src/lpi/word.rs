@@ -1,5 +1,6 @@
 //! The slot word: one mapped event's translation and its pending bit, in one atomic value.
 
+use super::safeguard::Safeguard;
 use gic_arch::Lpi;
 
 /// Bits of a word's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
@@ -9,7 +10,7 @@ pub(super) const GENERATION_BITS: u32 = 24;
 /// The last generation; a chunk that reached it takes no more owners.
 pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 /// Bits of a word's target.
-pub(super) const TARGET_BITS: u32 = 12;
+pub(super) const TARGET_BITS: u32 = 10;
 /// Priority levels: the CPU interface has five priority bits.
 pub(super) const LEVELS: usize = 32;
 
@@ -17,6 +18,8 @@ const LPI_SHIFT: u32 = GENERATION_BITS;
 const TARGET_SHIFT: u32 = LPI_SHIFT + LPI_INDEX_BITS;
 const LEVEL_SHIFT: u32 = TARGET_SHIFT + TARGET_BITS;
 const LEVEL_BITS: u32 = 5;
+const REVOKED: u64 = 1 << 59;
+const LISTED: u64 = 1 << 60;
 const DELIVERABLE: u64 = 1 << 61;
 const ENABLED: u64 = 1 << 62;
 const PENDING: u64 = 1 << 63;
@@ -51,8 +54,8 @@ impl Level {
     }
 }
 
-/// What a slot holds: P pending, E enabled, D deliverable (a message may set P), priority level, target vCPU, LPI, and
-/// the generation that ties the slot to its owner.
+/// What a slot holds: P pending, E enabled, D deliverable (a message may set P), L listed and R revoked, priority level,
+/// target vCPU, LPI, and the generation that ties the slot to its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Word(u64);
 
@@ -102,9 +105,41 @@ impl Word {
     }
 
     /// May a vCPU acknowledge it? D is not asked for: what is pending at a redistributor stays deliverable there when
-    /// its ITS is disabled or its collection unmapped.
+    /// its ITS is disabled or its collection unmapped. What is in a list register waits until that was folded.
     pub(super) const fn is_ready(self) -> bool {
-        self.0 & (PENDING | ENABLED) == PENDING | ENABLED
+        self.0 & (PENDING | ENABLED | LISTED) == PENDING | ENABLED
+    }
+
+    /// L: a list register took what was pending, and may bring it back.
+    pub(super) const fn is_listed(self) -> bool {
+        self.0 & LISTED != 0
+    }
+
+    /// Is something pending, here or (for all that is known) in a list register?
+    pub(super) const fn is_pending_anywhere(self) -> bool {
+        self.is_pending() || self.0 & (LISTED | REVOKED) == LISTED
+    }
+
+    /// Taken into a list register.
+    pub(super) const fn listed(self) -> Self {
+        self.with_pending(false).with_flag(LISTED, true)
+    }
+
+    /// Back from a list register, where it may still be pending.
+    pub(super) fn folded(self, pending: bool) -> Self {
+        let brought = pending && (self.0 & REVOKED == 0 || !Safeguard::Revoke.stands());
+        self.with_pending(self.is_pending() || brought).with_flag(LISTED | REVOKED, false)
+    }
+
+    /// With nothing pending: what a list register brings back does not count.
+    pub(super) const fn cleared(self) -> Self {
+        self.with_pending(false).with_flag(REVOKED, self.is_listed())
+    }
+
+    /// A word for the same slot and generation: a list register's stay is remembered, and what it brings back does not
+    /// count.
+    pub(super) const fn replaced_by(self, new: Self) -> Self {
+        Self(new.0 | (self.0 & LISTED)).cleared()
     }
 
     /// Priority level.

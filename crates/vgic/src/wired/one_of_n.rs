@@ -56,9 +56,10 @@ impl Wired {
             if !self.is_misplaced(state) {
                 break;
             }
-            let (_, new) = interrupt.update(|now| {
+            let (old, new) = interrupt.update(|now| {
                 if self.is_misplaced(now) { now.with_target_index(self.choose(now)) } else { now }
             });
+            self.recall_changed(old, new);
             state = new;
             if state.target().is_none() {
                 break;
@@ -88,6 +89,7 @@ impl Wired {
             }
         }
         if changed {
+            let _ = self.attention.recall(cpu);
             self.attention.notify(cpu);
         }
     }

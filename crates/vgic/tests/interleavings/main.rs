@@ -1,7 +1,7 @@
 //! Every interleaving of injectors, a vCPU that falls asleep, and whoever moves an interrupt: nothing is lost.
 //!
 //! The sources of the shared part are compiled here against a scheduler's atomics. What `wired.rs` and `vcpu.rs` do
-//! with them is repeated in a few lines; all of it is sequentially consistent, so that interleavings are executions.
+//! with them is repeated in a few lines, but for the departure itself; all of it is sequentially consistent, so that interleavings are executions.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
@@ -9,6 +9,7 @@ extern crate alloc;
 mod atomic {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 }
+#[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/attention.rs"]
 mod attention;
 #[path = "../../src/candidates.rs"]
@@ -111,12 +112,7 @@ impl Machine {
 
     /// As `Vcpu::prepare_to_sleep`: does it sleep?
     fn leave(&self, cpu: Cpu) -> bool {
-        self.attention.leave(cpu);
-        let sleeps = self.look(cpu).is_none();
-        if !sleeps {
-            self.attention.returned(cpu);
-        }
-        sleeps
+        self.attention.leave_unless(cpu, || self.look(cpu).is_some())
     }
 
     /// After everything: what is ready at a vCPU is found there, and the vCPU is awake or was kicked.

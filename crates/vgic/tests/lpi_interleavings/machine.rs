@@ -1,7 +1,7 @@
 //! A small machine: two vCPUs, LPIs of 14 INTID bits, one ITS.
 
 use super::config::{LpiConfig, PriorityView};
-use super::consumer::Consumer;
+use super::consumer::{Consumer, ListedLpi, fold};
 use super::control::Control;
 use super::directory::Nodes;
 use super::hints::Hints;
@@ -51,7 +51,7 @@ impl Kick for Kicks {
 pub(super) struct Machine {
     shared: Arc<Shared>,
     senders: Arc<Senders>,
-    attention: Attention,
+    attention: Arc<Attention>,
     kicks: Arc<Kicks>,
     ram: Arc<Ram>,
 }
@@ -85,15 +85,11 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
     let senders = Arc::new(Senders::new(2));
-    let mut control = Control::new(config, shared.clone(), ram.clone(), Arc::new(Events::new()));
+    let attention = Arc::new(Attention::new(usize::from(VCPUS), kicks.clone()));
+    let events = Arc::new(Events::new());
+    let mut control = Control::new(config, shared.clone(), ram.clone(), events, attention.clone());
     let its = control.add_its(senders.clone()).unwrap();
-    let machine = Arc::new(Machine {
-        shared,
-        senders,
-        attention: Attention::new(usize::from(VCPUS), kicks.clone()),
-        kicks,
-        ram,
-    });
+    let machine = Arc::new(Machine { shared, senders, attention, kicks, ram });
     (8192..8200).for_each(|number| machine.configure(number, true, 0xa0));
     control.set_its_enabled(its, true);
     let mut commands = Commands { machine: machine.clone(), control, its };
@@ -177,6 +173,11 @@ impl Commands {
         self.notify();
     }
 
+    /// SYNC: is everything before it complete?
+    pub(super) fn sync(&self) -> bool {
+        !self.control.awaits_folding()
+    }
+
     pub(super) fn enable_lpis(&mut self, vcpu: u16) {
         let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(13);
         let pendbaser = gicr::Pendbaser::new().with_address(PENDING * (1 + u64::from(vcpu)));
@@ -211,24 +212,36 @@ impl Vcpu {
 
     /// Says that it leaves, then looks. `true`: it is gone.
     pub(super) fn leave(&mut self) -> bool {
+        let machine = self.machine.clone();
+        machine.attention.leave_unless(self.cpu, || self.highest())
+    }
+
+    fn highest(&mut self) -> bool {
+        self.consumer.highest(&self.machine.shared, Priority::IDLE).is_some()
+    }
+
+    /// Takes what is most urgent into its list register and runs guest code.
+    pub(super) fn enter(&mut self) -> Option<ListedLpi> {
         self.machine.attention.leave(self.cpu);
-        self.sleeps_unless_ready()
+        self.machine.attention.fills(self.cpu);
+        self.consumer.list(&self.machine.shared, Priority::IDLE)
+    }
+
+    /// Brings it back, acknowledged by the guest or not.
+    pub(super) fn exit(&mut self, listed: Option<ListedLpi>, pending: bool) {
+        self.machine.attention.returned(self.cpu);
+        if let Some(vcpu) = listed.and_then(|listed| fold(&self.machine.shared, listed, pending)) {
+            self.machine.attention.notify(Cpu::new(vcpu));
+        }
+        self.machine.attention.folded(self.cpu);
     }
 
     /// Looks, then says that it leaves: the wrong way round.
     pub(super) fn look_then_leave(&mut self) -> bool {
-        let gone = self.sleeps_unless_ready();
+        let gone = !self.highest();
         if gone {
             self.machine.attention.leave(self.cpu);
         }
         gone
-    }
-
-    fn sleeps_unless_ready(&mut self) -> bool {
-        let ready = self.consumer.highest(&self.machine.shared, Priority::IDLE);
-        if ready.is_some() {
-            self.machine.attention.returned(self.cpu);
-        }
-        ready.is_none()
     }
 }

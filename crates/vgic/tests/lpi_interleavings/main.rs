@@ -50,6 +50,16 @@ mod atomic {
             self.0.fetch_and(value, Ordering::SeqCst)
         }
 
+        pub(crate) fn fetch_add(&self, value: u64, _: Ordering) -> u64 {
+            store_buffer::drain();
+            self.0.fetch_add(value, Ordering::SeqCst)
+        }
+
+        pub(crate) fn fetch_sub(&self, value: u64, _: Ordering) -> u64 {
+            store_buffer::drain();
+            self.0.fetch_sub(value, Ordering::SeqCst)
+        }
+
         pub(crate) fn compare_exchange(
             &self,
             old: u64,
@@ -118,6 +128,8 @@ mod lpi {
     #[path = "../../src/lpi/word.rs"]
     mod word;
 
+    #[path = "lists.rs"]
+    mod lists;
     #[path = "machine.rs"]
     mod machine;
     #[path = "scenarios.rs"]

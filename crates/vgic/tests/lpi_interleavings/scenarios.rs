@@ -15,10 +15,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const ITERATIONS: usize = 2_000;
 /// A mutant that is not found within this many executions of each kind counts as not found.
 const MUTANT_ITERATIONS: usize = 20_000;
-const LPI: u32 = 8192;
+pub(super) const LPI: u32 = 8192;
 const OTHER: u32 = 8193;
 
-type Scenario = fn();
+pub(super) type Scenario = fn();
 
 fn run(scheduler: impl Scheduler + 'static, scenario: Scenario) {
     let mut config = Config::new();
@@ -36,20 +36,20 @@ fn explore(scenario: Scenario, iterations: usize) {
 }
 
 /// It holds, with every safeguard in place.
-fn holds(scenario: Scenario) {
+pub(super) fn holds(scenario: Scenario) {
     leave_out(None);
     explore(scenario, ITERATIONS);
 }
 
 /// It does not hold without this safeguard.
-fn needs(safeguard: Safeguard, scenario: Scenario) {
+pub(super) fn needs(safeguard: Safeguard, scenario: Scenario) {
     leave_out(Some(safeguard));
     let found = catch_unwind(AssertUnwindSafe(|| explore(scenario, MUTANT_ITERATIONS))).is_err();
     leave_out(None);
     assert!(found, "nothing goes wrong without {safeguard:?}");
 }
 
-fn spawn<T: Send + 'static>(
+pub(super) fn spawn<T: Send + 'static>(
     machine: &Arc<Machine>,
     act: impl FnOnce(Arc<Machine>) -> T + Send + 'static,
 ) -> thread::JoinHandle<T> {
@@ -58,7 +58,7 @@ fn spawn<T: Send + 'static>(
 }
 
 /// One event of device 1, mapped to [`LPI`] at vCPU 0.
-fn one_event() -> (Arc<Machine>, Commands) {
+pub(super) fn one_event() -> (Arc<Machine>, Commands) {
     let (machine, mut commands) = machine();
     commands.map_device(1, 1);
     commands.map_event(1, 0, LPI, 0);

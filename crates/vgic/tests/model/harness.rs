@@ -1,5 +1,6 @@
 //! Drives model and reference side by side.
 
+use crate::half::{Exits, Half};
 use crate::reference::{Gic, View};
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::{Ctlr, Sgi, SysRegEncoding};
@@ -7,6 +8,7 @@ use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, icc};
 use msi_types::{Cpu, Kick, Level, Line, SetLine};
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
 
 /// CPUs in clusters of their own, one beyond the first sixteen of its cluster.
@@ -110,25 +112,55 @@ impl GuestMemory for NoMemory {
     }
 }
 
-struct NoKick;
+/// Who was kicked.
+#[derive(Default)]
+struct Kicks([Arc<AtomicBool>; AFFINITIES.len()]);
 
-impl Kick for NoKick {
+impl Kick for Kicks {
     fn kick(&self, cpu: Cpu) {
-        panic!("{cpu:?} was kicked, but it never left");
+        self.0[cpu.index()].store(true, SeqCst);
+    }
+}
+
+/// What the vCPUs' halves are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Software.
+    Software,
+    /// This many list registers.
+    Lists(u8, Exits),
+    /// Software, all list registers, few.
+    Mixed,
+}
+
+impl Kind {
+    fn half(self, vcpu: Vcpu, kicked: Arc<AtomicBool>) -> Half {
+        match (self, vcpu.cpu().get()) {
+            (Self::Software, _) | (Self::Mixed, 0) => Half::Software(vcpu),
+            (Self::Lists(count, exits), _) => Half::lists(vcpu, count, exits, kicked),
+            (Self::Mixed, _) => Half::lists(vcpu, 16, Exits::Needed, kicked),
+        }
+    }
+
+    /// Are there fewer list registers than interrupts? Then only what guests do is told apart.
+    fn is_short(self) -> bool {
+        matches!(self, Self::Lists(count, _) if count < 16)
     }
 }
 
 /// Model and reference.
 pub(crate) struct Bench {
     gic: Arc<Vgic>,
-    vcpus: Vec<Vcpu>,
+    vcpus: Vec<Half>,
+    kicks: Arc<Kicks>,
+    kind: Kind,
     reference: Gic,
     /// What each CPU acknowledged and did not end.
     handled: Vec<Vec<u32>>,
 }
 
 impl Bench {
-    pub(crate) fn new(view: View, bits: u8) -> Self {
+    pub(crate) fn new(view: View, bits: u8, kind: Kind) -> Self {
         let secure: &[u32] = if view == View::NonSecure { &SECURE } else { &[] };
         let mut config = VgicConfig {
             spis: 64,
@@ -145,9 +177,15 @@ impl Bench {
         for (cpu, affinity) in config.cpus.iter_mut().zip(AFFINITIES) {
             cpu.affinity = affinity;
         }
-        let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), Arc::new(NoKick)).unwrap();
+        let kicks = Arc::new(Kicks::default());
+        let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kicks.clone()).unwrap();
+        let half = |vcpu: Vcpu| {
+            let kicked = kicks.0[vcpu.cpu().index()].clone();
+            kind.half(vcpu, kicked)
+        };
+        let vcpus = vcpus.into_iter().map(half).collect();
         let reference = Gic::new(view, bits, AFFINITIES.len(), &PRIVATE, &SHARED, secure);
-        Self { gic, vcpus, reference, handled: vec![Vec::new(); AFFINITIES.len()] }
+        Self { gic, vcpus, kicks, kind, reference, handled: vec![Vec::new(); AFFINITIES.len()] }
     }
 
     /// What a guest does first, so that interrupts get through.
@@ -167,7 +205,49 @@ impl Bench {
         }
     }
 
+    /// With list registers, the hardware does not say which interrupt a guest ended that is active elsewhere.
+    fn ends_its_own(&self, op: &Op) -> bool {
+        let (cpu, intid) = match *op {
+            Op::End { cpu, interrupt: index, .. } => (cpu, interrupt(index)),
+            Op::EndLast { cpu, .. } => (cpu, self.handled[cpu].last().copied().unwrap_or(1023)),
+            _ => return true,
+        };
+        let mut reference = self.reference.clone();
+        reference.any(cpu, intid).is_none_or(|it| it.owner.is_some() || !it.active || it.taker == Some(cpu))
+    }
+
+    /// With few list registers, what the guest ends must be what it acknowledged last: the hardware only counts what
+    /// it ends beyond them.
+    fn is_lawful(&self, op: &Op) -> bool {
+        match *op {
+            Op::End { .. } | Op::Modes { .. } => false,
+            Op::Field { cpu, interrupt: index, field, .. } => {
+                let mut reference = self.reference.clone();
+                let active = reference.any(cpu, interrupt(index)).is_some_and(|it| it.active);
+                !active && !matches!(field, Field::Activate | Field::Deactivate)
+            }
+            Op::EndLast { cpu, group } => {
+                self.reference.cpus[cpu].running.last().is_some_and(|(_, running)| *running == group)
+            }
+            _ => true,
+        }
+    }
+
+    /// A guest with `EOImode`, from the beginning.
+    pub(crate) fn split_eoi(&mut self) {
+        for cpu in 0..AFFINITIES.len() {
+            self.apply_any(&Op::Modes { cpu, cbpr: false, eoimode: true });
+        }
+    }
+
     pub(crate) fn apply(&mut self, op: &Op) {
+        let lists = self.kind != Kind::Software;
+        if (!lists || self.ends_its_own(op)) && (!self.kind.is_short() || self.is_lawful(op)) {
+            self.apply_any(op);
+        }
+    }
+
+    fn apply_any(&mut self, op: &Op) {
         match *op {
             Op::Line { cpu, interrupt: index, high } => self.line(cpu, interrupt(index), high),
             Op::Field { cpu, interrupt: index, field, value, wide } => {
@@ -361,8 +441,16 @@ impl Bench {
         exists
     }
 
+    /// Kicks are followed. What a vCPU brings back may be another's, which is kicked in turn.
+    fn attend(&mut self) {
+        for _ in 0..2 {
+            self.vcpus.iter_mut().for_each(Half::attend);
+        }
+    }
+
     /// Inputs, running priorities and what is pending first, at each CPU.
     pub(crate) fn compare_signals(&mut self, after: &Op) {
+        self.attend();
         for cpu in 0..AFFINITIES.len() {
             let inputs = self.vcpus[cpu].inputs();
             let signalled = self.reference.signalled(cpu).map(|at| self.reference.interrupts[at].group);
@@ -391,11 +479,16 @@ impl Bench {
 
     /// What the registers read.
     pub(crate) fn compare_registers(&mut self) {
+        if self.kind == Kind::Software {
+            assert!(self.kicks.0.iter().all(|kicked| !kicked.load(SeqCst)), "nobody left");
+        }
+        self.vcpus.iter_mut().for_each(Half::leave_guest);
         for cpu in 0..AFFINITIES.len() {
             let mask = self.reference.shown_priority(self.reference.cpus[cpu].mask);
-            assert_eq!(self.mrs(cpu, icc::PMR.encoding()), Some(mask.into()));
+            let mut read = |register| self.vcpus[cpu].read_outside(register);
+            assert_eq!(read(icc::PMR.encoding()), Some(mask.into()));
             let binary_point = self.reference.shown_bpr(cpu, 1);
-            assert_eq!(self.mrs(cpu, icc::BPR1.encoding()), Some(binary_point.into()));
+            assert_eq!(read(icc::BPR1.encoding()), Some(binary_point.into()));
             for intid in PRIVATE.iter().chain(&SHARED) {
                 self.compare_interrupt(cpu, *intid);
             }

@@ -2,10 +2,13 @@
 //! reference interpreter of the rules: every answer must be the same.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod half;
 mod harness;
 mod reference;
+mod virtual_interface;
 
-use harness::{Bench, ops};
+use half::Exits;
+use harness::{Bench, Kind, ops};
 use proptest::prelude::*;
 use reference::View;
 
@@ -24,7 +27,7 @@ proptest! {
         (view, bits) in views(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(view, bits);
+        let mut bench = Bench::new(view, bits, Kind::Software);
         for op in ops {
             bench.apply(&op);
             bench.compare_signals(&op);
@@ -37,7 +40,49 @@ proptest! {
         (view, bits) in views(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(view, bits);
+        let mut bench = Bench::new(view, bits, Kind::Software);
+        bench.enable_everything();
+        for op in ops {
+            bench.apply(&op);
+            bench.compare_signals(&op);
+        }
+        bench.compare_registers();
+    }
+
+    #[test]
+    fn with_list_registers_the_model_answers_as_the_reference_does(
+        bits in 5u8..=8,
+        kind in prop_oneof![
+            Just(Kind::Lists(16, Exits::Always)),
+            Just(Kind::Lists(16, Exits::Needed)),
+            Just(Kind::Mixed),
+        ],
+        enabled in any::<bool>(),
+        ops in proptest::collection::vec(ops(), 1..200),
+    ) {
+        let mut bench = Bench::new(View::Single, bits, kind);
+        if enabled {
+            bench.enable_everything();
+        }
+        for op in ops {
+            bench.apply(&op);
+            bench.compare_signals(&op);
+        }
+        bench.compare_registers();
+    }
+
+    #[test]
+    fn with_few_list_registers_a_lawful_guest_sees_no_difference(
+        bits in 5u8..=8,
+        count in 1u8..=4,
+        exits in prop_oneof![Just(Exits::Always), Just(Exits::Needed)],
+        split_eoi in any::<bool>(),
+        ops in proptest::collection::vec(ops(), 1..200),
+    ) {
+        let mut bench = Bench::new(View::Single, bits, Kind::Lists(count, exits));
+        if split_eoi {
+            bench.split_eoi();
+        }
         bench.enable_everything();
         for op in ops {
             bench.apply(&op);

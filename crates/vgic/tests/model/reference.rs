@@ -18,6 +18,8 @@ pub(crate) struct Interrupt {
     pub(crate) edge: bool,
     pub(crate) enabled: bool,
     pub(crate) active: bool,
+    /// The CPU that acknowledged it last.
+    pub(crate) taker: Option<usize>,
     pub(crate) group: usize,
     pub(crate) priority: u8,
     /// The CPU that it goes to.
@@ -71,6 +73,7 @@ impl Gic {
                 edge: intid < 16,
                 enabled: false,
                 active: false,
+                taker: None,
                 group: usize::from(guests),
                 priority: if guests { 0x80 } else { 0 },
                 target: Some(owner.unwrap_or(0)),
@@ -180,6 +183,7 @@ impl Gic {
         self.cpus[cpu].running.push((priority, group));
         self.interrupts[index].latch = false;
         self.interrupts[index].active = true;
+        self.interrupts[index].taker = Some(cpu);
         self.interrupts[index].intid
     }
 

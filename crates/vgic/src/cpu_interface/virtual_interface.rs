@@ -1,0 +1,37 @@
+//! The interface's state as the hardware's virtual CPU interface holds it: `ICH_VMCR_EL2` and the active priorities.
+
+use super::CpuInterface;
+use gic_arch::Priority;
+use gic_arch::ich::Vmcr;
+
+impl CpuInterface {
+    /// `ICH_VMCR_EL2`.
+    pub(crate) fn vmcr(&self) -> Vmcr {
+        Vmcr::new()
+            .with_veng0(self.enabled[0])
+            .with_veng1(self.enabled[1])
+            .with_v_fiq_en(true)
+            .with_vcbpr(self.common_binary_point)
+            .with_veoim(self.split_eoi)
+            .with_vbpr0(self.binary_point[0])
+            .with_vbpr1(self.binary_point[1])
+            .with_vpmr(self.mask.get())
+    }
+
+    /// `ICH_AP<n>R<m>_EL2`, by group and index.
+    pub(crate) fn active_priorities(&self) -> [[u32; 4]; 2] {
+        #[expect(clippy::cast_possible_truncation, reason = "each word has 32 of the bits")]
+        self.active.map(|active| core::array::from_fn(|index| (active >> (32 * index)) as u32))
+    }
+
+    /// Takes what the guest left in the hardware.
+    pub(crate) fn load(&mut self, vmcr: Vmcr, active: [[u32; 4]; 2]) {
+        self.enabled = [vmcr.veng0(), vmcr.veng1()];
+        self.common_binary_point = vmcr.vcbpr();
+        self.split_eoi = vmcr.veoim();
+        self.binary_point = [vmcr.vbpr0(), vmcr.vbpr1()];
+        self.mask = Priority::new(vmcr.vpmr());
+        self.active = active
+            .map(|words| words.iter().rev().fold(0, |active: u128, word| active << 32 | u128::from(*word)));
+    }
+}

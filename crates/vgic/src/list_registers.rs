@@ -1,0 +1,285 @@
+//! A vCPU half for hypervisors at EL2: the hardware's virtual CPU interface acknowledges and ends interrupts by itself,
+//! from list registers that are filled before the guest is entered and folded back after it has exited (IHI 0069 §6,
+//! §12.4).
+//!
+//! Outside of the guest this half is a software CPU interface like [`Vcpu`]: what the guest left in the hardware is
+//! loaded at the exit, so that trapped accesses and the question whether the vCPU may sleep have one answer.
+//!
+//! | | how |
+//! |---|---|
+//! | order | the most urgent pending interrupt first, then what is active, then further pending ones by urgency |
+//! | more is pending than fits | `NPIE`: an exit when nothing that was listed is pending any more. (`UIE` would not come while what is listed is active.) Another group's enable then exits as well |
+//! | more is active than fits | `LRENPIE`: `EOIcount` ends the most urgent ones that are not listed, as guests nest |
+//! | `ICC_DIR_EL1` | traps (`TDIR`), as it may name what is active at another vCPU; guests without `EOImode` do not use it. Where the CPU cannot trap it alone, `TC` does while more is active than fits |
+//! | levels | a maintenance interrupt at the end; the observer is told, and the level is sampled again |
+//! | LPIs | no active state, never tied to a physical interrupt (`HW`) |
+//! | changes meanwhile | kick the vCPU. What a register or command promises (`RWP`, `SYNCR`, SYNC) is complete once it has exited |
+
+mod fill;
+mod fold;
+mod rank;
+
+use crate::attention::Attention;
+use crate::lpi::ListedLpi;
+use crate::slot::Slot;
+use crate::{Inputs, SecurityView, Sleep, Undefined, Vcpu, Vgic};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use gic_arch::IntId;
+use gic_arch::icc::{self, IntIdValue, SysRegEncoding};
+use gic_arch::ich::{Hcr, ListRegister, ListRegisterState, Vmcr, Vtr};
+use msi_types::Cpu;
+
+/// Most list registers that a CPU has.
+pub const MAX_LIST_REGISTERS: usize = 16;
+
+/// What a CPU's virtual interface holds for the guest: to be loaded before the guest is entered and stored after it
+/// has exited. Registers that the CPU does not have are zero, and ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VirtualInterface {
+    /// `ICH_HCR_EL2`. The hypervisor may add traps of its own; of what comes back, `EOIcount` is looked at.
+    pub hcr: Hcr,
+    /// `ICH_VMCR_EL2`.
+    pub vmcr: Vmcr,
+    /// `ICH_AP<n>R<m>_EL2`, by group and index.
+    pub active_priorities: [[u32; 4]; 2],
+    /// `ICH_LR<n>_EL2`.
+    pub list: [ListRegister; MAX_LIST_REGISTERS],
+}
+
+/// Why a machine's guest cannot run on a CPU's virtual interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum VirtualInterfaceMismatch {
+    /// Priority bits differ.
+    #[error("the machine has {machine} priority bits, this CPU's virtual interface {hardware}")]
+    PriorityBits {
+        /// [`VgicConfig::priority_bits`](crate::VgicConfig::priority_bits).
+        machine: u8,
+        /// `ICH_VTR_EL2.PRIbits`.
+        hardware: u8,
+    },
+    /// Preemption bits differ.
+    #[error("the machine has {machine} preemption bits, this CPU's virtual interface {hardware}")]
+    PreemptionBits {
+        /// All priority bits, at most 7.
+        machine: u8,
+        /// `ICH_VTR_EL2.PREbits`.
+        hardware: u8,
+    },
+    /// The virtual interface has no Non-secure view.
+    #[error("list registers present one security state, the machine has two")]
+    SecurityView,
+    /// INTIDs do not fit.
+    #[error("the machine has {0} INTID bits, this CPU's virtual interface 16")]
+    IdBits(u8),
+    /// More list registers than there can be.
+    #[error("{0} list registers: a CPU has 1 to {MAX_LIST_REGISTERS}")]
+    Count(usize),
+}
+
+/// A vCPU whose guest runs with list registers. Owned by the vCPU's thread, outside of the guest.
+pub struct ListRegisterVcpu(Box<Half>);
+
+/// A [`ListRegisterVcpu`] while its guest runs. If it is dropped, what the guest was to get is lost: a vCPU that
+/// entered exits.
+#[must_use = "what is in list registers is only known again after the exit"]
+pub struct InGuest(Box<Half>);
+
+struct Half {
+    vcpu: Vcpu,
+    count: usize,
+    /// `ICH_VTR_EL2.TDS`: `ICC_DIR_EL1` can be trapped by itself.
+    traps_dir: bool,
+    listed: [Listed; MAX_LIST_REGISTERS],
+    /// Active interrupts of this vCPU, and perhaps some that are not any more.
+    active: SlotSet,
+}
+
+/// What a list register was filled with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Listed {
+    Nothing,
+    Wired(Slot, ListRegisterState),
+    Lpi(ListedLpi),
+}
+
+/// A set of wired interrupts.
+struct SlotSet([u64; SlotSet::WORDS]);
+
+impl SlotSet {
+    const WORDS: usize = Slot::COUNT.div_ceil(64);
+
+    fn insert(&mut self, slot: Slot) {
+        self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
+    }
+
+    /// Keeps what `keep` says.
+    fn retain(&mut self, mut keep: impl FnMut(Slot) -> bool) {
+        for (word, first) in self.0.iter_mut().zip((0..).step_by(64)) {
+            let mut bits = *word;
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                if !Slot::new(first + bit as usize).is_some_and(&mut keep) {
+                    *word &= !(1 << bit);
+                }
+            }
+        }
+    }
+}
+
+impl Vcpu {
+    /// Runs this vCPU's guest on CPUs whose virtual interface is as `vtr` (`ICH_VTR_EL2`) says.
+    ///
+    /// # Errors
+    /// [`VirtualInterfaceMismatch`]: the guest would see another CPU interface than the machine has.
+    pub fn with_list_registers(self, vtr: Vtr) -> Result<ListRegisterVcpu, VirtualInterfaceMismatch> {
+        let config = self.vgic().config();
+        let (priorities, preemption) = (config.priority_bits, config.priority_bits.min(7));
+        let hardware = (vtr.pri_bits_minus_one() + 1, vtr.pre_bits_minus_one() + 1);
+        if config.security == SecurityView::NonSecure {
+            return Err(VirtualInterfaceMismatch::SecurityView);
+        }
+        if hardware.0 != priorities {
+            return Err(VirtualInterfaceMismatch::PriorityBits { machine: priorities, hardware: hardware.0 });
+        }
+        if hardware.1 != preemption {
+            return Err(VirtualInterfaceMismatch::PreemptionBits {
+                machine: preemption,
+                hardware: hardware.1,
+            });
+        }
+        if config.id_bits() > 16 && vtr.id_bits_code() == 0 {
+            return Err(VirtualInterfaceMismatch::IdBits(config.id_bits()));
+        }
+        let count = usize::from(vtr.list_regs_minus_one()) + 1;
+        if count > MAX_LIST_REGISTERS {
+            return Err(VirtualInterfaceMismatch::Count(count));
+        }
+        Ok(ListRegisterVcpu(Box::new(Half {
+            vcpu: self,
+            count,
+            traps_dir: vtr.tds(),
+            listed: [Listed::Nothing; MAX_LIST_REGISTERS],
+            active: SlotSet([0; SlotSet::WORDS]),
+        })))
+    }
+}
+
+impl ListRegisterVcpu {
+    /// The vCPU is about to run guest code: what to load into the hardware. Whatever arrives or changes from now on
+    /// kicks it, once; it then exits.
+    pub fn enter(mut self) -> (InGuest, VirtualInterface) {
+        let cpu = self.0.vcpu.cpu();
+        self.0.attention().leave(cpu);
+        self.0.attention().fills(cpu);
+        let interface = self.0.fill();
+        (InGuest(self.0), interface)
+    }
+
+    /// Reads a system register on behalf of the guest, whose access trapped.
+    ///
+    /// # Errors
+    /// As [`Vcpu::read_sysreg`].
+    pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
+        let value = self.0.vcpu.read_sysreg(register)?;
+        if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
+            self.0.note_acknowledged(IntIdValue::from(value).intid());
+        }
+        Ok(value)
+    }
+
+    /// Writes a system register on behalf of the guest, whose access trapped: `ICC_SGI<n>R_EL1` always do.
+    ///
+    /// # Errors
+    /// As [`Vcpu::write_sysreg`].
+    pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+        self.0.vcpu.write_sysreg(register, value)
+    }
+
+    /// As [`Vcpu::inputs`].
+    pub fn inputs(&mut self) -> Inputs {
+        self.0.vcpu.inputs()
+    }
+
+    /// As [`Vcpu::prepare_to_sleep`], for a guest that waits (WFI).
+    pub fn prepare_to_sleep(&mut self) -> Sleep {
+        self.0.vcpu.prepare_to_sleep()
+    }
+
+    /// As [`Vcpu::prepare_to_power_down`].
+    pub fn prepare_to_power_down(&mut self) -> Sleep {
+        self.0.vcpu.prepare_to_power_down()
+    }
+
+    /// The vCPU is back from sleep.
+    pub fn returned(&mut self) {
+        self.0.vcpu.returned();
+    }
+
+    /// As [`Vcpu::reset`].
+    pub fn reset(&mut self) {
+        self.0.vcpu.reset();
+    }
+
+    /// Back to a vCPU whose CPU interface is software alone.
+    pub fn into_software(self) -> Vcpu {
+        self.0.vcpu
+    }
+
+    /// Which vCPU this is.
+    pub fn cpu(&self) -> Cpu {
+        self.0.vcpu.cpu()
+    }
+
+    /// The shared half.
+    pub fn vgic(&self) -> &Arc<Vgic> {
+        self.0.vcpu.vgic()
+    }
+}
+
+impl InGuest {
+    /// The guest has exited, kicked or not, and left this in the hardware. To be called before the reason of the exit
+    /// is looked at: other vCPUs may wait for it.
+    #[must_use]
+    pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
+        let cpu = self.0.vcpu.cpu();
+        self.0.vcpu.returned();
+        self.0.fold(left);
+        if self.0.attention().folded(cpu) {
+            self.0.vcpu.vgic().poll_all_its();
+        }
+        ListRegisterVcpu(self.0)
+    }
+
+    /// Which vCPU this is.
+    pub fn cpu(&self) -> Cpu {
+        self.0.vcpu.cpu()
+    }
+}
+
+impl Half {
+    /// What was acknowledged outside of the guest is active: it gets a list register.
+    fn note_acknowledged(&mut self, intid: IntId) {
+        if let Some(slot) = Slot::of(intid) {
+            self.active.insert(slot);
+        }
+    }
+
+    fn attention(&self) -> &Attention {
+        self.vcpu.vgic().attention()
+    }
+}
+
+impl fmt::Debug for ListRegisterVcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListRegisterVcpu").field("vcpu", &self.0.vcpu).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for InGuest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InGuest").field("listed", &self.0.listed).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,159 @@
+//! Before the guest is entered: which interrupts get a list register.
+
+use super::rank::{Ranked, Seen};
+use super::{Half, Listed, MAX_LIST_REGISTERS, VirtualInterface};
+use crate::lpi::ListedLpi;
+use crate::wired::{Forwarding, Group, asks_for_end};
+use gic_arch::Priority;
+use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
+
+/// What waits for a list register.
+struct Waiting {
+    pending: Ranked,
+    active: Ranked,
+    /// By group: something is pending that only the guest's own enable keeps from being signalled.
+    held_back: [bool; 2],
+}
+
+/// The list registers that are filled so far.
+struct Registers {
+    list: [ListRegister; MAX_LIST_REGISTERS],
+    used: usize,
+}
+
+impl Half {
+    /// Fills the list registers, and says which exits are needed for what did not fit.
+    pub(super) fn fill(&mut self) -> VirtualInterface {
+        let mut waiting = self.waiting();
+        let mut registers = Registers { list: [ListRegister::new(); MAX_LIST_REGISTERS], used: 0 };
+        let _ = self.fill_one(&mut registers, |half| half.take_pending(&mut waiting));
+        while self.fill_one(&mut registers, |half| half.take_active(&mut waiting)) {}
+        while self.fill_one(&mut registers, |half| half.take_pending(&mut waiting)) {}
+        VirtualInterface {
+            hcr: self.control(&waiting),
+            vmcr: self.vcpu.interface.vmcr(),
+            active_priorities: self.vcpu.interface.active_priorities(),
+            list: registers.list,
+        }
+    }
+
+    /// Fills the next list register with what `take` finds. `false`: there is no room, or nothing is left.
+    fn fill_one(
+        &mut self,
+        registers: &mut Registers,
+        take: impl FnOnce(&mut Self) -> Option<(Listed, ListRegister)>,
+    ) -> bool {
+        let at = registers.used;
+        if at == self.count {
+            return false;
+        }
+        let Some((listed, register)) = take(self) else { return false };
+        self.listed[at] = listed;
+        registers.list[at] = register;
+        registers.used += 1;
+        true
+    }
+
+    fn waiting(&mut self) -> Waiting {
+        let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new(), held_back: [false; 2] };
+        let Self { vcpu, active, .. } = self;
+        let (cpu, distributed) = (vcpu.cpu(), vcpu.distributed());
+        vcpu.vgic().wired().listable(cpu, |slot, state| {
+            let group = Group::of(state);
+            if state.active() {
+                active.insert(slot);
+            } else if distributed[group.index()] && vcpu.interface.takes(group) {
+                waiting.pending.insert(Seen { slot, state });
+            } else {
+                waiting.held_back[group.index()] |= distributed[group.index()];
+            }
+        });
+        active.retain(|slot| {
+            let state = vcpu.vgic().wired().state(cpu, slot);
+            if state.active_at(cpu) {
+                waiting.active.insert(Seen { slot, state });
+            }
+            state.active_at(cpu)
+        });
+        let lpis = distributed[Group::One.index()] && !vcpu.interface.takes(Group::One);
+        waiting.held_back[Group::One.index()] |= lpis && self.has_lpi();
+        waiting
+    }
+
+    /// The most urgent pending interrupt that is left.
+    fn take_pending(&mut self, waiting: &mut Waiting) -> Option<(Listed, ListRegister)> {
+        loop {
+            let than = waiting.pending.first().map_or(Priority::IDLE, |seen| seen.state.priority());
+            if let Some(lpi) = self.take_lpi(than) {
+                return Some(lpi_register(lpi));
+            }
+            let seen = waiting.pending.pop()?;
+            if let Some(taken) = self.take_wired(seen) {
+                return Some(taken);
+            }
+        }
+    }
+
+    /// The most urgent active interrupt that is left.
+    fn take_active(&mut self, waiting: &mut Waiting) -> Option<(Listed, ListRegister)> {
+        loop {
+            let seen = waiting.active.pop()?;
+            if let Some(taken) = self.take_wired(seen) {
+                return Some(taken);
+            }
+        }
+    }
+
+    fn take_lpi(&mut self, than: Priority) -> Option<ListedLpi> {
+        if self.vcpu.forwarded()[Group::One.index()] { self.vcpu.lpis.as_mut()?.list(than) } else { None }
+    }
+
+    fn take_wired(&self, seen: Seen) -> Option<(Listed, ListRegister)> {
+        let distributed = self.vcpu.distributed()[Group::of(seen.state).index()];
+        let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
+        let state = self.vcpu.vgic().wired().list(self.vcpu.cpu(), seen.slot, seen.state, forwarding)?;
+        Some((Listed::Wired(seen.slot, state), wired_register(seen, state)))
+    }
+
+    /// Is an LPI pending?
+    fn has_lpi(&mut self) -> bool {
+        self.vcpu.lpis.as_mut().is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
+    }
+
+    /// `ICH_HCR_EL2`: which exits are needed.
+    fn control(&mut self, waiting: &Waiting) -> Hcr {
+        let [zero, one] = [Group::Zero, Group::One].map(|group| self.vcpu.interface.takes(group));
+        let lpis = self.vcpu.forwarded()[Group::One.index()] && self.has_lpi();
+        let pending = waiting.pending.any_left() || lpis;
+        let active = waiting.active.any_left();
+        Hcr::new()
+            .with_en(true)
+            .with_npie(pending)
+            .with_lrenpie(active)
+            .with_tdir(self.traps_dir)
+            .with_tc(active && !self.traps_dir)
+            .with_vgrp0_eie(waiting.held_back[0])
+            .with_vgrp1_eie(waiting.held_back[1])
+            .with_vgrp0_die(pending && zero)
+            .with_vgrp1_die(pending && one)
+    }
+}
+
+fn wired_register(seen: Seen, state: ListRegisterState) -> ListRegister {
+    let Seen { slot, state: word } = seen;
+    ListRegister::new()
+        .with_virtual_intid(slot.intid().get())
+        .with_priority_value(word.priority_value())
+        .with_group1(word.group1())
+        .with_eoi(asks_for_end(slot, word))
+        .with_state(state)
+}
+
+fn lpi_register(lpi: ListedLpi) -> (Listed, ListRegister) {
+    let register = ListRegister::new()
+        .with_virtual_intid(lpi.ready.lpi.get())
+        .with_priority_value(lpi.ready.priority.get())
+        .with_group1(true)
+        .with_state(ListRegisterState::Pending);
+    (Listed::Lpi(lpi), register)
+}

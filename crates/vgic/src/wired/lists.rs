@@ -1,0 +1,170 @@
+//! Wired interrupts in list registers of vCPUs that run guest code. The word stays the interrupt's state; `listed` says
+//! that pending and active state may have gone on in the list register, which its vCPU brings back when it exits.
+//!
+//! An interrupt is in one list register at most: what is listed elsewhere waits until it is folded there.
+
+use super::Wired;
+use crate::candidates::Look;
+use crate::interrupt::State;
+use crate::slot::Slot;
+use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
+use gic_arch::{IntId, IntIdClass};
+use msi_types::Cpu;
+
+const fn is_pending(state: ListRegisterState) -> bool {
+    matches!(state, Pending | PendingActive)
+}
+
+const fn is_active(state: ListRegisterState) -> bool {
+    matches!(state, Active | PendingActive)
+}
+
+/// What happens to pending signals of an interrupt's group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Forwarding {
+    /// They may be signalled.
+    Enabled,
+    /// The group is disabled.
+    Disabled,
+}
+
+impl State {
+    /// What a list register says of it. A level is sampled again when it is deactivated, so it is not pending there
+    /// while it is active.
+    fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
+        let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
+        match (pending, self.active()) {
+            (true, false) => Pending,
+            (true, true) if self.edge() => PendingActive,
+            (_, true) => Active,
+            (false, false) => Invalid,
+        }
+    }
+
+    /// In a list register of `cpu`, which has this state.
+    fn listed_at(self, cpu: Cpu, filled: ListRegisterState) -> Self {
+        let lends = is_pending(filled) && self.latch();
+        self.with_listed(true).with_taker(cpu).with_lent(lends).with_latch(self.latch() && !lends)
+    }
+
+    /// The list register was filled with one state and comes back with another.
+    fn folded(self, filled: ListRegisterState, now: ListRegisterState) -> Self {
+        let active = match (is_active(filled), is_active(now)) {
+            _ if self.forced_active() => true,
+            _ if self.forced_inactive() => false,
+            (false, true) => true,
+            (true, false) => false,
+            _ => self.active(),
+        };
+        let back = self
+            .with_listed(false)
+            .with_latch(self.latch() || (self.lent() && is_pending(now)))
+            .with_lent(false)
+            .with_forced_active(false)
+            .with_forced_inactive(false);
+        if active { back.with_active(true) } else { back.deactivated() }
+    }
+}
+
+/// Did the guest deactivate it meanwhile?
+fn was_ended(filled: ListRegisterState, now: ListRegisterState) -> bool {
+    match filled {
+        Pending => now == Invalid,
+        Active | PendingActive => !is_active(now),
+        Invalid => false,
+    }
+}
+
+impl Wired {
+    /// The candidates of `cpu` that a list register can take: ready or active there. For the vCPU's own thread.
+    pub(crate) fn listable(&self, cpu: Cpu, mut each: impl FnMut(Slot, State)) {
+        let Some(private) = self.private(cpu) else { return };
+        private.candidates.visit(|slot| {
+            let state = self.state(cpu, slot);
+            if state.ready_at(cpu) || state.active_at(cpu) {
+                each(slot, state);
+                Look::Ready
+            } else {
+                Look::Stale
+            }
+        });
+    }
+
+    /// `cpu` takes the interrupt in `slot` into a list register, if it still is as `expected`, apart from what does not
+    /// matter. Returns the state for the list register.
+    pub(crate) fn list(
+        &self,
+        cpu: Cpu,
+        slot: Slot,
+        expected: State,
+        forwarding: Forwarding,
+    ) -> Option<ListRegisterState> {
+        let (old, _) = self.interrupt(cpu, slot)?.try_update(|state| {
+            let same = (state.ready_at(cpu) || state.active_at(cpu))
+                && state.priority() == expected.priority()
+                && state.group1() == expected.group1()
+                && state.edge() == expected.edge();
+            let filled = state.list_state(forwarding);
+            (same && filled != Invalid).then(|| state.listed_at(cpu, filled))
+        })?;
+        Some(old.list_state(forwarding))
+    }
+
+    /// `cpu` brings a list register back. Tells the observer as [`deactivate`](Self::deactivate) does. Returns what the
+    /// interrupt is now; `None` if it was reset meanwhile.
+    pub(crate) fn fold(
+        &self,
+        cpu: Cpu,
+        slot: Slot,
+        filled: ListRegisterState,
+        now: ListRegisterState,
+    ) -> Option<State> {
+        let interrupt = self.interrupt(cpu, slot)?;
+        let (old, new) = interrupt.try_update(|state| {
+            let ours = state.listed() && state.taker() == Some(cpu);
+            ours.then(|| self.aim(state, state.folded(filled, now)))
+        })?;
+        let ended_by_register = is_active(now) && !new.active();
+        if was_ended(filled, now) || ended_by_register {
+            self.tell_observer_of(cpu, slot.intid(), old);
+        }
+        self.settle(slot, interrupt.state());
+        Some(new)
+    }
+
+    /// The guest makes an interrupt active by a register. A vCPU with list registers takes it along.
+    pub(crate) fn activate(&self, cpu: Cpu, intid: IntId) {
+        let change = |state: State| self.is_visible(state).then(|| state.activated());
+        let Some((old, new)) = self.try_change(cpu, intid, change) else { return };
+        self.recall_changed(old, new);
+        if let Some((target, slot)) = new.target().zip(Slot::of(intid)).filter(|_| !old.active())
+            && let Some(private) = self.private(target)
+        {
+            private.candidates.set(slot);
+            if self.attention.recall(target) {
+                self.attention.notify(target);
+            }
+        }
+    }
+
+    /// A device changed an interrupt: who has it in a list register looks anew.
+    pub(super) fn refresh_listed(&self, old: State, new: State) {
+        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
+            self.attention.notify(taker);
+        }
+    }
+
+    /// The guest changed an interrupt by a register: the change is complete once it is in no list register.
+    pub(super) fn recall_changed(&self, old: State, new: State) {
+        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new)
+            && self.attention.recall(taker)
+        {
+            self.attention.notify(taker);
+        }
+    }
+}
+
+/// Does a list register of this interrupt ask for a maintenance interrupt at its end? Levels are sampled again then.
+pub(crate) fn asks_for_end(slot: Slot, state: State) -> bool {
+    !state.edge() && slot.intid().class() != IntIdClass::Sgi
+}

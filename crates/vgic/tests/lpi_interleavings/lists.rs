@@ -1,0 +1,142 @@
+//! LPIs in list registers while commands change them.
+
+use super::Safeguard;
+use super::machine::Machine;
+use super::scenarios::{LPI, holds, needs, one_event, spawn};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use shuttle::thread;
+
+/// What the guest does with what is in its list register.
+#[derive(Clone, Copy)]
+enum Guest {
+    Acknowledges,
+    Masks,
+}
+
+/// vCPU 0 enters and exits once. Did the guest acknowledge something?
+fn runs(machine: &Arc<Machine>, guest: Guest) -> thread::JoinHandle<bool> {
+    spawn(machine, move |machine| {
+        let mut vcpu = machine.vcpu(0);
+        let listed = vcpu.enter();
+        vcpu.exit(listed, matches!(guest, Guest::Masks));
+        listed.is_some() && matches!(guest, Guest::Acknowledges)
+    })
+}
+
+fn moved_while_listed(guest: Guest) {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    let runner = runs(&machine, guest);
+    commands.movi(1, 0, 1);
+    let acknowledged = runner.join().unwrap();
+    assert!(commands.sync(), "everybody has exited");
+    assert_eq!(machine.vcpu(0).drain(), [], "pending at the old place");
+    assert_eq!(machine.vcpu(1).drain().len(), usize::from(!acknowledged), "once, at one place");
+}
+
+#[test]
+fn an_lpi_that_moves_while_it_is_listed_is_delivered_once() {
+    holds(|| moved_while_listed(Guest::Acknowledges));
+    holds(|| moved_while_listed(Guest::Masks));
+}
+
+fn synced_while_listed() {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    let holds_it = Arc::new(AtomicBool::new(false));
+    let runner = {
+        let holds_it = holds_it.clone();
+        spawn(&machine, move |machine| {
+            let mut vcpu = machine.vcpu(0);
+            let listed = vcpu.enter();
+            holds_it.store(listed.is_some(), SeqCst);
+            thread::yield_now();
+            holds_it.store(false, SeqCst);
+            vcpu.exit(listed, true);
+        })
+    };
+    commands.movi(1, 0, 1);
+    assert!(!commands.sync() || !holds_it.load(SeqCst), "after SYNC it is in the old vCPU's list register");
+    runner.join().unwrap();
+}
+
+#[test]
+fn after_sync_a_moved_lpi_is_in_no_list_register_of_its_old_place() {
+    holds(synced_while_listed);
+    needs(Safeguard::Recall, synced_while_listed);
+}
+
+fn mapped_anew_while_listed() {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    let runner = runs(&machine, Guest::Masks);
+    commands.discard(1, 0);
+    commands.map_event(1, 0, LPI, 0);
+    runner.join().unwrap();
+    assert_eq!(machine.vcpu(0).drain(), [], "nobody rang the new mapping");
+}
+
+#[test]
+fn what_was_discarded_while_it_was_listed_does_not_come_back() {
+    holds(mapped_anew_while_listed);
+    needs(Safeguard::Revoke, mapped_anew_while_listed);
+}
+
+fn unmapped_while_listed() {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    let runner = runs(&machine, Guest::Masks);
+    commands.unmap_device(1);
+    commands.map_device(2, 1);
+    commands.map_event(2, 0, LPI, 0);
+    runner.join().unwrap();
+    assert_eq!(machine.vcpu(0).drain(), [], "nobody rang the new device's interrupt");
+}
+
+#[test]
+fn what_was_unmapped_with_its_device_while_it_was_listed_does_not_come_back() {
+    holds(unmapped_while_listed);
+}
+
+fn rung_while_listed() {
+    let (machine, _commands) = one_event();
+    machine.send(1, 0);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let runner = spawn(&machine, |machine| machine.vcpu(0).enter());
+    let listed = runner.join().unwrap();
+    sender.join().unwrap();
+    let kicked = machine.kicks(0) == 1;
+    machine.vcpu(0).exit(listed, false);
+    let again = machine.vcpu(0).drain();
+    assert!(again.is_empty() || kicked, "the guest is not interrupted by a message");
+}
+
+#[test]
+fn a_message_that_comes_while_its_lpi_is_listed_makes_the_vcpu_exit() {
+    holds(rung_while_listed);
+    needs(Safeguard::KickListed, rung_while_listed);
+}
+
+/// The old and the new vCPU run, and another message comes.
+fn moved_and_rung_while_listed() {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let old = runs(&machine, Guest::Masks);
+    let new = spawn(&machine, |machine| {
+        let mut vcpu = machine.vcpu(1);
+        let listed = vcpu.enter();
+        vcpu.exit(listed, true);
+    });
+    commands.movi(1, 0, 1);
+    sender.join().unwrap();
+    old.join().unwrap();
+    new.join().unwrap();
+    assert_eq!((machine.vcpu(0).drain(), machine.vcpu(1).drain()), (vec![], vec![LPI]));
+}
+
+#[test]
+fn an_lpi_is_in_one_list_register_at_most() {
+    holds(moved_and_rung_while_listed);
+}

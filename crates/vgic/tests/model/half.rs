@@ -1,0 +1,188 @@
+//! A vCPU's half, of either kind, with one face: a guest's accesses to system registers.
+
+use crate::virtual_interface::{Hardware, vtr};
+use gic_arch::icc::{self, Ctlr, SysRegEncoding};
+use gic_arch::ich::Vtr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use vgic::{InGuest, Inputs, ListRegisterVcpu, Undefined, Vcpu};
+
+/// When a vCPU with list registers exits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exits {
+    /// Around every access.
+    Always,
+    /// When it is kicked, when a maintenance interrupt is asserted, and for what traps.
+    Needed,
+}
+
+#[derive(Debug)]
+pub(crate) enum Half {
+    Software(Vcpu),
+    Lists(Lists),
+}
+
+#[derive(Debug)]
+pub(crate) struct Lists {
+    place: Option<Place>,
+    vtr: Vtr,
+    exits: Exits,
+    /// Somebody kicked the vCPU.
+    kicked: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Out(ListRegisterVcpu),
+    In(InGuest, Hardware),
+}
+
+impl Half {
+    pub(crate) fn lists(vcpu: Vcpu, registers: u8, exits: Exits, kicked: Arc<AtomicBool>) -> Self {
+        let vtr = vtr(registers, vcpu.vgic().config().priority_bits);
+        let vcpu = vcpu.with_list_registers(vtr).unwrap();
+        Self::Lists(Lists { place: Some(Place::Out(vcpu)), vtr, exits, kicked })
+    }
+
+    pub(crate) fn inputs(&mut self) -> Inputs {
+        match self {
+            Self::Software(vcpu) => vcpu.inputs(),
+            Self::Lists(lists) => {
+                let group = lists.in_guest(|hardware| hardware.signalled());
+                Inputs { irq: group == Some(1), fiq: group == Some(0) }
+            }
+        }
+    }
+
+    pub(crate) fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
+        match self {
+            Self::Software(vcpu) => vcpu.read_sysreg(register),
+            Self::Lists(lists) => Ok(lists.read(register)),
+        }
+    }
+
+    pub(crate) fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+        match self {
+            Self::Software(vcpu) => vcpu.write_sysreg(register, value),
+            Self::Lists(lists) => {
+                lists.write(register, value);
+                Ok(())
+            }
+        }
+    }
+
+    /// In the guest, with nothing that asks for an exit.
+    pub(crate) fn attend(&mut self) {
+        if let Self::Lists(lists) = self {
+            lists.attend();
+        }
+    }
+
+    /// Out of the guest, with everything folded.
+    pub(crate) fn leave_guest(&mut self) {
+        if let Self::Lists(lists) = self {
+            lists.exit();
+        }
+    }
+
+    /// What it reads while it is out of the guest.
+    pub(crate) fn read_outside(&mut self, register: SysRegEncoding) -> Option<u64> {
+        match self {
+            Self::Software(vcpu) => vcpu.read_sysreg(register).ok(),
+            Self::Lists(lists) => lists.exit().read_sysreg(register).ok(),
+        }
+    }
+}
+
+impl Lists {
+    fn exit(&mut self) -> &mut ListRegisterVcpu {
+        let out = match self.place.take().unwrap() {
+            Place::Out(vcpu) => vcpu,
+            Place::In(vcpu, hardware) => vcpu.exit(&hardware.registers),
+        };
+        self.kicked.store(false, SeqCst);
+        match self.place.insert(Place::Out(out)) {
+            Place::Out(vcpu) => vcpu,
+            Place::In(..) => unreachable!(),
+        }
+    }
+
+    fn enter(&mut self) {
+        if let Place::Out(vcpu) = self.place.take().unwrap() {
+            let (vcpu, registers) = vcpu.enter();
+            self.place = Some(Place::In(vcpu, Hardware { registers, vtr: self.vtr }));
+        }
+    }
+
+    fn hardware(&mut self) -> &mut Hardware {
+        match &mut self.place {
+            Some(Place::In(_, hardware)) => hardware,
+            _ => unreachable!(),
+        }
+    }
+
+    /// Enters, unless the vCPU is in the guest and nothing asks it to exit.
+    fn attend(&mut self) {
+        for round in 0.. {
+            assert!(round < 4, "a maintenance interrupt does not go away: {:?}", self.hardware());
+            let asked = match &self.place {
+                Some(Place::In(_, hardware)) => hardware.asks_for_maintenance() || self.kicked.load(SeqCst),
+                _ => true,
+            };
+            if !asked {
+                break;
+            }
+            self.exit();
+            self.enter();
+        }
+    }
+
+    fn in_guest<T>(&mut self, act: impl FnOnce(&mut Hardware) -> T) -> T {
+        self.attend();
+        let answer = act(self.hardware());
+        if self.exits == Exits::Always {
+            self.exit();
+        }
+        self.attend();
+        answer
+    }
+
+    fn read(&mut self, register: SysRegEncoding) -> u64 {
+        self.in_guest(|hardware| match register {
+            _ if register == icc::IAR0.encoding() => hardware.acknowledge(0).into(),
+            _ if register == icc::IAR1.encoding() => hardware.acknowledge(1).into(),
+            _ if register == icc::HPPIR0.encoding() => hardware.highest(0).into(),
+            _ if register == icc::HPPIR1.encoding() => hardware.highest(1).into(),
+            _ if register == icc::RPR.encoding() => hardware.running().into(),
+            _ => panic!("no register of the hardware's: {register:?}"),
+        })
+    }
+
+    fn write(&mut self, register: SysRegEncoding, value: u64) {
+        self.attend();
+        let [low, ..] = value.to_le_bytes();
+        let intid = u32::try_from(value & 0xff_ffff).unwrap();
+        let is_dir = register == icc::DIR.encoding();
+        let sgis = [icc::SGI0R.encoding(), icc::SGI1R.encoding(), icc::ASGI1R.encoding()];
+        if sgis.contains(&register) || (is_dir && self.hardware().registers.hcr.tdir()) {
+            self.exit().write_sysreg(register, value).unwrap();
+            self.attend();
+            return;
+        }
+        self.in_guest(|hardware| match register {
+            _ if register == icc::EOIR0.encoding() => hardware.end(0, intid),
+            _ if register == icc::EOIR1.encoding() => hardware.end(1, intid),
+            _ if is_dir => hardware.deactivate(intid),
+            _ if register == icc::PMR.encoding() => hardware.set_mask(low),
+            _ if register == icc::BPR0.encoding() => hardware.set_binary_point(0, low),
+            _ if register == icc::BPR1.encoding() => hardware.set_binary_point(1, low),
+            _ if register == icc::IGRPEN0.encoding() => hardware.registers.vmcr.set_veng0(low & 1 == 1),
+            _ if register == icc::IGRPEN1.encoding() => hardware.registers.vmcr.set_veng1(low & 1 == 1),
+            _ if register == icc::CTLR.encoding() => {
+                hardware.registers.vmcr.set_vcbpr(Ctlr::from(value).cbpr());
+                hardware.registers.vmcr.set_veoim(Ctlr::from(value).eoi_mode());
+            }
+            _ => panic!("no register of the hardware's: {register:?}"),
+        });
+    }
+}

@@ -1,0 +1,186 @@
+//! The hardware's virtual CPU interface as the manual tells it (IHI 0069 §6, §12.4): what a guest's accesses do to
+//! list registers, `ICH_VMCR_EL2` and active priorities, and when a maintenance interrupt is asserted. Shares no code
+//! with the model.
+
+use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
+use gic_arch::ich::{ListRegister, Misr, Vtr};
+use vgic::VirtualInterface;
+
+/// A CPU with this many list registers and priority bits.
+pub(crate) const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
+    let preemption_bits = if priority_bits > 7 { 7 } else { priority_bits };
+    Vtr::new()
+        .with_tds(true)
+        .with_list_regs_minus_one(list_registers - 1)
+        .with_pri_bits_minus_one(priority_bits - 1)
+        .with_pre_bits_minus_one(preemption_bits - 1)
+}
+
+#[derive(Debug)]
+pub(crate) struct Hardware {
+    pub(crate) registers: VirtualInterface,
+    pub(crate) vtr: Vtr,
+}
+
+impl Hardware {
+    fn list(&self) -> &[ListRegister] {
+        &self.registers.list[..=usize::from(self.vtr.list_regs_minus_one())]
+    }
+
+    fn preemption_bits(&self) -> u8 {
+        self.vtr.pre_bits_minus_one() + 1
+    }
+
+    fn priority_mask(&self) -> u8 {
+        !(0xff_u8.checked_shr((self.vtr.pri_bits_minus_one() + 1).into()).unwrap_or(0))
+    }
+
+    fn takes(&self, group: usize) -> bool {
+        [self.registers.vmcr.veng0(), self.registers.vmcr.veng1()][group]
+    }
+
+    fn group_priority(&self, priority: u8, group: usize) -> u8 {
+        let vmcr = self.registers.vmcr;
+        let dropped = if group == 1 && !vmcr.vcbpr() { vmcr.vbpr1() } else { vmcr.vbpr0() + 1 };
+        if dropped >= 8 { 0 } else { priority >> dropped << dropped }
+    }
+
+    /// Group priority and group of what runs.
+    fn running_of(&self, group: usize) -> Option<u8> {
+        let words = self.registers.active_priorities[group];
+        let bit = (0..128u32).find(|bit| words[(bit / 32) as usize] & (1 << (bit % 32)) != 0)?;
+        u8::try_from(bit << (8 - self.preemption_bits())).ok()
+    }
+
+    pub(crate) fn running(&self) -> u8 {
+        let groups = [self.running_of(0), self.running_of(1)];
+        groups.into_iter().flatten().min().unwrap_or(0xff)
+    }
+
+    /// Of equal priorities the architecture leaves the choice: the lowest INTID, as the reference.
+    fn most_urgent(&self) -> Option<usize> {
+        let pending = |index: &usize| {
+            let register = self.list()[*index];
+            register.state() == Pending && self.takes(usize::from(register.group1()))
+        };
+        let rank = |index: &usize| {
+            let register = self.list()[*index];
+            (register.priority_value(), register.virtual_intid())
+        };
+        (0..self.list().len()).filter(pending).min_by_key(rank)
+    }
+
+    fn signalled_index(&self) -> Option<usize> {
+        let index = self.most_urgent()?;
+        let register = self.list()[index];
+        let (priority, group) = (register.priority_value(), usize::from(register.group1()));
+        let running = self.running();
+        let preempts =
+            running == 0xff || self.group_priority(priority, group) < self.group_priority(running, group);
+        (priority < self.registers.vmcr.vpmr() && preempts).then_some(index)
+    }
+
+    /// Group of what is signalled.
+    pub(crate) fn signalled(&self) -> Option<usize> {
+        self.signalled_index().map(|index| usize::from(self.list()[index].group1()))
+    }
+
+    pub(crate) fn highest(&self, group: usize) -> u32 {
+        let register = self.most_urgent().map(|index| self.list()[index]);
+        register.filter(|it| usize::from(it.group1()) == group).map_or(1023, |it| it.virtual_intid())
+    }
+
+    pub(crate) fn acknowledge(&mut self, group: usize) -> u32 {
+        let found = self.signalled_index().filter(|at| usize::from(self.list()[*at].group1()) == group);
+        let Some(index) = found else { return 1023 };
+        let register = self.registers.list[index];
+        assert!(!register.hw(), "nothing here is tied to a physical interrupt");
+        let level = self.group_priority(register.priority_value(), group) >> (8 - self.preemption_bits());
+        self.registers.active_priorities[group][usize::from(level / 32)] |= 1 << (level % 32);
+        let is_lpi = register.virtual_intid() >= 8192;
+        self.registers.list[index].set_state(if is_lpi { Invalid } else { Active });
+        register.virtual_intid()
+    }
+
+    /// `ICC_EOIR<group>_EL1`. What is UNPREDICTABLE is ignored.
+    pub(crate) fn end(&mut self, group: usize, intid: u32) {
+        let (zero, one) = (self.running_of(0), self.running_of(1));
+        let runs = match (zero, one) {
+            (None, None) => None,
+            (Some(zero), Some(one)) if one < zero => Some(1),
+            (None, Some(_)) => Some(1),
+            (Some(_), _) => Some(0),
+        };
+        if (1020..1024).contains(&intid) || runs != Some(group) {
+            return;
+        }
+        let word = self.registers.active_priorities[group].iter_mut().find(|word| **word != 0).unwrap();
+        *word &= *word - 1;
+        if !self.registers.vmcr.veoim() {
+            self.end_active(intid);
+        }
+    }
+
+    /// `ICC_DIR_EL1`.
+    pub(crate) fn deactivate(&mut self, intid: u32) {
+        if self.registers.vmcr.veoim() {
+            self.end_active(intid);
+        }
+    }
+
+    fn end_active(&mut self, intid: u32) {
+        let active = |it: &&mut ListRegister| {
+            it.virtual_intid() == intid && matches!(it.state(), Active | PendingActive)
+        };
+        match self.registers.list.iter_mut().find(active) {
+            Some(register) if register.state() == PendingActive => register.set_state(Pending),
+            Some(register) => register.set_state(Invalid),
+            None if intid < 8192 => {
+                let count = self.registers.hcr.eoi_count();
+                self.registers.hcr.set_eoi_count((count + 1) & 31);
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn set_mask(&mut self, value: u8) {
+        self.registers.vmcr.set_vpmr(value & self.priority_mask());
+    }
+
+    pub(crate) fn set_binary_point(&mut self, group: usize, value: u8) {
+        let smallest = 7 - self.preemption_bits();
+        let vmcr = &mut self.registers.vmcr;
+        match group {
+            0 => vmcr.set_vbpr0((value & 7).max(smallest)),
+            _ if vmcr.vcbpr() => {}
+            _ => vmcr.set_vbpr1((value & 7).max(smallest + 1)),
+        }
+    }
+
+    /// `ICH_MISR_EL2`.
+    pub(crate) fn misr(&self) -> Misr {
+        let (hcr, vmcr) = (self.registers.hcr, self.registers.vmcr);
+        let valid = self.list().iter().filter(|it| it.state() != Invalid).count();
+        let pending = self.list().iter().filter(|it| it.state() == Pending).count();
+        Misr::new()
+            .with_eoi(self.eisr() != 0)
+            .with_u(hcr.uie() && valid <= 1)
+            .with_lrenp(hcr.lrenpie() && hcr.eoi_count() != 0)
+            .with_np(hcr.npie() && pending == 0)
+            .with_vgrp0_e(hcr.vgrp0_eie() && vmcr.veng0())
+            .with_vgrp0_d(hcr.vgrp0_die() && !vmcr.veng0())
+            .with_vgrp1_e(hcr.vgrp1_eie() && vmcr.veng1())
+            .with_vgrp1_d(hcr.vgrp1_die() && !vmcr.veng1())
+    }
+
+    /// `ICH_EISR_EL2`: which list registers ended and asked to be told.
+    pub(crate) fn eisr(&self) -> u64 {
+        let ended = |it: &ListRegister| it.state() == Invalid && !it.hw() && it.eoi();
+        self.list().iter().zip(0..).filter(|(it, _)| ended(it)).fold(0, |bits, (_, at)| bits | 1 << at)
+    }
+
+    /// Is the maintenance interrupt asserted?
+    pub(crate) fn asks_for_maintenance(&self) -> bool {
+        self.registers.hcr.en() && self.misr().into_bits() != 0
+    }
+}
