@@ -34,7 +34,9 @@ pub enum GicError {
     #[error("{0}: the platform cannot map registers at this address, which firmware states")]
     NotMapped(Block),
     /// Firmware states a frame that is smaller than a GICv3's: it describes an older GIC.
-    #[error("{block}: firmware states a frame of {bytes:#x} bytes; a GICv3 has 64 KiB, a GICv2 needs another driver")]
+    #[error(
+        "{block}: firmware states a frame of {bytes:#x} bytes; a GICv3 has 64 KiB, a GICv2 needs another driver"
+    )]
     FrameTooSmall {
         /// Whose frame.
         block: Block,
@@ -42,7 +44,9 @@ pub enum GicError {
         bytes: u64,
     },
     /// Firmware states an address at which there is no GIC, or one of another version.
-    #[error("{block}: not a GIC of the version that is driven (PIDR2 says {found:?}); firmware may state a wrong address")]
+    #[error(
+        "{block}: not a GIC of the version that is driven (PIDR2 says {found:?}); firmware may state a wrong address"
+    )]
     WrongRevision {
         /// What was looked at.
         block: Block,

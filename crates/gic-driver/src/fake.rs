@@ -20,7 +20,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use gic_arch::gicr::STRIDE_V3;
+use gic_arch::v2m;
 use msi_types::Cpu;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// How often a register that takes its time shows the old state.
@@ -40,6 +42,8 @@ pub(crate) struct Machine {
     pub(crate) masked: Mutex<u32>,
     /// The CPU that executes.
     pub(crate) executing: Mutex<Cpu>,
+    /// GICv2m frames by address: `MSI_TYPER` and `MSI_IIDR`.
+    pub(crate) v2m: Mutex<BTreeMap<u64, [u32; 2]>>,
 }
 
 /// A handle to the machine: platform and registers alike.
@@ -54,6 +58,7 @@ impl Fake {
             memory: Mutex::default(),
             masked: Mutex::default(),
             executing: Mutex::default(),
+            v2m: Mutex::default(),
         }))
     }
 
@@ -93,6 +98,7 @@ impl Fake {
 enum Frame {
     Distributor,
     Redistributor(usize),
+    V2m(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +114,14 @@ impl FakeMmio {
             Frame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.read(offset, bytes))
             }
+            Frame::V2m(address) => {
+                let [typer, iidr] = self.machine.0.v2m.lock().unwrap()[&address];
+                match offset {
+                    _ if offset == v2m::TYPER.offset() && bytes == 4 => typer.into(),
+                    _ if offset == v2m::IIDR.offset() && bytes == 4 => iidr.into(),
+                    _ => panic!("{bytes}-byte read of a v2m frame + {offset:#x}"),
+                }
+            }
         }
     }
 
@@ -117,6 +131,7 @@ impl FakeMmio {
             Frame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.write(offset, bytes, value));
             }
+            Frame::V2m(_) => panic!("software writes to a v2m frame + {offset:#x}"),
         }
     }
 }
@@ -146,6 +161,10 @@ impl Platform for Fake {
     fn map(&self, region: PhysicalRegion) -> Option<FakeMmio> {
         if region.base == DISTRIBUTOR {
             return Some(self.distributor_frame());
+        }
+        if self.0.v2m.lock().unwrap().contains_key(&region.base) {
+            assert_eq!(region.bytes, v2m::FRAME_SIZE);
+            return Some(FakeMmio { machine: self.clone(), frame: Frame::V2m(region.base) });
         }
         let offset = region.base.checked_sub(REDISTRIBUTORS)?;
         assert_eq!(region.bytes, STRIDE_V3, "RD_base and SGI_base");

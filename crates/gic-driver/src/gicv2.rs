@@ -239,3 +239,6 @@ impl<P: Platform> GicV2<P> {
         self.frame.mmio.write(gicd::SGIR, sgi.into());
     }
 }
+
+#[cfg(test)]
+mod tests;

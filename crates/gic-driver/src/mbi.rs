@@ -149,3 +149,6 @@ fn check_ranges(ranges: &[SpiRange]) -> Result<(), MbiError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

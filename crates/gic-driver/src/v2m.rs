@@ -182,3 +182,6 @@ impl Doorbell for V2mDoorbell {
         self.frame
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,12 @@ impl FakeDistributor {
         new
     }
 
+    /// Replaces the SPIs by all that there can be.
+    pub(crate) fn implement_all_spis(&mut self) {
+        self.typer = self.typer.with_it_lines_number(31);
+        self.spis = Bank::new(&Fields::SPI, 32..1020);
+    }
+
     /// What EL3 firmware does before it starts a kernel.
     fn give_to_non_secure(&mut self) {
         self.control = self.control.with_are(true);

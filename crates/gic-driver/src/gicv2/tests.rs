@@ -1,0 +1,392 @@
+use super::*;
+use crate::v2m::{V2m, V2mFrame};
+use crate::{Coherence, Mmio, Table, TableLayout, Wait};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+use core::ops::Range;
+use gic_arch::gicc::Iar;
+use gic_arch::{RegisterInfo, v2m};
+use msi_types::{
+    BlockRequest, Fit, Initially, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite, Shape,
+    Trigger, Vector, WiredParent,
+};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+extern crate std;
+
+const DISTRIBUTOR: u64 = 0x800_0000;
+const INTERFACE: u64 = 0x801_0000;
+const FRAME: u64 = 0x802_0000;
+/// Interfaces are numbered otherwise than CPUs.
+const INTERFACE_OF: [usize; 3] = [2, 0, 1];
+
+/// A GICv2 whose registers below SPI 32 are banked.
+#[derive(Clone, Debug)]
+struct Board(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    cpu: u32,
+    pidr2: u32,
+    /// The read-only targets of a CPU's own interrupts are there.
+    has_targets: bool,
+    cpu_number: u8,
+    distributor: BTreeMap<u32, u32>,
+    banked: [BTreeMap<u32, u32>; 3],
+    interfaces: [Interface; 3],
+    sgis: Vec<Sgir>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Interface {
+    registers: BTreeMap<u32, u32>,
+    pending: Vec<Iar>,
+    running: Vec<Iar>,
+}
+
+impl Board {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            cpu: 0,
+            pidr2: 0x2b,
+            has_targets: true,
+            cpu_number: 2,
+            distributor: BTreeMap::new(),
+            banked: Default::default(),
+            interfaces: Default::default(),
+            sgis: Vec::new(),
+        })))
+    }
+
+    fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.0.lock().unwrap())
+    }
+
+    fn run_on(&self, cpu: u32) {
+        self.state(|state| state.cpu = cpu);
+    }
+
+    fn gic(&self) -> Result<Arc<GicV2<Self>>, GicError> {
+        GicV2::new(Arc::new(self.clone()), GicV2Config::new(DISTRIBUTOR, INTERFACE, 3)).map(Arc::new)
+    }
+
+    fn running(&self) -> Arc<GicV2<Self>> {
+        let gic = self.gic().unwrap();
+        for cpu in [0, 1] {
+            self.run_on(cpu);
+            gic.cpu_on(Cpu::new(cpu)).unwrap();
+        }
+        self.run_on(0);
+        gic
+    }
+
+    /// A bit of an array of one bit for each interrupt, at the CPU that executes.
+    fn bit(&self, array: gic_arch::IntIdField, intid: u32) -> bool {
+        self.state(|state| state.read(array.offset() + intid / 32 * 4)) & 1 << (intid % 32) != 0
+    }
+}
+
+fn in_array(offset: u32, info: RegisterInfo) -> Option<u32> {
+    info.index_of(offset)
+}
+
+impl State {
+    fn words(&mut self, offset: u32) -> &mut BTreeMap<u32, u32> {
+        let own = [(gicd::IGROUPR, 32), (gicd::IPRIORITYR, 4), (gicd::ITARGETSR, 4), (gicd::ICFGR, 16)];
+        let sets = [gicd::ISENABLER, gicd::ISPENDR, gicd::ISACTIVER].map(|array| (array, 32));
+        let banked = own.into_iter().chain(sets).any(|(array, fields)| {
+            in_array(offset, array.info("")).is_some_and(|register| register < 32 / fields)
+        });
+        if banked { &mut self.banked[self.cpu as usize] } else { &mut self.distributor }
+    }
+
+    fn read(&mut self, offset: u32) -> u32 {
+        let own_targets = in_array(offset, gicd::ITARGETSR.info("")).is_some_and(|register| register < 8);
+        if own_targets {
+            let bit = 1u8 << INTERFACE_OF[self.cpu as usize];
+            return if self.has_targets { u32::from_ne_bytes([bit; 4]) } else { 0 };
+        }
+        match offset {
+            _ if offset == gicd::GICV2_PIDR2.offset() => self.pidr2,
+            _ if offset == gicd::TYPER.offset() => {
+                Typer::new().with_it_lines_number(3).with_cpu_number(self.cpu_number).into()
+            }
+            _ if offset >= 0x1000 => panic!("an external abort at GICD + {offset:#x}"),
+            _ => self.words(offset).get(&offset).copied().unwrap_or(0),
+        }
+    }
+
+    fn write(&mut self, offset: u32, value: u32) {
+        for (set, clear) in [
+            (gicd::ISENABLER, gicd::ICENABLER),
+            (gicd::ISPENDR, gicd::ICPENDR),
+            (gicd::ISACTIVER, gicd::ICACTIVER),
+        ] {
+            if let Some(register) = in_array(offset, set.info("")) {
+                *self.words(offset).entry(set.offset() + register * 4).or_default() |= value;
+                return;
+            }
+            if let Some(register) = in_array(offset, clear.info("")) {
+                let set = set.offset() + register * 4;
+                *self.words(set).entry(set).or_default() &= !value;
+                return;
+            }
+        }
+        assert!(offset < 0xd00 || offset >= 0xf00, "GICD + {offset:#x} is another register on a GICv2");
+        assert!(offset < 0x1000, "an external abort at GICD + {offset:#x}");
+        if offset == gicd::SGIR.offset() {
+            self.sgis.push(Sgir::from(value));
+        } else {
+            self.words(offset).insert(offset, value);
+        }
+    }
+
+    fn write_byte(&mut self, offset: u32, value: u8) {
+        let word = offset & !3;
+        let mut bytes = self.read(word).to_le_bytes();
+        bytes[(offset & 3) as usize] = value;
+        self.words(word).insert(word, u32::from_le_bytes(bytes));
+    }
+}
+
+impl Interface {
+    fn read(&mut self, offset: u32) -> u32 {
+        match offset {
+            _ if offset == gicc::IAR.offset() => match self.pending.pop() {
+                Some(taken) => {
+                    self.running.push(taken);
+                    taken.into()
+                }
+                None => 1023,
+            },
+            _ if offset == gicc::HPPIR.offset() => self.pending.last().map_or(1023, |next| (*next).into()),
+            _ => self.registers.get(&offset).copied().unwrap_or(0),
+        }
+    }
+
+    fn write(&mut self, offset: u32, value: u32) {
+        if offset == gicc::EOIR.offset() {
+            assert_eq!(self.running.pop().map(u32::from), Some(value), "what IAR gave, sender and all");
+        } else {
+            self.registers.insert(offset, value);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Registers(Board, u64);
+
+impl Mmio for Registers {
+    fn read32(&self, offset: u32) -> u32 {
+        self.0.state(|state| match self.1 {
+            DISTRIBUTOR => state.read(offset),
+            INTERFACE => state.interfaces[state.cpu as usize].read(offset),
+            _ if offset == v2m::TYPER.offset() => v2m::Typer::new().with_first(64).with_count(16).into(),
+            _ => 0,
+        })
+    }
+    fn write32(&self, offset: u32, value: u32) {
+        self.0.state(|state| match self.1 {
+            DISTRIBUTOR => state.write(offset, value),
+            _ => state.interfaces[state.cpu as usize].write(offset, value),
+        });
+    }
+    fn read64(&self, offset: u32) -> u64 {
+        panic!("64-bit read at {offset:#x}")
+    }
+    fn write64(&self, offset: u32, _: u64) {
+        panic!("64-bit write at {offset:#x}")
+    }
+    fn write8(&self, offset: u32, value: u8) {
+        assert_eq!(self.1, DISTRIBUTOR);
+        self.0.state(|state| state.write_byte(offset, value));
+    }
+}
+
+impl Platform for Board {
+    type Mmio = Registers;
+    type IrqState = ();
+
+    fn map(&self, region: PhysicalRegion) -> Option<Registers> {
+        assert_eq!(region.bytes, 0x1000, "a GICv2's frames have 4 KiB");
+        [DISTRIBUTOR, INTERFACE, FRAME].contains(&region.base).then(|| Registers(self.clone(), region.base))
+    }
+    fn allocate_table(&self, _: TableLayout) -> Option<Table> {
+        panic!("there are no tables")
+    }
+    fn release_table(&self, _: Table) {}
+    fn store8(&self, _: &Table, _: u64, _: u8) {}
+    fn store64(&self, _: &Table, _: u64, _: u64) {}
+    fn load8(&self, _: &Table, _: u64) -> u8 {
+        0
+    }
+    fn publish(&self, _: &Table, _: Range<u64>, _: Coherence) {}
+    fn cpu(&self) -> Cpu {
+        Cpu::new(self.state(|state| state.cpu))
+    }
+    fn irq_save(&self) {}
+    fn irq_restore(&self, (): ()) {}
+    fn wait(&self, _: u32) -> Wait {
+        Wait::GiveUp
+    }
+}
+
+fn vector(number: u32) -> Vector {
+    Vector::new(number)
+}
+
+fn target(board: &Board, intid: u32) -> u8 {
+    let word = board.state(|state| state.read(gicd::ITARGETSR.offset() + (intid & !3)));
+    word.to_le_bytes()[(intid & 3) as usize]
+}
+
+#[test]
+fn what_is_no_gicv2_is_refused() {
+    let board = Board::new();
+    board.state(|state| state.pidr2 = 0x3b);
+    assert!(matches!(board.gic(), Err(GicError::WrongRevision { .. })));
+}
+
+#[test]
+fn spis_go_to_the_boot_cpu_disabled_in_group_0() {
+    let board = Board::new();
+    board.state(|state| {
+        state.distributor.insert(gicd::ISENABLER.offset() + 4, u32::MAX);
+        state.distributor.insert(gicd::IGROUPR.offset() + 8, u32::MAX);
+    });
+    board.gic().unwrap();
+    for intid in [32, 63, 64, 127] {
+        assert_eq!(target(&board, intid), 1 << INTERFACE_OF[0], "{intid}");
+        assert!(!board.bit(gicd::ISENABLER, intid) && !board.bit(gicd::IGROUPR, intid));
+    }
+    assert_eq!(board.state(|state| state.read(gicd::CTLR.offset())), 1);
+}
+
+#[test]
+fn a_cpu_that_was_turned_on_has_sgis_and_an_interface_that_keeps_its_bypass() {
+    let board = Board::new();
+    let bypass = gicc::Ctlr::new().with_irq_byp_dis_grp0(true).with_fiq_en(true);
+    board.state(|state| state.interfaces[0].registers.insert(gicc::CTLR.offset(), bypass.into()));
+    let gic = board.running();
+    assert!((0..16).all(|sgi| board.bit(gicd::ISENABLER, sgi)));
+    assert!((16..32).all(|ppi| !board.bit(gicd::ISENABLER, ppi)));
+    board.state(|state| {
+        let interface = &mut state.interfaces[0];
+        assert_eq!((interface.read(gicc::PMR.offset()), interface.read(gicc::CTLR.offset())), (0xf0, 0x41));
+    });
+    assert_eq!([0, 1, 2].map(|cpu| gic.is_on(Cpu::new(cpu))), [true, true, false]);
+    gic.cpu_off(Cpu::new(0)).unwrap();
+    assert_eq!(board.state(|state| state.interfaces[0].read(gicc::CTLR.offset())), 0x40);
+    assert!(!gic.is_on(Cpu::new(0)));
+}
+
+#[test]
+fn a_cpu_that_finds_no_number_is_the_only_one_or_named() {
+    let board = Board::new();
+    board.state(|state| state.has_targets = false);
+    assert_eq!(board.gic().unwrap_err(), GicError::NoTarget(Cpu::new(0)));
+    board.state(|state| state.cpu_number = 0);
+    let gic = board.gic().unwrap();
+    gic.cpu_on(Cpu::new(0)).unwrap();
+    assert!(gic.is_on(Cpu::new(0)));
+}
+
+#[test]
+fn more_than_eight_cpus_or_unknown_ones_are_refused() {
+    let platform = Arc::new(Board::new());
+    let new = |cpus| GicV2::new(platform.clone(), GicV2Config::new(DISTRIBUTOR, INTERFACE, cpus));
+    assert!(new(9).is_err() && new(0).is_err() && new(8).is_ok());
+    assert_eq!(new(3).unwrap().cpu_on(Cpu::new(3)), Err(GicError::UnknownCpu(Cpu::new(3))));
+}
+
+#[test]
+fn an_sgi_names_interfaces_and_not_cpus() {
+    let board = Board::new();
+    let gic = board.running();
+    gic.send(SgiId::new(3).unwrap(), Cpu::new(1)).unwrap();
+    gic.send_to_others(SgiId::new(5).unwrap());
+    assert_eq!(
+        gic.send(SgiId::new(3).unwrap(), Cpu::new(2)),
+        Err(GicError::UnknownCpu(Cpu::new(2))),
+        "it is off"
+    );
+    let sent = board.state(|state| state.sgis.iter().map(|sgi| u32::from(*sgi)).collect::<Vec<_>>());
+    assert_eq!(sent, [(1 << INTERFACE_OF[1]) << 16 | 3, 1 << 24 | 5]);
+}
+
+#[test]
+fn an_interrupt_is_ended_with_what_was_acknowledged() {
+    let board = Board::new();
+    let gic = board.running();
+    let interface = gic.cpu_interface();
+    let sgi = Iar::new().with_intid(3).with_cpu_id(2);
+    board.state(|state| state.interfaces[0].pending = vec![Iar::new().with_intid(40), sgi]);
+    assert_eq!(interface.highest_pending(), Some(IntId::new(3)));
+    let first = interface.acknowledge().unwrap();
+    assert_eq!((first.intid(), first.sender()), (IntId::new(3), 2));
+    let second = interface.acknowledge().unwrap();
+    interface.end(second);
+    interface.end(first);
+    assert!(interface.acknowledge().is_none() && interface.highest_pending().is_none());
+    assert!(board.state(|state| state.interfaces[0].running.is_empty()));
+}
+
+#[test]
+fn a_private_vector_is_the_calling_cpus_own() {
+    let board = Board::new();
+    let gic = board.running();
+    board.run_on(1);
+    gic.unmask(vector(27));
+    gic.set_pending(vector(27), Pending::Set);
+    assert!(gic.is_pending(vector(27)));
+    board.run_on(0);
+    assert!(!gic.is_pending(vector(27)) && !board.bit(gicd::ISENABLER, 27));
+    assert!(matches!(gic.set_target(vector(27), Cpu::new(1)), Err(MsiError::NotReachable(..))));
+}
+
+#[test]
+fn an_spi_is_claimed_configured_and_released() {
+    let board = Board::new();
+    let gic = board.running();
+    let two = NonZeroU16::new(2).unwrap();
+    gic.claim(vector(40), two).unwrap();
+    assert_eq!(gic.claim(vector(41), two), Err(MsiError::UnknownVector(vector(41))));
+    assert!(gic.claim(vector(127), two).is_err(), "128 is not there");
+    gic.set_trigger(vector(40), Trigger::Edge).unwrap();
+    gic.set_target(vector(40), Cpu::new(1)).unwrap();
+    assert_eq!((target(&board, 40), target(&board, 41)), (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0]));
+    assert!(matches!(gic.set_target(vector(40), Cpu::new(2)), Err(MsiError::NotReachable(..))));
+    gic.unmask(vector(40));
+    assert!(gic.set_trigger(vector(40), Trigger::Level).is_err(), "it is enabled");
+    gic.set_pending(vector(40), Pending::Set);
+    gic.release(vector(40), two);
+    assert!(!board.bit(gicd::ISENABLER, 40) && !gic.is_pending(vector(40)));
+    assert_eq!(gic.claim(vector(40), two), Ok(()));
+}
+
+#[test]
+fn frames_of_messages_stand_on_it() {
+    let board = Board::new();
+    let gic = board.running();
+    let v2m = V2m::new(gic.platform().clone(), gic.clone(), &[V2mFrame::new(FRAME)]).unwrap();
+    let device = v2m.attach(RequesterId::new(1), 4).unwrap();
+    let fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+    let count = NonZeroU16::new(4).unwrap();
+    let request = BlockRequest {
+        count,
+        shape: Shape::AlignedGroup,
+        fit,
+        cpu: Cpu::new(1),
+        initially: Initially::Unmasked,
+    };
+    let block = v2m.allocate(&device, &request).unwrap();
+    assert_eq!(v2m.compose(&block, 0), Ok(MsiMessage { address: FRAME + 0x40, data: 64 }));
+    assert!((64..68).all(|intid| board.bit(gicd::ISENABLER, intid)));
+    let edge = board.state(|state| state.read(gicd::ICFGR.offset() + 16));
+    assert_eq!(edge, 0b1010_1010);
+    let moved = v2m.begin_move(&block, 1, Cpu::new(0)).unwrap();
+    assert_eq!(moved.message, None);
+    assert_eq!((target(&board, 64), target(&board, 65)), (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0]));
+}

@@ -1,0 +1,268 @@
+use super::*;
+use crate::fake::{DISTRIBUTOR, Fake, FakeRegisters, REDISTRIBUTORS};
+use crate::{GicConfig, PhysicalRegion, RedistributorRegion, Route};
+use alloc::string::ToString;
+use alloc::vec;
+use core::num::NonZeroU16;
+use gic_arch::gicr::STRIDE_V3;
+use gic_arch::{Affinity, IntId};
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Fit, Initially, Isolation, MoveOutcome, MsiParent, Pending, RequesterId,
+    Rewrite, Shape, VectorBlock,
+};
+use proptest::prelude::*;
+
+extern crate std;
+
+const CPUS: u8 = 3;
+const ANY: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+
+fn gic_on(fake: &Fake) -> Arc<Gic<Fake>> {
+    let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(CPUS) * STRIDE_V3 };
+    let affinities = (0..CPUS).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
+    let config = GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion { region, stride: None }], affinities);
+    let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
+    // The last one stays off.
+    for cpu in [0, 1] {
+        gic.cpu_on(Cpu::new(cpu), &FakeRegisters::default()).unwrap();
+    }
+    Arc::new(gic)
+}
+
+fn range(first: u32, count: u16) -> SpiRange {
+    SpiRange { first: Vector::new(first), count: NonZeroU16::new(count).unwrap() }
+}
+
+fn config(ranges: &[(u32, u16)]) -> MbiConfig {
+    MbiConfig { ranges: ranges.iter().map(|(first, count)| range(*first, *count)).collect(), alias: None }
+}
+
+fn set_up(ranges: &[(u32, u16)]) -> (Fake, Arc<Gic<Fake>>, Mbi<Fake>) {
+    let fake = Fake::with_cpus(CPUS);
+    let gic = gic_on(&fake);
+    let mbi = Mbi::new(&gic, config(ranges)).unwrap();
+    (fake, gic, mbi)
+}
+
+fn request(count: u16, shape: Shape) -> BlockRequest {
+    let count = NonZeroU16::new(count).unwrap();
+    BlockRequest { count, shape, fit: ANY, cpu: Cpu::new(1), initially: Initially::Unmasked }
+}
+
+fn attach(mbi: &Mbi<Fake>) -> Attachment {
+    mbi.attach(RequesterId::new(1), 1).unwrap()
+}
+
+fn allocate(mbi: &Mbi<Fake>, count: u16, shape: Shape) -> Result<VectorBlock, MsiError> {
+    mbi.allocate(&attach(mbi), &request(count, shape))
+}
+
+fn state(fake: &Fake, intid: u32) -> crate::fake::State {
+    fake.at_distributor(|frame| *frame.spis.state(IntId::new(intid)))
+}
+
+#[test]
+fn the_message_is_setspi_and_the_intid() {
+    let (_, _, mbi) = set_up(&[(64, 8)]);
+    let block = allocate(&mbi, 2, Shape::Independent).unwrap();
+    let expected = |data| MsiMessage { address: DISTRIBUTOR + 0x40, data };
+    assert_eq!([0, 1].map(|index| mbi.compose(&block, index)), [64, 65].map(|data| Ok(expected(data))));
+    assert!(mbi.compose(&block, 2).is_err());
+}
+
+#[test]
+fn an_alias_has_the_registers_at_the_same_offsets() {
+    let gic = gic_on(&Fake::with_cpus(CPUS));
+    let mbi = Mbi::new(&gic, MbiConfig { alias: Some(0x1_0000_0000), ..config(&[(64, 8)]) }).unwrap();
+    let request = BlockRequest {
+        initially: Initially::Masked,
+        fit: Fit { address_bits: 64, ..ANY },
+        ..request(1, Shape::Independent)
+    };
+    let block = mbi.allocate(&attach(&mbi), &request).unwrap();
+    let messages = mbi.compose_level(&block, 0).unwrap();
+    assert_eq!(messages.assert, MsiMessage { address: 0x1_0000_0040, data: 64 });
+    assert_eq!(messages.deassert, MsiMessage { address: 0x1_0000_0048, data: 64 });
+    assert_eq!(
+        allocate(&mbi, 1, Shape::Independent).unwrap_err(),
+        MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }
+    );
+    // What was refused is free.
+    assert_eq!(mbi.allocate(&attach(&mbi), &request).unwrap().first(), Vector::new(65));
+}
+
+#[test]
+fn a_distributor_without_message_registers_is_refused() {
+    let fake = Fake::with_cpus(CPUS);
+    fake.at_distributor(|frame| frame.typer = frame.typer.with_mbis(false));
+    let refused = Mbi::new(&gic_on(&fake), config(&[(64, 8)])).unwrap_err();
+    assert_eq!(refused, MbiError::NotSupported { distributor: DISTRIBUTOR });
+    assert!(refused.to_string().contains("GICD_TYPER.MBIS"));
+}
+
+#[test]
+fn ranges_that_make_no_sense_are_firmwares_fault() {
+    let gic = gic_on(&Fake::with_cpus(CPUS));
+    let refused = |ranges: &[(u32, u16)]| Mbi::new(&gic, config(ranges)).unwrap_err();
+    assert_eq!(refused(&[]), MbiError::NoRanges);
+    for (first, count) in [(16, 8), (30, 4), (1000, 40), (5110, 20), (8192, 4), (u32::MAX, 2)] {
+        assert_eq!(refused(&[(first, count)]), MbiError::NotSpis { first: Vector::new(first), count });
+    }
+    assert_eq!(refused(&[(64, 8), (80, 8), (71, 2)]), MbiError::Overlap(Vector::new(71)));
+    // Implemented are those below 96.
+    assert_eq!(refused(&[(64, 8), (90, 8)]), MbiError::Claim(MsiError::UnknownVector(Vector::new(96))));
+    // Nothing of what was refused remains taken.
+    assert!(Mbi::new(&gic, config(&[(64, 32)])).is_ok());
+}
+
+#[test]
+fn the_spis_are_nobody_elses_until_it_is_gone() {
+    let (_, gic, mbi) = set_up(&[(64, 8)]);
+    assert!(gic.claim(Vector::new(71), NonZeroU16::MIN).is_err());
+    assert!(Mbi::new(&gic, config(&[(71, 2)])).is_err());
+    drop(mbi);
+    assert_eq!(gic.claim(Vector::new(71), NonZeroU16::MIN), Ok(()));
+}
+
+#[test]
+fn a_group_is_aligned_and_does_not_span_two_ranges() {
+    let (_, _, mbi) = set_up(&[(66, 7), (73, 15)]);
+    let first = |count| allocate(&mbi, count, Shape::AlignedGroup).map(|block| block.first().get());
+    assert_eq!(first(4), Ok(68));
+    assert_eq!(first(8), Ok(80));
+    assert_eq!(first(4), Ok(76));
+    assert_eq!(first(4), Err(MsiError::NoVectors { wanted: 4 }));
+    assert_eq!(first(2), Ok(66));
+}
+
+#[test]
+fn extended_spis_serve_as_well() {
+    let (fake, _, mbi) = set_up(&[(4100, 8)]);
+    let block = allocate(&mbi, 4, Shape::AlignedGroup).unwrap();
+    assert_eq!(mbi.compose(&block, 0).unwrap().data, 4100);
+    assert!(fake.at_distributor(|frame| frame.extended.state(IntId::new(4103)).forwarded));
+}
+
+#[test]
+fn a_vector_is_edge_triggered_routed_and_forwarded() {
+    let (fake, gic, mbi) = set_up(&[(64, 8)]);
+    allocate(&mbi, 1, Shape::Independent).unwrap();
+    assert!(state(&fake, 64).edge && state(&fake, 64).forwarded);
+    let route = gic.distributor().route(IntId::new(64)).unwrap();
+    assert_eq!(route, Route::To(Affinity::new(0, 0, 0, 1)));
+}
+
+#[test]
+fn a_level_has_two_messages_and_ends_with_its_owner() {
+    let (fake, _, mbi) = set_up(&[(64, 1)]);
+    let masked = BlockRequest { initially: Initially::Masked, ..request(1, Shape::Independent) };
+    let block = mbi.allocate(&attach(&mbi), &masked).unwrap();
+    let messages = mbi.compose_level(&block, 0).unwrap();
+    assert_eq!(messages.assert.address + 8, messages.deassert.address);
+    assert!(!state(&fake, 64).edge);
+    mbi.unmask(block.first());
+    assert!(matches!(mbi.compose_level(&block, 0), Ok(_)), "it is one already");
+    fake.at_distributor(|frame| frame.spis.state(IntId::new(64)).pending = true);
+    mbi.free(&attach(&mbi), block);
+    let left = state(&fake, 64);
+    assert_eq!((left.edge, left.pending, left.forwarded), (true, false, false));
+}
+
+#[test]
+fn an_edge_that_is_forwarded_does_not_become_a_level() {
+    let (fake, _, mbi) = set_up(&[(64, 1)]);
+    let block = allocate(&mbi, 1, Shape::Independent).unwrap();
+    assert!(matches!(mbi.compose_level(&block, 0), Err(MsiError::Controller(_))));
+    assert!(state(&fake, 64).edge);
+}
+
+#[test]
+fn moving_changes_the_route_and_not_the_message() {
+    let (_, gic, mbi) = set_up(&[(64, 8)]);
+    let block = allocate(&mbi, 4, Shape::AlignedGroup).unwrap();
+    let route = |intid| gic.distributor().route(IntId::new(intid)).unwrap();
+    let to = |cpu| Route::To(Affinity::new(0, 0, 0, cpu));
+    let moved = mbi.begin_move(&block, 2, Cpu::new(0)).unwrap();
+    assert_eq!((moved.first, moved.count.get(), moved.message), (Vector::new(66), 1, None));
+    assert_eq!((moved.from, moved.to), (Cpu::new(1), Cpu::new(0)));
+    mbi.end_move(moved, MoveOutcome::Written).unwrap();
+    assert_eq!([64, 65, 66, 67].map(route), [to(1), to(1), to(0), to(1)]);
+    let back = mbi.begin_move(&block, 2, Cpu::new(1)).unwrap();
+    assert_eq!(back.from, Cpu::new(0));
+    mbi.end_move(back, MoveOutcome::RolledBack).unwrap();
+    assert_eq!(route(66), to(0));
+    assert!(matches!(mbi.begin_move(&block, 2, Cpu::new(2)), Err(MsiError::NotReachable(..))), "it is off");
+    assert_eq!(route(66), to(0));
+}
+
+#[test]
+fn a_request_for_a_cpu_that_is_off_keeps_nothing() {
+    let (_, _, mbi) = set_up(&[(64, 1)]);
+    let off = BlockRequest { cpu: Cpu::new(2), ..request(1, Shape::Independent) };
+    assert!(matches!(mbi.allocate(&attach(&mbi), &off), Err(MsiError::NotReachable(..))));
+    assert!(allocate(&mbi, 1, Shape::Independent).is_ok());
+}
+
+#[test]
+fn pending_is_set_cleared_and_known() {
+    let (_, _, mbi) = set_up(&[(64, 8)]);
+    let vector = allocate(&mbi, 1, Shape::Independent).unwrap().first();
+    assert_eq!(mbi.is_pending(vector), Some(false));
+    mbi.set_pending(vector, Pending::Set);
+    assert_eq!(mbi.is_pending(vector), Some(true));
+    mbi.set_pending(vector, Pending::Clear);
+    assert_eq!(mbi.is_pending(vector), Some(false));
+}
+
+#[test]
+fn vectors_that_are_not_handed_out_are_not_touched() {
+    let (fake, _, mbi) = set_up(&[(64, 8)]);
+    for vector in [64, 40, 8192].map(Vector::new) {
+        mbi.unmask(vector);
+        mbi.set_pending(vector, Pending::Set);
+        assert_eq!(mbi.is_pending(vector), None);
+    }
+    for intid in [40, 64] {
+        assert!(!state(&fake, intid).forwarded && !state(&fake, intid).pending);
+    }
+}
+
+#[test]
+fn nobody_is_isolated_and_the_reason_names_the_page() {
+    let gic = gic_on(&Fake::with_cpus(CPUS));
+    let reason = |alias| {
+        let mbi = Mbi::new(&gic, MbiConfig { alias, ..config(&[(64, 8)]) }).unwrap();
+        mbi.isolation(RequesterId::new(1))
+    };
+    let own = reason(None);
+    assert!(matches!(own, Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(_))), "{own}");
+    let alias = reason(Some(0x900_0000));
+    assert!(matches!(alias, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))), "{alias}");
+}
+
+proptest! {
+    #[test]
+    fn blocks_lie_in_one_range_aligned_and_apart(
+        requests in prop::collection::vec((0u32..5, any::<bool>(), any::<bool>()), 1..30)
+    ) {
+        let ranges = [(35, 13), (60, 30), (4099, 20)];
+        let (_, _, mbi) = set_up(&ranges);
+        let mut live: vec::Vec<VectorBlock> = vec::Vec::new();
+        for (log2, group, free) in requests {
+            if free && let Some(block) = live.pop() {
+                mbi.free(&attach(&mbi), block);
+            }
+            let shape = if group { Shape::AlignedGroup } else { Shape::Independent };
+            if let Ok(block) = allocate(&mbi, 1 << log2, shape) {
+                let (first, end) = (block.first().get(), block.first().get() + (1 << log2));
+                prop_assert!(ranges.iter().any(|(start, count)| *start <= first && end <= start + u32::from(*count)));
+                prop_assert!(!group || first.is_multiple_of(1 << log2));
+                for other in &live {
+                    let (other, other_end) = (other.first().get(), other.first().get() + u32::from(other.count().get()));
+                    prop_assert!(end <= other || other_end <= first);
+                }
+                live.push(block);
+            }
+        }
+    }
+}

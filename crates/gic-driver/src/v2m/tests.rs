@@ -1,0 +1,172 @@
+use super::*;
+use crate::fake::{DISTRIBUTOR, Fake, FakeRegisters, REDISTRIBUTORS};
+use crate::{Gic, GicConfig, RedistributorRegion};
+use alloc::vec;
+use gic_arch::Affinity;
+use gic_arch::gicr::STRIDE_V3;
+use msi_types::{
+    BlockRequest, Cpu, Fit, Initially, Isolation, MsiParent, RequesterId, Rewrite, Shape, VectorBlock,
+};
+
+extern crate std;
+
+const FRAME: u64 = 0x802_0000;
+const OTHER: u64 = 0x803_0000;
+
+fn typer(first: u16, count: u16) -> u32 {
+    v2m::Typer::new().with_first(first).with_count(count).into()
+}
+
+/// A machine with a GICv3 and these frames.
+fn machine(frames: &[(u64, u32, u32)]) -> (Fake, Arc<Gic<Fake>>) {
+    let fake = Fake::with_cpus(1);
+    // All SPIs that there can be.
+    fake.at_distributor(|frame| frame.implement_all_spis());
+    fake.0.v2m.lock().unwrap().extend(frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr])));
+    let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: STRIDE_V3 };
+    let regions = vec![RedistributorRegion { region, stride: None }];
+    let config = GicConfig::new(DISTRIBUTOR, regions, vec![Affinity::new(0, 0, 0, 0)]);
+    let gic = Arc::new(Gic::new(Arc::new(fake.clone()), config).unwrap());
+    gic.cpu_on(Cpu::new(0), &FakeRegisters::default()).unwrap();
+    (fake, gic)
+}
+
+fn open(gic: &Arc<Gic<Fake>>, frames: &[V2mFrame<'_>]) -> Result<V2m<Fake>, V2mError> {
+    V2m::new(gic.platform().clone(), gic.clone(), frames)
+}
+
+fn allocate(v2m: &V2m<Fake>, count: u16, shape: Shape) -> Result<VectorBlock, MsiError> {
+    let device = v2m.attach(RequesterId::new(1), 1).unwrap();
+    let fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+    let count = NonZeroU16::new(count).unwrap();
+    let request = BlockRequest { count, shape, fit, cpu: Cpu::new(0), initially: Initially::Unmasked };
+    v2m.allocate(&device, &request)
+}
+
+fn first_message(v2m: &V2m<Fake>, count: u16) -> MsiMessage {
+    let shape = if count == 1 { Shape::Independent } else { Shape::AlignedGroup };
+    v2m.compose(&allocate(v2m, count, shape).unwrap(), 0).unwrap()
+}
+
+fn ranges(v2m: &V2m<Fake>) -> Vec<(u32, u16)> {
+    v2m.ranges().iter().map(|range| (range.first.get(), range.count.get())).collect()
+}
+
+#[test]
+fn the_message_is_the_doorbell_and_the_intid() {
+    let (_, gic) = machine(&[(FRAME, typer(80, 64), 0x53)]);
+    let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
+    assert_eq!(ranges(&v2m), [(80, 64)]);
+    assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME + 0x40, data: 80 });
+    assert_eq!(first_message(&v2m, 32), MsiMessage { address: FRAME + 0x40, data: 96 });
+}
+
+#[test]
+fn firmware_overrides_the_register_with_both_numbers_or_not_at_all() {
+    for (first, count, expected) in [
+        (Some(100), Some(8), (100, 8)),
+        (Some(100), None, (80, 64)),
+        (None, Some(8), (80, 64)),
+        (Some(0), Some(8), (80, 64)),
+        (Some(100), Some(0), (80, 64)),
+    ] {
+        let (_, gic) = machine(&[(FRAME, typer(80, 64), 0)]);
+        let frame = V2mFrame { first_spi: first, spi_count: count, ..V2mFrame::new(FRAME) };
+        assert_eq!(ranges(&open(&gic, &[frame]).unwrap()), [expected]);
+    }
+}
+
+#[test]
+fn ranges_beyond_what_every_kernel_takes_are_refused() {
+    for (first, count, accepted) in [
+        (32, 1, true),
+        (31, 8, false),
+        (80, 0, false),
+        (1018, 1, true),
+        (1018, 2, false),
+        (1000, 20, false),
+        (1023, 1023, false),
+    ] {
+        let (_, gic) = machine(&[(FRAME, typer(first, count), 0)]);
+        let answer = open(&gic, &[V2mFrame::new(FRAME)]).map(|v2m| ranges(&v2m));
+        let bad = V2mError::BadRange { address: FRAME, first: first.into(), count: count.into() };
+        let expected = if accepted { Ok(vec![(u32::from(first), count)]) } else { Err(bad) };
+        assert_eq!(answer, expected);
+    }
+    let (_, gic) = machine(&[(FRAME, 0, 0)]);
+    let frame = V2mFrame { first_spi: Some(u32::MAX), spi_count: Some(u32::MAX), ..V2mFrame::new(FRAME) };
+    assert!(matches!(open(&gic, &[frame]), Err(V2mError::BadRange { .. })));
+}
+
+#[test]
+fn implementations_that_count_otherwise_are_known_by_their_iidr() {
+    for (iidr, data) in [(0x0600_0170, 0), (0x0000_013f, 64 - 32), (0x0600_0171, 64), (0x0000_043b, 64)] {
+        let (_, gic) = machine(&[(FRAME, typer(64, 64), iidr)]);
+        let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
+        assert_eq!(first_message(&v2m, 8), MsiMessage { address: FRAME + 0x40, data }, "{iidr:#x}");
+    }
+}
+
+#[test]
+fn data_that_counts_from_an_odd_number_has_no_groups() {
+    let (_, gic) = machine(&[(FRAME, typer(70, 64), 0x0600_0170)]);
+    let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
+    assert_eq!(allocate(&v2m, 2, Shape::AlignedGroup), Err(MsiError::NoGroups));
+    assert!(allocate(&v2m, 2, Shape::Independent).is_ok());
+}
+
+#[test]
+fn a_frame_of_addresses_is_never_read_and_has_no_groups() {
+    // The platform maps nothing there: reading would abort.
+    let (_, gic) = machine(&[]);
+    let frame =
+        V2mFrame { first_spi: Some(40), spi_count: Some(16), oem_id: Some("AMAZON"), ..V2mFrame::new(FRAME) };
+    let v2m = open(&gic, &[frame]).unwrap();
+    assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME | 8 << 3, data: 0 });
+    assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME | 9 << 3, data: 0 });
+    assert_eq!(allocate(&v2m, 2, Shape::AlignedGroup), Err(MsiError::NoGroups));
+    let unknown = V2mFrame { spi_count: None, ..frame };
+    assert_eq!(open(&gic, &[unknown]).unwrap_err(), V2mError::SpisUnknown(FRAME));
+    let other = V2mFrame { oem_id: Some("OTHERS"), ..frame };
+    assert_eq!(open(&gic, &[other]).unwrap_err(), V2mError::NotMapped(FRAME));
+}
+
+#[test]
+fn the_first_frame_with_room_serves() {
+    let (_, gic) = machine(&[(FRAME, typer(80, 2), 0), (OTHER, typer(96, 8), 0x13f)]);
+    let v2m = open(&gic, &[V2mFrame::new(FRAME), V2mFrame::new(OTHER)]).unwrap();
+    assert_eq!(first_message(&v2m, 4), MsiMessage { address: OTHER + 0x40, data: 96 - 32 });
+    assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME + 0x40, data: 80 });
+    assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME + 0x40, data: 81 });
+    assert_eq!(first_message(&v2m, 1), MsiMessage { address: OTHER + 0x40, data: 100 - 32 });
+}
+
+#[test]
+fn frames_that_share_spis_are_refused_and_keep_nothing() {
+    let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(84, 8), 0)]);
+    let frames = [V2mFrame::new(FRAME), V2mFrame::new(OTHER)];
+    assert_eq!(open(&gic, &frames).unwrap_err(), V2mError::Claim(MsiError::UnknownVector(Vector::new(84))));
+    assert_eq!(open(&gic, &[]).unwrap_err(), V2mError::NoFrames);
+    assert!(open(&gic, &frames[..1]).is_ok());
+}
+
+#[test]
+fn there_are_no_levels_and_no_isolation() {
+    let (_, gic) = machine(&[(FRAME, typer(80, 8), 0)]);
+    let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
+    let block = allocate(&v2m, 1, Shape::Independent).unwrap();
+    assert_eq!(v2m.compose_level(&block, 0), Err(MsiError::NoLevels));
+    let answer = v2m.isolation(RequesterId::new(1));
+    assert!(matches!(answer, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))), "{answer}");
+}
+
+#[test]
+fn the_seam_for_people_names_frame_and_cpu() {
+    let (_, gic) = machine(&[(FRAME, typer(80, 8), 0)]);
+    let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
+    let block = allocate(&v2m, 1, Shape::Independent).unwrap();
+    let mut text = alloc::string::String::new();
+    v2m.describe(block.first(), &mut text).unwrap();
+    v2m.describe(Vector::new(81), &mut text).unwrap();
+    assert_eq!(text, "v2m@8020000: SPI 80 at CPU 0\nv2m: SPI 81 is not handed out\n");
+}
