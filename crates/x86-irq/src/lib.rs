@@ -1,4 +1,71 @@
-//! x86
+//! Message-signalled interrupts on x86: vector allocation, message formats, interrupt remapping.
+//!
+//! A device on x86 interrupts by writing to the local APICs: the address says which, the data says which of the CPU's
+//! 200-odd vectors. This crate hands out those vectors, composes those messages, and puts a remapping unit between where
+//! there is one. For what stands above it – an interrupt core, a device's domain – it is one more [`MsiParent`], no
+//! different from an ITS. It drives no local APIC itself: what it needs of one, a kernel gives it by [`Apic`].
+//!
+//! | module | what |
+//! |---|---|
+//! | [`matrix`] | who has which vector on which CPU: [`VectorMatrix`] |
+//! | [`message`] | address and data, to and fro: compatibility format, with 8, 15 or 32 destination bits |
+//! | [`vector_domain`] | the root of the hierarchy: [`VectorDomain`], its dispatch table, moves and CPUs that come and go |
+//! | [`remapping`] | the layer over it: [`RemappedVectors`], table entries, and [`RemapTable::translate`] for models |
+//!
+//! | | vectors alone | with remapping |
+//! |---|---|---|
+//! | isolation | none: any device sends any vector to any CPU | by the requester's ID |
+//! | a move | rewrites the endpoint's address and data | rewrites a table entry |
+//! | MultiMSI | refused | yes, and each vector moves alone |
+//! | APIC IDs above 254 | if a hypervisor offers 15 bits | yes, in x2APIC mode |
+//!
+//! # Example
+//!
+//! A kernel with one CPU, and a device that fires once:
+//!
+//! ```
+//! use core::num::NonZeroU16;
+//! use msi_types::{BlockRequest, Cpu, Fit, Initially, MsiMessage, MsiParent, RequesterId, Rewrite, Shape};
+//! use std::sync::Arc;
+//! use x86_irq::message::{ApicMessage, Delivery, DestinationFormat};
+//! use x86_irq::{Apic, ApicId, ApicVector, Arrival, IrqState, VectorDomain, VectorDomainConfig};
+//!
+//! struct Kernel;
+//! impl Apic for Kernel {
+//!     fn send(&self, _: ApicId, _: ApicVector) { /* write the interrupt command register */ }
+//!     fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> { Some(false) /* read IRR */ }
+//!     fn request_cleanup(&self, _: Cpu) { /* set a flag for the next tick */ }
+//!     fn irq_save(&self) -> IrqState { IrqState::new(0) }
+//!     fn irq_restore(&self, _: IrqState) {}
+//!     fn relax(&self) { std::hint::spin_loop() }
+//! }
+//!
+//! let cpu = Cpu::new(0);
+//! let domain = VectorDomain::new(VectorDomainConfig::new(NonZeroU16::MIN, Arc::new(Kernel)));
+//! domain.online(cpu, ApicId::new(5))?;
+//!
+//! let nic = domain.attach(RequesterId::pci(1, 0, 0), 1)?;
+//! let block = domain.allocate(&nic, &BlockRequest {
+//!     count: NonZeroU16::MIN,
+//!     shape: Shape::Independent,
+//!     fit: Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked },
+//!     cpu,
+//!     initially: Initially::Unmasked,
+//! })?;
+//! let message = domain.compose(&block, 0)?;
+//! assert_eq!(message, MsiMessage { address: 0xfee0_5000, data: 0x20 });
+//!
+//! // The device writes it, the local APIC takes it, and the trap entry asks whose it is.
+//! let sent = ApicMessage::decode(message, DestinationFormat::Xapic)?;
+//! let Delivery::Fixed(vector) = sent.delivery else { unreachable!() };
+//! assert_eq!(domain.arrive(cpu, vector), Arrival::Deliver(block.first()));
+//!
+//! domain.free(&nic, block);
+//! domain.detach(nic);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`MsiParent`]: msi_types::MsiParent
 #![no_std]
 #![forbid(unsafe_code)]
 

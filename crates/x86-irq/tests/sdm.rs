@@ -1,6 +1,7 @@
 //! Messages and entries typed by hand from the figures of Intel's manuals: SDM vol. 3A, figures 11-24 and 11-25 (message
 //! address and data registers), VT-d specification, figures 5-11 (remappable format), 9-43 (IRTE), and the extended forms
 //! from the Linux kernel's documentation of KVM.
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use msi_types::{MsiMessage, RequesterId};
 use std::sync::atomic::{AtomicU64, Ordering};

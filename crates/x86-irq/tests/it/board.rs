@@ -112,6 +112,13 @@ pub(crate) struct Taken {
 impl Board {
     /// All CPUs on line, 12 vectors each.
     pub(crate) fn new(cpus: u16) -> Self {
+        let board = Self::off_line(cpus, DestinationFormat::Xapic);
+        board.cpus().for_each(|cpu| board.online(cpu));
+        board
+    }
+
+    /// All CPUs off line.
+    pub(crate) fn off_line(cpus: u16, destinations: DestinationFormat) -> Self {
         let apics = Arc::new(Apics::default());
         *apics.state() = State {
             requests: vec![BTreeMap::new(); cpus.into()],
@@ -120,11 +127,10 @@ impl Board {
         };
         let vector = |number| ApicVector::new(number).unwrap();
         let config = VectorDomainConfig::new(NonZeroU16::new(cpus).unwrap(), apics.clone())
+            .with_destinations(destinations)
             .with_window(vector(0x20)..=vector(0x2b))
             .with_slots(NonZeroU16::new(20).unwrap());
-        let board = Self { apics, domain: VectorDomain::new(config), cpus: cpus.into() };
-        board.cpus().for_each(|cpu| board.online(cpu));
-        board
+        Self { apics, domain: VectorDomain::new(config), cpus: cpus.into() }
     }
 
     pub(crate) fn cpus(&self) -> impl Iterator<Item = Cpu> + use<> {
@@ -136,8 +142,12 @@ impl Board {
     }
 
     pub(crate) fn online(&self, cpu: Cpu) {
+        self.online_as(cpu, id_of(cpu));
+    }
+
+    pub(crate) fn online_as(&self, cpu: Cpu, id: ApicId) {
         self.apics.state().online[cpu.index()] = true;
-        self.domain.online(cpu, id_of(cpu)).unwrap();
+        self.domain.online(cpu, id).unwrap();
     }
 
     /// The APIC forgets what waits when it is turned off.

@@ -1,4 +1,5 @@
 //! Properties and models.
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod board;
 mod matrix;

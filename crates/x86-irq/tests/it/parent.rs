@@ -5,6 +5,7 @@ use msi_types::{
     Capability, Cpu, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
     Shape, Vector,
 };
+use x86_irq::message::DestinationFormat;
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, FIRST_SLOT, Offline, Place};
 
 const CPU0: Cpu = Cpu::new(0);
@@ -106,6 +107,19 @@ fn a_place_at_which_an_interrupt_still_waits_is_not_cleaned_up() {
 }
 
 #[test]
+fn cleaning_up_after_one_interrupt_leaves_anothers_old_place_alone() {
+    let board = Board::new(2);
+    let mut waiting = device(&board, Rewrite::Masked);
+    let mut arrived = Device::new(&*board.domain, 2, Rewrite::Masked, CPU0).unwrap();
+    relocate(&board, &mut waiting, CPU1).unwrap();
+    relocate(&board, &mut arrived, CPU1).unwrap();
+    board.write(arrived.message, arrived.serial);
+    board.run(CPU1);
+    board.clean_up(CPU0);
+    assert_eq!(board.domain.available_on(CPU0), 11);
+}
+
+#[test]
 fn freed_vectors_are_not_handed_out_while_their_message_may_be_under_way() {
     let board = Board::new(1);
     let device = device(&board, Rewrite::Masked);
@@ -143,6 +157,50 @@ fn an_endpoint_with_one_writable_word_is_refused_a_cpu_where_its_vector_is_taken
     board.domain.free(&others, block);
     board.clean_up(CPU1);
     assert_eq!(relocate(&board, &mut device, CPU1), Ok(()));
+}
+
+#[test]
+fn an_endpoint_with_one_writable_word_gets_a_vector_that_is_free_elsewhere_too() {
+    let board = Board::new(2);
+    let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
+    let half = request(6, Shape::Independent, Rewrite::Masked, CPU1);
+    let _block = board.domain.allocate(&others, &half).unwrap();
+    let mut device = device(&board, Rewrite::LowWordOnly);
+    assert_eq!(relocate(&board, &mut device, CPU1), Ok(()));
+}
+
+#[test]
+fn an_endpoint_with_one_writable_word_does_not_move_where_the_upper_word_differs() {
+    let board = Board::off_line(2, DestinationFormat::Kvm32);
+    board.online(CPU0);
+    board.online_as(CPU1, ApicId::new(0x101));
+    let attachment = board.domain.attach(RequesterId::new(1), 1).unwrap();
+    let mut wide = request(1, Shape::Independent, Rewrite::LowWordOnly, CPU0);
+    wide.fit.address_bits = 64;
+    let block = board.domain.allocate(&attachment, &wide).unwrap();
+    assert!(matches!(board.domain.begin_move(&block, 0, CPU1), Err(MsiError::WouldTear)));
+}
+
+#[test]
+fn an_endpoint_that_stores_32_address_bits_is_refused_a_wider_message() {
+    let board = Board::off_line(2, DestinationFormat::Kvm32);
+    board.online(CPU0);
+    board.online_as(CPU1, ApicId::new(0x101));
+    let too_wide = MsiError::AddressTooWide { address: 0x100_fee0_1000, bits: 32 };
+    assert_eq!(Device::new(&*board.domain, 1, Rewrite::Masked, CPU1).unwrap_err(), too_wide);
+    let mut narrow = device(&board, Rewrite::Masked);
+    assert_eq!(relocate(&board, &mut narrow, CPU1), Err(too_wide));
+    assert_eq!(board.domain.available_on(CPU1), 12);
+}
+
+#[test]
+fn a_cpu_off_line_is_refused_by_that_name() {
+    let board = Board::new(2);
+    let mut device = device(&board, Rewrite::Masked);
+    board.offline(CPU1);
+    let refused = Err(MsiError::NotReachable(CPU1, "it is not on line"));
+    assert_eq!(relocate(&board, &mut device, CPU1), refused);
+    assert!(relocate(&board, &mut device, Cpu::new(9)).is_err());
 }
 
 #[test]
@@ -190,6 +248,10 @@ fn an_interrupt_that_moves_without_ever_arriving_is_refused_until_its_cpus_clean
     board.cpus().for_each(|cpu| board.clean_up(cpu));
     assert_eq!(relocate(&board, &mut device, CPU1), Ok(()));
     assert_eq!(board.domain.available_on(CPU1), 11);
+    // From here on an arrival is waited for again.
+    Device::new(&*board.domain, 2, Rewrite::Masked, CPU0).unwrap().free(&*board.domain);
+    board.clean_up(CPU0);
+    assert_eq!(board.domain.available_on(CPU0), 11);
 }
 
 #[test]
@@ -250,6 +312,16 @@ fn what_waits_for_a_stranded_interrupt_is_sent_when_it_can_be() {
     assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(device.vector()));
     board.online(CPU0);
     assert_eq!(board.domain.available_on(CPU0), 12);
+}
+
+#[test]
+fn what_waits_for_a_stranded_interrupt_is_sent_when_its_cpu_is_back() {
+    let board = Board::new(1);
+    let device = device(&board, Rewrite::Masked);
+    board.write(device.message, device.serial);
+    board.offline(CPU0);
+    board.online(CPU0);
+    assert_eq!(board.run(CPU0)[0].arrival, Arrival::Deliver(device.vector()));
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl World {
                     self.owed.remove(&owner.serial);
                 }
                 Arrival::Held => {
-                    assert!(alive.iter().all(|sender| self.masked.contains(sender)), "{taken:?}")
+                    assert!(alive.iter().all(|sender| self.masked.contains(sender)), "{taken:?}");
                 }
                 Arrival::Released => assert!(alive.is_empty(), "{taken:?}"),
                 Arrival::Unknown => panic!("{taken:?}"),

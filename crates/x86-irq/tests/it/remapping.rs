@@ -13,7 +13,7 @@ use x86_irq::remapping::{
     ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapFault, RemapMemory, RemapTable,
     RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, SourceCheck, TableSize,
 };
-use x86_irq::{Arrival, Place};
+use x86_irq::{ApicId, Arrival, Place};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -158,6 +158,9 @@ fn a_unit_that_does_not_answer_leaves_the_interrupt_where_it_was() {
     let error = rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap_err();
     assert_eq!(error.to_string(), "interrupt remapping@fed90000, entry changed: timeout");
     assert_eq!(rig.board.domain.place(device.vector()), place);
+    // The memory says so too, whatever the unit has in its cache.
+    let target = rig.parent.table().translate(NIC, device.message).unwrap();
+    assert_eq!(target.destination, crate::board::id_of(CPU0));
 }
 
 #[test]
@@ -226,6 +229,7 @@ fn what_cannot_be_invalidated_is_never_used_again() {
     *rig.unit.broken.lock().unwrap() = true;
     device.free(&*rig.parent);
     *rig.unit.broken.lock().unwrap() = false;
+    rig.device().free(&*rig.parent);
     rig.board.clean_up(CPU0);
     // The unit still has the entry in its cache.
     assert_eq!(rig.translate(NIC, message), Ok(place));
@@ -243,6 +247,36 @@ fn an_allocation_whose_entries_cannot_be_published_leaves_nothing_to_its_device(
     assert!(matches!(error, MsiError::Controller(_)));
     *rig.unit.broken.lock().unwrap() = false;
     assert!(Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU0).is_ok());
+}
+
+#[test]
+fn an_apic_beyond_the_entries_is_refused_before_anything_is_taken() {
+    let rig = Rig::with(RemapTableConfig { mode: ApicMode::Xapic, ..config() }, Source::pci);
+    rig.board.offline(CPU1);
+    for id in [0xff, 0x101] {
+        rig.board.domain.online(CPU1, ApicId::new(id)).unwrap();
+        let refused = Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU1).unwrap_err();
+        assert!(matches!(refused, MsiError::NotReachable(CPU1, _)));
+        assert_eq!(rig.board.domain.slots_in_use(), 0);
+        let device = rig.device();
+        let refused = rig.relocate(&device, CPU1, MoveOutcome::Written);
+        assert!(matches!(refused, Err(MsiError::NotReachable(CPU1, _))));
+        assert_eq!(rig.board.domain.available_on(CPU1), 12);
+        device.free(&*rig.parent);
+        rig.board.clean_up(CPU0);
+    }
+}
+
+#[test]
+fn an_endpoint_that_cannot_store_the_message_is_refused() {
+    let rig = Rig::new();
+    let attachment = rig.parent.attach(NIC, 8).unwrap();
+    let mut narrow = request(8, Shape::AlignedGroup, Rewrite::Masked, CPU0);
+    narrow.fit.data_bits = 2;
+    assert_eq!(rig.parent.allocate(&attachment, &narrow), Err(MsiError::DataTooWide { data: 7, bits: 2 }));
+    narrow.fit = msi_types::Fit { address_bits: 31, data_bits: 16, rewrite: Rewrite::Masked };
+    let refused = rig.parent.allocate(&attachment, &narrow);
+    assert!(matches!(refused, Err(MsiError::AddressTooWide { bits: 31, .. })));
 }
 
 #[test]
