@@ -27,7 +27,7 @@
 //! use core::num::NonZeroU16;
 //! use msi_types::{BlockRequest, Cpu, Fit, Initially, MsiMessage, MsiParent, RequesterId, Rewrite, Shape};
 //! use std::sync::Arc;
-//! use x86_irq::message::{ApicMessage, Delivery, DestinationFormat};
+//! use x86_irq::message::{ApicMessage, DeliveryMode, DestinationFormat};
 //! use x86_irq::{Apic, ApicId, ApicVector, Arrival, IrqState, VectorDomain, VectorDomainConfig};
 //!
 //! struct Kernel;
@@ -57,7 +57,7 @@
 //!
 //! // The device writes it, the local APIC takes it, and the trap entry asks whose it is.
 //! let sent = ApicMessage::decode(message, DestinationFormat::Xapic)?;
-//! let Delivery::Fixed(vector) = sent.delivery else { unreachable!() };
+//! let DeliveryMode::Fixed(vector) = sent.delivery else { unreachable!() };
 //! assert_eq!(domain.arrive(cpu, vector), Arrival::Deliver(block.first()));
 //!
 //! domain.free(&nic, block);

@@ -38,7 +38,7 @@ pub struct AddressLow {
 pub struct Data {
     /// The vector.
     pub vector: u8,
-    /// Delivery mode.
+    /// DeliveryMode mode.
     #[bits(3)]
     pub delivery_mode: u8,
     #[bits(3)]
@@ -105,7 +105,7 @@ pub enum Redirection {
 
 /// What the message does at its destination.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Delivery {
+pub enum DeliveryMode {
     /// Makes the vector pending.
     Fixed(ApicVector),
     /// Makes the vector pending at the CPU of lowest priority among the destinations.
@@ -120,7 +120,7 @@ pub enum Delivery {
     ExtInt,
 }
 
-impl Delivery {
+impl DeliveryMode {
     const fn fields(self) -> (u8, u8) {
         match self {
             Self::Fixed(vector) => (0, vector.get()),
@@ -175,7 +175,7 @@ pub struct ApicMessage {
     /// Who chooses among destinations.
     pub redirection: Redirection,
     /// What happens there.
-    pub delivery: Delivery,
+    pub delivery: DeliveryMode,
     /// How.
     pub signal: Signal,
 }
@@ -187,7 +187,7 @@ impl ApicMessage {
             destination,
             mode: DestinationMode::Physical,
             redirection: Redirection::Directed,
-            delivery: Delivery::Fixed(vector),
+            delivery: DeliveryMode::Fixed(vector),
             signal: Signal::Edge,
         }
     }
@@ -249,7 +249,7 @@ impl ApicMessage {
             destination: destination(message.address_high(), low, format),
             mode: if low.logical() { DestinationMode::Logical } else { DestinationMode::Physical },
             redirection: if low.redirection_hint() { Redirection::Hint } else { Redirection::Directed },
-            delivery: Delivery::from_fields(data.delivery_mode(), data.vector())?,
+            delivery: DeliveryMode::from_fields(data.delivery_mode(), data.vector())?,
             signal,
         };
         // Encoding writes every reserved bit as 0.

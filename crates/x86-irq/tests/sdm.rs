@@ -6,7 +6,7 @@
 use msi_types::{MsiMessage, RequesterId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use x86_irq::message::{
-    ApicMessage, Delivery, DestinationFormat, DestinationMode, MessageError, Redirection, Signal,
+    ApicMessage, DeliveryMode, DestinationFormat, DestinationMode, MessageError, Redirection, Signal,
 };
 use x86_irq::remapping::{
     ApicMode, CompatibilityFormat, RemapFault, RemapMemory, RemapTable, RemapTableConfig, RemappableMessage,
@@ -35,7 +35,7 @@ fn every_field_of_the_compatibility_format_is_where_the_manual_puts_it() {
         destination: ApicId::new(0xa7),
         mode: DestinationMode::Logical,
         redirection: Redirection::Hint,
-        delivery: Delivery::LowestPriority(vector(0xef)),
+        delivery: DeliveryMode::LowestPriority(vector(0xef)),
         signal: Signal::Assert,
     };
     let wire = message(0xfeea_700c, 0b1100_0001_1110_1111);
@@ -45,8 +45,12 @@ fn every_field_of_the_compatibility_format_is_where_the_manual_puts_it() {
 
 #[test]
 fn delivery_modes_have_the_manuals_codes() {
-    let modes =
-        [(0x200, Delivery::Smi), (0x400, Delivery::Nmi), (0x500, Delivery::Init), (0x700, Delivery::ExtInt)];
+    let modes = [
+        (0x200, DeliveryMode::Smi),
+        (0x400, DeliveryMode::Nmi),
+        (0x500, DeliveryMode::Init),
+        (0x700, DeliveryMode::ExtInt),
+    ];
     for (data, delivery) in modes {
         let decoded = ApicMessage::decode(message(0xfee0_0000, data), DestinationFormat::Xapic).unwrap();
         assert_eq!(decoded.delivery, delivery);
@@ -128,7 +132,7 @@ fn an_entry_typed_from_the_figure_translates() {
     // P, vector 0x41 in 23:16, destination 0x1234_5678 in 63:32; SID 0x0100, SQ 0, SVT 1 in 83:82.
     let table = table(ApicMode::X2apic, &[(0x1234_5678_0041_0001, 0x0004_0100)]);
     let target = table.translate(NIC, message(0xfee0_0010, 0)).unwrap();
-    assert_eq!(target.physical(), Some((ApicId::new(0x1234_5678), Delivery::Fixed(vector(0x41)))));
+    assert_eq!(target.physical(), Some((ApicId::new(0x1234_5678), DeliveryMode::Fixed(vector(0x41)))));
 }
 
 #[test]
@@ -173,5 +177,5 @@ fn the_address_register_says_size_and_mode() {
 #[test]
 fn compatibility_messages_pass_where_nothing_blocks_them() {
     let target = table(ApicMode::Xapic, &[]).translate(NIC, message(0xfee0_5000, 0x41)).unwrap();
-    assert_eq!(target.physical(), Some((ApicId::new(5), Delivery::Fixed(vector(0x41)))));
+    assert_eq!(target.physical(), Some((ApicId::new(5), DeliveryMode::Fixed(vector(0x41)))));
 }

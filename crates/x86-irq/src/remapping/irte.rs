@@ -3,7 +3,7 @@
 use super::source::{Source, SourceCheck};
 use super::table::ApicMode;
 use crate::apic::{ApicId, ApicVector};
-use crate::message::{Delivery, DestinationMode, Redirection};
+use crate::message::{DeliveryMode, DestinationMode, Redirection};
 use bitfield_struct::bitfield;
 use msi_types::Trigger;
 
@@ -73,7 +73,7 @@ pub struct IrteTarget {
     /// Who chooses among destinations.
     pub redirection: Redirection,
     /// What happens there.
-    pub delivery: Delivery,
+    pub delivery: DeliveryMode,
     /// How it is signalled.
     pub trigger: Trigger,
 }
@@ -85,7 +85,7 @@ impl IrteTarget {
             destination,
             mode: DestinationMode::Physical,
             redirection: Redirection::Directed,
-            delivery: Delivery::Fixed(vector),
+            delivery: DeliveryMode::Fixed(vector),
             trigger: Trigger::Edge,
         }
     }
@@ -107,7 +107,7 @@ impl IrteTarget {
             destination: mode.read(low.destination()),
             mode: if low.logical() { DestinationMode::Logical } else { DestinationMode::Physical },
             redirection: if low.redirection_hint() { Redirection::Hint } else { Redirection::Directed },
-            delivery: Delivery::from_fields(low.delivery_mode(), low.vector()).ok()?,
+            delivery: DeliveryMode::from_fields(low.delivery_mode(), low.vector()).ok()?,
             trigger: if low.level_triggered() { Trigger::Level } else { Trigger::Edge },
         };
         // Encoding writes every reserved bit as 0.

@@ -4,7 +4,7 @@ use super::irte::IrteTarget;
 use super::message::RemappableMessage;
 use super::table::{RemapMemory, RemapTable};
 use crate::apic::ApicId;
-use crate::message::{ApicMessage, Delivery, DestinationFormat, MessageError};
+use crate::message::{ApicMessage, DeliveryMode, DestinationFormat, MessageError};
 use msi_types::{MsiMessage, RequesterId, Trigger};
 
 /// Why the unit blocked a message: the fault reasons of VT-d specification §5.1.4.1. The sender is at fault, or whoever
@@ -113,7 +113,7 @@ impl<M: RemapMemory> RemapTable<M> {
 
 impl IrteTarget {
     /// The APIC and what happens there, where that is all there is to it: a physical destination and an edge.
-    pub fn physical(&self) -> Option<(ApicId, Delivery)> {
+    pub fn physical(&self) -> Option<(ApicId, DeliveryMode)> {
         let plain = self.mode == crate::message::DestinationMode::Physical && self.trigger == Trigger::Edge;
         plain.then_some((self.destination, self.delivery))
     }

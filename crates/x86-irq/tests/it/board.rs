@@ -7,7 +7,7 @@ use msi_types::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use x86_irq::message::{ApicMessage, Delivery, DestinationFormat};
+use x86_irq::message::{ApicMessage, DeliveryMode, DestinationFormat};
 use x86_irq::{
     Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, Place, VectorDomain, VectorDomainConfig,
 };
@@ -165,7 +165,7 @@ impl Board {
     /// A write to the bus. False if nobody took it.
     pub(crate) fn write(&self, message: MsiMessage, from: Sender) -> bool {
         let decoded = ApicMessage::decode(message, DestinationFormat::Xapic).expect("a message to an APIC");
-        let Delivery::Fixed(vector) = decoded.delivery else { panic!("{decoded:?} is not fixed") };
+        let DeliveryMode::Fixed(vector) = decoded.delivery else { panic!("{decoded:?} is not fixed") };
         self.apics.request(decoded.destination, vector, from)
     }
 

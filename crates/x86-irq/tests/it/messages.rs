@@ -3,7 +3,7 @@
 use msi_types::MsiMessage;
 use proptest::prelude::*;
 use x86_irq::message::{
-    ApicMessage, Delivery, DestinationFormat, DestinationMode, MessageError, Redirection, Signal,
+    ApicMessage, DeliveryMode, DestinationFormat, DestinationMode, MessageError, Redirection, Signal,
 };
 use x86_irq::remapping::{RemappableMessage, Source, SourceCheck};
 use x86_irq::{ApicId, ApicVector};
@@ -22,12 +22,12 @@ fn formats() -> impl Strategy<Value = DestinationFormat> {
 
 fn messages() -> impl Strategy<Value = ApicMessage> {
     let delivery = prop_oneof![
-        vectors().prop_map(Delivery::Fixed),
-        vectors().prop_map(Delivery::LowestPriority),
-        Just(Delivery::Smi),
-        Just(Delivery::Nmi),
-        Just(Delivery::Init),
-        Just(Delivery::ExtInt),
+        vectors().prop_map(DeliveryMode::Fixed),
+        vectors().prop_map(DeliveryMode::LowestPriority),
+        Just(DeliveryMode::Smi),
+        Just(DeliveryMode::Nmi),
+        Just(DeliveryMode::Init),
+        Just(DeliveryMode::ExtInt),
     ];
     let modes = prop_oneof![Just(DestinationMode::Physical), Just(DestinationMode::Logical)];
     let redirections = prop_oneof![Just(Redirection::Directed), Just(Redirection::Hint)];

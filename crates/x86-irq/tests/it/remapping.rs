@@ -104,7 +104,7 @@ impl Rig {
     fn translate(&self, from: RequesterId, message: MsiMessage) -> Result<Place, RemapFault> {
         let table = RemapTable::new(config(), Cached(self.unit.clone()));
         let (id, delivery) = table.translate(from, message)?.physical().unwrap();
-        let x86_irq::message::Delivery::Fixed(vector) = delivery else { panic!("{delivery:?}") };
+        let x86_irq::message::DeliveryMode::Fixed(vector) = delivery else { panic!("{delivery:?}") };
         let cpu = self.board.cpus().find(|cpu| crate::board::id_of(*cpu) == id).unwrap();
         Ok(Place { cpu, vector })
     }

@@ -244,7 +244,7 @@ impl EntryCache for NoCache {
 /// The unit's part: the machine has none.
 fn through(table: &RemapTable<Ram>, from: RequesterId, message: MsiMessage) -> Result<MsiMessage, Failure> {
     let (destination, delivery) = table.translate(from, message)?.physical().ok_or("not physical")?;
-    let x86_irq::message::Delivery::Fixed(vector) = delivery else { return Err("not fixed".into()) };
+    let x86_irq::message::DeliveryMode::Fixed(vector) = delivery else { return Err("not fixed".into()) };
     Ok(ApicMessage::fixed(destination, vector).encode(DestinationFormat::Kvm32)?)
 }
 
