@@ -20,7 +20,7 @@
 //!   record of an LPI
 //!     LPI configuration bytes (of `Lpis`)
 //! ```
-//! A redistributor's [gate](gate::Gate) is no lock: it keeps registers of redistributors that sleep from being used.
+//! A redistributor's gate is no lock: it keeps registers of redistributors that sleep from being used.
 
 mod blocks;
 mod error;
