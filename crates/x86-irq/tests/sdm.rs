@@ -1,6 +1,6 @@
-//! Messages and entries typed by hand from the figures of Intel's manuals: SDM vol. 3A, figures 11-24 and 11-25 (message
-//! address and data registers), VT-d specification, figures 5-11 (remappable format), 9-43 (IRTE), and the extended forms
-//! from the Linux kernel's documentation of KVM.
+//! Messages and entries typed by hand from Intel's manuals: SDM vol. 3A §11.11 (message address and data), VT-d
+//! specification §5.1 (remappable format) and chapter 9 (table entries); 15 and 32 destination bits from KVM's own
+//! documentation (CPUID feature MSI_EXT_DEST_ID, KVM_CAP_X2APIC_API).
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use msi_types::{MsiMessage, RequesterId};

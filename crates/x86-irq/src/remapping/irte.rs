@@ -1,4 +1,4 @@
-//! Interrupt remapping table entries (VT-d specification §9.10).
+//! Interrupt remapping table entries (VT-d specification, chapter 9).
 
 use super::source::{Source, SourceCheck};
 use super::table::ApicMode;

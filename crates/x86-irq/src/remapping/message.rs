@@ -1,4 +1,4 @@
-//! The remappable message format (VT-d specification §5.1.2.2).
+//! The remappable message format (VT-d specification §5.1).
 
 use crate::message::{DOORBELL_TOP, MessageError};
 use bitfield_struct::bitfield;

@@ -1,4 +1,4 @@
-//! Who may use an entry (VT-d specification §9.10: SID, SQ, SVT).
+//! Who may use an entry (VT-d specification, chapter 9: SID, SQ, SVT).
 
 use msi_types::RequesterId;
 

@@ -7,7 +7,7 @@ use crate::apic::ApicId;
 use crate::message::{ApicMessage, DeliveryMode, DestinationFormat, MessageError};
 use msi_types::{MsiMessage, RequesterId, Trigger};
 
-/// Why the unit blocked a message: the fault reasons of VT-d specification §5.1.4.1. The sender is at fault, or whoever
+/// Why the unit blocked a message: the fault reasons of VT-d specification §5.1. The sender is at fault, or whoever
 /// wrote the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
