@@ -223,8 +223,6 @@ struct State {
     next_allocation: u64,
     /// By slot, sparse.
     vectors: BTreeMap<u16, Entry>,
-    /// Freed, but their handlers may still run.
-    leaving: Vec<Entry>,
 }
 
 /// May the store send?

@@ -12,15 +12,14 @@ impl Domain {
     /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back. Once; later
     /// calls do nothing. Task.
     pub(crate) fn tear_down(self: &Arc<Self>, core: &Interrupts) -> Result<(), StoreError> {
-        let (allocations, vectors, leaving, power) = {
+        let (allocations, vectors, power) = {
             let mut state = self.state.lock(core.host());
             if core::mem::replace(&mut state.gone, true) {
                 return Ok(());
             }
             let allocations = core::mem::take(&mut state.allocations);
-            let (vectors, leaving) =
-                (core::mem::take(&mut state.vectors), core::mem::take(&mut state.leaving));
-            (allocations, vectors, leaving, core::mem::replace(&mut state.power, Power::Off))
+            let vectors = core::mem::take(&mut state.vectors);
+            (allocations, vectors, core::mem::replace(&mut state.power, Power::Off))
         };
         let closed = close_all(core, vectors.values());
         let quiet = match power {
@@ -30,7 +29,7 @@ impl Domain {
         for entry in closed {
             core.bury(&entry.descriptor);
         }
-        for entry in vectors.values().chain(&leaving) {
+        for entry in vectors.values() {
             await_burial(core, &entry.descriptor);
             core.retire(&entry.descriptor);
         }
@@ -42,17 +41,14 @@ impl Domain {
 
     /// Gives the vector at `slot` back, with its handler; its block follows with the last of its vectors. Task.
     pub(super) fn free(self: &Arc<Self>, core: &Interrupts, slot: u16) -> Result<(), MsiDeviceError> {
-        let (descriptor, closed, quiet) = self.take_out(core, slot)?;
+        let (entry, closed, quiet) = self.take_out(core, slot)?;
         // Without the device's lock: whatever the handler owned is dropped here.
         if closed {
-            core.bury(&descriptor);
+            core.bury(&entry.descriptor);
         }
-        await_burial(core, &descriptor);
+        await_burial(core, &entry.descriptor);
+        core.retire(&entry.descriptor);
         let mut state = self.state.lock(core.host());
-        let left = state.leaving.iter().position(|entry| entry.descriptor.irq == descriptor.irq);
-        // Torn down meanwhile: that gave it back.
-        let Some(entry) = left.map(|index| state.leaving.swap_remove(index)) else { return Ok(quiet?) };
-        core.retire(&descriptor);
         if let Some(allocation) = state.allocations.get_mut(&entry.allocation) {
             allocation.used = allocation.used.saturating_sub(1);
             if allocation.used == 0
@@ -67,31 +63,29 @@ impl Domain {
     /// Closes the vector at `slot` and makes its slot a free one. With the last vector the store is turned off.
     fn take_out(&self, core: &Interrupts, slot: u16) -> Result<TakenOut, MsiDeviceError> {
         let mut state = self.state.lock(core.host());
-        let entry = state.vectors.get(&slot).ok_or(MsiDeviceError::NoVector(slot))?;
-        let allocation = state.allocations.get(&entry.allocation);
-        if allocation.is_some_and(|allocation| allocation.shape == Shape::AlignedGroup) {
+        let missing = MsiDeviceError::NoVector(slot);
+        let allocation = state.vectors.get(&slot).and_then(|entry| state.allocations.get(&entry.allocation));
+        let allocation = allocation.ok_or(missing)?;
+        if allocation.shape == Shape::AlignedGroup {
             return Err(MsiDeviceError::OfAGroup(slot));
         }
-        let kept = allocation.is_some_and(|allocation| allocation.used > 1);
-        let descriptor = entry.descriptor.clone();
-        let closed = core.close(&descriptor, Presence::Gone);
+        let kept = allocation.used > 1;
+        let entry = state.vectors.remove(&slot).ok_or(missing)?;
+        let closed = core.close(&entry.descriptor, Presence::Gone);
         if kept {
             // It stays with the controller until its whole block goes.
-            self.parent().mask(descriptor.vector);
-        }
-        if let Some(entry) = state.vectors.remove(&slot) {
-            state.leaving.push(entry);
+            self.parent().mask(entry.descriptor.vector);
         }
         if state.vectors.is_empty() {
             state.power = Power::Off;
         }
         let quiet = self.quieten(core::iter::once(slot), state.power);
-        Ok((descriptor, closed, quiet))
+        Ok((entry, closed, quiet))
     }
 }
 
-/// The vector's interrupt, whether its handler is the caller's to bury, and what the store said.
-type TakenOut = (Arc<Descriptor>, bool, Result<(), StoreError>);
+/// The vector, whether its handler is the caller's to bury, and what the store said.
+type TakenOut = (Entry, bool, Result<(), StoreError>);
 
 /// Closes what is still open, and returns those: their handlers are the caller's to bury.
 fn close_all<'a>(core: &Interrupts, entries: impl Iterator<Item = &'a Entry>) -> Vec<&'a Entry> {

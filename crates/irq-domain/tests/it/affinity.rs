@@ -88,6 +88,15 @@ fn an_interrupt_that_its_controller_moved_by_itself_is_brought_back() {
 }
 
 #[test]
+fn an_interrupt_that_is_moved_to_where_its_controller_has_it_already_counts_as_there() {
+    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    setup.machine.controller.displace(setup.handles[0].vector(), Cpu::new(3));
+    let moved = setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
+    assert_eq!(moved.irqs, [setup.handles[0].irq()]);
+    assert_eq!(setup.handles[0].effective_affinity(), Cpu::new(3));
+}
+
+#[test]
 fn an_unmaskable_endpoint_whose_high_word_would_change_is_refused() {
     let setup = setup(Kind::NamesCpuFarApart, StoreKind::MSI, 1);
     let before = setup.store.message(0);

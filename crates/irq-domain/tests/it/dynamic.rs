@@ -152,20 +152,25 @@ fn a_block_goes_back_with_the_last_of_its_vectors_and_those_before_are_held_back
     assert_eq!(machine.controller.vectors_in_use(), 0);
 }
 
-#[test]
-fn freeing_waits_for_the_handler() {
+/// Frees a vector while its handler, which dropped its own handle first or not, runs on CPU 0.
+fn free_beside_the_handler(drops_itself: bool) {
     let machine = Arc::new(Machine::new(Kind::Stays));
-    let store = machine.store(StoreKind::MSIX);
-    let device = Arc::new(machine.attach(&store));
+    let device = Arc::new(machine.attach(&machine.store(StoreKind::MSIX)));
     device.allocate_at(&[0]).unwrap();
     let (entered, inside) = std::sync::mpsc::channel();
     let (go, wait) = std::sync::mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
+    let (own, wait) = (Arc::new(Mutex::new(None::<IrqHandle>)), Mutex::new(wait));
+    let inner = own.clone();
     let handle = device.request(0, "test", move |_| {
+        if drops_itself {
+            drop(inner.lock().unwrap().take());
+        }
         entered.send(()).unwrap();
         wait.lock().unwrap().recv().unwrap();
     });
-    let vector = handle.as_ref().unwrap().vector();
+    let handle = handle.unwrap();
+    let vector = handle.vector();
+    *own.lock().unwrap() = Some(handle);
     let cpu = std::thread::spawn({
         let machine = machine.clone();
         move || on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), vector))
@@ -178,6 +183,8 @@ fn freeing_waits_for_the_handler() {
     while !device.vectors().is_empty() {
         std::thread::yield_now();
     }
+    // Long enough for one that does not wait.
+    std::thread::sleep(std::time::Duration::from_millis(20));
     assert_eq!(machine.controller.vectors_in_use(), 1, "given back while its handler runs");
     go.send(()).unwrap();
     task.join().unwrap().unwrap();
@@ -185,6 +192,16 @@ fn freeing_waits_for_the_handler() {
     assert_eq!(machine.controller.vectors_in_use(), 0);
     let late = machine.interrupts.dispatch(Cpu::new(0), vector);
     assert_eq!(late, Dispatched::Unhandled(Unhandled::Released));
+}
+
+#[test]
+fn freeing_waits_for_the_handler() {
+    free_beside_the_handler(false);
+}
+
+#[test]
+fn freeing_waits_for_a_handler_that_dropped_its_own_handle() {
+    free_beside_the_handler(true);
 }
 
 #[test]

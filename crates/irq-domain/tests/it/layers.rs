@@ -6,11 +6,13 @@ use irq_domain::layer::{
 };
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
-    Capabilities, Capability, Cpu, DoorbellPage, Granule, Isolated, IsolatingMechanism, Isolation, Mismatch,
-    MoveOutcome, MsiError, MsiParent, NotIsolated, RequesterId, Shape,
+    BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Fit, Granule, Initially, Isolated,
+    IsolatingMechanism, Isolation, Mismatch, MoveOutcome, MsiError, MsiParent, NotIsolated, RequesterId,
+    Rewrite, Shape,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -317,6 +319,25 @@ fn a_doorbell_above_four_gigabytes_is_brought_within_an_endpoints_reach() {
     let parent = iommu(&machine, &translation);
     let narrow = machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
     assert!(attach(&machine, &parent, DEVICE, &narrow).unwrap().allocate(Shape::Independent, 8..=8).is_ok());
+}
+
+#[test]
+fn both_messages_of_a_level_are_mapped_or_neither() {
+    let machine = Machine::new(Kind::Stays);
+    let translation = Translation::new(MAPPED);
+    let parent = iommu(&machine, &translation);
+    let device = parent.attach(DEVICE, 1).unwrap();
+    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let (count, shape, cpu) = (NonZeroU16::MIN, Shape::Independent, Cpu::new(0));
+    let request = BlockRequest { count, shape, fit, cpu, initially: Initially::Masked };
+    let block = parent.allocate(&device, &request).unwrap();
+    translation.fail_in.store(1, Relaxed);
+    parent.compose_level(&block, 0).unwrap_err();
+    assert_eq!(translation.pages(), 0);
+    parent.compose_level(&block, 0).unwrap();
+    assert_eq!(translation.pages(), 2);
+    parent.release(device, &mut std::iter::once(block));
+    assert_eq!(translation.pages(), 0);
 }
 
 #[test]

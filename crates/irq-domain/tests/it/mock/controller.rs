@@ -3,8 +3,8 @@
 use super::{Hook, assert_task, count_down};
 use msi_types::{
     Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Granule, Initially,
-    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape,
-    Tier, Vector, VectorBlock,
+    Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
+    RequesterId, Shape, Tier, Vector, VectorBlock,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -277,6 +277,11 @@ impl MsiParent for Controller {
         let vector = block.vector(index).expect("index past the block");
         let inside = self.inside();
         Ok(MsiMessage { address: self.doorbell(inside.lines[&vector].cpu), data: self.data(vector) })
+    }
+
+    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
+        let assert = self.compose(block, index)?;
+        Ok(LevelMessages { assert, deassert: MsiMessage { address: assert.address + 0x10_0000, ..assert } })
     }
 
     fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
