@@ -18,7 +18,7 @@ use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
 use crate::{Gic, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use msi_types::{MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
+use msi_types::{DoorbellPage, Granule, MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
 
 /// The SPIs that firmware set aside for messages, behind the distributor's registers: the
 /// [`MsiParent`](msi_types::MsiParent) of every device that firmware sends here.
@@ -106,6 +106,9 @@ impl MbiDoorbell {
     }
 }
 
+/// What a device reaches where there is no alias.
+const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
+
 impl Doorbell for MbiDoorbell {
     const KIND: &'static str = "mbi";
 
@@ -123,10 +126,15 @@ impl Doorbell for MbiDoorbell {
 
     fn not_isolated(&self) -> NotIsolated {
         match self.frame {
-            Frame::Distributor => {
-                NotIsolated::DoorbellPageHoldsControls("GICD_SETSPI (the distributor's own)")
-            }
+            Frame::Distributor => NotIsolated::DoorbellPageHoldsControls(OWN_PAGE),
             Frame::Alias => NotIsolated::SharedDoorbell("the alias of GICD_SETSPI (mbi-alias)"),
+        }
+    }
+
+    fn page(&self, _granule: Granule) -> DoorbellPage {
+        match self.frame {
+            Frame::Distributor => DoorbellPage::HoldsControls(OWN_PAGE),
+            Frame::Alias => DoorbellPage::Alone,
         }
     }
 

@@ -16,7 +16,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
-use msi_types::{Cpu, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape, Vector, WiredParent};
+use msi_types::{
+    Cpu, DoorbellPage, Granule, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape, Vector, WiredParent,
+};
 
 /// What distinguishes one kind of doorbell from another.
 pub trait Doorbell: fmt::Debug + Send + Sync {
@@ -30,7 +32,9 @@ pub trait Doorbell: fmt::Debug + Send + Sync {
     fn groups(&self) -> Groups;
     /// Why a device can ring interrupts that are not its own.
     fn not_isolated(&self) -> NotIsolated;
-    /// Where it is, for people.
+    /// What else a device reaches that reaches it.
+    fn page(&self, granule: Granule) -> DoorbellPage;
+    /// The address that devices write to, or the lowest of them.
     fn address(&self) -> u64;
 }
 

@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::v2m;
 use msi_types::pci::MSI_MAX_VECTORS;
-use msi_types::{MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
+use msi_types::{DoorbellPage, Granule, MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
 use quirks::{DataBase, Encoding};
 
 /// SPIs behind one or several frames: the [`MsiParent`](msi_types::MsiParent) of every device that firmware sends here.
@@ -176,6 +176,14 @@ impl Doorbell for V2mDoorbell {
 
     fn not_isolated(&self) -> NotIsolated {
         NotIsolated::SharedDoorbell("a GICv2m frame (MSI_SETSPI_NS)")
+    }
+
+    /// In larger pages, what lies beside the frame is the board's business.
+    fn page(&self, granule: Granule) -> DoorbellPage {
+        match granule {
+            Granule::Size4K => DoorbellPage::Alone,
+            Granule::Size16K | Granule::Size64K => DoorbellPage::Unknown,
+        }
     }
 
     fn address(&self) -> u64 {

@@ -43,6 +43,7 @@ mod isolation;
 mod message;
 mod negotiation;
 mod parent;
+mod passthrough;
 pub mod pci;
 mod store;
 mod wired;
@@ -56,5 +57,6 @@ pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, 
 pub use parent::{
     Attachment, BlockRequest, Initially, Move, MoveOutcome, MsiParent, Pending, Shape, VectorBlock,
 };
+pub use passthrough::{Passthrough, PassthroughError};
 pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Slots, Storage, StoreError};
 pub use wired::{Trigger, WiredParent};

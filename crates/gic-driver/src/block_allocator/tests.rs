@@ -155,3 +155,35 @@ fn groups_are_aligned_to_the_next_power_of_two() {
     assert_eq!(aligned, [1, 2, 4, 8, 32]);
     assert_eq!(Alignment::of_group(nonzero(u32::MAX)), None);
 }
+
+proptest! {
+    #[test]
+    fn a_part_of_the_numbers_is_searched_like_the_whole(
+        taken in prop::collection::vec((FIRST..FIRST + COUNT, 1u32..9), 0..20),
+        count in 1u32..9,
+        log in 0u32..5,
+        start in any::<u32>(),
+        length in 0u32..2 * COUNT,
+    ) {
+        let mut allocator = BlockAllocator::new(FIRST, COUNT);
+        let mut model = Model::default();
+        for (first, count) in taken {
+            if allocator.take(first, nonzero(count)).is_ok() {
+                model.taken.extend(first..first + count);
+            }
+        }
+        let start = FIRST - 10 + start % (COUNT + 20);
+        let within = start..start + length;
+        let fits = |first: &u32| {
+            first.is_multiple_of(1 << log)
+                && Model::inside(*first, count)
+                && model.is_free(*first, count)
+                && first + count <= within.end
+        };
+        let expected = (FIRST.max(start)..FIRST + COUNT).find(fits).ok_or(());
+        let any = (FIRST..FIRST + COUNT).any(|number| within.contains(&number) && model.is_free(number, 1));
+        prop_assert_eq!(allocator.has_free_within(within.clone()), any);
+        let got = allocator.allocate_within(nonzero(count), Alignment::to(1 << log).unwrap(), within);
+        prop_assert_eq!(got.map_err(|_| ()), expected);
+    }
+}

@@ -6,20 +6,19 @@ use crate::Platform;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
-    NotIsolated, Pending, RequesterId, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, Isolation, Move, MoveOutcome,
+    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties, Property, RequesterId, Tier, Vector,
+    VectorBlock,
 };
 
 /// Why nothing is isolated, whatever an IOMMU does: the doorbell's page holds the redistributor's controls.
-const REASON: NotIsolated = NotIsolated::DoorbellPageHoldsControls(
-    "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBASER)",
-);
+const PAGE: &str = "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBASER)";
 
 /// [`is_pending`](MsiParent::is_pending) stays `None`: `GICR_SETLPIR` and `GICR_CLRLPIR` are write-only, and the
 /// pending table is undefined while LPIs are enabled.
 impl<P: Platform> MsiParent for DirectLpi<P> {
     fn isolation(&self, _of: RequesterId) -> Isolation {
-        Isolation::NotIsolated(REASON)
+        Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(PAGE))
     }
 
     fn attach(&self, _device: RequesterId, _max: u32) -> Result<Attachment, MsiError> {
@@ -67,6 +66,17 @@ impl<P: Platform> MsiParent for DirectLpi<P> {
 
     fn set_pending(&self, vector: Vector, pending: Pending) {
         self.change_pending(vector, pending);
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        let out_of_reach = self.doorbells().all(|doorbell| doorbell > u32::MAX.into());
+        let tier = Tier::new("direct-lpi").with_provides(Capabilities::ALL);
+        let wide = Properties::NONE.with(Property::WideAddress);
+        visit(&if out_of_reach { tier.with_requires(wide) } else { tier });
+    }
+
+    fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
+        DoorbellPage::HoldsControls(PAGE)
     }
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -134,7 +134,7 @@ impl State {
                 return;
             }
         }
-        assert!(offset < 0xd00 || offset >= 0xf00, "GICD + {offset:#x} is another register on a GICv2");
+        assert!(!(0xd00..0xf00).contains(&offset), "GICD + {offset:#x} is another register on a GICv2");
         assert!(offset < 0x1000, "an external abort at GICD + {offset:#x}");
         if offset == gicd::SGIR.offset() {
             self.sgis.push(Sgir::from(value));

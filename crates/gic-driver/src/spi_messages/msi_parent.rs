@@ -1,12 +1,13 @@
 //! SPIs behind doorbells as the parent of devices. There is nothing to know about a device.
 
-use super::{Doorbell, SpiMessages};
+use super::{Doorbell, Groups, SpiMessages};
 use crate::Platform;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError,
-    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Trigger, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Initially, Isolation,
+    LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties,
+    Property, RequesterId, Tier, Trigger, Vector, VectorBlock,
 };
 
 impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
@@ -85,6 +86,29 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
 
     fn is_pending(&self, vector: Vector) -> Option<bool> {
         self.doorbell_of(vector).is_ok().then(|| self.wired.is_pending(vector))
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        let doorbells = self.doorbells();
+        let groups = doorbells.iter().any(|doorbell| doorbell.groups() == Groups::Possible);
+        let all = Capabilities::ALL;
+        let provides = if groups { all } else { all.without(Capability::Groups) };
+        let tier = Tier::new(D::KIND).with_provides(provides);
+        let out_of_reach = doorbells.iter().all(|doorbell| doorbell.address() > u32::MAX.into());
+        let wide = Properties::NONE.with(Property::WideAddress);
+        visit(&if out_of_reach { tier.with_requires(wide) } else { tier });
+    }
+
+    fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
+        let pages = self.doorbells().iter().map(|doorbell| doorbell.page(granule));
+        // The worst of them, because the caller does not say which.
+        pages.fold(DoorbellPage::Alone, |worst, page| match (worst, page) {
+            (DoorbellPage::HoldsControls(name), _) | (_, DoorbellPage::HoldsControls(name)) => {
+                DoorbellPage::HoldsControls(name)
+            }
+            (DoorbellPage::Unknown, _) | (_, DoorbellPage::Unknown) => DoorbellPage::Unknown,
+            (DoorbellPage::Alone, DoorbellPage::Alone) => DoorbellPage::Alone,
+        })
     }
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -1,11 +1,12 @@
 use super::*;
-use crate::fake::{DISTRIBUTOR, Fake, FakeRegisters, REDISTRIBUTORS};
+use crate::fake::{DISTRIBUTOR, Fake, FakeDistributor, FakeRegisters, REDISTRIBUTORS};
 use crate::{Gic, GicConfig, RedistributorRegion};
 use alloc::vec;
 use gic_arch::Affinity;
 use gic_arch::gicr::STRIDE_V3;
 use msi_types::{
-    BlockRequest, Cpu, Fit, Initially, Isolation, MsiParent, RequesterId, Rewrite, Shape, VectorBlock,
+    BlockRequest, Capability, Cpu, Fit, Initially, Isolation, MsiParent, RequesterId, Rewrite, Shape,
+    VectorBlock,
 };
 
 extern crate std;
@@ -21,7 +22,7 @@ fn typer(first: u16, count: u16) -> u32 {
 fn machine(frames: &[(u64, u32, u32)]) -> (Fake, Arc<Gic<Fake>>) {
     let fake = Fake::with_cpus(1);
     // All SPIs that there can be.
-    fake.at_distributor(|frame| frame.implement_all_spis());
+    fake.at_distributor(FakeDistributor::implement_all_spis);
     fake.0.v2m.lock().unwrap().extend(frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr])));
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: STRIDE_V3 };
     let regions = vec![RedistributorRegion { region, stride: None }];
@@ -158,6 +159,21 @@ fn there_are_no_levels_and_no_isolation() {
     assert_eq!(v2m.compose_level(&block, 0), Err(MsiError::NoLevels));
     let answer = v2m.isolation(RequesterId::new(1));
     assert!(matches!(answer, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))), "{answer}");
+}
+
+#[test]
+fn tiers_tell_whether_there_are_groups_and_pages_what_else_is_there() {
+    let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(90, 8), 0x0600_0170)]);
+    let groups = |frame| {
+        let v2m = open(&gic, &[V2mFrame::new(frame)]).unwrap();
+        let mut groups = None;
+        v2m.tiers(&mut |tier| groups = Some(tier.provides.contains(Capability::Groups)));
+        groups
+    };
+    assert_eq!((groups(FRAME), groups(OTHER)), (Some(true), Some(false)));
+    let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
+    assert_eq!(v2m.doorbell_page(Granule::Size4K), DoorbellPage::Alone);
+    assert_eq!(v2m.doorbell_page(Granule::Size64K), DoorbellPage::Unknown);
 }
 
 #[test]

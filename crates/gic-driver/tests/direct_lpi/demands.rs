@@ -4,11 +4,13 @@ use super::board::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR, run_on};
 use super::endpoint::{Endpoint, Kind, attach, fit, request};
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use msi_types::{
-    Cpu, Fit, Initially, Isolation, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId,
-    Rewrite, Shape, Vector,
+    BlockRequest, Cpu, DoorbellPage, Fit, Granule, Initially, Isolated, IsolatingMechanism, Isolation,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Passthrough, PassthroughError, Pending,
+    Property, RequesterId, Rewrite, Shape, Vector,
 };
 
 const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+use std::num::NonZeroU16;
 
 /// The LPIs that a CPU takes now, in order.
 pub(crate) fn taken(board: &Board, cpu: u32) -> Vec<u32> {
@@ -39,7 +41,9 @@ fn review_demand_1_one_flat_namespace_without_anything_per_device() {
         direct.free(&attachments[0], block);
     }
     assert_eq!(direct.gic().lpis().unwrap().available(), free);
-    attachments.into_iter().for_each(|attachment| direct.detach(attachment));
+    for attachment in attachments {
+        direct.detach(attachment);
+    }
 }
 
 #[test]
@@ -127,6 +131,16 @@ fn review_demand_3_an_endpoint_with_32_address_bits_cannot_ring_above_4_gib() {
 }
 
 #[test]
+fn review_demand_3_endpoints_that_reach_no_redistributor_at_all_learn_it_at_once() {
+    for (low, high, required) in [(1, 1, false), (0, 2, true), (2, 0, false)] {
+        let direct = Board::new(low, high).direct_lpi().unwrap();
+        let mut found = None;
+        direct.tiers(&mut |tier| found = Some(tier.requires.contains(Property::WideAddress)));
+        assert_eq!(found, Some(required));
+    }
+}
+
+#[test]
 fn review_demand_3_the_new_redistributor_forgets_a_stale_configuration_before_the_endpoint_is_rewritten() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
@@ -199,7 +213,7 @@ fn review_demand_3_unmaskable_endpoints_move_only_by_one_store() {
             // The device fires at each point where it could see half a message: the bus panics if it does.
             let result = device.relocate(&board, &direct, 0, to, &|| device.fire(&board, 0));
             let expected = if possible { Ok(1) } else { Err(MsiError::WouldTear) };
-            assert_eq!(result.map(|count| count.get()), expected, "{kind:?} to {to}");
+            assert_eq!(result.map(NonZeroU16::get), expected, "{kind:?} to {to}");
             if !possible {
                 // Nothing has begun: it can be moved elsewhere, or nowhere, and works where it is.
                 device.fire(&board, 0);
@@ -219,7 +233,7 @@ fn review_demand_4_a_group_is_aligned_contiguous_at_one_address_and_moves_togeth
         assert!(device.lpi(0).is_multiple_of(count.into()));
         let moved = direct.begin_move(&device.block, count - 1, Cpu::new(1)).unwrap();
         assert_eq!((moved.first.get(), moved.count.get()), (device.lpi(0), count), "reported for all");
-        direct.end_move(moved, msi_types::MoveOutcome::RolledBack).unwrap();
+        direct.end_move(moved, MoveOutcome::RolledBack).unwrap();
         device.relocate(&board, &direct, count / 2, 1, &|| ()).unwrap();
         (0..count).for_each(|index| device.fire(&board, index));
         assert_eq!(taken(&board, 1), (0..count).map(|index| device.lpi(index)).collect::<Vec<_>>());
@@ -230,11 +244,11 @@ fn review_demand_4_a_group_is_aligned_contiguous_at_one_address_and_moves_togeth
 fn review_demand_4_independent_vectors_move_one_by_one() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let request = msi_types::BlockRequest { shape: Shape::Independent, ..request(ANY, 4, 0) };
+    let request = BlockRequest { shape: Shape::Independent, ..request(ANY, 4, 0) };
     let block = direct.allocate(&attach(&direct), &request).unwrap();
     let moved = direct.begin_move(&block, 2, Cpu::new(1)).unwrap();
     assert_eq!((moved.first, moved.count.get()), (block.vector(2).unwrap(), 1));
-    direct.end_move(moved, msi_types::MoveOutcome::Written).unwrap();
+    direct.end_move(moved, MoveOutcome::Written).unwrap();
     let bases: Vec<_> = (0..4).map(|index| direct.compose(&block, index).unwrap().address).collect();
     let [here, there] = [REDISTRIBUTOR + 0x40, REDISTRIBUTOR + 0x2_0040];
     assert_eq!(bases, [here, here, there, here]);
@@ -295,6 +309,13 @@ fn review_demand_6_no_requester_is_ever_isolated_and_the_reason_can_be_printed()
         for register in ["GICR_SETLPIR", "GICR_CTLR", "GICR_PROPBASER", "GICR_PENDBASER"] {
             assert!(answer.to_string().contains(register), "{answer}");
         }
+    }
+    // Nor does the proof of something else help to pass a device through.
+    let stolen = Isolated::by(IsolatingMechanism::Its);
+    let refused = Passthrough::new(&direct, RequesterId::new(1), 1, stolen).unwrap_err();
+    assert!(matches!(refused, PassthroughError::NotIsolated { .. }), "{refused}");
+    for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
+        assert!(matches!(direct.doorbell_page(granule), DoorbellPage::HoldsControls(_)));
     }
     // The hole is real: one device rings another's interrupt.
     let victim = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
@@ -388,7 +409,7 @@ mod refusals {
         let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
         let first = direct.begin_move(&device.block, 0, Cpu::new(1)).unwrap();
         assert!(matches!(direct.begin_move(&device.block, 0, Cpu::new(2)), Err(MsiError::Controller(_))));
-        direct.end_move(first, msi_types::MoveOutcome::RolledBack).unwrap();
+        direct.end_move(first, MoveOutcome::RolledBack).unwrap();
         assert!(direct.begin_move(&device.block, 0, Cpu::new(2)).is_ok());
     }
 
@@ -436,7 +457,7 @@ mod refusals {
     fn vectors_that_are_asked_for_masked_are() {
         let board = Board::new(1, 0);
         let direct = board.direct_lpi().unwrap();
-        let request = msi_types::BlockRequest { initially: Initially::Masked, ..request(ANY, 32, 0) };
+        let request = BlockRequest { initially: Initially::Masked, ..request(ANY, 32, 0) };
         let block = direct.allocate(&attach(&direct), &request).unwrap();
         direct.set_pending(block.first(), Pending::Set);
         assert_eq!(taken(&board, 0), []);

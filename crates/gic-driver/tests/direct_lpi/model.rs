@@ -95,7 +95,9 @@ const CHECKED: World = World {
         // Only from here on: setting up is the same in every schedule.
         schedule_by(shuttle::thread::yield_now);
         let threads: Vec<_> = threads.into_iter().map(shuttle::thread::spawn).collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         schedule_by(|| ());
     },
     between: shuttle::thread::yield_now,
@@ -104,7 +106,9 @@ const CHECKED: World = World {
 const REAL: World = World {
     run: |threads| {
         let threads: Vec<_> = threads.into_iter().map(std::thread::spawn).collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     },
     between: std::thread::yield_now,
 };
@@ -178,6 +182,51 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
     machine.finish();
 }
 
+/// The CPU leaves while a move to it begins: either the move is refused, or the vector is known to be stranded, and what
+/// arrives stays pending until the CPU is back.
+fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
+    let machine = Machine::new(Kind::Atomic64, |_| ());
+    machine.move_to(1, || ());
+    threads! { world, machine:
+        { let _refused = machine.device.relocate(&machine.board, &machine.direct, 0, 0, &world.between); },
+        {
+            machine.left.store(true, SeqCst);
+            machine.direct.cpu_off(Cpu::new(0)).unwrap();
+            machine.direct.gic().cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0))).unwrap();
+        },
+        look(&machine, 1, world.between),
+    }
+    machine.device.fire(&machine.board, 0);
+    let cpu = Cpu::new(0);
+    let attached = machine.direct.gic().cpu_on(cpu, &machine.board.registers(cpu)).unwrap().unwrap();
+    machine.direct.cpu_on(cpu, attached.pending).unwrap();
+    machine.left.store(false, SeqCst);
+    machine.finish();
+}
+
+/// The old CPU looks whether it is drained while a handler unmasks the vector.
+fn a_cpu_drains_while_a_vector_is_unmasked(world: World) {
+    let machine = Machine::new(Kind::Masked, |_| ());
+    let vector = machine.device.block.first();
+    machine.device.fire(&machine.board, 0);
+    machine.direct.mask(vector);
+    machine.move_to(1, || ());
+    threads! { world, machine:
+        machine.direct.unmask(vector),
+        {
+            (0..3).for_each(|_| (world.between)());
+            machine.direct.drain(&machine.board.interface(0)).unwrap();
+        },
+    }
+    // Whatever came of it, masking holds back everywhere, and nothing is lost.
+    machine.direct.mask(vector);
+    machine.masked.store(true, SeqCst);
+    assert!(!machine.take(0) && !machine.take(1));
+    machine.masked.store(false, SeqCst);
+    machine.direct.unmask(vector);
+    machine.finish();
+}
+
 fn check(scenario: impl Fn() + Send + Sync + 'static) {
     schedule_by(|| ());
     shuttle::check_random(scenario, SCHEDULES);
@@ -206,6 +255,16 @@ fn a_cpu_that_leaves_takes_nothing_along() {
     check(|| {
         a_cpu_leaves_while_a_device_fires(CHECKED, |board| board.world().rd(0).can_disable = false);
     });
+}
+
+#[test]
+fn a_move_to_a_cpu_that_leaves_is_refused_or_known() {
+    check(|| a_vector_moves_to_a_cpu_that_leaves(CHECKED));
+}
+
+#[test]
+fn what_is_just_being_unmasked_is_not_taken_for_drained() {
+    check(|| a_cpu_drains_while_a_vector_is_unmasked(CHECKED));
 }
 
 #[test]

@@ -202,9 +202,9 @@ impl Machine {
                 let vector = self.devices[device].0.block.vector(self.index(device, index)).unwrap();
                 let mask = matches!(op, Op::Mask { .. });
                 if mask {
-                    self.direct.mask(vector)
+                    self.direct.mask(vector);
                 } else {
-                    self.direct.unmask(vector)
+                    self.direct.unmask(vector);
                 }
                 self.vectors.get_mut(&vector.get()).unwrap().masked = mask;
             }

@@ -189,9 +189,8 @@ impl Redistributor {
             (false, true) => {
                 assert!(self.propbaser.address() != 0 && self.settling == 0, "LPIs are enabled too early");
                 self.enabled = true;
-                if !self.zero {
-                    self.load_pending(memory);
-                }
+                self.load_pending(memory);
+                assert!(!self.zero || self.pending.is_empty(), "PTZ is set for a table that is not all zero");
                 self.refill_all(memory);
             }
             (true, false) if self.disables => {
