@@ -1,8 +1,9 @@
 //! What stands between a device and its controller: buses with quirks, IOMMUs.
 //!
-//! A [`Layer`] states what it changes and nothing else. [`Over`] makes an [`MsiParent`] of a layer and the parent below
-//! it: forwarding, roll-back, and the book of which message is held by whom are written there, once. What is not in
-//! [`Layer`] – masks, pending states, who owns which vector – goes to the parent: a layer cannot get in its way.
+//! A [`Layer`] states what it changes and nothing else. [`Over`] makes an [`MsiParent`](msi_types::MsiParent) of a layer
+//! and the parent below it: forwarding, roll-back, and the book of which message is held by whom are written there, once.
+//! What is not in [`Layer`] – masks, pending states, who owns which vector – goes to the parent: a layer cannot get in its
+//! way.
 
 mod doorbell_mapping;
 mod over;
