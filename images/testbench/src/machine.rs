@@ -1,5 +1,6 @@
 //! The machine, discovered and brought up: what a kernel does with Doorbell at its start.
 
+use crate::controller::Controller;
 use crate::devicetree::Surroundings;
 use crate::ledger;
 use crate::pci::{self, Function};
@@ -8,23 +9,29 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use gic_arch::Affinity;
 use gic_driver::its::{IdMap, IdRange};
-use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{
-    CpuInterface, Gic, GicConfig, Its, ItsConfig, ItsMsiParent, PhysicalRegion, Platform, RedistributorRegion,
+    Gic, GicConfig, GicV2, GicV2Config, Its, ItsConfig, ItsMsiParent, PhysicalRegion, Platform,
+    RedistributorRegion, V2m, V2mFrame,
 };
-use gic_firmware::{ConfigSpace, Controller, ControllerKind, Description, GicVersion, PciHost};
+use gic_firmware::{
+    ConfigSpace, Controller as MsiController, ControllerKind, Description, GicVersion, PciHost,
+};
 use image_rt::{cpu, exceptions};
 use irq_domain::{Config, Dispatched, Interrupts};
+use msi_types::{Cpu, MsiParent};
 use spin::Once;
 
 /// Everything that was found.
 pub(crate) struct Machine {
     pub(crate) description: Description,
-    pub(crate) gic: Arc<Gic<Kernel>>,
+    pub(crate) gic: Controller,
+    /// By CPU.
+    affinities: Vec<Affinity>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
-    /// The PCI host's way to the ITS.
-    pub(crate) parent: Option<Arc<ItsMsiParent<Kernel>>>,
+    /// Where the PCI host's messages go.
+    pub(crate) parent: Option<Arc<dyn MsiParent>>,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) functions: Vec<Function>,
 }
@@ -42,25 +49,25 @@ pub(crate) fn machine() -> &'static Machine {
 
 /// Discovers the machine, starts the boot CPU's interrupts, and finds the PCI functions.
 pub(crate) fn bring_up(description: Description, around: &Surroundings) -> &'static Machine {
-    let gic = Arc::new(gic(&description));
+    let gic = gic(&description);
     let boot = Platform::cpu(&Kernel);
-    let interrupts = Interrupts::new(
-        Config::new(
-            NonZeroU16::new(cpus(&description).len() as u16).expect("a CPU runs this"),
-            Arc::new(Kernel),
-        )
-        .with_wired(gic.clone()),
-    );
-    gic.cpu_on(boot, &registers()).expect("the boot CPU's interface");
-    let its = its_controller(&description).map(|(_, controller)| its(&gic, controller, &description));
-    if let Some(its) = &its {
-        its.cpu_on(&gic.redistributor(boot).expect("a redistributor")).expect("the boot CPU's collection");
-    }
+    let affinities = cpus(&description);
+    let count = NonZeroU16::new(affinities.len() as u16).expect("a CPU runs this");
+    let interrupts = Interrupts::new(Config::new(count, Arc::new(Kernel)).with_wired(gic.wired()));
+    gic.cpu_on(boot).expect("the boot CPU's interface");
+    let its = match (&gic, its_controller(&description)) {
+        (Controller::V3(gic), Some((_, controller))) => Some(its(gic, boot, controller, &description)),
+        _ => None,
+    };
     let host = description.hosts.first();
-    let parent =
-        its.clone().zip(host).map(|(its, host)| Arc::new(ItsMsiParent::new(its, id_map(&description, host))));
+    let parent = match (&its, host) {
+        (Some(its), Some(host)) => {
+            Some(Arc::new(ItsMsiParent::new(its.clone(), id_map(&description, host))) as Arc<dyn MsiParent>)
+        }
+        _ => v2m(&gic, &description),
+    };
     let functions = host.map_or_else(Vec::new, |host| functions(host, around));
-    MACHINE.call_once(|| Machine { description, gic, its, parent, interrupts, functions });
+    MACHINE.call_once(|| Machine { description, gic, affinities, its, parent, interrupts, functions });
     exceptions::set_irq_handler(take_interrupts);
     cpu::irq_enable();
     machine()
@@ -69,56 +76,97 @@ pub(crate) fn bring_up(description: Description, around: &Surroundings) -> &'sta
 /// The trap loop: everything that is pending, one after the other.
 fn take_interrupts() {
     let machine = machine();
-    let interface: CpuInterface<_> = machine.gic.cpu_interface(registers());
     let here = Platform::cpu(&Kernel);
-    while let Some(interrupt) = interface.acknowledge() {
-        let vector = interrupt.intid().vector();
+    machine.gic.take_all(|intid| {
+        let vector = intid.vector();
         if let Dispatched::Unhandled(_) = machine.interrupts.dispatch(here, vector) {
             UNHANDLED.fetch_add(1, Ordering::Relaxed);
             LAST_UNHANDLED.store(vector.get(), Ordering::Relaxed);
         }
-        interface.end(interrupt);
+    });
+}
+
+impl Machine {
+    /// All CPUs, on or off.
+    pub(crate) fn cpus(&self) -> impl Iterator<Item = Cpu> + use<> {
+        (0..self.affinities.len() as u32).map(Cpu::new)
+    }
+
+    /// Its number at firmware and at a GICv3.
+    pub(crate) fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
+        self.affinities.get(cpu.index()).copied()
+    }
+
+    /// CPUs as [`Controller::send`] takes them.
+    pub(crate) fn targets(&self, cpus: &[Cpu]) -> Vec<(Cpu, Affinity)> {
+        cpus.iter().filter_map(|cpu| Some((*cpu, self.affinity(*cpu)?))).collect()
     }
 }
 
-/// The CPU interface's registers of the CPU that asks.
-pub(crate) fn registers() -> CpuRegisters {
-    // SAFETY: `virt`'s CPUs with a GICv3 have its system registers, the image runs at EL1 or EL2, and the monitor
-    // traps nothing. The vectors handle interrupts.
-    unsafe { CpuRegisters::new() }
-}
-
 /// The CPUs that firmware enables, in its order: the boot CPU is the first.
-pub(crate) fn cpus(description: &Description) -> Vec<gic_arch::Affinity> {
+fn cpus(description: &Description) -> Vec<Affinity> {
     description.enabled_cpus().map(|cpu| cpu.affinity.value).take(cpu::MAX_CPUS).collect()
 }
 
 /// The ITS that firmware enables.
 pub(crate) fn its_controller(
     description: &Description,
-) -> Option<(gic_firmware::ControllerIndex, &Controller)> {
+) -> Option<(gic_firmware::ControllerIndex, &MsiController)> {
     description
         .indexed_controllers()
         .find(|(_, controller)| controller.kind == ControllerKind::Its && controller.status.is_enabled())
 }
 
-fn gic(description: &Description) -> Gic<Kernel> {
+fn gic(description: &Description) -> Controller {
     let firmware = description.gic.as_ref().expect("firmware describes a GIC");
-    assert!(firmware.version.value != GicVersion::V2, "a GICv2 is not for this driver");
+    if firmware.version.value == GicVersion::V2 {
+        let interface = firmware.cpu_interface.as_ref().expect("a GICv2 has CPU interfaces").base();
+        let config = GicV2Config::new(firmware.distributor.base(), interface, cpus(description).len());
+        return Controller::V2(Arc::new(GicV2::new(Arc::new(Kernel), config).expect("the GICv2")));
+    }
     let regions = firmware.redistributors.iter().map(|region| RedistributorRegion {
         region: PhysicalRegion { base: region.base(), bytes: region.size() },
         stride: firmware.redistributor_stride.as_ref().map(|stride| stride.value),
     });
     let config = GicConfig::new(firmware.distributor.base(), regions.collect(), cpus(description));
-    Gic::new(Arc::new(Kernel), config).expect("the GIC")
+    Controller::V3(Arc::new(Gic::new(Arc::new(Kernel), config).expect("the GIC")))
 }
 
-fn its(gic: &Gic<Kernel>, controller: &Controller, description: &Description) -> Arc<Its<Kernel>> {
+/// The ITS, with the boot CPU's collection.
+fn its(
+    gic: &Gic<Kernel>,
+    boot: Cpu,
+    controller: &MsiController,
+    description: &Description,
+) -> Arc<Its<Kernel>> {
     let base = controller.registers.as_ref().expect("an ITS has registers").base();
     let config = ItsConfig::new(base, cpus(description).len() as u32);
     ledger::watch(base, u64::from(config.queue_bytes / 32));
     let lpis = gic.lpis().expect("LPIs").clone();
-    Arc::new(Its::new(gic.platform().clone(), lpis, &config).expect("the ITS"))
+    let its = Its::new(gic.platform().clone(), lpis, &config).expect("the ITS");
+    its.cpu_on(&gic.redistributor(boot).expect("a redistributor")).expect("the boot CPU's collection");
+    Arc::new(its)
+}
+
+/// The frames that firmware enables.
+pub(crate) fn v2m_frames(description: &Description) -> impl Iterator<Item = V2mFrame<'static>> {
+    let enabled = |controller: &&MsiController| {
+        controller.kind == ControllerKind::V2m && controller.status.is_enabled()
+    };
+    description.indexed_controllers().map(|(_, controller)| controller).filter(enabled).map(|controller| {
+        let stated = controller.ranges.first().map(|range| range.value);
+        V2mFrame {
+            first_spi: stated.map(|span| span.first().get()),
+            spi_count: stated.map(gic_firmware::IntIdSpan::count),
+            ..V2mFrame::new(controller.registers.as_ref().expect("a frame has registers").base())
+        }
+    })
+}
+
+fn v2m(gic: &Controller, description: &Description) -> Option<Arc<dyn MsiParent>> {
+    let frames: Vec<_> = v2m_frames(description).collect();
+    (!frames.is_empty())
+        .then(|| Arc::new(V2m::new(Arc::new(Kernel), gic.wired(), &frames).expect("the frames' SPIs")) as _)
 }
 
 /// What firmware says of the host's requesters at the ITS.

@@ -1,6 +1,6 @@
 //! The other CPUs: on, off, and at work for the tests.
 
-use crate::machine::{Machine, machine, registers};
+use crate::machine::{Machine, machine};
 use crate::platform::Kernel;
 use crate::report::Verdict;
 use alloc::boxed::Box;
@@ -36,7 +36,7 @@ pub(crate) fn turn_on(machine: &Machine, cpu: Cpu) -> Result<(), Verdict> {
         let vector = kick().intid().vector();
         machine.interrupts.request_per_cpu(vector, Trigger::Edge, "kick", |_| ()).expect("SGI 15 is free")
     });
-    let affinity = machine.gic.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
+    let affinity = machine.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
     let stack = *STACKS[cpu.index()].call_once(CpuStack::new);
     let before = DONE[cpu.index()].load(Ordering::Acquire);
     GIVEN[cpu.index()].fetch_add(1, Ordering::Relaxed);
@@ -76,10 +76,10 @@ pub(crate) fn run_on(cpu: Cpu, work: impl FnOnce() + Send + 'static) -> Result<(
 
 /// Has a CPU leave. Its interrupts were moved away.
 pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdict> {
-    let affinity = machine.gic.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
+    let affinity = machine.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
     start_on(cpu, move || {
         cpu::irq_save();
-        machine.gic.cpu_off(cpu, &registers()).expect("the CPU's redistributor goes to sleep");
+        machine.gic.cpu_off(cpu).expect("the CPU's interface goes off");
         DONE[cpu.index()].fetch_add(1, Ordering::Release);
         power::cpu_off();
     });
@@ -89,19 +89,17 @@ pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdic
 
 fn wake(cpu: Cpu) {
     let machine = machine();
-    if let Some(affinity) = machine.gic.affinity(cpu) {
-        let interface = machine.gic.cpu_interface(registers());
-        interface.send(kick(), affinity).expect("SGIs reach every CPU of `virt`");
-    }
+    // A CPU that is off sleeps on.
+    let _ = machine.gic.send(kick(), &machine.targets(&[cpu]));
 }
 
 /// What every other CPU runs.
 fn run() {
     let machine = machine();
     let here = Kernel.cpu();
-    machine.gic.cpu_on(here, &registers()).expect("this CPU's interface");
-    if let Some(its) = &machine.its {
-        let redistributor = machine.gic.redistributor(here).expect("this CPU's redistributor");
+    machine.gic.cpu_on(here).expect("this CPU's interface");
+    if let (Some(its), Ok(gic)) = (&machine.its, machine.gic.v3()) {
+        let redistributor = gic.redistributor(here).expect("this CPU's redistributor");
         its.cpu_on(&redistributor).expect("this CPU's collection");
     }
     machine.interrupts.cpu_online(here).expect("the core knows this CPU");

@@ -55,9 +55,14 @@ pub(crate) struct Sender(Arc<Memory>);
 impl Sender {
     /// Sends the message of a slot.
     pub(crate) fn fire(&self, slot: u16) {
-        if let Some(message) = self.0.0[usize::from(slot)].with(|stored| *stored) {
+        if let Some(message) = self.message(slot) {
             send(message);
         }
+    }
+
+    /// The message of a slot.
+    pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
+        self.0.0[usize::from(slot)].with(|stored| *stored)
     }
 }
 

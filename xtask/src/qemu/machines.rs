@@ -24,6 +24,21 @@ pub(super) struct Machine {
     pub(super) expected: &'static str,
     /// Interrupts of the load test.
     pub(super) load: u32,
+    /// What it has not: the reasons for which the image may skip a test.
+    pub(super) lacks: &'static [&'static str],
+}
+
+const SEVERAL_CPUS: &str = "there is one CPU";
+/// What a GICv2 has not.
+const V3: &[&str] = &["no ITS", "no GICv3"];
+
+impl Machine {
+    /// What is wrong with it in this QEMU: other reasons for which the image may skip a test.
+    pub(super) fn flaws(&self, version: Version) -> &'static [&'static str] {
+        // Before QEMU 9.2, writing GICD_ITARGETSR had no effect on what was pending.
+        let old = version == Version::Stable && self.options.contains("gic-version=2");
+        if old { &["this QEMU leaves what is pending behind"] } else { &[] }
+    }
 }
 
 pub(super) const ALL: &[Machine] = &[
@@ -35,6 +50,7 @@ pub(super) const ALL: &[Machine] = &[
         boot: Boot::Loader,
         expected: "el=el1 gic=3 its=on security=one",
         load: 10_000,
+        lacks: &[SEVERAL_CPUS],
     },
     Machine {
         name: "gicv3",
@@ -44,6 +60,7 @@ pub(super) const ALL: &[Machine] = &[
         boot: Boot::Loader,
         expected: "el=el1 gic=3 its=on security=one cost=linux",
         load: 100_000,
+        lacks: &[],
     },
     Machine {
         name: "gicv3-8-cpus",
@@ -53,6 +70,7 @@ pub(super) const ALL: &[Machine] = &[
         boot: Boot::Loader,
         expected: "el=el1 gic=3 its=on security=one",
         load: 10_000,
+        lacks: &[],
     },
     Machine {
         name: "gicv3-el2",
@@ -62,6 +80,7 @@ pub(super) const ALL: &[Machine] = &[
         boot: Boot::Loader,
         expected: "el=el2 gic=3 its=on security=one",
         load: 10_000,
+        lacks: &[],
     },
     Machine {
         name: "gicv4",
@@ -71,6 +90,7 @@ pub(super) const ALL: &[Machine] = &[
         boot: Boot::Loader,
         expected: "el=el2 gic=4 its=on security=one",
         load: 10_000,
+        lacks: &[],
     },
     Machine {
         name: "secure",
@@ -80,6 +100,7 @@ pub(super) const ALL: &[Machine] = &[
         boot: Boot::Firmware,
         expected: "el=el1 gic=3 its=on security=non-secure",
         load: 10_000,
+        lacks: &[],
     },
     Machine {
         name: "secure-el2",
@@ -89,6 +110,47 @@ pub(super) const ALL: &[Machine] = &[
         boot: Boot::Firmware,
         expected: "el=el2 gic=3 its=on security=non-secure",
         load: 10_000,
+        lacks: &[],
+    },
+    Machine {
+        name: "gicv2-1-cpu",
+        options: "gic-version=2",
+        cpu: "cortex-a57",
+        cpus: 1,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=2 its=off v2m=on",
+        load: 10_000,
+        lacks: &[SEVERAL_CPUS, V3[0], V3[1]],
+    },
+    Machine {
+        name: "gicv2",
+        options: "gic-version=2",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=2 its=off v2m=on",
+        load: 100_000,
+        lacks: V3,
+    },
+    Machine {
+        name: "gicv2-8-cpus",
+        options: "gic-version=2",
+        cpu: "cortex-a57",
+        cpus: 8,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=2 its=off v2m=on",
+        load: 10_000,
+        lacks: V3,
+    },
+    Machine {
+        name: "gicv2-el2",
+        options: "gic-version=2,virtualization=on",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el2 gic=2 its=off v2m=on",
+        load: 10_000,
+        lacks: V3,
     },
 ];
 

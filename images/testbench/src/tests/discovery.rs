@@ -1,7 +1,8 @@
 //! What was found is what QEMU was told to be: the runner states its options on the command line.
 
 use crate::check;
-use crate::machine::{Machine, its_controller};
+use crate::controller::Controller;
+use crate::machine::{Machine, its_controller, v2m_frames};
 use crate::report::{Outcome, Report};
 use crate::smp;
 use alloc::format;
@@ -24,7 +25,7 @@ pub(super) fn run(machine: &'static Machine, expected: &str, report: &mut Report
         Ok(())
     });
     report.case("every CPU is started and takes interrupts", || {
-        machine.gic.cpus().filter(|cpu| *cpu != Cpu::new(0)).try_for_each(|cpu| smp::turn_on(machine, cpu))
+        machine.cpus().filter(|cpu| *cpu != Cpu::new(0)).try_for_each(|cpu| smp::turn_on(machine, cpu))
     });
 }
 
@@ -37,15 +38,19 @@ fn compare(machine: &Machine, name: &str, wanted: &str) -> Outcome {
 fn find(machine: &Machine, name: &str) -> String {
     match name {
         "el" => format!("{:?}", cpu::level()).to_lowercase(),
-        "cpus" => {
-            machine.gic.cpus().filter(|cpu| machine.gic.redistributor(*cpu).is_some()).count().to_string()
+        "cpus" => match &machine.gic {
+            Controller::V3(gic) => gic.cpus().filter(|cpu| gic.redistributor(*cpu).is_some()).count(),
+            Controller::V2(gic) => gic.cpus().count(),
         }
+        .to_string(),
         "gic" => revision(machine),
+        "v2m" => if v2m_frames(&machine.description).next().is_some() { "on" } else { "off" }.into(),
         "its" => if its_controller(&machine.description).is_some() { "on" } else { "off" }.into(),
-        "security" => match machine.gic.distributor().view() {
-            SecurityView::Single => "one",
-            SecurityView::NonSecure => "non-secure",
-            SecurityView::Secure => "secure",
+        "security" => match machine.gic.v3().map(|gic| gic.distributor().view()) {
+            Ok(SecurityView::Single) => "one",
+            Ok(SecurityView::NonSecure) => "non-secure",
+            Ok(SecurityView::Secure) => "secure",
+            Err(_) => "not for this image to see",
         }
         .into(),
         "functions" => {
@@ -60,7 +65,8 @@ fn find(machine: &Machine, name: &str) -> String {
 
 /// GICv4 has virtual LPIs at each redistributor.
 fn revision(machine: &Machine) -> String {
-    let redistributor = machine.gic.redistributor_frames(Cpu::new(0));
+    let Controller::V3(gic) = &machine.gic else { return "2".into() };
+    let redistributor = gic.redistributor_frames(Cpu::new(0));
     let virtual_lpis = redistributor.is_ok_and(|frames| frames.typer().vlpis());
     if virtual_lpis { "4" } else { "3" }.into()
 }

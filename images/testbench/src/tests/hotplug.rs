@@ -2,7 +2,8 @@
 
 use super::online;
 use crate::check;
-use crate::machine::{Machine, registers};
+use crate::controller::registers;
+use crate::machine::Machine;
 use crate::report::{Outcome, Report};
 use crate::smp;
 use crate::soft_device::SoftDevice;
@@ -102,7 +103,7 @@ fn many_times(machine: &'static Machine) -> Outcome {
 /// A system's suspension, but for the loss of power.
 fn sleep_and_wake(machine: &'static Machine) -> Outcome {
     let Some(its) = &machine.its else { crate::skip!("no ITS") };
-    let boot = Cpu::new(0);
+    let (gic, boot) = (machine.gic.v3()?, Cpu::new(0));
     let others: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != boot).collect();
     others.iter().try_for_each(|cpu| take_away(machine, *cpu))?;
     let (device, runs) = device(machine)?;
@@ -111,9 +112,9 @@ fn sleep_and_wake(machine: &'static Machine) -> Outcome {
     device.fire(0);
     let state = cpu::irq_save();
     its.suspend()?;
-    let saved = machine.gic.suspend(boot, &registers())?;
+    let saved = gic.suspend(boot, &registers())?;
     device.fire(1);
-    machine.gic.resume(&saved, &registers())?;
+    gic.resume(&saved, &registers())?;
     its.resume()?;
     cpu::irq_restore(state);
     cpu::wait_until(5, || count() > 0);

@@ -2,7 +2,8 @@
 
 use super::online;
 use crate::check;
-use crate::machine::{Machine, registers};
+use crate::controller::registers;
+use crate::machine::Machine;
 use crate::report::{Outcome, Report, Verdict};
 use crate::soft_device::SoftDevice;
 use alloc::sync::Arc;
@@ -79,6 +80,7 @@ fn in_order(machine: &Machine) -> Outcome {
 }
 
 fn preempts(machine: &'static Machine) -> Outcome {
+    let gic = machine.gic.v3()?;
     let log = log();
     let seen = log.clone();
     let running = Arc::new(AtomicU64::new(0));
@@ -88,7 +90,7 @@ fn preempts(machine: &'static Machine) -> Outcome {
     let device = device(machine, 3, move |slot, _| {
         seen.with(|log| log.push(slot));
         if slot == 0 {
-            let interface = machine.gic.cpu_interface(registers());
+            let interface = gic.cpu_interface(registers());
             priority.store(interface.running_priority().get().into(), Ordering::Relaxed);
             let sender = from.with(|sender| sender.clone());
             cpu::irq_enable();
@@ -108,18 +110,19 @@ fn preempts(machine: &'static Machine) -> Outcome {
     check!(events(&log) == [0, 2, 2 + END, END, 1, 1 + END], "the order was {:?}", events(&log));
     let found = running.load(Ordering::Relaxed);
     check!(found == u64::from(USUAL.get()), "the running priority was {found:#x}");
-    let idle = machine.gic.cpu_interface(registers()).running_priority();
+    let idle = gic.cpu_interface(registers()).running_priority();
     check!(idle == Priority::IDLE, "the running priority afterwards is {idle:?}");
     device.tear_down()
 }
 
 fn masked(machine: &Machine) -> Outcome {
+    let gic = machine.gic.v3()?;
     let log = log();
     let seen = log.clone();
     let device = device(machine, 2, move |slot, _| seen.with(|log| log.push(slot)))?;
     set_priority(machine, &device, 1, URGENT)?;
-    let interface = machine.gic.cpu_interface_with::<_, Combined>(registers());
-    let scale = interface.priority_scale(machine.gic.distributor().view());
+    let interface = gic.cpu_interface_with::<_, Combined>(registers());
+    let scale = interface.priority_scale(gic.distributor().view());
     let saved = interface.mask_below(scale.mask_for(Priority::new(0x80)));
     device.fire(0);
     device.fire(1);

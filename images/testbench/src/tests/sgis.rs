@@ -2,7 +2,7 @@
 
 use super::online;
 use crate::check;
-use crate::machine::{Machine, registers};
+use crate::machine::Machine;
 use crate::report::{Outcome, Report};
 use crate::smp;
 use alloc::sync::Arc;
@@ -65,9 +65,8 @@ fn all_to_all(machine: &'static Machine) -> Outcome {
             for from in online(machine) {
                 for to in online(machine) {
                     let before = arrived[to.index()].load(Ordering::Acquire);
-                    let affinity = machine.gic.affinity(to).expect("it is on line");
                     smp::run_on(from, move || {
-                        machine.gic.cpu_interface(registers()).send(sgi, affinity).expect("in reach");
+                        machine.gic.send(sgi, &machine.targets(&[to])).expect("in reach");
                     })?;
                     let there =
                         cpu::wait_until(2000, || arrived[to.index()].load(Ordering::Acquire) > before);
@@ -91,7 +90,7 @@ fn to_others(machine: &'static Machine) -> Outcome {
         crate::skip!("there is one CPU");
     }
     with_listeners(machine, 3, |arrived, sgi| {
-        machine.gic.cpu_interface(registers()).send_to_others(sgi);
+        machine.gic.send_to_others(sgi);
         check_once_each(arrived, &others)?;
         check!(arrived[0].load(Ordering::Acquire) == 0, "the sender got it too");
         Ok(())
@@ -100,9 +99,8 @@ fn to_others(machine: &'static Machine) -> Outcome {
 
 fn to_several(machine: &'static Machine) -> Outcome {
     let targets: Vec<Cpu> = online(machine).into_iter().step_by(2).collect();
-    let affinities: Vec<_> = targets.iter().filter_map(|cpu| machine.gic.affinity(*cpu)).collect();
     with_listeners(machine, 4, |arrived, sgi| {
-        machine.gic.cpu_interface(registers()).send_to(sgi, affinities.iter().copied())?;
+        machine.gic.send(sgi, &machine.targets(&targets))?;
         check_once_each(arrived, &targets)?;
         let all: u64 = arrived.iter().map(|count| count.load(Ordering::Acquire)).sum();
         check!(all == targets.len() as u64, "{all} arrived, {} were sent", targets.len());

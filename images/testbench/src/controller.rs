@@ -1,0 +1,106 @@
+//! The interrupt controller, whichever of the two architectures it is of: what the tests ask of either.
+
+use crate::platform::Kernel;
+use crate::report::{Outcome, Verdict};
+use alloc::sync::Arc;
+use gic_arch::{Affinity, IntId};
+use gic_driver::cpu_interface::SgiId;
+use gic_driver::sysreg::CpuRegisters;
+use gic_driver::{CpuInterface, Gic, GicError, GicV2};
+use msi_types::{Cpu, WiredParent};
+
+/// A GIC.
+pub(crate) enum Controller {
+    /// GICv3 or GICv4: redistributors, and system registers.
+    V3(Arc<Gic<Kernel>>),
+    /// GICv2: at most eight CPUs, and memory-mapped CPU interfaces.
+    V2(Arc<GicV2<Kernel>>),
+}
+
+impl Controller {
+    /// What only GICv3 has.
+    pub(crate) fn v3(&self) -> Result<&Arc<Gic<Kernel>>, Verdict> {
+        match self {
+            Self::V3(gic) => Ok(gic),
+            Self::V2(_) => Err(Verdict::Skipped("no GICv3".into())),
+        }
+    }
+
+    /// As the interrupt core takes it.
+    pub(crate) fn wired(&self) -> Arc<dyn WiredParent> {
+        match self {
+            Self::V3(gic) => gic.clone(),
+            Self::V2(gic) => gic.clone(),
+        }
+    }
+
+    /// Makes this CPU take interrupts.
+    pub(crate) fn cpu_on(&self, cpu: Cpu) -> Result<(), GicError> {
+        match self {
+            Self::V3(gic) => gic.cpu_on(cpu, &registers()).map(drop),
+            Self::V2(gic) => gic.cpu_on(cpu),
+        }
+    }
+
+    /// Makes this CPU take none any more.
+    pub(crate) fn cpu_off(&self, cpu: Cpu) -> Result<(), GicError> {
+        match self {
+            Self::V3(gic) => gic.cpu_off(cpu, &registers()).map(drop),
+            Self::V2(gic) => gic.cpu_off(cpu),
+        }
+    }
+
+    pub(crate) fn is_on(&self, cpu: Cpu) -> bool {
+        match self {
+            Self::V3(gic) => gic.is_on(cpu),
+            Self::V2(gic) => gic.is_on(cpu),
+        }
+    }
+
+    /// Takes everything that is pending at this CPU, one after the other.
+    pub(crate) fn take_all(&self, mut handle: impl FnMut(IntId)) {
+        match self {
+            Self::V3(gic) => {
+                let interface: CpuInterface<_> = gic.cpu_interface(registers());
+                while let Some(interrupt) = interface.acknowledge() {
+                    handle(interrupt.intid());
+                    interface.end(interrupt);
+                }
+            }
+            Self::V2(gic) => {
+                let interface = gic.cpu_interface();
+                while let Some(interrupt) = interface.acknowledge() {
+                    handle(interrupt.intid());
+                    interface.end(interrupt);
+                }
+            }
+        }
+    }
+
+    /// Sends an SGI to CPUs that are on. A GICv3 names them by affinity.
+    pub(crate) fn send(&self, sgi: SgiId, to: &[(Cpu, Affinity)]) -> Outcome {
+        match self {
+            Self::V3(gic) => {
+                let targets = to.iter().map(|(_, affinity)| *affinity);
+                gic.cpu_interface(registers()).send_to(sgi, targets)?;
+            }
+            Self::V2(gic) => to.iter().try_for_each(|(cpu, _)| gic.send(sgi, *cpu))?,
+        }
+        Ok(())
+    }
+
+    /// Sends an SGI to all CPUs but this one.
+    pub(crate) fn send_to_others(&self, sgi: SgiId) {
+        match self {
+            Self::V3(gic) => gic.cpu_interface(registers()).send_to_others(sgi),
+            Self::V2(gic) => gic.send_to_others(sgi),
+        }
+    }
+}
+
+/// The CPU interface's registers of the CPU that asks.
+pub(crate) fn registers() -> CpuRegisters {
+    // SAFETY: `virt`'s CPUs with a GICv3 have its system registers, the image runs at EL1 or EL2, and the monitor
+    // traps nothing. The vectors handle interrupts.
+    unsafe { CpuRegisters::new() }
+}
