@@ -4,7 +4,8 @@
 //! messages ([`Vgic::its`], [`Vgic::write_from_device`]) from any thread, and the bus forwards the guest's accesses to register frames
 //! ([`Vgic::read`], [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread: it answers the guest's accesses to the
 //! CPU interface's system registers, and says whether the vCPU is interrupted or may sleep. What the model needs of its
-//! monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
+//! monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick). A hypervisor at EL2 makes a
+//! [`ListRegisterVcpu`] of it, whose guest acknowledges and ends interrupts in hardware.
 //!
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
 //! in the guest; then there is exactly one kick. A guest can do nothing that makes the model panic, wait or grow without
@@ -14,6 +15,7 @@
 //! |---|---|
 //! | distributor | SPIs and extended SPIs, affinity routing only, 1 of N, message-based SPIs |
 //! | redistributors | SGIs, PPIs and extended PPIs, LPIs, several regions, direct LPIs |
+//! | vCPUs | software CPU interface, or list registers; wake requests for `PSCI_CPU_SUSPEND` |
 //! | CPU interface | groups, 4 to 8 priority bits, preemption, both EOI modes, active priorities |
 //! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
 //! | ITS | see [`its`] |
@@ -21,7 +23,8 @@
 //!
 //! # Choices that the architecture leaves
 //!
-//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero.
+//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a vCPU with list registers
+//!   has yet to exit.
 //! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered. Of an LPI's priority, the
 //!   upper five bits count, also where wired interrupts have more.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. `STATUSR` is not implemented.

@@ -4,6 +4,8 @@
 ///
 /// Addresses come from the guest: an implementation checks every one, and answers with [`MemoryFault`] where there
 /// is no memory. It is called from any thread, never on the injection path.
+///
+/// `examples/vmm.rs` implements it by rust-vmm's `vm-memory`, in as many lines as there are methods here.
 pub trait GuestMemory: Send + Sync {
     /// Fills `bytes` from `address` on.
     ///

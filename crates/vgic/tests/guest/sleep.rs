@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
-use gic_arch::{IntId, gicd, icc};
+use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Kick, Level, Line, SetLine};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -203,7 +203,7 @@ fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
         machine.enable_spi(spi);
     }
     for cpu in 0..CPUS {
-        let bit = gic_arch::gicr::ISENABLER.locate(IntId::new(STOP)).unwrap();
+        let bit = gicr::ISENABLER.locate(IntId::new(STOP)).unwrap();
         machine.write_gicr(cpu, bit.register(), bit.mask());
     }
     let board = Board {
@@ -240,7 +240,7 @@ fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
         });
         board.stop.store(true, Ordering::SeqCst);
         for cpu in 0..CPUS {
-            let bit = gic_arch::gicr::ISPENDR.locate(IntId::new(STOP)).unwrap();
+            let bit = gicr::ISPENDR.locate(IntId::new(STOP)).unwrap();
             machine.write_gicr(cpu, bit.register(), bit.mask());
         }
     });
@@ -359,7 +359,7 @@ fn raising_the_priority_of_a_masked_interrupt_kicks() {
 #[test]
 fn an_sgi_wakes_its_target() {
     let mut machine = machine();
-    let bit = gic_arch::gicr::ISENABLER.locate(IntId::new(3)).unwrap();
+    let bit = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
     machine.write_gicr(1, bit.register(), bit.mask());
     assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::Ready);
 
@@ -368,4 +368,71 @@ fn an_sgi_wakes_its_target() {
 
     assert_eq!(machine.kicks.of(1), 1);
     assert_eq!(machine.acknowledge(1), 3);
+}
+
+/// A vCPU that powers down: its CPU interface takes nothing, its redistributor sleeps.
+fn power_down(machine: &mut Machine) -> Sleep {
+    machine.msr(0, icc::IGRPEN1.encoding(), 0);
+    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
+    machine.vcpus[0].prepare_to_power_down()
+}
+
+#[test]
+fn a_vcpu_that_powers_down_is_woken_by_what_its_interface_does_not_take() {
+    let mut machine = machine();
+    assert_eq!(power_down(&mut machine), Sleep::Ready);
+
+    pulse(&machine.gic, SPI);
+
+    assert_eq!(machine.kicks.of(0), 1);
+    assert!(!machine.vcpus[0].irq_pending(), "not before the guest wakes its redistributor");
+}
+
+#[test]
+fn a_vcpu_does_not_power_down_over_a_pending_interrupt() {
+    let mut machine = machine();
+    pulse(&machine.gic, SPI);
+    assert_eq!(power_down(&mut machine), Sleep::DontSleep);
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.kicks.of(0), 0);
+}
+
+#[test]
+fn what_is_disabled_or_not_forwarded_keeps_no_vcpu_from_powering_down() {
+    let mut machine = machine();
+    pulse(&machine.gic, SPI + 1);
+    assert_eq!(power_down(&mut machine), Sleep::Ready);
+    let mut machine = self::machine();
+    pulse(&machine.gic, SPI);
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+    assert_eq!(power_down(&mut machine), Sleep::Ready);
+}
+
+#[test]
+fn a_vcpu_that_is_on_again_starts_from_reset_and_finds_what_is_pending() {
+    let mut machine = machine();
+    machine.msr(0, icc::CTLR.encoding(), 2);
+    assert_eq!(power_down(&mut machine), Sleep::Ready);
+    pulse(&machine.gic, SPI);
+
+    machine.vcpus[0].returned();
+    machine.vcpus[0].reset();
+
+    assert_eq!((machine.mrs(0, icc::PMR.encoding()), machine.mrs(0, icc::CTLR.encoding()) & 2), (0, 0));
+    assert!(!machine.vcpus[0].irq_pending());
+    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new());
+    machine.msr(0, icc::PMR.encoding(), 0xff);
+    machine.msr(0, icc::IGRPEN1.encoding(), 1);
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
+}
+
+#[test]
+fn a_vcpu_that_is_off_leaves_the_others_alone() {
+    let mut machine = machine();
+    assert_eq!(power_down(&mut machine), Sleep::Ready);
+    let second = machine.gic.config().cpus[1].affinity;
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), Irouter::to(second));
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.kicks.of(0), 0);
+    assert_eq!(machine.acknowledge(1), u64::from(SPI));
 }

@@ -1,0 +1,14 @@
+//! vCPUs with list registers, on a software model of the hardware's virtual CPU interface.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "shared with other tests")]
+#[path = "../model/half.rs"]
+mod half;
+mod its;
+#[expect(dead_code, reason = "shared with other tests")]
+#[path = "../guest/machine.rs"]
+mod machine;
+mod messages;
+mod registers;
+#[path = "../model/virtual_interface.rs"]
+mod virtual_interface;

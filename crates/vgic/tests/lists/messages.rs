@@ -1,0 +1,296 @@
+//! LPIs in list registers: no active state, recalled by commands, and the same for the guest as without.
+
+use crate::half::{Exits, Half};
+use crate::its::{Translated, clear, discard, inv, mapti, movall, movi, sync, unmapd};
+use crate::virtual_interface::{Hardware, vtr};
+use gic_arch::ich::ListRegisterState::{Invalid, Pending};
+use gic_arch::its::Command;
+use gic_arch::{gicr, icc};
+use msi_types::Delivery;
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use vgic::{InGuest, ListRegisterVcpu};
+
+const FIRST: u32 = 8192;
+
+/// vCPU 0 of two with list registers, in the guest, with event 0 in its first one.
+fn listed() -> (Translated, InGuest, Hardware, ListRegisterVcpu) {
+    let mut translated = Translated::new(2);
+    let second = translated.machine.vcpus.pop().unwrap();
+    let first = translated.machine.vcpus.pop().unwrap();
+    let second = second.with_list_registers(vtr(4, 5)).unwrap();
+    translated.send(0);
+    let (inside, hardware) = enter(first.with_list_registers(vtr(4, 5)).unwrap());
+    assert_eq!(hardware.registers.list[0].virtual_intid(), FIRST);
+    (translated, inside, hardware, second)
+}
+
+fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
+    let (inside, registers) = vcpu.enter();
+    (inside, Hardware { registers, vtr: vtr(4, 5) })
+}
+
+#[test]
+fn an_lpi_is_listed_pending_untied_and_without_maintenance_at_its_end() {
+    let (_translated, _inside, mut hardware, _) = listed();
+    let register = hardware.registers.list[0];
+    assert_eq!(
+        (register.state(), register.hw(), register.eoi(), register.group1()),
+        (Pending, false, false, true)
+    );
+
+    assert_eq!(hardware.acknowledge(1), FIRST);
+    assert_eq!(hardware.registers.list[0].state(), Invalid, "an LPI is never active");
+    hardware.end(1, FIRST);
+    assert_eq!(hardware.registers.hcr.eoi_count(), 0, "nothing is to be deactivated");
+}
+
+#[test]
+fn an_acknowledged_lpi_is_gone_at_the_exit_and_an_unacknowledged_one_comes_again() {
+    for acknowledged in [false, true] {
+        let (_translated, inside, mut hardware, _) = listed();
+        if acknowledged {
+            hardware.acknowledge(1);
+            hardware.end(1, FIRST);
+        }
+        let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+        let expected = if acknowledged { Invalid } else { Pending };
+        assert_eq!(hardware.registers.list[0].state(), expected);
+    }
+}
+
+#[test]
+fn a_message_that_comes_while_the_previous_one_is_listed_is_not_lost() {
+    let (translated, inside, mut hardware, _) = listed();
+    hardware.acknowledge(1);
+
+    assert_eq!(translated.send(0), Delivery::Pending);
+
+    assert_eq!(translated.machine.kicks.of(0), 1);
+    let (_inside, mut hardware) = enter(inside.exit(&hardware.registers));
+    hardware.end(1, FIRST);
+    assert_eq!(hardware.acknowledge(1), FIRST);
+}
+
+#[test]
+fn a_message_that_comes_before_the_previous_one_is_acknowledged_is_coalesced() {
+    let (translated, inside, hardware, _) = listed();
+    translated.send(0);
+    let (_inside, mut hardware) = enter(inside.exit(&hardware.registers));
+    hardware.acknowledge(1);
+    hardware.end(1, FIRST);
+    assert_eq!(hardware.acknowledge(1), 1023);
+}
+
+#[test]
+fn a_command_for_a_listed_lpi_kicks_its_vcpu_and_sync_waits_for_the_exit() {
+    let commands = [movi(0, 1), discard(0), clear(0), unmapd(), movall(0, 1), mapti(0, 1)];
+    for command in commands {
+        let (translated, inside, hardware, second) = listed();
+
+        translated.run([command, sync()]);
+
+        assert_eq!(translated.machine.kicks.of(0), 1, "{command:?}");
+        assert!(!translated.is_done(), "{command:?}");
+        assert_eq!(translated.machine.read_gicr(1, gicr::SYNCR), 1);
+
+        let _first = inside.exit(&hardware.registers);
+
+        assert!(translated.is_done(), "{command:?}");
+        assert_eq!(translated.machine.read_gicr(1, gicr::SYNCR), 0);
+        drop(second);
+    }
+}
+
+#[test]
+fn a_listed_lpi_goes_where_its_command_sends_it_or_nowhere() {
+    let cases: [(&[Command], bool); 7] = [
+        (&[movi(0, 1)], true),
+        (&[movall(0, 1)], true),
+        (&[discard(0)], false),
+        (&[discard(0), mapti(0, 1)], false),
+        (&[mapti(0, 1)], false),
+        (&[clear(0)], false),
+        (&[unmapd()], false),
+    ];
+    for (commands, arrives) in cases {
+        let (translated, inside, hardware, second) = listed();
+        translated.run(commands.iter().copied().chain([sync()]));
+
+        let (_first, old) = enter(inside.exit(&hardware.registers));
+
+        let (_second, new) = enter(second);
+        assert_eq!(old.registers.list[0].state(), Invalid, "{commands:?}");
+        assert_eq!(new.registers.list[0].state() == Pending, arrives, "{commands:?}");
+    }
+}
+
+#[test]
+fn a_listed_lpi_that_was_acknowledged_does_not_move() {
+    let (translated, inside, mut hardware, second) = listed();
+    hardware.acknowledge(1);
+    translated.run([movi(0, 1), sync()]);
+
+    let _first = inside.exit(&hardware.registers);
+
+    let (_second, new) = enter(second);
+    assert_eq!(new.registers.list[0].state(), Invalid);
+}
+
+#[test]
+fn a_moved_lpi_is_in_no_second_list_register_before_the_first_is_folded() {
+    let (translated, inside, hardware, second) = listed();
+    translated.run([movi(0, 1)]);
+    translated.send(0);
+
+    let (second, new) = enter(second);
+    assert_eq!(new.registers.list[0].state(), Invalid);
+    let _first = inside.exit(&hardware.registers);
+
+    assert_eq!(translated.machine.kicks.of(1), 1, "now it is ready there");
+    let (_second, new) = enter(second.exit(&new.registers));
+    assert_eq!(new.registers.list[0].virtual_intid(), FIRST);
+}
+
+#[test]
+fn a_listed_lpi_that_is_disabled_is_taken_out_and_comes_back_enabled() {
+    let (translated, inside, hardware, _) = listed();
+    translated.configure(0, false);
+    translated.run([inv(0), sync()]);
+    assert!(!translated.is_done());
+
+    let (inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].state(), Invalid);
+
+    translated.configure(0, true);
+    translated.run([inv(0), sync()]);
+    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].state(), Pending);
+}
+
+#[test]
+fn a_redistributor_that_is_disabled_by_another_vcpu_keeps_what_is_listed_in_its_pending_table() {
+    let (translated, inside, hardware, _) = listed();
+    translated.machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
+    let (inside, left) = enter(inside.exit(&hardware.registers));
+    assert_eq!(left.registers.list[0].state(), Invalid);
+
+    translated.machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
+
+    let (_inside, hardware) = enter(inside.exit(&left.registers));
+    assert_eq!(hardware.registers.list[0].virtual_intid(), FIRST);
+}
+
+#[test]
+fn commands_for_what_is_not_listed_wait_for_nobody() {
+    let (translated, _inside, _hardware, _) = listed();
+    translated.send(5);
+    translated.run([movi(5, 1), discard(6), sync()]);
+    assert!(translated.is_done());
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Send(u32),
+    Run(Command),
+    Remap(u32, u16),
+    Enable(u32, bool),
+    Acknowledge(usize),
+    End(usize),
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let event = || 0..Translated::EVENTS;
+    let cpu = || 0..2usize;
+    prop_oneof![
+        6 => event().prop_map(Op::Send),
+        2 => (event(), 0..2u16).prop_map(|(event, cpu)| Op::Run(movi(event, cpu))),
+        1 => event().prop_map(|event| Op::Run(clear(event))),
+        1 => (event(), 0..2u16).prop_map(|(event, cpu)| Op::Remap(event, cpu)),
+        1 => (event(), any::<bool>()).prop_map(|(event, enable)| Op::Enable(event, enable)),
+        1 => (0..2u16).prop_map(|from| Op::Run(movall(from, 1 - from))),
+        5 => cpu().prop_map(Op::Acknowledge),
+        4 => cpu().prop_map(Op::End),
+    ]
+}
+
+/// A machine and its vCPUs' halves.
+struct Side {
+    translated: Translated,
+    halves: Vec<Half>,
+    /// To be attended, for both.
+    kicked: Arc<AtomicBool>,
+    handled: [Vec<u64>; 2],
+}
+
+impl Side {
+    fn new(lists: Option<(u8, Exits)>) -> Self {
+        let mut translated = Translated::new(2);
+        let vcpus = std::mem::take(&mut translated.machine.vcpus);
+        let kicked = Arc::new(AtomicBool::new(false));
+        let half = |vcpu| match lists {
+            None => Half::Software(vcpu),
+            Some((count, exits)) => Half::lists(vcpu, count, exits, kicked.clone()),
+        };
+        let halves = vcpus.into_iter().map(half).collect();
+        Self { halves, kicked, translated, handled: [vec![], vec![]] }
+    }
+
+    /// Exits and enters as after a kick. What a vCPU brings back may be the other's.
+    fn attend(&mut self) {
+        for _ in 0..2 {
+            for half in &mut self.halves {
+                self.kicked.store(true, SeqCst);
+                half.attend();
+            }
+        }
+    }
+
+    fn apply(&mut self, op: Op) -> u64 {
+        self.attend();
+        let answer = match op {
+            Op::Send(event) => u64::from(self.translated.send(event) == Delivery::Pending),
+            Op::Run(command) => self.run([command, sync()]),
+            Op::Remap(event, cpu) => self.run([discard(event), mapti(event, cpu), sync()]),
+            Op::Enable(event, enable) => {
+                self.translated.configure(event, enable);
+                self.run([inv(event), sync()])
+            }
+            Op::Acknowledge(cpu) => {
+                let intid = self.halves[cpu].read_sysreg(icc::IAR1.encoding()).unwrap();
+                self.handled[cpu].extend(Some(intid).filter(|intid| *intid != 1023));
+                intid
+            }
+            Op::End(cpu) => {
+                let intid = self.handled[cpu].pop().unwrap_or(1023);
+                self.halves[cpu].write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
+                intid
+            }
+        };
+        self.attend();
+        assert!(self.translated.is_done(), "after everybody exited, SYNC is done");
+        answer
+    }
+
+    fn run<const N: usize>(&self, commands: [Command; N]) -> u64 {
+        self.translated.run(commands);
+        0
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_guest_with_list_registers_takes_the_same_lpis_as_one_without(
+        count in 1u8..=16,
+        exits in prop_oneof![Just(Exits::Always), Just(Exits::Needed)],
+        ops in proptest::collection::vec(ops(), 1..150),
+    ) {
+        let (mut software, mut lists) = (Side::new(None), Side::new(Some((count, exits))));
+        for op in ops {
+            prop_assert_eq!(software.apply(op), lists.apply(op), "{:?}", op);
+        }
+    }
+}

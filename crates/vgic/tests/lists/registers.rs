@@ -1,0 +1,358 @@
+//! Wired interrupts in list registers: maintenance, overflow, what is active beyond them, and what the guest changes
+//! meanwhile.
+
+use crate::machine::Machine;
+use crate::virtual_interface::{Hardware, vtr};
+use gic_arch::icc::{self, Sgi};
+use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
+use gic_arch::ich::{Hcr, Vtr};
+use gic_arch::{IntId, gicd};
+use msi_types::{Level, Line, LineObserver, SetLine};
+use std::sync::{Arc, Mutex};
+use vgic::{
+    AccessWidth, InGuest, ListRegisterVcpu, SecurityView, Sleep, VgicConfig, VirtualInterfaceMismatch,
+};
+
+const SPI: u32 = 40;
+
+fn machine() -> Machine {
+    let machine = Machine::running(VgicConfig::new(1));
+    for spi in SPI..SPI + 8 {
+        machine.enable_spi(spi);
+    }
+    machine
+}
+
+fn lists(machine: &mut Machine, count: u8) -> ListRegisterVcpu {
+    machine.vcpus.remove(0).with_list_registers(vtr(count, 5)).unwrap()
+}
+
+fn enter(vcpu: ListRegisterVcpu, count: u8) -> (InGuest, Hardware) {
+    let (inside, registers) = vcpu.enter();
+    (inside, Hardware { registers, vtr: vtr(count, 5) })
+}
+
+fn again(inside: InGuest, hardware: &Hardware, count: u8) -> (InGuest, Hardware) {
+    enter(inside.exit(&hardware.registers), count)
+}
+
+fn high(machine: &Machine, spi: u32) {
+    machine.gic.set_line(Line::Spi(spi), Level::High);
+}
+
+fn set_priority(machine: &Machine, spi: u32, priority: u64) {
+    let at = gicd::IPRIORITYR.locate(IntId::new(spi)).unwrap().byte_offset();
+    machine.write(machine.gic.config().distributor + u64::from(at), AccessWidth::Byte, priority);
+}
+
+fn states(hardware: &Hardware) -> Vec<(u32, gic_arch::ich::ListRegisterState)> {
+    let used = hardware.registers.list.iter().filter(|it| it.state() != Invalid);
+    used.map(|it| (it.virtual_intid(), it.state())).collect()
+}
+
+/// Writes down who was deactivated; lowers the line if it is told to.
+#[derive(Default)]
+struct Observer(Mutex<Vec<Line>>);
+
+impl LineObserver for Observer {
+    fn deactivated(&self, line: Line) {
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+#[test]
+fn a_level_asks_for_maintenance_at_its_end_and_comes_again_while_it_is_high() {
+    let mut machine = machine();
+    let observer = Arc::new(Observer::default());
+    machine.gic.observe_lines(observer.clone()).unwrap();
+    high(&machine, SPI);
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    assert!(hardware.registers.list[0].eoi());
+    assert_eq!(hardware.acknowledge(1), SPI);
+    assert!(!hardware.asks_for_maintenance());
+
+    hardware.end(1, SPI);
+
+    assert!(hardware.misr().eoi());
+    assert_eq!(hardware.eisr(), 1);
+    let (_inside, hardware) = again(inside, &hardware, 4);
+    assert_eq!(*observer.0.lock().unwrap(), [Line::Spi(SPI)]);
+    assert_eq!(states(&hardware), [(SPI, Pending)]);
+}
+
+#[test]
+fn a_level_that_was_lowered_in_time_does_not_come_again() {
+    let mut machine = machine();
+    high(&machine, SPI);
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    hardware.acknowledge(1);
+    machine.gic.set_line(Line::Spi(SPI), Level::Low);
+    hardware.end(1, SPI);
+    let (_inside, hardware) = again(inside, &hardware, 4);
+    assert_eq!(states(&hardware), []);
+}
+
+#[test]
+fn a_level_that_is_lowered_before_it_is_acknowledged_is_taken_out() {
+    let mut machine = machine();
+    high(&machine, SPI);
+    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+
+    machine.gic.set_line(Line::Spi(SPI), Level::Low);
+
+    assert_eq!(machine.kicks.of(0), 1);
+    let (_inside, hardware) = again(inside, &hardware, 4);
+    assert_eq!(states(&hardware), []);
+}
+
+#[test]
+fn an_edge_that_fires_while_it_is_active_is_pending_and_active_and_needs_no_exit() {
+    let mut machine = machine();
+    machine.make_edge(SPI);
+    high(&machine, SPI);
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    hardware.acknowledge(1);
+    machine.gic.set_line(Line::Spi(SPI), Level::Low);
+    high(&machine, SPI);
+
+    let (_inside, mut hardware) = again(inside, &hardware, 4);
+
+    assert_eq!(states(&hardware), [(SPI, PendingActive)]);
+    assert_eq!(hardware.acknowledge(1), 1023);
+    hardware.end(1, SPI);
+    assert!(!hardware.asks_for_maintenance());
+    assert_eq!(hardware.acknowledge(1), SPI);
+}
+
+#[test]
+fn the_most_urgent_go_first_and_the_rest_asks_for_an_exit_when_nothing_listed_is_pending() {
+    let mut machine = machine();
+    for (spi, priority) in (SPI..SPI + 4).zip([0x40, 0x10, 0x30, 0x20]) {
+        set_priority(&machine, spi, priority);
+        machine.make_edge(spi);
+        high(&machine, spi);
+    }
+    let (inside, mut hardware) = enter(lists(&mut machine, 2), 2);
+    assert_eq!(states(&hardware), [(SPI + 1, Pending), (SPI + 3, Pending)]);
+    for spi in [SPI + 1, SPI + 3] {
+        assert!(!hardware.misr().np());
+        assert_eq!(hardware.acknowledge(1), spi);
+        hardware.end(1, spi);
+    }
+    assert!(hardware.misr().np());
+    let (_inside, hardware) = again(inside, &hardware, 2);
+    assert_eq!(states(&hardware), [(SPI + 2, Pending), (SPI, Pending)]);
+    assert!(!hardware.registers.hcr.npie());
+}
+
+#[test]
+fn more_than_sixteen_pending_interrupts_are_no_more_than_an_overflow() {
+    let mut machine = Machine::running(VgicConfig::new(1));
+    for spi in 32..72 {
+        machine.enable_spi(spi);
+        high(&machine, spi);
+    }
+    let (_inside, hardware) = enter(lists(&mut machine, 16), 16);
+    assert_eq!(states(&hardware), (32..48).map(|spi| (spi, Pending)).collect::<Vec<_>>());
+    assert!(hardware.registers.hcr.npie());
+}
+
+#[test]
+fn what_is_active_beyond_the_list_registers_ends_by_count_the_most_urgent_first() {
+    let mut machine = machine();
+    let mut order = Vec::new();
+    let mut vcpu = lists(&mut machine, 1);
+    for (spi, priority) in (SPI..SPI + 3).zip([0x60, 0x40, 0x20]) {
+        set_priority(&machine, spi, priority);
+        machine.make_edge(spi);
+        high(&machine, spi);
+        let (inside, mut hardware) = enter(vcpu, 1);
+        assert_eq!(hardware.acknowledge(1), spi);
+        order.push(spi);
+        vcpu = inside.exit(&hardware.registers);
+    }
+    let (mut inside, mut hardware) = enter(vcpu, 1);
+    assert_eq!(states(&hardware), [(SPI + 2, Active)]);
+    let active = |machine: &Machine| machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()) >> 8;
+
+    hardware.end(1, SPI + 2);
+    hardware.end(1, SPI + 1);
+    assert!(hardware.misr().lrenp());
+    (inside, hardware) = again(inside, &hardware, 1);
+    assert_eq!(active(&machine), 0b001, "{order:?}");
+
+    hardware.end(1, SPI);
+    let _vcpu = inside.exit(&hardware.registers);
+    assert_eq!(active(&machine), 0);
+}
+
+#[test]
+fn dir_is_trapped_by_itself_or_with_its_neighbours_where_it_must_be() {
+    for (tds, active, expected) in [
+        (true, 0, (true, false)),
+        (true, 2, (true, false)),
+        (false, 0, (false, false)),
+        (false, 2, (false, true)),
+    ] {
+        let mut machine = machine();
+        let vcpu = machine.vcpus.remove(0);
+        for spi in SPI..SPI + active {
+            let at = gicd::ISACTIVER.locate(IntId::new(spi)).unwrap();
+            machine.write_gicd(at.register(), at.mask());
+        }
+        let vcpu = vcpu.with_list_registers(vtr(1, 5).with_tds(tds)).unwrap();
+        let (_inside, registers) = vcpu.enter();
+        assert_eq!((registers.hcr.tdir(), registers.hcr.tc()), expected);
+    }
+}
+
+#[test]
+fn a_group_that_the_guest_enables_by_itself_makes_it_exit_if_something_waits() {
+    let mut machine = machine();
+    machine.msr(0, icc::IGRPEN1.encoding(), 0);
+    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+    assert_eq!(hardware.registers.hcr, Hcr::new().with_en(true).with_tdir(true));
+    high(&machine, SPI);
+    assert_eq!(machine.kicks.of(0), 1);
+
+    let (inside, mut hardware) = again(inside, &hardware, 4);
+    assert_eq!(states(&hardware), []);
+    hardware.registers.vmcr.set_veng1(true);
+    assert!(hardware.misr().vgrp1_e());
+
+    let (_inside, hardware) = again(inside, &hardware, 4);
+    assert_eq!(states(&hardware), [(SPI, Pending)]);
+}
+
+#[test]
+fn a_change_by_registers_is_complete_when_the_vcpu_has_exited() {
+    const CHANGES: [fn(&Machine); 4] = [
+        |machine| {
+            let at = gicd::ICENABLER.locate(IntId::new(SPI)).unwrap();
+            machine.write_gicd(at.register(), at.mask());
+        },
+        |machine| set_priority(machine, SPI, 0x80),
+        |machine| machine.write_gicd(gicd::CTLR, gicd::Ctlr::new()),
+        |machine| {
+            let route = gicd::irouter(IntId::new(SPI)).unwrap();
+            machine.write_gicd(route, gicd::Irouter::to(gic_arch::Affinity::new(9, 9, 9, 9)));
+        },
+    ];
+    for change in CHANGES {
+        let mut machine = machine();
+        high(&machine, SPI);
+        let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+        let pending = |machine: &Machine| machine.read_gicd(gicd::CTLR) >> 31;
+        assert_eq!(pending(&machine), 0);
+
+        change(&machine);
+
+        assert_eq!((machine.kicks.of(0), pending(&machine)), (1, 1));
+        let _vcpu = inside.exit(&hardware.registers);
+        assert_eq!(pending(&machine), 0);
+    }
+}
+
+#[test]
+fn an_sgi_is_listed_as_an_edge_and_sent_by_a_trapped_write() {
+    let mut machine = machine();
+    machine.write(
+        machine.frame(0) + u64::from(gic_arch::gicr::ISENABLER.offset()),
+        AccessWidth::Word,
+        0xffff,
+    );
+    let mut vcpu = lists(&mut machine, 4);
+    let own = vcpu.vgic().config().cpus[0].affinity;
+    vcpu.write_sysreg(icc::SGI1R.encoding(), Sgi::to(3, own).into_bits()).unwrap();
+
+    let (_inside, mut hardware) = enter(vcpu, 4);
+
+    assert_eq!(states(&hardware), [(3, Pending)]);
+    assert!(!hardware.registers.list[0].eoi());
+    assert_eq!(hardware.acknowledge(1), 3);
+}
+
+#[test]
+fn a_vcpu_with_list_registers_sleeps_unless_something_is_signalled_outside_of_the_guest() {
+    let mut machine = machine();
+    high(&machine, SPI);
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    let mut vcpu = inside.exit(&hardware.registers);
+    assert_eq!(vcpu.prepare_to_sleep(), Sleep::DontSleep);
+
+    let (inside, entered) = enter(vcpu, 4);
+    hardware = entered;
+    hardware.acknowledge(1);
+    vcpu = inside.exit(&hardware.registers);
+    assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready, "it is active");
+}
+
+#[test]
+fn what_is_acknowledged_by_a_trapped_read_ends_in_a_list_register() {
+    let mut machine = machine();
+    machine.make_edge(SPI);
+    high(&machine, SPI);
+    let mut vcpu = lists(&mut machine, 4);
+    assert_eq!(vcpu.read_sysreg(icc::IAR1.encoding()), Ok(SPI.into()));
+
+    let (inside, mut hardware) = enter(vcpu, 4);
+    assert_eq!(states(&hardware), [(SPI, Active)]);
+    hardware.end(1, SPI);
+
+    let mut vcpu = inside.exit(&hardware.registers);
+    assert_eq!(vcpu.read_sysreg(icc::RPR.encoding()), Ok(0xff));
+    assert_eq!(machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()), 0);
+}
+
+#[test]
+fn a_reset_forgets_what_is_listed() {
+    let mut machine = machine();
+    machine.make_edge(SPI);
+    high(&machine, SPI);
+    machine.gic.set_line(Line::Spi(SPI), Level::Low);
+    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+    assert_eq!(states(&hardware), [(SPI, Pending)]);
+    machine.gic.reset();
+    let mut vcpu = inside.exit(&hardware.registers);
+    vcpu.reset();
+    assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(1).unwrap()), 0);
+    let (_inside, hardware) = enter(vcpu, 4);
+    assert_eq!((states(&hardware), hardware.registers.vmcr.veng1()), (vec![], false));
+}
+
+#[test]
+fn a_machine_runs_only_on_virtual_interfaces_like_its_own() {
+    let refused = |config: VgicConfig, vtr: Vtr| {
+        Machine::new(config).vcpus.remove(0).with_list_registers(vtr).unwrap_err()
+    };
+    let machine = VgicConfig::new(1);
+    let mismatch = VirtualInterfaceMismatch::PriorityBits { machine: 5, hardware: 6 };
+    assert_eq!(refused(machine.clone(), vtr(4, 6)), mismatch);
+    let preemption = vtr(4, 5).with_pre_bits_minus_one(5);
+    let mismatch = VirtualInterfaceMismatch::PreemptionBits { machine: 5, hardware: 6 };
+    assert_eq!(refused(machine.clone(), preemption), mismatch);
+    let secure = VgicConfig { security: SecurityView::NonSecure, ..machine.clone() };
+    assert_eq!(refused(secure, vtr(4, 5)), VirtualInterfaceMismatch::SecurityView);
+    let wide = VgicConfig { lpi_id_bits: Some(17), ..machine.clone() };
+    assert_eq!(refused(wide, vtr(4, 5)), VirtualInterfaceMismatch::IdBits(17));
+    let many = vtr(4, 5).with_list_regs_minus_one(16);
+    assert_eq!(refused(machine, many), VirtualInterfaceMismatch::Count(17));
+}
+
+#[test]
+fn what_the_guest_activates_by_a_register_is_active_although_it_ended_before() {
+    let mut machine = machine();
+    machine.make_edge(SPI);
+    high(&machine, SPI);
+    let mut vcpu = lists(&mut machine, 4);
+    vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+    let (inside, mut hardware) = enter(vcpu, 4);
+    hardware.end(1, SPI);
+
+    let at = gicd::ISACTIVER.locate(IntId::new(SPI)).unwrap();
+    machine.write_gicd(at.register(), at.mask());
+
+    assert_eq!(machine.kicks.of(0), 1);
+    let (_inside, hardware) = again(inside, &hardware, 4);
+    assert_eq!(states(&hardware), [(SPI, Active)]);
+}
