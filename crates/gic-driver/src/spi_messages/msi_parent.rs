@@ -131,6 +131,8 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         }
         for vector in vectors(block) {
             self.wired.set_trigger(vector, Trigger::Edge)?;
+            // Its last owner's device may have sent a message after the vector was given back.
+            self.wired.set_pending(vector, Pending::Clear);
             self.wired.set_target(vector, request.cpu)?;
             self.retarget(vector, request.cpu)?;
         }

@@ -5,8 +5,8 @@ use alloc::vec;
 use gic_arch::Affinity;
 use gic_arch::gicr::STRIDE_V3;
 use msi_types::{
-    BlockRequest, Capability, Cpu, Fit, Initially, Isolation, MsiParent, RequesterId, Rewrite, Shape,
-    VectorBlock,
+    BlockRequest, Capability, Cpu, Fit, Initially, Isolation, MsiParent, Pending, RequesterId, Rewrite,
+    Shape, VectorBlock,
 };
 
 extern crate std;
@@ -159,6 +159,20 @@ fn there_are_no_levels_and_no_isolation() {
     assert_eq!(v2m.compose_level(&block, 0), Err(MsiError::NoLevels));
     let answer = v2m.isolation(RequesterId::new(1));
     assert!(matches!(answer, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))), "{answer}");
+}
+
+#[test]
+fn a_message_that_comes_after_its_vector_was_given_back_is_not_the_next_owners() {
+    let (_, gic) = machine(&[(FRAME, typer(80, 8), 0)]);
+    let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
+    let block = allocate(&v2m, 1, Shape::Independent).unwrap();
+    let (device, vector) = (v2m.attach(RequesterId::new(1), 1).unwrap(), block.first());
+    v2m.free(&device, block);
+    // What the doorbell does.
+    WiredParent::set_pending(&*gic, vector, Pending::Set);
+    assert!(WiredParent::is_pending(&*gic, vector));
+    let next = allocate(&v2m, 1, Shape::Independent).unwrap();
+    assert_eq!((next.first(), v2m.is_pending(vector)), (vector, Some(false)));
 }
 
 #[test]
