@@ -127,6 +127,11 @@ impl Device for Rng {
         2
     }
 
+    /// With `VIRTIO_F_EVENT_IDX`, a device that finds its answer taken already sends nothing.
+    fn omits(&self) -> bool {
+        true
+    }
+
     fn start(&self) -> Outcome {
         self.common.assign()
     }
@@ -158,6 +163,11 @@ impl Blk {
 impl Device for Blk {
     fn vectors(&self) -> u16 {
         2
+    }
+
+    /// With `VIRTIO_F_EVENT_IDX`, a device that finds its answer taken already sends nothing.
+    fn omits(&self) -> bool {
+        true
     }
 
     fn start(&self) -> Outcome {

@@ -92,6 +92,10 @@ fn discarded(machine: &Machine) -> Outcome {
     check!(UNHANDLED.load(Ordering::Acquire) == before, "it arrived without a handler");
     let (next, next_runs) = one_vector(machine)?;
     check_runs(&next_runs, Cpu::new(0), 0)?;
+    check!(
+        UNHANDLED.load(Ordering::Acquire) == before,
+        "it arrived before the next owner's handler was there"
+    );
     next.fire(0);
     check_runs(&next_runs, next.vectors[0].cpu, 1)?;
     next.tear_down()
