@@ -39,13 +39,13 @@ pub(crate) enum Holds {
 impl<P: Platform> Its<P> {
     /// Discards those events of blocks of one device that have a route, and gives the blocks back.
     pub(super) fn discard(&self, state: &mut State, blocks: Vec<Block>) {
-        let mut commands = Discards::new(&self.routes, &self.collections, &blocks, None);
+        let mut commands = Discards::new(&self.routes, &self.collections, blocks.clone(), None);
         self.retire(state, &mut commands, Holds::Events(blocks));
     }
 
     /// Unmaps a device with the events that it has left, all as one batch, and gives its table and their LPIs back.
     pub(super) fn retire_device(&self, state: &mut State, unmap: Command, itt: Table, blocks: Vec<Block>) {
-        let mut commands = Discards::new(&self.routes, &self.collections, &blocks, Some(unmap));
+        let mut commands = Discards::new(&self.routes, &self.collections, blocks.clone(), Some(unmap));
         self.retire(state, &mut commands, Holds::Device { unmap, itt, blocks });
     }
 

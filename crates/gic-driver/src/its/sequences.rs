@@ -71,13 +71,13 @@ impl<'a> Discards<'a, ()> {
     pub(crate) fn new(
         routes: &'a Routes,
         collections: &'a Collections,
-        blocks: &[Block],
+        blocks: Vec<Block>,
         unmap: Option<Command>,
     ) -> Discards<'a, impl Iterator<Item = Lpi> + use<>> {
         Discards {
             routes,
             collections,
-            lpis: blocks.to_vec().into_iter().flat_map(|block| block.lpis().map(|(_, lpi)| lpi)),
+            lpis: blocks.into_iter().flat_map(|block| block.lpis().map(|(_, lpi)| lpi)),
             unmap,
             targets: Vec::with_capacity(collections.count()),
         }
