@@ -9,7 +9,8 @@ pub enum IntIdRange {
     Spi,
     /// Distributor, `GICD_x<n>E`: extended SPIs 4096–5119.
     ExtendedSpi,
-    /// Distributor without affinity routing (GICv2): fields 0–31 are the accessing CPU's own SGIs and PPIs, 32–1019 are SPIs.
+    /// Distributor without affinity routing (GICv2): fields 0–31 are the accessing CPU's own SGIs and PPIs,
+    /// 32–1019 are SPIs.
     Banked,
     /// Redistributor, `GICR_x0` and `GICR_x<n>E`: SGIs and PPIs 0–31, then extended PPIs 1056–1119.
     Private,

@@ -1,7 +1,7 @@
 //! Register tables and values over their whole encoding space.
 use gic_arch::{
-    Affinity, Iidr, IntId, IntIdClass, IntIdField, IntIdRange, Lpi, Pidr2, RegisterInfo, gicc, gicd, gicr,
-    gits, icc, ich, its, lpi, v2m,
+    Affinity, Iidr, IntId, IntIdClass, IntIdField, IntIdLocation, IntIdRange, Lpi, Pidr2, RegisterInfo, gicc,
+    gicd, gicr, gits, icc, ich, its, lpi, v2m,
 };
 use proptest::prelude::*;
 
@@ -153,8 +153,8 @@ fn the_cpu_interface_of_a_gicv2_is_that_of_its_manual() {
 #[test]
 fn a_banked_array_has_the_private_interrupts_in_front() {
     let banked = gicd::IPRIORITYR.of_range(IntIdRange::Banked);
-    assert_eq!(banked.locate(IntId::new(27)).map(|place| place.byte_offset()), Some(0x41b));
-    assert_eq!(banked.locate(IntId::new(32)).map(|place| place.byte_offset()), Some(0x420));
+    assert_eq!(banked.locate(IntId::new(27)).map(IntIdLocation::byte_offset), Some(0x41b));
+    assert_eq!(banked.locate(IntId::new(32)).map(IntIdLocation::byte_offset), Some(0x420));
     assert!(banked.locate(IntId::new(1056)).is_none() && banked.locate(IntId::new(4096)).is_none());
 }
 

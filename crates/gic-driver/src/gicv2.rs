@@ -77,8 +77,8 @@ impl GicV2Config {
     }
 }
 
-/// One GICv2. Share it in an [`Arc`]; locks are inside. Implements [`WiredParent`](msi_types::WiredParent) for SPIs, and
-/// for the calling CPU's SGIs and PPIs.
+/// One GICv2. Share it in an [`Arc`]; locks are inside. Implements [`WiredParent`](msi_types::WiredParent) for SPIs,
+/// and for the calling CPU's SGIs and PPIs.
 #[derive(Debug)]
 pub struct GicV2<P: Platform> {
     platform: Arc<P>,
@@ -116,8 +116,8 @@ impl<P: Platform> GicV2<P> {
         Ok(new)
     }
 
-    /// Makes the CPU that executes this take interrupts: its SGIs enabled, its PPIs disabled, its interface on. Task; with
-    /// its interrupts masked.
+    /// Makes the CPU that executes this take interrupts: its SGIs enabled, its PPIs disabled, its interface on. Task;
+    /// with its interrupts masked.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoTarget`].
@@ -136,8 +136,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Makes the CPU that executes this take no interrupts any more. SPIs that are routed to it stay pending until they are
-    /// routed elsewhere. Task; with its interrupts masked.
+    /// Makes the CPU that executes this take no interrupts any more. SPIs that are routed to it stay pending until
+    /// they are routed elsewhere. Task; with its interrupts masked.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`].
@@ -148,8 +148,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Sends an SGI to a CPU that is on, which may be this one. What the sender stored before is visible to the receiver.
-    /// Any context.
+    /// Sends an SGI to a CPU that is on, which may be this one. What the sender stored before is visible to the
+    /// receiver. Any context.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`] if it is not known, or off.
@@ -216,8 +216,8 @@ impl<P: Platform> GicV2<P> {
         self.frame.reset_block(&Fields::BANKED, block, defaults);
     }
 
-    /// The bit of the interface of the CPU that executes this: the targets of its own interrupts. Implementations for one
-    /// CPU have no such registers.
+    /// The bit of the interface of the CPU that executes this: the targets of its own interrupts. Implementations for
+    /// one CPU have no such registers.
     fn own_target(&self, cpu: Cpu) -> Result<NonZeroU8, GicError> {
         let own = gicd::ITARGETSR.registers().iter().take(8);
         let bits =

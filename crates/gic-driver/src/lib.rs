@@ -1,8 +1,17 @@
-//! Drivers for the Arm GICv3: distributor, redistributors, CPU interface, LPIs and ITS, for any kernel or hypervisor.
+//! Drivers for the Arm GICv3: distributor, redistributors, CPU interface, LPIs and every way to send messages to it, for
+//! any kernel or hypervisor; and for the GICv2 under the boards that send messages by GICv2m.
 //!
 //! The kernel gives a [`Platform`] – mappings, table memory, a clock – and gets typed drivers; nothing here knows an
 //! interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`] need no heap, so that wired interrupts, timers
-//! and IPIs work in early boot. [`Gic`] puts them together by CPU numbers and adds [`Lpis`]; an [`Its`] stands on it.
+//! and IPIs work in early boot. [`Gic`] puts them together by CPU numbers and adds [`Lpis`]. On it stand the parents of
+//! devices' messages, each an [`MsiParent`](msi_types::MsiParent); which of them serves a device is firmware's to say.
+//!
+//! | | a message is | stands on | isolates |
+//! |---|---|---|---|
+//! | [`Its`] | an EventID to the ITS | [`Lpis`] | per DeviceID |
+//! | [`DirectLpi`] | an LPI to a redistributor | [`Lpis`] | not |
+//! | [`Mbi`] | an SPI to the distributor or its alias | [`WiredParent`](msi_types::WiredParent) | not |
+//! | [`V2m`] | an SPI to a frame, over a [`Gic`] or a [`GicV2`] | [`WiredParent`](msi_types::WiredParent) | not |
 //!
 //! Both security views are supported, and are found out rather than assumed ([`SecurityView`]). Every wait for
 //! hardware is bounded by the platform's clock and names what it waited for. `unsafe` is confined to [`RawMmio`] and

@@ -249,13 +249,17 @@ impl<P: Platform> Lpis<P> {
         tables::collect(self, redistributor, found)
     }
 
-    /// An LPI's configuration.
+    /// An LPI's configuration, as a redistributor reads it now.
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`].
     pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
         self.check(lpi)?;
-        Ok(Config::from(self.platform.load8(self.config.table(), config_offset(lpi))))
+        // Under the lock: what is answered was published as well.
+        let byte = self
+            .config_lock
+            .with(&*self.platform, |()| self.platform.load8(self.config.table(), config_offset(lpi)));
+        Ok(Config::from(byte))
     }
 
     /// INTID bits that the tables cover: 14 to 24.

@@ -30,8 +30,8 @@ pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
 
 /// The lowest INTID that a frame may state.
 const FIRST_SPI: u32 = 32;
-/// What lies behind a frame's last SPI is at most this. SPI 1018 is the last that can be used, and a range that ends with
-/// the architecture's last, 1019, is refused: so does every kernel, and frames are described for them.
+/// What lies behind a frame's last SPI is at most this. SPI 1018 is the last that can be used, and a range that ends
+/// with the architecture's last, 1019, is refused: so does every kernel, and frames are described for them.
 const END: u32 = 1019;
 
 /// A frame, as firmware states it.

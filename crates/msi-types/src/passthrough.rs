@@ -24,8 +24,8 @@ pub enum PassthroughError {
     Controller(#[from] MsiError),
 }
 
-/// A device that was given away: whoever has it may write any message into the device, so that its path has to isolate it.
-/// This value cannot be had without the proof:
+/// A device that was given away: whoever has it may write any message into the device, so that its path has to
+/// isolate it. This value cannot be had without the proof:
 ///
 /// ```
 /// use msi_types::{MsiParent, Passthrough, PassthroughError, RequesterId};

@@ -104,8 +104,8 @@ impl<P: Platform> DirectLpi<P> {
         }
     }
 
-    /// Disabled and not pending anywhere, then free. LPIs whose redistributor does not answer stay taken for ever, those
-    /// of one that sleeps until it is awake: whoever got them next might hear from the last owner's device.
+    /// Disabled and not pending anywhere, then free. LPIs whose redistributor does not answer stay taken for ever,
+    /// those of one that sleeps until it is awake: whoever got them next might hear from the last owner's device.
     fn give_back(&self, span: Span) {
         for lpi in span.lpis() {
             let retire = |record: &mut Record| {

@@ -5,8 +5,8 @@ use msi_types::Cpu;
 /// CPUs that can be told apart.
 const PLACES: u32 = u64::BITS;
 
-/// A set of CPUs, never too small: CPUs whose numbers are alike modulo 64 stand for each other, so that machines of up to
-/// 64 have it exact, and larger ones invalidate a little more than they need.
+/// A set of CPUs, never too small: CPUs whose numbers are alike modulo 64 stand for each other, so that machines of
+/// up to 64 have it exact, and larger ones invalidate a little more than they need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Holders(u64);
 

@@ -66,9 +66,10 @@ impl<P: Platform> DirectLpi<P> {
         Ok(CpuOn { redelivered })
     }
 
-    /// A CPU leaves, after its vectors were moved elsewhere and before [`Gic::cpu_off`](crate::Gic::cpu_off). What may be
-    /// pending at its redistributor becomes pending at the targets: nothing is lost. On return its redistributor's
-    /// registers are not used any more. Task, on any CPU; the leaving one does not take interrupts any more.
+    /// A CPU leaves, after its vectors were moved elsewhere and before [`Gic::cpu_off`](crate::Gic::cpu_off). What
+    /// may be pending at its redistributor becomes pending at the targets: nothing is lost. On return its
+    /// redistributor's registers are not used any more. Task, on any CPU; the leaving one does not take interrupts
+    /// any more.
     ///
     /// Where `GICR_CTLR.CES` allows, LPIs are disabled there and its pending table says what has to be carried over.
     /// Elsewhere all that may be pending is made pending at the targets, and counted. LPIs are left enabled if
@@ -93,8 +94,8 @@ impl<P: Platform> DirectLpi<P> {
         Ok(off)
     }
 
-    /// Finds out which LPIs that were moved away from the CPU that executes this are not pending here any more: all that
-    /// are enabled, if nothing is pending at its interface at one moment. From then on masking them does not
+    /// Finds out which LPIs that were moved away from the CPU that executes this are not pending here any more: all
+    /// that are enabled, if nothing is pending at its interface at one moment. From then on masking them does not
     /// involve this redistributor. Returns how many; 0 if something is pending, which changes nothing. Task, on the CPU
     /// whose `interface` it is, with its interrupts masked and its priority mask open.
     pub fn drain<S: SystemRegisters, E: EoiMode>(

@@ -18,7 +18,8 @@ impl<M> Clone for CpuInterfaceV2<'_, M> {
 
 impl<M> Copy for CpuInterfaceV2<'_, M> {}
 
-/// An interrupt that this CPU acknowledged and has not ended. Ended in reverse order of acknowledgement, on the same CPU.
+/// An interrupt that this CPU acknowledged and has not ended. Ended in reverse order of acknowledgement, on the same
+/// CPU.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "the running priority stays raised until the interrupt is ended"]
 pub struct AcknowledgedV2(Iar);
@@ -40,8 +41,8 @@ impl<'a, M: Mmio> CpuInterfaceV2<'a, M> {
         Self { mmio }
     }
 
-    /// On: everything more urgent than `mask`, preemption at every priority, ending deactivates. What firmware chose for
-    /// the bypass signals stays.
+    /// On: everything more urgent than `mask`, preemption at every priority, ending deactivates. What firmware chose
+    /// for the bypass signals stays.
     pub(super) fn enable(self, mask: Priority) {
         for register in gicc::APR.iter() {
             self.mmio.write(register, 0);

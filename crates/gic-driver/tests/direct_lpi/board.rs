@@ -23,7 +23,6 @@ pub(crate) const REDISTRIBUTOR: u64 = 0x80a_0000;
 /// A second region, above 4 GiB.
 pub(crate) const HIGH_REDISTRIBUTOR: u64 = 0x40_0000_0000;
 const STRIDE: u64 = 0x2_0000;
-const PATIENCE: u32 = 40;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -33,6 +32,8 @@ pub(crate) struct World {
     /// INTID bits.
     pub(crate) id_bits: u8,
     num_lpis: u8,
+    /// Turns of one wait.
+    pub(crate) patience: u32,
     distributor: BTreeMap<u32, u32>,
 }
 
@@ -69,13 +70,30 @@ thread_local! {
     static CPU: Cell<u32> = const { Cell::new(0) };
     /// Called before each access: where a model checker may switch.
     static SCHEDULE: Cell<fn()> = const { Cell::new(|| ()) };
+    /// Called before a lock is taken.
+    static LOCK: Cell<fn()> = const { Cell::new(|| ()) };
+    /// Called where something is waited for: where it has to.
+    static YIELD: Cell<fn()> = const { Cell::new(std::thread::yield_now) };
     /// Counting masked interrupts needs a thread for each CPU.
     static COUNTS: Cell<bool> = const { Cell::new(true) };
 }
 
-/// From now on, this thread's accesses are where others may run, in a scheduler of its own.
-pub(crate) fn schedule_by(yield_now: fn()) {
-    SCHEDULE.set(yield_now);
+/// Where a scheduler of its own runs others.
+#[derive(Clone, Copy)]
+pub(crate) struct Schedule {
+    /// Before each access to registers and tables.
+    pub(crate) access: fn(),
+    /// Before each lock.
+    pub(crate) lock: fn(),
+    /// Where somebody else has to act.
+    pub(crate) wait: fn(),
+}
+
+/// From now on, this thread is under that scheduler.
+pub(crate) fn schedule_by(schedule: Schedule) {
+    SCHEDULE.set(schedule.access);
+    LOCK.set(schedule.lock);
+    YIELD.set(schedule.wait);
     COUNTS.set(false);
 }
 
@@ -104,6 +122,7 @@ impl Board {
             redistributors: redistributors.collect(),
             id_bits: 14,
             num_lpis: 0,
+            patience: 40,
             distributor: BTreeMap::new(),
         };
         Self { world: Arc::new(Mutex::new(world)) }
@@ -191,6 +210,7 @@ impl Platform for Board {
     }
 
     fn load8(&self, table: &Table, offset: u64) -> u8 {
+        SCHEDULE.get()();
         self.world().memory.load(table.address + offset)
     }
 
@@ -210,7 +230,7 @@ impl Platform for Board {
     }
 
     fn irq_save(&self) {
-        SCHEDULE.get()();
+        LOCK.get()();
         MASKED.set(MASKED.get() + u32::from(COUNTS.get()));
     }
 
@@ -220,15 +240,12 @@ impl Platform for Board {
 
     fn wait(&self, turn: u32) -> Wait {
         assert_eq!(MASKED.get(), 0, "hardware is waited for under a lock");
-        SCHEDULE.get()();
-        // Under a scheduler that is not fair, others may be late.
-        let patience = if COUNTS.get() { PATIENCE } else { 1000 * PATIENCE };
-        if turn < patience { Wait::Again } else { Wait::GiveUp }
+        YIELD.get()();
+        if turn < self.world().patience { Wait::Again } else { Wait::GiveUp }
     }
 
     fn relax(&self) {
-        SCHEDULE.get()();
-        std::thread::yield_now();
+        YIELD.get()();
     }
 }
 
@@ -303,6 +320,7 @@ pub(crate) struct Registers {
 impl SystemRegisters for Registers {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         if register == icc::IAR1.encoding() || register == icc::HPPIR1.encoding() {
+            SCHEDULE.get()();
             let mut world = self.board.world();
             let redistributor = world.rd(self.cpu);
             let Some(intid) = redistributor.signalled() else { return 1023 };

@@ -2,16 +2,19 @@
 //! hardware a place where others may run. For each safeguard there is hardware that behaves as if the driver had
 //! forgotten it, which the checker has to notice. The same scenarios run on real threads.
 
-use super::board::{Board, schedule_by};
+use super::board::{Board, Schedule, schedule_by};
 use super::endpoint::{Endpoint, Kind};
 use gic_driver::direct_lpi::DirectLpi;
 use msi_types::{Cpu, MsiParent, Pending};
+use std::cell::Cell;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Schedules tried at random; the driver has to survive all of them.
-const SCHEDULES: usize = 2_000;
+const SCHEDULES: usize = 1_000;
+/// Switches in the right places that a fault may need.
+const DEPTH: usize = 5;
 /// How often the scenarios run on real threads.
 const ROUNDS: usize = 200;
 /// How often a CPU looks while the others act.
@@ -36,6 +39,8 @@ struct Machine {
 impl Machine {
     fn new(kind: Kind, hardware: impl Fn(&Board)) -> Arc<Self> {
         let board = Board::new(2, 0).with_lpis(4);
+        // Others may be late.
+        board.world().patience = 10_000_000;
         let direct = board.direct_lpi().unwrap();
         let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
         hardware(&board);
@@ -90,17 +95,27 @@ struct World {
     between: fn(),
 }
 
+/// Setting up is the same in every schedule.
+const SET_UP: Schedule = Schedule { access: || (), lock: || (), wait: || () };
+/// Every lock and every access.
+const FINE: Schedule = Schedule { access: switch, lock: switch, wait: shuttle::thread::yield_now };
+/// Accesses alone: a tenth of the steps, so that what takes several switches in the right places is found.
+const COARSE: Schedule = Schedule { lock: || (), ..FINE };
+
+thread_local! {
+    static SCHEDULE: Cell<Schedule> = const { Cell::new(FINE) };
+}
+
 const CHECKED: World = World {
     run: |threads| {
-        // Only from here on: setting up is the same in every schedule.
-        schedule_by(shuttle::thread::yield_now);
+        schedule_by(SCHEDULE.get());
         let threads: Vec<_> = threads.into_iter().map(shuttle::thread::spawn).collect();
         for thread in threads {
             thread.join().unwrap();
         }
-        schedule_by(|| ());
+        schedule_by(SET_UP);
     },
-    between: shuttle::thread::yield_now,
+    between: switch,
 };
 
 const REAL: World = World {
@@ -182,8 +197,8 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
     machine.finish();
 }
 
-/// The CPU leaves while a move to it begins: either the move is refused, or the vector is known to be stranded, and what
-/// arrives stays pending until the CPU is back.
+/// The CPU leaves while a move to it begins: either the move is refused, or the vector is known to be stranded, and
+/// what arrives stays pending until the CPU is back.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     let machine = Machine::new(Kind::Atomic64, |_| ());
     machine.move_to(1, || ());
@@ -204,7 +219,7 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     machine.finish();
 }
 
-/// The old CPU looks whether it is drained while a handler unmasks the vector.
+/// The old CPU looks whether it is drained while a handler unmasks the vector, and masks it for a moment.
 fn a_cpu_drains_while_a_vector_is_unmasked(world: World) {
     let machine = Machine::new(Kind::Masked, |_| ());
     let vector = machine.device.block.first();
@@ -212,7 +227,7 @@ fn a_cpu_drains_while_a_vector_is_unmasked(world: World) {
     machine.direct.mask(vector);
     machine.move_to(1, || ());
     threads! { world, machine:
-        machine.direct.unmask(vector),
+        { machine.direct.unmask(vector); machine.direct.mask(vector); machine.direct.unmask(vector) },
         {
             (0..3).for_each(|_| (world.between)());
             machine.direct.drain(&machine.board.interface(0)).unwrap();
@@ -227,9 +242,21 @@ fn a_cpu_drains_while_a_vector_is_unmasked(world: World) {
     machine.finish();
 }
 
+/// Threads that take turns at random, and threads of which one runs far ahead of the others.
 fn check(scenario: impl Fn() + Send + Sync + 'static) {
-    schedule_by(|| ());
-    shuttle::check_random(scenario, SCHEDULES);
+    let scenario = Arc::new(scenario);
+    for schedule in [FINE, COARSE] {
+        schedule_by(SET_UP);
+        SCHEDULE.set(schedule);
+        let (first, second) = (scenario.clone(), scenario.clone());
+        shuttle::check_random(move || first(), SCHEDULES);
+        shuttle::check_pct(move || second(), SCHEDULES, DEPTH);
+    }
+}
+
+/// Where the scheduler may switch, without the hint that somebody waits.
+fn switch() {
+    shuttle::sync::atomic::AtomicBool::new(false).load(SeqCst);
 }
 
 /// The checker finds a schedule in which a promise is broken.
