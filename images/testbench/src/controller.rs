@@ -3,11 +3,15 @@
 use crate::platform::Kernel;
 use crate::report::{Outcome, Verdict};
 use alloc::sync::Arc;
+use core::sync::atomic::AtomicBool;
 use gic_arch::{Affinity, IntId};
 use gic_driver::cpu_interface::SgiId;
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{CpuInterface, Gic, GicError, GicV2};
 use msi_types::{Cpu, WiredParent};
+
+/// Set once it was seen that this QEMU's GICv2 (before 9.2) leaves what is pending at the old CPU when its target changes.
+pub(crate) static LEAVES_PENDING: AtomicBool = AtomicBool::new(false);
 
 /// A GIC.
 pub(crate) enum Controller {
