@@ -210,7 +210,7 @@ impl Control {
             Some(tables) if reload => self.settings(&tables, now.lpi()),
             _ => (now.is_enabled(), now.level()),
         };
-        self.shared.ensure_level(target, level);
+        self.shared.ensure_hints(target, level, position);
         let (old, new) = self.shared.slots.update(position, |word| {
             let kept = word
                 .with_target(target)

@@ -28,40 +28,59 @@ pub(super) struct Hints {
     levels: Box<[OnceBox<Tree>]>,
 }
 
-/// The bits of one level: leaves, then summaries, then top words.
+/// The bits of one level. Leaves come in pages, with [`Hints::ensure`]: most vCPUs use few slots.
 struct Tree {
-    words: Box<[AtomicU64]>,
-    summaries: u32,
-    tops: u32,
+    pages: Box<[OnceBox<Page>]>,
+    tops: Box<[AtomicU64]>,
+}
+
+/// The leaves under one summary: 4096 slots.
+struct Page {
+    summary: AtomicU64,
+    leaves: [AtomicU64; 1 << FANOUT_BITS],
+}
+
+impl Page {
+    fn new() -> Self {
+        Self { summary: AtomicU64::new(0), leaves: core::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    fn leaf(&self, index: u32) -> &AtomicU64 {
+        &self.leaves[(index & BIT_MASK) as usize]
+    }
 }
 
 impl Tree {
     fn new(slots: u32) -> Self {
-        let leaves = slots.div_ceil(1 << FANOUT_BITS);
-        let summaries = leaves.div_ceil(1 << FANOUT_BITS);
-        let tops = summaries.div_ceil(1 << FANOUT_BITS);
-        let words = (0..leaves + summaries + tops).map(|_| AtomicU64::new(0)).collect();
-        Self { words, summaries: leaves, tops: leaves + summaries }
+        let pages = slots.div_ceil(1 << (2 * FANOUT_BITS));
+        let tops = pages.div_ceil(1 << FANOUT_BITS);
+        Self {
+            pages: (0..pages).map(|_| OnceBox::new()).collect(),
+            tops: (0..tops).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
-    fn leaf(&self, index: u32) -> &AtomicU64 {
-        &self.words[index as usize]
+    fn ensure(&self, position: Position) {
+        if let Some(page) = self.pages.get((position.get() >> (2 * FANOUT_BITS)) as usize) {
+            page.get_or_init(|| Box::new(Page::new()));
+        }
     }
 
-    fn summary(&self, index: u32) -> &AtomicU64 {
-        &self.words[(self.summaries + index) as usize]
+    /// The page of this summary; `None` where no slot can be hinted for.
+    fn page(&self, summary: u32) -> Option<&Page> {
+        self.pages.get(summary as usize)?.get()
     }
 
     fn top(&self, index: u32) -> &AtomicU64 {
-        &self.words[(self.tops + index) as usize]
+        &self.tops[index as usize]
     }
 
     fn is_empty(&self) -> bool {
-        (0..self.top_count()).all(|top| self.top(top).load(SeqCst) == 0)
+        self.tops.iter().all(|top| top.load(SeqCst) == 0)
     }
 
     fn top_count(&self) -> u32 {
-        u32::try_from(self.words.len()).unwrap_or(u32::MAX) - self.tops
+        u32::try_from(self.tops.len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -113,9 +132,9 @@ impl Hints {
         Self { mask: AtomicU32::new(0), slots, levels: (0..LEVELS).map(|_| OnceBox::new()).collect() }
     }
 
-    /// Makes sure that `level` has its bits: before a word that names it is written. Off the hot path.
-    pub(super) fn ensure(&self, level: Level) {
-        self.levels[level.index()].get_or_init(|| Box::new(Tree::new(self.slots)));
+    /// Makes sure that the word at `position` has its bits at `level`: before it is written so. Off the hot path.
+    pub(super) fn ensure(&self, level: Level, position: Position) {
+        self.levels[level.index()].get_or_init(|| Box::new(Tree::new(self.slots))).ensure(position);
     }
 
     /// Says that the word at `position` is worth a look. The leaf is always written; its parents only where they are
@@ -128,8 +147,11 @@ impl Hints {
         let slot = position.get();
         let leaf = slot >> FANOUT_BITS;
         let summary = leaf >> FANOUT_BITS;
-        tree.leaf(leaf).fetch_or(bit(slot), SeqCst);
-        set_if_clear(tree.summary(summary), bit(leaf));
+        let Some(page) = tree.page(summary) else {
+            return;
+        };
+        page.leaf(leaf).fetch_or(bit(slot), SeqCst);
+        set_if_clear(&page.summary, bit(leaf));
         set_if_clear(tree.top(summary >> FANOUT_BITS), bit(summary));
         let level_bit = 1u32 << level.index();
         if self.mask.load(SeqCst) & level_bit == 0 {
@@ -197,31 +219,33 @@ impl<V: Visitor> LevelWalk<'_, V> {
             let mut summaries = self.tree.top(top).load(SeqCst);
             while summaries != 0 {
                 let summary = (top << FANOUT_BITS) | summaries.trailing_zeros();
-                if let Some(found) = self.summary(summary) {
-                    return Some(found);
+                if let Some(page) = self.tree.page(summary) {
+                    if let Some(found) = self.page(page, summary) {
+                        return Some(found);
+                    }
+                    self.prune_summary(page, summary);
                 }
-                self.prune_summary(summary);
                 summaries &= summaries - 1;
             }
         }
         None
     }
 
-    fn summary(&mut self, summary: u32) -> Option<V::Found> {
-        let mut leaves = self.tree.summary(summary).load(SeqCst);
+    fn page(&mut self, page: &Page, summary: u32) -> Option<V::Found> {
+        let mut leaves = page.summary.load(SeqCst);
         while leaves != 0 {
             let leaf = (summary << FANOUT_BITS) | leaves.trailing_zeros();
-            if let Some(found) = self.leaf(leaf) {
+            if let Some(found) = self.leaf(page, leaf) {
                 return Some(found);
             }
-            self.prune_leaf(leaf);
+            self.prune_leaf(page, leaf);
             leaves &= leaves - 1;
         }
         None
     }
 
-    fn leaf(&mut self, leaf: u32) -> Option<V::Found> {
-        let word = self.tree.leaf(leaf);
+    fn leaf(&mut self, page: &Page, leaf: u32) -> Option<V::Found> {
+        let word = page.leaf(leaf);
         let mut bits = word.load(SeqCst);
         while bits != 0 {
             let hint = Hint { leaf: word, bit: bits & bits.wrapping_neg() };
@@ -236,25 +260,24 @@ impl<V: Visitor> LevelWalk<'_, V> {
     }
 
     /// Takes an empty leaf out of its summary, unless it is the hot one.
-    fn prune_leaf(&self, leaf: u32) {
-        if *self.hot == Some(HotLeaf { level: self.level, leaf }) || self.tree.leaf(leaf).load(SeqCst) != 0 {
+    fn prune_leaf(&self, page: &Page, leaf: u32) {
+        if *self.hot == Some(HotLeaf { level: self.level, leaf }) || page.leaf(leaf).load(SeqCst) != 0 {
             return;
         }
-        let summary = self.tree.summary(leaf >> FANOUT_BITS);
-        summary.fetch_and(!bit(leaf), SeqCst);
-        if Safeguard::RecheckLeaf.stands() && self.tree.leaf(leaf).load(SeqCst) != 0 {
-            summary.fetch_or(bit(leaf), SeqCst);
+        page.summary.fetch_and(!bit(leaf), SeqCst);
+        if Safeguard::RecheckLeaf.stands() && page.leaf(leaf).load(SeqCst) != 0 {
+            page.summary.fetch_or(bit(leaf), SeqCst);
         }
     }
 
     /// Takes an empty summary out of its top word.
-    fn prune_summary(&self, summary: u32) {
-        if self.tree.summary(summary).load(SeqCst) != 0 {
+    fn prune_summary(&self, page: &Page, summary: u32) {
+        if page.summary.load(SeqCst) != 0 {
             return;
         }
         let top = self.tree.top(summary >> FANOUT_BITS);
         top.fetch_and(!bit(summary), SeqCst);
-        if Safeguard::RecheckSummary.stands() && self.tree.summary(summary).load(SeqCst) != 0 {
+        if Safeguard::RecheckSummary.stands() && page.summary.load(SeqCst) != 0 {
             top.fetch_or(bit(summary), SeqCst);
         }
     }

@@ -83,10 +83,10 @@ impl Shared {
         Some(target)
     }
 
-    /// Makes sure that a word which names this vCPU and level can be hinted for. Off the hot path.
-    pub(super) fn ensure_level(&self, target: u32, level: Level) {
+    /// Makes sure that the word at `position` can be hinted for once it names this vCPU and level. Off the hot path.
+    pub(super) fn ensure_hints(&self, target: u32, level: Level, position: Position) {
         if let Some(hints) = self.hints.get(target as usize) {
-            hints.ensure(level);
+            hints.ensure(level, position);
         }
     }
 }
