@@ -1,5 +1,5 @@
-//! The command on real machines' devicetrees: what the devices say must add up, and who has no ITS in use is
-//! answered so.
+//! The command on real machines' devicetrees: what the devices say must add up, and who has no MSI controller in
+//! use is answered so.
 
 mod devicetree;
 
@@ -125,9 +125,9 @@ impl Bench {
         })?;
         match (status.code(), facts.referring.first()) {
             (Some(0), Some(_)) => judge(&serde_json::from_str(&text).context("not JSON")?, &facts),
-            (Some(2), None) => Ok("no ITS in use".into()),
-            (Some(2), Some(node)) => bail!("refused, although {node} refers to an ITS"),
-            (Some(0), None) => bail!("ran, although nothing refers to an ITS"),
+            (Some(2), None) => Ok("no MSI controller in use".into()),
+            (Some(2), Some(node)) => bail!("refused, although {node} refers to an MSI controller"),
+            (Some(0), None) => bail!("ran, although nothing refers to an MSI controller"),
             _ => bail!("ended with {status}"),
         }
     }
@@ -154,7 +154,7 @@ fn judge(report: &Value, facts: &Facts) -> Result<String> {
     for node in &facts.referring {
         ensure!(
             devices.iter().any(|device| is_served(device, node)),
-            "{node} refers to an ITS, but got no vector"
+            "{node} refers to an MSI controller, but got no vector"
         );
     }
     machine::judge_totals(&report["totals"])

@@ -1,6 +1,7 @@
 //! What can be asked of the command.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use doorbell_machine::ControllerChoice;
 use std::path::PathBuf;
 
 /// Delivers every device's message-signalled interrupts on the machine that a firmware description describes.
@@ -27,8 +28,37 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// List the embedded machines.
     Machines(OutputArgs),
+    /// Measure vector set-up, affinity moves and delivery with each kind of controller, in one run.
+    Bench(OutputArgs),
     /// Print what a description says: controllers, devices, routes.
     Inspect(InspectArgs),
+}
+
+/// A kind of MSI controller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Controller {
+    /// All that the description has.
+    Auto,
+    /// Interrupt Translation Services.
+    Its,
+    /// The redistributors, without an ITS.
+    DirectLpi,
+    /// The distributor's message-based SPIs.
+    Mbi,
+    /// GICv2m frames.
+    V2m,
+}
+
+impl From<Controller> for ControllerChoice {
+    fn from(chosen: Controller) -> Self {
+        match chosen {
+            Controller::Auto => Self::Auto,
+            Controller::Its => Self::Its,
+            Controller::DirectLpi => Self::DirectLpi,
+            Controller::Mbi => Self::Mbi,
+            Controller::V2m => Self::V2m,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +72,9 @@ pub(crate) struct RunArgs {
     /// Use at most this many of the machine's CPUs.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) cpus: Option<u32>,
+    /// Only the devices that firmware sends to controllers of this kind; auto = all.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Controller::Auto)]
+    pub(crate) controller: Controller,
     /// Messages that each vector sends.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) messages: Option<u32>,

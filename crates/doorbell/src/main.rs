@@ -2,6 +2,7 @@
 //! shows where each went.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod exit;
 mod inspect;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let result = match Cli::parse().into_command() {
         Command::Run(args) => run::run(&args),
+        Command::Bench(output) => bench::bench(&output),
         Command::Machines(output) => machines::machines(&output),
         Command::Inspect(args) => inspect::inspect(&args),
     };

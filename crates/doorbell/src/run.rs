@@ -20,7 +20,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
         Some(path) => Source::dtb(path)?,
         None => Source::embedded(args.machine.as_deref())?,
     };
-    let options = BuildOptions { cpus: args.cpus.and_then(cpu_limit), ..BuildOptions::default() };
+    let options = BuildOptions {
+        cpus: args.cpus.and_then(cpu_limit),
+        controller: args.controller.into(),
+        ..BuildOptions::default()
+    };
     let machine = match doorbell_machine::build(&source.description, &options) {
         Ok(machine) => machine,
         Err(refusal) => return refuse(&source, &refusal, args),

@@ -70,7 +70,54 @@ fn every_vector_sends_the_messages_that_were_asked_for() {
 }
 
 #[test]
-fn a_description_without_its_is_answered_with_what_it_has_and_status_2() {
+fn each_controller_kind_can_be_chosen_and_says_whether_it_isolates() {
+    let cases = [
+        ("harbour", "its", true),
+        ("lagoon", "direct-lpi", false),
+        ("estuary", "mbi", false),
+        ("estuary", "its", true),
+        ("cove", "v2m", false),
+    ];
+    for (machine, kind, isolates) in cases {
+        let output =
+            doorbell(&["run", "--json", "--messages", "10", "--machine", machine, "--controller", kind]);
+        assert_eq!(output.status.code(), Some(0), "{machine} {kind}");
+        let report = json(&output);
+        let driven: Vec<_> =
+            report["controllers"].as_array().unwrap().iter().filter(|it| it["driven"] == true).collect();
+        assert!(!driven.is_empty(), "{machine} {kind}");
+        assert!(driven.iter().all(|it| it["kind"] == kind && it["isolates"] == isolates), "{driven:?}");
+        let said = if isolates { "isolated by" } else { "not isolated: " };
+        for device in report["devices"].as_array().unwrap() {
+            assert!(device["isolation"].as_str().unwrap().starts_with(said), "{device}");
+        }
+    }
+}
+
+#[test]
+fn a_choice_that_the_machine_has_nothing_for_is_answered_with_the_reason_and_status_2() {
+    let output = doorbell(&["run", "--machine", "cove", "--controller", "direct-lpi"]);
+    assert_eq!(output.status.code(), Some(2));
+    let reason = String::from_utf8(output.stderr).unwrap();
+    assert!(reason.contains("no enabled direct LPIs") && reason.contains("(v2m)"), "{reason}");
+}
+
+#[test]
+fn direct_lpis_of_a_devicetree_are_delivered() {
+    let output = doorbell(&["run", "--json", "--messages", "20", "--dtb", &devicetree("direct-lpi.dtb")]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(json(&output)["controllers"][0]["kind"], "direct-lpi");
+}
+
+#[test]
+fn a_gicv2_is_answered_with_why_it_does_not_run() {
+    let output = doorbell(&["run", "--dtb", &devicetree("gicv2m.dtb")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is a GICv2"));
+}
+
+#[test]
+fn a_description_that_makes_no_machine_is_answered_with_what_it_has_and_status_2() {
     for name in ["gicv2m.dtb", "mbi.dtb", "disabled.dtb"] {
         let output = doorbell(&["run", "--json", "--dtb", &devicetree(name)]);
         assert_eq!(output.status.code(), Some(2), "{name}");

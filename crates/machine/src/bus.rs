@@ -4,7 +4,7 @@ mod address_map;
 mod doorbells;
 
 pub use address_map::{AddressMap, Overlap};
-pub use doorbells::Doorbells;
+pub use doorbells::{DeviceWrites, Doorbells, Written};
 pub use vgic::AccessWidth;
 
 use gic_firmware::Region;

@@ -14,11 +14,28 @@ pub struct EmbeddedMachine {
 
 /// All of them, the default one first.
 pub const fn machines() -> &'static [EmbeddedMachine] {
-    &[EmbeddedMachine {
-        name: "harbour",
-        description: "8 CPUs, 2 ITSes, 2 PCIe host bridges with maps and a mask, 3 platform devices",
-        dtb: include_bytes!("../machines/harbour.dtb"),
-    }]
+    &[
+        EmbeddedMachine {
+            name: "harbour",
+            description: "8 CPUs, 2 ITSes, 2 PCIe host bridges with maps and a mask, 3 platform devices",
+            dtb: include_bytes!("../machines/harbour.dtb"),
+        },
+        EmbeddedMachine {
+            name: "lagoon",
+            description: "4 CPUs, direct LPIs without an ITS, a PCIe host bridge, 2 platform devices",
+            dtb: include_bytes!("../machines/lagoon.dtb"),
+        },
+        EmbeddedMachine {
+            name: "estuary",
+            description: "4 CPUs, message-based SPIs (mbi) beside an ITS, a PCIe host bridge and a platform device on each",
+            dtb: include_bytes!("../machines/estuary.dtb"),
+        },
+        EmbeddedMachine {
+            name: "cove",
+            description: "4 CPUs, 2 GICv2m frames on a GICv3, a PCIe host bridge and a platform device on each",
+            dtb: include_bytes!("../machines/cove.dtb"),
+        },
+    ]
 }
 
 /// The one with this name.

@@ -41,8 +41,10 @@
 pub mod bus;
 mod cpu;
 pub mod embedded;
+pub mod iommu;
 mod lock;
 mod machine;
+mod measure;
 mod oracle;
 pub mod pci;
 mod platform;
@@ -53,9 +55,15 @@ mod rng;
 mod run;
 mod simulate;
 mod system;
+mod trespass;
 
-pub use machine::{BuildOptions, Machine, Refusal, SecurityView, Snooping, TargetAddresses, build};
+pub use machine::{
+    BuildOptions, ControllerChoice, LpiDisabling, Machine, Refusal, SecurityView, Snooping, TargetAddresses,
+    build,
+};
+pub use measure::{Case, MeasureError, Measurements, measure};
 pub use platform::PlatformFault;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
 pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};
 pub use simulate::{Simulation, TraceEvent, simulate};
+pub use trespass::{IommuPages, Trespass, trespass};

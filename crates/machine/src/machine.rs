@@ -1,14 +1,18 @@
 //! A machine, built and not yet switched on.
 
+mod controllers;
 mod gic;
 mod hosts;
 mod memory;
 mod platform_devices;
 mod populate;
 mod refusal;
+mod shared_interrupts;
 mod space;
 
-pub(crate) use gic::{itses, populated_redistributors};
+pub use controllers::ControllerChoice;
+pub(crate) use controllers::{itses, usable};
+pub(crate) use gic::populated_redistributors;
 pub use refusal::Refusal;
 
 use crate::bus::{Bus, Doorbells};
@@ -30,6 +34,10 @@ use vgic::{Vcpu, Vgic};
 pub struct BuildOptions {
     /// At most so many CPUs; `None` = as many as the description has.
     pub cpus: Option<NonZeroU16>,
+    /// Whose devices take part.
+    pub controller: ControllerChoice,
+    /// Whether redistributors can stop taking LPIs.
+    pub lpi_disabling: LpiDisabling,
     /// Which view of the distributor software gets.
     pub security: SecurityView,
     /// What ITS commands name as an interrupt's target.
@@ -38,6 +46,16 @@ pub struct BuildOptions {
     pub snooping: Snooping,
     /// Whether the drivers' platform does what they ask.
     pub platform_fault: PlatformFault,
+}
+
+/// Whether `GICR_CTLR.EnableLPIs` can be cleared (`GICR_CTLR.CES`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LpiDisabling {
+    /// It can.
+    #[default]
+    Possible,
+    /// Once set, it stays.
+    Impossible,
 }
 
 /// Which view of the distributor software gets.
@@ -86,6 +104,7 @@ pub struct Machine {
     pub(crate) hosts: Vec<Host>,
     pub(crate) devices: Vec<Device>,
     pub(crate) fault: PlatformFault,
+    pub(crate) controller: ControllerChoice,
     pub(crate) notes: Vec<String>,
 }
 
@@ -130,7 +149,7 @@ impl fmt::Debug for Machine {
 }
 
 /// Builds the machine that `description` describes: its real controllers at their addresses, and at every PCI host
-/// bridge and platform device that can ring an ITS somebody who does.
+/// bridge and platform device that can ring one of them somebody who does.
 ///
 /// # Errors
 /// There is nothing that could be delivered, or not on this kind of machine.
@@ -141,15 +160,15 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     gic.claim(&mut space)?;
     gic::note_windows(&description, &mut space);
     let regions = memory::plan(&description, &mut space)?;
-    let hosts = hosts::plan(&description, &mut space)?;
-    let devices = platform_devices::plan(&description, &mut space)?;
+    let hosts = hosts::plan(&description, options.controller, &mut space)?;
+    let devices = platform_devices::plan(&description, options.controller, &mut space)?;
     if hosts.is_empty() && devices.is_empty() {
-        return Err(Refusal::NothingRings { controllers: gic.its_names() });
+        return Err(Refusal::NothingRings { controllers: gic.controllers });
     }
     let ram = Arc::new(Ram::new(&regions, gic::caches(&description, options)));
     let sleepers = Arc::new(Sleepers::new(gic.config.cpus.len()));
     let (vgic, vcpus) = Vgic::new(gic.config, Arc::clone(&ram) as _, Arc::clone(&sleepers) as _)?;
-    let doorbells = Arc::new(gic::doorbells(&vgic));
+    let doorbells = Arc::new(gic::doorbells(&vgic, &ram));
     let mut bus = Bus::default();
     gic::attach(&vgic, &mut bus)?;
     let hosts = hosts::build(&description, hosts, &doorbells, &mut bus)?;
@@ -167,6 +186,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         hosts,
         devices,
         fault: options.platform_fault,
+        controller: options.controller,
         notes: space.notes,
     })
 }

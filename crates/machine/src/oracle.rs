@@ -10,7 +10,7 @@
 use crate::lock::lock;
 use crate::ram::Ram;
 use msi_types::Cpu;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Messages that the books look back at. What is older than half of it is settled or out of sight.
@@ -55,6 +55,10 @@ pub(crate) struct Ledger {
     /// By CPU.
     runs: Box<[AtomicU64]>,
     closed_at: Box<[AtomicU64]>,
+    /// When the CPU went to look for what its last run handled.
+    looked_at: Box<[AtomicU64]>,
+    /// What is pending at a CPU stays there when the vector moves.
+    stays: AtomicBool,
     /// Operations under way that may change the target.
     operations: Mutex<u32>,
 }
@@ -106,6 +110,8 @@ impl Ledger {
             seen_at: Times::new(),
             runs: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
             closed_at: (0..cpus).map(|_| AtomicU64::new(OPEN)).collect(),
+            looked_at: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
+            stays: AtomicBool::new(false),
             operations: Mutex::new(0),
         }
     }
@@ -135,7 +141,10 @@ impl Ledger {
             runs.fetch_add(1, Ordering::Relaxed);
         }
         let oldest = self.oldest_unhandled(seen, number, looked_at);
-        if oldest.is_some_and(|oldest| !self.is_right(cpu, oldest)) {
+        let looked_before =
+            self.looked_at.get(cpu.index()).map_or(0, |at| at.swap(looked_at, Ordering::SeqCst));
+        let left = self.stays.load(Ordering::Relaxed) && self.was_left(cpu, number, looked_before);
+        if !left && oldest.is_some_and(|oldest| !self.is_right(cpu, oldest)) {
             self.wrong_cpu.fetch_add(1, Ordering::Relaxed);
         }
         if number > seen {
@@ -145,6 +154,12 @@ impl Ledger {
             }
             self.seen.store(number, Ordering::Release);
         }
+    }
+
+    /// From now on what is pending at a CPU stays there when the vector moves, as direct LPIs do: another CPU may have
+    /// handled a later message when it is taken.
+    pub(crate) fn pending_stays(&self) {
+        self.stays.store(true, Ordering::Relaxed);
     }
 
     /// An operation begins that may make a CPU the target: `to`, or whichever.
@@ -210,6 +225,13 @@ impl Ledger {
             }
         }
         Some(oldest)
+    }
+
+    /// Was a message sent before `cpu` was closed, and since it last went to look? That one may be pending there still.
+    fn was_left(&self, cpu: Cpu, number: u64, looked_before: u64) -> bool {
+        let sight = number.saturating_sub(AHEAD).max(1)..=number;
+        let sent = sight.rev().find(|message| self.is_right(cpu, *message));
+        sent.is_some_and(|message| self.sent_at.get(message) >= looked_before)
     }
 
     /// Was `message` sent before `cpu` was closed? There is no message 0.

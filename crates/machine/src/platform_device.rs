@@ -163,6 +163,12 @@ impl PlatformStore {
         Self { bus, base, slots, open: Mutex::new(()) }
     }
 
+    /// The message in a slot.
+    pub(crate) fn message(&self, slot: u16) -> MsiMessage {
+        let read = |offset| self.bus.read32(self.register(slot, offset));
+        message(&[read(registers::ADDRESS_LOW), read(registers::ADDRESS_HIGH), read(registers::DATA), 0])
+    }
+
     fn register(&self, slot: u16, offset: u64) -> u64 {
         self.base + registers::SLOTS + u64::from(slot) * registers::SLOT_SIZE + offset
     }

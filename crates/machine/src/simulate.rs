@@ -155,7 +155,9 @@ impl Administrator<'_> {
             return Ok(());
         }
         let cpu = Cpu::new(1 + self.cpu_below(self.system.cpus - 1).get());
-        self.system.unplug_cpu(self.scheduler, cpu)?;
+        if self.system.unplug_cpu(self.scheduler, cpu)? != system::Moved::Done {
+            return Ok(());
+        }
         for _ in 0..self.rng.below(50) {
             self.scheduler.step();
         }

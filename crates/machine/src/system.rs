@@ -1,11 +1,13 @@
 //! The machine with its drivers up: what a kernel would be.
 
 mod boot;
+mod controllers;
 mod hotplug;
 mod unit;
 
 pub(crate) use boot::{Powered, boot};
-pub(crate) use hotplug::Moved;
+pub(crate) use controllers::Controllers;
+pub(crate) use hotplug::{Moved, first_message};
 pub(crate) use unit::{Departure, Driver, Unit, UnitVector};
 
 use crate::bus::Doorbells;
@@ -13,15 +15,18 @@ use crate::cpu::{CpuCore, Gic, Unclaimed};
 use crate::oracle::Clock;
 use crate::platform::MachinePlatform;
 use crate::ram::Ram;
-use gic_firmware::{ControllerIndex, Description};
+use gic_firmware::{ControllerKind, Description};
 use irq_domain::Interrupts;
 use msi_types::Cpu;
-use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use vgic::Vgic;
 
 /// The machine's ITS driver.
 pub(crate) type Its = gic_driver::Its<MachinePlatform>;
+
+/// The machine's driver of direct LPIs.
+pub(crate) type DirectLpi = gic_driver::DirectLpi<MachinePlatform>;
 
 /// Work for a CPU.
 pub(crate) type Work = Box<dyn FnOnce(&CpuCore) + Send>;
@@ -51,7 +56,7 @@ pub(crate) struct System {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<MachinePlatform>,
     pub(crate) gic: Arc<Gic>,
-    pub(crate) itses: BTreeMap<ControllerIndex, Arc<Its>>,
+    pub(crate) controllers: Controllers,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) units: Vec<Unit>,
     pub(crate) clock: Arc<Clock>,
@@ -62,15 +67,19 @@ pub(crate) struct System {
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
     pub(crate) name: String,
+    /// Interrupts that a driver made pending because it cannot know whether they were.
+    pub(crate) redelivered: AtomicU64,
 }
 
 impl System {
+    /// Does what is pending at a CPU stay there when the device's vectors move?
+    pub(crate) fn pending_stays(&self, unit: &Unit) -> bool {
+        let controller = self.description.controller(unit.config.controller);
+        controller.is_some_and(|controller| controller.kind == ControllerKind::DirectLpi)
+    }
+
     /// What the drivers could not report in any other way; `None` if all went well.
     pub(crate) fn silent_fault(&self) -> Option<String> {
-        self.itses.values().find_map(|its| match its.faults() {
-            (0, _) => None,
-            (count, Some(last)) => Some(format!("{last} ({count} such faults)")),
-            (count, None) => Some(format!("its@{:x}: {count} faults", its.base())),
-        })
+        self.controllers.silent_fault()
     }
 }

@@ -1,4 +1,4 @@
-//! What a devicetree says of ITSes, read from the devicetree compiler's output: a second opinion, which shares
+//! What a devicetree says of MSI controllers, read from the devicetree compiler's output: a second opinion, which shares
 //! nothing with the parser that the command uses.
 
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ struct Node {
 pub(super) struct Facts {
     /// ITSes that are switched on.
     pub(super) its: usize,
-    /// Nodes that are switched on and name such an ITS as theirs.
+    /// Nodes that are switched on and name a controller as theirs that the command builds.
     pub(super) referring: Vec<String>,
 }
 
@@ -83,6 +83,17 @@ impl Node {
         self.property("compatible").contains("\"arm,gic-v3-its\"")
     }
 
+    /// Is it a GICv3 whose own registers take messages?
+    fn is_gic_with_messages(&self) -> bool {
+        let is_v3 = self.property("compatible").contains("\"arm,gic-v3\"");
+        let takes = ["mbi-ranges", "direct-lpi"].iter().any(|name| self.properties.contains_key(*name));
+        is_v3 && takes && self.properties.contains_key("msi-controller")
+    }
+
+    fn is_frame(&self) -> bool {
+        self.property("compatible").contains("\"arm,gic-v2m-frame\"")
+    }
+
     fn cells(&self, name: &str) -> Vec<u32> {
         let words = self.property(name).split(['<', '>', ' ']);
         let hexadecimal = words.filter_map(|word| word.strip_prefix("0x"));
@@ -95,11 +106,21 @@ impl Facts {
     pub(super) fn of(tree: &Tree) -> Self {
         let enabled = || tree.nodes.iter().filter(|node| node.enabled);
         let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
-        let is_its = |phandle: &u32| its.iter().any(|its| its.cells("phandle").first() == Some(phandle));
+        // A frame is built where its GIC is.
+        let on_v3 = |node: &Node| {
+            let above = node.path.rsplit_once('/').map_or("", |(above, _)| above);
+            let mut parents = enabled().filter(|other| other.path == above);
+            parents.any(|gic| gic.property("compatible").contains("\"arm,gic-v3\""))
+        };
+        let is_built =
+            |node: &&Node| node.is_its() || node.is_gic_with_messages() || (node.is_frame() && on_v3(node));
+        let built: Vec<_> = enabled().filter(is_built).collect();
+        let is_built =
+            |phandle: &u32| built.iter().any(|node| node.cells("phandle").first() == Some(phandle));
         let refers = |node: &&Node| {
             let mapped = node.cells("msi-map");
-            node.cells("msi-parent").first().is_some_and(is_its)
-                || mapped.chunks(4).any(|entry| entry.get(1).is_some_and(is_its))
+            node.cells("msi-parent").first().is_some_and(is_built)
+                || mapped.chunks(4).any(|entry| entry.get(1).is_some_and(is_built))
         };
         Self { its: its.len(), referring: enabled().filter(refers).map(|node| node.path.clone()).collect() }
     }
@@ -132,6 +153,32 @@ mod test {
     pci@6 {
         msi-map = <0x00 0x03 0x00 0x100>;
     };
+    gic@8 {
+        compatible = "arm,gic-v3";
+        msi-controller;
+        mbi-ranges = <0x20 0x20>;
+        phandle = <0x04>;
+        v2m@9 {
+            compatible = "arm,gic-v2m-frame";
+            phandle = <0x05>;
+        };
+    };
+    gic@a {
+        compatible = "arm,gic-400";
+        v2m@b {
+            compatible = "arm,gic-v2m-frame";
+            phandle = <0x06>;
+        };
+    };
+    uart@c {
+        msi-parent = <0x04>;
+    };
+    uart@d {
+        msi-parent = <0x05>;
+    };
+    uart@e {
+        msi-parent = <0x06>;
+    };
     bus {
         status = "disabled";
         pci@7 {
@@ -144,7 +191,8 @@ mod test {
     #[test]
     fn only_what_is_switched_on_refers_and_is_referred_to() -> Result<()> {
         let facts = Facts::of(&Tree::parse(TEXT)?);
-        assert_eq!(facts, Facts { its: 1, referring: vec!["/pci@4".into(), "/uart@5".into()] });
+        let referring = ["/pci@4", "/uart@5", "/uart@c", "/uart@d"].map(str::to_owned).into();
+        assert_eq!(facts, Facts { its: 1, referring });
         Ok(())
     }
 

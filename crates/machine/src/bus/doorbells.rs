@@ -5,18 +5,44 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The end of a device's write on the bus: a controller's doorbell, or nothing.
+/// What became of a device's write.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Written {
+    /// It rang a doorbell.
+    Message(Delivery),
+    /// A register took it, as if a CPU had written it.
+    Register,
+    /// RAM took it.
+    Memory,
+    /// Nobody answered.
+    Nowhere,
+}
+
+/// Whatever takes devices' writes without asking who writes.
+pub trait DeviceWrites: Send + Sync {
+    /// Stores 32 bits.
+    fn write(&self, address: u64, data: u32) -> Written;
+}
+
+/// The end of a device's write on the bus: a controller's doorbell, another register, RAM, or nothing.
 ///
 /// The sender has its DeviceID already: the host bridge or the platform's sideband gave it.
 #[derive(Default)]
 pub struct Doorbells {
     bells: Vec<(u64, Arc<dyn SignalMsi<DeviceId>>)>,
+    elsewhere: Option<Arc<dyn DeviceWrites>>,
     unanswered: AtomicU64,
     blocked: AtomicU64,
+    registers: AtomicU64,
 }
 
 impl Doorbells {
-    /// Lets `controller` listen at `address`.
+    /// No doorbell yet; what goes elsewhere ends at `elsewhere`.
+    pub fn new(elsewhere: Arc<dyn DeviceWrites>) -> Self {
+        Self { elsewhere: Some(elsewhere), ..Self::default() }
+    }
+
+    /// Lets `controller`, which wants to know who rings, listen at `address`.
     pub fn listen(&mut self, address: u64, controller: Arc<dyn SignalMsi<DeviceId>>) {
         self.bells.push((address, controller));
     }
@@ -25,6 +51,29 @@ impl Doorbells {
     pub fn refuse(&self) -> Delivery {
         self.blocked.fetch_add(1, Ordering::Relaxed);
         Delivery::Blocked
+    }
+
+    /// A device's write, wherever it goes.
+    pub fn write(&self, from: DeviceId, message: MsiMessage) -> Written {
+        let bell = self.bells.iter().find(|(address, _)| *address == message.address);
+        let written = match (bell, &self.elsewhere) {
+            (Some((_, controller)), _) => Written::Message(controller.signal_msi(from, message)),
+            (None, Some(elsewhere)) => elsewhere.write(message.address, message.data),
+            (None, None) => Written::Nowhere,
+        };
+        let counter = match written {
+            Written::Message(Delivery::Pending) | Written::Memory => return written,
+            Written::Message(Delivery::Blocked) => &self.blocked,
+            Written::Register => &self.registers,
+            Written::Message(Delivery::NoDoorbell) | Written::Nowhere => &self.unanswered,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        written
+    }
+
+    /// Devices' writes that a register took that is no doorbell.
+    pub fn registers(&self) -> u64 {
+        self.registers.load(Ordering::Relaxed)
     }
 
     /// Messages to an address where nobody listens.
@@ -40,21 +89,10 @@ impl Doorbells {
 
 impl SignalMsi<DeviceId> for Doorbells {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
-        let Some((_, controller)) = self.bells.iter().find(|(address, _)| *address == message.address) else {
-            self.unanswered.fetch_add(1, Ordering::Relaxed);
-            return Delivery::NoDoorbell;
-        };
-        let delivery = controller.signal_msi(from, message);
-        match delivery {
-            Delivery::Pending => {}
-            Delivery::Blocked => {
-                self.blocked.fetch_add(1, Ordering::Relaxed);
-            }
-            Delivery::NoDoorbell => {
-                self.unanswered.fetch_add(1, Ordering::Relaxed);
-            }
+        match self.write(from, message) {
+            Written::Message(delivery) => delivery,
+            Written::Register | Written::Memory | Written::Nowhere => Delivery::NoDoorbell,
         }
-        delivery
     }
 }
 

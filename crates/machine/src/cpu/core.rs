@@ -3,7 +3,10 @@
 use crate::lock::lock;
 use crate::oracle::Clock;
 use crate::platform::{Executing, MachinePlatform};
+use crate::system::DirectLpi;
 use gic_arch::icc::SysRegEncoding;
+use gic_driver::direct_lpi::CpuOff;
+use gic_driver::lpi::Attached;
 use gic_driver::{CpuInterface, GicError, SystemRegisters};
 use irq_domain::{Dispatched, Interrupts, Unhandled};
 use msi_types::{Cpu, Vector};
@@ -92,16 +95,23 @@ impl CpuCore {
     }
 
     /// Turns the CPU on: power, redistributor, interface.
-    pub(crate) fn turn_on(&self, gic: &Gic) -> Result<(), GicError> {
+    pub(crate) fn turn_on(&self, gic: &Gic) -> Result<Option<Attached>, GicError> {
         let _executing = Executing::in_exception(self.cpu);
-        gic.cpu_on(self.cpu, &Registers(&self.vcpu)).map(drop)
+        gic.cpu_on(self.cpu, &Registers(&self.vcpu))
     }
 
-    /// Takes what is pending still, and turns the CPU off.
-    pub(crate) fn turn_off(&self, gic: &Gic) -> Result<(), GicError> {
+    /// Takes what is pending still, lets its direct LPIs go and turns the CPU off. Returns what became of those.
+    pub(crate) fn turn_off(
+        &self,
+        gic: &Gic,
+        direct_lpi: Option<&DirectLpi>,
+    ) -> Result<Option<CpuOff>, String> {
         while self.take_one() {}
         let _executing = Executing::in_exception(self.cpu);
-        gic.cpu_off(self.cpu, &Registers(&self.vcpu))
+        let left = direct_lpi.map(|direct_lpi| direct_lpi.cpu_off(self.cpu)).transpose();
+        let left = left.map_err(|error| error.to_string())?;
+        gic.cpu_off(self.cpu, &Registers(&self.vcpu)).map_err(|error| error.to_string())?;
+        Ok(left)
     }
 
     /// The trap: acknowledges one interrupt, runs its handler, ends it. False if there was none.

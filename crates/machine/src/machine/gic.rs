@@ -1,15 +1,17 @@
 //! From the description's GIC and ITSes to the model's.
 
-use super::{BuildOptions, Refusal, SecurityView, Snooping, Space, TargetAddresses};
-use crate::bus::{AccessWidth, Bus, Device, Doorbells, Overlap};
-use crate::ram::Caches;
-use gic_arch::{Affinity, gicr};
-use gic_firmware::{
-    Coherence, Controller, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region,
+use super::shared_interrupts;
+use super::{
+    BuildOptions, LpiDisabling, Refusal, SecurityView, Snooping, Space, TargetAddresses, controllers, itses,
 };
+use crate::bus::{AccessWidth, Bus, Device, DeviceWrites, Doorbells, Overlap, Written};
+use crate::ram::{Caches, Ram};
+use gic_arch::{Affinity, gicr};
+use gic_firmware::{Coherence, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region};
+use msi_types::Delivery;
 use std::sync::Arc;
 use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
-use vgic::{CpuConfig, MAX_CPUS, RedistributorRegion, Vgic, VgicConfig};
+use vgic::{CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, Vgic, VgicConfig};
 
 /// An ITS has at least this many DeviceID bits.
 const LEAST_DEVICE_ID_BITS: u32 = 16;
@@ -22,6 +24,8 @@ pub(super) struct GicPlan {
     /// How many CPUs take part; the model has all that are described.
     pub(super) cpus: usize,
     its: Vec<(String, u64)>,
+    /// Who takes messages.
+    pub(super) controllers: Vec<String>,
 }
 
 impl GicPlan {
@@ -31,19 +35,6 @@ impl GicPlan {
         }
         Ok(())
     }
-
-    pub(super) fn its_names(&self) -> Vec<String> {
-        self.its.iter().map(|(name, _)| name.clone()).collect()
-    }
-}
-
-/// The enabled ITSes whose registers firmware places.
-pub(crate) fn itses(description: &Description) -> impl Iterator<Item = (ControllerIndex, &Controller, u64)> {
-    description.indexed_controllers().filter_map(|(index, controller)| {
-        let usable = controller.kind == ControllerKind::Its && controller.status.is_enabled();
-        let registers = controller.registers.as_ref().filter(|_| usable)?;
-        Some((index, controller, registers.base()))
-    })
 }
 
 pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<GicPlan, Refusal> {
@@ -53,10 +44,8 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
     if affinities.is_empty() {
         return Err(Refusal::NoCpus);
     }
+    let controllers = controllers::check(description, options.controller)?;
     let itses: Vec<_> = itses(description).collect();
-    if itses.is_empty() {
-        return Err(Refusal::NoIts { others: other_controllers(description) });
-    }
     let its_configs = itses.iter().zip(0..).map(|((index, _, base), position)| ItsConfig {
         device_id_bits: device_id_bits(description, *index),
         redistributor_naming: match options.targets {
@@ -70,7 +59,8 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
         error_policy: if position % 2 == 1 { ErrorPolicy::Stall } else { ErrorPolicy::Skip },
         ..ItsConfig::new(*base)
     });
-    let config = VgicConfig {
+    let direct_lpi = controllers::of_kind(description, ControllerKind::DirectLpi).next().is_some();
+    let mut config = VgicConfig {
         cpus: affinities.iter().zip(0..).map(|(affinity, number)| cpu(*affinity, number)).collect(),
         distributor: gic.distributor.base(),
         redistributors: redistributors(gic, affinities.len()),
@@ -78,14 +68,17 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
             SecurityView::Single => vgic::SecurityView::Single,
             SecurityView::NonSecure => vgic::SecurityView::NonSecure,
         },
-        lpi_id_bits: Some(ID_BITS),
+        lpi_id_bits: shared_interrupts::has_lpis(description).then_some(ID_BITS),
+        direct_lpi,
+        can_clear_enable_lpis: options.lpi_disabling == LpiDisabling::Possible,
         its: its_configs.collect(),
         coherence: model_coherence(options),
         ..VgicConfig::new(1)
     };
+    shared_interrupts::configure(description, &mut config);
     let limit = options.cpus.map_or(usize::MAX, |cpus| usize::from(cpus.get()));
     let its = itses.iter().map(|(_, controller, base)| (controller.id.to_string(), *base)).collect();
-    Ok(GicPlan { config, cpus: affinities.len().min(limit), its })
+    Ok(GicPlan { config, cpus: affinities.len().min(limit), its, controllers })
 }
 
 /// Devices behind a pre-ITS window write to the ITS here.
@@ -114,11 +107,6 @@ fn usable_gic(description: &Description) -> Result<&Gic, Refusal> {
         return Err(Refusal::NoRedistributors(name()));
     }
     Ok(gic)
-}
-
-fn other_controllers(description: &Description) -> Vec<String> {
-    let enabled = description.controllers.iter().filter(|controller| controller.status.is_enabled());
-    enabled.map(|controller| format!("{} ({})", controller.id, controller.kind)).collect()
 }
 
 fn cpu(affinity: Affinity, number: u16) -> CpuConfig {
@@ -191,7 +179,9 @@ fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> 
         ("the redistributors".to_owned(), region.base, region.stride.saturating_mul(u64::from(region.count)))
     });
     let its = its.iter().map(|(name, base)| (name.clone(), *base, gic_arch::gits::SIZE));
-    let all = std::iter::once(distributor).chain(redistributors).chain(its);
+    let alias = config.mbi_alias.map(|base| ("mbi-alias".to_owned(), base, gic_arch::gicd::FRAME_SIZE));
+    let frames = config.v2m.iter().map(|frame| ("a v2m frame".to_owned(), frame.base, frame.size()));
+    let all = std::iter::once(distributor).chain(redistributors).chain(its).chain(alias).chain(frames);
     all.filter_map(|(name, base, size)| Some((name, Region::new(base, size)?))).collect()
 }
 
@@ -207,15 +197,34 @@ pub(super) fn attach(vgic: &Arc<Vgic>, bus: &mut Bus) -> Result<(), Overlap> {
     Ok(())
 }
 
-/// Lets every ITS listen.
-pub(super) fn doorbells(vgic: &Vgic) -> Doorbells {
-    let mut doorbells = Doorbells::default();
+/// Lets every ITS listen. Whatever else devices write goes to the model's registers or to RAM.
+pub(super) fn doorbells(vgic: &Arc<Vgic>, ram: &Arc<Ram>) -> Doorbells {
+    let writes = Arc::new(Anywhere { vgic: Arc::clone(vgic), ram: Arc::clone(ram) });
+    let mut doorbells = Doorbells::new(writes);
     for (index, its) in vgic.config().its.iter().enumerate() {
         if let Some(controller) = vgic.its(index) {
             doorbells.listen(its.doorbell(), controller);
         }
     }
     doorbells
+}
+
+/// Where devices' writes end that no ITS takes.
+struct Anywhere {
+    vgic: Arc<Vgic>,
+    ram: Arc<Ram>,
+}
+
+impl DeviceWrites for Anywhere {
+    fn write(&self, address: u64, data: u32) -> Written {
+        match self.vgic.write_from_device(address, AccessWidth::Word, data.into()) {
+            Ok(DeviceWrite::Message(Delivery::NoDoorbell)) => Written::Nowhere,
+            Ok(DeviceWrite::Message(delivery)) => Written::Message(delivery),
+            Ok(DeviceWrite::Register) => Written::Register,
+            Err(_) if self.ram.write(address, &data.to_le_bytes()).is_ok() => Written::Memory,
+            Err(_) => Written::Nowhere,
+        }
+    }
 }
 
 /// A region of the model.

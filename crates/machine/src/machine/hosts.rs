@@ -1,7 +1,7 @@
 //! PCI host bridges: where they answer, and who is behind them.
 
 use super::populate::{self, Population};
-use super::{Host, Refusal, Space};
+use super::{ControllerChoice, Host, Refusal, Space};
 use crate::bus::{Bus, Doorbells, Overlap};
 use crate::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigSpace, Description, PciHost, Region};
@@ -20,12 +20,16 @@ pub(super) struct HostPlan {
     population: Population,
 }
 
-/// Plans every enabled host bridge whose functions can ring an ITS.
-pub(super) fn plan(description: &Description, space: &mut Space) -> Result<Vec<HostPlan>, Refusal> {
+/// Plans every enabled host bridge whose functions take part.
+pub(super) fn plan(
+    description: &Description,
+    choice: ControllerChoice,
+    space: &mut Space,
+) -> Result<Vec<HostPlan>, Refusal> {
     let mut plans = Vec::new();
     for (index, host) in description.hosts.iter().enumerate().filter(|(_, host)| host.status.is_enabled()) {
         let buses = usable_buses(host);
-        let population = Population::plan(description, host, buses);
+        let population = Population::plan(description, choice, host, buses);
         if population.is_empty() {
             continue;
         }

@@ -1,9 +1,9 @@
-//! Platform devices: everything outside of PCI that firmware leads to an ITS.
+//! Platform devices: everything outside of PCI that firmware leads to a controller.
 
-use super::{Device, Refusal, Space};
+use super::{ControllerChoice, Device, Refusal, Space};
 use crate::bus::{Bus, Doorbells, Overlap};
 use crate::platform_device::{self, PlatformDevice};
-use gic_firmware::{ControllerKind, Description, MsiRouting, Region, Role, Route};
+use gic_firmware::{Description, MsiRouting, Region, Role, Route};
 use msi_types::RequesterId;
 use std::sync::Arc;
 
@@ -21,9 +21,13 @@ pub(super) struct DevicePlan {
     slots: u16,
 }
 
-/// Plans every enabled device that can ring an ITS: once, or on a bus that is not PCI (`fsl-mc`) several
+/// Plans every enabled device that takes part: once, or on a bus that is not PCI (`fsl-mc`) several
 /// times.
-pub(super) fn plan(description: &Description, space: &mut Space) -> Result<Vec<DevicePlan>, Refusal> {
+pub(super) fn plan(
+    description: &Description,
+    choice: ControllerChoice,
+    space: &mut Space,
+) -> Result<Vec<DevicePlan>, Refusal> {
     let mut plans: Vec<DevicePlan> = Vec::new();
     for device in description.devices.iter().filter(|device| device.status.is_enabled()) {
         let routes: Vec<_> = match device.role {
@@ -36,15 +40,12 @@ pub(super) fn plan(description: &Description, space: &mut Space) -> Result<Vec<D
             // A device names several controllers in its order of preference.
             Role::Device => {
                 let mut routes = description.platform_routes(device).into_iter();
-                let route = routes.find(|route| leads_to_its(description, *route));
+                let route = routes.find(|route| choice.controller(description, *route).is_some());
                 route.into_iter().map(|route| (device.id.to_string(), route)).collect()
             }
         };
         for (name, route) in routes {
-            let Ok(route) = route else { continue };
-            if !leads_to_its(description, Ok(route)) {
-                continue;
-            }
+            let Some((route, _)) = choice.controller(description, route) else { continue };
             let slots = SLOTS + u16::try_from(plans.len() % 4).unwrap_or(0) * 2;
             let registers = registers(
                 &device.registers.iter().map(|region| region.value).collect::<Vec<_>>(),
@@ -63,12 +64,6 @@ fn requesters(routing: &MsiRouting) -> Vec<RequesterId> {
         Some(map) => map.iter().map(|entry| entry.rid_base).collect(),
         None => UNMAPPED.map(RequesterId::new).to_vec(),
     }
-}
-
-fn leads_to_its(description: &Description, route: Result<Route, gic_firmware::NoRoute>) -> bool {
-    let controller = route.ok().and_then(|route| description.controller(route.controller));
-    controller
-        .is_some_and(|controller| controller.kind == ControllerKind::Its && controller.registers.is_some())
 }
 
 /// In the device's own registers if they are large enough and nobody else's, else somewhere unused.

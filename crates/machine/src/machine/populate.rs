@@ -1,6 +1,7 @@
 //! Who sits behind a host bridge: for each statement of its routing a few functions of different kinds, at requester
 //! IDs that the statement covers.
 
+use super::ControllerChoice;
 use crate::bus::Doorbells;
 use crate::pci::{
     AddressWidth, Bridge, BridgeKind, Company, DevFn, Function, FunctionPlan, Segment, StorePlan, Translator,
@@ -45,10 +46,15 @@ pub(super) struct Population {
 type Candidate = (RequesterId, u64);
 
 impl Population {
-    /// Plans the functions of `host`. Empty if its routing leads to no ITS.
-    pub(super) fn plan(description: &Description, host: &PciHost, buses: BusRange) -> Self {
+    /// Plans the functions of `host`. Empty if its routing leads to no controller that takes part.
+    pub(super) fn plan(
+        description: &Description,
+        choice: ControllerChoice,
+        host: &PciHost,
+        buses: BusRange,
+    ) -> Self {
         let mut plan = Self::default();
-        let statements = candidates(description, host, buses);
+        let statements = candidates(description, choice, host, buses);
         for candidates in statements.values().take(STATEMENTS) {
             plan.populate_root(candidates, buses.first);
             plan.populate_branch(candidates, buses.first);
@@ -177,23 +183,29 @@ impl Population {
     }
 }
 
-/// The requesters that each statement of the host's routing leads to an ITS, ascending.
-fn candidates(description: &Description, host: &PciHost, buses: BusRange) -> BTreeMap<usize, Vec<Candidate>> {
+/// The requesters that each statement of the host's routing leads to a controller, ascending.
+fn candidates(
+    description: &Description,
+    choice: ControllerChoice,
+    host: &PciHost,
+    buses: BusRange,
+) -> BTreeMap<usize, Vec<Candidate>> {
     let mut statements: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
     for bus in buses.first..=buses.last {
         for place in 0..=u8::MAX {
             let at = DevFn(place);
             let requester = RequesterId::pci(bus, at.device(), at.function());
-            let Ok(route) = description.route(host, requester) else { continue };
-            let Some(controller) = description.controller(route.controller) else { continue };
-            if controller.kind != ControllerKind::Its {
-                continue;
-            }
+            let route = description.route(host, requester);
+            let Some((route, controller)) = choice.controller(description, route) else { continue };
             let statement = match route.via {
                 Via::Map(index) | Via::Parent(index) | Via::ParentAfterMap(index) => index,
                 _ => 0,
             };
-            let doorbell = controller.doorbell(route.device_id).unwrap_or(u64::MAX);
+            let doorbell = match controller.kind {
+                // Which redistributor's, and so whether the endpoint can store it, is the drivers' to find out.
+                ControllerKind::DirectLpi => 0,
+                _ => controller.doorbell(route.device_id).unwrap_or(u64::MAX),
+            };
             statements.entry(statement).or_default().push((requester, doorbell));
         }
     }
@@ -224,7 +236,7 @@ mod tests {
     fn every_statement_of_every_host_gets_somebody() {
         let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
         for host in &description.hosts {
-            let plan = Population::plan(&description, host, host.buses.value);
+            let plan = Population::plan(&description, ControllerChoice::Auto, host, host.buses.value);
             let statement = |(bus, at): &(u8, DevFn)| {
                 let alias = if plan.conventional.contains(bus) { DevFn::new(0, 0) } else { *at };
                 let requester = RequesterId::pci(*bus, alias.device(), alias.function());
@@ -240,7 +252,8 @@ mod tests {
     #[test]
     fn the_population_has_several_functions_in_a_device_and_an_alias() {
         let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
-        let plan = Population::plan(&description, &description.hosts[0], description.hosts[0].buses.value);
+        let host = &description.hosts[0];
+        let plan = Population::plan(&description, ControllerChoice::Auto, host, host.buses.value);
         assert!(plan.functions.keys().any(|(_, at)| at.function() == 1));
         assert_eq!(plan.conventional.len(), 1);
     }

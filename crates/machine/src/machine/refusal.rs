@@ -1,5 +1,6 @@
 //! Why there is no machine.
 
+use super::ControllerChoice;
 use crate::bus::Overlap;
 
 /// Why a description makes no machine on which messages are delivered.
@@ -13,7 +14,7 @@ pub enum Refusal {
     #[error("the description's GIC, {0}, is disabled")]
     GicDisabled(String),
     /// The GIC has no redistributors.
-    #[error("{0} is a GICv2: it has no LPIs, and so no ITS")]
+    #[error("{0} is a GICv2, and the machine's model is of a GICv3: it can be inspected, not run")]
     GicV2(String),
     /// The GIC states no redistributor region.
     #[error("{0} states no redistributor region")]
@@ -21,16 +22,28 @@ pub enum Refusal {
     /// No enabled CPU.
     #[error("the description has no enabled CPU")]
     NoCpus,
-    /// No enabled ITS.
-    #[error("the description has no enabled ITS{}", also(.others))]
-    NoIts {
+    /// No enabled controller of a wanted kind.
+    #[error("the description has no enabled {}{}", kinds(*.wanted), also(.others))]
+    NoController {
+        /// Whose devices were wanted.
+        wanted: ControllerChoice,
         /// The other enabled MSI controllers, by name and kind.
         others: Vec<String>,
     },
-    /// ITSes, but nothing that refers to one.
+    /// Devices are sent to redistributors that belong to an ITS.
+    #[error(
+        "{direct} is described with direct LPIs beside the ITS {its}: a GIC with an ITS does not have them"
+    )]
+    DirectLpiBesideIts {
+        /// The GIC.
+        direct: String,
+        /// The ITS.
+        its: String,
+    },
+    /// Controllers, but nothing that refers to one.
     #[error("no device refers to {}", .controllers.join(" or "))]
     NothingRings {
-        /// The ITSes.
+        /// The controllers.
         controllers: Vec<String>,
     },
     /// Two things claim the same addresses.
@@ -42,6 +55,16 @@ pub enum Refusal {
     /// No GIC is like the one that is described.
     #[error("the described GIC cannot be built: {0}")]
     Gic(#[from] vgic::ConfigError),
+}
+
+fn kinds(wanted: ControllerChoice) -> &'static str {
+    match wanted {
+        ControllerChoice::Auto => "ITS, nor direct LPIs, message-based SPIs or GICv2m frames",
+        ControllerChoice::Its => "ITS",
+        ControllerChoice::DirectLpi => "direct LPIs",
+        ControllerChoice::Mbi => "message-based SPIs (mbi)",
+        ControllerChoice::V2m => "GICv2m frame",
+    }
 }
 
 fn also(others: &[String]) -> String {

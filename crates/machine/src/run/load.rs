@@ -183,9 +183,10 @@ impl<'a> Load<'a> {
         }
         self.administrate(RARE_PAUSE, |counts| {
             let cpu = Cpu::new(1 + random_cpu(&mut rng, self.system.cpus - 1).get());
-            self.system
-                .unplug_cpu(self.cpus, cpu)
-                .map_err(|reason| format!("CPU {cpu} off line: {reason}"))?;
+            let gone = self.system.unplug_cpu(self.cpus, cpu);
+            if gone.map_err(|reason| format!("CPU {cpu} off line: {reason}"))? != Moved::Done {
+                return Ok(());
+            }
             thread::sleep(RARE_PAUSE);
             self.system
                 .replug_cpu(self.cpus, cpu)

@@ -19,7 +19,12 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
         replugged: counts.replugged,
         ..Totals::default()
     };
-    let devices = system.units.iter().map(|unit| device(system, unit, &mut totals)).collect();
+    let mut excess = Excess::default();
+    let devices = system.units.iter().map(|unit| device(system, unit, &mut totals, &mut excess)).collect();
+    let again = system.redelivered.load(Ordering::Relaxed);
+    totals.redelivered += again;
+    totals.spurious += excess.runs.saturating_sub(again);
+    totals.wrong_cpu += excess.elsewhere.saturating_sub(again);
     let events = system.vgic.events();
     Report {
         machine: system.name.clone(),
@@ -38,6 +43,18 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
     }
 }
 
+/// What redeliveries may account for. A driver tells how many it caused when a CPU went or came, not for which vector.
+#[derive(Default)]
+struct Excess {
+    /// Handler runs beyond the messages.
+    runs: u64,
+    /// Runs at a CPU that was no target since the message was sent, where what is pending stays when vectors move: a
+    /// redelivery has no message of its own.
+    elsewhere: u64,
+    /// Does it, with the device in hand?
+    stays: bool,
+}
+
 fn controllers(system: &System) -> Vec<ControllerReport> {
     let enabled = system.description.indexed_controllers().filter(|(_, it)| it.status.is_enabled());
     let report = |(index, controller): (ControllerIndex, &Controller)| ControllerReport {
@@ -45,18 +62,19 @@ fn controllers(system: &System) -> Vec<ControllerReport> {
         kind: controller.kind.to_string(),
         doorbells: system.description.doorbells(controller),
         isolates: controller.kind == ControllerKind::Its,
-        driven: system.itses.contains_key(&index),
+        driven: system.controllers.drives(index),
     };
     enabled.map(report).collect()
 }
 
-fn device(system: &System, unit: &Unit, totals: &mut Totals) -> DeviceReport {
+fn device(system: &System, unit: &Unit, totals: &mut Totals, excess: &mut Excess) -> DeviceReport {
+    excess.stays = system.pending_stays(unit);
     let places = unit.with_driver(|driver| match driver {
         Driver::Active(_, handles) => handles.iter().map(Place::of).collect(),
         Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => Vec::new(),
     });
     let vectors = places.into_iter().enumerate();
-    let vectors = vectors.filter_map(|(index, place)| vector(unit, index, place, totals)).collect();
+    let vectors = vectors.filter_map(|(index, place)| vector(unit, index, place, totals, excess)).collect();
     let config = &unit.config;
     let controller = system.description.controller(config.controller);
     let nobody = Isolation::NotIsolated(NotIsolated::NoController);
@@ -86,7 +104,13 @@ impl Place {
     }
 }
 
-fn vector(unit: &Unit, index: usize, place: Place, totals: &mut Totals) -> Option<VectorReport> {
+fn vector(
+    unit: &Unit,
+    index: usize,
+    place: Place,
+    totals: &mut Totals,
+    excess: &mut Excess,
+) -> Option<VectorReport> {
     let ledger = &unit.vectors().get(index)?.ledger;
     let sums = ledger.sums();
     let redelivered = unit.redelivered(index);
@@ -97,8 +121,12 @@ fn vector(unit: &Unit, index: usize, place: Place, totals: &mut Totals) -> Optio
     totals.coalesced += sums.sent - delivered;
     totals.redelivered += redelivered;
     totals.lost += u64::from(!ledger.is_settled());
-    totals.wrong_cpu += sums.wrong_cpu;
-    totals.spurious += sums.runs.saturating_sub(sums.sent + redelivered);
+    if excess.stays {
+        excess.elsewhere += sums.wrong_cpu.saturating_sub(redelivered);
+    } else {
+        totals.wrong_cpu += sums.wrong_cpu;
+    }
+    excess.runs += sums.runs.saturating_sub(sums.sent + redelivered);
     Some(VectorReport {
         irq: place.irq,
         hwirq: place.hwirq,

@@ -1,24 +1,23 @@
 //! Bringing the drivers up, in the order of a kernel.
 
 use super::unit::{Probe, Source, Unit, UnitConfig};
-use super::{Cpus, Its, System, call};
+use super::{Controllers, Cpus, System, call};
 use crate::cpu::{CpuCore, Gic, Unclaimed};
-use crate::machine::{Host, Machine, itses};
+use crate::machine::{Host, Machine};
 use crate::oracle::Clock;
 use crate::pci::enumerate::enumerate;
 use crate::pci::{Function, StorePlan};
 use crate::platform::MachinePlatform;
 use crate::run::RunError;
 use gic_driver::its::{IdMap, IdRange};
-use gic_driver::{
-    Coherence, GicConfig, ItsConfig, ItsMsiParent, PhysicalRegion, RedistributorRegion, TableAccess,
-};
+use gic_driver::{GicConfig, PhysicalRegion, RedistributorRegion, TableAccess};
 use gic_firmware::{ControllerIndex, Description, PciHost, Route, Via};
 use irq_domain::{Config, Host as _, Interrupts};
 use msi_types::{Cpu, MsiParent, RequesterId};
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// The requester ID by which a platform device's own parent knows it: there is nobody else.
 const ALONE: RequesterId = RequesterId::new(0);
@@ -51,7 +50,7 @@ impl Powered {
 pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Result<System, RunError> {
     let description = Arc::clone(&machine.description);
     let gic = bring_up_gic(&description, &powered.platform, cpus)?;
-    let itses = bring_up_itses(&description, &gic, cpus.count())?;
+    let controllers = Controllers::bring_up(&description, machine.controller, &gic, cpus.count())?;
     let count = u16::try_from(cpus.count()).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
     let host = Arc::clone(&powered.platform) as _;
     let interrupts = Interrupts::new(Config::new(count, host).with_wired(Arc::clone(&gic) as _));
@@ -63,7 +62,7 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
         description,
         platform: Arc::clone(&powered.platform),
         gic,
-        itses,
+        controllers,
         interrupts,
         units: Vec::new(),
         clock: Arc::clone(&powered.clock),
@@ -74,6 +73,7 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
         cpus: cpus.count(),
         notes: machine.notes,
         name: machine.name,
+        redelivered: AtomicU64::new(0),
     };
     for host in &machine.hosts {
         let units = pci_units(&system, host);
@@ -89,8 +89,8 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
             controller: device.controller,
             device_id: device.id,
         };
-        let parent = system.itses.get(&device.controller).map(|its| parent(its, map));
-        system.units.push(Unit::new(config, parent.ok_or_else(|| "its ITS is not in use".to_owned())));
+        let parent = system.controllers.parent(device.controller, || map);
+        system.units.push(Unit::new(config, parent.ok_or_else(|| "its controller is not in use".to_owned())));
     }
     set_up_units(&system)?;
     Ok(system)
@@ -132,41 +132,12 @@ fn bring_up_gic(
     for cpu in gic.cpus() {
         let theirs = Arc::clone(&gic);
         match call(cpus, cpu, move |core| core.turn_on(&theirs)) {
-            Some(Ok(())) => {}
+            Some(Ok(_)) => {}
             Some(Err(error)) => return Err(failed(&error)),
             None => return Err(failed(&format_args!("CPU {cpu} does not answer"))),
         }
     }
     Ok(gic)
-}
-
-fn bring_up_itses(
-    description: &Description,
-    gic: &Arc<Gic>,
-    cpus: usize,
-) -> Result<BTreeMap<ControllerIndex, Arc<Its>>, RunError> {
-    let mut up = BTreeMap::new();
-    for (index, described, base) in itses(description) {
-        let failed = |reason: &dyn ToString| RunError::BringUp {
-            controller: described.id.to_string(),
-            reason: reason.to_string(),
-        };
-        let lpis = gic.lpis().map_err(|error| failed(&error))?;
-        let config = ItsConfig {
-            coherence: match described.coherence.value {
-                gic_firmware::Coherence::ByRegister => Coherence::Coherent,
-                gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
-            },
-            ..ItsConfig::new(base, u32::try_from(cpus).unwrap_or(u32::MAX))
-        };
-        let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config)
-            .map_err(|error| failed(&error))?;
-        for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor(cpu)) {
-            its.cpu_on(&redistributor).map_err(|error| failed(&error))?;
-        }
-        up.insert(index, Arc::new(its));
-    }
-    Ok(up)
 }
 
 /// Every function behind a host bridge that has a message store.
@@ -189,20 +160,22 @@ fn pci_units(system: &System, host: &Host) -> Vec<Unit> {
             device_id: route.map(|route| route.device_id).unwrap_or_default(),
         };
         let parent = route.map_err(|error| error.to_string()).and_then(|route| {
-            let its = system.itses.get(&route.controller).ok_or_else(|| not_driven(system, route))?;
-            let make = || parent(its, id_map(&system.description, described, route, alias));
-            if matches!(route.via, Via::ParentAfterMap(_)) {
-                return Ok(make());
+            let map = || id_map(&system.description, described, route, alias);
+            let shared =
+                parents.get(&route.controller).filter(|_| !matches!(route.via, Via::ParentAfterMap(_)));
+            if let Some(parent) = shared {
+                return Ok(Arc::clone(parent));
             }
-            Ok(Arc::clone(parents.entry(route.controller).or_insert_with(make)))
+            let made = system.controllers.parent(route.controller, map);
+            let made = made.ok_or_else(|| not_driven(system, route))?;
+            if !matches!(route.via, Via::ParentAfterMap(_)) {
+                parents.insert(route.controller, Arc::clone(&made));
+            }
+            Ok(made)
         });
         units.push(Unit::new(config, parent));
     }
     units
-}
-
-fn parent(its: &Arc<Its>, map: IdMap) -> Arc<dyn MsiParent> {
-    Arc::new(ItsMsiParent::new(Arc::clone(its), map))
 }
 
 fn not_driven(system: &System, route: Route) -> String {
@@ -244,6 +217,9 @@ fn set_up_units(system: &System) -> Result<(), RunError> {
     }
     for unit in &system.units {
         unit.activate(system);
+        if system.pending_stays(unit) {
+            unit.vectors().iter().for_each(|vector| vector.ledger.pending_stays());
+        }
     }
     if system.units.iter().all(|unit| unit.vectors().is_empty()) {
         let reason = system.units.iter().find_map(Unit::refused).unwrap_or_default();

@@ -1,10 +1,13 @@
 //! What an administrator does while the machine is busy: moves interrupts, takes CPUs off line, removes devices.
 
-use super::unit::{Departure, Driver, Unit};
+use super::unit::{Departure, Driver, Probe, Unit, UnitVector};
 use super::{Cpus, System, call};
+use crate::platform_device::PlatformStore;
+use crate::report::DeviceKind;
 use irq_domain::{IrqHandle, MoveError};
-use msi_types::{Cpu, MsiError};
+use msi_types::{Cpu, MsiError, MsiMessage};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What became of an affinity change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,6 +16,13 @@ pub(crate) enum Moved {
     Done,
     /// There was nothing to move, or the CPU is off line.
     NotNow,
+    /// The endpoint cannot store the message that names the CPU, or not without sending half of it.
+    Refused,
+}
+
+/// Does the endpoint's store, rather than a driver, keep the interrupt where it is?
+const fn is_endpoints_limit(error: &MoveError) -> bool {
+    matches!(error, MoveError::Controller(MsiError::WouldTear | MsiError::AddressTooWide { .. }))
 }
 
 impl Unit {
@@ -26,43 +36,69 @@ impl Unit {
             let (Some(handle), Some(vector)) = (handles.get(index), self.vectors().get(index)) else {
                 return Ok(Moved::NotNow);
             };
-            vector.ledger.begin_operation(Some(to));
+            // Where a message names the CPU, those that count up from one message move together.
+            let is_concerned =
+                |other: &UnitVector| self.kind() == DeviceKind::PciMsi || other.slot == vector.slot;
+            let all = self.vectors().iter().zip(handles);
+            let concerned: Vec<_> = all.filter(|(other, _)| is_concerned(other)).collect();
+            for (vector, _) in &concerned {
+                vector.ledger.begin_operation(Some(to));
+            }
             let result = handle.set_affinity(to);
-            vector.ledger.end_operation(|| Some(handle.effective_affinity()));
+            for (vector, handle) in concerned {
+                vector.ledger.end_operation(|| Some(handle.effective_affinity()));
+            }
             match result {
                 Ok(_) => Ok(Moved::Done),
                 Err(MoveError::Offline(_) | MoveError::Controller(MsiError::NotReachable(..))) => {
                     Ok(Moved::NotNow)
                 }
+                Err(error) if is_endpoints_limit(&error) => Ok(Moved::Refused),
                 Err(error) => Err(error.to_string()),
             }
         })
     }
 }
 
+/// What a platform device sends on its first vector; `None` for others.
+pub(crate) fn first_message(unit: &Unit, system: &System) -> Option<MsiMessage> {
+    let Probe::Platform { base } = unit.config.probe else { return None };
+    Some(PlatformStore::new(system.platform.cpu_bus(), base).message(0))
+}
+
 impl System {
-    /// Takes `cpu` off line: its interrupts move away, then it is turned off.
+    /// Takes `cpu` off line: its interrupts move away, then it is turned off. It stays if an endpoint cannot be moved.
     ///
     /// # Errors
     /// The drivers' reason.
-    pub(crate) fn unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
+    pub(crate) fn unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<Moved, String> {
         self.begin_everywhere();
         let result = self.try_unplug_cpu(cpus, cpu);
         self.end_everywhere();
         result
     }
 
-    fn try_unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
+    fn try_unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<Moved, String> {
         let stranded = self.interrupts.cpu_offline(cpu).map_err(|error| error.to_string())?;
+        if !stranded.is_empty() && stranded.iter().all(|stranded| is_endpoints_limit(&stranded.error)) {
+            self.interrupts.cpu_online(cpu).map_err(|error| error.to_string())?;
+            return Ok(Moved::Refused);
+        }
         if let Some(stranded) = stranded.first() {
             return Err(format!("IRQ {} stays on CPU {cpu}: {}", stranded.irq, stranded.error));
         }
-        for its in self.itses.values() {
+        for its in self.controllers.itses() {
             its.cpu_off(cpu, Cpu::new(0)).map_err(|error| error.to_string())?;
         }
-        let gic = Arc::clone(&self.gic);
-        let turned_off = call(cpus, cpu, move |core| core.turn_off(&gic));
-        turned_off.ok_or("the CPU does not answer")?.map_err(|error| error.to_string())
+        let (gic, direct_lpi) = (Arc::clone(&self.gic), self.controllers.direct_lpi().cloned());
+        let turned_off = call(cpus, cpu, move |core| core.turn_off(&gic, direct_lpi.as_deref()));
+        let left = turned_off.ok_or("the CPU does not answer")??;
+        self.count_redelivered(left.map_or(0, |left| left.redelivered));
+        Ok(Moved::Done)
+    }
+
+    fn count_redelivered(&self, count: u32) {
+        self.redelivered.fetch_add(count.into(), Ordering::Relaxed);
     }
 
     /// Brings `cpu` back.
@@ -72,10 +108,15 @@ impl System {
     pub(crate) fn replug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
         let gic = Arc::clone(&self.gic);
         let turned_on = call(cpus, cpu, move |core| core.turn_on(&gic));
-        turned_on.ok_or("the CPU does not answer")?.map_err(|error| error.to_string())?;
+        let attached = turned_on.ok_or("the CPU does not answer")?.map_err(|error| error.to_string())?;
         let redistributor = self.gic.redistributor(cpu).ok_or("the CPU has no redistributor")?;
-        for its in self.itses.values() {
+        for its in self.controllers.itses() {
             its.cpu_on(&redistributor).map_err(|error| error.to_string())?;
+        }
+        if let Some(direct_lpi) = self.controllers.direct_lpi() {
+            let pending = attached.ok_or("its LPIs are off")?.pending;
+            let on = direct_lpi.cpu_on(cpu, pending).map_err(|error| error.to_string())?;
+            self.count_redelivered(on.redelivered);
         }
         self.interrupts.cpu_online(cpu).map_err(|error| error.to_string())
     }

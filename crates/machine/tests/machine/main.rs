@@ -4,6 +4,7 @@
 
 mod boards;
 mod coherence;
+mod controllers;
 mod refusals;
 mod replay;
 mod shapes;

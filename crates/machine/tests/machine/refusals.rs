@@ -2,7 +2,7 @@
 
 use crate::boards::{self, its};
 use crate::harbour;
-use doorbell_machine::{BuildOptions, Refusal, build};
+use doorbell_machine::{BuildOptions, ControllerChoice, Refusal, build};
 use gic_firmware::{Description, Fact, GicVersion, MsiRouting, Region, Status};
 
 fn refused(board: &Description) -> Refusal {
@@ -15,12 +15,15 @@ fn no_gic() {
 }
 
 #[test]
-fn a_gicv2_has_no_its() {
+fn a_gicv2() {
     let mut board = harbour();
     board.gic.as_mut().unwrap().version = Fact::stated(GicVersion::V2);
     assert_eq!(
         refused(&board).to_string(),
-        format!("{} is a GICv2: it has no LPIs, and so no ITS", boards::GIC)
+        format!(
+            "{} is a GICv2, and the machine's model is of a GICv3: it can be inspected, not run",
+            boards::GIC
+        )
     );
 }
 
@@ -39,10 +42,10 @@ fn no_cpu() {
 }
 
 #[test]
-fn no_its() {
+fn no_controller() {
     let mut board = boards::bare(4, 0);
     board.hosts.clear();
-    assert_eq!(refused(&board), Refusal::NoIts { others: Vec::new() });
+    assert_eq!(refused(&board), Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() });
 }
 
 #[test]
@@ -50,7 +53,7 @@ fn a_disabled_its_is_none() {
     let mut board = boards::bare(4, 1);
     board.hosts = vec![boards::host(0, MsiRouting::parent(its(0)))];
     board.controllers[0].status = Fact::stated(Status::Disabled);
-    assert_eq!(refused(&board), Refusal::NoIts { others: Vec::new() });
+    assert_eq!(refused(&board), Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() });
 }
 
 #[test]

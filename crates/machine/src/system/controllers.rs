@@ -1,0 +1,158 @@
+//! The drivers of everything that takes messages.
+
+use super::{DirectLpi, Its};
+use crate::cpu::Gic;
+use crate::machine::{ControllerChoice, itses, usable};
+use crate::run::RunError;
+use gic_driver::its::IdMap;
+use gic_driver::{Coherence, ItsConfig, ItsMsiParent, Mbi, MbiConfig, SpiRange, V2m, V2mFrame};
+use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, IntIdSpan};
+use msi_types::{MsiParent, WiredParent};
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+/// Who takes messages, by what firmware calls them.
+#[derive(Default)]
+pub(crate) struct Controllers {
+    itses: BTreeMap<ControllerIndex, Arc<Its>>,
+    direct_lpi: Option<Arc<DirectLpi>>,
+    /// Those that ask for no DeviceID: one parent for all.
+    plain: BTreeMap<ControllerIndex, Arc<dyn MsiParent>>,
+}
+
+impl Controllers {
+    /// Sets up each that takes part. The CPUs are on.
+    pub(super) fn bring_up(
+        description: &Description,
+        choice: ControllerChoice,
+        gic: &Arc<Gic>,
+        cpus: usize,
+    ) -> Result<Self, RunError> {
+        let itses = bring_up_itses(description, choice, gic, cpus)?;
+        let mut new = Self { itses, ..Self::default() };
+        for (index, described) in usable(description).filter(|(_, it)| choice.serves(it)) {
+            match described.kind {
+                ControllerKind::DirectLpi => {
+                    let direct_lpi = DirectLpi::new(Arc::clone(gic));
+                    let direct_lpi = Arc::new(direct_lpi.map_err(|error| failed(described, &error))?);
+                    new.plain.insert(index, Arc::clone(&direct_lpi) as _);
+                    new.direct_lpi = Some(direct_lpi);
+                }
+                ControllerKind::Mbi => {
+                    new.plain.insert(index, bring_up_mbi(description, described, gic)?);
+                }
+                ControllerKind::V2m => {
+                    new.plain.insert(index, bring_up_frame(described, gic)?);
+                }
+                ControllerKind::Its | ControllerKind::Other(_) => {}
+            }
+        }
+        Ok(new)
+    }
+
+    /// What a bus or device that firmware sends to `controller` signals through; at an ITS as `map` says. `None` if it
+    /// is not driven.
+    pub(super) fn parent(
+        &self,
+        controller: ControllerIndex,
+        map: impl FnOnce() -> IdMap,
+    ) -> Option<Arc<dyn MsiParent>> {
+        if let Some(its) = self.itses.get(&controller) {
+            return Some(Arc::new(ItsMsiParent::new(Arc::clone(its), map())));
+        }
+        self.plain.get(&controller).cloned()
+    }
+
+    /// Is it driven?
+    pub(crate) fn drives(&self, controller: ControllerIndex) -> bool {
+        self.itses.contains_key(&controller) || self.plain.contains_key(&controller)
+    }
+
+    /// The ITSes.
+    pub(super) fn itses(&self) -> impl Iterator<Item = &Arc<Its>> {
+        self.itses.values()
+    }
+
+    /// Direct LPIs, if they are driven.
+    pub(super) fn direct_lpi(&self) -> Option<&Arc<DirectLpi>> {
+        self.direct_lpi.as_ref()
+    }
+
+    /// What could not be reported in any other way.
+    pub(super) fn silent_fault(&self) -> Option<String> {
+        let direct = self.direct_lpi.iter().find_map(|it| it.take_fault()).map(|fault| fault.to_string());
+        direct.or_else(|| self.itses().find_map(|its| fault_of(its)))
+    }
+}
+
+fn fault_of(its: &Its) -> Option<String> {
+    match its.faults() {
+        (0, _) => None,
+        (count, Some(last)) => Some(format!("{last} ({count} such faults)")),
+        (count, None) => Some(format!("its@{:x}: {count} faults", its.base())),
+    }
+}
+
+fn bring_up_itses(
+    description: &Description,
+    choice: ControllerChoice,
+    gic: &Arc<Gic>,
+    cpus: usize,
+) -> Result<BTreeMap<ControllerIndex, Arc<Its>>, RunError> {
+    let mut up = BTreeMap::new();
+    for (index, described, base) in itses(description).filter(|(_, its, _)| choice.serves(its)) {
+        let failed = |reason: &dyn ToString| failed(described, reason);
+        let lpis = gic.lpis().map_err(|error| failed(&error))?;
+        let config = ItsConfig {
+            coherence: match described.coherence.value {
+                gic_firmware::Coherence::ByRegister => Coherence::Coherent,
+                gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
+            },
+            ..ItsConfig::new(base, u32::try_from(cpus).unwrap_or(u32::MAX))
+        };
+        let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config)
+            .map_err(|error| failed(&error))?;
+        for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor(cpu)) {
+            its.cpu_on(&redistributor).map_err(|error| failed(&error))?;
+        }
+        up.insert(index, Arc::new(its));
+    }
+    Ok(up)
+}
+
+fn bring_up_mbi(
+    description: &Description,
+    described: &Controller,
+    gic: &Arc<Gic>,
+) -> Result<Arc<dyn MsiParent>, RunError> {
+    let frame = described.registers.as_ref().map(|registers| registers.base());
+    let distributor = description.gic.as_ref().map(|gic| gic.distributor.base());
+    let ranges = described.ranges.iter().filter_map(|range| spi_range(range.value)).collect();
+    let config = MbiConfig { ranges, alias: frame.filter(|frame| Some(*frame) != distributor) };
+    let mbi = Mbi::new(gic, config).map_err(|error| failed(described, &error))?;
+    Ok(Arc::new(mbi))
+}
+
+/// `None` for an empty one.
+fn spi_range(span: IntIdSpan) -> Option<SpiRange> {
+    let count = NonZeroU16::new(u16::try_from(span.count()).unwrap_or(u16::MAX))?;
+    Some(SpiRange { first: span.first().vector(), count })
+}
+
+fn bring_up_frame(described: &Controller, gic: &Arc<Gic>) -> Result<Arc<dyn MsiParent>, RunError> {
+    let address = described.registers.as_ref().map_or(0, |registers| registers.base());
+    let stated = described.ranges.first();
+    let frame = V2mFrame {
+        first_spi: stated.map(|range| range.first().get()),
+        spi_count: stated.map(|range| range.count()),
+        ..V2mFrame::new(address)
+    };
+    let wired: Arc<dyn WiredParent> = Arc::clone(gic) as _;
+    let frame = V2m::new(Arc::clone(gic.platform()), wired, &[frame]);
+    Ok(Arc::new(frame.map_err(|error| failed(described, &error))?))
+}
+
+fn failed(described: &Controller, reason: &dyn ToString) -> RunError {
+    RunError::BringUp { controller: described.id.to_string(), reason: reason.to_string() }
+}

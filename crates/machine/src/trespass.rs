@@ -1,0 +1,137 @@
+//! What a hostile device gets to: it writes messages that drivers gave to others, and beside doorbells.
+
+use crate::cpu::CpuCore;
+use crate::iommu::{GRANULE, Iommu};
+use crate::machine::Machine;
+use crate::run::RunError;
+use crate::system::{Cpus, Powered, System, Unit, UnitVector, Work, boot, first_message};
+use msi_types::{Cpu, Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
+use std::sync::Arc;
+
+/// What stands between devices and the bus.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IommuPages {
+    /// There is no IOMMU.
+    NoIommu,
+    /// An IOMMU that maps nothing for the intruder.
+    None,
+    /// An IOMMU that maps the page of the doorbell for the intruder, as for everybody who is to interrupt.
+    Doorbell,
+}
+
+/// One device against another one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Trespass {
+    /// Who wrote.
+    pub intruder: String,
+    /// Whose message.
+    pub victim: String,
+    /// What the drivers say of the intruder.
+    pub isolation: Isolation,
+    /// The victim's handler ran, though the victim had sent nothing.
+    pub rang: bool,
+    /// After the intruder wrote zeros to the first word of the doorbell's page, what the victim sent did not arrive.
+    pub silenced: bool,
+    /// Writes of the intruder that the IOMMU stopped.
+    pub faults: usize,
+}
+
+/// Brings the machine up and lets its first platform device act against the second one: it writes the message that the
+/// drivers gave to the second one, and then zeros to the start of that page. `None` if there are not two that work.
+///
+/// # Errors
+/// The drivers failed.
+pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespass>, RunError> {
+    let powered = Powered::on(&mut machine);
+    let cpus = InTurn(powered.cores.clone());
+    let system = boot(machine, &powered, &cpus)?;
+    let working = |unit: &&Unit| !unit.is_pci() && !unit.vectors().is_empty();
+    let mut units = system.units.iter().filter(working);
+    let Some((intruder, victim)) = units.next().zip(units.next()) else { return Ok(None) };
+    let Some((message, vector)) = first_message(victim, &system).zip(victim.vectors().first()) else {
+        return Ok(None);
+    };
+    let bus = Intruder::new(intruder, &system, pages, message.address);
+    let rang = cpus.runs_of(vector, || bus.write(message));
+    let controls = MsiMessage { address: GRANULE.page(message.address), data: 0 };
+    let silenced = !cpus.runs_of(vector, || {
+        bus.write(controls);
+        victim.send(vector);
+    });
+    Ok(Some(Trespass {
+        intruder: intruder.config.name.clone(),
+        victim: victim.config.name.clone(),
+        isolation: intruder.isolation().unwrap_or(Isolation::NotIsolated(NotIsolated::NoController)),
+        rang,
+        silenced,
+        faults: bus.iommu.map_or(0, |iommu| iommu.faults().len()),
+    }))
+}
+
+/// CPUs that do everything on the caller's thread.
+pub(crate) struct InTurn(pub(crate) Vec<Arc<CpuCore>>);
+
+impl InTurn {
+    /// Does something, has all CPUs take what is pending then; did the vector's handler run?
+    fn runs_of(&self, vector: &UnitVector, act: impl FnOnce()) -> bool {
+        let before = vector.ledger.sums().runs;
+        act();
+        for core in &self.0 {
+            while core.take_one() {}
+        }
+        vector.ledger.sums().runs != before
+    }
+}
+
+impl Cpus for InTurn {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn run_on(&self, cpu: Cpu, work: Work) {
+        if let Some(core) = self.0.get(cpu.index()) {
+            work(core);
+        }
+    }
+}
+
+/// The name that the IOMMU has for the intruder.
+const STREAM: RequesterId = RequesterId::new(1);
+
+/// The device that writes.
+struct Intruder {
+    direct: Arc<Upstream>,
+    iommu: Option<Iommu>,
+}
+
+/// The bus as the intruder sees it.
+struct Upstream {
+    doorbells: Arc<crate::bus::Doorbells>,
+    device: msi_types::DeviceId,
+}
+
+impl SignalMsi<RequesterId> for Upstream {
+    fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {
+        self.doorbells.signal_msi(self.device, message)
+    }
+}
+
+impl Intruder {
+    fn new(unit: &Unit, system: &System, pages: IommuPages, doorbell: u64) -> Self {
+        let doorbells = Arc::clone(&system.doorbells);
+        let direct = Arc::new(Upstream { doorbells, device: unit.config.device_id });
+        let iommu = (pages != IommuPages::NoIommu).then(|| Iommu::new(Arc::clone(&direct) as _));
+        if let Some(iommu) = iommu.as_ref().filter(|_| pages == IommuPages::Doorbell) {
+            iommu.map(STREAM, doorbell, doorbell);
+        }
+        Self { direct, iommu }
+    }
+
+    fn write(&self, message: MsiMessage) {
+        match &self.iommu {
+            Some(iommu) => iommu.signal_msi(STREAM, message),
+            None => self.direct.signal_msi(STREAM, message),
+        };
+    }
+}

@@ -1,0 +1,189 @@
+//! Every kind of controller: which devices it gets, and that it delivers.
+
+use crate::boards::{self, flashed, region};
+use crate::{assert_delivered, deliver_with};
+use doorbell_machine::{
+    BuildOptions, ControllerChoice, CpuLife, DeviceLife, Disturbances, IommuPages, LpiDisabling, Moves,
+    Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate, trespass,
+};
+use gic_firmware::{
+    Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting, devicetree,
+};
+use msi_types::DeviceId;
+use proptest::prelude::*;
+
+fn embedded(name: &str) -> Description {
+    devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap()
+}
+
+fn options(controller: ControllerChoice) -> BuildOptions {
+    BuildOptions { controller, ..BuildOptions::default() }
+}
+
+/// The kinds of the controllers that the report's devices signal through, each once.
+fn kinds_in_use(report: &Report) -> Vec<&str> {
+    let kind_of = |id: &str, isolates: bool| {
+        let mut controllers = report.controllers.iter().filter(|controller| controller.id == id);
+        controllers.find(|controller| controller.isolates == isolates).map(|it| it.kind.as_str())
+    };
+    let devices = report.devices.iter();
+    let mut kinds: Vec<_> =
+        devices.filter_map(|device| kind_of(&device.controller, device.isolation.proof().is_ok())).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+#[test]
+fn each_embedded_machine_delivers_through_all_its_controllers() {
+    for (name, kinds) in [
+        ("harbour", vec!["its"]),
+        ("lagoon", vec!["direct-lpi"]),
+        ("estuary", vec!["its", "mbi"]),
+        ("cove", vec!["v2m"]),
+    ] {
+        let report = deliver_with(&embedded(name), &BuildOptions::default(), 60);
+        assert_delivered(&report, 60);
+        assert_eq!(kinds_in_use(&report), kinds, "{name}");
+        assert!(report.controllers.iter().all(|controller| controller.driven), "{name}");
+    }
+}
+
+#[test]
+fn a_choice_leaves_out_the_devices_that_firmware_sends_elsewhere() {
+    let board = embedded("estuary");
+    for (choice, kind) in [(ControllerChoice::Its, "its"), (ControllerChoice::Mbi, "mbi")] {
+        let report = deliver_with(&board, &options(choice), 20);
+        assert_delivered(&report, 20);
+        assert_eq!(kinds_in_use(&report), [kind]);
+    }
+}
+
+#[test]
+fn a_choice_that_the_description_has_nothing_for_is_refused_and_says_what_it_has() {
+    let refusal = build(&embedded("cove"), &options(ControllerChoice::Its)).unwrap_err();
+    let Refusal::NoController { wanted: ControllerChoice::Its, others } = &refusal else {
+        panic!("{refusal}")
+    };
+    assert_eq!(others.len(), 2);
+    assert!(others.iter().all(|other| other.ends_with("(v2m)")), "{refusal}");
+}
+
+#[test]
+fn direct_lpis_beside_an_its_are_refused() {
+    let mut board = embedded("lagoon");
+    board.controllers.push(Controller::its("/its@8200000", region(0x0820_0000, 0x2_0000)));
+    assert!(matches!(build(&board, &BuildOptions::default()), Err(Refusal::DirectLpiBesideIts { .. })));
+}
+
+/// Two platform devices at one controller of this kind.
+fn two_devices(kind: &ControllerKind) -> Description {
+    let mut board = boards::bare(2, u64::from(*kind == ControllerKind::Its));
+    match kind {
+        ControllerKind::DirectLpi => {
+            board.controllers.push(Controller::new(boards::GIC, kind.clone(), None));
+        }
+        ControllerKind::Mbi => {
+            let frame = board.gic.as_ref().unwrap().distributor.value;
+            let mut mbi = Controller::new(boards::GIC, kind.clone(), Some(frame));
+            let span = IntIdSpan::new(gic_arch::IntId::new(64), 64).unwrap();
+            mbi.ranges.push(Fact::stated(span));
+            board.controllers.push(mbi);
+        }
+        ControllerKind::V2m => {
+            let name = format!("{}/v2m@8020000", boards::GIC);
+            let frame = region(0x0802_0000, 0x1000);
+            board.controllers.push(Controller::new(name.as_str(), kind.clone(), Some(frame)));
+        }
+        ControllerKind::Its | ControllerKind::Other(_) => {}
+    }
+    let routing = |device| match kind {
+        ControllerKind::Its => MsiRouting::device(ControllerIndex::new(0), DeviceId::new(device)),
+        _ => MsiRouting::parent(ControllerIndex::new(0)),
+    };
+    board.devices =
+        [(0x0b00_0000, 1), (0x0b01_0000, 2)].map(|(at, id)| boards::device(at, routing(id))).into();
+    flashed(&board)
+}
+
+fn trespassed(kind: &ControllerKind, pages: IommuPages) -> Trespass {
+    let machine = build(&two_devices(kind), &BuildOptions::default()).unwrap();
+    trespass(machine, pages).unwrap().unwrap()
+}
+
+const OPEN: [ControllerKind; 3] = [ControllerKind::DirectLpi, ControllerKind::Mbi, ControllerKind::V2m];
+
+#[test]
+fn a_device_rings_another_s_interrupt_at_a_doorbell_that_asks_for_no_identity() {
+    for kind in OPEN {
+        let attempt = trespassed(&kind, IommuPages::NoIommu);
+        assert!(attempt.rang, "{kind}");
+        assert!(attempt.isolation.proof().is_err(), "{kind}: no proof, no passthrough");
+    }
+}
+
+#[test]
+fn an_its_drops_the_message_of_another_device() {
+    for pages in [IommuPages::NoIommu, IommuPages::Doorbell] {
+        let attempt = trespassed(&ControllerKind::Its, pages);
+        assert!(!attempt.rang && !attempt.silenced, "{attempt:?}");
+        assert!(attempt.isolation.proof().is_ok());
+    }
+}
+
+#[test]
+fn an_iommu_that_maps_no_doorbell_stops_every_write_and_says_so() {
+    for kind in OPEN {
+        let attempt = trespassed(&kind, IommuPages::None);
+        assert!(!attempt.rang && !attempt.silenced, "{kind}");
+        assert_eq!(attempt.faults, 2, "{kind}");
+    }
+}
+
+#[test]
+fn an_iommu_that_maps_a_redistributor_s_doorbell_gives_away_its_controls() {
+    let attempt = trespassed(&ControllerKind::DirectLpi, IommuPages::Doorbell);
+    assert!(attempt.rang, "the page is mapped");
+    assert!(attempt.silenced, "GICR_CTLR is in the same page");
+    assert!(attempt.isolation.proof().is_err(), "so that passthrough is refused whatever the IOMMU does");
+    assert_eq!(attempt.faults, 0);
+}
+
+#[test]
+fn an_iommu_that_maps_the_distributor_s_doorbell_gives_away_its_controls() {
+    let attempt = trespassed(&ControllerKind::Mbi, IommuPages::Doorbell);
+    assert!(attempt.rang && attempt.silenced, "{attempt:?}");
+}
+
+#[test]
+fn a_v2m_frame_s_page_holds_no_controls() {
+    let attempt = trespassed(&ControllerKind::V2m, IommuPages::Doorbell);
+    assert!(attempt.rang && !attempt.silenced, "{attempt:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_spurious_or_at_a_wrong_cpu(
+        name in prop::sample::select(vec!["harbour", "lagoon", "estuary", "cove"]),
+        seed in any::<u64>(),
+        cpus in 1..=8u16,
+        threads in any::<bool>(),
+        can_disable in any::<bool>(),
+    ) {
+        let lpi_disabling = if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
+        let built = BuildOptions { cpus: cpus.try_into().ok(), lpi_disabling, ..BuildOptions::default() };
+        let machine = build(&embedded(name), &built).unwrap();
+        let disturbances =
+            Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+        let run_options = RunOptions { messages: 40, seed, disturbances };
+        let report = if threads {
+            run(machine, &run_options, &mut |_| {}).unwrap()
+        } else {
+            simulate(machine, &run_options).unwrap().report
+        };
+        prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
+        prop_assert_eq!(report.totals.sent, report.totals.vectors * 40);
+    }
+}
