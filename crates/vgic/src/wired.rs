@@ -5,6 +5,7 @@
 
 mod lists;
 mod one_of_n;
+mod routes;
 
 pub(crate) use lists::{Forwarding, asks_for_end};
 
@@ -370,52 +371,5 @@ impl Wired {
                 Line::Spi(intid.get())
             });
         }
-    }
-
-    /// `GICD_IROUTER<n>`; 0 for what the guest cannot see.
-    pub(crate) fn route(&self, intid: IntId) -> Irouter {
-        let index = self.visible(Cpu::new(0), intid).and_then(|_| Slot::of(intid)?.shared_index());
-        let routes = self.routes.lock();
-        Irouter::from(index.and_then(|index| routes.get(index)).copied().unwrap_or(0))
-    }
-
-    /// Writes `GICD_IROUTER<n>`: `change` of its old value.
-    pub(crate) fn set_route(&self, intid: IntId, change: impl Fn(u64) -> u64) {
-        if self.visible(Cpu::new(0), intid).is_none() {
-            return;
-        }
-        let Some(slot) = self.slot(intid) else { return };
-        let Some(index) = slot.shared_index() else { return };
-        let mut routes = self.routes.lock();
-        let (Some(place), Some(interrupt)) = (routes.get_mut(index), self.shared.get(index)) else { return };
-        let route = self.valid_route(Irouter::from(change(*place)));
-        *place = route.into_bits();
-        let target = self.resolve(route);
-        let (old, new) = interrupt.update(|state| {
-            let aimed = state.with_any(route.any_participating()).with_target_index(target);
-            self.aim(state, aimed)
-        });
-        drop(routes);
-        self.settle(slot, new);
-        self.recall_changed(old, new);
-    }
-
-    /// The route with what is RES0 taken away.
-    fn valid_route(&self, written: Irouter) -> Irouter {
-        Irouter::to(written.affinity())
-            .with_any_participating(written.any_participating() && self.config.one_of_n)
-    }
-
-    /// The vCPU index that a route names, for [`State::target_index`]; [`State::NOWHERE`] if it names none, or any.
-    fn resolve(&self, route: Irouter) -> u16 {
-        if route.any_participating() {
-            return State::NOWHERE;
-        }
-        let found = self.by_affinity.binary_search_by_key(&route.affinity(), |(affinity, _)| *affinity);
-        found
-            .ok()
-            .and_then(|at| self.by_affinity.get(at))
-            .and_then(|(_, cpu)| u16::try_from(cpu.get()).ok())
-            .unwrap_or(State::NOWHERE)
     }
 }
