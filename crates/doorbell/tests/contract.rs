@@ -166,3 +166,20 @@ fn every_embedded_machine_is_listed_with_its_name() {
         machines.as_array().unwrap().iter().map(|machine| machine["name"].as_str().unwrap()).collect();
     assert_eq!(names[0], "harbour");
 }
+
+#[test]
+fn functions_behind_a_conventional_bridge_are_reported_as_one_group() {
+    let report = json(&doorbell(&["--json", "--messages", "5"]));
+    let devices = report["devices"].as_array().unwrap();
+    let groups: Vec<&Value> =
+        devices.iter().filter(|device| device.get("shares_device_id_with").is_some()).collect();
+    assert!(!groups.is_empty(), "harbour has functions behind a conventional bridge");
+    for device in groups {
+        for other in device["shares_device_id_with"].as_array().unwrap() {
+            let other = devices.iter().find(|one| one["id"] == *other).unwrap();
+            assert_eq!(other["device_id"], device["device_id"]);
+            assert_eq!(other["controller"], device["controller"]);
+            assert_ne!(other["id"], device["id"]);
+        }
+    }
+}

@@ -27,6 +27,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// The devices that an isolating controller cannot tell from `device`, because they share its DeviceID: functions
+    /// behind a conventional bridge, or under a map's mask. What isolates one isolates all of them, as one group.
+    pub fn one_group_with<'a>(&'a self, device: &'a DeviceReport) -> impl Iterator<Item = &'a str> {
+        let isolated = matches!(device.isolation, Isolation::Isolated(_));
+        let shares = move |other: &&DeviceReport| {
+            isolated
+                && other.id != device.id
+                && other.controller == device.controller
+                && other.device_id == device.device_id
+        };
+        self.devices.iter().filter(shares).map(|other| other.id.as_str())
+    }
+
     /// Wall-clock time per message; `None` if none was sent.
     pub fn nanoseconds_per_message(&self) -> Option<f64> {
         if self.totals.sent == 0 {

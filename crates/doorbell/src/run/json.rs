@@ -33,6 +33,9 @@ struct Device<'a> {
     requester_id: Option<u32>,
     device_id: u32,
     isolation: String,
+    /// Devices that share the DeviceID: isolated from others, not from each other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shares_device_id_with: Vec<&'a str>,
     vectors: Vec<Vector>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<&'a str>,
@@ -69,7 +72,7 @@ impl<'a> Document<'a> {
             model: &report.machine,
             cpus: report.cpus,
             controllers: report.controllers.iter().map(Controller::of).collect(),
-            devices: report.devices.iter().map(Device::of).collect(),
+            devices: report.devices.iter().map(|device| Device::of(report, device)).collect(),
             totals: Sums::of(&report.totals),
             notes: &report.notes,
             nanoseconds_per_message: report.nanoseconds_per_message(),
@@ -90,7 +93,7 @@ impl<'a> Controller<'a> {
 }
 
 impl<'a> Device<'a> {
-    fn of(device: &'a DeviceReport) -> Self {
+    fn of(report: &'a Report, device: &'a DeviceReport) -> Self {
         Self {
             id: &device.id,
             kind: device.kind.to_string(),
@@ -98,6 +101,7 @@ impl<'a> Device<'a> {
             requester_id: device.requester_id.map(u32::from),
             device_id: device.device_id.get(),
             isolation: device.isolation.to_string(),
+            shares_device_id_with: report.one_group_with(device).collect(),
             vectors: device.vectors.iter().map(Vector::of).collect(),
             refused: device.refused.as_deref(),
         }

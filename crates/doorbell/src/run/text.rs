@@ -53,11 +53,20 @@ fn print_devices(report: &Report) {
             &requester,
             &device.device_id.to_string(),
             &vectors,
-            &device.isolation.to_string(),
+            &isolation(report, device),
             &device.controller,
         ]);
     }
     println!("{rows}");
+}
+
+/// Whether the device is isolated, and with whom it shares its DeviceID.
+fn isolation(report: &Report, device: &DeviceReport) -> String {
+    let others: Vec<&str> = report.one_group_with(device).collect();
+    if others.is_empty() {
+        return device.isolation.to_string();
+    }
+    format!("{}, as one group with {}", device.isolation, others.join(", "))
 }
 
 /// The table that Linux shows as `/proc/interrupts`.

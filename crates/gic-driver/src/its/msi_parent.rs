@@ -8,8 +8,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Isolated, IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError,
-    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, Isolated, IsolatingMechanism,
+    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties,
+    Property, RequesterId, Tier, Vector, VectorBlock,
 };
 
 /// Events that a DeviceID which several requesters may share gets room for: a function's MSI has 32 at most, and a bridge
@@ -59,6 +60,17 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
             Some(_) => Isolation::Isolated(Isolated::by(IsolatingMechanism::Its)),
             None => Isolation::NotIsolated(NotIsolated::NoController),
         }
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        let tier = Tier::new("its").with_provides(Capabilities::ALL);
+        let wide = Properties::NONE.with(Property::WideAddress);
+        visit(&if self.its.doorbell() > u32::MAX.into() { tier.with_requires(wide) } else { tier });
+    }
+
+    /// The translation frame has 64 KiB of its own, and no other register (IHI 0069 §12.12).
+    fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
+        DoorbellPage::Alone
     }
 
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {

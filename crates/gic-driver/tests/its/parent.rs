@@ -5,8 +5,8 @@ use crate::setup::{Setup, config};
 use gic_driver::its::{IdMap, IdRange};
 use gic_driver::{ItsConfig, ItsMsiParent};
 use msi_types::{
-    BlockRequest, Cpu, DeviceId, Fit, Initially, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated,
-    Pending, RequesterId, Rewrite, Shape,
+    BlockRequest, Cpu, DeviceId, DoorbellPage, Fit, Granule, Initially, Isolation, MoveOutcome, MsiError,
+    MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape,
 };
 use std::num::NonZeroU16;
 
@@ -45,6 +45,10 @@ fn a_requester_without_a_mapping_is_refused_and_not_isolated() {
     assert_eq!(parent.attach(stranger, 1).unwrap_err(), MsiError::NoRoute(stranger));
     assert_eq!(parent.isolation(stranger), Isolation::NotIsolated(NotIsolated::NoController));
     assert!(matches!(parent.isolation(FUNCTION), Isolation::Isolated(_)));
+    // What an IOMMU maps for it holds nothing else, so that the proof survives the mapping.
+    for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
+        assert_eq!(parent.doorbell_page(granule), DoorbellPage::Alone);
+    }
 }
 
 #[test]
