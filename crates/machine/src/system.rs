@@ -15,7 +15,7 @@ use crate::cpu::{CpuCore, Gic, Unclaimed};
 use crate::oracle::Clock;
 use crate::platform::MachinePlatform;
 use crate::ram::Ram;
-use gic_firmware::{ControllerKind, Description};
+use gic_firmware::{ControllerIndex, ControllerKind, Description};
 use irq_domain::Interrupts;
 use msi_types::Cpu;
 use std::sync::atomic::AtomicU64;
@@ -76,6 +76,20 @@ impl System {
     pub(crate) fn pending_stays(&self, unit: &Unit) -> bool {
         let controller = self.description.controller(unit.config.controller);
         controller.is_some_and(|controller| controller.kind == ControllerKind::DirectLpi)
+    }
+
+    /// How many vectors a device may take. Where they are scarce, as the SPIs behind a doorbell are, every device gets its
+    /// share before any gets all that it asks for.
+    pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
+        let Some(described) = self.description.controller(controller) else { return u16::MAX };
+        let scarce = matches!(described.kind, ControllerKind::Mbi | ControllerKind::V2m);
+        if !scarce || described.ranges.is_empty() {
+            return u16::MAX;
+        }
+        let spis = described.ranges.iter().fold(0, |sum: u32, range| sum.saturating_add(range.count()));
+        let devices = self.units.iter().filter(|unit| unit.config.controller == controller).count();
+        let share = spis / u32::try_from(devices.max(1)).unwrap_or(u32::MAX);
+        u16::try_from(share.max(1)).unwrap_or(u16::MAX)
     }
 
     /// What the drivers could not report in any other way; `None` if all went well.

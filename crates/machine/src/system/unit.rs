@@ -127,7 +127,7 @@ impl Unit {
         }
     }
 
-    /// The driver gets as many vectors as the device has, and handles them.
+    /// The driver gets as many vectors as the device has, or as it may take, and handles them.
     pub(crate) fn activate(&self, system: &System) {
         let mut driver = lock(&self.driver);
         if let Driver::Attached(device, shape) = std::mem::replace(&mut *driver, Driver::Gone) {
@@ -139,7 +139,8 @@ impl Unit {
         for vector in self.vectors() {
             vector.ledger.begin_operation(None);
         }
-        let granted = device.allocate(shape, 1..=u16::MAX).map_err(|error| error.to_string())?;
+        let most = system.fair_share(self.config.controller);
+        let granted = device.allocate(shape, 1..=most).map_err(|error| error.to_string())?;
         let vectors = self.vectors.get_or_init(|| {
             granted.iter().filter_map(|vector| UnitVector::new(system, vector.slot)).collect()
         });

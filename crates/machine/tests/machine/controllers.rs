@@ -50,6 +50,21 @@ fn each_embedded_machine_delivers_through_all_its_controllers() {
 }
 
 #[test]
+fn scarce_spis_are_shared_out_so_that_every_device_gets_some() {
+    let mut board = embedded("estuary");
+    let ample = deliver_with(&board, &options(ControllerChoice::Mbi), 5);
+    let devices = u32::try_from(ample.devices.len()).unwrap();
+    let mbi = board.controllers.iter_mut().find(|one| one.kind == ControllerKind::Mbi).unwrap();
+    let first = mbi.ranges[0].first();
+    mbi.ranges = vec![Fact::stated(IntIdSpan::new(first, devices).unwrap())];
+    let scarce = deliver_with(&flashed(&board), &options(ControllerChoice::Mbi), 5);
+    assert!(ample.totals.vectors > scarce.totals.vectors);
+    for device in &scarce.devices {
+        assert_eq!((device.vectors.len(), &device.refused), (1, &None), "{}", device.id);
+    }
+}
+
+#[test]
 fn a_choice_leaves_out_the_devices_that_firmware_sends_elsewhere() {
     let board = embedded("estuary");
     for (choice, kind) in [(ControllerChoice::Its, "its"), (ControllerChoice::Mbi, "mbi")] {
