@@ -27,6 +27,11 @@ pub(crate) trait Device: Send + Sync {
         true
     }
 
+    /// Is the message on its way when [`fire`](Self::fire) returns? Otherwise somebody else sends it, in his own time.
+    fn prompt(&self) -> bool {
+        true
+    }
+
     /// May it hold a message back because its driver, which polls, was faster?
     fn omits(&self) -> bool {
         false

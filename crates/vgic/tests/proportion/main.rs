@@ -1,6 +1,5 @@
 //! The largest machines, and what they cost: memory in proportion to what is used.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(unsafe_code, reason = "an allocator that counts")]
 
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
@@ -8,33 +7,15 @@ use gic_arch::icc::{self, Sgi};
 use gic_arch::its::{CollectionId, Command, Level1Entry, MapAction, RdBase};
 use gic_arch::{Affinity, IntId, gicd, gicr};
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, MsiMessage};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use peak_alloc::PeakAlloc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use vgic::AccessWidth::{Double, Word};
 use vgic::its::ItsConfig;
 use vgic::{FaultReason, GuestMemory, MAX_CPUS, MemoryFault, Vcpu, Vgic, VgicConfig};
 
-/// Counts the bytes that are in use.
-struct Counting(AtomicUsize);
-
-// SAFETY: every call is passed on.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.0.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        self.0.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting(AtomicUsize::new(0));
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// One test at a time counts.
 static TURN: Mutex<()> = Mutex::new(());
@@ -45,9 +26,9 @@ fn turn() -> MutexGuard<'static, ()> {
 
 /// How many bytes `act` leaves in use.
 fn bytes_of<T>(act: impl FnOnce() -> T) -> (T, usize) {
-    let before = ALLOCATOR.0.load(Relaxed);
+    let before = ALLOCATOR.current_usage();
     let made = act();
-    (made, ALLOCATOR.0.load(Relaxed).saturating_sub(before))
+    (made, ALLOCATOR.current_usage().saturating_sub(before))
 }
 
 const ITS: u64 = 0x0808_0000;

@@ -25,6 +25,10 @@ impl Device for Ivshmem {
         VECTORS
     }
 
+    fn prompt(&self) -> bool {
+        false
+    }
+
     /// Rings the peer, which rings back.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         crate::check!(self.0.read32(OWN_ID) != PEER, "the peer's number is ours");
