@@ -162,6 +162,11 @@ impl Ledger {
         self.stays.store(true, Ordering::Relaxed);
     }
 
+    /// Was [`pending_stays`](Self::pending_stays) said?
+    pub(crate) fn does_pending_stay(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
+    }
+
     /// An operation begins that may make a CPU the target: `to`, or whichever.
     pub(crate) fn begin_operation(&self, to: Option<Cpu>) {
         let mut operations = lock(&self.operations);

@@ -43,16 +43,14 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
     }
 }
 
-/// What redeliveries may account for. A driver tells how many it caused when a CPU went or came, not for which vector.
+/// What redeliveries may account for, at controllers where what is pending stays when vectors move: their driver tells how
+/// many it caused when a CPU went or came, not for which vector.
 #[derive(Default)]
 struct Excess {
     /// Handler runs beyond the messages.
     runs: u64,
-    /// Runs at a CPU that was no target since the message was sent, where what is pending stays when vectors move: a
-    /// redelivery has no message of its own.
+    /// Runs at a CPU that was no target since the message was sent: a redelivery has no message of its own.
     elsewhere: u64,
-    /// Does it, with the device in hand?
-    stays: bool,
 }
 
 fn controllers(system: &System) -> Vec<ControllerReport> {
@@ -68,7 +66,6 @@ fn controllers(system: &System) -> Vec<ControllerReport> {
 }
 
 fn device(system: &System, unit: &Unit, totals: &mut Totals, excess: &mut Excess) -> DeviceReport {
-    excess.stays = system.pending_stays(unit);
     let places = unit.with_driver(|driver| match driver {
         Driver::Active(_, handles) => handles.iter().map(Place::of).collect(),
         Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => Vec::new(),
@@ -121,12 +118,14 @@ fn vector(
     totals.coalesced += sums.sent - delivered;
     totals.redelivered += redelivered;
     totals.lost += u64::from(!ledger.is_settled());
-    if excess.stays {
+    let beyond = sums.runs.saturating_sub(sums.sent + redelivered);
+    if ledger.does_pending_stay() {
+        excess.runs += beyond;
         excess.elsewhere += sums.wrong_cpu.saturating_sub(redelivered);
     } else {
+        totals.spurious += beyond;
         totals.wrong_cpu += sums.wrong_cpu;
     }
-    excess.runs += sums.runs.saturating_sub(sums.sent + redelivered);
     Some(VectorReport {
         irq: place.irq,
         hwirq: place.hwirq,
