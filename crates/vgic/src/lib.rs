@@ -114,6 +114,7 @@ mod memory;
 mod per_interrupt;
 mod redistributor;
 mod registers;
+pub mod saved_state;
 mod slot;
 #[cfg(test)]
 mod tests;

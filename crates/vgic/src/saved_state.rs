@@ -1,0 +1,55 @@
+//! What a virtual GIC is at one moment, as plain data: to be stored or sent, and restored elsewhere or later.
+//!
+//! # Format
+//!
+//! [`SavedState`] is the whole of what a guest can observe of its GIC, and nothing else. Everything has a key of its
+//! own and is found by it: CPUs by affinity, ITSes by the address of their frames, interrupts by INTID, translations by
+//! DeviceID and EventID. No position in a list means anything, so the order of vCPUs may differ between the machine
+//! that was saved and the one that is restored. All lists ascend by their keys and have each key once.
+//!
+//! | what | how it is stored |
+//! |---|---|
+//! | registers | the value in the architecture's layout; fields that only say what the machine *is* (`TYPER`, `IIDR`, `PRIbits`, …) are there to be compared |
+//! | wired interrupts | one record each, with hardware priorities; those that are as after reset and low are left out |
+//! | LPIs | the pending state with the event, or with the redistributor if it is pending there by itself |
+//! | tables in guest memory | not written and not read: mappings and pending bits are all in the state |
+//! | power | `GICR_WAKER`; whether a PE is on is known to whoever implements PSCI |
+//!
+//! Not in it: counters of the guest's mistakes, who sleeps, observers, and what a frozen machine has in list registers,
+//! which is nothing.
+//!
+//! # Versions
+//!
+//! `version` comes first, so that it can be read before the rest is understood. A change of any field, of its meaning
+//! or of what is left out takes the next [`VERSION`]. A reader takes its own version, and those before it that it
+//! converts by name; it refuses any other. (Version 1 is the first.) With the feature `serde` the types serialise in
+//! any format; self-describing ones reject fields that the version does not have.
+
+mod cpu;
+mod distributor;
+mod its;
+#[cfg(feature = "serde")]
+mod numbers;
+
+pub use cpu::{CpuState, InterfaceState, LpiState, RedistributorState};
+pub use distributor::{DistributorState, InterruptState};
+pub use its::{CollectionState, DeviceState, EventState, ItsState};
+
+use alloc::vec::Vec;
+
+/// The version of the format that this library writes.
+pub const VERSION: u32 = 1;
+
+/// A virtual GIC at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct SavedState {
+    /// The version of the format: [`VERSION`].
+    pub version: u32,
+    /// The distributor, with the shared interrupts.
+    pub distributor: DistributorState,
+    /// The CPUs, by ascending affinity.
+    pub cpus: Vec<CpuState>,
+    /// The ITSes, by ascending address.
+    pub its: Vec<ItsState>,
+}
