@@ -48,7 +48,8 @@ pub struct VgicConfig {
     /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` work (`GICR_CTLR.IR`).
     pub redistributor_invalidation: bool,
     /// LPIs can be made pending by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`), which brings the registers of
-    /// [`redistributor_invalidation`](Self::redistributor_invalidation) along. For machines without an ITS.
+    /// [`redistributor_invalidation`](Self::redistributor_invalidation) along. For machines with neither an ITS nor
+    /// [`message_based_spis`](Self::message_based_spis).
     pub direct_lpi: bool,
     /// SPIs can be routed to any participating PE (`GICD_TYPER.No1N` = 0, `GICR_TYPER.DPGS`).
     pub one_of_n: bool,
@@ -145,9 +146,20 @@ pub enum ConfigError {
     /// The number of INTID bits.
     #[error("{0} INTID bits: LPIs need 14 to 20")]
     LpiIdBits(u8),
-    /// Direct LPIs beside an ITS, or without LPIs.
-    #[error("direct LPIs need LPIs (lpi_id_bits) and a machine without ITS")]
-    DirectLpi,
+    /// Direct LPIs without LPIs.
+    #[error("direct LPIs on a machine without LPIs: set lpi_id_bits")]
+    DirectLpiWithoutLpis,
+    /// Direct LPIs beside an ITS: `GICR_SETLPIR` is IMPLEMENTATION DEFINED then.
+    #[error("direct LPIs beside the ITS at {its:#x}: a GIC with an ITS does not have them")]
+    DirectLpiBesideIts {
+        /// The first ITS.
+        its: u64,
+    },
+    /// Direct LPIs beside message-based SPIs: two doorbells for devices that could not choose.
+    #[error(
+        "direct LPIs beside message-based SPIs (message_based_spis): devices could not choose the doorbell"
+    )]
+    DirectLpiBesideMbi,
     /// An alias of doorbells that do not exist.
     #[error("a frame for message-based SPIs at {0:#x}, but the machine has none: set message_based_spis")]
     MbiAlias(u64),
@@ -280,15 +292,26 @@ impl VgicConfig {
         if !(fewest..=8).contains(&self.priority_bits) {
             return Err(ConfigError::PriorityBits(self.priority_bits));
         }
-        if self.direct_lpi && (self.lpi_id_bits.is_none() || !self.its.is_empty()) {
-            return Err(ConfigError::DirectLpi);
-        }
         match self.lpi_id_bits {
             Some(bits) if !(lpi::MIN_ID_BITS..=MAX_ID_BITS).contains(&bits) => {
                 Err(ConfigError::LpiIdBits(bits))
             }
-            _ => Ok(()),
+            _ => self.validate_direct_lpi(),
         }
+    }
+
+    /// A machine carries an ITS or direct LPIs, beside GICv2m frames and (with the ITS) message-based SPIs.
+    fn validate_direct_lpi(&self) -> Result<(), ConfigError> {
+        if !self.direct_lpi {
+            return Ok(());
+        }
+        if self.lpi_id_bits.is_none() {
+            return Err(ConfigError::DirectLpiWithoutLpis);
+        }
+        if let Some(its) = self.its.first() {
+            return Err(ConfigError::DirectLpiBesideIts { its: its.base });
+        }
+        if self.message_based_spis { Err(ConfigError::DirectLpiBesideMbi) } else { Ok(()) }
     }
 
     fn validate_map(&self) -> Result<(), ConfigError> {
@@ -406,11 +429,38 @@ mod tests {
         assert_eq!(refused(|c| c.extended_ppis = 16), ConfigError::ExtendedPpiCount(16));
         assert_eq!(refused(|c| c.priority_bits = 3), ConfigError::PriorityBits(3));
         assert_eq!(refused(|c| c.lpi_id_bits = Some(13)), ConfigError::LpiIdBits(13));
-        assert_eq!(refused(|c| c.direct_lpi = true), ConfigError::DirectLpi);
+        assert_eq!(refused(|c| c.direct_lpi = true), ConfigError::DirectLpiWithoutLpis);
         assert_eq!(
             refused(|c| c.secure_interrupts = vec![IntId::new(8)]),
             ConfigError::SecureInterrupt(IntId::new(8))
         );
+    }
+
+    #[test]
+    fn direct_lpis_stand_beside_frames_and_neither_beside_an_its_nor_message_based_spis() {
+        let direct = |change: fn(&mut VgicConfig)| {
+            let mut config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), ..VgicConfig::new(1) };
+            change(&mut config);
+            config.validate()
+        };
+        assert_eq!(direct(|c| c.v2m = vec![V2mConfig::new(0x0802_0000, 64, 32)]), Ok(()));
+        assert_eq!(
+            direct(|c| c.its = vec![ItsConfig::new(0x0808_0000)]),
+            Err(ConfigError::DirectLpiBesideIts { its: 0x0808_0000 })
+        );
+        assert_eq!(direct(|c| c.message_based_spis = true), Err(ConfigError::DirectLpiBesideMbi));
+    }
+
+    #[test]
+    fn an_its_stands_beside_message_based_spis_and_frames() {
+        let config = VgicConfig {
+            lpi_id_bits: Some(16),
+            its: vec![ItsConfig::new(0x0808_0000)],
+            message_based_spis: true,
+            v2m: vec![V2mConfig::new(0x0802_0000, 64, 32)],
+            ..VgicConfig::new(1)
+        };
+        assert_eq!(config.validate(), Ok(()));
     }
 
     #[test]

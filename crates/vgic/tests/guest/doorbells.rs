@@ -329,7 +329,7 @@ fn beside_an_its_redistributors_have_no_doorbells_and_the_its_asks_who_rings() {
     assert_eq!(ring(&machine.gic, setlpir(&machine, 0), 8200), NoDoorbell);
     assert_eq!(ring(&machine.gic, its.base + u64::from(gits::TRANSLATER.offset()), 0), Blocked);
     let both = VgicConfig { direct_lpi: true, ..machine.gic.config().clone() };
-    assert_eq!(both.validate(), Err(ConfigError::DirectLpi));
+    assert_eq!(both.validate(), Err(ConfigError::DirectLpiBesideIts { its: its.base }));
 }
 
 /// Two frames: one with each naming, beside one without quirks.
