@@ -3,6 +3,7 @@
 
 mod delivery;
 mod doorbells;
+mod faults;
 mod frames;
 mod machine;
 mod sleep;
