@@ -23,8 +23,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 use msi_types::{
-    Cpu, Isolated, Isolation, Masking, MessageStore, MsiMessage, MsiParent, NotIsolated, RequesterId, Shape,
-    StoreError, Vector, VectorBlock,
+    Cpu, FastMask, Isolated, Isolation, Masking, MessageStore, MsiMessage, MsiParent, NotIsolated,
+    RequesterId, Shape, StoreError, Trigger, Vector, VectorBlock,
 };
 
 /// A device, as its bus knows it.
@@ -108,7 +108,8 @@ impl MsiDevice {
     /// what came too early again.
     ///
     /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`] (MultiMSI) is
-    /// granted in powers of two, once, on one CPU. If anything fails, nothing of it remains. Task.
+    /// granted in powers of two, once, on one CPU. A store that [signals by levels](MessageStore::trigger) needs a
+    /// controller that has them; its handlers quiet their device before they return. If anything fails, nothing of it remains. Task.
     pub fn allocate(
         &self,
         shape: Shape,
@@ -251,6 +252,8 @@ struct Entry {
     descriptor: Arc<Descriptor>,
     /// What the store holds; of a group only the first vector has a message.
     message: Option<MsiMessage>,
+    /// The second message of a level.
+    deassert: Option<MsiMessage>,
 }
 
 impl Entry {
@@ -269,9 +272,15 @@ impl Domain {
         &*self.share.parent
     }
 
+    /// The endpoint's mask, where it holds vectors back in any context. A level that was asserted is held back by the
+    /// controller alone. Any.
+    fn endpoint_mask(&self) -> Option<&dyn FastMask> {
+        self.store.fast_mask().filter(|_| self.store.trigger() == Trigger::Edge)
+    }
+
     /// Holds a vector back: at the endpoint where that is possible in any context, else at the controller. Any.
     pub(crate) fn mask(&self, slot: u16, vector: Vector) {
-        match self.store.fast_mask() {
+        match self.endpoint_mask() {
             Some(endpoint) => endpoint.mask(slot),
             None => self.parent().mask(vector),
         }
@@ -279,7 +288,7 @@ impl Domain {
 
     /// Lets it through. Any.
     pub(crate) fn unmask(&self, slot: u16, vector: Vector) {
-        match self.store.fast_mask() {
+        match self.endpoint_mask() {
             Some(endpoint) => endpoint.unmask(slot),
             None => self.parent().unmask(vector),
         }
@@ -287,7 +296,7 @@ impl Domain {
 
     /// Any.
     pub(crate) fn is_pending(&self, slot: u16, vector: Vector) -> Option<bool> {
-        let waiting = self.store.fast_mask().is_some_and(|endpoint| endpoint.is_pending(slot));
+        let waiting = self.endpoint_mask().is_some_and(|endpoint| endpoint.is_pending(slot));
         if waiting { Some(true) } else { self.parent().is_pending(vector) }
     }
 
@@ -330,7 +339,7 @@ impl Domain {
         if let Some(message) = message {
             write!(out, ", address {:#x}, data {:#x}", message.address, message.data)?;
         }
-        let masked_at = match (self.store.fast_mask(), self.store.masking()) {
+        let masked_at = match (self.endpoint_mask(), self.store.masking()) {
             (Some(_), _) => "the endpoint",
             (None, Masking::PerVector) => "the controller, at the endpoint while it is rewritten",
             (None, Masking::None) => "the controller",

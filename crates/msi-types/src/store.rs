@@ -1,6 +1,6 @@
 //! Where a device keeps its messages: "device MSI storage ops".
 
-use crate::MsiMessage;
+use crate::{LevelMessages, MsiMessage, Trigger};
 use core::num::NonZeroU16;
 
 /// How a stored message can be changed while the device may send it.
@@ -80,6 +80,11 @@ pub struct StoreError {
 pub trait Slots {
     /// Stores the message of a slot.
     fn write(&mut self, slot: u16, message: MsiMessage);
+    /// Stores both messages of a slot. Called only for stores that [signal by levels](MessageStore::trigger): others
+    /// have one message in a slot, and take the first as provided.
+    fn write_level(&mut self, slot: u16, messages: LevelMessages) {
+        self.write(slot, messages.assert);
+    }
     /// Holds a slot's vector back. Ignored where the store cannot mask ([`MessageStore::masking`]).
     fn mask(&mut self, slot: u16);
     /// Lets a slot's vector through.
@@ -101,6 +106,11 @@ pub trait MessageStore: Send + Sync {
     /// Who defined it? A store that does not say is the device's own.
     fn storage(&self) -> Storage {
         Storage::Device
+    }
+    /// How the device signals. By messages, unless the store says otherwise; by a level it needs a controller with two
+    /// messages for a vector, and the slots hold both.
+    fn trigger(&self) -> Trigger {
+        Trigger::Edge
     }
     /// Takes the bus lock, runs `change`, posts the writes and reads back, and unlocks. Sleeps if the store does:
     /// task context.

@@ -12,8 +12,8 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use msi_types::{
-    Attachment, BlockRequest, Capability, Cpu, Fit, Initially, Masking, MsiError, MsiMessage, Shape, Slots,
-    StoreError, VectorBlock,
+    Attachment, BlockRequest, Capability, Cpu, Fit, Initially, LevelMessages, Masking, MsiError, MsiMessage,
+    Shape, Slots, StoreError, Trigger, VectorBlock,
 };
 
 impl Domain {
@@ -29,6 +29,9 @@ impl Domain {
         self.check_present(&state)?;
         let free = self.free_slots(&state);
         let mut counts = Counts::new(shape, wanted, &state, free.len())?;
+        if shape == Shape::AlignedGroup && self.store.trigger() == Trigger::Level {
+            return Err(MsiError::NoLevels.into());
+        }
         if shape == Shape::AlignedGroup && counts.most > 1 {
             match self.require(Capability::Groups) {
                 // A group of one is none.
@@ -141,12 +144,16 @@ impl Domain {
             let count = u16::try_from(draft.vectors.len()).ok().and_then(NonZeroU16::new);
             self.store.grant(count.unwrap_or(NonZeroU16::MIN))?;
         }
-        let masked_here = self.store.fast_mask().is_some();
+        let masked_here = self.endpoint_mask().is_some();
         self.store.update(&mut |slots: &mut dyn Slots| {
             for (slot, entry) in &draft.vectors {
                 slots.mask(*slot);
-                if let Some(message) = entry.message {
-                    slots.write(*slot, message);
+                match (entry.message, entry.deassert) {
+                    (Some(assert), Some(deassert)) => {
+                        slots.write_level(*slot, LevelMessages { assert, deassert });
+                    }
+                    (Some(message), None) => slots.write(*slot, message),
+                    (None, _) => {}
                 }
                 if !masked_here {
                     slots.unmask(*slot);
@@ -180,6 +187,22 @@ impl Domain {
 
     pub(super) fn can_mask(&self) -> bool {
         self.store.masking() == Masking::PerVector
+    }
+
+    fn flow(&self) -> Flow {
+        match self.store.trigger() {
+            Trigger::Edge => Flow::Edge,
+            Trigger::Level => Flow::Level,
+        }
+    }
+
+    /// Messages are held back at the endpoint or by the gate: the controller is spared an invalidation for each. An
+    /// interrupt becomes a level while the controller holds it back.
+    fn initially(&self) -> Initially {
+        match self.store.trigger() {
+            Trigger::Edge => Initially::Unmasked,
+            Trigger::Level => Initially::Masked,
+        }
     }
 }
 
@@ -276,8 +299,7 @@ impl<'a> Draft<'a> {
         let shape = if count == NonZeroU16::MIN { Shape::Independent } else { shape };
         let (domain, attachment) = (self.domain, self.attachment);
         let (block, cpu) = self.core.first_reachable(choice, |cpu| {
-            // Held back at the endpoint or by the gate: the controller is spared an invalidation for each.
-            let (fit, initially) = (domain.fit(), Initially::Unmasked);
+            let (fit, initially) = (domain.fit(), domain.initially());
             let request = BlockRequest { count, shape, fit, cpu, initially };
             domain.parent().allocate(attachment, &request).map(|block| (block, cpu))
         })?;
@@ -297,13 +319,14 @@ impl<'a> Draft<'a> {
             let descriptor = self.core.number(|irq| NewDescriptor {
                 irq,
                 vector,
-                flow: Flow::Edge,
+                flow: self.domain.flow(),
                 source: Source::Msi { domain: self.domain.clone(), slot },
                 target: cpu,
                 cpus: self.core.cpus(),
-                open: self.domain.store.fast_mask().is_none(),
+                open: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
             });
-            self.vectors.insert(slot, Entry { allocation, index, descriptor, message: None });
+            let entry = Entry { allocation, index, descriptor, message: None, deassert: None };
+            self.vectors.insert(slot, entry);
         }
         Ok(())
     }
@@ -318,11 +341,18 @@ impl<'a> Draft<'a> {
                 Shape::AlignedGroup => slots.get(..1).unwrap_or_default(),
             };
             for (index, slot) in (0..).zip(messages) {
-                let message = parent.compose(block, index)?;
+                let (message, deassert) = match self.domain.flow() {
+                    Flow::Level => {
+                        let LevelMessages { assert, deassert } = parent.compose_level(block, index)?;
+                        (assert, Some(deassert))
+                    }
+                    Flow::Edge | Flow::PerCpu => (parent.compose(block, index)?, None),
+                };
                 fit.check(message)?;
+                deassert.map_or(Ok(()), |deassert| fit.check(deassert))?;
                 check_alignment(*shape, block, message)?;
                 if let Some(entry) = self.vectors.get_mut(slot) {
-                    entry.message = Some(message);
+                    (entry.message, entry.deassert) = (Some(message), deassert);
                 }
             }
         }

@@ -57,7 +57,7 @@ impl Domain {
         };
         // Held back until the controller is done too, if that is possible at the endpoint at any time; else the
         // update masks and unmasks by itself.
-        let hold = self.store.fast_mask().is_some();
+        let hold = self.endpoint_mask().is_some();
         if hold {
             group.members.iter().for_each(|(_, member)| core.begin_rewrite(member));
         }
@@ -82,10 +82,14 @@ impl Domain {
         if !message.data.is_multiple_of(u32::from(group.alignment)) {
             return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
         }
+        // Two messages do not change in one step: the device could assert here and deassert there.
+        if entry.deassert.is_some() {
+            return Err(MsiError::WouldTear.into());
+        }
         if state.power == Power::On && !self.can_replace(entry.message, message) {
             return Err(MsiError::WouldTear.into());
         }
-        let held = self.store.fast_mask().is_some();
+        let held = self.endpoint_mask().is_some();
         let written = self.store.update(&mut |slots: &mut dyn Slots| {
             group.members.iter().for_each(|(slot, _)| slots.mask(*slot));
             slots.write(group.first, message);

@@ -10,6 +10,7 @@ mod function;
 mod handles;
 mod ims;
 mod layers;
+mod levels;
 mod mock;
 mod msi;
 mod msix;

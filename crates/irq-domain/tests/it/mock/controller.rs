@@ -281,6 +281,10 @@ impl MsiParent for Controller {
 
     fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
         let assert = self.compose(block, index)?;
+        assert!(
+            block.vector(index).is_some_and(|vector| self.is_masked(vector)),
+            "a level while it is forwarded"
+        );
         Ok(LevelMessages { assert, deassert: MsiMessage { address: assert.address + 0x10_0000, ..assert } })
     }
 

@@ -2,7 +2,10 @@
 
 use super::controller::Controller;
 use super::{assert_task, count_down};
-use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError};
+use msi_types::{
+    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
+    Trigger,
+};
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,6 +23,7 @@ pub(crate) struct StoreKind {
     /// One message, of which the device makes the others.
     pub(crate) group: bool,
     pub(crate) storage: Storage,
+    pub(crate) trigger: Trigger,
 }
 
 impl StoreKind {
@@ -31,6 +35,7 @@ impl StoreKind {
         address_bits: 64,
         group: false,
         storage: Storage::Bus,
+        trigger: Trigger::Edge,
     };
     /// Behind a command queue.
     pub(crate) const SLOW: Self = Self { fast: false, storage: Storage::Device, ..Self::MSIX };
@@ -42,13 +47,17 @@ impl StoreKind {
         address_bits: 64,
         group: true,
         storage: Storage::Bus,
+        trigger: Trigger::Edge,
     };
+    /// Holds a level, by two messages for each slot.
+    pub(crate) const LEVEL: Self = Self { trigger: Trigger::Level, storage: Storage::Device, ..Self::MSIX };
     pub(crate) const MSI_MASKABLE: Self = Self { group: true, ..Self::MSIX };
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct SlotState {
     message: Option<MsiMessage>,
+    deassert: Option<MsiMessage>,
     masked: bool,
     waiting: bool,
 }
@@ -110,6 +119,10 @@ impl Store {
 
     pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.cells()[usize::from(slot)].message
+    }
+
+    pub(crate) fn deassert(&self, slot: u16) -> Option<MsiMessage> {
+        self.cells()[usize::from(slot)].deassert
     }
 
     pub(crate) fn is_masked(&self, slot: u16) -> bool {
@@ -190,6 +203,12 @@ impl Slots for Open<'_> {
         cell.message = Some(message);
     }
 
+    fn write_level(&mut self, slot: u16, messages: LevelMessages) {
+        assert_eq!(self.store.kind.trigger, Trigger::Level, "two messages for a slot of one");
+        self.write(slot, messages.assert);
+        self.cells[usize::from(slot)].deassert = Some(messages.deassert);
+    }
+
     fn mask(&mut self, slot: u16) {
         self.store.set_mask(&mut self.cells, slot, true);
     }
@@ -214,6 +233,10 @@ impl MessageStore for Store {
 
     fn storage(&self) -> Storage {
         self.kind.storage
+    }
+
+    fn trigger(&self) -> Trigger {
+        self.kind.trigger
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {

@@ -1,0 +1,76 @@
+//! Devices that hold a level, by a message that asserts and one that deasserts.
+
+use crate::mock::{Kind, Machine, Store, StoreKind};
+use irq_domain::{Flow, IrqHandle, MoveError, MsiDevice, MsiDeviceError};
+use msi_types::{Cpu, MsiError, Shape};
+use std::sync::Arc;
+
+fn level(machine: &Machine) -> (Arc<Store>, MsiDevice) {
+    let store = machine.store(StoreKind::LEVEL);
+    let device = machine.attach(&store);
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    (store, device)
+}
+
+fn requested(device: &MsiDevice) -> IrqHandle {
+    device.request(0, "test", |_| {}).unwrap()
+}
+
+#[test]
+fn a_slot_holds_both_messages() {
+    let machine = Machine::new(Kind::Stays);
+    let (store, _device) = level(&machine);
+    let (assert, deassert) = (store.message(1).unwrap(), store.deassert(1).unwrap());
+    assert_eq!((deassert.address - assert.address, deassert.data), (0x10_0000, assert.data));
+}
+
+#[test]
+fn it_is_held_back_by_its_controller_until_it_has_a_handler() {
+    let machine = Machine::new(Kind::Stays);
+    let (store, device) = level(&machine);
+    store.fire(0);
+    let vector = device.vectors()[0].vector;
+    assert!(machine.controller.is_masked(vector));
+    let handle = requested(&device);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+    drop(handle);
+    assert!(machine.controller.is_masked(vector));
+}
+
+#[test]
+fn it_arrives_again_by_itself_so_that_nothing_is_sent_again_for_it() {
+    let machine = Machine::new(Kind::Stays);
+    let (store, device) = level(&machine);
+    let handle = requested(&device);
+    handle.disable();
+    let vector = device.vectors()[0].vector;
+    machine.interrupts.dispatch(Cpu::new(0), vector);
+    handle.enable();
+    assert_eq!((machine.controller.pending_at(), handle.redelivered()), (vec![], 0));
+    store.fire(0);
+    machine.settle();
+    assert_eq!((handle.count(), machine.interrupts.irq_info(handle.irq()).unwrap().flow), (1, Flow::Level));
+}
+
+#[test]
+fn two_messages_do_not_change_in_one_step() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let (store, device) = level(&machine);
+    let handle = requested(&device);
+    let elsewhere = Cpu::new((handle.effective_affinity().get() + 1) % 4);
+    let refused = handle.set_affinity(elsewhere);
+    assert!(matches!(refused, Err(MoveError::Controller(MsiError::WouldTear))), "{refused:?}");
+    store.fire(0);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+}
+
+#[test]
+fn a_group_of_levels_is_refused() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind { group: true, ..StoreKind::LEVEL });
+    let refused = machine.attach(&store).allocate(Shape::AlignedGroup, 4..=4);
+    assert_eq!(refused, Err(MsiDeviceError::Controller(MsiError::NoLevels)));
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
