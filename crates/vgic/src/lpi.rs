@@ -98,7 +98,7 @@ use spin::mutex::SpinMutex;
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, PriorityView};
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
-pub(crate) use mappings::{ItsIndex, MappedEvent, NoRoom};
+pub(crate) use mappings::{ItsIndex, MappedDevice, MappedEvent, NoRoom};
 pub(crate) use queue::LpiQueue;
 pub(crate) use senders::Senders;
 pub(crate) use shared::Injection;

@@ -7,7 +7,7 @@
 use super::Targets;
 use super::config::ItsConfig;
 use super::tables::{Tables, covers};
-use crate::lpi::{Control, ItsIndex, MappedEvent, NoRoom};
+use crate::lpi::{Control, ItsIndex, MappedDevice, MappedEvent, NoRoom};
 use gic_arch::Lpi;
 use gic_arch::its::CommandErrorReason::{
     self, CollectionOutOfRange, DeviceOutOfRange, EventOutOfRange, IttSizeOutOfRange, PhysicalIdOutOfRange,
@@ -51,8 +51,8 @@ pub(super) struct Executor<'a> {
 impl Executor<'_> {
     pub(super) fn execute(&mut self, command: Command) -> Outcome {
         match command {
-            Command::Mapd { device, event_bits_minus_one, action, .. } => {
-                self.mapd(device, event_bits_minus_one, action)
+            Command::Mapd { device, itt, event_bits_minus_one, action } => {
+                self.mapd(device, itt, event_bits_minus_one, action)
             }
             Command::Mapc { collection, target, action } => self.mapc(collection, target, action),
             Command::Mapti { device, event, intid, collection } => {
@@ -92,7 +92,7 @@ impl Executor<'_> {
         }
     }
 
-    fn mapd(&mut self, device: DeviceId, event_bits_minus_one: u8, action: MapAction) -> Outcome {
+    fn mapd(&mut self, device: DeviceId, itt: u64, event_bits_minus_one: u8, action: MapAction) -> Outcome {
         if self.control.event_bits(self.its, device.get()).is_none() && !self.provides_for_device(device) {
             return Err(DeviceOutOfRange.into());
         }
@@ -101,7 +101,10 @@ impl Executor<'_> {
             MapAction::Map if event_bits_minus_one >= self.config.event_id_bits => {
                 return Err(IttSizeOutOfRange.into());
             }
-            MapAction::Map => self.control.map_device(self.its, device.get(), event_bits_minus_one + 1)?,
+            MapAction::Map => {
+                let mapped = MappedDevice { event_bits: event_bits_minus_one + 1, itt };
+                self.control.map_device(self.its, device.get(), mapped)?;
+            }
         }
         Ok(())
     }

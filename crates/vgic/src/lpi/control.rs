@@ -7,6 +7,7 @@
 use super::atomic::AtomicU64;
 use super::config::LpiConfig;
 use super::directory::Place;
+use super::mappings::MappedDevice;
 use super::pool::{Cold, Owner, Pool};
 use super::safeguard::Safeguard;
 use super::senders::{Growth, Senders};
@@ -46,8 +47,8 @@ pub(super) struct Translator {
     pub(super) enabled: bool,
     pub(super) senders: Arc<Senders>,
     pub(super) growth: Growth,
-    /// Event bits of mapped devices.
-    pub(super) devices: BTreeMap<u32, u8>,
+    /// Mapped devices.
+    pub(super) devices: BTreeMap<u32, MappedDevice>,
     /// vCPUs of mapped collections.
     pub(super) collections: BTreeMap<u16, u16>,
 }

@@ -19,6 +19,15 @@ pub(crate) struct ItsIndex(u16);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoRoom;
 
+/// What MAPD says of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MappedDevice {
+    /// Bits of its EventIDs.
+    pub(crate) event_bits: u8,
+    /// Where its interrupt translation table lies. The model keeps nothing there.
+    pub(crate) itt: u64,
+}
+
 /// An event that is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedEvent {
@@ -71,7 +80,7 @@ impl Control {
 
     /// A mapped device's event bits.
     pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
-        self.translator(its)?.devices.get(&device).copied()
+        self.translator(its)?.devices.get(&device).map(|device| device.event_bits)
     }
 
     /// A mapped collection's vCPU.
@@ -92,7 +101,12 @@ impl Control {
 
     /// MAPD, V = 1. A mapped device is unmapped first, with all its events and what is pending of them. Slots are
     /// taken when events are mapped.
-    pub(crate) fn map_device(&mut self, its: ItsIndex, device: u32, event_bits: u8) -> Result<(), NoRoom> {
+    pub(crate) fn map_device(
+        &mut self,
+        its: ItsIndex,
+        device: u32,
+        mapped: MappedDevice,
+    ) -> Result<(), NoRoom> {
         self.unmap_device(its, device);
         let limit = self.config.devices as usize;
         let translator = self.translator_mut(its).ok_or(NoRoom)?;
@@ -101,14 +115,14 @@ impl Control {
         }
         let senders = translator.senders.clone();
         senders.ensure(device, &mut translator.growth).ok_or(NoRoom)?;
-        translator.devices.insert(device, event_bits);
+        translator.devices.insert(device, mapped);
         Ok(())
     }
 
     /// MAPD, V = 0.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let Some(translator) = self.translator_mut(its) else { return };
-        let Some(event_bits) = translator.devices.remove(&device) else { return };
+        let Some(MappedDevice { event_bits, .. }) = translator.devices.remove(&device) else { return };
         let senders = translator.senders.clone();
         if let Some(sender) = senders.get(device) {
             self.detach(sender, u32::from(event_bits));

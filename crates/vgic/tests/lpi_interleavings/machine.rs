@@ -5,7 +5,7 @@ use super::consumer::{Consumer, ListedLpi, fold};
 use super::control::Control;
 use super::directory::Nodes;
 use super::hints::Hints;
-use super::mappings::{ItsIndex, MappedEvent};
+use super::mappings::{ItsIndex, MappedDevice, MappedEvent};
 use super::senders::Senders;
 use super::shared::{Injection, Shared};
 use super::slots::SlotTable;
@@ -143,7 +143,7 @@ impl Commands {
     }
 
     pub(super) fn map_device(&mut self, device: u32, bits: u8) {
-        self.control.map_device(self.its, device, bits).unwrap();
+        self.control.map_device(self.its, device, MappedDevice { event_bits: bits, itt: 0 }).unwrap();
     }
 
     pub(super) fn unmap_device(&mut self, device: u32) {
