@@ -12,7 +12,8 @@
 //! - What was pending at the old redistributor is delivered there. Whether something is cannot be read while LPIs are
 //!   enabled, so that the LPI's *holders* are remembered: all redistributors where it may be pending. Masking
 //!   and unmasking invalidate at each of them, until they are known to be [drained](DirectLpi::drain).
-//! - A CPU that [goes off line](DirectLpi::cpu_off) takes no LPI with it.
+//! - A CPU that [goes off line](DirectLpi::cpu_off) takes no LPI with it. Each that is sent again for it, or for any other
+//!   reason, is told to a [`ResendObserver`].
 //! - It isolates nothing, and says so.
 //!
 //! ```text
@@ -32,9 +33,11 @@ mod moves;
 mod msi_parent;
 mod records;
 mod registers;
+mod resend;
 
 pub use error::DirectLpiError;
 pub use hotplug::{CpuOff, CpuOn};
+pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::{Gic, IrqLock, Lpis, Platform};
 use alloc::boxed::Box;
@@ -73,6 +76,7 @@ pub struct DirectLpi<P: Platform> {
     gates: Box<[Gate]>,
     records: Records,
     fault: IrqLock<Option<MsiError>>,
+    observer: Option<Arc<dyn ResendObserver>>,
 }
 
 impl<P: Platform> DirectLpi<P> {
@@ -94,7 +98,7 @@ impl<P: Platform> DirectLpi<P> {
         }
         let gates = gic.cpus().map(|_| Gate::default()).collect();
         let records = Records::new(lpis.count());
-        let new = Self { gic, lpis, gates, records, fault: IrqLock::new(None) };
+        let new = Self { gic, lpis, gates, records, fault: IrqLock::new(None), observer: None };
         for cpu in new.gic.cpus().filter(|cpu| new.gic.is_on(*cpu)) {
             // LPIs may be refused at one redistributor: its CPU cannot be used, the others can.
             if new.takes_lpis(cpu) {
@@ -102,6 +106,11 @@ impl<P: Platform> DirectLpi<P> {
             }
         }
         Ok(new)
+    }
+
+    /// With somebody who hears of each LPI that the driver itself makes pending.
+    pub fn with_observer(self, observer: Arc<dyn ResendObserver>) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     /// The doorbell of a CPU: the physical address of its `GICR_SETLPIR`. `None` for a CPU without redistributor.

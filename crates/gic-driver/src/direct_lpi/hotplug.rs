@@ -1,7 +1,7 @@
 //! CPUs that come and go, and what is pending at them.
 
-use super::DirectLpi;
 use super::records::{Drain, Owed, Record};
+use super::{DirectLpi, ResendReason};
 use crate::cpu_interface::EoiMode;
 use crate::lpi::{Collected, PendingLpis};
 use crate::{CpuInterface, Platform, SystemRegisters, wait_until};
@@ -53,9 +53,9 @@ impl<P: Platform> DirectLpi<P> {
                     retired.push(lpi);
                 }
             }
-            Owed::SetPending if record.target == cpu => self.deliver(lpi, record),
+            Owed::SetPending(reason) if record.target == cpu => self.deliver(lpi, record, reason),
             Owed::Nothing if record.target == cpu && pending == PendingLpis::Lost => {
-                self.deliver(lpi, record);
+                self.deliver(lpi, record, ResendReason::Unknowable);
                 redelivered += 1;
             }
             _ => {}
@@ -179,12 +179,18 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     /// Makes pending elsewhere what was pending here. An LPI that nobody owns was sent by a device that should not
-    /// have: it is dropped, as freeing it would have done.
+    /// have: it is dropped, as freeing it did or will do.
     fn carry(&self, cpu: Cpu, pending: &[Lpi]) -> u32 {
         let mut carried = 0;
         for lpi in pending {
-            let known = self.records.update(self.platform(), *lpi, |record| self.deliver(*lpi, record));
-            carried += u32::from(known.is_some());
+            let owned = self.records.update(self.platform(), *lpi, |record| {
+                let owned = record.owed != Owed::Retirement;
+                if owned {
+                    self.deliver(*lpi, record, ResendReason::Carried);
+                }
+                owned
+            });
+            carried += u32::from(owned == Some(true));
         }
         self.records.for_each(self.platform(), |_, record| {
             record.holders = record.holders.without(cpu, self.gates.len());
@@ -197,7 +203,7 @@ impl<P: Platform> DirectLpi<P> {
         let mut redelivered = 0;
         self.records.for_each(self.platform(), |lpi, record| {
             if is_left_at(cpu, record) {
-                self.deliver(lpi, record);
+                self.deliver(lpi, record, ResendReason::Unknowable);
                 self.at(cpu, |registers| registers.clear(lpi));
                 record.holders = record.holders.without(cpu, self.gates.len());
                 redelivered += 1;

@@ -1,8 +1,8 @@
 //! Making redistributors read configuration bytes anew, and setting and clearing what is pending.
 
-use super::DirectLpi;
 use super::holders::Holders;
 use super::records::{Drain, Owed, Record};
+use super::{DirectLpi, ResendReason};
 use crate::Platform;
 use core::num::NonZeroU16;
 use gic_arch::Lpi;
@@ -91,18 +91,14 @@ impl<P: Platform> DirectLpi<P> {
         let Ok(lpi) = Lpi::try_from(vector.get()) else { return };
         // Under the record's lock: the target does not change before the register is written.
         self.records.update(self.platform(), lpi, |record| match pending {
-            Pending::Set => self.deliver(lpi, record),
+            // It was taken back: what it owes is to be cleared.
+            _ if record.owed == Owed::Retirement => {}
+            Pending::Set => self.deliver(lpi, record, ResendReason::Requested),
             Pending::Clear => {
                 record.owed = Owed::Nothing;
                 self.clear_at(record.holders, lpi);
             }
         });
-    }
-
-    /// Makes an LPI pending at its target, now or once that is on.
-    pub(super) fn deliver(&self, lpi: Lpi, record: &mut Record) {
-        let done = self.at(record.target, |registers| registers.set(lpi));
-        record.owed = if done.is_some() { Owed::Nothing } else { Owed::SetPending };
     }
 
     /// Makes an LPI not pending at any of the holders that are awake. Answers those that are not.

@@ -56,8 +56,8 @@ impl<P: Platform> DirectLpi<P> {
             record.moving = None;
             if outcome == MoveOutcome::Written {
                 record.target = moved.to;
-                if record.owed == Owed::SetPending {
-                    self.deliver(lpi, record);
+                if let Owed::SetPending(reason) = record.owed {
+                    self.deliver(lpi, record, reason);
                 }
             }
         });

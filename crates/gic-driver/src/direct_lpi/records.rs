@@ -1,5 +1,6 @@
 //! What is remembered of each LPI that is handed out: where its message goes, and where it may be pending.
 
+use super::ResendReason;
 use super::holders::Holders;
 use crate::{IrqLock, Platform};
 use alloc::boxed::Box;
@@ -37,8 +38,8 @@ pub(super) struct Record {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owed {
     Nothing,
-    /// The target has to be told that it is pending.
-    SetPending,
+    /// The target has to be told that it is pending, for this reason.
+    SetPending(ResendReason),
     /// It was taken back, but may be pending at a holder that sleeps: nobody gets it before that is cleared.
     Retirement,
 }

@@ -8,20 +8,20 @@ use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, MsiError, MsiParent, Pending};
 
 /// What the leaving CPU's kernel does after the vectors were moved.
-fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
+pub(crate) fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
     let left = direct.cpu_off(Cpu::new(cpu)).unwrap();
     direct.gic().cpu_off(Cpu::new(cpu), &board.registers(Cpu::new(cpu))).unwrap();
     left
 }
 
-fn come(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOn {
+pub(crate) fn come(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOn {
     let cpu = Cpu::new(cpu);
     let attached = direct.gic().cpu_on(cpu, &board.registers(cpu)).unwrap().unwrap();
     direct.cpu_on(cpu, attached.pending).unwrap()
 }
 
 /// A device whose message is pending at CPU 0, which it was moved away from, to CPU 1.
-fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint {
+pub(crate) fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint {
     let device = Endpoint::new(direct, Kind::Masked, 1, 0).unwrap();
     device.fire(board, 0);
     device.relocate(board, direct, 0, 1, &|| ()).unwrap();

@@ -9,3 +9,4 @@ mod memory;
 mod model;
 mod random;
 mod redistributor;
+mod resends;

@@ -1,0 +1,60 @@
+//! What the driver itself makes pending, told to whoever compares handler runs with messages.
+
+use super::DirectLpi;
+use super::records::{Owed, Record};
+use crate::Platform;
+use gic_arch::Lpi;
+use msi_types::{Cpu, Vector};
+
+/// An LPI that the driver makes pending at a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Resend {
+    /// The LPI.
+    pub vector: Vector,
+    /// Where it becomes pending.
+    pub cpu: Cpu,
+    /// Why, and whether its handler may run more often for it.
+    pub reason: ResendReason,
+}
+
+/// Why the driver makes an LPI pending. What is known of it comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ResendReason {
+    /// [`MsiParent::set_pending`](msi_types::MsiParent::set_pending) asked for it.
+    Requested,
+    /// It was pending at a CPU that left, and is not any more: its handler runs as often as before.
+    Carried,
+    /// It cannot be known whether it was pending at a CPU that left or lost its power: its handler may run once more
+    /// than its device sent.
+    Unknowable,
+}
+
+/// Hears of each LPI that the driver makes pending. The driver makes none pending that is not told here.
+///
+/// Both operations are *any* operations: they are called with the lock of the LPI's record held and interrupts masked,
+/// and must not call the driver.
+pub trait ResendObserver: Send + Sync {
+    /// `GICR_SETLPIR` is about to be written: handlers may run for it from now on.
+    fn resending(&self, resend: Resend);
+
+    /// It was written.
+    fn resent(&self, resend: Resend);
+}
+
+impl<P: Platform> DirectLpi<P> {
+    /// Makes an LPI pending at its target, now or once that is on.
+    pub(super) fn deliver(&self, lpi: Lpi, record: &mut Record, reason: ResendReason) {
+        // Two that are owed are one: if one of them is known to be due, its handler runs for that.
+        let reason = match record.owed {
+            Owed::SetPending(before) => reason.min(before),
+            Owed::Nothing | Owed::Retirement => reason,
+        };
+        let resend = Resend { vector: lpi.intid().vector(), cpu: record.target, reason };
+        let done = self.at(record.target, |registers| {
+            self.observer.iter().for_each(|observer| observer.resending(resend));
+            registers.set(lpi);
+            self.observer.iter().for_each(|observer| observer.resent(resend));
+        });
+        record.owed = if done.is_some() { Owed::Nothing } else { Owed::SetPending(reason) };
+    }
+}

@@ -1,0 +1,139 @@
+//! What the driver makes pending itself is told, each with its reason, and nothing else is.
+
+use super::board::Board;
+use super::demands::taken;
+use super::endpoint::{Endpoint, Kind, attach};
+use super::hotplug::{come, leave, left_behind};
+use gic_driver::direct_lpi::{DirectLpi, Resend, ResendObserver, ResendReason};
+use gic_driver::lpi::PendingLpis;
+use msi_types::{Cpu, MsiMessage, MsiParent, Pending, Vector};
+use std::sync::{Arc, Mutex};
+
+/// Each resend that began, in order; each has to end before the next of the same LPI.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    told: Mutex<Vec<Resend>>,
+    under_way: Mutex<Vec<Resend>>,
+}
+
+impl Recorder {
+    pub(crate) fn take(&self) -> Vec<Resend> {
+        assert_eq!(*self.under_way.lock().unwrap(), []);
+        std::mem::take(&mut *self.told.lock().unwrap())
+    }
+}
+
+impl ResendObserver for Recorder {
+    fn resending(&self, resend: Resend) {
+        self.told.lock().unwrap().push(resend);
+        self.under_way.lock().unwrap().push(resend);
+    }
+
+    fn resent(&self, resend: Resend) {
+        let mut under_way = self.under_way.lock().unwrap();
+        let begun = under_way.iter().position(|begun| *begun == resend).expect("it began");
+        under_way.remove(begun);
+    }
+}
+
+fn observed(board: &Board) -> (DirectLpi<Board>, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder::default());
+    (board.direct_lpi().unwrap().with_observer(Arc::clone(&recorder) as _), recorder)
+}
+
+fn resend(vector: Vector, cpu: u32, reason: ResendReason) -> Resend {
+    Resend { vector, cpu: Cpu::new(cpu), reason }
+}
+
+#[test]
+fn moves_and_masks_send_nothing_again() {
+    let board = Board::new(2, 0);
+    let (direct, recorder) = observed(&board);
+    let device = left_behind(&board, &direct);
+    direct.mask(device.block.first());
+    direct.unmask(device.block.first());
+    assert_eq!(taken(&board, 0), [device.lpi(0)]);
+    assert_eq!(recorder.take(), []);
+}
+
+#[test]
+fn what_was_pending_at_a_cpu_that_left_is_told_as_carried() {
+    let board = Board::new(2, 0);
+    let (direct, recorder) = observed(&board);
+    let device = left_behind(&board, &direct);
+    leave(&board, &direct, 0);
+    assert_eq!(recorder.take(), [resend(device.block.first(), 1, ResendReason::Carried)]);
+}
+
+#[test]
+fn what_may_have_been_pending_at_a_cpu_that_left_is_told_as_unknowable() {
+    let board = Board::new(2, 0);
+    board.world().rd(0).can_disable = false;
+    let (direct, recorder) = observed(&board);
+    let device = left_behind(&board, &direct);
+    let _elsewhere = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    leave(&board, &direct, 0);
+    assert_eq!(recorder.take(), [resend(device.block.first(), 1, ResendReason::Unknowable)]);
+}
+
+#[test]
+fn what_was_lost_with_the_power_is_told_as_unknowable() {
+    let board = Board::new(2, 0);
+    let (direct, recorder) = observed(&board);
+    let device = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    direct.cpu_on(Cpu::new(0), PendingLpis::Lost).unwrap();
+    assert_eq!(recorder.take(), [resend(device.block.first(), 0, ResendReason::Unknowable)]);
+}
+
+#[test]
+fn what_software_asks_for_is_told_where_and_when_it_becomes_pending() {
+    let board = Board::new(2, 0);
+    let (direct, recorder) = observed(&board);
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let vector = device.block.first();
+    direct.set_pending(vector, Pending::Set);
+    assert_eq!(recorder.take(), [resend(vector, 0, ResendReason::Requested)]);
+    direct.set_pending(vector, Pending::Clear);
+    leave(&board, &direct, 0);
+    direct.set_pending(vector, Pending::Set);
+    assert_eq!(recorder.take(), [], "its target is off");
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    assert_eq!(recorder.take(), [resend(vector, 1, ResendReason::Requested)]);
+}
+
+#[test]
+fn of_two_reasons_for_one_resend_the_one_that_is_known_counts() {
+    let board = Board::new(3, 0);
+    board.world().rd(0).can_disable = false;
+    let (direct, recorder) = observed(&board);
+    let device = left_behind(&board, &direct);
+    let vector = device.block.first();
+    // CPU 1, its target, is off when CPU 0, where it may be pending, leaves: it is owed twice.
+    leave(&board, &direct, 1);
+    direct.set_pending(vector, Pending::Set);
+    leave(&board, &direct, 0);
+    assert_eq!(recorder.take(), []);
+    come(&board, &direct, 1);
+    assert_eq!(recorder.take(), [resend(vector, 1, ResendReason::Requested)]);
+}
+
+#[test]
+fn an_lpi_that_was_taken_back_is_not_sent_again() {
+    let board = Board::new(2, 0);
+    let (direct, recorder) = observed(&board);
+    let free = direct.gic().lpis().unwrap().available();
+    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let (vector, lpi) = (stuck.block.first(), stuck.lpi(0));
+    leave(&board, &direct, 0);
+    direct.free(&attach(&direct), stuck.block);
+    // A device that should not have sends it to the other CPU, which leaves as well.
+    let address = direct.doorbell(Cpu::new(1)).unwrap();
+    board.world().write_message(MsiMessage { address, data: lpi });
+    leave(&board, &direct, 1);
+    direct.set_pending(vector, Pending::Set);
+    direct.set_pending(vector, Pending::Clear);
+    come(&board, &direct, 0);
+    assert_eq!(recorder.take(), []);
+    assert_eq!(board.world().pending_at(lpi), []);
+    assert_eq!(direct.gic().lpis().unwrap().available(), free, "it is free once that CPU is back");
+}
