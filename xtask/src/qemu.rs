@@ -24,7 +24,7 @@ use crate::{cache, process};
 const LIMIT: Duration = Duration::from_mins(3);
 /// Interrupts of the load test where each takes long.
 const SMALL_LOAD: u32 = 1000;
-const PROGRAM: &str = "qemu-system-aarch64";
+pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
 /// Sectors of the disk; each begins with its own number.
 const SECTORS: u64 = 2048;
 const SECTOR: usize = 512;
@@ -39,9 +39,9 @@ pub(crate) enum Version {
 }
 
 impl Version {
-    const ALL: [Self; 2] = [Self::Stable, Self::Backports];
+    pub(crate) const ALL: [Self; 2] = [Self::Stable, Self::Backports];
 
-    fn suite(self) -> Suite {
+    pub(crate) fn suite(self) -> Suite {
         match self {
             Self::Stable => Suite::Stable,
             Self::Backports => Suite::Backports,
@@ -124,7 +124,7 @@ pub(crate) fn watch(workspace: &Workspace, wanted: &Watch) -> Result<ExitCode> {
 }
 
 /// Unpacks a QEMU into the cache.
-fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
+pub(crate) fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
     let folder = version.folder(workspace);
     if !cache::is_filled(&folder) {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
@@ -187,7 +187,7 @@ impl Bench<'_> {
         qemu.arg("-drive").arg(format!("if=none,id=d1,format=raw,readonly=on,file={}", disk.display()));
         qemu.arg("-chardev").arg(format!("socket,id=peer,path={}", socket.display()));
         for device in machines::devices(self.version) {
-            qemu.args(["-device", device.arguments]);
+            qemu.arg("-device").arg(format!("{}{}", device.arguments, self.machine.addition(device)));
         }
     }
 

@@ -1,10 +1,14 @@
-//! What the image needs from the devicetree beside interrupts: memory, firmware's conduit, PCI's windows, the command line.
+//! What the image needs from the devicetree beside interrupts: memory, firmware's conduit, PCI's windows, the SMMU in front
+//! of PCI, the command line.
 
+use crate::smmu::{SmmuDescription, StreamSpan};
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::ops::Range;
-use dtoolkit::fdt::Fdt;
+use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
+use gic_driver::PhysicalRegion;
 use image_rt::power::Conduit;
 
 /// PCI address space code of 32-bit memory in the first cell of a range.
@@ -33,7 +37,7 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    /// `None` if it is no devicetree of a machine that this image can use.
+    /// `None` if it is no devicetree of a machine that this image can use. Without the heap, of which it knows the place.
     pub(crate) fn read(blob: &'static [u8]) -> Option<Self> {
         let tree = Fdt::new(blob).ok()?;
         let root = tree.root();
@@ -53,15 +57,56 @@ fn memory(tree: Fdt<'_>) -> Option<Range<usize>> {
     Some(start as usize..(start + size) as usize)
 }
 
+fn pci_host(tree: Fdt<'_>) -> Option<FdtNode<'_>> {
+    tree.root().children().find(|node| node.is_compatible("pci-host-ecam-generic"))
+}
+
 /// The window for 32-bit memory, whose addresses are the same on both sides on `virt`.
 fn pci_window(tree: Fdt<'_>) -> Option<Range<u64>> {
-    let node = tree.root().children().find(|node| node.is_compatible("pci-host-ecam-generic"))?;
-    node.ranges().ok()??.find_map(|range| {
+    pci_host(tree)?.ranges().ok()??.find_map(|range| {
         let space = range.child_bus_address.as_ref().first()?.get();
         let start = range.parent_bus_address::<u64>().ok()?;
         let length = range.length::<u64>().ok()?;
         (space & SPACE == MEMORY_32).then(|| start..start + length)
     })
+}
+
+/// The SMMUv3 to which the PCI host's `iommu-map` leads (bindings `iommu/arm,smmu-v3.yaml`, `pci/pci-iommu.txt`).
+pub(crate) fn smmu(blob: &[u8]) -> Option<SmmuDescription> {
+    /// An interrupt: kind, number, flags.
+    const INTERRUPT_CELLS: usize = 3;
+    const SPI: u32 = 0;
+    const FIRST_SPI: u32 = 32;
+    let tree = Fdt::new(blob).ok()?;
+    let map = cells(&pci_host(tree)?, "iommu-map");
+    let (entries, _) = map.as_chunks();
+    let phandle = entries.first().map(|&[_, phandle, ..]: &[u32; 4]| phandle)?;
+    let node = tree.root().children().find(|node| cells(node, "phandle") == [phandle])?;
+    let registers =
+        node.is_compatible("arm,smmu-v3").then(|| node.reg().ok()?.and_then(|mut reg| reg.next()))??;
+    let index = position(node.property("interrupt-names")?.value(), "eventq")?;
+    let interrupts = cells(&node, "interrupts");
+    let event = interrupts.chunks_exact(INTERRUPT_CELLS).nth(index).filter(|event| event[0] == SPI)?;
+    let streams = entries.iter().filter(|entry| entry[1] == phandle).map(
+        |&[first_requester, _, first_stream, length]| StreamSpan { first_requester, first_stream, length },
+    );
+    Some(SmmuDescription {
+        registers: PhysicalRegion { base: registers.address().ok()?, bytes: registers.size().ok()? },
+        event_spi: FIRST_SPI + event[1],
+        streams: streams.collect(),
+    })
+}
+
+/// A property's cells; none where there is no such property.
+fn cells(node: &FdtNode<'_>, name: &str) -> Vec<u32> {
+    let value = node.property(name);
+    let words = value.iter().flat_map(|value| value.value().chunks_exact(4));
+    words.map(|word| word.iter().fold(0, |cell, byte| cell << 8 | u32::from(*byte))).collect()
+}
+
+/// Which of a list of strings this is.
+fn position(strings: &[u8], wanted: &str) -> Option<usize> {
+    strings.split(|byte| *byte == 0).position(|name| name == wanted.as_bytes())
 }
 
 /// The command line.

@@ -5,6 +5,7 @@ use crate::devicetree::Surroundings;
 use crate::ledger;
 use crate::pci::{self, Function};
 use crate::platform::Kernel;
+use crate::smmu::{Behind, Smmu, SmmuDescription};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
@@ -19,8 +20,9 @@ use gic_firmware::{
     ConfigSpace, Controller as MsiController, ControllerKind, Description, GicVersion, PciHost,
 };
 use image_rt::{cpu, exceptions};
-use irq_domain::{Config, Dispatched, Interrupts};
-use msi_types::{Cpu, MsiParent};
+use irq_domain::layer::{DoorbellMapping, Over};
+use irq_domain::{Config, Dispatched, Interrupts, WiredRequest};
+use msi_types::{Cpu, MsiParent, Trigger, Vector};
 use spin::Once;
 
 /// Everything that was found.
@@ -30,10 +32,20 @@ pub(crate) struct Machine {
     /// By CPU.
     affinities: Vec<Affinity>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
-    /// Where the PCI host's messages go.
+    /// Where the PCI host's messages go: the controller, or the layer before it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
+    /// Where a CPU's own messages go: what stands between PCI and the controller is not in their way.
+    pub(crate) controller: Option<Arc<dyn MsiParent>>,
+    pub(crate) smmu: Option<Translated>,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) functions: Vec<Function>,
+}
+
+/// PCI behind an SMMU.
+pub(crate) struct Translated {
+    pub(crate) smmu: Arc<Smmu>,
+    /// The layer that maps doorbells.
+    pub(crate) doorbells: Arc<Over<DoorbellMapping<Behind>, dyn MsiParent>>,
 }
 
 static MACHINE: Once<Machine> = Once::new();
@@ -48,7 +60,11 @@ pub(crate) fn machine() -> &'static Machine {
 }
 
 /// Discovers the machine, starts the boot CPU's interrupts, and finds the PCI functions.
-pub(crate) fn bring_up(description: Description, around: &Surroundings) -> &'static Machine {
+pub(crate) fn bring_up(
+    description: Description,
+    around: &Surroundings,
+    smmu: Option<SmmuDescription>,
+) -> &'static Machine {
     let gic = gic(&description);
     let boot = Platform::cpu(&Kernel);
     let affinities = cpus(&description);
@@ -60,14 +76,25 @@ pub(crate) fn bring_up(description: Description, around: &Surroundings) -> &'sta
         _ => None,
     };
     let host = description.hosts.first();
-    let parent = match (&its, host) {
+    let controller = match (&its, host) {
         (Some(its), Some(host)) => {
             Some(Arc::new(ItsMsiParent::new(its.clone(), id_map(&description, host))) as Arc<dyn MsiParent>)
         }
         _ => v2m(&gic, &description),
     };
     let functions = host.map_or_else(Vec::new, |host| functions(host, around));
-    MACHINE.call_once(|| Machine { description, gic, affinities, its, parent, interrupts, functions });
+    let smmu = smmu.map(|smmu| Arc::new(Smmu::new(smmu).expect("the SMMU")));
+    if let Some(smmu) = &smmu {
+        attach(smmu, around, &functions);
+    }
+    let smmu = smmu.zip(controller.clone()).map(|(smmu, below)| translated(smmu, below, &interrupts));
+    let parent = match &smmu {
+        Some(smmu) => Some(smmu.doorbells.clone() as Arc<dyn MsiParent>),
+        None => controller.clone(),
+    };
+    let found =
+        Machine { description, gic, affinities, its, parent, controller, smmu, interrupts, functions };
+    MACHINE.call_once(|| found);
     exceptions::set_irq_handler(take_interrupts);
     cpu::irq_enable();
     machine()
@@ -183,6 +210,25 @@ fn id_map(description: &Description, host: &PciHost) -> IdMap {
         Some(mask) => map.with_mask(mask.value),
         None => map,
     }
+}
+
+/// An address space for every function.
+fn attach(smmu: &Smmu, around: &Surroundings, functions: &[Function]) {
+    let memory = around.memory.start as u64..around.memory.end as u64;
+    for stream in functions.iter().filter_map(|function| smmu.stream(function.requester)) {
+        smmu.attach(stream, memory.clone()).expect("a stream's address space");
+    }
+}
+
+/// A layer that maps doorbells at the SMMU, and somebody who hears of its events.
+fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Arc<Interrupts>) -> Translated {
+    let (vector, reader) = (Vector::new(smmu.event_spi()), smmu.clone());
+    let request = WiredRequest { vector, trigger: Trigger::Edge, name: "smmu" };
+    let handle = interrupts.request_wired(request, move |_| reader.take_events());
+    // For ever: the SMMU is never given back.
+    core::mem::forget(handle.expect("the SMMU's event interrupt"));
+    let layer = DoorbellMapping::new(Behind(smmu.clone()), Arc::new(Kernel));
+    Translated { smmu, doorbells: Arc::new(Over::new(layer, below, Arc::new(Kernel))) }
 }
 
 fn functions(host: &PciHost, around: &Surroundings) -> Vec<Function> {

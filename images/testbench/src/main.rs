@@ -17,6 +17,7 @@ mod pci;
 mod platform;
 mod report;
 mod rig;
+mod smmu;
 mod smp;
 mod soft_device;
 mod tests;
@@ -41,7 +42,7 @@ fn main(boot: Boot) -> ! {
     unsafe { heap::init(free_memory(&around, boot.devicetree)) };
     power::set_conduit(boot.conduit.unwrap_or(around.conduit));
     let description = gic_firmware::devicetree::parse(blob).expect("firmware's description");
-    let machine = machine::bring_up(description, &around);
+    let machine = machine::bring_up(description, &around, devicetree::smmu(blob));
     let mut report = Report::default();
     tests::run(machine, &devicetree::arguments(blob), &mut report);
     report.summarize();

@@ -88,7 +88,7 @@ impl SoftDevice {
         vectors: u16,
         handler: impl Fn(u16, &IrqContext<'_>) + Clone + Send + Sync + 'static,
     ) -> Result<Self, Verdict> {
-        let parent = machine.parent.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
+        let parent = machine.controller.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
         let memory = Arc::new(Memory((0..vectors).map(|_| IrqMutex::new(None)).collect()));
         let requester = RequesterId::pci(0, 0, 0);
         let config = MsiDeviceConfig { name: "soft", requester, parent, store: memory.clone() };

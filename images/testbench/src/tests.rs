@@ -9,6 +9,7 @@ mod load;
 mod lpis;
 mod priorities;
 mod sgis;
+mod translated;
 
 use crate::machine::Machine;
 use crate::report::Report;
@@ -19,6 +20,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     discovery::run(machine, expected, report);
     sgis::run(machine, report);
     devices::run(machine, report);
+    translated::run(machine, report);
     controller::run(machine, report);
     priorities::run(machine, report);
     lpis::run(machine, report);

@@ -18,7 +18,7 @@ pub(super) struct Image {
 impl Image {
     /// Builds the test bench.
     pub(super) fn build(workspace: &Workspace) -> Result<Self> {
-        rust::need_target(&workspace.root)?;
+        rust::need_target(&workspace.root, rust::BARE_TARGET)?;
         let target = workspace.target.join("images");
         let mut cargo = process::cargo(&workspace.root.join("images"));
         cargo.args(["build", "--release", "--package", "testbench", "--target", rust::BARE_TARGET]);

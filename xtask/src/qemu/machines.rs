@@ -33,6 +33,12 @@ const SEVERAL_CPUS: &str = "there is one CPU";
 const V3: &[&str] = &["no ITS", "no GICv3"];
 
 impl Machine {
+    /// What to add to a device's arguments: behind an SMMU virtio uses its addresses only if it is told so.
+    pub(super) fn addition(&self, device: &Device) -> &'static str {
+        let translated = self.options.contains("iommu=smmuv3");
+        if translated && device.arguments.starts_with("virtio-") { ",iommu_platform=on" } else { "" }
+    }
+
     /// What is wrong with it in this QEMU: other reasons for which the image may skip a test.
     pub(super) fn flaws(&self, version: Version) -> &'static [&'static str] {
         // Before QEMU 9.2, writing GICD_ITARGETSR had no effect on what was pending.
@@ -69,6 +75,17 @@ pub(super) const ALL: &[Machine] = &[
         cpus: 8,
         boot: Boot::Loader,
         expected: "el=el1 gic=3 its=on security=one",
+        load: 10_000,
+        lacks: &[],
+    },
+    // PCI behind an SMMU, with addresses of its own for doorbells.
+    Machine {
+        name: "gicv3-smmu",
+        options: "gic-version=3,its=on,iommu=smmuv3",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=on security=one iommu=smmuv3",
         load: 10_000,
         lacks: &[],
     },

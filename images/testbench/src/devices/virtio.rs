@@ -1,5 +1,8 @@
 //! virtio over PCI, by the `virtio-drivers` crate; the vectors, which that crate leaves alone, are set here.
 
+mod transport;
+
+use self::transport::Platform;
 use crate::check;
 use crate::pci::{Bar, Function};
 use crate::report::{Outcome, Verdict};
@@ -75,10 +78,10 @@ impl ConfigurationAccess for One {
     }
 }
 
-fn transport(function: &Function) -> PciTransport {
+fn transport(function: &Function) -> Platform {
     let mut root = PciRoot::new(One(function.clone()));
     let address = DeviceFunction { bus: 0, device: 0, function: 0 };
-    PciTransport::new::<Memory, _>(&mut root, address).expect("a virtio device of version 1")
+    Platform(PciTransport::new::<Memory, _>(&mut root, address).expect("a virtio device of version 1"))
 }
 
 /// The common configuration structure, where vectors are assigned.
@@ -112,7 +115,7 @@ impl Common {
 /// Entropy.
 pub(crate) struct Rng {
     common: Common,
-    driver: Mutex<VirtIORng<Memory, PciTransport>>,
+    driver: Mutex<VirtIORng<Memory, Platform>>,
 }
 
 impl Rng {
@@ -150,7 +153,7 @@ impl Device for Rng {
 /// A disk.
 pub(crate) struct Blk {
     common: Common,
-    driver: Mutex<VirtIOBlk<Memory, PciTransport>>,
+    driver: Mutex<VirtIOBlk<Memory, Platform>>,
 }
 
 impl Blk {

@@ -45,6 +45,7 @@ fn find(machine: &Machine, name: &str) -> String {
         .to_string(),
         "gic" => revision(machine),
         "v2m" => if v2m_frames(&machine.description).next().is_some() { "on" } else { "off" }.into(),
+        "iommu" => if machine.smmu.is_some() { "smmuv3" } else { "none" }.into(),
         "its" => if its_controller(&machine.description).is_some() { "on" } else { "off" }.into(),
         "security" => match machine.gic.v3().map(|gic| gic.distributor().view()) {
             Ok(SecurityView::Single) => "one",

@@ -1,0 +1,135 @@
+//! The two queues in memory (IHI 0070, 3.5): commands to the SMMU, events from it. An index counts to twice the queue's
+//! length: what is beyond its bits tells a full queue from an empty one.
+
+use super::event::Event;
+use super::registers::Registers;
+use super::stream_table::{SpaceId, StreamId};
+use super::{SmmuError, memory, store, wait_for};
+use crate::platform::Kernel;
+use gic_driver::{Platform, Table};
+
+/// Both queues are as long, or shorter where the SMMU wants it.
+const USUAL_BITS: u32 = 7;
+const COMMAND_BYTES: u64 = 16;
+const EVENT_BYTES: u64 = 32;
+
+const CFGI_STE: u64 = 0x03;
+const CFGI_STE_RANGE: u64 = 0x04;
+const TLBI_NH_VA: u64 = 0x12;
+const TLBI_NSNH_ALL: u64 = 0x30;
+const SYNC: u64 = 0x46;
+/// All streams: a range of 2^32.
+const EVERY_STREAM: u64 = 31;
+const LEAF: u64 = 1;
+
+/// Commands before CMD_SYNC: what the SMMU is to forget, and to read anew when it needs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Forget {
+    /// CMD_CFGI_STE: a stream's entry and context.
+    Stream(StreamId),
+    /// CMD_CFGI_ALL: those of all streams.
+    Configuration,
+    /// CMD_TLBI_NH_VA: one page of an address space.
+    Page { space: SpaceId, page: u64 },
+    /// CMD_TLBI_NSNH_ALL: every page.
+    Translations,
+}
+
+impl Forget {
+    fn words(self) -> [u64; 2] {
+        match self {
+            Self::Stream(StreamId(stream)) => [CFGI_STE | u64::from(stream) << 32, LEAF],
+            Self::Configuration => [CFGI_STE_RANGE, EVERY_STREAM],
+            Self::Page { space: SpaceId(space), page } => [TLBI_NH_VA | u64::from(space) << 48, page | LEAF],
+            Self::Translations => [TLBI_NSNH_ALL, 0],
+        }
+    }
+}
+
+/// The command queue.
+pub(super) struct Commands {
+    table: Table,
+    bits: u32,
+    end: u32,
+}
+
+impl Commands {
+    pub(super) fn new(most_bits: u32) -> Result<Self, SmmuError> {
+        let bits = most_bits.min(USUAL_BITS);
+        Ok(Self { table: memory(COMMAND_BYTES << bits, 32, "commands")?, bits, end: 0 })
+    }
+
+    /// Writes a command; the SMMU may begin with it.
+    pub(super) fn post(&mut self, registers: &Registers, command: Forget) -> Result<(), SmmuError> {
+        self.push(registers, command.words())
+    }
+
+    /// CMD_SYNC, and waits: what was commanded before is done.
+    pub(super) fn sync(&mut self, registers: &Registers) -> Result<(), SmmuError> {
+        self.push(registers, [SYNC, 0])?;
+        let end = self.end;
+        let mut error = 0;
+        wait_for("CMD_SYNC", || {
+            let (read, found) = registers.commands_read();
+            error = found;
+            read == end || found != 0
+        })?;
+        if error == 0 { Ok(()) } else { Err(SmmuError::BadCommand(error)) }
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.table.address
+    }
+
+    pub(super) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    fn push(&mut self, registers: &Registers, words: [u64; 2]) -> Result<(), SmmuError> {
+        let full = self.end ^ 1 << self.bits;
+        wait_for("the command queue", || registers.commands_read().0 != full)?;
+        let slot = u64::from(self.end & ((1 << self.bits) - 1));
+        store(&self.table, slot * COMMAND_BYTES, &words);
+        self.end = (self.end + 1) & ((2 << self.bits) - 1);
+        registers.set_commands_end(self.end);
+        Ok(())
+    }
+}
+
+/// The event queue.
+pub(super) struct Events {
+    table: Table,
+    bits: u32,
+    read: u32,
+}
+
+impl Events {
+    pub(super) fn new(most_bits: u32) -> Result<Self, SmmuError> {
+        let bits = most_bits.min(USUAL_BITS);
+        Ok(Self { table: memory(EVENT_BYTES << bits, 32, "events")?, bits, read: 0 })
+    }
+
+    /// The oldest event that was not read.
+    pub(super) fn next(&mut self, registers: &Registers) -> Option<Event> {
+        if registers.events_end() == self.read {
+            return None;
+        }
+        let slot = u64::from(self.read & ((1 << self.bits) - 1)) * EVENT_BYTES;
+        let words = [0, 8, 16].map(|word| self.load(slot + word));
+        self.read = (self.read + 1) & ((2 << self.bits) - 1);
+        registers.set_events_read(self.read);
+        Some(Event::read(words))
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.table.address
+    }
+
+    pub(super) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    fn load(&self, offset: u64) -> u64 {
+        u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|byte| Kernel.load8(&self.table, offset + byte)))
+    }
+}

@@ -1,0 +1,138 @@
+//! Registers (IHI 0070, chapter 6): what the SMMU can, where its tables lie, and what is switched on.
+
+use super::queue::{Commands, Events};
+use super::stream_table::{Fmt, StreamTable};
+use super::{Frame, SmmuError, wait_for};
+use gic_driver::Mmio;
+
+const IDR0: u32 = 0x00;
+const IDR1: u32 = 0x04;
+const IDR5: u32 = 0x14;
+const CR0: u32 = 0x20;
+const CR0ACK: u32 = 0x24;
+const CR1: u32 = 0x28;
+const CR2: u32 = 0x2c;
+const IRQ_CTRL: u32 = 0x50;
+const IRQ_CTRLACK: u32 = 0x54;
+const STRTAB_BASE: u32 = 0x80;
+const STRTAB_BASE_CFG: u32 = 0x88;
+const CMDQ_BASE: u32 = 0x90;
+const CMDQ_PROD: u32 = 0x98;
+const CMDQ_CONS: u32 = 0x9c;
+const EVENTQ_BASE: u32 = 0xa0;
+// On the second page of registers.
+const EVENTQ_PROD: u32 = 0x1_00a8;
+const EVENTQ_CONS: u32 = 0x1_00ac;
+
+/// CR0 and its acknowledgement.
+const SMMUEN: u32 = 1 << 0;
+const EVENTQEN: u32 = 1 << 2;
+const CMDQEN: u32 = 1 << 3;
+/// CR1: tables and queues are read as inner shareable, write-back cacheable memory.
+const CACHED: u32 = 0b11_01_01_11_01_01;
+/// CR2: a stream beyond the table is an event, not silence.
+const RECINVSID: u32 = 1 << 1;
+/// IRQ_CTRL.
+const EVENTQ_IRQEN: u32 = 1 << 2;
+/// In the base registers: allocate in caches.
+const ALLOCATE: u64 = 1 << 62;
+
+/// What this driver makes use of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Features {
+    /// Bits of a stream's number.
+    pub(super) streams: u32,
+    /// Most bits of a command's place in its queue, and of an event's.
+    pub(super) commands: u32,
+    pub(super) events: u32,
+}
+
+impl Features {
+    pub(super) fn read(registers: &Registers) -> Result<Self, SmmuError> {
+        let [idr0, idr1, idr5] = [IDR0, IDR1, IDR5].map(|offset| registers.0.read32(offset));
+        let needs = [
+            (idr0 >> 1 & 1 == 1, "a first stage"),
+            (idr0 >> 3 & 1 == 1, "AArch64 translation tables"),
+            (idr0 >> 4 & 1 == 1, "coherent table walks"),
+            (idr0 >> 27 & 3 == 1, "stream tables of two levels"),
+            (idr5 >> 4 & 1 == 1, "pages of 4 KiB"),
+            (idr1 & 3 << 29 == 0, "tables that may lie anywhere"),
+        ];
+        match needs.iter().find(|(met, _)| !met) {
+            Some((_, what)) => Err(SmmuError::Lacks(what)),
+            None => Ok(Self { streams: idr1 & 0x3f, commands: idr1 >> 21 & 0x1f, events: idr1 >> 16 & 0x1f }),
+        }
+    }
+}
+
+/// The register frame: both pages.
+pub(super) struct Registers(Frame);
+
+impl Registers {
+    pub(super) fn new(frame: Frame) -> Self {
+        Self(frame)
+    }
+
+    /// Switches everything off.
+    pub(super) fn disable(&self) -> Result<(), SmmuError> {
+        self.control(0)?;
+        self.0.write32(IRQ_CTRL, 0);
+        wait_for("IRQ_CTRL", || self.0.read32(IRQ_CTRLACK) == 0)
+    }
+
+    /// Says where tables and queues are. Nothing is switched on.
+    pub(super) fn place_tables(&self, streams: &StreamTable, commands: &Commands, events: &Events) {
+        self.0.write32(CR1, CACHED);
+        self.0.write32(CR2, RECINVSID);
+        let Fmt { bits, split } = streams.format();
+        self.0.write64(STRTAB_BASE, streams.address() | ALLOCATE);
+        self.0.write32(STRTAB_BASE_CFG, 1 << 16 | split << 6 | bits);
+        self.0.write64(CMDQ_BASE, commands.address() | u64::from(commands.bits()) | ALLOCATE);
+        self.0.write32(CMDQ_PROD, 0);
+        self.0.write32(CMDQ_CONS, 0);
+        self.0.write64(EVENTQ_BASE, events.address() | u64::from(events.bits()) | ALLOCATE);
+        self.0.write32(EVENTQ_PROD, 0);
+        self.0.write32(EVENTQ_CONS, 0);
+    }
+
+    pub(super) fn enable_commands(&self) -> Result<(), SmmuError> {
+        self.control(CMDQEN)
+    }
+
+    /// Events are written, and told of by interrupt.
+    pub(super) fn enable_events(&self) -> Result<(), SmmuError> {
+        self.control(CMDQEN | EVENTQEN)?;
+        self.0.write32(IRQ_CTRL, EVENTQ_IRQEN);
+        wait_for("IRQ_CTRL", || self.0.read32(IRQ_CTRLACK) == EVENTQ_IRQEN)
+    }
+
+    pub(super) fn enable_translation(&self) -> Result<(), SmmuError> {
+        self.control(CMDQEN | EVENTQEN | SMMUEN)
+    }
+
+    /// Hands over commands up to an index.
+    pub(super) fn set_commands_end(&self, index: u32) {
+        self.0.write32(CMDQ_PROD, index);
+    }
+
+    /// How far the SMMU read, and why it goes no further, where it met an error.
+    pub(super) fn commands_read(&self) -> (u32, u32) {
+        let value = self.0.read32(CMDQ_CONS);
+        (value & 0xf_ffff, value >> 24 & 0x7f)
+    }
+
+    /// How far the SMMU wrote events.
+    pub(super) fn events_end(&self) -> u32 {
+        self.0.read32(EVENTQ_PROD) & 0xf_ffff
+    }
+
+    /// Gives back event records up to an index.
+    pub(super) fn set_events_read(&self, index: u32) {
+        self.0.write32(EVENTQ_CONS, index);
+    }
+
+    fn control(&self, value: u32) -> Result<(), SmmuError> {
+        self.0.write32(CR0, value);
+        wait_for("CR0", || self.0.read32(CR0ACK) == value)
+    }
+}

@@ -1,0 +1,217 @@
+//! Devices behind an SMMU: their messages arrive because their doorbell is mapped for them, and what is not mapped does not
+//! arrive, but is reported by name.
+
+use crate::check;
+use crate::devices::Kind;
+use crate::machine::{Machine, Translated, UNHANDLED};
+use crate::pci::Function;
+use crate::report::{Outcome, Report, Verdict};
+use crate::rig::Rig;
+use crate::smmu::{Access, DOORBELL_WINDOW, Event, EventKind, StreamId};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use image_rt::cpu;
+use irq_domain::layer::{Iommu, IommuDomain, Placement};
+use irq_domain::pci::{ConfigSpace, TableMemory};
+use msi_types::Granule;
+
+const MSI: u8 = 0x05;
+/// In its capability: control (with its enable bit), address, and data of the form with 64 bits.
+const MSI_CONTROL: u16 = 2;
+const MSI_ADDRESS: u16 = 4;
+const MSI_DATA: u16 = 12;
+const MSI_ENABLED: u16 = 1;
+
+/// edu's occasion to send, and its copying engine.
+const RAISE: u64 = 0x60;
+const ACKNOWLEDGE: u64 = 0x64;
+const DMA_FROM: u64 = 0x80;
+const DMA_TO: u64 = 0x88;
+const DMA_BYTES: u64 = 0x90;
+const DMA_COMMAND: u64 = 0x98;
+const DMA_START_WITH_INTERRUPT: u32 = 0b101;
+/// edu's own memory.
+const DMA_BUFFER: u64 = 0x4_0000;
+/// Of edu's 28 bits, and nothing that is mapped.
+const NOWHERE: u64 = 0x0123_4000;
+
+pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    // Whether there is to be one is what discovery says.
+    let Some(translated) = &machine.smmu else { return };
+    let mut case = |name, test: fn(&Bench<'_>) -> Outcome| {
+        report.case(name, || Bench::new(machine, translated).and_then(|bench| test(&bench)));
+    };
+    case("smmu: nothing that devices did so far was refused", quiet);
+    case("smmu: a device stores an address at which its doorbell is mapped", stored);
+    case("smmu: with its own doorbell unmapped, a device's message is an event that names it", unmapped);
+    case("smmu: after the last vector nothing is mapped, and a late message is an event", late);
+    case("smmu: what a stream without an entry sends is an event", refused);
+    case("smmu: a device reads nothing that is not mapped for it", elsewhere);
+}
+
+/// The machine with an SMMU, and edu, whose vectors are free.
+struct Bench<'a> {
+    machine: &'a Machine,
+    translated: &'a Translated,
+    edu: &'a Function,
+}
+
+impl<'a> Bench<'a> {
+    fn new(machine: &'a Machine, translated: &'a Translated) -> Result<Self, Verdict> {
+        let edu = find(machine, "edu").ok_or(Verdict::Failed("no edu".into()))?;
+        Ok(Self { machine, translated, edu })
+    }
+
+    fn rig(&self, name: &str) -> Result<Rig, Verdict> {
+        let function = find(self.machine, name);
+        let (function, kind) = function
+            .and_then(|function| Some((function, Kind::of(function)?)))
+            .ok_or_else(|| Verdict::Failed(alloc::format!("no {name}")))?;
+        Rig::new(self.machine, name, function, kind.drive(function))
+    }
+
+    fn stream(&self) -> Result<StreamId, Verdict> {
+        self.translated.smmu.stream(self.edu.requester).ok_or(Verdict::Failed("edu has no stream".into()))
+    }
+
+    /// What edu stores: its message's address, and where its capability is.
+    fn stored(&self) -> Result<(u16, u64), Verdict> {
+        let at = self.edu.capability(MSI).ok_or(Verdict::Failed("edu has no MSI".into()))?;
+        Ok((at, u64::from(self.edu.config.read32(at + MSI_ADDRESS))))
+    }
+
+    /// Fires edu, whose message is to be reported and not to arrive.
+    fn expect_event(&self, rig: &Rig, wanted: Event) -> Outcome {
+        let before = (rig.counts.of(0), UNHANDLED.load(Ordering::Acquire));
+        let told = self.translated.smmu.interrupts();
+        rig.device.fire(0)?;
+        cpu::wait_until(2000, || self.translated.smmu.interrupts() > told);
+        cpu::wait_until(5, || rig.counts.of(0) > before.0);
+        let events = self.translated.smmu.events();
+        check!(events == [wanted], "reported was {events:x?}, not {wanted:x?}");
+        let after = (rig.counts.of(0), UNHANDLED.load(Ordering::Acquire));
+        check!(before == after, "the interrupt arrived");
+        Ok(())
+    }
+
+    fn expect_arrival(&self, rig: &Rig) -> Outcome {
+        let cpu = rig.handles[0].effective_affinity();
+        let runs = rig.fire(0, cpu)?;
+        check!(runs.is_some_and(|runs| runs.there == 1 && runs.elsewhere == 0), "{}: {runs:?}", rig.name);
+        let events = self.events();
+        check!(events.is_empty(), "reported was {events:x?}");
+        Ok(())
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.translated.smmu.events()
+    }
+
+    fn pages(&self) -> usize {
+        self.translated.doorbells.layer().pages()
+    }
+}
+
+/// The first function of a kind that is its own requester.
+fn find<'a>(machine: &'a Machine, name: &str) -> Option<&'a Function> {
+    let is_kind = |function: &&Function| Kind::of(function).is_some_and(|kind| kind.name == name);
+    machine.functions.iter().filter(|function| function.address == function.requester).find(is_kind)
+}
+
+fn refused_write(stream: StreamId, address: u64) -> Event {
+    Event { kind: EventKind::Translation, stream, access: Access::Write, address }
+}
+
+fn quiet(bench: &Bench<'_>) -> Outcome {
+    let events = bench.events();
+    check!(events.is_empty(), "reported was {events:x?}");
+    Ok(())
+}
+
+fn stored(bench: &Bench<'_>) -> Outcome {
+    check!(bench.pages() == 0, "{} doorbells are mapped for nobody", bench.pages());
+    let rig = bench.rig("edu")?;
+    let (_, address) = bench.stored()?;
+    check!(DOORBELL_WINDOW.contains(&address), "it stores {address:#x}");
+    check!(bench.pages() == 1, "{} doorbells are mapped", bench.pages());
+    bench.expect_arrival(&rig)?;
+    rig.tear_down()
+}
+
+/// The page is taken away behind the layer's back, by the very call that the layer makes.
+fn unmapped(bench: &Bench<'_>) -> Outcome {
+    let (rig, other) = (bench.rig("edu")?, bench.rig("nvme")?);
+    bench.expect_arrival(&rig)?;
+    let (_, address) = bench.stored()?;
+    let stream = bench.stream()?;
+    let (domain, page) = (IommuDomain(stream.0), Granule::Size4K.page(address));
+    let iommu = bench.translated.doorbells.layer().iommu();
+    iommu.unmap(domain, page);
+    bench.expect_event(&rig, refused_write(stream, address))?;
+    bench.expect_arrival(&other)?;
+    let doorbell = bench.machine.its.as_ref().map(|its| Granule::Size4K.page(its.doorbell()));
+    let doorbell = doorbell.ok_or(Verdict::Failed("no ITS".into()))?;
+    let again = iommu.map(domain, doorbell, Placement::At(page));
+    check!(again == Ok(page), "it cannot be mapped again: {again:?}");
+    bench.expect_arrival(&rig)?;
+    other.tear_down()?;
+    rig.tear_down()
+}
+
+/// A device that forgot that its vectors were freed.
+fn late(bench: &Bench<'_>) -> Outcome {
+    let rig = bench.rig("edu")?;
+    bench.expect_arrival(&rig)?;
+    let (at, address) = bench.stored()?;
+    let config = &bench.edu.config;
+    let data = config.read16(at + MSI_DATA);
+    rig.tear_down()?;
+    check!(bench.pages() == 0, "{} doorbells are still mapped", bench.pages());
+    let (told, before) = (bench.translated.smmu.interrupts(), UNHANDLED.load(Ordering::Acquire));
+    config.write32(at + MSI_ADDRESS, address as u32);
+    config.write16(at + MSI_DATA, data);
+    let control = config.read16(at + MSI_CONTROL);
+    config.write16(at + MSI_CONTROL, control | MSI_ENABLED);
+    bench.edu.bar(0).write32(RAISE, 1);
+    cpu::wait_until(2000, || bench.translated.smmu.interrupts() > told);
+    bench.edu.bar(0).write32(ACKNOWLEDGE, 1);
+    config.write16(at + MSI_CONTROL, control);
+    let events = bench.events();
+    check!(events == [refused_write(bench.stream()?, address)], "reported was {events:x?}");
+    check!(UNHANDLED.load(Ordering::Acquire) == before, "the message arrived");
+    Ok(())
+}
+
+fn refused(bench: &Bench<'_>) -> Outcome {
+    let rig = bench.rig("edu")?;
+    let stream = bench.stream()?;
+    bench.translated.smmu.refuse(stream)?;
+    let event = Event { kind: EventKind::BadStreamEntry, stream, access: Access::Write, address: 0 };
+    let outcome = bench.expect_event(&rig, event);
+    bench.translated.smmu.serve(stream)?;
+    outcome?;
+    bench.expect_arrival(&rig)?;
+    rig.tear_down()
+}
+
+fn elsewhere(bench: &Bench<'_>) -> Outcome {
+    let rig = bench.rig("edu")?;
+    let registers = bench.edu.bar(0);
+    let (before, told) = (rig.counts.of(0), bench.translated.smmu.interrupts());
+    registers.write64(DMA_FROM, NOWHERE);
+    registers.write64(DMA_TO, DMA_BUFFER);
+    registers.write64(DMA_BYTES, 4);
+    registers.write32(DMA_COMMAND, DMA_START_WITH_INTERRUPT);
+    let done = cpu::wait_until(2000, || rig.counts.of(0) > before);
+    check!(done, "the device's engine does not come to its end");
+    let wanted = Event {
+        kind: EventKind::Translation,
+        stream: bench.stream()?,
+        access: Access::Read,
+        address: NOWHERE,
+    };
+    cpu::wait_until(500, || bench.translated.smmu.interrupts() > told);
+    let events = bench.events();
+    check!(events == [wanted], "reported was {events:x?}, not {wanted:x?}");
+    rig.tear_down()
+}
