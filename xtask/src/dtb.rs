@@ -127,10 +127,7 @@ fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
 
 /// Unpacks the devicetrees of `suite`'s newest arm64 kernel into `folder`.
 fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
-    let metapackage = "linux-image-arm64:arm64";
-    let kernel = apt.stands_for(metapackage, &apt.newest(metapackage, suite)?)?;
-    apt.download(&kernel, folder)?;
-    let package = apt::packages_in(folder)?.pop().with_context(|| format!("{kernel} was not downloaded"))?;
+    let package = download_kernel(apt, suite, folder)?;
     apt::unpack_matching(&package, "./usr/lib/linux-image-*", folder)?;
     for trees in folder.join("usr/lib").read_dir()? {
         for vendor in trees?.path().read_dir()? {
@@ -140,6 +137,14 @@ fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
     }
     fs::remove_dir_all(folder.join("usr"))?;
     fs::remove_file(package).map_err(Into::into)
+}
+
+/// Downloads the package of `suite`'s newest arm64 kernel into `folder`, and says what it is called there.
+pub(crate) fn download_kernel(apt: &Apt, suite: Suite, folder: &Path) -> Result<PathBuf> {
+    let metapackage = "linux-image-arm64:arm64";
+    let kernel = apt.stands_for(metapackage, &apt.newest(metapackage, suite)?)?;
+    apt.download(&kernel, folder)?;
+    apt::packages_in(folder)?.pop().with_context(|| format!("{kernel} was not downloaded"))
 }
 
 /// The newer QEMU where backports have one.

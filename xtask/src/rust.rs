@@ -14,6 +14,8 @@ const BARE_METAL: &[&str] =
     &["msi-types", "gic-arch", "irq-domain", "gic-driver", "x86-irq", "vgic", "gic-firmware"];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
+/// The machine that KVM's judge is built for: static programs, linked without any C tools.
+pub(crate) const JUDGE_TARGET: &str = "aarch64-unknown-linux-musl";
 /// The workspace, and what is outside of it: the fuzz targets and the images, by name, as `--all` would take in what
 /// they use of the workspace.
 const FORMATTED: &[&[&str]] = &[
@@ -41,13 +43,13 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
     Ok(())
 }
 
-/// Clippy over everything on the host, and over the libraries and the images on bare metal.
+/// Clippy over everything on the host, over the libraries and the images on bare metal, and over KVM's judge.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
     let mut host = process::cargo(&workspace.root);
     host.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
     tally.case("clippy", process::must(&mut host));
-    if let Err(absent) = need_target(&workspace.root) {
+    if let Err(absent) = need_target(&workspace.root, BARE_TARGET) {
         tally.skip(format!("clippy for {BARE_TARGET}: {absent:#}"));
         return Ok(());
     }
@@ -59,6 +61,13 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
     images.arg(workspace.target.join("images"));
     tally.case("the images", process::must(images.args(["--", "-D", "warnings"])));
+    if let Err(absent) = need_target(&workspace.root, JUDGE_TARGET) {
+        tally.skip(format!("clippy for {JUDGE_TARGET}: {absent:#}"));
+        return Ok(());
+    }
+    let mut judge = process::cargo(&workspace.root);
+    judge.args(["clippy", "--package", "kvm-judge", "--target", JUDGE_TARGET]);
+    tally.case("the judge", process::must(judge.args(["--", "-D", "warnings"])));
     Ok(())
 }
 
@@ -71,15 +80,15 @@ pub(crate) fn docs(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Adds the bare-metal target to a rustup toolchain that lacks it.
-pub(crate) fn need_target(root: &Path) -> Result<()> {
+/// Adds a target to a rustup toolchain that lacks it.
+pub(crate) fn need_target(root: &Path, target: &str) -> Result<()> {
     let mut sysroot = process::command("rustc", root);
     let sysroot = process::capture(sysroot.args(["--print", "sysroot"]))?;
-    if Path::new(sysroot.trim()).join("lib/rustlib").join(BARE_TARGET).exists() {
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(target).exists() {
         return Ok(());
     }
     ensure!(process::exists("rustup"), "not part of this Rust, and there is no rustup to add it");
-    process::must(process::command("rustup", root).args(["target", "add", BARE_TARGET]))
+    process::must(process::command("rustup", root).args(["target", "add", target]))
 }
 
 /// Adds rustfmt or clippy to a rustup toolchain of the minimal profile.

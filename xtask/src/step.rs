@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{boards, deny, examples, fuzz, lint, machine, qemu, rust, tests};
+use crate::{boards, deny, examples, fuzz, kvm, lint, machine, qemu, rust, tests};
 
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
@@ -22,6 +22,11 @@ const STEPS: &[Step] = &[
         name: "qemu",
         about: "the drivers on bare metal, on QEMU's machines with PCI devices",
         run: qemu::run,
+    },
+    Step {
+        name: "kvm",
+        about: "Linux's KVM for arm64 as the judge of the model, nested in QEMU",
+        run: kvm::run,
     },
     Step { name: "fuzz", about: "each fuzz target for a minute", run: fuzz::run },
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },

@@ -118,8 +118,11 @@ fn metadata(folder: &Path) -> Result<Value> {
 fn collect_rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry?.path();
-        if path.is_dir() && !path.ends_with("target") {
-            collect_rust_files(&path, files)?;
+        if path.is_dir() {
+            // A package in a package's folder has files of its own.
+            if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
+                collect_rust_files(&path, files)?;
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }

@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("testbench", IMAGES_USE),
     ("hypervisor", IMAGES_USE),
     ("conformance", LIBRARIES),
+    ("kvm-judge", LIBRARIES),
     ("xtask", &[]),
 ];
 

@@ -15,6 +15,8 @@ const AUDITED: &[&str] = &[
     "crates/gic-driver/src/mmio",
     "crates/gic-driver/src/sysreg.rs",
     "crates/x86-irq/tests/kvm/machine.rs",
+    "conformance/kvm-judge/src/kvm.rs",
+    "conformance/kvm-judge/src/kvm",
     "images",
 ];
 

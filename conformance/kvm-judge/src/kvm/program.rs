@@ -1,0 +1,97 @@
+//! The guest's program: does the operations that lie in memory, or acknowledges interrupts.
+//!
+//! It has no stack, takes no exception, and leaves the guest only by a store to where nothing is.
+
+use crate::layout::PROGRAM;
+use std::arch::global_asm;
+
+global_asm!(
+    ".pushsection .rodata.kvm_judge_program, \"a\"",
+    ".balign 8",
+    ".globl kvm_judge_program, kvm_judge_operate, kvm_judge_configure, kvm_judge_acknowledge, kvm_judge_program_end",
+    "kvm_judge_program:",
+    // x0: the next operation. x4: where to report.
+    "kvm_judge_operate:",
+    "nop",
+    "0: ldp x1, x2, [x0]",
+    "ldr x3, [x0, #16]",
+    "cbz x1, 9f",
+    "cmp x1, #2",
+    "b.lo 1f",
+    "b.eq 2f",
+    "cmp x1, #4",
+    "b.lo 3f",
+    "ldr x3, [x2]",
+    "b 4f",
+    "1: str w3, [x2]",
+    "b 5f",
+    "2: str x3, [x2]",
+    "b 5f",
+    "3: ldr w3, [x2]",
+    "4: str x3, [x0, #16]",
+    "5: dsb sy",
+    "add x0, x0, #24",
+    "b 0b",
+    "9: str wzr, [x4]",
+    "b .",
+    // x0: the priority mask. x1: the binary point. x4: where to report.
+    "kvm_judge_configure:",
+    "nop",
+    "msr S3_0_C4_C6_0, x0",   // ICC_PMR_EL1
+    "msr S3_0_C12_C12_3, x1", // ICC_BPR1_EL1
+    "mov x2, #1",
+    "msr S3_0_C12_C12_7, x2", // ICC_IGRPEN1_EL1
+    "isb",
+    "str wzr, [x4]",
+    "b .",
+    // x4: where to report.
+    "kvm_judge_acknowledge:",
+    "nop",
+    "0: mrs x0, S3_0_C12_C12_0", // ICC_IAR1_EL1
+    "dsb sy",
+    "str w0, [x4]",
+    "msr S3_0_C12_C12_1, x0", // ICC_EOIR1_EL1
+    "isb",
+    "b 0b",
+    "kvm_judge_program_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    #[link_name = "kvm_judge_program"]
+    static BEGIN: u8;
+    #[link_name = "kvm_judge_operate"]
+    static OPERATE: u8;
+    #[link_name = "kvm_judge_configure"]
+    static CONFIGURE: u8;
+    #[link_name = "kvm_judge_acknowledge"]
+    static ACKNOWLEDGE: u8;
+    #[link_name = "kvm_judge_program_end"]
+    static END: u8;
+}
+
+/// The program's bytes, to lie at [`PROGRAM`].
+pub(super) fn bytes() -> &'static [u8] {
+    let length = offset(&raw const END);
+    // SAFETY: the bytes between the two labels are assembled above, in read-only data.
+    unsafe { std::slice::from_raw_parts(&raw const BEGIN, length) }
+}
+
+/// Where the guest does operations.
+pub(super) fn operate() -> u64 {
+    PROGRAM + offset(&raw const OPERATE) as u64
+}
+
+/// Where the guest sets its CPU interface up.
+pub(super) fn configure() -> u64 {
+    PROGRAM + offset(&raw const CONFIGURE) as u64
+}
+
+/// Where the guest acknowledges interrupts.
+pub(super) fn acknowledge() -> u64 {
+    PROGRAM + offset(&raw const ACKNOWLEDGE) as u64
+}
+
+fn offset(label: *const u8) -> usize {
+    label.addr() - (&raw const BEGIN).addr()
+}

@@ -1,0 +1,33 @@
+//! Linux's KVM as the judge of Doorbell's GIC: the same guest on both, and saved state from each to the other.
+//!
+//! The program of this package is the only process of a small arm64 Linux that QEMU emulates. It has a guest program
+//! KVM's GICv3 and ITS, saves registers and tables by KVM's device attributes, and restores them elsewhere. A
+//! [`Snapshot`] has a text form, so that what a real KVM said can be kept as test data.
+//!
+//! # Example
+//!
+//! ```
+//! use gic_arch::kvm::Attribute;
+//! use kvm_judge::{Device, Snapshot};
+//!
+//! let snapshot: Snapshot = "gicv3 1 0x0 0x12\nmemory 0x40020000 0100000000000080\n".parse()?;
+//! assert_eq!(snapshot.get(Device::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));
+//! # Ok::<(), kvm_judge::SnapshotError>(())
+//! ```
+// Only `kvm.rs` and what it holds: the kernel is given memory, and the guest's program is assembled.
+#![deny(unsafe_code)]
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub mod kvm;
+pub mod layout;
+mod machine;
+mod memory;
+mod operation;
+pub mod saving;
+pub mod scenario;
+mod snapshot;
+
+pub use machine::{Failure, Machine};
+pub use memory::Ram;
+pub use operation::Operation;
+pub use snapshot::{Device, Snapshot, SnapshotError};

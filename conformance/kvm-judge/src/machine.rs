@@ -1,0 +1,40 @@
+//! What every machine here can do, whoever its GIC is by.
+
+use crate::layout::CPUS;
+use crate::{Device, Operation, Ram};
+use gic_arch::Affinity;
+use gic_arch::kvm::{Attribute, Errno};
+use msi_types::{Delivery, DeviceId, EventId};
+use std::error::Error;
+
+/// What goes wrong with a machine, rather than in it.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// A machine with a GICv3, an ITS and a guest that does what it is told.
+pub trait Machine {
+    /// Its memory.
+    fn ram(&self) -> &Ram;
+
+    /// Has the guest do the operations on a vCPU; returns what it read.
+    fn run(&mut self, cpu: u16, operations: &[Operation]) -> Result<Vec<u64>, Failure>;
+
+    /// Has the guest set a vCPU's priority mask and Group 1 binary point, and enable Group 1.
+    fn configure(&mut self, cpu: u16, mask: u64, binary_point: u64) -> Result<(), Failure>;
+
+    /// A message of a device.
+    fn signal(&mut self, device: DeviceId, event: EventId) -> Result<Delivery, Failure>;
+
+    /// Has the guest acknowledge and end on a vCPU whatever is signalled to it; returns the INTIDs in their order.
+    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure>;
+
+    /// Reads an attribute.
+    fn get(&mut self, device: Device, attribute: Attribute) -> Result<u64, Errno>;
+
+    /// Writes an attribute.
+    fn set(&mut self, device: Device, attribute: Attribute, value: u64) -> Result<(), Errno>;
+}
+
+/// Affinities of the vCPUs, in order.
+pub(crate) fn affinities() -> impl Iterator<Item = Affinity> {
+    (0..CPUS).map(|cpu| Affinity::from_packed(u32::from(cpu)))
+}

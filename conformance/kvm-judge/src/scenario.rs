@@ -1,0 +1,199 @@
+//! What the guest sets up, and what its devices send: a plan made from a seed, carried out alike on every machine.
+
+mod plan;
+
+pub use plan::{DevicePlan, EventPlan, Levels, Plan};
+
+use crate::layout::{
+    COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, ITS, QUEUE, SECOND_LEVEL,
+    TRANSLATIONS, pending, redistributor,
+};
+use crate::{Failure, Machine, Operation};
+use gic_arch::gits::{Baser, Cbaser, Cwriter, PageSize};
+use gic_arch::its::{CollectionId, Command, Level1Entry, MapAction, RdBase};
+use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, lpi};
+use msi_types::{DeviceId, EventId};
+
+/// Bytes of the command queue.
+const QUEUE_BYTES: u64 = 0x1_0000;
+/// Bytes of a command.
+const COMMAND: u64 = 32;
+/// Devices in a page of the second level.
+const DEVICES_PER_PAGE: u32 = 0x1_0000 / 8;
+/// `GICD_CTLR` with one security state: both groups.
+const BOTH_GROUPS: u32 = 3;
+/// The most important priorities are masked by nothing.
+const UNMASKED: u64 = 0xf8;
+
+/// The guest's driver: what it remembers between commands.
+#[derive(Debug, Default)]
+pub struct Guest {
+    written: u64,
+}
+
+impl Guest {
+    /// Sets everything up by a plan, sends nothing yet.
+    pub fn boot(machine: &mut dyn Machine, plan: &Plan) -> Result<Self, Failure> {
+        let mut guest = Self::default();
+        write_configuration(machine, plan)?;
+        machine.run(0, &distributor(plan))?;
+        for cpu in 0..CPUS {
+            machine.run(cpu, &redistributors(cpu, plan))?;
+            machine.configure(cpu, UNMASKED, plan.binary_point)?;
+        }
+        machine.run(0, &translation_service(plan)?)?;
+        guest.command(machine, &plan.commands())?;
+        Ok(guest)
+    }
+
+    /// Has the ITS execute commands.
+    pub fn command(&mut self, machine: &mut dyn Machine, commands: &[Command]) -> Result<(), Failure> {
+        for command in commands {
+            let bytes: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
+            machine.ram().write(QUEUE + self.written, &bytes)?;
+            self.written = (self.written + COMMAND) % QUEUE_BYTES;
+        }
+        let register = |offset: u32| ITS + u64::from(offset);
+        let post = Operation::Write64(register(gits::CWRITER.offset()), self.written);
+        let poll = Operation::Read64(register(gits::CREADR.offset()));
+        let read = machine.run(0, &[post, poll])?;
+        if read == [self.written] { Ok(()) } else { Err(format!("the ITS stands at {read:x?}").into()) }
+    }
+
+    /// Where the guest writes its next command, as `GITS_CWRITER` has it.
+    pub fn writer(&self) -> Cwriter {
+        Cwriter::from(self.written)
+    }
+}
+
+/// Sends a plan's messages and drives its lines.
+pub fn fire(machine: &mut dyn Machine, plan: &Plan) -> Result<(), Failure> {
+    for (device, event) in &plan.messages {
+        machine.signal(DeviceId::new(*device), EventId::new(*event))?;
+    }
+    let pending = plan.wired.iter().map(|wired| bit(gicd::ISPENDR, wired.intid)).collect::<Vec<_>>();
+    machine.run(0, &pending)?;
+    for cpu in 0..CPUS {
+        let set = gicr::ISPENDR.locate(IntId::new(plan.private)).map(|place| {
+            Operation::Write32(redistributor(cpu) + u64::from(place.register().offset()), place.mask())
+        });
+        machine.run(cpu, set.as_slice())?;
+    }
+    Ok(())
+}
+
+/// What each vCPU acknowledges, in its order.
+pub fn acknowledge_all(machine: &mut dyn Machine) -> Result<Vec<Vec<u32>>, Failure> {
+    (0..CPUS).map(|cpu| machine.acknowledge(cpu)).collect()
+}
+
+fn write_configuration(machine: &dyn Machine, plan: &Plan) -> Result<(), Failure> {
+    for event in plan.devices.iter().flat_map(|device| &device.events) {
+        let offset = u64::from(event.intid - IntId::LPI_BASE);
+        machine.ram().write(CONFIGURATION + offset, &[event.config.into_bits()])?;
+    }
+    for device in plan.devices.iter().filter(|_| plan.levels == Levels::Two) {
+        let page = device.id / DEVICES_PER_PAGE;
+        let second =
+            plan.devices.iter().map(|device| device.id / DEVICES_PER_PAGE).filter(|other| *other < page);
+        let before = second.collect::<std::collections::BTreeSet<_>>().len() as u64;
+        let address = SECOND_LEVEL + before * 0x1_0000;
+        let entry = Level1Entry::new().with_valid(true).with_address(address);
+        machine.ram().write(DEVICE_TABLE + u64::from(page) * 8, &entry.into_bits().to_le_bytes())?;
+    }
+    Ok(())
+}
+
+fn distributor(plan: &Plan) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for wired in &plan.wired {
+        operations.push(bit(gicd::IGROUPR, wired.intid));
+        operations.push(bit(gicd::ISENABLER, wired.intid));
+        let edge = gicd::ICFGR.locate(IntId::new(wired.intid));
+        operations.extend(edge.map(|place| {
+            let value = place.insert(0, 2);
+            Operation::Write32(DISTRIBUTOR + u64::from(place.register().offset()), value)
+        }));
+        let priority = gicd::IPRIORITYR.locate(IntId::new(wired.intid));
+        operations.extend(priority.map(|place| {
+            let value = place.insert(0, wired.priority.into());
+            Operation::Write32(DISTRIBUTOR + u64::from(place.register().offset()), value)
+        }));
+        let route = gicd::irouter(IntId::new(wired.intid));
+        let target = Affinity::from_packed(wired.cpu.into()).mpidr();
+        operations
+            .extend(route.map(|route| Operation::Write64(DISTRIBUTOR + u64::from(route.offset()), target)));
+    }
+    operations.push(Operation::Write32(DISTRIBUTOR + u64::from(gicd::CTLR.offset()), BOTH_GROUPS));
+    operations
+}
+
+fn redistributors(cpu: u16, plan: &Plan) -> Vec<Operation> {
+    let at = |offset: u32| redistributor(cpu) + u64::from(offset);
+    let tables = gicr::Propbaser::new().with_id_bits_minus_one(ID_BITS - 1).with_address(CONFIGURATION);
+    let pending = gicr::Pendbaser::new().with_pending_table_zero(true).with_address(pending(cpu));
+    let mut operations = vec![
+        Operation::Write32(at(gicr::WAKER.offset()), 0),
+        Operation::Write64(at(gicr::PROPBASER.offset()), tables.into_bits()),
+        Operation::Write64(at(gicr::PENDBASER.offset()), pending.into_bits()),
+        Operation::Write32(at(gicr::CTLR.offset()), gicr::Ctlr::new().with_enable_lpis(true).into_bits()),
+    ];
+    for field in [gicr::IGROUPR, gicr::ISENABLER] {
+        let place = field.locate(IntId::new(plan.private));
+        operations.extend(place.map(|place| Operation::Write32(at(place.register().offset()), place.mask())));
+    }
+    operations
+}
+
+fn translation_service(plan: &Plan) -> Result<Vec<Operation>, Failure> {
+    let at = |offset: u32| ITS + u64::from(offset);
+    let pages = QUEUE_BYTES / 0x1000;
+    let queue =
+        Cbaser::new().with_valid(true).with_address(QUEUE).with_pages_minus_one(u8::try_from(pages - 1)?);
+    let table =
+        |address| Baser::new().with_page_size(PageSize::Size64K).with_valid(true).with_address(address);
+    let devices = table(DEVICE_TABLE).with_indirect(plan.levels == Levels::Two);
+    let mut operations = vec![Operation::Write64(at(gits::CBASER.offset()), queue.into_bits())];
+    let tables = gits::BASER.iter().zip([devices, table(COLLECTION_TABLE)]);
+    operations
+        .extend(tables.map(|(register, value)| Operation::Write64(at(register.offset()), value.into_bits())));
+    let enable = gits::Ctlr::new().with_enabled(true).into_bits();
+    operations.push(Operation::Write32(at(gits::CTLR.offset()), enable));
+    Ok(operations)
+}
+
+/// A store of ones to a bit of the distributor.
+fn bit(field: IntIdField, intid: u32) -> Operation {
+    let place = field.locate(IntId::new(intid));
+    let (offset, mask) = place.map_or((0, 0), |place| (place.register().offset(), place.mask()));
+    Operation::Write32(DISTRIBUTOR + u64::from(offset), mask)
+}
+
+impl Plan {
+    /// What the driver tells the ITS.
+    fn commands(&self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (collection, cpu) in &self.collections {
+            let (collection, target) = (CollectionId::new(*collection), RdBase::from_processor_number(*cpu));
+            commands.push(Command::Mapc { collection, target, action: MapAction::Map });
+        }
+        for (place, plan) in (TRANSLATIONS..).step_by(0x1000).zip(&self.devices) {
+            let device = DeviceId::new(plan.id);
+            let event_bits_minus_one = plan.event_bits - 1;
+            commands.push(Command::Mapd { device, itt: place, event_bits_minus_one, action: MapAction::Map });
+            commands.extend(plan.events.iter().map(|event| Command::Mapti {
+                device,
+                event: EventId::new(event.id),
+                intid: event.intid,
+                collection: CollectionId::new(event.collection),
+            }));
+        }
+        for cpu in 0..CPUS {
+            commands.push(Command::Sync { target: RdBase::from_processor_number(cpu) });
+        }
+        commands
+    }
+}
+
+/// Bytes of the configuration table.
+pub const CONFIGURATION_BYTES: u64 = lpi::config_table_bytes(ID_BITS);

@@ -1,0 +1,200 @@
+//! Plans, made from seeds.
+
+use gic_arch::{IntId, Priority, lpi};
+
+/// What the guest maps, and what is sent to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// Of the device table.
+    pub levels: Levels,
+    /// Collections and the vCPU of each.
+    pub collections: Vec<(u16, u16)>,
+    /// Devices, by ascending number.
+    pub devices: Vec<DevicePlan>,
+    /// SPIs, edge-triggered.
+    pub wired: Vec<WiredPlan>,
+    /// A PPI or SGI that every vCPU has.
+    pub private: u32,
+    /// `ICC_BPR1_EL1`.
+    pub binary_point: u64,
+    /// DeviceID and EventID of the messages.
+    pub messages: Vec<(u32, u32)>,
+}
+
+/// Levels of the device table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Levels {
+    /// One.
+    Flat,
+    /// Two.
+    Two,
+}
+
+/// A device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DevicePlan {
+    /// Its DeviceID.
+    pub id: u32,
+    /// EventID bits.
+    pub event_bits: u8,
+    /// Its events, by ascending number.
+    pub events: Vec<EventPlan>,
+}
+
+/// An event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventPlan {
+    /// Its EventID.
+    pub id: u32,
+    /// Its LPI.
+    pub intid: u32,
+    /// Its collection.
+    pub collection: u16,
+    /// The LPI's configuration.
+    pub config: lpi::Config,
+}
+
+/// An SPI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WiredPlan {
+    /// Its INTID.
+    pub intid: u32,
+    /// Its priority.
+    pub priority: u8,
+    /// Its vCPU.
+    pub cpu: u16,
+}
+
+/// Numbers of a seed (xorshift64).
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Below `bound`, which is not zero.
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let [.., a, b, c, d] = self.0.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d]) % bound
+    }
+
+    fn one_in(&mut self, count: u32) -> bool {
+        self.below(count) == 0
+    }
+
+    /// Ascending numbers below `bound`.
+    fn ascending(&mut self, count: u32, bound: u32) -> Vec<u32> {
+        let mut numbers: Vec<_> = (0..count).map(|_| self.below(bound)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+}
+
+/// Devices of one page.
+const PAGE: u32 = 0x2000;
+/// Bits of EventIDs whose table fits its 4 KiB.
+const MOST_EVENT_BITS: u32 = 9;
+
+impl Plan {
+    /// The plan of a seed. All LPIs are distinct, and of those of one vCPU that are enabled no two have one priority.
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let levels = if seed.is_multiple_of(2) { Levels::Flat } else { Levels::Two };
+        let collections: Vec<_> =
+            dice.ascending(3, 64).into_iter().zip([1, 0, 1]).map(|(id, cpu)| (low(id), cpu)).collect();
+        let mut numbers = Numbers::new(&mut dice);
+        let ids = match levels {
+            Levels::Flat => dice.ascending(4, PAGE),
+            // In two pages of the second level, far apart.
+            Levels::Two => [dice.ascending(2, PAGE), far(dice.ascending(2, PAGE))].concat(),
+        };
+        let devices = ids.into_iter().map(|id| device(&mut dice, &mut numbers, id, &collections)).collect();
+        let mut plan = Self {
+            levels,
+            collections,
+            devices,
+            wired: wired(&mut dice),
+            private: if dice.one_in(2) { 9 } else { 27 },
+            binary_point: dice.below(4).into(),
+            messages: Vec::new(),
+        };
+        plan.messages = plan.some_messages(&mut dice);
+        plan
+    }
+
+    /// About half of the events, a few of them twice, and one of nobody.
+    fn some_messages(&self, dice: &mut Dice) -> Vec<(u32, u32)> {
+        let events =
+            |device: &DevicePlan| device.events.iter().map(|event| (device.id, event.id)).collect::<Vec<_>>();
+        let mut messages: Vec<_> = self.devices.iter().flat_map(events).filter(|_| dice.one_in(2)).collect();
+        messages.extend(messages.clone().into_iter().filter(|_| dice.one_in(4)));
+        messages.extend(self.devices.first().map(|device| (device.id, (1 << device.event_bits) + 1)));
+        messages
+    }
+}
+
+fn device(dice: &mut Dice, numbers: &mut Numbers, id: u32, collections: &[(u16, u16)]) -> DevicePlan {
+    let event_bits = 1 + dice.below(MOST_EVENT_BITS);
+    let count = 1 + dice.below(8);
+    let events = dice.ascending(count, 1 << event_bits).into_iter().map(|id| {
+        let which = dice.below(u32::try_from(collections.len()).unwrap_or(1));
+        EventPlan {
+            id,
+            intid: numbers.next_lpi(dice),
+            collection: collections.get(which as usize).map_or(0, |(collection, _)| *collection),
+            config: lpi::Config::new()
+                .with_enable(!dice.one_in(5))
+                .with_priority(Priority::new(numbers.next_priority())),
+        }
+    });
+    DevicePlan { id, event_bits: u8::try_from(event_bits).unwrap_or(1), events: events.collect() }
+}
+
+fn wired(dice: &mut Dice) -> Vec<WiredPlan> {
+    let intids = dice.ascending(4, 64).into_iter();
+    // One to a register of priorities: the guest writes whole registers.
+    let mut intids: Vec<_> = intids.map(|number| 32 + number / 16 * 16).collect();
+    intids.dedup();
+    (0..)
+        .step_by(8)
+        .zip(intids)
+        .map(|(priority, intid)| WiredPlan { intid, priority, cpu: low(dice.below(2)) })
+        .collect()
+}
+
+fn far(ids: Vec<u32>) -> Vec<u32> {
+    ids.into_iter().map(|id| id + 5 * PAGE).collect()
+}
+
+fn low(number: u32) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+/// LPIs and priorities that are not used yet.
+struct Numbers {
+    lpi: u32,
+    priority: u8,
+}
+
+impl Numbers {
+    fn new(dice: &mut Dice) -> Self {
+        Self { lpi: IntId::LPI_BASE + dice.below(100), priority: 0x20 }
+    }
+
+    fn next_lpi(&mut self, dice: &mut Dice) -> u32 {
+        self.lpi += 1 + dice.below(200);
+        self.lpi
+    }
+
+    /// Steps of 8 are distinct with 5 bits; they come again after 26.
+    fn next_priority(&mut self) -> u8 {
+        self.priority = if self.priority >= 0xf0 { 0x28 } else { self.priority + 8 };
+        self.priority
+    }
+}

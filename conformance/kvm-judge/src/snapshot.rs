@@ -1,0 +1,178 @@
+//! A GIC's state as attributes and memory, with a text form that people and programs read.
+
+use gic_arch::kvm::{Attribute, UnknownGroup};
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+/// Whose attribute.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Device {
+    /// The GICv3.
+    Gic,
+    /// The ITS.
+    Its,
+}
+
+/// The state of a GIC and its ITS as KVM's attributes have it, in the order in which it is restored, and the memory
+/// that they use.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// Values of attributes.
+    pub attributes: Vec<(Device, Attribute, u64)>,
+    /// Address and bytes; the rest is zero.
+    pub memory: Vec<(u64, Vec<u8>)>,
+}
+
+/// Why a text is no snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The line is neither an attribute nor memory.
+    #[error("line {0}: neither `gicv3`, `its` nor `memory`, or words are missing")]
+    Line(usize),
+    /// A number.
+    #[error("line {line}: {error}")]
+    Number {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: ParseIntError,
+    },
+    /// An attribute.
+    #[error("line {line}: {error}")]
+    Group {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: UnknownGroup,
+    },
+}
+
+impl Snapshot {
+    /// The value of an attribute, if it is among them.
+    pub fn get(&self, device: Device, attribute: Attribute) -> Option<u64> {
+        let mut found = self.attributes.iter().filter(|(of, which, _)| (*of, *which) == (device, attribute));
+        found.next().map(|(_, _, value)| *value)
+    }
+
+    /// Lines in which two snapshots differ: of the first with `-`, of the second with `+`.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (ours, theirs) = (self.to_string(), other.to_string());
+        let only = |from: &str, in_no: &str, sign| {
+            let lines = from.lines().filter(|line| !in_no.lines().any(|other| other == *line));
+            lines.map(|line| format!("{sign}{line}")).collect::<Vec<_>>()
+        };
+        [only(&ours, &theirs, '-'), only(&theirs, &ours, '+')].concat()
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (device, attribute, value) in &self.attributes {
+            let name = match device {
+                Device::Gic => "gicv3",
+                Device::Its => "its",
+            };
+            writeln!(f, "{name} {} {:#x} {value:#x}", attribute.group(), attribute.number())?;
+        }
+        for (address, bytes) in &self.memory {
+            write!(f, "memory {address:#x} ")?;
+            bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Snapshot {
+    type Err = SnapshotError;
+
+    /// Empty lines, and those that begin with `#`, say nothing.
+    fn from_str(text: &str) -> Result<Self, SnapshotError> {
+        let mut snapshot = Self::default();
+        for (line, content) in (1..).zip(text.lines()) {
+            let words: Vec<_> = content.split_whitespace().collect();
+            let device = match words.as_slice() {
+                [] => continue,
+                [first, ..] if first.starts_with('#') => continue,
+                ["memory", address, bytes] => {
+                    snapshot.memory.push((number(address, line)?, decode_hex(bytes, line)?));
+                    continue;
+                }
+                ["gicv3", _, _, _] => Device::Gic,
+                ["its", _, _, _] => Device::Its,
+                _ => return Err(SnapshotError::Line(line)),
+            };
+            let group = u32::try_from(number(words[1], line)?).map_err(|_| SnapshotError::Line(line))?;
+            let attribute = Attribute::decode(group, number(words[2], line)?)
+                .map_err(|error| SnapshotError::Group { line, error })?;
+            snapshot.attributes.push((device, attribute, number(words[3], line)?));
+        }
+        Ok(snapshot)
+    }
+}
+
+fn number(word: &str, line: usize) -> Result<u64, SnapshotError> {
+    let parsed = match word.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => word.parse(),
+    };
+    parsed.map_err(|error| SnapshotError::Number { line, error })
+}
+
+fn decode_hex(word: &str, line: usize) -> Result<Vec<u8>, SnapshotError> {
+    if !word.is_ascii() || !word.len().is_multiple_of(2) {
+        return Err(SnapshotError::Line(line));
+    }
+    let pair = |at| u8::from_str_radix(&word[at..at + 2], 16);
+    (0..word.len())
+        .step_by(2)
+        .map(|at| pair(at).map_err(|error| SnapshotError::Number { line, error }))
+        .collect()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn attributes() -> impl Strategy<Value = (Device, Attribute, u64)> {
+        let device = prop_oneof![Just(Device::Gic), Just(Device::Its)];
+        let group = prop_oneof![Just(0), Just(1), 3_u32..9];
+        (device, group, any::<u64>(), any::<u64>()).prop_map(|(device, group, number, value)| {
+            (device, Attribute::decode(group, number).unwrap(), value)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_of_a_snapshot_is_read_as_the_same(
+            attributes in proptest::collection::vec(attributes(), 0..8),
+            memory in proptest::collection::vec((any::<u64>(), proptest::collection::vec(any::<u8>(), 1..40)), 0..4),
+        ) {
+            let snapshot = Snapshot { attributes, memory };
+            prop_assert_eq!(snapshot.to_string().parse(), Ok(snapshot));
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "((gicv3|its|memory) )?[0-9a-fx ]{0,30}[é#]?\n?") {
+            let _ = text.parse::<Snapshot>();
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_attribute_is_named() {
+        assert_eq!("# origin\n\ngicv2 1 0 0".parse::<Snapshot>(), Err(SnapshotError::Line(3)));
+        assert_eq!("memory 0x0 123".parse::<Snapshot>(), Err(SnapshotError::Line(1)));
+        let unknown = SnapshotError::Group { line: 1, error: UnknownGroup(2) };
+        assert_eq!("gicv3 2 0 0".parse::<Snapshot>(), Err(unknown));
+    }
+
+    #[test]
+    fn what_differs_is_shown_from_both_sides() {
+        let ours: Snapshot = "gicv3 1 0x0 0x1\ngicv3 1 0x4 0x2".parse().unwrap();
+        let theirs: Snapshot = "gicv3 1 0x0 0x1\ngicv3 1 0x4 0x3".parse().unwrap();
+        assert_eq!(ours.differences(&theirs), ["-gicv3 1 0x4 0x2", "+gicv3 1 0x4 0x3"]);
+        assert!(ours.differences(&ours).is_empty());
+    }
+}

@@ -1,0 +1,171 @@
+//! Linux's KVM for arm64 as the judge of the model: Debian's kernels on QEMU, with the judge as their only process.
+
+mod initramfs;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::initramfs::{Content, File};
+use crate::apt::{self, Apt};
+use crate::dtb;
+use crate::qemu::{self, Version};
+use crate::rust::{self, JUDGE_TARGET as TARGET};
+use crate::step::Tally;
+use crate::workspace::Workspace;
+use crate::{cache, process};
+
+/// A run takes seconds; what takes longer hangs.
+const LIMIT: Duration = Duration::from_mins(2);
+/// A CPU with the virtualization host extensions, so that the kernel stays at EL2.
+const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
+/// No screen, no reboot after a panic.
+const SURROUNDINGS: &[&str] = &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
+const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
+
+/// The judge under each of Debian's kernels, on the QEMU of the same suite.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    if let Err(absent) = rust::need_target(&workspace.root, TARGET) {
+        tally.skip(format!("the judge: {TARGET}: {absent:#}"));
+        return Ok(());
+    }
+    let judge = build(workspace)?;
+    let folder = workspace.target.join("kvm");
+    fs::create_dir_all(&folder)?;
+    let initramfs = folder.join("initramfs");
+    fs::write(&initramfs, initramfs::pack(&contents(fs::read(judge)?)))?;
+    for version in Version::ALL {
+        let name = format!("KVM of {version:?}'s kernel");
+        let tools = qemu::fetch(workspace, version).context("QEMU");
+        let (tools, kernel) = match tools.and_then(|tools| Ok((tools, kernel(workspace, version)?))) {
+            Ok(both) => both,
+            Err(error) => {
+                tally.skip(format!("{name}: {error:#}"));
+                continue;
+            }
+        };
+        let mut qemu = tools.command(qemu::PROGRAM);
+        qemu.args(MACHINE).args(SURROUNDINGS).args(["-append", COMMAND_LINE]);
+        qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(&initramfs);
+        let mut report = Report::default();
+        let ended = process::watch(&mut qemu, LIMIT, |line| report.line(line));
+        let snapshot = folder.join(format!("{version:?}.snapshot").to_lowercase());
+        fs::write(&snapshot, &report.snapshot)?;
+        let (passed, failed) = (report.passed, report.failed.len());
+        println!("{name}: {passed} passed, {failed} failed; what it saved: {}", snapshot.display());
+        report.judge(&name, tally, ended.map(drop));
+    }
+    Ok(())
+}
+
+fn build(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["build", "--release", "--package", "kvm-judge", "--target", TARGET]);
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
+    process::must(&mut cargo)?;
+    Ok(workspace.target.join(TARGET).join("release/kvm-judge"))
+}
+
+/// The newest kernel of a suite, in the cache.
+fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join(format!("kernel-{version:?}").to_lowercase());
+    let boot = folder.join("boot");
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || {
+            let package = dtb::download_kernel(&apt, version.suite(), &folder)?;
+            apt::unpack_matching(&package, "./boot/vmlinuz-*", &folder)?;
+            fs::remove_file(package).map_err(Into::into)
+        })?;
+    }
+    let kernel = boot.read_dir()?.next().context("the kernel's package has no kernel")?;
+    Ok(kernel?.path())
+}
+
+fn contents(judge: Vec<u8>) -> Vec<File> {
+    let device = |path, major, minor| File { path, content: Content::CharacterDevice { major, minor } };
+    vec![
+        File { path: "dev", content: Content::Folder },
+        device("dev/console", 5, 1),
+        device("dev/kvm", 10, 232),
+        File { path: "init", content: Content::Program(judge) },
+    ]
+}
+
+/// What the judge said.
+#[derive(Debug, Default)]
+struct Report {
+    passed: usize,
+    failed: Vec<String>,
+    snapshot: String,
+    total: Option<String>,
+    last: String,
+}
+
+impl Report {
+    fn line(&mut self, line: &str) {
+        let line = line.trim_end();
+        if line.starts_with("ok - ") {
+            self.passed += 1;
+        } else if let Some(failure) = line.strip_prefix("not ok - ") {
+            self.failed.push(failure.into());
+        } else if let Some(row) = line.strip_prefix("snapshot - ") {
+            self.snapshot += row;
+            self.snapshot.push('\n');
+        } else if let Some(total) = line.strip_prefix("total: ") {
+            self.total = Some(total.into());
+        }
+        self.last = line.into();
+    }
+
+    fn judge(&self, name: &str, tally: &mut Tally, ended: Result<()>) {
+        tally.pass(self.passed);
+        for failure in &self.failed {
+            tally.fail(format!("{name}: {failure}"));
+        }
+        if let Err(error) = ended.and_then(|()| self.complete()) {
+            tally.fail(format!("{name}: {error:#}"));
+        }
+    }
+
+    /// The judge came to its end, and no line of it was lost.
+    fn complete(&self) -> Result<()> {
+        let counted = format!("{} passed, {} failed", self.passed, self.failed.len());
+        match &self.total {
+            Some(total) => ensure!(*total == counted, "the judge counts {total}, its lines {counted}"),
+            None => bail!("the judge did not come to its end; the last line is `{}`", self.last),
+        }
+        ensure!(self.passed + self.failed.len() > 0, "the judge tried nothing");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn reported(lines: &[&str]) -> Report {
+        let mut report = Report::default();
+        for line in lines {
+            report.line(line);
+        }
+        report
+    }
+
+    #[test]
+    fn a_report_with_its_own_count_is_complete() {
+        let report =
+            reported(&["ok - a\r", "snapshot - x\r", "not ok - b: c", "total: 1 passed, 1 failed\r"]);
+        assert!(report.complete().is_ok());
+        assert_eq!((report.snapshot.as_str(), report.failed.as_slice()), ("x\n", &["b: c".to_owned()][..]));
+    }
+
+    #[test]
+    fn a_report_that_breaks_off_loses_a_line_or_is_empty_is_not() {
+        assert!(reported(&["ok - a", "Kernel panic"]).complete().is_err());
+        assert!(reported(&["ok - a", "total: 2 passed, 0 failed"]).complete().is_err());
+        assert!(reported(&["total: 0 passed, 0 failed"]).complete().is_err());
+    }
+}

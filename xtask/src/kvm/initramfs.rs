@@ -1,0 +1,94 @@
+//! The archive that Linux unpacks as its first file system (`Documentation/driver-api/early-userspace/
+//! buffer-format.rst`): cpio's "new ASCII" format.
+
+/// A file of the archive.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) path: &'static str,
+    pub(super) content: Content,
+}
+
+/// What a file is.
+#[derive(Debug)]
+pub(super) enum Content {
+    Folder,
+    Program(Vec<u8>),
+    CharacterDevice { major: u32, minor: u32 },
+}
+
+/// What ends an archive.
+const TRAILER: &str = "TRAILER!!!";
+
+/// An archive of `files`, folders before what is in them.
+pub(super) fn pack(files: &[File]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (number, file) in (1..).zip(files) {
+        let (mode, data, device) = match &file.content {
+            Content::Folder => (0o40_755, &[][..], (0, 0)),
+            Content::Program(bytes) => (0o100_755, bytes.as_slice(), (0, 0)),
+            Content::CharacterDevice { major, minor } => (0o20_600, &[][..], (*major, *minor)),
+        };
+        append(&mut archive, file.path, [number, mode], data, device);
+    }
+    append(&mut archive, TRAILER, [0, 0], &[], (0, 0));
+    archive
+}
+
+fn append(archive: &mut Vec<u8>, path: &str, [number, mode]: [u32; 2], data: &[u8], device: (u32, u32)) {
+    let length = |bytes: usize| u32::try_from(bytes).expect("no file here has 4 GiB");
+    let (owner, group, links, time, checksum) = (0, 0, 1, 0, 0);
+    let on = (0, 0);
+    let fields = [
+        number,
+        mode,
+        owner,
+        group,
+        links,
+        time,
+        length(data.len()),
+        on.0,
+        on.1,
+        device.0,
+        device.1,
+        length(path.len() + 1),
+        checksum,
+    ];
+    archive.extend(b"070701");
+    for field in fields {
+        archive.extend(format!("{field:08x}").bytes());
+    }
+    archive.extend(path.bytes().chain([0]));
+    align(archive);
+    archive.extend(data);
+    align(archive);
+}
+
+/// Names and data begin at multiples of four.
+fn align(archive: &mut Vec<u8>) {
+    archive.resize(archive.len().next_multiple_of(4), 0);
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_program_lies_where_its_header_says() {
+        let archive = pack(&[File { path: "init", content: Content::Program(b"abc".to_vec()) }]);
+        let text = |range: std::ops::Range<usize>| std::str::from_utf8(&archive[range]).unwrap();
+        assert_eq!(text(0..22), "07070100000001000081ed");
+        // Bytes of the data, of the name with its end; the name; the data.
+        assert_eq!((text(54..62), text(94..102)), ("00000003", "00000005"));
+        assert_eq!((text(110..114), text(116..119)), ("init", "abc"));
+        assert_eq!(text(120..126), "070701");
+        assert!(archive.len().is_multiple_of(4));
+    }
+
+    #[test]
+    fn a_device_has_its_numbers() {
+        let content = Content::CharacterDevice { major: 10, minor: 232 };
+        let archive = pack(&[File { path: "kvm", content }]);
+        assert_eq!(&archive[14..22], b"00002180");
+        assert_eq!(&archive[78..94], b"0000000a000000e8");
+    }
+}
