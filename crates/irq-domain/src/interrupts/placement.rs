@@ -132,7 +132,8 @@ impl Interrupts {
         Some(if online.contains(&chosen) { chosen } else { first })
     }
 
-    /// Tries `choice`, then the other CPUs on line as long as the controller cannot reach them.
+    /// Tries `choice`, then the other CPUs on line as long as they cannot be reached: by the controller, or by an endpoint
+    /// whose address is too narrow for their doorbell.
     pub(crate) fn first_reachable<T, E: Unreachable>(
         &self,
         choice: Cpu,
@@ -160,7 +161,7 @@ pub(crate) trait Unreachable {
 
 impl Unreachable for MsiError {
     fn is_unreachable(&self) -> bool {
-        matches!(self, Self::NotReachable(..))
+        matches!(self, Self::NotReachable(..) | Self::AddressTooWide { .. })
     }
 }
 

@@ -125,8 +125,17 @@ fn more_vectors_can_be_granted_later_at_the_next_slots() {
 }
 
 #[test]
-fn a_doorbell_that_the_endpoint_cannot_address_is_refused() {
+fn an_endpoint_that_cannot_address_every_doorbell_is_placed_where_it_can() {
     let machine = Machine::new(Kind::NamesCpuFarApart);
+    let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
+    let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
+    assert!(granted.unwrap().iter().all(|vector| vector.cpu == Cpu::new(0)));
+}
+
+#[test]
+fn an_endpoint_that_can_address_no_doorbell_is_refused() {
+    let machine = Machine::new(Kind::NamesCpuFarApart);
+    machine.interrupts.cpu_offline(Cpu::new(0)).unwrap();
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
     assert!(matches!(granted, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));

@@ -424,6 +424,7 @@ fn a_window_in_front_of_an_its_names_the_device_in_the_address_and_isolates_nobo
 #[test]
 fn a_narrow_bus_refuses_what_it_would_truncate() {
     let wide = Machine::new(Kind::NamesCpuFarApart);
+    wide.interrupts.cpu_offline(Cpu::new(0)).unwrap();
     let parent = shim(&wide, ShimLayer::new("bridge").with_widths(32, 32));
     let device = attach(&wide, &parent, DEVICE, &wide.store(StoreKind::MSIX)).unwrap();
     let refused = device.allocate(Shape::Independent, 8..=8);
