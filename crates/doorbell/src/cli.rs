@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Bench(OutputArgs),
     /// Print what a description says: controllers, devices, routes.
     Inspect(InspectArgs),
+    /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
+    Qtest(QtestArgs),
 }
 
 /// A kind of MSI controller.
@@ -92,6 +94,16 @@ pub(crate) struct InspectArgs {
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QtestArgs {
+    /// CPUs, and so redistributors.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) cpus: u16,
+    /// Connect to a Unix socket instead of standard input and output; with `,server=on`, wait there for a connection.
+    #[arg(long, value_name = "[unix:]PATH[,server=on]")]
+    pub(crate) socket: Option<String>,
 }
 
 #[derive(Debug, Args)]

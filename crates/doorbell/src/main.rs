@@ -8,6 +8,7 @@ mod exit;
 mod inspect;
 mod machines;
 mod print;
+mod qtest;
 mod run;
 mod source;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Command::Bench(output) => bench::bench(&output),
         Command::Machines(output) => machines::machines(&output),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Qtest(args) => qtest::qtest(&args),
     };
     match result {
         Ok(outcome) => outcome.into(),

@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
 use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
 
 fn doorbell(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
@@ -182,4 +186,59 @@ fn functions_behind_a_conventional_bridge_are_reported_as_one_group() {
             assert_ne!(other["id"], device["id"]);
         }
     }
+}
+
+/// What `doorbell qtest` says over this connection to a read of `GICD_PIDR2`; the connection ends.
+fn read_over(stream: &UnixStream) -> String {
+    (&mut &*stream).write_all(b"readl 0x0800ffe8\n").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut said = String::new();
+    (&mut &*stream).read_to_string(&mut said).unwrap();
+    said
+}
+
+fn qtest_at(socket: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(["qtest", "--socket", socket]).spawn().unwrap()
+}
+
+/// A path for a socket of this process.
+fn socket_path(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
+    drop(std::fs::remove_file(&path));
+    path
+}
+
+#[test]
+fn qtest_connects_to_a_socket_as_qemu_does() {
+    let path = socket_path("connects");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut server = qtest_at(&format!("unix:{}", path.display()));
+    let (stream, _) = listener.accept().unwrap();
+    assert_eq!(read_over(&stream), "OK 0x000000000000003b\n");
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn qtest_waits_for_a_connection_where_it_is_the_server() {
+    let path = socket_path("serves");
+    let mut server = qtest_at(&format!("{},server=on", path.display()));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let stream = loop {
+        match UnixStream::connect(&path) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(read_over(&stream), "OK 0x000000000000003b\n");
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn qtest_says_to_which_socket_it_cannot_connect() {
+    let output = doorbell(&["qtest", "--socket", "/nonexistent/socket"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot connect to /nonexistent/socket"));
 }

@@ -49,6 +49,7 @@ mod oracle;
 pub mod pci;
 mod platform;
 pub mod platform_device;
+pub mod qtest;
 pub mod ram;
 mod report;
 mod rng;

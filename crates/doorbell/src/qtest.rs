@@ -1,0 +1,32 @@
+//! `doorbell qtest`.
+
+use crate::cli::QtestArgs;
+use crate::exit::Outcome;
+use anyhow::{Context, Result};
+use doorbell_machine::qtest::{Qtest, serve};
+use std::io::{self, BufReader};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// Answers a script on standard input, or on a socket, until it ends.
+pub(crate) fn qtest(args: &QtestArgs) -> Result<Outcome> {
+    let mut machine = Qtest::new(args.cpus)?;
+    match &args.socket {
+        None => serve(&mut machine, io::stdin().lock(), io::stdout().lock())?,
+        Some(socket) => {
+            let stream = open(socket)?;
+            serve(&mut machine, BufReader::new(&stream), &stream)?;
+        }
+    }
+    Ok(Outcome::Good)
+}
+
+/// The connection that `socket` describes, in the words of QEMU's `-qtest`.
+fn open(socket: &str) -> Result<UnixStream> {
+    let socket = socket.strip_prefix("unix:").unwrap_or(socket);
+    let Some(path) = socket.strip_suffix(",server=on") else {
+        return UnixStream::connect(socket).with_context(|| format!("cannot connect to {socket}"));
+    };
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {path}"))?;
+    let (stream, _) = listener.accept().with_context(|| format!("nobody connects to {path}"))?;
+    Ok(stream)
+}

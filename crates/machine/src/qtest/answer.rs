@@ -1,0 +1,92 @@
+//! What the server says.
+
+use super::base64;
+use super::request::Mistake;
+use std::fmt::{self, Write};
+
+/// What one line of a script brings about: line changes that were asked for, and the reply after them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Changes of the intercepted lines, in order.
+    pub irqs: Vec<IrqChange>,
+    /// The reply.
+    pub reply: Reply,
+}
+
+/// A line of an intercepted object changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IrqChange {
+    /// It is asserted now.
+    Raised(usize),
+    /// It is not any more.
+    Lowered(usize),
+}
+
+/// The reply to a line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// It was done.
+    Done,
+    /// A register's value.
+    Number(u64),
+    /// What the clock shows, in nanoseconds.
+    Time(i64),
+    /// A word.
+    Word(&'static str),
+    /// Memory.
+    Bytes(Vec<u8>, Form),
+    /// It was not done.
+    Fail(Mistake),
+}
+
+/// How memory is written in a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// In hexadecimal digits.
+    Hexadecimal,
+    /// In base 64.
+    Base64,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { irqs: Vec::new(), reply }
+    }
+}
+
+/// All lines, each with its newline.
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.irqs.iter().try_for_each(|change| writeln!(f, "{change}"))?;
+        writeln!(f, "{}", self.reply)
+    }
+}
+
+impl fmt::Display for IrqChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raised(line) => write!(f, "IRQ raise {line}"),
+            Self::Lowered(line) => write!(f, "IRQ lower {line}"),
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("OK"),
+            Self::Number(number) => write!(f, "OK {number:#018x}"),
+            Self::Time(time) => write!(f, "OK {time}"),
+            Self::Word(word) => write!(f, "OK {word}"),
+            Self::Bytes(bytes, Form::Hexadecimal) => {
+                f.write_str("OK 0x")?;
+                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Bytes(bytes, Form::Base64) => {
+                f.write_str("OK ")?;
+                base64::encode(bytes).try_for_each(|digit| f.write_char(digit))
+            }
+            Self::Fail(mistake) => write!(f, "FAIL {mistake}"),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Lines of a script, parsed.
+
+use super::answer::Form;
+use super::base64;
+use super::lines::Pin;
+use std::str::SplitAsciiWhitespace;
+
+/// Most bytes that one access moves.
+pub const MAX_BYTES: usize = 16 << 20;
+
+/// A line of a script.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// `readb`, `readw`, `readl`, `readq`.
+    Load { address: u64, bytes: usize },
+    /// `writeb`, `writew`, `writel`, `writeq`: the low `bytes` of the value.
+    Store { address: u64, bytes: usize, value: u64 },
+    /// `read`, `b64read`.
+    Read { place: Place, form: Form },
+    /// `write`, `b64write`.
+    Write { place: Place, data: Vec<u8> },
+    /// `memset`.
+    Fill { place: Place, byte: u8 },
+    /// `endianness`.
+    Endianness,
+    /// `clock_step`, in nanoseconds.
+    ClockStep(Option<i64>),
+    /// `clock_set`, in nanoseconds.
+    ClockSet(i64),
+    /// `irq_intercept_in`, `irq_intercept_out`.
+    Intercept { object: String, direction: Interception },
+    /// `set_irq_in`.
+    SetLine { object: String, pin: Pin, level: u64 },
+}
+
+/// A range of memory. Both ends lie in the 64-bit address space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Of the first byte.
+    pub address: u64,
+    /// At most [`MAX_BYTES`].
+    pub bytes: usize,
+}
+
+/// Which lines of an object are watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Interception {
+    Inputs,
+    Outputs,
+}
+
+/// What is wrong with a script's line.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Mistake {
+    /// No such command.
+    #[error("Unknown command '{0}'")]
+    UnknownCommand(String),
+    /// No such object.
+    #[error("Unknown device")]
+    UnknownDevice,
+    /// The object has no such input.
+    #[error("Unknown line")]
+    UnknownLine,
+    /// Another object is watched.
+    #[error("IRQ intercept already enabled")]
+    OtherIntercepted,
+    /// An argument is missing.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// An argument is no number, or too large.
+    #[error("{0} is not a number of 64 bits")]
+    Number(&'static str),
+    /// No bytes, more than an access moves, or an address space that ends before.
+    #[error("the size is not between 1 and {MAX_BYTES} bytes of the address space")]
+    Size,
+    /// Data that cannot be read.
+    #[error("the data is malformed")]
+    Data,
+    /// The clock would not move on.
+    #[error("could not advance time")]
+    Clock,
+    /// The line is longer than any access needs, or no UTF-8.
+    #[error("the line is too long or no text")]
+    Unreadable,
+}
+
+impl Request {
+    pub(super) fn parse(line: &str) -> Result<Self, Mistake> {
+        let mut words = Words(line.split_ascii_whitespace());
+        let command = words.0.next().unwrap_or_default();
+        Ok(match command {
+            "readb" | "readw" | "readl" | "readq" => {
+                Self::Load { address: words.address()?, bytes: width(command) }
+            }
+            "writeb" | "writew" | "writel" | "writeq" => {
+                let address = words.address()?;
+                Self::Store { address, bytes: width(command), value: words.number("the value")? }
+            }
+            "read" => Self::Read { place: words.place()?, form: Form::Hexadecimal },
+            "b64read" => Self::Read { place: words.place()?, form: Form::Base64 },
+            "write" => {
+                let place = words.place()?;
+                Self::Write { place, data: hexadecimal(words.word("the data")?, place.bytes)? }
+            }
+            "b64write" => {
+                let place = words.place()?;
+                let mut data = base64::decode(words.word("the data")?).ok_or(Mistake::Data)?;
+                data.truncate(place.bytes);
+                Self::Write { place, data }
+            }
+            "memset" => {
+                let place = words.place()?;
+                let [byte, ..] = words.number("the value")?.to_le_bytes();
+                Self::Fill { place, byte }
+            }
+            "endianness" => Self::Endianness,
+            "clock_step" => Self::ClockStep(words.optional_time()?),
+            "clock_set" => Self::ClockSet(words.optional_time()?.ok_or(Mistake::Missing("the time"))?),
+            "irq_intercept_in" => words.interception(Interception::Inputs)?,
+            "irq_intercept_out" => words.interception(Interception::Outputs)?,
+            "set_irq_in" => words.set_line()?,
+            _ => return Err(Mistake::UnknownCommand(command.to_owned())),
+        })
+    }
+}
+
+/// The words after the command.
+struct Words<'a>(SplitAsciiWhitespace<'a>);
+
+impl<'a> Words<'a> {
+    fn word(&mut self, what: &'static str) -> Result<&'a str, Mistake> {
+        self.0.next().ok_or(Mistake::Missing(what))
+    }
+
+    fn number(&mut self, what: &'static str) -> Result<u64, Mistake> {
+        number(self.word(what)?).ok_or(Mistake::Number(what))
+    }
+
+    fn address(&mut self) -> Result<u64, Mistake> {
+        self.number("the address")
+    }
+
+    fn place(&mut self) -> Result<Place, Mistake> {
+        let address = self.address()?;
+        let bytes = usize::try_from(self.number("the size")?).map_err(|_| Mistake::Size)?;
+        if !(1..=MAX_BYTES).contains(&bytes) || address.checked_add(bytes as u64 - 1).is_none() {
+            return Err(Mistake::Size);
+        }
+        Ok(Place { address, bytes })
+    }
+
+    fn optional_time(&mut self) -> Result<Option<i64>, Mistake> {
+        let Some(word) = self.0.next() else { return Ok(None) };
+        let time = number(word).and_then(|time| i64::try_from(time).ok());
+        time.map(Some).ok_or(Mistake::Number("the time"))
+    }
+
+    fn interception(&mut self, direction: Interception) -> Result<Request, Mistake> {
+        Ok(Request::Intercept { object: self.word("the device")?.to_owned(), direction })
+    }
+
+    fn set_line(&mut self) -> Result<Request, Mistake> {
+        let object = self.word("the device")?.to_owned();
+        let name = self.word("the line's name")?.to_owned();
+        let number = self.number("the line's number")?;
+        Ok(Request::SetLine { object, pin: Pin { name, number }, level: self.number("the level")? })
+    }
+}
+
+/// Bytes that a command moves whose name ends like this.
+fn width(command: &str) -> usize {
+    match command.as_bytes().last() {
+        Some(b'b') => 1,
+        Some(b'w') => 2,
+        Some(b'l') => 4,
+        _ => 8,
+    }
+}
+
+/// A number as C writes it: decimal, octal or hexadecimal, with a sign.
+fn number(word: &str) -> Option<u64> {
+    let (negative, digits) = match word.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, word),
+    };
+    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None if digits.len() > 1 && digits.starts_with('0') => (digits, 8),
+        None => (digits, 10),
+    };
+    if digits.starts_with('+') {
+        return None;
+    }
+    let magnitude = u64::from_str_radix(digits, radix).ok()?;
+    Some(if negative { magnitude.wrapping_neg() } else { magnitude })
+}
+
+/// As many bytes as asked for, of digits after `0x`; what the digits lack is zero.
+fn hexadecimal(word: &str, bytes: usize) -> Result<Vec<u8>, Mistake> {
+    let digits = word.strip_prefix("0x").ok_or(Mistake::Data)?.as_bytes();
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    };
+    let data: Option<Vec<u8>> = digits.chunks(2).take(bytes).map(pair).collect();
+    let mut data = data.ok_or(Mistake::Data)?;
+    data.resize(bytes, 0);
+    Ok(data)
+}

@@ -1,0 +1,50 @@
+//! The loop between a script and the machine.
+
+use super::request::{MAX_BYTES, Mistake};
+use super::{Answer, Qtest, Reply};
+use std::io::{self, BufRead, Read, Write};
+
+/// The longest line: the digits of the largest write, and its other words.
+const LONGEST: usize = 2 * MAX_BYTES + 256;
+
+/// Answers each line of `input` on `output`, until `input` ends.
+///
+/// # Errors
+/// Whatever reading and writing ends with. Lines that are too long or no text are answered, not an error.
+pub fn serve(machine: &mut Qtest, mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        (&mut input).take(LONGEST as u64 + 1).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        if line.len() > LONGEST && line.last() != Some(&b'\n') {
+            skip_line(&mut input)?;
+            line.clear();
+            line.push(0xff);
+        }
+        let answer = match str::from_utf8(&line) {
+            Ok(text) => machine.answer(text),
+            Err(_) => Answer::from(Reply::Fail(Mistake::Unreadable)),
+        };
+        output.write_all(answer.to_string().as_bytes())?;
+        output.flush()?;
+    }
+}
+
+/// Reads up to the end of a line that is too long to be kept.
+fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(buffer.len(), |end| end + 1);
+        input.consume(taken);
+        if end.is_some() {
+            return Ok(());
+        }
+    }
+}

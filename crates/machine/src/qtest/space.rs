@@ -1,0 +1,128 @@
+//! The address space: RAM, the GIC's frames, and nothing.
+
+use super::request::Place;
+use super::{RAM_BASE, RAM_BYTES};
+use crate::bus::AccessWidth;
+use crate::ram::{Caches, Ram};
+use gic_arch::gits;
+use gic_firmware::Region;
+use msi_types::{DeviceId, MsiMessage};
+use std::ops::Range;
+use std::sync::Arc;
+use vgic::its::ItsConfig;
+use vgic::{GuestMemory, Vgic};
+
+/// Where requests without a requester are taken to come from.
+const SENDER: DeviceId = DeviceId::new(0);
+
+/// What addresses lead to.
+pub(super) struct Space {
+    gic: Arc<Vgic>,
+    ram: Arc<Ram>,
+    /// The translation frame of the ITS, if there is one.
+    translation: Range<u64>,
+    /// `GITS_TRANSLATER`.
+    doorbell: Option<u64>,
+}
+
+pub(super) fn ram() -> Ram {
+    Ram::new(Region::new(RAM_BASE, RAM_BYTES).as_slice(), Caches::Snooped)
+}
+
+impl Space {
+    pub(super) fn new(gic: Arc<Vgic>, ram: Arc<Ram>) -> Self {
+        let its = gic.config().its.first();
+        let translation = its.map_or(0..0, |its| its.base + gits::FRAME_SIZE..its.base + gits::SIZE);
+        let doorbell = its.map(ItsConfig::doorbell);
+        Self { gic, ram, translation, doorbell }
+    }
+
+    pub(super) fn gic(&self) -> &Arc<Vgic> {
+        &self.gic
+    }
+
+    /// A little-endian number of at most 8 bytes.
+    pub(super) fn load(&self, address: u64, bytes: usize) -> u64 {
+        let mut number = [0; 8];
+        self.fill(address, &mut number[..bytes]);
+        u64::from_le_bytes(number)
+    }
+
+    pub(super) fn read(&self, place: Place) -> Vec<u8> {
+        let mut data = vec![0; place.bytes];
+        self.fill(place.address, &mut data);
+        data
+    }
+
+    fn fill(&self, address: u64, bytes: &mut [u8]) {
+        for piece in self.pieces(address, bytes.len()) {
+            let bytes = &mut bytes[piece.range.clone()];
+            match piece.width {
+                // What RAM lacks stays zero.
+                None => drop(self.ram.read(piece.address, bytes)),
+                Some(width) => {
+                    let value = self.gic.read(piece.address, width).unwrap_or(0);
+                    bytes.copy_from_slice(&value.to_le_bytes()[..bytes.len()]);
+                }
+            }
+        }
+    }
+
+    pub(super) fn write(&self, address: u64, bytes: &[u8]) {
+        for piece in self.pieces(address, bytes.len()) {
+            let bytes = &bytes[piece.range.clone()];
+            match piece.width {
+                // What RAM lacks is lost.
+                None => drop(self.ram.write(piece.address, bytes)),
+                Some(width) => {
+                    let mut value = [0; 8];
+                    value[..bytes.len()].copy_from_slice(bytes);
+                    self.write_register(piece.address, width, u64::from_le_bytes(value));
+                }
+            }
+        }
+    }
+
+    fn write_register(&self, address: u64, width: AccessWidth, value: u64) {
+        let rings = self.doorbell == Some(address) && width >= AccessWidth::Half;
+        match self.gic.its(0).filter(|_| rings).zip(u32::try_from(value).ok()) {
+            Some((its, data)) => drop(its.signal_msi(SENDER, MsiMessage { address, data })),
+            // Only outside of its regions does the GIC refuse.
+            None => drop(self.gic.write(address, width, value)),
+        }
+    }
+
+    /// The pieces that an access falls into, in order.
+    fn pieces(&self, address: u64, bytes: usize) -> impl Iterator<Item = Piece> {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let left = bytes.checked_sub(start).filter(|left| *left > 0)?;
+            let piece = self.piece(address.wrapping_add(start as u64), start, left);
+            start = piece.range.end;
+            Some(piece)
+        })
+    }
+
+    fn piece(&self, address: u64, start: usize, left: usize) -> Piece {
+        if (RAM_BASE..RAM_BASE + RAM_BYTES).contains(&address) {
+            let room = usize::try_from(RAM_BASE + RAM_BYTES - address).unwrap_or(usize::MAX);
+            return Piece { address, range: start..start + left.min(room), width: None };
+        }
+        let most = if self.translation.contains(&address) { 4 } else { 8 };
+        let aligned = [8, 4, 2, 1].into_iter();
+        let bytes = aligned
+            .filter(|bytes| *bytes <= left.min(most) && address.is_multiple_of(*bytes as u64))
+            .max()
+            .unwrap_or(1);
+        Piece { address, range: start..start + bytes, width: AccessWidth::try_from(bytes).ok() }
+    }
+}
+
+/// A piece of an access that one device answers at once.
+struct Piece {
+    address: u64,
+    /// Of the access's bytes.
+    range: Range<usize>,
+    /// Of a register access; none in RAM.
+    width: Option<AccessWidth>,
+}

@@ -1,0 +1,221 @@
+use super::*;
+use gic_arch::icc;
+use proptest::prelude::*;
+
+fn machine() -> Qtest {
+    Qtest::new(2).unwrap()
+}
+
+/// What each line of `script` is answered with.
+fn run(machine: &mut Qtest, script: &[&str]) -> Vec<String> {
+    let answers = script.iter().map(|line| machine.answer(line).to_string());
+    answers.map(|answer| answer.trim_end().replace('\n', "; ")).collect()
+}
+
+#[test]
+fn registers_are_found_at_the_addresses_of_virt() {
+    let script = ["readl 0x0800ffe8", "readl 0x08080000", "readq 0x080a0008", "readq 0x080c0008"];
+    let read = run(&mut machine(), &script);
+    assert_eq!(
+        read,
+        ["OK 0x000000000000003b", "OK 0x0000000080000000", "OK 0x0000000000000001", "OK 0x0000000100000111"]
+    );
+}
+
+#[test]
+fn redistributors_beyond_the_low_region_lie_in_the_high_one() {
+    let mut machine = Qtest::new(125).unwrap();
+    let script = ["readq 0x08fe0008", "readq 0x4000020008"];
+    // Processor numbers 122 and 124; each is the last of its region.
+    assert_eq!(run(&mut machine, &script), ["OK 0x0000070a00007a11", "OK 0x0000070c00007c11"]);
+}
+
+#[test]
+fn misaligned_accesses_fall_into_aligned_pieces() {
+    let script = ["readq 0x08000001", "readq 0x08000004", "readl 0x08000001"];
+    // Bytes and halves of GICD_TYPER read as zero, its word does not; GICD_IIDR follows it.
+    let read = run(&mut machine(), &script);
+    assert_eq!(read, ["OK 0x00077a0008000000", "OK 0x0000043b077a0008", "OK 0x0000000000000000"]);
+}
+
+#[test]
+fn memory_moves_in_every_form() {
+    let script = [
+        "write 0x40000010 4 0x01020304",
+        "readl 0x40000010",
+        "b64read 0x40000010 4",
+        "b64write 0x40000010 2 //4=",
+        "memset 0x40000013 0x2 0x1aa",
+        "read 0x4000000f 7",
+        "write 0x40000010 3 0x77",
+        "read 0x40000010 3",
+    ];
+    let expected = [
+        "OK",
+        "OK 0x0000000004030201",
+        "OK AQIDBA==",
+        "OK",
+        "OK",
+        "OK 0x00fffe03aaaa00",
+        "OK",
+        "OK 0x770000",
+    ];
+    assert_eq!(run(&mut machine(), &script), expected);
+}
+
+#[test]
+fn where_nothing_is_reads_are_zero_and_an_access_may_leave_ram() {
+    let script = ["writeq 0x47fffffc -1", "readq 0x47fffffc", "readq 0xfffffffffffffff8"];
+    let read = run(&mut machine(), &script);
+    assert_eq!(read, ["OK", "OK 0x00000000ffffffff", "OK 0x0000000000000000"]);
+}
+
+#[test]
+fn a_line_that_is_driven_makes_its_interrupt_pending() {
+    let script = [
+        "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 1",
+        "readl 0x08000204",
+        // PPI 27 of CPU 1.
+        "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 315 1",
+        "readl 0x080d0200",
+        "readl 0x080b0200",
+    ];
+    let expected = ["OK", "OK 0x0000000000000002", "OK", "OK 0x0000000008000000", "OK 0x0000000000000000"];
+    assert_eq!(run(&mut machine(), &script), expected);
+}
+
+#[test]
+fn an_intercepted_gic_tells_changes_of_its_inputs_before_the_reply() {
+    let script = [
+        "irq_intercept_in /machine/unattached/device[2]",
+        "irq_intercept_in /machine/unattached/device[0]",
+        "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 1",
+        "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 1",
+        "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 0",
+    ];
+    let expected = ["OK", "FAIL IRQ intercept already enabled", "IRQ raise 1; OK", "OK", "IRQ lower 1; OK"];
+    assert_eq!(run(&mut machine(), &script), expected);
+}
+
+#[test]
+fn an_intercepted_cpu_tells_its_irq_input() {
+    let mut machine = machine();
+    let cpu = machine.vcpu(1).unwrap();
+    cpu.write_sysreg(icc::PMR.encoding(), 0xff).unwrap();
+    cpu.write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
+    let script = [
+        "irq_intercept_in /machine/unattached/device[1]",
+        "writel 0x08000000 2",
+        "writel 0x080c0014 0",
+        "writel 0x080d0080 0xffffffff",
+        "writel 0x080d0100 0xffffffff",
+        "writel 0x080d0200 1",
+        "writel 0x080d0280 1",
+    ];
+    let mut expected = ["OK"; 7];
+    (expected[5], expected[6]) = ("IRQ raise 0; OK", "IRQ lower 0; OK");
+    assert_eq!(run(&mut machine, &script), expected);
+}
+
+#[test]
+fn a_write_to_the_translater_is_a_message_of_device_zero() {
+    let mut machine = machine();
+    let commands: [[u64; 4]; 3] =
+        [[0x08, 0, 1 << 63 | 0x4200_0000, 0], [0x09, 0, 1 << 63, 0], [0x0a, 8192 << 32, 0, 0]];
+    for (words, at) in commands.iter().zip((0x4100_0000..).step_by(0x20)) {
+        for (word, at) in words.iter().zip((at..).step_by(8)) {
+            machine.answer(&format!("writeq {at:#x} {word:#x}"));
+        }
+    }
+    let set_up = [
+        "writeq 0x080a0070 0x4300000f",
+        "writeq 0x080a0078 0x4000000044000000",
+        "writel 0x080a0000 1",
+        "writeq 0x08080100 0x8000000046000000",
+        "writeq 0x08080108 0x8000000047000000",
+        "writeq 0x08080080 0x8000000041000000",
+        "writel 0x08080000 1",
+        "writeq 0x08080088 0x60",
+    ];
+    assert_eq!(run(&mut machine, &set_up), ["OK"; 8]);
+    let message = ["writel 0x08090040 0", "writel 0x080a0000 0", "readb 0x44000400"];
+    assert_eq!(run(&mut machine, &message), ["OK", "OK", "OK 0x0000000000000001"]);
+}
+
+#[test]
+fn the_clock_only_goes_on() {
+    let script = ["clock_step 100", "clock_set 50", "clock_step", "clock_set 300", "endianness"];
+    let expected =
+        ["OK 100", "FAIL could not advance time", "FAIL could not advance time", "OK 300", "OK little"];
+    assert_eq!(run(&mut machine(), &script), expected);
+}
+
+#[test]
+fn each_mistake_is_answered_with_its_reason() {
+    for (line, reason) in [
+        ("foo", "Unknown command 'foo'"),
+        ("", "Unknown command ''"),
+        ("readl", "the address is missing"),
+        ("readl zz", "the address is not a number of 64 bits"),
+        ("writel 0", "the value is missing"),
+        ("writeq 0 0x1ffffffffffffffff", "the value is not a number of 64 bits"),
+        ("read 0 0", "the size is not between 1 and 16777216 bytes of the address space"),
+        ("read 0 0x1000001", "the size is not between 1 and 16777216 bytes of the address space"),
+        ("read -1 2", "the size is not between 1 and 16777216 bytes of the address space"),
+        ("write 0x40000000 2 0x1", "the data is malformed"),
+        ("b64write 0x40000000 2 A", "the data is malformed"),
+        ("irq_intercept_in /machine/nope", "Unknown device"),
+        ("set_irq_in /machine/unattached/device[9] unnamed-gpio-in 0 1", "Unknown device"),
+        ("set_irq_in /machine/unattached/device[2] unnamed-gpio-in 256 1", "Unknown line"),
+        ("set_irq_in /machine/unattached/device[3] unnamed-gpio-in 0 1", "Unknown line"),
+    ] {
+        assert_eq!(machine().answer(line).to_string(), format!("FAIL {reason}\n"), "{line}");
+    }
+}
+
+#[test]
+fn a_session_answers_line_by_line_also_what_is_no_text() {
+    let mut said = Vec::new();
+    let script = b"readl 0x0800ffe8\n\xff\xfe\nendianness".as_slice();
+    serve(&mut machine(), script, &mut said).unwrap();
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(said, "OK 0x000000000000003b\nFAIL the line is too long or no text\nOK little\n");
+}
+
+#[test]
+fn a_line_without_end_is_skipped_and_the_next_one_answered() {
+    let endless = std::io::Read::take(std::io::repeat(b'x'), 2 * MAX_BYTES as u64 + 1000);
+    let script = std::io::Read::chain(endless, b"\nendianness\n".as_slice());
+    let mut said = Vec::new();
+    serve(&mut machine(), std::io::BufReader::new(script), &mut said).unwrap();
+    assert_eq!(said, b"FAIL the line is too long or no text\nOK little\n");
+}
+
+/// Words that lines of the protocol are made of, and others.
+fn word() -> impl Strategy<Value = String> {
+    let commands = "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";
+    let others = "clock_step|clock_set|irq_intercept_in|irq_intercept_out|set_irq_in|unnamed-gpio-in";
+    prop_oneof![
+        commands,
+        others,
+        "/machine/unattached/device\\[[0-9]\\]",
+        "0x0?(8|80[0-9a-e])[0-9a-f]{1,5}",
+        "-?[0-9]{1,5}",
+        "0x[0-9a-f]{0,20}",
+        "\\PC{0,8}"
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_line_gets_one_reply_and_none_a_panic(
+        lines in prop::collection::vec(prop::collection::vec(word(), 0..6), 1..40)
+    ) {
+        let mut machine = machine();
+        for words in lines {
+            let answer = machine.answer(&words.join(" ")).to_string();
+            let reply = answer.lines().next_back().unwrap_or_default();
+            prop_assert!(reply.starts_with("OK") || reply.starts_with("FAIL "), "{answer}");
+        }
+    }
+}
