@@ -1,6 +1,7 @@
 //! A PE's CPU interface (IHI 0069 §4.8, §12.2): masks, binary points, active priorities, and the rules by which an
 //! interrupt preempts. Plain state of one vCPU; what is pending is not its business.
 
+mod saved;
 mod system_registers;
 mod virtual_interface;
 

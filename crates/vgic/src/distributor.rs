@@ -1,5 +1,7 @@
 //! The distributor's frame (IHI 0069 §12.9).
 
+mod saved;
+
 use crate::mbi::{Mbi, Message};
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{Frame, Kind, Lanes, Row};
@@ -106,30 +108,34 @@ impl<'a> Distributor<'a> {
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
 
     fn control(self) -> u32 {
-        let stored = self.wired.control();
         let pending = self.wired.awaits_folding();
+        self.control_view(self.wired.control()) | Ctlr::new().with_rwp(pending).into_bits()
+    }
+
+    /// What the guest reads where this is stored, `RWP` clear.
+    fn control_view(self, stored: u32) -> u32 {
         match self.wired.config().security {
-            SecurityView::Single => {
-                Ctlr::from(stored).with_are(true).with_ds(true).with_rwp(pending).into_bits()
+            SecurityView::Single => Ctlr::from(stored).with_are(true).with_ds(true).into_bits(),
+            SecurityView::NonSecure => {
+                CtlrNs::new().with_enable_grp1a(stored & 2 != 0).with_are_ns(true).into_bits()
             }
-            SecurityView::NonSecure => CtlrNs::new()
-                .with_enable_grp1a(stored & 2 != 0)
-                .with_are_ns(true)
-                .with_rwp(pending)
-                .into_bits(),
         }
     }
 
     /// Affinity routing cannot be turned off, and one security state stays one. Both views have Group 1's enable in
     /// bit 1.
     fn set_control(self, lanes: Lanes) {
-        let writable = match self.wired.config().security {
+        let writable = self.writable_control();
+        self.wired.set_control(|old| low_word(lanes.over(old.into())) & writable);
+    }
+
+    fn writable_control(self) -> u32 {
+        match self.wired.config().security {
             SecurityView::Single => {
                 Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).into_bits() | E1NWF
             }
             SecurityView::NonSecure => CtlrNs::new().with_enable_grp1a(true).into_bits(),
-        };
-        self.wired.set_control(|old| low_word(lanes.over(old.into())) & writable);
+        }
     }
 
     fn typer(self) -> Typer {

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod queue;
 mod registers;
+mod saved;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ pub use config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
 pub use queue::{CommandFault, CommandFaults};
+pub(crate) use saved::{HeldIts, RestoredRegisters};
 
 use crate::access::AccessWidth;
 use crate::events::{Events, FaultReason, GuestFault};

@@ -133,4 +133,4 @@ pub use list_registers::{
 pub use memory::{GuestMemory, MemoryFault};
 pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 pub use vcpu::{Inputs, Sleep, Undefined, Vcpu};
-pub use vgic::{Block, NotClaimed, ObserverTaken, Region, Vgic};
+pub use vgic::{Block, Frozen, NotClaimed, ObserverTaken, Region, Vgic};

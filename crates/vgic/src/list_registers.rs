@@ -157,12 +157,14 @@ impl Vcpu {
         if count > MAX_LIST_REGISTERS {
             return Err(VirtualInterfaceMismatch::Count(count));
         }
+        let mut active = SlotSet([0; SlotSet::WORDS]);
+        self.vgic().wired().active_slots(self.cpu()).for_each(|slot| active.insert(slot));
         Ok(ListRegisterVcpu(Box::new(Half {
             vcpu: self,
             count,
             traps_dir: vtr.tds(),
             listed: [Listed::Nothing; MAX_LIST_REGISTERS],
-            active: SlotSet([0; SlotSet::WORDS]),
+            active,
         })))
     }
 }

@@ -1,8 +1,10 @@
 //! The redistributors' frames (IHI 0069 §12.10, §12.11): RD_base and SGI_base of one PE.
 
 mod lpi_registers;
+mod saved;
 
 pub(crate) use lpi_registers::LpiRegisters;
+pub(crate) use saved::RestoredRedistributor;
 
 use crate::config::RedistributorFrame;
 use crate::distributor::{ID_REGISTERS, identification, low_byte, low_word};

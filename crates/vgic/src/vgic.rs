@@ -1,5 +1,10 @@
 //! The shared half of the model: register frames, lines and messages, from any thread.
 
+mod frozen;
+mod restore;
+
+pub use frozen::Frozen;
+
 use crate::attention::Attention;
 use crate::config::{RedistributorFrame, cpu};
 use crate::cpu_interface::{CpuInterface, Features};

@@ -6,8 +6,10 @@
 mod lists;
 mod one_of_n;
 mod routes;
+mod saved;
 
 pub(crate) use lists::{Forwarding, asks_for_end};
+pub(crate) use saved::{Bank, RestoredInterrupt};
 
 use crate::attention::Attention;
 use crate::candidates::{Candidates, Look};

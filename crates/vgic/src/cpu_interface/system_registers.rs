@@ -203,14 +203,14 @@ impl CpuInterface {
     }
 
     /// The guest writes `ICC_BPR<n>_EL1`. With `CBPR`, that of Group 1 ignores it.
-    fn set_binary_point(&mut self, group: Group, written: u8) {
+    pub(super) fn set_binary_point(&mut self, group: Group, written: u8) {
         if group == Group::Zero || !self.common_binary_point {
             let smallest = self.features.smallest_binary_point(group);
             self.binary_point[group.index()] = (written & 7).max(smallest);
         }
     }
 
-    fn control(&self) -> Ctlr {
+    pub(super) fn control(&self) -> Ctlr {
         Ctlr::new()
             .with_cbpr(self.common_binary_point)
             .with_eoi_mode(self.split_eoi)
@@ -223,7 +223,7 @@ impl CpuInterface {
 
     /// Where there are two security states, `CBPR` here is the Non-secure one: Group 0's binary point, which the
     /// guest cannot see, then serves its group.
-    fn set_control(&mut self, written: Ctlr) {
+    pub(super) fn set_control(&mut self, written: Ctlr) {
         self.common_binary_point = written.cbpr();
         self.split_eoi = written.eoi_mode();
     }
@@ -238,7 +238,7 @@ impl CpuInterface {
 
     /// The guest writes `ICC_AP<n>R<index>_EL1`: levels that the interface does not have, or that are the Secure
     /// side's, stay clear.
-    fn set_active_word(&mut self, group: Group, index: u32, written: u32) {
+    pub(super) fn set_active_word(&mut self, group: Group, index: u32, written: u32) {
         let levels = 1u32 << self.features.preemption_bits();
         let all = u128::MAX >> (128 - levels);
         let allowed = match self.features.security {

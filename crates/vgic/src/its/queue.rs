@@ -77,6 +77,17 @@ impl Queue {
         Self { base, read: 0, write: 0, stalled: false }
     }
 
+    /// A queue with these registers, as far as their offsets lie in it.
+    pub(super) const fn between(base: Cbaser, read: Creadr, write: Cwriter) -> Self {
+        let bytes = base.bytes();
+        Self {
+            base,
+            read: if read.offset() < bytes { read.offset() } else { 0 },
+            write: if write.offset() < bytes { write.offset() } else { 0 },
+            stalled: read.stalled(),
+        }
+    }
+
     /// `GITS_CREADR`.
     pub(super) const fn creadr(&self) -> Creadr {
         Creadr::at_offset(self.read).with_stalled(self.stalled)

@@ -68,6 +68,12 @@ impl LpiConfig {
         self.slots / CHUNK_SLOTS
     }
 
+    /// How many chunks redistributors can hold by themselves: half of the slots are the devices', whatever a pending
+    /// table says.
+    pub(super) const fn own_chunks(self) -> u32 {
+        self.chunks().div_ceil(2)
+    }
+
     /// Every chunk can hang under a node of its own, and these under others.
     pub(super) const fn nodes(self) -> u32 {
         2 * self.chunks() + self.vcpus as u32

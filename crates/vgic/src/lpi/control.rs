@@ -60,6 +60,8 @@ pub(super) enum Settings {
     Keep,
     /// From memory.
     Reload,
+    /// From the word.
+    Given,
 }
 
 /// vCPUs to notify once the lock is released.
@@ -206,7 +208,11 @@ impl Control {
         };
         let covering = self.tables(target).filter(|tables| tables.covers(now.lpi()));
         let deliverable = mapped && covering.is_some();
-        let reload = settings == Settings::Reload || (deliverable && !now.is_deliverable());
+        let reload = match settings {
+            Settings::Keep => deliverable && !now.is_deliverable(),
+            Settings::Reload => true,
+            Settings::Given => false,
+        };
         let (enabled, level) = match covering {
             Some(tables) if reload => self.settings(&tables, now.lpi()),
             _ => (now.is_enabled(), now.level()),

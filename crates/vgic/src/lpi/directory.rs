@@ -12,7 +12,8 @@ use once_cell::race::OnceBox;
 pub(super) const CHUNK_BITS: u32 = 5;
 /// Slots of a chunk.
 pub(super) const CHUNK_SLOTS: u32 = 1 << CHUNK_BITS;
-const NODE_BITS: u32 = 6;
+/// Entries of a node, as a power of two.
+pub(super) const NODE_BITS: u32 = 6;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 /// Entries of a node.
 pub(super) const NODE_ENTRIES: u32 = 1 << NODE_BITS;

@@ -15,6 +15,13 @@ use gic_arch::Lpi;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ItsIndex(u16);
 
+impl ItsIndex {
+    /// The owner of an event's slot.
+    pub(super) const fn owner(self, collection: u16) -> Owner {
+        Owner::Event { its: self.0, collection }
+    }
+}
+
 /// The model's budget for mappings is used up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoRoom;
@@ -53,7 +60,7 @@ impl Control {
         Some(ItsIndex(index))
     }
 
-    fn translator(&self, its: ItsIndex) -> Option<&Translator> {
+    pub(super) fn translator(&self, its: ItsIndex) -> Option<&Translator> {
         self.translators.get(usize::from(its.0))
     }
 
@@ -61,7 +68,7 @@ impl Control {
         self.translators.get_mut(usize::from(its.0))
     }
 
-    fn senders(&self, its: ItsIndex) -> Option<Arc<Senders>> {
+    pub(super) fn senders(&self, its: ItsIndex) -> Option<Arc<Senders>> {
         self.translator(its).map(|translator| translator.senders.clone())
     }
 

@@ -10,6 +10,8 @@ use super::word::GENERATION_MAX;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+/// From this generation on, a chunk may not serve all its slots once more.
+const LAST_USES: u32 = GENERATION_MAX - CHUNK_SLOTS;
 const SIZES: usize = CHUNK_BITS as usize + 1;
 
 /// What the command side knows of a slot beside its word.
@@ -152,6 +154,18 @@ impl Pool {
         if self.nodes.get(number as usize).is_some_and(|generation| *generation < GENERATION_MAX) {
             self.free_nodes.push(number);
         }
+    }
+
+    /// How many chunks there are once all is given back. Those that will soon be retired do not count.
+    pub(super) fn usable_chunks(&self) -> u64 {
+        let retired = self.chunks.iter().filter(|chunk| chunk.generation >= LAST_USES).count();
+        u64::from(self.chunk_limit).saturating_sub(retired as u64)
+    }
+
+    /// As [`usable_chunks`](Self::usable_chunks), of nodes.
+    pub(super) fn usable_nodes(&self) -> u64 {
+        let retired = self.nodes.iter().filter(|generation| **generation >= LAST_USES).count();
+        u64::from(self.node_limit).saturating_sub(retired as u64)
     }
 
     /// What is known of a slot.

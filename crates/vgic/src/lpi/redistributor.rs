@@ -1,7 +1,7 @@
 //! The redistributors' part: `EnableLPIs`, invalidation, and LPIs that are pending at a redistributor by themselves.
 
 use super::control::{Control, Settings};
-use super::directory::CHUNK_SLOTS;
+use super::directory::{CHUNK_SLOTS, Place};
 use super::pool::{Cold, Owner};
 use super::safeguard::Safeguard;
 use super::shared::Injection;
@@ -205,16 +205,24 @@ impl Control {
 
     /// The redistributor's own slot of an LPI, if it has one.
     pub(super) fn own_slot(&self, vcpu: u32, lpi: Lpi) -> Option<Slot> {
+        self.own_place(vcpu, lpi).map(|place| place.slot)
+    }
+
+    fn own_place(&self, vcpu: u32, lpi: Lpi) -> Option<Place> {
         let own = self.shared.own.get(vcpu as usize)?;
-        self.find(own, lpi.index()).map(|place| place.slot)
+        self.find(own, lpi.index())
     }
 
     fn attach_own(&mut self, vcpu: u32, lpi: Lpi) -> Option<Slot> {
-        if let Some(slot) = self.own_slot(vcpu, lpi) {
-            return Some(slot);
+        self.attach_own_place(vcpu, lpi).map(|place| place.slot)
+    }
+
+    /// The redistributor's own place of an LPI, taken from the pool if need be.
+    pub(super) fn attach_own_place(&mut self, vcpu: u32, lpi: Lpi) -> Option<Place> {
+        if let Some(place) = self.own_place(vcpu, lpi) {
+            return Some(place);
         }
-        // Half of the slots are the devices', whatever a pending table says.
-        let room = self.own_chunks.iter().sum::<u32>() < self.config.chunks().div_ceil(2);
+        let room = self.own_chunks.iter().sum::<u32>() < self.config.own_chunks();
         let owner = u16::try_from(vcpu).ok().filter(|_| room)?;
         let shared = self.shared.clone();
         let own = shared.own.get(vcpu as usize)?;
@@ -230,7 +238,7 @@ impl Control {
             self.pool.set_cold(slot, Cold { owner: Owner::Redistributor(owner), held: false });
             self.refresh(slot, Settings::Reload);
         }
-        self.own_slot(vcpu, lpi)
+        self.own_place(vcpu, lpi)
     }
 }
 

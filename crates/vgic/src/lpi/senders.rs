@@ -47,6 +47,11 @@ pub(super) struct Growth(u32);
 impl Growth {
     /// The whole budget.
     pub(super) const FULL: Self = Self(NODE_LIMIT);
+
+    /// May it grow by this many nodes?
+    pub(super) const fn allows(&self, nodes: u32) -> bool {
+        nodes <= self.0
+    }
 }
 
 impl Senders {
@@ -74,6 +79,34 @@ impl Senders {
                 }
             }
         }
+    }
+
+    /// How many nodes the tree lacks for these devices, ascending.
+    pub(super) fn missing_nodes(&self, devices: impl Iterator<Item = u32>) -> u32 {
+        let mut last: Option<u32> = None;
+        let mut missing = 0;
+        for device in devices {
+            for height in 0..self.height {
+                let shift = (height + 1) * NODE_BITS;
+                let fresh = last.is_none_or(|last| last >> shift != device >> shift);
+                missing += u32::from(fresh && !self.has_node(device, height));
+            }
+            last = Some(device);
+        }
+        missing
+    }
+
+    /// Is there a node of this height on the way to a device?
+    fn has_node(&self, device: u32, height: u32) -> bool {
+        let mut node = &*self.root;
+        for above in (height..self.height).rev() {
+            let Node::Branch(children) = node else { return false };
+            match children[((device >> ((above + 1) * NODE_BITS)) & NODE_MASK) as usize].get() {
+                Some(child) => node = child,
+                None => return false,
+            }
+        }
+        true
     }
 
     /// The entry of a device, made if need be; `None` if the DeviceID is out of range or the budget used up.

@@ -61,25 +61,35 @@ impl<'a> Redistributor<'a> {
     pub(super) fn set_propbaser(self, lanes: Lanes) {
         self.set_tables(|registers| {
             let written = Propbaser::from(lanes.over(registers.propbaser.into_bits()));
-            registers.propbaser = Propbaser::new()
-                .with_id_bits_minus_one(written.id_bits_minus_one())
-                .with_inner_cache(written.inner_cache())
-                .with_shareability(self.shareability(written.shareability()))
-                .with_address(written.address())
-                .with_outer_cache(written.outer_cache());
+            registers.propbaser = self.accepted_propbaser(written);
         });
+    }
+
+    /// `GICR_PROPBASER` after this was written to it.
+    pub(super) fn accepted_propbaser(self, written: Propbaser) -> Propbaser {
+        Propbaser::new()
+            .with_id_bits_minus_one(written.id_bits_minus_one())
+            .with_inner_cache(written.inner_cache())
+            .with_shareability(self.shareability(written.shareability()))
+            .with_address(written.address())
+            .with_outer_cache(written.outer_cache())
     }
 
     pub(super) fn set_pendbaser(self, lanes: Lanes) {
         self.set_tables(|registers| {
             let written = Pendbaser::from(lanes.over(registers.pendbaser.into_bits()));
-            registers.pendbaser = Pendbaser::new()
-                .with_inner_cache(written.inner_cache())
-                .with_shareability(self.shareability(written.shareability()))
-                .with_address(written.address())
-                .with_outer_cache(written.outer_cache())
-                .with_pending_table_zero(written.pending_table_zero());
+            registers.pendbaser = self.accepted_pendbaser(written);
         });
+    }
+
+    /// `GICR_PENDBASER` after this was written to it, with `PTZ`.
+    pub(super) fn accepted_pendbaser(self, written: Pendbaser) -> Pendbaser {
+        Pendbaser::new()
+            .with_inner_cache(written.inner_cache())
+            .with_shareability(self.shareability(written.shareability()))
+            .with_address(written.address())
+            .with_outer_cache(written.outer_cache())
+            .with_pending_table_zero(written.pending_table_zero())
     }
 
     /// Writes are ignored where there are no LPIs, and while they are enabled (IHI 0069 has that UNPREDICTABLE).

@@ -37,7 +37,7 @@ impl Wired {
     }
 
     /// The route with what is RES0 taken away.
-    fn valid_route(&self, written: Irouter) -> Irouter {
+    pub(super) fn valid_route(&self, written: Irouter) -> Irouter {
         Irouter::to(written.affinity())
             .with_any_participating(written.any_participating() && self.config.one_of_n)
     }

@@ -85,6 +85,16 @@ impl Half {
         }
     }
 
+    /// Out of the guest, for good.
+    pub(crate) fn into_software(mut self) -> Vcpu {
+        self.leave_guest();
+        match self {
+            Self::Software(vcpu) => vcpu,
+            Self::Lists(Lists { place: Some(Place::Out(vcpu)), .. }) => vcpu.into_software(),
+            Self::Lists(_) => unreachable!("it has left the guest"),
+        }
+    }
+
     /// What it reads while it is out of the guest.
     pub(crate) fn read_outside(&mut self, register: SysRegEncoding) -> Option<u64> {
         match self {

@@ -9,6 +9,7 @@ use msi_types::{Cpu, Kick, Level, Line, SetLine};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
 
 /// CPUs in clusters of their own, one beyond the first sixteen of its cluster.
@@ -38,20 +39,74 @@ pub(crate) enum Field {
 /// One step. CPUs and interrupts are indices, taken modulo what there is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    Line { cpu: usize, interrupt: usize, high: bool },
-    Field { cpu: usize, interrupt: usize, field: Field, value: u8, wide: bool },
-    Route { interrupt: usize, target: usize, wide: bool },
-    Control { groups: [bool; 2] },
-    Waker { cpu: usize, asleep: bool },
-    Mask { cpu: usize, value: u8 },
-    BinaryPoint { cpu: usize, group: usize, value: u8 },
-    Modes { cpu: usize, cbpr: bool, eoimode: bool },
-    GroupEnable { cpu: usize, group: usize, on: bool },
-    Sgi { from: usize, group: usize, target: usize, interrupt: usize },
-    Acknowledge { cpu: usize, group: usize },
-    EndLast { cpu: usize, group: usize },
-    End { cpu: usize, group: usize, interrupt: usize },
-    Deactivate { cpu: usize, interrupt: usize },
+    Line {
+        cpu: usize,
+        interrupt: usize,
+        high: bool,
+    },
+    Field {
+        cpu: usize,
+        interrupt: usize,
+        field: Field,
+        value: u8,
+        wide: bool,
+    },
+    Route {
+        interrupt: usize,
+        target: usize,
+        wide: bool,
+    },
+    Control {
+        groups: [bool; 2],
+    },
+    Waker {
+        cpu: usize,
+        asleep: bool,
+    },
+    Mask {
+        cpu: usize,
+        value: u8,
+    },
+    BinaryPoint {
+        cpu: usize,
+        group: usize,
+        value: u8,
+    },
+    Modes {
+        cpu: usize,
+        cbpr: bool,
+        eoimode: bool,
+    },
+    GroupEnable {
+        cpu: usize,
+        group: usize,
+        on: bool,
+    },
+    Sgi {
+        from: usize,
+        group: usize,
+        target: usize,
+        interrupt: usize,
+    },
+    Acknowledge {
+        cpu: usize,
+        group: usize,
+    },
+    EndLast {
+        cpu: usize,
+        group: usize,
+    },
+    End {
+        cpu: usize,
+        group: usize,
+        interrupt: usize,
+    },
+    Deactivate {
+        cpu: usize,
+        interrupt: usize,
+    },
+    /// The machine is saved and goes on as another one.
+    Migrate,
 }
 
 pub(crate) fn ops() -> impl Strategy<Value = Op> {
@@ -79,6 +134,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
         1 => (cpu(), group(), interrupt())
             .prop_map(|(cpu, group, interrupt)| Op::End { cpu, group, interrupt }),
         2 => (cpu(), interrupt()).prop_map(|(cpu, interrupt)| Op::Deactivate { cpu, interrupt }),
+        1 => Just(Op::Migrate),
     ]
 }
 
@@ -162,6 +218,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(view: View, bits: u8, kind: Kind) -> Self {
         let secure: &[u32] = if view == View::NonSecure { &SECURE } else { &[] };
+        let reference = Gic::new(view, bits, AFFINITIES.len(), &PRIVATE, &SHARED, secure);
         let mut config = VgicConfig {
             spis: 64,
             extended_spis: 32,
@@ -179,13 +236,35 @@ impl Bench {
         }
         let kicks = Arc::new(Kicks::default());
         let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kicks.clone()).unwrap();
+        let handled = vec![Vec::new(); AFFINITIES.len()];
+        let mut bench = Self { gic, vcpus: Vec::new(), kicks, kind, reference, handled };
+        bench.split(vcpus);
+        bench
+    }
+
+    fn split(&mut self, vcpus: Vec<Vcpu>) {
         let half = |vcpu: Vcpu| {
-            let kicked = kicks.0[vcpu.cpu().index()].clone();
-            kind.half(vcpu, kicked)
+            let kicked = self.kicks.0[vcpu.cpu().index()].clone();
+            self.kind.half(vcpu, kicked)
         };
-        let vcpus = vcpus.into_iter().map(half).collect();
-        let reference = Gic::new(view, bits, AFFINITIES.len(), &PRIVATE, &SHARED, secure);
-        Self { gic, vcpus, kicks, kind, reference, handled: vec![Vec::new(); AFFINITIES.len()] }
+        self.vcpus = vcpus.into_iter().map(half).collect();
+    }
+
+    /// Saves, and goes on with a new machine that was restored from the text of what was saved. A restored machine
+    /// saves as the same.
+    fn migrate(&mut self) {
+        let mut left: Vec<Vcpu> = self.vcpus.drain(..).map(Half::into_software).collect();
+        let saved = self.gic.freeze(&mut left).unwrap().save();
+        let sent = serde_json::to_string(&saved).unwrap();
+        let received: SavedState = serde_json::from_str(&sent).unwrap();
+        let (gic, mut vcpus) =
+            Vgic::new(self.gic.config().clone(), Arc::new(NoMemory), self.kicks.clone()).unwrap();
+        let mut frozen = gic.freeze(&mut vcpus).unwrap();
+        frozen.restore(&received).unwrap();
+        assert_eq!(frozen.save(), saved);
+        frozen.thaw();
+        self.gic = gic;
+        self.split(vcpus);
     }
 
     /// What a guest does first, so that interrupts get through.
@@ -286,6 +365,7 @@ impl Bench {
                 self.end(cpu, group, intid);
             }
             Op::End { cpu, group, interrupt: index } => self.end(cpu, group, interrupt(index)),
+            Op::Migrate => self.migrate(),
             Op::Deactivate { cpu, interrupt: index } => {
                 self.msr(cpu, icc::DIR.encoding(), interrupt(index).into());
                 if self.reference.cpus[cpu].eoimode {
@@ -417,7 +497,7 @@ impl Bench {
             assert_eq!((group, self.reference.view), (0, View::NonSecure));
             return;
         };
-        assert_eq!(intid, self.reference.acknowledge(cpu, group).into(), "IAR{group} of CPU {cpu}");
+        assert_eq!(intid, u64::from(self.reference.acknowledge(cpu, group)), "IAR{group} of CPU {cpu}");
         if intid != 1023 {
             self.handled[cpu].push(u32::try_from(intid).unwrap());
         }

@@ -1,0 +1,27 @@
+//! The distributor's registers as plain data, and back.
+
+use super::Distributor;
+use crate::saved_state::{DistributorState, Problem};
+use crate::wired::Bank;
+
+impl Distributor<'_> {
+    pub(crate) fn save(self) -> DistributorState {
+        DistributorState {
+            ctlr: self.control_view(self.wired.control()),
+            typer: self.typer().into_bits(),
+            iidr: self.wired.config().iidr.into_bits(),
+            interrupts: self.wired.save(Bank::Shared),
+        }
+    }
+
+    /// What is stored for the control register, if this distributor can have these registers. Its interrupts are looked
+    /// at elsewhere.
+    pub(crate) fn restorable(self, saved: &DistributorState) -> Result<u32, Problem> {
+        Problem::unless_same("GICD_TYPER", saved.typer.into(), self.typer().into_bits().into())?;
+        let iidr = self.wired.config().iidr.into_bits();
+        Problem::unless_same("GICD_IIDR", saved.iidr.into(), iidr.into())?;
+        let stored = saved.ctlr & self.writable_control();
+        Problem::unless(self.control_view(stored) == saved.ctlr, "GICD_CTLR", saved.ctlr)?;
+        Ok(stored)
+    }
+}

@@ -1,0 +1,98 @@
+//! A redistributor's registers as plain data, and back.
+
+use super::{LpiRegisters, Redistributor};
+use crate::SecurityView;
+use crate::saved_state::{Problem, RedistributorState};
+use crate::wired::{Bank, RestoredInterrupt, participation};
+use alloc::vec::Vec;
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
+
+/// Registers and interrupts of a redistributor that can be restored.
+#[derive(Debug)]
+pub(crate) struct RestoredRedistributor {
+    /// What its PE takes part in, without the CPU interface's groups.
+    pub(crate) participation: u32,
+    pub(crate) lpi_registers: LpiRegisters,
+    pub(crate) interrupts: Vec<RestoredInterrupt>,
+}
+
+impl Redistributor<'_> {
+    /// Everything but LPIs.
+    pub(crate) fn save(self) -> RedistributorState {
+        let registers = *self.private.lpi_registers.lock();
+        RedistributorState {
+            ctlr: self.control().with_rwp(false).into_bits(),
+            typer: self.typer().with_last(false).into_bits(),
+            waker: self.waker().into_bits(),
+            propbaser: registers.propbaser.into_bits(),
+            pendbaser: registers.pendbaser.into_bits(),
+            interrupts: self.wired.save(Bank::Private(self.cpu)),
+            lpis: Vec::new(),
+        }
+    }
+
+    /// Can this redistributor have these registers? Its interrupts and LPIs are looked at elsewhere.
+    pub(crate) fn restorable(self, saved: &RedistributorState) -> Result<RestoredRedistributor, Problem> {
+        let typer = self.typer().with_last(false).into_bits();
+        Problem::unless_same("GICR_TYPER", saved.typer, typer)?;
+        let (ctlr, propbaser) = (Ctlr::from(saved.ctlr), Propbaser::from(saved.propbaser));
+        let pendbaser = Pendbaser::from(saved.pendbaser);
+        let fixed = |ctlr: Ctlr| ctlr.into_bits() & Ctlr::new().with_ces(true).with_ir(true).into_bits();
+        Problem::unless_same("GICR_CTLR", fixed(ctlr).into(), fixed(self.control()).into())?;
+        let has_lpis = self.lpis.is_some();
+        let possible = self.declined(ctlr) == declined_bits(ctlr) && (has_lpis || !ctlr.enable_lpis());
+        Problem::unless(possible && is_complete(ctlr), "control register", saved.ctlr)?;
+        let valid = self.accepted_propbaser(propbaser) == propbaser && (has_lpis || saved.propbaser == 0);
+        Problem::unless(valid, "GICR_PROPBASER", saved.propbaser)?;
+        let valid = self.accepted_pendbaser(pendbaser) == pendbaser && (has_lpis || saved.pendbaser == 0);
+        Problem::unless(valid, "GICR_PENDBASER", saved.pendbaser)?;
+        Ok(RestoredRedistributor {
+            participation: self.awake(saved.waker)? | self.declined(ctlr),
+            lpi_registers: LpiRegisters { enabled: ctlr.enable_lpis(), propbaser, pendbaser },
+            interrupts: Vec::new(),
+        })
+    }
+
+    /// The `DPG` bits that this guest can set, of those that are.
+    fn declined(self, ctlr: Ctlr) -> u32 {
+        let settable = match (self.wired.config().one_of_n, self.wired.config().security) {
+            (false, _) => 0,
+            (true, SecurityView::NonSecure) => participation::DECLINES[1],
+            (true, SecurityView::Single) => u32::MAX,
+        };
+        declined_bits(ctlr) & settable
+    }
+
+    fn awake(self, waker: u32) -> Result<u32, Problem> {
+        let asleep = Waker::from(waker).processor_sleep();
+        let possible = match self.wired.config().security {
+            SecurityView::Single => {
+                Waker::new().with_processor_sleep(asleep).with_children_asleep(asleep).into_bits() == waker
+            }
+            SecurityView::NonSecure => waker == 0,
+        };
+        Problem::unless(possible, "GICR_WAKER", waker)?;
+        Ok(if asleep { 0 } else { participation::AWAKE })
+    }
+}
+
+/// No bits beside those that this model gives a meaning.
+fn is_complete(ctlr: Ctlr) -> bool {
+    let known = Ctlr::new()
+        .with_enable_lpis(true)
+        .with_ces(true)
+        .with_ir(true)
+        .with_dpg0(true)
+        .with_dpg1_ns(true)
+        .with_dpg1_s(true);
+    ctlr.into_bits() & !known.into_bits() == 0
+}
+
+fn declined_bits(ctlr: Ctlr) -> u32 {
+    let bits = [
+        (participation::DECLINES[0], ctlr.dpg0()),
+        (participation::DECLINES[1], ctlr.dpg1_ns()),
+        (participation::DECLINES_SECURE, ctlr.dpg1_s()),
+    ];
+    bits.into_iter().filter(|(_, set)| *set).fold(0, |bits, (bit, _)| bits | bit)
+}

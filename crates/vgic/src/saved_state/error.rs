@@ -1,0 +1,181 @@
+//! What a state is refused for, and which object of it.
+
+use super::VERSION;
+use core::fmt;
+use gic_arch::its::CollectionId;
+use gic_arch::{Affinity, IntId};
+use msi_types::{DeviceId, EventId};
+
+/// A saved state does not fit the machine, or was damaged. Nothing of it was restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the saved state of {object} cannot be restored: {problem}")]
+pub struct RestoreError {
+    /// Of what.
+    pub object: Object,
+    /// Why.
+    pub problem: Problem,
+}
+
+/// An object of a saved state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Object {
+    /// The machine as a whole.
+    Machine,
+    /// The distributor.
+    Distributor,
+    /// A shared interrupt.
+    Shared(IntId),
+    /// A CPU.
+    Cpu(Affinity),
+    /// A CPU's redistributor.
+    Redistributor(Affinity),
+    /// A CPU's interface.
+    Interface(Affinity),
+    /// A private interrupt.
+    Private {
+        /// Whose.
+        cpu: Affinity,
+        /// Which.
+        intid: IntId,
+    },
+    /// An LPI that is pending at a redistributor by itself.
+    Lpi {
+        /// Where.
+        cpu: Affinity,
+        /// Which.
+        intid: IntId,
+    },
+    /// An ITS, by the address of its control frame.
+    Its(u64),
+    /// A collection.
+    Collection {
+        /// Of which ITS.
+        its: u64,
+        /// Which.
+        collection: CollectionId,
+    },
+    /// A device.
+    Device {
+        /// Of which ITS.
+        its: u64,
+        /// Which.
+        device: DeviceId,
+    },
+    /// An event.
+    Event {
+        /// Of which ITS.
+        its: u64,
+        /// Of which device.
+        device: DeviceId,
+        /// Which.
+        event: EventId,
+    },
+}
+
+/// What is wrong with an object of a saved state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The format's version is not one that this library reads.
+    Version(u32),
+    /// The machine has it, the state does not.
+    Absent,
+    /// The state has it, the machine does not.
+    Unknown,
+    /// It is in the state twice, or not where its key belongs.
+    Order,
+    /// A register says that the state is another kind of machine's.
+    OtherMachine {
+        /// Which.
+        register: &'static str,
+        /// What the state says.
+        saved: u64,
+        /// What the machine says.
+        machine: u64,
+    },
+    /// A value that this field cannot have on this machine.
+    Value {
+        /// Which.
+        field: &'static str,
+        /// What the state says.
+        value: u64,
+    },
+    /// A field names a CPU that the machine does not have, or that cannot be meant.
+    NoSuchCpu {
+        /// Which.
+        field: &'static str,
+        /// What the state says.
+        cpu: Affinity,
+    },
+    /// The machine's budgets for LPIs or devices do not suffice for all that is mapped.
+    NoRoom,
+}
+
+impl Problem {
+    /// This problem with an object.
+    pub(crate) const fn of(self, object: Object) -> RestoreError {
+        RestoreError { object, problem: self }
+    }
+
+    /// `Ok` if the field can have the value.
+    pub(crate) fn unless(holds: bool, field: &'static str, value: impl Into<u64>) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self::Value { field, value: value.into() }) }
+    }
+
+    /// `Ok` if a register that says what the machine is has the same value in the state.
+    pub(crate) const fn unless_same(register: &'static str, saved: u64, machine: u64) -> Result<(), Self> {
+        if saved == machine { Ok(()) } else { Err(Self::OtherMachine { register, saved, machine }) }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Machine => f.write_str("the machine"),
+            Self::Distributor => f.write_str("the distributor"),
+            Self::Shared(intid) => write!(f, "SPI {}", intid.get()),
+            Self::Cpu(cpu) => write!(f, "CPU {cpu}"),
+            Self::Redistributor(cpu) => write!(f, "the redistributor of CPU {cpu}"),
+            Self::Interface(cpu) => write!(f, "the interface of CPU {cpu}"),
+            Self::Private { cpu, intid } => write!(f, "interrupt {} of CPU {cpu}", intid.get()),
+            Self::Lpi { cpu, intid } => write!(f, "LPI {} pending at CPU {cpu}", intid.get()),
+            Self::Its(its) => write!(f, "its@{its:x}"),
+            Self::Collection { its, collection } => write!(f, "its@{its:x}, collection {}", collection.get()),
+            Self::Device { its, device } => write!(f, "its@{its:x}, device {:#x}", device.get()),
+            Self::Event { its, device, event } => {
+                write!(f, "its@{its:x}, device {:#x} event {:#x}", device.get(), event.get())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Version(version) => {
+                write!(f, "its format has version {version}, this library reads {VERSION}")
+            }
+            Self::Absent => f.write_str("the machine has it, the state has not"),
+            Self::Unknown => f.write_str("the machine has none such"),
+            Self::Order => f.write_str("it is there twice, or not in ascending order"),
+            Self::OtherMachine { register, saved, machine } => {
+                write!(f, "{register} is {saved:#x}, that of the machine {machine:#x}")
+            }
+            Self::Value { field, value } => write!(f, "its {field} cannot be {value:#x}"),
+            Self::NoSuchCpu { field, cpu } => write!(f, "its {field} cannot be CPU {cpu}"),
+            Self::NoRoom => f.write_str("more is mapped than the machine's budgets allow"),
+        }
+    }
+}
+
+/// Why a machine cannot be frozen: its vCPUs were not all given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// A vCPU is missing: it may be running.
+    #[error("the vCPU with affinity {0} was not given: it may be running")]
+    Missing(Affinity),
+    /// A vCPU belongs to another machine.
+    #[error("the vCPU with affinity {0} belongs to another machine")]
+    Foreign(Affinity),
+}

@@ -1,0 +1,156 @@
+//! Freeze, save, thaw.
+
+use super::{Distributor, Vgic};
+use crate::config::cpu;
+use crate::lpi::{Control, SavedLpi};
+use crate::redistributor::Redistributor;
+use crate::saved_state::{CpuState, FreezeError, ItsState, LpiState, RestoreError, SavedState, VERSION};
+use crate::vcpu::Vcpu;
+use crate::vgic::restore::Plan;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use gic_arch::Affinity;
+use gic_arch::lpi::Config;
+use msi_types::Cpu;
+
+/// A machine of which no vCPU runs, from [`Vgic::freeze`] until this is dropped: the thaw.
+///
+/// Devices need not stand still. **What becomes of messages and line changes that come meanwhile:** they are taken as
+/// ever, without waiting, and make their interrupts pending in the machine that is frozen. Who has returned from
+/// signalling before [`save`](Self::save) was called is in what it returns. What comes later is there when the machine
+/// thaws, or in the next `save`; if the machine is left behind instead, it is lost with it. So whoever moves a machine
+/// stops its devices, then saves (again), or has them signal at the new place what they signalled since: an interrupt
+/// that is pending there already stays one.
+///
+/// A message that was taken before the freeze and acknowledged is in the active state or, as an LPI, with the guest.
+pub struct Frozen<'a> {
+    gic: &'a Vgic,
+    /// In the order of [`VgicConfig::cpus`](crate::VgicConfig::cpus).
+    vcpus: Vec<&'a mut Vcpu>,
+}
+
+impl Vgic {
+    /// Freezes the machine: `vcpus` are all of its vCPUs, in any order. As long as they are borrowed, none runs; a
+    /// vCPU with list registers becomes a [`Vcpu`] when it has exited
+    /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which takes everything back out of them.
+    ///
+    /// Does not wait, and takes time in proportion to the number of vCPUs.
+    ///
+    /// # Errors
+    /// [`FreezeError`] if `vcpus` are not those of this machine.
+    pub fn freeze<'a>(
+        &'a self,
+        vcpus: impl IntoIterator<Item = &'a mut Vcpu>,
+    ) -> Result<Frozen<'a>, FreezeError> {
+        let mut vcpus: Vec<_> = vcpus.into_iter().collect();
+        if let Some(foreign) = vcpus.iter().find(|vcpu| !core::ptr::eq(Arc::as_ptr(vcpu.vgic()), self)) {
+            let affinity = foreign.vgic().wired.affinity(foreign.cpu());
+            return Err(FreezeError::Foreign(affinity.unwrap_or_default()));
+        }
+        vcpus.sort_unstable_by_key(|vcpu| vcpu.cpu());
+        // There is one value per vCPU, so that none can be here twice.
+        let missing = self
+            .config()
+            .cpus
+            .iter()
+            .enumerate()
+            .find(|(index, _)| vcpus.get(*index).is_none_or(|vcpu| vcpu.cpu() != cpu(*index)));
+        match missing {
+            Some((_, missing)) => Err(FreezeError::Missing(missing.affinity)),
+            None => Ok(Frozen { gic: self, vcpus }),
+        }
+    }
+
+    /// The redistributor of a vCPU that the machine has.
+    pub(super) fn redistributor_of(&self, cpu: Cpu) -> Option<Redistributor<'_>> {
+        Some(Redistributor {
+            cpu,
+            place: *self.frames.get(cpu.index())?,
+            private: self.wired.private(cpu)?,
+            wired: &self.wired,
+            lpis: self.lpis.as_deref(),
+            events: &self.events,
+        })
+    }
+
+    pub(super) fn distributor(&self) -> Distributor<'_> {
+        Distributor { wired: &self.wired, events: &self.events }
+    }
+
+    fn affinity(&self, vcpu: u32) -> Affinity {
+        self.wired.affinity(Cpu::new(vcpu)).unwrap_or_default()
+    }
+}
+
+impl Frozen<'_> {
+    /// What the machine is now. Takes time and memory in proportion to what is mapped or was changed since reset, and
+    /// writes nothing to the guest's memory. May be called again.
+    pub fn save(&self) -> SavedState {
+        let gic = self.gic;
+        let (its, lpis) = self.save_lpis();
+        let cpus = self.vcpus.iter().zip(lpis).filter_map(|(vcpu, lpis)| {
+            let mut redistributor = gic.redistributor_of(vcpu.cpu())?.save();
+            redistributor.lpis = lpis;
+            let interface = vcpu.interface.save();
+            Some(CpuState { affinity: gic.affinity(vcpu.cpu().get()), redistributor, interface })
+        });
+        let mut cpus: Vec<_> = cpus.collect();
+        cpus.sort_unstable_by_key(|cpu| cpu.affinity);
+        SavedState { version: VERSION, distributor: gic.distributor().save(), cpus, its }
+    }
+
+    /// The ITSes, and by vCPU what is pending at redistributors: all at one moment as far as commands go.
+    fn save_lpis(&self) -> (Vec<ItsState>, Vec<Vec<LpiState>>) {
+        let gic = self.gic;
+        let Some(core) = &gic.lpis else {
+            return (Vec::new(), self.vcpus.iter().map(|_| Vec::new()).collect());
+        };
+        let held: Vec<_> = gic.its.iter().map(|its| its.hold()).collect();
+        core.with_notification_owed(|control| {
+            let its = held.iter().map(|its| its.save(control, |vcpu| gic.affinity(vcpu)));
+            let mut its: Vec<_> = its.collect();
+            its.sort_unstable_by_key(|its| its.base);
+            let lpis = self.vcpus.iter().map(|vcpu| pending_by_themselves(control, vcpu.cpu()));
+            (its, lpis.collect())
+        })
+    }
+
+    /// Puts the machine into a saved state, whatever it was in before. `saved` comes from a machine with the same
+    /// [`VgicConfig`](crate::VgicConfig) but for the order of vCPUs and ITSes, budgets, and where frames lie other than
+    /// those of ITSes; the guest's memory is as it was when it was saved.
+    ///
+    /// Everything is looked at before anything is changed. Lines are as they were saved: devices that are restored
+    /// afterwards drive theirs anew. Who sleeps is kicked. Nothing is written to the guest's memory; its LPI
+    /// configuration is read where the state does not have it.
+    ///
+    /// # Errors
+    /// [`RestoreError`] names the first object of the state that cannot be of this machine. Nothing has changed then.
+    pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
+        let features = self.vcpus.iter().map(|vcpu| vcpu.interface.features()).collect();
+        let plan = Plan::of(self.gic, features, saved)?;
+        plan.carry_out(self.gic, &mut self.vcpus)
+    }
+
+    /// The vCPUs may run again. The same as dropping this.
+    pub fn thaw(self) {}
+
+    /// The machine.
+    pub fn vgic(&self) -> &Vgic {
+        self.gic
+    }
+}
+
+fn pending_by_themselves(control: &Control, cpu: Cpu) -> Vec<LpiState> {
+    let mut lpis = Vec::new();
+    control.each_pending_by_itself(cpu.get(), |SavedLpi { lpi, configuration, .. }| {
+        lpis.push(LpiState { intid: lpi.intid(), configuration: configuration.map(Config::into_bits) });
+    });
+    lpis
+}
+
+impl fmt::Debug for Frozen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frozen").field("gic", self.gic).finish_non_exhaustive()
+    }
+}

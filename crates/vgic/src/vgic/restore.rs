@@ -1,0 +1,302 @@
+//! Restoring: a saved state is turned into a plan, which nothing can stop any more, and the plan is carried out.
+
+use super::Vgic;
+use crate::cpu_interface::{CpuInterface, Features};
+use crate::its::{HeldIts, RestoredRegisters};
+use crate::lpi::{Control, NoRoom, Room, SavedLpi};
+use crate::redistributor::RestoredRedistributor;
+use crate::saved_state::{
+    CpuState, DeviceState, InterruptState, ItsState, LpiState, Object, Problem, RestoreError, SavedState,
+    VERSION,
+};
+use crate::vcpu::Vcpu;
+use crate::wired::{Bank, RestoredInterrupt};
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use gic_arch::lpi::Config;
+use gic_arch::{Affinity, IntId, Lpi};
+use msi_types::Cpu;
+
+/// What a saved state means to this machine.
+pub(super) struct Plan<'s> {
+    control: u32,
+    shared: Vec<RestoredInterrupt>,
+    /// By vCPU.
+    cpus: Vec<PlannedCpu<'s>>,
+    /// By ITS.
+    its: Vec<PlannedIts<'s>>,
+}
+
+struct PlannedCpu<'s> {
+    redistributor: RestoredRedistributor,
+    interface: CpuInterface,
+    lpis: &'s [LpiState],
+}
+
+struct PlannedIts<'s> {
+    registers: RestoredRegisters,
+    saved: &'s ItsState,
+}
+
+impl<'s> Plan<'s> {
+    /// Looks at everything; `features` are the vCPUs' interfaces'.
+    pub(super) fn of(
+        gic: &Vgic,
+        features: Vec<Features>,
+        saved: &'s SavedState,
+    ) -> Result<Self, RestoreError> {
+        if saved.version != VERSION {
+            return Err(Problem::Version(saved.version).of(Object::Machine));
+        }
+        let check = Check { gic };
+        let distributor = gic.distributor().restorable(&saved.distributor);
+        let plan = Self {
+            control: distributor.map_err(|problem| problem.of(Object::Distributor))?,
+            shared: check.interrupts(Bank::Shared, &saved.distributor.interrupts, Object::Shared)?,
+            cpus: check.cpus(features, &saved.cpus)?,
+            its: check.all_its(&saved.its)?,
+        };
+        if !check.has_room(&plan) {
+            return Err(Problem::NoRoom.of(Object::Machine));
+        }
+        Ok(plan)
+    }
+
+    /// Makes the machine what the plan says.
+    pub(super) fn carry_out(self, gic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<(), RestoreError> {
+        gic.reset();
+        gic.wired.restore(Bank::Shared, &self.shared);
+        for (vcpu, planned) in vcpus.iter_mut().zip(&self.cpus) {
+            planned.restore_wired(gic, vcpu);
+        }
+        gic.wired.restore_control(self.control);
+        let mapped = self.restore_lpis(gic);
+        gic.wired.settle_restored(Bank::Shared, &self.shared);
+        for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
+            gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
+        }
+        if let Some(lpis) = &gic.lpis {
+            lpis.notify_owed();
+        }
+        gic.wired.notify_everybody();
+        mapped.map_err(|NoRoom| Problem::NoRoom.of(Object::Machine))
+    }
+
+    /// The room was counted, so that this does not fail.
+    fn restore_lpis(&self, gic: &Vgic) -> Result<(), NoRoom> {
+        let Some(lpis) = &gic.lpis else { return Ok(()) };
+        let mut held: Vec<_> = gic.its.iter().map(|its| its.hold()).collect();
+        lpis.with_notification_owed(|control| {
+            for (vcpu, planned) in (0..).zip(&self.cpus) {
+                let registers = &planned.redistributor.lpi_registers;
+                if registers.enabled {
+                    control.restore_enabled(vcpu, registers.propbaser, registers.pendbaser);
+                }
+            }
+            self.restore_its(gic, &mut held, control)?;
+            (0..).zip(&self.cpus).try_for_each(|(vcpu, planned)| planned.restore_lpis(vcpu, control))
+        })
+    }
+
+    fn restore_its(&self, gic: &Vgic, held: &mut [HeldIts<'_>], control: &mut Control) -> Result<(), NoRoom> {
+        let vcpu = |affinity| {
+            let found = gic.wired.cpu_at(affinity);
+            found.and_then(|cpu| u16::try_from(cpu.get()).ok()).unwrap_or(0)
+        };
+        held.iter_mut()
+            .zip(&self.its)
+            .try_for_each(|(its, planned)| its.restore(planned.registers, planned.saved, control, vcpu))
+    }
+}
+
+impl PlannedCpu<'_> {
+    fn restore_wired(&self, gic: &Vgic, vcpu: &mut Vcpu) {
+        let (cpu, redistributor) = (vcpu.cpu(), &self.redistributor);
+        vcpu.interface = self.interface.clone();
+        let participation = redistributor.participation | self.interface.participation();
+        gic.wired.restore_participation(cpu, participation);
+        gic.wired.restore(Bank::Private(cpu), &redistributor.interrupts);
+        if let Some(private) = gic.wired.private(cpu) {
+            *private.lpi_registers.lock() = redistributor.lpi_registers;
+        }
+    }
+
+    fn restore_lpis(&self, vcpu: u32, control: &mut Control) -> Result<(), NoRoom> {
+        self.lpis.iter().try_for_each(|saved| {
+            control.restore_pending_by_itself(SavedLpi {
+                lpi: Lpi::try_from(saved.intid).map_err(|_| NoRoom)?,
+                target: vcpu,
+                pending: true,
+                configuration: saved.configuration.map(Config::from_bits),
+            })
+        })
+    }
+}
+
+/// Looks at what a saved state says, object by object.
+#[derive(Clone, Copy)]
+struct Check<'a> {
+    gic: &'a Vgic,
+}
+
+impl Check<'_> {
+    fn interrupts(
+        self,
+        bank: Bank,
+        saved: &[InterruptState],
+        object: impl Fn(IntId) -> Object,
+    ) -> Result<Vec<RestoredInterrupt>, RestoreError> {
+        ascending(saved, |interrupt| interrupt.intid).map_err(|intid| Problem::Order.of(object(intid)))?;
+        let check = |saved: &InterruptState| {
+            let restorable = self.gic.wired.restorable(bank, saved);
+            restorable.map_err(|problem| problem.of(object(saved.intid)))
+        };
+        saved.iter().map(check).collect()
+    }
+
+    /// By vCPU.
+    fn cpus(self, features: Vec<Features>, saved: &[CpuState]) -> Result<Vec<PlannedCpu<'_>>, RestoreError> {
+        ascending(saved, |cpu| cpu.affinity).map_err(|cpu| Problem::Order.of(Object::Cpu(cpu)))?;
+        if let Some(unknown) = saved.iter().find(|cpu| self.gic.wired.cpu_at(cpu.affinity).is_none()) {
+            return Err(Problem::Unknown.of(Object::Cpu(unknown.affinity)));
+        }
+        let wanted = self.gic.config().cpus.iter().zip(features).enumerate();
+        wanted
+            .map(|(index, (of, features))| {
+                let found = saved.binary_search_by_key(&of.affinity, |cpu| cpu.affinity).ok();
+                let found = found.and_then(|at| saved.get(at));
+                let absent = Problem::Absent.of(Object::Cpu(of.affinity));
+                self.cpu(crate::config::cpu(index), features, found.ok_or(absent)?)
+            })
+            .collect()
+    }
+
+    fn cpu(self, cpu: Cpu, features: Features, saved: &CpuState) -> Result<PlannedCpu<'_>, RestoreError> {
+        let affinity = saved.affinity;
+        let redistributor =
+            self.gic.redistributor_of(cpu).ok_or(Problem::Unknown.of(Object::Cpu(affinity)))?;
+        let mut redistributor = redistributor
+            .restorable(&saved.redistributor)
+            .map_err(|problem| problem.of(Object::Redistributor(affinity)))?;
+        redistributor.interrupts =
+            self.interrupts(Bank::Private(cpu), &saved.redistributor.interrupts, |intid| Object::Private {
+                cpu: affinity,
+                intid,
+            })?;
+        let interface = CpuInterface::restored(features, &saved.interface)
+            .map_err(|problem| problem.of(Object::Interface(affinity)))?;
+        self.lpis(affinity, &saved.redistributor.lpis)?;
+        Ok(PlannedCpu { redistributor, interface, lpis: &saved.redistributor.lpis })
+    }
+
+    fn lpis(self, cpu: Affinity, saved: &[LpiState]) -> Result<(), RestoreError> {
+        let object = |intid| Object::Lpi { cpu, intid };
+        ascending(saved, |lpi| lpi.intid).map_err(|intid| Problem::Order.of(object(intid)))?;
+        match saved.iter().find(|lpi| !self.implements(lpi.intid)) {
+            Some(unknown) => Err(Problem::Unknown.of(object(unknown.intid))),
+            None => Ok(()),
+        }
+    }
+
+    /// Is this an LPI that the distributor implements?
+    fn implements(self, intid: IntId) -> bool {
+        let within = |bits: u8| u64::from(intid.get()) >> bits == 0;
+        Lpi::try_from(intid).is_ok() && self.gic.config().lpi_id_bits.is_some_and(within)
+    }
+
+    /// By ITS.
+    fn all_its(self, saved: &[ItsState]) -> Result<Vec<PlannedIts<'_>>, RestoreError> {
+        ascending(saved, |its| its.base).map_err(|base| Problem::Order.of(Object::Its(base)))?;
+        let bases = || self.gic.its.iter().map(|its| its.base());
+        if let Some(unknown) = saved.iter().find(|its| bases().all(|base| base != its.base)) {
+            return Err(Problem::Unknown.of(Object::Its(unknown.base)));
+        }
+        let wanted = self.gic.its.iter();
+        wanted
+            .map(|its| {
+                let found = saved.iter().find(|saved| saved.base == its.base());
+                let saved = found.ok_or(Problem::Absent.of(Object::Its(its.base())))?;
+                let registers = its.restorable(saved);
+                let registers = registers.map_err(|problem| problem.of(Object::Its(saved.base)))?;
+                self.collections(saved)?;
+                ascending(&saved.devices, |device| device.device)
+                    .map_err(|device| Problem::Order.of(Object::Device { its: saved.base, device }))?;
+                for device in &saved.devices {
+                    let object = Object::Device { its: saved.base, device: device.device };
+                    its.check_device(device).map_err(|problem| problem.of(object))?;
+                    self.events(saved, device)?;
+                }
+                Ok(PlannedIts { registers, saved })
+            })
+            .collect()
+    }
+
+    fn collections(self, its: &ItsState) -> Result<(), RestoreError> {
+        let object = |collection| Object::Collection { its: its.base, collection };
+        ascending(&its.collections, |state| state.collection)
+            .map_err(|collection| Problem::Order.of(object(collection)))?;
+        its.collections.iter().try_for_each(|state| {
+            let target = self.gic.wired.named_cpu("target", state.target);
+            target.map(drop).map_err(|problem| problem.of(object(state.collection)))
+        })
+    }
+
+    fn events(self, its: &ItsState, device: &DeviceState) -> Result<(), RestoreError> {
+        let object = |event| Object::Event { its: its.base, device: device.device, event };
+        ascending(&device.events, |state| state.event).map_err(|event| Problem::Order.of(object(event)))?;
+        device.events.iter().try_for_each(|state| {
+            let number = state.event.get();
+            let within = u64::from(number) >> device.event_bits == 0;
+            Problem::unless(within, "EventID", number)
+                .and_then(|()| Problem::unless(self.implements(state.intid), "LPI", state.intid.get()))
+                .and_then(|()| self.stay(its, state.collection, state.stays_at))
+                .map_err(|problem| problem.of(object(state.event)))
+        })
+    }
+
+    /// What is pending stays somewhere only while its collection is not mapped.
+    fn stay(
+        self,
+        its: &ItsState,
+        collection: gic_arch::its::CollectionId,
+        stays_at: Option<Affinity>,
+    ) -> Result<(), Problem> {
+        const FIELD: &str = "place without a collection";
+        let Some(cpu) = stays_at else { return Ok(()) };
+        match its.collections.binary_search_by_key(&collection, |state| state.collection) {
+            Ok(_) => Err(Problem::NoSuchCpu { field: FIELD, cpu }),
+            Err(_) => self.gic.wired.named_cpu(FIELD, cpu).map(drop),
+        }
+    }
+
+    /// Does everything that is mapped fit into the machine's budgets?
+    fn has_room(self, plan: &Plan<'_>) -> bool {
+        let Some(lpis) = &self.gic.lpis else { return true };
+        let mut room = Room::default();
+        for device in plan.its.iter().flat_map(|its| &its.saved.devices) {
+            room.add_device(device.event_bits, device.events.iter().map(|state| state.event.get()));
+        }
+        for cpu in &plan.cpus {
+            room.add_pending_by_themselves(cpu.lpis.iter().filter_map(|lpi| Lpi::try_from(lpi.intid).ok()));
+        }
+        lpis.with_notification_owed(|control| {
+            let devices = self.gic.its.iter().zip(&plan.its).all(|(its, planned)| {
+                let devices = planned.saved.devices.iter().map(|device| device.device.get());
+                control.has_room_for_devices(its.index(), devices)
+            });
+            devices && control.has_room(&room)
+        })
+    }
+}
+
+/// `Err` with the first key that is not above the one before.
+fn ascending<T, K: Ord + Copy>(items: &[T], key: impl Fn(&T) -> K) -> Result<(), K> {
+    let pairs = items.iter().zip(items.iter().skip(1)).map(|(first, second)| (key(first), key(second)));
+    match pairs
+        .map(|(first, second)| (first.cmp(&second), second))
+        .find(|(order, _)| *order != Ordering::Less)
+    {
+        Some((_, key)) => Err(key),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,235 @@
+//! Wired interrupts as plain data, and back.
+
+use super::Wired;
+use crate::SecurityView;
+use crate::config::cpu;
+use crate::interrupt::State;
+use crate::saved_state::{InterruptState, Problem};
+use crate::slot::Slot;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::SeqCst;
+use gic_arch::gicd::Irouter;
+use gic_arch::{Affinity, IntIdClass, Priority};
+use msi_types::Cpu;
+
+/// A wired interrupt that can be restored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RestoredInterrupt {
+    slot: Slot,
+    state: State,
+    route: u64,
+}
+
+/// Whose interrupts are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bank {
+    /// The distributor's.
+    Shared,
+    /// A PE's own.
+    Private(Cpu),
+}
+
+impl Bank {
+    /// Where an interrupt of the bank goes that nobody routed; for shared ones `unrouted`.
+    fn target_after_reset(self, unrouted: u16) -> u16 {
+        match self {
+            Self::Shared => unrouted,
+            Self::Private(cpu) => u16::try_from(cpu.get()).unwrap_or(State::NOWHERE),
+        }
+    }
+
+    /// A vCPU by which the interrupts are found.
+    fn owner(self) -> Cpu {
+        match self {
+            Self::Shared => Cpu::new(0),
+            Self::Private(cpu) => cpu,
+        }
+    }
+}
+
+impl Wired {
+    /// The interrupts of a bank that are not as after reset, by ascending INTID. Each is read once: it is as it was at
+    /// one moment.
+    pub(crate) fn save(&self, bank: Bank) -> Vec<InterruptState> {
+        let routes = self.routes.lock();
+        let target = bank.target_after_reset(self.resolve(Irouter::new()));
+        let slots = self.slots(bank).filter_map(|slot| {
+            let route = slot.shared_index().and_then(|index| routes.get(index)).copied().unwrap_or(0);
+            let saved = self.record(slot, self.state(bank.owner(), slot), route);
+            let untouched = self.record(slot, self.reset_state(slot, State::new(), target), 0);
+            (saved != untouched).then_some(saved)
+        });
+        slots.collect()
+    }
+
+    /// The slots of the implemented interrupts of a bank, ascending.
+    fn slots(&self, bank: Bank) -> impl Iterator<Item = Slot> {
+        let numbers = match bank {
+            Bank::Shared => Slot::COUNT - Slot::SHARED..Slot::COUNT,
+            Bank::Private(_) => 0..Slot::PRIVATE,
+        };
+        numbers.filter_map(Slot::new).filter(|slot| self.config.implements(slot.intid()))
+    }
+
+    fn record(&self, slot: Slot, state: State, route: u64) -> InterruptState {
+        InterruptState {
+            intid: slot.intid(),
+            group1: state.group1(),
+            enabled: state.enabled(),
+            priority: state.priority_value(),
+            edge: state.edge(),
+            latch: state.latch(),
+            line: state.line(),
+            message: state.message(),
+            active: state.active(),
+            active_at: state.taker().filter(|_| state.active()).and_then(|cpu| self.affinity(cpu)),
+            route,
+            chosen: state.target().filter(|_| state.any()).and_then(|cpu| self.affinity(cpu)),
+        }
+    }
+
+    /// A vCPU's affinity.
+    pub(crate) fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
+        self.config.cpus.get(cpu.index()).map(|of| of.affinity)
+    }
+
+    /// The vCPU with this affinity.
+    pub(crate) fn cpu_at(&self, affinity: Affinity) -> Option<Cpu> {
+        let found = self.by_affinity.binary_search_by_key(&affinity, |(affinity, _)| *affinity).ok()?;
+        self.by_affinity.get(found).map(|(_, cpu)| *cpu)
+    }
+
+    /// The vCPU that a field of a saved state names.
+    pub(crate) fn named_cpu(&self, field: &'static str, affinity: Affinity) -> Result<Cpu, Problem> {
+        self.cpu_at(affinity).ok_or(Problem::NoSuchCpu { field, cpu: affinity })
+    }
+
+    /// Can this machine have an interrupt in this state?
+    pub(crate) fn restorable(
+        &self,
+        bank: Bank,
+        saved: &InterruptState,
+    ) -> Result<RestoredInterrupt, Problem> {
+        let slot = self.slot(saved.intid).ok_or(Problem::Unknown)?;
+        let right_bank = match bank {
+            Bank::Shared => saved.intid.is_shared(),
+            Bank::Private(_) => saved.intid.is_private(),
+        };
+        if !right_bank {
+            return Err(Problem::Unknown);
+        }
+        let priority = Priority::new(saved.priority).truncated(self.config.priority_bits.into());
+        Problem::unless(priority.get() == saved.priority, "priority", saved.priority)?;
+        let is_sgi = saved.intid.class() == IntIdClass::Sgi;
+        Problem::unless(saved.edge || !is_sgi, "trigger", saved.edge)?;
+        Problem::unless(!saved.line || !is_sgi, "line", saved.line)?;
+        let messages = bank == Bank::Shared && self.config.message_based_spis;
+        Problem::unless(!saved.message || messages, "message level", saved.message)?;
+        let state = self.aimed(bank, saved)?;
+        self.check_security(bank, slot, state)?;
+        Ok(RestoredInterrupt { slot, state, route: saved.route })
+    }
+
+    /// The state's word, once everything but what concerns vCPUs was checked.
+    fn aimed(&self, bank: Bank, saved: &InterruptState) -> Result<State, Problem> {
+        let route = Irouter::from(saved.route);
+        let valid = match bank {
+            Bank::Shared => self.valid_route(route).into_bits() == saved.route,
+            Bank::Private(_) => saved.route == 0,
+        };
+        Problem::unless(valid, "route", saved.route)?;
+        let target = match (bank, saved.chosen) {
+            (Bank::Shared, Some(cpu)) if route.any_participating() => {
+                index(self.named_cpu("chosen CPU", cpu)?)
+            }
+            (_, Some(cpu)) => return Err(Problem::NoSuchCpu { field: "chosen CPU", cpu }),
+            (_, None) => bank.target_after_reset(self.resolve(route)),
+        };
+        let state = State::new()
+            .with_latch(saved.latch)
+            .with_line(saved.line)
+            .with_message(saved.message)
+            .with_edge(saved.edge)
+            .with_enabled(saved.enabled)
+            .with_active(saved.active)
+            .with_group1(saved.group1)
+            .with_any(route.any_participating())
+            .with_priority_value(saved.priority)
+            .with_target_index(target);
+        let Some(affinity) = saved.active_at else { return Ok(state) };
+        let taker = self.named_cpu("active CPU", affinity)?;
+        let possible = saved.active && (bank == Bank::Shared || bank.owner() == taker);
+        if possible {
+            Ok(state.with_taker(taker))
+        } else {
+            Err(Problem::NoSuchCpu { field: "active CPU", cpu: affinity })
+        }
+    }
+
+    /// Where there are two security states, groups are firmware's, and the guest has its half of the priorities.
+    fn check_security(&self, bank: Bank, slot: Slot, state: State) -> Result<(), Problem> {
+        if self.config.security == SecurityView::Single {
+            return Ok(());
+        }
+        let secure = self.config.secure_interrupts.contains(&slot.intid());
+        Problem::unless(state.group1() != secure, "group", state.group1())?;
+        let own_half = secure || Priority::from_non_secure_view(0) <= state.priority();
+        Problem::unless(own_half, "priority", state.priority_value())?;
+        let untouched = self.reset_state(slot, state, bank.target_after_reset(self.resolve(Irouter::new())));
+        Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
+    }
+
+    /// Puts a bank that is as after reset into a saved state. What is pending is told to nobody yet.
+    pub(crate) fn restore(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
+        for slot in self.slots(bank) {
+            if let Some(interrupt) = self.interrupt(bank.owner(), slot) {
+                interrupt.update(|state| state.with_line(false));
+            }
+        }
+        let mut routes = self.routes.lock();
+        for restored in interrupts {
+            if let Some(interrupt) = self.interrupt(bank.owner(), restored.slot) {
+                interrupt.update(|_| restored.state);
+            }
+            if let Some(route) = restored.slot.shared_index().and_then(|index| routes.get_mut(index)) {
+                *route = restored.route;
+            }
+        }
+    }
+
+    /// `GICD_CTLR`'s stored bits, as in a saved state.
+    pub(crate) fn restore_control(&self, control: u32) {
+        self.control.store(control, SeqCst);
+    }
+
+    /// What a PE takes part in ([`participation`](super::participation)), before anything is pending.
+    pub(crate) fn restore_participation(&self, cpu: Cpu, bits: u32) {
+        if let Some(private) = self.private(cpu) {
+            private.participation.store(bits, SeqCst);
+        }
+    }
+
+    /// Everything is restored: whoever has something to do hears of it.
+    pub(crate) fn settle_restored(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
+        for RestoredInterrupt { slot, .. } in interrupts {
+            let state = self.state(bank.owner(), *slot);
+            self.settle(*slot, state);
+        }
+    }
+
+    /// The wired interrupts that are active at `cpu`.
+    pub(crate) fn active_slots(&self, cpu: Cpu) -> impl Iterator<Item = Slot> {
+        let slots = self.slots(Bank::Private(cpu)).chain(self.slots(Bank::Shared));
+        slots.filter(move |slot| self.state(cpu, *slot).active_at(cpu))
+    }
+
+    /// Every vCPU looks anew at what there is for it.
+    pub(crate) fn notify_everybody(&self) {
+        (0..self.cpus.len()).for_each(|index| self.attention.notify(cpu(index)));
+    }
+}
+
+/// A vCPU as [`State::target_index`] has it.
+fn index(cpu: Cpu) -> u16 {
+    u16::try_from(cpu.get()).unwrap_or(State::NOWHERE)
+}
