@@ -22,16 +22,37 @@ const LPIS: Range<u32> = 8192..8198;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Command(Command),
-    Send { device: u32, event: u32 },
-    Configure { lpi: u32, enable: bool, priority: u8 },
-    Acknowledge { vcpu: u16, than: u8 },
+    Send {
+        device: u32,
+        event: u32,
+    },
+    Configure {
+        lpi: u32,
+        enable: bool,
+        priority: u8,
+    },
+    Acknowledge {
+        vcpu: u16,
+        than: u8,
+    },
     EnableLpis(u16),
     DisableLpis(u16),
     InvalidateAll(u16),
-    Invalidate { vcpu: u16, lpi: u32 },
-    SetLpi { vcpu: u16, lpi: u32 },
-    ClearLpi { vcpu: u16, lpi: u32 },
+    Invalidate {
+        vcpu: u16,
+        lpi: u32,
+    },
+    SetLpi {
+        vcpu: u16,
+        lpi: u32,
+    },
+    ClearLpi {
+        vcpu: u16,
+        lpi: u32,
+    },
     EnableIts(bool),
+    /// Everything is saved, and goes on where it was restored.
+    Migrate,
 }
 
 /// A configuration byte as a redistributor has cached it.
@@ -336,6 +357,15 @@ impl Model {
         self.tables.insert(vcpu, pending);
     }
 
+    /// Of LPIs that are not pending, a redistributor by itself knows no configuration any more.
+    fn migrate(&mut self) {
+        let own = core::mem::take(&mut self.own);
+        for ((vcpu, lpi), (_, cached)) in own.into_iter().filter(|(_, (pending, _))| *pending) {
+            self.pend_own(vcpu, lpi);
+            self.own.entry((vcpu, lpi)).and_modify(|own| own.1 = cached);
+        }
+    }
+
     fn pending(&self, vcpu: u16) -> BTreeSet<u32> {
         let events = self.events.values().filter(|event| event.at == vcpu && event.pending);
         let own = self.own.iter().filter(|((at, _), own)| *at == vcpu && own.0);
@@ -441,6 +471,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..VCPUS, lpi()).prop_map(|(vcpu, lpi)| Step::SetLpi { vcpu, lpi }),
         1 => (0..VCPUS, lpi()).prop_map(|(vcpu, lpi)| Step::ClearLpi { vcpu, lpi }),
         1 => prop_oneof![3 => Just(true), 1 => Just(false)].prop_map(Step::EnableIts),
+        1 => Just(Step::Migrate),
     ]
 }
 
@@ -522,8 +553,16 @@ impl Pair {
                 rig.set_enabled(enabled);
                 self.each(|model| model.its_enabled = enabled);
             }
+            Step::Migrate => self.migrate(),
         }
         self.compare(step)
+    }
+
+    fn migrate(&mut self) {
+        let enabled: Vec<_> = self.models[0].lpis_enabled.iter().copied().collect();
+        self.rig = self.rig.restored_elsewhere(VCPUS, &enabled);
+        self.queues = (0..VCPUS).map(|vcpu| self.rig.vcpu(vcpu)).collect();
+        self.each(Model::migrate);
     }
 
     /// A disabled ITS executes nothing; what would happen later is not this test's matter.

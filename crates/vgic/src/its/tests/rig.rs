@@ -6,8 +6,9 @@ use crate::AccessWidth::{Double, Word};
 use crate::attention::Attention;
 use crate::events::Events;
 use crate::its::{Its, ItsConfig, Targets};
-use crate::lpi::{Control, LpiConfig, LpiCore, LpiQueue};
+use crate::lpi::{Control, LpiConfig, LpiCore, LpiQueue, SavedLpi};
 use crate::memory::{GuestMemory, MemoryFault};
+use crate::saved_state::ItsState;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,7 +16,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst};
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RawCommand, RdBase};
 use gic_arch::lpi::Config;
-use gic_arch::{Lpi, Priority, gicr};
+use gic_arch::{Affinity, Lpi, Priority, gicr};
 use msi_types::{Cpu, DeviceId, EventId, Kick};
 
 pub(super) const RAM: u64 = 0x4000_0000;
@@ -128,14 +129,52 @@ impl Rig {
         }
     }
 
+    /// Another machine over the same memory, restored from what this one saves; LPIs are `enabled` at some vCPUs. Saved
+    /// again, it says the same.
+    pub(super) fn restored_elsewhere(&self, vcpus: u16, enabled: &[u16]) -> Self {
+        let (its, own) = self.save(vcpus);
+        let rig = Self::over(self.ram.clone(), LpiConfig::new(vcpus), ItsConfig::new(BASE));
+        let registers = rig.its.restorable(&its).expect("it was saved");
+        let vcpu = |affinity: Affinity| affinity.aff0().into();
+        let mut held = rig.its.hold();
+        rig.lpis.with_notification_owed(|control| {
+            for vcpu in enabled {
+                control.restore_enabled((*vcpu).into(), Self::propbaser(), Self::pendbaser(*vcpu));
+            }
+            held.restore(registers, &its, control, vcpu).expect("there is room");
+            for saved in &own {
+                control.restore_pending_by_itself(*saved).expect("there is room");
+            }
+        });
+        drop(held);
+        rig.lpis.notify_owed();
+        assert_eq!(rig.save(vcpus), (its, own));
+        rig
+    }
+
+    /// The ITS, and what is pending at redistributors by themselves.
+    fn save(&self, vcpus: u16) -> (ItsState, Vec<SavedLpi>) {
+        let held = self.its.hold();
+        self.lpis.with_notification_owed(|control| {
+            let mut own = Vec::new();
+            for vcpu in 0..vcpus {
+                control.each_pending_by_itself(vcpu.into(), |saved| own.push(saved));
+            }
+            (held.save(control, Affinity::from_packed), own)
+        })
+    }
+
     /// As after reset.
     pub(super) fn new(vcpus: u16, config: ItsConfig) -> Self {
         Self::sized(LpiConfig::new(vcpus), config)
     }
 
     pub(super) fn sized(size: LpiConfig, config: ItsConfig) -> Self {
+        Self::over(Arc::new(Ram::new()), size, config)
+    }
+
+    fn over(ram: Arc<Ram>, size: LpiConfig, config: ItsConfig) -> Self {
         let vcpus = size.vcpus;
-        let ram = Arc::new(Ram::new());
         let kicks = Arc::new(Kicks::new(vcpus));
         let attention = Arc::new(Attention::new(usize::from(vcpus), kicks.clone()));
         let events = Arc::new(Events::new());
