@@ -118,13 +118,13 @@ Debug::NoLocking "1";
     }
 }
 
-/// Unpacks the files of `package` whose path matches `pattern` into `to`.
-pub(crate) fn unpack_matching(package: &Path, pattern: &str, to: &Path) -> Result<()> {
+/// Unpacks the files of `package` whose path matches one of `patterns` into `to`; each has to have its match.
+pub(crate) fn unpack_matching(package: &Path, patterns: &[&str], to: &Path) -> Result<()> {
     let mut archive = process::command("dpkg-deb", to);
     let mut archive = archive.arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
     let stream = archive.stdout.take().context("dpkg-deb has no output")?;
     let mut tar = process::command("tar", to);
-    process::capture(tar.args(["-x", "--wildcards", pattern]).stdin(stream))?;
+    process::capture(tar.args(["-x", "--wildcards"]).args(patterns).stdin(stream))?;
     ensure!(archive.wait()?.success(), "dpkg-deb cannot read {}", package.display());
     Ok(())
 }

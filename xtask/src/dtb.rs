@@ -128,7 +128,7 @@ fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
 /// Unpacks the devicetrees of `suite`'s newest arm64 kernel into `folder`.
 fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
     let package = download_kernel(apt, suite, folder)?;
-    apt::unpack_matching(&package, "./usr/lib/linux-image-*", folder)?;
+    apt::unpack_matching(&package, &["./usr/lib/linux-image-*"], folder)?;
     for trees in folder.join("usr/lib").read_dir()? {
         for vendor in trees?.path().read_dir()? {
             let vendor = vendor?.path();

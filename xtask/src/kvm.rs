@@ -1,16 +1,14 @@
 //! Linux's KVM for arm64 as the judge of the model: Debian's kernels on QEMU, with the judge as their only process.
 
-mod initramfs;
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::initramfs::{Content, File};
 use crate::apt::{self, Apt};
 use crate::dtb;
+use crate::initramfs::{self, Content, File};
 use crate::qemu::{self, Version};
 use crate::rust::{self, JUDGE_TARGET as TARGET};
 use crate::step::Tally;
@@ -76,7 +74,7 @@ fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
             let package = dtb::download_kernel(&apt, version.suite(), &folder)?;
-            apt::unpack_matching(&package, "./boot/vmlinuz-*", &folder)?;
+            apt::unpack_matching(&package, &["./boot/vmlinuz-*"], &folder)?;
             fs::remove_file(package).map_err(Into::into)
         })?;
     }

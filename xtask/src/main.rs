@@ -9,6 +9,7 @@ mod deny;
 mod dtb;
 mod examples;
 mod fuzz;
+mod initramfs;
 mod kvm;
 mod lint;
 mod machine;
