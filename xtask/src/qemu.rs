@@ -1,5 +1,6 @@
 //! The bare-metal images on QEMU: the drivers judged by a GIC and by PCI devices that nobody here wrote.
 
+mod cost;
 mod image;
 mod machines;
 mod peer;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use self::cost::{Linux, Spans};
 use self::image::Image;
 use self::machines::{Boot, Machine};
 use self::peer::Peer;
@@ -71,6 +73,9 @@ pub(crate) struct Watch {
     /// Count time in instructions: a nanosecond is one (several CPUs need the QEMU of backports)
     #[arg(long)]
     icount: bool,
+    /// Count the instructions of an interrupt, ours and Linux's
+    #[arg(long, conflicts_with_all = ["machine", "trace", "icount"])]
+    cost: bool,
 }
 
 /// The test bench on every machine of the table, on each QEMU that can be had.
@@ -89,12 +94,17 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             let bench = Bench { workspace, image: &image, tools: &tools, version, machine, load };
             bench.judge(tally);
         }
+        let name = format!("what an interrupt costs on {version:?}'s QEMU");
+        tally.case(&name, cheaper_than_linux(&Bench::watched(workspace, &image, &tools, version)));
     }
     Ok(())
 }
 
 /// One machine, for a person to watch; without one, their names.
 pub(crate) fn watch(workspace: &Workspace, wanted: &Watch) -> Result<ExitCode> {
+    if wanted.cost {
+        return compare(workspace, wanted.qemu);
+    }
     let Some(name) = &wanted.machine else {
         for machine in machines::ALL {
             println!("{:18} -M {} -cpu {} -smp {}", machine.name, machine.options, machine.cpu, machine.cpus);
@@ -123,6 +133,26 @@ pub(crate) fn watch(workspace: &Workspace, wanted: &Watch) -> Result<ExitCode> {
     Ok(if count.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Fewer instructions from IAR to EOI than Linux's.
+fn cheaper_than_linux(bench: &Bench<'_>) -> Result<()> {
+    let ours = bench.cost()?;
+    println!("an interrupt takes {ours}; Linux: {}", cost::LINUX);
+    ensure!(ours.core() < cost::LINUX.core(), "it takes {ours}, and Linux's {}", cost::LINUX);
+    Ok(())
+}
+
+/// Both, measured here and now.
+fn compare(workspace: &Workspace, version: Version) -> Result<ExitCode> {
+    let image = Image::build(workspace)?;
+    let tools = fetch(workspace, version)?;
+    let linux = Linux::fetch(workspace)?;
+    let bench = Bench::watched(workspace, &image, &tools, version);
+    println!("{:16} {}", "the test bench:", bench.cost()?);
+    println!("{:16} {}", "Linux:", bench.cost_of(&linux)?);
+    println!("{:16} {}, by {}", "on record:", cost::LINUX, linux.name);
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Unpacks a QEMU into the cache.
 pub(crate) fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
     let folder = version.folder(workspace);
@@ -143,7 +173,47 @@ struct Bench<'a> {
     load: u32,
 }
 
+impl<'a> Bench<'a> {
+    /// With a disk alone, and one CPU, so that one thing happens after the other.
+    fn watched(workspace: &'a Workspace, image: &'a Image, tools: &'a Tools, version: Version) -> Self {
+        Self { workspace, image, tools, version, machine: &machines::WATCHED, load: 0 }
+    }
+}
+
 impl Bench<'_> {
+    /// The instructions of an interrupt here.
+    fn cost(&self) -> Result<Spans> {
+        let mut qemu = self.watched_machine()?;
+        qemu.arg("-kernel").arg(&self.image.flat).args(["-append", self.machine.expected]);
+        cost::measure(qemu, &self.folder()?)
+    }
+
+    /// The same under Linux.
+    fn cost_of(&self, linux: &Linux) -> Result<Spans> {
+        let mut qemu = self.watched_machine()?;
+        qemu.arg("-kernel").arg(&linux.kernel).arg("-initrd").arg(&linux.initrd);
+        qemu.args(["-append", "console=ttyAMA0 quiet panic=-1", "-dfilter", cost::KERNEL]);
+        cost::measure(qemu, &self.folder()?)
+    }
+
+    fn watched_machine(&self) -> Result<Command> {
+        let Machine { options, cpu, cpus, .. } = self.machine;
+        let disk = self.folder()?.join("disk.img");
+        write_disk(&disk)?;
+        let mut qemu = self.tools.command(PROGRAM);
+        qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M", "-no-reboot"]);
+        qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-smp", &cpus.to_string()]);
+        qemu.arg("-drive").arg(format!("if=none,id=d0,format=raw,readonly=on,file={}", disk.display()));
+        qemu.args(["-device", "nvme,drive=d0,serial=1"]);
+        Ok(qemu)
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        let folder = self.workspace.target.join("qemu");
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
     fn judge(&self, tally: &mut Tally) {
         let name = format!("{} on {:?}'s QEMU", self.machine.name, self.version);
         let mut count = Count::default();
@@ -159,8 +229,7 @@ impl Bench<'_> {
     }
 
     fn run(&self, more: &[&str], line: &mut dyn FnMut(&str)) -> Result<()> {
-        let folder = self.workspace.target.join("qemu");
-        fs::create_dir_all(&folder)?;
+        let folder = self.folder()?;
         let disk = folder.join("disk.img");
         write_disk(&disk)?;
         let peer = Peer::start(&folder.join("ivshmem.sock"))?;

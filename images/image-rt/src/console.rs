@@ -27,6 +27,14 @@ pub fn print(arguments: fmt::Arguments<'_>) {
     cpu::irq_restore(state);
 }
 
+/// A byte that somebody typed, if there is one.
+pub fn read() -> Option<u8> {
+    let state = cpu::irq_save();
+    let byte = CONSOLE.lock().as_mut().and_then(|uart| uart.read_word().ok().flatten());
+    cpu::irq_restore(state);
+    byte
+}
+
 /// Opens the console by force: its holder will not go on. For the panic handler.
 pub fn break_lock() {
     // SAFETY: whoever held it was interrupted for good; a line may be torn.

@@ -45,6 +45,11 @@ pub(crate) trait Device: Send + Sync {
     /// Has the device send the message of `slot`; `false` if it has no occasion to. Task.
     fn fire(&self, slot: u16) -> Result<bool, Verdict>;
 
+    /// Where the code of [`handle`](Self::handle) is, if somebody wants to see it run.
+    fn handler_address(&self) -> Option<usize> {
+        None
+    }
+
     /// What the device's handler does. Hard IRQ.
     fn handle(&self, slot: u16) {
         let _ = slot;

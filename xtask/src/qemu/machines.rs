@@ -171,6 +171,18 @@ pub(super) const ALL: &[Machine] = &[
     },
 ];
 
+/// Where an interrupt's instructions are counted.
+pub(super) const WATCHED: Machine = Machine {
+    name: "watched",
+    options: "gic-version=3,its=on",
+    cpu: "cortex-a57",
+    cpus: 1,
+    boot: Boot::Loader,
+    expected: "cost=watched",
+    load: 0,
+    lacks: &[],
+};
+
 /// A PCI device.
 #[derive(Debug)]
 pub(super) struct Device {

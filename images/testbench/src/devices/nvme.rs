@@ -198,6 +198,11 @@ impl Device for Nvme {
         Ok(true)
     }
 
+    fn handler_address(&self) -> Option<usize> {
+        let handle: fn(&Self, u16) = <Self as Device>::handle;
+        Some((handle as *const ()).addr())
+    }
+
     fn handle(&self, slot: u16) {
         self.complete(&self.queues[usize::from(slot)]);
     }

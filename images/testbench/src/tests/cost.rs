@@ -1,11 +1,12 @@
 //! What the vectors of four devices cost at the command queue, next to Linux 6.1 on the same machine (boot to power-off:
-//! 66 commands in 37 writes of CWRITER, 138 reads of CREADR).
+//! 66 commands in 37 writes of CWRITER, 138 reads of CREADR); and what an interrupt costs.
 
 use super::online;
 use crate::check;
 use crate::devices::Kind;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
+use crate::pci::Function;
 use crate::report::{Outcome, Report, Verdict};
 use crate::rig::Rig;
 use crate::soft_device::SoftDevice;
@@ -13,8 +14,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use image_rt::cpu;
-use image_rt::println;
+use image_rt::{console, cpu, println};
 use msi_types::Cpu;
 
 /// The devices, and how many vectors Linux gives each on two CPUs.
@@ -23,6 +23,9 @@ const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138 };
 
 /// Messages that are timed.
 const TIMED: u64 = 2000;
+/// Interrupts that are watched, and how many milliseconds the watcher may take to begin.
+const WATCHED: usize = 16;
+const WATCHER_PATIENCE: u64 = 60_000;
 
 pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report) {
     report.case("a message to oneself is handled before the next instruction", || time(machine));
@@ -31,6 +34,22 @@ pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report
         return;
     }
     report.case("half of Linux's queue writes and a quarter of its reads, at most", || compare(machine));
+}
+
+/// Alone, for the runner who has QEMU log every instruction once this says that it is ready: reads from a disk, one
+/// interrupt each.
+pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
+    report.case("reads, with somebody watching", || {
+        let rig = started(machine, "nvme")?;
+        let handler = rig.device.handler_address().ok_or(Verdict::Failed("no handler to watch".into()))?;
+        println!("cost: ready {handler:x}");
+        check!(cpu::wait_until(WATCHER_PATIENCE, || console::read().is_some()), "nobody watches");
+        for _ in 0..WATCHED {
+            rig.fire(1, rig.handles[1].effective_affinity())?;
+        }
+        println!("cost: done");
+        rig.tear_down()
+    });
 }
 
 fn compare(machine: &'static Machine) -> Outcome {
@@ -62,12 +81,19 @@ fn compare(machine: &'static Machine) -> Outcome {
 }
 
 fn set_up(machine: &Machine, name: &str, vectors: u16) -> Result<Rig, Verdict> {
-    let function =
-        machine.functions.iter().find(|function| Kind::of(function).is_some_and(|kind| kind.name == name));
-    let Some(function) = function else {
-        return Err(Verdict::Skipped(format!("no {name}")));
-    };
+    let (function, _) = find(machine, name)?;
     Rig::unstarted(machine, name, function, vectors)
+}
+
+fn started(machine: &Machine, name: &str) -> Result<Rig, Verdict> {
+    let (function, kind) = find(machine, name)?;
+    Rig::new(machine, name, function, kind.drive(function))
+}
+
+fn find<'a>(machine: &'a Machine, name: &str) -> Result<(&'a Function, &'static Kind), Verdict> {
+    let kinds = machine.functions.iter().filter_map(|function| Some((function, Kind::of(function)?)));
+    let mut named = kinds.filter(|(_, kind)| kind.name == name);
+    named.next().ok_or_else(|| Verdict::Skipped(format!("no {name}")))
 }
 
 /// Linux's count has no MOVI in it: this is not counted either.
