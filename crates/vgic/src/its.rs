@@ -1,8 +1,10 @@
 //! The Interrupt Translation Service (IHI 0069 §5): registers, command queue, and the doorbell.
 //!
 //! Commands are executed at register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, and a read of `GITS_CREADR`,
-//! do up to a budget's worth ([`ItsConfig::work_per_access`]), so that a full queue cannot hold a vCPU up for long and
-//! whoever polls `GITS_CREADR` sees progress. [`Vgic::poll_its`](crate::Vgic::poll_its) does a further piece.
+//! do up to a budget's worth ([`ItsConfig::work_per_access`]), so that neither a full queue nor a command about all that
+//! is mapped can hold a vCPU up for long, and whoever polls `GITS_CREADR` sees progress.
+//! [`Vgic::poll_its`](crate::Vgic::poll_its) does a further piece. A command that was begun and not finished is not
+//! consumed: `GITS_CREADR` stays at it.
 
 mod commands;
 mod config;
@@ -111,6 +113,7 @@ impl Its {
             control.set_its_enabled(self.index, false);
             control.unmap_all_devices(self.index);
             control.unmap_all_collections(self.index);
+            control.finish_sweeps();
         });
     }
 
@@ -136,6 +139,11 @@ impl Its {
     pub(crate) fn poll(&self) {
         self.run(&mut self.state.lock());
         self.lpis.notify_owed();
+    }
+
+    /// Finishes what was begun. For a machine that stands still.
+    pub(crate) fn finish(&self) {
+        self.finish_begun(&mut self.state.lock());
     }
 
     /// The command faults so far.

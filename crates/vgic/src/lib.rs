@@ -24,7 +24,7 @@
 //! # Choices that the architecture leaves
 //!
 //! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a vCPU with list registers
-//!   has yet to exit.
+//!   has yet to exit, or more is mapped than one access may go through; whoever polls takes the rest further.
 //! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered. Of an LPI's priority, the
 //!   upper five bits count, also where wired interrupts have more.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. `STATUSR` is not implemented.

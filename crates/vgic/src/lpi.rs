@@ -55,6 +55,12 @@
 //! - A configuration byte may be read again at any command that touches its LPI, and is at INV, INVALL and when the
 //!   event becomes deliverable.
 //!
+//! # Sweeps
+//!
+//! What concerns everything mapped (MAPC, INVALL, MOVALL, MAPD, `EnableLPIs`, `GITS_CTLR.Enabled`) is carried out a piece
+//! at a time (`sweeps`), and reported as done when it is: by `GITS_CREADR`, `RWP`, `Busy` or `Quiescent`. Enabling is not
+//! reported, so messages pass from its beginning on: one whose slot was not reached yet waits for the command lock once.
+//!
 //! # Locks
 //!
 //! ```text
@@ -62,6 +68,8 @@
 //!   └─ LpiCore.control   one per machine: cold state, and whoever rewrites words for it
 //! (none)                 messages, acknowledgement, notification: no kick is sent with a lock held
 //! ```
+//!
+//! `LpiCore.control` is held for 1024 slots at a time at most, but by what a monitor asks for.
 
 mod atomic;
 mod config;
@@ -79,6 +87,7 @@ mod saved;
 mod senders;
 mod shared;
 mod slots;
+mod sweeps;
 mod tables;
 mod word;
 
@@ -105,6 +114,11 @@ pub(crate) use saved::{Room, SavedLpi};
 pub(crate) use senders::Senders;
 pub(crate) use shared::Injection;
 use shared::Shared;
+
+/// How many slots an access to a redistributor's register visits before the rest is left for the next.
+const SLOTS_PER_ACCESS: u64 = 1 << 14;
+/// How many slots are visited with the command lock held, before others get it.
+pub(crate) const SLOTS_PER_PIECE: u64 = 1 << 10;
 
 /// The LPIs of one machine: shared by its ITSes, redistributors and vCPUs.
 pub(crate) struct LpiCore {
@@ -135,6 +149,7 @@ impl LpiCore {
             nodes: Nodes::new(config.nodes()),
             hints: (0..config.vcpus).map(|_| Hints::new(config.slots)).collect(),
             own: (0..config.vcpus).map(|_| AtomicU64::new(0)).collect(),
+            unsettled: AtomicU32::new(0),
         });
         Arc::new(Self {
             shared: shared.clone(),
@@ -165,7 +180,8 @@ impl LpiCore {
         self.control.lock().add_its(senders)
     }
 
-    /// A message from a device of an ITS. Lock-free; any thread.
+    /// A message from a device of an ITS. Any thread; lock-free, but while a sweep goes on that lets messages in (LPIs
+    /// or the ITS were just enabled, with more mapped than one access's budget).
     #[inline]
     pub(crate) fn signal(&self, senders: &Senders, device: u32, event: u32) -> Injection {
         match senders.get(device) {
@@ -176,7 +192,8 @@ impl LpiCore {
 
     #[inline]
     fn signal_sender(&self, sender: &AtomicU64, event: u32) -> Injection {
-        let (injection, vcpu) = self.shared.inject(sender, event);
+        let late = || self.with(|control| control.inject(sender, event));
+        let (injection, vcpu) = self.shared.signal(sender, event, late);
         if let Some(vcpu) = vcpu {
             self.notify(vcpu);
         }
@@ -206,6 +223,24 @@ impl LpiCore {
         let result = self.with_notification_owed(change);
         self.notify_owed();
         result
+    }
+
+    /// Goes on with what registers asked for, by up to one access's budget. Is nothing left that somebody waits for
+    /// without asking?
+    pub(crate) fn settle(&self) -> bool {
+        self.shared.unsettled.load(Ordering::SeqCst) == 0 || self.advance_registers()
+    }
+
+    /// Goes on with what registers asked for, by up to one access's budget. Is nothing left? For callers that hold no
+    /// locks.
+    pub(crate) fn advance_registers(&self) -> bool {
+        let mut pieces = 0..SLOTS_PER_ACCESS / SLOTS_PER_PIECE;
+        pieces.any(|_| self.with(|control| control.advance_registers(control.work() + SLOTS_PER_PIECE)))
+    }
+
+    /// Finishes every sweep, in one go.
+    pub(crate) fn finish_sweeps(&self) {
+        self.with(Control::finish_sweeps);
     }
 
     /// The redistributor is reset: LPIs are disabled, what was pending is gone, memory is not written.

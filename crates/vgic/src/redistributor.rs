@@ -65,7 +65,7 @@ macro_rules! row {
 impl<'a> Redistributor<'a> {
     /// Both frames. Registers that only exist in the Secure view, or with MPAM, read as zero.
     const ROWS: &'a [Row<Self>] = &[
-        row!(CTLR, value | r, _ | r.control().into_bits().into(), |r, _, lanes| r.set_control(lanes)),
+        row!(CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r.set_control(lanes)),
         row!(IIDR, constant | r, _ | r.wired.config().iidr.into_bits().into()),
         row!(TYPER, constant | r, _ | r.typer().into_bits()),
         row!(STATUSR, zero),
@@ -99,11 +99,16 @@ impl<'a> Redistributor<'a> {
         self.events.record(GuestFault { reason, address: self.place.base, detail });
     }
 
+    fn read_control(self) -> Ctlr {
+        self.advance();
+        self.control()
+    }
+
     fn control(self) -> Ctlr {
         let bits = self.private.participation.load(SeqCst);
         let config = self.wired.config();
         Ctlr::new()
-            .with_rwp(self.wired.awaits_folding())
+            .with_rwp(self.wired.awaits_folding() || self.is_disabling())
             .with_enable_lpis(self.private.lpi_registers.lock().enabled)
             .with_ces(config.lpi_id_bits.is_some() && config.can_clear_enable_lpis)
             .with_ir(config.lpi_id_bits.is_some() && config.redistributor_invalidation)
@@ -135,9 +140,10 @@ impl<'a> Redistributor<'a> {
         self.wired.set_participation(self.cpu, set, clear);
     }
 
-    /// Busy while an LPI that was invalidated may still be in a list register.
+    /// Busy while an LPI that was invalidated may still be in a list register, or has still to be found.
     fn syncr(self) -> Syncr {
-        Syncr::new().with_busy(self.wired.awaits_folding())
+        self.advance();
+        Syncr::new().with_busy(self.wired.awaits_folding() || self.is_invalidating())
     }
 
     fn typer(self) -> Typer {

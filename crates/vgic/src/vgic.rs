@@ -221,6 +221,19 @@ impl Vgic {
         }
     }
 
+    /// Finishes what registers and commands began, in one go: for a machine that stands still.
+    pub(crate) fn finish_sweeps(&self) {
+        self.its.iter().for_each(|its| its.finish());
+        if let Some(lpis) = &self.lpis {
+            lpis.finish_sweeps();
+        }
+    }
+
+    /// Goes on with what registers asked for and nobody may ask about. Is nothing left?
+    pub(crate) fn settle(&self) -> bool {
+        self.lpis.as_ref().is_none_or(|lpis| lpis.settle())
+    }
+
     /// Lets every ITS go on.
     pub(crate) fn poll_all_its(&self) {
         self.its.iter().for_each(|its| its.poll());

@@ -83,11 +83,11 @@ impl Executor<'_> {
             Command::Invall { collection } => self.invall(collection),
             Command::Movall { from, to } => {
                 let (from, to) = (self.vcpu(from)?, self.vcpu(to)?);
-                self.control.move_all(from.into(), to.into());
+                self.control.move_all(self.its, from, to);
                 Ok(())
             }
-            // Every command has rewritten the words that it concerns before it is done; what was in list registers is
-            // waited for by the queue.
+            // Every command has rewritten the words that it concerns before it is consumed; what was in list registers
+            // is waited for by the queue.
             Command::Sync { target } => self.vcpu(target).map(drop),
         }
     }
@@ -141,7 +141,7 @@ impl Executor<'_> {
     fn invall(&mut self, collection: CollectionId) -> Outcome {
         self.check_collection(collection)?;
         let vcpu = self.target(collection.get())?;
-        self.control.invalidate_all(vcpu.into());
+        self.control.invalidate_all_for(self.its, vcpu);
         Ok(())
     }
 

@@ -29,8 +29,8 @@ pub struct ItsConfig {
     pub iidr: Iidr,
     /// What follows a command error.
     pub error_policy: ErrorPolicy,
-    /// How much is done at one register access before the rest is left for the next: a command is one unit, and every
-    /// 64 slots that it sweeps another.
+    /// How much is done at one register access before the rest is left for the next: a command is one unit, and so are
+    /// every 16 mappings that it visits. A command that has more to visit goes on at the next access.
     pub work_per_access: u32,
 }
 
@@ -118,7 +118,7 @@ impl ItsConfig {
             coherence: Coherence::Coherent,
             iidr: Iidr::new().with_implementer(0x43b),
             error_policy: ErrorPolicy::Skip,
-            work_per_access: 4096,
+            work_per_access: 1024,
         }
     }
 

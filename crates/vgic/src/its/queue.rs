@@ -4,14 +4,14 @@ use super::commands::{Executor, Refusal};
 use super::config::ErrorPolicy;
 use super::{Its, State};
 use crate::events::{FaultReason, GuestFault};
-use crate::lpi::Control;
+use crate::lpi::{Control, SLOTS_PER_PIECE};
 use crate::memory::{GuestMemory, MemoryFault};
 use core::fmt;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, Command, CommandError, Opcode, RawCommand, UnknownOpcode};
 
-/// Slots that a command may sweep for one unit of the budget.
-const SLOTS_PER_UNIT: u64 = 64;
+/// How many slots count as much as a command.
+const SLOTS_PER_UNIT: u64 = 16;
 
 /// The registers of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Queue {
     /// Byte offset at which software writes next.
     write: u32,
     stalled: bool,
+    /// The next command was begun, and is consumed when its sweep is done.
+    begun: bool,
 }
 
 /// Why a command was not carried out.
@@ -65,6 +67,10 @@ impl fmt::Display for CommandFaults {
 enum Progress {
     /// It is carried out.
     Done,
+    /// It is carried out as soon as its sweep is.
+    Begun,
+    /// Something that was begun is not done yet.
+    Sweeps,
     /// It is a SYNC, and an interrupt that a command changed may still be in a list register.
     Waits,
 }
@@ -74,7 +80,7 @@ impl Queue {
     pub(super) const fn at(base: Cbaser) -> Self {
         // Bits 15:12 of the address are RES0.
         let base = base.with_address(base.address() & !0xffff);
-        Self { base, read: 0, write: 0, stalled: false }
+        Self { base, read: 0, write: 0, stalled: false, begun: false }
     }
 
     /// A queue with these registers, as far as their offsets lie in it.
@@ -85,6 +91,7 @@ impl Queue {
             read: if read.offset() < bytes { read.offset() } else { 0 },
             write: if write.offset() < bytes { write.offset() } else { 0 },
             stalled: read.stalled(),
+            begun: false,
         }
     }
 
@@ -125,22 +132,52 @@ impl Queue {
 }
 
 impl Its {
-    /// Executes commands until the queue is empty or stalled, or a budget's worth is done.
+    /// Goes on with what registers asked for, then executes commands until the queue is empty or stalled, or a
+    /// budget's worth is done.
     pub(super) fn run(&self, state: &mut State) {
+        let budget = u64::from(self.config.work_per_access) * SLOTS_PER_UNIT;
         let mut spent = 0;
-        while state.enabled && state.queue.has_work() && spent < u64::from(self.config.work_per_access) {
+        while spent < budget {
+            let piece = SLOTS_PER_PIECE.min(budget - spent);
             let (result, work) = self.lpis.with_notification_owed(|control| {
                 let before = control.work();
-                let result = self.step(state, control);
+                let result = self.advance(state, control, before + piece);
                 (result, control.work() - before)
             });
-            spent += 1 + work / SLOTS_PER_UNIT;
+            spent += work;
             match result {
-                Ok(Progress::Done) => state.queue.advance(),
-                Ok(Progress::Waits) => break,
-                Err(fault) => self.fail(state, fault),
+                None | Some(Ok(Progress::Waits)) => break,
+                Some(Ok(Progress::Sweeps)) => continue,
+                Some(Ok(Progress::Done)) => state.queue.advance(),
+                Some(Ok(Progress::Begun)) => state.queue.begun = true,
+                Some(Err(fault)) => self.fail(state, fault),
             }
+            spent += SLOTS_PER_UNIT;
         }
+    }
+
+    /// Finishes what was begun, in one go.
+    pub(super) fn finish_begun(&self, state: &mut State) {
+        self.lpis.with_notification_owed(Control::finish_sweeps);
+        if core::mem::take(&mut state.queue.begun) {
+            state.queue.advance();
+        }
+    }
+
+    /// Does the next thing that is to be done; `None` if there is none.
+    fn advance(
+        &self,
+        state: &mut State,
+        control: &mut Control,
+        limit: u64,
+    ) -> Option<Result<Progress, CommandFault>> {
+        if !control.advance_its(self.index, limit) {
+            return Some(Ok(Progress::Sweeps));
+        }
+        if core::mem::take(&mut state.queue.begun) {
+            state.queue.advance();
+        }
+        (state.enabled && state.queue.has_work()).then(|| self.step(state, control))
     }
 
     fn step(&self, state: &State, control: &mut Control) -> Result<Progress, CommandFault> {
@@ -156,12 +193,14 @@ impl Its {
             tables: state.tables,
             control,
         };
-        executor.execute(command).map(|()| Progress::Done).map_err(|refusal| match refusal {
-            Refusal::Reason(reason) => {
-                CommandFault::Refused(CommandError { opcode: command.opcode(), reason })
+        match executor.execute(command) {
+            Ok(()) if control.is_quiescent(self.index) => Ok(Progress::Done),
+            Ok(()) => Ok(Progress::Begun),
+            Err(Refusal::Reason(reason)) => {
+                Err(CommandFault::Refused(CommandError { opcode: command.opcode(), reason }))
             }
-            Refusal::NoRoom => CommandFault::NoRoom(command.opcode()),
-        })
+            Err(Refusal::NoRoom) => Err(CommandFault::NoRoom(command.opcode())),
+        }
     }
 
     fn fail(&self, state: &mut State, fault: CommandFault) {

@@ -30,8 +30,7 @@ impl<'a> Frame<'a, &'a Its> {
     /// Both frames. `GITS_STATUSR` is not implemented: faults are told to the monitor. A CPU's write to
     /// `GITS_TRANSLATER` carries no DeviceID here and does nothing.
     const ITS_ROWS: &'a [Row<&'a Its>] = &[
-        row!(CTLR, value | its, _ | its.state.lock().ctlr().into_bits().into(), |its, _, lanes| its
-            .set_ctlr(lanes)),
+        row!(CTLR, value | its, _ | its.read_ctlr().into_bits().into(), |its, _, lanes| its.set_ctlr(lanes)),
         row!(IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
         row!(TYPER, constant | its, _ | its.config.typer().into_bits()),
         row!(MPAMIDR, zero),
@@ -67,9 +66,24 @@ impl Its {
 }
 
 impl Its {
+    /// Whoever polls for quiescence makes progress.
+    fn read_ctlr(&self) -> Ctlr {
+        let mut state = self.state.lock();
+        if !state.enabled {
+            self.run(&mut state);
+        }
+        self.ctlr(&state)
+    }
+
+    fn ctlr(&self, state: &State) -> Ctlr {
+        let quiescent =
+            !state.enabled && self.lpis.with_notification_owed(|control| control.is_quiescent(self.index));
+        Ctlr::new().with_enabled(state.enabled).with_quiescent(quiescent)
+    }
+
     fn set_ctlr(&self, lanes: Lanes) {
         let mut state = self.state.lock();
-        let written = lanes.over(state.ctlr().into_bits().into());
+        let written = lanes.over(self.ctlr(&state).into_bits().into());
         let enabled = Ctlr::from_bits(crate::distributor::low_word(written)).enabled();
         if enabled != state.enabled {
             state.enabled = enabled;
@@ -123,18 +137,12 @@ impl Its {
                 0 => control.unmap_all_devices(self.index),
                 _ => control.unmap_all_collections(self.index),
             });
+            self.run(&mut state);
         }
     }
 
     fn in_use(&self, lanes: Lanes) {
         let detail = lanes.over(0);
         self.events.record(GuestFault { reason: FaultReason::ItsTable, address: self.config.base, detail });
-    }
-}
-
-impl State {
-    /// `GITS_CTLR`. What disabling does is done when the write returns.
-    fn ctlr(&self) -> Ctlr {
-        Ctlr::new().with_enabled(self.enabled).with_quiescent(!self.enabled)
     }
 }

@@ -9,3 +9,4 @@ mod redistributors;
 mod reference;
 mod rig;
 mod stress;
+mod sweeps;

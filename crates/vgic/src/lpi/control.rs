@@ -1,18 +1,19 @@
-//! The command side of the LPI core: what the guest's commands and registers say, and the sweeps that write it into
-//! the slot words. All of it under one lock.
+//! The command side of the LPI core: what the guest's commands and registers say, and how it is written into the slot
+//! words. All of it under one lock.
 //!
 //! Every word is made from this state by [`Control::refresh`]; a command changes the state and refreshes the slots
 //! that it concerns. Refreshing twice does no harm.
 
-use super::atomic::AtomicU64;
+use super::atomic::{AtomicU64, Ordering};
 use super::config::LpiConfig;
 use super::directory::Place;
-use super::mappings::MappedDevice;
+use super::mappings::{ItsIndex, MappedDevice};
 use super::pool::{Cold, Owner, Pool};
 use super::safeguard::Safeguard;
 use super::senders::{Growth, Senders};
 use super::shared::{Injection, Shared};
 use super::slots::{Position, Slot};
+use super::sweeps::{Cause, Sweep};
 use super::tables::LpiTables;
 use super::word::{Level, Word};
 use crate::attention::Attention;
@@ -39,6 +40,8 @@ pub(crate) struct Control {
     /// By vCPU: chunks that its redistributor holds by itself.
     pub(super) own_chunks: Vec<u32>,
     owed: Owed,
+    /// Work in progress.
+    pub(super) sweeps: BTreeMap<Cause, Sweep>,
     work: u64,
 }
 
@@ -105,6 +108,7 @@ impl Control {
             translators: Vec::new(),
             own_chunks: core::iter::repeat_n(0, usize::from(config.vcpus)).collect(),
             owed: Owed::new(config.vcpus),
+            sweeps: BTreeMap::new(),
             work: 0,
         }
     }
@@ -157,8 +161,13 @@ impl Control {
         self.events.record(GuestFault { reason, address, detail });
     }
 
-    /// A message, sent by a command.
+    /// A message, sent by a command, or one that came before a sweep that lets messages in had reached its slot.
     pub(super) fn inject(&mut self, sender: &AtomicU64, event: u32) -> Injection {
+        if self.shared.unsettled.load(Ordering::SeqCst) != 0
+            && let Some(place) = self.find(sender, event)
+        {
+            self.refresh(place.slot, Settings::Keep);
+        }
         let (injection, vcpu) = self.shared.inject(sender, event);
         if let Some(vcpu) = vcpu {
             self.owed.insert(vcpu);
@@ -170,7 +179,7 @@ impl Control {
         self.redistributors.get(vcpu as usize).copied().flatten()
     }
 
-    /// Visits every slot that somebody owns.
+    /// Visits every slot that somebody owns, in one go.
     pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, Slot, Cold)) {
         for chunk in 0..self.pool.chunk_count() {
             for (slot, cold) in self.pool.owned_slots(chunk) {
@@ -178,24 +187,6 @@ impl Control {
                 each(self, slot, cold);
             }
         }
-    }
-
-    /// Refreshes the slots whose owner is of this kind.
-    pub(super) fn refresh_owned_by(&mut self, settings: Settings, is_meant: impl Fn(Owner) -> bool) {
-        self.sweep(|control, slot, cold| {
-            if is_meant(cold.owner) {
-                control.refresh(slot, settings);
-            }
-        });
-    }
-
-    /// Refreshes the slots whose target is this vCPU.
-    pub(super) fn refresh_targeting(&mut self, vcpu: u32, settings: Settings) {
-        self.sweep(|control, slot, _| {
-            if control.shared.slots.load(slot.position()).target() == vcpu {
-                control.refresh(slot, settings);
-            }
-        });
     }
 
     /// Writes what the state says of a slot into its word.
@@ -246,7 +237,10 @@ impl Control {
             Owner::Event { its, collection } => {
                 let translator = self.translators.get(usize::from(its))?;
                 Some(match translator.collections.get(&collection) {
-                    Some(vcpu) => (u32::from(*vcpu), translator.enabled),
+                    Some(vcpu) => {
+                        let leaves = self.is_sweeping(Cause::Teardown(ItsIndex::new(its)));
+                        (u32::from(*vcpu), translator.enabled && !leaves)
+                    }
                     None => (now.target(), false),
                 })
             }

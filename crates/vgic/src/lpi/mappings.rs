@@ -1,21 +1,27 @@
 //! What an ITS's commands do once their operands are checked.
 
+use super::atomic::{AtomicU64, Ordering};
 use super::control::{Control, Settings, Translator};
+use super::directory::Entry;
 use super::pool::{Cold, Owner};
 use super::senders::{Growth, Senders};
 use super::shared::Injection;
 use super::slots::Slot;
+use super::sweeps::{Cause, Closing, Meant, Sweep};
 use super::word::Word;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use gic_arch::Lpi;
 
 /// Which ITS, among those that share redistributors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ItsIndex(u16);
 
 impl ItsIndex {
+    pub(super) const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
     /// The owner of an event's slot.
     pub(super) const fn owner(self, collection: u16) -> Owner {
         Owner::Event { its: self.0, collection }
@@ -72,17 +78,34 @@ impl Control {
         self.translator(its).map(|translator| translator.senders.clone())
     }
 
-    /// `GITS_CTLR.Enabled`: on return, messages are taken, or none becomes pending through this ITS any more.
+    /// `GITS_CTLR.Enabled`. Messages are taken on return, or none becomes pending through this ITS any more once it
+    /// [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn set_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
         if let Some(translator) = self.translator_mut(its)
             && translator.enabled != enabled
         {
             translator.enabled = enabled;
-            self.refresh_owned_by(
-                Settings::Keep,
-                |owner| matches!(owner, Owner::Event { its: of, .. } if of == its.0),
-            );
+            self.resettle(its);
         }
+    }
+
+    fn resettle(&mut self, its: ItsIndex) {
+        self.start_refresh(Cause::Resettle(its), Meant::Its(its.0), Settings::Keep);
+    }
+
+    /// Is everything done that the ITS's registers and its last command asked for?
+    pub(crate) fn is_quiescent(&self, its: ItsIndex) -> bool {
+        Self::causes_of(its).into_iter().all(|cause| !self.is_sweeping(cause))
+    }
+
+    /// Goes on with what the ITS's registers, then its last command asked for, until [`work`](Self::work) reaches
+    /// `limit`. Is it quiescent?
+    pub(crate) fn advance_its(&mut self, its: ItsIndex, limit: u64) -> bool {
+        Self::causes_of(its).into_iter().all(|cause| self.advance(cause, limit))
+    }
+
+    const fn causes_of(its: ItsIndex) -> [Cause; 3] {
+        [Cause::Teardown(its), Cause::Resettle(its), Cause::Command(its)]
     }
 
     /// A mapped device's event bits.
@@ -126,26 +149,39 @@ impl Control {
         Ok(())
     }
 
-    /// MAPD, V = 0.
+    /// MAPD, V = 0. Complete when its sweep is.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let Some(translator) = self.translator_mut(its) else { return };
         let Some(MappedDevice { event_bits, .. }) = translator.devices.remove(&device) else { return };
         let senders = translator.senders.clone();
         if let Some(sender) = senders.get(device) {
-            self.detach(sender, u32::from(event_bits));
+            let closing = Closing::of(Self::take_sender(sender), event_bits.into());
+            self.start(Cause::Command(its), Sweep::Unmap { senders, devices: BTreeMap::new(), closing });
         }
     }
 
-    /// Unmaps all devices.
+    /// Takes away what leads from a sender to its slots.
+    pub(super) fn take_sender(sender: &AtomicU64) -> Entry {
+        Entry::from_bits(sender.swap(Entry::NONE.bits(), Ordering::SeqCst))
+    }
+
+    /// The ITS has no devices any more. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn unmap_all_devices(&mut self, its: ItsIndex) {
-        let devices: Vec<u32> =
-            self.translator(its).map(|its| its.devices.keys().copied().collect()).unwrap_or_default();
-        for device in devices {
-            self.unmap_device(its, device);
-        }
+        let Some(translator) = self.translator_mut(its) else { return };
+        let mut devices = core::mem::take(&mut translator.devices);
+        let senders = translator.senders.clone();
+        let closing = match self.abandon(Cause::Teardown(its)) {
+            Some(Sweep::Unmap { devices: left, closing, .. }) => {
+                devices.extend(left);
+                closing
+            }
+            _ => Closing::default(),
+        };
+        self.start(Cause::Teardown(its), Sweep::Unmap { senders, devices, closing });
     }
 
     /// MAPC, V = 1. Events of a collection that was mapped elsewhere move, and what is pending of them moves along.
+    /// Complete when its sweep is.
     pub(crate) fn map_collection(&mut self, its: ItsIndex, collection: u16, vcpu: u16) {
         if let Some(translator) = self.translator_mut(its) {
             translator.collections.insert(collection, vcpu);
@@ -153,7 +189,7 @@ impl Control {
         }
     }
 
-    /// MAPC, V = 0. What is pending stays pending where it is.
+    /// MAPC, V = 0. What is pending stays pending where it is. Complete when its sweep is.
     pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
         if self.translator_mut(its).is_some_and(|its| its.collections.remove(&collection).is_some()) {
             self.refresh_collection(its, collection);
@@ -164,16 +200,28 @@ impl Control {
     pub(crate) fn unmap_all_collections(&mut self, its: ItsIndex) {
         if let Some(translator) = self.translator_mut(its) {
             translator.collections.clear();
-            self.refresh_owned_by(
-                Settings::Keep,
-                |owner| matches!(owner, Owner::Event { its: of, .. } if of == its.0),
-            );
+            self.resettle(its);
         }
     }
 
     fn refresh_collection(&mut self, its: ItsIndex, collection: u16) {
-        let meant = Owner::Event { its: its.0, collection };
-        self.refresh_owned_by(Settings::Keep, |owner| owner == meant);
+        let meant = Meant::Collection { its: its.0, collection };
+        self.start_refresh(Cause::Command(its), meant, Settings::Keep);
+    }
+
+    /// INVALL: takes the configuration of every LPI of a redistributor from memory again. Complete when its sweep is.
+    pub(crate) fn invalidate_all_for(&mut self, its: ItsIndex, vcpu: u16) {
+        self.start_refresh(Cause::Command(its), Meant::Target(vcpu.into()), Settings::Reload);
+    }
+
+    /// MOVALL: what is pending at `from` is pending at `to` instead. Events stay with their collections. Complete when
+    /// its sweep is.
+    pub(crate) fn move_all(&mut self, its: ItsIndex, from: u16, to: u16) {
+        if from != to {
+            let cursor = self.all_chunks();
+            let (from, to) = (from.into(), to.into());
+            self.start(Cause::Command(its), Sweep::MoveAll { cursor, from, to });
+        }
     }
 
     /// MAPTI and MAPI. An event that was mapped is mapped anew: what was pending of it is gone. The event fits its

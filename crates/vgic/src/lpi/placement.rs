@@ -6,6 +6,7 @@ use super::control::Control;
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_ENTRIES, Place, depth, node_index};
 use super::pool::Block;
 use super::slots::Slot;
+use super::sweeps::Closing;
 use super::word::Word;
 
 impl Control {
@@ -66,16 +67,9 @@ impl Control {
         Some(block)
     }
 
-    /// Takes all slots of a sender back; nothing of it is pending afterwards.
-    pub(super) fn detach(&mut self, sender: &AtomicU64, event_bits: u32) {
-        let root = Entry::from_bits(sender.swap(Entry::NONE.bits(), Ordering::SeqCst));
-        if root.is_valid() {
-            self.close(root, depth(event_bits), event_bits.min(CHUNK_BITS));
-        }
-    }
-
-    /// Closes what an entry names: nodes down to blocks of `2^size` slots.
-    fn close(&mut self, entry: Entry, depth: u32, size: u32) {
+    /// Closes what an entry names: a node, of which the entries are then left to close, or a block of `2^size` slots,
+    /// of which nothing is pending afterwards.
+    pub(super) fn close(&mut self, entry: Entry, depth: u32, size: u32, closing: &mut Closing) {
         if depth == 0 {
             self.close_block(Slot::new(entry.index()), size);
             return;
@@ -86,7 +80,7 @@ impl Control {
             let Some(place) = shared.nodes.entry(entry.index(), index) else { break };
             let below = Entry::from_bits(place.swap(Entry::NONE.bits(), Ordering::SeqCst));
             if below.is_valid() {
-                self.close(below, depth - 1, size);
+                closing.push(below, depth - 1, size);
             }
         }
         self.pool.release_node(entry.index());

@@ -6,6 +6,7 @@ use super::pool::{Cold, Owner};
 use super::safeguard::Safeguard;
 use super::shared::Injection;
 use super::slots::Slot;
+use super::sweeps::{Cause, Closing, Meant, Sweep};
 use super::tables::{LpiTables, PendingBits};
 use super::word::{LPI_INDEX_BITS, Word};
 use crate::events::FaultReason;
@@ -23,21 +24,9 @@ impl Control {
             Some(place @ None) => *place = Some(tables),
             _ => return,
         }
-        let mut pending = self.load_pending(&tables, pendbaser);
-        self.sweep(|control, slot, cold| {
-            let word = control.shared.slots.load(slot.position());
-            if word.target() == vcpu {
-                let held = pending.take(word.lpi()) || cold.held;
-                control.pool.set_cold(slot, Cold { held, ..cold });
-                control.refresh(slot, Settings::Reload);
-            }
-        });
-        for lpi in pending.iter() {
-            if !self.pend_at(vcpu, lpi) {
-                self.record(FaultReason::Budget, tables.pending_address(), u64::from(lpi.get()));
-                break;
-            }
-        }
+        let pending = self.load_pending(&tables, pendbaser);
+        let cursor = self.all_chunks();
+        self.start(Cause::Enable(vcpu), Sweep::Enable { cursor, vcpu, tables, pending, next: 0 });
     }
 
     fn load_pending(&self, tables: &LpiTables, pendbaser: gicr::Pendbaser) -> PendingBits {
@@ -50,51 +39,57 @@ impl Control {
         })
     }
 
-    /// `GICR_CTLR.EnableLPIs` 1 → 0: when this returns, nothing becomes pending here any more, and what was pending
-    /// is in the pending table.
+    /// `GICR_CTLR.EnableLPIs` 1 → 0: when its sweep is done ([`is_disabling`](Self::is_disabling)), nothing becomes
+    /// pending here any more, and what was pending is in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
-        if let Some((tables, pending)) = self.stop_lpis(vcpu)
-            && let Err(fault) = tables.write_pending(&pending, &*self.memory)
-        {
-            self.record(FaultReason::LpiTable, fault.address, 0);
-        }
+        let Some(tables) = self.redistributors.get_mut(vcpu as usize).and_then(Option::take) else { return };
+        self.abandon(Cause::Invalidate(vcpu));
+        let pending = match self.abandon(Cause::Enable(vcpu)) {
+            // What the pending table said and no slot has taken yet.
+            Some(Sweep::Enable { pending, next, .. }) => pending.from(next),
+            _ => tables.no_pending(),
+        };
+        let (cursor, closing) = (self.all_chunks(), self.close_own(vcpu));
+        self.start(Cause::Disable(vcpu), Sweep::Disable { cursor, vcpu, tables, pending, closing });
     }
 
-    /// The redistributor is reset: what was pending is gone.
+    /// Has `EnableLPIs` been cleared, and what was pending not yet gone into the pending table?
+    pub(crate) fn is_disabling(&self, vcpu: u32) -> bool {
+        self.is_sweeping(Cause::Disable(vcpu))
+    }
+
+    /// The redistributor is reset: what was pending is gone. In one go.
     pub(super) fn reset_lpis(&mut self, vcpu: u32) {
-        self.stop_lpis(vcpu);
+        if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
+            *place = None;
+        }
+        self.abandon(Cause::Invalidate(vcpu));
+        self.abandon(Cause::Enable(vcpu));
+        let disabled = match self.abandon(Cause::Disable(vcpu)) {
+            Some(Sweep::Disable { closing, .. }) => closing,
+            _ => Closing::default(),
+        };
         self.sweep(|control, slot, cold| {
-            if control.shared.slots.load(slot.position()).target() == vcpu {
-                control.pool.set_cold(slot, Cold { held: false, ..cold });
-            }
-        });
-    }
-
-    fn stop_lpis(&mut self, vcpu: u32) -> Option<(LpiTables, PendingBits)> {
-        let tables = self.redistributors.get_mut(vcpu as usize)?.take()?;
-        let mut pending = tables.no_pending();
-        self.sweep(|control, slot, _| {
             let position = slot.position();
             if control.shared.slots.load(position).target() == vcpu {
                 let (old, _) = control.shared.slots.update(position, stopped);
                 control.recall(old);
-                if old.is_pending_anywhere() {
-                    pending.set(old.lpi());
-                }
+                control.pool.set_cold(slot, Cold { held: false, ..cold });
             }
         });
-        self.release_own(vcpu);
-        Some((tables, pending))
+        for mut closing in [disabled, self.close_own(vcpu)] {
+            self.close_on(&mut closing, u64::MAX);
+        }
     }
 
-    fn release_own(&mut self, vcpu: u32) {
-        let shared = self.shared.clone();
-        if let Some(own) = shared.own.get(vcpu as usize) {
-            self.detach(own, LPI_INDEX_BITS);
-        }
+    /// The redistributor has no slots of its own any more; those that it had are left to close.
+    fn close_own(&mut self, vcpu: u32) -> Closing {
         if let Some(chunks) = self.own_chunks.get_mut(vcpu as usize) {
             *chunks = 0;
         }
+        let shared = self.shared.clone();
+        let own = shared.own.get(vcpu as usize);
+        own.map_or_else(Closing::default, |own| Closing::of(Self::take_sender(own), LPI_INDEX_BITS))
     }
 
     /// `GICR_SETLPIR`, where the lock-free way found no slot or no leave.
@@ -147,7 +142,8 @@ impl Control {
         found.into_iter().collect()
     }
 
-    /// `GICR_INVLPIR`: takes one LPI's configuration from memory again.
+    /// `GICR_INVLPIR`: takes one LPI's configuration from memory again. Complete when its sweep is
+    /// ([`is_invalidating`](Self::is_invalidating)).
     pub(super) fn invalidate(&mut self, vcpu: u32, lpi: Lpi) {
         if let Some(slot) = self.own_slot(vcpu, lpi) {
             self.refresh(slot, Settings::Reload);
@@ -155,30 +151,27 @@ impl Control {
         if self.has_no_devices() {
             return;
         }
-        self.sweep(|control, slot, _| {
-            let word = control.shared.slots.load(slot.position());
-            if word.target() == vcpu && word.lpi() == lpi {
-                control.refresh(slot, Settings::Reload);
-            }
-        });
+        // One after the other would be as many sweeps; one for all of them is enough.
+        let meant = if self.is_invalidating(vcpu) { Meant::Target(vcpu) } else { Meant::Lpi(vcpu, lpi) };
+        self.start_refresh(Cause::Invalidate(vcpu), meant, Settings::Reload);
     }
 
-    /// `GICR_INVALLR`, and INVALL for a collection here: takes every LPI's configuration from memory again.
+    /// `GICR_INVALLR`: takes every LPI's configuration from memory again. Complete when its sweep is.
     pub(crate) fn invalidate_all(&mut self, vcpu: u32) {
-        self.refresh_targeting(vcpu, Settings::Reload);
+        self.start_refresh(Cause::Invalidate(vcpu), Meant::Target(vcpu), Settings::Reload);
     }
 
-    /// MOVALL: what is pending at `from` is pending at `to` instead. Events stay with their collections.
-    pub(crate) fn move_all(&mut self, from: u32, to: u32) {
-        if from == to {
-            return;
+    /// Is an invalidation by a register not complete?
+    pub(crate) fn is_invalidating(&self, vcpu: u32) -> bool {
+        self.is_sweeping(Cause::Invalidate(vcpu))
+    }
+
+    /// One slot's part of MOVALL.
+    pub(super) fn move_if_pending(&mut self, slot: Slot, cold: Cold, from: u32, to: u32) {
+        let word = self.shared.slots.load(slot.position());
+        if word.target() == from && (word.is_pending_anywhere() || cold.held) {
+            self.move_pending(slot, to, word.lpi());
         }
-        self.sweep(|control, slot, cold| {
-            let word = control.shared.slots.load(slot.position());
-            if word.target() == from && (word.is_pending_anywhere() || cold.held) {
-                control.move_pending(slot, to, word.lpi());
-            }
-        });
     }
 
     /// Moves one pending LPI. If there is no slot for it at the new place, it stays where it is: not lost.
@@ -243,6 +236,6 @@ impl Control {
 }
 
 /// A word of a redistributor whose LPIs are disabled.
-fn stopped(word: Word) -> Word {
+pub(super) fn stopped(word: Word) -> Word {
     word.cleared().with_deliverable(word.is_deliverable() && !Safeguard::SweepOnDisable.stands())
 }

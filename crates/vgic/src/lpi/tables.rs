@@ -100,12 +100,24 @@ impl PendingBits {
         was
     }
 
-    /// The LPIs whose bits are set, in ascending order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Lpi> {
-        self.bytes.iter().zip(0u32..).filter(|(byte, _)| **byte != 0).flat_map(|(byte, at)| {
-            (0..8)
-                .filter(move |bit| byte & (1 << bit) != 0)
-                .filter_map(move |bit| Lpi::from_index(at * 8 + bit))
-        })
+    /// Only the bits from this LPI index on.
+    pub(super) fn from(mut self, index: u32) -> Self {
+        let (byte, bit) = ((index / 8) as usize, index % 8);
+        let whole = byte.min(self.bytes.len());
+        self.bytes[..whole].fill(0);
+        if let Some(partial) = self.bytes.get_mut(byte) {
+            *partial &= 0xff << bit;
+        }
+        self
+    }
+
+    /// The first LPI whose bit is set, from this index on.
+    pub(super) fn first_from(&self, index: u32) -> Option<Lpi> {
+        let (first, bit) = ((index / 8) as usize, index % 8);
+        let rest = self.bytes.get(first..)?.iter().zip(index / 8..);
+        let (byte, at) = rest
+            .map(|(byte, at)| (if at == index / 8 { byte & (0xff << bit) } else { *byte }, at))
+            .find(|(byte, _)| *byte != 0)?;
+        Lpi::from_index(at * 8 + byte.trailing_zeros())
     }
 }

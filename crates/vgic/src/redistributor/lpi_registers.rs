@@ -33,19 +33,42 @@ impl<'a> Redistributor<'a> {
         let Some(lpis) = self.lpis else { return };
         self.change_enable(lpis, enable);
         // With no lock held: a kick may come back to these registers.
-        lpis.notify_owed();
+        lpis.advance_registers();
     }
 
     fn change_enable(self, lpis: &LpiCore, enable: bool) {
         let cpu = self.cpu.get();
         let mut registers = self.private.lpi_registers.lock();
         if enable && !registers.enabled {
+            if self.is_disabling() {
+                return self.fault(FaultReason::LpiTablesInUse, 0);
+            }
             registers.enabled = true;
             let (propbaser, pendbaser) = (registers.propbaser, registers.pendbaser);
             lpis.with_notification_owed(|control| control.enable_lpis(cpu, propbaser, pendbaser));
         } else if !enable && registers.enabled && self.wired.config().can_clear_enable_lpis {
             registers.enabled = false;
             lpis.with_notification_owed(|control| control.disable_lpis(cpu));
+        }
+    }
+
+    /// Was `EnableLPIs` cleared, and is what was pending not yet in the pending table (`GICR_CTLR.RWP`)?
+    pub(super) fn is_disabling(self) -> bool {
+        self.lpis
+            .is_some_and(|lpis| lpis.with_notification_owed(|control| control.is_disabling(self.cpu.get())))
+    }
+
+    /// Is an invalidation not complete (`GICR_SYNCR.Busy`)?
+    pub(super) fn is_invalidating(self) -> bool {
+        self.lpis.is_some_and(|lpis| {
+            lpis.with_notification_owed(|control| control.is_invalidating(self.cpu.get()))
+        })
+    }
+
+    /// Whoever polls for the end of what a register began takes it further.
+    pub(super) fn advance(self) {
+        if let Some(lpis) = self.lpis {
+            lpis.advance_registers();
         }
     }
 
@@ -98,7 +121,7 @@ impl<'a> Redistributor<'a> {
             return;
         }
         let mut registers = self.private.lpi_registers.lock();
-        if registers.enabled {
+        if registers.enabled || self.is_disabling() {
             drop(registers);
             self.fault(FaultReason::LpiTablesInUse, 0);
         } else {
@@ -120,6 +143,7 @@ impl<'a> Redistributor<'a> {
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
             lpis.invalidate(self.cpu, lpi);
+            lpis.advance_registers();
         }
     }
 
@@ -130,6 +154,7 @@ impl<'a> Redistributor<'a> {
         let physical = lanes.zero_extended().is_some_and(|value| value >> 63 == 0);
         if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && physical) {
             lpis.invalidate_all(self.cpu);
+            lpis.advance_registers();
         }
     }
 

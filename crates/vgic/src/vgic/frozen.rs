@@ -35,7 +35,8 @@ impl Vgic {
     /// vCPU with list registers becomes a [`Vcpu`] when it has exited
     /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which takes everything back out of them.
     ///
-    /// Does not wait, and takes time in proportion to the number of vCPUs.
+    /// Does not wait, and takes time in proportion to the number of vCPUs; if the guest has just asked for something
+    /// about all that is mapped (as INVALL, or clearing `GICR_CTLR.EnableLPIs`) and it is not done, that is finished here.
     ///
     /// # Errors
     /// [`FreezeError`] if `vcpus` are not those of this machine.
@@ -56,10 +57,11 @@ impl Vgic {
             .iter()
             .enumerate()
             .find(|(index, _)| vcpus.get(*index).is_none_or(|vcpu| vcpu.cpu() != cpu(*index)));
-        match missing {
-            Some((_, missing)) => Err(FreezeError::Missing(missing.affinity)),
-            None => Ok(Frozen { gic: self, vcpus }),
+        if let Some((_, missing)) = missing {
+            return Err(FreezeError::Missing(missing.affinity));
         }
+        self.finish_sweeps();
+        Ok(Frozen { gic: self, vcpus })
     }
 
     /// The redistributor of a vCPU that the machine has.

@@ -75,9 +75,8 @@ impl<'s> Plan<'s> {
         for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
             gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
         }
-        if let Some(lpis) = &gic.lpis {
-            lpis.notify_owed();
-        }
+        // Whoever is owed a notification for an LPI gets it here, too.
+        gic.finish_sweeps();
         gic.wired.notify_everybody();
         mapped.map_err(|NoRoom| Problem::NoRoom.of(Object::Machine))
     }

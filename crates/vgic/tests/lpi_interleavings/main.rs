@@ -123,6 +123,8 @@ mod lpi {
     mod shared;
     #[path = "../../src/lpi/slots.rs"]
     mod slots;
+    #[path = "../../src/lpi/sweeps.rs"]
+    mod sweeps;
     #[path = "../../src/lpi/tables.rs"]
     mod tables;
     #[path = "../../src/lpi/word.rs"]

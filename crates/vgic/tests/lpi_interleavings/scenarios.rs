@@ -8,6 +8,7 @@ use crate::store_buffer;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::sync::Mutex;
 use shuttle::thread;
 use shuttle::{Config, FailurePersistence, Runner};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -279,6 +280,28 @@ fn lpis_are_disabled() {
 fn what_was_sent_is_delivered_or_in_the_pending_table() {
     holds(lpis_are_disabled);
     needs(Safeguard::SweepOnDisable, lpis_are_disabled);
+}
+
+/// LPIs were enabled, and the sweep that says so to the slots goes on while a message comes.
+fn lpis_are_being_enabled() {
+    let (machine, mut commands) = one_event();
+    commands.disable_lpis(0);
+    commands.begin_enabling(0);
+    let commands = Arc::new(Mutex::new(commands));
+    let sender = {
+        let commands = commands.clone();
+        spawn(&machine, move |machine| machine.signal(1, 0, &commands))
+    };
+    let sweeper = thread::spawn(move || commands.lock().unwrap().finish());
+    sweeper.join().unwrap();
+    assert_ne!(sender.join().unwrap(), Injection::Dropped, "LPIs were enabled before");
+    assert_eq!(machine.vcpu(0).drain(), [LPI]);
+}
+
+#[test]
+fn a_message_after_lpis_were_enabled_is_taken_wherever_the_sweep_is() {
+    holds(lpis_are_being_enabled);
+    needs(Safeguard::AskAgain, lpis_are_being_enabled);
 }
 
 /// Two events of different priority; the path to the first is empty and not the last one used.

@@ -238,6 +238,7 @@ fn direct_lpis_become_pending_are_cleared_and_invalidated() {
 
     rig.configure(8200, true, 0xa0);
     rig.lpis.invalidate(cpu(1), lpi(8200));
+    rig.finish_sweeps();
     assert_eq!(drain(&mut queue), [8200]);
 }
 
@@ -252,6 +253,7 @@ fn invalidation_at_a_redistributor_reaches_events_of_an_its() {
     assert_eq!(take(&mut queue), None);
 
     rig.lpis.invalidate(cpu(0), lpi(8200));
+    rig.finish_sweeps();
 
     assert_eq!(take(&mut queue), Some(8200));
 }

@@ -535,10 +535,12 @@ impl Pair {
             }
             Step::InvalidateAll(vcpu) => {
                 rig.lpis.invalidate_all(cpu(vcpu));
+                rig.finish_sweeps();
                 self.each(|model| model.reload(vcpu, |_| true));
             }
             Step::Invalidate { vcpu, lpi } => {
                 rig.lpis.invalidate(cpu(vcpu), Lpi::try_from(lpi).unwrap());
+                rig.finish_sweeps();
                 self.each(|model| model.reload(vcpu, |of| of == lpi));
             }
             Step::SetLpi { vcpu, lpi } => {

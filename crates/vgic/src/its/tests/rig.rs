@@ -212,11 +212,18 @@ impl Rig {
     pub(super) fn enable_lpis_with(&self, vcpu: u16, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
         let enable = |control: &mut Control| control.enable_lpis(vcpu.into(), propbaser, pendbaser);
         self.lpis.with_notification_owed(enable);
+        self.finish_sweeps();
+    }
+
+    /// Finishes what registers asked for.
+    pub(super) fn finish_sweeps(&self) {
+        self.lpis.with_notification_owed(Control::finish_sweeps);
         self.lpis.notify_owed();
     }
 
     pub(super) fn disable_lpis(&self, vcpu: u16) {
         self.lpis.with_notification_owed(|control| control.disable_lpis(vcpu.into()));
+        self.finish_sweeps();
     }
 
     /// Writes an LPI's configuration byte; INV makes it count.
