@@ -1,0 +1,313 @@
+//! A machine with an ITS whose guest has set everything up, and what it takes to move it.
+
+use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize};
+use gic_arch::icc::SysRegEncoding;
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::lpi::Config;
+use gic_arch::{IntId, Priority, Reg, RegisterValue, gicd, gicr, icc};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Level, Line, MsiMessage, SetLine};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use vgic::its::ItsConfig;
+use vgic::saved_state::SavedState;
+use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+
+pub(crate) const ITS: u64 = 0x0808_0000;
+pub(crate) const CPUS: u16 = 3;
+const RAM: u64 = 0x4000_0000;
+const RAM_BYTES: usize = 2 << 20;
+const QUEUE: u64 = RAM;
+const DEVICES: u64 = RAM + 0x1_0000;
+const COLLECTIONS: u64 = RAM + 0x2_0000;
+const CONFIG: u64 = RAM + 0x4_0000;
+const PENDING: u64 = RAM + 0x8_0000;
+const COMMANDS: u32 = 0x1_0000;
+
+/// Guest memory that counts what is written.
+pub(crate) struct Ram {
+    bytes: Mutex<Vec<u8>>,
+    pub(crate) writes: AtomicUsize,
+}
+
+impl Ram {
+    fn range(address: u64, len: usize) -> Result<std::ops::Range<usize>, MemoryFault> {
+        let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
+        let range = start.and_then(|start| Some(start..start.checked_add(len)?));
+        range.filter(|range| range.end <= RAM_BYTES).ok_or(MemoryFault { address })
+    }
+}
+
+impl GuestMemory for Ram {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let range = Self::range(address, bytes.len())?;
+        bytes.copy_from_slice(&self.bytes.lock().unwrap()[range]);
+        Ok(())
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        self.writes.fetch_add(1, SeqCst);
+        let range = Self::range(address, bytes.len())?;
+        self.bytes.lock().unwrap()[range].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Counts kicks.
+pub(crate) struct Kicks(Vec<AtomicUsize>);
+
+impl Kicks {
+    pub(crate) fn of(&self, cpu: usize) -> usize {
+        self.0[cpu].load(SeqCst)
+    }
+}
+
+impl Kick for Kicks {
+    fn kick(&self, cpu: Cpu) {
+        self.0[cpu.index()].fetch_add(1, SeqCst);
+    }
+}
+
+pub(crate) struct Board {
+    pub(crate) gic: Arc<Vgic>,
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) ram: Arc<Ram>,
+    pub(crate) kicks: Arc<Kicks>,
+}
+
+/// Everything that this model has, in three vCPUs with sparse affinities.
+pub(crate) fn config() -> VgicConfig {
+    let mut config = VgicConfig {
+        spis: 64,
+        extended_spis: 32,
+        extended_ppis: 32,
+        lpi_id_bits: Some(16),
+        its: vec![ItsConfig::new(ITS)],
+        one_of_n: true,
+        message_based_spis: true,
+        redistributor_invalidation: true,
+        ..VgicConfig::new(CPUS)
+    };
+    for (cpu, aff1) in config.cpus.iter_mut().zip([0, 7, 3]) {
+        cpu.affinity = gic_arch::Affinity::new(0, 0, aff1, 1);
+    }
+    config
+}
+
+impl Board {
+    /// As after reset.
+    pub(crate) fn new(config: VgicConfig) -> Self {
+        let ram = Ram { bytes: Mutex::new(vec![0; RAM_BYTES]), writes: AtomicUsize::new(0) };
+        Self::over(config, Arc::new(ram))
+    }
+
+    /// As after reset, over memory that is there.
+    pub(crate) fn over(config: VgicConfig, ram: Arc<Ram>) -> Self {
+        let kicks = Arc::new(Kicks(config.cpus.iter().map(|_| AtomicUsize::new(0)).collect()));
+        let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
+        Self { gic, vcpus, ram, kicks }
+    }
+
+    /// With everything enabled that a kernel enables; LPIs have priority 0xa0; collection n is vCPU n's.
+    pub(crate) fn running() -> Self {
+        let mut board = Self::new(config());
+        board.start();
+        board
+    }
+
+    pub(crate) fn start(&mut self) {
+        for cpu in 0..self.vcpus.len() {
+            self.start_cpu(cpu);
+        }
+        for register in gicd::IGROUPR.registers().iter().chain(gicd::IGROUPR_E.registers().iter()) {
+            self.write_gicd(register, 0xffff_ffff);
+        }
+        self.write_gicd(gicd::CTLR, gicd::Ctlr::from(3));
+        let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+        self.write_its(gits::BASER.get(0).unwrap(), table(DEVICES));
+        self.write_its(gits::BASER.get(1).unwrap(), table(COLLECTIONS));
+        let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
+        self.write_its(gits::CBASER, queue);
+        self.write_its(gits::CTLR, Ctlr::new().with_enabled(true));
+        self.run((0..CPUS).map(|cpu| mapc(cpu, cpu)));
+    }
+
+    fn start_cpu(&mut self, cpu: usize) {
+        self.write_gicr(cpu, gicr::WAKER, gicr::Waker::new());
+        self.msr(cpu, icc::PMR.encoding(), 0xff);
+        self.msr(cpu, icc::IGRPEN1.encoding(), 1);
+        for register in gicr::IGROUPR.registers().iter() {
+            self.write_gicr(cpu, register, 0xffff_ffff);
+        }
+        for lpi in 8192..8192 + 256 {
+            self.configure(lpi, true, 0xa0);
+        }
+        let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIG);
+        self.write_gicr(cpu, gicr::PROPBASER, propbaser);
+        let pending = PENDING + 0x1_0000 * u64::try_from(cpu).unwrap();
+        self.write_gicr(cpu, gicr::PENDBASER, gicr::Pendbaser::new().with_address(pending));
+        self.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
+    }
+
+    /// What is saved of it.
+    pub(crate) fn save(&mut self) -> SavedState {
+        self.gic.freeze(&mut self.vcpus).unwrap().save()
+    }
+
+    /// Goes on as another machine, restored from the text of what was saved.
+    pub(crate) fn moved(mut self) -> Self {
+        let sent = serde_json::to_string(&self.save()).unwrap();
+        let mut other = Self::over(self.gic.config().clone(), self.ram);
+        other.restore(&serde_json::from_str(&sent).unwrap());
+        other
+    }
+
+    pub(crate) fn restore(&mut self, saved: &SavedState) {
+        self.gic.freeze(&mut self.vcpus).unwrap().restore(saved).unwrap();
+    }
+
+    /// Writes an LPI's configuration byte.
+    pub(crate) fn configure(&self, lpi: u32, enable: bool, priority: u8) {
+        let config = Config::new().with_enable(enable).with_priority(Priority::new(priority));
+        self.ram.write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()]).unwrap();
+    }
+
+    /// Executes ITS commands.
+    pub(crate) fn run(&self, commands: impl IntoIterator<Item = Command>) {
+        self.queue(commands);
+        self.finish_queue();
+        assert_eq!(self.gic.command_faults(0).unwrap().count, 0);
+    }
+
+    /// Polls until the queue is worked off.
+    pub(crate) fn finish_queue(&self) {
+        for _ in 0..1000 {
+            if self.read_its(gits::CREADR) == self.read_its(gits::CWRITER) {
+                return;
+            }
+        }
+        panic!("the queue is not worked off");
+    }
+
+    /// Puts ITS commands into the queue and rings.
+    pub(crate) fn queue(&self, commands: impl IntoIterator<Item = Command>) {
+        let mut offset = Cwriter::from_bits(self.read_its(gits::CWRITER)).offset();
+        for command in commands {
+            let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
+            self.ram.write(QUEUE + u64::from(offset), &image).unwrap();
+            offset = (offset + 32) % COMMANDS;
+        }
+        self.write_its(gits::CWRITER, Cwriter::at_offset(offset));
+    }
+
+    /// A message of a device.
+    pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
+        let address = ITS + u64::from(gits::TRANSLATER.offset());
+        self.gic.its(0).unwrap().signal_msi(DeviceId::new(device), MsiMessage { address, data: event })
+    }
+
+    fn frame(&self, cpu: usize) -> u64 {
+        let region = self.gic.config().redistributors[0];
+        region.base + region.stride * cpu as u64
+    }
+
+    pub(crate) fn write_gicd<V: RegisterValue, A>(&self, register: Reg<V, A>, value: V) {
+        self.write_at(self.gic.config().distributor, register, value);
+    }
+
+    pub(crate) fn write_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>, value: V) {
+        self.write_at(self.frame(cpu), register, value);
+    }
+
+    pub(crate) fn write_its<V: RegisterValue, A>(&self, register: Reg<V, A>, value: V) {
+        self.write_at(ITS, register, value);
+    }
+
+    fn write_at<V: RegisterValue, A>(&self, base: u64, register: Reg<V, A>, value: V) {
+        let raw: V::Raw = value.into();
+        let width = AccessWidth::try_from(size_of::<V::Raw>()).unwrap();
+        self.gic.write(base + u64::from(register.offset()), width, raw.into()).unwrap();
+    }
+
+    pub(crate) fn read_its<V: RegisterValue, A>(&self, register: Reg<V, A>) -> u64 {
+        let width = AccessWidth::try_from(size_of::<V::Raw>()).unwrap();
+        self.gic.read(ITS + u64::from(register.offset()), width).unwrap()
+    }
+
+    /// Enables an SPI.
+    pub(crate) fn enable_spi(&self, intid: u32) {
+        let bit = gicd::ISENABLER.locate(IntId::new(intid)).unwrap();
+        self.write_gicd(bit.register(), bit.mask());
+    }
+
+    /// Enables an SGI or PPI.
+    pub(crate) fn enable_private(&self, cpu: usize, intid: u32) {
+        let bit = gicr::ISENABLER.locate(IntId::new(intid)).unwrap();
+        self.write_gicr(cpu, bit.register(), bit.mask());
+    }
+
+    pub(crate) fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
+        self.vcpus[cpu].write_sysreg(register, value).unwrap();
+    }
+
+    pub(crate) fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> u64 {
+        self.vcpus[cpu].read_sysreg(register).unwrap()
+    }
+
+    /// Reads `ICC_IAR1_EL1`.
+    pub(crate) fn acknowledge(&mut self, cpu: usize) -> u32 {
+        u32::try_from(self.mrs(cpu, icc::IAR1.encoding())).unwrap()
+    }
+
+    /// Writes `ICC_EOIR1_EL1`.
+    pub(crate) fn end(&mut self, cpu: usize, intid: u32) {
+        self.msr(cpu, icc::EOIR1.encoding(), intid.into());
+    }
+
+    /// Handles everything that is signalled: levels go down.
+    pub(crate) fn handle_all(&mut self, cpu: usize) -> Vec<u32> {
+        let mut handled = Vec::new();
+        for _ in 0..100 {
+            let intid = self.acknowledge(cpu);
+            if intid == 1023 {
+                return handled;
+            }
+            self.lower(cpu, intid);
+            self.end(cpu, intid);
+            self.msr(cpu, icc::DIR.encoding(), intid.into());
+            handled.push(intid);
+        }
+        panic!("without end: {handled:?}");
+    }
+
+    fn lower(&self, cpu: usize, intid: u32) {
+        let cpu = Cpu::new(u32::try_from(cpu).unwrap());
+        self.gic.set_line(Line::Ppi { cpu, intid }, Level::Low);
+        self.gic.set_line(Line::Spi(intid), Level::Low);
+        self.write_gicd(gicd::CLRSPI_NSR, intid);
+    }
+}
+
+pub(crate) fn mapd(device: u32, bits: u8, itt: u64) -> Command {
+    let device = DeviceId::new(device);
+    Command::Mapd { device, itt, event_bits_minus_one: bits - 1, action: MapAction::Map }
+}
+
+pub(crate) fn mapc(collection: u16, cpu: u16) -> Command {
+    let target = RdBase::from_processor_number(cpu);
+    Command::Mapc { collection: CollectionId::new(collection), target, action: MapAction::Map }
+}
+
+pub(crate) fn unmapc(collection: u16) -> Command {
+    let target = RdBase::from_processor_number(0);
+    Command::Mapc { collection: CollectionId::new(collection), target, action: MapAction::Unmap }
+}
+
+pub(crate) fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Command {
+    let (device, event) = (DeviceId::new(device), EventId::new(event));
+    Command::Mapti { device, event, intid, collection: CollectionId::new(collection) }
+}
+
+pub(crate) fn movall(from: u16, to: u16) -> Command {
+    let [from, to] = [from, to].map(RdBase::from_processor_number);
+    Command::Movall { from, to }
+}

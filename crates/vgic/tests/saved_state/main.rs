@@ -1,0 +1,9 @@
+//! A machine that is frozen, saved, restored and thawed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod board;
+mod corrupt;
+mod lists;
+mod meanwhile;
+mod refusals;
+mod round_trip;

@@ -1,0 +1,188 @@
+//! Messages and line changes that come while a machine is frozen.
+
+use crate::board::{Board, CPUS, mapd, mapti};
+use gic_arch::gicd::Irouter;
+use gic_arch::{IntId, gicd};
+use msi_types::{Delivery, Level, Line, SetLine};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, RwLock};
+use std::thread;
+use vgic::Vgic;
+use vgic::saved_state::SavedState;
+
+const EVENTS: u32 = 24;
+
+/// A machine with a device of that many events, spread over the vCPUs.
+fn with_device() -> Board {
+    let board = Board::running();
+    board.run([mapd(5, 5, 0x4010_0000)]);
+    board.run((0..EVENTS).map(|event| mapti(5, event, 8192 + event, u16::try_from(event).unwrap() % CPUS)));
+    board
+}
+
+fn pending_lpis(saved: &SavedState) -> BTreeSet<u32> {
+    let events = saved.its[0].devices[0].events.iter().filter(|event| event.pending);
+    events.map(|event| event.intid.get()).collect()
+}
+
+#[test]
+fn a_message_before_the_save_is_in_it_and_one_after_is_in_the_next_and_after_the_thaw() {
+    let mut board = with_device();
+    let its = board.gic.its(0).unwrap();
+    let send = |event| {
+        let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
+        its.signal_msi(msi_types::DeviceId::new(5), msi_types::MsiMessage { address, data: event })
+    };
+    let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
+    assert_eq!(send(0), Delivery::Pending);
+    let first = frozen.save();
+    assert_eq!(send(3), Delivery::Pending);
+    let second = frozen.save();
+    frozen.thaw();
+
+    assert_eq!(pending_lpis(&first), BTreeSet::from([8192]));
+    assert_eq!(pending_lpis(&second), BTreeSet::from([8192, 8195]));
+    assert_eq!(board.handle_all(0).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([8192, 8195]));
+}
+
+#[test]
+fn a_line_that_changes_meanwhile_is_in_the_next_save_and_counts_after_the_thaw() {
+    let mut board = Board::running();
+    board.enable_spi(40);
+    let route = Irouter::to(board.gic.config().cpus[0].affinity);
+    board.write_gicd(gicd::irouter(IntId::new(40)).unwrap(), route);
+    let is_high = |saved: &SavedState| {
+        saved.distributor.interrupts.iter().any(|it| it.intid == IntId::new(40) && it.line)
+    };
+    let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
+    let first = frozen.save();
+    assert_eq!(frozen.vgic().set_line(Line::Spi(40), Level::High), Delivery::Pending);
+    let second = frozen.save();
+    frozen.thaw();
+
+    assert!(!is_high(&first) && is_high(&second));
+    assert_eq!(board.handle_all(0), [40]);
+}
+
+#[test]
+fn a_vcpu_that_sleeps_while_it_is_frozen_is_kicked_by_a_message() {
+    let mut board = with_device();
+    assert_eq!(board.vcpus[1].prepare_to_sleep(), vgic::Sleep::Ready);
+    let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
+    let _ = frozen.save();
+    let its = frozen.vgic().its(0).unwrap();
+    let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
+    let message = msi_types::MsiMessage { address, data: 1 };
+    its.signal_msi(msi_types::DeviceId::new(5), message);
+    assert_eq!(board.kicks.of(1), 1);
+}
+
+/// Who sends through which machine: the device's connection is moved with it.
+struct Wire {
+    gic: RwLock<Arc<Vgic>>,
+    /// By event: how many messages were sent, counted before each is.
+    sent: Vec<AtomicU64>,
+    stop: AtomicBool,
+}
+
+impl Wire {
+    /// Sends messages for some events until it is told to stop.
+    fn send(&self, events: &[u32]) {
+        let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
+        while !self.stop.load(SeqCst) {
+            for event in events.iter().copied() {
+                let gic = self.gic.read().unwrap();
+                self.sent[event as usize].fetch_add(1, SeqCst);
+                let message = msi_types::MsiMessage { address, data: event };
+                let its = gic.its(0).unwrap();
+                assert_eq!(its.signal_msi(msi_types::DeviceId::new(5), message), Delivery::Pending);
+            }
+        }
+    }
+}
+
+/// What the guest has seen of each event when it handled it last.
+#[derive(Default)]
+struct Guest(BTreeMap<u32, u64>);
+
+impl Guest {
+    /// Handles up to some interrupts at each vCPU.
+    fn handle(&mut self, board: &mut Board, wire: &Wire, most: usize) {
+        for cpu in 0..usize::from(CPUS) {
+            for _ in 0..most {
+                let intid = board.acknowledge(cpu);
+                if intid == 1023 {
+                    break;
+                }
+                let event = intid - 8192;
+                self.0.insert(event, wire.sent[event as usize].load(SeqCst));
+                board.end(cpu, intid);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_while_a_machine_is_frozen_saved_and_thawed_under_load() {
+    let mut board = with_device();
+    let wire = Wire {
+        gic: RwLock::new(board.gic.clone()),
+        sent: (0..EVENTS).map(|_| AtomicU64::new(0)).collect(),
+        stop: AtomicBool::new(false),
+    };
+    let mut guest = Guest::default();
+    thread::scope(|scope| {
+        for half in 0..2 {
+            let wire = &wire;
+            scope.spawn(move || wire.send(&(half..EVENTS).step_by(2).collect::<Vec<_>>()));
+        }
+        for _ in 0..200 {
+            guest.handle(&mut board, &wire, 5);
+            let _ = board.save();
+        }
+        wire.stop.store(true, SeqCst);
+    });
+    guest.handle(&mut board, &wire, EVENTS as usize);
+
+    let sent: BTreeMap<u32, u64> =
+        (0..EVENTS).map(|event| (event, wire.sent[event as usize].load(SeqCst))).collect();
+    assert_eq!(guest.0, sent, "each event's last message was handled");
+}
+
+#[test]
+fn nothing_is_lost_when_a_machine_moves_under_load_and_its_devices_stop_for_the_last_save_only() {
+    let mut board = with_device();
+    let wire = Wire {
+        gic: RwLock::new(board.gic.clone()),
+        sent: (0..EVENTS).map(|_| AtomicU64::new(0)).collect(),
+        stop: AtomicBool::new(false),
+    };
+    let mut guest = Guest::default();
+    thread::scope(|scope| {
+        for half in 0..2 {
+            let wire = &wire;
+            scope.spawn(move || wire.send(&(half..EVENTS).step_by(2).collect::<Vec<_>>()));
+        }
+        for _ in 0..50 {
+            guest.handle(&mut board, &wire, 5);
+            let mut other = Board::over(board.gic.config().clone(), board.ram.clone());
+            let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
+            let early = frozen.save();
+            let mut connection = wire.gic.write().unwrap();
+            let last = frozen.save();
+            assert!(pending_lpis(&early).is_subset(&pending_lpis(&last)));
+            other.restore(&last);
+            *connection = other.gic.clone();
+            drop(connection);
+            drop(frozen);
+            board = other;
+        }
+        wire.stop.store(true, SeqCst);
+    });
+    guest.handle(&mut board, &wire, EVENTS as usize);
+
+    let sent: BTreeMap<u32, u64> =
+        (0..EVENTS).map(|event| (event, wire.sent[event as usize].load(SeqCst))).collect();
+    assert_eq!(guest.0, sent);
+}

@@ -1,0 +1,349 @@
+//! What is refused, and what of it the error names.
+
+use crate::board::{Board, CPUS, ITS, config, mapd, mapti};
+use crate::round_trip::busy;
+use gic_arch::gicd::Irouter;
+use gic_arch::its::CollectionId;
+use gic_arch::{Affinity, IntId};
+use msi_types::{DeviceId, EventId};
+use vgic::saved_state::{
+    CollectionState, FreezeError, InterruptState, ItsState, LpiState, Object, Problem, RestoreError,
+    SavedState, VERSION,
+};
+use vgic::{SecurityView, VgicConfig};
+
+const CPU0: Affinity = Affinity::new(0, 0, 0, 1);
+const STRANGER: Affinity = Affinity::new(9, 9, 9, 9);
+const NARROW: DeviceId = DeviceId::new(5);
+
+/// Why a busy machine's state is refused after a change of it. Nothing has changed then.
+fn refused(change: impl FnOnce(&mut SavedState)) -> RestoreError {
+    refused_by(&mut Board::running(), &mut busy(), change)
+}
+
+fn refused_by(board: &mut Board, source: &mut Board, change: impl FnOnce(&mut SavedState)) -> RestoreError {
+    let mut saved = source.save();
+    change(&mut saved);
+    let before = board.save();
+    let refused = board.gic.freeze(&mut board.vcpus).unwrap().restore(&saved).unwrap_err();
+    assert_eq!(board.save(), before, "{refused}");
+    refused
+}
+
+fn spi(saved: &mut SavedState, intid: u32) -> &mut InterruptState {
+    let intid = IntId::new(intid);
+    saved.distributor.interrupts.iter_mut().find(|interrupt| interrupt.intid == intid).unwrap()
+}
+
+fn its(saved: &mut SavedState) -> &mut ItsState {
+    &mut saved.its[0]
+}
+
+fn value(field: &'static str, value: u64) -> Problem {
+    Problem::Value { field, value }
+}
+
+#[test]
+fn a_state_of_another_version_is_refused() {
+    let refused = refused(|saved| saved.version = VERSION + 1);
+    assert_eq!(refused, RestoreError { object: Object::Machine, problem: Problem::Version(VERSION + 1) });
+}
+
+#[test]
+fn a_state_of_another_machine_names_the_register_that_differs() {
+    let of = |change: fn(&mut VgicConfig)| {
+        let mut other = config();
+        change(&mut other);
+        let refused = refused_by(&mut Board::new(other), &mut Board::new(config()), |_| {});
+        match refused.problem {
+            Problem::OtherMachine { register, .. } => (refused.object, register),
+            problem => panic!("{problem}"),
+        }
+    };
+    assert_eq!(of(|config| config.spis = 96), (Object::Distributor, "GICD_TYPER"));
+    assert_eq!(of(|config| config.iidr = config.iidr.with_revision(3)), (Object::Distributor, "GICD_IIDR"));
+    assert_eq!(
+        of(|config| config.redistributor_invalidation = false),
+        (Object::Redistributor(CPU0), "GICR_CTLR")
+    );
+    assert_eq!(of(|config| config.cpus[0].processor_number = 9), (Object::Redistributor(CPU0), "GICR_TYPER"));
+    assert_eq!(of(|config| config.priority_bits = 7), (Object::Interface(CPU0), "ICC_CTLR_EL1"));
+    assert_eq!(of(|config| config.its[0].device_id_bits = 20), (Object::Its(ITS), "GITS_TYPER"));
+    assert_eq!(of(|config| config.its[0].iidr = gic_arch::Iidr::new()), (Object::Its(ITS), "GITS_IIDR"));
+    assert_eq!(of(|config| config.security = SecurityView::NonSecure), (Object::Distributor, "GICD_TYPER"));
+}
+
+#[test]
+fn what_the_machine_has_and_the_state_has_not_is_named_and_the_other_way_round() {
+    assert_eq!(
+        refused(|saved| drop(saved.cpus.remove(0))),
+        RestoreError { object: Object::Cpu(CPU0), problem: Problem::Absent }
+    );
+    assert_eq!(
+        refused(|saved| saved.cpus[2].affinity = STRANGER),
+        RestoreError { object: Object::Cpu(STRANGER), problem: Problem::Unknown }
+    );
+    assert_eq!(
+        refused(|saved| saved.its.clear()),
+        RestoreError { object: Object::Its(ITS), problem: Problem::Absent }
+    );
+    assert_eq!(
+        refused(|saved| its(saved).base = 0x1000),
+        RestoreError { object: Object::Its(0x1000), problem: Problem::Unknown }
+    );
+    let (beyond, private) = (IntId::new(1000), IntId::new(4));
+    assert_eq!(
+        refused(|saved| saved.distributor.interrupts.last_mut().unwrap().intid = IntId::new(5000)),
+        RestoreError { object: Object::Shared(IntId::new(5000)), problem: Problem::Unknown }
+    );
+    assert_eq!(
+        refused(|saved| saved.distributor.interrupts[0].intid = private),
+        RestoreError { object: Object::Shared(private), problem: Problem::Unknown }
+    );
+    assert_eq!(
+        refused(|saved| saved.cpus[0].redistributor.interrupts.last_mut().unwrap().intid = IntId::new(1100)),
+        RestoreError {
+            object: Object::Private { cpu: CPU0, intid: IntId::new(1100) },
+            problem: Problem::Unknown
+        }
+    );
+    assert_eq!(
+        refused(
+            |saved| saved.cpus[0].redistributor.lpis = vec![LpiState { intid: beyond, configuration: None }]
+        ),
+        RestoreError { object: Object::Lpi { cpu: CPU0, intid: beyond }, problem: Problem::Unknown }
+    );
+}
+
+#[test]
+fn what_is_there_twice_or_out_of_order_is_named() {
+    let cpu = Affinity::new(0, 0, 3, 1);
+    assert_eq!(
+        refused(|saved| saved.cpus.swap(1, 2)),
+        RestoreError { object: Object::Cpu(cpu), problem: Problem::Order }
+    );
+    assert_eq!(
+        refused(|saved| its(saved).devices.swap(0, 1)),
+        RestoreError { object: Object::Device { its: ITS, device: NARROW }, problem: Problem::Order }
+    );
+    assert_eq!(
+        refused(|saved| {
+            let event = its(saved).devices[0].events[1];
+            its(saved).devices[0].events.insert(1, event);
+        }),
+        RestoreError {
+            object: Object::Event { its: ITS, device: NARROW, event: EventId::new(1) },
+            problem: Problem::Order
+        }
+    );
+    assert_eq!(
+        refused(|saved| {
+            let collection = its(saved).collections[2];
+            its(saved).collections.push(collection);
+        }),
+        RestoreError {
+            object: Object::Collection { its: ITS, collection: CollectionId::new(2) },
+            problem: Problem::Order
+        }
+    );
+}
+
+#[test]
+fn an_interrupt_that_cannot_be_so_is_named_with_the_field() {
+    let problem = |change: fn(&mut InterruptState)| {
+        let refused = refused(|saved| change(spi(saved, 40)));
+        assert_eq!(refused.object, Object::Shared(IntId::new(40)));
+        refused.problem
+    };
+    assert_eq!(problem(|it| it.priority = 0x81), value("priority", 0x81));
+    assert_eq!(problem(|it| it.route = 1 << 63), value("route", 1 << 63));
+    assert_eq!(
+        problem(|it| it.active_at = Some(STRANGER)),
+        Problem::NoSuchCpu { field: "active CPU", cpu: STRANGER }
+    );
+    assert_eq!(problem(|it| it.active = false), Problem::NoSuchCpu { field: "active CPU", cpu: CPU0 });
+    assert_eq!(
+        problem(|it| it.chosen = Some(CPU0)),
+        Problem::NoSuchCpu { field: "chosen CPU", cpu: CPU0 },
+        "its route names one CPU"
+    );
+    assert_eq!(
+        problem(|it| {
+            it.route = Irouter::new().with_any_participating(true).into_bits();
+            it.chosen = Some(STRANGER);
+        }),
+        Problem::NoSuchCpu { field: "chosen CPU", cpu: STRANGER }
+    );
+}
+
+#[test]
+fn a_private_interrupt_that_cannot_be_so_is_named_with_its_cpu() {
+    let intid = IntId::new(3);
+    let problem = |change: fn(&mut InterruptState)| {
+        let refused = refused(|saved| {
+            let mut interrupts = saved.cpus[0].redistributor.interrupts.iter_mut();
+            change(interrupts.find(|interrupt| interrupt.intid == intid).unwrap());
+        });
+        assert_eq!(refused.object, Object::Private { cpu: CPU0, intid });
+        refused.problem
+    };
+    assert_eq!(problem(|it| it.edge = false), value("trigger", 0));
+    assert_eq!(problem(|it| it.line = true), value("line", 1));
+    assert_eq!(problem(|it| it.message = true), value("message level", 1));
+    assert_eq!(problem(|it| it.route = 1), value("route", 1));
+    let other = Affinity::new(0, 0, 7, 1);
+    assert_eq!(
+        problem(|it| (it.active, it.active_at) = (true, Some(Affinity::new(0, 0, 7, 1)))),
+        Problem::NoSuchCpu { field: "active CPU", cpu: other }
+    );
+}
+
+#[test]
+fn registers_that_cannot_be_so_are_named() {
+    let of = |object, field, number| RestoreError { object, problem: value(field, number) };
+    let redistributor = Object::Redistributor(CPU0);
+    let interface = Object::Interface(CPU0);
+    assert_eq!(
+        refused(|saved| saved.distributor.ctlr = 0),
+        of(Object::Distributor, "GICD_CTLR", 0),
+        "affinity routing is always on"
+    );
+    assert_eq!(refused(|saved| saved.cpus[0].redistributor.waker = 4), of(redistributor, "GICR_WAKER", 4));
+    assert_eq!(
+        refused(|saved| saved.cpus[0].redistributor.ctlr |= 1 << 3),
+        of(redistributor, "control register", 0xf)
+    );
+    assert_eq!(
+        refused(|saved| saved.cpus[0].redistributor.propbaser = 1 << 60),
+        of(redistributor, "GICR_PROPBASER", 1 << 60)
+    );
+    assert_eq!(
+        refused(|saved| saved.cpus[0].redistributor.pendbaser = 1 << 63),
+        of(redistributor, "GICR_PENDBASER", 1 << 63)
+    );
+    assert_eq!(refused(|saved| saved.cpus[0].interface.pmr = 1), of(interface, "priority mask", 1));
+    assert_eq!(
+        refused(|saved| saved.cpus[0].interface.bpr0 = 0),
+        of(interface, "binary point of Group 0", 0)
+    );
+    assert_eq!(
+        refused(|saved| saved.cpus[0].interface.bpr1 = 8),
+        of(interface, "binary point of Group 1", 8)
+    );
+    assert_eq!(
+        refused(|saved| saved.cpus[0].interface.ap1r[1] = 1),
+        of(interface, "active priorities", 1),
+        "five priority bits need one register"
+    );
+    assert_eq!(refused(|saved| its(saved).creadr = 1 << 32), of(Object::Its(ITS), "GITS_CREADR", 1 << 32));
+    assert_eq!(
+        refused(|saved| its(saved).cwriter = 0x1_0000),
+        of(Object::Its(ITS), "GITS_CWRITER", 0x1_0000),
+        "the queue ends there"
+    );
+    assert_eq!(refused(|saved| its(saved).cbaser = 0x1000), of(Object::Its(ITS), "GITS_CBASER", 0x1000));
+    assert_eq!(refused(|saved| its(saved).baser[3] = 1), of(Object::Its(ITS), "GITS_BASER", 1));
+    assert_eq!(refused(|saved| its(saved).ctlr = 4), of(Object::Its(ITS), "GITS_CTLR", 4));
+}
+
+#[test]
+fn mappings_that_cannot_be_so_are_named() {
+    let device = Object::Device { its: ITS, device: NARROW };
+    let event = Object::Event { its: ITS, device: NARROW, event: EventId::new(0) };
+    let of = |object, problem| RestoreError { object, problem };
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].event_bits = 0),
+        of(device, value("number of EventID bits", 0))
+    );
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].event_bits = 17),
+        of(device, value("number of EventID bits", 17))
+    );
+    assert_eq!(refused(|saved| its(saved).devices[0].itt = 1), of(device, value("translation table", 1)));
+    let wide = DeviceId::new(0x1_0000);
+    assert_eq!(
+        refused(|saved| its(saved).devices[1].device = wide),
+        of(Object::Device { its: ITS, device: wide }, value("DeviceID", 0x1_0000))
+    );
+    let last = EventId::new(8);
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].events[2].event = last),
+        of(Object::Event { its: ITS, device: NARROW, event: last }, value("EventID", 8))
+    );
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].events[0].intid = IntId::new(8191)),
+        of(event, value("LPI", 8191))
+    );
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].events[0].intid = IntId::new(1 << 16)),
+        of(event, value("LPI", 1 << 16))
+    );
+    let place = |cpu| Problem::NoSuchCpu { field: "place without a collection", cpu };
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].events[0].stays_at = Some(CPU0)),
+        of(event, place(CPU0)),
+        "its collection is mapped"
+    );
+    let unmapped = Object::Event { its: ITS, device: DeviceId::new(0x1234), event: EventId::new(0) };
+    assert_eq!(
+        refused(|saved| its(saved).devices[1].events[0].stays_at = Some(STRANGER)),
+        of(unmapped, place(STRANGER))
+    );
+    let collection = CollectionId::new(100);
+    assert_eq!(
+        refused(|saved| its(saved).collections.push(CollectionState { collection, target: STRANGER })),
+        of(
+            Object::Collection { its: ITS, collection },
+            Problem::NoSuchCpu { field: "target", cpu: STRANGER }
+        )
+    );
+}
+
+#[test]
+fn what_does_not_fit_into_the_budgets_is_refused() {
+    let small = |lpi_slots, its_devices| VgicConfig { lpi_slots, its_devices, ..config() };
+    let mut source = Board::running();
+    source.run([mapd(1, 5, 0), mapd(2, 5, 0), mapd(3, 1, 0)]);
+    source.run([mapti(1, 0, 8192, 0), mapti(2, 0, 8193, 0), mapti(3, 0, 8194, 0)]);
+    let no_room = RestoreError { object: Object::Machine, problem: Problem::NoRoom };
+
+    assert_eq!(refused_by(&mut Board::new(small(64, 16)), &mut source, |_| {}), no_room);
+    assert_eq!(refused_by(&mut Board::new(small(96, 2)), &mut source, |_| {}), no_room);
+    Board::over(small(96, 3), source.ram.clone()).restore(&source.save());
+}
+
+#[test]
+fn a_machine_whose_slots_were_all_used_once_takes_a_state_that_needs_all() {
+    let mut source = Board::new(VgicConfig { lpi_slots: 96, ..config() });
+    source.start();
+    source.run((1..4).map(|device| mapd(device, 5, 0)));
+    source.run((1..4).map(|device| mapti(device, 0, 8191 + device, 0)));
+    let saved = source.save();
+
+    source.restore(&saved);
+    source.restore(&saved);
+
+    assert_eq!(source.save(), saved);
+}
+
+#[test]
+fn a_machine_freezes_with_all_of_its_vcpus_and_no_others() {
+    let (mut board, mut other) = (Board::running(), Board::running());
+    let freeze = |vcpus: Vec<&mut vgic::Vcpu>| board.gic.freeze(vcpus).map(drop);
+    let (first, rest) = board.vcpus.split_first_mut().unwrap();
+    assert_eq!(freeze(rest.iter_mut().collect()), Err(FreezeError::Missing(CPU0)));
+    let foreign = freeze(rest.iter_mut().chain(other.vcpus.iter_mut().take(1)).collect());
+    assert_eq!(foreign, Err(FreezeError::Foreign(CPU0)));
+    let reversed = rest.iter_mut().rev().chain([first]).collect::<Vec<_>>();
+    assert_eq!(reversed.len(), usize::from(CPUS));
+    assert_eq!(freeze(reversed), Ok(()));
+}
+
+#[test]
+fn an_error_says_what_is_wrong_with_which_object() {
+    let refused = refused(|saved| its(saved).devices[0].events[0].intid = IntId::new(8191));
+    assert_eq!(
+        refused.to_string(),
+        "the saved state of its@8080000, device 0x5 event 0x0 cannot be restored: its LPI cannot be 0x1fff"
+    );
+}

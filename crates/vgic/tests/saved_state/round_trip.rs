@@ -1,0 +1,291 @@
+//! What a restored machine is like.
+
+use crate::board::{Board, CPUS, ITS, config, mapc, mapd, mapti, movall, unmapc};
+use gic_arch::gicd::Irouter;
+use gic_arch::gits::Creadr;
+use gic_arch::{Affinity, IntId, gicd, gicr, gits, icc};
+use msi_types::{Cpu, Delivery, Level, Line, SetLine};
+use std::sync::atomic::Ordering::SeqCst;
+use vgic::its::ItsConfig;
+use vgic::saved_state::{EventState, SavedState};
+use vgic::{CpuConfig, SecurityView, Sleep, VgicConfig};
+
+/// A guest in the middle of its work: something of everything.
+pub(crate) fn busy() -> Board {
+    let mut board = Board::running();
+    let commands = [
+        mapd(5, 3, 0x4010_0000),
+        mapd(0x1234, 12, 0x4010_1000),
+        mapti(5, 0, 8192, 0),
+        mapti(5, 7, 8193, 1),
+        mapti(0x1234, 40, 8194, 2),
+        mapti(0x1234, 4000, 8195, 2),
+        mapc(9, 1),
+        mapti(0x1234, 0, 8200, 9),
+        mapti(5, 1, 8210, 0),
+    ];
+    board.run(commands);
+    for (device, event) in [(5, 7), (0x1234, 40), (0x1234, 0), (5, 1)] {
+        assert_eq!(board.send(device, event), Delivery::Pending);
+    }
+    board.run([unmapc(9), movall(0, 2)]);
+    board.enable_spi(40);
+    board.enable_spi(41);
+    for (intid, route) in [
+        (40, Irouter::to(config().cpus[0].affinity)),
+        (41, Irouter::new().with_any_participating(true)),
+        (60, Irouter::to(config().cpus[2].affinity)),
+    ] {
+        board.write_gicd(gicd::irouter(IntId::new(intid)).unwrap(), route);
+    }
+    board.enable_private(1, 27);
+    board.enable_private(1, 3);
+    for intid in [40, 41, 50] {
+        board.gic.set_line(Line::Spi(intid), Level::High);
+    }
+    board.gic.set_line(Line::Ppi { cpu: Cpu::new(1), intid: 27 }, Level::High);
+    board.write_gicd(gicd::SETSPI_NSR, 60);
+    assert_eq!(board.acknowledge(0), 40);
+    board.msr(2, icc::BPR1.encoding(), 5);
+    board.msr(2, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
+    board
+}
+
+#[test]
+fn a_restored_machine_saves_as_the_same() {
+    let mut board = busy();
+    let saved = board.save();
+    let mut moved = board.moved();
+    assert_eq!(moved.save(), saved);
+}
+
+#[test]
+fn a_restored_machine_signals_what_the_saved_one_would_have() {
+    let (mut stayed, mut moved) = (busy(), busy().moved());
+    for cpu in 0..usize::from(CPUS) {
+        let expected = stayed.handle_all(cpu);
+        assert_eq!(moved.handle_all(cpu), expected);
+        assert!(!expected.is_empty() || cpu == 0);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_before_is_ended_afterwards() {
+    let mut moved = busy().moved();
+    assert_eq!(moved.mrs(0, icc::RPR.encoding()), 0);
+    moved.gic.set_line(Line::Spi(40), Level::Low);
+
+    moved.end(0, 40);
+
+    assert_eq!(moved.mrs(0, icc::RPR.encoding()), 0xff);
+    assert!(moved.save().distributor.interrupts.iter().all(|interrupt| !interrupt.active));
+}
+
+#[test]
+fn saving_does_not_change_the_machine_or_its_memory() {
+    let (mut untouched, mut board) = (busy(), busy());
+    let writes = board.ram.writes.load(SeqCst);
+
+    let saved = board.save();
+
+    assert_eq!(board.save(), saved);
+    assert_eq!(board.ram.writes.load(SeqCst), writes);
+    for cpu in 0..usize::from(CPUS) {
+        assert_eq!(board.handle_all(cpu), untouched.handle_all(cpu));
+    }
+}
+
+#[test]
+fn restoring_replaces_whatever_the_machine_was_before() {
+    let saved = busy().save();
+    let mut other = Board::running();
+    other.run([mapd(77, 5, 0x4010_0000), mapti(77, 3, 8230, 1)]);
+    other.send(77, 3);
+    other.gic.set_line(Line::Spi(44), Level::High);
+    other.enable_spi(44);
+    assert_eq!(other.acknowledge(1), 8230);
+
+    other.restore(&saved);
+
+    assert_eq!(other.save(), saved);
+    assert_eq!(other.send(77, 3), Delivery::Blocked);
+}
+
+#[test]
+fn a_machine_after_reset_saves_as_little_more_than_its_registers() {
+    let mut board = Board::new(VgicConfig { lpi_id_bits: Some(20), ..VgicConfig::new(1) });
+    let saved = board.save();
+    assert!(saved.distributor.interrupts.is_empty() && saved.cpus[0].redistributor.interrupts.is_empty());
+    assert!(serde_json::to_string(&saved).unwrap().len() < 1000);
+}
+
+#[test]
+fn vcpus_and_itses_are_found_by_affinity_and_address_whatever_their_order() {
+    let second = ItsConfig { device_id_bits: 8, ..ItsConfig::new(0x0c00_0000) };
+    let mut first = config();
+    first.its.push(second);
+    let mut board = Board::new(first.clone());
+    board.start();
+    board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 1)]);
+    board.send(5, 0);
+    board.enable_private(1, 27);
+    let mut reversed = first;
+    reversed.cpus.reverse();
+    reversed.its.reverse();
+
+    let mut other = Board::over(reversed, board.ram.clone());
+    other.restore(&board.save());
+
+    assert_eq!(other.save(), board.save());
+    assert_eq!(other.handle_all(1), [8192], "the middle one stays");
+    assert_eq!(other.gic.config().its[1].base, ITS);
+}
+
+#[test]
+fn commands_that_wait_are_executed_after_the_restore() {
+    let mut slow = config();
+    slow.its[0].work_per_access = 1;
+    let mut board = Board::new(slow);
+    board.start();
+    board.queue([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 1)]);
+
+    let moved = board.moved();
+
+    assert_eq!(moved.send(5, 0), Delivery::Blocked);
+    moved.finish_queue();
+    assert_eq!(moved.send(5, 0), Delivery::Pending);
+}
+
+#[test]
+fn a_stalled_queue_is_stalled_after_the_restore() {
+    let mut strict = config();
+    strict.its[0].error_policy = vgic::its::ErrorPolicy::Stall;
+    let mut board = Board::new(strict);
+    board.start();
+    board.queue([mapti(99, 0, 8192, 0)]);
+
+    let moved = board.moved();
+
+    assert!(Creadr::from_bits(moved.read_its(gits::CREADR)).stalled());
+}
+
+#[test]
+fn messages_are_held_while_lpis_are_disabled_and_pending_once_they_are_enabled() {
+    let board = Board::running();
+    board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);
+    board.send(5, 0);
+    board.write_gicr(1, gicr::CTLR, gicr::Ctlr::new());
+    board.run([mapc(0, 1)]);
+
+    let mut moved = board.moved();
+
+    assert!(moved.handle_all(1).is_empty());
+    moved.write_gicr(1, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
+    assert_eq!(moved.handle_all(1), [8192]);
+}
+
+#[test]
+fn a_configuration_that_was_not_invalidated_is_kept_and_one_that_is_not_saved_is_read() {
+    let mut board = Board::running();
+    board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0), mapti(5, 1, 8193, 0)]);
+    board.configure(8192, false, 0);
+    board.configure(8193, false, 0);
+    let mut saved = board.save();
+    let events: &mut [EventState] = &mut saved.its[0].devices[0].events;
+    events[1].configuration = None;
+    let mut other = Board::over(config(), board.ram.clone());
+    other.restore(&saved);
+
+    other.send(5, 0);
+    other.send(5, 1);
+
+    assert_eq!(other.handle_all(0), [8192], "8193 is disabled in memory");
+}
+
+#[test]
+fn a_vcpu_that_sleeps_is_kicked_by_the_restore() {
+    let mut saved_one = Board::running();
+    saved_one.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 1)]);
+    saved_one.send(5, 0);
+    let saved = saved_one.save();
+    let mut board = Board::over(config(), saved_one.ram.clone());
+    assert_eq!(board.vcpus[1].prepare_to_sleep(), Sleep::Ready);
+
+    board.restore(&saved);
+
+    assert_eq!(board.kicks.of(1), 1);
+    board.vcpus[1].returned();
+    assert!(board.vcpus[1].irq_pending());
+}
+
+#[test]
+fn the_non_secure_view_is_restored_with_its_priorities() {
+    let config = VgicConfig {
+        security: SecurityView::NonSecure,
+        secure_interrupts: vec![IntId::new(33)],
+        spis: 64,
+        ..VgicConfig::new(1)
+    };
+    let mut board = Board::new(config);
+    board.enable_spi(40);
+    board.msr(0, icc::PMR.encoding(), 0xf0);
+    board.msr(0, icc::IGRPEN1.encoding(), 1);
+    board.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
+    board.gic.set_line(Line::Spi(40), Level::High);
+    board.gic.set_line(Line::Spi(33), Level::High);
+    assert_eq!(board.acknowledge(0), 40);
+    let saved = board.save();
+
+    let mut moved = board.moved();
+
+    assert_eq!(moved.save(), saved);
+    assert_eq!(moved.mrs(0, icc::PMR.encoding()), 0xf0);
+    assert_eq!(moved.mrs(0, icc::RPR.encoding()), 0);
+    let interrupts = saved.distributor.interrupts.iter();
+    let lines: Vec<_> = interrupts.map(|interrupt| (interrupt.intid.get(), interrupt.priority)).collect();
+    assert_eq!(lines, [(33, 0), (40, 0x80)]);
+}
+
+#[test]
+fn a_1_of_n_interrupt_that_found_nobody_goes_to_who_takes_part_after_the_restore() {
+    let mut board = Board::running();
+    board.enable_spi(41);
+    board.write_gicd(gicd::irouter(IntId::new(41)).unwrap(), Irouter::new().with_any_participating(true));
+    for cpu in 0..usize::from(CPUS) {
+        board.msr(cpu, icc::IGRPEN1.encoding(), 0);
+    }
+    board.gic.set_line(Line::Spi(41), Level::High);
+
+    let mut moved = board.moved();
+    moved.msr(2, icc::IGRPEN1.encoding(), 1);
+
+    assert_eq!(moved.handle_all(2), [41]);
+}
+
+#[test]
+fn the_format_of_version_1_is_what_it_is() {
+    let mut board = Board::new(VgicConfig {
+        cpus: vec![CpuConfig { affinity: Affinity::new(0, 0, 1, 2), processor_number: 0 }],
+        spis: 32,
+        its: vec![ItsConfig::new(ITS)],
+        lpi_id_bits: Some(16),
+        ..VgicConfig::new(1)
+    });
+    board.gic.set_line(Line::Spi(33), Level::High);
+    let text = serde_json::to_string(&board.save()).unwrap();
+
+    let expected = concat!(
+        r#"{"version":1,"distributor":{"ctlr":80,"typer":125435905,"iidr":1083,"interrupts":[{"intid":33,"#,
+        r#""group1":false,"enabled":false,"priority":0,"edge":false,"latch":false,"line":true,"#,
+        r#""message":false,"active":false,"active_at":null,"route":0,"chosen":null}]},"#,
+        r#""cpus":[{"affinity":258,"redistributor":{"ctlr":2,"typer":1108101562369,"waker":6,"#,
+        r#""propbaser":0,"pendbaser":0,"interrupts":[],"lpis":[]},"interface":{"ctlr":295936,"pmr":0,"#,
+        r#""bpr0":2,"bpr1":3,"igrpen0":false,"igrpen1":false,"ap0r":[0,0,0,0],"ap1r":[0,0,0,0]}}],"#,
+        r#""its":[{"base":134742016,"ctlr":2147483648,"iidr":1083,"typer":126833,"cbaser":0,"#,
+        r#""cwriter":0,"creadr":0,"baser":[74027918874903040,290200700988686848,0,0,0,0,0,0],"#,
+        r#""collections":[],"devices":[]}]}"#,
+    );
+    assert_eq!(text, expected);
+    let again: SavedState = serde_json::from_str(expected).unwrap();
+    assert_eq!(again, board.save());
+}
