@@ -58,7 +58,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.read(self.fields.set_enable) != 0
     }
 
-    /// Sets the priority, as this security view has it. Bits that the implementation lacks are dropped.
+    /// Sets the priority, as this security view has it. Bits that the implementation lacks are dropped. It stays until
+    /// the interrupt is claimed anew: an SPI that carries messages keeps it from one device to the next.
     pub fn set_priority(&self, priority: Priority) {
         if let Some(location) = self.locate(self.fields.priority) {
             self.frame.mmio.write8(location.byte_offset(), priority.get());

@@ -4,11 +4,11 @@ use crate::platform::Kernel;
 use crate::report::{Outcome, Verdict};
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
-use gic_arch::{Affinity, IntId};
-use gic_driver::cpu_interface::SgiId;
+use gic_arch::{Affinity, IntId, Lpi, Priority};
+use gic_driver::cpu_interface::{Combined, SavedMask, SgiId};
 use gic_driver::sysreg::CpuRegisters;
-use gic_driver::{CpuInterface, Gic, GicError, GicV2};
-use msi_types::{Cpu, WiredParent};
+use gic_driver::{CpuInterface, Gic, GicError, GicV2, Its};
+use msi_types::{Cpu, Vector, WiredParent};
 
 /// Set once it was seen that this QEMU's GICv2 (before 9.2) leaves what is pending at the old CPU when its target changes.
 pub(crate) static LEAVES_PENDING: AtomicBool = AtomicBool::new(false);
@@ -98,6 +98,77 @@ impl Controller {
         match self {
             Self::V3(gic) => gic.cpu_interface(registers()).send_to_others(sgi),
             Self::V2(gic) => gic.send_to_others(sgi),
+        }
+    }
+}
+
+/// What a priority mask was before.
+pub(crate) enum Unmasked {
+    V3(SavedMask),
+    V2(Priority),
+}
+
+/// Priorities, of messages and at this CPU.
+impl Controller {
+    /// Gives a message its priority.
+    pub(crate) fn set_priority(
+        &self,
+        its: Option<&Its<Kernel>>,
+        vector: Vector,
+        priority: Priority,
+    ) -> Outcome {
+        match self {
+            Self::V3(_) => {
+                let its = its.ok_or(Verdict::Skipped("no ITS".into()))?;
+                let lpi =
+                    Lpi::try_from(vector.get()).map_err(|_| Verdict::Failed("a vector is no LPI".into()))?;
+                its.lpis().set_priority(lpi, priority)?;
+                its.invalidate(lpi)?;
+            }
+            Self::V2(gic) => gic.interrupt(vector.into())?.set_priority(priority),
+        }
+        Ok(())
+    }
+
+    /// That of what this CPU handles.
+    pub(crate) fn running_priority(&self) -> Priority {
+        match self {
+            Self::V3(gic) => gic.cpu_interface(registers()).running_priority(),
+            Self::V2(gic) => gic.cpu_interface().running_priority(),
+        }
+    }
+
+    /// What would come next.
+    pub(crate) fn highest_pending(&self) -> Option<IntId> {
+        match self {
+            Self::V3(gic) => gic.cpu_interface(registers()).highest_pending(),
+            Self::V2(gic) => gic.cpu_interface().highest_pending(),
+        }
+    }
+
+    /// Holds back at this CPU what is not more urgent.
+    pub(crate) fn mask_below(&self, threshold: Priority) -> Unmasked {
+        match self {
+            Self::V3(gic) => {
+                let interface = gic.cpu_interface_with::<_, Combined>(registers());
+                let scale = interface.priority_scale(gic.distributor().view());
+                Unmasked::V3(interface.mask_below(scale.mask_for(threshold)))
+            }
+            Self::V2(gic) => {
+                let interface = gic.cpu_interface();
+                let before = interface.mask();
+                interface.set_mask(threshold);
+                Unmasked::V2(before)
+            }
+        }
+    }
+
+    /// Undoes [`mask_below`](Self::mask_below).
+    pub(crate) fn restore_mask(&self, before: Unmasked) {
+        match (self, before) {
+            (Self::V3(gic), Unmasked::V3(saved)) => gic.cpu_interface(registers()).restore_mask(saved),
+            (Self::V2(gic), Unmasked::V2(mask)) => gic.cpu_interface().set_mask(mask),
+            _ => unreachable!("a machine has one controller"),
         }
     }
 }

@@ -75,6 +75,16 @@ impl<'a, M: Mmio> CpuInterfaceV2<'a, M> {
         self.mmio.write(gicc::PMR, u32::from(mask.get()));
     }
 
+    /// The priority mask.
+    pub fn mask(&self) -> Priority {
+        Priority::new(self.mmio.read(gicc::PMR).to_le_bytes()[0])
+    }
+
+    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without one.
+    pub fn running_priority(&self) -> Priority {
+        Priority::new(self.mmio.read(gicc::RPR).to_le_bytes()[0])
+    }
+
     /// The most urgent pending interrupt, without taking it.
     pub fn highest_pending(&self) -> Option<IntId> {
         let intid = IntId::new(self.mmio.read(gicc::HPPIR).intid().into());

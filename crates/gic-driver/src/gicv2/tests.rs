@@ -161,6 +161,14 @@ impl Interface {
                 }
                 None => 1023,
             },
+            // Every interrupt has the priority that the driver gives all of them.
+            _ if offset == gicc::RPR.offset() => {
+                if self.running.is_empty() {
+                    0xff
+                } else {
+                    0xa0
+                }
+            }
             _ if offset == gicc::HPPIR.offset() => self.pending.last().map_or(1023, |next| (*next).into()),
             _ => self.registers.get(&offset).copied().unwrap_or(0),
         }
@@ -331,6 +339,29 @@ fn an_interrupt_is_ended_with_what_was_acknowledged() {
     interface.end(first);
     assert!(interface.acknowledge().is_none() && interface.highest_pending().is_none());
     assert!(board.state(|state| state.interfaces[0].running.is_empty()));
+}
+
+#[test]
+fn the_running_priority_is_that_of_what_was_acknowledged_and_not_ended() {
+    let board = Board::new();
+    let gic = board.running();
+    let interface = gic.cpu_interface();
+    assert_eq!(interface.running_priority(), Priority::IDLE);
+    board.state(|state| state.interfaces[0].pending.push(Iar::new().with_intid(40)));
+    let taken = interface.acknowledge().unwrap();
+    assert_eq!(interface.running_priority(), Priority::new(0xa0));
+    interface.end(taken);
+    assert_eq!(interface.running_priority(), Priority::IDLE);
+}
+
+#[test]
+fn the_mask_is_what_was_set() {
+    let board = Board::new();
+    let gic = board.running();
+    let interface = gic.cpu_interface();
+    assert_eq!(interface.mask(), Priority::new(0xf0));
+    interface.set_mask(Priority::new(0x80));
+    assert_eq!(interface.mask(), Priority::new(0x80));
 }
 
 #[test]

@@ -2,15 +2,13 @@
 
 use super::online;
 use crate::check;
-use crate::controller::registers;
 use crate::machine::Machine;
 use crate::report::{Outcome, Report, Verdict};
 use crate::soft_device::SoftDevice;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use gic_arch::{Lpi, Priority};
-use gic_driver::cpu_interface::Combined;
+use gic_arch::Priority;
 use image_rt::cpu;
 use image_rt::lock::IrqMutex;
 use irq_domain::WiredRequest;
@@ -23,8 +21,10 @@ const URGENT: Priority = Priority::new(0x40);
 const FREE_SPI: Vector = Vector::new(250);
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    report.case("the most urgent of several pending LPIs comes first", || in_order(machine));
-    report.case("an urgent LPI preempts a handler, one of the same priority does not", || preempts(machine));
+    report.case("the most urgent of several pending messages comes first", || in_order(machine));
+    report.case("an urgent message preempts a handler, one of the same priority does not", || {
+        preempts(machine)
+    });
     report.case("the priority mask holds back what is not more urgent", || masked(machine));
     report.case("an SPI arrives on the CPU that it is routed to, and can be held back", || wired(machine));
 }
@@ -55,12 +55,15 @@ fn device(
 }
 
 fn set_priority(machine: &Machine, device: &SoftDevice, slot: usize, priority: Priority) -> Outcome {
-    let its = machine.its.as_ref().ok_or(Verdict::Skipped("no ITS".into()))?;
-    let number = device.vectors[slot].vector.get();
-    let lpi = Lpi::try_from(number).map_err(|_| Verdict::Failed("a vector is no LPI".into()))?;
-    its.lpis().set_priority(lpi, priority)?;
-    its.invalidate(lpi)?;
-    Ok(())
+    machine.gic.set_priority(machine.its.as_deref(), device.vectors[slot].vector, priority)
+}
+
+/// An SPI's priority stays with it, and its next owner is not of these tests.
+fn give_back(machine: &Machine, device: SoftDevice) -> Outcome {
+    for slot in 0..device.vectors.len() {
+        set_priority(machine, &device, slot, USUAL)?;
+    }
+    device.tear_down()
 }
 
 fn in_order(machine: &Machine) -> Outcome {
@@ -76,11 +79,11 @@ fn in_order(machine: &Machine) -> Outcome {
     cpu::irq_restore(state);
     cpu::wait_until(2000, || events(&log).len() == 3);
     check!(events(&log) == [1, 2, 0], "the order was {:?}", events(&log));
-    device.tear_down()
+    give_back(machine, device)
 }
 
 fn preempts(machine: &'static Machine) -> Outcome {
-    let gic = machine.gic.v3()?;
+    let gic = &machine.gic;
     let log = log();
     let seen = log.clone();
     let running = Arc::new(AtomicU64::new(0));
@@ -90,8 +93,7 @@ fn preempts(machine: &'static Machine) -> Outcome {
     let device = device(machine, 3, move |slot, _| {
         seen.with(|log| log.push(slot));
         if slot == 0 {
-            let interface = gic.cpu_interface(registers());
-            priority.store(interface.running_priority().get().into(), Ordering::Relaxed);
+            priority.store(gic.running_priority().get().into(), Ordering::Relaxed);
             let sender = from.with(|sender| sender.clone());
             cpu::irq_enable();
             if let Some(sender) = &sender {
@@ -110,32 +112,32 @@ fn preempts(machine: &'static Machine) -> Outcome {
     check!(events(&log) == [0, 2, 2 + END, END, 1, 1 + END], "the order was {:?}", events(&log));
     let found = running.load(Ordering::Relaxed);
     check!(found == u64::from(USUAL.get()), "the running priority was {found:#x}");
-    let idle = gic.cpu_interface(registers()).running_priority();
+    let idle = gic.running_priority();
     check!(idle == Priority::IDLE, "the running priority afterwards is {idle:?}");
-    device.tear_down()
+    give_back(machine, device)
 }
 
 fn masked(machine: &Machine) -> Outcome {
-    let gic = machine.gic.v3()?;
+    let gic = &machine.gic;
     let log = log();
     let seen = log.clone();
     let device = device(machine, 2, move |slot, _| seen.with(|log| log.push(slot)))?;
     set_priority(machine, &device, 1, URGENT)?;
-    let interface = gic.cpu_interface_with::<_, Combined>(registers());
-    let scale = interface.priority_scale(gic.distributor().view());
-    let saved = interface.mask_below(scale.mask_for(Priority::new(0x80)));
+    let before = gic.mask_below(Priority::new(0x80));
     device.fire(0);
     device.fire(1);
     cpu::wait_until(5, || events(&log).len() > 1);
     let early = events(&log);
-    let waiting = interface.highest_pending();
-    interface.restore_mask(saved);
+    let (waiting, pending) = (gic.highest_pending(), device.handles[0].is_pending());
+    gic.restore_mask(before);
     check!(early == [1], "behind the mask came {early:?}");
     let wanted = device.vectors[0].vector;
-    check!(waiting.is_some_and(|intid| intid.vector() == wanted), "{waiting:?} waited, not {wanted}");
+    // QEMU's GICv2 does not show at HPPIR what the mask holds back; it is pending all the same.
+    let held_back = waiting.map_or(pending == Some(true), |intid| intid.vector() == wanted);
+    check!(held_back, "{waiting:?} waited, not {wanted}");
     cpu::wait_until(2000, || events(&log).len() == 2);
     check!(events(&log) == [1, 0], "afterwards {:?}", events(&log));
-    device.tear_down()
+    give_back(machine, device)
 }
 
 fn wired(machine: &Machine) -> Outcome {
