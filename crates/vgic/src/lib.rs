@@ -20,6 +20,7 @@
 //! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
 //! | ITS | see [`its`] |
 //! | GICv2m | several frames, with the boards' ways of naming SPIs |
+//! | life cycle | system and vCPU reset; freeze, save, restore: see [`saved_state`] |
 //!
 //! # Choices that the architecture leaves
 //!

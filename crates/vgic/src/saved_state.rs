@@ -18,6 +18,36 @@
 //! Not in it: counters of the guest's mistakes, who sleeps, observers, and what a frozen machine has in list registers,
 //! which is nothing.
 //!
+//! # Example
+//!
+//! A machine moves: [`Vgic::freeze`](crate::Vgic::freeze) tells what becomes of messages that come meanwhile.
+//!
+//! ```
+//! # use msi_types::{Cpu, Kick, Level, Line, SetLine};
+//! # use std::sync::Arc;
+//! # use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
+//! # struct NoMemory;
+//! # impl GuestMemory for NoMemory {
+//! #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> { Err(MemoryFault { address }) }
+//! #     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> { Err(MemoryFault { address }) }
+//! # }
+//! # struct NoKick;
+//! # impl Kick for NoKick { fn kick(&self, _: Cpu) {} }
+//! # let new = || Vgic::new(VgicConfig::new(2), Arc::new(NoMemory), Arc::new(NoKick));
+//! // Here: the vCPUs have left their guests, and their halves come together.
+//! let (gic, mut vcpus) = new()?;
+//! gic.set_line(Line::Spi(40), Level::High);
+//! let frozen = gic.freeze(&mut vcpus)?;
+//! let saved = frozen.save();
+//! frozen.thaw();
+//!
+//! // There: a machine with the same configuration, of which no vCPU has run.
+//! let (gic, mut vcpus) = new()?;
+//! gic.freeze(&mut vcpus)?.restore(&saved)?;
+//! assert_eq!(gic.freeze(&mut vcpus)?.save(), saved);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Versions
 //!
 //! `version` comes first, so that it can be read before the rest is understood. A change of any field, of its meaning
@@ -29,6 +59,7 @@ mod cpu;
 mod distributor;
 mod error;
 mod its;
+pub mod kvm;
 #[cfg(feature = "serde")]
 mod numbers;
 

@@ -37,6 +37,7 @@ impl Vgic {
     ///
     /// Does not wait, and takes time in proportion to the number of vCPUs; if the guest has just asked for something
     /// about all that is mapped (as INVALL, or clearing `GICR_CTLR.EnableLPIs`) and it is not done, that is finished here.
+    /// The latter writes a pending table: whoever copies the guest's memory copies what is dirty once more after this.
     ///
     /// # Errors
     /// [`FreezeError`] if `vcpus` are not those of this machine.
