@@ -59,7 +59,6 @@ mod cpu;
 mod distributor;
 mod error;
 mod its;
-pub mod kvm;
 #[cfg(feature = "serde")]
 mod numbers;
 
