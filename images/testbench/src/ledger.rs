@@ -1,4 +1,4 @@
-//! What the drivers do to the ITS's command queue, counted at its registers.
+//! What the drivers do to the ITS, counted at its registers: its command queue, and accesses of any kind.
 
 use core::ops::Sub;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +8,7 @@ use spin::Once;
 
 static CWRITER_WRITES: AtomicU64 = AtomicU64::new(0);
 static CREADR_READS: AtomicU64 = AtomicU64::new(0);
+static ACCESSES: AtomicU64 = AtomicU64::new(0);
 static COMMANDS: AtomicU64 = AtomicU64::new(0);
 static LAST_SLOT: AtomicU64 = AtomicU64::new(0);
 static ITS: Once<(u64, u64)> = Once::new();
@@ -21,8 +22,12 @@ pub(crate) fn watch(base: u64, slots: u64) {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ledger {
     pub(crate) commands: u64,
+    /// Of CWRITER.
     pub(crate) writes: u64,
+    /// Of CREADR.
     pub(crate) reads: u64,
+    /// Of all registers of its control frame, those two included.
+    pub(crate) accesses: u64,
 }
 
 impl Ledger {
@@ -32,6 +37,7 @@ impl Ledger {
             commands: COMMANDS.load(Ordering::Relaxed),
             writes: CWRITER_WRITES.load(Ordering::Relaxed),
             reads: CREADR_READS.load(Ordering::Relaxed),
+            accesses: ACCESSES.load(Ordering::Relaxed),
         }
     }
 }
@@ -44,14 +50,15 @@ impl Sub for Ledger {
             commands: self.commands - before.commands,
             writes: self.writes - before.writes,
             reads: self.reads - before.reads,
+            accesses: self.accesses - before.accesses,
         }
     }
 }
 
 impl core::fmt::Display for Ledger {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { commands, writes, reads } = self;
-        write!(f, "{commands} commands, {writes} CWRITER writes, {reads} CREADR reads")
+        let Self { commands, writes, reads, accesses } = self;
+        write!(f, "{commands} commands, {writes} CWRITER writes, {reads} CREADR reads, {accesses} accesses")
     }
 }
 
@@ -68,16 +75,19 @@ impl Counted {
     }
 
     fn note_read(&self, offset: u32) {
-        if offset == gits::CREADR.offset() && self.is_its() {
+        if self.slots().is_none() {
+            return;
+        }
+        ACCESSES.fetch_add(1, Ordering::Relaxed);
+        if offset == gits::CREADR.offset() {
             CREADR_READS.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn note_write(&self, offset: u32, value: u64) {
-        if offset != gits::CWRITER.offset() {
-            return;
-        }
-        if let Some((_, slots)) = ITS.get().filter(|(base, _)| *base == self.base) {
+        let Some(slots) = self.slots() else { return };
+        ACCESSES.fetch_add(1, Ordering::Relaxed);
+        if offset == gits::CWRITER.offset() {
             CWRITER_WRITES.fetch_add(1, Ordering::Relaxed);
             let slot = value >> 5;
             let last = LAST_SLOT.swap(slot, Ordering::Relaxed);
@@ -85,8 +95,9 @@ impl Counted {
         }
     }
 
-    fn is_its(&self) -> bool {
-        ITS.get().is_some_and(|(base, _)| *base == self.base)
+    /// Of the command queue, if this is the ITS's frame.
+    fn slots(&self) -> Option<u64> {
+        ITS.get().filter(|(base, _)| *base == self.base).map(|(_, slots)| *slots)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::controller::Controller;
 use crate::devicetree::Surroundings;
-use crate::ledger;
+use crate::ledger::{self, Ledger};
 use crate::pci::{self, Function};
 use crate::platform::Kernel;
 use crate::smmu::{Behind, Smmu, SmmuDescription};
@@ -32,6 +32,8 @@ pub(crate) struct Machine {
     /// By CPU.
     affinities: Vec<Affinity>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
+    /// What bringing the ITS up took.
+    pub(crate) its_cost: Ledger,
     /// Where the PCI host's messages go: the controller, or the layer before it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
     /// Where a CPU's own messages go: what stands between PCI and the controller is not in their way.
@@ -75,6 +77,7 @@ pub(crate) fn bring_up(
         (Controller::V3(gic), Some((_, controller))) => Some(its(gic, boot, controller, &description)),
         _ => None,
     };
+    let its_cost = Ledger::now();
     let host = description.hosts.first();
     let controller = match (&its, host) {
         (Some(its), Some(host)) => {
@@ -92,8 +95,18 @@ pub(crate) fn bring_up(
         Some(smmu) => Some(smmu.doorbells.clone() as Arc<dyn MsiParent>),
         None => controller.clone(),
     };
-    let found =
-        Machine { description, gic, affinities, its, parent, controller, smmu, interrupts, functions };
+    let found = Machine {
+        description,
+        gic,
+        affinities,
+        its,
+        its_cost,
+        parent,
+        controller,
+        smmu,
+        interrupts,
+        functions,
+    };
     MACHINE.call_once(|| found);
     exceptions::set_irq_handler(take_interrupts);
     cpu::irq_enable();

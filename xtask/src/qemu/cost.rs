@@ -30,7 +30,7 @@ const DONE: &str = "cost: done";
 /// Fewer interrupts than this were not the ones that were asked for.
 const FEWEST: usize = 8;
 
-/// What Debian 12's Linux 6.1 took on this machine, from the exception on; `cargo xtask qemu --cost` measures it anew.
+/// What Debian 12's Linux 6.1 took on this machine, from the exception on; `cargo xtask qemu --cost` measures it anew (docs/measurements.md).
 pub(super) const LINUX: Spans = Spans { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
 
 /// Linux's own addresses: what its programs do is not logged.

@@ -1,5 +1,6 @@
 //! What the vectors of four devices cost at the command queue, next to Linux 6.1 on the same machine (boot to power-off:
-//! 66 commands in 37 writes of CWRITER, 138 reads of CREADR); and what an interrupt costs.
+//! 66 commands in 37 writes of CWRITER, 138 reads of CREADR, 218 accesses of the ITS's registers in all); and what an
+//! interrupt costs.
 
 use super::online;
 use crate::check;
@@ -19,7 +20,7 @@ use msi_types::Cpu;
 
 /// The devices, and how many vectors Linux gives each on two CPUs.
 const DEVICES: [(&str, u16); 4] = [("nvme", 3), ("virtio-net", 3), ("virtio-rng", 2), ("edu", 1)];
-const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138 };
+const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138, accesses: 218 };
 
 /// Messages that are timed.
 const TIMED: u64 = 2000;
@@ -74,8 +75,11 @@ fn compare(machine: &'static Machine) -> Outcome {
     }
     let total = Ledger::now() - start;
     println!("note - cost: in all {total}; Linux: {LINUX}");
-    let good =
-        total.writes * 2 <= LINUX.writes && total.reads * 4 <= LINUX.reads && total.commands < LINUX.commands;
+    // Linux's accesses have the ITS's own bringing up in them.
+    let accesses = total.accesses + machine.its_cost.accesses;
+    println!("note - cost: with the ITS's bringing up {accesses} accesses; Linux: {}", LINUX.accesses);
+    let fewer = total.commands < LINUX.commands && accesses < LINUX.accesses;
+    let good = fewer && total.writes * 2 <= LINUX.writes && total.reads * 4 <= LINUX.reads;
     check!(good, "{total}");
     Ok(())
 }
