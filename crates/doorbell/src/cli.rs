@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Machines(OutputArgs),
     /// Measure vector set-up, affinity moves and delivery with each kind of controller, in one run.
     Bench(OutputArgs),
+    /// Try every kind of endpoint on every kind of controller, behind every IOMMU layer, on bare metal and in guests.
+    Matrix(OutputArgs),
     /// Print what a description says: controllers, devices, routes.
     Inspect(InspectArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.

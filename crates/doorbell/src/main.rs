@@ -7,6 +7,7 @@ mod cli;
 mod exit;
 mod inspect;
 mod machines;
+mod matrix;
 mod print;
 mod qtest;
 mod run;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Bench(output) => bench::bench(&output),
         Command::Machines(output) => machines::machines(&output),
+        Command::Matrix(output) => matrix::matrix(&output),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Qtest(args) => qtest::qtest(&args),
     };

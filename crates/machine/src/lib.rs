@@ -40,10 +40,13 @@
 
 pub mod bus;
 mod cpu;
+pub mod dma_remapping;
 pub mod embedded;
+mod ims;
 pub mod iommu;
 mod lock;
 mod machine;
+pub mod matrix;
 mod measure;
 mod oracle;
 pub mod pci;
@@ -57,6 +60,7 @@ mod run;
 mod simulate;
 mod system;
 mod trespass;
+mod x86;
 
 pub use machine::{
     BuildOptions, ControllerChoice, LpiDisabling, Machine, Refusal, SecurityView, Snooping, TargetAddresses,

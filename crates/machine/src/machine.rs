@@ -1,7 +1,7 @@
 //! A machine, built and not yet switched on.
 
 mod controllers;
-mod gic;
+pub(crate) mod gic;
 mod hosts;
 mod memory;
 mod platform_devices;

@@ -54,6 +54,8 @@ pub enum NotIsolated {
     DoorbellPageHoldsControls(&'static str),
     /// It is not known what else lies in the doorbell's page, which the device can reach through its IOMMU.
     DoorbellPageUnknown,
+    /// The device's IOMMU lets it write anywhere, the controllers' own registers included.
+    Unconfined,
     /// No controller serves this requester.
     NoController,
 }
@@ -67,6 +69,9 @@ impl fmt::Display for NotIsolated {
             }
             Self::DoorbellPageUnknown => {
                 f.write_str("it is not known what else lies in the page of the doorbell")
+            }
+            Self::Unconfined => {
+                f.write_str("its IOMMU lets it write anywhere, also to the controller's own registers")
             }
             Self::NoController => f.write_str("no controller serves this requester"),
         }

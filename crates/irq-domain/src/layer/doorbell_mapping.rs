@@ -18,7 +18,8 @@ pub struct IommuDomain(pub u32);
 /// How a domain's devices reach doorbells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellMode {
-    /// They see physical addresses: nothing to map.
+    /// They see physical addresses: nothing to map, and nothing that they could not write to, so that none of them is
+    /// isolated.
     Identity,
     /// Writes are translated in pages of this size: the doorbell's page is mapped at an address that the IOMMU driver
     /// chooses.
@@ -53,7 +54,8 @@ pub enum Placement {
 
 /// What an IOMMU driver gives. Task operations; the driver locks inside.
 pub trait Iommu: Send + Sync {
-    /// The address space of a device; `None` if the IOMMU does not serve it, and what it writes goes through as it is.
+    /// The address space of a device; `None` if the IOMMU does not serve it, and what it writes goes through as it is,
+    /// as in [`DoorbellMode::Identity`].
     /// Constant as long as the device holds a message. Any.
     fn domain(&self, device: RequesterId) -> Option<IommuDomain>;
 
@@ -202,9 +204,12 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         below: Isolation,
         page: &dyn Fn(Granule) -> DoorbellPage,
     ) -> Isolation {
-        let (Isolation::Isolated(_), Some((_, mode))) = (below, self.mode_of(device)) else { return below };
+        let Isolation::Isolated(_) = below else { return below };
+        let unconfined = Isolation::NotIsolated(NotIsolated::Unconfined);
+        let Some((_, mode)) = self.mode_of(device) else { return unconfined };
         match mode {
-            DoorbellMode::Identity | DoorbellMode::Reserved { .. } => below,
+            DoorbellMode::Identity => unconfined,
+            DoorbellMode::Reserved { .. } => below,
             DoorbellMode::Mapped(granule) | DoorbellMode::Nested { granule, .. } => match page(granule) {
                 DoorbellPage::Alone => below,
                 DoorbellPage::HoldsControls(name) => {

@@ -349,7 +349,8 @@ fn what_shares_the_doorbells_page_decides_over_isolation() {
         (MAPPED, DoorbellPage::HoldsControls("its"), not(NotIsolated::DoorbellPageHoldsControls("its"))),
         (MAPPED, DoorbellPage::Unknown, not(NotIsolated::DoorbellPageUnknown)),
         (NESTED, DoorbellPage::HoldsControls("its"), not(NotIsolated::DoorbellPageHoldsControls("its"))),
-        (DoorbellMode::Identity, DoorbellPage::HoldsControls("its"), isolated),
+        (DoorbellMode::Identity, DoorbellPage::Alone, not(NotIsolated::Unconfined)),
+        (DoorbellMode::Reserved { base: 0, length: 0x1000 }, DoorbellPage::Unknown, isolated),
     ] {
         let machine = Machine::new(Kind::Stays);
         *machine.controller.isolation.lock().unwrap() = isolated;
@@ -357,6 +358,17 @@ fn what_shares_the_doorbells_page_decides_over_isolation() {
         let parent = iommu(&machine, &Translation::new(mode));
         assert_eq!(parent.isolation(DEVICE), expected, "{mode:?} {page:?}");
     }
+}
+
+#[test]
+fn a_device_that_the_iommu_does_not_serve_is_confined_by_nothing() {
+    let machine = Machine::new(Kind::Stays);
+    *machine.controller.isolation.lock().unwrap() =
+        Isolation::Isolated(Isolated::by(IsolatingMechanism::Its));
+    *machine.controller.page.lock().unwrap() = DoorbellPage::Alone;
+    let parent = iommu(&machine, &Translation::new(MAPPED));
+    let unserved = RequesterId::pci(0xff, 0, 0);
+    assert_eq!(parent.isolation(unserved), Isolation::NotIsolated(NotIsolated::Unconfined));
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> 
 }
 
 /// Lets the model answer on the bus.
-pub(super) fn attach(vgic: &Arc<Vgic>, bus: &mut Bus) -> Result<(), Overlap> {
+pub(crate) fn attach(vgic: &Arc<Vgic>, bus: &mut Bus) -> Result<(), Overlap> {
     for region in vgic.regions() {
         let addresses = &region.addresses;
         if let Some(claimed) = Region::new(addresses.start, addresses.end - addresses.start) {
@@ -198,7 +198,7 @@ pub(super) fn attach(vgic: &Arc<Vgic>, bus: &mut Bus) -> Result<(), Overlap> {
 }
 
 /// Lets every ITS listen. Whatever else devices write goes to the model's registers or to RAM.
-pub(super) fn doorbells(vgic: &Arc<Vgic>, ram: &Arc<Ram>) -> Doorbells {
+pub(crate) fn doorbells(vgic: &Arc<Vgic>, ram: &Arc<Ram>) -> Doorbells {
     let writes = Arc::new(Anywhere { vgic: Arc::clone(vgic), ram: Arc::clone(ram) });
     let mut doorbells = Doorbells::new(writes);
     for (index, its) in vgic.config().its.iter().enumerate() {

@@ -1,0 +1,46 @@
+//! `doorbell matrix`: its contract, and that the documentation says what it prints.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn doorbell(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn matrix_has_the_fields_of_the_contract_and_a_reason_for_each_refusal() {
+    let output = doorbell(&["matrix", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let cells: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let named = |field: &str, name: &str| cells.iter().filter(|cell| cell[field] == name).count();
+    for endpoint in ["pci-msi", "pci-multi-msi", "pci-msix", "ims-ring", "ims-queue", "platform"] {
+        assert_eq!(named("endpoint", endpoint), cells.len() / 6, "{endpoint}");
+    }
+    for parent in ["its", "direct-lpi", "mbi", "v2m", "x86-vector"] {
+        assert!(named("parent", parent) > 0, "{parent}");
+    }
+    for world in ["bare-metal", "guest", "guest-remapped"] {
+        assert_eq!(named("world", world), cells.len() / 3, "{world}");
+    }
+    for cell in &cells {
+        let fields: Vec<_> = cell.as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["endpoint", "layer", "outcome", "parent", "reason", "world"]);
+        assert_eq!(cell["outcome"] == "refused", cell["reason"].is_string(), "{cell}");
+        assert!(cell["outcome"] == "works" || cell["outcome"] == "refused", "{cell}");
+    }
+    assert_eq!(named("outcome", "works") + named("outcome", "refused"), cells.len());
+}
+
+/// The table in the documentation, between its fences.
+#[test]
+fn the_documented_matrix_is_what_the_command_prints() {
+    let output = doorbell(&["matrix"]);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/matrix.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, behind) = page.split_once("```text\n").unwrap();
+    let (table, _) = behind.split_once("```\n").unwrap();
+    assert_eq!(table, String::from_utf8(output.stdout).unwrap());
+}

@@ -1,0 +1,8 @@
+//! Devices that store their messages themselves (IMS): in memory of their own, in the style of a wireless device's
+//! rings, or behind a queue of commands.
+
+mod command_queue;
+mod ring_memory;
+
+pub(crate) use command_queue::{QueueDevice, QueueStore};
+pub(crate) use ring_memory::{RingDevice, RingStore};

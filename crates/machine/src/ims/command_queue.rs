@@ -1,0 +1,362 @@
+//! A device that keeps its messages to itself: they change by commands, which take their time.
+
+use crate::bus::{AccessWidth, Device};
+use crate::lock::lock;
+use crate::pci::Fired;
+use crate::platform::CpuBus;
+use crate::ram::{Publication, Ram};
+use msi_types::{
+    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, Slots, StoreError,
+};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// The device's registers, 32 bits but for the queue's address.
+mod registers {
+    /// Number of messages. Read-only.
+    pub(super) const COUNT: u64 = 0x00;
+    /// Bit 0: the device may send.
+    pub(super) const CONTROL: u64 = 0x04;
+    /// Where the queue is, 64 bits.
+    pub(super) const QUEUE: u64 = 0x08;
+    /// How many commands were written. The queue is a ring; the count is not.
+    pub(super) const TAIL: u64 = 0x10;
+    /// How many were executed. Read-only: each read gives the device the time for one more.
+    pub(super) const HEAD: u64 = 0x14;
+    /// 1 if the command at the head was refused. A write drops what is in the queue.
+    pub(super) const REFUSED: u64 = 0x18;
+}
+
+/// Commands that the queue holds.
+const CAPACITY: u32 = 64;
+/// Bytes of a command: slot and operation, address, data.
+const COMMAND: u64 = 24;
+/// Reads of the head after which the driver gives up: each executes a command.
+const PATIENCE: u32 = 4 * CAPACITY;
+
+/// What a command does.
+#[derive(Clone, Copy)]
+enum Operation {
+    Write(MsiMessage),
+    Mask,
+    Unmask,
+    Clear,
+}
+
+impl Operation {
+    fn code(self) -> u64 {
+        match self {
+            Self::Write(_) => 1,
+            Self::Mask => 2,
+            Self::Unmask => 3,
+            Self::Clear => 4,
+        }
+    }
+
+    fn decode(code: u64, message: MsiMessage) -> Option<Self> {
+        match code {
+            1 => Some(Self::Write(message)),
+            2 => Some(Self::Mask),
+            3 => Some(Self::Unmask),
+            4 => Some(Self::Clear),
+            _ => None,
+        }
+    }
+}
+
+/// A message in the device.
+#[derive(Clone, Copy)]
+struct Entry {
+    message: Option<MsiMessage>,
+    masked: bool,
+    waiting: bool,
+}
+
+const EMPTY: Entry = Entry { message: None, masked: true, waiting: false };
+
+/// The hardware.
+pub(crate) struct QueueDevice {
+    requester: RequesterId,
+    ram: Arc<Ram>,
+    upstream: Arc<dyn SignalMsi<RequesterId>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    enabled: bool,
+    queue: u64,
+    head: u32,
+    tail: u32,
+    refused: bool,
+    entries: Vec<Entry>,
+    /// Writes until one is refused.
+    refuse_in: Option<u32>,
+}
+
+impl QueueDevice {
+    /// Bytes of its registers.
+    pub(crate) const SIZE: u64 = 0x1000;
+
+    pub(crate) fn new(
+        requester: RequesterId,
+        messages: u16,
+        ram: Arc<Ram>,
+        upstream: Arc<dyn SignalMsi<RequesterId>>,
+    ) -> Self {
+        let state = State {
+            enabled: false,
+            queue: 0,
+            head: 0,
+            tail: 0,
+            refused: false,
+            entries: vec![EMPTY; messages.into()],
+            refuse_in: None,
+        };
+        Self { requester, ram, upstream, state: Mutex::new(state) }
+    }
+
+    /// The device refuses the message after the next `writes` ones.
+    #[cfg(test)]
+    pub(crate) fn refuse_after(&self, writes: u32) {
+        lock(&self.state).refuse_in = Some(writes);
+    }
+
+    /// How many messages it holds.
+    #[cfg(test)]
+    pub(crate) fn messages(&self) -> usize {
+        lock(&self.state).entries.iter().filter(|entry| entry.message.is_some()).count()
+    }
+
+    /// The device wants to send a message.
+    pub(crate) fn fire(&self, slot: u16) -> Fired {
+        let mut state = lock(&self.state);
+        let State { enabled: true, entries, .. } = &mut *state else { return Fired::Off };
+        match entries.get_mut(usize::from(slot)) {
+            Some(Entry { masked: false, message: Some(message), .. }) => Fired::Sent(self.send(*message)),
+            Some(entry) => {
+                entry.waiting = true;
+                Fired::Held
+            }
+            None => Fired::Off,
+        }
+    }
+
+    fn send(&self, message: MsiMessage) -> Delivery {
+        self.upstream.signal_msi(self.requester, message)
+    }
+
+    /// Executes one command, unless one was refused.
+    fn step(&self, state: &mut State) {
+        if state.refused || state.head == state.tail {
+            return;
+        }
+        match self.command(state).and_then(|(slot, operation)| self.execute(state, slot, operation)) {
+            Some(()) => state.head = state.head.wrapping_add(1),
+            None => state.refused = true,
+        }
+    }
+
+    fn command(&self, state: &State) -> Option<(usize, Operation)> {
+        let at = place(state.queue, state.head)?;
+        let load = |word: u64| self.ram.device_load64(at + word * 8);
+        let [code, slot, ..] = load(0)?.to_le_bytes();
+        let message = MsiMessage { address: load(1)?, data: u32::try_from(load(2)?).ok()? };
+        Some((usize::from(slot), Operation::decode(code.into(), message)?))
+    }
+
+    fn execute(&self, state: &mut State, slot: usize, operation: Operation) -> Option<()> {
+        if let (Operation::Write(_), Some(left)) = (operation, state.refuse_in) {
+            state.refuse_in = left.checked_sub(1);
+            state.refuse_in?;
+        }
+        let enabled = state.enabled;
+        let entry = state.entries.get_mut(slot)?;
+        match operation {
+            // What can be sent is not rewritten.
+            Operation::Write(_) if !entry.masked => return None,
+            Operation::Write(message) => entry.message = Some(message),
+            Operation::Mask => entry.masked = true,
+            Operation::Clear => *entry = EMPTY,
+            Operation::Unmask => {
+                entry.masked = false;
+                if enabled && std::mem::take(&mut entry.waiting) {
+                    let message = entry.message?;
+                    self.send(message);
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// Where a command is.
+fn place(queue: u64, index: u32) -> Option<u64> {
+    queue.checked_add(u64::from(index % CAPACITY) * COMMAND)
+}
+
+impl Device for QueueDevice {
+    fn read(&self, offset: u64, _width: AccessWidth) -> u64 {
+        let mut state = lock(&self.state);
+        match offset {
+            registers::COUNT => u64::try_from(state.entries.len()).unwrap_or(0),
+            registers::CONTROL => u64::from(state.enabled),
+            registers::QUEUE => state.queue,
+            registers::TAIL => u64::from(state.tail),
+            registers::HEAD => {
+                let head = state.head;
+                self.step(&mut state);
+                u64::from(head)
+            }
+            registers::REFUSED => u64::from(state.refused),
+            _ => 0,
+        }
+    }
+
+    fn write(&self, offset: u64, _width: AccessWidth, value: u64) {
+        let mut state = lock(&self.state);
+        match (offset, u32::try_from(value)) {
+            (registers::CONTROL, _) => state.enabled = value & 1 != 0,
+            (registers::QUEUE, _) => state.queue = value & !7,
+            (registers::TAIL, Ok(tail)) => state.tail = tail,
+            (registers::REFUSED, _) => {
+                state.refused = false;
+                state.head = state.tail;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Debug for QueueDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueDevice").field("requester", &self.requester).finish_non_exhaustive()
+    }
+}
+
+/// The driver's side.
+pub(crate) struct QueueStore {
+    bus: CpuBus,
+    ram: Arc<Ram>,
+    registers: u64,
+    queue: u64,
+    slots: u16,
+    /// The device's own lock, and how many commands were written.
+    tail: Mutex<u32>,
+}
+
+impl QueueStore {
+    /// Takes the device at `registers` over. `None` without memory for its queue.
+    pub(crate) fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64) -> Option<Self> {
+        let slots = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
+        let queue = ram.allocate(u64::from(CAPACITY) * COMMAND, 64)?;
+        let tail = bus.read32(registers + registers::TAIL);
+        let store = Self { bus, ram, registers, queue, slots, tail: Mutex::new(tail) };
+        store.bus.write(registers + registers::QUEUE, AccessWidth::Double, queue);
+        Some(store)
+    }
+
+    fn read(&self, register: u64) -> u32 {
+        self.bus.read32(self.registers + register)
+    }
+
+    fn write(&self, register: u64, value: u32) {
+        self.bus.write(self.registers + register, AccessWidth::Word, value.into());
+    }
+
+    /// Posts commands and waits until they were executed.
+    fn post(&self, tail: &mut u32, batch: &[(u16, Operation)]) -> Result<(), StoreError> {
+        let first = *tail;
+        for (slot, operation) in batch {
+            self.put(*tail, *slot, *operation)?;
+            *tail = tail.wrapping_add(1);
+        }
+        self.write(registers::TAIL, *tail);
+        for _ in 0..PATIENCE {
+            if self.read(registers::HEAD) == *tail {
+                return Ok(());
+            }
+            if self.read(registers::REFUSED) != 0 {
+                let failed = self.read(registers::HEAD).wrapping_sub(first);
+                self.write(registers::REFUSED, 1);
+                return Err(failure(batch, failed, "the device refused the command"));
+            }
+        }
+        Err(failure(batch, 0, "the device does not execute its commands"))
+    }
+
+    fn put(&self, index: u32, slot: u16, operation: Operation) -> Result<(), StoreError> {
+        let beyond = StoreError { slot, reason: "the device's queue lies outside of memory" };
+        let at = place(self.queue, index).ok_or(beyond)?;
+        let message = match operation {
+            Operation::Write(message) => message,
+            Operation::Mask | Operation::Unmask | Operation::Clear => MsiMessage::default(),
+        };
+        let words =
+            [u64::from(slot) << 8 | operation.code(), message.address, u64::from(message.data)].into_iter();
+        for (word, address) in words.zip((at..).step_by(8)) {
+            self.ram.cpu_store64(address, word);
+        }
+        self.ram.publish(at..at + COMMAND, Publication::Clean);
+        Ok(())
+    }
+}
+
+fn failure(batch: &[(u16, Operation)], index: u32, reason: &'static str) -> StoreError {
+    let slot = usize::try_from(index).ok().and_then(|index| batch.get(index)).map_or(0, |(slot, _)| *slot);
+    StoreError { slot, reason }
+}
+
+impl MessageStore for QueueStore {
+    fn slots(&self) -> u16 {
+        self.slots
+    }
+
+    fn fit(&self) -> Fit {
+        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::PerVector
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        let mut tail = lock(&self.tail);
+        let mut batch = Batch(Vec::new());
+        change(&mut batch);
+        let most = usize::try_from(CAPACITY).unwrap_or(usize::MAX);
+        batch.0.chunks(most).try_for_each(|commands| self.post(&mut tail, commands))
+    }
+
+    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
+        self.write(registers::CONTROL, enabled.into());
+        Ok(())
+    }
+}
+
+impl Drop for QueueStore {
+    fn drop(&mut self) {
+        self.write(registers::CONTROL, 0);
+        self.ram.release(self.queue, u64::from(CAPACITY) * COMMAND);
+    }
+}
+
+/// Commands that were not posted yet.
+struct Batch(Vec<(u16, Operation)>);
+
+impl Slots for Batch {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        self.0.push((slot, Operation::Write(message)));
+    }
+
+    fn mask(&mut self, slot: u16) {
+        self.0.push((slot, Operation::Mask));
+    }
+
+    fn unmask(&mut self, slot: u16) {
+        self.0.push((slot, Operation::Unmask));
+    }
+
+    fn clear(&mut self, slot: u16) {
+        self.0.push((slot, Operation::Clear));
+    }
+}

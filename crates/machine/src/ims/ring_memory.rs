@@ -1,0 +1,264 @@
+//! A device whose rings live in RAM, each with the message that tells of its work.
+
+use crate::bus::{AccessWidth, Device};
+use crate::lock::lock;
+use crate::pci::Fired;
+use crate::platform::CpuBus;
+use crate::ram::{Publication, Ram};
+use msi_types::{
+    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, Slots, StoreError,
+};
+use std::fmt;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// The device's registers.
+mod registers {
+    /// Number of rings, 32 bits. Read-only.
+    pub(super) const COUNT: u64 = 0x00;
+    /// Bit 0: the device may send. 32 bits.
+    pub(super) const CONTROL: u64 = 0x04;
+    /// Where the rings are, 64 bits.
+    pub(super) const RINGS: u64 = 0x08;
+    /// Written: the device looks at its rings anew. 32 bits.
+    pub(super) const LOOK: u64 = 0x10;
+}
+
+/// Bytes of a ring in memory: the address, then the data with [`ARMED`].
+const RING: u64 = 16;
+/// In the second word: the device may tell of work.
+const ARMED: u64 = 1 << 32;
+
+/// The hardware.
+pub(crate) struct RingDevice {
+    requester: RequesterId,
+    ram: Arc<Ram>,
+    upstream: Arc<dyn SignalMsi<RequesterId>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    enabled: bool,
+    rings: u64,
+    /// By ring: work that nobody was told of yet.
+    waiting: Vec<bool>,
+}
+
+impl RingDevice {
+    /// Bytes of its registers.
+    pub(crate) const SIZE: u64 = 0x1000;
+
+    pub(crate) fn new(
+        requester: RequesterId,
+        rings: u16,
+        ram: Arc<Ram>,
+        upstream: Arc<dyn SignalMsi<RequesterId>>,
+    ) -> Self {
+        let state = State { enabled: false, rings: 0, waiting: vec![false; rings.into()] };
+        Self { requester, ram, upstream, state: Mutex::new(state) }
+    }
+
+    /// There is work on a ring.
+    pub(crate) fn fire(&self, ring: u16) -> Fired {
+        let mut state = lock(&self.state);
+        if !state.enabled {
+            return Fired::Off;
+        }
+        if let Some(message) = self.message(&state, ring.into()) {
+            return Fired::Sent(self.send(message));
+        }
+        if let Some(waiting) = state.waiting.get_mut(usize::from(ring)) {
+            *waiting = true;
+        }
+        Fired::Held
+    }
+
+    fn look(&self, state: &mut State) {
+        for ring in 0..state.waiting.len() {
+            if state.enabled
+                && state.waiting[ring]
+                && let Some(message) = self.message(state, ring)
+            {
+                state.waiting[ring] = false;
+                self.send(message);
+            }
+        }
+    }
+
+    /// What an armed ring sends.
+    fn message(&self, state: &State, ring: usize) -> Option<MsiMessage> {
+        let at = state.rings.checked_add(RING * u64::try_from(ring).ok()?)?;
+        let second = self.ram.device_load64(at.checked_add(8)?)?;
+        let data = u32::try_from(second & 0xffff_ffff).ok()?;
+        let address = self.ram.device_load64(at)?;
+        (second & ARMED != 0).then_some(MsiMessage { address, data })
+    }
+
+    fn send(&self, message: MsiMessage) -> Delivery {
+        self.upstream.signal_msi(self.requester, message)
+    }
+}
+
+impl Device for RingDevice {
+    fn read(&self, offset: u64, _width: AccessWidth) -> u64 {
+        let state = lock(&self.state);
+        match offset {
+            registers::COUNT => u64::try_from(state.waiting.len()).unwrap_or(0),
+            registers::CONTROL => u64::from(state.enabled),
+            registers::RINGS => state.rings,
+            _ => 0,
+        }
+    }
+
+    fn write(&self, offset: u64, _width: AccessWidth, value: u64) {
+        let mut state = lock(&self.state);
+        match offset {
+            registers::CONTROL => state.enabled = value & 1 != 0,
+            registers::RINGS => state.rings = value & !7,
+            _ => {}
+        }
+        self.look(&mut state);
+    }
+}
+
+impl fmt::Debug for RingDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingDevice").field("requester", &self.requester).finish_non_exhaustive()
+    }
+}
+
+/// The driver's side: rings share as many vectors as were granted.
+pub(crate) struct RingStore {
+    bus: CpuBus,
+    ram: Arc<Ram>,
+    registers: u64,
+    /// Where the rings are, and how many.
+    rings: (u64, u16),
+    slots: u16,
+    /// How many vectors the rings share; 0 before that is known.
+    vectors: AtomicU16,
+    /// The device's own lock: one update at a time.
+    open: Mutex<()>,
+}
+
+impl RingStore {
+    /// Takes the device at `registers` over, which uses at most `slots` vectors. `None` without memory for its rings.
+    pub(crate) fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64, slots: u16) -> Option<Self> {
+        let count = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
+        let base = ram.allocate(u64::from(count) * RING, 64)?;
+        let store = Self {
+            bus,
+            ram,
+            registers,
+            rings: (base, count),
+            slots,
+            vectors: AtomicU16::new(0),
+            open: Mutex::new(()),
+        };
+        store.bus.write(registers + registers::RINGS, AccessWidth::Double, base);
+        Some(store)
+    }
+
+    pub(crate) fn rings(&self) -> u16 {
+        self.rings.1
+    }
+
+    /// Which slot's vector tells of a ring's work.
+    pub(crate) fn slot_of(&self, ring: u16) -> u16 {
+        ring % self.vectors.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Gives every ring the message of its vector, as `sent` says it is, and arms it.
+    pub(crate) fn share(&self, vectors: u16, sent: impl Fn(u16) -> Option<MsiMessage>) {
+        self.vectors.store(vectors, Ordering::Relaxed);
+        let _open = lock(&self.open);
+        for ring in 0..self.rings.1 {
+            if let Some(message) = sent(self.slot_of(ring)) {
+                self.store(ring, message);
+                self.arm(ring, ARMED);
+            }
+        }
+        self.look();
+    }
+
+    fn place(&self, ring: u16) -> u64 {
+        self.rings.0 + u64::from(ring) * RING
+    }
+
+    fn of_slot(&self, slot: u16) -> impl Iterator<Item = u16> + use<> {
+        let step = usize::from(self.vectors.load(Ordering::Relaxed));
+        // Before the vectors are shared out, no ring is any slot's.
+        let first = if step == 0 { self.rings.1 } else { slot };
+        (first..self.rings.1).step_by(step.max(1))
+    }
+
+    fn store(&self, ring: u16, message: MsiMessage) {
+        self.write(self.place(ring), message.address);
+        self.write(self.place(ring) + 8, u64::from(message.data));
+    }
+
+    fn arm(&self, ring: u16, armed: u64) {
+        let second = self.place(ring) + 8;
+        let data = self.ram.cpu_load64(second) & !ARMED;
+        self.write(second, data | armed);
+    }
+
+    fn write(&self, address: u64, value: u64) {
+        self.ram.cpu_store64(address, value);
+        self.ram.publish(address..address + 8, Publication::Clean);
+    }
+
+    fn look(&self) {
+        self.bus.write(self.registers + registers::LOOK, AccessWidth::Word, 1);
+    }
+}
+
+impl MessageStore for RingStore {
+    fn slots(&self) -> u16 {
+        self.slots
+    }
+
+    fn fit(&self) -> Fit {
+        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::PerVector
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        let _open = lock(&self.open);
+        change(&mut Update(self));
+        self.look();
+        Ok(())
+    }
+
+    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
+        let control = self.registers + registers::CONTROL;
+        self.bus.write(control, AccessWidth::Word, u64::from(enabled));
+        Ok(())
+    }
+}
+
+impl Drop for RingStore {
+    fn drop(&mut self) {
+        self.bus.write(self.registers + registers::CONTROL, AccessWidth::Word, 0);
+        self.ram.release(self.rings.0, u64::from(self.rings.1) * RING);
+    }
+}
+
+struct Update<'a>(&'a RingStore);
+
+impl Slots for Update<'_> {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        self.0.of_slot(slot).for_each(|ring| self.0.store(ring, message));
+    }
+
+    fn mask(&mut self, slot: u16) {
+        self.0.of_slot(slot).for_each(|ring| self.0.arm(ring, 0));
+    }
+
+    fn unmask(&mut self, slot: u16) {
+        self.0.of_slot(slot).for_each(|ring| self.0.arm(ring, ARMED));
+    }
+}

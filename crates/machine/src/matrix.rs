@@ -1,0 +1,193 @@
+//! Every kind of endpoint on every parent, behind every layer, in every world: tried, not looked up.
+//!
+//! For each combination a machine is built, with an endpoint of each kind on its bus. A trial makes the endpoint's domain,
+//! allocates its vectors, has it send through the bus – and the IOMMU or the remapping unit, if there is one – while its
+//! interrupts move, adds and frees vectors, tears everything down, and does all that again on the same machine. The cell
+//! works if each message arrived once where it should and if everything was given back. It is refused if the drivers
+//! refused, and the reason is theirs.
+//!
+//! ```
+//! use doorbell_machine::matrix::{Cell, Endpoint, Layer, Outcome, Parent, World, try_cell};
+//!
+//! let cell = Cell {
+//!     endpoint: Endpoint::PciMultiMsi,
+//!     parent: Parent::X86Vector,
+//!     layer: Layer::None,
+//!     world: World::BareMetal,
+//! };
+//! let Outcome::Refused(reason) = try_cell(cell) else { panic!("groups need remapping") };
+//! assert!(reason.contains("x86-vector"));
+//! assert_eq!(try_cell(Cell { layer: Layer::Remapping, ..cell }), Outcome::Works);
+//! ```
+
+mod board;
+mod device;
+mod gic_root;
+mod root;
+mod trial;
+mod x86_root;
+
+#[cfg(test)]
+mod tests;
+
+use board::{Board, Plan};
+use irq_domain::StoredMessages;
+use std::fmt;
+
+/// Defines the values of one of the matrix's dimensions, with the names that they have in its output.
+macro_rules! dimension {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// All of them, in the matrix's order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its name in the matrix.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+
+dimension! {
+    /// A kind of endpoint.
+    Endpoint {
+        /// A PCI function with one message in configuration space, 64 address bits, no mask.
+        PciMsi => "pci-msi",
+        /// A PCI function that makes eight messages of one, with mask bits.
+        PciMultiMsi => "pci-multi-msi",
+        /// A PCI function with a table of eight messages.
+        PciMsix => "pci-msix",
+        /// A device that keeps its messages in the memory of its 40 rings, which share 32 vectors or one.
+        ImsRing => "ims-ring",
+        /// A device that keeps its messages to itself, behind a queue of commands.
+        ImsQueue => "ims-queue",
+        /// A device outside of PCI, with registers for its messages.
+        Platform => "platform",
+    }
+}
+
+dimension! {
+    /// What endpoints stand on.
+    Parent {
+        /// An Interrupt Translation Service.
+        Its => "its",
+        /// The redistributors' own doorbells, without an ITS.
+        DirectLpi => "direct-lpi",
+        /// The distributor's message-based SPIs.
+        Mbi => "mbi",
+        /// A GICv2m frame.
+        V2m => "v2m",
+        /// The vectors of x86's local APICs.
+        X86Vector => "x86-vector",
+    }
+}
+
+dimension! {
+    /// What stands between.
+    Layer {
+        /// No IOMMU.
+        None => "none",
+        /// An IOMMU that translates what devices write: doorbells are mapped in pages of 4 KiB; on x86 they lie in the
+        /// region that the hardware reserves for messages.
+        DoorbellMapping => "doorbell-mapping",
+        /// An IOMMU that translates messages. Only x86 has one: on Arm that is the ITS.
+        Remapping => "remapping",
+    }
+}
+
+dimension! {
+    /// On what the kernel runs.
+    World {
+        /// On the machine itself.
+        BareMetal => "bare-metal",
+        /// In a guest, whose hypervisor traps the stores that PCI defines.
+        Guest => "guest",
+        /// In a guest with a virtual IOMMU whose remapping makes the messages real, wherever they are stored.
+        GuestRemapped => "guest-remapped",
+    }
+}
+
+impl From<World> for irq_domain::World {
+    fn from(world: World) -> Self {
+        match world {
+            World::BareMetal => Self::BareMetal,
+            World::Guest => Self::Guest(StoredMessages::Trapped),
+            World::GuestRemapped => Self::Guest(StoredMessages::Remapped),
+        }
+    }
+}
+
+/// One combination.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cell {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// What it stands on.
+    pub parent: Parent,
+    /// What stands between.
+    pub layer: Layer,
+    /// Where that is.
+    pub world: World,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}, layer {}, {}", self.endpoint, self.parent, self.layer, self.world)
+    }
+}
+
+/// What became of a trial.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Every message arrived, and everything was given back.
+    Works,
+    /// The drivers refused, for this reason. Nothing of the attempt remains.
+    Refused(String),
+    /// A defect: a message was lost, or something was not given back.
+    Broken(String),
+}
+
+/// The combinations that there are: remapping on x86 alone.
+pub fn cells() -> impl Iterator<Item = Cell> {
+    stacks().flat_map(|(parent, layer, world)| {
+        Endpoint::ALL.iter().map(move |endpoint| Cell { endpoint: *endpoint, parent, layer, world })
+    })
+}
+
+fn stacks() -> impl Iterator<Item = (Parent, Layer, World)> {
+    let exists = |parent, layer| layer != Layer::Remapping || parent == Parent::X86Vector;
+    World::ALL.iter().flat_map(move |world| {
+        Parent::ALL.iter().flat_map(move |parent| {
+            let layers = Layer::ALL.iter().filter(move |layer| exists(*parent, **layer));
+            layers.map(move |layer| (*parent, *layer, *world))
+        })
+    })
+}
+
+/// Tries them all.
+pub fn try_all() -> Vec<(Cell, Outcome)> {
+    cells().map(|cell| (cell, try_cell(cell))).collect()
+}
+
+/// Tries one, on a machine of its own. Remapping of a parent that has none is refused.
+pub fn try_cell(cell: Cell) -> Outcome {
+    let Cell { endpoint, parent, layer, world } = cell;
+    match Board::new(Plan { parent, layer, world: world.into(), reality: world }) {
+        Ok(board) => trial::attempt(&board, endpoint),
+        Err(reason) => Outcome::Broken(format!("the machine does not come up: {reason}")),
+    }
+}

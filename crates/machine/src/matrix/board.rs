@@ -1,0 +1,199 @@
+//! A machine for trials: one root controller, one layer over it, an endpoint of each kind.
+
+use super::device::{Devices, Probed, Ways};
+use super::gic_root::GicHardware;
+use super::root::{CPUS, Driven, Late, Root, RootHardware};
+use super::x86_root::X86Hardware;
+use super::{Endpoint, Layer, Parent, World};
+use crate::bus::Bus;
+use crate::dma_remapping::{DmaDriver, DmaRemapping};
+use crate::platform::{MachinePlatform, PlatformFault};
+use crate::ram::{Caches, Ram};
+use gic_firmware::Region;
+use irq_domain::layer::{DoorbellMapping, DoorbellMode, IommuDomain, Over};
+use irq_domain::{Config, Interrupts};
+use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+const RAM: u64 = 0x8000_0000;
+const RAM_SIZE: u64 = 64 << 20;
+/// x86's reserved region.
+const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
+
+/// What a board is like.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) parent: Parent,
+    pub(super) layer: Layer,
+    /// What the platform says it is.
+    pub(super) world: irq_domain::World,
+    /// What it is.
+    pub(super) reality: World,
+}
+
+/// The layer of doorbell mappings, with what is below.
+type Mapping = Over<DoorbellMapping<DmaDriver>, dyn MsiParent>;
+
+/// The machine, up.
+pub(super) struct Board {
+    platform: Arc<MachinePlatform>,
+    ram: Arc<Ram>,
+    devices: Devices,
+    root: Box<dyn Root>,
+    /// The IOMMU and the layer that drives it, if there is one.
+    pub(super) mapping: Option<Arc<Mapping>>,
+    pub(super) parent: Arc<dyn MsiParent>,
+    pub(super) interrupts: Arc<Interrupts>,
+    mode: DoorbellMode,
+}
+
+/// A guest's messages that nobody makes real: they go out as the guest wrote them, and mean nothing there.
+struct Untranslated;
+
+impl SignalMsi<RequesterId> for Untranslated {
+    fn signal_msi(&self, _from: RequesterId, _message: MsiMessage) -> Delivery {
+        Delivery::NoDoorbell
+    }
+}
+
+impl Board {
+    pub(super) fn new(plan: Plan) -> Result<Self, String> {
+        let mode = match plan.parent {
+            Parent::X86Vector => MESSAGES,
+            Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => {
+                DoorbellMode::Mapped(Granule::Size4K)
+            }
+        };
+        Self::with_mode(plan, mode)
+    }
+
+    /// With an IOMMU that is not as usual, if there is one.
+    pub(super) fn with_mode(plan: Plan, mode: DoorbellMode) -> Result<Self, String> {
+        let region = Region::new(RAM, RAM_SIZE).ok_or("RAM is beyond the address space")?;
+        let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
+        let hardware: Box<dyn RootHardware> = match plan.parent {
+            Parent::X86Vector => Box::new(X86Hardware::new(plan.layer, Arc::clone(&ram))),
+            kind if plan.layer != Layer::Remapping => Box::new(GicHardware::new(kind, Arc::clone(&ram))?),
+            kind => return Err(format!("there is no remapping unit for {kind}")),
+        };
+        let direct = hardware.upstream();
+        let unit = (plan.layer == Layer::DoorbellMapping).then(|| dma_remapping(&direct, mode));
+        let upstream = unit.as_ref().map_or(direct, |unit| Arc::clone(unit) as _);
+        let own = match plan.reality {
+            World::Guest => Arc::new(Untranslated),
+            World::BareMetal | World::GuestRemapped => Arc::clone(&upstream),
+        };
+        let devices = Devices::new(Ways { bus: upstream, own }, &ram).ok_or("the bus does not fit")?;
+        let mut bus = Bus::default();
+        hardware.claim(&mut bus).map_err(|error| error.to_string())?;
+        devices.attach(&mut bus).map_err(|error| error.to_string())?;
+        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram), PlatformFault::None));
+        let Driven { root, parent, wired } = hardware.drive(&platform)?;
+        let mapping = unit.map(|unit| {
+            let layer = DoorbellMapping::new(DmaDriver::new(unit), Arc::clone(&platform) as _);
+            Arc::new(Over::new(layer, Arc::clone(&parent), Arc::clone(&platform) as _))
+        });
+        let parent = mapping.as_ref().map_or(parent, |layer| Arc::clone(layer) as _);
+        let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
+        let config = Config::new(cpus, Arc::clone(&platform) as _).with_world(plan.world);
+        let config = match wired {
+            Some(wired) => config.with_wired(wired),
+            None => config,
+        };
+        let interrupts = Interrupts::new(config);
+        root.serve(&interrupts);
+        for cpu in (0..CPUS.into()).map(msi_types::Cpu::new) {
+            interrupts.cpu_online(cpu).map_err(|error| error.to_string())?;
+        }
+        Ok(Self { platform, ram, devices, root, mapping, parent, interrupts, mode })
+    }
+
+    pub(super) fn probe(&self, endpoint: Endpoint) -> Result<Probed, String> {
+        self.devices.probe(endpoint, &self.platform, &self.ram)
+    }
+
+    pub(super) const fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// Every CPU takes what is pending.
+    pub(super) fn settle(&self) {
+        self.root.settle();
+    }
+
+    /// Arrivals that found no handler.
+    pub(super) fn strays(&self) -> u64 {
+        self.root.strays()
+    }
+
+    /// The IOMMU, if there is one.
+    pub(super) fn unit(&self) -> Option<&Arc<DmaRemapping>> {
+        self.mapping.as_ref().map(|mapping| mapping.layer().iommu().unit())
+    }
+
+    /// Pages that are mapped: in the IOMMU, and as the layer counts them.
+    pub(super) fn pages(&self) -> (usize, usize) {
+        let counted = self.mapping.as_ref().map_or(0, |mapping| mapping.layer().pages());
+        (self.unit().map_or(0, |unit| unit.pages()), counted)
+    }
+
+    /// Messages that the IOMMU stopped, if there is one in which no doorbell is mapped now.
+    pub(super) fn stopped(&self) -> Option<u64> {
+        let unit = self.unit()?;
+        let maps = matches!(self.mode, DoorbellMode::Mapped(_) | DoorbellMode::Nested { .. });
+        (maps && unit.pages() == 0).then(|| unit.stopped())
+    }
+
+    /// Is an endpoint kept from ringing others' interrupts?
+    #[cfg(test)]
+    pub(super) fn isolation(&self, endpoint: Endpoint) -> msi_types::Isolation {
+        self.parent.isolation(endpoint.requester())
+    }
+
+    /// Messages that a remapping unit stopped: who sent them, and why not.
+    #[cfg(test)]
+    pub(super) fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
+        self.root.remapping_faults()
+    }
+
+    /// Whose is a message that comes after its vector was given back?
+    pub(super) fn late(&self) -> Late {
+        if self.stopped().is_some() { Late::Nobodys } else { self.root.late() }
+    }
+
+    /// Everything was given back, and no driver kept a fault to itself.
+    pub(super) fn check_quiet(&self) -> Result<(), String> {
+        if let Some(fault) = self.root.silent_fault() {
+            return Err(fault);
+        }
+        if let Some(kept) = self.root.kept() {
+            return Err(format!("not given back: {kept}"));
+        }
+        let irqs = self.interrupts.snapshot().len();
+        if irqs != 0 {
+            return Err(format!("not given back: {irqs} IRQ numbers"));
+        }
+        match self.pages() {
+            (0, 0) => Ok(()),
+            (mapped, counted) => {
+                Err(format!("not given back: {mapped} pages of the IOMMU, {counted} by the layer's count"))
+            }
+        }
+    }
+}
+
+/// PCI functions share a domain, and so do the other endpoints.
+fn dma_remapping(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<DmaRemapping> {
+    let unit = DmaRemapping::new(Arc::clone(upstream));
+    for endpoint in Endpoint::ALL {
+        let domain = match endpoint {
+            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix => IommuDomain(1),
+            Endpoint::ImsRing | Endpoint::ImsQueue | Endpoint::Platform => IommuDomain(2),
+        };
+        unit.attach(endpoint.requester(), domain);
+    }
+    unit.create(IommuDomain(1), mode);
+    unit.create(IommuDomain(2), mode);
+    Arc::new(unit)
+}

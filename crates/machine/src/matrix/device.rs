@@ -1,0 +1,245 @@
+//! The endpoints of a board: their hardware, and what their drivers find.
+
+use super::Endpoint;
+use crate::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
+use crate::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
+use crate::pci::enumerate::{FoundStore, enumerate};
+use crate::pci::{
+    AddressWidth, Company, DevFn, Fired, Function, FunctionPlan, HostBridge, Segment, StorePlan, Windows,
+};
+use crate::platform::MachinePlatform;
+use crate::platform_device::{self, PlatformDevice, PlatformStore};
+use crate::ram::Ram;
+use gic_firmware::{BusRange, Region};
+use msi_types::{DeviceId, Masking, MessageStore, MsiMessage, RequesterId, Shape, SignalMsi};
+use std::sync::Arc;
+
+/// Vectors of each kind of endpoint, where it does not take what it can get.
+const GROUP_LOG2: u8 = 3;
+const TABLE: u16 = 8;
+const QUEUE: u16 = 16;
+const PLATFORM: u16 = 4;
+/// A wireless device: this many rings, and vectors for most of them, or one for all.
+const RINGS: u16 = 40;
+const RING_VECTORS: u16 = 32;
+
+/// Where the endpoints' registers are.
+const ECAM: u64 = 0x2000_0000;
+const WINDOW: u64 = 0x3000_0000;
+const RING_REGISTERS: u64 = 0x0900_0000;
+const QUEUE_REGISTERS: u64 = 0x0901_0000;
+const PLATFORM_REGISTERS: u64 = 0x0902_0000;
+
+impl Endpoint {
+    /// Its number on the bus of the host bridge, PCI function or not.
+    const fn device(self) -> u8 {
+        match self {
+            Self::PciMsi => 1,
+            Self::PciMultiMsi => 2,
+            Self::PciMsix => 3,
+            Self::ImsRing => 4,
+            Self::ImsQueue => 5,
+            Self::Platform => 6,
+        }
+    }
+
+    /// How it is known.
+    pub(super) const fn requester(self) -> RequesterId {
+        RequesterId::pci(0, self.device(), 0)
+    }
+
+    const fn store(self) -> StorePlan {
+        let address = AddressWidth::Bits64;
+        match self {
+            Self::PciMsi => StorePlan::Msi { log2_vectors: 0, address, masking: Masking::None },
+            Self::PciMultiMsi => {
+                StorePlan::Msi { log2_vectors: GROUP_LOG2, address, masking: Masking::PerVector }
+            }
+            Self::PciMsix => StorePlan::Msix { vectors: TABLE, table_bar: 0, pba_bar: 2 },
+            Self::ImsRing | Self::ImsQueue | Self::Platform => StorePlan::None,
+        }
+    }
+}
+
+/// Where the devices' messages go.
+pub(super) struct Ways {
+    /// Those that PCI's own registers hold.
+    pub(super) bus: Arc<dyn SignalMsi<RequesterId>>,
+    /// Those that devices keep elsewhere.
+    pub(super) own: Arc<dyn SignalMsi<RequesterId>>,
+}
+
+/// The hardware of all endpoints.
+pub(super) struct Devices {
+    host: Arc<HostBridge>,
+    ring: Arc<RingDevice>,
+    queue: Arc<QueueDevice>,
+    platform: Arc<PlatformDevice>,
+    ways: Ways,
+}
+
+impl Devices {
+    pub(super) fn new(ways: Ways, ram: &Arc<Ram>) -> Option<Self> {
+        let own = |endpoint: Endpoint| (endpoint.requester(), Arc::clone(&ways.own));
+        let (requester, upstream) = own(Endpoint::ImsRing);
+        let ring = RingDevice::new(requester, RINGS, Arc::clone(ram), upstream);
+        let (requester, upstream) = own(Endpoint::ImsQueue);
+        let queue = QueueDevice::new(requester, QUEUE, Arc::clone(ram), upstream);
+        let (requester, upstream) = own(Endpoint::Platform);
+        let behind = Doorbells::new(Arc::new(Behind { requester, upstream }));
+        let platform = PlatformDevice::new(DeviceId::new(requester.get()), PLATFORM, Arc::new(behind));
+        let host = Arc::new(host_bridge(&ways.bus)?);
+        Some(Self { host, ring: Arc::new(ring), queue: Arc::new(queue), platform: Arc::new(platform), ways })
+    }
+
+    pub(super) fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
+        let windows = self.host.windows();
+        bus.attach("ECAM", windows.ecam, self.host.ecam())?;
+        bus.attach("PCI memory", windows.memory, self.host.memory())?;
+        let devices: [(&str, u64, u64, Arc<dyn crate::bus::Device>); 3] = [
+            ("rings", RING_REGISTERS, RingDevice::SIZE, Arc::clone(&self.ring) as _),
+            ("queue", QUEUE_REGISTERS, QueueDevice::SIZE, Arc::clone(&self.queue) as _),
+            ("platform device", PLATFORM_REGISTERS, platform_device::SIZE, Arc::clone(&self.platform) as _),
+        ];
+        for (name, base, size, device) in devices {
+            if let Some(region) = Region::new(base, size) {
+                bus.attach(name, region, device)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The driver finds an endpoint's message store.
+    pub(super) fn probe(
+        &self,
+        endpoint: Endpoint,
+        platform: &Arc<MachinePlatform>,
+        ram: &Arc<Ram>,
+    ) -> Result<Probed, String> {
+        let bus = platform.cpu_bus();
+        let (hardware, found, rings) = match endpoint {
+            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix => {
+                let found = enumerate(&bus, self.host.windows());
+                let found = found.into_iter().find(|found| found.requester == endpoint.requester());
+                let mut functions = self.host.functions().iter();
+                let function = functions.find(|function| function.requester() == endpoint.requester());
+                let (found, function) = found.zip(function).ok_or("the function was not found")?;
+                let store = found.store(Arc::clone(platform) as _).map_err(|error| error.to_string())?;
+                (Hardware::Function(Arc::clone(function)), store, None)
+            }
+            Endpoint::ImsRing => {
+                let store = RingStore::new(bus, Arc::clone(ram), RING_REGISTERS, RING_VECTORS);
+                let store = Arc::new(store.ok_or("no memory for rings")?);
+                (Hardware::Ring(Arc::clone(&self.ring)), independent(Arc::clone(&store) as _), Some(store))
+            }
+            Endpoint::ImsQueue => {
+                let store = QueueStore::new(bus, Arc::clone(ram), QUEUE_REGISTERS);
+                let store = store.ok_or("no memory for a queue")?;
+                (Hardware::Queue(Arc::clone(&self.queue)), independent(Arc::new(store)), None)
+            }
+            Endpoint::Platform => {
+                let store = Arc::new(PlatformStore::new(bus, PLATFORM_REGISTERS));
+                (Hardware::Platform(Arc::clone(&self.platform)), independent(store), None)
+            }
+        };
+        Ok(Probed { endpoint, hardware, found, rings })
+    }
+
+    /// The endpoint writes something, whatever its store holds.
+    pub(super) fn write(&self, endpoint: Endpoint, message: MsiMessage) {
+        let way = match endpoint {
+            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix => &self.ways.bus,
+            Endpoint::ImsRing | Endpoint::ImsQueue | Endpoint::Platform => &self.ways.own,
+        };
+        way.signal_msi(endpoint.requester(), message);
+    }
+
+    #[cfg(test)]
+    pub(super) fn queue(&self) -> &QueueDevice {
+        &self.queue
+    }
+}
+
+fn independent(store: Arc<dyn MessageStore>) -> FoundStore {
+    FoundStore { store, shape: Shape::Independent }
+}
+
+fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge> {
+    let mut root = Segment::new(0);
+    for endpoint in [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix] {
+        let at = DevFn::new(endpoint.device(), 0);
+        let plan = FunctionPlan { store: endpoint.store(), at, company: Company::Alone };
+        root.plug(at, Arc::new(Function::new(plan, &root, Arc::clone(upstream))));
+    }
+    let windows = Windows {
+        ecam: Region::new(ECAM, 1 << 20)?,
+        memory: Region::new(WINDOW, 16 << 20)?,
+        buses: BusRange { first: 0, last: 0 },
+    };
+    Some(HostBridge::new(windows, root))
+}
+
+/// The bus, for a device that does not say who it is by itself.
+struct Behind {
+    requester: RequesterId,
+    upstream: Arc<dyn SignalMsi<RequesterId>>,
+}
+
+impl DeviceWrites for Behind {
+    fn write(&self, address: u64, data: u32) -> Written {
+        Written::Message(self.upstream.signal_msi(self.requester, MsiMessage { address, data }))
+    }
+}
+
+enum Hardware {
+    Function(Arc<Function>),
+    Ring(Arc<RingDevice>),
+    Queue(Arc<QueueDevice>),
+    Platform(Arc<PlatformDevice>),
+}
+
+/// An endpoint whose driver found its message store.
+pub(super) struct Probed {
+    pub(super) endpoint: Endpoint,
+    hardware: Hardware,
+    pub(super) found: FoundStore,
+    pub(super) rings: Option<Arc<RingStore>>,
+}
+
+impl Probed {
+    /// How many vectors the driver asks for, and for how many if it does not get them.
+    pub(super) const fn wanted(&self) -> (u16, u16) {
+        match self.endpoint {
+            Endpoint::PciMsi => (1, 1),
+            Endpoint::PciMultiMsi => (1 << GROUP_LOG2, 1 << GROUP_LOG2),
+            // Some are left for later.
+            Endpoint::PciMsix => (TABLE - 2, TABLE - 2),
+            Endpoint::ImsRing => (RING_VECTORS, 1),
+            Endpoint::ImsQueue => (QUEUE - 2, QUEUE - 2),
+            Endpoint::Platform => (PLATFORM - 1, PLATFORM - 1),
+        }
+    }
+
+    /// Does its driver add and free vectors while it runs?
+    pub(super) const fn adds_later(&self) -> bool {
+        matches!(self.endpoint, Endpoint::PciMsix | Endpoint::ImsQueue | Endpoint::Platform)
+    }
+
+    /// What sends, with the slot of its vector: the rings, or the `slots` themselves.
+    pub(super) fn senders(&self, slots: &[u16]) -> Vec<(u16, u16)> {
+        match &self.rings {
+            Some(store) => (0..store.rings()).map(|ring| (ring, store.slot_of(ring))).collect(),
+            None => slots.iter().map(|slot| (*slot, *slot)).collect(),
+        }
+    }
+
+    /// A sender has something to say.
+    pub(super) fn fire(&self, sender: u16) -> Fired {
+        match &self.hardware {
+            Hardware::Function(function) => function.fire(sender),
+            Hardware::Ring(device) => device.fire(sender),
+            Hardware::Queue(device) => device.fire(sender),
+            Hardware::Platform(device) => device.fire(sender),
+        }
+    }
+}

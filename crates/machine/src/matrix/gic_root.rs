@@ -1,0 +1,228 @@
+//! A GICv3 with one kind of doorbell.
+
+use super::Parent;
+use super::root::{CPUS, Driven, Late, Root, RootHardware};
+use crate::bus::{Bus, Overlap};
+use crate::cpu::{CpuCore, Gic, Unclaimed};
+use crate::machine::gic;
+use crate::oracle::Clock;
+use crate::pci::Translator;
+use crate::platform::MachinePlatform;
+use crate::ram::Ram;
+use crate::system::{DirectLpi, Its};
+use gic_driver::its::IdMap;
+use gic_driver::{
+    GicConfig, ItsMsiParent, Mbi, MbiConfig, PhysicalRegion, RedistributorRegion, SpiRange, V2m, V2mFrame,
+};
+use irq_domain::Interrupts;
+use msi_types::{
+    BlockRequest, Cpu, DeviceId, Fit, Initially, Kick, MsiParent, RequesterId, Rewrite, Shape, SignalMsi,
+    Vector, WiredParent,
+};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use vgic::{V2mConfig, Vcpu, Vgic, VgicConfig};
+
+const ITS: u64 = 0x0820_0000;
+const FRAME: u64 = 0x0802_0000;
+/// The SPIs that messages ring.
+const FIRST_SPI: u32 = 64;
+const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("it is not zero");
+/// Who asks for vectors to find out whether all are free.
+const NOBODY: RequesterId = RequesterId::new(0xff);
+
+/// The model, and its CPUs.
+pub(super) struct GicHardware {
+    kind: Parent,
+    vgic: Arc<Vgic>,
+    vcpus: Vec<Vcpu>,
+    ram: Arc<Ram>,
+}
+
+/// CPUs are looked after in turn.
+struct Attentive;
+
+impl Kick for Attentive {
+    fn kick(&self, _cpu: Cpu) {}
+}
+
+impl GicHardware {
+    /// With the doorbells of `kind` and no others.
+    pub(super) fn new(kind: Parent, ram: Arc<Ram>) -> Result<Self, String> {
+        let mut config = VgicConfig::new(CPUS);
+        match kind {
+            Parent::Its => config.its = vec![vgic::its::ItsConfig::new(ITS)],
+            Parent::DirectLpi => config.direct_lpi = true,
+            Parent::Mbi => config.message_based_spis = true,
+            Parent::V2m => config.v2m = vec![V2mConfig::new(FRAME, FIRST_SPI, SPIS.get().into())],
+            Parent::X86Vector => return Err("a GIC has no x86 vectors".to_owned()),
+        }
+        config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
+        let (vgic, vcpus) = Vgic::new(config, Arc::clone(&ram) as _, Arc::new(Attentive))
+            .map_err(|error| error.to_string())?;
+        Ok(Self { kind, vgic, vcpus, ram })
+    }
+
+    /// The drivers of the GIC itself.
+    fn bring_up(&self, platform: &Arc<MachinePlatform>, cores: &[Arc<CpuCore>]) -> Result<Arc<Gic>, String> {
+        let config = self.vgic.config();
+        let regions = config.redistributors.iter().map(|region| RedistributorRegion {
+            region: PhysicalRegion { base: region.base, bytes: region.stride * u64::from(region.count) },
+            stride: None,
+        });
+        let affinities = config.cpus.iter().map(|cpu| cpu.affinity).collect();
+        let config = GicConfig::new(config.distributor, regions.collect(), affinities);
+        let gic = Arc::new(Gic::new(Arc::clone(platform), config).map_err(|error| error.to_string())?);
+        for core in cores {
+            core.turn_on(&gic).map_err(|error| error.to_string())?;
+        }
+        Ok(gic)
+    }
+}
+
+impl RootHardware for GicHardware {
+    fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>> {
+        let doorbells = Arc::new(gic::doorbells(&self.vgic, &self.ram));
+        Arc::new(Translator::new(doorbells, |requester| Some(DeviceId::new(requester.get()))))
+    }
+
+    fn claim(&self, bus: &mut Bus) -> Result<(), Overlap> {
+        gic::attach(&self.vgic, bus)
+    }
+
+    fn drive(mut self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
+        let (clock, unclaimed) = (Arc::<Clock>::default(), Arc::<Unclaimed>::default());
+        let vcpus = std::mem::take(&mut self.vcpus).into_iter().zip(0..);
+        let core =
+            |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, Arc::clone(&clock), Arc::clone(&unclaimed));
+        let cores: Vec<_> = vcpus.map(core).map(Arc::new).collect();
+        let gic = self.bring_up(platform, &cores)?;
+        let doorbells = Doorbells::bring_up(self.kind, &gic)?;
+        let parent = doorbells.parent();
+        let wired: Arc<dyn WiredParent> = Arc::clone(&gic) as _;
+        Ok(Driven {
+            root: Box::new(GicRoot { cores, unclaimed, gic, doorbells }),
+            parent,
+            wired: Some(wired),
+        })
+    }
+}
+
+/// The driver of the doorbells.
+enum Doorbells {
+    Its(Arc<Its>),
+    DirectLpi(Arc<DirectLpi>),
+    Spis(Arc<dyn MsiParent>),
+}
+
+impl Doorbells {
+    fn bring_up(kind: Parent, gic: &Arc<Gic>) -> Result<Self, String> {
+        let failed = |error: &dyn ToString| error.to_string();
+        match kind {
+            Parent::Its => bring_up_its(gic).map(Self::Its),
+            Parent::DirectLpi => {
+                let direct = DirectLpi::new(Arc::clone(gic)).map_err(|error| failed(&error))?;
+                Ok(Self::DirectLpi(Arc::new(direct)))
+            }
+            Parent::Mbi => {
+                let range = SpiRange { first: Vector::new(FIRST_SPI), count: SPIS };
+                let config = MbiConfig { ranges: vec![range], alias: None };
+                Ok(Self::Spis(Arc::new(Mbi::new(gic, config).map_err(|error| failed(&error))?)))
+            }
+            Parent::V2m => {
+                let platform = Arc::clone(gic.platform());
+                let frame = V2m::new(platform, Arc::clone(gic) as _, &[V2mFrame::new(FRAME)]);
+                Ok(Self::Spis(Arc::new(frame.map_err(|error| failed(&error))?)))
+            }
+            Parent::X86Vector => Err("a GIC has no x86 vectors".to_owned()),
+        }
+    }
+
+    fn parent(&self) -> Arc<dyn MsiParent> {
+        match self {
+            Self::Its(its) => Arc::new(ItsMsiParent::new(Arc::clone(its), IdMap::identity())),
+            Self::DirectLpi(direct) => Arc::clone(direct) as _,
+            Self::Spis(spis) => Arc::clone(spis),
+        }
+    }
+}
+
+fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
+    let lpis = gic.lpis().map_err(|error| error.to_string())?;
+    let config = gic_driver::ItsConfig::new(ITS, CPUS.into());
+    let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config);
+    let its = its.map_err(|error| error.to_string())?;
+    for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor(cpu)) {
+        its.cpu_on(&redistributor).map_err(|error| error.to_string())?;
+    }
+    Ok(Arc::new(its))
+}
+
+struct GicRoot {
+    cores: Vec<Arc<CpuCore>>,
+    unclaimed: Arc<Unclaimed>,
+    gic: Arc<Gic>,
+    doorbells: Doorbells,
+}
+
+impl GicRoot {
+    fn kept_lpis(&self) -> Option<String> {
+        let lpis = self.gic.lpis().ok()?;
+        let used = lpis.count() - lpis.available();
+        (used != 0).then(|| format!("{used} LPIs"))
+    }
+}
+
+/// All the SPIs can be had, so nobody has any.
+fn kept_spis(spis: &dyn MsiParent) -> Option<String> {
+    let request = BlockRequest {
+        count: SPIS,
+        shape: Shape::Independent,
+        fit: Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked },
+        cpu: Cpu::new(0),
+        initially: Initially::Masked,
+    };
+    let all = spis.attach(NOBODY, SPIS.get().into()).and_then(|attachment| {
+        let block = spis.allocate(&attachment, &request).map(|block| spis.free(&attachment, block));
+        spis.detach(attachment);
+        block
+    });
+    all.err().map(|error| format!("SPIs ({error})"))
+}
+
+impl Root for GicRoot {
+    fn serve(&self, interrupts: &Arc<Interrupts>) {
+        self.cores.iter().for_each(|core| core.serve(interrupts));
+    }
+
+    fn settle(&self) {
+        while self.cores.iter().any(|core| core.take_one()) {}
+    }
+
+    fn strays(&self) -> u64 {
+        self.unclaimed.spurious.load(Ordering::Relaxed) + self.unclaimed.late.load(Ordering::Relaxed)
+    }
+
+    fn late(&self) -> Late {
+        match self.doorbells {
+            Doorbells::DirectLpi(_) => Late::NextOwners,
+            Doorbells::Its(_) | Doorbells::Spis(_) => Late::Nobodys,
+        }
+    }
+
+    fn kept(&self) -> Option<String> {
+        match &self.doorbells {
+            Doorbells::Its(_) | Doorbells::DirectLpi(_) => self.kept_lpis(),
+            Doorbells::Spis(spis) => kept_spis(&**spis),
+        }
+    }
+
+    fn silent_fault(&self) -> Option<String> {
+        match &self.doorbells {
+            Doorbells::Its(its) => its.faults().1.map(|fault| fault.to_string()),
+            Doorbells::DirectLpi(direct) => direct.take_fault().map(|fault| fault.to_string()),
+            Doorbells::Spis(_) => None,
+        }
+    }
+}

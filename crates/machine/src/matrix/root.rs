@@ -1,0 +1,67 @@
+//! What the boards' controllers have in common.
+
+use crate::bus::{Bus, Overlap};
+use crate::platform::MachinePlatform;
+use irq_domain::Interrupts;
+use msi_types::{MsiParent, RequesterId, SignalMsi, WiredParent};
+use std::sync::Arc;
+
+/// CPUs of a board.
+pub(super) const CPUS: u16 = 3;
+
+/// The hardware of a root controller, before there are drivers.
+pub(super) trait RootHardware {
+    /// Where devices' writes go.
+    fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>>;
+
+    /// Lets its registers answer.
+    fn claim(&self, bus: &mut Bus) -> Result<(), Overlap>;
+
+    /// Brings its drivers up.
+    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String>;
+}
+
+/// A root controller with its drivers.
+pub(super) struct Driven {
+    pub(super) root: Box<dyn Root>,
+    pub(super) parent: Arc<dyn MsiParent>,
+    pub(super) wired: Option<Arc<dyn WiredParent>>,
+}
+
+/// Whose is a message that a device sends after its vector was given back, if nothing stops it on the way?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Late {
+    /// Nobody's.
+    Nobodys,
+    /// The next owner's of the vector: it waits at a redistributor that nobody was told of. Direct LPIs isolate nothing.
+    NextOwners,
+}
+
+/// A root controller and its CPUs.
+pub(super) trait Root {
+    /// Interrupts are dispatched by `interrupts` from now on.
+    fn serve(&self, interrupts: &Arc<Interrupts>);
+
+    /// Every CPU takes what is pending, until nothing is.
+    fn settle(&self);
+
+    /// Arrivals that found no handler.
+    fn strays(&self) -> u64;
+
+    /// Whose late messages are.
+    fn late(&self) -> Late {
+        Late::Nobodys
+    }
+
+    /// What was not given back; `None` if everything was.
+    fn kept(&self) -> Option<String>;
+
+    /// Messages that a remapping unit stopped: who sent them, and the fault's reason.
+    #[cfg(test)]
+    fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
+        Vec::new()
+    }
+
+    /// What a driver could not report in any other way.
+    fn silent_fault(&self) -> Option<String>;
+}

@@ -1,0 +1,158 @@
+//! Doorbells behind the machine's IOMMU, and x86's remapping, beyond what the cells try.
+
+use super::super::trial::{Trial, attempt};
+use super::*;
+use crate::iommu::Fault;
+use irq_domain::layer::DoorbellMode;
+use msi_types::{Granule, Isolation, MsiMessage, NotIsolated, RequesterId};
+
+const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
+const GRANULES: [Granule; 3] = [Granule::Size4K, Granule::Size16K, Granule::Size64K];
+
+fn behind(parent: Parent, mode: DoorbellMode) -> Board {
+    let world = World::BareMetal;
+    let plan = Plan { parent, layer: Layer::DoorbellMapping, world: world.into(), reality: world };
+    Board::with_mode(plan, mode).unwrap()
+}
+
+/// Where the first doorbell of a parent is.
+fn doorbell(parent: Parent) -> u64 {
+    let board = board(parent, Layer::None, World::BareMetal);
+    let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
+    trial.message(0).unwrap().address
+}
+
+#[test]
+fn doorbells_are_mapped_in_pages_of_every_size() {
+    for parent in ARM {
+        for granule in GRANULES {
+            let board = behind(parent, DoorbellMode::Mapped(granule));
+            for endpoint in Endpoint::ALL {
+                assert_eq!(attempt(&board, *endpoint), Outcome::Works, "{endpoint} on {parent}, {granule:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_is_mapped_once_for_each_domain_however_many_devices_use_it() {
+    let board = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size64K));
+    let begin = |endpoint| Trial::begin(&board, endpoint).unwrap();
+    let first = begin(Endpoint::PciMsix);
+    let second = begin(Endpoint::PciMsi);
+    assert_eq!(board.pages(), (1, 1));
+    let other_domain = begin(Endpoint::Platform);
+    assert_eq!(board.pages(), (2, 2));
+    first.end().unwrap();
+    second.deliver().unwrap();
+    assert_eq!(board.pages(), (2, 2));
+    second.end().unwrap();
+    assert_eq!(board.pages(), (1, 1));
+    other_domain.end().unwrap();
+    assert_eq!(board.pages(), (0, 0));
+}
+
+#[test]
+fn each_redistributor_s_doorbell_is_mapped_as_long_as_a_vector_is_there() {
+    let board = behind(Parent::DirectLpi, DoorbellMode::Mapped(Granule::Size4K));
+    let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
+    let mut stored = Vec::new();
+    for cpu in [0, 1, 2, 0] {
+        trial.relocate(0, cpu).unwrap();
+        assert_eq!(board.pages(), (1, 1));
+        trial.deliver().unwrap();
+        stored.push(trial.message(0).unwrap().address);
+    }
+    stored.dedup();
+    assert_eq!(stored.len(), 4, "{stored:x?}: each move leads elsewhere");
+    trial.end().unwrap();
+}
+
+#[test]
+fn a_doorbell_that_is_not_mapped_is_a_fault_with_its_device() {
+    let board = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size4K));
+    let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
+    let real = doorbell(Parent::Its);
+    // The doorbell's physical address is nothing that this device can see.
+    board.devices().write(Endpoint::PciMsi, MsiMessage { address: real, data: 0 });
+    // Another domain's page is not mapped for this device.
+    let mapped = trial.message(0).unwrap();
+    board.devices().write(Endpoint::ImsQueue, mapped);
+    let fault = |endpoint: Endpoint, address| Fault { device: endpoint.requester(), address };
+    let expected = [fault(Endpoint::PciMsi, real), fault(Endpoint::ImsQueue, mapped.address)];
+    assert_eq!(board.unit().unwrap().faults(), expected);
+    trial.deliver().unwrap();
+    trial.end().unwrap();
+}
+
+#[test]
+fn identity_maps_nothing_and_confines_nothing() {
+    for parent in ARM {
+        let board = behind(parent, DoorbellMode::Identity);
+        let trial = Trial::begin(&board, Endpoint::PciMsix).unwrap();
+        trial.deliver().unwrap();
+        assert_eq!(board.pages(), (0, 0));
+        assert!(matches!(board.isolation(Endpoint::PciMsix), Isolation::NotIsolated(_)), "{parent}");
+        trial.end().unwrap();
+    }
+    let board = behind(Parent::Its, DoorbellMode::Identity);
+    assert_eq!(board.isolation(Endpoint::PciMsix), Isolation::NotIsolated(NotIsolated::Unconfined));
+}
+
+#[test]
+fn a_nested_doorbell_is_mapped_where_the_guest_believes_its_own() {
+    for granule in GRANULES {
+        let real = doorbell(Parent::Its);
+        let seen = 0x0a00_0000 + granule.offset(real);
+        let stored = 0x1234_0000 + granule.offset(real);
+        let board = behind(Parent::Its, DoorbellMode::Nested { granule, stored, doorbell: seen });
+        let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
+        assert_eq!(trial.message(0).unwrap().address, stored);
+        trial.travel().unwrap();
+        trial.end().unwrap();
+        assert_eq!(board.pages(), (0, 0));
+    }
+}
+
+#[test]
+fn a_region_that_the_hardware_reserves_passes_the_doorbells_in_it_and_refuses_others() {
+    let real = doorbell(Parent::Its);
+    let around = DoorbellMode::Reserved { base: real & !0xffff, length: 0x1_0000 };
+    let board = behind(Parent::Its, around);
+    assert_eq!(attempt(&board, Endpoint::PciMsix), Outcome::Works);
+    let beside = behind(Parent::Its, DoorbellMode::Reserved { base: 0x0800_0000, length: 0x1000 });
+    let outcome = attempt(&beside, Endpoint::PciMsix);
+    assert!(
+        matches!(&outcome, Outcome::Refused(reason) if reason.contains("outside the region that the hardware reserves")),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn what_lies_beside_a_doorbell_counts_in_isolation() {
+    let isolation = |parent, mode| behind(parent, mode).isolation(Endpoint::PciMsi);
+    for granule in GRANULES {
+        // A translation frame has 64 KiB of its own.
+        assert!(matches!(isolation(Parent::Its, DoorbellMode::Mapped(granule)), Isolation::Isolated(_)));
+        for parent in [Parent::DirectLpi, Parent::Mbi, Parent::V2m] {
+            let found = isolation(parent, DoorbellMode::Mapped(granule));
+            assert!(matches!(found, Isolation::NotIsolated(_)), "{parent}");
+        }
+    }
+}
+
+/// A device writes what was given to another one: did the other's handler run, and how often was it stopped?
+fn trespass(layer: Layer) -> (bool, Vec<(RequesterId, u8)>) {
+    let board = board(Parent::X86Vector, layer, World::BareMetal);
+    let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
+    board.devices().write(Endpoint::PciMsix, trial.message(0).unwrap());
+    board.settle();
+    (trial.total_runs() != 0, board.remapping_faults())
+}
+
+#[test]
+fn on_x86_remapping_stops_a_device_that_rings_another_s_interrupt() {
+    assert_eq!(trespass(Layer::None), (true, Vec::new()));
+    let wrong_source = 0x26;
+    assert_eq!(trespass(Layer::Remapping), (false, vec![(Endpoint::PciMsix.requester(), wrong_source)]));
+}

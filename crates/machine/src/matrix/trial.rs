@@ -1,0 +1,262 @@
+//! One endpoint's life on a board, and what became of it.
+
+use super::board::Board;
+use super::device::Probed;
+use super::root::{CPUS, Late};
+use super::{Endpoint, Outcome};
+use crate::pci::Fired;
+use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError};
+use msi_types::{Cpu, Delivery, MsiMessage};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Lives on one board: the second one finds whatever the first one left.
+const LIVES: usize = 2;
+
+/// Why a trial ended early.
+#[derive(Debug)]
+pub(super) enum Setback {
+    /// The drivers said no.
+    Refused(String),
+    /// Something that was promised did not hold.
+    Broken(String),
+}
+
+impl From<MsiDeviceError> for Setback {
+    fn from(error: MsiDeviceError) -> Self {
+        match error {
+            MsiDeviceError::Store(error) => Self::Broken(error.to_string()),
+            refused => Self::Refused(refused.to_string()),
+        }
+    }
+}
+
+impl From<RequestError> for Setback {
+    fn from(error: RequestError) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+impl From<MoveError> for Setback {
+    fn from(error: MoveError) -> Self {
+        match error {
+            MoveError::Controller(refused) => Self::Refused(refused.to_string()),
+            error => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+/// Tries an endpoint on a board.
+pub(super) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
+    let result = (0..LIVES).try_for_each(|_| {
+        let life = live(board, endpoint);
+        board.settle();
+        // Whether it was refused or not, nothing remains.
+        board.check_quiet().map_err(Setback::Broken).and(life)
+    });
+    match result {
+        Ok(()) => Outcome::Works,
+        Err(Setback::Refused(reason)) => Outcome::Refused(reason),
+        Err(Setback::Broken(reason)) => Outcome::Broken(reason),
+    }
+}
+
+fn live(board: &Board, endpoint: Endpoint) -> Result<(), Setback> {
+    let mut trial = Trial::begin(board, endpoint)?;
+    trial.deliver()?;
+    trial.travel()?;
+    trial.overtake()?;
+    if trial.probed.adds_later() {
+        trial.change()?;
+    }
+    trial.end()
+}
+
+/// How often each slot's handler ran, by CPU.
+struct Runs(Vec<[AtomicU64; CPUS as usize]>);
+
+impl Runs {
+    fn new(slots: u16) -> Self {
+        Self((0..slots).map(|_| Default::default()).collect())
+    }
+
+    fn count(&self, slot: u16, cpu: Cpu) {
+        if let Some(runs) = self.0.get(usize::from(slot)).and_then(|runs| runs.get(cpu.index())) {
+            runs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self) -> Vec<[u64; CPUS as usize]> {
+        let load = |run: &AtomicU64| run.load(Ordering::Relaxed);
+        self.0.iter().map(|runs| runs.each_ref().map(load)).collect()
+    }
+}
+
+/// An endpoint at work.
+pub(super) struct Trial<'a> {
+    board: &'a Board,
+    probed: Probed,
+    runs: Arc<Runs>,
+    /// Before the device: its vectors are given back with their handlers gone.
+    handles: BTreeMap<u16, IrqHandle>,
+    device: MsiDevice,
+}
+
+impl<'a> Trial<'a> {
+    /// Attaches the endpoint, allocates its vectors and requests them.
+    pub(super) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, Setback> {
+        let probed = board.probe(endpoint).map_err(Setback::Broken)?;
+        let config = MsiDeviceConfig {
+            name: endpoint.name(),
+            requester: endpoint.requester(),
+            parent: Arc::clone(&board.parent),
+            store: Arc::clone(&probed.found.store),
+        };
+        let device = MsiDevice::attach(&board.interrupts, config)?;
+        let (most, least) = probed.wanted();
+        let all = device.allocate(probed.found.shape, most..=most);
+        let granted = match all {
+            Err(_) if least < most => device.allocate(probed.found.shape, least..=least)?,
+            granted => granted?,
+        };
+        if let Some(rings) = &probed.rings {
+            // Address and data as the domain says they are, for each vector anew.
+            let vectors = u16::try_from(granted.len()).unwrap_or(u16::MAX);
+            rings.share(vectors, |slot| device.sent_message(slot));
+        }
+        let runs = Arc::new(Runs::new(probed.found.store.slots()));
+        let mut trial = Self { board, probed, runs, handles: BTreeMap::new(), device };
+        granted.iter().try_for_each(|vector| trial.request(vector.slot))?;
+        Ok(trial)
+    }
+
+    fn request(&mut self, slot: u16) -> Result<(), Setback> {
+        let runs = Arc::clone(&self.runs);
+        let handle = self.device.request(slot, "trial", move |context| runs.count(slot, context.cpu()))?;
+        self.handles.insert(slot, handle);
+        Ok(())
+    }
+
+    /// Each sender sends once, and its vector's handler runs once, where the vector is.
+    pub(super) fn deliver(&self) -> Result<(), Setback> {
+        let slots: Vec<_> = self.handles.keys().copied().collect();
+        for (sender, slot) in self.probed.senders(&slots) {
+            let to = self.handles.get(&slot).map(IrqHandle::effective_affinity);
+            let to = to.ok_or_else(|| Setback::Broken(format!("sender {sender} has no vector")))?;
+            let mut expected = self.runs.read();
+            if let Some(run) = expected.get_mut(usize::from(slot)).and_then(|runs| runs.get_mut(to.index())) {
+                *run += 1;
+            }
+            let strays = self.board.strays();
+            let fired = self.probed.fire(sender);
+            self.board.settle();
+            let found = self.runs.read();
+            if fired != Fired::Sent(Delivery::Pending) || found != expected || self.board.strays() != strays {
+                let reason = format!("sender {sender} ({fired:?}) to CPU {to}: {found:?}, not {expected:?}");
+                return Err(Setback::Broken(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// All vectors go to each CPU in turn, and back.
+    pub(super) fn travel(&self) -> Result<(), Setback> {
+        for cpu in (0..CPUS.into()).chain([0]).map(Cpu::new) {
+            for handle in self.handles.values() {
+                handle.set_affinity(cpu)?;
+            }
+            if let Some(handle) = self.handles.values().find(|handle| handle.effective_affinity() != cpu) {
+                return Err(Setback::Broken(format!("IRQ {} is not at CPU {cpu}", handle.irq())));
+            }
+            self.deliver()?;
+        }
+        Ok(())
+    }
+
+    /// Moves one vector.
+    #[cfg(test)]
+    pub(super) fn relocate(&self, slot: u16, cpu: u32) -> Result<(), Setback> {
+        if let Some(handle) = self.handles.get(&slot) {
+            handle.set_affinity(Cpu::new(cpu))?;
+        }
+        Ok(())
+    }
+
+    /// What the device sends for a slot.
+    #[cfg(test)]
+    pub(super) fn message(&self, slot: u16) -> Option<MsiMessage> {
+        self.device.sent_message(slot)
+    }
+
+    /// How often the handlers ran, all together.
+    #[cfg(test)]
+    pub(super) fn total_runs(&self) -> u64 {
+        self.handles.values().map(IrqHandle::count).sum()
+    }
+
+    /// What was sent before a move arrives once, before or after it.
+    fn overtake(&self) -> Result<(), Setback> {
+        let slots: Vec<_> = self.handles.keys().copied().collect();
+        for (sender, slot) in self.probed.senders(&slots) {
+            let Some(handle) = self.handles.get(&slot) else { continue };
+            let count = handle.count();
+            let to = Cpu::new((handle.effective_affinity().get() + 1) % u32::from(CPUS));
+            self.probed.fire(sender);
+            handle.set_affinity(to)?;
+            self.board.settle();
+            if handle.count() != count + 1 {
+                let reason = format!("sent before a move: {} runs, not one", handle.count() - count);
+                return Err(Setback::Broken(reason));
+            }
+        }
+        self.deliver()
+    }
+
+    /// A vector goes, and two come: at its slot and at one that had none.
+    fn change(&mut self) -> Result<(), Setback> {
+        let last = self.handles.keys().last().copied().unwrap_or_default();
+        self.handles.remove(&1);
+        self.device.free(1)?;
+        self.deliver()?;
+        for vector in self.device.allocate_at(&[1, last + 1])? {
+            self.request(vector.slot)?;
+        }
+        self.deliver()
+    }
+
+    /// Tears everything down. A message that comes afterwards reaches nobody.
+    pub(super) fn end(self) -> Result<(), Setback> {
+        let slots: Vec<_> = self.handles.keys().copied().collect();
+        let messages: Vec<_> = slots.iter().filter_map(|slot| self.device.sent_message(*slot)).collect();
+        let Self { board, probed, runs, handles, device } = self;
+        drop(handles);
+        device.tear_down().map_err(|error| Setback::Broken(error.to_string()))?;
+        // Vectors that their CPUs have not cleaned up yet would be asked for again.
+        board.settle();
+        let before = runs.read();
+        for sender in slots {
+            if probed.fire(sender) != Fired::Off {
+                return Err(Setback::Broken(format!("sender {sender} sends after the end")));
+            }
+        }
+        if board.late() == Late::Nobodys {
+            messages.iter().try_for_each(|message| late(board, &probed, *message))?;
+        }
+        let after = runs.read();
+        if before == after { Ok(()) } else { Err(Setback::Broken("a handler ran after the end".to_owned())) }
+    }
+}
+
+/// The device writes a message that it stores no more. An IOMMU that maps doorbells stops it.
+fn late(board: &Board, probed: &Probed, message: MsiMessage) -> Result<(), Setback> {
+    let stopped = board.stopped();
+    board.devices().write(probed.endpoint, message);
+    board.settle();
+    match stopped {
+        Some(before) if board.stopped() != Some(before + 1) => {
+            Err(Setback::Broken("the IOMMU let a message pass whose doorbell is unmapped".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}

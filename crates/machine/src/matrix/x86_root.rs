@@ -1,0 +1,145 @@
+//! Local APICs, with or without a remapping unit in front of them.
+
+use super::Layer;
+use super::root::{CPUS, Driven, Root, RootHardware};
+use crate::bus::{Bus, Overlap};
+use crate::platform::MachinePlatform;
+use crate::ram::Ram;
+use crate::x86::{Chipset, Kernel, LocalApics, RemappingUnit, TableMemory};
+use irq_domain::Interrupts;
+use msi_types::{Cpu, MsiParent, RequesterId, SignalMsi};
+use std::num::NonZeroU16;
+use std::sync::{Arc, OnceLock};
+use x86_irq::remapping::{ApicMode, CompatibilityFormat, RemapTableConfig, Source, TableSize};
+use x86_irq::{ApicId, RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain, VectorDomainConfig};
+
+/// Where the unit's registers would be; it names the unit in errors.
+const UNIT: u64 = 0xfed9_0000;
+/// 256 entries.
+const TABLE_LOG2: u8 = 8;
+
+/// The APICs and what is in front of them.
+pub(super) struct X86Hardware {
+    chipset: Arc<Chipset>,
+}
+
+impl X86Hardware {
+    /// With a remapping unit if that is the layer.
+    pub(super) fn new(layer: Layer, ram: Arc<Ram>) -> Self {
+        let remapping = (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
+        let apics = Arc::new(LocalApics::new(CPUS.into()));
+        Self { chipset: Arc::new(Chipset { apics, remapping, ram }) }
+    }
+}
+
+impl RootHardware for X86Hardware {
+    fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>> {
+        Arc::clone(&self.chipset) as _
+    }
+
+    fn claim(&self, _bus: &mut Bus) -> Result<(), Overlap> {
+        Ok(())
+    }
+
+    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
+        let Chipset { apics, remapping, ram } = &*self.chipset;
+        let kernel = Arc::new(Kernel::new(Arc::clone(apics), Arc::clone(platform)));
+        let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
+        let vectors = VectorDomain::new(VectorDomainConfig::new(cpus, Arc::clone(&kernel) as _));
+        for cpu in apics.cpus() {
+            vectors.online(cpu, ApicId::new(LocalApics::id(cpu))).map_err(|error| error.to_string())?;
+        }
+        let remapped = remapping.as_ref().map(|unit| remap(unit, ram, &vectors)).transpose()?;
+        let parent = match &remapped {
+            Some(remapped) => Arc::clone(remapped) as Arc<dyn MsiParent>,
+            None => Arc::clone(&vectors) as _,
+        };
+        let free = apics.cpus().map(|cpu| vectors.available_on(cpu)).collect();
+        let root = X86Root {
+            #[cfg(test)]
+            unit: remapping.clone(),
+            apics: Arc::clone(apics),
+            kernel,
+            vectors,
+            remapped,
+            free,
+            interrupts: OnceLock::new(),
+        };
+        Ok(Driven { root: Box::new(root), parent, wired: None })
+    }
+}
+
+fn remap(
+    unit: &Arc<RemappingUnit>,
+    ram: &Arc<Ram>,
+    vectors: &Arc<VectorDomain>,
+) -> Result<Arc<RemappedVectors<TableMemory>>, String> {
+    let size = TableSize::from_log2(TABLE_LOG2).ok_or("no such table")?;
+    let base = ram.allocate(size.bytes(), size.bytes().max(0x1000)).ok_or("no memory for the table")?;
+    let config =
+        RemapTableConfig { size, mode: ApicMode::Xapic, compatibility: CompatibilityFormat::Blocked };
+    let table = RemapTable::new(config, TableMemory::new(Arc::clone(ram), base));
+    unit.set_table(table.address_register(base));
+    Ok(RemappedVectors::new(RemappedVectorsConfig {
+        vectors: Arc::clone(vectors),
+        table,
+        cache: Arc::clone(unit) as _,
+        base: UNIT,
+        sources: Box::new(Source::pci),
+    }))
+}
+
+struct X86Root {
+    #[cfg(test)]
+    unit: Option<Arc<RemappingUnit>>,
+    apics: Arc<LocalApics>,
+    kernel: Arc<Kernel>,
+    vectors: Arc<VectorDomain>,
+    remapped: Option<Arc<RemappedVectors<TableMemory>>>,
+    /// By CPU: how many vectors were free at first.
+    free: Vec<u32>,
+    interrupts: OnceLock<Arc<Interrupts>>,
+}
+
+impl X86Root {
+    /// True if it did anything.
+    fn run(&self, cpu: Cpu) -> bool {
+        let Some(interrupts) = self.interrupts.get() else { return false };
+        let took = self.kernel.take_one(&self.vectors, interrupts, cpu);
+        self.kernel.clean_up(&self.vectors, cpu) || took
+    }
+}
+
+impl Root for X86Root {
+    fn serve(&self, interrupts: &Arc<Interrupts>) {
+        // There is one interrupt core for each board.
+        let _ = self.interrupts.set(Arc::clone(interrupts));
+    }
+
+    fn settle(&self) {
+        while self.apics.cpus().any(|cpu| self.run(cpu)) {}
+    }
+
+    fn strays(&self) -> u64 {
+        self.kernel.strays() + self.apics.refused()
+    }
+
+    fn kept(&self) -> Option<String> {
+        let slots = self.vectors.slots_in_use();
+        let entries = self.remapped.as_ref().map_or(0, |remapped| remapped.entries_in_use());
+        let free: Vec<_> = self.apics.cpus().map(|cpu| self.vectors.available_on(cpu)).collect();
+        (slots != 0 || entries != 0 || free != self.free).then(|| {
+            format!("{slots} slots, {entries} table entries, {free:?} of {:?} vectors free", self.free)
+        })
+    }
+
+    #[cfg(test)]
+    fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
+        let faults = self.unit.as_ref().map(|unit| unit.faults()).unwrap_or_default();
+        faults.iter().map(|fault| (fault.device, fault.reason)).collect()
+    }
+
+    fn silent_fault(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,49 @@
+//! Where devices' writes end on an x86 machine.
+
+use super::interrupt_remapping::RemappingUnit;
+use super::local_apics::{Arriving, LocalApics};
+use crate::ram::Ram;
+use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
+use std::fmt;
+use std::sync::Arc;
+use vgic::GuestMemory as _;
+
+/// Writes to the MiB at 0xFEE00000 are messages: to the remapping unit where there is one, else to the APICs. Others go to
+/// RAM.
+pub(crate) struct Chipset {
+    pub(crate) apics: Arc<LocalApics>,
+    pub(crate) remapping: Option<Arc<RemappingUnit>>,
+    pub(crate) ram: Arc<Ram>,
+}
+
+/// A message in the compatibility format (SDM vol. 3A §11.11); `None` for one in the remappable format.
+fn compatible(message: MsiMessage) -> Option<Arriving> {
+    let MsiMessage { address, data } = message;
+    let [vector, mode, ..] = data.to_le_bytes();
+    (address >> 4 & 1 == 0).then(|| Arriving {
+        destination: u32::try_from(address >> 12 & 0xff).unwrap_or(0),
+        logical: address >> 2 & 1 != 0,
+        delivery_mode: mode & 7,
+        vector,
+    })
+}
+
+impl SignalMsi<RequesterId> for Chipset {
+    fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
+        if message.address >> 20 != 0xfee {
+            let _ = self.ram.write(message.address, &message.data.to_le_bytes());
+            return Delivery::NoDoorbell;
+        }
+        let arriving = match &self.remapping {
+            Some(unit) => unit.translate(from, message),
+            None => compatible(message),
+        };
+        arriving.map_or(Delivery::Blocked, |arriving| self.apics.take(arriving))
+    }
+}
+
+impl fmt::Debug for Chipset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chipset").field("remapping", &self.remapping).finish_non_exhaustive()
+    }
+}

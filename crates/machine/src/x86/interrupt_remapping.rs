@@ -1,0 +1,224 @@
+//! An interrupt remapping unit (VT-d specification §5.1, §9.9): reads the table that its address register names, and
+//! caches what it read until it is told to forget it.
+
+use super::local_apics::Arriving;
+use crate::lock::lock;
+use crate::ram::Ram;
+use msi_types::{MsiMessage, RequesterId};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use x86_irq::remapping::{EntryCache, InvalidationError};
+
+/// Bytes of an entry.
+const ENTRY: u64 = 16;
+/// EIME of the address register: entries name 32 bits of an APIC's ID.
+const EXTENDED: u64 = 1 << 11;
+/// Faults that are kept.
+const KEPT: usize = 64;
+
+/// A message that was stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RemappingFault {
+    /// Who sent it.
+    pub(crate) device: RequesterId,
+    /// The fault reason (VT-d specification §7.2.3.1): 0x20 to 0x26.
+    pub(crate) reason: u8,
+}
+
+/// The hardware.
+pub(crate) struct RemappingUnit {
+    ram: Arc<Ram>,
+    /// The interrupt remapping table address register; 0 while the unit is off.
+    table: AtomicU64,
+    cache: Mutex<BTreeMap<u64, [u64; 2]>>,
+    faults: Mutex<Vec<RemappingFault>>,
+}
+
+impl RemappingUnit {
+    /// Off: everything is stopped.
+    pub(crate) fn new(ram: Arc<Ram>) -> Self {
+        let table = AtomicU64::new(0);
+        Self { ram, table, cache: Mutex::default(), faults: Mutex::default() }
+    }
+
+    /// Sets the table address register, and turns the unit on.
+    pub(crate) fn set_table(&self, register: u64) {
+        self.table.store(register, Ordering::Release);
+        lock(&self.cache).clear();
+    }
+
+    /// What a message becomes; `None` if it is stopped.
+    pub(crate) fn translate(&self, from: RequesterId, message: MsiMessage) -> Option<Arriving> {
+        let translated = self.try_translate(from, message);
+        translated
+            .map_err(|reason| {
+                let mut faults = lock(&self.faults);
+                if faults.len() < KEPT {
+                    faults.push(RemappingFault { device: from, reason });
+                }
+            })
+            .ok()
+    }
+
+    /// The first faults, in their order.
+    pub(crate) fn faults(&self) -> Vec<RemappingFault> {
+        lock(&self.faults).clone()
+    }
+
+    fn try_translate(&self, from: RequesterId, message: MsiMessage) -> Result<Arriving, u8> {
+        let index = index(message)?;
+        let register = self.table.load(Ordering::Acquire);
+        if index >= 2 << (register & 0xf) {
+            return Err(0x21);
+        }
+        let [low, high] = self.entry(register & !0xfff, index).ok_or(0x23)?;
+        if low & 1 == 0 {
+            return Err(0x22);
+        }
+        let reserved = 0xff00_7000;
+        if low & reserved != 0 || low >> 15 & 1 != 0 || high >> 20 != 0 {
+            return Err(0x24);
+        }
+        if !admits(high, from)? {
+            return Err(0x26);
+        }
+        let destination = if register & EXTENDED == 0 { low >> 40 & 0xff } else { low >> 32 };
+        Ok(Arriving {
+            destination: u32::try_from(destination).unwrap_or(u32::MAX),
+            logical: low >> 2 & 1 != 0,
+            delivery_mode: u8::try_from(low >> 5 & 7).unwrap_or(u8::MAX),
+            vector: u8::try_from(low >> 16 & 0xff).unwrap_or(0),
+        })
+    }
+
+    /// An entry, as it is cached or as it is in memory.
+    fn entry(&self, base: u64, index: u64) -> Option<[u64; 2]> {
+        let mut cache = lock(&self.cache);
+        if let Some(entry) = cache.get(&index) {
+            return Some(*entry);
+        }
+        let at = base + index * ENTRY;
+        let entry = [self.ram.device_load64(at)?, self.ram.device_load64(at + 8)?];
+        // An absent entry is not cached, as nobody invalidates when one is made.
+        if entry[0] & 1 != 0 {
+            cache.insert(index, entry);
+        }
+        Some(entry)
+    }
+}
+
+/// The entry that a message names.
+fn index(message: MsiMessage) -> Result<u64, u8> {
+    let MsiMessage { address, data } = message;
+    if address >> 20 != 0xfee {
+        return Err(0x20);
+    }
+    if address >> 4 & 1 == 0 {
+        // The compatibility format is blocked here.
+        return Err(0x25);
+    }
+    let handle = address >> 5 & 0x7fff | (address >> 2 & 1) << 15;
+    if address >> 3 & 1 == 0 {
+        return Ok(handle);
+    }
+    let subhandle = u64::from(data);
+    if subhandle > 0xffff { Err(0x20) } else { Ok(handle + subhandle) }
+}
+
+/// Does the entry admit the sender?
+fn admits(high: u64, from: RequesterId) -> Result<bool, u8> {
+    let (source, sender) = (high & 0xffff, u64::from(from.get()));
+    let ignored = match high >> 16 & 3 {
+        0 => 0,
+        1 => 0b100,
+        2 => 0b110,
+        _ => 0b111,
+    };
+    match high >> 18 & 3 {
+        0 => Ok(true),
+        1 => Ok((source ^ sender) & !ignored == 0),
+        2 => Ok((source >> 8..=source & 0xff).contains(&(sender >> 8))),
+        _ => Err(0x24),
+    }
+}
+
+impl EntryCache for RemappingUnit {
+    fn invalidate(&self, first: u16, log2_count: u8) -> Result<(), InvalidationError> {
+        let first = u64::from(first);
+        let count = 1u64.checked_shl(log2_count.into()).unwrap_or(u64::MAX);
+        if !first.is_multiple_of(count) {
+            return Err(InvalidationError { reason: "the range is not aligned to its size" });
+        }
+        lock(&self.cache).retain(|index, _| !(first..first.saturating_add(count)).contains(index));
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RemappingUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemappingUnit").field("faults", &self.faults()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ram::Caches;
+    use gic_firmware::Region;
+
+    const TABLE: u64 = 0x8000_0000;
+    const DEVICE: RequesterId = RequesterId::new(0x0108);
+
+    /// A table of 16 entries in xAPIC mode, whose entry 5 is vector 0x61 at APIC 9 for the device.
+    fn unit() -> (Arc<Ram>, RemappingUnit) {
+        let region = Region::new(TABLE, 0x10_0000).unwrap();
+        let ram = Arc::new(Ram::new(&[region], Caches::Snooped));
+        ram.device_store64(TABLE + 5 * ENTRY, 9 << 40 | 0x61 << 16 | 1);
+        ram.device_store64(TABLE + 5 * ENTRY + 8, 1 << 18 | 0x0108);
+        let unit = RemappingUnit::new(Arc::clone(&ram));
+        unit.set_table(TABLE | 3);
+        (ram, unit)
+    }
+
+    /// By handle alone.
+    fn naming(handle: u64) -> MsiMessage {
+        MsiMessage { address: 0xfee0_0010 | handle << 5, data: 0 }
+    }
+
+    #[test]
+    fn a_handle_and_a_handle_with_subhandle_name_an_entry() {
+        let (_, unit) = unit();
+        let arriving = Arriving { destination: 9, logical: false, delivery_mode: 0, vector: 0x61 };
+        assert_eq!(unit.translate(DEVICE, naming(5)), Some(arriving));
+        let message = MsiMessage { address: 0xfee0_0018 | 3 << 5, data: 2 };
+        assert_eq!(unit.translate(DEVICE, message), Some(arriving));
+    }
+
+    #[test]
+    fn whatever_is_stopped_is_reported_with_its_sender_and_the_reason() {
+        let (_, unit) = unit();
+        let stranger = RequesterId::new(0x0109);
+        let compatible = MsiMessage { address: 0xfee0_3000, data: 0x61 };
+        for (device, message) in
+            [(stranger, naming(5)), (DEVICE, naming(6)), (DEVICE, naming(16)), (DEVICE, compatible)]
+        {
+            assert_eq!(unit.translate(device, message), None);
+        }
+        let reasons: Vec<_> = unit.faults().iter().map(|fault| (fault.device, fault.reason)).collect();
+        assert_eq!(reasons, [(stranger, 0x26), (DEVICE, 0x22), (DEVICE, 0x21), (DEVICE, 0x25)]);
+    }
+
+    #[test]
+    fn a_changed_entry_is_not_seen_before_the_cache_forgot_it() {
+        let (ram, unit) = unit();
+        let vector = |unit: &RemappingUnit| unit.translate(DEVICE, naming(5)).map(|it| it.vector);
+        assert_eq!(vector(&unit), Some(0x61));
+        ram.device_store64(TABLE + 5 * ENTRY, 9 << 40 | 0x62 << 16 | 1);
+        assert_eq!(vector(&unit), Some(0x61));
+        unit.invalidate(4, 1).unwrap();
+        assert_eq!(vector(&unit), Some(0x62));
+        assert!(unit.invalidate(5, 1).is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! The kernel's side of an x86 machine: what the drivers need of it, and the trap entry.
+
+use super::local_apics::LocalApics;
+use crate::platform::{Executing, MachinePlatform};
+use crate::ram::{Publication, Ram};
+use irq_domain::{Dispatched, Host, Interrupts};
+use msi_types::Cpu;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use x86_irq::remapping::RemapMemory;
+use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, VectorDomain};
+
+/// The kernel, as the vector domain sees it.
+pub(crate) struct Kernel {
+    apics: Arc<LocalApics>,
+    platform: Arc<MachinePlatform>,
+    /// By CPU: it was asked to clean up.
+    cleanups: Box<[AtomicBool]>,
+    /// Arrivals that nobody was asked for.
+    strays: AtomicU64,
+}
+
+impl Kernel {
+    pub(crate) fn new(apics: Arc<LocalApics>, platform: Arc<MachinePlatform>) -> Self {
+        let cleanups = apics.cpus().map(|_| AtomicBool::new(false)).collect();
+        Self { apics, platform, cleanups, strays: AtomicU64::new(0) }
+    }
+
+    /// The trap: serves one interrupt. False if there was none.
+    pub(crate) fn take_one(&self, domain: &VectorDomain, interrupts: &Interrupts, cpu: Cpu) -> bool {
+        let _executing = Executing::in_exception(cpu);
+        let Some(vector) = self.apics.acknowledge(cpu) else { return false };
+        let arrival = ApicVector::new(vector).map_or(Arrival::Unknown, |vector| domain.arrive(cpu, vector));
+        let handled = match arrival {
+            Arrival::Deliver(slot) => !matches!(interrupts.dispatch(cpu, slot), Dispatched::Unhandled(_)),
+            Arrival::Held | Arrival::Released => true,
+            Arrival::Unknown => false,
+        };
+        if !handled {
+            self.strays.fetch_add(1, Ordering::Relaxed);
+        }
+        self.apics.end(cpu);
+        true
+    }
+
+    /// The tick: the CPU cleans up if it was asked to. True if it did.
+    pub(crate) fn clean_up(&self, domain: &VectorDomain, cpu: Cpu) -> bool {
+        let asked = self.cleanups.get(cpu.index()).is_some_and(|asked| asked.swap(false, Ordering::AcqRel));
+        if asked {
+            let _executing = Executing::in_exception(cpu);
+            if domain.clean_up(cpu) == Cleanup::Again {
+                self.request_cleanup(cpu);
+            }
+        }
+        asked
+    }
+
+    pub(crate) fn strays(&self) -> u64 {
+        self.strays.load(Ordering::Relaxed)
+    }
+}
+
+impl Apic for Kernel {
+    fn send(&self, to: ApicId, vector: ApicVector) {
+        let cpu = self.apics.cpus().find(|cpu| LocalApics::id(*cpu) == to.get());
+        if let Some(cpu) = cpu {
+            self.apics.request(cpu, vector.get());
+        }
+    }
+
+    fn is_requested(&self, cpu: Cpu, vector: ApicVector) -> Option<bool> {
+        let here = self.platform.current_cpu() == Some(cpu);
+        here.then(|| self.apics.is_requested(cpu, vector.get()))
+    }
+
+    fn request_cleanup(&self, cpu: Cpu) {
+        if let Some(asked) = self.cleanups.get(cpu.index()) {
+            asked.store(true, Ordering::Release);
+        }
+    }
+
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(Host::irq_save(&*self.platform).get())
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        Host::irq_restore(&*self.platform, irq_domain::IrqState::new(state.get()));
+    }
+
+    fn relax(&self) {
+        Host::relax(&*self.platform);
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("apics", &self.apics).finish_non_exhaustive()
+    }
+}
+
+/// A remapping table's memory: RAM into whose cached copies the unit does not look.
+#[derive(Debug)]
+pub(crate) struct TableMemory {
+    ram: Arc<Ram>,
+    base: u64,
+}
+
+impl TableMemory {
+    pub(crate) const fn new(ram: Arc<Ram>, base: u64) -> Self {
+        Self { ram, base }
+    }
+
+    fn place(&self, word: u32) -> u64 {
+        self.base + u64::from(word) * 8
+    }
+}
+
+impl RemapMemory for TableMemory {
+    fn read(&self, word: u32) -> u64 {
+        self.ram.cpu_load64(self.place(word))
+    }
+
+    fn write(&self, word: u32, value: u64) {
+        let at = self.place(word);
+        self.ram.cpu_store64(at, value);
+        self.ram.publish(at..at + 8, Publication::Clean);
+    }
+}

@@ -1,0 +1,199 @@
+//! Local APICs, as far as messages go (SDM vol. 3A chapter 11): a request bit and an in-service bit for each vector.
+
+use crate::lock::lock;
+use msi_types::{Cpu, Delivery};
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The lowest vector that a message may carry.
+const LOWEST: u8 = 0x10;
+/// Delivery modes that are served: fixed, and to the one of lowest priority.
+const FIXED: u8 = 0;
+const LOWEST_PRIORITY: u8 = 1;
+
+/// One bit for each vector.
+#[derive(Clone, Copy, Default)]
+struct Vectors([u64; 4]);
+
+impl Vectors {
+    fn set(&mut self, vector: u8) {
+        self.0[usize::from(vector / 64)] |= 1 << (vector % 64);
+    }
+
+    fn clear(&mut self, vector: u8) {
+        self.0[usize::from(vector / 64)] &= !(1 << (vector % 64));
+    }
+
+    fn contains(self, vector: u8) -> bool {
+        self.0[usize::from(vector / 64)] & 1 << (vector % 64) != 0
+    }
+
+    fn highest(self) -> Option<u8> {
+        (0..=u8::MAX).rev().find(|vector| self.contains(*vector))
+    }
+}
+
+#[derive(Default)]
+struct LocalApic {
+    requested: Vectors,
+    in_service: Vectors,
+}
+
+/// A message as it arrives at the APICs, decoded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Arriving {
+    pub(crate) destination: u32,
+    /// DM: the destination is a set of APICs, one bit each (flat model).
+    pub(crate) logical: bool,
+    pub(crate) delivery_mode: u8,
+    pub(crate) vector: u8,
+}
+
+/// The APICs of all CPUs.
+pub(crate) struct LocalApics {
+    apics: Box<[Mutex<LocalApic>]>,
+    /// Messages with an illegal vector, a delivery mode that no device uses, or no APIC.
+    refused: AtomicU64,
+}
+
+impl LocalApics {
+    pub(crate) fn new(cpus: u32) -> Self {
+        Self { apics: (0..cpus).map(|_| Mutex::default()).collect(), refused: AtomicU64::new(0) }
+    }
+
+    /// The ID of a CPU's APIC: never the CPU's own number, and above 7 bits for some.
+    pub(crate) const fn id(cpu: Cpu) -> u32 {
+        cpu.get() * 0x41 + 3
+    }
+
+    /// A message arrives.
+    pub(crate) fn take(&self, message: Arriving) -> Delivery {
+        let served = matches!(message.delivery_mode, FIXED | LOWEST_PRIORITY) && message.vector >= LOWEST;
+        let mut targets = self.targets(message).into_iter();
+        let first = targets.next().filter(|_| served);
+        let Some(first) = first else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Delivery::Blocked;
+        };
+        let others = if message.delivery_mode == FIXED { targets.collect() } else { Vec::new() };
+        for cpu in others.into_iter().chain([first]) {
+            self.request(cpu, message.vector);
+        }
+        Delivery::Pending
+    }
+
+    fn targets(&self, message: Arriving) -> Vec<Cpu> {
+        let is_meant = |cpu: &Cpu| {
+            if message.logical {
+                message.destination >> cpu.get() & 1 != 0
+            } else {
+                Self::id(*cpu) == message.destination
+            }
+        };
+        self.cpus().filter(is_meant).collect()
+    }
+
+    pub(crate) fn cpus(&self) -> impl Iterator<Item = Cpu> + use<> {
+        (0..u32::try_from(self.apics.len()).unwrap_or(0)).map(Cpu::new)
+    }
+
+    /// The vector is requested of a CPU.
+    pub(crate) fn request(&self, cpu: Cpu, vector: u8) {
+        if let Some(apic) = self.apics.get(cpu.index()) {
+            lock(apic).requested.set(vector);
+        }
+    }
+
+    /// Is the vector requested, and not served yet?
+    pub(crate) fn is_requested(&self, cpu: Cpu, vector: u8) -> bool {
+        self.apics.get(cpu.index()).is_some_and(|apic| lock(apic).requested.contains(vector))
+    }
+
+    /// The CPU serves the highest vector that is requested, unless it serves one of that priority class or above.
+    pub(crate) fn acknowledge(&self, cpu: Cpu) -> Option<u8> {
+        let mut apic = lock(self.apics.get(cpu.index())?);
+        let vector = apic.requested.highest()?;
+        if apic.in_service.highest().is_some_and(|serving| serving >> 4 >= vector >> 4) {
+            return None;
+        }
+        apic.requested.clear(vector);
+        apic.in_service.set(vector);
+        Some(vector)
+    }
+
+    /// End of interrupt: the highest vector in service is served.
+    pub(crate) fn end(&self, cpu: Cpu) {
+        let Some(apic) = self.apics.get(cpu.index()) else { return };
+        let mut apic = lock(apic);
+        if let Some(vector) = apic.in_service.highest() {
+            apic.in_service.clear(vector);
+        }
+    }
+
+    /// Messages that no APIC took.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for LocalApics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalApics").field("count", &self.apics.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CPU1: Cpu = Cpu::new(1);
+
+    fn physical(destination: u32, vector: u8) -> Arriving {
+        Arriving { destination, logical: false, delivery_mode: FIXED, vector }
+    }
+
+    #[test]
+    fn two_messages_of_one_vector_are_one_request() {
+        let apics = LocalApics::new(2);
+        for _ in 0..2 {
+            assert_eq!(apics.take(physical(LocalApics::id(CPU1), 0x41)), Delivery::Pending);
+        }
+        assert_eq!(apics.acknowledge(CPU1), Some(0x41));
+        apics.end(CPU1);
+        assert_eq!(apics.acknowledge(CPU1), None);
+    }
+
+    #[test]
+    fn a_class_in_service_holds_back_its_own_and_lower_ones() {
+        let apics = LocalApics::new(2);
+        for vector in [0x41, 0x48, 0x31, 0x52] {
+            apics.request(CPU1, vector);
+        }
+        assert_eq!(apics.acknowledge(CPU1), Some(0x52));
+        assert_eq!(apics.acknowledge(CPU1), None);
+        apics.end(CPU1);
+        assert_eq!(apics.acknowledge(CPU1), Some(0x48));
+        assert_eq!(apics.acknowledge(CPU1), None);
+    }
+
+    #[test]
+    fn a_logical_destination_reaches_each_of_its_set_and_lowest_priority_one() {
+        let apics = LocalApics::new(3);
+        let both = Arriving { logical: true, ..physical(0b110, 0x40) };
+        apics.take(both);
+        let took = |apics: &LocalApics| apics.cpus().map(|cpu| apics.acknowledge(cpu)).collect::<Vec<_>>();
+        assert_eq!(took(&apics), [None, Some(0x40), Some(0x40)]);
+        apics.cpus().for_each(|cpu| apics.end(cpu));
+        apics.take(Arriving { delivery_mode: LOWEST_PRIORITY, ..both });
+        assert_eq!(took(&apics).iter().flatten().count(), 1);
+    }
+
+    #[test]
+    fn an_illegal_vector_and_an_unknown_apic_are_refused() {
+        let apics = LocalApics::new(1);
+        assert_eq!(apics.take(physical(LocalApics::id(Cpu::new(0)), 0x0f)), Delivery::Blocked);
+        assert_eq!(apics.take(physical(LocalApics::id(CPU1), 0x40)), Delivery::Blocked);
+        assert_eq!(apics.refused(), 2);
+    }
+}
