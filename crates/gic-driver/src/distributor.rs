@@ -5,7 +5,7 @@ use crate::interrupt::Interrupt;
 use crate::saved::{BlockDefaults, SharedBlock};
 use crate::{Block, GicError, Group, Mmio, MmioExt, Platform};
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
-use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg};
+use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, WriteOnly};
 
 /// The security states of the system, and which of them this software is in. It decides the layout of `GICD_CTLR`,
 /// what priorities mean, and whether groups can be configured.
@@ -242,12 +242,24 @@ impl<M: Mmio> Distributor<M> {
         if !self.typer.mbis() {
             return None;
         }
-        let (set, clear) = match self.view {
-            SecurityView::Secure => (gicd::SETSPI_SR, gicd::CLRSPI_SR),
-            SecurityView::Single | SecurityView::NonSecure => (gicd::SETSPI_NSR, gicd::CLRSPI_NSR),
-        };
+        let (set, clear) = self.doorbells();
         let at = |register: Reg<u32, _>| self.address + u64::from(register.offset());
         Some(MessageRegisters { set: at(set), clear: at(clear) })
+    }
+
+    /// Undoes what messages did to an SPI. A device that is gone cannot deassert the level that it held, and neither
+    /// `ICPENDR` nor another trigger does it for it. Nothing if there are no messages.
+    pub fn clear_message(&self, spi: IntId) {
+        if self.typer.mbis() {
+            self.frame.mmio.write(self.doorbells().1, spi.get());
+        }
+    }
+
+    fn doorbells(&self) -> (Reg<u32, WriteOnly>, Reg<u32, WriteOnly>) {
+        match self.view {
+            SecurityView::Secure => (gicd::SETSPI_SR, gicd::CLRSPI_SR),
+            SecurityView::Single | SecurityView::NonSecure => (gicd::SETSPI_NSR, gicd::CLRSPI_NSR),
+        }
     }
 
     /// How many blocks [`save`](Self::save) fills: at most 63.

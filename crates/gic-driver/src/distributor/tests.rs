@@ -399,7 +399,18 @@ mod suspend {
             let group_modifier = false;
             let forwarded = enabled;
             let priority = priority & 0xf8;
-            crate::fake::State { enabled, forwarded, pending, active, priority, edge, group, group_modifier }
+            let held = false;
+            crate::fake::State {
+                enabled,
+                forwarded,
+                pending,
+                held,
+                active,
+                priority,
+                edge,
+                group,
+                group_modifier,
+            }
         })
     }
 

@@ -11,6 +11,8 @@ pub(crate) struct State {
     /// Cleared once a disable took effect.
     pub(crate) forwarded: bool,
     pub(crate) pending: bool,
+    /// A message holds it up, if it is a level.
+    pub(crate) held: bool,
     pub(crate) active: bool,
     /// As the hardware has it.
     pub(crate) priority: u8,
@@ -58,6 +60,14 @@ impl Bank {
     pub(crate) fn state(&mut self, intid: IntId) -> &mut State {
         let index = self.fields.group.range().index_of(intid).unwrap();
         &mut self.states[usize::try_from(index).unwrap()]
+    }
+
+    /// A message takes back what messages did; `None` if it is none of these interrupts.
+    pub(crate) fn clear_message(&mut self, intid: IntId) -> Option<()> {
+        let index = usize::try_from(self.fields.group.range().index_of(intid)?).ok()?;
+        let state = self.states.get_mut(index)?;
+        (state.pending, state.held) = (false, false);
+        Some(())
     }
 
     pub(crate) fn states(&self) -> &[State] {
@@ -137,7 +147,7 @@ impl Bank {
             Array::Group => u32::from(state.group && !self.non_secure_view),
             Array::GroupModifier => u32::from(state.group_modifier && !self.non_secure_view),
             Array::SetEnable | Array::ClearEnable => state.enabled.into(),
-            Array::SetPending | Array::ClearPending => state.pending.into(),
+            Array::SetPending | Array::ClearPending => (state.pending || (state.held && !state.edge)).into(),
             Array::SetActive | Array::ClearActive => state.active.into(),
             Array::Priority if self.non_secure_view => (state.priority << 1).into(),
             Array::Priority => state.priority.into(),

@@ -116,6 +116,12 @@ impl FakeDistributor {
             assert_eq!(bytes, 4);
             return self.write_control(value);
         }
+        let clear = if self.security == Security::Secure { gicd::CLRSPI_SR } else { gicd::CLRSPI_NSR };
+        if offset == clear.offset() {
+            assert!(self.typer.mbis() && bytes == 4, "there are no messages");
+            let intid = IntId::new(value);
+            return self.spis.clear_message(intid).or_else(|| self.extended.clear_message(intid)).unwrap();
+        }
         let disabled = self
             .spis
             .write(offset, bytes, value)

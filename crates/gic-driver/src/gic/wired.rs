@@ -66,6 +66,10 @@ impl<P: Platform> WiredParent for Gic<P> {
 
     fn set_pending(&self, vector: Vector, pending: Pending) {
         if let Ok(interrupt) = self.wired(vector) {
+            let intid = IntId::from(vector);
+            if pending == Pending::Clear && !intid.is_private() {
+                self.distributor.clear_message(intid);
+            }
             interrupt.set_pending(pending);
         }
     }

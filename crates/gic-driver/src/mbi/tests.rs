@@ -162,10 +162,10 @@ fn a_level_has_two_messages_and_ends_with_its_owner() {
     assert!(!state(&fake, 64).edge);
     mbi.unmask(block.first());
     assert!(mbi.compose_level(&block, 0).is_ok(), "it is one already");
-    fake.at_distributor(|frame| frame.spis.state(IntId::new(64)).pending = true);
+    fake.at_distributor(|frame| frame.spis.state(IntId::new(64)).held = true);
     mbi.free(&attach(&mbi), block);
     let left = state(&fake, 64);
-    assert_eq!((left.edge, left.pending, left.forwarded), (true, false, false));
+    assert_eq!((left.edge, left.pending, left.held, left.forwarded), (true, false, false, false));
 }
 
 #[test]
