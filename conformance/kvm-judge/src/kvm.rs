@@ -7,7 +7,8 @@
 mod program;
 
 use crate::layout::{
-    CPUS, DISTRIBUTOR, INTERRUPTS, ITS, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REDISTRIBUTORS, REPORT,
+    CPUS, DISTRIBUTOR, INTERRUPTS, ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REDISTRIBUTORS,
+    REPORT, SPECIAL,
 };
 use crate::{Device, Failure, Machine, Operation, Ram};
 use gic_arch::gits;
@@ -17,7 +18,7 @@ use kvm_bindings::{
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_msi, kvm_userspace_memory_region, kvm_vcpu_init,
 };
 use kvm_ioctls::{DeviceFd, Kvm, VcpuExit, VcpuFd, VmFd};
-use msi_types::{Delivery, DeviceId, EventId};
+use msi_types::{Delivery, DeviceId, EventId, Level};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, counted in words of 32 bits.
@@ -28,8 +29,8 @@ const PC: u64 = 32;
 const BUSY: i32 = 16;
 /// `EINTR`: the vCPU was not to run.
 const INTERRUPTED: i32 = 4;
-/// INTIDs from here to 1023 name no interrupt.
-const SPECIAL: u32 = 1020;
+/// `KVM_IRQ_LINE`: the number is an SPI's INTID.
+const SPI_LINE: u32 = 1 << 24;
 
 /// A machine of KVM.
 #[derive(Debug)]
@@ -158,13 +159,35 @@ impl Machine for KvmMachine {
         }
     }
 
+    fn drive(&mut self, spi: u32, level: Level) -> Result<(), Failure> {
+        Ok(self.vm.set_irq_line(SPI_LINE | spi, level == Level::High)?)
+    }
+
+    fn take(&mut self, cpu: u16) -> Result<u32, Failure> {
+        self.start(cpu, program::take(), &[(4, REPORT)])?;
+        let intid = self.report(cpu)?;
+        self.settle(cpu)?;
+        Ok(intid)
+    }
+
+    fn end(&mut self, cpu: u16, intid: u32) -> Result<(), Failure> {
+        self.start(cpu, program::end(), &[(0, intid.into()), (4, REPORT)])?;
+        self.report(cpu)?;
+        self.settle(cpu)
+    }
+
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure> {
         self.start(cpu, program::acknowledge(), &[(4, REPORT)])?;
         let mut intids = Vec::new();
         loop {
             match self.report(cpu)? {
                 SPECIAL..1024 => break,
-                intid => intids.push(intid),
+                intid => {
+                    intids.push(intid);
+                    if intid == LEVEL_LINE {
+                        self.drive(intid, Level::Low)?;
+                    }
+                }
             }
         }
         self.settle(cpu)?;

@@ -5,6 +5,11 @@ pub const CPUS: u16 = 2;
 /// INTIDs below 1024, the private ones included.
 pub const INTERRUPTS: u32 = 96;
 
+/// An SPI that is level-triggered: its line is high until a vCPU acknowledges it.
+pub const LEVEL_LINE: u32 = 95;
+/// INTIDs from here to 1023 name no interrupt.
+pub const SPECIAL: u32 = 1020;
+
 /// The distributor.
 pub const DISTRIBUTOR: u64 = 0x0800_0000;
 /// The ITS.

@@ -22,6 +22,7 @@ pub mod kvm;
 pub mod layout;
 mod machine;
 mod memory;
+pub mod model;
 mod operation;
 pub mod saving;
 pub mod scenario;

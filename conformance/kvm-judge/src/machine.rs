@@ -4,7 +4,7 @@ use crate::layout::CPUS;
 use crate::{Device, Operation, Ram};
 use gic_arch::Affinity;
 use gic_arch::kvm::{Attribute, Errno};
-use msi_types::{Delivery, DeviceId, EventId};
+use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::error::Error;
 
 /// What goes wrong with a machine, rather than in it.
@@ -24,7 +24,17 @@ pub trait Machine {
     /// A message of a device.
     fn signal(&mut self, device: DeviceId, event: EventId) -> Result<Delivery, Failure>;
 
+    /// Drives the input of an SPI.
+    fn drive(&mut self, spi: u32, level: Level) -> Result<(), Failure>;
+
+    /// Has the guest acknowledge an interrupt on a vCPU, and not end it. From 1020 to 1023, there is none.
+    fn take(&mut self, cpu: u16) -> Result<u32, Failure>;
+
+    /// Has the guest end an interrupt that it took.
+    fn end(&mut self, cpu: u16, intid: u32) -> Result<(), Failure>;
+
     /// Has the guest acknowledge and end on a vCPU whatever is signalled to it; returns the INTIDs in their order.
+    /// The device of [`LEVEL_LINE`](crate::layout::LEVEL_LINE) lowers it then.
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure>;
 
     /// Reads an attribute.

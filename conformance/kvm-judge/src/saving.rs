@@ -29,11 +29,30 @@ pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Fai
         if *attribute == enable {
             command(machine, Device::Its, control::ITS_RESTORE_TABLES)?;
         }
-        machine
-            .set(*device, *attribute, *value)
-            .map_err(|errno| format!("set {attribute:x?} to {value:#x}: {errno}"))?;
+        let set = |machine: &mut dyn Machine, attribute: Attribute, value: u64| {
+            let outcome = machine.set(*device, attribute, value);
+            outcome.map_err(|errno| format!("set {attribute:x?} to {value:#x}: {errno}"))
+        };
+        if let Some(clear) = cleared_by(*attribute) {
+            set(machine, clear, 0xffff_ffff)?;
+        }
+        set(machine, *attribute, *value)?;
     }
     Ok(())
+}
+
+/// Of registers in which writing ones sets bits and zeros do nothing, those that clear them: 0x80 further.
+fn cleared_by(attribute: Attribute) -> Option<Attribute> {
+    let sets = |offset: u32| matches!(offset, 0x100..0x180 | 0x300..0x380);
+    match attribute {
+        Attribute::Distributor { offset } if sets(offset) => {
+            Some(Attribute::Distributor { offset: offset + 0x80 })
+        }
+        Attribute::Redistributor { cpu, offset } if sets(offset.wrapping_sub(gicr::SGI_BASE)) => {
+            Some(Attribute::Redistributor { cpu, offset: offset + 0x80 })
+        }
+        _ => None,
+    }
 }
 
 fn command(machine: &mut dyn Machine, device: Device, command: u64) -> Result<(), Failure> {

@@ -5,14 +5,14 @@ mod plan;
 pub use plan::{DevicePlan, EventPlan, Levels, Plan};
 
 use crate::layout::{
-    COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, ITS, QUEUE, SECOND_LEVEL,
-    TRANSLATIONS, pending, redistributor,
+    COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, ITS, LEVEL_LINE, QUEUE,
+    SECOND_LEVEL, SPECIAL, TRANSLATIONS, pending, redistributor,
 };
 use crate::{Failure, Machine, Operation};
 use gic_arch::gits::{Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, Level1Entry, MapAction, RdBase};
-use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, lpi};
-use msi_types::{DeviceId, EventId};
+use gic_arch::{Affinity, Cacheability, IntId, IntIdField, Shareability, gicd, gicr, gits, lpi};
+use msi_types::{DeviceId, EventId, Level};
 
 /// Bytes of the command queue.
 const QUEUE_BYTES: u64 = 0x1_0000;
@@ -20,8 +20,12 @@ const QUEUE_BYTES: u64 = 0x1_0000;
 const COMMAND: u64 = 32;
 /// Devices in a page of the second level.
 const DEVICES_PER_PAGE: u32 = 0x1_0000 / 8;
-/// `GICD_CTLR` with one security state: both groups.
-const BOTH_GROUPS: u32 = 3;
+/// `GICD_CTLR` with one security state: Group 1.
+const GROUP_ONE: u32 = 2;
+/// How the guest has its tables cached.
+const CACHED: Cacheability = Cacheability::ReadAllocateWriteBack;
+/// The priority of [`LEVEL_LINE`].
+const LEVEL_PRIORITY: u8 = 0x20;
 /// The most important priorities are masked by nothing.
 const UNMASKED: u64 = 0xf8;
 
@@ -66,11 +70,14 @@ impl Guest {
     }
 }
 
-/// Sends a plan's messages and drives its lines.
-pub fn fire(machine: &mut dyn Machine, plan: &Plan) -> Result<(), Failure> {
+/// Sends a plan's messages and drives its lines; the guest takes some, and changes what is mapped.
+pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result<(), Failure> {
+    guest.command(machine, &plan.changes_before)?;
     for (device, event) in &plan.messages {
         machine.signal(DeviceId::new(*device), EventId::new(*event))?;
     }
+    guest.command(machine, &plan.changes_after)?;
+    machine.drive(LEVEL_LINE, Level::High)?;
     let pending = plan.wired.iter().map(|wired| bit(gicd::ISPENDR, wired.intid)).collect::<Vec<_>>();
     machine.run(0, &pending)?;
     for cpu in 0..CPUS {
@@ -82,9 +89,19 @@ pub fn fire(machine: &mut dyn Machine, plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What each vCPU acknowledges, in its order.
-pub fn acknowledge_all(machine: &mut dyn Machine) -> Result<Vec<Vec<u32>>, Failure> {
-    (0..CPUS).map(|cpu| machine.acknowledge(cpu)).collect()
+/// What each vCPU acknowledges, in its order: what preempts the interrupt that it takes, and after its end the rest.
+pub fn acknowledge_all(machine: &mut dyn Machine, taken: &[u32]) -> Result<Vec<Vec<u32>>, Failure> {
+    let mut acknowledged = Vec::new();
+    for (cpu, intid) in (0..CPUS).zip(taken) {
+        let mut intids = machine.acknowledge(cpu)?;
+        if *intid < SPECIAL || *intid >= 1024 {
+            machine.end(cpu, *intid)?;
+        }
+        intids.push(*intid);
+        intids.extend(machine.acknowledge(cpu)?);
+        acknowledged.push(intids);
+    }
+    Ok(acknowledged)
 }
 
 fn write_configuration(machine: &dyn Machine, plan: &Plan) -> Result<(), Failure> {
@@ -114,24 +131,30 @@ fn distributor(plan: &Plan) -> Vec<Operation> {
             let value = place.insert(0, 2);
             Operation::Write32(DISTRIBUTOR + u64::from(place.register().offset()), value)
         }));
-        let priority = gicd::IPRIORITYR.locate(IntId::new(wired.intid));
-        operations.extend(priority.map(|place| {
-            let value = place.insert(0, wired.priority.into());
-            Operation::Write32(DISTRIBUTOR + u64::from(place.register().offset()), value)
-        }));
+        operations.extend(priority(wired.intid, wired.priority));
         let route = gicd::irouter(IntId::new(wired.intid));
         let target = Affinity::from_packed(wired.cpu.into()).mpidr();
         operations
             .extend(route.map(|route| Operation::Write64(DISTRIBUTOR + u64::from(route.offset()), target)));
     }
-    operations.push(Operation::Write32(DISTRIBUTOR + u64::from(gicd::CTLR.offset()), BOTH_GROUPS));
+    operations.extend([gicd::IGROUPR, gicd::ISENABLER].map(|field| bit(field, LEVEL_LINE)));
+    operations.extend(priority(LEVEL_LINE, LEVEL_PRIORITY));
+    operations.push(Operation::Write32(DISTRIBUTOR + u64::from(gicd::CTLR.offset()), GROUP_ONE));
     operations
 }
 
 fn redistributors(cpu: u16, plan: &Plan) -> Vec<Operation> {
     let at = |offset: u32| redistributor(cpu) + u64::from(offset);
-    let tables = gicr::Propbaser::new().with_id_bits_minus_one(ID_BITS - 1).with_address(CONFIGURATION);
-    let pending = gicr::Pendbaser::new().with_pending_table_zero(true).with_address(pending(cpu));
+    let tables = gicr::Propbaser::new()
+        .with_id_bits_minus_one(ID_BITS - 1)
+        .with_address(CONFIGURATION)
+        .with_inner_cache(CACHED)
+        .with_shareability(Shareability::Inner);
+    let pending = gicr::Pendbaser::new()
+        .with_pending_table_zero(true)
+        .with_address(pending(cpu))
+        .with_inner_cache(CACHED)
+        .with_shareability(Shareability::Inner);
     let mut operations = vec![
         Operation::Write32(at(gicr::WAKER.offset()), 0),
         Operation::Write64(at(gicr::PROPBASER.offset()), tables.into_bits()),
@@ -148,10 +171,20 @@ fn redistributors(cpu: u16, plan: &Plan) -> Vec<Operation> {
 fn translation_service(plan: &Plan) -> Result<Vec<Operation>, Failure> {
     let at = |offset: u32| ITS + u64::from(offset);
     let pages = QUEUE_BYTES / 0x1000;
-    let queue =
-        Cbaser::new().with_valid(true).with_address(QUEUE).with_pages_minus_one(u8::try_from(pages - 1)?);
-    let table =
-        |address| Baser::new().with_page_size(PageSize::Size64K).with_valid(true).with_address(address);
+    let queue = Cbaser::new()
+        .with_valid(true)
+        .with_address(QUEUE)
+        .with_pages_minus_one(u8::try_from(pages - 1)?)
+        .with_inner_cache(CACHED)
+        .with_shareability(Shareability::Inner);
+    let table = |address| {
+        Baser::new()
+            .with_page_size(PageSize::Size64K)
+            .with_valid(true)
+            .with_address(address)
+            .with_inner_cache(CACHED)
+            .with_shareability(Shareability::Inner)
+    };
     let devices = table(DEVICE_TABLE).with_indirect(plan.levels == Levels::Two);
     let mut operations = vec![Operation::Write64(at(gits::CBASER.offset()), queue.into_bits())];
     let tables = gits::BASER.iter().zip([devices, table(COLLECTION_TABLE)]);
@@ -160,6 +193,13 @@ fn translation_service(plan: &Plan) -> Result<Vec<Operation>, Failure> {
     let enable = gits::Ctlr::new().with_enabled(true).into_bits();
     operations.push(Operation::Write32(at(gits::CTLR.offset()), enable));
     Ok(operations)
+}
+
+/// A store of an SPI's priority, and zeros for those that share the register.
+fn priority(intid: u32, priority: u8) -> Option<Operation> {
+    let place = gicd::IPRIORITYR.locate(IntId::new(intid))?;
+    let offset = u64::from(place.register().offset());
+    Some(Operation::Write32(DISTRIBUTOR + offset, place.insert(0, priority.into())))
 }
 
 /// A store of ones to a bit of the distributor.

@@ -59,6 +59,7 @@ mod cpu;
 mod distributor;
 mod error;
 mod its;
+pub mod kvm;
 #[cfg(feature = "serde")]
 mod numbers;
 

@@ -8,7 +8,8 @@ use std::arch::global_asm;
 global_asm!(
     ".pushsection .rodata.kvm_judge_program, \"a\"",
     ".balign 8",
-    ".globl kvm_judge_program, kvm_judge_operate, kvm_judge_configure, kvm_judge_acknowledge, kvm_judge_program_end",
+    ".globl kvm_judge_program, kvm_judge_program_end, kvm_judge_operate, kvm_judge_configure",
+    ".globl kvm_judge_take, kvm_judge_end, kvm_judge_acknowledge",
     "kvm_judge_program:",
     // x0: the next operation. x4: where to report.
     "kvm_judge_operate:",
@@ -45,6 +46,20 @@ global_asm!(
     "str wzr, [x4]",
     "b .",
     // x4: where to report.
+    "kvm_judge_take:",
+    "nop",
+    "mrs x0, S3_0_C12_C12_0", // ICC_IAR1_EL1
+    "dsb sy",
+    "str w0, [x4]",
+    "b .",
+    // x0: the INTID. x4: where to report.
+    "kvm_judge_end:",
+    "nop",
+    "msr S3_0_C12_C12_1, x0", // ICC_EOIR1_EL1
+    "isb",
+    "str wzr, [x4]",
+    "b .",
+    // x4: where to report.
     "kvm_judge_acknowledge:",
     "nop",
     "0: mrs x0, S3_0_C12_C12_0", // ICC_IAR1_EL1
@@ -64,6 +79,10 @@ unsafe extern "C" {
     static OPERATE: u8;
     #[link_name = "kvm_judge_configure"]
     static CONFIGURE: u8;
+    #[link_name = "kvm_judge_take"]
+    static TAKE: u8;
+    #[link_name = "kvm_judge_end"]
+    static FINISH: u8;
     #[link_name = "kvm_judge_acknowledge"]
     static ACKNOWLEDGE: u8;
     #[link_name = "kvm_judge_program_end"]
@@ -85,6 +104,16 @@ pub(super) fn operate() -> u64 {
 /// Where the guest sets its CPU interface up.
 pub(super) fn configure() -> u64 {
     PROGRAM + offset(&raw const CONFIGURE) as u64
+}
+
+/// Where the guest acknowledges an interrupt without ending it.
+pub(super) fn take() -> u64 {
+    PROGRAM + offset(&raw const TAKE) as u64
+}
+
+/// Where the guest ends one.
+pub(super) fn end() -> u64 {
+    PROGRAM + offset(&raw const FINISH) as u64
 }
 
 /// Where the guest acknowledges interrupts.

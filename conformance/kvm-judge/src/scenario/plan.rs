@@ -1,6 +1,8 @@
 //! Plans, made from seeds.
 
+use gic_arch::its::{CollectionId, Command, MapAction};
 use gic_arch::{IntId, Priority, lpi};
+use msi_types::{DeviceId, EventId};
 
 /// What the guest maps, and what is sent to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +21,10 @@ pub struct Plan {
     pub binary_point: u64,
     /// DeviceID and EventID of the messages.
     pub messages: Vec<(u32, u32)>,
+    /// What the guest tells the ITS before they are sent.
+    pub changes_before: Vec<Command>,
+    /// What the guest tells the ITS when they were sent.
+    pub changes_after: Vec<Command>,
 }
 
 /// Levels of the device table.
@@ -123,8 +129,12 @@ impl Plan {
             private: if dice.one_in(2) { 9 } else { 27 },
             binary_point: dice.below(4).into(),
             messages: Vec::new(),
+            changes_before: Vec::new(),
+            changes_after: Vec::new(),
         };
         plan.messages = plan.some_messages(&mut dice);
+        plan.changes_before = plan.some_changes_before(&mut dice);
+        plan.changes_after = plan.some_changes_after(&mut dice);
         plan
     }
 
@@ -136,6 +146,57 @@ impl Plan {
         messages.extend(messages.clone().into_iter().filter(|_| dice.one_in(4)));
         messages.extend(self.devices.first().map(|device| (device.id, (1 << device.event_bits) + 1)));
         messages
+    }
+}
+
+impl Plan {
+    /// A few events are discarded or moved before anything is sent; now and then a device goes.
+    ///
+    /// Not later: KVM still delivers an LPI that was pending when its event was discarded, and does not save it.
+    fn some_changes_before(&self, dice: &mut Dice) -> Vec<Command> {
+        let mut changes = Vec::new();
+        for (device, event) in self.events() {
+            match dice.below(6) {
+                0 => changes.push(Command::Discard { device, event }),
+                1 => changes.push(self.moved(device, event, dice)),
+                _ => {}
+            }
+        }
+        // Then the table begins with a hole.
+        let first = self.devices.first().filter(|_| self.devices.len() > 1 && dice.one_in(3));
+        changes.extend(first.map(|plan| Command::Mapd {
+            device: DeviceId::new(plan.id),
+            itt: 0,
+            event_bits_minus_one: 0,
+            action: MapAction::Unmap,
+        }));
+        changes
+    }
+
+    /// A few events are moved, made pending, and not pending any more.
+    fn some_changes_after(&self, dice: &mut Dice) -> Vec<Command> {
+        let mut changes = Vec::new();
+        for (device, event) in self.events() {
+            match dice.below(6) {
+                0 => changes.push(Command::Clear { device, event }),
+                1 => changes.push(Command::Int { device, event }),
+                2 => changes.push(self.moved(device, event, dice)),
+                _ => {}
+            }
+        }
+        changes
+    }
+
+    fn moved(&self, device: DeviceId, event: EventId, dice: &mut Dice) -> Command {
+        let which = dice.below(3) as usize % self.collections.len().max(1);
+        let collection = self.collections.get(which).map_or(0, |(id, _)| *id);
+        Command::Movi { device, event, collection: CollectionId::new(collection) }
+    }
+
+    fn events(&self) -> impl Iterator<Item = (DeviceId, EventId)> {
+        self.devices
+            .iter()
+            .flat_map(|plan| plan.events.iter().map(|event| (DeviceId::new(plan.id), EventId::new(event.id))))
     }
 }
 
@@ -161,7 +222,7 @@ fn wired(dice: &mut Dice) -> Vec<WiredPlan> {
     // One to a register of priorities: the guest writes whole registers.
     let mut intids: Vec<_> = intids.map(|number| 32 + number / 16 * 16).collect();
     intids.dedup();
-    (0..)
+    (8..)
         .step_by(8)
         .zip(intids)
         .map(|(priority, intid)| WiredPlan { intid, priority, cpu: low(dice.below(2)) })

@@ -50,6 +50,13 @@ impl Tables {
     }
 }
 
+impl ItsConfig {
+    /// What `GITS_BASER<index>` holds after `written` was written to it.
+    pub(crate) const fn accepted_baser(&self, index: u32, written: Baser) -> Baser {
+        Tables::accepted(self, index, written)
+    }
+}
+
 const fn levels(written: Baser, allowed: TableLevels) -> Baser {
     written.with_indirect(written.indirect() && matches!(allowed, TableLevels::FlatOrTwo))
 }

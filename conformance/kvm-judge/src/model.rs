@@ -1,0 +1,177 @@
+//! The same machine with Doorbell's GIC.
+
+use crate::layout::{CPUS, INTERRUPTS, ITS, LEVEL_LINE, SPECIAL};
+use crate::{Device, Failure, Machine, Operation, Ram};
+use gic_arch::icc;
+use gic_arch::kvm::{Attribute, Errno};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Level, Line, MsiMessage, SetLine};
+use std::sync::Arc;
+use vgic::its::ItsConfig;
+use vgic::saved_state::SavedState;
+use vgic::saved_state::kvm::{KvmDevice, KvmView};
+use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+
+/// A machine of Doorbell's.
+#[derive(Debug)]
+pub struct ModelMachine {
+    gic: Arc<Vgic>,
+    vcpus: Vec<Vcpu>,
+    ram: Ram,
+    /// What was written by attributes, until the guest runs again.
+    staged: Option<SavedState>,
+}
+
+impl GuestMemory for Ram {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        Self::read(self, address, bytes).map_err(|_| MemoryFault { address })
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        Self::write(self, address, bytes).map_err(|_| MemoryFault { address })
+    }
+}
+
+/// The guest polls; nobody sleeps.
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
+}
+
+impl ModelMachine {
+    /// A machine whose GIC and ITS are as after power-on.
+    pub fn new() -> Result<Self, Failure> {
+        let ram = Ram::new()?;
+        let (gic, vcpus) = Vgic::new(Self::config(), Arc::new(ram.clone()), Arc::new(NoKick))?;
+        Ok(Self { gic, vcpus, ram, staged: None })
+    }
+
+    /// What it is made from.
+    pub fn config() -> VgicConfig {
+        VgicConfig { its: vec![ItsConfig::like_kvm(ITS)], ..VgicConfig::like_kvm(CPUS, INTERRUPTS) }
+    }
+
+    /// Its state.
+    pub fn state(&mut self) -> Result<SavedState, Failure> {
+        if let Some(staged) = &self.staged {
+            return Ok(staged.clone());
+        }
+        Ok(self.gic.freeze(&mut self.vcpus)?.save())
+    }
+
+    /// Puts it into a state.
+    pub fn put(&mut self, state: SavedState) {
+        self.staged = Some(state);
+    }
+
+    /// What was written by attributes becomes the machine's state.
+    fn settle(&mut self) -> Result<(), Failure> {
+        if let Some(staged) = self.staged.take() {
+            self.gic.freeze(&mut self.vcpus)?.restore(&staged)?;
+        }
+        Ok(())
+    }
+
+    fn vcpu(&mut self, cpu: u16) -> Result<&mut Vcpu, Failure> {
+        self.vcpus.get_mut(usize::from(cpu)).ok_or_else(|| format!("no vCPU {cpu}").into())
+    }
+
+    fn operate(&self, operation: Operation) -> Result<Option<u64>, Failure> {
+        let gic = &self.gic;
+        match operation {
+            Operation::Write32(address, value) => gic.write(address, AccessWidth::Word, value.into())?,
+            Operation::Write64(address, value) => gic.write(address, AccessWidth::Double, value)?,
+            Operation::Read32(address) => return Ok(Some(gic.read(address, AccessWidth::Word)?)),
+            Operation::Read64(address) => return Ok(Some(gic.read(address, AccessWidth::Double)?)),
+        }
+        Ok(None)
+    }
+}
+
+impl Machine for ModelMachine {
+    fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    fn run(&mut self, _: u16, operations: &[Operation]) -> Result<Vec<u64>, Failure> {
+        self.settle()?;
+        let read = operations.iter().map(|operation| self.operate(*operation));
+        read.filter_map(Result::transpose).collect()
+    }
+
+    fn configure(&mut self, cpu: u16, mask: u64, binary_point: u64) -> Result<(), Failure> {
+        self.settle()?;
+        let vcpu = self.vcpu(cpu)?;
+        for (register, value) in
+            [(icc::PMR.encoding(), mask), (icc::BPR1.encoding(), binary_point), (icc::IGRPEN1.encoding(), 1)]
+        {
+            vcpu.write_sysreg(register, value)?;
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, device: DeviceId, event: EventId) -> Result<Delivery, Failure> {
+        self.settle()?;
+        let its = self.gic.its(0).ok_or("the machine has no ITS")?;
+        let address = ItsConfig::like_kvm(ITS).doorbell();
+        Ok(its.signal_msi(device, MsiMessage { address, data: event.get() }))
+    }
+
+    fn drive(&mut self, spi: u32, level: Level) -> Result<(), Failure> {
+        self.settle()?;
+        self.gic.set_line(Line::Spi(spi), level);
+        Ok(())
+    }
+
+    fn take(&mut self, cpu: u16) -> Result<u32, Failure> {
+        self.settle()?;
+        Ok(u32::try_from(self.vcpu(cpu)?.read_sysreg(icc::IAR1.encoding())?)?)
+    }
+
+    fn end(&mut self, cpu: u16, intid: u32) -> Result<(), Failure> {
+        self.settle()?;
+        Ok(self.vcpu(cpu)?.write_sysreg(icc::EOIR1.encoding(), intid.into())?)
+    }
+
+    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure> {
+        self.settle()?;
+        let vcpu = self.vcpus.get_mut(usize::from(cpu)).ok_or("no such vCPU")?;
+        let mut intids = Vec::new();
+        loop {
+            let intid = vcpu.read_sysreg(icc::IAR1.encoding())?;
+            if (u64::from(SPECIAL)..1024).contains(&intid) {
+                return Ok(intids);
+            }
+            intids.push(u32::try_from(intid)?);
+            if intid == u64::from(LEVEL_LINE) {
+                self.gic.set_line(Line::Spi(LEVEL_LINE), Level::Low);
+            }
+            vcpu.write_sysreg(icc::EOIR1.encoding(), intid)?;
+        }
+    }
+
+    fn get(&mut self, device: Device, attribute: Attribute) -> Result<u64, Errno> {
+        let state = self.state().map_err(|_| Errno::Busy)?;
+        let config = Self::config();
+        let view = KvmView::new(&config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
+        view.get(device.into(), attribute)
+    }
+
+    fn set(&mut self, device: Device, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        let state = self.state().map_err(|_| Errno::Busy)?;
+        let config = Self::config();
+        let mut view = KvmView::new(&config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
+        view.set(device.into(), attribute, value)?;
+        self.staged = Some(view.into_state());
+        Ok(())
+    }
+}
+
+impl From<Device> for KvmDevice {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Gic => Self::Gic,
+            Device::Its => Self::Its(0),
+        }
+    }
+}

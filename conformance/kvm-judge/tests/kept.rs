@@ -1,0 +1,101 @@
+//! What a real KVM saved, kept as data: Doorbell restores it, delivers the same and saves the same. Needs no KVM.
+
+use gic_arch::kvm::Attribute;
+use gic_arch::{gicr, icc};
+use kvm_judge::layout::CPUS;
+use kvm_judge::model::ModelMachine;
+use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
+use kvm_judge::{Failure, Machine, Snapshot, saving};
+
+/// Of plan [`SEED`].
+const KEPT: &str = include_str!("../data/linux-6.1.snapshot");
+const SEED: u64 = 1;
+
+/// What each vCPU took, and what it acknowledges afterwards, as the data says.
+fn kept_interrupts() -> (Vec<u32>, Vec<Vec<u32>>) {
+    let rows = KEPT.lines().filter_map(|line| line.strip_prefix("# vCPU "));
+    let numbers = |row: &str| -> Vec<u32> {
+        let words = row.split(|letter: char| !letter.is_ascii_digit());
+        words.filter(|word| !word.is_empty()).map(|word| word.parse().expect("digits")).collect()
+    };
+    rows.map(numbers).map(|numbers| (numbers[1], numbers[2..].to_vec())).unzip()
+}
+
+fn kept() -> Snapshot {
+    KEPT.parse().expect("the data is a snapshot")
+}
+
+fn restored(snapshot: &Snapshot) -> Result<ModelMachine, Failure> {
+    let mut machine = ModelMachine::new()?;
+    saving::restore(&mut machine, snapshot)?;
+    Ok(machine)
+}
+
+#[test]
+fn what_kvm_saved_delivers_in_doorbell_what_it_delivers_in_kvm() -> Result<(), Failure> {
+    let (taken, wanted) = kept_interrupts();
+    assert_eq!(acknowledge_all(&mut restored(&kept())?, &taken)?, wanted);
+    Ok(())
+}
+
+#[test]
+fn what_kvm_saved_is_saved_again_as_it_was() -> Result<(), Failure> {
+    let again = saving::save(&mut restored(&kept())?)?;
+    // KVM keeps a PPI's latch until it is deactivated, and its `IDbits` are the host's.
+    let meaningless = [gicr::ISPENDR.offset() | 1 << 31, u32::from(icc::CTLR.encoding().packed())];
+    let place = |attribute: &Attribute| match attribute {
+        Attribute::Redistributor { offset, .. } => offset | 1 << 31,
+        Attribute::SystemRegister { register, .. } => register.packed().into(),
+        _ => 0,
+    };
+    let without = |mut snapshot: Snapshot| {
+        snapshot.attributes.retain(|(_, attribute, _)| !meaningless.contains(&place(attribute)));
+        snapshot
+    };
+    assert_eq!(without(kept()).differences(&without(again)), Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn doorbell_s_own_guest_comes_to_the_tables_that_kvm_wrote() -> Result<(), Failure> {
+    let plan = Plan::of(SEED);
+    let mut machine = ModelMachine::new()?;
+    let mut guest = Guest::boot(&mut machine, &plan)?;
+    fire(&mut machine, &mut guest, &plan)?;
+    for cpu in 0..CPUS {
+        machine.take(cpu)?;
+    }
+    let ours = saving::save(&mut machine)?;
+    assert_eq!(ours.memory, kept().memory);
+    Ok(())
+}
+
+#[test]
+fn every_plan_moves_from_doorbell_to_doorbell_by_kvm_s_attributes() -> Result<(), Failure> {
+    for seed in 0..200 {
+        let plan = Plan::of(seed);
+        let mut machine = ModelMachine::new()?;
+        let mut guest = Guest::boot(&mut machine, &plan)?;
+        fire(&mut machine, &mut guest, &plan)?;
+        let taken = (0..CPUS).map(|cpu| machine.take(cpu)).collect::<Result<Vec<_>, _>>()?;
+        let snapshot = saving::save(&mut machine)?;
+        let mut restored = restored(&snapshot)?;
+        let again = saving::save(&mut restored)?;
+        assert_eq!(snapshot.differences(&again), Vec::<String>::new(), "plan {seed}");
+        let wanted = acknowledge_all(&mut machine, &taken)?;
+        assert_eq!(acknowledge_all(&mut restored, &taken)?, wanted, "plan {seed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_kvm_saved_belongs_to_no_machine_with_other_interrupts() {
+    let mut snapshot = kept();
+    for (_, attribute, value) in &mut snapshot.attributes {
+        if matches!(attribute, Attribute::Distributor { offset: 8 }) {
+            // Another implementer's distributor.
+            *value ^= 1;
+        }
+    }
+    assert!(restored(&snapshot).is_err());
+}

@@ -1,0 +1,334 @@
+//! A saved state as Linux's KVM shows its GICv3 and ITS: device attributes, and tables in guest memory by KVM's ABI
+//! revision 0 (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`).
+//!
+//! A [`KvmView`] takes a [`SavedState`], reads and writes attributes of it with KVM's values and error numbers, and
+//! gives a [`SavedState`] back. What was taken from a KVM loads into a machine of this library that is
+//! [like KVM's](VgicConfig::like_kvm), and the other way round.
+//!
+//! | to | do |
+//! |---|---|
+//! | save for KVM | view what [`Frozen::save`](crate::Frozen::save) returned, [`save`](KvmView::save); then copy the memory |
+//! | restore from KVM | restore the memory, view the state of the fresh machine, [`load`](KvmView::load), [`into_state`](KvmView::into_state), [`Frozen::restore`](crate::Frozen::restore) |
+//!
+//! # What KVM has no attribute for
+//!
+//! A state with something that KVM cannot hold is [refused](OutsideKvm). Left out, because nothing comes of it: that a
+//! redistributor sleeps (`GICR_WAKER`), the levels of edge-triggered inputs, which CPU acknowledged an active SPI, the
+//! Group 1 binary point while Group 0's serves both, that software made a level-sensitive interrupt pending while it
+//! was active, cached configurations of LPIs, and commands' faults.
+//!
+//! # How KVM differs from its documentation
+//!
+//! As of Linux 6.1 and 6.12, and followed here: registers that do not exist read as zero and ignore writes, where a
+//! distributor or redistributor is addressed; unknown commands to an ITS succeed; `IDbits` in `ICC_CTLR_EL1` speaks of
+//! the host, and is not compared. What became pending while `GICD_CTLR` had it disabled, KVM forgets to signal: so
+//! [`KvmView::save`] has that register come first.
+
+mod distributor;
+mod interface;
+mod interrupts;
+mod its;
+mod limits;
+mod order;
+mod pending;
+mod redistributor;
+mod tables;
+
+pub use limits::OutsideKvm;
+
+use super::{CpuState, ItsState, SavedState};
+use crate::{GuestMemory, VgicConfig};
+use alloc::vec::Vec;
+use gic_arch::Affinity;
+use gic_arch::kvm::{Attribute, Errno, LINE_LEVEL, control, frame};
+
+/// A device that has attributes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum KvmDevice {
+    /// The GICv3.
+    Gic,
+    /// An ITS: index into [`VgicConfig::its`].
+    Its(usize),
+}
+
+/// An attribute and its value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KvmRegister {
+    /// Of which device.
+    pub device: KvmDevice,
+    /// Which.
+    pub attribute: Attribute,
+    /// What it holds; the bits beyond its width are zero.
+    pub value: u64,
+}
+
+/// An attribute could not be read or written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{attribute:x?} of {device:?}: {errno}")]
+pub struct KvmError {
+    /// Of which device.
+    pub device: KvmDevice,
+    /// Which.
+    pub attribute: Attribute,
+    /// Why.
+    pub errno: Errno,
+}
+
+/// A saved state, seen as KVM's devices.
+///
+/// Its devices are initialised and their vCPUs do not run, so that of KVM's reasons for `EBUSY` only those remain that
+/// lie in the registers themselves.
+pub struct KvmView<'a> {
+    config: &'a VgicConfig,
+    memory: &'a dyn GuestMemory,
+    /// Lists every wired interrupt, also those that are as after reset.
+    state: SavedState,
+}
+
+impl core::fmt::Debug for KvmView<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("KvmView").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl<'a> KvmView<'a> {
+    /// Views the state of a machine made from `config`, whose guest has this memory.
+    ///
+    /// # Errors
+    /// [`OutsideKvm`] for a machine or a state that KVM cannot have.
+    pub fn new(
+        config: &'a VgicConfig,
+        state: SavedState,
+        memory: &'a dyn GuestMemory,
+    ) -> Result<Self, OutsideKvm> {
+        limits::check_machine(config)?;
+        limits::check_state(&state)?;
+        let mut state = state;
+        interrupts::list_all(&mut state, config.spis);
+        Ok(Self { config, memory, state })
+    }
+
+    /// Writes the tables and pending bits to guest memory, and gives every attribute that has to be restored, in the
+    /// order of restoring it.
+    ///
+    /// # Errors
+    /// [`KvmError`] if memory or the guest's tables do not allow it; memory may be partly written then.
+    pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
+        for index in 0..self.config.its.len() {
+            self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
+        }
+        if self.config.lpi_id_bits.is_some() {
+            self.command(KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
+        }
+        let saved = order::saved(self.config).into_iter().map(|(device, attribute)| {
+            let value = self.get(device, attribute);
+            let value = value.map_err(|errno| KvmError { device, attribute, errno })?;
+            Ok(KvmRegister { device, attribute, value })
+        });
+        saved.collect()
+    }
+
+    /// Writes attributes in their order, reading an ITS's tables from guest memory before it is enabled. Bits that are
+    /// set by writing ones are first cleared.
+    ///
+    /// # Errors
+    /// [`KvmError`] for the first that cannot be written; the view is to be dropped then. Nothing but the view, and
+    /// pending bits in guest memory, was changed.
+    pub fn load(&mut self, registers: &[KvmRegister]) -> Result<(), KvmError> {
+        for KvmRegister { device, attribute, value } in registers.iter().copied() {
+            if order::needs_tables(attribute) {
+                self.command(device, control::ITS_RESTORE_TABLES)?;
+            }
+            if let Some((clear, ones)) = order::cleared_by(attribute) {
+                self.set(device, clear, ones).map_err(|errno| KvmError {
+                    device,
+                    attribute: clear,
+                    errno,
+                })?;
+            }
+            self.set(device, attribute, value).map_err(|errno| KvmError { device, attribute, errno })?;
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, device: KvmDevice, command: u64) -> Result<(), KvmError> {
+        let attribute = Attribute::Control(command);
+        self.set(device, attribute, 0).map_err(|errno| KvmError { device, attribute, errno })
+    }
+
+    /// `KVM_SET_DEVICE_ATTR`. Bits of `value` beyond the attribute's width are ignored. Tables are read or written by
+    /// [`Attribute::Control`].
+    ///
+    /// # Errors
+    /// As KVM's.
+    pub fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        match device {
+            KvmDevice::Gic => self.set_gic(attribute, value),
+            KvmDevice::Its(index) => self.set_its(index, attribute, value),
+        }
+    }
+
+    fn set_gic(&mut self, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        let word = low_word(value);
+        match attribute {
+            Attribute::Address(frame::DISTRIBUTOR | frame::REDISTRIBUTORS) => Err(Errno::Exists),
+            Attribute::Address(frame::REDISTRIBUTOR_REGION) => Err(Errno::Invalid),
+            Attribute::InterruptCount => Err(Errno::Busy),
+            Attribute::Control(control::INIT) => Ok(()),
+            Attribute::Control(control::SAVE_PENDING_TABLES) => pending::save(&self.state, self.memory),
+            Attribute::Distributor { offset } => self.set_distributor(offset, word),
+            Attribute::Redistributor { cpu, offset } => self.set_redistributor(cpu, offset, word),
+            Attribute::SystemRegister { cpu, register } => {
+                let bits = self.config.priority_bits;
+                interface::set(&mut self.cpu_mut(cpu)?.interface, bits, register, value)
+            }
+            Attribute::Levels { cpu, info, first } => {
+                self.check_levels(cpu, info, first)?;
+                let interrupts = match first {
+                    0 => &mut self.cpu_mut(cpu)?.redistributor.interrupts,
+                    _ => &mut self.state.distributor.interrupts,
+                };
+                interrupts::set_levels(interrupts, first, word);
+                Ok(())
+            }
+            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => Err(Errno::NoRegister),
+        }
+    }
+
+    fn set_its(&mut self, index: usize, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        let its = self.its_index(index)?;
+        match attribute {
+            Attribute::Address(frame::ITS) => Err(Errno::Exists),
+            Attribute::Address(_) => Err(Errno::NoDevice),
+            Attribute::Control(control::ITS_SAVE_TABLES) => {
+                tables::save(&self.state.its[its], &self.numbers(), self.memory)
+            }
+            Attribute::Control(control::ITS_RESTORE_TABLES) => {
+                let restored =
+                    tables::restore(self.config, &self.state.its[its], &self.state.cpus, self.memory)?;
+                let its = &mut self.state.its[its];
+                (its.collections, its.devices) = (restored.collections, restored.devices);
+                pending::clear(&restored.consumed, self.memory)
+            }
+            Attribute::Control(control::ITS_RESET) => {
+                its::reset(&mut self.state.its[its]);
+                Ok(())
+            }
+            Attribute::Control(_) => Ok(()),
+            Attribute::Its { offset } => {
+                let config = &self.config.its[index];
+                its::set(&mut self.state.its[its], config, offset, value)
+            }
+            _ => Err(Errno::NoRegister),
+        }
+    }
+
+    /// The saved state. Redistributors are awake, as KVM's always are; and of level-sensitive interrupts that are
+    /// active, none is latched: KVM keeps the latch until they are deactivated, and drops it then.
+    pub fn into_state(self) -> SavedState {
+        let mut state = self.state;
+        interrupts::drop_latches(&mut state);
+        interrupts::list_changed(&mut state);
+        for cpu in &mut state.cpus {
+            cpu.redistributor.waker = 0;
+        }
+        state
+    }
+
+    /// `KVM_GET_DEVICE_ATTR`. Of several redistributor regions, only the first can be asked for.
+    ///
+    /// # Errors
+    /// As KVM's.
+    pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
+        match device {
+            KvmDevice::Gic => self.get_gic(attribute),
+            KvmDevice::Its(index) => self.get_its(index, attribute),
+        }
+    }
+
+    fn get_gic(&self, attribute: Attribute) -> Result<u64, Errno> {
+        match attribute {
+            Attribute::Address(frame::DISTRIBUTOR) => Ok(self.config.distributor),
+            Attribute::Address(frame::REDISTRIBUTORS | frame::REDISTRIBUTOR_REGION) => {
+                self.config.redistributors.first().map(|region| region.base).ok_or(Errno::NoEntry)
+            }
+            Attribute::InterruptCount => Ok(self.interrupt_count().into()),
+            Attribute::Distributor { offset } => Ok(self.distributor(offset).into()),
+            Attribute::Redistributor { cpu, offset } => {
+                Ok(redistributor::get(self.cpu(cpu)?, self.config, offset).into())
+            }
+            Attribute::SystemRegister { cpu, register } => {
+                interface::get(&self.cpu(cpu)?.interface, register)
+            }
+            Attribute::Levels { cpu, info, first } => {
+                self.check_levels(cpu, info, first)?;
+                let interrupts = match first {
+                    0 => &self.cpu(cpu)?.redistributor.interrupts,
+                    _ => &self.state.distributor.interrupts,
+                };
+                Ok(interrupts::levels(interrupts, first).into())
+            }
+            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => Err(Errno::NoRegister),
+        }
+    }
+
+    fn get_its(&self, index: usize, attribute: Attribute) -> Result<u64, Errno> {
+        let its = &self.state.its[self.its_index(index)?];
+        match attribute {
+            Attribute::Address(frame::ITS) => Ok(its.base),
+            Attribute::Address(_) => Err(Errno::NoDevice),
+            Attribute::Its { offset } => its::get(its, offset),
+            _ => Err(Errno::NoRegister),
+        }
+    }
+
+    /// SPIs and private interrupts, rounded up to KVM's steps.
+    fn interrupt_count(&self) -> u32 {
+        (32 + self.config.spis).next_multiple_of(32)
+    }
+
+    fn check_levels(&self, cpu: Affinity, info: u32, first: u16) -> Result<(), Errno> {
+        let known = self.cpu(cpu).is_ok() && info == LINE_LEVEL && first.is_multiple_of(32);
+        if known { Ok(()) } else { Err(Errno::Invalid) }
+    }
+
+    fn cpu(&self, affinity: Affinity) -> Result<&CpuState, Errno> {
+        self.state.cpus.iter().find(|cpu| cpu.affinity == affinity).ok_or(Errno::Invalid)
+    }
+
+    fn cpu_mut(&mut self, affinity: Affinity) -> Result<&mut CpuState, Errno> {
+        self.state.cpus.iter_mut().find(|cpu| cpu.affinity == affinity).ok_or(Errno::Invalid)
+    }
+
+    /// Where the state has the ITS that is at this index of the configuration.
+    fn its_index(&self, index: usize) -> Result<usize, Errno> {
+        let base = self.config.its.get(index).ok_or(Errno::NoDevice)?.base;
+        let of = |its: &ItsState| its.base == base;
+        self.state.its.iter().position(of).ok_or(Errno::NoDevice)
+    }
+
+    /// How tables name redistributors.
+    fn numbers(&self) -> tables::Numbers {
+        tables::Numbers::of(&self.state.cpus)
+    }
+}
+
+/// The low half of a value.
+const fn low_word(value: u64) -> u32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+/// The half of a 64-bit register that lies at `offset`, where the register begins at `register`.
+const fn half(value: u64, register: u32, offset: u32) -> u32 {
+    if offset == register { low_word(value) } else { low_word(value >> 32) }
+}
+
+/// The register with that half replaced.
+const fn with_half(value: u64, register: u32, offset: u32, word: u32) -> u64 {
+    if offset == register {
+        value & !0xffff_ffff | word as u64
+    } else {
+        value & 0xffff_ffff | (word as u64) << 32
+    }
+}

@@ -1,0 +1,90 @@
+//! The distributor's registers.
+
+use super::super::DistributorState;
+use super::{KvmView, half, interrupts};
+use crate::VgicConfig;
+use gic_arch::gicd::{self, Ctlr};
+use gic_arch::kvm::Errno;
+use gic_arch::{Iidr, IntId, id};
+
+/// Of `GICD_IIDR`'s revisions, the first that has groups, and the first whose guests may clear `EnableLPIs` and write
+/// `GICR_INVLPIR`.
+const GROUPS: u8 = 2;
+const INVALIDATION: u8 = 3;
+/// What `GICD_STATUSR` and `GICR_STATUSR` read as.
+pub(super) const STATUS: u32 = u32::MAX;
+/// `GICD_PIDR2`, `GICR_PIDR2`: a GICv3.
+pub(super) const PIDR2: u32 = 0x3b;
+/// Aff2, Aff1 and Aff0 in the low half of `GICD_IROUTER<n>`.
+const AFFINITY: u32 = 0x00ff_ffff;
+
+impl KvmView<'_> {
+    pub(super) fn distributor(&self, offset: u32) -> u32 {
+        let state = &self.state.distributor;
+        match offset {
+            _ if offset == gicd::CTLR.offset() => state.ctlr,
+            _ if offset == gicd::TYPER.offset() => state.typer,
+            _ if offset == gicd::IIDR.offset() => state.iidr,
+            _ if offset == gicd::STATUSR.offset() => STATUS,
+            _ if offset == id::PIDR2.offset() => PIDR2,
+            _ => route(state, offset)
+                .or_else(|| interrupts::get(interrupts::DISTRIBUTOR, &state.interrupts, offset))
+                .unwrap_or(0),
+        }
+    }
+
+    pub(super) fn set_distributor(&mut self, offset: u32, word: u32) -> Result<(), Errno> {
+        let config = self.config;
+        let state = &mut self.state.distributor;
+        match offset {
+            _ if offset == gicd::CTLR.offset() => {
+                let written = Ctlr::from(word);
+                state.ctlr = Ctlr::from(state.ctlr)
+                    .with_enable_grp0(written.enable_grp0())
+                    .with_enable_grp1(written.enable_grp1())
+                    .with_e1nwf(written.e1nwf())
+                    .into_bits();
+            }
+            _ if offset == gicd::IIDR.offset() => return check_iidr(config, state.iidr, word),
+            _ => {
+                if set_route(state, offset, word).is_none() {
+                    interrupts::set(interrupts::DISTRIBUTOR, &mut state.interrupts, offset, word);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The revision may be an older one; its guests use less.
+fn check_iidr(config: &VgicConfig, ours: u32, written: u32) -> Result<(), Errno> {
+    let (ours, written) = (Iidr::from(ours), Iidr::from(written));
+    let newest =
+        if config.can_clear_enable_lpis && config.redistributor_invalidation { INVALIDATION } else { GROUPS };
+    let possible = (GROUPS..=newest).contains(&written.revision());
+    if possible && written.with_revision(0) == ours.with_revision(0) { Ok(()) } else { Err(Errno::Invalid) }
+}
+
+/// The half of `GICD_IROUTER<n>` at `offset`; `None` if there is none.
+fn route(state: &DistributorState, offset: u32) -> Option<u32> {
+    let (intid, register) = routed(offset)?;
+    let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
+    Some(half(state.interrupts.get(at)?.route, register, offset))
+}
+
+/// `Aff3` stays zero, and a route names one PE.
+fn set_route(state: &mut DistributorState, offset: u32, word: u32) -> Option<()> {
+    let (intid, register) = routed(offset)?;
+    let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
+    let interrupt = state.interrupts.get_mut(at)?;
+    if offset == register {
+        (interrupt.route, interrupt.chosen) = ((word & AFFINITY).into(), None);
+    }
+    Some(())
+}
+
+/// The interrupt whose route lies at `offset`, and where the register begins.
+fn routed(offset: u32) -> Option<(IntId, u32)> {
+    let index = gicd::IROUTER.info("").index_of(offset).filter(|_| offset.is_multiple_of(4))?;
+    Some((IntId::new(index), gicd::IROUTER.get(index)?.offset()))
+}

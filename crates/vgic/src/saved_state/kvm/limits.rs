@@ -1,0 +1,236 @@
+//! What KVM's GIC cannot be, and what it cannot be in.
+
+use super::super::{EventState, InterruptState, ItsState, SavedState};
+use super::pending;
+use crate::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming};
+use crate::{SecurityView, VgicConfig};
+use alloc::collections::BTreeSet;
+use gic_arch::gicd::{self, Irouter};
+use gic_arch::gicr;
+use gic_arch::gits::{Creadr, PageSize};
+use gic_arch::{Affinity, Iidr, IntId, IntIdClass};
+use msi_types::{DeviceId, EventId};
+
+/// A machine or a state of it that KVM cannot have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutsideKvm {
+    /// Another number of priority bits than 5.
+    #[error("the machine has {0} priority bits, KVM's have 5")]
+    PriorityBits(u8),
+    /// Extended SPIs or PPIs.
+    #[error("the machine has extended SPIs or PPIs, KVM's have none")]
+    ExtendedRange,
+    /// The Non-secure view of two security states.
+    #[error("the machine has two security states, KVM's have one")]
+    TwoSecurityStates,
+    /// INTIDs of more than 16 bits.
+    #[error("the machine has INTIDs of {0} bits, KVM's have at most 16")]
+    IntIdBits(u8),
+    /// Direct LPIs.
+    #[error("the machine has direct LPIs, KVM's have none")]
+    DirectLpi,
+    /// Tables outside of the guest's caches.
+    #[error("the machine's table accesses are not coherent, KVM's are")]
+    NotCoherent,
+    /// An affinity that routes cannot name.
+    #[error("the CPU {0} has an Aff3, KVM's have none")]
+    Affinity(Affinity),
+    /// An ITS of another kind.
+    #[error("its@{its:x}: its {what} is not as KVM's")]
+    Its {
+        /// Its address.
+        its: u64,
+        /// What differs.
+        what: &'static str,
+    },
+    /// Group 0 without Group 1: KVM has one enable.
+    #[error("the distributor forwards Group 0 alone, KVM's both or none")]
+    GroupZeroAlone,
+    /// An SPI for any CPU.
+    #[error("interrupt {} goes to any CPU, KVM's go to one", .0.get())]
+    OneOfN(IntId),
+    /// A CPU that declines 1-of-N interrupts.
+    #[error("CPU {0} declines interrupts of a group, KVM's cannot")]
+    Declines(Affinity),
+    /// A PPI that is edge-triggered.
+    #[error("interrupt {} of CPU {cpu} is edge-triggered, KVM's PPIs are not", .intid.get())]
+    EdgePpi {
+        /// Whose.
+        cpu: Affinity,
+        /// Which.
+        intid: IntId,
+    },
+    /// An SPI that a message holds pending.
+    #[error("interrupt {} is held by a message, which KVM does not know", .0.get())]
+    MessageLevel(IntId),
+    /// LPI configuration tables that differ.
+    #[error("CPU {0} has another LPI configuration table than others, KVM has one for all")]
+    ConfigurationTables(Affinity),
+    /// A queue that stopped at an error.
+    #[error("its@{0:x}: its queue is stalled, KVM's skip faulty commands")]
+    Stalled(u64),
+    /// Pending, but for no CPU.
+    #[error("its@{its:x}, device {:#x} event {:#x}: pending without a collection, which KVM does not keep", .device.get(), .event.get())]
+    PendingNowhere {
+        /// Of which ITS.
+        its: u64,
+        /// Of which device.
+        device: DeviceId,
+        /// Which.
+        event: EventId,
+    },
+    /// An LPI that is pending where no event sends it.
+    #[error("LPI {} is pending at CPU {cpu} without an event that sends it there, which KVM does not keep", .intid.get())]
+    PendingByItself {
+        /// Where.
+        cpu: Affinity,
+        /// Which.
+        intid: IntId,
+    },
+}
+
+impl VgicConfig {
+    /// A machine like those of Linux's KVM, for saved states that come from there or go there: `cpus` vCPUs and
+    /// `interrupts` INTIDs below 1024, the private ones included (KVM's `NR_IRQS`: a multiple of 32). Without an ITS;
+    /// [`ItsConfig::like_kvm`] makes one.
+    pub fn like_kvm(cpus: u16, interrupts: u32) -> Self {
+        let spis = interrupts.clamp(32, 1020) - 32;
+        Self {
+            spis,
+            lpi_id_bits: Some(16),
+            redistributor_invalidation: true,
+            iidr: IIDR.with_revision(NEWEST),
+            ..Self::new(cpus)
+        }
+    }
+}
+
+impl ItsConfig {
+    /// An ITS as Linux's KVM has it.
+    pub const fn like_kvm(base: u64) -> Self {
+        Self { iidr: IIDR, ..Self::new(base) }
+    }
+}
+
+/// Arm, and KVM's product.
+const IIDR: Iidr = Iidr::new().with_implementer(0x43b).with_product_id(0x4b);
+/// The newest revision of KVM's GIC.
+const NEWEST: u8 = 3;
+const PRIORITY_BITS: u8 = 5;
+const ID_BITS: u8 = 16;
+
+pub(super) fn check_machine(config: &VgicConfig) -> Result<(), OutsideKvm> {
+    if config.priority_bits != PRIORITY_BITS {
+        return Err(OutsideKvm::PriorityBits(config.priority_bits));
+    }
+    if config.extended_spis > 0 || config.extended_ppis > 0 {
+        return Err(OutsideKvm::ExtendedRange);
+    }
+    if config.security != SecurityView::Single {
+        return Err(OutsideKvm::TwoSecurityStates);
+    }
+    if let Some(bits) = config.lpi_id_bits.filter(|bits| *bits > ID_BITS) {
+        return Err(OutsideKvm::IntIdBits(bits));
+    }
+    if config.direct_lpi {
+        return Err(OutsideKvm::DirectLpi);
+    }
+    if config.coherence != Coherence::Coherent {
+        return Err(OutsideKvm::NotCoherent);
+    }
+    let aff3 = config.cpus.iter().find(|cpu| cpu.affinity.levels()[0] != 0);
+    match aff3 {
+        Some(cpu) => Err(OutsideKvm::Affinity(cpu.affinity)),
+        None => config.its.iter().try_for_each(check_its_machine),
+    }
+}
+
+fn check_its_machine(its: &ItsConfig) -> Result<(), OutsideKvm> {
+    let differences = [
+        (its.device_id_bits > ID_BITS, "number of DeviceID bits"),
+        (its.event_id_bits > ID_BITS, "number of EventID bits"),
+        (its.redistributor_naming != RedistributorNaming::ProcessorNumber, "way of naming redistributors"),
+        (its.held_collections > 0, "number of collections without a table"),
+        (its.collection_table.is_none(), "lack of a collection table"),
+        (its.page_sizes != PageSizes::Only(PageSize::Size64K), "choice of page sizes"),
+        (its.coherence != Coherence::Coherent, "way to memory"),
+        (its.iidr.revision() != 0, "table format (GITS_IIDR.Revision)"),
+    ];
+    match differences.into_iter().find(|(differs, _)| *differs) {
+        Some((_, what)) => Err(OutsideKvm::Its { its: its.base, what }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn check_state(state: &SavedState) -> Result<(), OutsideKvm> {
+    let control = gicd::Ctlr::from(state.distributor.ctlr);
+    if control.enable_grp0() && !control.enable_grp1() {
+        return Err(OutsideKvm::GroupZeroAlone);
+    }
+    state.distributor.interrupts.iter().try_for_each(check_shared)?;
+    check_cpus(state)?;
+    state.its.iter().try_for_each(check_its)?;
+    check_lpis(state)
+}
+
+fn check_shared(interrupt: &InterruptState) -> Result<(), OutsideKvm> {
+    if Irouter::from(interrupt.route).any_participating() {
+        return Err(OutsideKvm::OneOfN(interrupt.intid));
+    }
+    if interrupt.message { Err(OutsideKvm::MessageLevel(interrupt.intid)) } else { Ok(()) }
+}
+
+fn check_cpus(state: &SavedState) -> Result<(), OutsideKvm> {
+    let mut table = None;
+    for cpu in &state.cpus {
+        let control = gicr::Ctlr::from(cpu.redistributor.ctlr);
+        if control.dpg0() || control.dpg1_ns() || control.dpg1_s() {
+            return Err(OutsideKvm::Declines(cpu.affinity));
+        }
+        let propbaser = cpu.redistributor.propbaser;
+        if control.enable_lpis() && *table.get_or_insert(propbaser) != propbaser {
+            return Err(OutsideKvm::ConfigurationTables(cpu.affinity));
+        }
+        let edge = |interrupt: &&InterruptState| interrupt.intid.class() == IntIdClass::Ppi && interrupt.edge;
+        if let Some(interrupt) = cpu.redistributor.interrupts.iter().find(edge) {
+            return Err(OutsideKvm::EdgePpi { cpu: cpu.affinity, intid: interrupt.intid });
+        }
+    }
+    Ok(())
+}
+
+fn check_its(its: &ItsState) -> Result<(), OutsideKvm> {
+    if Creadr::from_bits(its.creadr).stalled() {
+        return Err(OutsideKvm::Stalled(its.base));
+    }
+    let mapped = |event: &EventState| {
+        its.collections.binary_search_by_key(&event.collection, |state| state.collection).is_ok()
+    };
+    for device in &its.devices {
+        if let Some(event) = device.events.iter().find(|event| event.pending && !mapped(event)) {
+            return Err(OutsideKvm::PendingNowhere {
+                its: its.base,
+                device: device.device,
+                event: event.event,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// An LPI that is pending by itself is pending all the same where an event sends it to the same place.
+fn check_lpis(state: &SavedState) -> Result<(), OutsideKvm> {
+    if state.cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()) {
+        return Ok(());
+    }
+    let sent: BTreeSet<_> = pending::events(state).map(|(cpu, event)| (cpu, event.intid)).collect();
+    for cpu in &state.cpus {
+        let homeless = |intid: &IntId| !sent.contains(&(cpu.affinity, *intid));
+        let lpis = cpu.redistributor.lpis.iter().map(|lpi| lpi.intid);
+        if let Some(intid) = lpis.into_iter().find(homeless) {
+            return Err(OutsideKvm::PendingByItself { cpu: cpu.affinity, intid });
+        }
+    }
+    Ok(())
+}

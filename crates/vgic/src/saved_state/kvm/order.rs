@@ -1,0 +1,119 @@
+//! Which attributes have to be saved, in the order of restoring them
+//! (`arm-vgic-its.rst`, "ITS Restore Sequence"; `arm-vgic-v3.rst`).
+
+use super::KvmDevice;
+use crate::VgicConfig;
+use alloc::vec::Vec;
+use core::ops::Range;
+use gic_arch::kvm::{Attribute, LINE_LEVEL};
+use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
+
+/// Everything that belongs to a state.
+pub(super) fn saved(config: &VgicConfig) -> Vec<(KvmDevice, Attribute)> {
+    let shared = 32..32 + config.spis;
+    let mut saved = distributor(shared.clone());
+    for cpu in &config.cpus {
+        redistributor(cpu.affinity, config.lpi_id_bits.is_some(), &mut saved);
+    }
+    let first = config.cpus.first().map_or(Affinity::default(), |cpu| cpu.affinity);
+    saved.extend(shared.step_by(32).map(|intid| levels(first, intid)));
+    for cpu in &config.cpus {
+        saved.push(levels(cpu.affinity, 0));
+        let of = |register| Attribute::SystemRegister { cpu: cpu.affinity, register };
+        saved.extend(INTERFACE.iter().copied().map(of));
+    }
+    let mut saved: Vec<_> = saved.into_iter().map(|attribute| (KvmDevice::Gic, attribute)).collect();
+    for index in 0..config.its.len() {
+        saved.extend(its().map(|attribute| (KvmDevice::Its(index), attribute)));
+    }
+    saved
+}
+
+/// Is this where the tables have to be read from guest memory, right before?
+pub(super) fn needs_tables(attribute: Attribute) -> bool {
+    attribute == Attribute::Its { offset: gits::CTLR.offset().into() }
+}
+
+/// What clears the bits of a register in which ones are set and zeros do nothing, and the value that clears all.
+pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
+    const ALL: u64 = 0xffff_ffff;
+    let other = |pairs: [(IntIdField, IntIdField); 2], offset: u32| {
+        let mut found = pairs.into_iter().filter(|(set, _)| set.fields_at(offset).is_some());
+        found.next().map(|(set, clear)| offset - set.offset() + clear.offset())
+    };
+    match attribute {
+        Attribute::Distributor { offset } => {
+            let pairs = [(gicd::ISENABLER, gicd::ICENABLER), (gicd::ISACTIVER, gicd::ICACTIVER)];
+            other(pairs, offset).map(|offset| (Attribute::Distributor { offset }, ALL))
+        }
+        Attribute::Redistributor { cpu, offset } => {
+            let pairs = [(gicr::ISENABLER, gicr::ICENABLER), (gicr::ISACTIVER, gicr::ICACTIVER)];
+            other(pairs, offset).map(|offset| (Attribute::Redistributor { cpu, offset }, ALL))
+        }
+        _ => None,
+    }
+}
+
+fn distributor(intids: Range<u32>) -> Vec<Attribute> {
+    // KVM forgets to signal what becomes pending while it is disabled.
+    let mut offsets = Vec::from([gicd::IIDR.offset(), gicd::CTLR.offset()]);
+    for route in intids.clone().filter_map(|intid| gicd::irouter(IntId::new(intid))) {
+        offsets.extend([route.offset(), route.offset() + 4]);
+    }
+    let fields =
+        [gicd::IGROUPR, gicd::ISENABLER, gicd::ICFGR, gicd::IPRIORITYR, gicd::ISPENDR, gicd::ISACTIVER];
+    for field in fields {
+        offsets.extend(registers(field, intids.clone()));
+    }
+    offsets.into_iter().map(|offset| Attribute::Distributor { offset }).collect()
+}
+
+/// LPIs are enabled when their tables are known.
+fn redistributor(cpu: Affinity, lpis: bool, saved: &mut Vec<Attribute>) {
+    let mut offsets = Vec::new();
+    if lpis {
+        let tables = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()];
+        offsets.extend(tables.into_iter().flat_map(|offset| [offset, offset + 4]));
+    }
+    let fields =
+        [gicr::IGROUPR, gicr::ISENABLER, gicr::ICFGR, gicr::IPRIORITYR, gicr::ISPENDR, gicr::ISACTIVER];
+    for field in fields {
+        offsets.extend(registers(field, 0..32));
+    }
+    offsets.push(gicr::CTLR.offset());
+    saved.extend(offsets.into_iter().map(|offset| Attribute::Redistributor { cpu, offset }));
+}
+
+/// Offsets of the registers that hold a field of these interrupts.
+fn registers(field: IntIdField, intids: Range<u32>) -> Vec<u32> {
+    let located = intids.filter_map(|intid| field.locate(IntId::new(intid)));
+    let mut offsets: Vec<_> = located.map(|place| place.register().offset()).collect();
+    offsets.dedup();
+    offsets
+}
+
+fn levels(cpu: Affinity, first: u32) -> Attribute {
+    Attribute::Levels { cpu, info: LINE_LEVEL, first: u16::try_from(first).unwrap_or_default() }
+}
+
+/// `CTLR` says whether one binary point serves both groups.
+const INTERFACE: &[icc::SysRegEncoding] = &[
+    icc::SRE.encoding(),
+    icc::CTLR.encoding(),
+    icc::PMR.encoding(),
+    icc::BPR0.encoding(),
+    icc::BPR1.encoding(),
+    icc::AP0R0.encoding(),
+    icc::AP1R0.encoding(),
+    icc::IGRPEN0.encoding(),
+    icc::IGRPEN1.encoding(),
+];
+
+/// The queue's base comes before its offsets, which it clears; the enable last, behind the tables.
+fn its() -> impl Iterator<Item = Attribute> {
+    let first = [gits::IIDR.offset(), gits::CBASER.offset()];
+    let tables = gits::BASER.iter().map(gic_arch::Reg::offset);
+    let last = [gits::CWRITER.offset(), gits::CREADR.offset(), gits::CTLR.offset()];
+    let offsets = first.into_iter().chain(tables).chain(last);
+    offsets.map(|offset| Attribute::Its { offset: offset.into() })
+}

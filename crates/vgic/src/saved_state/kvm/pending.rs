@@ -1,0 +1,83 @@
+//! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them over.
+
+use super::super::{EventState, SavedState};
+use crate::{GuestMemory, MemoryFault};
+use alloc::collections::BTreeMap;
+use gic_arch::gicr::Pendbaser;
+use gic_arch::kvm::Errno;
+use gic_arch::{Affinity, IntId, Lpi, lpi};
+
+/// A bit of a pending table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Bit {
+    address: u64,
+    bit: u8,
+}
+
+impl Bit {
+    /// Where an LPI's is, in the table that a `GICR_PENDBASER` names. `None` for what is no LPI.
+    pub(super) fn of(pendbaser: u64, intid: IntId) -> Option<Self> {
+        let (offset, bit) = lpi::pending_location(Lpi::try_from(intid).ok()?);
+        Some(Self { address: Pendbaser::from(pendbaser).address() + offset, bit })
+    }
+
+    /// Is it set?
+    pub(super) fn read(self, memory: &dyn GuestMemory) -> Result<bool, Errno> {
+        Ok(self.byte(memory)? & (1 << self.bit) != 0)
+    }
+
+    fn byte(self, memory: &dyn GuestMemory) -> Result<u8, Errno> {
+        let mut byte = [0];
+        memory.read(self.address, &mut byte).map_err(fault)?;
+        Ok(byte[0])
+    }
+
+    /// Writes only what changes: a page that is written has to be sent again.
+    fn write(self, memory: &dyn GuestMemory, set: bool) -> Result<(), Errno> {
+        let byte = self.byte(memory)?;
+        let mask = 1 << self.bit;
+        let wanted = if set { byte | mask } else { byte & !mask };
+        if wanted == byte { Ok(()) } else { memory.write(self.address, &[wanted]).map_err(fault) }
+    }
+}
+
+pub(super) fn fault(_: MemoryFault) -> Errno {
+    Errno::Fault
+}
+
+/// Writes the bit of every LPI that an event is mapped to.
+pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), Errno> {
+    let mut bits: BTreeMap<(Affinity, IntId), bool> = BTreeMap::new();
+    for (cpu, event) in events(state) {
+        *bits.entry((cpu, event.intid)).or_default() |= event.pending;
+    }
+    for cpu in &state.cpus {
+        bits.extend(cpu.redistributor.lpis.iter().map(|lpi| ((cpu.affinity, lpi.intid), true)));
+    }
+    for ((cpu, intid), pending) in bits {
+        let pendbaser = state.cpus.iter().find(|of| of.affinity == cpu).map(|of| of.redistributor.pendbaser);
+        // Without a table there is nothing to clear.
+        let table = pendbaser.filter(|pendbaser| pending || Pendbaser::from(*pendbaser).address() != 0);
+        if let Some(bit) = table.and_then(|pendbaser| Bit::of(pendbaser, intid)) {
+            bit.write(memory, pending)?;
+        }
+    }
+    Ok(())
+}
+
+/// Clears bits that were taken over.
+pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno> {
+    bits.iter().try_for_each(|bit| bit.write(memory, false))
+}
+
+/// Every event whose collection is mapped, with the CPU that it goes to.
+pub(super) fn events(state: &SavedState) -> impl Iterator<Item = (Affinity, &EventState)> {
+    state.its.iter().flat_map(|its| {
+        let events = its.devices.iter().flat_map(|device| &device.events);
+        events.filter_map(|event| {
+            let key = event.collection;
+            let at = its.collections.binary_search_by_key(&key, |state| state.collection).ok()?;
+            Some((its.collections.get(at)?.target, event))
+        })
+    })
+}
