@@ -28,7 +28,8 @@ pub(crate) trait Device: Send + Sync {
     }
 
     /// Is the message on its way when [`fire`](Self::fire) returns? Otherwise somebody else sends it, in his own time.
-    fn prompt(&self) -> bool {
+    fn prompt(&self, slot: u16) -> bool {
+        let _ = slot;
         true
     }
 

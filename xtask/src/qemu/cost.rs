@@ -8,22 +8,21 @@ mod linux;
 mod log;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub(super) use self::linux::Linux;
 use self::log::Reader;
 pub(super) use self::log::Spans;
+use super::monitor::Monitor;
 use crate::process;
 
 /// Booting, and logging a few hundred thousand lines.
 const LIMIT: Duration = Duration::from_mins(3);
-const MONITOR_LIMIT: Duration = Duration::from_secs(30);
 /// Both print these; the first with the address of the handler to watch.
 const READY: &str = "cost: ready ";
 const DONE: &str = "cost: done";
@@ -38,20 +37,17 @@ pub(super) const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
 
 /// Runs a QEMU with a guest that prints the two lines, and logs what is between them.
 pub(super) fn measure(mut qemu: Command, folder: &Path) -> Result<Spans> {
-    let (socket, log) = (folder.join("monitor.sock"), folder.join("instructions.log"));
-    for file in [&socket, &log] {
-        if file.exists() {
-            fs::remove_file(file)?;
-        }
+    let (monitor, log) = (Monitor::offered_by(&mut qemu, folder)?, folder.join("instructions.log"));
+    if log.exists() {
+        fs::remove_file(&log)?;
     }
     let (typed, mut keyboard) = std::io::pipe()?;
     qemu.args(["-icount", "shift=0,sleep=off", "-D"]).arg(&log);
-    qemu.arg("-monitor").arg(format!("unix:{},server=on,wait=off", socket.display()));
     qemu.stdin(typed);
     let mut handler = None;
     let mut failure = None;
     process::watch(&mut qemu, LIMIT, |line| {
-        let outcome = follow(line, &socket, &mut keyboard, &mut handler);
+        let outcome = follow(line, &monitor, &mut keyboard, &mut handler);
         failure = failure.take().or(outcome.err());
     })?;
     if let Some(failure) = failure {
@@ -64,20 +60,20 @@ pub(super) fn measure(mut qemu: Command, folder: &Path) -> Result<Spans> {
 }
 
 /// What the guest's line asks for.
-fn follow(line: &str, socket: &Path, keyboard: &mut impl Write, handler: &mut Option<u64>) -> Result<()> {
+fn follow(line: &str, monitor: &Monitor, keyboard: &mut impl Write, handler: &mut Option<u64>) -> Result<()> {
     if let Some(address) = line.trim_end().strip_prefix(READY) {
         let address = address.split_whitespace().next().context("no address of a handler")?;
         *handler = Some(u64::from_str_radix(address, 16)?);
-        let mut monitor = Monitor::connect(socket)?;
-        // The older name, and the newer one.
-        monitor.order("singlestep on")?;
-        monitor.order("one-insn-per-tb on")?;
-        monitor.order("log exec,nochain,int,trace:gicv3_icc_iar1_read,trace:gicv3_icc_eoir_write")?;
+        monitor.order(&[
+            // The older name, and the newer one.
+            "singlestep on",
+            "one-insn-per-tb on",
+            "log exec,nochain,int,trace:gicv3_icc_iar1_read,trace:gicv3_icc_eoir_write",
+        ])?;
         keyboard.write_all(b"\n")?;
     } else if line.trim_end() == DONE {
-        let mut monitor = Monitor::connect(socket)?;
-        monitor.order("log none")?;
-        monitor.leave()?;
+        monitor.order(&["log none"])?;
+        monitor.quit()?;
     }
     Ok(())
 }
@@ -93,42 +89,4 @@ fn read(log: &Path, handler: u64) -> Result<Spans> {
     let seen = reader.seen();
     ensure!(seen >= FEWEST, "{seen} interrupts were seen, not {FEWEST}");
     reader.median().context("no interrupt was seen from its exception to its return")
-}
-
-/// QEMU's monitor for people.
-struct Monitor(UnixStream);
-
-impl Monitor {
-    const PROMPT: &[u8] = b"(qemu) ";
-
-    fn connect(socket: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(socket).context("QEMU's monitor does not answer")?;
-        stream.set_read_timeout(Some(MONITOR_LIMIT))?;
-        let mut monitor = Self(stream);
-        monitor.wait()?;
-        Ok(monitor)
-    }
-
-    /// Gives an order, and waits until it is carried out.
-    fn order(&mut self, order: &str) -> Result<()> {
-        writeln!(self.0, "{order}")?;
-        self.wait().with_context(|| format!("at `{order}`"))
-    }
-
-    /// Ends QEMU.
-    fn leave(mut self) -> Result<()> {
-        writeln!(self.0, "quit").map_err(Into::into)
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        let mut said = Vec::new();
-        let mut part = [0; 4096];
-        while !said.ends_with(Self::PROMPT) {
-            match self.0.read(&mut part).context("QEMU's monitor is silent")? {
-                0 => bail!("QEMU's monitor closed"),
-                length => said.extend_from_slice(&part[..length]),
-            }
-        }
-        Ok(())
-    }
 }

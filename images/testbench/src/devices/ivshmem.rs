@@ -25,7 +25,7 @@ impl Device for Ivshmem {
         VECTORS
     }
 
-    fn prompt(&self) -> bool {
+    fn prompt(&self, _: u16) -> bool {
         false
     }
 

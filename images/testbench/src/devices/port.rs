@@ -1,44 +1,95 @@
-//! PCI Express ports with hot-plug: "command completed" is an interrupt, and any write to Slot Control a command.
+//! PCI Express ports: with hot-plug, "command completed" is an interrupt, and any write to Slot Control a command; a root
+//! port tells of errors, too, which somebody outside has to make.
 
 use crate::pci::{Ecam, Function};
-use crate::report::Verdict;
+use crate::report::{Outcome, Verdict};
 use crate::rig::Device;
+use image_rt::println;
 use irq_domain::pci::ConfigSpace;
 
+const COMMAND: u16 = 0x04;
+const SIGNAL_ERRORS: u16 = 1 << 8;
+const BRIDGE_CONTROL: u16 = 0x3e;
+const FORWARD_ERRORS: u16 = 1 << 1;
+
 const PCI_EXPRESS: u8 = 0x10;
+const DEVICE_CONTROL: u16 = 0x08;
+const REPORT_NON_FATAL: u16 = 1 << 1;
 const SLOT_CONTROL: u16 = 0x18;
 const SLOT_STATUS: u16 = 0x1a;
 /// Command Completed Interrupt Enable, Hot-Plug Interrupt Enable.
 const ENABLES: u16 = 0x30;
 
+/// Advanced Error Reporting.
+const ERROR_REPORTING: u16 = 0x0001;
+const UNCORRECTABLE_STATUS: u16 = 0x04;
+const ROOT_COMMAND: u16 = 0x2c;
+const ROOT_STATUS: u16 = 0x30;
+const INTERRUPT_WHEN_NON_FATAL: u32 = 1 << 1;
+
 /// The port. Its hot-plug events are its message 0.
 pub(crate) struct Port {
     config: Ecam,
     capability: u16,
-    vectors: u16,
+    /// What tells of errors by message 1, if it has one.
+    errors: Option<u16>,
 }
 
 impl Port {
-    pub(crate) fn new(function: &Function, vectors: u16) -> Self {
+    /// A port with one message.
+    pub(crate) fn new(function: &Function) -> Self {
         let capability = function.capability(PCI_EXPRESS).expect("a port is PCI Express");
-        Self { config: function.config, capability, vectors }
-    }
-}
-
-impl Device for Port {
-    fn vectors(&self) -> u16 {
-        self.vectors
+        Self { config: function.config, capability, errors: None }
     }
 
-    fn fire(&self, slot: u16) -> Result<bool, Verdict> {
-        if slot != 0 {
-            return Ok(false);
-        }
+    /// A root port with two.
+    pub(crate) fn with_errors(function: &Function) -> Self {
+        let errors = function.extended_capability(ERROR_REPORTING);
+        Self { errors: Some(errors.expect("it reports errors")), ..Self::new(function) }
+    }
+
+    fn complete_a_command(&self) {
         let register = self.capability + SLOT_CONTROL;
         let control = self.config.read16(register) & !ENABLES;
         self.config.write16(register, control);
         self.config.write16(self.capability + SLOT_STATUS, 0xffff);
         self.config.write16(register, control | ENABLES);
+    }
+
+    /// Asks the runner for an error at this port; it tells of one only if it told of none before.
+    fn ask_for_an_error(&self, errors: u16) {
+        self.config.write32(errors + UNCORRECTABLE_STATUS, u32::MAX);
+        self.config.write32(errors + ROOT_STATUS, u32::MAX);
+        println!("request - an error at hp");
+    }
+}
+
+impl Device for Port {
+    fn vectors(&self) -> u16 {
+        if self.errors.is_some() { 2 } else { 1 }
+    }
+
+    fn prompt(&self, slot: u16) -> bool {
+        slot == 0
+    }
+
+    fn start(&self) -> Outcome {
+        if let Some(errors) = self.errors {
+            let set = |register, bits| self.config.write16(register, self.config.read16(register) | bits);
+            set(COMMAND, SIGNAL_ERRORS);
+            set(BRIDGE_CONTROL, FORWARD_ERRORS);
+            set(self.capability + DEVICE_CONTROL, REPORT_NON_FATAL);
+            self.config.write32(errors + ROOT_COMMAND, INTERRUPT_WHEN_NON_FATAL);
+        }
+        Ok(())
+    }
+
+    fn fire(&self, slot: u16) -> Result<bool, Verdict> {
+        match (slot, self.errors) {
+            (0, _) => self.complete_a_command(),
+            (_, Some(errors)) => self.ask_for_an_error(errors),
+            (_, None) => return Ok(false),
+        }
         Ok(true)
     }
 }

@@ -144,6 +144,26 @@ impl Function {
         capabilities(&self.config).find(|capability| capability.id == id).map(|capability| capability.offset)
     }
 
+    /// Where its extended capability of this kind is.
+    pub(crate) fn extended_capability(&self, id: u16) -> Option<u16> {
+        const FIRST: u16 = 0x100;
+        const END: u16 = 0x1000;
+        let header = |offset| Some(self.config.read32(offset)).filter(|header| *header != 0);
+        let mut offset = FIRST;
+        // As many as there is room for.
+        for _ in (FIRST..END).step_by(4) {
+            let found = header(offset)?;
+            if found as u16 == id {
+                return Some(offset);
+            }
+            offset = (found >> 20) as u16 & !3;
+            if offset < FIRST {
+                return None;
+            }
+        }
+        None
+    }
+
     /// Its MSI-X, else its MSI, with the shape that vectors have there.
     pub(crate) fn store(&self) -> Result<(Arc<dyn MessageStore>, Shape), PciError> {
         match MsixCapability::find(&self.config) {

@@ -1,0 +1,66 @@
+//! QEMU's monitor for people, used by a program.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const PROMPT: &[u8] = b"(qemu) ";
+
+/// Where a QEMU takes orders.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    socket: PathBuf,
+}
+
+impl Monitor {
+    /// Has a QEMU that is to be started offer one, at a socket in `folder`.
+    pub(super) fn offered_by(qemu: &mut Command, folder: &Path) -> Result<Self> {
+        let socket = folder.join("monitor.sock");
+        if socket.exists() {
+            fs::remove_file(&socket)?;
+        }
+        qemu.arg("-monitor").arg(format!("unix:{},server=on,wait=off", socket.display()));
+        Ok(Self { socket })
+    }
+
+    /// Gives orders, and waits until each is carried out.
+    pub(super) fn order(&self, orders: &[&str]) -> Result<()> {
+        let mut stream = self.connect()?;
+        for order in orders {
+            writeln!(stream, "{order}")?;
+            wait(&mut stream).with_context(|| format!("at `{order}`"))?;
+        }
+        Ok(())
+    }
+
+    /// Ends QEMU.
+    pub(super) fn quit(&self) -> Result<()> {
+        writeln!(self.connect()?, "quit").map_err(Into::into)
+    }
+
+    fn connect(&self) -> Result<UnixStream> {
+        let mut stream = UnixStream::connect(&self.socket).context("QEMU's monitor does not answer")?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        wait(&mut stream)?;
+        Ok(stream)
+    }
+}
+
+/// Until it asks for orders.
+fn wait(stream: &mut UnixStream) -> Result<()> {
+    let mut said = Vec::new();
+    let mut part = [0; 4096];
+    while !said.ends_with(PROMPT) {
+        match stream.read(&mut part).context("QEMU's monitor is silent")? {
+            0 => bail!("QEMU's monitor closed"),
+            length => said.extend_from_slice(&part[..length]),
+        }
+    }
+    Ok(())
+}
