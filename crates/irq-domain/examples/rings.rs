@@ -192,7 +192,7 @@ impl MsiParent for Doorbells {
     fn set_pending(&self, _: Vector, _: Pending) {}
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
-        writeln!(out, "  doorbells: vector {vector}")
+        writeln!(out, "doorbells: vector {vector}")
     }
 }
 

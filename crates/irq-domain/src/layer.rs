@@ -14,7 +14,15 @@ pub use over::Over;
 pub use shim::{AddressRule, RequesterRule, ShimLayer};
 
 use core::fmt;
-use msi_types::{DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId, Tier};
+use msi_types::{DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId, Rewrite, Tier};
+
+/// What has to fit below a layer that chooses addresses: how the endpoint changes them is known where they are.
+const fn unaddressed(rewrite: Rewrite) -> Rewrite {
+    match rewrite {
+        Rewrite::LowWordOnly | Rewrite::Never => Rewrite::AddressOnly,
+        Rewrite::Masked | Rewrite::Atomic64 | Rewrite::AddressOnly => rewrite,
+    }
+}
 
 /// A level between a device and its controller.
 ///
@@ -61,8 +69,8 @@ pub trait Layer: Send + Sync {
         below
     }
 
-    /// Writes one line for people.
+    /// Writes one line for people, not indented.
     fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
-        writeln!(out, "  {}: requester {device}", self.tier().name)
+        writeln!(out, "{}: requester {device}", self.tier().name)
     }
 }

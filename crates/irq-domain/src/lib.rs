@@ -68,7 +68,7 @@
 //! #     fn mask(&self, _: Vector) {}
 //! #     fn unmask(&self, _: Vector) {}
 //! #     fn set_pending(&self, _: Vector, _: Pending) {}
-//! #     fn describe(&self, v: Vector, out: &mut dyn fmt::Write) -> fmt::Result { writeln!(out, "  its: LPI {v}") }
+//! #     fn describe(&self, v: Vector, out: &mut dyn fmt::Write) -> fmt::Result { writeln!(out, "its: LPI {v}") }
 //! # }
 //! # struct Store;
 //! # struct Open;

@@ -332,7 +332,7 @@ impl Domain {
             let allocation = entry.and_then(|entry| state.allocations.get(&entry.allocation));
             (entry.and_then(|entry| entry.message), allocation.map(|allocation| allocation.shape))
         };
-        write!(out, "  device {}: requester {}, slot {slot}", self.name, self.share.requester)?;
+        write!(out, "device {}: requester {}, slot {slot}", self.name, self.share.requester)?;
         if shape == Some(Shape::AlignedGroup) {
             write!(out, " of a group")?;
         }

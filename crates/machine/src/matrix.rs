@@ -30,7 +30,7 @@ mod x86_root;
 #[cfg(test)]
 mod tests;
 
-use board::{Board, Plan};
+use board::{Board, Plan, Spread};
 use irq_domain::StoredMessages;
 use std::fmt;
 
@@ -186,7 +186,7 @@ pub fn try_all() -> Vec<(Cell, Outcome)> {
 /// Tries one, on a machine of its own. Remapping of a parent that has none is refused.
 pub fn try_cell(cell: Cell) -> Outcome {
     let Cell { endpoint, parent, layer, world } = cell;
-    match Board::new(Plan { parent, layer, world: world.into(), reality: world }) {
+    match Board::new(Plan { parent, layer, spread: Spread::Together, world: world.into(), reality: world }) {
         Ok(board) => trial::attempt(&board, endpoint),
         Err(reason) => Outcome::Broken(format!("the machine does not come up: {reason}")),
     }

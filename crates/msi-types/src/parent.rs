@@ -217,7 +217,8 @@ pub trait MsiParent: Send + Sync {
         DoorbellPage::Unknown
     }
 
-    /// Writes one line per level of the hierarchy below this vector, outermost last, for people. Task.
+    /// Writes one line per level of the hierarchy below this vector, the root last, for people. Whoever asks indents: a line
+    /// begins with the level's name, and one that goes on with two blanks. Task.
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 

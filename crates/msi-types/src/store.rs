@@ -10,6 +10,9 @@ pub enum Rewrite {
     Masked,
     /// Address and data change in one store: 64 bits wide or more.
     Atomic64,
+    /// One store changes the address; the data may not differ. (What a layer that chooses addresses asks for below it, as
+    /// the endpoint's own limits are checked with the addresses that it sees.)
+    AddressOnly,
     /// One 32-bit store changes the low address word; nothing else may differ.
     LowWordOnly,
     /// Not at all.

@@ -96,7 +96,7 @@ impl<P: Platform> DirectLpi<P> {
 fn check_rewrite(fit: Fit, old: MsiMessage, new: MsiMessage) -> Result<(), MsiError> {
     fit.check(new)?;
     let possible = match fit.rewrite {
-        Rewrite::Masked | Rewrite::Atomic64 => true,
+        Rewrite::Masked | Rewrite::Atomic64 | Rewrite::AddressOnly => true,
         Rewrite::LowWordOnly => old.address_high() == new.address_high(),
         Rewrite::Never => false,
     };

@@ -91,10 +91,31 @@ impl Interrupts {
         let runs: u64 = info.counts.iter().sum();
         let state = if info.enabled { "enabled" } else { "disabled" };
         writeln!(out, ", {state}, {runs} runs, {} redelivered", info.redelivered)?;
+        let out: &mut dyn fmt::Write = &mut Indented { out, in_line: false };
         match &descriptor.source {
             Source::Msi { domain, slot } => domain.describe(self, *slot, descriptor.vector, out),
-            Source::Wired(_) => writeln!(out, "  root: wired vector {}", descriptor.vector),
-            Source::PerCpu(_) => writeln!(out, "  root: private vector {}", descriptor.vector),
+            Source::Wired(_) => writeln!(out, "root: wired vector {}", descriptor.vector),
+            Source::PerCpu(_) => writeln!(out, "root: private vector {}", descriptor.vector),
         }
+    }
+}
+
+/// The levels' lines, two blanks further in.
+struct Indented<'a> {
+    out: &'a mut dyn fmt::Write,
+    /// The line has begun.
+    in_line: bool,
+}
+
+impl fmt::Write for Indented<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive('\n') {
+            if !self.in_line {
+                self.out.write_str("  ")?;
+            }
+            self.out.write_str(part)?;
+            self.in_line = !part.ends_with('\n');
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Doorbells behind an IOMMU: a device reaches what is mapped for it, and nothing else.
 
-use super::Layer;
+use super::{Layer, unaddressed};
 use crate::host::Host;
 use crate::lock::TaskLock;
 use alloc::collections::BTreeMap;
@@ -179,7 +179,7 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
     }
 
     fn fit(&self, fit: Fit) -> Fit {
-        Fit { address_bits: 64, ..fit }
+        Fit { address_bits: 64, rewrite: unaddressed(fit.rewrite), ..fit }
     }
 
     fn hold(&self, device: RequesterId, below: MsiMessage) -> Result<MsiMessage, MsiError> {
@@ -222,8 +222,8 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
 
     fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
         match self.mode_of(device) {
-            None => writeln!(out, "  iommu: does not serve requester {device}"),
-            Some((IommuDomain(number), mode)) => writeln!(out, "  iommu: domain {number}, {mode:x?}"),
+            None => writeln!(out, "iommu: does not serve requester {device}"),
+            Some((IommuDomain(number), mode)) => writeln!(out, "iommu: domain {number}, {mode:x?}"),
         }
     }
 }

@@ -242,7 +242,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         if let Ok(Held { device, stored, .. }) = self.held(vector) {
             self.layer.describe(device, out)?;
             if let Some(below) = stored {
-                writeln!(out, "    to address {:#x}, data {:#x} below", below.address, below.data)?;
+                writeln!(out, "  to address {:#x}, data {:#x} below", below.address, below.data)?;
             }
         }
         self.parent.describe(vector, out)

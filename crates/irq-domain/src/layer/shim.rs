@@ -1,6 +1,6 @@
 //! Quirks of a bus between devices and their controller.
 
-use super::Layer;
+use super::{Layer, unaddressed};
 use alloc::string::String;
 use core::fmt;
 use msi_types::{
@@ -121,11 +121,11 @@ impl Layer for ShimLayer {
 
     fn fit(&self, fit: Fit) -> Fit {
         // The address is checked when it is known as the device sees it.
-        let address_bits = match self.address {
-            AddressRule::Same => fit.address_bits.min(self.address_bits),
-            AddressRule::Offset(_) | AddressRule::Window { .. } => 64,
+        let (address_bits, rewrite) = match self.address {
+            AddressRule::Same => (fit.address_bits.min(self.address_bits), fit.rewrite),
+            AddressRule::Offset(_) | AddressRule::Window { .. } => (64, unaddressed(fit.rewrite)),
         };
-        Fit { address_bits, data_bits: fit.data_bits.min(self.data_bits), ..fit }
+        Fit { address_bits, data_bits: fit.data_bits.min(self.data_bits), rewrite }
     }
 
     fn hold(&self, device: RequesterId, below: MsiMessage) -> Result<MsiMessage, MsiError> {
@@ -146,6 +146,6 @@ impl Layer for ShimLayer {
     fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
         let seen =
             self.requester(device).map_or_else(|_| String::from("nobody"), |id| alloc::format!("{id}"));
-        writeln!(out, "  {}: requester {device}, below {seen}", self.name)
+        writeln!(out, "{}: requester {device}, below {seen}", self.name)
     }
 }

@@ -116,6 +116,7 @@ impl Domain {
         match self.fit().rewrite {
             Rewrite::Masked => self.can_mask() || old == new,
             Rewrite::Atomic64 => true,
+            Rewrite::AddressOnly => old.data == new.data,
             Rewrite::LowWordOnly => old.address_high() == new.address_high() && old.data == new.data,
             Rewrite::Never => old == new,
         }

@@ -21,11 +21,22 @@ const RAM_SIZE: u64 = 64 << 20;
 /// x86's reserved region.
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
 
+/// Where a GIC's redistributors are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spread {
+    /// One after the other.
+    Together,
+    /// The last one beyond the first 4 GiB.
+    #[cfg(test)]
+    FarApart,
+}
+
 /// What a board is like.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub(super) parent: Parent,
     pub(super) layer: Layer,
+    pub(super) spread: Spread,
     /// What the platform says it is.
     pub(super) world: irq_domain::World,
     /// What it is.
@@ -74,7 +85,9 @@ impl Board {
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
         let hardware: Box<dyn RootHardware> = match plan.parent {
             Parent::X86Vector => Box::new(X86Hardware::new(plan.layer, Arc::clone(&ram))),
-            kind if plan.layer != Layer::Remapping => Box::new(GicHardware::new(kind, Arc::clone(&ram))?),
+            kind if plan.layer != Layer::Remapping => {
+                Box::new(GicHardware::new(kind, plan.spread, Arc::clone(&ram))?)
+            }
             kind => return Err(format!("there is no remapping unit for {kind}")),
         };
         let direct = hardware.upstream();

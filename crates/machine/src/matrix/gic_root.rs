@@ -1,6 +1,7 @@
 //! A GICv3 with one kind of doorbell.
 
 use super::Parent;
+use super::board::Spread;
 use super::root::{CPUS, Driven, Late, Root, RootHardware};
 use crate::bus::{Bus, Overlap};
 use crate::cpu::{CpuCore, Gic, Unclaimed};
@@ -40,6 +41,21 @@ pub(super) struct GicHardware {
     ram: Arc<Ram>,
 }
 
+fn redistributors(spread: Spread, usual: &VgicConfig) -> Vec<vgic::RedistributorRegion> {
+    let all = usual.redistributors.clone();
+    match spread {
+        Spread::Together => all,
+        #[cfg(test)]
+        Spread::FarApart => {
+            let near =
+                all.iter().map(|region| vgic::RedistributorRegion { count: region.count - 1, ..*region });
+            let far =
+                all.first().map(|region| vgic::RedistributorRegion { base: 1 << 32, count: 1, ..*region });
+            near.chain(far).collect()
+        }
+    }
+}
+
 /// CPUs are looked after in turn.
 struct Attentive;
 
@@ -49,8 +65,9 @@ impl Kick for Attentive {
 
 impl GicHardware {
     /// With the doorbells of `kind` and no others.
-    pub(super) fn new(kind: Parent, ram: Arc<Ram>) -> Result<Self, String> {
+    pub(super) fn new(kind: Parent, spread: Spread, ram: Arc<Ram>) -> Result<Self, String> {
         let mut config = VgicConfig::new(CPUS);
+        config.redistributors = redistributors(spread, &config);
         match kind {
             Parent::Its => config.its = vec![vgic::its::ItsConfig::new(ITS)],
             Parent::DirectLpi => config.direct_lpi = true,

@@ -4,12 +4,12 @@ mod layers;
 mod notices;
 mod reasons;
 
-use super::board::{Board, Plan};
+use super::board::{Board, Plan, Spread};
 use super::*;
 
 /// A board of which the platform tells the truth.
 fn board(parent: Parent, layer: Layer, world: World) -> Board {
-    Board::new(Plan { parent, layer, world: world.into(), reality: world }).unwrap()
+    Board::new(Plan { parent, layer, spread: Spread::Together, world: world.into(), reality: world }).unwrap()
 }
 
 /// The reasons, by the letter that stands for them in [`EXPECTED`].

@@ -189,6 +189,16 @@ impl<'a> Trial<'a> {
         self.device.sent_message(slot)
     }
 
+    /// The levels below a slot's vector.
+    #[cfg(test)]
+    pub(super) fn describe(&self, slot: u16) -> String {
+        let mut text = String::new();
+        if let Some(handle) = self.handles.get(&slot) {
+            self.board.interrupts.describe(handle.irq(), &mut text).unwrap();
+        }
+        text
+    }
+
     /// How often the handlers ran, all together.
     #[cfg(test)]
     pub(super) fn total_runs(&self) -> u64 {

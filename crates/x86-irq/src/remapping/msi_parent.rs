@@ -147,9 +147,9 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         match self.entries(vector) {
             Ok((entries, entry)) => {
                 let source = entries.source;
-                writeln!(out, "  remapping@{:x}: entry {entry}, source {:#06x}", self.base, source.id)?;
+                writeln!(out, "remapping@{:x}: entry {entry}, source {:#06x}", self.base, source.id)?;
             }
-            Err(_) => writeln!(out, "  remapping@{:x}: vector {vector} has no entry", self.base)?,
+            Err(_) => writeln!(out, "remapping@{:x}: vector {vector} has no entry", self.base)?,
         }
         self.vectors.describe(vector, out)
     }

@@ -89,9 +89,9 @@ impl MsiParent for VectorDomain {
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some((slot, place)) = self.slot(vector).and_then(|slot| Some((slot, slot.place()?))) else {
-            return writeln!(out, "  x86: slot {vector} is not handed out");
+            return writeln!(out, "x86: slot {vector} is not handed out");
         };
-        write!(out, "  x86: {place}")?;
+        write!(out, "x86: {place}")?;
         if let Some(id) = self.apic_id(place.cpu) {
             write!(out, " (APIC {id})")?;
         }

@@ -48,7 +48,7 @@ impl VectorDomain {
     ) -> Result<(), MsiError> {
         let full = MsiError::NoVectors { wanted: request.count.get() };
         let (slot, state) = self.slots.get(index).zip(core.slots.get_mut(index)).ok_or(full)?;
-        let keeps_its_vector = |fit: Fit| matches!(fit.rewrite, Rewrite::LowWordOnly | Rewrite::Never);
+        let keeps_its_vector = |fit: Fit| !matches!(fit.rewrite, Rewrite::Masked | Rewrite::Atomic64);
         let taken = match phase {
             Phase::Owned { message: Stored::Endpoint(fit), .. } if keeps_its_vector(fit) => {
                 core.matrix.allocate_common(request.cpu)

@@ -82,9 +82,14 @@ impl VectorDomain {
         let same = Place { cpu: to, vector: from.vector };
         let (old, new) = (self.message_to(core, from)?, self.message_to(core, same)?);
         fit.check(new)?;
+        let takes_address = match fit.rewrite {
+            Rewrite::LowWordOnly => old.address_high() == new.address_high(),
+            Rewrite::Never => false,
+            Rewrite::AddressOnly | Rewrite::Masked | Rewrite::Atomic64 => true,
+        };
         let place = match fit.rewrite {
             Rewrite::Masked | Rewrite::Atomic64 => core.matrix.allocate(&[to]).map_err(|_| full)?,
-            Rewrite::LowWordOnly if old.address_high() == new.address_high() => {
+            _ if takes_address => {
                 if slot.former().any(|former| former == same) {
                     // It was there lately, and still has it.
                     slot.remove_former(same);
@@ -93,7 +98,9 @@ impl VectorDomain {
                     core.matrix.take(same).map_err(|_| MsiError::NotReachable(to, SAME_VECTOR_TAKEN))?
                 }
             }
-            Rewrite::LowWordOnly | Rewrite::Never => return Err(MsiError::WouldTear),
+            Rewrite::AddressOnly | Rewrite::LowWordOnly | Rewrite::Never => {
+                return Err(MsiError::WouldTear);
+            }
         };
         Ok((place, Some(self.message_to(core, place)?)))
     }

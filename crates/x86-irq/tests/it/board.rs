@@ -248,6 +248,7 @@ impl Device {
         let old = self.message;
         match self.rewrite {
             Rewrite::Masked | Rewrite::Atomic64 => {}
+            Rewrite::AddressOnly => assert_eq!(old.data, new.data, "torn"),
             Rewrite::LowWordOnly => {
                 assert_eq!((old.address_high(), old.data), (new.address_high(), new.data), "torn");
             }

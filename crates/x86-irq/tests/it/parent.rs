@@ -380,7 +380,7 @@ fn a_description_names_vector_cpu_and_apic() {
     let device = Device::new(&*board.domain, 1, Rewrite::Masked, CPU1).unwrap();
     let mut text = String::new();
     board.domain.describe(device.vector(), &mut text).unwrap();
-    assert_eq!(text, "  x86: vector 0x20 at CPU 1 (APIC 3)\n");
+    assert_eq!(text, "x86: vector 0x20 at CPU 1 (APIC 3)\n");
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let rewrite = prop_oneof![
         2 => Just(Rewrite::Masked),
         1 => Just(Rewrite::Atomic64),
+        1 => Just(Rewrite::AddressOnly),
         2 => Just(Rewrite::LowWordOnly),
         1 => Just(Rewrite::Never)
     ];

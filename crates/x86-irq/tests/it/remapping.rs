@@ -313,7 +313,7 @@ fn a_description_names_entry_and_source() {
     let device = rig.device();
     let mut text = String::new();
     rig.parent.describe(device.vector(), &mut text).unwrap();
-    assert_eq!(text, "  remapping@fed90000: entry 0, source 0x0100\n  x86: vector 0x20 at CPU 0 (APIC 1)\n");
+    assert_eq!(text, "remapping@fed90000: entry 0, source 0x0100\nx86: vector 0x20 at CPU 0 (APIC 1)\n");
 }
 
 #[derive(Clone, Debug)]

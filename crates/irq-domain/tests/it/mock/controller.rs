@@ -338,6 +338,6 @@ impl MsiParent for Controller {
     }
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
-        writeln!(out, "  mock controller: vector {vector}")
+        writeln!(out, "mock controller: vector {vector}")
     }
 }

@@ -189,6 +189,7 @@ impl Slots for Open<'_> {
             let old = cell.message.unwrap();
             match store.kind.rewrite {
                 Rewrite::Masked => assert!(cell.masked, "rewritten while it can fire"),
+                Rewrite::AddressOnly => assert_eq!(old.data, message.data, "torn"),
                 Rewrite::LowWordOnly => {
                     assert_eq!(
                         (old.data, old.address_high()),

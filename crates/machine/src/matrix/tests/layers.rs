@@ -9,10 +9,12 @@ use msi_types::{Granule, Isolation, MsiMessage, NotIsolated, RequesterId};
 const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
 const GRANULES: [Granule; 3] = [Granule::Size4K, Granule::Size16K, Granule::Size64K];
 
+fn plan(parent: Parent, layer: Layer, spread: Spread) -> Plan {
+    Plan { parent, layer, spread, world: World::BareMetal.into(), reality: World::BareMetal }
+}
+
 fn behind(parent: Parent, mode: DoorbellMode) -> Board {
-    let world = World::BareMetal;
-    let plan = Plan { parent, layer: Layer::DoorbellMapping, world: world.into(), reality: world };
-    Board::with_mode(plan, mode).unwrap()
+    Board::with_mode(plan(parent, Layer::DoorbellMapping, Spread::Together), mode).unwrap()
 }
 
 /// Where the first doorbell of a parent is.
@@ -66,6 +68,30 @@ fn each_redistributor_s_doorbell_is_mapped_as_long_as_a_vector_is_there() {
     stored.dedup();
     assert_eq!(stored.len(), 4, "{stored:x?}: each move leads elsewhere");
     trial.end().unwrap();
+}
+
+#[test]
+fn an_endpoint_that_cannot_reach_a_far_doorbell_in_one_store_can_behind_an_iommu() {
+    let tried = |layer| {
+        let board = Board::new(plan(Parent::DirectLpi, layer, Spread::FarApart)).unwrap();
+        attempt(&board, Endpoint::PciMsi)
+    };
+    let torn = "the endpoint cannot change its message in one store and cannot be masked";
+    assert_eq!(tried(Layer::None), Outcome::Refused(torn.to_owned()));
+    assert_eq!(tried(Layer::DoorbellMapping), Outcome::Works);
+}
+
+#[test]
+fn every_stack_is_described_a_line_for_each_level() {
+    for (parent, layer, world) in stacks() {
+        let board = board(parent, layer, world);
+        let text = Trial::begin(&board, Endpoint::PciMsix).unwrap().describe(0);
+        let levels = if layer == Layer::None { 3 } else { 4 };
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("    ")).collect();
+        assert_eq!(lines.len(), levels, "{text}");
+        assert!(lines[0].starts_with("irq ") && lines[1].starts_with("  device "), "{text}");
+        assert!(lines[1..].iter().all(|line| line[2..].trim_start() == &line[2..]), "{text}");
+    }
 }
 
 #[test]

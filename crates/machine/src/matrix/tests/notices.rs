@@ -9,6 +9,7 @@ fn a_guest_that_claims_to_be_bare_metal_loses_what_devices_store() {
     let plan = Plan {
         parent: Parent::Its,
         layer: Layer::None,
+        spread: Spread::Together,
         world: irq_domain::World::BareMetal,
         reality: World::Guest,
     };
