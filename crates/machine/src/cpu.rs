@@ -4,6 +4,6 @@ mod core;
 mod sleepers;
 mod threads;
 
-pub(crate) use self::core::{CpuCore, Gic, Unclaimed, looked_at};
+pub(crate) use self::core::{CpuBooks, CpuCore, Gic, looked_at};
 pub(crate) use sleepers::Sleepers;
 pub(crate) use threads::CpuThreads;

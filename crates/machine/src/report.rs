@@ -126,6 +126,8 @@ pub struct VectorReport {
     pub delivered: u64,
     /// `sent − delivered`: messages that found their interrupt pending.
     pub coalesced: u64,
+    /// How often the interrupt core and the drivers sent it again themselves.
+    pub redelivered: u64,
     /// Handler runs on each CPU.
     pub per_cpu: Vec<u64>,
 }
@@ -144,12 +146,12 @@ pub struct Totals {
     pub coalesced: u64,
     /// Vectors whose handler never saw the last number sent.
     pub lost: u64,
-    /// Acknowledged INTIDs without a handler, and handler runs beyond the messages and
-    /// [`redelivered`](Self::redelivered).
+    /// Acknowledged INTIDs without a handler; handler runs where nothing can have been pending; and those beyond a
+    /// vector's messages, except as often as its driver sent it again without knowing whether it was pending.
     pub spurious: u64,
     /// Handler runs on a CPU that was not the target at any time since the message was sent.
     pub wrong_cpu: u64,
-    /// Interrupts that the drivers sent again themselves, by their own count.
+    /// Interrupts that the interrupt core and the drivers sent again themselves, by their own count.
     pub redelivered: u64,
     /// Acknowledged INTIDs whose handler had just been removed: under way while a device was taken away.
     pub late: u64,

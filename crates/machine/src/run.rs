@@ -1,6 +1,8 @@
 //! The workload: every device sends, every handler counts, affinities move meanwhile.
 
 mod load;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub(crate) use load::Counts;

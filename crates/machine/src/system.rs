@@ -11,14 +11,13 @@ pub(crate) use hotplug::{Moved, first_message};
 pub(crate) use unit::{Departure, Driver, Unit, UnitVector};
 
 use crate::bus::Doorbells;
-use crate::cpu::{CpuCore, Gic, Unclaimed};
-use crate::oracle::Clock;
+use crate::cpu::{CpuBooks, CpuCore, Gic};
+use crate::oracle::Pending;
 use crate::platform::MachinePlatform;
 use crate::ram::Ram;
 use gic_firmware::{ControllerIndex, ControllerKind, Description};
 use irq_domain::Interrupts;
 use msi_types::Cpu;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use vgic::Vgic;
 
@@ -59,23 +58,22 @@ pub(crate) struct System {
     pub(crate) controllers: Controllers,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) units: Vec<Unit>,
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) unclaimed: Arc<Unclaimed>,
+    pub(crate) books: CpuBooks,
     pub(crate) ram: Arc<Ram>,
     pub(crate) vgic: Arc<Vgic>,
     pub(crate) doorbells: Arc<Doorbells>,
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
     pub(crate) name: String,
-    /// Interrupts that a driver made pending because it cannot know whether they were.
-    pub(crate) redelivered: AtomicU64,
 }
 
 impl System {
-    /// Does what is pending at a CPU stay there when the device's vectors move?
-    pub(crate) fn pending_stays(&self, unit: &Unit) -> bool {
-        let controller = self.description.controller(unit.config.controller);
-        controller.is_some_and(|controller| controller.kind == ControllerKind::DirectLpi)
+    /// What becomes of what is pending when a vector at this controller moves.
+    pub(crate) fn pending_at(&self, controller: ControllerIndex) -> Pending {
+        match self.description.controller(controller).map(|described| &described.kind) {
+            Some(ControllerKind::DirectLpi) => Pending::Stays,
+            _ => Pending::Travels,
+        }
     }
 
     /// How many vectors a device may take. Where they are scarce, as the SPIs behind a doorbell are, every device gets its

@@ -1,11 +1,10 @@
 //! One CPU: its interface to the model, and its trap loop.
 
 use crate::lock::lock;
-use crate::oracle::Clock;
+use crate::oracle::{Clock, Routes};
 use crate::platform::{Executing, MachinePlatform};
 use crate::system::DirectLpi;
 use gic_arch::icc::SysRegEncoding;
-use gic_driver::direct_lpi::CpuOff;
 use gic_driver::lpi::Attached;
 use gic_driver::{CpuInterface, GicError, SystemRegisters};
 use irq_domain::{Dispatched, Interrupts, Unhandled};
@@ -59,12 +58,30 @@ impl Unclaimed {
     }
 }
 
+/// The books that CPUs write to.
+#[derive(Clone)]
+pub(crate) struct CpuBooks {
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) unclaimed: Arc<Unclaimed>,
+    pub(crate) routes: Arc<Routes>,
+}
+
+impl CpuBooks {
+    /// For `cpus` CPUs.
+    pub(crate) fn new(cpus: usize) -> Self {
+        let clock = Arc::<Clock>::default();
+        let routes = Arc::new(Routes::new(Arc::clone(&clock), cpus));
+        Self { clock, unclaimed: Arc::default(), routes }
+    }
+}
+
 /// One CPU of the machine.
 pub(crate) struct CpuCore {
     cpu: Cpu,
     vcpu: Mutex<Vcpu>,
     clock: Arc<Clock>,
     unclaimed: Arc<Unclaimed>,
+    routes: Arc<Routes>,
     /// Known once the drivers are up.
     interrupts: OnceLock<Arc<Interrupts>>,
 }
@@ -84,8 +101,9 @@ impl SystemRegisters for Registers<'_> {
 }
 
 impl CpuCore {
-    pub(crate) fn new(cpu: Cpu, vcpu: Vcpu, clock: Arc<Clock>, unclaimed: Arc<Unclaimed>) -> Self {
-        Self { cpu, vcpu: Mutex::new(vcpu), clock, unclaimed, interrupts: OnceLock::new() }
+    pub(crate) fn new(cpu: Cpu, vcpu: Vcpu, books: &CpuBooks) -> Self {
+        let CpuBooks { clock, unclaimed, routes } = books.clone();
+        Self { cpu, vcpu: Mutex::new(vcpu), clock, unclaimed, routes, interrupts: OnceLock::new() }
     }
 
     /// Interrupts are dispatched by `interrupts` from now on.
@@ -100,18 +118,13 @@ impl CpuCore {
         gic.cpu_on(self.cpu, &Registers(&self.vcpu))
     }
 
-    /// Takes what is pending still, lets its direct LPIs go and turns the CPU off. Returns what became of those.
-    pub(crate) fn turn_off(
-        &self,
-        gic: &Gic,
-        direct_lpi: Option<&DirectLpi>,
-    ) -> Result<Option<CpuOff>, String> {
+    /// Takes what is pending still, lets its direct LPIs go and turns the CPU off.
+    pub(crate) fn turn_off(&self, gic: &Gic, direct_lpi: Option<&DirectLpi>) -> Result<(), String> {
         while self.take_one() {}
         let _executing = Executing::in_exception(self.cpu);
         let left = direct_lpi.map(|direct_lpi| direct_lpi.cpu_off(self.cpu)).transpose();
-        let left = left.map_err(|error| error.to_string())?;
-        gic.cpu_off(self.cpu, &Registers(&self.vcpu)).map_err(|error| error.to_string())?;
-        Ok(left)
+        left.map_err(|error| error.to_string())?;
+        gic.cpu_off(self.cpu, &Registers(&self.vcpu)).map_err(|error| error.to_string())
     }
 
     /// The trap: acknowledges one interrupt, runs its handler, ends it. False if there was none.
@@ -119,11 +132,14 @@ impl CpuCore {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let _executing = Executing::in_exception(self.cpu);
         let interface: CpuInterface<_> = CpuInterface::new(Registers(&self.vcpu));
-        LOOKED_AT.set(self.clock.now());
+        let looked_at = self.clock.now();
+        LOOKED_AT.set(looked_at);
         let Some(acknowledged) = interface.acknowledge() else { return false };
         let vector = acknowledged.intid().vector();
-        if let Dispatched::Unhandled(why) = interrupts.dispatch(self.cpu, vector) {
-            self.unclaimed.count(vector, why);
+        match interrupts.dispatch(self.cpu, vector) {
+            Dispatched::Unhandled(why) => self.unclaimed.count(vector, why),
+            Dispatched::Deferred(_) => self.routes.deferred(vector, self.cpu, looked_at),
+            Dispatched::Handled => {}
         }
         interface.end(acknowledged);
         true

@@ -4,9 +4,8 @@ use super::Parent;
 use super::board::Spread;
 use super::root::{CPUS, Driven, Late, Root, RootHardware};
 use crate::bus::{Bus, Overlap};
-use crate::cpu::{CpuCore, Gic, Unclaimed};
+use crate::cpu::{CpuBooks, CpuCore, Gic};
 use crate::machine::gic;
-use crate::oracle::Clock;
 use crate::pci::Translator;
 use crate::platform::MachinePlatform;
 use crate::ram::Ram;
@@ -109,20 +108,15 @@ impl RootHardware for GicHardware {
     }
 
     fn drive(mut self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
-        let (clock, unclaimed) = (Arc::<Clock>::default(), Arc::<Unclaimed>::default());
+        let books = CpuBooks::new(self.vcpus.len());
         let vcpus = std::mem::take(&mut self.vcpus).into_iter().zip(0..);
-        let core =
-            |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, Arc::clone(&clock), Arc::clone(&unclaimed));
+        let core = |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, &books);
         let cores: Vec<_> = vcpus.map(core).map(Arc::new).collect();
         let gic = self.bring_up(platform, &cores)?;
         let doorbells = Doorbells::bring_up(self.kind, &gic)?;
         let parent = doorbells.parent();
         let wired: Arc<dyn WiredParent> = Arc::clone(&gic) as _;
-        Ok(Driven {
-            root: Box::new(GicRoot { cores, unclaimed, gic, doorbells }),
-            parent,
-            wired: Some(wired),
-        })
+        Ok(Driven { root: Box::new(GicRoot { cores, books, gic, doorbells }), parent, wired: Some(wired) })
     }
 }
 
@@ -178,7 +172,7 @@ fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
 
 struct GicRoot {
     cores: Vec<Arc<CpuCore>>,
-    unclaimed: Arc<Unclaimed>,
+    books: CpuBooks,
     gic: Arc<Gic>,
     doorbells: Doorbells,
 }
@@ -218,7 +212,8 @@ impl Root for GicRoot {
     }
 
     fn strays(&self) -> u64 {
-        self.unclaimed.spurious.load(Ordering::Relaxed) + self.unclaimed.late.load(Ordering::Relaxed)
+        let unclaimed = &self.books.unclaimed;
+        unclaimed.spurious.load(Ordering::Relaxed) + unclaimed.late.load(Ordering::Relaxed)
     }
 
     fn late(&self) -> Late {

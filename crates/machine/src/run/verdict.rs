@@ -12,19 +12,14 @@ use std::time::Duration;
 /// Sums everything up. All is quiet.
 pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Report {
     let mut totals = Totals {
-        spurious: system.unclaimed.spurious.load(Ordering::Relaxed),
-        late: system.unclaimed.late.load(Ordering::Relaxed),
+        spurious: system.books.unclaimed.spurious.load(Ordering::Relaxed),
+        late: system.books.unclaimed.late.load(Ordering::Relaxed),
         moves: counts.moves,
         readded: counts.readded,
         replugged: counts.replugged,
         ..Totals::default()
     };
-    let mut excess = Excess::default();
-    let devices = system.units.iter().map(|unit| device(system, unit, &mut totals, &mut excess)).collect();
-    let again = system.redelivered.load(Ordering::Relaxed);
-    totals.redelivered += again;
-    totals.spurious += excess.runs.saturating_sub(again);
-    totals.wrong_cpu += excess.elsewhere.saturating_sub(again);
+    let devices = system.units.iter().map(|unit| device(system, unit, &mut totals)).collect();
     let events = system.vgic.events();
     Report {
         machine: system.name.clone(),
@@ -43,16 +38,6 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
     }
 }
 
-/// What redeliveries may account for, at controllers where what is pending stays when vectors move: their driver tells how
-/// many it caused when a CPU went or came, not for which vector.
-#[derive(Default)]
-struct Excess {
-    /// Handler runs beyond the messages.
-    runs: u64,
-    /// Runs at a CPU that was no target since the message was sent: a redelivery has no message of its own.
-    elsewhere: u64,
-}
-
 fn controllers(system: &System) -> Vec<ControllerReport> {
     let enabled = system.description.indexed_controllers().filter(|(_, it)| it.status.is_enabled());
     let report = |(index, controller): (ControllerIndex, &Controller)| ControllerReport {
@@ -65,13 +50,13 @@ fn controllers(system: &System) -> Vec<ControllerReport> {
     enabled.map(report).collect()
 }
 
-fn device(system: &System, unit: &Unit, totals: &mut Totals, excess: &mut Excess) -> DeviceReport {
+fn device(system: &System, unit: &Unit, totals: &mut Totals) -> DeviceReport {
     let places = unit.with_driver(|driver| match driver {
         Driver::Active(_, handles) => handles.iter().map(Place::of).collect(),
         Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => Vec::new(),
     });
     let vectors = places.into_iter().enumerate();
-    let vectors = vectors.filter_map(|(index, place)| vector(unit, index, place, totals, excess)).collect();
+    let vectors = vectors.filter_map(|(index, place)| vector(unit, index, place, totals)).collect();
     let config = &unit.config;
     let controller = system.description.controller(config.controller);
     let nobody = Isolation::NotIsolated(NotIsolated::NoController);
@@ -101,16 +86,11 @@ impl Place {
     }
 }
 
-fn vector(
-    unit: &Unit,
-    index: usize,
-    place: Place,
-    totals: &mut Totals,
-    excess: &mut Excess,
-) -> Option<VectorReport> {
+fn vector(unit: &Unit, index: usize, place: Place, totals: &mut Totals) -> Option<VectorReport> {
     let ledger = &unit.vectors().get(index)?.ledger;
     let sums = ledger.sums();
-    let redelivered = unit.redelivered(index);
+    // What the interrupt core sent again had been taken without a run: it excuses none.
+    let redelivered = unit.redelivered(index) + sums.unknowable;
     let delivered = sums.runs.min(sums.sent);
     totals.vectors += 1;
     totals.sent += sums.sent;
@@ -118,14 +98,8 @@ fn vector(
     totals.coalesced += sums.sent - delivered;
     totals.redelivered += redelivered;
     totals.lost += u64::from(!ledger.is_settled());
-    let beyond = sums.runs.saturating_sub(sums.sent + redelivered);
-    if ledger.does_pending_stay() {
-        excess.runs += beyond;
-        excess.elsewhere += sums.wrong_cpu.saturating_sub(redelivered);
-    } else {
-        totals.spurious += beyond;
-        totals.wrong_cpu += sums.wrong_cpu;
-    }
+    totals.spurious += sums.spurious;
+    totals.wrong_cpu += sums.wrong_cpu;
     Some(VectorReport {
         irq: place.irq,
         hwirq: place.hwirq,
@@ -133,6 +107,7 @@ fn vector(
         sent: sums.sent,
         delivered,
         coalesced: sums.sent - delivered,
+        redelivered,
         per_cpu: sums.per_cpu,
     })
 }

@@ -2,9 +2,8 @@
 
 use super::unit::{Probe, Source, Unit, UnitConfig};
 use super::{Controllers, Cpus, System, call};
-use crate::cpu::{CpuCore, Gic, Unclaimed};
+use crate::cpu::{CpuBooks, CpuCore, Gic};
 use crate::machine::{Host, Machine};
-use crate::oracle::Clock;
 use crate::pci::enumerate::enumerate;
 use crate::pci::{Function, StorePlan};
 use crate::platform::MachinePlatform;
@@ -17,7 +16,6 @@ use msi_types::{Cpu, MsiParent, RequesterId};
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 /// The requester ID by which a platform device's own parent knows it: there is nobody else.
 const ALONE: RequesterId = RequesterId::new(0);
@@ -25,24 +23,20 @@ const ALONE: RequesterId = RequesterId::new(0);
 /// The parts of a machine that the drivers do not get.
 pub(crate) struct Powered {
     pub(crate) cores: Vec<Arc<CpuCore>>,
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) unclaimed: Arc<Unclaimed>,
+    pub(crate) books: CpuBooks,
     pub(crate) platform: Arc<MachinePlatform>,
 }
 
 impl Powered {
     /// Powers `machine` on: its CPUs execute, nothing is set up.
     pub(crate) fn on(machine: &mut Machine) -> Self {
-        let clock = Arc::<Clock>::default();
-        let unclaimed = Arc::<Unclaimed>::default();
+        let books = CpuBooks::new(machine.cpus);
         let vcpus = std::mem::take(&mut machine.vcpus).into_iter().take(machine.cpus).zip(0..);
-        let core = |(vcpu, cpu)| {
-            Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, Arc::clone(&clock), Arc::clone(&unclaimed)))
-        };
+        let core = |(vcpu, cpu)| Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, &books));
         let cores = vcpus.map(core).collect();
         let (bus, ram) = (Arc::clone(&machine.bus), Arc::clone(&machine.ram));
         let platform = Arc::new(MachinePlatform::new(bus, ram, machine.fault));
-        Self { cores, clock, unclaimed, platform }
+        Self { cores, books, platform }
     }
 }
 
@@ -50,7 +44,8 @@ impl Powered {
 pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Result<System, RunError> {
     let description = Arc::clone(&machine.description);
     let gic = bring_up_gic(&description, &powered.platform, cpus)?;
-    let controllers = Controllers::bring_up(&description, machine.controller, &gic, cpus.count())?;
+    let controllers =
+        Controllers::bring_up(&description, machine.controller, &gic, cpus.count(), &powered.books.routes)?;
     let count = u16::try_from(cpus.count()).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
     let host = Arc::clone(&powered.platform) as _;
     let interrupts = Interrupts::new(Config::new(count, host).with_wired(Arc::clone(&gic) as _));
@@ -65,15 +60,13 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
         controllers,
         interrupts,
         units: Vec::new(),
-        clock: Arc::clone(&powered.clock),
-        unclaimed: Arc::clone(&powered.unclaimed),
+        books: powered.books.clone(),
         ram: machine.ram,
         vgic: machine.vgic,
         doorbells: machine.doorbells,
         cpus: cpus.count(),
         notes: machine.notes,
         name: machine.name,
-        redelivered: AtomicU64::new(0),
     };
     for host in &machine.hosts {
         let units = pci_units(&system, host);
@@ -217,9 +210,6 @@ fn set_up_units(system: &System) -> Result<(), RunError> {
     }
     for unit in &system.units {
         unit.activate(system);
-        if system.pending_stays(unit) {
-            unit.vectors().iter().for_each(|vector| vector.ledger.pending_stays());
-        }
     }
     if system.units.iter().all(|unit| unit.vectors().is_empty()) {
         let reason = system.units.iter().find_map(Unit::refused).unwrap_or_default();

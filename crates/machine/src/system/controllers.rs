@@ -3,6 +3,7 @@
 use super::{DirectLpi, Its};
 use crate::cpu::Gic;
 use crate::machine::{ControllerChoice, itses, usable};
+use crate::oracle::Routes;
 use crate::run::RunError;
 use gic_driver::its::IdMap;
 use gic_driver::{Coherence, ItsConfig, ItsMsiParent, Mbi, MbiConfig, SpiRange, V2m, V2mFrame};
@@ -28,14 +29,16 @@ impl Controllers {
         choice: ControllerChoice,
         gic: &Arc<Gic>,
         cpus: usize,
+        routes: &Arc<Routes>,
     ) -> Result<Self, RunError> {
         let itses = bring_up_itses(description, choice, gic, cpus)?;
         let mut new = Self { itses, ..Self::default() };
         for (index, described) in usable(description).filter(|(_, it)| choice.serves(it)) {
             match described.kind {
                 ControllerKind::DirectLpi => {
-                    let direct_lpi = DirectLpi::new(Arc::clone(gic));
-                    let direct_lpi = Arc::new(direct_lpi.map_err(|error| failed(described, &error))?);
+                    let direct_lpi =
+                        DirectLpi::new(Arc::clone(gic)).map_err(|error| failed(described, &error))?;
+                    let direct_lpi = Arc::new(direct_lpi.with_observer(Arc::clone(routes) as _));
                     new.plain.insert(index, Arc::clone(&direct_lpi) as _);
                     new.direct_lpi = Some(direct_lpi);
                 }
@@ -75,7 +78,7 @@ impl Controllers {
     }
 
     /// Direct LPIs, if they are driven.
-    pub(super) fn direct_lpi(&self) -> Option<&Arc<DirectLpi>> {
+    pub(crate) fn direct_lpi(&self) -> Option<&Arc<DirectLpi>> {
         self.direct_lpi.as_ref()
     }
 

@@ -4,10 +4,9 @@ use super::unit::{Departure, Driver, Probe, Unit, UnitVector};
 use super::{Cpus, System, call};
 use crate::platform_device::PlatformStore;
 use crate::report::DeviceKind;
-use irq_domain::{IrqHandle, MoveError};
+use irq_domain::MoveError;
 use msi_types::{Cpu, MsiError, MsiMessage};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// What became of an affinity change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,11 +41,11 @@ impl Unit {
             let all = self.vectors().iter().zip(handles);
             let concerned: Vec<_> = all.filter(|(other, _)| is_concerned(other)).collect();
             for (vector, _) in &concerned {
-                vector.ledger.begin_operation(Some(to));
+                vector.ledger.begin_operation();
             }
             let result = handle.set_affinity(to);
-            for (vector, handle) in concerned {
-                vector.ledger.end_operation(|| Some(handle.effective_affinity()));
+            for (vector, _) in concerned {
+                vector.ledger.end_operation();
             }
             match result {
                 Ok(_) => Ok(Moved::Done),
@@ -92,13 +91,9 @@ impl System {
         }
         let (gic, direct_lpi) = (Arc::clone(&self.gic), self.controllers.direct_lpi().cloned());
         let turned_off = call(cpus, cpu, move |core| core.turn_off(&gic, direct_lpi.as_deref()));
-        let left = turned_off.ok_or("the CPU does not answer")??;
-        self.count_redelivered(left.map_or(0, |left| left.redelivered));
+        turned_off.ok_or("the CPU does not answer")??;
+        self.books.routes.emptied(cpu);
         Ok(Moved::Done)
-    }
-
-    fn count_redelivered(&self, count: u32) {
-        self.redelivered.fetch_add(count.into(), Ordering::Relaxed);
     }
 
     /// Brings `cpu` back.
@@ -115,8 +110,7 @@ impl System {
         }
         if let Some(direct_lpi) = self.controllers.direct_lpi() {
             let pending = attached.ok_or("its LPIs are off")?.pending;
-            let on = direct_lpi.cpu_on(cpu, pending).map_err(|error| error.to_string())?;
-            self.count_redelivered(on.redelivered);
+            direct_lpi.cpu_on(cpu, pending).map_err(|error| error.to_string())?;
         }
         self.interrupts.cpu_online(cpu).map_err(|error| error.to_string())
     }
@@ -132,22 +126,13 @@ impl System {
 
     fn begin_everywhere(&self) {
         for vector in self.units.iter().flat_map(Unit::vectors) {
-            vector.ledger.begin_operation(None);
+            vector.ledger.begin_operation();
         }
     }
 
     fn end_everywhere(&self) {
-        for unit in &self.units {
-            unit.with_driver(|driver| {
-                let handles = match driver {
-                    Driver::Active(_, handles) => handles.as_slice(),
-                    Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => &[],
-                };
-                for (index, vector) in unit.vectors().iter().enumerate() {
-                    let target = || handles.get(index).map(IrqHandle::effective_affinity);
-                    vector.ledger.end_operation(target);
-                }
-            });
+        for vector in self.units.iter().flat_map(Unit::vectors) {
+            vector.ledger.end_operation();
         }
     }
 }

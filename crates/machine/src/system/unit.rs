@@ -3,13 +3,13 @@
 use super::System;
 use crate::cpu::looked_at;
 use crate::lock::lock;
-use crate::oracle::Ledger;
+use crate::oracle::{Ledger, Left};
 use crate::pci::enumerate::{Found, FoundStore};
 use crate::pci::{Fired, Function};
 use crate::platform_device::{PlatformDevice, PlatformStore};
 use crate::report::DeviceKind;
 use gic_firmware::ControllerIndex;
-use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
+use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::{DeviceId, MsiParent, RequesterId, Shape, Vector};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -108,6 +108,7 @@ impl Unit {
 
     fn try_attach(&self, system: &System) -> Result<(MsiDevice, Shape), String> {
         let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
+        let parent = system.books.routes.watch(parent, system.pending_at(self.config.controller));
         let FoundStore { store, shape } = self.store(system)?;
         let config =
             MsiDeviceConfig { name: &self.config.name, requester: self.config.requester, parent, store };
@@ -137,13 +138,14 @@ impl Unit {
 
     fn try_activate(&self, system: &System, device: MsiDevice, shape: Shape) -> Result<Driver, String> {
         for vector in self.vectors() {
-            vector.ledger.begin_operation(None);
+            vector.ledger.begin_operation();
         }
         let most = system.fair_share(self.config.controller);
         let granted = device.allocate(shape, 1..=most).map_err(|error| error.to_string())?;
         let vectors = self.vectors.get_or_init(|| {
             granted.iter().filter_map(|vector| UnitVector::new(system, vector.slot)).collect()
         });
+        self.follow(system, vectors, &granted);
         let mut handles = Vec::new();
         for vector in vectors {
             let theirs = Arc::clone(vector);
@@ -156,16 +158,31 @@ impl Unit {
                 }
             };
             let handle = device.request(vector.slot, &name, book).map_err(|error| error.to_string())?;
-            vector.ledger.end_operation(|| Some(handle.effective_affinity()));
+            vector.ledger.end_operation();
             handles.push(handle);
         }
         Ok(Driver::Active(device, handles))
     }
 
+    /// The books follow the vectors to where they are now.
+    fn follow(&self, system: &System, vectors: &[Arc<UnitVector>], granted: &[MsiVector]) {
+        let _sending = lock(&self.sending);
+        for vector in vectors {
+            let now = granted.iter().find(|now| now.slot == vector.slot);
+            if let Some(route) = now.and_then(|now| system.books.routes.get(now.vector)) {
+                vector.ledger.follow(route);
+            }
+        }
+    }
+
     /// The device sends its next message on `vector`. False if it could not.
     pub(crate) fn send(&self, vector: &UnitVector) -> bool {
         let _sending = lock(&self.sending);
-        vector.ledger.send(|| self.config.source.fire(vector.slot) != Fired::Off)
+        vector.ledger.send(|| match self.config.source.fire(vector.slot) {
+            Fired::Sent(_) => Left::Sent,
+            Fired::Held => Left::Held,
+            Fired::Off => Left::Not,
+        })
     }
 
     /// The device goes, under load: in an orderly way, or by surprise.
@@ -174,13 +191,13 @@ impl Unit {
         let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else { return };
         let interrupts: Vec<Vector> = handles.iter().map(IrqHandle::vector).collect();
         for interrupt in &interrupts {
-            system.unclaimed.going(*interrupt);
+            system.books.unclaimed.going(*interrupt);
         }
         if departure == Departure::Surprise {
             self.config.source.unplug();
         }
         for (vector, handle) in self.vectors().iter().zip(handles) {
-            vector.ledger.begin_operation(None);
+            vector.ledger.begin_operation();
             let irq = handle.irq();
             drop(handle);
             // No handler runs any more: the count is final, and the number not yet another's.
@@ -190,13 +207,13 @@ impl Unit {
         // A device that is gone does not take its store's shutdown.
         let _ = device.tear_down();
         self.config.source.unplug();
-        let now = system.clock.tick();
+        let now = system.books.clock.tick();
         for interrupt in &interrupts {
-            system.unclaimed.gone(*interrupt, now);
+            system.books.unclaimed.gone(*interrupt, now);
         }
         let _sending = lock(&self.sending);
         for vector in self.vectors() {
-            vector.ledger.end_operation(|| None);
+            vector.ledger.end_operation();
             vector.ledger.abandon();
         }
     }
@@ -276,10 +293,10 @@ impl UnitVector {
     /// `None` if there is no memory for its mailbox.
     fn new(system: &System, slot: u16) -> Option<Arc<Self>> {
         let mailbox = system.ram.allocate(8, 8)?;
-        let (clock, ram) = (Arc::clone(&system.clock), Arc::clone(&system.ram));
+        let (clock, ram) = (Arc::clone(&system.books.clock), Arc::clone(&system.ram));
         let ledger = Ledger::new(clock, ram, mailbox, system.cpus);
         // As after an operation that was begun: the request that follows ends it.
-        ledger.begin_operation(None);
+        ledger.begin_operation();
         Some(Arc::new(Self { slot, ledger, runs: AtomicU64::new(0), redelivered: AtomicU64::new(0) }))
     }
 

@@ -1,0 +1,196 @@
+//! The routes of all vectors, as what passes between the interrupt core and the controllers tells them.
+
+use super::{Clock, Pending, Route};
+use crate::lock::lock;
+use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
+use msi_types::{
+    Attachment, BlockRequest, Cpu, DoorbellPage, Granule, Isolation, LevelMessages, Move, MoveOutcome,
+    MsiError, MsiMessage, MsiParent, RequesterId, Tier, Vector, VectorBlock,
+};
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex};
+
+/// The routes of the vectors that are allocated.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    clock: Arc<Clock>,
+    cpus: usize,
+    by_vector: Mutex<HashMap<u32, Arc<Route>>>,
+}
+
+impl Routes {
+    pub(crate) fn new(clock: Arc<Clock>, cpus: usize) -> Self {
+        Self { clock, cpus, by_vector: Mutex::default() }
+    }
+
+    /// `parent`, with all that is asked of it entered here.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        parent: Arc<dyn MsiParent>,
+        pending: Pending,
+    ) -> Arc<dyn MsiParent> {
+        Arc::new(Watched { routes: Arc::clone(self), pending, parent })
+    }
+
+    /// `cpu`, which went to look at `looked_at`, acknowledged a vector whose handler it does not run.
+    pub(crate) fn deferred(&self, vector: Vector, cpu: Cpu, looked_at: u64) {
+        if let Some(route) = self.get(vector) {
+            route.take(cpu, looked_at);
+        }
+    }
+
+    /// The driver has taken away what was pending at `cpu`, and sent it again as it told.
+    pub(crate) fn emptied(&self, cpu: Cpu) {
+        lock(&self.by_vector).values().for_each(|route| route.empty(cpu));
+    }
+
+    /// What is told of `vector` from now on is not heard.
+    #[cfg(test)]
+    pub(crate) fn forget(&self, vector: Vector) {
+        lock(&self.by_vector).remove(&vector.get());
+    }
+
+    /// `None` if the vector is nobody's.
+    pub(crate) fn get(&self, vector: Vector) -> Option<Arc<Route>> {
+        lock(&self.by_vector).get(&vector.get()).cloned()
+    }
+
+    pub(super) fn add(&self, vector: Vector, pending: Pending, target: Cpu) {
+        let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
+        route.settle(target);
+        lock(&self.by_vector).insert(vector.get(), Arc::new(route));
+    }
+
+    fn remove(&self, block: &VectorBlock) {
+        let mut by_vector = lock(&self.by_vector);
+        for vector in vectors(block.first(), block.count()) {
+            by_vector.remove(&vector.get());
+        }
+    }
+
+    fn of(&self, first: Vector, count: NonZeroU16) -> impl Iterator<Item = Arc<Route>> {
+        vectors(first, count).filter_map(|vector| self.get(vector))
+    }
+}
+
+impl ResendObserver for Routes {
+    fn resending(&self, resend: Resend) {
+        let Some(route) = self.get(resend.vector) else { return };
+        route.resending(resend.cpu);
+        if resend.reason == ResendReason::Unknowable {
+            route.count_unknowable();
+        }
+    }
+
+    fn resent(&self, resend: Resend) {
+        if let Some(route) = self.get(resend.vector) {
+            route.resent(resend.cpu);
+        }
+    }
+}
+
+fn vectors(first: Vector, count: NonZeroU16) -> impl Iterator<Item = Vector> {
+    (0..u32::from(count.get())).filter_map(move |index| first.checked_add(index))
+}
+
+/// A parent whose vectors' targets are entered in the books: a new one before anything may lead there, an old one after
+/// nothing does.
+struct Watched {
+    routes: Arc<Routes>,
+    pending: Pending,
+    parent: Arc<dyn MsiParent>,
+}
+
+impl MsiParent for Watched {
+    fn isolation(&self, of: RequesterId) -> Isolation {
+        self.parent.isolation(of)
+    }
+
+    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        self.parent.attach(device, max)
+    }
+
+    fn detach(&self, device: Attachment) {
+        self.parent.detach(device);
+    }
+
+    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        let block = self.parent.allocate(device, request)?;
+        for vector in vectors(block.first(), block.count()) {
+            self.routes.add(vector, self.pending, request.cpu);
+        }
+        Ok(block)
+    }
+
+    fn free(&self, device: &Attachment, block: VectorBlock) {
+        self.routes.remove(&block);
+        self.parent.free(device, block);
+    }
+
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+        self.parent.release(device, &mut blocks.inspect(|block| self.routes.remove(block)));
+    }
+
+    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        self.parent.compose(block, index)
+    }
+
+    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
+        self.parent.compose_level(block, index)
+    }
+
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let route = block.vector(index).and_then(|vector| self.routes.get(vector));
+        // Some controllers redirect it at once. Those that move with it wait for the endpoint.
+        let before = route.as_ref().and_then(|route| route.target());
+        if let Some(route) = &route {
+            route.open(to);
+        }
+        let moved = self.parent.begin_move(block, index, to);
+        match (&moved, route.zip(before)) {
+            (Ok(moved), _) => self.routes.of(moved.first, moved.count).for_each(|route| route.open(to)),
+            (Err(_), Some((route, before))) => route.settle(before),
+            (Err(_), None) => {}
+        }
+        moved
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        let (first, count, from, to) = (moved.first, moved.count, moved.from, moved.to);
+        let result = self.parent.end_move(moved, outcome);
+        // What the endpoint stores is the truth, even if the controller failed to finish.
+        let target = if outcome == MoveOutcome::Written { to } else { from };
+        self.routes.of(first, count).for_each(|route| route.settle(target));
+        result
+    }
+
+    fn mask(&self, vector: Vector) {
+        self.parent.mask(vector);
+    }
+
+    fn unmask(&self, vector: Vector) {
+        self.parent.unmask(vector);
+    }
+
+    fn set_pending(&self, vector: Vector, pending: msi_types::Pending) {
+        self.parent.set_pending(vector, pending);
+    }
+
+    fn is_pending(&self, vector: Vector) -> Option<bool> {
+        self.parent.is_pending(vector)
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        self.parent.tiers(visit);
+    }
+
+    fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
+        self.parent.doorbell_page(granule)
+    }
+
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.parent.describe(vector, out)
+    }
+}

@@ -1,0 +1,414 @@
+//! Books that are kept right, and each fault that they have to tell.
+
+mod hardware;
+
+use super::*;
+use crate::ram::Caches;
+use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
+use gic_firmware::Region;
+use msi_types::Vector;
+
+const CPUS: usize = 3;
+
+/// A vector at CPU 0, as its device, its driver and the CPUs see it.
+struct Rig {
+    ledger: Ledger,
+    routes: Routes,
+}
+
+const VECTOR: Vector = Vector::new(8192);
+
+impl Rig {
+    fn new(pending: Pending) -> Self {
+        let ram = Arc::new(Ram::new(&[Region::new(0, 0x1_0000).unwrap()], Caches::Snooped));
+        let clock = Arc::<Clock>::default();
+        let ledger = Ledger::new(Arc::clone(&clock), ram, 0, CPUS);
+        let rig = Self { ledger, routes: Routes::new(clock, CPUS) };
+        rig.allocate(pending);
+        rig
+    }
+
+    fn allocate(&self, pending: Pending) {
+        self.ledger.begin_operation();
+        self.routes.add(VECTOR, pending, Cpu::new(0));
+        self.ledger.follow(self.route());
+        self.ledger.end_operation();
+        // What may have arrived meanwhile was taken.
+        self.route().take(Cpu::new(0), self.now());
+    }
+
+    fn route(&self) -> Arc<Route> {
+        self.routes.get(VECTOR).unwrap()
+    }
+
+    fn send(&self) {
+        assert!(self.ledger.send(|| Left::Sent));
+    }
+
+    fn move_to(&self, cpu: u32) {
+        self.route().open(Cpu::new(cpu));
+        self.route().settle(Cpu::new(cpu));
+    }
+
+    fn now(&self) -> u64 {
+        self.ledger.clock.now()
+    }
+
+    fn run_at(&self, cpu: u32) {
+        self.ledger.handle(Cpu::new(cpu), self.now());
+    }
+
+    /// A CPU acknowledges it while its handler runs elsewhere.
+    fn defer_at(&self, cpu: u32) {
+        self.routes.deferred(VECTOR, Cpu::new(cpu), self.now());
+    }
+
+    fn resend_to(&self, cpu: u32, reason: ResendReason) {
+        let resend = Resend { vector: VECTOR, cpu: Cpu::new(cpu), reason };
+        self.routes.resending(resend);
+        self.routes.resent(resend);
+    }
+
+    /// Wrong CPUs, spurious runs.
+    fn faults(&self) -> (u64, u64) {
+        let sums = self.ledger.sums();
+        (sums.wrong_cpu, sums.spurious)
+    }
+}
+
+mod whatever_is_pending {
+    use super::*;
+
+    const BOTH: [Pending; 2] = [Pending::Travels, Pending::Stays];
+
+    #[test]
+    fn a_run_at_the_target_is_right() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            rig.run_at(0);
+            assert_eq!((rig.faults(), rig.ledger.is_settled()), ((0, 0), true));
+        }
+    }
+
+    #[test]
+    fn a_run_at_a_cpu_that_was_never_a_target_is_wrong() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            rig.run_at(2);
+            assert_eq!(rig.faults().0, 1, "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_at_a_cpu_that_was_left_before_the_message_was_sent_is_wrong() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.move_to(1);
+            rig.send();
+            rig.run_at(0);
+            assert_eq!(rig.faults().0, 1, "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_sent_before_the_move_may_still_run_at_the_old_cpu() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            rig.move_to(1);
+            rig.run_at(0);
+            assert_eq!(rig.faults(), (0, 0), "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn during_a_move_both_cpus_are_right() {
+        for (pending, cpu) in BOTH.into_iter().zip([0, 1]) {
+            let rig = Rig::new(pending);
+            rig.route().open(Cpu::new(1));
+            rig.send();
+            rig.run_at(cpu);
+            rig.route().settle(Cpu::new(1));
+            assert_eq!(rig.faults(), (0, 0), "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn a_move_that_was_given_up_leaves_the_cpu_that_it_would_have_led_to() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.route().open(Cpu::new(1));
+            rig.route().settle(Cpu::new(0));
+            rig.send();
+            rig.run_at(1);
+            assert_eq!(rig.faults().0, 1, "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn a_move_does_not_excuse_a_cpu_that_was_left_before_it() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.move_to(1);
+            rig.send();
+            rig.move_to(2);
+            rig.run_at(0);
+            assert_eq!(rig.faults().0, 1, "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn a_cpu_that_acknowledged_early_and_runs_late_is_right() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            let looked_at = rig.now();
+            rig.move_to(1);
+            rig.send();
+            rig.run_at(1);
+            rig.ledger.handle(Cpu::new(0), looked_at);
+            assert_eq!(rig.faults(), (0, 0), "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn more_runs_than_messages_are_spurious() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            rig.run_at(0);
+            rig.run_at(0);
+            assert_eq!(rig.faults(), (0, 1), "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_interrupt_core_sent_again_had_been_taken_without_a_run_and_excuses_none() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            rig.run_at(0);
+            rig.resend_to(0, ResendReason::Requested);
+            rig.run_at(0);
+            assert_eq!(rig.faults(), (0, 1), "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_nobody_saw_is_unsettled() {
+        let rig = Rig::new(Pending::Travels);
+        rig.send();
+        rig.run_at(0);
+        rig.send();
+        assert!(!rig.ledger.is_settled());
+    }
+
+    #[test]
+    fn a_message_that_could_not_be_sent_does_not_count() {
+        let rig = Rig::new(Pending::Stays);
+        assert!(!rig.ledger.send(|| Left::Not));
+        assert_eq!((rig.ledger.sent(), rig.ledger.is_settled()), (0, true));
+        rig.run_at(0);
+        assert_eq!(rig.faults(), (0, 1));
+    }
+
+    #[test]
+    fn a_device_waits_for_its_handler_when_it_is_far_ahead() {
+        let rig = Rig::new(Pending::Travels);
+        let sent = (0..2 * AHEAD).take_while(|_| rig.ledger.send(|| Left::Sent)).count();
+        assert_eq!(u64::try_from(sent), Ok(AHEAD));
+        rig.run_at(0);
+        assert!(rig.ledger.send(|| Left::Sent));
+    }
+
+    #[test]
+    fn books_that_were_written_over_accuse_nobody() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            let looked_at = rig.now();
+            rig.move_to(1);
+            for _ in 0..3 * WINDOW {
+                rig.send();
+                rig.run_at(1);
+            }
+            rig.ledger.handle(Cpu::new(0), looked_at);
+            assert_eq!(rig.faults(), (0, 0), "{pending:?}");
+        }
+    }
+}
+
+#[test]
+fn where_it_travels_a_late_run_at_the_old_cpu_is_wrong() {
+    let rig = Rig::new(Pending::Travels);
+    rig.send();
+    rig.move_to(1);
+    rig.run_at(1);
+    rig.send();
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (1, 0));
+}
+
+#[test]
+fn where_it_stays_a_message_sent_before_the_move_runs_at_the_old_cpu_whatever_ran_elsewhere() {
+    let rig = Rig::new(Pending::Stays);
+    rig.send();
+    rig.move_to(1);
+    rig.send();
+    rig.run_at(1);
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (0, 0));
+}
+
+#[test]
+fn where_it_stays_a_second_run_at_the_old_cpu_is_wrong_once_it_was_drained() {
+    let rig = Rig::new(Pending::Stays);
+    rig.send();
+    rig.move_to(1);
+    rig.run_at(0);
+    rig.send();
+    rig.run_at(1);
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (1, 1), "at a wrong CPU, and one more than there were messages");
+}
+
+#[test]
+fn where_it_stays_messages_that_found_it_pending_hide_no_double_run() {
+    let rig = Rig::new(Pending::Stays);
+    (0..10).for_each(|_| rig.send());
+    rig.run_at(0);
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (0, 1));
+}
+
+#[test]
+fn where_it_stays_a_message_that_went_to_the_old_cpu_excuses_no_run_at_the_new_one() {
+    let rig = Rig::new(Pending::Stays);
+    rig.send();
+    rig.move_to(1);
+    // As if the driver had sent it again and not told.
+    rig.run_at(1);
+    assert_eq!(rig.faults(), (0, 1), "it was a target since, but nothing can have been pending there");
+}
+
+#[test]
+fn where_it_stays_what_the_driver_sent_again_runs_where_it_told() {
+    let rig = Rig::new(Pending::Stays);
+    rig.send();
+    rig.move_to(1);
+    rig.resend_to(1, ResendReason::Carried);
+    rig.run_at(1);
+    assert_eq!(rig.faults(), (0, 0));
+}
+
+#[test]
+fn a_resend_that_may_have_been_needless_excuses_one_run_more_and_no_second_one() {
+    let rig = Rig::new(Pending::Stays);
+    rig.send();
+    rig.run_at(0);
+    rig.move_to(1);
+    rig.resend_to(1, ResendReason::Unknowable);
+    rig.run_at(1);
+    assert_eq!((rig.faults(), rig.ledger.sums().unknowable), ((0, 0), 1));
+    rig.run_at(1);
+    assert_eq!(rig.faults(), (0, 1));
+}
+
+#[test]
+fn a_needless_resend_excuses_no_other_vector() {
+    let (rig, other) = (Rig::new(Pending::Stays), Rig::new(Pending::Stays));
+    other.resend_to(0, ResendReason::Unknowable);
+    rig.send();
+    rig.run_at(0);
+    rig.run_at(0);
+    assert_eq!((rig.faults(), other.faults()), ((0, 1), (0, 0)));
+}
+
+#[test]
+fn a_resend_to_a_cpu_that_is_no_target_excuses_no_run_there() {
+    let rig = Rig::new(Pending::Stays);
+    rig.send();
+    rig.resend_to(2, ResendReason::Unknowable);
+    rig.run_at(2);
+    assert_eq!(rig.faults().0, 1);
+}
+
+#[test]
+fn what_was_left_to_another_cpu_s_run_is_pending_no_more() {
+    let rig = Rig::new(Pending::Stays);
+    rig.send();
+    rig.move_to(1);
+    rig.send();
+    rig.defer_at(0);
+    rig.run_at(1);
+    rig.resend_to(1, ResendReason::Requested);
+    rig.run_at(1);
+    assert_eq!(rig.faults(), (0, 0));
+    rig.send();
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (1, 0));
+}
+
+#[test]
+fn a_message_that_was_held_back_arrives_until_the_operation_is_over() {
+    let rig = Rig::new(Pending::Stays);
+    rig.ledger.begin_operation();
+    rig.ledger.send(|| Left::Held);
+    rig.route().open(Cpu::new(1));
+    rig.route().settle(Cpu::new(1));
+    rig.ledger.end_operation();
+    rig.run_at(1);
+    assert_eq!(rig.faults(), (0, 0));
+    rig.run_at(1);
+    assert_eq!(rig.faults(), (0, 1));
+}
+
+#[test]
+fn a_message_that_the_endpoint_held_until_just_now_has_arrived() {
+    let rig = Rig::new(Pending::Stays);
+    rig.ledger.begin_operation();
+    rig.ledger.send(|| {
+        rig.ledger.end_operation();
+        Left::Held
+    });
+    rig.run_at(0);
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (0, 1), "nothing is held any more");
+}
+
+#[test]
+fn a_message_under_way_while_the_vector_moves_may_arrive_at_either_cpu() {
+    for cpu in [0, 1] {
+        let rig = Rig::new(Pending::Stays);
+        rig.ledger.send(|| {
+            rig.move_to(1);
+            Left::Sent
+        });
+        rig.run_at(cpu);
+        assert_eq!(rig.faults(), (0, 0));
+    }
+}
+
+#[test]
+fn a_cpu_that_was_emptied_has_nothing_pending() {
+    let rig = Rig::new(Pending::Stays);
+    rig.send();
+    rig.move_to(1);
+    rig.routes.emptied(Cpu::new(0));
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (0, 1));
+}
+
+#[test]
+fn what_was_sent_before_the_vector_was_freed_does_not_run_after_it_is_allocated_anew() {
+    let rig = Rig::new(Pending::Stays);
+    rig.resend_to(0, ResendReason::Unknowable);
+    rig.run_at(0);
+    rig.send();
+    rig.ledger.abandon();
+    rig.allocate(Pending::Stays);
+    rig.run_at(0);
+    assert_eq!((rig.faults(), rig.ledger.sums().unknowable), ((0, 1), 1));
+}
