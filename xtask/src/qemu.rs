@@ -278,7 +278,8 @@ impl Bench<'_> {
         functions.extend(machines::devices(self.version).filter_map(|device| device.function));
         functions.sort_unstable();
         let (Machine { cpus, expected, .. }, load) = (self.machine, self.load);
-        format!("cpus={cpus} {expected} functions={} load={load}", functions.join(","))
+        let (iommu, functions) = (self.machine.iommu(), functions.join(","));
+        format!("cpus={cpus} {expected} iommu={iommu} functions={functions} load={load}")
     }
 }
 

@@ -159,17 +159,23 @@ impl Rig {
     /// Fires and waits for the handler: the runs by CPU that came of it. `None` if the device cannot.
     pub(crate) fn fire(&self, slot: u16, expected: Cpu) -> Result<Option<Runs>, Verdict> {
         const MOST: u32 = 5;
+        let patience = self.patience(slot);
         let before = (self.counts.on(slot, expected), self.counts.of(slot));
         for _ in 0..if self.device.omits() { MOST } else { 1 } {
             if !self.device.fire(slot)? {
                 return Ok(None);
             }
-            if cpu::wait_until(2000, || self.counts.of(slot) > before.1) {
+            if cpu::wait_until(patience, || self.counts.of(slot) > before.1) {
                 break;
             }
         }
         let expected_runs = self.counts.on(slot, expected) - before.0;
         Ok(Some(Runs { there: expected_runs, elsewhere: self.counts.of(slot) - before.1 - expected_runs }))
+    }
+
+    /// Milliseconds after which a message does not come any more; somebody else may have other things to do first.
+    pub(crate) fn patience(&self, slot: u16) -> u64 {
+        if self.device.prompt(slot) { 2000 } else { 20_000 }
     }
 
     /// Gives everything back.

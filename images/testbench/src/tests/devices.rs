@@ -93,7 +93,8 @@ fn hold_device(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     // Two messages are one interrupt, if none of them comes after `enable`.
     let fired = rig.device.fire(slot)? && (!rig.device.prompt(slot) || rig.device.fire(slot)?);
     let early = cpu::wait_until(5, || rig.counts.of(slot) > before);
-    let pending = !fired || cpu::wait_until(500, || handle.is_pending() != Some(false));
+    let patience = rig.patience(slot);
+    let pending = !fired || cpu::wait_until(patience, || handle.is_pending() != Some(false));
     handle.enable();
     check!(!early, "slot {slot} ran while it was disabled");
     check!(pending, "slot {slot} is not pending");

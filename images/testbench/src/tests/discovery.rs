@@ -9,6 +9,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use gic_driver::SecurityView;
+use gic_firmware::IommuMap;
 use image_rt::cpu;
 use msi_types::Cpu;
 
@@ -45,7 +46,7 @@ fn find(machine: &Machine, name: &str) -> String {
         .to_string(),
         "gic" => revision(machine),
         "v2m" => if v2m_frames(&machine.description).next().is_some() { "on" } else { "off" }.into(),
-        "iommu" => if machine.smmu.is_some() { "smmuv3" } else { "none" }.into(),
+        "iommu" => iommu(machine).into(),
         "its" => if its_controller(&machine.description).is_some() { "on" } else { "off" }.into(),
         "security" => match machine.gic.v3().map(|gic| gic.distributor().view()) {
             Ok(SecurityView::Single) => "one",
@@ -61,6 +62,17 @@ fn find(machine: &Machine, name: &str) -> String {
             ids.join(",")
         }
         _ => "nothing by this name".into(),
+    }
+}
+
+/// What was taken into use, if firmware's map of PCI's requesters says the same.
+fn iommu(machine: &Machine) -> &'static str {
+    let mapped = machine.description.hosts.iter().any(|host| host.iommu_map.value == IommuMap::Present);
+    match (mapped, &machine.smmu) {
+        (true, Some(_)) => "smmuv3",
+        (false, None) => "none",
+        (true, None) => "one that is not in use",
+        (false, Some(_)) => "one for nobody",
     }
 }
 
