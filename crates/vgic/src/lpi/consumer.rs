@@ -1,6 +1,6 @@
 //! Acknowledging the most urgent pending LPI of a vCPU: one consumer at a time.
 
-use super::hints::{Hint, HotLeaf, Visit, Visitor};
+use super::hints::{Hint, Hot, Visit, Visitor};
 use super::shared::Shared;
 use super::slots::Position;
 use super::word::{Level, Word};
@@ -27,12 +27,12 @@ pub(crate) struct ListedLpi {
 /// The state of the consumer: where it last found something.
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
-    hot: Option<HotLeaf>,
+    hot: Hot,
 }
 
 impl Consumer {
     pub(super) const fn new(vcpu: u32) -> Self {
-        Self { vcpu, hot: None }
+        Self { vcpu, hot: Hot::new() }
     }
 
     pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {

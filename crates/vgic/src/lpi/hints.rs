@@ -75,8 +75,19 @@ impl Tree {
         &self.tops[index as usize]
     }
 
-    fn is_empty(&self) -> bool {
-        self.tops.iter().all(|top| top.load(SeqCst) == 0)
+    /// Is no bit set but for the path to the hot leaf, and that leaf empty?
+    fn is_empty_but_for(&self, hot: Option<u32>) -> bool {
+        let hot_summary = hot.map(|leaf| leaf >> FANOUT_BITS);
+        (0..self.top_count()).all(|index| {
+            let on_path = hot_summary.filter(|summary| summary >> FANOUT_BITS == index);
+            self.top(index).load(SeqCst) & !on_path.map_or(0, bit) == 0
+        }) && hot.is_none_or(|leaf| self.is_leaf_empty_and_alone(leaf))
+    }
+
+    fn is_leaf_empty_and_alone(&self, leaf: u32) -> bool {
+        self.page(leaf >> FANOUT_BITS).is_none_or(|page| {
+            page.summary.load(SeqCst) & !bit(leaf) == 0 && page.leaf(leaf).load(SeqCst) == 0
+        })
     }
 
     fn top_count(&self) -> u32 {
@@ -118,12 +129,30 @@ impl Hint<'_> {
     }
 }
 
-/// The leaf that something was last delivered from. Its path is left set although it may be empty, because the next
-/// interrupt most often comes from there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct HotLeaf {
-    level: Level,
-    leaf: u32,
+/// Where something was last delivered from, at each level and of all. These paths are left set although they may be
+/// empty, because the next interrupt most often comes from there: at each level the path from its top word to the leaf,
+/// and the last level's bit in the mask. Other levels' bits are not left: they would all be looked at on the way to a
+/// less urgent one.
+#[derive(Clone, Debug)]
+pub(super) struct Hot {
+    leaves: [Option<u32>; LEVELS],
+    last: Option<Level>,
+}
+
+impl Hot {
+    /// Nowhere yet.
+    pub(super) const fn new() -> Self {
+        Self { leaves: [None; LEVELS], last: None }
+    }
+
+    fn is_leaf(&self, level: Level, leaf: u32) -> bool {
+        self.leaves[level.index()] == Some(leaf)
+    }
+
+    fn delivered(&mut self, level: Level, leaf: u32) {
+        self.leaves[level.index()] = Some(leaf);
+        self.last = Some(level);
+    }
 }
 
 impl Hints {
@@ -160,13 +189,8 @@ impl Hints {
     }
 
     /// Visits hints from the most urgent level on, of levels before `end` only, until the visitor has found something.
-    /// One walk at a time per vCPU. Branches found empty are taken out on the way, but for the hot leaf's.
-    pub(super) fn walk<V: Visitor>(
-        &self,
-        end: usize,
-        hot: &mut Option<HotLeaf>,
-        visitor: &mut V,
-    ) -> Option<V::Found> {
+    /// One walk at a time per vCPU. Branches found empty are taken out on the way, but for the hot ones.
+    pub(super) fn walk<V: Visitor>(&self, end: usize, hot: &mut Hot, visitor: &mut V) -> Option<V::Found> {
         let below = u32::try_from((1u64 << end.min(LEVELS)) - 1).unwrap_or(u32::MAX);
         let mut levels = self.mask.load(SeqCst) & below;
         while levels != 0 {
@@ -180,8 +204,9 @@ impl Hints {
             if let Some(found) = walk.tops() {
                 return Some(found);
             }
-            if tree.is_empty() {
-                self.prune(tree, level_bit);
+            let leaf = hot.leaves[level.index()];
+            if hot.last != Some(level) && tree.is_empty_but_for(leaf) {
+                self.prune(tree, leaf, level_bit);
             }
             levels ^= level_bit;
         }
@@ -190,9 +215,9 @@ impl Hints {
 
     /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: whoever filled it may
     /// have found the bit still set.
-    fn prune(&self, tree: &Tree, level_bit: u32) {
+    fn prune(&self, tree: &Tree, hot: Option<u32>, level_bit: u32) {
         self.mask.fetch_and(!level_bit, SeqCst);
-        if Safeguard::RecheckMask.stands() && !tree.is_empty() {
+        if Safeguard::RecheckMask.stands() && !tree.is_empty_but_for(hot) {
             self.mask.fetch_or(level_bit, SeqCst);
         }
     }
@@ -209,7 +234,7 @@ fn set_if_clear(word: &AtomicU64, bit: u64) {
 struct LevelWalk<'a, V> {
     tree: &'a Tree,
     level: Level,
-    hot: &'a mut Option<HotLeaf>,
+    hot: &'a mut Hot,
     visitor: &'a mut V,
 }
 
@@ -251,7 +276,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
             let hint = Hint { leaf: word, bit: bits & bits.wrapping_neg() };
             let position = Position::new((leaf << FANOUT_BITS) | bits.trailing_zeros());
             if let Visit::Found(found) = self.visitor.visit(hint, self.level, position) {
-                *self.hot = Some(HotLeaf { level: self.level, leaf });
+                self.hot.delivered(self.level, leaf);
                 return Some(found);
             }
             bits &= bits - 1;
@@ -261,7 +286,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
 
     /// Takes an empty leaf out of its summary, unless it is the hot one.
     fn prune_leaf(&self, page: &Page, leaf: u32) {
-        if *self.hot == Some(HotLeaf { level: self.level, leaf }) || page.leaf(leaf).load(SeqCst) != 0 {
+        if self.hot.is_leaf(self.level, leaf) || page.leaf(leaf).load(SeqCst) != 0 {
             return;
         }
         page.summary.fetch_and(!bit(leaf), SeqCst);

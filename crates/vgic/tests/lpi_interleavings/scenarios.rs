@@ -323,12 +323,25 @@ fn a_path_is_pruned() {
     assert_eq!(taken + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
 }
 
+/// Who looks has taken nothing before, so that no part of the path is hot.
+fn a_cold_path_is_pruned() {
+    let (machine, _commands) = one_event();
+    machine.send(1, 0);
+    assert_eq!(machine.vcpu(0).take(), Some(LPI));
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    sender.join().unwrap();
+    assert_eq!(handler.join().unwrap() + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
+}
+
 #[test]
 fn pruning_an_empty_path_loses_nothing() {
     holds(a_path_is_pruned);
-    needs(Safeguard::RecheckLeaf, a_path_is_pruned);
-    needs(Safeguard::RecheckSummary, a_path_is_pruned);
     needs(Safeguard::RecheckMask, a_path_is_pruned);
+    holds(a_cold_path_is_pruned);
+    needs(Safeguard::RecheckLeaf, a_cold_path_is_pruned);
+    needs(Safeguard::RecheckSummary, a_cold_path_is_pruned);
+    needs(Safeguard::RecheckMask, a_cold_path_is_pruned);
 }
 
 fn check_sleep(machine: &Arc<Machine>, gone: bool) {
