@@ -6,7 +6,7 @@ use msi_types::{Cpu, Kick, MsiMessage, NoIdentity, SignalMsi};
 use std::sync::Arc;
 use std::thread::{self, Thread};
 use vgic::AccessWidth::{Double, Word};
-use vgic::{AccessWidth, GuestMemory, MemoryFault, Sleep, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, Sleep, Vcpu, Vgic, VgicConfig, VmMemory};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Why the guest exits.
@@ -15,19 +15,6 @@ enum Exit {
     Msr(icc::SysRegEncoding, u64),
     Wfi,
     Mrs(icc::SysRegEncoding),
-}
-
-/// The guest's memory. Writes are marked in its dirty bitmap, where it has one.
-struct Ram(GuestMemoryMmap);
-
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        self.0.read_slice(bytes, GuestAddress(address)).map_err(|_| MemoryFault { address })
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        self.0.write_slice(bytes, GuestAddress(address)).map_err(|_| MemoryFault { address })
-    }
 }
 
 /// Ends a vCPU's sleep.
@@ -55,13 +42,13 @@ fn run(vcpu: &mut Vcpu, exit: &Exit) -> Result<Option<u64>, Box<dyn std::error::
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let ram = Arc::new(Ram(GuestMemoryMmap::from_ranges(&[(GuestAddress(0x4000_0000), 1 << 20)])?));
+    let ram = Arc::new(GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0x4000_0000), 1 << 20)])?);
     let config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), ..VgicConfig::new(1) };
     let (distributor, redistributor) = (config.distributor, config.redistributors[0].base);
     let kick = Arc::new(Unpark(thread::current()));
-    let (gic, mut vcpus) = Vgic::new(config, ram.clone(), kick)?;
+    let (gic, mut vcpus) = Vgic::new(config, Arc::new(VmMemory(ram.clone())), kick)?;
 
-    ram.write(0x4000_0000, &[0xa1])?; // LPI 8192: enabled, priority 0xa0
+    ram.write_obj(0xa1u8, GuestAddress(0x4000_0000))?; // LPI 8192: enabled, priority 0xa0
     let device = thread::spawn(move || {
         let message = MsiMessage { address: redistributor + u64::from(gicr::SETLPIR.offset()), data: 8192 };
         while gic.signal_msi(NoIdentity, message) != msi_types::Delivery::Pending {} // until LPIs are enabled

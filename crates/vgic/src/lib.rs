@@ -115,6 +115,8 @@ mod memory;
 mod per_interrupt;
 mod redistributor;
 mod registers;
+#[cfg(feature = "vm-memory")]
+mod rust_vmm;
 pub mod saved_state;
 mod slot;
 #[cfg(test)]
@@ -132,6 +134,8 @@ pub use list_registers::{
     InGuest, ListRegisterVcpu, MAX_LIST_REGISTERS, VirtualInterface, VirtualInterfaceMismatch,
 };
 pub use memory::{GuestMemory, MemoryFault};
+#[cfg(feature = "vm-memory")]
+pub use rust_vmm::VmMemory;
 pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 pub use vcpu::{Inputs, Sleep, Undefined, Vcpu};
 pub use vgic::{Block, Frozen, NotClaimed, ObserverTaken, Region, Vgic};

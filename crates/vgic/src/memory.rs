@@ -5,7 +5,7 @@
 /// Addresses come from the guest: an implementation checks every one, and answers with [`MemoryFault`] where there
 /// is no memory. It is called from any thread, never on the injection path.
 ///
-/// `examples/vmm.rs` implements it by rust-vmm's `vm-memory`, in as many lines as there are methods here.
+/// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements it by rust-vmm's crate of that name.
 pub trait GuestMemory: Send + Sync {
     /// Fills `bytes` from `address` on.
     ///

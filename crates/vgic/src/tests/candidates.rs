@@ -33,7 +33,7 @@ fn a_stale_candidate_is_forgotten() {
 
     candidates.visit(|_| Look::Stale);
 
-    assert_eq!(seen(&candidates), []);
+    assert!(seen(&candidates).is_empty());
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn observed(lowers: bool) -> (Machine, Arc<Resampler>) {
 fn the_observer_hears_when_a_level_is_deactivated_and_can_lower_it_without_a_spurious_interrupt() {
     let (mut machine, resampler) = observed(true);
     machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     machine.end(0, SPI.into());
 
@@ -56,12 +56,12 @@ fn the_observer_hears_when_a_level_is_deactivated_and_can_lower_it_without_a_spu
 fn a_level_that_stays_high_interrupts_again() {
     let (mut machine, _) = observed(false);
     machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
     assert_eq!(machine.acknowledge(0), 1023, "while it is active");
 
     machine.end(0, SPI.into());
 
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn the_observer_does_not_hear_of_edges() {
     let (mut machine, resampler) = observed(true);
     machine.make_edge(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     machine.end(0, SPI.into());
 
@@ -81,7 +81,7 @@ fn with_split_eoi_the_observer_hears_of_the_deactivation_not_of_the_priority_dro
     let (mut machine, resampler) = observed(true);
     machine.msr(0, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
     machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     machine.end(0, SPI.into());
     assert_eq!(*resampler.heard.lock().unwrap(), []);
@@ -95,7 +95,7 @@ fn another_cpu_can_deactivate_a_shared_interrupt() {
     let (mut machine, _) = observed(true);
     machine.msr(1, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
     machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     machine.msr(1, icc::DIR.encoding(), SPI.into());
 
@@ -167,7 +167,7 @@ fn a_one_of_n_interrupt_goes_to_one_cpu_and_takes_turns() {
     for _ in 0..6 {
         pulse(&machine);
         let [cpu] = signalled(&mut machine)[..] else { panic!("not exactly one CPU") };
-        assert_eq!(machine.acknowledge(cpu), SPI.into());
+        assert_eq!(machine.acknowledge(cpu), u64::from(SPI));
         machine.end(cpu, SPI.into());
         taken.push(cpu);
     }
@@ -199,7 +199,7 @@ fn a_one_of_n_interrupt_that_nobody_takes_waits_for_the_first_cpu_that_does() {
         machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_dpg1_ns(true));
     }
     pulse(&machine);
-    assert_eq!(signalled(&mut machine), []);
+    assert!(signalled(&mut machine).is_empty());
 
     machine.write_gicr(1, gicr::CTLR, Ctlr::new());
 
@@ -231,7 +231,7 @@ fn a_message_makes_an_edge_spi_pending_once() {
 
     machine.write(doorbell, AccessWidth::Half, SPI.into());
 
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
     machine.end(0, SPI.into());
     assert_eq!(machine.acknowledge(0), 1023);
 }
@@ -242,9 +242,9 @@ fn a_message_holds_a_level_spi_pending_until_another_message_clears_it() {
     machine.enable_spi(SPI);
 
     machine.write_gicd(gicd::SETSPI_NSR, SPI);
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
     machine.end(0, SPI.into());
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     machine.write_gicd(gicd::CLRSPI_NSR, SPI);
     machine.end(0, SPI.into());
@@ -297,7 +297,7 @@ fn a_direct_lpi_can_be_written_with_32_bits_and_taken_back() {
     assert_eq!(signalled(&mut machine), [0]);
 
     machine.write_gicr(0, gicr::CLRLPIR, 8195);
-    assert_eq!(signalled(&mut machine), []);
+    assert!(signalled(&mut machine).is_empty());
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn the_most_urgent_of_lpis_and_wired_interrupts_comes_first_and_the_lower_number
 fn the_configuration_of_an_lpi_changes_when_it_is_invalidated() {
     let mut machine = direct(SecurityView::Single, &[0xa0; 16]);
     machine.write_gicr(0, gicr::SETLPIR, 8195);
-    assert_eq!(signalled(&mut machine), []);
+    assert!(signalled(&mut machine).is_empty());
 
     machine.ram.write(Ram::BASE + 3, &[0xa1]).unwrap();
     machine.write_gicr(0, gicr::INVLPIR, 8195);
@@ -351,7 +351,7 @@ fn lpis_wait_for_group_one_at_the_distributor() {
     let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
     machine.write_gicr(0, gicr::SETLPIR, 8192);
-    assert_eq!(signalled(&mut machine), []);
+    assert!(signalled(&mut machine).is_empty());
     assert_eq!(machine.acknowledge(0), 1023);
 
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));

@@ -78,7 +78,7 @@ fn a_pending_interrupt_that_was_disabled_is_not_acknowledged_until_it_is_enabled
     assert_eq!(machine.mrs(0, icc::HPPIR1.encoding()), SPURIOUS);
     assert_eq!(machine.acknowledge(0), SPURIOUS);
     machine.enable_spi(SPI);
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_level_that_stays_asserted_is_not_lost_by_being_disabled_moved_or_cleared() 
     let mut machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), SPI.into());
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     // Disabled while active, pending state cleared, moved to the other CPU, deactivated: the wire is still high.
     set_bit(&machine, gicd::ICENABLER, SPI);
@@ -110,5 +110,5 @@ fn a_level_that_stays_asserted_is_not_lost_by_being_disabled_moved_or_cleared() 
     machine.enable_spi(SPI);
 
     assert_eq!(machine.acknowledge(0), SPURIOUS);
-    assert_eq!(machine.acknowledge(1), SPI.into());
+    assert_eq!(machine.acknowledge(1), u64::from(SPI));
 }

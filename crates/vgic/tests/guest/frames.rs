@@ -112,8 +112,8 @@ fn all_frames_carry_the_configured_identification() {
     let iidr = Iidr::new().with_implementer(0x123).with_product_id(7);
     let machine = Machine::new(VgicConfig { iidr, ..VgicConfig::new(1) });
 
-    assert_eq!(machine.read_gicd(gicd::IIDR), iidr.into_bits().into());
-    assert_eq!(machine.read_gicr(0, gicr::IIDR), iidr.into_bits().into());
+    assert_eq!(machine.read_gicd(gicd::IIDR), u64::from(iidr.into_bits()));
+    assert_eq!(machine.read_gicr(0, gicr::IIDR), u64::from(iidr.into_bits()));
     assert_eq!(machine.read_gicd(gic_arch::id::PIDR2) >> 4 & 0xf, 3);
     assert_eq!(machine.read_gicr(0, gic_arch::id::PIDR2) >> 4 & 0xf, 3);
 }

@@ -27,7 +27,7 @@ fn movi_takes_the_pending_state_along() {
 
     rig.run([movi(1, 0, 1), sync(0)]);
 
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     assert_eq!(drain(&mut rig.vcpu(1)), [8200]);
 }
 
@@ -39,7 +39,7 @@ fn discard_clears_the_pending_state() {
 
     rig.run([discard(1, 0), sync(0)]);
 
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn discard_and_mapping_anew_do_not_bring_the_pending_state_back() {
 
     rig.run([discard(1, 0), mapti(1, 0, 8200, 0), sync(0)]);
 
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn movall_moves_what_is_pending_and_the_queue_goes_on() {
     rig.run([movall(0, 1), sync(0)]);
 
     assert!(!rig.creadr().stalled());
-    assert_eq!(rig.pending(0), []);
+    assert_eq!(rig.pending(0), NO_LPIS);
     assert_eq!(drain(&mut rig.vcpu(1)).len(), 2);
     rig.send(1, 1);
     assert_eq!(rig.pending(0), [8201], "events stay with their collection");
@@ -102,7 +102,7 @@ fn messages_are_dropped_while_the_its_is_disabled() {
     assert_eq!(rig.send(1, 0), Delivery::Blocked);
 
     rig.set_enabled(true);
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     assert_eq!(rig.send(1, 0), Delivery::Pending);
 }
 
@@ -114,7 +114,7 @@ fn a_disabled_lpi_becomes_pending_but_is_not_delivered() {
 
     assert_eq!(rig.send(1, 0), Delivery::Pending);
 
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     assert_eq!(rig.pending(0), [8200]);
 }
 
@@ -158,7 +158,7 @@ fn inv_withholds_a_pending_lpi_that_was_disabled() {
 
     rig.run([inv(1, 0), sync(0)]);
 
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     assert_eq!(rig.pending(0), [8200]);
 }
 
@@ -190,7 +190,7 @@ fn mapping_a_device_anew_drops_its_translations() {
 
     rig.run([mapd(1, 1), sync(0)]);
 
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     assert_eq!(rig.send(1, 0), Delivery::Blocked);
 }
 

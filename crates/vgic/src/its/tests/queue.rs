@@ -353,7 +353,7 @@ fn a_write_to_the_doorbell_without_a_device_id_does_nothing() {
 
     rig.its.write(gits::TRANSLATER.offset(), Half, 0);
 
-    assert_eq!(rig.pending(0), []);
+    assert_eq!(rig.pending(0), NO_LPIS);
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn reset_forgets_everything() {
 
     rig.its.reset();
 
-    assert_eq!(rig.pending(0), []);
+    assert_eq!(rig.pending(0), NO_LPIS);
     assert_eq!(rig.its.read(gits::CBASER.offset(), Double), 0);
     rig.provide_tables();
     rig.set_enabled(true);

@@ -46,8 +46,8 @@ fn disabling_lpis_writes_what_is_pending_to_the_pending_table_and_nothing_else()
 
     assert_eq!(pending_byte(&rig, 0, 8200), 0b1001, "a disabled LPI is pending too");
     assert_eq!(pending_byte(&rig, 0, 8184), 0xee, "the first KiB is not ours");
-    assert_eq!(rig.pending(0), []);
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(rig.pending(0), NO_LPIS);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn the_promise_that_the_pending_table_is_zero_is_taken() {
 
     rig.enable_lpis_with(0, Rig::propbaser(), Rig::pendbaser(0).with_pending_table_zero(true));
 
-    assert_eq!(rig.pending(0), []);
+    assert_eq!(rig.pending(0), NO_LPIS);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn tables_outside_memory_are_counted_and_harmless() {
 
     rig.run([mapc(0, 0), mapd(1, 1), mapti(1, 0, 8200, 0)]);
     assert_eq!(rig.send(1, 0), Delivery::Pending);
-    assert_eq!(drain(&mut rig.vcpu(0)), [], "without a configuration byte the LPI is disabled");
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS, "without a configuration byte the LPI is disabled");
     rig.disable_lpis(0);
 
     assert_eq!(rig.events.count(crate::FaultReason::LpiTable), 3);
@@ -187,7 +187,7 @@ fn what_moves_to_a_redistributor_without_lpis_waits_there() {
     rig.disable_lpis(1);
 
     rig.run([movi(1, 0, 1), movall(2, 1)]);
-    assert_eq!(drain(&mut rig.vcpu(1)), []);
+    assert_eq!(drain(&mut rig.vcpu(1)), NO_LPIS);
 
     rig.enable_lpis_with(1, Rig::propbaser(), Rig::pendbaser(1).with_pending_table_zero(true));
     let mut found = drain(&mut rig.vcpu(1));
@@ -206,7 +206,7 @@ fn clear_and_discard_reach_what_movall_left_at_the_redistributor() {
 
         rig.run([command]);
 
-        assert_eq!(rig.pending(1), []);
+        assert_eq!(rig.pending(1), NO_LPIS);
     }
 }
 
@@ -234,7 +234,7 @@ fn direct_lpis_become_pending_are_cleared_and_invalidated() {
     assert_eq!(rig.lpis.set_lpi(cpu(1), lpi(8201)), Injection::Fresh);
     rig.lpis.clear_lpi(cpu(1), lpi(8201));
     let mut queue = rig.vcpu(1);
-    assert_eq!(drain(&mut queue), []);
+    assert_eq!(drain(&mut queue), NO_LPIS);
 
     rig.configure(8200, true, 0xa0);
     rig.lpis.invalidate(cpu(1), lpi(8200));
@@ -291,7 +291,7 @@ fn a_reset_redistributor_forgets_what_was_pending_and_leaves_memory_alone() {
 
     assert_eq!(pending_byte(&rig, 0, 8200), 0);
     rig.enable_lpis(0);
-    assert_eq!(rig.pending(0), []);
+    assert_eq!(rig.pending(0), NO_LPIS);
 }
 
 #[test]

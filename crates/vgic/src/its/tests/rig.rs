@@ -28,6 +28,8 @@ pub(super) const CONFIG: u64 = RAM + 0x30_0000;
 pub(super) const PENDING: u64 = RAM + 0x40_0000;
 pub(super) const BASE: u64 = 0x0808_0000;
 const QUEUE_PAGES: u8 = 16;
+/// No LPIs.
+pub(super) const NO_LPIS: [u32; 0] = [];
 
 /// Guest memory of 8 MiB at [`RAM`], zero at first.
 pub(super) struct Ram(Box<[AtomicU8]>);

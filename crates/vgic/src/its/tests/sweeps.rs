@@ -90,7 +90,7 @@ fn no_command_about_everything_mapped_holds_an_access_up() {
 
     let moved = drain(&mut rig.vcpu(1)).len();
     assert_eq!(moved, EVENTS as usize / 2, "MOVALL took all LPIs along, before MAPD could drop them");
-    assert_eq!(drain(&mut rig.vcpu(0)), []);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     assert_eq!(rig.send(DEVICE, 0), Delivery::Blocked, "the device was mapped anew");
 }
 
@@ -191,7 +191,7 @@ mod redistributor {
         assert!(polls > 50, "it takes many accesses");
         assert_eq!(table(&rig)[..EVENTS as usize / 16], [0xff; EVENTS as usize / 16]);
         assert_eq!(rig.send(DEVICE, EVENTS - 1), Delivery::Blocked);
-        assert_eq!(drain(&mut rig.vcpu(0)), []);
+        assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     }
 
     #[test]
@@ -241,6 +241,6 @@ mod redistributor {
         });
 
         rig.send(DEVICE, EVENTS - 1);
-        assert_eq!(drain(&mut rig.vcpu(0)), [], "it is disabled now");
+        assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS, "it is disabled now");
     }
 }
