@@ -124,8 +124,9 @@ impl Frozen<'_> {
     /// those of ITSes; the guest's memory is as it was when it was saved.
     ///
     /// Everything is looked at before anything is changed. Lines are as they were saved: devices that are restored
-    /// afterwards drive theirs anew. Who sleeps is kicked. Nothing is written to the guest's memory; its LPI
-    /// configuration is read where the state does not have it.
+    /// afterwards drive theirs anew. A message that comes while this runs may find nothing mapped yet and be dropped, as
+    /// between a reset and its guest's first command. Who sleeps and has something to do is kicked. Nothing is written to
+    /// the guest's memory; its LPI configuration is read where the state does not have it.
     ///
     /// # Errors
     /// [`RestoreError`] names the first object of the state that cannot be of this machine. Nothing has changed then.

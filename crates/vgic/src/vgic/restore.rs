@@ -77,7 +77,6 @@ impl<'s> Plan<'s> {
         }
         // Whoever is owed a notification for an LPI gets it here, too.
         gic.finish_sweeps();
-        gic.wired.notify_everybody();
         mapped.map_err(|NoRoom| Problem::NoRoom.of(Object::Machine))
     }
 

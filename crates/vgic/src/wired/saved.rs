@@ -2,7 +2,6 @@
 
 use super::Wired;
 use crate::SecurityView;
-use crate::config::cpu;
 use crate::interrupt::State;
 use crate::saved_state::{InterruptState, Problem};
 use crate::slot::Slot;
@@ -221,11 +220,6 @@ impl Wired {
     pub(crate) fn active_slots(&self, cpu: Cpu) -> impl Iterator<Item = Slot> {
         let slots = self.slots(Bank::Private(cpu)).chain(self.slots(Bank::Shared));
         slots.filter(move |slot| self.state(cpu, *slot).active_at(cpu))
-    }
-
-    /// Every vCPU looks anew at what there is for it.
-    pub(crate) fn notify_everybody(&self) {
-        (0..self.cpus.len()).for_each(|index| self.attention.notify(cpu(index)));
     }
 }
 

@@ -115,13 +115,7 @@ impl Board {
     }
 
     pub(crate) fn start(&mut self) {
-        for cpu in 0..self.vcpus.len() {
-            self.start_cpu(cpu);
-        }
-        for register in gicd::IGROUPR.registers().iter().chain(gicd::IGROUPR_E.registers().iter()) {
-            self.write_gicd(register, 0xffff_ffff);
-        }
-        self.write_gicd(gicd::CTLR, gicd::Ctlr::from(3));
+        self.start_cpus();
         let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
         self.write_its(gits::BASER.get(0).unwrap(), table(DEVICES));
         self.write_its(gits::BASER.get(1).unwrap(), table(COLLECTIONS));
@@ -129,6 +123,17 @@ impl Board {
         self.write_its(gits::CBASER, queue);
         self.write_its(gits::CTLR, Ctlr::new().with_enabled(true));
         self.run((0..CPUS).map(|cpu| mapc(cpu, cpu)));
+    }
+
+    /// As [`start`](Self::start), without an ITS.
+    pub(crate) fn start_cpus(&mut self) {
+        for cpu in 0..self.vcpus.len() {
+            self.start_cpu(cpu);
+        }
+        for register in gicd::IGROUPR.registers().iter().chain(gicd::IGROUPR_E.registers().iter()) {
+            self.write_gicd(register, 0xffff_ffff);
+        }
+        self.write_gicd(gicd::CTLR, gicd::Ctlr::from(3));
     }
 
     fn start_cpu(&mut self, cpu: usize) {
@@ -283,7 +288,9 @@ impl Board {
         let cpu = Cpu::new(u32::try_from(cpu).unwrap());
         self.gic.set_line(Line::Ppi { cpu, intid }, Level::Low);
         self.gic.set_line(Line::Spi(intid), Level::Low);
-        self.write_gicd(gicd::CLRSPI_NSR, intid);
+        if self.gic.config().message_based_spis {
+            self.write_gicd(gicd::CLRSPI_NSR, intid);
+        }
     }
 }
 

@@ -263,6 +263,75 @@ fn a_1_of_n_interrupt_that_found_nobody_goes_to_who_takes_part_after_the_restore
 }
 
 #[test]
+fn a_1_of_n_interrupt_stays_with_the_cpu_that_was_chosen_and_the_next_one_is_after_it() {
+    let mut board = Board::running();
+    board.enable_spi(41);
+    board.write_gicd(gicd::irouter(IntId::new(41)).unwrap(), Irouter::new().with_any_participating(true));
+    board.gic.set_line(Line::Spi(41), Level::High);
+    assert_eq!(board.handle_all(0), [41]);
+    board.gic.set_line(Line::Spi(41), Level::High);
+
+    let mut moved = board.moved();
+
+    assert_eq!(moved.handle_all(1), [41]);
+    let mut again = moved.moved();
+    again.gic.set_line(Line::Spi(41), Level::High);
+    assert_eq!(again.handle_all(2), [41]);
+}
+
+#[test]
+fn direct_lpis_are_pending_where_they_were_and_can_be_sent_again() {
+    let config = VgicConfig {
+        lpi_id_bits: Some(16),
+        direct_lpi: true,
+        its: Vec::new(),
+        message_based_spis: false,
+        redistributor_invalidation: false,
+        ..config()
+    };
+    let mut board = Board::new(config);
+    board.start_cpus();
+    board.write_gicr(1, gicr::SETLPIR, 8200);
+    board.write_gicr(2, gicr::SETLPIR, 8233);
+
+    let mut moved = board.moved();
+
+    assert_eq!(moved.handle_all(1), [8200]);
+    assert_eq!(moved.handle_all(2), [8233]);
+    moved.write_gicr(1, gicr::SETLPIR, 8300);
+    assert_eq!(moved.handle_all(1), [8300]);
+}
+
+#[test]
+fn a_line_that_is_not_in_the_state_is_low() {
+    let mut board = Board::new(config());
+    let saved = board.save();
+    board.gic.set_line(Line::Spi(44), Level::High);
+    board.gic.set_line(Line::Ppi { cpu: Cpu::new(2), intid: 30 }, Level::High);
+    assert_ne!(board.save(), saved);
+
+    board.restore(&saved);
+
+    assert_eq!(board.save(), saved);
+}
+
+#[test]
+fn a_restored_machine_can_be_reset() {
+    let mut moved = busy().moved();
+    let mut fresh = Board::over(config(), moved.ram.clone());
+
+    moved.gic.reset();
+    moved.vcpus.iter_mut().for_each(vgic::Vcpu::reset);
+
+    let lines = |saved: &SavedState| saved.distributor.interrupts.iter().filter(|it| it.line).count();
+    let (mut saved, untouched) = (moved.save(), fresh.save());
+    assert_eq!(lines(&saved), 3, "lines are as they are driven");
+    saved.distributor.interrupts.clear();
+    saved.cpus.iter_mut().for_each(|cpu| cpu.redistributor.interrupts.clear());
+    assert_eq!(saved, untouched);
+}
+
+#[test]
 fn the_format_of_version_1_is_what_it_is() {
     let mut board = Board::new(VgicConfig {
         cpus: vec![CpuConfig { affinity: Affinity::new(0, 0, 1, 2), processor_number: 0 }],
