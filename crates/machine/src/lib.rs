@@ -70,5 +70,5 @@ pub use measure::{Case, MeasureError, Measurements, measure};
 pub use platform::PlatformFault;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
 pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};
-pub use simulate::{Simulation, TraceEvent, simulate};
+pub use simulate::{Simulation, TraceEvent, simulate, simulate_migrating};
 pub use trespass::{IommuPages, Trespass, trespass};

@@ -1,6 +1,7 @@
 //! The same machine without threads: a seeded scheduler decides what happens next, down to what overtakes a driver
 //! between two register accesses. The same seed gives the same trace.
 
+mod migration;
 mod scheduler;
 
 use crate::machine::Machine;
@@ -8,6 +9,7 @@ use crate::report::Report;
 use crate::rng::Rng;
 use crate::run::{Counts, CpuLife, DeviceLife, RunError, RunOptions, verdict};
 use crate::system::{self, Departure, Powered, System};
+use migration::Migrations;
 use msi_types::Cpu;
 use scheduler::Scheduler;
 use std::sync::Arc;
@@ -58,6 +60,8 @@ pub enum TraceEvent {
         /// Which.
         device: usize,
     },
+    /// The interrupt controller's model was saved, and restored from the bytes of what was saved.
+    Migrated,
 }
 
 /// What a simulation found out.
@@ -80,11 +84,28 @@ const HOPELESS: u32 = 20_000;
 ///
 /// # Errors
 /// Only if the drivers failed; losses are in the report.
-pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
+pub fn simulate(machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
+    simulate_with(machine, options, Migrations::None)
+}
+
+/// As [`simulate`], in a machine that is saved and restored at random moments: between any two steps, also while a
+/// handler runs and between two register accesses of a driver.
+///
+/// # Errors
+/// As [`simulate`], and if the model cannot be restored.
+pub fn simulate_migrating(machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
+    simulate_with(machine, options, Migrations::Random)
+}
+
+fn simulate_with(
+    mut machine: Machine,
+    options: &RunOptions,
+    migrations: Migrations,
+) -> Result<Simulation, RunError> {
     let start = Instant::now();
     let sleepers = Arc::clone(&machine.sleepers);
     let powered = Powered::on(&mut machine);
-    let scheduler = Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options));
+    let scheduler = Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options, migrations));
     powered.platform.interleave_by(Arc::clone(&scheduler) as _);
     let system = Arc::new(system::boot(machine, &powered, &*scheduler)?);
     scheduler.take_over(&system);

@@ -12,7 +12,7 @@ use msi_types::{Cpu, Vector};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use vgic::{Sleep, Vcpu};
 
 /// The machine's GIC driver.
@@ -143,6 +143,11 @@ impl CpuCore {
         }
         interface.end(acknowledged);
         true
+    }
+
+    /// Its half of the model, while it executes nothing.
+    pub(crate) fn vcpu(&self) -> MutexGuard<'_, Vcpu> {
+        lock(&self.vcpu)
     }
 
     /// May the CPU sleep? Then it is kicked once there is something to do, and says [`woken`](Self::woken).

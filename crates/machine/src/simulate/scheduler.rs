@@ -1,6 +1,7 @@
 //! Decides what happens next: a device sends, or a CPU takes a step.
 
 use super::TraceEvent;
+use super::migration::{Migrations, migrate};
 use crate::cpu::{CpuCore, Sleepers};
 use crate::lock::lock;
 use crate::platform::{Executing, Interleave, Moment};
@@ -14,6 +15,8 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 const OVERTAKE: usize = 6;
 /// A handler that takes its time lasts for fewer steps than this.
 const LONG_RUN: usize = 40;
+/// The model is saved and restored at one in so many steps, where it is.
+const MIGRATE: usize = 30;
 /// During a long run a vector moves at one in so many steps.
 const MOVE_MEANWHILE: usize = 8;
 
@@ -23,6 +26,7 @@ pub(super) struct Scheduler {
     sleepers: Arc<Sleepers>,
     messages: u32,
     moves: Moves,
+    migrations: Migrations,
     /// Known once the drivers are up: before, nobody sends.
     system: OnceLock<Weak<System>>,
     state: Mutex<State>,
@@ -53,7 +57,12 @@ struct Remaining {
 }
 
 impl Scheduler {
-    pub(super) fn new(cores: Vec<Arc<CpuCore>>, sleepers: Arc<Sleepers>, options: &RunOptions) -> Self {
+    pub(super) fn new(
+        cores: Vec<Arc<CpuCore>>,
+        sleepers: Arc<Sleepers>,
+        options: &RunOptions,
+        migrations: Migrations,
+    ) -> Self {
         let state = State {
             rng: Rng::new(options.seed, 0),
             asleep: vec![false; cores.len()],
@@ -69,6 +78,7 @@ impl Scheduler {
             sleepers,
             messages: options.messages,
             moves: options.disturbances.moves,
+            migrations,
             system: OnceLock::new(),
             state: Mutex::new(state),
         }
@@ -91,7 +101,18 @@ impl Scheduler {
 
     /// One device sends, or one CPU takes a step.
     pub(super) fn step(&self) {
+        if self.migrations == Migrations::Random && self.draw(MIGRATE) == 0 {
+            self.migrate();
+        }
         if self.draw(3) == 0 { self.send() } else { self.advance(self.any_cpu()) }
+    }
+
+    fn migrate(&self) {
+        let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
+        match migrate(&system.vgic, &self.cores) {
+            Ok(()) => self.record(TraceEvent::Migrated),
+            Err(reason) => lock(&self.state).failure = Some(reason),
+        }
     }
 
     /// Does a task's work, unless one is under way: somebody's handler may be waiting below.
