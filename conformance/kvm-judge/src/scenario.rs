@@ -2,7 +2,7 @@
 
 mod plan;
 
-pub use plan::{DevicePlan, EventPlan, Levels, Plan};
+pub use plan::{DevicePlan, Dice, EventPlan, Levels, Plan};
 
 use crate::layout::{
     COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, ITS, LEVEL_LINE, QUEUE,

@@ -73,15 +73,16 @@ pub struct WiredPlan {
 
 /// Numbers of a seed (xorshift64).
 #[derive(Debug)]
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn new(seed: u64) -> Self {
+    /// Those of a seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     /// Below `bound`, which is not zero.
-    fn below(&mut self, bound: u32) -> u32 {
+    pub fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -89,7 +90,8 @@ impl Dice {
         u32::from_le_bytes([a, b, c, d]) % bound
     }
 
-    fn one_in(&mut self, count: u32) -> bool {
+    /// True once in this many times.
+    pub fn one_in(&mut self, count: u32) -> bool {
         self.below(count) == 0
     }
 

@@ -11,8 +11,8 @@ use gic_arch::{Iidr, IntId, id};
 /// `GICR_INVLPIR`.
 const GROUPS: u8 = 2;
 const INVALIDATION: u8 = 3;
-/// What `GICD_STATUSR` and `GICR_STATUSR` read as.
-pub(super) const STATUS: u32 = u32::MAX;
+/// What `GICD_STATUSR` reads as; `GICR_STATUSR` reads as zero.
+const STATUS: u32 = u32::MAX;
 /// `GICD_PIDR2`, `GICR_PIDR2`: a GICv3.
 pub(super) const PIDR2: u32 = 0x3b;
 /// Aff2, Aff1 and Aff0 in the low half of `GICD_IROUTER<n>`.

@@ -1,7 +1,7 @@
 //! The redistributors' registers.
 
 use super::super::CpuState;
-use super::distributor::{PIDR2, STATUS};
+use super::distributor::PIDR2;
 use super::{KvmView, half, interrupts, with_half};
 use crate::VgicConfig;
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
@@ -23,7 +23,6 @@ pub(super) fn get(cpu: &CpuState, config: &VgicConfig, offset: u32) -> u32 {
     match offset {
         _ if offset == gicr::CTLR.offset() => state.ctlr,
         _ if offset == gicr::IIDR.offset() => config.iidr.into_bits(),
-        _ if offset == gicr::STATUSR.offset() => STATUS,
         _ if offset == id::PIDR2.offset() => PIDR2,
         _ => interrupts::get(interrupts::REDISTRIBUTOR, &state.interrupts, offset).unwrap_or(0),
     }
