@@ -63,8 +63,8 @@ mod trespass;
 mod x86;
 
 pub use machine::{
-    BuildOptions, ControllerChoice, LpiDisabling, Machine, Refusal, SecurityView, Snooping, TargetAddresses,
-    build,
+    BuildOptions, ControllerChoice, Endpoint, Endpoints, LpiDisabling, LpiNumbers, Machine, PciEndpoint,
+    PciPlace, Population, Refusal, Resident, SecurityView, Snooping, TargetAddresses, build,
 };
 pub use measure::{Case, MeasureError, Measurements, measure};
 pub use platform::PlatformFault;

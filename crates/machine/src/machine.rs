@@ -6,6 +6,7 @@ mod hosts;
 mod memory;
 mod platform_devices;
 mod populate;
+mod population;
 mod refusal;
 mod shared_interrupts;
 mod space;
@@ -13,16 +14,17 @@ mod space;
 pub use controllers::ControllerChoice;
 pub(crate) use controllers::{itses, usable};
 pub(crate) use gic::populated_redistributors;
+pub use population::{Endpoint, Endpoints, PciEndpoint, PciPlace, Population, Resident};
 pub use refusal::Refusal;
 
 use crate::bus::{Bus, Doorbells};
 use crate::cpu::Sleepers;
-use crate::pci::HostBridge;
+use crate::pci::{HostBridge, StorePlan};
 use crate::platform::PlatformFault;
 use crate::platform_device::PlatformDevice;
 use crate::ram::Ram;
 use gic_firmware::{ControllerIndex, Description};
-use msi_types::DeviceId;
+use msi_types::{DeviceId, RequesterId};
 use space::Space;
 use std::fmt;
 use std::num::NonZeroU16;
@@ -36,6 +38,10 @@ pub struct BuildOptions {
     pub cpus: Option<NonZeroU16>,
     /// Whose devices take part.
     pub controller: ControllerChoice,
+    /// What they are like.
+    pub population: Population,
+    /// Which LPIs direct LPIs can be.
+    pub lpis: LpiNumbers,
     /// Whether redistributors can stop taking LPIs.
     pub lpi_disabling: LpiDisabling,
     /// Which view of the distributor software gets.
@@ -46,6 +52,26 @@ pub struct BuildOptions {
     pub snooping: Snooping,
     /// Whether the drivers' platform does what they ask.
     pub platform_fault: PlatformFault,
+}
+
+/// Which LPIs direct LPIs can be, whose numbers devices store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LpiNumbers {
+    /// Those of 16 INTID bits.
+    #[default]
+    Short,
+    /// Of 17 bits; those that 16 bits can name are somebody else's already.
+    Long,
+}
+
+impl LpiNumbers {
+    /// INTID bits of the machine.
+    pub(crate) const fn id_bits(self) -> u8 {
+        match self {
+            Self::Short => 16,
+            Self::Long => 17,
+        }
+    }
 }
 
 /// Whether `GICR_CTLR.EnableLPIs` can be cleared (`GICR_CTLR.CES`).
@@ -105,6 +131,7 @@ pub struct Machine {
     pub(crate) devices: Vec<Device>,
     pub(crate) fault: PlatformFault,
     pub(crate) controller: ControllerChoice,
+    pub(crate) lpis: LpiNumbers,
     pub(crate) notes: Vec<String>,
 }
 
@@ -136,10 +163,33 @@ impl Machine {
         self.cpus
     }
 
+    /// Who is on it.
+    pub fn residents(&self) -> Vec<Resident> {
+        let functions = self.hosts.iter().flat_map(|host| {
+            let name = self.description.hosts.get(host.index).map(|host| host.id.to_string());
+            let functions =
+                host.bridge.functions().iter().filter(|function| function.store() != StorePlan::None);
+            functions.map(move |function| Resident {
+                id: function_name(name.as_deref().unwrap_or_default(), function.requester()),
+                endpoint: Endpoint::Function(function.store()),
+            })
+        });
+        let devices = self.devices.iter().map(|device| Resident {
+            id: device.name.clone(),
+            endpoint: Endpoint::Platform(device.hardware.plan()),
+        });
+        functions.chain(devices).collect()
+    }
+
     /// What had to be invented or left out, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
+}
+
+/// What reports call the function of `host` at this place.
+pub(crate) fn function_name(host: &str, at: RequesterId) -> String {
+    format!("{host} {:02x}:{:02x}.{}", at.pci_bus(), at.pci_device(), at.pci_function())
 }
 
 impl fmt::Debug for Machine {
@@ -160,8 +210,8 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     gic.claim(&mut space)?;
     gic::note_windows(&description, &mut space);
     let regions = memory::plan(&description, &mut space)?;
-    let hosts = hosts::plan(&description, options.controller, &mut space)?;
-    let devices = platform_devices::plan(&description, options.controller, &mut space)?;
+    let hosts = hosts::plan(&description, options, &mut space)?;
+    let devices = platform_devices::plan(&description, options, &mut space)?;
     if hosts.is_empty() && devices.is_empty() {
         return Err(Refusal::NothingRings { controllers: gic.controllers });
     }
@@ -187,6 +237,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         devices,
         fault: options.platform_fault,
         controller: options.controller,
+        lpis: options.lpis,
         notes: space.notes,
     })
 }

@@ -1,10 +1,15 @@
 //! Platform devices: a few registers that hold messages, and a DeviceID that firmware states.
 
+mod slots;
+mod store;
+
+pub(crate) use store::{Line, PlatformStore};
+
 use crate::bus::{AccessWidth, Device, Doorbells};
 use crate::lock::lock;
-use crate::pci::Fired;
-use crate::platform::CpuBus;
-use msi_types::{DeviceId, Fit, Masking, MessageStore, MsiMessage, Rewrite, SignalMsi, Slots, StoreError};
+use crate::pci::{AddressWidth, Fired};
+use msi_types::{Delivery, DeviceId, Rewrite, SignalMsi, Trigger};
+use slots::Slot;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -14,98 +19,203 @@ mod registers {
     pub(super) const COUNT: u64 = 0x00;
     /// Bit 0: the device may send.
     pub(super) const CONTROL: u64 = 0x04;
+    /// What a slot holds ([`Features`](super::Features)). Read-only.
+    pub(super) const FEATURES: u64 = 0x08;
+    /// The level of the slot with the written number falls. Write-only.
+    pub(super) const LOWER: u64 = 0x0c;
     /// First slot; 16 bytes each.
     pub(super) const SLOTS: u64 = 0x100;
+    /// The second message of the first slot; 16 bytes each.
+    pub(super) const SECOND: u64 = 0x880;
     pub(super) const SLOT_SIZE: u64 = 16;
     pub(super) const ADDRESS_LOW: u64 = 0;
     pub(super) const ADDRESS_HIGH: u64 = 4;
     pub(super) const DATA: u64 = 8;
-    /// Bit 0: held back.
-    pub(super) const MASK: u64 = 12;
+    /// Bit 0: held back. Bit 1: what was written to the other words counts from now on.
+    pub(super) const SLOT_CONTROL: u64 = 12;
+
+    pub(super) const MASK: u32 = 1 << 0;
+    pub(super) const COMMIT: u32 = 1 << 1;
 }
 
 /// Bytes of the device's registers.
 pub const SIZE: u64 = 0x1000;
 /// Most slots that fit.
-pub const MAX_SLOTS: u16 = 240;
+pub const MAX_SLOTS: u16 = 120;
+
+/// How many data bits a slot stores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DataWidth {
+    /// 16.
+    Bits16,
+    /// 32.
+    Bits32,
+}
+
+/// What a platform device is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlatformPlan {
+    /// Messages: 1 to [`MAX_SLOTS`].
+    pub slots: u16,
+    /// Width of a slot's address.
+    pub address: AddressWidth,
+    /// Width of its data.
+    pub data: DataWidth,
+    /// How a message can be changed. [`Rewrite::Masked`]: each slot has a mask bit; no other device has one. With
+    /// [`Rewrite::Atomic64`] what is written counts once it is committed, with [`Rewrite::AddressOnly`] the address does;
+    /// else each word counts at once.
+    pub rewrite: Rewrite,
+    /// How the device signals.
+    pub trigger: Trigger,
+}
+
+impl PlatformPlan {
+    /// Maskable slots for 64-bit addresses and 32-bit data, at most [`MAX_SLOTS`] of them; edges.
+    pub const fn new(slots: u16) -> Self {
+        Self {
+            slots: if slots > MAX_SLOTS { MAX_SLOTS } else { slots },
+            address: AddressWidth::Bits64,
+            data: DataWidth::Bits32,
+            rewrite: Rewrite::Masked,
+            trigger: Trigger::Edge,
+        }
+    }
+}
+
+/// The features register: bit 0: 64-bit addresses; bit 1: 32-bit data; bits 4:2: how a message can be changed; bit 5: two
+/// messages for a level.
+struct Features(u32);
+
+impl Features {
+    fn of(plan: PlatformPlan) -> Self {
+        let rewrite = match plan.rewrite {
+            Rewrite::Masked => 0,
+            Rewrite::Atomic64 => 1,
+            Rewrite::AddressOnly => 2,
+            Rewrite::LowWordOnly => 3,
+            Rewrite::Never => 4,
+        };
+        let address = u32::from(plan.address == AddressWidth::Bits64);
+        let data = u32::from(plan.data == DataWidth::Bits32);
+        let level = u32::from(plan.trigger == Trigger::Level);
+        Self(address | data << 1 | rewrite << 2 | level << 5)
+    }
+
+    const fn address_bits(&self) -> u8 {
+        if self.0 & 1 != 0 { 64 } else { 32 }
+    }
+
+    const fn data_bits(&self) -> u8 {
+        if self.0 & 2 != 0 { 32 } else { 16 }
+    }
+
+    const fn rewrite(&self) -> Rewrite {
+        match self.0 >> 2 & 7 {
+            0 => Rewrite::Masked,
+            1 => Rewrite::Atomic64,
+            2 => Rewrite::AddressOnly,
+            3 => Rewrite::LowWordOnly,
+            _ => Rewrite::Never,
+        }
+    }
+
+    /// Does what is written count once it is committed?
+    const fn is_staged(&self) -> bool {
+        matches!(self.rewrite(), Rewrite::Atomic64 | Rewrite::AddressOnly)
+    }
+
+    const fn trigger(&self) -> Trigger {
+        if self.0 & 1 << 5 != 0 { Trigger::Level } else { Trigger::Edge }
+    }
+}
 
 /// A device outside of PCI that can do nothing but interrupt.
 pub struct PlatformDevice {
     device: DeviceId,
+    plan: PlatformPlan,
     doorbells: Arc<Doorbells>,
     state: Mutex<State>,
 }
 
-#[derive(Clone)]
 struct State {
     enabled: bool,
-    slots: Vec<[u32; 4]>,
-    pending: Vec<bool>,
+    slots: Vec<Slot>,
     plugged: bool,
 }
 
 impl State {
-    fn reset(slots: usize) -> Self {
-        Self { enabled: false, slots: vec![[0, 0, 0, 1]; slots], pending: vec![false; slots], plugged: true }
+    fn reset(plan: PlatformPlan) -> Self {
+        let slots = vec![Slot::new(plan); usize::from(plan.slots.min(MAX_SLOTS))];
+        Self { enabled: false, slots, plugged: true }
     }
 }
 
 impl PlatformDevice {
     /// A device with `slots` messages (at most [`MAX_SLOTS`]) that is `device` at its controller.
     pub fn new(device: DeviceId, slots: u16, doorbells: Arc<Doorbells>) -> Self {
-        let slots = usize::from(slots.min(MAX_SLOTS));
-        Self { device, doorbells, state: Mutex::new(State::reset(slots)) }
+        Self::planned(device, PlatformPlan::new(slots), doorbells)
     }
 
-    /// Sends the message of vector `index`, or notes that it is to be sent.
+    /// A device like this that is `device` at its controller.
+    pub fn planned(device: DeviceId, plan: PlatformPlan, doorbells: Arc<Doorbells>) -> Self {
+        Self { device, plan, doorbells, state: Mutex::new(State::reset(plan)) }
+    }
+
+    /// What it is like.
+    pub fn plan(&self) -> PlatformPlan {
+        self.plan
+    }
+
+    /// Signals by slot `index`, or notes that it is to signal. A level that is up stays up.
     pub fn fire(&self, index: u16) -> Fired {
-        let index = usize::from(index);
         let mut state = lock(&self.state);
-        let State { enabled: true, plugged: true, slots, pending } = &mut *state else { return Fired::Off };
-        let (Some(slot), Some(pending)) = (slots.get(index), pending.get_mut(index)) else {
-            return Fired::Off;
-        };
-        if slot[3] & 1 != 0 {
-            *pending = true;
-            return Fired::Held;
-        }
-        Fired::Sent(self.doorbells.signal_msi(self.device, message(slot)))
+        let State { enabled: true, plugged: true, slots } = &mut *state else { return Fired::Off };
+        let Some(slot) = slots.get_mut(usize::from(index)) else { return Fired::Off };
+        slot.raise();
+        if slot.is_masked() { Fired::Held } else { self.settle(slot) }
     }
 
-    /// Takes the device away: its registers read as ones.
+    /// Takes the device away: its registers read as ones. It lowers its levels before it goes, as nobody could later.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
-        *state = State { plugged: false, ..State::reset(state.slots.len()) };
+        if state.enabled {
+            for slot in &mut state.slots {
+                slot.unmask();
+                slot.lower();
+                self.settle(slot);
+            }
+        }
+        *state = State { plugged: false, ..State::reset(self.plan) };
     }
 
     /// Puts it back, reset.
     pub fn plug(&self) {
-        let mut state = lock(&self.state);
-        *state = State::reset(state.slots.len());
+        *lock(&self.state) = State::reset(self.plan);
     }
 
-    fn release(&self, state: &mut State) {
-        if !state.enabled {
-            return;
-        }
-        for (slot, pending) in state.slots.iter().zip(&mut state.pending) {
-            if *pending && slot[3] & 1 == 0 {
-                *pending = false;
-                self.doorbells.signal_msi(self.device, message(slot));
+    /// Sends what the slot has to say. A level that is up already is pending.
+    fn settle(&self, slot: &mut Slot) -> Fired {
+        let message = slot.next_message(self.plan.trigger);
+        let delivery = message.map(|message| self.doorbells.signal_msi(self.device, message));
+        Fired::Sent(delivery.unwrap_or(Delivery::Pending))
+    }
+
+    fn write_register(&self, state: &mut State, offset: u64, value: u32) {
+        if offset == registers::CONTROL {
+            state.enabled = value & 1 != 0;
+            if !state.enabled {
+                // What is off has nothing to say.
+                state.slots.iter_mut().for_each(Slot::forget);
             }
+        } else if offset == registers::LOWER {
+            let slot = usize::try_from(value).ok().and_then(|slot| state.slots.get_mut(slot));
+            slot.into_iter().for_each(Slot::lower);
+        } else if let Some(place) = slots::place(offset)
+            && let Some(slot) = state.slots.get_mut(place.slot)
+        {
+            slot.write(self.plan, place, value);
         }
     }
-}
-
-fn message(slot: &[u32; 4]) -> MsiMessage {
-    MsiMessage { address: u64::from(slot[1]) << 32 | u64::from(slot[0]), data: slot[2] }
-}
-
-/// Which word of which slot.
-fn place(offset: u64) -> Option<(usize, usize)> {
-    let offset = offset.checked_sub(registers::SLOTS)?;
-    let slot = usize::try_from(offset / registers::SLOT_SIZE).ok()?;
-    Some((slot, usize::try_from(offset % registers::SLOT_SIZE / 4).ok()?))
 }
 
 impl Device for PlatformDevice {
@@ -117,9 +227,10 @@ impl Device for PlatformDevice {
         let value = match offset {
             registers::COUNT => u32::try_from(state.slots.len()).unwrap_or(0),
             registers::CONTROL => u32::from(state.enabled),
-            _ => {
-                place(offset).and_then(|(slot, word)| state.slots.get(slot)?.get(word).copied()).unwrap_or(0)
-            }
+            registers::FEATURES => Features::of(self.plan).0,
+            _ => slots::place(offset)
+                .and_then(|place| Some(state.slots.get(place.slot)?.read(place)))
+                .unwrap_or(0),
         };
         u64::from(value)
     }
@@ -130,14 +241,12 @@ impl Device for PlatformDevice {
         if !state.plugged || width != AccessWidth::Word {
             return;
         }
-        if offset == registers::CONTROL {
-            state.enabled = value & 1 != 0;
-        } else if let Some(word) =
-            place(offset).and_then(|(slot, word)| state.slots.get_mut(slot)?.get_mut(word))
-        {
-            *word = value;
+        self.write_register(&mut state, offset, value);
+        if state.enabled {
+            for slot in &mut state.slots {
+                self.settle(slot);
+            }
         }
-        self.release(&mut state);
     }
 }
 
@@ -147,98 +256,5 @@ impl fmt::Debug for PlatformDevice {
     }
 }
 
-/// The driver's side: the device's registers as a message store.
-pub(crate) struct PlatformStore {
-    bus: CpuBus,
-    base: u64,
-    slots: u16,
-    /// The device's own lock: one update at a time.
-    open: Mutex<()>,
-}
-
-impl PlatformStore {
-    /// Takes over the device whose registers are at `base`.
-    pub(crate) fn new(bus: CpuBus, base: u64) -> Self {
-        let slots = u16::try_from(bus.read32(base + registers::COUNT)).unwrap_or(0).min(MAX_SLOTS);
-        Self { bus, base, slots, open: Mutex::new(()) }
-    }
-
-    /// The message in a slot.
-    pub(crate) fn message(&self, slot: u16) -> MsiMessage {
-        let read = |offset| self.bus.read32(self.register(slot, offset));
-        message(&[read(registers::ADDRESS_LOW), read(registers::ADDRESS_HIGH), read(registers::DATA), 0])
-    }
-
-    fn register(&self, slot: u16, offset: u64) -> u64 {
-        self.base + registers::SLOTS + u64::from(slot) * registers::SLOT_SIZE + offset
-    }
-
-    fn write(&self, slot: u16, offset: u64, value: u32) {
-        self.bus.write(self.register(slot, offset), AccessWidth::Word, u64::from(value));
-    }
-}
-
-impl MessageStore for PlatformStore {
-    fn slots(&self) -> u16 {
-        self.slots
-    }
-
-    fn fit(&self) -> Fit {
-        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
-    }
-
-    fn masking(&self) -> Masking {
-        Masking::PerVector
-    }
-
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
-        let _open = lock(&self.open);
-        let mut update = Update { store: self, failure: None };
-        change(&mut update);
-        update.failure.map_or(Ok(()), Err)
-    }
-
-    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
-        let control = self.base + registers::CONTROL;
-        self.bus.write(control, AccessWidth::Word, u64::from(enabled));
-        if self.bus.read32(control) == u32::from(enabled) {
-            Ok(())
-        } else {
-            Err(StoreError { slot: 0, reason: "the device did not take its control register" })
-        }
-    }
-}
-
-struct Update<'a> {
-    store: &'a PlatformStore,
-    failure: Option<StoreError>,
-}
-
-impl Slots for Update<'_> {
-    fn write(&mut self, slot: u16, message: MsiMessage) {
-        if self.failure.is_some() {
-            return;
-        }
-        let words = [
-            (registers::ADDRESS_LOW, message.address_low()),
-            (registers::ADDRESS_HIGH, message.address_high()),
-            (registers::DATA, message.data),
-        ];
-        for (offset, value) in words {
-            self.store.write(slot, offset, value);
-        }
-        let taken = |(offset, value)| self.store.bus.read32(self.store.register(slot, offset)) == value;
-        if !words.into_iter().all(taken) {
-            self.failure = Some(StoreError { slot, reason: "the device read back another message" });
-        }
-    }
-
-    fn mask(&mut self, slot: u16) {
-        self.store.write(slot, registers::MASK, 1);
-        self.store.bus.read32(self.store.register(slot, registers::MASK));
-    }
-
-    fn unmask(&mut self, slot: u16) {
-        self.store.write(slot, registers::MASK, 0);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use crate::ram::Ram;
 use gic_firmware::{ControllerIndex, ControllerKind, Description};
 use irq_domain::Interrupts;
 use msi_types::Cpu;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use vgic::Vgic;
 
@@ -65,6 +66,8 @@ pub(crate) struct System {
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
     pub(crate) name: String,
+    /// Devices that are pulled out: it goes up when one begins to go, and when it is gone. Odd meanwhile.
+    pub(crate) surprises: AtomicU64,
 }
 
 impl System {
@@ -79,12 +82,7 @@ impl System {
     /// How many vectors a device may take. Where they are scarce, as the SPIs behind a doorbell are, every device gets its
     /// share before any gets all that it asks for.
     pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
-        let Some(described) = self.description.controller(controller) else { return u16::MAX };
-        let scarce = matches!(described.kind, ControllerKind::Mbi | ControllerKind::V2m);
-        if !scarce || described.ranges.is_empty() {
-            return u16::MAX;
-        }
-        let spis = described.ranges.iter().fold(0, |sum: u32, range| sum.saturating_add(range.count()));
+        let Some(spis) = self.controllers.spis(controller) else { return u16::MAX };
         let devices = self.units.iter().filter(|unit| unit.config.controller == controller).count();
         let share = spis / u32::try_from(devices.max(1)).unwrap_or(u32::MAX);
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)

@@ -93,10 +93,14 @@ pub(crate) fn itses(description: &Description) -> impl Iterator<Item = (Controll
 /// # Errors
 /// There is none, or they cannot be on one machine.
 pub(super) fn check(description: &Description, choice: ControllerChoice) -> Result<Vec<String>, Refusal> {
-    let its = of_kind(description, ControllerKind::Its).next();
-    let direct = of_kind(description, ControllerKind::DirectLpi).next();
-    if let Some(((_, its), (_, direct))) = its.zip(direct) {
-        return Err(Refusal::DirectLpiBesideIts { direct: direct.id.to_string(), its: its.id.to_string() });
+    let first = |kind| of_kind(description, kind).next().map(|(_, controller)| controller.id.to_string());
+    if let Some(direct) = first(ControllerKind::DirectLpi) {
+        if let Some(its) = first(ControllerKind::Its) {
+            return Err(Refusal::DirectLpiBesideIts { direct, its });
+        }
+        if let Some(mbi) = first(ControllerKind::Mbi) {
+            return Err(Refusal::DirectLpiBesideMbi { direct, mbi });
+        }
     }
     let names: Vec<_> = usable(description)
         .filter(|(_, controller)| choice.serves(controller))

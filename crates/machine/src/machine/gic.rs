@@ -15,8 +15,6 @@ use vgic::{CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegi
 
 /// An ITS has at least this many DeviceID bits.
 const LEAST_DEVICE_ID_BITS: u32 = 16;
-/// INTID bits: 57344 LPIs.
-const ID_BITS: u8 = 16;
 
 /// The model's configuration and what else is known.
 pub(super) struct GicPlan {
@@ -68,7 +66,7 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
             SecurityView::Single => vgic::SecurityView::Single,
             SecurityView::NonSecure => vgic::SecurityView::NonSecure,
         },
-        lpi_id_bits: shared_interrupts::has_lpis(description).then_some(ID_BITS),
+        lpi_id_bits: shared_interrupts::has_lpis(description).then_some(options.lpis.id_bits()),
         direct_lpi,
         can_clear_enable_lpis: options.lpi_disabling == LpiDisabling::Possible,
         its: its_configs.collect(),

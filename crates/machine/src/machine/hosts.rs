@@ -1,7 +1,7 @@
 //! PCI host bridges: where they answer, and who is behind them.
 
-use super::populate::{self, Population};
-use super::{ControllerChoice, Host, Refusal, Space};
+use super::populate::{self, Candidates, Functions};
+use super::{BuildOptions, Host, Population, Refusal, Space};
 use crate::bus::{Bus, Doorbells, Overlap};
 use crate::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigSpace, Description, PciHost, Region};
@@ -17,28 +17,58 @@ pub(super) struct HostPlan {
     index: usize,
     name: String,
     windows: Windows,
-    population: Population,
+    functions: Functions,
 }
 
 /// Plans every enabled host bridge whose functions take part.
 pub(super) fn plan(
     description: &Description,
-    choice: ControllerChoice,
+    options: &BuildOptions,
     space: &mut Space,
 ) -> Result<Vec<HostPlan>, Refusal> {
     let mut plans = Vec::new();
-    for (index, host) in description.hosts.iter().enumerate().filter(|(_, host)| host.status.is_enabled()) {
+    for (index, functions) in functions(description, options, space) {
+        let Some(host) = description.hosts.get(index).filter(|_| !functions.is_empty()) else { continue };
         let buses = usable_buses(host);
-        let population = Population::plan(description, choice, host, buses);
-        if population.is_empty() {
-            continue;
-        }
         let name = host.id.to_string();
         let ecam = ecam(host, buses, space)?;
         let memory = space.invent("a PCI memory window", &format!("{name} memory"), MEMORY)?;
-        plans.push(HostPlan { index, name, windows: Windows { ecam, memory, buses }, population });
+        plans.push(HostPlan { index, name, windows: Windows { ecam, memory, buses }, functions });
     }
     Ok(plans)
+}
+
+/// Who sits behind which host.
+fn functions(
+    description: &Description,
+    options: &BuildOptions,
+    space: &mut Space,
+) -> Vec<(usize, Functions)> {
+    let hosts = description.hosts.iter().enumerate().filter(|(_, host)| host.status.is_enabled());
+    let candidates = hosts.map(|(index, host)| {
+        let buses = usable_buses(host);
+        (index, buses.first, populate::candidates(description, options.controller, host, buses))
+    });
+    let served: Vec<(usize, u8, Candidates)> =
+        candidates.filter(|(_, _, candidates)| !candidates.is_empty()).collect();
+    let mut planned = Vec::new();
+    for (turn, (index, first_bus, candidates)) in served.iter().enumerate() {
+        let functions = match &options.population {
+            Population::Usual => Functions::usual(candidates, *first_bus),
+            Population::Chosen(endpoints) => {
+                let theirs = endpoints.functions.iter().skip(turn).step_by(served.len());
+                let (functions, left_out) = populate::place(theirs, candidates, *first_bus);
+                if left_out != 0 {
+                    let name =
+                        description.hosts.get(*index).map_or_else(String::new, |host| host.id.to_string());
+                    space.note(format!("{name}: {left_out} chosen functions found no place"));
+                }
+                functions
+            }
+        };
+        planned.push((*index, functions));
+    }
+    planned
 }
 
 /// The buses that its configuration space reaches.
@@ -82,9 +112,9 @@ pub(super) fn build(
     bus: &mut Bus,
 ) -> Result<Vec<Host>, Overlap> {
     let mut hosts = Vec::new();
-    for HostPlan { index, name, windows, population } in plans {
+    for HostPlan { index, name, windows, functions } in plans {
         let upstream = populate::translator(description, index, doorbells);
-        let root = population.build(windows.buses.first, &upstream);
+        let root = functions.build(windows.buses.first, &upstream);
         let bridge = Arc::new(HostBridge::new(windows, root));
         bus.attach(&format!("{name} ECAM"), windows.ecam, bridge.ecam())?;
         bus.attach(&format!("{name} memory"), windows.memory, bridge.memory())?;

@@ -1,14 +1,17 @@
 //! Platform devices: everything outside of PCI that firmware leads to a controller.
 
-use super::{ControllerChoice, Device, Refusal, Space};
+use super::{BuildOptions, Device, Population, Refusal, Space};
 use crate::bus::{Bus, Doorbells, Overlap};
-use crate::platform_device::{self, PlatformDevice};
+use crate::platform_device::{self, PlatformDevice, PlatformPlan};
 use gic_firmware::{Description, MsiRouting, Region, Role, Route};
-use msi_types::RequesterId;
+use msi_types::{RequesterId, Trigger};
 use std::sync::Arc;
 
 /// Messages of a device: this many, and up to six more.
 const SLOTS: u16 = 2;
+
+/// What a device that holds a level is compatible with.
+const LEVEL_SOURCE: &str = "doorbell,level-source";
 
 /// Requesters on a bus without a map.
 const UNMAPPED: [u32; 3] = [1, 2, 3];
@@ -18,16 +21,17 @@ pub(super) struct DevicePlan {
     name: String,
     route: Route,
     registers: Region,
-    slots: u16,
+    hardware: PlatformPlan,
 }
 
 /// Plans every enabled device that takes part: once, or on a bus that is not PCI (`fsl-mc`) several
 /// times.
 pub(super) fn plan(
     description: &Description,
-    choice: ControllerChoice,
+    options: &BuildOptions,
     space: &mut Space,
 ) -> Result<Vec<DevicePlan>, Refusal> {
+    let choice = options.controller;
     let mut plans: Vec<DevicePlan> = Vec::new();
     for device in description.devices.iter().filter(|device| device.status.is_enabled()) {
         let routes: Vec<_> = match device.role {
@@ -46,16 +50,32 @@ pub(super) fn plan(
         };
         for (name, route) in routes {
             let Some((route, _)) = choice.controller(description, route) else { continue };
-            let slots = SLOTS + u16::try_from(plans.len() % 4).unwrap_or(0) * 2;
+            let hardware = hardware(&options.population, plans.len(), &device.compatible);
             let registers = registers(
                 &device.registers.iter().map(|region| region.value).collect::<Vec<_>>(),
                 &name,
                 space,
             )?;
-            plans.push(DevicePlan { name, route, registers, slots });
+            plans.push(DevicePlan { name, route, registers, hardware });
         }
     }
     Ok(plans)
+}
+
+/// What the device at this place in the order is like.
+fn hardware(population: &Population, place: usize, compatible: &[String]) -> PlatformPlan {
+    match population {
+        Population::Chosen(endpoints) if !endpoints.devices.is_empty() => {
+            let plan = endpoints.devices.iter().cycle().nth(place % endpoints.devices.len());
+            plan.copied().unwrap_or(PlatformPlan::new(SLOTS))
+        }
+        Population::Chosen(_) | Population::Usual => {
+            let slots = SLOTS + u16::try_from(place % 4).unwrap_or(0) * 2;
+            let is_level = compatible.iter().any(|name| name == LEVEL_SOURCE);
+            let trigger = if is_level { Trigger::Level } else { Trigger::Edge };
+            PlatformPlan { trigger, ..PlatformPlan::new(slots) }
+        }
+    }
 }
 
 /// Who is on a bus that is not PCI: one for each line of its map; without one a few, whose IDs are their DeviceIDs.
@@ -83,8 +103,8 @@ pub(super) fn build(
     bus: &mut Bus,
 ) -> Result<Vec<Device>, Overlap> {
     let mut devices = Vec::new();
-    for DevicePlan { name, route, registers, slots } in plans {
-        let hardware = Arc::new(PlatformDevice::new(route.device_id, slots, Arc::clone(doorbells)));
+    for DevicePlan { name, route, registers, hardware } in plans {
+        let hardware = Arc::new(PlatformDevice::planned(route.device_id, hardware, Arc::clone(doorbells)));
         bus.attach(&name, registers, Arc::clone(&hardware) as _)?;
         devices.push(Device {
             name,

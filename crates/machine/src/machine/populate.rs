@@ -1,5 +1,9 @@
-//! Who sits behind a host bridge: for each statement of its routing a few functions of different kinds, at requester
-//! IDs that the statement covers.
+//! Who sits behind a host bridge: chosen functions, or for each statement of its routing a few of different kinds, at
+//! requester IDs that the statement covers.
+
+mod chosen;
+
+pub(super) use chosen::place;
 
 use super::ControllerChoice;
 use crate::bus::Doorbells;
@@ -16,7 +20,7 @@ const ON_ROOT: usize = 3;
 /// Functions on one other bus for each statement.
 const ON_BRANCH: usize = 2;
 /// Bridges that a root bus gets at most.
-const BRIDGES: usize = 12;
+const BRIDGES: u8 = 12;
 /// Statements of one host's routing that are populated.
 const STATEMENTS: usize = 24;
 /// A doorbell beyond this cannot be stored by a function with 32-bit addresses.
@@ -35,7 +39,7 @@ const STORES: [StorePlan; 7] = [
 
 /// A host bridge's functions, planned.
 #[derive(Debug, Default)]
-pub(super) struct Population {
+pub(super) struct Functions {
     /// By bus and place.
     functions: BTreeMap<(u8, DevFn), StorePlan>,
     /// Buses behind bridges to conventional PCI.
@@ -45,22 +49,19 @@ pub(super) struct Population {
 /// A requester and the address it will have to store.
 type Candidate = (RequesterId, u64);
 
-impl Population {
-    /// Plans the functions of `host`. Empty if its routing leads to no controller that takes part.
-    pub(super) fn plan(
-        description: &Description,
-        choice: ControllerChoice,
-        host: &PciHost,
-        buses: BusRange,
-    ) -> Self {
+/// The requesters that each statement of a host's routing leads to a controller that takes part, ascending.
+pub(super) type Candidates = BTreeMap<usize, Vec<Candidate>>;
+
+impl Functions {
+    /// A few functions for each statement, as many kinds as there are.
+    pub(super) fn usual(candidates: &Candidates, first_bus: u8) -> Self {
         let mut plan = Self::default();
-        let statements = candidates(description, choice, host, buses);
-        for candidates in statements.values().take(STATEMENTS) {
-            plan.populate_root(candidates, buses.first);
-            plan.populate_branch(candidates, buses.first);
+        for candidates in candidates.values().take(STATEMENTS) {
+            plan.populate_root(candidates, first_bus);
+            plan.populate_branch(candidates, first_bus);
         }
         // One such bridge is enough.
-        let _ = statements.values().any(|candidates| plan.populate_conventional(candidates, buses.first));
+        let _ = candidates.values().any(|candidates| plan.populate_conventional(candidates, first_bus));
         plan.complete_devices();
         plan
     }
@@ -127,6 +128,20 @@ impl Population {
     /// Two functions behind a bridge to conventional PCI: they have one requester ID, its secondary bus's first. False
     /// if no bus is free for it.
     fn populate_conventional(&mut self, candidates: &[Candidate], first_bus: u8) -> bool {
+        let Some((alias, doorbell)) = self.find_alias(candidates.iter(), first_bus) else { return false };
+        self.conventional.insert(alias.pci_bus());
+        for device in [2, 5] {
+            self.add((RequesterId::pci(alias.pci_bus(), device, 0), doorbell));
+        }
+        true
+    }
+
+    /// The requester ID that a bridge to conventional PCI can have.
+    fn find_alias<'a>(
+        &self,
+        mut candidates: impl Iterator<Item = &'a Candidate>,
+        first_bus: u8,
+    ) -> Option<Candidate> {
         let is_alias = |(id, _): &&Candidate| {
             let bus = id.pci_bus();
             *id == RequesterId::pci(bus, 0, 0)
@@ -134,12 +149,7 @@ impl Population {
                 && self.on_bus(bus).next().is_none()
                 && self.has_room(bus, first_bus)
         };
-        let Some((alias, doorbell)) = candidates.iter().find(is_alias).copied() else { return false };
-        self.conventional.insert(alias.pci_bus());
-        for device in [2, 5] {
-            self.add((RequesterId::pci(alias.pci_bus(), device, 0), doorbell));
-        }
-        true
+        candidates.find(is_alias).copied()
     }
 
     /// A device without function 0 is none.
@@ -179,18 +189,18 @@ impl Population {
 
     fn has_room(&self, bus: u8, first_bus: u8) -> bool {
         let branches = self.branches(first_bus);
-        branches.contains(&bus) || branches.len() < BRIDGES
+        branches.contains(&bus) || branches.len() < usize::from(BRIDGES)
     }
 }
 
-/// The requesters that each statement of the host's routing leads to a controller, ascending.
-fn candidates(
+/// Who could sit behind `host`. Empty if its routing leads to no controller that takes part.
+pub(super) fn candidates(
     description: &Description,
     choice: ControllerChoice,
     host: &PciHost,
     buses: BusRange,
-) -> BTreeMap<usize, Vec<Candidate>> {
-    let mut statements: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
+) -> Candidates {
+    let mut statements = Candidates::new();
     for bus in buses.first..=buses.last {
         for place in 0..=u8::MAX {
             let at = DevFn(place);
@@ -232,11 +242,16 @@ mod tests {
     use crate::embedded;
     use gic_firmware::devicetree;
 
+    fn usual(description: &Description, host: &PciHost) -> Functions {
+        let buses = host.buses.value;
+        Functions::usual(&candidates(description, ControllerChoice::Auto, host, buses), buses.first)
+    }
+
     #[test]
     fn every_statement_of_every_host_gets_somebody() {
         let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
         for host in &description.hosts {
-            let plan = Population::plan(&description, ControllerChoice::Auto, host, host.buses.value);
+            let plan = usual(&description, host);
             let statement = |(bus, at): &(u8, DevFn)| {
                 let alias = if plan.conventional.contains(bus) { DevFn::new(0, 0) } else { *at };
                 let requester = RequesterId::pci(*bus, alias.device(), alias.function());
@@ -253,7 +268,7 @@ mod tests {
     fn the_population_has_several_functions_in_a_device_and_an_alias() {
         let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
         let host = &description.hosts[0];
-        let plan = Population::plan(&description, ControllerChoice::Auto, host, host.buses.value);
+        let plan = usual(&description, host);
         assert!(plan.functions.keys().any(|(_, at)| at.function() == 1));
         assert_eq!(plan.conventional.len(), 1);
     }

@@ -40,6 +40,16 @@ pub enum Refusal {
         /// The ITS.
         its: String,
     },
+    /// Devices are sent to redistributors and to the distributor's message registers.
+    #[error(
+        "{direct} is described with direct LPIs beside the message-based SPIs of {mbi}: devices could not choose"
+    )]
+    DirectLpiBesideMbi {
+        /// The GIC.
+        direct: String,
+        /// Who has the message registers.
+        mbi: String,
+    },
     /// Controllers, but nothing that refers to one.
     #[error("no device refers to {}", .controllers.join(" or "))]
     NothingRings {

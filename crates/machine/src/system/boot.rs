@@ -3,7 +3,7 @@
 use super::unit::{Probe, Source, Unit, UnitConfig};
 use super::{Controllers, Cpus, System, call};
 use crate::cpu::{CpuBooks, CpuCore, Gic};
-use crate::machine::{Host, Machine};
+use crate::machine::{Host, LpiNumbers, Machine, function_name};
 use crate::pci::enumerate::enumerate;
 use crate::pci::{Function, StorePlan};
 use crate::platform::MachinePlatform;
@@ -16,6 +16,7 @@ use msi_types::{Cpu, MsiParent, RequesterId};
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// The requester ID by which a platform device's own parent knows it: there is nobody else.
 const ALONE: RequesterId = RequesterId::new(0);
@@ -43,9 +44,8 @@ impl Powered {
 /// Discovers and sets up everything; every device gets its vectors.
 pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Result<System, RunError> {
     let description = Arc::clone(&machine.description);
-    let gic = bring_up_gic(&description, &powered.platform, cpus)?;
-    let controllers =
-        Controllers::bring_up(&description, machine.controller, &gic, cpus.count(), &powered.books.routes)?;
+    let gic = bring_up_gic(&description, &powered.platform, cpus, machine.lpis)?;
+    let controllers = Controllers::bring_up(&machine, &gic, cpus.count(), &powered.books.routes)?;
     let count = u16::try_from(cpus.count()).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
     let host = Arc::clone(&powered.platform) as _;
     let interrupts = Interrupts::new(Config::new(count, host).with_wired(Arc::clone(&gic) as _));
@@ -67,6 +67,7 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
         cpus: cpus.count(),
         notes: machine.notes,
         name: machine.name,
+        surprises: AtomicU64::new(0),
     };
     for host in &machine.hosts {
         let units = pci_units(&system, host);
@@ -93,6 +94,7 @@ fn bring_up_gic(
     description: &Description,
     platform: &Arc<MachinePlatform>,
     cpus: &dyn Cpus,
+    lpis: LpiNumbers,
 ) -> Result<Arc<Gic>, RunError> {
     let Some(described) = &description.gic else {
         return Err(RunError::BringUp {
@@ -118,6 +120,7 @@ fn bring_up_gic(
             gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
             gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
         },
+        lpi_id_bits: Some(lpis.id_bits()),
         ..GicConfig::new(described.distributor.base(), redistributors.collect(), affinities)
     };
     let gic = Gic::new(Arc::clone(platform), config).map_err(|error| failed(&error))?;
@@ -142,10 +145,9 @@ fn pci_units(system: &System, host: &Host) -> Vec<Unit> {
     for found in enumerate(&bus, host.bridge.windows()) {
         let Some(function) = function_at(host, found.requester) else { continue };
         let (id, alias) = (found.requester, found.alias);
-        let place = format!("{:02x}:{:02x}.{}", id.pci_bus(), id.pci_device(), id.pci_function());
         let route = system.description.route(described, alias);
         let config = UnitConfig {
-            name: format!("{} {place}", described.id),
+            name: function_name(described.id.as_str(), id),
             source: Source::Function(function),
             probe: Probe::Pci(Box::new(found)),
             requester: alias,

@@ -2,15 +2,19 @@
 
 use super::{DirectLpi, Its};
 use crate::cpu::Gic;
-use crate::machine::{ControllerChoice, itses, usable};
+use crate::machine::{ControllerChoice, LpiNumbers, Machine, itses, usable};
 use crate::oracle::Routes;
+use crate::platform::MachinePlatform;
 use crate::run::RunError;
+use gic_arch::Lpi;
 use gic_driver::its::IdMap;
-use gic_driver::{Coherence, ItsConfig, ItsMsiParent, Mbi, MbiConfig, SpiRange, V2m, V2mFrame};
+use gic_driver::lpi::LpiRange;
+use gic_driver::spi_messages::{Doorbell, SpiMessages};
+use gic_driver::{Alignment, Coherence, ItsConfig, ItsMsiParent, Mbi, MbiConfig, SpiRange, V2m, V2mFrame};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, IntIdSpan};
 use msi_types::{MsiParent, WiredParent};
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 /// Who takes messages, by what firmware calls them.
@@ -20,17 +24,21 @@ pub(crate) struct Controllers {
     direct_lpi: Option<Arc<DirectLpi>>,
     /// Those that ask for no DeviceID: one parent for all.
     plain: BTreeMap<ControllerIndex, Arc<dyn MsiParent>>,
+    /// How many SPIs the drivers found behind doorbells that ring some.
+    spis: BTreeMap<ControllerIndex, u32>,
+    /// LPIs that are somebody else's.
+    taken: Option<LpiRange>,
 }
 
 impl Controllers {
     /// Sets up each that takes part. The CPUs are on.
     pub(super) fn bring_up(
-        description: &Description,
-        choice: ControllerChoice,
+        machine: &Machine,
         gic: &Arc<Gic>,
         cpus: usize,
         routes: &Arc<Routes>,
     ) -> Result<Self, RunError> {
+        let (description, choice) = (&*machine.description, machine.controller);
         let itses = bring_up_itses(description, choice, gic, cpus)?;
         let mut new = Self { itses, ..Self::default() };
         for (index, described) in usable(description).filter(|(_, it)| choice.serves(it)) {
@@ -39,19 +47,37 @@ impl Controllers {
                     let direct_lpi =
                         DirectLpi::new(Arc::clone(gic)).map_err(|error| failed(described, &error))?;
                     let direct_lpi = Arc::new(direct_lpi.with_observer(Arc::clone(routes) as _));
+                    if machine.lpis == LpiNumbers::Long {
+                        new.taken = Some(take_short(gic).map_err(|error| failed(described, &error))?);
+                    }
                     new.plain.insert(index, Arc::clone(&direct_lpi) as _);
                     new.direct_lpi = Some(direct_lpi);
                 }
                 ControllerKind::Mbi => {
-                    new.plain.insert(index, bring_up_mbi(description, described, gic)?);
+                    new.add(index, bring_up_mbi(description, described, gic)?);
                 }
                 ControllerKind::V2m => {
-                    new.plain.insert(index, bring_up_frame(described, gic)?);
+                    new.add(index, bring_up_frame(described, gic)?);
                 }
                 ControllerKind::Its | ControllerKind::Other(_) => {}
             }
         }
         Ok(new)
+    }
+
+    fn add<D: Doorbell + 'static>(
+        &mut self,
+        index: ControllerIndex,
+        driver: SpiMessages<MachinePlatform, D>,
+    ) {
+        let spis = driver.ranges().iter().map(|range| u32::from(range.count.get())).sum();
+        self.spis.insert(index, spis);
+        self.plain.insert(index, Arc::new(driver));
+    }
+
+    /// How many SPIs there are behind its doorbell; `None` if it rings others.
+    pub(super) fn spis(&self, controller: ControllerIndex) -> Option<u32> {
+        self.spis.get(&controller).copied()
     }
 
     /// What a bus or device that firmware sends to `controller` signals through; at an ITS as `map` says. `None` if it
@@ -87,6 +113,14 @@ impl Controllers {
         let direct = self.direct_lpi.iter().find_map(|it| it.take_fault()).map(|fault| fault.to_string());
         direct.or_else(|| self.itses().find_map(|its| fault_of(its)))
     }
+}
+
+/// Takes every LPI that 16 bits can name.
+fn take_short(gic: &Gic) -> Result<LpiRange, String> {
+    let short = Lpi::FIRST.get()..1 << 16;
+    let lpis = gic.lpis().map_err(|error| error.to_string())?;
+    let count = NonZeroU32::new(short.end - short.start).unwrap_or(NonZeroU32::MIN);
+    lpis.allocate_within(count, Alignment::ONE, short).map_err(|error| error.to_string())
 }
 
 fn fault_of(its: &Its) -> Option<String> {
@@ -128,13 +162,12 @@ fn bring_up_mbi(
     description: &Description,
     described: &Controller,
     gic: &Arc<Gic>,
-) -> Result<Arc<dyn MsiParent>, RunError> {
+) -> Result<Mbi<MachinePlatform>, RunError> {
     let frame = described.registers.as_ref().map(|registers| registers.base());
     let distributor = description.gic.as_ref().map(|gic| gic.distributor.base());
     let ranges = described.ranges.iter().filter_map(|range| spi_range(range.value)).collect();
     let config = MbiConfig { ranges, alias: frame.filter(|frame| Some(*frame) != distributor) };
-    let mbi = Mbi::new(gic, config).map_err(|error| failed(described, &error))?;
-    Ok(Arc::new(mbi))
+    Mbi::new(gic, config).map_err(|error| failed(described, &error))
 }
 
 /// `None` for an empty one.
@@ -143,7 +176,7 @@ fn spi_range(span: IntIdSpan) -> Option<SpiRange> {
     Some(SpiRange { first: span.first().vector(), count })
 }
 
-fn bring_up_frame(described: &Controller, gic: &Arc<Gic>) -> Result<Arc<dyn MsiParent>, RunError> {
+fn bring_up_frame(described: &Controller, gic: &Arc<Gic>) -> Result<V2m<MachinePlatform>, RunError> {
     let address = described.registers.as_ref().map_or(0, |registers| registers.base());
     let stated = described.ranges.first();
     let frame = V2mFrame {
@@ -152,8 +185,7 @@ fn bring_up_frame(described: &Controller, gic: &Arc<Gic>) -> Result<Arc<dyn MsiP
         ..V2mFrame::new(address)
     };
     let wired: Arc<dyn WiredParent> = Arc::clone(gic) as _;
-    let frame = V2m::new(Arc::clone(gic.platform()), wired, &[frame]);
-    Ok(Arc::new(frame.map_err(|error| failed(described, &error))?))
+    V2m::new(Arc::clone(gic.platform()), wired, &[frame]).map_err(|error| failed(described, &error))
 }
 
 fn failed(described: &Controller, reason: &dyn ToString) -> RunError {

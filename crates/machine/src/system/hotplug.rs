@@ -7,6 +7,7 @@ use crate::report::DeviceKind;
 use irq_domain::MoveError;
 use msi_types::{Cpu, MsiError, MsiMessage};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What became of an affinity change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,8 +79,14 @@ impl System {
     }
 
     fn try_unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<Moved, String> {
+        let surprises = self.surprises.load(Ordering::SeqCst);
         let stranded = self.interrupts.cpu_offline(cpu).map_err(|error| error.to_string())?;
-        if !stranded.is_empty() && stranded.iter().all(|stranded| is_endpoints_limit(&stranded.error)) {
+        // A device that was pulled out meanwhile takes no message.
+        let pulled_out = surprises % 2 == 1 || surprises != self.surprises.load(Ordering::SeqCst);
+        let may_stay = |error: &MoveError| {
+            is_endpoints_limit(error) || (pulled_out && matches!(error, MoveError::Store(_)))
+        };
+        if !stranded.is_empty() && stranded.iter().all(|stranded| may_stay(&stranded.error)) {
             self.interrupts.cpu_online(cpu).map_err(|error| error.to_string())?;
             return Ok(Moved::Refused);
         }

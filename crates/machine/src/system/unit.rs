@@ -6,7 +6,7 @@ use crate::lock::lock;
 use crate::oracle::{Ledger, Left};
 use crate::pci::enumerate::{Found, FoundStore};
 use crate::pci::{Fired, Function};
-use crate::platform_device::{PlatformDevice, PlatformStore};
+use crate::platform_device::{Line, PlatformDevice, PlatformStore};
 use crate::report::DeviceKind;
 use gic_firmware::ControllerIndex;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
@@ -128,12 +128,23 @@ impl Unit {
         }
     }
 
+    /// How the handler ends the level that the device holds, if it holds one.
+    fn line(&self, system: &System, slot: u16) -> Option<Line> {
+        match &self.config.probe {
+            Probe::Pci(_) => None,
+            Probe::Platform { base } => PlatformStore::new(system.platform.cpu_bus(), *base).line(slot),
+        }
+    }
+
     /// The driver gets as many vectors as the device has, or as it may take, and handles them.
     pub(crate) fn activate(&self, system: &System) {
         let mut driver = lock(&self.driver);
-        if let Driver::Attached(device, shape) = std::mem::replace(&mut *driver, Driver::Gone) {
-            *driver = self.try_activate(system, device, shape).unwrap_or_else(Driver::Refused);
-        }
+        *driver = match std::mem::replace(&mut *driver, Driver::Gone) {
+            Driver::Attached(device, shape) => {
+                self.try_activate(system, device, shape).unwrap_or_else(Driver::Refused)
+            }
+            other => other,
+        };
     }
 
     fn try_activate(&self, system: &System, device: MsiDevice, shape: Shape) -> Result<Driver, String> {
@@ -151,7 +162,10 @@ impl Unit {
             let theirs = Arc::clone(vector);
             let name = format!("{}#{}", self.config.name, vector.slot);
             let platform = Arc::clone(&system.platform);
+            let line = self.line(system, vector.slot);
             let book = move |context: &irq_domain::IrqContext<'_>| {
+                // Before the books are read: what rises afterwards is told again.
+                line.iter().for_each(Line::lower);
                 theirs.ledger.handle(context.cpu(), looked_at());
                 if theirs.takes_long() {
                     platform.linger();
@@ -194,6 +208,7 @@ impl Unit {
             system.books.unclaimed.going(*interrupt);
         }
         if departure == Departure::Surprise {
+            system.surprises.fetch_add(1, Ordering::SeqCst);
             self.config.source.unplug();
         }
         for (vector, handle) in self.vectors().iter().zip(handles) {
@@ -206,6 +221,9 @@ impl Unit {
         }
         // A device that is gone does not take its store's shutdown.
         let _ = device.tear_down();
+        if departure == Departure::Surprise {
+            system.surprises.fetch_add(1, Ordering::SeqCst);
+        }
         self.config.source.unplug();
         let now = system.books.clock.tick();
         for interrupt in &interrupts {

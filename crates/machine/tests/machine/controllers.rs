@@ -3,13 +3,13 @@
 use crate::boards::{self, flashed, region};
 use crate::{assert_delivered, deliver_with};
 use doorbell_machine::{
-    BuildOptions, ControllerChoice, CpuLife, DeviceLife, Disturbances, IommuPages, LpiDisabling, Moves,
-    Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate, trespass,
+    BuildOptions, ControllerChoice, CpuLife, DeviceLife, Disturbances, Endpoint, IommuPages, LpiDisabling,
+    Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate, trespass,
 };
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting, devicetree,
 };
-use msi_types::DeviceId;
+use msi_types::{DeviceId, Trigger};
 use proptest::prelude::*;
 
 fn embedded(name: &str) -> Description {
@@ -65,6 +65,18 @@ fn scarce_spis_are_shared_out_so_that_every_device_gets_some() {
 }
 
 #[test]
+fn a_device_that_holds_a_level_is_served_by_the_two_messages_of_an_spi() {
+    let machine = build(&embedded("estuary"), &options(ControllerChoice::Mbi)).unwrap();
+    let is_level = |endpoint| matches!(endpoint, Endpoint::Platform(plan) if plan.trigger == Trigger::Level);
+    let residents = machine.residents();
+    let level = residents.iter().find(|resident| is_level(resident.endpoint)).unwrap();
+    let report = run(machine, &RunOptions { messages: 200, ..RunOptions::default() }, &mut |_| {}).unwrap();
+    assert_delivered(&report, 200);
+    let device = report.devices.iter().find(|device| device.id == level.id).unwrap();
+    assert!(device.vectors.iter().all(|vector| vector.delivered > 0), "{device:?}");
+}
+
+#[test]
 fn a_choice_leaves_out_the_devices_that_firmware_sends_elsewhere() {
     let board = embedded("estuary");
     for (choice, kind) in [(ControllerChoice::Its, "its"), (ControllerChoice::Mbi, "mbi")] {
@@ -89,6 +101,14 @@ fn direct_lpis_beside_an_its_are_refused() {
     let mut board = embedded("lagoon");
     board.controllers.push(Controller::its("/its@8200000", region(0x0820_0000, 0x2_0000)));
     assert!(matches!(build(&board, &BuildOptions::default()), Err(Refusal::DirectLpiBesideIts { .. })));
+}
+
+#[test]
+fn direct_lpis_beside_message_based_spis_are_refused() {
+    let mut board = embedded("lagoon");
+    let frame = region(0x0804_0000, 0x1_0000);
+    board.controllers.push(Controller::new("/mbi@8040000", ControllerKind::Mbi, Some(frame)));
+    assert!(matches!(build(&board, &BuildOptions::default()), Err(Refusal::DirectLpiBesideMbi { .. })));
 }
 
 /// Two platform devices at one controller of this kind.

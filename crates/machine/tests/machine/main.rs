@@ -5,6 +5,8 @@
 mod boards;
 mod coherence;
 mod controllers;
+mod limits;
+mod populations;
 mod refusals;
 mod replay;
 mod shapes;

@@ -1,0 +1,87 @@
+//! Chosen functions, each at the next place of its kind.
+
+use super::{BRIDGES, Candidates, Functions};
+use crate::machine::population::{PciEndpoint, PciPlace};
+use crate::pci::DevFn;
+use msi_types::RequesterId;
+
+/// Devices of a root bus, beside its bridges.
+const ROOT_DEVICES: u8 = 32 - BRIDGES;
+
+/// The planned functions, and how many found no place.
+pub(in crate::machine) fn place<'a>(
+    endpoints: impl Iterator<Item = &'a PciEndpoint>,
+    candidates: &Candidates,
+    first_bus: u8,
+) -> (Functions, usize) {
+    let mut deal = Deal { plan: Functions::default(), candidates, first_bus, last: None };
+    let mut left = 0;
+    for (number, endpoint) in endpoints.enumerate() {
+        // A place that there is not is replaced by one on the root bus.
+        let found = deal.find(endpoint.place, number).or_else(|| deal.find(PciPlace::Root, number));
+        match found {
+            Some((bus, at)) => {
+                deal.plan.functions.insert((bus, at), endpoint.store);
+                deal.last = Some((bus, at));
+            }
+            None => left += 1,
+        }
+    }
+    let mut plan = deal.plan;
+    plan.complete_devices();
+    (plan, left)
+}
+
+struct Deal<'a> {
+    plan: Functions,
+    candidates: &'a Candidates,
+    first_bus: u8,
+    last: Option<(u8, DevFn)>,
+}
+
+impl Deal<'_> {
+    /// A free place of this kind. Successive endpoints come under successive statements of the routing.
+    fn find(&mut self, kind: PciPlace, number: usize) -> Option<(u8, DevFn)> {
+        if kind == PciPlace::Conventional {
+            return self.find_conventional();
+        }
+        let statements = self.candidates.len();
+        let in_turn = self.candidates.values().cycle().skip(number % statements.max(1)).take(statements);
+        let mut places = in_turn.flatten().map(|(requester, _)| place_of(*requester));
+        places.find(|place| self.suits(kind, *place))
+    }
+
+    fn suits(&self, kind: PciPlace, (bus, at): (u8, DevFn)) -> bool {
+        let is_root = bus == self.first_bus;
+        let alone = at.function() == 0 && !self.plan.functions.contains_key(&(bus, at));
+        match kind {
+            PciPlace::Root => is_root && alone && at.device() < ROOT_DEVICES,
+            PciPlace::BesideLast => {
+                self.last.is_some_and(|(its_bus, its)| its_bus == bus && its.device() == at.device())
+                    && !self.plan.conventional.contains(&bus)
+                    && !self.plan.functions.contains_key(&(bus, at))
+            }
+            PciPlace::Branch => {
+                let empty = self.plan.on_bus(bus).next().is_none();
+                !is_root && alone && at.device() == 0 && empty && self.plan.has_room(bus, self.first_bus)
+            }
+            PciPlace::Conventional => false,
+        }
+    }
+
+    /// The next device behind the bridge to conventional PCI, which gets a bus if it has none.
+    fn find_conventional(&mut self) -> Option<(u8, DevFn)> {
+        let has_bus = self.plan.conventional.first().copied();
+        let bus = has_bus.or_else(|| {
+            let alias = self.plan.find_alias(self.candidates.values().flatten(), self.first_bus)?;
+            Some(alias.0.pci_bus())
+        })?;
+        self.plan.conventional.insert(bus);
+        let mut places = (1..32).map(|device| (bus, DevFn::new(device, 0)));
+        places.find(|place| !self.plan.functions.contains_key(place))
+    }
+}
+
+fn place_of(requester: RequesterId) -> (u8, DevFn) {
+    (requester.pci_bus(), DevFn::new(requester.pci_device(), requester.pci_function()))
+}

@@ -1,0 +1,65 @@
+//! What a machine's devices are like. Firmware says where they are, and whom they ring.
+
+use crate::pci::StorePlan;
+use crate::platform_device::PlatformPlan;
+
+/// What a machine's devices are like.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Population {
+    /// For each statement of a host bridge's routing a few functions, with every kind of message store in turn; and what
+    /// firmware's platform devices are by their names.
+    #[default]
+    Usual,
+    /// Chosen devices.
+    Chosen(Endpoints),
+}
+
+/// Chosen devices.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Endpoints {
+    /// PCI functions, dealt out to the host bridges in turn. Those that find no place are left out, with a note.
+    pub functions: Vec<PciEndpoint>,
+    /// What firmware's platform devices are like, in their order; from the start again where there are more of them. As
+    /// usual if there is none.
+    pub devices: Vec<PlatformPlan>,
+}
+
+/// A PCI function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PciEndpoint {
+    /// Where it sits.
+    pub place: PciPlace,
+    /// Its message store.
+    pub store: StorePlan,
+}
+
+/// Where a PCI function sits: at the next requester ID of that kind which firmware leads to a controller that takes part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PciPlace {
+    /// A device of its own on the root bus.
+    Root,
+    /// A further function of the device that was placed last.
+    BesideLast,
+    /// Behind a root port of its own.
+    Branch,
+    /// Behind the host's bridge to conventional PCI, with one requester ID for all there.
+    Conventional,
+}
+
+/// A device of a machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resident {
+    /// The [`DeviceReport::id`](crate::DeviceReport::id) it will have.
+    pub id: String,
+    /// What it is like.
+    pub endpoint: Endpoint,
+}
+
+/// What a device is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Endpoint {
+    /// A PCI function.
+    Function(StorePlan),
+    /// A platform device.
+    Platform(PlatformPlan),
+}

@@ -1,0 +1,137 @@
+//! One slot of a platform device: its messages, and what it has to say.
+
+use super::registers::{self, COMMIT, MASK};
+use super::{DataWidth, PlatformPlan};
+use crate::pci::AddressWidth;
+use msi_types::{MsiMessage, Rewrite, Trigger};
+
+/// A word of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub(super) slot: usize,
+    message: Which,
+    /// Offset in the slot.
+    word: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Which {
+    First,
+    Second,
+}
+
+/// Which word of which slot.
+pub(super) fn place(offset: u64) -> Option<Place> {
+    let (message, base) = match offset {
+        registers::SECOND.. => (Which::Second, registers::SECOND),
+        _ => (Which::First, registers::SLOTS),
+    };
+    let offset = offset.checked_sub(base)?;
+    let slot = usize::try_from(offset / registers::SLOT_SIZE).ok()?;
+    Some(Place { slot, message, word: offset % registers::SLOT_SIZE })
+}
+
+/// A slot.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// The message of an edge, or of a rising level; that of a falling one.
+    first: MsiMessage,
+    second: MsiMessage,
+    /// What was written and does not count yet.
+    staged: MsiMessage,
+    masked: bool,
+    /// The device wants to say so: an edge that was not sent, or a level that is up.
+    raised: bool,
+    /// The controller was told that the level is up.
+    told: bool,
+}
+
+impl Slot {
+    /// As it is after reset.
+    pub(super) fn new(plan: PlatformPlan) -> Self {
+        let [first, second, staged] = [MsiMessage::default(); 3];
+        let masked = plan.rewrite == Rewrite::Masked;
+        Self { first, second, staged, masked, raised: false, told: false }
+    }
+
+    pub(super) fn raise(&mut self) {
+        self.raised = true;
+    }
+
+    pub(super) fn lower(&mut self) {
+        self.raised = false;
+    }
+
+    pub(super) fn forget(&mut self) {
+        (self.raised, self.told) = (false, false);
+    }
+
+    pub(super) fn unmask(&mut self) {
+        self.masked = false;
+    }
+
+    pub(super) fn is_masked(&self) -> bool {
+        self.masked
+    }
+
+    /// What goes out next, if anything and if nothing holds it back.
+    pub(super) fn next_message(&mut self, trigger: Trigger) -> Option<MsiMessage> {
+        if self.masked || self.raised == self.told {
+            return None;
+        }
+        self.told = self.raised;
+        match trigger {
+            Trigger::Edge => {
+                self.forget();
+                Some(self.first)
+            }
+            Trigger::Level if self.raised => Some(self.first),
+            Trigger::Level => Some(self.second),
+        }
+    }
+
+    pub(super) fn read(&self, place: Place) -> u32 {
+        let message = match place.message {
+            Which::First => self.first,
+            Which::Second => self.second,
+        };
+        match place.word {
+            registers::ADDRESS_LOW => message.address_low(),
+            registers::ADDRESS_HIGH => message.address_high(),
+            registers::DATA => message.data,
+            registers::SLOT_CONTROL => u32::from(self.masked),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn write(&mut self, plan: PlatformPlan, place: Place, value: u32) {
+        let message = match (place.message, plan.rewrite) {
+            (Which::Second, _) => &mut self.second,
+            (Which::First, Rewrite::Atomic64) => &mut self.staged,
+            (Which::First, Rewrite::AddressOnly) if place.word != registers::DATA => &mut self.staged,
+            (Which::First, _) => &mut self.first,
+        };
+        match place.word {
+            registers::ADDRESS_LOW => {
+                message.address = message.address & !u64::from(u32::MAX) | u64::from(value);
+            }
+            registers::ADDRESS_HIGH if plan.address == AddressWidth::Bits64 => {
+                message.address = u64::from(value) << 32 | message.address & u64::from(u32::MAX);
+            }
+            registers::DATA => {
+                message.data = if plan.data == DataWidth::Bits16 { value & 0xffff } else { value };
+            }
+            registers::SLOT_CONTROL if place.message == Which::First => self.control(plan, value),
+            _ => {}
+        }
+    }
+
+    fn control(&mut self, plan: PlatformPlan, value: u32) {
+        self.masked = plan.rewrite == Rewrite::Masked && value & MASK != 0;
+        match plan.rewrite {
+            Rewrite::Atomic64 if value & COMMIT != 0 => self.first = self.staged,
+            Rewrite::AddressOnly if value & COMMIT != 0 => self.first.address = self.staged.address,
+            _ => {}
+        }
+    }
+}

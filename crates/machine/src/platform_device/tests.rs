@@ -1,0 +1,131 @@
+use super::*;
+use crate::bus::{DeviceWrites, Written};
+use msi_types::MsiMessage;
+
+/// Everything that devices wrote.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<(u64, u32)>>);
+
+struct Bus(Arc<Recorder>);
+
+impl DeviceWrites for Bus {
+    fn write(&self, address: u64, data: u32) -> Written {
+        lock(&self.0.0).push((address, data));
+        Written::Message(Delivery::Pending)
+    }
+}
+
+const FIRST: MsiMessage = MsiMessage { address: 0x1_0000_0040, data: 0x2_0007 };
+
+fn device(plan: PlatformPlan) -> (PlatformDevice, Arc<Recorder>) {
+    let recorder = Arc::<Recorder>::default();
+    let doorbells = Arc::new(Doorbells::new(Arc::new(Bus(Arc::clone(&recorder)))));
+    let device = PlatformDevice::planned(DeviceId::new(1), plan, doorbells);
+    write(&device, registers::CONTROL, 1);
+    (device, recorder)
+}
+
+/// A device whose slot 0 is set up and open.
+fn open(plan: PlatformPlan) -> (PlatformDevice, Arc<Recorder>) {
+    let (device, recorder) = device(plan);
+    for (area, address) in [(registers::SLOTS, FIRST.address), (registers::SECOND, FIRST.address + 8)] {
+        write(&device, area + registers::ADDRESS_LOW, low(address));
+        write(&device, area + registers::ADDRESS_HIGH, low(address >> 32));
+        write(&device, area + registers::DATA, FIRST.data);
+    }
+    write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::COMMIT);
+    (device, recorder)
+}
+
+fn low(value: u64) -> u32 {
+    u32::try_from(value & u64::from(u32::MAX)).unwrap()
+}
+
+fn write(device: &PlatformDevice, offset: u64, value: u32) {
+    device.write(offset, AccessWidth::Word, u64::from(value));
+}
+
+fn sent(recorder: &Recorder) -> Vec<(u64, u32)> {
+    std::mem::take(&mut *lock(&recorder.0))
+}
+
+const UP: (u64, u32) = (FIRST.address, FIRST.data);
+const DOWN: (u64, u32) = (FIRST.address + 8, FIRST.data);
+const LEVEL: PlatformPlan = PlatformPlan { trigger: Trigger::Level, ..PlatformPlan::new(2) };
+
+#[test]
+fn an_edge_is_sent_each_time() {
+    let (device, recorder) = open(PlatformPlan::new(2));
+    device.fire(0);
+    device.fire(0);
+    assert_eq!(sent(&recorder), [UP, UP]);
+}
+
+#[test]
+fn a_level_is_told_once_until_it_falls_and_its_fall_is_told() {
+    let (device, recorder) = open(LEVEL);
+    device.fire(0);
+    device.fire(0);
+    assert_eq!(sent(&recorder), [UP]);
+    write(&device, registers::LOWER, 0);
+    write(&device, registers::LOWER, 0);
+    assert_eq!(sent(&recorder), [DOWN]);
+    device.fire(0);
+    assert_eq!(sent(&recorder), [UP]);
+}
+
+#[test]
+fn a_level_that_fell_behind_its_mask_is_not_told_and_one_that_is_up_is_told_when_it_opens() {
+    let (device, recorder) = open(LEVEL);
+    let control = registers::SLOTS + registers::SLOT_CONTROL;
+    write(&device, control, registers::MASK);
+    assert_eq!(device.fire(0), Fired::Held);
+    write(&device, registers::LOWER, 0);
+    write(&device, control, 0);
+    assert_eq!(sent(&recorder), []);
+    write(&device, control, registers::MASK);
+    device.fire(0);
+    write(&device, control, 0);
+    assert_eq!(sent(&recorder), [UP]);
+}
+
+#[test]
+fn a_device_that_goes_lowers_its_level_first() {
+    let (device, recorder) = open(LEVEL);
+    device.fire(0);
+    device.unplug();
+    assert_eq!(sent(&recorder), [UP, DOWN]);
+    assert_eq!(device.read(registers::CONTROL, AccessWidth::Word), 0xffff_ffff);
+    device.plug();
+    assert_eq!(device.fire(0), Fired::Off);
+}
+
+#[test]
+fn narrow_slots_hold_what_they_have_bits_for() {
+    let narrow =
+        PlatformPlan { address: AddressWidth::Bits32, data: DataWidth::Bits16, ..PlatformPlan::new(1) };
+    let (device, recorder) = open(narrow);
+    device.fire(0);
+    assert_eq!(sent(&recorder), [(0x40, 7)]);
+}
+
+#[test]
+fn a_message_that_is_not_committed_is_not_sent() {
+    for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly] {
+        let (device, recorder) = open(PlatformPlan { rewrite, ..PlatformPlan::new(1) });
+        write(&device, registers::SLOTS + registers::ADDRESS_LOW, 0x80);
+        device.fire(0);
+        write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::COMMIT);
+        device.fire(0);
+        assert_eq!(sent(&recorder), [UP, (0x1_0000_0080, FIRST.data)], "{rewrite:?}");
+    }
+}
+
+#[test]
+fn a_device_without_mask_bits_has_none() {
+    for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never] {
+        let (device, _) = open(PlatformPlan { rewrite, ..PlatformPlan::new(1) });
+        write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::MASK);
+        assert_eq!(device.fire(0), Fired::Sent(Delivery::Pending), "{rewrite:?}");
+    }
+}

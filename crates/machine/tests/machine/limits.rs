@@ -1,0 +1,106 @@
+//! Endpoints that cannot store what their controller would have them send: refused with the reason, while the others run.
+
+use crate::boards::{self, flashed, region};
+use doorbell_machine::pci::{AddressWidth, StorePlan};
+use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
+use doorbell_machine::{
+    BuildOptions, CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoints, LpiNumbers, Moves, PciEndpoint,
+    PciPlace, Population, Report, RunOptions, build, simulate,
+};
+use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting};
+use msi_types::{Cpu, Masking, Trigger};
+
+const FOUR_GIB: u64 = 1 << 32;
+/// Its functions are found before the platform devices, in this order.
+const FUNCTIONS: [StorePlan; 3] = [
+    StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector },
+    StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::PerVector },
+    StorePlan::Msix { vectors: 4, table_bar: 0, pba_bar: 2 },
+];
+const DEVICES: [PlatformPlan; 3] = [
+    PlatformPlan { address: AddressWidth::Bits32, ..PlatformPlan::new(2) },
+    PlatformPlan { data: DataWidth::Bits16, ..PlatformPlan::new(2) },
+    PlatformPlan::new(2),
+];
+
+/// Direct LPIs; redistributors with this many CPUs each from these addresses on.
+fn direct(redistributors: &[(u64, u8)]) -> Description {
+    let cpus = redistributors.iter().map(|(_, cpus)| cpus).sum();
+    let mut board = boards::bare(cpus, 0);
+    board.controllers.push(Controller::new(boards::GIC, ControllerKind::DirectLpi, None));
+    let regions = redistributors.iter().map(|(base, cpus)| region(*base, u64::from(*cpus) * 0x2_0000));
+    board.gic.as_mut().unwrap().redistributors = regions.map(Fact::stated).collect();
+    inhabited(board)
+}
+
+/// A host and three platform devices at the only controller.
+fn inhabited(mut board: Description) -> Description {
+    let routing = || MsiRouting::parent(ControllerIndex::new(0));
+    board.hosts = vec![boards::host(0, routing())];
+    let places = [0x0b00_0000, 0x0b01_0000, 0x0b02_0000];
+    board.devices = places.map(|at| boards::device(at, routing())).into();
+    flashed(&board)
+}
+
+fn report(board: &Description, devices: [PlatformPlan; 3], lpis: LpiNumbers) -> Report {
+    let functions = FUNCTIONS.map(|store| PciEndpoint { place: PciPlace::Root, store }).into();
+    let population = Population::Chosen(Endpoints { functions, devices: devices.into() });
+    let machine = build(board, &BuildOptions { population, lpis, ..BuildOptions::default() }).unwrap();
+    let disturbances =
+        Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+    let report = simulate(machine, &RunOptions { messages: 40, seed: 1, disturbances }).unwrap().report;
+    assert!(report.totals.is_clean(), "{:?}", report.totals);
+    assert_eq!(report.totals.sent, report.totals.vectors * 40);
+    report
+}
+
+fn reasons(report: &Report) -> [Option<&str>; 6] {
+    let reasons: Vec<_> = report.devices.iter().map(|device| device.refused.as_deref()).collect();
+    reasons.try_into().unwrap()
+}
+
+#[test]
+fn a_32_bit_endpoint_is_refused_redistributors_above_four_gigabytes() {
+    let report = report(&direct(&[(FOUR_GIB, 4)]), DEVICES, LpiNumbers::Short);
+    let [narrow_msi, None, None, Some(narrow_device), None, None] = reasons(&report) else {
+        panic!("{:?}", reasons(&report))
+    };
+    for reason in [narrow_msi.unwrap(), narrow_device] {
+        assert!(reason.contains("requires of the endpoint 64 address bits"), "{reason}");
+    }
+}
+
+#[test]
+fn a_32_bit_endpoint_keeps_to_the_cpus_whose_doorbell_it_can_store() {
+    let report = report(&direct(&[(0x0900_0000, 2), (FOUR_GIB, 2)]), DEVICES, LpiNumbers::Short);
+    assert_eq!(reasons(&report), [None; 6]);
+    let runs = |device: &DeviceReport, cpu: Cpu| -> u64 {
+        device.vectors.iter().map(|vector| vector.per_cpu[cpu.index()]).sum()
+    };
+    let beyond = |device: &DeviceReport| runs(device, Cpu::new(2)) + runs(device, Cpu::new(3));
+    let ran_beyond: Vec<_> = report.devices.iter().map(|device| beyond(device) != 0).collect();
+    assert_eq!(ran_beyond, [false, true, true, false, true, true]);
+}
+
+#[test]
+fn an_endpoint_with_16_data_bits_is_refused_lpis_beyond_them() {
+    let report = report(&direct(&[(0x0900_0000, 4)]), DEVICES, LpiNumbers::Long);
+    let [Some(narrow_msi), Some(msi), None, None, Some(device), None] = reasons(&report) else {
+        panic!("{:?}", reasons(&report))
+    };
+    for reason in [narrow_msi, msi, device] {
+        assert!(reason.contains("needs more than the 16 data bits that the endpoint stores"), "{reason}");
+    }
+    let vectors = report.devices.iter().flat_map(|device| &device.vectors);
+    assert!(vectors.into_iter().all(|vector| vector.hwirq.get() > 0xffff));
+}
+
+#[test]
+fn a_level_is_refused_where_a_message_cannot_take_it_back() {
+    let level = PlatformPlan { trigger: Trigger::Level, ..PlatformPlan::new(2) };
+    let report = report(&direct(&[(0x0900_0000, 4)]), [DEVICES[0], level, DEVICES[2]], LpiNumbers::Short);
+    let [None, None, None, None, Some(reason), None] = reasons(&report) else {
+        panic!("{:?}", reasons(&report))
+    };
+    assert!(reason.contains("no level-triggered messages"), "{reason}");
+}

@@ -1,0 +1,114 @@
+//! Random machines: whoever is on them and wherever firmware leads them, those that cannot be served are refused with
+//! the reason, and for the others nothing is lost, spurious or at a wrong CPU.
+
+mod drawn;
+
+use doorbell_machine::pci::{AddressWidth, StorePlan};
+use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
+use doorbell_machine::{
+    CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoint, LpiNumbers, Machine, Moves, Report, RunError,
+    RunOptions, build, run, simulate,
+};
+use drawn::{Drawn, Kinds, machines};
+use gic_firmware::{ControllerKind, Description};
+use msi_types::Trigger;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+
+/// Why an endpoint cannot be served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Limit {
+    Address,
+    Data,
+    Level,
+}
+
+impl Limit {
+    /// What the driver says of it.
+    fn said_in(self, reason: &str) -> bool {
+        match self {
+            Self::Address => reason.contains("address bits"),
+            Self::Data => reason.contains("data bits"),
+            Self::Level => reason.contains("no level-triggered messages"),
+        }
+    }
+}
+
+/// Why this endpoint cannot be served by its controller, by what firmware and the device say of themselves.
+fn limits(drawn: &Drawn, board: &Description, device: &DeviceReport, endpoint: Endpoint) -> Vec<Limit> {
+    let (address, data, trigger) = match endpoint {
+        Endpoint::Function(StorePlan::Msi { address, .. }) => (address, DataWidth::Bits16, Trigger::Edge),
+        Endpoint::Function(_) => (AddressWidth::Bits64, DataWidth::Bits32, Trigger::Edge),
+        Endpoint::Platform(PlatformPlan { address, data, trigger, .. }) => (address, data, trigger),
+    };
+    let controller = board.controllers.iter().find(|one| one.id.as_str() == device.controller).unwrap();
+    let reachable = board.doorbells(controller).iter().any(|doorbell| *doorbell < 1 << 32);
+    let long = matches!(drawn.kinds, Kinds::Direct { lpis: LpiNumbers::Long, .. });
+    let is_direct = controller.kind == ControllerKind::DirectLpi;
+    let all = [
+        (address == AddressWidth::Bits32 && !reachable, Limit::Address),
+        (data == DataWidth::Bits16 && is_direct && long, Limit::Data),
+        (trigger == Trigger::Level && controller.kind != ControllerKind::Mbi, Limit::Level),
+    ];
+    all.into_iter().filter_map(|(applies, limit)| applies.then_some(limit)).collect()
+}
+
+fn options(drawn: &Drawn, messages: u32) -> RunOptions {
+    let disturbances =
+        Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+    RunOptions { messages, seed: drawn.seed, disturbances }
+}
+
+/// Runs it, and checks everybody on it.
+fn check(
+    drawn: &Drawn,
+    messages: u32,
+    go: impl FnOnce(Machine, &RunOptions) -> Result<Report, RunError>,
+) -> TestCaseResult {
+    let board = drawn.board();
+    let machine = build(&board, &drawn.options()).unwrap();
+    prop_assert_eq!(machine.notes(), [] as [&str; 0]);
+    let residents = machine.residents();
+    let report = match go(machine, &options(drawn, messages)) {
+        Ok(report) => report,
+        Err(RunError::NoVectors { devices, reason }) => {
+            let limits = [Limit::Address, Limit::Data, Limit::Level];
+            prop_assert!(limits.iter().any(|limit| limit.said_in(&reason)), "{}", reason);
+            prop_assert_eq!(devices, residents.len());
+            return Ok(());
+        }
+        Err(error) => return Err(TestCaseError::fail(error.to_string())),
+    };
+    prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
+    prop_assert_eq!(report.totals.sent, report.totals.vectors * u64::from(messages));
+    prop_assert_eq!((report.model.guest_faults, report.model.no_doorbell), (0, 0));
+    prop_assert_eq!(report.devices.len(), residents.len());
+    for resident in &residents {
+        let device = report.devices.iter().find(|device| device.id == resident.id).unwrap();
+        let limits = limits(drawn, &board, device, resident.endpoint);
+        let right = match &device.refused {
+            None => limits.is_empty() && !device.vectors.is_empty(),
+            Some(reason) => limits.iter().any(|limit| limit.said_in(reason)),
+        };
+        prop_assert!(right, "{:?} has the limits {:?}: {:?}", resident, limits, device.refused);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_spurious_or_at_a_wrong_cpu_whoever_is_there(drawn in machines(8)) {
+        check(&drawn, 12, |machine, options| simulate(machine, options).map(|simulation| simulation.report))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_spurious_or_at_a_wrong_cpu_with_real_threads(drawn in machines(4)) {
+        check(&drawn, 400, |machine, options| run(machine, options, &mut |_| {}))?;
+    }
+}

@@ -1,0 +1,244 @@
+//! Machines drawn at random: controllers, who is led to which, and what devices are like.
+
+use crate::boards::{self, flashed, region};
+use doorbell_machine::pci::{AddressWidth, StorePlan};
+use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
+use doorbell_machine::{
+    BuildOptions, Endpoints, LpiDisabling, LpiNumbers, PciEndpoint, PciPlace, Population,
+};
+use gic_arch::IntId;
+use gic_firmware::{
+    Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MapEntry, MsiRouting, Target,
+};
+use msi_types::{DeviceId, Masking, RequesterId, Rewrite, Trigger};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Where doorbells are: within 32 address bits, beyond, or (of several) both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    Near,
+    Far,
+    Both,
+}
+
+const FAR: u64 = 0x40_0000_0000;
+
+impl Place {
+    fn offset(self) -> u64 {
+        if self == Self::Near { 0 } else { FAR }
+    }
+}
+
+/// What takes messages. Never direct LPIs beside an ITS or message-based SPIs.
+#[derive(Clone, Debug)]
+pub(super) enum Kinds {
+    Direct { lpis: LpiNumbers, redistributors: Place, frames: Vec<Place> },
+    Others { itses: Vec<Place>, mbi: Option<Mbi>, frames: Vec<Place> },
+}
+
+/// Whose frame has the message registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mbi {
+    Distributor,
+    Alias(Place),
+}
+
+/// Which controller serves whom: numbers, to be taken modulo the number of controllers.
+#[derive(Clone, Debug)]
+pub(super) enum Route {
+    All(usize),
+    /// The first four devices of bus 0 are led to one, the others to another.
+    Split(usize, usize),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Drawn {
+    pub(super) cpus: u8,
+    pub(super) kinds: Kinds,
+    hosts: Vec<Route>,
+    devices: Vec<(usize, PlatformPlan)>,
+    functions: Vec<PciEndpoint>,
+    disabling: LpiDisabling,
+    pub(super) seed: u64,
+}
+
+impl Drawn {
+    /// As firmware describes it.
+    pub(super) fn board(&self) -> Description {
+        let mut board = boards::bare(self.cpus, 0);
+        match &self.kinds {
+            Kinds::Direct { redistributors, frames, .. } => {
+                self.place_redistributors(&mut board, *redistributors);
+                board.controllers.push(Controller::new(boards::GIC, ControllerKind::DirectLpi, None));
+                board.controllers.extend(frame_controllers(frames));
+            }
+            Kinds::Others { itses, mbi, frames } => {
+                board.controllers.extend(its_controllers(itses));
+                board.controllers.extend(mbi.map(|mbi| mbi_controller(mbi, &board)));
+                board.controllers.extend(frame_controllers(frames));
+            }
+        }
+        let target = |number: usize| ControllerIndex::new(number % board.controllers.len());
+        let hosts = self.hosts.iter().zip(0..);
+        board.hosts =
+            hosts.map(|(route, index)| boards::host(index, routing(route, index, target))).collect();
+        let devices = self.devices.iter().zip(1u32..);
+        let device = |((number, _), id): (&(usize, PlatformPlan), u32)| {
+            let at = 0x0b00_0000 + u64::from(id) * 0x1_0000;
+            let to = target(*number);
+            let asks = board.controllers[to.get()].kind == ControllerKind::Its;
+            let routing =
+                if asks { MsiRouting::device(to, DeviceId::new(id)) } else { MsiRouting::parent(to) };
+            boards::device(at, routing)
+        };
+        board.devices = devices.map(device).collect();
+        flashed(&board)
+    }
+
+    /// What is on it.
+    pub(super) fn options(&self) -> BuildOptions {
+        let devices = self.devices.iter().map(|(_, plan)| *plan).collect();
+        let lpis = match self.kinds {
+            Kinds::Direct { lpis, .. } => lpis,
+            Kinds::Others { .. } => LpiNumbers::Short,
+        };
+        BuildOptions {
+            population: Population::Chosen(Endpoints { functions: self.functions.clone(), devices }),
+            lpi_disabling: self.disabling,
+            lpis,
+            ..BuildOptions::default()
+        }
+    }
+
+    /// CPU 0's near, whatever the others'.
+    fn place_redistributors(&self, board: &mut Description, place: Place) {
+        let Some(gic) = &mut board.gic else { return };
+        let size = u64::from(self.cpus) * 0x2_0000;
+        let near = gic.redistributors[0].value.base();
+        let regions = match place {
+            Place::Near => vec![region(near, size)],
+            Place::Far => vec![region(near + FAR, size)],
+            Place::Both if self.cpus == 1 => vec![region(near, size)],
+            Place::Both => vec![region(near, 0x2_0000), region(near + FAR, size - 0x2_0000)],
+        };
+        gic.redistributors = regions.into_iter().map(Fact::stated).collect();
+    }
+}
+
+fn its_controllers(places: &[Place]) -> impl Iterator<Item = Controller> {
+    places.iter().zip(0..).map(|(place, index)| {
+        let base = 0x0a00_0000 + index * 0x4_0000 + place.offset();
+        let name = format!("{}/msi-controller@{base:x}", boards::GIC);
+        Controller::its(name.as_str(), region(base, 0x2_0000))
+    })
+}
+
+/// 400 SPIs and 128 extended ones.
+fn mbi_controller(mbi: Mbi, board: &Description) -> Controller {
+    let frame = match (mbi, &board.gic) {
+        (Mbi::Alias(place), _) => region(0x0804_0000 + place.offset(), 0x1_0000),
+        (Mbi::Distributor, Some(gic)) => gic.distributor.value,
+        (Mbi::Distributor, None) => region(0, 0x1_0000),
+    };
+    let mut controller = Controller::new(boards::GIC, ControllerKind::Mbi, Some(frame));
+    let spans = [(64, 400), (4096, 128)].map(|(first, count)| IntIdSpan::new(IntId::new(first), count));
+    controller.ranges = spans.into_iter().flatten().map(Fact::stated).collect();
+    controller
+}
+
+fn frame_controllers(places: &[Place]) -> impl Iterator<Item = Controller> {
+    places.iter().zip(0..).map(|(place, index)| {
+        let base = 0x0802_0000 + index * 0x1_0000 + place.offset();
+        let name = format!("{}/v2m@{base:x}", boards::GIC);
+        Controller::new(name.as_str(), ControllerKind::V2m, Some(region(base, 0x1000)))
+    })
+}
+
+fn routing(route: &Route, host: u64, target: impl Fn(usize) -> ControllerIndex) -> MsiRouting {
+    // Hosts have DeviceIDs of their own.
+    let entry = |rid: u32, length, number| MapEntry {
+        rid_base: RequesterId::new(rid),
+        length,
+        target: Target::Controller(target(number)),
+        device_id_base: DeviceId::new((u32::try_from(host).unwrap() + 1) << 16 | rid),
+    };
+    match *route {
+        Route::All(number) => MsiRouting::map([entry(0, 0x1000, number)]),
+        Route::Split(first, second) => MsiRouting::map([entry(0, 0x20, first), entry(0x20, 0xfe0, second)]),
+    }
+}
+
+fn places() -> impl Strategy<Value = Place> {
+    prop_oneof![3 => Just(Place::Near), 1 => Just(Place::Far)]
+}
+
+fn kinds() -> impl Strategy<Value = Kinds> {
+    let lpis = prop_oneof![4 => Just(LpiNumbers::Short), 1 => Just(LpiNumbers::Long)];
+    let redistributors = prop_oneof![places(), Just(Place::Both)];
+    let direct = (lpis, redistributors, vec(places(), 0..=2))
+        .prop_map(|(lpis, redistributors, frames)| Kinds::Direct { lpis, redistributors, frames });
+    let mbi = prop_oneof![Just(Mbi::Distributor), places().prop_map(Mbi::Alias)];
+    let others = (vec(places(), 0..=2), prop::option::of(mbi), vec(places(), 0..=2))
+        .prop_filter("somebody takes messages", |(itses, mbi, frames)| {
+            !itses.is_empty() || mbi.is_some() || !frames.is_empty()
+        })
+        .prop_map(|(itses, mbi, frames)| Kinds::Others { itses, mbi, frames });
+    prop_oneof![direct, others]
+}
+
+fn stores() -> impl Strategy<Value = StorePlan> {
+    let masking = prop_oneof![Just(Masking::PerVector), Just(Masking::None)];
+    let msi = (0..=4u8, widths(), masking).prop_map(|(log2_vectors, address, masking)| StorePlan::Msi {
+        log2_vectors,
+        address,
+        masking,
+    });
+    let bars = || prop::sample::select(vec![0u8, 2, 4]);
+    let msix = (1..=12u16, bars(), bars()).prop_map(|(vectors, table_bar, pba_bar)| StorePlan::Msix {
+        vectors,
+        table_bar,
+        pba_bar,
+    });
+    prop_oneof![msi, msix]
+}
+
+fn widths() -> impl Strategy<Value = AddressWidth> {
+    prop_oneof![3 => Just(AddressWidth::Bits64), 1 => Just(AddressWidth::Bits32)]
+}
+
+fn platform() -> impl Strategy<Value = PlatformPlan> {
+    let data = prop_oneof![Just(DataWidth::Bits32), Just(DataWidth::Bits16)];
+    let rewrites =
+        vec![Rewrite::Masked, Rewrite::Atomic64, Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never];
+    let trigger = prop_oneof![2 => Just(Trigger::Edge), 1 => Just(Trigger::Level)];
+    (1..=8u16, widths(), data, prop::sample::select(rewrites), trigger).prop_map(
+        |(slots, address, data, rewrite, trigger)| PlatformPlan { slots, address, data, rewrite, trigger },
+    )
+}
+
+fn functions() -> impl Strategy<Value = PciEndpoint> {
+    let places = vec![PciPlace::Root, PciPlace::BesideLast, PciPlace::Branch, PciPlace::Conventional];
+    (prop::sample::select(places), stores()).prop_map(|(place, store)| PciEndpoint { place, store })
+}
+
+fn routes() -> impl Strategy<Value = Route> {
+    let number = || 0..8usize;
+    prop_oneof![number().prop_map(Route::All), (number(), number()).prop_map(|(a, b)| Route::Split(a, b))]
+}
+
+/// A machine with somebody on it.
+pub(super) fn machines(functions_at_most: usize) -> impl Strategy<Value = Drawn> {
+    let disabling = prop_oneof![Just(LpiDisabling::Possible), Just(LpiDisabling::Impossible)];
+    let residents =
+        (vec(routes(), 1..=2), vec(functions(), 0..=functions_at_most), vec((0..8usize, platform()), 0..=3))
+            .prop_filter("somebody is there", |(_, functions, devices)| {
+                !functions.is_empty() || !devices.is_empty()
+            });
+    (1..=6u8, kinds(), residents, disabling, any::<u64>()).prop_map(
+        |(cpus, kinds, (hosts, functions, devices), disabling, seed)| {
+            let hosts = if functions.is_empty() { Vec::new() } else { hosts };
+            Drawn { cpus, kinds, hosts, devices, functions, disabling, seed }
+        },
+    )
+}
