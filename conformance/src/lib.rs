@@ -6,9 +6,12 @@
 //!
 //! - `registers.rs`, `commands.rs`, `tables.rs`: numbers typed by hand from the specification's tables and figures,
 //! - `foreign_driver.rs`: the register and command sequence of another ITS driver, replayed against the model,
+//! - [`differential`]: QEMU's GICv3 and ITS, told the same as the model,
 //! - `punishing_fakes.rs`: fakes that behave as hardware does where a plain memory would forgive.
 
 #![forbid(unsafe_code)]
+
+pub mod differential;
 
 /// The examples of the project's README, so that they compile.
 #[cfg(doctest)]

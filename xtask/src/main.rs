@@ -6,6 +6,7 @@ mod apt;
 mod boards;
 mod cache;
 mod deny;
+mod differential;
 mod dtb;
 mod examples;
 mod fuzz;
@@ -61,6 +62,8 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Compare the model with QEMU's GIC and ITS for as long as wanted
+    Differential(differential::Wanted),
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
     Qemu(qemu::Watch),
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
@@ -79,6 +82,7 @@ fn run(task: &Task) -> Result<ExitCode> {
     let steps = match task {
         Task::Fmt => return rust::format(&workspace),
         Task::Fuzz { target, seconds } => return fuzz::run_alone(&workspace, target.as_deref(), *seconds),
+        Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Test { list: true, .. } => {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{boards, deny, examples, fuzz, kvm, lint, machine, qemu, rust, tests};
+use crate::{boards, deny, differential, examples, fuzz, kvm, lint, machine, qemu, rust, tests};
 
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
@@ -22,6 +22,11 @@ const STEPS: &[Step] = &[
         name: "qemu",
         about: "the drivers on bare metal, on QEMU's machines with PCI devices",
         run: qemu::run,
+    },
+    Step {
+        name: "differential",
+        about: "the model against QEMU's GIC and ITS, on the same random scripts",
+        run: differential::run,
     },
     Step {
         name: "kvm",
@@ -92,7 +97,7 @@ pub(crate) fn chosen<S: AsRef<str>>(names: &[S]) -> Result<Vec<&'static Step>> {
 /// Prints every step's name and purpose.
 pub(crate) fn list() {
     for step in STEPS {
-        println!("{:10} {}", step.name, step.about);
+        println!("{:12} {}", step.name, step.about);
     }
 }
 
@@ -112,10 +117,10 @@ pub(crate) fn run(workspace: &Workspace, steps: &[&Step]) -> ExitCode {
 }
 
 fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
-    println!("\n{:10} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
+    println!("\n{:12} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
     for (name, tally, seconds) in rows {
         let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
-        println!("{name:10} {passed:7} {failed:7} {skipped:7} {seconds:8.1}");
+        println!("{name:12} {passed:7} {failed:7} {skipped:7} {seconds:8.1}");
     }
     for (name, tally, _) in rows {
         tally.skipped.iter().for_each(|why| println!("skipped: {name}: {why}"));

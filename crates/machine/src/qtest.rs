@@ -43,7 +43,7 @@ use request::{Interception, Request};
 use space::Space;
 use std::fmt;
 use std::sync::Arc;
-use vgic::its::{ItsConfig, PageSizes};
+use vgic::its::{ItsConfig, PageSizes, TableLevels};
 use vgic::{ConfigError, RedistributorRegion, Vcpu, Vgic, VgicConfig};
 
 /// Where RAM begins.
@@ -179,8 +179,15 @@ pub fn virt(cpus: u16) -> VgicConfig {
         config.redistributors.push(high);
     }
     config.lpi_id_bits = Some(16);
-    let its = ItsConfig { page_sizes: PageSizes::Any, ..ItsConfig::new(0x0808_0000) };
-    config.its.push(its);
+    // What the distributor stores, however many a CPU interface has.
+    config.priority_bits = 8;
+    config.its.push(ItsConfig {
+        page_sizes: PageSizes::Any,
+        collection_table: Some(TableLevels::FlatOrTwo),
+        // As QEMU's, it is done with a queue when the write that told of it is.
+        work_per_access: u32::MAX,
+        ..ItsConfig::new(0x0808_0000)
+    });
     config
 }
 

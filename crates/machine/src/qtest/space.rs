@@ -72,8 +72,7 @@ impl Space {
         for piece in self.pieces(address, bytes.len()) {
             let bytes = &bytes[piece.range.clone()];
             match piece.width {
-                // What RAM lacks is lost.
-                None => drop(self.ram.write(piece.address, bytes)),
+                None => self.write_memory(piece.address, bytes),
                 Some(width) => {
                     let mut value = [0; 8];
                     value[..bytes.len()].copy_from_slice(bytes);
@@ -81,6 +80,19 @@ impl Space {
                 }
             }
         }
+    }
+
+    /// By words where it can: scripts clear much memory. What RAM lacks is lost.
+    fn write_memory(&self, address: u64, bytes: &[u8]) {
+        let before = usize::try_from(address.wrapping_neg() % 8).unwrap_or(0).min(bytes.len());
+        let (unaligned, aligned) = bytes.split_at(before);
+        let (words, rest) = aligned.as_chunks::<8>();
+        let (first, last) = (address + before as u64, address + (bytes.len() - rest.len()) as u64);
+        _ = self.ram.write(address, unaligned);
+        for (word, at) in words.iter().zip((first..).step_by(8)) {
+            _ = self.ram.write_u64(at, u64::from_le_bytes(*word));
+        }
+        _ = self.ram.write(last, rest);
     }
 
     fn write_register(&self, address: u64, width: AccessWidth, value: u64) {

@@ -1,0 +1,321 @@
+//! What may differ between the two machines, and why: every exception there is.
+
+use super::places::{CPUS, GICD, GICR, GICR_STRIDE, ITS};
+use super::step::Width;
+
+/// Bits of registers that are not compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference {
+    /// What differs.
+    pub name: &'static str,
+    /// Where.
+    pub registers: Registers,
+    /// The register's bits that differ.
+    pub bits: u64,
+    /// When.
+    pub when: When,
+    /// Who is right.
+    pub verdict: Verdict,
+    /// Where IHI 0069 says so.
+    pub section: &'static str,
+    /// What it says.
+    pub because: &'static str,
+}
+
+/// Who is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Both.
+    Allowed,
+    /// Doorbell.
+    QemuBug,
+}
+
+/// When bits are not compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// In every case.
+    Always,
+    /// Until software has written the register.
+    AfterReset,
+    /// While this bit of the access is one on both machines.
+    BothHave(u32),
+    /// Where these bits are exactly so.
+    Exactly {
+        /// On Doorbell.
+        ours: u64,
+        /// On QEMU.
+        theirs: u64,
+    },
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Values {
+    pub(super) ours: u64,
+    pub(super) theirs: u64,
+}
+
+/// Has software written registers?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moment {
+    /// No.
+    AfterReset,
+    /// It may have.
+    Later,
+}
+
+impl When {
+    fn applies(self, bits: u64, moment: Moment, values: Values) -> bool {
+        match self {
+            Self::Always => true,
+            Self::AfterReset => moment == Moment::AfterReset,
+            Self::BothHave(bit) => (values.ours & values.theirs) >> bit & 1 == 1,
+            Self::Exactly { ours, theirs } => (values.ours & bits, values.theirs & bits) == (ours, theirs),
+        }
+    }
+}
+
+/// An array of registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Registers {
+    frame: Frame,
+    offset: u64,
+    bytes: u64,
+    count: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Frame {
+    Distributor,
+    /// Of each CPU.
+    Redistributor,
+    Its,
+}
+
+impl Registers {
+    const fn one(frame: Frame, offset: u64, bytes: u64) -> Self {
+        Self { frame, offset, bytes, count: 1 }
+    }
+
+    /// Where in its register a byte is, if it is one of these.
+    fn byte_of(self, address: u64) -> Option<u64> {
+        let offset = match self.frame {
+            Frame::Distributor => address.checked_sub(GICD).filter(|offset| *offset < 0x1_0000)?,
+            Frame::Its => address.checked_sub(ITS).filter(|offset| *offset < 0x2_0000)?,
+            Frame::Redistributor => {
+                let offset = address.checked_sub(GICR)?;
+                (offset < GICR_STRIDE * u64::from(CPUS)).then_some(offset % GICR_STRIDE)?
+            }
+        };
+        let within = offset.checked_sub(self.offset).filter(|at| *at < self.bytes * self.count)?;
+        Some(within % self.bytes)
+    }
+}
+
+const RES0: &str = "Glossary, RES0";
+const RESERVED: &str = "a RES0 bit may hold what was written: QEMU's does";
+
+/// All of them.
+pub const DIFFERENCES: &[Difference] = &[
+    Difference {
+        name: "SGIs beyond Aff0 = 15",
+        registers: Registers::one(Frame::Distributor, 0x0004, 4),
+        bits: 1 << 26,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: "§12.9 GICD_TYPER.RSS",
+        because: "which target lists there are is the implementation's choice",
+    },
+    Difference {
+        name: "the number of SPIs on QEMU 7.2",
+        registers: Registers::one(Frame::Distributor, 0x0004, 4),
+        bits: 0x1f,
+        when: When::Exactly { ours: 8, theirs: 7 },
+        verdict: Verdict::QemuBug,
+        section: "§12.9 GICD_TYPER.ITLinesNumber",
+        because: "the last 32 SPIs are there and can be used, but are not counted",
+    },
+    Difference {
+        name: "who shares LPI tables",
+        registers: Registers::one(Frame::Redistributor, 0x0008, 8),
+        bits: 0b11 << 24,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: "§12.11 GICR_TYPER.CommonLPIAff",
+        because: "which redistributors share configuration tables is the implementation's choice",
+    },
+    Difference {
+        name: "size of a translation table entry",
+        registers: Registers::one(Frame::Its, 0x0008, 8),
+        bits: 0xf << 4,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: "§12.12 GITS_TYPER.ITT_entry_size",
+        because: "each has its own format",
+    },
+    Difference {
+        name: "bits of a collection number",
+        registers: Registers::one(Frame::Its, 0x0008, 8),
+        bits: 0x1f << 32,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: "§12.12 GITS_TYPER.CIL",
+        because: "CIL = 0, and CIL = 1 with CIDbits = 15, both say 16 bits",
+    },
+    Difference {
+        name: "page size before software chose one",
+        registers: Registers { count: 2, ..Registers::one(Frame::Its, 0x0100, 8) },
+        bits: 0b11 << 8,
+        when: When::AfterReset,
+        verdict: Verdict::Allowed,
+        section: "§12.12 GITS_BASER<n>.Page_Size",
+        because: "the field resets to an UNKNOWN value",
+    },
+    Difference {
+        name: "reserved bits of a route",
+        registers: Registers { count: 1020, ..Registers::one(Frame::Distributor, 0x6000, 8) },
+        bits: !0xff_80ff_ffff,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: RES0,
+        because: RESERVED,
+    },
+    Difference {
+        name: "1 of N where it is not supported",
+        registers: Registers { count: 1020, ..Registers::one(Frame::Distributor, 0x6000, 8) },
+        bits: 1 << 31,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: "§12.9 GICD_IROUTER<n>.Interrupt_Routing_Mode",
+        because: "GICD_TYPER.No1N makes the bit reserved, and QEMU's holds what was written",
+    },
+    Difference {
+        name: "GICR_PENDBASER.PTZ reads back",
+        registers: Registers::one(Frame::Redistributor, 0x0078, 8),
+        bits: 1 << 62,
+        when: When::Always,
+        verdict: Verdict::QemuBug,
+        section: "§12.11 GICR_PENDBASER.PTZ",
+        because: "the bit is write-only and reads as zero",
+    },
+    Difference {
+        name: "reserved bits of GICR_PROPBASER",
+        registers: Registers::one(Frame::Redistributor, 0x0070, 8),
+        bits: 0xf8f0_0000_0000_0060,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: RES0,
+        because: RESERVED,
+    },
+    Difference {
+        name: "reserved bits of GICR_PENDBASER",
+        registers: Registers::one(Frame::Redistributor, 0x0078, 8),
+        bits: 0xb8f0_0000_0000_f07f,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: RES0,
+        because: RESERVED,
+    },
+    Difference {
+        name: "reserved bits of GITS_CBASER",
+        registers: Registers::one(Frame::Its, 0x0080, 8),
+        bits: 0x4710_0000_0000_0300,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: RES0,
+        because: RESERVED,
+    },
+    Difference {
+        name: "a command queue that is not aligned to 64 KiB",
+        registers: Registers::one(Frame::Its, 0x0080, 8),
+        bits: 0xf000,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: "§12.12 GITS_CBASER.Physical_Address",
+        because: "bits 15:12 of the address are reserved: Doorbell's are zero, QEMU's hold what was written",
+    },
+    Difference {
+        name: "reserved bits of GITS_CWRITER",
+        registers: Registers::one(Frame::Its, 0x0088, 8),
+        bits: !0xf_ffe1,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: RES0,
+        because: RESERVED,
+    },
+    Difference {
+        name: "whether 1 of N wakes sleeping CPUs",
+        registers: Registers::one(Frame::Distributor, 0x0000, 4),
+        bits: 1 << 7,
+        when: When::Always,
+        verdict: Verdict::Allowed,
+        section: "§12.9 GICD_CTLR.E1NWF",
+        because: "whether the bit can be written is the implementation's choice",
+    },
+    Difference {
+        name: "quiescence of an enabled ITS",
+        registers: Registers::one(Frame::Its, 0x0000, 4),
+        bits: 1 << 31,
+        when: When::BothHave(0),
+        verdict: Verdict::Allowed,
+        section: "§12.12 GITS_CTLR.Quiescent",
+        because: "the bit is UNKNOWN while the ITS is enabled",
+    },
+];
+
+/// An input that no case sends.
+#[derive(Clone, Copy, Debug)]
+pub struct NotSent {
+    /// The input.
+    pub what: &'static str,
+    /// Why not.
+    pub verdict: Verdict,
+    /// Where IHI 0069 says what becomes of it, or that this is open.
+    pub section: &'static str,
+}
+
+const fn open(what: &'static str, section: &'static str) -> NotSent {
+    NotSent { what, verdict: Verdict::Allowed, section }
+}
+
+/// All of them.
+pub const NOT_SENT: &[NotSent] = &[
+    NotSent {
+        what: "a write of GITS_CREADR, which QEMU carries out",
+        verdict: Verdict::QemuBug,
+        section: "§12.12 GITS_CREADR",
+    },
+    open("an access of 64 bits to a register of 32, or of 16 bits to any but a doorbell", "§12.1.3"),
+    open("a write of GICR_PROPBASER or GICR_PENDBASER while LPIs are enabled", "§12.11 GICR_PROPBASER"),
+    open("GICR_PENDBASER.PTZ with a table that is not zero", "§12.11 GICR_PENDBASER.PTZ"),
+    open("a read of GITS_CWRITER between a write of GITS_CBASER and one of its own", "§12.12 GITS_CBASER"),
+    open("a read of GITS_CWRITER while it points beyond the queue", "§12.12 GITS_CWRITER"),
+    open("tables or a queue where no memory is", "§5.1, §5.2"),
+    open("a translation table that is not zero when it is mapped, or mapped twice", "§5.3 MAPD"),
+    open("MAPD of a device that has mapped events", "§5.3 MAPD"),
+    open("MAPC of a mapped collection of which something is pending", "§5.3 MAPC"),
+    open("MAPTI or MAPI of a mapped event", "§5.3 MAPTI"),
+    open("two events with one INTID", "§5.3 MAPTI"),
+    open("DISCARD of an event whose collection is not mapped", "§5.3 DISCARD"),
+    open("MOVI or MOVALL to a redistributor whose LPIs are disabled", "§5.3 MOVALL"),
+];
+
+/// Do two values of a register agree, apart from what may differ?
+pub(super) fn agree(at: u64, width: Width, moment: Moment, values: Values) -> bool {
+    let left_out = (0..width.bytes())
+        .map(|index| u64::from(left_out_of_byte(at + index, moment, values)) << (8 * index))
+        .fold(0, |bits, byte| bits | byte);
+    (values.ours ^ values.theirs) & !left_out == 0
+}
+
+fn left_out_of_byte(address: u64, moment: Moment, values: Values) -> u8 {
+    let applying =
+        DIFFERENCES.iter().filter(|difference| difference.when.applies(difference.bits, moment, values));
+    let left_out = applying.filter_map(|difference| {
+        let byte = difference.registers.byte_of(address)?;
+        let [low, ..] = (difference.bits >> (8 * byte)).to_le_bytes();
+        Some(low)
+    });
+    left_out.fold(0, |bits, byte| bits | byte)
+}

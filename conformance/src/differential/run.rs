@@ -1,0 +1,142 @@
+//! Many cases, until one fails or the time is over.
+
+use super::cases::Family;
+use super::compare::{Mismatch, ask, play};
+use super::difference::Moment;
+use super::mutant::Mutant;
+use super::peer::Peer;
+use super::places::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
+use super::step::{Compared, Query, Step, Width};
+use anyhow::Result;
+use proptest::strategy::{Strategy as _, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::time::Instant;
+
+/// How long to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Cases, at most.
+    pub cases: u32,
+    /// When to stop.
+    pub deadline: Option<Instant>,
+    /// Of all choices.
+    pub seed: u64,
+}
+
+/// What came out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// Cases, or registers, on which both machines agreed.
+    pub agreed: u32,
+    /// The smallest case found in which they did not.
+    pub mismatch: Option<Mismatch>,
+}
+
+/// Most attempts to make a failing case smaller.
+const ATTEMPTS: u32 = 2000;
+
+/// Reads every aligned word of every frame after a reset.
+///
+/// # Errors
+/// A machine is not there any more.
+pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Finding>> {
+    model.reset()?;
+    qemu.reset()?;
+    let redistributors = (0..CPUS).map(|cpu| (redistributor(cpu), GICR_STRIDE));
+    let frames = [(GICD, 0x1_0000), (ITS, 0x2_0000)].into_iter().chain(redistributors);
+    frames
+        .map(|(base, size)| {
+            let words = (base..base + size).step_by(4);
+            let queries: Vec<_> = words.map(word).collect();
+            let mismatch = ask(&queries, Moment::AfterReset, model, qemu)?.map(alone);
+            Ok(Finding { agreed: u32::try_from(queries.len())?, mismatch })
+        })
+        .collect()
+}
+
+fn word(at: u64) -> Query {
+    Query { line: format!("readl {at:#x}"), compared: Compared::Register { at, width: Width::Word } }
+}
+
+/// Reads do not depend on each other: the last one reproduces the mismatch.
+fn alone(mismatch: Mismatch) -> Mismatch {
+    let last = mismatch.script.last().cloned();
+    Mismatch { script: last.into_iter().collect(), ..mismatch }
+}
+
+/// Tries cases of one family, and makes the first one small in which the machines differ.
+///
+/// # Errors
+/// A machine is not there any more.
+pub fn family(family: Family, limits: Limits, model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Finding> {
+    let (agreed, found) = search(family, limits, model, qemu)?;
+    let mismatch =
+        found.map(|(mut tree, mismatch)| smallest(&mut *tree, mismatch, model, qemu)).transpose()?;
+    Ok(Finding { agreed, mismatch })
+}
+
+/// A case that can be made smaller, and what differs in it.
+type Found = (Box<dyn ValueTree<Value = Vec<Step>>>, Mismatch);
+
+/// How many cases agree, up to the first that does not.
+fn search(
+    family: Family,
+    limits: Limits,
+    model: &mut dyn Peer,
+    qemu: &mut dyn Peer,
+) -> Result<(u32, Option<Found>)> {
+    let mut runner = runner(limits.seed);
+    let cases = family.cases();
+    let on_time = || limits.deadline.is_none_or(|deadline| Instant::now() < deadline);
+    let mut agreed = 0;
+    while agreed < limits.cases && on_time() {
+        let tree = cases.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("no case: {reason}"))?;
+        if let Some(mismatch) = play(&tree.current(), model, qemu)? {
+            return Ok((agreed, Some((Box::new(tree), mismatch))));
+        }
+        agreed += 1;
+    }
+    Ok((agreed, None))
+}
+
+/// Looks for a planted fault, as a comparison with `qemu` finds it. What it finds is as long as it was made.
+///
+/// # Errors
+/// A machine is not there any more.
+pub fn hunt(mutant: &Mutant, limits: Limits, qemu: &mut dyn Peer) -> Result<Option<Mismatch>> {
+    let mut model = mutant.model()?;
+    match mutant.found_by {
+        Some(of) => Ok(search(of, limits, &mut model, qemu)?.1.map(|(_, mismatch)| mismatch)),
+        None => Ok(reset_values(&mut model, qemu)?.into_iter().find_map(|finding| finding.mismatch)),
+    }
+}
+
+fn runner(seed: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, random)
+}
+
+fn smallest(
+    tree: &mut dyn ValueTree<Value = Vec<Step>>,
+    found: Mismatch,
+    model: &mut dyn Peer,
+    qemu: &mut dyn Peer,
+) -> Result<Mismatch> {
+    let mut best = found;
+    let mut changed = tree.simplify();
+    for _ in 0..ATTEMPTS {
+        if !changed {
+            break;
+        }
+        changed = match play(&tree.current(), model, qemu)? {
+            Some(mismatch) => {
+                best = mismatch;
+                tree.simplify()
+            }
+            None => tree.complicate(),
+        };
+    }
+    Ok(best)
+}

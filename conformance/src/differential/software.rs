@@ -1,0 +1,102 @@
+//! What well-behaved software does beside the commands that it was told to send: it keeps the promises whose breach
+//! is UNPREDICTABLE, and about which two implementations may therefore disagree. [`NOT_SENT`](super::NOT_SENT) names
+//! them.
+
+use super::command::Command;
+use super::places::translation_table;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes of an entry of an interrupt translation table, the larger of both machines'.
+const ENTRY: u64 = 12;
+/// Largest size field of a MAPD that either machine accepts.
+const LARGEST: u8 = 15;
+
+/// What software may have mapped: commands that failed count as well.
+#[derive(Debug, Default)]
+pub(super) struct Software {
+    /// Each event, and the collections that it may be in.
+    events: BTreeMap<(u32, u32), BTreeSet<u16>>,
+    collections: BTreeSet<u16>,
+}
+
+/// What is done before a command: first these commands, then these zeros.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    pub(super) commands: Vec<Command>,
+    /// Places and sizes.
+    pub(super) zeroed: Vec<(u64, u64)>,
+}
+
+impl Before {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.zeroed.is_empty() && self.commands.is_empty()
+    }
+}
+
+impl Software {
+    /// What is to be done before `command`, so that it breaks no promise.
+    pub(super) fn prepare(&mut self, command: Command) -> Before {
+        let mut before = Before::default();
+        match command {
+            Command::Mapd { device, size } => {
+                self.empty(device, &mut before);
+                if size <= LARGEST {
+                    before.zeroed.push((translation_table(device), ENTRY << (size + 1)));
+                }
+            }
+            Command::Unmapd { device } => self.empty(device, &mut before),
+            Command::Mapc { collection, .. } => {
+                self.quiet(collection, &mut before);
+                self.collections.insert(collection);
+            }
+            Command::Unmapc { collection } => {
+                self.quiet(collection, &mut before);
+                self.collections.remove(&collection);
+            }
+            Command::Mapti { device, event, collection, .. }
+            | Command::Mapi { device, event, collection } => {
+                if self.forget((device, event), &mut before) {
+                    before.commands.push(Command::Discard { device, event });
+                }
+                self.events.insert((device, event), BTreeSet::from([collection]));
+            }
+            Command::Movi { device, event, collection } => {
+                if let Some(possible) = self.events.get_mut(&(device, event)) {
+                    possible.insert(collection);
+                }
+            }
+            Command::Discard { device, event } => drop(self.forget((device, event), &mut before)),
+            _ => {}
+        }
+        before
+    }
+
+    /// A device whose table goes away has no mapped events.
+    fn empty(&mut self, device: u32, before: &mut Before) {
+        let of_device = self.events.range((device, 0)..=(device, u32::MAX));
+        let events: Vec<u32> = of_device.map(|((_, event), _)| *event).collect();
+        for event in events {
+            self.forget((device, event), before);
+            before.commands.push(Command::Discard { device, event });
+        }
+    }
+
+    /// An event that is about to be discarded is in a mapped collection. Was it mapped?
+    fn forget(&mut self, event: (u32, u32), before: &mut Before) -> bool {
+        let Some(possible) = self.events.remove(&event) else { return false };
+        for collection in possible {
+            if self.collections.insert(collection) {
+                before.commands.push(Command::Mapc { collection, target: 0 });
+            }
+        }
+        true
+    }
+
+    /// Nothing of a collection that is mapped to another place is pending.
+    fn quiet(&self, collection: u16, before: &mut Before) {
+        if self.collections.contains(&collection) {
+            let clear = |(device, event): &(u32, u32)| Command::Clear { device: *device, event: *event };
+            before.commands.extend(self.events.keys().map(clear));
+        }
+    }
+}

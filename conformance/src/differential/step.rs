@@ -1,0 +1,290 @@
+//! Steps of a case, and the protocol's lines that they become: the same for both machines.
+
+use super::command::Command;
+use super::places::{
+    BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR, CWRITER,
+    DEVICE_PAGES, DEVICES, GICR, ITS, PENDBASER, PROPBASER, QUEUE, QUEUE_PAGES, TRANSLATER, pending_table,
+    redistributor,
+};
+use super::registers;
+use super::software::Software;
+
+/// The path of the GIC of a machine with [`CPUS`].
+const GIC: &str = "/machine/unattached/device[3]";
+const FIRST_LPI: u32 = 8192;
+const VALID: u64 = 1 << 63;
+const COMMANDS_OF_PAGE: u64 = 128;
+/// Bytes of a pending table that are compared: all LPIs that cases map.
+const COMPARED_PENDING: u64 = 0x200;
+
+/// One thing that software or a device does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Reads a register.
+    Load { at: u64, width: Width },
+    /// Writes a register.
+    Store { at: u64, width: Width, value: u64 },
+    /// Writes a half of `GICR_PROPBASER` or `GICR_PENDBASER`, with LPIs disabled.
+    Tables { cpu: u16, offset: u64, value: u64 },
+    /// Drives an input of the GIC, by its number there.
+    Line { input: u16, level: u8 },
+    /// Writes an LPI's configuration byte, by its offset in the table.
+    Configure { offset: u16, byte: u8 },
+    /// Sets a byte of a CPU's pending table while its LPIs are disabled, and enables them.
+    Preset { cpu: u16, offset: u16, byte: u8 },
+    /// Gives the ITS and the redistributors their tables, and enables them.
+    Start(Start),
+    /// Puts a command into the queue, and tells the ITS.
+    Command(Command),
+    /// A message of DeviceID 0.
+    Message { event: u32, width: Width },
+    /// Disables a CPU's LPIs, which writes its pending table, compares that, and enables them again.
+    Pending { cpu: u16 },
+    /// Clears or sets `GITS_CTLR.Enabled`.
+    Enable { its: bool },
+    /// Gives the ITS its queue anew, with so many pages.
+    Requeue { pages: u8 },
+    /// Tells the ITS of commands beyond the queue, then the truth.
+    Overrun { beyond: u8, retry: bool },
+}
+
+/// How [`Step::Start`] sets things up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Start {
+    /// `GICR_PROPBASER.IDbits`.
+    pub(super) id_bits: u8,
+    /// Bit n: LPIs are enabled at CPU n.
+    pub(super) enabled: u8,
+    /// Tables of two levels, for devices and for collections.
+    pub(super) two_level: [bool; 2],
+}
+
+/// How wide an access is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Width {
+    /// 8 bits.
+    Byte,
+    /// 16 bits.
+    Half,
+    /// 32 bits.
+    Word,
+    /// 64 bits.
+    Double,
+}
+
+impl Width {
+    pub(super) const fn bytes(self) -> u64 {
+        match self {
+            Self::Byte => 1,
+            Self::Half => 2,
+            Self::Word => 4,
+            Self::Double => 8,
+        }
+    }
+
+    const fn letter(self) -> char {
+        match self {
+            Self::Byte => 'b',
+            Self::Half => 'w',
+            Self::Word => 'l',
+            Self::Double => 'q',
+        }
+    }
+}
+
+/// A line of the protocol, and how its replies are compared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Query {
+    /// The line.
+    pub(super) line: String,
+    /// The comparison.
+    pub(super) compared: Compared,
+}
+
+impl Query {
+    /// Does it do more than read? Whoever reads `GITS_CREADR` may make progress.
+    pub(super) const fn acts(&self) -> bool {
+        match self.compared {
+            Compared::Whole => true,
+            Compared::Register { at, .. } => at & !7 == ITS + CREADR,
+        }
+    }
+}
+
+/// How two replies are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Compared {
+    /// They are the same.
+    Whole,
+    /// They hold a register's value, of which the table of differences may leave bits out.
+    Register { at: u64, width: Width },
+}
+
+/// Makes lines of steps.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    queries: Vec<Query>,
+    software: Software,
+    /// `GITS_CWRITER`.
+    written: u64,
+    /// Pages of the queue.
+    pages: u64,
+    started: bool,
+    /// Something was done to wired interrupts.
+    wired: bool,
+    /// `GITS_CTLR.Enabled`.
+    enabled: bool,
+}
+
+impl Script {
+    pub(super) fn of(steps: &[Step]) -> Vec<Query> {
+        let mut script = Self::default();
+        // Some fields have no value before they are written.
+        for register in [BASER0, BASER1] {
+            script.store(ITS + register, Width::Double, 0);
+        }
+        for step in steps {
+            script.step(step);
+        }
+        script.finish();
+        script.queries
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Load { at, width } => self.load(at, width),
+            Step::Store { at, width, value } => {
+                self.store(at, width, value);
+                self.wired |= !(ITS..GICR).contains(&at);
+                if at & !7 == ITS + CBASER {
+                    // What the write left there is UNKNOWN.
+                    self.store(ITS + CWRITER, Width::Double, 0);
+                }
+            }
+            Step::Tables { cpu, offset, value } => {
+                self.store(redistributor(cpu) + CTLR, Width::Word, 0);
+                self.store(redistributor(cpu) + offset, Width::Word, value);
+            }
+            Step::Line { input, level } => {
+                self.wired = true;
+                self.say(format!("set_irq_in {GIC} unnamed-gpio-in {input} {level}"));
+            }
+            Step::Configure { offset, byte } => {
+                self.store(CONFIGURATION + u64::from(offset), Width::Byte, byte.into());
+            }
+            Step::Preset { cpu, offset, byte } => self.preset(cpu, offset, byte),
+            Step::Start(start) => self.start(start),
+            Step::Command(command) => self.command(command),
+            Step::Message { event, width } => self.store(TRANSLATER, width, event.into()),
+            Step::Pending { cpu } => self.pending(cpu),
+            Step::Enable { its } => self.enable(its),
+            Step::Requeue { pages } => self.requeue(u64::from(pages)),
+            Step::Overrun { beyond, retry } => self.overrun(u64::from(beyond), retry),
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        for cpu in 0..CPUS {
+            let base = redistributor(cpu);
+            self.store(base + PROPBASER, Width::Double, CONFIGURATION | u64::from(start.id_bits & 0x1f));
+            self.store(base + PENDBASER, Width::Double, pending_table(cpu));
+            self.store(base + CTLR, Width::Word, u64::from(start.enabled >> cpu & 1));
+        }
+        let tables = [(BASER0, DEVICES, DEVICE_PAGES), (BASER1, COLLECTIONS, COLLECTION_PAGES)];
+        for (two_level, (register, table, pages)) in start.two_level.into_iter().zip(tables) {
+            for (index, page) in pages.into_iter().filter(|_| two_level) {
+                self.store(table + 8 * index, Width::Double, VALID | page);
+            }
+            self.store(ITS + register, Width::Double, VALID | u64::from(two_level) << 62 | table);
+        }
+        self.store(ITS + CBASER, Width::Double, VALID | QUEUE | (QUEUE_PAGES - 1));
+        self.enable(true);
+        self.pages = QUEUE_PAGES;
+        self.started = true;
+    }
+
+    fn command(&mut self, command: Command) {
+        let before = self.software.prepare(command);
+        if !self.enabled && !before.is_nothing() {
+            self.enable(true);
+        }
+        for command in before.commands {
+            self.post(command);
+        }
+        for (place, bytes) in before.zeroed {
+            self.say(format!("memset {place:#x} {bytes:#x} 0"));
+        }
+        self.post(command);
+    }
+
+    fn post(&mut self, command: Command) {
+        for (word, at) in command.encode().into_iter().zip((QUEUE + self.written..).step_by(8)) {
+            self.store(at, Width::Double, word);
+        }
+        self.written = (self.written + 0x20) % (self.pages * 0x20 * COMMANDS_OF_PAGE);
+        self.store(ITS + CWRITER, Width::Double, self.written);
+        self.load(ITS + CREADR, Width::Double);
+    }
+
+    fn pending(&mut self, cpu: u16) {
+        self.store(redistributor(cpu) + CTLR, Width::Word, 0);
+        self.say(format!("read {:#x} {COMPARED_PENDING:#x}", pending_table(cpu) + u64::from(FIRST_LPI / 8)));
+        self.store(redistributor(cpu) + CTLR, Width::Word, 1);
+    }
+
+    fn preset(&mut self, cpu: u16, offset: u16, byte: u8) {
+        self.store(redistributor(cpu) + CTLR, Width::Word, 0);
+        let at = pending_table(cpu) + u64::from(FIRST_LPI / 8) + u64::from(offset) % COMPARED_PENDING;
+        self.store(at, Width::Byte, byte.into());
+        self.store(redistributor(cpu) + CTLR, Width::Word, 1);
+    }
+
+    fn enable(&mut self, its: bool) {
+        self.store(ITS + CTLR, Width::Word, its.into());
+        self.load(ITS + CTLR, Width::Word);
+        self.enabled = its;
+    }
+
+    fn requeue(&mut self, pages: u64) {
+        self.store(ITS + CTLR, Width::Word, 0);
+        self.pages = pages.clamp(1, QUEUE_PAGES);
+        self.store(ITS + CBASER, Width::Double, VALID | QUEUE | (self.pages - 1));
+        self.load(ITS + CREADR, Width::Double);
+        self.written = 0;
+        self.store(ITS + CWRITER, Width::Double, 0);
+        self.enable(true);
+    }
+
+    fn overrun(&mut self, beyond: u64, retry: bool) {
+        self.store(ITS + CWRITER, Width::Double, 0x20 * (self.pages * COMMANDS_OF_PAGE + beyond));
+        self.load(ITS + CREADR, Width::Double);
+        self.store(ITS + CWRITER, Width::Double, self.written | u64::from(retry));
+        self.load(ITS + CWRITER, Width::Double);
+        self.load(ITS + CREADR, Width::Double);
+    }
+
+    /// What everything came to.
+    fn finish(&mut self) {
+        if self.started {
+            (0..CPUS).for_each(|cpu| self.pending(cpu));
+        }
+        if self.wired {
+            registers::wired().for_each(|(at, width)| self.load(at, width));
+        }
+        registers::of_lpis().for_each(|(at, width)| self.load(at, width));
+    }
+
+    fn load(&mut self, at: u64, width: Width) {
+        let compared = Compared::Register { at, width };
+        self.queries.push(Query { line: format!("read{} {at:#x}", width.letter()), compared });
+    }
+
+    fn store(&mut self, at: u64, width: Width, value: u64) {
+        let value = value & (u64::MAX >> (64 - 8 * width.bytes()));
+        self.say(format!("write{} {at:#x} {value:#x}", width.letter()));
+    }
+
+    fn say(&mut self, line: String) {
+        self.queries.push(Query { line, compared: Compared::Whole });
+    }
+}

@@ -1,0 +1,91 @@
+//! The model against QEMU's GIC and ITS: both are told the same, and must answer alike.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process;
+use crate::qemu::{self, Version};
+use crate::step::Tally;
+use crate::workspace::Workspace;
+
+/// Includes building it, but is for hangs alone: the cases have a budget of their own.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// What a person wants to try.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wanted {
+    /// Cases of each family
+    #[arg(long, default_value_t = 100_000)]
+    cases: u32,
+    /// Of all choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// How much is tried on each QEMU.
+struct Budget {
+    cases: u32,
+    seed: u64,
+    seconds: Option<u64>,
+    limit: Duration,
+}
+
+/// What a run of all steps can afford: well below a minute, with both QEMUs.
+const FIXED: Budget = Budget { cases: 4000, seed: 1, seconds: Some(15), limit: LIMIT };
+
+/// A fixed budget, on each QEMU that can be had.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    compare(workspace, &FIXED, tally)
+}
+
+/// As long as wanted; prints what differs.
+pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
+    let limit = Duration::from_hours(24);
+    let mut tally = Tally::default();
+    compare(workspace, &Budget { cases: wanted.cases, seed: wanted.seed, seconds: None, limit }, &mut tally)?;
+    Ok(if tally.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn compare(workspace: &Workspace, budget: &Budget, tally: &mut Tally) -> Result<()> {
+    for version in Version::ALL {
+        println!("against {version:?}'s QEMU");
+        match qemu::fetch(workspace, version) {
+            Err(absent) => tally.skip(format!("QEMU of {version:?}: {absent:#}")),
+            Ok(tools) => {
+                let qemu = tools.command(qemu::PROGRAM);
+                compare_with(workspace, version, &qemu, budget, tally)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn compare_with(
+    workspace: &Workspace,
+    version: Version,
+    qemu: &std::process::Command,
+    budget: &Budget,
+    tally: &mut Tally,
+) -> Result<()> {
+    let libraries = qemu.get_envs().find(|(name, _)| *name == "LD_LIBRARY_PATH").and_then(|(_, path)| path);
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["run", "--quiet", "--package", "conformance", "--bin", "differential", "--", "--qemu"]);
+    cargo.arg(qemu.get_program()).arg("--libraries").arg(libraries.context("QEMU's libraries")?);
+    cargo.args(["--cases", &budget.cases.to_string(), "--seed", &budget.seed.to_string()]);
+    if let Some(seconds) = budget.seconds {
+        cargo.args(["--seconds", &seconds.to_string()]);
+    }
+    let failures = tally.failures();
+    let status = process::watch(&mut cargo, budget.limit, |line| {
+        println!("{line}");
+        if line.starts_with("ok - ") {
+            tally.pass(1);
+        } else if let Some(what) = line.strip_prefix("not ok - ") {
+            tally.fail(format!("{version:?}'s QEMU: {what}"));
+        }
+    })?;
+    ensure!(status.success() || tally.failures() > failures, "the comparison ended with {status}");
+    Ok(())
+}
