@@ -44,6 +44,9 @@ pub enum MoveError {
     /// The CPU is off line or unknown.
     #[error("CPU {0} is not on line")]
     Offline(Cpu),
+    /// The interrupt is managed for other CPUs: [`MsiDevice::allocate_managed`](crate::MsiDevice::allocate_managed).
+    #[error("the interrupt follows certain CPUs, and CPU {0} is none of them")]
+    NotAmong(Cpu),
     /// The controller or the endpoint's limits refuse. [`MsiError::WouldTear`] if the endpoint can neither be
     /// masked nor change its message in one store.
     #[error(transparent)]

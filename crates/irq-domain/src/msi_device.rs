@@ -2,6 +2,7 @@
 //! controller.
 
 mod allocation;
+mod managed;
 mod negotiation;
 mod relocation;
 mod share;
@@ -127,6 +128,17 @@ impl MsiDevice {
         self.domain.allocate_at(&self.core, slots)
     }
 
+    /// Grants the device a vector at `slot` that is delivered to one of `among` alone, a queue's own CPUs say. When the one
+    /// that it is at goes off line it follows to another of them; if there is none, it is stranded until one is back.
+    /// The controller sets aside what such moves take. Can be [freed](Self::free) by itself. Task.
+    ///
+    /// # Errors
+    /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on line.
+    pub fn allocate_managed(&self, slot: u16, among: &[Cpu]) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        self.core.reclaim();
+        self.domain.allocate_managed(&self.core, slot, among)
+    }
+
     /// Gives the vector at `slot` back, with its handler: its handle is inert from now on, and the slot can be
     /// allocated again. A block of vectors that were allocated together goes back to the controller when all of
     /// them are freed; those of [`allocate_at`](Self::allocate_at) go one by one. Task; not within the handler.
@@ -242,6 +254,8 @@ struct Allocation {
     slots: Vec<u16>,
     /// How many of them were not freed yet.
     used: usize,
+    /// The only CPUs that its vectors are delivered to, if they are managed.
+    among: Option<Arc<[Cpu]>>,
 }
 
 /// A vector of the device.

@@ -155,6 +155,22 @@ pub trait MsiParent: Send + Sync {
     /// Says which of the endpoint's limits the controller cannot meet, never truncates.
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError>;
 
+    /// [`allocate`](Self::allocate) for vectors of which each is delivered to one of `among` alone, as those CPUs come and
+    /// go: what that takes is set aside on each of them, on line or not, so that no such move fails for want of it. Where
+    /// vectors belong to no CPU there is nothing to set aside. Task.
+    ///
+    /// # Errors
+    /// As there; [`MsiError::NoVectors`] also if one of the CPUs has nothing left to set aside.
+    fn allocate_managed(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: &[Cpu],
+    ) -> Result<VectorBlock, MsiError> {
+        let _ = among;
+        self.allocate(device, request)
+    }
+
     /// Takes vectors back. Afterwards none of them becomes pending any more. Task.
     fn free(&self, device: &Attachment, block: VectorBlock);
 

@@ -221,6 +221,19 @@ impl VectorMatrix {
         Ok(Place { cpu, vector })
     }
 
+    /// A managed vector that is in use is a normal one from now on: free for all once it is [taken back](Self::free).
+    ///
+    /// # Errors
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if it is no managed one, or is not in use.
+    pub fn unmanage(&mut self, place: Place) -> Result<(), MatrixError> {
+        let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
+        if !map.allocated.contains(place.vector) || !map.managed.remove(place.vector) {
+            return Err(MatrixError::NotManaged(place.cpu));
+        }
+        map.managed_allocated -= 1;
+        Ok(())
+    }
+
     /// Counts a normal vector that will be needed. Never fails: see [`is_overcommitted`](Self::is_overcommitted).
     pub fn reserve(&mut self) -> Reservation {
         self.reserved = self.reserved.saturating_add(1);

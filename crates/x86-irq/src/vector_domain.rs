@@ -38,6 +38,9 @@
 //! cannot have sent before it sent its last one to the old; and until the old CPU, asked by
 //! [`Apic::request_cleanup`], finds no request of that vector waiting. Only then is it handed out again: no message
 //! reaches another's handler. Freed vectors wait for the same.
+//!
+//! A *managed* interrupt moves among certain CPUs alone. A vector is set aside for it on each, so that such a move never fails
+//! for want of one.
 
 mod arrival;
 mod claims;
@@ -68,6 +71,7 @@ pub use arrival::Arrival;
 pub(crate) use claims::ClaimId;
 pub use cleanup::{Cleanup, Offline};
 pub use config::VectorDomainConfig;
+pub(crate) use msi_parent::each_once;
 pub(crate) use relocation::Kept;
 pub(crate) use slot::{Reuse, Stored};
 

@@ -99,8 +99,14 @@ impl Interrupts {
         if self.settled_target(descriptor) != Some(from) {
             return Ok(());
         }
-        let choice = self.choose_cpu().ok_or(MoveError::Offline(from))?;
-        let moved = self.first_reachable(choice, |cpu| self.relocate(descriptor, cpu).map(drop));
+        let relocate = |cpu| self.relocate(descriptor, cpu).map(drop);
+        let moved = if let Some(among) = self.managed_for(descriptor) {
+            let online = among.iter().copied().filter(|cpu| self.is_online(*cpu));
+            Self::first_of(online, relocate).ok_or(MoveError::Offline(from))?
+        } else {
+            let choice = self.choose_cpu().ok_or(MoveError::Offline(from))?;
+            self.first_reachable(choice, relocate)
+        };
         match moved {
             Err(MoveError::UnknownIrq(_)) => Ok(()),
             other => other,
@@ -139,8 +145,26 @@ impl Interrupts {
         choice: Cpu,
         mut attempt: impl FnMut(Cpu) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut result = attempt(choice);
-        for cpu in self.online_cpus().into_iter().filter(|cpu| *cpu != choice) {
+        let result = attempt(choice);
+        let others = self.online_cpus().into_iter().filter(|cpu| *cpu != choice);
+        Self::as_long_as_unreachable(result, others, attempt)
+    }
+
+    /// The same for these CPUs in their order; `None` if there are none.
+    pub(crate) fn first_of<T, E: Unreachable>(
+        mut cpus: impl Iterator<Item = Cpu>,
+        mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let result = attempt(cpus.next()?);
+        Some(Self::as_long_as_unreachable(result, cpus, attempt))
+    }
+
+    fn as_long_as_unreachable<T, E: Unreachable>(
+        mut result: Result<T, E>,
+        others: impl Iterator<Item = Cpu>,
+        mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+    ) -> Result<T, E> {
+        for cpu in others {
             match &result {
                 Err(error) if error.is_unreachable() => result = attempt(cpu),
                 _ => break,

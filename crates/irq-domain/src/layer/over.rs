@@ -94,6 +94,20 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         })
     }
 
+    fn allocate_below(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        allocate: impl FnOnce(&BlockRequest) -> Result<VectorBlock, MsiError>,
+    ) -> Result<VectorBlock, MsiError> {
+        let requester = self.with(|book| book.devices.get(&device.cookie()).copied());
+        let requester = requester.ok_or_else(|| self.not_attached())?;
+        let block = allocate(&BlockRequest { fit: self.layer.fit(request.fit), ..*request })?;
+        let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
+        self.with(|book| book.vectors.extend(vectors.map(|vector| (vector, Held::by(requester)))));
+        Ok(block)
+    }
+
     /// The entries of vectors that are freed: what they hold is let go once the parent has them back.
     fn strike_out(&self, block: &VectorBlock) -> Vec<Held> {
         let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
@@ -128,13 +142,16 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
     }
 
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
-        let requester = self.with(|book| book.devices.get(&device.cookie()).copied());
-        let requester = requester.ok_or_else(|| self.not_attached())?;
-        let below = BlockRequest { fit: self.layer.fit(request.fit), ..*request };
-        let block = self.parent.allocate(device, &below)?;
-        let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
-        self.with(|book| book.vectors.extend(vectors.map(|vector| (vector, Held::by(requester)))));
-        Ok(block)
+        self.allocate_below(device, request, |below| self.parent.allocate(device, below))
+    }
+
+    fn allocate_managed(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: &[Cpu],
+    ) -> Result<VectorBlock, MsiError> {
+        self.allocate_below(device, request, |below| self.parent.allocate_managed(device, below, among))
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {

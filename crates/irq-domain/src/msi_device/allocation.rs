@@ -63,7 +63,7 @@ impl Domain {
     }
 
     /// Composes, writes and commits what was drafted.
-    fn establish(
+    pub(super) fn establish(
         &self,
         state: &mut State,
         mut draft: Draft<'_>,
@@ -85,7 +85,7 @@ impl Domain {
         Ok(granted)
     }
 
-    fn check_slots(&self, state: &State, slots: &[u16]) -> Result<(), MsiDeviceError> {
+    pub(super) fn check_slots(&self, state: &State, slots: &[u16]) -> Result<(), MsiDeviceError> {
         if slots.is_empty() {
             return Err(MsiDeviceError::BadCount { min: 0, max: 0 });
         }
@@ -100,7 +100,7 @@ impl Domain {
     }
 
     /// The domain was not torn down, and may have more vectors.
-    fn check_present(&self, state: &State) -> Result<(), MsiDeviceError> {
+    pub(super) fn check_present(&self, state: &State) -> Result<(), MsiDeviceError> {
         if state.gone {
             return Err(MsiDeviceError::Gone);
         }
@@ -258,7 +258,7 @@ fn power_of_two_up_to(limit: u16) -> u16 {
 }
 
 /// What was taken so far; dropped before [`commit`](Self::commit), it gives all of it back.
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     domain: &'a Arc<Domain>,
     core: &'a Interrupts,
     attachment: &'a Attachment,
@@ -269,7 +269,12 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(domain: &'a Arc<Domain>, core: &'a Interrupts, attachment: &'a Attachment, first: u64) -> Self {
+    pub(super) fn new(
+        domain: &'a Arc<Domain>,
+        core: &'a Interrupts,
+        attachment: &'a Attachment,
+        first: u64,
+    ) -> Self {
         Self { domain, core, attachment, first, allocations: Vec::new(), vectors: BTreeMap::new() }
     }
 
@@ -303,10 +308,29 @@ impl<'a> Draft<'a> {
             let request = BlockRequest { count, shape, fit, cpu, initially };
             domain.parent().allocate(attachment, &request).map(|block| (block, cpu))
         })?;
-        let allocation = self.first + self.allocations.len() as u64;
         let used = slots.len();
-        self.allocations.push(Allocation { block, shape, slots, used });
-        self.number(allocation, cpu)
+        self.take_in(Allocation { block, shape, slots, used, among: None }, cpu)
+    }
+
+    /// A vector of its own, on the first of these CPUs that can take it.
+    pub(super) fn allocate_managed(&mut self, slot: u16, among: &[Cpu]) -> Result<(), MsiDeviceError> {
+        let (domain, attachment) = (self.domain, self.attachment);
+        let online = among.iter().copied().filter(|cpu| self.core.is_online(*cpu));
+        let placed = Interrupts::first_of(online, |cpu| {
+            let (fit, initially) = (domain.fit(), domain.initially());
+            let (count, shape) = (NonZeroU16::MIN, Shape::Independent);
+            let request = BlockRequest { count, shape, fit, cpu, initially };
+            domain.parent().allocate_managed(attachment, &request, among).map(|block| (block, cpu))
+        });
+        let (block, cpu) = placed.ok_or(MsiDeviceError::NoCpu)??;
+        let (slots, among) = (alloc::vec![slot], Some(Arc::from(among)));
+        self.take_in(Allocation { block, shape: Shape::Independent, slots, used: 1, among }, cpu)
+    }
+
+    fn take_in(&mut self, allocation: Allocation, cpu: Cpu) -> Result<(), MsiDeviceError> {
+        let number = self.first + self.allocations.len() as u64;
+        self.allocations.push(allocation);
+        self.number(number, cpu)
     }
 
     /// Gives the vectors of the newest block their numbers.

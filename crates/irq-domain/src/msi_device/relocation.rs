@@ -23,6 +23,9 @@ impl Domain {
         let unknown = MoveError::UnknownIrq(descriptor.irq);
         let entry = state.vectors.get(&slot).ok_or(unknown)?;
         let allocation = state.allocations.get(&entry.allocation).ok_or(unknown)?;
+        if allocation.among.as_ref().is_some_and(|among| !among.contains(&to)) {
+            return Err(MoveError::NotAmong(to));
+        }
         // Asked even if it should be there: controllers move vectors by themselves when a CPU goes.
         let moved = self.parent().begin_move(&allocation.block, entry.index, to)?;
         let Some(group) = Group::of(&moved, allocation, &state) else {

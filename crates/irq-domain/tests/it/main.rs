@@ -11,6 +11,7 @@ mod handles;
 mod ims;
 mod layers;
 mod levels;
+mod managed;
 mod mock;
 mod msi;
 mod msix;

@@ -223,16 +223,21 @@ impl<'a> Trial<'a> {
         self.deliver()
     }
 
-    /// A vector goes, and two come: at its slot and at one that had none.
+    /// A vector goes, and two come: at its slot, and one that follows two CPUs at a slot that had none.
     fn change(&mut self) -> Result<(), Setback> {
         let last = self.handles.keys().last().copied().unwrap_or_default();
         self.handles.remove(&1);
         self.device.free(1)?;
         self.deliver()?;
-        for vector in self.device.allocate_at(&[1, last + 1])? {
-            self.request(vector.slot)?;
+        let follows = [Cpu::new(1), Cpu::new(2)];
+        let mut granted = self.device.allocate_at(&[1])?;
+        granted.extend(self.device.allocate_managed(last + 1, &follows)?);
+        granted.iter().try_for_each(|vector| self.request(vector.slot))?;
+        for cpu in follows {
+            self.handles.get(&(last + 1)).map(|handle| handle.set_affinity(cpu)).transpose()?;
+            self.deliver()?;
         }
-        self.deliver()
+        Ok(())
     }
 
     /// Tears everything down. A message that comes afterwards reaches nobody.

@@ -1,7 +1,8 @@
 //! The layer as the parent of endpoints.
 
 use super::{Entries, Format, RemapMemory, RemappableMessage, RemappedVectors, SourceCheck};
-use crate::vector_domain::{Kept, Reuse, Stored};
+use crate::vector_domain::{Kept, Reuse, Stored, each_once};
+use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
@@ -39,37 +40,17 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
     }
 
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
-        let count = request.count;
-        let format = match request.shape {
-            Shape::Independent => Format::Handles,
-            Shape::AlignedGroup if count.is_power_of_two() && count.get() <= MOST_SUBHANDLES => {
-                Format::Subhandles
-            }
-            Shape::AlignedGroup => return Err(MsiError::NoGroups),
-        };
-        // What a group's function adds to the data stays below its count.
-        request
-            .fit
-            .check(MsiMessage { data: u32::from(count.get() - 1), ..RemappableMessage::HIGHEST.encode() })?;
-        self.check_reachable(request.cpu)?;
-        self.with_state(|state| {
-            let source = *state
-                .devices
-                .get(&device.cookie())
-                .ok_or(MsiError::DeviceFull { wanted: count.get(), limit: 0 })?;
-            let block = self.vectors.allocate_block(device, request, Stored::Nowhere)?;
-            let Some(first) = state.handles.allocate(count) else {
-                self.vectors.free_block(device, &block, Reuse::Allowed);
-                return Err(MsiError::NoVectors { wanted: count.get() });
-            };
-            let entries = Entries { first, count, source, format };
-            if let Err(error) = self.write_all(&entries, block.first()) {
-                self.give_back(state, device, &block, &entries);
-                return Err(error);
-            }
-            state.blocks.insert(block.first().get(), entries);
-            Ok(block)
-        })
+        self.allocate_entries(device, request, None)
+    }
+
+    fn allocate_managed(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: &[Cpu],
+    ) -> Result<VectorBlock, MsiError> {
+        among.iter().try_for_each(|cpu| self.check_reachable(*cpu))?;
+        self.allocate_entries(device, request, Some(&each_once(among)))
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {
@@ -156,6 +137,45 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
 }
 
 impl<M: RemapMemory> RemappedVectors<M> {
+    fn allocate_entries(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        managed: Option<&Arc<[Cpu]>>,
+    ) -> Result<VectorBlock, MsiError> {
+        let count = request.count;
+        let format = match request.shape {
+            Shape::Independent => Format::Handles,
+            Shape::AlignedGroup if count.is_power_of_two() && count.get() <= MOST_SUBHANDLES => {
+                Format::Subhandles
+            }
+            Shape::AlignedGroup => return Err(MsiError::NoGroups),
+        };
+        // What a group's function adds to the data stays below its count.
+        request
+            .fit
+            .check(MsiMessage { data: u32::from(count.get() - 1), ..RemappableMessage::HIGHEST.encode() })?;
+        self.check_reachable(request.cpu)?;
+        self.with_state(|state| {
+            let source = *state
+                .devices
+                .get(&device.cookie())
+                .ok_or(MsiError::DeviceFull { wanted: count.get(), limit: 0 })?;
+            let block = self.vectors.allocate_block(device, request, Stored::Nowhere, managed)?;
+            let Some(first) = state.handles.allocate(count) else {
+                self.vectors.free_block(device, &block, Reuse::Allowed);
+                return Err(MsiError::NoVectors { wanted: count.get() });
+            };
+            let entries = Entries { first, count, source, format };
+            if let Err(error) = self.write_all(&entries, block.first()) {
+                self.give_back(state, device, &block, &entries);
+                return Err(error);
+            }
+            state.blocks.insert(block.first().get(), entries);
+            Ok(block)
+        })
+    }
+
     fn entries(&self, vector: Vector) -> Result<(Entries, u16), MsiError> {
         self.with_state(|state| state.entries_of(vector)).ok_or(MsiError::UnknownVector(vector))
     }

@@ -3,6 +3,8 @@
 use super::relocation::Kept;
 use super::slot::Stored;
 use super::{Reuse, VectorDomain};
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
@@ -29,10 +31,19 @@ impl MsiParent for VectorDomain {
     }
 
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
-        if request.shape == Shape::AlignedGroup && request.count != NonZeroU16::MIN {
-            return Err(MsiError::NoGroups);
-        }
-        self.allocate_block(device, request, Stored::Endpoint(request.fit))
+        check_shape(request)?;
+        self.allocate_block(device, request, Stored::Endpoint(request.fit), None)
+    }
+
+    /// An endpoint that cannot change its data is refused: the vectors set aside have different numbers.
+    fn allocate_managed(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: &[Cpu],
+    ) -> Result<VectorBlock, MsiError> {
+        check_shape(request)?;
+        self.allocate_block(device, request, Stored::Endpoint(request.fit), Some(&each_once(among)))
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {
@@ -100,6 +111,16 @@ impl MsiParent for VectorDomain {
             left => writeln!(out, ", {left} places that it left are not cleaned up yet"),
         }
     }
+}
+
+fn check_shape(request: &BlockRequest) -> Result<(), MsiError> {
+    let group = request.shape == Shape::AlignedGroup && request.count != NonZeroU16::MIN;
+    if group { Err(MsiError::NoGroups) } else { Ok(()) }
+}
+
+/// CPUs that a caller names twice have one vector set aside for each interrupt all the same.
+pub(crate) fn each_once(among: &[Cpu]) -> Arc<[Cpu]> {
+    among.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 impl From<MoveOutcome> for Kept {

@@ -3,6 +3,8 @@
 use super::slot::{HELD, Phase, RELEASED, Reuse, Slot, SlotState, Stored};
 use super::{ClaimId, Core, VectorDomain, number};
 use crate::apic::Place;
+use crate::matrix::{MatrixError, VectorMatrix};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use msi_types::{Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, Rewrite, Vector, VectorBlock};
@@ -14,6 +16,7 @@ impl VectorDomain {
         device: &Attachment,
         request: &BlockRequest,
         message: Stored,
+        managed: Option<&Arc<[Cpu]>>,
     ) -> Result<VectorBlock, MsiError> {
         let count = request.count.get();
         let claim = self.claims.with(self.apic(), |claims| claims.charge(device, count))?;
@@ -26,7 +29,7 @@ impl VectorDomain {
             }
             let first = core.free_run(count).ok_or(MsiError::NoVectors { wanted: count })?;
             for (done, index) in (first..first + usize::from(count)).enumerate() {
-                if let Err(error) = self.occupy(core, index, request, phase) {
+                if let Err(error) = self.occupy(core, index, request, (phase, managed)) {
                     (first..first + done).for_each(|index| self.vacate(core, index));
                     return Err(error);
                 }
@@ -44,19 +47,28 @@ impl VectorDomain {
         core: &mut Core,
         index: usize,
         request: &BlockRequest,
-        phase: Phase,
+        (phase, managed): (Phase, Option<&Arc<[Cpu]>>),
     ) -> Result<(), MsiError> {
         let full = MsiError::NoVectors { wanted: request.count.get() };
         let (slot, state) = self.slots.get(index).zip(core.slots.get_mut(index)).ok_or(full)?;
         let keeps_its_vector = |fit: Fit| !matches!(fit.rewrite, Rewrite::Masked | Rewrite::Atomic64);
-        let taken = match phase {
-            Phase::Owned { message: Stored::Endpoint(fit), .. } if keeps_its_vector(fit) => {
-                core.matrix.allocate_common(request.cpu)
+        let fixed = match phase {
+            Phase::Owned { message: Stored::Endpoint(fit), .. } => keeps_its_vector(fit),
+            _ => false,
+        };
+        let taken = match managed {
+            Some(_) if fixed => return Err(MsiError::WouldTear),
+            Some(among) => {
+                core.matrix.reserve_managed(among).map_err(|_| full)?;
+                core.matrix
+                    .allocate_managed(&[request.cpu])
+                    .inspect_err(|_| release_aside(&mut core.matrix, among))
             }
-            _ => core.matrix.allocate(&[request.cpu]),
+            None if fixed => core.matrix.allocate_common(request.cpu),
+            None => core.matrix.allocate(&[request.cpu]),
         };
         let place = taken.map_err(|_| full)?;
-        *state = SlotState { phase, ..SlotState::default() };
+        *state = SlotState { phase, managed: managed.cloned(), ..SlotState::default() };
         slot.flags.store(if request.initially == Initially::Masked { HELD } else { 0 }, Ordering::Release);
         slot.set_place(Some(place));
         self.set_entry(place, Some(index));
@@ -69,9 +81,13 @@ impl VectorDomain {
         state.phase = Phase::Free;
         let place = slot.place();
         slot.set_place(None);
+        let managed = state.managed.take();
         if let Some(place) = place {
             self.set_entry(place, None);
             core.release(place);
+        }
+        if let Some(among) = managed {
+            release_aside(&mut core.matrix, &among);
         }
     }
 
@@ -81,7 +97,12 @@ impl VectorDomain {
         let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
         let (mut freed, mut places) = (0, Vec::new());
         for vector in vectors {
-            if self.with_core(|core| self.release(core, claim, vector, reuse)) {
+            // What it was managed for is dropped without the lock.
+            let (released, _managed) = self.with_core(|core| {
+                let released = self.release(core, claim, vector, reuse);
+                (released, if released { self.unmanage(core, vector) } else { None })
+            });
+            if released {
                 freed += 1;
                 places.extend(self.slot(vector).into_iter().flat_map(Slot::former));
             }
@@ -90,6 +111,21 @@ impl VectorDomain {
             self.clean_up_later(places);
             self.claims.with(self.apic(), |claims| claims.refund(claim, freed));
         }
+    }
+
+    /// What was set aside for a slot that is freed is so no more; what is in use of it becomes normal when it is given up.
+    fn unmanage(&self, core: &mut Core, vector: Vector) -> Option<Arc<[Cpu]>> {
+        let (slot, state) = self.slot(vector).zip(core.slots.get_mut(self.index(vector)?))?;
+        let among = state.managed.take()?;
+        for cpu in among.iter() {
+            let used = slot.former().find(|place| place.cpu == *cpu);
+            let released = match used {
+                Some(place) => core.matrix.unmanage(place),
+                None => core.matrix.release_managed(&[*cpu]),
+            };
+            debug_assert_eq!(released, Ok::<(), MatrixError>(()));
+        }
+        Some(among)
     }
 
     /// True if the slot was the device's.
@@ -110,6 +146,12 @@ impl VectorDomain {
         };
         true
     }
+}
+
+/// No interrupt uses what is set aside.
+fn release_aside(matrix: &mut VectorMatrix, among: &[Cpu]) {
+    let released = matrix.release_managed(among);
+    debug_assert_eq!(released, Ok::<(), MatrixError>(()));
 }
 
 impl Core {

@@ -3,6 +3,7 @@
 use super::slot::{Phase, Slot, Stored};
 use super::{Core, VectorDomain};
 use crate::apic::Place;
+use alloc::sync::Arc;
 use msi_types::{Cpu, MsiError, MsiMessage, Rewrite, Vector};
 
 /// The device cannot change its data along with the address, so that its vector has to be free at the new CPU.
@@ -25,6 +26,7 @@ struct Step {
     from: Place,
     to: Cpu,
     message: Stored,
+    managed: Option<Arc<[Cpu]>>,
 }
 
 /// Which place a move ended with.
@@ -42,6 +44,7 @@ impl VectorDomain {
         let begun = self.with_core(|core| {
             let state = core.slots.get(index).ok_or(unknown)?;
             let Phase::Owned { message, .. } = state.phase else { return Err(unknown) };
+            let managed = state.managed.clone();
             if state.moving.is_some() {
                 return Err(MsiError::NotReachable(to, "another move of this interrupt is under way"));
             }
@@ -52,7 +55,7 @@ impl VectorDomain {
             if !slot.has_room() {
                 return Err(MsiError::NotReachable(to, TOO_OFTEN));
             }
-            let (place, message) = self.choose_place(core, slot, Step { from, to, message })?;
+            let (place, message) = self.choose_place(core, slot, Step { from, to, message, managed })?;
             if let Some(state) = core.slots.get_mut(index) {
                 state.moving = Some(place);
             }
@@ -70,14 +73,14 @@ impl VectorDomain {
         &self,
         core: &mut Core,
         slot: &Slot,
-        Step { from, to, message }: Step,
+        Step { from, to, message, managed }: Step,
     ) -> Result<(Place, Option<MsiMessage>), MsiError> {
         if !core.matrix.is_online(to) {
             return Err(MsiError::NotReachable(to, "it is not on line"));
         }
-        let full = MsiError::NotReachable(to, "its vectors are taken");
+        let managed = managed.as_deref();
         let Stored::Endpoint(fit) = message else {
-            return Ok((core.matrix.allocate(&[to]).map_err(|_| full)?, None));
+            return Ok((core.place_on(slot, managed, to)?, None));
         };
         let same = Place { cpu: to, vector: from.vector };
         let (old, new) = (self.message_to(core, from)?, self.message_to(core, same)?);
@@ -88,7 +91,7 @@ impl VectorDomain {
             Rewrite::AddressOnly | Rewrite::Masked | Rewrite::Atomic64 => true,
         };
         let place = match fit.rewrite {
-            Rewrite::Masked | Rewrite::Atomic64 => core.matrix.allocate(&[to]).map_err(|_| full)?,
+            Rewrite::Masked | Rewrite::Atomic64 => core.place_on(slot, managed, to)?,
             _ if takes_address => {
                 if slot.former().any(|former| former == same) {
                     // It was there lately, and still has it.
@@ -140,5 +143,21 @@ impl VectorDomain {
             }
         });
         self.clean_up_later(slot.former());
+    }
+}
+
+impl Core {
+    /// A place on a CPU, whatever its vector. A managed interrupt has one set aside there, or left it lately.
+    fn place_on(&mut self, slot: &Slot, managed: Option<&[Cpu]>, to: Cpu) -> Result<Place, MsiError> {
+        let full = MsiError::NotReachable(to, "its vectors are taken");
+        let Some(among) = managed else { return self.matrix.allocate(&[to]).map_err(|_| full) };
+        if !among.contains(&to) {
+            return Err(MsiError::NotReachable(to, "the interrupt is managed for other CPUs"));
+        }
+        if let Some(left) = slot.former().find(|place| place.cpu == to) {
+            slot.remove_former(left);
+            return Ok(left);
+        }
+        self.matrix.allocate_managed(&[to]).map_err(|_| full)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::claims::ClaimId;
 use crate::apic::{ApicVector, Place};
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 use msi_types::{Cpu, Fit};
 
@@ -88,6 +89,8 @@ pub(super) struct SlotState {
     pub(super) phase: Phase,
     /// Where the interrupt is going, between the two phases of a move.
     pub(super) moving: Option<Place>,
+    /// The only CPUs that it is delivered to, with a vector set aside on each, if it is managed.
+    pub(super) managed: Option<Arc<[Cpu]>>,
     /// Former places are given up without an arrival at the present one.
     pub(super) impatient: bool,
 }

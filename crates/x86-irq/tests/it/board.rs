@@ -217,6 +217,8 @@ pub(crate) struct Device {
     pub(crate) block: VectorBlock,
     pub(crate) message: MsiMessage,
     pub(crate) rewrite: Rewrite,
+    /// The only CPUs for its interrupt, if it is managed.
+    pub(crate) among: Option<Vec<Cpu>>,
 }
 
 impl Device {
@@ -226,9 +228,33 @@ impl Device {
         rewrite: Rewrite,
         cpu: Cpu,
     ) -> Result<Self, MsiError> {
+        Self::with(parent, serial, (rewrite, cpu), None)
+    }
+
+    /// With a managed interrupt.
+    pub(crate) fn managed(
+        parent: &dyn MsiParent,
+        serial: Sender,
+        rewrite: Rewrite,
+        cpu: Cpu,
+        among: &[Cpu],
+    ) -> Result<Self, MsiError> {
+        Self::with(parent, serial, (rewrite, cpu), Some(among.to_vec()))
+    }
+
+    fn with(
+        parent: &dyn MsiParent,
+        serial: Sender,
+        (rewrite, cpu): (Rewrite, Cpu),
+        among: Option<Vec<Cpu>>,
+    ) -> Result<Self, MsiError> {
         let attachment = parent.attach(RequesterId::new(serial), 1)?;
         let request = request(1, Shape::Independent, rewrite, cpu);
-        let block = match parent.allocate(&attachment, &request) {
+        let allocated = match &among {
+            Some(among) => parent.allocate_managed(&attachment, &request, among),
+            None => parent.allocate(&attachment, &request),
+        };
+        let block = match allocated {
             Ok(block) => block,
             Err(error) => {
                 parent.detach(attachment);
@@ -236,7 +262,7 @@ impl Device {
             }
         };
         let message = parent.compose(&block, 0)?;
-        Ok(Self { serial, attachment, block, message, rewrite })
+        Ok(Self { serial, attachment, block, message, rewrite, among })
     }
 
     pub(crate) fn vector(&self) -> Vector {

@@ -17,6 +17,7 @@ enum Op {
     Move(prop::sample::Index, u32, bool, bool, MoveOutcome),
     Mask(prop::sample::Index),
     Unmask(prop::sample::Index),
+    AttachManaged(u32, u32),
     Retrigger(prop::sample::Index),
     Run(u32),
     CleanUp(u32),
@@ -37,6 +38,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let outcome = prop_oneof![3 => Just(MoveOutcome::Written), 1 => Just(MoveOutcome::RolledBack)];
     prop_oneof![
         4 => (rewrite, cpu()).prop_map(|(r, c)| Op::Attach(r, c)),
+        2 => (cpu(), cpu()).prop_map(|(at, other)| Op::AttachManaged(at, other)),
         2 => device().prop_map(Op::Free),
         8 => device().prop_map(Op::Fire),
         8 => (device(), cpu(), any::<bool>(), any::<bool>(), outcome)
@@ -88,6 +90,7 @@ impl World {
     fn apply(&mut self, op: &Op) {
         match *op {
             Op::Attach(rewrite, cpu) => self.attach(rewrite, Cpu::new(cpu)),
+            Op::AttachManaged(at, other) => self.attach_managed(Cpu::new(at), Cpu::new(other)),
             Op::Free(index) => {
                 let Some(index) = self.pick(index) else { return };
                 let device = self.devices.swap_remove(index);
@@ -124,8 +127,17 @@ impl World {
     }
 
     fn attach(&mut self, rewrite: Rewrite, cpu: Cpu) {
-        let serial = self.next;
-        match Device::new(&*self.board.domain, serial, rewrite, cpu) {
+        let made = Device::new(&*self.board.domain, self.next, rewrite, cpu);
+        self.take_in(made);
+    }
+
+    fn attach_managed(&mut self, at: Cpu, other: Cpu) {
+        let made = Device::managed(&*self.board.domain, self.next, Rewrite::Masked, at, &[at, other]);
+        self.take_in(made);
+    }
+
+    fn take_in(&mut self, made: Result<Device, MsiError>) {
+        match made {
             Ok(device) => {
                 self.next += 1;
                 self.devices.push(device);
@@ -139,7 +151,12 @@ impl World {
         let domain = self.board.domain.clone();
         let moved = match domain.begin_move(&self.devices[index].block, 0, to) {
             Ok(moved) => moved,
-            Err(MsiError::NotReachable(..) | MsiError::WouldTear) => return,
+            Err(MsiError::NotReachable(..) | MsiError::WouldTear) => {
+                let among = self.devices[index].among.as_ref();
+                let follows = among.is_some_and(|among| among.contains(&to));
+                assert!(!follows || !self.board.is_online(to), "a managed interrupt has a vector there");
+                return;
+            }
             Err(error) => panic!("{error}"),
         };
         if fires[0] {

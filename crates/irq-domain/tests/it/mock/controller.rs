@@ -59,6 +59,8 @@ pub(crate) struct Controller {
     pub(crate) frees: AtomicUsize,
     /// Who was attached, in order.
     pub(crate) requesters: Mutex<Vec<RequesterId>>,
+    /// For which CPUs vectors were set aside.
+    pub(crate) managed: Mutex<Vec<Vec<Cpu>>>,
     pub(crate) page: Mutex<DoorbellPage>,
     /// What the hierarchy offers and asks for.
     pub(crate) tier: Mutex<Tier>,
@@ -95,6 +97,7 @@ impl Controller {
             releases: AtomicUsize::new(0),
             frees: AtomicUsize::new(0),
             requesters: Mutex::default(),
+            managed: Mutex::default(),
             page: Mutex::new(DoorbellPage::Alone),
             tier: Mutex::new(Tier::new("mock").with_provides(Capabilities::ALL)),
             isolation: Mutex::new(Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))),
@@ -233,6 +236,18 @@ impl MsiParent for Controller {
     fn detach(&self, device: Attachment) {
         let vectors = self.inside().devices.remove(&device.cookie()).expect("detached twice");
         assert!(vectors.is_empty(), "detached with vectors");
+    }
+
+    fn allocate_managed(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: &[Cpu],
+    ) -> Result<VectorBlock, MsiError> {
+        assert!(among.contains(&request.cpu));
+        let block = self.allocate(device, request)?;
+        self.managed.lock().unwrap().push(among.to_vec());
+        Ok(block)
     }
 
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {

@@ -1,0 +1,112 @@
+//! Interrupts that follow certain CPUs.
+
+use crate::board::{Board, Device};
+use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, Rewrite};
+use x86_irq::{Arrival, Place};
+
+const CPU0: Cpu = Cpu::new(0);
+const CPU1: Cpu = Cpu::new(1);
+const CPU2: Cpu = Cpu::new(2);
+/// Vectors of each CPU.
+const ALL: u32 = 12;
+
+fn managed(board: &Board, serial: u32) -> Device {
+    Device::managed(&*board.domain, serial, Rewrite::Masked, CPU0, &[CPU0, CPU1]).unwrap()
+}
+
+fn relocate(board: &Board, device: &mut Device, to: Cpu) -> Result<(), MsiError> {
+    let moved = board.domain.begin_move(&device.block, 0, to)?;
+    moved.message.into_iter().for_each(|message| device.store(message));
+    board.domain.end_move(moved, MoveOutcome::Written)
+}
+
+/// Takes every vector that is left on a CPU.
+fn fill(board: &Board, cpu: Cpu) -> Vec<Device> {
+    let device = |serial| Device::new(&*board.domain, serial, Rewrite::Masked, cpu);
+    (100..).map_while(|serial| device(serial).ok()).collect()
+}
+
+fn free_on(board: &Board, cpus: [Cpu; 3]) -> [u32; 3] {
+    cpus.map(|cpu| board.domain.available_on(cpu))
+}
+
+#[test]
+fn a_managed_interrupt_moves_to_a_cpu_without_a_free_vector() {
+    let board = Board::new(3);
+    let mut follower = managed(&board, 1);
+    let mut other = Device::new(&*board.domain, 2, Rewrite::Masked, CPU0).unwrap();
+    let others = fill(&board, CPU1);
+    assert_eq!(u32::try_from(others.len()), Ok(ALL - 1));
+    let taken = MsiError::NotReachable(CPU1, "its vectors are taken");
+    assert_eq!(relocate(&board, &mut other, CPU1), Err(taken));
+    relocate(&board, &mut follower, CPU1).unwrap();
+    assert!(board.write(follower.message, follower.serial));
+    assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(follower.vector()));
+}
+
+#[test]
+fn it_goes_to_and_fro_without_an_arrival_in_between() {
+    let board = Board::new(3);
+    let mut follower = managed(&board, 1);
+    let home = board.domain.place(follower.vector()).unwrap();
+    let _others = [fill(&board, CPU0), fill(&board, CPU1)];
+    for _ in 0..10 {
+        relocate(&board, &mut follower, CPU1).unwrap();
+        relocate(&board, &mut follower, CPU0).unwrap();
+    }
+    assert_eq!(board.domain.place(follower.vector()), Some(home));
+}
+
+#[test]
+fn it_is_delivered_to_its_own_cpus_alone() {
+    let board = Board::new(3);
+    let mut follower = managed(&board, 1);
+    let refused = MsiError::NotReachable(CPU2, "the interrupt is managed for other CPUs");
+    assert_eq!(relocate(&board, &mut follower, CPU2), Err(refused));
+    assert_eq!(board.domain.place(follower.vector()).map(|Place { cpu, .. }| cpu), Some(CPU0));
+}
+
+#[test]
+fn what_was_set_aside_is_free_again_once_the_interrupt_is() {
+    for moves in 0..4 {
+        let board = Board::new(3);
+        let mut follower = managed(&board, 1);
+        assert_eq!(free_on(&board, [CPU0, CPU1, CPU2]), [ALL - 1, ALL - 1, ALL]);
+        for to in [CPU1, CPU0, CPU1].into_iter().take(moves) {
+            relocate(&board, &mut follower, to).unwrap();
+        }
+        follower.free(&*board.domain);
+        board.cpus().for_each(|cpu| board.clean_up(cpu));
+        assert_eq!(free_on(&board, [CPU0, CPU1, CPU2]), [ALL; 3], "{moves} moves");
+        assert_eq!(board.domain.slots_in_use(), 0);
+    }
+}
+
+#[test]
+fn a_cpu_with_nothing_to_set_aside_refuses_and_nothing_remains() {
+    let board = Board::new(3);
+    let others = fill(&board, CPU1);
+    let among = [CPU0, CPU1];
+    let refused = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU0, &among).unwrap_err();
+    assert_eq!(refused, MsiError::NoVectors { wanted: 1 });
+    assert_eq!(free_on(&board, [CPU0, CPU1, CPU2]), [ALL, 0, ALL]);
+    assert_eq!(board.domain.slots_in_use(), others.len());
+}
+
+#[test]
+fn an_endpoint_that_cannot_change_its_data_is_refused() {
+    let board = Board::new(3);
+    for rewrite in [Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never] {
+        let refused = Device::managed(&*board.domain, 1, rewrite, CPU0, &[CPU0, CPU1]).unwrap_err();
+        assert_eq!(refused, MsiError::WouldTear);
+        assert_eq!(free_on(&board, [CPU0, CPU1, CPU2]), [ALL; 3]);
+    }
+}
+
+#[test]
+fn a_cpu_that_is_named_twice_sets_one_vector_aside() {
+    let board = Board::new(2);
+    let among = [CPU1, CPU0, CPU1];
+    let _follower = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU1, &among).unwrap();
+    assert_eq!((board.domain.available_on(CPU0), board.domain.available_on(CPU1)), (ALL - 1, ALL - 1));
+}
