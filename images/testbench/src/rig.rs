@@ -4,6 +4,7 @@ use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::pci::Function;
 use crate::report::{Outcome, Verdict};
+use crate::smp;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -169,6 +170,8 @@ impl Rig {
                 break;
             }
         }
+        // A second message for the same cause is not to be taken for the next one's.
+        smp::catch_up(expected)?;
         let expected_runs = self.counts.on(slot, expected) - before.0;
         Ok(Some(Runs { there: expected_runs, elsewhere: self.counts.of(slot) - before.1 - expected_runs }))
     }

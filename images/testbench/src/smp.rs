@@ -74,6 +74,12 @@ pub(crate) fn run_on(cpu: Cpu, work: impl FnOnce() + Send + 'static) -> Result<(
     wait_for(cpu)
 }
 
+/// Waits until a CPU has taken what was pending there.
+pub(crate) fn catch_up(cpu: Cpu) -> Result<(), Verdict> {
+    // It comes to this only after everything that was pending before.
+    run_on(cpu, || ())
+}
+
 /// Has a CPU leave. Its interrupts were moved away.
 pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdict> {
     let affinity = machine.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;

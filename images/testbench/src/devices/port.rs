@@ -52,7 +52,9 @@ impl Port {
         let register = self.capability + SLOT_CONTROL;
         let control = self.config.read16(register) & !ENABLES;
         self.config.write16(register, control);
-        self.config.write16(self.capability + SLOT_STATUS, 0xffff);
+        // What is set alone: a port of QEMU's takes a write of more for a mistake, and keeps what it has.
+        let status = self.config.read16(self.capability + SLOT_STATUS);
+        self.config.write16(self.capability + SLOT_STATUS, status);
         self.config.write16(register, control | ENABLES);
     }
 

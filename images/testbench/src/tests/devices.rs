@@ -7,6 +7,7 @@ use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
 use crate::pci::Function;
 use crate::report::{Outcome, Report, Verdict};
 use crate::rig::Rig;
+use crate::smp;
 use alloc::format;
 use core::sync::atomic::Ordering;
 use image_rt::{cpu, println};
@@ -87,7 +88,7 @@ fn each_once(rig: &Rig, mut test: impl FnMut(&IrqHandle, u16) -> Outcome) -> Out
 
 /// The device's own messages, held back at its mask bits or, where it has none, at the controller.
 fn hold_device(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
-    settle(rig, slot);
+    settle(rig, handle, slot)?;
     let before = rig.counts.of(slot);
     handle.disable();
     // Two messages are one interrupt, if none of them comes after `enable`.
@@ -103,11 +104,13 @@ fn hold_device(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
 
 /// Messages by the controller, to every device alike.
 fn hold(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
-    settle(rig, slot);
+    settle(rig, handle, slot)?;
     let before = rig.counts.of(slot);
     handle.disable();
     handle.set_pending(Pending::Set);
     handle.set_pending(Pending::Set);
+    // What comes after `enable` would be one more.
+    smp::catch_up(handle.effective_affinity())?;
     let early = cpu::wait_until(5, || rig.counts.of(slot) > before);
     handle.enable();
     check!(!early, "slot {slot} ran while it was disabled");
@@ -115,7 +118,7 @@ fn hold(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
 }
 
 fn resend(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
-    settle(rig, slot);
+    settle(rig, handle, slot)?;
     let before = rig.counts.of(slot);
     handle.set_pending(Pending::Set);
     expect_one_more(rig, slot, before)?;
@@ -133,11 +136,13 @@ fn resend(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
 }
 
 /// Devices that send twice (for one cause) are given time to do so.
-fn settle(rig: &Rig, slot: u16) {
+fn settle(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
+    smp::catch_up(handle.effective_affinity())?;
     let mut last = rig.counts.of(slot);
     while cpu::wait_until(3, || rig.counts.of(slot) != last) {
         last = rig.counts.of(slot);
     }
+    Ok(())
 }
 
 fn expect_one_more(rig: &Rig, slot: u16, before: u64) -> Outcome {
