@@ -71,4 +71,4 @@ pub use platform::PlatformFault;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
 pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};
 pub use simulate::{Simulation, TraceEvent, simulate, simulate_migrating};
-pub use trespass::{IommuPages, Trespass, trespass};
+pub use trespass::{IommuPages, Overwritten, Trespass, trespass};

@@ -1,11 +1,16 @@
 //! What a hostile device gets to: it writes messages that drivers gave to others, and beside doorbells.
 
+mod registers;
+
+pub use registers::Overwritten;
+
 use crate::cpu::CpuCore;
 use crate::iommu::{GRANULE, Iommu};
 use crate::machine::Machine;
 use crate::run::RunError;
 use crate::system::{Cpus, Powered, System, Unit, UnitVector, Work, boot, first_message};
 use msi_types::{Cpu, Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What stands between devices and the bus.
@@ -33,12 +38,20 @@ pub struct Trespass {
     pub rang: bool,
     /// After the intruder wrote zeros to the first word of the doorbell's page, what the victim sent did not arrive.
     pub silenced: bool,
-    /// Writes of the intruder that the IOMMU stopped.
+    /// Registers of the doorbell's page that the intruder changed then.
+    pub overwritten: Vec<Overwritten>,
+    /// With LPI tables of the intruder's at the redistributor, the victim's interrupts arrive exactly while the
+    /// intruder's table says so.
+    pub seized: bool,
+    /// Writes of the intruder outside of its own memory.
+    pub writes: usize,
+    /// Those that the IOMMU stopped.
     pub faults: usize,
 }
 
 /// Brings the machine up and lets its first platform device act against the second one: it writes the message that the
-/// drivers gave to the second one, and then zeros to the start of that page. `None` if there are not two that work.
+/// drivers gave to the second one, then zeros to the start of that page, and then where a redistributor's LPI tables are.
+/// `None` if there are not two that work.
 ///
 /// # Errors
 /// The drivers failed.
@@ -54,17 +67,27 @@ pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespa
     };
     let bus = Intruder::new(intruder, &system, pages, message.address);
     let rang = cpus.runs_of(vector, || bus.write(message));
-    let controls = MsiMessage { address: GRANULE.page(message.address), data: 0 };
+    let page = GRANULE.page(message.address);
+    let before = registers::read(&system, intruder, page);
     let silenced = !cpus.runs_of(vector, || {
-        bus.write(controls);
+        bus.write(MsiMessage { address: page, data: 0 });
         victim.send(vector);
     });
+    let mut arrives = || {
+        cpus.runs_of(vector, || {
+            victim.send(vector);
+        })
+    };
+    let seized = registers::seize(&system, &bus, message, &mut arrives);
     Ok(Some(Trespass {
         intruder: intruder.config.name.clone(),
         victim: victim.config.name.clone(),
         isolation: intruder.isolation().unwrap_or(Isolation::NotIsolated(NotIsolated::NoController)),
         rang,
         silenced,
+        overwritten: registers::changed(before, &registers::read(&system, intruder, page)),
+        seized,
+        writes: bus.writes.get(),
         faults: bus.iommu.map_or(0, |iommu| iommu.faults().len()),
     }))
 }
@@ -103,6 +126,7 @@ const STREAM: RequesterId = RequesterId::new(1);
 struct Intruder {
     direct: Arc<Upstream>,
     iommu: Option<Iommu>,
+    writes: Cell<usize>,
 }
 
 /// The bus as the intruder sees it.
@@ -125,10 +149,23 @@ impl Intruder {
         if let Some(iommu) = iommu.as_ref().filter(|_| pages == IommuPages::Doorbell) {
             iommu.map(STREAM, doorbell, doorbell);
         }
-        Self { direct, iommu }
+        Self { direct, iommu, writes: Cell::new(0) }
+    }
+
+    /// Writes to memory of its own, which it may, as to the buffers that its driver gives it.
+    fn write_own(&self, message: MsiMessage) {
+        if let Some(iommu) = self.iommu.as_ref() {
+            iommu.map(STREAM, message.address, message.address);
+        }
+        self.send(message);
     }
 
     fn write(&self, message: MsiMessage) {
+        self.writes.set(self.writes.get() + 1);
+        self.send(message);
+    }
+
+    fn send(&self, message: MsiMessage) {
         match &self.iommu {
             Some(iommu) => iommu.signal_msi(STREAM, message),
             None => self.direct.signal_msi(STREAM, message),

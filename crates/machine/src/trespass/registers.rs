@@ -1,0 +1,88 @@
+//! What else lies in a doorbell's page, and what can be done with it.
+
+use super::Intruder;
+use crate::bus::AccessWidth;
+use crate::iommu::GRANULE;
+use crate::system::{System, Unit};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use gic_arch::{Lpi, gicd, gicr};
+use gic_firmware::ControllerKind;
+use msi_types::MsiMessage;
+
+/// A register that somebody else than its driver changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Overwritten {
+    /// Its name.
+    pub register: &'static str,
+    /// What it held.
+    pub before: u64,
+    /// What it holds.
+    pub after: u64,
+}
+
+/// A register and what a CPU reads there.
+pub(super) type Reading = (&'static str, u64);
+
+/// INTID bits of the intruder's tables: the least that there can be.
+const ID_BITS: u8 = 14;
+/// An LPI's configuration byte: enabled, at the priority that drivers give.
+const ENABLED: u32 = 0xa1;
+/// Alignment of a pending table, and more than either table takes.
+const TABLE: u64 = 0x1_0000;
+
+/// The registers that steer the controller of `unit`, in the page of its doorbell.
+pub(super) fn read(system: &System, unit: &Unit, page: u64) -> Vec<Reading> {
+    let registers: &[_] = match system.description.controller(unit.config.controller).map(|it| &it.kind) {
+        Some(ControllerKind::DirectLpi) => &[
+            ("GICR_CTLR", gicr::CTLR.offset(), AccessWidth::Word),
+            ("GICR_PROPBASER", gicr::PROPBASER.offset(), AccessWidth::Double),
+            ("GICR_PENDBASER", gicr::PENDBASER.offset(), AccessWidth::Double),
+        ],
+        Some(ControllerKind::Mbi) => &[("GICD_CTLR", gicd::CTLR.offset(), AccessWidth::Word)],
+        _ => &[],
+    };
+    let bus = system.platform.cpu_bus();
+    registers.iter().map(|(name, at, width)| (*name, bus.read(page + u64::from(*at), *width))).collect()
+}
+
+pub(super) fn changed(before: Vec<Reading>, after: &[Reading]) -> Vec<Overwritten> {
+    let both = before.into_iter().zip(after);
+    let changes = both.filter(|((_, before), (_, after))| before != after);
+    changes.map(|((register, before), (_, after))| Overwritten { register, before, after: *after }).collect()
+}
+
+/// The intruder gives the redistributor whose doorbell `victim` rings tables of its own, in memory of its own. Does the
+/// victim's LPI arrive while the intruder's table enables it, and not while it does not?
+pub(super) fn seize(
+    system: &System,
+    intruder: &Intruder,
+    victim: MsiMessage,
+    arrives: &mut dyn FnMut() -> bool,
+) -> bool {
+    let page = GRANULE.page(victim.address);
+    let tables = system.ram.allocate(TABLE, TABLE).zip(system.ram.allocate(TABLE, TABLE));
+    let (Some((configuration, pending)), Ok(lpi)) = (tables, Lpi::try_from(victim.data)) else {
+        return false;
+    };
+    let word = |at: u64, value: u64| {
+        let [low, high] =
+            [value, value >> 32].map(|half| u32::try_from(half & u64::from(u32::MAX)).unwrap_or(0));
+        intruder.write(MsiMessage { address: at, data: low });
+        intruder.write(MsiMessage { address: at + 4, data: high });
+    };
+    let control = |enable| {
+        let data = Ctlr::new().with_enable_lpis(enable).into();
+        intruder.write(MsiMessage { address: page + u64::from(gicr::CTLR.offset()), data });
+    };
+    let propbaser = Propbaser::new().with_id_bits_minus_one(ID_BITS - 1).with_address(configuration);
+    word(page + u64::from(gicr::PROPBASER.offset()), propbaser.into_bits());
+    word(page + u64::from(gicr::PENDBASER.offset()), Pendbaser::new().with_address(pending).into_bits());
+    control(true);
+    let while_disabled = arrives();
+    // What was cached of the table goes with EnableLPIs.
+    control(false);
+    let byte = configuration + u64::from(lpi.index());
+    intruder.write_own(MsiMessage { address: byte & !3, data: ENABLED << (byte % 4 * 8) });
+    control(true);
+    !while_disabled && arrives()
+}
