@@ -1,0 +1,163 @@
+//! What KVM cannot be or be in is refused, each with its own reason.
+
+use crate::board::{Levels, Ram, config, fresh, with_tables};
+use gic_arch::gicd::Irouter;
+use gic_arch::gits::Creadr;
+use gic_arch::its::CollectionId;
+use gic_arch::{Affinity, IntId, gicd, gicr};
+use msi_types::{DeviceId, EventId};
+use vgic::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming, TableLevels};
+use vgic::saved_state::kvm::{KvmView, OutsideKvm};
+use vgic::saved_state::{CollectionState, DeviceState, EventState, InterruptState, LpiState, SavedState};
+use vgic::{SecurityView, VgicConfig};
+
+fn machine(change: impl FnOnce(&mut VgicConfig)) -> Option<OutsideKvm> {
+    let mut config = config();
+    change(&mut config);
+    KvmView::new(&config, fresh(), &Ram::new()).err()
+}
+
+fn its(change: impl FnOnce(&mut ItsConfig)) -> Option<&'static str> {
+    match machine(|config| change(&mut config.its[0])) {
+        Some(OutsideKvm::Its { what, .. }) => Some(what),
+        _ => None,
+    }
+}
+
+fn state(change: impl FnOnce(&mut SavedState)) -> Option<OutsideKvm> {
+    let (config, memory) = (config(), Ram::new());
+    let mut state = with_tables(Levels::Flat, &memory);
+    change(&mut state);
+    KvmView::new(&config, state, &memory).err()
+}
+
+fn interrupt(intid: u32) -> InterruptState {
+    InterruptState {
+        intid: IntId::new(intid),
+        group1: true,
+        enabled: true,
+        priority: 0,
+        edge: false,
+        latch: false,
+        line: false,
+        message: false,
+        active: false,
+        active_at: None,
+        route: 0,
+        chosen: None,
+    }
+}
+
+#[test]
+fn a_machine_like_kvm_s_in_an_ordinary_state_is_none_of_these() {
+    assert_eq!(machine(|_| {}), None);
+    assert_eq!(state(|_| {}), None);
+}
+
+#[test]
+fn machines_that_kvm_cannot_be() {
+    assert_eq!(machine(|config| config.priority_bits = 6), Some(OutsideKvm::PriorityBits(6)));
+    assert_eq!(machine(|config| config.extended_spis = 32), Some(OutsideKvm::ExtendedRange));
+    assert_eq!(machine(|config| config.extended_ppis = 32), Some(OutsideKvm::ExtendedRange));
+    let two = machine(|config| config.security = SecurityView::NonSecure);
+    assert_eq!(two, Some(OutsideKvm::TwoSecurityStates));
+    assert_eq!(machine(|config| config.lpi_id_bits = Some(17)), Some(OutsideKvm::IntIdBits(17)));
+    assert_eq!(machine(|config| config.direct_lpi = true), Some(OutsideKvm::DirectLpi));
+    assert_eq!(machine(|config| config.coherence = Coherence::NonCoherent), Some(OutsideKvm::NotCoherent));
+    let far = Affinity::new(1, 0, 0, 0);
+    assert_eq!(machine(|config| config.cpus[1].affinity = far), Some(OutsideKvm::Affinity(far)));
+}
+
+#[test]
+fn an_its_that_kvm_s_cannot_be() {
+    assert_eq!(its(|its| its.device_id_bits = 17), Some("number of DeviceID bits"));
+    assert_eq!(its(|its| its.event_id_bits = 17), Some("number of EventID bits"));
+    let named = its(|its| its.redistributor_naming = RedistributorNaming::Address);
+    assert_eq!(named, Some("way of naming redistributors"));
+    assert_eq!(its(|its| its.held_collections = 1), Some("number of collections without a table"));
+    assert_eq!(its(|its| its.collection_table = None), Some("lack of a collection table"));
+    assert_eq!(its(|its| its.page_sizes = PageSizes::Any), Some("choice of page sizes"));
+    assert_eq!(its(|its| its.coherence = Coherence::NonCoherent), Some("way to memory"));
+    let format = its(|its| its.iidr = its.iidr.with_revision(1));
+    assert_eq!(format, Some("table format (GITS_IIDR.Revision)"));
+    assert_eq!(its(|its| its.device_table = TableLevels::Flat), None);
+}
+
+#[test]
+fn states_that_kvm_s_gic_cannot_be_in() {
+    let alone = gicd::Ctlr::new().with_enable_grp0(true).into_bits();
+    assert_eq!(state(|state| state.distributor.ctlr = alone), Some(OutsideKvm::GroupZeroAlone));
+    let any = Irouter::new().with_any_participating(true).into_bits();
+    let listed = |interrupt| state(|state| state.distributor.interrupts = vec![interrupt]);
+    let shared = IntId::new(40);
+    let routed = listed(InterruptState { route: any, ..interrupt(40) });
+    assert_eq!(routed, Some(OutsideKvm::OneOfN(shared)));
+    let held = listed(InterruptState { message: true, ..interrupt(40) });
+    assert_eq!(held, Some(OutsideKvm::MessageLevel(shared)));
+    let edge = InterruptState { edge: true, ..interrupt(20) };
+    let (cpu, intid) = (Affinity::from_packed(1), IntId::new(20));
+    let private = state(|state| state.cpus[1].redistributor.interrupts = vec![edge]);
+    assert_eq!(private, Some(OutsideKvm::EdgePpi { cpu, intid }));
+    let declines = gicr::Ctlr::new().with_dpg1_ns(true).into_bits();
+    let unwilling = state(|state| state.cpus[1].redistributor.ctlr |= declines);
+    assert_eq!(unwilling, Some(OutsideKvm::Declines(cpu)));
+}
+
+#[test]
+fn lpi_tables_of_their_own_are_refused_where_lpis_are_enabled() {
+    let cpu = Affinity::from_packed(1);
+    let enabled = gicr::Ctlr::new().with_enable_lpis(true).into_bits();
+    let other = |state: &mut SavedState| state.cpus[1].redistributor.propbaser = 0x4004_000f;
+    assert_eq!(state(other), None);
+    let both = state(|state| {
+        other(state);
+        state.cpus.iter_mut().for_each(|cpu| cpu.redistributor.ctlr |= enabled);
+    });
+    assert_eq!(both, Some(OutsideKvm::ConfigurationTables(cpu)));
+}
+
+#[test]
+fn a_stalled_queue_is_refused() {
+    let stalled = Creadr::new().with_stalled(true).into_bits();
+    assert_eq!(state(|state| state.its[0].creadr = stalled), Some(OutsideKvm::Stalled(0x0808_0000)));
+}
+
+/// An event of collection 5 with LPI 8200, which is mapped to CPU 0 or not at all.
+fn event(state: &mut SavedState, pending: bool, mapped: bool) {
+    let (collection, target) = (CollectionId::new(5), state.cpus[0].affinity);
+    let event = EventState {
+        event: EventId::new(2),
+        intid: IntId::new(8200),
+        collection,
+        pending,
+        stays_at: None,
+        configuration: None,
+    };
+    let device =
+        DeviceState { device: DeviceId::new(9), event_bits: 2, itt: 0x4010_0000, events: vec![event] };
+    state.its[0].devices = vec![device];
+    state.its[0].collections = mapped.then_some(CollectionState { collection, target }).into_iter().collect();
+}
+
+#[test]
+fn what_is_pending_without_a_collection_is_refused() {
+    assert_eq!(state(|state| event(state, false, false)), None);
+    assert_eq!(state(|state| event(state, true, true)), None);
+    let nowhere = state(|state| event(state, true, false));
+    let (device, event) = (DeviceId::new(9), EventId::new(2));
+    assert_eq!(nowhere, Some(OutsideKvm::PendingNowhere { its: 0x0808_0000, device, event }));
+}
+
+#[test]
+fn what_is_pending_by_itself_is_refused_unless_an_event_sends_it_there() {
+    let lpi = LpiState { intid: IntId::new(8200), configuration: None };
+    let at = |which: usize| {
+        state(|state| {
+            event(state, false, true);
+            state.cpus[which].redistributor.lpis = vec![lpi];
+        })
+    };
+    assert_eq!(at(0), None);
+    let (cpu, intid) = (Affinity::from_packed(1), IntId::new(8200));
+    assert_eq!(at(1), Some(OutsideKvm::PendingByItself { cpu, intid }));
+}

@@ -1,0 +1,9 @@
+//! Saved states seen as KVM's device attributes and tables.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod board;
+mod hostile;
+mod limits;
+mod registers;
+mod round_trip;
+mod tables;
