@@ -35,7 +35,9 @@ impl Ram {
     }
 
     pub(crate) fn put(&self, words: &[(u64, u64)]) {
-        words.iter().for_each(|(address, word)| self.write_u64(*address, *word).unwrap());
+        for (address, word) in words {
+            self.write_u64(*address, *word).unwrap();
+        }
     }
 
     pub(crate) fn word(&self, address: u64) -> u64 {
