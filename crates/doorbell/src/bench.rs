@@ -1,16 +1,18 @@
 //! `doorbell bench`.
 
-use crate::cli::OutputArgs;
+use crate::cli::BenchArgs;
 use crate::exit::Outcome;
 use crate::print;
 use anyhow::Result;
-use doorbell_machine::{Case, Measurements};
+use doorbell_machine::{Case, MeasureOptions, Measurements};
 use serde::Serialize;
 
 #[derive(Serialize)]
 struct Document<'a> {
     floor_ns: f64,
     cases: Vec<Row<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    skipped: Vec<Skipped<'a>>,
 }
 
 #[derive(Serialize)]
@@ -19,12 +21,21 @@ struct Row<'a> {
     median_ns: f64,
     min_ns: f64,
     ratio: f64,
+    /// What the ratio is to.
+    of: String,
 }
 
-/// Measures, and prints times as ratios to an uncontended `fetch_or`.
-pub(crate) fn bench(output: &OutputArgs) -> Result<Outcome> {
-    let measured = doorbell_machine::measure()?;
-    if output.json {
+/// A case that cannot be measured here.
+#[derive(Serialize)]
+struct Skipped<'a> {
+    name: &'a str,
+    reason: &'a str,
+}
+
+/// Measures, and prints times as ratios to an uncontended `fetch_or` or to what the case names.
+pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
+    let measured = doorbell_machine::measure(&MeasureOptions { rounds: args.rounds })?;
+    if args.output.json {
         print::json(&Document::of(&measured))?;
     } else {
         print_text(&measured);
@@ -33,23 +44,43 @@ pub(crate) fn bench(output: &OutputArgs) -> Result<Outcome> {
 }
 
 fn print_text(measured: &Measurements) {
-    let mut table = print::table(["case", "median ns", "fastest ns", "ratio"]);
+    let mut table = print::table(["case", "median ns", "fastest ns", "ratio", "to"]);
     for case in &measured.cases {
-        let numbers = [case.median_ns, case.min_ns, case.ratio].map(|number| format!("{number:.0}"));
-        table.add_row([case.name.clone()].into_iter().chain(numbers));
+        let [median, fastest, ratio] = [case.median_ns, case.min_ns, case.ratio].map(three_digits);
+        table.add_row([case.name.clone(), median, fastest, ratio, case.of.to_string()]);
     }
     println!("{table}");
-    println!("ratio to an uncontended fetch_or: {:.2} ns", measured.floor_ns);
+    for (name, reason) in &measured.skipped {
+        println!("{name}: not measured, {reason}");
+    }
+    println!("an uncontended fetch_or takes {:.2} ns", measured.floor_ns);
+}
+
+/// As many decimals as make three digits.
+fn three_digits(number: f64) -> String {
+    let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
+    format!("{number:.decimals$}")
 }
 
 impl<'a> Document<'a> {
     fn of(measured: &'a Measurements) -> Self {
-        Self { floor_ns: measured.floor_ns, cases: measured.cases.iter().map(Row::of).collect() }
+        let skipped = measured.skipped.iter().map(|(name, reason)| Skipped { name, reason });
+        Self {
+            floor_ns: measured.floor_ns,
+            cases: measured.cases.iter().map(Row::of).collect(),
+            skipped: skipped.collect(),
+        }
     }
 }
 
 impl<'a> Row<'a> {
     fn of(case: &'a Case) -> Self {
-        Self { name: &case.name, median_ns: case.median_ns, min_ns: case.min_ns, ratio: case.ratio }
+        Self {
+            name: &case.name,
+            median_ns: case.median_ns,
+            min_ns: case.min_ns,
+            ratio: case.ratio,
+            of: case.of.to_string(),
+        }
     }
 }

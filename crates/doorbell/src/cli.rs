@@ -28,8 +28,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// List the embedded machines.
     Machines(OutputArgs),
-    /// Measure vector set-up, affinity moves and delivery with each kind of controller, in one run.
-    Bench(OutputArgs),
+    /// Measure injection, acknowledgement, dispatch, and each kind of controller, as ratios to floors in the same run.
+    Bench(BenchArgs),
     /// Try every kind of endpoint on every kind of controller, behind every IOMMU layer, on bare metal and in guests.
     Matrix(OutputArgs),
     /// Print what a description says: controllers, devices, routes.
@@ -85,6 +85,15 @@ pub(crate) struct RunArgs {
     /// Seed of every choice: devices, targets, moves.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Samples of each case, of which the median and the fastest are shown.
+    #[arg(long, value_name = "N", default_value_t = 301, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rounds: u32,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

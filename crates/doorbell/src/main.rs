@@ -21,7 +21,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let result = match Cli::parse().into_command() {
         Command::Run(args) => run::run(&args),
-        Command::Bench(output) => bench::bench(&output),
+        Command::Bench(args) => bench::bench(&args),
         Command::Machines(output) => machines::machines(&output),
         Command::Matrix(output) => matrix::matrix(&output),
         Command::Inspect(args) => inspect::inspect(&args),

@@ -164,6 +164,24 @@ fn inspect_has_the_fields_of_the_contract() {
 }
 
 #[test]
+fn bench_has_the_fields_and_the_cases_of_the_contract() {
+    let output = doorbell(&["bench", "--json", "--rounds", "1"]);
+    assert_eq!(output.status.code(), Some(0));
+    let measured = json(&output);
+    has_fields(&measured, &["floor_ns", "cases"]);
+    let cases = measured["cases"].as_array().unwrap();
+    for case in cases {
+        has_fields(case, &["name", "median_ns", "min_ns", "ratio", "of"]);
+    }
+    let case = |name: &str| cases.iter().find(|case| case["name"] == name).unwrap();
+    assert_eq!(case("inject-1")["of"], "fetch_or");
+    assert_eq!(case("inject-2-threads")["of"], "inject-1");
+    for name in ["inject-64k-random", "ack-32-priorities", "inject-ack-depth-57k", "dispatch", "setup-its"] {
+        assert!(case(name)["ratio"].as_f64().unwrap() > 0.0, "{name}");
+    }
+}
+
+#[test]
 fn every_embedded_machine_is_listed_with_its_name() {
     let machines = json(&doorbell(&["machines", "--json"]));
     let names: Vec<&str> =

@@ -66,7 +66,7 @@ pub use machine::{
     BuildOptions, ControllerChoice, Endpoint, Endpoints, LpiDisabling, LpiNumbers, Machine, PciEndpoint,
     PciPlace, Population, Refusal, Resident, SecurityView, Snooping, TargetAddresses, build,
 };
-pub use measure::{Case, MeasureError, Measurements, measure};
+pub use measure::{Case, MeasureError, MeasureOptions, Measurements, Reference, measure};
 pub use platform::PlatformFault;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
 pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};

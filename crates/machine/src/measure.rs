@@ -1,30 +1,29 @@
-//! How long things take with each controller, side by side: the same device on each machine, sampled in turn.
+//! What the hot paths cost, beside floors and peers in the same process: times travel badly between machines, ratios
+//! travel well. Every case is sampled in turn, so that whatever else goes on meets all of them alike.
 
-use crate::cpu::CpuCore;
-use crate::embedded;
-use crate::machine::{BuildOptions, ControllerChoice, build};
+mod controllers;
+mod dispatch;
+mod floors;
+mod injection;
+mod model;
+mod peers;
+
 use crate::run::RunError;
-use crate::system::{Departure, Moved, Powered, System, Unit, boot};
-use crate::trespass::InTurn;
-use gic_firmware::devicetree;
-use msi_types::Cpu;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::time::Duration;
 
-/// What is measured, and where.
-const MACHINES: [(&str, ControllerChoice); 4] = [
-    ("harbour", ControllerChoice::Its),
-    ("lagoon", ControllerChoice::DirectLpi),
-    ("estuary", ControllerChoice::Mbi),
-    ("cove", ControllerChoice::V2m),
-];
-/// Samples of each case.
-const ROUNDS: usize = 301;
-/// Operations of the floor in one sample.
-const FLOOR: u32 = 10_000;
-/// Moves, and messages, in one sample.
-const REPEATS: u32 = 16;
+/// How measurements are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MeasureOptions {
+    /// Samples of each case; of these, the median and the least are reported.
+    pub rounds: u32,
+}
+
+impl Default for MeasureOptions {
+    fn default() -> Self {
+        Self { rounds: 301 }
+    }
+}
 
 /// Measured times.
 #[derive(Clone, Debug)]
@@ -34,21 +33,58 @@ pub struct Measurements {
     pub floor_ns: f64,
     /// The cases.
     pub cases: Vec<Case>,
+    /// Cases that cannot be measured here, with the reason.
+    pub skipped: Vec<(String, String)>,
 }
 
 /// One measured case. Times in nanoseconds for one operation, models included.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Case {
-    /// `setup-`, `move-` or `deliver-` and the controller: setting up a device by its vectors, one affinity change,
-    /// one message from the device's store until its interrupt was handled and ended.
+    /// What is measured:
+    ///
+    /// | name | one operation |
+    /// |---|---|
+    /// | `inject-1` | a message to the one event that is mapped, and pending already |
+    /// | `inject-1-fresh` | a message to an event that is not pending; 64 are mapped |
+    /// | `inject-64k-random` | a message to one of 2048 devices × 32 events in random order, none pending |
+    /// | `inject-64k-random-pending` | the same, all pending |
+    /// | `inject-64k-random-wide` | 32 devices × 2048 events, none pending |
+    /// | `inject-2-threads` | as `inject-1`, by each of two threads with a device and a vCPU of its own |
+    /// | `ack-32-priorities` | a message, `ICC_IAR1_EL1` and `ICC_EOIR1_EL1`, over 32 priorities pending together |
+    /// | `inject-ack-depth-1`, `-57k` | the same, with so many LPIs pending |
+    /// | `kick-asleep` | a vCPU falls asleep; a message, one kick (an eventfd write); the interrupt is taken |
+    /// | `dispatch` | from INTID to a handler that does nothing |
+    /// | `setup-*`, `move-*`, `deliver-*` | a controller: setting up a device by its vectors, one affinity change, one message from the device's store until its interrupt was handled and ended |
+    /// | `floor-*`, `peer-*` | for comparison; not this project's code |
     pub name: String,
     /// The median.
     pub median_ns: f64,
     /// The fastest.
     pub min_ns: f64,
-    /// The median in units of [`Measurements::floor_ns`].
+    /// The median in units of [`of`](Self::of)'s.
     pub ratio: f64,
+    /// What the ratio is to.
+    pub of: Reference,
+}
+
+/// What a case is compared with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Reference {
+    /// An uncontended `fetch_or` in L1.
+    FetchOr,
+    /// Another case.
+    Case(&'static str),
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FetchOr => "fetch_or",
+            Self::Case(name) => name,
+        })
+    }
 }
 
 /// Why nothing could be measured.
@@ -61,123 +97,132 @@ pub enum MeasureError {
     /// An embedded machine cannot be used: a defect of this crate.
     #[error("the embedded machine {0} cannot be measured: {1}")]
     Machine(&'static str, String),
+    /// A case went wrong while it was measured.
+    #[error("{0} cannot be measured: {1}")]
+    Case(String, String),
 }
 
-/// Measures vector set-up, affinity moves and delivery with each controller.
-///
-/// # Errors
-/// The drivers failed, or an operation did.
-pub fn measure() -> Result<Measurements, MeasureError> {
-    let benches = MACHINES.into_iter().map(|(machine, choice)| Bench::new(machine, choice));
-    let mut benches = benches.collect::<Result<Vec<_>, _>>()?;
-    let mut floor = Vec::new();
-    for _ in 0..ROUNDS {
-        floor.push(floor_sample());
-        for bench in &mut benches {
-            bench.sample().map_err(|reason| MeasureError::Machine(bench.machine, reason))?;
-        }
-    }
-    let (floor_ns, _) = median_and_min(&mut floor);
-    let mut cases = Vec::new();
-    for (what, samples) in [("setup", 0), ("move", 1), ("deliver", 2)] {
-        for bench in &mut benches {
-            let Some(samples) = bench.samples.get_mut(samples) else { continue };
-            let (median_ns, min_ns) = median_and_min(samples);
-            let name = format!("{what}-{}", bench.choice.name());
-            cases.push(Case { name, median_ns, min_ns, ratio: median_ns / floor_ns });
-        }
-    }
-    Ok(Measurements { floor_ns, cases })
+/// A case that is being measured.
+struct Probe {
+    name: String,
+    of: Reference,
+    sample: Box<dyn FnMut() -> Result<f64, String>>,
+    samples: Vec<f64>,
 }
 
-/// One machine with its drivers up, on the caller's thread.
-struct Bench {
-    machine: &'static str,
-    choice: ControllerChoice,
-    system: System,
-    cores: Vec<Arc<CpuCore>>,
-    /// Which of the system's devices: one outside of PCI.
-    unit: usize,
-    /// Set-up, move, delivery.
-    samples: [Vec<f64>; 3],
-}
-
-impl Bench {
-    fn new(name: &'static str, choice: ControllerChoice) -> Result<Self, MeasureError> {
-        let unusable = |reason: &dyn ToString| MeasureError::Machine(name, reason.to_string());
-        let embedded = embedded::machine(name).ok_or_else(|| unusable(&"it does not exist"))?;
-        let description = devicetree::parse(embedded.dtb).map_err(|error| unusable(&error))?;
-        let options = BuildOptions { controller: choice, ..BuildOptions::default() };
-        let mut machine = build(&description, &options).map_err(|error| unusable(&error))?;
-        let powered = Powered::on(&mut machine);
-        let system = boot(machine, &powered, &InTurn(powered.cores.clone()))?;
-        let working = |unit: &Unit| !unit.is_pci() && !unit.vectors().is_empty();
-        let unit = system.units.iter().position(working).ok_or_else(|| unusable(&"no platform device"))?;
-        Ok(Self { machine: name, choice, system, cores: powered.cores, unit, samples: Default::default() })
+impl Probe {
+    /// `sample` gives the nanoseconds of one operation.
+    fn new(
+        name: impl Into<String>,
+        of: Reference,
+        sample: impl FnMut() -> Result<f64, String> + 'static,
+    ) -> Self {
+        Self { name: name.into(), of, sample: Box::new(sample), samples: Vec::new() }
     }
 
-    fn sample(&mut self) -> Result<(), String> {
-        let Some(unit) = self.system.units.get(self.unit) else { return Ok(()) };
-        let times = [self.set_up(unit)?, Self::moves(unit)?, self.deliveries(unit)?];
-        for (samples, time) in self.samples.iter_mut().zip(times) {
-            samples.push(time);
-        }
+    fn take(&mut self) -> Result<(), MeasureError> {
+        // A fresh time slice: a sample that is interrupted by another process says nothing.
+        std::thread::yield_now();
+        let time = (self.sample)().map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
+        self.samples.push(time);
         Ok(())
     }
 
-    /// Nanoseconds for each vector.
-    fn set_up(&self, unit: &Unit) -> Result<f64, String> {
-        unit.remove(&self.system, Departure::Orderly);
-        let start = Instant::now();
-        unit.add(&self.system)?;
-        Ok(each(start.elapsed(), u32::try_from(unit.vectors().len()).unwrap_or(u32::MAX)))
+    fn median_and_min(&mut self) -> (f64, f64) {
+        self.samples.sort_unstable_by(f64::total_cmp);
+        let at = |index: usize| self.samples.get(index).copied().unwrap_or(0.0);
+        (at(self.samples.len() / 2), at(0))
     }
+}
 
-    fn moves(unit: &Unit) -> Result<f64, String> {
-        let start = Instant::now();
-        for round in 0..REPEATS {
-            if unit.move_vector(0, Cpu::new(round % 2))? != Moved::Done {
-                return Err("a vector did not move".to_owned());
-            }
+/// Measures the hot paths, and each controller's vector set-up, affinity moves and delivery.
+///
+/// # Errors
+/// The drivers failed, or an operation did.
+pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
+    let mut floor = Probe::new("fetch_or", Reference::FetchOr, || Ok(floors::fetch_or()));
+    let mut skipped = Vec::new();
+    let mut probes = injection::probes()?;
+    for optional in [floors::eventfd(), injection::kick_asleep(), peers::kvm()] {
+        match optional {
+            Ok(probe) => probes.push(probe),
+            Err((name, reason)) => skipped.push((name.to_owned(), reason)),
         }
-        Ok(each(start.elapsed(), REPEATS))
     }
+    probes.push(dispatch::probe()?);
+    probes.push(peers::locked_list());
+    probes.extend(controllers::probes()?);
+    for _ in 0..options.rounds.max(1) {
+        floor.take()?;
+        probes.iter_mut().try_for_each(Probe::take)?;
+    }
+    let (floor_ns, _) = floor.median_and_min();
+    Ok(Measurements { floor_ns, cases: cases(probes, floor_ns), skipped })
+}
 
-    fn deliveries(&self, unit: &Unit) -> Result<f64, String> {
-        let to = Cpu::new(1);
-        unit.move_vector(0, to)?;
-        let (Some(vector), Some(core)) = (unit.vectors().first(), self.cores.get(to.index())) else {
-            return Err("no vector".to_owned());
+fn cases(probes: Vec<Probe>, floor_ns: f64) -> Vec<Case> {
+    let times = probes.into_iter().map(|mut probe| (probe.median_and_min(), probe));
+    let times: Vec<_> = times.map(|(times, probe)| (times, probe.name, probe.of)).collect();
+    let median_of = |name: &str| times.iter().find(|(_, of, _)| of == name).map(|((median, _), ..)| *median);
+    let case = |((median_ns, min_ns), name, of): &((f64, f64), String, Reference)| {
+        let reference = match of {
+            Reference::FetchOr => Some(floor_ns),
+            Reference::Case(name) => median_of(name),
         };
-        for core in &self.cores {
-            while core.take_one() {}
-        }
-        let start = Instant::now();
-        for _ in 0..REPEATS {
-            if !unit.send(vector) || !core.take_one() {
-                return Err("a message was not delivered".to_owned());
-            }
-        }
-        Ok(each(start.elapsed(), REPEATS))
-    }
+        let ratio = median_ns / reference.unwrap_or(floor_ns);
+        Case { name: name.clone(), median_ns: *median_ns, min_ns: *min_ns, ratio, of: *of }
+    };
+    times.iter().map(case).collect()
 }
 
-/// An atomic read-modify-write that nobody else is interested in.
-fn floor_sample() -> f64 {
-    let word = AtomicU64::new(0);
-    let start = Instant::now();
-    for bit in 0..FLOOR {
-        std::hint::black_box(&word).fetch_or(1 << (bit % 64), Ordering::AcqRel);
-    }
-    each(start.elapsed(), FLOOR)
-}
-
+/// Nanoseconds of one operation.
 fn each(time: Duration, operations: u32) -> f64 {
     time.as_secs_f64() * 1e9 / f64::from(operations.max(1))
 }
 
-fn median_and_min(samples: &mut [f64]) -> (f64, f64) {
-    samples.sort_unstable_by(f64::total_cmp);
-    let at = |index: usize| samples.get(index).copied().unwrap_or(0.0);
-    (at(samples.len() / 2), at(0))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(name: &str, of: Reference, samples: &[f64]) -> Probe {
+        let samples = samples.to_vec();
+        Probe { samples, ..Probe::new(name, of, || Ok(0.0)) }
+    }
+
+    #[test]
+    fn a_ratio_is_of_medians_and_to_what_the_case_names() {
+        let probes = vec![
+            probe("two", Reference::Case("one"), &[9.0, 6.0, 100.0]),
+            probe("one", Reference::FetchOr, &[3.0, 1.0, 4.0]),
+        ];
+
+        let cases = cases(probes, 2.0);
+
+        let facts: Vec<_> = cases.iter().map(|case| (case.median_ns, case.min_ns, case.ratio)).collect();
+        assert_eq!(facts, [(9.0, 6.0, 3.0), (3.0, 1.0, 1.5)]);
+    }
+
+    #[test]
+    fn every_case_of_the_contract_can_be_sampled() {
+        let measured = measure(&MeasureOptions { rounds: 1 }).unwrap();
+
+        let names: Vec<_> = measured.cases.iter().map(|case| case.name.as_str()).collect();
+        for name in [
+            "inject-1",
+            "inject-64k-random",
+            "inject-2-threads",
+            "ack-32-priorities",
+            "inject-ack-depth-1",
+            "inject-ack-depth-57k",
+            "kick-asleep",
+            "dispatch",
+            "setup-its",
+            "move-direct-lpi",
+            "deliver-v2m",
+        ] {
+            let here = names.contains(&name) || measured.skipped.iter().any(|(skipped, _)| skipped == name);
+            assert!(here, "{name} is not among {names:?}");
+        }
+        assert!(measured.cases.iter().all(|case| case.ratio.is_finite() && case.min_ns <= case.median_ns));
+    }
 }

@@ -1,0 +1,107 @@
+//! Vector set-up, affinity moves and delivery with each controller: the same device on each machine.
+
+use super::{MeasureError, Probe, Reference, each};
+use crate::cpu::CpuCore;
+use crate::embedded;
+use crate::machine::{BuildOptions, ControllerChoice, build};
+use crate::system::{Departure, Moved, Powered, System, Unit, boot};
+use crate::trespass::InTurn;
+use gic_firmware::devicetree;
+use msi_types::Cpu;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is measured, and where.
+const MACHINES: [(&str, ControllerChoice); 4] = [
+    ("harbour", ControllerChoice::Its),
+    ("lagoon", ControllerChoice::DirectLpi),
+    ("estuary", ControllerChoice::Mbi),
+    ("cove", ControllerChoice::V2m),
+];
+/// Moves, and messages, in one sample.
+const REPEATS: u32 = 16;
+
+type Sample = fn(&Bench, &Unit) -> Result<f64, String>;
+
+/// `setup-`, `move-` and `deliver-` with each controller.
+pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
+    let benches = MACHINES.into_iter().map(|(machine, choice)| Bench::new(machine, choice));
+    let benches = benches.map(|bench| bench.map(Rc::new)).collect::<Result<Vec<_>, _>>()?;
+    let cases: [(&str, Sample); 3] =
+        [("setup", Bench::set_up), ("move", Bench::moves), ("deliver", Bench::deliveries)];
+    let probes = cases.into_iter().flat_map(|(what, sample)| {
+        benches.iter().map(move |bench| bench.probe(what, sample)).collect::<Vec<_>>()
+    });
+    Ok(probes.collect())
+}
+
+/// One machine with its drivers up, on the caller's thread.
+struct Bench {
+    choice: ControllerChoice,
+    system: System,
+    cores: Vec<Arc<CpuCore>>,
+    /// Which of the system's devices: one outside of PCI.
+    unit: usize,
+}
+
+impl Bench {
+    fn new(name: &'static str, choice: ControllerChoice) -> Result<Self, MeasureError> {
+        let unusable = |reason: &dyn ToString| MeasureError::Machine(name, reason.to_string());
+        let embedded = embedded::machine(name).ok_or_else(|| unusable(&"it does not exist"))?;
+        let description = devicetree::parse(embedded.dtb).map_err(|error| unusable(&error))?;
+        let options = BuildOptions { controller: choice, ..BuildOptions::default() };
+        let mut machine = build(&description, &options).map_err(|error| unusable(&error))?;
+        let powered = Powered::on(&mut machine);
+        let system = boot(machine, &powered, &InTurn(powered.cores.clone()))?;
+        let working = |unit: &Unit| !unit.is_pci() && !unit.vectors().is_empty();
+        let unit = system.units.iter().position(working).ok_or_else(|| unusable(&"no platform device"))?;
+        Ok(Self { choice, system, cores: powered.cores, unit })
+    }
+
+    fn probe(self: &Rc<Self>, what: &str, sample: Sample) -> Probe {
+        let bench = Rc::clone(self);
+        Probe::new(format!("{what}-{}", self.choice.name()), Reference::FetchOr, move || {
+            match bench.system.units.get(bench.unit) {
+                Some(unit) => sample(&bench, unit),
+                None => Err("the device is gone".to_owned()),
+            }
+        })
+    }
+
+    /// Nanoseconds for each vector.
+    fn set_up(&self, unit: &Unit) -> Result<f64, String> {
+        unit.remove(&self.system, Departure::Orderly);
+        let start = Instant::now();
+        unit.add(&self.system)?;
+        Ok(each(start.elapsed(), u32::try_from(unit.vectors().len()).unwrap_or(u32::MAX)))
+    }
+
+    fn moves(_: &Self, unit: &Unit) -> Result<f64, String> {
+        let start = Instant::now();
+        for round in 0..REPEATS {
+            if unit.move_vector(0, Cpu::new(round % 2))? != Moved::Done {
+                return Err("a vector did not move".to_owned());
+            }
+        }
+        Ok(each(start.elapsed(), REPEATS))
+    }
+
+    fn deliveries(&self, unit: &Unit) -> Result<f64, String> {
+        let to = Cpu::new(1);
+        unit.move_vector(0, to)?;
+        let (Some(vector), Some(core)) = (unit.vectors().first(), self.cores.get(to.index())) else {
+            return Err("no vector".to_owned());
+        };
+        for core in &self.cores {
+            while core.take_one() {}
+        }
+        let start = Instant::now();
+        for _ in 0..REPEATS {
+            if !unit.send(vector) || !core.take_one() {
+                return Err("a message was not delivered".to_owned());
+            }
+        }
+        Ok(each(start.elapsed(), REPEATS))
+    }
+}

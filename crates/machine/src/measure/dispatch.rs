@@ -1,0 +1,134 @@
+//! From an acknowledged INTID to its handler.
+
+use super::{MeasureError, Probe, Reference, each};
+use irq_domain::{Config, Dispatched, Host, Interrupts, IrqState, MsiDevice, MsiDeviceConfig};
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Fit, Isolation, Masking, MessageStore, Move, MoveOutcome, MsiError,
+    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape, Slots, StoreError, Vector,
+    VectorBlock,
+};
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Instant;
+
+const NAME: &str = "dispatch";
+const FIRST_LPI: u32 = 8192;
+const VECTORS: u16 = 64;
+const REPEATS: u32 = 4096;
+
+/// 64 vectors of one device in turn, on the CPU that they are for.
+pub(super) fn probe() -> Result<Probe, MeasureError> {
+    let failed = |error: &dyn fmt::Display| MeasureError::Case(NAME.to_owned(), error.to_string());
+    let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)));
+    let requester = RequesterId::pci(1, 0, 0);
+    let (parent, store) = (Arc::new(Controller), Arc::new(Store));
+    let config = MsiDeviceConfig { name: "device", requester, parent, store };
+    let device = MsiDevice::attach(&interrupts, config).map_err(|error| failed(&error))?;
+    let granted = device.allocate(Shape::Independent, VECTORS..=VECTORS).map_err(|error| failed(&error))?;
+    let request = |slot| device.request(slot, "vector", |context| _ = std::hint::black_box(context.cpu()));
+    let handles = granted.iter().map(|vector| request(vector.slot)).collect::<Result<Vec<_>, _>>();
+    let handles = handles.map_err(|error| failed(&error))?;
+    Ok(Probe::new(NAME, Reference::FetchOr, move || {
+        let _attached = &device;
+        let start = Instant::now();
+        for handle in handles.iter().cycle().take(REPEATS as usize) {
+            if interrupts.dispatch(Cpu::new(0), handle.vector()) != Dispatched::Handled {
+                return Err("a vector has no handler".to_owned());
+            }
+        }
+        Ok(each(start.elapsed(), REPEATS))
+    }))
+}
+
+struct Kernel;
+
+impl Host for Kernel {
+    fn current_cpu(&self) -> Option<Cpu> {
+        None
+    }
+
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {}
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+}
+
+/// A controller that has nothing to do.
+struct Controller;
+
+impl MsiParent for Controller {
+    fn isolation(&self, _: RequesterId) -> Isolation {
+        Isolation::NotIsolated(NotIsolated::NoController)
+    }
+
+    fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
+        Ok(Attachment::new(0))
+    }
+
+    fn detach(&self, _: Attachment) {}
+
+    fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        Ok(VectorBlock::new(Vector::new(FIRST_LPI), request.count))
+    }
+
+    fn free(&self, _: &Attachment, _: VectorBlock) {}
+
+    fn compose(&self, _: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        Ok(MsiMessage { address: 0, data: index.into() })
+    }
+
+    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let first = block.vector(index).unwrap_or(Vector::new(FIRST_LPI));
+        Ok(Move { first, count: NonZeroU16::MIN, message: None, from: to, to })
+    }
+
+    fn end_move(&self, _: Move, _: MoveOutcome) -> Result<(), MsiError> {
+        Ok(())
+    }
+
+    fn mask(&self, _: Vector) {}
+    fn unmask(&self, _: Vector) {}
+    fn set_pending(&self, _: Vector, _: Pending) {}
+
+    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "  {vector}")
+    }
+}
+
+struct Store;
+struct Open;
+
+impl Slots for Open {
+    fn write(&mut self, _: u16, _: MsiMessage) {}
+    fn mask(&mut self, _: u16) {}
+    fn unmask(&mut self, _: u16) {}
+}
+
+impl MessageStore for Store {
+    fn slots(&self) -> u16 {
+        VECTORS
+    }
+
+    fn fit(&self) -> Fit {
+        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Never }
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::None
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        change(&mut Open);
+        Ok(())
+    }
+
+    fn set_enabled(&self, _: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

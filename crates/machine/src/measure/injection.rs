@@ -1,0 +1,222 @@
+//! From a device's message to the vCPU that takes it.
+
+use super::floors::{self, EventFd};
+use super::model::{LPIS, Mapping, Model, NOTHING, take};
+use super::{MeasureError, Probe, Reference, each};
+use crate::rng::Rng;
+use msi_types::{Cpu, Delivery, Kick};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use vgic::{Sleep, Vcpu};
+
+const REPEATS: u32 = 4096;
+const KICK: &str = "kick-asleep";
+const INJECT: &str = "inject-1";
+/// Devices with as many events as a chunk of the model's has, and devices with many more.
+const NARROW: Mapping = Mapping::new(2048, 5);
+const WIDE: Mapping = Mapping::new(32, 11);
+
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
+}
+
+type Made = (Arc<Model>, Vec<Vcpu>);
+
+fn model(name: &str, mapping: Mapping, targets: u16) -> Result<Made, MeasureError> {
+    made(name, Model::mapped(mapping, targets, Arc::new(NoKick)))
+}
+
+fn made(name: &str, model: Result<(Model, Vec<Vcpu>), String>) -> Result<Made, MeasureError> {
+    let (model, vcpus) = model.map_err(|reason| MeasureError::Case(name.to_owned(), reason))?;
+    Ok((Arc::new(model), vcpus))
+}
+
+/// All but the one that needs an operating system.
+pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
+    Ok(vec![
+        inject_one()?,
+        inject_fresh()?,
+        inject_random("inject-64k-random", NARROW, Found::Idle)?,
+        inject_random("inject-64k-random-pending", NARROW, Found::Pending)?,
+        inject_random("inject-64k-random-wide", WIDE, Found::Idle)?,
+        two_threads()?,
+        priorities()?,
+        depth("inject-ack-depth-1", 1)?,
+        depth("inject-ack-depth-57k", LPIS)?,
+    ])
+}
+
+fn timed(operations: u32, run: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    run();
+    each(start.elapsed(), operations)
+}
+
+fn empty(vcpu: &mut Vcpu) {
+    while take(vcpu) != NOTHING {}
+}
+
+fn unless_pending(delivered: Delivery) -> Result<(), String> {
+    if delivered == Delivery::Pending { Ok(()) } else { Err(format!("a message was {delivered:?}")) }
+}
+
+fn inject_one() -> Result<Probe, MeasureError> {
+    let (model, _vcpus) = model(INJECT, Mapping::new(1, 1), 1)?;
+    Ok(Probe::new(INJECT, Reference::FetchOr, move || {
+        unless_pending(model.send(0, 0))?;
+        Ok(timed(REPEATS, || {
+            for _ in 0..REPEATS {
+                model.send(0, 0);
+            }
+        }))
+    }))
+}
+
+fn inject_fresh() -> Result<Probe, MeasureError> {
+    let name = "inject-1-fresh";
+    let (model, mut vcpus) = model(name, Mapping::new(1, 6), 1)?;
+    Ok(Probe::new(name, Reference::FetchOr, move || {
+        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+        let (rounds, events) = (REPEATS / 64, 64);
+        let mut spent = Duration::ZERO;
+        for _ in 0..rounds {
+            empty(vcpu);
+            let start = Instant::now();
+            for event in 0..events {
+                model.send(0, event);
+            }
+            spent += start.elapsed();
+        }
+        Ok(each(spent, rounds * events))
+    }))
+}
+
+/// How a message finds its event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Idle,
+    Pending,
+}
+
+fn inject_random(name: &'static str, mapping: Mapping, found: Found) -> Result<Probe, MeasureError> {
+    let (model, mut vcpus) = model(name, mapping, 1)?;
+    let events = 1u32 << mapping.event_bits;
+    let mut order: Vec<_> =
+        (0..mapping.devices).flat_map(|device| (0..events).map(move |event| (device, event))).collect();
+    let mut rng = Rng::new(1, 0);
+    for at in (1..order.len()).rev() {
+        order.swap(at, rng.below(at + 1));
+    }
+    let count = mapping.devices * events;
+    Ok(Probe::new(name, Reference::FetchOr, move || {
+        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+        match found {
+            Found::Idle => empty(vcpu),
+            Found::Pending => {
+                order.iter().try_for_each(|(device, event)| unless_pending(model.send(*device, *event)))?;
+            }
+        }
+        Ok(timed(count, || {
+            for (device, event) in &order {
+                model.send(*device, *event);
+            }
+        }))
+    }))
+}
+
+/// Both threads at once; the mean of what an operation costs each.
+fn two_threads() -> Result<Probe, MeasureError> {
+    let name = "inject-2-threads";
+    let (model, _vcpus) = model(name, Mapping::new(2, 1), 2)?;
+    Ok(Probe::new(name, Reference::Case(INJECT), move || {
+        let gate = AtomicU32::new(0);
+        let run = |device| {
+            unless_pending(model.send(device, 0))?;
+            gate.fetch_add(1, Ordering::SeqCst);
+            while gate.load(Ordering::SeqCst) < 2 {
+                std::hint::spin_loop();
+            }
+            Ok(timed(REPEATS * 4, || {
+                for _ in 0..REPEATS * 4 {
+                    model.send(device, 0);
+                }
+            }))
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(|| run(1));
+            let one: Result<f64, String> = run(0);
+            let other = other.join().map_err(|_| "the other thread panicked".to_owned())?;
+            Ok(f64::midpoint(one?, other?))
+        })
+    }))
+}
+
+fn priorities() -> Result<Probe, MeasureError> {
+    let name = "ack-32-priorities";
+    let priority = |event| u8::try_from(event * 8).unwrap_or(0);
+    let (model, mut vcpus) = model(name, Mapping { priority, ..Mapping::new(1, 5) }, 1)?;
+    Ok(Probe::new(name, Reference::FetchOr, move || {
+        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+        empty(vcpu);
+        let (rounds, mut taken) = (REPEATS / 32, 0);
+        let time = timed(REPEATS, || {
+            for round in 0..rounds {
+                for at in 0..32 {
+                    model.send(0, (at * 5 + round) % 32);
+                }
+                while take(vcpu) != NOTHING {
+                    taken += 1;
+                }
+            }
+        });
+        if taken == REPEATS { Ok(time) } else { Err(format!("{taken} of {REPEATS} interrupts came")) }
+    }))
+}
+
+/// With so many LPIs pending, the most urgent is taken, and its event sends again.
+fn depth(name: &'static str, pending: u32) -> Result<Probe, MeasureError> {
+    let mapping = Mapping::new(LPIS / 32, 5);
+    let (model, mut vcpus) = model(name, mapping, 1)?;
+    Ok(Probe::new(name, Reference::FetchOr, move || {
+        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+        (0..pending).try_for_each(|at| unless_pending(model.send(at / 32, at % 32)))?;
+        Ok(timed(REPEATS, || {
+            for _ in 0..REPEATS {
+                let (device, event) = mapping.event_of(take(vcpu));
+                model.send(device, event);
+            }
+        }))
+    }))
+}
+
+struct Wake(EventFd);
+
+impl Kick for Wake {
+    fn kick(&self, _: Cpu) {
+        self.0.signal();
+    }
+}
+
+/// The vCPU's falling asleep and taking the interrupt included.
+pub(super) fn kick_asleep() -> Result<Probe, (&'static str, String)> {
+    let file = EventFd::new().map_err(|reason| (KICK, reason))?;
+    let model = Model::mapped(Mapping::new(1, 1), 1, Arc::new(Wake(file)));
+    let (model, mut vcpus) = model.map_err(|reason| (KICK, reason))?;
+    Ok(Probe::new(KICK, Reference::Case(floors::EVENTFD), move || {
+        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+        let (repeats, mut taken) = (256, 0);
+        let time = timed(repeats, || {
+            for _ in 0..repeats {
+                let asleep = vcpu.prepare_to_sleep() == Sleep::Ready;
+                model.send(0, 0);
+                vcpu.returned();
+                taken += u32::from(asleep && take(vcpu) != NOTHING);
+            }
+        });
+        if taken == repeats { Ok(time) } else { Err(format!("{taken} of {repeats} wake-ups")) }
+    }))
+}

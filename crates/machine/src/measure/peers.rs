@@ -1,0 +1,61 @@
+//! What others do for the same purpose.
+
+use super::{Probe, Reference, each};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// A message from its mapping to a pending list and from there to the vCPU, the plain way: one lock, ordered maps. 64k
+/// mappings, one LPI pending at a time, no priorities. Not a product: what a straightforward implementation costs.
+pub(super) fn locked_list() -> Probe {
+    struct State {
+        mappings: BTreeMap<(u32, u32), u32>,
+        pending: BTreeSet<(u8, u32)>,
+    }
+    let mappings = (0..1u32 << 16).map(|at| ((at / 32, at % 32), 8192 + at)).collect();
+    let state = Mutex::new(State { mappings, pending: BTreeSet::new() });
+    let repeats = 4096u32;
+    Probe::new("peer-mutex-btreemap", Reference::FetchOr, move || {
+        let start = Instant::now();
+        for at in 0..repeats {
+            let event = at.wrapping_mul(2_654_435_761) >> 16;
+            {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(lpi) = state.mappings.get(&(event / 32, event % 32)).copied() {
+                    state.pending.insert((0xa0, lpi));
+                }
+            }
+            black_box(state.lock().unwrap_or_else(PoisonError::into_inner).pending.pop_first());
+        }
+        Ok(each(start.elapsed(), repeats))
+    })
+}
+
+const KVM: &str = "peer-kvm-signal-msi";
+
+/// `KVM_SIGNAL_MSI` to a local APIC that has the vector pending already: the system call and KVM's routing.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(super) fn kvm() -> Result<Probe, (&'static str, String)> {
+    use kvm_bindings::kvm_msi;
+    let failed = |what: &str, error: kvm_ioctls::Error| (KVM, format!("{what}: {error}"));
+    let kvm = kvm_ioctls::Kvm::new().map_err(|error| failed("/dev/kvm", error))?;
+    let machine = kvm.create_vm().map_err(|error| failed("a virtual machine", error))?;
+    machine.create_irq_chip().map_err(|error| failed("its interrupt controllers", error))?;
+    let vcpu = machine.create_vcpu(0).map_err(|error| failed("its vCPU", error))?;
+    let message = kvm_msi { address_lo: 0xfee0_0000, data: 0x40, ..kvm_msi::default() };
+    Ok(Probe::new(KVM, Reference::FetchOr, move || {
+        let _kept = &vcpu;
+        let repeats = 256;
+        let start = Instant::now();
+        for _ in 0..repeats {
+            black_box(machine.signal_msi(message)).map_err(|error| error.to_string())?;
+        }
+        Ok(each(start.elapsed(), repeats))
+    }))
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub(super) fn kvm() -> Result<Probe, (&'static str, String)> {
+    Err((KVM, "only for an x86 Linux host".to_owned()))
+}
