@@ -10,7 +10,7 @@ use crate::dma_remapping::{DmaDriver, DmaRemapping};
 use crate::platform::{MachinePlatform, PlatformFault};
 use crate::ram::{Caches, Ram};
 use gic_firmware::Region;
-use irq_domain::layer::{DoorbellMapping, DoorbellMode, IommuDomain, Over};
+use irq_domain::layer::{DoorbellMapping, DoorbellMode, IommuDomain, Over, ShimLayer};
 use irq_domain::{Config, Interrupts};
 use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
 use std::num::NonZeroU16;
@@ -41,6 +41,15 @@ pub(super) struct Plan {
     pub(super) world: irq_domain::World,
     /// What it is.
     pub(super) reality: World,
+}
+
+/// What a bus with quirks makes of what devices write.
+type Bridge = Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
+
+/// A bus with quirks: its hardware, and what the drivers know of it.
+pub(super) struct Quirks {
+    pub(super) layer: ShimLayer,
+    pub(super) bridge: Bridge,
 }
 
 /// The layer of doorbell mappings, with what is below.
@@ -81,6 +90,17 @@ impl Board {
 
     /// With an IOMMU that is not as usual, if there is one.
     pub(super) fn with_mode(plan: Plan, mode: DoorbellMode) -> Result<Self, String> {
+        Self::build(plan, mode, None)
+    }
+
+    /// With a bus that has quirks, and the layer that knows of them.
+    #[cfg(test)]
+    pub(super) fn with_quirks(plan: Plan, quirks: Quirks) -> Result<Self, String> {
+        Self::build(plan, DoorbellMode::Identity, Some(quirks))
+    }
+
+    fn build(plan: Plan, mode: DoorbellMode, quirks: Option<Quirks>) -> Result<Self, String> {
+        let (shim, bridge) = quirks.map(|quirks| (quirks.layer, quirks.bridge)).unzip();
         let region = Region::new(RAM, RAM_SIZE).ok_or("RAM is beyond the address space")?;
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
         let hardware: Box<dyn RootHardware> = match plan.parent {
@@ -93,6 +113,7 @@ impl Board {
         let direct = hardware.upstream();
         let unit = (plan.layer == Layer::DoorbellMapping).then(|| dma_remapping(&direct, mode));
         let upstream = unit.as_ref().map_or(direct, |unit| Arc::clone(unit) as _);
+        let upstream = bridge.map_or_else(|| Arc::clone(&upstream), |bridge| bridge(Arc::clone(&upstream)));
         let own = match plan.reality {
             World::Guest => Arc::new(Untranslated),
             World::BareMetal | World::GuestRemapped => Arc::clone(&upstream),
@@ -108,6 +129,10 @@ impl Board {
             Arc::new(Over::new(layer, Arc::clone(&parent), Arc::clone(&platform) as _))
         });
         let parent = mapping.as_ref().map_or(parent, |layer| Arc::clone(layer) as _);
+        let parent = shim.map_or_else(
+            || Arc::clone(&parent),
+            |shim| Arc::new(Over::new(shim, Arc::clone(&parent), Arc::clone(&platform) as _)),
+        );
         let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
         let config = Config::new(cpus, Arc::clone(&platform) as _).with_world(plan.world);
         let config = match wired {

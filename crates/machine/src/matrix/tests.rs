@@ -2,6 +2,7 @@
 
 mod layers;
 mod notices;
+mod quirks;
 mod reasons;
 
 use super::board::{Board, Plan, Spread};
