@@ -6,23 +6,25 @@
 //! controllers' own counters take no part; what a driver sends again counts where and when it tells so.
 //!
 //! # The rule
-//! A handler run is right if some message, or something that the driver sent again, can have made it pending where it
-//! ran. It is on a *wrong CPU* if that CPU was not a target at any time since the message was sent, *spurious* if it was
-//! a target but nothing can have been pending there. What one run was for excuses no other run.
+//! A handler run is on a *wrong CPU* if that CPU was not a target at any time since the message was sent. It is
+//! *spurious* if it had no message.
 //!
 //! - **One pending bit, which goes along when the vector moves** (an ITS, SPIs). The message is the oldest one that was
 //!   unhandled when the CPU went to look for interrupts. (Not: when the handler ran. Between acknowledging and running,
 //!   the CPU may be off its processor for long, while another CPU handles a later message.)
 //! - **A pending bit at each CPU, which stays there** (direct LPIs). A message can be pending only at CPUs that were open
 //!   while it was under way: from before it was sent until the bus took it; if the endpoint held it back for the time of
-//!   an operation, until that was over. What the driver sends again can be pending where it says, if that is a target. A
-//!   CPU that acknowledges the vector takes all of it that arrived before it went to look: whatever it ran the handler
-//!   for, or left to another CPU's run. So a run is right if something was under way to its CPU, or arrived there since
-//!   that CPU last went to look. Whether another CPU handled a later message meanwhile does not matter. That is
-//!   stricter than to ask whether the CPU was a target since the message was sent, and implies it.
+//!   an operation, until that was over. What is sent again by software can be pending where its driver tells, if that is
+//!   a target. A CPU that acknowledges the vector takes all of it that arrived before it went to look: whatever it ran
+//!   the handler for, or left to another CPU's run. So a run is right if something was under way to its CPU, or arrived
+//!   there since that CPU last went to look. What one run was for excuses no other run, and whether another CPU handled
+//!   a later message meanwhile does not matter. That is stricter than to ask whether the CPU was a target since the
+//!   message was sent, and implies it. A run that is not right is on a wrong CPU if the last message was sent after the
+//!   CPU was closed, and spurious otherwise.
 //!
-//! Besides, no vector's handler runs more often than the vector has messages, but for those that its driver sent again
-//! without knowing whether they were pending: these alone are excused, one by one.
+//! Besides, no vector's handler runs more often than the vector has messages: more runs are spurious, whatever the
+//! controller. Excused from that, each for its own vector, are only those that the driver sent again without knowing
+//! whether they were pending. What the interrupt core sends again is not: it was acknowledged before, without a run.
 
 mod route;
 mod routes;

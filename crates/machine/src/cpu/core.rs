@@ -131,9 +131,16 @@ impl CpuCore {
     pub(crate) fn take_one(&self) -> bool {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let _executing = Executing::in_exception(self.cpu);
-        let interface: CpuInterface<_> = CpuInterface::new(Registers(&self.vcpu));
         let looked_at = self.clock.now();
-        LOOKED_AT.set(looked_at);
+        // Where one thread is all CPUs, the handler of another one may wait for this.
+        let others = LOOKED_AT.replace(looked_at);
+        let took = self.take_one_of(interrupts, looked_at);
+        LOOKED_AT.set(others);
+        took
+    }
+
+    fn take_one_of(&self, interrupts: &Interrupts, looked_at: u64) -> bool {
+        let interface: CpuInterface<_> = CpuInterface::new(Registers(&self.vcpu));
         let Some(acknowledged) = interface.acknowledge() else { return false };
         let vector = acknowledged.intid().vector();
         match interrupts.dispatch(self.cpu, vector) {

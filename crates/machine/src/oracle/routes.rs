@@ -103,6 +103,15 @@ struct Watched {
     parent: Arc<dyn MsiParent>,
 }
 
+impl Watched {
+    fn entered(&self, block: VectorBlock, target: Cpu) -> VectorBlock {
+        for vector in vectors(block.first(), block.count()) {
+            self.routes.add(vector, self.pending, target);
+        }
+        block
+    }
+}
+
 impl MsiParent for Watched {
     fn isolation(&self, of: RequesterId) -> Isolation {
         self.parent.isolation(of)
@@ -117,11 +126,16 @@ impl MsiParent for Watched {
     }
 
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
-        let block = self.parent.allocate(device, request)?;
-        for vector in vectors(block.first(), block.count()) {
-            self.routes.add(vector, self.pending, request.cpu);
-        }
-        Ok(block)
+        Ok(self.entered(self.parent.allocate(device, request)?, request.cpu))
+    }
+
+    fn allocate_managed(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: &[Cpu],
+    ) -> Result<VectorBlock, MsiError> {
+        Ok(self.entered(self.parent.allocate_managed(device, request, among)?, request.cpu))
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {

@@ -1,21 +1,30 @@
-//! Faults put into a whole machine with direct LPIs, while nothing else happens: the report tells each.
+//! Faults put into a whole machine with direct LPIs, while nothing else happens: the report tells each. And while
+//! everything happens, in any order, there are none.
 
-use super::{Counts, verdict};
+use super::{Counts, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, run, verdict};
 use crate::bus::AccessWidth;
 use crate::cpu::CpuCore;
 use crate::embedded;
-use crate::machine::{BuildOptions, LpiDisabling, build};
+use crate::machine::{BuildOptions, LpiDisabling, Machine, build};
 use crate::report::Totals;
+use crate::simulate::simulate;
 use crate::system::{Driver, Moved, Powered, System, Unit, boot};
 use crate::trespass::InTurn;
 use gic_firmware::devicetree;
 use irq_domain::IrqHandle;
 use msi_types::{Cpu, Vector};
+use proptest::prelude::*;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 const TARGET: u32 = 0;
 const OLD: u32 = 1;
+
+fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>) -> Machine {
+    let description = devicetree::parse(embedded::machine("lagoon").unwrap().dtb).unwrap();
+    build(&description, &BuildOptions { cpus, lpi_disabling, ..BuildOptions::default() }).unwrap()
+}
 
 /// One vector of a machine of which everything is taken at once.
 struct Quiet {
@@ -29,9 +38,7 @@ struct Quiet {
 impl Quiet {
     /// The vector is at one CPU and was at another. Nothing is known of what was pending at a CPU that leaves.
     fn new() -> Self {
-        let description = devicetree::parse(embedded::machine("lagoon").unwrap().dtb).unwrap();
-        let options = BuildOptions { lpi_disabling: LpiDisabling::Impossible, ..BuildOptions::default() };
-        let mut machine = build(&description, &options).unwrap();
+        let mut machine = machine(LpiDisabling::Impossible, None);
         let powered = Powered::on(&mut machine);
         let system = boot(machine, &powered, &InTurn(powered.cores.clone())).unwrap();
         let working = |unit: &Unit| !unit.is_pci() && !unit.vectors().is_empty();
@@ -147,4 +154,44 @@ fn what_the_driver_sends_again_and_does_not_tell_is_told() {
     machine.unplug(OLD);
     machine.settle();
     assert_eq!(machine.faults(), (0, 1));
+}
+
+/// Vectors move, CPUs and devices come and go.
+fn everything(seed: u64, messages: u32) -> RunOptions {
+    let disturbances =
+        Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+    RunOptions { messages, seed, disturbances }
+}
+
+#[test]
+fn resends_that_may_be_needless_are_told_while_everything_changes() {
+    let simulated = simulate(machine(LpiDisabling::Impossible, None), &everything(1, 100)).unwrap();
+    let totals = simulated.report.totals;
+    assert!(totals.is_clean() && totals.replugged > 0 && totals.redelivered > 0, "{totals:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_no_order_does_a_run_need_an_excuse(seed: u64, cpus in 2u16..=8, can_disable: bool) {
+        let lpi_disabling = if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
+        let machine = machine(lpi_disabling, NonZeroU16::new(cpus));
+        let totals = simulate(machine, &everything(seed, 40)).unwrap().report.totals;
+        prop_assert!(totals.is_clean(), "{:?}", totals);
+    }
+}
+
+#[test]
+fn on_real_threads_no_run_needs_an_excuse() {
+    for (seed, lpi_disabling) in
+        (0..6).zip([LpiDisabling::Possible, LpiDisabling::Impossible].into_iter().cycle())
+    {
+        // Devices stay: one that is pulled out while its vectors leave a CPU keeps that on line.
+        let options = everything(seed, 60);
+        let disturbances = Disturbances { devices: DeviceLife::Stay, ..options.disturbances };
+        let options = RunOptions { disturbances, ..options };
+        let totals = run(machine(lpi_disabling, None), &options, &mut |_| {}).unwrap().totals;
+        assert!(totals.is_clean(), "{totals:?}");
+    }
 }
