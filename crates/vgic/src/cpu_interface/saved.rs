@@ -56,7 +56,9 @@ impl CpuInterface {
         let [point, ..] = self.binary_point;
         Problem::unless(initial.binary_point[0] == point, "binary point of Group 0", point)?;
         Problem::unless(!self.takes(Group::Zero), "enable of Group 0", true)?;
-        Problem::unless(self.active[0] == 0, "active priorities of Group 0", self.active_priorities()[0][0])
+        let [secure, _] = self.active_priorities();
+        let found = secure.into_iter().find(|word| *word != 0);
+        Problem::unless(found.is_none(), "active priorities of Group 0", found.unwrap_or(0))
     }
 
     /// The groups that the interface takes, as bits of [`participation`].

@@ -126,3 +126,39 @@ impl Senders {
         self.get(device)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use proptest::prelude::*;
+
+    fn devices() -> impl Strategy<Value = BTreeSet<u32>> {
+        let device = prop_oneof![any::<u32>(), 0..2000u32, (0..4u32).prop_map(|high| high << 24)];
+        proptest::collection::btree_set(device, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn the_tree_grows_by_as_many_nodes_as_it_was_said_to_lack(
+            bits in 1u8..=32,
+            before in devices(),
+            devices in devices(),
+        ) {
+            let within = |device: &u32| u64::from(*device) >> bits == 0;
+            let senders = Senders::new(bits);
+            let mut growth = Growth::FULL;
+            for device in before.into_iter().filter(within) {
+                senders.ensure(device, &mut growth).unwrap();
+            }
+            let Growth(left) = growth;
+
+            let missing = senders.missing_nodes(devices.iter().copied().filter(within));
+
+            for device in devices.into_iter().filter(within) {
+                senders.ensure(device, &mut growth).unwrap();
+            }
+            prop_assert_eq!(left - growth.0, missing);
+        }
+    }
+}

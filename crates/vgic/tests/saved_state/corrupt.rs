@@ -1,13 +1,15 @@
 //! Saved states that were damaged: whatever is changed in one, it is refused without any effect, or it is a state that
 //! the machine can be in, and is then in.
 
-use crate::board::{Board, CPUS, mapd, mapti};
+use crate::board::{Board, CPUS, config, mapd, mapti};
 use crate::round_trip::busy;
 use gic_arch::lpi::Config;
-use msi_types::{Level, Line, SetLine};
+use gic_arch::{IntId, gicd, icc};
+use msi_types::{Cpu, Level, Line, SetLine};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use vgic::saved_state::{InterruptState, SavedState};
+use vgic::{SecurityView, VgicConfig};
 
 /// One damage: where (of all places, modulo their number) and what.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +157,30 @@ fn other_work() -> Board {
     board
 }
 
+/// A guest that sees the Non-secure side of its GIC, in the middle of its work.
+pub(crate) fn non_secure() -> Board {
+    let mut board = Board::new(VgicConfig {
+        security: SecurityView::NonSecure,
+        secure_interrupts: vec![IntId::new(33), IntId::new(15)],
+        its: Vec::new(),
+        lpi_id_bits: None,
+        redistributor_invalidation: false,
+        priority_bits: 6,
+        ..config()
+    });
+    board.enable_spi(40);
+    board.enable_spi(41);
+    board.enable_private(1, 27);
+    board.msr(1, icc::PMR.encoding(), 0xf0);
+    board.msr(1, icc::IGRPEN1.encoding(), 1);
+    board.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
+    for line in [Line::Spi(33), Line::Spi(40), Line::Ppi { cpu: Cpu::new(1), intid: 27 }] {
+        board.gic.set_line(line, Level::High);
+    }
+    assert_eq!(board.acknowledge(1), 27);
+    board
+}
+
 /// What a state says apart from what may be said in several ways.
 fn essence(saved: &SavedState) -> SavedState {
     let mut saved = saved.clone();
@@ -190,7 +216,8 @@ fn essential(interrupts: &mut Vec<InterruptState>) {
         let InterruptState { group1, enabled, priority, edge, latch, line, message, active, route, .. } =
             *interrupt;
         let sgi = interrupt.intid.get() < 16;
-        group1 || enabled || priority != 0 || edge != sgi || latch || line || message || active || route != 0
+        let initial = matches!((group1, priority), (false, 0) | (true, 0x80));
+        !initial || enabled || edge != sgi || latch || line || message || active || route != 0
     });
 }
 
@@ -223,33 +250,50 @@ fn go_on(board: &mut Board) {
         }
     }
     for (device, event) in [(5, 0), (5, 7), (0x1234, 40)] {
-        board.send(device, event);
+        if board.gic.its(0).is_some() {
+            board.send(device, event);
+        }
     }
     board.gic.poll_its(0);
+}
+
+fn damages() -> impl Strategy<Value = Vec<Damage>> {
+    proptest::collection::vec(damage(), 1..4)
+}
+
+/// Damages what `source` saves, and has `board` restored from it.
+fn refused_or_restored(source: &mut Board, board: &mut Board, all: &[Damage]) -> Result<(), TestCaseError> {
+    let mut tree = serde_json::to_value(source.save()).unwrap();
+    for damage in all {
+        damage.inflict(&mut tree);
+    }
+    let Ok(mut received) = serde_json::from_value::<SavedState>(tree) else { return Ok(()) };
+    let before = board.save();
+    let outcome = board.gic.freeze(&mut board.vcpus).unwrap().restore(&received);
+    let after = board.save();
+    if outcome.is_err() {
+        prop_assert_eq!(after, before);
+    } else {
+        fill_in(&mut received, &after);
+        prop_assert_eq!(essence(&after), essence(&received));
+    }
+    go_on(board);
+    Ok(())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_damaged_state_is_refused_without_effect_or_is_what_the_machine_then_is(
-        damages in proptest::collection::vec(damage(), 1..4),
-    ) {
-        let mut tree = serde_json::to_value(busy().save()).unwrap();
-        for damage in damages {
-            damage.inflict(&mut tree);
-        }
-        let Ok(mut damaged) = serde_json::from_value::<SavedState>(tree) else { return Ok(()) };
-        let mut board = other_work();
-        let before = board.save();
-        let outcome = board.gic.freeze(&mut board.vcpus).unwrap().restore(&damaged);
-        let after = board.save();
-        if outcome.is_err() {
-            prop_assert_eq!(after, before);
-        } else {
-            fill_in(&mut damaged, &after);
-            prop_assert_eq!(essence(&after), essence(&damaged));
-        }
-        go_on(&mut board);
+    fn a_damaged_state_is_refused_without_effect_or_is_what_the_machine_then_is(damages in damages()) {
+        refused_or_restored(&mut busy(), &mut other_work(), &damages)?;
+    }
+
+    #[test]
+    fn so_is_one_of_a_machine_with_two_security_states(damages in damages()) {
+        let mut other = non_secure();
+        other.acknowledge(1);
+        other.gic.set_line(Line::Spi(41), Level::High);
+        refused_or_restored(&mut non_secure(), &mut other, &damages)?;
     }
 }

@@ -1,14 +1,15 @@
 //! What is refused, and what of it the error names.
 
 use crate::board::{Board, CPUS, ITS, config, mapd, mapti};
+use crate::corrupt::non_secure;
 use crate::round_trip::busy;
 use gic_arch::gicd::Irouter;
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 use vgic::saved_state::{
-    CollectionState, FreezeError, InterruptState, ItsState, LpiState, Object, Problem, RestoreError,
-    SavedState, VERSION,
+    CollectionState, FreezeError, InterfaceState, InterruptState, ItsState, LpiState, Object, Problem,
+    RedistributorState, RestoreError, SavedState, VERSION,
 };
 use vgic::{SecurityView, VgicConfig};
 
@@ -244,6 +245,48 @@ fn registers_that_cannot_be_so_are_named() {
     assert_eq!(refused(|saved| its(saved).cbaser = 0x1000), of(Object::Its(ITS), "GITS_CBASER", 0x1000));
     assert_eq!(refused(|saved| its(saved).baser[3] = 1), of(Object::Its(ITS), "GITS_BASER", 1));
     assert_eq!(refused(|saved| its(saved).ctlr = 4), of(Object::Its(ITS), "GITS_CTLR", 4));
+}
+
+/// Why a state of the Non-secure view is refused after a change of it.
+fn refused_non_secure(change: impl FnOnce(&mut SavedState)) -> RestoreError {
+    refused_by(&mut non_secure(), &mut non_secure(), change)
+}
+
+#[test]
+fn the_secure_side_of_the_cpu_interface_is_not_the_guests() {
+    let problem = |change: fn(&mut InterfaceState)| {
+        let refused = refused_non_secure(|saved| change(&mut saved.cpus[0].interface));
+        assert_eq!(refused.object, Object::Interface(CPU0));
+        refused.problem
+    };
+    assert_eq!(problem(|interface| interface.igrpen0 = true), value("enable of Group 0", 1));
+    assert_eq!(problem(|interface| interface.pmr = 0x10), value("priority mask", 0x10));
+    assert_eq!(problem(|interface| interface.bpr0 = 4), value("binary point of Group 0", 4));
+    assert_eq!(
+        problem(|interface| interface.ap0r[1] = 1),
+        value("active priorities of Group 0", 1),
+        "six priority bits have two registers"
+    );
+    assert_eq!(problem(|interface| interface.ap1r[0] = 1), value("active priorities", 1));
+}
+
+#[test]
+fn the_secure_side_of_interrupts_is_not_the_guests() {
+    let problem = |intid: u32, change: fn(&mut InterruptState)| {
+        let refused = refused_non_secure(|saved| change(spi(saved, intid)));
+        assert_eq!(refused.object, Object::Shared(IntId::new(intid)));
+        refused.problem
+    };
+    assert_eq!(problem(40, |it| it.group1 = false), value("group", 0));
+    assert_eq!(problem(33, |it| it.group1 = true), value("group", 1));
+    assert_eq!(problem(40, |it| it.priority = 0x40), value("priority", 0x40));
+    assert!(matches!(problem(33, |it| it.enabled = true), Problem::Value { field: "state", .. }));
+    let redistributor = |change: fn(&mut RedistributorState)| {
+        refused_non_secure(|saved| change(&mut saved.cpus[0].redistributor)).problem
+    };
+    assert_eq!(redistributor(|state| state.waker = 6), value("GICR_WAKER", 6));
+    assert_eq!(redistributor(|state| state.ctlr = 1 << 24), value("control register", 1 << 24));
+    assert_eq!(redistributor(|state| state.ctlr = 1), value("control register", 1), "it has no LPIs");
 }
 
 #[test]

@@ -60,6 +60,14 @@ fn a_restored_machine_saves_as_the_same() {
 }
 
 #[test]
+fn a_device_keeps_its_table_and_the_number_of_its_events() {
+    let saved = busy().moved().save();
+    let devices = saved.its[0].devices.iter();
+    let found: Vec<_> = devices.map(|device| (device.device.get(), device.event_bits, device.itt)).collect();
+    assert_eq!(found, [(5, 3, 0x4010_0000), (0x1234, 12, 0x4010_1000)]);
+}
+
+#[test]
 fn a_restored_machine_signals_what_the_saved_one_would_have() {
     let (mut stayed, mut moved) = (busy(), busy().moved());
     for cpu in 0..usize::from(CPUS) {
