@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bindings;
 mod boards;
 mod cache;
 mod deny;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{boards, deny, differential, examples, fuzz, kvm, lint, machine, qemu, rust, tests};
+use crate::{bindings, boards, deny, differential, examples, fuzz, kvm, lint, machine, qemu, rust, tests};
 
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
     Step { name: "examples", about: "every example, built and run", run: examples::run },
     Step { name: "machine", about: "cargo run --release on the embedded machine", run: machine::run },
     Step { name: "boards", about: "the command on real boards' and QEMU's devicetrees", run: boards::run },
+    Step { name: "bindings", about: "the devicetree bindings, by dtschema", run: bindings::run },
     Step {
         name: "qemu",
         about: "the drivers on bare metal, on QEMU's machines with PCI devices",

@@ -21,6 +21,15 @@ pub(crate) fn need_cxx(root: &Path) -> Result<()> {
     install(root, "g++").context("libFuzzer needs a C++ compiler; install the package g++")
 }
 
+/// Python's virtual environments; installed where this user may.
+pub(crate) fn need_venv(root: &Path) -> Result<()> {
+    let mut python = process::command("python3", root);
+    if process::capture(python.args(["-c", "import ensurepip, venv"])).is_ok() {
+        return Ok(());
+    }
+    install(root, "python3-venv").context("Python has no virtual environments; install python3-venv")
+}
+
 /// Installs a Debian package as root or through a `sudo` that does not ask; never removes one.
 fn install(root: &Path, package: &str) -> Result<()> {
     ensure!(process::exists("apt-get"), "no apt-get on this machine");

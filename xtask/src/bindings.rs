@@ -1,0 +1,163 @@
+//! The devicetree bindings, judged by dtschema, as the kernel's are: schemas and examples pass without a word, and every
+//! counter-example gets the complaint that it is there for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::dtb::{self, Tools};
+use crate::step::Tally;
+use crate::workspace::Workspace;
+use crate::{cache, process, system};
+
+/// What is installed into the cache. Its complaints are worded alike within a version.
+const VERSION: &str = "2026.9";
+const FOLDER: &str = "docs/bindings";
+/// How a counter-example states the complaint that it is to get.
+const COMPLAINT: &str = "// Complaint: ";
+
+/// Each schema, example and counter-example counted as one case.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let judge = match Judge::find(workspace) {
+        Ok(judge) => judge,
+        Err(absent) => {
+            tally.skip(format!("{absent:#}"));
+            return Ok(());
+        }
+    };
+    for schema in files(&judge.folder.join("interrupt-controller"), "yaml")? {
+        tally.case(&judge.name(&schema), judge.accept_schema(&schema));
+        tally.case(&format!("{}'s own example", judge.name(&schema)), judge.accept_own_example(&schema));
+    }
+    for example in files(&judge.folder.join("examples"), "dts")? {
+        tally.case(&judge.name(&example), judge.compile(&example).and_then(|blob| judge.accept(&blob)));
+    }
+    for example in files(&judge.folder.join("counter-examples"), "dts")? {
+        tally.case(&judge.name(&example), judge.reject(&example));
+    }
+    Ok(())
+}
+
+/// The tools, and where they find and put things.
+struct Judge {
+    /// Python's programs.
+    programs: PathBuf,
+    /// The devicetree compiler, if it was unpacked, not installed.
+    unpacked: Option<Tools>,
+    folder: PathBuf,
+    /// Where what is compiled goes.
+    output: PathBuf,
+}
+
+impl Judge {
+    fn find(workspace: &Workspace) -> Result<Self> {
+        let output = workspace.target.join("bindings");
+        fs::create_dir_all(&output)?;
+        Ok(Self {
+            programs: find_or_install(workspace).context("dtschema cannot be had")?,
+            unpacked: find_compiler(workspace).context("the devicetree compiler cannot be had")?,
+            folder: workspace.root.join(FOLDER),
+            output,
+        })
+    }
+
+    fn accept_schema(&self, schema: &Path) -> Result<()> {
+        let said = self.ask("dt-doc-validate", &[Path::new("-u"), &self.folder, schema])?;
+        ensure!(said.is_empty(), "{said}");
+        Ok(())
+    }
+
+    /// The example in the schema's own text.
+    fn accept_own_example(&self, schema: &Path) -> Result<()> {
+        let example = self.output.join("own-example.dts");
+        let text = process::capture(self.program("dt-extract-example").arg(schema))?;
+        ensure!(text.contains("example-0"), "it has none");
+        fs::write(&example, text)?;
+        self.accept(&self.compile(&example)?)
+    }
+
+    fn accept(&self, blob: &Path) -> Result<()> {
+        let said = self.complaints(blob)?;
+        ensure!(said.is_empty(), "{said}");
+        Ok(())
+    }
+
+    fn reject(&self, example: &Path) -> Result<()> {
+        let text = fs::read_to_string(example)?;
+        let complaint = text.lines().find_map(|line| line.strip_prefix(COMPLAINT));
+        let complaint = complaint.context("it does not state the complaint that it is to get")?;
+        let said = self.complaints(&self.compile(example)?)?;
+        ensure!(said.contains(complaint), "expected \"{complaint}\", got \"{said}\"");
+        Ok(())
+    }
+
+    /// What dt-validate says of a devicetree; its exit code tells nothing.
+    fn complaints(&self, blob: &Path) -> Result<String> {
+        self.ask("dt-validate", &[Path::new("-s"), &self.folder, blob])
+    }
+
+    fn compile(&self, source: &Path) -> Result<PathBuf> {
+        let blob = self.output.join(source.with_extension("dtb").file_name().unwrap_or_default());
+        let mut compiler = match &self.unpacked {
+            Some(tools) => tools.command("dtc"),
+            None => process::command("dtc", &self.folder),
+        };
+        process::capture(compiler.args(["-q", "-I", "dts", "-O", "dtb", "-o"]).args([&blob, source]))?;
+        Ok(blob)
+    }
+
+    /// All that a program says. A program that breaks off is an error, not a complaint.
+    fn ask(&self, name: &str, arguments: &[&Path]) -> Result<String> {
+        let output = process::output(self.program(name).args(arguments))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        ensure!(!said.contains("Traceback"), "{name} broke off\n{said}");
+        ensure!(output.status.success() || !said.is_empty(), "{name} ended with {}", output.status);
+        Ok(said.trim().to_owned())
+    }
+
+    fn program(&self, name: &str) -> Command {
+        process::command(&self.programs.join(name).to_string_lossy(), &self.folder)
+    }
+
+    fn name(&self, path: &Path) -> String {
+        path.strip_prefix(&self.folder).unwrap_or(path).display().to_string()
+    }
+}
+
+/// dtschema's programs, in a virtual environment of Python in the cache.
+fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
+    let root = cache::folder(workspace).join(format!("dtschema-{VERSION}"));
+    cache::fill(&root, || {
+        system::need_venv(&workspace.root)?;
+        process::capture(process::command("python3", &workspace.root).args(["-m", "venv"]).arg(&root))?;
+        let pip = root.join("bin/pip");
+        let mut pip = process::command(&pip.to_string_lossy(), &workspace.root);
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+        process::capture(pip.arg(format!("dtschema=={VERSION}"))).map(drop)
+    })?;
+    Ok(root.join("bin"))
+}
+
+/// The machine's own compiler (`None`), or the one that comes with QEMU.
+fn find_compiler(workspace: &Workspace) -> Result<Option<Tools>> {
+    if process::exists("dtc") {
+        return Ok(None);
+    }
+    let fetched = dtb::fetch(workspace).into_iter().find(|(tree, _)| *tree == dtb::Tree::Qemu);
+    fetched.map_or(Ok(()), |(_, fetched)| fetched)?;
+    Ok(Some(Tools::of(workspace)))
+}
+
+/// The files with this extension, by name. A folder without any is an error: nothing would be checked.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))?;
+    let paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut found: Vec<_> =
+        paths.into_iter().filter(|path| path.extension().is_some_and(|own| own == extension)).collect();
+    ensure!(!found.is_empty(), "no .{extension} in {}", folder.display());
+    found.sort();
+    Ok(found)
+}
