@@ -39,6 +39,11 @@ pub(crate) trait Device: Send + Sync {
         false
     }
 
+    /// Does it send again what nobody took in time?
+    fn reminds(&self) -> bool {
+        false
+    }
+
     /// Takes the device into use: its vectors have handlers.
     fn start(&self) -> Outcome {
         Ok(())

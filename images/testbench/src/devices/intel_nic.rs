@@ -26,6 +26,11 @@ impl Device for E1000e {
         E1000E_VECTORS
     }
 
+    /// Its moderation, which cannot be off, looks after 128 µs whether the cause is still there.
+    fn reminds(&self) -> bool {
+        true
+    }
+
     fn start(&self) -> Outcome {
         // Queue causes to vectors 0 to 3, the others to 4; bit 3 of each field: valid.
         let map = (0..u32::from(E1000E_VECTORS)).fold(1 << 31, |map, n| map | (8 | n) << (4 * n));
