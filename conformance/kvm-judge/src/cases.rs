@@ -9,7 +9,8 @@ use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::CPUS;
 use kvm_judge::model::ModelMachine;
 use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
-use kvm_judge::{Failure, Machine, Snapshot, saving};
+use kvm_judge::{Device, Failure, Machine, Snapshot, saving};
+use vgic::saved_state::kvm::{KvmDevice, KvmView};
 
 /// Plans that are tried.
 const SEEDS: u64 = 6;
@@ -27,6 +28,7 @@ pub(crate) fn run() {
         count.case(&format!("KVM to Doorbell, plan {seed}"), moved(&plan, kvm, model));
         count.case(&format!("Doorbell to KVM, plan {seed}"), moved(&plan, model, kvm));
         count.case(&format!("Doorbell to Doorbell, plan {seed}"), moved(&plan, model, model));
+        count.case(&format!("Doorbell's own list to KVM, plan {seed}"), listed(&plan));
     }
     tables::run(&mut count);
     attributes::run(&mut count);
@@ -91,6 +93,23 @@ fn moved(plan: &Plan, from: Make, to: Make) -> Result<(), Failure> {
     accept(differences.is_empty(), || format!("{differences:?}"))
 }
 
+/// KVM restores what the model lists by itself, in its order, and delivers the same.
+fn listed(plan: &Plan) -> Result<(), Failure> {
+    let mut machine = ModelMachine::new()?;
+    let taken = carry_out(&mut machine, plan)?;
+    let config = ModelMachine::config();
+    let state = machine.state()?;
+    let registers = KvmView::new(&config, state, machine.ram())?.save()?;
+    let device = |device| if device == KvmDevice::Gic { Device::Gic } else { Device::Its };
+    let attributes = registers.iter().map(|saved| (device(saved.device), saved.attribute, saved.value));
+    let snapshot = Snapshot { attributes: attributes.collect(), memory: machine.ram().rows()? };
+    let mut restored = KvmMachine::new()?;
+    saving::restore(&mut restored, &snapshot)?;
+    let wanted = acknowledge_all(&mut machine, &taken)?;
+    let acknowledged = acknowledge_all(&mut restored, &taken)?;
+    accept(wanted == acknowledged, || format!("{acknowledged:?}, not {wanted:?}"))
+}
+
 /// Without what differs and means nothing: `IDbits` of `ICC_CTLR_EL1` are the host's business; and KVM keeps the
 /// latch of a PPI until it is deactivated.
 fn comparable(snapshot: &Snapshot) -> Snapshot {
@@ -121,12 +140,17 @@ struct Fired {
 impl Fired {
     fn of(plan: &Plan, make: Make) -> Result<Self, Failure> {
         let mut machine = make()?;
-        let mut guest = Guest::boot(&mut *machine, plan)?;
-        fire(&mut *machine, &mut guest, plan)?;
-        let taken = (0..CPUS).map(|cpu| machine.take(cpu)).collect::<Result<_, _>>()?;
+        let taken = carry_out(&mut *machine, plan)?;
         let snapshot = saving::save(&mut *machine)?;
         Ok(Self { machine, taken, snapshot })
     }
+}
+
+/// Returns what each vCPU took.
+fn carry_out(machine: &mut dyn Machine, plan: &Plan) -> Result<Vec<u32>, Failure> {
+    let mut guest = Guest::boot(machine, plan)?;
+    fire(machine, &mut guest, plan)?;
+    (0..CPUS).map(|cpu| machine.take(cpu)).collect()
 }
 
 fn accept(good: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {

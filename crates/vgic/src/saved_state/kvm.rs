@@ -24,6 +24,50 @@
 //! the host, and is not compared. What became pending while `GICD_CTLR` had it disabled, KVM forgets to signal: so
 //! [`KvmView::save`] has that register come first.
 
+//! # Example
+//!
+//! A machine goes to KVM's format and back: `registers` and the guest's memory are what KVM's own save would be.
+//!
+//! ```
+//! # use msi_types::{Cpu, Kick};
+//! # use std::sync::{Arc, Mutex};
+//! # use vgic::{GuestMemory, MemoryFault};
+//! # struct Ram(Mutex<Vec<u8>>);
+//! # impl GuestMemory for Ram {
+//! #     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+//! #         let ram = self.0.lock().unwrap();
+//! #         let part = ram.get(address as usize..address as usize + bytes.len());
+//! #         bytes.copy_from_slice(part.ok_or(MemoryFault { address })?);
+//! #         Ok(())
+//! #     }
+//! #     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+//! #         let mut ram = self.0.lock().unwrap();
+//! #         let part = ram.get_mut(address as usize..address as usize + bytes.len());
+//! #         part.ok_or(MemoryFault { address })?.copy_from_slice(bytes);
+//! #         Ok(())
+//! #     }
+//! # }
+//! # struct NoKick;
+//! # impl Kick for NoKick {
+//! #     fn kick(&self, _: Cpu) {}
+//! # }
+//! use vgic::its::ItsConfig;
+//! use vgic::saved_state::kvm::KvmView;
+//! use vgic::{Vgic, VgicConfig};
+//!
+//! let config = VgicConfig { its: vec![ItsConfig::like_kvm(0x0808_0000)], ..VgicConfig::like_kvm(2, 96) };
+//! let memory = Arc::new(Ram(Mutex::new(vec![0; 1 << 20])));
+//! let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick))?;
+//! let mut frozen = gic.freeze(&mut vcpus)?;
+//!
+//! let registers = KvmView::new(&config, frozen.save(), &*memory)?.save()?;
+//!
+//! let mut view = KvmView::new(&config, frozen.save(), &*memory)?;
+//! view.load(&registers)?;
+//! frozen.restore(&view.into_state())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
 mod distributor;
 mod interface;
 mod interrupts;
