@@ -1,15 +1,25 @@
-//! An IOMMU between devices and the bus: pages that each device reaches, and what it tried to reach beside them.
+//! An IOMMU with address spaces: which device is in which, and where the pages lead that it sees there.
+//!
+//! Nothing passes that is not mapped, and what was stopped is kept with its sender. A region may be reserved for messages,
+//! which then pass untranslated, as on x86. Identity, one stage and two stages are what a domain can be; granules are
+//! the stages' own.
 
 use crate::lock::lock;
+use gic_firmware::Region;
+use irq_domain::layer::{DoorbellMode, Iommu as Driver, IommuDomain, Placement};
 use msi_types::{Delivery, Granule, MsiMessage, RequesterId, SignalMsi};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// Pages have this size.
+/// Pages of devices that have a domain of their own.
 pub const GRANULE: Granule = Granule::Size4K;
 /// Faults that are kept.
 const KEPT: usize = 64;
+/// Added to a device's number: the domain that is its own.
+const OWN: u32 = 1 << 31;
+/// Where the driver begins to map doorbells: low, so that devices with 32 address bits can store it.
+const FIRST_ADDRESS: u64 = 0x0800_0000;
 
 /// A device wrote where nothing is mapped for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -20,28 +30,110 @@ pub struct Fault {
     pub address: u64,
 }
 
-/// Translates what devices write, page by page. A device without any page reaches nothing.
+/// The pages of a stage, by what is looked up.
+#[derive(Clone, Debug)]
+struct Stage {
+    granule: Granule,
+    pages: BTreeMap<u64, u64>,
+}
+
+impl Stage {
+    const fn new(granule: Granule) -> Self {
+        Self { granule, pages: BTreeMap::new() }
+    }
+
+    fn translate(&self, address: u64) -> Option<u64> {
+        let page = self.pages.get(&self.granule.page(address))?;
+        Some(page | self.granule.offset(address))
+    }
+}
+
+/// An address space: the guest's stage if there is one, then the host's.
+#[derive(Clone, Debug)]
+struct Space {
+    mode: DoorbellMode,
+    first: Option<Stage>,
+    last: Option<Stage>,
+}
+
+impl Space {
+    fn new(mode: DoorbellMode) -> Self {
+        let (first, last) = match mode {
+            DoorbellMode::Identity => (None, None),
+            DoorbellMode::Mapped(granule) => (None, Some(Stage::new(granule))),
+            DoorbellMode::Nested { granule, stored, doorbell } => {
+                let mut guest = Stage::new(granule);
+                guest.pages.insert(granule.page(stored), granule.page(doorbell));
+                (Some(guest), Some(Stage::new(granule)))
+            }
+            DoorbellMode::Reserved { .. } => (None, Some(Stage::new(Granule::Size4K))),
+        };
+        Self { mode, first, last }
+    }
+
+    fn translate(&self, address: u64) -> Option<u64> {
+        if let DoorbellMode::Reserved { base, length } = self.mode
+            && Region::new(base, length).is_some_and(|region| region.contains(address))
+        {
+            return Some(address);
+        }
+        let seen = self.first.as_ref().map_or(Some(address), |stage| stage.translate(address))?;
+        self.last.as_ref().map_or(Some(seen), |stage| stage.translate(seen))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    devices: BTreeMap<RequesterId, IommuDomain>,
+    spaces: BTreeMap<IommuDomain, Space>,
+    faults: Vec<Fault>,
+    stopped: u64,
+}
+
+impl State {
+    fn translate(&self, device: RequesterId, address: u64) -> Option<u64> {
+        self.spaces.get(self.devices.get(&device)?)?.translate(address)
+    }
+}
+
+/// The unit.
 pub struct Iommu {
     upstream: Arc<dyn SignalMsi<RequesterId>>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct State {
-    /// By device and the page that it writes to.
-    pages: BTreeMap<(RequesterId, u64), u64>,
-    faults: Vec<Fault>,
-}
-
 impl Iommu {
-    /// In front of `upstream`.
+    /// In front of `upstream`. Nobody is in any domain.
     pub fn new(upstream: Arc<dyn SignalMsi<RequesterId>>) -> Self {
         Self { upstream, state: Mutex::default() }
     }
 
-    /// Lets `device` reach the page of the bus's address `physical` by the page of `address`.
+    /// Makes a domain, empty; what it was before is forgotten.
+    pub fn create(&self, domain: IommuDomain, mode: DoorbellMode) {
+        lock(&self.state).spaces.insert(domain, Space::new(mode));
+    }
+
+    /// Puts a device into a domain.
+    pub fn attach(&self, device: RequesterId, domain: IommuDomain) {
+        lock(&self.state).devices.insert(device, domain);
+    }
+
+    /// Lets a device that shares its domain with nobody reach the page of the bus's address `physical` by the page of
+    /// `address`.
     pub fn map(&self, device: RequesterId, address: u64, physical: u64) {
-        lock(&self.state).pages.insert((device, GRANULE.page(address)), GRANULE.page(physical));
+        let own = IommuDomain(OWN | device.get());
+        let mut state = lock(&self.state);
+        state.devices.insert(device, own);
+        let space = state.spaces.entry(own).or_insert_with(|| Space::new(DoorbellMode::Mapped(GRANULE)));
+        if let Some(stage) = &mut space.last {
+            stage.pages.insert(GRANULE.page(address), GRANULE.page(physical));
+        }
+    }
+
+    /// Pages that are mapped in all domains, but for a guest's own.
+    pub fn pages(&self) -> usize {
+        let state = lock(&self.state);
+        state.spaces.values().filter_map(|space| space.last.as_ref()).map(|stage| stage.pages.len()).sum()
     }
 
     /// The first faults, in their order.
@@ -49,28 +141,97 @@ impl Iommu {
         lock(&self.state).faults.clone()
     }
 
-    fn translate(&self, device: RequesterId, address: u64) -> Option<u64> {
-        let mut state = lock(&self.state);
-        let page = state.pages.get(&(device, GRANULE.page(address))).copied();
-        if page.is_none() && state.faults.len() < KEPT {
-            state.faults.push(Fault { device, address });
-        }
-        Some(page? | GRANULE.offset(address))
+    /// How many messages were stopped.
+    pub fn stopped(&self) -> u64 {
+        lock(&self.state).stopped
     }
 }
 
 impl SignalMsi<RequesterId> for Iommu {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
-        match self.translate(from, message.address) {
+        let translated = {
+            let mut state = lock(&self.state);
+            let translated = state.translate(from, message.address);
+            if translated.is_none() {
+                state.stopped += 1;
+                if state.faults.len() < KEPT {
+                    state.faults.push(Fault { device: from, address: message.address });
+                }
+            }
+            translated
+        };
+        match translated {
             Some(address) => self.upstream.signal_msi(from, MsiMessage { address, ..message }),
             None => Delivery::Blocked,
         }
     }
 }
 
+/// The driver that fills the unit's tables.
+#[derive(Clone, Debug)]
+pub struct IommuDriver(Arc<Iommu>);
+
+impl IommuDriver {
+    /// Takes the unit over.
+    pub const fn new(unit: Arc<Iommu>) -> Self {
+        Self(unit)
+    }
+
+    /// The unit.
+    pub const fn unit(&self) -> &Arc<Iommu> {
+        &self.0
+    }
+}
+
+impl Driver for IommuDriver {
+    fn domain(&self, device: RequesterId) -> Option<IommuDomain> {
+        lock(&self.0.state).devices.get(&device).copied()
+    }
+
+    fn mode(&self, domain: IommuDomain) -> DoorbellMode {
+        // A domain that was never made leads nowhere.
+        let nowhere = DoorbellMode::Reserved { base: 0, length: 0 };
+        lock(&self.0.state).spaces.get(&domain).map_or(nowhere, |space| space.mode)
+    }
+
+    fn map(&self, domain: IommuDomain, page: u64, placement: Placement) -> Result<u64, &'static str> {
+        let mut unit = lock(&self.0.state);
+        let stage = unit.spaces.get_mut(&domain).and_then(|space| space.last.as_mut());
+        let stage = stage.ok_or("the domain has no pages")?;
+        if stage.granule.offset(page) != 0 {
+            return Err("the doorbell's page is not aligned to the granule");
+        }
+        let at = match placement {
+            Placement::At(at) => at,
+            Placement::Anywhere => {
+                let mut at = FIRST_ADDRESS;
+                while stage.pages.contains_key(&at) {
+                    at += stage.granule.bytes();
+                }
+                at
+            }
+        };
+        if stage.pages.contains_key(&at) {
+            return Err("the page is mapped already");
+        }
+        stage.pages.insert(at, page);
+        Ok(at)
+    }
+
+    fn unmap(&self, domain: IommuDomain, mapped: u64) {
+        let mut unit = lock(&self.0.state);
+        let stage = unit.spaces.get_mut(&domain).and_then(|space| space.last.as_mut());
+        let gone = stage.and_then(|stage| stage.pages.remove(&mapped));
+        debug_assert!(gone.is_some(), "unmapped what is not mapped");
+    }
+}
+
 impl fmt::Debug for Iommu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iommu").field("faults", &self.faults()).finish_non_exhaustive()
+        f.debug_struct("Iommu")
+            .field("pages", &self.pages())
+            .field("faults", &self.faults())
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,21 +248,75 @@ mod tests {
     }
 
     const DEVICE: RequesterId = RequesterId::new(8);
+    const DOMAIN: IommuDomain = IommuDomain(1);
 
-    #[test]
-    fn a_mapped_page_leads_to_its_place_with_the_offset() {
-        let iommu = Iommu::new(Arc::new(Only(0x7040)));
-        iommu.map(DEVICE, 0x1000, 0x7000);
-        let delivery = iommu.signal_msi(DEVICE, MsiMessage { address: 0x1040, data: 1 });
-        assert_eq!((delivery, iommu.faults()), (Delivery::Pending, Vec::new()));
+    fn unit(mode: DoorbellMode, doorbell: u64) -> Arc<Iommu> {
+        let unit = Arc::new(Iommu::new(Arc::new(Only(doorbell))));
+        unit.create(DOMAIN, mode);
+        unit.attach(DEVICE, DOMAIN);
+        unit
+    }
+
+    fn driver(unit: &Arc<Iommu>) -> IommuDriver {
+        IommuDriver::new(Arc::clone(unit))
+    }
+
+    fn write(unit: &Iommu, address: u64) -> Delivery {
+        unit.signal_msi(DEVICE, MsiMessage { address, data: 1 })
     }
 
     #[test]
-    fn another_device_s_page_is_a_fault_and_says_whose() {
-        let iommu = Iommu::new(Arc::new(Only(0x7040)));
-        iommu.map(DEVICE, 0x1000, 0x7000);
+    fn a_page_of_each_granule_leads_to_its_place_with_the_offset() {
+        for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
+            let doorbell = 0x0821_0000 + granule.bytes() - 4;
+            let unit = unit(DoorbellMode::Mapped(granule), doorbell);
+            let at = driver(&unit).map(DOMAIN, granule.page(doorbell), Placement::Anywhere).unwrap();
+            assert_eq!(write(&unit, at | granule.offset(doorbell)), Delivery::Pending);
+            assert_eq!(write(&unit, at + granule.bytes()), Delivery::Blocked);
+        }
+    }
+
+    #[test]
+    fn two_stages_follow_each_other() {
+        let nested = DoorbellMode::Nested { granule: Granule::Size4K, stored: 0x5040, doorbell: 0x0809_0040 };
+        let unit = unit(nested, 0x7040);
+        assert_eq!(write(&unit, 0x5040), Delivery::Blocked);
+        driver(&unit).map(DOMAIN, 0x7000, Placement::At(0x0809_0000)).unwrap();
+        assert_eq!(write(&unit, 0x5040), Delivery::Pending);
+    }
+
+    #[test]
+    fn the_reserved_region_passes_and_nothing_beside_it() {
+        let unit = unit(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 }, 0xfee0_1000);
+        assert_eq!(write(&unit, 0xfee0_1000), Delivery::Pending);
+        assert_eq!(write(&unit, 0xfef0_0000), Delivery::Blocked);
+    }
+
+    #[test]
+    fn a_device_in_no_domain_is_stopped_and_named() {
+        let unit = unit(DoorbellMode::Identity, 0x40);
         let device = RequesterId::new(9);
-        assert_eq!(iommu.signal_msi(device, MsiMessage { address: 0x1040, data: 1 }), Delivery::Blocked);
-        assert_eq!(iommu.faults(), [Fault { device, address: 0x1040 }]);
+        assert_eq!(unit.signal_msi(device, MsiMessage { address: 0x40, data: 1 }), Delivery::Blocked);
+        assert_eq!(unit.faults(), [Fault { device, address: 0x40 }]);
+        assert_eq!(write(&unit, 0x40), Delivery::Pending);
+    }
+
+    #[test]
+    fn a_page_of_a_device_s_own_is_nobody_else_s() {
+        let unit = Iommu::new(Arc::new(Only(0x7040)));
+        unit.map(DEVICE, 0x1000, 0x7000);
+        assert_eq!(write(&unit, 0x1040), Delivery::Pending);
+        let device = RequesterId::new(9);
+        assert_eq!(unit.signal_msi(device, MsiMessage { address: 0x1040, data: 1 }), Delivery::Blocked);
+        assert_eq!(unit.faults(), [Fault { device, address: 0x1040 }]);
+    }
+
+    #[test]
+    fn a_page_is_mapped_once_until_it_is_unmapped() {
+        let unit = unit(DoorbellMode::Mapped(Granule::Size4K), 0);
+        let at = driver(&unit).map(DOMAIN, 0x7000, Placement::Anywhere).unwrap();
+        assert!(driver(&unit).map(DOMAIN, 0x8000, Placement::At(at)).is_err());
+        driver(&unit).unmap(DOMAIN, at);
+        assert_eq!((unit.pages(), driver(&unit).map(DOMAIN, 0x8000, Placement::Anywhere)), (0, Ok(at)));
     }
 }

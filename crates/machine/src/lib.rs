@@ -40,7 +40,6 @@
 
 pub mod bus;
 mod cpu;
-pub mod dma_remapping;
 pub mod embedded;
 mod ims;
 pub mod iommu;

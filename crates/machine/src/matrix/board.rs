@@ -6,7 +6,7 @@ use super::root::{CPUS, Driven, Late, Root, RootHardware};
 use super::x86_root::X86Hardware;
 use super::{Endpoint, Layer, Parent, World};
 use crate::bus::Bus;
-use crate::dma_remapping::{DmaDriver, DmaRemapping};
+use crate::iommu::{Iommu, IommuDriver};
 use crate::platform::{MachinePlatform, PlatformFault};
 use crate::ram::{Caches, Ram};
 use gic_firmware::Region;
@@ -53,7 +53,7 @@ pub(super) struct Quirks {
 }
 
 /// The layer of doorbell mappings, with what is below.
-type Mapping = Over<DoorbellMapping<DmaDriver>, dyn MsiParent>;
+type Mapping = Over<DoorbellMapping<IommuDriver>, dyn MsiParent>;
 
 /// The machine, up.
 pub(super) struct Board {
@@ -111,7 +111,7 @@ impl Board {
             kind => return Err(format!("there is no remapping unit for {kind}")),
         };
         let direct = hardware.upstream();
-        let unit = (plan.layer == Layer::DoorbellMapping).then(|| dma_remapping(&direct, mode));
+        let unit = (plan.layer == Layer::DoorbellMapping).then(|| iommu(&direct, mode));
         let upstream = unit.as_ref().map_or(direct, |unit| Arc::clone(unit) as _);
         let upstream = bridge.map_or_else(|| Arc::clone(&upstream), |bridge| bridge(Arc::clone(&upstream)));
         let own = match plan.reality {
@@ -125,7 +125,7 @@ impl Board {
         let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram), PlatformFault::None));
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
         let mapping = unit.map(|unit| {
-            let layer = DoorbellMapping::new(DmaDriver::new(unit), Arc::clone(&platform) as _);
+            let layer = DoorbellMapping::new(IommuDriver::new(unit), Arc::clone(&platform) as _);
             Arc::new(Over::new(layer, Arc::clone(&parent), Arc::clone(&platform) as _))
         });
         let parent = mapping.as_ref().map_or(parent, |layer| Arc::clone(layer) as _);
@@ -166,7 +166,7 @@ impl Board {
     }
 
     /// The IOMMU, if there is one.
-    pub(super) fn unit(&self) -> Option<&Arc<DmaRemapping>> {
+    pub(super) fn unit(&self) -> Option<&Arc<Iommu>> {
         self.mapping.as_ref().map(|mapping| mapping.layer().iommu().unit())
     }
 
@@ -222,8 +222,8 @@ impl Board {
 }
 
 /// PCI functions share a domain, and so do the other endpoints.
-fn dma_remapping(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<DmaRemapping> {
-    let unit = DmaRemapping::new(Arc::clone(upstream));
+fn iommu(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<Iommu> {
+    let unit = Iommu::new(Arc::clone(upstream));
     for endpoint in Endpoint::ALL {
         let domain = match endpoint {
             Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix => IommuDomain(1),
