@@ -5,18 +5,37 @@
 //! is mapped can hold a vCPU up for long, and whoever polls `GITS_CREADR` sees progress.
 //! [`Vgic::poll_its`](crate::Vgic::poll_its) does a further piece. A command that was begun and not finished is not
 //! consumed: `GITS_CREADR` stays at it.
+//!
+//! # What the architecture leaves open
+//!
+//! | | here |
+//! |---|---|
+//! | a command error | recorded ([`Vgic::command_faults`](crate::Vgic::command_faults), and counted in [`Vgic::events`](crate::Vgic::events)); then the command is skipped, or the queue stalls until `GITS_CWRITER.Retry`: [`ErrorPolicy`]. Never an SError (`SEIS` = 0), never another value in place of a wrong one |
+//! | a queue that lies outside of memory | stalls, whatever the policy |
+//! | `GITS_CWRITER` beyond the queue | the write is dropped |
+//! | MAPD, MAPTI of what is mapped already | mapped anew; what was pending of it is gone |
+//! | MAPTI of a collection that is not mapped | taken; messages are dropped until MAPC |
+//! | MAPD, MAPC with V = 0 of what is not mapped | no error |
+//! | DISCARD while the collection is unmapped | works |
+//! | MAPC elsewhere, MOVI | pending state goes along. MOVALL moves what is pending, and maps nothing anew |
+//! | an identifier whose first-level table entry becomes invalid | stays mapped |
+//! | a table that loses `Valid` while the ITS is disabled | takes what was mapped in it along |
+//! | two events on one LPI | each can be pending: the LPI may be delivered twice |
+//! | more than the model's budget | the command fails like an error of its own kind ([`CommandFault::NoRoom`]) |
 
 mod commands;
 mod config;
 mod queue;
 mod registers;
 mod saved;
+mod status;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use config::{
-    Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
+    Coherence, ErrorPolicy, ErrorReporting, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming,
+    TableLevels,
 };
 pub use queue::{CommandFault, CommandFaults};
 pub(crate) use saved::{HeldIts, RestoredRegisters};
@@ -32,6 +51,7 @@ use gic_arch::its::RdBase;
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use queue::Queue;
 use spin::mutex::SpinMutex;
+use status::{Direction, Status, Unmapped};
 use tables::Tables;
 
 /// An ITS of a virtual GIC.
@@ -43,6 +63,7 @@ pub(crate) struct Its {
     lpis: Arc<LpiCore>,
     events: Arc<Events>,
     state: SpinMutex<State>,
+    status: Status,
 }
 
 /// What the registers hold.
@@ -102,13 +123,14 @@ impl Its {
         let senders = Arc::new(Senders::new(config.device_id_bits));
         let index = lpis.add_its(senders.clone()).ok_or(ItsConfigError::TooMany)?;
         let state = SpinMutex::new(State::new(&config));
-        Ok(Self { config, index, targets, senders, lpis, events, state })
+        Ok(Self { config, index, targets, senders, lpis, events, state, status: Status::new() })
     }
 
     /// Back to the state after reset: disabled, nothing mapped. What was pending of its devices is gone.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
         *state = State::new(&self.config);
+        self.status.reset();
         self.lpis.with_notification_owed(|control| {
             control.set_its_enabled(self.index, false);
             control.unmap_all_devices(self.index);
@@ -119,18 +141,23 @@ impl Its {
 
     /// Reads a register of the two frames. What is refused reads as zero.
     pub(crate) fn read(&self, offset: u32, width: AccessWidth) -> u64 {
-        let value = Frame::ITS.read(self, offset, width, &mut |offset, reason| self.refused(offset, reason));
+        let refused = &mut |offset, reason| self.refused(offset, reason, Direction::Read);
+        let value = Frame::ITS.read(self, offset, width, refused);
         self.lpis.notify_owed();
         value
     }
 
     /// Writes a register of the two frames. What is refused is ignored.
     pub(crate) fn write(&self, offset: u32, width: AccessWidth, value: u64) {
-        Frame::ITS.write(self, offset, width, value, &mut |offset, reason| self.refused(offset, reason));
+        let refused = &mut |offset, reason| self.refused(offset, reason, Direction::Write);
+        Frame::ITS.write(self, offset, width, value, refused);
         self.lpis.notify_owed();
     }
 
-    fn refused(&self, offset: u32, reason: FaultReason) {
+    fn refused(&self, offset: u32, reason: FaultReason, direction: Direction) {
+        if self.reports_errors() {
+            self.status.refused(reason, direction);
+        }
         let address = self.config.base + u64::from(offset);
         self.events.record(GuestFault { reason, address, detail: 0 });
     }
@@ -163,8 +190,34 @@ impl Its {
         }
     }
 
+    fn reports_errors(&self) -> bool {
+        self.config.error_reporting == ErrorReporting::Registers
+    }
+
+    /// `None`: it is mapped, and was dropped for another reason.
+    fn why_unmapped(&self, device: DeviceId, event: u32) -> Option<Unmapped> {
+        if u64::from(device.get()) >> self.config.device_id_bits != 0 {
+            return Some(Unmapped::DeviceOutOfRange);
+        }
+        self.lpis.with_notification_owed(|control| {
+            let Some(event_bits) = control.event_bits(self.index, device.get()) else {
+                return Some(Unmapped::Device);
+            };
+            if u64::from(event) >> event_bits != 0 {
+                return Some(Unmapped::EventOutOfRange);
+            }
+            let Some(mapped) = control.event(self.index, device.get(), event) else {
+                return Some(Unmapped::Event);
+            };
+            control.collection(self.index, mapped.collection).is_none().then_some(Unmapped::Collection)
+        })
+    }
+
     #[cold]
     fn unmapped(&self, device: DeviceId, data: u32) {
+        if self.reports_errors() {
+            self.status.unmapped(device.get(), data, || self.why_unmapped(device, data));
+        }
         let detail = u64::from(device.get()) << 32 | u64::from(data);
         self.events.record(GuestFault {
             reason: FaultReason::UnmappedMessage,

@@ -28,7 +28,8 @@
 //!   has yet to exit, or more is mapped than one access may go through; whoever polls takes the rest further.
 //! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered. Of an LPI's priority, the
 //!   upper five bits count, also where wired interrupts have more.
-//! - Accesses that the architecture calls UNPREDICTABLE are ignored. `STATUSR` is not implemented.
+//! - Accesses that the architecture calls UNPREDICTABLE are ignored. `GICD_STATUSR` and `GICR_STATUSR`
+//!   are not implemented; an ITS's is, if [`its::ErrorReporting`] says so.
 //! - A special or unimplemented INTID in `ICC_EOIR<n>_EL1`, or one whose group is not the running one, drops no
 //!   priority; `ICC_DIR_EL1` without `EOImode` is ignored.
 //!

@@ -29,6 +29,8 @@ pub struct ItsConfig {
     pub iidr: Iidr,
     /// What follows a command error.
     pub error_policy: ErrorPolicy,
+    /// Whether the guest can read of its mistakes.
+    pub error_reporting: ErrorReporting,
     /// How much is done at one register access before the rest is left for the next: a command is one unit, and so are
     /// every 16 mappings that it visits. A command that has more to visit goes on at the next access.
     pub work_per_access: u32,
@@ -79,6 +81,17 @@ pub enum ErrorPolicy {
     Stall,
 }
 
+/// Whether the guest can read of messages that nothing is mapped for and of wrong accesses. A monitor can in any case
+/// ([`Vgic::events`](crate::Vgic::events)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ErrorReporting {
+    /// `GITS_STATUSR` and `GITS_UMSIR` read as zero.
+    None,
+    /// `GITS_STATUSR` and `GITS_UMSIR` tell (GICv3.1, `GITS_TYPER.UMSI`). They are not part of a saved state: what was
+    /// reported and not read is forgotten when the machine moves. The INT command reports nothing.
+    Registers,
+}
+
 /// What no ITS can be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ItsConfigError {
@@ -118,6 +131,7 @@ impl ItsConfig {
             coherence: Coherence::Coherent,
             iidr: Iidr::new().with_implementer(0x43b),
             error_policy: ErrorPolicy::Skip,
+            error_reporting: ErrorReporting::None,
             work_per_access: 1024,
         }
     }
@@ -160,5 +174,6 @@ impl ItsConfig {
             .with_device_id_bits_minus_one(self.device_id_bits - 1)
             .with_pta(matches!(self.redistributor_naming, RedistributorNaming::Address))
             .with_hcc(self.held_collections)
+            .with_umsi(matches!(self.error_reporting, ErrorReporting::Registers))
     }
 }

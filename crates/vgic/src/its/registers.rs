@@ -27,8 +27,7 @@ macro_rules! row {
 }
 
 impl<'a> Frame<'a, &'a Its> {
-    /// Both frames. `GITS_STATUSR` is not implemented: faults are told to the monitor. A CPU's write to
-    /// `GITS_TRANSLATER` carries no DeviceID here and does nothing.
+    /// Both frames. A CPU's write to `GITS_TRANSLATER` carries no DeviceID here and does nothing.
     const ITS_ROWS: &'a [Row<&'a Its>] = &[
         row!(CTLR, value | its, _ | its.read_ctlr().into_bits().into(), |its, _, lanes| its.set_ctlr(lanes)),
         row!(IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
@@ -36,8 +35,10 @@ impl<'a> Frame<'a, &'a Its> {
         row!(MPAMIDR, zero),
         row!(PARTIDR, zero),
         row!(MPIDR, zero),
-        row!(STATUSR, zero),
-        row!(UMSIR, zero),
+        row!(STATUSR, value | its, _ | its.status.status().into_bits().into(), |its, _, lanes| its
+            .status
+            .clear(crate::distributor::low_word(lanes.over(0)))),
+        row!(UMSIR, constant | its, _ | its.status.message().into_bits()),
         row!(CBASER, value | its, _ | its.state.lock().queue.base.into_bits(), |its, _, lanes| its
             .set_cbaser(lanes)),
         row!(CWRITER, value | its, _ | its.state.lock().queue.cwriter().into_bits(), |its, _, lanes| its

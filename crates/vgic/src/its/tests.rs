@@ -8,5 +8,6 @@ mod queue;
 mod redistributors;
 mod reference;
 mod rig;
+mod status;
 mod stress;
 mod sweeps;
