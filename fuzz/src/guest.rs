@@ -2,6 +2,7 @@
 
 mod command;
 mod memory;
+mod saved;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig};
 
 use self::command::{Command, RawCommand};
 use self::memory::{Memory, layout};
+pub use self::saved::Damage;
 
 const ITS: u64 = 0x0808_0000;
 const CPUS: u16 = 2;
@@ -49,6 +51,8 @@ pub enum Step {
     Table { which: bool, value: u64 },
     /// Takes what is pending.
     Acknowledge { cpu: bool },
+    /// The machine is saved and restored. The guest sees nothing of it.
+    Migrate,
 }
 
 /// The guest and its machine.
@@ -138,6 +142,7 @@ impl Guest {
             }
             Step::Table { which, value } => self.table(u32::from(which), value),
             Step::Acknowledge { cpu } => self.acknowledge(usize::from(cpu)),
+            Step::Migrate => self.migrate(),
         }
     }
 
@@ -237,6 +242,7 @@ mod tests {
         let mut guest = Guest::start(shape);
         for opcode in [Opcode::Mapc, Opcode::Mapd, Opcode::Mapti, Opcode::Int, Opcode::Sync] {
             guest.take(Step::Command(Command::about(opcode)));
+            guest.take(Step::Migrate);
         }
         guest.finish();
         assert_eq!((guest.rung, guest.taken), (1, 1));
