@@ -1,0 +1,248 @@
+//! Codecs over every bit: each bit of a command, a table entry and a configuration byte reaches the field that the
+//! manual puts there and no other, and no two bits influence each other. With that, the codec is right for every value.
+//! The positions are typed from the manual, not taken from the crate.
+
+use gic_arch::Priority;
+use gic_arch::its::{
+    CollectionEntry, Command, DeviceEntry, Level1Entry, MapAction, Opcode, RawCommand, TranslationEntry,
+};
+use gic_arch::lpi::Config;
+use std::collections::BTreeMap;
+
+/// A field: its name, doubleword, highest and lowest bit.
+type Field = (&'static str, usize, u32, u32);
+
+const DEVICE: Field = ("device", 0, 63, 32);
+const EVENT: Field = ("event", 1, 31, 0);
+const COLLECTION: Field = ("collection", 2, 15, 0);
+const TARGET: Field = ("target", 2, 51, 16);
+const VALID: Field = ("valid", 2, 63, 63);
+
+/// IHI 0069 §5.3.
+fn fields_of(opcode: Opcode) -> Vec<Field> {
+    match opcode {
+        Opcode::Mapd => vec![DEVICE, ("size", 1, 4, 0), ("itt", 2, 51, 8), VALID],
+        Opcode::Mapc => vec![COLLECTION, TARGET, VALID],
+        Opcode::Mapti => vec![DEVICE, EVENT, ("intid", 1, 63, 32), COLLECTION],
+        Opcode::Mapi | Opcode::Movi => vec![DEVICE, EVENT, COLLECTION],
+        Opcode::Discard | Opcode::Int | Opcode::Clear | Opcode::Inv => vec![DEVICE, EVENT],
+        Opcode::Invall => vec![COLLECTION],
+        Opcode::Movall => vec![TARGET, ("to", 3, 51, 16)],
+        Opcode::Sync => vec![TARGET],
+    }
+}
+
+type Values = BTreeMap<&'static str, u64>;
+
+/// What a decoded command says, by field; zeros are left out.
+fn values(command: Command) -> Values {
+    let valid = |action| u64::from(action == MapAction::Map);
+    let mut values = match command {
+        Command::Mapd { device, itt, event_bits_minus_one, action } => vec![
+            ("device", u64::from(device.get())),
+            ("size", event_bits_minus_one.into()),
+            ("itt", itt >> 8),
+            ("valid", valid(action)),
+        ],
+        Command::Mapc { collection, target, action } => vec![
+            ("collection", u64::from(collection.get())),
+            ("target", target.address() >> 16),
+            ("valid", valid(action)),
+        ],
+        Command::Mapti { device, event, intid, collection } => vec![
+            ("device", u64::from(device.get())),
+            ("event", event.get().into()),
+            ("intid", intid.into()),
+            ("collection", collection.get().into()),
+        ],
+        Command::Mapi { device, event, collection } | Command::Movi { device, event, collection } => vec![
+            ("device", u64::from(device.get())),
+            ("event", event.get().into()),
+            ("collection", collection.get().into()),
+        ],
+        Command::Discard { device, event }
+        | Command::Int { device, event }
+        | Command::Clear { device, event }
+        | Command::Inv { device, event } => {
+            vec![("device", u64::from(device.get())), ("event", event.get().into())]
+        }
+        Command::Invall { collection } => vec![("collection", u64::from(collection.get()))],
+        Command::Movall { from, to } => vec![("target", from.address() >> 16), ("to", to.address() >> 16)],
+        Command::Sync { target } => vec![("target", target.address() >> 16)],
+    };
+    values.retain(|(_, value)| *value != 0);
+    values.into_iter().collect()
+}
+
+fn with_bit(mut raw: RawCommand, bit: u32) -> RawCommand {
+    raw[(bit / 64) as usize] |= 1 << (bit % 64);
+    raw
+}
+
+fn decoded(raw: RawCommand) -> Values {
+    values(Command::decode(raw).expect("the opcode is one"))
+}
+
+/// Every bit but the opcode's.
+const BITS: std::ops::Range<u32> = 8..256;
+
+#[test]
+fn each_bit_of_each_command_reaches_its_field_and_no_other() {
+    for opcode in Opcode::ALL {
+        let bare = [u64::from(opcode.number()), 0, 0, 0];
+        assert_eq!(decoded(bare), Values::new(), "{opcode:?}");
+        for bit in BITS {
+            let (word, bit_in_word) = ((bit / 64) as usize, bit % 64);
+            let fields = fields_of(opcode);
+            let field =
+                fields.iter().find(|(_, at, high, low)| *at == word && (*low..=*high).contains(&bit_in_word));
+            let expected = field.map(|(name, _, _, low)| (*name, 1 << (bit_in_word - low)));
+            assert_eq!(decoded(with_bit(bare, bit)), expected.into_iter().collect(), "{opcode:?}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn no_two_bits_of_a_command_influence_each_other() {
+    for opcode in Opcode::ALL {
+        let bare = [u64::from(opcode.number()), 0, 0, 0];
+        let alone: Vec<_> = BITS.map(|bit| decoded(with_bit(bare, bit))).collect();
+        for (one, first) in BITS.zip(&alone) {
+            for (other, second) in BITS.zip(&alone).skip((one - BITS.start) as usize + 1) {
+                let mut both = first.clone();
+                for (name, value) in second {
+                    *both.entry(name).or_default() |= value;
+                }
+                let raw = with_bit(with_bit(bare, one), other);
+                assert_eq!(decoded(raw), both, "{opcode:?}, bits {one} and {other}");
+            }
+        }
+    }
+}
+
+/// Fields of a 64-bit entry: highest and lowest bit, and how it is read and written.
+struct Codec<T> {
+    high: u32,
+    low: u32,
+    read: fn(T) -> u64,
+    write: fn(T, u64) -> T,
+}
+
+/// Every bit reaches its field and no other, and every field's value goes into its bits and no others.
+fn check_entry<T: Copy>(from: fn(u64) -> T, into: fn(T) -> u64, fields: &[Codec<T>]) {
+    for bit in 0..64 {
+        for other in 0..64 {
+            let raw = 1 << bit | 1 << other;
+            for field in fields {
+                let width = field.high - field.low + 1;
+                let mask = u64::MAX >> (64 - width);
+                let value = raw >> field.low & mask;
+                assert_eq!((field.read)(from(raw)), value, "bits {bit} and {other}");
+                let rewritten = into((field.write)(from(raw), !value & mask));
+                assert_eq!(rewritten, raw ^ mask << field.low, "{}:{}", field.high, field.low);
+            }
+        }
+    }
+}
+
+fn low<const N: u32>(value: u64) -> u64 {
+    value & (u64::MAX >> (64 - N))
+}
+
+#[test]
+fn each_bit_of_a_first_level_entry_has_its_place() {
+    let fields = [
+        Codec::<Level1Entry> {
+            high: 51,
+            low: 12,
+            read: |entry| entry.address() >> 12,
+            write: |entry, value| entry.with_address(value << 12),
+        },
+        Codec { high: 63, low: 63, read: |entry| entry.valid().into(), write: |e, v| e.with_valid(v != 0) },
+    ];
+    check_entry(Level1Entry::from_bits, Level1Entry::into_bits, &fields);
+}
+
+#[test]
+fn each_bit_of_a_device_entry_has_its_place() {
+    let fields = [
+        Codec::<DeviceEntry> {
+            high: 4,
+            low: 0,
+            read: |entry| entry.event_bits_minus_one().into(),
+            write: |entry, value| entry.with_event_bits_minus_one(low::<5>(value).to_le_bytes()[0]),
+        },
+        Codec {
+            high: 48,
+            low: 5,
+            read: |entry| entry.itt_address() >> 8,
+            write: |entry, value| entry.with_itt_address(value << 8),
+        },
+        Codec {
+            high: 62,
+            low: 49,
+            read: |entry| entry.next().into(),
+            write: |entry, value| entry.with_next(u16::try_from(low::<14>(value)).unwrap()),
+        },
+        Codec { high: 63, low: 63, read: |entry| entry.valid().into(), write: |e, v| e.with_valid(v != 0) },
+    ];
+    check_entry(DeviceEntry::from_bits, DeviceEntry::into_bits, &fields);
+}
+
+#[test]
+fn each_bit_of_a_translation_entry_has_its_place() {
+    let fields = [
+        Codec::<TranslationEntry> {
+            high: 15,
+            low: 0,
+            read: |entry| entry.collection().into(),
+            write: |entry, value| entry.with_collection(u16::try_from(value).unwrap()),
+        },
+        Codec {
+            high: 47,
+            low: 16,
+            read: |entry| entry.intid().into(),
+            write: |entry, value| entry.with_intid(u32::try_from(value).unwrap()),
+        },
+        Codec {
+            high: 63,
+            low: 48,
+            read: |entry| entry.next().into(),
+            write: |entry, value| entry.with_next(u16::try_from(value).unwrap()),
+        },
+    ];
+    check_entry(TranslationEntry::from_bits, TranslationEntry::into_bits, &fields);
+}
+
+#[test]
+fn each_bit_of_a_collection_entry_has_its_place() {
+    let fields = [
+        Codec::<CollectionEntry> {
+            high: 15,
+            low: 0,
+            read: |entry| entry.collection().into(),
+            write: |entry, value| entry.with_collection(u16::try_from(value).unwrap()),
+        },
+        Codec {
+            high: 51,
+            low: 16,
+            read: |entry| entry.target(),
+            write: |entry, value| entry.with_target(value),
+        },
+        Codec { high: 63, low: 63, read: |entry| entry.valid().into(), write: |e, v| e.with_valid(v != 0) },
+    ];
+    check_entry(CollectionEntry::from_bits, CollectionEntry::into_bits, &fields);
+}
+
+#[test]
+fn every_configuration_byte_has_its_priority_and_enable() {
+    for byte in 0..=u8::MAX {
+        let config = Config::from_bits(byte);
+
+        assert_eq!((config.enable(), config.priority()), (byte & 1 != 0, Priority::new(byte & 0xfc)));
+        for priority in (0..=u8::MAX).map(Priority::new) {
+            let changed = config.with_priority(priority).with_enable(!config.enable()).into_bits();
+            assert_eq!(changed, priority.get() & 0xfc | byte & 2 | (byte & 1 ^ 1));
+        }
+    }
+}
