@@ -73,7 +73,7 @@ dimension! {
         PciMsix => "pci-msix",
         /// A device that keeps its messages in the memory of its 40 rings, which share 32 vectors or one.
         ImsRing => "ims-ring",
-        /// A device that keeps its messages to itself, behind a queue of commands.
+        /// Messages that the PCI function with the table keeps to itself, behind a queue of commands.
         ImsQueue => "ims-queue",
         /// A device outside of PCI, with registers for its messages.
         Platform => "platform",

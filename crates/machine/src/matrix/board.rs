@@ -221,13 +221,15 @@ impl Board {
     }
 }
 
-/// PCI functions share a domain, and so do the other endpoints.
+/// PCI functions share a domain, and so do the other devices.
 fn iommu(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<Iommu> {
     let unit = Iommu::new(Arc::clone(upstream));
     for endpoint in Endpoint::ALL {
         let domain = match endpoint {
-            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix => IommuDomain(1),
-            Endpoint::ImsRing | Endpoint::ImsQueue | Endpoint::Platform => IommuDomain(2),
+            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::ImsQueue => {
+                IommuDomain(1)
+            }
+            Endpoint::ImsRing | Endpoint::Platform => IommuDomain(2),
         };
         unit.attach(endpoint.requester(), domain);
     }

@@ -31,15 +31,14 @@ const QUEUE_REGISTERS: u64 = 0x0901_0000;
 const PLATFORM_REGISTERS: u64 = 0x0902_0000;
 
 impl Endpoint {
-    /// Its number on the bus of the host bridge, PCI function or not.
+    /// Its number on the bus of the host bridge, PCI function or not. The function with the table has the queue too.
     const fn device(self) -> u8 {
         match self {
             Self::PciMsi => 1,
             Self::PciMultiMsi => 2,
-            Self::PciMsix => 3,
+            Self::PciMsix | Self::ImsQueue => 3,
             Self::ImsRing => 4,
-            Self::ImsQueue => 5,
-            Self::Platform => 6,
+            Self::Platform => 5,
         }
     }
 

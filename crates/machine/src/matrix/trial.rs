@@ -114,6 +114,22 @@ impl<'a> Trial<'a> {
             store: Arc::clone(&probed.found.store),
         };
         let device = MsiDevice::attach(&board.interrupts, config)?;
+        Self::start(board, probed, device)
+    }
+
+    /// The same for an endpoint that is one of several of its device.
+    #[cfg(test)]
+    pub(super) fn begin_of(
+        board: &'a Board,
+        endpoint: Endpoint,
+        device: &irq_domain::SharedDevice,
+    ) -> Result<Self, Setback> {
+        let probed = board.probe(endpoint).map_err(Setback::Broken)?;
+        let domain = device.domain(endpoint.name(), Arc::clone(&probed.found.store))?;
+        Self::start(board, probed, domain)
+    }
+
+    fn start(board: &'a Board, probed: Probed, device: MsiDevice) -> Result<Self, Setback> {
         let (most, least) = probed.wanted();
         let all = device.allocate(probed.found.shape, most..=most);
         let granted = match all {

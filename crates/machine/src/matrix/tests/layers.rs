@@ -4,7 +4,9 @@ use super::super::trial::{Trial, attempt};
 use super::*;
 use crate::iommu::Fault;
 use irq_domain::layer::DoorbellMode;
+use irq_domain::{SharedDevice, SharedDeviceConfig};
 use msi_types::{Granule, Isolation, MsiMessage, NotIsolated, RequesterId};
+use std::sync::Arc;
 
 const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
 const GRANULES: [Granule; 3] = [Granule::Size4K, Granule::Size16K, Granule::Size64K];
@@ -82,6 +84,29 @@ fn an_endpoint_that_cannot_reach_a_far_doorbell_in_one_store_can_behind_an_iommu
 }
 
 #[test]
+fn a_table_and_a_queue_of_one_device_are_domains_of_one_attachment() {
+    for (parent, layer, world) in stacks().filter(|(_, _, world)| *world == World::BareMetal) {
+        let board = board(parent, layer, world);
+        let device = SharedDeviceConfig {
+            requester: Endpoint::PciMsix.requester(),
+            parent: Arc::clone(&board.parent),
+            vectors: 24,
+        };
+        let device = SharedDevice::attach(&board.interrupts, device).unwrap();
+        let table = Trial::begin_of(&board, Endpoint::PciMsix, &device).unwrap();
+        let queue = Trial::begin_of(&board, Endpoint::ImsQueue, &device).unwrap();
+        table.travel().unwrap();
+        queue.travel().unwrap();
+        table.end().unwrap();
+        drop(device);
+        queue.travel().unwrap();
+        queue.end().unwrap();
+        board.settle();
+        assert_eq!(board.check_quiet(), Ok(()), "{parent}, {layer}");
+    }
+}
+
+#[test]
 fn every_stack_is_described_a_line_for_each_level() {
     for (parent, layer, world) in stacks() {
         let board = board(parent, layer, world);
@@ -103,9 +128,9 @@ fn a_doorbell_that_is_not_mapped_is_a_fault_with_its_device() {
     board.devices().write(Endpoint::PciMsi, MsiMessage { address: real, data: 0 });
     // Another domain's page is not mapped for this device.
     let mapped = trial.message(0).unwrap();
-    board.devices().write(Endpoint::ImsQueue, mapped);
+    board.devices().write(Endpoint::ImsRing, mapped);
     let fault = |endpoint: Endpoint, address| Fault { device: endpoint.requester(), address };
-    let expected = [fault(Endpoint::PciMsi, real), fault(Endpoint::ImsQueue, mapped.address)];
+    let expected = [fault(Endpoint::PciMsi, real), fault(Endpoint::ImsRing, mapped.address)];
     assert_eq!(board.unit().unwrap().faults(), expected);
     trial.deliver().unwrap();
     trial.end().unwrap();
