@@ -28,6 +28,12 @@ struct Node {
 pub(super) struct Facts {
     /// ITSes that are switched on.
     pub(super) its: usize,
+    /// GICv2m frames that are switched on.
+    pub(super) frames: usize,
+    /// Ranges of SPIs that firmware sets aside for messages to a GICv3, or states for a frame.
+    pub(super) ranges: usize,
+    /// The frames' companion is a GICv2.
+    pub(super) beside_gicv2: bool,
     /// Nodes that are switched on and name a controller as theirs that the command builds.
     pub(super) referring: Vec<String>,
 }
@@ -94,6 +100,11 @@ impl Node {
         self.property("compatible").contains("\"arm,gic-v2m-frame\"")
     }
 
+    /// Does firmware say which SPIs the frame rings, rather than its register?
+    fn states_spis(&self) -> bool {
+        ["arm,msi-base-spi", "arm,msi-num-spis"].iter().all(|name| self.properties.contains_key(*name))
+    }
+
     fn cells(&self, name: &str) -> Vec<u32> {
         let words = self.property(name).split(['<', '>', ' ']);
         let hexadecimal = words.filter_map(|word| word.strip_prefix("0x"));
@@ -107,7 +118,7 @@ impl Facts {
         let enabled = || tree.nodes.iter().filter(|node| node.enabled);
         let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
         // A frame is built where its GIC is.
-        let on_v3 = |node: &Node| {
+        let on_v3 = |node: &Node| -> bool {
             let above = node.path.rsplit_once('/').map_or("", |(above, _)| above);
             let mut parents = enabled().filter(|other| other.path == above);
             parents.any(|gic| gic.property("compatible").contains("\"arm,gic-v3\""))
@@ -122,7 +133,16 @@ impl Facts {
             node.cells("msi-parent").first().is_some_and(is_built)
                 || mapped.chunks(4).any(|entry| entry.get(1).is_some_and(is_built))
         };
-        Self { its: its.len(), referring: enabled().filter(refers).map(|node| node.path.clone()).collect() }
+        let frames: Vec<_> = enabled().filter(|node| node.is_frame()).collect();
+        let with_messages = enabled().filter(|node| node.is_gic_with_messages());
+        let pairs = with_messages.map(|node| node.cells("mbi-ranges").len() / 2).sum::<usize>();
+        Self {
+            its: its.len(),
+            frames: frames.len(),
+            ranges: pairs + frames.iter().filter(|frame| frame.states_spis()).count(),
+            beside_gicv2: frames.iter().any(|frame| !on_v3(frame)),
+            referring: enabled().filter(refers).map(|node| node.path.clone()).collect(),
+        }
     }
 }
 
@@ -167,6 +187,8 @@ mod test {
         compatible = "arm,gic-400";
         v2m@b {
             compatible = "arm,gic-v2m-frame";
+            arm,msi-base-spi = <0x40>;
+            arm,msi-num-spis = <0x20>;
             phandle = <0x06>;
         };
     };
@@ -192,7 +214,8 @@ mod test {
     fn only_what_is_switched_on_refers_and_is_referred_to() -> Result<()> {
         let facts = Facts::of(&Tree::parse(TEXT)?);
         let referring = ["/pci@4", "/uart@5", "/uart@c", "/uart@d"].map(str::to_owned).into();
-        assert_eq!(facts, Facts { its: 1, referring });
+        let expected = Facts { its: 1, frames: 2, ranges: 2, beside_gicv2: true, referring };
+        assert_eq!(facts, expected);
         Ok(())
     }
 
