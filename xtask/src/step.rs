@@ -16,7 +16,7 @@ const STEPS: &[Step] = &[
     Step { name: "docs", about: "cargo doc, warnings are errors", run: rust::docs },
     Step { name: "test", about: "unit, property, integration and documentation tests", run: tests::run },
     Step { name: "examples", about: "every example, built and run", run: examples::run },
-    Step { name: "machine", about: "cargo run --release on the embedded machine", run: machine::run },
+    Step { name: "machine", about: "cargo run --release, and what controllers cost beside each other", run: machine::run },
     Step { name: "boards", about: "the command on real boards' and QEMU's devicetrees", run: boards::run },
     Step { name: "bindings", about: "the devicetree bindings, by dtschema", run: bindings::run },
     Step {
