@@ -1,6 +1,6 @@
 //! A guest with two vCPUs, an ITS and little respect.
 
-mod command;
+pub mod command;
 mod memory;
 mod saved;
 
@@ -13,7 +13,8 @@ use vgic::its::{ErrorPolicy, ItsConfig, RedistributorNaming};
 use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig};
 
 use self::command::{Command, RawCommand};
-use self::memory::{Memory, layout};
+use self::memory::Memory;
+pub use self::memory::layout;
 pub use self::saved::Damage;
 
 const ITS: u64 = 0x0808_0000;

@@ -3,3 +3,4 @@
 
 pub mod devicetree;
 pub mod guest;
+pub mod machine;
