@@ -1,5 +1,6 @@
 //! House lints: what the compiler cannot know of this project's rules.
 
+mod blocks;
 mod layers;
 mod length;
 mod manifests;
@@ -17,6 +18,7 @@ type Rule = (&'static str, fn(&Workspace) -> Result<Vec<String>>);
 
 const RULES: &[Rule] = &[
     ("layers", |workspace| Ok(layers::check(workspace))),
+    ("blocks", blocks::check),
     ("manifests", |workspace| Ok(manifests::check(workspace))),
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),

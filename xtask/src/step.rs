@@ -11,12 +11,20 @@ use crate::{bindings, boards, deny, differential, examples, fuzz, kvm, lint, mac
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
     Step { name: "format", about: "rustfmt's check", run: rust::check_format },
-    Step { name: "lint", about: "house lints: layers, manifests, orphans, unsafe, length", run: lint::run },
+    Step {
+        name: "lint",
+        about: "house lints: layers, blocks, manifests, orphans, unsafe, length",
+        run: lint::run,
+    },
     Step { name: "clippy", about: "clippy on the host and for aarch64-unknown-none", run: rust::clippy },
     Step { name: "docs", about: "cargo doc, warnings are errors", run: rust::docs },
     Step { name: "test", about: "unit, property, integration and documentation tests", run: tests::run },
     Step { name: "examples", about: "every example, built and run", run: examples::run },
-    Step { name: "machine", about: "cargo run --release, and what controllers cost beside each other", run: machine::run },
+    Step {
+        name: "machine",
+        about: "cargo run --release, and what controllers cost beside each other",
+        run: machine::run,
+    },
     Step { name: "boards", about: "the command on real boards' and QEMU's devicetrees", run: boards::run },
     Step { name: "bindings", about: "the devicetree bindings, by dtschema", run: bindings::run },
     Step {

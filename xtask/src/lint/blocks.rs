@@ -1,0 +1,79 @@
+//! Blocks of one package that share no code but what is stated: which words their files do not have.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::source;
+use crate::workspace::Workspace;
+
+/// Files that begin with a path, and the modules that they do not know, nor anything named after these.
+///
+/// Direct LPIs are no part of the ITS, nor it of them: LPI tables and their allocator know neither.
+const STRANGERS: &[(&str, &[&str])] = &[
+    ("crates/gic-driver/src/direct_lpi", &["its", "mbi", "v2m"]),
+    ("crates/gic-driver/src/its", &["direct_lpi", "mbi", "v2m"]),
+    ("crates/gic-driver/src/lpi", &["its", "direct_lpi"]),
+    ("crates/gic-driver/src/mbi", &["its", "direct_lpi", "lpi", "v2m"]),
+    ("crates/gic-driver/src/v2m", &["its", "direct_lpi", "lpi", "mbi"]),
+    ("crates/gic-driver/src/spi_messages", &["its", "direct_lpi", "lpi", "mbi", "v2m"]),
+];
+
+/// Code that names a stranger.
+pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for package in &workspace.packages {
+        for file in package.rust_files()? {
+            let shown = workspace.relative(&file);
+            let text = fs::read_to_string(&file)?;
+            for (line, word) in strangers_of(shown).flat_map(|strangers| lines_with(&text, strangers)) {
+                findings.push(format!("{}:{line}: knows `{word}`", shown.display()));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// What the file, or the folder beside a file of that name, must not know.
+fn strangers_of(file: &Path) -> impl Iterator<Item = &'static [&'static str]> {
+    let stem = file.with_extension("");
+    STRANGERS.iter().filter(move |(block, _)| stem.starts_with(block)).map(|(_, strangers)| *strangers)
+}
+
+fn lines_with(text: &str, strangers: &[&str]) -> Vec<(usize, String)> {
+    let code = source::code_only(text);
+    let words = (1..).zip(code.lines()).flat_map(|(number, line)| {
+        line.split(|c: char| c != '_' && !c.is_alphanumeric()).map(move |word| (number, word))
+    });
+    let is_stranger = |word: &str| strangers.iter().any(|stranger| is_named_after(word, stranger));
+    words.filter(|(_, word)| is_stranger(word)).map(|(number, word)| (number, word.to_owned())).collect()
+}
+
+/// Is it the module's own name, or a type's that begins with it?
+fn is_named_after(word: &str, module: &str) -> bool {
+    let capitalized = module.split('_').map(|part| part[..1].to_uppercase() + &part[1..]).collect::<String>();
+    let rest = word.strip_prefix(&capitalized);
+    word == module || rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_lowercase()))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn modules_and_the_types_that_are_named_after_them_are_found_where_they_are_code() {
+        let text = "use crate::its::Commands;\n// its own\nfn f(_: ItsConfig, _: Item) {}\n\"its registers\"";
+        let found = [(1, "its".to_owned()), (3, "ItsConfig".to_owned())];
+        assert_eq!(lines_with(text, &["its"]), found);
+        assert_eq!(lines_with("DirectLpi", &["direct_lpi"]), [(1, "DirectLpi".to_owned())]);
+    }
+
+    #[test]
+    fn a_block_is_a_file_and_the_folder_of_its_name() {
+        let strangers = |file: &str| strangers_of(Path::new(file)).count();
+        assert_eq!(strangers("crates/gic-driver/src/lpi.rs"), 1);
+        assert_eq!(strangers("crates/gic-driver/src/lpi/tables.rs"), 1);
+        assert_eq!(strangers("crates/gic-driver/src/lpi_of_another.rs"), 0);
+    }
+}
