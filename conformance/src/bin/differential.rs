@@ -3,7 +3,9 @@
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use conformance::differential::{Family, Finding, Limits, MUTANTS, Model, Qemu, family, hunt, reset_values};
+use conformance::differential::{
+    Cpus, Family, Finding, Limits, MUTANTS, Model, Qemu, family, hunt, reset_values,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -42,39 +44,65 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many families differ.
+/// How many comparisons differ, and planted faults are missed.
 fn run(args: &Args) -> Result<usize> {
-    let start = Instant::now();
-    let mut model = Model::new()?;
-    let mut qemu = Qemu::start(&args.qemu, args.libraries.as_deref(), &std::env::temp_dir())
-        .context("QEMU does not start")?;
-    let mut differing = 0;
-    for finding in reset_values(&mut model, &mut qemu)? {
-        differing += tell("registers after reset agree", &finding);
+    let mut bad = 0;
+    let mut stopped = Pair { model: Model::new()?, qemu: start_qemu(args, Cpus::Stopped)? };
+    for finding in reset_values(&mut stopped.model, &mut stopped.qemu)? {
+        bad += tell("registers after reset agree", &finding);
     }
-    for (part, of) in (1..).zip(Family::ALL) {
-        let parts = Family::ALL.len() as u64;
-        let deadline = args.seconds.map(|seconds| start + Duration::from_secs(seconds * part / parts));
-        let limits = Limits { cases: args.cases, deadline, seed: args.seed };
-        differing +=
-            tell(&format!("cases agree: {}", of.name()), &family(of, limits, &mut model, &mut qemu)?);
+    // Each family has an equal part of the time.
+    let part = args
+        .seconds
+        .map(|seconds| Duration::from_secs(seconds) / u32::try_from(Family::ALL.len()).unwrap_or(1));
+    let limits = || {
+        let deadline = part.map(|part| Instant::now() + part);
+        Limits { cases: args.cases, deadline, seed: args.seed }
+    };
+    for of in Family::ALL.into_iter().filter(|of| !of.needs_cpus()) {
+        bad += stopped.compare(of, limits())?;
     }
-    Ok(differing + hunt_all(args.seed, &mut qemu)?)
+    bad += stopped.hunt(args.seed, |of| of.is_none_or(|of| !of.needs_cpus()))?;
+    drop(stopped);
+    let mut running = Pair { model: Model::with_cpus()?, qemu: start_qemu(args, Cpus::Acknowledge)? };
+    for of in Family::ALL.into_iter().filter(|of| of.needs_cpus()) {
+        bad += running.compare(of, limits())?;
+    }
+    Ok(bad + running.hunt(args.seed, |of| of.is_some_and(Family::needs_cpus))?)
 }
 
-/// Shows that the comparison finds faults, by planting some; how many it does not find.
-fn hunt_all(seed: u64, qemu: &mut Qemu) -> Result<usize> {
-    let limits = Limits { cases: CASES_OF_A_HUNT, deadline: None, seed };
-    let mut missed = 0;
-    for mutant in MUTANTS {
-        if hunt(mutant, limits, qemu)?.is_some() {
-            println!("ok - a planted fault is found: {}", mutant.name);
-        } else {
-            println!("not ok - a planted fault is not found: {}", mutant.name);
-            missed += 1;
-        }
+fn start_qemu(args: &Args, cpus: Cpus) -> Result<Qemu> {
+    let (libraries, folder) = (args.libraries.as_deref(), std::env::temp_dir());
+    Qemu::start(&args.qemu, libraries, &folder, cpus).context("QEMU does not start")
+}
+
+/// The two machines.
+struct Pair {
+    model: Model,
+    qemu: Qemu,
+}
+
+impl Pair {
+    /// 1 if they differ.
+    fn compare(&mut self, of: Family, limits: Limits) -> Result<usize> {
+        let finding = family(of, limits, &mut self.model, &mut self.qemu)?;
+        Ok(tell(&format!("cases agree: {}", of.name()), &finding))
     }
-    Ok(missed)
+
+    /// Shows that the comparison finds faults, by planting some; how many it does not find.
+    fn hunt(&mut self, seed: u64, wanted: impl Fn(Option<Family>) -> bool) -> Result<usize> {
+        let limits = Limits { cases: CASES_OF_A_HUNT, deadline: None, seed };
+        let mut missed = 0;
+        for mutant in MUTANTS.iter().filter(|mutant| wanted(mutant.found_by)) {
+            if hunt(mutant, limits, &mut self.qemu)?.is_some() {
+                println!("ok - a planted fault is found: {}", mutant.name);
+            } else {
+                println!("not ok - a planted fault is not found: {}", mutant.name);
+                missed += 1;
+            }
+        }
+        Ok(missed)
+    }
 }
 
 /// Prints a finding; 1 if it is a difference.

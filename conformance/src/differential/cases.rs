@@ -2,7 +2,8 @@
 
 use super::command::Command;
 use super::places::{
-    CPUS, CREADR, CWRITER, GICD, ITS, NAMED_EVENTS, SGI_FRAME, SPARE, intid, named_events, redistributor,
+    CPUS, CREADR, CWRITER, GICD, ICFGR, IPRIORITYR, IROUTER, ITS, NAMED_EVENTS, SGI_FRAME, SPARE, WAKER,
+    intid, named_events, redistributor,
 };
 use super::step::{Start, Step, Width};
 use proptest::prelude::*;
@@ -17,11 +18,13 @@ pub enum Family {
     LpiRegisters,
     /// Commands, messages and tables.
     Commands,
+    /// What CPUs acknowledge, in which order.
+    Delivery,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Wired, Self::LpiRegisters, Self::Commands];
+    pub const ALL: [Self; 4] = [Self::Wired, Self::LpiRegisters, Self::Commands, Self::Delivery];
 
     /// What its cases hold.
     pub const fn name(self) -> &'static str {
@@ -29,7 +32,13 @@ impl Family {
             Self::Wired => "distributor, redistributors and lines",
             Self::LpiRegisters => "registers of the ITS and of LPIs",
             Self::Commands => "commands, messages and LPI tables",
+            Self::Delivery => "what CPUs acknowledge, and in which order",
         }
+    }
+
+    /// Do CPUs acknowledge in its cases?
+    pub const fn needs_cpus(self) -> bool {
+        matches!(self, Self::Delivery)
     }
 
     /// Its cases.
@@ -38,6 +47,9 @@ impl Family {
             Self::Wired => prop::collection::vec(wired_step(), 1..60).boxed(),
             Self::LpiRegisters => prop::collection::vec(lpi_register_step(), 1..40).boxed(),
             Self::Commands => (start(), prop::collection::vec(command_step(), 1..60)).prop_map(begin).boxed(),
+            Self::Delivery => {
+                (start(), prop::collection::vec(delivery_step(), 1..60)).prop_map(deliver).boxed()
+            }
         }
     }
 }
@@ -162,6 +174,53 @@ fn begin((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
 /// What becomes of an LPI that is moved to a redistributor with disabled LPIs is open.
 fn moves(step: &Step) -> bool {
     matches!(step, Step::Command(Command::Movi { .. } | Command::Movall { .. }))
+}
+
+/// Everything is enabled first.
+fn deliver((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
+    let mut all = vec![Step::Deliver { lpis: 0x400 }];
+    all.extend(begin((start, steps)));
+    all
+}
+
+fn delivery_step() -> impl Strategy<Value = Step> {
+    let route = (0..10u64, 0..CPUS).prop_map(|(spi, cpu)| Step::Store {
+        at: GICD + IROUTER + 8 * (32 + spi),
+        width: Width::Double,
+        value: cpu.into(),
+    });
+    let config = (0..0x200u16, any::<u8>()).prop_map(|(offset, byte)| Step::Configure { offset, byte });
+    prop_oneof![
+        4 => wired_step().prop_map(with_five_priority_bits),
+        1 => route,
+        3 => (0..10u16, 0..2u8).prop_map(|(input, level)| Step::Line { input, level }),
+        1 => config,
+        4 => command_step(),
+        1 => (0..CPUS).prop_map(|cpu| Step::Acknowledge { cpu }),
+    ]
+}
+
+/// Of priorities, QEMU's distributor keeps more bits than its CPU interfaces have. The trigger of an interrupt that is
+/// enabled is not changed, and no redistributor put to sleep whose CPU is not.
+fn with_five_priority_bits(step: Step) -> Step {
+    match step {
+        Step::Store { at, width, .. } if is_in(at, ICFGR, 0x100) || is_waker(at) => Step::Load { at, width },
+        Step::Store { at, width, value } if is_in(at, IPRIORITYR, 0x400) => {
+            Step::Store { at, width, value: value & 0xf8f8_f8f8_f8f8_f8f8 }
+        }
+        other => other,
+    }
+}
+
+fn is_waker(at: u64) -> bool {
+    (0..CPUS).any(|cpu| at & !3 == redistributor(cpu) + WAKER)
+}
+
+/// Is this in an array, shared or of a CPU?
+fn is_in(at: u64, array: u64, bytes: u64) -> bool {
+    let private = (0..CPUS).map(|cpu| redistributor(cpu) + SGI_FRAME);
+    let offset = |frame: u64| at.checked_sub(frame + array);
+    std::iter::once(GICD).chain(private).filter_map(offset).any(|offset| offset < bytes)
 }
 
 fn command_step() -> impl Strategy<Value = Step> {

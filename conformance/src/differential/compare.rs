@@ -1,5 +1,6 @@
 //! One case on both machines.
 
+use super::acknowledge;
 use super::difference::{self, Moment, Values};
 use super::peer::Peer;
 use super::step::{Compared, Query, Script, Step};
@@ -39,9 +40,7 @@ pub(super) fn ask(
     model: &mut dyn Peer,
     qemu: &mut dyn Peer,
 ) -> Result<Option<Mismatch>> {
-    let lines = || queries.iter().map(|query| &*query.line);
-    let ours = model.replies(&mut lines())?;
-    let theirs = qemu.replies(&mut lines())?;
+    let (ours, theirs) = (replies(queries, model)?, replies(queries, qemu)?);
     let differs =
         |(query, (ours, theirs)): &(&Query, (&String, &String))| !agree(query.compared, moment, ours, theirs);
     let found = queries.iter().zip(ours.iter().zip(&theirs)).enumerate().find(|(_, pair)| differs(pair));
@@ -50,6 +49,21 @@ pub(super) fn ask(
         doorbell: shortened(ours, theirs),
         qemu: shortened(theirs, ours),
     }))
+}
+
+fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<String>> {
+    let mut replies = Vec::new();
+    for run in queries.split_inclusive(|query| query.acknowledges().is_some()) {
+        let (cpu, lines) = match run.split_last() {
+            Some((last, before)) if last.acknowledges().is_some() => (last.acknowledges(), before),
+            _ => (None, run),
+        };
+        replies.extend(peer.replies(&mut lines.iter().map(|query| &*query.line))?);
+        if let Some(cpu) = cpu {
+            replies.push(acknowledge::tell(&peer.acknowledge(cpu)?));
+        }
+    }
+    Ok(replies)
 }
 
 fn agree(compared: Compared, moment: Moment, ours: &str, theirs: &str) -> bool {

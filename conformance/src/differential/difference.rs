@@ -298,6 +298,12 @@ pub const NOT_SENT: &[NotSent] = &[
     open("MAPTI or MAPI of a mapped event", "§5.3 MAPTI"),
     open("two events with one INTID", "§5.3 MAPTI"),
     open("DISCARD of an event whose collection is not mapped", "§5.3 DISCARD"),
+    open(
+        "a change of the trigger of an interrupt that is enabled, before a CPU acknowledges",
+        "§12.9 GICD_ICFGR<n>",
+    ),
+    open("sleep of a redistributor whose CPU acknowledges", "§12.11 GICR_WAKER"),
+    open("an LPI's new configuration that no INV or INVALL follows, before a CPU acknowledges", "§5.1"),
     open("MOVI or MOVALL to a redistributor whose LPIs are disabled", "§5.3 MOVALL"),
 ];
 

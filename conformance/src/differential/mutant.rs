@@ -1,7 +1,8 @@
 //! Planted faults: what the comparison must find, to show that it can.
 
+use super::acknowledge::Acknowledged;
 use super::cases::Family;
-use super::peer::{Model, Peer};
+use super::peer::{Model, PRIORITY_BITS, Peer};
 use super::places::{CPUS, QUEUE, QUEUE_PAGES, TRANSLATER};
 use anyhow::Result;
 use doorbell_machine::qtest::virt;
@@ -63,6 +64,13 @@ pub const MUTANTS: &[Mutant] = &[
     built("a queue that stalls", Some(Family::Commands), |config| {
         config.its[0].error_policy = ErrorPolicy::Stall;
     }),
+    built("1 of 16 priorities", Some(Family::Delivery), |config| config.priority_bits = 4),
+    line("priorities of LPIs are ignored", Family::Delivery, |line| {
+        let (configuration, _) = line.strip_prefix("writeb ")?.split_once(' ')?;
+        let in_table = configuration.strip_prefix("0x")?.strip_prefix("41000").is_some();
+        in_table.then(|| format!("writeb {configuration} 0xa1"))
+    }),
+    line("INVALL does nothing", Family::Delivery, |line| with_opcode(line, 0x0d, NOTHING)),
     command("CLEAR does nothing", 0x04, NOTHING),
     command("INT does nothing", 0x03, NOTHING),
     command("MOVI does nothing", 0x01, NOTHING),
@@ -89,6 +97,9 @@ impl Mutant {
     /// [`vgic::ConfigError`].
     pub fn model(&self) -> Result<Faulty> {
         let mut config = virt(CPUS);
+        if self.found_by.is_some_and(Family::needs_cpus) {
+            config.priority_bits = PRIORITY_BITS;
+        }
         if let Fault::Built(change) = self.fault {
             change(&mut config);
         }
@@ -125,5 +136,9 @@ impl Peer for Faulty {
     fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<String>> {
         let understood: Vec<String> = lines.map(|line| self.understood(line)).collect();
         self.model.replies(&mut understood.iter().map(|line| &**line))
+    }
+
+    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
+        self.model.acknowledge(cpu)
     }
 }

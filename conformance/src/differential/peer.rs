@@ -1,7 +1,8 @@
 //! The two machines.
 
+use super::acknowledge::{self, Acknowledged};
 use super::places::CPUS;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use doorbell_machine::qtest::{Qtest, virt};
 use vgic::VgicConfig;
 
@@ -18,7 +19,16 @@ pub trait Peer {
     /// # Errors
     /// The machine is not there any more.
     fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<String>>;
+
+    /// Lets a CPU acknowledge what is pending, until nothing is.
+    ///
+    /// # Errors
+    /// The machine is not there any more, or its CPUs do not run.
+    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<Acknowledged>>;
 }
+
+/// Of the CPU interface of QEMU's Cortex-A57.
+pub(super) const PRIORITY_BITS: u8 = 5;
 
 /// Doorbell's model, in this process.
 #[derive(Debug)]
@@ -34,6 +44,14 @@ impl Model {
     /// As [`with_config`](Self::with_config).
     pub fn new() -> Result<Self> {
         Self::with_config(virt(CPUS))
+    }
+
+    /// The model with the priority bits that the CPU interface of QEMU's Cortex-A57 has.
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config).
+    pub fn with_cpus() -> Result<Self> {
+        Self::with_config(VgicConfig { priority_bits: PRIORITY_BITS, ..virt(CPUS) })
     }
 
     /// Another model: to see that a difference is found.
@@ -53,5 +71,9 @@ impl Peer for Model {
 
     fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<String>> {
         Ok(lines.map(|line| self.machine.answer(line).to_string().trim_end().to_owned()).collect())
+    }
+
+    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
+        acknowledge::acknowledge(self.machine.vcpu(cpu.into()).context("the model has no such CPU")?)
     }
 }

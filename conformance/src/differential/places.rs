@@ -12,6 +12,11 @@ pub(super) const TRANSLATER: u64 = ITS + 0x1_0040;
 
 pub(super) const CTLR: u64 = 0x0000;
 pub(super) const WAKER: u64 = 0x0014;
+pub(super) const IGROUPR: u64 = 0x0080;
+pub(super) const ISENABLER: u64 = 0x0100;
+pub(super) const IPRIORITYR: u64 = 0x0400;
+pub(super) const ICFGR: u64 = 0x0C00;
+pub(super) const IROUTER: u64 = 0x6000;
 pub(super) const PROPBASER: u64 = 0x0070;
 pub(super) const PENDBASER: u64 = 0x0078;
 pub(super) const CBASER: u64 = 0x0080;

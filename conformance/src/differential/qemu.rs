@@ -1,5 +1,6 @@
-//! A QEMU whose CPUs do not run, driven over its standard input and output; its monitor resets it.
+//! A QEMU whose CPUs stand still or only acknowledge, driven over its standard input and output; its monitor resets it.
 
+use super::acknowledge::{Acknowledged, LIST, PROGRAM, PROGRAM_BASE, mailbox};
 use super::peer::Peer;
 use super::places::{CPUS, USED};
 use anyhow::{Context, Result, bail, ensure};
@@ -24,7 +25,17 @@ pub struct Qemu {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     monitor: BufReader<UnixStream>,
-    socket: PathBuf,
+    files: [PathBuf; 2],
+    cpus: Cpus,
+}
+
+/// What QEMU's CPUs do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cpus {
+    /// Nothing.
+    Stopped,
+    /// They acknowledge when they are told to.
+    Acknowledge,
 }
 
 impl Qemu {
@@ -32,14 +43,26 @@ impl Qemu {
     ///
     /// # Errors
     /// It cannot be started, or its monitor says nothing.
-    pub fn start(program: &Path, libraries: Option<&Path>, folder: &Path) -> Result<Self> {
-        let socket = folder.join(format!("doorbell-qmp-{}", std::process::id()));
+    pub fn start(program: &Path, libraries: Option<&Path>, folder: &Path, cpus: Cpus) -> Result<Self> {
+        let name = format!("doorbell-{}-{cpus:?}", std::process::id()).to_lowercase();
+        let (socket, image) = (folder.join(format!("{name}.qmp")), folder.join(format!("{name}.image")));
         drop(std::fs::remove_file(&socket));
         let mut command = Command::new(program);
         command.args(["-M", "virt,gic-version=3,its=on", "-cpu", "cortex-a57", "-m", "128M"]);
         command.args(["-smp", &CPUS.to_string(), "-display", "none", "-nodefaults"]);
         // Debian builds no `qtest` accelerator; stopped CPUs do as well.
-        command.args(["-accel", "tcg", "-S", "-qtest", "stdio", "-qtest-log", "none", "-qmp"]);
+        match cpus {
+            Cpus::Stopped => drop(command.args(["-accel", "tcg", "-S"])),
+            Cpus::Acknowledge => {
+                let bytes: Vec<u8> = PROGRAM.iter().flat_map(|word| word.to_le_bytes()).collect();
+                std::fs::write(&image, bytes)?;
+                // In one thread, a CPU that waits gives way to the next.
+                command.args(["-accel", "tcg,thread=single", "-device"]);
+                command.arg(format!("loader,file={},addr={PROGRAM_BASE},force-raw=on", image.display()));
+                command.args(["-device", &format!("loader,addr={PROGRAM_BASE},cpu-num=0")]);
+            }
+        }
+        command.args(["-qtest", "stdio", "-qtest-log", "none", "-qmp"]);
         command.arg(format!("unix:{},server=on,wait=off", socket.display()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         if let Some(libraries) = libraries {
@@ -49,7 +72,7 @@ impl Qemu {
         let input = child.stdin.take().context("QEMU has no input")?;
         let output = BufReader::new(child.stdout.take().context("QEMU has no output")?);
         let monitor = connect(&mut child, &socket)?;
-        let mut qemu = Self { child, input, output, monitor, socket };
+        let mut qemu = Self { child, input, output, monitor, files: [socket, image], cpus };
         qemu.monitor("{\"execute\":\"qmp_capabilities\"}", "\"return\"")?;
         Ok(qemu)
     }
@@ -66,6 +89,14 @@ impl Qemu {
                 return Ok(());
             }
         }
+    }
+
+    /// The number that a line is answered with; 0 if it is done.
+    fn number(&mut self, line: &str) -> Result<u64> {
+        let reply = self.replies(&mut std::iter::once(line))?.pop().unwrap_or_default();
+        let number = reply.strip_prefix("OK").with_context(|| format!("QEMU says {reply} to {line}"))?;
+        let digits = number.trim().trim_start_matches("0x");
+        Ok(if digits.is_empty() { 0 } else { u64::from_str_radix(digits, 16)? })
     }
 
     fn read_reply(&mut self) -> Result<String> {
@@ -117,6 +148,26 @@ impl Peer for Qemu {
         }
         Ok(replies)
     }
+
+    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
+        ensure!(self.cpus == Cpus::Acknowledge, "QEMU's CPUs are stopped");
+        let mailbox = mailbox(cpu);
+        self.number(&format!("writel {mailbox:#x} 1"))?;
+        let deadline = Instant::now() + ANSWER;
+        while self.number(&format!("readl {mailbox:#x}"))? != 0 {
+            ensure!(Instant::now() < deadline, "QEMU's CPU {cpu} does not answer");
+            std::thread::yield_now();
+        }
+        let count = self.number(&format!("readl {:#x}", mailbox + 4))?;
+        let pairs = (0..count).map(|index| self.number(&format!("readq {:#x}", mailbox + LIST + 8 * index)));
+        let halves = |pair: u64| -> Result<Acknowledged> {
+            Ok(Acknowledged {
+                priority: u32::try_from(pair >> 32)?,
+                intid: u32::try_from(pair & 0xffff_ffff)?,
+            })
+        };
+        pairs.map(|pair| halves(pair?)).collect()
+    }
 }
 
 impl Drop for Qemu {
@@ -124,6 +175,8 @@ impl Drop for Qemu {
         // It may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
-        drop(std::fs::remove_file(&self.socket));
+        for file in &self.files {
+            drop(std::fs::remove_file(file));
+        }
     }
 }

@@ -3,8 +3,8 @@
 use super::command::Command;
 use super::places::{
     BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR, CWRITER,
-    DEVICE_PAGES, DEVICES, GICR, ITS, PENDBASER, PROPBASER, QUEUE, QUEUE_PAGES, TRANSLATER, pending_table,
-    redistributor,
+    DEVICE_PAGES, DEVICES, GICD, GICR, IGROUPR, ISENABLER, ITS, PENDBASER, PROPBASER, QUEUE, QUEUE_PAGES,
+    SGI_FRAME, TRANSLATER, WAKER, pending_table, redistributor,
 };
 use super::registers;
 use super::software::Software;
@@ -13,6 +13,8 @@ use super::software::Software;
 const GIC: &str = "/machine/unattached/device[3]";
 const FIRST_LPI: u32 = 8192;
 const VALID: u64 = 1 << 63;
+/// Collections that no case maps otherwise: one for each CPU.
+const RELOADING: u16 = 100;
 const COMMANDS_OF_PAGE: u64 = 128;
 /// Bytes of a pending table that are compared: all LPIs that cases map.
 const COMPARED_PENDING: u64 = 0x200;
@@ -40,6 +42,10 @@ pub(super) enum Step {
     Message { event: u32, width: Width },
     /// Disables a CPU's LPIs, which writes its pending table, compares that, and enables them again.
     Pending { cpu: u16 },
+    /// Enables everything that a CPU needs to be interrupted, and so many LPIs.
+    Deliver { lpis: u16 },
+    /// A CPU acknowledges what is pending.
+    Acknowledge { cpu: u16 },
     /// Clears or sets `GITS_CTLR.Enabled`.
     Enable { its: bool },
     /// Gives the ITS its queue anew, with so many pages.
@@ -105,8 +111,18 @@ impl Query {
     /// Does it do more than read? Whoever reads `GITS_CREADR` may make progress.
     pub(super) const fn acts(&self) -> bool {
         match self.compared {
-            Compared::Whole => true,
+            Compared::Whole | Compared::Acknowledged { .. } => true,
             Compared::Register { at, .. } => at & !7 == ITS + CREADR,
+        }
+    }
+}
+
+impl Query {
+    /// The CPU that acknowledges what is pending, if this is no line of the protocol.
+    pub(super) const fn acknowledges(&self) -> Option<u16> {
+        match self.compared {
+            Compared::Acknowledged { cpu } => Some(cpu),
+            Compared::Whole | Compared::Register { .. } => None,
         }
     }
 }
@@ -118,6 +134,8 @@ pub(super) enum Compared {
     Whole,
     /// They hold a register's value, of which the table of differences may leave bits out.
     Register { at: u64, width: Width },
+    /// No line: a CPU acknowledges, and the same comes out.
+    Acknowledged { cpu: u16 },
 }
 
 /// Makes lines of steps.
@@ -130,6 +148,8 @@ pub(super) struct Script {
     /// Pages of the queue.
     pages: u64,
     started: bool,
+    /// CPUs are interrupted.
+    delivers: bool,
     /// Something was done to wired interrupts.
     wired: bool,
     /// `GITS_CTLR.Enabled`.
@@ -177,6 +197,8 @@ impl Script {
             Step::Command(command) => self.command(command),
             Step::Message { event, width } => self.store(TRANSLATER, width, event.into()),
             Step::Pending { cpu } => self.pending(cpu),
+            Step::Deliver { lpis } => self.deliver(lpis),
+            Step::Acknowledge { cpu } => self.acknowledge(cpu),
             Step::Enable { its } => self.enable(its),
             Step::Requeue { pages } => self.requeue(u64::from(pages)),
             Step::Overrun { beyond, retry } => self.overrun(u64::from(beyond), retry),
@@ -232,6 +254,39 @@ impl Script {
         self.store(redistributor(cpu) + CTLR, Width::Word, 1);
     }
 
+    fn deliver(&mut self, lpis: u16) {
+        const ALL: u64 = 0xffff_ffff;
+        self.wired = true;
+        self.delivers = true;
+        self.say(format!("memset {CONFIGURATION:#x} {:#x} 0xa1", lpis.max(1)));
+        self.store(GICD + CTLR, Width::Word, 0b11);
+        for cpu in 0..CPUS {
+            let base = redistributor(cpu);
+            self.store(base + WAKER, Width::Word, 0);
+            self.store(base + SGI_FRAME + IGROUPR, Width::Word, ALL);
+            self.store(base + SGI_FRAME + ISENABLER, Width::Word, ALL);
+        }
+        for array in [IGROUPR, ISENABLER] {
+            self.store(GICD + array + 4, Width::Word, ALL);
+        }
+    }
+
+    /// Before it, every redistributor reads its LPIs' configuration again: when else it does is its own affair.
+    fn acknowledge(&mut self, cpu: u16) {
+        if self.started {
+            if !self.enabled {
+                self.enable(true);
+            }
+            for target in 0..CPUS {
+                let collection = RELOADING + target;
+                self.command(Command::Mapc { collection, target });
+                self.command(Command::Invall { collection });
+            }
+        }
+        let line = format!("# CPU {cpu} acknowledges and ends what is pending, until nothing is");
+        self.queries.push(Query { line, compared: Compared::Acknowledged { cpu } });
+    }
+
     fn preset(&mut self, cpu: u16, offset: u16, byte: u8) {
         self.store(redistributor(cpu) + CTLR, Width::Word, 0);
         let at = pending_table(cpu) + u64::from(FIRST_LPI / 8) + u64::from(offset) % COMPARED_PENDING;
@@ -265,6 +320,9 @@ impl Script {
 
     /// What everything came to.
     fn finish(&mut self) {
+        if self.delivers {
+            (0..CPUS).for_each(|cpu| self.acknowledge(cpu));
+        }
         if self.started {
             (0..CPUS).for_each(|cpu| self.pending(cpu));
         }

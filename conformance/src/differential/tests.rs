@@ -4,7 +4,7 @@ const LIMITS: Limits = Limits { cases: 1000, deadline: None, seed: 7 };
 
 #[test]
 fn a_model_never_differs_from_itself() {
-    let (mut one, mut other) = (Model::new().unwrap(), Model::new().unwrap());
+    let (mut one, mut other) = (Model::with_cpus().unwrap(), Model::with_cpus().unwrap());
     for finding in reset_values(&mut one, &mut other).unwrap() {
         assert_eq!(finding.mismatch, None);
     }
@@ -16,11 +16,23 @@ fn a_model_never_differs_from_itself() {
 
 #[test]
 fn every_planted_fault_is_found() {
-    let mut right = Model::new().unwrap();
     for mutant in MUTANTS {
+        let with_cpus = mutant.found_by.is_some_and(Family::needs_cpus);
+        let mut right = if with_cpus { Model::with_cpus().unwrap() } else { Model::new().unwrap() };
         let found = hunt(mutant, LIMITS, &mut right).unwrap();
         assert!(found.is_some(), "{} is not found", mutant.name);
     }
+}
+
+#[test]
+fn the_order_of_equal_priorities_is_not_told_but_that_of_others_is() {
+    let acknowledged = |pairs: &[(u32, u32)]| -> Vec<Acknowledged> {
+        pairs.iter().map(|(priority, intid)| Acknowledged { priority: *priority, intid: *intid }).collect()
+    };
+    let told = |pairs: &[(u32, u32)]| acknowledge::tell(&acknowledged(pairs));
+    assert_eq!(told(&[(0x60, 9), (0x60, 7), (0xa0, 3)]), "acknowledged 0x60:[7, 9] 0xa0:[3]");
+    assert_eq!(told(&[(0x60, 7), (0x60, 9), (0xa0, 3)]), told(&[(0x60, 9), (0x60, 7), (0xa0, 3)]));
+    assert_ne!(told(&[(0xa0, 3), (0x60, 7)]), told(&[(0x60, 7), (0xa0, 3)]));
 }
 
 #[test]
