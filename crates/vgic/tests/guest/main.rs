@@ -1,6 +1,7 @@
 //! The model as a guest and its monitor find it: registers, delivery, sleep.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crowd;
 mod delivery;
 mod doorbells;
 mod faults;

@@ -1,0 +1,157 @@
+//! Registers of a machine on which so much is mapped that no access can go through all of it: what is not done is
+//! reported as not done, and done by whoever asks.
+
+use crate::machine::{Machine, Ram};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Syncr};
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::lpi::Config;
+use gic_arch::{Priority, RegisterValue, gicr, gits};
+use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
+use vgic::its::ItsConfig;
+use vgic::{AccessWidth, FaultReason, GuestMemory, Sleep, VgicConfig};
+
+const ITS: u64 = 0x0808_0000;
+const QUEUE: u64 = Ram::BASE;
+const CONFIGURATION: u64 = Ram::BASE + 0x3_0000;
+const PENDING: u64 = Ram::BASE + 0x4_0000;
+const EVENTS: u32 = 1 << 16;
+const LAST: u32 = EVENTS - 1;
+/// Of the last event.
+const LAST_LPI: u32 = lpi_of(LAST);
+
+/// There are fewer LPIs than events: two events share one.
+const fn lpi_of(event: u32) -> u32 {
+    8192 + event / 2
+}
+
+/// One vCPU, and a device of which every event is mapped.
+fn crowded() -> Machine {
+    let config = VgicConfig {
+        lpi_id_bits: Some(16),
+        redistributor_invalidation: true,
+        its: vec![ItsConfig::new(ITS)],
+        ..VgicConfig::new(1)
+    };
+    let machine = Machine::running(config);
+    configure(&machine, true);
+    machine.write_gicr(
+        0,
+        gicr::PROPBASER,
+        Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIGURATION),
+    );
+    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(PENDING));
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    let its = |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
+    its(0x100, 1 << 63 | (Ram::BASE + 0x1_0000));
+    its(0x108, 1 << 63 | (Ram::BASE + 0x2_0000));
+    its(gits::CBASER.offset(), 1 << 63 | QUEUE | 15);
+    its(gits::CTLR.offset(), 1);
+    let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
+    let target = RdBase::from_processor_number(0);
+    let mapd = Command::Mapd { device, itt: 0, event_bits_minus_one: 15, action: MapAction::Map };
+    let mut commands = vec![Command::Mapc { collection, target, action: MapAction::Map }, mapd];
+    commands.extend((0..EVENTS).map(|event| Command::Mapti {
+        device,
+        event: EventId::new(event),
+        intid: lpi_of(event),
+        collection,
+    }));
+    let mut at = 0;
+    for batch in commands.chunks(512) {
+        for command in batch {
+            let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
+            machine.ram.write(QUEUE + at, &image).unwrap();
+            at = (at + 32) % 0x1_0000;
+        }
+        its(gits::CWRITER.offset(), at);
+    }
+    assert_eq!(machine.gic.command_faults(0).unwrap().count, 0);
+    assert_eq!(machine.read(ITS + u64::from(gits::CREADR.offset()), AccessWidth::Double), at);
+    machine
+}
+
+fn configure(machine: &Machine, enable: bool) {
+    let byte = Config::new().with_enable(enable).with_priority(Priority::new(0xa0)).into_bits();
+    machine.ram.write(CONFIGURATION, &vec![byte; EVENTS as usize / 2]).unwrap();
+}
+
+fn send(machine: &Machine, event: u32) -> Delivery {
+    let message = MsiMessage { address: ItsConfig::new(ITS).doorbell(), data: event };
+    machine.gic.its(0).unwrap().signal_msi(DeviceId::new(1), message)
+}
+
+fn read<V: RegisterValue<Raw = u32>>(machine: &Machine, register: gic_arch::Reg<V, impl Sized>) -> V {
+    V::from(u32::try_from(machine.read_gicr(0, register)).unwrap())
+}
+
+/// Reads until `done`; how often that was.
+fn polls(mut done: impl FnMut() -> bool) -> u32 {
+    (0..1000).find(|_| done()).expect("it is done at some time")
+}
+
+fn disable(machine: &Machine) -> u32 {
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new());
+    polls(|| !read(machine, gicr::CTLR).rwp())
+}
+
+#[test]
+fn rwp_says_when_disabled_lpis_are_in_the_pending_table_and_until_then_nothing_can_be_changed() {
+    let machine = crowded();
+    assert_eq!(send(&machine, LAST), Delivery::Pending);
+    let last = PENDING + u64::from(LAST_LPI) / 8;
+
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new());
+    let propbaser = machine.read_gicr(0, gicr::PROPBASER);
+    machine.write_gicr(0, gicr::PROPBASER, Propbaser::new());
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+
+    let ctlr = read(&machine, gicr::CTLR);
+    assert!(ctlr.rwp() && !ctlr.enable_lpis());
+    assert_eq!(machine.read_gicr(0, gicr::PROPBASER), propbaser);
+    assert!(machine.gic.events().count(FaultReason::LpiTablesInUse) >= 2);
+    polls(|| !read(&machine, gicr::CTLR).rwp());
+    let mut byte = [0];
+    machine.ram.read(last, &mut byte).unwrap();
+    assert_eq!(byte, [0x80]);
+    assert_eq!(send(&machine, LAST), Delivery::Blocked);
+}
+
+#[test]
+fn syncr_says_when_everything_was_invalidated() {
+    let mut machine = crowded();
+    send(&machine, LAST);
+    configure(&machine, false);
+
+    machine.write_gicr(0, gicr::INVALLR, 0);
+
+    let reads = polls(|| !read::<Syncr>(&machine, gicr::SYNCR).busy());
+    assert!(reads > 0, "one access cannot go through all of it");
+    assert_eq!(machine.acknowledge(0), 1023, "the LPI is disabled now");
+}
+
+#[test]
+fn lpis_that_were_enabled_take_messages_at_once_and_a_vcpu_that_sleeps_brings_the_rest() {
+    let mut machine = crowded();
+    disable(&machine);
+    let first_and_last = [(8192, 1), (LAST_LPI, 0x80)];
+    for (lpi, bits) in first_and_last {
+        machine.ram.write(PENDING + u64::from(lpi) / 8, &[bits]).unwrap();
+    }
+
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    assert_eq!(send(&machine, LAST - 2), Delivery::Pending);
+
+    let mut taken = Vec::new();
+    for _ in 0..1000 {
+        while let intid @ 8192.. = machine.acknowledge(0) {
+            taken.push(intid);
+            machine.end(0, intid);
+        }
+        if machine.vcpus[0].prepare_to_sleep() == Sleep::Ready {
+            break;
+        }
+    }
+    taken.sort_unstable();
+    let expected = [8192, LAST_LPI - 1, LAST_LPI].map(u64::from);
+    assert_eq!(taken, expected, "nobody read a register meanwhile");
+}
