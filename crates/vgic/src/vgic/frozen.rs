@@ -31,9 +31,10 @@ pub struct Frozen<'a> {
 }
 
 impl Vgic {
-    /// Freezes the machine: `vcpus` are all of its vCPUs, in any order. As long as they are borrowed, none runs; a
-    /// vCPU with list registers becomes a [`Vcpu`] when it has exited
-    /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which takes everything back out of them.
+    /// Freezes the machine: `vcpus` are all of its vCPUs, in any order. As long as they are borrowed, none runs: their
+    /// threads hand them over, or keep them in locks. A vCPU with list registers becomes a [`Vcpu`] when it has exited
+    /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which takes everything back out of them. A monitor
+    /// that accesses registers on its own account, or lets ITSes go on, waits for the thaw.
     ///
     /// Does not wait, and takes time in proportion to the number of vCPUs; if the guest has just asked for something
     /// about all that is mapped (as INVALL, or clearing `GICR_CTLR.EnableLPIs`) and it is not done, that is finished here.
