@@ -135,6 +135,13 @@ pub(crate) fn restore_tables(levels: Levels, memory: &Ram) -> Result<SavedState,
     Ok(view.into_state())
 }
 
+/// Writes the pending bits of a state.
+pub(crate) fn save_pending(state: SavedState, memory: &Ram) -> Result<(), Errno> {
+    let config = config();
+    let mut view = KvmView::new(&config, state, memory).unwrap();
+    view.set(KvmDevice::Gic, Attribute::Control(control::SAVE_PENDING_TABLES), 0)
+}
+
 /// Writes the tables of a state.
 pub(crate) fn save_tables(state: SavedState, memory: &Ram) -> Result<(), Errno> {
     let config = config();

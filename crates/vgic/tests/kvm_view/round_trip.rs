@@ -165,10 +165,15 @@ fn memory(levels: Levels) -> Ram {
     memory
 }
 
+/// A state that goes to KVM's form, and from there into a fresh machine's.
 fn moved(state: &SavedState, memory: &Ram) -> SavedState {
+    moved_over(fresh(), state, memory)
+}
+
+fn moved_over(before: SavedState, state: &SavedState, memory: &Ram) -> SavedState {
     let config = config();
     let saved = KvmView::new(&config, state.clone(), memory).unwrap().save().unwrap();
-    let mut view = KvmView::new(&config, fresh(), memory).unwrap();
+    let mut view = KvmView::new(&config, before, memory).unwrap();
     view.load(&saved).unwrap();
     view.into_state()
 }
@@ -190,6 +195,22 @@ proptest! {
         let memory = memory(levels);
         moved(&first, &memory);
         prop_assert_eq!(moved(&second, &memory), second);
+    }
+
+    #[test]
+    fn nothing_stays_of_what_a_view_showed_before(
+        (levels, before) in states(),
+        (other, state) in states(),
+    ) {
+        prop_assume!(levels == other);
+        // An enabled ITS, and enabled LPIs, keep their tables.
+        let mut before = before;
+        before.its[0].ctlr = fresh().its[0].ctlr;
+        for (cpu, fresh) in before.cpus.iter_mut().zip(fresh().cpus) {
+            cpu.redistributor.ctlr = fresh.redistributor.ctlr;
+        }
+        let memory = memory(levels);
+        prop_assert_eq!(moved_over(before, &state, &memory), state);
     }
 
     #[test]

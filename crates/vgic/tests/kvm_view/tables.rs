@@ -2,7 +2,7 @@
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, PAGE, PENDING, Ram, SECOND_LEVEL, TRANSLATIONS, restore_tables,
-    save_tables, table, with_tables,
+    save_pending, save_tables, table, with_tables,
 };
 use gic_arch::IntId;
 use gic_arch::gits::TableKind;
@@ -167,6 +167,53 @@ fn a_pending_bit_is_taken_over_from_the_table_of_the_collection_s_cpu() {
     let state = restore_tables(Levels::Flat, &memory).unwrap();
     assert!(state.its[0].devices[0].events[0].pending);
     assert_eq!((memory.word(bit(1)), memory.word(bit(0))), (0xfe, 0xff));
+}
+
+#[test]
+fn an_lpi_of_two_events_is_pending_once() {
+    let memory = small();
+    memory.put(&[
+        (PENDING + 0x1_0000 + 8200 / 8, 1),
+        (TRANSLATIONS, event(2, 8200, 5)),
+        (TRANSLATIONS + 16, event(0, 8200, 5)),
+    ]);
+    let state = restore_tables(Levels::Flat, &memory).unwrap();
+    let pending: Vec<_> = state.its[0].devices[0].events.iter().map(|event| event.pending).collect();
+    assert_eq!(pending, [true, false]);
+}
+
+/// `two_devices` with both events in collection 5, which is CPU 2's; the first is pending.
+fn one_pending() -> SavedState {
+    let mut state = two_devices();
+    for event in &mut state.its[0].devices[0].events {
+        event.collection = CollectionId::new(5);
+    }
+    state.its[0].devices[0].events[0].pending = true;
+    state
+}
+
+#[test]
+fn the_bit_of_an_lpi_is_set_if_any_of_its_events_is_pending_and_cleared_if_none_is() {
+    let memory = Ram::new();
+    let table = PENDING + 0x2_0000;
+    let mut state = one_pending();
+    // 8200 is pending; 8201, of old, is not any more.
+    memory.put(&[(table + 8200 / 8, 0b10)]);
+    save_pending(state.clone(), &memory).unwrap();
+    assert_eq!(memory.word(table + 8200 / 8), 0b01);
+    state.its[0].devices[0].events[1].intid = IntId::new(8200);
+    memory.put(&[(table + 8200 / 8, 0)]);
+    save_pending(state, &memory).unwrap();
+    assert_eq!(memory.word(table + 8200 / 8), 0b01);
+}
+
+#[test]
+fn without_a_pending_table_nothing_may_be_pending() {
+    let mut state = one_pending();
+    state.cpus[2].redistributor.pendbaser = 0;
+    assert_eq!(save_pending(state.clone(), &Ram::new()), Err(Errno::Fault));
+    state.its[0].devices[0].events[0].pending = false;
+    assert_eq!(save_pending(state, &Ram::new()), Ok(()));
 }
 
 #[test]
