@@ -2,6 +2,7 @@
 //! controller.
 
 mod allocation;
+mod counts;
 mod managed;
 mod negotiation;
 mod relocation;
