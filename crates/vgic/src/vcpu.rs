@@ -193,10 +193,11 @@ impl Vcpu {
     /// Takes an LPI that is more urgent than everything wired, in one go. It passes mask and binary point: what is in
     /// its group and less urgent could not either.
     fn take_lpi(&mut self, group: Group) -> Option<Candidate> {
-        if group != Group::One || self.lpis.is_none() || !self.forwarded()[group.index()] {
+        let forwarded = self.forwarded();
+        if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
             return None;
         }
-        let wired = self.most_urgent_wired().map_or(Priority::IDLE, |candidate| candidate.priority);
+        let wired = self.most_urgent_wired(forwarded).map_or(Priority::IDLE, |candidate| candidate.priority);
         let than = wired.min(self.interface.limit(group));
         let ready = self.lpis.as_mut()?.take(than)?;
         Some(self.lpi_candidate(ready))
@@ -274,8 +275,9 @@ impl Vcpu {
     /// The most urgent pending interrupt of the groups that are forwarded; of several, the one with the lowest INTID
     /// (LPIs among themselves: any).
     fn most_urgent(&mut self) -> Option<Candidate> {
-        let wired = self.most_urgent_wired();
-        if !self.forwarded()[Group::One.index()] {
+        let forwarded = self.forwarded();
+        let wired = self.most_urgent_wired(forwarded);
+        if !forwarded[Group::One.index()] {
             return wired;
         }
         let lpi = self.lpis.as_mut().and_then(|lpis| lpis.highest(Priority::IDLE));
@@ -285,8 +287,7 @@ impl Vcpu {
         }
     }
 
-    fn most_urgent_wired(&self) -> Option<Candidate> {
-        let forwarded = self.forwarded();
+    fn most_urgent_wired(&self, forwarded: [bool; 2]) -> Option<Candidate> {
         let mut best: Option<Candidate> = None;
         self.gic.wired().ready(self.cpu, |slot, state| {
             let group = Group::of(state);
