@@ -27,7 +27,7 @@ pub const fn machines() -> &'static [EmbeddedMachine] {
         },
         EmbeddedMachine {
             name: "estuary",
-            description: "4 CPUs, message-based SPIs (mbi) beside an ITS, a PCIe host bridge and a platform device on each",
+            description: "4 CPUs, message-based SPIs (mbi) beside an ITS, a PCIe host bridge and a platform device on each, and one that holds a level",
             dtb: include_bytes!("../machines/estuary.dtb"),
         },
         EmbeddedMachine {
