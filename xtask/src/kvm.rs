@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,14 +18,37 @@ use crate::{cache, process};
 
 /// A run takes 10 to 20 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(5);
+/// What a further plan adds to that.
+const PER_PLAN: Duration = Duration::from_secs(5);
 /// A CPU with the virtualization host extensions, so that the kernel stays at EL2.
 const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
 /// No screen, no reboot after a panic.
 const SURROUNDINGS: &[&str] = &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
-/// The judge under each of Debian's kernels, on the QEMU of the same suite.
+/// What a person wants of the judge.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wanted {
+    /// How many plans move between KVM and the model
+    #[arg(long, default_value_t = 60)]
+    plans: u32,
+}
+
+/// The judge, with more plans.
+pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
+    let mut tally = Tally::default();
+    let command_line = format!("{COMMAND_LINE} plans={}", wanted.plans);
+    ask(workspace, &command_line, LIMIT + PER_PLAN * wanted.plans, &mut tally)?;
+    Ok(if tally.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The judge, with what it tries unasked.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    ask(workspace, COMMAND_LINE, LIMIT, tally)
+}
+
+/// The judge under each of Debian's kernels, on the QEMU of the same suite.
+fn ask(workspace: &Workspace, command_line: &str, limit: Duration, tally: &mut Tally) -> Result<()> {
     if let Err(absent) = rust::need_target(&workspace.root, TARGET) {
         tally.skip(format!("the judge: {TARGET}: {absent:#}"));
         return Ok(());
@@ -45,10 +69,11 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             }
         };
         let mut qemu = tools.command(qemu::PROGRAM);
-        qemu.args(MACHINE).args(SURROUNDINGS).args(["-append", COMMAND_LINE]);
+        qemu.args(MACHINE).args(SURROUNDINGS).args(["-append", command_line]);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(&initramfs);
         let mut report = Report::default();
-        let ended = process::watch(&mut qemu, LIMIT, |line| report.line(line));
+        let ended = process::watch(&mut qemu, limit, |line| report.line(line));
+        report.failed.iter().for_each(|failure| println!("{failure}"));
         let snapshot = folder.join(format!("{version:?}.snapshot").to_lowercase());
         fs::write(&snapshot, &report.snapshot)?;
         let (passed, failed) = (report.passed, report.failed.len());

@@ -65,6 +65,8 @@ enum Task {
     },
     /// Compare the model with QEMU's GIC and ITS for as long as wanted
     Differential(differential::Wanted),
+    /// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the test does
+    Kvm(kvm::Wanted),
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
     Qemu(qemu::Watch),
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
@@ -84,6 +86,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Fmt => return rust::format(&workspace),
         Task::Fuzz { target, seconds } => return fuzz::run_alone(&workspace, target.as_deref(), *seconds),
         Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
+        Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Test { list: true, .. } => {

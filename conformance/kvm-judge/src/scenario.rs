@@ -5,8 +5,8 @@ mod plan;
 pub use plan::{DevicePlan, Dice, EventPlan, Levels, Plan};
 
 use crate::layout::{
-    COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, ITS, LEVEL_LINE, QUEUE,
-    SECOND_LEVEL, SPECIAL, TRANSLATIONS, pending, redistributor,
+    COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, INTERRUPTS, ITS, LEVEL_LINE,
+    QUEUE, SECOND_LEVEL, SPECIAL, TRANSLATIONS, pending, redistributor,
 };
 use crate::{Failure, Machine, Operation};
 use gic_arch::gits::{Baser, Cbaser, Cwriter, PageSize};
@@ -25,7 +25,7 @@ const GROUP_ONE: u32 = 2;
 /// How the guest has its tables cached.
 const CACHED: Cacheability = Cacheability::ReadAllocateWriteBack;
 /// The priority of [`LEVEL_LINE`].
-const LEVEL_PRIORITY: u8 = 0x20;
+const LEVEL_PRIORITY: u8 = 0xf0;
 /// The most important priorities are masked by nothing.
 const UNMASKED: u64 = 0xf8;
 
@@ -122,9 +122,8 @@ fn write_configuration(machine: &dyn Machine, plan: &Plan) -> Result<(), Failure
 }
 
 fn distributor(plan: &Plan) -> Vec<Operation> {
-    let mut operations = Vec::new();
+    let mut operations = all_in_group_one();
     for wired in &plan.wired {
-        operations.push(bit(gicd::IGROUPR, wired.intid));
         operations.push(bit(gicd::ISENABLER, wired.intid));
         let edge = gicd::ICFGR.locate(IntId::new(wired.intid));
         operations.extend(edge.map(|place| {
@@ -137,7 +136,7 @@ fn distributor(plan: &Plan) -> Vec<Operation> {
         operations
             .extend(route.map(|route| Operation::Write64(DISTRIBUTOR + u64::from(route.offset()), target)));
     }
-    operations.extend([gicd::IGROUPR, gicd::ISENABLER].map(|field| bit(field, LEVEL_LINE)));
+    operations.push(bit(gicd::ISENABLER, LEVEL_LINE));
     operations.extend(priority(LEVEL_LINE, LEVEL_PRIORITY));
     operations.push(Operation::Write32(DISTRIBUTOR + u64::from(gicd::CTLR.offset()), GROUP_ONE));
     operations
@@ -193,6 +192,12 @@ fn translation_service(plan: &Plan) -> Result<Vec<Operation>, Failure> {
     let enable = gits::Ctlr::new().with_enabled(true).into_bits();
     operations.push(Operation::Write32(at(gits::CTLR.offset()), enable));
     Ok(operations)
+}
+
+fn all_in_group_one() -> Vec<Operation> {
+    let places = (32..INTERRUPTS).step_by(32).filter_map(|intid| gicd::IGROUPR.locate(IntId::new(intid)));
+    let addresses = places.map(|place| DISTRIBUTOR + u64::from(place.register().offset()));
+    addresses.map(|address| Operation::Write32(address, u32::MAX)).collect()
 }
 
 /// A store of an SPI's priority, and zeros for those that share the register.

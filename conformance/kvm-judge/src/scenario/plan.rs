@@ -106,6 +106,8 @@ impl Dice {
 
 /// Devices of one page.
 const PAGE: u32 = 0x2000;
+/// Events of a device: of four devices, fewer than there are priorities.
+const MOST_EVENTS: u32 = 6;
 /// Bits of EventIDs whose table fits its 4 KiB.
 const MOST_EVENT_BITS: u32 = 9;
 
@@ -204,7 +206,7 @@ impl Plan {
 
 fn device(dice: &mut Dice, numbers: &mut Numbers, id: u32, collections: &[(u16, u16)]) -> DevicePlan {
     let event_bits = 1 + dice.below(MOST_EVENT_BITS);
-    let count = 1 + dice.below(8);
+    let count = 1 + dice.below(MOST_EVENTS);
     let events = dice.ascending(count, 1 << event_bits).into_iter().map(|id| {
         let which = dice.below(u32::try_from(collections.len()).unwrap_or(1));
         EventPlan {
@@ -255,7 +257,7 @@ impl Numbers {
         self.lpi
     }
 
-    /// Steps of 8 are distinct with 5 bits; they come again after 26.
+    /// Steps of 8 are distinct with 5 bits.
     fn next_priority(&mut self) -> u8 {
         self.priority = if self.priority >= 0xf0 { 0x28 } else { self.priority + 8 };
         self.priority

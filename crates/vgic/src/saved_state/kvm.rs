@@ -21,9 +21,10 @@
 //!
 //! As of Linux 6.1 and 6.12, and followed here: registers that do not exist read as zero and ignore writes, where a
 //! distributor or redistributor is addressed; unknown commands to an ITS succeed; `IDbits` in `ICC_CTLR_EL1` speaks of
-//! the host, and is not compared. What became pending while `GICD_CTLR` had it disabled, KVM forgets to signal: so
+//! the host, and is not compared. The one enable in its `GICD_CTLR` is Group 1's, and forwards Group 0 too: what comes
+//! from KVM has Group 0 disabled here. What became pending while `GICD_CTLR` had it disabled, KVM forgets to signal: so
 //! [`KvmView::save`] has that register come first.
-
+//!
 //! # Example
 //!
 //! A machine goes to KVM's format and back: `registers` and the guest's memory are what KVM's own save would be.
