@@ -300,7 +300,11 @@ impl Script {
         self.enabled = its;
     }
 
+    /// The commands in the old queue are carried out first: software knows what it has mapped.
     fn requeue(&mut self, pages: u64) {
+        if !self.enabled {
+            self.enable(true);
+        }
         self.store(ITS + CTLR, Width::Word, 0);
         self.pages = pages.clamp(1, QUEUE_PAGES);
         self.store(ITS + CBASER, Width::Double, VALID | QUEUE | (self.pages - 1));
