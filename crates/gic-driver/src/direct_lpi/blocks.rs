@@ -22,13 +22,13 @@ impl<P: Platform> DirectLpi<P> {
         fit.check(self.message(cpu, Lpi::FIRST)?)?;
         let (first, _) = self.take(count, shape, fit)?.into_parts();
         let span = Span { first, count };
-        self.remember(span, request);
+        let last = self.remember(span, request);
         if initially == Initially::Unmasked {
             span.lpis().for_each(|lpi| self.enable(lpi));
         }
         // Placed before it is looked again: a CPU that leaves now sees these LPIs. Its redistributor, and whatever a
         // previous owner moved away from, may remember other configurations.
-        let ready = self.check_accepts(cpu).and_then(|()| self.invalidate_at(cpu, span));
+        let ready = self.check_accepts(cpu).and_then(|()| self.invalidate(last.with(cpu), span));
         match ready {
             Ok(()) => Ok(VectorBlock::new(first.intid().vector(), count)),
             Err(error) => {
@@ -78,7 +78,10 @@ impl<P: Platform> DirectLpi<P> {
         })
     }
 
-    fn remember(&self, span: Span, request: &BlockRequest) {
+    /// Makes the LPIs the new owner's, with nothing pending: the last owner's device may have sent a message after
+    /// it was told not to. Answers where it went.
+    fn remember(&self, span: Span, request: &BlockRequest) -> Holders {
+        let mut everywhere = Holders::NONE;
         for lpi in span.lpis() {
             let (first, count) = match request.shape {
                 Shape::Independent => (lpi, NonZeroU16::MIN),
@@ -93,9 +96,16 @@ impl<P: Platform> DirectLpi<P> {
                 fit: request.fit,
                 owed: Owed::Nothing,
                 drain: Drain::No,
+                stale: Holders::NONE,
             };
-            self.records.insert(self.platform(), lpi, record);
+            let last = self.records.insert(self.platform(), lpi, record);
+            let stale = self.clear_at(last, lpi);
+            if !stale.is_empty() {
+                self.records.update(self.platform(), lpi, |record| record.stale = stale);
+            }
+            everywhere = everywhere.or(last);
         }
+        everywhere
     }
 
     fn enable(&self, lpi: Lpi) {

@@ -7,7 +7,7 @@ const PLACES: u32 = u64::BITS;
 
 /// A set of CPUs, never too small: CPUs whose numbers are alike modulo 64 stand for each other, so that machines of
 /// up to 64 have it exact, and larger ones invalidate a little more than they need.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Holders(u64);
 
 impl Holders {
@@ -27,6 +27,11 @@ impl Holders {
     /// Without one, if `cpus` CPUs are few enough to tell it from all others.
     pub(super) const fn without(self, cpu: Cpu, cpus: usize) -> Self {
         if cpus <= PLACES as usize { Self(self.0 & !Self::only(cpu).0) } else { self }
+    }
+
+    /// Those that are in either.
+    pub(super) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Those that are in both.

@@ -45,20 +45,23 @@ impl<P: Platform> DirectLpi<P> {
         self.open(cpu)?;
         let mut redelivered = 0;
         let mut retired = Vec::with_capacity(self.count(|record| is_retired_at(cpu, record)));
-        self.records.for_each(self.platform(), |lpi, record| match record.owed {
-            Owed::Retirement if record.holders.contains(cpu) => {
-                self.at(cpu, |registers| registers.clear(lpi));
-                // Those that come now did so after the gate was open, and were cleared there themselves.
-                if retired.len() < retired.capacity() {
-                    retired.push(lpi);
+        self.records.for_each(self.platform(), |lpi, record| {
+            self.clear_stale(cpu, lpi, record);
+            match record.owed {
+                Owed::Retirement if record.holders.contains(cpu) => {
+                    self.at(cpu, |registers| registers.clear(lpi));
+                    // Those that come now did so after the gate was open, and were cleared there themselves.
+                    if retired.len() < retired.capacity() {
+                        retired.push(lpi);
+                    }
                 }
+                Owed::SetPending(reason) if record.target == cpu => self.deliver(lpi, record, reason),
+                Owed::Nothing if record.target == cpu && pending == PendingLpis::Lost => {
+                    self.deliver(lpi, record, ResendReason::Unknowable);
+                    redelivered += 1;
+                }
+                _ => {}
             }
-            Owed::SetPending(reason) if record.target == cpu => self.deliver(lpi, record, reason),
-            Owed::Nothing if record.target == cpu && pending == PendingLpis::Lost => {
-                self.deliver(lpi, record, ResendReason::Unknowable);
-                redelivered += 1;
-            }
-            _ => {}
         });
         for lpi in retired {
             self.retire(lpi, |holders| holders.without(cpu, self.gates.len()));
@@ -139,6 +142,14 @@ impl<P: Platform> DirectLpi<P> {
     pub(super) fn takes_lpis(&self, cpu: Cpu) -> bool {
         self.gic.is_on(cpu)
             && self.gic.redistributor_frames(cpu).is_ok_and(crate::Redistributor::lpis_enabled)
+    }
+
+    /// Drops what the last owner's device made pending at a redistributor that slept, unless it may be the owner's.
+    fn clear_stale(&self, cpu: Cpu, lpi: Lpi, record: &mut Record) {
+        if record.stale.contains(cpu) && !record.holders.contains(cpu) {
+            self.at(cpu, |registers| registers.clear(lpi));
+            record.stale = record.stale.without(cpu, self.gates.len());
+        }
     }
 
     fn count(&self, matches: impl Fn(&Record) -> bool) -> usize {

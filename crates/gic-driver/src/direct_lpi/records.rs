@@ -32,6 +32,8 @@ pub(super) struct Record {
     pub(super) owed: Owed,
     /// Part of a drain that is under way, see [`DirectLpi::drain`](super::DirectLpi::drain).
     pub(super) drain: Drain,
+    /// Redistributors that slept when it was handed out, at which the last owner's device may have made it pending.
+    pub(super) stale: Holders,
 }
 
 /// What has to be done once a redistributor that sleeps is awake.
@@ -52,7 +54,14 @@ pub(super) enum Drain {
     Watched(Cpu),
 }
 
-type Slot = IrqLock<Option<Record>>;
+#[derive(Default)]
+struct Entry {
+    record: Option<Record>,
+    /// Where the messages of the last owner's device went.
+    last: Holders,
+}
+
+type Slot = IrqLock<Entry>;
 
 /// Records by LPI. The memory is provided in chunks, when LPIs are first handed out.
 pub(super) struct Records {
@@ -67,20 +76,26 @@ impl Records {
         Self { chunks: chunks.into_boxed_slice() }
     }
 
-    /// Remembers an LPI. Task.
-    pub(super) fn insert<P: Platform>(&self, platform: &P, lpi: Lpi, record: Record) {
+    /// Remembers an LPI. Answers where the messages of its last owner's device went. Task.
+    pub(super) fn insert<P: Platform>(&self, platform: &P, lpi: Lpi, record: Record) -> Holders {
         let (chunk, index) = place(lpi);
-        if let Some(chunk) = self.chunks.get(chunk) {
-            let slots = chunk.call_once(|| (0..CHUNK).map(|_| Slot::default()).collect());
-            if let Some(slot) = slots.get(index) {
-                slot.with(platform, |slot| *slot = Some(record));
-            }
-        }
+        let chunk = self.chunks.get(chunk);
+        let slots = chunk.map(|chunk| chunk.call_once(|| (0..CHUNK).map(|_| Slot::default()).collect()));
+        let Some(slot) = slots.and_then(|slots| slots.get(index)) else { return Holders::NONE };
+        slot.with(platform, |entry| {
+            entry.record = Some(record);
+            entry.last
+        })
     }
 
     /// Forgets it, and answers it. Any.
     pub(super) fn remove<P: Platform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
-        self.slot(lpi)?.with(platform, Option::take)
+        self.slot(lpi)?.with(platform, |entry| {
+            let record = entry.record.take()?;
+            let target = Holders::only(record.target);
+            entry.last = record.moving.map_or(target, |to| target.with(to));
+            Some(record)
+        })
     }
 
     /// A copy of the record; `None` if the LPI is not handed out here. Any.
@@ -95,7 +110,7 @@ impl Records {
         lpi: Lpi,
         change: impl FnOnce(&mut Record) -> R,
     ) -> Option<R> {
-        self.slot(lpi)?.with(platform, |slot| slot.as_mut().map(change))
+        self.slot(lpi)?.with(platform, |entry| entry.record.as_mut().map(change))
     }
 
     /// Looks at each record once; those that come and go meanwhile may be missed. Task.
@@ -103,7 +118,7 @@ impl Records {
         for (number, chunk) in self.chunks.iter().enumerate() {
             for (index, slot) in chunk.get().into_iter().flatten().enumerate() {
                 let Some(lpi) = lpi_at(number, index) else { continue };
-                slot.with(platform, |slot| slot.as_mut().map(|record| look(lpi, record)));
+                slot.with(platform, |entry| entry.record.as_mut().map(|record| look(lpi, record)));
             }
         }
     }

@@ -170,6 +170,47 @@ fn an_lpi_that_is_freed_while_its_redistributor_sleeps_is_nobodys_until_that_is_
     assert_eq!(taken(&board, 0), []);
 }
 
+/// The device of an endpoint that is gone sends once more.
+fn give_back_and_fire(board: &Board, direct: &DirectLpi<Board>, endpoint: Endpoint) -> u32 {
+    let (lpi, message) = (endpoint.lpi(0), direct.compose(&endpoint.block, 0).unwrap());
+    direct.free(&attach(direct), endpoint.block);
+    board.world().write_message(message);
+    lpi
+}
+
+#[test]
+fn a_message_that_comes_after_its_lpi_was_given_back_is_not_the_next_owners() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    for next_cpu in [0, 1] {
+        let last = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+        last.relocate(&board, &direct, 0, 0, &|| ()).unwrap();
+        let lpi = give_back_and_fire(&board, &direct, last);
+        assert_eq!(board.world().pending_at(lpi), [0], "the device rang");
+        let next = Endpoint::new(&direct, Kind::Masked, 1, next_cpu).unwrap();
+        assert_eq!(next.lpi(0), lpi);
+        assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
+        next.fire(&board, 0);
+        assert_eq!(taken(&board, next_cpu), [lpi], "its own is");
+        direct.free(&attach(&direct), next.block);
+    }
+}
+
+#[test]
+fn a_message_that_waits_at_a_redistributor_that_sleeps_is_not_the_next_owners() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let last = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let lpi = give_back_and_fire(&board, &direct, last);
+    // Without CES the LPIs of a CPU that is off stay enabled, and what is pending stays.
+    board.world().rd(0).can_disable = false;
+    leave(&board, &direct, 0);
+    let next = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    assert_eq!((next.lpi(0), board.world().pending_at(lpi)), (lpi, vec![0]));
+    come(&board, &direct, 0);
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
+}
+
 #[test]
 fn a_cpu_that_leaves_gets_nothing_new() {
     let board = Board::new(2, 0);

@@ -2,7 +2,7 @@
 
 use super::device::{Devices, Probed, Ways};
 use super::gic_root::GicHardware;
-use super::root::{CPUS, Driven, Late, Root, RootHardware};
+use super::root::{CPUS, Driven, Root, RootHardware};
 use super::x86_root::X86Hardware;
 use super::{Endpoint, Layer, Parent, World};
 use crate::bus::Bus;
@@ -193,11 +193,6 @@ impl Board {
     #[cfg(test)]
     pub(super) fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
         self.root.remapping_faults()
-    }
-
-    /// Whose is a message that comes after its vector was given back?
-    pub(super) fn late(&self) -> Late {
-        if self.stopped().is_some() { Late::Nobodys } else { self.root.late() }
     }
 
     /// Everything was given back, and no driver kept a fault to itself.

@@ -2,7 +2,7 @@
 
 use super::Parent;
 use super::board::Spread;
-use super::root::{CPUS, Driven, Late, Root, RootHardware};
+use super::root::{CPUS, Driven, Root, RootHardware};
 use crate::bus::{Bus, Overlap};
 use crate::cpu::{CpuBooks, CpuCore, Gic};
 use crate::machine::gic;
@@ -214,13 +214,6 @@ impl Root for GicRoot {
     fn strays(&self) -> u64 {
         let unclaimed = &self.books.unclaimed;
         unclaimed.spurious.load(Ordering::Relaxed) + unclaimed.late.load(Ordering::Relaxed)
-    }
-
-    fn late(&self) -> Late {
-        match self.doorbells {
-            Doorbells::DirectLpi(_) => Late::NextOwners,
-            Doorbells::Its(_) | Doorbells::Spis(_) => Late::Nobodys,
-        }
     }
 
     fn kept(&self) -> Option<String> {

@@ -28,15 +28,6 @@ pub(super) struct Driven {
     pub(super) wired: Option<Arc<dyn WiredParent>>,
 }
 
-/// Whose is a message that a device sends after its vector was given back, if nothing stops it on the way?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Late {
-    /// Nobody's.
-    Nobodys,
-    /// The next owner's of the vector: it waits at a redistributor that nobody was told of. Direct LPIs isolate nothing.
-    NextOwners,
-}
-
 /// A root controller and its CPUs.
 pub(super) trait Root {
     /// Interrupts are dispatched by `interrupts` from now on.
@@ -47,11 +38,6 @@ pub(super) trait Root {
 
     /// Arrivals that found no handler.
     fn strays(&self) -> u64;
-
-    /// Whose late messages are.
-    fn late(&self) -> Late {
-        Late::Nobodys
-    }
 
     /// What was not given back; `None` if everything was.
     fn kept(&self) -> Option<String>;

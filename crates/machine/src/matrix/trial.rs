@@ -2,7 +2,7 @@
 
 use super::board::Board;
 use super::device::Probed;
-use super::root::{CPUS, Late};
+use super::root::CPUS;
 use super::{Endpoint, Outcome};
 use crate::pci::Fired;
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError};
@@ -271,9 +271,7 @@ impl<'a> Trial<'a> {
                 return Err(Setback::Broken(format!("sender {sender} sends after the end")));
             }
         }
-        if board.late() == Late::Nobodys {
-            messages.iter().try_for_each(|message| late(board, &probed, *message))?;
-        }
+        messages.iter().try_for_each(|message| late(board, &probed, *message))?;
         let after = runs.read();
         if before == after { Ok(()) } else { Err(Setback::Broken("a handler ran after the end".to_owned())) }
     }
