@@ -138,7 +138,7 @@ impl Nodes {
     /// so that it never comes back the same. What stands in a slot's word is for the word's generation to answer.
     #[inline]
     pub(super) fn translate(&self, sender: &AtomicU64, event: u32) -> Option<Place> {
-        let root = Entry::from_bits(sender.load(Ordering::Acquire));
+        let root = Entry::from_bits(sender.load(Ordering::SeqCst));
         if !root.is_valid() || u64::from(event) >> root.event_bits() != 0 {
             return None;
         }
@@ -154,12 +154,12 @@ impl Nodes {
     fn translate_through_nodes(&self, sender: &AtomicU64, root: Entry, event: u32) -> Option<Place> {
         let mut at = root;
         for below in (0..root.depth()).rev() {
-            at = Entry::from_bits(self.entry(at.index(), node_index(event, below))?.load(Ordering::Acquire));
+            at = Entry::from_bits(self.entry(at.index(), node_index(event, below))?.load(Ordering::SeqCst));
             if !at.is_valid() {
                 return None;
             }
         }
-        if Safeguard::ReloadRoot.stands() && sender.load(Ordering::Acquire) != root.bits() {
+        if Safeguard::ReloadRoot.stands() && sender.load(Ordering::SeqCst) != root.bits() {
             return None;
         }
         Some(Place {

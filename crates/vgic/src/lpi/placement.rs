@@ -19,7 +19,7 @@ impl Control {
         if depth(event_bits) == 0 {
             let block = self.open_block(event_bits)?;
             let entry = Entry::new(block.first.get(), block.generation).of_sender(event_bits);
-            sender.store(entry.bits(), Ordering::Release);
+            sender.store(entry.bits(), Ordering::SeqCst);
         } else {
             self.attach_through_nodes(sender, event_bits, event)?;
         }
@@ -28,26 +28,26 @@ impl Control {
 
     fn attach_through_nodes(&mut self, sender: &AtomicU64, event_bits: u32, event: u32) -> Option<()> {
         let shared = self.shared.clone();
-        let mut node = match Entry::from_bits(sender.load(Ordering::Acquire)) {
+        let mut node = match Entry::from_bits(sender.load(Ordering::SeqCst)) {
             root if root.is_valid() => root.index(),
             _ => {
                 let entry = self.open_node()?.of_sender(event_bits);
-                sender.store(entry.bits(), Ordering::Release);
+                sender.store(entry.bits(), Ordering::SeqCst);
                 entry.index()
             }
         };
         for below in (1..depth(event_bits)).rev() {
             let place = shared.nodes.entry(node, node_index(event, below))?;
-            let mut entry = Entry::from_bits(place.load(Ordering::Acquire));
+            let mut entry = Entry::from_bits(place.load(Ordering::SeqCst));
             if !entry.is_valid() {
                 entry = self.open_node()?;
-                place.store(entry.bits(), Ordering::Release);
+                place.store(entry.bits(), Ordering::SeqCst);
             }
             node = entry.index();
         }
         let place = shared.nodes.entry(node, node_index(event, 0))?;
         let block = self.open_block(CHUNK_BITS)?;
-        place.store(Entry::new(block.first.get(), block.generation).bits(), Ordering::Release);
+        place.store(Entry::new(block.first.get(), block.generation).bits(), Ordering::SeqCst);
         Some(())
     }
 

@@ -53,7 +53,7 @@ impl Control {
         let Some(sender) = self.translator(its).and_then(|translator| translator.senders.get(device)) else {
             return;
         };
-        self.each_slot(Entry::from_bits(sender.load(Ordering::Acquire)), &mut |event, slot| {
+        self.each_slot(Entry::from_bits(sender.load(Ordering::SeqCst)), &mut |event, slot| {
             if let Owner::Event { collection, .. } = self.pool.cold(slot).owner {
                 each(event, collection, self.saved(slot));
             }
@@ -63,7 +63,7 @@ impl Control {
     /// Visits the LPIs that are pending at a redistributor by themselves, ascending.
     pub(crate) fn each_pending_by_itself(&self, vcpu: u32, mut each: impl FnMut(SavedLpi)) {
         let Some(own) = self.shared.own.get(vcpu as usize) else { return };
-        self.each_slot(Entry::from_bits(own.load(Ordering::Acquire)), &mut |_, slot| {
+        self.each_slot(Entry::from_bits(own.load(Ordering::SeqCst)), &mut |_, slot| {
             let saved = self.saved(slot);
             if saved.pending {
                 each(saved);
@@ -93,7 +93,7 @@ impl Control {
         };
         for index in 0..NODE_ENTRIES {
             let Some(place) = self.shared.nodes.entry(entry.index(), index) else { break };
-            let child = Entry::from_bits(place.load(Ordering::Acquire));
+            let child = Entry::from_bits(place.load(Ordering::SeqCst));
             if child.is_valid() {
                 let first = first + (index << (CHUNK_BITS + NODE_BITS * below));
                 self.each_slot_below(child, below, size, first, each);

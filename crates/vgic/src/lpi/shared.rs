@@ -82,7 +82,7 @@ impl Shared {
         let Some(atomic) = self.slots.word(position) else {
             return (Injection::Dropped, None);
         };
-        let mut seen = Word::from_bits(atomic.load(Ordering::Relaxed));
+        let mut seen = Word::from_bits(atomic.load(Ordering::SeqCst));
         loop {
             if !may_pend(seen, place) {
                 return (Injection::Dropped, None);
@@ -93,7 +93,7 @@ impl Shared {
             let pending = seen.with_pending(true).bits();
             // Also if P is set already: only a read-modify-write orders what the sender wrote before this message
             // with the acknowledgement that is to see it.
-            match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::Relaxed) {
+            match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => break,
                 Err(now) => seen = Word::from_bits(now),
             }

@@ -1,8 +1,9 @@
 //! The lock-free part of LPI delivery under a scheduler that chooses interleavings: senders, commands and vCPUs, with
 //! every safeguard of the algorithm in place, and then with each one left out, which must be found.
 //!
-//! The sources are compiled here against the scheduler's atomics. Its executions are sequentially consistent; the one
-//! safeguard that is about weaker memory has its sender's store buffer modelled beside it (`store_buffer`).
+//! The sources are compiled here against the scheduler's atomics. Its executions are sequentially consistent, and so is
+//! every access (others are refused here), so that what is explored is what can happen on hardware. What a sender wrote
+//! to plain memory before its message is not: that store buffer is modelled beside it (`store_buffer`).
 
 #![expect(dead_code, reason = "only a part of the sources is driven here")]
 #![expect(unreachable_pub, reason = "the sources are a library's")]
@@ -27,35 +28,42 @@ mod atomic {
             Self(shuttle::sync::atomic::AtomicU64::new(value))
         }
 
-        pub(crate) fn load(&self, _: Ordering) -> u64 {
+        pub(crate) fn load(&self, order: Ordering) -> u64 {
+            check(order);
             self.0.load(Ordering::SeqCst)
         }
 
-        pub(crate) fn store(&self, value: u64, _: Ordering) {
+        pub(crate) fn store(&self, value: u64, order: Ordering) {
+            check(order);
             self.0.store(value, Ordering::SeqCst);
         }
 
-        pub(crate) fn swap(&self, value: u64, _: Ordering) -> u64 {
+        pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
+            check(order);
             store_buffer::drain();
             self.0.swap(value, Ordering::SeqCst)
         }
 
-        pub(crate) fn fetch_or(&self, value: u64, _: Ordering) -> u64 {
+        pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+            check(order);
             store_buffer::drain();
             self.0.fetch_or(value, Ordering::SeqCst)
         }
 
-        pub(crate) fn fetch_and(&self, value: u64, _: Ordering) -> u64 {
+        pub(crate) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+            check(order);
             store_buffer::drain();
             self.0.fetch_and(value, Ordering::SeqCst)
         }
 
-        pub(crate) fn fetch_add(&self, value: u64, _: Ordering) -> u64 {
+        pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+            check(order);
             store_buffer::drain();
             self.0.fetch_add(value, Ordering::SeqCst)
         }
 
-        pub(crate) fn fetch_sub(&self, value: u64, _: Ordering) -> u64 {
+        pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+            check(order);
             store_buffer::drain();
             self.0.fetch_sub(value, Ordering::SeqCst)
         }
@@ -64,12 +72,19 @@ mod atomic {
             &self,
             old: u64,
             new: u64,
-            _: Ordering,
-            _: Ordering,
+            order: Ordering,
+            failure: Ordering,
         ) -> Result<u64, u64> {
+            check(order);
+            check(failure);
             store_buffer::drain();
             self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
         }
+    }
+
+    /// The scheduler would not show what a weaker order allows.
+    fn check(order: Ordering) {
+        assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
     }
 
     thread_local! {
