@@ -3,6 +3,7 @@
 use super::rig::*;
 use crate::its::{ErrorPolicy, ItsConfig};
 use alloc::vec;
+use alloc::vec::Vec;
 use gic_arch::Priority;
 use msi_types::Delivery;
 
@@ -203,4 +204,31 @@ fn a_device_with_the_slots_of_a_removed_one_gets_only_its_own_messages() {
     assert_eq!(rig.send(2, 0), Delivery::Pending);
 
     assert_eq!(drain(&mut rig.vcpu(0)), [8201]);
+}
+
+#[test]
+fn vectors_by_the_thousand_need_no_route_each() {
+    const VECTORS: u32 = 2048;
+    let rig = Rig::running(2);
+    for device in 0..3 {
+        rig.run([mapd(device, 11)]);
+        for event in 0..VECTORS {
+            let lpi = 8192 + device * VECTORS + event;
+            rig.configure(lpi, true, 0xa0);
+            rig.run([mapti(device, event, lpi, u16::from(event % 2 == 1))]);
+        }
+    }
+
+    for device in 0..3 {
+        for event in 0..VECTORS {
+            assert_eq!(rig.send(device, event), Delivery::Pending, "device {device}, event {event}");
+        }
+    }
+
+    for vcpu in [0, 1] {
+        let mut taken = drain(&mut rig.vcpu(vcpu));
+        taken.sort_unstable();
+        let all: Vec<u32> = (8192..8192 + 3 * VECTORS).filter(|lpi| lpi % 2 == u32::from(vcpu)).collect();
+        assert_eq!(taken, all);
+    }
 }
