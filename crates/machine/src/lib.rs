@@ -47,6 +47,7 @@ mod lock;
 mod machine;
 pub mod matrix;
 mod measure;
+mod migration;
 mod oracle;
 pub mod pci;
 mod platform;
@@ -68,6 +69,6 @@ pub use machine::{
 pub use measure::{Case, MeasureError, MeasureOptions, Measurements, Reference, measure};
 pub use platform::PlatformFault;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
-pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};
+pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run, run_migrating};
 pub use simulate::{Simulation, TraceEvent, simulate, simulate_migrating};
 pub use trespass::{IommuPages, Overwritten, Trespass, trespass};

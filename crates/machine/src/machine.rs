@@ -4,6 +4,7 @@ mod controllers;
 pub(crate) mod gic;
 mod hosts;
 mod memory;
+mod model;
 mod platform_devices;
 mod populate;
 mod population;
@@ -14,6 +15,7 @@ mod space;
 pub use controllers::ControllerChoice;
 pub(crate) use controllers::{itses, usable};
 pub(crate) use gic::populated_redistributors;
+pub(crate) use model::{Model, Wire};
 pub use population::{Endpoint, Endpoints, PciEndpoint, PciPlace, Population, Resident};
 pub use refusal::Refusal;
 
@@ -29,7 +31,7 @@ use space::Space;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use vgic::{Vcpu, Vgic};
+use vgic::Vcpu;
 
 /// How to build a machine from its description.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +126,7 @@ pub struct Machine {
     pub(crate) bus: Arc<Bus>,
     pub(crate) ram: Arc<Ram>,
     pub(crate) doorbells: Arc<Doorbells>,
-    pub(crate) vgic: Arc<Vgic>,
+    pub(crate) model: Arc<Model>,
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) sleepers: Arc<Sleepers>,
     pub(crate) hosts: Vec<Host>,
@@ -217,10 +219,10 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     }
     let ram = Arc::new(Ram::new(&regions, gic::caches(&description, options)));
     let sleepers = Arc::new(Sleepers::new(gic.config.cpus.len()));
-    let (vgic, vcpus) = Vgic::new(gic.config, Arc::clone(&ram) as _, Arc::clone(&sleepers) as _)?;
-    let doorbells = Arc::new(gic::doorbells(&vgic, &ram));
+    let (model, vcpus) = Model::new(gic.config, Arc::clone(&ram), Arc::clone(&sleepers) as _)?;
+    let doorbells = Arc::new(gic::doorbells(&model, &ram));
     let mut bus = Bus::default();
-    gic::attach(&vgic, &mut bus)?;
+    gic::attach(&model, &mut bus)?;
     let hosts = hosts::build(&description, hosts, &doorbells, &mut bus)?;
     let devices = platform_devices::build(devices, &doorbells, &mut bus)?;
     Ok(Machine {
@@ -230,7 +232,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         bus: Arc::new(bus),
         ram,
         doorbells,
-        vgic,
+        model,
         vcpus,
         sleepers,
         hosts,

@@ -161,6 +161,8 @@ pub struct Totals {
     pub readded: u64,
     /// CPUs that were taken off line and brought back.
     pub replugged: u64,
+    /// How often the model of the interrupt controller was saved and restored.
+    pub migrated: u64,
 }
 
 impl Totals {

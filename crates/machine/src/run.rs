@@ -9,7 +9,8 @@ pub(crate) use load::Counts;
 pub(crate) use verdict::verdict;
 
 use crate::cpu::CpuThreads;
-use crate::machine::Machine;
+use crate::machine::{Machine, Wire};
+use crate::migration::{Migrator, intact};
 use crate::report::Report;
 use crate::system::{self, Powered};
 use load::Load;
@@ -123,15 +124,40 @@ pub enum RunError {
 /// # Errors
 /// Only if the drivers failed; losses are in the report.
 pub fn run(
+    machine: Machine,
+    options: &RunOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report, RunError> {
+    run_with(machine, options, None, progress)
+}
+
+/// As [`run`], in a machine whose interrupt controller is saved all the time, and restored from the bytes into a fresh
+/// model which takes its place: between any two accesses of the CPUs to their halves of it. Devices do not stand still.
+/// What they send meanwhile waits at the bus, as do the drivers' register accesses, and reaches the fresh model. The old
+/// model is dropped, with everything that belongs to it. Sometimes the same model is restored instead.
+///
+/// # Errors
+/// As [`run`], and if the model cannot be restored.
+pub fn run_migrating(
+    machine: Machine,
+    options: &RunOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report, RunError> {
+    run_with(machine, options, Some(intact()), progress)
+}
+
+pub(crate) fn run_with(
     mut machine: Machine,
     options: &RunOptions,
+    wire: Option<Wire>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, RunError> {
     let sleepers = Arc::clone(&machine.sleepers);
     let powered = Powered::on(&mut machine);
     let cpus = CpuThreads::start(&powered.cores, &sleepers);
     let system = system::boot(machine, &powered, &cpus)?;
-    let load = Load::new(&system, &cpus, options);
+    let migrator = wire.map(|wire| Migrator::new(&powered.cores, wire));
+    let load = Load::new(&system, &cpus, options, migrator.as_ref());
     let start = Instant::now();
     let outcome = load.run(progress);
     let elapsed = start.elapsed();

@@ -1,15 +1,14 @@
 //! The same machine without threads: a seeded scheduler decides what happens next, down to what overtakes a driver
 //! between two register accesses. The same seed gives the same trace.
 
-mod migration;
 mod scheduler;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Wire};
+use crate::migration::{Migrator, intact};
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::run::{Counts, CpuLife, DeviceLife, RunError, RunOptions, verdict};
 use crate::system::{self, Departure, Powered, System};
-use migration::Migrations;
 use msi_types::Cpu;
 use scheduler::Scheduler;
 use std::sync::Arc;
@@ -60,7 +59,8 @@ pub enum TraceEvent {
         /// Which.
         device: usize,
     },
-    /// The interrupt controller's model was saved, and restored from the bytes of what was saved.
+    /// The interrupt controller's model was saved, and restored from the bytes of what was saved: mostly into a fresh
+    /// model, which took its place.
     Migrated,
 }
 
@@ -85,27 +85,29 @@ const HOPELESS: u32 = 20_000;
 /// # Errors
 /// Only if the drivers failed; losses are in the report.
 pub fn simulate(machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
-    simulate_with(machine, options, Migrations::None)
+    simulate_with(machine, options, None)
 }
 
-/// As [`simulate`], in a machine that is saved and restored at random moments: between any two steps, also while a
-/// handler runs and between two register accesses of a driver.
+/// As [`simulate`], in a machine whose interrupt controller is saved, and restored from the bytes into a fresh model, at
+/// random moments: between any two steps, also while a handler runs and between two register accesses of a driver. The
+/// old model is dropped, with everything that belongs to it. Sometimes the same model is restored instead.
 ///
 /// # Errors
 /// As [`simulate`], and if the model cannot be restored.
 pub fn simulate_migrating(machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
-    simulate_with(machine, options, Migrations::Random)
+    simulate_with(machine, options, Some(intact()))
 }
 
-fn simulate_with(
+pub(crate) fn simulate_with(
     mut machine: Machine,
     options: &RunOptions,
-    migrations: Migrations,
+    wire: Option<Wire>,
 ) -> Result<Simulation, RunError> {
     let start = Instant::now();
     let sleepers = Arc::clone(&machine.sleepers);
     let powered = Powered::on(&mut machine);
-    let scheduler = Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options, migrations));
+    let migrator = wire.map(|wire| Migrator::new(&powered.cores, wire));
+    let scheduler = Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options, migrator));
     powered.platform.interleave_by(Arc::clone(&scheduler) as _);
     let system = Arc::new(system::boot(machine, &powered, &*scheduler)?);
     scheduler.take_over(&system);
@@ -142,9 +144,14 @@ fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<C
             return Err(RunError::Driver { operation, reason });
         }
     }
-    let is_move = |event: &&TraceEvent| matches!(event, TraceEvent::Moved { .. });
-    let moves = scheduler.with_trace(|trace| trace.iter().filter(is_move).count());
-    Ok(Counts { moves: u64::try_from(moves).unwrap_or(u64::MAX), ..administrator.counts })
+    let count = |is: fn(&&TraceEvent) -> bool| {
+        u64::try_from(scheduler.with_trace(|trace| trace.iter().filter(is).count())).unwrap_or(u64::MAX)
+    };
+    Ok(Counts {
+        moves: count(|event| matches!(event, TraceEvent::Moved { .. })),
+        migrated: count(|event| matches!(event, TraceEvent::Migrated)),
+        ..administrator.counts
+    })
 }
 
 /// Does what the options' disturbances are.

@@ -12,6 +12,7 @@ pub(crate) use unit::{Departure, Driver, Unit, UnitVector};
 
 use crate::bus::Doorbells;
 use crate::cpu::{CpuBooks, CpuCore, Gic};
+use crate::machine::Model;
 use crate::oracle::Pending;
 use crate::platform::MachinePlatform;
 use crate::ram::Ram;
@@ -20,7 +21,6 @@ use irq_domain::Interrupts;
 use msi_types::Cpu;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use vgic::Vgic;
 
 /// The machine's ITS driver.
 pub(crate) type Its = gic_driver::Its<MachinePlatform>;
@@ -61,7 +61,7 @@ pub(crate) struct System {
     pub(crate) units: Vec<Unit>,
     pub(crate) books: CpuBooks,
     pub(crate) ram: Arc<Ram>,
-    pub(crate) vgic: Arc<Vgic>,
+    pub(crate) model: Arc<Model>,
     pub(crate) doorbells: Arc<Doorbells>,
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,

@@ -1,33 +1,56 @@
-//! The drivers on a machine whose interrupt controller is saved and restored at random moments, under load.
+//! The drivers on a machine whose interrupt controller is saved and restored at random moments, mostly into a fresh model,
+//! under load.
 
 #![expect(clippy::unwrap_used, reason = "the embedded machines are known to be sound")]
 
 use doorbell_machine::{
-    BuildOptions, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, TraceEvent, build, embedded,
-    simulate_migrating,
+    BuildOptions, CpuLife, DeviceLife, Disturbances, Machine, Moves, Report, RunOptions, TraceEvent, build,
+    embedded, run_migrating, simulate_migrating,
 };
 use gic_firmware::devicetree;
 use proptest::prelude::*;
+use std::num::NonZeroU16;
 
-/// Runs an embedded machine while everything changes; how often it was moved.
-fn moved(name: &str, seed: u64, messages: u32) -> usize {
+fn machine(name: &str, cpus: Option<u16>) -> Machine {
     let description = devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap();
-    let machine = build(&description, &BuildOptions::default()).unwrap();
+    let cpus = cpus.and_then(NonZeroU16::new);
+    build(&description, &BuildOptions { cpus, ..BuildOptions::default() }).unwrap()
+}
+
+/// Everything changes.
+fn options(seed: u64, messages: u32) -> RunOptions {
     let disturbances =
         Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
-    let simulation = simulate_migrating(machine, &RunOptions { messages, seed, disturbances }).unwrap();
-    let totals = simulation.report.totals;
-    assert!(totals.is_clean(), "{name}, seed {seed}: {totals:?}");
+    RunOptions { messages, seed, disturbances }
+}
+
+#[track_caller]
+fn assert_delivered(report: &Report, messages: u32) {
+    let totals = report.totals;
+    assert!(totals.is_clean(), "{}: {totals:?}", report.machine);
     assert_eq!(totals.sent, totals.vectors * u64::from(messages));
-    assert_eq!(simulation.report.model.guest_faults, 0);
-    simulation.trace.iter().filter(|event| **event == TraceEvent::Migrated).count()
+    assert_eq!(report.model.guest_faults, 0);
 }
 
 #[test]
 fn nothing_is_lost_on_any_embedded_machine_that_is_moved_hundreds_of_times() {
-    for machine in embedded::machines() {
-        let times = moved(machine.name, 1, 20);
-        assert!(times > 100, "{}: {times}", machine.name);
+    for embedded in embedded::machines() {
+        let simulation = simulate_migrating(machine(embedded.name, None), &options(1, 20)).unwrap();
+        assert_delivered(&simulation.report, 20);
+        let traced = simulation.trace.iter().filter(|event| **event == TraceEvent::Migrated).count();
+        assert!(traced > 100, "{}: {traced}", embedded.name);
+        assert_eq!(simulation.report.totals.migrated, traced as u64);
+    }
+}
+
+#[test]
+fn nothing_is_lost_on_any_embedded_machine_that_is_moved_while_its_threads_run() {
+    for embedded in embedded::machines() {
+        let report = run_migrating(machine(embedded.name, None), &options(1, 1500), &mut |_| {}).unwrap();
+        assert_delivered(&report, 1500);
+        let totals = report.totals;
+        let happened = [totals.migrated, totals.moves, totals.replugged, totals.readded];
+        assert!(happened.iter().all(|count| *count > 5), "{}: {totals:?}", embedded.name);
     }
 }
 
@@ -35,7 +58,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_whenever_the_machine_is_moved(seed in any::<u64>()) {
-        moved("harbour", seed, 8);
+    fn nothing_is_lost_whenever_the_machine_is_moved(seed in any::<u64>(), cpus in 1..=8u16) {
+        let simulation = simulate_migrating(machine("harbour", Some(cpus)), &options(seed, 8)).unwrap();
+        assert_delivered(&simulation.report, 8);
     }
 }

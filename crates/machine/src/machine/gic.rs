@@ -2,7 +2,8 @@
 
 use super::shared_interrupts;
 use super::{
-    BuildOptions, LpiDisabling, Refusal, SecurityView, Snooping, Space, TargetAddresses, controllers, itses,
+    BuildOptions, LpiDisabling, Model, Refusal, SecurityView, Snooping, Space, TargetAddresses, controllers,
+    itses,
 };
 use crate::bus::{AccessWidth, Bus, Device, DeviceWrites, Doorbells, Overlap, Written};
 use crate::ram::{Caches, Ram};
@@ -11,7 +12,7 @@ use gic_firmware::{Coherence, ControllerIndex, ControllerKind, Description, Gic,
 use msi_types::Delivery;
 use std::sync::Arc;
 use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
-use vgic::{CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, Vgic, VgicConfig};
+use vgic::{CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, VgicConfig};
 
 /// An ITS has at least this many DeviceID bits.
 const LEAST_DEVICE_ID_BITS: u32 = 16;
@@ -184,11 +185,11 @@ fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> 
 }
 
 /// Lets the model answer on the bus.
-pub(crate) fn attach(vgic: &Arc<Vgic>, bus: &mut Bus) -> Result<(), Overlap> {
-    for region in vgic.regions() {
+pub(crate) fn attach(model: &Arc<Model>, bus: &mut Bus) -> Result<(), Overlap> {
+    for region in model.with(|vgic| vgic.regions().to_vec()) {
         let addresses = &region.addresses;
         if let Some(claimed) = Region::new(addresses.start, addresses.end - addresses.start) {
-            let frames = Frames { vgic: Arc::clone(vgic), base: addresses.start };
+            let frames = Frames { model: Arc::clone(model), base: addresses.start };
             bus.attach(&format!("{:?}", region.block), claimed, Arc::new(frames))?;
         }
     }
@@ -196,26 +197,24 @@ pub(crate) fn attach(vgic: &Arc<Vgic>, bus: &mut Bus) -> Result<(), Overlap> {
 }
 
 /// Lets every ITS listen. Whatever else devices write goes to the model's registers or to RAM.
-pub(crate) fn doorbells(vgic: &Arc<Vgic>, ram: &Arc<Ram>) -> Doorbells {
-    let writes = Arc::new(Anywhere { vgic: Arc::clone(vgic), ram: Arc::clone(ram) });
+pub(crate) fn doorbells(model: &Arc<Model>, ram: &Arc<Ram>) -> Doorbells {
+    let writes = Arc::new(Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) });
     let mut doorbells = Doorbells::new(writes);
-    for (index, its) in vgic.config().its.iter().enumerate() {
-        if let Some(controller) = vgic.its(index) {
-            doorbells.listen(its.doorbell(), controller);
-        }
+    for (index, its) in model.config().its.iter().enumerate() {
+        doorbells.listen(its.doorbell(), model.its(index));
     }
     doorbells
 }
 
 /// Where devices' writes end that no ITS takes.
 struct Anywhere {
-    vgic: Arc<Vgic>,
+    model: Arc<Model>,
     ram: Arc<Ram>,
 }
 
 impl DeviceWrites for Anywhere {
     fn write(&self, address: u64, data: u32) -> Written {
-        match self.vgic.write_from_device(address, AccessWidth::Word, data.into()) {
+        match self.model.with(|vgic| vgic.write_from_device(address, AccessWidth::Word, data.into())) {
             Ok(DeviceWrite::Message(Delivery::NoDoorbell)) => Written::Nowhere,
             Ok(DeviceWrite::Message(delivery)) => Written::Message(delivery),
             Ok(DeviceWrite::Register) => Written::Register,
@@ -227,17 +226,17 @@ impl DeviceWrites for Anywhere {
 
 /// A region of the model.
 struct Frames {
-    vgic: Arc<Vgic>,
+    model: Arc<Model>,
     base: u64,
 }
 
 impl Device for Frames {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         // The bus passes on what the model claimed.
-        self.vgic.read(self.base + offset, width).unwrap_or(width.mask())
+        self.model.with(|vgic| vgic.read(self.base + offset, width)).unwrap_or(width.mask())
     }
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
-        let _ = self.vgic.write(self.base + offset, width, value);
+        let _ = self.model.with(|vgic| vgic.write(self.base + offset, width, value));
     }
 }

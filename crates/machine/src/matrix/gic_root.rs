@@ -5,7 +5,7 @@ use super::board::Spread;
 use super::root::{CPUS, Driven, Root, RootHardware};
 use crate::bus::{Bus, Overlap};
 use crate::cpu::{CpuBooks, CpuCore, Gic};
-use crate::machine::gic;
+use crate::machine::{Model, gic};
 use crate::pci::Translator;
 use crate::platform::MachinePlatform;
 use crate::ram::Ram;
@@ -22,7 +22,7 @@ use msi_types::{
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use vgic::{V2mConfig, Vcpu, Vgic, VgicConfig};
+use vgic::{V2mConfig, Vcpu, VgicConfig};
 
 const ITS: u64 = 0x0820_0000;
 const FRAME: u64 = 0x0802_0000;
@@ -35,7 +35,7 @@ const NOBODY: RequesterId = RequesterId::new(0xff);
 /// The model, and its CPUs.
 pub(super) struct GicHardware {
     kind: Parent,
-    vgic: Arc<Vgic>,
+    model: Arc<Model>,
     vcpus: Vec<Vcpu>,
     ram: Arc<Ram>,
 }
@@ -75,14 +75,14 @@ impl GicHardware {
             Parent::X86Vector => return Err("a GIC has no x86 vectors".to_owned()),
         }
         config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
-        let (vgic, vcpus) = Vgic::new(config, Arc::clone(&ram) as _, Arc::new(Attentive))
-            .map_err(|error| error.to_string())?;
-        Ok(Self { kind, vgic, vcpus, ram })
+        let (model, vcpus) =
+            Model::new(config, Arc::clone(&ram), Arc::new(Attentive)).map_err(|error| error.to_string())?;
+        Ok(Self { kind, model, vcpus, ram })
     }
 
     /// The drivers of the GIC itself.
     fn bring_up(&self, platform: &Arc<MachinePlatform>, cores: &[Arc<CpuCore>]) -> Result<Arc<Gic>, String> {
-        let config = self.vgic.config();
+        let config = self.model.config();
         let regions = config.redistributors.iter().map(|region| RedistributorRegion {
             region: PhysicalRegion { base: region.base, bytes: region.stride * u64::from(region.count) },
             stride: None,
@@ -99,12 +99,12 @@ impl GicHardware {
 
 impl RootHardware for GicHardware {
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>> {
-        let doorbells = Arc::new(gic::doorbells(&self.vgic, &self.ram));
+        let doorbells = Arc::new(gic::doorbells(&self.model, &self.ram));
         Arc::new(Translator::new(doorbells, |requester| Some(DeviceId::new(requester.get()))))
     }
 
     fn claim(&self, bus: &mut Bus) -> Result<(), Overlap> {
-        gic::attach(&self.vgic, bus)
+        gic::attach(&self.model, bus)
     }
 
     fn drive(mut self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {

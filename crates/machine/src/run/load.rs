@@ -2,6 +2,7 @@
 
 use super::{CpuLife, DeviceLife, Moves, Progress, RunError, RunOptions};
 use crate::lock::lock;
+use crate::migration::{Destination, Migrator};
 use crate::rng::Rng;
 use crate::system::{Cpus, Departure, Moved, System, Unit, UnitVector};
 use msi_types::Cpu;
@@ -19,6 +20,8 @@ const SOME_TURNS: u32 = 40;
 /// The pause between two affinity changes, and between two of the rarer disturbances.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
+/// The pause between two migrations.
+const MIGRATE_PAUSE: Duration = Duration::from_millis(1);
 
 /// What the administrators did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,6 +29,7 @@ pub(crate) struct Counts {
     pub(crate) moves: u64,
     pub(crate) readded: u64,
     pub(crate) replugged: u64,
+    pub(crate) migrated: u64,
 }
 
 /// How a device waits for the handler of its last message before it sends the next.
@@ -54,6 +58,8 @@ pub(super) struct Load<'a> {
     system: &'a System,
     cpus: &'a (dyn Cpus + Sync),
     options: &'a RunOptions,
+    /// Moves the model, if it moves.
+    migrator: Option<&'a Migrator>,
     /// Devices that still send.
     sending: AtomicUsize,
     /// The administrators have had their last word.
@@ -65,11 +71,17 @@ pub(super) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    pub(super) fn new(system: &'a System, cpus: &'a (dyn Cpus + Sync), options: &'a RunOptions) -> Self {
+    pub(super) fn new(
+        system: &'a System,
+        cpus: &'a (dyn Cpus + Sync),
+        options: &'a RunOptions,
+        migrator: Option<&'a Migrator>,
+    ) -> Self {
         Self {
             system,
             cpus,
             options,
+            migrator,
             sending: AtomicUsize::new(0),
             quiet: AtomicBool::new(false),
             hopeless: AtomicBool::new(false),
@@ -115,6 +127,9 @@ impl<'a> Load<'a> {
         }
         if disturbances.devices == DeviceLife::Readded {
             administrators.push(scope.spawn(|| self.readd_devices(Rng::new(self.options.seed, 3))));
+        }
+        if let Some(migrator) = self.migrator {
+            administrators.push(scope.spawn(|| self.migrate(migrator, Rng::new(self.options.seed, 4))));
         }
         administrators
     }
@@ -203,6 +218,14 @@ impl<'a> Load<'a> {
             let departure = if rng.one_in(2) { Departure::Orderly } else { Departure::Surprise };
             self.system.readd_unit(unit, departure)?;
             lock(counts).readded += 1;
+            Ok(())
+        });
+    }
+
+    fn migrate(&self, migrator: &Migrator, mut rng: Rng) {
+        self.administrate(MIGRATE_PAUSE, |counts| {
+            migrator.migrate(&self.system.model, Destination::random(&mut rng))?;
+            lock(counts).migrated += 1;
             Ok(())
         });
     }

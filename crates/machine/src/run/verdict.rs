@@ -17,10 +17,10 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
         moves: counts.moves,
         readded: counts.readded,
         replugged: counts.replugged,
+        migrated: counts.migrated,
         ..Totals::default()
     };
     let devices = system.units.iter().map(|unit| device(system, unit, &mut totals)).collect();
-    let events = system.vgic.events();
     Report {
         machine: system.name.clone(),
         cpus: system.cpus,
@@ -32,8 +32,7 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
         model: ModelCounts {
             blocked: system.doorbells.blocked(),
             no_doorbell: system.doorbells.unanswered(),
-            // What devices send while they are taken away is no fault of the drivers.
-            guest_faults: events.total() - events.count(vgic::FaultReason::UnmappedMessage),
+            guest_faults: system.model.guest_faults(),
         },
     }
 }

@@ -1,9 +1,9 @@
 //! Decides what happens next: a device sends, or a CPU takes a step.
 
 use super::TraceEvent;
-use super::migration::{Migrations, migrate};
 use crate::cpu::{CpuCore, Sleepers};
 use crate::lock::lock;
+use crate::migration::{Destination, Migrator};
 use crate::platform::{Executing, Interleave, Moment};
 use crate::rng::Rng;
 use crate::run::{Moves, RunOptions};
@@ -26,7 +26,8 @@ pub(super) struct Scheduler {
     sleepers: Arc<Sleepers>,
     messages: u32,
     moves: Moves,
-    migrations: Migrations,
+    /// Moves the model, if it moves.
+    migrator: Option<Migrator>,
     /// Known once the drivers are up: before, nobody sends.
     system: OnceLock<Weak<System>>,
     state: Mutex<State>,
@@ -61,7 +62,7 @@ impl Scheduler {
         cores: Vec<Arc<CpuCore>>,
         sleepers: Arc<Sleepers>,
         options: &RunOptions,
-        migrations: Migrations,
+        migrator: Option<Migrator>,
     ) -> Self {
         let state = State {
             rng: Rng::new(options.seed, 0),
@@ -78,7 +79,7 @@ impl Scheduler {
             sleepers,
             messages: options.messages,
             moves: options.disturbances.moves,
-            migrations,
+            migrator,
             system: OnceLock::new(),
             state: Mutex::new(state),
         }
@@ -101,15 +102,16 @@ impl Scheduler {
 
     /// One device sends, or one CPU takes a step.
     pub(super) fn step(&self) {
-        if self.migrations == Migrations::Random && self.draw(MIGRATE) == 0 {
-            self.migrate();
+        if let Some(migrator) = self.migrator.as_ref().filter(|_| self.draw(MIGRATE) == 0) {
+            self.migrate(migrator);
         }
         if self.draw(3) == 0 { self.send() } else { self.advance(self.any_cpu()) }
     }
 
-    fn migrate(&self) {
+    fn migrate(&self, migrator: &Migrator) {
         let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
-        match migrate(&system.vgic, &self.cores) {
+        let to = Destination::random(&mut lock(&self.state).rng);
+        match migrator.migrate(&system.model, to) {
             Ok(()) => self.record(TraceEvent::Migrated),
             Err(reason) => lock(&self.state).failure = Some(reason),
         }

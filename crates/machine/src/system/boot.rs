@@ -32,9 +32,10 @@ impl Powered {
     /// Powers `machine` on: its CPUs execute, nothing is set up.
     pub(crate) fn on(machine: &mut Machine) -> Self {
         let books = CpuBooks::new(machine.cpus);
-        let vcpus = std::mem::take(&mut machine.vcpus).into_iter().take(machine.cpus).zip(0..);
+        let mut vcpus = std::mem::take(&mut machine.vcpus).into_iter();
         let core = |(vcpu, cpu)| Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, &books));
-        let cores = vcpus.map(core).collect();
+        let cores = vcpus.by_ref().take(machine.cpus).zip(0..).map(core).collect();
+        machine.model.keep_idle(vcpus);
         let (bus, ram) = (Arc::clone(&machine.bus), Arc::clone(&machine.ram));
         let platform = Arc::new(MachinePlatform::new(bus, ram, machine.fault));
         Self { cores, books, platform }
@@ -62,7 +63,7 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
         units: Vec::new(),
         books: powered.books.clone(),
         ram: machine.ram,
-        vgic: machine.vgic,
+        model: machine.model,
         doorbells: machine.doorbells,
         cpus: cpus.count(),
         notes: machine.notes,

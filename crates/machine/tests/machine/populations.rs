@@ -7,7 +7,7 @@ use doorbell_machine::pci::{AddressWidth, StorePlan};
 use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
 use doorbell_machine::{
     CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoint, LpiNumbers, Machine, Moves, Report, RunError,
-    RunOptions, build, run, simulate,
+    RunOptions, build, run, run_migrating, simulate, simulate_migrating,
 };
 use drawn::{Drawn, Kinds, machines};
 use gic_firmware::{ControllerKind, Description};
@@ -102,6 +102,16 @@ proptest! {
     fn nothing_is_lost_spurious_or_at_a_wrong_cpu_whoever_is_there(drawn in machines(8)) {
         check(&drawn, 12, |machine, options| simulate(machine, options).map(|simulation| simulation.report))?;
     }
+
+    #[test]
+    fn nor_is_it_where_the_controller_is_moved_to_fresh_models(drawn in machines(8)) {
+        check(&drawn, 12, |machine, options| {
+            let report = simulate_migrating(machine, options)?.report;
+            // Once in thirty steps.
+            assert!(report.totals.migrated > 0 || report.totals.sent < 300, "{:?}", report.totals);
+            Ok(report)
+        })?;
+    }
 }
 
 proptest! {
@@ -110,5 +120,14 @@ proptest! {
     #[test]
     fn nothing_is_lost_spurious_or_at_a_wrong_cpu_with_real_threads(drawn in machines(4)) {
         check(&drawn, 400, |machine, options| run(machine, options, &mut |_| {}))?;
+    }
+
+    #[test]
+    fn nor_is_it_where_the_controller_is_moved_below_real_threads(drawn in machines(4)) {
+        check(&drawn, 400, |machine, options| {
+            let report = run_migrating(machine, options, &mut |_| {})?;
+            assert!(report.totals.migrated > 0, "{:?}", report.totals);
+            Ok(report)
+        })?;
     }
 }

@@ -1,0 +1,173 @@
+//! The model of the GIC as the machine holds it: by a handle, so that a fresh model can take its place.
+
+use crate::lock::lock;
+use crate::ram::Ram;
+use msi_types::{Cpu, Delivery, DeviceId, Kick, MsiMessage, SignalMsi};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use vgic::saved_state::SavedState;
+use vgic::{ConfigError, Vcpu, Vgic, VgicConfig};
+
+/// What happens to a saved state before it is sent: nothing, unless somebody wants to see whether it is noticed.
+pub(crate) type Wire = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
+
+/// The machine's one model. Whoever rings or accesses it does so here; only the CPUs have their halves of it.
+pub(crate) struct Model {
+    config: VgicConfig,
+    memory: Arc<Ram>,
+    kick: Arc<dyn Kick>,
+    current: RwLock<Current>,
+    /// Halves of the CPUs that take no part, which come last.
+    idle: Mutex<Vec<Vcpu>>,
+}
+
+struct Current {
+    vgic: Arc<Vgic>,
+    its: Vec<Arc<dyn SignalMsi<DeviceId>>>,
+    /// Faults of the guest that models before this one recorded.
+    earlier_faults: u64,
+}
+
+impl Current {
+    fn new(vgic: Arc<Vgic>, earlier_faults: u64) -> Self {
+        let its = (0..).map_while(|index| vgic.its(index)).collect();
+        Self { vgic, its, earlier_faults }
+    }
+
+    fn guest_faults(&self) -> u64 {
+        let events = self.vgic.events();
+        // What devices send while they are taken away is no fault of the drivers.
+        self.earlier_faults + events.total() - events.count(vgic::FaultReason::UnmappedMessage)
+    }
+
+    /// Lets go of the model. Fails if anybody else does not.
+    fn leave_behind(self) -> Result<(), String> {
+        let vgic = Arc::downgrade(&self.vgic);
+        let its: Vec<_> = self.its.iter().map(Arc::downgrade).collect();
+        drop(self);
+        if vgic.strong_count() == 0 && its.iter().all(|its| its.strong_count() == 0) {
+            Ok(())
+        } else {
+            Err("somebody refers to the model that was left behind".to_owned())
+        }
+    }
+}
+
+impl Model {
+    /// A model, and its CPUs' halves.
+    pub(crate) fn new(
+        config: VgicConfig,
+        memory: Arc<Ram>,
+        kick: Arc<dyn Kick>,
+    ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
+        let (vgic, vcpus) = Vgic::new(config.clone(), Arc::clone(&memory) as _, Arc::clone(&kick))?;
+        let current = RwLock::new(Current::new(vgic, 0));
+        Ok((Arc::new(Self { config, memory, kick, current, idle: Mutex::default() }), vcpus))
+    }
+
+    /// Keeps the halves of the CPUs that take no part: all behind those that do.
+    pub(crate) fn keep_idle(&self, vcpus: impl IntoIterator<Item = Vcpu>) {
+        lock(&self.idle).extend(vcpus);
+    }
+
+    /// Puts a fresh model in the place of this one. Of what was, it gets the bytes of what this one saves. `vcpus` are
+    /// the halves of the CPUs that take part, in their order; nobody else may have any.
+    ///
+    /// Whoever accesses a register or rings a doorbell meanwhile waits at the bus, and reaches the fresh model.
+    ///
+    /// # Errors
+    /// The model's reason, or that somebody refers to the old model still.
+    pub(crate) fn exchange(&self, vcpus: &mut [&mut Vcpu], wire: &Wire) -> Result<(), String> {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
+        let mut all: Vec<_> = vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut()).collect();
+        let sent = save(&current.vgic, &mut all, wire)?;
+        let made = Vgic::new(self.config.clone(), Arc::clone(&self.memory) as _, Arc::clone(&self.kick));
+        let (vgic, mut fresh) = made.map_err(|error| error.to_string())?;
+        restore(&vgic, &mut fresh.iter_mut().collect::<Vec<_>>(), &sent)?;
+        for (old, fresh) in all.into_iter().zip(fresh) {
+            *old = fresh;
+        }
+        let fresh = Current::new(vgic, current.guest_faults());
+        let old = std::mem::replace(&mut *current, fresh);
+        // Who sleeps is not in the state: every CPU looks for interrupts before it sleeps again.
+        self.config.cpus.iter().zip(0..).for_each(|(_, cpu)| self.kick.kick(Cpu::new(cpu)));
+        old.leave_behind()
+    }
+
+    /// Saves the model and restores it, whatever it was in, from the bytes; for the rest as [`exchange`](Self::exchange).
+    ///
+    /// # Errors
+    /// The model's reason.
+    pub(crate) fn reload(&self, vcpus: &mut [&mut Vcpu], wire: &Wire) -> Result<(), String> {
+        let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
+        let mut all: Vec<_> = vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut()).collect();
+        let sent = save(&current.vgic, &mut all, wire)?;
+        restore(&current.vgic, &mut all, &sent)
+    }
+
+    /// Has the model of the moment do something.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&Vgic) -> R) -> R {
+        act(&self.current().vgic)
+    }
+
+    /// The doorbell of the ITS at this index of the configuration, of whichever model there is.
+    pub(crate) fn its(self: &Arc<Self>, index: usize) -> Arc<dyn SignalMsi<DeviceId>> {
+        Arc::new(Doorbell { model: Arc::clone(self), index })
+    }
+
+    /// Faults of the guest, devices' messages aside.
+    pub(crate) fn guest_faults(&self) -> u64 {
+        self.current().guest_faults()
+    }
+
+    /// What every model here is made from.
+    pub(crate) const fn config(&self) -> &VgicConfig {
+        &self.config
+    }
+
+    /// Something that only refers to the model of the moment.
+    #[cfg(test)]
+    pub(crate) fn watch(&self) -> std::sync::Weak<Vgic> {
+        Arc::downgrade(&self.current().vgic)
+    }
+
+    fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The model's state as bytes.
+fn save(vgic: &Vgic, vcpus: &mut [&mut Vcpu], wire: &Wire) -> Result<Vec<u8>, String> {
+    let frozen = vgic.freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu)).map_err(|error| error.to_string())?;
+    postcard::to_allocvec(&wire(frozen.save())).map_err(|error| error.to_string())
+}
+
+/// Makes the model what the bytes say. Saved again, it must say the same.
+fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), String> {
+    let received: SavedState = postcard::from_bytes(sent).map_err(|error| error.to_string())?;
+    let mut frozen =
+        vgic.freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu)).map_err(|error| error.to_string())?;
+    frozen.restore(&received).map_err(|error| error.to_string())?;
+    if frozen.save() == received { Ok(()) } else { Err("a restored machine saves as another one".to_owned()) }
+}
+
+/// Where an ITS listens.
+struct Doorbell {
+    model: Arc<Model>,
+    index: usize,
+}
+
+impl SignalMsi<DeviceId> for Doorbell {
+    fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
+        let current = self.model.current();
+        current.its.get(self.index).map_or(Delivery::NoDoorbell, |its| its.signal_msi(from, message))
+    }
+}
