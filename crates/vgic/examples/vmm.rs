@@ -1,11 +1,8 @@
-//! The model in a virtual machine monitor: guest memory by `vm-memory`, a vCPU's thread, and a device's thread that
-//! rings a direct LPI. The guest is a list of exits.
+//! The model in a monitor with `vm-memory`: a device's thread rings a direct LPI. The guest is a list of exits.
 
 use gic_arch::{gicr, icc};
-use msi_types::{Cpu, Kick, MsiMessage, NoIdentity, SignalMsi};
-use std::sync::Arc;
-use std::thread::{self, Thread};
-use vgic::AccessWidth::{Double, Word};
+use msi_types::{Cpu, Delivery, Kick, MsiMessage, NoIdentity, SignalMsi};
+use std::{error::Error, sync::Arc, thread};
 use vgic::{AccessWidth, Sleep, Vcpu, Vgic, VgicConfig, VmMemory};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -14,11 +11,10 @@ enum Exit {
     Mmio(u64, AccessWidth, u64),
     Msr(icc::SysRegEncoding, u64),
     Wfi,
-    Mrs(icc::SysRegEncoding),
 }
 
 /// Ends a vCPU's sleep.
-struct Unpark(Thread);
+struct Unpark(thread::Thread);
 
 impl Kick for Unpark {
     fn kick(&self, _: Cpu) {
@@ -26,11 +22,10 @@ impl Kick for Unpark {
     }
 }
 
-fn run(vcpu: &mut Vcpu, exit: &Exit) -> Result<Option<u64>, Box<dyn std::error::Error>> {
+fn handle(exit: &Exit, vcpu: &mut Vcpu) -> Result<(), Box<dyn Error>> {
     match *exit {
         Exit::Mmio(address, width, value) => vcpu.vgic().write(address, width, value)?,
         Exit::Msr(register, value) => vcpu.write_sysreg(register, value)?,
-        Exit::Mrs(register) => return Ok(Some(vcpu.read_sysreg(register)?)),
         Exit::Wfi => {
             while vcpu.prepare_to_sleep() == Sleep::Ready {
                 thread::park();
@@ -38,36 +33,28 @@ fn run(vcpu: &mut Vcpu, exit: &Exit) -> Result<Option<u64>, Box<dyn std::error::
             }
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let ram = Arc::new(GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0x4000_0000), 1 << 20)])?);
+fn main() -> Result<(), Box<dyn Error>> {
+    let ram = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0x4000_0000), 1 << 20)])?;
+    ram.write_obj(0xa1u8, GuestAddress(0x4000_0000))?; // LPI 8192: enabled, priority 0xa0
     let config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), ..VgicConfig::new(1) };
     let (distributor, redistributor) = (config.distributor, config.redistributors[0].base);
     let kick = Arc::new(Unpark(thread::current()));
-    let (gic, mut vcpus) = Vgic::new(config, Arc::new(VmMemory(ram.clone())), kick)?;
+    let (gic, mut vcpus) = Vgic::new(config, Arc::new(VmMemory(Arc::new(ram))), kick)?;
 
-    ram.write_obj(0xa1u8, GuestAddress(0x4000_0000))?; // LPI 8192: enabled, priority 0xa0
-    let device = thread::spawn(move || {
-        let message = MsiMessage { address: redistributor + u64::from(gicr::SETLPIR.offset()), data: 8192 };
-        while gic.signal_msi(NoIdentity, message) != msi_types::Delivery::Pending {} // until LPIs are enabled
-    });
-    for exit in [
-        Exit::Mmio(distributor, Word, 2),
-        Exit::Mmio(redistributor + u64::from(gicr::WAKER.offset()), Word, 0),
-        Exit::Mmio(redistributor + u64::from(gicr::PROPBASER.offset()), Double, 0x4000_000d),
-        Exit::Mmio(redistributor + u64::from(gicr::PENDBASER.offset()), Double, 0x4001_0000),
-        Exit::Msr(icc::PMR.encoding(), 0xff),
-        Exit::Msr(icc::IGRPEN1.encoding(), 1),
-        Exit::Mmio(redistributor, Word, 1),
-        Exit::Wfi,
-    ] {
-        run(&mut vcpus[0], &exit)?;
-    }
-    let acknowledged = run(&mut vcpus[0], &Exit::Mrs(icc::IAR1.encoding()))?;
-    run(&mut vcpus[0], &Exit::Msr(icc::EOIR1.encoding(), 8192))?;
-    assert_eq!(acknowledged, Some(8192));
+    let message = MsiMessage { address: redistributor + u64::from(gicr::SETLPIR.offset()), data: 8192 };
+    thread::spawn(move || while gic.signal_msi(NoIdentity, message) != Delivery::Pending {}); // until LPIs are on
+
+    let word = |offset: u32, value| Exit::Mmio(redistributor + u64::from(offset), AccessWidth::Word, value);
+    let frames = [Exit::Mmio(distributor, AccessWidth::Word, 2), word(gicr::WAKER.offset(), 0)];
+    let tables = [word(gicr::PROPBASER.offset(), 0x4000_000d), word(gicr::PENDBASER.offset(), 0x4001_0000)];
+    let interface = [Exit::Msr(icc::PMR.encoding(), 0xff), Exit::Msr(icc::IGRPEN1.encoding(), 1)];
+    let enable_and_wait = [word(gicr::CTLR.offset(), 1), Exit::Wfi];
+    let mut guest = frames.into_iter().chain(tables).chain(interface).chain(enable_and_wait);
+    guest.try_for_each(|exit| handle(&exit, &mut vcpus[0]))?;
+    assert_eq!(vcpus[0].read_sysreg(icc::IAR1.encoding())?, 8192);
     println!("the guest took LPI 8192");
-    device.join().map_err(|_| "the device's thread panicked".into())
+    Ok(vcpus[0].write_sysreg(icc::EOIR1.encoding(), 8192)?)
 }
