@@ -69,8 +69,12 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(config: VgicConfig) -> Self {
+        Self::over(config, Arc::default())
+    }
+
+    /// Over memory that is there.
+    pub(crate) fn over(config: VgicConfig, ram: Arc<Ram>) -> Self {
         let kicks = Arc::new(Kicks(config.cpus.iter().map(|_| AtomicUsize::new(0)).collect()));
-        let ram = Arc::new(Ram::default());
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
         Self { gic, vcpus, ram, kicks }
     }
@@ -107,8 +111,11 @@ impl Machine {
     }
 
     pub(crate) fn frame(&self, cpu: usize) -> u64 {
-        let region = self.gic.config().redistributors[0];
-        region.base + region.stride * cpu as u64
+        let regions = &self.gic.config().redistributors;
+        let mut frames = regions
+            .iter()
+            .flat_map(|region| (0..u64::from(region.count)).map(|index| region.base + index * region.stride));
+        frames.nth(cpu).unwrap()
     }
 
     pub(crate) fn write(&self, address: u64, width: AccessWidth, value: u64) {

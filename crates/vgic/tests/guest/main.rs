@@ -7,4 +7,5 @@ mod doorbells;
 mod faults;
 mod frames;
 mod machine;
+mod regions;
 mod sleep;

@@ -1,0 +1,259 @@
+//! Redistributors in several regions: vCPUs fill them in order, and what is where makes no difference to interrupts.
+
+use crate::machine::{Machine, Ram};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::lpi::Config;
+use gic_arch::{Affinity, IntId, Priority, gicd, gicr, gits};
+use msi_types::{Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
+use vgic::its::{ItsConfig, RedistributorNaming};
+use vgic::saved_state::kvm::KvmView;
+use vgic::{AccessWidth, Block, CpuConfig, FaultReason, GuestMemory, RedistributorRegion, VgicConfig};
+
+const ITS: u64 = 0x0808_0000;
+const DEVICE: DeviceId = DeviceId::new(7);
+const CPUS: usize = 5;
+const FIRST: u64 = 0x080a_0000;
+const FAR: u64 = 0x1_0000_0000;
+const BELOW: u64 = 0x0700_0000;
+
+/// Two vCPUs in a region that they fill, two in one above 4 GiB with wide strides, and one in a region with room for
+/// four below the others.
+fn regions() -> Vec<RedistributorRegion> {
+    vec![
+        RedistributorRegion { base: FIRST, stride: 0x2_0000, count: 2 },
+        RedistributorRegion { base: FAR, stride: 0x4_0000, count: 2 },
+        RedistributorRegion { base: BELOW, stride: 0x3_0000, count: 4 },
+    ]
+}
+
+fn config(redistributor_naming: RedistributorNaming) -> VgicConfig {
+    let affinity = |cpu: u8| Affinity::new(0, 0, 3 * cpu, cpu % 2);
+    let cpu = |cpu: u8| CpuConfig { affinity: affinity(cpu), processor_number: 10 * u16::from(cpu) };
+    VgicConfig {
+        cpus: (0..5).map(cpu).collect(),
+        redistributors: regions(),
+        lpi_id_bits: Some(16),
+        its: vec![ItsConfig { redistributor_naming, ..ItsConfig::like_kvm(ITS) }],
+        ..VgicConfig::like_kvm(0, 96)
+    }
+}
+
+fn machine() -> Machine {
+    Machine::running(config(RedistributorNaming::ProcessorNumber))
+}
+
+fn typer(machine: &Machine, base: u64) -> gicr::Typer {
+    gicr::Typer::from(machine.read(base + u64::from(gicr::TYPER.offset()), AccessWidth::Double))
+}
+
+#[test]
+fn each_region_has_its_own_walk_that_ends() {
+    let machine = machine();
+    let cpus: Vec<_> = machine.gic.config().cpus.iter().map(|cpu| cpu.affinity).collect();
+    let mut found = Vec::new();
+    for region in regions() {
+        let mut base = region.base;
+        while !typer(&machine, base).last() {
+            found.push(typer(&machine, base).affinity());
+            base += region.stride;
+        }
+        found.push(typer(&machine, base).affinity());
+    }
+    assert_eq!(found, cpus);
+}
+
+#[test]
+fn the_model_answers_for_whole_regions_by_ascending_address() {
+    let machine = machine();
+    let redistributors = machine.gic.regions().iter().filter_map(|region| match region.block {
+        Block::Redistributors(index) => Some((region.addresses.clone(), index)),
+        _ => None,
+    });
+    let expected = [(BELOW..BELOW + 0xc_0000, 2), (FIRST..FIRST + 0x4_0000, 0), (FAR..FAR + 0x8_0000, 1)];
+    assert_eq!(redistributors.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn before_and_after_a_region_nothing_is_claimed() {
+    let machine = machine();
+    for outside in [BELOW - 4, BELOW + 0xc_0000, FIRST + 0x4_0000, FAR - 4, FAR + 0x8_0000] {
+        assert!(!machine.gic.claims(outside), "{outside:#x}");
+        assert!(machine.gic.read(outside, AccessWidth::Word).is_err());
+        assert!(machine.gic.write(outside, AccessWidth::Word, u64::MAX).is_err());
+    }
+}
+
+#[test]
+fn between_redistributors_and_after_the_last_one_there_are_zeros() {
+    let machine = machine();
+    let padding = [FAR + 0x2_0008, FAR + 0x6_0008, BELOW + 0x2_0008];
+    let unfilled = [BELOW + 0x3_0008, BELOW + 0x9_0008];
+    for address in padding.into_iter().chain(unfilled) {
+        machine.write(address, AccessWidth::Word, u64::MAX);
+        assert_eq!(machine.read(address, AccessWidth::Word), 0, "{address:#x}");
+    }
+    assert_eq!(machine.gic.events().count(FaultReason::UnknownRegister), 10);
+}
+
+#[test]
+fn a_frames_registers_are_those_of_its_vcpu() {
+    let machine = machine();
+    let priority = gicr::IPRIORITYR.locate(IntId::new(20)).unwrap().register();
+    let values = [0x08, 0x10, 0x18, 0x20, 0x28];
+    for (cpu, value) in values.into_iter().enumerate() {
+        machine.write_gicr(cpu, priority, value);
+    }
+    let read: Vec<_> = (0..CPUS).map(|cpu| machine.read_gicr(cpu, priority)).collect();
+    assert_eq!(read, values.map(u64::from));
+}
+
+#[test]
+fn an_spi_goes_to_the_vcpu_that_its_route_names_in_whichever_region() {
+    let mut machine = machine();
+    for target in 0..CPUS {
+        let spi = 40 + u32::try_from(target).unwrap();
+        let affinity = machine.gic.config().cpus[target].affinity;
+        machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), gicd::Irouter::from(affinity.mpidr()));
+        machine.enable_spi(spi);
+        machine.gic.set_line(Line::Spi(spi), Level::High);
+    }
+    let acknowledged: Vec<_> = (0..CPUS).map(|cpu| machine.acknowledge(cpu)).collect();
+    assert_eq!(acknowledged, [40, 41, 42, 43, 44]);
+    assert!((0..CPUS).all(|cpu| machine.acknowledge(cpu) == 1023));
+}
+
+/// As a kernel sets up LPIs: event n of a device is LPI 8192 + n, of collection n, at vCPU n.
+fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
+    let machine = Machine::running(config(redistributor_naming));
+    let byte = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
+    machine.ram.write(Ram::BASE + 0x4_0000, &[byte; 64]).unwrap();
+    for (cpu, pending) in (0..CPUS).zip((Ram::BASE + 0x10_0000..).step_by(0x1_0000)) {
+        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(Ram::BASE + 0x4_0000);
+        machine.write_gicr(cpu, gicr::PROPBASER, tables);
+        machine.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_address(pending));
+        machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    }
+    let its = |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
+    its(gits::BASER.get(0).unwrap().offset(), 1 << 63 | (Ram::BASE + 0x1_0000));
+    its(gits::BASER.get(1).unwrap().offset(), 1 << 63 | (Ram::BASE + 0x2_0000));
+    its(gits::CBASER.offset(), 1 << 63 | Ram::BASE | 15);
+    its(gits::CTLR.offset(), 1);
+    let itt = Ram::BASE + 0x20_0000;
+    run(&machine, [Command::Mapd { device: DEVICE, itt, event_bits_minus_one: 4, action: MapAction::Map }]);
+    for cpu in 0..CPUS {
+        let number = u32::try_from(cpu).unwrap();
+        let collection = CollectionId::new(u16::try_from(cpu).unwrap());
+        let (target, event, intid) = (target(&machine, cpu), EventId::new(number), 8192 + number);
+        run(
+            &machine,
+            [
+                Command::Mapc { collection, target, action: MapAction::Map },
+                Command::Mapti { device: DEVICE, event, intid, collection },
+            ],
+        );
+    }
+    machine
+}
+
+/// How commands name a redistributor.
+fn target(machine: &Machine, cpu: usize) -> RdBase {
+    match machine.gic.config().its[0].redistributor_naming {
+        RedistributorNaming::ProcessorNumber => {
+            RdBase::from_processor_number(machine.gic.config().cpus[cpu].processor_number)
+        }
+        RedistributorNaming::Address => RdBase::from_address(machine.frame(cpu)),
+    }
+}
+
+fn run(machine: &Machine, commands: impl IntoIterator<Item = Command>) {
+    let writer = ITS + u64::from(gits::CWRITER.offset());
+    let mut at = machine.read(writer, AccessWidth::Double);
+    for command in commands {
+        let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
+        machine.ram.write(Ram::BASE + at, &image).unwrap();
+        at += 32;
+    }
+    machine.write(writer, AccessWidth::Double, at);
+    assert_eq!(machine.read(ITS + u64::from(gits::CREADR.offset()), AccessWidth::Double), at);
+    assert_eq!(machine.gic.command_faults(0).unwrap().count, 0);
+}
+
+fn send_all(machine: &Machine) {
+    for event in 0..CPUS {
+        let data = u32::try_from(event).unwrap();
+        let message = MsiMessage { address: ItsConfig::new(ITS).doorbell(), data };
+        assert_eq!(machine.gic.its(0).unwrap().signal_msi(DEVICE, message), Delivery::Pending);
+    }
+}
+
+fn acknowledge_all(machine: &mut Machine) -> Vec<Vec<u64>> {
+    let mut all = |cpu| {
+        let taken = std::iter::from_fn(|| {
+            let intid = Some(machine.acknowledge(cpu)).filter(|intid| *intid != 1023)?;
+            machine.end(cpu, intid);
+            Some(intid)
+        });
+        let mut taken: Vec<_> = taken.collect();
+        taken.sort_unstable();
+        taken
+    };
+    (0..CPUS).map(&mut all).collect()
+}
+
+/// LPI n at vCPU n.
+fn each_at_home() -> Vec<Vec<u64>> {
+    (8192..8197).map(|lpi| vec![lpi]).collect()
+}
+
+#[test]
+fn lpis_arrive_in_every_region_however_commands_name_redistributors() {
+    for naming in [RedistributorNaming::ProcessorNumber, RedistributorNaming::Address] {
+        let mut machine = with_lpis(naming);
+        send_all(&machine);
+        assert_eq!(acknowledge_all(&mut machine), each_at_home(), "{naming:?}");
+    }
+}
+
+#[test]
+fn all_pending_lpis_move_from_one_region_to_another() {
+    for naming in [RedistributorNaming::ProcessorNumber, RedistributorNaming::Address] {
+        let mut machine = with_lpis(naming);
+        send_all(&machine);
+        let (from, to) = (target(&machine, 1), target(&machine, 4));
+        run(&machine, [Command::Movall { from, to }]);
+        let expected = [vec![8192], vec![], vec![8194], vec![8195], vec![8193, 8196]];
+        assert_eq!(acknowledge_all(&mut machine), expected, "{naming:?}");
+    }
+}
+
+#[test]
+fn a_machine_moves_to_one_with_the_same_regions_or_with_others() {
+    let one = vec![RedistributorRegion { base: FIRST, stride: 0x2_0000, count: 5 }];
+    for redistributors in [regions(), one] {
+        let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
+        send_all(&source);
+        let saved = source.gic.freeze(&mut source.vcpus).unwrap().save();
+        let mut target = Machine::new(VgicConfig { redistributors, ..source.gic.config().clone() });
+        target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
+        assert_eq!(acknowledge_all(&mut target), each_at_home());
+    }
+}
+
+#[test]
+fn kvms_view_does_not_ask_where_redistributors_lie() {
+    let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
+    send_all(&source);
+    let config = source.gic.config().clone();
+    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save();
+    let registers = KvmView::new(&config, saved, &*source.ram).unwrap().save().unwrap();
+
+    let mut target = Machine::over(config.clone(), source.ram);
+    let fresh = target.gic.freeze(&mut target.vcpus).unwrap().save();
+    let mut view = KvmView::new(&config, fresh, &*target.ram).unwrap();
+    view.load(&registers).unwrap();
+    let loaded = view.into_state();
+    target.gic.freeze(&mut target.vcpus).unwrap().restore(&loaded).unwrap();
+
+    assert_eq!(acknowledge_all(&mut target), each_at_home());
+}
