@@ -1,8 +1,14 @@
 //! What a virtual GIC looks like: where it lies, for whom, and which options of the architecture it has.
 
-use crate::its::{Coherence, ItsConfig, ItsConfigError};
+mod error;
+mod virtual_lpis;
+
+pub use error::ConfigError;
+pub use virtual_lpis::{VirtualLpiVersion, VirtualLpis};
+
+use crate::its::{Coherence, ItsConfig};
 use crate::lpi::MAX_ID_BITS;
-use crate::v2m::{V2mConfig, V2mConfigError};
+use crate::v2m::V2mConfig;
 use alloc::vec::Vec;
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;
@@ -62,6 +68,12 @@ pub struct VgicConfig {
     pub v2m: Vec<V2mConfig>,
     /// Whether the redistributors' accesses to LPI tables are coherent with the guest's caches.
     pub coherence: Coherence,
+    /// Which redistributors are told to have the same LPI configuration table. The model takes any table for each.
+    pub lpi_table_sharing: LpiTableSharing,
+    /// `GICR_TYPER.MPAM` (GICv3.1), with the default partition alone: `GICR_MPAMIDR` and `GICR_PARTIDR` are zero.
+    pub mpam: bool,
+    /// Virtual LPIs (GICv4), which the monitor provides. Redistributors have four frames then.
+    pub virtual_lpis: Option<VirtualLpis>,
 }
 
 /// A vCPU of a [`VgicConfig`].
@@ -78,10 +90,25 @@ pub struct CpuConfig {
 pub struct RedistributorRegion {
     /// Guest physical address of the first one's RD_base, 64 KiB aligned.
     pub base: u64,
-    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`].
+    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`], or with
+    /// [`virtual_lpis`](VgicConfig::virtual_lpis) [`gicr::STRIDE_V4`]. Guests that firmware tells no stride take exactly
+    /// these.
     pub stride: u64,
     /// For how many there is room.
     pub count: u32,
+}
+
+/// Which redistributors share one LPI configuration table (`GICR_TYPER.CommonLPIAff`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LpiTableSharing {
+    /// All.
+    All,
+    /// Those with the same Aff3.
+    Aff3,
+    /// Those with the same Aff3 and Aff2.
+    Aff2,
+    /// Those with the same Aff3, Aff2 and Aff1.
+    Aff1,
 }
 
 /// What the guest sees of security states.
@@ -92,89 +119,6 @@ pub enum SecurityView {
     /// The Non-secure view of a GIC with two states (`DS` = 0), as a kernel under EL3 firmware has it: Non-secure
     /// Group 1 only, priorities shifted into the lower half, redistributors awake.
     NonSecure,
-}
-
-/// Why a [`VgicConfig`] describes no GIC that can be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// No vCPU, or more than [`MAX_CPUS`].
-    #[error("the machine has {0} vCPUs: a virtual GIC serves 1 to {MAX_CPUS}")]
-    CpuCount(usize),
-    /// Two vCPUs have the same affinity.
-    #[error("two vCPUs have the affinity {0}")]
-    DuplicateAffinity(Affinity),
-    /// Two vCPUs have the same processor number.
-    #[error("two vCPUs have the processor number {0}")]
-    DuplicateProcessorNumber(u16),
-    /// The regions have no room for all redistributors.
-    #[error("{cpus} vCPUs need as many redistributors, the regions have room for {room}")]
-    TooFewRedistributors {
-        /// vCPUs.
-        cpus: usize,
-        /// Frames in all regions.
-        room: u64,
-    },
-    /// A frame is not aligned to 64 KiB.
-    #[error("the frame at {0:#x} is not aligned to 64 KiB")]
-    Misaligned(u64),
-    /// A stride is no multiple of 64 KiB or too small.
-    #[error("redistributors cannot be {0:#x} bytes apart: a multiple of 64 KiB from 128 KiB on")]
-    Stride(u64),
-    /// A block reaches past 52 bits.
-    #[error("the block at {0:#x} does not fit into 52 address bits")]
-    AddressSpace(u64),
-    /// Two blocks overlap.
-    #[error("the blocks at {first:#x} and {second:#x} overlap")]
-    Overlap {
-        /// One block's base.
-        first: u64,
-        /// The other's.
-        second: u64,
-    },
-    /// The number of SPIs.
-    #[error("{0} SPIs: the architecture has multiples of 32 up to 960, or 988")]
-    SpiCount(u32),
-    /// The number of extended SPIs.
-    #[error("{0} extended SPIs: the architecture has multiples of 32 up to 1024")]
-    ExtendedSpiCount(u32),
-    /// The number of extended PPIs.
-    #[error("{0} extended PPIs: the architecture has 0, 32 or 64")]
-    ExtendedPpiCount(u32),
-    /// The number of priority bits.
-    #[error("{0} priority bits: 4 to 8 with one security state, 5 to 8 with two")]
-    PriorityBits(u8),
-    /// The number of INTID bits.
-    #[error("{0} INTID bits: LPIs need 14 to 20")]
-    LpiIdBits(u8),
-    /// Direct LPIs without LPIs.
-    #[error("direct LPIs on a machine without LPIs: set lpi_id_bits")]
-    DirectLpiWithoutLpis,
-    /// Direct LPIs beside an ITS: `GICR_SETLPIR` is IMPLEMENTATION DEFINED then.
-    #[error("direct LPIs beside the ITS at {its:#x}: a GIC with an ITS does not have them")]
-    DirectLpiBesideIts {
-        /// The first ITS.
-        its: u64,
-    },
-    /// Direct LPIs beside message-based SPIs: two doorbells for devices that could not choose.
-    #[error(
-        "direct LPIs beside message-based SPIs (message_based_spis): devices could not choose the doorbell"
-    )]
-    DirectLpiBesideMbi,
-    /// An alias of doorbells that do not exist.
-    #[error("a frame for message-based SPIs at {0:#x}, but the machine has none: set message_based_spis")]
-    MbiAlias(u64),
-    /// A GICv2m frame that cannot be.
-    #[error(transparent)]
-    V2m(#[from] V2mConfigError),
-    /// An ITS that cannot be.
-    #[error(transparent)]
-    Its(#[from] ItsConfigError),
-    /// An ITS without LPIs.
-    #[error("the ITS at {0:#x} has no LPIs to deliver: set lpi_id_bits")]
-    ItsWithoutLpis(u64),
-    /// An interrupt that cannot be Secure.
-    #[error("{0} cannot be a Secure interrupt of this machine")]
-    SecureInterrupt(IntId),
 }
 
 impl VgicConfig {
@@ -208,6 +152,9 @@ impl VgicConfig {
             mbi_alias: None,
             v2m: Vec::new(),
             coherence: Coherence::Coherent,
+            lpi_table_sharing: LpiTableSharing::All,
+            mpam: false,
+            virtual_lpis: None,
         }
     }
 
@@ -323,6 +270,7 @@ impl VgicConfig {
         }
         self.its.iter().try_for_each(ItsConfig::validate)?;
         V2mConfig::validate(&self.v2m, |intid| self.implements(intid))?;
+        self.validate_virtual_lpis()?;
         let bad_stride = |stride: u64| {
             stride < gicr::STRIDE_V3 || !stride.is_multiple_of(gicr::FRAME_SIZE) || stride > 1 << 32
         };

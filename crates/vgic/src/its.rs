@@ -14,6 +14,7 @@
 //! | a queue that lies outside of memory | stalls, whatever the policy |
 //! | `GITS_CWRITER` beyond the queue | the write is dropped |
 //! | MAPD, MAPTI of what is mapped already | mapped anew; what was pending of it is gone |
+//! | a command about virtual LPIs, also where [`ItsVirtualLpis`] announces them | a command error |
 //! | MAPTI of a collection that is not mapped | taken; messages are dropped until MAPC |
 //! | MAPD, MAPC with V = 0 of what is not mapped | no error |
 //! | DISCARD while the collection is unmapped | works |
@@ -34,8 +35,8 @@ mod tables;
 mod tests;
 
 pub use config::{
-    Coherence, ErrorPolicy, ErrorReporting, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming,
-    TableLevels,
+    Coherence, ErrorPolicy, ErrorReporting, ItsConfig, ItsConfigError, ItsVirtualLpis, PageSizes,
+    RedistributorNaming, TableLevels, Vmovp,
 };
 pub use queue::{CommandFault, CommandFaults};
 pub(crate) use saved::{HeldIts, RestoredRegisters};

@@ -19,6 +19,7 @@
 //! | CPU interface | groups, 4 to 8 priority bits, preemption, both EOI modes, active priorities |
 //! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
 //! | ITS | see [`its`] |
+//! | GICv4, MPAM | announced where configured, for a monitor that provides virtual LPIs: [`VirtualLpis`] |
 //! | GICv2m | several frames, with the boards' ways of naming SPIs |
 //! | life cycle | system and vCPU reset; freeze, save, restore: see [`saved_state`] |
 //!
@@ -128,7 +129,10 @@ mod vgic;
 mod wired;
 
 pub use access::{AccessWidth, BadWidth};
-pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};
+pub use config::{
+    ConfigError, CpuConfig, LpiTableSharing, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig,
+    VirtualLpiVersion, VirtualLpis,
+};
 pub use doorbells::DeviceWrite;
 pub use events::{Events, FaultReason, GuestFault};
 pub use list_registers::{

@@ -4,7 +4,7 @@ use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
 use super::{Its, State};
-use crate::distributor::{ID_REGISTERS, identification};
+use crate::distributor::{Architecture, ID_REGISTERS, identification};
 use crate::events::{FaultReason, GuestFault};
 use crate::registers::{Frame, Kind, Lanes, Row};
 use gic_arch::Shareability;
@@ -50,7 +50,9 @@ impl<'a> Frame<'a, &'a Its> {
             index | its.state.lock().tables.get(index).into_bits(),
             |its, index, lanes| its.set_baser(index, lanes)
         ),
-        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x94)),
+        Row::constant(ID_REGISTERS, |its, index| {
+            identification(index, 0x94, Architecture::with(its.config.virtual_lpis.as_ref()))
+        }),
         row!(TRANSLATER, trigger | _, _, _ | {}),
     ];
 

@@ -12,7 +12,8 @@
 //!
 //! # What KVM has no attribute for
 //!
-//! A state with something that KVM cannot hold is [refused](OutsideKvm). Left out, because nothing comes of it: that a
+//! A state with something that KVM cannot hold is [refused](OutsideKvm). Where redistributors lie, in one region or in
+//! several, is not part of a state: whoever makes KVM's GIC gives it the same regions. Left out, because nothing comes of it: that a
 //! redistributor sleeps (`GICR_WAKER`), the levels of edge-triggered inputs, which CPU acknowledged an active SPI, the
 //! Group 1 binary point while Group 0's serves both, that software made a level-sensitive interrupt pending while it
 //! was active, cached configurations of LPIs, and commands' faults.

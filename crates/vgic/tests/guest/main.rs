@@ -9,3 +9,4 @@ mod frames;
 mod machine;
 mod regions;
 mod sleep;
+mod virtual_lpis;

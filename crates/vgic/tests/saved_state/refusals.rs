@@ -11,7 +11,7 @@ use vgic::saved_state::{
     CollectionState, FreezeError, InterfaceState, InterruptState, ItsState, LpiState, Object, Problem,
     RedistributorState, RestoreError, SavedState, VERSION,
 };
-use vgic::{SecurityView, VgicConfig};
+use vgic::{LpiTableSharing, SecurityView, VgicConfig};
 
 const CPU0: Affinity = Affinity::new(0, 0, 0, 1);
 const STRANGER: Affinity = Affinity::new(9, 9, 9, 9);
@@ -68,8 +68,12 @@ fn a_state_of_another_machine_names_the_register_that_differs() {
         (Object::Redistributor(CPU0), "GICR_CTLR")
     );
     assert_eq!(of(|config| config.cpus[0].processor_number = 9), (Object::Redistributor(CPU0), "GICR_TYPER"));
+    assert_eq!(of(|config| config.mpam = true), (Object::Redistributor(CPU0), "GICR_TYPER"));
+    let sharing = |config: &mut VgicConfig| config.lpi_table_sharing = LpiTableSharing::Aff1;
+    assert_eq!(of(sharing), (Object::Redistributor(CPU0), "GICR_TYPER"));
     assert_eq!(of(|config| config.priority_bits = 7), (Object::Interface(CPU0), "ICC_CTLR_EL1"));
     assert_eq!(of(|config| config.its[0].device_id_bits = 20), (Object::Its(ITS), "GITS_TYPER"));
+    assert_eq!(of(|config| config.its[0].mpam = true), (Object::Its(ITS), "GITS_TYPER"));
     assert_eq!(of(|config| config.its[0].iidr = gic_arch::Iidr::new()), (Object::Its(ITS), "GITS_IIDR"));
     assert_eq!(of(|config| config.security = SecurityView::NonSecure), (Object::Distributor, "GICD_TYPER"));
 }
