@@ -1,6 +1,7 @@
 //! What a migration loses, the judge finds; and nobody keeps what was left behind.
 
 use super::{Destination, Migrator, intact};
+use crate::bus::AccessWidth;
 use crate::embedded;
 use crate::machine::{BuildOptions, Machine, Wire, build};
 use crate::run::{CpuLife, DeviceLife, Disturbances, Moves, RunOptions};
@@ -106,5 +107,17 @@ fn somebody_who_keeps_the_old_model_is_noticed() {
         assert!(migrator.migrate(&system.model, Destination::Fresh).is_err());
         drop(its);
         migrator.migrate(&system.model, Destination::Fresh).unwrap();
+    });
+}
+
+#[test]
+fn faults_of_the_guest_are_counted_across_models() {
+    with_system(8, |system, migrator| {
+        let distributor = system.model.config().distributor;
+        system.model.with(|vgic| vgic.write(distributor + 0xc, AccessWidth::Byte, 0)).unwrap();
+        for to in [Destination::Fresh, Destination::Same, Destination::Fresh] {
+            migrator.migrate(&system.model, to).unwrap();
+            assert_eq!(system.model.guest_faults(), 1);
+        }
     });
 }

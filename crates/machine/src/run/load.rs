@@ -230,12 +230,15 @@ impl<'a> Load<'a> {
         });
     }
 
-    /// Acts again and again until the devices are done; a failure ends the run.
+    /// Acts once, and then again and again until the devices are done; a failure ends the run.
     fn administrate(&self, pause: Duration, mut act: impl FnMut(&Mutex<Counts>) -> Result<(), String>) {
-        while !self.quiet.load(Ordering::SeqCst) && !self.has_failed() {
+        loop {
             if let Err(reason) = act(&self.counts) {
                 let operation = "a change while the machine was busy".to_owned();
                 lock(&self.failure).get_or_insert(RunError::Driver { operation, reason });
+            }
+            if self.quiet.load(Ordering::SeqCst) || self.has_failed() {
+                return;
             }
             thread::sleep(pause);
         }

@@ -4,7 +4,8 @@ use crate::boards::{self, flashed, region};
 use crate::{assert_delivered, deliver_with};
 use doorbell_machine::{
     BuildOptions, ControllerChoice, CpuLife, DeviceLife, Disturbances, Endpoint, IommuPages, LpiDisabling,
-    Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate, trespass,
+    Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, run_migrating, simulate,
+    simulate_migrating, trespass,
 };
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting, devicetree,
@@ -66,11 +67,12 @@ fn scarce_spis_are_shared_out_so_that_every_device_gets_some() {
 
 #[test]
 fn a_device_that_holds_a_level_is_served_by_the_two_messages_of_an_spi() {
-    let machine = build(&embedded("estuary"), &options(ControllerChoice::Mbi)).unwrap();
+    let board = embedded("estuary");
+    let machine = build(&board, &options(ControllerChoice::Mbi)).unwrap();
     let is_level = |endpoint| matches!(endpoint, Endpoint::Platform(plan) if plan.trigger == Trigger::Level);
     let residents = machine.residents();
     let level = residents.iter().find(|resident| is_level(resident.endpoint)).unwrap();
-    let report = run(machine, &RunOptions { messages: 200, ..RunOptions::default() }, &mut |_| {}).unwrap();
+    let report = deliver_with(&board, &options(ControllerChoice::Mbi), 200);
     assert_delivered(&report, 200);
     let device = report.devices.iter().find(|device| device.id == level.id).unwrap();
     assert!(device.vectors.iter().all(|vector| vector.delivered > 0), "{device:?}");
@@ -232,7 +234,7 @@ fn a_v2m_frame_s_page_holds_no_controls() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_spurious_or_at_a_wrong_cpu(
@@ -240,6 +242,7 @@ proptest! {
         seed in any::<u64>(),
         cpus in 1..=8u16,
         threads in any::<bool>(),
+        migrates in any::<bool>(),
         can_disable in any::<bool>(),
     ) {
         let lpi_disabling = if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
@@ -248,10 +251,11 @@ proptest! {
         let disturbances =
             Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
         let run_options = RunOptions { messages: 40, seed, disturbances };
-        let report = if threads {
-            run(machine, &run_options, &mut |_| {}).unwrap()
-        } else {
-            simulate(machine, &run_options).unwrap().report
+        let report = match (threads, migrates) {
+            (true, true) => run_migrating(machine, &run_options, &mut |_| {}).unwrap(),
+            (true, false) => run(machine, &run_options, &mut |_| {}).unwrap(),
+            (false, true) => simulate_migrating(machine, &run_options).unwrap().report,
+            (false, false) => simulate(machine, &run_options).unwrap().report,
         };
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 40);

@@ -5,7 +5,7 @@ use doorbell_machine::pci::{AddressWidth, StorePlan};
 use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
 use doorbell_machine::{
     BuildOptions, CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoints, LpiNumbers, Moves, PciEndpoint,
-    PciPlace, Population, Report, RunOptions, build, simulate,
+    PciPlace, Population, Report, RunOptions, build, simulate, simulate_migrating,
 };
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting};
 use msi_types::{Cpu, Masking, Trigger};
@@ -45,12 +45,17 @@ fn inhabited(mut board: Description) -> Description {
 fn report(board: &Description, devices: [PlatformPlan; 3], lpis: LpiNumbers) -> Report {
     let functions = FUNCTIONS.map(|store| PciEndpoint { place: PciPlace::Root, store }).into();
     let population = Population::Chosen(Endpoints { functions, devices: devices.into() });
-    let machine = build(board, &BuildOptions { population, lpis, ..BuildOptions::default() }).unwrap();
+    let built = BuildOptions { population, lpis, ..BuildOptions::default() };
     let disturbances =
         Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
-    let report = simulate(machine, &RunOptions { messages: 40, seed: 1, disturbances }).unwrap().report;
-    assert!(report.totals.is_clean(), "{:?}", report.totals);
-    assert_eq!(report.totals.sent, report.totals.vectors * 40);
+    let options = RunOptions { messages: 40, seed: 1, disturbances };
+    let [_, report] = [simulate, simulate_migrating].map(|go| {
+        let report = go(build(board, &built).unwrap(), &options).unwrap().report;
+        assert!(report.totals.is_clean(), "{:?}", report.totals);
+        assert_eq!(report.totals.sent, report.totals.vectors * 40);
+        report
+    });
+    assert!(report.totals.migrated > 0);
     report
 }
 

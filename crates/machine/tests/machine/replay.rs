@@ -3,7 +3,7 @@
 use crate::{boards, harbour, machine};
 use doorbell_machine::{
     BuildOptions, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, Simulation, TraceEvent, build,
-    simulate,
+    simulate, simulate_migrating,
 };
 use gic_firmware::{Description, MsiRouting};
 use msi_types::DeviceId;
@@ -61,20 +61,26 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn in_no_order_is_anything_lost_spurious_or_at_a_wrong_cpu(seed: u64, cpus in 1u16..9) {
+    fn in_no_order_is_anything_lost_spurious_or_at_a_wrong_cpu(
+        seed: u64,
+        cpus in 1u16..9,
+        migrates: bool,
+    ) {
         let options = BuildOptions { cpus: NonZeroU16::new(cpus), ..BuildOptions::default() };
         let machine = build(&harbour(), &options).unwrap();
         let options = RunOptions { messages: 25, seed, disturbances: EVERYTHING };
-        let report = simulate(machine, &options).unwrap().report;
+        let go = if migrates { simulate_migrating } else { simulate };
+        let report = go(machine, &options).unwrap().report;
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 25);
         prop_assert_eq!(report.model.guest_faults, 0);
     }
 
     #[test]
-    fn in_no_order_is_anything_lost_where_handlers_are_overtaken(seed: u64) {
+    fn in_no_order_is_anything_lost_where_handlers_are_overtaken(seed: u64, migrates: bool) {
+        let go = if migrates { simulate_migrating } else { simulate };
         let options = RunOptions { messages: 200, seed, disturbances: EVERYTHING };
-        let totals = simulate(machine(&crowded()), &options).unwrap().report.totals;
+        let totals = go(machine(&crowded()), &options).unwrap().report.totals;
         prop_assert!(totals.is_clean(), "{totals:?}");
     }
 }
