@@ -1,7 +1,6 @@
 //! A guest with two vCPUs, an ITS and little respect.
 
 pub mod command;
-mod memory;
 mod saved;
 
 use std::sync::Arc;
@@ -13,9 +12,8 @@ use vgic::its::{ErrorPolicy, ItsConfig, RedistributorNaming};
 use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig};
 
 use self::command::{Command, RawCommand};
-use self::memory::Memory;
-pub use self::memory::layout;
 pub use self::saved::Damage;
+use crate::memory::{Memory, layout};
 
 const ITS: u64 = 0x0808_0000;
 const CPUS: u16 = 2;
@@ -91,6 +89,7 @@ impl Guest {
         config.lpi_id_bits = Some(16);
         config.its = vec![its];
         let memory = Arc::new(Memory::default());
+        memory.allow([layout::pending(0), layout::pending(1)]);
         let (gic, vcpus) = Vgic::new(config, memory.clone(), Arc::new(NoKick)).expect("a GIC that can be");
         let mut guest = Self { memory, gic, vcpus, shape, queued: 0, rung: 0, taken: 0 };
         guest.boot();

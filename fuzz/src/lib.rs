@@ -4,3 +4,4 @@
 pub mod devicetree;
 pub mod guest;
 pub mod machine;
+mod memory;

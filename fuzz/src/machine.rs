@@ -4,8 +4,6 @@
 //! After each step: the model has read no more of the guest's memory than one access may, written nothing beside the
 //! pending tables that the guest names, and uses no more memory than its budgets allow.
 
-mod memory;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,8 +16,7 @@ use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, SecurityView, Sleep, Vcpu, Vgic, VgicConfig};
 
 use crate::guest::command::{Command, RawCommand};
-use crate::guest::layout;
-use memory::Memory;
+use crate::memory::{Memory, layout};
 
 const ITS: u64 = 0x0808_0000;
 const ALIAS: u64 = 0x0600_0000;

@@ -2,7 +2,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 
-use super::layout;
+use crate::memory::layout;
 
 /// Any 256 bits.
 #[derive(Arbitrary, Clone, Copy, Debug)]

@@ -6,7 +6,34 @@ use std::sync::{Mutex, PoisonError};
 
 use vgic::{GuestMemory, MemoryFault};
 
-use crate::guest::layout;
+/// Where things lie.
+pub mod layout {
+    /// The command queue.
+    pub const QUEUE: u64 = 0x4000_0000;
+    /// Its size.
+    pub const QUEUE_BYTES: u64 = 0x1000;
+    /// The LPIs' configuration bytes.
+    pub const CONFIGURATION: u64 = 0x4010_0000;
+    /// The first redistributor's pending table.
+    pub const PENDING: u64 = 0x4020_0000;
+    /// The end of memory.
+    pub const END: u64 = 0x4080_0000;
+
+    /// A redistributor's pending table.
+    pub const fn pending(cpu: u64) -> u64 {
+        PENDING + (cpu << 16)
+    }
+
+    /// The device table (0) or the collection table (1).
+    pub const fn table(which: u64) -> u64 {
+        0x4030_0000 + (which << 20)
+    }
+
+    /// A device's interrupt translation table.
+    pub const fn translation_table(device: u64) -> u64 {
+        0x4050_0000 + (device << 16)
+    }
+}
 
 const PAGE: u64 = 0x1000;
 /// Pending bits of 16 INTID bits; the first KiB is not the model's.
