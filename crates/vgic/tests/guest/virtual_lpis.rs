@@ -180,6 +180,32 @@ fn own_registers(machine: &Machine, cpu: usize) -> Vec<u64> {
 }
 
 #[test]
+fn a_virtual_invalidation_that_is_let_through_leaves_the_physical_lpi_of_that_number_alone() {
+    const VIRTUAL: u64 = 1 << 63;
+    let mut machine = Machine::running(VgicConfig {
+        direct_lpi: true,
+        its: Vec::new(),
+        ..config(Some(VirtualLpiVersion::V4_1))
+    });
+    let table = gicr::Propbaser::new().with_id_bits_minus_one(13).with_address(Ram::BASE);
+    machine.ram.write(Ram::BASE, &[0xa1]).unwrap();
+    machine.write_gicr(1, gicr::PROPBASER, table);
+    machine.write_gicr(1, gicr::PENDBASER, gicr::Pendbaser::new().with_address(Ram::BASE + 0x1_0000));
+    machine.write_gicr(1, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
+    machine.write_gicr(1, gicr::SETLPIR, 8192);
+    machine.ram.write(Ram::BASE, &[0xa0]).unwrap();
+
+    machine.write_gicr(1, gicr::INVLPIR, VIRTUAL | 8192);
+    machine.write_gicr(1, gicr::INVALLR, VIRTUAL);
+
+    assert_eq!(machine.acknowledge(1), 8192, "enabled as it was last read");
+    machine.end(1, 8192);
+    machine.write_gicr(1, gicr::SETLPIR, 8192);
+    machine.write_gicr(1, gicr::INVLPIR, 8192);
+    assert_eq!(machine.acknowledge(1), 1023);
+}
+
+#[test]
 fn a_command_about_virtual_lpis_that_is_let_through_fails_and_the_next_one_is_executed() {
     const VMAPTI: u64 = 0x2a;
     let machine = Machine::new(config(Some(VirtualLpiVersion::V4_0)));
