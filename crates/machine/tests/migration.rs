@@ -54,6 +54,19 @@ fn nothing_is_lost_on_any_embedded_machine_that_is_moved_while_its_threads_run()
     }
 }
 
+/// Nothing else changes that would make a driver send an interrupt again: what a migration loses stays lost.
+#[test]
+fn nothing_is_lost_by_the_migrations_alone() {
+    let disturbances =
+        Disturbances { moves: Moves::None, cpus: CpuLife::AlwaysOn, devices: DeviceLife::Stay };
+    for embedded in embedded::machines() {
+        let options = RunOptions { messages: 1000, seed: 1, disturbances };
+        let report = run_migrating(machine(embedded.name, None), &options, &mut |_| {}).unwrap();
+        assert_delivered(&report, 1000);
+        assert!(report.totals.migrated > 5, "{}: {:?}", embedded.name, report.totals);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
