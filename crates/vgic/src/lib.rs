@@ -8,7 +8,9 @@
 //! [`ListRegisterVcpu`] of it, whose guest acknowledges and ends interrupts in hardware.
 //!
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
-//! in the guest; then there is exactly one kick. A guest can do nothing that makes the model panic, wait or grow without
+//! in the guest; then there is exactly one kick. Two messages take a lock once: the first by `GICR_SETLPIR` to a group of
+//! LPIs, for which room is made, and one that comes while LPIs or an ITS are being enabled with more than 16 384 events
+//! mapped. A guest can do nothing that makes the model panic, wait or grow without
 //! bounds; its mistakes are counted in [`Vgic::events`].
 //!
 //! | implemented | |
