@@ -37,7 +37,7 @@ const REASONS: [(char, &str); 6] = [
          any interrupt at a GICv2m frame (MSI_SETSPI_NS)",
     ),
     (
-        'X',
+        'A',
         "in a guest, a device that stores its messages itself has to be isolated, which it is not: any bus master may ring \
          any interrupt at the local APICs' doorbells (0xfee00000)",
     ),
@@ -75,8 +75,8 @@ const EXPECTED: &str = "
     guest-remapped  mbi         doorbell-mapping  ...MMM
     guest-remapped  v2m         none              ...VVV
     guest-remapped  v2m         doorbell-mapping  ...VVV
-    guest-remapped  x86-vector  none              .G.XXX
-    guest-remapped  x86-vector  doorbell-mapping  .G.XXX
+    guest-remapped  x86-vector  none              .G.AAA
+    guest-remapped  x86-vector  doorbell-mapping  .G.AAA
     guest-remapped  x86-vector  remapping         ......
 ";
 

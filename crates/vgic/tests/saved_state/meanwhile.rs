@@ -87,6 +87,11 @@ struct Wire {
 }
 
 impl Wire {
+    fn new(board: &Board) -> Self {
+        let sent = (0..EVENTS).map(|_| AtomicU64::new(0)).collect();
+        Self { gic: RwLock::new(board.gic.clone()), sent, stop: AtomicBool::new(false) }
+    }
+
     /// Was every event sent several times?
     fn is_busy(&self) -> bool {
         self.sent.iter().all(|sent| sent.load(SeqCst) > 5)
@@ -131,11 +136,7 @@ impl Guest {
 #[test]
 fn nothing_is_lost_while_a_machine_is_frozen_saved_and_thawed_under_load() {
     let mut board = with_device();
-    let wire = Wire {
-        gic: RwLock::new(board.gic.clone()),
-        sent: (0..EVENTS).map(|_| AtomicU64::new(0)).collect(),
-        stop: AtomicBool::new(false),
-    };
+    let wire = Wire::new(&board);
     let mut guest = Guest::default();
     thread::scope(|scope| {
         for half in 0..2 {
@@ -161,11 +162,7 @@ fn nothing_is_lost_while_a_machine_is_frozen_saved_and_thawed_under_load() {
 #[test]
 fn nothing_is_lost_when_a_machine_moves_under_load_and_its_devices_stop_for_the_last_save_only() {
     let mut board = with_device();
-    let wire = Wire {
-        gic: RwLock::new(board.gic.clone()),
-        sent: (0..EVENTS).map(|_| AtomicU64::new(0)).collect(),
-        stop: AtomicBool::new(false),
-    };
+    let wire = Wire::new(&board);
     let mut guest = Guest::default();
     thread::scope(|scope| {
         for half in 0..2 {
