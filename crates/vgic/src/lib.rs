@@ -10,8 +10,10 @@
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
 //! in the guest; then there is exactly one kick. Two messages take a lock once: the first by `GICR_SETLPIR` to a group of
 //! LPIs, for which room is made, and one that comes while LPIs or an ITS are being enabled with more than 16 384 events
-//! mapped. An ITS that [reports errors](its::ErrorReporting) takes one for each message that nothing is mapped for. A guest can do nothing that makes the model panic, wait or grow without
-//! bounds; its mistakes are counted in [`Vgic::events`].
+//! mapped. An ITS that [reports errors](its::ErrorReporting) takes one for each message that nothing is mapped for.
+//!
+//! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are counted in
+//! [`Vgic::events`].
 //!
 //! | implemented | |
 //! |---|---|
