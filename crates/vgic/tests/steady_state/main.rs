@@ -1,0 +1,213 @@
+//! What a message and its interrupt do *not* do, once everything is mapped: allocate, touch the guest's memory, wait
+//! for a command that is being executed, kick a vCPU that is awake.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod machine;
+
+use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
+use gic_arch::its::Command;
+use gic_arch::{gicd, gicr};
+use machine::{FIRST, Machine, Memory, SPI, handle_all, with_direct_lpis, with_its};
+use msi_types::{Delivery, DeviceId, EventId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
+use peak_alloc::PeakAlloc;
+use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+use vgic::AccessWidth::Word;
+use vgic::{Sleep, Vcpu};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// One test at a time: allocations are the process's.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A device whose events are all in one chunk of the model's, and one that needs a tree.
+const NARROW: u32 = 1;
+const WIDE: u32 = 2;
+const WIDE_BITS: u32 = 11;
+
+fn mapped() -> (Machine, Vcpu) {
+    let (machine, vcpu) = Machine::start(with_its());
+    machine.map(NARROW, 5, FIRST);
+    machine.map(WIDE, 11, FIRST + 32);
+    (machine, vcpu)
+}
+
+/// How many bytes `act` has allocated at a time, and how often the guest's memory was accessed, where it did least of
+/// some rounds: what the test's own harness allocates meanwhile is in few of them.
+fn costs(memory: &Memory, mut act: impl FnMut()) -> (usize, usize) {
+    let round = || {
+        let accesses = memory.accesses();
+        ALLOCATOR.reset_peak_usage();
+        let before = ALLOCATOR.current_usage();
+        act();
+        (ALLOCATOR.peak_usage() - before, memory.accesses() - accesses)
+    };
+    std::iter::repeat_with(round).take(10).min().unwrap()
+}
+
+/// A message for every 37th event, and each twice.
+fn ring(machine: &Machine) -> usize {
+    let events = (0..1 << WIDE_BITS).step_by(37).map(|event| (WIDE, event));
+    let events = events.chain((0..32).map(|event| (NARROW, event)));
+    let rung = events.map(|(device, event)| {
+        assert_eq!(machine.send(device, event), Delivery::Pending);
+        assert_eq!(machine.send(device, event), Delivery::Pending);
+    });
+    rung.count()
+}
+
+#[test]
+fn messages_to_an_its_and_their_interrupts_allocate_nothing_and_leave_guest_memory_alone() {
+    let _turn = turn();
+    let (machine, mut vcpu) = mapped();
+    let costs = costs(&machine.memory, || {
+        let rung = ring(&machine);
+        assert_eq!(machine.send(3, 0), Delivery::Blocked, "no such device");
+        assert_eq!(handle_all(&mut vcpu), rung);
+    });
+    assert_eq!(costs, (0, 0));
+}
+
+#[test]
+fn direct_lpis_allocate_nothing_and_leave_guest_memory_alone_once_their_group_was_rung() {
+    let _turn = turn();
+    let (machine, mut vcpu) = Machine::start(with_direct_lpis());
+    let address = machine.gic.config().redistributors[0].base + u64::from(gicr::SETLPIR.offset());
+    let mut ring = || {
+        let rung = (FIRST..FIRST + 200).map(|data| {
+            let message = MsiMessage { address, data };
+            assert_eq!(machine.gic.signal_msi(NoIdentity, message), Delivery::Pending);
+        });
+        assert_eq!(rung.count(), handle_all(&mut vcpu));
+    };
+    ring();
+    assert_eq!(costs(&machine.memory, ring), (0, 0));
+}
+
+#[test]
+fn wires_and_message_based_spis_allocate_nothing_and_leave_guest_memory_alone() {
+    let _turn = turn();
+    let (machine, mut vcpu) = mapped();
+    let address = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
+    let costs = costs(&machine.memory, || {
+        for level in [Level::High, Level::Low] {
+            machine.gic.set_line(Line::Spi(SPI), level);
+        }
+        assert_eq!(handle_all(&mut vcpu), 1);
+        machine.gic.signal_msi(NoIdentity, MsiMessage { address, data: SPI });
+        assert_eq!(handle_all(&mut vcpu), 1);
+    });
+    assert_eq!(costs, (0, 0));
+}
+
+#[test]
+fn a_departure_with_a_kick_allocates_nothing_and_there_is_one_kick() {
+    let _turn = turn();
+    let (machine, mut vcpu) = mapped();
+    let costs = costs(&machine.memory, || {
+        let kicks = machine.kicks.count();
+        ring(&machine);
+        assert_eq!(machine.kicks.count(), kicks, "it is awake");
+        handle_all(&mut vcpu);
+        assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
+        ring(&machine);
+        assert_eq!(machine.kicks.count(), kicks + 1, "it sleeps");
+        vcpu.returned();
+        handle_all(&mut vcpu);
+    });
+    assert_eq!(costs, (0, 0));
+}
+
+#[test]
+fn list_registers_are_filled_and_folded_without_an_allocation_and_without_guest_memory() {
+    let _turn = turn();
+    let (machine, vcpu) = mapped();
+    let vtr = Vtr::new().with_list_regs_minus_one(3).with_pri_bits_minus_one(4).with_pre_bits_minus_one(4);
+    let mut vcpu = Some(vcpu.with_list_registers(vtr).unwrap());
+    let mut run = || {
+        let rung = ring(&machine);
+        let mut listed = 0;
+        while listed < rung {
+            let (guest, mut registers) = vcpu.take().unwrap().enter();
+            // The guest acknowledges and ends whatever is listed.
+            let valid = |register: &&mut ListRegister| register.state() != ListRegisterState::Invalid;
+            for register in registers.list.iter_mut().filter(valid) {
+                *register = ListRegister::new();
+                listed += 1;
+            }
+            vcpu = Some(guest.exit(&registers));
+        }
+    };
+    run();
+    assert_eq!(costs(&machine.memory, run), (0, 0));
+}
+
+/// Does `act` end while `hold`, which is about LPI [`FIRST`], waits for the guest's memory?
+fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnce() + Send) {
+    machine.memory.close(FIRST);
+    thread::scope(|scope| {
+        scope.spawn(hold);
+        machine.memory.wait_for_somebody();
+        let (done, ended) = mpsc::channel();
+        scope.spawn(move || {
+            act();
+            done.send(()).unwrap();
+        });
+        let ended = ended.recv_timeout(Duration::from_secs(30));
+        machine.memory.open();
+        assert_eq!(ended, Ok(()), "it waits for the command");
+    });
+}
+
+#[test]
+fn messages_to_an_its_and_their_interrupts_wait_for_no_command() {
+    let _turn = turn();
+    let (machine, mut vcpu) = mapped();
+    let inv = Command::Inv { device: DeviceId::new(NARROW), event: EventId::new(0) };
+    ends_meanwhile(
+        &machine,
+        || machine.run(&[inv]),
+        || {
+            let rung = ring(&machine);
+            assert_eq!(machine.send(3, 0), Delivery::Blocked, "no such device");
+            assert_eq!(handle_all(&mut vcpu), rung);
+            assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
+            ring(&machine);
+            vcpu.returned();
+        },
+    );
+    assert_eq!(machine.kicks.count(), 1);
+}
+
+#[test]
+fn wires_and_their_interrupts_wait_for_no_command() {
+    let _turn = turn();
+    let (machine, mut vcpu) = mapped();
+    let inv = Command::Inv { device: DeviceId::new(NARROW), event: EventId::new(0) };
+    let ring = || {
+        machine.gic.set_line(Line::Spi(SPI), Level::High);
+        assert_eq!(handle_all(&mut vcpu), 1);
+    };
+    ends_meanwhile(&machine, || machine.run(&[inv]), ring);
+}
+
+#[test]
+fn direct_lpis_that_were_rung_before_wait_for_no_invalidation() {
+    let _turn = turn();
+    let (machine, mut vcpu) = Machine::start(with_direct_lpis());
+    let address = machine.gic.config().redistributors[0].base + u64::from(gicr::SETLPIR.offset());
+    let mut ring = || {
+        machine.gic.signal_msi(NoIdentity, MsiMessage { address, data: FIRST });
+        assert_eq!(handle_all(&mut vcpu), 1);
+    };
+    ring();
+    let invalidate = || machine.redistributor(gicr::INVLPIR.offset(), Word, FIRST.into());
+    ends_meanwhile(&machine, invalidate, ring);
+}
