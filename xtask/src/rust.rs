@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 
 /// Libraries that must build where there is no operating system.
 const BARE_METAL: &[&str] =
-    &["msi-types", "gic-arch", "irq-domain", "gic-driver", "x86-irq", "vgic", "gic-firmware"];
+    &["msi-types", "gic-arch", "irq-domain", "gic-driver", "x86-irq", "vgic", "irq-routing", "gic-firmware"];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
 /// The machine that KVM's judge is built for: static programs, linked without any C tools.

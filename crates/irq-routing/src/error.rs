@@ -1,0 +1,43 @@
+//! What can be wrong with a change of routes. Nothing has changed then.
+
+use msi_types::Gsi;
+
+/// Why routes were not changed, or a GSI not given: the monitor asked for what there is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// A GSI from the limit on.
+    #[error("GSI {gsi} does not exist: there are {limit}, from 0 on")]
+    NoSuchGsi {
+        /// The GSI.
+        gsi: Gsi,
+        /// How many there are.
+        limit: u32,
+    },
+    /// A table with two routes of one GSI.
+    #[error("the table has more than one route for GSI {0}")]
+    DuplicateGsi(Gsi),
+    /// Every GSI that can be given is taken.
+    #[error("no GSI is free: all from {first} on, below the limit of {limit}, are taken")]
+    GsisExhausted {
+        /// The first that can be given.
+        first: Gsi,
+        /// How many GSIs there are.
+        limit: u32,
+    },
+    /// A GSI that is not given out cannot be given back.
+    #[error("GSI {0} cannot be released: it was not allocated, or was released before")]
+    NotAllocated(Gsi),
+}
+
+/// An interrupt by a GSI that leads nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignalError {
+    /// There is no route.
+    #[error("GSI {0} has no route")]
+    Unrouted(Gsi),
+    /// A level was set low, but the GSI leads to a message, which has no level.
+    #[error("GSI {0} leads to a message, which cannot be taken back")]
+    Message(Gsi),
+}

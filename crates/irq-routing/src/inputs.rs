@@ -1,0 +1,71 @@
+//! The interrupt controller behind the routes: anything that takes lines and messages.
+
+use crate::{RoutedMessage, Sender};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
+
+/// Where routes lead: the inputs of an interrupt controller model. What it does not have is added by the `with_`
+/// functions.
+#[derive(Clone)]
+pub struct Inputs {
+    lines: Arc<dyn SetLine>,
+    its: Vec<Arc<dyn SignalMsi<DeviceId>>>,
+    doorbells: Vec<Arc<dyn SignalMsi<NoIdentity>>>,
+}
+
+impl Inputs {
+    /// Wired inputs alone.
+    pub fn new(lines: Arc<dyn SetLine>) -> Self {
+        Self { lines, its: Vec::new(), doorbells: Vec::new() }
+    }
+
+    /// With one more ITS, which answers [`Delivery::NoDoorbell`] to messages that are not for its own address.
+    #[must_use]
+    pub fn with_its(mut self, its: Arc<dyn SignalMsi<DeviceId>>) -> Self {
+        self.its.push(its);
+        self
+    }
+
+    /// With doorbells that do not ask who rings: GICv2m, message-based SPIs, direct LPIs.
+    #[must_use]
+    pub fn with_doorbells(mut self, doorbells: Arc<dyn SignalMsi<NoIdentity>>) -> Self {
+        self.doorbells.push(doorbells);
+        self
+    }
+
+    /// Drives a line.
+    pub(crate) fn set_line(&self, line: Line, level: Level) -> Delivery {
+        self.lines.set_line(line, level)
+    }
+
+    /// Sends a message to whoever listens at its address. A DeviceID is no obstacle at doorbells that do not ask for
+    /// it; without one, no ITS is reached.
+    #[inline]
+    pub(crate) fn send(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
+        let identified = match sender {
+            Sender::Device(device) => first(self.its.iter().map(|its| its.signal_msi(device, message))),
+            Sender::Anonymous => Delivery::NoDoorbell,
+        };
+        if identified == Delivery::NoDoorbell { self.ring(message) } else { identified }
+    }
+
+    fn ring(&self, message: MsiMessage) -> Delivery {
+        first(self.doorbells.iter().map(|doorbells| doorbells.signal_msi(NoIdentity, message)))
+    }
+}
+
+/// What the first that has the doorbell says.
+fn first(mut answers: impl Iterator<Item = Delivery>) -> Delivery {
+    answers.find(|answer| *answer != Delivery::NoDoorbell).unwrap_or(Delivery::NoDoorbell)
+}
+
+impl fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inputs")
+            .field("its", &self.its.len())
+            .field("doorbells", &self.doorbells.len())
+            .finish_non_exhaustive()
+    }
+}

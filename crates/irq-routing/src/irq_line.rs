@@ -1,0 +1,164 @@
+//! The number by which `KVM_IRQ_LINE` names an input on Arm: an INTID with its kind and CPU, **not** a GSI.
+//!
+//! | bits | field |
+//! |---|---|
+//! | 31:28 | vCPU, in units of 256 (`KVM_CAP_ARM_IRQ_LINE_LAYOUT_2`) |
+//! | 27:24 | type: 0 CPU input, 1 SPI, 2 PPI |
+//! | 23:16 | vCPU, low 8 bits |
+//! | 15:0 | INTID, or which input of the CPU |
+//!
+//! Source: Linux, Documentation/virt/kvm/api.rst, KVM_IRQ_LINE.
+
+use msi_types::{Cpu, Line};
+
+/// An input, as `KVM_IRQ_LINE` names it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IrqLine {
+    /// An interrupt input of a CPU, for monitors that have the interrupt controller themselves.
+    CpuInput {
+        /// Whose.
+        cpu: Cpu,
+        /// Which.
+        input: CpuInput,
+    },
+    /// An input of the interrupt controller: an SPI from 32 to 1019, or a PPI from 16 to 31.
+    Line(Line),
+}
+
+/// An interrupt input of a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CpuInput {
+    /// IRQ.
+    Irq,
+    /// FIQ.
+    Fiq,
+}
+
+/// A number that names no input, or one that is not here. The caller's mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IrqLineError {
+    /// Bits 27:24 are none of the types.
+    #[error("{0} is no type of input: 0 is a CPU's, 1 an SPI, 2 a PPI")]
+    UnknownType(u8),
+    /// Not an SPI's INTID.
+    #[error("INTID {0} is no SPI: these are 32 to 1019")]
+    NotAnSpi(u16),
+    /// Not a PPI's INTID.
+    #[error("INTID {0} is no PPI: these are 16 to 31")]
+    NotAPpi(u16),
+    /// Neither IRQ nor FIQ.
+    #[error("a CPU has no interrupt input {0}: 0 is IRQ, 1 is FIQ")]
+    NoSuchInput(u16),
+    /// The interrupt controller is here, so its inputs are driven, not the CPU's.
+    #[error("CPU {0}'s inputs are the interrupt controller's to drive")]
+    DrivenByController(Cpu),
+    /// An input that the number has no room for.
+    #[error("{0:?} has no number: SPIs 32 to 1019, and PPIs 16 to 31 of CPUs below 4096 have")]
+    Unnameable(IrqLine),
+}
+
+const CPU_INPUT: u32 = 0;
+const SPI: u32 = 1;
+const PPI: u32 = 2;
+const SPIS: core::ops::RangeInclusive<u32> = 32..=1019;
+const PPIS: core::ops::RangeInclusive<u32> = 16..=31;
+/// CPUs that the number has room for: 4 and 8 bits.
+const CPUS: u32 = 1 << 12;
+
+impl IrqLine {
+    /// What a number names.
+    ///
+    /// # Errors
+    /// It names nothing. The CPU of an SPI is ignored.
+    pub const fn decode(number: u32) -> Result<Self, IrqLineError> {
+        let cpu = Cpu::new((number >> 28) * 256 + (number >> 16 & 0xff));
+        let id = number & 0xffff;
+        let narrow = (number & 0xffff) as u16;
+        match number >> 24 & 0xf {
+            CPU_INPUT => match id {
+                0 => Ok(Self::CpuInput { cpu, input: CpuInput::Irq }),
+                1 => Ok(Self::CpuInput { cpu, input: CpuInput::Fiq }),
+                _ => Err(IrqLineError::NoSuchInput(narrow)),
+            },
+            SPI if id >= *SPIS.start() && id <= *SPIS.end() => Ok(Self::Line(Line::Spi(id))),
+            SPI => Err(IrqLineError::NotAnSpi(narrow)),
+            PPI if id >= *PPIS.start() && id <= *PPIS.end() => Ok(Self::Line(Line::Ppi { cpu, intid: id })),
+            PPI => Err(IrqLineError::NotAPpi(narrow)),
+            other => Err(IrqLineError::UnknownType((other & 0xf) as u8)),
+        }
+    }
+
+    /// The number of an input. An SPI's has CPU 0.
+    ///
+    /// # Errors
+    /// The CPU or the INTID does not fit; extended SPIs and PPIs have no number.
+    pub fn encode(self) -> Result<u32, IrqLineError> {
+        let (kind, cpu, id) = match self {
+            Self::CpuInput { cpu, input } => (CPU_INPUT, cpu, u32::from(input == CpuInput::Fiq)),
+            Self::Line(Line::Spi(intid)) if SPIS.contains(&intid) => (SPI, Cpu::new(0), intid),
+            Self::Line(Line::Ppi { cpu, intid }) if PPIS.contains(&intid) => (PPI, cpu, intid),
+            Self::Line(_) => return Err(IrqLineError::Unnameable(self)),
+        };
+        if cpu.get() >= CPUS {
+            return Err(IrqLineError::Unnameable(self));
+        }
+        Ok(cpu.get() >> 8 << 28 | kind << 24 | (cpu.get() & 0xff) << 16 | id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn fields_are_where_kvm_has_them() {
+        let ppi = Line::Ppi { cpu: Cpu::new(0x3a5), intid: 27 };
+        assert_eq!(IrqLine::decode(0x32a5_001b), Ok(IrqLine::Line(ppi)));
+        assert_eq!(IrqLine::decode(0x0100_0020), Ok(IrqLine::Line(Line::Spi(32))));
+        let fiq = IrqLine::CpuInput { cpu: Cpu::new(2), input: CpuInput::Fiq };
+        assert_eq!(IrqLine::decode(0x0002_0001), Ok(fiq));
+    }
+
+    #[test]
+    fn the_cpu_of_an_spi_is_ignored() {
+        assert_eq!(IrqLine::decode(0xf1ff_03fb), Ok(IrqLine::Line(Line::Spi(1019))));
+    }
+
+    #[test]
+    fn ids_at_both_ends_of_each_range_are_judged() {
+        for (number, judgement) in [
+            (0x0100_001f, Err(IrqLineError::NotAnSpi(31))),
+            (0x0100_03fc, Err(IrqLineError::NotAnSpi(1020))),
+            (0x0100_2000, Err(IrqLineError::NotAnSpi(8192))),
+            (0x0200_000f, Err(IrqLineError::NotAPpi(15))),
+            (0x0200_0020, Err(IrqLineError::NotAPpi(32))),
+            (0x0000_0002, Err(IrqLineError::NoSuchInput(2))),
+            (0x0300_0020, Err(IrqLineError::UnknownType(3))),
+            (0x0f00_0020, Err(IrqLineError::UnknownType(15))),
+        ] {
+            assert_eq!(IrqLine::decode(number), judgement, "{number:#x}");
+        }
+    }
+
+    #[test]
+    fn a_cpu_that_does_not_fit_is_not_cut_short() {
+        let cpu = Cpu::new(4096);
+        for line in
+            [IrqLine::Line(Line::Ppi { cpu, intid: 16 }), IrqLine::CpuInput { cpu, input: CpuInput::Irq }]
+        {
+            assert_eq!(line.encode(), Err(IrqLineError::Unnameable(line)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_number_names_has_that_number(number: u32) {
+            if let Ok(line) = IrqLine::decode(number) {
+                let ignored = if matches!(line, IrqLine::Line(Line::Spi(_))) { 0xf0ff_0000 } else { 0 };
+                prop_assert_eq!(line.encode(), Ok(number & !ignored));
+            }
+        }
+    }
+}

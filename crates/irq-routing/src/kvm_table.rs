@@ -1,0 +1,220 @@
+//! Routes in the layout of `KVM_SET_GSI_ROUTING`'s argument, as bytes in the machine's own byte order.
+//!
+//! | offset | `struct kvm_irq_routing` |
+//! |---|---|
+//! | 0 | `nr`: number of entries |
+//! | 4 | `flags`: 0 |
+//! | 8 | the entries, 48 bytes each |
+//!
+//! | offset | `struct kvm_irq_routing_entry` |
+//! |---|---|
+//! | 0 | `gsi` |
+//! | 4 | `type`: 1 a pin, 2 a message |
+//! | 8 | `flags`: 1 the message has a DeviceID |
+//! | 12 | padding |
+//! | 16 | pin: irqchip (0), pin; message: address low, high, data, DeviceID |
+//!
+//! Source: Linux, Documentation/virt/kvm/api.rst, KVM_SET_GSI_ROUTING; on arm64 there is one irqchip.
+
+use crate::{NotAPin, Pin, Route, RoutedMessage, Sender};
+use alloc::vec::Vec;
+use msi_types::{DeviceId, Gsi, MsiMessage};
+
+/// Bytes before the first entry.
+pub const HEADER_SIZE: usize = 8;
+/// Bytes of an entry.
+pub const ENTRY_SIZE: usize = 48;
+
+const WORDS: usize = ENTRY_SIZE / 4;
+const TYPE_IRQCHIP: u32 = 1;
+const TYPE_MSI: u32 = 2;
+const MSI_VALID_DEVID: u32 = 1;
+
+/// What is wrong with an entry. Whoever wrote the table is at fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// Neither a pin nor a message: other architectures' types.
+    #[error("type {0} is neither a pin (1) nor a message (2)")]
+    Type(u32),
+    /// Flags that the type does not have.
+    #[error("flags {flags:#x} are not defined for entries of type {kind}")]
+    Flags {
+        /// The entry's type.
+        kind: u32,
+        /// The flags.
+        flags: u32,
+    },
+    /// A GIC is one irqchip.
+    #[error("there is no irqchip {0}: a GIC is irqchip 0")]
+    Irqchip(u32),
+    /// No SPI's pin.
+    #[error(transparent)]
+    Pin(#[from] NotAPin),
+}
+
+/// Why bytes are no table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The number of entries and the bytes do not go together.
+    #[error("{bytes} bytes are no table of {entries} entries")]
+    Length {
+        /// What there is.
+        bytes: usize,
+        /// Entries, as the header says; 0 without a header.
+        entries: u32,
+    },
+    /// The table has flags.
+    #[error("the table's flags {0:#x} are not defined")]
+    Flags(u32),
+    /// An entry is wrong.
+    #[error("entry {index}: {error}")]
+    Entry {
+        /// Which, from 0 on.
+        index: u32,
+        /// How.
+        error: EntryError,
+    },
+}
+
+/// The bytes of one entry.
+pub fn encode_entry(gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
+    let (kind, flags, union) = match route {
+        Route::Pin(pin) => (TYPE_IRQCHIP, 0, [0, pin.get(), 0, 0]),
+        Route::Message(RoutedMessage { sender, message }) => {
+            let (flags, device) = match sender {
+                Sender::Anonymous => (0, 0),
+                Sender::Device(device) => (MSI_VALID_DEVID, device.get()),
+            };
+            (TYPE_MSI, flags, [message.address_low(), message.address_high(), message.data, device])
+        }
+    };
+    let words = [gsi.get(), kind, flags, 0].into_iter().chain(union);
+    let mut bytes = [0; ENTRY_SIZE];
+    bytes.chunks_exact_mut(4).zip(words).for_each(|(place, word)| place.copy_from_slice(&word.to_ne_bytes()));
+    bytes
+}
+
+/// What an entry says. Padding is ignored, and so is the DeviceID of a message that does not have it.
+///
+/// # Errors
+/// It is not an entry for a GIC.
+pub fn decode_entry(bytes: &[u8; ENTRY_SIZE]) -> Result<(Gsi, Route), EntryError> {
+    let mut words = [0; WORDS];
+    words.iter_mut().zip(words_of(bytes)).for_each(|(place, word)| *place = word);
+    let [gsi, kind, flags, _, first, second, data, device, ..] = words;
+    let defined = match kind {
+        TYPE_IRQCHIP => 0,
+        TYPE_MSI => MSI_VALID_DEVID,
+        _ => return Err(EntryError::Type(kind)),
+    };
+    if flags & !defined != 0 {
+        return Err(EntryError::Flags { kind, flags });
+    }
+    let route = if kind == TYPE_IRQCHIP {
+        if first != 0 {
+            return Err(EntryError::Irqchip(first));
+        }
+        Route::Pin(Pin::new(second)?)
+    } else {
+        let identified = flags & MSI_VALID_DEVID != 0;
+        let sender = if identified { Sender::Device(DeviceId::new(device)) } else { Sender::Anonymous };
+        let address = u64::from(second) << 32 | u64::from(first);
+        Route::Message(RoutedMessage { sender, message: MsiMessage { address, data } })
+    };
+    Ok((Gsi::new(gsi), route))
+}
+
+/// The bytes of a table. At most `u32::MAX` routes are taken.
+pub fn encode(routes: &[(Gsi, Route)]) -> Vec<u8> {
+    let count = u32::try_from(routes.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(HEADER_SIZE + routes.len() * ENTRY_SIZE);
+    bytes.extend(count.to_ne_bytes());
+    bytes.extend(0u32.to_ne_bytes());
+    bytes.extend((0..count).zip(routes).flat_map(|(_, (gsi, route))| encode_entry(*gsi, *route)));
+    bytes
+}
+
+/// The routes of a table, for [`Router::replace`](crate::Router::replace), which judges the GSIs.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn decode(bytes: &[u8]) -> Result<Vec<(Gsi, Route)>, TableError> {
+    let (header, rest) =
+        bytes.split_at_checked(HEADER_SIZE).ok_or(TableError::Length { bytes: bytes.len(), entries: 0 })?;
+    let mut header = words_of(header);
+    let (entries, flags) = (header.next().unwrap_or(0), header.next().unwrap_or(0));
+    if flags != 0 {
+        return Err(TableError::Flags(flags));
+    }
+    let (images, odd) = rest.as_chunks::<ENTRY_SIZE>();
+    if images.len() != entries as usize || !odd.is_empty() {
+        return Err(TableError::Length { bytes: bytes.len(), entries });
+    }
+    let judge = |(index, image)| decode_entry(image).map_err(|error| TableError::Entry { index, error });
+    (0..).zip(images).map(judge).collect()
+}
+
+fn words_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn routes() -> impl Strategy<Value = Route> {
+        let message = (any::<u64>(), any::<u32>()).prop_map(|(address, data)| MsiMessage { address, data });
+        prop_oneof![
+            (0..Pin::COUNT).prop_map(|number| Route::Pin(Pin::new(number).unwrap())),
+            message.clone().prop_map(Route::to_doorbell),
+            (any::<u32>(), message)
+                .prop_map(|(device, message)| Route::to_its(DeviceId::new(device), message)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_decoded_table_is_the_encoded_one(
+            routes in prop::collection::vec((any::<u32>().prop_map(Gsi::new), routes()), 0..20),
+        ) {
+            prop_assert_eq!(decode(&encode(&routes)), Ok(routes));
+        }
+
+        #[test]
+        fn what_decodes_encodes_to_the_same_meaning(
+            words in prop::collection::vec(0u32..4, 12), wide: u32, at in 0usize..12,
+        ) {
+            let mut bytes = [0; ENTRY_SIZE];
+            let words = words.iter().enumerate().map(|(index, word)| if index == at { wide } else { *word });
+            bytes.chunks_exact_mut(4).zip(words).for_each(|(place, word)| {
+                place.copy_from_slice(&word.to_ne_bytes());
+            });
+            if let Ok((gsi, route)) = decode_entry(&bytes) {
+                prop_assert_eq!(decode_entry(&encode_entry(gsi, route)), Ok((gsi, route)));
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_cut_short_is_refused_wherever_it_is_cut() {
+        let bytes = encode(&[(Gsi::new(1), Route::Pin(Pin::new(1).unwrap())); 3]);
+        for length in 0..bytes.len() {
+            assert!(matches!(decode(&bytes[..length]), Err(TableError::Length { .. })), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_table_with_flags_is_refused() {
+        let mut bytes = encode(&[]);
+        bytes[4] = 1;
+        assert!(matches!(decode(&bytes), Err(TableError::Flags(_))));
+    }
+}

@@ -1,0 +1,80 @@
+//! GSI routing for virtual machine monitors, hypervisors and their devices.
+//!
+//! Interrupts of a virtual machine have numbers in three namespaces that share nothing. This crate keeps them apart by
+//! type, and translates from the first to the last:
+//!
+//! | namespace | whose | here |
+//! |---|---|---|
+//! | GSI | between the monitor and its interrupt back end | [`Gsi`](msi_types::Gsi): sparse |
+//! | INTID | the guest's interrupt controller: SPIs, LPIs | [`Pin`] for SPIs; LPIs are the guest's own affair |
+//! | DeviceID and EventID | a device's message, as an ITS sees it | [`RoutedMessage`] |
+//!
+//! A [`Router`] holds the routes of a model in this process and rings it ([`Inputs`]). Look-ups take no lock and allocate nothing; a
+//! change costs the same in tables of every size, many changes are one [`commit`](Routing::commit), and those that
+//! change nothing are skipped. [`IrqLine`] decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of
+//! `KVM_SET_GSI_ROUTING`.
+//!
+//! Without `std`, with `alloc`.
+//!
+//! # Example
+//!
+//! A network device's vector is routed to an ITS, and a UART's interrupt to an SPI:
+//!
+//! ```
+//! use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing};
+//! use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
+//! use std::sync::Arc;
+//!
+//! struct Gic;
+//! impl SetLine for Gic {
+//!     fn set_line(&self, line: Line, _: Level) -> Delivery {
+//!         assert_eq!(line, Line::Spi(33));
+//!         Delivery::Pending
+//!     }
+//! }
+//! impl SignalMsi<DeviceId> for Gic {
+//!     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
+//!         assert_eq!((from, message.data), (DeviceId::new(8), 2));
+//!         Delivery::Pending
+//!     }
+//! }
+//!
+//! let inputs = Inputs::new(Arc::new(Gic)).with_its(Arc::new(Gic));
+//! let router = Router::new(GsiSpace::default(), inputs)?;
+//!
+//! let (uart, queue) = (Gsi::new(1), router.allocate()?);
+//! let message = MsiMessage { address: 0x0809_0040, data: 2 };
+//! router.commit(&[
+//!     Change::Set(uart, Route::Pin(Pin::of_spi(33)?)),
+//!     Change::Set(queue, Route::to_its(DeviceId::new(8), message)),
+//! ])?;
+//!
+//! assert_eq!(router.signal(queue)?, Delivery::Pending);
+//! assert_eq!(router.set_level(uart, Level::High)?, Delivery::Pending);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod atomic;
+mod error;
+mod gsis;
+mod inputs;
+mod irq_line;
+pub mod kvm_table;
+mod route;
+mod router;
+mod routing;
+mod safeguard;
+mod slot;
+mod table;
+
+pub use error::{RouteError, SignalError};
+pub use inputs::Inputs;
+pub use irq_line::{CpuInput, IrqLine, IrqLineError};
+pub use route::{NotAPin, Pin, Route, RoutedMessage, Sender};
+pub use router::{GsiSpace, Router, TooManyGsis};
+pub use routing::{Change, Routing};
+pub use table::Changes;

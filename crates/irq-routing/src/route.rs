@@ -1,0 +1,137 @@
+//! What a GSI leads to.
+
+use msi_types::{DeviceId, Line, MsiMessage};
+
+/// SPIs begin here: what an INTID is above its pin.
+const FIRST_SPI: u32 = 32;
+
+/// An input pin of the interrupt controller: the SPI with INTID pin + 32. Nothing else has a pin: LPIs are reached by
+/// messages alone, PPIs by [`irq_line`](crate::Router::irq_line).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Pin(u16);
+
+/// A number that is no pin, or no INTID of an SPI. The caller's mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0} is out of range: pins are 0 to 987, for the SPIs 32 to 1019")]
+pub struct NotAPin(pub u32);
+
+impl Pin {
+    /// How many pins there are: one for each SPI, 32 to 1019.
+    pub const COUNT: u32 = 988;
+
+    /// The pin with this number.
+    ///
+    /// # Errors
+    /// [`NotAPin`] from [`COUNT`](Self::COUNT) on.
+    pub const fn new(number: u32) -> Result<Self, NotAPin> {
+        if number < Self::COUNT { Ok(Self::truncate(number)) } else { Err(NotAPin(number)) }
+    }
+
+    /// The pin of an SPI, by INTID.
+    ///
+    /// # Errors
+    /// [`NotAPin`] if it is not an SPI from 32 to 1019.
+    pub const fn of_spi(intid: u32) -> Result<Self, NotAPin> {
+        match intid.checked_sub(FIRST_SPI) {
+            Some(number) if number < Self::COUNT => Ok(Self::truncate(number)),
+            _ => Err(NotAPin(intid)),
+        }
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The SPI behind it.
+    pub const fn line(self) -> Line {
+        Line::Spi(self.get() + FIRST_SPI)
+    }
+
+    const fn truncate(number: u32) -> Self {
+        Self((number & 0xffff) as u16)
+    }
+}
+
+/// Who sends a routed message, as the interrupt controller is told. KVM has a flag for it (`KVM_MSI_VALID_DEVID`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Sender {
+    /// Nobody in particular: for doorbells that do not ask (GICv2m, message-based SPIs, `GICR_SETLPIR`).
+    Anonymous,
+    /// A device: an ITS translates by its DeviceID, and takes no message without one.
+    Device(DeviceId),
+}
+
+/// A message and who sends it: at an ITS, the pair DeviceID and EventID (the data), which alone identifies an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RoutedMessage {
+    /// Who sends it.
+    pub sender: Sender,
+    /// What is written, and where to.
+    pub message: MsiMessage,
+}
+
+/// What a GSI leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Route {
+    /// A wired input.
+    Pin(Pin),
+    /// A message.
+    Message(RoutedMessage),
+}
+
+impl Route {
+    /// A message to an ITS.
+    pub const fn to_its(device: DeviceId, message: MsiMessage) -> Self {
+        Self::Message(RoutedMessage { sender: Sender::Device(device), message })
+    }
+
+    /// A message to a doorbell that does not ask who rings.
+    pub const fn to_doorbell(message: MsiMessage) -> Self {
+        Self::Message(RoutedMessage { sender: Sender::Anonymous, message })
+    }
+}
+
+/// A route, or none, as three words: what atomics hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Words {
+    /// 0 to 3.
+    pub(crate) kind: u64,
+    pub(crate) address: u64,
+    /// Data or pin in the low half, DeviceID in the high one.
+    pub(crate) rest: u64,
+}
+
+impl Words {
+    pub(crate) const NONE: Self = Self { kind: 0, address: 0, rest: 0 };
+    const PIN: u64 = 1;
+    const ANONYMOUS: u64 = 2;
+    const DEVICE: u64 = 3;
+
+    pub(crate) fn of(route: Option<Route>) -> Self {
+        match route {
+            None => Self::NONE,
+            Some(Route::Pin(pin)) => Self { kind: Self::PIN, address: 0, rest: pin.0.into() },
+            Some(Route::Message(RoutedMessage { sender, message: MsiMessage { address, data } })) => {
+                let (kind, device) = match sender {
+                    Sender::Anonymous => (Self::ANONYMOUS, 0),
+                    Sender::Device(device) => (Self::DEVICE, device.get()),
+                };
+                Self { kind, address, rest: u64::from(device) << 32 | u64::from(data) }
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn route(self) -> Option<Route> {
+        let (high, low) = ((self.rest >> 32) as u32, (self.rest & 0xffff_ffff) as u32);
+        let message =
+            |sender| RoutedMessage { sender, message: MsiMessage { address: self.address, data: low } };
+        match self.kind {
+            Self::PIN => Some(Route::Pin(Pin::truncate(low))),
+            Self::ANONYMOUS => Some(Route::Message(message(Sender::Anonymous))),
+            Self::DEVICE => Some(Route::Message(message(Sender::Device(DeviceId::new(high))))),
+            _ => None,
+        }
+    }
+}

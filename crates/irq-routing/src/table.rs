@@ -1,0 +1,107 @@
+//! Every GSI's route, in memory in proportion to the GSIs that were ever routed.
+
+use crate::atomic::{AtomicBool, Ordering};
+use crate::route::{Pin, Route};
+use crate::safeguard::Safeguard;
+use crate::slot::Slot;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use msi_types::Gsi;
+use once_cell::race::OnceBox;
+
+/// Slots that are allocated together.
+const CHUNK: usize = 64;
+
+type Chunk = [Slot; CHUNK];
+
+/// Slots stay where they are once they exist, so that readers need nothing but their index.
+#[derive(Debug)]
+pub(crate) struct Table {
+    chunks: Box<[OnceBox<Chunk>]>,
+    gsis: u32,
+    /// No table was set yet: each GSI is the pin of its number.
+    identity: AtomicBool,
+}
+
+impl Table {
+    /// For the GSIs below `gsis`, mapped to the pins of their numbers.
+    pub(crate) fn new(gsis: u32) -> Self {
+        let chunks: Vec<_> = (0..(gsis as usize).div_ceil(CHUNK)).map(|_| OnceBox::new()).collect();
+        Self { chunks: chunks.into(), gsis, identity: AtomicBool::new(true) }
+    }
+
+    /// As [`set`](Self::set); then the identity mapping is over.
+    pub(crate) fn set_table(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> Changes {
+        if !Safeguard::RoutesFirst.stands() {
+            self.identity.store(false, Ordering::SeqCst);
+        }
+        let changes = self.set(routes);
+        if self.identity.load(Ordering::SeqCst) {
+            self.identity.store(false, Ordering::SeqCst);
+        }
+        changes
+    }
+
+    /// Sets routes, each by itself; those that are there already are left alone, and so are GSIs that the table does
+    /// not have. One writer at a time.
+    pub(crate) fn set(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> Changes {
+        let mut changes = Changes::default();
+        for (gsi, route) in routes {
+            if self.look(gsi) == route {
+                changes.redundant += 1;
+            } else {
+                self.make(gsi, route);
+                changes.made += 1;
+            }
+        }
+        changes
+    }
+
+    fn make(&self, gsi: Gsi, route: Option<Route>) {
+        let Some(chunk) = self.chunks.get(gsi.index() / CHUNK) else { return };
+        let chunk = chunk.get_or_init(|| Box::new(core::array::from_fn(|_| Slot::new())));
+        if let Some(slot) = chunk.get(gsi.index() % CHUNK) {
+            slot.store(route);
+        }
+    }
+
+    /// How many GSIs there are.
+    pub(crate) fn gsis(&self) -> u32 {
+        self.gsis
+    }
+
+    /// Where a GSI leads. Any thread; takes no lock and allocates nothing.
+    #[inline]
+    pub(crate) fn route(&self, gsi: Gsi) -> Option<Route> {
+        self.look(gsi).or_else(|| self.unrouted(gsi))
+    }
+
+    fn unrouted(&self, gsi: Gsi) -> Option<Route> {
+        if self.identity.load(Ordering::SeqCst) {
+            return Pin::new(gsi.get()).ok().filter(|_| gsi.get() < self.gsis).map(Route::Pin);
+        }
+        // The identity mapping may have ended after the first look: its routes are there then.
+        if Safeguard::LookAgain.stands() { self.look(gsi) } else { None }
+    }
+
+    #[inline]
+    fn look(&self, gsi: Gsi) -> Option<Route> {
+        self.chunks.get(gsi.index() / CHUNK)?.get()?.get(gsi.index() % CHUNK)?.load()
+    }
+
+    /// The GSIs that have a route by a table.
+    pub(crate) fn routed(&self) -> impl Iterator<Item = (Gsi, Route)> + '_ {
+        let chunks = self.chunks.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
+        let slots = chunks.flat_map(|(at, chunk)| (at * CHUNK..).zip(chunk));
+        slots.filter_map(|(index, slot)| Some((Gsi::new(u32::try_from(index).ok()?), slot.load()?)))
+    }
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// Routes that are others now.
+    pub made: u32,
+    /// Changes that asked for what was there already: they cost nothing more.
+    pub redundant: u32,
+}
