@@ -172,11 +172,13 @@ impl<'a> Redistributor<'a> {
             .with_affinity_value(of.map_or(0, |of| of.affinity.packed()))
     }
 
-    /// Asleep or awake at once: there is nothing to wait for. Zero where firmware owns it.
+    /// Awake at once; asleep when nothing is in list registers any more. Zero where firmware owns it.
     fn waker(self) -> Waker {
         let asleep = self.private.participation.load(SeqCst) & participation::AWAKE == 0;
         match self.wired.config().security {
-            SecurityView::Single => Waker::new().with_processor_sleep(asleep).with_children_asleep(asleep),
+            SecurityView::Single => Waker::new()
+                .with_processor_sleep(asleep)
+                .with_children_asleep(asleep && !self.wired.awaits_folding()),
             SecurityView::NonSecure => Waker::new(),
         }
     }

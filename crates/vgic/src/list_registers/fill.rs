@@ -126,16 +126,18 @@ impl Half {
         let lpis = self.vcpu.forwarded()[Group::One.index()] && self.has_lpi();
         let pending = waiting.pending.any_left() || lpis;
         let active = waiting.active.any_left();
+        let deactivates = active || self.vcpu.interface.splits_eoi();
+        let one_of_n = self.vcpu.vgic().config().one_of_n;
         Hcr::new()
             .with_en(true)
             .with_npie(pending)
             .with_lrenpie(active)
             .with_tdir(self.traps_dir)
-            .with_tc(active && !self.traps_dir)
-            .with_vgrp0_eie(waiting.held_back[0])
-            .with_vgrp1_eie(waiting.held_back[1])
-            .with_vgrp0_die(pending && zero)
-            .with_vgrp1_die(pending && one)
+            .with_tc(deactivates && !self.traps_dir)
+            .with_vgrp0_eie(waiting.held_back[0] || (one_of_n && !zero))
+            .with_vgrp1_eie(waiting.held_back[1] || (one_of_n && !one))
+            .with_vgrp0_die(zero && (pending || one_of_n))
+            .with_vgrp1_die(one && (pending || one_of_n))
     }
 }
 

@@ -7,7 +7,7 @@ use gic_arch::icc::{self, Sgi};
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::{Hcr, Vtr};
 use gic_arch::{IntId, gicd};
-use msi_types::{Level, Line, LineObserver, SetLine};
+use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, Mutex};
 use vgic::{
     AccessWidth, InGuest, ListRegisterVcpu, SecurityView, Sleep, VgicConfig, VirtualInterfaceMismatch,
@@ -355,4 +355,69 @@ fn what_the_guest_activates_by_a_register_is_active_although_it_ended_before() {
     assert_eq!(machine.kicks.of(0), 1);
     let (_inside, hardware) = again(inside, &hardware, 4);
     assert_eq!(states(&hardware), [(SPI, Active)]);
+}
+
+#[test]
+fn a_one_of_n_interrupt_leaves_a_vcpu_whose_guest_disables_its_group_by_itself() {
+    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+    machine.enable_spi(SPI);
+    let any = gicd::Irouter::new().with_any_participating(true);
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
+    high(&machine, SPI);
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    assert_eq!(states(&hardware), [(SPI, Pending)]);
+
+    hardware.registers.vmcr.set_veng1(false);
+
+    assert!(hardware.misr().vgrp1_d());
+    let _vcpu = inside.exit(&hardware.registers);
+    assert!(machine.vcpus[0].irq_pending(), "the other vCPU takes it");
+}
+
+#[test]
+fn interrupts_of_the_extended_ranges_go_through_list_registers() {
+    let mut machine =
+        Machine::running(VgicConfig { extended_spis: 32, extended_ppis: 32, ..VgicConfig::new(1) });
+    let base = machine.gic.config().distributor;
+    machine.write(base + u64::from(gicd::ISENABLER_E.offset()), AccessWidth::Word, 1 << 5);
+    let private = machine.frame(0) + u64::from(gic_arch::gicr::SGI_BASE);
+    machine.write(private + 0x84, AccessWidth::Word, 1 << 7);
+    machine.write(private + 0x104, AccessWidth::Word, 1 << 7);
+    high(&machine, 4101);
+    machine.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: 1063 }, Level::High);
+
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+
+    assert_eq!(states(&hardware), [(1063, Pending), (4101, Pending)]);
+    assert_eq!(hardware.acknowledge(1), 1063);
+    machine.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: 1063 }, Level::Low);
+    hardware.end(1, 1063);
+    let (inside, mut hardware) = again(inside, &hardware, 4);
+    assert_eq!(hardware.acknowledge(1), 4101);
+    let _vcpu = inside.exit(&hardware.registers);
+    let active = gicd::ISACTIVER_E.registers().get(0).unwrap();
+    assert_eq!(machine.read_gicd(active), 1 << 5);
+}
+
+#[test]
+fn dir_is_trapped_with_its_neighbours_for_guests_that_need_it() {
+    let mut machine = machine();
+    let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
+    vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits()).unwrap();
+    let (_inside, registers) = vcpu.enter();
+    assert!(registers.hcr.tc(), "it may name what is active at another vCPU");
+}
+
+#[test]
+fn a_redistributor_sleeps_only_when_nothing_of_it_is_listed_any_more() {
+    let mut machine = machine();
+    high(&machine, SPI);
+    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+    let waker = |machine: &Machine| machine.read_gicr(0, gic_arch::gicr::WAKER);
+
+    machine.write_gicr(0, gic_arch::gicr::WAKER, gic_arch::gicr::Waker::new().with_processor_sleep(true));
+
+    assert_eq!((machine.kicks.of(0), waker(&machine)), (1, 0b010));
+    let _vcpu = inside.exit(&hardware.registers);
+    assert_eq!(waker(&machine), 0b110);
 }

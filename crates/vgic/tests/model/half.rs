@@ -85,6 +85,14 @@ impl Half {
         }
     }
 
+    /// The vCPU is reset.
+    pub(crate) fn reset(&mut self) {
+        match self {
+            Self::Software(vcpu) => vcpu.reset(),
+            Self::Lists(lists) => lists.exit().reset(),
+        }
+    }
+
     /// Out of the guest, for good.
     pub(crate) fn into_software(mut self) -> Vcpu {
         self.leave_guest();

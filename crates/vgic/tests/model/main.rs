@@ -4,6 +4,7 @@
 
 mod half;
 mod harness;
+mod one_of_n;
 mod reference;
 mod virtual_interface;
 

@@ -1,0 +1,287 @@
+//! 1-of-N interrupts (IHI 0069 §2.3.2), whichever vCPU the model chooses: one that participates gets each of them, once,
+//! and none is left behind while anybody participates.
+
+use crate::half::{Exits, Half};
+use gic_arch::gicd::{self, Irouter};
+use gic_arch::gicr::{self, Waker};
+use gic_arch::icc::{self, SysRegEncoding};
+use gic_arch::{IntId, IntIdField};
+use msi_types::{Cpu, Kick};
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+
+const CPUS: usize = 3;
+/// Edges, all enabled, that any vCPU may take until they are routed.
+const SPIS: [u32; 4] = [40, 41, 42, 43];
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Pend { spi: usize },
+    Unpend { spi: usize },
+    Enable { spi: usize, on: bool },
+    Group { spi: usize, group: usize },
+    Route { spi: usize, target: Option<usize> },
+    Waker { cpu: usize, asleep: bool },
+    Decline { cpu: usize, groups: [bool; 2] },
+    GroupEnable { cpu: usize, group: usize, on: bool },
+    Take { cpu: usize, group: usize },
+    Reset { cpu: usize },
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let (spi, cpu, group, flag) = (|| 0..SPIS.len(), || 0..CPUS, || 0..2usize, any::<bool>);
+    prop_oneof![
+        6 => spi().prop_map(|spi| Op::Pend { spi }),
+        1 => spi().prop_map(|spi| Op::Unpend { spi }),
+        1 => (spi(), flag()).prop_map(|(spi, on)| Op::Enable { spi, on }),
+        1 => (spi(), group()).prop_map(|(spi, group)| Op::Group { spi, group }),
+        1 => (spi(), proptest::option::of(cpu())).prop_map(|(spi, target)| Op::Route { spi, target }),
+        1 => (cpu(), flag()).prop_map(|(cpu, asleep)| Op::Waker { cpu, asleep }),
+        1 => (cpu(), any::<[bool; 2]>()).prop_map(|(cpu, groups)| Op::Decline { cpu, groups }),
+        3 => (cpu(), group(), flag()).prop_map(|(cpu, group, on)| Op::GroupEnable { cpu, group, on }),
+        4 => (cpu(), group()).prop_map(|(cpu, group)| Op::Take { cpu, group }),
+        1 => cpu().prop_map(|cpu| Op::Reset { cpu }),
+    ]
+}
+
+struct NoMemory;
+
+impl GuestMemory for NoMemory {
+    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+}
+
+#[derive(Default)]
+struct Kicks([Arc<AtomicBool>; CPUS]);
+
+impl Kick for Kicks {
+    fn kick(&self, cpu: Cpu) {
+        self.0[cpu.index()].store(true, SeqCst);
+    }
+}
+
+/// What is known of an SPI.
+#[derive(Clone, Copy, Debug)]
+struct Spi {
+    pending: bool,
+    enabled: bool,
+    group: usize,
+    /// `None`: any.
+    target: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Participant {
+    asleep: bool,
+    declines: [bool; 2],
+    enabled: [bool; 2],
+}
+
+struct Machine {
+    gic: Arc<Vgic>,
+    halves: Vec<Half>,
+    spis: [Spi; SPIS.len()],
+    cpus: [Participant; CPUS],
+}
+
+impl Machine {
+    fn new(half: fn(Vcpu, Arc<AtomicBool>) -> Half) -> Self {
+        let kicks = Arc::new(Kicks::default());
+        let config = VgicConfig { one_of_n: true, spis: 32, ..VgicConfig::new(3) };
+        let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kicks.clone()).unwrap();
+        let halves = vcpus.into_iter().map(|vcpu| {
+            let kicked = kicks.0[vcpu.cpu().index()].clone();
+            half(vcpu, kicked)
+        });
+        let spi = Spi { pending: false, enabled: false, group: 0, target: Some(0) };
+        let cpu = Participant { asleep: true, declines: [false; 2], enabled: [false; 2] };
+        let mut machine = Self { halves: halves.collect(), gic, spis: [spi; SPIS.len()], cpus: [cpu; CPUS] };
+        machine.start();
+        machine
+    }
+
+    fn start(&mut self) {
+        self.gic.write(self.gic.config().distributor, AccessWidth::Word, 3).unwrap();
+        for spi in 0..SPIS.len() {
+            self.replace(gicd::ICFGR, spi, 2);
+            self.apply(&Op::Group { spi, group: 1 });
+            self.apply(&Op::Enable { spi, on: true });
+            self.apply(&Op::Route { spi, target: None });
+        }
+        for cpu in 0..CPUS {
+            self.apply(&Op::Waker { cpu, asleep: false });
+            self.msr(cpu, icc::PMR.encoding(), 0xff);
+            self.apply(&Op::GroupEnable { cpu, group: 1, on: true });
+        }
+    }
+
+    /// Writes an SPI's bit where ones take effect.
+    fn set(&self, field: IntIdField, spi: usize) {
+        let at = field.locate(IntId::new(SPIS[spi])).unwrap();
+        let address = self.gic.config().distributor + u64::from(at.register().offset());
+        self.gic.write(address, AccessWidth::Word, at.mask().into()).unwrap();
+    }
+
+    /// Replaces an SPI's field.
+    fn replace(&self, field: IntIdField, spi: usize, value: u32) {
+        let at = field.locate(IntId::new(SPIS[spi])).unwrap();
+        let address = self.gic.config().distributor + u64::from(at.register().offset());
+        let old = self.gic.read(address, AccessWidth::Word).unwrap();
+        let new = at.insert(u32::try_from(old).unwrap(), value);
+        self.gic.write(address, AccessWidth::Word, new.into()).unwrap();
+    }
+
+    fn write_gicr(&self, cpu: usize, offset: u32, value: u32) {
+        let region = self.gic.config().redistributors[0];
+        let address = region.base + region.stride * cpu as u64 + u64::from(offset);
+        self.gic.write(address, AccessWidth::Word, value.into()).unwrap();
+    }
+
+    fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
+        self.halves[cpu].write_sysreg(register, value).unwrap();
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Pend { spi } => {
+                self.set(gicd::ISPENDR, spi);
+                self.spis[spi].pending = true;
+            }
+            Op::Unpend { spi } => {
+                self.set(gicd::ICPENDR, spi);
+                self.spis[spi].pending = false;
+            }
+            Op::Enable { spi, on } => {
+                self.set(if on { gicd::ISENABLER } else { gicd::ICENABLER }, spi);
+                self.spis[spi].enabled = on;
+            }
+            Op::Group { spi, group } => {
+                self.replace(gicd::IGROUPR, spi, u32::from(group == 1));
+                self.spis[spi].group = group;
+            }
+            Op::Route { spi, target } => self.route(spi, target),
+            Op::Waker { cpu, asleep } => {
+                let value = Waker::new().with_processor_sleep(asleep);
+                self.write_gicr(cpu, gicr::WAKER.offset(), value.into_bits());
+                self.cpus[cpu].asleep = asleep;
+            }
+            Op::Decline { cpu, groups: [zero, one] } => {
+                let value = gicr::Ctlr::new().with_dpg0(zero).with_dpg1_ns(one);
+                self.write_gicr(cpu, gicr::CTLR.offset(), value.into_bits());
+                self.cpus[cpu].declines = [zero, one];
+            }
+            Op::GroupEnable { cpu, group, on } => {
+                let register = [icc::IGRPEN0.encoding(), icc::IGRPEN1.encoding()][group];
+                self.msr(cpu, register, on.into());
+                self.cpus[cpu].enabled[group] = on;
+            }
+            Op::Take { cpu, group } => {
+                let _ = self.take(cpu, group);
+            }
+            Op::Reset { cpu } => {
+                self.halves[cpu].reset();
+                self.cpus[cpu].enabled = [false; 2];
+                self.msr(cpu, icc::PMR.encoding(), 0xff);
+            }
+        }
+        self.attend();
+    }
+
+    fn route(&mut self, spi: usize, target: Option<usize>) {
+        let route = match target {
+            Some(cpu) => Irouter::to(self.gic.config().cpus[cpu].affinity),
+            None => Irouter::new().with_any_participating(true),
+        };
+        let register = gicd::irouter(IntId::new(SPIS[spi])).unwrap();
+        let address = self.gic.config().distributor + u64::from(register.offset());
+        self.gic.write(address, AccessWidth::Double, route.into_bits()).unwrap();
+        self.spis[spi].target = target;
+    }
+
+    /// Kicks are followed, until nobody is kicked any more: what one brings back may be another's.
+    fn attend(&mut self) {
+        for _ in 0..=CPUS {
+            self.halves.iter_mut().for_each(Half::attend);
+        }
+    }
+
+    /// The vCPU handles what it is signalled, if that is in the group.
+    fn take(&mut self, cpu: usize, group: usize) -> bool {
+        let (acknowledge, end) =
+            [(icc::IAR0.encoding(), icc::EOIR0.encoding()), (icc::IAR1.encoding(), icc::EOIR1.encoding())]
+                [group];
+        let intid = self.halves[cpu].read_sysreg(acknowledge).unwrap();
+        let Some(spi) = SPIS.iter().position(|spi| u64::from(*spi) == intid) else {
+            assert_eq!(intid, 1023);
+            return false;
+        };
+        assert!(
+            self.goes_to(spi, cpu),
+            "vCPU {cpu} got SPI {spi}: {:?}, {:?}",
+            self.spis[spi],
+            self.cpus[cpu]
+        );
+        self.spis[spi].pending = false;
+        self.msr(cpu, end, intid);
+        self.attend();
+        true
+    }
+
+    /// Is the SPI pending, and may this vCPU take it?
+    fn goes_to(&self, spi: usize, cpu: usize) -> bool {
+        let (it, at) = (self.spis[spi], self.cpus[cpu]);
+        let takes = !at.asleep && at.enabled[it.group];
+        let chosen = match it.target {
+            Some(target) => target == cpu,
+            None => !at.declines[it.group],
+        };
+        it.pending && it.enabled && takes && chosen
+    }
+
+    /// All that somebody may take is taken.
+    fn drain(&mut self) {
+        let turns = (0..2 * SPIS.len()).flat_map(|_| (0..CPUS).flat_map(|cpu| [(cpu, 0), (cpu, 1)]));
+        for (cpu, group) in turns {
+            let _ = self.take(cpu, group);
+        }
+        for spi in 0..SPIS.len() {
+            let left = (0..CPUS).find(|cpu| self.goes_to(spi, *cpu));
+            assert_eq!(left, None, "SPI {spi} was left behind: {:?}, {:?}", self.spis[spi], self.cpus);
+        }
+    }
+
+    /// Somebody is signalled if somebody may take something.
+    fn check(&mut self) {
+        let waits = (0..SPIS.len()).any(|spi| (0..CPUS).any(|cpu| self.goes_to(spi, cpu)));
+        let signalled = self.halves.iter_mut().map(Half::inputs).filter(|inputs| inputs.any()).count();
+        assert_eq!(signalled > 0, waits, "{:?}, {:?}", self.spis, self.cpus);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_participating_vcpu_takes_each_one_of_n_interrupt(
+        half in prop_oneof![
+            Just((|vcpu, _| Half::Software(vcpu)) as fn(Vcpu, Arc<AtomicBool>) -> Half),
+            Just((|vcpu, kicked| Half::lists(vcpu, 16, Exits::Needed, kicked)) as _),
+            Just((|vcpu, kicked| Half::lists(vcpu, 1, Exits::Needed, kicked)) as _),
+        ],
+        ops in proptest::collection::vec(ops(), 1..100),
+    ) {
+        let mut machine = Machine::new(half);
+        for op in ops {
+            machine.apply(&op);
+            machine.check();
+        }
+        machine.drain();
+    }
+}
