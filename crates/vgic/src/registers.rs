@@ -85,9 +85,11 @@ impl<C> Row<C> {
         Self::new(info, Kind::Value { read: |_, _| 0, write })
     }
 
-    /// The narrowest access that the registers take: message and byte-per-interrupt registers take less than a word.
+    /// The narrowest access that the registers take: message and byte-per-interrupt registers take less than a word,
+    /// also where they read as zero.
     fn narrowest(&self) -> AccessWidth {
         match (&self.kind, self.info.access) {
+            (Kind::Zero, AccessKind::ReadWrite) => AccessWidth::Byte,
             (Kind::Fields { field, .. }, _) if field.bits() == 8 => AccessWidth::Byte,
             (_, AccessKind::WriteOnly) if self.info.bytes == 4 => AccessWidth::Half,
             _ => AccessWidth::Word,

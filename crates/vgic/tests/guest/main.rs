@@ -8,5 +8,6 @@ mod faults;
 mod frames;
 mod machine;
 mod regions;
+mod registers;
 mod sleep;
 mod virtual_lpis;
