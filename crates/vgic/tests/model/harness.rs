@@ -44,6 +44,10 @@ pub(crate) enum Op {
         interrupt: usize,
         high: bool,
     },
+    Message {
+        interrupt: usize,
+        set: bool,
+    },
     Field {
         cpu: usize,
         interrupt: usize,
@@ -116,6 +120,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
     let flag = any::<bool>;
     prop_oneof![
         6 => (cpu(), interrupt(), flag()).prop_map(|(cpu, interrupt, high)| Op::Line { cpu, interrupt, high }),
+        3 => (interrupt(), flag()).prop_map(|(interrupt, set)| Op::Message { interrupt, set }),
         8 => (cpu(), interrupt(), field(), priority(), flag())
             .prop_map(|(cpu, interrupt, field, value, wide)| Op::Field { cpu, interrupt, field, value, wide }),
         2 => (0..SHARED.len(), 0..=AFFINITIES.len(), flag())
@@ -223,6 +228,7 @@ impl Bench {
             spis: 64,
             extended_spis: 32,
             extended_ppis: 32,
+            message_based_spis: true,
             priority_bits: bits,
             security: match view {
                 View::Single => SecurityView::Single,
@@ -329,6 +335,7 @@ impl Bench {
     fn apply_any(&mut self, op: &Op) {
         match *op {
             Op::Line { cpu, interrupt: index, high } => self.line(cpu, interrupt(index), high),
+            Op::Message { interrupt: index, set } => self.message(interrupt(index), set),
             Op::Field { cpu, interrupt: index, field, value, wide } => {
                 self.write_field(cpu, interrupt(index), field, value, wide);
                 self.reference_field(cpu, interrupt(index), field, value);
@@ -388,6 +395,14 @@ impl Bench {
         if wired {
             self.reference.drive(cpu, intid, high);
         }
+    }
+
+    fn message(&mut self, intid: u32, set: bool) {
+        let register = if set { gicd::SETSPI_NSR } else { gicd::CLRSPI_NSR };
+        let address = self.gic.config().distributor + u64::from(register.offset());
+        let width = if intid & 1 == 0 { AccessWidth::Half } else { AccessWidth::Word };
+        self.gic.write(address, width, intid.into()).unwrap();
+        self.reference.message(intid, set);
     }
 
     fn write_field(&self, cpu: usize, intid: u32, field: Field, value: u8, wide: bool) {

@@ -15,6 +15,8 @@ pub(crate) struct Interrupt {
     pub(crate) owner: Option<usize>,
     pub(crate) latch: bool,
     pub(crate) line: bool,
+    /// The level that messages drive.
+    pub(crate) message: bool,
     pub(crate) edge: bool,
     pub(crate) enabled: bool,
     pub(crate) active: bool,
@@ -28,7 +30,7 @@ pub(crate) struct Interrupt {
 
 impl Interrupt {
     pub(crate) fn pending(&self) -> bool {
-        if self.edge { self.latch } else { self.latch || self.line }
+        if self.edge { self.latch } else { self.latch || self.line || self.message }
     }
 }
 
@@ -70,6 +72,7 @@ impl Gic {
                 owner,
                 latch: false,
                 line: false,
+                message: false,
                 edge: intid < 16,
                 enabled: false,
                 active: false,
@@ -112,6 +115,16 @@ impl Gic {
                 it.latch = true;
             }
             it.line = high;
+        }
+    }
+
+    /// `GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR`.
+    pub(crate) fn message(&mut self, intid: u32, set: bool) {
+        match self.find(0, intid).filter(|it| it.owner.is_none()) {
+            Some(it) if set && it.edge => it.latch = true,
+            Some(it) if set => it.message = true,
+            Some(it) => (it.latch, it.message) = (false, false),
+            None => {}
         }
     }
 
