@@ -107,11 +107,23 @@ pub(crate) struct InspectArgs {
     pub(crate) output: OutputArgs,
 }
 
+/// How many security states a GIC has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SecurityStates {
+    /// `GICD_CTLR.DS` is 1.
+    One,
+    /// `GICD_CTLR.DS` is 0.
+    Two,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct QtestArgs {
     /// CPUs, and so redistributors.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) cpus: u16,
+    /// Security states of the GIC; of two, the script sees what Non-secure software does.
+    #[arg(long, value_enum, default_value = "one")]
+    pub(crate) security: SecurityStates,
     /// Connect to a Unix socket instead of standard input and output; with `,server=on`, wait there for a connection.
     #[arg(long, value_name = "[unix:]PATH[,server=on]")]
     pub(crate) socket: Option<String>,

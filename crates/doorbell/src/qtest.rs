@@ -1,6 +1,6 @@
 //! `doorbell qtest`.
 
-use crate::cli::QtestArgs;
+use crate::cli::{QtestArgs, SecurityStates};
 use crate::exit::Outcome;
 use anyhow::{Context, Result};
 use doorbell_machine::qtest::{Qtest, serve};
@@ -9,7 +9,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 /// Answers a script on standard input, or on a socket, until it ends.
 pub(crate) fn qtest(args: &QtestArgs) -> Result<Outcome> {
-    let mut machine = Qtest::new(args.cpus)?;
+    let mut machine = match args.security {
+        SecurityStates::One => Qtest::new(args.cpus)?,
+        SecurityStates::Two => Qtest::non_secure(args.cpus)?,
+    };
     match &args.socket {
         None => serve(&mut machine, io::stdin().lock(), io::stdout().lock())?,
         Some(socket) => {

@@ -3,7 +3,7 @@
 //!
 //! | at | is | |
 //! |---|---|---|
-//! | `0x08000000` | distributor | 256 SPIs, one security state |
+//! | `0x08000000` | distributor | 256 SPIs; one security state, or the Non-secure view of two |
 //! | `0x08080000` | ITS | 16 bits of DeviceIDs and EventIDs |
 //! | `0x080A0000` | redistributors | 123 of them; the rest from `0x40_0000_0000` on |
 //! | `0x40000000` | RAM | 128 MiB, all zero |
@@ -12,8 +12,22 @@
 //! are split into aligned pieces of at most 8 bytes. The objects that lines are named by are QEMU's without devices:
 //! `/machine/unattached/device[N]` is CPU N, the GIC comes after the CPUs, and the ITS after the GIC.
 //!
+//! # Lines that are told
+//!
+//! After `irq_intercept_out GIC sysbus-irq`, `IRQ raise N` and `IRQ lower N` come before the reply to the line that
+//! brought them about: of N CPUs, lines 0 to N − 1 are their IRQs and N to 2N − 1 their FIQs. After
+//! `irq_intercept_in CPU`, 0 is that CPU's IRQ and 1 its FIQ; after `irq_intercept_in GIC`, they are the GIC's inputs.
+//! Only one object is intercepted. QEMU 7.2 knows no interception of named outputs: it says `OK` and tells nothing.
+//! CPU interfaces come up with both groups disabled and every priority masked, as hardware's, and the protocol does
+//! not reach them: lines are told where [`Qtest::vcpu`] enables them.
+//!
+//! # Answers
+//!
 //! What QEMU's server ends with an assertion – missing or malformed arguments, lines that do not exist – is answered
-//! with `FAIL` and a reason. An access moves at most 16 MiB ([`MAX_BYTES`]).
+//! with `FAIL` and a reason. An access moves at most 16 MiB ([`MAX_BYTES`]). The clock is that of QEMU's `qtest`
+//! accelerator, without which QEMU does not know `clock_step` and `clock_set`. I/O ports lead nowhere, as on every Arm
+//! machine, `module_load` fails as where there is no such module, and commands of other architectures (`rtas`) are
+//! unknown.
 //!
 //! # Example
 //!
@@ -39,12 +53,12 @@ pub use request::{MAX_BYTES, Mistake, Place};
 pub use server::serve;
 
 use lines::{Lines, Pin};
-use request::{Interception, Request};
+use request::Request;
 use space::Space;
 use std::fmt;
 use std::sync::Arc;
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
-use vgic::{ConfigError, RedistributorRegion, Vcpu, Vgic, VgicConfig};
+use vgic::{ConfigError, RedistributorRegion, SecurityView, Vcpu, Vgic, VgicConfig};
 
 /// Where RAM begins.
 pub const RAM_BASE: u64 = 0x4000_0000;
@@ -53,6 +67,8 @@ pub const RAM_BYTES: u64 = 128 << 20;
 /// Redistributors that fit below the UART.
 const LOW_REDISTRIBUTORS: u32 = 123;
 const HIGH_REDISTRIBUTORS: u64 = 0x40_0000_0000;
+/// What an I/O port says that leads nowhere; none leads anywhere.
+const NO_PORT: u32 = u32::MAX;
 
 /// The machine behind the protocol.
 pub struct Qtest {
@@ -70,6 +86,14 @@ impl Qtest {
     /// [`ConfigError`] unless there are 1 to [`vgic::MAX_CPUS`].
     pub fn new(cpus: u16) -> Result<Self, ConfigError> {
         Self::with_config(virt(cpus))
+    }
+
+    /// A machine with two security states, as its kernel has it: the firmware has left all interrupts to it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn non_secure(cpus: u16) -> Result<Self, ConfigError> {
+        Self::with_config(VgicConfig { security: SecurityView::NonSecure, ..virt(cpus) })
     }
 
     /// A machine whose GIC differs from `virt`'s.
@@ -108,40 +132,47 @@ impl Qtest {
                 Reply::Done
             }
             Request::Endianness => Reply::Word("little"),
-            Request::ClockStep(step) => self.set_clock(step.and_then(|step| self.clock.checked_add(step))),
-            Request::ClockSet(time) => self.set_clock(Some(time)),
-            Request::Intercept { object, direction } => return self.intercept(&object, direction),
+            Request::PortIn { bytes } => Reply::Port(NO_PORT >> (32 - 8 * bytes)),
+            Request::PortOut => Reply::Done,
+            Request::LoadModule => Reply::Fail(Mistake::Module),
+            Request::ClockStep(step) => self.step_clock(step),
+            Request::ClockSet(time) => self.set_clock(time),
+            Request::Intercept { object, what } => {
+                self.lines.intercept(&object, &what).map_or_else(Reply::Fail, |()| Reply::Done)
+            }
             Request::SetLine { object, pin, level } => return self.set_line(&object, &pin, level),
         };
-        Answer { irqs: self.lines.changes_of_inputs(&mut self.vcpus), reply }
-    }
-
-    fn intercept(&mut self, object: &str, direction: Interception) -> Answer {
-        let done = self.lines.intercept(object, direction);
-        Answer::from(done.map_or_else(Reply::Fail, |()| Reply::Done))
+        Answer { irqs: self.irq_changes(), reply }
     }
 
     fn set_line(&mut self, object: &str, pin: &Pin, level: u64) -> Answer {
         match self.lines.set(object, pin, level) {
             Ok(irq) => {
-                let mut irqs: Vec<_> = irq.into_iter().collect();
-                irqs.extend(self.lines.changes_of_inputs(&mut self.vcpus));
+                let irqs = irq.into_iter().chain(self.irq_changes()).collect();
                 Answer { irqs, reply: Reply::Done }
             }
             Err(mistake) => Reply::Fail(mistake).into(),
         }
     }
 
-    /// There are no timers: the clock moves and nothing happens. It never goes back, and without a step there is no
-    /// next event to go to.
-    fn set_clock(&mut self, time: Option<i64>) -> Reply {
-        match time.filter(|time| *time > self.clock) {
-            Some(time) => {
-                self.clock = time;
-                Reply::Time(time)
-            }
-            None => Reply::Fail(Mistake::Clock),
+    /// There are no timers: without a step there is no next event to go to.
+    fn step_clock(&mut self, step: Option<i64>) -> Reply {
+        let Some(step) = step else { return Reply::Fail(Mistake::NoDeadline) };
+        match self.clock.checked_add(step) {
+            Some(time) if time > self.clock => self.set_clock(time),
+            _ => Reply::Fail(Mistake::Clock),
         }
+    }
+
+    /// The clock moves and nothing happens. It never goes back.
+    fn set_clock(&mut self, time: i64) -> Reply {
+        self.clock = self.clock.max(time);
+        if self.clock == time { Reply::Time(time) } else { Reply::Fail(Mistake::ClockIs(self.clock)) }
+    }
+
+    /// How intercepted lines changed since the last answer, by what was done to a [`vcpu`](Self::vcpu).
+    pub fn irq_changes(&mut self) -> Vec<IrqChange> {
+        self.lines.changes_of_inputs(&mut self.vcpus)
     }
 
     /// The CPU's half of the GIC, whose system registers the protocol does not reach.

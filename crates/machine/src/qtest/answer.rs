@@ -22,6 +22,17 @@ pub enum IrqChange {
     Lowered(usize),
 }
 
+impl IrqChange {
+    /// Of a line that was asserted, or not, and is now.
+    pub(super) fn of(line: usize, then: bool, now: bool) -> Option<Self> {
+        match (then, now) {
+            (false, true) => Some(Self::Raised(line)),
+            (true, false) => Some(Self::Lowered(line)),
+            _ => None,
+        }
+    }
+}
+
 /// The reply to a line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
@@ -29,6 +40,8 @@ pub enum Reply {
     Done,
     /// A register's value.
     Number(u64),
+    /// What an I/O port says.
+    Port(u32),
     /// What the clock shows, in nanoseconds.
     Time(i64),
     /// A word.
@@ -76,6 +89,7 @@ impl fmt::Display for Reply {
         match self {
             Self::Done => f.write_str("OK"),
             Self::Number(number) => write!(f, "OK {number:#018x}"),
+            Self::Port(number) => write!(f, "OK {number:#06x}"),
             Self::Time(time) => write!(f, "OK {time}"),
             Self::Word(word) => write!(f, "OK {word}"),
             Self::Bytes(bytes, Form::Hexadecimal) => {
@@ -86,6 +100,8 @@ impl fmt::Display for Reply {
                 f.write_str("OK ")?;
                 base64::encode(bytes).try_for_each(|digit| f.write_char(digit))
             }
+            Self::Fail(mistake @ Mistake::ArgumentSize) => write!(f, "ERR {mistake}"),
+            Self::Fail(Mistake::Module) => f.write_str("FAIL"),
             Self::Fail(mistake) => write!(f, "FAIL {mistake}"),
         }
     }

@@ -14,6 +14,10 @@ const PRIVATE: u64 = 32;
 const CPU_INPUTS: u64 = 4;
 /// The name of inputs without a name.
 const UNNAMED: &str = "unnamed-gpio-in";
+/// The name of the GIC's outputs: the IRQ inputs of all CPUs, then their FIQ inputs.
+const SYSBUS: &str = "sysbus-irq";
+/// Named outputs of a CPU, of which none is ever asserted here.
+const OF_CPUS: [&str; 2] = ["gicv3-maintenance-interrupt", "pmu-interrupt"];
 
 /// An input of an object, by its name and number.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,28 +34,45 @@ enum Object {
     Its,
 }
 
+/// Lines that a script watches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Watched {
+    /// The inputs of one CPU, numbered from its IRQ on.
+    InputsOf(usize),
+    /// What the GIC asserts: IRQ of CPU n is line n, and its FIQ follows the IRQs of all CPUs.
+    OutputsOfGic,
+    /// The inputs of the GIC.
+    InputsOfGic,
+    /// Lines that never change, such as those of timers: there are none.
+    Nothing,
+}
+
 /// What is driven, and what is watched.
 pub(super) struct Lines {
     gic: Arc<Vgic>,
-    intercepted: Option<(Object, Interception)>,
+    intercepted: Option<(Object, Watched)>,
     /// The GIC's inputs that are asserted.
     asserted: Vec<u64>,
-    /// The intercepted CPU's inputs as last told.
-    told: Inputs,
+    /// Each CPU's inputs as last told, where they are watched.
+    told: Vec<Inputs>,
 }
 
 impl Lines {
     pub(super) fn new(gic: Arc<Vgic>) -> Self {
-        Self { gic, intercepted: None, asserted: Vec::new(), told: Inputs::default() }
+        let told = vec![Inputs::default(); gic.config().cpus.len()];
+        Self { gic, intercepted: None, asserted: Vec::new(), told }
     }
 
-    /// Watches an object's lines from now on. Only one object can be watched.
-    pub(super) fn intercept(&mut self, path: &str, direction: Interception) -> Result<(), Mistake> {
+    /// Watches an object's lines from now on. Only one object can be watched, and only as it was first asked for.
+    pub(super) fn intercept(&mut self, path: &str, what: &Interception) -> Result<(), Mistake> {
         let object = self.object(path)?;
+        if matches!(what, Interception::Inputs(Some(_))) {
+            return Err(Mistake::NamedInputs);
+        }
         match self.intercepted {
             Some((other, _)) if other != object => return Err(Mistake::OtherIntercepted),
             Some(_) => {}
-            None => self.intercepted = Some((object, direction)),
+            None => self.intercepted = Some((object, watched(object, what)?)),
         }
         Ok(())
     }
@@ -66,7 +87,7 @@ impl Lines {
         let level = if level == 0 { Level::Low } else { Level::High };
         self.gic.set_line(line, level);
         let changed = self.remember(pin.number, level);
-        let watched = self.intercepted == Some((Object::Gic, Interception::Inputs));
+        let watched = matches!(self.intercepted, Some((_, Watched::InputsOfGic)));
         let number = usize::try_from(pin.number).unwrap_or(usize::MAX);
         Ok((changed && watched).then_some(match level {
             Level::High => IrqChange::Raised(number),
@@ -84,17 +105,25 @@ impl Lines {
         true
     }
 
-    /// How the watched CPU's inputs changed since this was last called.
+    /// How the watched inputs of CPUs changed since this was last called. As QEMU tells it: CPU by CPU, FIQ first.
     pub(super) fn changes_of_inputs(&mut self, vcpus: &mut [Vcpu]) -> Vec<IrqChange> {
-        let Some((Object::Cpu(cpu), Interception::Inputs)) = self.intercepted else { return Vec::new() };
-        let now = vcpus.get_mut(cpu).map(Vcpu::inputs).unwrap_or_default();
-        let then = std::mem::replace(&mut self.told, now);
-        let change = |number, then, now| match (then, now) {
-            (false, true) => Some(IrqChange::Raised(number)),
-            (true, false) => Some(IrqChange::Lowered(number)),
-            _ => None,
+        let cpus = vcpus.len();
+        let (watched, first) = match self.intercepted {
+            Some((_, Watched::InputsOf(cpu))) => (cpu..cpu + 1, cpu),
+            Some((_, Watched::OutputsOfGic)) => (0..cpus, 0),
+            _ => return Vec::new(),
         };
-        [change(0, then.irq, now.irq), change(1, then.fiq, now.fiq)].into_iter().flatten().collect()
+        let first_fiq = watched.len();
+        let mut changes = Vec::new();
+        for cpu in watched {
+            let (Some(vcpu), Some(told)) = (vcpus.get_mut(cpu), self.told.get_mut(cpu)) else { continue };
+            let now = vcpu.inputs();
+            let then = std::mem::replace(told, now);
+            let fiq = IrqChange::of(first_fiq + cpu - first, then.fiq, now.fiq);
+            let irq = IrqChange::of(cpu - first, then.irq, now.irq);
+            changes.extend(fiq.into_iter().chain(irq));
+        }
+        changes
     }
 
     /// The line behind an input of the GIC: SPIs first, then 32 inputs for each CPU.
@@ -120,5 +149,19 @@ impl Lines {
             Some(1) => Ok(Object::Its),
             Some(_) => Err(Mistake::UnknownDevice),
         }
+    }
+}
+
+/// What an interception of an object watches, if the object has such lines.
+fn watched(object: Object, what: &Interception) -> Result<Watched, Mistake> {
+    match (object, what) {
+        (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(Watched::InputsOf(cpu)),
+        (Object::Gic, Interception::Inputs(_)) => Ok(Watched::InputsOfGic),
+        (Object::Gic, Interception::Outputs(Some(name))) if name == SYSBUS => Ok(Watched::OutputsOfGic),
+        (Object::Cpu(_), Interception::Outputs(Some(name))) if OF_CPUS.contains(&&**name) => {
+            Ok(Watched::Nothing)
+        }
+        (Object::Cpu(_) | Object::Gic, Interception::Outputs(None)) => Ok(Watched::Nothing),
+        (Object::Its, _) | (_, Interception::Outputs(Some(_))) => Err(Mistake::NoLines),
     }
 }

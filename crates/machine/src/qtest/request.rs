@@ -27,13 +27,19 @@ pub(super) enum Request {
     ClockStep(Option<i64>),
     /// `clock_set`, in nanoseconds.
     ClockSet(i64),
+    /// `inb`, `inw`, `inl`.
+    PortIn { bytes: usize },
+    /// `outb`, `outw`, `outl`.
+    PortOut,
+    /// `module_load`.
+    LoadModule,
     /// `irq_intercept_in`, `irq_intercept_out`.
-    Intercept { object: String, direction: Interception },
+    Intercept { object: String, what: Interception },
     /// `set_irq_in`.
     SetLine { object: String, pin: Pin, level: u64 },
 }
 
-/// A range of memory. Both ends lie in the 64-bit address space.
+/// A range of memory. Both ends lie in the 64-bit address space; it may be empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
     /// Of the first byte.
@@ -42,11 +48,11 @@ pub struct Place {
     pub bytes: usize,
 }
 
-/// Which lines of an object are watched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Which lines of an object are watched: those of this name, or those without a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Interception {
-    Inputs,
-    Outputs,
+    Inputs(Option<String>),
+    Outputs(Option<String>),
 }
 
 /// What is wrong with a script's line.
@@ -62,6 +68,12 @@ pub enum Mistake {
     /// The object has no such input.
     #[error("Unknown line")]
     UnknownLine,
+    /// The object has no such lines to watch.
+    #[error("No intercepts installed")]
+    NoLines,
+    /// Inputs cannot be watched by name.
+    #[error("Interception of named in-GPIOs not yet supported")]
+    NamedInputs,
     /// Another object is watched.
     #[error("IRQ intercept already enabled")]
     OtherIntercepted,
@@ -71,15 +83,30 @@ pub enum Mistake {
     /// An argument is no number, or too large.
     #[error("{0} is not a number of 64 bits")]
     Number(&'static str),
-    /// No bytes, more than an access moves, or an address space that ends before.
+    /// No bytes to be read, more than an access moves, or an address space that ends before.
     #[error("the size is not between 1 and {MAX_BYTES} bytes of the address space")]
     Size,
+    /// There are 65536 I/O ports.
+    #[error("the port is not a number of 16 bits")]
+    Port,
     /// Data that cannot be read.
     #[error("the data is malformed")]
     Data,
+    /// Data without a single byte.
+    #[error("invalid argument size")]
+    ArgumentSize,
+    /// There are no modules.
+    #[error("there are no modules")]
+    Module,
     /// The clock would not move on.
     #[error("could not advance time")]
     Clock,
+    /// The clock already shows more, and this.
+    #[error("{0}")]
+    ClockIs(i64),
+    /// There are no timers.
+    #[error("cannot advance clock to the next deadline because there is no pending deadline")]
+    NoDeadline,
     /// The line is longer than any access needs, or no UTF-8.
     #[error("the line is too long or no text")]
     Unreadable,
@@ -97,15 +124,15 @@ impl Request {
                 let address = words.address()?;
                 Self::Store { address, bytes: width(command), value: words.number("the value")? }
             }
-            "read" => Self::Read { place: words.place()?, form: Form::Hexadecimal },
+            "read" => Self::Read { place: words.some_place()?, form: Form::Hexadecimal },
             "b64read" => Self::Read { place: words.place()?, form: Form::Base64 },
             "write" => {
                 let place = words.place()?;
-                Self::Write { place, data: hexadecimal(words.word("the data")?, place.bytes)? }
+                Self::Write { place, data: hexadecimal(words.data()?, place.bytes)? }
             }
             "b64write" => {
                 let place = words.place()?;
-                let mut data = base64::decode(words.word("the data")?).ok_or(Mistake::Data)?;
+                let mut data = base64::decode(words.data()?).ok_or(Mistake::Data)?;
                 data.truncate(place.bytes);
                 Self::Write { place, data }
             }
@@ -115,6 +142,20 @@ impl Request {
                 Self::Fill { place, byte }
             }
             "endianness" => Self::Endianness,
+            "inb" | "inw" | "inl" => {
+                words.port()?;
+                Self::PortIn { bytes: width(command) }
+            }
+            "outb" | "outw" | "outl" => {
+                words.port()?;
+                words.number("the value")?;
+                Self::PortOut
+            }
+            "module_load" => {
+                words.word("the prefix")?;
+                words.word("the name")?;
+                Self::LoadModule
+            }
             "clock_step" => Self::ClockStep(words.optional_time()?),
             "clock_set" => Self::ClockSet(words.optional_time()?.ok_or(Mistake::Missing("the time"))?),
             "irq_intercept_in" => words.interception(Interception::Inputs)?,
@@ -141,13 +182,28 @@ impl<'a> Words<'a> {
         self.number("the address")
     }
 
+    /// A range that may hold nothing.
     fn place(&mut self) -> Result<Place, Mistake> {
         let address = self.address()?;
         let bytes = usize::try_from(self.number("the size")?).map_err(|_| Mistake::Size)?;
-        if !(1..=MAX_BYTES).contains(&bytes) || address.checked_add(bytes as u64 - 1).is_none() {
+        if bytes > MAX_BYTES || address.checked_add((bytes as u64).saturating_sub(1)).is_none() {
             return Err(Mistake::Size);
         }
         Ok(Place { address, bytes })
+    }
+
+    fn some_place(&mut self) -> Result<Place, Mistake> {
+        self.place().and_then(|place| if place.bytes == 0 { Err(Mistake::Size) } else { Ok(place) })
+    }
+
+    /// Data, in digits of either form.
+    fn data(&mut self) -> Result<&'a str, Mistake> {
+        let word = self.word("the data")?;
+        if word.len() < 3 { Err(Mistake::ArgumentSize) } else { Ok(word) }
+    }
+
+    fn port(&mut self) -> Result<u16, Mistake> {
+        u16::try_from(self.number("the port")?).map_err(|_| Mistake::Port)
     }
 
     fn optional_time(&mut self) -> Result<Option<i64>, Mistake> {
@@ -156,8 +212,9 @@ impl<'a> Words<'a> {
         time.map(Some).ok_or(Mistake::Number("the time"))
     }
 
-    fn interception(&mut self, direction: Interception) -> Result<Request, Mistake> {
-        Ok(Request::Intercept { object: self.word("the device")?.to_owned(), direction })
+    fn interception(&mut self, of: fn(Option<String>) -> Interception) -> Result<Request, Mistake> {
+        let object = self.word("the device")?.to_owned();
+        Ok(Request::Intercept { object, what: of(self.0.next().map(str::to_owned)) })
     }
 
     fn set_line(&mut self) -> Result<Request, Mistake> {

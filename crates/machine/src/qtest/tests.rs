@@ -23,6 +23,28 @@ fn registers_are_found_at_the_addresses_of_virt() {
 }
 
 #[test]
+fn of_two_security_states_the_non_secure_view_is_shown() {
+    let script = [
+        "writel 0x08000000 3",
+        "readl 0x08000000",
+        "readl 0x080a0014",
+        "writel 0x08000420 0xff",
+        "readl 0x08000420",
+        "readl 0x08000084",
+    ];
+    // GICD_CTLR has EnableGrp1A and ARE_NS, priorities one bit less, and groups are the Secure side's.
+    let expected = [
+        "OK",
+        "OK 0x0000000000000012",
+        "OK 0x0000000000000000",
+        "OK",
+        "OK 0x00000000000000fe",
+        "OK 0x0000000000000000",
+    ];
+    assert_eq!(run(&mut Qtest::non_secure(2).unwrap(), &script), expected);
+}
+
+#[test]
 fn redistributors_beyond_the_low_region_lie_in_the_high_one() {
     let mut machine = Qtest::new(125).unwrap();
     let script = ["readq 0x08fe0008", "readq 0x4000020008"];
@@ -97,24 +119,104 @@ fn an_intercepted_gic_tells_changes_of_its_inputs_before_the_reply() {
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
-#[test]
-fn an_intercepted_cpu_tells_its_irq_input() {
+/// A machine whose CPUs take interrupts of both groups, and SGIs 0 (Group 0) and 1 (Group 1) of CPU 1 are enabled.
+fn listening() -> Qtest {
     let mut machine = machine();
-    let cpu = machine.vcpu(1).unwrap();
-    cpu.write_sysreg(icc::PMR.encoding(), 0xff).unwrap();
-    cpu.write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
+    for index in 0..2 {
+        let cpu = machine.vcpu(index).unwrap();
+        cpu.write_sysreg(icc::PMR.encoding(), 0xff).unwrap();
+        for group in [icc::IGRPEN0.encoding(), icc::IGRPEN1.encoding()] {
+            cpu.write_sysreg(group, 1).unwrap();
+        }
+    }
+    let script = [
+        "writel 0x08000000 3",
+        "writel 0x080a0014 0",
+        "writel 0x080c0014 0",
+        "writel 0x080d0080 2",
+        "writel 0x080d0100 0xffffffff",
+    ];
+    run(&mut machine, &script);
+    machine
+}
+
+#[test]
+fn an_intercepted_cpu_tells_its_irq_and_fiq_inputs() {
     let script = [
         "irq_intercept_in /machine/unattached/device[1]",
-        "writel 0x08000000 2",
-        "writel 0x080c0014 0",
-        "writel 0x080d0080 0xffffffff",
-        "writel 0x080d0100 0xffffffff",
+        "writel 0x080d0200 2",
         "writel 0x080d0200 1",
         "writel 0x080d0280 1",
+        "writel 0x080d0280 2",
+    ];
+    let expected = [
+        "OK",
+        "IRQ raise 0; OK",
+        "IRQ raise 1; IRQ lower 0; OK",
+        "IRQ lower 1; IRQ raise 0; OK",
+        "IRQ lower 0; OK",
+    ];
+    assert_eq!(run(&mut listening(), &script), expected);
+}
+
+#[test]
+fn an_intercepted_gic_tells_what_it_asserts_at_which_cpu() {
+    let script = [
+        "irq_intercept_out /machine/unattached/device[2] sysbus-irq",
+        "writel 0x080d0200 2",
+        "writel 0x080d0200 1",
+        "writel 0x08000104 2",
+        "writel 0x08000084 2",
+        "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 1",
+        "writeq 0x08006108 1",
     ];
     let mut expected = ["OK"; 7];
-    (expected[5], expected[6]) = ("IRQ raise 0; OK", "IRQ lower 0; OK");
-    assert_eq!(run(&mut machine, &script), expected);
+    expected[1] = "IRQ raise 1; OK";
+    expected[2] = "IRQ raise 3; IRQ lower 1; OK";
+    expected[5] = "IRQ raise 0; OK";
+    expected[6] = "IRQ lower 0; OK";
+    assert_eq!(run(&mut listening(), &script), expected);
+}
+
+#[test]
+fn a_cpu_that_acknowledges_changes_lines_as_well() {
+    let mut machine = listening();
+    run(&mut machine, &["irq_intercept_out /machine/unattached/device[2] sysbus-irq", "writel 0x080d0200 2"]);
+    assert_eq!(machine.irq_changes(), []);
+    machine.vcpu(1).unwrap().read_sysreg(icc::IAR1.encoding()).unwrap();
+    assert_eq!(machine.irq_changes(), [IrqChange::Lowered(1)]);
+}
+
+#[test]
+fn interceptions_succeed_where_those_of_qemu_do() {
+    for (what, answer) in [
+        ("out /machine/unattached/device[0]", "OK\n"),
+        ("out /machine/unattached/device[0] pmu-interrupt", "OK\n"),
+        ("out /machine/unattached/device[0] sysbus-irq", "FAIL No intercepts installed\n"),
+        ("out /machine/unattached/device[2]", "OK\n"),
+        ("out /machine/unattached/device[2] unnamed-gpio-out", "FAIL No intercepts installed\n"),
+        ("in /machine/unattached/device[3]", "FAIL No intercepts installed\n"),
+        ("out /machine/unattached/device[3]", "FAIL No intercepts installed\n"),
+        (
+            "in /machine/unattached/device[2] unnamed-gpio-in",
+            "FAIL Interception of named in-GPIOs not yet supported\n",
+        ),
+    ] {
+        assert_eq!(machine().answer(&format!("irq_intercept_{what}")).to_string(), answer, "{what}");
+    }
+}
+
+#[test]
+fn ports_lead_nowhere_and_there_are_no_modules() {
+    let script = ["outb 0x10 1", "inb 0x10", "inw 0x10", "inl 0x10", "module_load hw- x", "rtas 1"];
+    let expected = ["OK", "OK 0x00ff", "OK 0xffff", "OK 0xffffffff", "FAIL", "FAIL Unknown command 'rtas'"];
+    assert_eq!(run(&mut machine(), &script), expected);
+}
+
+#[test]
+fn nothing_can_be_set_and_read_in_base_64_and_data_has_a_digit() {
+    let script = ["memset 0x40000000 0 1", "b64read 0x40000000 0", "write 0x40000000 2 0x"];
+    assert_eq!(run(&mut machine(), &script), ["OK", "OK", "ERR invalid argument size"]);
 }
 
 #[test]
@@ -144,9 +246,10 @@ fn a_write_to_the_translater_is_a_message_of_device_zero() {
 
 #[test]
 fn the_clock_only_goes_on() {
-    let script = ["clock_step 100", "clock_set 50", "clock_step", "clock_set 300", "endianness"];
-    let expected =
-        ["OK 100", "FAIL could not advance time", "FAIL could not advance time", "OK 300", "OK little"];
+    let script =
+        ["clock_step 100", "clock_set 50", "clock_step 0", "clock_set 300", "endianness", "clock_step"];
+    let no_deadline = "FAIL cannot advance clock to the next deadline because there is no pending deadline";
+    let expected = ["OK 100", "FAIL 100", "FAIL could not advance time", "OK 300", "OK little", no_deadline];
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
@@ -163,7 +266,8 @@ fn each_mistake_is_answered_with_its_reason() {
         ("read 0 0x1000001", "the size is not between 1 and 16777216 bytes of the address space"),
         ("read -1 2", "the size is not between 1 and 16777216 bytes of the address space"),
         ("write 0x40000000 2 0x1", "the data is malformed"),
-        ("b64write 0x40000000 2 A", "the data is malformed"),
+        ("b64write 0x40000000 2 AAAAA", "the data is malformed"),
+        ("inb 0x10000", "the port is not a number of 16 bits"),
         ("irq_intercept_in /machine/nope", "Unknown device"),
         ("set_irq_in /machine/unattached/device[9] unnamed-gpio-in 0 1", "Unknown device"),
         ("set_irq_in /machine/unattached/device[2] unnamed-gpio-in 256 1", "Unknown line"),
@@ -194,7 +298,7 @@ fn a_line_without_end_is_skipped_and_the_next_one_answered() {
 /// Words that lines of the protocol are made of, and others.
 fn word() -> impl Strategy<Value = String> {
     let commands = "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";
-    let others = "clock_step|clock_set|irq_intercept_in|irq_intercept_out|set_irq_in|unnamed-gpio-in";
+    let others = "clock_step|clock_set|irq_intercept_in|irq_intercept_out|set_irq_in|unnamed-gpio-in|sysbus-irq|inl|outw";
     prop_oneof![
         commands,
         others,
@@ -215,7 +319,7 @@ proptest! {
         for words in lines {
             let answer = machine.answer(&words.join(" ")).to_string();
             let reply = answer.lines().next_back().unwrap_or_default();
-            prop_assert!(reply.starts_with("OK") || reply.starts_with("FAIL "), "{answer}");
+            prop_assert!(["OK", "FAIL", "ERR "].iter().any(|word| reply.starts_with(word)), "{answer}");
         }
     }
 }
