@@ -35,8 +35,11 @@
 //!   upper five bits count, also where wired interrupts have more.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. `GICD_STATUSR` and `GICR_STATUSR`
 //!   are not implemented; an ITS's is, if [`its::ErrorReporting`] says so.
-//! - A special or unimplemented INTID in `ICC_EOIR<n>_EL1`, or one whose group is not the running one, drops no
-//!   priority; `ICC_DIR_EL1` without `EOImode` is ignored.
+//! - A special INTID in `ICC_EOIR<n>_EL1` drops no priority, nor does any where the other group runs; any other INTID
+//!   does, as in list registers. `ICC_DIR_EL1` without `EOImode` is ignored.
+//! - `ICC_SGI1R_EL1` sends SGIs of Group 1 only (KVM's also those of Group 0). With one security state, `ICC_ASGI1R_EL1`
+//!   does what `ICC_SGI0R_EL1` does. Of two, `GICR_NSACR` permits the Non-secure side nothing.
+//! - A 1-of-N interrupt goes to the next vCPU that takes part, and none is woken for it by `GICD_CTLR.E1NWF`.
 //!
 //! # Example
 //!

@@ -139,6 +139,7 @@ impl Vcpu {
     /// and whether `GICR_WAKER` says that the PE sleeps. Afterwards the vCPU starts with [`reset`](Self::reset).
     ///
     /// A vCPU that is off (`PSCI_CPU_OFF`) is not woken by interrupts; what is pending stays so until it is on again.
+    /// [`reset`](Self::reset) it as it goes off: others then take the 1-of-N interrupts that were chosen for it.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
         Sleep::of(gic.settle() && gic.attention().leave_unless(self.cpu, || self.wake_requested()))

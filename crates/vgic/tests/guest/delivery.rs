@@ -374,6 +374,54 @@ fn an_lpi_is_not_acknowledged_as_group_zero_nor_by_a_cpu_that_sleeps() {
 }
 
 #[test]
+fn a_vcpu_that_goes_off_and_on_keeps_its_lpis_and_gets_what_came_meanwhile() {
+    let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
+    machine.write_gicr(0, gicr::SETLPIR, 8192);
+    machine.vcpus[0].reset();
+    machine.write_gicr(0, gicr::SETLPIR, 8193);
+
+    assert_eq!(machine.read_gicr(0, gicr::CTLR) & 1, 1);
+    machine.msr(0, icc::PMR.encoding(), 0xff);
+    machine.msr(0, icc::IGRPEN1.encoding(), 1);
+    let mut taken: Vec<_> = (0..2).map(|_| take(&mut machine)).collect();
+    taken.sort_unstable();
+    assert_eq!(taken, [8192, 8193]);
+}
+
+/// Acknowledges and ends, at CPU 0.
+fn take(machine: &mut Machine) -> u64 {
+    let intid = machine.acknowledge(0);
+    machine.end(0, intid);
+    intid
+}
+
+#[test]
+fn an_end_of_what_was_not_acknowledged_drops_the_priority_unless_it_is_special_or_of_another_group() {
+    for (register, intid, running) in [
+        (icc::EOIR1.encoding(), 1020, 0xa0),
+        (icc::EOIR1.encoding(), 1023, 0xa0),
+        (icc::EOIR0.encoding(), u64::from(SPI), 0xa0),
+        (icc::EOIR1.encoding(), 41, 0xff),
+        (icc::EOIR1.encoding(), 900, 0xff),
+        (icc::EOIR1.encoding(), 5120, 0xff),
+    ] {
+        let mut machine = Machine::running(VgicConfig::new(1));
+        machine.enable_spi(SPI);
+        machine.make_edge(SPI);
+        let priority = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
+        machine.write_gicd(priority.register(), 0xa0);
+        pulse(&machine);
+        assert_eq!(machine.acknowledge(0), u64::from(SPI));
+
+        machine.msr(0, register, intid);
+
+        assert_eq!(machine.mrs(0, icc::RPR.encoding()), running, "{intid}");
+        let active = gicd::ISACTIVER.locate(IntId::new(SPI)).unwrap();
+        assert_eq!(machine.read_gicd(active.register()), u64::from(active.mask()), "{intid}");
+    }
+}
+
+#[test]
 fn the_active_priorities_can_be_read_and_written_back() {
     let mut machine = Machine::running(VgicConfig { priority_bits: 7, ..VgicConfig::new(1) });
     let registers = icc::AP1R.map(icc::SysReg::encoding);

@@ -9,5 +9,6 @@ mod frames;
 mod machine;
 mod regions;
 mod registers;
+mod sgis;
 mod sleep;
 mod virtual_lpis;

@@ -436,3 +436,41 @@ fn a_vcpu_that_is_off_leaves_the_others_alone() {
     assert_eq!(machine.kicks.of(0), 0);
     assert_eq!(machine.acknowledge(1), u64::from(SPI));
 }
+
+#[test]
+fn a_vcpu_that_is_reset_as_it_goes_off_takes_no_one_of_n_interrupts() {
+    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+    machine.enable_spi(SPI);
+    let any = Irouter::new().with_any_participating(true);
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    assert!(machine.vcpus[0].irq_pending());
+
+    machine.vcpus[0].reset();
+
+    assert_eq!(machine.acknowledge(1), u64::from(SPI));
+}
+
+#[test]
+fn a_vcpu_that_is_on_again_has_kept_its_private_interrupts() {
+    let mut machine = machine();
+    let timer = IntId::new(27);
+    for array in [gicr::ISENABLER, gicr::ISPENDR] {
+        let bit = array.locate(timer).unwrap();
+        machine.write_gicr(0, bit.register(), bit.mask());
+    }
+    let priority = gicr::IPRIORITYR.locate(timer).unwrap();
+    machine.write_gicr(0, priority.register(), 0xa0a0_a0a0);
+    assert_eq!(machine.acknowledge(0), 27);
+    machine.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: 27 }, Level::High);
+
+    machine.vcpus[0].reset();
+
+    machine.msr(0, icc::PMR.encoding(), 0xff);
+    machine.msr(0, icc::IGRPEN1.encoding(), 1);
+    assert_eq!(machine.acknowledge(0), 1023, "it is still active");
+    let active = gicr::ICACTIVER.locate(timer).unwrap();
+    machine.write_gicr(0, active.register(), active.mask());
+    assert_eq!(machine.acknowledge(0), 27);
+    assert_eq!(machine.mrs(0, icc::RPR.encoding()), 0xa0);
+}

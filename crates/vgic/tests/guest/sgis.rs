@@ -1,0 +1,125 @@
+//! SGIs: whom `ICC_SGI1R_EL1` and its kin reach (IHI 0069 §12.2), by affinity at every level, and by group.
+
+use crate::machine::Machine;
+use gic_arch::icc::SysRegEncoding;
+use gic_arch::{Affinity, IntId, gicr};
+use vgic::SecurityView::{NonSecure, Single};
+use vgic::{AccessWidth, SecurityView, VgicConfig};
+
+const SGI0R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 7);
+const SGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 5);
+const ASGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 6);
+
+/// Neighbours in each level of the affinity, and in each range of sixteen.
+const AFFINITIES: [Affinity; 9] = [
+    Affinity::new(0, 0, 0, 0),
+    Affinity::new(0, 0, 0, 15),
+    Affinity::new(0, 0, 0, 16),
+    Affinity::new(0, 0, 0, 255),
+    Affinity::new(0, 0, 1, 0),
+    Affinity::new(0, 0, 255, 0),
+    Affinity::new(0, 1, 0, 0),
+    Affinity::new(1, 0, 0, 0),
+    Affinity::new(255, 255, 255, 255),
+];
+
+fn machine(security: SecurityView) -> Machine {
+    let secure = if security == NonSecure { vec![IntId::new(7)] } else { Vec::new() };
+    let mut config = VgicConfig { security, secure_interrupts: secure, ..VgicConfig::new(9) };
+    for (cpu, affinity) in config.cpus.iter_mut().zip(AFFINITIES) {
+        cpu.affinity = affinity;
+    }
+    Machine::running(config)
+}
+
+/// Which CPUs have the SGI pending.
+fn reached(machine: &Machine, sgi: u32) -> Vec<usize> {
+    let pending = |cpu: &usize| {
+        let address = machine.frame(*cpu) + u64::from(gicr::ISPENDR.offset());
+        machine.read(address, AccessWidth::Word) >> sgi & 1 == 1
+    };
+    (0..AFFINITIES.len()).filter(pending).collect()
+}
+
+/// The register's value by its bit numbers in the manual.
+fn to(sgi: u64, affinity: Affinity) -> u64 {
+    let [aff3, aff2, aff1, aff0] = affinity.levels().map(u64::from);
+    aff3 << 48 | (aff0 / 16) << 44 | aff2 << 32 | sgi << 24 | aff1 << 16 | 1 << (aff0 % 16)
+}
+
+#[test]
+fn an_sgi_reaches_exactly_the_cpu_that_its_affinity_names() {
+    for (cpu, affinity) in AFFINITIES.into_iter().enumerate() {
+        let mut machine = machine(Single);
+        machine.msr(3, SGI1R, to(5, affinity));
+        assert_eq!(reached(&machine, 5), [cpu], "{affinity:?}");
+    }
+}
+
+#[test]
+fn a_target_list_reaches_those_of_its_range_of_sixteen_that_exist() {
+    let mut machine = machine(Single);
+    machine.msr(0, SGI1R, 5 << 24 | 0xffff);
+    assert_eq!(reached(&machine, 5), [0, 1]);
+    machine.msr(0, SGI1R, 1 << 44 | 6 << 24 | 0xffff);
+    assert_eq!(reached(&machine, 6), [2]);
+    machine.msr(0, SGI1R, 2 << 44 | 4 << 24 | 0xffff);
+    assert!(reached(&machine, 4).is_empty());
+}
+
+#[test]
+fn all_but_the_sender_are_reached_whatever_else_the_register_says() {
+    let mut machine = machine(Single);
+    machine.msr(4, SGI1R, 1 << 40 | to(5, AFFINITIES[4]));
+    assert_eq!(reached(&machine, 5), [0, 1, 2, 3, 5, 6, 7, 8]);
+}
+
+#[test]
+fn with_one_security_state_a_register_reaches_the_sgis_of_its_group_alone() {
+    for (register, group, reaches) in [
+        (SGI1R, 1, true),
+        (SGI1R, 0, false),
+        (SGI0R, 0, true),
+        (SGI0R, 1, false),
+        (ASGI1R, 0, true),
+        (ASGI1R, 1, false),
+    ] {
+        let mut machine = machine(Single);
+        let groups = machine.frame(1) + u64::from(gicr::IGROUPR.offset());
+        machine.write(groups, AccessWidth::Word, group << 5);
+
+        machine.msr(0, register, to(5, AFFINITIES[1]));
+
+        assert_eq!(reached(&machine, 5) == [1], reaches, "{register:?}, Group {group}");
+    }
+}
+
+#[test]
+fn the_non_secure_side_sends_its_own_sgis_and_no_others() {
+    for (register, sgi, reaches) in
+        [(SGI1R, 5, true), (SGI1R, 7, false), (SGI0R, 7, false), (ASGI1R, 7, false), (ASGI1R, 5, false)]
+    {
+        let mut machine = machine(NonSecure);
+        machine.msr(0, register, to(sgi, AFFINITIES[1]));
+        assert_eq!(!reached(&machine, u32::try_from(sgi).unwrap()).is_empty(), reaches, "{register:?} {sgi}");
+    }
+}
+
+#[test]
+fn an_sgi_that_comes_while_the_last_one_is_handled_comes_again() {
+    let mut machine = machine(Single);
+    let enable = machine.frame(1) + u64::from(gicr::ISENABLER.offset());
+    machine.write(enable, AccessWidth::Word, 1 << 5);
+    machine.msr(0, SGI1R, to(5, AFFINITIES[1]));
+    assert_eq!(machine.acknowledge(1), 5);
+
+    for _ in 0..2 {
+        machine.msr(0, SGI1R, to(5, AFFINITIES[1]));
+    }
+
+    assert_eq!(machine.acknowledge(1), 1023);
+    machine.end(1, 5);
+    assert_eq!(machine.acknowledge(1), 5);
+    machine.end(1, 5);
+    assert_eq!(machine.acknowledge(1), 1023, "two became one");
+}
