@@ -69,6 +69,12 @@ impl Its {
             Problem::unless(accepted.into_bits() == value, "GITS_BASER", value)?;
         }
         let [devices, collections, ..] = saved.baser.map(Baser::from_bits);
+        // A table that is taken away takes along what is mapped by it.
+        let is_held = |state: &CollectionState| state.collection.get() < self.config.held_collections.into();
+        let is_unused = [saved.devices.is_empty(), saved.collections.iter().all(is_held)];
+        for (table, is_unused) in [devices, collections].into_iter().zip(is_unused) {
+            Problem::unless(table.valid() || is_unused, "GITS_BASER", table.into_bits())?;
+        }
         Ok(Tables { devices, collections })
     }
 

@@ -51,6 +51,7 @@ pub struct LpiState {
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
     /// As [`EventState::configuration`](super::EventState::configuration).
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "serde::Deserialize::deserialize"))]
     pub configuration: Option<u8>,
 }
 

@@ -81,5 +81,6 @@ pub struct EventState {
     pub stays_at: Option<Affinity>,
     /// The byte of the LPI's configuration as it was last read, of the priority the upper five bits. `None`: it is read
     /// from the guest's table at the restore.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "serde::Deserialize::deserialize"))]
     pub configuration: Option<u8>,
 }

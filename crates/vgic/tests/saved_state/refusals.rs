@@ -249,6 +249,14 @@ fn registers_that_cannot_be_so_are_named() {
     assert_eq!(refused(|saved| its(saved).cbaser = 0x1000), of(Object::Its(ITS), "GITS_CBASER", 0x1000));
     assert_eq!(refused(|saved| its(saved).baser[3] = 1), of(Object::Its(ITS), "GITS_BASER", 1));
     assert_eq!(refused(|saved| its(saved).ctlr = 4), of(Object::Its(ITS), "GITS_CTLR", 4));
+    for table in [0, 1] {
+        let mut without = 0;
+        let refused = refused(|saved| {
+            its(saved).baser[table] &= !(1 << 63);
+            without = its(saved).baser[table];
+        });
+        assert_eq!(refused, of(Object::Its(ITS), "GITS_BASER", without), "something is mapped by it");
+    }
 }
 
 /// Why a state of the Non-secure view is refused after a change of it.

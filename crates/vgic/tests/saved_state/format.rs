@@ -1,0 +1,157 @@
+//! The format: what a version wrote once stays readable as long as this library reads that version.
+
+use crate::board::{Board, CPUS, config, mapc, mapd, mapti, movall, unmapc};
+use gic_arch::gicd::Irouter;
+use gic_arch::{IntId, gicd, gicr, icc};
+use msi_types::{Cpu, Level, Line, SetLine};
+use serde_json::{Value, json};
+use vgic::VgicConfig;
+use vgic::saved_state::{SavedState, StateVersion, VERSION};
+
+/// The state of [`something_of_everything`] as version 1 wrote it. It never changes: what would be written otherwise
+/// has another version.
+const VERSION_1: &str = include_str!("version-1.json");
+
+fn small() -> VgicConfig {
+    VgicConfig { extended_spis: 0, extended_ppis: 0, ..config() }
+}
+
+/// A machine whose saved state has something in each of its lists, and in each field that may be empty.
+fn something_of_everything() -> Board {
+    let mut board = Board::new(small());
+    board.start();
+    for register in gicd::IGROUPR.registers().iter() {
+        board.write_gicd(register, 0);
+    }
+    for cpu in 0..usize::from(CPUS) {
+        let private = gicr::IGROUPR.locate(IntId::new(27)).unwrap().register();
+        board.write_gicr(cpu, private, 1 << 27 | 1 << 3);
+    }
+    let first_spis = gicd::IGROUPR.locate(IntId::new(40)).unwrap().register();
+    board.write_gicd(first_spis, 1 << (40 - 32) | 1 << (41 - 32) | 1 << (60 - 32));
+    board.run([
+        mapd(5, 3, 0x4010_0000),
+        mapti(5, 0, 8192, 0),
+        mapti(5, 7, 8193, 1),
+        mapd(0x1234, 12, 0x4010_1000),
+        mapc(9, 1),
+        mapti(0x1234, 0, 8200, 9),
+    ]);
+    board.send(5, 0);
+    board.send(0x1234, 0);
+    board.run([unmapc(9), movall(0, 2)]);
+    board.enable_spi(40);
+    board.enable_spi(41);
+    board.enable_private(1, 27);
+    board.enable_private(2, 3);
+    for (intid, route) in [
+        (40, Irouter::to(config().cpus[0].affinity)),
+        (41, Irouter::new().with_any_participating(true)),
+        (60, Irouter::to(config().cpus[2].affinity)),
+    ] {
+        board.write_gicd(gicd::irouter(IntId::new(intid)).unwrap(), route);
+    }
+    board.gic.set_line(Line::Spi(40), Level::High);
+    assert_eq!(board.acknowledge(0), 40);
+    board.gic.set_line(Line::Spi(41), Level::High);
+    board.gic.set_line(Line::Ppi { cpu: Cpu::new(1), intid: 27 }, Level::High);
+    board.write_gicd(gicd::SETSPI_NSR, 60);
+    board.msr(2, icc::BPR1.encoding(), 5);
+    board
+}
+
+#[test]
+fn what_version_1_wrote_is_read_and_restored() {
+    let saved: SavedState = serde_json::from_str(VERSION_1).unwrap();
+    let mut board = Board::new(small());
+
+    board.restore(&saved);
+
+    assert_eq!(board.save(), saved);
+}
+
+#[test]
+fn what_is_written_today_is_what_version_1_wrote() {
+    let text = serde_json::to_string_pretty(&something_of_everything().save()).unwrap();
+    assert_eq!(text, VERSION_1.trim_end());
+}
+
+#[test]
+fn each_list_of_the_format_has_something_and_each_optional_field_is_there_once() {
+    let everything: Value = serde_json::from_str(VERSION_1).unwrap();
+    let mut seen = std::collections::BTreeMap::<String, bool>::new();
+    each_field(&everything, &mut |name, value| {
+        let is_said = !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty());
+        *seen.entry(name.to_owned()).or_default() |= is_said;
+    });
+    let never: Vec<_> = seen.iter().filter(|(_, is_said)| !**is_said).collect();
+    assert!(never.is_empty(), "{never:?}");
+}
+
+fn each_field(value: &Value, visit: &mut impl FnMut(&str, &Value)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| each_field(item, visit)),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                visit(name, field);
+                each_field(field, visit);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_version_is_read_where_nothing_else_is_understood() {
+    let later = json!({ "version": VERSION + 1, "what nobody knows yet": [] }).to_string();
+
+    assert!(serde_json::from_str::<SavedState>(&later).is_err());
+    assert_eq!(serde_json::from_str(&later).ok(), Some(StateVersion { version: VERSION + 1 }));
+    assert_eq!(serde_json::from_str(VERSION_1).ok(), Some(StateVersion { version: VERSION }));
+}
+
+/// All objects of a text's tree, each as the way to it.
+fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| objects(item, &format!("{at}/{index}"), found));
+        }
+        Value::Object(fields) => {
+            found.push(at.to_owned());
+            fields.iter().for_each(|(name, field)| objects(field, &format!("{at}/{name}"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_field_more_or_less_anywhere_is_refused() {
+    let everything: Value = serde_json::from_str(VERSION_1).unwrap();
+    let mut places = Vec::new();
+    objects(&everything, "", &mut places);
+    assert!(places.len() > 20);
+    for place in places {
+        let fields = everything.pointer(&place).and_then(Value::as_object).unwrap();
+        let is_read = |fields: serde_json::Map<String, Value>| {
+            let mut changed = everything.clone();
+            *changed.pointer_mut(&place).unwrap() = Value::Object(fields);
+            serde_json::from_value::<SavedState>(changed).is_ok()
+        };
+        let mut more = fields.clone();
+        more.insert("another".to_owned(), json!(0));
+        assert!(!is_read(more), "{place} with another field");
+        for name in fields.keys() {
+            let mut less = fields.clone();
+            less.remove(name);
+            assert!(!is_read(less), "{place} without {name}");
+        }
+    }
+}
+
+#[test]
+fn a_text_that_ends_too_early_is_refused() {
+    let text = VERSION_1.trim_end();
+    for end in (0..text.len()).step_by(7).chain([text.len() - 1]) {
+        assert!(serde_json::from_str::<SavedState>(&text[..end]).is_err(), "the first {end} bytes");
+    }
+}
