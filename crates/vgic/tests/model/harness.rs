@@ -3,12 +3,13 @@
 use crate::half::{Exits, Half};
 use crate::reference::{Gic, View};
 use gic_arch::gicd::Irouter;
+use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::icc::{Ctlr, Sgi, SysRegEncoding};
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, icc};
 use msi_types::{Cpu, Kick, Level, Line, SetLine};
 use proptest::prelude::*;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
 
@@ -19,6 +20,8 @@ const PRIVATE: [u32; 8] = [0, 1, 15, 16, 27, 31, 1056, 1087];
 const SHARED: [u32; 6] = [32, 33, 64, 95, 4096, 4127];
 /// Belong to the Secure side in the Non-secure view.
 const SECURE: [u32; 3] = [15, 31, 95];
+/// Direct LPIs.
+const LPIS: [u32; 3] = [8193, 8300, 9000];
 /// Where no interrupt is: special, reserved, not implemented.
 const NONE: [u32; 4] = [1023, 1055, 96, 8192];
 
@@ -47,6 +50,19 @@ pub(crate) enum Op {
     Message {
         interrupt: usize,
         set: bool,
+    },
+    /// `GICR_SETLPIR`, `GICR_CLRLPIR`.
+    Lpi {
+        cpu: usize,
+        lpi: usize,
+        set: bool,
+    },
+    /// The LPI's configuration changes, and is invalidated. LPIs are unordered among themselves: none has a priority that
+    /// another can have.
+    Configure {
+        lpi: usize,
+        priority: u8,
+        enabled: bool,
     },
     Field {
         cpu: usize,
@@ -121,6 +137,9 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (cpu(), interrupt(), flag()).prop_map(|(cpu, interrupt, high)| Op::Line { cpu, interrupt, high }),
         3 => (interrupt(), flag()).prop_map(|(interrupt, set)| Op::Message { interrupt, set }),
+        4 => (cpu(), 0..LPIS.len(), flag()).prop_map(|(cpu, lpi, set)| Op::Lpi { cpu, lpi, set }),
+        2 => (0..LPIS.len(), 0..5u8, flag())
+            .prop_map(|(lpi, priority, enabled)| Op::Configure { lpi, priority, enabled }),
         8 => (cpu(), interrupt(), field(), priority(), flag())
             .prop_map(|(cpu, interrupt, field, value, wide)| Op::Field { cpu, interrupt, field, value, wide }),
         2 => (0..SHARED.len(), 0..=AFFINITIES.len(), flag())
@@ -161,16 +180,34 @@ fn interrupt(index: usize) -> u32 {
     *all.clone().nth(index).unwrap()
 }
 
-struct NoMemory;
+/// The LPI configuration table, at [`Table::BASE`]. Pending tables are promised to be zero and never written.
+struct Table(Mutex<[u8; 8192]>);
 
-impl GuestMemory for NoMemory {
-    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
-        Err(MemoryFault { address })
+impl Table {
+    const BASE: u64 = 0x4000_0000;
+}
+
+impl GuestMemory for Table {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let table = self.0.lock().unwrap();
+        let start = address.checked_sub(Self::BASE).and_then(|start| usize::try_from(start).ok());
+        let found = start.and_then(|start| table.get(start..)?.get(..bytes.len()));
+        bytes.copy_from_slice(found.ok_or(MemoryFault { address })?);
+        Ok(())
     }
 
     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
         Err(MemoryFault { address })
     }
+}
+
+/// What else than lines makes interrupts pending: a machine has one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Doorbells {
+    /// Message-based SPIs.
+    Messages,
+    /// Direct LPIs.
+    Lpis,
 }
 
 /// Who was kicked.
@@ -215,20 +252,24 @@ pub(crate) struct Bench {
     vcpus: Vec<Half>,
     kicks: Arc<Kicks>,
     kind: Kind,
+    doorbells: Doorbells,
+    table: Arc<Table>,
     reference: Gic,
     /// What each CPU acknowledged and did not end.
     handled: Vec<Vec<u32>>,
 }
 
 impl Bench {
-    pub(crate) fn new(view: View, bits: u8, kind: Kind) -> Self {
+    pub(crate) fn new(view: View, bits: u8, kind: Kind, doorbells: Doorbells) -> Self {
         let secure: &[u32] = if view == View::NonSecure { &SECURE } else { &[] };
-        let reference = Gic::new(view, bits, AFFINITIES.len(), &PRIVATE, &SHARED, secure);
+        let mut reference = Gic::new(view, bits, AFFINITIES.len(), &PRIVATE, &SHARED, secure);
         let mut config = VgicConfig {
             spis: 64,
             extended_spis: 32,
             extended_ppis: 32,
-            message_based_spis: true,
+            message_based_spis: doorbells == Doorbells::Messages,
+            direct_lpi: doorbells == Doorbells::Lpis,
+            lpi_id_bits: (doorbells == Doorbells::Lpis).then_some(14),
             priority_bits: bits,
             security: match view {
                 View::Single => SecurityView::Single,
@@ -241,11 +282,33 @@ impl Bench {
             cpu.affinity = affinity;
         }
         let kicks = Arc::new(Kicks::default());
-        let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kicks.clone()).unwrap();
+        let table = Arc::new(Table(Mutex::new([0; 8192])));
+        let (gic, vcpus) = Vgic::new(config, table.clone(), kicks.clone()).unwrap();
         let handled = vec![Vec::new(); AFFINITIES.len()];
-        let mut bench = Self { gic, vcpus: Vec::new(), kicks, kind, reference, handled };
+        if doorbells == Doorbells::Lpis {
+            reference.add_lpis(&LPIS);
+        }
+        let mut bench = Self { gic, vcpus: Vec::new(), kicks, kind, doorbells, table, reference, handled };
         bench.split(vcpus);
+        bench.enable_lpis();
         bench
+    }
+
+    /// Has no effect where there are none.
+    fn enable_lpis(&self) {
+        let table = Propbaser::new().with_id_bits_minus_one(13).with_address(Table::BASE);
+        let pending = Pendbaser::new().with_address(0x5000_0000).with_pending_table_zero(true);
+        for cpu in 0..AFFINITIES.len() {
+            self.write_gicr(cpu, gicr::PROPBASER.offset(), AccessWidth::Double, table.into_bits());
+            self.write_gicr(cpu, gicr::PENDBASER.offset(), AccessWidth::Double, pending.into_bits());
+            self.write_gicr(cpu, gicr::CTLR.offset(), AccessWidth::Word, 1);
+        }
+    }
+
+    fn write_gicr(&self, cpu: usize, offset: u32, width: AccessWidth, value: u64) {
+        let region = self.gic.config().redistributors[0];
+        let address = region.base + region.stride * cpu as u64 + u64::from(offset);
+        self.gic.write(address, width, value).unwrap();
     }
 
     fn split(&mut self, vcpus: Vec<Vcpu>) {
@@ -264,7 +327,7 @@ impl Bench {
         let sent = serde_json::to_string(&saved).unwrap();
         let received: SavedState = serde_json::from_str(&sent).unwrap();
         let (gic, mut vcpus) =
-            Vgic::new(self.gic.config().clone(), Arc::new(NoMemory), self.kicks.clone()).unwrap();
+            Vgic::new(self.gic.config().clone(), self.table.clone(), self.kicks.clone()).unwrap();
         let mut frozen = gic.freeze(&mut vcpus).unwrap();
         frozen.restore(&received).unwrap();
         assert_eq!(frozen.save(), saved);
@@ -276,6 +339,9 @@ impl Bench {
     /// What a guest does first, so that interrupts get through.
     pub(crate) fn enable_everything(&mut self) {
         self.apply(&Op::Control { groups: [true; 2] });
+        for lpi in 0..LPIS.len() {
+            self.apply(&Op::Configure { lpi, priority: 2, enabled: true });
+        }
         for cpu in 0..AFFINITIES.len() {
             self.apply(&Op::Waker { cpu, asleep: false });
             self.apply(&Op::Mask { cpu, value: 0xff });
@@ -336,6 +402,11 @@ impl Bench {
         match *op {
             Op::Line { cpu, interrupt: index, high } => self.line(cpu, interrupt(index), high),
             Op::Message { interrupt: index, set } => self.message(interrupt(index), set),
+            Op::Lpi { cpu, lpi, set } => self.ring(cpu, LPIS[lpi], set),
+            Op::Configure { lpi, priority, enabled } => {
+                let others = u8::try_from(LPIS.len() * usize::from(priority) + lpi).unwrap();
+                self.configure(LPIS[lpi], others << 4 | u8::from(enabled));
+            }
             Op::Field { cpu, interrupt: index, field, value, wide } => {
                 self.write_field(cpu, interrupt(index), field, value, wide);
                 self.reference_field(cpu, interrupt(index), field, value);
@@ -397,12 +468,31 @@ impl Bench {
         }
     }
 
+    fn ring(&mut self, cpu: usize, intid: u32, set: bool) {
+        let register = if set { gicr::SETLPIR } else { gicr::CLRLPIR };
+        let width = if intid & 1 == 0 { AccessWidth::Double } else { AccessWidth::Word };
+        self.write_gicr(cpu, register.offset(), width, intid.into());
+        if self.doorbells == Doorbells::Lpis {
+            self.reference.any(cpu, intid).unwrap().latch = set;
+        }
+    }
+
+    fn configure(&mut self, intid: u32, configuration: u8) {
+        self.table.0.lock().unwrap()[intid as usize - 8192] = configuration;
+        for cpu in 0..AFFINITIES.len() {
+            self.write_gicr(cpu, gicr::INVLPIR.offset(), AccessWidth::Double, intid.into());
+        }
+        self.reference.configure_lpi(intid, configuration);
+    }
+
     fn message(&mut self, intid: u32, set: bool) {
         let register = if set { gicd::SETSPI_NSR } else { gicd::CLRSPI_NSR };
         let address = self.gic.config().distributor + u64::from(register.offset());
         let width = if intid & 1 == 0 { AccessWidth::Half } else { AccessWidth::Word };
         self.gic.write(address, width, intid.into()).unwrap();
-        self.reference.message(intid, set);
+        if self.doorbells == Doorbells::Messages {
+            self.reference.message(intid, set);
+        }
     }
 
     fn write_field(&self, cpu: usize, intid: u32, field: Field, value: u8, wide: bool) {
@@ -482,10 +572,7 @@ impl Bench {
     }
 
     fn waker(&mut self, cpu: usize, asleep: bool) {
-        let config = self.gic.config();
-        let frame = config.redistributors[0].base + config.redistributors[0].stride * cpu as u64;
-        let address = frame + u64::from(gicr::WAKER.offset());
-        self.gic.write(address, AccessWidth::Word, u64::from(asleep) << 1).unwrap();
+        self.write_gicr(cpu, gicr::WAKER.offset(), AccessWidth::Word, u64::from(asleep) << 1);
         if self.reference.view == View::Single {
             self.reference.cpus[cpu].awake = !asleep;
         }

@@ -9,7 +9,7 @@ mod reference;
 mod virtual_interface;
 
 use half::Exits;
-use harness::{Bench, Kind, ops};
+use harness::{Bench, Doorbells, Kind, ops};
 use proptest::prelude::*;
 use reference::View;
 
@@ -20,15 +20,20 @@ fn views() -> impl Strategy<Value = (View, u8)> {
     ]
 }
 
+fn doorbells() -> impl Strategy<Value = Doorbells> {
+    prop_oneof![Just(Doorbells::Messages), Just(Doorbells::Lpis)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
     #[test]
     fn the_model_answers_as_the_reference_does(
         (view, bits) in views(),
+        doorbells in doorbells(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(view, bits, Kind::Software);
+        let mut bench = Bench::new(view, bits, Kind::Software, doorbells);
         for op in ops {
             bench.apply(&op);
             bench.compare_signals(&op);
@@ -39,9 +44,10 @@ proptest! {
     #[test]
     fn the_model_answers_as_the_reference_does_once_everything_is_enabled(
         (view, bits) in views(),
+        doorbells in doorbells(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(view, bits, Kind::Software);
+        let mut bench = Bench::new(view, bits, Kind::Software, doorbells);
         bench.enable_everything();
         for op in ops {
             bench.apply(&op);
@@ -53,6 +59,7 @@ proptest! {
     #[test]
     fn with_list_registers_the_model_answers_as_the_reference_does(
         bits in 5u8..=8,
+        doorbells in doorbells(),
         kind in prop_oneof![
             Just(Kind::Lists(16, Exits::Always)),
             Just(Kind::Lists(16, Exits::Needed)),
@@ -61,7 +68,7 @@ proptest! {
         enabled in any::<bool>(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(View::Single, bits, kind);
+        let mut bench = Bench::new(View::Single, bits, kind, doorbells);
         if enabled {
             bench.enable_everything();
         }
@@ -75,12 +82,13 @@ proptest! {
     #[test]
     fn with_few_list_registers_a_lawful_guest_sees_no_difference(
         bits in 5u8..=8,
+        doorbells in doorbells(),
         count in 1u8..=4,
         exits in prop_oneof![Just(Exits::Always), Just(Exits::Needed)],
         split_eoi in any::<bool>(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(View::Single, bits, Kind::Lists(count, exits));
+        let mut bench = Bench::new(View::Single, bits, Kind::Lists(count, exits), doorbells);
         if split_eoi {
             bench.split_eoi();
         }

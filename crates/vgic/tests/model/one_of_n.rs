@@ -28,6 +28,7 @@ enum Op {
     GroupEnable { cpu: usize, group: usize, on: bool },
     Take { cpu: usize, group: usize },
     Reset { cpu: usize },
+    Migrate,
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -43,6 +44,7 @@ fn ops() -> impl Strategy<Value = Op> {
         3 => (cpu(), group(), flag()).prop_map(|(cpu, group, on)| Op::GroupEnable { cpu, group, on }),
         4 => (cpu(), group()).prop_map(|(cpu, group)| Op::Take { cpu, group }),
         1 => cpu().prop_map(|cpu| Op::Reset { cpu }),
+        1 => Just(Op::Migrate),
     ]
 }
 
@@ -84,27 +86,49 @@ struct Participant {
     enabled: [bool; 2],
 }
 
+/// Makes a vCPU's half, with the flag that says it was kicked.
+type NewHalf = fn(Vcpu, Arc<AtomicBool>) -> Half;
+
 struct Machine {
     gic: Arc<Vgic>,
     halves: Vec<Half>,
+    kicks: Arc<Kicks>,
+    half: NewHalf,
     spis: [Spi; SPIS.len()],
     cpus: [Participant; CPUS],
 }
 
 impl Machine {
-    fn new(half: fn(Vcpu, Arc<AtomicBool>) -> Half) -> Self {
+    fn new(half: NewHalf) -> Self {
         let kicks = Arc::new(Kicks::default());
         let config = VgicConfig { one_of_n: true, spis: 32, ..VgicConfig::new(3) };
         let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kicks.clone()).unwrap();
-        let halves = vcpus.into_iter().map(|vcpu| {
-            let kicked = kicks.0[vcpu.cpu().index()].clone();
-            half(vcpu, kicked)
-        });
         let spi = Spi { pending: false, enabled: false, group: 0, target: Some(0) };
         let cpu = Participant { asleep: true, declines: [false; 2], enabled: [false; 2] };
-        let mut machine = Self { halves: halves.collect(), gic, spis: [spi; SPIS.len()], cpus: [cpu; CPUS] };
+        let halves = Vec::new();
+        let mut machine = Self { gic, halves, kicks, half, spis: [spi; SPIS.len()], cpus: [cpu; CPUS] };
+        machine.split(vcpus);
         machine.start();
         machine
+    }
+
+    fn split(&mut self, vcpus: Vec<Vcpu>) {
+        let half = |vcpu: Vcpu| {
+            let kicked = self.kicks.0[vcpu.cpu().index()].clone();
+            (self.half)(vcpu, kicked)
+        };
+        self.halves = vcpus.into_iter().map(half).collect();
+    }
+
+    /// Goes on as another machine.
+    fn migrate(&mut self) {
+        let mut left: Vec<_> = self.halves.drain(..).map(Half::into_software).collect();
+        let saved = self.gic.freeze(&mut left).unwrap().save();
+        let config = self.gic.config().clone();
+        let (gic, mut vcpus) = Vgic::new(config, Arc::new(NoMemory), self.kicks.clone()).unwrap();
+        gic.freeze(&mut vcpus).unwrap().restore(&saved).unwrap();
+        self.gic = gic;
+        self.split(vcpus);
     }
 
     fn start(&mut self) {
@@ -190,6 +214,7 @@ impl Machine {
                 self.cpus[cpu].enabled = [false; 2];
                 self.msr(cpu, icc::PMR.encoding(), 0xff);
             }
+            Op::Migrate => self.migrate(),
         }
         self.attend();
     }
@@ -271,7 +296,7 @@ proptest! {
     #[test]
     fn one_participating_vcpu_takes_each_one_of_n_interrupt(
         half in prop_oneof![
-            Just((|vcpu, _| Half::Software(vcpu)) as fn(Vcpu, Arc<AtomicBool>) -> Half),
+            Just((|vcpu, _| Half::Software(vcpu)) as NewHalf),
             Just((|vcpu, kicked| Half::lists(vcpu, 16, Exits::Needed, kicked)) as _),
             Just((|vcpu, kicked| Half::lists(vcpu, 1, Exits::Needed, kicked)) as _),
         ],

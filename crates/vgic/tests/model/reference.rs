@@ -29,6 +29,11 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
+    /// LPIs have no active state.
+    fn is_lpi(&self) -> bool {
+        self.intid >= 8192
+    }
+
     pub(crate) fn pending(&self) -> bool {
         if self.edge { self.latch } else { self.latch || self.line || self.message }
     }
@@ -96,6 +101,35 @@ impl Gic {
             running: Vec::new(),
         };
         Self { view, bits, interrupts, cpus: vec![cpu; cpus], enabled: [false; 2] }
+    }
+
+    /// Direct LPIs: each redistributor has its own.
+    pub(crate) fn add_lpis(&mut self, lpis: &[u32]) {
+        for (cpu, intid) in (0..self.cpus.len()).flat_map(|cpu| lpis.iter().map(move |intid| (cpu, *intid))) {
+            self.interrupts.push(Interrupt {
+                intid,
+                owner: Some(cpu),
+                latch: false,
+                line: false,
+                message: false,
+                edge: true,
+                enabled: false,
+                active: false,
+                taker: None,
+                group: 1,
+                priority: self.written_priority(0),
+                target: Some(cpu),
+            });
+        }
+    }
+
+    /// An LPI's configuration, which counts at every redistributor.
+    pub(crate) fn configure_lpi(&mut self, intid: u32, configuration: u8) {
+        let priority = self.written_priority(configuration & 0xfc);
+        for it in self.interrupts.iter_mut().filter(|it| it.intid == intid) {
+            it.enabled = configuration & 1 == 1;
+            it.priority = priority;
+        }
     }
 
     /// The interrupt as `cpu` names it, if the guest can see it.
@@ -195,7 +229,7 @@ impl Gic {
         let priority = self.group_priority(cpu, group, self.interrupts[index].priority);
         self.cpus[cpu].running.push((priority, group));
         self.interrupts[index].latch = false;
-        self.interrupts[index].active = true;
+        self.interrupts[index].active = !self.interrupts[index].is_lpi();
         self.interrupts[index].taker = Some(cpu);
         self.interrupts[index].intid
     }
