@@ -176,7 +176,15 @@ fn bench_has_the_fields_and_the_cases_of_the_contract() {
     let case = |name: &str| cases.iter().find(|case| case["name"] == name).unwrap();
     assert_eq!(case("inject-1")["of"], "fetch_or");
     assert_eq!(case("inject-2-threads")["of"], "inject-1");
-    for name in ["inject-64k-random", "ack-32-priorities", "inject-ack-depth-57k", "dispatch", "setup-its"] {
+    for name in [
+        "inject-64k-random",
+        "ack-32-priorities",
+        "inject-ack-depth-57k",
+        "route-update-16",
+        "route-update-4096",
+        "dispatch",
+        "setup-its",
+    ] {
         assert!(case(name)["ratio"].as_f64().unwrap() > 0.0, "{name}");
     }
 }

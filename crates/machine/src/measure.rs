@@ -7,6 +7,7 @@ mod floors;
 mod injection;
 mod model;
 mod peers;
+mod routes;
 
 use crate::run::RunError;
 use std::fmt;
@@ -54,6 +55,8 @@ pub struct Case {
     /// | `ack-32-priorities` | a message, `ICC_IAR1_EL1` and `ICC_EOIR1_EL1`, over 32 priorities pending together |
     /// | `inject-ack-depth-1`, `-57k` | the same, with so many LPIs pending |
     /// | `kick-asleep` | a vCPU falls asleep; a message, one kick (an eventfd write); the interrupt is taken |
+    /// | `route-update-16`, `-4096` | one route of a table of that size changes |
+    /// | `inject-by-gsi` | as `inject-1`, by a GSI that is routed there |
     /// | `dispatch` | from INTID to a handler that does nothing |
     /// | `setup-*`, `move-*`, `deliver-*` | a controller: setting up a device by its vectors, one affinity change, one message from the device's store until its interrupt was handled and ended |
     /// | `floor-*`, `peer-*` | for comparison; not this project's code |
@@ -149,6 +152,7 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
             Err((name, reason)) => skipped.push((name.to_owned(), reason)),
         }
     }
+    probes.extend(routes::probes()?);
     probes.push(dispatch::probe()?);
     probes.push(peers::locked_list());
     probes.extend(controllers::probes()?);
@@ -215,6 +219,8 @@ mod tests {
             "inject-ack-depth-1",
             "inject-ack-depth-57k",
             "kick-asleep",
+            "route-update-16",
+            "route-update-4096",
             "dispatch",
             "setup-its",
             "move-direct-lpi",

@@ -13,7 +13,8 @@ use vgic::{Sleep, Vcpu};
 
 const REPEATS: u32 = 4096;
 const KICK: &str = "kick-asleep";
-const INJECT: &str = "inject-1";
+/// The case that others are compared with.
+pub(super) const INJECT: &str = "inject-1";
 /// Devices with as many events as a chunk of the model's has, and devices with many more.
 const NARROW: Mapping = Mapping::new(2048, 5);
 const WIDE: Mapping = Mapping::new(32, 11);

@@ -1,0 +1,102 @@
+//! What GSIs cost: changing where one leads, in small and in large tables, and ringing one.
+
+use super::model::{Mapping, Model};
+use super::{MeasureError, Probe, Reference, each};
+use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing};
+use msi_types::{Cpu, Delivery, DeviceId, Gsi, Kick, Level, Line, MsiMessage, SetLine, SignalMsi};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Instant;
+
+const REPEATS: u32 = 4096;
+const DOORBELL: u64 = 0x0809_0040;
+
+/// Changes of one route in tables of two sizes, and a signal by GSI.
+pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
+    Ok(vec![update("route-update-16", 4)?, update("route-update-4096", 12)?, inject()?])
+}
+
+/// Nobody is rung: routes are changed, not used.
+struct Nobody;
+
+impl SetLine for Nobody {
+    fn set_line(&self, _: Line, _: Level) -> Delivery {
+        Delivery::Blocked
+    }
+}
+
+fn route(gsi: u32, round: u32) -> Route {
+    Route::to_its(
+        DeviceId::new(gsi / 32),
+        MsiMessage { address: DOORBELL, data: gsi % 32 + 32 * (round % 2) },
+    )
+}
+
+fn failed(name: &str, error: impl Display) -> MeasureError {
+    MeasureError::Case(name.to_owned(), error.to_string())
+}
+
+/// One route after the other gets another message, each as a commit of its own, all over a table of 2^`bits` routes.
+fn update(name: &'static str, bits: u32) -> Result<Probe, MeasureError> {
+    let routes = 1 << bits;
+    let space = GsiSpace { limit: 4096, first_allocated: 0 };
+    let table = Router::new(space, Inputs::new(Arc::new(Nobody))).map_err(|error| failed(name, error))?;
+    let full: Vec<_> = (0..routes).map(|gsi| (Gsi::new(gsi), route(gsi, 0))).collect();
+    table.replace(&full).map_err(|error| failed(name, error))?;
+    let mut round = 0;
+    Ok(Probe::new(name, Reference::FetchOr, move || {
+        round += 1;
+        let mut made = 0;
+        let start = Instant::now();
+        for at in 0..REPEATS {
+            // An odd stride comes by every route of the table, once a turn.
+            let (gsi, turn) = (at.wrapping_mul(1021) & (routes - 1), at >> bits);
+            let change = Change::Set(Gsi::new(gsi), route(gsi, turn + round * (REPEATS >> bits)));
+            made += table.commit(&[change]).map_or(0, |changes| changes.made);
+        }
+        let time = each(start.elapsed(), REPEATS);
+        if made + routes >= REPEATS {
+            Ok(time)
+        } else {
+            Err(format!("{made} of {REPEATS} changes were made"))
+        }
+    }))
+}
+
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
+}
+
+/// The ITS of a model.
+struct Its(Model);
+
+impl SignalMsi<DeviceId> for Its {
+    fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
+        self.0.send(from.get(), message.data)
+    }
+}
+
+/// From a GSI to the pending bit.
+fn inject() -> Result<Probe, MeasureError> {
+    let name = "inject-by-gsi";
+    let (model, vcpus) =
+        Model::mapped(Mapping::new(1, 1), 1, Arc::new(NoKick)).map_err(|error| failed(name, error))?;
+    let inputs = Inputs::new(Arc::new(Nobody)).with_its(Arc::new(Its(model)));
+    let table = Router::new(GsiSpace::default(), inputs).map_err(|error| failed(name, error))?;
+    let gsi = table.allocate().map_err(|error| failed(name, error))?;
+    let to_first_event = Route::to_its(DeviceId::new(0), MsiMessage { address: DOORBELL, data: 0 });
+    table.commit(&[Change::Set(gsi, to_first_event)]).map_err(|error| failed(name, error))?;
+    Ok(Probe::new(name, Reference::Case(super::injection::INJECT), move || {
+        let _kept = &vcpus;
+        if table.signal(gsi) != Ok(Delivery::Pending) {
+            return Err("a message was not delivered".to_owned());
+        }
+        let start = Instant::now();
+        for _ in 0..REPEATS {
+            let _ = table.signal(gsi);
+        }
+        Ok(each(start.elapsed(), REPEATS))
+    }))
+}
