@@ -8,9 +8,9 @@
 //! [`ListRegisterVcpu`] of it, whose guest acknowledges and ends interrupts in hardware.
 //!
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
-//! in the guest; then there is exactly one kick. Two messages take a lock once: the first by `GICR_SETLPIR` to a group of
-//! LPIs, for which room is made, and one that comes while LPIs or an ITS are being enabled with more than 16 384 events
-//! mapped. An ITS that [reports errors](its::ErrorReporting) takes one for each message that nothing is mapped for.
+//! in the guest; then there is exactly one kick. One message takes a lock, once: the first by `GICR_SETLPIR` to a group of
+//! LPIs, for which room is made. An ITS that [reports errors](its::ErrorReporting) takes one for each message that nothing
+//! is mapped for.
 //!
 //! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are counted in
 //! [`Vgic::events`].
@@ -30,7 +30,8 @@
 //! # Choices that the architecture leaves
 //!
 //! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a vCPU with list registers
-//!   has yet to exit, or more is mapped than one access may go through; whoever polls takes the rest further.
+//!   has yet to exit, or more is mapped than one access may go through; whoever polls takes the rest further. Setting
+//!   `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes through all that is mapped before it returns.
 //! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered. Of an LPI's priority, the
 //!   upper five bits count, also where wired interrupts have more.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. `GICD_STATUSR` and `GICR_STATUSR`

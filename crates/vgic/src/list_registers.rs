@@ -176,7 +176,6 @@ impl ListRegisterVcpu {
     /// kicks it, once; it then exits.
     pub fn enter(mut self) -> (InGuest, VirtualInterface) {
         let cpu = self.0.vcpu.cpu();
-        self.0.vcpu.vgic().settle();
         self.0.attention().leave(cpu);
         self.0.attention().fills(cpu);
         let interface = self.0.fill();

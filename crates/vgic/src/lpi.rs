@@ -58,8 +58,8 @@
 //! # Sweeps
 //!
 //! What concerns everything mapped (MAPC, INVALL, MOVALL, MAPD, `EnableLPIs`, `GITS_CTLR.Enabled`) is carried out a piece
-//! at a time (`sweeps`), and reported as done when it is: by `GITS_CREADR`, `RWP`, `Busy` or `Quiescent`. Enabling is not
-//! reported, so messages pass from its beginning on: one whose slot was not reached yet waits for the command lock once.
+//! at a time (`sweeps`), and reported as done when it is: by `GITS_CREADR`, `RWP`, `Busy` or `Quiescent`. Enabling has no
+//! such report: the write that enables LPIs or an ITS ends with its sweep, and the register reads as disabled until then.
 //!
 //! # Locks
 //!
@@ -104,6 +104,7 @@ use hints::Hints;
 use msi_types::Cpu;
 use slots::SlotTable;
 use spin::mutex::SpinMutex;
+use sweeps::Cause;
 
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, PriorityView};
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
@@ -119,6 +120,8 @@ use shared::Shared;
 const SLOTS_PER_ACCESS: u64 = 1 << 14;
 /// How many slots are visited with the command lock held, before others get it.
 pub(crate) const SLOTS_PER_PIECE: u64 = 1 << 10;
+/// How long the command lock is left alone between two pieces of a long access, in turns of a spinning loop.
+const SPINS_PER_PIECE: u32 = 64;
 
 /// The LPIs of one machine: shared by its ITSes, redistributors and vCPUs.
 pub(crate) struct LpiCore {
@@ -149,7 +152,6 @@ impl LpiCore {
             nodes: Nodes::new(config.nodes()),
             hints: (0..config.vcpus).map(|_| Hints::new(config.slots)).collect(),
             own: (0..config.vcpus).map(|_| AtomicU64::new(0)).collect(),
-            unsettled: AtomicU32::new(0),
         });
         Arc::new(Self {
             shared: shared.clone(),
@@ -180,8 +182,7 @@ impl LpiCore {
         self.control.lock().add_its(senders)
     }
 
-    /// A message from a device of an ITS. Any thread; lock-free, but while a sweep goes on that lets messages in (LPIs
-    /// or the ITS were just enabled, with more mapped than one access's budget).
+    /// A message from a device of an ITS. Any thread; lock-free.
     #[inline]
     pub(crate) fn signal(&self, senders: &Senders, device: u32, event: u32) -> Injection {
         match senders.get(device) {
@@ -192,8 +193,7 @@ impl LpiCore {
 
     #[inline]
     fn signal_sender(&self, sender: &AtomicU64, event: u32) -> Injection {
-        let late = || self.with(|control| control.inject(sender, event));
-        let (injection, vcpu) = self.shared.signal(sender, event, late);
+        let (injection, vcpu) = self.shared.inject(sender, event);
         if let Some(vcpu) = vcpu {
             self.notify(vcpu);
         }
@@ -225,10 +225,23 @@ impl LpiCore {
         result
     }
 
-    /// Goes on with what registers asked for, by up to one access's budget. Is nothing left that somebody waits for
-    /// without asking?
-    pub(crate) fn settle(&self) -> bool {
-        self.shared.unsettled.load(Ordering::SeqCst) == 0 || self.advance_registers()
+    /// `GICR_CTLR.EnableLPIs` was set: returns when that holds for every LPI. For callers that hold no locks.
+    pub(crate) fn finish_enabling(&self, cpu: Cpu) {
+        self.finish(Cause::Enable(cpu.get()));
+    }
+
+    /// `GITS_CTLR.Enabled` was set: returns when that holds for every event. For callers that hold no locks.
+    pub(crate) fn finish_enabling_its(&self, its: ItsIndex) {
+        self.finish(Cause::Admit(its));
+    }
+
+    /// Takes time in proportion to what is mapped. Ends also if another access disables again what was enabled; and as
+    /// whoever then enables it once more comes here too, and goes nowhere else, it ends at all.
+    fn finish(&self, cause: Cause) {
+        while !self.with(|control| control.advance(cause, control.work() + SLOTS_PER_PIECE)) {
+            // Whoever waits for the lock would seldom see it free.
+            (0..SPINS_PER_PIECE).for_each(|_| core::hint::spin_loop());
+        }
     }
 
     /// Goes on with what registers asked for, by up to one access's budget. Is nothing left? For callers that hold no

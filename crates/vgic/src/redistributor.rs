@@ -101,9 +101,11 @@ impl<'a> Redistributor<'a> {
         self.events.record(GuestFault { reason, address: self.place.base, detail });
     }
 
+    /// `EnableLPIs` reads as zero until it has taken effect.
     fn read_control(self) -> Ctlr {
         self.advance();
-        self.control()
+        let control = self.control();
+        control.with_enable_lpis(control.enable_lpis() && !self.is_enabling())
     }
 
     fn control(self) -> Ctlr {

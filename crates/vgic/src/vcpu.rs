@@ -50,8 +50,7 @@ impl Inputs {
 pub enum Sleep {
     /// Nothing is to be signalled: whatever comes from now on kicks the vCPU, once.
     Ready,
-    /// An interrupt is there (a kick for it may still be on its way), or the GIC has work to do that nobody else may
-    /// ask for: try again.
+    /// An interrupt is there; a kick for it may still be on its way.
     DontSleep,
 }
 
@@ -130,7 +129,7 @@ impl Vcpu {
     /// once; call [`returned`](Self::returned) when the vCPU is back.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
-        Sleep::of(gic.settle() && gic.attention().leave_unless(self.cpu, || self.inputs().any()))
+        Sleep::of(gic.attention().leave_unless(self.cpu, || self.inputs().any()))
     }
 
     /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU interface takes no
@@ -142,7 +141,7 @@ impl Vcpu {
     /// [`reset`](Self::reset) it as it goes off: others then take the 1-of-N interrupts that were chosen for it.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
-        Sleep::of(gic.settle() && gic.attention().leave_unless(self.cpu, || self.wake_requested()))
+        Sleep::of(gic.attention().leave_unless(self.cpu, || self.wake_requested()))
     }
 
     fn wake_requested(&mut self) -> bool {
@@ -156,7 +155,6 @@ impl Vcpu {
     /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later kicks it, once; call
     /// [`returned`](Self::returned) when the guest has exited.
     pub fn enter_guest(&mut self) -> Inputs {
-        self.gic.settle();
         self.gic.attention().leave(self.cpu);
         self.inputs()
     }

@@ -229,11 +229,6 @@ impl Vgic {
         }
     }
 
-    /// Goes on with what registers asked for and nobody may ask about. Is nothing left?
-    pub(crate) fn settle(&self) -> bool {
-        self.lpis.as_ref().is_none_or(|lpis| lpis.settle())
-    }
-
     /// Lets every ITS go on.
     pub(crate) fn poll_all_its(&self) {
         self.its.iter().for_each(|its| its.poll());

@@ -78,21 +78,32 @@ impl Its {
         self.ctlr(&state)
     }
 
+    /// `Enabled` reads as zero until it has taken effect.
     fn ctlr(&self, state: &State) -> Ctlr {
         let quiescent =
             !state.enabled && self.lpis.with_notification_owed(|control| control.is_quiescent(self.index));
-        Ctlr::new().with_enabled(state.enabled).with_quiescent(quiescent)
+        let admits = self.lpis.with_notification_owed(|control| control.is_admitting(self.index));
+        Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
     }
 
+    /// Enabling takes effect before the write returns, in time that is in proportion to what is mapped.
     fn set_ctlr(&self, lanes: Lanes) {
-        let mut state = self.state.lock();
-        let written = lanes.over(self.ctlr(&state).into_bits().into());
-        let enabled = Ctlr::from_bits(crate::distributor::low_word(written)).enabled();
-        if enabled != state.enabled {
-            state.enabled = enabled;
-            self.lpis.with_notification_owed(|control| control.set_its_enabled(self.index, enabled));
+        let enabled = {
+            let mut state = self.state.lock();
+            let before = Ctlr::new().with_enabled(state.enabled);
+            let written = lanes.over(before.into_bits().into());
+            let enabled = Ctlr::from_bits(crate::distributor::low_word(written)).enabled();
+            if enabled != state.enabled {
+                state.enabled = enabled;
+                self.lpis.with_notification_owed(|control| control.set_its_enabled(self.index, enabled));
+            }
+            enabled
+        };
+        if enabled {
+            // With no lock held: others go on meanwhile, and a kick may come back to these registers.
+            self.lpis.finish_enabling_its(self.index);
         }
-        self.run(&mut state);
+        self.run(&mut self.state.lock());
     }
 
     fn set_cbaser(&self, lanes: Lanes) {

@@ -4,7 +4,7 @@
 //! Every word is made from this state by [`Control::refresh`]; a command changes the state and refreshes the slots
 //! that it concerns. Refreshing twice does no harm.
 
-use super::atomic::{AtomicU64, Ordering};
+use super::atomic::AtomicU64;
 use super::config::LpiConfig;
 use super::directory::Place;
 use super::mappings::{ItsIndex, MappedDevice};
@@ -161,13 +161,8 @@ impl Control {
         self.events.record(GuestFault { reason, address, detail });
     }
 
-    /// A message, sent by a command, or one that came before a sweep that lets messages in had reached its slot.
+    /// A message, sent by a command.
     pub(super) fn inject(&mut self, sender: &AtomicU64, event: u32) -> Injection {
-        if self.shared.unsettled.load(Ordering::SeqCst) != 0
-            && let Some(place) = self.find(sender, event)
-        {
-            self.refresh(place.slot, Settings::Keep);
-        }
         let (injection, vcpu) = self.shared.inject(sender, event);
         if let Some(vcpu) = vcpu {
             self.owed.insert(vcpu);

@@ -78,19 +78,28 @@ impl Control {
         self.translator(its).map(|translator| translator.senders.clone())
     }
 
-    /// `GITS_CTLR.Enabled`. Messages are taken on return, or none becomes pending through this ITS any more once it
-    /// [`is_quiescent`](Self::is_quiescent).
+    /// `GITS_CTLR.Enabled`. Messages are taken once this [is done](Self::is_admitting), or none becomes pending through
+    /// this ITS any more once it [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn set_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
         if let Some(translator) = self.translator_mut(its)
             && translator.enabled != enabled
         {
             translator.enabled = enabled;
-            self.resettle(its);
+            let (resettle, admit) = (Cause::Resettle(its), Cause::Admit(its));
+            let (ends, begins) = if enabled { (resettle, admit) } else { (admit, resettle) };
+            // The one that begins visits all that the other has left.
+            self.abandon(ends);
+            self.refresh_its(begins, its);
         }
     }
 
-    fn resettle(&mut self, its: ItsIndex) {
-        self.start_refresh(Cause::Resettle(its), Meant::Its(its.0), Settings::Keep);
+    fn refresh_its(&mut self, cause: Cause, its: ItsIndex) {
+        self.start_refresh(cause, Meant::Its(its.0), Settings::Keep);
+    }
+
+    /// Has the ITS been enabled, and does that not hold for every event yet?
+    pub(crate) fn is_admitting(&self, its: ItsIndex) -> bool {
+        self.is_sweeping(Cause::Admit(its))
     }
 
     /// Is everything done that the ITS's registers and its last command asked for?
@@ -104,8 +113,8 @@ impl Control {
         Self::causes_of(its).into_iter().all(|cause| self.advance(cause, limit))
     }
 
-    const fn causes_of(its: ItsIndex) -> [Cause; 3] {
-        [Cause::Teardown(its), Cause::Resettle(its), Cause::Command(its)]
+    const fn causes_of(its: ItsIndex) -> [Cause; 4] {
+        [Cause::Teardown(its), Cause::Resettle(its), Cause::Admit(its), Cause::Command(its)]
     }
 
     /// A mapped device's event bits.
@@ -200,7 +209,7 @@ impl Control {
     pub(crate) fn unmap_all_collections(&mut self, its: ItsIndex) {
         if let Some(translator) = self.translator_mut(its) {
             translator.collections.clear();
-            self.resettle(its);
+            self.refresh_its(Cause::Resettle(its), its);
         }
     }
 

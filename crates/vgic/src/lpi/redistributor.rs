@@ -17,7 +17,8 @@ use alloc::vec::Vec;
 use gic_arch::{Lpi, gicr};
 
 impl Control {
-    /// `GICR_CTLR.EnableLPIs` 0 → 1: what the pending table says becomes pending, and messages are taken.
+    /// `GICR_CTLR.EnableLPIs` 0 → 1: when its sweep is done ([`is_enabling`](Self::is_enabling)), messages are taken, and
+    /// what the pending table says is pending.
     pub(crate) fn enable_lpis(&mut self, vcpu: u32, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
         let tables = LpiTables::new(propbaser, pendbaser, self.config.id_bits);
         match self.redistributors.get_mut(vcpu as usize) {
@@ -27,6 +28,11 @@ impl Control {
         let pending = self.load_pending(&tables, pendbaser);
         let cursor = self.all_chunks();
         self.start(Cause::Enable(vcpu), Sweep::Enable { cursor, vcpu, tables, pending, next: 0 });
+    }
+
+    /// Has `EnableLPIs` been set, and does that not hold for every LPI yet?
+    pub(crate) fn is_enabling(&self, vcpu: u32) -> bool {
+        self.is_sweeping(Cause::Enable(vcpu))
     }
 
     fn load_pending(&self, tables: &LpiTables, pendbaser: gicr::Pendbaser) -> PendingBits {

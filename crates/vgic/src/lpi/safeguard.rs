@@ -24,8 +24,6 @@ pub(crate) enum Safeguard {
     Revoke,
     /// A command that changes what is in a list register recalls it.
     Recall,
-    /// A message that was refused asks again once no sweep is left that lets messages in.
-    AskAgain,
     /// A message for what is in a list register makes its vCPU exit.
     KickListed,
 }

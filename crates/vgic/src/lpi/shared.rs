@@ -1,6 +1,6 @@
 //! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering};
 use super::directory::{Nodes, Place};
 use super::hints::Hints;
 use super::safeguard::Safeguard;
@@ -19,8 +19,6 @@ pub(super) struct Shared {
     /// By vCPU: the entry of its redistributor as a sender, whose "events" are LPI indices. These slots hold what is
     /// pending at the redistributor itself: by `GICR_SETLPIR`, by MOVALL, from the pending table.
     pub(super) own: Box<[AtomicU64]>,
-    /// 1 while a sweep goes on that lets messages in: slots that it has not reached refuse them still.
-    pub(super) unsettled: AtomicU32,
 }
 
 /// What became of a message.
@@ -35,38 +33,6 @@ pub(crate) enum Injection {
 }
 
 impl Shared {
-    /// A message, as [`inject`](Self::inject). If its slot refuses it only because a sweep that lets messages in has
-    /// not come to it, `late` is asked instead: that waits for the command lock.
-    #[inline]
-    pub(super) fn signal(
-        &self,
-        sender: &AtomicU64,
-        event: u32,
-        late: impl FnOnce() -> Injection,
-    ) -> (Injection, Option<u32>) {
-        match self.inject(sender, event) {
-            (Injection::Dropped, _) => self.signal_again(sender, event, late),
-            done => done,
-        }
-    }
-
-    #[cold]
-    fn signal_again(
-        &self,
-        sender: &AtomicU64,
-        event: u32,
-        late: impl FnOnce() -> Injection,
-    ) -> (Injection, Option<u32>) {
-        if self.unsettled.load(Ordering::SeqCst) != 0 {
-            (late(), None)
-        } else if Safeguard::AskAgain.stands() {
-            // The sweep may have ended since the slot was looked at.
-            self.inject(sender, event)
-        } else {
-            (Injection::Dropped, None)
-        }
-    }
-
     /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the vCPU to notify.
     #[inline]
     pub(super) fn inject(&self, sender: &AtomicU64, event: u32) -> (Injection, Option<u32>) {

@@ -7,10 +7,10 @@
 //! made so again. What a guest waits for – a command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`,
 //! `GITS_CTLR.Quiescent` – tells it when the sweep is done.
 //!
-//! Nobody waits when LPIs or an ITS are *enabled*: from that write on messages must arrive. While such a sweep goes on,
-//! a message that finds its slot not deliverable has that slot refreshed first ([`Control::inject`]).
+//! Nothing tells it when LPIs or an ITS are *enabled*: from that write on messages must arrive. So the write goes on until
+//! its sweep is done, a piece at a time with the command lock released in between; the register reads as disabled until
+//! then. A message that comes meanwhile is taken if its slot was reached, and otherwise came before.
 
-use super::atomic::Ordering;
 use super::control::{Control, Settings};
 use super::directory::{CHUNK_BITS, Entry, depth};
 use super::mappings::{ItsIndex, MappedDevice};
@@ -29,8 +29,10 @@ use gic_arch::Lpi;
 pub(super) enum Cause {
     /// A device table was taken away: its devices are unmapped.
     Teardown(ItsIndex),
-    /// An ITS was enabled or disabled, or lost its collections.
+    /// An ITS was disabled, or lost its collections.
     Resettle(ItsIndex),
+    /// An ITS was enabled.
+    Admit(ItsIndex),
     /// A command of an ITS.
     Command(ItsIndex),
     /// `GICR_CTLR.EnableLPIs` of a vCPU's redistributor was set.
@@ -42,11 +44,6 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    /// Must messages be taken already, for slots that the sweep has not reached?
-    const fn admits_messages(self) -> bool {
-        matches!(self, Self::Resettle(_) | Self::Enable(_))
-    }
-
     const fn is_commands(self) -> bool {
         matches!(self, Self::Command(_))
     }
@@ -119,7 +116,6 @@ impl Control {
             self.advance(cause, u64::MAX);
         }
         self.sweeps.insert(cause, sweep);
-        self.publish_sweeps();
     }
 
     /// Starts to refresh words.
@@ -130,9 +126,7 @@ impl Control {
 
     /// Gives a sweep up: what is left of it.
     pub(super) fn abandon(&mut self, cause: Cause) -> Option<Sweep> {
-        let left = self.sweeps.remove(&cause);
-        self.publish_sweeps();
-        left
+        self.sweeps.remove(&cause)
     }
 
     /// Is a sweep for this cause going on?
@@ -149,7 +143,6 @@ impl Control {
         } else {
             self.sweeps.insert(cause, sweep);
         }
-        self.publish_sweeps();
         done
     }
 
@@ -170,11 +163,6 @@ impl Control {
             }
         }
         true
-    }
-
-    fn publish_sweeps(&self) {
-        let admits = self.sweeps.keys().any(|cause| cause.admits_messages());
-        self.shared.unsettled.store(u32::from(admits), Ordering::SeqCst);
     }
 
     fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> bool {

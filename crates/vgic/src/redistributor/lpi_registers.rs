@@ -26,13 +26,17 @@ impl LpiRegisters {
 }
 
 impl<'a> Redistributor<'a> {
-    /// `GICR_CTLR.EnableLPIs` was written. Clearing it has an effect only where [`can_clear_enable_lpis`] says so.
+    /// `GICR_CTLR.EnableLPIs` was written. Setting it takes effect before the write returns, in time that is in proportion
+    /// to what is mapped. Clearing it has an effect only where [`can_clear_enable_lpis`] says so.
     ///
     /// [`can_clear_enable_lpis`]: crate::VgicConfig::can_clear_enable_lpis
     pub(super) fn set_enable_lpis(self, enable: bool) {
         let Some(lpis) = self.lpis else { return };
         self.change_enable(lpis, enable);
         // With no lock held: a kick may come back to these registers.
+        if enable {
+            lpis.finish_enabling(self.cpu);
+        }
         lpis.advance_registers();
     }
 
@@ -56,6 +60,12 @@ impl<'a> Redistributor<'a> {
     pub(super) fn is_disabling(self) -> bool {
         self.lpis
             .is_some_and(|lpis| lpis.with_notification_owed(|control| control.is_disabling(self.cpu.get())))
+    }
+
+    /// Was `EnableLPIs` set, and has that not taken effect everywhere?
+    pub(super) fn is_enabling(self) -> bool {
+        self.lpis
+            .is_some_and(|lpis| lpis.with_notification_owed(|control| control.is_enabling(self.cpu.get())))
     }
 
     /// Is an invalidation not complete (`GICR_SYNCR.Busy`)?

@@ -6,9 +6,10 @@ use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Syncr};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Priority, RegisterValue, gicr, gits};
-use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, MsiMessage};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use vgic::its::ItsConfig;
-use vgic::{AccessWidth, FaultReason, GuestMemory, Sleep, VgicConfig};
+use vgic::{AccessWidth, FaultReason, GuestMemory, Sleep, Vgic, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
 const QUEUE: u64 = Ram::BASE;
@@ -24,16 +25,20 @@ const fn lpi_of(event: u32) -> u32 {
     8192 + event / 2
 }
 
+fn one_vcpu() -> VgicConfig {
+    let its = vec![ItsConfig::new(ITS)];
+    VgicConfig { lpi_id_bits: Some(16), redistributor_invalidation: true, its, ..VgicConfig::new(1) }
+}
+
 /// One vCPU, and a device of which every event is mapped.
 fn crowded() -> Machine {
-    let config = VgicConfig {
-        lpi_id_bits: Some(16),
-        redistributor_invalidation: true,
-        its: vec![ItsConfig::new(ITS)],
-        ..VgicConfig::new(1)
-    };
-    let machine = Machine::running(config);
-    configure(&machine, true);
+    let machine = Machine::running(one_vcpu());
+    crowd(&machine);
+    machine
+}
+
+fn crowd(machine: &Machine) {
+    configure(machine, true);
     machine.write_gicr(
         0,
         gicr::PROPBASER,
@@ -67,7 +72,6 @@ fn crowded() -> Machine {
     }
     assert_eq!(machine.gic.command_faults(0).unwrap().count, 0);
     assert_eq!(machine.read(ITS + u64::from(gits::CREADR.offset()), AccessWidth::Double), at);
-    machine
 }
 
 fn configure(machine: &Machine, enable: bool) {
@@ -76,8 +80,12 @@ fn configure(machine: &Machine, enable: bool) {
 }
 
 fn send(machine: &Machine, event: u32) -> Delivery {
+    send_to(&machine.gic, event)
+}
+
+fn send_to(gic: &Vgic, event: u32) -> Delivery {
     let message = MsiMessage { address: ItsConfig::new(ITS).doorbell(), data: event };
-    machine.gic.its(0).unwrap().signal_msi(DeviceId::new(1), message)
+    gic.its(0).unwrap().signal_msi(DeviceId::new(1), message)
 }
 
 fn read<V: RegisterValue<Raw = u32>>(machine: &Machine, register: gic_arch::Reg<V, impl Sized>) -> V {
@@ -130,7 +138,7 @@ fn syncr_says_when_everything_was_invalidated() {
 }
 
 #[test]
-fn lpis_that_were_enabled_take_messages_at_once_and_a_vcpu_that_sleeps_brings_the_rest() {
+fn the_write_that_enables_lpis_ends_when_all_of_them_are() {
     let mut machine = crowded();
     disable(&machine);
     let first_and_last = [(8192, 1), (LAST_LPI, 0x80)];
@@ -139,19 +147,77 @@ fn lpis_that_were_enabled_take_messages_at_once_and_a_vcpu_that_sleeps_brings_th
     }
 
     machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-    assert_eq!(send(&machine, LAST - 2), Delivery::Pending);
 
+    assert!(read(&machine, gicr::CTLR).enable_lpis());
+    assert_eq!(send(&machine, LAST - 2), Delivery::Pending);
     let mut taken = Vec::new();
-    for _ in 0..1000 {
-        while let intid @ 8192.. = machine.acknowledge(0) {
-            taken.push(intid);
-            machine.end(0, intid);
-        }
-        if machine.vcpus[0].prepare_to_sleep() == Sleep::Ready {
-            break;
-        }
+    while let intid @ 8192.. = machine.acknowledge(0) {
+        taken.push(intid);
+        machine.end(0, intid);
     }
     taken.sort_unstable();
     let expected = [8192, LAST_LPI - 1, LAST_LPI].map(u64::from);
-    assert_eq!(taken, expected, "nobody read a register meanwhile");
+    assert_eq!(taken, expected);
+}
+
+/// Looks at the machine when it is kicked: what `GITS_CTLR` and `GICR_CTLR` say, and what becomes of the last event.
+#[derive(Default)]
+struct Looks {
+    gic: OnceLock<Weak<Vgic>>,
+    seen: Mutex<Vec<(u64, u64, Delivery)>>,
+}
+
+impl Kick for Looks {
+    fn kick(&self, _: Cpu) {
+        let Some(gic) = self.gic.get().and_then(Weak::upgrade) else { return };
+        let read = |address| gic.read(address, AccessWidth::Word).unwrap();
+        let redistributor = gic.config().redistributors[0].base;
+        let registers = [ITS, redistributor].map(read);
+        self.seen.lock().unwrap().push((registers[0], registers[1], send_to(&gic, LAST)));
+    }
+}
+
+fn watched() -> (Machine, Arc<Looks>) {
+    let looks = Arc::new(Looks::default());
+    let mut machine = Machine::kicking(one_vcpu(), looks.clone());
+    machine.start();
+    crowd(&machine);
+    looks.gic.set(Arc::downgrade(&machine.gic)).unwrap();
+    (machine, looks)
+}
+
+#[test]
+fn lpis_read_as_disabled_until_all_of_them_are_enabled() {
+    let (mut machine, looks) = watched();
+    disable(&machine);
+    machine.ram.write(PENDING + 8192 / 8, &[1]).unwrap();
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+
+    let seen = looks.seen.lock().unwrap().clone();
+    assert!(matches!(seen[..], [(_, lpis, Delivery::Blocked)] if lpis & 1 == 0), "{seen:?}");
+    assert_eq!(send(&machine, LAST), Delivery::Pending);
+}
+
+#[test]
+fn an_its_reads_as_disabled_until_it_takes_every_message() {
+    let (mut machine, looks) = watched();
+    let ctlr = ITS + u64::from(gits::CTLR.offset());
+    // The first event is pending and masked. What its configuration says now is read when the ITS is enabled.
+    configure(&machine, false);
+    machine.write_gicr(0, gicr::INVALLR, 0);
+    polls(|| !read::<Syncr>(&machine, gicr::SYNCR).busy());
+    assert_eq!(send(&machine, 0), Delivery::Pending);
+    machine.write(ctlr, AccessWidth::Word, 0);
+    polls(|| machine.read(ctlr, AccessWidth::Word) >> 31 == 1);
+    configure(&machine, true);
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+
+    machine.write(ctlr, AccessWidth::Word, 1);
+
+    let seen = looks.seen.lock().unwrap().clone();
+    assert!(matches!(seen[..], [(its, _, Delivery::Blocked)] if its & 1 == 0), "{seen:?}");
+    assert_eq!(send(&machine, LAST), Delivery::Pending);
+    assert_eq!(machine.read(ctlr, AccessWidth::Word), 1);
 }

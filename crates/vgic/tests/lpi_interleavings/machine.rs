@@ -9,7 +9,7 @@ use super::mappings::{ItsIndex, MappedDevice, MappedEvent};
 use super::senders::Senders;
 use super::shared::{Injection, Shared};
 use super::slots::SlotTable;
-use crate::atomic::{AtomicU32, AtomicU64};
+use crate::atomic::AtomicU64;
 use crate::attention::Attention;
 use crate::events::Events;
 use crate::memory::{GuestMemory, MemoryFault};
@@ -17,7 +17,6 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, Kick};
-use shuttle::sync::Mutex;
 
 const VCPUS: u16 = 2;
 const PENDING: u64 = 0x1_0000;
@@ -82,7 +81,6 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
         nodes: Nodes::new(8),
         hints: (0..VCPUS).map(|_| Hints::new(512)).collect(),
         own: (0..VCPUS).map(|_| AtomicU64::new(0)).collect(),
-        unsettled: AtomicU32::new(0),
     });
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
@@ -117,17 +115,6 @@ impl Machine {
         injection
     }
 
-    /// As [`send`](Self::send), by a sender that can wait for the commands.
-    pub(super) fn signal(&self, device: u32, event: u32, commands: &Mutex<Commands>) -> Injection {
-        let sender = self.senders.get(device).unwrap();
-        let late = || commands.lock().unwrap().inject(sender, event);
-        let (injection, vcpu) = self.shared.signal(sender, event, late);
-        if let Some(vcpu) = vcpu {
-            self.attention.notify(Cpu::new(vcpu));
-        }
-        injection
-    }
-
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
         Vcpu { machine: self.clone(), cpu: Cpu::new(vcpu.into()), consumer: Consumer::new(vcpu.into()) }
     }
@@ -146,12 +133,6 @@ impl Machine {
 }
 
 impl Commands {
-    fn inject(&mut self, sender: &AtomicU64, event: u32) -> Injection {
-        let injection = self.control.inject(sender, event);
-        self.notify();
-        injection
-    }
-
     fn notify(&mut self) {
         while let Some(vcpu) = self.control.pop_owed() {
             self.machine.attention.notify(Cpu::new(vcpu));
@@ -201,18 +182,15 @@ impl Commands {
     }
 
     pub(super) fn enable_lpis(&mut self, vcpu: u16) {
-        self.begin_enabling(vcpu);
-        self.finish();
-    }
-
-    /// The sweep is left to [`finish`](Self::finish).
-    pub(super) fn begin_enabling(&mut self, vcpu: u16) {
         let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(13);
         let pendbaser = gicr::Pendbaser::new().with_address(PENDING * (1 + u64::from(vcpu)));
         self.control.enable_lpis(vcpu.into(), propbaser, pendbaser);
+        self.control.finish_sweeps();
+        self.notify();
     }
 
-    pub(super) fn finish(&mut self) {
+    pub(super) fn set_its_enabled(&mut self, enabled: bool) {
+        self.control.set_its_enabled(self.its, enabled);
         self.control.finish_sweeps();
         self.notify();
     }

@@ -8,7 +8,6 @@ use crate::store_buffer;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::sync::Mutex;
 use shuttle::thread;
 use shuttle::{Config, FailurePersistence, Runner};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -282,26 +281,44 @@ fn what_was_sent_is_delivered_or_in_the_pending_table() {
     needs(Safeguard::SweepOnDisable, lpis_are_disabled);
 }
 
-/// LPIs were enabled, and the sweep that says so to the slots goes on while a message comes.
-fn lpis_are_being_enabled() {
+/// An LPI is in the pending table, and a message comes for it while LPIs are being enabled.
+fn lpis_are_enabled() {
     let (machine, mut commands) = one_event();
+    machine.send(1, 0);
     commands.disable_lpis(0);
-    commands.begin_enabling(0);
-    let commands = Arc::new(Mutex::new(commands));
-    let sender = {
-        let commands = commands.clone();
-        spawn(&machine, move |machine| machine.signal(1, 0, &commands))
-    };
-    let sweeper = thread::spawn(move || commands.lock().unwrap().finish());
-    sweeper.join().unwrap();
-    assert_ne!(sender.join().unwrap(), Injection::Dropped, "LPIs were enabled before");
-    assert_eq!(machine.vcpu(0).drain(), [LPI]);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.enable_lpis(0);
+    let after = machine.send(1, 0);
+    let fresh = [sender.join().unwrap(), after].iter().filter(|sent| **sent == Injection::Fresh).count();
+    assert_ne!(after, Injection::Dropped, "LPIs are enabled");
+    let taken = handler.join().unwrap() + machine.vcpu(0).drain().len();
+    assert_eq!(taken, 1 + fresh, "what the table said, and what was sent");
 }
 
 #[test]
-fn a_message_after_lpis_were_enabled_is_taken_wherever_the_sweep_is() {
-    holds(lpis_are_being_enabled);
-    needs(Safeguard::AskAgain, lpis_are_being_enabled);
+fn what_is_in_the_pending_table_or_sent_is_delivered_once_lpis_are_enabled() {
+    holds(lpis_are_enabled);
+    needs(Safeguard::Owing, lpis_are_enabled);
+}
+
+/// An event is pending in an ITS that is enabled again, and a message comes for it meanwhile.
+fn an_its_is_enabled() {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    commands.set_its_enabled(false);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.set_its_enabled(true);
+    let after = machine.send(1, 0);
+    let fresh = [sender.join().unwrap(), after].iter().filter(|sent| **sent == Injection::Fresh).count();
+    assert_ne!(after, Injection::Dropped, "the ITS is enabled");
+    assert_eq!(handler.join().unwrap() + machine.vcpu(0).drain().len(), 1 + fresh);
+}
+
+#[test]
+fn what_was_pending_or_is_sent_while_an_its_is_enabled_is_delivered() {
+    holds(an_its_is_enabled);
 }
 
 /// Two events of different priority; the path to the first is empty and not the last one used.

@@ -3,10 +3,13 @@
 use super::rig::*;
 use super::std::time::Instant;
 use super::std::{hint::black_box, println, thread};
-use crate::lpi::LpiQueue;
+use crate::AccessWidth::Word;
+use crate::its::ItsConfig;
+use crate::lpi::{LpiConfig, LpiQueue};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use gic_arch::gits;
 use msi_types::Delivery;
 
 const ROUNDS: usize = 201;
@@ -188,4 +191,34 @@ fn two_threads(show: &impl Fn(&str, Cost)) {
     });
     show("pair, one thread", alone);
     show("pair, two threads, distinct vCPUs", both);
+}
+
+#[test]
+#[ignore = "a measurement: run it alone, in release"]
+fn what_the_write_that_enables_an_its_costs() {
+    for bits in [17, 20] {
+        let size = LpiConfig { slots: 1 << (bits + 1), ..LpiConfig::new(2) };
+        let rig = Rig::sized(size, ItsConfig::new(BASE));
+        rig.enable_lpis(0);
+        rig.provide_tables();
+        rig.set_enabled(true);
+        rig.run([mapc(0, 0)]);
+        for device in 0..1u32 << (bits - 16) {
+            rig.run([mapd(device, 16)]);
+            for events in (0..1u32 << 16).collect::<Vec<_>>().chunks(1024) {
+                rig.run(events.iter().map(|event| mapti(device, *event, 8192 + event % 57_344, 0)));
+            }
+        }
+        let disable = || {
+            rig.set_enabled(false);
+            while rig.its.read(gits::CTLR.offset(), Word) >> 31 == 0 {}
+        };
+        let rounds = core::iter::repeat_with(|| {
+            disable();
+            let start = Instant::now();
+            rig.set_enabled(true);
+            start.elapsed()
+        });
+        println!("2^{bits} events mapped: {:?}", rounds.take(10).min().unwrap());
+    }
 }
