@@ -10,10 +10,13 @@ use crate::{cache, process};
 
 /// What is installed into the cache where there is none on the machine.
 const VERSION: &str = "0.20.2";
+/// The workspaces: each has a lock file of its own, and all are judged by the root's `deny.toml`.
+const MANIFESTS: [&str; 3] = ["Cargo.toml", "images/Cargo.toml", "fuzz/Cargo.toml"];
+const CHECKS: [&str; 4] = ["licenses", "bans", "sources", "advisories"];
 /// How cargo-deny begins to say that the database of advisories cannot be reached.
 const UNREACHABLE: &str = "failed to fetch advisory database";
 
-/// Each check counted as one case.
+/// Each check of each workspace counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let program = match find_or_install(workspace) {
         Ok(program) => program,
@@ -22,15 +25,19 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             return Ok(());
         }
     };
-    for check in ["licenses", "bans", "sources", "advisories"] {
-        let mut deny = process::command(&program.to_string_lossy(), &workspace.root);
-        let output = process::output(deny.args(["check", "--hide-inclusion-graph", check]))?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        print!("{}{said}", String::from_utf8_lossy(&output.stdout));
-        if said.contains(UNREACHABLE) {
-            tally.skip(format!("{check}: {UNREACHABLE}"));
-        } else {
-            tally.case(check, failed(output.status.success()));
+    for check in CHECKS {
+        for manifest in MANIFESTS {
+            println!("{manifest}: {check}");
+            let mut deny = process::command(&program.to_string_lossy(), &workspace.root);
+            deny.args(["--locked", "--manifest-path", manifest]);
+            let output = process::output(deny.args(["check", "--hide-inclusion-graph", check]))?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            print!("{}{said}", String::from_utf8_lossy(&output.stdout));
+            if said.contains(UNREACHABLE) {
+                tally.skip(format!("{check}: {UNREACHABLE}"));
+                break;
+            }
+            tally.case(&format!("{manifest}: {check}"), failed(output.status.success()));
         }
     }
     Ok(())
