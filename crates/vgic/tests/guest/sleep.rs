@@ -323,6 +323,58 @@ fn no_message_is_lost_just_when_the_vcpu_falls_asleep() {
     });
 }
 
+/// A 1-of-N interrupt comes just as the first of two vCPUs begins or ceases to take part. Afterwards it is with the one
+/// that takes part.
+fn comes_just_as_a_vcpu(joins: bool) {
+    const ROUNDS: u64 = 10_000;
+    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+    machine.make_edge(SPI);
+    machine.enable_spi(SPI);
+    let any = Irouter::new().with_any_participating(true);
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
+    let take_part = |machine: &Machine, cpu: usize, takes_part: bool| {
+        machine.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_dpg1_ns(!takes_part));
+    };
+    let delay = |turns: u64| (0..turns).for_each(|_| std::hint::spin_loop());
+    let taker = usize::from(!joins);
+    take_part(&machine, 1, !joins);
+    let (begun, sent) = (AtomicU64::new(0), AtomicU64::new(0));
+    let gic = Arc::clone(&machine.gic);
+
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                spin_until(|| begun.load(Ordering::SeqCst) >= round);
+                delay(round * 7 % 64);
+                pulse(&gic, SPI);
+                sent.store(round, Ordering::SeqCst);
+            }
+        });
+        let lost = (1..=ROUNDS).find(|round| {
+            take_part(&machine, 0, !joins);
+            begun.store(*round, Ordering::SeqCst);
+            delay(round % 64);
+            take_part(&machine, 0, joins);
+            spin_until(|| sent.load(Ordering::SeqCst) >= *round);
+            let taken = machine.acknowledge(taker);
+            machine.end(taker, taken);
+            taken != u64::from(SPI)
+        });
+        begun.store(ROUNDS, Ordering::SeqCst);
+        assert_eq!(lost, None, "the round whose interrupt went to nobody");
+    });
+}
+
+#[test]
+fn a_one_of_n_interrupt_that_comes_just_as_a_vcpu_joins_is_not_lost() {
+    comes_just_as_a_vcpu(true);
+}
+
+#[test]
+fn a_one_of_n_interrupt_that_comes_just_as_a_vcpu_withdraws_is_not_lost() {
+    comes_just_as_a_vcpu(false);
+}
+
 /// `false`: it took too long.
 fn spin_until(done: impl Fn() -> bool) -> bool {
     let start = std::time::Instant::now();
