@@ -14,7 +14,10 @@
 //! change nothing are skipped. [`IrqLine`] decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of
 //! `KVM_SET_GSI_ROUTING`.
 //!
-//! Without `std`, with `alloc`.
+//! | feature | adds |
+//! |---|---|
+//! | – | all of the above, without `std`, with `alloc` |
+//! | `std` | `irqfd`: eventfds that ring GSIs, on Linux |
 //!
 //! # Example
 //!
@@ -57,12 +60,16 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
 mod atomic;
 mod error;
 mod gsis;
 mod inputs;
 mod irq_line;
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub mod irqfd;
 pub mod kvm_table;
 mod route;
 mod router;

@@ -113,6 +113,12 @@ impl Router {
         }
     }
 
+    /// Drives a pin that has been looked up.
+    #[cfg(all(feature = "std", target_os = "linux"))]
+    pub(crate) fn drive(&self, pin: Pin, level: Level) -> Delivery {
+        self.inputs.set_line(pin.line(), level)
+    }
+
     /// Sends a message that has no GSI: `KVM_SIGNAL_MSI`.
     pub fn signal_msi(&self, message: RoutedMessage) -> Delivery {
         self.inputs.send(message)

@@ -1,0 +1,347 @@
+//! Eventfds that ring GSIs: for devices in other threads and processes (vhost-user, VFIO), which know an eventfd and nothing
+//! else. What the kernel's `KVM_IRQFD` does, over a model in this process.
+//!
+//! An [`Irqfds`] waits for any number of eventfds at once, in a thread of its own ([`spawn`](Irqfds::spawn)) or wherever
+//! the monitor calls [`dispatch`](Irqfds::dispatch): the object itself becomes readable when there is something to do,
+//! so that it fits into an event loop. A bind is an [`Irqfd`]; dropping it ends it, after which nothing of it is left.
+//! Routes are looked up at each signal: one that changes after the bind counts for the next signal.
+//!
+//! | | signalled | end of interrupt | dropped |
+//! |---|---|---|---|
+//! | [`bind`](Irqfds::bind) | an edge: the message is sent, or the pin pulsed | – | – |
+//! | [`bind_level`](Irqfds::bind_level) | the pin stays high | the pin is lowered, then the other eventfd signalled, so that the device can signal again | the pin is lowered |
+//!
+//! ```
+//! use irq_routing::irqfd::Irqfds;
+//! use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing};
+//! use msi_types::{Delivery, Gsi, Level, Line, SetLine};
+//! use rustix::event::{EventfdFlags, eventfd};
+//! use std::sync::Arc;
+//!
+//! struct Gic;
+//! impl SetLine for Gic {
+//!     fn set_line(&self, line: Line, level: Level) -> Delivery {
+//!         println!("{line:?} is {level:?}");
+//!         Delivery::Pending
+//!     }
+//! }
+//!
+//! let router = Arc::new(Router::new(GsiSpace::default(), Inputs::new(Arc::new(Gic)))?);
+//! router.commit(&[Change::Set(Gsi::new(5), Route::Pin(Pin::of_spi(40)?))])?;
+//!
+//! let irqfds = Irqfds::new(router)?;
+//! let device = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+//! let _bound = irqfds.bind(&device, Gsi::new(5))?;
+//!
+//! rustix::io::write(&device, &1u64.to_ne_bytes())?; // the device's side
+//! assert_eq!(irqfds.dispatch(None)?, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use crate::{Pin, Route, Router, Routing};
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use msi_types::{Gsi, Level, Line, LineObserver};
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// Eventfds that are served by one call of [`Irqfds::dispatch`] at most.
+const AT_ONCE: usize = 64;
+
+/// Why an eventfd cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IrqfdError {
+    /// Reading it could block everybody else's interrupts. The caller's mistake.
+    #[error("the eventfd blocks its readers: make it with EFD_NONBLOCK")]
+    Blocking,
+    /// The operating system refused.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl From<Errno> for IrqfdError {
+    fn from(error: Errno) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// Eventfds and the GSIs that they ring.
+///
+/// It is a [`LineObserver`]: where [`bind_level`](Self::bind_level) is used, the interrupt controller model tells it which
+/// lines the guest is done with.
+pub struct Irqfds {
+    epoll: OwnedFd,
+    router: Arc<Router>,
+    /// Held while a signal is delivered, so that who ends a bind waits for it.
+    bound: Mutex<Bound>,
+}
+
+#[derive(Default)]
+struct Bound {
+    /// Never given twice: an event that was reported for what is bound no longer finds nothing.
+    next: u64,
+    edges: HashMap<u64, Source>,
+    levels: HashMap<u64, LevelSource>,
+}
+
+/// An eventfd and its GSI.
+struct Source {
+    trigger: OwnedFd,
+    gsi: Gsi,
+}
+
+struct LevelSource {
+    source: Source,
+    resample: OwnedFd,
+    /// The pin that it holds high.
+    holds: Option<Pin>,
+}
+
+impl Irqfds {
+    /// Nothing bound.
+    ///
+    /// # Errors
+    /// The process has no file descriptor left.
+    pub fn new(router: Arc<Router>) -> io::Result<Arc<Self>> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Arc::new(Self { epoll, router, bound: Mutex::default() }))
+    }
+
+    /// Each signal of `trigger` is an edge of the GSI, routed or not; several that were not served yet are one. A signal
+    /// from before counts. An eventfd rings one GSI: it must not be bound twice, nor read by anybody else.
+    ///
+    /// # Errors
+    /// The eventfd blocks, or cannot be waited for.
+    pub fn bind(self: &Arc<Self>, trigger: impl AsFd, gsi: Gsi) -> Result<Irqfd, IrqfdError> {
+        self.enter(trigger.as_fd(), gsi, |bound, token, source| {
+            bound.edges.insert(token, source);
+        })
+    }
+
+    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, the pin is lowered and `resample`
+    /// signalled: a device whose reason persists signals again. Where the GSI leads to a message, it is
+    /// [`bind`](Self::bind).
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_level(
+        self: &Arc<Self>,
+        trigger: impl AsFd,
+        resample: impl AsFd,
+        gsi: Gsi,
+    ) -> Result<Irqfd, IrqfdError> {
+        let resample = resample.as_fd().try_clone_to_owned()?;
+        self.enter(trigger.as_fd(), gsi, |bound, token, source| {
+            bound.levels.insert(token, LevelSource { source, resample, holds: None });
+        })
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        trigger: BorrowedFd<'_>,
+        gsi: Gsi,
+        insert: impl FnOnce(&mut Bound, u64, Source),
+    ) -> Result<Irqfd, IrqfdError> {
+        if !fcntl_getfl(trigger)?.contains(OFlags::NONBLOCK) {
+            return Err(IrqfdError::Blocking);
+        }
+        let trigger = trigger.try_clone_to_owned()?;
+        let mut bound = self.bound();
+        let token = bound.token();
+        epoll::add(&self.epoll, &trigger, EventData::new_u64(token), EventFlags::IN)?;
+        insert(&mut bound, token, Source { trigger, gsi });
+        Ok(Irqfd { irqfds: self.clone(), token })
+    }
+
+    /// Waits until an eventfd is signalled, for so long at most (`None`: for ever), and serves those that are. Returns how
+    /// many it served: 0 also where a signal or another thread interfered. Any number of threads.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn dispatch(&self, timeout: Option<Duration>) -> io::Result<u32> {
+        // A time too long to be told is for ever.
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; AT_ONCE];
+        let ready = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Ok(ready) => ready,
+            Err(Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let served = events.iter().take(ready).filter(|event| self.serve({ event.data }.u64()));
+        Ok(u32::try_from(served.count()).unwrap_or(u32::MAX))
+    }
+
+    /// Whether there was a signal.
+    fn serve(&self, token: u64) -> bool {
+        let mut bound = self.bound();
+        let Some(source) = bound.source(token) else { return false };
+        match rustix::io::read(&source.trigger, &mut [0; 8]) {
+            Ok(_) => self.ring(&mut bound, token),
+            // Somebody else was faster.
+            Err(Errno::AGAIN | Errno::INTR) => return false,
+            // It is no eventfd: nothing can be read, so that it would be ready for ever.
+            Err(_) => {
+                let _ = epoll::delete(&self.epoll, &source.trigger);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn ring(&self, bound: &mut Bound, token: u64) {
+        let Some(level) = bound.levels.get_mut(&token) else {
+            if let Some(edge) = bound.edges.get(&token) {
+                // As the kernel's: what is not routed, nobody hears.
+                let _ = self.router.signal(edge.gsi);
+            }
+            return;
+        };
+        let pin = match self.router.route(level.source.gsi) {
+            Some(Route::Pin(pin)) => Some(pin),
+            Some(Route::Message(message)) => {
+                self.router.signal_msi(message);
+                None
+            }
+            None => None,
+        };
+        let before = core::mem::replace(&mut level.holds, pin);
+        if let Some(before) = before.filter(|_| before != pin) {
+            self.lower_unless_held(bound, before);
+        }
+        if let Some(pin) = pin {
+            self.router.drive(pin, Level::High);
+        }
+    }
+
+    fn lower_unless_held(&self, bound: &Bound, pin: Pin) {
+        if bound.levels.values().all(|level| level.holds != Some(pin)) {
+            self.router.drive(pin, Level::Low);
+        }
+    }
+
+    /// A thread that serves until it is dropped.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread or an eventfd.
+    pub fn spawn(self: &Arc<Self>) -> io::Result<IrqfdThread> {
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let token = self.bound().token();
+        epoll::add(&self.epoll, &wake, EventData::new_u64(token), EventFlags::IN)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let serving = {
+            let (irqfds, stop) = (self.clone(), stop.clone());
+            move || {
+                while !stop.load(Ordering::SeqCst) {
+                    irqfds.dispatch(None)?;
+                }
+                Ok(())
+            }
+        };
+        let thread = thread::Builder::new().name("irqfd".into()).spawn(serving)?;
+        Ok(IrqfdThread { irqfds: self.clone(), wake, stop, thread: Some(thread) })
+    }
+
+    fn bound(&self) -> MutexGuard<'_, Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bound {
+    fn token(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn source(&self, token: u64) -> Option<&Source> {
+        self.edges.get(&token).or_else(|| Some(&self.levels.get(&token)?.source))
+    }
+}
+
+impl LineObserver for Irqfds {
+    fn deactivated(&self, line: Line) {
+        let mut bound = self.bound();
+        let held = |level: &&mut LevelSource| level.holds.is_some_and(|pin| pin.line() == line);
+        let mut lowered = false;
+        for level in bound.levels.values_mut().filter(held) {
+            if let Some(pin) = level.holds.take().filter(|_| !lowered) {
+                self.router.drive(pin, Level::Low);
+                lowered = true;
+            }
+            // It fails only if 2^64 signals were not read.
+            let _ = rustix::io::write(&level.resample, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl AsFd for Irqfds {
+    /// Readable while [`dispatch`](Self::dispatch) has something to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+impl fmt::Debug for Irqfds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bound = self.bound();
+        f.debug_struct("Irqfds")
+            .field("edges", &bound.edges.len())
+            .field("levels", &bound.levels.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A bound eventfd, until it is dropped: then a signal that is being served is served to its end, later ones stay in the
+/// eventfd, and a pin that it alone held high is lowered.
+#[derive(Debug)]
+#[must_use = "dropping it ends the bind"]
+pub struct Irqfd {
+    irqfds: Arc<Irqfds>,
+    token: u64,
+}
+
+impl Drop for Irqfd {
+    fn drop(&mut self) {
+        let mut bound = self.irqfds.bound();
+        let edge = bound.edges.remove(&self.token);
+        let level = bound.levels.remove(&self.token);
+        if let Some(pin) = level.as_ref().and_then(|level| level.holds) {
+            self.irqfds.lower_unless_held(&bound, pin);
+        }
+        if let Some(source) = edge.or(level.map(|level| level.source)) {
+            // It fails only if it was no eventfd and is out already.
+            let _ = epoll::delete(&self.irqfds.epoll, &source.trigger);
+        }
+    }
+}
+
+/// A thread that serves irqfds, until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it stops the thread"]
+pub struct IrqfdThread {
+    irqfds: Arc<Irqfds>,
+    wake: OwnedFd,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Drop for IrqfdThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Neither fails with an eventfd that was just made and entered.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let _ = epoll::delete(&self.irqfds.epoll, &self.wake);
+    }
+}

@@ -1,0 +1,306 @@
+//! Eventfds that ring GSIs, served by hand and by a thread.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod controller;
+
+use controller::{Controller, Heard};
+use irq_routing::irqfd::{IrqfdError, Irqfds};
+use irq_routing::{Change, GsiSpace, Pin, Route, Router, Routing};
+use msi_types::{DeviceId, Gsi, Level, Line, LineObserver, MsiMessage};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
+const MESSAGE: Gsi = Gsi::new(5);
+const LINE: Gsi = Gsi::new(6);
+
+struct Rig {
+    router: Arc<Router>,
+    controller: Arc<Controller>,
+    irqfds: Arc<Irqfds>,
+}
+
+impl Rig {
+    /// GSI 5 is event 1 of device 1, GSI 6 is SPI 40.
+    fn new() -> Self {
+        let controller = Arc::new(Controller::default());
+        let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
+        let irqfds = Irqfds::new(router.clone()).unwrap();
+        let rig = Self { router, controller, irqfds };
+        rig.route(MESSAGE, message(1));
+        rig.route(LINE, spi(40));
+        rig
+    }
+
+    fn route(&self, gsi: Gsi, route: Route) {
+        self.router.commit(&[Change::Set(gsi, route)]).unwrap();
+    }
+
+    /// Serves what is signalled; what the controller heard of it.
+    fn serve(&self) -> Vec<Heard> {
+        while self.irqfds.dispatch(NOW).unwrap() > 0 {}
+        self.controller.heard()
+    }
+}
+
+fn message(event: u32) -> Route {
+    Route::to_its(DeviceId::new(1), MsiMessage { address: Controller::ITS, data: event })
+}
+
+fn spi(intid: u32) -> Route {
+    Route::Pin(Pin::of_spi(intid).unwrap())
+}
+
+fn event(event: u32) -> Heard {
+    Heard::Event(DeviceId::new(1), event)
+}
+
+fn line(intid: u32, level: Level) -> Heard {
+    Heard::Line(Line::Spi(intid), level)
+}
+
+fn eventfd_with(flags: EventfdFlags) -> OwnedFd {
+    eventfd(0, flags).unwrap()
+}
+
+fn nonblocking() -> OwnedFd {
+    eventfd_with(EventfdFlags::NONBLOCK)
+}
+
+fn signal(eventfd: &OwnedFd) {
+    rustix::io::write(eventfd, &1u64.to_ne_bytes()).unwrap();
+}
+
+/// How often an eventfd was signalled since it was read.
+fn count(eventfd: &OwnedFd) -> u64 {
+    let mut count = [0; 8];
+    rustix::io::read(eventfd, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+}
+
+#[test]
+fn signals_that_were_not_served_yet_are_one_message() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    assert_eq!(rig.serve(), []);
+
+    signal(&device);
+    signal(&device);
+
+    assert_eq!(rig.serve(), [event(1)]);
+    signal(&device);
+    assert_eq!(rig.serve(), [event(1)]);
+    assert_eq!(rig.serve(), []);
+}
+
+#[test]
+fn a_signal_on_a_pin_is_an_edge() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(&device, LINE).unwrap();
+    signal(&device);
+    assert_eq!(rig.serve(), [line(40, Level::High), line(40, Level::Low)]);
+}
+
+#[test]
+fn a_signal_from_before_the_bind_counts() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    signal(&device);
+    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    assert_eq!(rig.serve(), [event(1)]);
+}
+
+#[test]
+fn a_route_that_changed_counts_for_the_next_signal() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    for number in 2..5 {
+        rig.route(MESSAGE, message(number));
+        signal(&device);
+        assert_eq!(rig.serve(), [event(number)]);
+    }
+}
+
+#[test]
+fn a_signal_without_a_route_is_lost_and_harms_nobody() {
+    let rig = Rig::new();
+    let (device, other) = (nonblocking(), nonblocking());
+    let _bound = [rig.irqfds.bind(&device, Gsi::new(77)).unwrap(), rig.irqfds.bind(&other, MESSAGE).unwrap()];
+    signal(&device);
+    signal(&other);
+    assert_eq!(rig.serve(), [event(1)]);
+    rig.route(Gsi::new(77), message(7));
+    assert_eq!(rig.serve(), []);
+}
+
+#[test]
+fn after_the_bind_ended_signals_stay_in_the_eventfd() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    drop(bound);
+    signal(&device);
+    assert_eq!(rig.serve(), []);
+    assert_eq!(count(&device), 1);
+}
+
+#[test]
+fn an_eventfd_can_be_bound_again_and_rings_only_there() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    drop(rig.irqfds.bind(&device, MESSAGE).unwrap());
+    let _bound = rig.irqfds.bind(&device, LINE).unwrap();
+    signal(&device);
+    assert_eq!(rig.serve(), [line(40, Level::High), line(40, Level::Low)]);
+}
+
+#[test]
+fn an_eventfd_that_blocks_is_refused() {
+    let rig = Rig::new();
+    let refused = rig.irqfds.bind(eventfd_with(EventfdFlags::empty()), MESSAGE).unwrap_err();
+    assert!(matches!(refused, IrqfdError::Blocking));
+}
+
+#[test]
+fn what_cannot_be_waited_for_is_refused() {
+    let rig = Rig::new();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+    rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::NONBLOCK).unwrap();
+    assert!(matches!(rig.irqfds.bind(&file, MESSAGE), Err(IrqfdError::System(_))));
+}
+
+#[test]
+fn a_level_stays_until_the_guest_is_done_and_then_the_device_is_asked() {
+    let rig = Rig::new();
+    let (device, resample) = (nonblocking(), nonblocking());
+    let _bound = rig.irqfds.bind_level(&device, &resample, LINE).unwrap();
+    signal(&device);
+    assert_eq!(rig.serve(), [line(40, Level::High)]);
+    assert_eq!(count(&resample), 0);
+
+    rig.irqfds.deactivated(Line::Spi(41));
+    assert_eq!((rig.controller.heard(), count(&resample)), (vec![], 0));
+    rig.irqfds.deactivated(Line::Spi(40));
+
+    assert_eq!((rig.controller.heard(), count(&resample)), (vec![line(40, Level::Low)], 1));
+    rig.irqfds.deactivated(Line::Spi(40));
+    assert_eq!((rig.controller.heard(), count(&resample)), (vec![], 0));
+}
+
+#[test]
+fn devices_that_share_a_line_are_all_asked_and_lower_it_once() {
+    let rig = Rig::new();
+    let devices = [nonblocking(), nonblocking()];
+    let resamples = [nonblocking(), nonblocking()];
+    let bound = [0, 1].map(|at| rig.irqfds.bind_level(&devices[at], &resamples[at], LINE).unwrap());
+    devices.iter().for_each(signal);
+    assert_eq!(rig.serve(), [line(40, Level::High); 2]);
+
+    rig.irqfds.deactivated(Line::Spi(40));
+
+    assert_eq!(rig.controller.heard(), [line(40, Level::Low)]);
+    assert_eq!(resamples.each_ref().map(count), [1, 1]);
+    drop(bound);
+    assert_eq!(rig.controller.heard(), []);
+}
+
+#[test]
+fn a_bind_that_ends_lowers_the_line_that_it_alone_holds() {
+    let rig = Rig::new();
+    let devices = [nonblocking(), nonblocking()];
+    let resample = nonblocking();
+    let [one, other] = [0, 1].map(|at| rig.irqfds.bind_level(&devices[at], &resample, LINE).unwrap());
+    devices.iter().for_each(signal);
+    rig.serve();
+
+    drop(one);
+    assert_eq!(rig.controller.heard(), []);
+    drop(other);
+    assert_eq!(rig.controller.heard(), [line(40, Level::Low)]);
+}
+
+#[test]
+fn a_level_whose_route_changed_leaves_no_line_high() {
+    let rig = Rig::new();
+    let (device, resample) = (nonblocking(), nonblocking());
+    let _bound = rig.irqfds.bind_level(&device, &resample, LINE).unwrap();
+    signal(&device);
+    rig.serve();
+    rig.route(LINE, spi(50));
+    signal(&device);
+    assert_eq!(rig.serve(), [line(40, Level::Low), line(50, Level::High)]);
+    rig.route(LINE, message(3));
+    signal(&device);
+    let mut heard = rig.serve();
+    heard.sort_by_key(|heard| matches!(heard, Heard::Line(..)));
+    assert_eq!(heard, [event(3), line(50, Level::Low)]);
+}
+
+#[test]
+fn a_monitors_own_event_loop_sees_that_there_is_something_to_do() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let is_readable = || {
+        let mut waited = [PollFd::new(&*rig.irqfds, PollFlags::IN)];
+        poll(&mut waited, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    };
+    assert!(!is_readable());
+    signal(&device);
+    assert!(is_readable());
+    rig.serve();
+    assert!(!is_readable());
+    assert!(rig.irqfds.as_fd().try_clone_to_owned().is_ok());
+}
+
+#[test]
+fn a_thread_serves_until_it_is_dropped() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let serving = rig.irqfds.spawn().unwrap();
+    signal(&device);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut heard = Vec::new();
+    while heard.is_empty() && Instant::now() < deadline {
+        thread::yield_now();
+        heard = rig.controller.heard();
+    }
+    assert_eq!(heard, [event(1)]);
+
+    drop(serving);
+
+    signal(&device);
+    thread::sleep(Duration::from_millis(5));
+    assert_eq!(rig.controller.heard(), []);
+    assert_eq!(rig.serve(), [event(1)]);
+}
+
+/// What was bound before is never rung for after its bind ended, whatever two serving threads are doing.
+#[test]
+fn nothing_is_rung_once_a_bind_has_ended() {
+    let rig = Rig::new();
+    let _serving = [rig.irqfds.spawn().unwrap(), rig.irqfds.spawn().unwrap()];
+    let device = nonblocking();
+    let mut served = 0;
+    for _ in 0..300 {
+        let bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+        for _ in 0..4 {
+            signal(&device);
+            thread::yield_now();
+        }
+        drop(bound);
+        served += rig.controller.heard().len();
+        signal(&device);
+        thread::yield_now();
+        assert_eq!(rig.controller.heard(), []);
+        assert!(count(&device) > 0);
+    }
+    assert!(served > 0);
+}
