@@ -1,6 +1,7 @@
 //! The cases.
 
 mod attributes;
+mod creation;
 mod tables;
 
 use gic_arch::kvm::Attribute;
@@ -35,6 +36,7 @@ pub(crate) fn run() {
     }
     tables::run(&mut count);
     attributes::run(&mut count);
+    creation::run(&mut count);
     println!("total: {} passed, {} failed", count.passed, count.failed);
 }
 

@@ -4,7 +4,10 @@
 //! values where it is told; and the guest's program is assembled ([`program`]).
 #![expect(unsafe_code, reason = "the kernel is given memory")]
 
+mod bare;
 mod program;
+
+pub use bare::BareMachine;
 
 use crate::layout::{
     CPUS, DISTRIBUTOR, INTERRUPTS, ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REDISTRIBUTORS,

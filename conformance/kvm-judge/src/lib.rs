@@ -1,7 +1,8 @@
 //! Linux's KVM as the judge of Doorbell's GIC: the same guest on both, and saved state from each to the other.
 //!
 //! The program of this package is the only process of a small arm64 Linux that QEMU emulates. It has a guest program
-//! KVM's GICv3 and ITS, saves registers and tables by KVM's device attributes, and restores them elsewhere. A
+//! KVM's GICv3 and ITS, saves registers and tables by KVM's device attributes, and restores them elsewhere; and it has
+//! both come into being by the same steps. A
 //! [`Snapshot`] has a text form, so that what a real KVM said can be kept as test data.
 //!
 //! # Example
@@ -17,6 +18,7 @@
 // Only `kvm.rs` and what it holds: the kernel is given memory, and the guest's program is assembled.
 #![deny(unsafe_code)]
 
+pub mod creation;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod kvm;
 pub mod layout;

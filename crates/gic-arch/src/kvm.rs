@@ -3,6 +3,7 @@
 
 use crate::Affinity;
 use crate::icc::SysRegEncoding;
+use bitfield_struct::bitfield;
 
 /// A device attribute, of the GICv3 or of an ITS; its value is at most 64 bits wide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -46,6 +47,9 @@ pub enum Attribute {
         /// Bytes from the control frame's base.
         offset: u64,
     },
+    /// INTID of the PPI by which the virtual interface asks for maintenance, for guests that are hypervisors, 32 bits.
+    /// From Linux 6.16 on.
+    MaintenanceInterrupt,
 }
 
 /// The group does not exist on a GICv3 or ITS.
@@ -64,8 +68,41 @@ pub mod frame {
     pub const REDISTRIBUTORS: u64 = 3;
     /// An ITS.
     pub const ITS: u64 = 4;
-    /// One of several regions of redistributors.
+    /// One of several regions of redistributors: a [`RedistributorRegion`](super::RedistributorRegion).
     pub const REDISTRIBUTOR_REGION: u64 = 5;
+
+    /// What is read of a frame that was not given an address.
+    pub const NOWHERE: u64 = u64::MAX;
+}
+
+/// The value of [`frame::REDISTRIBUTOR_REGION`]: where consecutive redistributors lie, for how many there is room.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct RedistributorRegion {
+    /// Number of the region, from 0 on without a gap. Who reads the attribute says it here.
+    #[bits(12)]
+    pub index: u16,
+    /// Zero.
+    #[bits(4)]
+    pub flags: u8,
+    /// Bits 51:16 of the first one's address.
+    #[bits(36)]
+    pub base_51_16: u64,
+    /// For how many; not zero.
+    #[bits(12)]
+    pub count: u16,
+}
+
+impl RedistributorRegion {
+    /// Guest physical address of the first redistributor.
+    pub const fn base(self) -> u64 {
+        self.base_51_16() << 16
+    }
+
+    /// With the first redistributor at `base`; bits 15:0 and 63:52 are dropped.
+    pub const fn with_base(self, base: u64) -> Self {
+        self.with_base_51_16((base >> 16) & 0xf_ffff_ffff)
+    }
 }
 
 /// Values of [`Attribute::Control`].
@@ -92,6 +129,7 @@ mod group {
     pub(super) const SYSTEM_REGISTER: u32 = 6;
     pub(super) const LEVELS: u32 = 7;
     pub(super) const ITS: u32 = 8;
+    pub(super) const MAINTENANCE_INTERRUPT: u32 = 9;
 }
 
 impl Attribute {
@@ -118,6 +156,7 @@ impl Attribute {
                 Self::Levels { cpu, info: low >> INFO_SHIFT, first: u16::from_le_bytes([first, above]) }
             }
             group::ITS => Self::Its { offset: attribute },
+            group::MAINTENANCE_INTERRUPT => Self::MaintenanceInterrupt,
             _ => return Err(UnknownGroup(group)),
         })
     }
@@ -133,6 +172,7 @@ impl Attribute {
             Self::SystemRegister { .. } => group::SYSTEM_REGISTER,
             Self::Levels { .. } => group::LEVELS,
             Self::Its { .. } => group::ITS,
+            Self::MaintenanceInterrupt => group::MAINTENANCE_INTERRUPT,
         }
     }
 
@@ -141,7 +181,7 @@ impl Attribute {
         match self {
             Self::Address(number) | Self::Control(number) | Self::Its { offset: number } => number,
             Self::Distributor { offset } => offset as u64,
-            Self::InterruptCount => 0,
+            Self::InterruptCount | Self::MaintenanceInterrupt => 0,
             Self::Redistributor { cpu, offset } => of(cpu) | offset as u64,
             Self::SystemRegister { cpu, register } => of(cpu) | register.packed() as u64,
             Self::Levels { cpu, info, first } => {
@@ -156,6 +196,7 @@ impl Attribute {
             Self::Control(_) => 0,
             Self::Distributor { .. }
             | Self::InterruptCount
+            | Self::MaintenanceInterrupt
             | Self::Redistributor { .. }
             | Self::Levels { .. } => 4,
             Self::Address(_) | Self::SystemRegister { .. } | Self::Its { .. } => 8,

@@ -1,7 +1,7 @@
 //! The numbers of KVM's device attributes, typed by hand from Linux's documentation, and over their whole space.
 use gic_arch::Affinity;
 use gic_arch::icc;
-use gic_arch::kvm::{Attribute, Errno, LINE_LEVEL, UnknownGroup, control, frame};
+use gic_arch::kvm::{Attribute, Errno, LINE_LEVEL, RedistributorRegion, UnknownGroup, control, frame};
 use proptest::prelude::*;
 
 /// Aff3.Aff2.Aff1.Aff0 = 1.2.3.4.
@@ -21,11 +21,20 @@ fn attributes_have_the_documented_numbers() {
     let levels = Attribute::Levels { cpu: CPU, info: LINE_LEVEL, first: 64 };
     assert_eq!(numbers(levels), (7, 0x0102_0304_0000_0040, 4));
     assert_eq!(numbers(Attribute::Its { offset: 0x100 }), (8, 0x100, 8));
+    assert_eq!(numbers(Attribute::MaintenanceInterrupt), (9, 0, 4));
+}
+
+#[test]
+fn a_region_of_redistributors_has_the_documented_layout() {
+    let region = RedistributorRegion::new().with_index(3).with_base(0x4_5678_9abc_0000).with_count(0x123);
+    assert_eq!(region.into_bits(), 0x1234_5678_9abc_0003);
+    assert_eq!(region.base(), 0x4_5678_9abc_0000);
+    assert_eq!(RedistributorRegion::from(0xf000).flags(), 0xf);
 }
 
 #[test]
 fn a_group_of_other_devices_is_refused() {
-    for group in [2, 9, 10, u32::MAX] {
+    for group in [2, 10, 11, u32::MAX] {
         assert_eq!(Attribute::decode(group, 0), Err(UnknownGroup(group)));
     }
 }
@@ -42,7 +51,7 @@ fn error_numbers_are_linux_s() {
 
 proptest! {
     #[test]
-    fn what_is_decoded_encodes_to_an_attribute_that_decodes_the_same(group in 0u32..9, number: u64) {
+    fn what_is_decoded_encodes_to_an_attribute_that_decodes_the_same(group in 0u32..10, number: u64) {
         if let Ok(attribute) = Attribute::decode(group, number) {
             prop_assert_eq!(attribute.group(), group);
             prop_assert_eq!(Attribute::decode(group, attribute.number()), Ok(attribute));

@@ -8,12 +8,14 @@
 //! | to | do |
 //! |---|---|
 //! | save for KVM | view what [`Frozen::save`](crate::Frozen::save) returned, [`save`](KvmView::save); then copy the memory |
+//! | create by KVM's attributes | a [`KvmCreation`], which becomes a [`VgicConfig`] |
 //! | restore from KVM | restore the memory, view the state of the fresh machine, [`load`](KvmView::load), [`into_state`](KvmView::into_state), [`Frozen::restore`](crate::Frozen::restore) |
 //!
 //! # What KVM has no attribute for
 //!
 //! A state with something that KVM cannot hold is [refused](OutsideKvm). Where redistributors lie, in one region or in
-//! several, is not part of a state: whoever makes KVM's GIC gives it the same regions. Left out, because nothing comes of it: that a
+//! several, is not part of a state: whoever makes KVM's GIC gives it the same regions. Nor can a machine become one of
+//! another [revision](VgicConfig::at_kvm_revision): `GICD_IIDR` takes its own value alone. Left out, because nothing comes of it: that a
 //! redistributor sleeps (`GICR_WAKER`), the levels of edge-triggered inputs, which CPU acknowledged an active SPI, the
 //! Group 1 binary point while Group 0's serves both, that software made a level-sensitive interrupt pending while it
 //! was active, cached configurations of LPIs, and commands' faults.
@@ -70,6 +72,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod attributes;
+mod creation;
 mod distributor;
 mod interface;
 mod interrupts;
@@ -78,47 +82,20 @@ mod limits;
 mod order;
 mod pending;
 mod redistributor;
+mod regions;
+mod register;
+mod revision;
 mod tables;
 
+pub use creation::{KvmCreation, KvmIncomplete};
 pub use limits::OutsideKvm;
+pub use register::{KvmDevice, KvmError, KvmRegister};
 
 use super::{CpuState, ItsState, SavedState};
 use crate::{GuestMemory, VgicConfig};
 use alloc::vec::Vec;
 use gic_arch::Affinity;
-use gic_arch::kvm::{Attribute, Errno, LINE_LEVEL, control, frame};
-
-/// A device that has attributes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum KvmDevice {
-    /// The GICv3.
-    Gic,
-    /// An ITS: index into [`VgicConfig::its`].
-    Its(usize),
-}
-
-/// An attribute and its value.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct KvmRegister {
-    /// Of which device.
-    pub device: KvmDevice,
-    /// Which.
-    pub attribute: Attribute,
-    /// What it holds; the bits beyond its width are zero.
-    pub value: u64,
-}
-
-/// An attribute could not be read or written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{attribute:x?} of {device:?}: {errno}")]
-pub struct KvmError {
-    /// Of which device.
-    pub device: KvmDevice,
-    /// Which.
-    pub attribute: Attribute,
-    /// Why.
-    pub errno: Errno,
-}
+use gic_arch::kvm::{self, Attribute, Errno, LINE_LEVEL, control, frame};
 
 /// A saved state, seen as KVM's devices.
 ///
@@ -219,7 +196,7 @@ impl<'a> KvmView<'a> {
         match attribute {
             Attribute::Address(frame::DISTRIBUTOR | frame::REDISTRIBUTORS) => Err(Errno::Exists),
             Attribute::Address(frame::REDISTRIBUTOR_REGION) => Err(Errno::Invalid),
-            Attribute::InterruptCount => Err(Errno::Busy),
+            Attribute::InterruptCount | Attribute::MaintenanceInterrupt => Err(Errno::Busy),
             Attribute::Control(control::INIT) => Ok(()),
             Attribute::Control(control::SAVE_PENDING_TABLES) => pending::save(&self.state, self.memory),
             Attribute::Distributor { offset } => self.set_distributor(offset, word),
@@ -281,7 +258,39 @@ impl<'a> KvmView<'a> {
         state
     }
 
-    /// `KVM_GET_DEVICE_ATTR`. Of several redistributor regions, only the first can be asked for.
+    /// `KVM_HAS_DEVICE_ATTR`.
+    ///
+    /// # Errors
+    /// As KVM's, for what there is not.
+    pub fn has(&self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
+        match (device, attribute) {
+            (KvmDevice::Its(index), _) => self.its_index(index).and_then(|_| attributes::its_has(attribute)),
+            (_, Attribute::Redistributor { cpu, .. } | Attribute::SystemRegister { cpu, .. }) => {
+                self.cpu(cpu)?;
+                attributes::gic_has(attribute, self.interrupt_count())
+            }
+            _ => attributes::gic_has(attribute, self.interrupt_count()),
+        }
+    }
+
+    /// `KVM_GET_DEVICE_ATTR` of a region of redistributors, by its number: a
+    /// [`RedistributorRegion`](gic_arch::kvm::RedistributorRegion). A single one is that of
+    /// [`REDISTRIBUTORS`](frame::REDISTRIBUTORS), without a count.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none.
+    pub fn region(&self, index: u8) -> Result<u64, Errno> {
+        let region = self.config.redistributors.get(usize::from(index)).ok_or(Errno::NoEntry)?;
+        let count = match self.config.redistributors.len() {
+            1 => 0,
+            _ => u16::try_from(region.count).map_err(|_| Errno::NoEntry)?,
+        };
+        let coded = kvm::RedistributorRegion::new().with_index(index.into()).with_count(count);
+        Ok(coded.with_base(region.base).into_bits())
+    }
+
+    /// `KVM_GET_DEVICE_ATTR`. Of several regions of redistributors, this is the first; [`region`](Self::region) gives
+    /// any.
     ///
     /// # Errors
     /// As KVM's.
@@ -295,10 +304,12 @@ impl<'a> KvmView<'a> {
     fn get_gic(&self, attribute: Attribute) -> Result<u64, Errno> {
         match attribute {
             Attribute::Address(frame::DISTRIBUTOR) => Ok(self.config.distributor),
-            Attribute::Address(frame::REDISTRIBUTORS | frame::REDISTRIBUTOR_REGION) => {
+            Attribute::Address(frame::REDISTRIBUTORS) => {
                 self.config.redistributors.first().map(|region| region.base).ok_or(Errno::NoEntry)
             }
+            Attribute::Address(frame::REDISTRIBUTOR_REGION) => self.region(0),
             Attribute::InterruptCount => Ok(self.interrupt_count().into()),
+            Attribute::MaintenanceInterrupt => Ok(0),
             Attribute::Distributor { offset } => Ok(self.distributor(offset).into()),
             Attribute::Redistributor { cpu, offset } => {
                 Ok(redistributor::get(self.cpu(cpu)?, self.config, offset).into())

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod board;
+mod creation;
 mod hostile;
 mod limits;
 mod registers;

@@ -2,15 +2,10 @@
 
 use super::super::DistributorState;
 use super::{KvmView, half, interrupts};
-use crate::VgicConfig;
 use gic_arch::gicd::{self, Ctlr};
 use gic_arch::kvm::Errno;
-use gic_arch::{Iidr, IntId, id};
+use gic_arch::{IntId, id};
 
-/// Of `GICD_IIDR`'s revisions, the first that has groups, and the first whose guests may clear `EnableLPIs` and write
-/// `GICR_INVLPIR`.
-const GROUPS: u8 = 2;
-const INVALIDATION: u8 = 3;
 /// What `GICD_STATUSR` reads as; `GICR_STATUSR` reads as zero.
 const STATUS: u32 = u32::MAX;
 /// `GICD_PIDR2`, `GICR_PIDR2`: a GICv3.
@@ -34,7 +29,6 @@ impl KvmView<'_> {
     }
 
     pub(super) fn set_distributor(&mut self, offset: u32, word: u32) -> Result<(), Errno> {
-        let config = self.config;
         let state = &mut self.state.distributor;
         match offset {
             _ if offset == gicd::CTLR.offset() => {
@@ -45,7 +39,9 @@ impl KvmView<'_> {
                     .with_e1nwf(written.e1nwf())
                     .into_bits();
             }
-            _ if offset == gicd::IIDR.offset() => return check_iidr(config, state.iidr, word),
+            // Another machine's guest, or one of another revision, would see another machine.
+            _ if offset == gicd::IIDR.offset() && word != state.iidr => return Err(Errno::Invalid),
+            _ if offset == gicd::IIDR.offset() => {}
             _ => {
                 if set_route(state, offset, word).is_none() {
                     interrupts::set(interrupts::DISTRIBUTOR, &mut state.interrupts, offset, word);
@@ -54,15 +50,6 @@ impl KvmView<'_> {
         }
         Ok(())
     }
-}
-
-/// The revision may be an older one; its guests use less.
-fn check_iidr(config: &VgicConfig, ours: u32, written: u32) -> Result<(), Errno> {
-    let (ours, written) = (Iidr::from(ours), Iidr::from(written));
-    let newest =
-        if config.can_clear_enable_lpis && config.redistributor_invalidation { INVALIDATION } else { GROUPS };
-    let possible = (GROUPS..=newest).contains(&written.revision());
-    if possible && written.with_revision(0) == ours.with_revision(0) { Ok(()) } else { Err(Errno::Invalid) }
 }
 
 /// The half of `GICD_IROUTER<n>` at `offset`; `None` if there is none.

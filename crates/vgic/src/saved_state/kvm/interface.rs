@@ -9,6 +9,11 @@ const SMALLEST_BPR0: u8 = 2;
 const SMALLEST_BPR1: u8 = 3;
 const LARGEST_BPR: u8 = 7;
 
+/// Is there a register, whether or not 5 priority bits have a use for it?
+pub(super) fn has(register: SysRegEncoding) -> bool {
+    !matches!(Which::of(register), Err(Errno::NoEntry))
+}
+
 pub(super) fn get(state: &InterfaceState, register: SysRegEncoding) -> Result<u64, Errno> {
     let ctlr = Ctlr::from(state.ctlr);
     Ok(match Which::of(register)? {

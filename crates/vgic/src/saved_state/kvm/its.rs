@@ -52,6 +52,11 @@ const IDENTIFICATION: u64 = 0xffd0;
 /// From `GITS_PIDR4` on.
 const IDENTIFICATIONS: [u64; 12] = [0x40, 0, 0, 0, 0x92, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
 
+/// Is there a register?
+pub(super) fn check_offset(offset: u64) -> Result<(), Errno> {
+    Which::at(offset).map(drop)
+}
+
 pub(super) fn get(state: &ItsState, offset: u64) -> Result<u64, Errno> {
     Ok(match Which::at(offset)? {
         Which::Ctlr => {

@@ -2,13 +2,14 @@
 
 use super::super::{EventState, InterruptState, ItsState, SavedState};
 use super::pending;
+use super::revision::{IIDR, INVALIDATION};
 use crate::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming};
 use crate::{SecurityView, VgicConfig};
 use alloc::collections::BTreeSet;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr;
 use gic_arch::gits::{Creadr, PageSize};
-use gic_arch::{Affinity, Iidr, IntId, IntIdClass};
+use gic_arch::{Affinity, IntId, IntIdClass};
 use msi_types::{DeviceId, EventId};
 
 /// A machine or a state of it that KVM cannot have.
@@ -96,14 +97,14 @@ pub enum OutsideKvm {
 impl VgicConfig {
     /// A machine like those of Linux's KVM, for saved states that come from there or go there: `cpus` vCPUs and
     /// `interrupts` INTIDs below 1024, the private ones included (KVM's `NR_IRQS`: a multiple of 32). Without an ITS;
-    /// [`ItsConfig::like_kvm`] makes one.
+    /// [`ItsConfig::like_kvm`] makes one. Its revision is the newest; [`at_kvm_revision`](Self::at_kvm_revision) changes it.
     pub fn like_kvm(cpus: u16, interrupts: u32) -> Self {
         let spis = interrupts.clamp(32, 1020) - 32;
         Self {
             spis,
             lpi_id_bits: Some(16),
             redistributor_invalidation: true,
-            iidr: IIDR.with_revision(NEWEST),
+            iidr: IIDR.with_revision(INVALIDATION),
             ..Self::new(cpus)
         }
     }
@@ -116,10 +117,6 @@ impl ItsConfig {
     }
 }
 
-/// Arm, and KVM's product.
-const IIDR: Iidr = Iidr::new().with_implementer(0x43b).with_product_id(0x4b);
-/// The newest revision of KVM's GIC.
-const NEWEST: u8 = 3;
 const PRIORITY_BITS: u8 = 5;
 const ID_BITS: u8 = 16;
 
