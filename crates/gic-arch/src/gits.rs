@@ -1,4 +1,4 @@
-//! The Interrupt Translation Service, `GITS_*` (IHI 0069 §12.12): a control frame and a translation frame of 64 KiB
+//! The Interrupt Translation Service, `GITS_*` (IHI 0069 §12.19): a control frame and a translation frame of 64 KiB
 //! each. All offsets here count from the control frame.
 
 use crate::reg::{register_frame, register_values};

@@ -293,7 +293,7 @@ impl<S: SystemRegisters> CpuInterface<S, Split> {
 }
 
 /// The Group 1 active-priority registers that an implementation with that many priority bits has (IHI 0069
-/// §12.2.4); the others are UNDEFINED. Those of Group 0 are EL3's where it keeps that group.
+/// §12.2, `ICC_AP1R<n>_EL1`); the others are UNDEFINED. Those of Group 0 are EL3's where it keeps that group.
 fn active_priorities(control: Ctlr) -> &'static [SysReg<u64>] {
     let count = match control.pri_bits_minus_one() {
         0..=4 => 1,

@@ -68,7 +68,7 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
         visit(&if self.its.doorbell() > u32::MAX.into() { tier.with_requires(wide) } else { tier });
     }
 
-    /// The translation frame has 64 KiB of its own, and no other register (IHI 0069 §12.12).
+    /// The translation frame has 64 KiB of its own, and no other register (IHI 0069 §12.19).
     fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
         DoorbellPage::Alone
     }

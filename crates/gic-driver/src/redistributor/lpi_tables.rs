@@ -76,7 +76,7 @@ impl<M: Mmio> Redistributor<M> {
     /// Gives the redistributor its tables. LPIs are disabled, and the tables' contents are published as for
     /// [`Coherence::NonCoherent`]; [`start_lpis`](Self::start_lpis) follows.
     ///
-    /// How the tables will be accessed is negotiated (IHI 0069 §12.11.30): Inner Shareable, write-back is asked
+    /// How the tables will be accessed is negotiated (`GICR_PROPBASER`): Inner Shareable, write-back is asked
     /// for; where shareability reads back as zero, accesses do not look into the CPUs' caches, and Non-cacheable
     /// is written instead, because cacheable but non-shareable accesses might hit stale lines of the
     /// redistributor's own.

@@ -1,4 +1,4 @@
-//! The register frames (IHI 0069 §12.12) as a table over [`gits::REGISTERS`].
+//! The register frames (IHI 0069 §12.19) as a table over [`gits::REGISTERS`].
 
 use super::config::Coherence;
 use super::queue::Queue;
