@@ -379,6 +379,7 @@ fn regions(config: &VgicConfig) -> Box<[Region]> {
         .chain(its)
         .chain(alias)
         .chain(v2m)
+        .filter(|region| !region.addresses.is_empty())
         .collect();
     regions.sort_unstable_by_key(|region| region.addresses.start);
     regions.into_boxed_slice()

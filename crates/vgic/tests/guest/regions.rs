@@ -85,6 +85,18 @@ fn before_and_after_a_region_nothing_is_claimed() {
 }
 
 #[test]
+fn a_region_without_room_is_in_nobodys_way() {
+    let mut config = config(RedistributorNaming::ProcessorNumber);
+    for base in [config.distributor, ITS, FAR] {
+        config.redistributors.push(RedistributorRegion { base, stride: 0x2_0000, count: 0 });
+    }
+    let machine = Machine::new(config);
+    for base in [machine.gic.config().distributor, ITS, FAR] {
+        assert!(machine.gic.claims(base), "{base:#x}");
+    }
+}
+
+#[test]
 fn between_redistributors_and_after_the_last_one_there_are_zeros() {
     let machine = machine();
     let padding = [FAR + 0x2_0008, FAR + 0x6_0008, BELOW + 0x2_0008];
