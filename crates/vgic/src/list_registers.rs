@@ -15,7 +15,6 @@
 //! | levels | a maintenance interrupt at the end; the observer is told, and the level is sampled again |
 //! | LPIs | no active state, never tied to a physical interrupt (`HW`) |
 //! | changes meanwhile | kick the vCPU. What a register or command promises (`RWP`, `SYNCR`, SYNC, `WAKER`) is complete once it has exited |
-//! | `ISACTIVER`, `ISPENDR` | tell of what is in another vCPU's list registers what was so when that vCPU was entered. A monitor whose guests ask (as Linux's `synchronize_irq`) lets the other vCPUs exit first, and forwards the read while they are out |
 
 mod fill;
 mod fold;
@@ -81,6 +80,10 @@ pub enum VirtualInterfaceMismatch {
 }
 
 /// A vCPU whose guest runs with list registers. Owned by the vCPU's thread, outside of the guest.
+///
+/// **Registers that read active or pending state** (`ISACTIVER`, `ISPENDR`, and their counterparts that clear) tell of what
+/// is in list registers what was so when its vCPU was entered. Linux's `synchronize_irq` asks for more: before a monitor
+/// forwards a guest's read of them, it lets the other vCPUs exit, and keeps them out until it has the answer.
 pub struct ListRegisterVcpu(Box<Half>);
 
 /// A [`ListRegisterVcpu`] while its guest runs. If it is dropped, what the guest was to get is lost: a vCPU that

@@ -336,7 +336,7 @@ fn comes_just_as_a_vcpu(joins: bool) {
         machine.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_dpg1_ns(!takes_part));
     };
     let delay = |turns: u64| (0..turns).for_each(|_| std::hint::spin_loop());
-    let taker = usize::from(!joins);
+    let participant = usize::from(!joins);
     take_part(&machine, 1, !joins);
     let (begun, sent) = (AtomicU64::new(0), AtomicU64::new(0));
     let gic = Arc::clone(&machine.gic);
@@ -356,8 +356,8 @@ fn comes_just_as_a_vcpu(joins: bool) {
             delay(round % 64);
             take_part(&machine, 0, joins);
             spin_until(|| sent.load(Ordering::SeqCst) >= *round);
-            let taken = machine.acknowledge(taker);
-            machine.end(taker, taken);
+            let taken = machine.acknowledge(participant);
+            machine.end(participant, taken);
             taken != u64::from(SPI)
         });
         begun.store(ROUNDS, Ordering::SeqCst);

@@ -421,3 +421,22 @@ fn a_redistributor_sleeps_only_when_nothing_of_it_is_listed_any_more() {
     let _vcpu = inside.exit(&hardware.registers);
     assert_eq!(waker(&machine), 0b110);
 }
+
+#[test]
+fn the_active_state_is_that_of_the_entry_until_the_vcpu_exits() {
+    let mut machine = machine();
+    high(&machine, SPI);
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    assert_eq!(hardware.acknowledge(1), SPI);
+    let active = |machine: &Machine| machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()) >> 8 & 1;
+    assert_eq!(active(&machine), 0);
+
+    let vcpu = inside.exit(&hardware.registers);
+    assert_eq!(active(&machine), 1);
+
+    let (inside, mut hardware) = enter(vcpu, 4);
+    hardware.end(1, SPI);
+    assert_eq!(active(&machine), 1);
+    let _vcpu = inside.exit(&hardware.registers);
+    assert_eq!(active(&machine), 0);
+}
