@@ -67,8 +67,9 @@ pub use machine::{
     PciPlace, Population, Refusal, Resident, SecurityView, Snooping, TargetAddresses, build,
 };
 pub use measure::{Case, MeasureError, MeasureOptions, Measurements, Reference, measure};
+pub use migration::Migration;
 pub use platform::PlatformFault;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
-pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run, run_migrating};
-pub use simulate::{Simulation, TraceEvent, simulate, simulate_migrating};
+pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};
+pub use simulate::{Simulation, TraceEvent, simulate};
 pub use trespass::{IommuPages, Overwritten, Trespass, trespass};

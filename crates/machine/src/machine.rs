@@ -15,12 +15,15 @@ mod space;
 pub use controllers::ControllerChoice;
 pub(crate) use controllers::{itses, usable};
 pub(crate) use gic::populated_redistributors;
-pub(crate) use model::{Model, Wire};
+pub(crate) use model::Model;
+#[cfg(test)]
+pub(crate) use model::Wire;
 pub use population::{Endpoint, Endpoints, PciEndpoint, PciPlace, Population, Resident};
 pub use refusal::Refusal;
 
 use crate::bus::{Bus, Doorbells};
 use crate::cpu::Sleepers;
+use crate::migration::Migration;
 use crate::pci::{HostBridge, StorePlan};
 use crate::platform::PlatformFault;
 use crate::platform_device::PlatformDevice;
@@ -54,6 +57,8 @@ pub struct BuildOptions {
     pub snooping: Snooping,
     /// Whether the drivers' platform does what they ask.
     pub platform_fault: PlatformFault,
+    /// Whether the interrupt controller moves while the machine runs.
+    pub migration: Migration,
 }
 
 /// Which LPIs direct LPIs can be, whose numbers devices store.
@@ -132,6 +137,7 @@ pub struct Machine {
     pub(crate) hosts: Vec<Host>,
     pub(crate) devices: Vec<Device>,
     pub(crate) fault: PlatformFault,
+    pub(crate) migration: Migration,
     pub(crate) controller: ControllerChoice,
     pub(crate) lpis: LpiNumbers,
     pub(crate) notes: Vec<String>,
@@ -238,6 +244,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         hosts,
         devices,
         fault: options.platform_fault,
+        migration: options.migration,
         controller: options.controller,
         lpis: options.lpis,
         notes: space.notes,

@@ -30,7 +30,7 @@ mod x86_root;
 #[cfg(test)]
 mod tests;
 
-use board::{Board, Plan, Spread};
+use board::{Board, Plan};
 use irq_domain::StoredMessages;
 use std::fmt;
 
@@ -185,9 +185,8 @@ pub fn try_all() -> Vec<(Cell, Outcome)> {
 
 /// Tries one, on a machine of its own. Remapping of a parent that has none is refused.
 pub fn try_cell(cell: Cell) -> Outcome {
-    let Cell { endpoint, parent, layer, world } = cell;
-    match Board::new(Plan { parent, layer, spread: Spread::Together, world: world.into(), reality: world }) {
-        Ok(board) => trial::attempt(&board, endpoint),
+    match Board::new(Plan::new(cell.parent, cell.layer, cell.world)) {
+        Ok(board) => trial::attempt(&board, cell.endpoint),
         Err(reason) => Outcome::Broken(format!("the machine does not come up: {reason}")),
     }
 }

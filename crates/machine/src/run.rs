@@ -9,8 +9,8 @@ pub(crate) use load::Counts;
 pub(crate) use verdict::verdict;
 
 use crate::cpu::CpuThreads;
-use crate::machine::{Machine, Wire};
-use crate::migration::{Migrator, intact};
+use crate::machine::Machine;
+use crate::migration::{Migrator, MigratorThread};
 use crate::report::Report;
 use crate::system::{self, Powered};
 use load::Load;
@@ -115,6 +115,9 @@ pub enum RunError {
         /// The first refusal.
         reason: String,
     },
+    /// The interrupt controller could not be saved and restored.
+    #[error("the interrupt controller could not be moved: {0}")]
+    NotMoved(String),
 }
 
 /// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges it.
@@ -122,47 +125,26 @@ pub enum RunError {
 /// `progress` is called a few times a second, from the caller's thread.
 ///
 /// # Errors
-/// Only if the drivers failed; losses are in the report.
+/// Only if the drivers failed, or a controller could not be moved; losses are in the report.
 pub fn run(
-    machine: Machine,
-    options: &RunOptions,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Report, RunError> {
-    run_with(machine, options, None, progress)
-}
-
-/// As [`run`], in a machine whose interrupt controller is saved all the time, and restored from the bytes into a fresh
-/// model which takes its place: between any two accesses of the CPUs to their halves of it. Devices do not stand still.
-/// What they send meanwhile waits at the bus, as do the drivers' register accesses, and reaches the fresh model. The old
-/// model is dropped, with everything that belongs to it. Sometimes the same model is restored instead.
-///
-/// # Errors
-/// As [`run`], and if the model cannot be restored.
-pub fn run_migrating(
-    machine: Machine,
-    options: &RunOptions,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Report, RunError> {
-    run_with(machine, options, Some(intact()), progress)
-}
-
-pub(crate) fn run_with(
     mut machine: Machine,
     options: &RunOptions,
-    wire: Option<Wire>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, RunError> {
     let sleepers = Arc::clone(&machine.sleepers);
     let powered = Powered::on(&mut machine);
     let cpus = CpuThreads::start(&powered.cores, &sleepers);
+    let migrator = powered.migrator.as_deref();
+    let moving = powered.migrator.as_ref().map(MigratorThread::start);
     let system = system::boot(machine, &powered, &cpus)?;
-    let migrator = wire.map(|wire| Migrator::new(&powered.cores, wire));
-    let load = Load::new(&system, &cpus, options, migrator.as_ref());
+    let load = Load::new(&system, &cpus, options, migrator);
     let start = Instant::now();
     let outcome = load.run(progress);
     let elapsed = start.elapsed();
-    let counts = outcome?;
+    let mut counts = outcome?;
+    drop(moving);
     drop(cpus);
+    counts.migrated = migrator.map_or(Ok(0), Migrator::moved).map_err(RunError::NotMoved)?;
     match system.silent_fault() {
         Some(reason) => {
             Err(RunError::Driver { operation: "an operation without an answer".to_owned(), reason })

@@ -3,8 +3,7 @@
 
 mod scheduler;
 
-use crate::machine::{Machine, Wire};
-use crate::migration::{Migrator, intact};
+use crate::machine::Machine;
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::run::{Counts, CpuLife, DeviceLife, RunError, RunOptions, verdict};
@@ -83,36 +82,22 @@ const HOPELESS: u32 = 20_000;
 /// Runs the workload on one thread, as `options.seed` decides, and judges it.
 ///
 /// # Errors
-/// Only if the drivers failed; losses are in the report.
-pub fn simulate(machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
-    simulate_with(machine, options, None)
-}
-
-/// As [`simulate`], in a machine whose interrupt controller is saved, and restored from the bytes into a fresh model, at
-/// random moments: between any two steps, also while a handler runs and between two register accesses of a driver. The
-/// old model is dropped, with everything that belongs to it. Sometimes the same model is restored instead.
-///
-/// # Errors
-/// As [`simulate`], and if the model cannot be restored.
-pub fn simulate_migrating(machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
-    simulate_with(machine, options, Some(intact()))
-}
-
-pub(crate) fn simulate_with(
-    mut machine: Machine,
-    options: &RunOptions,
-    wire: Option<Wire>,
-) -> Result<Simulation, RunError> {
+/// Only if the drivers failed, or a controller could not be moved; losses are in the report.
+pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
     let start = Instant::now();
     let sleepers = Arc::clone(&machine.sleepers);
     let powered = Powered::on(&mut machine);
-    let migrator = wire.map(|wire| Migrator::new(&powered.cores, wire));
-    let scheduler = Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options, migrator));
+    let scheduler =
+        Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options, powered.migrator.clone()));
     powered.platform.interleave_by(Arc::clone(&scheduler) as _);
     let system = Arc::new(system::boot(machine, &powered, &*scheduler)?);
     scheduler.take_over(&system);
-    let counts = run(&system, &scheduler, options)?;
+    let mut counts = run(&system, &scheduler, options)?;
     scheduler.settle();
+    scheduler.send_what_was_kept_back();
+    scheduler.settle();
+    counts.migrated =
+        powered.migrator.map_or(Ok(0), |migrator| migrator.moved()).map_err(RunError::NotMoved)?;
     match system.silent_fault() {
         Some(reason) => {
             Err(RunError::Driver { operation: "an operation without an answer".to_owned(), reason })
@@ -147,11 +132,7 @@ fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<C
     let count = |is: fn(&&TraceEvent) -> bool| {
         u64::try_from(scheduler.with_trace(|trace| trace.iter().filter(is).count())).unwrap_or(u64::MAX)
     };
-    Ok(Counts {
-        moves: count(|event| matches!(event, TraceEvent::Moved { .. })),
-        migrated: count(|event| matches!(event, TraceEvent::Migrated)),
-        ..administrator.counts
-    })
+    Ok(Counts { moves: count(|event| matches!(event, TraceEvent::Moved { .. })), ..administrator.counts })
 }
 
 /// Does what the options' disturbances are.

@@ -3,11 +3,13 @@
 mod boot;
 mod controllers;
 mod hotplug;
+mod in_turn;
 mod unit;
 
 pub(crate) use boot::{Powered, boot};
 pub(crate) use controllers::Controllers;
 pub(crate) use hotplug::{Moved, first_message};
+pub(crate) use in_turn::InTurn;
 pub(crate) use unit::{Departure, Driver, Unit, UnitVector};
 
 use crate::bus::Doorbells;
@@ -86,6 +88,17 @@ impl System {
         let devices = self.units.iter().filter(|unit| unit.config.controller == controller).count();
         let share = spis / u32::try_from(devices.max(1)).unwrap_or(u32::MAX);
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)
+    }
+
+    /// Each vector whose last message was handled sends one; `sent` is told which, by device and vector.
+    pub(crate) fn send_each(&self, mut sent: impl FnMut(usize, usize)) {
+        for (device, unit) in self.units.iter().enumerate() {
+            for (index, vector) in unit.vectors().iter().enumerate() {
+                if vector.ledger.is_settled() && unit.send(vector) {
+                    sent(device, index);
+                }
+            }
+        }
     }
 
     /// What the drivers could not report in any other way; `None` if all went well.

@@ -4,12 +4,11 @@ mod registers;
 
 pub use registers::Overwritten;
 
-use crate::cpu::CpuCore;
 use crate::iommu::{GRANULE, Iommu};
 use crate::machine::Machine;
 use crate::run::RunError;
-use crate::system::{Cpus, Powered, System, Unit, UnitVector, Work, boot, first_message};
-use msi_types::{Cpu, Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
+use crate::system::{InTurn, Powered, System, Unit, UnitVector, boot, first_message};
+use msi_types::{Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -25,7 +24,7 @@ pub enum IommuPages {
 }
 
 /// One device against another one.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Trespass {
     /// Who wrote.
@@ -47,6 +46,8 @@ pub struct Trespass {
     pub writes: usize,
     /// Those that the IOMMU stopped.
     pub faults: usize,
+    /// How often the machine's interrupt controller moved meanwhile.
+    pub migrated: u64,
 }
 
 /// Brings the machine up and lets its first platform device act against the second one: it writes the message that the
@@ -54,10 +55,10 @@ pub struct Trespass {
 /// `None` if there are not two that work.
 ///
 /// # Errors
-/// The drivers failed.
+/// The drivers failed, or a controller could not be moved.
 pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespass>, RunError> {
     let powered = Powered::on(&mut machine);
-    let cpus = InTurn(powered.cores.clone());
+    let cpus = InTurn::new(&powered);
     let system = boot(machine, &powered, &cpus)?;
     let working = |unit: &&Unit| !unit.is_pci() && !unit.vectors().is_empty();
     let mut units = system.units.iter().filter(working);
@@ -66,19 +67,20 @@ pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespa
         return Ok(None);
     };
     let bus = Intruder::new(intruder, &system, pages, message.address);
-    let rang = cpus.runs_of(vector, || bus.write(message));
+    let rang = runs_of(&cpus, vector, || bus.write(message));
     let page = GRANULE.page(message.address);
     let before = registers::read(&system, intruder, page);
-    let silenced = !cpus.runs_of(vector, || {
+    let silenced = !runs_of(&cpus, vector, || {
         bus.write(MsiMessage { address: page, data: 0 });
         victim.send(vector);
     });
     let mut arrives = || {
-        cpus.runs_of(vector, || {
+        runs_of(&cpus, vector, || {
             victim.send(vector);
         })
     };
     let seized = registers::seize(&system, &bus, message, &mut arrives);
+    let migrated = cpus.migrated().map_err(RunError::NotMoved)?;
     Ok(Some(Trespass {
         intruder: intruder.config.name.clone(),
         victim: victim.config.name.clone(),
@@ -89,34 +91,16 @@ pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespa
         seized,
         writes: bus.writes.get(),
         faults: bus.iommu.map_or(0, |iommu| iommu.faults().len()),
+        migrated,
     }))
 }
 
-/// CPUs that do everything on the caller's thread.
-pub(crate) struct InTurn(pub(crate) Vec<Arc<CpuCore>>);
-
-impl InTurn {
-    /// Does something, has all CPUs take what is pending then; did the vector's handler run?
-    fn runs_of(&self, vector: &UnitVector, act: impl FnOnce()) -> bool {
-        let before = vector.ledger.sums().runs;
-        act();
-        for core in &self.0 {
-            while core.take_one() {}
-        }
-        vector.ledger.sums().runs != before
-    }
-}
-
-impl Cpus for InTurn {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn run_on(&self, cpu: Cpu, work: Work) {
-        if let Some(core) = self.0.get(cpu.index()) {
-            work(core);
-        }
-    }
+/// Does something, has all CPUs take what is pending then; did the vector's handler run?
+fn runs_of(cpus: &InTurn, vector: &UnitVector, act: impl FnOnce()) -> bool {
+    let before = vector.ledger.sums().runs;
+    act();
+    cpus.settle();
+    vector.ledger.sums().runs != before
 }
 
 /// The name that the IOMMU has for the intruder.

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "the embedded machines are known to be sound")]
 
 use doorbell_machine::{
-    BuildOptions, CpuLife, DeviceLife, Disturbances, Machine, Moves, Report, RunOptions, TraceEvent, build,
-    embedded, run_migrating, simulate_migrating,
+    BuildOptions, CpuLife, DeviceLife, Disturbances, Machine, Migration, Moves, Report, RunOptions,
+    TraceEvent, build, embedded, run, simulate,
 };
 use gic_firmware::devicetree;
 use proptest::prelude::*;
@@ -14,7 +14,8 @@ use std::num::NonZeroU16;
 fn machine(name: &str, cpus: Option<u16>) -> Machine {
     let description = devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap();
     let cpus = cpus.and_then(NonZeroU16::new);
-    build(&description, &BuildOptions { cpus, ..BuildOptions::default() }).unwrap()
+    let migration = Migration::AtRandom { seed: 1 };
+    build(&description, &BuildOptions { cpus, migration, ..BuildOptions::default() }).unwrap()
 }
 
 /// Everything changes.
@@ -35,7 +36,7 @@ fn assert_delivered(report: &Report, messages: u32) {
 #[test]
 fn nothing_is_lost_on_any_embedded_machine_that_is_moved_hundreds_of_times() {
     for embedded in embedded::machines() {
-        let simulation = simulate_migrating(machine(embedded.name, None), &options(1, 20)).unwrap();
+        let simulation = simulate(machine(embedded.name, None), &options(1, 20)).unwrap();
         assert_delivered(&simulation.report, 20);
         let traced = simulation.trace.iter().filter(|event| **event == TraceEvent::Migrated).count();
         assert!(traced > 100, "{}: {traced}", embedded.name);
@@ -46,7 +47,7 @@ fn nothing_is_lost_on_any_embedded_machine_that_is_moved_hundreds_of_times() {
 #[test]
 fn nothing_is_lost_on_any_embedded_machine_that_is_moved_while_its_threads_run() {
     for embedded in embedded::machines() {
-        let report = run_migrating(machine(embedded.name, None), &options(1, 1500), &mut |_| {}).unwrap();
+        let report = run(machine(embedded.name, None), &options(1, 1500), &mut |_| {}).unwrap();
         assert_delivered(&report, 1500);
         let totals = report.totals;
         let happened = [totals.migrated, totals.moves, totals.replugged, totals.readded];
@@ -61,7 +62,7 @@ fn nothing_is_lost_by_the_migrations_alone() {
         Disturbances { moves: Moves::None, cpus: CpuLife::AlwaysOn, devices: DeviceLife::Stay };
     for embedded in embedded::machines() {
         let options = RunOptions { messages: 1000, seed: 1, disturbances };
-        let report = run_migrating(machine(embedded.name, None), &options, &mut |_| {}).unwrap();
+        let report = run(machine(embedded.name, None), &options, &mut |_| {}).unwrap();
         assert_delivered(&report, 1000);
         assert!(report.totals.migrated > 5, "{}: {:?}", embedded.name, report.totals);
     }
@@ -72,7 +73,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_whenever_the_machine_is_moved(seed in any::<u64>(), cpus in 1..=8u16) {
-        let simulation = simulate_migrating(machine("harbour", Some(cpus)), &options(seed, 8)).unwrap();
+        let simulation = simulate(machine("harbour", Some(cpus)), &options(seed, 8)).unwrap();
         assert_delivered(&simulation.report, 8);
     }
 }

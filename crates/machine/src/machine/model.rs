@@ -4,11 +4,11 @@ use crate::lock::lock;
 use crate::ram::Ram;
 use msi_types::{Cpu, Delivery, DeviceId, Kick, MsiMessage, SignalMsi};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use vgic::saved_state::SavedState;
 use vgic::{ConfigError, Vcpu, Vgic, VgicConfig};
 
-/// What happens to a saved state before it is sent: nothing, unless somebody wants to see whether it is noticed.
+/// What happens to a saved state before it is sent.
 pub(crate) type Wire = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
 
 /// The machine's one model. Whoever rings or accesses it does so here; only the CPUs have their halves of it.
@@ -19,6 +19,8 @@ pub(crate) struct Model {
     current: RwLock<Current>,
     /// Halves of the CPUs that take no part, which come last.
     idle: Mutex<Vec<Vcpu>>,
+    /// Nothing, unless somebody wants to see whether it is noticed.
+    wire: OnceLock<Wire>,
 }
 
 struct Current {
@@ -62,12 +64,19 @@ impl Model {
     ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
         let (vgic, vcpus) = Vgic::new(config.clone(), Arc::clone(&memory) as _, Arc::clone(&kick))?;
         let current = RwLock::new(Current::new(vgic, 0));
-        Ok((Arc::new(Self { config, memory, kick, current, idle: Mutex::default() }), vcpus))
+        let (idle, wire) = (Mutex::default(), OnceLock::new());
+        Ok((Arc::new(Self { config, memory, kick, current, idle, wire }), vcpus))
     }
 
     /// Keeps the halves of the CPUs that take no part: all behind those that do.
     pub(crate) fn keep_idle(&self, vcpus: impl IntoIterator<Item = Vcpu>) {
         lock(&self.idle).extend(vcpus);
+    }
+
+    /// From now on, this happens to what is saved.
+    #[cfg(test)]
+    pub(crate) fn tamper(&self, wire: Wire) {
+        assert!(self.wire.set(wire).is_ok(), "somebody does already");
     }
 
     /// Puts a fresh model in the place of this one. Of what was, it gets the bytes of what this one saves. `vcpus` are
@@ -77,11 +86,11 @@ impl Model {
     ///
     /// # Errors
     /// The model's reason, or that somebody refers to the old model still.
-    pub(crate) fn exchange(&self, vcpus: &mut [&mut Vcpu], wire: &Wire) -> Result<(), String> {
+    pub(crate) fn exchange(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
         let mut all: Vec<_> = vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut()).collect();
-        let sent = save(&current.vgic, &mut all, wire)?;
+        let sent = self.save(&current.vgic, &mut all)?;
         let made = Vgic::new(self.config.clone(), Arc::clone(&self.memory) as _, Arc::clone(&self.kick));
         let (vgic, mut fresh) = made.map_err(|error| error.to_string())?;
         restore(&vgic, &mut fresh.iter_mut().collect::<Vec<_>>(), &sent)?;
@@ -99,11 +108,11 @@ impl Model {
     ///
     /// # Errors
     /// The model's reason.
-    pub(crate) fn reload(&self, vcpus: &mut [&mut Vcpu], wire: &Wire) -> Result<(), String> {
+    pub(crate) fn reload(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
         let mut all: Vec<_> = vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut()).collect();
-        let sent = save(&current.vgic, &mut all, wire)?;
+        let sent = self.save(&current.vgic, &mut all)?;
         restore(&current.vgic, &mut all, &sent)
     }
 
@@ -133,6 +142,18 @@ impl Model {
         Arc::downgrade(&self.current().vgic)
     }
 
+    /// The model's state as bytes.
+    fn save(&self, vgic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<Vec<u8>, String> {
+        let frozen =
+            vgic.freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu)).map_err(|error| error.to_string())?;
+        let saved = frozen.save();
+        let sent = match self.wire.get() {
+            Some(wire) => wire(saved),
+            None => saved,
+        };
+        postcard::to_allocvec(&sent).map_err(|error| error.to_string())
+    }
+
     fn current(&self) -> RwLockReadGuard<'_, Current> {
         self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,12 +163,6 @@ impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("config", &self.config).finish_non_exhaustive()
     }
-}
-
-/// The model's state as bytes.
-fn save(vgic: &Vgic, vcpus: &mut [&mut Vcpu], wire: &Wire) -> Result<Vec<u8>, String> {
-    let frozen = vgic.freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu)).map_err(|error| error.to_string())?;
-    postcard::to_allocvec(&wire(frozen.save())).map_err(|error| error.to_string())
 }
 
 /// Makes the model what the bytes say. Saved again, it must say the same.

@@ -7,6 +7,7 @@ use super::x86_root::X86Hardware;
 use super::{Endpoint, Layer, Parent, World};
 use crate::bus::Bus;
 use crate::iommu::{Iommu, IommuDriver};
+use crate::migration::Migration;
 use crate::platform::{MachinePlatform, PlatformFault};
 use crate::ram::{Caches, Ram};
 use gic_firmware::Region;
@@ -41,6 +42,16 @@ pub(super) struct Plan {
     pub(super) world: irq_domain::World,
     /// What it is.
     pub(super) reality: World,
+    /// Whether a GIC moves. (x86's APICs stay.)
+    pub(super) migration: Migration,
+}
+
+impl Plan {
+    /// A platform that tells the truth about itself, where nothing moves.
+    pub(super) fn new(parent: Parent, layer: Layer, world: World) -> Self {
+        let (spread, migration) = (Spread::Together, Migration::Never);
+        Self { parent, layer, spread, world: world.into(), reality: world, migration }
+    }
 }
 
 /// What a bus with quirks makes of what devices write.
@@ -105,9 +116,7 @@ impl Board {
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
         let hardware: Box<dyn RootHardware> = match plan.parent {
             Parent::X86Vector => Box::new(X86Hardware::new(plan.layer, Arc::clone(&ram))),
-            kind if plan.layer != Layer::Remapping => {
-                Box::new(GicHardware::new(kind, plan.spread, Arc::clone(&ram))?)
-            }
+            _ if plan.layer != Layer::Remapping => Box::new(GicHardware::new(&plan, Arc::clone(&ram))?),
             kind => return Err(format!("there is no remapping unit for {kind}")),
         };
         let direct = hardware.upstream();
@@ -189,6 +198,18 @@ impl Board {
         self.parent.isolation(endpoint.requester())
     }
 
+    /// How often the controller was moved.
+    #[cfg(test)]
+    pub(super) fn migrated(&self) -> u64 {
+        self.root.migrated().unwrap()
+    }
+
+    /// The model, if there is one.
+    #[cfg(test)]
+    pub(super) fn model(&self) -> Option<&Arc<crate::machine::Model>> {
+        self.root.model()
+    }
+
     /// Messages that a remapping unit stopped: who sent them, and why not.
     #[cfg(test)]
     pub(super) fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
@@ -197,6 +218,7 @@ impl Board {
 
     /// Everything was given back, and no driver kept a fault to itself.
     pub(super) fn check_quiet(&self) -> Result<(), String> {
+        self.root.migrated().map_err(|reason| format!("the controller was not moved: {reason}"))?;
         if let Some(fault) = self.root.silent_fault() {
             return Err(fault);
         }

@@ -1,15 +1,16 @@
 //! A GICv3 with one kind of doorbell.
 
 use super::Parent;
-use super::board::Spread;
+use super::board::{Plan, Spread};
 use super::root::{CPUS, Driven, Root, RootHardware};
 use crate::bus::{Bus, Overlap};
 use crate::cpu::{CpuBooks, CpuCore, Gic};
 use crate::machine::{Model, gic};
+use crate::migration::{Migration, Migrator};
 use crate::pci::Translator;
 use crate::platform::MachinePlatform;
 use crate::ram::Ram;
-use crate::system::{DirectLpi, Its};
+use crate::system::{DirectLpi, InTurn, Its};
 use gic_driver::its::IdMap;
 use gic_driver::{
     GicConfig, ItsMsiParent, Mbi, MbiConfig, PhysicalRegion, RedistributorRegion, SpiRange, V2m, V2mFrame,
@@ -38,6 +39,7 @@ pub(super) struct GicHardware {
     model: Arc<Model>,
     vcpus: Vec<Vcpu>,
     ram: Arc<Ram>,
+    migration: Migration,
 }
 
 fn redistributors(spread: Spread, usual: &VgicConfig) -> Vec<vgic::RedistributorRegion> {
@@ -64,7 +66,8 @@ impl Kick for Attentive {
 
 impl GicHardware {
     /// With the doorbells of `kind` and no others.
-    pub(super) fn new(kind: Parent, spread: Spread, ram: Arc<Ram>) -> Result<Self, String> {
+    pub(super) fn new(plan: &Plan, ram: Arc<Ram>) -> Result<Self, String> {
+        let Plan { parent: kind, spread, migration, .. } = *plan;
         let mut config = VgicConfig::new(CPUS);
         config.redistributors = redistributors(spread, &config);
         match kind {
@@ -77,7 +80,7 @@ impl GicHardware {
         config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
         let (model, vcpus) =
             Model::new(config, Arc::clone(&ram), Arc::new(Attentive)).map_err(|error| error.to_string())?;
-        Ok(Self { kind, model, vcpus, ram })
+        Ok(Self { kind, model, vcpus, ram, migration })
     }
 
     /// The drivers of the GIC itself.
@@ -112,11 +115,21 @@ impl RootHardware for GicHardware {
         let vcpus = std::mem::take(&mut self.vcpus).into_iter().zip(0..);
         let core = |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, &books);
         let cores: Vec<_> = vcpus.map(core).map(Arc::new).collect();
-        let gic = self.bring_up(platform, &cores)?;
+        let migrator = Migrator::new(self.migration, &self.model, &cores);
+        let cpus = InTurn::of(cores, migrator, platform);
+        let gic = self.bring_up(platform, cpus.cores())?;
         let doorbells = Doorbells::bring_up(self.kind, &gic)?;
         let parent = doorbells.parent();
         let wired: Arc<dyn WiredParent> = Arc::clone(&gic) as _;
-        Ok(Driven { root: Box::new(GicRoot { cores, books, gic, doorbells }), parent, wired: Some(wired) })
+        let root = GicRoot {
+            #[cfg(test)]
+            model: self.model,
+            cpus,
+            books,
+            gic,
+            doorbells,
+        };
+        Ok(Driven { root: Box::new(root), parent, wired: Some(wired) })
     }
 }
 
@@ -171,10 +184,12 @@ fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
 }
 
 struct GicRoot {
-    cores: Vec<Arc<CpuCore>>,
+    cpus: InTurn,
     books: CpuBooks,
     gic: Arc<Gic>,
     doorbells: Doorbells,
+    #[cfg(test)]
+    model: Arc<Model>,
 }
 
 impl GicRoot {
@@ -204,11 +219,11 @@ fn kept_spis(spis: &dyn MsiParent) -> Option<String> {
 
 impl Root for GicRoot {
     fn serve(&self, interrupts: &Arc<Interrupts>) {
-        self.cores.iter().for_each(|core| core.serve(interrupts));
+        self.cpus.cores().iter().for_each(|core| core.serve(interrupts));
     }
 
     fn settle(&self) {
-        while self.cores.iter().any(|core| core.take_one()) {}
+        self.cpus.settle();
     }
 
     fn strays(&self) -> u64 {
@@ -221,6 +236,15 @@ impl Root for GicRoot {
             Doorbells::Its(_) | Doorbells::DirectLpi(_) => self.kept_lpis(),
             Doorbells::Spis(spis) => kept_spis(&**spis),
         }
+    }
+
+    fn migrated(&self) -> Result<u64, String> {
+        self.cpus.migrated()
+    }
+
+    #[cfg(test)]
+    fn model(&self) -> Option<&Arc<Model>> {
+        Some(&self.model)
     }
 
     fn silent_fault(&self) -> Option<String> {

@@ -48,6 +48,17 @@ pub(super) trait Root {
         Vec::new()
     }
 
+    /// How often the controller was moved, or why it could not be.
+    fn migrated(&self) -> Result<u64, String> {
+        Ok(0)
+    }
+
+    /// The model that moves.
+    #[cfg(test)]
+    fn model(&self) -> Option<&Arc<crate::machine::Model>> {
+        None
+    }
+
     /// What a driver could not report in any other way.
     fn silent_fault(&self) -> Option<String>;
 }

@@ -4,8 +4,7 @@ use super::{MeasureError, Probe, Reference, each};
 use crate::cpu::CpuCore;
 use crate::embedded;
 use crate::machine::{BuildOptions, ControllerChoice, build};
-use crate::system::{Departure, Moved, Powered, System, Unit, boot};
-use crate::trespass::InTurn;
+use crate::system::{Departure, InTurn, Moved, Powered, System, Unit, boot};
 use gic_firmware::devicetree;
 use msi_types::Cpu;
 use std::rc::Rc;
@@ -53,7 +52,7 @@ impl Bench {
         let options = BuildOptions { controller: choice, ..BuildOptions::default() };
         let mut machine = build(&description, &options).map_err(|error| unusable(&error))?;
         let powered = Powered::on(&mut machine);
-        let system = boot(machine, &powered, &InTurn(powered.cores.clone()))?;
+        let system = boot(machine, &powered, &InTurn::new(&powered))?;
         let working = |unit: &Unit| !unit.is_pci() && !unit.vectors().is_empty();
         let unit = system.units.iter().position(working).ok_or_else(|| unusable(&"no platform device"))?;
         Ok(Self { choice, system, cores: powered.cores, unit })

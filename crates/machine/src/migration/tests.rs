@@ -1,46 +1,79 @@
-//! What a migration loses, the judge finds; and nobody keeps what was left behind.
+//! What a migration loses is found, whoever runs the machine; and nobody keeps what was left behind.
 
-use super::{Destination, Migrator, intact};
+use super::{Destination, Migration, Migrator};
 use crate::bus::AccessWidth;
 use crate::embedded;
 use crate::machine::{BuildOptions, Machine, Wire, build};
-use crate::run::{CpuLife, DeviceLife, Disturbances, Moves, RunOptions};
-use crate::simulate::simulate_with;
-use crate::system::{Powered, boot};
-use crate::trespass::InTurn;
+use crate::run::{CpuLife, DeviceLife, Disturbances, Moves, RunOptions, run};
+use crate::simulate::simulate;
+use crate::system::{InTurn, Powered, System, boot};
+use crate::trespass::{IommuPages, trespass};
 use gic_firmware::devicetree;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use vgic::saved_state::SavedState;
+use std::thread;
+use vgic::saved_state::{EventState, SavedState};
 
-fn machine(name: &str, cpus: Option<NonZeroU16>) -> Machine {
+fn machine(name: &str, migration: Migration, cpus: Option<NonZeroU16>) -> Machine {
     let description = devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap();
-    build(&description, &BuildOptions { cpus, ..BuildOptions::default() }).unwrap()
+    build(&description, &BuildOptions { cpus, migration, ..BuildOptions::default() }).unwrap()
 }
 
-/// Forgets one interrupt that is pending by itself. Was there any?
-fn forget_one(saved: &mut SavedState) -> bool {
-    let events = saved.its.iter_mut().flat_map(|its| &mut its.devices).flat_map(|device| &mut device.events);
-    if let Some(event) = { events }.find(|event| event.pending) {
+/// One that moves all the time.
+fn moving(name: &str, seed: u64) -> Machine {
+    machine(name, Migration::AtRandom { seed }, None)
+}
+
+const ALL: [&str; 4] = ["harbour", "lagoon", "estuary", "cove"];
+
+/// What a save forgets. Was it there?
+type Loss = fn(&mut SavedState) -> bool;
+
+fn events(saved: &mut SavedState) -> impl Iterator<Item = &mut EventState> {
+    saved.its.iter_mut().flat_map(|its| &mut its.devices).flat_map(|device| &mut device.events)
+}
+
+/// That an interrupt is pending: a translated LPI, a direct one or an SPI.
+fn one_pending(saved: &mut SavedState) -> bool {
+    if let Some(event) = events(saved).find(|event| event.pending) {
         event.pending = false;
         return true;
     }
-    let direct = saved.cpus.iter_mut().find_map(|cpu| cpu.redistributor.lpis.pop());
-    let spi = saved.distributor.interrupts.iter_mut().find(|spi| spi.latch);
-    let found = direct.is_some() || spi.is_some();
-    if let (None, Some(spi)) = (direct, spi) {
-        spi.latch = false;
+    if saved.cpus.iter_mut().find_map(|cpu| cpu.redistributor.lpis.pop()).is_some() {
+        return true;
     }
-    found
+    let spi = saved.distributor.interrupts.iter_mut().find(|spi| spi.latch || spi.message);
+    spi.map(|spi| (spi.latch, spi.message) = (false, false)).is_some()
 }
 
-/// Loses one pending interrupt, once, and says how many it lost.
-fn lossy() -> (Wire, Arc<AtomicUsize>) {
+/// That an event is mapped.
+fn one_mapping(saved: &mut SavedState) -> bool {
+    let mut devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
+    devices.find_map(|device| device.events.pop()).is_some()
+}
+
+/// That an interrupt is enabled: an LPI as it was last read, or an SPI.
+fn one_enable(saved: &mut SavedState) -> bool {
+    let direct = saved.cpus.iter_mut().flat_map(|cpu| &mut cpu.redistributor.lpis);
+    let mut bytes: Vec<_> = direct.filter_map(|lpi| lpi.configuration.as_mut()).collect();
+    if bytes.is_empty() {
+        bytes = events(saved).filter_map(|event| event.configuration.as_mut()).collect();
+    }
+    if let Some(byte) = bytes.into_iter().find(|byte| **byte & 1 != 0) {
+        *byte &= !1;
+        return true;
+    }
+    let spi = saved.distributor.interrupts.iter_mut().find(|spi| spi.enabled);
+    spi.map(|spi| spi.enabled = false).is_some()
+}
+
+/// Each save forgets it, at most so many; and how many did.
+fn forgetting(forget: Loss, at_most: usize) -> (Wire, Arc<AtomicUsize>) {
     let lost = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&lost);
     let wire = move |mut saved: SavedState| {
-        if count.load(Ordering::SeqCst) == 0 && forget_one(&mut saved) {
+        if count.load(Ordering::SeqCst) < at_most && forget(&mut saved) {
             count.fetch_add(1, Ordering::SeqCst);
         }
         saved
@@ -48,40 +81,92 @@ fn lossy() -> (Wire, Arc<AtomicUsize>) {
     (Box::new(wire), lost)
 }
 
-/// Each vector has one message: nothing hides a loss.
-const ONE_EACH: RunOptions = RunOptions {
-    messages: 1,
-    seed: 1,
-    disturbances: Disturbances { moves: Moves::None, cpus: CpuLife::AlwaysOn, devices: DeviceLife::Stay },
-};
+/// Nothing happens that would make a driver send again what was lost.
+const UNDISTURBED: Disturbances =
+    Disturbances { moves: Moves::None, cpus: CpuLife::AlwaysOn, devices: DeviceLife::Stay };
+/// Everything does.
+const DISTURBED: Disturbances =
+    Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
 
 #[test]
-fn one_interrupt_that_a_migration_loses_is_found_by_the_judge() {
-    for name in ["harbour", "lagoon", "estuary", "cove"] {
+fn one_interrupt_that_a_migration_loses_is_one_that_the_judge_finds() {
+    for name in ALL {
         for seed in 1..=4 {
-            let (wire, lost) = lossy();
-            let options = RunOptions { seed, ..ONE_EACH };
-            let totals = simulate_with(machine(name, None), &options, Some(wire)).unwrap().report.totals;
+            let (wire, lost) = forgetting(one_pending, 1);
+            let machine = moving(name, seed);
+            machine.model.tamper(wire);
+            let options = RunOptions { messages: 2, seed, disturbances: UNDISTURBED };
+            let totals = simulate(machine, &options).unwrap().report.totals;
             let lost = u64::try_from(lost.load(Ordering::SeqCst)).unwrap();
             assert_eq!((totals.lost, lost), (1, 1), "{name}, seed {seed}: {totals:?}");
         }
     }
 }
 
+/// Runs a machine on which every migration forgets something: is it found?
+#[track_caller]
+fn assert_found(what: &str, name: &str, forget: Loss, is_well: impl FnOnce(Machine) -> bool) {
+    let (wire, lost) = forgetting(forget, usize::MAX);
+    let machine = moving(name, 1);
+    machine.model.tamper(wire);
+    assert!(!is_well(machine) && lost.load(Ordering::SeqCst) != 0, "{what}, {name}");
+}
+
+/// The losses that there can be, and where.
+fn losses() -> impl Iterator<Item = (&'static str, Loss, &'static str)> {
+    let everywhere: [(_, Loss); 2] = [("pending", one_pending), ("enable", one_enable)];
+    let everywhere = everywhere.into_iter().flat_map(|(what, loss)| ALL.map(|name| (what, loss, name)));
+    let with_an_its = ["harbour", "estuary"].map(|name| ("mapping", one_mapping as Loss, name));
+    everywhere.chain(with_an_its)
+}
+
+const TEN_EACH: RunOptions = RunOptions { messages: 10, seed: 1, disturbances: DISTURBED };
+
 #[test]
-fn nothing_is_lost_where_the_wire_loses_nothing() {
-    for name in ["harbour", "lagoon", "estuary", "cove"] {
-        let report = simulate_with(machine(name, None), &ONE_EACH, Some(intact())).unwrap().report;
-        assert!(report.totals.is_clean() && report.totals.migrated > 0, "{name}: {:?}", report.totals);
+fn what_migrations_lose_in_the_simulation_is_found_however_much_else_happens() {
+    for (what, forget, name) in losses() {
+        assert_found(what, name, forget, |machine| {
+            simulate(machine, &TEN_EACH).is_ok_and(|simulation| simulation.report.totals.is_clean())
+        });
+    }
+}
+
+#[test]
+fn what_migrations_lose_below_real_threads_is_found_however_much_else_happens() {
+    // Together: each waits long for what is lost.
+    thread::scope(|scope| {
+        for (what, forget, name) in losses() {
+            scope.spawn(move || {
+                assert_found(what, name, forget, |machine| {
+                    run(machine, &TEN_EACH, &mut |_| {}).is_ok_and(|report| report.totals.is_clean())
+                });
+            });
+        }
+    });
+}
+
+#[test]
+fn an_intruder_s_ring_that_migrations_lose_is_found() {
+    for name in ["lagoon", "estuary", "cove"] {
+        let rings = |machine| trespass(machine, IommuPages::NoIommu).unwrap().unwrap().rang;
+        for seed in 1..=8 {
+            assert!(rings(moving(name, seed)), "{name}, seed {seed}");
+        }
+        let rings_always = (1..=8).all(|seed| {
+            let machine = moving(name, seed);
+            machine.model.tamper(forgetting(one_pending, usize::MAX).0);
+            rings(machine)
+        });
+        assert!(!rings_always, "{name}");
     }
 }
 
 /// What it does with a machine whose drivers are up and of which only these CPUs take part.
-fn with_system(cpus: u16, act: impl FnOnce(&crate::system::System, &Migrator)) {
-    let mut machine = machine("harbour", NonZeroU16::new(cpus));
+fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
+    let mut machine = machine("harbour", Migration::AtRandom { seed: 1 }, NonZeroU16::new(cpus));
     let powered = Powered::on(&mut machine);
-    let system = boot(machine, &powered, &InTurn(powered.cores.clone())).unwrap();
-    act(&system, &Migrator::new(&powered.cores, intact()));
+    let system = boot(machine, &powered, &InTurn::new(&powered)).unwrap();
+    act(&system, powered.migrator.as_deref().unwrap());
 }
 
 #[test]
@@ -89,9 +174,9 @@ fn a_model_is_gone_once_a_fresh_one_has_its_place_whoever_takes_part() {
     for cpus in [1, 3, 8] {
         with_system(cpus, |system, migrator| {
             let old = system.model.watch();
-            migrator.migrate(&system.model, Destination::Same).unwrap();
+            migrator.migrate_to(Destination::Same, || {}).unwrap();
             assert!(old.upgrade().is_some());
-            migrator.migrate(&system.model, Destination::Fresh).unwrap();
+            migrator.migrate_to(Destination::Fresh, || {}).unwrap();
             assert!(old.upgrade().is_none());
         });
     }
@@ -100,13 +185,14 @@ fn a_model_is_gone_once_a_fresh_one_has_its_place_whoever_takes_part() {
 #[test]
 fn somebody_who_keeps_the_old_model_is_noticed() {
     with_system(8, |system, migrator| {
+        let migrate = || migrator.migrate_to(Destination::Fresh, || {});
         let kept = system.model.watch().upgrade().unwrap();
-        assert!(migrator.migrate(&system.model, Destination::Fresh).unwrap_err().contains("left behind"));
+        assert!(migrate().unwrap_err().contains("left behind"));
         drop(kept);
         let its = system.model.with(|vgic| vgic.its(0)).unwrap();
-        assert!(migrator.migrate(&system.model, Destination::Fresh).is_err());
+        assert!(migrate().is_err());
         drop(its);
-        migrator.migrate(&system.model, Destination::Fresh).unwrap();
+        migrate().unwrap();
     });
 }
 
@@ -116,7 +202,7 @@ fn faults_of_the_guest_are_counted_across_models() {
         let distributor = system.model.config().distributor;
         system.model.with(|vgic| vgic.write(distributor + 0xc, AccessWidth::Byte, 0)).unwrap();
         for to in [Destination::Fresh, Destination::Same, Destination::Fresh] {
-            migrator.migrate(&system.model, to).unwrap();
+            migrator.migrate_to(to, || {}).unwrap();
             assert_eq!(system.model.guest_faults(), 1);
         }
     });

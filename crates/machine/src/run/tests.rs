@@ -3,33 +3,34 @@
 
 use super::{Counts, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, run, verdict};
 use crate::bus::AccessWidth;
-use crate::cpu::CpuCore;
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiDisabling, Machine, build};
+use crate::migration::Migration;
 use crate::report::Totals;
 use crate::simulate::simulate;
-use crate::system::{Driver, Moved, Powered, System, Unit, boot};
-use crate::trespass::InTurn;
+use crate::system::{Driver, InTurn, Moved, Powered, System, Unit, boot};
 use gic_firmware::devicetree;
 use irq_domain::IrqHandle;
 use msi_types::{Cpu, Vector};
 use proptest::prelude::*;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::time::Duration;
 
 const TARGET: u32 = 0;
 const OLD: u32 = 1;
 
-fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>) -> Machine {
+const STAYS: Migration = Migration::Never;
+const MOVES: Migration = Migration::AtRandom { seed: 1 };
+
+fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>, migration: Migration) -> Machine {
     let description = devicetree::parse(embedded::machine("lagoon").unwrap().dtb).unwrap();
-    build(&description, &BuildOptions { cpus, lpi_disabling, ..BuildOptions::default() }).unwrap()
+    build(&description, &BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() }).unwrap()
 }
 
 /// One vector of a machine of which everything is taken at once.
 struct Quiet {
     system: System,
-    cores: Vec<Arc<CpuCore>>,
+    cpus: InTurn,
     unit: usize,
     /// A CPU that the vector was never at.
     stranger: u32,
@@ -37,13 +38,14 @@ struct Quiet {
 
 impl Quiet {
     /// The vector is at one CPU and was at another. Nothing is known of what was pending at a CPU that leaves.
-    fn new() -> Self {
-        let mut machine = machine(LpiDisabling::Impossible, None);
+    fn new(migration: Migration) -> Self {
+        let mut machine = machine(LpiDisabling::Impossible, None, migration);
         let powered = Powered::on(&mut machine);
-        let system = boot(machine, &powered, &InTurn(powered.cores.clone())).unwrap();
+        let cpus = InTurn::new(&powered);
+        let system = boot(machine, &powered, &cpus).unwrap();
         let working = |unit: &Unit| !unit.is_pci() && !unit.vectors().is_empty();
         let unit = system.units.iter().position(working).unwrap();
-        let mut quiet = Self { system, cores: powered.cores, unit, stranger: 2 };
+        let mut quiet = Self { system, cpus, unit, stranger: 2 };
         quiet.stranger += u32::from(quiet.with_handle(IrqHandle::effective_affinity) == Cpu::new(2));
         quiet.move_to(OLD);
         quiet.send();
@@ -84,18 +86,17 @@ impl Quiet {
     }
 
     fn settle(&self) {
-        for core in &self.cores {
-            while core.take_one() {}
-        }
+        self.cpus.settle();
     }
 
     /// The CPU goes, with what it did not take.
     fn unplug(&self, cpu: u32) {
-        let gone = self.system.unplug_cpu(&InTurn(self.cores.clone()), Cpu::new(cpu));
+        let gone = self.system.unplug_cpu(&self.cpus, Cpu::new(cpu));
         assert_eq!(gone, Ok(Moved::Done));
     }
 
     fn totals(&self) -> Totals {
+        self.cpus.migrated().unwrap();
         verdict(&self.system, Counts::default(), Duration::ZERO).totals
     }
 
@@ -108,52 +109,57 @@ impl Quiet {
 
 #[test]
 fn a_run_at_the_old_cpu_after_everything_was_drained_is_told() {
-    let machine = Quiet::new();
-    // Messages that found it pending are no budget for it.
-    (0..5).for_each(|_| machine.send());
-    machine.settle();
-    machine.ring(OLD);
-    machine.settle();
-    assert_eq!(machine.faults(), (1, 0));
+    for machine in [STAYS, MOVES].map(Quiet::new) {
+        // Messages that found it pending are no budget for it.
+        (0..5).for_each(|_| machine.send());
+        machine.settle();
+        machine.ring(OLD);
+        machine.settle();
+        assert_eq!(machine.faults(), (1, 0));
+    }
 }
 
 #[test]
 fn a_second_run_for_one_message_is_told() {
-    let machine = Quiet::new();
-    (0..5).for_each(|_| machine.send());
-    machine.settle();
-    machine.ring(TARGET);
-    machine.settle();
-    assert_eq!(machine.faults(), (0, 1));
+    for machine in [STAYS, MOVES].map(Quiet::new) {
+        (0..5).for_each(|_| machine.send());
+        machine.settle();
+        machine.ring(TARGET);
+        machine.settle();
+        assert_eq!(machine.faults(), (0, 1));
+    }
 }
 
 #[test]
 fn a_run_at_a_cpu_that_was_never_the_target_is_told() {
-    let machine = Quiet::new();
-    machine.send();
-    machine.settle();
-    machine.ring(machine.stranger);
-    machine.settle();
-    assert_eq!(machine.faults(), (1, 1), "and there are more runs than messages");
+    for machine in [STAYS, MOVES].map(Quiet::new) {
+        machine.send();
+        machine.settle();
+        machine.ring(machine.stranger);
+        machine.settle();
+        assert_eq!(machine.faults(), (1, 1), "and there are more runs than messages");
+    }
 }
 
 #[test]
 fn what_the_driver_sends_again_and_tells_is_excused_and_shown() {
-    let machine = Quiet::new();
-    let before = machine.totals().redelivered;
-    machine.unplug(OLD);
-    machine.settle();
-    assert_eq!(machine.faults(), (0, 0));
-    assert!(machine.totals().redelivered > before, "it was moved away from that CPU");
+    for machine in [STAYS, MOVES].map(Quiet::new) {
+        let before = machine.totals().redelivered;
+        machine.unplug(OLD);
+        machine.settle();
+        assert_eq!(machine.faults(), (0, 0));
+        assert!(machine.totals().redelivered > before, "it was moved away from that CPU");
+    }
 }
 
 #[test]
 fn what_the_driver_sends_again_and_does_not_tell_is_told() {
-    let machine = Quiet::new();
-    machine.system.books.routes.forget(machine.vector());
-    machine.unplug(OLD);
-    machine.settle();
-    assert_eq!(machine.faults(), (0, 1));
+    for machine in [STAYS, MOVES].map(Quiet::new) {
+        machine.system.books.routes.forget(machine.vector());
+        machine.unplug(OLD);
+        machine.settle();
+        assert_eq!(machine.faults(), (0, 1));
+    }
 }
 
 /// Vectors move, CPUs and devices come and go.
@@ -165,18 +171,26 @@ fn everything(seed: u64, messages: u32) -> RunOptions {
 
 #[test]
 fn resends_that_may_be_needless_are_told_while_everything_changes() {
-    let simulated = simulate(machine(LpiDisabling::Impossible, None), &everything(1, 100)).unwrap();
-    let totals = simulated.report.totals;
-    assert!(totals.is_clean() && totals.replugged > 0 && totals.redelivered > 0, "{totals:?}");
+    for migration in [STAYS, MOVES] {
+        let machine = machine(LpiDisabling::Impossible, None, migration);
+        let totals = simulate(machine, &everything(1, 100)).unwrap().report.totals;
+        assert!(totals.is_clean() && totals.replugged > 0 && totals.redelivered > 0, "{totals:?}");
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn in_no_order_does_a_run_need_an_excuse(seed: u64, cpus in 2u16..=8, can_disable: bool) {
+    fn in_no_order_does_a_run_need_an_excuse(
+        seed: u64,
+        cpus in 2u16..=8,
+        can_disable: bool,
+        migrates: bool,
+    ) {
         let lpi_disabling = if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
-        let machine = machine(lpi_disabling, NonZeroU16::new(cpus));
+        let migration = if migrates { Migration::AtRandom { seed } } else { STAYS };
+        let machine = machine(lpi_disabling, NonZeroU16::new(cpus), migration);
         let totals = simulate(machine, &everything(seed, 40)).unwrap().report.totals;
         prop_assert!(totals.is_clean(), "{:?}", totals);
     }
@@ -184,14 +198,14 @@ proptest! {
 
 #[test]
 fn on_real_threads_no_run_needs_an_excuse() {
-    for (seed, lpi_disabling) in
-        (0..6).zip([LpiDisabling::Possible, LpiDisabling::Impossible].into_iter().cycle())
-    {
+    for seed in 0..12 {
+        let lpi_disabling = if seed % 2 == 0 { LpiDisabling::Possible } else { LpiDisabling::Impossible };
+        let migration = if seed < 6 { STAYS } else { Migration::AtRandom { seed } };
         // Devices stay: one that is pulled out while its vectors leave a CPU keeps that on line.
         let options = everything(seed, 60);
         let disturbances = Disturbances { devices: DeviceLife::Stay, ..options.disturbances };
         let options = RunOptions { disturbances, ..options };
-        let totals = run(machine(lpi_disabling, None), &options, &mut |_| {}).unwrap().totals;
+        let totals = run(machine(lpi_disabling, None, migration), &options, &mut |_| {}).unwrap().totals;
         assert!(totals.is_clean(), "{totals:?}");
     }
 }

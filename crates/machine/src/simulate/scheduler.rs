@@ -3,7 +3,7 @@
 use super::TraceEvent;
 use crate::cpu::{CpuCore, Sleepers};
 use crate::lock::lock;
-use crate::migration::{Destination, Migrator};
+use crate::migration::{ACCESSES, Migrator};
 use crate::platform::{Executing, Interleave, Moment};
 use crate::rng::Rng;
 use crate::run::{Moves, RunOptions};
@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 const OVERTAKE: usize = 6;
 /// A handler that takes its time lasts for fewer steps than this.
 const LONG_RUN: usize = 40;
-/// The model is saved and restored at one in so many steps, where it is.
-const MIGRATE: usize = 30;
+/// A model that moves does so at one in so many steps, and between a driver's register accesses.
+const STEPS: usize = 30;
 /// During a long run a vector moves at one in so many steps.
 const MOVE_MEANWHILE: usize = 8;
 
@@ -27,7 +27,7 @@ pub(super) struct Scheduler {
     messages: u32,
     moves: Moves,
     /// Moves the model, if it moves.
-    migrator: Option<Migrator>,
+    migrator: Option<Arc<Migrator>>,
     /// Known once the drivers are up: before, nobody sends.
     system: OnceLock<Weak<System>>,
     state: Mutex<State>,
@@ -62,7 +62,7 @@ impl Scheduler {
         cores: Vec<Arc<CpuCore>>,
         sleepers: Arc<Sleepers>,
         options: &RunOptions,
-        migrator: Option<Migrator>,
+        migrator: Option<Arc<Migrator>>,
     ) -> Self {
         let state = State {
             rng: Rng::new(options.seed, 0),
@@ -88,7 +88,7 @@ impl Scheduler {
     /// From now on, devices send.
     pub(super) fn take_over(&self, system: &Arc<System>) {
         let vectors = system.units.iter().enumerate().flat_map(|(device, unit)| {
-            let messages = self.messages;
+            let messages = self.messages - u32::from(self.keeps_one_back());
             (0..unit.vectors().len()).map(move |vector| Remaining { device, vector, messages, patient: true })
         });
         lock(&self.state).left = vectors.filter(|left| left.messages != 0).collect();
@@ -102,19 +102,30 @@ impl Scheduler {
 
     /// One device sends, or one CPU takes a step.
     pub(super) fn step(&self) {
-        if let Some(migrator) = self.migrator.as_ref().filter(|_| self.draw(MIGRATE) == 0) {
-            self.migrate(migrator);
-        }
+        self.perhaps_migrate(STEPS);
         if self.draw(3) == 0 { self.send() } else { self.advance(self.any_cpu()) }
     }
 
-    fn migrate(&self, migrator: &Migrator) {
-        let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
-        let to = Destination::random(&mut lock(&self.state).rng);
-        match migrator.migrate(&system.model, to) {
-            Ok(()) => self.record(TraceEvent::Migrated),
-            Err(reason) => lock(&self.state).failure = Some(reason),
+    fn perhaps_migrate(&self, times: usize) {
+        if self.migrator.as_ref().is_some_and(|migrator| migrator.perhaps(times)) {
+            self.record(TraceEvent::Migrated);
         }
+    }
+
+    /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved under: no driver sends
+    /// it again because it moved a vector or a CPU, so if it is lost, nothing hides that.
+    fn keeps_one_back(&self) -> bool {
+        self.migrator.is_some() && self.messages != 0
+    }
+
+    /// Nobody disturbs any more.
+    pub(super) fn send_what_was_kept_back(&self) {
+        let Some(migrator) = self.migrator.as_ref().filter(|_| self.keeps_one_back()) else { return };
+        let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
+        migrator.migrate_under(|| {
+            system.send_each(|device, vector| self.record(TraceEvent::Sent { device, vector }));
+        });
+        self.record(TraceEvent::Migrated);
     }
 
     /// Does a task's work, unless one is under way: somebody's handler may be waiting below.
@@ -277,6 +288,7 @@ impl Scheduler {
 
 impl Interleave for Scheduler {
     fn at(&self, moment: Moment) {
+        self.perhaps_migrate(ACCESSES);
         if self.system.get().is_none() {
             return;
         }

@@ -4,6 +4,7 @@ use super::unit::{Probe, Source, Unit, UnitConfig};
 use super::{Controllers, Cpus, System, call};
 use crate::cpu::{CpuBooks, CpuCore, Gic};
 use crate::machine::{Host, LpiNumbers, Machine, function_name};
+use crate::migration::Migrator;
 use crate::pci::enumerate::enumerate;
 use crate::pci::{Function, StorePlan};
 use crate::platform::MachinePlatform;
@@ -26,6 +27,8 @@ pub(crate) struct Powered {
     pub(crate) cores: Vec<Arc<CpuCore>>,
     pub(crate) books: CpuBooks,
     pub(crate) platform: Arc<MachinePlatform>,
+    /// Moves the model, if it moves.
+    pub(crate) migrator: Option<Arc<Migrator>>,
 }
 
 impl Powered {
@@ -34,11 +37,12 @@ impl Powered {
         let books = CpuBooks::new(machine.cpus);
         let mut vcpus = std::mem::take(&mut machine.vcpus).into_iter();
         let core = |(vcpu, cpu)| Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, &books));
-        let cores = vcpus.by_ref().take(machine.cpus).zip(0..).map(core).collect();
+        let cores: Vec<_> = vcpus.by_ref().take(machine.cpus).zip(0..).map(core).collect();
         machine.model.keep_idle(vcpus);
+        let migrator = Migrator::new(machine.migration, &machine.model, &cores);
         let (bus, ram) = (Arc::clone(&machine.bus), Arc::clone(&machine.ram));
         let platform = Arc::new(MachinePlatform::new(bus, ram, machine.fault));
-        Self { cores, books, platform }
+        Self { cores, books, platform, migrator }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Controllers that do not look into the CPUs' caches.
 
-use crate::{assert_delivered, deliver_with, harbour};
+use crate::{assert_delivered, deliver_with, harbour, migration};
 use doorbell_machine::{BuildOptions, PlatformFault, RunOptions, Snooping, build, simulate};
 use gic_firmware::{Coherence, ControllerKind, Description, Fact};
 
@@ -37,8 +37,10 @@ fn what_the_registers_say_is_believed() {
 
 #[test]
 fn drivers_that_do_not_publish_deliver_nothing() {
-    for platform_fault in [PlatformFault::None, PlatformFault::NeverPublishes] {
-        let options = BuildOptions { platform_fault, ..BuildOptions::default() };
+    let faults = [PlatformFault::None, PlatformFault::NeverPublishes];
+    for (platform_fault, migrates) in faults.into_iter().flat_map(|fault| [(fault, false), (fault, true)]) {
+        let migration = migration(migrates, 1);
+        let options = BuildOptions { platform_fault, migration, ..BuildOptions::default() };
         let machine = build(&denied_to_all(harbour()), &options).unwrap();
         let outcome = simulate(machine, &RunOptions { messages: 2, ..RunOptions::default() });
         let works = outcome.is_ok_and(|simulation| simulation.report.totals.is_clean());

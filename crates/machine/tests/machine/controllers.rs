@@ -1,11 +1,10 @@
 //! Every kind of controller: which devices it gets, and that it delivers.
 
 use crate::boards::{self, flashed, region};
-use crate::{assert_delivered, deliver_with};
+use crate::{assert_delivered, deliver_with, migration};
 use doorbell_machine::{
     BuildOptions, ControllerChoice, CpuLife, DeviceLife, Disturbances, Endpoint, IommuPages, LpiDisabling,
-    Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, run_migrating, simulate,
-    simulate_migrating, trespass,
+    Migration, Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate, trespass,
 };
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting, devicetree,
@@ -144,8 +143,20 @@ fn two_devices(kind: &ControllerKind) -> Description {
 }
 
 fn trespassed(kind: &ControllerKind, pages: IommuPages) -> Trespass {
-    let machine = build(&two_devices(kind), &BuildOptions::default()).unwrap();
-    trespass(machine, pages).unwrap().unwrap()
+    trespassed_with(&two_devices(kind), &BuildOptions::default(), pages)
+}
+
+/// What an intruder gets to; and it is the same while the controller moves to fresh models.
+#[track_caller]
+fn trespassed_with(board: &Description, options: &BuildOptions, pages: IommuPages) -> Trespass {
+    let attempt = |options: &BuildOptions| trespass(build(board, options).unwrap(), pages).unwrap().unwrap();
+    let found = attempt(options);
+    for seed in 1..=8 {
+        let mut moved = attempt(&BuildOptions { migration: Migration::AtRandom { seed }, ..options.clone() });
+        assert!(std::mem::take(&mut moved.migrated) > 0);
+        assert_eq!(moved, found);
+    }
+    found
 }
 
 const OPEN: [ControllerKind; 3] = [ControllerKind::DirectLpi, ControllerKind::Mbi, ControllerKind::V2m];
@@ -203,8 +214,7 @@ fn a_device_that_rings_a_redistributor_gives_it_other_lpi_tables() {
 #[test]
 fn lpi_tables_that_cannot_be_given_back_do_not_make_passthrough_safe() {
     let options = BuildOptions { lpi_disabling: LpiDisabling::Impossible, ..BuildOptions::default() };
-    let machine = build(&two_devices(&ControllerKind::DirectLpi), &options).unwrap();
-    let attempt = trespass(machine, IommuPages::Doorbell).unwrap().unwrap();
+    let attempt = trespassed_with(&two_devices(&ControllerKind::DirectLpi), &options, IommuPages::Doorbell);
     assert!(attempt.rang && !attempt.seized, "{attempt:?}");
     assert!(attempt.isolation.proof().is_err());
 }
@@ -246,16 +256,16 @@ proptest! {
         can_disable in any::<bool>(),
     ) {
         let lpi_disabling = if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
-        let built = BuildOptions { cpus: cpus.try_into().ok(), lpi_disabling, ..BuildOptions::default() };
+        let (cpus, migration) = (cpus.try_into().ok(), migration(migrates, seed));
+        let built = BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() };
         let machine = build(&embedded(name), &built).unwrap();
         let disturbances =
             Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
         let run_options = RunOptions { messages: 40, seed, disturbances };
-        let report = match (threads, migrates) {
-            (true, true) => run_migrating(machine, &run_options, &mut |_| {}).unwrap(),
-            (true, false) => run(machine, &run_options, &mut |_| {}).unwrap(),
-            (false, true) => simulate_migrating(machine, &run_options).unwrap().report,
-            (false, false) => simulate(machine, &run_options).unwrap().report,
+        let report = if threads {
+            run(machine, &run_options, &mut |_| {}).unwrap()
+        } else {
+            simulate(machine, &run_options).unwrap().report
         };
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 40);

@@ -12,15 +12,21 @@ mod replay;
 mod shapes;
 mod stress;
 
-use doorbell_machine::{BuildOptions, Machine, Report, RunOptions, build, embedded, run, run_migrating};
+use doorbell_machine::{BuildOptions, Migration, Report, RunOptions, build, embedded, run};
 use gic_firmware::{Description, devicetree};
 
 fn harbour() -> Description {
     devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap()
 }
 
-fn machine(description: &Description) -> Machine {
-    build(description, &BuildOptions::default()).unwrap()
+/// The same machine, but that its controller moves all the time.
+fn moving(options: &BuildOptions) -> BuildOptions {
+    BuildOptions { migration: Migration::AtRandom { seed: 1 }, ..options.clone() }
+}
+
+/// For properties: whether it does is drawn.
+fn migration(migrates: bool, seed: u64) -> Migration {
+    if migrates { Migration::AtRandom { seed } } else { Migration::Never }
 }
 
 /// Runs a machine, and once more while its controller is moved to fresh models: nobody notices.
@@ -28,7 +34,7 @@ fn machine(description: &Description) -> Machine {
 fn deliver_with(description: &Description, options: &BuildOptions, messages: u32) -> Report {
     let run_options = RunOptions { messages, ..RunOptions::default() };
     let report = run(build(description, options).unwrap(), &run_options, &mut |_| {}).unwrap();
-    let moved = run_migrating(build(description, options).unwrap(), &run_options, &mut |_| {}).unwrap();
+    let moved = run(build(description, &moving(options)).unwrap(), &run_options, &mut |_| {}).unwrap();
     assert!(moved.totals.migrated > 0);
     assert_delivered_to(&moved, messages);
     assert_eq!(served(&moved), served(&report));

@@ -6,8 +6,8 @@ mod drawn;
 use doorbell_machine::pci::{AddressWidth, StorePlan};
 use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
 use doorbell_machine::{
-    CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoint, LpiNumbers, Machine, Moves, Report, RunError,
-    RunOptions, build, run, run_migrating, simulate, simulate_migrating,
+    BuildOptions, CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoint, LpiNumbers, Machine, Migration,
+    Moves, Report, RunError, RunOptions, build, run, simulate,
 };
 use drawn::{Drawn, Kinds, machines};
 use gic_firmware::{ControllerKind, Description};
@@ -63,10 +63,11 @@ fn options(drawn: &Drawn, messages: u32) -> RunOptions {
 fn check(
     drawn: &Drawn,
     messages: u32,
+    migration: Migration,
     go: impl FnOnce(Machine, &RunOptions) -> Result<Report, RunError>,
 ) -> TestCaseResult {
     let board = drawn.board();
-    let machine = build(&board, &drawn.options()).unwrap();
+    let machine = build(&board, &BuildOptions { migration, ..drawn.options() }).unwrap();
     prop_assert_eq!(machine.notes(), [] as [&str; 0]);
     let residents = machine.residents();
     let report = match go(machine, &options(drawn, messages)) {
@@ -80,6 +81,7 @@ fn check(
         Err(error) => return Err(TestCaseError::fail(error.to_string())),
     };
     prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
+    prop_assert_eq!(report.totals.migrated > 0, migration != Migration::Never);
     prop_assert_eq!(report.totals.sent, report.totals.vectors * u64::from(messages));
     prop_assert_eq!((report.model.guest_faults, report.model.no_doorbell), (0, 0));
     prop_assert_eq!(report.devices.len(), residents.len());
@@ -95,22 +97,27 @@ fn check(
     Ok(())
 }
 
+/// Without threads.
+fn simulated(machine: Machine, options: &RunOptions) -> Result<Report, RunError> {
+    simulate(machine, options).map(|simulation| simulation.report)
+}
+
+/// With them.
+fn on_threads(machine: Machine, options: &RunOptions) -> Result<Report, RunError> {
+    run(machine, options, &mut |_| {})
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_spurious_or_at_a_wrong_cpu_whoever_is_there(drawn in machines(8)) {
-        check(&drawn, 12, |machine, options| simulate(machine, options).map(|simulation| simulation.report))?;
+        check(&drawn, 12, Migration::Never, simulated)?;
     }
 
     #[test]
     fn nor_is_it_where_the_controller_is_moved_to_fresh_models(drawn in machines(8)) {
-        check(&drawn, 12, |machine, options| {
-            let report = simulate_migrating(machine, options)?.report;
-            // Once in thirty steps.
-            assert!(report.totals.migrated > 0 || report.totals.sent < 300, "{:?}", report.totals);
-            Ok(report)
-        })?;
+        check(&drawn, 12, Migration::AtRandom { seed: drawn.seed }, simulated)?;
     }
 }
 
@@ -119,15 +126,11 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_spurious_or_at_a_wrong_cpu_with_real_threads(drawn in machines(4)) {
-        check(&drawn, 400, |machine, options| run(machine, options, &mut |_| {}))?;
+        check(&drawn, 400, Migration::Never, on_threads)?;
     }
 
     #[test]
     fn nor_is_it_where_the_controller_is_moved_below_real_threads(drawn in machines(4)) {
-        check(&drawn, 400, |machine, options| {
-            let report = run_migrating(machine, options, &mut |_| {})?;
-            assert!(report.totals.migrated > 0, "{:?}", report.totals);
-            Ok(report)
-        })?;
+        check(&drawn, 400, Migration::AtRandom { seed: drawn.seed }, on_threads)?;
     }
 }

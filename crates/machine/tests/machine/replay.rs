@@ -1,9 +1,9 @@
 //! Without threads: whatever the order of events, nothing is lost; and the order is the seed's alone.
 
-use crate::{boards, harbour, machine};
+use crate::{boards, harbour, migration};
 use doorbell_machine::{
-    BuildOptions, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, Simulation, TraceEvent, build,
-    simulate, simulate_migrating,
+    BuildOptions, CpuLife, DeviceLife, Disturbances, Migration, Moves, RunOptions, Simulation, TraceEvent,
+    build, simulate,
 };
 use gic_firmware::{Description, MsiRouting};
 use msi_types::DeviceId;
@@ -13,34 +13,44 @@ use std::num::NonZeroU16;
 const EVERYTHING: Disturbances =
     Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
 
-fn replay(seed: u64, messages: u32) -> Simulation {
+fn replay(board: &Description, migration: Migration, seed: u64, messages: u32) -> Simulation {
+    let built = BuildOptions { migration, ..BuildOptions::default() };
     let options = RunOptions { messages, seed, disturbances: EVERYTHING };
-    simulate(machine(&harbour()), &options).unwrap()
+    simulate(build(board, &built).unwrap(), &options).unwrap()
 }
+
+const MIGRATIONS: [Migration; 2] = [Migration::Never, Migration::AtRandom { seed: 5 }];
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let (one, again) = (replay(7, 20), replay(7, 20));
-    assert!(one.trace == again.trace);
-    assert_eq!(one.report.totals, again.report.totals);
+    for migration in MIGRATIONS {
+        let [one, again] = [(); 2].map(|()| replay(&harbour(), migration, 7, 20));
+        assert!(one.trace == again.trace);
+        assert_eq!(one.report.totals, again.report.totals);
+    }
 }
 
 #[test]
 fn another_seed_gives_another_trace() {
-    assert!(replay(7, 5).trace != replay(8, 5).trace);
+    assert!(replay(&harbour(), MIGRATIONS[0], 7, 5).trace != replay(&harbour(), MIGRATIONS[0], 8, 5).trace);
+    let moved = |seed| replay(&harbour(), Migration::AtRandom { seed }, 7, 5).trace;
+    assert!(moved(1) != moved(2));
 }
 
 #[test]
 fn the_trace_has_events_of_every_kind() {
-    let trace = replay(3, 40).trace;
-    let has = |is: fn(&TraceEvent) -> bool| trace.iter().any(is);
-    assert!(has(|event| matches!(event, TraceEvent::Sent { .. })));
-    assert!(has(|event| matches!(event, TraceEvent::Took { .. })));
-    assert!(has(|event| matches!(event, TraceEvent::Slept { .. })));
-    assert!(has(|event| matches!(event, TraceEvent::Woke { .. })));
-    assert!(has(|event| matches!(event, TraceEvent::Moved { .. })));
-    assert!(has(|event| matches!(event, TraceEvent::Replugged { .. })));
-    assert!(has(|event| matches!(event, TraceEvent::Readded { .. })));
+    for migration in MIGRATIONS {
+        let trace = replay(&harbour(), migration, 3, 40).trace;
+        let has = |is: fn(&TraceEvent) -> bool| trace.iter().any(is);
+        assert!(has(|event| matches!(event, TraceEvent::Sent { .. })));
+        assert!(has(|event| matches!(event, TraceEvent::Took { .. })));
+        assert!(has(|event| matches!(event, TraceEvent::Slept { .. })));
+        assert!(has(|event| matches!(event, TraceEvent::Woke { .. })));
+        assert!(has(|event| matches!(event, TraceEvent::Moved { .. })));
+        assert!(has(|event| matches!(event, TraceEvent::Replugged { .. })));
+        assert!(has(|event| matches!(event, TraceEvent::Readded { .. })));
+        assert_eq!(has(|event| *event == TraceEvent::Migrated), migration != Migration::Never);
+    }
 }
 
 /// Two vectors on four CPUs: what is sent again is most of the traffic.
@@ -52,9 +62,10 @@ fn crowded() -> Description {
 
 #[test]
 fn messages_for_a_handler_that_runs_elsewhere_are_sent_again() {
-    let options = RunOptions { messages: 400, seed: 1, disturbances: EVERYTHING };
-    let totals = simulate(machine(&crowded()), &options).unwrap().report.totals;
-    assert!(totals.redelivered > 0 && totals.is_clean(), "{totals:?}");
+    for migration in MIGRATIONS {
+        let totals = replay(&crowded(), migration, 1, 400).report.totals;
+        assert!(totals.redelivered > 0 && totals.is_clean(), "{totals:?}");
+    }
 }
 
 proptest! {
@@ -66,11 +77,11 @@ proptest! {
         cpus in 1u16..9,
         migrates: bool,
     ) {
-        let options = BuildOptions { cpus: NonZeroU16::new(cpus), ..BuildOptions::default() };
+        let migration = migration(migrates, seed);
+        let options = BuildOptions { cpus: NonZeroU16::new(cpus), migration, ..BuildOptions::default() };
         let machine = build(&harbour(), &options).unwrap();
         let options = RunOptions { messages: 25, seed, disturbances: EVERYTHING };
-        let go = if migrates { simulate_migrating } else { simulate };
-        let report = go(machine, &options).unwrap().report;
+        let report = simulate(machine, &options).unwrap().report;
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 25);
         prop_assert_eq!(report.model.guest_faults, 0);
@@ -78,9 +89,7 @@ proptest! {
 
     #[test]
     fn in_no_order_is_anything_lost_where_handlers_are_overtaken(seed: u64, migrates: bool) {
-        let go = if migrates { simulate_migrating } else { simulate };
-        let options = RunOptions { messages: 200, seed, disturbances: EVERYTHING };
-        let totals = go(machine(&crowded()), &options).unwrap().report.totals;
+        let totals = replay(&crowded(), migration(migrates, seed), seed, 200).report.totals;
         prop_assert!(totals.is_clean(), "{totals:?}");
     }
 }

@@ -1,8 +1,10 @@
 //! Large machines and long runs, with real threads.
 
 use crate::boards::{self, flashed, its};
-use crate::{assert_delivered, deliver_with, harbour, machine};
-use doorbell_machine::{BuildOptions, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, run};
+use crate::{assert_delivered, deliver_with, harbour, moving};
+use doorbell_machine::{
+    BuildOptions, CpuLife, DeviceLife, Disturbances, Moves, Report, RunOptions, build, run,
+};
 use gic_firmware::MsiRouting;
 use msi_types::DeviceId;
 
@@ -23,14 +25,27 @@ fn sixty_four_cpus_and_eight_itses() {
 
 #[test]
 fn a_million_messages_while_everything_changes() {
+    let report = a_million_messages(&BuildOptions::default());
+    assert_eq!(report.totals.migrated, 0);
+}
+
+#[test]
+fn a_million_messages_while_the_controller_is_moved_to_fresh_models_besides() {
+    let report = a_million_messages(&moving(&BuildOptions::default()));
+    assert!(report.totals.migrated > 100, "{:?}", report.totals);
+}
+
+/// And everything else changes.
+fn a_million_messages(built: &BuildOptions) -> Report {
     let disturbances =
         Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
     let options = RunOptions { messages: 7400, seed: 1, disturbances };
-    let report = run(machine(&harbour()), &options, &mut |_| {}).unwrap();
+    let report = run(build(&harbour(), built).unwrap(), &options, &mut |_| {}).unwrap();
     assert_delivered(&report, 7400);
     assert!(report.totals.sent >= 1_000_000, "{:?}", report.totals);
     let happened = [report.totals.moves, report.totals.replugged, report.totals.readded];
     assert!(happened.iter().all(|count| *count > 10), "{:?}", report.totals);
+    report
 }
 
 /// With two vectors and nothing else on the machine, a CPU that misses its kick is woken by nobody else.

@@ -1,6 +1,6 @@
 //! Doorbells behind the machine's IOMMU, and x86's remapping, beyond what the cells try.
 
-use super::super::trial::{Trial, attempt};
+use super::super::trial::Trial;
 use super::*;
 use crate::iommu::Fault;
 use irq_domain::layer::DoorbellMode;
@@ -11,12 +11,8 @@ use std::sync::Arc;
 const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
 const GRANULES: [Granule; 3] = [Granule::Size4K, Granule::Size16K, Granule::Size64K];
 
-fn plan(parent: Parent, layer: Layer, spread: Spread) -> Plan {
-    Plan { parent, layer, spread, world: World::BareMetal.into(), reality: World::BareMetal }
-}
-
 fn behind(parent: Parent, mode: DoorbellMode) -> Board {
-    Board::with_mode(plan(parent, Layer::DoorbellMapping, Spread::Together), mode).unwrap()
+    Board::with_mode(plan(parent, Layer::DoorbellMapping, World::BareMetal), mode).unwrap()
 }
 
 /// Where the first doorbell of a parent is.
@@ -75,7 +71,8 @@ fn each_redistributor_s_doorbell_is_mapped_as_long_as_a_vector_is_there() {
 #[test]
 fn an_endpoint_that_cannot_reach_a_far_doorbell_in_one_store_can_behind_an_iommu() {
     let tried = |layer| {
-        let board = Board::new(plan(Parent::DirectLpi, layer, Spread::FarApart)).unwrap();
+        let near = plan(Parent::DirectLpi, layer, World::BareMetal);
+        let board = Board::new(Plan { spread: Spread::FarApart, ..near }).unwrap();
         attempt(&board, Endpoint::PciMsi)
     };
     let torn = "the endpoint cannot change its message in one store and cannot be masked";

@@ -1,18 +1,13 @@
 //! What would make a cell broken, and what may not.
 
-use super::super::trial::{Setback, Trial, attempt};
+use super::super::trial::{Setback, Trial};
 use super::*;
 use proptest::prelude::*;
+use vgic::saved_state::SavedState;
 
 #[test]
 fn a_guest_that_claims_to_be_bare_metal_loses_what_devices_store() {
-    let plan = Plan {
-        parent: Parent::Its,
-        layer: Layer::None,
-        spread: Spread::Together,
-        world: irq_domain::World::BareMetal,
-        reality: World::Guest,
-    };
+    let plan = Plan { reality: World::Guest, ..plan(Parent::Its, Layer::None, World::BareMetal) };
     let board = Board::new(plan).unwrap();
     for endpoint in [Endpoint::ImsRing, Endpoint::ImsQueue, Endpoint::Platform] {
         let outcome = attempt(&board, endpoint);
@@ -31,6 +26,48 @@ fn a_machine_that_cannot_be_is_no_refusal() {
     };
     let outcome = try_cell(cell);
     assert!(matches!(&outcome, Outcome::Broken(reason) if reason.contains("no remapping unit for its")));
+}
+
+/// Which of the cell's boards are broken, if their migrations forget this?
+fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
+    let is_broken = |seed| {
+        let migration = Migration::AtRandom { seed };
+        let board = Board::new(Plan { migration, ..plan(parent, Layer::None, World::BareMetal) }).unwrap();
+        board.model().unwrap().tamper(Box::new(move |mut saved| {
+            forget(&mut saved);
+            saved
+        }));
+        matches!(attempt(&board, Endpoint::PciMsix), Outcome::Broken(_))
+    };
+    (0..8).filter(|seed| is_broken(*seed)).count()
+}
+
+#[test]
+fn a_migration_that_forgets_what_is_pending_breaks_a_cell() {
+    let forget: fn(&mut SavedState) = |saved| {
+        saved.distributor.interrupts.iter_mut().for_each(|spi| spi.latch = false);
+        saved.cpus.iter_mut().for_each(|cpu| cpu.redistributor.lpis.clear());
+        let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
+        devices.flat_map(|device| &mut device.events).for_each(|event| event.pending = false);
+    };
+    for parent in [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m] {
+        assert_eq!((broken(parent, |_| {}), broken(parent, forget)), (0, 8), "{parent}");
+    }
+}
+
+#[test]
+fn a_migration_that_forgets_what_is_mapped_or_enabled_breaks_a_cell() {
+    let mapped: fn(&mut SavedState) = |saved| {
+        let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
+        devices.for_each(|device| _ = device.events.pop());
+    };
+    assert_eq!(broken(Parent::Its, mapped), 8);
+    let enabled: fn(&mut SavedState) = |saved| {
+        saved.distributor.interrupts.iter_mut().for_each(|spi| spi.enabled = false);
+    };
+    for parent in [Parent::Mbi, Parent::V2m] {
+        assert_eq!(broken(parent, enabled), 8, "{parent}");
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Buses with quirks: each is a model that spoils what devices write, and a layer that knows of it.
 
 use super::super::board::Quirks;
-use super::super::trial::attempt;
 use super::*;
 use irq_domain::layer::{AddressRule, RequesterRule, ShimLayer};
 use msi_types::{Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
@@ -25,9 +24,7 @@ impl SignalMsi<RequesterId> for Spoiling {
 }
 
 fn board_on(parent: Parent, spoil: Spoil, layer: ShimLayer) -> Board {
-    let world = World::BareMetal;
-    let plan =
-        Plan { parent, layer: Layer::None, spread: Spread::Together, world: world.into(), reality: world };
+    let plan = plan(parent, Layer::None, World::BareMetal);
     let bridge = Box::new(move |upstream| Arc::new(Spoiling { spoil, upstream }) as _);
     Board::with_quirks(plan, Quirks { layer, bridge }).unwrap()
 }

@@ -1,0 +1,74 @@
+//! CPUs that do everything on the caller's thread.
+
+use super::{Cpus, Powered, Work};
+use crate::cpu::CpuCore;
+use crate::migration::Migrator;
+use crate::platform::MachinePlatform;
+use msi_types::Cpu;
+use std::sync::Arc;
+
+/// Where the model moves, it does so once in so many times before a CPU looks for interrupts.
+const LOOKS: usize = 8;
+
+/// CPUs of which one does something at a time.
+pub(crate) struct InTurn {
+    cores: Vec<Arc<CpuCore>>,
+    migrator: Option<Arc<Migrator>>,
+}
+
+impl InTurn {
+    /// The CPUs of a machine that has just been powered on.
+    pub(crate) fn new(powered: &Powered) -> Self {
+        Self::of(powered.cores.clone(), powered.migrator.clone(), &powered.platform)
+    }
+
+    /// These CPUs. If their model moves, it does so from now on also between any two accesses of `platform`.
+    pub(crate) fn of(
+        cores: Vec<Arc<CpuCore>>,
+        migrator: Option<Arc<Migrator>>,
+        platform: &MachinePlatform,
+    ) -> Self {
+        if let Some(migrator) = &migrator {
+            platform.interleave_by(Arc::clone(migrator) as _);
+        }
+        Self { cores, migrator }
+    }
+
+    /// They take what is pending, until nothing is.
+    pub(crate) fn settle(&self) {
+        while {
+            self.perhaps_migrate();
+            self.cores.iter().any(|core| core.take_one())
+        } {}
+    }
+
+    fn perhaps_migrate(&self) {
+        if let Some(migrator) = &self.migrator {
+            migrator.perhaps(LOOKS);
+        }
+    }
+
+    pub(crate) fn cores(&self) -> &[Arc<CpuCore>] {
+        &self.cores
+    }
+
+    /// How often the model was moved.
+    ///
+    /// # Errors
+    /// Why it could not be, once.
+    pub(crate) fn migrated(&self) -> Result<u64, String> {
+        self.migrator.as_ref().map_or(Ok(0), |migrator| migrator.moved())
+    }
+}
+
+impl Cpus for InTurn {
+    fn count(&self) -> usize {
+        self.cores.len()
+    }
+
+    fn run_on(&self, cpu: Cpu, work: Work) {
+        if let Some(core) = self.cores.get(cpu.index()) {
+            work(core);
+        }
+    }
+}
