@@ -16,6 +16,7 @@
 //! the change is complete once that vCPU has exited and folded its list registers back.
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
@@ -61,7 +62,7 @@ impl Attention {
     /// (by a sequentially consistent read-modify-write). Unknown vCPUs have nothing to do.
     pub(crate) fn notify(&self, cpu: Cpu) {
         let Some(flag) = self.outside.get(cpu.index()) else { return };
-        if flag.outside.load(SeqCst) && flag.outside.swap(false, SeqCst) {
+        if flag.outside.load(SeqCst) && (flag.outside.swap(false, SeqCst) || !Safeguard::OneKick.stands()) {
             self.kick.kick(cpu);
         }
     }
@@ -75,8 +76,14 @@ impl Attention {
 
     /// vCPU `cpu` leaves, unless it `finds` something to do afterwards. Did it leave?
     pub(crate) fn leave_unless(&self, cpu: Cpu, finds: impl FnOnce() -> bool) -> bool {
-        self.leave(cpu);
-        let stays = finds();
+        let stays = if Safeguard::LeaveFirst.stands() {
+            self.leave(cpu);
+            finds()
+        } else {
+            let stays = finds();
+            self.leave(cpu);
+            stays
+        };
         if stays {
             self.returned(cpu);
         }

@@ -6,6 +6,7 @@
 //! its summary bit.
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::safeguard::Safeguard;
 use crate::slot::Slot;
 
 const LEAVES: usize = Slot::COUNT.div_ceil(64);
@@ -58,14 +59,14 @@ impl Candidates {
                 let Some(slot) = Slot::new(leaf * 64 + bit) else { continue };
                 if look(slot) == Look::Stale {
                     word.fetch_and(!(1 << bit), SeqCst);
-                    if look(slot) == Look::Ready {
+                    if Safeguard::LookAgain.stands() && look(slot) == Look::Ready {
                         self.set(slot);
                     }
                 }
             }
             if word.load(SeqCst) == 0 {
                 self.summary.fetch_and(!(1 << leaf), SeqCst);
-                if word.load(SeqCst) != 0 {
+                if Safeguard::RecheckLeaf.stands() && word.load(SeqCst) != 0 {
                     self.summarise(leaf);
                 }
             }

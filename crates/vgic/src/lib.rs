@@ -127,6 +127,7 @@ mod redistributor;
 mod registers;
 #[cfg(feature = "vm-memory")]
 mod rust_vmm;
+mod safeguard;
 pub mod saved_state;
 mod slot;
 #[cfg(test)]

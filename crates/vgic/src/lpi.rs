@@ -71,7 +71,6 @@
 //!
 //! `LpiCore.control` is held for 1024 slots at a time at most, but by what a monitor asks for.
 
-mod atomic;
 mod config;
 mod consumer;
 mod control;
@@ -82,7 +81,6 @@ mod placement;
 mod pool;
 mod queue;
 mod redistributor;
-mod safeguard;
 mod saved;
 mod senders;
 mod shared;
@@ -91,12 +89,12 @@ mod sweeps;
 mod tables;
 mod word;
 
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::attention::Attention;
 use crate::events::Events;
 use crate::memory::GuestMemory;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use atomic::{AtomicU32, AtomicU64, Ordering};
 use core::fmt;
 use directory::Nodes;
 use gic_arch::Lpi;

@@ -4,6 +4,7 @@ use super::hints::{Hint, Hot, Visit, Visitor};
 use super::shared::Shared;
 use super::slots::Position;
 use super::word::{Level, Word};
+use crate::safeguard::Safeguard;
 use gic_arch::{Lpi, Priority};
 
 /// An LPI that can be signalled to its vCPU.
@@ -116,7 +117,8 @@ impl Visitor for List<'_> {
 /// If the event moved, it becomes pending at its new place; if it is not mapped any more, or was cleared, nowhere.
 pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
     let back = |word: Word| {
-        let ours = word.is_listed() && word.generation() == listed.generation;
+        let same = word.generation() == listed.generation || !Safeguard::FoldOwn.stands();
+        let ours = word.is_listed() && same;
         ours.then(|| word.folded(pending))
     };
     let old = shared.slots.try_update(listed.position, back)?;
@@ -139,7 +141,7 @@ impl Visitor for Peek<'_> {
         }
         hint.clear();
         let word = self.shared.slots.load(position);
-        if is_ready_here(word, self.vcpu, level) {
+        if Safeguard::LookAgain.stands() && is_ready_here(word, self.vcpu, level) {
             hint.set();
             return Visit::Found(ready(word));
         }

@@ -4,21 +4,21 @@
 //! Every word is made from this state by [`Control::refresh`]; a command changes the state and refreshes the slots
 //! that it concerns. Refreshing twice does no harm.
 
-use super::atomic::AtomicU64;
 use super::config::LpiConfig;
 use super::directory::Place;
 use super::mappings::{ItsIndex, MappedDevice};
 use super::pool::{Cold, Owner, Pool};
-use super::safeguard::Safeguard;
 use super::senders::{Growth, Senders};
 use super::shared::{Injection, Shared};
 use super::slots::{Position, Slot};
 use super::sweeps::{Cause, Sweep};
 use super::tables::LpiTables;
 use super::word::{Level, Word};
+use crate::atomic::AtomicU64;
 use crate::attention::Attention;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::memory::GuestMemory;
+use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;

@@ -1,10 +1,10 @@
 //! From (sender, event) to a slot: an entry per sender, and nodes of 64 entries under those senders that have more
 //! events than one chunk of slots holds. Nodes are type-stable and change hands: see [`Nodes::translate`].
 
-use super::atomic::{AtomicU64, Ordering};
-use super::safeguard::Safeguard;
 use super::slots::Slot;
 use super::word::GENERATION_BITS;
+use crate::atomic::{AtomicU64, Ordering};
+use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 

@@ -6,10 +6,10 @@
 //! mask (32 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ word
 //! ```
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
-use super::safeguard::Safeguard;
 use super::slots::Position;
 use super::word::{LEVELS, Level};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 

@@ -1,6 +1,5 @@
 //! What an ITS's commands do once their operands are checked.
 
-use super::atomic::{AtomicU64, Ordering};
 use super::control::{Control, Settings, Translator};
 use super::directory::Entry;
 use super::pool::{Cold, Owner};
@@ -9,6 +8,7 @@ use super::shared::Injection;
 use super::slots::Slot;
 use super::sweeps::{Cause, Closing, Meant, Sweep};
 use super::word::Word;
+use crate::atomic::{AtomicU64, Ordering};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use gic_arch::Lpi;

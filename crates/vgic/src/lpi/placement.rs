@@ -1,13 +1,13 @@
 //! Giving slots to senders and taking them back. A block's words carry its generation before an entry names it, and
 //! an entry is gone before the words are cleared.
 
-use super::atomic::{AtomicU64, Ordering};
 use super::control::Control;
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_ENTRIES, Place, depth, node_index};
 use super::pool::Block;
 use super::slots::Slot;
 use super::sweeps::Closing;
 use super::word::Word;
+use crate::atomic::{AtomicU64, Ordering};
 
 impl Control {
     /// The slot of a sender's event, taken from the pool if need be; `None` if the budget is used up. The sender has

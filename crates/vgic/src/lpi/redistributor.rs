@@ -3,13 +3,13 @@
 use super::control::{Control, Settings};
 use super::directory::{CHUNK_SLOTS, Place};
 use super::pool::{Cold, Owner};
-use super::safeguard::Safeguard;
 use super::shared::Injection;
 use super::slots::Slot;
 use super::sweeps::{Cause, Closing, Meant, Sweep};
 use super::tables::{LpiTables, PendingBits};
 use super::word::{LPI_INDEX_BITS, Word};
 use crate::events::FaultReason;
+use crate::safeguard::Safeguard;
 #[cfg(test)]
 use alloc::collections::BTreeSet;
 #[cfg(test)]

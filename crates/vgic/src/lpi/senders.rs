@@ -1,7 +1,7 @@
 //! The devices of an ITS as senders: from a DeviceID to the entry that leads to its slots. A tree of 256-way nodes
 //! that only grows, within a budget: DeviceIDs are the guest's to choose.
 
-use super::atomic::AtomicU64;
+use crate::atomic::AtomicU64;
 use alloc::boxed::Box;
 use core::fmt;
 use once_cell::race::OnceBox;

@@ -1,11 +1,11 @@
 //! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
 
-use super::atomic::{AtomicU64, Ordering};
 use super::directory::{Nodes, Place};
 use super::hints::Hints;
-use super::safeguard::Safeguard;
 use super::slots::{Position, SlotTable};
 use super::word::{Level, Word};
+use crate::atomic::{AtomicU64, Ordering};
+use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 
 /// The tables.
@@ -56,10 +56,15 @@ impl Shared {
             if seen.is_pending() && !Safeguard::CoalesceByExchange.stands() {
                 return (Injection::Coalesced, None);
             }
-            let pending = seen.with_pending(true).bits();
+            let judged = if Safeguard::CompareWord.stands() {
+                seen
+            } else {
+                Word::from_bits(atomic.load(Ordering::SeqCst))
+            };
+            let pending = judged.with_pending(true).bits();
             // Also if P is set already: only a read-modify-write orders what the sender wrote before this message
             // with the acknowledgement that is to see it.
-            match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::SeqCst) {
+            match atomic.compare_exchange(judged.bits(), pending, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => break,
                 Err(now) => seen = Word::from_bits(now),
             }

@@ -1,7 +1,7 @@
 //! The table of slot words. Type-stable: a page, once there, stays as long as the table.
 
-use super::atomic::{AtomicU64, Ordering};
 use super::word::Word;
+use crate::atomic::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 

@@ -1,6 +1,6 @@
 //! The slot word: one mapped event's translation and its pending bit, in one atomic value.
 
-use super::safeguard::Safeguard;
+use crate::safeguard::Safeguard;
 use gic_arch::Lpi;
 
 /// Bits of a word's LPI index: INTIDs reach up to 8192 + 2^20 − 1.

@@ -1,4 +1,5 @@
-//! Every interleaving of injectors, a vCPU that falls asleep, and whoever moves an interrupt: nothing is lost.
+//! Every interleaving of injectors, a vCPU that falls asleep, and whoever moves an interrupt: nothing is lost, and without
+//! any one of the safeguards something is.
 //!
 //! The sources of the shared part are compiled here against a scheduler's atomics. What `wired.rs` and `vcpu.rs` do
 //! with them is repeated in a few lines, but for the departure itself; all of it is sequentially consistent, so that interleavings are executions.
@@ -6,9 +7,9 @@
 
 extern crate alloc;
 
-mod atomic {
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-}
+#[expect(dead_code, reason = "a part is enough here")]
+#[path = "../lpi_interleavings/atomic.rs"]
+mod atomic;
 #[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/attention.rs"]
 mod attention;
@@ -18,17 +19,28 @@ mod candidates;
 #[path = "../../src/interrupt.rs"]
 mod interrupt;
 #[expect(dead_code, reason = "a part is enough here")]
+#[path = "../../src/safeguard.rs"]
+mod safeguard;
+#[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/slot.rs"]
 mod slot;
+#[expect(dead_code, reason = "a part is enough here")]
+#[path = "../lpi_interleavings/store_buffer.rs"]
+mod store_buffer;
 
+use atomic::leave_out;
 use attention::Attention;
 use candidates::{Candidates, Look};
 use interrupt::{Interrupt, State};
 use msi_types::{Cpu, Kick};
+use safeguard::Safeguard;
+use shuttle::scheduler::{DfsScheduler, RandomScheduler};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
+use shuttle::{Config, FailurePersistence};
 use slot::Slot;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Counts kicks.
 struct Kicks([AtomicUsize; 2]);
@@ -128,129 +140,140 @@ impl Machine {
 /// Which interleavings to try.
 #[derive(Clone, Copy)]
 enum Explore {
-    /// All of them: this many.
+    /// All of them: at least this many.
     All(usize),
     /// There are too many: this many at random.
     Random(usize),
 }
 
-fn explore(how: Explore, test: impl Fn() + Send + Sync + 'static) {
+type Scenario = fn();
+
+/// It holds, with every safeguard in place.
+fn holds(how: Explore, scenario: Scenario) {
+    leave_out(None);
     match how {
         Explore::All(expected) => {
-            let executions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-            let counted = executions.clone();
-            let counting = move || {
-                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                test();
-            };
-            shuttle::check_dfs(counting, None);
-            let executions = executions.load(std::sync::atomic::Ordering::Relaxed);
+            let executions = shuttle::Runner::new(DfsScheduler::new(None, false), config()).run(scenario);
             assert!(executions >= expected, "only {executions} executions: what is explored?");
         }
-        Explore::Random(executions) => shuttle::check_random(test, executions),
+        Explore::Random(executions) => explore(executions, scenario),
     }
+}
+
+/// It does not hold without this safeguard.
+fn needs(safeguard: Safeguard, scenario: Scenario) {
+    leave_out(Some(safeguard));
+    let found = catch_unwind(AssertUnwindSafe(|| explore(50_000, scenario))).is_err();
+    leave_out(None);
+    assert!(found, "nothing goes wrong without {safeguard:?}");
+}
+
+fn explore(executions: usize, scenario: Scenario) {
+    shuttle::Runner::new(RandomScheduler::new_from_seed(1, executions), config()).run(scenario);
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.failure_persistence = FailurePersistence::None;
+    config
 }
 
 const CPU: Cpu = Cpu::new(0);
 const OTHER: Cpu = Cpu::new(1);
 
+fn spawn(machine: &Arc<Machine>, act: impl FnOnce(&Machine) + Send + 'static) -> thread::JoinHandle<()> {
+    let machine = machine.clone();
+    thread::spawn(move || act(&machine))
+}
+
+/// The vCPU falls asleep while these interrupts fire.
+fn sleeps_while_they_fire(machine: &Arc<Machine>, firing: &[usize]) {
+    let injectors: Vec<_> =
+        firing.iter().copied().map(|index| spawn(machine, move |machine| machine.fire(index))).collect();
+    let sleeps = machine.leave(CPU);
+    for injector in injectors {
+        injector.join().unwrap();
+    }
+    machine.check(CPU, sleeps);
+}
+
+fn one_fires() {
+    sleeps_while_they_fire(&Machine::new(), &[0]);
+}
+
 #[test]
 fn an_interrupt_that_arrives_while_the_vcpu_falls_asleep_wakes_it() {
-    explore(Explore::All(400), || {
-        let machine = Machine::new();
-        let injector = thread::spawn({
-            let machine = machine.clone();
-            move || machine.fire(0)
-        });
-        let sleeps = machine.leave(CPU);
-        injector.join().unwrap();
-        machine.check(CPU, sleeps);
-    });
+    holds(Explore::All(400), one_fires);
+    needs(Safeguard::LeaveFirst, one_fires);
+}
+
+fn one_fires_again() {
+    let machine = Machine::new();
+    machine.fire(0);
+    machine.handle(CPU).unwrap();
+    sleeps_while_they_fire(&machine, &[0]);
 }
 
 #[test]
 fn a_candidate_that_is_being_forgotten_is_not_lost() {
-    explore(Explore::All(20_000), || {
-        let machine = Machine::new();
-        machine.fire(0);
-        machine.handle(CPU).unwrap();
-        let injector = thread::spawn({
-            let machine = machine.clone();
-            move || machine.fire(0)
-        });
-        let sleeps = machine.leave(CPU);
-        injector.join().unwrap();
-        machine.check(CPU, sleeps);
-    });
+    holds(Explore::All(20_000), one_fires_again);
+    needs(Safeguard::LookAgain, one_fires_again);
+}
+
+/// Its candidate is in the leaf of one that is stale.
+fn a_neighbour_fires() {
+    let machine = Machine::new();
+    machine.fire(0);
+    machine.handle(CPU).unwrap();
+    sleeps_while_they_fire(&machine, &[1]);
 }
 
 #[test]
 fn a_leaf_that_is_being_forgotten_is_not_lost() {
-    explore(Explore::All(20_000), || {
-        let machine = Machine::new();
-        machine.fire(0);
-        machine.handle(CPU).unwrap();
-        let injector = thread::spawn({
-            let machine = machine.clone();
-            move || machine.fire(1)
-        });
-        let sleeps = machine.leave(CPU);
-        injector.join().unwrap();
-        machine.check(CPU, sleeps);
-    });
+    holds(Explore::All(20_000), a_neighbour_fires);
+    needs(Safeguard::RecheckLeaf, a_neighbour_fires);
+}
+
+fn two_fire() {
+    sleeps_while_they_fire(&Machine::new(), &[0, 1]);
 }
 
 #[test]
 fn two_injectors_kick_once() {
-    explore(Explore::Random(50_000), || {
-        let machine = Machine::new();
-        let injectors = [0, 1].map(|index| {
-            let machine = machine.clone();
-            thread::spawn(move || machine.fire(index))
-        });
-        let sleeps = machine.leave(CPU);
-        for injector in injectors {
-            injector.join().unwrap();
-        }
-        machine.check(CPU, sleeps);
-    });
+    holds(Explore::Random(50_000), two_fire);
+    needs(Safeguard::OneKick, two_fire);
+}
+
+fn one_fires_while_it_is_handled() {
+    let machine = Machine::new();
+    machine.fire(0);
+    let injector = spawn(&machine, |machine| machine.fire(0));
+    let handled = machine.handle(CPU).is_some();
+    let sleeps = machine.leave(CPU);
+    injector.join().unwrap();
+    assert!(handled);
+    machine.check(CPU, sleeps);
 }
 
 #[test]
 fn an_interrupt_that_is_acknowledged_while_it_fires_again_stays_pending() {
-    explore(Explore::Random(50_000), || {
-        let machine = Machine::new();
-        machine.fire(0);
-        let injector = thread::spawn({
-            let machine = machine.clone();
-            move || machine.fire(0)
-        });
-        let handled = machine.handle(CPU).is_some();
-        let sleeps = machine.leave(CPU);
-        injector.join().unwrap();
-        assert!(handled);
-        machine.check(CPU, sleeps);
-    });
+    holds(Explore::Random(50_000), one_fires_while_it_is_handled);
+}
+
+fn one_moves_while_it_fires() {
+    let machine = Machine::new();
+    machine.attention.leave(OTHER);
+    let injector = spawn(&machine, |machine| machine.fire(0));
+    let router = spawn(&machine, |machine| machine.route(0, 1));
+    let handled = machine.handle(CPU).is_some();
+    injector.join().unwrap();
+    router.join().unwrap();
+    let there = machine.interrupts[0].state().ready_at(OTHER);
+    assert_ne!(handled, there, "once, at one place");
+    machine.check(OTHER, true);
 }
 
 #[test]
 fn an_interrupt_that_moves_while_it_fires_wakes_exactly_its_new_target() {
-    explore(Explore::Random(50_000), || {
-        let machine = Machine::new();
-        machine.attention.leave(OTHER);
-        let injector = thread::spawn({
-            let machine = machine.clone();
-            move || machine.fire(0)
-        });
-        let router = thread::spawn({
-            let machine = machine.clone();
-            move || machine.route(0, 1)
-        });
-        let handled = machine.handle(CPU).is_some();
-        injector.join().unwrap();
-        router.join().unwrap();
-        let there = machine.interrupts[0].state().ready_at(OTHER);
-        assert_ne!(handled, there, "once, at one place");
-        machine.check(OTHER, true);
-    });
+    holds(Explore::Random(50_000), one_moves_while_it_fires);
 }

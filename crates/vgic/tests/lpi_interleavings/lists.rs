@@ -1,8 +1,8 @@
 //! LPIs in list registers while commands change them.
 
-use super::Safeguard;
 use super::machine::Machine;
 use super::scenarios::{LPI, holds, needs, one_event, spawn};
+use crate::safeguard::Safeguard;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use shuttle::thread;
@@ -97,6 +97,30 @@ fn unmapped_while_listed() {
 #[test]
 fn what_was_unmapped_with_its_device_while_it_was_listed_does_not_come_back() {
     holds(unmapped_while_listed);
+}
+
+/// As [`unmapped_while_listed`], but the next owner of the slot is rung, and listed at another vCPU.
+fn next_owner_listed_meanwhile() {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    let runner = runs(&machine, Guest::Masks);
+    commands.unmap_device(1);
+    commands.map_device(2, 1);
+    commands.map_event(2, 0, LPI, 1);
+    machine.send(2, 0);
+    let mut vcpu = machine.vcpu(1);
+    let listed = vcpu.enter();
+    runner.join().unwrap();
+    vcpu.exit(listed, false);
+    let taken = usize::from(listed.is_some()) + machine.vcpu(1).drain().len();
+    assert_eq!(taken, 1, "device 2 rang once");
+    assert_eq!(machine.vcpu(0).drain(), []);
+}
+
+#[test]
+fn what_comes_back_from_a_list_register_is_not_the_next_owners() {
+    holds(next_owner_listed_meanwhile);
+    needs(Safeguard::FoldOwn, next_owner_listed_meanwhile);
 }
 
 fn rung_while_listed() {

@@ -246,13 +246,4 @@ impl Vcpu {
         }
         self.machine.attention.folded(self.cpu);
     }
-
-    /// Looks, then says that it leaves: the wrong way round.
-    pub(super) fn look_then_leave(&mut self) -> bool {
-        let gone = !self.highest();
-        if gone {
-            self.machine.attention.leave(self.cpu);
-        }
-        gone
-    }
 }

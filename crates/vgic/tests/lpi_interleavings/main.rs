@@ -12,93 +12,8 @@
 
 extern crate alloc;
 
+mod atomic;
 mod store_buffer;
-
-/// The scheduler's atomics. A read-modify-write empties its thread's store buffer, as on every machine.
-mod atomic {
-    use super::lpi::Safeguard;
-    use super::store_buffer;
-    use core::cell::Cell;
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-    pub(crate) struct AtomicU64(shuttle::sync::atomic::AtomicU64);
-
-    impl AtomicU64 {
-        pub(crate) const fn new(value: u64) -> Self {
-            Self(shuttle::sync::atomic::AtomicU64::new(value))
-        }
-
-        pub(crate) fn load(&self, order: Ordering) -> u64 {
-            check(order);
-            self.0.load(Ordering::SeqCst)
-        }
-
-        pub(crate) fn store(&self, value: u64, order: Ordering) {
-            check(order);
-            self.0.store(value, Ordering::SeqCst);
-        }
-
-        pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
-            check(order);
-            store_buffer::drain();
-            self.0.swap(value, Ordering::SeqCst)
-        }
-
-        pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
-            check(order);
-            store_buffer::drain();
-            self.0.fetch_or(value, Ordering::SeqCst)
-        }
-
-        pub(crate) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
-            check(order);
-            store_buffer::drain();
-            self.0.fetch_and(value, Ordering::SeqCst)
-        }
-
-        pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-            check(order);
-            store_buffer::drain();
-            self.0.fetch_add(value, Ordering::SeqCst)
-        }
-
-        pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-            check(order);
-            store_buffer::drain();
-            self.0.fetch_sub(value, Ordering::SeqCst)
-        }
-
-        pub(crate) fn compare_exchange(
-            &self,
-            old: u64,
-            new: u64,
-            order: Ordering,
-            failure: Ordering,
-        ) -> Result<u64, u64> {
-            check(order);
-            check(failure);
-            store_buffer::drain();
-            self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
-        }
-    }
-
-    /// The scheduler would not show what a weaker order allows.
-    fn check(order: Ordering) {
-        assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
-    }
-
-    thread_local! {
-        static LEFT_OUT: Cell<Option<Safeguard>> = const { Cell::new(None) };
-    }
-
-    pub(crate) fn leave_out(safeguard: Option<Safeguard>) {
-        LEFT_OUT.set(safeguard);
-    }
-
-    pub(crate) fn is_left_out(safeguard: Safeguard) -> bool {
-        LEFT_OUT.get() == Some(safeguard)
-    }
-}
 
 #[path = "../../src/attention.rs"]
 mod attention;
@@ -106,12 +21,12 @@ mod attention;
 mod events;
 #[path = "../../src/memory.rs"]
 mod memory;
+#[path = "../../src/safeguard.rs"]
+mod safeguard;
 
 /// The core, with the scenarios inside so that they see what the core shows nobody else.
 #[path = ""]
 mod lpi {
-    use super::atomic;
-
     #[path = "../../src/lpi/config.rs"]
     mod config;
     #[path = "../../src/lpi/consumer.rs"]
@@ -130,8 +45,6 @@ mod lpi {
     mod pool;
     #[path = "../../src/lpi/redistributor.rs"]
     mod redistributor;
-    #[path = "../../src/lpi/safeguard.rs"]
-    mod safeguard;
     #[path = "../../src/lpi/senders.rs"]
     mod senders;
     #[path = "../../src/lpi/shared.rs"]
@@ -151,6 +64,4 @@ mod lpi {
     mod machine;
     #[path = "scenarios.rs"]
     mod scenarios;
-
-    pub(crate) use safeguard::Safeguard;
 }

@@ -1,4 +1,4 @@
-//! The steps of the algorithm that look removable and are not. Each is asked for by name where it stands, so that
+//! The steps of the lock-free algorithms that look removable and are not. Each is asked for by name where it stands, so that
 //! the model check can leave it out and must then find a lost or misdirected interrupt.
 
 /// A step that the proof needs.
@@ -6,10 +6,14 @@
 pub(crate) enum Safeguard {
     /// A message for an event that is pending already is still a read-modify-write of the word.
     CoalesceByExchange,
+    /// A message writes the pending bit only over the very word that it has judged.
+    CompareWord,
     /// A message compares the word's generation with the one it found the slot by.
     Generation,
     /// Disabling LPIs removes "deliverable" from every word, instead of being a flag beside them.
     SweepOnDisable,
+    /// After a hint or candidate was forgotten, the word that it led to is looked at again.
+    LookAgain,
     /// After an empty leaf was taken out of its summary, the leaf is looked at again.
     RecheckLeaf,
     /// After an empty summary was taken out of the top word, the summary is looked at again.
@@ -20,18 +24,24 @@ pub(crate) enum Safeguard {
     Owing,
     /// A message that found its slot through nodes looks at the device's entry again.
     ReloadRoot,
+    /// A list register brings an LPI back to the owner of its slot only, not to the next one.
+    FoldOwn,
     /// What a command cleared or unmapped, a list register does not bring back.
     Revoke,
     /// A command that changes what is in a list register recalls it.
     Recall,
     /// A message for what is in a list register makes its vCPU exit.
     KickListed,
+    /// A vCPU says that it leaves before it looks for interrupts.
+    LeaveFirst,
+    /// Of all who find that a vCPU left, one takes note of it and kicks.
+    OneKick,
 }
 
 impl Safeguard {
     /// Is the step in place? Always, outside the model check.
     #[inline]
     pub(crate) fn stands(self) -> bool {
-        !super::atomic::is_left_out(self)
+        !crate::atomic::is_left_out(self)
     }
 }

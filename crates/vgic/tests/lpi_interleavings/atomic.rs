@@ -1,0 +1,81 @@
+//! The scheduler's atomics. A read-modify-write empties its thread's store buffer, as on every machine.
+
+use crate::safeguard::Safeguard;
+use crate::store_buffer;
+use core::cell::Cell;
+pub(crate) use shuttle::sync::atomic::Ordering;
+
+/// An atomic with these operations beside the usual ones.
+macro_rules! atomic {
+    ($name:ident of $value:ty: $($operation:ident),*) => {
+        #[derive(Debug)]
+        pub(crate) struct $name(shuttle::sync::atomic::$name);
+
+        impl $name {
+            pub(crate) const fn new(value: $value) -> Self {
+                Self(shuttle::sync::atomic::$name::new(value))
+            }
+
+            pub(crate) fn load(&self, order: Ordering) -> $value {
+                check(order);
+                self.0.load(Ordering::SeqCst)
+            }
+
+            pub(crate) fn store(&self, value: $value, order: Ordering) {
+                check(order);
+                self.0.store(value, Ordering::SeqCst);
+            }
+
+            pub(crate) fn compare_exchange(
+                &self,
+                old: $value,
+                new: $value,
+                order: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                check(order);
+                check(failure);
+                store_buffer::drain();
+                self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+            }
+
+            /// The scheduler's never fails by itself.
+            pub(crate) fn compare_exchange_weak(
+                &self,
+                old: $value,
+                new: $value,
+                order: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.compare_exchange(old, new, order, failure)
+            }
+
+            $(pub(crate) fn $operation(&self, value: $value, order: Ordering) -> $value {
+                check(order);
+                store_buffer::drain();
+                self.0.$operation(value, Ordering::SeqCst)
+            })*
+        }
+    };
+}
+
+atomic!(AtomicBool of bool: swap);
+atomic!(AtomicU32 of u32: fetch_and, fetch_or, swap);
+atomic!(AtomicU64 of u64: fetch_add, fetch_and, fetch_or, fetch_sub, swap);
+
+/// The scheduler would not show what a weaker order allows.
+fn check(order: Ordering) {
+    assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
+}
+
+thread_local! {
+    static LEFT_OUT: Cell<Option<Safeguard>> = const { Cell::new(None) };
+}
+
+pub(crate) fn leave_out(safeguard: Option<Safeguard>) {
+    LEFT_OUT.set(safeguard);
+}
+
+pub(crate) fn is_left_out(safeguard: Safeguard) -> bool {
+    LEFT_OUT.get() == Some(safeguard)
+}
