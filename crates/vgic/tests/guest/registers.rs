@@ -13,8 +13,9 @@ const VIEWS: [SecurityView; 2] = [Single, NonSecure];
 const SECURE: [u32; 5] = [15, 31, 40, 1060, 4100];
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const REDISTRIBUTOR: u64 = 0x080a_0000;
+const ITS: u64 = 0x0808_0000;
 
-/// A machine with every option, and the frames at [`DISTRIBUTOR`] and [`REDISTRIBUTOR`].
+/// A machine with every option, and the frames at [`DISTRIBUTOR`], [`REDISTRIBUTOR`] and [`ITS`].
 fn machine(security: SecurityView) -> Machine {
     let secure = if security == Single { &[][..] } else { &SECURE[..] };
     Machine::new(VgicConfig {
@@ -22,7 +23,7 @@ fn machine(security: SecurityView) -> Machine {
         extended_spis: 1024,
         extended_ppis: 64,
         lpi_id_bits: Some(16),
-        its: vec![ItsConfig::new(0x0808_0000)],
+        its: vec![ItsConfig::new(ITS)],
         security,
         secure_interrupts: secure.iter().copied().map(IntId::new).collect(),
         redistributor_invalidation: true,
@@ -195,6 +196,29 @@ fn redistributor() -> Vec<Registers> {
     registers
 }
 
+/// With 64 KiB pages, a flat collection table, and nothing held.
+fn its() -> Vec<Registers> {
+    let both_views = |value: u64| [value; 2];
+    vec![
+        one("CTLR", 0x0000, both_views(0x8000_0000), both_views(1)),
+        constant("IIDR", 0x0004, 0x43b),
+        double(constant("TYPER", 0x0008, 0x1_ef71)),
+        zero("MPAMIDR", 0x0010, 1),
+        zero("PARTIDR", 0x0014, 1),
+        zero("MPIDR", 0x0018, 1),
+        zero("STATUSR", 0x0040, 1),
+        double(zero("UMSIR", 0x0048, 1)),
+        // As KVM: bits that are RES0 read as they were written, and the queue is aligned to 64 KiB.
+        double(one("CBASER", 0x0080, both_views(0), both_views(0xffff_ffff_ffff_0fff))),
+        double(zero("CWRITER", 0x0088, 1)),
+        double(zero("CREADR", 0x0090, 1)),
+        double(one("BASER0", 0x0100, both_views(0x0107_0000_0000_0200), both_views(0xf9e7_ffff_ffff_feff))),
+        double(one("BASER1", 0x0108, both_views(0x0407_0000_0000_0200), both_views(0xbce7_ffff_ffff_feff))),
+        double(zero("BASER2-7", 0x0110, 6)),
+        identification(0x94),
+    ]
+}
+
 fn check(base: u64, registers: &[Registers]) {
     for view in VIEWS {
         for it in registers {
@@ -224,6 +248,11 @@ fn each_register_of_the_distributor_reads_as_the_manual_says() {
 #[test]
 fn each_register_of_a_redistributor_reads_as_the_manual_says() {
     check(REDISTRIBUTOR, &redistributor());
+}
+
+#[test]
+fn each_register_of_an_its_reads_as_the_manual_says() {
+    check(ITS, &its());
 }
 
 /// What an access to a system register gives; `None` is an exception.
