@@ -4,7 +4,7 @@
 //! Where a difference is allowed, or is QEMU's mistake, the narrowest set of bits is left out of the comparison; all of
 //! them stand in [`DIFFERENCES`], and the inputs whose effect the architecture leaves open, which no case sends, in
 //! [`NOT_SENT`]. Which LPI is pending where is seen in the pending tables that a redistributor writes when its LPIs are
-//! disabled; which is delivered where, in what CPUs acknowledge. Table formats are private to each machine and not compared.
+//! disabled; which is delivered where, in the interrupt inputs of CPUs and in what they acknowledge. Table formats are private to each machine and not compared.
 
 mod acknowledge;
 mod cases;
@@ -14,21 +14,25 @@ mod difference;
 mod mutant;
 mod peer;
 mod places;
+mod program;
 mod qemu;
 mod registers;
 mod run;
+mod script;
 mod software;
 mod step;
+mod world;
 
 pub use acknowledge::Acknowledged;
 pub use cases::Family;
 pub use compare::Mismatch;
 pub use difference::{DIFFERENCES, Difference, NOT_SENT, NotSent, Registers, Verdict, When};
 pub use mutant::{Faulty, MUTANTS, Mutant};
-pub use peer::{Model, Peer};
+pub use peer::{Asserted, Model, Peer, Reply, WATCH_ALL, WATCH_ONE};
 pub use places::CPUS;
-pub use qemu::{Cpus, Qemu};
-pub use run::{Finding, Limits, family, hunt, reset_values};
+pub use qemu::Qemu;
+pub use run::{Comparison, Finding, Limits, compare, hunt, reset_values};
+pub use world::World;
 
 #[cfg(test)]
 use step::Width;

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use conformance::differential::{
-    Cpus, Family, Finding, Limits, MUTANTS, Model, Qemu, family, hunt, reset_values,
+    Comparison, Finding, Limits, MUTANTS, Model, Peer as _, Qemu, World, compare, hunt, reset_values,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,38 +50,23 @@ fn main() -> ExitCode {
 /// How many comparisons differ, and planted faults are missed.
 fn run(args: &Args) -> Result<usize> {
     let mut bad = 0;
-    let mut stopped = Pair { model: Model::new()?, qemu: start_qemu(args, Cpus::Stopped)? };
-    for finding in reset_values(&mut stopped.model, &mut stopped.qemu)? {
-        bad += tell("registers after reset agree", &finding);
-    }
-    // Each family has an equal part of the time.
-    let part = args
-        .seconds
-        .map(|seconds| Duration::from_secs(seconds) / u32::try_from(Family::ALL.len()).unwrap_or(1));
-    let limits = || {
-        let deadline = part.map(|part| Instant::now() + part);
-        Limits { cases: args.cases, deadline, seed: args.seed }
-    };
-    for of in Family::ALL.into_iter().filter(|of| !of.needs_cpus()) {
-        bad += stopped.compare(of, limits())?;
-    }
-    if args.plant {
-        bad += stopped.hunt(args.seed, |of| of.is_none_or(|of| !of.needs_cpus()))?;
-    }
-    drop(stopped);
-    let mut running = Pair { model: Model::with_cpus()?, qemu: start_qemu(args, Cpus::Acknowledge)? };
-    for of in Family::ALL.into_iter().filter(|of| of.needs_cpus()) {
-        bad += running.compare(of, limits())?;
-    }
-    if args.plant {
-        bad += running.hunt(args.seed, |of| of.is_some_and(Family::needs_cpus))?;
+    // Each comparison has an equal part of the time.
+    let comparisons: usize = World::ALL.iter().map(|world| world.families().len()).sum();
+    let comparisons = u32::try_from(comparisons).unwrap_or(u32::MAX);
+    let part = args.seconds.map(|seconds| Duration::from_secs(seconds) / comparisons);
+    for world in World::ALL {
+        let mut pair = Pair::start(args, world)?;
+        bad += pair.compare_after_reset()?;
+        for family in world.families() {
+            let deadline = part.map(|part| Instant::now() + part);
+            let limits = Limits { cases: args.cases, deadline, seed: args.seed };
+            bad += pair.compare(Comparison { family: *family, world }, limits)?;
+        }
+        if args.plant {
+            bad += pair.hunt(world, args.seed)?;
+        }
     }
     Ok(bad)
-}
-
-fn start_qemu(args: &Args, cpus: Cpus) -> Result<Qemu> {
-    let (libraries, folder) = (args.libraries.as_deref(), std::env::temp_dir());
-    Qemu::start(&args.qemu, libraries, &folder, cpus).context("QEMU does not start")
 }
 
 /// The two machines.
@@ -91,17 +76,29 @@ struct Pair {
 }
 
 impl Pair {
+    fn start(args: &Args, world: World) -> Result<Self> {
+        let (libraries, folder) = (args.libraries.as_deref(), std::env::temp_dir());
+        let qemu = Qemu::start(&args.qemu, libraries, &folder, world).context("QEMU does not start")?;
+        Ok(Self { model: Model::new(world, qemu.watch())?, qemu })
+    }
+
+    /// How many frames differ.
+    fn compare_after_reset(&mut self) -> Result<usize> {
+        let findings = reset_values(&mut self.model, &mut self.qemu)?;
+        Ok(findings.iter().map(|finding| tell("registers after reset agree", finding)).sum())
+    }
+
     /// 1 if they differ.
-    fn compare(&mut self, of: Family, limits: Limits) -> Result<usize> {
-        let finding = family(of, limits, &mut self.model, &mut self.qemu)?;
-        Ok(tell(&format!("cases agree: {}", of.name()), &finding))
+    fn compare(&mut self, of: Comparison, limits: Limits) -> Result<usize> {
+        let finding = compare(of, limits, &mut self.model, &mut self.qemu)?;
+        Ok(tell(&format!("cases agree: {}; {}", of.family.name(), of.world.name()), &finding))
     }
 
     /// Shows that the comparison finds faults, by planting some; how many it does not find.
-    fn hunt(&mut self, seed: u64, wanted: impl Fn(Option<Family>) -> bool) -> Result<usize> {
+    fn hunt(&mut self, world: World, seed: u64) -> Result<usize> {
         let limits = Limits { cases: CASES_OF_A_HUNT, deadline: None, seed };
         let mut missed = 0;
-        for mutant in MUTANTS.iter().filter(|mutant| wanted(mutant.found_by)) {
+        for mutant in MUTANTS.iter().filter(|mutant| mutant.world == world) {
             if hunt(mutant, limits, &mut self.qemu)?.is_some() {
                 println!("ok - a planted fault is found: {}", mutant.name);
             } else {

@@ -5,7 +5,8 @@ use super::places::{
     CPUS, CREADR, CWRITER, GICD, ICFGR, IPRIORITYR, IROUTER, ITS, NAMED_EVENTS, SGI_FRAME, SPARE, WAKER,
     intid, named_events, redistributor,
 };
-use super::step::{Start, Step, Width};
+use super::step::{Rewritten, Start, Step, Width};
+use super::world::World;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -36,19 +37,15 @@ impl Family {
         }
     }
 
-    /// Do CPUs acknowledge in its cases?
-    pub const fn needs_cpus(self) -> bool {
-        matches!(self, Self::Delivery)
-    }
-
     /// Its cases.
-    pub(super) fn cases(self) -> BoxedStrategy<Vec<Step>> {
+    pub(super) fn cases(self, world: World) -> BoxedStrategy<Vec<Step>> {
+        let wired = move || wired_step().prop_map(move |step| in_world(step, world));
         match self {
-            Self::Wired => prop::collection::vec(wired_step(), 1..60).boxed(),
+            Self::Wired => prop::collection::vec(wired(), 1..60).boxed(),
             Self::LpiRegisters => prop::collection::vec(lpi_register_step(), 1..40).boxed(),
             Self::Commands => (start(), prop::collection::vec(command_step(), 1..60)).prop_map(begin).boxed(),
             Self::Delivery => {
-                (start(), prop::collection::vec(delivery_step(), 1..60)).prop_map(deliver).boxed()
+                (start(), prop::collection::vec(delivery_step(wired()), 1..60)).prop_map(deliver).boxed()
             }
         }
     }
@@ -93,6 +90,8 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
         2 => (0..290u64).prop_map(|index| (0x6000 + 8 * index, Width::Double)),
         1 => (0..580u64).prop_map(|index| (0x6000 + 4 * index, Width::Word)),
         2 => Just((0, Width::Word)),
+        // Doorbells, SGIs without affinity routing, and the extended ranges, none of which there is.
+        2 => reserved().prop_map(|offset| (offset, Width::Word)),
         1 => (0..0x4000u64).prop_map(|index| (4 * index, Width::Word)),
         1 => (0x800..0x1_0000u64).prop_map(|offset| (offset, Width::Word)),
     ]
@@ -105,9 +104,19 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
         1 => Just((0x14, Width::Word)),
         1 => (0..0x4000u64).prop_map(|index| (SGI_FRAME + 4 * index, Width::Word)),
         1 => (0x100..0x4000u64).prop_map(|index| (4 * index, Width::Word)),
+        1 => (0x100..0x2_0000u64).prop_map(|offset| (offset, Width::Word)),
     ];
-    let private = (0..CPUS, private).prop_map(|(cpu, (offset, width))| (redistributor(cpu) + offset, width));
+    // One redistributor more than there is.
+    let cpu = prop_oneof![12 => 0..CPUS, 1 => Just(CPUS)];
+    let private = (cpu, private).prop_map(|(cpu, (offset, width))| (redistributor(cpu) + offset, width));
     prop_oneof![shared, private]
+}
+
+/// Offsets in the distributor at which this machine has no registers, but others have.
+fn reserved() -> impl Strategy<Value = u64> {
+    let doorbells = select(vec![0x40u64, 0x48, 0x50, 0x58]);
+    prop_oneof![doorbells, 0xF00..0xF30u64, 0x1000..0x3500u64, 0x8000..0xA000u64]
+        .prop_map(|offset| offset & !3)
 }
 
 fn lpi_register_step() -> impl Strategy<Value = Step> {
@@ -130,9 +139,19 @@ fn lpi_register_step() -> impl Strategy<Value = Step> {
         2 => (register, lpi_value()).prop_map(|((at, width), value)| match at & !7 {
             WRITABLE_ON_QEMU => Step::Load { at, width },
             CWRITER_AT => Step::Store { at, width, value: value & !BEYOND_A_PAGE },
-            _ => Step::Store { at, width, value },
+            _ => Step::Store { at, width, value: in_memory(at, width, value) },
         }),
     ]
+}
+
+/// A half of a register that holds an address, so that the whole of it is in memory, whatever the other half was.
+fn in_memory(at: u64, width: Width, value: u64) -> u64 {
+    let holds_address = holds_double_word((at & !7) - ITS) && at & !7 != ITS + 8;
+    match (holds_address, width, at % 8) {
+        (true, Width::Word, 0) if !SPARE.contains(&(value & 0xffff_f000)) => value | SPARE.start,
+        (true, Width::Word, 4) => value & !0xf_ffff,
+        _ => value,
+    }
 }
 
 /// Is a register of 64 bits at this offset of the ITS?
@@ -173,7 +192,8 @@ fn begin((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
 
 /// What becomes of an LPI that is moved to a redistributor with disabled LPIs is open.
 fn moves(step: &Step) -> bool {
-    matches!(step, Step::Command(Command::Movi { .. } | Command::Movall { .. }))
+    let (Step::Command(command) | Step::Reserved { command, .. }) = step else { return false };
+    matches!(command, Command::Movi { .. } | Command::Movall { .. })
 }
 
 /// Everything is enabled first.
@@ -183,7 +203,7 @@ fn deliver((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
     all
 }
 
-fn delivery_step() -> impl Strategy<Value = Step> {
+fn delivery_step(wired: impl Strategy<Value = Step>) -> impl Strategy<Value = Step> {
     let route = (0..10u64, 0..CPUS).prop_map(|(spi, cpu)| Step::Store {
         at: GICD + IROUTER + 8 * (32 + spi),
         width: Width::Double,
@@ -191,7 +211,7 @@ fn delivery_step() -> impl Strategy<Value = Step> {
     });
     let config = (0..0x200u16, any::<u8>()).prop_map(|(offset, byte)| Step::Configure { offset, byte });
     prop_oneof![
-        4 => wired_step().prop_map(with_five_priority_bits),
+        4 => wired.prop_map(without_open_inputs),
         1 => route,
         3 => (0..10u16, 0..2u8).prop_map(|(input, level)| Step::Line { input, level }),
         1 => config,
@@ -200,14 +220,29 @@ fn delivery_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Of priorities, QEMU's distributor keeps more bits than its CPU interfaces have. The trigger of an interrupt that is
-/// enabled is not changed, and no redistributor put to sleep whose CPU is not.
-fn with_five_priority_bits(step: Step) -> Step {
+/// Of priorities, QEMU's distributor keeps more bits than its CPU interfaces have, of which Non-secure software sees one
+/// less. That does not put redistributors to sleep.
+fn in_world(step: Step, world: World) -> Step {
+    let kept = match world {
+        World::Stopped => u64::MAX,
+        World::Running => 0xf8f8_f8f8_f8f8_f8f8,
+        World::NonSecure => 0xf0f0_f0f0_f0f0_f0f0,
+    };
+    match step {
+        Step::Store { at, width, value } if is_in(at, IPRIORITYR, 0x400) => {
+            Step::Store { at, width, value: value & kept }
+        }
+        Step::Store { at, width, .. } if world == World::NonSecure && is_waker(at) => {
+            Step::Load { at, width }
+        }
+        other => other,
+    }
+}
+
+/// The trigger of an interrupt that is enabled is not changed, and no redistributor put to sleep whose CPU is not.
+fn without_open_inputs(step: Step) -> Step {
     match step {
         Step::Store { at, width, .. } if is_in(at, ICFGR, 0x100) || is_waker(at) => Step::Load { at, width },
-        Step::Store { at, width, value } if is_in(at, IPRIORITYR, 0x400) => {
-            Step::Store { at, width, value: value & 0xf8f8_f8f8_f8f8_f8f8 }
-        }
         other => other,
     }
 }
@@ -216,16 +251,19 @@ fn is_waker(at: u64) -> bool {
     (0..CPUS).any(|cpu| at & !3 == redistributor(cpu) + WAKER)
 }
 
-/// Is this in an array, shared or of a CPU?
+/// Does an access here reach into an array, shared or of a CPU?
 fn is_in(at: u64, array: u64, bytes: u64) -> bool {
     let private = (0..CPUS).map(|cpu| redistributor(cpu) + SGI_FRAME);
-    let offset = |frame: u64| at.checked_sub(frame + array);
-    std::iter::once(GICD).chain(private).filter_map(offset).any(|offset| offset < bytes)
+    let mut frames = std::iter::once(GICD).chain(private);
+    frames.any(|frame| (frame + array - 7..frame + array + bytes).contains(&at))
 }
 
 fn command_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => command().prop_map(Step::Command),
+        1 => (command(), any::<u32>()).prop_map(|(command, ones)| Step::Reserved { command, ones }),
+        1 => any::<u8>().prop_map(|commands| Step::Nothing { commands }),
+        1 => (rewritten(), lpi_value()).prop_map(|(register, value)| Step::Rewrite { register, value }),
         3 => (0..0x200u16, any::<u8>()).prop_map(|(offset, byte)| Step::Configure { offset, byte }),
         3 => (prop_oneof![6 => event(), 1 => NAMED_EVENTS..NAMED_EVENTS + 3], prop_oneof![3 => Just(Width::Word), 1 => any_width()])
             .prop_map(|(event, width)| Step::Message { event, width }),
@@ -236,6 +274,10 @@ fn command_step() -> impl Strategy<Value = Step> {
         1 => (1..3u8).prop_map(|pages| Step::Requeue { pages }),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(beyond, retry)| Step::Overrun { beyond, retry }),
     ]
+}
+
+fn rewritten() -> impl Strategy<Value = Rewritten> {
+    select(vec![Rewritten::Devices, Rewritten::Collections, Rewritten::Queue])
 }
 
 fn command() -> impl Strategy<Value = Command> {

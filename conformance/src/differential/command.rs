@@ -72,4 +72,17 @@ impl Command {
             Self::Unknown { words } => words,
         }
     }
+
+    /// Encoded, with ones in bits that are reserved in every command like this one.
+    pub(super) fn encode_with(self, ones: u32) -> Words {
+        let [first, mut second, third, mut fourth] = self.encode();
+        let ones = u64::from(ones);
+        if matches!(self, Self::Mapc { .. } | Self::Invall { .. } | Self::Sync { .. } | Self::Movall { .. }) {
+            second |= ones << 16 | ones;
+        }
+        if !matches!(self, Self::Movall { .. }) {
+            fourth |= ones << 32 | ones;
+        }
+        [first | ones & 0xffff_ff00, second, third, fourth]
+    }
 }

@@ -2,8 +2,9 @@
 
 use super::acknowledge;
 use super::difference::{self, Moment, Values};
-use super::peer::Peer;
-use super::step::{Compared, Query, Script, Step};
+use super::peer::{Peer, Reply};
+use super::script::{Compared, Inputs, Query, Script};
+use super::step::Step;
 use anyhow::Result;
 use std::fmt;
 
@@ -41,37 +42,40 @@ pub(super) fn ask(
     qemu: &mut dyn Peer,
 ) -> Result<Option<Mismatch>> {
     let (ours, theirs) = (replies(queries, model)?, replies(queries, qemu)?);
-    let differs =
-        |(query, (ours, theirs)): &(&Query, (&String, &String))| !agree(query.compared, moment, ours, theirs);
+    let differs = |(query, (ours, theirs)): &(&Query, (&Reply, &Reply))| !agree(query, moment, ours, theirs);
     let found = queries.iter().zip(ours.iter().zip(&theirs)).enumerate().find(|(_, pair)| differs(pair));
     Ok(found.map(|(at, (_, (ours, theirs)))| Mismatch {
         script: needed(queries.get(..=at).unwrap_or_default()),
-        doorbell: shortened(ours, theirs),
-        qemu: shortened(theirs, ours),
+        doorbell: told(ours, theirs),
+        qemu: told(theirs, ours),
     }))
 }
 
-fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<String>> {
+fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<Reply>> {
     let mut replies = Vec::new();
-    for run in queries.split_inclusive(|query| query.acknowledges().is_some()) {
-        let (cpu, lines) = match run.split_last() {
-            Some((last, before)) if last.acknowledges().is_some() => (last.acknowledges(), before),
+    for run in queries.split_inclusive(|query| query.acknowledge().is_some()) {
+        let (cpus, lines) = match run.split_last() {
+            Some((last, before)) if last.acknowledge().is_some() => (last.acknowledge(), before),
             _ => (None, run),
         };
         replies.extend(peer.replies(&mut lines.iter().map(|query| &*query.line))?);
-        if let Some(cpu) = cpu {
-            replies.push(acknowledge::tell(&peer.acknowledge(cpu)?));
+        if let Some(cpus) = cpus {
+            let told: Vec<_> = peer.acknowledge(cpus)?.iter().map(|each| acknowledge::tell(each)).collect();
+            replies.push(Reply { text: told.join("; "), asserted: peer.asserted() });
         }
     }
     Ok(replies)
 }
 
-fn agree(compared: Compared, moment: Moment, ours: &str, theirs: &str) -> bool {
-    if ours == theirs {
+fn agree(query: &Query, moment: Moment, ours: &Reply, theirs: &Reply) -> bool {
+    if query.inputs == Inputs::Compared && ours.asserted != theirs.asserted {
+        return false;
+    }
+    if ours.text == theirs.text {
         return true;
     }
-    let Compared::Register { at, width } = compared else { return false };
-    let values = number(ours).zip(number(theirs));
+    let Compared::Register { at, width } = query.compared else { return false };
+    let values = number(&ours.text).zip(number(&theirs.text));
     values.is_some_and(|(ours, theirs)| difference::agree(at, width, moment, Values { ours, theirs }))
 }
 
@@ -80,6 +84,12 @@ fn needed(queries: &[Query]) -> Vec<String> {
     let last = queries.len().saturating_sub(1);
     let needed = queries.iter().enumerate().filter(|(at, query)| *at == last || query.acts());
     needed.map(|(_, query)| query.line.clone()).collect()
+}
+
+/// What one machine told, as far as another one told something else.
+fn told(reply: &Reply, other: &Reply) -> String {
+    let text = shortened(&reply.text, &other.text);
+    if reply.asserted == other.asserted { text } else { format!("{text}, asserted: {}", reply.asserted) }
 }
 
 /// A reply around the place where it begins to differ from another one.

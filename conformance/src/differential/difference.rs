@@ -16,7 +16,7 @@ pub struct Difference {
     pub when: When,
     /// Who is right.
     pub verdict: Verdict,
-    /// Where IHI 0069 says so.
+    /// Where IHI 0069H.b says so.
     pub section: &'static str,
     /// What it says.
     pub because: &'static str,
@@ -151,7 +151,7 @@ pub const DIFFERENCES: &[Difference] = &[
         bits: 0xf << 4,
         when: When::Always,
         verdict: Verdict::Allowed,
-        section: "§12.12 GITS_TYPER.ITT_entry_size",
+        section: "§12.19 GITS_TYPER.ITT_entry_size",
         because: "each has its own format",
     },
     Difference {
@@ -160,7 +160,7 @@ pub const DIFFERENCES: &[Difference] = &[
         bits: 0x1f << 32,
         when: When::Always,
         verdict: Verdict::Allowed,
-        section: "§12.12 GITS_TYPER.CIL",
+        section: "§12.19 GITS_TYPER.CIL",
         because: "CIL = 0, and CIL = 1 with CIDbits = 15, both say 16 bits",
     },
     Difference {
@@ -169,7 +169,7 @@ pub const DIFFERENCES: &[Difference] = &[
         bits: 0b11 << 8,
         when: When::AfterReset,
         verdict: Verdict::Allowed,
-        section: "§12.12 GITS_BASER<n>.Page_Size",
+        section: "§12.19 GITS_BASER<n>.Page_Size",
         because: "the field resets to an UNKNOWN value",
     },
     Difference {
@@ -232,7 +232,7 @@ pub const DIFFERENCES: &[Difference] = &[
         bits: 0xf000,
         when: When::Always,
         verdict: Verdict::Allowed,
-        section: "§12.12 GITS_CBASER.Physical_Address",
+        section: "§12.19 GITS_CBASER.Physical_Address",
         because: "bits 15:12 of the address are reserved: Doorbell's are zero, QEMU's hold what was written",
     },
     Difference {
@@ -259,7 +259,7 @@ pub const DIFFERENCES: &[Difference] = &[
         bits: 1 << 31,
         when: When::BothHave(0),
         verdict: Verdict::Allowed,
-        section: "§12.12 GITS_CTLR.Quiescent",
+        section: "§12.19 GITS_CTLR.Quiescent",
         because: "the bit is UNKNOWN while the ITS is enabled",
     },
 ];
@@ -271,7 +271,7 @@ pub struct NotSent {
     pub what: &'static str,
     /// Why not.
     pub verdict: Verdict,
-    /// Where IHI 0069 says what becomes of it, or that this is open.
+    /// Where IHI 0069H.b says what becomes of it, or that this is open.
     pub section: &'static str,
 }
 
@@ -284,13 +284,18 @@ pub const NOT_SENT: &[NotSent] = &[
     NotSent {
         what: "a write of GITS_CREADR, which QEMU carries out",
         verdict: Verdict::QemuBug,
-        section: "§12.12 GITS_CREADR",
+        section: "§12.19 GITS_CREADR",
+    },
+    NotSent {
+        what: "a write of GICR_WAKER by Non-secure software, which QEMU carries out",
+        verdict: Verdict::QemuBug,
+        section: "§12.11 GICR_WAKER",
     },
     open("an access of 64 bits to a register of 32, or of 16 bits to any but a doorbell", "§12.1.3"),
     open("a write of GICR_PROPBASER or GICR_PENDBASER while LPIs are enabled", "§12.11 GICR_PROPBASER"),
     open("GICR_PENDBASER.PTZ with a table that is not zero", "§12.11 GICR_PENDBASER.PTZ"),
-    open("a read of GITS_CWRITER between a write of GITS_CBASER and one of its own", "§12.12 GITS_CBASER"),
-    open("a read of GITS_CWRITER while it points beyond the queue", "§12.12 GITS_CWRITER"),
+    open("a read of GITS_CWRITER between a write of GITS_CBASER and one of its own", "§12.19 GITS_CBASER"),
+    open("a read of GITS_CWRITER while it points beyond the queue", "§12.19 GITS_CWRITER"),
     open("tables or a queue where no memory is", "§5.1, §5.2"),
     open("a translation table that is not zero when it is mapped, or mapped twice", "§5.3 MAPD"),
     open("MAPD of a device that has mapped events", "§5.3 MAPD"),

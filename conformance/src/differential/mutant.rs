@@ -2,18 +2,22 @@
 
 use super::acknowledge::Acknowledged;
 use super::cases::Family;
-use super::peer::{Model, PRIORITY_BITS, Peer};
-use super::places::{CPUS, QUEUE, QUEUE_PAGES, TRANSLATER};
+use super::peer::{Asserted, Model, Peer, Reply};
+use super::places::{QUEUE, QUEUE_PAGES, TRANSLATER};
+use super::world::World;
 use anyhow::Result;
-use doorbell_machine::qtest::virt;
-use vgic::VgicConfig;
+use gic_arch::IntId;
+use std::ops::Range;
 use vgic::its::{ErrorPolicy, TableLevels};
+use vgic::{SecurityView, VgicConfig};
 
 /// A fault that the model can be given.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
     /// What is wrong.
     pub name: &'static str,
+    /// The world in which it shows.
+    pub world: World,
     /// The family whose cases find it; without one, the values after reset.
     pub found_by: Option<Family>,
     fault: Fault,
@@ -27,6 +31,8 @@ enum Fault {
     Opcode { is: u8, taken_for: u8 },
     /// It understands this line otherwise.
     Line(fn(&str) -> Option<String>),
+    /// It asserts other inputs.
+    Inputs(fn(u32) -> u32),
 }
 
 /// A model with a fault.
@@ -40,15 +46,35 @@ pub struct Faulty {
 const NOTHING: u8 = 0xff;
 
 const fn built(name: &'static str, found_by: Option<Family>, change: fn(&mut VgicConfig)) -> Mutant {
-    Mutant { name, found_by, fault: Fault::Built(change) }
+    Mutant { name, world: world_of(found_by), found_by, fault: Fault::Built(change) }
 }
 
 const fn command(name: &'static str, is: u8, taken_for: u8) -> Mutant {
-    Mutant { name, found_by: Some(Family::Commands), fault: Fault::Opcode { is, taken_for } }
+    let fault = Fault::Opcode { is, taken_for };
+    Mutant { name, world: World::Stopped, found_by: Some(Family::Commands), fault }
 }
 
 const fn line(name: &'static str, found_by: Family, change: fn(&str) -> Option<String>) -> Mutant {
-    Mutant { name, found_by: Some(found_by), fault: Fault::Line(change) }
+    Mutant { name, world: world_of(Some(found_by)), found_by: Some(found_by), fault: Fault::Line(change) }
+}
+
+const fn inputs(name: &'static str, change: fn(u32) -> u32) -> Mutant {
+    let found_by = Some(Family::Delivery);
+    Mutant { name, world: World::Running, found_by, fault: Fault::Inputs(change) }
+}
+
+/// With one security state.
+const fn world_of(found_by: Option<Family>) -> World {
+    match found_by {
+        Some(Family::Delivery) => World::Running,
+        _ => World::Stopped,
+    }
+}
+
+impl Mutant {
+    const fn non_secure(self) -> Self {
+        Self { world: World::NonSecure, ..self }
+    }
 }
 
 /// All of them.
@@ -81,6 +107,16 @@ pub const MUTANTS: &[Mutant] = &[
     line("the translater does nothing", Family::Commands, |line| {
         line.starts_with(&format!("writel {TRANSLATER:#x} ")).then(|| "endianness".to_owned())
     }),
+    line("reserved bits of commands are looked at", Family::Commands, |line| {
+        let (at, word) = first_word(line)?;
+        (word & 0xffff_ff00 != 0).then(|| format!("writeq {at:#x} {:#x}", word & !0xff | u64::from(NOTHING)))
+    }),
+    line("a queue of one page is taken for one of two", Family::Commands, |line| {
+        let (register, value) = line.rsplit_once(' ')?;
+        let one_page = register == "writeq 0x8080080" && value.ends_with("1100000");
+        one_page.then(|| format!("{register} {value}").replace("1100000", "1100001"))
+    }),
+    built("doorbells of message-based SPIs", Some(Family::Wired), |config| config.message_based_spis = true),
     line("a line's level is inverted", Family::Wired, |line| {
         let (rest, level) = line.strip_prefix("set_irq_in").and_then(|rest| rest.rsplit_once(' '))?;
         Some(format!("set_irq_in{rest} {}", u8::from(level == "0")))
@@ -88,29 +124,52 @@ pub const MUTANTS: &[Mutant] = &[
     line("the last SPIs cannot be enabled", Family::Wired, |line| {
         line.starts_with("writel 0x8000120 ").then(|| "endianness".to_owned())
     }),
+    inputs("the first input is never asserted", |asserted| asserted & !1),
+    inputs("the first input stays asserted once another is", |asserted| asserted | u32::from(asserted > 1)),
+    built("one security state", None, |config| {
+        config.security = SecurityView::Single;
+        config.secure_interrupts.clear();
+    })
+    .non_secure(),
+    built("a Secure SPI is visible", Some(Family::Wired), |config| {
+        config.secure_interrupts.retain(|intid| intid.get() != 42);
+    })
+    .non_secure(),
+    built("a Secure SGI is visible", Some(Family::Wired), |config| {
+        config.secure_interrupts.retain(|intid| intid.get() != 15);
+    })
+    .non_secure(),
+    built("a Non-secure PPI is invisible", Some(Family::Wired), |config| {
+        config.secure_interrupts.push(IntId::new(27));
+    })
+    .non_secure(),
+    line("priorities are not shifted", Family::Delivery, |line| {
+        let (place, value) = line.strip_prefix("writel 0x8000")?.split_once(" 0x")?;
+        let in_array = u16::from_str_radix(place, 16).is_ok_and(|place| (0x420..0x520).contains(&place));
+        let value = u32::from_str_radix(value, 16).ok().filter(|_| in_array)?;
+        Some(format!("writel 0x8000{place} {:#x}", value >> 1 & 0x7f7f_7f7f))
+    })
+    .non_secure(),
 ];
 
 impl Mutant {
-    /// A model with this fault.
+    /// A model with this fault, told to watch what this line says.
     ///
     /// # Errors
     /// [`vgic::ConfigError`].
-    pub fn model(&self) -> Result<Faulty> {
-        let mut config = virt(CPUS);
-        if self.found_by.is_some_and(Family::needs_cpus) {
-            config.priority_bits = PRIORITY_BITS;
-        }
+    pub fn model(&self, watch: &str) -> Result<Faulty> {
+        let mut config = self.world.model();
         if let Fault::Built(change) = self.fault {
             change(&mut config);
         }
-        Ok(Faulty { model: Model::with_config(config)?, fault: self.fault })
+        Ok(Faulty { model: Model::with_config(self.world, config, watch)?, fault: self.fault })
     }
 }
 
 impl Faulty {
     fn understood(&self, line: &str) -> String {
         let other = match self.fault {
-            Fault::Built(_) => None,
+            Fault::Built(_) | Fault::Inputs(_) => None,
             Fault::Opcode { is, taken_for } => with_opcode(line, is, taken_for),
             Fault::Line(change) => change(line),
         };
@@ -118,14 +177,29 @@ impl Faulty {
     }
 }
 
+impl Faulty {
+    fn shown(&self, asserted: Asserted) -> Asserted {
+        match self.fault {
+            Fault::Inputs(change) => Asserted(change(asserted.0)),
+            _ => asserted,
+        }
+    }
+}
+
 /// The line that stores the first word of a command, with another opcode.
 fn with_opcode(line: &str, is: u8, taken_for: u8) -> Option<String> {
+    let (at, word) = first_word(line)?;
+    let word = (word & 0xff == u64::from(is)).then_some(word & !0xff | u64::from(taken_for))?;
+    Some(format!("writeq {at:#x} {word:#x}"))
+}
+
+/// Where this line stores the first word of a command, and that word.
+fn first_word(line: &str) -> Option<(u64, u64)> {
     let hexadecimal = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
-    let (place, word) = line.strip_prefix("writeq ")?.split_once(' ')?;
-    let (place, word) = (hexadecimal(place)?, hexadecimal(word)?);
-    let in_queue = (QUEUE..QUEUE + 0x1000 * QUEUE_PAGES).contains(&place) && place.is_multiple_of(0x20);
-    let word = (in_queue && word & 0xff == u64::from(is)).then_some(word & !0xff | u64::from(taken_for))?;
-    Some(format!("writeq {place:#x} {word:#x}"))
+    let (at, word) = line.strip_prefix("writeq ")?.split_once(' ')?;
+    let (at, word) = (hexadecimal(at)?, hexadecimal(word)?);
+    let in_queue = (QUEUE..QUEUE + 0x1000 * QUEUE_PAGES).contains(&at) && at.is_multiple_of(0x20);
+    in_queue.then_some((at, word))
 }
 
 impl Peer for Faulty {
@@ -133,12 +207,21 @@ impl Peer for Faulty {
         self.model.reset()
     }
 
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<String>> {
+    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>> {
         let understood: Vec<String> = lines.map(|line| self.understood(line)).collect();
-        self.model.replies(&mut understood.iter().map(|line| &**line))
+        let replies = self.model.replies(&mut understood.iter().map(|line| &**line))?;
+        Ok(replies.into_iter().map(|reply| Reply { asserted: self.shown(reply.asserted), ..reply }).collect())
     }
 
-    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
-        self.model.acknowledge(cpu)
+    fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {
+        self.model.acknowledge(cpus)
+    }
+
+    fn asserted(&self) -> Asserted {
+        self.shown(self.model.asserted())
+    }
+
+    fn watch(&self) -> &str {
+        self.model.watch()
     }
 }

@@ -2,8 +2,11 @@
 
 use super::acknowledge::{self, Acknowledged};
 use super::places::CPUS;
+use super::world::World;
 use anyhow::{Context as _, Result};
-use doorbell_machine::qtest::{Qtest, virt};
+use doorbell_machine::qtest::{IrqChange, Qtest};
+use std::fmt;
+use std::ops::Range;
 use vgic::VgicConfig;
 
 /// A machine that speaks the protocol.
@@ -14,66 +17,138 @@ pub trait Peer {
     /// The machine is not there any more.
     fn reset(&mut self) -> Result<()>;
 
-    /// The reply to each line, in order.
+    /// What is said to each line, in order.
     ///
     /// # Errors
     /// The machine is not there any more.
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<String>>;
+    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>>;
 
-    /// Lets a CPU acknowledge what is pending, until nothing is.
+    /// Lets these CPUs acknowledge what is pending, each until nothing is.
     ///
     /// # Errors
     /// The machine is not there any more, or its CPUs do not run.
-    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<Acknowledged>>;
+    fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>>;
+
+    /// The interrupt inputs of CPUs that are asserted, as far as they are watched.
+    fn asserted(&self) -> Asserted;
+
+    /// The line by which the machine was told to watch these inputs.
+    fn watch(&self) -> &str;
 }
 
-/// Of the CPU interface of QEMU's Cortex-A57.
-pub(super) const PRIORITY_BITS: u8 = 5;
+/// What a machine said to a line of the protocol, and what it then asserted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// The reply itself.
+    pub text: String,
+    /// Afterwards.
+    pub asserted: Asserted,
+}
+
+/// Interrupt inputs of CPUs, by the numbers that the protocol has for them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Asserted(pub(super) u32);
+
+impl Asserted {
+    /// Follows a change that a machine told of. Was this line such a change?
+    pub(super) fn follow(&mut self, line: &str) -> bool {
+        let change = line.strip_prefix("IRQ ").and_then(|change| change.split_once(' '));
+        let Some((what, Ok(number @ 0..32))) = change.map(|(what, number)| (what, number.parse::<u32>()))
+        else {
+            return false;
+        };
+        match what {
+            "raise" => self.0 |= 1 << number,
+            _ => self.0 &= !(1 << number),
+        }
+        true
+    }
+}
+
+impl fmt::Display for Asserted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<u32> = (0..32).filter(|number| self.0 >> number & 1 == 1).collect();
+        write!(f, "{numbers:?}")
+    }
+}
+
+/// Watches the IRQ and FIQ inputs of all CPUs, which newer QEMUs can.
+pub const WATCH_ALL: &str = "irq_intercept_out /machine/unattached/device[3] sysbus-irq";
+/// Watches those of one CPU, which every QEMU can.
+pub const WATCH_ONE: &str = "irq_intercept_in /machine/unattached/device[1]";
 
 /// Doorbell's model, in this process.
 #[derive(Debug)]
 pub struct Model {
+    world: World,
     config: VgicConfig,
     machine: Qtest,
+    watch: String,
+    asserted: Asserted,
 }
 
 impl Model {
-    /// The model as `doorbell qtest` has it.
+    /// The model in a world, told to watch what this line says.
     ///
     /// # Errors
     /// As [`with_config`](Self::with_config).
-    pub fn new() -> Result<Self> {
-        Self::with_config(virt(CPUS))
-    }
-
-    /// The model with the priority bits that the CPU interface of QEMU's Cortex-A57 has.
-    ///
-    /// # Errors
-    /// As [`with_config`](Self::with_config).
-    pub fn with_cpus() -> Result<Self> {
-        Self::with_config(VgicConfig { priority_bits: PRIORITY_BITS, ..virt(CPUS) })
+    pub fn new(world: World, watch: &str) -> Result<Self> {
+        Self::with_config(world, world.model(), watch)
     }
 
     /// Another model: to see that a difference is found.
     ///
     /// # Errors
     /// [`vgic::ConfigError`].
-    pub fn with_config(config: VgicConfig) -> Result<Self> {
-        Ok(Self { machine: Qtest::with_config(config.clone())?, config })
+    pub fn with_config(world: World, config: VgicConfig, watch: &str) -> Result<Self> {
+        let machine = Qtest::with_config(config.clone())?;
+        Ok(Self { world, config, machine, watch: watch.to_owned(), asserted: Asserted::default() })
+    }
+
+    fn follow(&mut self, changes: &[IrqChange]) {
+        for change in changes {
+            self.asserted.follow(&change.to_string());
+        }
     }
 }
 
 impl Peer for Model {
     fn reset(&mut self) -> Result<()> {
         self.machine = Qtest::with_config(self.config.clone())?;
+        self.asserted = Asserted::default();
+        self.machine.answer(&self.watch);
+        for cpu in 0..CPUS {
+            let vcpu = self.machine.vcpu(cpu.into()).context("the model has no such CPU")?;
+            acknowledge::listen(vcpu, self.world)?;
+        }
         Ok(())
     }
 
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<String>> {
-        Ok(lines.map(|line| self.machine.answer(line).to_string().trim_end().to_owned()).collect())
+    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>> {
+        let answers = lines.map(|line| {
+            let answer = self.machine.answer(line);
+            self.follow(&answer.irqs);
+            Reply { text: answer.reply.to_string(), asserted: self.asserted }
+        });
+        Ok(answers.collect())
     }
 
-    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
-        acknowledge::acknowledge(self.machine.vcpu(cpu.into()).context("the model has no such CPU")?)
+    fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {
+        let acknowledged = cpus.map(|cpu| {
+            let vcpu = self.machine.vcpu(cpu.into()).context("the model has no such CPU")?;
+            acknowledge::acknowledge(vcpu, self.world)
+        });
+        let acknowledged = acknowledged.collect::<Result<_>>()?;
+        let changes = self.machine.irq_changes();
+        self.follow(&changes);
+        Ok(acknowledged)
+    }
+
+    fn asserted(&self) -> Asserted {
+        self.asserted
+    }
+
+    fn watch(&self) -> &str {
+        &self.watch
     }
 }

@@ -1,11 +1,14 @@
 //! A QEMU whose CPUs stand still or only acknowledge, driven over its standard input and output; its monitor resets it.
 
-use super::acknowledge::{Acknowledged, LIST, PROGRAM, PROGRAM_BASE, mailbox};
-use super::peer::Peer;
+use super::acknowledge::Acknowledged;
+use super::peer::{Asserted, Peer, Reply, WATCH_ALL, WATCH_ONE};
 use super::places::{CPUS, USED};
+use super::program::{LIST, MOST, PROGRAM, PROGRAM_BASE, mailbox};
+use super::world::World;
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -26,43 +29,29 @@ pub struct Qemu {
     output: BufReader<ChildStdout>,
     monitor: BufReader<UnixStream>,
     files: [PathBuf; 2],
-    cpus: Cpus,
+    world: World,
+    watch: &'static str,
+    asserted: Asserted,
 }
 
-/// What QEMU's CPUs do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Cpus {
-    /// Nothing.
-    Stopped,
-    /// They acknowledge when they are told to.
-    Acknowledge,
-}
+/// The first QEMU that intercepts outputs by name.
+const INTERCEPTS_BY_NAME: (u32, u32) = (8, 2);
 
 impl Qemu {
     /// Starts `program`, which may have its own libraries, with its monitor's socket in `folder`.
     ///
     /// # Errors
     /// It cannot be started, or its monitor says nothing.
-    pub fn start(program: &Path, libraries: Option<&Path>, folder: &Path, cpus: Cpus) -> Result<Self> {
-        let name = format!("doorbell-{}-{cpus:?}", std::process::id()).to_lowercase();
+    pub fn start(program: &Path, libraries: Option<&Path>, folder: &Path, world: World) -> Result<Self> {
+        let name = format!("doorbell-{}-{world:?}", std::process::id()).to_lowercase();
         let (socket, image) = (folder.join(format!("{name}.qmp")), folder.join(format!("{name}.image")));
         drop(std::fs::remove_file(&socket));
+        let bytes: Vec<u8> = PROGRAM.iter().flat_map(|word| word.to_le_bytes()).collect();
+        std::fs::write(&image, bytes)?;
         let mut command = Command::new(program);
-        command.args(["-M", "virt,gic-version=3,its=on", "-cpu", "cortex-a57", "-m", "128M"]);
+        command.args(["-M", machine(world), "-cpu", "cortex-a57", "-m", "128M"]);
         command.args(["-smp", &CPUS.to_string(), "-display", "none", "-nodefaults"]);
-        // Debian builds no `qtest` accelerator; stopped CPUs do as well.
-        match cpus {
-            Cpus::Stopped => drop(command.args(["-accel", "tcg", "-S"])),
-            Cpus::Acknowledge => {
-                let bytes: Vec<u8> = PROGRAM.iter().flat_map(|word| word.to_le_bytes()).collect();
-                std::fs::write(&image, bytes)?;
-                // In one thread, a CPU that waits gives way to the next.
-                command.args(["-accel", "tcg,thread=single", "-device"]);
-                command.arg(format!("loader,file={},addr={PROGRAM_BASE},force-raw=on", image.display()));
-                command.args(["-device", &format!("loader,addr={PROGRAM_BASE},cpu-num=0")]);
-            }
-        }
-        command.args(["-qtest", "stdio", "-qtest-log", "none", "-qmp"]);
+        command.args(processors(world, &image)).args(["-qtest", "stdio", "-qtest-log", "none", "-qmp"]);
         command.arg(format!("unix:{},server=on,wait=off", socket.display()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         if let Some(libraries) = libraries {
@@ -72,13 +61,18 @@ impl Qemu {
         let input = child.stdin.take().context("QEMU has no input")?;
         let output = BufReader::new(child.stdout.take().context("QEMU has no output")?);
         let monitor = connect(&mut child, &socket)?;
-        let mut qemu = Self { child, input, output, monitor, files: [socket, image], cpus };
-        qemu.monitor("{\"execute\":\"qmp_capabilities\"}", "\"return\"")?;
+        let (files, asserted) = ([socket, image], Asserted::default());
+        let mut qemu = Self { child, input, output, monitor, files, world, watch: WATCH_ONE, asserted };
+        let greeting = qemu.monitor("{\"execute\":\"qmp_capabilities\"}", "\"QMP\"")?;
+        if version(&greeting).is_some_and(|version| version >= INTERCEPTS_BY_NAME) {
+            qemu.watch = WATCH_ALL;
+        }
+        qemu.tell(qemu.watch)?;
         Ok(qemu)
     }
 
-    /// Sends a command to the monitor and reads up to the line that holds `awaited`.
-    fn monitor(&mut self, command: &str, awaited: &str) -> Result<()> {
+    /// Sends a command to the monitor and reads up to the line that holds `awaited`, which it returns.
+    fn monitor(&mut self, command: &str, awaited: &str) -> Result<String> {
         writeln!(self.monitor.get_mut(), "{command}")?;
         let mut line = String::new();
         loop {
@@ -86,25 +80,90 @@ impl Qemu {
             let read = self.monitor.read_line(&mut line).context("QEMU's monitor does not answer")?;
             ensure!(read > 0, "QEMU's monitor is gone");
             if line.contains(awaited) {
-                return Ok(());
+                return Ok(line);
             }
         }
     }
 
-    /// The number that a line is answered with; 0 if it is done.
-    fn number(&mut self, line: &str) -> Result<u64> {
-        let reply = self.replies(&mut std::iter::once(line))?.pop().unwrap_or_default();
-        let number = reply.strip_prefix("OK").with_context(|| format!("QEMU says {reply} to {line}"))?;
-        let digits = number.trim().trim_start_matches("0x");
-        Ok(if digits.is_empty() { 0 } else { u64::from_str_radix(digits, 16)? })
+    /// What follows `OK` in the reply to a line.
+    fn tell(&mut self, line: &str) -> Result<String> {
+        let reply = self.replies(&mut std::iter::once(line))?.pop().context("no reply")?.text;
+        let told = reply.strip_prefix("OK").with_context(|| format!("QEMU says {reply} to {line}"))?;
+        Ok(told.trim_start().to_owned())
     }
 
-    fn read_reply(&mut self) -> Result<String> {
-        let mut line = String::new();
-        ensure!(self.output.read_line(&mut line)? > 0, "QEMU is gone");
-        line.truncate(line.trim_end().len());
-        Ok(line)
+    /// What a CPU has acknowledged, when it has done so.
+    fn acknowledged(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
+        let line = format!("read {:#x} {:#x}", mailbox(cpu), LIST + 8 * MOST as u64);
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            let words = words(&self.tell(&line)?)?;
+            if let [0, count, _, _, list @ ..] = &*words {
+                let pairs = list.chunks_exact(2).take(usize::try_from(*count)?);
+                let both = |pair: &[u32]| Acknowledged { intid: pair[0], priority: pair[1] };
+                return Ok(pairs.map(both).collect());
+            }
+            ensure!(Instant::now() < deadline, "QEMU's CPU {cpu} does not answer");
+            std::thread::yield_now();
+        }
     }
+
+    /// A reply, which comes after the changes of lines that it brought about.
+    fn read_reply(&mut self) -> Result<Reply> {
+        let mut text = String::new();
+        loop {
+            text.clear();
+            ensure!(self.output.read_line(&mut text)? > 0, "QEMU is gone");
+            text.truncate(text.trim_end().len());
+            if !self.asserted.follow(&text) {
+                return Ok(Reply { text, asserted: self.asserted });
+            }
+        }
+    }
+}
+
+/// Little-endian words in hexadecimal digits.
+fn words(digits: &str) -> Result<Vec<u32>> {
+    let digits = digits.strip_prefix("0x").context("no digits")?.as_bytes();
+    let words = digits.chunks_exact(8).map(|word| {
+        let word = str::from_utf8(word)?;
+        Ok(u32::from_str_radix(word, 16)?.swap_bytes())
+    });
+    words.collect()
+}
+
+fn machine(world: World) -> &'static str {
+    match world {
+        World::Stopped | World::Running => "virt,gic-version=3,its=on",
+        World::NonSecure => "virt,gic-version=3,its=on,secure=on",
+    }
+}
+
+/// What the CPUs do: nothing, or the program in this file.
+fn processors(world: World, image: &Path) -> Vec<String> {
+    let first = match world {
+        // Debian builds no `qtest` accelerator; stopped CPUs do as well.
+        World::Stopped => return ["-accel", "tcg", "-S"].map(str::to_owned).to_vec(),
+        World::Running => 1,
+        World::NonSecure => CPUS,
+    };
+    // In one thread, a CPU that waits gives way to the next.
+    let mut arguments = vec!["-accel".to_owned(), "tcg,thread=single".to_owned()];
+    let program = format!("loader,file={},addr={PROGRAM_BASE},force-raw=on", image.display());
+    let starts = (0..first).map(|cpu| format!("loader,addr={PROGRAM_BASE},cpu-num={cpu}"));
+    for device in std::iter::once(program).chain(starts) {
+        arguments.extend(["-device".to_owned(), device]);
+    }
+    arguments
+}
+
+/// Major and minor version in the monitor's greeting.
+fn version(greeting: &str) -> Option<(u32, u32)> {
+    let number = |name: &str| {
+        let rest = greeting.split_once(name)?.1.trim_start_matches([':', ' ']);
+        rest.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
+    };
+    number("\"major\"").zip(number("\"minor\""))
 }
 
 /// Connects to the monitor of a QEMU that is starting.
@@ -124,13 +183,17 @@ fn connect(child: &mut Child, socket: &Path) -> Result<BufReader<UnixStream>> {
 }
 
 impl Peer for Qemu {
+    /// CPUs have done what comes before their first acknowledgement when they answer.
     fn reset(&mut self) -> Result<()> {
         self.monitor("{\"execute\":\"system_reset\"}", "\"RESET\"")?;
+        if self.world != World::Stopped {
+            self.acknowledge(0..CPUS)?;
+        }
         let clear = format!("memset {:#x} {:#x} 0", USED.start, USED.end - USED.start);
-        self.replies(&mut std::iter::once(&*clear)).map(drop)
+        self.tell(&clear).map(drop)
     }
 
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<String>> {
+    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>> {
         let mut replies = Vec::new();
         let mut lines = lines.peekable();
         let mut ahead = String::new();
@@ -149,24 +212,19 @@ impl Peer for Qemu {
         Ok(replies)
     }
 
-    fn acknowledge(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
-        ensure!(self.cpus == Cpus::Acknowledge, "QEMU's CPUs are stopped");
-        let mailbox = mailbox(cpu);
-        self.number(&format!("writel {mailbox:#x} 1"))?;
-        let deadline = Instant::now() + ANSWER;
-        while self.number(&format!("readl {mailbox:#x}"))? != 0 {
-            ensure!(Instant::now() < deadline, "QEMU's CPU {cpu} does not answer");
-            std::thread::yield_now();
-        }
-        let count = self.number(&format!("readl {:#x}", mailbox + 4))?;
-        let pairs = (0..count).map(|index| self.number(&format!("readq {:#x}", mailbox + LIST + 8 * index)));
-        let halves = |pair: u64| -> Result<Acknowledged> {
-            Ok(Acknowledged {
-                priority: u32::try_from(pair >> 32)?,
-                intid: u32::try_from(pair & 0xffff_ffff)?,
-            })
-        };
-        pairs.map(|pair| halves(pair?)).collect()
+    fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {
+        ensure!(self.world != World::Stopped, "QEMU's CPUs are stopped");
+        let begin: Vec<String> = cpus.clone().map(|cpu| format!("writel {:#x} 1", mailbox(cpu))).collect();
+        self.replies(&mut begin.iter().map(|line| &**line))?;
+        cpus.map(|cpu| self.acknowledged(cpu)).collect()
+    }
+
+    fn asserted(&self) -> Asserted {
+        self.asserted
+    }
+
+    fn watch(&self) -> &str {
+        self.watch
     }
 }
 

@@ -6,7 +6,9 @@ use super::difference::Moment;
 use super::mutant::Mutant;
 use super::peer::Peer;
 use super::places::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
-use super::step::{Compared, Query, Step, Width};
+use super::script::Query;
+use super::step::{Step, Width};
+use super::world::World;
 use anyhow::Result;
 use proptest::strategy::{Strategy as _, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -47,15 +49,11 @@ pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Fin
     frames
         .map(|(base, size)| {
             let words = (base..base + size).step_by(4);
-            let queries: Vec<_> = words.map(word).collect();
+            let queries: Vec<_> = words.map(|at| Query::load(at, Width::Word)).collect();
             let mismatch = ask(&queries, Moment::AfterReset, model, qemu)?.map(alone);
             Ok(Finding { agreed: u32::try_from(queries.len())?, mismatch })
         })
         .collect()
-}
-
-fn word(at: u64) -> Query {
-    Query { line: format!("readl {at:#x}"), compared: Compared::Register { at, width: Width::Word } }
 }
 
 /// Reads do not depend on each other: the last one reproduces the mismatch.
@@ -64,12 +62,21 @@ fn alone(mismatch: Mismatch) -> Mismatch {
     Mismatch { script: last.into_iter().collect(), ..mismatch }
 }
 
-/// Tries cases of one family, and makes the first one small in which the machines differ.
+/// What is compared: a family of cases in a world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Comparison {
+    /// The cases.
+    pub family: Family,
+    /// The world.
+    pub world: World,
+}
+
+/// Tries cases, and makes the first one small in which the machines differ.
 ///
 /// # Errors
 /// A machine is not there any more.
-pub fn family(family: Family, limits: Limits, model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Finding> {
-    let (agreed, found) = search(family, limits, model, qemu)?;
+pub fn compare(of: Comparison, limits: Limits, model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Finding> {
+    let (agreed, found) = search(of, limits, model, qemu)?;
     let mismatch =
         found.map(|(mut tree, mismatch)| smallest(&mut *tree, mismatch, model, qemu)).transpose()?;
     Ok(Finding { agreed, mismatch })
@@ -80,13 +87,13 @@ type Found = (Box<dyn ValueTree<Value = Vec<Step>>>, Mismatch);
 
 /// How many cases agree, up to the first that does not.
 fn search(
-    family: Family,
+    of: Comparison,
     limits: Limits,
     model: &mut dyn Peer,
     qemu: &mut dyn Peer,
 ) -> Result<(u32, Option<Found>)> {
     let mut runner = runner(limits.seed);
-    let cases = family.cases();
+    let cases = of.family.cases(of.world);
     let on_time = || limits.deadline.is_none_or(|deadline| Instant::now() < deadline);
     let mut agreed = 0;
     while agreed < limits.cases && on_time() {
@@ -104,9 +111,12 @@ fn search(
 /// # Errors
 /// A machine is not there any more.
 pub fn hunt(mutant: &Mutant, limits: Limits, qemu: &mut dyn Peer) -> Result<Option<Mismatch>> {
-    let mut model = mutant.model()?;
+    let mut model = mutant.model(qemu.watch())?;
     match mutant.found_by {
-        Some(of) => Ok(search(of, limits, &mut model, qemu)?.1.map(|(_, mismatch)| mismatch)),
+        Some(family) => {
+            let of = Comparison { family, world: mutant.world };
+            Ok(search(of, limits, &mut model, qemu)?.1.map(|(_, mismatch)| mismatch))
+        }
         None => Ok(reset_values(&mut model, qemu)?.into_iter().find_map(|finding| finding.mismatch)),
     }
 }

@@ -3,7 +3,7 @@
 //! them.
 
 use super::command::Command;
-use super::places::translation_table;
+use super::places::{CPUS, translation_table};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of an entry of an interrupt translation table, the larger of both machines'.
@@ -11,11 +11,12 @@ const ENTRY: u64 = 12;
 /// Largest size field of a MAPD that either machine accepts.
 const LARGEST: u8 = 15;
 
-/// What software may have mapped: commands that failed count as well.
+/// What software has mapped.
 #[derive(Debug, Default)]
 pub(super) struct Software {
-    /// Each event, and the collections that it may be in.
+    /// Each event that may be mapped, as commands that failed count as well, and the collections that it may be in.
     events: BTreeMap<(u32, u32), BTreeSet<u16>>,
+    /// Those that are mapped, and those beyond the table, which never are.
     collections: BTreeSet<u16>,
 }
 
@@ -45,9 +46,11 @@ impl Software {
                 }
             }
             Command::Unmapd { device } => self.empty(device, &mut before),
-            Command::Mapc { collection, .. } => {
+            Command::Mapc { collection, target } => {
                 self.quiet(collection, &mut before);
-                self.collections.insert(collection);
+                if target < CPUS {
+                    self.collections.insert(collection);
+                }
             }
             Command::Unmapc { collection } => {
                 self.quiet(collection, &mut before);

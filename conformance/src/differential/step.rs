@@ -1,23 +1,6 @@
-//! Steps of a case, and the protocol's lines that they become: the same for both machines.
+//! Steps of a case.
 
 use super::command::Command;
-use super::places::{
-    BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR, CWRITER,
-    DEVICE_PAGES, DEVICES, GICD, GICR, IGROUPR, ISENABLER, ITS, PENDBASER, PROPBASER, QUEUE, QUEUE_PAGES,
-    SGI_FRAME, TRANSLATER, WAKER, pending_table, redistributor,
-};
-use super::registers;
-use super::software::Software;
-
-/// The path of the GIC of a machine with [`CPUS`].
-const GIC: &str = "/machine/unattached/device[3]";
-const FIRST_LPI: u32 = 8192;
-const VALID: u64 = 1 << 63;
-/// Collections that no case maps otherwise: one for each CPU.
-const RELOADING: u16 = 100;
-const COMMANDS_OF_PAGE: u64 = 128;
-/// Bytes of a pending table that are compared: all LPIs that cases map.
-const COMPARED_PENDING: u64 = 0x200;
 
 /// One thing that software or a device does.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +21,10 @@ pub(super) enum Step {
     Start(Start),
     /// Puts a command into the queue, and tells the ITS.
     Command(Command),
+    /// The same with ones in reserved bits.
+    Reserved { command: Command, ones: u32 },
+    /// Puts so many commands of an opcode that does not exist into the queue at once.
+    Nothing { commands: u8 },
     /// A message of DeviceID 0.
     Message { event: u32, width: Width },
     /// Disables a CPU's LPIs, which writes its pending table, compares that, and enables them again.
@@ -50,6 +37,8 @@ pub(super) enum Step {
     Enable { its: bool },
     /// Gives the ITS its queue anew, with so many pages.
     Requeue { pages: u8 },
+    /// Writes a register of a table or of the queue while the ITS is enabled, which changes nothing.
+    Rewrite { register: Rewritten, value: u64 },
     /// Tells the ITS of commands beyond the queue, then the truth.
     Overrun { beyond: u8, retry: bool },
 }
@@ -63,6 +52,17 @@ pub(super) struct Start {
     pub(super) enabled: u8,
     /// Tables of two levels, for devices and for collections.
     pub(super) two_level: [bool; 2],
+}
+
+/// A register of the ITS that is written while it is enabled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rewritten {
+    /// `GITS_BASER0`.
+    Devices,
+    /// `GITS_BASER1`.
+    Collections,
+    /// `GITS_CBASER`.
+    Queue,
 }
 
 /// How wide an access is.
@@ -88,265 +88,12 @@ impl Width {
         }
     }
 
-    const fn letter(self) -> char {
+    pub(super) const fn letter(self) -> char {
         match self {
             Self::Byte => 'b',
             Self::Half => 'w',
             Self::Word => 'l',
             Self::Double => 'q',
         }
-    }
-}
-
-/// A line of the protocol, and how its replies are compared.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Query {
-    /// The line.
-    pub(super) line: String,
-    /// The comparison.
-    pub(super) compared: Compared,
-}
-
-impl Query {
-    /// Does it do more than read? Whoever reads `GITS_CREADR` may make progress.
-    pub(super) const fn acts(&self) -> bool {
-        match self.compared {
-            Compared::Whole | Compared::Acknowledged { .. } => true,
-            Compared::Register { at, .. } => at & !7 == ITS + CREADR,
-        }
-    }
-}
-
-impl Query {
-    /// The CPU that acknowledges what is pending, if this is no line of the protocol.
-    pub(super) const fn acknowledges(&self) -> Option<u16> {
-        match self.compared {
-            Compared::Acknowledged { cpu } => Some(cpu),
-            Compared::Whole | Compared::Register { .. } => None,
-        }
-    }
-}
-
-/// How two replies are compared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Compared {
-    /// They are the same.
-    Whole,
-    /// They hold a register's value, of which the table of differences may leave bits out.
-    Register { at: u64, width: Width },
-    /// No line: a CPU acknowledges, and the same comes out.
-    Acknowledged { cpu: u16 },
-}
-
-/// Makes lines of steps.
-#[derive(Debug, Default)]
-pub(super) struct Script {
-    queries: Vec<Query>,
-    software: Software,
-    /// `GITS_CWRITER`.
-    written: u64,
-    /// Pages of the queue.
-    pages: u64,
-    started: bool,
-    /// CPUs are interrupted.
-    delivers: bool,
-    /// Something was done to wired interrupts.
-    wired: bool,
-    /// `GITS_CTLR.Enabled`.
-    enabled: bool,
-}
-
-impl Script {
-    pub(super) fn of(steps: &[Step]) -> Vec<Query> {
-        let mut script = Self::default();
-        // Some fields have no value before they are written.
-        for register in [BASER0, BASER1] {
-            script.store(ITS + register, Width::Double, 0);
-        }
-        for step in steps {
-            script.step(step);
-        }
-        script.finish();
-        script.queries
-    }
-
-    fn step(&mut self, step: &Step) {
-        match *step {
-            Step::Load { at, width } => self.load(at, width),
-            Step::Store { at, width, value } => {
-                self.store(at, width, value);
-                self.wired |= !(ITS..GICR).contains(&at);
-                if at & !7 == ITS + CBASER {
-                    // What the write left there is UNKNOWN.
-                    self.store(ITS + CWRITER, Width::Double, 0);
-                }
-            }
-            Step::Tables { cpu, offset, value } => {
-                self.store(redistributor(cpu) + CTLR, Width::Word, 0);
-                self.store(redistributor(cpu) + offset, Width::Word, value);
-            }
-            Step::Line { input, level } => {
-                self.wired = true;
-                self.say(format!("set_irq_in {GIC} unnamed-gpio-in {input} {level}"));
-            }
-            Step::Configure { offset, byte } => {
-                self.store(CONFIGURATION + u64::from(offset), Width::Byte, byte.into());
-            }
-            Step::Preset { cpu, offset, byte } => self.preset(cpu, offset, byte),
-            Step::Start(start) => self.start(start),
-            Step::Command(command) => self.command(command),
-            Step::Message { event, width } => self.store(TRANSLATER, width, event.into()),
-            Step::Pending { cpu } => self.pending(cpu),
-            Step::Deliver { lpis } => self.deliver(lpis),
-            Step::Acknowledge { cpu } => self.acknowledge(cpu),
-            Step::Enable { its } => self.enable(its),
-            Step::Requeue { pages } => self.requeue(u64::from(pages)),
-            Step::Overrun { beyond, retry } => self.overrun(u64::from(beyond), retry),
-        }
-    }
-
-    fn start(&mut self, start: Start) {
-        for cpu in 0..CPUS {
-            let base = redistributor(cpu);
-            self.store(base + PROPBASER, Width::Double, CONFIGURATION | u64::from(start.id_bits & 0x1f));
-            self.store(base + PENDBASER, Width::Double, pending_table(cpu));
-            self.store(base + CTLR, Width::Word, u64::from(start.enabled >> cpu & 1));
-        }
-        let tables = [(BASER0, DEVICES, DEVICE_PAGES), (BASER1, COLLECTIONS, COLLECTION_PAGES)];
-        for (two_level, (register, table, pages)) in start.two_level.into_iter().zip(tables) {
-            for (index, page) in pages.into_iter().filter(|_| two_level) {
-                self.store(table + 8 * index, Width::Double, VALID | page);
-            }
-            self.store(ITS + register, Width::Double, VALID | u64::from(two_level) << 62 | table);
-        }
-        self.store(ITS + CBASER, Width::Double, VALID | QUEUE | (QUEUE_PAGES - 1));
-        self.enable(true);
-        self.pages = QUEUE_PAGES;
-        self.started = true;
-    }
-
-    fn command(&mut self, command: Command) {
-        let before = self.software.prepare(command);
-        if !self.enabled && !before.is_nothing() {
-            self.enable(true);
-        }
-        for command in before.commands {
-            self.post(command);
-        }
-        for (place, bytes) in before.zeroed {
-            self.say(format!("memset {place:#x} {bytes:#x} 0"));
-        }
-        self.post(command);
-    }
-
-    fn post(&mut self, command: Command) {
-        for (word, at) in command.encode().into_iter().zip((QUEUE + self.written..).step_by(8)) {
-            self.store(at, Width::Double, word);
-        }
-        self.written = (self.written + 0x20) % (self.pages * 0x20 * COMMANDS_OF_PAGE);
-        self.store(ITS + CWRITER, Width::Double, self.written);
-        self.load(ITS + CREADR, Width::Double);
-    }
-
-    fn pending(&mut self, cpu: u16) {
-        self.store(redistributor(cpu) + CTLR, Width::Word, 0);
-        self.say(format!("read {:#x} {COMPARED_PENDING:#x}", pending_table(cpu) + u64::from(FIRST_LPI / 8)));
-        self.store(redistributor(cpu) + CTLR, Width::Word, 1);
-    }
-
-    fn deliver(&mut self, lpis: u16) {
-        const ALL: u64 = 0xffff_ffff;
-        self.wired = true;
-        self.delivers = true;
-        self.say(format!("memset {CONFIGURATION:#x} {:#x} 0xa1", lpis.max(1)));
-        self.store(GICD + CTLR, Width::Word, 0b11);
-        for cpu in 0..CPUS {
-            let base = redistributor(cpu);
-            self.store(base + WAKER, Width::Word, 0);
-            self.store(base + SGI_FRAME + IGROUPR, Width::Word, ALL);
-            self.store(base + SGI_FRAME + ISENABLER, Width::Word, ALL);
-        }
-        for array in [IGROUPR, ISENABLER] {
-            self.store(GICD + array + 4, Width::Word, ALL);
-        }
-    }
-
-    /// Before it, every redistributor reads its LPIs' configuration again: when else it does is its own affair.
-    fn acknowledge(&mut self, cpu: u16) {
-        if self.started {
-            if !self.enabled {
-                self.enable(true);
-            }
-            for target in 0..CPUS {
-                let collection = RELOADING + target;
-                self.command(Command::Mapc { collection, target });
-                self.command(Command::Invall { collection });
-            }
-        }
-        let line = format!("# CPU {cpu} acknowledges and ends what is pending, until nothing is");
-        self.queries.push(Query { line, compared: Compared::Acknowledged { cpu } });
-    }
-
-    fn preset(&mut self, cpu: u16, offset: u16, byte: u8) {
-        self.store(redistributor(cpu) + CTLR, Width::Word, 0);
-        let at = pending_table(cpu) + u64::from(FIRST_LPI / 8) + u64::from(offset) % COMPARED_PENDING;
-        self.store(at, Width::Byte, byte.into());
-        self.store(redistributor(cpu) + CTLR, Width::Word, 1);
-    }
-
-    fn enable(&mut self, its: bool) {
-        self.store(ITS + CTLR, Width::Word, its.into());
-        self.load(ITS + CTLR, Width::Word);
-        self.enabled = its;
-    }
-
-    /// The commands in the old queue are carried out first: software knows what it has mapped.
-    fn requeue(&mut self, pages: u64) {
-        if !self.enabled {
-            self.enable(true);
-        }
-        self.store(ITS + CTLR, Width::Word, 0);
-        self.pages = pages.clamp(1, QUEUE_PAGES);
-        self.store(ITS + CBASER, Width::Double, VALID | QUEUE | (self.pages - 1));
-        self.load(ITS + CREADR, Width::Double);
-        self.written = 0;
-        self.store(ITS + CWRITER, Width::Double, 0);
-        self.enable(true);
-    }
-
-    fn overrun(&mut self, beyond: u64, retry: bool) {
-        self.store(ITS + CWRITER, Width::Double, 0x20 * (self.pages * COMMANDS_OF_PAGE + beyond));
-        self.load(ITS + CREADR, Width::Double);
-        self.store(ITS + CWRITER, Width::Double, self.written | u64::from(retry));
-        self.load(ITS + CWRITER, Width::Double);
-        self.load(ITS + CREADR, Width::Double);
-    }
-
-    /// What everything came to.
-    fn finish(&mut self) {
-        if self.delivers {
-            (0..CPUS).for_each(|cpu| self.acknowledge(cpu));
-        }
-        if self.started {
-            (0..CPUS).for_each(|cpu| self.pending(cpu));
-        }
-        if self.wired {
-            registers::wired().for_each(|(at, width)| self.load(at, width));
-        }
-        registers::of_lpis().for_each(|(at, width)| self.load(at, width));
-    }
-
-    fn load(&mut self, at: u64, width: Width) {
-        let compared = Compared::Register { at, width };
-        self.queries.push(Query { line: format!("read{} {at:#x}", width.letter()), compared });
-    }
-
-    fn store(&mut self, at: u64, width: Width, value: u64) {
-        let value = value & (u64::MAX >> (64 - 8 * width.bytes()));
-        self.say(format!("write{} {at:#x} {value:#x}", width.letter()));
-    }
-
-    fn say(&mut self, line: String) {
-        self.queries.push(Query { line, compared: Compared::Whole });
     }
 }

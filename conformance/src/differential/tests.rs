@@ -4,24 +4,43 @@ const LIMITS: Limits = Limits { cases: 1000, deadline: None, seed: 7 };
 
 #[test]
 fn a_model_never_differs_from_itself() {
-    let (mut one, mut other) = (Model::with_cpus().unwrap(), Model::with_cpus().unwrap());
-    for finding in reset_values(&mut one, &mut other).unwrap() {
-        assert_eq!(finding.mismatch, None);
-    }
-    for each in Family::ALL {
-        let finding = family(each, Limits { cases: 100, ..LIMITS }, &mut one, &mut other).unwrap();
-        assert_eq!(finding, Finding { agreed: 100, mismatch: None });
+    for world in World::ALL {
+        let (mut one, mut other) =
+            (Model::new(world, WATCH_ALL).unwrap(), Model::new(world, WATCH_ALL).unwrap());
+        for finding in reset_values(&mut one, &mut other).unwrap() {
+            assert_eq!(finding.mismatch, None);
+        }
+        for family in world.families() {
+            let (of, limits) = (Comparison { family: *family, world }, Limits { cases: 100, ..LIMITS });
+            let finding = compare(of, limits, &mut one, &mut other).unwrap();
+            assert_eq!(finding, Finding { agreed: 100, mismatch: None });
+        }
     }
 }
 
 #[test]
 fn every_planted_fault_is_found() {
     for mutant in MUTANTS {
-        let with_cpus = mutant.found_by.is_some_and(Family::needs_cpus);
-        let mut right = if with_cpus { Model::with_cpus().unwrap() } else { Model::new().unwrap() };
-        let found = hunt(mutant, LIMITS, &mut right).unwrap();
-        assert!(found.is_some(), "{} is not found", mutant.name);
+        for watch in [WATCH_ALL, WATCH_ONE] {
+            let found = hunt(mutant, LIMITS, &mut Model::new(mutant.world, watch).unwrap()).unwrap();
+            assert!(found.is_some(), "{} is not found by {watch}", mutant.name);
+        }
     }
+}
+
+#[test]
+fn changes_of_inputs_are_followed_and_nothing_else() {
+    let mut asserted = Asserted::default();
+    let lines = [
+        "IRQ raise 3",
+        "IRQ raise 4",
+        "IRQ lower 3",
+        "OK",
+        "IRQ raise x",
+        "FAIL IRQ intercept already enabled",
+    ];
+    assert_eq!(lines.map(|line| asserted.follow(line)), [true, true, true, false, false, false]);
+    assert_eq!(asserted.to_string(), "[4]");
 }
 
 #[test]
@@ -38,8 +57,10 @@ fn the_order_of_equal_priorities_is_not_told_but_that_of_others_is() {
 #[test]
 fn what_is_found_is_made_small() {
     let mutant = MUTANTS.iter().find(|mutant| mutant.name == "fewer priority bits").unwrap();
-    let found = family(Family::Wired, LIMITS, &mut mutant.model().unwrap(), &mut Model::new().unwrap());
-    let found = found.unwrap().mismatch.unwrap();
+    let (mut faulty, mut right) =
+        (mutant.model(WATCH_ALL).unwrap(), Model::new(mutant.world, WATCH_ALL).unwrap());
+    let of = Comparison { family: Family::Wired, world: mutant.world };
+    let found = compare(of, LIMITS, &mut faulty, &mut right).unwrap().mismatch.unwrap();
     // The two writes that every case begins with, one write of a priority, and the read that shows it.
     assert_eq!(found.script.len(), 4, "{found}");
 }

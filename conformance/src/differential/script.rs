@@ -1,0 +1,336 @@
+//! The protocol's lines that the steps of a case become: the same for both machines.
+
+use super::command::{Command, Words};
+use super::places::{
+    BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR, CWRITER,
+    DEVICE_PAGES, DEVICES, GICD, GICR, IGROUPR, ISENABLER, ITS, PENDBASER, PROPBASER, QUEUE, QUEUE_PAGES,
+    SGI_FRAME, TRANSLATER, WAKER, pending_table, redistributor,
+};
+use super::registers;
+use super::software::Software;
+use super::step::{Rewritten, Start, Step, Width};
+use std::ops::Range;
+
+/// The path of the GIC of a machine with [`CPUS`].
+const GIC: &str = "/machine/unattached/device[3]";
+const FIRST_LPI: u32 = 8192;
+const VALID: u64 = 1 << 63;
+/// Collections that no case maps otherwise: one for each CPU.
+const RELOADING: u16 = 100;
+const COMMANDS_OF_PAGE: u64 = 128;
+/// Bytes of a pending table that are compared: all LPIs that cases map.
+const COMPARED_PENDING: u64 = 0x200;
+
+/// A line of the protocol, and how its replies are compared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Query {
+    /// The line.
+    pub(super) line: String,
+    /// The comparison.
+    pub(super) compared: Compared,
+    /// Are the interrupt inputs of CPUs compared as well, after it?
+    pub(super) inputs: Inputs,
+}
+
+/// Interrupt inputs of CPUs, while something happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Inputs {
+    /// They are compared.
+    Compared,
+    /// They are not: CPUs are not set up yet, or what they see is open.
+    Open,
+}
+
+impl Query {
+    /// Reads a register.
+    pub(super) fn load(at: u64, width: Width) -> Self {
+        let line = format!("read{} {at:#x}", width.letter());
+        Self { line, compared: Compared::Register { at, width }, inputs: Inputs::Open }
+    }
+
+    /// Does it do more than read? Whoever reads `GITS_CREADR` may make progress.
+    pub(super) const fn acts(&self) -> bool {
+        match self.compared {
+            Compared::Whole | Compared::Acknowledged { .. } => true,
+            Compared::Register { at, .. } => at & !7 == ITS + CREADR,
+        }
+    }
+
+    /// The CPUs that acknowledge what is pending, if this is no line of the protocol.
+    pub(super) const fn acknowledge(&self) -> Option<Range<u16>> {
+        match self.compared {
+            Compared::Acknowledged { first, end } => Some(first..end),
+            Compared::Whole | Compared::Register { .. } => None,
+        }
+    }
+}
+
+/// How two replies are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Compared {
+    /// They are the same.
+    Whole,
+    /// They hold a register's value, of which the table of differences may leave bits out.
+    Register { at: u64, width: Width },
+    /// No line: CPUs acknowledge, and the same comes out.
+    Acknowledged { first: u16, end: u16 },
+}
+
+/// Makes lines of steps.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    queries: Vec<Query>,
+    software: Software,
+    /// `GITS_CWRITER`.
+    written: u64,
+    /// Pages of the queue.
+    pages: u64,
+    started: bool,
+    /// CPUs are interrupted.
+    delivers: bool,
+    /// An LPI's configuration was written, and is not read again for certain.
+    stale: bool,
+    /// Something was done to wired interrupts.
+    wired: bool,
+    /// `GITS_CTLR.Enabled`.
+    enabled: bool,
+}
+
+impl Script {
+    pub(super) fn of(steps: &[Step]) -> Vec<Query> {
+        let mut script = Self::default();
+        // Some fields have no value before they are written.
+        for register in [BASER0, BASER1] {
+            script.store(ITS + register, Width::Double, 0);
+        }
+        for step in steps {
+            script.step(step);
+        }
+        script.finish();
+        script.queries
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Load { at, width } => self.load(at, width),
+            Step::Store { at, width, value } => {
+                self.store(at, width, value);
+                self.wired |= !(ITS..GICR).contains(&at);
+                if at & !7 == ITS + CBASER {
+                    // What the write left there is UNKNOWN.
+                    self.store(ITS + CWRITER, Width::Double, 0);
+                }
+            }
+            Step::Tables { cpu, offset, value } => {
+                self.store(redistributor(cpu) + CTLR, Width::Word, 0);
+                self.store(redistributor(cpu) + offset, Width::Word, value);
+            }
+            Step::Line { input, level } => {
+                self.wired = true;
+                self.say(format!("set_irq_in {GIC} unnamed-gpio-in {input} {level}"));
+            }
+            Step::Configure { offset, byte } => {
+                self.stale = true;
+                self.store(CONFIGURATION + u64::from(offset), Width::Byte, byte.into());
+            }
+            Step::Preset { cpu, offset, byte } => self.preset(cpu, offset, byte),
+            Step::Start(start) => self.start(start),
+            Step::Command(command) => self.command(command, 0),
+            Step::Reserved { command, ones } => self.command(command, ones),
+            Step::Nothing { commands } => self.nothing(u64::from(commands)),
+            Step::Message { event, width } => self.store(TRANSLATER, width, event.into()),
+            Step::Pending { cpu } => self.pending(cpu),
+            Step::Deliver { lpis } => self.deliver(lpis),
+            Step::Acknowledge { cpu } => self.acknowledge(cpu..cpu + 1),
+            Step::Enable { its } => self.enable(its),
+            Step::Requeue { pages } => self.requeue(u64::from(pages)),
+            Step::Rewrite { register, value } => self.rewrite(register, value),
+            Step::Overrun { beyond, retry } => self.overrun(u64::from(beyond), retry),
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        for cpu in 0..CPUS {
+            let base = redistributor(cpu);
+            self.store(base + PROPBASER, Width::Double, CONFIGURATION | u64::from(start.id_bits & 0x1f));
+            self.store(base + PENDBASER, Width::Double, pending_table(cpu));
+            self.store(base + CTLR, Width::Word, u64::from(start.enabled >> cpu & 1));
+        }
+        let tables = [(BASER0, DEVICES, DEVICE_PAGES), (BASER1, COLLECTIONS, COLLECTION_PAGES)];
+        for (two_level, (register, table, pages)) in start.two_level.into_iter().zip(tables) {
+            for (index, page) in pages.into_iter().filter(|_| two_level) {
+                self.store(table + 8 * index, Width::Double, VALID | page);
+            }
+            self.store(ITS + register, Width::Double, VALID | u64::from(two_level) << 62 | table);
+        }
+        self.store(ITS + CBASER, Width::Double, VALID | QUEUE | (QUEUE_PAGES - 1));
+        self.enable(true);
+        self.pages = QUEUE_PAGES;
+        self.started = true;
+    }
+
+    fn command(&mut self, command: Command, ones: u32) {
+        let before = self.software.prepare(command);
+        if !self.enabled && !before.is_nothing() {
+            self.enable(true);
+        }
+        for command in before.commands {
+            self.post(command.encode());
+        }
+        for (place, bytes) in before.zeroed {
+            self.say(format!("memset {place:#x} {bytes:#x} 0"));
+        }
+        self.post(command.encode_with(ones));
+    }
+
+    fn post(&mut self, command: Words) {
+        for (word, at) in command.into_iter().zip((QUEUE + self.written..).step_by(8)) {
+            self.store(at, Width::Double, word);
+        }
+        self.post_up_to(self.written + 0x20);
+    }
+
+    /// Tells the ITS of the commands up to here, at or beyond the end of the queue.
+    fn post_up_to(&mut self, end: u64) {
+        self.written = end % (self.pages * 0x20 * COMMANDS_OF_PAGE);
+        self.store(ITS + CWRITER, Width::Double, self.written);
+        self.load(ITS + CREADR, Width::Double);
+    }
+
+    /// An enabled ITS has done all commands before: there is room for one less than the queue holds.
+    fn nothing(&mut self, commands: u64) {
+        if !self.enabled {
+            self.enable(true);
+        }
+        let bytes = self.pages * 0x20 * COMMANDS_OF_PAGE;
+        let end = self.written + (0x20 * commands.max(1)).min(bytes - 0x20);
+        self.say(format!("memset {:#x} {:#x} 0", QUEUE + self.written, end.min(bytes) - self.written));
+        if end > bytes {
+            self.say(format!("memset {QUEUE:#x} {:#x} 0", end - bytes));
+        }
+        self.post_up_to(end);
+    }
+
+    fn rewrite(&mut self, register: Rewritten, value: u64) {
+        if !self.enabled {
+            self.enable(true);
+        }
+        let at = ITS
+            + match register {
+                Rewritten::Devices => BASER0,
+                Rewritten::Collections => BASER1,
+                Rewritten::Queue => CBASER,
+            };
+        self.store(at, Width::Double, value);
+        self.load(at, Width::Double);
+        self.load(ITS + CREADR, Width::Double);
+    }
+
+    fn pending(&mut self, cpu: u16) {
+        self.store(redistributor(cpu) + CTLR, Width::Word, 0);
+        self.say(format!("read {:#x} {COMPARED_PENDING:#x}", pending_table(cpu) + u64::from(FIRST_LPI / 8)));
+        self.store(redistributor(cpu) + CTLR, Width::Word, 1);
+    }
+
+    fn deliver(&mut self, lpis: u16) {
+        const ALL: u64 = 0xffff_ffff;
+        self.wired = true;
+        self.delivers = true;
+        self.say(format!("memset {CONFIGURATION:#x} {:#x} 0xa1", lpis.max(1)));
+        self.store(GICD + CTLR, Width::Word, 0b11);
+        for cpu in 0..CPUS {
+            let base = redistributor(cpu);
+            self.store(base + WAKER, Width::Word, 0);
+            self.store(base + SGI_FRAME + IGROUPR, Width::Word, ALL);
+            self.store(base + SGI_FRAME + ISENABLER, Width::Word, ALL);
+        }
+        for array in [IGROUPR, ISENABLER] {
+            self.store(GICD + array + 4, Width::Word, ALL);
+        }
+    }
+
+    /// Before it, every redistributor reads its LPIs' configuration again: when else it does is its own affair.
+    fn acknowledge(&mut self, cpus: Range<u16>) {
+        if self.started {
+            if !self.enabled {
+                self.enable(true);
+            }
+            for target in 0..CPUS {
+                let collection = RELOADING + target;
+                self.command(Command::Mapc { collection, target }, 0);
+                self.command(Command::Invall { collection }, 0);
+            }
+            self.stale = false;
+        }
+        let line = format!("# each CPU of {cpus:?} acknowledges and ends what is pending, until nothing is");
+        let compared = Compared::Acknowledged { first: cpus.start, end: cpus.end };
+        self.ask(Query { line, compared, inputs: Inputs::Open });
+    }
+
+    fn preset(&mut self, cpu: u16, offset: u16, byte: u8) {
+        self.store(redistributor(cpu) + CTLR, Width::Word, 0);
+        let at = pending_table(cpu) + u64::from(FIRST_LPI / 8) + u64::from(offset) % COMPARED_PENDING;
+        self.store(at, Width::Byte, byte.into());
+        self.store(redistributor(cpu) + CTLR, Width::Word, 1);
+    }
+
+    fn enable(&mut self, its: bool) {
+        self.store(ITS + CTLR, Width::Word, its.into());
+        self.load(ITS + CTLR, Width::Word);
+        self.enabled = its;
+    }
+
+    /// The commands in the old queue are carried out first: software knows what it has mapped.
+    fn requeue(&mut self, pages: u64) {
+        if !self.enabled {
+            self.enable(true);
+        }
+        self.store(ITS + CTLR, Width::Word, 0);
+        self.pages = pages.clamp(1, QUEUE_PAGES);
+        self.store(ITS + CBASER, Width::Double, VALID | QUEUE | (self.pages - 1));
+        self.load(ITS + CREADR, Width::Double);
+        self.written = 0;
+        self.store(ITS + CWRITER, Width::Double, 0);
+        self.enable(true);
+    }
+
+    fn overrun(&mut self, beyond: u64, retry: bool) {
+        self.store(ITS + CWRITER, Width::Double, 0x20 * (self.pages * COMMANDS_OF_PAGE + beyond));
+        self.load(ITS + CREADR, Width::Double);
+        self.store(ITS + CWRITER, Width::Double, self.written | u64::from(retry));
+        self.load(ITS + CWRITER, Width::Double);
+        self.load(ITS + CREADR, Width::Double);
+    }
+
+    /// What everything came to.
+    fn finish(&mut self) {
+        if self.delivers {
+            self.acknowledge(0..CPUS);
+        }
+        if self.started {
+            (0..CPUS).for_each(|cpu| self.pending(cpu));
+        }
+        if self.wired {
+            registers::wired().for_each(|(at, width)| self.load(at, width));
+        }
+        registers::of_lpis().for_each(|(at, width)| self.load(at, width));
+    }
+
+    fn load(&mut self, at: u64, width: Width) {
+        self.ask(Query::load(at, width));
+    }
+
+    fn store(&mut self, at: u64, width: Width, value: u64) {
+        let value = value & (u64::MAX >> (64 - 8 * width.bytes()));
+        self.say(format!("write{} {at:#x} {value:#x}", width.letter()));
+    }
+
+    fn say(&mut self, line: String) {
+        self.ask(Query { line, compared: Compared::Whole, inputs: Inputs::Open });
+    }
+
+    fn ask(&mut self, query: Query) {
+        let inputs = if self.delivers && !self.stale { Inputs::Compared } else { Inputs::Open };
+        self.queries.push(Query { inputs, ..query });
+    }
+}
