@@ -12,7 +12,7 @@
 //! A [`Router`] holds the routes of a model in this process and rings it ([`Inputs`]). Look-ups take no lock and allocate nothing; a
 //! change costs the same in tables of every size, many changes are one [`commit`](Routing::commit), and those that
 //! change nothing are skipped. [`IrqLine`] decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of
-//! `KVM_SET_GSI_ROUTING`.
+//! `KVM_SET_GSI_ROUTING`. [`msix`] is the table of a PCI function whose vectors take GSIs as they are unmasked.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -71,6 +71,7 @@ mod irq_line;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod irqfd;
 pub mod kvm_table;
+pub mod msix;
 mod route;
 mod router;
 mod routing;

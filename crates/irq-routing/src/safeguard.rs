@@ -14,6 +14,10 @@ pub(crate) enum Safeguard {
     RoutesFirst,
     /// Who found no route, and no identity mapping either, looks for the route again.
     LookAgain,
+    /// A message that finds its vector closed becomes pending only if it still is.
+    HoldByExchange,
+    /// Who closes a vector waits for those that are sending by it.
+    AwaitSenders,
 }
 
 impl Safeguard {

@@ -1,0 +1,346 @@
+//! A PCI function's MSI-X table and pending bits, as a monitor shows them to a guest.
+//!
+//! The guest writes messages, masks and unmasks; the device sends by vector number ([`MsixTable::signal`]), from any thread, without
+//! taking a lock. In between, each vector that may send has a GSI, routed to its message:
+//!
+//! - a GSI is allocated when its vector is unmasked for the first time, so that a device with thousands of vectors
+//!   takes as many GSIs as its driver uses. They are given back when the guest disables MSI-X, and those of masked
+//!   vectors also when no other is left;
+//! - what one access of the guest unmasks is one change of routes, and a message that is the same as before is none;
+//! - a message that comes while its vector is masked is pending, and sent when it is unmasked.
+//!
+//! When a write that masks returns, what was being sent is sent: nothing comes afterwards. Writing the message of a vector that is not masked,
+//! which the specification leaves undefined, takes effect with the write.
+//!
+//! Source: PCI Local Bus 3.0 §6.8.2 and §6.8.3, PCI Express Base §7.7.2.
+//!
+//! ```
+//! use irq_routing::msix::{MsixTable, Signalled};
+//! use irq_routing::{GsiSpace, Inputs, Router, Sender};
+//! use msi_types::pci::msix::Control;
+//! use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, SetLine, SignalMsi};
+//! use std::sync::Arc;
+//!
+//! # struct Gic;
+//! # impl SetLine for Gic {
+//! #     fn set_line(&self, _: Line, _: Level) -> Delivery { Delivery::Blocked }
+//! # }
+//! # impl SignalMsi<DeviceId> for Gic {
+//! #     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
+//! #         assert_eq!((from, message.data), (DeviceId::new(8), 3));
+//! #         Delivery::Pending
+//! #     }
+//! # }
+//! let inputs = Inputs::new(Arc::new(Gic)).with_its(Arc::new(Gic));
+//! let router = Arc::new(Router::new(GsiSpace::default(), inputs)?);
+//! let table = MsixTable::new(32, Sender::Device(DeviceId::new(8)), router)?;
+//!
+//! table.write_control(Control::new().with_enable(true))?; // the guest's driver
+//! table.write(0x10, &0x0809_0040u64.to_le_bytes())?; // vector 1: its address,
+//! table.write(0x18, &3u64.to_le_bytes())?; // its data, and unmasked
+//!
+//! assert_eq!(table.signal(0), Signalled::Held); // the device
+//! assert_eq!(table.signal(1), Signalled::Sent(Delivery::Pending));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod guest;
+mod vector;
+
+use crate::{Change, RouteError, Routing, Sender};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use guest::{Entry, Guest, WORDS};
+use msi_types::pci::MSIX_MAX_VECTORS;
+use msi_types::pci::msix::{Control, ENTRY_SIZE};
+use msi_types::{Delivery, Gsi};
+use spin::{Mutex, MutexGuard};
+use vector::{Entered, Vector};
+
+/// Not a table's size. The monitor's mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("an MSI-X table has 1 to 2048 vectors, not {0}")]
+pub struct BadTableSize(pub u16);
+
+/// What became of a device's message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Signalled {
+    /// It was sent.
+    Sent(Delivery),
+    /// The vector is masked: it is pending.
+    Held,
+    /// The table has no such vector.
+    NoSuchVector,
+}
+
+/// Hears which vectors may send, so that a monitor can bind eventfds to their GSIs, or hand them to the kernel. Called
+/// while the guest's access is being done: not to call the table back.
+pub trait VectorObserver: Send + Sync {
+    /// The vector sends by this GSI.
+    fn opened(&self, vector: u16, gsi: Gsi);
+    /// The vector sends no more. On return, nothing may ring the GSI any more: it may be given to others. Who rang it
+    /// tells the table instead ([`MsixTable::signal`]).
+    fn closed(&self, vector: u16, gsi: Gsi);
+}
+
+/// A function's MSI-X table, and its pending bits.
+pub struct MsixTable {
+    vectors: Box<[Vector]>,
+    routing: Arc<dyn Routing>,
+    observer: Option<Arc<dyn VectorObserver>>,
+    guest: Mutex<Guest>,
+}
+
+impl MsixTable {
+    /// As after reset: disabled, every vector masked.
+    ///
+    /// # Errors
+    /// [`BadTableSize`].
+    pub fn new(vectors: u16, sender: Sender, routing: Arc<dyn Routing>) -> Result<Self, BadTableSize> {
+        if !(1..=MSIX_MAX_VECTORS).contains(&vectors) {
+            return Err(BadTableSize(vectors));
+        }
+        let guest = Mutex::new(Guest::new(vectors, sender));
+        let vectors = (0..vectors).map(|_| Vector::new()).collect();
+        Ok(Self { vectors, routing, observer: None, guest })
+    }
+
+    /// With somebody who hears which vectors may send.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn VectorObserver>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// The device sends a vector's message. Any thread; takes no lock and allocates nothing, whatever
+    /// the inputs do.
+    pub fn signal(&self, vector: u16) -> Signalled {
+        let Some(word) = self.vectors.get(usize::from(vector)) else { return Signalled::NoSuchVector };
+        match word.enter() {
+            Entered::Held => Signalled::Held,
+            Entered::Open(gsi) => {
+                let delivery = self.routing.signal(gsi).unwrap_or(Delivery::NoDoorbell);
+                word.leave();
+                Signalled::Sent(delivery)
+            }
+        }
+    }
+
+    /// The guest reads the table: 4 or 8 bytes, aligned. Anything else reads as ones.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) {
+        let guest = self.guest.lock();
+        read_words(offset, bytes, |index| guest.entries.get(index / WORDS)?.read(index % WORDS));
+    }
+
+    /// The guest reads the pending bits: 4 or 8 bytes, aligned. Anything else reads as ones. (Writes have no effect.)
+    pub fn read_pending(&self, offset: u64, bytes: &mut [u8]) {
+        let words = self.vectors.len().div_ceil(64) * 2;
+        read_words(offset, bytes, |index| {
+            let bits = self.vectors.iter().skip(index * 32).take(32).map(Vector::is_pending);
+            let word = bits.enumerate().fold(0, |word, (bit, pending)| word | u32::from(pending) << bit);
+            (index < words).then_some(word)
+        });
+    }
+
+    /// Message Control, as the guest reads it.
+    pub fn control(&self) -> Control {
+        self.guest.lock().control
+    }
+
+    /// The GSI by which a vector sends; `None` while it does not.
+    pub fn gsi(&self, vector: u16) -> Option<Gsi> {
+        let guest = self.guest.lock();
+        guest.entries.get(usize::from(vector)).filter(|entry| entry.open)?.gsi
+    }
+
+    /// The guest writes the table: 4 or 8 bytes, aligned; anything else is ignored.
+    ///
+    /// # Errors
+    /// A vector is not masked any more, but could not be given a GSI or a route: the monitor's limits, which are no affair of the
+    /// guest. Its messages are held as pending, until an access concerns it again and there is room.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), RouteError> {
+        let Some(words) = words_at(offset, bytes.len()) else { return Ok(()) };
+        let mut guest = self.guest.lock();
+        let vector = words.start / WORDS;
+        let Some(entry) = guest.entries.get_mut(vector) else { return Ok(()) };
+        for (index, value) in words.zip(bytes.as_chunks().0) {
+            entry.write(index % WORDS, u32::from_le_bytes(*value));
+        }
+        self.settle(&mut guest, vector..vector + 1)
+    }
+
+    /// The guest writes Message Control: the enable bit and the function mask.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), for any of the vectors.
+    pub fn write_control(&self, control: Control) -> Result<(), RouteError> {
+        let mut guest = self.guest.lock();
+        guest.write_control(control);
+        self.settle_all(guest)
+    }
+
+    /// Who sends, from now on: a function whose bus got another number.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn set_sender(&self, sender: Sender) -> Result<(), RouteError> {
+        let mut guest = self.guest.lock();
+        guest.sender = sender;
+        self.settle_all(guest)
+    }
+
+    /// The function is reset: disabled, all vectors masked, no message stored or pending.
+    ///
+    /// # Errors
+    /// The routing refuses to take its GSIs back.
+    pub fn reset(&self) -> Result<(), RouteError> {
+        let mut guest = self.guest.lock();
+        guest.reset();
+        let settled = self.settle_all(guest);
+        self.vectors.iter().for_each(Vector::forget);
+        settled
+    }
+
+    fn settle_all(&self, mut guest: MutexGuard<'_, Guest>) -> Result<(), RouteError> {
+        let all = 0..guest.entries.len();
+        self.settle(&mut guest, all)
+    }
+
+    /// Brings these vectors in line with what the guest wrote: closes, routes as one change, opens.
+    fn settle(&self, guest: &mut Guest, vectors: Range<usize>) -> Result<(), RouteError> {
+        self.close_held(guest, vectors.clone());
+        if !guest.control.enable() {
+            return self.release(guest);
+        }
+        let (changes, refused) = self.plan(guest, vectors.clone());
+        if !changes.is_empty() {
+            self.routing.commit(&changes)?;
+        }
+        self.open_routed(guest, vectors);
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn close_held(&self, guest: &mut Guest, range: Range<usize>) {
+        let control = guest.control;
+        for (at, vector, entry) in self.each(&mut guest.entries, range) {
+            if entry.open && !entry.is_let_by(control) {
+                vector.close();
+                entry.open = false;
+                self.tell(entry.gsi, |observer, gsi| observer.closed(at, gsi));
+            }
+        }
+    }
+
+    /// The changes that it takes, and why a vector cannot have a GSI.
+    fn plan(&self, guest: &mut Guest, range: Range<usize>) -> (Vec<Change>, Option<RouteError>) {
+        let mut changes = Vec::new();
+        let mut refused = None;
+        for at in range {
+            let Some(route) = guest.route_to_make(at) else { continue };
+            let gsi = match guest.gsi(at) {
+                None if refused.is_some() => continue,
+                None => self.give(guest, at),
+                Some(gsi) => Ok(gsi),
+            };
+            match gsi {
+                Ok(gsi) => changes.push(Change::Set(gsi, route)),
+                Err(error) => refused = Some(error),
+            }
+        }
+        (changes, refused)
+    }
+
+    /// A GSI for a vector; one of those that the table's masked vectors had, if there is no other.
+    fn give(&self, guest: &mut Guest, at: usize) -> Result<Gsi, RouteError> {
+        let gsi = match self.routing.allocate() {
+            Err(RouteError::GsisExhausted { .. }) => {
+                self.release(guest)?;
+                self.routing.allocate()?
+            }
+            given => given?,
+        };
+        guest.give(at, gsi);
+        Ok(gsi)
+    }
+
+    /// Gives back the GSIs of vectors that do not send, and do not want to.
+    fn release(&self, guest: &mut Guest) -> Result<(), RouteError> {
+        let idle = guest.idle_gsis();
+        if !idle.is_empty() {
+            self.routing.release(&idle)?;
+            guest.take_idle();
+        }
+        Ok(())
+    }
+
+    /// Their routes are there.
+    fn open_routed(&self, guest: &mut Guest, range: Range<usize>) {
+        let (control, sender) = (guest.control, guest.sender);
+        for (at, vector, entry) in self.each(&mut guest.entries, range) {
+            let Some(gsi) = entry.gsi.filter(|_| entry.is_let_by(control)) else { continue };
+            entry.routed = Some(entry.route(sender));
+            if core::mem::replace(&mut entry.open, true) {
+                continue;
+            }
+            let pending = vector.open(gsi);
+            self.tell(Some(gsi), |observer, gsi| observer.opened(at, gsi));
+            if pending {
+                self.signal(at);
+            }
+        }
+    }
+
+    fn each<'a>(
+        &'a self,
+        entries: &'a mut [Entry],
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (u16, &'a Vector, &'a mut Entry)> {
+        let numbers = (0..=u16::MAX).skip(range.start);
+        let vectors = self.vectors.get(range.clone()).unwrap_or_default();
+        let entries = entries.get_mut(range).unwrap_or_default();
+        numbers.zip(vectors).zip(entries).map(|((at, vector), entry)| (at, vector, entry))
+    }
+
+    fn tell(&self, gsi: Option<Gsi>, what: impl FnOnce(&dyn VectorObserver, Gsi)) {
+        if let (Some(observer), Some(gsi)) = (&self.observer, gsi) {
+            what(&**observer, gsi);
+        }
+    }
+}
+
+impl Drop for MsixTable {
+    fn drop(&mut self) {
+        // Nobody is left to hear that the routing refused.
+        let _ = self.reset();
+    }
+}
+
+impl fmt::Debug for MsixTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let guest = self.guest.lock();
+        f.debug_struct("MsixTable")
+            .field("control", &guest.control)
+            .field("sender", &guest.sender)
+            .field("gsis", &guest.given)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The words that an access concerns; `None` unless it is one of 4 or 8 bytes, aligned, that is not far outside.
+fn words_at(offset: u64, len: usize) -> Option<Range<usize>> {
+    let aligned = matches!(len, 4 | 8) && offset.is_multiple_of(len as u64);
+    let end = u64::from(MSIX_MAX_VECTORS) * ENTRY_SIZE;
+    let start = usize::try_from(offset / 4).ok().filter(|_| aligned && offset < end)?;
+    Some(start..start + len / 4)
+}
+
+fn read_words(offset: u64, bytes: &mut [u8], word: impl Fn(usize) -> Option<u32>) {
+    bytes.fill(0xff);
+    let words = words_at(offset, bytes.len()).into_iter().flatten();
+    for (place, word) in bytes.chunks_exact_mut(4).zip(words.map(word)) {
+        place.copy_from_slice(&word.unwrap_or(u32::MAX).to_le_bytes());
+    }
+}

@@ -1,0 +1,131 @@
+//! What the guest has written into a table, and what follows from it.
+
+use crate::{Route, RoutedMessage, Sender};
+use alloc::vec;
+use alloc::vec::Vec;
+use msi_types::pci::msix::{Control, VectorControl};
+use msi_types::{Gsi, MsiMessage};
+
+/// The words of an entry, as they lie in it.
+const ADDRESS_LOW: usize = 0;
+const ADDRESS_HIGH: usize = 1;
+const DATA: usize = 2;
+/// Words of an entry; the last is [`VectorControl`].
+pub(super) const WORDS: usize = 4;
+
+/// The table and Message Control.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) control: Control,
+    pub(super) sender: Sender,
+    pub(super) entries: Vec<Entry>,
+    /// Entries that have a GSI.
+    pub(super) given: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    words: [u32; WORDS],
+    pub(super) gsi: Option<Gsi>,
+    /// Where the GSI leads.
+    pub(super) routed: Option<Route>,
+    /// Messages are sent.
+    pub(super) open: bool,
+}
+
+const MASKED: u32 = VectorControl::new().with_masked(true).into_bits();
+
+impl Guest {
+    /// As after reset.
+    pub(super) fn new(vectors: u16, sender: Sender) -> Self {
+        let control = Control::new().with_table_size_minus_one(vectors.saturating_sub(1));
+        let entry = Entry { words: [0, 0, 0, MASKED], gsi: None, routed: None, open: false };
+        Self { control, sender, entries: vec![entry; vectors.into()], given: 0 }
+    }
+
+    /// What the guest has written is gone; what follows is for [`settle`](super::MsixTable::settle).
+    pub(super) fn reset(&mut self) {
+        self.write_control(Control::new());
+        for entry in &mut self.entries {
+            entry.words = [0, 0, 0, MASKED];
+        }
+    }
+
+    /// The two bits that can be written.
+    pub(super) fn write_control(&mut self, control: Control) {
+        self.control = self.control.with_enable(control.enable()).with_function_mask(control.function_mask());
+    }
+
+    pub(super) fn give(&mut self, at: usize, gsi: Gsi) {
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.gsi = Some(gsi);
+            self.given += 1;
+        }
+    }
+
+    /// The GSIs of [`idle_gsis`](Self::idle_gsis) are given back.
+    pub(super) fn take_idle(&mut self) {
+        let control = self.control;
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_idle(control)) {
+            self.given -= usize::from(entry.gsi.is_some());
+            (entry.gsi, entry.routed) = (None, None);
+        }
+    }
+
+    /// What vectors hold that do not send, and do not want to.
+    pub(super) fn idle_gsis(&self) -> Vec<Gsi> {
+        if self.given == 0 {
+            return Vec::new();
+        }
+        self.entries
+            .iter()
+            .filter(|entry| entry.is_idle(self.control))
+            .filter_map(|entry| entry.gsi)
+            .collect()
+    }
+
+    pub(super) fn gsi(&self, at: usize) -> Option<Gsi> {
+        self.entries.get(at)?.gsi
+    }
+
+    /// Where an entry's GSI has to lead; `None` if it does already, or need not.
+    pub(super) fn route_to_make(&self, at: usize) -> Option<Route> {
+        let entry = self.entries.get(at).filter(|entry| entry.is_let_by(self.control))?;
+        Some(entry.route(self.sender)).filter(|route| entry.routed != Some(*route))
+    }
+}
+
+impl Entry {
+    /// Writes a word: reserved bits stay 0.
+    pub(super) fn write(&mut self, word: usize, value: u32) {
+        let writable = match word {
+            ADDRESS_LOW => !0b11,
+            ADDRESS_HIGH | DATA => !0,
+            _ => MASKED,
+        };
+        if let Some(place) = self.words.get_mut(word) {
+            *place = value & writable;
+        }
+    }
+
+    pub(super) fn read(&self, word: usize) -> Option<u32> {
+        self.words.get(word).copied()
+    }
+
+    /// The message that the guest has written.
+    pub(super) fn route(&self, sender: Sender) -> Route {
+        let [low, high, data, _] = self.words;
+        let message = MsiMessage { address: u64::from(high) << 32 | u64::from(low), data };
+        Route::Message(RoutedMessage { sender, message })
+    }
+
+    /// Nothing masks it.
+    pub(super) fn is_let_by(&self, control: Control) -> bool {
+        let [.., vector] = self.words;
+        control.enable() && !control.function_mask() && !VectorControl::from_bits(vector).masked()
+    }
+
+    fn is_idle(&self, control: Control) -> bool {
+        !self.open && !self.is_let_by(control)
+    }
+}
