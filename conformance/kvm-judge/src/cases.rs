@@ -10,8 +10,8 @@ use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::CPUS;
 use kvm_judge::model::ModelMachine;
 use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
-use kvm_judge::{Device, Failure, Machine, Snapshot, saving};
-use vgic::saved_state::kvm::{KvmDevice, KvmView};
+use kvm_judge::{Failure, Machine, Snapshot, saving};
+use vgic::saved_state::kvm::KvmView;
 
 /// Plans that are tried, if the environment does not say `plans=…`: Linux hands its command line's to its first process.
 const PLANS: u64 = 6;
@@ -105,8 +105,7 @@ fn listed(plan: &Plan) -> Result<(), Failure> {
     let config = ModelMachine::config();
     let state = machine.state()?;
     let registers = KvmView::new(&config, state, machine.ram())?.save()?;
-    let device = |device| if device == KvmDevice::Gic { Device::Gic } else { Device::Its };
-    let attributes = registers.iter().map(|saved| (device(saved.device), saved.attribute, saved.value));
+    let attributes = registers.iter().map(|saved| (saved.device, saved.attribute, saved.value));
     let snapshot = Snapshot { attributes: attributes.collect(), memory: machine.ram().rows()? };
     let mut restored = KvmMachine::new()?;
     saving::restore(&mut restored, &snapshot)?;

@@ -13,7 +13,7 @@ use crate::layout::{
     CPUS, DISTRIBUTOR, INTERRUPTS, ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REDISTRIBUTORS,
     REPORT, SPECIAL,
 };
-use crate::{Device, Failure, Machine, Operation, Ram};
+use crate::{Failure, Machine, Operation, Ram};
 use gic_arch::gits;
 use gic_arch::kvm::{Attribute, Errno, control, frame};
 use kvm_bindings::{
@@ -22,6 +22,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{DeviceFd, Kvm, VcpuExit, VcpuFd, VmFd};
 use msi_types::{Delivery, DeviceId, EventId, Level};
+use vgic::saved_state::kvm::KvmDevice;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, counted in words of 32 bits.
@@ -40,13 +41,13 @@ const SPI_LINE: u32 = 1 << 24;
 pub struct KvmMachine {
     cpus: Vec<VcpuFd>,
     gic: DeviceFd,
-    its: DeviceFd,
+    its: [DeviceFd; 2],
     vm: VmFd,
     ram: Ram,
 }
 
 impl KvmMachine {
-    /// A machine whose GIC and ITS are as after power-on.
+    /// A machine whose GIC and ITSes are as after power-on.
     pub fn new() -> Result<Self, Failure> {
         let kvm = Kvm::new()?;
         let vm = kvm.create_vm()?;
@@ -62,15 +63,19 @@ impl KvmMachine {
             cpus.push(cpu);
         }
         let gic = create(&vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3)?;
-        let mut machine =
-            Self { cpus, gic, its: create(&vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS)?, vm, ram };
+        let its = || create(&vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS);
+        let its = [its()?, its()?];
+        let mut machine = Self { cpus, gic, its, vm, ram };
+        let [first, second] = [KvmDevice::Its(0), KvmDevice::Its(1)];
         for (device, attribute, value) in [
-            (Device::Gic, Attribute::InterruptCount, INTERRUPTS.into()),
-            (Device::Gic, Attribute::Address(frame::DISTRIBUTOR), DISTRIBUTOR),
-            (Device::Gic, Attribute::Address(frame::REDISTRIBUTORS), REDISTRIBUTORS),
-            (Device::Gic, Attribute::Control(control::INIT), 0),
-            (Device::Its, Attribute::Address(frame::ITS), ITS),
-            (Device::Its, Attribute::Control(control::INIT), 0),
+            (KvmDevice::Gic, Attribute::InterruptCount, INTERRUPTS.into()),
+            (KvmDevice::Gic, Attribute::Address(frame::DISTRIBUTOR), DISTRIBUTOR),
+            (KvmDevice::Gic, Attribute::Address(frame::REDISTRIBUTORS), REDISTRIBUTORS),
+            (KvmDevice::Gic, Attribute::Control(control::INIT), 0),
+            (first, Attribute::Address(frame::ITS), ITS[0]),
+            (first, Attribute::Control(control::INIT), 0),
+            (second, Attribute::Address(frame::ITS), ITS[1]),
+            (second, Attribute::Control(control::INIT), 0),
         ] {
             machine.set(device, attribute, value).map_err(|errno| format!("{attribute:?}: {errno}"))?;
         }
@@ -111,10 +116,10 @@ impl KvmMachine {
         self.cpus.get_mut(usize::from(cpu)).ok_or_else(|| format!("no vCPU {cpu}").into())
     }
 
-    fn device(&self, device: Device) -> &DeviceFd {
+    fn device(&self, device: KvmDevice) -> Result<&DeviceFd, Errno> {
         match device {
-            Device::Gic => &self.gic,
-            Device::Its => &self.its,
+            KvmDevice::Gic => Ok(&self.gic),
+            KvmDevice::Its(index) => self.its.get(index).ok_or(Errno::NoDevice),
         }
     }
 }
@@ -145,8 +150,8 @@ impl Machine for KvmMachine {
         self.settle(cpu)
     }
 
-    fn signal(&mut self, device: DeviceId, event: EventId) -> Result<Delivery, Failure> {
-        let doorbell = ITS + u64::from(gits::TRANSLATER.offset());
+    fn signal(&mut self, its: usize, device: DeviceId, event: EventId) -> Result<Delivery, Failure> {
+        let doorbell = ITS.get(its).ok_or("no such ITS")? + u64::from(gits::TRANSLATER.offset());
         let message = kvm_msi {
             address_lo: u32::try_from(doorbell)?,
             data: event.get(),
@@ -197,7 +202,7 @@ impl Machine for KvmMachine {
         Ok(intids)
     }
 
-    fn get(&mut self, device: Device, attribute: Attribute) -> Result<u64, Errno> {
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
         let mut value = 0_u64;
         let mut request = kvm_device_attr {
             group: attribute.group(),
@@ -206,18 +211,18 @@ impl Machine for KvmMachine {
             flags: 0,
         };
         // SAFETY: the kernel writes at most eight bytes of an attribute, and `value` has them.
-        unsafe { self.device(device).get_device_attr(&mut request) }.map_err(errno)?;
+        unsafe { self.device(device)?.get_device_attr(&mut request) }.map_err(errno)?;
         Ok(value)
     }
 
-    fn set(&mut self, device: Device, attribute: Attribute, value: u64) -> Result<(), Errno> {
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
         let request = kvm_device_attr {
             group: attribute.group(),
             attr: attribute.number(),
             addr: (&raw const value) as u64,
             flags: 0,
         };
-        self.device(device).set_device_attr(&request).map_err(errno)
+        self.device(device)?.set_device_attr(&request).map_err(errno)
     }
 }
 

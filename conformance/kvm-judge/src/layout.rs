@@ -12,8 +12,8 @@ pub const SPECIAL: u32 = 1020;
 
 /// The distributor.
 pub const DISTRIBUTOR: u64 = 0x0800_0000;
-/// The ITS.
-pub const ITS: u64 = 0x0808_0000;
+/// The ITSes.
+pub const ITS: [u64; 2] = [0x0808_0000, 0x0810_0000];
 /// The redistributors, consecutively.
 pub const REDISTRIBUTORS: u64 = 0x080a_0000;
 /// Nothing is there: a store leaves the guest.
@@ -22,14 +22,14 @@ pub const REPORT: u64 = 0x0900_0000;
 /// Beginning of the memory.
 pub const RAM: u64 = 0x4000_0000;
 /// Bytes of memory.
-pub const RAM_BYTES: usize = 0x10_0000;
+pub const RAM_BYTES: usize = 0x20_0000;
 /// The guest's program.
 pub const PROGRAM: u64 = RAM;
 /// The operations that it is to do.
 pub const OPERATIONS: u64 = RAM + 0x1000;
 /// Where the GIC's memory begins: everything from here on belongs to a snapshot.
 pub const GIC_MEMORY: u64 = RAM + 0x1_0000;
-/// The ITS's command queue, 64 KiB.
+/// The first ITS's command queue, 64 KiB. What an ITS uses lies for the second one [further up](of_its).
 pub const QUEUE: u64 = GIC_MEMORY;
 /// The device table, 64 KiB: of one level, or the first of two.
 pub const DEVICE_TABLE: u64 = RAM + 0x2_0000;
@@ -49,6 +49,11 @@ pub const SECOND_LEVEL: u64 = RAM + 0x8_0000;
 /// RD_base of a vCPU.
 pub const fn redistributor(cpu: u16) -> u64 {
     REDISTRIBUTORS + cpu as u64 * gic_arch::gicr::STRIDE_V3
+}
+
+/// Where an ITS has what lies at this address for the first one.
+pub const fn of_its(its: usize, address: u64) -> u64 {
+    address + its as u64 * 0x10_0000
 }
 
 /// The pending table of a vCPU.

@@ -1,7 +1,7 @@
 //! Linux's KVM as the judge of Doorbell's GIC: the same guest on both, and saved state from each to the other.
 //!
 //! The program of this package is the only process of a small arm64 Linux that QEMU emulates. It has a guest program
-//! KVM's GICv3 and ITS, saves registers and tables by KVM's device attributes, and restores them elsewhere; and it has
+//! KVM's GICv3 and two ITSes, saves registers and tables by KVM's device attributes, and restores them elsewhere; and it has
 //! both come into being by the same steps. A
 //! [`Snapshot`] has a text form, so that what a real KVM said can be kept as test data.
 //!
@@ -9,10 +9,11 @@
 //!
 //! ```
 //! use gic_arch::kvm::Attribute;
-//! use kvm_judge::{Device, Snapshot};
+//! use kvm_judge::Snapshot;
+//! use vgic::saved_state::kvm::KvmDevice;
 //!
 //! let snapshot: Snapshot = "gicv3 1 0x0 0x12\nmemory 0x40020000 0100000000000080\n".parse()?;
-//! assert_eq!(snapshot.get(Device::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));
+//! assert_eq!(snapshot.get(KvmDevice::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));
 //! # Ok::<(), kvm_judge::SnapshotError>(())
 //! ```
 // Only `kvm.rs` and what it holds: the kernel is given memory, and the guest's program is assembled.
@@ -33,4 +34,4 @@ mod snapshot;
 pub use machine::{Failure, Machine};
 pub use memory::Ram;
 pub use operation::Operation;
-pub use snapshot::{Device, Snapshot, SnapshotError};
+pub use snapshot::{Snapshot, SnapshotError};

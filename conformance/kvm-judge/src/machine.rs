@@ -1,16 +1,17 @@
 //! What every machine here can do, whoever its GIC is by.
 
 use crate::layout::CPUS;
-use crate::{Device, Operation, Ram};
+use crate::{Operation, Ram};
 use gic_arch::Affinity;
 use gic_arch::kvm::{Attribute, Errno};
 use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::error::Error;
+use vgic::saved_state::kvm::KvmDevice;
 
 /// What goes wrong with a machine, rather than in it.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// A machine with a GICv3, an ITS and a guest that does what it is told.
+/// A machine with a GICv3, two ITSes and a guest that does what it is told.
 pub trait Machine {
     /// Its memory.
     fn ram(&self) -> &Ram;
@@ -21,8 +22,8 @@ pub trait Machine {
     /// Has the guest set a vCPU's priority mask and Group 1 binary point, and enable Group 1.
     fn configure(&mut self, cpu: u16, mask: u64, binary_point: u64) -> Result<(), Failure>;
 
-    /// A message of a device.
-    fn signal(&mut self, device: DeviceId, event: EventId) -> Result<Delivery, Failure>;
+    /// A message of a device to an ITS, by its number.
+    fn signal(&mut self, its: usize, device: DeviceId, event: EventId) -> Result<Delivery, Failure>;
 
     /// Drives the input of an SPI.
     fn drive(&mut self, spi: u32, level: Level) -> Result<(), Failure>;
@@ -38,10 +39,10 @@ pub trait Machine {
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure>;
 
     /// Reads an attribute.
-    fn get(&mut self, device: Device, attribute: Attribute) -> Result<u64, Errno>;
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
 
     /// Writes an attribute.
-    fn set(&mut self, device: Device, attribute: Attribute, value: u64) -> Result<(), Errno>;
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno>;
 }
 
 /// Affinities of the vCPUs, in order.

@@ -1,7 +1,7 @@
 //! The same machine with Doorbell's GIC.
 
 use crate::layout::{CPUS, INTERRUPTS, ITS, LEVEL_LINE, SPECIAL};
-use crate::{Device, Failure, Machine, Operation, Ram};
+use crate::{Failure, Machine, Operation, Ram};
 use gic_arch::icc;
 use gic_arch::kvm::{Attribute, Errno};
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Level, Line, MsiMessage, SetLine};
@@ -39,7 +39,7 @@ impl Kick for NoKick {
 }
 
 impl ModelMachine {
-    /// A machine whose GIC and ITS are as after power-on.
+    /// A machine whose GIC and ITSes are as after power-on.
     pub fn new() -> Result<Self, Failure> {
         let ram = Ram::new()?;
         let (gic, vcpus) = Vgic::new(Self::config(), Arc::new(ram.clone()), Arc::new(NoKick))?;
@@ -48,7 +48,7 @@ impl ModelMachine {
 
     /// What it is made from.
     pub fn config() -> VgicConfig {
-        VgicConfig { its: vec![ItsConfig::like_kvm(ITS)], ..VgicConfig::like_kvm(CPUS, INTERRUPTS) }
+        VgicConfig { its: ITS.map(ItsConfig::like_kvm).into(), ..VgicConfig::like_kvm(CPUS, INTERRUPTS) }
     }
 
     /// Its state.
@@ -110,10 +110,10 @@ impl Machine for ModelMachine {
         Ok(())
     }
 
-    fn signal(&mut self, device: DeviceId, event: EventId) -> Result<Delivery, Failure> {
+    fn signal(&mut self, its: usize, device: DeviceId, event: EventId) -> Result<Delivery, Failure> {
         self.settle()?;
-        let its = self.gic.its(0).ok_or("the machine has no ITS")?;
-        let address = ItsConfig::like_kvm(ITS).doorbell();
+        let address = ItsConfig::like_kvm(*ITS.get(its).ok_or("no such ITS")?).doorbell();
+        let its = self.gic.its(its).ok_or("the machine has no such ITS")?;
         Ok(its.signal_msi(device, MsiMessage { address, data: event.get() }))
     }
 
@@ -150,28 +150,19 @@ impl Machine for ModelMachine {
         }
     }
 
-    fn get(&mut self, device: Device, attribute: Attribute) -> Result<u64, Errno> {
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
         let state = self.state().map_err(|_| Errno::Busy)?;
         let config = Self::config();
         let view = KvmView::new(&config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
-        view.get(device.into(), attribute)
+        view.get(device, attribute)
     }
 
-    fn set(&mut self, device: Device, attribute: Attribute, value: u64) -> Result<(), Errno> {
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
         let state = self.state().map_err(|_| Errno::Busy)?;
         let config = Self::config();
         let mut view = KvmView::new(&config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
-        view.set(device.into(), attribute, value)?;
+        view.set(device, attribute, value)?;
         self.staged = Some(view.into_state());
         Ok(())
-    }
-}
-
-impl From<Device> for KvmDevice {
-    fn from(device: Device) -> Self {
-        match device {
-            Device::Gic => Self::Gic,
-            Device::Its => Self::Its(0),
-        }
     }
 }

@@ -3,14 +3,19 @@
 
 use crate::layout::INTERRUPTS;
 use crate::machine::affinities;
-use crate::{Device, Failure, Machine, Snapshot};
+use crate::{Failure, Machine, Snapshot};
 use gic_arch::kvm::{Attribute, LINE_LEVEL, control};
 use gic_arch::{Affinity, IntId, gicd, gicr, gits, icc};
+use vgic::saved_state::kvm::KvmDevice;
+
+const ITSES: [KvmDevice; 2] = [KvmDevice::Its(0), KvmDevice::Its(1)];
 
 /// Saves a machine's GIC, whose vCPUs do not run.
 pub fn save(machine: &mut dyn Machine) -> Result<Snapshot, Failure> {
-    command(machine, Device::Its, control::ITS_SAVE_TABLES)?;
-    command(machine, Device::Gic, control::SAVE_PENDING_TABLES)?;
+    for its in ITSES {
+        command(machine, its, control::ITS_SAVE_TABLES)?;
+    }
+    command(machine, KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
     let mut attributes = Vec::new();
     for (device, attribute) in saved() {
         let value = machine.get(device, attribute).map_err(|errno| format!("get {attribute:x?}: {errno}"))?;
@@ -27,7 +32,7 @@ pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Fai
     let enable = Attribute::Its { offset: gits::CTLR.offset().into() };
     for (device, attribute, value) in &snapshot.attributes {
         if *attribute == enable {
-            command(machine, Device::Its, control::ITS_RESTORE_TABLES)?;
+            command(machine, *device, control::ITS_RESTORE_TABLES)?;
         }
         let set = |machine: &mut dyn Machine, attribute: Attribute, value: u64| {
             let outcome = machine.set(*device, attribute, value);
@@ -55,13 +60,13 @@ fn cleared_by(attribute: Attribute) -> Option<Attribute> {
     }
 }
 
-fn command(machine: &mut dyn Machine, device: Device, command: u64) -> Result<(), Failure> {
+fn command(machine: &mut dyn Machine, device: KvmDevice, command: u64) -> Result<(), Failure> {
     let control = Attribute::Control(command);
     machine.set(device, control, 0).map_err(|errno| format!("{device:?}'s {control:?}: {errno}").into())
 }
 
 /// Every attribute that is saved, in the order in which it is restored.
-pub fn saved() -> Vec<(Device, Attribute)> {
+pub fn saved() -> Vec<(KvmDevice, Attribute)> {
     let mut saved: Vec<_> =
         distributor().into_iter().map(|offset| Attribute::Distributor { offset }).collect();
     for cpu in affinities() {
@@ -72,8 +77,9 @@ pub fn saved() -> Vec<(Device, Attribute)> {
         saved.push(levels(cpu, 0));
         saved.extend(system_registers().map(|register| Attribute::SystemRegister { cpu, register }));
     }
-    let gic = saved.into_iter().map(|attribute| (Device::Gic, attribute));
-    gic.chain(its().into_iter().map(|offset| (Device::Its, Attribute::Its { offset }))).collect()
+    let gic = saved.into_iter().map(|attribute| (KvmDevice::Gic, attribute));
+    let of = |device| its().into_iter().map(move |offset| (device, Attribute::Its { offset }));
+    gic.chain(ITSES.into_iter().flat_map(of)).collect()
 }
 
 fn levels(cpu: Affinity, first: u32) -> Attribute {

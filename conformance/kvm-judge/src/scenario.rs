@@ -2,17 +2,18 @@
 
 mod plan;
 
-pub use plan::{DevicePlan, Dice, EventPlan, Levels, Plan};
+pub use plan::{DevicePlan, Dice, EventPlan, ItsPlan, Levels, Plan};
 
 use crate::layout::{
     COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, INTERRUPTS, ITS, LEVEL_LINE,
-    QUEUE, SECOND_LEVEL, SPECIAL, TRANSLATIONS, pending, redistributor,
+    QUEUE, SECOND_LEVEL, SPECIAL, TRANSLATIONS, of_its, pending, redistributor,
 };
 use crate::{Failure, Machine, Operation};
-use gic_arch::gits::{Baser, Cbaser, Cwriter, PageSize};
+use gic_arch::gits::{Baser, Cbaser, PageSize};
 use gic_arch::its::{CollectionId, Command, Level1Entry, MapAction, RdBase};
 use gic_arch::{Affinity, Cacheability, IntId, IntIdField, Shareability, gicd, gicr, gits, lpi};
 use msi_types::{DeviceId, EventId, Level};
+use std::collections::BTreeSet;
 
 /// Bytes of the command queue.
 const QUEUE_BYTES: u64 = 0x1_0000;
@@ -32,7 +33,8 @@ const UNMASKED: u64 = 0xf8;
 /// The guest's driver: what it remembers between commands.
 #[derive(Debug, Default)]
 pub struct Guest {
-    written: u64,
+    /// Where the next command goes, at each ITS.
+    written: [u64; 2],
 }
 
 impl Guest {
@@ -45,38 +47,43 @@ impl Guest {
             machine.run(cpu, &redistributors(cpu, plan))?;
             machine.configure(cpu, UNMASKED, plan.binary_point)?;
         }
-        machine.run(0, &translation_service(plan)?)?;
-        guest.command(machine, &plan.commands())?;
+        for (its, its_plan) in plan.its.iter().enumerate() {
+            machine.run(0, &translation_service(its, plan.levels)?)?;
+            guest.command(machine, its, &its_plan.commands(its))?;
+        }
         Ok(guest)
     }
 
-    /// Has the ITS execute commands.
-    pub fn command(&mut self, machine: &mut dyn Machine, commands: &[Command]) -> Result<(), Failure> {
+    /// Has an ITS execute commands.
+    pub fn command(
+        &mut self,
+        machine: &mut dyn Machine,
+        its: usize,
+        commands: &[Command],
+    ) -> Result<(), Failure> {
+        let (written, base) = (&mut self.written[its], ITS[its]);
         for command in commands {
             let bytes: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
-            machine.ram().write(QUEUE + self.written, &bytes)?;
-            self.written = (self.written + COMMAND) % QUEUE_BYTES;
+            machine.ram().write(of_its(its, QUEUE) + *written, &bytes)?;
+            *written = (*written + COMMAND) % QUEUE_BYTES;
         }
-        let register = |offset: u32| ITS + u64::from(offset);
-        let post = Operation::Write64(register(gits::CWRITER.offset()), self.written);
+        let register = |offset: u32| base + u64::from(offset);
+        let post = Operation::Write64(register(gits::CWRITER.offset()), *written);
         let poll = Operation::Read64(register(gits::CREADR.offset()));
         let read = machine.run(0, &[post, poll])?;
-        if read == [self.written] { Ok(()) } else { Err(format!("the ITS stands at {read:x?}").into()) }
-    }
-
-    /// Where the guest writes its next command, as `GITS_CWRITER` has it.
-    pub fn writer(&self) -> Cwriter {
-        Cwriter::from(self.written)
+        if read == [*written] { Ok(()) } else { Err(format!("ITS {its} stands at {read:x?}").into()) }
     }
 }
 
 /// Sends a plan's messages and drives its lines; the guest takes some, and changes what is mapped.
 pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result<(), Failure> {
-    guest.command(machine, &plan.changes_before)?;
-    for (device, event) in &plan.messages {
-        machine.signal(DeviceId::new(*device), EventId::new(*event))?;
+    for (its, plan) in plan.its.iter().enumerate() {
+        guest.command(machine, its, &plan.changes_before)?;
+        for (device, event) in &plan.messages {
+            machine.signal(its, DeviceId::new(*device), EventId::new(*event))?;
+        }
+        guest.command(machine, its, &plan.changes_after)?;
     }
-    guest.command(machine, &plan.changes_after)?;
     machine.drive(LEVEL_LINE, Level::High)?;
     let pending = plan.wired.iter().map(|wired| bit(gicd::ISPENDR, wired.intid)).collect::<Vec<_>>();
     machine.run(0, &pending)?;
@@ -105,18 +112,17 @@ pub fn acknowledge_all(machine: &mut dyn Machine, taken: &[u32]) -> Result<Vec<V
 }
 
 fn write_configuration(machine: &dyn Machine, plan: &Plan) -> Result<(), Failure> {
-    for event in plan.devices.iter().flat_map(|device| &device.events) {
+    for event in plan.its.iter().flat_map(|its| &its.devices).flat_map(|device| &device.events) {
         let offset = u64::from(event.intid - IntId::LPI_BASE);
         machine.ram().write(CONFIGURATION + offset, &[event.config.into_bits()])?;
     }
-    for device in plan.devices.iter().filter(|_| plan.levels == Levels::Two) {
-        let page = device.id / DEVICES_PER_PAGE;
-        let second =
-            plan.devices.iter().map(|device| device.id / DEVICES_PER_PAGE).filter(|other| *other < page);
-        let before = second.collect::<std::collections::BTreeSet<_>>().len() as u64;
-        let address = SECOND_LEVEL + before * 0x1_0000;
-        let entry = Level1Entry::new().with_valid(true).with_address(address);
-        machine.ram().write(DEVICE_TABLE + u64::from(page) * 8, &entry.into_bits().to_le_bytes())?;
+    for (its, its_plan) in plan.its.iter().enumerate().filter(|_| plan.levels == Levels::Two) {
+        let pages: BTreeSet<_> = its_plan.devices.iter().map(|device| device.id / DEVICES_PER_PAGE).collect();
+        for (address, page) in (of_its(its, SECOND_LEVEL)..).step_by(0x1_0000).zip(pages) {
+            let entry = Level1Entry::new().with_valid(true).with_address(address);
+            let place = of_its(its, DEVICE_TABLE) + u64::from(page) * 8;
+            machine.ram().write(place, &entry.into_bits().to_le_bytes())?;
+        }
     }
     Ok(())
 }
@@ -167,12 +173,12 @@ fn redistributors(cpu: u16, plan: &Plan) -> Vec<Operation> {
     operations
 }
 
-fn translation_service(plan: &Plan) -> Result<Vec<Operation>, Failure> {
-    let at = |offset: u32| ITS + u64::from(offset);
+fn translation_service(its: usize, levels: Levels) -> Result<Vec<Operation>, Failure> {
+    let at = |offset: u32| ITS[its] + u64::from(offset);
     let pages = QUEUE_BYTES / 0x1000;
     let queue = Cbaser::new()
         .with_valid(true)
-        .with_address(QUEUE)
+        .with_address(of_its(its, QUEUE))
         .with_pages_minus_one(u8::try_from(pages - 1)?)
         .with_inner_cache(CACHED)
         .with_shareability(Shareability::Inner);
@@ -180,11 +186,11 @@ fn translation_service(plan: &Plan) -> Result<Vec<Operation>, Failure> {
         Baser::new()
             .with_page_size(PageSize::Size64K)
             .with_valid(true)
-            .with_address(address)
+            .with_address(of_its(its, address))
             .with_inner_cache(CACHED)
             .with_shareability(Shareability::Inner)
     };
-    let devices = table(DEVICE_TABLE).with_indirect(plan.levels == Levels::Two);
+    let devices = table(DEVICE_TABLE).with_indirect(levels == Levels::Two);
     let mut operations = vec![Operation::Write64(at(gits::CBASER.offset()), queue.into_bits())];
     let tables = gits::BASER.iter().zip([devices, table(COLLECTION_TABLE)]);
     operations
@@ -214,15 +220,15 @@ fn bit(field: IntIdField, intid: u32) -> Operation {
     Operation::Write32(DISTRIBUTOR + u64::from(offset), mask)
 }
 
-impl Plan {
-    /// What the driver tells the ITS.
-    fn commands(&self) -> Vec<Command> {
+impl ItsPlan {
+    /// What the driver tells the ITS of this number.
+    fn commands(&self, its: usize) -> Vec<Command> {
         let mut commands = Vec::new();
         for (collection, cpu) in &self.collections {
             let (collection, target) = (CollectionId::new(*collection), RdBase::from_processor_number(*cpu));
             commands.push(Command::Mapc { collection, target, action: MapAction::Map });
         }
-        for (place, plan) in (TRANSLATIONS..).step_by(0x1000).zip(&self.devices) {
+        for (place, plan) in (of_its(its, TRANSLATIONS)..).step_by(0x1000).zip(&self.devices) {
             let device = DeviceId::new(plan.id);
             let event_bits_minus_one = plan.event_bits - 1;
             commands.push(Command::Mapd { device, itt: place, event_bits_minus_one, action: MapAction::Map });

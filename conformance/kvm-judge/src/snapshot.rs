@@ -4,22 +4,14 @@ use gic_arch::kvm::{Attribute, UnknownGroup};
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
+use vgic::saved_state::kvm::KvmDevice;
 
-/// Whose attribute.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Device {
-    /// The GICv3.
-    Gic,
-    /// The ITS.
-    Its,
-}
-
-/// The state of a GIC and its ITS as KVM's attributes have it, in the order in which it is restored, and the memory
+/// The state of a GIC and its ITSes as KVM's attributes have it, in the order in which it is restored, and the memory
 /// that they use.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
     /// Values of attributes.
-    pub attributes: Vec<(Device, Attribute, u64)>,
+    pub attributes: Vec<(KvmDevice, Attribute, u64)>,
     /// Address and bytes; the rest is zero.
     pub memory: Vec<(u64, Vec<u8>)>,
 }
@@ -28,7 +20,7 @@ pub struct Snapshot {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The line is neither an attribute nor memory.
-    #[error("line {0}: neither `gicv3`, `its` nor `memory`, or words are missing")]
+    #[error("line {0}: neither `gicv3`, `its0`, `its1` nor `memory`, or words are missing")]
     Line(usize),
     /// A number.
     #[error("line {line}: {error}")]
@@ -50,7 +42,7 @@ pub enum SnapshotError {
 
 impl Snapshot {
     /// The value of an attribute, if it is among them.
-    pub fn get(&self, device: Device, attribute: Attribute) -> Option<u64> {
+    pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Option<u64> {
         let mut found = self.attributes.iter().filter(|(of, which, _)| (*of, *which) == (device, attribute));
         found.next().map(|(_, _, value)| *value)
     }
@@ -69,11 +61,11 @@ impl Snapshot {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (device, attribute, value) in &self.attributes {
-            let name = match device {
-                Device::Gic => "gicv3",
-                Device::Its => "its",
-            };
-            writeln!(f, "{name} {} {:#x} {value:#x}", attribute.group(), attribute.number())?;
+            match device {
+                KvmDevice::Gic => f.write_str("gicv3")?,
+                KvmDevice::Its(index) => write!(f, "its{index}")?,
+            }
+            writeln!(f, " {} {:#x} {value:#x}", attribute.group(), attribute.number())?;
         }
         for (address, bytes) in &self.memory {
             write!(f, "memory {address:#x} ")?;
@@ -99,8 +91,9 @@ impl FromStr for Snapshot {
                     snapshot.memory.push((number(address, line)?, decode_hex(bytes, line)?));
                     continue;
                 }
-                ["gicv3", _, _, _] => Device::Gic,
-                ["its", _, _, _] => Device::Its,
+                ["gicv3", _, _, _] => KvmDevice::Gic,
+                ["its0", _, _, _] => KvmDevice::Its(0),
+                ["its1", _, _, _] => KvmDevice::Its(1),
                 _ => return Err(SnapshotError::Line(line)),
             };
             let group = u32::try_from(number(words[1], line)?).map_err(|_| SnapshotError::Line(line))?;
@@ -136,8 +129,8 @@ mod test {
     use super::*;
     use proptest::prelude::*;
 
-    fn attributes() -> impl Strategy<Value = (Device, Attribute, u64)> {
-        let device = prop_oneof![Just(Device::Gic), Just(Device::Its)];
+    fn attributes() -> impl Strategy<Value = (KvmDevice, Attribute, u64)> {
+        let device = prop_oneof![Just(KvmDevice::Gic), Just(KvmDevice::Its(0)), Just(KvmDevice::Its(1))];
         let group = prop_oneof![Just(0), Just(1), 3_u32..9];
         (device, group, any::<u64>(), any::<u64>()).prop_map(|(device, group, number, value)| {
             (device, Attribute::decode(group, number).unwrap(), value)
@@ -155,7 +148,7 @@ mod test {
         }
 
         #[test]
-        fn no_text_makes_the_reader_panic(text in "((gicv3|its|memory) )?[0-9a-fx ]{0,30}[é#]?\n?") {
+        fn no_text_makes_the_reader_panic(text in "((gicv3|its0|memory) )?[0-9a-fx ]{0,30}[é#]?\n?") {
             let _ = text.parse::<Snapshot>();
         }
     }

@@ -6,9 +6,9 @@ use gic_arch::kvm::{Attribute, Errno};
 use gic_arch::{Affinity, gicd, gicr, gits, id};
 use kvm_judge::model::ModelMachine;
 use kvm_judge::scenario::{Dice, Plan};
-use kvm_judge::{Device, Failure, Machine, saving};
+use kvm_judge::{Failure, Machine, saving};
 use vgic::VgicConfig;
-use vgic::saved_state::kvm::{KvmRegister, KvmView};
+use vgic::saved_state::kvm::{KvmDevice, KvmRegister, KvmView};
 
 /// Random sequences that are tried, and accesses in each.
 const SEQUENCES: u64 = 4;
@@ -41,7 +41,7 @@ impl<'a> Pair<'a> {
         let state = model.state()?;
         let mut view = KvmView::new(config, state, model.ram())?;
         let registers = snapshot.attributes.iter().map(|(device, attribute, value)| KvmRegister {
-            device: (*device).into(),
+            device: *device,
             attribute: *attribute,
             value: *value,
         });
@@ -50,19 +50,18 @@ impl<'a> Pair<'a> {
     }
 
     /// Reads an attribute of both: what differs, if anything does.
-    fn get(&mut self, device: Device, attribute: Attribute) -> Option<String> {
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
         let known = known(device, attribute);
         let mask = |value: Result<u64, Errno>| value.map(|value| value & known);
-        let (theirs, ours) =
-            (mask(self.kvm.get(device, attribute)), mask(self.view.get(device.into(), attribute)));
+        let (theirs, ours) = (mask(self.kvm.get(device, attribute)), mask(self.view.get(device, attribute)));
         let what = format!("get {device:?} {attribute:x?}: KVM {theirs:x?}, Doorbell {ours:x?}");
         (theirs != ours).then_some(what)
     }
 
     /// Writes an attribute of both.
-    fn set(&mut self, device: Device, attribute: Attribute, value: u64) -> Option<String> {
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Option<String> {
         let theirs = self.kvm.set(device, attribute, value);
-        let ours = self.view.set(device.into(), attribute, value);
+        let ours = self.view.set(device, attribute, value);
         let what = format!("set {device:?} {attribute:x?} to {value:#x}: KVM {theirs:?}, Doorbell {ours:?}");
         (theirs != ours).then_some(what)
     }
@@ -70,7 +69,7 @@ impl<'a> Pair<'a> {
 
 /// Bits of an attribute that are compared: not those that say what the machine is, which memory attributes KVM puts in
 /// the place of others, and what the model lets a guest have beyond KVM's.
-fn known(device: Device, attribute: Attribute) -> u64 {
+fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     const QUEUE: u64 = 0x800f_ffff_ffff_f0ff;
     const TABLE: u64 = 0xc71f_ffff_ffff_f3ff;
     const LPI_TABLE: u64 = 0x400f_ffff_ffff_f01f;
@@ -91,7 +90,7 @@ fn known(device: Device, attribute: Attribute) -> u64 {
         Attribute::SystemRegister { register, .. } if register == icc::CTLR.encoding() => {
             !icc::Ctlr::new().with_id_bits_code(7).into_bits()
         }
-        Attribute::Its { offset } if device == Device::Its => match u32::try_from(offset).unwrap_or(0) {
+        Attribute::Its { offset } if device != KvmDevice::Gic => match u32::try_from(offset).unwrap_or(0) {
             offset if offset == gits::CBASER.offset() => QUEUE,
             offset if gits::BASER.iter().any(|table| table.offset() == offset) => TABLE,
             _ => u64::MAX,
@@ -125,7 +124,7 @@ fn every_error() -> Result<(), Failure> {
     judge(differences)
 }
 
-fn every_attribute() -> impl Iterator<Item = (Device, Attribute)> {
+fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
     let cpu = Affinity::from_packed(1);
     let stranger = Affinity::from_packed(7);
     let frames = (0..0x2000)
@@ -155,7 +154,8 @@ fn every_attribute() -> impl Iterator<Item = (Device, Attribute)> {
     let its = (0..0x400).chain(0xff00..0x1_0100).chain(0x2_0000..0x2_0010);
     let its = its.map(|offset| Attribute::Its { offset }).chain(both.clone());
     let gic = frames.chain(interface).chain([none]).chain(levels).chain(both);
-    gic.map(|attribute| (Device::Gic, attribute)).chain(its.map(|attribute| (Device::Its, attribute)))
+    gic.map(|attribute| (KvmDevice::Gic, attribute))
+        .chain(its.map(|attribute| (KvmDevice::Its(1), attribute)))
 }
 
 /// Writes and reads at random, with the ITS disabled half of the time.
@@ -167,8 +167,8 @@ fn sequence(seed: u64) -> Result<(), Failure> {
     let enabled = seed % 2 == 1;
     let mut differences = Vec::new();
     let enable = Attribute::Its { offset: gits::CTLR.offset().into() };
-    if !enabled {
-        differences.extend(pair.set(Device::Its, enable, 0));
+    for its in [KvmDevice::Its(0), KvmDevice::Its(1)].into_iter().filter(|_| !enabled) {
+        differences.extend(pair.set(its, enable, 0));
     }
     let saved = saving::saved();
     for _ in 0..ACCESSES {
@@ -186,7 +186,7 @@ fn sequence(seed: u64) -> Result<(), Failure> {
 }
 
 /// An attribute that is saved, or one that clears.
-fn any_attribute(dice: &mut Dice, saved: &[(Device, Attribute)]) -> (Device, Attribute) {
+fn any_attribute(dice: &mut Dice, saved: &[(KvmDevice, Attribute)]) -> (KvmDevice, Attribute) {
     let which = dice.below(u32::try_from(saved.len()).unwrap_or(1)) as usize;
     let (device, attribute) = saved[which];
     let clears = |offset: u32| if matches!(offset & 0xffff, 0x100..0x400) { offset | 0x80 } else { offset };

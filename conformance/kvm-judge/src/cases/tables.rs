@@ -1,10 +1,11 @@
 //! Tables that a guest has spoiled: KVM and the model refuse the same of them, and make the same of the rest.
 
 use super::{Count, Fired, accept, kvm, model};
-use kvm_judge::layout::{COLLECTION_TABLE, CPUS, DEVICE_TABLE, SECOND_LEVEL, SPECIAL, TRANSLATIONS};
+use kvm_judge::layout::{
+    COLLECTION_TABLE, CPUS, DEVICE_TABLE, RAM, SECOND_LEVEL, SPECIAL, TRANSLATIONS, of_its,
+};
 use kvm_judge::scenario::{Dice, Levels, Plan, acknowledge_all};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
-use msi_types::{DeviceId, EventId};
 
 /// Plans, and spoiled tables of each.
 const PLANS: u64 = 4;
@@ -50,10 +51,8 @@ fn outcome(
     let text = |error: Failure| error.to_string();
     saving::restore(machine, snapshot).map_err(text)?;
     let restored = acknowledge_all(machine, taken).map_err(text)?;
-    for device in &plan.devices {
-        for event in &device.events {
-            machine.signal(DeviceId::new(device.id), EventId::new(event.id)).map_err(text)?;
-        }
+    for (its, device, event) in plan.events() {
+        machine.signal(its, device, event).map_err(text)?;
     }
     let nothing = [SPECIAL; CPUS as usize];
     Ok([restored, acknowledge_all(machine, &nothing).map_err(text)?])
@@ -62,11 +61,14 @@ fn outcome(
 /// Changes a word of the tables, one that is there or one that is zero.
 fn spoil(snapshot: &Snapshot, plan: &Plan, dice: &mut Dice) -> (Snapshot, String) {
     let mut spoiled = snapshot.clone();
+    // As the first ITS has it.
+    let place = |address: u64| if address >= of_its(1, RAM) { address - of_its(1, 0) } else { address };
     let in_table = |address: u64| match plan.levels {
         Levels::Flat => (DEVICE_TABLE..COLLECTION_TABLE + 0x1_0000).contains(&address),
         Levels::Two => (DEVICE_TABLE..COLLECTION_TABLE + 0x1_0000).contains(&address) || address >= SECOND_LEVEL,
     } || (TRANSLATIONS..SECOND_LEVEL).contains(&address);
-    let mut rows: Vec<_> = spoiled.memory.iter_mut().filter(|(address, _)| in_table(*address)).collect();
+    let mut rows: Vec<_> =
+        spoiled.memory.iter_mut().filter(|(address, _)| in_table(place(*address))).collect();
     let row = dice.below(u32::try_from(rows.len()).unwrap_or(1)) as usize;
     let (address, bytes) = &mut *rows[row];
     let words: Vec<_> = bytes.chunks(8).collect();
@@ -80,7 +82,7 @@ fn spoil(snapshot: &Snapshot, plan: &Plan, dice: &mut Dice) -> (Snapshot, String
         2 => before.swap_bytes(),
         _ => before ^ 1 << dice.below(64),
     };
-    let is_event = (TRANSLATIONS..SECOND_LEVEL).contains(address);
+    let is_event = (TRANSLATIONS..SECOND_LEVEL).contains(&place(*address));
     let after = if is_event { after & !BEYOND } else { after };
     word.copy_from_slice(&after.to_le_bytes());
     let what = format!("{:#x}: {before:#x} is {after:#x}", *address + 8 * which as u64);

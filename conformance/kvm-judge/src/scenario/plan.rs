@@ -7,18 +7,25 @@ use msi_types::{DeviceId, EventId};
 /// What the guest maps, and what is sent to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// Of the device table.
+    /// Of the device tables.
     pub levels: Levels,
-    /// Collections and the vCPU of each.
-    pub collections: Vec<(u16, u16)>,
-    /// Devices, by ascending number.
-    pub devices: Vec<DevicePlan>,
+    /// The ITSes. The second has some of the first one's devices, events and collections, for other LPIs and vCPUs.
+    pub its: [ItsPlan; 2],
     /// SPIs, edge-triggered.
     pub wired: Vec<WiredPlan>,
     /// A PPI or SGI that every vCPU has.
     pub private: u32,
     /// `ICC_BPR1_EL1`.
     pub binary_point: u64,
+}
+
+/// An ITS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ItsPlan {
+    /// Collections and the vCPU of each.
+    pub collections: Vec<(u16, u16)>,
+    /// Devices, by ascending number.
+    pub devices: Vec<DevicePlan>,
     /// DeviceID and EventID of the messages.
     pub messages: Vec<(u32, u32)>,
     /// What the guest tells the ITS before they are sent.
@@ -106,8 +113,10 @@ impl Dice {
 
 /// Devices of one page.
 const PAGE: u32 = 0x2000;
-/// Events of a device: of four devices, fewer than there are priorities.
-const MOST_EVENTS: u32 = 6;
+/// Events of a device: of four devices and two twins, fewer than there are priorities.
+const MOST_EVENTS: u32 = 4;
+/// Devices that both ITSes have.
+const TWINS: usize = 2;
 /// Bits of EventIDs whose table fits its 4 KiB.
 const MOST_EVENT_BITS: u32 = 9;
 
@@ -124,21 +133,40 @@ impl Plan {
             // In two pages of the second level, far apart.
             Levels::Two => [dice.ascending(2, PAGE), far(dice.ascending(2, PAGE))].concat(),
         };
-        let devices = ids.into_iter().map(|id| device(&mut dice, &mut numbers, id, &collections)).collect();
-        let mut plan = Self {
+        let devices: Vec<_> =
+            ids.into_iter().map(|id| device(&mut dice, &mut numbers, id, &collections)).collect();
+        let twins = devices.iter().take(TWINS).map(|device| twin(device, &mut dice, &mut numbers)).collect();
+        let elsewhere = collections.iter().map(|(collection, cpu)| (*collection, 1 - cpu)).collect();
+        Self {
             levels,
-            collections,
-            devices,
+            its: [ItsPlan::of(collections, devices, &mut dice), ItsPlan::of(elsewhere, twins, &mut dice)],
             wired: wired(&mut dice),
             private: if dice.one_in(2) { 9 } else { 27 },
             binary_point: dice.below(4).into(),
+        }
+    }
+
+    /// Every event with its ITS.
+    pub fn events(&self) -> impl Iterator<Item = (usize, DeviceId, EventId)> {
+        let of = |(its, plan): (usize, &'_ ItsPlan)| {
+            plan.events().map(move |(device, event)| (its, device, event)).collect::<Vec<_>>()
+        };
+        self.its.iter().enumerate().flat_map(of)
+    }
+}
+
+impl ItsPlan {
+    fn of(collections: Vec<(u16, u16)>, devices: Vec<DevicePlan>, dice: &mut Dice) -> Self {
+        let mut plan = Self {
+            collections,
+            devices,
             messages: Vec::new(),
             changes_before: Vec::new(),
             changes_after: Vec::new(),
         };
-        plan.messages = plan.some_messages(&mut dice);
-        plan.changes_before = plan.some_changes_before(&mut dice);
-        plan.changes_after = plan.some_changes_after(&mut dice);
+        plan.messages = plan.some_messages(dice);
+        plan.changes_before = plan.some_changes_before(dice);
+        plan.changes_after = plan.some_changes_after(dice);
         plan
     }
 
@@ -153,7 +181,7 @@ impl Plan {
     }
 }
 
-impl Plan {
+impl ItsPlan {
     /// A few events are discarded or moved before anything is sent; now and then a device goes.
     ///
     /// Not later: KVM still delivers an LPI that was pending when its event was discarded, and does not save it.
@@ -219,6 +247,16 @@ fn device(dice: &mut Dice, numbers: &mut Numbers, id: u32, collections: &[(u16, 
         }
     });
     DevicePlan { id, event_bits: u8::try_from(event_bits).unwrap_or(1), events: events.collect() }
+}
+
+/// The same device and events at the other ITS.
+fn twin(device: &DevicePlan, dice: &mut Dice, numbers: &mut Numbers) -> DevicePlan {
+    let events = device.events.iter().map(|event| EventPlan {
+        intid: numbers.next_lpi(dice),
+        config: event.config.with_priority(Priority::new(numbers.next_priority())),
+        ..*event
+    });
+    DevicePlan { events: events.collect(), ..device.clone() }
 }
 
 fn wired(dice: &mut Dice) -> Vec<WiredPlan> {
