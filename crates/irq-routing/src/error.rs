@@ -28,6 +28,12 @@ pub enum RouteError {
     /// A GSI that is not given out cannot be given back.
     #[error("GSI {0} cannot be released: it was not allocated, or was released before")]
     NotAllocated(Gsi),
+    /// The kernel does not take the table.
+    #[error("KVM refuses the routing table: error {errno}")]
+    Refused {
+        /// Its error number.
+        errno: i32,
+    },
 }
 
 /// An interrupt by a GSI that leads nowhere.

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | – | all of the above, without `std`, with `alloc` |
 //! | `std` | `irqfd`: eventfds that ring GSIs, on Linux |
+//! | `kvm` | `kvm`: the same routes and eventfds in Linux's KVM, on aarch64 and x86-64 |
 //!
 //! # Example
 //!
@@ -70,6 +71,8 @@ mod inputs;
 mod irq_line;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod irqfd;
+#[cfg(all(feature = "kvm", target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
+pub mod kvm;
 pub mod kvm_table;
 pub mod msix;
 mod route;

@@ -1,0 +1,229 @@
+//! The trials.
+
+use irq_routing::kvm::KvmRouter;
+use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
+use irq_routing::{Change, Changes, Pin, Route, RouteError, Routing, Sender, SignalError};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use libtest_mimic::{Completion, Failed, Trial};
+use msi_types::pci::msix::Control;
+use msi_types::{Delivery, Gsi, MsiMessage};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+pub(crate) fn all() -> Vec<Trial> {
+    let trial = |name: &str, run: fn() -> Outcome| {
+        Trial::ignorable_test(name, move || match absent() {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => run().map(|()| Completion::Completed).map_err(|error| Failed::from(error.to_string())),
+        })
+    };
+    vec![
+        trial("a_gsi_leads_to_its_message", signals),
+        trial("an_eventfd_rings_wherever_its_gsi_leads_now", irqfds),
+        trial("what_is_not_bound_any_more_rings_nothing_and_can_be_bound_again", unbound),
+        trial("a_level_takes_a_pin_and_a_second_eventfd", levels),
+        trial("a_table_as_large_as_can_be_is_one_change", full),
+        trial("a_change_that_kvm_refuses_has_no_effect", refused),
+        trial("a_commit_with_a_gsi_beyond_the_limit_has_no_effect", beyond),
+        trial("a_released_gsi_leads_nowhere", released),
+        trial("an_msix_table_rings_kvm_by_the_eventfds_of_its_open_vectors", msix),
+    ]
+}
+
+fn absent() -> Option<String> {
+    Kvm::new().err().map(|error| format!("/dev/kvm cannot be used: {error}"))
+}
+
+/// A machine with one local APIC, enabled.
+struct Machine {
+    router: Arc<KvmRouter>,
+    vm: Arc<VmFd>,
+    vcpu: VcpuFd,
+}
+
+const FIRST: u32 = 24;
+const IRR: usize = 0x200;
+const SPURIOUS: usize = 0xf0;
+
+impl Machine {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let vm = Arc::new(Kvm::new()?.create_vm()?);
+        vm.create_irq_chip()?;
+        let vcpu = vm.create_vcpu(0)?;
+        let mut apic = vcpu.get_lapic()?;
+        apic.regs[SPURIOUS + 1] |= 1;
+        vcpu.set_lapic(&apic)?;
+        Ok(Self { router: Arc::new(KvmRouter::new(vm.clone(), FIRST)?), vm, vcpu })
+    }
+
+    /// The vectors that have arrived since the last time.
+    fn arrived(&self) -> Result<Vec<u32>, Box<dyn Error>> {
+        let mut apic = self.vcpu.get_lapic()?;
+        let is_set = |vector: &u32| {
+            let (word, bit) = ((*vector / 32) as usize, vector % 32);
+            apic.regs[IRR + word * 16 + bit as usize / 8].to_le_bytes()[0] >> (bit % 8) & 1 != 0
+        };
+        let arrived = (0..256).filter(is_set).collect();
+        for word in 0..8 {
+            apic.regs[IRR + word * 16..][..4].fill(0);
+        }
+        self.vcpu.set_lapic(&apic)?;
+        Ok(arrived)
+    }
+}
+
+fn vector(vector: u32) -> Route {
+    Route::to_doorbell(MsiMessage { address: 0xfee0_0000, data: vector })
+}
+
+fn eventfd() -> Result<EventFd, Box<dyn Error>> {
+    Ok(EventFd::new(EFD_NONBLOCK)?)
+}
+
+#[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "as assert_eq! is written")]
+fn same<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Outcome {
+    let at = std::panic::Location::caller();
+    if found == expected { Ok(()) } else { Err(format!("{at}: {found:?} instead of {expected:?}").into()) }
+}
+
+fn signals() -> Outcome {
+    let machine = Machine::new()?;
+    let (one, other) = (machine.router.allocate()?, machine.router.allocate()?);
+    machine.router.commit(&[Change::Set(one, vector(0x41)), Change::Set(other, vector(0x52))])?;
+    same(machine.router.signal(other)?, Delivery::Pending)?;
+    same(machine.arrived()?, vec![0x52])?;
+    same(machine.router.signal(one)?, Delivery::Pending)?;
+    same(machine.arrived()?, vec![0x41])?;
+    same(machine.router.signal(Gsi::new(77)), Err(SignalError::Unrouted(Gsi::new(77))))
+}
+
+fn irqfds() -> Outcome {
+    let machine = Machine::new()?;
+    let (gsi, device) = (machine.router.allocate()?, eventfd()?);
+    let _bound = machine.router.bind(&device, gsi)?;
+    device.write(1)?;
+    same(machine.arrived()?, vec![])?;
+    for number in [0x41, 0x42, 0x43] {
+        machine.router.commit(&[Change::Set(gsi, vector(number))])?;
+        device.write(1)?;
+        same(machine.arrived()?, vec![number])?;
+    }
+    Ok(())
+}
+
+fn unbound() -> Outcome {
+    let machine = Machine::new()?;
+    let (gsi, device) = (machine.router.allocate()?, eventfd()?);
+    machine.router.commit(&[Change::Set(gsi, vector(0x41))])?;
+    drop(machine.router.bind(&device, gsi)?);
+    device.write(1)?;
+    same(machine.arrived()?, vec![])?;
+    same(device.read()?, 1)?;
+    let _bound = machine.router.bind(&device, gsi)?;
+    same(machine.router.bind(&device, gsi).is_err(), true)?;
+    device.write(1)?;
+    same(machine.arrived()?, vec![0x41])
+}
+
+fn levels() -> Outcome {
+    let machine = Machine::new()?;
+    let (gsi, device, resample) = (Gsi::new(5), eventfd()?, eventfd()?);
+    machine.router.commit(&[Change::Set(gsi, Route::Pin(Pin::new(5)?))])?;
+    drop(machine.router.bind_level(&device, &resample, gsi)?);
+    let _again = machine.router.bind_level(&device, &resample, gsi)?;
+    Ok(())
+}
+
+fn full() -> Outcome {
+    let machine = Machine::new()?;
+    let limit = machine.router.limit();
+    let routes = |number| (0..limit).map(move |gsi| Change::Set(Gsi::new(gsi), vector(number)));
+    let changes: Vec<_> = routes(0x41).collect();
+    same(machine.router.commit(&changes)?, Changes { made: limit, redundant: 0 })?;
+    same(machine.router.commit(&changes)?, Changes { made: 0, redundant: limit })?;
+    same(machine.router.allocate(), Err(RouteError::GsisExhausted { first: Gsi::new(FIRST), limit }))?;
+    machine.router.signal(Gsi::new(limit - 1))?;
+    same(machine.arrived()?, vec![0x41])
+}
+
+fn refused() -> Outcome {
+    let machine = Machine::new()?;
+    let gsi = machine.router.allocate()?;
+    machine.router.commit(&[Change::Set(gsi, vector(0x41))])?;
+    // The I/O APIC has 24 pins.
+    let wrong = Change::Set(Gsi::new(3), Route::Pin(Pin::new(900)?));
+    let commit = machine.router.commit(&[Change::Set(gsi, vector(0x42)), wrong]);
+    same(matches!(commit, Err(RouteError::Refused { errno: 22 })), true)?;
+    same(machine.router.route(Gsi::new(3)), None)?;
+    machine.router.signal(gsi)?;
+    same(machine.arrived()?, vec![0x41])
+}
+
+fn beyond() -> Outcome {
+    let machine = Machine::new()?;
+    let (gsi, limit) = (machine.router.allocate()?, machine.router.limit());
+    let far = Gsi::new(limit);
+    let commit = machine.router.commit(&[Change::Set(gsi, vector(0x41)), Change::Set(far, vector(0x42))]);
+    same(commit, Err(RouteError::NoSuchGsi { gsi: far, limit }))?;
+    same(machine.router.route(gsi), None)
+}
+
+fn released() -> Outcome {
+    let machine = Machine::new()?;
+    let (gsi, device) = (machine.router.allocate()?, eventfd()?);
+    machine.router.commit(&[Change::Set(gsi, vector(0x41))])?;
+    let _bound = machine.router.bind(&device, gsi)?;
+    machine.router.release(&[gsi])?;
+    device.write(1)?;
+    same(machine.arrived()?, vec![])?;
+    same(machine.router.release(&[gsi]), Err(RouteError::NotAllocated(gsi)))?;
+    same(machine.router.allocate()?, gsi)
+}
+
+/// What a monitor does for a device in the kernel: it binds a vector's eventfd while the vector is open.
+struct Binder {
+    router: Arc<KvmRouter>,
+    devices: Vec<EventFd>,
+    bound: Mutex<BTreeMap<u16, irq_routing::kvm::KvmIrqfd>>,
+}
+
+impl VectorObserver for Binder {
+    fn opened(&self, vector: u16, gsi: Gsi) {
+        let bound = self.router.bind(&self.devices[usize::from(vector)], gsi);
+        if let (Ok(bound), Ok(mut all)) = (bound, self.bound.lock()) {
+            all.insert(vector, bound);
+        }
+    }
+
+    fn closed(&self, vector: u16, _: Gsi) {
+        if let Ok(mut all) = self.bound.lock() {
+            all.remove(&vector);
+        }
+    }
+}
+
+fn msix() -> Outcome {
+    let machine = Machine::new()?;
+    let devices = vec![eventfd()?, eventfd()?];
+    let binder = Arc::new(Binder { router: machine.router.clone(), devices, bound: Mutex::default() });
+    let table = MsixTable::new(2, Sender::Anonymous, machine.router.clone())?.with_observer(binder.clone());
+    table.write_control(Control::new().with_enable(true))?;
+    table.write(0x10, &0xfee0_0000u64.to_le_bytes())?;
+    table.write(0x18, &0x61u64.to_le_bytes())?;
+
+    binder.devices[1].write(1)?;
+    same(machine.arrived()?, vec![0x61])?;
+    same(table.signal(1), Signalled::Sent(Delivery::Pending))?;
+    same(machine.arrived()?, vec![0x61])?;
+    table.write(0x1c, &1u32.to_le_bytes())?;
+    binder.devices[1].write(1)?;
+    same((machine.arrived()?, table.signal(1)), (vec![], Signalled::Held))?;
+    drop(table);
+    same(machine.router.route(Gsi::new(FIRST)), None)?;
+    same(Arc::strong_count(&machine.vm), 2)
+}
