@@ -1,8 +1,9 @@
 //! What a guest did wrong: counted and rate-limited, for the virtual machine monitor to read. Never an error to it.
 
+use crate::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::safeguard::Safeguard;
+use core::cmp::Ordering;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
 
 /// What kind of mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,7 +32,18 @@ pub enum FaultReason {
 }
 
 impl FaultReason {
-    const COUNT: usize = Self::Budget as usize + 1;
+    pub(crate) const ALL: [Self; 10] = [
+        Self::UnknownRegister,
+        Self::AccessWidth,
+        Self::AccessDirection,
+        Self::NoSuchInterrupt,
+        Self::LpiTablesInUse,
+        Self::LpiTable,
+        Self::ItsTable,
+        Self::ItsCommand,
+        Self::UnmappedMessage,
+        Self::Budget,
+    ];
 }
 
 impl fmt::Display for FaultReason {
@@ -69,19 +81,13 @@ impl fmt::Display for GuestFault {
 }
 
 /// How many faults are kept with their details until they are read; what comes after them is only counted.
-const KEPT: usize = 32;
+pub(crate) const KEPT: usize = 32;
 
 /// The guest's mistakes so far: a count of each kind, and the first few since they were last read.
 #[derive(Debug)]
 pub struct Events {
-    counts: [AtomicU64; FaultReason::COUNT],
-    kept: SpinMutex<Kept>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    faults: [Option<GuestFault>; KEPT],
-    len: usize,
+    counts: [AtomicU64; FaultReason::ALL.len()],
+    kept: Kept,
 }
 
 impl Default for Events {
@@ -93,82 +99,132 @@ impl Default for Events {
 impl Events {
     /// No mistakes yet.
     pub(crate) const fn new() -> Self {
-        Self {
-            counts: [const { AtomicU64::new(0) }; FaultReason::COUNT],
-            kept: SpinMutex::new(Kept { faults: [None; KEPT], len: 0 }),
-        }
+        Self { counts: [const { AtomicU64::new(0) }; FaultReason::ALL.len()], kept: Kept::new() }
     }
 
-    /// Counts a fault, and keeps it if there is room. Never waits: while another thread records or reads, it is
-    /// only counted.
+    /// Counts a fault, and keeps it if there is room. Lock-free; any thread.
     pub(crate) fn record(&self, fault: GuestFault) {
         if let Some(count) = self.counts.get(fault.reason as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(1, SeqCst);
         }
-        if let Some(mut kept) = self.kept.try_lock() {
-            let at = kept.len;
-            if let Some(place) = kept.faults.get_mut(at) {
-                *place = Some(fault);
-                kept.len += 1;
-            }
-        }
+        self.kept.push(fault);
     }
 
     /// How many faults of this kind there were.
     pub fn count(&self, reason: FaultReason) -> u64 {
-        self.counts.get(reason as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+        self.counts.get(reason as usize).map_or(0, |count| count.load(SeqCst))
     }
 
     /// How many faults of any kind there were.
     pub fn total(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.counts.iter().map(|count| count.load(SeqCst)).sum()
     }
 
     /// Hands out the faults kept since the last call, oldest first, and makes room for new ones.
-    pub fn drain(&self, mut each: impl FnMut(GuestFault)) {
-        let faults = {
-            let mut kept = self.kept.lock();
-            kept.len = 0;
-            core::mem::replace(&mut kept.faults, [None; KEPT])
-        };
-        faults.into_iter().flatten().for_each(&mut each);
+    pub fn drain(&self, each: impl FnMut(GuestFault)) {
+        (0..KEPT).map_while(|_| self.kept.pop()).for_each(each);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    extern crate std;
-    use std::vec::Vec;
+/// The faults that are kept: a bounded queue for many writers and readers, none of whom waits.
+#[derive(Debug)]
+struct Kept {
+    places: [Place; KEPT],
+    /// How many faults were ever pushed.
+    pushed: AtomicU64,
+    /// How many were ever popped.
+    popped: AtomicU64,
+}
 
-    fn fault(address: u64) -> GuestFault {
-        GuestFault { reason: FaultReason::UnknownRegister, address, detail: 0 }
-    }
+/// A fault's place. Its turn is `n` when the `n`th push may write here, `n + 1` when the `n`th pop may read, and after
+/// that `n + KEPT`.
+#[derive(Debug)]
+struct Place {
+    turn: AtomicU64,
+    reason: AtomicU64,
+    address: AtomicU64,
+    detail: AtomicU64,
+}
 
-    #[test]
-    fn a_storm_of_faults_is_counted_in_full_but_kept_only_up_to_the_limit() {
-        let events = Events::new();
-
-        for address in 0..1000 {
-            events.record(fault(address));
+impl Kept {
+    const fn new() -> Self {
+        let mut places = [const { Place::with_turn(0) }; KEPT];
+        let mut turn = 0;
+        while turn < KEPT {
+            places[turn] = Place::with_turn(turn as u64);
+            turn += 1;
         }
-
-        let mut kept = Vec::new();
-        events.drain(|fault| kept.push(fault.address));
-        assert_eq!(events.count(FaultReason::UnknownRegister), 1000);
-        assert_eq!(kept, (0..KEPT as u64).collect::<Vec<_>>());
+        Self { places, pushed: AtomicU64::new(0), popped: AtomicU64::new(0) }
     }
 
-    #[test]
-    fn reading_the_faults_makes_room_for_new_ones() {
-        let events = Events::new();
-        events.record(fault(1));
-        events.drain(drop);
+    fn place(&self, number: u64) -> &Place {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the remainder is less than the number of places"
+        )]
+        let index = (number % KEPT as u64) as usize;
+        &self.places[index]
+    }
 
-        events.record(fault(2));
+    /// Keeps a fault, or nothing if there is no room.
+    fn push(&self, fault: GuestFault) {
+        let mut number = self.pushed.load(SeqCst);
+        loop {
+            let place = self.place(number);
+            match place.turn.load(SeqCst).cmp(&number) {
+                Ordering::Less => return,
+                Ordering::Equal => match self.pushed.compare_exchange(number, number + 1, SeqCst, SeqCst) {
+                    Ok(_) => return place.write(fault, number + 1),
+                    Err(now) => number = now,
+                },
+                Ordering::Greater => number = self.pushed.load(SeqCst),
+            }
+        }
+    }
 
-        let mut kept = Vec::new();
-        events.drain(|fault| kept.push(fault.address));
-        assert_eq!(kept, [2]);
+    /// The oldest fault; `None` if there is none, or it is just being written.
+    fn pop(&self) -> Option<GuestFault> {
+        let mut number = self.popped.load(SeqCst);
+        loop {
+            let place = self.place(number);
+            match place.turn.load(SeqCst).cmp(&(number + 1)) {
+                Ordering::Less => return None,
+                Ordering::Equal => match self.popped.compare_exchange(number, number + 1, SeqCst, SeqCst) {
+                    Ok(_) => return Some(place.read(number + KEPT as u64)),
+                    Err(now) => number = now,
+                },
+                Ordering::Greater => number = self.popped.load(SeqCst),
+            }
+        }
+    }
+}
+
+impl Place {
+    const fn with_turn(turn: u64) -> Self {
+        Self {
+            turn: AtomicU64::new(turn),
+            reason: AtomicU64::new(0),
+            address: AtomicU64::new(0),
+            detail: AtomicU64::new(0),
+        }
+    }
+
+    fn write(&self, GuestFault { reason, address, detail }: GuestFault, next: u64) {
+        if !Safeguard::WholeFault.stands() {
+            self.turn.store(next, SeqCst);
+        }
+        self.reason.store(reason as u64, SeqCst);
+        self.address.store(address, SeqCst);
+        self.detail.store(detail, SeqCst);
+        self.turn.store(next, SeqCst);
+    }
+
+    fn read(&self, next: u64) -> GuestFault {
+        let reason = usize::try_from(self.reason.load(SeqCst)).unwrap_or(0);
+        let reason = FaultReason::ALL.get(reason).copied().unwrap_or(FaultReason::UnknownRegister);
+        let fault =
+            GuestFault { reason, address: self.address.load(SeqCst), detail: self.detail.load(SeqCst) };
+        self.turn.store(next, SeqCst);
+        fault
     }
 }

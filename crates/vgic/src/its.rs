@@ -52,7 +52,7 @@ use gic_arch::its::RdBase;
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use queue::Queue;
 use spin::mutex::SpinMutex;
-use status::{Direction, Status, Unmapped};
+use status::{Direction, Status};
 use tables::Tables;
 
 /// An ITS of a virtual GIC.
@@ -195,29 +195,12 @@ impl Its {
         self.config.error_reporting == ErrorReporting::Registers
     }
 
-    /// `None`: it is mapped, and was dropped for another reason.
-    fn why_unmapped(&self, device: DeviceId, event: u32) -> Option<Unmapped> {
-        if u64::from(device.get()) >> self.config.device_id_bits != 0 {
-            return Some(Unmapped::DeviceOutOfRange);
-        }
-        self.lpis.with_notification_owed(|control| {
-            let Some(event_bits) = control.event_bits(self.index, device.get()) else {
-                return Some(Unmapped::Device);
-            };
-            if u64::from(event) >> event_bits != 0 {
-                return Some(Unmapped::EventOutOfRange);
-            }
-            let Some(mapped) = control.event(self.index, device.get(), event) else {
-                return Some(Unmapped::Event);
-            };
-            control.collection(self.index, mapped.collection).is_none().then_some(Unmapped::Collection)
-        })
-    }
-
     #[cold]
     fn unmapped(&self, device: DeviceId, data: u32) {
-        if self.reports_errors() {
-            self.status.unmapped(device.get(), data, || self.why_unmapped(device, data));
+        if self.reports_errors()
+            && let Some(lacks) = self.lpis.lacks(&self.senders, device.get(), data)
+        {
+            self.status.unmapped(device.get(), data, lacks);
         }
         let detail = u64::from(device.get()) << 32 | u64::from(data);
         self.events.record(GuestFault {

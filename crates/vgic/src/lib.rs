@@ -9,8 +9,7 @@
 //!
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
 //! in the guest; then there is exactly one kick. One message takes a lock, once: the first by `GICR_SETLPIR` to a group of
-//! LPIs, for which room is made. An ITS that [reports errors](its::ErrorReporting) takes one for each message that nothing
-//! is mapped for.
+//! LPIs, for which room is made.
 //!
 //! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are counted in
 //! [`Vgic::events`].

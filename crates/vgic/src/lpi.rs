@@ -7,14 +7,15 @@
 //!
 //! | object | holds |
 //! |---|---|
-//! | word (`word`, `slots`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
+//! | word (`word`, `slots`) | P pending, E enabled, gate, priority level, target vCPU, LPI, generation |
 //! | sender's entry (`senders`, `directory`) | from DeviceID and EventID to the slot, and the generation its word must have |
 //! | hints (`hints`) | per vCPU and level a bit per slot, summarised: "look at the word" |
 //! | outside ([`Attention`]) | the vCPU sleeps or runs guest code: it must be kicked |
 //! | cold state (`control`, `pool`) | collections, devices, `EnableLPIs`, owners of slots: under the command lock |
 //!
-//! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's `EnableLPIs`. A
-//! message reads no other flag, and a command that forbids has finished when it has rewritten the words.
+//! The gate folds everything that can forbid a message: event and collection mapped, ITS enabled, target's `EnableLPIs`.
+//! If it is open the event is *deliverable*. A message reads no other flag, and a command that forbids has finished when
+//! it has rewritten the words.
 //!
 //! # Why nothing is lost, misplaced or late
 //!
@@ -111,8 +112,8 @@ pub(crate) use mappings::{ItsIndex, MappedDevice, MappedEvent, NoRoom};
 pub(crate) use queue::LpiQueue;
 pub(crate) use saved::{Room, SavedLpi};
 pub(crate) use senders::Senders;
-pub(crate) use shared::Injection;
 use shared::Shared;
+pub(crate) use shared::{Injection, Unmapped};
 
 /// How many slots an access to a redistributor's register visits before the rest is left for the next.
 const SLOTS_PER_ACCESS: u64 = 1 << 14;
@@ -186,6 +187,16 @@ impl LpiCore {
         match senders.get(device) {
             Some(sender) => self.signal_sender(sender, event),
             None => Injection::Dropped,
+        }
+    }
+
+    /// What an event of a device of an ITS lacks for a message to be delivered; `None` if it is mapped. Any thread;
+    /// lock-free.
+    pub(crate) fn lacks(&self, senders: &Senders, device: u32, event: u32) -> Option<Unmapped> {
+        match senders.get(device) {
+            _ if !senders.has(device) => Some(Unmapped::DeviceOutOfRange),
+            Some(sender) => self.shared.lacks(sender, event),
+            None => Some(Unmapped::Device),
         }
     }
 

@@ -30,6 +30,10 @@ pub(crate) enum Safeguard {
     Revoke,
     /// A command that changes what is in a list register recalls it.
     Recall,
+    /// A message without a mapping is reported as such after `GITS_UMSIR` names it.
+    ClaimReport,
+    /// A guest fault is handed out after all of it was written.
+    WholeFault,
     /// A message for what is in a list register makes its vCPU exit.
     KickListed,
     /// A vCPU says that it leaves before it looks for interrupts.

@@ -1,19 +1,11 @@
 //! `GITS_STATUSR` and `GITS_UMSIR` (GICv3.1): what the guest is told of wrong accesses and of messages that nothing is
-//! mapped for, where the ITS is configured so.
+//! mapped for, where the ITS is configured so. Lock-free: devices' messages are reported from their threads.
 
+use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::events::FaultReason;
+use crate::lpi::Unmapped;
+use crate::safeguard::Safeguard;
 use gic_arch::gits::{Statusr, Umsir};
-use spin::mutex::SpinMutex;
-
-/// Why a message has no mapping, as `GITS_STATUSR.Syndrome` has it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Unmapped {
-    DeviceOutOfRange = 2,
-    Device = 3,
-    EventOutOfRange = 4,
-    Event = 5,
-    Collection = 7,
-}
 
 /// Which way an access goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,64 +15,100 @@ pub(super) enum Direction {
 }
 
 /// The registers.
-#[derive(Debug)]
-pub(super) struct Status(SpinMutex<(Statusr, Umsir)>);
+///
+/// A message that is to be reported claims the report, writes `GITS_UMSIR`, and only then sets `UMSI`. So whoever sees
+/// `UMSI` sees its message; no other writes there until `UMSI` was cleared.
+pub(super) struct Status {
+    /// `GITS_STATUSR`, and [`CLAIMED`].
+    bits: AtomicU64,
+    message: AtomicU64,
+}
+
+/// Somebody is about to report a message.
+const CLAIMED: u64 = 1 << 32;
+const UMSI: u64 = bits(Statusr::new().with_umsi(true));
+const OVERFLOW: u64 = bits(Statusr::new().with_overflow(true));
+const SYNDROME: u64 = bits(Statusr::new().with_syndrome(0xf));
+
+const fn bits(status: Statusr) -> u64 {
+    status.into_bits() as u64
+}
+
+/// `GITS_STATUSR.Syndrome`.
+const fn syndrome(lacks: Unmapped) -> u8 {
+    match lacks {
+        Unmapped::DeviceOutOfRange => 2,
+        Unmapped::Device => 3,
+        Unmapped::EventOutOfRange => 4,
+        Unmapped::Event => 5,
+        Unmapped::Collection => 7,
+    }
+}
 
 impl Status {
     pub(super) const fn new() -> Self {
-        Self(SpinMutex::new((Statusr::new(), Umsir::new())))
+        Self { bits: AtomicU64::new(0), message: AtomicU64::new(0) }
     }
 
+    /// A message that is about to be reported comes after the reset.
     pub(super) fn reset(&self) {
-        *self.0.lock() = (Statusr::new(), Umsir::new());
+        self.bits.fetch_and(CLAIMED, SeqCst);
     }
 
     /// An access was refused. Widths that a register does not take have no bit.
     pub(super) fn refused(&self, reason: FaultReason, direction: Direction) {
-        let (status, _) = &mut *self.0.lock();
-        match (reason, direction) {
-            (FaultReason::UnknownRegister, Direction::Read) => status.set_rrd(true),
-            (FaultReason::UnknownRegister, Direction::Write) => status.set_wrd(true),
-            (FaultReason::AccessDirection, Direction::Read) => status.set_rwod(true),
-            (FaultReason::AccessDirection, Direction::Write) => status.set_wrod(true),
-            _ => {}
-        }
+        let refused = match (reason, direction) {
+            (FaultReason::UnknownRegister, Direction::Read) => Statusr::new().with_rrd(true),
+            (FaultReason::UnknownRegister, Direction::Write) => Statusr::new().with_wrd(true),
+            (FaultReason::AccessDirection, Direction::Read) => Statusr::new().with_rwod(true),
+            (FaultReason::AccessDirection, Direction::Write) => Statusr::new().with_wrod(true),
+            _ => return,
+        };
+        self.bits.fetch_or(bits(refused), SeqCst);
     }
 
-    /// A message was dropped; `why` is asked if there is room to report it.
-    pub(super) fn unmapped(&self, device_id: u32, event_id: u32, why: impl FnOnce() -> Option<Unmapped>) {
-        if self.0.lock().0.umsi() {
-            return self.0.lock().0.set_overflow(true);
+    /// A message was dropped. The first one is kept until the guest clears `UMSI`.
+    pub(super) fn unmapped(&self, device_id: u32, event_id: u32, lacks: Unmapped) {
+        let report = UMSI | bits(Statusr::new().with_syndrome(syndrome(lacks)));
+        let claim = if Safeguard::ClaimReport.stands() { CLAIMED } else { report };
+        let before = self.update(|now| now | if now & (CLAIMED | UMSI) == 0 { claim } else { OVERFLOW });
+        if before & (CLAIMED | UMSI) == 0 {
+            let message = Umsir::new().with_device_id(device_id).with_event_id(event_id);
+            self.message.store(message.into_bits(), SeqCst);
+            self.update(|now| (now & !CLAIMED) | report);
         }
-        // Not with the lock held: whoever answers has locks of its own.
-        let Some(why) = why() else { return };
-        let (status, message) = &mut *self.0.lock();
-        if status.umsi() {
-            status.set_overflow(true);
-        } else {
-            status.set_umsi(true);
-            status.set_syndrome(why as u8);
-            *message = Umsir::new().with_device_id(device_id).with_event_id(event_id);
-        }
-    }
-
-    /// `GITS_STATUSR`.
-    pub(super) fn status(&self) -> Statusr {
-        self.0.lock().0
-    }
-
-    /// `GITS_UMSIR`.
-    pub(super) fn message(&self) -> Umsir {
-        self.0.lock().1
     }
 
     /// `GITS_STATUSR` was written: ones clear. The syndrome says nothing once `UMSI` is clear.
     pub(super) fn clear(&self, written: u32) {
-        let (status, _) = &mut *self.0.lock();
-        let keep = Statusr::new().with_syndrome(0xf).into_bits() | !written;
-        *status = Statusr::from_bits(status.into_bits() & keep);
-        if !status.umsi() {
-            status.set_syndrome(0);
+        self.update(|now| {
+            let left = now & (SYNDROME | CLAIMED | !u64::from(written));
+            if left & UMSI == 0 { left & !SYNDROME } else { left }
+        });
+    }
+
+    fn update(&self, change: impl Fn(u64) -> u64) -> u64 {
+        let mut old = self.bits.load(SeqCst);
+        loop {
+            match self.bits.compare_exchange(old, change(old), SeqCst, SeqCst) {
+                Ok(_) => return old,
+                Err(seen) => old = seen,
+            }
         }
+    }
+
+    /// `GITS_STATUSR`. Messages overflow once the first one is reported.
+    pub(super) fn status(&self) -> Statusr {
+        let bits = self.bits.load(SeqCst);
+        let bits = if bits & CLAIMED == 0 { bits } else { bits & !OVERFLOW };
+        #[expect(clippy::cast_possible_truncation, reason = "the register is the low half")]
+        let status = Statusr::from_bits(bits as u32);
+        status
+    }
+
+    /// `GITS_UMSIR`; zero while `UMSI` is clear.
+    pub(super) fn message(&self) -> Umsir {
+        let reported = self.bits.load(SeqCst) & UMSI != 0;
+        if reported { Umsir::from_bits(self.message.load(SeqCst)) } else { Umsir::new() }
     }
 }

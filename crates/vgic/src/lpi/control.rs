@@ -13,7 +13,7 @@ use super::shared::{Injection, Shared};
 use super::slots::{Position, Slot};
 use super::sweeps::{Cause, Sweep};
 use super::tables::LpiTables;
-use super::word::{Level, Word};
+use super::word::{Gate, Level, Word};
 use crate::atomic::AtomicU64;
 use crate::attention::Attention;
 use crate::events::{Events, FaultReason, GuestFault};
@@ -189,13 +189,13 @@ impl Control {
         let position = slot.position();
         let cold = self.pool.cold(slot);
         let now = self.shared.slots.load(position);
-        let Some((target, mapped)) = self.target_of(cold.owner, now) else {
+        let Some((target, gate)) = self.target_of(cold.owner, now) else {
             return;
         };
         let covering = self.tables(target).filter(|tables| tables.covers(now.lpi()));
-        let deliverable = mapped && covering.is_some();
+        let gate = if gate == Gate::Open && covering.is_none() { Gate::Closed } else { gate };
         let reload = match settings {
-            Settings::Keep => deliverable && !now.is_deliverable(),
+            Settings::Keep => gate == Gate::Open && !now.is_deliverable(),
             Settings::Reload => true,
             Settings::Given => false,
         };
@@ -209,7 +209,7 @@ impl Control {
                 .with_target(target)
                 .with_level(level)
                 .with_enabled(enabled)
-                .with_deliverable(deliverable)
+                .with_gate(gate)
                 .with_pending(covering.is_some() && (word.is_pending() || cold.held));
             if covering.is_some() { kept } else { kept.cleared() }
         });
@@ -223,21 +223,22 @@ impl Control {
         }
     }
 
-    /// Which vCPU a slot is for, and whether messages may reach it; `None` if it maps nothing. An event whose
+    /// Which vCPU a slot is for, and what the ITS says of its messages; `None` if it maps nothing. An event whose
     /// collection is not mapped stays with the vCPU where it may be pending.
-    fn target_of(&self, owner: Owner, now: Word) -> Option<(u32, bool)> {
+    fn target_of(&self, owner: Owner, now: Word) -> Option<(u32, Gate)> {
         match owner {
             Owner::Nobody => None,
-            Owner::Redistributor(vcpu) => Some((u32::from(vcpu), true)),
+            Owner::Redistributor(vcpu) => Some((u32::from(vcpu), Gate::Open)),
             Owner::Event { its, collection } => {
                 let translator = self.translators.get(usize::from(its))?;
-                Some(match translator.collections.get(&collection) {
-                    Some(vcpu) => {
-                        let leaves = self.is_sweeping(Cause::Teardown(ItsIndex::new(its)));
-                        (u32::from(*vcpu), translator.enabled && !leaves)
-                    }
-                    None => (now.target(), false),
-                })
+                let vcpu = translator.collections.get(&collection).copied();
+                let gate = match vcpu {
+                    _ if self.is_sweeping(Cause::Teardown(ItsIndex::new(its))) => Gate::NoEvent,
+                    None => Gate::NoCollection,
+                    Some(_) if translator.enabled => Gate::Open,
+                    Some(_) => Gate::Closed,
+                };
+                Some((vcpu.map_or(now.target(), u32::from), gate))
             }
         }
     }

@@ -153,7 +153,8 @@ impl Control {
             return Err(NoRoom);
         }
         let senders = translator.senders.clone();
-        senders.ensure(device, &mut translator.growth).ok_or(NoRoom)?;
+        let sender = senders.ensure(device, &mut translator.growth).ok_or(NoRoom)?;
+        sender.store(Entry::without_slots(mapped.event_bits.into()).bits(), Ordering::SeqCst);
         translator.devices.insert(device, mapped);
         Ok(())
     }

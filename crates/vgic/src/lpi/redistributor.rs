@@ -7,7 +7,7 @@ use super::shared::Injection;
 use super::slots::Slot;
 use super::sweeps::{Cause, Closing, Meant, Sweep};
 use super::tables::{LpiTables, PendingBits};
-use super::word::{LPI_INDEX_BITS, Word};
+use super::word::{Gate, LPI_INDEX_BITS, Word};
 use crate::events::FaultReason;
 use crate::safeguard::Safeguard;
 #[cfg(test)]
@@ -243,5 +243,6 @@ impl Control {
 
 /// A word of a redistributor whose LPIs are disabled.
 pub(super) fn stopped(word: Word) -> Word {
-    word.cleared().with_deliverable(word.is_deliverable() && !Safeguard::SweepOnDisable.stands())
+    let closes = word.is_deliverable() && Safeguard::SweepOnDisable.stands();
+    word.cleared().with_gate(if closes { Gate::Closed } else { word.gate() })
 }

@@ -62,10 +62,15 @@ impl Senders {
         Self { root: Node::at_height(height), bits, height }
     }
 
+    /// Is there such a DeviceID?
+    pub(super) fn has(&self, device: u32) -> bool {
+        u64::from(device) >> self.bits == 0
+    }
+
     /// The entry of a device; `None` if no device near it was ever mapped.
     #[inline]
     pub(super) fn get(&self, device: u32) -> Option<&AtomicU64> {
-        if u64::from(device) >> self.bits != 0 {
+        if !self.has(device) {
             return None;
         }
         let mut node = &*self.root;
@@ -111,7 +116,7 @@ impl Senders {
 
     /// The entry of a device, made if need be; `None` if the DeviceID is out of range or the budget used up.
     pub(super) fn ensure(&self, device: u32, growth: &mut Growth) -> Option<&AtomicU64> {
-        if u64::from(device) >> self.bits != 0 {
+        if !self.has(device) {
             return None;
         }
         let mut node = &*self.root;

@@ -6,7 +6,7 @@ use gic_arch::Lpi;
 /// Bits of a word's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
 pub(super) const LPI_INDEX_BITS: u32 = 20;
 /// Bits of a word's generation.
-pub(super) const GENERATION_BITS: u32 = 24;
+pub(super) const GENERATION_BITS: u32 = 23;
 /// The last generation; a chunk that reached it takes no more owners.
 pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 /// Bits of a word's target.
@@ -18,9 +18,10 @@ const LPI_SHIFT: u32 = GENERATION_BITS;
 const TARGET_SHIFT: u32 = LPI_SHIFT + LPI_INDEX_BITS;
 const LEVEL_SHIFT: u32 = TARGET_SHIFT + TARGET_BITS;
 const LEVEL_BITS: u32 = 5;
-const REVOKED: u64 = 1 << 59;
-const LISTED: u64 = 1 << 60;
-const DELIVERABLE: u64 = 1 << 61;
+const GATE_SHIFT: u32 = LEVEL_SHIFT + LEVEL_BITS;
+const GATE_BITS: u32 = 2;
+const REVOKED: u64 = 1 << 60;
+const LISTED: u64 = 1 << 61;
 const ENABLED: u64 = 1 << 62;
 const PENDING: u64 = 1 << 63;
 
@@ -54,8 +55,21 @@ impl Level {
     }
 }
 
-/// What a slot holds: P pending, E enabled, D deliverable (a message may set P), L listed and R revoked, priority level,
-/// target vCPU, LPI, and the generation that ties the slot to its owner.
+/// What a message finds. Only [`Open`](Self::Open) lets it pass; the others say why not, for an ITS that reports it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Gate {
+    /// No event is mapped.
+    NoEvent,
+    /// The event's collection is not mapped.
+    NoCollection,
+    /// The ITS, or LPIs at the target, are disabled.
+    Closed,
+    /// D, deliverable: a message may set P.
+    Open,
+}
+
+/// What a slot holds: P pending, E enabled, gate, L listed and R revoked, priority level, target vCPU, LPI, and the
+/// generation that ties the slot to its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Word(u64);
 
@@ -76,7 +90,7 @@ impl Word {
     }
 
     const fn field(self, shift: u32, bits: u32) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "every field has at most 24 bits")]
+        #[expect(clippy::cast_possible_truncation, reason = "every field has at most 23 bits")]
         let value = ((self.0 >> shift) & mask(bits)) as u32;
         value
     }
@@ -99,9 +113,19 @@ impl Word {
         self.0 & ENABLED != 0
     }
 
-    /// D.
+    /// The gate.
+    pub(super) const fn gate(self) -> Gate {
+        match self.field(GATE_SHIFT, GATE_BITS) {
+            0 => Gate::NoEvent,
+            1 => Gate::NoCollection,
+            2 => Gate::Closed,
+            _ => Gate::Open,
+        }
+    }
+
+    /// D: is the gate open?
     pub(super) const fn is_deliverable(self) -> bool {
-        self.0 & DELIVERABLE != 0
+        self.field(GATE_SHIFT, GATE_BITS) == Gate::Open as u32
     }
 
     /// May a vCPU acknowledge it? D is not asked for: what is pending at a redistributor stays deliverable there when
@@ -177,9 +201,9 @@ impl Word {
         self.with_flag(ENABLED, enabled)
     }
 
-    /// With D as given.
-    pub(super) const fn with_deliverable(self, deliverable: bool) -> Self {
-        self.with_flag(DELIVERABLE, deliverable)
+    /// With this gate.
+    pub(super) const fn with_gate(self, gate: Gate) -> Self {
+        self.with_field(GATE_SHIFT, GATE_BITS, gate as u32)
     }
 
     /// With this priority level.

@@ -23,6 +23,8 @@ mod events;
 mod memory;
 #[path = "../../src/safeguard.rs"]
 mod safeguard;
+#[path = "../../src/its/status.rs"]
+mod status;
 
 /// The core, with the scenarios inside so that they see what the core shows nobody else.
 #[path = ""]
@@ -62,6 +64,10 @@ mod lpi {
     mod lists;
     #[path = "machine.rs"]
     mod machine;
+    #[path = "reports.rs"]
+    mod reports;
     #[path = "scenarios.rs"]
     mod scenarios;
+
+    pub(crate) use shared::Unmapped;
 }

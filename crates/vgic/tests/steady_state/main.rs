@@ -187,6 +187,23 @@ fn messages_to_an_its_and_their_interrupts_wait_for_no_command() {
 }
 
 #[test]
+fn messages_without_a_mapping_are_reported_and_wait_for_no_command() {
+    let _turn = turn();
+    let (machine, _) = mapped();
+    let ring = || {
+        for (device, event) in [(3, 0), (NARROW, 32), (1 << 16, 0)] {
+            assert_eq!(machine.send(device, event), Delivery::Blocked);
+        }
+    };
+    assert_eq!(costs(&machine.memory, ring), (0, 0));
+    machine.reported();
+    let inv = Command::Inv { device: DeviceId::new(NARROW), event: EventId::new(0) };
+    ends_meanwhile(&machine, || machine.run(&[inv]), ring);
+    let reported = machine.reported();
+    assert!(reported.umsi() && reported.overflow() && reported.syndrome() == 3, "{reported:?}");
+}
+
+#[test]
 fn wires_and_their_interrupts_wait_for_no_command() {
     let _turn = turn();
     let (machine, mut vcpu) = mapped();

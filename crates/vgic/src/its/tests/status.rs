@@ -37,6 +37,27 @@ fn each_way_of_being_unmapped_is_reported_with_its_syndrome_and_message() {
 }
 
 #[test]
+fn the_reason_follows_what_commands_map_and_unmap() {
+    for bits in [3, 11] {
+        let rig = reporting();
+        let expect = |command, syndrome| {
+            rig.run([command]);
+            rig.send(1, 5);
+            assert_eq!(status(&rig).syndrome(), syndrome, "{command:?}, {bits} event bits");
+            clear(&rig, Statusr::new().with_umsi(true));
+        };
+        expect(mapd(1, bits), 5);
+        expect(mapti(1, 4, 8200, 0), 5);
+        expect(mapti(1, 5, 8201, 3), 7);
+        expect(mapc(3, 0), 0);
+        expect(unmapc(3), 7);
+        expect(discard(1, 5), 5);
+        expect(mapd(1, 2), 4);
+        expect(unmapd(1), 3);
+    }
+}
+
+#[test]
 fn of_several_unmapped_messages_the_first_is_kept_until_it_is_cleared() {
     let rig = reporting();
     rig.send(7, 1);
