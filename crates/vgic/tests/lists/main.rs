@@ -9,6 +9,7 @@ mod its;
 #[path = "../guest/machine.rs"]
 mod machine;
 mod messages;
+mod race;
 mod registers;
 #[path = "../model/virtual_interface.rs"]
 mod virtual_interface;

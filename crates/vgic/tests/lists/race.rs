@@ -1,0 +1,186 @@
+//! Interrupts that come while registers change, and while vCPUs are in the guest with few list registers: each is
+//! handled, without anything happening afterwards that would make a vCPU look again.
+
+use crate::half::{Exits, Half};
+use crate::machine::Machine;
+use gic_arch::gicd::{self, Irouter};
+use gic_arch::gicr::{self, Waker};
+use gic_arch::{IntId, IntIdField, icc};
+use msi_types::{Cpu, Kick, Level, Line, SetLine};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use vgic::{AccessWidth, VgicConfig};
+
+const SPIS: [u32; 3] = [40, 41, 42];
+const ROUNDS: u64 = 6_000;
+
+/// Who was kicked.
+#[derive(Default)]
+struct Kicks([Arc<AtomicBool>; 2]);
+
+impl Kick for Kicks {
+    fn kick(&self, cpu: Cpu) {
+        self.0[cpu.index()].store(true, Ordering::SeqCst);
+    }
+}
+
+/// Numbers that devices wrote before they pulsed their lines, and the highest that a handler read.
+#[derive(Default)]
+struct Board {
+    sent: [AtomicU64; SPIS.len()],
+    seen: [AtomicU64; SPIS.len()],
+    /// By vCPU: its guest looks at no interrupts.
+    masked: [AtomicBool; 2],
+    stop: AtomicBool,
+}
+
+/// A vCPU whose guest handles what it is signalled, and exits for kicks and maintenance alone.
+fn run(mut half: Half, masked: &AtomicBool, board: &Board) {
+    while !board.stop.load(Ordering::SeqCst) {
+        half.attend();
+        if masked.load(Ordering::SeqCst) {
+            thread::yield_now();
+            continue;
+        }
+        let intid = half.read_sysreg(icc::IAR1.encoding()).unwrap();
+        if let Some(device) = SPIS.iter().position(|spi| u64::from(*spi) == intid) {
+            // Relaxed: the interrupt itself must carry what was written before it.
+            let number = board.sent[device].load(Ordering::Relaxed);
+            board.seen[device].fetch_max(number, Ordering::SeqCst);
+            half.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
+        } else {
+            assert_eq!(intid, 1023);
+            thread::yield_now();
+        }
+    }
+}
+
+fn set_bit(machine: &Machine, field: IntIdField, spi: u32) {
+    let at = field.locate(IntId::new(spi)).unwrap();
+    machine.write_gicd(at.register(), at.mask());
+}
+
+/// Changes something, and leaves each interrupt deliverable.
+fn change_a_register(machine: &Machine, round: u64) {
+    let spi = SPIS[usize::try_from(round / 9).unwrap() % SPIS.len()];
+    let cpu = usize::from(round / 3 % 2 == 1);
+    match round % 9 {
+        0 => {
+            let target = machine.gic.config().cpus[cpu].affinity;
+            machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
+        }
+        1 => {
+            let any = Irouter::new().with_any_participating(true);
+            machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), any);
+        }
+        2 => {
+            set_bit(machine, gicd::ICENABLER, spi);
+            set_bit(machine, gicd::ISENABLER, spi);
+        }
+        3 => {
+            let at = gicd::IPRIORITYR.locate(IntId::new(spi)).unwrap().byte_offset();
+            let address = machine.gic.config().distributor + u64::from(at);
+            machine.write(address, AccessWidth::Byte, (round & 7) << 4);
+        }
+        4 => {
+            machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+            machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
+        }
+        5 => {
+            machine.write_gicr(cpu, gicr::WAKER, Waker::new().with_processor_sleep(true));
+            machine.write_gicr(cpu, gicr::WAKER, Waker::new());
+        }
+        6 => {
+            set_bit(machine, gicd::ISACTIVER, spi);
+            set_bit(machine, gicd::ICACTIVER, spi);
+        }
+        7 => {
+            let at = gicd::IGROUPR.locate(IntId::new(spi)).unwrap();
+            machine.write_gicd(at.register(), 0xffff_ffff & !at.mask());
+            machine.write_gicd(at.register(), 0xffff_ffff);
+        }
+        _ => {}
+    }
+}
+
+/// Devices pulse their lines, all in each round.
+fn send(machine: &Machine, board: &Board, round: u64) {
+    for (spi, sent) in SPIS.into_iter().zip(&board.sent) {
+        sent.store(round, Ordering::Relaxed);
+        machine.gic.set_line(Line::Spi(spi), Level::High);
+        machine.gic.set_line(Line::Spi(spi), Level::Low);
+    }
+}
+
+/// `false`: it took too long.
+fn wait_until(done: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    while !done() {
+        if start.elapsed() > Duration::from_secs(20) {
+            return false;
+        }
+        thread::yield_now();
+    }
+    true
+}
+
+/// Two vCPUs, with one list register and with two. In each round devices pulse their lines while `disturb` is done.
+fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
+    let kicks = Arc::new(Kicks::default());
+    let config = VgicConfig { one_of_n: true, ..VgicConfig::new(2) };
+    let mut machine = Machine::kicking(config, kicks.clone());
+    machine.start();
+    for spi in SPIS {
+        machine.make_edge(spi);
+        machine.enable_spi(spi);
+    }
+    let halves = machine.vcpus.drain(..).zip([1, 2]).map(|(vcpu, registers)| {
+        let kicked = kicks.0[vcpu.cpu().index()].clone();
+        Half::lists(vcpu, registers, Exits::Needed, kicked)
+    });
+    let halves: Vec<_> = halves.collect();
+    let (machine, board, begun) = (&machine, &Board::default(), &AtomicU64::new(0));
+
+    thread::scope(|scope| {
+        for (half, masked) in halves.into_iter().zip(&board.masked) {
+            scope.spawn(move || run(half, masked, board));
+        }
+        scope.spawn(move || {
+            for round in 1..=ROUNDS {
+                wait_until(|| begun.load(Ordering::SeqCst) >= round);
+                send(machine, board, round);
+            }
+        });
+        let lost = (1..=ROUNDS).find(|round| {
+            begun.store(*round, Ordering::SeqCst);
+            disturb(machine, board, *round);
+            !wait_until(|| board.seen.iter().all(|seen| seen.load(Ordering::SeqCst) >= *round))
+        });
+        begun.store(ROUNDS, Ordering::SeqCst);
+        board.stop.store(true, Ordering::SeqCst);
+        assert_eq!(lost, None, "the round in which one was lost");
+    });
+}
+
+#[test]
+fn no_interrupt_is_lost_that_comes_while_registers_change_and_vcpus_are_in_the_guest() {
+    nothing_is_lost_while(|machine, _, round| change_a_register(machine, round));
+}
+
+#[test]
+fn no_interrupt_stays_in_a_list_register_of_a_vcpu_that_it_was_moved_away_from() {
+    nothing_is_lost_while(|machine, board, round| {
+        let (from, to) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
+        board.masked[from].store(true, Ordering::SeqCst);
+        board.masked[to].store(false, Ordering::SeqCst);
+        if round % 4 < 2 {
+            wait_until(|| board.sent.iter().all(|sent| sent.load(Ordering::SeqCst) == round));
+        }
+        for spi in SPIS {
+            let target = machine.gic.config().cpus[to].affinity;
+            machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
+        }
+    });
+}
