@@ -98,7 +98,7 @@ fn change_a_register(machine: &Machine, round: u64) {
         }
         7 => {
             let at = gicd::IGROUPR.locate(IntId::new(spi)).unwrap();
-            machine.write_gicd(at.register(), 0xffff_ffff & !at.mask());
+            machine.write_gicd(at.register(), !at.mask());
             machine.write_gicd(at.register(), 0xffff_ffff);
         }
         _ => {}
