@@ -1,11 +1,11 @@
 //! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors and hypervisors.
 //!
 //! The model has two kinds of halves. [`Vgic`] is shared: devices drive lines ([`SetLine`](msi_types::SetLine)) and send
-//! messages ([`Vgic::its`], [`Vgic::write_from_device`]) from any thread, and the bus forwards the guest's accesses to register frames
-//! ([`Vgic::read`], [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread: it answers the guest's accesses to the
-//! CPU interface's system registers, and says whether the vCPU is interrupted or may sleep. What the model needs of its
-//! monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick). A hypervisor at EL2 makes a
-//! [`ListRegisterVcpu`] of it, whose guest acknowledges and ends interrupts in hardware.
+//! messages ([`Vgic::its`], [`Vgic::write_from_device`]) from any thread, and the bus forwards the guest's accesses to
+//! register frames ([`Vgic::read`], [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread: it answers the guest's
+//! accesses to the CPU interface's system registers, and says whether the vCPU is interrupted or may sleep. A hypervisor
+//! at EL2 makes a [`ListRegisterVcpu`] of it, whose guest acknowledges and ends interrupts in hardware. What the model
+//! needs of its monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
 //!
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
 //! in the guest; then there is exactly one kick. One message takes a lock, once: the first by `GICR_SETLPIR` to a group of

@@ -3,7 +3,8 @@
 /// The guest's physical memory, as its GIC sees it. Implemented by the virtual machine monitor.
 ///
 /// Addresses come from the guest: an implementation checks every one, and answers with [`MemoryFault`] where there
-/// is no memory. It is called from any thread, never on the injection path.
+/// is no memory. It is called from any thread, never on the injection path, and with locks of the model held: an
+/// implementation does not call into the model.
 ///
 /// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements it by rust-vmm's crate of that name.
 pub trait GuestMemory: Send + Sync {
