@@ -1,0 +1,221 @@
+//! A monitor whose kick and whose line observer use the model themselves: no lock is held when they are called.
+
+use crate::machine::{Machine, Ram};
+use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
+use gic_arch::icc::{self, Sgi};
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::lpi::Config;
+use gic_arch::{IntId, Priority, gicd, gicr};
+use msi_types::{Cpu, DeviceId, EventId, Kick, Level, Line, LineObserver, SetLine};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::thread;
+use std::time::Duration;
+use vgic::AccessWidth::{Double, Word};
+use vgic::its::ItsConfig;
+use vgic::{GuestMemory, Vgic, VgicConfig};
+
+const ITS: u64 = 0x0808_0000;
+const QUEUE: u64 = Ram::BASE;
+const DEVICES: u64 = Ram::BASE + 0x1_0000;
+const COLLECTIONS: u64 = Ram::BASE + 0x2_0000;
+const CONFIGURATION: u64 = Ram::BASE + 0x4_0000;
+const PENDING: u64 = Ram::BASE + 0x6_0000;
+const LPI: u32 = 8192;
+const SPI: u32 = 40;
+
+/// Uses each part of the model that has a lock.
+#[derive(Default)]
+struct Busybody {
+    gic: OnceLock<Weak<Vgic>>,
+    calls: AtomicUsize,
+}
+
+impl Busybody {
+    fn use_the_model(&self) {
+        let gic = self.gic.get().and_then(Weak::upgrade).unwrap();
+        let redistributor = gic.config().redistributors[0].base;
+        gic.read(ITS + u64::from(gits::CREADR.offset()), Double).unwrap();
+        gic.read(ITS + u64::from(gits::CTLR.offset()), Word).unwrap();
+        gic.write(redistributor + u64::from(gicr::INVLPIR.offset()), Double, LPI.into()).unwrap();
+        gic.read(redistributor + u64::from(gicr::PROPBASER.offset()), Double).unwrap();
+        gic.write(gic.config().distributor + u64::from(gicd::CTLR.offset()), Word, 3).unwrap();
+        gic.set_line(Line::Spi(SPI + 1), Level::Low);
+        gic.poll_its(0);
+        gic.events().drain(drop);
+        self.calls.fetch_add(1, SeqCst);
+    }
+}
+
+impl Kick for Busybody {
+    fn kick(&self, _: Cpu) {
+        self.use_the_model();
+    }
+}
+
+impl LineObserver for Busybody {
+    fn deactivated(&self, _: Line) {
+        self.use_the_model();
+    }
+}
+
+fn machine(busybody: &Arc<Busybody>) -> Machine {
+    let config = VgicConfig {
+        lpi_id_bits: Some(16),
+        its: vec![ItsConfig::new(ITS)],
+        message_based_spis: true,
+        redistributor_invalidation: true,
+        ..VgicConfig::new(2)
+    };
+    let mut machine = Machine::kicking(config, busybody.clone());
+    busybody.gic.set(Arc::downgrade(&machine.gic)).unwrap();
+    machine.gic.observe_lines(busybody.clone()).unwrap();
+    machine.start();
+    machine.enable_spi(SPI);
+    for cpu in [0, 1] {
+        machine.write_gicr(
+            cpu,
+            gicr::PROPBASER,
+            gicr::Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIGURATION),
+        );
+        let pending = PENDING + 0x1_0000 * cpu as u64;
+        machine.write_gicr(cpu, gicr::PENDBASER, gicr::Pendbaser::new().with_address(pending));
+        machine.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
+        let sgi = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
+        machine.write_gicr(cpu, sgi.register(), sgi.mask());
+    }
+    configure(&machine, true);
+    let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+    let its = |offset: u32, value| machine.write(ITS + u64::from(offset), Double, value);
+    its(gits::BASER.get(0).unwrap().offset(), table(DEVICES).into_bits());
+    its(gits::BASER.get(1).unwrap().offset(), table(COLLECTIONS).into_bits());
+    its(
+        gits::CBASER.offset(),
+        Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true).into_bits(),
+    );
+    machine.write(ITS + u64::from(gits::CTLR.offset()), Word, 1);
+    let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
+    let target = RdBase::from_processor_number(0);
+    run(
+        &machine,
+        &[
+            Command::Mapc { collection, target, action: MapAction::Map },
+            Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Map },
+            Command::Mapti { device, event: EventId::new(0), intid: LPI, collection },
+        ],
+    );
+    machine
+}
+
+fn configure(machine: &Machine, enable: bool) {
+    let config = Config::new().with_enable(enable).with_priority(Priority::new(0xa0));
+    machine.ram.write(CONFIGURATION, &[config.into_bits()]).unwrap();
+}
+
+fn run(machine: &Machine, commands: &[Command]) {
+    let mut end = machine.read(ITS + u64::from(gits::CWRITER.offset()), Double);
+    for command in commands {
+        let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
+        machine.ram.write(QUEUE + end, &image).unwrap();
+        end += 32;
+    }
+    let end = Cwriter::at_offset(u32::try_from(end).unwrap()).into_bits();
+    machine.write(ITS + u64::from(gits::CWRITER.offset()), Double, end);
+    assert_eq!(machine.gic.command_faults(0).unwrap().count, 0);
+}
+
+/// `act`, after `prepare` and with vCPU 0 asleep, has vCPU 0 kicked, and ends.
+fn kicks(prepare: fn(&mut Machine), act: fn(&mut Machine)) {
+    let (ended, waits) = mpsc::channel();
+    thread::spawn(move || {
+        let busybody = Arc::new(Busybody::default());
+        let mut machine = machine(&busybody);
+        prepare(&mut machine);
+        assert_eq!(machine.vcpus[0].prepare_to_sleep(), vgic::Sleep::Ready);
+        act(&mut machine);
+        ended.send(busybody.calls.load(SeqCst)).unwrap();
+    });
+    assert_eq!(waits.recv_timeout(Duration::from_secs(30)), Ok(1), "one kick, and no lock is held");
+}
+
+const INT: Command = Command::Int { device: DeviceId::new(1), event: EventId::new(0) };
+const INV: Command = Command::Inv { device: DeviceId::new(1), event: EventId::new(0) };
+const INVALL: Command = Command::Invall { collection: CollectionId::new(0) };
+
+fn nothing(_: &mut Machine) {}
+
+/// The event is pending, and disabled.
+fn pending_and_disabled(machine: &mut Machine) {
+    configure(machine, false);
+    run(machine, &[INV, INT]);
+    configure(machine, true);
+}
+
+#[test]
+fn a_command_kicks_without_a_lock() {
+    kicks(nothing, |machine| run(machine, &[INT]));
+    kicks(pending_and_disabled, |machine| run(machine, &[INV]));
+    kicks(pending_and_disabled, |machine| run(machine, &[INVALL]));
+}
+
+#[test]
+fn a_register_of_a_redistributor_kicks_without_a_lock() {
+    kicks(pending_and_disabled, |machine| machine.write_gicr(0, gicr::INVLPIR, LPI.into()));
+    kicks(pending_and_disabled, |machine| machine.write_gicr(0, gicr::INVALLR, 0));
+    kicks(
+        |machine| {
+            run(machine, &[INT]);
+            machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
+        },
+        |machine| machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true)),
+    );
+    kicks(nothing, |machine| {
+        let sgi = gicr::ISPENDR.locate(IntId::new(3)).unwrap();
+        machine.write_gicr(0, sgi.register(), sgi.mask());
+    });
+}
+
+#[test]
+fn a_line_a_message_and_a_register_of_the_distributor_kick_without_a_lock() {
+    kicks(nothing, |machine| _ = machine.gic.set_line(Line::Spi(SPI), Level::High));
+    kicks(nothing, |machine| machine.write_gicd(gicd::SETSPI_NSR, SPI));
+    kicks(nothing, |machine| {
+        let spi = gicd::ISPENDR.locate(IntId::new(SPI)).unwrap();
+        machine.write_gicd(spi.register(), spi.mask());
+    });
+    kicks(
+        |machine| {
+            machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+            machine.gic.set_line(Line::Spi(SPI), Level::High);
+        },
+        |machine| machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(3)),
+    );
+}
+
+#[test]
+fn another_vcpus_sgi_kicks_without_a_lock() {
+    kicks(nothing, |machine| {
+        let sgi = Sgi::to(3, machine.gic.config().cpus[0].affinity);
+        machine.msr(1, icc::SGI1R.encoding(), sgi.into_bits());
+    });
+}
+
+#[test]
+fn a_restore_kicks_without_a_lock() {
+    kicks(nothing, |machine| {
+        let mut sleeper = machine.gic.freeze(&mut machine.vcpus).unwrap();
+        let mut saved = sleeper.save();
+        saved.its[0].devices[0].events[0].pending = true;
+        sleeper.restore(&saved).unwrap();
+    });
+}
+
+#[test]
+fn an_observer_hears_of_a_deactivation_without_a_lock() {
+    kicks(nothing, |machine| {
+        machine.vcpus[0].returned();
+        machine.gic.set_line(Line::Spi(SPI), Level::High);
+        assert_eq!(machine.acknowledge(0), u64::from(SPI));
+        machine.end(0, SPI.into());
+    });
+}
