@@ -7,7 +7,7 @@ use super::places::{
     SGI_FRAME, TRANSLATER, WAKER, pending_table, redistributor,
 };
 use super::registers;
-use super::software::Software;
+use super::software::{Before, Software};
 use super::step::{Rewritten, Start, Step, Width};
 use std::ops::Range;
 
@@ -171,6 +171,11 @@ impl Script {
 
     fn command(&mut self, command: Command, ones: u32) {
         let before = self.software.prepare(command);
+        self.prepare(before);
+        self.post(command.encode_with(ones));
+    }
+
+    fn prepare(&mut self, before: Before) {
         if !self.enabled && !before.is_nothing() {
             self.enable(true);
         }
@@ -180,7 +185,6 @@ impl Script {
         for (place, bytes) in before.zeroed {
             self.say(format!("memset {place:#x} {bytes:#x} 0"));
         }
-        self.post(command.encode_with(ones));
     }
 
     fn post(&mut self, command: Words) {
@@ -257,8 +261,9 @@ impl Script {
             }
             for target in 0..CPUS {
                 let collection = RELOADING + target;
-                self.command(Command::Mapc { collection, target }, 0);
-                self.command(Command::Invall { collection }, 0);
+                // No event is ever in it: nothing is to be done before.
+                self.post(Command::Mapc { collection, target }.encode());
+                self.post(Command::Invall { collection }.encode());
             }
             self.stale = false;
         }
@@ -268,6 +273,8 @@ impl Script {
     }
 
     fn preset(&mut self, cpu: u16, offset: u16, byte: u8) {
+        let before = self.software.prepare_pending();
+        self.prepare(before);
         self.store(redistributor(cpu) + CTLR, Width::Word, 0);
         let at = pending_table(cpu) + u64::from(FIRST_LPI / 8) + u64::from(offset) % COMPARED_PENDING;
         self.store(at, Width::Byte, byte.into());

@@ -74,6 +74,16 @@ impl Software {
         before
     }
 
+    /// What is to be done before LPIs are made pending by other means than their events: all events are in mapped
+    /// collections.
+    pub(super) fn prepare_pending(&mut self) -> Before {
+        let mut before = Before::default();
+        for collection in self.events.values().flatten() {
+            map(*collection, &mut self.collections, &mut before);
+        }
+        before
+    }
+
     /// A device whose table goes away has no mapped events.
     fn empty(&mut self, device: u32, before: &mut Before) {
         let of_device = self.events.range((device, 0)..=(device, u32::MAX));
@@ -88,9 +98,7 @@ impl Software {
     fn forget(&mut self, event: (u32, u32), before: &mut Before) -> bool {
         let Some(possible) = self.events.remove(&event) else { return false };
         for collection in possible {
-            if self.collections.insert(collection) {
-                before.commands.push(Command::Mapc { collection, target: 0 });
-            }
+            map(collection, &mut self.collections, before);
         }
         true
     }
@@ -101,5 +109,12 @@ impl Software {
             let clear = |(device, event): &(u32, u32)| Command::Clear { device: *device, event: *event };
             before.commands.extend(self.events.keys().map(clear));
         }
+    }
+}
+
+/// Maps a collection that is not mapped.
+fn map(collection: u16, mapped: &mut BTreeSet<u16>, before: &mut Before) {
+    if mapped.insert(collection) {
+        before.commands.push(Command::Mapc { collection, target: 0 });
     }
 }
