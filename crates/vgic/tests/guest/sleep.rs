@@ -409,6 +409,25 @@ fn raising_the_priority_of_a_masked_interrupt_kicks() {
 }
 
 #[test]
+fn a_one_of_n_interrupt_wakes_one_vcpu_of_all_that_sleep() {
+    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(3) });
+    machine.make_edge(SPI);
+    machine.enable_spi(SPI);
+    let any = Irouter::new().with_any_participating(true);
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
+    for vcpu in &mut machine.vcpus {
+        assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
+    }
+
+    pulse(&machine.gic, SPI);
+
+    let woken: Vec<_> = (0..3).filter(|cpu| machine.kicks.of(*cpu) == 1).collect();
+    let kicks: usize = (0..3).map(|cpu| machine.kicks.of(cpu)).sum();
+    assert_eq!((woken.len(), kicks), (1, 1));
+    assert_eq!(machine.acknowledge(woken[0]), u64::from(SPI));
+}
+
+#[test]
 fn an_sgi_wakes_its_target() {
     let mut machine = machine();
     let bit = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
