@@ -265,9 +265,9 @@ impl LpiCore {
         self.with(Control::finish_sweeps);
     }
 
-    /// The redistributor is reset: LPIs are disabled, what was pending is gone, memory is not written.
-    pub(crate) fn reset_lpis(&self, cpu: Cpu) {
-        self.with(|control| control.reset_lpis(cpu.get()));
+    /// All redistributors are reset: LPIs are disabled, what was pending is gone, memory is not written.
+    pub(crate) fn reset_lpis(&self) {
+        self.with(Control::reset_lpis);
     }
 
     /// `GICR_INVLPIR`.

@@ -193,7 +193,7 @@ impl Vgic {
         self.its.iter().for_each(|its| its.reset());
         self.wired.reset();
         if let Some(lpis) = &self.lpis {
-            (0..self.frames.len()).for_each(|index| lpis.reset_lpis(cpu(index)));
+            lpis.reset_lpis();
         }
     }
 

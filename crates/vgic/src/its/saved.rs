@@ -163,7 +163,7 @@ impl HeldIts<'_> {
         (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
         control.set_its_enabled(index, enabled);
         for CollectionState { collection, target } in &saved.collections {
-            control.map_collection(index, collection.get(), vcpu(*target));
+            control.restore_collection(index, collection.get(), vcpu(*target));
         }
         for device in &saved.devices {
             let mapped = MappedDevice { event_bits: device.event_bits, itt: device.itt };

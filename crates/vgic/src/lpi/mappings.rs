@@ -70,7 +70,7 @@ impl Control {
         self.translators.get(usize::from(its.0))
     }
 
-    fn translator_mut(&mut self, its: ItsIndex) -> Option<&mut Translator> {
+    pub(super) fn translator_mut(&mut self, its: ItsIndex) -> Option<&mut Translator> {
         self.translators.get_mut(usize::from(its.0))
     }
 

@@ -64,8 +64,19 @@ impl Control {
         self.is_sweeping(Cause::Disable(vcpu))
     }
 
-    /// The redistributor is reset: what was pending is gone. In one go.
-    pub(super) fn reset_lpis(&mut self, vcpu: u32) {
+    /// All redistributors are reset: what was pending is gone. In one go.
+    pub(super) fn reset_lpis(&mut self) {
+        self.sweep(|control, slot, cold| {
+            let (old, _) = control.shared.slots.update(slot.position(), stopped);
+            control.recall(old);
+            control.pool.set_cold(slot, Cold { held: false, ..cold });
+        });
+        for vcpu in (0..).take(self.redistributors.len()) {
+            self.reset_redistributor(vcpu);
+        }
+    }
+
+    fn reset_redistributor(&mut self, vcpu: u32) {
         if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
             *place = None;
         }
@@ -75,14 +86,6 @@ impl Control {
             Some(Sweep::Disable { closing, .. }) => closing,
             _ => Closing::default(),
         };
-        self.sweep(|control, slot, cold| {
-            let position = slot.position();
-            if control.shared.slots.load(position).target() == vcpu {
-                let (old, _) = control.shared.slots.update(position, stopped);
-                control.recall(old);
-                control.pool.set_cold(slot, Cold { held: false, ..cold });
-            }
-        });
         for mut closing in [disabled, self.close_own(vcpu)] {
             self.close_on(&mut closing, u64::MAX);
         }

@@ -129,6 +129,13 @@ impl Control {
         }
     }
 
+    /// A mapped collection, of which no event is mapped yet.
+    pub(crate) fn restore_collection(&mut self, its: ItsIndex, collection: u16, vcpu: u16) {
+        if let Some(translator) = self.translator_mut(its) {
+            translator.collections.insert(collection, vcpu);
+        }
+    }
+
     /// A mapped event.
     pub(crate) fn restore_event(
         &mut self,

@@ -282,16 +282,19 @@ fn two_security_states_shift_priorities_into_the_lower_half() {
 }
 
 #[test]
-fn a_reset_redistributor_forgets_what_was_pending_and_leaves_memory_alone() {
-    let rig = Rig::running(1);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+fn redistributors_that_are_reset_forget_what_was_pending_and_leave_memory_alone() {
+    let rig = Rig::running(2);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 1)]);
     rig.send(1, 0);
+    rig.send(1, 1);
 
-    rig.lpis.reset_lpis(cpu(0));
+    rig.lpis.reset_lpis();
 
-    assert_eq!(pending_byte(&rig, 0, 8200), 0);
-    rig.enable_lpis(0);
-    assert_eq!(rig.pending(0), NO_LPIS);
+    for vcpu in [0, 1] {
+        assert_eq!(pending_byte(&rig, vcpu, 8200 + u32::from(vcpu)), 0);
+        rig.enable_lpis(vcpu);
+        assert_eq!(rig.pending(vcpu), NO_LPIS);
+    }
 }
 
 #[test]
