@@ -1,0 +1,192 @@
+//! A GIC with an ITS and a GICv2m frame, set up as a guest does it, and one vCPU that takes interrupts.
+
+use gic_arch::icc;
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use irq_routing::Inputs;
+use msi_types::{Cpu, DeviceId, EventId, Kick, MsiMessage};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use vgic::AccessWidth::{Double, Word};
+use vgic::its::ItsConfig;
+use vgic::{GuestMemory, MemoryFault, V2mConfig, V2mNaming, Vcpu, Vgic, VgicConfig};
+
+const RAM: u64 = 0x4000_0000;
+const QUEUE: u64 = RAM;
+const DEVICES: u64 = RAM + 0x1_0000;
+const COLLECTIONS: u64 = RAM + 0x2_0000;
+const CONFIGURATION: u64 = RAM + 0x3_0000;
+const PENDING: u64 = RAM + 0x5_0000;
+const RAM_BYTES: usize = 0x8_0000;
+const ITS: u64 = 0x0808_0000;
+const FRAME: u64 = 0x0802_0000;
+
+/// The SPIs of the GICv2m frame.
+pub(crate) const FRAME_SPIS: std::ops::Range<u32> = 80..96;
+/// The first LPI.
+pub(crate) const LPI: u32 = 8192;
+
+struct Ram(Mutex<Vec<u8>>);
+
+impl Ram {
+    fn with<R>(&self, address: u64, len: usize, f: impl FnOnce(&mut [u8]) -> R) -> Result<R, MemoryFault> {
+        let mut bytes = self.0.lock().unwrap();
+        let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
+        let range = start.and_then(|start| bytes.get_mut(start..start.checked_add(len)?));
+        range.map(f).ok_or(MemoryFault { address })
+    }
+}
+
+impl GuestMemory for Ram {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        self.with(address, bytes.len(), |from| bytes.copy_from_slice(from))
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        self.with(address, bytes.len(), |to| to.copy_from_slice(bytes))
+    }
+}
+
+/// Counts.
+#[derive(Default)]
+pub(crate) struct Kicks(AtomicU32);
+
+impl Kick for Kicks {
+    fn kick(&self, _: Cpu) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Kicks {
+    pub(crate) fn count(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+pub(crate) struct Machine {
+    pub(crate) gic: Arc<Vgic>,
+    pub(crate) vcpu: Vcpu,
+    pub(crate) kicks: Arc<Kicks>,
+    ram: Arc<Ram>,
+    written: u64,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let frame = V2mConfig {
+            base: FRAME,
+            first_spi: FRAME_SPIS.start,
+            count: 16,
+            iidr: 0,
+            naming: V2mNaming::IntId,
+        };
+        let config = VgicConfig {
+            lpi_id_bits: Some(16),
+            its: vec![ItsConfig::new(ITS)],
+            v2m: vec![frame],
+            ..VgicConfig::new(1)
+        };
+        let (ram, kicks) = (Arc::new(Ram(Mutex::new(vec![0; RAM_BYTES]))), Arc::<Kicks>::default());
+        let (gic, mut vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
+        let vcpu = vcpus.remove(0);
+        let mut machine = Self { gic, vcpu, kicks, ram, written: 0 };
+        machine.boot();
+        machine
+    }
+
+    fn boot(&mut self) {
+        let (distributor, redistributor) =
+            (self.gic.config().distributor, self.gic.config().redistributors[0].base);
+        self.ram.write(CONFIGURATION, &[0xa1; 64]).unwrap();
+        for (address, width, value) in [
+            (distributor, Word, 2),
+            (redistributor + 0x14, Word, 0),
+            (redistributor + 0x70, Double, CONFIGURATION | 15),
+            (redistributor + 0x78, Double, PENDING),
+            (redistributor, Word, 1),
+            (ITS + 0x100, Double, 1 << 63 | DEVICES),
+            (ITS + 0x108, Double, 1 << 63 | COLLECTIONS),
+            (ITS + 0x80, Double, 1 << 63 | QUEUE),
+            (ITS, Word, 1),
+        ] {
+            self.gic.write(address, width, value).unwrap();
+        }
+        self.vcpu.write_sysreg(icc::PMR.encoding(), 0xff).unwrap();
+        self.vcpu.write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
+        let (collection, target) = (CollectionId::new(0), RdBase::from_processor_number(0));
+        self.command(Command::Mapc { collection, target, action: MapAction::Map });
+    }
+
+    /// Event n of the device is LPI 8192 + n, for 32 of them.
+    pub(crate) fn map(&mut self, device: DeviceId) {
+        let itt = RAM + 0x7_0000;
+        self.command(Command::Mapd { device, itt, event_bits_minus_one: 4, action: MapAction::Map });
+        for event in 0..32 {
+            let (intid, collection) = (LPI + event, CollectionId::new(0));
+            self.command(Command::Mapti { device, event: EventId::new(event), intid, collection });
+        }
+        assert_eq!(self.gic.command_faults(0).unwrap().count, 0);
+    }
+
+    fn command(&mut self, command: Command) {
+        let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
+        self.ram.write(QUEUE + self.written, &image).unwrap();
+        self.written = (self.written + 32) % 0x1000;
+        self.gic.write(ITS + 0x88, Double, self.written).unwrap();
+    }
+
+    /// The guest enables an SPI: Group 1, to its CPU, level-triggered or by edges.
+    pub(crate) fn enable_spi(&self, intid: u32, edge: bool) {
+        let distributor = self.gic.config().distributor;
+        let (bank, bit) = (u64::from(intid / 32) * 4, 1 << (intid % 32));
+        let (group, enable) = (distributor + 0x80 + bank, distributor + 0x100 + bank);
+        let configuration = distributor + 0xc00 + u64::from(intid / 16) * 4;
+        let groups = self.gic.read(group, Word).unwrap();
+        self.gic.write(group, Word, groups | bit).unwrap();
+        let triggers = self.gic.read(configuration, Word).unwrap();
+        let trigger = 2 << (intid % 16 * 2);
+        let triggers = if edge { triggers | trigger } else { triggers & !trigger };
+        self.gic.write(configuration, Word, triggers).unwrap();
+        self.gic.write(distributor + 0x6000 + u64::from(intid) * 8, Double, 0).unwrap();
+        self.gic.write(enable, Word, bit).unwrap();
+    }
+
+    /// The guest enables a PPI: Group 1.
+    pub(crate) fn enable_ppi(&self, intid: u32) {
+        let frame = self.gic.config().redistributors[0].base + 0x1_0000;
+        let groups = self.gic.read(frame + 0x80, Word).unwrap();
+        self.gic.write(frame + 0x80, Word, groups | 1 << intid).unwrap();
+        self.gic.write(frame + 0x100, Word, 1 << intid).unwrap();
+    }
+
+    /// The guest takes and ends every interrupt that is pending.
+    pub(crate) fn take_all(&mut self) -> Vec<u64> {
+        std::iter::from_fn(|| {
+            let intid = self.acknowledge();
+            (intid != 1023).then(|| self.end(intid))
+        })
+        .collect()
+    }
+
+    pub(crate) fn acknowledge(&mut self) -> u64 {
+        self.vcpu.read_sysreg(icc::IAR1.encoding()).unwrap()
+    }
+
+    pub(crate) fn end(&mut self, intid: u64) -> u64 {
+        self.vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
+        intid
+    }
+
+    pub(crate) fn inputs(&self) -> Inputs {
+        Inputs::new(self.gic.clone()).with_its(self.gic.its(0).unwrap()).with_doorbells(self.gic.clone())
+    }
+}
+
+/// A message to the ITS.
+pub(crate) fn to_its(event: u32) -> MsiMessage {
+    MsiMessage { address: ITS + 0x1_0040, data: event }
+}
+
+/// A message to the GICv2m frame.
+pub(crate) fn to_frame(spi: u32) -> MsiMessage {
+    MsiMessage { address: FRAME + 0x40, data: spi }
+}

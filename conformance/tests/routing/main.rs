@@ -1,0 +1,272 @@
+//! GSI routing over the GIC model: from eventfds, GSIs and MSI-X vectors to the interrupts that a vCPU takes. And KVM's
+//! tables, typed by hand from its header (include/uapi/linux/kvm.h).
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+mod machine;
+
+use irq_routing::irqfd::Irqfds;
+use irq_routing::kvm_table::{self, EntryError, TableError};
+use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::{Change, GsiSpace, NotAPin, Pin, Route, Router, Routing, Sender};
+use machine::{FRAME_SPIS, LPI, Machine, to_frame, to_its};
+use msi_types::pci::msix::Control;
+use msi_types::{Delivery, DeviceId, Gsi, Level, MsiMessage};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use vgic::Sleep;
+
+const NVME: DeviceId = DeviceId::new(0x108);
+const MESSAGE: Gsi = Gsi::new(2000);
+const WIRE: Gsi = Gsi::new(7);
+
+fn router(machine: &Machine) -> Arc<Router> {
+    let router = Router::new(GsiSpace::default(), machine.inputs()).unwrap();
+    router
+        .commit(&[
+            Change::Set(MESSAGE, Route::to_its(NVME, to_its(9))),
+            Change::Set(WIRE, Route::Pin(Pin::of_spi(40).unwrap())),
+        ])
+        .unwrap();
+    Arc::new(router)
+}
+
+fn nonblocking() -> OwnedFd {
+    eventfd(0, EventfdFlags::NONBLOCK).unwrap()
+}
+
+fn signal(eventfd: &OwnedFd) {
+    rustix::io::write(eventfd, &1u64.to_ne_bytes()).unwrap();
+}
+
+fn is_signalled(eventfd: &OwnedFd) -> bool {
+    rustix::io::read(eventfd, &mut [0; 8]).is_ok()
+}
+
+#[test]
+fn a_gsi_becomes_the_lpi_of_its_device_and_event() {
+    let mut machine = Machine::new();
+    machine.map(NVME);
+    let router = router(&machine);
+    assert_eq!(router.signal(MESSAGE), Ok(Delivery::Pending));
+    assert_eq!(machine.take_all(), [u64::from(LPI) + 9]);
+}
+
+#[test]
+fn another_device_with_the_same_event_is_blocked() {
+    let mut machine = Machine::new();
+    machine.map(NVME);
+    let router = router(&machine);
+    router.commit(&[Change::Set(MESSAGE, Route::to_its(DeviceId::new(0x109), to_its(9)))]).unwrap();
+    assert_eq!(router.signal(MESSAGE), Ok(Delivery::Blocked));
+    assert_eq!(machine.take_all(), []);
+}
+
+#[test]
+fn a_message_without_a_device_is_blocked_at_the_its() {
+    let mut machine = Machine::new();
+    machine.map(NVME);
+    let router = router(&machine);
+    router.commit(&[Change::Set(MESSAGE, Route::to_doorbell(to_its(9)))]).unwrap();
+    assert_eq!(router.signal(MESSAGE), Ok(Delivery::Blocked));
+    assert_eq!(machine.take_all(), []);
+}
+
+#[test]
+fn a_gsi_reaches_a_v2m_frame_by_message_and_the_same_spi_by_pin() {
+    let mut machine = Machine::new();
+    let spi = FRAME_SPIS.start + 3;
+    machine.enable_spi(spi, true);
+    let router = router(&machine);
+    let pin = Route::Pin(Pin::of_spi(spi).unwrap());
+    for route in [Route::to_doorbell(to_frame(spi)), Route::to_its(NVME, to_frame(spi)), pin] {
+        router.commit(&[Change::Set(MESSAGE, route)]).unwrap();
+        assert_eq!(router.signal(MESSAGE), Ok(Delivery::Pending), "{route:?}");
+        assert_eq!(machine.take_all(), [u64::from(spi)], "{route:?}");
+    }
+}
+
+#[test]
+fn irq_line_drives_spis_and_ppis_by_kvms_numbers() {
+    let mut machine = Machine::new();
+    machine.enable_spi(40, false);
+    machine.enable_ppi(27);
+    let router = router(&machine);
+    for (number, intid) in [(0x0100_0028, 40), (0x0200_001b, 27)] {
+        router.irq_line(number, Level::High).unwrap();
+        assert_eq!(machine.acknowledge(), intid);
+        router.irq_line(number, Level::Low).unwrap();
+        machine.end(intid);
+        assert_eq!(machine.take_all(), []);
+    }
+}
+
+#[test]
+fn an_eventfd_wakes_a_sleeping_vcpu_by_a_thread() {
+    let mut machine = Machine::new();
+    machine.map(NVME);
+    let irqfds = Irqfds::new(router(&machine)).unwrap();
+    let device = nonblocking();
+    let _bound = irqfds.bind(&device, MESSAGE).unwrap();
+    let _serving = irqfds.spawn().unwrap();
+    assert_eq!(machine.vcpu.prepare_to_sleep(), Sleep::Ready);
+
+    signal(&device);
+
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while machine.kicks.count() == 0 && Instant::now() < deadline {
+        thread::yield_now();
+    }
+    machine.vcpu.returned();
+    assert_eq!(machine.take_all(), [u64::from(LPI) + 9]);
+    assert_eq!(machine.kicks.count(), 1);
+}
+
+/// A level that persists is asked for after each interrupt, and comes again; one that does not, does not.
+#[test]
+fn a_level_eventfd_is_resampled_at_the_end_of_interrupt() {
+    let mut machine = Machine::new();
+    machine.enable_spi(40, false);
+    let irqfds = Irqfds::new(router(&machine)).unwrap();
+    machine.gic.observe_lines(irqfds.clone()).unwrap();
+    let (device, resample) = (nonblocking(), nonblocking());
+    let _bound = irqfds.bind_level(&device, &resample, WIRE).unwrap();
+
+    for _ in 0..3 {
+        signal(&device);
+        assert_eq!(irqfds.dispatch(None).unwrap(), 1);
+        assert_eq!(machine.acknowledge(), 40);
+        assert!(!is_signalled(&resample), "the guest is not done");
+        machine.end(40);
+        assert!(is_signalled(&resample));
+    }
+
+    assert_eq!(machine.acknowledge(), 1023, "the device has not signalled again");
+}
+
+#[test]
+fn a_level_eventfd_that_is_not_bound_any_more_leaves_no_interrupt() {
+    let mut machine = Machine::new();
+    machine.enable_spi(40, false);
+    let irqfds = Irqfds::new(router(&machine)).unwrap();
+    machine.gic.observe_lines(irqfds.clone()).unwrap();
+    let (device, resample) = (nonblocking(), nonblocking());
+    let bound = irqfds.bind_level(&device, &resample, WIRE).unwrap();
+    signal(&device);
+    irqfds.dispatch(None).unwrap();
+
+    drop(bound);
+
+    assert_eq!(machine.acknowledge(), 1023);
+}
+
+#[test]
+fn msix_vectors_become_lpis_when_they_are_unmasked() {
+    let mut machine = Machine::new();
+    machine.map(NVME);
+    let table = MsixTable::new(32, Sender::Device(NVME), router(&machine)).unwrap();
+    table.write_control(Control::new().with_enable(true).with_function_mask(true)).unwrap();
+    for vector in 0..32u32 {
+        let entry = u64::from(vector) * 16;
+        table.write(entry, &to_its(vector).address.to_le_bytes()).unwrap();
+        table.write(entry + 8, &u64::from(vector).to_le_bytes()).unwrap();
+    }
+    assert_eq!(table.signal(5), Signalled::Held);
+    assert_eq!(machine.take_all(), []);
+
+    table.write_control(Control::new().with_enable(true)).unwrap();
+
+    assert_eq!(machine.take_all(), [u64::from(LPI) + 5]);
+    for vector in 0..32 {
+        assert_eq!(table.signal(vector), Signalled::Sent(Delivery::Pending));
+    }
+    let mut taken = machine.take_all();
+    taken.sort_unstable();
+    assert_eq!(taken, (0..32).map(|event| u64::from(LPI) + event).collect::<Vec<_>>());
+}
+
+/// Changes of routes go on while devices send and the guest takes: what is sent last arrives.
+#[test]
+fn no_signal_is_lost_or_torn_while_routes_change() {
+    let mut machine = Machine::new();
+    machine.map(NVME);
+    let router = router(&machine);
+    let route = |event| Route::to_its(NVME, to_its(event));
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            for _ in 0..20_000 {
+                // A torn route would be blocked: no such event, device or doorbell.
+                assert_eq!(router.signal(MESSAGE), Ok(Delivery::Pending));
+            }
+        });
+        let mut round = 0;
+        while !sending.is_finished() {
+            router.commit(&[Change::Set(MESSAGE, route(round % 32))]).unwrap();
+            round += 1;
+            machine.take_all();
+        }
+        sending.join().unwrap();
+    });
+    machine.take_all();
+    router.commit(&[Change::Set(MESSAGE, route(30))]).unwrap();
+    router.signal(MESSAGE).unwrap();
+    assert_eq!(machine.take_all(), [u64::from(LPI) + 30]);
+}
+
+/// An entry of `struct kvm_irq_routing_entry`, word by word.
+fn entry(words: [u32; 8]) -> [u8; 48] {
+    let mut bytes = [0; 48];
+    bytes.chunks_exact_mut(4).zip(words).for_each(|(place, word)| place.copy_from_slice(&word.to_ne_bytes()));
+    bytes
+}
+
+#[test]
+fn entries_are_kvms() {
+    let pin = Route::Pin(Pin::new(5).unwrap());
+    let message = MsiMessage { address: 0x0000_0001_0809_0040, data: 0x2a };
+    for (words, gsi, route) in [
+        // gsi, type, flags, pad, irqchip, pin
+        ([37, 1, 0, 0, 0, 5, 0, 0], 37, pin),
+        // gsi, type, flags, pad, address_lo, address_hi, data, devid
+        ([4095, 2, 1, 0, 0x0809_0040, 1, 0x2a, 0x108], 4095, Route::to_its(NVME, message)),
+        ([0, 2, 0, 0, 0x0809_0040, 1, 0x2a, 0], 0, Route::to_doorbell(message)),
+    ] {
+        assert_eq!(kvm_table::encode_entry(Gsi::new(gsi), route), entry(words));
+        assert_eq!(kvm_table::decode_entry(&entry(words)), Ok((Gsi::new(gsi), route)));
+    }
+}
+
+#[test]
+fn entries_of_other_architectures_are_refused() {
+    for (words, reason) in [
+        ([1, 0, 0, 0, 0, 5, 0, 0], EntryError::Type(0)),
+        // S390 adapter, Hyper-V, Xen
+        ([1, 3, 0, 0, 0, 5, 0, 0], EntryError::Type(3)),
+        ([1, 4, 0, 0, 0, 5, 0, 0], EntryError::Type(4)),
+        ([1, 5, 0, 0, 0, 5, 0, 0], EntryError::Type(5)),
+        // The I/O APIC
+        ([1, 1, 0, 0, 2, 5, 0, 0], EntryError::Irqchip(2)),
+        ([1, 1, 0, 0, 0, 988, 0, 0], EntryError::Pin(NotAPin(988))),
+        ([1, 1, 1, 0, 0, 5, 0, 0], EntryError::Flags { kind: 1, flags: 1 }),
+        ([1, 2, 2, 0, 0, 5, 0, 0], EntryError::Flags { kind: 2, flags: 2 }),
+    ] {
+        assert_eq!(kvm_table::decode_entry(&entry(words)), Err(reason));
+    }
+}
+
+#[test]
+fn a_wrong_entry_spoils_the_whole_table_and_is_named() {
+    let machine = Machine::new();
+    let router = router(&machine);
+    let before = router.routes();
+    let header = [2u32.to_ne_bytes(), 0u32.to_ne_bytes()].concat();
+    let table = [&header[..], &entry([1, 1, 0, 0, 0, 5, 0, 0]), &entry([2, 9, 0, 0, 0, 5, 0, 0])].concat();
+
+    let refused = kvm_table::decode(&table).unwrap_err();
+
+    assert_eq!(refused, TableError::Entry { index: 1, error: EntryError::Type(9) });
+    assert_eq!(router.routes(), before);
+}
