@@ -13,7 +13,7 @@ use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig};
 
 use self::command::{Command, RawCommand};
 pub use self::saved::Damage;
-use crate::memory::{Memory, layout};
+use crate::memory::{Memory, layout, pending_bits};
 
 const ITS: u64 = 0x0808_0000;
 const CPUS: u16 = 2;
@@ -89,7 +89,7 @@ impl Guest {
         config.lpi_id_bits = Some(16);
         config.its = vec![its];
         let memory = Arc::new(Memory::default());
-        memory.allow([layout::pending(0), layout::pending(1)]);
+        memory.allow([layout::pending(0), layout::pending(1)].map(pending_bits));
         let (gic, vcpus) = Vgic::new(config, memory.clone(), Arc::new(NoKick)).expect("a GIC that can be");
         let mut guest = Self { memory, gic, vcpus, shape, queued: 0, rung: 0, taken: 0 };
         guest.boot();

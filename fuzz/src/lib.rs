@@ -3,5 +3,6 @@
 
 pub mod devicetree;
 pub mod guest;
+pub mod kvm;
 pub mod machine;
 mod memory;

@@ -16,7 +16,7 @@ use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, SecurityView, Sleep, Vcpu, Vgic, VgicConfig};
 
 use crate::guest::command::{Command, RawCommand};
-use crate::memory::{Memory, layout};
+use crate::memory::{Memory, layout, pending_bits};
 
 const ITS: u64 = 0x0808_0000;
 const ALIAS: u64 = 0x0600_0000;
@@ -191,7 +191,7 @@ impl Machine {
 
     /// Does this, and checks what must hold after anything.
     pub fn take(&mut self, step: Step) {
-        self.memory.allow(self.pending_tables());
+        self.memory.allow(self.pending_tables().into_iter().map(pending_bits));
         let before = self.memory.reads();
         self.carry_out(step);
         let reads = self.memory.reads() - before;

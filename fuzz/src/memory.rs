@@ -1,6 +1,7 @@
-//! Guest memory that counts what is read, and punishes writes beside the pending tables.
+//! Guest memory that counts what is read and written, and punishes writes beside the tables.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -36,23 +37,28 @@ pub mod layout {
 }
 
 const PAGE: u64 = 0x1000;
-/// Pending bits of 16 INTID bits; the first KiB is not the model's.
-const TABLE: std::ops::Range<u64> = 0x400..0x2000;
+const CONFIGURATION: Range<u64> = layout::CONFIGURATION..layout::CONFIGURATION + 0x1_0000;
+
+/// The pending bits of 16 INTID bits in the table at an address; the first KiB is not the model's.
+pub const fn pending_bits(table: u64) -> Range<u64> {
+    table + 0x400..table + 0x2000
+}
 
 /// RAM that exists where it was written. What was never written reads as zero, but each LPI is enabled.
 #[derive(Default)]
 pub struct Memory {
     pages: Mutex<BTreeMap<u64, Box<[u8; PAGE as usize]>>>,
     reads: AtomicU64,
-    pending_tables: Mutex<Vec<u64>>,
+    writes: AtomicU64,
+    tables: Mutex<Vec<Range<u64>>>,
 }
 
 impl Memory {
-    /// Says where pending tables are.
-    pub fn allow(&self, pending_tables: impl IntoIterator<Item = u64>) {
-        let mut allowed = self.pending_tables.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Says where the model may write.
+    pub fn allow(&self, tables: impl IntoIterator<Item = Range<u64>>) {
+        let mut allowed = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         allowed.clear();
-        allowed.extend(pending_tables);
+        allowed.extend(tables);
     }
 
     /// How often was anything read?
@@ -60,8 +66,13 @@ impl Memory {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// The guest writes a command.
-    pub fn guest_writes(&self, address: u64, words: [u64; 4]) {
+    /// How often was anything written by the model?
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// The guest writes a command, or an entry of a table.
+    pub fn guest_writes<const WORDS: usize>(&self, address: u64, words: [u64; WORDS]) {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.store(address, &bytes);
     }
@@ -86,22 +97,27 @@ impl GuestMemory for Memory {
         self.reads.fetch_add(1, Ordering::Relaxed);
         Self::check(address, bytes.len())?;
         let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, byte) in (address..).zip(bytes) {
-            let configuration = layout::CONFIGURATION..layout::CONFIGURATION + 0x1_0000;
-            let untouched = if configuration.contains(&at) { 0xa1 } else { 0 };
-            *byte = pages.get(&(at / PAGE)).map_or(untouched, |page| page[(at % PAGE) as usize]);
+        let (mut at, mut bytes) = (address, bytes);
+        while !bytes.is_empty() {
+            let start = (at % PAGE) as usize;
+            let (part, rest) = bytes.split_at_mut(bytes.len().min(PAGE as usize - start));
+            match pages.get(&(at / PAGE)) {
+                Some(page) => part.copy_from_slice(&page[start..start + part.len()]),
+                None => part.fill(if CONFIGURATION.contains(&at) { 0xa1 } else { 0 }),
+            }
+            (at, bytes) = (at + part.len() as u64, rest);
         }
         Ok(())
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
         let end = address + bytes.len() as u64;
-        let allowed = self.pending_tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let inside =
-            |table: &u64| address >= table + TABLE.start && end <= table + TABLE.end || bytes.is_empty();
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        let allowed = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let inside = |table: &Range<u64>| address >= table.start && end <= table.end || bytes.is_empty();
         assert!(
             allowed.iter().any(inside),
-            "the model writes {} bytes at {address:#x}, outside of the pending tables at {allowed:x?}",
+            "the model writes {} bytes at {address:#x}, outside of the tables at {allowed:x?}",
             bytes.len()
         );
         drop(allowed);

@@ -229,9 +229,10 @@ impl<'a> KvmView<'a> {
             Attribute::Control(control::ITS_RESTORE_TABLES) => {
                 let restored =
                     tables::restore(self.config, &self.state.its[its], &self.state.cpus, self.memory)?;
+                pending::clear(&restored.consumed, self.memory)?;
                 let its = &mut self.state.its[its];
                 (its.collections, its.devices) = (restored.collections, restored.devices);
-                pending::clear(&restored.consumed, self.memory)
+                Ok(())
             }
             Attribute::Control(control::ITS_RESET) => {
                 its::reset(&mut self.state.its[its]);

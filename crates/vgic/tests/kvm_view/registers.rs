@@ -75,6 +75,17 @@ fn the_implementer_and_the_revision_stay() {
 }
 
 #[test]
+fn group_0_is_not_forwarded_alone() {
+    with_view(|view| {
+        let control = Attribute::Distributor { offset: gicd::CTLR.offset() };
+        for (written, kept) in [(1, 0), (2, 2), (3, 3), (0, 0)] {
+            view.set(GIC, control, written).unwrap();
+            assert_eq!(view.get(GIC, control).unwrap() & 3, kept);
+        }
+    });
+}
+
+#[test]
 fn one_configuration_table_serves_all_redistributors() {
     with_view(|view| {
         let low = |cpu| Attribute::Redistributor {

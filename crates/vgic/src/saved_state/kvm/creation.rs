@@ -58,7 +58,7 @@ use gic_arch::{Iidr, IntId, IntIdClass, gicd, gits};
 /// assert_eq!((config.cpus.len(), config.spis, config.its.len()), (4, 64, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KvmCreation {
     address_bits: u8,
     cpus: Vec<CpuConfig>,

@@ -32,9 +32,11 @@ impl KvmView<'_> {
         let state = &mut self.state.distributor;
         match offset {
             _ if offset == gicd::CTLR.offset() => {
+                // Group 0 alone is nothing that KVM can be in.
                 let written = Ctlr::from(word);
+                let both = written.enable_grp0() && written.enable_grp1();
                 state.ctlr = Ctlr::from(state.ctlr)
-                    .with_enable_grp0(written.enable_grp0())
+                    .with_enable_grp0(both)
                     .with_enable_grp1(written.enable_grp1())
                     .with_e1nwf(written.e1nwf())
                     .into_bits();

@@ -6,10 +6,10 @@ use gic_arch::kvm::{self, Errno, frame};
 use gic_arch::{gicd, gicr};
 
 /// The regions by ascending number; vCPUs fill them in their order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Regions(Vec<Region>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Region {
     index: u8,
     base: u64,

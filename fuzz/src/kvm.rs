@@ -1,0 +1,307 @@
+//! A monitor that creates and restores a machine by KVM's attributes, and believes everything that it is sent.
+//!
+//! What is refused has no effect, on the machine nor on the guest's memory; and nothing is written outside of the tables
+//! that the guest has said.
+
+mod input;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use gic_arch::gicr::{Pendbaser, Propbaser};
+use gic_arch::gits::{Baser, Cbaser, PageSize};
+use gic_arch::its::Level1Entry;
+use gic_arch::kvm::{Attribute, Errno, control};
+use gic_arch::{gicr, gits, icc};
+use msi_types::{Cpu, Kick};
+use vgic::its::ItsConfig;
+use vgic::saved_state::SavedState;
+use vgic::saved_state::kvm::{KvmCreation, KvmDevice, KvmView};
+use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VgicConfig};
+
+pub use self::input::{Access, Act, Make};
+use crate::memory::{Memory, layout, pending_bits};
+
+/// Machines that are larger take too long to make.
+const MOST_CPUS: usize = 4;
+const MOST_ITS: usize = 3;
+/// Reads of memory that one access may take: entries of tables, each read for itself, and a few bytes for each.
+const MOST_READS: u64 = 1 << 26;
+const ENTRY: u64 = 8;
+
+/// The monitor and its machine.
+pub struct Monitor {
+    config: VgicConfig,
+    memory: Arc<Memory>,
+    gic: Arc<Vgic>,
+    vcpus: Vec<Vcpu>,
+    /// What was restored by attributes so far.
+    state: SavedState,
+    commands_left: u8,
+}
+
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
+}
+
+impl Monitor {
+    /// How many acts are looked at.
+    pub const MOST_ACTS: usize = 64;
+
+    /// Creates a machine, or takes a usual one if nothing that can run comes out of it.
+    pub fn create(makes: &[Make]) -> Self {
+        let mut creation = KvmCreation::new(40);
+        for make in makes.iter().take(Self::MOST_ACTS) {
+            take_make(&mut creation, *make);
+        }
+        let small = |config: &VgicConfig| config.cpus.len() <= MOST_CPUS && config.its.len() <= MOST_ITS;
+        let usual = || VgicConfig {
+            its: [0x0808_0000, 0x0810_0000].map(ItsConfig::like_kvm).into(),
+            ..VgicConfig::like_kvm(2, 96)
+        };
+        let config = creation.config().ok().filter(small).unwrap_or_else(usual);
+        let memory = Arc::new(Memory::default());
+        let (gic, mut vcpus) =
+            Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).expect("it was validated");
+        let state = gic.freeze(&mut vcpus).expect("all are here").save();
+        let state = KvmView::new(&config, state, &*memory).expect("it is like KVM's").into_state();
+        Self { config, memory, gic, vcpus, state, commands_left: 4 }
+    }
+
+    /// Does as the input says.
+    pub fn take(&mut self, act: Act) {
+        match act {
+            Act::Boot => self.boot(),
+            Act::Word { place, index, word } => {
+                let address = place.address() + ENTRY * u64::from(index);
+                self.memory.guest_writes(address, [word.bits()]);
+            }
+            Act::Access(Access::Set { device, attribute, value }) => {
+                if let Some(attribute) = attribute.decode() {
+                    _ = self.set(device.named(), attribute, value.bits());
+                }
+            }
+            Act::Access(Access::Get { device, attribute }) => self.read_only(|view| {
+                _ = attribute.decode().map(|attribute| view.get(device.named(), attribute));
+            }),
+            Act::Access(Access::Has { device, attribute }) => self.read_only(|view| {
+                _ = attribute.decode().map(|attribute| view.has(device.named(), attribute));
+            }),
+            Act::Access(Access::Region(index)) => self.read_only(|view| _ = view.region(index)),
+            Act::Save => self.save(),
+            Act::Restore => self.restore(),
+        }
+    }
+
+    /// Puts every table where it usually is, and enables LPIs.
+    fn boot(&mut self) {
+        for (number, cpu) in (0..).zip(self.config.cpus.clone()) {
+            let table = Propbaser::new().with_id_bits_minus_one(15).with_address(layout::CONFIGURATION);
+            let pending = Pendbaser::new().with_address(layout::pending(number));
+            let halves = |offset: u32, value: u64| [(offset, value), (offset + 4, value >> 32)];
+            let tables = [
+                halves(gicr::PROPBASER.offset(), table.into_bits()),
+                halves(gicr::PENDBASER.offset(), pending.into_bits()),
+            ];
+            for (offset, value) in tables.concat().into_iter().chain([(gicr::CTLR.offset(), 1)]) {
+                _ = self.set(KvmDevice::Gic, Attribute::Redistributor { cpu: cpu.affinity, offset }, value);
+            }
+        }
+        let register = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
+        let queue = Cbaser::new().with_valid(true).with_address(layout::QUEUE);
+        for (its, apart) in (0..self.config.its.len()).zip((0..).step_by(0x4_0000)) {
+            let table = |which| register.with_address(layout::table(which) + apart);
+            for (offset, value) in [
+                (gits::CBASER.offset(), queue.into_bits()),
+                (gits::BASER.info("").offset, table(0).into_bits()),
+                (gits::BASER.info("").offset + 8, table(1).into_bits()),
+            ] {
+                _ = self.set(KvmDevice::Its(its), Attribute::Its { offset: offset.into() }, value);
+            }
+        }
+    }
+
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        let tables = matches!(attribute, Attribute::Control(_));
+        if tables && self.commands_left == 0 {
+            return Ok(());
+        }
+        self.commands_left -= u8::from(tables);
+        self.memory.allow(self.tables());
+        let (reads, writes) = (self.memory.reads(), self.memory.writes());
+        let mut view = view(&self.config, &self.state, &self.memory);
+        let outcome = view.set(device, attribute, value);
+        let after = view.into_state();
+        assert!(self.memory.reads() - reads <= MOST_READS, "{attribute:x?} has no end");
+        match outcome {
+            Ok(()) => self.state = after,
+            Err(errno) => {
+                assert_eq!(after, self.state, "{attribute:x?}: {errno}");
+                // A save may have written a part.
+                let saves = matches!(
+                    attribute,
+                    Attribute::Control(control::ITS_SAVE_TABLES | control::SAVE_PENDING_TABLES)
+                );
+                assert!(saves || self.memory.writes() == writes, "{attribute:x?}: {errno}");
+            }
+        }
+        outcome
+    }
+
+    /// What only reads changes nothing.
+    fn read_only(&mut self, read: impl FnOnce(&KvmView<'_>)) {
+        self.memory.allow([]);
+        let view = view(&self.config, &self.state, &self.memory);
+        read(&view);
+        assert_eq!(view.into_state(), self.state);
+    }
+
+    /// Saves all, and restores it elsewhere. Tables that lie over each other may not come back.
+    fn save(&mut self) {
+        let Some(left) = self.commands_left.checked_sub(2) else { return };
+        self.commands_left = left;
+        self.memory.allow(self.tables());
+        let Ok(registers) = view(&self.config, &self.state, &self.memory).save() else { return };
+        let (gic, mut vcpus) = Vgic::new(self.config.clone(), self.memory.clone(), Arc::new(NoKick))
+            .expect("there is one already");
+        let fresh = gic.freeze(&mut vcpus).expect("all are here").save();
+        let mut view = view(&self.config, &fresh, &self.memory);
+        if view.load(&registers).is_ok() {
+            self.state = view.into_state();
+        }
+    }
+
+    /// The machine takes the state, or refuses it and stays as it is; its guest goes on either way.
+    pub fn restore(&mut self) {
+        self.memory.allow(self.tables());
+        let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all are here");
+        let before = frozen.save();
+        match frozen.restore(&self.state) {
+            Ok(()) => {}
+            Err(refused) => assert_eq!(frozen.save(), before, "{refused}"),
+        }
+        frozen.thaw();
+        for vcpu in &mut self.vcpus {
+            for _ in 0..16 {
+                let intid = vcpu.read_sysreg(icc::IAR1.encoding()).expect("ICC_IAR1_EL1");
+                _ = vcpu.write_sysreg(icc::EOIR1.encoding(), intid);
+            }
+        }
+    }
+
+    /// Where the guest has its tables, as far as they can be written.
+    fn tables(&self) -> Vec<Range<u64>> {
+        let mut tables = Vec::new();
+        for its in &self.state.its {
+            let [devices, collections, ..] = its.baser.map(Baser::from_bits);
+            if collections.valid() {
+                tables.push(collections.address()..collections.address() + collections.bytes());
+            }
+            if devices.valid() {
+                tables.extend(self.device_table(devices));
+            }
+            let events = |event_bits: u8| ENTRY << event_bits;
+            tables
+                .extend(its.devices.iter().map(|device| device.itt..device.itt + events(device.event_bits)));
+        }
+        let pendbasers = self.state.cpus.iter().map(|cpu| Pendbaser::from(cpu.redistributor.pendbaser));
+        tables.extend(pendbasers.map(|pendbaser| pending_bits(pendbaser.address())));
+        tables
+    }
+
+    /// As far as 16 bits of DeviceIDs reach. Only its second level is written, if there is one.
+    fn device_table(&self, table: Baser) -> Vec<Range<u64>> {
+        if !table.indirect() {
+            return core::iter::once(table.address()..table.address() + table.bytes()).collect();
+        }
+        let bytes = table.page_size().bytes();
+        let pages = (ENTRY << 16) / bytes;
+        let entries = (0..pages).map(|index| self.memory.read_u64(table.address() + ENTRY * index));
+        let entries =
+            entries.filter_map(Result::ok).map(Level1Entry::from_bits).filter(|entry| entry.valid());
+        entries.map(|entry| entry.address() & !(bytes - 1)).map(|page| page..page + bytes).collect()
+    }
+}
+
+fn view<'a>(config: &'a VgicConfig, state: &SavedState, memory: &'a Arc<Memory>) -> KvmView<'a> {
+    KvmView::new(config, state.clone(), &**memory).expect("what came from a view can be viewed")
+}
+
+/// What is refused changes nothing.
+fn take_make(creation: &mut KvmCreation, make: Make) {
+    let before = creation.clone();
+    let outcome = match make {
+        Make::Cpu { number, affinity } => {
+            let mut cpu = CpuConfig::in_clusters_of_sixteen(affinity.into());
+            cpu.processor_number = number.into();
+            creation.add_cpu(cpu)
+        }
+        Make::Its => {
+            creation.add_its();
+            Ok(())
+        }
+        Make::Access(Access::Set { device, attribute, value }) => attribute
+            .decode()
+            .map_or(Ok(()), |attribute| creation.set(device.named(), attribute, value.bits())),
+        Make::Access(Access::Get { device, attribute }) => {
+            attribute.decode().map_or(Ok(()), |attribute| creation.get(device.named(), attribute).map(drop))
+        }
+        Make::Access(Access::Has { device, attribute }) => {
+            attribute.decode().map_or(Ok(()), |attribute| creation.has(device.named(), attribute))
+        }
+        Make::Access(Access::Region(index)) => creation.region(index).map(drop),
+    };
+    if let Err(errno) = outcome {
+        assert_eq!(*creation, before, "{make:?}: {errno}");
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use gic_arch::kvm::frame;
+    use input::{Device, Named, Place, Value, Word};
+
+    fn set(device: Device, attribute: Named, value: Value) -> Access {
+        Access::Set { device, attribute, value }
+    }
+
+    #[test]
+    fn an_input_can_map_an_event_that_is_pending_and_have_the_machine_take_it() {
+        let mut monitor = Monitor::create(&[]);
+        let word = |place, word| Act::Word { place, index: 0, word };
+        for act in [
+            Act::Boot,
+            word(Place::Collections, Word::Collection { collection: 3, cpu: 1 }),
+            word(Place::Devices, Word::Device { events: Place::Translations(0), bits: 3, next: 0 }),
+            word(Place::Translations(0), Word::Event { lpi: 2, collection: 3, next: 0 }),
+            word(Place::Pending(1), Word::Raw(1)),
+            Act::Access(set(Device::Its(0), Named::Control(2), Value::Small(0))),
+            Act::Save,
+        ] {
+            monitor.take(act);
+        }
+        let event = monitor.state.its[0].devices[0].events[0];
+        assert_eq!((event.intid.get(), event.pending), (8192, true));
+        monitor.restore();
+        let state = monitor.gic.freeze(&mut monitor.vcpus).expect("all are here").save();
+        assert_eq!(state.its[0].devices.len(), 1);
+    }
+
+    #[test]
+    fn an_input_can_create_a_machine_of_its_own() {
+        let gic = |attribute, value| Make::Access(set(Device::Gic, attribute, value));
+        let monitor = Monitor::create(&[
+            Make::Cpu { number: 3, affinity: 3 },
+            gic(Named::Address(frame::DISTRIBUTOR as u8), Value::Frame(0)),
+            gic(
+                Named::Address(frame::REDISTRIBUTOR_REGION as u8),
+                Value::Region { index: 0, place: 8, count: 2 },
+            ),
+            gic(Named::Control(0), Value::Small(0)),
+        ]);
+        assert_eq!((monitor.config.cpus.len(), monitor.config.its.len()), (1, 0));
+    }
+}

@@ -1,0 +1,251 @@
+//! What the input says: anything, and often enough something that gets past the first check.
+
+use gic_arch::kvm::{Attribute, RedistributorRegion, frame};
+use gic_arch::{Affinity, icc};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use vgic::saved_state::kvm::KvmDevice;
+
+use crate::memory::layout;
+
+/// A step of creation.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Make {
+    /// A vCPU.
+    Cpu {
+        /// Its number.
+        number: u8,
+        /// Of a usual machine's, whose affinity it has.
+        affinity: u8,
+    },
+    /// An ITS.
+    Its,
+    /// An attribute.
+    Access(Access),
+}
+
+/// A step of the machine that was created.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Act {
+    /// All tables are put in place.
+    Boot,
+    /// The guest's memory says something.
+    Word {
+        /// Which table.
+        place: Place,
+        /// Which entry of it.
+        index: u8,
+        /// What.
+        word: Word,
+    },
+    /// An attribute.
+    Access(Access),
+    /// All is saved, and loaded elsewhere.
+    Save,
+    /// The machine is restored from what the attributes say.
+    Restore,
+}
+
+/// An access to an attribute.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Access {
+    /// `KVM_SET_DEVICE_ATTR`.
+    Set {
+        /// Of what.
+        device: Device,
+        /// Which.
+        attribute: Named,
+        /// To what.
+        value: Value,
+    },
+    /// `KVM_GET_DEVICE_ATTR`.
+    Get {
+        /// Of what.
+        device: Device,
+        /// Which.
+        attribute: Named,
+    },
+    /// `KVM_HAS_DEVICE_ATTR`.
+    Has {
+        /// Of what.
+        device: Device,
+        /// Which.
+        attribute: Named,
+    },
+    /// A region of redistributors is read.
+    Region(u8),
+}
+
+/// A device.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Device {
+    /// The GICv3.
+    Gic,
+    /// An ITS.
+    Its(u8),
+}
+
+impl Device {
+    /// As the model names it.
+    pub fn named(self) -> KvmDevice {
+        match self {
+            Self::Gic => KvmDevice::Gic,
+            Self::Its(index) => KvmDevice::Its((index % 4).into()),
+        }
+    }
+}
+
+/// An attribute.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Named {
+    /// Any.
+    Raw { group: u8, number: u64 },
+    /// An address.
+    Address(u8),
+    /// A command.
+    Control(u8),
+    /// The number of interrupts.
+    InterruptCount,
+    /// A register of the distributor.
+    Distributor(u16),
+    /// A register of a redistributor, of the second frame if so.
+    Redistributor { cpu: u8, second: bool, offset: u16 },
+    /// A register of an interface.
+    Interface { cpu: u8, which: u8 },
+    /// Lines.
+    Levels { cpu: u8, first: u8 },
+    /// A register of an ITS.
+    Its(u8),
+}
+
+impl Named {
+    /// As the model knows it.
+    pub fn decode(self) -> Option<Attribute> {
+        let cpu = |number: u8| Affinity::from_packed((number % 5).into());
+        Some(match self {
+            Self::Raw { group, number } => return Attribute::decode((group % 12).into(), number).ok(),
+            Self::Address(number) => Attribute::Address((number % 8).into()),
+            Self::Control(number) => Attribute::Control((number % 6).into()),
+            Self::InterruptCount => Attribute::InterruptCount,
+            Self::Distributor(offset) => Attribute::Distributor { offset: (offset & !3).into() },
+            Self::Redistributor { cpu: number, second, offset } => {
+                let offset = u32::from(second) << 16 | u32::from(offset & !3);
+                Attribute::Redistributor { cpu: cpu(number), offset }
+            }
+            Self::Interface { cpu: number, which } => {
+                let registers =
+                    [icc::PMR, icc::BPR0, icc::BPR1, icc::AP0R0, icc::AP1R0].map(icc::SysReg::encoding);
+                let others = [
+                    icc::SRE.encoding(),
+                    icc::CTLR.encoding(),
+                    icc::IGRPEN0.encoding(),
+                    icc::IGRPEN1.encoding(),
+                ];
+                let all = registers.into_iter().chain(others).collect::<Vec<_>>();
+                Attribute::SystemRegister { cpu: cpu(number), register: all[usize::from(which) % all.len()] }
+            }
+            Self::Levels { cpu: number, first } => {
+                Attribute::Levels { cpu: cpu(number), info: 0, first: u16::from(first % 32) * 32 }
+            }
+            Self::Its(index) => Attribute::Its { offset: u64::from(index % 0x30) * 8 },
+        })
+    }
+}
+
+/// The value of an attribute.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Value {
+    /// Any.
+    Raw(u64),
+    /// A little one.
+    Small(u16),
+    /// A place for a frame.
+    Frame(u8),
+    /// A region of redistributors.
+    Region { index: u8, place: u8, count: u8 },
+    /// Where a table is, and what else its register says.
+    Table { place: Place, above: u16, below: u16 },
+}
+
+impl Value {
+    /// As it is written.
+    pub fn bits(self) -> u64 {
+        let base = |place: u8| 0x0800_0000 + u64::from(place % 64) * 0x1_0000;
+        match self {
+            Self::Raw(value) => value,
+            Self::Small(value) => value.into(),
+            Self::Frame(u8::MAX) => frame::NOWHERE,
+            Self::Frame(place) => base(place),
+            Self::Region { index, place, count } => RedistributorRegion::new()
+                .with_index((index % 4).into())
+                .with_base(base(place))
+                .with_count((count % 8).into())
+                .into_bits(),
+            Self::Table { place, above, below } => {
+                u64::from(above) << 48 | place.address() | u64::from(below & 0xfff)
+            }
+        }
+    }
+}
+
+/// A place in the guest's memory.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Place {
+    /// The device table.
+    Devices,
+    /// The collection table.
+    Collections,
+    /// A device's events, or a page of the second level.
+    Translations(u8),
+    /// Pending bits of LPIs, from the first one on.
+    Pending(u8),
+    /// The end of memory.
+    End,
+}
+
+impl Place {
+    /// Where it is.
+    pub const fn address(self) -> u64 {
+        match self {
+            Self::Devices => layout::table(0),
+            Self::Collections => layout::table(1),
+            Self::Translations(number) => layout::translation_table((number % 8) as u64),
+            Self::Pending(cpu) => layout::pending((cpu % 4) as u64) + 0x400,
+            Self::End => layout::END - 0x1_0000,
+        }
+    }
+}
+
+/// An entry of a table.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Word {
+    /// Any.
+    Raw(u64),
+    /// A device.
+    Device { events: Place, bits: u8, next: u8 },
+    /// An event.
+    Event { lpi: u8, collection: u8, next: u8 },
+    /// A collection.
+    Collection { collection: u8, cpu: u8 },
+    /// A page of the second level.
+    Page(Place),
+}
+
+impl Word {
+    /// As it is in memory.
+    pub fn bits(self) -> u64 {
+        let valid = 1 << 63;
+        match self {
+            Self::Raw(word) => word,
+            Self::Device { events, bits, next } => {
+                valid | u64::from(next) << 49 | events.address() >> 8 << 5 | u64::from(bits % 18)
+            }
+            Self::Event { lpi, collection, next } => {
+                u64::from(next) << 48 | (8190 + u64::from(lpi)) << 16 | u64::from(collection % 8)
+            }
+            Self::Collection { collection, cpu } => {
+                valid | u64::from(cpu % 5) << 16 | u64::from(collection % 8)
+            }
+            Self::Page(place) => valid | place.address(),
+        }
+    }
+}
