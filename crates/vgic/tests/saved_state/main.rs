@@ -7,4 +7,5 @@ mod format;
 mod lists;
 mod meanwhile;
 mod refusals;
+mod room;
 mod round_trip;

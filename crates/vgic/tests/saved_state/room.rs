@@ -1,0 +1,103 @@
+//! Machines with little room, used before: a state fits and is restored, or is refused without effect.
+
+use crate::board::{Board, CPUS, config, mapd, mapti};
+use gic_arch::IntId;
+use gic_arch::its::{CollectionId, Command, MapAction};
+use msi_types::{DeviceId, EventId};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use vgic::VgicConfig;
+use vgic::saved_state::{DeviceState, EventState, LpiState, Object, Problem, RestoreError, SavedState};
+
+/// A device's EventID bits and mapped events.
+type Device = (u8, BTreeSet<u32>);
+
+/// What is mapped, and what is pending at each redistributor by itself.
+#[derive(Clone, Debug)]
+struct Contents {
+    devices: BTreeMap<u32, Device>,
+    lpis: Vec<BTreeSet<u32>>,
+}
+
+fn device() -> impl Strategy<Value = Device> {
+    (1..=16u8).prop_flat_map(|bits| (Just(bits), btree_set(0..1u32 << bits, 0..6)))
+}
+
+fn contents() -> impl Strategy<Value = Contents> {
+    let lpis = vec(btree_set(prop_oneof![8192..8256u32, 8192..65536u32], 0..6), usize::from(CPUS));
+    let id = prop_oneof![0..16u32, 0..65536u32];
+    (btree_map(id, device(), 0..8), lpis).prop_map(|(devices, lpis)| Contents { devices, lpis })
+}
+
+/// What a machine has mapped and unmapped again before.
+fn history() -> impl Strategy<Value = Vec<(u32, Device)>> {
+    vec((0..4u32, device()), 0..6)
+}
+
+fn put(contents: &Contents, state: &mut SavedState) {
+    let mut intid = 8192;
+    let mut event = |event: u32| {
+        intid += 1;
+        EventState {
+            event: EventId::new(event),
+            intid: IntId::new(intid),
+            collection: CollectionId::new(0),
+            pending: event.is_multiple_of(2),
+            stays_at: None,
+            configuration: Some(0xa3),
+        }
+    };
+    let devices = contents.devices.iter().map(|(id, (event_bits, events))| DeviceState {
+        device: DeviceId::new(*id),
+        event_bits: *event_bits,
+        itt: 0x4010_0000,
+        events: events.iter().map(|number| event(*number)).collect(),
+    });
+    state.its[0].devices = devices.collect();
+    for (cpu, lpis) in state.cpus.iter_mut().zip(&contents.lpis) {
+        let lpi = |intid: &u32| LpiState { intid: IntId::new(*intid), configuration: Some(0xa3) };
+        cpu.redistributor.lpis = lpis.iter().map(lpi).collect();
+    }
+}
+
+fn use_up(board: &Board, history: Vec<(u32, Device)>) {
+    for (device, (bits, events)) in history {
+        board.queue([mapd(device, bits, 0x4010_0000)]);
+        board.queue(events.iter().map(|event| mapti(device, *event, 8192 + event % 256, 0)));
+        let (id, action) = (DeviceId::new(device), MapAction::Unmap);
+        let unmap = Command::Mapd { device: id, itt: 0, event_bits_minus_one: 0, action };
+        board.queue((device % 2 == 0).then_some(unmap));
+        board.finish_queue();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_fits_is_restored_and_what_does_not_is_refused_without_effect(
+        contents in contents(),
+        history in history(),
+        lpi_slots in 32..700u32,
+        its_devices in 1..12u32,
+    ) {
+        let mut saved = Board::running().save();
+        put(&contents, &mut saved);
+        let mut board = Board::new(VgicConfig { lpi_slots, its_devices, ..config() });
+        board.start();
+        use_up(&board, history);
+        let before = board.save();
+
+        let outcome = board.gic.freeze(&mut board.vcpus).unwrap().restore(&saved);
+
+        let no_room = RestoreError { object: Object::Machine, problem: Problem::NoRoom };
+        match outcome {
+            Ok(()) => prop_assert_eq!(board.save(), saved),
+            Err(refused) => {
+                prop_assert_eq!(refused, no_room);
+                prop_assert_eq!(board.save(), before);
+            }
+        }
+    }
+}
