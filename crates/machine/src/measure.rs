@@ -1,6 +1,7 @@
 //! What the hot paths cost, beside floors and peers in the same process: times travel badly between machines, ratios
 //! travel well. Every case is sampled in turn, so that whatever else goes on meets all of them alike.
 
+mod commands;
 mod controllers;
 mod dispatch;
 mod floors;
@@ -57,9 +58,11 @@ pub struct Case {
     /// | `kick-asleep` | a vCPU falls asleep; a message, one kick (an eventfd write); the interrupt is taken |
     /// | `route-update-16`, `-4096` | one route of a table of that size changes |
     /// | `inject-by-gsi` | as `inject-1`, by a GSI that is routed there |
+    /// | `int-command`, `sync-command` | one of 16384 in a queue; an INT's LPI is not pending |
     /// | `dispatch` | from INTID to a handler that does nothing |
     /// | `setup-*`, `move-*`, `deliver-*` | a controller: setting up a device by its vectors, one affinity change, one message from the device's store until its interrupt was handled and ended |
-    /// | `floor-*`, `peer-*` | for comparison; not this project's code |
+    /// | `floor-*` | for comparison: atomics, locks, maps, an eventfd, each alone and where said with a second thread at it |
+    /// | `peer-*` | for comparison: others' code. `peer-qemu-*-command` are as `*-command`, of the QEMU that is installed |
     pub name: String,
     /// The median.
     pub median_ns: f64,
@@ -146,9 +149,12 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     let mut floor = Probe::new("fetch_or", Reference::FetchOr, || Ok(floors::fetch_or()));
     let mut skipped = Vec::new();
     let mut probes = injection::probes()?;
-    for optional in [floors::eventfd(), injection::kick_asleep(), peers::kvm()] {
+    probes.extend(floors::probes());
+    let one = |probe: Result<Probe, _>| probe.map(|probe| vec![probe]);
+    let alone = [floors::eventfd(), injection::kick_asleep(), peers::kvm()].map(one);
+    for optional in alone.into_iter().chain([commands::model(), commands::qemu()]) {
         match optional {
-            Ok(probe) => probes.push(probe),
+            Ok(several) => probes.extend(several),
             Err((name, reason)) => skipped.push((name.to_owned(), reason)),
         }
     }

@@ -1,7 +1,11 @@
 //! What no implementation can be faster than.
 
 use super::{Probe, Reference, each};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::thread;
 use std::time::Instant;
 
 const OPERATIONS: u32 = 10_000;
@@ -11,11 +15,63 @@ pub(super) const EVENTFD: &str = "floor-eventfd-write";
 /// An atomic read-modify-write that nobody else is interested in.
 pub(super) fn fetch_or() -> f64 {
     let word = AtomicU64::new(0);
+    timed(&|bit| _ = black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst))
+}
+
+/// What an injection without the model's ways would at least be made of.
+pub(super) fn probes() -> Vec<Probe> {
+    let (mutex, lock) = (Mutex::new(0u64), RwLock::new(0u64));
+    let (shared_word, shared_mutex, shared_lock) = (AtomicU64::new(0), Mutex::new(0u64), RwLock::new(0u64));
+    let hashed: HashMap<u32, u32> = (0..MAPPED).map(|key| (key, key)).collect();
+    let ordered: BTreeMap<u32, u32> = (0..MAPPED).map(|key| (key, key)).collect();
+    let set = |word: &AtomicU64, bit: u32| _ = black_box(word).fetch_or(1 << (bit % 64), Ordering::SeqCst);
+    let count = |mutex: &Mutex<u64>| *mutex.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    let read = |lock: &RwLock<u64>| _ = black_box(*lock.read().unwrap_or_else(PoisonError::into_inner));
+    vec![
+        floor("floor-fetch-or-2-threads", move || by_two(&|bit| set(&shared_word, bit))),
+        floor("floor-mutex", move || Ok(timed(&|_| count(&mutex)))),
+        floor("floor-mutex-2-threads", move || by_two(&|_| count(&shared_mutex))),
+        floor("floor-rwlock-read", move || Ok(timed(&|_| read(&lock)))),
+        floor("floor-rwlock-read-2-threads", move || by_two(&|_| read(&shared_lock))),
+        floor("floor-hashmap-10k", move || Ok(timed(&|at| _ = black_box(hashed.get(&key(at)))))),
+        floor("floor-btreemap-10k", move || Ok(timed(&|at| _ = black_box(ordered.get(&key(at)))))),
+    ]
+}
+
+/// Entries of the maps that are looked things up in.
+const MAPPED: u32 = 10_000;
+
+/// Some key of theirs, another each time.
+fn key(at: u32) -> u32 {
+    at.wrapping_mul(2_654_435_761) % MAPPED
+}
+
+fn floor(name: &str, sample: impl FnMut() -> Result<f64, String> + 'static) -> Probe {
+    Probe::new(name, Reference::FetchOr, sample)
+}
+
+fn timed(operation: &impl Fn(u32)) -> f64 {
     let start = Instant::now();
-    for bit in 0..OPERATIONS {
-        std::hint::black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst);
-    }
+    (0..OPERATIONS).for_each(operation);
     each(start.elapsed(), OPERATIONS)
+}
+
+/// Two threads do it at the same time: the mean of what it costs each.
+fn by_two(operation: &(impl Fn(u32) + Sync)) -> Result<f64, String> {
+    let gate = AtomicU32::new(0);
+    let run = || {
+        gate.fetch_add(1, Ordering::SeqCst);
+        while gate.load(Ordering::SeqCst) < 2 {
+            std::hint::spin_loop();
+        }
+        timed(operation)
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(run);
+        let one = run();
+        let other = other.join().map_err(|_| "the other thread panicked".to_owned())?;
+        Ok(f64::midpoint(one, other))
+    })
 }
 
 /// A file by which a thread is woken, if nobody reads it.

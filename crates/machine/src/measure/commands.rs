@@ -1,0 +1,246 @@
+//! Commands of an ITS, in a long queue: of the model, and of QEMU where it is installed. Both are driven by the same lines
+//! of QEMU's qtest protocol. INT is what a message does that comes to the ITS; SYNC does next to nothing, so that the
+//! difference is what making an LPI pending costs, without reading commands.
+
+use super::{Probe, Reference, each};
+use crate::qtest::{Qtest, RAM_BASE};
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::{gicr, gits};
+use msi_types::{DeviceId, EventId};
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+const OURS: [&str; 2] = ["int-command", "sync-command"];
+const QEMUS: [&str; 2] = ["peer-qemu-int-command", "peer-qemu-sync-command"];
+const PROGRAM: &str = "qemu-system-aarch64";
+
+const ITS: u64 = 0x0808_0000;
+const REDISTRIBUTOR: u64 = 0x080a_0000;
+const DEVICES: u64 = RAM_BASE;
+const COLLECTIONS: u64 = RAM_BASE + 0x1_0000;
+const CONFIGURATION: u64 = RAM_BASE + 0x2_0000;
+const PENDING: u64 = RAM_BASE + 0x4_0000;
+/// Room for 16 bytes an event.
+const TRANSLATIONS: u64 = RAM_BASE + 0x10_0000;
+const QUEUE: u64 = RAM_BASE + 0x20_0000;
+const QUEUE_PAGES: u64 = 0x100;
+
+/// Events of the one device, each mapped to an LPI of its own: their commands fill half of the queue.
+const EVENTS: u32 = 1 << EVENT_BITS;
+const EVENT_BITS: u8 = 14;
+const FIRST_LPI: u32 = 8192;
+const DEVICE: DeviceId = DeviceId::new(0);
+const COLLECTION: CollectionId = CollectionId::new(0);
+const TARGET: RdBase = RdBase::from_processor_number(0);
+/// Bytes in a line of commands.
+const CHUNK: usize = 0x8000;
+/// Reads of `CREADR` or `GICR_CTLR` until the hardware is done, at most.
+const TURNS: u32 = 10_000;
+
+/// Whoever answers lines of the protocol.
+trait Answers {
+    /// What comes after `OK`.
+    fn tell(&mut self, line: &str) -> Result<String, String>;
+}
+
+impl Answers for Qtest {
+    fn tell(&mut self, line: &str) -> Result<String, String> {
+        accepted(line, &self.answer(line).reply.to_string())
+    }
+}
+
+fn accepted(line: &str, reply: &str) -> Result<String, String> {
+    match reply.trim_end().strip_prefix("OK") {
+        Some(rest) => Ok(rest.trim_start().to_owned()),
+        None => Err(format!("{line:.40}: {reply}")),
+    }
+}
+
+/// A QEMU whose CPUs stand still.
+struct Qemu {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Qemu {
+    fn start() -> Result<Self, String> {
+        let machine = ["-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-m", "128M", "-accel", "tcg", "-S"];
+        let mut command = std::process::Command::new(PROGRAM);
+        command.args(machine).args(["-display", "none", "-nodefaults"]);
+        command.args(["-qtest", "stdio", "-qtest-log", "none"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|error| format!("{PROGRAM}: {error}"))?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(input), Some(output)) => Ok(Self { child, input, output: BufReader::new(output) }),
+            _ => Err("no pipes".to_owned()),
+        }
+    }
+}
+
+impl Answers for Qemu {
+    fn tell(&mut self, line: &str) -> Result<String, String> {
+        let mut reply = String::new();
+        let told = writeln!(self.input, "{line}").and_then(|()| self.output.read_line(&mut reply));
+        told.map_err(|error| format!("{PROGRAM}: {error}"))?;
+        accepted(line, &reply)
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // One that has ended already needs neither.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Of the model.
+pub(super) fn model() -> Result<Vec<Probe>, (&'static str, String)> {
+    let machine = Qtest::new(1).map_err(|error| (OURS[0], error.to_string()))?;
+    probes(OURS, machine)
+}
+
+/// Of QEMU.
+pub(super) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
+    let machine = Qemu::start().map_err(|reason| (QEMUS[0], reason))?;
+    probes(QEMUS, machine)
+}
+
+/// One INT, and one SYNC: to be sampled in this order.
+fn probes(
+    names: [&'static str; 2],
+    machine: impl Answers + 'static,
+) -> Result<Vec<Probe>, (&'static str, String)> {
+    let mut its = Its { machine, at: 0 };
+    its.boot().map_err(|reason| (names[0], reason))?;
+    let its = Rc::new(RefCell::new(its));
+    let same = Rc::clone(&its);
+    Ok(vec![
+        Probe::new(names[0], Reference::FetchOr, move || its.borrow_mut().ints()),
+        Probe::new(names[1], Reference::FetchOr, move || same.borrow_mut().syncs()),
+    ])
+}
+
+/// The ITS of a machine with QEMU's memory map.
+struct Its<M> {
+    machine: M,
+    /// The command that it is to execute next.
+    at: u32,
+}
+
+impl<M: Answers> Its<M> {
+    /// Maps every event, and leaves a queue whose first half are INTs, one for each event, and the other SYNCs.
+    fn boot(&mut self) -> Result<(), String> {
+        self.write32(REDISTRIBUTOR + u64::from(gicr::WAKER.offset()), 0)?;
+        self.write64(REDISTRIBUTOR + u64::from(gicr::PROPBASER.offset()), CONFIGURATION | 15)?;
+        self.write64(REDISTRIBUTOR + u64::from(gicr::PENDBASER.offset()), PENDING)?;
+        // Enabled, in the middle of the priorities.
+        self.machine.tell(&format!("memset {CONFIGURATION:#x} {EVENTS:#x} 0xa1"))?;
+        self.machine.tell(&format!("memset {DEVICES:#x} 0x20000 0"))?;
+        for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
+            let register = gits::BASER.get(table).ok_or("no table")?;
+            self.write64(ITS + u64::from(register.offset()), 1 << 63 | address)?;
+        }
+        let (device, collection) = (DEVICE, COLLECTION);
+        let (itt, event_bits_minus_one, action) = (TRANSLATIONS, EVENT_BITS - 1, MapAction::Map);
+        let first = [
+            Command::Mapc { collection, target: TARGET, action },
+            Command::Mapd { device, itt, event_bits_minus_one, action },
+        ];
+        let each = (0..EVENTS).map(|event| Command::Mapti {
+            device,
+            event: EventId::new(event),
+            intid: FIRST_LPI + event,
+            collection,
+        });
+        self.give_queue(&first.into_iter().chain(each).collect::<Vec<_>>())?;
+        self.redistributor_enable(1)?;
+        self.run_up_to(EVENTS + 2)?;
+        self.write32(ITS + u64::from(gits::CTLR.offset()), 0)?;
+        let ints = (0..EVENTS).map(|event| Command::Int { device, event: EventId::new(event) });
+        let syncs = (0..EVENTS).map(|_| Command::Sync { target: TARGET });
+        self.give_queue(&ints.chain(syncs).collect::<Vec<_>>())
+    }
+
+    /// A queue that begins with these, with nothing to execute yet.
+    fn give_queue(&mut self, commands: &[Command]) -> Result<(), String> {
+        let bytes: Vec<u8> =
+            commands.iter().copied().flat_map(Command::encode).flat_map(u64::to_le_bytes).collect();
+        for (chunk, at) in bytes.chunks(CHUNK).zip((QUEUE..).step_by(CHUNK)) {
+            let mut line = format!("write {at:#x} {:#x} 0x", chunk.len());
+            for byte in chunk {
+                // Strings take what is written to them.
+                let _ = write!(line, "{byte:02x}");
+            }
+            self.machine.tell(&line)?;
+        }
+        self.write64(ITS + u64::from(gits::CBASER.offset()), 1 << 63 | QUEUE | (QUEUE_PAGES - 1))?;
+        self.write64(ITS + u64::from(gits::CWRITER.offset()), 0)?;
+        self.at = 0;
+        self.write32(ITS + u64::from(gits::CTLR.offset()), 1)
+    }
+
+    /// Nanoseconds of one INT of an LPI that is not pending. The way of a line to the machine and back counts, divided by
+    /// all of them.
+    fn ints(&mut self) -> Result<f64, String> {
+        self.redistributor_enable(0)?;
+        self.machine.tell(&format!("memset {PENDING:#x} 0x10000 0"))?;
+        self.redistributor_enable(1)?;
+        let spent = self.run_up_to(EVENTS)?;
+        self.redistributor_enable(0)?;
+        let (at, bytes) = (PENDING + u64::from(FIRST_LPI / 8), EVENTS / 8);
+        let pending = self.machine.tell(&format!("read {at:#x} {bytes:#x}"))?;
+        if pending.strip_prefix("0x").is_none_or(|digits| !digits.trim_matches('f').is_empty()) {
+            return Err("not every INT made its LPI pending".to_owned());
+        }
+        Ok(each(spent, EVENTS))
+    }
+
+    /// Nanoseconds of one SYNC.
+    fn syncs(&mut self) -> Result<f64, String> {
+        self.run_up_to(0).map(|spent| each(spent, EVENTS))
+    }
+
+    /// Has the ITS work the queue off up to this command; the time that it took.
+    fn run_up_to(&mut self, command: u32) -> Result<Duration, String> {
+        if std::mem::replace(&mut self.at, command) == command {
+            return Err("there is nothing to execute".to_owned());
+        }
+        let end = u64::from(command) * 32;
+        let start = Instant::now();
+        self.write64(ITS + u64::from(gits::CWRITER.offset()), end)?;
+        self.wait(ITS + u64::from(gits::CREADR.offset()), |creadr| creadr == end)?;
+        Ok(start.elapsed())
+    }
+
+    fn redistributor_enable(&mut self, lpis: u32) -> Result<(), String> {
+        const RWP: u64 = 1 << 3;
+        let ctlr = REDISTRIBUTOR + u64::from(gicr::CTLR.offset());
+        self.write32(ctlr, lpis)?;
+        self.wait(ctlr, |ctlr| ctlr & RWP == 0)
+    }
+
+    fn wait(&mut self, register: u64, is_done: impl Fn(u64) -> bool) -> Result<(), String> {
+        for _ in 0..TURNS {
+            let value = self.machine.tell(&format!("readq {register:#x}"))?;
+            let value = value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            if is_done(value.ok_or("no number")?) {
+                return Ok(());
+            }
+        }
+        Err(format!("the register at {register:#x} never says that it is done"))
+    }
+
+    fn write32(&mut self, address: u64, value: u32) -> Result<(), String> {
+        self.machine.tell(&format!("writel {address:#x} {value:#x}")).map(drop)
+    }
+
+    fn write64(&mut self, address: u64, value: u64) -> Result<(), String> {
+        self.machine.tell(&format!("writeq {address:#x} {value:#x}")).map(drop)
+    }
+}
