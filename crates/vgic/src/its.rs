@@ -135,7 +135,7 @@ impl Its {
         self.lpis.with_notification_owed(|control| {
             control.set_its_enabled(self.index, false);
             control.unmap_all_devices(self.index);
-            control.unmap_all_collections(self.index);
+            control.unmap_collections_from(self.index, 0);
             control.finish_sweeps();
         });
     }

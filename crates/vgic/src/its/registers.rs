@@ -133,7 +133,7 @@ impl Its {
         seen
     }
 
-    /// A table that is taken away takes what it mapped along.
+    /// A table that is taken away takes what it mapped along. Collections that the ITS holds are in no table.
     fn set_baser(&self, index: u32, lanes: Lanes) {
         let mut state = self.state.lock();
         if state.enabled {
@@ -149,7 +149,7 @@ impl Its {
         if old.valid() && !new.valid() {
             self.lpis.with_notification_owed(|control| match index {
                 0 => control.unmap_all_devices(self.index),
-                _ => control.unmap_all_collections(self.index),
+                _ => control.unmap_collections_from(self.index, self.config.held_collections.into()),
             });
             self.run(&mut state);
         }

@@ -206,10 +206,10 @@ impl Control {
         }
     }
 
-    /// Unmaps all collections.
-    pub(crate) fn unmap_all_collections(&mut self, its: ItsIndex) {
+    /// Unmaps the collections from this number on.
+    pub(crate) fn unmap_collections_from(&mut self, its: ItsIndex, first: u16) {
         if let Some(translator) = self.translator_mut(its) {
-            translator.collections.clear();
+            translator.collections.retain(|collection, _| *collection < first);
             self.refresh_its(Cause::Resettle(its), its);
         }
     }

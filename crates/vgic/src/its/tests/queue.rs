@@ -369,6 +369,18 @@ fn a_device_table_taken_away_takes_its_devices_along() {
 }
 
 #[test]
+fn a_collection_table_taken_away_takes_its_collections_along_and_not_those_that_the_its_holds() {
+    let rig = Rig::running_with(1, ItsConfig { held_collections: 1, ..ItsConfig::new(BASE) });
+    rig.run([mapc(1, 0), mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 1)]);
+    rig.set_enabled(false);
+    rig.its.write(gits::BASER.offset_of(1), Double, 0);
+    rig.set_enabled(true);
+
+    assert_eq!(rig.send(1, 0), Delivery::Pending);
+    assert_eq!(rig.send(1, 1), Delivery::Blocked);
+}
+
+#[test]
 fn reset_forgets_everything() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), int(1, 0)]);
