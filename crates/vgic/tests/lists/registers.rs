@@ -440,3 +440,33 @@ fn the_active_state_is_that_of_the_entry_until_the_vcpu_exits() {
     let _vcpu = inside.exit(&hardware.registers);
     assert_eq!(active(&machine), 0);
 }
+
+#[test]
+fn what_is_loaded_into_the_hardware_has_the_bits_of_the_manual() {
+    let mut machine = machine();
+    machine.msr(0, icc::CTLR.encoding(), 0b11);
+    machine.msr(0, icc::BPR0.encoding(), 4);
+    machine.msr(0, icc::AP1R0.encoding(), 1 << 31);
+    machine.msr(0, icc::PMR.encoding(), 0xf0);
+    machine.make_edge(SPI + 1);
+    for (spi, priority) in [(SPI, 0x88), (SPI + 1, 0x90), (SPI + 2, 0x98)] {
+        set_priority(&machine, spi, priority);
+        high(&machine, spi);
+    }
+
+    let (_inside, registers) = lists(&mut machine, 2).enter();
+
+    // En, NPIE, VGrp1DIE, TDIR.
+    assert_eq!(registers.hcr.into_bits(), 1 | 1 << 3 | 1 << 7 | 1 << 14);
+    // VENG1, VFIQEn, VCBPR, VEOIM, VBPR1, VBPR0, VPMR.
+    assert_eq!(
+        registers.vmcr.into_bits(),
+        1 << 1 | 1 << 3 | 1 << 4 | 1 << 9 | 3 << 18 | 4 << 21 | 0xf0 << 24
+    );
+    assert_eq!(registers.active_priorities, [[0; 4], [1 << 31, 0, 0, 0]]);
+    let list = registers.list.map(gic_arch::ich::ListRegister::into_bits);
+    // A level asks for maintenance at its end, an edge does not.
+    assert_eq!(list[0], 1 << 62 | 1 << 60 | 0x88 << 48 | 1 << 41 | u64::from(SPI));
+    assert_eq!(list[1], 1 << 62 | 1 << 60 | 0x90 << 48 | u64::from(SPI + 1));
+    assert_eq!(list[2..], [0; 14]);
+}
