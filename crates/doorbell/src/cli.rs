@@ -124,6 +124,10 @@ pub(crate) struct QtestArgs {
     /// Security states of the GIC; of two, the script sees what Non-secure software does.
     #[arg(long, value_enum, default_value = "one")]
     pub(crate) security: SecurityStates,
+    /// Let the CPUs take interrupts of every group and priority: their interfaces, which the protocol does not reach,
+    /// come up with all of that off.
+    #[arg(long)]
+    pub(crate) unmask: bool,
     /// Connect to a Unix socket instead of standard input and output; with `,server=on`, wait there for a connection.
     #[arg(long, value_name = "[unix:]PATH[,server=on]")]
     pub(crate) socket: Option<String>,

@@ -13,6 +13,9 @@ pub(crate) fn qtest(args: &QtestArgs) -> Result<Outcome> {
         SecurityStates::One => Qtest::new(args.cpus)?,
         SecurityStates::Two => Qtest::non_secure(args.cpus)?,
     };
+    if args.unmask {
+        machine.unmask();
+    }
     match &args.socket {
         None => serve(&mut machine, io::stdin().lock(), io::stdout().lock())?,
         Some(socket) => {

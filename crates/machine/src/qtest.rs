@@ -19,7 +19,7 @@
 //! `irq_intercept_in CPU`, 0 is that CPU's IRQ and 1 its FIQ; after `irq_intercept_in GIC`, they are the GIC's inputs.
 //! Only one object is intercepted. QEMU 7.2 knows no interception of named outputs: it says `OK` and tells nothing.
 //! CPU interfaces come up with both groups disabled and every priority masked, as hardware's, and the protocol does
-//! not reach them: lines are told where [`Qtest::vcpu`] enables them.
+//! not reach them: nothing is asserted before [`Qtest::unmask`], or what software does on a [`Qtest::vcpu`].
 //!
 //! # Answers
 //!
@@ -52,6 +52,7 @@ pub use answer::{Answer, IrqChange, Reply};
 pub use request::{MAX_BYTES, Mistake, Place};
 pub use server::serve;
 
+use gic_arch::icc::{IGRPEN0, IGRPEN1, PMR};
 use lines::{Lines, Pin};
 use request::Request;
 use space::Space;
@@ -105,6 +106,19 @@ impl Qtest {
         let (gic, vcpus) = Vgic::new(config, Arc::clone(&ram) as _, Arc::new(NobodySleeps))?;
         let lines = Lines::new(Arc::clone(&gic));
         Ok(Self { space: Space::new(gic, ram), lines, vcpus, clock: 0 })
+    }
+
+    /// Lets every CPU take interrupts of all priorities and of all groups that software on it has: CPU interfaces come
+    /// up with all of that off, and the protocol does not reach them.
+    pub fn unmask(&mut self) {
+        for vcpu in &mut self.vcpus {
+            for (register, value) in
+                [(PMR.encoding(), 0xff), (IGRPEN1.encoding(), 1), (IGRPEN0.encoding(), 1)]
+            {
+                // Of two security states Group 0 is the Secure side's, and its register UNDEFINED.
+                _ = vcpu.write_sysreg(register, value);
+            }
+        }
     }
 
     /// Carries out one line of a script, which may end in a newline.

@@ -122,13 +122,7 @@ fn an_intercepted_gic_tells_changes_of_its_inputs_before_the_reply() {
 /// A machine whose CPUs take interrupts of both groups, and SGIs 0 (Group 0) and 1 (Group 1) of CPU 1 are enabled.
 fn listening() -> Qtest {
     let mut machine = machine();
-    for index in 0..2 {
-        let cpu = machine.vcpu(index).unwrap();
-        cpu.write_sysreg(icc::PMR.encoding(), 0xff).unwrap();
-        for group in [icc::IGRPEN0.encoding(), icc::IGRPEN1.encoding()] {
-            cpu.write_sysreg(group, 1).unwrap();
-        }
-    }
+    machine.unmask();
     let script = [
         "writel 0x08000000 3",
         "writel 0x080a0014 0",
