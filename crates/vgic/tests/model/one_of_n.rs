@@ -10,7 +10,7 @@ use msi_types::{Cpu, Kick};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
 
 const CPUS: usize = 3;
 /// Edges, all enabled, that any vCPU may take until they are routed.
@@ -94,19 +94,21 @@ struct Machine {
     halves: Vec<Half>,
     kicks: Arc<Kicks>,
     half: NewHalf,
+    security: SecurityView,
     spis: [Spi; SPIS.len()],
     cpus: [Participant; CPUS],
 }
 
 impl Machine {
-    fn new(half: NewHalf) -> Self {
+    fn new(half: NewHalf, security: SecurityView) -> Self {
         let kicks = Arc::new(Kicks::default());
-        let config = VgicConfig { one_of_n: true, spis: 32, ..VgicConfig::new(3) };
+        let config = VgicConfig { one_of_n: true, spis: 32, security, ..VgicConfig::new(3) };
         let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kicks.clone()).unwrap();
-        let spi = Spi { pending: false, enabled: false, group: 0, target: Some(0) };
+        let spi = Spi { pending: false, enabled: false, group: 1, target: Some(0) };
         let cpu = Participant { asleep: true, declines: [false; 2], enabled: [false; 2] };
         let halves = Vec::new();
-        let mut machine = Self { gic, halves, kicks, half, spis: [spi; SPIS.len()], cpus: [cpu; CPUS] };
+        let mut machine =
+            Self { gic, halves, kicks, half, security, spis: [spi; SPIS.len()], cpus: [cpu; CPUS] };
         machine.split(vcpus);
         machine.start();
         machine
@@ -172,7 +174,23 @@ impl Machine {
         self.halves[cpu].write_sysreg(register, value).unwrap();
     }
 
+    /// The Non-secure side has neither Group 0 nor `GICR_WAKER`.
+    fn exists(&self, op: &Op) -> bool {
+        let secure = match *op {
+            Op::Group { group, .. } | Op::GroupEnable { group, .. } | Op::Take { group, .. } => group == 0,
+            Op::Waker { asleep, .. } => asleep,
+            _ => false,
+        };
+        self.security == SecurityView::Single || !secure
+    }
+
     fn apply(&mut self, op: &Op) {
+        if self.exists(op) {
+            self.apply_existing(op);
+        }
+    }
+
+    fn apply_existing(&mut self, op: &Op) {
         match *op {
             Op::Pend { spi } => {
                 self.set(gicd::ISPENDR, spi);
@@ -274,7 +292,7 @@ impl Machine {
     fn drain(&mut self) {
         let turns = (0..2 * SPIS.len()).flat_map(|_| (0..CPUS).flat_map(|cpu| [(cpu, 0), (cpu, 1)]));
         for (cpu, group) in turns {
-            let _ = self.take(cpu, group);
+            self.apply(&Op::Take { cpu, group });
         }
         for spi in 0..SPIS.len() {
             let left = (0..CPUS).find(|cpu| self.goes_to(spi, *cpu));
@@ -295,14 +313,15 @@ proptest! {
 
     #[test]
     fn one_participating_vcpu_takes_each_one_of_n_interrupt(
-        half in prop_oneof![
-            Just((|vcpu, _| Half::Software(vcpu)) as NewHalf),
-            Just((|vcpu, kicked| Half::lists(vcpu, 16, Exits::Needed, kicked)) as _),
-            Just((|vcpu, kicked| Half::lists(vcpu, 1, Exits::Needed, kicked)) as _),
+        (half, security) in prop_oneof![
+            Just(((|vcpu, _| Half::Software(vcpu)) as NewHalf, SecurityView::Single)),
+            Just(((|vcpu, _| Half::Software(vcpu)) as _, SecurityView::NonSecure)),
+            Just(((|vcpu, kicked| Half::lists(vcpu, 16, Exits::Needed, kicked)) as _, SecurityView::Single)),
+            Just(((|vcpu, kicked| Half::lists(vcpu, 1, Exits::Needed, kicked)) as _, SecurityView::Single)),
         ],
         ops in proptest::collection::vec(ops(), 1..100),
     ) {
-        let mut machine = Machine::new(half);
+        let mut machine = Machine::new(half, security);
         for op in ops {
             machine.apply(&op);
             machine.check();
