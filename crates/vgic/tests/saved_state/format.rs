@@ -155,3 +155,23 @@ fn a_text_that_ends_too_early_is_refused() {
         assert!(serde_json::from_str::<SavedState>(&text[..end]).is_err(), "the first {end} bytes");
     }
 }
+
+#[test]
+fn the_version_is_what_bytes_that_describe_nothing_begin_with() {
+    let saved: SavedState = serde_json::from_str(VERSION_1).unwrap();
+    let bytes = postcard::to_allocvec(&saved).unwrap();
+
+    assert_eq!(postcard::from_bytes(&bytes), Ok(saved));
+    assert_eq!(postcard::from_bytes(&bytes), Ok(StateVersion { version: VERSION }));
+    for end in 0..bytes.len() {
+        assert!(postcard::from_bytes::<SavedState>(&bytes[..end]).is_err(), "the first {end} bytes");
+    }
+}
+
+#[test]
+fn a_list_that_says_it_is_longer_than_anything_is_refused_where_the_bytes_end() {
+    // The version, the distributor's three registers, and how many interrupts are said to follow.
+    let bytes = [&[1, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
+
+    assert_eq!(postcard::from_bytes::<SavedState>(&bytes), Err(postcard::Error::DeserializeUnexpectedEnd));
+}
