@@ -1,8 +1,10 @@
 //! Faults seen in other models, beside those at the ITS (`its/tests/faults.rs`) and in list registers (`lists`).
 
 use crate::machine::{Machine, Ram};
+use gic_arch::gits::{self, Baser, Cbaser, PageSize};
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{IntId, gicd, gicr, icc};
-use msi_types::{Cpu, Level, Line, SetLine};
+use msi_types::{Cpu, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
 use std::ops::Range;
 use std::sync::Arc;
 use vgic::its::ItsConfig;
@@ -13,15 +15,19 @@ const SPI: u32 = 40;
 const PPI: u32 = 27;
 const CONFIGURATION: Range<u64> = 0x4000_0000..0x4000_e000;
 const PENDING: Range<u64> = 0x4001_0400..0x4001_2000;
+const QUEUE: Range<u64> = 0x4002_0000..0x4002_1000;
+const ITS: u64 = 0x0808_0000;
 
-/// Memory that has an LPI configuration table and a pending table, and punishes every access beside them.
+/// Memory that has an LPI configuration table, a pending table and a command queue, and punishes every access beside
+/// them.
 struct OnlyTables(Ram);
 
 impl GuestMemory for OnlyTables {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
         let end = address + bytes.len() as u64;
         let inside = |table: Range<u64>| address >= table.start && end <= table.end;
-        assert!(inside(CONFIGURATION) || inside(PENDING), "read of {address:#x}..{end:#x}");
+        let known = [CONFIGURATION, PENDING, QUEUE].into_iter().any(inside);
+        assert!(known, "read of {address:#x}..{end:#x}");
         self.0.read(address, bytes)
     }
 
@@ -37,17 +43,45 @@ fn set_bit(machine: &Machine, array: gic_arch::IntIdField, intid: u32) {
     machine.write_gicd(bit.register(), bit.mask());
 }
 
+/// Maps events 0 and 1 of device 1 to these LPIs at the one redistributor.
+fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
+    let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
+    let event = |event, intid| Command::Mapti { device, event: EventId::new(event), intid, collection };
+    let commands = [
+        Command::Mapc { collection, target: RdBase::from_processor_number(0), action: MapAction::Map },
+        Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Map },
+        event(0, lpis[0]),
+        event(1, lpis[1]),
+        Command::Inv { device, event: EventId::new(1) },
+    ];
+    let words = commands.iter().flat_map(|command| command.encode()).flat_map(u64::to_le_bytes);
+    let image: Vec<u8> = words.collect();
+    memory.0.write(QUEUE.start, &image).unwrap();
+    let write = |offset: u32, value| {
+        gic.write(ITS + u64::from(offset), AccessWidth::Double, value).unwrap();
+    };
+    for table in [0, 1] {
+        // The model keeps what is in them to itself.
+        let base = Baser::new().with_page_size(PageSize::Size64K).with_address(0x4003_0000).with_valid(true);
+        write(gits::BASER.get(table).unwrap().offset(), base.into_bits());
+    }
+    write(gits::CBASER.offset(), Cbaser::new().with_address(QUEUE.start).with_valid(true).into_bits());
+    gic.write(ITS + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1).unwrap();
+    write(gits::CWRITER.offset(), image.len() as u64);
+    assert_eq!(gic.command_faults(0).unwrap().count, 0);
+}
+
 #[test]
 fn invalidating_an_lpi_that_does_not_exist_reads_and_writes_nothing_beside_the_tables() {
     let config = VgicConfig {
         lpi_id_bits: Some(20),
         redistributor_invalidation: true,
-        its: vec![ItsConfig::new(0x0808_0000)],
+        its: vec![ItsConfig::new(ITS)],
         ..VgicConfig::new(1)
     };
     let memory = Arc::new(OnlyTables(Ram::default()));
     let machine = Machine::new(VgicConfig::new(1));
-    let (gic, _vcpus) = Vgic::new(config, memory, machine.kicks.clone()).unwrap();
+    let (gic, _vcpus) = Vgic::new(config, memory.clone(), machine.kicks.clone()).unwrap();
     let frame = machine.frame(0);
     let write = |offset: u32, value| {
         gic.write(frame + u64::from(offset), AccessWidth::Double, value).unwrap();
@@ -55,15 +89,24 @@ fn invalidating_an_lpi_that_does_not_exist_reads_and_writes_nothing_beside_the_t
     write(gicr::PROPBASER.offset(), CONFIGURATION.start | 15);
     write(gicr::PENDBASER.offset(), PENDING.start & !0xffff);
     gic.write(frame, AccessWidth::Word, 1).unwrap();
+    // The second one is an LPI of the distributor's, beyond this redistributor's tables.
+    map_events(&gic, &memory, [0xffff, 0xf_ffff]);
 
     for intid in [0, 1023, 8191, 8192, 0xffff, 0x1_0000, 0xf_ffff, 0x10_0000, 0xffff_ffff, u64::MAX] {
         write(gicr::INVLPIR.offset(), intid);
         write(gicr::INVALLR.offset(), intid);
     }
+    for event in [0, 1] {
+        let message = MsiMessage { address: ItsConfig::new(ITS).doorbell(), data: event };
+        gic.its(0).unwrap().signal_msi(DeviceId::new(1), message);
+    }
     gic.write(frame, AccessWidth::Word, 0).unwrap();
 
     assert_eq!(gic.events().count(FaultReason::LpiTable), 0);
     assert!(gic.events().count(FaultReason::NoSuchInterrupt) >= 3, "INTIDs that are no LPI are counted");
+    let mut last = [0];
+    memory.0.read(PENDING.end - 1, &mut last).unwrap();
+    assert_eq!(last, [0x80], "what was pending is in the table");
 }
 
 #[test]
