@@ -127,7 +127,8 @@ impl Frozen<'_> {
     /// Everything is looked at before anything is changed. Lines are as they were saved: devices that are restored
     /// afterwards drive theirs anew. A message that comes while this runs may find nothing mapped yet and be dropped, as
     /// between a reset and its guest's first command. Who sleeps and has something to do is kicked. Nothing is written to
-    /// the guest's memory; its LPI configuration is read where the state does not have it.
+    /// the guest's memory; its LPI configuration is read where the state does not have it. Takes time in proportion to
+    /// what is in the state and to the most that this machine ever had mapped.
     ///
     /// # Errors
     /// [`RestoreError`] names the first object of the state that cannot be of this machine. Nothing has changed then.
