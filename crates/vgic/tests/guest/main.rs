@@ -7,6 +7,7 @@ mod doorbells;
 mod faults;
 mod frames;
 mod machine;
+mod priorities;
 mod reentry;
 mod regions;
 mod registers;
