@@ -18,6 +18,20 @@ pub const MAX_CPUS: usize = 512;
 
 /// A virtual GIC. [`VgicConfig::new`] gives a complete one in the memory map of QEMU's `virt` machine; change what
 /// differs.
+///
+/// # What the ID registers say
+///
+/// | register | as configured | always | never, as the function is not there |
+/// |---|---|---|---|
+/// | `GICD_TYPER` | `ITLinesNumber`, `ESPI`, `ESPI_range`, `IDbits`, `LPIS`, `MBIS`, `No1N`, `SecurityExtn`, `DVIS` | `A3V`, `RSS`; `CPUNumber` and `num_LPIs` zero | `NMI` |
+/// | `GICD_TYPER2` | – | zero: `VIL`, `VID` | `nASSGIcap` |
+/// | `GICR_TYPER` | `PLPIS`, `DirectLPI`, `DPGS`, `MPAM`, `CommonLPIAff`, `PPInum`, `Processor_Number`, `Affinity_Value`, `Last`, `VLPIS`, `Dirty`, `RVPEID` | – | `VSGI` |
+/// | `GITS_TYPER` | `Devbits`, `ID_bits`, `HCC`, `CIL`, `CIDbits`, `PTA`, `MPAM`, `UMSI`, `Virtual`, `VMOVP`, `VMAPP`; `CCT` where collections are held and in memory | `Physical`; `ITT_entry_size` of 8 bytes | `SEIS`, `UMSIirq`, `INV`, `VSGI`, `SVPET`, `nID` |
+/// | `IIDR` | all of it | – | – |
+/// | `PIDR2` | `ArchRev`: 4 with virtual LPIs, else 3 | – | – |
+///
+/// Virtual SGIs (`VSGI`, `nASSGIcap`), shared tables of vPEs (`SVPET`) and vPEs without doorbells (`nID`) need the tables of
+/// vPEs of GICv4.1, which neither the model nor a monitor in front of it has.
 #[derive(Clone, Debug)]
 pub struct VgicConfig {
     /// The vCPUs: the first is [`Cpu`] 0, and so on.
@@ -338,6 +352,7 @@ pub(crate) fn cpu(index: usize) -> Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::its::{ItsConfigError, TableLevels};
     use alloc::vec;
 
     fn refused(change: impl FnOnce(&mut VgicConfig)) -> ConfigError {
@@ -382,6 +397,25 @@ mod tests {
             refused(|c| c.secure_interrupts = vec![IntId::new(8)]),
             ConfigError::SecureInterrupt(IntId::new(8))
         );
+    }
+
+    #[test]
+    fn a_limit_of_collections_is_one_that_can_be_said() {
+        let its = |bits, held_collections, collection_table| {
+            let collection_id_bits = Some(bits);
+            ItsConfig { held_collections, collection_table, collection_id_bits, ..ItsConfig::new(0) }
+                .validate()
+        };
+        let table = Some(TableLevels::Flat);
+        for bits in [1, 2, 16] {
+            assert_eq!(its(bits, 2, table), Ok(()));
+        }
+        for bits in [0, 17, 255] {
+            assert_eq!(its(bits, 0, table), Err(ItsConfigError::CollectionIdBits(bits)));
+        }
+        let beside = |bits, held| Err(ItsConfigError::CollectionIdBitsBesideHeld { bits, held });
+        assert_eq!(its(1, 3, table), beside(1, 3));
+        assert_eq!(its(8, 3, None), beside(8, 3));
     }
 
     #[test]

@@ -180,7 +180,9 @@ impl Executor<'_> {
         let in_table = |id| covers(self.tables.collections, id, self.control.memory());
         let provided = match collection.get().checked_sub(self.config.held_collections.into()) {
             None => true,
-            Some(beyond_held) => in_table(beyond_held.into()),
+            Some(beyond_held) => {
+                self.config.names_collection(collection.get()) && in_table(beyond_held.into())
+            }
         };
         if provided || self.control.collection(self.its, collection.get()).is_some() {
             Ok(())

@@ -5,6 +5,9 @@ use crate::lpi::MAX_EVENT_BITS;
 use gic_arch::gits::{PageSize, SIZE, Typer};
 use gic_arch::{Iidr, gicr};
 
+/// Bits of a collection's number in commands and tables.
+const MAX_COLLECTION_BITS: u8 = 16;
+
 /// An ITS. [`ItsConfig::new`] gives a complete one; change what differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ItsConfig {
@@ -22,6 +25,9 @@ pub struct ItsConfig {
     pub device_table: TableLevels,
     /// The collection table (`GITS_BASER1`), for collections beyond those held.
     pub collection_table: Option<TableLevels>,
+    /// Bits of collections' numbers, if they are limited (`GITS_TYPER.CIL`, `CIDbits`): 1 to 16. `None` says 16 without
+    /// saying it. For an ITS with a collection table: without one, [`held_collections`](Self::held_collections) are all.
+    pub collection_id_bits: Option<u8>,
     /// Page sizes of the tables.
     pub page_sizes: PageSizes,
     /// Whether accesses to tables and queue are coherent with the guest's caches.
@@ -134,6 +140,19 @@ pub enum ItsConfigError {
     /// No collections.
     #[error("the ITS has no collections: neither held nor in a table")]
     NoCollections,
+    /// Bits of collections' numbers.
+    #[error("{0} bits of collections' numbers: an ITS has 1 to {MAX_COLLECTION_BITS}")]
+    CollectionIdBits(u8),
+    /// A limit of collections' numbers that is no limit: there are no others than held ones, or it excludes some of them.
+    #[error(
+        "collections' numbers limited to {bits} bits where {held} are held: it says nothing, or too little"
+    )]
+    CollectionIdBitsBesideHeld {
+        /// The limit.
+        bits: u8,
+        /// How many are held.
+        held: u8,
+    },
     /// No work is done.
     #[error("an ITS that does no work at an access never gets done")]
     NoWork,
@@ -154,6 +173,7 @@ impl ItsConfig {
             held_collections: 0,
             device_table: TableLevels::FlatOrTwo,
             collection_table: Some(TableLevels::Flat),
+            collection_id_bits: None,
             page_sizes: PageSizes::Only(PageSize::Size64K),
             coherence: Coherence::Coherent,
             iidr: Iidr::new().with_implementer(0x43b),
@@ -190,7 +210,23 @@ impl ItsConfig {
         if self.work_per_access == 0 {
             return Err(ItsConfigError::NoWork);
         }
-        Ok(())
+        match self.collection_id_bits {
+            Some(bits) if bits == 0 || bits > MAX_COLLECTION_BITS => {
+                Err(ItsConfigError::CollectionIdBits(bits))
+            }
+            Some(bits) if self.collection_table.is_none() || 1 << bits < self.held_collections as u32 => {
+                Err(ItsConfigError::CollectionIdBitsBesideHeld { bits, held: self.held_collections })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Can there be a collection of this number, if it is held or a table has room for it?
+    pub(super) const fn names_collection(&self, number: u16) -> bool {
+        match self.collection_id_bits {
+            Some(bits) => (number as u32) >> bits == 0,
+            None => true,
+        }
     }
 
     /// `GITS_TYPER`. Collections held and those in memory add up (`CCT`).
@@ -203,6 +239,11 @@ impl ItsConfig {
             .with_device_id_bits_minus_one(self.device_id_bits - 1)
             .with_pta(matches!(self.redistributor_naming, RedistributorNaming::Address))
             .with_hcc(self.held_collections)
+            .with_cil(self.collection_id_bits.is_some())
+            .with_collection_id_bits_minus_one(match self.collection_id_bits {
+                Some(bits) => bits - 1,
+                None => 0,
+            })
             .with_umsi(matches!(self.error_reporting, ErrorReporting::Registers))
             .with_mpam(self.mpam);
         match self.virtual_lpis {

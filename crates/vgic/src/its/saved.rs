@@ -87,6 +87,12 @@ impl Its {
         .base
     }
 
+    /// Can there be a collection of this number?
+    pub(crate) fn check_collection(&self, collection: CollectionId) -> Result<(), Problem> {
+        let number = collection.get();
+        Problem::unless(self.config.names_collection(number), "collection", number)
+    }
+
     /// Can a device be mapped like this? Its events are looked at elsewhere.
     pub(crate) fn check_device(&self, saved: &DeviceState) -> Result<(), Problem> {
         let id = saved.device.get();

@@ -2,7 +2,7 @@
 
 use super::Vgic;
 use crate::cpu_interface::{CpuInterface, Features};
-use crate::its::{HeldIts, RestoredRegisters};
+use crate::its::{HeldIts, Its, RestoredRegisters};
 use crate::lpi::{Control, NoRoom, Room, SavedLpi};
 use crate::redistributor::RestoredRedistributor;
 use crate::saved_state::{
@@ -216,38 +216,40 @@ impl Check<'_> {
                 let saved = found.ok_or(Problem::Absent.of(Object::Its(its.base())))?;
                 let registers = its.restorable(saved);
                 let registers = registers.map_err(|problem| problem.of(Object::Its(saved.base)))?;
-                self.collections(saved)?;
+                self.collections(its, saved)?;
                 ascending(&saved.devices, |device| device.device)
                     .map_err(|device| Problem::Order.of(Object::Device { its: saved.base, device }))?;
                 for device in &saved.devices {
                     let object = Object::Device { its: saved.base, device: device.device };
                     its.check_device(device).map_err(|problem| problem.of(object))?;
-                    self.events(saved, device)?;
+                    self.events(its, saved, device)?;
                 }
                 Ok(PlannedIts { registers, saved })
             })
             .collect()
     }
 
-    fn collections(self, its: &ItsState) -> Result<(), RestoreError> {
-        let object = |collection| Object::Collection { its: its.base, collection };
-        ascending(&its.collections, |state| state.collection)
+    fn collections(self, its: &Its, saved: &ItsState) -> Result<(), RestoreError> {
+        let object = |collection| Object::Collection { its: saved.base, collection };
+        ascending(&saved.collections, |state| state.collection)
             .map_err(|collection| Problem::Order.of(object(collection)))?;
-        its.collections.iter().try_for_each(|state| {
-            let target = self.gic.wired.named_cpu("target", state.target);
-            target.map(drop).map_err(|problem| problem.of(object(state.collection)))
+        saved.collections.iter().try_for_each(|state| {
+            let target = self.gic.wired.named_cpu("target", state.target).map(drop);
+            let possible = its.check_collection(state.collection).and(target);
+            possible.map_err(|problem| problem.of(object(state.collection)))
         })
     }
 
-    fn events(self, its: &ItsState, device: &DeviceState) -> Result<(), RestoreError> {
-        let object = |event| Object::Event { its: its.base, device: device.device, event };
+    fn events(self, its: &Its, saved: &ItsState, device: &DeviceState) -> Result<(), RestoreError> {
+        let object = |event| Object::Event { its: saved.base, device: device.device, event };
         ascending(&device.events, |state| state.event).map_err(|event| Problem::Order.of(object(event)))?;
         device.events.iter().try_for_each(|state| {
             let number = state.event.get();
             let within = u64::from(number) >> device.event_bits == 0;
             Problem::unless(within, "EventID", number)
                 .and_then(|()| Problem::unless(self.implements(state.intid), "LPI", state.intid.get()))
-                .and_then(|()| self.stay(its, state.collection, state.stays_at))
+                .and_then(|()| its.check_collection(state.collection))
+                .and_then(|()| self.stay(saved, state.collection, state.stays_at))
                 .map_err(|problem| problem.of(object(state.event)))
         })
     }

@@ -1,14 +1,15 @@
 //! The tables, entry by entry: vectors typed from `arm-vgic-its.rst`, "ITS Table ABI REV0".
 
 use crate::board::{
-    COLLECTIONS, DEVICES, Levels, PAGE, PENDING, Ram, SECOND_LEVEL, TRANSLATIONS, restore_tables,
+    COLLECTIONS, DEVICES, Levels, PAGE, PENDING, Ram, SECOND_LEVEL, TRANSLATIONS, config, restore_tables,
     save_pending, save_tables, table, with_tables,
 };
 use gic_arch::IntId;
-use gic_arch::gits::TableKind;
+use gic_arch::gits::{TableKind, Typer};
 use gic_arch::its::CollectionId;
-use gic_arch::kvm::Errno;
+use gic_arch::kvm::{Attribute, Errno, control};
 use msi_types::{DeviceId, EventId};
+use vgic::saved_state::kvm::{KvmDevice, KvmView};
 use vgic::saved_state::{CollectionState, DeviceState, EventState, SavedState};
 
 const VALID: u64 = 1 << 63;
@@ -227,6 +228,22 @@ fn tables_that_cannot_be_are_refused_with_kvm_s_errors() {
     assert_eq!(refused(&[(TRANSLATIONS, event(0, 8200, 6))]), Errno::Invalid, "no such collection");
     assert_eq!(refused(&[(DEVICES, device(0) | 0x1f)]), Errno::Invalid, "EventIDs of 32 bits");
     assert_eq!(refused(&[(DEVICES, VALID | 0x1_0000 << 5 | 1)]), Errno::Fault, "no memory");
+}
+
+#[test]
+fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
+    for (bits, outcome) in [(3, Ok(())), (2, Err(Errno::Invalid))] {
+        let memory = small();
+        let mut config = config();
+        config.its[0].collection_id_bits = Some(bits);
+        let mut state = with_tables(Levels::Flat, &memory);
+        let typer =
+            Typer::from(state.its[0].typer).with_cil(true).with_collection_id_bits_minus_one(bits - 1);
+        state.its[0].typer = typer.into_bits();
+        memory.put(&[(COLLECTIONS, collection(5, 0))]);
+        let mut view = KvmView::new(&config, state, &memory).unwrap();
+        assert_eq!(view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0), outcome);
+    }
 }
 
 #[test]

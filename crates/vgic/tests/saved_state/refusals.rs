@@ -355,6 +355,29 @@ fn mappings_that_cannot_be_so_are_named() {
 }
 
 #[test]
+fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
+    let mut limited = config();
+    limited.its[0].collection_id_bits = Some(3);
+    let beyond = CollectionId::new(8);
+    let refused = |change: &dyn Fn(&mut ItsState)| {
+        let mut board = Board::new(limited.clone());
+        board.start();
+        board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);
+        refused_by(&mut Board::new(limited.clone()), &mut board, |saved| change(its(saved)))
+    };
+
+    let mapped = CollectionState { collection: beyond, target: CPU0 };
+    assert_eq!(
+        refused(&|its| its.collections.push(mapped)),
+        RestoreError {
+            object: Object::Collection { its: ITS, collection: beyond },
+            problem: value("collection", 8)
+        }
+    );
+    assert_eq!(refused(&|its| its.devices[0].events[0].collection = beyond).problem, value("collection", 8));
+}
+
+#[test]
 fn what_does_not_fit_into_the_budgets_is_refused() {
     let small = |lpi_slots, its_devices| VgicConfig { lpi_slots, its_devices, ..config() };
     let mut source = Board::running();

@@ -264,6 +264,21 @@ fn collections_held_by_the_its_need_no_table() {
 }
 
 #[test]
+fn the_numbers_of_collections_are_limited_where_typer_says_so() {
+    let config = ItsConfig { collection_id_bits: Some(2), held_collections: 1, ..ItsConfig::new(BASE) };
+    let rig = Rig::running_with(1, config);
+    let typer = Typer::from_bits(rig.its.read(gits::TYPER.offset(), Double));
+    assert_eq!((typer.cil(), typer.collection_id_bits_minus_one()), (true, 1));
+
+    rig.run([mapc(3, 0), mapd(1, 1), mapti(1, 0, 8200, 3)]);
+    assert_eq!(rig.its.command_faults().count, 0);
+    rig.run([mapc(4, 0)]);
+    assert_eq!(last_reason(&rig), Some((Opcode::Mapc, CommandErrorReason::CollectionOutOfRange)));
+    rig.run([mapti(1, 1, 8201, 4)]);
+    assert_eq!(last_reason(&rig), Some((Opcode::Mapti, CommandErrorReason::CollectionOutOfRange)));
+}
+
+#[test]
 fn each_operand_out_of_range_has_its_reason() {
     use CommandErrorReason::*;
     let rig = Rig::running(2);

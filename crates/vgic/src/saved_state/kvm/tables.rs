@@ -9,7 +9,7 @@ use crate::{GuestMemory, VgicConfig};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use gic_arch::gicr::{Pendbaser, Typer};
-use gic_arch::gits::Baser;
+use gic_arch::gits::{self, Baser};
 use gic_arch::its::{CollectionEntry, CollectionId, DeviceEntry, TranslationEntry};
 use gic_arch::kvm::Errno;
 use gic_arch::{Affinity, IntId};
@@ -168,7 +168,8 @@ pub(super) fn restore(
         taken: BTreeSet::new(),
     };
     if collections.valid() {
-        reader.collections(collections)?;
+        let named = 1 << gits::Typer::from(its.typer).collection_id_bits();
+        reader.collections(collections, named)?;
     }
     if devices.valid() {
         reader.devices(devices)?;
@@ -189,8 +190,9 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn collections(&mut self, table: Baser) -> Result<(), Errno> {
-        let room = table.bytes() / ENTRY;
+    /// As far as `named` numbers reach.
+    fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
+        let room = (table.bytes() / ENTRY).min(named);
         for index in 0..room {
             self.budget.spend()?;
             let word = self.memory.read_u64(table.address() + ENTRY * index).map_err(fault)?;
