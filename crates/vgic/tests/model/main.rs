@@ -5,11 +5,13 @@
 mod half;
 mod harness;
 mod one_of_n;
+mod ops;
 mod reference;
 mod virtual_interface;
 
 use half::Exits;
-use harness::{Bench, Doorbells, Kind, ops};
+use harness::{Bench, Doorbells, Kind};
+use ops::ops;
 use proptest::prelude::*;
 use reference::View;
 
@@ -34,11 +36,7 @@ proptest! {
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
         let mut bench = Bench::new(view, bits, Kind::Software, doorbells);
-        for op in ops {
-            bench.apply(&op);
-            bench.compare_signals(&op);
-        }
-        bench.compare_registers();
+        bench.run(&ops);
     }
 
     #[test]
@@ -49,11 +47,7 @@ proptest! {
     ) {
         let mut bench = Bench::new(view, bits, Kind::Software, doorbells);
         bench.enable_everything();
-        for op in ops {
-            bench.apply(&op);
-            bench.compare_signals(&op);
-        }
-        bench.compare_registers();
+        bench.run(&ops);
     }
 
     #[test]
@@ -72,11 +66,7 @@ proptest! {
         if enabled {
             bench.enable_everything();
         }
-        for op in ops {
-            bench.apply(&op);
-            bench.compare_signals(&op);
-        }
-        bench.compare_registers();
+        bench.run(&ops);
     }
 
     #[test]
@@ -93,10 +83,6 @@ proptest! {
             bench.split_eoi();
         }
         bench.enable_everything();
-        for op in ops {
-            bench.apply(&op);
-            bench.compare_signals(&op);
-        }
-        bench.compare_registers();
+        bench.run(&ops);
     }
 }
