@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(30);
 /// How long the monitor takes to answer, at most.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Between two questions whether CPUs are done.
+const PAUSE: Duration = Duration::from_micros(200);
 /// Bytes of lines that are sent before their replies are read: what a pipe holds.
 const SENT_AHEAD: usize = 0x8000;
 
@@ -63,7 +65,7 @@ impl Qemu {
         let monitor = connect(&mut child, &socket)?;
         let (files, asserted) = ([socket, image], Asserted::default());
         let mut qemu = Self { child, input, output, monitor, files, world, watch: WATCH_ONE, asserted };
-        let greeting = qemu.monitor("{\"execute\":\"qmp_capabilities\"}", "\"QMP\"")?;
+        let greeting = qemu.monitor("qmp_capabilities", "\"QMP\"")?;
         if version(&greeting).is_some_and(|version| version >= INTERCEPTS_BY_NAME) {
             qemu.watch = WATCH_ALL;
         }
@@ -71,9 +73,14 @@ impl Qemu {
         Ok(qemu)
     }
 
-    /// Sends a command to the monitor and reads up to the line that holds `awaited`, which it returns.
+    /// Sends a command to the monitor.
+    fn order(&mut self, command: &str) -> Result<()> {
+        writeln!(self.monitor.get_mut(), "{{\"execute\":\"{command}\"}}").context("QEMU's monitor is gone")
+    }
+
+    /// The same, and reads up to the line that holds `awaited`, which it returns.
     fn monitor(&mut self, command: &str, awaited: &str) -> Result<String> {
-        writeln!(self.monitor.get_mut(), "{command}")?;
+        self.order(command)?;
         let mut line = String::new();
         loop {
             line.clear();
@@ -104,7 +111,8 @@ impl Qemu {
                 return Ok(pairs.map(both).collect());
             }
             ensure!(Instant::now() < deadline, "QEMU's CPU {cpu} does not answer");
-            std::thread::yield_now();
+            // Whoever asks all the time holds the lock that CPUs need.
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -141,14 +149,13 @@ fn machine(world: World) -> &'static str {
 
 /// What the CPUs do: nothing, or the program in this file.
 fn processors(world: World, image: &Path) -> Vec<String> {
+    // Debian builds no `qtest` accelerator; stopped CPUs do as well. In one thread, a CPU that waits gives way to the next.
+    let mut arguments = ["-S", "-accel", "tcg,thread=single"].map(str::to_owned).to_vec();
     let first = match world {
-        // Debian builds no `qtest` accelerator; stopped CPUs do as well.
-        World::Stopped => return ["-accel", "tcg", "-S"].map(str::to_owned).to_vec(),
+        World::Stopped => return arguments,
         World::Running => 1,
         World::NonSecure => CPUS,
     };
-    // In one thread, a CPU that waits gives way to the next.
-    let mut arguments = vec!["-accel".to_owned(), "tcg,thread=single".to_owned()];
     let program = format!("loader,file={},addr={PROGRAM_BASE},force-raw=on", image.display());
     let starts = (0..first).map(|cpu| format!("loader,addr={PROGRAM_BASE},cpu-num={cpu}"));
     for device in std::iter::once(program).chain(starts) {
@@ -185,7 +192,7 @@ fn connect(child: &mut Child, socket: &Path) -> Result<BufReader<UnixStream>> {
 impl Peer for Qemu {
     /// CPUs have done what comes before their first acknowledgement when they answer.
     fn reset(&mut self) -> Result<()> {
-        self.monitor("{\"execute\":\"system_reset\"}", "\"RESET\"")?;
+        self.monitor("system_reset", "\"RESET\"")?;
         if self.world != World::Stopped {
             self.acknowledge(0..CPUS)?;
         }
@@ -216,7 +223,11 @@ impl Peer for Qemu {
         ensure!(self.world != World::Stopped, "QEMU's CPUs are stopped");
         let begin: Vec<String> = cpus.clone().map(|cpu| format!("writel {:#x} 1", mailbox(cpu))).collect();
         self.replies(&mut begin.iter().map(|line| &**line))?;
-        cpus.map(|cpu| self.acknowledged(cpu)).collect()
+        // CPUs that only wait would keep one of this machine's busy.
+        self.order("cont")?;
+        let acknowledged = cpus.map(|cpu| self.acknowledged(cpu)).collect();
+        self.order("stop")?;
+        acknowledged
     }
 
     fn asserted(&self) -> Asserted {
