@@ -1,8 +1,9 @@
 //! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` and `GICR_CLRLPIR`, which make an LPI pending at one redistributor and
 //! take it back. Whoever can write there can ring any LPI.
 //!
-//! A message for an LPI near which one came before takes no lock. Ignored are: LPIs that are disabled here, beyond
-//! the distributor's or the tables' INTID bits, and everything where the machine has no direct LPIs.
+//! A message takes no lock. What it needs room for, because nothing was rung or invalidated near that LPI before, is made
+//! room for when its vCPU looks. Ignored are: LPIs that are disabled here, beyond the distributor's or the tables' INTID
+//! bits, and everything where the machine has no direct LPIs.
 
 use crate::distributor::low_word;
 use crate::lpi::Injection;
@@ -42,11 +43,7 @@ impl Redistributor<'_> {
         let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(value)) else {
             return Delivery::Blocked;
         };
-        let injection = match lpis.set_known_lpi(self.cpu, lpi) {
-            Injection::Dropped if self.has_enabled(lpi) => lpis.set_lpi(self.cpu, lpi),
-            done => done,
-        };
-        match injection {
+        match lpis.set_lpi(self.cpu, lpi) {
             Injection::Fresh | Injection::Coalesced => Delivery::Pending,
             Injection::Dropped => Delivery::Blocked,
         }
@@ -55,7 +52,7 @@ impl Redistributor<'_> {
     /// Never leaves the LPI pending.
     fn clear_lpi(self, value: u64) -> Delivery {
         if let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(value))
-            && self.has_enabled(lpi)
+            && lpis.has_enabled(self.cpu, lpi)
         {
             lpis.clear_lpi(self.cpu, lpi);
         }
@@ -71,11 +68,5 @@ impl Redistributor<'_> {
             self.fault(FaultReason::NoSuchInterrupt, value);
         }
         implemented
-    }
-
-    /// Are LPIs enabled here, and is this one within the tables?
-    fn has_enabled(self, lpi: Lpi) -> bool {
-        let registers = self.private.lpi_registers.lock();
-        registers.enabled && u64::from(lpi.get()) >> registers.propbaser.id_bits().min(63) == 0
     }
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | word (`word`, `slots`) | P pending, E enabled, gate, priority level, target vCPU, LPI, generation |
 //! | sender's entry (`senders`, `directory`) | from DeviceID and EventID to the slot, and the generation its word must have |
+//! | knocks (`knocks`) | per redistributor a bit per LPI that was rung and has no slot there |
 //! | hints (`hints`) | per vCPU and level a bit per slot, summarised: "look at the word" |
 //! | outside ([`Attention`]) | the vCPU sleeps or runs guest code: it must be kicked |
 //! | cold state (`control`, `pool`) | collections, devices, `EnableLPIs`, owners of slots: under the command lock |
@@ -31,7 +32,8 @@
 //!    acknowledgement that takes it has seen what the sender wrote before.
 //!
 //! An LPI that is pending at a redistributor by itself – by MOVALL, from the pending table, by `GICR_SETLPIR` – has a
-//! slot of that redistributor. Two events mapped to one LPI are two words, and may deliver it twice.
+//! slot of that redistributor. It is taken when the LPI is invalidated there; otherwise by the vCPU, when it finds that
+//! the LPI was rung. Two events mapped to one LPI are two words, and may deliver it twice.
 //!
 //! # List registers
 //!
@@ -67,16 +69,18 @@
 //! ```text
 //! Its.state              one per ITS: registers and queue
 //!   └─ LpiCore.control   one per machine: cold state, and whoever rewrites words for it
-//! (none)                 messages, acknowledgement, notification: no kick is sent with a lock held
+//! (none)                 messages, acknowledgement (but of knocks), notification: no kick is sent with a lock held
 //! ```
 //!
-//! `LpiCore.control` is held for 1024 slots at a time at most, but by what a monitor asks for.
+//! `LpiCore.control` is held for 1024 slots at a time at most, or for 64 knocks; but for as much as it takes by what a
+//! monitor asks for, and by whoever disables LPIs, or takes one back, before the vCPU has looked at what was rung.
 
 mod config;
 mod consumer;
 mod control;
 mod directory;
 mod hints;
+mod knocks;
 mod mappings;
 mod placement;
 mod pool;
@@ -100,6 +104,7 @@ use core::fmt;
 use directory::Nodes;
 use gic_arch::Lpi;
 use hints::Hints;
+use knocks::Knocks;
 use msi_types::Cpu;
 use slots::SlotTable;
 use spin::mutex::SpinMutex;
@@ -151,6 +156,7 @@ impl LpiCore {
             nodes: Nodes::new(config.nodes()),
             hints: (0..config.vcpus).map(|_| Hints::new(config.slots)).collect(),
             own: (0..config.vcpus).map(|_| AtomicU64::new(0)).collect(),
+            knocks: (0..config.vcpus).map(|_| Knocks::new(config.id_bits)).collect(),
         });
         Arc::new(Self {
             shared: shared.clone(),
@@ -185,7 +191,7 @@ impl LpiCore {
     #[inline]
     pub(crate) fn signal(&self, senders: &Senders, device: u32, event: u32) -> Injection {
         match senders.get(device) {
-            Some(sender) => self.signal_sender(sender, event),
+            Some(sender) => self.notified(self.shared.inject(sender, event)),
             None => Injection::Dropped,
         }
     }
@@ -201,8 +207,7 @@ impl LpiCore {
     }
 
     #[inline]
-    fn signal_sender(&self, sender: &AtomicU64, event: u32) -> Injection {
-        let (injection, vcpu) = self.shared.inject(sender, event);
+    fn notified(&self, (injection, vcpu): (Injection, Option<u32>)) -> Injection {
         if let Some(vcpu) = vcpu {
             self.notify(vcpu);
         }
@@ -280,18 +285,34 @@ impl LpiCore {
         self.with(|control| control.invalidate_all(cpu.get()));
     }
 
-    /// `GICR_SETLPIR`. Dropped where the architecture drops it.
+    /// `GICR_SETLPIR`. Any thread; lock-free.
+    #[inline]
     pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
-        self.with(|control| control.set_lpi(cpu.get(), lpi))
+        self.notified(self.shared.ring(cpu.get(), lpi))
     }
 
-    /// `GICR_SETLPIR` for an LPI whose chunk was set before; dropped if it was not. Lock-free.
+    /// Are LPIs enabled at a redistributor with direct LPIs, and is this one within its tables?
+    pub(crate) fn has_enabled(&self, cpu: Cpu, lpi: Lpi) -> bool {
+        self.shared.knocks.get(cpu.index()).is_some_and(|knocks| knocks.takes(lpi))
+    }
+
+    /// `vcpu` is about to look for LPIs: what was rung where there was no room is pending afterwards. Only then, this
+    /// takes the command lock.
     #[inline]
-    pub(crate) fn set_known_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
-        match self.shared.own.get(cpu.index()) {
-            Some(own) => self.signal_sender(own, lpi.index()),
-            None => Injection::Dropped,
+    fn admit(&self, vcpu: u32) {
+        if let Some(knocks) = self.shared.knocks.get(vcpu as usize).filter(|knocks| knocks.any()) {
+            self.admit_knocks(vcpu, knocks);
         }
+    }
+
+    #[cold]
+    fn admit_knocks(&self, vcpu: u32, knocks: &Knocks) {
+        knocks.visit(|leaf| {
+            self.with(|control| {
+                control.admit(vcpu, leaf);
+                control.looks(vcpu);
+            });
+        });
     }
 
     /// `GICR_CLRLPIR`.

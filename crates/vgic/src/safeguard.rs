@@ -32,6 +32,10 @@ pub(crate) enum Safeguard {
     Recall,
     /// A message without a mapping is reported as such after `GITS_UMSIR` names it.
     ClaimReport,
+    /// A ring says that there are some after it has set its bit.
+    FlagLast,
+    /// A ring looks again whether LPIs are enabled once it can be seen.
+    RingAgain,
     /// A guest fault is handed out after all of it was written.
     WholeFault,
     /// A message for what is in a list register makes its vCPU exit.

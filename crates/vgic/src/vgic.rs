@@ -329,6 +329,7 @@ fn lpi_core(
         id_bits: config.lpi_id_bits?,
         slots: config.lpi_slots,
         devices: config.its_devices,
+        direct: config.direct_lpi,
         priority_view: match config.security {
             SecurityView::Single => PriorityView::Unshifted,
             SecurityView::NonSecure => PriorityView::NonSecure,

@@ -47,12 +47,15 @@ pub(crate) struct LpiConfig {
     pub(crate) id_bits: u8,
     /// What priorities mean.
     pub(crate) priority_view: PriorityView,
+    /// Are there `GICR_SETLPIR` and `GICR_CLRLPIR`?
+    pub(crate) direct: bool,
 }
 
 impl LpiConfig {
     /// A machine of this many vCPUs: 2^17 slots, 2^16 devices, 16 INTID bits, one security state.
     pub(crate) const fn new(vcpus: u16) -> Self {
-        Self { vcpus, slots: 1 << 17, devices: 1 << 16, id_bits: 16, priority_view: PriorityView::Unshifted }
+        let priority_view = PriorityView::Unshifted;
+        Self { vcpus, slots: 1 << 17, devices: 1 << 16, id_bits: 16, priority_view, direct: false }
     }
 
     pub(super) const fn bounded(self) -> Self {

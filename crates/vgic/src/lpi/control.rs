@@ -81,6 +81,12 @@ impl Owed {
         }
     }
 
+    fn remove(&mut self, vcpu: u32) {
+        if let Some(word) = self.0.get_mut((vcpu / 64) as usize) {
+            *word &= !(1 << (vcpu % 64));
+        }
+    }
+
     fn pop(&mut self) -> Option<u32> {
         let (word, base) = self.0.iter_mut().zip((0..).step_by(64)).find(|(word, _)| **word != 0)?;
         let bit = word.trailing_zeros();
@@ -111,6 +117,11 @@ impl Control {
             sweeps: BTreeMap::new(),
             work: 0,
         }
+    }
+
+    /// A vCPU is about to look by itself.
+    pub(super) fn looks(&mut self, vcpu: u32) {
+        self.owed.remove(vcpu);
     }
 
     /// Takes one vCPU that is to be notified.
@@ -244,7 +255,7 @@ impl Control {
     }
 
     /// Enable and level, from the configuration table. An LPI whose byte cannot be read is disabled.
-    fn settings(&self, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
+    pub(super) fn settings(&self, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
             Ok(config) => (config.enable(), Level::of(self.config.priority_view.hardware(config.priority()))),
             Err(fault) => {

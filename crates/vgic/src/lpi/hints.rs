@@ -35,17 +35,17 @@ struct Tree {
 }
 
 /// The leaves under one summary: 4096 slots.
-struct Page {
-    summary: AtomicU64,
+pub(super) struct Page {
+    pub(super) summary: AtomicU64,
     leaves: [AtomicU64; 1 << FANOUT_BITS],
 }
 
 impl Page {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { summary: AtomicU64::new(0), leaves: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    fn leaf(&self, index: u32) -> &AtomicU64 {
+    pub(super) fn leaf(&self, index: u32) -> &AtomicU64 {
         &self.leaves[(index & BIT_MASK) as usize]
     }
 }

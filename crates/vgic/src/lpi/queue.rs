@@ -26,11 +26,13 @@ impl LpiQueue {
 
     /// Acknowledges the most urgent pending LPI, if its priority is more urgent than `than`.
     pub(crate) fn take(&mut self, than: Priority) -> Option<ReadyLpi> {
+        self.core.admit(self.consumer.vcpu);
         self.consumer.take(self.core.shared(), than)
     }
 
     /// Moves the most urgent pending LPI into a list register, if its priority is more urgent than `than`.
     pub(crate) fn list(&mut self, than: Priority) -> Option<ListedLpi> {
+        self.core.admit(self.consumer.vcpu);
         self.consumer.list(self.core.shared(), than)
     }
 
@@ -44,6 +46,7 @@ impl LpiQueue {
     /// The LPI that [`take`](Self::take) would acknowledge. To be asked between "outside" and sleep as well: what is
     /// made pending after this was called notifies.
     pub(crate) fn highest(&mut self, than: Priority) -> Option<ReadyLpi> {
+        self.core.admit(self.consumer.vcpu);
         self.consumer.highest(self.core.shared(), than)
     }
 }

@@ -2,8 +2,8 @@
 
 use super::control::{Control, Settings};
 use super::directory::{CHUNK_SLOTS, Place};
+use super::knocks::{Knocks, Leaf};
 use super::pool::{Cold, Owner};
-use super::shared::Injection;
 use super::slots::Slot;
 use super::sweeps::{Cause, Closing, Meant, Sweep};
 use super::tables::{LpiTables, PendingBits};
@@ -25,6 +25,7 @@ impl Control {
             Some(place @ None) => *place = Some(tables),
             _ => return,
         }
+        self.open_doorbell(vcpu, &tables);
         let pending = self.load_pending(&tables, pendbaser);
         let cursor = self.all_chunks();
         self.start(Cause::Enable(vcpu), Sweep::Enable { cursor, vcpu, tables, pending, next: 0 });
@@ -48,6 +49,7 @@ impl Control {
     /// `GICR_CTLR.EnableLPIs` 1 → 0: when its sweep is done ([`is_disabling`](Self::is_disabling)), nothing becomes
     /// pending here any more, and what was pending is in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
+        self.close_doorbell(vcpu);
         let Some(tables) = self.redistributors.get_mut(vcpu as usize).and_then(Option::take) else { return };
         self.abandon(Cause::Invalidate(vcpu));
         let pending = match self.abandon(Cause::Enable(vcpu)) {
@@ -66,6 +68,9 @@ impl Control {
 
     /// All redistributors are reset: what was pending is gone. In one go.
     pub(super) fn reset_lpis(&mut self) {
+        for vcpu in (0..).take(self.redistributors.len()) {
+            self.close_doorbell(vcpu);
+        }
         self.sweep(|control, slot, cold| {
             let (old, _) = control.shared.slots.update(slot.position(), stopped);
             control.recall(old);
@@ -101,36 +106,50 @@ impl Control {
         own.map_or_else(Closing::default, |own| Closing::of(Self::take_sender(own), LPI_INDEX_BITS))
     }
 
-    /// `GICR_SETLPIR`, where the lock-free way found no slot or no leave.
-    pub(super) fn set_lpi(&mut self, vcpu: u32, lpi: Lpi) -> Injection {
-        if !self.tables(vcpu).is_some_and(|tables| tables.covers(lpi)) {
-            return Injection::Dropped;
-        }
-        if self.attach_own(vcpu, lpi).is_none() {
-            self.record(FaultReason::Budget, 0, u64::from(lpi.get()));
-            return Injection::Dropped;
-        }
-        let shared = self.shared.clone();
-        match shared.own.get(vcpu as usize) {
-            Some(own) => self.inject(own, lpi.index()),
-            None => Injection::Dropped,
+    /// `GICR_SETLPIR` takes LPIs from now on.
+    pub(super) fn open_doorbell(&self, vcpu: u32, tables: &LpiTables) {
+        if let Some(knocks) = self.shared.knocks.get(vcpu as usize).filter(|_| self.config.direct) {
+            knocks.open(tables.end());
         }
     }
 
-    /// `GICR_CLRLPIR`.
+    /// `GICR_SETLPIR` takes no LPIs any more, and those that it took are pending.
+    fn close_doorbell(&mut self, vcpu: u32) {
+        if let Some(knocks) = self.shared.knocks.get(vcpu as usize) {
+            knocks.close();
+        }
+        self.admit_all(vcpu);
+    }
+
+    /// What was rung at a redistributor is pending there.
+    pub(crate) fn admit_all(&mut self, vcpu: u32) {
+        let shared = self.shared.clone();
+        let knocks = shared.knocks.get(vcpu as usize);
+        knocks.into_iter().flat_map(Knocks::leaves).for_each(|leaf| self.admit(vcpu, leaf));
+    }
+
+    /// As [`admit_all`](Self::admit_all), of one leaf.
+    pub(super) fn admit(&mut self, vcpu: u32, leaf: Leaf) {
+        let shared = self.shared.clone();
+        let at = vcpu as usize;
+        let Some((own, knocks)) = shared.own.get(at).zip(shared.knocks.get(at)) else { return };
+        // While LPIs are disabled, whoever rings is about to take it back.
+        let Some(tables) = self.tables(vcpu) else { return };
+        for lpi in knocks.take(leaf).filter(|lpi| tables.covers(*lpi)) {
+            if self.attach_own(vcpu, lpi).is_some() {
+                self.inject(own, lpi.index());
+            } else {
+                self.record(FaultReason::Budget, 0, u64::from(lpi.get()));
+            }
+        }
+    }
+
+    /// `GICR_CLRLPIR`. Beside it there are no events that the LPI could be pending for.
     pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
+        self.admit_all(vcpu);
         if let Some(slot) = self.own_slot(vcpu, lpi) {
             self.clear_slot(slot);
         }
-        if self.has_no_devices() {
-            return;
-        }
-        self.sweep(|control, slot, _| {
-            let word = control.shared.slots.load(slot.position());
-            if word.target() == vcpu && word.lpi() == lpi {
-                control.clear_slot(slot);
-            }
-        });
     }
 
     /// Then what is pending is pending in redistributors' own slots.
@@ -141,6 +160,7 @@ impl Control {
     /// The LPIs that are pending here, in ascending order.
     #[cfg(test)]
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
+        self.admit_all(vcpu);
         let mut found = BTreeSet::new();
         self.sweep(|control, slot, cold| {
             let word = control.shared.slots.load(slot.position());
@@ -154,8 +174,9 @@ impl Control {
     /// `GICR_INVLPIR`: takes one LPI's configuration from memory again. Complete when its sweep is
     /// ([`is_invalidating`](Self::is_invalidating)).
     pub(super) fn invalidate(&mut self, vcpu: u32, lpi: Lpi) {
-        if let Some(slot) = self.own_slot(vcpu, lpi) {
-            self.refresh(slot, Settings::Reload);
+        match self.own_slot(vcpu, lpi) {
+            Some(slot) => self.refresh(slot, Settings::Reload),
+            None => self.make_room(vcpu, lpi),
         }
         if self.has_no_devices() {
             return;
@@ -163,6 +184,18 @@ impl Control {
         // One after the other would be as many sweeps; one for all of them is enough.
         let meant = if self.is_invalidating(vcpu) { Meant::Target(vcpu) } else { Meant::Lpi(vcpu, lpi) };
         self.start_refresh(Cause::Invalidate(vcpu), meant, Settings::Reload);
+    }
+
+    /// An LPI was invalidated where it has no slot. If it is enabled there, it will be rung there: only this names both
+    /// the LPI and the place, the configuration table is everybody's. Half of the room is left to what is rung.
+    fn make_room(&mut self, vcpu: u32, lpi: Lpi) {
+        let Some(tables) = self.tables(vcpu).filter(|tables| self.config.direct && tables.covers(lpi)) else {
+            return;
+        };
+        let (enabled, _) = self.settings(&tables, lpi);
+        if enabled && self.own_chunks_in_use() < self.config.own_chunks() / 2 {
+            self.attach_own(vcpu, lpi);
+        }
     }
 
     /// `GICR_INVALLR`: takes every LPI's configuration from memory again. Complete when its sweep is.
@@ -215,6 +248,10 @@ impl Control {
         self.find(own, lpi.index())
     }
 
+    fn own_chunks_in_use(&self) -> u32 {
+        self.own_chunks.iter().sum()
+    }
+
     fn attach_own(&mut self, vcpu: u32, lpi: Lpi) -> Option<Slot> {
         self.attach_own_place(vcpu, lpi).map(|place| place.slot)
     }
@@ -224,7 +261,7 @@ impl Control {
         if let Some(place) = self.own_place(vcpu, lpi) {
             return Some(place);
         }
-        let room = self.own_chunks.iter().sum::<u32>() < self.config.own_chunks();
+        let room = self.own_chunks_in_use() < self.config.own_chunks();
         let owner = u16::try_from(vcpu).ok().filter(|_| room)?;
         let shared = self.shared.clone();
         let own = shared.own.get(vcpu as usize)?;

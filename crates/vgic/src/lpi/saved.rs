@@ -124,6 +124,7 @@ impl Control {
         pendbaser: gicr::Pendbaser,
     ) {
         let tables = LpiTables::new(propbaser, pendbaser, self.config.id_bits);
+        self.open_doorbell(vcpu, &tables);
         if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
             *place = Some(tables);
         }

@@ -2,11 +2,13 @@
 
 use super::directory::{Entry, Nodes, Place};
 use super::hints::Hints;
+use super::knocks::Knocks;
 use super::slots::{Position, SlotTable};
 use super::word::{Gate, Level, Word};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
+use gic_arch::Lpi;
 
 /// The tables.
 pub(super) struct Shared {
@@ -19,6 +21,8 @@ pub(super) struct Shared {
     /// By vCPU: the entry of its redistributor as a sender, whose "events" are LPI indices. These slots hold what is
     /// pending at the redistributor itself: by `GICR_SETLPIR`, by MOVALL, from the pending table.
     pub(super) own: Box<[AtomicU64]>,
+    /// By vCPU: LPIs that were rung by `GICR_SETLPIR` and have no such slot yet.
+    pub(super) knocks: Box<[Knocks]>,
 }
 
 /// What became of a message.
@@ -74,6 +78,18 @@ impl Shared {
         match self.nodes.translate(sender, event) {
             Some(place) => self.pend(place),
             None => (Injection::Dropped, None),
+        }
+    }
+
+    /// `GICR_SETLPIR`: as [`inject`](Self::inject), also for an LPI that has no slot yet.
+    pub(super) fn ring(&self, vcpu: u32, lpi: Lpi) -> (Injection, Option<u32>) {
+        let at = vcpu as usize;
+        let Some((own, knocks)) = self.own.get(at).zip(self.knocks.get(at)) else {
+            return (Injection::Dropped, None);
+        };
+        match self.inject(own, lpi.index()) {
+            (Injection::Dropped, _) if knocks.ring(lpi) => (Injection::Fresh, Some(vcpu)),
+            done => done,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The guest's LPI tables (IHI 0069 §5.1): configuration bytes and pending bits, read and written within the bounds
 //! that the guest and the distributor state.
 
+use super::config::MAX_ID_BITS;
 use crate::memory::{GuestMemory, MemoryFault};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -31,7 +32,12 @@ impl LpiTables {
 
     /// Does the redistributor have this LPI?
     pub(super) fn covers(&self, lpi: Lpi) -> bool {
-        u64::from(lpi.get()) < 1 << self.id_bits
+        lpi.get() < self.end()
+    }
+
+    /// The first INTID beyond the tables.
+    pub(super) fn end(&self) -> u32 {
+        1 << self.id_bits.min(MAX_ID_BITS)
     }
 
     /// Reads the configuration byte of an LPI that the tables cover.

@@ -8,8 +8,8 @@ use msi_types::{Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use vgic::AccessWidth::{Byte, Double, Half, Word};
 use vgic::its::ItsConfig;
 use vgic::{
-    Block, ConfigError, DeviceWrite, FaultReason, GuestMemory, SecurityView, V2mConfig, V2mConfigError,
-    V2mNaming, Vgic, VgicConfig,
+    Block, ConfigError, DeviceWrite, FaultReason, GuestMemory, SecurityView, Sleep, V2mConfig,
+    V2mConfigError, V2mNaming, Vgic, VgicConfig,
 };
 
 const SPURIOUS: u64 = 1023;
@@ -186,6 +186,70 @@ fn a_message_can_take_an_lpi_back() {
 }
 
 #[test]
+fn an_lpi_that_was_never_rung_before_wakes_a_vcpu_that_sleeps_with_one_kick() {
+    let mut machine = direct(&[0xa1; 64]);
+    assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::Ready);
+
+    for lpi in [8200, 8232] {
+        assert_eq!(ring(&machine.gic, setlpir(&machine, 1), lpi), Pending);
+    }
+
+    assert_eq!((machine.kicks.of(0), machine.kicks.of(1)), (0, 1));
+    machine.vcpus[1].returned();
+    assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::DontSleep);
+    assert_eq!((machine.acknowledge(1), machine.acknowledge(0)), (8200, SPURIOUS));
+    machine.end(1, 8200);
+    assert_eq!(machine.acknowledge(1), 8232);
+    machine.end(1, 8232);
+    assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::Ready);
+    assert_eq!(machine.kicks.of(1), 1);
+}
+
+#[test]
+fn an_lpi_that_is_rung_and_that_nobody_looked_for_is_saved() {
+    let mut machine = direct(&[0xa1; 64]);
+    ring(&machine.gic, setlpir(&machine, 1), 8200);
+
+    let saved = machine.gic.freeze(&mut machine.vcpus).unwrap().save();
+
+    let pending: Vec<_> = saved.cpus.iter().flat_map(|cpu| &cpu.redistributor.lpis).collect();
+    assert!(matches!(pending[..], [lpi] if lpi.intid.get() == 8200), "{pending:?}");
+    let mut other = direct(&[0xa1; 64]);
+    other.gic.freeze(&mut other.vcpus).unwrap().restore(&saved).unwrap();
+    assert_eq!(other.acknowledge(1), 8200);
+    other.end(1, 8200);
+    assert_eq!(ring(&other.gic, setlpir(&other, 1), 8250), Pending, "it can be rung on");
+    assert_eq!(other.acknowledge(1), 8250);
+}
+
+#[test]
+fn what_nobody_looked_for_goes_into_the_pending_table_or_away_with_a_reset() {
+    let mut machine = direct(&[0xa1; 64]);
+    let enable = |machine: &Machine| {
+        machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    };
+    ring(&machine.gic, setlpir(&machine, 0), 8200);
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new());
+    let mut byte = [0];
+    machine.ram.read(Ram::BASE + 0x10_0000 + 8200 / 8, &mut byte).unwrap();
+    assert_eq!(byte, [1]);
+    enable(&machine);
+    assert_eq!(machine.acknowledge(0), 8200);
+    machine.end(0, 8200);
+
+    ring(&machine.gic, setlpir(&machine, 0), 8250);
+    machine.gic.reset();
+    machine.vcpus[0].reset();
+    machine.start();
+    machine.ram.write(Ram::BASE + 0x10_0000, &[0; 0x800]).unwrap();
+    let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(Ram::BASE);
+    machine.write_gicr(0, gicr::PROPBASER, tables);
+    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(Ram::BASE + 0x10_0000));
+    enable(&machine);
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+}
+
+#[test]
 fn an_lpi_that_was_taken_back_can_be_rung_again() {
     let mut machine = direct(&[0xa1; 64]);
     ring(&machine.gic, setlpir(&machine, 0), 8200);
@@ -260,6 +324,7 @@ fn invalidating_one_lpi_leaves_its_neighbours_and_other_redistributors_cached() 
         for lpi in [8200, 8201] {
             ring(&machine.gic, setlpir(&machine, cpu), lpi);
         }
+        assert!(machine.vcpus[cpu].inputs().irq, "it has read the configuration");
     }
     machine.ram.write(Ram::BASE, &[0xa0; 64]).unwrap();
 

@@ -193,6 +193,7 @@ fn a_virtual_invalidation_that_is_let_through_leaves_the_physical_lpi_of_that_nu
     machine.write_gicr(1, gicr::PENDBASER, gicr::Pendbaser::new().with_address(Ram::BASE + 0x1_0000));
     machine.write_gicr(1, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
     machine.write_gicr(1, gicr::SETLPIR, 8192);
+    assert!(machine.vcpus[1].inputs().irq, "it has read the configuration");
     machine.ram.write(Ram::BASE, &[0xa0]).unwrap();
 
     machine.write_gicr(1, gicr::INVLPIR, VIRTUAL | 8192);

@@ -5,6 +5,7 @@ use super::consumer::{Consumer, ListedLpi, fold};
 use super::control::Control;
 use super::directory::Nodes;
 use super::hints::Hints;
+use super::knocks::Knocks;
 use super::mappings::{ItsIndex, MappedDevice, MappedEvent};
 use super::senders::Senders;
 use super::shared::{Injection, Shared};
@@ -17,6 +18,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, Kick};
+use shuttle::sync::Mutex;
 
 const VCPUS: u16 = 2;
 const PENDING: u64 = 0x1_0000;
@@ -75,12 +77,14 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
         devices: 4,
         id_bits: 14,
         priority_view: PriorityView::Unshifted,
+        direct: true,
     };
     let shared = Arc::new(Shared {
         slots: SlotTable::new(512),
         nodes: Nodes::new(8),
         hints: (0..VCPUS).map(|_| Hints::new(512)).collect(),
         own: (0..VCPUS).map(|_| AtomicU64::new(0)).collect(),
+        knocks: (0..VCPUS).map(|_| Knocks::new(config.id_bits)).collect(),
     });
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
@@ -109,6 +113,15 @@ impl Machine {
 
     pub(super) fn send(&self, device: u32, event: u32) -> Injection {
         let (injection, vcpu) = self.shared.inject(self.senders.get(device).unwrap(), event);
+        if let Some(vcpu) = vcpu {
+            self.attention.notify(Cpu::new(vcpu));
+        }
+        injection
+    }
+
+    /// `GICR_SETLPIR`.
+    pub(super) fn ring(&self, vcpu: u16, number: u32) -> Injection {
+        let (injection, vcpu) = self.shared.ring(vcpu.into(), lpi(number));
         if let Some(vcpu) = vcpu {
             self.attention.notify(Cpu::new(vcpu));
         }
@@ -189,6 +202,19 @@ impl Commands {
         self.notify();
     }
 
+    /// With `PTZ`: the pending table is empty.
+    pub(super) fn enable_lpis_without_pending(&mut self, vcpu: u16) {
+        let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(13);
+        let pendbaser = gicr::Pendbaser::new().with_pending_table_zero(true);
+        self.control.enable_lpis(vcpu.into(), propbaser, pendbaser);
+        self.control.finish_sweeps();
+        self.notify();
+    }
+
+    pub(super) fn reset_lpis(&mut self) {
+        self.control.reset_lpis();
+    }
+
     pub(super) fn set_its_enabled(&mut self, enabled: bool) {
         self.control.set_its_enabled(self.its, enabled);
         self.control.finish_sweeps();
@@ -198,6 +224,11 @@ impl Commands {
     pub(super) fn disable_lpis(&mut self, vcpu: u16) {
         self.control.disable_lpis(vcpu.into());
         self.control.finish_sweeps();
+    }
+
+    pub(super) fn clear_lpi(&mut self, vcpu: u16, number: u32) {
+        self.control.clear_lpi(vcpu.into(), lpi(number));
+        self.notify();
     }
 
     pub(super) fn pending(&mut self, vcpu: u16) -> Vec<u32> {
@@ -215,6 +246,35 @@ pub(super) struct Vcpu {
 impl Vcpu {
     pub(super) fn take(&mut self) -> Option<u32> {
         self.consumer.take(&self.machine.shared, Priority::IDLE).map(|ready| ready.lpi.get())
+    }
+
+    /// As `LpiCore::admit`: what was rung is admitted before the vCPU looks.
+    fn admit(&mut self, commands: &Mutex<Commands>) {
+        let (machine, vcpu) = (self.machine.clone(), self.cpu.get());
+        if let Some(knocks) = machine.shared.knocks.get(self.cpu.index()).filter(|knocks| knocks.any()) {
+            knocks.visit(|leaf| {
+                let mut commands = commands.lock().unwrap();
+                commands.control.admit(vcpu, leaf);
+                commands.control.looks(vcpu);
+            });
+        }
+    }
+
+    pub(super) fn drain_with(&mut self, commands: &Mutex<Commands>) -> Vec<u32> {
+        let take = || {
+            self.admit(commands);
+            self.take()
+        };
+        core::iter::from_fn(take).collect()
+    }
+
+    /// As [`leave`](Self::leave).
+    pub(super) fn leave_with(&mut self, commands: &Mutex<Commands>) -> bool {
+        let machine = self.machine.clone();
+        machine.attention.leave_unless(self.cpu, || {
+            self.admit(commands);
+            self.highest()
+        })
     }
 
     pub(super) fn drain(&mut self) -> Vec<u32> {

@@ -39,6 +39,8 @@ mod lpi {
     mod directory;
     #[path = "../../src/lpi/hints.rs"]
     mod hints;
+    #[path = "../../src/lpi/knocks.rs"]
+    mod knocks;
     #[path = "../../src/lpi/mappings.rs"]
     mod mappings;
     #[path = "../../src/lpi/placement.rs"]
@@ -60,6 +62,8 @@ mod lpi {
     #[path = "../../src/lpi/word.rs"]
     mod word;
 
+    #[path = "direct.rs"]
+    mod direct;
     #[path = "lists.rs"]
     mod lists;
     #[path = "machine.rs"]

@@ -16,7 +16,7 @@ const ITERATIONS: usize = 2_000;
 /// A mutant that is not found within this many executions of each kind counts as not found.
 const MUTANT_ITERATIONS: usize = 20_000;
 pub(super) const LPI: u32 = 8192;
-const OTHER: u32 = 8193;
+pub(super) const OTHER: u32 = 8193;
 
 pub(super) type Scenario = fn();
 

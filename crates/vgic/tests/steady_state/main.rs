@@ -75,20 +75,47 @@ fn messages_to_an_its_and_their_interrupts_allocate_nothing_and_leave_guest_memo
     assert_eq!(costs, (0, 0));
 }
 
+/// A message for an LPI, to its redistributor.
+fn ring_directly(machine: &Machine, lpi: u32) {
+    let address = machine.gic.config().redistributors[0].base + u64::from(gicr::SETLPIR.offset());
+    let message = MsiMessage { address, data: lpi };
+    assert_eq!(machine.gic.signal_msi(NoIdentity, message), Delivery::Pending);
+}
+
+fn invalidate(machine: &Machine, lpi: u32) {
+    machine.redistributor(gicr::INVLPIR.offset(), Word, lpi.into());
+}
+
+/// One LPI of each of some groups that lie beside each other, others in each round.
+fn group(round: u32) -> impl Iterator<Item = u32> {
+    (0..20).map(move |at| FIRST + 32 * (20 * round + at) + at)
+}
+
 #[test]
-fn direct_lpis_allocate_nothing_and_leave_guest_memory_alone_once_their_group_was_rung() {
+fn a_direct_lpi_allocates_nothing_and_leaves_guest_memory_alone_also_when_it_is_the_first_of_its_group() {
     let _turn = turn();
     let (machine, mut vcpu) = Machine::start(with_direct_lpis());
-    let address = machine.gic.config().redistributors[0].base + u64::from(gicr::SETLPIR.offset());
-    let mut ring = || {
-        let rung = (FIRST..FIRST + 200).map(|data| {
-            let message = MsiMessage { address, data };
-            assert_eq!(machine.gic.signal_msi(NoIdentity, message), Delivery::Pending);
-        });
-        assert_eq!(rung.count(), handle_all(&mut vcpu));
-    };
-    ring();
-    assert_eq!(costs(&machine.memory, ring), (0, 0));
+    let mut round = 0;
+    let costs = costs(&machine.memory, || {
+        group(round).for_each(|lpi| ring_directly(&machine, lpi));
+        round += 1;
+    });
+    assert_eq!(costs, (0, 0));
+    assert_eq!(handle_all(&mut vcpu), 20 * round as usize);
+}
+
+#[test]
+fn direct_lpis_that_were_invalidated_are_rung_and_taken_without_an_allocation_and_without_guest_memory() {
+    let _turn = turn();
+    let (machine, mut vcpu) = Machine::start(with_direct_lpis());
+    (0..10).flat_map(group).for_each(|lpi| invalidate(&machine, lpi));
+    let mut round = 0;
+    let costs = costs(&machine.memory, || {
+        group(round).for_each(|lpi| ring_directly(&machine, lpi));
+        assert_eq!(handle_all(&mut vcpu), 20);
+        round += 1;
+    });
+    assert_eq!(costs, (0, 0));
 }
 
 #[test]
@@ -216,15 +243,16 @@ fn wires_and_their_interrupts_wait_for_no_command() {
 }
 
 #[test]
-fn direct_lpis_that_were_rung_before_wait_for_no_invalidation() {
+fn direct_lpis_wait_for_no_invalidation() {
     let _turn = turn();
     let (machine, mut vcpu) = Machine::start(with_direct_lpis());
-    let address = machine.gic.config().redistributors[0].base + u64::from(gicr::SETLPIR.offset());
-    let mut ring = || {
-        machine.gic.signal_msi(NoIdentity, MsiMessage { address, data: FIRST });
+    invalidate(&machine, FIRST);
+    let ring = || {
+        ring_directly(&machine, FIRST);
         assert_eq!(handle_all(&mut vcpu), 1);
+        // Nothing was rung or invalidated near these: they wait for the vCPU.
+        group(1).for_each(|lpi| ring_directly(&machine, lpi));
     };
-    ring();
-    let invalidate = || machine.redistributor(gicr::INVLPIR.offset(), Word, FIRST.into());
-    ends_meanwhile(&machine, invalidate, ring);
+    ends_meanwhile(&machine, || invalidate(&machine, FIRST), ring);
+    assert_eq!(handle_all(&mut vcpu), 20);
 }

@@ -1,10 +1,12 @@
 //! What redistributors do with LPIs: enabling, tables, sleeping vCPUs.
 
 use super::rig::*;
+use crate::FaultReason;
 use crate::its::ItsConfig;
 use crate::lpi::{Injection, LpiConfig, PriorityView};
 use crate::memory::GuestMemory;
 use alloc::vec;
+use alloc::vec::Vec;
 use gic_arch::{Lpi, Priority, gicr};
 use msi_types::Delivery;
 
@@ -115,7 +117,7 @@ fn tables_outside_memory_are_counted_and_harmless() {
     assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS, "without a configuration byte the LPI is disabled");
     rig.disable_lpis(0);
 
-    assert_eq!(rig.events.count(crate::FaultReason::LpiTable), 3);
+    assert_eq!(rig.events.count(FaultReason::LpiTable), 3);
 }
 
 #[test]
@@ -226,12 +228,12 @@ fn movi_takes_along_what_movall_left_at_the_redistributor() {
 fn direct_lpis_become_pending_are_cleared_and_invalidated() {
     let rig = Rig::new(2, ItsConfig::new(BASE));
     rig.configure(8200, false, 0xa0);
-    assert_eq!(rig.lpis.set_lpi(cpu(1), lpi(8200)), Injection::Dropped);
+    assert_eq!(rig.set_lpi(1, 8200), Injection::Dropped);
     rig.enable_lpis(1);
 
-    assert_eq!(rig.lpis.set_lpi(cpu(1), lpi(8200)), Injection::Fresh);
-    assert_eq!(rig.lpis.set_lpi(cpu(1), lpi(8200)), Injection::Coalesced);
-    assert_eq!(rig.lpis.set_lpi(cpu(1), lpi(8201)), Injection::Fresh);
+    assert_eq!(rig.set_lpi(1, 8200), Injection::Fresh);
+    assert_eq!(rig.set_lpi(1, 8200), Injection::Coalesced);
+    assert_eq!(rig.set_lpi(1, 8201), Injection::Fresh);
     rig.lpis.clear_lpi(cpu(1), lpi(8201));
     let mut queue = rig.vcpu(1);
     assert_eq!(drain(&mut queue), NO_LPIS);
@@ -240,6 +242,39 @@ fn direct_lpis_become_pending_are_cleared_and_invalidated() {
     rig.lpis.invalidate(cpu(1), lpi(8200));
     rig.finish_sweeps();
     assert_eq!(drain(&mut queue), [8200]);
+}
+
+#[test]
+fn invalidated_lpis_get_room_and_leave_half_of_it_to_those_that_are_rung() {
+    // Eight groups of 32 slots, of which redistributors have four.
+    let rig = Rig::sized(LpiConfig { slots: 256, ..LpiConfig::new(1) }, ItsConfig::new(BASE));
+    rig.enable_lpis(0);
+    let groups: Vec<u32> = (0..12).map(|group| 8192 + 32 * group).collect();
+    for lpi in &groups {
+        rig.configure(*lpi, true, 0xa0);
+    }
+
+    groups.iter().take(8).for_each(|number| rig.lpis.invalidate(cpu(0), lpi(*number)));
+
+    let mut queue = rig.vcpu(0);
+    for number in [groups[0], groups[1], groups[10], groups[11]] {
+        assert_eq!(rig.set_lpi(0, number), Injection::Fresh);
+        assert_eq!(drain(&mut queue), [number]);
+    }
+    rig.set_lpi(0, groups[2]);
+    assert_eq!((drain(&mut queue), rig.events.count(FaultReason::Budget)), (vec![], 1));
+}
+
+#[test]
+fn an_invalidated_lpi_that_is_disabled_takes_no_room() {
+    let rig = Rig::sized(LpiConfig { slots: 64, ..LpiConfig::new(1) }, ItsConfig::new(BASE));
+    rig.enable_lpis(0);
+    rig.lpis.invalidate(cpu(0), lpi(8192));
+    rig.configure(8224, true, 0xa0);
+
+    assert_eq!(rig.set_lpi(0, 8224), Injection::Fresh);
+
+    assert_eq!(drain(&mut rig.vcpu(0)), [8224]);
 }
 
 #[test]
@@ -276,7 +311,7 @@ fn two_security_states_shift_priorities_into_the_lower_half() {
     let rig = Rig::sized(size, ItsConfig::new(BASE));
     rig.configure(8200, true, 0x40);
     rig.enable_lpis(0);
-    rig.lpis.set_lpi(cpu(0), lpi(8200));
+    rig.set_lpi(0, 8200);
 
     assert_eq!(rig.vcpu(0).take(Priority::IDLE).map(|ready| ready.priority), Some(Priority::new(0xa0)));
 }

@@ -176,10 +176,10 @@ impl Pair {
             Step::Invalidate { vcpu, lpi } => {
                 rig.lpis.invalidate(cpu(vcpu), Lpi::try_from(lpi).unwrap());
                 rig.finish_sweeps();
-                self.each(|model| model.reload(vcpu, |of| of == lpi));
+                self.each(|model| model.invalidate(vcpu, lpi));
             }
             Step::SetLpi { vcpu, lpi } => {
-                rig.lpis.set_lpi(cpu(vcpu), Lpi::try_from(lpi).unwrap());
+                rig.set_lpi(vcpu, lpi);
                 self.each(|model| model.set_lpi(vcpu, lpi));
             }
             Step::ClearLpi { vcpu, lpi } => {

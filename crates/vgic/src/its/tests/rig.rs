@@ -6,7 +6,7 @@ use crate::AccessWidth::{Double, Word};
 use crate::attention::Attention;
 use crate::events::Events;
 use crate::its::{Its, ItsConfig, Targets};
-use crate::lpi::{Control, LpiConfig, LpiCore, LpiQueue, SavedLpi};
+use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiQueue, SavedLpi};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::ItsState;
 use alloc::boxed::Box;
@@ -160,6 +160,7 @@ impl Rig {
         self.lpis.with_notification_owed(|control| {
             let mut own = Vec::new();
             for vcpu in 0..vcpus {
+                control.admit_all(vcpu.into());
                 control.each_pending_by_itself(vcpu.into(), |saved| own.push(saved));
             }
             (held.save(control, Affinity::from_packed), own)
@@ -175,7 +176,9 @@ impl Rig {
         Self::over(Arc::new(Ram::new()), size, config)
     }
 
+    /// With direct LPIs beside the ITS, which no machine has: one rig for both.
     fn over(ram: Arc<Ram>, size: LpiConfig, config: ItsConfig) -> Self {
+        let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
         let kicks = Arc::new(Kicks::new(vcpus));
         let attention = Arc::new(Attention::new(usize::from(vcpus), kicks.clone()));
@@ -274,6 +277,14 @@ impl Rig {
 
     pub(super) fn vcpu(&self, vcpu: u16) -> LpiQueue {
         self.lpis.queue(cpu(vcpu)).expect("not given out")
+    }
+
+    /// `GICR_SETLPIR`, and the vCPU has looked.
+    pub(super) fn set_lpi(&self, vcpu: u16, lpi: u32) -> Injection {
+        let injection = self.lpis.set_lpi(cpu(vcpu), Lpi::try_from(lpi).expect("an LPI"));
+        self.lpis.with_notification_owed(|control| control.admit_all(vcpu.into()));
+        self.lpis.notify_owed();
+        injection
     }
 
     pub(super) fn pending(&self, vcpu: u16) -> Vec<u32> {

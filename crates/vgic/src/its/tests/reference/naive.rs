@@ -76,12 +76,23 @@ impl Model {
         self.events = events;
     }
 
-    fn pend_own(&mut self, vcpu: u16, lpi: u32) {
-        // Configuration is cached for a chunk of LPIs at a time, and all of this test's are in one.
+    /// Configuration is cached for a chunk of LPIs at a time, and all of this test's are in one.
+    fn make_room(&mut self, vcpu: u16) {
         for neighbour in LPIS {
             let config = self.in_memory(neighbour);
             self.own.entry((vcpu, neighbour)).or_insert((false, config));
         }
+    }
+
+    pub(super) fn invalidate(&mut self, vcpu: u16, lpi: u32) {
+        if self.lpis_enabled.contains(&vcpu) && self.in_memory(lpi).enable {
+            self.make_room(vcpu);
+        }
+        self.reload(vcpu, |of| of == lpi);
+    }
+
+    fn pend_own(&mut self, vcpu: u16, lpi: u32) {
+        self.make_room(vcpu);
         if let Some(own) = self.own.get_mut(&(vcpu, lpi)) {
             own.0 = true;
         }
@@ -271,8 +282,6 @@ impl Model {
 
     pub(super) fn clear_lpi(&mut self, vcpu: u16, lpi: u32) {
         self.clear_own(vcpu, lpi);
-        let here = |event: &&mut Event| event.at == vcpu && event.lpi == lpi;
-        self.events.values_mut().filter(here).for_each(|event| event.pending = false);
     }
 
     /// What may be the case after LPIs were enabled: where two events share an LPI that the table has pending, either
