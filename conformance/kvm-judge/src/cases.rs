@@ -2,6 +2,7 @@
 
 mod attributes;
 mod creation;
+mod routes;
 mod tables;
 
 use gic_arch::kvm::Attribute;
@@ -37,6 +38,7 @@ pub(crate) fn run() {
     tables::run(&mut count);
     attributes::run(&mut count);
     creation::run(&mut count);
+    routes::run(&mut count);
     println!("total: {} passed, {} failed", count.passed, count.failed);
 }
 

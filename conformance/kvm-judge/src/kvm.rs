@@ -22,6 +22,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{DeviceFd, Kvm, VcpuExit, VcpuFd, VmFd};
 use msi_types::{Delivery, DeviceId, EventId, Level};
+use std::sync::Arc;
 use vgic::saved_state::kvm::KvmDevice;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
@@ -42,7 +43,7 @@ pub struct KvmMachine {
     cpus: Vec<VcpuFd>,
     gic: DeviceFd,
     its: [DeviceFd; 2],
-    vm: VmFd,
+    vm: Arc<VmFd>,
     ram: Ram,
 }
 
@@ -50,7 +51,7 @@ impl KvmMachine {
     /// A machine whose GIC and ITSes are as after power-on.
     pub fn new() -> Result<Self, Failure> {
         let kvm = Kvm::new()?;
-        let vm = kvm.create_vm()?;
+        let vm = Arc::new(kvm.create_vm()?);
         let ram = Ram::new()?;
         lend(&vm, &ram)?;
         ram.write(PROGRAM, program::bytes())?;
@@ -80,6 +81,11 @@ impl KvmMachine {
             machine.set(device, attribute, value).map_err(|errno| format!("{attribute:?}: {errno}"))?;
         }
         Ok(machine)
+    }
+
+    /// The kernel's machine, for whoever routes interrupts to it.
+    pub fn vm(&self) -> Arc<VmFd> {
+        self.vm.clone()
     }
 
     /// Continues the guest's program on a vCPU until it stores a report.

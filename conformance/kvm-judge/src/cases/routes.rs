@@ -1,0 +1,180 @@
+//! GSIs of [`KvmRouter`]: they lead where KVM's other ways lead.
+
+use super::{Count, accept};
+use gic_arch::{IntId, gicd};
+use irq_routing::kvm::KvmRouter;
+use irq_routing::{Change, Pin, Route, Routing};
+use kvm_judge::kvm::KvmMachine;
+use kvm_judge::layout::{CPUS, DISTRIBUTOR, ITS, LEVEL_LINE, SPECIAL};
+use kvm_judge::scenario::{Guest, Plan};
+use kvm_judge::{Failure, Machine, Operation};
+use msi_types::{Delivery, DeviceId, EventId, Gsi, MsiMessage};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// KVM sends some messages of eventfds by a thread of its own.
+const PATIENCE: u32 = 2000;
+const SHORT: Duration = Duration::from_millis(1);
+
+pub(super) fn run(count: &mut Count) {
+    count.case("routes: without a table, a GSI is the pin of its number", identity());
+    for seed in 0..2 {
+        let plan = Plan::of(seed);
+        count.case(&format!("routes: every event of plan {seed} by a GSI and an eventfd"), messages(&plan));
+    }
+    count.case("routes: an ITS takes no message without a DeviceID", anonymous());
+    count.case("routes: a pin by GSI is an edge", pins());
+    count.case("routes: a level is resampled at the end of interrupt", levels());
+}
+
+struct Booted {
+    machine: KvmMachine,
+    router: Arc<KvmRouter>,
+    plan: Plan,
+}
+
+fn booted(plan: &Plan) -> Result<Booted, Failure> {
+    let mut machine = KvmMachine::new()?;
+    Guest::boot(&mut machine, plan)?;
+    let router = Arc::new(KvmRouter::new(machine.vm(), Pin::COUNT)?);
+    Ok(Booted { machine, router, plan: plan.clone() })
+}
+
+impl Booted {
+    /// What the vCPUs take and end now.
+    fn take(&mut self) -> Result<Vec<u32>, Failure> {
+        let mut taken = Vec::new();
+        for cpu in 0..CPUS {
+            let intid = self.machine.take(cpu)?;
+            if !(SPECIAL..1024).contains(&intid) {
+                self.machine.end(cpu, intid)?;
+            }
+            taken.push(intid);
+        }
+        Ok(taken)
+    }
+
+    /// Waits until the vCPUs take this.
+    fn expect(&mut self, wanted: &[u32]) -> Result<(), Failure> {
+        let mut taken = self.take()?;
+        for _ in 0..PATIENCE {
+            if taken == wanted {
+                return Ok(());
+            }
+            accept(taken.iter().all(|intid| (SPECIAL..1024).contains(intid)), || {
+                format!("{taken:?}, not {wanted:?}")
+            })?;
+            sleep(SHORT);
+            taken = self.take()?;
+        }
+        Err(format!("nothing in place of {wanted:?}").into())
+    }
+
+    /// An edge-triggered SPI of the plan, and its pin.
+    fn wired(&self) -> Result<(u32, Pin), Failure> {
+        let spi = self.plan.wired.first().ok_or("the plan has no SPI")?.intid;
+        Ok((spi, Pin::of_spi(spi)?))
+    }
+}
+
+fn eventfd() -> Result<EventFd, Failure> {
+    Ok(EventFd::new(EFD_NONBLOCK)?)
+}
+
+fn identity() -> Result<(), Failure> {
+    let mut booted = booted(&Plan::of(0))?;
+    let (spi, pin) = booted.wired()?;
+    let device = eventfd()?;
+    let _bound = booted.router.bind(&device, Gsi::new(pin.get()))?;
+    device.write(1)?;
+    let taken = booted.take()?;
+    accept(taken.contains(&spi), || format!("{taken:?}, not {spi}"))?;
+
+    booted.router.commit(&[Change::Set(Gsi::new(900), Route::Pin(pin))])?;
+
+    device.write(1)?;
+    sleep(SHORT);
+    let taken = booted.take()?;
+    accept(!taken.contains(&spi), || "the first table has not ended it".into())
+}
+
+fn messages(plan: &Plan) -> Result<(), Failure> {
+    let mut booted = booted(plan)?;
+    let events: Vec<_> = plan
+        .its
+        .iter()
+        .enumerate()
+        .flat_map(|(its, plan)| plan.devices.iter().map(move |device| (its, device)))
+        .flat_map(|(its, device)| device.events.iter().map(move |event| (its, device.id, event.id)))
+        .collect();
+    let mut changes = Vec::new();
+    for (its, device, event) in &events {
+        let message = MsiMessage { address: ITS[*its] + 0x1_0040, data: *event };
+        changes.push(Change::Set(booted.router.allocate()?, Route::to_its(DeviceId::new(*device), message)));
+    }
+    booted.router.commit(&changes)?;
+    let mut arrived = 0;
+    for ((its, device, event), change) in events.iter().zip(&changes) {
+        let signalled = booted.machine.signal(*its, DeviceId::new(*device), EventId::new(*event))?;
+        let wanted = booted.take()?;
+        let routed = booted.router.signal(change.gsi())?;
+        accept(routed == signalled, || format!("{routed:?}, not {signalled:?}"))?;
+        booted.expect(&wanted)?;
+        let trigger = eventfd()?;
+        let _bound = booted.router.bind(&trigger, change.gsi())?;
+        trigger.write(1)?;
+        booted.expect(&wanted)?;
+        arrived += u32::from(wanted.iter().any(|intid| *intid >= 8192));
+    }
+    println!("note - {arrived} of {} events arrived", events.len());
+    accept(arrived > 0, || "no event is enabled".into())
+}
+
+fn anonymous() -> Result<(), Failure> {
+    let booted = booted(&Plan::of(0))?;
+    let event = booted.plan.its[0].devices[0].events[0].id;
+    let gsi = booted.router.allocate()?;
+    let message = MsiMessage { address: ITS[0] + 0x1_0040, data: event };
+    booted.router.commit(&[Change::Set(gsi, Route::to_doorbell(message))])?;
+    let delivery = booted.router.signal(gsi)?;
+    accept(delivery == Delivery::NoDoorbell, || format!("{delivery:?}"))
+}
+
+fn pins() -> Result<(), Failure> {
+    let mut booted = booted(&Plan::of(0))?;
+    let (spi, pin) = booted.wired()?;
+    let gsi = booted.router.allocate()?;
+    booted.router.commit(&[Change::Set(gsi, Route::Pin(pin))])?;
+    booted.router.signal(gsi)?;
+    let taken = booted.take()?;
+    accept(taken.contains(&spi), || format!("{taken:?}, not {spi}"))?;
+    let taken = booted.take()?;
+    accept(!taken.contains(&spi), || "it came twice".into())
+}
+
+fn levels() -> Result<(), Failure> {
+    let mut booted = booted(&Plan::of(0))?;
+    // KVM's SPIs are edge-triggered at first.
+    let trigger = gicd::ICFGR.locate(IntId::new(LEVEL_LINE)).ok_or("no SPI")?.register();
+    booted.machine.run(0, &[Operation::Write32(DISTRIBUTOR + u64::from(trigger.offset()), 0)])?;
+    let gsi = booted.router.allocate()?;
+    booted.router.commit(&[Change::Set(gsi, Route::Pin(Pin::of_spi(LEVEL_LINE)?))])?;
+    let (device, resample) = (eventfd()?, eventfd()?);
+    let bound = booted.router.bind_level(&device, &resample, gsi)?;
+    for _ in 0..3 {
+        device.write(1)?;
+        let intid = booted.machine.take(0)?;
+        accept(intid == LEVEL_LINE, || format!("{intid}, not {LEVEL_LINE}"))?;
+        accept(resample.read().is_err(), || "the guest is not done".into())?;
+        booted.machine.end(0, intid)?;
+        accept(resample.read().is_ok(), || "the device was not asked".into())?;
+    }
+    let taken = booted.take()?;
+    accept(!taken.contains(&LEVEL_LINE), || "it came though nobody signalled".into())?;
+    device.write(1)?;
+    drop(bound);
+    let taken = booted.take()?;
+    accept(!taken.contains(&LEVEL_LINE), || "the line stayed high".into())
+}
