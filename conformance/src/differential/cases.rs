@@ -24,9 +24,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Wired, Self::LpiRegisters, Self::Commands, Self::Delivery];
-
     /// What its cases hold.
     pub const fn name(self) -> &'static str {
         match self {
@@ -224,8 +221,8 @@ fn delivery_step(wired: impl Strategy<Value = Step>) -> impl Strategy<Value = St
     ]
 }
 
-/// Of priorities, QEMU's distributor keeps more bits than its CPU interfaces have, of which Non-secure software sees one
-/// less. That does not put redistributors to sleep.
+/// Of priorities, QEMU's distributor keeps more bits than its CPU interfaces have, of which Non-secure software sees
+/// one less. That does not put redistributors to sleep.
 fn in_world(step: Step, world: World) -> Step {
     let kept = match world {
         World::Stopped => u64::MAX,

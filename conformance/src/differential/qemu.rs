@@ -149,7 +149,8 @@ fn machine(world: World) -> &'static str {
 
 /// What the CPUs do: nothing, or the program in this file.
 fn processors(world: World, image: &Path) -> Vec<String> {
-    // Debian builds no `qtest` accelerator; stopped CPUs do as well. In one thread, a CPU that waits gives way to the next.
+    // Debian builds no `qtest` accelerator; stopped CPUs do as well. In one thread, a CPU that waits gives way to the
+    // next.
     let mut arguments = ["-S", "-accel", "tcg,thread=single"].map(str::to_owned).to_vec();
     let first = match world {
         World::Stopped => return arguments,

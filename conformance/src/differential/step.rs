@@ -37,7 +37,8 @@ pub(super) enum Step {
     Enable { its: bool },
     /// Gives the ITS its queue anew, with so many pages.
     Requeue { pages: u8 },
-    /// Writes a register of a table or of the queue while the ITS is enabled, which changes nothing.
+    /// Writes a register of a table or of the queue while the ITS is enabled: UNPREDICTABLE, and both machines
+    /// ignore it.
     Rewrite { register: Rewritten, value: u64 },
     /// Tells the ITS of commands beyond the queue, then the truth.
     Overrun { beyond: u8, retry: bool },
