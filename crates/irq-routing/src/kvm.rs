@@ -2,8 +2,7 @@
 //!
 //! The kernel takes its whole table at once (`KVM_SET_GSI_ROUTING`), at a price that grows with it. So this router keeps
 //! the table, and one [`commit`](Routing::commit) of any number of changes is one system call; if nothing changes, it is
-//! none. As for [`Router`](crate::Router), each GSI is the pin of its number until the first table is set: that is the
-//! kernel's doing.
+//! none. As for [`Router`](crate::Router), each GSI is the pin of its number until the first table is set.
 //!
 //! Messages of an ITS need their DeviceID ([`Sender::Device`]); the kernel knows no doorbells but those of ITSes. On
 //! x86, pins are the I/O APIC's.
@@ -27,10 +26,16 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// What `kvm-bindings` has room for in a table, whatever the kernel says.
 const MOST_ROUTES: u32 = 4096;
+/// Where pins are.
 #[cfg(target_arch = "aarch64")]
 const IRQCHIP: u32 = 0;
 #[cfg(target_arch = "x86_64")]
 const IRQCHIP: u32 = kvm_bindings::KVM_IRQCHIP_IOAPIC;
+/// How many there can be.
+#[cfg(target_arch = "aarch64")]
+const PINS: u32 = Pin::COUNT;
+#[cfg(target_arch = "x86_64")]
+const PINS: u32 = kvm_bindings::KVM_IOAPIC_NUM_PINS;
 
 type Table = BTreeMap<Gsi, Route>;
 
@@ -42,8 +47,8 @@ pub struct KvmRouter {
 }
 
 struct State {
-    /// What the kernel has, once there was a first table.
-    table: Table,
+    /// What the kernel has; `None` before the first table.
+    table: Option<Table>,
     gsis: Gsis,
 }
 
@@ -58,7 +63,7 @@ impl KvmRouter {
         if limit == 0 {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "KVM has no GSI routing here"));
         }
-        let state = State { table: Table::new(), gsis: Gsis::new(first_allocated, limit) };
+        let state = State { table: None, gsis: Gsis::new(first_allocated, limit) };
         Ok(Self { vm, limit, state: Mutex::new(state) })
     }
 
@@ -67,9 +72,34 @@ impl KvmRouter {
         self.limit
     }
 
-    /// Where a table leads a GSI.
+    /// Where a GSI leads.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {
-        self.state().table.get(&gsi).copied()
+        match &self.state().table {
+            Some(table) => table.get(&gsi).copied(),
+            None => Pin::new(gsi.get()).ok().filter(|pin| pin.get() < PINS).map(Route::Pin),
+        }
+    }
+
+    /// Replaces the whole table: what is not in `routes` leads nowhere.
+    ///
+    /// # Errors
+    /// A GSI does not exist, or has two routes; or the kernel refuses. Nothing has changed then.
+    pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<Changes, RouteError> {
+        let mut table = Table::new();
+        for (gsi, route) in routes {
+            self.judge(*gsi)?;
+            if table.insert(*gsi, *route).is_some() {
+                return Err(RouteError::DuplicateGsi(*gsi));
+            }
+        }
+        let mut state = self.state();
+        let before = state.table.clone().unwrap_or_default();
+        let redundant = table.iter().filter(|(gsi, route)| before.get(gsi) == Some(route)).count();
+        let cleared = before.keys().filter(|gsi| !table.contains_key(gsi)).count();
+        let counted = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        let made = counted(table.len() - redundant + cleared);
+        self.set(&mut state, table, made)?;
+        Ok(Changes { made, redundant: counted(redundant) })
     }
 
     /// Each signal of `trigger` is an edge of the GSI, routed or not, until the bind is dropped. Routes that change count for
@@ -107,14 +137,20 @@ impl KvmRouter {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Gives the kernel another table, all of it or nothing.
-    fn set(&self, state: &mut State, table: Table) -> Result<(), RouteError> {
+    /// Gives the kernel another table, all of it or nothing, unless it has it already. What is routed is taken.
+    fn set(&self, state: &mut State, table: Table, changes: u32) -> Result<(), RouteError> {
+        if changes == 0 && state.table.is_some() {
+            return Ok(());
+        }
         let entries: alloc::vec::Vec<_> = table.iter().map(|(gsi, route)| entry(*gsi, *route)).collect();
         let refused = |errno| RouteError::Refused { errno };
         // The table has at most as many entries as there are GSIs, and those have room.
         let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| refused(TOO_BIG))?;
         self.vm.set_gsi_routing(&routing).map_err(|error| refused(error.errno()))?;
-        state.table = table;
+        for gsi in table.keys() {
+            state.gsis.take(*gsi);
+        }
+        state.table = Some(table);
         Ok(())
     }
 
@@ -159,14 +195,12 @@ impl Routing for KvmRouter {
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError> {
         let mut state = self.state();
         state.gsis.release_all(gsis)?;
-        let mut table = state.table.clone();
+        let Some(mut table) = state.table.clone() else { return Ok(()) };
+        let mut cleared = 0;
         for gsi in gsis {
-            table.remove(gsi);
+            cleared += u32::from(table.remove(gsi).is_some());
         }
-        if table.len() == state.table.len() {
-            return Ok(());
-        }
-        let done = self.set(&mut state, table);
+        let done = self.set(&mut state, table, cleared);
         if done.is_err() {
             for gsi in gsis {
                 state.gsis.take(*gsi);
@@ -177,8 +211,11 @@ impl Routing for KvmRouter {
 
     fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError> {
         changes.iter().try_for_each(|change| self.judge(change.gsi()))?;
+        if changes.is_empty() {
+            return Ok(Changes::default());
+        }
         let mut state = self.state();
-        let mut table = state.table.clone();
+        let mut table = state.table.clone().unwrap_or_default();
         let mut counts = Changes::default();
         for change in changes {
             let before = match change.route() {
@@ -187,12 +224,7 @@ impl Routing for KvmRouter {
             };
             *(if before == change.route() { &mut counts.redundant } else { &mut counts.made }) += 1;
         }
-        if counts.made > 0 {
-            self.set(&mut state, table)?;
-        }
-        for change in changes.iter().filter(|change| change.route().is_some()) {
-            state.gsis.take(change.gsi());
-        }
+        self.set(&mut state, table, counts.made)?;
         Ok(counts)
     }
 
@@ -246,7 +278,7 @@ fn identity(sender: Sender) -> (u32, u32) {
 
 impl fmt::Debug for KvmRouter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let routes = self.state().table.len();
+        let routes = self.state().table.as_ref().map_or(0, Table::len);
         f.debug_struct("KvmRouter")
             .field("limit", &self.limit)
             .field("routes", &routes)

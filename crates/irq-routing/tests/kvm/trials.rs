@@ -30,6 +30,8 @@ pub(crate) fn all() -> Vec<Trial> {
         trial("a_change_that_kvm_refuses_has_no_effect", refused),
         trial("a_commit_with_a_gsi_beyond_the_limit_has_no_effect", beyond),
         trial("a_released_gsi_leads_nowhere", released),
+        trial("a_table_is_replaced_as_a_whole_or_not_at_all", replaced),
+        trial("the_first_table_ends_the_identity_mapping_even_if_it_is_empty", identity),
         trial("an_msix_table_rings_kvm_by_the_eventfds_of_its_open_vectors", msix),
     ]
 }
@@ -183,6 +185,33 @@ fn released() -> Outcome {
     same(machine.arrived()?, vec![])?;
     same(machine.router.release(&[gsi]), Err(RouteError::NotAllocated(gsi)))?;
     same(machine.router.allocate()?, gsi)
+}
+
+fn replaced() -> Outcome {
+    let machine = Machine::new()?;
+    let [one, two, three] = [Gsi::new(30), Gsi::new(31), Gsi::new(32)];
+    let first = [(one, vector(0x41)), (two, vector(0x42))];
+    same(machine.router.replace(&first)?, Changes { made: 2, redundant: 0 })?;
+    let twice = [(three, vector(0x43)), (three, vector(0x44))];
+    same(machine.router.replace(&twice), Err(RouteError::DuplicateGsi(three)))?;
+    let second = [(two, vector(0x42)), (three, vector(0x43))];
+    same(machine.router.replace(&second)?, Changes { made: 2, redundant: 1 })?;
+    same(machine.router.signal(one), Err(SignalError::Unrouted(one)))?;
+    machine.router.signal(two)?;
+    machine.router.signal(three)?;
+    same(machine.arrived()?, vec![0x42, 0x43])
+}
+
+fn identity() -> Outcome {
+    let machine = Machine::new()?;
+    let pin = Gsi::new(5);
+    same(machine.router.route(pin), Some(Route::Pin(Pin::new(5)?)))?;
+    same(machine.router.signal(pin)?, Delivery::Pending)?;
+    let gsi = machine.router.allocate()?;
+    machine.router.release(&[gsi])?;
+    same(machine.router.route(pin).is_some(), true)?;
+    machine.router.commit(&[Change::Clear(gsi)])?;
+    same(machine.router.signal(pin), Err(SignalError::Unrouted(pin)))
 }
 
 /// What a monitor does for a device in the kernel: it binds a vector's eventfd while the vector is open.
