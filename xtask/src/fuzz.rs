@@ -28,6 +28,9 @@ const FLAGS: &[&str] = &[
     "-Cdebug-assertions",
     "-Coverflow-checks",
 ];
+/// What one input may take in seconds, and a target in MiB (after minutes all use some 30): more is a finding.
+const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
+
 /// Each target for a while, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     if let Err(absent) = system::need_cxx(&workspace.root) {
@@ -90,7 +93,7 @@ fn fuzz(workspace: &Workspace, folder: &Path, target: &str, seconds: u64) -> Res
     fuzzer
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()));
-    fuzzer.args(["-timeout=10", "-print_final_stats=1", "-verbosity=0"]).arg(corpus);
+    fuzzer.args(LIMITS).args(["-print_final_stats=1", "-verbosity=0"]).arg(corpus);
     let status = process::watch(&mut fuzzer, Duration::from_secs(seconds + 60), |line| println!("{line}"))?;
     ensure!(status.success(), "ended with {status}; the input is in {}", artifacts.display());
     Ok(())
