@@ -94,6 +94,9 @@ pub(crate) struct BenchArgs {
     /// Samples of each case, of which the median and the fastest are shown.
     #[arg(long, value_name = "N", default_value_t = 301, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rounds: u32,
+    /// A program that measures something else, such as `peers/arm-vgic`: sampled in turn with the cases here.
+    #[arg(long = "peer", value_name = "PROGRAM")]
+    pub(crate) peers: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

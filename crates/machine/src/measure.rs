@@ -12,18 +12,23 @@ mod routes;
 
 use crate::run::RunError;
 use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// How measurements are taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MeasureOptions {
     /// Samples of each case; of these, the median and the least are reported.
     pub rounds: u32,
+    /// Programs that measure something else, sampled in turn with the cases here: `cases` on their standard input is
+    /// answered by the cases' names, separated by spaces, and a name by the nanoseconds of one operation.
+    pub peers: Vec<PathBuf>,
 }
 
 impl Default for MeasureOptions {
     fn default() -> Self {
-        Self { rounds: 301 }
+        Self { rounds: 301, peers: Vec::new() }
     }
 }
 
@@ -158,6 +163,12 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
             Err((name, reason)) => skipped.push((name.to_owned(), reason)),
         }
     }
+    for program in &options.peers {
+        match peers::program(&mut Command::new(program)) {
+            Ok(several) => probes.extend(several),
+            Err(reason) => skipped.push((program.display().to_string(), reason)),
+        }
+    }
     probes.extend(routes::probes()?);
     probes.push(dispatch::probe()?);
     probes.push(peers::locked_list());
@@ -214,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_case_of_the_contract_can_be_sampled() {
-        let measured = measure(&MeasureOptions { rounds: 1 }).unwrap();
+        let measured = measure(&MeasureOptions { rounds: 1, ..MeasureOptions::default() }).unwrap();
 
         let names: Vec<_> = measured.cases.iter().map(|case| case.name.as_str()).collect();
         for name in [

@@ -1,5 +1,9 @@
 //! What others do for the same purpose.
 
+mod program;
+
+pub(super) use program::probes as program;
+
 use super::{Probe, Reference, each};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;

@@ -1,0 +1,93 @@
+//! Peers that are programs of their own: whatever cannot be linked here, as it wants another compiler.
+//!
+//! A line on the program's standard input is answered by one on its output: `cases` by the names of its cases, separated
+//! by spaces; a name, by the nanoseconds of one operation, or by the reason why there are none. It ends with its input.
+
+use super::super::{Probe, Reference};
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
+
+/// A peer that runs.
+struct Program {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// What `program` measures, each case's name after `peer-`.
+///
+/// # Errors
+/// It cannot be started, or does not say what it measures.
+pub(in super::super) fn probes(program: &mut Command) -> Result<Vec<Probe>, String> {
+    let program = Rc::new(RefCell::new(Program::start(program)?));
+    let cases = program.borrow_mut().ask("cases")?;
+    let probe = |case: &str| {
+        let (program, case) = (Rc::clone(&program), case.to_owned());
+        Probe::new(format!("peer-{case}"), Reference::FetchOr, move || program.borrow_mut().sample(&case))
+    };
+    Ok(cases.split_whitespace().map(probe).collect())
+}
+
+impl Program {
+    fn start(program: &mut Command) -> Result<Self, String> {
+        let piped = program.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.spawn().map_err(|error| error.to_string())?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(input), Some(output)) => Ok(Self { child, input, output: BufReader::new(output) }),
+            _ => Err("it has no standard input or output".to_owned()),
+        }
+    }
+
+    fn ask(&mut self, line: &str) -> Result<String, String> {
+        let mut answer = String::new();
+        let asked = writeln!(self.input, "{line}").and_then(|()| self.output.read_line(&mut answer));
+        match asked.map_err(|error| error.to_string())? {
+            0 => Err("it has ended".to_owned()),
+            _ => Ok(answer.trim_end().to_owned()),
+        }
+    }
+
+    fn sample(&mut self, case: &str) -> Result<f64, String> {
+        let answer = self.ask(case)?;
+        let time = answer.parse().ok().filter(|time: &f64| time.is_finite() && *time >= 0.0);
+        time.ok_or(answer)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // One that has ended already needs neither.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that answers each line by this command of the shell, with the line in `$line`.
+    fn peer(answer: &str) -> Result<Vec<Probe>, String> {
+        probes(Command::new("sh").args(["-c", &format!("while read -r line; do {answer}; done")]))
+    }
+
+    #[test]
+    fn each_case_of_a_program_is_sampled_by_its_name() {
+        let answer = "case $line in cases) echo one two;; one) echo 1.5;; *) echo no clock;; esac";
+        let mut cases = peer(answer).unwrap();
+        let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(names, ["peer-one", "peer-two"]);
+        assert_eq!((cases[0].sample)(), Ok(1.5));
+        assert_eq!((cases[1].sample)(), Err("no clock".to_owned()));
+        assert_eq!((cases[0].sample)(), Ok(1.5), "it goes on");
+    }
+
+    #[test]
+    fn a_program_that_ends_or_is_not_there_is_told() {
+        assert_eq!(peer("exit").err().as_deref(), Some("it has ended"));
+        assert!(probes(&mut Command::new("/nowhere/peer")).is_err());
+    }
+}

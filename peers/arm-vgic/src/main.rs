@@ -1,0 +1,133 @@
+//! A peer of `doorbell bench`: what injection costs with the crate `arm_vgic`.
+//!
+//! ```console
+//! $ (cd peers/arm-vgic && cargo build --release)
+//! $ cargo run --release -- bench --peer peers/arm-vgic/target/release/arm-vgic-peer
+//! ```
+//!
+//! A line on standard input is answered by one on standard output: `cases` by the names below, a name by the nanoseconds
+//! of one operation, measured once. Messages come by `signal_msi`, past the translation register, and a vCPU takes what
+//! its list registers hold by entering the guest and leaving it.
+
+mod lock;
+mod machine;
+
+use arm_vgic::VgicError;
+use machine::Machine;
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Messages between two times that the vCPU takes them all: as many as there are list registers.
+const BATCH: u32 = 16;
+const REPEATS: u32 = 4096;
+
+type Sample = Box<dyn FnMut() -> Result<f64, VgicError>>;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut cases = cases()?;
+    let names: Vec<_> = cases.keys().copied().collect();
+    let mut output = std::io::stdout();
+    for line in std::io::stdin().lock().lines() {
+        match (&*line?, &mut cases) {
+            ("cases", _) => writeln!(output, "{}", names.join(" "))?,
+            (name, cases) => match cases.get_mut(name).map(|sample| sample()) {
+                Some(Ok(time)) => writeln!(output, "{time}")?,
+                Some(Err(error)) => writeln!(output, "{error}")?,
+                None => writeln!(output, "there is no case {name}")?,
+            },
+        }
+        output.flush()?;
+    }
+    Ok(())
+}
+
+/// As the cases of these names in `doorbell bench`.
+fn cases() -> Result<BTreeMap<&'static str, Sample>, VgicError> {
+    Ok(BTreeMap::from([
+        ("arm-vgic-inject-1", pending()?),
+        ("arm-vgic-inject-1-fresh", random(16)?),
+        ("arm-vgic-inject-1k-random", random(1 << 10)?),
+        ("arm-vgic-inject-57k-random", random(57_344)?),
+        ("arm-vgic-inject-2-threads", two_threads()?),
+        ("arm-vgic-inject-ack-depth-1", depth(1)?),
+        ("arm-vgic-inject-ack-depth-16k", depth(1 << 14)?),
+    ]))
+}
+
+fn each(spent: Duration, operations: u32) -> f64 {
+    spent.as_secs_f64() * 1e9 / f64::from(operations)
+}
+
+/// Messages to the one event that is pending already.
+fn pending() -> Result<Sample, VgicError> {
+    let machine = Machine::mapped(1, 1)?;
+    machine.send(0)?;
+    Ok(Box::new(move || {
+        let start = Instant::now();
+        (0..REPEATS).try_for_each(|_| machine.send(0))?;
+        Ok(each(start.elapsed(), REPEATS))
+    }))
+}
+
+/// Messages to random events of so many: each time one of each sixteenth, none of them pending. Taking them does not count.
+fn random(events: u32) -> Result<Sample, VgicError> {
+    let machine = Machine::mapped(events.div_ceil(machine::EVENTS), 1)?;
+    let (mut next, sixteenth) = (1u32, events / BATCH);
+    Ok(Box::new(move || {
+        let mut spent = Duration::ZERO;
+        for _ in 0..REPEATS / BATCH {
+            let start = Instant::now();
+            for batch in 0..BATCH {
+                next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                machine.send(batch * sixteenth + (next >> 8) % sixteenth)?;
+            }
+            spent += start.elapsed();
+            while !machine.take(0)?.is_empty() {}
+        }
+        Ok(each(spent, REPEATS))
+    }))
+}
+
+/// With so many pending, a vCPU takes the most urgent, and their events send again.
+fn depth(events: u32) -> Result<Sample, VgicError> {
+    let machine = Machine::mapped(events.div_ceil(machine::EVENTS), 1)?;
+    (0..events).try_for_each(|event| machine.send(event))?;
+    Ok(Box::new(move || {
+        let start = Instant::now();
+        let mut count = 0;
+        while count < BATCH {
+            for event in machine.take(0)? {
+                machine.send(event)?;
+                count += 1;
+            }
+        }
+        Ok(each(start.elapsed(), count))
+    }))
+}
+
+/// Each thread sends to a vCPU of its own, what is pending there already; the mean of what it costs each.
+fn two_threads() -> Result<Sample, VgicError> {
+    let machine = Machine::mapped(2, 2)?;
+    let events = [0, machine::EVENTS];
+    events.iter().try_for_each(|event| machine.send(*event))?;
+    Ok(Box::new(move || {
+        let gate = AtomicU32::new(0);
+        let run = |event| {
+            gate.fetch_add(1, Ordering::SeqCst);
+            while gate.load(Ordering::SeqCst) < 2 {
+                std::hint::spin_loop();
+            }
+            let start = Instant::now();
+            (0..REPEATS).try_for_each(|_| machine.send(event))?;
+            Ok::<_, VgicError>(each(start.elapsed(), REPEATS))
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| run(events[1]));
+            let one = run(events[0])?;
+            let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(f64::midpoint(one, other))
+        })
+    }))
+}
