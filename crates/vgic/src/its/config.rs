@@ -99,8 +99,7 @@ pub enum ErrorPolicy {
 pub enum ErrorReporting {
     /// `GITS_STATUSR` and `GITS_UMSIR` read as zero.
     None,
-    /// `GITS_STATUSR` and `GITS_UMSIR` tell (GICv3.1, `GITS_TYPER.UMSI`). They are not part of a saved state: what was
-    /// reported and not read is forgotten when the machine moves. The INT command reports nothing.
+    /// `GITS_STATUSR` and `GITS_UMSIR` tell (GICv3.1, `GITS_TYPER.UMSI`). The INT command reports nothing.
     Registers,
 }
 

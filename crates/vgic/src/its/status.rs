@@ -34,6 +34,24 @@ const fn bits(status: Statusr) -> u64 {
     status.into_bits() as u64
 }
 
+/// Can the registers be so? The syndrome and the message are those of `UMSI`.
+pub(super) fn is_possible(status: Statusr, message: Umsir) -> bool {
+    let fields = Statusr::new()
+        .with_rrd(true)
+        .with_wrd(true)
+        .with_rwod(true)
+        .with_wrod(true)
+        .with_umsi(true)
+        .with_overflow(true)
+        .with_syndrome(0xf)
+        .into_bits();
+    let reported = match status.umsi() {
+        true => matches!(status.syndrome(), 2..=5 | 7),
+        false => status.syndrome() == 0 && message == Umsir::new(),
+    };
+    reported && status.into_bits() & !fields == 0
+}
+
 /// `GITS_STATUSR.Syndrome`.
 const fn syndrome(lacks: Unmapped) -> u8 {
     match lacks {
@@ -69,11 +87,15 @@ impl Status {
 
     /// A message was dropped. The first one is kept until the guest clears `UMSI`.
     pub(super) fn unmapped(&self, device_id: u32, event_id: u32, lacks: Unmapped) {
-        let report = UMSI | bits(Statusr::new().with_syndrome(syndrome(lacks)));
+        let message = Umsir::new().with_device_id(device_id).with_event_id(event_id);
+        self.report(syndrome(lacks), message);
+    }
+
+    fn report(&self, syndrome: u8, message: Umsir) {
+        let report = UMSI | bits(Statusr::new().with_syndrome(syndrome));
         let claim = if Safeguard::ClaimReport.stands() { CLAIMED } else { report };
         let before = self.update(|now| now | if now & (CLAIMED | UMSI) == 0 { claim } else { OVERFLOW });
         if before & (CLAIMED | UMSI) == 0 {
-            let message = Umsir::new().with_device_id(device_id).with_event_id(event_id);
             self.message.store(message.into_bits(), SeqCst);
             self.update(|now| (now & !CLAIMED) | report);
         }
@@ -85,6 +107,16 @@ impl Status {
             let left = now & (SYNDROME | CLAIMED | !u64::from(written));
             if left & UMSI == 0 { left & !SYNDROME } else { left }
         });
+    }
+
+    /// What was reported where the machine was saved. A message that is being reported meanwhile counts as one that came
+    /// earlier.
+    pub(super) fn restore(&self, (status, message): (Statusr, Umsir)) {
+        self.reset();
+        self.bits.fetch_or(bits(status) & !(UMSI | SYNDROME), SeqCst);
+        if status.umsi() {
+            self.report(status.syndrome(), message);
+        }
     }
 
     fn update(&self, change: impl Fn(u64) -> u64) -> u64 {
@@ -104,6 +136,12 @@ impl Status {
         #[expect(clippy::cast_possible_truncation, reason = "the register is the low half")]
         let status = Statusr::from_bits(bits as u32);
         status
+    }
+
+    /// Both, while nobody clears them.
+    pub(super) fn saved(&self) -> (Statusr, Umsir) {
+        let status = self.status();
+        (status, if status.umsi() { self.message() } else { Umsir::new() })
     }
 
     /// `GITS_UMSIR`; zero while `UMSI` is clear.
