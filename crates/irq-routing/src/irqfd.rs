@@ -1,10 +1,11 @@
-//! Eventfds that ring GSIs: for devices in other threads and processes (vhost-user, VFIO), which know an eventfd and nothing
-//! else. What the kernel's `KVM_IRQFD` does, over a model in this process.
+//! Eventfds that ring GSIs: for devices in other threads and processes (vhost-user, VFIO), which know an eventfd and
+//! nothing else. What the kernel's `KVM_IRQFD` does, over a model in this process.
 //!
-//! An [`Irqfds`] waits for any number of eventfds at once, in a thread of its own ([`spawn`](Irqfds::spawn)) or wherever
-//! the monitor calls [`dispatch`](Irqfds::dispatch): the object itself becomes readable when there is something to do,
-//! so that it fits into an event loop. A bind is an [`Irqfd`]; dropping it ends it, after which nothing of it is left.
-//! Routes are looked up at each signal: one that changes after the bind counts for the next signal.
+//! An [`Irqfds`] waits for any number of eventfds at once, in a thread of its own ([`spawn`](Irqfds::spawn)) or
+//! wherever the monitor calls [`dispatch`](Irqfds::dispatch): the object itself becomes readable when there is
+//! something to do, so that it fits into an event loop. A bind is an [`Irqfd`]; dropping it ends it, after which
+//! nothing of it is left. Routes are looked up at each signal: one that changes after the bind counts for the next
+//! signal.
 //!
 //! | | signalled | end of interrupt | dropped |
 //! |---|---|---|---|
@@ -77,8 +78,8 @@ impl From<Errno> for IrqfdError {
 
 /// Eventfds and the GSIs that they ring.
 ///
-/// It is a [`LineObserver`]: where [`bind_level`](Self::bind_level) is used, the interrupt controller model tells it which
-/// lines the guest is done with.
+/// It is a [`LineObserver`]: where [`bind_level`](Self::bind_level) is used, the interrupt controller model tells it
+/// which lines the guest is done with.
 pub struct Irqfds {
     epoll: OwnedFd,
     router: Arc<Router>,
@@ -117,8 +118,8 @@ impl Irqfds {
         Ok(Arc::new(Self { epoll, router, bound: Mutex::default() }))
     }
 
-    /// Each signal of `trigger` is an edge of the GSI, routed or not; several that were not served yet are one. A signal
-    /// from before counts. An eventfd rings one GSI: it must not be bound twice, nor read by anybody else.
+    /// Each signal of `trigger` is an edge of the GSI, routed or not; several that were not served yet are one. A
+    /// signal from before counts. An eventfd rings one GSI: it must not be bound twice, nor read by anybody else.
     ///
     /// # Errors
     /// The eventfd blocks, or cannot be waited for.
@@ -128,8 +129,8 @@ impl Irqfds {
         })
     }
 
-    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, the pin is lowered and `resample`
-    /// signalled: a device whose reason persists signals again. Where the GSI leads to a message, it is
+    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, the pin is lowered and
+    /// `resample` signalled: a device whose reason persists signals again. Where the GSI leads to a message, it is
     /// [`bind`](Self::bind).
     ///
     /// # Errors
@@ -163,8 +164,8 @@ impl Irqfds {
         Ok(Irqfd { irqfds: self.clone(), token })
     }
 
-    /// Waits until an eventfd is signalled, for so long at most (`None`: for ever), and serves those that are. Returns how
-    /// many it served: 0 also where a signal or another thread interfered. Any number of threads.
+    /// Waits until an eventfd is signalled, for so long at most (`None`: for ever), and serves those that are. Returns
+    /// how many it served: 0 also where a signal or another thread interfered. Any number of threads.
     ///
     /// # Errors
     /// The operating system's.
@@ -300,8 +301,8 @@ impl fmt::Debug for Irqfds {
     }
 }
 
-/// A bound eventfd, until it is dropped: then a signal that is being served is served to its end, later ones stay in the
-/// eventfd, and a pin that it alone held high is lowered.
+/// A bound eventfd, until it is dropped: then a signal that is being served is served to its end, later ones stay in
+/// the eventfd, and a pin that it alone held high is lowered.
 #[derive(Debug)]
 #[must_use = "dropping it ends the bind"]
 pub struct Irqfd {

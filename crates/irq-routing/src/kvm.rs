@@ -1,8 +1,9 @@
 //! Routes and eventfds in Linux's KVM, through `kvm-ioctls`: for machines whose interrupt controller is the kernel's.
 //!
-//! The kernel takes its whole table at once (`KVM_SET_GSI_ROUTING`), at a price that grows with it. So this router keeps
-//! the table, and one [`commit`](Routing::commit) of any number of changes is one system call; if nothing changes, it is
-//! none. As for [`Router`](crate::Router), each GSI is the pin of its number until the first table is set.
+//! The kernel takes its whole table at once (`KVM_SET_GSI_ROUTING`), at a price that grows with it. So this router
+//! keeps the table, and one [`commit`](Routing::commit) of any number of changes is one system call; if nothing
+//! changes, it is none. As for [`Router`](crate::Router), each GSI is the pin of its number until the first table is
+//! set.
 //!
 //! Messages of an ITS need their DeviceID ([`Sender::Device`]); the kernel knows no doorbells but those of ITSes. On
 //! x86, pins are the I/O APIC's.
@@ -53,8 +54,8 @@ struct State {
 }
 
 impl KvmRouter {
-    /// For a machine whose table nobody else sets. GSIs below `first_allocated` are the monitor's own to number. The limit
-    /// is the kernel's (`KVM_CAP_IRQ_ROUTING`), at most 4096.
+    /// For a machine whose table nobody else sets. GSIs below `first_allocated` are the monitor's own to number. The
+    /// limit is the kernel's (`KVM_CAP_IRQ_ROUTING`), at most 4096.
     ///
     /// # Errors
     /// [`io::ErrorKind::Unsupported`]: this kernel routes no GSIs.
@@ -102,8 +103,8 @@ impl KvmRouter {
         Ok(Changes { made, redundant: counted(redundant) })
     }
 
-    /// Each signal of `trigger` is an edge of the GSI, routed or not, until the bind is dropped. Routes that change count for
-    /// the next signal.
+    /// Each signal of `trigger` is an edge of the GSI, routed or not, until the bind is dropped. Routes that change
+    /// count for the next signal.
     ///
     /// # Errors
     /// The kernel's: the eventfd is bound already, or the machine has no interrupt controller yet.
@@ -111,8 +112,8 @@ impl KvmRouter {
         self.enter(trigger, gsi, |vm| vm.register_irqfd(trigger, gsi.get()))
     }
 
-    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, the pin is lowered and `resample`
-    /// signalled: a device whose reason persists signals again.
+    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, the pin is lowered and
+    /// `resample` signalled: a device whose reason persists signals again.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).

@@ -1,7 +1,7 @@
 //! A PCI function's MSI-X table and pending bits, as a monitor shows them to a guest.
 //!
-//! The guest writes messages, masks and unmasks; the device sends by vector number ([`MsixTable::signal`]), from any thread, without
-//! taking a lock. In between, each vector that may send has a GSI, routed to its message:
+//! The guest writes messages, masks and unmasks; the device sends by vector number ([`MsixTable::signal`]), from any
+//! thread, without taking a lock. In between, each vector that may send has a GSI, routed to its message:
 //!
 //! - a GSI is allocated when its vector is unmasked for the first time, so that a device with thousands of vectors
 //!   takes as many GSIs as its driver uses. They are given back when the guest disables MSI-X, and those of masked
@@ -9,8 +9,8 @@
 //! - what one access of the guest unmasks is one change of routes, and a message that is the same as before is none;
 //! - a message that comes while its vector is masked is pending, and sent when it is unmasked.
 //!
-//! When a write that masks returns, what was being sent is sent: nothing comes afterwards. Writing the message of a vector that is not masked,
-//! which the specification leaves undefined, takes effect with the write.
+//! When a write that masks returns, what was being sent is sent: nothing comes afterwards. Writing the message of a
+//! vector that is not masked, which the specification leaves undefined, takes effect with the write.
 //!
 //! Source: PCI Local Bus 3.0 §6.8.2 and §6.8.3, PCI Express Base §7.7.2.
 //!
@@ -156,11 +156,12 @@ impl MsixTable {
         guest.entries.get(usize::from(vector)).filter(|entry| entry.open)?.gsi
     }
 
-    /// The guest writes the table: 4 or 8 bytes, aligned; anything else is ignored.
+    /// The guest writes the table: 4 or 8 bytes, aligned; anything else is ignored. Waits for threads that are in the
+    /// midst of sending by a vector that it masks.
     ///
     /// # Errors
-    /// A vector is not masked any more, but could not be given a GSI or a route: the monitor's limits, which are no affair of the
-    /// guest. Its messages are held as pending, until an access concerns it again and there is room.
+    /// A vector is not masked any more, but could not be given a GSI or a route: the monitor's limits, which are no
+    /// affair of the guest. Its messages are held as pending, until an access concerns it again and there is room.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), RouteError> {
         let Some(words) = words_at(offset, bytes.len()) else { return Ok(()) };
         let mut guest = self.guest.lock();
@@ -172,7 +173,7 @@ impl MsixTable {
         self.settle(&mut guest, vector..vector + 1)
     }
 
-    /// The guest writes Message Control: the enable bit and the function mask.
+    /// The guest writes Message Control: the enable bit and the function mask. Waits as [`write`](Self::write).
     ///
     /// # Errors
     /// As [`write`](Self::write), for any of the vectors.

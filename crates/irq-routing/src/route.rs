@@ -62,7 +62,8 @@ pub enum Sender {
     Device(DeviceId),
 }
 
-/// A message and who sends it: at an ITS, the pair DeviceID and EventID (the data), which alone identifies an interrupt.
+/// A message and who sends it: at an ITS, the pair DeviceID and EventID (the data), which alone identifies an
+/// interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RoutedMessage {
     /// Who sends it.

@@ -39,8 +39,8 @@ impl GsiSpace {
 /// GSIs and where they lead, over a model of an interrupt controller.
 ///
 /// Finding the route of a signal ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes no lock and
-/// allocates nothing; changes cost the same in tables of every size. Before the first table is set, each GSI is the pin of
-/// its number.
+/// allocates nothing; changes cost the same in tables of every size. Before the first table is set, each GSI is the pin
+/// of its number.
 pub struct Router {
     table: Table,
     /// Held while routes change, too.

@@ -46,7 +46,8 @@ pub trait Routing: Send + Sync {
 
     /// Makes all the changes, in their order, or none. Changes that change nothing are skipped. A signal that comes
     /// meanwhile takes the old route or the new one, whole; one that comes afterwards takes the new one. A GSI that is
-    /// given a route counts as allocated.
+    /// given a route counts as allocated. The first change sets a table: from then on no GSI is a pin because of its
+    /// number.
     ///
     /// # Errors
     /// One of the GSIs does not exist; or the host refuses.

@@ -1,8 +1,8 @@
 //! One GSI's route: changed by one writer at a time while anybody reads it.
 //!
 //! Two copies and a version that says which of them is read. A change writes the other copy and then the version; a
-//! reader that finds the version changed after it has read its copy begins anew. So a reader never waits for a writer that was
-//! interrupted, never sees half of a change, and repeats only when a change was completed meanwhile.
+//! reader that finds the version changed after it has read its copy begins anew. So a reader never waits for a writer
+//! that was interrupted, never sees half of a change, and repeats only when a change was completed meanwhile.
 
 use crate::atomic::{AtomicU64, Ordering};
 use crate::route::{Route, Words};

@@ -1,5 +1,5 @@
-//! Whether a vector may send: what a device's threads and the guest's mask bits meet in. One word holds it all, so that a
-//! message is either sent while the vector is open, or held as pending, and neither is decided by half.
+//! Whether a vector may send: what a device's threads and the guest's mask bits meet in. One word holds it all, so that
+//! a message is either sent while the vector is open, or held as pending, and neither is decided by half.
 
 use crate::atomic::{self, AtomicU64, Ordering};
 use crate::safeguard::Safeguard;
@@ -59,7 +59,8 @@ impl Vector {
         self.0.fetch_sub(SENDER, Ordering::SeqCst);
     }
 
-    /// Messages are sent by `gsi` from now on. Whether one was pending, which the caller has to send. The vector is closed.
+    /// Messages are sent by `gsi` from now on. Whether one was pending, which the caller has to send. The vector is
+    /// closed.
     pub(crate) fn open(&self, gsi: Gsi) -> bool {
         let open = u64::from(gsi.get()) << GSI_SHIFT | OPEN;
         self.0.swap(open, Ordering::SeqCst) & PENDING != 0
