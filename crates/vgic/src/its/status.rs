@@ -45,9 +45,10 @@ pub(super) fn is_possible(status: Statusr, message: Umsir) -> bool {
         .with_overflow(true)
         .with_syndrome(0xf)
         .into_bits();
-    let reported = match status.umsi() {
-        true => matches!(status.syndrome(), 2..=5 | 7),
-        false => status.syndrome() == 0 && message == Umsir::new(),
+    let reported = if status.umsi() {
+        matches!(status.syndrome(), 2..=5 | 7)
+    } else {
+        status.syndrome() == 0 && message == Umsir::new()
     };
     reported && status.into_bits() & !fields == 0
 }
