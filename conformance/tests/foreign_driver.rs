@@ -1,5 +1,6 @@
 //! Another ITS driver against the model: what Linux wrote to QEMU's GICv3 (`data/linux-6.1-virt.trace` says how it was
-//! recorded) is written to `vgic`, and every message of the recording has to arrive where Linux had sent it.
+//! recorded) is written to `vgic`, and every message of the recording has to arrive where Linux had sent it; also while
+//! fresh models take its place all the time.
 //!
 //! Commands are put together here from the figures of IHI 0069 §5.3, not by `gic-arch`.
 
@@ -9,6 +10,7 @@ use msi_types::{Cpu, Delivery, DeviceId, Kick, MsiMessage};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use vgic::its::ItsConfig;
+use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
 
 const TRACE: &str = include_str!("../data/linux-6.1-virt.trace");
@@ -79,25 +81,46 @@ struct Replay {
     /// Events whose LPI Linux has enabled.
     enabled: HashSet<(u64, u64)>,
     messages: usize,
+    /// What happens to the model before each access and under each message: nothing, or a migration, which does this to
+    /// what is saved.
+    migration: Option<fn(&mut SavedState)>,
+}
+
+fn model(ram: &Arc<Ram>) -> (Arc<Vgic>, Vec<Vcpu>) {
+    let mut config = VgicConfig::new(2);
+    config.lpi_id_bits = Some(16);
+    let mut its = ItsConfig::new(ITS);
+    its.page_sizes = vgic::its::PageSizes::Any;
+    config.its = vec![its];
+    Vgic::new(config, Arc::clone(ram) as _, Arc::new(NobodySleeps)).unwrap()
 }
 
 impl Replay {
-    fn new() -> Self {
-        let mut config = VgicConfig::new(2);
-        config.lpi_id_bits = Some(16);
-        let mut its = ItsConfig::new(ITS);
-        its.page_sizes = vgic::its::PageSizes::Any;
-        config.its = vec![its];
+    fn new(migration: Option<fn(&mut SavedState)>) -> Self {
         let ram = Arc::new(Ram::default());
-        let (gic, mut vcpus) = Vgic::new(config, ram.clone(), Arc::new(NobodySleeps)).unwrap();
+        let (gic, mut vcpus) = model(&ram);
         for vcpu in &mut vcpus {
             write_sysreg(vcpu, ICC_PMR_EL1, 0xF0);
             write_sysreg(vcpu, ICC_IGRPEN1_EL1, 1);
         }
-        Self { gic, vcpus, ram, slot: 0, events: HashMap::new(), enabled: HashSet::new(), messages: 0 }
+        let (events, enabled) = (HashMap::new(), HashSet::new());
+        Self { gic, vcpus, ram, slot: 0, events, enabled, messages: 0, migration }
+    }
+
+    /// A fresh model takes the place of this one, if it moves.
+    fn perhaps_migrate(&mut self) {
+        let Some(on_the_way) = self.migration else { return };
+        let mut saved = self.gic.freeze(&mut self.vcpus).unwrap().save();
+        on_the_way(&mut saved);
+        let sent = postcard::to_allocvec(&saved).unwrap();
+        let (gic, mut vcpus) = model(&self.ram);
+        let received: SavedState = postcard::from_bytes(&sent).unwrap();
+        gic.freeze(&mut vcpus).unwrap().restore(&received).unwrap();
+        (self.gic, self.vcpus) = (gic, vcpus);
     }
 
     fn line(&mut self, line: &str) {
+        self.perhaps_migrate();
         let (kind, rest) = line.split_once(' ').unwrap();
         let words: Vec<&str> = rest.split(' ').collect();
         match kind {
@@ -178,6 +201,7 @@ impl Replay {
         let sender = DeviceId::new(u32::try_from(device).unwrap());
         let answer = self.gic.its(0).unwrap().signal_msi(sender, message);
         assert_eq!(answer, Delivery::Pending, "{line}");
+        self.perhaps_migrate();
         let (intid, collection) = self.events[&(device, event)];
         for (cpu, vcpu) in (0..).zip(&mut self.vcpus) {
             let expected = if cpu == collection { intid } else { 1023 };
@@ -232,9 +256,9 @@ fn write_sysreg(vcpu: &mut Vcpu, packed: u16, value: u64) {
     vcpu.write_sysreg(gic_arch::icc::SysRegEncoding::from_packed(packed), value).unwrap();
 }
 
-#[test]
-fn linux_brings_the_model_up_and_every_message_arrives_where_linux_sent_it() {
-    let mut replay = Replay::new();
+/// The whole recording.
+fn replay(migration: Option<fn(&mut SavedState)>) {
+    let mut replay = Replay::new(migration);
     for line in TRACE.lines().filter(|line| !line.starts_with('#')) {
         replay.line(line);
     }
@@ -242,4 +266,23 @@ fn linux_brings_the_model_up_and_every_message_arrives_where_linux_sent_it() {
     assert!(replay.messages > 20, "the recording has messages");
     assert!(replay.events.is_empty(), "Linux discarded every event");
     assert_eq!(replay.gic.command_faults(0).unwrap().to_string(), "no command faults");
+}
+
+#[test]
+fn linux_brings_the_model_up_and_every_message_arrives_where_linux_sent_it() {
+    replay(None);
+}
+
+#[test]
+fn linux_does_not_notice_that_a_fresh_model_takes_over_before_each_access_and_under_each_message() {
+    replay(Some(|_| {}));
+}
+
+#[test]
+#[should_panic(expected = "CPU 0 at message")]
+fn linux_misses_what_a_migration_forgets() {
+    replay(Some(|saved| {
+        let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
+        devices.flat_map(|device| &mut device.events).for_each(|event| event.pending = false);
+    }));
 }
