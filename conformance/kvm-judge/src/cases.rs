@@ -19,6 +19,8 @@ const PLANS: u64 = 6;
 
 /// The plan whose outcome is kept as test data: of two levels of tables, with many LPIs.
 const KEPT: u64 = 7;
+/// The revision of KVM's GIC before the newest.
+const OLD: u8 = 2;
 /// Bits of PPIs in a redistributor's register.
 const PPIS: u64 = 0xffff_0000;
 
@@ -35,6 +37,9 @@ pub(crate) fn run() {
         count.case(&format!("Doorbell to Doorbell, plan {seed}"), moved(&plan, model, model));
         count.case(&format!("Doorbell's own list to KVM, plan {seed}"), listed(&plan));
     }
+    let plan = Plan::of(KEPT);
+    count.case("an old revision, KVM to Doorbell", moved(&plan, old_kvm, old_model));
+    count.case("an old revision, Doorbell to KVM", moved(&plan, old_model, old_kvm));
     tables::run(&mut count);
     attributes::run(&mut count);
     creation::run(&mut count);
@@ -74,6 +79,14 @@ fn model() -> Result<Box<dyn Machine>, Failure> {
     Ok(Box::new(ModelMachine::new()?))
 }
 
+fn old_kvm() -> Result<Box<dyn Machine>, Failure> {
+    Ok(Box::new(KvmMachine::at_revision(OLD)?))
+}
+
+fn old_model() -> Result<Box<dyn Machine>, Failure> {
+    Ok(Box::new(ModelMachine::at_revision(OLD)?))
+}
+
 /// What a plan leaves in KVM, for the tests that have no KVM.
 fn print_snapshot() -> Result<(), Failure> {
     let Fired { mut machine, taken, snapshot } = Fired::of(&Plan::of(KEPT), kvm)?;
@@ -104,7 +117,7 @@ fn moved(plan: &Plan, from: Make, to: Make) -> Result<(), Failure> {
 fn listed(plan: &Plan) -> Result<(), Failure> {
     let mut machine = ModelMachine::new()?;
     let taken = carry_out(&mut machine, plan)?;
-    let config = ModelMachine::config();
+    let config = machine.config().clone();
     let state = machine.state()?;
     let registers = KvmView::new(&config, state, machine.ram())?.save()?;
     let attributes = registers.iter().map(|saved| (saved.device, saved.attribute, saved.value));

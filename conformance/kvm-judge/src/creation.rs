@@ -1,11 +1,42 @@
 //! A machine's GIC comes into being by attributes, step by step: on KVM and in the model.
 
-use gic_arch::kvm::{Attribute, Errno};
+use crate::Failure;
+use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, REDISTRIBUTORS};
+use gic_arch::gicd;
+use gic_arch::kvm::{Attribute, Errno, control, frame};
 use vgic::CpuConfig;
 use vgic::saved_state::kvm::{KvmCreation, KvmDevice, KvmIncomplete};
 
 /// Bits of guest physical addresses.
 pub const ADDRESS_BITS: u8 = 40;
+
+/// The newest revision of KVM's GIC.
+pub const NEWEST: u8 = 3;
+
+/// How the machines of this package come into being, at a revision of KVM's GIC.
+pub fn bring_up(revision: u8) -> Vec<Step> {
+    let gic = |attribute, value| Step::Set(KvmDevice::Gic, attribute, value);
+    let mut steps: Vec<_> = (0..CPUS).map(Step::Cpu).collect();
+    steps.extend([
+        gic(Attribute::InterruptCount, INTERRUPTS.into()),
+        gic(Attribute::Address(frame::DISTRIBUTOR), DISTRIBUTOR),
+        gic(Attribute::Address(frame::REDISTRIBUTORS), REDISTRIBUTORS),
+        gic(Attribute::Control(control::INIT), 0),
+        revise(revision.into()),
+    ]);
+    for (index, base) in ITS.into_iter().enumerate() {
+        let its = |attribute, value| Step::Set(KvmDevice::Its(index), attribute, value);
+        let address = its(Attribute::Address(frame::ITS), base);
+        steps.extend([Step::Its, address, its(Attribute::Control(control::INIT), 0)]);
+    }
+    steps
+}
+
+/// Writes `GICD_IIDR` with a revision.
+pub const fn revise(revision: u64) -> Step {
+    let attribute = Attribute::Distributor { offset: gicd::IIDR.offset() };
+    Step::Set(KvmDevice::Gic, attribute, 0x4b00_043b | revision << 12)
+}
 
 /// What a monitor does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +64,15 @@ pub type Outcome = Result<u64, Errno>;
 pub trait Creation {
     /// Takes a step. `None` if nothing can be said of it here.
     fn take(&mut self, step: Step) -> Option<Outcome>;
+
+    /// Takes steps that have to succeed.
+    fn take_all(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        for step in steps {
+            let outcome = self.take(*step).unwrap_or(Ok(0));
+            outcome.map_err(|errno| format!("{step:x?}: {errno}"))?;
+        }
+        Ok(())
+    }
 }
 
 impl Creation for KvmCreation {

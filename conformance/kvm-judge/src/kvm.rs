@@ -9,18 +9,15 @@ mod program;
 
 pub use bare::BareMachine;
 
-use crate::layout::{
-    CPUS, DISTRIBUTOR, INTERRUPTS, ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REDISTRIBUTORS,
-    REPORT, SPECIAL,
-};
+use crate::creation::{Creation, NEWEST, bring_up};
+use crate::layout::{ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REPORT, SPECIAL};
 use crate::{Failure, Machine, Operation, Ram};
 use gic_arch::gits;
-use gic_arch::kvm::{Attribute, Errno, control, frame};
+use gic_arch::kvm::{Attribute, Errno};
 use kvm_bindings::{
-    KVM_MSI_VALID_DEVID, kvm_create_device, kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
-    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_msi, kvm_userspace_memory_region, kvm_vcpu_init,
+    KVM_MSI_VALID_DEVID, kvm_create_device, kvm_device_attr, kvm_msi, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{DeviceFd, Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{DeviceFd, VcpuExit, VcpuFd, VmFd};
 use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::sync::Arc;
 use vgic::saved_state::kvm::KvmDevice;
@@ -42,7 +39,7 @@ const SPI_LINE: u32 = 1 << 24;
 pub struct KvmMachine {
     cpus: Vec<VcpuFd>,
     gic: DeviceFd,
-    its: [DeviceFd; 2],
+    its: Vec<DeviceFd>,
     vm: Arc<VmFd>,
     ram: Ram,
 }
@@ -50,37 +47,18 @@ pub struct KvmMachine {
 impl KvmMachine {
     /// A machine whose GIC and ITSes are as after power-on.
     pub fn new() -> Result<Self, Failure> {
-        let kvm = Kvm::new()?;
-        let vm = Arc::new(kvm.create_vm()?);
+        Self::at_revision(NEWEST)
+    }
+
+    /// A machine like that, whose GIC has this revision.
+    pub fn at_revision(revision: u8) -> Result<Self, Failure> {
+        let mut created = BareMachine::new()?;
+        created.take_all(&bring_up(revision))?;
+        let BareMachine { cpus, gic, its, vm, .. } = created;
         let ram = Ram::new()?;
         lend(&vm, &ram)?;
         ram.write(PROGRAM, program::bytes())?;
-        let mut init = kvm_vcpu_init::default();
-        vm.get_preferred_target(&mut init)?;
-        let mut cpus = Vec::new();
-        for id in 0..CPUS {
-            let cpu = vm.create_vcpu(id.into())?;
-            cpu.vcpu_init(&init)?;
-            cpus.push(cpu);
-        }
-        let gic = create(&vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3)?;
-        let its = || create(&vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS);
-        let its = [its()?, its()?];
-        let mut machine = Self { cpus, gic, its, vm, ram };
-        let [first, second] = [KvmDevice::Its(0), KvmDevice::Its(1)];
-        for (device, attribute, value) in [
-            (KvmDevice::Gic, Attribute::InterruptCount, INTERRUPTS.into()),
-            (KvmDevice::Gic, Attribute::Address(frame::DISTRIBUTOR), DISTRIBUTOR),
-            (KvmDevice::Gic, Attribute::Address(frame::REDISTRIBUTORS), REDISTRIBUTORS),
-            (KvmDevice::Gic, Attribute::Control(control::INIT), 0),
-            (first, Attribute::Address(frame::ITS), ITS[0]),
-            (first, Attribute::Control(control::INIT), 0),
-            (second, Attribute::Address(frame::ITS), ITS[1]),
-            (second, Attribute::Control(control::INIT), 0),
-        ] {
-            machine.set(device, attribute, value).map_err(|errno| format!("{attribute:?}: {errno}"))?;
-        }
-        Ok(machine)
+        Ok(Self { cpus, gic, its, vm: Arc::new(vm), ram })
     }
 
     /// The kernel's machine, for whoever routes interrupts to it.
@@ -219,6 +197,12 @@ impl Machine for KvmMachine {
         // SAFETY: the kernel writes at most eight bytes of an attribute, and `value` has them.
         unsafe { self.device(device)?.get_device_attr(&mut request) }.map_err(errno)?;
         Ok(value)
+    }
+
+    fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
+        let (group, attr) = (attribute.group(), attribute.number());
+        let request = kvm_device_attr { group, attr, addr: 0, flags: 0 };
+        self.device(device)?.has_device_attr(&request).map_err(errno)
     }
 
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {

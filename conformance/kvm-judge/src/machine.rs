@@ -41,6 +41,9 @@ pub trait Machine {
     /// Reads an attribute.
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
 
+    /// Asks for an attribute.
+    fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno>;
+
     /// Writes an attribute.
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno>;
 }

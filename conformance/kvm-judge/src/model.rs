@@ -1,6 +1,7 @@
 //! The same machine with Doorbell's GIC.
 
-use crate::layout::{CPUS, INTERRUPTS, ITS, LEVEL_LINE, SPECIAL};
+use crate::creation::{ADDRESS_BITS, Creation, NEWEST, bring_up};
+use crate::layout::{ITS, LEVEL_LINE, SPECIAL};
 use crate::{Failure, Machine, Operation, Ram};
 use gic_arch::icc;
 use gic_arch::kvm::{Attribute, Errno};
@@ -8,7 +9,7 @@ use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Level, Line, MsiMessage,
 use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::saved_state::SavedState;
-use vgic::saved_state::kvm::{KvmDevice, KvmView};
+use vgic::saved_state::kvm::{KvmCreation, KvmDevice, KvmView};
 use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
 
 /// A machine of Doorbell's.
@@ -17,6 +18,7 @@ pub struct ModelMachine {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
     ram: Ram,
+    config: VgicConfig,
     /// What was written by attributes, until the guest runs again.
     staged: Option<SavedState>,
 }
@@ -31,6 +33,13 @@ impl GuestMemory for Ram {
     }
 }
 
+/// What comes of the same steps as in KVM.
+fn created(revision: u8) -> Result<VgicConfig, Failure> {
+    let mut creation = KvmCreation::new(ADDRESS_BITS);
+    creation.take_all(&bring_up(revision))?;
+    Ok(creation.config()?)
+}
+
 /// The guest polls; nobody sleeps.
 struct NoKick;
 
@@ -41,14 +50,20 @@ impl Kick for NoKick {
 impl ModelMachine {
     /// A machine whose GIC and ITSes are as after power-on.
     pub fn new() -> Result<Self, Failure> {
+        Self::at_revision(NEWEST)
+    }
+
+    /// A machine like that, whose GIC has this revision.
+    pub fn at_revision(revision: u8) -> Result<Self, Failure> {
+        let config = created(revision)?;
         let ram = Ram::new()?;
-        let (gic, vcpus) = Vgic::new(Self::config(), Arc::new(ram.clone()), Arc::new(NoKick))?;
-        Ok(Self { gic, vcpus, ram, staged: None })
+        let (gic, vcpus) = Vgic::new(config.clone(), Arc::new(ram.clone()), Arc::new(NoKick))?;
+        Ok(Self { gic, vcpus, ram, config, staged: None })
     }
 
     /// What it is made from.
-    pub fn config() -> VgicConfig {
-        VgicConfig { its: ITS.map(ItsConfig::like_kvm).into(), ..VgicConfig::like_kvm(CPUS, INTERRUPTS) }
+    pub fn config(&self) -> &VgicConfig {
+        &self.config
     }
 
     /// Its state.
@@ -152,15 +167,19 @@ impl Machine for ModelMachine {
 
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
         let state = self.state().map_err(|_| Errno::Busy)?;
-        let config = Self::config();
-        let view = KvmView::new(&config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
+        let view = KvmView::new(&self.config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
         view.get(device, attribute)
+    }
+
+    fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
+        let state = self.state().map_err(|_| Errno::Busy)?;
+        let view = KvmView::new(&self.config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
+        view.has(device, attribute)
     }
 
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
         let state = self.state().map_err(|_| Errno::Busy)?;
-        let config = Self::config();
-        let mut view = KvmView::new(&config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
+        let mut view = KvmView::new(&self.config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
         view.set(device, attribute, value)?;
         self.staged = Some(view.into_state());
         Ok(())

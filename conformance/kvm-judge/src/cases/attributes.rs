@@ -58,6 +58,13 @@ impl<'a> Pair<'a> {
         (theirs != ours).then_some(what)
     }
 
+    /// Asks both for an attribute.
+    fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
+        let (theirs, ours) = (self.kvm.has(device, attribute), self.view.has(device, attribute));
+        let what = format!("has {device:?} {attribute:x?}: KVM {theirs:?}, Doorbell {ours:?}");
+        (theirs != ours).then_some(what)
+    }
+
     /// Writes an attribute of both.
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Option<String> {
         let theirs = self.kvm.set(device, attribute, value);
@@ -108,13 +115,15 @@ fn judge(differences: Vec<String>) -> Result<(), Failure> {
     Err(format!("{count} differences: {shown}").into())
 }
 
-/// Reads every attribute, and writes back to it what was read.
+/// Asks for every attribute, reads it, and writes back to it what was read.
 fn every_error() -> Result<(), Failure> {
     let plan = Plan::of(1);
-    let (config, mut model) = (ModelMachine::config(), ModelMachine::new()?);
+    let mut model = ModelMachine::new()?;
+    let config = model.config().clone();
     let mut pair = Pair::new(&plan, &config, &mut model)?;
     let mut differences = Vec::new();
     for (device, attribute) in every_attribute() {
+        differences.extend(pair.has(device, attribute));
         differences.extend(pair.get(device, attribute));
         if !matches!(attribute, Attribute::Control(_)) {
             let value = pair.kvm.get(device, attribute).unwrap_or(0);
@@ -161,7 +170,8 @@ fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
 /// Writes and reads at random, with the ITS disabled half of the time.
 fn sequence(seed: u64) -> Result<(), Failure> {
     let plan = Plan::of(seed);
-    let (config, mut model) = (ModelMachine::config(), ModelMachine::new()?);
+    let mut model = ModelMachine::new()?;
+    let config = model.config().clone();
     let mut pair = Pair::new(&plan, &config, &mut model)?;
     let mut dice = Dice::new(seed);
     let enabled = seed % 2 == 1;

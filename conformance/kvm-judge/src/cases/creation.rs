@@ -5,7 +5,7 @@ use gic_arch::icc;
 use gic_arch::kvm::{Attribute, RedistributorRegion, control, frame};
 use gic_arch::{Affinity, gicd};
 use kvm_judge::Failure;
-use kvm_judge::creation::{ADDRESS_BITS, Creation, Step};
+use kvm_judge::creation::{ADDRESS_BITS, Creation, Step, revise};
 use kvm_judge::kvm::BareMachine;
 use kvm_judge::scenario::Dice;
 use vgic::saved_state::kvm::{KvmCreation, KvmDevice};
@@ -63,11 +63,6 @@ const fn interrupts(count: u64) -> Step {
 
 const fn interface_register(cpu: u32) -> Attribute {
     Attribute::SystemRegister { cpu: Affinity::from_packed(cpu), register: icc::PMR.encoding() }
-}
-
-const fn iidr(revision: u64) -> Step {
-    let attribute = Attribute::Distributor { offset: gicd::IIDR.offset() };
-    Step::Set(GIC, attribute, 0x4b00_043b | revision << 12)
 }
 
 const READ_ALL: [Step; 7] = [
@@ -208,7 +203,7 @@ fn orders_of_registers() -> Vec<(&'static str, Vec<Step>)> {
     let of_its = of_its.flat_map(|which| [Step::Get(FIRST_ITS, which), Step::Set(FIRST_ITS, which, 0)]);
     let (first, second) = (gicd::IIDR.offset(), gicd::TYPER2.offset());
     let read = Step::Get(GIC, Attribute::Distributor { offset: first });
-    let written: Vec<_> = [0, 1, 4, 3, 2].into_iter().flat_map(|revision| [iidr(revision), read]).collect();
+    let written: Vec<_> = [0, 1, 4, 3, 2].into_iter().flat_map(|revision| [revise(revision), read]).collect();
     let other = Step::Set(GIC, Attribute::Distributor { offset: first }, 0x4c00_343b);
     let second = Attribute::Distributor { offset: second };
     let fixed = [other, read, Step::Get(GIC, second), Step::Set(GIC, second, 0), Step::Set(GIC, second, 1)];
@@ -307,7 +302,7 @@ fn random_order(seed: u64) -> Vec<Step> {
                 }
                 10 => interrupts([0, 32, 64, 96, 100, 256, 992, 1024][dice.below(8) as usize]),
                 11 if dice.one_in(4) => INIT,
-                12 if initialised => iidr(u64::from(dice.below(5))),
+                12 if initialised => revise(u64::from(dice.below(5))),
                 14 => Step::Region(u8::try_from(dice.below(4)).unwrap_or(0)),
                 15 => control(KvmDevice::Its(dice.below(3) as usize), u64::from(dice.below(6))),
                 _ => READ_ALL[dice.below(7) as usize],

@@ -14,11 +14,11 @@ use vgic::saved_state::kvm::KvmDevice;
 /// A machine that has a GICv3 and nothing else yet.
 #[derive(Debug)]
 pub struct BareMachine {
-    cpus: Vec<VcpuFd>,
-    gic: DeviceFd,
-    its: Vec<DeviceFd>,
+    pub(super) cpus: Vec<VcpuFd>,
+    pub(super) gic: DeviceFd,
+    pub(super) its: Vec<DeviceFd>,
     init: kvm_vcpu_init,
-    vm: VmFd,
+    pub(super) vm: VmFd,
 }
 
 impl BareMachine {
