@@ -157,7 +157,7 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     probes.extend(floors::probes());
     let one = |probe: Result<Probe, _>| probe.map(|probe| vec![probe]);
     let alone = [floors::eventfd(), injection::kick_asleep(), peers::kvm()].map(one);
-    for optional in alone.into_iter().chain([commands::model(), commands::qemu()]) {
+    for optional in alone.into_iter().chain([commands::model(), commands::qemu(), routes::kvm()]) {
         match optional {
             Ok(several) => probes.extend(several),
             Err((name, reason)) => skipped.push((name.to_owned(), reason)),
