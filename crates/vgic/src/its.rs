@@ -2,7 +2,8 @@
 //!
 //! Commands are executed at register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, and a read of `GITS_CREADR`,
 //! do up to a budget's worth ([`ItsConfig::work_per_access`]), so that neither a full queue nor a command about all that
-//! is mapped can hold a vCPU up for long, and whoever polls `GITS_CREADR` sees progress.
+//! is mapped can hold a vCPU up for long, and whoever polls `GITS_CREADR` sees progress. Only the write that sets
+//! `GITS_CTLR.Enabled` goes through all that is mapped.
 //! [`Vgic::poll_its`](crate::Vgic::poll_its) does a further piece. A command that was begun and not finished is not
 //! consumed: `GITS_CREADR` stays at it.
 //!

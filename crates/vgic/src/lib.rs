@@ -8,9 +8,10 @@
 //! needs of its monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
 //!
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
-//! in the guest; then there is exactly one kick. Nor does taking it, with one exception: where `GICR_SETLPIR`
-//! names an LPI and none of the same 32 was rung or invalidated at that redistributor before, its vCPU takes a lock and
-//! makes room when it looks. From INTID 65 536 on such a message itself allocates half a KiB, once in 4096 LPIs.
+//! in the guest; then there is exactly one kick. Acknowledging one takes no lock and allocates nothing either. There is one
+//! exception: where `GICR_SETLPIR` names an LPI, and none of the same 32 was rung or invalidated at that redistributor
+//! before, its vCPU takes a lock and makes room when it looks. If the INTID is 65 536 or more, the message itself allocates
+//! half a KiB then, once in 4096 LPIs.
 //!
 //! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are counted in
 //! [`Vgic::events`].

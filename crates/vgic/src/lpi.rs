@@ -156,7 +156,7 @@ impl LpiCore {
             nodes: Nodes::new(config.nodes()),
             hints: (0..config.vcpus).map(|_| Hints::new(config.slots)).collect(),
             own: (0..config.vcpus).map(|_| AtomicU64::new(0)).collect(),
-            knocks: (0..config.vcpus).map(|_| Knocks::new(config.id_bits)).collect(),
+            knocks: (0..config.doorbells()).map(|_| Knocks::new(config.id_bits)).collect(),
         });
         Arc::new(Self {
             shared: shared.clone(),
@@ -294,6 +294,11 @@ impl LpiCore {
     /// Are LPIs enabled at a redistributor with direct LPIs, and is this one within its tables?
     pub(crate) fn has_enabled(&self, cpu: Cpu, lpi: Lpi) -> bool {
         self.shared.knocks.get(cpu.index()).is_some_and(|knocks| knocks.takes(lpi))
+    }
+
+    /// Can LPIs be rung at this vCPU's redistributor?
+    fn has_doorbell(&self, cpu: Cpu) -> bool {
+        self.shared.knocks.get(cpu.index()).is_some()
     }
 
     /// `vcpu` is about to look for LPIs: what was rung where there was no room is pending afterwards. Only then, this

@@ -77,6 +77,11 @@ impl LpiConfig {
         self.chunks().div_ceil(2)
     }
 
+    /// How many redistributors can be rung.
+    pub(super) const fn doorbells(self) -> u16 {
+        if self.direct { self.vcpus } else { 0 }
+    }
+
     /// Every chunk can hang under a node of its own, and these under others.
     pub(super) const fn nodes(self) -> u32 {
         2 * self.chunks() + self.vcpus as u32

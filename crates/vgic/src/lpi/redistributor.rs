@@ -108,7 +108,7 @@ impl Control {
 
     /// `GICR_SETLPIR` takes LPIs from now on.
     pub(super) fn open_doorbell(&self, vcpu: u32, tables: &LpiTables) {
-        if let Some(knocks) = self.shared.knocks.get(vcpu as usize).filter(|_| self.config.direct) {
+        if let Some(knocks) = self.shared.knocks.get(vcpu as usize) {
             knocks.open(tables.end());
         }
     }

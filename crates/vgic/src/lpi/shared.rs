@@ -21,7 +21,7 @@ pub(super) struct Shared {
     /// By vCPU: the entry of its redistributor as a sender, whose "events" are LPI indices. These slots hold what is
     /// pending at the redistributor itself: by `GICR_SETLPIR`, by MOVALL, from the pending table.
     pub(super) own: Box<[AtomicU64]>,
-    /// By vCPU: LPIs that were rung by `GICR_SETLPIR` and have no such slot yet.
+    /// By vCPU, where there is `GICR_SETLPIR`: LPIs that were rung by it and have no such slot yet.
     pub(super) knocks: Box<[Knocks]>,
 }
 

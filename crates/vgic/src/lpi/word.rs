@@ -64,7 +64,7 @@ pub(super) enum Gate {
     NoCollection,
     /// The ITS, or LPIs at the target, are disabled.
     Closed,
-    /// D, deliverable: a message may set P.
+    /// D, deliverable: a message may set P. All bits of the gate are set.
     Open,
 }
 
@@ -125,7 +125,8 @@ impl Word {
 
     /// D: is the gate open?
     pub(super) const fn is_deliverable(self) -> bool {
-        self.field(GATE_SHIFT, GATE_BITS) == Gate::Open as u32
+        const OPEN: u64 = (Gate::Open as u64) << GATE_SHIFT;
+        self.0 & OPEN == OPEN
     }
 
     /// May a vCPU acknowledge it? D is not asked for: what is pending at a redistributor stays deliverable there when
