@@ -33,8 +33,7 @@
 //! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a vCPU with list registers
 //!   has yet to exit, or more is mapped than one access may go through; whoever polls takes the rest further. Setting
 //!   `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes through all that is mapped before it returns.
-//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered. Of an LPI's priority, the
-//!   upper five bits count, also where wired interrupts have more.
+//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. `GICD_STATUSR` and `GICR_STATUSR`
 //!   are not implemented; an ITS's is, if [`its::ErrorReporting`] says so.
 //! - A special INTID in `ICC_EOIR<n>_EL1` drops no priority, nor does any where the other group runs; any other INTID

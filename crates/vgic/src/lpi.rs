@@ -110,7 +110,7 @@ use slots::SlotTable;
 use spin::mutex::SpinMutex;
 use sweeps::Cause;
 
-pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, PriorityView};
+pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, Priorities, PriorityView};
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use mappings::{ItsIndex, MappedDevice, MappedEvent, NoRoom};
@@ -157,6 +157,7 @@ impl LpiCore {
             hints: (0..config.vcpus).map(|_| Hints::new(config.slots)).collect(),
             own: (0..config.vcpus).map(|_| AtomicU64::new(0)).collect(),
             knocks: (0..config.doorbells()).map(|_| Knocks::new(config.id_bits)).collect(),
+            priorities: config.priorities,
         });
         Arc::new(Self {
             shared: shared.clone(),

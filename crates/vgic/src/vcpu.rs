@@ -72,8 +72,7 @@ struct Candidate {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Source {
     Wired(Slot, State),
-    /// With all bits of its priority.
-    Lpi(Priority),
+    Lpi,
 }
 
 /// How often an acknowledgement starts over because another thread took the interrupt away meanwhile. Each time
@@ -199,7 +198,7 @@ impl Vcpu {
         let wired = self.most_urgent_wired(forwarded).map_or(Priority::IDLE, |candidate| candidate.priority);
         let than = wired.min(self.interface.limit(group));
         let ready = self.lpis.as_mut()?.take(than)?;
-        Some(self.lpi_candidate(ready))
+        Some(Self::lpi_candidate(ready))
     }
 
     /// Takes the pending state of what was found, or of an LPI that became pending meanwhile and is no less urgent;
@@ -209,10 +208,10 @@ impl Vcpu {
             Source::Wired(slot, state) => {
                 self.gic.wired().acknowledge(self.cpu, slot, state).then_some(candidate)
             }
-            Source::Lpi(priority) => {
-                let less_urgent = Priority::new(priority.get().saturating_add(1));
+            Source::Lpi => {
+                let less_urgent = Priority::new(candidate.priority.get().saturating_add(1));
                 let ready = self.lpis.as_mut()?.take(less_urgent)?;
-                Some(self.lpi_candidate(ready))
+                Some(Self::lpi_candidate(ready))
             }
         }
     }
@@ -280,7 +279,7 @@ impl Vcpu {
             return wired;
         }
         let lpi = self.lpis.as_mut().and_then(|lpis| lpis.highest(Priority::IDLE));
-        match (wired, lpi.map(|ready| self.lpi_candidate(ready))) {
+        match (wired, lpi.map(Self::lpi_candidate)) {
             (Some(wired), Some(lpi)) if lpi.precedes(wired) => Some(lpi),
             (wired, lpi) => wired.or(lpi),
         }
@@ -319,13 +318,12 @@ impl Vcpu {
         [Group::Zero, Group::One].map(|group| awake && wired.forwards(group))
     }
 
-    /// An LPI with this priority, of which the interface has the upper bits.
-    fn lpi_candidate(&self, ready: ReadyLpi) -> Candidate {
+    fn lpi_candidate(ready: ReadyLpi) -> Candidate {
         Candidate {
-            priority: ready.priority.truncated(self.interface.features().priority_bits.into()),
+            priority: ready.priority,
             intid: ready.lpi.intid(),
             group: Group::One,
-            source: Source::Lpi(ready.priority),
+            source: Source::Lpi,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::config::{RedistributorFrame, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::distributor::Distributor;
 use crate::its::{CommandFaults, Its, ItsConfig, RedistributorNaming, Targets};
-use crate::lpi::{LpiConfig, LpiCore, PriorityView};
+use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
 use crate::mbi::Mbi;
 use crate::redistributor::Redistributor;
 use crate::v2m::V2m;
@@ -325,15 +325,16 @@ fn lpi_core(
     events: &Arc<Events>,
 ) -> Option<Arc<LpiCore>> {
     let vcpus = u16::try_from(config.cpus.len()).ok()?;
+    let view = match config.security {
+        SecurityView::Single => PriorityView::Unshifted,
+        SecurityView::NonSecure => PriorityView::NonSecure,
+    };
     let sizes = LpiConfig {
         id_bits: config.lpi_id_bits?,
         slots: config.lpi_slots,
         devices: config.its_devices,
         direct: config.direct_lpi,
-        priority_view: match config.security {
-            SecurityView::Single => PriorityView::Unshifted,
-            SecurityView::NonSecure => PriorityView::NonSecure,
-        },
+        priorities: Priorities { view, bits: config.priority_bits },
         ..LpiConfig::new(vcpus)
     };
     Some(LpiCore::new(sizes, memory, Arc::clone(attention), Arc::clone(events)))

@@ -1,7 +1,7 @@
 //! How big an LPI core may get.
 
 use super::directory::CHUNK_SLOTS;
-use super::word::{LPI_INDEX_BITS, TARGET_BITS};
+use super::word::{LPI_INDEX_BITS, Level, TARGET_BITS};
 use gic_arch::{Priority, lpi};
 
 /// Most INTID bits: 2^20 − 8192 LPIs.
@@ -15,7 +15,7 @@ pub(crate) const MAX_EVENT_BITS: u8 = {
 /// Most slots that can be configured.
 const MAX_SLOTS: u32 = 1 << 22;
 
-/// What an LPI's configured priority means to the hardware.
+/// Where in the CPU interface's range the configured priorities of LPIs are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PriorityView {
     /// One security state: the priority itself.
@@ -24,11 +24,31 @@ pub(crate) enum PriorityView {
     NonSecure,
 }
 
-impl PriorityView {
-    pub(super) const fn hardware(self, configured: Priority) -> Priority {
-        match self {
-            Self::Unshifted => configured,
-            Self::NonSecure => Priority::from_non_secure_view(configured.get()),
+/// What an LPI's configured priority means to the CPU interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Priorities {
+    /// Where it is.
+    pub(crate) view: PriorityView,
+    /// How many bits count: 4 to 8.
+    pub(crate) bits: u8,
+}
+
+impl Priorities {
+    /// The priority of a level, as the CPU interface sees it.
+    pub(super) const fn of(self, level: Level) -> Priority {
+        let all = match self.view {
+            PriorityView::Unshifted => level.configured(),
+            PriorityView::NonSecure => Priority::from_non_secure_view(level.configured().get()),
+        };
+        all.truncated(self.bits as u32)
+    }
+
+    /// How many levels are more urgent than this priority of the CPU interface's.
+    pub(super) fn levels_before(self, than: Priority) -> u32 {
+        let than = u32::from(than.get()).next_multiple_of(1 << 8u32.saturating_sub(self.bits.into()));
+        match self.view {
+            PriorityView::Unshifted => than.div_ceil(4),
+            PriorityView::NonSecure => than.saturating_sub(0x80).div_ceil(2),
         }
     }
 }
@@ -46,16 +66,16 @@ pub(crate) struct LpiConfig {
     /// INTID bits of the distributor: 14 to [`MAX_ID_BITS`].
     pub(crate) id_bits: u8,
     /// What priorities mean.
-    pub(crate) priority_view: PriorityView,
+    pub(crate) priorities: Priorities,
     /// Are there `GICR_SETLPIR` and `GICR_CLRLPIR`?
     pub(crate) direct: bool,
 }
 
 impl LpiConfig {
-    /// A machine of this many vCPUs: 2^17 slots, 2^16 devices, 16 INTID bits, one security state.
+    /// A machine of this many vCPUs: 2^17 slots, 2^16 devices, 16 INTID bits, one security state, five priority bits.
     pub(crate) const fn new(vcpus: u16) -> Self {
-        let priority_view = PriorityView::Unshifted;
-        Self { vcpus, slots: 1 << 17, devices: 1 << 16, id_bits: 16, priority_view, direct: false }
+        let priorities = Priorities { view: PriorityView::Unshifted, bits: 5 };
+        Self { vcpus, slots: 1 << 17, devices: 1 << 16, id_bits: 16, priorities, direct: false }
     }
 
     pub(super) const fn bounded(self) -> Self {
@@ -89,3 +109,34 @@ impl LpiConfig {
 }
 
 const _: () = assert!(MAX_ID_BITS as u32 <= LPI_INDEX_BITS && MAX_ID_BITS > lpi::MIN_ID_BITS);
+
+#[cfg(test)]
+mod test {
+    use super::super::word::LEVELS;
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn the_levels_before_a_priority_are_those_that_are_more_urgent() {
+        for view in [PriorityView::Unshifted, PriorityView::NonSecure] {
+            for bits in 4..=8 {
+                let priorities = Priorities { view, bits };
+                for than in (0..=u8::MAX).map(Priority::new) {
+                    let levels = (0..64).map(Level::new);
+                    let before =
+                        levels.filter(|level| priorities.of(*level).is_more_urgent_than(than)).count();
+                    assert_eq!(priorities.levels_before(than) as usize, before, "{priorities:?} {than:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn with_all_bits_each_level_has_a_priority_of_its_own() {
+        for view in [PriorityView::Unshifted, PriorityView::NonSecure] {
+            let priorities = Priorities { view, bits: 8 };
+            let found: BTreeSet<u8> = (0..64).map(|level| priorities.of(Level::new(level)).get()).collect();
+            assert_eq!(found.len(), LEVELS, "{view:?}");
+        }
+    }
+}

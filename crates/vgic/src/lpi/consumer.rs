@@ -38,33 +38,39 @@ impl Consumer {
 
     pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
         let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(levels_before(than), &mut self.hot, &mut Take { shared, vcpu: self.vcpu })
+        hints.walk(
+            shared.priorities.levels_before(than),
+            &mut self.hot,
+            &mut Take { shared, vcpu: self.vcpu },
+        )
     }
 
     /// As [`take`](Self::take), for a list register: the word remembers it.
     pub(super) fn list(&mut self, shared: &Shared, than: Priority) -> Option<ListedLpi> {
         let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(levels_before(than), &mut self.hot, &mut List { shared, vcpu: self.vcpu })
+        hints.walk(
+            shared.priorities.levels_before(than),
+            &mut self.hot,
+            &mut List { shared, vcpu: self.vcpu },
+        )
     }
 
     pub(super) fn highest(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
         let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(levels_before(than), &mut self.hot, &mut Peek { shared, vcpu: self.vcpu })
+        hints.walk(
+            shared.priorities.levels_before(than),
+            &mut self.hot,
+            &mut Peek { shared, vcpu: self.vcpu },
+        )
     }
-}
-
-/// How many levels have a priority that is more urgent than `than`.
-fn levels_before(than: Priority) -> usize {
-    let level = Level::of(than);
-    level.index() + usize::from(level.priority().is_more_urgent_than(than))
 }
 
 fn is_ready_here(word: Word, vcpu: u32, level: Level) -> bool {
     word.is_ready() && word.target() == vcpu && word.level() == level
 }
 
-fn ready(word: Word) -> ReadyLpi {
-    ReadyLpi { lpi: word.lpi(), priority: word.level().priority() }
+fn ready(word: Word, shared: &Shared) -> ReadyLpi {
+    ReadyLpi { lpi: word.lpi(), priority: shared.priorities.of(word.level()) }
 }
 
 /// Takes the pending bit of what a hint leads to.
@@ -85,7 +91,7 @@ impl Visitor for Take<'_> {
         match slots
             .try_update(position, |word| is_ready_here(word, vcpu, level).then(|| word.with_pending(false)))
         {
-            Some(taken) => Visit::Found(ready(taken)),
+            Some(taken) => Visit::Found(ready(taken, self.shared)),
             None => Visit::Stale,
         }
     }
@@ -105,9 +111,11 @@ impl Visitor for List<'_> {
         let vcpu = self.vcpu;
         let take = |word| is_ready_here(word, vcpu, level).then(|| word.listed());
         match self.shared.slots.try_update(position, take) {
-            Some(taken) => {
-                Visit::Found(ListedLpi { ready: ready(taken), position, generation: taken.generation() })
-            }
+            Some(taken) => Visit::Found(ListedLpi {
+                ready: ready(taken, self.shared),
+                position,
+                generation: taken.generation(),
+            }),
             None => Visit::Stale,
         }
     }
@@ -137,13 +145,13 @@ impl Visitor for Peek<'_> {
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
         let word = self.shared.slots.load(position);
         if is_ready_here(word, self.vcpu, level) {
-            return Visit::Found(ready(word));
+            return Visit::Found(ready(word, self.shared));
         }
         hint.clear();
         let word = self.shared.slots.load(position);
         if Safeguard::LookAgain.stands() && is_ready_here(word, self.vcpu, level) {
             hint.set();
-            return Visit::Found(ready(word));
+            return Visit::Found(ready(word, self.shared));
         }
         Visit::Stale
     }

@@ -257,10 +257,10 @@ impl Control {
     /// Enable and level, from the configuration table. An LPI whose byte cannot be read is disabled.
     pub(super) fn settings(&self, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
-            Ok(config) => (config.enable(), Level::of(self.config.priority_view.hardware(config.priority()))),
+            Ok(config) => (config.enable(), Level::of(config.priority())),
             Err(fault) => {
                 self.record(FaultReason::LpiTable, fault.address, u64::from(lpi.get()));
-                (false, Level::of(gic_arch::Priority::IDLE))
+                (false, Level::LAST)
             }
         }
     }

@@ -3,12 +3,12 @@
 //! but between two steps of whoever is about to set it.
 //!
 //! ```text
-//! mask (32 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ word
+//! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ word
 //! ```
 
 use super::slots::Position;
 use super::word::{LEVELS, Level};
-use crate::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
@@ -23,7 +23,7 @@ const fn bit(index: u32) -> u64 {
 /// The hints of one vCPU. Aligned so that two vCPUs share no cache line.
 #[repr(align(128))]
 pub(super) struct Hints {
-    mask: AtomicU32,
+    mask: AtomicU64,
     slots: u32,
     levels: Box<[OnceBox<Tree>]>,
 }
@@ -158,7 +158,7 @@ impl Hot {
 impl Hints {
     /// Hints over this many slots; levels come with [`ensure`](Self::ensure).
     pub(super) fn new(slots: u32) -> Self {
-        Self { mask: AtomicU32::new(0), slots, levels: (0..LEVELS).map(|_| OnceBox::new()).collect() }
+        Self { mask: AtomicU64::new(0), slots, levels: (0..LEVELS).map(|_| OnceBox::new()).collect() }
     }
 
     /// Makes sure that the word at `position` has its bits at `level`: before it is written so. Off the hot path.
@@ -182,17 +182,17 @@ impl Hints {
         page.leaf(leaf).fetch_or(bit(slot), SeqCst);
         set_if_clear(&page.summary, bit(leaf));
         set_if_clear(tree.top(summary >> FANOUT_BITS), bit(summary));
-        let level_bit = 1u32 << level.index();
+        let level_bit = 1u64 << level.index();
         if self.mask.load(SeqCst) & level_bit == 0 {
             self.mask.fetch_or(level_bit, SeqCst);
         }
     }
 
-    /// Visits hints from the most urgent level on, of levels before `end` only, until the visitor has found something.
+    /// Visits hints from the most urgent level on, of the first `count` levels only, until the visitor has found something.
     /// One walk at a time per vCPU. Branches found empty are taken out on the way, but for the hot ones.
-    pub(super) fn walk<V: Visitor>(&self, end: usize, hot: &mut Hot, visitor: &mut V) -> Option<V::Found> {
-        let below = u32::try_from((1u64 << end.min(LEVELS)) - 1).unwrap_or(u32::MAX);
-        let mut levels = self.mask.load(SeqCst) & below;
+    pub(super) fn walk<V: Visitor>(&self, count: u32, hot: &mut Hot, visitor: &mut V) -> Option<V::Found> {
+        let meant = 1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1);
+        let mut levels = self.mask.load(SeqCst) & meant;
         while levels != 0 {
             let level = Level::new(levels.trailing_zeros());
             let level_bit = levels & levels.wrapping_neg();
@@ -215,7 +215,7 @@ impl Hints {
 
     /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: whoever filled it may
     /// have found the bit still set.
-    fn prune(&self, tree: &Tree, hot: Option<u32>, level_bit: u32) {
+    fn prune(&self, tree: &Tree, hot: Option<u32>, level_bit: u64) {
         self.mask.fetch_and(!level_bit, SeqCst);
         if Safeguard::RecheckMask.stands() && !tree.is_empty_but_for(hot) {
             self.mask.fetch_or(level_bit, SeqCst);

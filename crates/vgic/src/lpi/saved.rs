@@ -1,6 +1,5 @@
 //! Mappings and pending LPIs as plain data, and back. What is visited is in proportion to what is mapped.
 
-use super::config::PriorityView;
 use super::control::{Control, Settings};
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_BITS, NODE_ENTRIES, Place, depth};
 use super::mappings::{ItsIndex, MappedDevice, NoRoom};
@@ -10,7 +9,7 @@ use super::tables::LpiTables;
 use super::word::{LPI_INDEX_BITS, Level, Word};
 use core::sync::atomic::Ordering;
 use gic_arch::lpi::Config;
-use gic_arch::{Lpi, Priority, gicr};
+use gic_arch::{Lpi, gicr};
 
 /// An LPI of an event or of a redistributor, at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,16 +21,6 @@ pub(crate) struct SavedLpi {
     pub(crate) pending: bool,
     /// Its configuration, as far as the model keeps it; `None`: to be read from memory.
     pub(crate) configuration: Option<Config>,
-}
-
-impl PriorityView {
-    /// The priority that is configured for an LPI with this one in hardware.
-    fn configured(self, hardware: Priority) -> Priority {
-        match self {
-            Self::Unshifted => hardware,
-            Self::NonSecure => hardware.non_secure_view(),
-        }
-    }
 }
 
 /// Saving.
@@ -104,12 +93,13 @@ impl Control {
     /// One load of the word: what is pending is pending at one place.
     fn saved(&self, slot: Slot) -> SavedLpi {
         let word = self.shared.slots.load(slot.position());
-        let priority = self.config.priority_view.configured(word.level().priority());
         SavedLpi {
             lpi: word.lpi(),
             target: word.target(),
             pending: word.is_pending_anywhere() || self.pool.cold(slot).held,
-            configuration: Some(Config::new().with_enable(word.is_enabled()).with_priority(priority)),
+            configuration: Some(
+                Config::new().with_enable(word.is_enabled()).with_priority(word.level().configured()),
+            ),
         }
     }
 }
@@ -166,8 +156,7 @@ impl Control {
         let (word, settings) = match saved.configuration {
             None => (word, Settings::Reload),
             Some(config) => {
-                let priority = self.config.priority_view.hardware(config.priority());
-                let word = word.with_enabled(config.enable()).with_level(Level::of(priority));
+                let word = word.with_enabled(config.enable()).with_level(Level::of(config.priority()));
                 (word, Settings::Given)
             }
         };

@@ -1,5 +1,6 @@
 //! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
 
+use super::config::Priorities;
 use super::directory::{Entry, Nodes, Place};
 use super::hints::Hints;
 use super::knocks::Knocks;
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     pub(super) own: Box<[AtomicU64]>,
     /// By vCPU, where there is `GICR_SETLPIR`: LPIs that were rung by it and have no such slot yet.
     pub(super) knocks: Box<[Knocks]>,
+    /// What the words' levels mean to the CPU interfaces.
+    pub(super) priorities: Priorities,
 }
 
 /// What became of a message.

@@ -6,18 +6,18 @@ use gic_arch::Lpi;
 /// Bits of a word's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
 pub(super) const LPI_INDEX_BITS: u32 = 20;
 /// Bits of a word's generation.
-pub(super) const GENERATION_BITS: u32 = 23;
+pub(super) const GENERATION_BITS: u32 = 22;
 /// The last generation; a chunk that reached it takes no more owners.
 pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 /// Bits of a word's target.
 pub(super) const TARGET_BITS: u32 = 10;
-/// Priority levels: the CPU interface has five priority bits.
-pub(super) const LEVELS: usize = 32;
+/// Priority levels: as many as a configuration byte can say.
+pub(super) const LEVELS: usize = 1 << LEVEL_BITS;
 
 const LPI_SHIFT: u32 = GENERATION_BITS;
 const TARGET_SHIFT: u32 = LPI_SHIFT + LPI_INDEX_BITS;
 const LEVEL_SHIFT: u32 = TARGET_SHIFT + TARGET_BITS;
-const LEVEL_BITS: u32 = 5;
+const LEVEL_BITS: u32 = 6;
 const GATE_SHIFT: u32 = LEVEL_SHIFT + LEVEL_BITS;
 const GATE_BITS: u32 = 2;
 const REVOKED: u64 = 1 << 60;
@@ -29,19 +29,22 @@ const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// A priority level: the upper five bits of a priority; 0 is the most urgent.
+/// A priority level: the six bits of an LPI's configured priority; 0 is the most urgent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Level(u8);
 
 impl Level {
-    /// The level of a priority.
-    pub(super) const fn of(priority: gic_arch::Priority) -> Self {
-        Self(priority.get() >> (8 - LEVEL_BITS))
+    /// The least urgent.
+    pub(super) const LAST: Self = Self::new(u32::MAX);
+
+    /// The level of a configured priority.
+    pub(super) const fn of(configured: gic_arch::Priority) -> Self {
+        Self(configured.get() >> (8 - LEVEL_BITS))
     }
 
-    /// From a number; bits above the fifth are dropped.
+    /// From a number; bits above the sixth are dropped.
     pub(super) const fn new(number: u32) -> Self {
-        Self(number.to_le_bytes()[0] & 0x1f)
+        Self(number.to_le_bytes()[0] & (LEVELS - 1).to_le_bytes()[0])
     }
 
     /// As an index below [`LEVELS`].
@@ -49,8 +52,8 @@ impl Level {
         self.0 as usize
     }
 
-    /// The priority that the CPU interface sees.
-    pub(super) const fn priority(self) -> gic_arch::Priority {
+    /// The priority that is configured.
+    pub(super) const fn configured(self) -> gic_arch::Priority {
         gic_arch::Priority::new(self.0 << (8 - LEVEL_BITS))
     }
 }
@@ -90,7 +93,7 @@ impl Word {
     }
 
     const fn field(self, shift: u32, bits: u32) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "every field has at most 23 bits")]
+        #[expect(clippy::cast_possible_truncation, reason = "every field has at most 22 bits")]
         let value = ((self.0 >> shift) & mask(bits)) as u32;
         value
     }

@@ -1,10 +1,12 @@
 //! Priorities as the guest sees them, exhaustively: every priority against every mask, in both views, with each number
 //! of priority bits. The rules are typed from the manual (IHI 0069 §4.8), not taken from the model.
 
-use crate::machine::Machine;
-use gic_arch::{IntId, gicd, icc};
+use crate::machine::{Machine, Ram};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Level, Line, SetLine};
-use vgic::{AccessWidth, SecurityView, VgicConfig};
+use std::collections::BTreeMap;
+use vgic::{AccessWidth, GuestMemory, SecurityView, VgicConfig};
 
 const SPI: u32 = 40;
 const IDLE: u64 = 0xff;
@@ -116,6 +118,68 @@ fn the_running_priority_is_the_group_priority_of_what_was_acknowledged() {
             let expected = rules.read(rules.stored(priority) & group);
             assert_eq!(machine.mrs(0, icc::RPR.encoding()), expected, "{rules:?}: {priority:#x}");
             machine.end(0, SPI.into());
+        }
+    }
+}
+
+/// LPIs, each with another of the 64 priorities that a configuration byte can say.
+fn lpis() -> impl Iterator<Item = (u64, u8)> {
+    (8192..).zip((0..=u8::MAX).step_by(4))
+}
+
+/// With these LPIs, as direct ones.
+fn with_lpis(rules: Rules) -> Machine {
+    let config = VgicConfig {
+        security: rules.view,
+        priority_bits: rules.bits,
+        direct_lpi: true,
+        lpi_id_bits: Some(14),
+        ..VgicConfig::new(1)
+    };
+    let mut machine = Machine::new(config);
+    machine.start();
+    let configuration: Vec<u8> = lpis().map(|(_, priority)| priority | 1).collect();
+    machine.ram.write(Ram::BASE, &configuration).unwrap();
+    let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(Ram::BASE);
+    machine.write_gicr(0, gicr::PROPBASER, tables);
+    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(Ram::BASE + 0x1_0000));
+    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    machine
+}
+
+#[test]
+fn the_guest_is_interrupted_exactly_by_lpis_that_are_more_urgent_than_its_mask() {
+    for rules in Rules::all() {
+        let mut machine = with_lpis(rules);
+        for (lpi, priority) in lpis() {
+            machine.write_gicr(0, gicr::SETLPIR, lpi);
+            for mask in rules.written() {
+                machine.msr(0, icc::PMR.encoding(), mask.into());
+                let expected = rules.stored(priority) < rules.stored(mask);
+                let found = machine.vcpus[0].irq_pending();
+                assert_eq!(found, expected, "{rules:?}: {priority:#x} under the mask {mask:#x}");
+            }
+            machine.write_gicr(0, gicr::CLRLPIR, lpi);
+        }
+    }
+}
+
+#[test]
+fn lpis_come_by_every_bit_of_their_priorities_that_is_implemented() {
+    for rules in Rules::all() {
+        let mut machine = with_lpis(rules);
+        machine.msr(0, icc::PMR.encoding(), 0xff);
+        let visible = |(_, priority): &(u64, u8)| rules.stored(*priority) < rules.stored(0xff);
+        let mut left: BTreeMap<u64, u8> = lpis().filter(visible).collect();
+        lpis().for_each(|(lpi, _)| machine.write_gicr(0, gicr::SETLPIR, lpi));
+        let mut last = 0;
+        while !left.is_empty() {
+            let intid = machine.acknowledge(0);
+            machine.end(0, intid);
+            let priority =
+                left.remove(&intid).unwrap_or_else(|| panic!("{rules:?}: {intid}, left {left:x?}"));
+            assert!(last <= rules.stored(priority), "{rules:?}: {priority:#x} after {last:#x}");
+            last = rules.stored(priority);
         }
     }
 }

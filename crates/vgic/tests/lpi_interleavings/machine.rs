@@ -1,6 +1,6 @@
 //! A small machine: two vCPUs, LPIs of 14 INTID bits, one ITS.
 
-use super::config::{LpiConfig, PriorityView};
+use super::config::{LpiConfig, Priorities, PriorityView};
 use super::consumer::{Consumer, ListedLpi, fold};
 use super::control::Control;
 use super::directory::Nodes;
@@ -76,8 +76,8 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
         slots: 64,
         devices: 4,
         id_bits: 14,
-        priority_view: PriorityView::Unshifted,
         direct: true,
+        priorities: Priorities { view: PriorityView::Unshifted, bits: 5 },
     };
     let shared = Arc::new(Shared {
         slots: SlotTable::new(512),
@@ -85,6 +85,7 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
         hints: (0..VCPUS).map(|_| Hints::new(512)).collect(),
         own: (0..VCPUS).map(|_| AtomicU64::new(0)).collect(),
         knocks: (0..VCPUS).map(|_| Knocks::new(config.id_bits)).collect(),
+        priorities: config.priorities,
     });
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));

@@ -3,7 +3,7 @@
 use super::rig::*;
 use crate::FaultReason;
 use crate::its::ItsConfig;
-use crate::lpi::{Injection, LpiConfig, PriorityView};
+use crate::lpi::{Injection, LpiConfig, Priorities, PriorityView};
 use crate::memory::GuestMemory;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -307,7 +307,8 @@ fn only_lpis_more_urgent_than_asked_for_are_taken() {
 
 #[test]
 fn two_security_states_shift_priorities_into_the_lower_half() {
-    let size = LpiConfig { priority_view: PriorityView::NonSecure, ..LpiConfig::new(1) };
+    let priorities = Priorities { view: PriorityView::NonSecure, bits: 5 };
+    let size = LpiConfig { priorities, ..LpiConfig::new(1) };
     let rig = Rig::sized(size, ItsConfig::new(BASE));
     rig.configure(8200, true, 0x40);
     rig.enable_lpis(0);
