@@ -19,6 +19,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vgic::Sleep;
 
+/// What CPUs acknowledge where nothing came.
+const NOTHING: [u64; 0] = [];
+
 const NVME: DeviceId = DeviceId::new(0x108);
 const MESSAGE: Gsi = Gsi::new(2000);
 const WIRE: Gsi = Gsi::new(7);
@@ -62,7 +65,7 @@ fn another_device_with_the_same_event_is_blocked() {
     let router = router(&machine);
     router.commit(&[Change::Set(MESSAGE, Route::to_its(DeviceId::new(0x109), to_its(9)))]).unwrap();
     assert_eq!(router.signal(MESSAGE), Ok(Delivery::Blocked));
-    assert_eq!(machine.take_all(), []);
+    assert_eq!(machine.take_all(), NOTHING);
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn a_message_without_a_device_is_blocked_at_the_its() {
     let router = router(&machine);
     router.commit(&[Change::Set(MESSAGE, Route::to_doorbell(to_its(9)))]).unwrap();
     assert_eq!(router.signal(MESSAGE), Ok(Delivery::Blocked));
-    assert_eq!(machine.take_all(), []);
+    assert_eq!(machine.take_all(), NOTHING);
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn irq_line_drives_spis_and_ppis_by_kvms_numbers() {
         assert_eq!(machine.acknowledge(), intid);
         router.irq_line(number, Level::Low).unwrap();
         machine.end(intid);
-        assert_eq!(machine.take_all(), []);
+        assert_eq!(machine.take_all(), NOTHING);
     }
 }
 
@@ -175,7 +178,7 @@ fn msix_vectors_become_lpis_when_they_are_unmasked() {
         table.write(entry + 8, &u64::from(vector).to_le_bytes()).unwrap();
     }
     assert_eq!(table.signal(5), Signalled::Held);
-    assert_eq!(machine.take_all(), []);
+    assert_eq!(machine.take_all(), NOTHING);
 
     table.write_control(Control::new().with_enable(true)).unwrap();
 
