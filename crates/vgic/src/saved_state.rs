@@ -52,9 +52,8 @@
 //!
 //! `version` comes first, so that it can be read, as [`StateVersion`], before the rest is understood. A change of any
 //! field, of its meaning or of what is left out takes the next [`VERSION`]. A reader takes its own version, and those
-//! before it that it converts by name; it refuses any other. (Version 1, without what ITSes report, was never released and
-//! is not read.) With the feature `serde` the types serialise in any format; self-describing ones reject a field that the
-//! version does not have, and the lack of one that it has.
+//! before it that it converts by name; it refuses any other. With the feature `serde` the types serialise in any format;
+//! self-describing ones reject a field that the version does not have, and the lack of one that it has.
 
 mod cpu;
 mod distributor;
@@ -72,7 +71,7 @@ pub use its::{CollectionState, DeviceState, EventState, ItsState};
 use alloc::vec::Vec;
 
 /// The version of the format that this library writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 1;
 
 /// The version of a saved state, which is read from the same bytes, whatever follows: of a version that this library does
 /// not know it is all that can be read.

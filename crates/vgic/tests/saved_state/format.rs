@@ -9,9 +9,9 @@ use vgic::VgicConfig;
 use vgic::its::{ErrorReporting, ItsConfig};
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 
-/// The state of [`something_of_everything`] as version 2 wrote it. It never changes: what would be written otherwise
+/// The state of [`something_of_everything`] as version 1 wrote it. It never changes: what would be written otherwise
 /// has another version.
-const VERSION_2: &str = include_str!("version-2.json");
+const VERSION_1: &str = include_str!("version-1.json");
 
 fn small() -> VgicConfig {
     let its = ItsConfig { error_reporting: ErrorReporting::Registers, ..config().its[0] };
@@ -65,7 +65,7 @@ fn something_of_everything() -> Board {
 
 #[test]
 fn what_version_2_wrote_is_read_and_restored() {
-    let saved: SavedState = serde_json::from_str(VERSION_2).unwrap();
+    let saved: SavedState = serde_json::from_str(VERSION_1).unwrap();
     let mut board = Board::new(small());
 
     board.restore(&saved);
@@ -76,12 +76,12 @@ fn what_version_2_wrote_is_read_and_restored() {
 #[test]
 fn what_is_written_today_is_what_version_2_wrote() {
     let text = serde_json::to_string_pretty(&something_of_everything().save()).unwrap();
-    assert_eq!(text, VERSION_2.trim_end());
+    assert_eq!(text, VERSION_1.trim_end());
 }
 
 #[test]
 fn each_list_of_the_format_has_something_and_each_optional_field_is_there_once() {
-    let everything: Value = serde_json::from_str(VERSION_2).unwrap();
+    let everything: Value = serde_json::from_str(VERSION_1).unwrap();
     let mut seen = std::collections::BTreeMap::<String, bool>::new();
     each_field(&everything, &mut |name, value| {
         let is_said = !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty());
@@ -110,7 +110,7 @@ fn the_version_is_read_where_nothing_else_is_understood() {
 
     assert!(serde_json::from_str::<SavedState>(&later).is_err());
     assert_eq!(serde_json::from_str(&later).ok(), Some(StateVersion { version: VERSION + 1 }));
-    assert_eq!(serde_json::from_str(VERSION_2).ok(), Some(StateVersion { version: VERSION }));
+    assert_eq!(serde_json::from_str(VERSION_1).ok(), Some(StateVersion { version: VERSION }));
 }
 
 /// All objects of a text's tree, each as the way to it.
@@ -129,7 +129,7 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
 
 #[test]
 fn a_field_more_or_less_anywhere_is_refused() {
-    let everything: Value = serde_json::from_str(VERSION_2).unwrap();
+    let everything: Value = serde_json::from_str(VERSION_1).unwrap();
     let mut places = Vec::new();
     objects(&everything, "", &mut places);
     assert!(places.len() > 20);
@@ -153,7 +153,7 @@ fn a_field_more_or_less_anywhere_is_refused() {
 
 #[test]
 fn a_text_that_ends_too_early_is_refused() {
-    let text = VERSION_2.trim_end();
+    let text = VERSION_1.trim_end();
     for end in (0..text.len()).step_by(7).chain([text.len() - 1]) {
         assert!(serde_json::from_str::<SavedState>(&text[..end]).is_err(), "the first {end} bytes");
     }
@@ -161,7 +161,7 @@ fn a_text_that_ends_too_early_is_refused() {
 
 #[test]
 fn the_version_is_what_bytes_that_describe_nothing_begin_with() {
-    let saved: SavedState = serde_json::from_str(VERSION_2).unwrap();
+    let saved: SavedState = serde_json::from_str(VERSION_1).unwrap();
     let bytes = postcard::to_allocvec(&saved).unwrap();
 
     assert_eq!(postcard::from_bytes(&bytes), Ok(saved));
