@@ -9,6 +9,7 @@ use crate::migration::Migration;
 use crate::report::Totals;
 use crate::simulate::simulate;
 use crate::system::{Driver, InTurn, Moved, Powered, System, Unit, boot};
+use gic_arch::gicr;
 use gic_firmware::devicetree;
 use irq_domain::IrqHandle;
 use msi_types::{Cpu, Vector};
@@ -78,11 +79,13 @@ impl Quiet {
         assert_eq!(self.unit().move_vector(0, Cpu::new(cpu)), Ok(Moved::Done));
     }
 
-    /// Somebody makes it pending at a CPU.
+    /// Somebody makes it pending at a CPU, where it need not have been enabled before.
     fn ring(&self, cpu: u32) {
         let doorbell = self.system.controllers.direct_lpi().unwrap().doorbell(Cpu::new(cpu)).unwrap();
-        let lpi = self.vector().get().into();
-        self.system.platform.cpu_bus().write(doorbell, AccessWidth::Double, lpi);
+        let (bus, lpi) = (self.system.platform.cpu_bus(), self.vector().get().into());
+        let invalidate = doorbell - u64::from(gicr::SETLPIR.offset()) + u64::from(gicr::INVLPIR.offset());
+        bus.write(invalidate, AccessWidth::Double, lpi);
+        bus.write(doorbell, AccessWidth::Double, lpi);
     }
 
     fn settle(&self) {
