@@ -13,7 +13,7 @@ use gic_arch::gits::{Baser, Cbaser, PageSize};
 use gic_arch::its::{CollectionId, Command, Level1Entry, MapAction, RdBase};
 use gic_arch::{Affinity, Cacheability, IntId, IntIdField, Shareability, gicd, gicr, gits, lpi};
 use msi_types::{DeviceId, EventId, Level};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of the command queue.
 const QUEUE_BYTES: u64 = 0x1_0000;
@@ -129,13 +129,9 @@ fn write_configuration(machine: &dyn Machine, plan: &Plan) -> Result<(), Failure
 
 fn distributor(plan: &Plan) -> Vec<Operation> {
     let mut operations = all_in_group_one();
+    operations.extend(triggers(plan));
     for wired in &plan.wired {
         operations.push(bit(gicd::ISENABLER, wired.intid));
-        let edge = gicd::ICFGR.locate(IntId::new(wired.intid));
-        operations.extend(edge.map(|place| {
-            let value = place.insert(0, 2);
-            Operation::Write32(DISTRIBUTOR + u64::from(place.register().offset()), value)
-        }));
         operations.extend(priority(wired.intid, wired.priority));
         let route = gicd::irouter(IntId::new(wired.intid));
         let target = Affinity::from_packed(wired.cpu.into()).mpidr();
@@ -146,6 +142,24 @@ fn distributor(plan: &Plan) -> Vec<Operation> {
     operations.extend(priority(LEVEL_LINE, LEVEL_PRIORITY));
     operations.push(Operation::Write32(DISTRIBUTOR + u64::from(gicd::CTLR.offset()), GROUP_ONE));
     operations
+}
+
+/// Edges, but for [`LEVEL_LINE`]: which SPIs are after reset is left to the GIC.
+fn triggers(plan: &Plan) -> Vec<Operation> {
+    const LEVEL: u32 = 0;
+    const EDGE: u32 = 2;
+    let edges = plan.wired.iter().map(|wired| (wired.intid, EDGE));
+    let mut registers = BTreeMap::new();
+    for (intid, trigger) in edges.chain([(LEVEL_LINE, LEVEL)]) {
+        if let Some(place) = gicd::ICFGR.locate(IntId::new(intid)) {
+            let value = registers.entry(place.register().offset()).or_insert(0);
+            *value = place.insert(*value, trigger);
+        }
+    }
+    registers
+        .into_iter()
+        .map(|(offset, value)| Operation::Write32(DISTRIBUTOR + u64::from(offset), value))
+        .collect()
 }
 
 fn redistributors(cpu: u16, plan: &Plan) -> Vec<Operation> {

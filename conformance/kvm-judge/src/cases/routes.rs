@@ -1,13 +1,12 @@
 //! GSIs of [`KvmRouter`]: they lead where KVM's other ways lead.
 
 use super::{Count, accept};
-use gic_arch::{IntId, gicd};
 use irq_routing::kvm::KvmRouter;
 use irq_routing::{Change, Pin, Route, Routing};
 use kvm_judge::kvm::KvmMachine;
-use kvm_judge::layout::{CPUS, DISTRIBUTOR, ITS, LEVEL_LINE, SPECIAL};
+use kvm_judge::layout::{CPUS, ITS, LEVEL_LINE, SPECIAL};
 use kvm_judge::scenario::{Guest, Plan};
-use kvm_judge::{Failure, Machine, Operation};
+use kvm_judge::{Failure, Machine};
 use msi_types::{Delivery, DeviceId, EventId, Gsi, MsiMessage};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -156,9 +155,6 @@ fn pins() -> Result<(), Failure> {
 
 fn levels() -> Result<(), Failure> {
     let mut booted = booted(&Plan::of(0))?;
-    // KVM's SPIs are edge-triggered at first.
-    let trigger = gicd::ICFGR.locate(IntId::new(LEVEL_LINE)).ok_or("no SPI")?.register();
-    booted.machine.run(0, &[Operation::Write32(DISTRIBUTOR + u64::from(trigger.offset()), 0)])?;
     let gsi = booted.router.allocate()?;
     booted.router.commit(&[Change::Set(gsi, Route::Pin(Pin::of_spi(LEVEL_LINE)?))])?;
     let (device, resample) = (eventfd()?, eventfd()?);
