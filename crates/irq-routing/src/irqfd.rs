@@ -62,8 +62,8 @@ const AT_ONCE: usize = 64;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IrqfdError {
-    /// Reading it could block everybody else's interrupts. The caller's mistake.
-    #[error("the eventfd blocks its readers: make it with EFD_NONBLOCK")]
+    /// Reading or signalling it could block everybody else's interrupts. The caller's mistake.
+    #[error("the eventfd blocks its users: make it with EFD_NONBLOCK")]
     Blocking,
     /// The operating system refused.
     #[error(transparent)]
@@ -77,6 +77,9 @@ impl From<Errno> for IrqfdError {
 }
 
 /// Eventfds and the GSIs that they ring.
+///
+/// The interrupt controller model is rung while binds are locked, so that whoever ends a bind can wait for what it
+/// rings. What the model calls meanwhile, as to kick a vCPU, must neither bind nor end a bind.
 ///
 /// It is a [`LineObserver`]: where [`bind_level`](Self::bind_level) is used, the interrupt controller model tells it
 /// which lines the guest is done with.
@@ -122,7 +125,7 @@ impl Irqfds {
     /// signal from before counts. An eventfd rings one GSI: it must not be bound twice, nor read by anybody else.
     ///
     /// # Errors
-    /// The eventfd blocks, or cannot be waited for.
+    /// An eventfd blocks, or cannot be waited for.
     pub fn bind(self: &Arc<Self>, trigger: impl AsFd, gsi: Gsi) -> Result<Irqfd, IrqfdError> {
         self.enter(trigger.as_fd(), gsi, |bound, token, source| {
             bound.edges.insert(token, source);
@@ -141,7 +144,7 @@ impl Irqfds {
         resample: impl AsFd,
         gsi: Gsi,
     ) -> Result<Irqfd, IrqfdError> {
-        let resample = resample.as_fd().try_clone_to_owned()?;
+        let resample = unblocking(resample.as_fd())?;
         self.enter(trigger.as_fd(), gsi, |bound, token, source| {
             bound.levels.insert(token, LevelSource { source, resample, holds: None });
         })
@@ -153,10 +156,7 @@ impl Irqfds {
         gsi: Gsi,
         insert: impl FnOnce(&mut Bound, u64, Source),
     ) -> Result<Irqfd, IrqfdError> {
-        if !fcntl_getfl(trigger)?.contains(OFlags::NONBLOCK) {
-            return Err(IrqfdError::Blocking);
-        }
-        let trigger = trigger.try_clone_to_owned()?;
+        let trigger = unblocking(trigger)?;
         let mut bound = self.bound();
         let token = bound.token();
         epoll::add(&self.epoll, &trigger, EventData::new_u64(token), EventFlags::IN)?;
@@ -187,11 +187,11 @@ impl Irqfds {
         let mut bound = self.bound();
         let Some(source) = bound.source(token) else { return false };
         match rustix::io::read(&source.trigger, &mut [0; 8]) {
-            Ok(_) => self.ring(&mut bound, token),
+            Ok(8) => self.ring(&mut bound, token),
             // Somebody else was faster.
             Err(Errno::AGAIN | Errno::INTR) => return false,
-            // It is no eventfd: nothing can be read, so that it would be ready for ever.
-            Err(_) => {
+            // It is no eventfd, but what has come to its end or cannot be read, and would be ready for ever.
+            Ok(_) | Err(_) => {
                 let _ = epoll::delete(&self.epoll, &source.trigger);
                 return false;
             }
@@ -257,6 +257,14 @@ impl Irqfds {
     }
 }
 
+/// A copy of a file descriptor whose users never wait.
+fn unblocking(eventfd: BorrowedFd<'_>) -> Result<OwnedFd, IrqfdError> {
+    if !fcntl_getfl(eventfd)?.contains(OFlags::NONBLOCK) {
+        return Err(IrqfdError::Blocking);
+    }
+    Ok(eventfd.try_clone_to_owned()?)
+}
+
 impl Bound {
     fn token(&mut self) -> u64 {
         self.next += 1;
@@ -278,7 +286,7 @@ impl LineObserver for Irqfds {
                 self.router.drive(pin, Level::Low);
                 lowered = true;
             }
-            // It fails only if 2^64 signals were not read.
+            // It fails only if 2^64 signals were not read, which wakes the device as well.
             let _ = rustix::io::write(&level.resample, &1u64.to_ne_bytes());
         }
     }

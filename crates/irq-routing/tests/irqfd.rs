@@ -179,6 +179,26 @@ fn an_eventfd_that_blocks_is_refused() {
     assert!(matches!(refused, IrqfdError::Blocking));
 }
 
+/// Its counter, when full, would stop the vCPU that ends an interrupt: whoever is at the other end can fill it.
+#[test]
+fn a_resample_eventfd_that_blocks_is_refused() {
+    let rig = Rig::new();
+    let resample = eventfd_with(EventfdFlags::empty());
+    let refused = rig.irqfds.bind_level(nonblocking(), resample, LINE).unwrap_err();
+    assert!(matches!(refused, IrqfdError::Blocking));
+}
+
+#[test]
+fn a_socket_whose_other_end_is_closed_rings_nothing() {
+    let rig = Rig::new();
+    let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let _bound = rig.irqfds.bind(&socket, MESSAGE).unwrap();
+    drop(other);
+    let served = [(); 3].map(|()| rig.irqfds.dispatch(NOW).unwrap());
+    assert_eq!((served, rig.controller.heard()), ([0; 3], vec![]));
+}
+
 #[test]
 fn what_cannot_be_waited_for_is_refused() {
     let rig = Rig::new();
