@@ -36,6 +36,8 @@ pub(crate) enum Safeguard {
     FlagLast,
     /// A ring looks again whether LPIs are enabled once it can be seen.
     RingAgain,
+    /// Enabling LPIs forgets what was rung too late before.
+    ForgetLate,
     /// A guest fault is handed out after all of it was written.
     WholeFault,
     /// A message for what is in a list register makes its vCPU exit.

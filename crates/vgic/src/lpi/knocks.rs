@@ -3,10 +3,11 @@
 //!
 //! A ring sets a bit, says that there are some, and notifies; so a vCPU never sleeps over one. The bits are taken under
 //! the command lock, and made pending before it is released: what was rung before LPIs are disabled, cleared or saved is
-//! admitted first.
+//! admitted first. Whoever comes too late cannot take its bit back, which may be another's as well: enabling LPIs forgets
+//! what is left.
 
 use super::hints::Page;
-use crate::atomic::{AtomicU32, Ordering::SeqCst};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use gic_arch::Lpi;
@@ -23,8 +24,9 @@ const PROVIDED: u32 = 1 << 16;
 pub(super) struct Knocks {
     /// 1 if there may be some.
     any: AtomicU32,
-    /// What is rung is below this INTID; 0 while LPIs are disabled.
-    end: AtomicU32,
+    /// What is rung is below this INTID; 0 while LPIs are disabled. From bit 32 on: how often LPIs were enabled or
+    /// disabled.
+    end: AtomicU64,
     pages: Box<[OnceBox<Page>]>,
 }
 
@@ -33,33 +35,57 @@ impl Knocks {
     pub(super) fn new(id_bits: u8) -> Self {
         let pages = (1u32 << id_bits).saturating_sub(Lpi::FIRST.get()).div_ceil(1 << PAGE_BITS);
         let pages = (0..pages).map(|_| OnceBox::new()).collect();
-        Self { any: AtomicU32::new(0), end: AtomicU32::new(0), pages }
+        Self { any: AtomicU32::new(0), end: AtomicU64::new(0), pages }
     }
 
-    /// LPIs below this INTID can be rung now. Off the hot path.
+    /// LPIs below this INTID can be rung now, and none was. Under the command lock.
     pub(super) fn open(&self, end: u32) {
         let provided = end.min(PROVIDED).saturating_sub(Lpi::FIRST.get()).div_ceil(1 << PAGE_BITS);
         for page in self.pages.iter().take(provided as usize) {
             page.get_or_init(|| Box::new(Page::new()));
         }
-        self.end.store(end, SeqCst);
+        if Safeguard::ForgetLate.stands() {
+            self.leaves().for_each(|leaf| drop(self.take(leaf)));
+        }
+        self.set_end(end);
     }
 
-    /// LPIs are disabled. What was rung before is still there.
+    /// LPIs are disabled. What was rung before is still there. Under the command lock.
     pub(super) fn close(&self) {
-        self.end.store(0, SeqCst);
+        self.set_end(0);
+    }
+
+    fn set_end(&self, end: u32) {
+        let times = (self.end.load(SeqCst) >> 32).wrapping_add(1);
+        self.end.store((times << 32) | u64::from(end), SeqCst);
     }
 
     /// Can this LPI be rung?
     pub(super) fn takes(&self, lpi: Lpi) -> bool {
-        lpi.get() < self.end.load(SeqCst)
+        is_below(lpi, self.end.load(SeqCst))
     }
 
-    /// Rings; `false` if that was too late or too high. Lock-free; whoever rings owes the vCPU a notification.
+    /// Rings; `false` if that is too high, or may have been too late. Lock-free; whoever rings owes the vCPU a
+    /// notification.
     pub(super) fn ring(&self, lpi: Lpi) -> bool {
-        if !self.takes(lpi) {
-            return false;
+        loop {
+            let end = self.end.load(SeqCst);
+            if !is_below(lpi, end) || !self.set(lpi) {
+                return false;
+            }
+            // Whoever disabled or enabled LPIs meanwhile may have looked for rings before, or forgotten this one.
+            if self.end.load(SeqCst) == end || !Safeguard::RingAgain.stands() {
+                break;
+            }
         }
+        if Safeguard::FlagLast.stands() {
+            self.any.store(1, SeqCst);
+        }
+        true
+    }
+
+    /// Sets an LPI's bit. `false`: it has none.
+    fn set(&self, lpi: Lpi) -> bool {
         let leaf = lpi.index() >> LEAF_BITS;
         let Some(page) = self.pages.get((leaf >> LEAF_BITS) as usize) else { return false };
         let page = page.get_or_init(|| Box::new(Page::new()));
@@ -69,13 +95,6 @@ impl Knocks {
         }
         page.leaf(leaf).fetch_or(bit, SeqCst);
         page.summary.fetch_or(1 << (leaf & LEAF_MASK), SeqCst);
-        if Safeguard::RingAgain.stands() && !self.takes(lpi) {
-            // Whoever disables LPIs may have looked for rings before. If it did not, it has taken this one.
-            return page.leaf(leaf).fetch_and(!bit, SeqCst) & bit == 0;
-        }
-        if Safeguard::FlagLast.stands() {
-            self.any.store(1, SeqCst);
-        }
         true
     }
 
@@ -116,6 +135,10 @@ impl Knocks {
             Lpi::from_index((leaf << LEAF_BITS) | lowest)
         })
     }
+}
+
+fn is_below(lpi: Lpi, end: u64) -> bool {
+    u64::from(lpi.get()) < end & u64::from(u32::MAX)
 }
 
 /// 64 LPIs that lie beside each other.

@@ -133,7 +133,7 @@ impl Control {
         let shared = self.shared.clone();
         let at = vcpu as usize;
         let Some((own, knocks)) = shared.own.get(at).zip(shared.knocks.get(at)) else { return };
-        // While LPIs are disabled, whoever rings is about to take it back.
+        // While LPIs are disabled, whatever is rung came too late.
         let Some(tables) = self.tables(vcpu) else { return };
         for lpi in knocks.take(leaf).filter(|lpi| tables.covers(*lpi)) {
             if self.attach_own(vcpu, lpi).is_some() {
