@@ -1,7 +1,7 @@
 //! A PCI function's MSI-X table and pending bits, as a monitor shows them to a guest.
 //!
 //! The guest writes messages, masks and unmasks; the device sends by vector number ([`MsixTable::signal`]), from any
-//! thread, without taking a lock. In between, each vector that may send has a GSI, routed to its message:
+//! thread, without waiting for the guest's accesses. In between, each vector that may send has a GSI, routed to its message:
 //!
 //! - a GSI is allocated when its vector is unmasked for the first time, so that a device with thousands of vectors
 //!   takes as many GSIs as its driver uses. They are given back when the guest disables MSI-X, and those of masked
@@ -57,7 +57,7 @@ use guest::{Entry, Guest, WORDS};
 use msi_types::pci::MSIX_MAX_VECTORS;
 use msi_types::pci::msix::{Control, ENTRY_SIZE};
 use msi_types::{Delivery, Gsi};
-use spin::{Mutex, MutexGuard};
+use spin::Mutex;
 use vector::{Entered, Vector};
 
 /// Not a table's size. The monitor's mistake.
@@ -115,8 +115,8 @@ impl MsixTable {
         self
     }
 
-    /// The device sends a vector's message. Any thread; takes no lock and allocates nothing, whatever
-    /// the inputs do.
+    /// The device sends a vector's message. Any thread; takes no lock and allocates nothing, except what
+    /// [`Routing::signal`] does: a [`Router`](crate::Router)'s takes none either, the kernel's takes its table's.
     pub fn signal(&self, vector: u16) -> Signalled {
         let Some(word) = self.vectors.get(usize::from(vector)) else { return Signalled::NoSuchVector };
         match word.enter() {
@@ -180,7 +180,7 @@ impl MsixTable {
     pub fn write_control(&self, control: Control) -> Result<(), RouteError> {
         let mut guest = self.guest.lock();
         guest.write_control(control);
-        self.settle_all(guest)
+        self.settle_all(&mut guest)
     }
 
     /// Who sends, from now on: a function whose bus got another number.
@@ -190,7 +190,7 @@ impl MsixTable {
     pub fn set_sender(&self, sender: Sender) -> Result<(), RouteError> {
         let mut guest = self.guest.lock();
         guest.sender = sender;
-        self.settle_all(guest)
+        self.settle_all(&mut guest)
     }
 
     /// The function is reset: disabled, all vectors masked, no message stored or pending.
@@ -200,34 +200,35 @@ impl MsixTable {
     pub fn reset(&self) -> Result<(), RouteError> {
         let mut guest = self.guest.lock();
         guest.reset();
-        let settled = self.settle_all(guest);
+        let settled = self.settle_all(&mut guest);
         self.vectors.iter().for_each(Vector::forget);
         settled
     }
 
-    fn settle_all(&self, mut guest: MutexGuard<'_, Guest>) -> Result<(), RouteError> {
-        let all = 0..guest.entries.len();
-        self.settle(&mut guest, all)
+    fn settle_all(&self, guest: &mut Guest) -> Result<(), RouteError> {
+        self.settle(guest, 0..guest.entries.len())
     }
 
     /// Brings these vectors in line with what the guest wrote: closes, routes as one change, opens.
     fn settle(&self, guest: &mut Guest, vectors: Range<usize>) -> Result<(), RouteError> {
-        self.close_held(guest, vectors.clone());
-        if !guest.control.enable() {
+        let (control, sender) = (guest.control, guest.sender);
+        self.close_unless(guest, vectors.clone(), |entry| entry.is_let_by(control));
+        if !control.enable() {
             return self.release(guest);
         }
         let (changes, refused) = self.plan(guest, vectors.clone());
-        if !changes.is_empty() {
-            self.routing.commit(&changes)?;
+        let committed = if changes.is_empty() { Ok(()) } else { self.routing.commit(&changes).map(drop) };
+        match committed {
+            Ok(()) => guest.note_routes(vectors.clone()),
+            Err(_) => self.close_unless(guest, vectors.clone(), |entry| entry.is_routed(sender)),
         }
         self.open_routed(guest, vectors);
-        refused.map_or(Ok(()), Err)
+        refused.map_or(committed, Err)
     }
 
-    fn close_held(&self, guest: &mut Guest, range: Range<usize>) {
-        let control = guest.control;
+    fn close_unless(&self, guest: &mut Guest, range: Range<usize>, may_send: impl Fn(&Entry) -> bool) {
         for (at, vector, entry) in self.each(&mut guest.entries, range) {
-            if entry.open && !entry.is_let_by(control) {
+            if entry.open && !may_send(entry) {
                 vector.close();
                 entry.open = false;
                 self.tell(entry.gsi, |observer, gsi| observer.closed(at, gsi));
@@ -277,15 +278,13 @@ impl MsixTable {
         Ok(())
     }
 
-    /// Their routes are there.
+    /// Those whose routes are there.
     fn open_routed(&self, guest: &mut Guest, range: Range<usize>) {
         let (control, sender) = (guest.control, guest.sender);
         for (at, vector, entry) in self.each(&mut guest.entries, range) {
-            let Some(gsi) = entry.gsi.filter(|_| entry.is_let_by(control)) else { continue };
-            entry.routed = Some(entry.route(sender));
-            if core::mem::replace(&mut entry.open, true) {
-                continue;
-            }
+            let may_send = entry.is_let_by(control) && entry.is_routed(sender);
+            let Some(gsi) = entry.gsi.filter(|_| may_send && !entry.open) else { continue };
+            entry.open = true;
             let pending = vector.open(gsi);
             self.tell(Some(gsi), |observer, gsi| observer.opened(at, gsi));
             if pending {

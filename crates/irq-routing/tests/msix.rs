@@ -5,7 +5,7 @@ mod controller;
 
 use controller::{Controller, Heard};
 use irq_routing::msix::{BadTableSize, MsixTable, Signalled, VectorObserver};
-use irq_routing::{Change, Changes, GsiSpace, RouteError, Router, Routing, Sender, SignalError};
+use irq_routing::{Change, Changes, GsiSpace, Route, RouteError, Router, Routing, Sender, SignalError};
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, DeviceId, Gsi};
 use proptest::prelude::*;
@@ -256,6 +256,32 @@ fn odd_accesses_read_ones_and_write_nothing() {
 }
 
 #[test]
+fn accesses_of_eight_bytes_are_two_of_four() {
+    let rig = Rig::new(2);
+    rig.table.write(0x10, &0x1122_3344_5566_7788u64.to_le_bytes()).unwrap();
+    let mut bytes = [0; 8];
+    rig.table.read(0x10, &mut bytes);
+    assert_eq!(u64::from_le_bytes(bytes), 0x1122_3344_5566_7788);
+    assert_eq!([0x10, 0x14].map(|offset| read32(&rig.table, offset)), [0x5566_7788, 0x1122_3344]);
+}
+
+#[test]
+fn every_vector_has_its_pending_bit() {
+    let rig = Rig::new(70);
+    for vector in [0, 31, 32, 63, 64, 69] {
+        assert_eq!(rig.table.signal(vector), Signalled::Held);
+    }
+    let wide = [0, 8].map(|offset| {
+        let mut bytes = [0; 8];
+        rig.table.read_pending(offset, &mut bytes);
+        u64::from_le_bytes(bytes)
+    });
+    assert_eq!(wide, [1 << 63 | 1 << 32 | 1 << 31 | 1, 1 << 5 | 1]);
+    let narrow = [0, 1, 2, 3, 4].map(|word| pending(&rig.table, word));
+    assert_eq!(narrow, [1 << 31 | 1, 1 << 31 | 1, 1 << 5 | 1, 0, u32::MAX]);
+}
+
+#[test]
 fn a_function_whose_bus_changed_sends_with_its_new_device_id() {
     let rig = Rig::new(2);
     rig.table.write_control(ENABLED).unwrap();
@@ -346,6 +372,77 @@ fn vectors_that_are_refused_leave_the_others_right() {
     let signalled = [0, 1, 2].map(|vector| table.signal(vector));
     assert_eq!(signalled, [Signalled::Held, Signalled::Held, Signalled::Sent(Delivery::Pending)]);
     assert_eq!(controller.heard(), [event(22)]);
+}
+
+/// Routes of a host that takes no message with this data.
+struct Choosy(Router);
+
+impl Choosy {
+    const REFUSED: u32 = 0xbad;
+    const ERROR: RouteError = RouteError::Refused { errno: 22 };
+
+    /// A table of three vectors whose first two are unmasked, with messages 10 and 11.
+    fn table() -> (MsixTable, Arc<Controller>) {
+        let controller = Arc::new(Controller::default());
+        let router = Router::new(GsiSpace::default(), controller.inputs()).unwrap();
+        let table = MsixTable::new(3, Sender::Device(DEVICE), Arc::new(Self(router))).unwrap();
+        table.write_control(ENABLED).unwrap();
+        (0..2).for_each(|vector| program(&table, vector, 10 + u32::from(vector), 0).unwrap());
+        (table, controller)
+    }
+}
+
+impl Routing for Choosy {
+    fn allocate(&self) -> Result<Gsi, RouteError> {
+        self.0.allocate()
+    }
+
+    fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError> {
+        self.0.release(gsis)
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError> {
+        let data = |change: &Change| match change.route() {
+            Some(Route::Message(routed)) => Some(routed.message.data),
+            _ => None,
+        };
+        if changes.iter().any(|change| data(change) == Some(Self::REFUSED)) {
+            return Err(Self::ERROR);
+        }
+        self.0.commit(changes)
+    }
+
+    fn signal(&self, gsi: Gsi) -> Result<Delivery, SignalError> {
+        self.0.signal(gsi)
+    }
+}
+
+#[test]
+fn vectors_whose_routes_are_there_are_sent_by_when_another_route_is_refused() {
+    let (table, controller) = Choosy::table();
+    table.write_control(HELD_BACK).unwrap();
+    program(&table, 2, Choosy::REFUSED, 0).unwrap();
+    assert_eq!(table.signal(1), Signalled::Held);
+
+    assert_eq!(table.write_control(ENABLED), Err(Choosy::ERROR));
+
+    assert_eq!(
+        [0, 2].map(|vector| table.signal(vector)),
+        [Signalled::Sent(Delivery::Pending), Signalled::Held]
+    );
+    assert_eq!(controller.heard(), [event(11), event(10)]);
+}
+
+#[test]
+fn a_message_that_was_overwritten_is_not_sent_when_the_new_route_is_refused() {
+    let (table, controller) = Choosy::table();
+
+    assert_eq!(table.write(8, &Choosy::REFUSED.to_le_bytes()), Err(Choosy::ERROR));
+
+    assert_eq!(table.signal(0), Signalled::Held);
+    assert_eq!(table.gsi(0), None);
+    table.write(8, &13u32.to_le_bytes()).unwrap();
+    assert_eq!(controller.heard(), [event(13)]);
 }
 
 /// Firecracker's restore went from 15 ms to 1 ms when routes were changed in batches.

@@ -3,6 +3,7 @@
 use crate::{Route, RoutedMessage, Sender};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use msi_types::pci::msix::{Control, VectorControl};
 use msi_types::{Gsi, MsiMessage};
 
@@ -72,6 +73,15 @@ impl Guest {
         }
     }
 
+    /// The routes of these are made.
+    pub(super) fn note_routes(&mut self, range: Range<usize>) {
+        let (control, sender) = (self.control, self.sender);
+        let entries = self.entries.get_mut(range).unwrap_or_default();
+        for entry in entries.iter_mut().filter(|entry| entry.gsi.is_some() && entry.is_let_by(control)) {
+            entry.routed = Some(entry.route(sender));
+        }
+    }
+
     /// What vectors hold that do not send, and do not want to.
     pub(super) fn idle_gsis(&self) -> Vec<Gsi> {
         if self.given == 0 {
@@ -91,7 +101,7 @@ impl Guest {
     /// Where an entry's GSI has to lead; `None` if it does already, or need not.
     pub(super) fn route_to_make(&self, at: usize) -> Option<Route> {
         let entry = self.entries.get(at).filter(|entry| entry.is_let_by(self.control))?;
-        Some(entry.route(self.sender)).filter(|route| entry.routed != Some(*route))
+        Some(entry.route(self.sender)).filter(|_| !entry.is_routed(self.sender))
     }
 }
 
@@ -113,7 +123,7 @@ impl Entry {
     }
 
     /// The message that the guest has written.
-    pub(super) fn route(&self, sender: Sender) -> Route {
+    fn route(&self, sender: Sender) -> Route {
         let [low, high, data, _] = self.words;
         let message = MsiMessage { address: u64::from(high) << 32 | u64::from(low), data };
         Route::Message(RoutedMessage { sender, message })
@@ -123,6 +133,11 @@ impl Entry {
     pub(super) fn is_let_by(&self, control: Control) -> bool {
         let [.., vector] = self.words;
         control.enable() && !control.function_mask() && !VectorControl::from_bits(vector).masked()
+    }
+
+    /// Its GSI leads to its message.
+    pub(super) fn is_routed(&self, sender: Sender) -> bool {
+        self.routed == Some(self.route(sender))
     }
 
     fn is_idle(&self, control: Control) -> bool {
