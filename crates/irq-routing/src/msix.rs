@@ -7,7 +7,8 @@
 //!   takes as many GSIs as its driver uses. They are given back when the guest disables MSI-X, and those of masked
 //!   vectors also when no other is left;
 //! - what one access of the guest unmasks is one change of routes, and a message that is the same as before is none;
-//! - a message that comes while its vector is masked is pending, and sent when it is unmasked.
+//! - a message that comes while its vector is masked is pending, and sent when it is unmasked, unless the device takes
+//!   it back before ([`MsixTable::withdraw`]).
 //!
 //! When a write that masks returns, what was being sent is sent: nothing comes afterwards. Writing the message of a
 //! vector that is not masked, which the specification leaves undefined, takes effect with the write.
@@ -126,6 +127,14 @@ impl MsixTable {
                 word.leave();
                 Signalled::Sent(delivery)
             }
+        }
+    }
+
+    /// The device takes back a vector's message that is pending, as the reason for it is gone. What was sent stays sent.
+    /// Any thread; takes no lock.
+    pub fn withdraw(&self, vector: u16) {
+        if let Some(word) = self.vectors.get(usize::from(vector)) {
+            word.forget();
         }
     }
 

@@ -374,6 +374,23 @@ fn vectors_that_are_refused_leave_the_others_right() {
     assert_eq!(controller.heard(), [event(22)]);
 }
 
+/// A driver that polled has done what the interrupt would have asked for: an unmask must not ask again.
+#[test]
+fn a_message_whose_reason_is_gone_is_not_sent_when_its_vector_is_unmasked() {
+    let rig = Rig::new(2);
+    rig.table.write_control(ENABLED).unwrap();
+    assert_eq!([0, 1].map(|vector| rig.table.signal(vector)), [Signalled::Held; 2]);
+
+    rig.table.withdraw(1);
+
+    assert_eq!(pending(&rig.table, 0), 1);
+    (0..2).for_each(|vector| program(&rig.table, vector, 10 + u32::from(vector), 0).unwrap());
+    rig.table.withdraw(0);
+    rig.table.withdraw(2);
+    assert_eq!(rig.table.signal(0), Signalled::Sent(Delivery::Pending));
+    assert_eq!(rig.controller.heard(), [event(10), event(10)]);
+}
+
 /// Routes of a host that takes no message with this data.
 struct Choosy(Router);
 
