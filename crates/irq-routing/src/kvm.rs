@@ -2,8 +2,10 @@
 //!
 //! The kernel takes its whole table at once (`KVM_SET_GSI_ROUTING`), at a price that grows with it. So this router
 //! keeps the table, and one [`commit`](Routing::commit) of any number of changes is one system call; if nothing
-//! changes, it is none. As for [`Router`](crate::Router), each GSI is the pin of its number until the first table is
-//! set.
+//! changes, it is none. Signals look routes up under that table's lock; eventfds do not. As for
+//! [`Router`](crate::Router), each GSI is the pin of its number until the first table is set.
+//!
+//! On Arm, inputs without a GSI are driven by [`VmFd::set_irq_line`], with a number of [`IrqLine`](crate::IrqLine).
 //!
 //! Messages of an ITS need their DeviceID ([`Sender::Device`]); the kernel knows no doorbells but those of ITSes. On
 //! x86, pins are the I/O APIC's.
@@ -103,6 +105,25 @@ impl KvmRouter {
         Ok(Changes { made, redundant: counted(redundant) })
     }
 
+    /// Sends a message that has no GSI: `KVM_SIGNAL_MSI`.
+    pub fn signal_msi(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
+        let (flags, devid) = identity(sender);
+        let message = kvm_msi {
+            address_lo: message.address_low(),
+            address_hi: message.address_high(),
+            data: message.data,
+            flags,
+            devid,
+            ..kvm_msi::default()
+        };
+        match self.vm.signal_msi(message) {
+            Ok(0) => Delivery::Blocked,
+            Ok(_) => Delivery::Pending,
+            Err(error) if error.errno() == BUSY => Delivery::Blocked,
+            Err(_) => Delivery::NoDoorbell,
+        }
+    }
+
     /// Each signal of `trigger` is an edge of the GSI, routed or not, until the bind is dropped. Routes that change
     /// count for the next signal.
     ///
@@ -153,24 +174,6 @@ impl KvmRouter {
         }
         state.table = Some(table);
         Ok(())
-    }
-
-    fn send(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
-        let (flags, devid) = identity(sender);
-        let message = kvm_msi {
-            address_lo: message.address_low(),
-            address_hi: message.address_high(),
-            data: message.data,
-            flags,
-            devid,
-            ..kvm_msi::default()
-        };
-        match self.vm.signal_msi(message) {
-            Ok(0) => Delivery::Blocked,
-            Ok(_) => Delivery::Pending,
-            Err(error) if error.errno() == BUSY => Delivery::Blocked,
-            Err(_) => Delivery::NoDoorbell,
-        }
     }
 
     fn pulse(&self, gsi: Gsi, pin: Pin) -> Delivery {
@@ -231,7 +234,7 @@ impl Routing for KvmRouter {
 
     fn signal(&self, gsi: Gsi) -> Result<Delivery, SignalError> {
         match self.route(gsi).ok_or(SignalError::Unrouted(gsi))? {
-            Route::Message(message) => Ok(self.send(message)),
+            Route::Message(message) => Ok(self.signal_msi(message)),
             Route::Pin(pin) => Ok(self.pulse(gsi, pin)),
         }
     }

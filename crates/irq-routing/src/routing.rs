@@ -45,9 +45,9 @@ pub trait Routing: Send + Sync {
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError>;
 
     /// Makes all the changes, in their order, or none. Changes that change nothing are skipped. A signal that comes
-    /// meanwhile takes the old route or the new one, whole; one that comes afterwards takes the new one. A GSI that is
-    /// given a route counts as allocated. The first change sets a table: from then on no GSI is a pin because of its
-    /// number.
+    /// meanwhile takes the old route or the new one, whole, or what another change of the same GSI is between them; one
+    /// that comes afterwards takes the new one. A GSI that is given a route counts as allocated. The first change sets
+    /// a table: from then on no GSI is a pin because of its number.
     ///
     /// # Errors
     /// One of the GSIs does not exist; or the host refuses.

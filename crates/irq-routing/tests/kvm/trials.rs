@@ -2,7 +2,7 @@
 
 use irq_routing::kvm::KvmRouter;
 use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
-use irq_routing::{Change, Changes, Pin, Route, RouteError, Routing, Sender, SignalError};
+use irq_routing::{Change, Changes, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use libtest_mimic::{Completion, Failed, Trial};
 use msi_types::pci::msix::Control;
@@ -23,6 +23,7 @@ pub(crate) fn all() -> Vec<Trial> {
     };
     vec![
         trial("a_gsi_leads_to_its_message", signals),
+        trial("a_message_needs_no_gsi", messages),
         trial("an_eventfd_rings_wherever_its_gsi_leads_now", irqfds),
         trial("what_is_not_bound_any_more_rings_nothing_and_can_be_bound_again", unbound),
         trial("a_level_takes_a_pin_and_a_second_eventfd", levels),
@@ -102,6 +103,15 @@ fn signals() -> Outcome {
     same(machine.router.signal(one)?, Delivery::Pending)?;
     same(machine.arrived()?, vec![0x41])?;
     same(machine.router.signal(Gsi::new(77)), Err(SignalError::Unrouted(Gsi::new(77))))
+}
+
+fn messages() -> Outcome {
+    let machine = Machine::new()?;
+    let message = MsiMessage { address: 0xfee0_0000, data: 0x63 };
+    let delivery = machine.router.signal_msi(RoutedMessage { sender: Sender::Anonymous, message });
+    same(delivery, Delivery::Pending)?;
+    same(machine.arrived()?, vec![0x63])?;
+    same(machine.router.route(Gsi::new(5)), Some(Route::Pin(Pin::new(5)?)))
 }
 
 fn irqfds() -> Outcome {
