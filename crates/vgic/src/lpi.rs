@@ -73,7 +73,7 @@
 //! ```
 //!
 //! `LpiCore.control` is held for 1024 slots at a time at most, or for 64 knocks; but for as much as it takes by what a
-//! monitor asks for, and by whoever disables LPIs, or takes one back, before the vCPU has looked at what was rung.
+//! monitor asks for, and by whoever disables LPIs before the vCPU has looked at what was rung.
 
 mod config;
 mod consumer;

@@ -2,9 +2,9 @@
 //! near them before. Room is not made by whoever rings, who must not wait, but by the vCPU when it looks next.
 //!
 //! A ring sets a bit, says that there are some, and notifies; so a vCPU never sleeps over one. The bits are taken under
-//! the command lock, and made pending before it is released: what was rung before LPIs are disabled, cleared or saved is
-//! admitted first. Whoever comes too late cannot take its bit back, which may be another's as well: enabling LPIs forgets
-//! what is left.
+//! the command lock, and made pending before it is released: what was rung before LPIs are disabled or saved is admitted
+//! first. Whoever comes too late cannot take its bit back, which may be another's as well: enabling LPIs forgets what is
+//! left.
 
 use super::hints::Page;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -89,13 +89,24 @@ impl Knocks {
         let leaf = lpi.index() >> LEAF_BITS;
         let Some(page) = self.pages.get((leaf >> LEAF_BITS) as usize) else { return false };
         let page = page.get_or_init(|| Box::new(Page::new()));
-        let bit = 1 << (lpi.index() & LEAF_MASK);
         if !Safeguard::FlagLast.stands() {
             self.any.store(1, SeqCst);
         }
-        page.leaf(leaf).fetch_or(bit, SeqCst);
+        page.leaf(leaf).fetch_or(bit(lpi), SeqCst);
         page.summary.fetch_or(1 << (leaf & LEAF_MASK), SeqCst);
         true
+    }
+
+    /// An LPI was taken back.
+    pub(super) fn forget(&self, lpi: Lpi) {
+        let leaf = lpi.index() >> LEAF_BITS;
+        if let Some(page) = self.page(leaf) {
+            page.leaf(leaf).fetch_and(!bit(lpi), SeqCst);
+        }
+    }
+
+    fn page(&self, leaf: u32) -> Option<&Page> {
+        self.pages.get((leaf >> LEAF_BITS) as usize)?.get()
     }
 
     /// May there be some?
@@ -124,8 +135,7 @@ impl Knocks {
 
     /// Takes a leaf's. Under the command lock.
     pub(super) fn take(&self, Leaf(leaf): Leaf) -> impl Iterator<Item = Lpi> + use<> {
-        let page = self.pages.get((leaf >> LEAF_BITS) as usize).and_then(OnceBox::get);
-        let mut left = page.map_or(0, |page| {
+        let mut left = self.page(leaf).map_or(0, |page| {
             page.summary.fetch_and(!(1 << (leaf & LEAF_MASK)), SeqCst);
             page.leaf(leaf).swap(0, SeqCst)
         });
@@ -135,6 +145,10 @@ impl Knocks {
             Lpi::from_index((leaf << LEAF_BITS) | lowest)
         })
     }
+}
+
+const fn bit(lpi: Lpi) -> u64 {
+    1 << (lpi.index() & LEAF_MASK)
 }
 
 fn is_below(lpi: Lpi, end: u64) -> bool {

@@ -68,9 +68,7 @@ impl Control {
 
     /// All redistributors are reset: what was pending is gone. In one go.
     pub(super) fn reset_lpis(&mut self) {
-        for vcpu in (0..).take(self.redistributors.len()) {
-            self.close_doorbell(vcpu);
-        }
+        self.shared.knocks.iter().for_each(Knocks::close);
         self.sweep(|control, slot, cold| {
             let (old, _) = control.shared.slots.update(slot.position(), stopped);
             control.recall(old);
@@ -146,7 +144,9 @@ impl Control {
 
     /// `GICR_CLRLPIR`. Beside it there are no events that the LPI could be pending for.
     pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
-        self.admit_all(vcpu);
+        if let Some(knocks) = self.shared.knocks.get(vcpu as usize) {
+            knocks.forget(lpi);
+        }
         if let Some(slot) = self.own_slot(vcpu, lpi) {
             self.clear_slot(slot);
         }

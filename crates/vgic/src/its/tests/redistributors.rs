@@ -265,6 +265,38 @@ fn invalidated_lpis_get_room_and_leave_half_of_it_to_those_that_are_rung() {
     assert_eq!((drain(&mut queue), rig.events.count(FaultReason::Budget)), (vec![], 1));
 }
 
+/// One group of 32 slots for redistributors, and LPIs of two groups that were rung.
+fn rung_beyond_the_room() -> Rig {
+    let rig = Rig::sized(LpiConfig { slots: 64, ..LpiConfig::new(1) }, ItsConfig::new(BASE));
+    for number in [8192, 8192 + 64] {
+        rig.configure(number, true, 0xa0);
+    }
+    rig.enable_lpis(0);
+    for number in [8192, 8192 + 64] {
+        assert_eq!(rig.lpis.set_lpi(cpu(0), lpi(number)), Injection::Fresh);
+    }
+    rig
+}
+
+#[test]
+fn an_lpi_that_was_taken_back_takes_no_room() {
+    let rig = rung_beyond_the_room();
+
+    rig.lpis.clear_lpi(cpu(0), lpi(8192));
+
+    assert_eq!((drain(&mut rig.vcpu(0)), rig.events.count(FaultReason::Budget)), (vec![8192 + 64], 0));
+}
+
+#[test]
+fn a_reset_makes_no_room_for_what_was_rung() {
+    let rig = rung_beyond_the_room();
+
+    rig.lpis.reset_lpis();
+
+    rig.enable_lpis(0);
+    assert_eq!((drain(&mut rig.vcpu(0)), rig.events.count(FaultReason::Budget)), (vec![], 0));
+}
+
 #[test]
 fn an_invalidated_lpi_that_is_disabled_takes_no_room() {
     let rig = Rig::sized(LpiConfig { slots: 64, ..LpiConfig::new(1) }, ItsConfig::new(BASE));
