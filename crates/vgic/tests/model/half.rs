@@ -18,7 +18,7 @@ pub(crate) enum Exits {
 
 #[derive(Debug)]
 pub(crate) enum Half {
-    Software(Vcpu),
+    Software(Box<Vcpu>),
     Lists(Lists),
 }
 
@@ -97,7 +97,7 @@ impl Half {
     pub(crate) fn into_software(mut self) -> Vcpu {
         self.leave_guest();
         match self {
-            Self::Software(vcpu) => vcpu,
+            Self::Software(vcpu) => *vcpu,
             Self::Lists(Lists { place: Some(Place::Out(vcpu)), .. }) => vcpu.into_software(),
             Self::Lists(_) => unreachable!("it has left the guest"),
         }
