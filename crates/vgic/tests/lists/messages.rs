@@ -230,7 +230,7 @@ impl Side {
         let vcpus = std::mem::take(&mut translated.machine.vcpus);
         let kicked = Arc::new(AtomicBool::new(false));
         let half = |vcpu| match lists {
-            None => Half::Software(Box::new(vcpu)),
+            None => Half::Software(vcpu),
             Some((count, exits)) => Half::lists(vcpu, count, exits, kicked.clone()),
         };
         let halves = vcpus.into_iter().map(half).collect();

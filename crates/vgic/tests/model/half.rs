@@ -17,8 +17,9 @@ pub(crate) enum Exits {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
 pub(crate) enum Half {
-    Software(Box<Vcpu>),
+    Software(Vcpu),
     Lists(Lists),
 }
 
@@ -97,7 +98,7 @@ impl Half {
     pub(crate) fn into_software(mut self) -> Vcpu {
         self.leave_guest();
         match self {
-            Self::Software(vcpu) => *vcpu,
+            Self::Software(vcpu) => vcpu,
             Self::Lists(Lists { place: Some(Place::Out(vcpu)), .. }) => vcpu.into_software(),
             Self::Lists(_) => unreachable!("it has left the guest"),
         }

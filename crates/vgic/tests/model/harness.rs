@@ -67,7 +67,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn half(self, vcpu: Vcpu, kicked: Arc<AtomicBool>) -> Half {
         match (self, vcpu.cpu().get()) {
-            (Self::Software, _) | (Self::Mixed, 0) => Half::Software(Box::new(vcpu)),
+            (Self::Software, _) | (Self::Mixed, 0) => Half::Software(vcpu),
             (Self::Lists(count, exits), _) => Half::lists(vcpu, count, exits, kicked),
             (Self::Mixed, _) => Half::lists(vcpu, 16, Exits::Needed, kicked),
         }

@@ -314,8 +314,8 @@ proptest! {
     #[test]
     fn one_participating_vcpu_takes_each_one_of_n_interrupt(
         (half, security) in prop_oneof![
-            Just(((|vcpu, _| Half::Software(Box::new(vcpu))) as NewHalf, SecurityView::Single)),
-            Just(((|vcpu, _| Half::Software(Box::new(vcpu))) as _, SecurityView::NonSecure)),
+            Just(((|vcpu, _| Half::Software(vcpu)) as NewHalf, SecurityView::Single)),
+            Just(((|vcpu, _| Half::Software(vcpu)) as _, SecurityView::NonSecure)),
             Just(((|vcpu, kicked| Half::lists(vcpu, 16, Exits::Needed, kicked)) as _, SecurityView::Single)),
             Just(((|vcpu, kicked| Half::lists(vcpu, 1, Exits::Needed, kicked)) as _, SecurityView::Single)),
         ],
