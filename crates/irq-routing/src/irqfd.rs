@@ -122,7 +122,8 @@ impl Irqfds {
     }
 
     /// Each signal of `trigger` is an edge of the GSI, routed or not; several that were not served yet are one. A
-    /// signal from before counts. An eventfd rings one GSI: it must not be bound twice, nor read by anybody else.
+    /// signal from before counts. An eventfd rings one GSI: it must not be bound twice, and whoever else has it must
+    /// neither read it nor make it block.
     ///
     /// # Errors
     /// An eventfd blocks, or cannot be waited for.

@@ -56,8 +56,9 @@ struct State {
 }
 
 impl KvmRouter {
-    /// For a machine whose table nobody else sets. GSIs below `first_allocated` are the monitor's own to number. The
-    /// limit is the kernel's (`KVM_CAP_IRQ_ROUTING`), at most 4096.
+    /// For a machine whose interrupt controller is initialized, and whose table nobody else sets: the kernel sets one
+    /// itself when it initializes the controller, in place of any that is there. GSIs below `first_allocated` are the
+    /// monitor's own to number. The limit is the kernel's (`KVM_CAP_IRQ_ROUTING`), at most 4096.
     ///
     /// # Errors
     /// [`io::ErrorKind::Unsupported`]: this kernel routes no GSIs.
