@@ -134,7 +134,7 @@ fn a_level_eventfd_is_resampled_at_the_end_of_interrupt() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     let irqfds = Irqfds::new(router(&machine)).unwrap();
-    machine.gic.observe_lines(irqfds.clone()).unwrap();
+    machine.gic.observe_lines(irqfds.observer()).unwrap();
     let (device, resample) = (nonblocking(), nonblocking());
     let _bound = irqfds.bind_level(&device, &resample, WIRE).unwrap();
 
@@ -155,7 +155,7 @@ fn a_level_eventfd_that_is_not_bound_any_more_leaves_no_interrupt() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     let irqfds = Irqfds::new(router(&machine)).unwrap();
-    machine.gic.observe_lines(irqfds.clone()).unwrap();
+    machine.gic.observe_lines(irqfds.observer()).unwrap();
     let (device, resample) = (nonblocking(), nonblocking());
     let bound = irqfds.bind_level(&device, &resample, WIRE).unwrap();
     signal(&device);

@@ -40,7 +40,7 @@
 //! ```
 
 use crate::{Pin, Route, Router, Routing};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -80,9 +80,6 @@ impl From<Errno> for IrqfdError {
 ///
 /// The interrupt controller model is rung while binds are locked, so that whoever ends a bind can wait for what it
 /// rings. What the model calls meanwhile, as to kick a vCPU, must neither bind nor end a bind.
-///
-/// It is a [`LineObserver`]: where [`bind_level`](Self::bind_level) is used, the interrupt controller model tells it
-/// which lines the guest is done with.
 pub struct Irqfds {
     epoll: OwnedFd,
     router: Arc<Router>,
@@ -133,9 +130,9 @@ impl Irqfds {
         })
     }
 
-    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, the pin is lowered and
-    /// `resample` signalled: a device whose reason persists signals again. Where the GSI leads to a message, it is
-    /// [`bind`](Self::bind).
+    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, which the
+    /// [`observer`](Self::observer) has to hear, the pin is lowered and `resample` signalled: a device whose reason
+    /// persists signals again. Where the GSI leads to a message, it is [`bind`](Self::bind).
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
@@ -149,6 +146,12 @@ impl Irqfds {
         self.enter(trigger.as_fd(), gsi, |bound, token, source| {
             bound.levels.insert(token, LevelSource { source, resample, holds: None });
         })
+    }
+
+    /// Whom the interrupt controller model tells which lines the guest is done with, for
+    /// [`bind_level`](Self::bind_level). It keeps nothing alive.
+    pub fn observer(self: &Arc<Self>) -> Arc<dyn LineObserver> {
+        Arc::new(Observer(Arc::downgrade(self)))
     }
 
     fn enter(
@@ -231,6 +234,20 @@ impl Irqfds {
         }
     }
 
+    fn resample(&self, line: Line) {
+        let mut bound = self.bound();
+        let held = |level: &&mut LevelSource| level.holds.is_some_and(|pin| pin.line() == line);
+        let mut lowered = false;
+        for level in bound.levels.values_mut().filter(held) {
+            if let Some(pin) = level.holds.take().filter(|_| !lowered) {
+                self.router.drive(pin, Level::Low);
+                lowered = true;
+            }
+            // It fails only if 2^64 signals were not read, which wakes the device as well.
+            let _ = rustix::io::write(&level.resample, &1u64.to_ne_bytes());
+        }
+    }
+
     /// A thread that serves until it is dropped.
     ///
     /// # Errors
@@ -277,18 +294,13 @@ impl Bound {
     }
 }
 
-impl LineObserver for Irqfds {
+/// Does not keep what it tells: the controller, which keeps it, is what the routes lead to.
+struct Observer(Weak<Irqfds>);
+
+impl LineObserver for Observer {
     fn deactivated(&self, line: Line) {
-        let mut bound = self.bound();
-        let held = |level: &&mut LevelSource| level.holds.is_some_and(|pin| pin.line() == line);
-        let mut lowered = false;
-        for level in bound.levels.values_mut().filter(held) {
-            if let Some(pin) = level.holds.take().filter(|_| !lowered) {
-                self.router.drive(pin, Level::Low);
-                lowered = true;
-            }
-            // It fails only if 2^64 signals were not read, which wakes the device as well.
-            let _ = rustix::io::write(&level.resample, &1u64.to_ne_bytes());
+        if let Some(irqfds) = self.0.upgrade() {
+            irqfds.resample(line);
         }
     }
 }

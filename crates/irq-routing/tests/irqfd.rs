@@ -6,11 +6,11 @@ mod controller;
 
 use controller::{Controller, Heard};
 use irq_routing::irqfd::{IrqfdError, Irqfds};
-use irq_routing::{Change, GsiSpace, Pin, Route, Router, Routing};
-use msi_types::{DeviceId, Gsi, Level, Line, LineObserver, MsiMessage};
+use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing};
+use msi_types::{Delivery, DeviceId, Gsi, Level, Line, LineObserver, MsiMessage, SetLine};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,11 @@ impl Rig {
     fn serve(&self) -> Vec<Heard> {
         while self.irqfds.dispatch(NOW).unwrap() > 0 {}
         self.controller.heard()
+    }
+
+    /// The guest is done with an SPI.
+    fn end(&self, intid: u32) {
+        self.irqfds.observer().deactivated(Line::Spi(intid));
     }
 
     /// What the controller hears next, while threads serve.
@@ -216,12 +221,12 @@ fn a_level_stays_until_the_guest_is_done_and_then_the_device_is_asked() {
     assert_eq!(rig.serve(), [line(40, Level::High)]);
     assert_eq!(count(&resample), 0);
 
-    rig.irqfds.deactivated(Line::Spi(41));
+    rig.end(41);
     assert_eq!((rig.controller.heard(), count(&resample)), (vec![], 0));
-    rig.irqfds.deactivated(Line::Spi(40));
+    rig.end(40);
 
     assert_eq!((rig.controller.heard(), count(&resample)), (vec![line(40, Level::Low)], 1));
-    rig.irqfds.deactivated(Line::Spi(40));
+    rig.end(40);
     assert_eq!((rig.controller.heard(), count(&resample)), (vec![], 0));
 }
 
@@ -234,7 +239,7 @@ fn devices_that_share_a_line_are_all_asked_and_lower_it_once() {
     devices.iter().for_each(signal);
     assert_eq!(rig.serve(), [line(40, Level::High); 2]);
 
-    rig.irqfds.deactivated(Line::Spi(40));
+    rig.end(40);
 
     assert_eq!(rig.controller.heard(), [line(40, Level::Low)]);
     assert_eq!(resamples.each_ref().map(count), [1, 1]);
@@ -272,6 +277,29 @@ fn a_level_whose_route_changed_leaves_no_line_high() {
     let mut heard = rig.serve();
     heard.sort_by_key(|heard| matches!(heard, Heard::Line(..)));
     assert_eq!(heard, [event(3), line(50, Level::Low)]);
+}
+
+/// An interrupt controller keeps its observer as long as it lives, and the observer's routes lead to it.
+#[derive(Default)]
+struct Observed(OnceLock<Arc<dyn LineObserver>>);
+
+impl SetLine for Observed {
+    fn set_line(&self, _: Line, _: Level) -> Delivery {
+        Delivery::Pending
+    }
+}
+
+#[test]
+fn a_controller_that_is_observed_ends_with_its_machine() {
+    let controller = Arc::new(Observed::default());
+    let router = Router::new(GsiSpace::default(), Inputs::new(controller.clone())).unwrap();
+    let irqfds = Irqfds::new(Arc::new(router)).unwrap();
+    assert!(controller.0.set(irqfds.observer()).is_ok());
+    let machine = Arc::downgrade(&controller);
+
+    drop((controller, irqfds));
+
+    assert!(machine.upgrade().is_none());
 }
 
 #[test]
