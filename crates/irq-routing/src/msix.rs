@@ -1,7 +1,7 @@
 //! A PCI function's MSI-X table and pending bits, as a monitor shows them to a guest.
 //!
 //! The guest writes messages, masks and unmasks; the device sends by vector number ([`MsixTable::signal`]), from any
-//! thread, without waiting for the guest's accesses. In between, each vector that may send has a GSI, routed to its message:
+//! thread. In between, each vector that may send has a GSI, routed to its message:
 //!
 //! - a GSI is allocated when its vector is unmasked for the first time, so that a device with thousands of vectors
 //!   takes as many GSIs as its driver uses. They are given back when the guest disables MSI-X, and those of masked
@@ -130,8 +130,8 @@ impl MsixTable {
         }
     }
 
-    /// The device takes back a vector's message that is pending, as the reason for it is gone. What was sent stays sent.
-    /// Any thread; takes no lock.
+    /// The device takes back a vector's message that is pending, as the reason for it is gone. What was sent stays
+    /// sent. Any thread; takes no lock.
     pub fn withdraw(&self, vector: u16) {
         if let Some(word) = self.vectors.get(usize::from(vector)) {
             word.forget();
