@@ -299,6 +299,26 @@ fn an_lpi_at_each_of_512_vcpus_costs_little() {
 }
 
 #[test]
+fn whatever_priorities_an_lpi_had_at_a_vcpu_its_hints_stay_below_what_the_budget_says() {
+    let _turn = turn();
+    let (mut machine, _) = Machine::start();
+    machine.run([mapd(0, 1), mapti(0, 0, 8192, 0)]);
+    let inv = Command::Inv { device: DeviceId::new(0), event: EventId::new(0) };
+
+    let ((), bytes) = bytes_of(|| {
+        for priority in (0..=u8::MAX).step_by(4) {
+            machine.ram.write(CONFIGURATION, &[priority | 1]).unwrap();
+            machine.run([inv]);
+        }
+    });
+
+    // Of the budget's 2^21, one part of 4096 is used; of the others there is the place for a pointer.
+    let part = 34 << 10;
+    let pointers = 64 * 8 * (1 << 21) / 4096;
+    assert!((part / 2..part + pointers).contains(&bytes), "{bytes} bytes");
+}
+
+#[test]
 fn all_lpis_of_20_bits_can_be_mapped_for_less_than_a_hundred_bytes_each() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
