@@ -34,11 +34,6 @@ pub(crate) trait Device: Send + Sync {
         true
     }
 
-    /// May it hold a message back because its driver, which polls, was faster?
-    fn omits(&self) -> bool {
-        false
-    }
-
     /// Does it send again what nobody took in time?
     fn reminds(&self) -> bool {
         false
@@ -164,17 +159,11 @@ impl Rig {
 
     /// Fires and waits for the handler: the runs by CPU that came of it. `None` if the device cannot.
     pub(crate) fn fire(&self, slot: u16, expected: Cpu) -> Result<Option<Runs>, Verdict> {
-        const MOST: u32 = 5;
-        let patience = self.patience(slot);
         let before = (self.counts.on(slot, expected), self.counts.of(slot));
-        for _ in 0..if self.device.omits() { MOST } else { 1 } {
-            if !self.device.fire(slot)? {
-                return Ok(None);
-            }
-            if cpu::wait_until(patience, || self.counts.of(slot) > before.1) {
-                break;
-            }
+        if !self.device.fire(slot)? {
+            return Ok(None);
         }
+        cpu::wait_until(self.patience(slot), || self.counts.of(slot) > before.1);
         // A second message for the same cause is not to be taken for the next one's.
         smp::catch_up(expected)?;
         let expected_runs = self.counts.on(slot, expected) - before.0;

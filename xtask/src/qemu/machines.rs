@@ -33,10 +33,14 @@ const SEVERAL_CPUS: &str = "there is one CPU";
 const ITS: &str = "no ITS";
 
 impl Machine {
-    /// What to add to a device's arguments: behind an SMMU virtio uses its addresses only if it is told so.
+    /// What to add to a device's arguments. Virtio may hold a message back whose cause its driver took before, by
+    /// polling, and behind an SMMU it uses its addresses only if it is told so.
     pub(super) fn addition(&self, device: &Device) -> &'static str {
-        let translated = self.iommu() == "smmuv3" && device.arguments.starts_with("virtio-");
-        if translated { ",iommu_platform=on" } else { "" }
+        match (device.arguments.starts_with("virtio-"), self.iommu()) {
+            (false, _) => "",
+            (true, "smmuv3") => ",event_idx=off,iommu_platform=on",
+            (true, _) => ",event_idx=off",
+        }
     }
 
     /// What is between PCI and memory.

@@ -130,11 +130,6 @@ impl Device for Rng {
         2
     }
 
-    /// With `VIRTIO_F_EVENT_IDX`, a device that finds its answer taken already sends nothing.
-    fn omits(&self) -> bool {
-        true
-    }
-
     fn start(&self) -> Outcome {
         self.common.assign()
     }
@@ -166,11 +161,6 @@ impl Blk {
 impl Device for Blk {
     fn vectors(&self) -> u16 {
         2
-    }
-
-    /// With `VIRTIO_F_EVENT_IDX`, a device that finds its answer taken already sends nothing.
-    fn omits(&self) -> bool {
-        true
     }
 
     fn start(&self) -> Outcome {
