@@ -314,10 +314,8 @@ impl LpiCore {
     #[cold]
     fn admit_knocks(&self, vcpu: u32, knocks: &Knocks) {
         knocks.visit(|leaf| {
-            self.with(|control| {
-                control.admit(vcpu, leaf);
-                control.looks(vcpu);
-            });
+            // Who asks looks afterwards, and needs no notification.
+            self.with(|control| control.admit(vcpu, leaf));
         });
     }
 

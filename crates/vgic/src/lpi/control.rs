@@ -81,12 +81,6 @@ impl Owed {
         }
     }
 
-    fn remove(&mut self, vcpu: u32) {
-        if let Some(word) = self.0.get_mut((vcpu / 64) as usize) {
-            *word &= !(1 << (vcpu % 64));
-        }
-    }
-
     fn pop(&mut self) -> Option<u32> {
         let (word, base) = self.0.iter_mut().zip((0..).step_by(64)).find(|(word, _)| **word != 0)?;
         let bit = word.trailing_zeros();
@@ -119,9 +113,9 @@ impl Control {
         }
     }
 
-    /// A vCPU is about to look by itself.
-    pub(super) fn looks(&mut self, vcpu: u32) {
-        self.owed.remove(vcpu);
+    /// A vCPU is to be notified once the lock is released.
+    pub(super) fn owe_notification(&mut self, vcpu: u32) {
+        self.owed.insert(vcpu);
     }
 
     /// Takes one vCPU that is to be notified.

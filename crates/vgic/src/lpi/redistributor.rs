@@ -123,23 +123,30 @@ impl Control {
     pub(crate) fn admit_all(&mut self, vcpu: u32) {
         let shared = self.shared.clone();
         let knocks = shared.knocks.get(vcpu as usize);
-        knocks.into_iter().flat_map(Knocks::leaves).for_each(|leaf| self.admit(vcpu, leaf));
+        for leaf in knocks.into_iter().flat_map(Knocks::leaves) {
+            if self.admit(vcpu, leaf) {
+                self.owe_notification(vcpu);
+            }
+        }
     }
 
-    /// As [`admit_all`](Self::admit_all), of one leaf.
-    pub(super) fn admit(&mut self, vcpu: u32, leaf: Leaf) {
+    /// As [`admit_all`](Self::admit_all), of one leaf. Is there something now that the vCPU has to look for?
+    pub(super) fn admit(&mut self, vcpu: u32, leaf: Leaf) -> bool {
         let shared = self.shared.clone();
         let at = vcpu as usize;
-        let Some((own, knocks)) = shared.own.get(at).zip(shared.knocks.get(at)) else { return };
+        let Some((own, knocks)) = shared.own.get(at).zip(shared.knocks.get(at)) else { return false };
         // While LPIs are disabled, whatever is rung came too late.
-        let Some(tables) = self.tables(vcpu) else { return };
+        let Some(tables) = self.tables(vcpu) else { return false };
+        let mut found = false;
         for lpi in knocks.take(leaf).filter(|lpi| tables.covers(*lpi)) {
             if self.attach_own(vcpu, lpi).is_some() {
-                self.inject(own, lpi.index());
+                let (_, notify) = shared.inject(own, lpi.index());
+                found |= notify.is_some();
             } else {
                 self.record(FaultReason::Budget, 0, u64::from(lpi.get()));
             }
         }
+        found
     }
 
     /// `GICR_CLRLPIR`. Beside it there are no events that the LPI could be pending for.

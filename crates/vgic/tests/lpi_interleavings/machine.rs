@@ -254,9 +254,7 @@ impl Vcpu {
         let (machine, vcpu) = (self.machine.clone(), self.cpu.get());
         if let Some(knocks) = machine.shared.knocks.get(self.cpu.index()).filter(|knocks| knocks.any()) {
             knocks.visit(|leaf| {
-                let mut commands = commands.lock().unwrap();
-                commands.control.admit(vcpu, leaf);
-                commands.control.looks(vcpu);
+                commands.lock().unwrap().control.admit(vcpu, leaf);
             });
         }
     }

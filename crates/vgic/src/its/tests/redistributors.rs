@@ -279,6 +279,26 @@ fn rung_beyond_the_room() -> Rig {
 }
 
 #[test]
+fn a_vcpu_that_makes_room_leaves_others_notifications_alone() {
+    let rig = Rig::running(1);
+    rig.configure(8200, false, 0xa0);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.send(1, 0);
+    rig.configure(8200, true, 0xa0);
+    rig.lpis.set_lpi(cpu(0), lpi(9000));
+    rig.lpis.with_notification_owed(|control| {
+        control.invalidate_all(0);
+        control.finish_sweeps();
+    });
+    rig.attention.leave(cpu(0));
+
+    rig.vcpu(0).highest(Priority::new(0));
+    rig.lpis.notify_owed();
+
+    assert_eq!(rig.kicks(0), 1);
+}
+
+#[test]
 fn an_lpi_that_was_taken_back_takes_no_room() {
     let rig = rung_beyond_the_room();
 
