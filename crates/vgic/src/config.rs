@@ -56,8 +56,8 @@ pub struct VgicConfig {
     pub lpi_id_bits: Option<u8>,
     /// How many LPIs can be mapped at most, roughly: the budget of translations and pending bits, shared by all ITSes.
     /// Counted in powers of two up to 32 per device and in 32s beyond; at most 2^22. Memory comes with use, and stays: a
-    /// guest that gives every priority to LPIs everywhere makes 34 KiB per vCPU and 4096 of these (with the default of
-    /// 2^17, one MiB per vCPU).
+    /// guest that gives every priority to LPIs everywhere makes 17 KiB per vCPU and 4096 of these (with the default of
+    /// 2^17, half a MiB per vCPU), and twice that where more than five priority bits count.
     pub lpi_slots: u32,
     /// How many devices can be mapped at most, at each ITS.
     pub its_devices: u32,

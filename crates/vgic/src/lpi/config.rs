@@ -34,18 +34,26 @@ pub(crate) struct Priorities {
 }
 
 impl Priorities {
-    /// The priority of a level, as the CPU interface sees it.
-    pub(super) const fn of(self, level: Level) -> Priority {
-        let all = match self.view {
-            PriorityView::Unshifted => level.configured(),
-            PriorityView::NonSecure => Priority::from_non_secure_view(level.configured().get()),
+    /// The level of a configured priority: bits that do not count make no levels, which would take memory.
+    pub(super) const fn level(self, configured: Priority) -> Level {
+        let bits = match self.view {
+            PriorityView::Unshifted => self.bits,
+            PriorityView::NonSecure => self.bits.saturating_sub(1),
         };
-        all.truncated(self.bits as u32)
+        Level::of(configured.truncated(bits as u32))
     }
 
-    /// How many levels are more urgent than this priority of the CPU interface's.
+    /// The priority of a level, as the CPU interface sees it.
+    pub(super) const fn of(self, level: Level) -> Priority {
+        match self.view {
+            PriorityView::Unshifted => level.configured(),
+            PriorityView::NonSecure => Priority::from_non_secure_view(level.configured().get()),
+        }
+    }
+
+    /// The levels before this number are more urgent than this priority of the CPU interface's.
     pub(super) fn levels_before(self, than: Priority) -> u32 {
-        let than = u32::from(than.get()).next_multiple_of(1 << 8u32.saturating_sub(self.bits.into()));
+        let than = u32::from(than.get());
         match self.view {
             PriorityView::Unshifted => than.div_ceil(4),
             PriorityView::NonSecure => than.saturating_sub(0x80).div_ceil(2),
@@ -112,31 +120,38 @@ const _: () = assert!(MAX_ID_BITS as u32 <= LPI_INDEX_BITS && MAX_ID_BITS > lpi:
 
 #[cfg(test)]
 mod test {
-    use super::super::word::LEVELS;
     use super::*;
     use alloc::collections::BTreeSet;
 
+    fn all() -> impl Iterator<Item = Priorities> {
+        let views = [PriorityView::Unshifted, PriorityView::NonSecure];
+        views.into_iter().flat_map(|view| (4..=8).map(move |bits| Priorities { view, bits }))
+    }
+
+    fn bytes() -> impl Iterator<Item = Priority> {
+        (0..=u8::MAX).map(Priority::new)
+    }
+
     #[test]
     fn the_levels_before_a_priority_are_those_that_are_more_urgent() {
-        for view in [PriorityView::Unshifted, PriorityView::NonSecure] {
-            for bits in 4..=8 {
-                let priorities = Priorities { view, bits };
-                for than in (0..=u8::MAX).map(Priority::new) {
-                    let levels = (0..64).map(Level::new);
-                    let before =
-                        levels.filter(|level| priorities.of(*level).is_more_urgent_than(than)).count();
-                    assert_eq!(priorities.levels_before(than) as usize, before, "{priorities:?} {than:?}");
-                }
+        for (priorities, than) in all().flat_map(|priorities| bytes().map(move |than| (priorities, than))) {
+            for level in bytes().map(|configured| priorities.level(configured)) {
+                let before = level.index() < priorities.levels_before(than) as usize;
+                assert_eq!(before, priorities.of(level).is_more_urgent_than(than), "{priorities:?} {than:?}");
             }
         }
     }
 
     #[test]
-    fn with_all_bits_each_level_has_a_priority_of_its_own() {
-        for view in [PriorityView::Unshifted, PriorityView::NonSecure] {
-            let priorities = Priorities { view, bits: 8 };
-            let found: BTreeSet<u8> = (0..64).map(|level| priorities.of(Level::new(level)).get()).collect();
-            assert_eq!(found.len(), LEVELS, "{view:?}");
+    fn bits_that_count_make_levels_and_others_do_not() {
+        for priorities in all() {
+            let levels: BTreeSet<_> =
+                bytes().map(|configured| priorities.level(configured).index()).collect();
+            let bits = match priorities.view {
+                PriorityView::Unshifted => priorities.bits.min(6),
+                PriorityView::NonSecure => (priorities.bits - 1).min(6),
+            };
+            assert_eq!(levels.len(), 1 << bits, "{priorities:?}");
         }
     }
 }

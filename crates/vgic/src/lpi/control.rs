@@ -251,10 +251,10 @@ impl Control {
     /// Enable and level, from the configuration table. An LPI whose byte cannot be read is disabled.
     pub(super) fn settings(&self, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
-            Ok(config) => (config.enable(), Level::of(config.priority())),
+            Ok(config) => (config.enable(), self.config.priorities.level(config.priority())),
             Err(fault) => {
                 self.record(FaultReason::LpiTable, fault.address, u64::from(lpi.get()));
-                (false, Level::LAST)
+                (false, self.config.priorities.level(gic_arch::Priority::IDLE))
             }
         }
     }

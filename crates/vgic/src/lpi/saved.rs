@@ -6,7 +6,7 @@ use super::mappings::{ItsIndex, MappedDevice, NoRoom};
 use super::pool::{Cold, Owner};
 use super::slots::Slot;
 use super::tables::LpiTables;
-use super::word::{LPI_INDEX_BITS, Level, Word};
+use super::word::{LPI_INDEX_BITS, Word};
 use core::sync::atomic::Ordering;
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
@@ -156,7 +156,9 @@ impl Control {
         let (word, settings) = match saved.configuration {
             None => (word, Settings::Reload),
             Some(config) => {
-                let word = word.with_enabled(config.enable()).with_level(Level::of(config.priority()));
+                let word = word
+                    .with_enabled(config.enable())
+                    .with_level(self.config.priorities.level(config.priority()));
                 (word, Settings::Given)
             }
         };

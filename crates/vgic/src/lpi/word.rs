@@ -34,9 +34,6 @@ const fn mask(bits: u32) -> u64 {
 pub(super) struct Level(u8);
 
 impl Level {
-    /// The least urgent.
-    pub(super) const LAST: Self = Self::new(u32::MAX);
-
     /// The level of a configured priority.
     pub(super) const fn of(configured: gic_arch::Priority) -> Self {
         Self(configured.get() >> (8 - LEVEL_BITS))
