@@ -37,31 +37,26 @@ impl Consumer {
     }
 
     pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
-        let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(
-            shared.priorities.levels_before(than),
-            &mut self.hot,
-            &mut Take { shared, vcpu: self.vcpu },
-        )
+        let vcpu = self.vcpu;
+        self.walk(shared, than, &mut Take { shared, vcpu })
     }
 
     /// As [`take`](Self::take), for a list register: the word remembers it.
     pub(super) fn list(&mut self, shared: &Shared, than: Priority) -> Option<ListedLpi> {
-        let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(
-            shared.priorities.levels_before(than),
-            &mut self.hot,
-            &mut List { shared, vcpu: self.vcpu },
-        )
+        let vcpu = self.vcpu;
+        self.walk(shared, than, &mut List { shared, vcpu })
     }
 
     pub(super) fn highest(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
+        let vcpu = self.vcpu;
+        self.walk(shared, than, &mut Peek { shared, vcpu })
+    }
+
+    /// Visits what is more urgent than `than`.
+    #[inline]
+    fn walk<V: Visitor>(&mut self, shared: &Shared, than: Priority, visitor: &mut V) -> Option<V::Found> {
         let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(
-            shared.priorities.levels_before(than),
-            &mut self.hot,
-            &mut Peek { shared, vcpu: self.vcpu },
-        )
+        hints.walk(shared.priorities.levels_before(than), &mut self.hot, visitor)
     }
 }
 
