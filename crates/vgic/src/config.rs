@@ -1,10 +1,8 @@
 //! What a virtual GIC looks like: where it lies, for whom, and which options of the architecture it has.
 
 mod error;
-mod virtual_lpis;
 
 pub use error::ConfigError;
-pub use virtual_lpis::{VirtualLpiVersion, VirtualLpis};
 
 use crate::its::{Coherence, ItsConfig};
 use crate::lpi::MAX_ID_BITS;
@@ -23,15 +21,12 @@ pub const MAX_CPUS: usize = 512;
 ///
 /// | register | as configured | always | never, as the function is not there |
 /// |---|---|---|---|
-/// | `GICD_TYPER` | `ITLinesNumber`, `ESPI`, `ESPI_range`, `IDbits`, `LPIS`, `MBIS`, `No1N`, `SecurityExtn`, `DVIS` | `A3V`, `RSS`; `CPUNumber` and `num_LPIs` zero | `NMI` |
+/// | `GICD_TYPER` | `ITLinesNumber`, `ESPI`, `ESPI_range`, `IDbits`, `LPIS`, `MBIS`, `No1N`, `SecurityExtn` | `A3V`, `RSS`; `CPUNumber` and `num_LPIs` zero | `NMI`, `DVIS` |
 /// | `GICD_TYPER2` | – | zero: `VIL`, `VID` | `nASSGIcap` |
-/// | `GICR_TYPER` | `PLPIS`, `DirectLPI`, `DPGS`, `MPAM`, `CommonLPIAff`, `PPInum`, `Processor_Number`, `Affinity_Value`, `Last`, `VLPIS`, `Dirty`, `RVPEID` | – | `VSGI` |
-/// | `GITS_TYPER` | `Devbits`, `ID_bits`, `HCC`, `CIL`, `CIDbits`, `PTA`, `MPAM`, `UMSI`, `Virtual`, `VMOVP`, `VMAPP`; `CCT` where collections are held and in memory | `Physical`; `ITT_entry_size` of 8 bytes | `SEIS`, `UMSIirq`, `INV`, `VSGI`, `SVPET`, `nID` |
+/// | `GICR_TYPER` | `PLPIS`, `DirectLPI`, `DPGS`, `PPInum`, `Processor_Number`, `Affinity_Value`, `Last` | `CommonLPIAff` zero | `MPAM`, `VLPIS`, `Dirty`, `RVPEID`, `VSGI` |
+/// | `GITS_TYPER` | `Devbits`, `ID_bits`, `HCC`, `CIL`, `CIDbits`, `PTA`; `CCT` where collections are held and in memory | `Physical`; `ITT_entry_size` of 8 bytes | `SEIS`, `UMSI`, `UMSIirq`, `INV`, `MPAM`, `Virtual`, `VMOVP`, `VMAPP`, `VSGI`, `SVPET`, `nID` |
 /// | `IIDR` | all of it | – | – |
-/// | `PIDR2` | `ArchRev`: 4 with virtual LPIs, else 3 | – | – |
-///
-/// Virtual SGIs (`VSGI`, `nASSGIcap`), shared tables of vPEs (`SVPET`) and vPEs without doorbells (`nID`) need the tables of
-/// vPEs of GICv4.1, which neither the model nor a monitor in front of it has.
+/// | `PIDR2` | – | `ArchRev` 3 | – |
 #[derive(Clone, Debug)]
 pub struct VgicConfig {
     /// The vCPUs: the first is [`Cpu`] 0, and so on.
@@ -84,12 +79,6 @@ pub struct VgicConfig {
     pub v2m: Vec<V2mConfig>,
     /// Whether the redistributors' accesses to LPI tables are coherent with the guest's caches.
     pub coherence: Coherence,
-    /// Which redistributors are told to have the same LPI configuration table. The model takes any table for each.
-    pub lpi_table_sharing: LpiTableSharing,
-    /// `GICR_TYPER.MPAM` (GICv3.1), with the default partition alone: `GICR_MPAMIDR` and `GICR_PARTIDR` are zero.
-    pub mpam: bool,
-    /// Virtual LPIs (GICv4), which the monitor provides. Redistributors have four frames then.
-    pub virtual_lpis: Option<VirtualLpis>,
 }
 
 /// A vCPU of a [`VgicConfig`].
@@ -106,25 +95,11 @@ pub struct CpuConfig {
 pub struct RedistributorRegion {
     /// Guest physical address of the first one's RD_base, 64 KiB aligned.
     pub base: u64,
-    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`], or with
-    /// [`virtual_lpis`](VgicConfig::virtual_lpis) [`gicr::STRIDE_V4`]. Guests that firmware tells no stride take exactly
-    /// these.
+    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`]. Guests that
+    /// firmware tells no stride take exactly this.
     pub stride: u64,
     /// For how many there is room.
     pub count: u32,
-}
-
-/// Which redistributors share one LPI configuration table (`GICR_TYPER.CommonLPIAff`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum LpiTableSharing {
-    /// All.
-    All,
-    /// Those with the same Aff3.
-    Aff3,
-    /// Those with the same Aff3 and Aff2.
-    Aff2,
-    /// Those with the same Aff3, Aff2 and Aff1.
-    Aff1,
 }
 
 /// What the guest sees of security states.
@@ -168,9 +143,6 @@ impl VgicConfig {
             mbi_alias: None,
             v2m: Vec::new(),
             coherence: Coherence::Coherent,
-            lpi_table_sharing: LpiTableSharing::All,
-            mpam: false,
-            virtual_lpis: None,
         }
     }
 
@@ -286,7 +258,6 @@ impl VgicConfig {
         }
         self.its.iter().try_for_each(ItsConfig::validate)?;
         V2mConfig::validate(&self.v2m, |intid| self.implements(intid))?;
-        self.validate_virtual_lpis()?;
         let bad_stride = |stride: u64| {
             stride < gicr::STRIDE_V3 || !stride.is_multiple_of(gicr::FRAME_SIZE) || stride > 1 << 32
         };

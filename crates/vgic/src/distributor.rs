@@ -102,9 +102,7 @@ impl<'a> Distributor<'a> {
         row!(IROUTER_E, value | d, index | d.route(extended_spi(index)), |d, index, lanes| {
             d.set_route(extended_spi(index), lanes);
         }),
-        Row::constant(ID_REGISTERS, |d, index| {
-            identification(index, 0x92, Architecture::with(d.wired.config().virtual_lpis.as_ref()))
-        }),
+        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x92)),
     ];
 
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
@@ -151,7 +149,6 @@ impl<'a> Distributor<'a> {
             .with_security_extn(config.security == SecurityView::NonSecure)
             .with_mbis(config.message_based_spis)
             .with_lpis(config.lpi_id_bits.is_some())
-            .with_dvis(config.virtual_lpis.is_some())
             .with_id_bits_minus_one(config.id_bits() - 1)
             .with_a3v(true)
             .with_no_1_of_n(!config.one_of_n)
@@ -184,27 +181,9 @@ const fn extended_spi(index: u32) -> IntId {
 /// The identification registers of each frame.
 pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
 
-/// Of which version of the architecture a frame says it is (`PIDR2.ArchRev`).
-#[derive(Clone, Copy)]
-pub(crate) enum Architecture {
-    GicV3,
-    GicV4,
-}
-
-impl Architecture {
-    /// Of a frame with or without virtual LPIs.
-    pub(crate) const fn with<T>(virtual_lpis: Option<&T>) -> Self {
-        if virtual_lpis.is_some() { Self::GicV4 } else { Self::GicV3 }
-    }
-}
-
 /// An identification register by its index: what Arm's own GICv3 parts say, with the frame's part number.
-pub(crate) fn identification(index: u32, part: u8, architecture: Architecture) -> u64 {
-    let revision = match architecture {
-        Architecture::GicV3 => 0x3b,
-        Architecture::GicV4 => 0x4b,
-    };
-    let registers = [0x44, 0, 0, 0, part, 0xb4, revision, 0, 0x0d, 0xf0, 0x05, 0xb1];
+pub(crate) fn identification(index: u32, part: u8) -> u64 {
+    let registers = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
     usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()
 }
 
@@ -228,12 +207,5 @@ mod tests {
         expected.sort_by_key(|info| info.offset);
         let found: alloc::vec::Vec<_> = Distributor::ROWS.iter().map(|row| row.info).collect();
         assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn the_identification_registers_say_which_architecture() {
-        let index = (id::PIDR2.offset() - ID_REGISTERS.offset) / 4;
-        assert_eq!(identification(index, 0x92, Architecture::GicV3), 0x3b);
-        assert_eq!(identification(index, 0x92, Architecture::GicV4), 0x4b);
     }
 }

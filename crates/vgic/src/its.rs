@@ -15,7 +15,7 @@
 //! | a queue that lies outside of memory | stalls, whatever the policy |
 //! | `GITS_CWRITER` beyond the queue | the write is dropped |
 //! | MAPD, MAPTI of what is mapped already | mapped anew; what was pending of it is gone |
-//! | a command about virtual LPIs, also where [`ItsVirtualLpis`] announces them | a command error |
+//! | a command about virtual LPIs (GICv4) | a command error |
 //! | MAPTI of a collection that is not mapped | taken; messages are dropped until MAPC |
 //! | MAPD, MAPC with V = 0 of what is not mapped | no error |
 //! | DISCARD while the collection is unmapped | works |
@@ -30,14 +30,12 @@ mod config;
 mod queue;
 mod registers;
 mod saved;
-mod status;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use config::{
-    Coherence, ErrorPolicy, ErrorReporting, ItsConfig, ItsConfigError, ItsVirtualLpis, PageSizes,
-    RedistributorNaming, TableLevels, Vmovp,
+    Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
 pub use queue::{CommandFault, CommandFaults};
 pub(crate) use saved::{HeldIts, RestoredRegisters};
@@ -53,7 +51,6 @@ use gic_arch::its::RdBase;
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use queue::Queue;
 use spin::mutex::SpinMutex;
-use status::{Direction, Status};
 use tables::Tables;
 
 /// An ITS of a virtual GIC.
@@ -65,7 +62,6 @@ pub(crate) struct Its {
     lpis: Arc<LpiCore>,
     events: Arc<Events>,
     state: SpinMutex<State>,
-    status: Status,
 }
 
 /// What the registers hold.
@@ -125,14 +121,13 @@ impl Its {
         let senders = Arc::new(Senders::new(config.device_id_bits));
         let index = lpis.add_its(senders.clone()).ok_or(ItsConfigError::TooMany)?;
         let state = SpinMutex::new(State::new(&config));
-        Ok(Self { config, index, targets, senders, lpis, events, state, status: Status::new() })
+        Ok(Self { config, index, targets, senders, lpis, events, state })
     }
 
     /// Back to the state after reset: disabled, nothing mapped. What was pending of its devices is gone.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
         *state = State::new(&self.config);
-        self.status.reset();
         self.lpis.with_notification_owed(|control| {
             control.set_its_enabled(self.index, false);
             control.unmap_all_devices(self.index);
@@ -143,7 +138,7 @@ impl Its {
 
     /// Reads a register of the two frames. What is refused reads as zero.
     pub(crate) fn read(&self, offset: u32, width: AccessWidth) -> u64 {
-        let refused = &mut |offset, reason| self.refused(offset, reason, Direction::Read);
+        let refused = &mut |offset, reason| self.refused(offset, reason);
         let value = Frame::ITS.read(self, offset, width, refused);
         self.lpis.notify_owed();
         value
@@ -151,15 +146,12 @@ impl Its {
 
     /// Writes a register of the two frames. What is refused is ignored.
     pub(crate) fn write(&self, offset: u32, width: AccessWidth, value: u64) {
-        let refused = &mut |offset, reason| self.refused(offset, reason, Direction::Write);
+        let refused = &mut |offset, reason| self.refused(offset, reason);
         Frame::ITS.write(self, offset, width, value, refused);
         self.lpis.notify_owed();
     }
 
-    fn refused(&self, offset: u32, reason: FaultReason, direction: Direction) {
-        if self.reports_errors() {
-            self.status.refused(reason, direction);
-        }
+    fn refused(&self, offset: u32, reason: FaultReason) {
         let address = self.config.base + u64::from(offset);
         self.events.record(GuestFault { reason, address, detail: 0 });
     }
@@ -192,17 +184,8 @@ impl Its {
         }
     }
 
-    fn reports_errors(&self) -> bool {
-        self.config.error_reporting == ErrorReporting::Registers
-    }
-
     #[cold]
     fn unmapped(&self, device: DeviceId, data: u32) {
-        if self.reports_errors()
-            && let Some(lacks) = self.lpis.lacks(&self.senders, device.get(), data)
-        {
-            self.status.unmapped(device.get(), data, lacks);
-        }
         let detail = u64::from(device.get()) << 32 | u64::from(data);
         self.events.record(GuestFault {
             reason: FaultReason::UnmappedMessage,

@@ -24,7 +24,6 @@
 //! | CPU interface | groups, 4 to 8 priority bits, preemption, both EOI modes, active priorities |
 //! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
 //! | ITS | see [`its`] |
-//! | GICv4, MPAM | announced where configured, for a monitor that provides virtual LPIs: [`VirtualLpis`] |
 //! | GICv2m | several frames, with the boards' ways of naming SPIs |
 //! | life cycle | system and vCPU reset; freeze, save, restore: see [`saved_state`] |
 //!
@@ -34,8 +33,8 @@
 //!   has yet to exit, or more is mapped than one access may go through; whoever polls takes the rest further. Setting
 //!   `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes through all that is mapped before it returns.
 //! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered.
-//! - Accesses that the architecture calls UNPREDICTABLE are ignored. `GICD_STATUSR` and `GICR_STATUSR`
-//!   are not implemented; an ITS's is, if [`its::ErrorReporting`] says so.
+//! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three
+//!   `STATUSR` are not implemented.
 //! - A special INTID in `ICC_EOIR<n>_EL1` drops no priority, nor does any where the other group runs; any other INTID
 //!   does, as in list registers. `ICC_DIR_EL1` without `EOImode` is ignored.
 //! - `ICC_SGI1R_EL1` sends SGIs of Group 1 only (KVM's also those of Group 0). With one security state, `ICC_ASGI1R_EL1`
@@ -138,10 +137,7 @@ mod vgic;
 mod wired;
 
 pub use access::{AccessWidth, BadWidth};
-pub use config::{
-    ConfigError, CpuConfig, LpiTableSharing, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig,
-    VirtualLpiVersion, VirtualLpis,
-};
+pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};
 pub use doorbells::DeviceWrite;
 pub use events::{Events, FaultReason, GuestFault};
 pub use list_registers::{

@@ -117,8 +117,8 @@ pub(crate) use mappings::{ItsIndex, MappedDevice, MappedEvent, NoRoom};
 pub(crate) use queue::LpiQueue;
 pub(crate) use saved::{Room, SavedLpi};
 pub(crate) use senders::Senders;
+pub(crate) use shared::Injection;
 use shared::Shared;
-pub(crate) use shared::{Injection, Unmapped};
 
 /// How many slots an access to a redistributor's register visits before the rest is left for the next.
 const SLOTS_PER_ACCESS: u64 = 1 << 14;
@@ -194,16 +194,6 @@ impl LpiCore {
         match senders.get(device) {
             Some(sender) => self.notified(self.shared.inject(sender, event)),
             None => Injection::Dropped,
-        }
-    }
-
-    /// What an event of a device of an ITS lacks for a message to be delivered; `None` if it is mapped. Any thread;
-    /// lock-free.
-    pub(crate) fn lacks(&self, senders: &Senders, device: u32, event: u32) -> Option<Unmapped> {
-        match senders.get(device) {
-            _ if !senders.has(device) => Some(Unmapped::DeviceOutOfRange),
-            Some(sender) => self.shared.lacks(sender, event),
-            None => Some(Unmapped::Device),
         }
     }
 

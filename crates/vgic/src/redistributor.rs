@@ -7,12 +7,12 @@ pub(crate) use lpi_registers::LpiRegisters;
 pub(crate) use saved::RestoredRedistributor;
 
 use crate::config::RedistributorFrame;
-use crate::distributor::{Architecture, ID_REGISTERS, identification, low_byte, low_word};
+use crate::distributor::{ID_REGISTERS, identification, low_byte, low_word};
 use crate::lpi::LpiCore;
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{Frame, Kind, Lanes, Row};
 use crate::wired::{Private, Wired, participation};
-use crate::{Events, FaultReason, GuestFault, LpiTableSharing, SecurityView, VirtualLpiVersion};
+use crate::{Events, FaultReason, GuestFault, SecurityView};
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::IntId;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
@@ -63,7 +63,7 @@ macro_rules! row {
 }
 
 impl<'a> Redistributor<'a> {
-    /// Both frames. Registers that only exist in the Secure view read as zero; with MPAM there is but partition 0.
+    /// Both frames. Registers that only exist in the Secure view read as zero, and MPAM's.
     const ROWS: &'a [Row<Self>] = &[
         row!(CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r.set_control(lanes)),
         row!(IIDR, constant | r, _ | r.wired.config().iidr.into_bits().into()),
@@ -79,9 +79,7 @@ impl<'a> Redistributor<'a> {
         row!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
         row!(INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
         row!(SYNCR, constant | r, _ | r.syncr().into_bits().into()),
-        Row::constant(ID_REGISTERS, |r, index| {
-            identification(index, 0x93, Architecture::with(r.wired.config().virtual_lpis.as_ref()))
-        }),
+        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x93)),
         row!(IGROUPR, fields per::group),
         row!(ISENABLER, fields per::set_enable),
         row!(ICENABLER, fields per::clear_enable),
@@ -153,19 +151,8 @@ impl<'a> Redistributor<'a> {
     fn typer(self) -> Typer {
         let config = self.wired.config();
         let of = config.cpus.get(self.cpu.index());
-        let virtual_lpis = config.virtual_lpis;
         Typer::new()
             .with_plpis(config.lpi_id_bits.is_some())
-            .with_vlpis(virtual_lpis.is_some())
-            .with_dirty(virtual_lpis.is_some_and(|lpis| lpis.dirty))
-            .with_rvpeid(virtual_lpis.is_some_and(|lpis| lpis.version == VirtualLpiVersion::V4_1))
-            .with_mpam(config.mpam)
-            .with_common_lpi_aff(match config.lpi_table_sharing {
-                LpiTableSharing::All => 0,
-                LpiTableSharing::Aff3 => 1,
-                LpiTableSharing::Aff2 => 2,
-                LpiTableSharing::Aff1 => 3,
-            })
             .with_direct_lpi(config.direct_lpi)
             .with_last(self.place.last)
             .with_dpgs(config.one_of_n)

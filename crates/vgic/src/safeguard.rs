@@ -30,8 +30,6 @@ pub(crate) enum Safeguard {
     Revoke,
     /// A command that changes what is in a list register recalls it.
     Recall,
-    /// A message without a mapping is reported as such after `GITS_UMSIR` names it.
-    ClaimReport,
     /// A ring says that there are some after it has set its bit.
     FlagLast,
     /// A ring looks again whether LPIs are enabled once it can be seen.

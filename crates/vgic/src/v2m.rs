@@ -3,7 +3,7 @@
 //!
 //! A message is a pulse: it makes an edge-triggered SPI pending, and does nothing to a level-sensitive one.
 
-use crate::distributor::{Architecture, ID_REGISTERS, identification, low_word};
+use crate::distributor::{ID_REGISTERS, identification, low_word};
 use crate::interrupt::State;
 use crate::registers::{Frame, Lanes, Row};
 use crate::wired::Wired;
@@ -178,7 +178,7 @@ impl<'a> V2m<'a> {
             }
         }),
         Row::constant(v2m::IIDR.info("IIDR"), |frame: Self, _| frame.config.iidr.into()),
-        Row::constant(V2M_ID_REGISTERS, |_, index| identification(index, 0, Architecture::GicV3)),
+        Row::constant(V2M_ID_REGISTERS, |_, index| identification(index, 0)),
     ];
 
     const FRAME: Frame<'a, Self> = Frame(Self::ROWS);

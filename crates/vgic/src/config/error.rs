@@ -1,6 +1,6 @@
 //! Why a configuration is refused.
 
-use super::{MAX_CPUS, VirtualLpiVersion};
+use super::MAX_CPUS;
 use crate::its::ItsConfigError;
 use crate::v2m::V2mConfigError;
 use gic_arch::{Affinity, IntId};
@@ -83,24 +83,6 @@ pub enum ConfigError {
     /// An ITS without LPIs.
     #[error("the ITS at {0:#x} has no LPIs to deliver: set lpi_id_bits")]
     ItsWithoutLpis(u64),
-    /// Virtual LPIs without LPIs.
-    #[error("virtual LPIs on a machine without LPIs: set lpi_id_bits")]
-    VirtualLpisWithoutLpis,
-    /// Redistributors with virtual LPIs, too close to each other.
-    #[error(
-        "redistributors with virtual LPIs cannot be {0:#x} bytes apart: they have four frames, so 256 KiB or more"
-    )]
-    VirtualLpiStride(u64),
-    /// An ITS with virtual LPIs of which the redistributors know nothing, or another version.
-    #[error(
-        "the ITS at {its:#x} announces virtual LPIs ({announced:?}) that the redistributors do not have: set virtual_lpis"
-    )]
-    VirtualLpisOfIts {
-        /// The ITS.
-        its: u64,
-        /// What it says.
-        announced: VirtualLpiVersion,
-    },
     /// An interrupt that cannot be Secure.
     #[error("{0} cannot be a Secure interrupt of this machine")]
     SecureInterrupt(IntId),

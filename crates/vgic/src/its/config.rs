@@ -1,6 +1,5 @@
 //! What an ITS looks like.
 
-use crate::VirtualLpiVersion;
 use crate::lpi::MAX_EVENT_BITS;
 use gic_arch::gits::{PageSize, SIZE, Typer};
 use gic_arch::{Iidr, gicr};
@@ -36,13 +35,6 @@ pub struct ItsConfig {
     pub iidr: Iidr,
     /// What follows a command error.
     pub error_policy: ErrorPolicy,
-    /// Whether the guest can read of its mistakes.
-    pub error_reporting: ErrorReporting,
-    /// `GITS_TYPER.MPAM` (GICv3.1), with the default partition alone: `GITS_MPAMIDR` and `GITS_PARTIDR` are zero.
-    pub mpam: bool,
-    /// Virtual LPIs (GICv4), which the monitor provides; [`VgicConfig::virtual_lpis`](crate::VgicConfig::virtual_lpis) are
-    /// of the same version.
-    pub virtual_lpis: Option<ItsVirtualLpis>,
     /// How much is done at one register access before the rest is left for the next: a command is one unit, and so are
     /// every 16 mappings that it visits. A command that has more to visit goes on at the next access.
     pub work_per_access: u32,
@@ -91,37 +83,6 @@ pub enum ErrorPolicy {
     Skip,
     /// The queue stalls at the command (`GITS_CREADR.Stalled`) until the guest writes `GITS_CWRITER.Retry`.
     Stall,
-}
-
-/// Whether the guest can read of messages that nothing is mapped for and of wrong accesses. A monitor can in any case
-/// ([`Vgic::events`](crate::Vgic::events)).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ErrorReporting {
-    /// `GITS_STATUSR` and `GITS_UMSIR` read as zero.
-    None,
-    /// `GITS_STATUSR` and `GITS_UMSIR` tell (GICv3.1, `GITS_TYPER.UMSI`). The INT command reports nothing.
-    Registers,
-}
-
-/// Virtual LPIs (GICv4) at an ITS, as `GITS_TYPER.Virtual` and `PIDR2.ArchRev` announce them. **This model has none.** A
-/// monitor that announces them stands before the ITS: it serves the table of vPEs (`GITS_BASER2` to `GITS_BASER7` are zero
-/// here) and takes commands about virtual LPIs out of what the model's queue gets, where they are unknown commands. There
-/// are neither virtual SGIs nor shared tables of vPEs, and each vPE can have its own doorbell.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ItsVirtualLpis {
-    /// Which (`GITS_TYPER.VMAPP`).
-    pub version: VirtualLpiVersion,
-    /// Who has to hear of a vPE that moves.
-    pub vmovp: Vmovp,
-}
-
-/// Which ITSes software sends a VMOVP to (`GITS_TYPER.VMOVP`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Vmovp {
-    /// All that have mappings for the vPE (`VMOVP` = 0).
-    EveryIts,
-    /// Any one (`VMOVP` = 1).
-    OneIts,
 }
 
 /// What no ITS can be.
@@ -177,9 +138,6 @@ impl ItsConfig {
             coherence: Coherence::Coherent,
             iidr: Iidr::new().with_implementer(0x43b),
             error_policy: ErrorPolicy::Skip,
-            error_reporting: ErrorReporting::None,
-            mpam: false,
-            virtual_lpis: None,
             work_per_access: 1024,
         }
     }
@@ -230,7 +188,7 @@ impl ItsConfig {
 
     /// `GITS_TYPER`. Collections held and those in memory add up (`CCT`).
     pub(super) const fn typer(&self) -> Typer {
-        let typer = Typer::new()
+        Typer::new()
             .with_physical(true)
             .with_cct(self.held_collections > 0 && self.collection_table.is_some())
             .with_itt_entry_bytes_minus_one(7)
@@ -243,14 +201,5 @@ impl ItsConfig {
                 Some(bits) => bits - 1,
                 None => 0,
             })
-            .with_umsi(matches!(self.error_reporting, ErrorReporting::Registers))
-            .with_mpam(self.mpam);
-        match self.virtual_lpis {
-            None => typer,
-            Some(ItsVirtualLpis { version, vmovp }) => typer
-                .with_virtual_lpis(true)
-                .with_vmovp(matches!(vmovp, Vmovp::OneIts))
-                .with_vmapp(matches!(version, VirtualLpiVersion::V4_1)),
-        }
     }
 }

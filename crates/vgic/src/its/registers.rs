@@ -4,7 +4,7 @@ use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
 use super::{Its, State};
-use crate::distributor::{Architecture, ID_REGISTERS, identification};
+use crate::distributor::{ID_REGISTERS, identification};
 use crate::events::{FaultReason, GuestFault};
 use crate::registers::{Frame, Kind, Lanes, Row};
 use gic_arch::Shareability;
@@ -35,10 +35,8 @@ impl<'a> Frame<'a, &'a Its> {
         row!(MPAMIDR, zero),
         row!(PARTIDR, zero),
         row!(MPIDR, zero),
-        row!(STATUSR, value | its, _ | its.status.status().into_bits().into(), |its, _, lanes| its
-            .status
-            .clear(crate::distributor::low_word(lanes.over(0)))),
-        row!(UMSIR, constant | its, _ | its.status.message().into_bits()),
+        row!(STATUSR, zero),
+        row!(UMSIR, zero),
         row!(CBASER, value | its, _ | its.state.lock().queue.base.into_bits(), |its, _, lanes| its
             .set_cbaser(lanes)),
         row!(CWRITER, value | its, _ | its.state.lock().queue.cwriter().into_bits(), |its, _, lanes| its
@@ -50,9 +48,7 @@ impl<'a> Frame<'a, &'a Its> {
             index | its.state.lock().tables.get(index).into_bits(),
             |its, index, lanes| its.set_baser(index, lanes)
         ),
-        Row::constant(ID_REGISTERS, |its, index| {
-            identification(index, 0x94, Architecture::with(its.config.virtual_lpis.as_ref()))
-        }),
+        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x94)),
         row!(TRANSLATER, trigger | _, _, _ | {}),
     ];
 

@@ -1,13 +1,13 @@
 //! An ITS as plain data, and back.
 
-use super::config::{Coherence, ErrorReporting};
+use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
-use super::{Its, State, status};
+use super::{Its, State};
 use crate::lpi::{Control, ItsIndex, MappedDevice, NoRoom, SavedLpi};
 use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
 use alloc::vec::Vec;
-use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter, Statusr, Umsir};
+use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter};
 use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, Lpi, Shareability};
@@ -29,7 +29,6 @@ pub(crate) struct RestoredRegisters {
     enabled: bool,
     queue: Queue,
     tables: Tables,
-    status: (Statusr, Umsir),
 }
 
 impl Its {
@@ -61,17 +60,7 @@ impl Its {
         let queue = Queue::between(base, read, write);
         Problem::unless(queue.creadr().into_bits() == saved.creadr, "GITS_CREADR", saved.creadr)?;
         Problem::unless(queue.cwriter().into_bits() == saved.cwriter, "GITS_CWRITER", saved.cwriter)?;
-        let status = self.restorable_status(saved)?;
-        Ok(RestoredRegisters { enabled, queue, tables, status })
-    }
-
-    /// Nothing is reported where the registers read as zero.
-    fn restorable_status(&self, saved: &ItsState) -> Result<(Statusr, Umsir), Problem> {
-        let (status, message) = (Statusr::from(saved.statusr), Umsir::from(saved.umsir));
-        let reports = self.config.error_reporting == ErrorReporting::Registers;
-        let possible = status::is_possible(status, message) && (reports || saved.statusr == 0);
-        Problem::unless(possible, "GITS_STATUSR", saved.statusr)?;
-        Ok((status, message))
+        Ok(RestoredRegisters { enabled, queue, tables })
     }
 
     fn restorable_tables(&self, saved: &ItsState) -> Result<Tables, Problem> {
@@ -126,7 +115,6 @@ impl HeldIts<'_> {
         let collections = control_side.mapped_collections(its.index).map(|(collection, vcpu)| {
             CollectionState { collection: CollectionId::new(collection), target: affinity(vcpu.into()) }
         });
-        let (status, message) = its.status.saved();
         ItsState {
             base: its.config.base,
             ctlr: control(state.enabled),
@@ -138,8 +126,6 @@ impl HeldIts<'_> {
             baser: core::array::from_fn(|index| {
                 u32::try_from(index).map_or(0, |index| state.tables.get(index).into_bits())
             }),
-            statusr: status.into_bits(),
-            umsir: message.into_bits(),
             collections: collections.collect(),
             devices: self.save_devices(control_side, &affinity),
         }
@@ -179,8 +165,7 @@ impl HeldIts<'_> {
         vcpu: impl Fn(Affinity) -> u16,
     ) -> Result<(), NoRoom> {
         let index = self.its.index;
-        let RestoredRegisters { enabled, queue, tables, status } = registers;
-        self.its.status.restore(status);
+        let RestoredRegisters { enabled, queue, tables } = registers;
         (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
         control.set_its_enabled(index, enabled);
         for CollectionState { collection, target } in &saved.collections {

@@ -8,6 +8,5 @@ mod queue;
 mod redistributors;
 mod reference;
 mod rig;
-mod status;
 mod stress;
 mod sweeps;

@@ -1,11 +1,11 @@
 //! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
 
 use super::config::Priorities;
-use super::directory::{Entry, Nodes, Place};
+use super::directory::{Nodes, Place};
 use super::hints::Hints;
 use super::knocks::Knocks;
 use super::slots::{Position, SlotTable};
-use super::word::{Gate, Level, Word};
+use super::word::{Level, Word};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
@@ -39,42 +39,7 @@ pub(crate) enum Injection {
     Dropped,
 }
 
-/// Why a message has no mapping.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unmapped {
-    /// The ITS has no such DeviceID.
-    DeviceOutOfRange,
-    /// The device.
-    Device,
-    /// The device has no such EventID.
-    EventOutOfRange,
-    /// The event.
-    Event,
-    /// The event's collection.
-    Collection,
-}
-
 impl Shared {
-    /// What a sender's event lacks for a message to be delivered; `None` if it is mapped. Lock-free: where a command
-    /// changes just that, either answer.
-    pub(super) fn lacks(&self, sender: &AtomicU64, event: u32) -> Option<Unmapped> {
-        let root = Entry::from_bits(sender.load(Ordering::SeqCst));
-        if root == Entry::NONE {
-            return Some(Unmapped::Device);
-        }
-        if u64::from(event) >> root.event_bits() != 0 {
-            return Some(Unmapped::EventOutOfRange);
-        }
-        let Some(place) = self.nodes.translate(sender, event) else { return Some(Unmapped::Event) };
-        let word = self.slots.load(place.slot.position());
-        match word.gate() {
-            _ if word.generation() != place.generation => Some(Unmapped::Event),
-            Gate::NoEvent => Some(Unmapped::Event),
-            Gate::NoCollection => Some(Unmapped::Collection),
-            Gate::Closed | Gate::Open => None,
-        }
-    }
-
     /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the vCPU to notify.
     #[inline]
     pub(super) fn inject(&self, sender: &AtomicU64, event: u32) -> (Injection, Option<u32>) {

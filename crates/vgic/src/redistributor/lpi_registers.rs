@@ -147,7 +147,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// `GICR_INVLPIR`: the virtual form (GICv4.1) is not implemented.
+    /// `GICR_INVLPIR`.
     pub(super) fn invalidate(self, lanes: Lanes) {
         let config = self.wired.config();
         let implemented = config.redistributor_invalidation || config.direct_lpi;
@@ -157,23 +157,21 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// `GICR_INVALLR`: the virtual form (GICv4.1) is not implemented.
+    /// `GICR_INVALLR`.
     pub(super) fn invalidate_all(self, lanes: Lanes) {
         let config = self.wired.config();
         let implemented = config.redistributor_invalidation || config.direct_lpi;
-        let physical = lanes.zero_extended().is_some_and(|value| value >> 63 == 0);
-        if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && physical) {
+        let is_written = lanes.zero_extended().is_some();
+        if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && is_written) {
             lpis.invalidate_all(self.cpu);
             lpis.advance_registers();
         }
     }
 
-    /// The LPI that a written register names, if LPIs are enabled here. A narrower write is zero-extended.
+    /// The LPI that a written register names, if LPIs are enabled here. A narrower write is
+    /// zero-extended; bits above the INTID are RES0 without virtual LPIs (IHI 0069, `GICR_INVLPIR`).
     fn named_lpi(self, lanes: Lanes) -> Option<(&'a LpiCore, Lpi)> {
         let (lpis, value) = (self.enabled_lpis()?, lanes.zero_extended()?);
-        if value >> 63 != 0 {
-            return None;
-        }
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
         if lpi.is_none() {
             self.fault(FaultReason::NoSuchInterrupt, value);

@@ -27,11 +27,6 @@ pub struct ItsState {
     pub creadr: u64,
     /// `GITS_BASER0` (devices), `GITS_BASER1` (collections); the others are zero.
     pub baser: [u64; 8],
-    /// `GITS_STATUSR`: what the ITS reported and the guest has not cleared, if it has the register
-    /// ([`ErrorReporting`](crate::its::ErrorReporting)).
-    pub statusr: u32,
-    /// `GITS_UMSIR`: of which message `GITS_STATUSR.UMSI` speaks; zero while that is clear.
-    pub umsir: u64,
     /// The collections that are mapped, by ascending number.
     pub collections: Vec<CollectionState>,
     /// The devices that are mapped, by ascending DeviceID.

@@ -18,8 +18,7 @@
 //! another [revision](VgicConfig::at_kvm_revision): `GICD_IIDR` takes its own value alone. Left out, because nothing comes of it: that a
 //! redistributor sleeps (`GICR_WAKER`), the levels of edge-triggered inputs, which CPU acknowledged an active SPI, the
 //! Group 1 binary point while Group 0's serves both, that software made a level-sensitive interrupt pending while it
-//! was active, cached configurations of LPIs,
-//! commands' faults, and what an ITS reported in `GITS_STATUSR` and `GITS_UMSIR`.
+//! was active, cached configurations of LPIs, and commands' faults.
 //!
 //! # How KVM differs from its documentation
 //!

@@ -13,4 +13,3 @@ mod regions;
 mod registers;
 mod sgis;
 mod sleep;
-mod virtual_lpis;

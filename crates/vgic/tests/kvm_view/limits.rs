@@ -9,7 +9,7 @@ use msi_types::{DeviceId, EventId};
 use vgic::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming, TableLevels};
 use vgic::saved_state::kvm::{KvmView, OutsideKvm};
 use vgic::saved_state::{CollectionState, DeviceState, EventState, InterruptState, LpiState, SavedState};
-use vgic::{SecurityView, VgicConfig, VirtualLpiVersion, VirtualLpis};
+use vgic::{SecurityView, VgicConfig};
 
 fn machine(change: impl FnOnce(&mut VgicConfig)) -> Option<OutsideKvm> {
     let mut config = config();
@@ -63,9 +63,6 @@ fn machines_that_kvm_cannot_be() {
     assert_eq!(two, Some(OutsideKvm::TwoSecurityStates));
     assert_eq!(machine(|config| config.lpi_id_bits = Some(17)), Some(OutsideKvm::IntIdBits(17)));
     assert_eq!(machine(|config| config.direct_lpi = true), Some(OutsideKvm::DirectLpi));
-    let virtual_lpis = VirtualLpis { version: VirtualLpiVersion::V4_0, dirty: true };
-    let announced = machine(|config| config.virtual_lpis = Some(virtual_lpis));
-    assert_eq!(announced, Some(OutsideKvm::VirtualLpis));
     assert_eq!(machine(|config| config.coherence = Coherence::NonCoherent), Some(OutsideKvm::NotCoherent));
     let far = Affinity::new(1, 0, 0, 0);
     assert_eq!(machine(|config| config.cpus[1].affinity = far), Some(OutsideKvm::Affinity(far)));

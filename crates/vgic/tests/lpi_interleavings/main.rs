@@ -23,8 +23,6 @@ mod events;
 mod memory;
 #[path = "../../src/safeguard.rs"]
 mod safeguard;
-#[path = "../../src/its/status.rs"]
-mod status;
 
 /// The core, with the scenarios inside so that they see what the core shows nobody else.
 #[path = ""]
@@ -72,6 +70,4 @@ mod lpi {
     mod reports;
     #[path = "scenarios.rs"]
     mod scenarios;
-
-    pub(crate) use shared::Unmapped;
 }

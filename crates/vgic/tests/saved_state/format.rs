@@ -6,7 +6,6 @@ use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Level, Line, SetLine};
 use serde_json::{Value, json};
 use vgic::VgicConfig;
-use vgic::its::{ErrorReporting, ItsConfig};
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 
 /// The state of [`something_of_everything`] as version 1 wrote it. It never changes: what would be written otherwise
@@ -14,8 +13,7 @@ use vgic::saved_state::{SavedState, StateVersion, VERSION};
 const VERSION_1: &str = include_str!("version-1.json");
 
 fn small() -> VgicConfig {
-    let its = ItsConfig { error_reporting: ErrorReporting::Registers, ..config().its[0] };
-    VgicConfig { extended_spis: 0, extended_ppis: 0, its: vec![its], ..config() }
+    VgicConfig { extended_spis: 0, extended_ppis: 0, ..config() }
 }
 
 /// A machine whose saved state has something in each of its lists, and in each field that may be empty.
@@ -41,7 +39,6 @@ fn something_of_everything() -> Board {
     ]);
     board.send(5, 0);
     board.send(0x1234, 0);
-    board.send(6, 1);
     board.run([unmapc(9), movall(0, 2)]);
     board.enable_spi(40);
     board.enable_spi(41);
@@ -64,7 +61,7 @@ fn something_of_everything() -> Board {
 }
 
 #[test]
-fn what_version_2_wrote_is_read_and_restored() {
+fn what_version_1_wrote_is_read_and_restored() {
     let saved: SavedState = serde_json::from_str(VERSION_1).unwrap();
     let mut board = Board::new(small());
 
@@ -74,7 +71,7 @@ fn what_version_2_wrote_is_read_and_restored() {
 }
 
 #[test]
-fn what_is_written_today_is_what_version_2_wrote() {
+fn what_is_written_today_is_what_version_1_wrote() {
     let text = serde_json::to_string_pretty(&something_of_everything().save()).unwrap();
     assert_eq!(text, VERSION_1.trim_end());
 }
@@ -174,7 +171,7 @@ fn the_version_is_what_bytes_that_describe_nothing_begin_with() {
 #[test]
 fn a_list_that_says_it_is_longer_than_anything_is_refused_where_the_bytes_end() {
     // The version, the distributor's three registers, and how many interrupts are said to follow.
-    let bytes = [&[2, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
+    let bytes = [&[1, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
 
     assert_eq!(postcard::from_bytes::<SavedState>(&bytes), Err(postcard::Error::DeserializeUnexpectedEnd));
 }

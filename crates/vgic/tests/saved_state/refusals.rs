@@ -7,12 +7,11 @@ use gic_arch::gicd::Irouter;
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
-use vgic::its::{ErrorReporting, ItsConfig};
 use vgic::saved_state::{
     CollectionState, FreezeError, InterfaceState, InterruptState, ItsState, LpiState, Object, Problem,
     RedistributorState, RestoreError, SavedState, VERSION,
 };
-use vgic::{LpiTableSharing, SecurityView, VgicConfig};
+use vgic::{SecurityView, VgicConfig};
 
 const CPU0: Affinity = Affinity::new(0, 0, 0, 1);
 const STRANGER: Affinity = Affinity::new(9, 9, 9, 9);
@@ -69,12 +68,8 @@ fn a_state_of_another_machine_names_the_register_that_differs() {
         (Object::Redistributor(CPU0), "GICR_CTLR")
     );
     assert_eq!(of(|config| config.cpus[0].processor_number = 9), (Object::Redistributor(CPU0), "GICR_TYPER"));
-    assert_eq!(of(|config| config.mpam = true), (Object::Redistributor(CPU0), "GICR_TYPER"));
-    let sharing = |config: &mut VgicConfig| config.lpi_table_sharing = LpiTableSharing::Aff1;
-    assert_eq!(of(sharing), (Object::Redistributor(CPU0), "GICR_TYPER"));
     assert_eq!(of(|config| config.priority_bits = 7), (Object::Interface(CPU0), "ICC_CTLR_EL1"));
     assert_eq!(of(|config| config.its[0].device_id_bits = 20), (Object::Its(ITS), "GITS_TYPER"));
-    assert_eq!(of(|config| config.its[0].mpam = true), (Object::Its(ITS), "GITS_TYPER"));
     assert_eq!(of(|config| config.its[0].iidr = gic_arch::Iidr::new()), (Object::Its(ITS), "GITS_IIDR"));
     assert_eq!(of(|config| config.security = SecurityView::NonSecure), (Object::Distributor, "GICD_TYPER"));
 }
@@ -353,28 +348,6 @@ fn mappings_that_cannot_be_so_are_named() {
             Problem::NoSuchCpu { field: "target", cpu: STRANGER }
         )
     );
-}
-
-#[test]
-fn a_report_that_no_its_can_have_made_is_refused() {
-    let its_config = |error_reporting| ItsConfig { error_reporting, ..config().its[0] };
-    let machine = |error_reporting| VgicConfig { its: vec![its_config(error_reporting)], ..config() };
-    let outcome = |error_reporting, statusr, umsir| {
-        let config = machine(error_reporting);
-        let mut saved = Board::new(config.clone()).save();
-        (its(&mut saved).statusr, its(&mut saved).umsir) = (statusr, umsir);
-        let mut board = Board::new(config);
-        let mut frozen = board.gic.freeze(&mut board.vcpus).unwrap();
-        frozen.restore(&saved).map_err(|refused| refused.problem)
-    };
-    for (statusr, umsir) in [(0, 0), (0xf, 0), (0x20, 0), (0xd0, 7 << 32 | 5), (0x1f0, 1), (0x90, 0)] {
-        assert_eq!(outcome(ErrorReporting::Registers, statusr, umsir), Ok(()), "{statusr:#x} {umsir:#x}");
-    }
-    for (statusr, umsir) in [(0x10, 0), (0x50, 0), (0x80, 0), (0x400, 0), (0, 1), (0x20, 1)] {
-        let refused = outcome(ErrorReporting::Registers, statusr, umsir);
-        assert_eq!(refused, Err(value("GITS_STATUSR", statusr.into())), "{statusr:#x} {umsir:#x}");
-    }
-    assert_eq!(outcome(ErrorReporting::None, 1, 0), Err(value("GITS_STATUSR", 1)));
 }
 
 #[test]

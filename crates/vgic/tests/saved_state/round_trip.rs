@@ -6,9 +6,9 @@ use gic_arch::gits::Creadr;
 use gic_arch::{IntId, gicd, gicr, gits, icc};
 use msi_types::{Cpu, Delivery, Level, Line, SetLine};
 use std::sync::atomic::Ordering::SeqCst;
-use vgic::its::{ErrorReporting, ItsConfig};
+use vgic::its::ItsConfig;
 use vgic::saved_state::{EventState, SavedState};
-use vgic::{AccessWidth, SecurityView, Sleep, VgicConfig};
+use vgic::{SecurityView, Sleep, VgicConfig};
 
 /// A guest in the middle of its work: something of everything.
 pub(crate) fn busy() -> Board {
@@ -337,34 +337,4 @@ fn a_restored_machine_can_be_reset() {
     saved.distributor.interrupts.clear();
     saved.cpus.iter_mut().for_each(|cpu| cpu.redistributor.interrupts.clear());
     assert_eq!(saved, untouched);
-}
-
-#[test]
-fn what_an_its_reported_is_read_where_the_machine_went() {
-    let its = ItsConfig { error_reporting: ErrorReporting::Registers, ..config().its[0] };
-    let config = VgicConfig { its: vec![its], ..config() };
-    let read =
-        |board: &Board, register: u32, width| board.gic.read(ITS + u64::from(register), width).unwrap();
-    let mut source = Board::new(config.clone());
-    source.start();
-    // Unmapped; and one more, which overflows.
-    source.send(9, 3);
-    source.send(8, 1);
-    // A register that does not exist.
-    read(&source, 0x30, AccessWidth::Word);
-    let reported = |board: &Board| {
-        let status = read(board, gits::STATUSR.offset(), AccessWidth::Word);
-        (status, read(board, gits::UMSIR.offset(), AccessWidth::Double))
-    };
-    let wanted = reported(&source);
-    assert_eq!(wanted, (0xf1, 9 << 32 | 3));
-
-    let mut board = Board::new(config);
-    board.start();
-    board.send(7, 7);
-    board.restore(&source.save());
-
-    assert_eq!(reported(&board), wanted);
-    board.gic.write(ITS + u64::from(gits::STATUSR.offset()), AccessWidth::Word, u64::from(u32::MAX)).unwrap();
-    assert_eq!(reported(&board), (0, 0));
 }

@@ -1,6 +1,6 @@
 //! A machine with everything mapped, in memory that counts accesses and can hold one of them up.
 
-use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize, Statusr};
+use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, MsiMessage};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use vgic::AccessWidth::{Double, Word};
-use vgic::its::{ErrorReporting, ItsConfig};
+use vgic::its::ItsConfig;
 use vgic::{GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
@@ -131,9 +131,9 @@ pub(crate) struct Machine {
     pub(crate) kicks: Arc<Kicks>,
 }
 
-/// A machine of one vCPU with an ITS that reports errors.
+/// A machine of one vCPU with an ITS.
 pub(crate) fn with_its() -> VgicConfig {
-    let its = vec![ItsConfig { error_reporting: ErrorReporting::Registers, ..ItsConfig::new(ITS) }];
+    let its = vec![ItsConfig::new(ITS)];
     VgicConfig { lpi_id_bits: Some(16), its, message_based_spis: true, ..VgicConfig::new(1) }
 }
 
@@ -212,14 +212,6 @@ impl Machine {
         let address = ITS + u64::from(gits::TRANSLATER.offset());
         let its = self.gic.its(0).unwrap();
         its.signal_msi(DeviceId::new(device), MsiMessage { address, data: event })
-    }
-
-    /// What the ITS says of messages without a mapping; this clears it.
-    pub(crate) fn reported(&self) -> Statusr {
-        let register = ITS + u64::from(gits::STATUSR.offset());
-        let status = self.gic.read(register, Word).unwrap();
-        self.write(register, Word, status);
-        Statusr::from_bits(u32::try_from(status).unwrap())
     }
 
     fn write_bits(&self, frame: u64, field: gic_arch::IntIdLocation) {

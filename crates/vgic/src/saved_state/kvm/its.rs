@@ -144,7 +144,6 @@ fn set_baser(state: &mut ItsState, config: &ItsConfig, index: usize, value: u64)
 pub(super) fn reset(state: &mut ItsState) {
     state.ctlr = Ctlr::new().with_quiescent(true).into_bits();
     (state.cbaser, state.creadr, state.cwriter) = (0, 0, 0);
-    (state.statusr, state.umsir) = (0, 0);
     for register in &mut state.baser {
         *register = Baser::from_bits(*register).with_valid(false).into_bits();
     }

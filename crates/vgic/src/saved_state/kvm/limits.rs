@@ -31,9 +31,6 @@ pub enum OutsideKvm {
     /// Direct LPIs.
     #[error("the machine has direct LPIs, KVM's have none")]
     DirectLpi,
-    /// Virtual LPIs.
-    #[error("the machine has virtual LPIs, KVM's have none")]
-    VirtualLpis,
     /// Tables outside of the guest's caches.
     #[error("the machine's table accesses are not coherent, KVM's are")]
     NotCoherent,
@@ -135,9 +132,6 @@ pub(super) fn check_machine(config: &VgicConfig) -> Result<(), OutsideKvm> {
     }
     if config.direct_lpi {
         return Err(OutsideKvm::DirectLpi);
-    }
-    if config.virtual_lpis.is_some() {
-        return Err(OutsideKvm::VirtualLpis);
     }
     if config.coherence != Coherence::Coherent {
         return Err(OutsideKvm::NotCoherent);
