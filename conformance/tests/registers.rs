@@ -190,6 +190,8 @@ fn cpu_interface_encodings() {
             ("IGRPEN1", 3, 0, 12, 12, 7),
         ],
     );
+    // ICC_SRE_EL2 = S3_4_C12_C9_5.
+    assert_eq!(icc::SRE_EL2.encoding().packed(), 0xE64D);
 }
 
 #[test]

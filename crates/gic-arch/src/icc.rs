@@ -126,6 +126,9 @@ system_registers! {
     IGRPEN1: SysReg<Igrpen> = SysReg::at(3, 0, 12, 12, 7);
 }
 
+/// System register enable for EL2 and below, `ICC_SRE_EL2`. Apart from [`REGISTERS`]: a kernel at EL1 has none.
+pub const SRE_EL2: SysReg<SreEl2> = SysReg::at(3, 4, 12, 9, 5);
+
 /// The active-priority registers of Group 0.
 pub const AP0R: [SysReg<u64>; 4] = [AP0R0, AP0R1, AP0R2, AP0R3];
 /// The active-priority registers of Group 1.
@@ -201,6 +204,22 @@ pub struct Sre {
     __: u64,
 }
 
+/// `ICC_SRE_EL2`.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct SreEl2 {
+    /// The system registers are used at EL2.
+    pub sre: bool,
+    /// FIQ bypass is disabled.
+    pub dfb: bool,
+    /// IRQ bypass is disabled.
+    pub dib: bool,
+    /// EL1 may access `ICC_SRE_EL1`.
+    pub enable: bool,
+    #[bits(60)]
+    __: u64,
+}
+
 /// `ICC_IGRPEN0_EL1`, `ICC_IGRPEN1_EL1`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
@@ -262,4 +281,4 @@ impl Sgi {
     }
 }
 
-register_values!(u64: IntIdValue, Ctlr, Sre, Igrpen, Sgi);
+register_values!(u64: IntIdValue, Ctlr, Sre, SreEl2, Igrpen, Sgi);

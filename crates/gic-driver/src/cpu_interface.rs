@@ -1,14 +1,16 @@
 //! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking them by priority, and
 //! sending SGIs. Without a heap; each CPU uses its own.
 
+mod setup;
 mod sgi;
 
+pub use setup::SavedCpuInterface;
 pub use sgi::SgiId;
 
 use crate::{GicError, SystemRegisters};
 use core::fmt;
 use core::marker::PhantomData;
-use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue, SysReg};
+use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue};
 use gic_arch::{IntId, IntIdClass, Priority, gicd};
 
 /// How ending an interrupt works (`ICC_CTLR_EL1.EOImode`), as a type.
@@ -164,21 +166,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// # Errors
     /// [`GicError::NoSystemRegisters`].
     pub fn enable(registers: S, config: CpuInterfaceConfig) -> Result<Self, GicError> {
-        let sre = registers.read(icc::SRE);
-        if !sre.sre() {
-            registers.write(icc::SRE, sre.with_sre(true));
-            if !registers.read(icc::SRE).sre() {
-                return Err(GicError::NoSystemRegisters);
-            }
-        }
-        registers.write(icc::PMR, u64::from(config.mask.get()));
-        registers.write(icc::BPR1, u64::from(config.binary_point.min(7)));
-        let control = registers.read(icc::CTLR).with_cbpr(false).with_pmhe(false).with_eoi_mode(E::SPLIT);
-        registers.write(icc::CTLR, control);
-        for active in active_priorities(control) {
-            registers.write(*active, 0);
-        }
-        registers.write(icc::IGRPEN1, Igrpen::new().with_enable(true));
+        let CpuInterfaceConfig { mask, binary_point } = config;
+        SavedCpuInterface { mask, binary_point, eoi_mode: E::SPLIT }.restore(&registers)?;
         Ok(Self::new(registers))
     }
 
@@ -204,6 +193,15 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         let intid = interrupt.into_intid();
         self.registers.write(icc::EOIR1, IntIdValue::of(intid));
         E::ended(intid)
+    }
+
+    /// Reads what [`SavedCpuInterface::restore`] needs after the CPU lost power.
+    pub fn save(&self) -> SavedCpuInterface {
+        SavedCpuInterface {
+            mask: self.mask(),
+            binary_point: self.binary_point(),
+            eoi_mode: self.control().eoi_mode(),
+        }
     }
 
     /// Turns the CPU interface off: no interrupts are signalled. Before the redistributor is put to sleep.
@@ -290,18 +288,6 @@ impl<S: SystemRegisters> CpuInterface<S, Split> {
             self.registers.write(icc::DIR, IntIdValue::of(intid));
         }
     }
-}
-
-/// The Group 1 active-priority registers that an implementation with that many priority bits has (IHI 0069
-/// §12.2, `ICC_AP1R<n>_EL1`); the others are UNDEFINED. Those of Group 0 are EL3's where it keeps that group.
-fn active_priorities(control: Ctlr) -> &'static [SysReg<u64>] {
-    let count = match control.pri_bits_minus_one() {
-        0..=4 => 1,
-        5 => 2,
-        _ => 4,
-    };
-    const ALL: &[SysReg<u64>] = &icc::AP1R;
-    ALL.get(..count).unwrap_or(ALL)
 }
 
 fn priority(register: u64) -> Priority {

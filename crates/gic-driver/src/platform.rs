@@ -156,6 +156,15 @@ pub fn wait_until<P: Platform>(
     }
 }
 
+/// Where a kernel or hypervisor executes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ExceptionLevel {
+    /// EL1: a kernel.
+    El1,
+    /// EL2: a hypervisor, or a kernel in its place. `ICC_SRE_EL2` is its to set.
+    El2,
+}
+
 /// The CPU interface's system registers of the CPU that executes this. On hardware a zero-sized type over `MRS` and
 /// `MSR`; in a simulated machine the handle of one CPU.
 pub trait SystemRegisters {
@@ -163,6 +172,10 @@ pub trait SystemRegisters {
     fn read_raw(&self, register: SysRegEncoding) -> u64;
     /// Writes a register, with the barrier that makes it take effect (`ISB`).
     fn write_raw(&self, register: SysRegEncoding, value: u64);
+    /// The exception level that executes this: EL1, if the implementation does not say otherwise.
+    fn exception_level(&self) -> ExceptionLevel {
+        ExceptionLevel::El1
+    }
 
     /// Reads a typed register.
     fn read<V: RegisterValue<Raw = u64>, A: Readable>(&self, register: SysReg<V, A>) -> V {
@@ -182,5 +195,9 @@ impl<S: SystemRegisters + ?Sized> SystemRegisters for &S {
 
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         (**self).write_raw(register, value);
+    }
+
+    fn exception_level(&self) -> ExceptionLevel {
+        (**self).exception_level()
     }
 }

@@ -5,7 +5,7 @@
 //! promised at [`CpuRegisters::new`].
 #![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
 
-use crate::SystemRegisters;
+use crate::{ExceptionLevel, SystemRegisters};
 use core::arch::asm;
 use gic_arch::icc::{self, SysRegEncoding};
 
@@ -64,7 +64,7 @@ impl SystemRegisters for CpuRegisters {
             AP1R0: "S3_0_C12_C9_0", AP1R1: "S3_0_C12_C9_1", AP1R2: "S3_0_C12_C9_2", AP1R3: "S3_0_C12_C9_3",
             RPR: "S3_0_C12_C11_3", IAR1: "S3_0_C12_C12_0", HPPIR1: "S3_0_C12_C12_2", BPR1: "S3_0_C12_C12_3",
             CTLR: "S3_0_C12_C12_4", SRE: "S3_0_C12_C12_5", IGRPEN0: "S3_0_C12_C12_6",
-            IGRPEN1: "S3_0_C12_C12_7",
+            IGRPEN1: "S3_0_C12_C12_7", SRE_EL2: "S3_4_C12_C9_5",
         );
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
             // The acknowledgement has reached the redistributor before the handler looks at its device.
@@ -86,7 +86,7 @@ impl SystemRegisters for CpuRegisters {
             AP1R0: "S3_0_C12_C9_0", AP1R1: "S3_0_C12_C9_1", AP1R2: "S3_0_C12_C9_2", AP1R3: "S3_0_C12_C9_3",
             DIR: "S3_0_C12_C11_1", SGI1R: "S3_0_C12_C11_5", ASGI1R: "S3_0_C12_C11_6", SGI0R: "S3_0_C12_C11_7",
             EOIR1: "S3_0_C12_C12_1", BPR1: "S3_0_C12_C12_3", CTLR: "S3_0_C12_C12_4", SRE: "S3_0_C12_C12_5",
-            IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7",
+            IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7", SRE_EL2: "S3_4_C12_C9_5",
         );
         // SAFETY: a barrier.
         unsafe { asm!("isb", options(nostack, preserves_flags)) };
@@ -94,6 +94,14 @@ impl SystemRegisters for CpuRegisters {
             // Where the mask is a hint to the redistributor (`ICC_CTLR_EL1.PMHE`), it has arrived there.
             barrier_system();
         }
+    }
+
+    #[inline]
+    fn exception_level(&self) -> ExceptionLevel {
+        let current: u64;
+        // SAFETY: `CurrentEL` can be read at EL1 and above (the promise at `new`); reading it changes nothing.
+        unsafe { asm!("mrs {}, CurrentEL", out(reg) current, options(nomem, nostack, preserves_flags)) };
+        if current >> 2 & 3 == 2 { ExceptionLevel::El2 } else { ExceptionLevel::El1 }
     }
 }
 

@@ -3,7 +3,7 @@ use crate::SecurityView;
 use crate::fake::FakeRegisters;
 use alloc::vec;
 use gic_arch::Affinity;
-use gic_arch::icc::Sgi;
+use gic_arch::icc::{Sgi, SreEl2};
 use proptest::prelude::*;
 
 fn combined(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters> {
@@ -16,6 +16,16 @@ fn split(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters, Split> {
 
 fn sgi(number: u8) -> SgiId {
     SgiId::new(number).unwrap()
+}
+
+#[test]
+fn at_el2_the_system_registers_are_enabled_for_both_levels() {
+    let registers = FakeRegisters::at_el2();
+    combined(&registers);
+    let sre = SreEl2::from(registers.get(icc::SRE_EL2.encoding()));
+    assert!(sre.sre() && sre.enable());
+    assert_eq!(registers.get(icc::SRE.encoding()) & 1, 1);
+    assert_eq!(registers.get(icc::IGRPEN1.encoding()), 1);
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 extern crate std;
 
-use crate::SystemRegisters;
+use crate::{ExceptionLevel, SystemRegisters};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use gic_arch::icc::{self, Ctlr, Sgi, Sre, SysRegEncoding};
+use gic_arch::icc::{self, Ctlr, Sgi, Sre, SreEl2, SysRegEncoding};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ struct State {
     sre_fixed: bool,
     /// The mask shows the Non-secure half.
     shifted_mask: bool,
+    /// Software executes at EL2.
+    hypervisor: bool,
 }
 
 /// What software cannot write in `ICC_CTLR_EL1`: five priority bits, the range selector, Aff3.
@@ -39,6 +41,19 @@ impl FakeRegisters {
         let fake = Self::default();
         fake.0.borrow_mut().shifted_mask = true;
         fake
+    }
+
+    pub(crate) fn at_el2() -> Self {
+        let fake = Self::default();
+        fake.0.borrow_mut().hypervisor = true;
+        fake
+    }
+
+    /// Forgets all registers, as without power.
+    pub(crate) fn reset(&self) {
+        let state = &mut *self.0.borrow_mut();
+        state.values.clear();
+        state.running.clear();
     }
 
     /// Overrides a register, the features among it.
@@ -71,9 +86,32 @@ impl FakeRegisters {
     }
 }
 
+impl State {
+    fn value(&self, register: SysRegEncoding) -> u64 {
+        self.values.get(&register).copied().unwrap_or(0)
+    }
+
+    /// At EL2, `ICC_SRE_EL2.SRE` makes the registers reachable, `ICC_SRE_EL1.SRE` RAZ/WI without it.
+    fn check_reachable(&self, register: SysRegEncoding) {
+        if self.hypervisor && register != icc::SRE.encoding() {
+            let sre = SreEl2::from(self.value(icc::SRE_EL2.encoding()));
+            assert!(sre.sre(), "a register is used at EL2 before ICC_SRE_EL2.SRE is set");
+        }
+    }
+}
+
 impl SystemRegisters for FakeRegisters {
+    fn exception_level(&self) -> ExceptionLevel {
+        if self.0.borrow().hypervisor { ExceptionLevel::El2 } else { ExceptionLevel::El1 }
+    }
+
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         let state = &mut *self.0.borrow_mut();
+        if register == icc::SRE_EL2.encoding() {
+            assert!(state.hypervisor, "ICC_SRE_EL2 is UNDEFINED at EL1");
+            return state.value(register);
+        }
+        state.check_reachable(register);
         if register == icc::IAR1.encoding() {
             let Some(intid) = state.pending.pop_front() else { return 1023 };
             state.running.push(intid);
@@ -94,8 +132,15 @@ impl SystemRegisters for FakeRegisters {
         let state = &mut *self.0.borrow_mut();
         let enabled =
             |state: &State| Sre::from(state.values.get(&icc::SRE.encoding()).copied().unwrap_or(0)).sre();
+        if register == icc::SRE_EL2.encoding() {
+            assert!(state.hypervisor, "ICC_SRE_EL2 is UNDEFINED at EL1");
+            state.values.insert(register, if state.sre_fixed { 0 } else { value });
+            return;
+        }
+        state.check_reachable(register);
         if register == icc::SRE.encoding() {
-            let value = if state.sre_fixed { 0 } else { value };
+            let blocked = state.hypervisor && !SreEl2::from(state.value(icc::SRE_EL2.encoding())).sre();
+            let value = if state.sre_fixed || blocked { 0 } else { value };
             state.values.insert(register, value);
             return;
         }

@@ -1,0 +1,68 @@
+//! Turning a CPU interface on, the first time and after a loss of power.
+
+use crate::{ExceptionLevel, GicError, SystemRegisters};
+use gic_arch::Priority;
+use gic_arch::icc::{self, Ctlr, Igrpen, SysReg};
+
+/// What a CPU interface forgets without power, the way in which interrupts are ended among it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SavedCpuInterface {
+    pub(super) mask: Priority,
+    pub(super) binary_point: u8,
+    /// `ICC_CTLR_EL1.EOImode`.
+    pub(super) eoi_mode: bool,
+}
+
+impl SavedCpuInterface {
+    /// Turns the CPU interface of the CPU that executes this on, as it was when
+    /// [`CpuInterface::save`](super::CpuInterface::save) read it. Interrupts that somebody else left active do not
+    /// count as running any more. Its redistributor is awake.
+    ///
+    /// # Errors
+    /// [`GicError::NoSystemRegisters`].
+    pub fn restore<S: SystemRegisters>(self, registers: &S) -> Result<(), GicError> {
+        enable_system_registers(registers)?;
+        registers.write(icc::PMR, u64::from(self.mask.get()));
+        registers.write(icc::BPR1, u64::from(self.binary_point.min(7)));
+        let control =
+            registers.read(icc::CTLR).with_cbpr(false).with_pmhe(false).with_eoi_mode(self.eoi_mode);
+        registers.write(icc::CTLR, control);
+        for active in active_priorities(control) {
+            registers.write(*active, 0);
+        }
+        registers.write(icc::IGRPEN1, Igrpen::new().with_enable(true));
+        Ok(())
+    }
+}
+
+/// `ICC_SRE_EL2` comes first: while its `SRE` is 0, `ICC_SRE_EL1.SRE` is RAZ/WI (IHI 0069 §12.2,
+/// `ICC_SRE_EL1`). Its `Enable` lets EL1 reach `ICC_SRE_EL1` without a trap.
+fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicError> {
+    if registers.exception_level() == ExceptionLevel::El2 {
+        let sre = registers.read(icc::SRE_EL2);
+        registers.write(icc::SRE_EL2, sre.with_sre(true).with_enable(true));
+        if !registers.read(icc::SRE_EL2).sre() {
+            return Err(GicError::NoSystemRegisters);
+        }
+    }
+    let sre = registers.read(icc::SRE);
+    if !sre.sre() {
+        registers.write(icc::SRE, sre.with_sre(true));
+        if !registers.read(icc::SRE).sre() {
+            return Err(GicError::NoSystemRegisters);
+        }
+    }
+    Ok(())
+}
+
+/// The Group 1 active-priority registers that an implementation with that many priority bits has (IHI 0069
+/// §12.2, `ICC_AP1R<n>_EL1`); the others are UNDEFINED. Those of Group 0 are EL3's where it keeps that group.
+fn active_priorities(control: Ctlr) -> &'static [SysReg<u64>] {
+    let count = match control.pri_bits_minus_one() {
+        0..=4 => 1,
+        5 => 2,
+        _ => 4,
+    };
+    const ALL: &[SysReg<u64>] = &icc::AP1R;
+    ALL.get(..count).unwrap_or(ALL)
+}
