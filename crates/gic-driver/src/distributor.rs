@@ -143,6 +143,8 @@ impl<M: Mmio> Distributor<M> {
         storage: &[SharedBlock],
     ) -> Result<(), GicError> {
         self.check_storage(storage.len())?;
+        // A stop that timed out may still be taking effect.
+        self.frame.settle(platform)?;
         self.enable_affinity_routing(platform)?;
         for (fields, block) in self.blocks() {
             self.frame.disable_block(fields, block);

@@ -12,7 +12,7 @@
 mod suspend;
 mod wired;
 
-pub use suspend::{Resumed, Suspended};
+pub use suspend::{Resumed, SuspendError, Suspended};
 
 use crate::claims::Claims;
 use crate::cpu_interface::{Combined, CpuInterface, CpuInterfaceConfig, EoiMode};

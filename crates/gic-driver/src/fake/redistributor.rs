@@ -30,6 +30,8 @@ pub(crate) struct FakeRedistributor {
     pending_writes: u32,
     /// Writes never finish, and nothing falls asleep or wakes.
     pub(crate) stuck: bool,
+    /// Its CPU's power domain is on: without power every access is an external abort.
+    pub(crate) powered: bool,
 }
 
 impl FakeRedistributor {
@@ -59,6 +61,7 @@ impl FakeRedistributor {
             lag: 0,
             pending_writes: 0,
             stuck: false,
+            powered: true,
         }
     }
 
@@ -170,6 +173,7 @@ impl FakeRedistributor {
 
     /// Registers of a sleeping redistributor, but those that identify it and wake it, are out of bounds.
     fn check_awake(&self, offset: u32) {
+        assert!(self.powered, "GICR + {offset:#x} is used without power");
         let always = [gicr::CTLR.offset(), gicr::IIDR.offset(), gicr::TYPER.offset(), gicr::WAKER.offset()];
         let bases = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset(), id::PIDR2.offset()];
         let allowed = always.contains(&offset) || bases.contains(&offset);

@@ -1,11 +1,12 @@
 //! Suspend and resume of a whole GIC.
 
 use super::Gic;
-use crate::cpu_interface::Combined;
+use crate::cpu_interface::SavedCpuInterface;
 use crate::distributor::SavedDistributor;
 use crate::lpi::PendingLpis;
 use crate::saved::{PrivateState, SharedBlock};
 use crate::{GicError, Platform, SystemRegisters};
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use msi_types::Cpu;
@@ -14,9 +15,27 @@ use msi_types::Cpu;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Suspended {
     cpu: Cpu,
+    interface: SavedCpuInterface,
     distributor: SavedDistributor,
     shared: Vec<SharedBlock>,
     private: PrivateState,
+}
+
+/// Why a suspend did not do all that it should.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SuspendError {
+    /// Nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] GicError),
+    /// Everything is saved, and everything else is stopped.
+    #[error("{error}; everything else is saved and stopped")]
+    Incomplete {
+        /// The first wait that failed.
+        error: GicError,
+        /// For [`Gic::resume`], whether the system sleeps nevertheless or not.
+        saved: Box<Suspended>,
+    },
 }
 
 /// What a resume could not bring back.
@@ -30,47 +49,44 @@ impl<P: Platform> Gic<P> {
     /// Saves the GIC and stops it. The last step before the system loses power, after the other CPUs were turned off
     /// and whoever sends LPIs was stopped. Task; on the last CPU, with its interrupts masked.
     ///
+    /// Redistributors of CPUs that are off are left alone: they sleep, and may have no power.
+    ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`]. Some of the GIC may be
-    /// stopped then: [`resume`](Self::resume) undoes it only with a state that was saved.
-    pub fn suspend<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) -> Result<Suspended, GicError> {
+    /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`] or [`GicError::NoRedistributor`];
+    /// [`SuspendError::Incomplete`] with [`GicError::TimedOut`].
+    pub fn suspend<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) -> Result<Suspended, SuspendError> {
         let redistributor = self.redistributor_frames(cpu)?;
         let mut shared = vec![SharedBlock::default(); self.distributor.saved_blocks()];
         let distributor = self.distributor.save(&mut shared)?;
         let private = redistributor.save();
-        self.cpu_off_without_sleep(cpu, registers);
-        self.distributor.stop(&*self.platform)?;
-        if let Ok(lpis) = &self.lpis {
-            for per_cpu in &self.cpus {
-                if let Some(redistributor) = &per_cpu.redistributor {
-                    lpis.detach(redistributor)?;
-                }
-            }
+        let interface = self.cpu_interface(registers).save();
+        let saved = Suspended { cpu, interface, distributor, shared, private };
+        self.set_on(cpu, false);
+        self.cpu_interface(registers).disable();
+        let stopped = self.distributor.stop(&*self.platform);
+        let detached = self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.detach(redistributor).map(drop));
+        let asleep = redistributor.sleep(&*self.platform);
+        match stopped.and(detached).and(asleep) {
+            Ok(()) => Ok(saved),
+            Err(error) => Err(SuspendError::Incomplete { error, saved: Box::new(saved) }),
         }
-        redistributor.sleep(&*self.platform)?;
-        Ok(Suspended { cpu, distributor, shared, private })
     }
 
     /// Brings the GIC back, whether it lost its state or not. The first step after the system gets power; the other
     /// CPUs are [turned on](Self::cpu_on) afterwards, and whoever sends LPIs is resumed. Task; on the CPU that
-    /// suspended, with its interrupts masked.
+    /// suspended, with its interrupts masked. The CPU interface ends interrupts as it did before.
     ///
     /// # Errors
     /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].
     pub fn resume<S: SystemRegisters>(&self, saved: &Suspended, registers: &S) -> Result<Resumed, GicError> {
-        let Suspended { cpu, distributor, shared, private } = saved;
+        let Suspended { cpu, interface, distributor, shared, private } = saved;
         let redistributor = self.redistributor_frames(*cpu)?;
         self.distributor.restore(&*self.platform, distributor, shared)?;
         redistributor.wake(&*self.platform)?;
         redistributor.restore(&*self.platform, private)?;
         let attached = self.attach_lpis(redistributor)?;
-        self.enable_interface::<S, Combined>(registers)?;
+        interface.restore(registers)?;
         self.set_on(*cpu, true);
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
-    }
-
-    fn cpu_off_without_sleep<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) {
-        self.set_on(cpu, false);
-        self.cpu_interface(registers).disable();
     }
 }

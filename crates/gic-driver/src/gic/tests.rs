@@ -205,6 +205,7 @@ mod suspending {
         gic.redistributor_frames(cpu(0)).unwrap().interrupt(IntId::new(27)).unwrap().enable();
         for off in [1, 2] {
             gic.cpu_off(cpu(off), &registers[off as usize]).unwrap();
+            fake.at_redistributor(off as usize, |frame| frame.powered = false);
         }
 
         let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
@@ -234,6 +235,53 @@ mod suspending {
                 |frame| frame.control.enable_grp1() && frame.spis.state(IntId::new(40)).enabled
             )
         );
+    }
+
+    #[test]
+    fn resume_keeps_the_split_eoi_mode() {
+        let fake = Fake::with_cpus(1);
+        let gic = discovered(&fake).unwrap();
+        let registers = FakeRegisters::default();
+        gic.cpu_on_with::<_, Split>(cpu(0), &registers).unwrap();
+        let interface = gic.cpu_interface_with::<_, Split>(&registers);
+        interface.set_mask(Priority::new(0xc0));
+        let saved = gic.suspend(cpu(0), &registers).unwrap();
+        registers.reset();
+        gic.resume(&saved, &registers).unwrap();
+
+        registers.raise(40);
+        let active = interface.end(interface.acknowledge().unwrap());
+        assert!(registers.deactivated().is_empty());
+        interface.deactivate(active);
+        assert_eq!(interface.mask(), Priority::new(0xc0));
+    }
+
+    #[test]
+    fn a_suspend_that_times_out_stops_the_rest_and_can_be_resumed() {
+        let (fake, gic, registers) = running();
+        gic.unmask(vector(40));
+        fake.at_distributor(|frame| frame.stuck = true);
+        let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
+        let SuspendError::Incomplete { error, saved } = refused else { panic!("{refused}") };
+        let block = Block::Distributor(DISTRIBUTOR);
+        assert_eq!(error, GicError::TimedOut { block, what: "RWP = 0" });
+        assert_eq!(registers[0].get(icc::IGRPEN1.encoding()), 0);
+        fake.at_redistributor(0, |frame| assert!(frame.sleep && !frame.control.enable_lpis()));
+
+        fake.at_distributor(|frame| frame.stuck = false);
+        gic.resume(&saved, &registers[0]).unwrap();
+        assert!(gic.is_on(cpu(0)));
+        fake.at_distributor(|frame| assert!(frame.spis.state(IntId::new(40)).enabled));
+    }
+
+    #[test]
+    fn a_suspend_names_the_redistributor_that_does_not_stop() {
+        let (fake, gic, registers) = running();
+        fake.at_redistributor(0, |frame| frame.stuck = true);
+        let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
+        let SuspendError::Incomplete { error, .. } = refused else { panic!("{refused}") };
+        assert!(matches!(error, GicError::TimedOut { block: Block::Redistributor(REDISTRIBUTORS), .. }));
+        assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
     }
 
     #[test]
