@@ -32,7 +32,7 @@
 //! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a vCPU with list registers
 //!   has yet to exit, or more is mapped than one access may go through; whoever polls takes the rest further. Setting
 //!   `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes through all that is mapped before it returns.
-//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves are unordered.
+//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves take turns, and none starves.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three
 //!   `STATUSR` are not implemented.
 //! - A special INTID in `ICC_EOIR<n>_EL1` drops no priority, nor does any where the other group runs; any other INTID

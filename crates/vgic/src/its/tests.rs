@@ -2,6 +2,7 @@
 
 extern crate std;
 
+mod fairness;
 mod faults;
 mod measure;
 mod queue;

@@ -1,6 +1,6 @@
 //! Acknowledging the most urgent pending LPI of a vCPU: one consumer at a time.
 
-use super::hints::{Hint, Hot, Visit, Visitor};
+use super::hints::{Hint, Turns, Visit, Visitor};
 use super::shared::Shared;
 use super::slots::Position;
 use super::word::{Level, Word};
@@ -25,15 +25,15 @@ pub(crate) struct ListedLpi {
     generation: u32,
 }
 
-/// The state of the consumer: where it last found something.
+/// The state of the consumer: whose turn it is.
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
-    hot: Hot,
+    turns: Turns,
 }
 
 impl Consumer {
     pub(super) const fn new(vcpu: u32) -> Self {
-        Self { vcpu, hot: Hot::new() }
+        Self { vcpu, turns: Turns::new() }
     }
 
     pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
@@ -56,7 +56,7 @@ impl Consumer {
     #[inline]
     fn walk<V: Visitor>(&mut self, shared: &Shared, than: Priority, visitor: &mut V) -> Option<V::Found> {
         let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(shared.priorities.levels_before(than), &mut self.hot, visitor)
+        hints.walk(shared.priorities.levels_before(than), &mut self.turns, visitor)
     }
 }
 
@@ -76,6 +76,7 @@ struct Take<'a> {
 
 impl Visitor for Take<'_> {
     type Found = ReadyLpi;
+    const TAKES: bool = true;
 
     #[inline]
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
@@ -100,6 +101,7 @@ struct List<'a> {
 
 impl Visitor for List<'_> {
     type Found = ListedLpi;
+    const TAKES: bool = true;
 
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ListedLpi> {
         hint.clear();
@@ -136,6 +138,7 @@ struct Peek<'a> {
 
 impl Visitor for Peek<'_> {
     type Found = ReadyLpi;
+    const TAKES: bool = false;
 
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
         let word = self.shared.slots.load(position);

@@ -75,7 +75,7 @@ impl Tree {
         &self.tops[index as usize]
     }
 
-    /// Is no bit set but for the path to the hot leaf, and that leaf empty?
+    /// Is no bit set but for the path to the leaf found last, and that leaf empty?
     fn is_empty_but_for(&self, hot: Option<u32>) -> bool {
         let hot_summary = hot.map(|leaf| leaf >> FANOUT_BITS);
         (0..self.top_count()).all(|index| {
@@ -107,6 +107,8 @@ pub(super) enum Visit<T> {
 pub(super) trait Visitor {
     /// What the walk looks for.
     type Found;
+    /// Does it take what it finds?
+    const TAKES: bool;
     /// Looks at the word at `position`, and keeps or clears the hint.
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<Self::Found>;
 }
@@ -129,28 +131,57 @@ impl Hint<'_> {
     }
 }
 
-/// Where something was last delivered from, at each level and of all. These paths are left set although they may be
-/// empty, because the next interrupt most often comes from there: at each level the path from its top word to the leaf,
-/// and the last level's bit in the mask. Other levels' bits are not left: they would all be looked at on the way to a
-/// less urgent one.
+/// Takes of one level that a leaf gets before the next leaf has its turn: as many as it has bits, so that each LPI that
+/// was ready when the turn began is taken.
+const TURN: u8 = 1 << FANOUT_BITS;
+
+/// Whose turn it is at a level: round robin over leaves, and over the bits of a leaf.
+///
+/// No ready LPI starves among those of its priority. A leaf's turn ends after [`TURN`] takes, or when the leaf is empty;
+/// within it, bits are visited in cyclic order. Turns go from leaf to leaf in cyclic order. So an LPI whose hint is set
+/// waits for at most as many takes of its level as the tree has bits.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// `None` before the first one.
+    leaf: Option<u32>,
+    /// The bit that comes next.
+    next: u8,
+    /// Takes that are left of the turn.
+    left: u8,
+}
+
+/// Where a vCPU found something last, at each level and of all. These paths are left set although they may be empty,
+/// because the next interrupt most often comes from there: at each level the path from its top word to the leaf, and the
+/// last level's bit in the mask. Other levels' bits are not left: each would cost a look on the way to a less urgent one.
 #[derive(Clone, Debug)]
-pub(super) struct Hot {
-    leaves: [Option<u32>; LEVELS],
+pub(super) struct Turns {
+    by_level: [Turn; LEVELS],
     last: Option<Level>,
 }
 
-impl Hot {
-    /// Nowhere yet.
+impl Turns {
+    /// Nothing was found yet.
     pub(super) const fn new() -> Self {
-        Self { leaves: [None; LEVELS], last: None }
+        Self { by_level: [Turn { leaf: None, next: 0, left: 0 }; LEVELS], last: None }
+    }
+
+    fn of(&self, level: Level) -> Turn {
+        self.by_level[level.index()]
     }
 
     fn is_leaf(&self, level: Level, leaf: u32) -> bool {
-        self.leaves[level.index()] == Some(leaf)
+        self.of(level).leaf == Some(leaf)
     }
 
-    fn delivered(&mut self, level: Level, leaf: u32) {
-        self.leaves[level.index()] = Some(leaf);
+    /// A walk found something at a bit of a leaf. What it leaves there is next again.
+    #[inline]
+    fn found(&mut self, level: Level, leaf: u32, bit: u8, takes: bool) {
+        let turn = &mut self.by_level[level.index()];
+        if turn.leaf != Some(leaf) || turn.left == 0 {
+            (turn.leaf, turn.left) = (Some(leaf), TURN);
+        }
+        turn.next = bit + u8::from(takes);
+        turn.left -= u8::from(takes);
         self.last = Some(level);
     }
 }
@@ -189,8 +220,13 @@ impl Hints {
     }
 
     /// Visits hints from the most urgent level on, of the first `count` levels only, until the visitor has found something.
-    /// One walk at a time per vCPU. Branches found empty are taken out on the way, but for the hot ones.
-    pub(super) fn walk<V: Visitor>(&self, count: u32, hot: &mut Hot, visitor: &mut V) -> Option<V::Found> {
+    /// One walk at a time per vCPU. Branches found empty are taken out on the way, but for the paths in `turns`.
+    pub(super) fn walk<V: Visitor>(
+        &self,
+        count: u32,
+        turns: &mut Turns,
+        visitor: &mut V,
+    ) -> Option<V::Found> {
         let meant = 1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1);
         let mut levels = self.mask.load(SeqCst) & meant;
         while levels != 0 {
@@ -200,12 +236,12 @@ impl Hints {
                 levels ^= level_bit;
                 continue;
             };
-            let mut walk = LevelWalk { tree, level, hot, visitor };
-            if let Some(found) = walk.tops() {
+            let mut walk = LevelWalk { tree, level, turns, visitor };
+            if let Some(found) = walk.run() {
                 return Some(found);
             }
-            let leaf = hot.leaves[level.index()];
-            if hot.last != Some(level) && tree.is_empty_but_for(leaf) {
+            let leaf = turns.of(level).leaf;
+            if turns.last != Some(level) && tree.is_empty_but_for(leaf) {
                 self.prune(tree, leaf, level_bit);
             }
             levels ^= level_bit;
@@ -230,22 +266,49 @@ fn set_if_clear(word: &AtomicU64, bit: u64) {
     }
 }
 
+/// The bits of word `group` that stand for numbers from `first` on.
+#[inline]
+const fn from(first: u32, group: u32) -> u64 {
+    let start = group << FANOUT_BITS;
+    if first <= start {
+        u64::MAX
+    } else if first - start <= BIT_MASK {
+        u64::MAX << (first - start)
+    } else {
+        0
+    }
+}
+
 /// The walk through one level's tree.
 struct LevelWalk<'a, V> {
     tree: &'a Tree,
     level: Level,
-    hot: &'a mut Hot,
+    turns: &'a mut Turns,
     visitor: &'a mut V,
 }
 
 impl<V: Visitor> LevelWalk<'_, V> {
-    fn tops(&mut self) -> Option<V::Found> {
-        for top in 0..self.tree.top_count() {
-            let mut summaries = self.tree.top(top).load(SeqCst);
+    /// First the leaf whose turn it is, as long as it lasts; then all leaves, in cyclic order from the next one on.
+    #[inline]
+    fn run(&mut self) -> Option<V::Found> {
+        let Turn { leaf: Some(leaf), next, left } = self.turns.of(self.level) else { return self.leaves(0) };
+        if left > 0
+            && let Some(page) = self.tree.page(leaf >> FANOUT_BITS)
+            && let Some(found) = self.leaf(page, leaf, next)
+        {
+            return Some(found);
+        }
+        self.leaves(leaf + 1).or_else(|| self.leaves(0))
+    }
+
+    /// The leaves from this number on.
+    fn leaves(&mut self, first: u32) -> Option<V::Found> {
+        for top in first >> (2 * FANOUT_BITS)..self.tree.top_count() {
+            let mut summaries = self.tree.top(top).load(SeqCst) & from(first >> FANOUT_BITS, top);
             while summaries != 0 {
                 let summary = (top << FANOUT_BITS) | summaries.trailing_zeros();
                 if let Some(page) = self.tree.page(summary) {
-                    if let Some(found) = self.page(page, summary) {
+                    if let Some(found) = self.page(page, summary, first) {
                         return Some(found);
                     }
                     self.prune_summary(page, summary);
@@ -256,11 +319,11 @@ impl<V: Visitor> LevelWalk<'_, V> {
         None
     }
 
-    fn page(&mut self, page: &Page, summary: u32) -> Option<V::Found> {
-        let mut leaves = page.summary.load(SeqCst);
+    fn page(&mut self, page: &Page, summary: u32, first: u32) -> Option<V::Found> {
+        let mut leaves = page.summary.load(SeqCst) & from(first, summary);
         while leaves != 0 {
             let leaf = (summary << FANOUT_BITS) | leaves.trailing_zeros();
-            if let Some(found) = self.leaf(page, leaf) {
+            if let Some(found) = self.leaf(page, leaf, 0) {
                 return Some(found);
             }
             self.prune_leaf(page, leaf);
@@ -269,14 +332,18 @@ impl<V: Visitor> LevelWalk<'_, V> {
         None
     }
 
-    fn leaf(&mut self, page: &Page, leaf: u32) -> Option<V::Found> {
+    /// The bits of a leaf, in cyclic order from `first` on.
+    #[inline]
+    fn leaf(&mut self, page: &Page, leaf: u32, first: u8) -> Option<V::Found> {
         let word = page.leaf(leaf);
-        let mut bits = word.load(SeqCst);
+        let first = u32::from(first) & BIT_MASK;
+        let mut bits = word.load(SeqCst).rotate_right(first);
         while bits != 0 {
-            let hint = Hint { leaf: word, bit: bits & bits.wrapping_neg() };
-            let position = Position::new((leaf << FANOUT_BITS) | bits.trailing_zeros());
+            let at = (first + bits.trailing_zeros()) & BIT_MASK;
+            let hint = Hint { leaf: word, bit: bit(at) };
+            let position = Position::new((leaf << FANOUT_BITS) | at);
             if let Visit::Found(found) = self.visitor.visit(hint, self.level, position) {
-                self.hot.delivered(self.level, leaf);
+                self.turns.found(self.level, leaf, at.to_le_bytes()[0], V::TAKES);
                 return Some(found);
             }
             bits &= bits - 1;
@@ -284,9 +351,9 @@ impl<V: Visitor> LevelWalk<'_, V> {
         None
     }
 
-    /// Takes an empty leaf out of its summary, unless it is the hot one.
+    /// Takes an empty leaf out of its summary, unless it is the one that was found last.
     fn prune_leaf(&self, page: &Page, leaf: u32) {
-        if self.hot.is_leaf(self.level, leaf) || page.leaf(leaf).load(SeqCst) != 0 {
+        if self.turns.is_leaf(self.level, leaf) || page.leaf(leaf).load(SeqCst) != 0 {
             return;
         }
         page.summary.fetch_and(!bit(leaf), SeqCst);
