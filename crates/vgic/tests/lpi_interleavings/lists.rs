@@ -1,10 +1,11 @@
 //! LPIs in list registers while commands change them.
 
-use super::machine::Machine;
+use super::machine::{Commands, Machine};
 use super::scenarios::{LPI, holds, needs, one_event, spawn};
+use super::shared::Injection;
 use crate::safeguard::Safeguard;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::thread;
 
 /// What the guest does with what is in its list register.
@@ -163,4 +164,115 @@ fn moved_and_rung_while_listed() {
 #[test]
 fn an_lpi_is_in_one_list_register_at_most() {
     holds(moved_and_rung_while_listed);
+}
+
+/// A vCPU that enters and exits twice, and reads `number` whenever its guest acknowledges: the last value that it read.
+/// It keeps what it `masks` at first.
+fn runs_twice(
+    machine: &Arc<Machine>,
+    vcpu: u16,
+    number: &Arc<AtomicU64>,
+    masks: bool,
+) -> thread::JoinHandle<u64> {
+    let number = number.clone();
+    spawn(machine, move |machine| {
+        let mut vcpu = machine.vcpu(vcpu);
+        let mut seen = 0;
+        for keeps in [masks, false] {
+            let listed = vcpu.enter();
+            if listed.is_some() && !keeps {
+                seen = number.load(SeqCst);
+            }
+            vcpu.exit(listed, keeps);
+        }
+        seen
+    })
+}
+
+/// How many LPIs one event can leave pending.
+#[derive(Clone, Copy)]
+enum Left {
+    One,
+    /// MOVALL and disabling LPIs make what is pending the redistributor's.
+    Any,
+}
+
+/// A sender numbers its messages, both vCPUs enter twice, and commands come in between: the last message that was taken
+/// was seen, or is pending.
+fn entered_again(change: fn(&mut Commands), left: Left) {
+    let (machine, mut commands) = one_event();
+    let number = Arc::new(AtomicU64::new(0));
+    let sender = {
+        let number = number.clone();
+        spawn(&machine, move |machine| {
+            (1..=3).fold(0, |last, message| {
+                number.store(message, SeqCst);
+                if machine.send(1, 0) == Injection::Dropped { last } else { message }
+            })
+        })
+    };
+    let vcpus = [0, 1].map(|vcpu| runs_twice(&machine, vcpu, &number, vcpu == 0));
+    change(&mut commands);
+    let last = sender.join().unwrap();
+    let seen = vcpus.map(|vcpu| vcpu.join().unwrap()).into_iter().max().unwrap();
+    assert!(commands.sync(), "everybody has exited");
+    let pending = machine.vcpu(0).drain().len() + machine.vcpu(1).drain().len();
+    assert!(pending > 0 || seen >= last, "message {last} was taken, message {seen} was seen");
+    assert!(pending <= 1 || matches!(left, Left::Any), "{pending} of one event");
+}
+
+fn entered_again_while_it_moves() {
+    entered_again(
+        |commands| {
+            commands.movi(1, 0, 1);
+            commands.inv(1, 0);
+            commands.movi(1, 0, 0);
+            commands.movi(1, 0, 1);
+        },
+        Left::One,
+    );
+}
+
+fn entered_again_while_all_move() {
+    entered_again(
+        |commands| {
+            commands.movall(0, 1);
+            commands.movi(1, 0, 1);
+            commands.movall(1, 0);
+            commands.movi(1, 0, 0);
+        },
+        Left::Any,
+    );
+}
+
+fn entered_again_while_lpis_are_disabled() {
+    entered_again(
+        |commands| {
+            commands.disable_lpis(0);
+            commands.movi(1, 0, 1);
+            commands.enable_lpis(0);
+            commands.movi(1, 0, 0);
+        },
+        Left::Any,
+    );
+}
+
+fn entered_again_while_an_its_is_disabled() {
+    entered_again(
+        |commands| {
+            commands.set_its_enabled(false);
+            commands.movi(1, 0, 1);
+            commands.set_its_enabled(true);
+        },
+        Left::One,
+    );
+}
+
+#[test]
+fn vcpus_that_enter_again_lose_no_message() {
+    holds(entered_again_while_it_moves);
+    holds(entered_again_while_all_move);
+    holds(entered_again_while_lpis_are_disabled);
+    holds(entered_again_while_an_its_is_disabled);
+    needs(Safeguard::Owing, entered_again_while_it_moves);
 }
