@@ -1,4 +1,4 @@
-//! Which wired interrupts have an owner.
+//! Which wired interrupts have an owner, and which are being moved.
 
 use core::num::NonZeroU16;
 use gic_arch::{IntId, IntIdClass};
@@ -6,12 +6,7 @@ use msi_types::{MsiError, Vector};
 
 /// One bit for each interrupt that has an owner. A private one has one owner for all CPUs.
 #[derive(Debug, Default)]
-pub(crate) struct Claims {
-    /// Those of SGIs and PPIs among them: INTIDs below 32.
-    spis: [u64; 16],
-    extended: [u64; 16],
-    extended_ppis: [u64; 1],
-}
+pub(crate) struct Claims(WiredBits);
 
 impl Claims {
     /// Takes interrupts, all or none.
@@ -21,7 +16,7 @@ impl Claims {
     pub(crate) fn claim_all(&mut self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;
-            if !self.claim(intid) {
+            if self.0.replace(intid, true) != Some(false) {
                 self.release_all(first, offset);
                 return Err(MsiError::UnknownVector(intid.vector()));
             }
@@ -31,24 +26,71 @@ impl Claims {
 
     /// Gives the first `count` interrupts from `first` on back.
     pub(crate) fn release_all(&mut self, first: Vector, count: u16) {
-        (0..count).filter_map(|offset| nth(first, offset).ok()).for_each(|intid| self.release(intid));
-    }
-
-    /// Takes an interrupt; `false` if it has an owner, or is no wired one.
-    fn claim(&mut self, intid: IntId) -> bool {
-        match self.bit(intid) {
-            Some((word, mask)) if *word & mask == 0 => {
-                *word |= mask;
-                true
-            }
-            _ => false,
+        for intid in (0..count).filter_map(|offset| nth(first, offset).ok()) {
+            self.0.replace(intid, false);
         }
     }
+}
 
-    fn release(&mut self, intid: IntId) {
-        if let Some((word, mask)) = self.bit(intid) {
-            *word &= !mask;
+/// Interrupts whose route changes. Each is disabled meanwhile; what others make of its enable takes
+/// effect at the end.
+#[derive(Debug, Default)]
+pub(crate) struct Moves {
+    moving: WiredBits,
+    /// Of one that is moving: whether it is enabled at the end.
+    enabled: WiredBits,
+}
+
+/// An interrupt is moved by somebody else, or is none that moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Moving;
+
+impl Moves {
+    /// Begins a move of an interrupt that is `enabled` now.
+    pub(crate) fn begin(&mut self, intid: IntId, enabled: bool) -> Result<(), Moving> {
+        if self.moving.replace(intid, true) != Some(false) {
+            return Err(Moving);
         }
+        self.enabled.replace(intid, enabled);
+        Ok(())
+    }
+
+    /// Ends a move: is the interrupt to be enabled?
+    pub(crate) fn end(&mut self, intid: IntId) -> bool {
+        self.moving.replace(intid, false);
+        self.enabled.replace(intid, false) == Some(true)
+    }
+
+    /// Notes for an interrupt that is moving whether it is enabled at the end; [`Moving`] if it is.
+    pub(crate) fn note(&mut self, intid: IntId, enabled: bool) -> Result<(), Moving> {
+        if self.moving.get(intid) {
+            self.enabled.replace(intid, enabled);
+            return Err(Moving);
+        }
+        Ok(())
+    }
+}
+
+/// One bit for each wired interrupt.
+#[derive(Debug, Default)]
+struct WiredBits {
+    /// Those of SGIs and PPIs among them: INTIDs below 32.
+    spis: [u64; 16],
+    extended: [u64; 16],
+    extended_ppis: [u64; 1],
+}
+
+impl WiredBits {
+    /// Answers the old value; `None` if the interrupt is no wired one.
+    fn replace(&mut self, intid: IntId, value: bool) -> Option<bool> {
+        let (word, mask) = self.bit(intid)?;
+        let old = *word & mask != 0;
+        *word = if value { *word | mask } else { *word & !mask };
+        Some(old)
+    }
+
+    fn get(&mut self, intid: IntId) -> bool {
+        self.bit(intid).is_some_and(|(word, mask)| *word & mask != 0)
     }
 
     fn bit(&mut self, intid: IntId) -> Option<(&mut u64, u64)> {

@@ -34,7 +34,9 @@ impl SecurityView {
 pub enum Route {
     /// To one PE.
     To(Affinity),
-    /// To any PE that takes part; the hardware chooses (1 of N).
+    /// To any PE that takes part; the hardware chooses (1 of N). Those take part whose CPU interface enables the
+    /// group, unless `GICR_CTLR.DPG0`, `DPG1NS` or `DPG1S` excludes them (IHI 0069 §12.11); this driver leaves
+    /// those bits as firmware set them.
     AnyParticipating,
 }
 
@@ -180,7 +182,8 @@ impl<M: Mmio> Distributor<M> {
     }
 
     /// Routes an interrupt. One that is pending follows; one that a CPU is about to acknowledge is still delivered
-    /// there.
+    /// there. If the interrupt is enabled, the old route may still be in effect on return:
+    /// [`Gic`](crate::Gic) disables it meanwhile.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`], [`GicError::NoOneOfN`].

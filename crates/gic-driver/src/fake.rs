@@ -33,6 +33,16 @@ const PATIENCE: u32 = 50;
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
 pub(crate) const REDISTRIBUTORS: u64 = 0x80a_0000;
 
+/// What another CPU does while hardware is waited for.
+#[derive(Default)]
+pub(crate) struct Meanwhile(Mutex<Option<std::boxed::Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
 /// A machine with one GIC, and the kernel on it.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -44,6 +54,7 @@ pub(crate) struct Machine {
     pub(crate) executing: Mutex<Cpu>,
     /// GICv2m frames by address: `MSI_TYPER` and `MSI_IIDR`.
     pub(crate) v2m: Mutex<BTreeMap<u64, [u32; 2]>>,
+    meanwhile: Meanwhile,
 }
 
 /// A handle to the machine: platform and registers alike.
@@ -59,6 +70,7 @@ impl Fake {
             masked: Mutex::default(),
             executing: Mutex::default(),
             v2m: Mutex::default(),
+            meanwhile: Meanwhile::default(),
         }))
     }
 
@@ -66,6 +78,11 @@ impl Fake {
     pub(crate) fn with_cpus(cpus: u8) -> Self {
         let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, cpu + 1 == cpus)).collect();
         Self::new(FakeDistributor::new(Security::Single), redistributors)
+    }
+
+    /// Runs once, during the next wait for hardware.
+    pub(crate) fn meanwhile(&self, act: impl FnOnce() + Send + 'static) {
+        *self.0.meanwhile.0.lock().unwrap() = Some(std::boxed::Box::new(act));
     }
 
     /// What follows runs on this CPU.
@@ -210,6 +227,10 @@ impl Platform for Fake {
     }
     fn wait(&self, turn: u32) -> Wait {
         assert_eq!(*self.0.masked.lock().unwrap(), 0, "hardware is waited for under a lock");
+        let meanwhile = self.0.meanwhile.0.lock().unwrap().take();
+        if let Some(act) = meanwhile {
+            act();
+        }
         if turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
     }
     fn relax(&self) {

@@ -3,6 +3,7 @@
 //! ```text
 //! order of locks, outermost first; each masks interrupts, none is held while hardware is waited for
 //!   claims (which INTIDs have an owner)
+//!   moves (which SPIs change their route)
 //!   LPI allocator
 //!     LPI configuration bytes
 //!   LPI pending tables
@@ -14,7 +15,7 @@ mod wired;
 
 pub use suspend::{Resumed, SuspendError, Suspended};
 
-use crate::claims::Claims;
+use crate::claims::{Claims, Moves};
 use crate::cpu_interface::{Combined, CpuInterface, CpuInterfaceConfig, EoiMode};
 use crate::distributor::{Distributor, DistributorConfig};
 use crate::errata::{self, Erratum};
@@ -114,6 +115,7 @@ pub struct Gic<P: Platform> {
     cpus: Vec<PerCpu<P::Mmio>>,
     priorities: Priorities,
     lpis: Result<Arc<Lpis<P>>, LpiError>,
+    moves: IrqLock<Moves>,
     claims: IrqLock<Claims>,
 }
 
@@ -160,7 +162,8 @@ impl<P: Platform> Gic<P> {
             Err(GicError::Lpi(refused)) => Err(refused),
             Err(error) => return Err(error),
         };
-        Ok(Self { platform, distributor, cpus, priorities, lpis, claims: IrqLock::default() })
+        let (claims, moves) = Default::default();
+        Ok(Self { platform, distributor, cpus, priorities, lpis, claims, moves })
     }
 
     /// Makes a CPU take interrupts: wakes its redistributor, brings its SGIs and PPIs to a known state, gives the

@@ -49,7 +49,17 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     /// # Errors
     /// [`GicError::TimedOut`] if the hardware does not finish.
     pub fn disable<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        self.request_disable();
+        self.settle(platform)
+    }
+
+    /// The first half of [`disable`](Self::disable).
+    pub(crate) fn request_disable(&self) {
         self.write_one(self.fields.clear_enable);
+    }
+
+    /// Waits until what was requested took effect.
+    pub(crate) fn settle<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         self.frame.settle(platform)
     }
 

@@ -29,6 +29,11 @@ pub(crate) struct FakeDistributor {
     pub(crate) spis: Bank,
     pub(crate) extended: Bank,
     pub(crate) routes: BTreeMap<u32, u64>,
+    /// The routes by which messages travel: a write takes effect once the interrupt is not
+    /// forwarded.
+    in_effect: BTreeMap<u32, u64>,
+    /// Bits of a route that are implemented.
+    pub(crate) route_bits: u64,
     /// Reads of `CTLR` until `RWP` clears.
     pending_writes: u32,
     /// Writes never finish.
@@ -59,6 +64,8 @@ impl FakeDistributor {
             spis: Bank::new(&Fields::SPI, 32..96),
             extended: Bank::new(&Fields::EXTENDED_SPI, 0..32),
             routes: BTreeMap::new(),
+            in_effect: BTreeMap::new(),
+            route_bits: u64::MAX,
             pending_writes: 0,
             stuck: false,
             no_affinity_routing: false,
@@ -108,7 +115,10 @@ impl FakeDistributor {
 
     pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u64) {
         if is_route(offset) && bytes == 8 {
-            self.routes.insert(offset, value);
+            self.routes.insert(offset, value & self.route_bits);
+            if self.at_route(offset).is_none_or(|state| !state.forwarded) {
+                self.in_effect.insert(offset, value & self.route_bits);
+            }
             return;
         }
         let value = u32::try_from(value).unwrap();
@@ -132,6 +142,33 @@ impl FakeDistributor {
         }
     }
 
+    /// The packed affinity of the PE at which a message would arrive now; `None` while it is held
+    /// back.
+    pub(crate) fn delivers_to(&mut self, intid: IntId) -> Option<u64> {
+        let route = gicd::irouter(intid).unwrap().offset();
+        let forwarded = self.at_route(route).unwrap().forwarded;
+        forwarded.then(|| self.in_effect.get(&route).copied().unwrap_or(0))
+    }
+
+    /// The interrupt whose route lies at `offset`, if it is implemented.
+    fn at_route(&mut self, offset: u32) -> Option<&mut super::State> {
+        let (bank, base, first) = match offset {
+            0..0x8000 => (&mut self.spis, 0x6000, 0),
+            _ => (&mut self.extended, 0x8000, IntId::EXTENDED_SPI_BASE),
+        };
+        let index = (offset - base) / 8;
+        ((index as usize) < bank.states().len()).then(|| bank.state(IntId::new(first + index)))
+    }
+
+    /// Routes of interrupts that are not forwarded take effect.
+    fn settle_routes(&mut self) {
+        for (offset, route) in self.routes.clone() {
+            if self.at_route(offset).is_none_or(|state| !state.forwarded) {
+                self.in_effect.insert(offset, route);
+            }
+        }
+    }
+
     fn read_control(&mut self) -> u32 {
         if !self.stuck {
             self.pending_writes = self.pending_writes.saturating_sub(1);
@@ -140,6 +177,7 @@ impl FakeDistributor {
         if !pending {
             self.spis.settle();
             self.extended.settle();
+            self.settle_routes();
         }
         match self.security {
             Security::Single | Security::Secure => self.control.with_rwp(pending).into(),

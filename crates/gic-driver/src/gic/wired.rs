@@ -2,10 +2,10 @@
 //! redistributor of the CPU that calls.
 
 use super::Gic;
-use crate::claims::nth;
+use crate::claims::{Moving, nth};
 use crate::{GicError, Interrupt, Platform, Route};
 use core::num::NonZeroU16;
-use gic_arch::IntId;
+use gic_arch::{Affinity, IntId};
 use msi_types::{ControllerFault, Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
 
 /// For private vectors – SGIs, PPIs and extended PPIs – what acts on the interrupt acts on the calling CPU's: each CPU
@@ -47,20 +47,28 @@ impl<P: Platform> WiredParent for Gic<P> {
         if !self.is_on(cpu) {
             return Err(MsiError::NotReachable(cpu, "it is off"));
         }
-        let route = Route::To(affinity);
-        self.distributor.set_route(vector.into(), route).map_err(|_| MsiError::UnknownVector(vector))
+        self.reroute(&self.wired(vector)?, cpu, affinity)
     }
 
     fn mask(&self, vector: Vector) {
         if let Ok(interrupt) = self.wired(vector) {
+            self.moves.with(&*self.platform, |moves| {
+                // One that is moving is disabled already; the note keeps it so at the end.
+                let _ = moves.note(interrupt.intid(), false);
+                interrupt.request_disable();
+            });
             // There is nobody to tell; the request is made.
-            let _ = interrupt.disable(&*self.platform);
+            let _ = interrupt.settle(&*self.platform);
         }
     }
 
     fn unmask(&self, vector: Vector) {
         if let Ok(interrupt) = self.wired(vector) {
-            interrupt.enable();
+            self.moves.with(&*self.platform, |moves| {
+                if moves.note(interrupt.intid(), true).is_ok() {
+                    interrupt.enable();
+                }
+            });
         }
     }
 
@@ -89,6 +97,56 @@ impl<P: Platform> Gic<P> {
             self.distributor.interrupt(intid)
         };
         found.map_err(|_| MsiError::UnknownVector(vector))
+    }
+
+    /// Changes the route of a shared interrupt, and returns once nothing new arrives at the old
+    /// CPU.
+    ///
+    /// `GICD_CTLR.RWP` covers a disable, not a write of `GICD_IROUTER` (IHI 0069 §12.9.4): an
+    /// interrupt that is enabled when its route changes may still be forwarded by the old one. So
+    /// it is disabled meanwhile, as Linux does it.
+    fn reroute(
+        &self,
+        interrupt: &Interrupt<'_, P::Mmio>,
+        cpu: Cpu,
+        affinity: Affinity,
+    ) -> Result<(), MsiError> {
+        let intid = interrupt.intid();
+        let begun = self.moves.with(&*self.platform, |moves| {
+            let enabled = interrupt.is_enabled();
+            moves.begin(intid, enabled)?;
+            if enabled {
+                interrupt.request_disable();
+            }
+            Ok(())
+        });
+        begun.map_err(|Moving| MsiError::NotReachable(cpu, "the interrupt is being moved elsewhere"))?;
+        let result = interrupt
+            .settle(&*self.platform)
+            .map_err(|error| self.fault("set target", error))
+            .and_then(|()| self.write_route(intid, cpu, affinity));
+        self.moves.with(&*self.platform, |moves| {
+            if moves.end(intid) {
+                interrupt.enable();
+            }
+        });
+        result
+    }
+
+    /// The interrupt is disabled, and that took effect. A route that does not read back is undone:
+    /// the distributor does not reach that affinity.
+    fn write_route(&self, intid: IntId, cpu: Cpu, affinity: Affinity) -> Result<(), MsiError> {
+        let write = |route| {
+            let written = self.distributor.set_route(intid, route);
+            written.and_then(|()| self.distributor.route(intid))
+        };
+        let unknown = |_| MsiError::UnknownVector(intid.vector());
+        let old = self.distributor.route(intid).map_err(unknown)?;
+        if write(Route::To(affinity)).map_err(unknown)? != Route::To(affinity) {
+            write(old).map_err(unknown)?;
+            return Err(MsiError::NotReachable(cpu, "the distributor does not keep this route"));
+        }
+        Ok(())
     }
 
     /// Checks that this security view has a say over each shared one. Private ones got their state when their CPU was

@@ -2,7 +2,7 @@
 
 use super::GicV2;
 use crate::claims::nth;
-use crate::{Interrupt, Mmio, Platform};
+use crate::{Interrupt, Mmio, MmioExt, Platform};
 use core::num::NonZeroU16;
 use gic_arch::{IntId, gicd};
 use msi_types::{ControllerFault, Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
@@ -48,7 +48,15 @@ impl<P: Platform> WiredParent for GicV2<P> {
         self.wired(vector)?;
         let target = self.target_of(cpu).ok_or(MsiError::NotReachable(cpu, "it is off"))?;
         let place = gicd::ITARGETSR.locate(vector.into()).ok_or(MsiError::UnknownVector(vector))?;
+        // IHI 0048 §4.3.12: it may be written at any time, and a pending interrupt moves to the new
+        // target.
         self.frame.mmio.write8(place.byte_offset(), target.get());
+        // The read returns after the write reached the distributor.
+        let kept = place.extract(self.frame.mmio.read(place.register()));
+        // With a single CPU there is nothing to choose: RAZ/WI.
+        if kept != u32::from(target.get()) && self.typer.cpu_number() != 0 {
+            return Err(MsiError::NotReachable(cpu, "the distributor does not keep this target"));
+        }
         Ok(())
     }
 

@@ -195,6 +195,73 @@ fn moving_changes_the_route_and_not_the_message() {
     assert_eq!(route(66), to(0));
 }
 
+fn moved_to(mbi: &Mbi<Fake>, block: &VectorBlock, cpu: u32) -> Result<(), MsiError> {
+    let moved = mbi.begin_move(block, 0, Cpu::new(cpu))?;
+    mbi.end_move(moved, MoveOutcome::Written)
+}
+
+/// Where a message arrives now.
+fn delivery(fake: &Fake, intid: u32) -> Option<u64> {
+    fake.at_distributor(|frame| frame.delivers_to(IntId::new(intid)))
+}
+
+#[test]
+fn after_a_move_no_message_arrives_at_the_old_cpu() {
+    let (fake, _, mbi) = set_up(&[(64, 8), (4096, 8)]);
+    for _ in 0..2 {
+        let block = allocate(&mbi, 8, Shape::Independent).unwrap();
+        let intid = block.first().get();
+        let delivery = || delivery(&fake, intid);
+        assert_eq!(delivery(), Some(1));
+        moved_to(&mbi, &block, 0).unwrap();
+        assert_eq!(delivery(), Some(0));
+        let back = mbi.begin_move(&block, 0, Cpu::new(1)).unwrap();
+        mbi.end_move(back, MoveOutcome::RolledBack).unwrap();
+        assert_eq!(delivery(), Some(0));
+    }
+}
+
+#[test]
+fn a_masked_vector_that_moves_stays_masked() {
+    let (fake, _, mbi) = set_up(&[(64, 8)]);
+    let block = allocate(&mbi, 1, Shape::Independent).unwrap();
+    mbi.mask(block.first());
+    moved_to(&mbi, &block, 0).unwrap();
+    assert_eq!(delivery(&fake, 64), None);
+    mbi.unmask(block.first());
+    assert_eq!(delivery(&fake, 64), Some(0));
+}
+
+#[test]
+fn a_vector_masked_or_unmasked_during_its_move_stays_so() {
+    let (fake, gic, mbi) = set_up(&[(64, 8)]);
+    let block = allocate(&mbi, 1, Shape::Independent).unwrap();
+    let (vector, wired) = (block.first(), gic.clone());
+    fake.meanwhile(move || wired.mask(vector));
+    moved_to(&mbi, &block, 0).unwrap();
+    assert_eq!(delivery(&fake, 64), None);
+
+    let (machine, wired) = (fake.clone(), gic.clone());
+    mbi.unmask(vector);
+    fake.meanwhile(move || {
+        wired.mask(vector);
+        wired.unmask(vector);
+        assert!(!state(&machine, 64).enabled, "it is enabled before its route changed");
+    });
+    moved_to(&mbi, &block, 1).unwrap();
+    assert_eq!(delivery(&fake, 64), Some(1));
+}
+
+#[test]
+fn a_route_that_does_not_read_back_is_undone() {
+    let (fake, _, mbi) = set_up(&[(64, 8)]);
+    let block = allocate(&mbi, 1, Shape::Independent).unwrap();
+    moved_to(&mbi, &block, 0).unwrap();
+    fake.at_distributor(|frame| frame.route_bits = !1);
+    assert!(matches!(moved_to(&mbi, &block, 1), Err(MsiError::NotReachable(..))));
+    assert_eq!(delivery(&fake, 64), Some(0));
+}
+
 #[test]
 fn a_request_for_a_cpu_that_is_off_keeps_nothing() {
     let (_, _, mbi) = set_up(&[(64, 1)]);
