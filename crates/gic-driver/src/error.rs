@@ -43,6 +43,14 @@ pub enum GicError {
         /// Its size as stated.
         bytes: u64,
     },
+    /// Firmware states the distributor of another GIC than the one that is driven.
+    #[error("{block} is that of a {found} (GICD_TYPER.IDbits), which needs another driver")]
+    OtherVersion {
+        /// What was looked at.
+        block: Block,
+        /// What it is.
+        found: &'static str,
+    },
     /// Firmware states an address at which there is no GIC, or one of another version.
     #[error(
         "{block}: not a GIC of the version that is driven (PIDR2 says {found:?}); firmware may state a wrong address"
@@ -124,9 +132,16 @@ pub enum GicError {
         /// Blocks that the caller gave.
         given: usize,
     },
+    /// There is no memory for the driver's own records.
+    #[error("{0}: no memory for the driver's records")]
+    NoMemory(Block),
     /// A higher exception level keeps `ICC_SRE_EL1.SRE` at 0.
     #[error("CPU interface: a higher exception level does not allow its system registers")]
     NoSystemRegisters,
+    /// The caller wants to end and deactivate interrupts separately, which this GICv2 cannot:
+    /// firmware states no room for `GICC_DIR`, or `GICC_CTLR.EOImode` stays 0 (GICv1 has neither).
+    #[error("CPU interface: ending and deactivating cannot be split ({0})")]
+    NoSplitEnd(&'static str),
     /// An SGI cannot reach that PE.
     #[error("no SGI reaches affinity {0}: {1}")]
     SgiOutOfReach(Affinity, &'static str),

@@ -12,6 +12,15 @@ pub(crate) struct Frame<M> {
     pub(crate) fields_lock: IrqLock<()>,
 }
 
+/// Is the distributor a GICv3's or later? `GICD_TYPER` tells, at the same place in the first 4 KiB
+/// of both: its `IDbits` is at least 9 with INTIDs up to 1023 (IHI 0069 §12.9, `GICD_TYPER`), and
+/// reserved, so zero, on a GICv2 (IHI 0048B §4.3.2). `PIDR2` cannot be asked first: a GICv2's frame
+/// ends before a GICv3's, and a GICv3 has reserved registers where a GICv2 has its own, which may
+/// abort (Cavium erratum 38539).
+pub(crate) fn is_v3_or_later<M: Mmio>(distributor: &M) -> bool {
+    distributor.read(gicd::TYPER).id_bits_minus_one() != 0
+}
+
 impl<M: Mmio> Frame<M> {
     /// Takes a frame whose `PIDR2` says that it is a GICv3's or GICv4's.
     pub(crate) fn probe(mmio: M, block: Block) -> Result<Self, GicError> {

@@ -33,13 +33,15 @@
 //! ```
 
 mod cpu_interface;
+mod suspend;
 mod wired;
 
-pub use cpu_interface::{AcknowledgedV2, CpuInterfaceV2};
+pub use cpu_interface::{AcknowledgedV2, ActiveV2, CpuInterfaceV2};
+pub use suspend::SuspendedV2;
 
 use crate::claims::Claims;
-use crate::cpu_interface::SgiId;
-use crate::frame::{Fields, Frame};
+use crate::cpu_interface::{Combined, EoiMode, SgiId};
+use crate::frame::{Fields, Frame, is_v3_or_later};
 use crate::saved::BlockDefaults;
 use crate::{Block, GicError, Interrupt, IrqLock, MmioExt, PhysicalRegion, Platform};
 use alloc::boxed::Box;
@@ -48,19 +50,25 @@ use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
 use gic_arch::gicc::{self, Sgir};
 use gic_arch::gicd::{self, Ctlr, Typer};
-use gic_arch::{IntId, Priority};
+use gic_arch::{IntId, Priority, Reg};
 use msi_types::Cpu;
 
 /// CPU interfaces that a GICv2 can have.
 const MAX_CPUS: usize = 8;
+/// Registers of `GICD_ITARGETSR` for 32 interrupts.
+const TARGET_WORDS: u32 = 8;
 
 /// What firmware states and the kernel chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GicV2Config {
     /// Physical address of the distributor (`GICD`, 4 KiB).
     pub distributor: u64,
-    /// Physical address of the CPU interface (`GICC`), of which the first 4 KiB are used.
+    /// Physical address of the CPU interface (`GICC`).
     pub cpu_interface: u64,
+    /// Size of the CPU interface. 4 KiB are always used; ending and deactivating can be
+    /// [split](GicV2::cpu_on_with) where firmware states 8 KiB or more, because `GICC_DIR` is the
+    /// second page's.
+    pub cpu_interface_bytes: u64,
     /// How many CPUs there are, at most 8.
     pub cpus: usize,
     /// Priority of every interrupt, as the security view has it.
@@ -73,7 +81,15 @@ impl GicV2Config {
     /// With default choices: one priority in the middle, and a mask that lets it through.
     pub const fn new(distributor: u64, cpu_interface: u64, cpus: usize) -> Self {
         let (priority, mask) = (Priority::new(0xa0), Priority::new(0xf0));
-        Self { distributor, cpu_interface, cpus, priority, mask }
+        let cpu_interface_bytes = gicc::FIRST_PAGE_SIZE;
+        Self { distributor, cpu_interface, cpu_interface_bytes, cpus, priority, mask }
+    }
+}
+
+impl GicV2Config {
+    /// What is mapped of the CPU interface.
+    fn interface_bytes(&self) -> u64 {
+        if self.cpu_interface_bytes < gicc::FRAME_SIZE { gicc::FIRST_PAGE_SIZE } else { gicc::FRAME_SIZE }
     }
 }
 
@@ -96,8 +112,9 @@ impl<P: Platform> GicV2<P> {
     /// that executes this. No CPU takes interrupts yet. Task; once, on the boot CPU.
     ///
     /// # Errors
-    /// [`GicError::NotMapped`], [`GicError::WrongRevision`], [`GicError::UnknownCpu`] if the CPU is not among
-    /// [`GicV2Config::cpus`] or those are more than eight; [`GicError::NoTarget`].
+    /// [`GicError::NotMapped`], [`GicError::OtherVersion`], [`GicError::WrongRevision`],
+    /// [`GicError::UnknownCpu`] if the CPU is not among [`GicV2Config::cpus`] or those are more
+    /// than eight; [`GicError::NoTarget`].
     pub fn new(platform: Arc<P>, config: GicV2Config) -> Result<Self, GicError> {
         let block = Block::Distributor(config.distributor);
         let boot = platform.cpu();
@@ -107,8 +124,12 @@ impl<P: Platform> GicV2<P> {
         let map = |base, bytes, block| {
             platform.map(PhysicalRegion { base, bytes }).ok_or(GicError::NotMapped(block))
         };
-        let frame = Frame::probe_v2(map(config.distributor, gicd::GICV2_FRAME_SIZE, block)?, block)?;
-        let interface = map(config.cpu_interface, gicc::FIRST_PAGE_SIZE, Block::CpuInterface)?;
+        let distributor = map(config.distributor, gicd::GICV2_FRAME_SIZE, block)?;
+        if is_v3_or_later(&distributor) {
+            return Err(GicError::OtherVersion { block, found: "GICv3 or later" });
+        }
+        let frame = Frame::probe_v2(distributor, block)?;
+        let interface = map(config.cpu_interface, config.interface_bytes(), Block::CpuInterface)?;
         let typer = frame.mmio.read(gicd::TYPER);
         let targets = (0..config.cpus).map(|_| AtomicU8::new(0)).collect();
         let new = Self { platform, config, frame, interface, typer, targets, claims: IrqLock::default() };
@@ -122,6 +143,17 @@ impl<P: Platform> GicV2<P> {
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoTarget`].
     pub fn cpu_on(&self, cpu: Cpu) -> Result<(), GicError> {
+        self.cpu_on_with::<Combined>(cpu)
+    }
+
+    /// [`cpu_on`](Self::cpu_on) with a choice of how interrupts are ended.
+    ///
+    /// # Errors
+    /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoSplitEnd`].
+    pub fn cpu_on_with<E: EoiMode>(&self, cpu: Cpu) -> Result<(), GicError> {
+        if E::SPLIT && self.config.interface_bytes() < gicc::FRAME_SIZE {
+            return Err(GicError::NoSplitEnd("GICC_DIR lies behind the 4 KiB that firmware states"));
+        }
         let slot = self.targets.get(cpu.index()).ok_or(GicError::UnknownCpu(cpu))?;
         let target = self.own_target(cpu)?;
         self.reset(0);
@@ -131,7 +163,7 @@ impl<P: Platform> GicV2<P> {
         for sgi in 0..IntId::SGI_COUNT {
             self.own(IntId::new(sgi)).enable();
         }
-        self.cpu_interface().enable(self.config.mask);
+        self.cpu_interface_with::<E>().enable(self.config.mask)?;
         slot.store(target.get(), Ordering::Release);
         Ok(())
     }
@@ -170,6 +202,11 @@ impl<P: Platform> GicV2<P> {
         CpuInterfaceV2::new(&self.interface)
     }
 
+    /// The same after [`cpu_on_with`](Self::cpu_on_with).
+    pub fn cpu_interface_with<E: EoiMode>(&self) -> CpuInterfaceV2<'_, P::Mmio, E> {
+        CpuInterfaceV2::new(&self.interface)
+    }
+
     /// An SPI, or an SGI or PPI of the CPU that executes this.
     ///
     /// # Errors
@@ -200,12 +237,12 @@ impl<P: Platform> GicV2<P> {
 
     fn init(&self, boot: NonZeroU8) {
         self.frame.mmio.write(gicd::CTLR, Ctlr::new());
+        let targets = u32::from_ne_bytes([boot.get(); 4]);
         for block in 1..self.typer.spi_end().div_ceil(32) {
             self.reset(block);
-        }
-        let targets = u32::from_ne_bytes([boot.get(); 4]);
-        for register in gicd::ITARGETSR.registers().iter().take(self.typer.spi_end() as usize / 4).skip(8) {
-            self.frame.mmio.write(register, targets);
+            for register in self.target_registers(block) {
+                self.frame.mmio.write(register, targets);
+            }
         }
         self.frame.mmio.write(gicd::CTLR, Ctlr::new().with_enable_grp0(true));
     }
@@ -224,6 +261,13 @@ impl<P: Platform> GicV2<P> {
             own.flat_map(|register| self.frame.mmio.read(register).to_le_bytes()).find(|bits| *bits != 0);
         let alone = || (self.typer.cpu_number() == 0).then_some(NonZeroU8::MIN);
         bits.and_then(NonZeroU8::new).or_else(alone).ok_or(GicError::NoTarget(cpu))
+    }
+
+    /// The targets of the 32 interrupts of `block`. There are none for INTIDs from 1020 on.
+    fn target_registers(&self, block: u32) -> impl Iterator<Item = Reg<u32>> + use<P> {
+        let registers = gicd::ITARGETSR.registers();
+        let end = (block * TARGET_WORDS + TARGET_WORDS).min(self.typer.spi_end() / 4);
+        (block * TARGET_WORDS..end).filter_map(move |index| registers.get(index))
     }
 
     fn target_of(&self, cpu: Cpu) -> Option<NonZeroU8> {

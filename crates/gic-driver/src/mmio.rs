@@ -22,6 +22,12 @@ pub trait Mmio: Send + Sync {
     fn write64(&self, offset: u32, value: u64);
     /// Writes 8 bits: a single priority, without disturbing its neighbours.
     fn write8(&self, offset: u32, value: u8);
+
+    /// Orders later loads of memory after earlier reads of registers: what another CPU stored
+    /// before it caused what a register shows is visible.
+    fn read_barrier(&self) {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
+    }
 }
 
 /// Widths in which registers are accessed.

@@ -1,6 +1,7 @@
 use super::*;
+use crate::cpu_interface::Split;
 use crate::v2m::{V2m, V2mFrame};
-use crate::{Coherence, Mmio, Table, TableLayout, Wait};
+use crate::{Coherence, Gic, GicConfig, Mmio, Table, TableLayout, Wait};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
@@ -33,6 +34,7 @@ struct State {
     /// The read-only targets of a CPU's own interrupts are there.
     has_targets: bool,
     cpu_number: u8,
+    id_bits_minus_one: u8,
     distributor: BTreeMap<u32, u32>,
     banked: [BTreeMap<u32, u32>; 3],
     interfaces: [Interface; 3],
@@ -44,6 +46,11 @@ struct Interface {
     registers: BTreeMap<u32, u32>,
     pending: Vec<Iar>,
     running: Vec<Iar>,
+    deactivated: Vec<Iar>,
+    /// An acknowledgement was read, and later loads are not ordered after it yet.
+    unordered: bool,
+    /// It is a GICv1's: `EOImode` is RAZ/WI.
+    no_eoi_mode: bool,
 }
 
 impl Board {
@@ -53,6 +60,7 @@ impl Board {
             pidr2: 0x2b,
             has_targets: true,
             cpu_number: 2,
+            id_bits_minus_one: 0,
             distributor: BTreeMap::new(),
             banked: Default::default(),
             interfaces: Default::default(),
@@ -94,6 +102,9 @@ fn in_array(offset: u32, info: RegisterInfo) -> Option<u32> {
 
 impl State {
     fn words(&mut self, offset: u32) -> &mut BTreeMap<u32, u32> {
+        if in_array(offset, gicd::SPENDSGIR.info("")).is_some() {
+            return &mut self.banked[self.cpu as usize];
+        }
         let own = [(gicd::IGROUPR, 32), (gicd::IPRIORITYR, 4), (gicd::ITARGETSR, 4), (gicd::ICFGR, 16)];
         let sets = [gicd::ISENABLER, gicd::ISPENDR, gicd::ISACTIVER].map(|array| (array, 32));
         let banked = own.into_iter().chain(sets).any(|(array, fields)| {
@@ -109,9 +120,13 @@ impl State {
             return if self.has_targets { u32::from_ne_bytes([bit; 4]) } else { 0 };
         }
         match offset {
+            _ if offset == gicd::GICV2_PIDR2.offset() && self.id_bits_minus_one != 0 => {
+                panic!("a reserved register of a GICv3 is read: an external abort (38539)")
+            }
             _ if offset == gicd::GICV2_PIDR2.offset() => self.pidr2,
             _ if offset == gicd::TYPER.offset() => {
-                Typer::new().with_it_lines_number(3).with_cpu_number(self.cpu_number).into()
+                let typer = Typer::new().with_it_lines_number(3).with_cpu_number(self.cpu_number);
+                typer.with_id_bits_minus_one(self.id_bits_minus_one).into()
             }
             _ if offset >= 0x1000 => panic!("an external abort at GICD + {offset:#x}"),
             _ => self.words(offset).get(&offset).copied().unwrap_or(0),
@@ -136,7 +151,12 @@ impl State {
         }
         assert!(!(0xd00..0xf00).contains(&offset), "GICD + {offset:#x} is another register on a GICv2");
         assert!(offset < 0x1000, "an external abort at GICD + {offset:#x}");
-        if offset == gicd::SGIR.offset() {
+        if in_array(offset, gicd::SPENDSGIR.info("")).is_some() {
+            *self.words(offset).entry(offset).or_default() |= value;
+        } else if let Some(register) = in_array(offset, gicd::CPENDSGIR.info("")) {
+            let set = gicd::SPENDSGIR.info("").offset + register * 4;
+            *self.words(set).entry(set).or_default() &= !value;
+        } else if offset == gicd::SGIR.offset() {
             self.sgis.push(Sgir::from(value));
         } else {
             self.words(offset).insert(offset, value);
@@ -157,6 +177,7 @@ impl Interface {
             _ if offset == gicc::IAR.offset() => match self.pending.pop() {
                 Some(taken) => {
                     self.running.push(taken);
+                    self.unordered = true;
                     taken.into()
                 }
                 None => 1023,
@@ -174,9 +195,22 @@ impl Interface {
         }
     }
 
+    fn splits(&self) -> bool {
+        let control = self.registers.get(&gicc::CTLR.offset()).copied().unwrap_or(0);
+        gicc::Ctlr::from(control).eoi_mode_s()
+    }
+
     fn write(&mut self, offset: u32, value: u32) {
         if offset == gicc::EOIR.offset() {
             assert_eq!(self.running.pop().map(u32::from), Some(value), "what IAR gave, sender and all");
+            if !self.splits() {
+                self.deactivated.push(Iar::from(value));
+            }
+        } else if offset == gicc::DIR.offset() {
+            assert!(self.splits(), "DIR is written though EOIR deactivates");
+            self.deactivated.push(Iar::from(value));
+        } else if offset == gicc::CTLR.offset() && self.no_eoi_mode {
+            self.registers.insert(offset, gicc::Ctlr::from(value).with_eoi_mode_s(false).into());
         } else {
             self.registers.insert(offset, value);
         }
@@ -184,10 +218,11 @@ impl Interface {
 }
 
 #[derive(Clone, Debug)]
-struct Registers(Board, u64);
+struct Registers(Board, u64, u64);
 
 impl Mmio for Registers {
     fn read32(&self, offset: u32) -> u32 {
+        self.check_mapped(offset);
         self.0.state(|state| match self.1 {
             DISTRIBUTOR => state.read(offset),
             INTERFACE => state.interfaces[state.cpu as usize].read(offset),
@@ -196,6 +231,7 @@ impl Mmio for Registers {
         })
     }
     fn write32(&self, offset: u32, value: u32) {
+        self.check_mapped(offset);
         self.0.state(|state| match self.1 {
             DISTRIBUTOR => state.write(offset, value),
             _ => state.interfaces[state.cpu as usize].write(offset, value),
@@ -211,6 +247,15 @@ impl Mmio for Registers {
         assert_eq!(self.1, DISTRIBUTOR);
         self.0.state(|state| state.write_byte(offset, value));
     }
+    fn read_barrier(&self) {
+        self.0.state(|state| state.interfaces[state.cpu as usize].unordered = false);
+    }
+}
+
+impl Registers {
+    fn check_mapped(&self, offset: u32) {
+        assert!(u64::from(offset) < self.2, "{offset:#x} is not mapped");
+    }
 }
 
 impl Platform for Board {
@@ -218,8 +263,15 @@ impl Platform for Board {
     type IrqState = ();
 
     fn map(&self, region: PhysicalRegion) -> Option<Registers> {
-        assert_eq!(region.bytes, 0x1000, "a GICv2's frames have 4 KiB");
-        [DISTRIBUTOR, INTERFACE, FRAME].contains(&region.base).then(|| Registers(self.clone(), region.base))
+        let sizes: &[u64] = match region.base {
+            INTERFACE => &[0x1000, 0x2000],
+            // What a GICv3's driver takes it for.
+            DISTRIBUTOR => &[0x1000, 0x1_0000],
+            _ => &[0x1000],
+        };
+        assert!(sizes.contains(&region.bytes), "a GICv2's frames have 4 KiB");
+        let PhysicalRegion { base, bytes } = region;
+        [DISTRIBUTOR, INTERFACE, FRAME].contains(&base).then(|| Registers(self.clone(), base, bytes))
     }
     fn allocate_table(&self, _: TableLayout) -> Option<Table> {
         panic!("there are no tables")
@@ -360,6 +412,101 @@ fn the_mask_is_what_was_set() {
     let gic = board.running();
     let interface = gic.cpu_interface();
     assert_eq!(interface.mask(), Priority::new(0xf0));
+#[test]
+fn loads_of_the_handler_come_after_the_acknowledgement() {
+    let board = Board::new();
+    let gic = board.running();
+    board.state(|state| state.interfaces[0].pending.push(Iar::new().with_intid(3).with_cpu_id(1)));
+    let taken = gic.cpu_interface().acknowledge().unwrap();
+    assert!(!board.state(|state| state.interfaces[0].unordered));
+    gic.cpu_interface().end(taken);
+}
+
+fn gic_of_8_kib(board: &Board) -> GicV2<Board> {
+    let config = GicV2Config { cpu_interface_bytes: 0x2000, ..GicV2Config::new(DISTRIBUTOR, INTERFACE, 3) };
+    GicV2::new(Arc::new(board.clone()), config).unwrap()
+}
+
+#[test]
+fn ending_and_deactivating_can_be_split() {
+    let board = Board::new();
+    let gic = gic_of_8_kib(&board);
+    gic.cpu_on_with::<Split>(Cpu::new(0)).unwrap();
+    let interface = gic.cpu_interface_with::<Split>();
+    let sgi = Iar::new().with_intid(3).with_cpu_id(2);
+    board.state(|state| state.interfaces[0].pending.push(sgi));
+    let active = interface.end(interface.acknowledge().unwrap());
+    assert_eq!(active.intid(), IntId::new(3));
+    assert!(board.state(|state| state.interfaces[0].deactivated.is_empty()));
+    interface.deactivate(active);
+    // The sender's number among it.
+    assert_eq!(board.state(|state| state.interfaces[0].deactivated.clone()), [sgi]);
+}
+
+#[test]
+fn a_split_end_is_refused_without_dir_or_eoi_mode() {
+    let board = Board::new();
+    let small = board.gic().unwrap();
+    let refused = small.cpu_on_with::<Split>(Cpu::new(0));
+    assert!(matches!(refused, Err(GicError::NoSplitEnd(_))));
+    board.state(|state| state.interfaces[0].no_eoi_mode = true);
+    let gic = gic_of_8_kib(&board);
+    assert!(matches!(gic.cpu_on_with::<Split>(Cpu::new(0)), Err(GicError::NoSplitEnd(_))));
+    assert!(!gic.is_on(Cpu::new(0)));
+    assert_eq!(gic.cpu_on(Cpu::new(0)), Ok(()));
+}
+
+/// Everything but the identity is lost.
+fn lose_power(board: &Board) {
+    board.state(|state| {
+        state.distributor.clear();
+        state.banked = Default::default();
+        state.interfaces = Default::default();
+    });
+}
+
+#[test]
+fn a_gic_that_lost_power_comes_back_as_it_was() {
+    let board = Board::new();
+    let gic = gic_of_8_kib(&board);
+    gic.cpu_on_with::<Split>(Cpu::new(0)).unwrap();
+    board.run_on(1);
+    gic.cpu_on(Cpu::new(1)).unwrap();
+    board.run_on(0);
+    gic.set_trigger(vector(40), Trigger::Edge).unwrap();
+    gic.set_target(vector(40), Cpu::new(1)).unwrap();
+    gic.unmask(vector(40));
+    gic.set_pending(vector(41), Pending::Set);
+    gic.unmask(vector(27));
+    gic.interrupt(IntId::new(27)).unwrap().set_priority(Priority::new(0x40));
+    gic.cpu_interface().set_mask(Priority::new(0x80));
+    board.state(|state| state.write(gicd::SPENDSGIR.get(1).unwrap().offset(), 0x0200));
+    let before = board.state(|state| (state.distributor.clone(), state.banked[0].clone()));
+
+    board.run_on(1);
+    gic.cpu_off(Cpu::new(1)).unwrap();
+    board.run_on(0);
+    let saved = gic.suspend(Cpu::new(0)).unwrap();
+    assert_eq!(board.state(|state| state.read(gicd::CTLR.offset())), 0);
+    assert!(!gic.is_on(Cpu::new(0)));
+    lose_power(&board);
+    gic.resume(&saved);
+
+    let nonzero = |words: &BTreeMap<u32, u32>| -> Vec<_> {
+        words.iter().filter(|(_, value)| **value != 0).map(|(at, value)| (*at, *value)).collect()
+    };
+    let after = board.state(|state| (state.distributor.clone(), state.banked[0].clone()));
+    assert_eq!(nonzero(&after.0), nonzero(&before.0));
+    assert_eq!(nonzero(&after.1), nonzero(&before.1));
+    assert!(gic.is_on(Cpu::new(0)) && !gic.is_on(Cpu::new(1)));
+    board.state(|state| {
+        let interface = &mut state.interfaces[0];
+        assert!(interface.splits() && interface.read(gicc::CTLR.offset()) & 1 != 0);
+        assert_eq!(interface.read(gicc::PMR.offset()), 0x80);
+    });
+    assert_eq!(gic.suspend(Cpu::new(1)).unwrap_err(), GicError::UnknownCpu(Cpu::new(1)));
+}
+
     interface.set_mask(Priority::new(0x80));
     assert_eq!(interface.mask(), Priority::new(0x80));
 }

@@ -1,0 +1,117 @@
+//! Suspend and resume of a GICv2. Nothing is waited for: its writes take effect at once.
+
+use super::cpu_interface::SavedInterfaceV2;
+use super::{GicV2, TARGET_WORDS};
+use crate::frame::Fields;
+use crate::saved::InterruptBlock;
+use crate::{GicError, MmioExt, Platform};
+use alloc::vec::Vec;
+use core::num::NonZeroU8;
+use core::sync::atomic::Ordering;
+use gic_arch::gicd::{self, Ctlr};
+use msi_types::Cpu;
+
+/// What a GICv2 forgets while the system sleeps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SuspendedV2 {
+    cpu: Cpu,
+    target: NonZeroU8,
+    control: Ctlr,
+    shared: Vec<SharedBlockV2>,
+    private: InterruptBlock,
+    /// `GICD_SPENDSGIR`.
+    sgis: [u32; 4],
+    interface: SavedInterfaceV2,
+}
+
+/// The state of 32 SPIs.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct SharedBlockV2 {
+    interrupts: InterruptBlock,
+    targets: [u32; TARGET_WORDS as usize],
+}
+
+impl<P: Platform> GicV2<P> {
+    /// Saves the GIC, with what is banked for the CPU that executes this, and stops it. The last
+    /// step before the system loses power, after the other CPUs were turned off. Task; on the last
+    /// CPU, `cpu`, with its interrupts masked.
+    ///
+    /// # Errors
+    /// [`GicError::UnknownCpu`] if it is not known, or off; [`GicError::NoMemory`]. Nothing is
+    /// changed then.
+    pub fn suspend(&self, cpu: Cpu) -> Result<SuspendedV2, GicError> {
+        let target = self.target_of(cpu).ok_or(GicError::UnknownCpu(cpu))?;
+        let saved = SuspendedV2 {
+            cpu,
+            target,
+            control: self.frame.mmio.read(gicd::CTLR),
+            shared: self.save_shared()?,
+            private: self.frame.save_block(&Fields::BANKED, 0),
+            sgis: self.pending_sgis(),
+            interface: self.cpu_interface().save(),
+        };
+        self.cpu_off(cpu)?;
+        self.frame.mmio.write(gicd::CTLR, Ctlr::new());
+        Ok(saved)
+    }
+
+    /// Brings the GIC back, whether it lost its state or not. The first step after the system gets
+    /// power; the other CPUs are [turned on](Self::cpu_on) afterwards. Task; on the CPU that
+    /// suspended, with its interrupts masked. The CPU interface ends interrupts as it did before.
+    pub fn resume(&self, saved: &SuspendedV2) {
+        self.frame.mmio.write(gicd::CTLR, Ctlr::new());
+        for (block, saved) in (1..).zip(&saved.shared) {
+            self.frame.disable_block(&Fields::BANKED, block);
+            for (register, targets) in self.target_registers(block).zip(saved.targets) {
+                self.frame.mmio.write(register, targets);
+            }
+            self.frame.restore_block(&Fields::BANKED, block, &saved.interrupts);
+            self.frame.restore_enables(&Fields::BANKED, block, &saved.interrupts);
+        }
+        self.restore_private(saved);
+        self.frame.mmio.write(gicd::CTLR, saved.control);
+        self.cpu_interface().restore(saved.interface);
+        if let Some(slot) = self.targets.get(saved.cpu.index()) {
+            slot.store(saved.target.get(), Ordering::Release);
+        }
+    }
+
+    fn save_shared(&self) -> Result<Vec<SharedBlockV2>, GicError> {
+        let blocks = 1..self.typer.spi_end().div_ceil(32);
+        let mut shared = Vec::new();
+        shared.try_reserve_exact(blocks.len()).map_err(|_| GicError::NoMemory(self.frame.block))?;
+        for block in blocks {
+            let mut saved = SharedBlockV2 {
+                interrupts: self.frame.save_block(&Fields::BANKED, block),
+                ..SharedBlockV2::default()
+            };
+            for (targets, register) in saved.targets.iter_mut().zip(self.target_registers(block)) {
+                *targets = self.frame.mmio.read(register);
+            }
+            shared.push(saved);
+        }
+        Ok(shared)
+    }
+
+    /// SGIs are pending for each sender: `GICD_ISPENDR` shows them and takes no writes (IHI 0048
+    /// §4.3.7).
+    fn restore_private(&self, saved: &SuspendedV2) {
+        self.frame.disable_block(&Fields::BANKED, 0);
+        self.frame.restore_block(&Fields::BANKED, 0, &saved.private);
+        for register in gicd::CPENDSGIR.iter() {
+            self.frame.mmio.write(register, u32::MAX);
+        }
+        for (register, senders) in gicd::SPENDSGIR.iter().zip(saved.sgis) {
+            self.frame.mmio.write(register, senders);
+        }
+        self.frame.restore_enables(&Fields::BANKED, 0, &saved.private);
+    }
+
+    fn pending_sgis(&self) -> [u32; 4] {
+        let mut sgis = [0; 4];
+        for (senders, register) in sgis.iter_mut().zip(gicd::SPENDSGIR.iter()) {
+            *senders = self.frame.mmio.read(register);
+        }
+        sgis
+    }
+}
