@@ -1,6 +1,6 @@
 //! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and routes. Without a heap.
 
-use crate::frame::{Fields, Frame};
+use crate::frame::{Fields, Frame, is_v3_or_later};
 use crate::interrupt::Interrupt;
 use crate::saved::{BlockDefaults, SharedBlock};
 use crate::{Block, GicError, Group, Mmio, MmioExt, Platform};
@@ -34,9 +34,9 @@ impl SecurityView {
 pub enum Route {
     /// To one PE.
     To(Affinity),
-    /// To any PE that takes part; the hardware chooses (1 of N). Those take part whose CPU interface enables the
-    /// group, unless `GICR_CTLR.DPG0`, `DPG1NS` or `DPG1S` excludes them (IHI 0069 §12.11); this driver leaves
-    /// those bits as firmware set them.
+    /// To any PE that takes part; the hardware chooses (1 of N). Those take part whose CPU
+    /// interface enables the group, unless `GICR_CTLR.DPG0`, `DPG1NS` or `DPG1S` excludes them (IHI
+    /// 0069 §12.11); this driver leaves those bits as firmware set them.
     AnyParticipating,
 }
 
@@ -85,10 +85,17 @@ impl<M: Mmio> Distributor<M> {
     /// after reset; then the groups are turned off and bits 4 and 5 written, which both views need set (Non-secure
     /// ignores bit 5): if bit 5 stays, the view is Secure.
     ///
+    /// A GICv2's distributor is told apart before anything is accessed that it does not have.
+    ///
     /// # Errors
-    /// [`GicError::WrongRevision`]; [`GicError::TimedOut`] from the probing writes.
+    /// [`GicError::OtherVersion`], [`GicError::WrongRevision`]; [`GicError::TimedOut`] from the
+    /// probing writes.
     pub fn new<P: Platform>(platform: &P, mmio: M, address: u64) -> Result<Self, GicError> {
-        let frame = Frame::probe(mmio, Block::Distributor(address))?;
+        let block = Block::Distributor(address);
+        if !is_v3_or_later(&mmio) {
+            return Err(GicError::OtherVersion { block, found: "GICv2" });
+        }
+        let frame = Frame::probe(mmio, block)?;
         let typer = frame.mmio.read(gicd::TYPER);
         let view = detect_view(platform, &frame, typer)?;
         Ok(Self { frame, address, typer, view })

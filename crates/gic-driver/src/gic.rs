@@ -52,9 +52,8 @@ impl Default for Priorities {
 
 /// What firmware states and the kernel chooses.
 ///
-/// Firmware states the GIC's version too, and the caller looks at it first: on a GICv2, whose distributor has 4 KiB,
-/// the first access that [`Gic::new`] makes (`PIDR2`, near the end of 64 KiB) may abort.
-/// [`distributor_bytes`](Self::distributor_bytes) catches that. A GICv2 is [`GicV2`](crate::GicV2)'s.
+/// A GICv2 is [`GicV2`](crate::GicV2)'s. [`Gic::new`] refuses it by `GICD_TYPER`, whatever size
+/// firmware states for its distributor, before it accesses what a GICv2 does not have.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GicConfig {
     /// Physical address of the distributor's frame.
@@ -115,8 +114,8 @@ pub struct Gic<P: Platform> {
     cpus: Vec<PerCpu<P::Mmio>>,
     priorities: Priorities,
     lpis: Result<Arc<Lpis<P>>, LpiError>,
-    moves: IrqLock<Moves>,
     claims: IrqLock<Claims>,
+    moves: IrqLock<Moves>,
 }
 
 #[derive(Debug)]

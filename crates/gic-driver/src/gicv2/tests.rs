@@ -310,6 +310,25 @@ fn what_is_no_gicv2_is_refused() {
 }
 
 #[test]
+fn a_gicv3_is_refused_by_its_typer() {
+    let board = Board::new();
+    board.state(|state| state.id_bits_minus_one = 9);
+    assert!(matches!(board.gic(), Err(GicError::OtherVersion { .. })));
+}
+
+#[test]
+fn the_driver_of_gicv3_refuses_a_gicv2_stated_as_64_kib() {
+    let board = Board::new();
+    let config = GicConfig {
+        distributor_bytes: Some(0x1_0000),
+        ..GicConfig::new(DISTRIBUTOR, vec![], vec![gic_arch::Affinity::default()])
+    };
+    let refused = Gic::new(Arc::new(board), config).unwrap_err();
+    let block = Block::Distributor(DISTRIBUTOR);
+    assert_eq!(refused, GicError::OtherVersion { block, found: "GICv2" });
+}
+
+#[test]
 fn spis_go_to_the_boot_cpu_disabled_in_group_0() {
     let board = Board::new();
     board.state(|state| {
@@ -393,25 +412,6 @@ fn an_interrupt_is_ended_with_what_was_acknowledged() {
     assert!(board.state(|state| state.interfaces[0].running.is_empty()));
 }
 
-#[test]
-fn the_running_priority_is_that_of_what_was_acknowledged_and_not_ended() {
-    let board = Board::new();
-    let gic = board.running();
-    let interface = gic.cpu_interface();
-    assert_eq!(interface.running_priority(), Priority::IDLE);
-    board.state(|state| state.interfaces[0].pending.push(Iar::new().with_intid(40)));
-    let taken = interface.acknowledge().unwrap();
-    assert_eq!(interface.running_priority(), Priority::new(0xa0));
-    interface.end(taken);
-    assert_eq!(interface.running_priority(), Priority::IDLE);
-}
-
-#[test]
-fn the_mask_is_what_was_set() {
-    let board = Board::new();
-    let gic = board.running();
-    let interface = gic.cpu_interface();
-    assert_eq!(interface.mask(), Priority::new(0xf0));
 #[test]
 fn loads_of_the_handler_come_after_the_acknowledgement() {
     let board = Board::new();
@@ -507,6 +507,25 @@ fn a_gic_that_lost_power_comes_back_as_it_was() {
     assert_eq!(gic.suspend(Cpu::new(1)).unwrap_err(), GicError::UnknownCpu(Cpu::new(1)));
 }
 
+#[test]
+fn the_running_priority_is_that_of_what_was_acknowledged_and_not_ended() {
+    let board = Board::new();
+    let gic = board.running();
+    let interface = gic.cpu_interface();
+    assert_eq!(interface.running_priority(), Priority::IDLE);
+    board.state(|state| state.interfaces[0].pending.push(Iar::new().with_intid(40)));
+    let taken = interface.acknowledge().unwrap();
+    assert_eq!(interface.running_priority(), Priority::new(0xa0));
+    interface.end(taken);
+    assert_eq!(interface.running_priority(), Priority::IDLE);
+}
+
+#[test]
+fn the_mask_is_what_was_set() {
+    let board = Board::new();
+    let gic = board.running();
+    let interface = gic.cpu_interface();
+    assert_eq!(interface.mask(), Priority::new(0xf0));
     interface.set_mask(Priority::new(0x80));
     assert_eq!(interface.mask(), Priority::new(0x80));
 }
