@@ -91,6 +91,16 @@ impl VectorBlock {
         if index < self.count.get() { self.first.checked_add(index as u32) } else { None }
     }
 
+    /// The vectors as blocks of their own, in order. For [`Shape::Independent`] alone: its parts are
+    /// given back one by one, in any order; an aligned group goes back whole.
+    pub fn split(self) -> impl ExactSizeIterator<Item = Self> {
+        let Self { first, count } = self;
+        (0..count.get()).map(move |index| {
+            let vector = Vector::new(first.get().saturating_add(index.into()));
+            Self::new(vector, NonZeroU16::MIN)
+        })
+    }
+
     /// The place of `vector` in the block; `None` if it is another's.
     pub fn index_of(&self, vector: Vector) -> Option<u16> {
         let offset = vector.get().checked_sub(self.first.get())?;
@@ -171,12 +181,13 @@ pub trait MsiParent: Send + Sync {
         self.allocate(device, request)
     }
 
-    /// Takes vectors back. Afterwards none of them becomes pending any more. Task.
+    /// Takes vectors back: a block as it was handed out, or a part of an independent one that was
+    /// [split](VectorBlock::split) off. Afterwards none of them becomes pending any more. Task.
     fn free(&self, device: &Attachment, block: VectorBlock);
 
     /// Takes all vectors of a device back and forgets it, as [`free`](Self::free) for each of its `blocks` and
     /// [`detach`](Self::detach) would: in one step where the controller has one. `blocks` are all those that were
-    /// allocated through this attachment and not freed yet. Task.
+    /// allocated through this attachment and not freed yet, or their parts. Task.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
         blocks.for_each(|block| self.free(&device, block));
         self.detach(device);
@@ -251,5 +262,12 @@ mod tests {
         assert_eq!(block.vector(4), None);
         assert_eq!(block.index_of(Vector::new(8199)), None);
         assert_eq!(block.index_of(Vector::new(8204)), None);
+    }
+
+    #[test]
+    fn split_parts_are_the_vectors_in_order() {
+        let block = VectorBlock::new(Vector::new(8200), NonZeroU16::new(3).unwrap());
+        let single = |vector| VectorBlock::new(Vector::new(vector), NonZeroU16::MIN);
+        assert!(block.split().eq([8200, 8201, 8202].map(single)));
     }
 }

@@ -28,7 +28,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use handles::Handles;
-use msi_types::{ControllerFault, Cpu, MsiError, RequesterId, Vector};
+use msi_types::{ControllerFault, Cpu, MsiError, RequesterId, Vector, VectorBlock};
 
 #[cfg(doc)]
 use msi_types::MsiParent;
@@ -93,11 +93,11 @@ struct State {
     handles: Handles,
     /// By attachment.
     devices: BTreeMap<u32, Source>,
-    /// By a block's first vector.
-    blocks: BTreeMap<u32, Entries>,
+    /// By vector; a group's by its first vector.
+    entries: BTreeMap<u32, Entries>,
 }
 
-/// The entries of a block, one for each vector.
+/// Entries one after the other, one for each vector.
 #[derive(Clone, Copy, Debug)]
 struct Entries {
     first: u16,
@@ -109,6 +109,20 @@ struct Entries {
 impl Entries {
     fn entry(&self, index: u16) -> Option<u16> {
         if index < self.count.get() { self.first.checked_add(index) } else { None }
+    }
+
+    /// The entries of one vector of a block without a group.
+    fn single(self, index: u16) -> Option<Self> {
+        Some(Self { first: self.entry(index)?, count: NonZeroU16::MIN, ..self })
+    }
+
+    /// The least aligned power of two that covers them: its first entry, and its log2. Where parts of
+    /// a block are left, it covers entries of others, which the unit then reads again.
+    fn span(self) -> (u16, u8) {
+        let last = self.first.saturating_add(self.count.get() - 1);
+        let log2 = u16::BITS - (self.first ^ last).leading_zeros();
+        let below = 1_u16.checked_shl(log2).map_or(u16::MAX, |span| span - 1);
+        (self.first & !below, u8::try_from(log2).unwrap_or(16))
     }
 }
 
@@ -126,7 +140,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
     pub fn new(config: RemappedVectorsConfig<M>) -> Arc<Self> {
         let RemappedVectorsConfig { vectors, table, cache, base, sources } = config;
         let handles = Handles::new(table.size());
-        let state = State { handles, devices: BTreeMap::new(), blocks: BTreeMap::new() };
+        let state = State { handles, devices: BTreeMap::new(), entries: BTreeMap::new() };
         Arc::new(Self { vectors, table, cache, base, sources, state: TaskLock::new(state) })
     }
 
@@ -187,8 +201,8 @@ impl<M: RemapMemory> RemappedVectors<M> {
     }
 
     fn invalidate_all(&self, entries: &Entries, operation: &'static str) -> Result<(), MsiError> {
-        let log2 = handles::log2_span(entries.count);
-        self.cache.invalidate(entries.first, log2).map_err(|error| self.fault(operation, error))
+        let (first, log2) = entries.span();
+        self.cache.invalidate(first, log2).map_err(|error| self.fault(operation, error))
     }
 
     /// Sends an entry's interrupts elsewhere.
@@ -210,11 +224,46 @@ impl<M: RemapMemory> RemappedVectors<M> {
 }
 
 impl State {
-    /// A block's entries, and the place in them of one of its vectors.
+    /// A vector's entries, or its group's, and which of them is its own.
     fn entries_of(&self, vector: Vector) -> Option<(Entries, u16)> {
-        let (first, entries) = self.blocks.range(..=vector.get()).next_back()?;
+        let (first, entries) = self.entries.range(..=vector.get()).next_back()?;
         let index = u16::try_from(vector.get() - first).ok()?;
         Some((*entries, entries.entry(index)?))
+    }
+
+    /// Remembers the entries of a new block: each by itself, as each may be freed by itself; a group's
+    /// as one.
+    fn insert(&mut self, block: &VectorBlock, entries: Entries) {
+        match entries.format {
+            Format::Subhandles => drop(self.entries.insert(block.first().get(), entries)),
+            Format::Handles => {
+                let single = |index| Some((block.vector(index)?.get(), entries.single(index)?));
+                self.entries.extend((0..entries.count.get()).filter_map(single));
+            }
+        }
+    }
+
+    /// The entries of a block, or of the part of one, that is freed. `None` if there are no such entries:
+    /// nothing is freed then.
+    fn remove(&mut self, block: &VectorBlock) -> Option<Entries> {
+        let first = *self.entries.get(&block.first().get())?;
+        let count = block.count();
+        if first.format == Format::Subhandles {
+            return if first.count == count { self.entries.remove(&block.first().get()) } else { None };
+        }
+        let entries = Entries { count, ..first };
+        let vectors = || (0..count.get()).filter_map(|index| block.vector(index));
+        let owned = |(index, vector): (u16, Vector)| {
+            let entry = self.entries.get(&vector.get());
+            entry.is_some_and(|entry| Some(entry.first) == entries.entry(index))
+        };
+        if !(0..).zip(vectors()).all(owned) {
+            return None;
+        }
+        for vector in vectors() {
+            self.entries.remove(&vector.get());
+        }
+        Some(entries)
     }
 }
 

@@ -5,18 +5,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 
-/// The entries of a table. A block's first is a multiple of its [span](log2_span), so that one invalidation covers it.
+/// The entries of a table. A block's first is a multiple of the least power of two that is not below its
+/// count, so that one invalidation covers it.
 #[derive(Debug)]
 pub(super) struct Handles {
     /// One bit for each entry, set while it is in use.
     used: Vec<u64>,
     count: u32,
-}
-
-/// log2 of the least power of two that is not below `count`.
-pub(super) fn log2_span(count: NonZeroU16) -> u8 {
-    let log2 = u32::from(count.get()).next_power_of_two().ilog2();
-    u8::try_from(log2).unwrap_or(16)
 }
 
 impl Handles {

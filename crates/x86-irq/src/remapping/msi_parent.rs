@@ -55,7 +55,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
 
     fn free(&self, device: &Attachment, block: VectorBlock) {
         self.with_state(|state| {
-            if let Some(entries) = state.blocks.remove(&block.first().get()) {
+            if let Some(entries) = state.remove(&block) {
                 self.give_back(state, device, &block, &entries);
             }
         });
@@ -171,7 +171,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
                 self.give_back(state, device, &block, &entries);
                 return Err(error);
             }
-            state.blocks.insert(block.first().get(), entries);
+            state.insert(&block, entries);
             Ok(block)
         })
     }
