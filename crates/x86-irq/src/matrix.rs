@@ -5,8 +5,9 @@
 //! - *system* vectors are the kernel's own, on all CPUs;
 //! - *managed* vectors are set aside on each CPU of a set, whether on line or not, for an interrupt that is to follow
 //!   those CPUs as they come and go (a queue per CPU): moving it never fails for want of a vector;
-//! - *normal* vectors are taken from the rest when they are needed. A [`Reservation`] counts one that will be, without
-//!   saying where: many devices have more vectors than they ever use.
+//! - *normal* vectors are taken from the rest when they are needed.
+//!
+//! The caller chooses the CPU: the interrupt core spreads interrupts, for every controller alike.
 
 mod bitmap;
 
@@ -17,25 +18,16 @@ use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use msi_types::Cpu;
 
-/// A promise of one vector somewhere, counted and not placed. Spent by [`VectorMatrix::allocate_reserved`], given back by
-/// [`VectorMatrix::unreserve`]; not `Clone`.
-#[derive(Debug)]
-#[must_use = "a reservation is counted until it is spent or given back"]
-pub struct Reservation(());
-
 /// Why a vector was not handed out or taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MatrixError {
-    /// The caller named no CPU.
-    #[error("no CPU was given to choose from")]
-    NoCpus,
     /// The caller named a CPU that the matrix was not made for.
     #[error("CPU {0} is not one of those that the matrix was made for")]
     UnknownCpu(Cpu),
-    /// No CPU of the set is on line and has a vector left.
-    #[error("no vector is free on any of the CPUs that are on line")]
-    Exhausted,
+    /// The CPU is off line, or has no vector left.
+    #[error("CPU {0} is off line or has no free vector")]
+    Exhausted(Cpu),
     /// The caller asked for a certain vector that is not free.
     #[error("{0} is taken")]
     Taken(Place),
@@ -54,7 +46,6 @@ pub struct VectorMatrix {
     system: Bitmap,
     cpus: Box<[CpuMap]>,
     available: u32,
-    reserved: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +55,6 @@ struct CpuMap {
     managed: Bitmap,
     /// Normal vectors that are free, on line or not.
     available: u32,
-    managed_allocated: u32,
 }
 
 impl VectorMatrix {
@@ -78,10 +68,9 @@ impl VectorMatrix {
             allocated: Bitmap::default(),
             managed: Bitmap::default(),
             available: u32::try_from(size).unwrap_or(0),
-            managed_allocated: 0,
         };
         let cpus = alloc::vec![cpu; cpus.get().into()].into_boxed_slice();
-        Self { window, system, cpus, available: 0, reserved: 0 }
+        Self { window, system, cpus, available: 0 }
     }
 
     /// The CPU's vectors may be handed out from now on. Nothing if they may already.
@@ -104,16 +93,13 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// Hands out a normal vector on that CPU of the set which has most of them left (the first of equals), its lowest.
+    /// Hands out the lowest free normal vector of a CPU on line.
     ///
     /// # Errors
-    /// [`MatrixError::NoCpus`], [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`].
-    pub fn allocate(&mut self, among: &[Cpu]) -> Result<Place, MatrixError> {
-        self.check(among)?;
-        // Of equals, `max_by_key` would take the last.
-        let usable = among.iter().rev().filter(|cpu| self.is_usable(**cpu));
-        let cpu = *usable.max_by_key(|cpu| self.available_on(**cpu)).ok_or(MatrixError::Exhausted)?;
-        let vector = self.free_vectors(cpu).next().ok_or(MatrixError::Exhausted)?;
+    /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`].
+    pub fn allocate(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
+        self.check_usable(cpu)?;
+        let vector = self.free_vectors(cpu).next().ok_or(MatrixError::Exhausted(cpu))?;
         self.take_checked(Place { cpu, vector })
     }
 
@@ -123,12 +109,10 @@ impl VectorMatrix {
     /// # Errors
     /// As for [`allocate`](Self::allocate).
     pub fn allocate_common(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
-        self.check(&[cpu])?;
-        if !self.is_usable(cpu) {
-            return Err(MatrixError::Exhausted);
-        }
+        self.check_usable(cpu)?;
         let free_on = |vector| self.cpus.iter().filter(|map| map.online && self.is_free(map, vector)).count();
-        let vector = self.free_vectors(cpu).max_by_key(|v| free_on(*v)).ok_or(MatrixError::Exhausted)?;
+        let vector = self.free_vectors(cpu).max_by_key(|v| free_on(*v));
+        let vector = vector.ok_or(MatrixError::Exhausted(cpu))?;
         self.take_checked(Place { cpu, vector })
     }
 
@@ -139,7 +123,7 @@ impl VectorMatrix {
     pub fn take(&mut self, place: Place) -> Result<Place, MatrixError> {
         let map = self.map(place.cpu)?;
         if !map.online {
-            return Err(MatrixError::Exhausted);
+            return Err(MatrixError::Exhausted(place.cpu));
         }
         let within = (self.window.0..=self.window.1).contains(&place.vector);
         if !within || !self.is_free(map, place.vector) {
@@ -157,9 +141,7 @@ impl VectorMatrix {
         if !map.allocated.remove(place.vector) {
             return Err(MatrixError::NotAllocated(place));
         }
-        if map.managed.contains(place.vector) {
-            map.managed_allocated -= 1;
-        } else {
+        if !map.managed.contains(place.vector) {
             map.available += 1;
             self.available += u32::from(map.online);
         }
@@ -169,14 +151,14 @@ impl VectorMatrix {
     /// Sets one vector aside on each CPU of the set, on line or not: all or nothing. Their numbers may differ.
     ///
     /// # Errors
-    /// [`MatrixError::NoCpus`], [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if a CPU has none left.
+    /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if a CPU has none left.
     pub fn reserve_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
-        self.check(on)?;
         for (done, cpu) in on.iter().enumerate() {
             // A CPU may be named more than once.
             let before = on.iter().take(done).filter(|other| *other == cpu).count();
-            if usize::try_from(self.available_on(*cpu)).is_ok_and(|available| available <= before) {
-                return Err(MatrixError::Exhausted);
+            let available = self.map(*cpu)?.available;
+            if usize::try_from(available).is_ok_and(|available| available <= before) {
+                return Err(MatrixError::Exhausted(*cpu));
             }
         }
         for cpu in on {
@@ -202,22 +184,16 @@ impl VectorMatrix {
         result
     }
 
-    /// Hands out a managed vector on that CPU of the set which has fewest of them in use (the last of equals), its
-    /// lowest.
+    /// Hands out the lowest managed vector of a CPU on line that is not in use.
     ///
     /// # Errors
-    /// [`MatrixError::NoCpus`], [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if no CPU of the set is on line
-    /// or the one chosen has no managed vector left.
-    pub fn allocate_managed(&mut self, among: &[Cpu]) -> Result<Place, MatrixError> {
-        self.check(among)?;
-        let used = |cpu: &Cpu| self.map(*cpu).map_or(u32::MAX, |map| map.managed_allocated);
-        let online = among.iter().rev().filter(|cpu| self.map(**cpu).is_ok_and(|map| map.online));
-        let cpu = *online.min_by_key(|cpu| used(cpu)).ok_or(MatrixError::Exhausted)?;
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is off line or has none.
+    pub fn allocate_managed(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
         let unused = |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
-        let vector = self.window.0.up_to(self.window.1).find(unused).ok_or(MatrixError::Exhausted)?;
+        let vector = self.window.0.up_to(self.window.1).find(unused).filter(|_| map.online);
+        let vector = vector.ok_or(MatrixError::Exhausted(cpu))?;
         map.allocated.insert(vector);
-        map.managed_allocated += 1;
         Ok(Place { cpu, vector })
     }
 
@@ -230,39 +206,7 @@ impl VectorMatrix {
         if !map.allocated.contains(place.vector) || !map.managed.remove(place.vector) {
             return Err(MatrixError::NotManaged(place.cpu));
         }
-        map.managed_allocated -= 1;
         Ok(())
-    }
-
-    /// Counts a normal vector that will be needed. Never fails: see [`is_overcommitted`](Self::is_overcommitted).
-    pub fn reserve(&mut self) -> Reservation {
-        self.reserved = self.reserved.saturating_add(1);
-        Reservation(())
-    }
-
-    /// Forgets a reservation.
-    #[expect(clippy::needless_pass_by_value, reason = "the reservation is gone afterwards")]
-    pub fn unreserve(&mut self, reservation: Reservation) {
-        let Reservation(()) = reservation;
-        self.reserved = self.reserved.saturating_sub(1);
-    }
-
-    /// [`allocate`](Self::allocate), for a reservation.
-    ///
-    /// # Errors
-    /// As for [`allocate`](Self::allocate); the reservation comes back.
-    pub fn allocate_reserved(
-        &mut self,
-        reservation: Reservation,
-        among: &[Cpu],
-    ) -> Result<Place, (MatrixError, Reservation)> {
-        match self.allocate(among) {
-            Ok(place) => {
-                self.unreserve(reservation);
-                Ok(place)
-            }
-            Err(error) => Err((error, reservation)),
-        }
     }
 
     /// How many normal vectors are free on the CPUs on line.
@@ -273,16 +217,6 @@ impl VectorMatrix {
     /// How many normal vectors are free on a CPU, on line or not; 0 for one that there is not.
     pub fn available_on(&self, cpu: Cpu) -> u32 {
         self.map(cpu).map_or(0, |map| map.available)
-    }
-
-    /// How many reservations there are.
-    pub fn reserved(&self) -> u32 {
-        self.reserved
-    }
-
-    /// Are more vectors promised than are free? Then some promise may not be kept.
-    pub fn is_overcommitted(&self) -> bool {
-        self.reserved > self.available
     }
 
     /// Is this vector handed out?
@@ -313,19 +247,13 @@ impl VectorMatrix {
         Ok(())
     }
 
-    fn check(&self, cpus: &[Cpu]) -> Result<(), MatrixError> {
-        if cpus.is_empty() {
-            return Err(MatrixError::NoCpus);
-        }
-        cpus.iter().try_for_each(|cpu| self.map(*cpu).map(drop))
-    }
-
     fn map(&self, cpu: Cpu) -> Result<&CpuMap, MatrixError> {
         self.cpus.get(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))
     }
 
-    fn is_usable(&self, cpu: Cpu) -> bool {
-        self.map(cpu).is_ok_and(|map| map.online && map.available != 0)
+    fn check_usable(&self, cpu: Cpu) -> Result<(), MatrixError> {
+        let map = self.map(cpu)?;
+        if map.online && map.available != 0 { Ok(()) } else { Err(MatrixError::Exhausted(cpu)) }
     }
 
     fn is_free(&self, map: &CpuMap, vector: ApicVector) -> bool {

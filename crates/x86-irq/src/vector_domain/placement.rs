@@ -61,11 +61,11 @@ impl VectorDomain {
             Some(among) => {
                 core.matrix.reserve_managed(among).map_err(|_| full)?;
                 core.matrix
-                    .allocate_managed(&[request.cpu])
+                    .allocate_managed(request.cpu)
                     .inspect_err(|_| release_aside(&mut core.matrix, among))
             }
             None if fixed => core.matrix.allocate_common(request.cpu),
-            None => core.matrix.allocate(&[request.cpu]),
+            None => core.matrix.allocate(request.cpu),
         };
         let place = taken.map_err(|_| full)?;
         *state = SlotState { phase, managed: managed.cloned(), ..SlotState::default() };

@@ -41,7 +41,7 @@ impl VectorDomain {
     pub(crate) fn begin_place_move(&self, vector: Vector, to: Cpu) -> Result<PlaceMove, MsiError> {
         let unknown = MsiError::UnknownVector(vector);
         let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
-        let begun = self.with_core(|core| {
+        self.with_core(|core| {
             let state = core.slots.get(index).ok_or(unknown)?;
             let Phase::Owned { message, .. } = state.phase else { return Err(unknown) };
             let managed = state.managed.clone();
@@ -52,7 +52,7 @@ impl VectorDomain {
             if from.cpu == to {
                 return Ok(PlaceMove { from, to: from, message: None });
             }
-            if !slot.has_room() {
+            if !slot.has_room() && !slot.former().any(|former| former.cpu == to) {
                 return Err(MsiError::NotReachable(to, TOO_OFTEN));
             }
             let (place, message) = self.choose_place(core, slot, Step { from, to, message, managed })?;
@@ -62,11 +62,7 @@ impl VectorDomain {
             slot.await_arrival(Some(place));
             self.set_entry(place, Some(index));
             Ok(PlaceMove { from, to: place, message })
-        });
-        if begun.is_err() && !slot.has_room() {
-            self.hurry(index, slot);
-        }
-        begun
+        })
     }
 
     fn choose_place(
@@ -112,13 +108,18 @@ impl VectorDomain {
     pub(crate) fn end_place_move(&self, vector: Vector, kept: Kept) -> Result<(), MsiError> {
         let unknown = MsiError::UnknownVector(vector);
         let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
-        let arrived = self.with_core(|core| {
+        let may_go = self.with_core(|core| {
             let state = core.slots.get_mut(index).ok_or(unknown)?;
             let (Some(new), Some(old)) = (state.moving.take(), slot.place()) else { return Err(unknown) };
             match kept {
                 Kept::New => {
                     slot.set_place(Some(new));
                     slot.add_former(old);
+                    // The layer's invalidation has drained the old place. What an endpoint sent before it
+                    // was rewritten may still be under way.
+                    if let Phase::Owned { message: Stored::Nowhere, .. } = state.phase {
+                        slot.await_arrival(None);
+                    }
                 }
                 // The endpoint may have held the new message for a moment.
                 Kept::Old => {
@@ -126,38 +127,32 @@ impl VectorDomain {
                     slot.add_former(new);
                 }
             }
+            state.impatient |= slot.is_crowded();
+            let may_go = state.impatient || !slot.awaits_arrival();
             self.pay(core, slot);
-            Ok(!slot.awaits_arrival())
+            Ok(may_go)
         })?;
         let of_cpu_off_line = |place: &Place| !self.with_core(|core| core.matrix.is_online(place.cpu));
-        self.clean_up_later(slot.former().filter(|place| arrived || of_cpu_off_line(place)));
+        self.clean_up_later(slot.former().filter(|place| may_go || of_cpu_off_line(place)));
         Ok(())
-    }
-
-    /// Gives former places up without an arrival at the present one: their CPUs are asked all the same, and the endpoint
-    /// was read back when it left them.
-    fn hurry(&self, index: usize, slot: &Slot) {
-        self.with_core(|core| {
-            if let Some(state) = core.slots.get_mut(index) {
-                state.impatient = true;
-            }
-        });
-        self.clean_up_later(slot.former());
     }
 }
 
 impl Core {
-    /// A place on a CPU, whatever its vector. A managed interrupt has one set aside there, or left it lately.
+    /// A place on a CPU, whatever its vector: the one that the interrupt left lately, if it still has it.
+    /// A managed interrupt has one set aside there.
     fn place_on(&mut self, slot: &Slot, managed: Option<&[Cpu]>, to: Cpu) -> Result<Place, MsiError> {
-        let full = MsiError::NotReachable(to, "its vectors are taken");
-        let Some(among) = managed else { return self.matrix.allocate(&[to]).map_err(|_| full) };
-        if !among.contains(&to) {
+        if managed.is_some_and(|among| !among.contains(&to)) {
             return Err(MsiError::NotReachable(to, "the interrupt is managed for other CPUs"));
         }
         if let Some(left) = slot.former().find(|place| place.cpu == to) {
             slot.remove_former(left);
             return Ok(left);
         }
-        self.matrix.allocate_managed(&[to]).map_err(|_| full)
+        let taken = match managed {
+            Some(_) => self.matrix.allocate_managed(to),
+            None => self.matrix.allocate(to),
+        };
+        taken.map_err(|_| MsiError::NotReachable(to, "its vectors are taken"))
     }
 }

@@ -64,6 +64,11 @@ impl Slot {
         self.former().count() < MOST_FORMER
     }
 
+    /// So many former places that they are given up without an arrival, before there is no room.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.former().count() >= MOST_FORMER / 2
+    }
+
     /// Under the lock; the array is long enough for all that can be added.
     pub(super) fn add_former(&self, place: Place) {
         let free = self.former.iter().find(|place| place.load(Ordering::SeqCst) == 0);

@@ -4,7 +4,7 @@ use core::num::NonZeroU16;
 use msi_types::Cpu;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use x86_irq::{ApicVector, MatrixError, Place, Reservation, VectorMatrix};
+use x86_irq::{ApicVector, MatrixError, Place, VectorMatrix};
 
 const CPUS: u32 = 3;
 const FIRST: u8 = 0x20;
@@ -30,7 +30,6 @@ struct Model {
     normal: BTreeSet<(u32, u8)>,
     managed: BTreeSet<(u32, u8)>,
     managed_used: BTreeSet<(u32, u8)>,
-    reserved: u32,
 }
 
 impl Model {
@@ -43,16 +42,8 @@ impl Model {
         self.online.iter().map(|cpu| self.free(*cpu).len()).sum()
     }
 
-    fn allocate(&mut self, among: &[u32]) -> Option<(u32, u8)> {
-        let mut best: Option<(usize, u32)> = None;
-        for cpu in among.iter().filter(|cpu| self.online.contains(cpu)) {
-            let free = self.free(*cpu).len();
-            if free > best.map_or(0, |(most, _)| most) {
-                best = Some((free, *cpu));
-            }
-        }
-        let cpu = best?.1;
-        let place = (cpu, self.free(cpu)[0]);
+    fn allocate(&mut self, cpu: u32) -> Option<(u32, u8)> {
+        let place = (cpu, *self.free(cpu).first().filter(|_| self.online.contains(&cpu))?);
         self.normal.insert(place);
         Some(place)
     }
@@ -89,15 +80,8 @@ impl Model {
         self.managed.iter().find(|place| place.0 == cpu && !self.managed_used.contains(place)).copied()
     }
 
-    fn allocate_managed(&mut self, among: &[u32]) -> Option<(u32, u8)> {
-        let used = |cpu: u32| self.managed_used.iter().filter(|place| place.0 == cpu).count();
-        let mut best: Option<(usize, u32)> = None;
-        for cpu in among.iter().filter(|cpu| self.online.contains(cpu)) {
-            if used(*cpu) <= best.map_or(usize::MAX, |(least, _)| least) {
-                best = Some((used(*cpu), *cpu));
-            }
-        }
-        let place = self.unused(best?.1)?;
+    fn allocate_managed(&mut self, cpu: u32) -> Option<(u32, u8)> {
+        let place = self.unused(cpu).filter(|_| self.online.contains(&cpu))?;
         self.managed_used.insert(place);
         Some(place)
     }
@@ -107,16 +91,13 @@ impl Model {
 enum Op {
     Online(u32),
     Offline(u32),
-    Allocate(Vec<u32>),
-    AllocateReserved(Vec<u32>),
+    Allocate(u32),
     AllocateCommon(u32),
     Take(u32, u8),
     Free(u32, u8),
     ReserveManaged(Vec<u32>),
     ReleaseManaged(u32),
-    AllocateManaged(Vec<u32>),
-    Reserve,
-    Unreserve,
+    AllocateManaged(u32),
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -126,16 +107,13 @@ fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         2 => cpu.clone().prop_map(Op::Online),
         1 => cpu.clone().prop_map(Op::Offline),
-        6 => cpus().prop_map(Op::Allocate),
-        1 => cpus().prop_map(Op::AllocateReserved),
+        6 => cpu.clone().prop_map(Op::Allocate),
         2 => cpu.clone().prop_map(Op::AllocateCommon),
         2 => (cpu.clone(), number.clone()).prop_map(|(c, v)| Op::Take(c, v)),
         6 => (cpu.clone(), number).prop_map(|(c, v)| Op::Free(c, v)),
         2 => cpus().prop_map(Op::ReserveManaged),
-        1 => cpu.prop_map(Op::ReleaseManaged),
-        3 => cpus().prop_map(Op::AllocateManaged),
-        1 => Just(Op::Reserve),
-        1 => Just(Op::Unreserve),
+        1 => cpu.clone().prop_map(Op::ReleaseManaged),
+        3 => cpu.prop_map(Op::AllocateManaged),
     ]
 }
 
@@ -147,7 +125,7 @@ fn place(raw: (u32, u8)) -> Place {
     Place { cpu: Cpu::new(raw.0), vector: vector(raw.1) }
 }
 
-fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model, promises: &mut Vec<Reservation>) {
+fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model) {
     match op {
         Op::Online(cpu) => {
             matrix.online(Cpu::new(cpu)).unwrap();
@@ -157,20 +135,8 @@ fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model, promises: &mut Ve
             matrix.offline(Cpu::new(cpu)).unwrap();
             model.online.remove(&cpu);
         }
-        Op::Allocate(among) => {
-            assert_eq!(matrix.allocate(&cpus(&among)).ok(), model.allocate(&among).map(place));
-        }
-        Op::AllocateReserved(among) => {
-            let Some(promise) = promises.pop() else { return };
-            let expected = model.allocate(&among).map(place);
-            model.reserved -= u32::from(expected.is_some());
-            match matrix.allocate_reserved(promise, &cpus(&among)) {
-                Ok(found) => assert_eq!(Some(found), expected),
-                Err((_, promise)) => {
-                    assert_eq!(expected, None);
-                    promises.push(promise);
-                }
-            }
+        Op::Allocate(cpu) => {
+            assert_eq!(matrix.allocate(Cpu::new(cpu)).ok(), model.allocate(cpu).map(place));
         }
         Op::AllocateCommon(cpu) => {
             assert_eq!(matrix.allocate_common(Cpu::new(cpu)).ok(), model.allocate_common(cpu).map(place));
@@ -195,21 +161,9 @@ fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model, promises: &mut Ve
             assert_eq!(matrix.release_managed(&[Cpu::new(cpu)]).is_ok(), unused.is_some());
             unused.map(|place| model.managed.remove(&place));
         }
-        Op::AllocateManaged(among) => {
-            assert_eq!(
-                matrix.allocate_managed(&cpus(&among)).ok(),
-                model.allocate_managed(&among).map(place)
-            );
-        }
-        Op::Reserve => {
-            promises.push(matrix.reserve());
-            model.reserved += 1;
-        }
-        Op::Unreserve => {
-            if let Some(promise) = promises.pop() {
-                matrix.unreserve(promise);
-                model.reserved -= 1;
-            }
+        Op::AllocateManaged(cpu) => {
+            let expected = model.allocate_managed(cpu).map(place);
+            assert_eq!(matrix.allocate_managed(Cpu::new(cpu)).ok(), expected);
         }
     }
 }
@@ -218,12 +172,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
     fn the_matrix_does_what_the_naive_one_does(ops in proptest::collection::vec(ops(), 0..120)) {
-        let (mut matrix, mut model, mut promises) = (matrix(), Model::default(), Vec::new());
+        let (mut matrix, mut model) = (matrix(), Model::default());
         for op in ops {
-            apply(op, &mut matrix, &mut model, &mut promises);
+            apply(op, &mut matrix, &mut model);
             prop_assert_eq!(matrix.available() as usize, model.available());
-            prop_assert_eq!(matrix.reserved(), model.reserved);
-            prop_assert_eq!(matrix.is_overcommitted(), model.reserved as usize > model.available());
             for cpu in 0..CPUS {
                 prop_assert_eq!(matrix.available_on(Cpu::new(cpu)) as usize, model.free(cpu).len());
                 for v in FIRST..=LAST {
@@ -240,10 +192,8 @@ fn the_same_number_is_handed_out_once_on_each_cpu() {
     let mut matrix = matrix();
     matrix.online(Cpu::new(0)).unwrap();
     matrix.online(Cpu::new(1)).unwrap();
-    let both = cpus(&[0, 1]);
-    let first = matrix.allocate(&both).unwrap();
-    let second = matrix.allocate(&both).unwrap();
-    assert_eq!((first, second), (place((0, FIRST)), place((1, FIRST))));
+    let taken = [0, 1, 0].map(|cpu| matrix.allocate(Cpu::new(cpu)).unwrap());
+    assert_eq!(taken, [(0, FIRST), (1, FIRST), (0, FIRST + 1)].map(place));
 }
 
 #[test]
@@ -251,7 +201,6 @@ fn a_cpu_that_the_matrix_was_not_made_for_is_named() {
     let stranger = Cpu::new(3);
     let mut matrix = matrix();
     assert_eq!(matrix.online(stranger), Err(MatrixError::UnknownCpu(stranger)));
-    assert_eq!(matrix.allocate(&[stranger]), Err(MatrixError::UnknownCpu(stranger)));
-    assert_eq!(matrix.allocate(&[]), Err(MatrixError::NoCpus));
+    assert_eq!(matrix.allocate(stranger), Err(MatrixError::UnknownCpu(stranger)));
     assert_eq!(matrix.available_on(stranger), 0);
 }

@@ -164,6 +164,34 @@ fn a_unit_that_does_not_answer_leaves_the_interrupt_where_it_was() {
 }
 
 #[test]
+fn a_drained_place_is_given_up_without_an_arrival() {
+    let rig = Rig::new();
+    let device = rig.device();
+    rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap();
+    rig.board.clean_up(CPU0);
+    assert_eq!(rig.board.domain.available_on(CPU0), 12);
+}
+
+#[test]
+fn parts_of_a_block_are_freed_one_by_one() {
+    let rig = Rig::new();
+    let attachment = rig.parent.attach(NIC, 5).unwrap();
+    let wanted = request(5, Shape::Independent, Rewrite::Never, CPU0);
+    let block = rig.parent.allocate(&attachment, &wanted).unwrap();
+    let messages: Vec<_> = (0..5).map(|index| rig.parent.compose(&block, index).unwrap()).collect();
+    let mut parts: Vec<_> = block.split().collect();
+    rig.parent.free(&attachment, parts.remove(1));
+    rig.parent.free(&attachment, parts.remove(2));
+    let works: Vec<_> = messages.iter().map(|message| rig.translate(NIC, *message).is_ok()).collect();
+    assert_eq!(works, [true, false, true, false, true]);
+    assert_eq!(rig.parent.entries_in_use(), 3);
+    let again = rig.parent.allocate(&attachment, &request(1, Shape::Independent, Rewrite::Never, CPU0));
+    parts.push(again.unwrap());
+    rig.parent.release(attachment, &mut parts.into_iter());
+    assert_eq!(rig.parent.entries_in_use(), 0);
+}
+
+#[test]
 fn a_handle_of_another_requester_faults() {
     let rig = Rig::new();
     let device = rig.device();
