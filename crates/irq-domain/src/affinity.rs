@@ -24,6 +24,31 @@ impl AffinityPolicy for RoundRobin {
     }
 }
 
+/// CPUs for each of `vectors` vectors, so that all CPUs have about as many vectors and all vectors about as many
+/// CPUs: queues of a device, say, that [follow](crate::MsiDevice::allocate_managed) their CPUs. With fewer
+/// vectors than CPUs each gets neighbours in `cpus`, with more several share a CPU: give the CPUs node by
+/// node to keep a queue's CPUs on one node. Nothing without CPUs.
+///
+/// ```
+/// use irq_domain::spread;
+/// use msi_types::Cpu;
+///
+/// let cpus = [0, 1, 2, 3, 4].map(Cpu::new);
+/// assert_eq!(spread(2, &cpus), [&cpus[..2], &cpus[2..]]);
+/// assert_eq!(spread(6, &cpus[..2]).concat(), [0, 0, 0, 1, 1, 1].map(Cpu::new));
+/// ```
+pub fn spread(vectors: u16, cpus: &[Cpu]) -> Vec<Vec<Cpu>> {
+    if cpus.is_empty() {
+        return Vec::new();
+    }
+    let begin = |vector: usize| vector * cpus.len() / usize::from(vectors);
+    let share = |vector| {
+        let end = begin(vector + 1).max(begin(vector) + 1);
+        cpus.get(begin(vector)..end).unwrap_or_default().to_vec()
+    };
+    (0..usize::from(vectors)).map(share).collect()
+}
+
 /// An affinity change that took effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Moved {
@@ -44,5 +69,23 @@ mod tests {
         let online = [Cpu::new(0), Cpu::new(3), Cpu::new(7)];
         let chosen: Vec<_> = (0..6).map(|_| policy.choose(&online).get()).collect();
         assert_eq!(chosen, [0, 3, 7, 0, 3, 7]);
+    }
+
+    #[test]
+    fn spread_uses_every_cpu_and_differs_by_one() {
+        for cpus in 1..20 {
+            let all: Vec<_> = (0..cpus).map(Cpu::new).collect();
+            for vectors in 1..40 {
+                let shares = spread(vectors, &all);
+                assert_eq!(shares.len(), usize::from(vectors));
+                let sizes = shares.iter().map(Vec::len);
+                assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
+                let uses = all.iter().map(|cpu| shares.iter().flatten().filter(|at| *at == cpu).count());
+                assert!(uses.clone().min().unwrap() >= 1);
+                assert!(uses.clone().max().unwrap() - uses.min().unwrap() <= 1);
+            }
+        }
+        assert!(spread(3, &[]).is_empty());
+        assert!(spread(0, &[Cpu::new(0)]).is_empty());
     }
 }

@@ -31,8 +31,12 @@ pub(crate) struct Descriptor {
     pub(crate) vector: Vector,
     pub(crate) flow: Flow,
     pub(crate) source: Source,
+    /// The only CPUs that it is delivered to, if it is managed.
+    pub(crate) among: Option<Arc<[Cpu]>>,
     pub(crate) control: IrqLock<Control>,
     pub(crate) name: TaskLock<Option<Arc<str>>>,
+    /// The CPUs that the kernel wants it delivered to; `None` for any.
+    pub(crate) wanted: TaskLock<Option<Arc<[Cpu]>>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
     target: AtomicU32,
@@ -45,6 +49,7 @@ pub(crate) struct NewDescriptor {
     pub(crate) flow: Flow,
     pub(crate) source: Source,
     pub(crate) target: Cpu,
+    pub(crate) among: Option<Arc<[Cpu]>>,
     pub(crate) cpus: usize,
     /// Does its source let it through before it has a handler?
     pub(crate) open: bool,
@@ -58,8 +63,10 @@ impl Descriptor {
             vector: new.vector,
             flow: new.flow,
             source: new.source,
+            among: new.among,
             control: IrqLock::new(Control { open: new.open, ..Control::default() }),
             name: TaskLock::new(None),
+            wanted: TaskLock::new(None),
             redelivered: AtomicU64::new(0),
             counts: Counts::new(new.cpus, spacing),
             target: AtomicU32::new(new.target.get()),
@@ -99,27 +106,37 @@ pub(crate) struct Control {
     pub(crate) owed: bool,
     /// Closed gates whose handler is not freed yet.
     pub(crate) closing: u32,
+    /// The interrupt is managed, and none of its CPUs is on line: one of [`disables`](Self::disables) is for that.
+    pub(crate) shut_down: bool,
 }
 
 impl Control {
     /// A handler was installed, disabled.
     pub(crate) fn begin_handler(&mut self) {
         self.handler = Presence::Installed;
-        self.disables = 1;
+        self.disables = 1 + u32::from(self.shut_down);
         self.owed = false;
     }
 
     /// The handler goes.
     pub(crate) fn end_handler(&mut self, after: Presence) {
         self.handler = after;
-        self.disables = 1;
+        self.disables = 1 + u32::from(self.shut_down);
         self.owed = false;
     }
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { handler: Presence::Vacant, disables: 1, open: false, moving: false, owed: false, closing: 0 }
+        Self {
+            handler: Presence::Vacant,
+            disables: 1,
+            open: false,
+            moving: false,
+            owed: false,
+            closing: 0,
+            shut_down: false,
+        }
     }
 }
 

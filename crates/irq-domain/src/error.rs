@@ -44,6 +44,9 @@ pub enum MoveError {
     /// The CPU is off line or unknown.
     #[error("CPU {0} is not on line")]
     Offline(Cpu),
+    /// None of the CPUs that the caller names is on line.
+    #[error("none of the CPUs that the interrupt may be delivered to is on line")]
+    NoneOnline,
     /// The interrupt is managed for other CPUs: [`MsiDevice::allocate_managed`](crate::MsiDevice::allocate_managed).
     #[error("the interrupt follows certain CPUs, and CPU {0} is none of them")]
     NotAmong(Cpu),

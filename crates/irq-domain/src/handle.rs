@@ -63,7 +63,12 @@ impl IrqHandle {
 
     /// Moves the interrupt: [`Interrupts::set_affinity`]. Task.
     pub fn set_affinity(&self, to: Cpu) -> Result<Moved, MoveError> {
-        self.core.relocate(&self.descriptor, to)
+        self.core.move_to(&self.descriptor, to)
+    }
+
+    /// Delivers the interrupt to one of `among`: [`Interrupts::set_affinity_among`]. Task.
+    pub fn set_affinity_among(&self, among: &[Cpu]) -> Result<Moved, MoveError> {
+        self.core.set_affinity_among(self.descriptor.irq, among)
     }
 
     /// Where it is delivered. Any.

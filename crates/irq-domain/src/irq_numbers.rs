@@ -60,6 +60,7 @@ mod tests {
             flow: Flow::PerCpu,
             source: Source::PerCpu(None),
             target: Cpu::new(0),
+            among: None,
             cpus: 1,
             open: false,
         })

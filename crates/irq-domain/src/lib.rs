@@ -132,7 +132,7 @@ mod sync;
 mod table;
 mod world;
 
-pub use affinity::{AffinityPolicy, Moved, RoundRobin};
+pub use affinity::{AffinityPolicy, Moved, RoundRobin, spread};
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use handle::{IrqHandle, PerCpuHandle};
 pub use host::{Host, IrqState};

@@ -122,16 +122,16 @@ impl MsiDevice {
     }
 
     /// Grants the device a vector at each of the given slots, wherever they are in its store, before or after others
-    /// are in use: for devices that add vectors one by one. Each can be [freed](Self::free) by itself. If anything
-    /// fails, nothing of it remains. Task.
+    /// are in use: for devices that add vectors one by one. If anything fails, nothing of it remains. Task.
     pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
         self.domain.allocate_at(&self.core, slots)
     }
 
-    /// Grants the device a vector at `slot` that is delivered to one of `among` alone, a queue's own CPUs say. When the one
-    /// that it is at goes off line it follows to another of them; if there is none, it is stranded until one is back.
-    /// The controller sets aside what such moves take. Can be [freed](Self::free) by itself. Task.
+    /// Grants the device a vector at `slot` that is delivered to one of `among` alone, a queue's own CPUs say: to that
+    /// one on line which has the fewest such vectors. When its CPU goes off line it follows to another of them; with
+    /// the last of them it is shut down, and comes back with the first. What its device sends meanwhile stays
+    /// pending. The controller sets aside what such moves take. Task.
     ///
     /// # Errors
     /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on line.
@@ -141,8 +141,7 @@ impl MsiDevice {
     }
 
     /// Gives the vector at `slot` back, with its handler: its handle is inert from now on, and the slot can be
-    /// allocated again. A block of vectors that were allocated together goes back to the controller when all of
-    /// them are freed; those of [`allocate_at`](Self::allocate_at) go one by one. Task; not within the handler.
+    /// allocated again, however it was allocated. Task; not within the handler.
     ///
     /// # Errors
     /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], as a group goes as a whole, by tearing the domain
@@ -247,16 +246,13 @@ enum Power {
     On,
 }
 
-/// A block of the controller, and where in the store its vectors are.
+/// What goes back to the controller as one: an independent vector or a group, and where in the store its
+/// vectors are.
 struct Allocation {
     block: VectorBlock,
     shape: Shape,
-    /// The slot of each vector of the block, as it was granted.
+    /// The slot of each vector of the block.
     slots: Vec<u16>,
-    /// How many of them were not freed yet.
-    used: usize,
-    /// The only CPUs that its vectors are delivered to, if they are managed.
-    among: Option<Arc<[Cpu]>>,
 }
 
 /// A vector of the device.

@@ -12,16 +12,22 @@ use core::sync::atomic::Ordering;
 use msi_types::{Cpu, MsiError, WiredParent};
 
 impl Interrupts {
-    /// The CPU can take interrupts from now on: its controller interface works. Nothing is moved to it. Task.
-    pub fn cpu_online(&self, cpu: Cpu) -> Result<(), UnknownCpu> {
+    /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts that were
+    /// shut down for want of a CPU start again there; nothing else is moved to it. Returns those that could not
+    /// be started: they stay shut down. Task.
+    pub fn cpu_online(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
         let local = self.local(cpu).ok_or(UnknownCpu(cpu))?;
         let _alone = self.hotplug.write(self.host());
         local.online.store(true, Ordering::SeqCst);
-        Ok(())
+        let start = |descriptor: Arc<Descriptor>| {
+            let error = self.start(&descriptor, cpu).err()?;
+            Some(Stranded { irq: descriptor.irq, error })
+        };
+        Ok(self.all().into_iter().filter_map(start).collect())
     }
 
-    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any more.
-    /// Returns those that could not be moved. The CPU still takes interrupts when this is called, and until its
+    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any more. A managed
+    /// interrupt that has no CPU left is shut down until one is back. Returns those that could not be moved. The CPU still takes interrupts when this is called, and until its
     /// controller interface has handed out what was pending there. Task.
     pub fn cpu_offline(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
         let local = self.local(cpu).ok_or(UnknownCpu(cpu))?;
@@ -43,7 +49,31 @@ impl Interrupts {
     /// [`MsiError::WouldTear`], among others: see [`MoveError`].
     pub fn set_affinity(&self, irq: Irq, to: Cpu) -> Result<Moved, MoveError> {
         let descriptor = self.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
-        self.relocate(&descriptor, to)
+        self.move_to(&descriptor, to)
+    }
+
+    /// Delivers an interrupt to one of `among` from now on. It is moved if it is at none of them, to the one that
+    /// the policy chooses. When its CPU goes off line it follows to another of them; with the last of them it
+    /// goes to any CPU, and `among` is forgotten. Task.
+    ///
+    /// # Errors
+    /// [`MoveError::NoneOnline`] if none of `among` is on line; as for [`set_affinity`](Self::set_affinity).
+    pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
+        let descriptor = self.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
+        let managed = |cpu: &&Cpu| descriptor.among.as_ref().is_none_or(|managed| managed.contains(cpu));
+        if let Some(stray) = among.iter().find(|cpu| !managed(cpu)) {
+            return Err(MoveError::NotAmong(*stray));
+        }
+        let here = descriptor.target();
+        let moved = if among.contains(&here) && self.is_online(here) {
+            Moved { to: here, irqs: Vec::new() }
+        } else {
+            let cpus = self.preferred(among);
+            Self::first_of(cpus.into_iter(), |cpu| self.relocate(&descriptor, cpu))
+                .ok_or(MoveError::NoneOnline)??
+        };
+        *descriptor.wanted.lock(self.host()) = Some(Arc::from(among));
+        Ok(moved)
     }
 
     /// Where an interrupt is delivered; `None` for private and unknown ones. Task.
@@ -63,6 +93,13 @@ impl Interrupts {
     /// The CPUs on line, ascending. Task.
     pub fn online_cpus(&self) -> Vec<Cpu> {
         (0..).map(Cpu::new).take(self.cpus()).filter(|cpu| self.is_online(*cpu)).collect()
+    }
+
+    /// [`set_affinity`](Self::set_affinity) for a known interrupt.
+    pub(crate) fn move_to(&self, descriptor: &Descriptor, to: Cpu) -> Result<Moved, MoveError> {
+        let moved = self.relocate(descriptor, to)?;
+        *descriptor.wanted.lock(self.host()) = Some(Arc::from([to]));
+        Ok(moved)
     }
 
     pub(crate) fn relocate(&self, descriptor: &Descriptor, to: Cpu) -> Result<Moved, MoveError> {
@@ -100,17 +137,80 @@ impl Interrupts {
             return Ok(());
         }
         let relocate = |cpu| self.relocate(descriptor, cpu).map(drop);
-        let moved = if let Some(among) = self.managed_for(descriptor) {
-            let online = among.iter().copied().filter(|cpu| self.is_online(*cpu));
-            Self::first_of(online, relocate).ok_or(MoveError::Offline(from))?
+        let moved = if let Some(among) = &descriptor.among {
+            match Self::first_of(self.least_managed(among).into_iter(), relocate) {
+                Some(moved) => moved,
+                None => return Ok(self.shut_down(descriptor)),
+            }
         } else {
-            let choice = self.choose_cpu().ok_or(MoveError::Offline(from))?;
-            self.first_reachable(choice, relocate)
+            match self.among_wanted(descriptor, relocate) {
+                Some(moved) => moved,
+                None => {
+                    let choice = self.choose_cpu().ok_or(MoveError::Offline(from))?;
+                    self.first_reachable(choice, relocate)
+                }
+            }
         };
-        match moved {
-            Err(MoveError::UnknownIrq(_)) => Ok(()),
-            other => other,
+        unless_unknown(moved)
+    }
+
+    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none is on line.
+    fn among_wanted(
+        &self,
+        descriptor: &Descriptor,
+        relocate: impl FnMut(Cpu) -> Result<(), MoveError>,
+    ) -> Option<Result<(), MoveError>> {
+        let wanted = descriptor.wanted.lock(self.host()).clone()?;
+        let moved = Self::first_of(self.preferred(&wanted).into_iter(), relocate);
+        if moved.is_none() {
+            *descriptor.wanted.lock(self.host()) = None;
         }
+        moved
+    }
+
+    /// Those of `among` that are on line, the policy's choice first.
+    fn preferred(&self, among: &[Cpu]) -> Vec<Cpu> {
+        let mut online = self.online_cpus();
+        online.retain(|cpu| among.contains(cpu));
+        if !online.is_empty() {
+            let chosen = self.policy.choose(&online);
+            online.sort_by_key(|cpu| *cpu != chosen);
+        }
+        online
+    }
+
+    /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends stays pending.
+    fn shut_down(&self, descriptor: &Descriptor) {
+        let mut control = descriptor.control.lock(self.host());
+        if !core::mem::replace(&mut control.shut_down, true) {
+            self.disable(descriptor, &mut control);
+        }
+    }
+
+    /// Lets a managed interrupt through again that was shut down, on one of its CPUs.
+    fn start(&self, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
+        let managed = descriptor.among.as_ref().is_some_and(|among| among.contains(&cpu));
+        if !managed || !descriptor.control.lock(self.host()).shut_down {
+            return Ok(());
+        }
+        unless_unknown(self.relocate(descriptor, cpu).map(drop))?;
+        let mut control = descriptor.control.lock(self.host());
+        control.shut_down = false;
+        self.enable(descriptor, &mut control);
+        Ok(())
+    }
+
+    /// Those of `among` that are on line, the one with the fewest managed interrupts first.
+    pub(crate) fn least_managed(&self, among: &[Cpu]) -> Vec<Cpu> {
+        let mut load = vec![0_u32; self.cpus()];
+        for descriptor in self.numbers.lock(self.host()).iter().filter(|other| other.among.is_some()) {
+            if let Some(load) = load.get_mut(descriptor.target().index()) {
+                *load += 1;
+            }
+        }
+        let mut online: Vec<_> = among.iter().copied().filter(|cpu| self.is_online(*cpu)).collect();
+        online.sort_by_key(|cpu| load.get(cpu.index()).copied());
+        online
     }
 
     /// The target once no move is under way. A move to a CPU checks that it is on line under the same lock:
@@ -175,6 +275,14 @@ impl Interrupts {
 
     fn local(&self, cpu: Cpu) -> Option<&Local> {
         self.locals.get(cpu.index())
+    }
+}
+
+/// An interrupt that was freed meanwhile is nobody's to move.
+fn unless_unknown(moved: Result<(), MoveError>) -> Result<(), MoveError> {
+    match moved {
+        Err(MoveError::UnknownIrq(_)) => Ok(()),
+        other => other,
     }
 }
 

@@ -64,6 +64,7 @@ impl Interrupts {
             },
             source: Source::Wired(parent.clone()),
             target,
+            among: None,
             cpus: self.cpus(),
             open: false,
         }))
@@ -108,6 +109,7 @@ impl Interrupts {
             flow: Flow::PerCpu,
             source: Source::PerCpu(self.wired.clone()),
             target: Cpu::default(),
+            among: None,
             cpus: self.cpus(),
             open: false,
         });

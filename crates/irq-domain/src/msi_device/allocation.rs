@@ -41,12 +41,15 @@ impl Domain {
             }
         }
         self.share.with(core.host(), |attachment| {
-            let draft = self.negotiate(core, attachment, &state, counts, &free)?;
+            let draft = Draft::new(self, core, attachment, state.next_allocation);
+            let draft = match shape {
+                Shape::Independent => draft.as_many(counts, &free),
+                Shape::AlignedGroup => draft.largest_group(counts, &free),
+            }?;
             self.establish(&mut state, draft, shape)
         })
     }
 
-    /// A block for each slot, so that each goes back by itself.
     pub(super) fn allocate_at(
         self: &Arc<Self>,
         core: &Interrupts,
@@ -58,7 +61,7 @@ impl Domain {
         self.check_slots(&state, slots)?;
         self.share.with(core.host(), |attachment| {
             let mut draft = Draft::new(self, core, attachment, state.next_allocation);
-            slots.iter().try_for_each(|slot| draft.allocate(Shape::Independent, &[*slot]))?;
+            draft.spread(slots)?;
             self.establish(&mut state, draft, Shape::Independent)
         })
     }
@@ -113,30 +116,6 @@ impl Domain {
 
     fn free_slots(&self, state: &State) -> Vec<u16> {
         (0..self.store.slots()).filter(|slot| !state.vectors.contains_key(slot)).collect()
-    }
-
-    /// Asks the controller for the most, then for less as long as it is short of vectors.
-    fn negotiate<'a>(
-        self: &'a Arc<Self>,
-        core: &'a Interrupts,
-        attachment: &'a Attachment,
-        state: &State,
-        counts: Counts,
-        free: &[u16],
-    ) -> Result<Draft<'a>, MsiDeviceError> {
-        let mut count = counts.most;
-        loop {
-            let mut draft = Draft::new(self, core, attachment, state.next_allocation);
-            let slots = free.get(..usize::from(count)).unwrap_or(free);
-            let error = match draft.allocate(counts.shape, slots) {
-                Ok(()) => return Ok(draft),
-                Err(error) => error,
-            };
-            count = match (error, counts.less_than(count)) {
-                (MsiDeviceError::Controller(refused), Some(less)) if is_shortage(refused) => less,
-                _ => return Err(error),
-            };
-        }
     }
 
     /// Puts the messages into the store, each masked if that is how it is held back, and turns the store on.
@@ -208,8 +187,9 @@ impl Domain {
 }
 
 /// A smaller request may succeed.
-fn is_shortage(error: MsiError) -> bool {
-    matches!(error, MsiError::NoVectors { .. } | MsiError::DeviceFull { .. } | MsiError::NoGroups)
+fn is_shortage(error: MsiDeviceError) -> bool {
+    let MsiDeviceError::Controller(refused) = error else { return false };
+    matches!(refused, MsiError::NoVectors { .. } | MsiError::DeviceFull { .. } | MsiError::NoGroups)
 }
 
 /// What was taken so far; dropped before [`commit`](Self::commit), it gives all of it back.
@@ -233,22 +213,48 @@ impl<'a> Draft<'a> {
         Self { domain, core, attachment, first, allocations: Vec::new(), vectors: BTreeMap::new() }
     }
 
-    /// One block per CPU that the policy spreads the slots over; one for a group.
-    fn allocate(&mut self, shape: Shape, slots: &[u16]) -> Result<(), MsiDeviceError> {
-        let mut by_cpu: BTreeMap<Cpu, Vec<u16>> = BTreeMap::new();
-        match shape {
-            Shape::AlignedGroup => {
-                let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
-                by_cpu.insert(cpu, slots.to_vec());
-            }
-            Shape::Independent => {
-                for slot in slots {
-                    let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
-                    by_cpu.entry(cpu).or_default().push(*slot);
-                }
+    /// Independent vectors: the most that are wanted at once; where the controller is short of them, one
+    /// after the other until it has none.
+    fn as_many(mut self, counts: Counts, free: &[u16]) -> Result<Self, MsiDeviceError> {
+        let most = free.get(..usize::from(counts.most)).unwrap_or(free);
+        match self.spread(most) {
+            Ok(()) => return Ok(self),
+            Err(error) if is_shortage(error) => self.give_back(),
+            Err(error) => return Err(error),
+        }
+        for slot in most {
+            match self.spread(&[*slot]) {
+                Err(error) if is_shortage(error) && self.vectors.len() >= counts.least.into() => break,
+                other => other?,
             }
         }
-        by_cpu.into_iter().try_for_each(|(cpu, slots)| self.allocate_block(shape, cpu, slots))
+        Ok(self)
+    }
+
+    /// The largest group that the controller has.
+    fn largest_group(mut self, counts: Counts, free: &[u16]) -> Result<Self, MsiDeviceError> {
+        let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
+        let mut result = Err(MsiDeviceError::BadCount { min: counts.least, max: counts.most });
+        for count in counts.groups() {
+            let slots = free.get(..usize::from(count)).unwrap_or(free);
+            result = self.allocate_block(Shape::AlignedGroup, cpu, slots.to_vec());
+            match result {
+                Err(error) if is_shortage(error) => self.give_back(),
+                _ => break,
+            }
+        }
+        result.map(|()| self)
+    }
+
+    /// Independent vectors on the CPUs that the policy spreads them over: one request for each CPU.
+    fn spread(&mut self, slots: &[u16]) -> Result<(), MsiDeviceError> {
+        let mut by_cpu: BTreeMap<Cpu, Vec<u16>> = BTreeMap::new();
+        for slot in slots {
+            let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
+            by_cpu.entry(cpu).or_default().push(*slot);
+        }
+        let mut requests = by_cpu.into_iter();
+        requests.try_for_each(|(cpu, slots)| self.allocate_block(Shape::Independent, cpu, slots))
     }
 
     fn allocate_block(&mut self, shape: Shape, choice: Cpu, slots: Vec<u16>) -> Result<(), MsiDeviceError> {
@@ -263,34 +269,46 @@ impl<'a> Draft<'a> {
             let request = BlockRequest { count, shape, fit, cpu, initially };
             domain.parent().allocate(attachment, &request).map(|block| (block, cpu))
         })?;
-        let used = slots.len();
-        self.take_in(Allocation { block, shape, slots, used, among: None }, cpu)
+        match shape {
+            Shape::AlignedGroup => self.take_in(Allocation { block, shape, slots }, cpu, None),
+            // All are the draft's before the first can fail.
+            Shape::Independent => {
+                let first = self.allocations.len();
+                let single = |(block, slot)| Allocation { block, shape, slots: alloc::vec![slot] };
+                self.allocations.extend(block.split().zip(slots).map(single));
+                (first..self.allocations.len()).try_for_each(|index| self.number(index, cpu, None))
+            }
+        }
     }
 
-    /// A vector of its own, on the first of these CPUs that can take it.
+    /// A vector that is delivered to `among` alone: at first to one on line that has the fewest such vectors.
     pub(super) fn allocate_managed(&mut self, slot: u16, among: &[Cpu]) -> Result<(), MsiDeviceError> {
         let (domain, attachment) = (self.domain, self.attachment);
-        let online = among.iter().copied().filter(|cpu| self.core.is_online(*cpu));
-        let placed = Interrupts::first_of(online, |cpu| {
+        let placed = Interrupts::first_of(self.core.least_managed(among).into_iter(), |cpu| {
             let (fit, initially) = (domain.fit(), domain.initially());
             let (count, shape) = (NonZeroU16::MIN, Shape::Independent);
             let request = BlockRequest { count, shape, fit, cpu, initially };
             domain.parent().allocate_managed(attachment, &request, among).map(|block| (block, cpu))
         });
         let (block, cpu) = placed.ok_or(MsiDeviceError::NoCpu)??;
-        let (slots, among) = (alloc::vec![slot], Some(Arc::from(among)));
-        self.take_in(Allocation { block, shape: Shape::Independent, slots, used: 1, among }, cpu)
+        let allocation = Allocation { block, shape: Shape::Independent, slots: alloc::vec![slot] };
+        self.take_in(allocation, cpu, Some(Arc::from(among)))
     }
 
-    fn take_in(&mut self, allocation: Allocation, cpu: Cpu) -> Result<(), MsiDeviceError> {
-        let number = self.first + self.allocations.len() as u64;
+    fn take_in(
+        &mut self,
+        allocation: Allocation,
+        cpu: Cpu,
+        among: Option<Arc<[Cpu]>>,
+    ) -> Result<(), MsiDeviceError> {
         self.allocations.push(allocation);
-        self.number(number, cpu)
+        self.number(self.allocations.len() - 1, cpu, among)
     }
 
-    /// Gives the vectors of the newest block their numbers.
-    fn number(&mut self, allocation: u64, cpu: Cpu) -> Result<(), MsiDeviceError> {
-        let Some(Allocation { block, slots, .. }) = self.allocations.last() else { return Ok(()) };
+    /// Gives the vectors of an allocation their numbers.
+    fn number(&mut self, index: usize, cpu: Cpu, among: Option<Arc<[Cpu]>>) -> Result<(), MsiDeviceError> {
+        let Some(Allocation { block, slots, .. }) = self.allocations.get(index) else { return Ok(()) };
+        let allocation = self.first + index as u64;
         for (index, slot) in (0..).zip(slots.iter().copied()) {
             let vector = in_range(block, index)?;
             let place = self.core.table.ensure(vector).ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
@@ -301,6 +319,7 @@ impl<'a> Draft<'a> {
                 flow: self.domain.flow(),
                 source: Source::Msi { domain: self.domain.clone(), slot },
                 target: cpu,
+                among: among.clone(),
                 cpus: self.core.cpus(),
                 open: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
             });
@@ -345,6 +364,13 @@ impl<'a> Draft<'a> {
 
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl Draft<'_> {
+    /// Nothing is drafted any more.
+    fn give_back(&mut self) {
         for entry in core::mem::take(&mut self.vectors).into_values() {
             entry.descriptor.control.lock(self.core.host()).handler = Presence::Gone;
             self.core.retire(&entry.descriptor);

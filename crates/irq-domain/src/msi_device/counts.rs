@@ -1,4 +1,4 @@
-//! How many vectors a device asks for: the most first, then less.
+//! How many vectors a device asks for.
 
 use super::State;
 use crate::error::MsiDeviceError;
@@ -8,7 +8,6 @@ use msi_types::Shape;
 /// The counts that are acceptable.
 #[derive(Clone, Copy)]
 pub(super) struct Counts {
-    pub(super) shape: Shape,
     pub(super) most: u16,
     pub(super) least: u16,
 }
@@ -35,15 +34,13 @@ impl Counts {
         if most < min || most == 0 {
             return Err(MsiDeviceError::BadCount { min, max });
         }
-        Ok(Self { shape, most, least: min.max(1) })
+        Ok(Self { most, least: min.max(1) })
     }
 
-    pub(super) fn less_than(self, count: u16) -> Option<u16> {
-        let less = match self.shape {
-            Shape::Independent => (count / 2).max(self.least),
-            Shape::AlignedGroup => count / 2,
-        };
-        (less >= self.least && less < count).then_some(less)
+    /// The sizes of a group that are worth a try, the largest first.
+    pub(super) fn groups(self) -> impl Iterator<Item = u16> {
+        core::iter::successors(Some(self.most), |count| Some(count / 2))
+            .take_while(move |count| *count >= self.least)
     }
 }
 
@@ -57,18 +54,8 @@ mod tests {
 
     #[test]
     fn groups_shrink_by_powers_of_two_down_to_the_least() {
-        let counts = Counts { shape: Shape::AlignedGroup, most: 16, least: 3 };
-        assert_eq!(counts.less_than(16), Some(8));
-        assert_eq!(counts.less_than(8), Some(4));
-        assert_eq!(counts.less_than(4), None);
-    }
-
-    #[test]
-    fn independent_vectors_shrink_to_exactly_the_least() {
-        let counts = Counts { shape: Shape::Independent, most: 10, least: 4 };
-        assert_eq!(counts.less_than(10), Some(5));
-        assert_eq!(counts.less_than(5), Some(4));
-        assert_eq!(counts.less_than(4), None);
+        let counts = Counts { most: 16, least: 3 };
+        assert!(counts.groups().eq([16, 8, 4]));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::allocation::Draft;
 use super::{Domain, MsiVector};
-use crate::descriptor::{Descriptor, Source};
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use alloc::sync::Arc;
@@ -25,21 +24,5 @@ impl Domain {
             draft.allocate_managed(slot, among)?;
             self.establish(&mut state, draft, Shape::Independent)
         })
-    }
-
-    /// The only CPUs that the vector at `slot` is delivered to, if it is managed. Task.
-    fn among(&self, core: &Interrupts, slot: u16) -> Option<Arc<[Cpu]>> {
-        let state = self.state.lock(core.host());
-        state.allocations.get(&state.vectors.get(&slot)?.allocation)?.among.clone()
-    }
-}
-
-impl Interrupts {
-    /// The only CPUs that an interrupt is delivered to, if it is managed. Task.
-    pub(crate) fn managed_for(&self, descriptor: &Descriptor) -> Option<Arc<[Cpu]>> {
-        match &descriptor.source {
-            Source::Msi { domain, slot } => domain.among(self, *slot),
-            Source::Wired(_) | Source::PerCpu(_) => None,
-        }
     }
 }

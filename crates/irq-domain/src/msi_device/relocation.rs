@@ -23,7 +23,7 @@ impl Domain {
         let unknown = MoveError::UnknownIrq(descriptor.irq);
         let entry = state.vectors.get(&slot).ok_or(unknown)?;
         let allocation = state.allocations.get(&entry.allocation).ok_or(unknown)?;
-        if allocation.among.as_ref().is_some_and(|among| !among.contains(&to)) {
+        if descriptor.among.as_ref().is_some_and(|among| !among.contains(&to)) {
             return Err(MoveError::NotAmong(to));
         }
         // Asked even if it should be there: controllers move vectors by themselves when a CPU goes.

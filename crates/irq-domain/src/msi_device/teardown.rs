@@ -39,7 +39,7 @@ impl Domain {
         quiet
     }
 
-    /// Gives the vector at `slot` back, with its handler; its block follows with the last of its vectors. Task.
+    /// Gives the vector at `slot` back, with its handler. Task.
     pub(super) fn free(self: &Arc<Self>, core: &Interrupts, slot: u16) -> Result<(), MsiDeviceError> {
         let (entry, closed, quiet) = self.take_out(core, slot)?;
         // Without the device's lock: whatever the handler owned is dropped here.
@@ -49,13 +49,8 @@ impl Domain {
         await_burial(core, &entry.descriptor);
         core.retire(&entry.descriptor);
         let mut state = self.state.lock(core.host());
-        if let Some(allocation) = state.allocations.get_mut(&entry.allocation) {
-            allocation.used = allocation.used.saturating_sub(1);
-            if allocation.used == 0
-                && let Some(allocation) = state.allocations.remove(&entry.allocation)
-            {
-                self.share.free(core.host(), allocation.block);
-            }
+        if let Some(allocation) = state.allocations.remove(&entry.allocation) {
+            self.share.free(core.host(), allocation.block);
         }
         Ok(quiet?)
     }
@@ -69,13 +64,8 @@ impl Domain {
         if allocation.shape == Shape::AlignedGroup {
             return Err(MsiDeviceError::OfAGroup(slot));
         }
-        let kept = allocation.used > 1;
         let entry = state.vectors.remove(&slot).ok_or(missing)?;
         let closed = core.close(&entry.descriptor, Presence::Gone);
-        if kept {
-            // It stays with the controller until its whole block goes.
-            self.parent().mask(entry.descriptor.vector);
-        }
         if state.vectors.is_empty() {
             state.power = Power::Off;
         }

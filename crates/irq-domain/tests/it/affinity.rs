@@ -309,3 +309,21 @@ fn a_device_that_is_gone_takes_its_interrupts_affinity_with_it() {
     assert_eq!(setup.handles[0].set_affinity(Cpu::new(1)), Err(MoveError::UnknownIrq(irq)));
     assert_eq!(setup.machine.interrupts.set_affinity(irq, Cpu::new(1)), Err(MoveError::UnknownIrq(irq)));
 }
+
+#[test]
+fn an_interrupt_follows_the_cpus_it_is_wanted_at() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let (handle, interrupts) = (&setup.handles[0], &setup.machine.interrupts);
+    let wanted = [Cpu::new(1), Cpu::new(3)];
+    let moved = handle.set_affinity_among(&wanted).unwrap();
+    assert!(wanted.contains(&moved.to));
+    assert_eq!(handle.effective_affinity(), moved.to);
+    assert_eq!(handle.set_affinity_among(&wanted).unwrap().irqs, []);
+    interrupts.cpu_offline(moved.to).unwrap();
+    let other = handle.effective_affinity();
+    assert!(wanted.contains(&other) && other != moved.to);
+    interrupts.cpu_offline(other).unwrap();
+    assert!(!wanted.contains(&handle.effective_affinity()));
+    assert_eq!(handle.set_affinity_among(&wanted), Err(MoveError::NoneOnline));
+    assert_eq!(handle.set_affinity_among(&[]), Err(MoveError::NoneOnline));
+}

@@ -57,6 +57,18 @@ fn slots_that_were_left_unmasked_are_held_back_too() {
 }
 
 #[test]
+fn as_many_are_granted_as_the_controller_has() {
+    for (capacity, wanted, expected) in [(7, 1..=8, Ok(7)), (5, 5..=8, Ok(5)), (5, 6..=8, Err(()))] {
+        let machine = Machine::with_controller(Controller::with_capacity(Kind::Stays, capacity));
+        let store = machine.store(StoreKind::MSIX);
+        let (_device, granted) = grant(&machine, &store, Shape::Independent, wanted);
+        assert_eq!(granted.map(|granted| granted.len()).map_err(drop), expected);
+        let used = if expected.is_ok() { capacity as usize } else { 0 };
+        assert_eq!(machine.controller.vectors_in_use(), used);
+    }
+}
+
+#[test]
 fn a_group_is_halved_until_the_controller_has_enough() {
     let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
     let store = machine.store(StoreKind::MSI);
@@ -283,7 +295,7 @@ impl Model {
             Step::Settle => self.settle(),
             Step::Move { slot, cpu } => self.relocate(slot, Cpu::new(cpu)),
             Step::Offline { cpu } => drop(self.machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap()),
-            Step::Online { cpu } => self.machine.interrupts.cpu_online(Cpu::new(cpu)).unwrap(),
+            Step::Online { cpu } => drop(self.machine.interrupts.cpu_online(Cpu::new(cpu)).unwrap()),
             Step::ControllerFails { after } => {
                 self.machine.controller.fail_in.store(after, Ordering::Relaxed);
             }

@@ -137,19 +137,19 @@ fn a_freed_vector_goes_back_and_its_slot_is_used_again() {
 }
 
 #[test]
-fn a_block_goes_back_with_the_last_of_its_vectors_and_those_before_are_held_back() {
-    let machine = Machine::new(Kind::NamesCpu);
-    for cpu in 1..4 {
-        machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap();
-    }
-    let device = machine.attach(&machine.store(StoreKind::SLOW));
-    let granted = device.allocate(Shape::Independent, 3..=3).unwrap();
-    for (index, vector) in granted.iter().enumerate() {
-        assert_eq!(machine.controller.vectors_in_use(), 3);
-        device.free(vector.slot).unwrap();
-        assert!(index == 2 || machine.controller.is_masked(vector.vector));
-    }
-    assert_eq!(machine.controller.vectors_in_use(), 0);
+fn a_slot_is_free_again_however_it_was_allocated() {
+    let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
+    (1..4).for_each(|cpu| drop(machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap()));
+    let store = machine.store(StoreKind::SLOW);
+    let device = machine.attach(&store);
+    device.allocate(Shape::Independent, 3..=3).unwrap();
+    device.free(1).unwrap();
+    assert_eq!(machine.controller.vectors_in_use(), 2);
+    device.allocate_at(&[1]).unwrap();
+    let handle = device.request(1, "again", |_| {}).unwrap();
+    store.fire(1);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
 }
 
 /// Frees a vector while its handler, which dropped its own handle first or not, runs on CPU 0.
@@ -275,8 +275,8 @@ struct Model {
     machine: Machine,
     device: SharedDevice,
     domains: [(Arc<Store>, Option<MsiDevice>); 2],
-    /// The blocks that its vectors came in: how large, and which slots of which domain are in use.
-    blocks: Vec<(usize, usize, BTreeSet<u16>)>,
+    /// By domain: the slots in use.
+    slots: [BTreeSet<u16>; 2],
     handles: BTreeMap<(usize, u16), IrqHandle>,
 }
 
@@ -285,7 +285,7 @@ impl Model {
         let machine = Machine::with_controller(Controller::with_capacity(kind, 13));
         let (device, domains) = two_domains(&machine);
         let domains = domains.map(|(store, domain)| (store, Some(domain)));
-        Self { machine, device, domains, blocks: Vec::new(), handles: BTreeMap::new() }
+        Self { machine, device, domains, slots: Default::default(), handles: BTreeMap::new() }
     }
 
     fn domain(&self, index: usize) -> &MsiDevice {
@@ -293,11 +293,7 @@ impl Model {
     }
 
     fn note(&mut self, domain: usize, granted: &[MsiVector]) {
-        let mut by_cpu = BTreeMap::<Cpu, BTreeSet<u16>>::new();
-        for vector in granted {
-            by_cpu.entry(vector.cpu).or_default().insert(vector.slot);
-        }
-        self.blocks.extend(by_cpu.into_values().map(|slots| (domain, slots.len(), slots)));
+        self.slots[domain].extend(granted.iter().map(|vector| vector.slot));
     }
 
     fn run(&mut self, step: &Step) {
@@ -309,15 +305,12 @@ impl Model {
             }
             Step::AllocateAt { domain, slots } => {
                 if let Ok(granted) = self.domain(domain).allocate_at(&slots) {
-                    let alone = granted.iter().map(|vector| (domain, 1, BTreeSet::from([vector.slot])));
-                    self.blocks.extend(alone);
+                    self.note(domain, &granted);
                 }
             }
             Step::Free { domain, slot } => {
                 if let Ok(()) | Err(MsiDeviceError::Store(_)) = self.domain(domain).free(slot) {
-                    self.blocks.iter_mut().filter(|block| block.0 == domain).for_each(|block| {
-                        block.2.remove(&slot);
-                    });
+                    self.slots[domain].remove(&slot);
                     self.handles.remove(&(domain, slot));
                 }
             }
@@ -334,7 +327,6 @@ impl Model {
             Step::ControllerFails { after } => self.machine.controller.fail_in.store(after, Relaxed),
             Step::StoreFails { domain, after } => self.domains[domain].0.fail_in.store(after, Relaxed),
         }
-        self.blocks.retain(|block| !block.2.is_empty());
         self.check();
     }
 
@@ -361,23 +353,21 @@ impl Model {
         drop(device.take());
         store.fail_in.store(usize::MAX, Relaxed);
         *device = Some(self.device.domain("again", store.clone()).unwrap());
-        self.blocks.retain(|block| block.0 != domain);
+        self.slots[domain].clear();
         self.handles.retain(|key, _| key.0 != domain);
     }
 
     fn check(&self) {
-        let held: usize = self.blocks.iter().map(|block| block.1).sum();
-        assert_eq!(self.machine.controller.vectors_in_use(), held, "leaked, or given back too early");
+        let live: usize = self.slots.iter().map(BTreeSet::len).sum();
+        assert_eq!(self.machine.controller.vectors_in_use(), live, "leaked, or given back too early");
         for (index, (store, domain)) in self.domains.iter().enumerate() {
             let vectors = domain.as_ref().unwrap().vectors();
             let slots: BTreeSet<_> = vectors.iter().map(|vector| vector.slot).collect();
-            let expected = self.blocks.iter().filter(|block| block.0 == index);
-            assert_eq!(slots, expected.flat_map(|block| block.2.iter().copied()).collect());
+            assert_eq!(slots, self.slots[index]);
             for slot in slots {
                 assert_eq!(self.domain(index).message(slot), store.message(slot));
             }
         }
-        let live: usize = self.blocks.iter().map(|block| block.2.len()).sum();
         assert_eq!(self.machine.interrupts.snapshot().len(), live, "leaked numbers");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::mock::{CPUS, Kernel, Kind, Machine, StoreKind};
 use irq_domain::layer::{Over, ShimLayer};
-use irq_domain::{MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, Stranded};
+use irq_domain::{MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{Cpu, MsiParent, RequesterId};
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ fn a_managed_vector_goes_nowhere_but_to_its_cpus() {
 }
 
 #[test]
-fn a_managed_vector_follows_its_cpus_until_none_is_left_and_is_there_when_one_is_back() {
-    for kind in [Kind::Stays, Kind::NamesCpu] {
+fn a_managed_vector_comes_back_to_any_of_its_cpus() {
+    for (kind, back) in [(Kind::Stays, CPU1), (Kind::NamesCpu, CPU1), (Kind::NamesCpu, CPU2)] {
         let machine = Machine::new(kind);
         let store = machine.store(StoreKind::MSIX);
         let device = machine.attach(&store);
@@ -42,13 +42,76 @@ fn a_managed_vector_follows_its_cpus_until_none_is_left_and_is_there_when_one_is
         let handle = device.request(0, "queue", |_| {}).unwrap();
         assert_eq!(machine.interrupts.cpu_offline(CPU1).unwrap(), []);
         assert_eq!(handle.effective_affinity(), CPU2);
-        let left = machine.interrupts.cpu_offline(CPU2).unwrap();
-        assert_eq!(left, [Stranded { irq: handle.irq(), error: MoveError::Offline(CPU2) }]);
-        machine.interrupts.cpu_online(CPU2).unwrap();
+        assert_eq!(machine.interrupts.cpu_offline(CPU2).unwrap(), []);
         store.fire(0);
         machine.settle();
-        assert_eq!((handle.effective_affinity(), handle.count()), (CPU2, 1));
+        assert_eq!(handle.count(), 0, "it is shut down");
+        assert_eq!(machine.interrupts.cpu_online(back).unwrap(), []);
+        machine.settle();
+        assert_eq!((handle.effective_affinity(), handle.count()), (back, 1));
     }
+}
+
+#[test]
+fn a_handler_requested_while_shut_down_waits_for_a_cpu() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate_managed(0, &[CPU1]).unwrap();
+    machine.interrupts.cpu_offline(CPU1).unwrap();
+    let handle = device.request(0, "queue", |_| {}).unwrap();
+    assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().enabled);
+    store.fire(0);
+    machine.interrupts.cpu_online(CPU1).unwrap();
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+}
+
+#[test]
+fn a_disabled_vector_stays_so_when_its_cpu_is_back() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate_managed(0, &[CPU1]).unwrap();
+    let handle = device.request(0, "queue", |_| {}).unwrap();
+    handle.disable();
+    machine.interrupts.cpu_offline(CPU1).unwrap();
+    store.fire(0);
+    machine.interrupts.cpu_online(CPU1).unwrap();
+    machine.settle();
+    assert_eq!(handle.count(), 0);
+    handle.enable();
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+}
+
+#[test]
+fn a_vector_that_cannot_start_is_reported() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
+    let handle = device.request(0, "queue", |_| {}).unwrap();
+    machine.interrupts.cpu_offline(CPU1).unwrap();
+    machine.interrupts.cpu_offline(CPU2).unwrap();
+    machine.controller.set_unreachable(1);
+    let stranded = machine.interrupts.cpu_online(CPU1).unwrap();
+    assert_eq!(stranded.iter().map(|left| left.irq).collect::<Vec<_>>(), [handle.irq()]);
+    store.fire(0);
+    assert_eq!(machine.interrupts.cpu_online(CPU2).unwrap(), []);
+    machine.settle();
+    assert_eq!((handle.effective_affinity(), handle.count()), (CPU2, 1));
+}
+
+#[test]
+fn managed_vectors_spread_over_their_set() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    let all = [CPU0, CPU1, CPU2, CPU3];
+    let granted = |slot| device.allocate_managed(slot, &all).unwrap()[0].cpu;
+    assert_eq!((0..4).map(granted).collect::<Vec<_>>(), all);
+    machine.interrupts.cpu_offline(CPU3).unwrap();
+    assert_eq!((4..7).map(granted).collect::<Vec<_>>(), [CPU1, CPU2, CPU0]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn attach_in(world: World, isolation: Isolation, storage: Storage) -> Result<Msi
     *controller.isolation.lock().unwrap() = isolation;
     let cpus = NonZeroU16::new(4).unwrap();
     let interrupts = Interrupts::new(Config::new(cpus, Arc::new(Kernel)).with_world(world));
-    (1..CPUS).for_each(|cpu| interrupts.cpu_online(Cpu::new(cpu)).unwrap());
+    (1..CPUS).for_each(|cpu| drop(interrupts.cpu_online(Cpu::new(cpu)).unwrap()));
     let store = Store::new(StoreKind { storage, ..StoreKind::MSIX }, &controller);
     let requester = RequesterId::pci(1, 0, 0);
     MsiDevice::attach(&interrupts, MsiDeviceConfig { name: "device", requester, parent: controller, store })

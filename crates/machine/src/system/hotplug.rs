@@ -119,7 +119,8 @@ impl System {
             let pending = attached.ok_or("its LPIs are off")?.pending;
             direct_lpi.cpu_on(cpu, pending).map_err(|error| error.to_string())?;
         }
-        self.interrupts.cpu_online(cpu).map_err(|error| error.to_string())
+        let left = self.interrupts.cpu_online(cpu).map_err(|error| error.to_string())?;
+        left.first().map_or(Ok(()), |left| Err(format!("irq {} did not start: {}", left.irq, left.error)))
     }
 
     /// Removes `unit` and adds it again.
