@@ -137,21 +137,21 @@ impl Interrupts {
             return Ok(());
         }
         let relocate = |cpu| self.relocate(descriptor, cpu).map(drop);
-        let moved = if let Some(among) = &descriptor.among {
-            match Self::first_of(self.least_managed(among).into_iter(), relocate) {
-                Some(moved) => moved,
-                None => return Ok(self.shut_down(descriptor)),
-            }
-        } else {
-            match self.among_wanted(descriptor, relocate) {
-                Some(moved) => moved,
-                None => {
-                    let choice = self.choose_cpu().ok_or(MoveError::Offline(from))?;
-                    self.first_reachable(choice, relocate)
-                }
-            }
-        };
-        unless_unknown(moved)
+        if let Some(among) = &descriptor.among {
+            let moved = Self::first_of(self.least_managed(among).into_iter(), relocate);
+            return moved.map_or_else(
+                || {
+                    self.shut_down(descriptor);
+                    Ok(())
+                },
+                unless_unknown,
+            );
+        }
+        if let Some(moved) = self.among_wanted(descriptor, relocate) {
+            return unless_unknown(moved);
+        }
+        let choice = self.choose_cpu().ok_or(MoveError::Offline(from))?;
+        unless_unknown(self.first_reachable(choice, relocate))
     }
 
     /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none is on line.

@@ -43,8 +43,8 @@ impl Domain {
         self.share.with(core.host(), |attachment| {
             let draft = Draft::new(self, core, attachment, state.next_allocation);
             let draft = match shape {
-                Shape::Independent => draft.as_many(counts, &free),
-                Shape::AlignedGroup => draft.largest_group(counts, &free),
+                Shape::Independent => draft.independent(counts, &free),
+                Shape::AlignedGroup => draft.group(counts, &free),
             }?;
             self.establish(&mut state, draft, shape)
         })
@@ -215,7 +215,7 @@ impl<'a> Draft<'a> {
 
     /// Independent vectors: the most that are wanted at once; where the controller is short of them, one
     /// after the other until it has none.
-    fn as_many(mut self, counts: Counts, free: &[u16]) -> Result<Self, MsiDeviceError> {
+    fn independent(mut self, counts: Counts, free: &[u16]) -> Result<Self, MsiDeviceError> {
         let most = free.get(..usize::from(counts.most)).unwrap_or(free);
         match self.spread(most) {
             Ok(()) => return Ok(self),
@@ -232,7 +232,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The largest group that the controller has.
-    fn largest_group(mut self, counts: Counts, free: &[u16]) -> Result<Self, MsiDeviceError> {
+    fn group(mut self, counts: Counts, free: &[u16]) -> Result<Self, MsiDeviceError> {
         let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
         let mut result = Err(MsiDeviceError::BadCount { min: counts.least, max: counts.most });
         for count in counts.groups() {
@@ -302,11 +302,11 @@ impl<'a> Draft<'a> {
         among: Option<Arc<[Cpu]>>,
     ) -> Result<(), MsiDeviceError> {
         self.allocations.push(allocation);
-        self.number(self.allocations.len() - 1, cpu, among)
+        self.number(self.allocations.len() - 1, cpu, among.as_ref())
     }
 
     /// Gives the vectors of an allocation their numbers.
-    fn number(&mut self, index: usize, cpu: Cpu, among: Option<Arc<[Cpu]>>) -> Result<(), MsiDeviceError> {
+    fn number(&mut self, index: usize, cpu: Cpu, among: Option<&Arc<[Cpu]>>) -> Result<(), MsiDeviceError> {
         let Some(Allocation { block, slots, .. }) = self.allocations.get(index) else { return Ok(()) };
         let allocation = self.first + index as u64;
         for (index, slot) in (0..).zip(slots.iter().copied()) {
@@ -319,7 +319,7 @@ impl<'a> Draft<'a> {
                 flow: self.domain.flow(),
                 source: Source::Msi { domain: self.domain.clone(), slot },
                 target: cpu,
-                among: among.clone(),
+                among: among.cloned(),
                 cpus: self.core.cpus(),
                 open: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
             });
