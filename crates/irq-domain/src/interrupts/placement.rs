@@ -154,14 +154,15 @@ impl Interrupts {
         unless_unknown(self.first_reachable(choice, relocate))
     }
 
-    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none is on line.
+    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none can be reached.
     fn among_wanted(
         &self,
         descriptor: &Descriptor,
         relocate: impl FnMut(Cpu) -> Result<(), MoveError>,
     ) -> Option<Result<(), MoveError>> {
         let wanted = descriptor.wanted.lock(self.host()).clone()?;
-        let moved = Self::first_of(self.preferred(&wanted).into_iter(), relocate);
+        let moved = Self::first_of(self.preferred(&wanted).into_iter(), relocate)
+            .filter(|moved| !moved.as_ref().is_err_and(Unreachable::is_unreachable));
         if moved.is_none() {
             *descriptor.wanted.lock(self.host()) = None;
         }

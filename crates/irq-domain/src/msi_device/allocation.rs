@@ -292,17 +292,17 @@ impl<'a> Draft<'a> {
         });
         let (block, cpu) = placed.ok_or(MsiDeviceError::NoCpu)??;
         let allocation = Allocation { block, shape: Shape::Independent, slots: alloc::vec![slot] };
-        self.take_in(allocation, cpu, Some(Arc::from(among)))
+        self.take_in(allocation, cpu, Some(&Arc::from(among)))
     }
 
     fn take_in(
         &mut self,
         allocation: Allocation,
         cpu: Cpu,
-        among: Option<Arc<[Cpu]>>,
+        among: Option<&Arc<[Cpu]>>,
     ) -> Result<(), MsiDeviceError> {
         self.allocations.push(allocation);
-        self.number(self.allocations.len() - 1, cpu, among.as_ref())
+        self.number(self.allocations.len() - 1, cpu, among)
     }
 
     /// Gives the vectors of an allocation their numbers.
