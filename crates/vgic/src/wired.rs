@@ -305,10 +305,13 @@ impl Wired {
         self.control.load(SeqCst)
     }
 
-    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. vCPUs look anew at what is pending: injectors did not wake them
-    /// for groups that were disabled.
+    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. After a change, vCPUs look anew at what is
+    /// pending: injectors did not wake them for groups that were disabled.
     pub(crate) fn set_control(&self, change: impl Fn(u32) -> u32) {
-        let _ = self.control.fetch_update(SeqCst, SeqCst, |old| Some(change(old)));
+        let changed = |old| Some(change(old)).filter(|new| *new != old);
+        if self.control.fetch_update(SeqCst, SeqCst, changed).is_err() {
+            return;
+        }
         for index in 0..self.cpus.len() {
             let _ = self.attention.recall(cpu(index));
             self.attention.notify(cpu(index));

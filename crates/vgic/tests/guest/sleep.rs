@@ -122,6 +122,19 @@ fn enabling_a_group_kicks_for_what_waited_for_it() {
     assert_eq!(machine.kicks.of(0), 1);
 }
 
+#[test]
+fn a_distributor_write_that_changes_nothing_kicks_nobody() {
+    let mut machine = machine();
+    let same = gicd::Ctlr::from(u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap());
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+
+    machine.write_gicd(gicd::CTLR, same);
+    assert_eq!(machine.kicks.of(0), 0);
+
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+    assert_eq!(machine.kicks.of(0), 1, "a group was disabled");
+}
+
 /// Wakes vCPU threads.
 struct Alarm {
     rung: Vec<(Mutex<bool>, Condvar)>,
