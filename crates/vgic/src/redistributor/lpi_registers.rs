@@ -15,7 +15,7 @@ pub(crate) struct LpiRegisters {
     /// `GICR_CTLR.EnableLPIs`.
     pub(crate) enabled: bool,
     pub(crate) propbaser: Propbaser,
-    /// As written: with `PTZ`, which does not read back.
+    /// As written: with `PTZ`, which does not read back, until LPIs are enabled.
     pub(crate) pendbaser: Pendbaser,
 }
 
@@ -40,6 +40,7 @@ impl<'a> Redistributor<'a> {
         lpis.advance_registers();
     }
 
+    /// The enable that takes `PTZ` consumes it: disabling LPIs writes what is pending to the table.
     fn change_enable(self, lpis: &LpiCore, enable: bool) {
         let cpu = self.cpu.get();
         let mut registers = self.private.lpi_registers.lock();
@@ -49,6 +50,7 @@ impl<'a> Redistributor<'a> {
             }
             registers.enabled = true;
             let (propbaser, pendbaser) = (registers.propbaser, registers.pendbaser);
+            registers.pendbaser = pendbaser.with_pending_table_zero(false);
             lpis.with_notification_owed(|control| control.enable_lpis(cpu, propbaser, pendbaser));
         } else if !enable && registers.enabled && self.wired.config().can_clear_enable_lpis {
             registers.enabled = false;

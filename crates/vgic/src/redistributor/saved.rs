@@ -44,7 +44,9 @@ impl Redistributor<'_> {
         Problem::unless(possible && is_complete(ctlr), "control register", saved.ctlr)?;
         let valid = self.accepted_propbaser(propbaser) == propbaser && (has_lpis || saved.propbaser == 0);
         Problem::unless(valid, "GICR_PROPBASER", saved.propbaser)?;
+        let consumed = !ctlr.enable_lpis() || !pendbaser.pending_table_zero();
         let valid = self.accepted_pendbaser(pendbaser) == pendbaser && (has_lpis || saved.pendbaser == 0);
+        let valid = valid && consumed;
         Problem::unless(valid, "GICR_PENDBASER", saved.pendbaser)?;
         Ok(RestoredRedistributor {
             participation: self.awake(saved.waker)? | self.declined(ctlr),

@@ -32,8 +32,8 @@ pub struct RedistributorState {
     pub waker: u32,
     /// `GICR_PROPBASER`.
     pub propbaser: u64,
-    /// `GICR_PENDBASER`, with `PTZ` as it was written. Where LPIs are enabled, the pending table holds nothing: what
-    /// is pending is in this state.
+    /// `GICR_PENDBASER`, with `PTZ` as it was written, until LPIs are enabled. Where they are, the
+    /// pending table holds nothing: what is pending is in this state.
     pub pendbaser: u64,
     /// SGIs, PPIs and extended PPIs, by ascending INTID. What is not listed is as after reset, its line low.
     pub interrupts: Vec<InterruptState>,

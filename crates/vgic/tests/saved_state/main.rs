@@ -6,6 +6,7 @@ mod corrupt;
 mod format;
 mod lists;
 mod meanwhile;
+mod pending_table;
 mod refusals;
 mod room;
 mod round_trip;

@@ -62,7 +62,11 @@ impl KvmView<'_> {
         }
         if offset == gicr::CTLR.offset() {
             if has_lpis {
-                state.ctlr = ctlr.with_enable_lpis(Ctlr::from(word).enable_lpis()).into_bits();
+                let enable = Ctlr::from(word).enable_lpis();
+                state.ctlr = ctlr.with_enable_lpis(enable).into_bits();
+                let pendbaser = Pendbaser::from(state.pendbaser);
+                let promise = pendbaser.pending_table_zero() && !enable;
+                state.pendbaser = pendbaser.with_pending_table_zero(promise).into_bits();
             }
         } else {
             interrupts::set(interrupts::REDISTRIBUTOR, &mut state.interrupts, offset, word);
