@@ -20,6 +20,7 @@ use vgic::saved_state::kvm::{KvmCreation, KvmDevice, KvmView};
 use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VgicConfig};
 
 pub use self::input::{Access, Act, Make};
+use crate::guest::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
 /// Machines that are larger take too long to make.
@@ -90,6 +91,7 @@ impl Monitor {
                 _ = attribute.decode().map(|attribute| view.has(device.named(), attribute));
             }),
             Act::Access(Access::Region(index)) => self.read_only(|view| _ = view.region(index)),
+            Act::Damage(damage) => self.damage(damage),
             Act::Save => self.save(),
             Act::Restore => self.restore(),
         }
@@ -158,6 +160,14 @@ impl Monitor {
         assert_eq!(view.into_state(), self.state);
     }
 
+    /// A state that was damaged is refused, or is one that the machine can be in.
+    fn damage(&mut self, damage: Damage) {
+        let Some(damaged) = damage.to(&self.state) else { return };
+        if let Ok(view) = KvmView::new(&self.config, damaged, &*self.memory) {
+            self.state = view.into_state();
+        }
+    }
+
     /// Saves all, and restores it elsewhere. Tables that lie over each other may not come back.
     fn save(&mut self) {
         let Some(left) = self.commands_left.checked_sub(2) else { return };
@@ -173,15 +183,11 @@ impl Monitor {
         }
     }
 
-    /// The machine takes the state, or refuses it and stays as it is; its guest goes on either way.
+    /// The machine takes the state, whatever made it, and its guest goes on.
     pub fn restore(&mut self) {
         self.memory.allow(self.tables());
         let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all are here");
-        let before = frozen.save();
-        match frozen.restore(&self.state) {
-            Ok(()) => {}
-            Err(refused) => assert_eq!(frozen.save(), before, "{refused}"),
-        }
+        frozen.restore(&self.state).expect("a view's state is one of the machine");
         frozen.thaw();
         for vcpu in &mut self.vcpus {
             for _ in 0..16 {

@@ -20,6 +20,13 @@ pub enum Damage {
 }
 
 impl Damage {
+    /// The state that its damaged bytes describe, if they describe one.
+    pub fn to(self, state: &SavedState) -> Option<SavedState> {
+        let mut bytes = postcard::to_allocvec(state).expect("it fits into memory");
+        self.inflict(&mut bytes);
+        postcard::from_bytes(&bytes).ok()
+    }
+
     fn inflict(self, bytes: &mut Vec<u8>) {
         let place = |at: u16| usize::from(at) % bytes.len().max(1);
         match self {

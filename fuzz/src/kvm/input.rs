@@ -5,6 +5,7 @@ use gic_arch::{Affinity, icc};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use vgic::saved_state::kvm::KvmDevice;
 
+use crate::guest::Damage;
 use crate::memory::layout;
 
 /// A step of creation.
@@ -39,6 +40,8 @@ pub enum Act {
     },
     /// An attribute.
     Access(Access),
+    /// The state's bytes change on their way, and it is viewed if it may be.
+    Damage(Damage),
     /// All is saved, and loaded elsewhere.
     Save,
     /// The machine is restored from what the attributes say.

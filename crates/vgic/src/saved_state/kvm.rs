@@ -20,6 +20,11 @@
 //! Group 1 binary point while Group 0's serves both, that software made a level-sensitive interrupt pending while it
 //! was active, cached configurations of LPIs, and commands' faults.
 //!
+//! KVM keeps what is pending with an event. So an LPI that is pending at a redistributor by itself becomes pending of an
+//! event that has it: of one that goes to the same CPU, else of any. Where there is none, only its bit in the pending
+//! table says so, which KVM reads when the guest enables LPIs. A device without events whose translation table is not in
+//! memory is left out of the device table: KVM would fail to restore it.
+//!
 //! # How KVM differs from its documentation
 //!
 //! As of Linux 6.1 and 6.12, and followed here: registers that do not exist read as zero and ignore writes, where a
@@ -115,10 +120,11 @@ impl core::fmt::Debug for KvmView<'_> {
 }
 
 impl<'a> KvmView<'a> {
-    /// Views the state of a machine made from `config`, whose guest has this memory.
+    /// Views the state of a machine made from `config`, whose guest has this memory. A state is
+    /// accepted if such a machine can be restored from it, and KVM can hold it.
     ///
     /// # Errors
-    /// [`OutsideKvm`] for a machine or a state that KVM cannot have.
+    /// [`OutsideKvm`] for a machine or a state that KVM cannot have, and for a damaged state.
     pub fn new(
         config: &'a VgicConfig,
         state: SavedState,
@@ -126,7 +132,9 @@ impl<'a> KvmView<'a> {
     ) -> Result<Self, OutsideKvm> {
         limits::check_machine(config)?;
         limits::check_state(&state)?;
+        config.check_restorable(&state)?;
         let mut state = state;
+        pending::hand_over(&mut state);
         interrupts::list_all(&mut state, config.spis);
         Ok(Self { config, memory, state })
     }
@@ -226,14 +234,7 @@ impl<'a> KvmView<'a> {
             Attribute::Control(control::ITS_SAVE_TABLES) => {
                 tables::save(&self.state.its[its], &self.numbers(), self.memory)
             }
-            Attribute::Control(control::ITS_RESTORE_TABLES) => {
-                let restored =
-                    tables::restore(self.config, &self.state.its[its], &self.state.cpus, self.memory)?;
-                pending::clear(&restored.consumed, self.memory)?;
-                let its = &mut self.state.its[its];
-                (its.collections, its.devices) = (restored.collections, restored.devices);
-                Ok(())
-            }
+            Attribute::Control(control::ITS_RESTORE_TABLES) => self.restore_tables(its),
             Attribute::Control(control::ITS_RESET) => {
                 its::reset(&mut self.state.its[its]);
                 Ok(())
@@ -245,6 +246,17 @@ impl<'a> KvmView<'a> {
             }
             _ => Err(Errno::NoRegister),
         }
+    }
+
+    /// What the tables say, if the machine can have it mapped.
+    fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
+        let mut state = self.state.clone();
+        let restored = tables::restore(self.config, &state.its[its], &state.cpus, self.memory)?;
+        (state.its[its].collections, state.its[its].devices) = (restored.collections, restored.devices);
+        self.config.check_restorable(&state).map_err(limits::errno)?;
+        pending::clear(&restored.consumed, self.memory)?;
+        self.state = state;
+        Ok(())
     }
 
     /// The saved state. Redistributors are awake, as KVM's always are; and of level-sensitive interrupts that are

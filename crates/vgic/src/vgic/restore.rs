@@ -5,17 +5,20 @@ use crate::cpu_interface::{CpuInterface, Features};
 use crate::its::{HeldIts, Its, RestoredRegisters};
 use crate::lpi::{Control, NoRoom, Room, SavedLpi};
 use crate::redistributor::RestoredRedistributor;
+use crate::saved_state::kvm::OutsideKvm;
 use crate::saved_state::{
     CpuState, DeviceState, InterruptState, ItsState, LpiState, Object, Problem, RestoreError, SavedState,
     VERSION,
 };
 use crate::vcpu::Vcpu;
 use crate::wired::{Bank, RestoredInterrupt};
+use crate::{GuestMemory, MemoryFault, VgicConfig};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Lpi};
-use msi_types::Cpu;
+use msi_types::{Cpu, Kick};
 
 /// What a saved state means to this machine.
 pub(super) struct Plan<'s> {
@@ -36,6 +39,33 @@ struct PlannedCpu<'s> {
 struct PlannedIts<'s> {
     registers: RestoredRegisters,
     saved: &'s ItsState,
+}
+
+impl VgicConfig {
+    /// Can a machine made from this be restored from `saved`? A machine that nobody runs is asked.
+    pub(crate) fn check_restorable(&self, saved: &SavedState) -> Result<(), OutsideKvm> {
+        let (gic, vcpus) = Vgic::new(self.clone(), Arc::new(Nowhere), Arc::new(Nowhere))?;
+        let features = vcpus.iter().map(|vcpu| vcpu.interface.features()).collect();
+        Plan::of(&gic, features, saved)?;
+        Ok(())
+    }
+}
+
+/// Memory that is not there, and vCPUs that do not run.
+struct Nowhere;
+
+impl GuestMemory for Nowhere {
+    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+}
+
+impl Kick for Nowhere {
+    fn kick(&self, _: Cpu) {}
 }
 
 impl<'s> Plan<'s> {

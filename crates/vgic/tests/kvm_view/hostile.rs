@@ -1,13 +1,17 @@
 //! Memory and attributes that somebody made up: no panic, and bounded work.
 
 use crate::board::{
-    COLLECTIONS, DEVICES, Levels, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config, restore_tables,
-    through_a_machine, with_tables,
+    COLLECTIONS, DEVICES, Levels, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config, fresh,
+    restore_tables, through_a_machine, with_tables,
 };
+use crate::damage::{damaged, damages};
+use crate::round_trip::{memory, states};
+use gic_arch::IntId;
 use gic_arch::kvm::Attribute;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::sync::Arc;
+use vgic::saved_state::LpiState;
 use vgic::saved_state::kvm::{KvmDevice, KvmView};
 
 /// A word of a table: likely enough to be taken for an entry.
@@ -45,13 +49,12 @@ proptest! {
         let memory = Ram::new();
         memory.put(&words);
         if let Ok(state) = restore_tables(levels, &memory) {
-            // The machine may still refuse it; it does not panic.
-            let _ = through_a_machine(&state, Arc::new(memory));
+            prop_assert_eq!(through_a_machine(&state, Arc::new(memory)).err(), None);
         }
     }
 
     #[test]
-    fn made_up_attributes_leave_a_state_that_can_be_viewed(
+    fn made_up_attributes_leave_a_state_of_a_machine(
         accesses in vec((attributes(), any::<u64>()), 0..60),
         words in vec(words(), 0..20),
     ) {
@@ -65,7 +68,33 @@ proptest! {
             let _ = view.get(device, attribute);
         }
         let state = view.into_state();
-        prop_assert!(KvmView::new(&config, state, &memory).is_ok());
+        prop_assert_eq!(KvmView::new(&config, state.clone(), &memory).err(), None);
+        prop_assert_eq!(through_a_machine(&state, Arc::new(memory)).err(), None);
+    }
+
+    #[test]
+    fn a_damaged_state_is_refused_or_can_be_saved(
+        (levels, state) in states(),
+        by_itself in proptest::option::of((0_usize..3, 8190_u32..8200)),
+        damages in damages(),
+    ) {
+        let mut state = state;
+        if let Some((cpu, lpi)) = by_itself {
+            let lpi = LpiState { intid: IntId::new(lpi), configuration: None };
+            state.cpus[cpu].redistributor.lpis.push(lpi);
+        }
+        let Some(damaged) = damaged(&state, &damages) else { return Ok(()) };
+        let (config, memory) = (config(), memory(levels));
+        let Ok(mut view) = KvmView::new(&config, damaged, &memory) else { return Ok(()) };
+        // What lies where there is no memory cannot be saved.
+        let saved = view.save();
+        let (viewed, memory) = (view.into_state(), Arc::new(memory));
+        prop_assert_eq!(through_a_machine(&viewed, memory.clone()).err(), None);
+        let Ok(saved) = saved else { return Ok(()) };
+        let mut view = KvmView::new(&config, fresh(), &*memory).unwrap();
+        // Tables that lie over each other need not come back.
+        let _ = view.load(&saved);
+        prop_assert_eq!(through_a_machine(&view.into_state(), memory.clone()).err(), None);
     }
 }
 

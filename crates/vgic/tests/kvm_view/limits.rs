@@ -1,6 +1,6 @@
 //! What KVM cannot be or be in is refused, each with its own reason.
 
-use crate::board::{Levels, Ram, config, fresh, with_tables};
+use crate::board::{Levels, PENDING, Ram, config, fresh, with_tables};
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;
 use gic_arch::its::CollectionId;
@@ -8,8 +8,10 @@ use gic_arch::{Affinity, IntId, gicd, gicr};
 use msi_types::{DeviceId, EventId};
 use vgic::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming, TableLevels};
 use vgic::saved_state::kvm::{KvmView, OutsideKvm};
-use vgic::saved_state::{CollectionState, DeviceState, EventState, InterruptState, LpiState, SavedState};
-use vgic::{SecurityView, VgicConfig};
+use vgic::saved_state::{
+    CollectionState, DeviceState, EventState, InterruptState, LpiState, Problem, SavedState,
+};
+use vgic::{ConfigError, SecurityView, VgicConfig};
 
 fn machine(change: impl FnOnce(&mut VgicConfig)) -> Option<OutsideKvm> {
     let mut config = config();
@@ -148,16 +150,76 @@ fn what_is_pending_without_a_collection_is_refused() {
     assert_eq!(nowhere, Some(OutsideKvm::PendingNowhere { its: 0x0808_0000, device, event }));
 }
 
+/// What a KVM is left with after LPI 8200 was pending by itself at this CPU, with an event that goes to
+/// CPU 0 or with none.
+fn moved_with_pending(cpu: usize, with_event: bool) -> SavedState {
+    let (config, memory) = (config(), Ram::new());
+    let mut state = with_tables(Levels::Flat, &memory);
+    if with_event {
+        event(&mut state, false, true);
+    }
+    state.cpus[cpu].redistributor.lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
+    let saved = KvmView::new(&config, state, &memory).unwrap().save().unwrap();
+    let mut view = KvmView::new(&config, fresh(), &memory).unwrap();
+    view.load(&saved).unwrap();
+    view.into_state()
+}
+
 #[test]
-fn what_is_pending_by_itself_is_refused_unless_an_event_sends_it_there() {
-    let lpi = LpiState { intid: IntId::new(8200), configuration: None };
-    let at = |which: usize| {
-        state(|state| {
-            event(state, false, true);
-            state.cpus[which].redistributor.lpis = vec![lpi];
-        })
-    };
-    assert_eq!(at(0), None);
-    let (cpu, intid) = (Affinity::from_packed(1), IntId::new(8200));
-    assert_eq!(at(1), Some(OutsideKvm::PendingByItself { cpu, intid }));
+fn what_movall_moved_becomes_pending_of_its_event() {
+    for cpu in [0, 1] {
+        let moved = moved_with_pending(cpu, true);
+        assert!(moved.its[0].devices[0].events[0].pending, "pending at CPU {cpu}");
+        assert!(moved.cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()));
+    }
+}
+
+#[test]
+fn an_lpi_of_no_event_keeps_its_bit_in_the_pending_table() {
+    let (config, memory) = (config(), Ram::new());
+    let mut state = with_tables(Levels::Flat, &memory);
+    state.cpus[1].redistributor.lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
+    KvmView::new(&config, state, &memory).unwrap().save().unwrap();
+    assert_eq!(memory.word(PENDING + 0x1_0000 + 8200 / 8), 1 << (8200 % 8));
+}
+
+/// What the view says of a state with two devices, which was damaged.
+fn damaged(damage: impl FnOnce(&mut SavedState)) -> Option<Problem> {
+    let refused = state(|state| {
+        event(state, false, true);
+        let [device] = state.its[0].devices.as_slice() else { panic!("one device") };
+        let more = EventState { event: EventId::new(3), intid: IntId::new(8201), ..device.events[0] };
+        let mut other = DeviceState { device: DeviceId::new(12), ..device.clone() };
+        other.events.push(more);
+        state.its[0].devices.push(other);
+        damage(state);
+    });
+    match refused {
+        Some(OutsideKvm::State(error)) => Some(error.problem),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_damaged_state_is_refused_with_its_problem() {
+    let value = |field, value| Some(Problem::Value { field, value });
+    let bits = |bits| damaged(move |state| state.its[0].devices[0].event_bits = bits);
+    for wrong in [0, 17, 255] {
+        assert_eq!(bits(wrong), value("number of EventID bits", wrong.into()));
+    }
+    assert_eq!(damaged(|state| state.its[0].devices.reverse()), Some(Problem::Order));
+    assert_eq!(damaged(|state| state.its[0].devices[1].events.reverse()), Some(Problem::Order));
+    let itt = u64::MAX - 7;
+    assert_eq!(damaged(|state| state.its[0].devices[0].itt = itt), value("translation table", itt));
+    let point = damaged(|state| state.cpus[0].interface.bpr0 = 255);
+    assert_eq!(point, value("binary point of Group 0", 255));
+    assert_eq!(damaged(|state| state.cpus.truncate(2)), Some(Problem::Absent));
+    assert_eq!(damaged(|_| {}), None);
+}
+
+#[test]
+fn a_machine_that_cannot_be_is_refused() {
+    let affinity = config().cpus[0].affinity;
+    let twice = machine(|config| config.cpus[1].affinity = affinity);
+    assert_eq!(twice, Some(OutsideKvm::Config(ConfigError::DuplicateAffinity(affinity))));
 }

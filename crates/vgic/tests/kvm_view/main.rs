@@ -3,6 +3,8 @@
 
 mod board;
 mod creation;
+#[path = "../saved_state/damage.rs"]
+mod damage;
 mod hostile;
 mod limits;
 mod registers;

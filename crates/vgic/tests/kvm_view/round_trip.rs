@@ -96,7 +96,7 @@ fn levels() -> impl Strategy<Value = Levels> {
 }
 
 /// A state, and how its tables are laid out.
-fn states() -> impl Strategy<Value = (Levels, SavedState)> {
+pub(crate) fn states() -> impl Strategy<Value = (Levels, SavedState)> {
     levels().prop_flat_map(|levels| (Just(levels), states_with(levels)))
 }
 
@@ -166,7 +166,7 @@ fn put_mappings(state: &mut SavedState, mappings: &Mappings) {
 }
 
 /// The guest's own part of the tables is in memory.
-fn memory(levels: Levels) -> Ram {
+pub(crate) fn memory(levels: Levels) -> Ram {
     let memory = Ram::new();
     with_tables(levels, &memory);
     memory

@@ -1,8 +1,8 @@
 //! The tables, entry by entry: vectors typed from `arm-vgic-its.rst`, "ITS Table ABI REV0".
 
 use crate::board::{
-    COLLECTIONS, DEVICES, Levels, PAGE, PENDING, Ram, SECOND_LEVEL, TRANSLATIONS, config, restore_tables,
-    save_pending, save_tables, table, with_tables,
+    COLLECTIONS, DEVICES, Levels, PAGE, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config,
+    restore_tables, save_pending, save_tables, table, with_tables,
 };
 use gic_arch::IntId;
 use gic_arch::gits::{TableKind, Typer};
@@ -244,6 +244,31 @@ fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
         let mut view = KvmView::new(&config, state, &memory).unwrap();
         assert_eq!(view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0), outcome);
     }
+}
+
+/// Devices 3 and 7; the second has no events, and its table is elsewhere.
+fn with_an_empty_device_at(itt: u64) -> Result<Vec<u32>, Errno> {
+    let memory = Ram::new();
+    let mut state = two_devices();
+    state.its[0].devices[1] = DeviceState { itt, event_bits: 16, ..state.its[0].devices[1].clone() };
+    save_tables(state, &memory)?;
+    let restored = restore_tables(Levels::Flat, &memory)?;
+    Ok(numbers(&restored).into_iter().map(|(device, _)| device).collect())
+}
+
+#[test]
+fn a_device_without_events_and_without_memory_is_left_out() {
+    assert_eq!(with_an_empty_device_at(TRANSLATIONS + 0x1000), Ok(vec![3, 7]));
+    assert_eq!(with_an_empty_device_at(0xf000_0000), Ok(vec![3]));
+    let ends_too_late = RAM + RAM_BYTES as u64 - 0x1000;
+    assert_eq!(with_an_empty_device_at(ends_too_late), Ok(vec![3]));
+}
+
+#[test]
+fn events_without_memory_cannot_be_saved() {
+    let mut state = two_devices();
+    state.its[0].devices[0].itt = 0xf000_0000;
+    assert_eq!(save_tables(state, &Ram::new()), Err(Errno::Fault));
 }
 
 #[test]

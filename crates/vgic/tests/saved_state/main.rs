@@ -3,6 +3,7 @@
 
 mod board;
 mod corrupt;
+mod damage;
 mod format;
 mod lists;
 mod meanwhile;

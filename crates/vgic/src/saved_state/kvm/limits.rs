@@ -1,14 +1,13 @@
 //! What KVM's GIC cannot be, and what it cannot be in.
 
-use super::super::{EventState, InterruptState, ItsState, SavedState};
-use super::pending;
+use super::super::{EventState, InterruptState, ItsState, Problem, RestoreError, SavedState};
 use super::revision::{IIDR, INVALIDATION};
 use crate::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming};
-use crate::{SecurityView, VgicConfig};
-use alloc::collections::BTreeSet;
+use crate::{ConfigError, SecurityView, VgicConfig};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr;
 use gic_arch::gits::{Creadr, PageSize};
+use gic_arch::kvm::Errno;
 use gic_arch::{Affinity, IntId, IntIdClass};
 use msi_types::{DeviceId, EventId};
 
@@ -81,14 +80,20 @@ pub enum OutsideKvm {
         /// Which.
         event: EventId,
     },
-    /// An LPI that is pending where no event sends it.
-    #[error("LPI {} is pending at CPU {cpu} without an event that sends it there, which KVM does not keep", .intid.get())]
-    PendingByItself {
-        /// Where.
-        cpu: Affinity,
-        /// Which.
-        intid: IntId,
-    },
+    /// A machine that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A state that the machine cannot be in.
+    #[error(transparent)]
+    State(#[from] RestoreError),
+}
+
+/// What KVM says of tables with which the machine cannot be in this state.
+pub(super) const fn errno(outside: OutsideKvm) -> Errno {
+    match outside {
+        OutsideKvm::State(RestoreError { problem: Problem::NoRoom, .. }) => Errno::NoMemory,
+        _ => Errno::Invalid,
+    }
 }
 
 impl VgicConfig {
@@ -167,8 +172,7 @@ pub(super) fn check_state(state: &SavedState) -> Result<(), OutsideKvm> {
     }
     state.distributor.interrupts.iter().try_for_each(check_shared)?;
     check_cpus(state)?;
-    state.its.iter().try_for_each(check_its)?;
-    check_lpis(state)
+    state.its.iter().try_for_each(check_its)
 }
 
 fn check_shared(interrupt: &InterruptState) -> Result<(), OutsideKvm> {
@@ -211,22 +215,6 @@ fn check_its(its: &ItsState) -> Result<(), OutsideKvm> {
                 device: device.device,
                 event: event.event,
             });
-        }
-    }
-    Ok(())
-}
-
-/// An LPI that is pending by itself is pending all the same where an event sends it to the same place.
-fn check_lpis(state: &SavedState) -> Result<(), OutsideKvm> {
-    if state.cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()) {
-        return Ok(());
-    }
-    let sent: BTreeSet<_> = pending::events(state).map(|(cpu, event)| (cpu, event.intid)).collect();
-    for cpu in &state.cpus {
-        let homeless = |intid: &IntId| !sent.contains(&(cpu.affinity, *intid));
-        let lpis = cpu.redistributor.lpis.iter().map(|lpi| lpi.intid);
-        if let Some(intid) = lpis.into_iter().find(homeless) {
-            return Err(OutsideKvm::PendingByItself { cpu: cpu.affinity, intid });
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them over.
 
-use super::super::{EventState, SavedState};
+use super::super::{CollectionState, EventState, SavedState};
 use crate::{GuestMemory, MemoryFault};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use gic_arch::gicr::Pendbaser;
 use gic_arch::kvm::Errno;
 use gic_arch::{Affinity, IntId, Lpi, lpi};
@@ -70,14 +70,49 @@ pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno>
     bits.iter().try_for_each(|bit| bit.write(memory, false))
 }
 
+/// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
+/// else of any. What no event has stays.
+pub(super) fn hand_over(state: &mut SavedState) {
+    let mut left: BTreeMap<IntId, BTreeSet<Affinity>> = BTreeMap::new();
+    for cpu in &state.cpus {
+        for lpi in &cpu.redistributor.lpis {
+            left.entry(lpi.intid).or_default().insert(cpu.affinity);
+        }
+    }
+    if left.is_empty() {
+        return;
+    }
+    each_event(state, |cpu, event| {
+        event.pending |= left.get_mut(&event.intid).is_some_and(|cpus| cpus.remove(&cpu));
+    });
+    left.retain(|_, cpus| !cpus.is_empty());
+    each_event(state, |_, event| event.pending |= left.remove(&event.intid).is_some());
+    for cpu in &mut state.cpus {
+        let affinity = cpu.affinity;
+        let stays = |intid| left.get(&intid).is_some_and(|cpus| cpus.contains(&affinity));
+        cpu.redistributor.lpis.retain(|lpi| stays(lpi.intid));
+    }
+}
+
+fn each_event(state: &mut SavedState, mut change: impl FnMut(Affinity, &mut EventState)) {
+    for its in &mut state.its {
+        for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {
+            if let Some(cpu) = target(&its.collections, event) {
+                change(cpu, event);
+            }
+        }
+    }
+}
+
 /// Every event whose collection is mapped, with the CPU that it goes to.
-pub(super) fn events(state: &SavedState) -> impl Iterator<Item = (Affinity, &EventState)> {
+fn events(state: &SavedState) -> impl Iterator<Item = (Affinity, &EventState)> {
     state.its.iter().flat_map(|its| {
         let events = its.devices.iter().flat_map(|device| &device.events);
-        events.filter_map(|event| {
-            let key = event.collection;
-            let at = its.collections.binary_search_by_key(&key, |state| state.collection).ok()?;
-            Some((its.collections.get(at)?.target, event))
-        })
+        events.filter_map(|event| Some((target(&its.collections, event)?, event)))
     })
+}
+
+fn target(collections: &[CollectionState], event: &EventState) -> Option<Affinity> {
+    let at = collections.binary_search_by_key(&event.collection, |state| state.collection).ok()?;
+    collections.get(at).map(|state| state.target)
 }

@@ -54,14 +54,26 @@ pub(super) fn save(its: &ItsState, numbers: &Numbers, memory: &dyn GuestMemory) 
 }
 
 /// A reader goes from entry to entry by their distances, and one by one where an entry is invalid. So what it could
-/// find there of old has to be cleared: before the first entry of each page, and where a distance ends too early.
+/// find there of old has to be cleared: before the first entry of each page, and where a distance ends too early. A
+/// device without events is left out if its table is not in memory.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],
     memory: &dyn GuestMemory,
     budget: &mut Budget,
 ) -> Result<(), Errno> {
-    let ids: Vec<_> = devices.iter().map(|device| u64::from(device.device.get())).collect();
+    let mut saved = Vec::new();
+    for device in devices {
+        match save_events(device, memory, budget) {
+            // A reader would look for events there.
+            Err(Errno::Fault) if device.events.is_empty() => {}
+            outcome => {
+                outcome?;
+                saved.push(device);
+            }
+        }
+    }
+    let ids: Vec<_> = saved.iter().map(|device| u64::from(device.device.get())).collect();
     for page in scan::pages(table, memory)? {
         let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
         let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
@@ -71,8 +83,7 @@ fn save_devices(
             break;
         }
     }
-    for (device, next) in devices.iter().zip(followers(&ids)) {
-        save_events(device, memory, budget)?;
+    for (device, next) in saved.into_iter().zip(followers(&ids)) {
         let id = u64::from(device.device.get());
         let address = scan::locate(table, id, memory)?.ok_or(Errno::Invalid)?;
         let distance = next.map_or(0, |next| next - id);
@@ -92,7 +103,11 @@ fn save_devices(
 
 fn save_events(device: &DeviceState, memory: &dyn GuestMemory, budget: &mut Budget) -> Result<(), Errno> {
     let ids: Vec<_> = device.events.iter().map(|event| u64::from(event.event.get())).collect();
-    let all = 1 << device.event_bits.min(EVENT_BITS);
+    let all = 1 << device.event_bits;
+    if ids.is_empty() {
+        // Also where the budget does not reach.
+        memory.read_u64(device.itt + ENTRY * (all - 1)).map_err(fault)?;
+    }
     budget.clear(device.itt, ids.first().copied().unwrap_or(all), memory)?;
     for (event, next) in device.events.iter().zip(followers(&ids)) {
         let id = u64::from(event.event.get());
