@@ -230,6 +230,9 @@ impl<P: Platform> Lpis<P> {
     /// Disables LPIs at a redistributor where the implementation allows that, so that what is pending there survives
     /// the loss of its state in its table. Before its CPU or the whole system loses power. Task.
     ///
+    /// [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor disabled them without being told to: it lost
+    /// its power, and its table is undefined.
+    ///
     /// # Errors
     /// [`GicError::TimedOut`].
     pub fn detach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<PendingLpis, GicError> {
@@ -240,7 +243,8 @@ impl<P: Platform> Lpis<P> {
     /// afterwards, so that nothing of it becomes pending there again. Each LPI is given to `found`. Task.
     ///
     /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
-    /// read](Platform::observe) what the redistributor wrote: then nothing is taken.
+    /// read](Platform::observe) what the redistributor wrote: then nothing is taken. The table counts as
+    /// [lost](PendingLpis::Lost), and nothing of it becomes pending again.
     pub fn collect_pending(
         &self,
         redistributor: &Redistributor<P::Mmio>,

@@ -262,19 +262,20 @@ pub(super) fn detach<P: Platform>(
     let Some(mut table) = take_pending(lpis, redistributor.address()) else {
         return Ok(PendingLpis::Kept);
     };
-    let cleared = if redistributor.can_disable_lpis() {
-        redistributor.disable_lpis(&*lpis.platform)
-    } else {
-        Ok(LpiClearing::Stuck)
-    };
-    if cleared == Ok(LpiClearing::Cleared) {
+    let flushed = flush(lpis, redistributor);
+    if flushed == Ok(true) {
         table.contents = Contents::Flushed;
     }
+    // Undefined although LPIs are disabled: the redistributor lost its power, and wrote nothing.
+    let lost = table.contents == Contents::Undefined;
     put_pending(lpis, table);
-    Ok(match cleared? {
-        LpiClearing::Cleared => PendingLpis::Kept,
-        LpiClearing::Stuck => PendingLpis::Lost,
-    })
+    flushed.map(|_| if lost { PendingLpis::Lost } else { PendingLpis::Kept })
+}
+
+/// Makes a redistributor write its pending table; `false` if it did not.
+fn flush<P: Platform>(lpis: &Lpis<P>, redistributor: &Redistributor<P::Mmio>) -> Result<bool, GicError> {
+    let possible = redistributor.lpis_enabled() && redistributor.can_disable_lpis();
+    Ok(possible && redistributor.disable_lpis(&*lpis.platform)? == LpiClearing::Cleared)
 }
 
 /// [`Lpis::collect_pending`].
@@ -300,10 +301,9 @@ pub(super) fn collect<P: Platform>(
 /// Reads a table that was written back, and clears it.
 fn empty<P: Platform>(platform: &P, table: &mut PendingTable, mut found: impl FnMut(Lpi)) -> Collected {
     let PendingTable { table, contents, tables, .. } = table;
+    // A table that cannot be read is as good as undefined: nothing of it may become pending again.
+    *contents = Contents::Undefined;
     let lpis = PENDING_TABLE_RESERVED.min(table.bytes)..table.bytes;
-    if lpis.is_empty() {
-        return Collected::All;
-    }
     if platform.observe(table, lpis.clone(), tables.pending) == Observed::No {
         return Collected::Unknown;
     }

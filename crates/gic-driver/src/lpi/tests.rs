@@ -362,6 +362,48 @@ mod attaching {
     }
 
     #[test]
+    fn a_table_whose_redistributor_lost_power_is_not_taken_for_written() {
+        let fake = machine(1);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        fake.at_redistributor(0, FakeRedistributor::reset);
+        assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Lost));
+        redistributor(&fake, 0).wake(&fake).unwrap();
+        assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Lost);
+        assert!(fake.at_redistributor(0, |frame| frame.pending_table_zero));
+    }
+
+    #[test]
+    fn a_table_that_was_written_survives_a_second_detach() {
+        let fake = machine(1);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
+            fake.at_redistributor(0, FakeRedistributor::reset);
+        }
+        redistributor(&fake, 0).wake(&fake).unwrap();
+        assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Kept);
+        assert!(!fake.at_redistributor(0, |frame| frame.pending_table_zero));
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_is_not_loaded_again() {
+        let fake = machine(1);
+        fake.at_redistributor(0, |frame| frame.coherent = false);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        lpis.attach(&redistributor(&fake, 0)).unwrap();
+        let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
+        assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
+        fake.in_memory(|memory| memory.controller_writes(table + 8191, 0x80));
+        let found = |lpi| panic!("{lpi} was read");
+        assert_eq!(lpis.collect_pending(&redistributor(&fake, 0), found), Collected::Unknown);
+        assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Lost);
+        assert!(fake.at_redistributor(0, |frame| frame.pending_table_zero));
+        assert_eq!(fake.in_memory(|memory| memory.non_coherent(table + 8191)), 0);
+    }
+
+    #[test]
     fn a_pending_table_that_is_declared_empty_is_empty() {
         let fake = machine(1);
         fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
