@@ -9,24 +9,26 @@
 //!   address, in two phases: [`begin_move`](msi_types::MsiParent::begin_move) prepares the new redistributor, which
 //!   may remember an old configuration byte of this LPI; the endpoint is rewritten and read back;
 //!   [`end_move`](msi_types::MsiParent::end_move) makes the new place the LPI's own.
-//! - What was pending at the old redistributor is delivered there. Whether something is cannot be read while LPIs are
-//!   enabled, so that the LPI's *holders* are remembered: all redistributors where it may be pending. Masking
-//!   and unmasking invalidate at each of them, until they are known to be [drained](DirectLpi::drain).
-//! - A CPU that [goes off line](DirectLpi::cpu_off) takes no LPI with it. Each that is sent again for it, or for any other
-//!   reason, is told to a [`ResendObserver`].
+//! - What was pending at the old redistributor is delivered there. Whether something is pending cannot be read while
+//!   LPIs are enabled, so masking and unmasking invalidate at both. An LPI that wanders over many CPUs is cleared at those
+//!   that it left, and sent again at its target.
+//! - A CPU that [goes off line](DirectLpi::cpu_off) takes no LPI with it. Each that is sent again for it, or for any
+//!   other reason, is told to a [`ResendObserver`].
 //! - It isolates nothing, and says so.
 //!
 //! ```text
 //! order of locks, outermost first; each masks interrupts, none is held while hardware is waited for
 //!   record of an LPI
 //!     LPI configuration bytes (of `Lpis`)
+//!   invalidations of a redistributor
 //! ```
 //! A redistributor's gate is no lock: it keeps registers of redistributors that sleep from being used.
 
 mod blocks;
+mod cached_at;
+mod cpu_set;
 mod error;
 mod gate;
-mod holders;
 mod hotplug;
 mod invalidation;
 mod moves;
@@ -34,6 +36,7 @@ mod msi_parent;
 mod records;
 mod registers;
 mod resend;
+mod syncr;
 
 pub use error::DirectLpiError;
 pub use hotplug::{CpuOff, CpuOn};
@@ -43,10 +46,12 @@ use crate::{Gic, IrqLock, Lpis, Platform};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
+use cpu_set::CpuSet;
 use gate::Gate;
 use msi_types::{ControllerFault, Cpu, MsiError};
 use records::Records;
 use registers::Registers;
+use syncr::Invalidations;
 
 /// Direct LPIs of one GIC. Share it in an [`Arc`]; locks are inside. It is the [`MsiParent`](msi_types::MsiParent) of
 /// every bus and platform device that firmware sends here: there is nothing to map.
@@ -73,10 +78,17 @@ use registers::Registers;
 pub struct DirectLpi<P: Platform> {
     gic: Arc<Gic<P>>,
     lpis: Arc<Lpis<P>>,
-    gates: Box<[Gate]>,
+    per_cpu: Box<[PerCpu]>,
     records: Records,
     fault: IrqLock<Option<MsiError>>,
     observer: Option<Arc<dyn ResendObserver>>,
+}
+
+/// What the driver keeps of one redistributor.
+#[derive(Debug, Default)]
+struct PerCpu {
+    gate: Gate,
+    invalidations: Invalidations,
 }
 
 impl<P: Platform> DirectLpi<P> {
@@ -96,9 +108,11 @@ impl<P: Platform> DirectLpi<P> {
         if found == 0 {
             return Err(DirectLpiError::NoRedistributors);
         }
-        let gates = gic.cpus().map(|_| Gate::default()).collect();
-        let records = Records::new(lpis.count());
-        let new = Self { gic, lpis, gates, records, fault: IrqLock::new(None), observer: None };
+        let per_cpu = gic.cpus().map(|_| PerCpu::default()).collect();
+        // Redistributors go on with what they had pending for a previous kernel.
+        let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
+        let records = Records::new(lpis.count(), unowned);
+        let new = Self { gic, lpis, per_cpu, records, fault: IrqLock::new(None), observer: None };
         for cpu in new.gic.cpus().filter(|cpu| new.gic.is_on(*cpu)) {
             // LPIs may be refused at one redistributor: its CPU cannot be used, the others can.
             if new.takes_lpis(cpu) {
@@ -146,12 +160,16 @@ impl<P: Platform> DirectLpi<P> {
     fn at<R>(&self, cpu: Cpu, f: impl FnOnce(Registers<'_, P::Mmio>) -> R) -> Option<R> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
         let registers = Registers::of(redistributor)?;
-        let _inside = self.gates.get(cpu.index())?.enter()?;
+        let _inside = self.gate(cpu)?.enter()?;
         Some(f(registers))
     }
 
+    fn gate(&self, cpu: Cpu) -> Option<&Gate> {
+        self.per_cpu.get(cpu.index()).map(|per_cpu| &per_cpu.gate)
+    }
+
     fn accepts(&self, cpu: Cpu) -> bool {
-        self.gates.get(cpu.index()).is_some_and(Gate::accepts)
+        self.gate(cpu).is_some_and(Gate::accepts)
     }
 
     fn check_accepts(&self, cpu: Cpu) -> Result<(), MsiError> {
@@ -173,6 +191,6 @@ impl<P: Platform> DirectLpi<P> {
 
 impl<P: Platform> fmt::Debug for DirectLpi<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirectLpi").field("gates", &self.gates).finish_non_exhaustive()
+        f.debug_struct("DirectLpi").field("per_cpu", &self.per_cpu).finish_non_exhaustive()
     }
 }

@@ -1,9 +1,10 @@
-//! Handing LPIs out and taking them back.
+//! Allocating and freeing LPIs.
 
 use super::DirectLpi;
-use super::holders::Holders;
+use super::cached_at::Previous;
+use super::cpu_set::CpuSet;
 use super::invalidation::Span;
-use super::records::{Drain, Owed, Record};
+use super::records::{Deferred, Record};
 use crate::lpi::LpiRange;
 use crate::{Alignment, Platform};
 use core::num::{NonZeroU16, NonZeroU32};
@@ -16,38 +17,40 @@ const SHORT: u32 = 1 << 16;
 
 impl<P: Platform> DirectLpi<P> {
     /// [`MsiParent::allocate`](msi_types::MsiParent::allocate). Task.
-    pub(super) fn hand_out(&self, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    pub(super) fn allocate_block(&self, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially } = *request;
         self.check_accepts(cpu)?;
         fit.check(self.message(cpu, Lpi::FIRST)?)?;
-        let (first, _) = self.take(count, shape, fit)?.into_parts();
+        let (first, _) = self.allocate_lpis(count, shape, fit)?.into_parts();
         let span = Span { first, count };
-        let last = self.remember(span, request);
+        let unowned = self.insert(span, request);
         if initially == Initially::Unmasked {
-            span.lpis().for_each(|lpi| self.enable(lpi));
+            span.lpis().for_each(|lpi| self.enable_unpublished(lpi));
         }
-        // Placed before it is looked again: a CPU that leaves now sees these LPIs. Its redistributor, and whatever a
-        // previous owner moved away from, may remember other configurations.
-        let ready = self.check_accepts(cpu).and_then(|()| self.invalidate(last.with(cpu), span));
+        // The records were inserted before the CPU is checked again: a CPU that leaves now sees them. Redistributors at
+        // which a previous owner's messages arrived may have cached other configurations.
+        let caches = unowned.with(cpu);
+        let caches = self.gic.cpus().filter(|cpu| caches.contains(*cpu));
+        let ready = self.check_accepts(cpu).and_then(|()| self.invalidate(caches, span));
         match ready {
             Ok(()) => Ok(VectorBlock::new(first.intid().vector(), count)),
             Err(error) => {
-                self.give_back(span);
+                self.free_lpis(span);
                 Err(error)
             }
         }
     }
 
     /// [`MsiParent::free`](msi_types::MsiParent::free). Task.
-    pub(super) fn take_back(&self, block: &VectorBlock) {
+    pub(super) fn free_block(&self, block: &VectorBlock) {
         let Ok(first) = Lpi::try_from(block.first().get()) else {
             return self.note(MsiError::UnknownVector(block.first()));
         };
-        let owned = |record: Record| record.owed != Owed::Retirement;
+        let owned = |record: Record| !record.is_freed();
         if !self.records.get(self.platform(), first).is_some_and(owned) {
             return self.note(MsiError::UnknownVector(block.first()));
         }
-        self.give_back(Span { first, count: block.count() });
+        self.free_lpis(Span { first, count: block.count() });
     }
 
     /// The message that makes an LPI pending at a CPU.
@@ -57,7 +60,7 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     /// LPIs that the endpoint's data can name, the others first if it can name all.
-    fn take(&self, count: NonZeroU16, shape: Shape, fit: Fit) -> Result<LpiRange, MsiError> {
+    fn allocate_lpis(&self, count: NonZeroU16, shape: Shape, fit: Fit) -> Result<LpiRange, MsiError> {
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
         let align = match shape {
             Shape::Independent => Alignment::ONE,
@@ -78,10 +81,10 @@ impl<P: Platform> DirectLpi<P> {
         })
     }
 
-    /// Makes the LPIs the new owner's, with nothing pending: the last owner's device may have sent a message after
-    /// it was told not to. Answers where it went.
-    fn remember(&self, span: Span, request: &BlockRequest) -> Holders {
-        let mut everywhere = Holders::NONE;
+    /// Makes the LPIs the new owner's, with nothing pending: an earlier owner's device may have sent a message after the
+    /// LPI was freed. Returns the redistributors at which that was possible.
+    fn insert(&self, span: Span, request: &BlockRequest) -> CpuSet {
+        let mut everywhere = CpuSet::NONE;
         for lpi in span.lpis() {
             let (first, count) = match request.shape {
                 Shape::Independent => (lpi, NonZeroU16::MIN),
@@ -90,50 +93,53 @@ impl<P: Platform> DirectLpi<P> {
             let record = Record {
                 target: request.cpu,
                 moving: None,
-                holders: Holders::only(request.cpu),
+                previous: Previous::default(),
                 first,
                 count,
                 fit: request.fit,
-                owed: Owed::Nothing,
-                drain: Drain::No,
-                stale: Holders::NONE,
+                deferred: Deferred::Nothing,
+                stale: CpuSet::NONE,
             };
-            let last = self.records.insert(self.platform(), lpi, record);
-            let stale = self.clear_at(last, lpi);
-            if !stale.is_empty() {
+            let unowned = self.records.insert(self.platform(), lpi, record);
+            let missed = self.gic.cpus().filter(|cpu| unowned.contains(*cpu) && !self.clear_at(*cpu, lpi));
+            let stale = missed.fold(CpuSet::NONE, CpuSet::with);
+            if stale != CpuSet::NONE {
                 self.records.update(self.platform(), lpi, |record| record.stale = stale);
             }
-            everywhere = everywhere.or(last);
+            everywhere = everywhere.or(unowned);
         }
         everywhere
     }
 
-    fn enable(&self, lpi: Lpi) {
+    /// Without an invalidation, which follows.
+    fn enable_unpublished(&self, lpi: Lpi) {
         if self.lpis.enable(lpi).is_err() {
             self.note(MsiError::UnknownVector(lpi.intid().vector()));
         }
     }
 
-    /// Disabled and not pending anywhere, then free. LPIs whose redistributor does not answer stay taken for ever,
-    /// those of one that sleeps until it is awake: whoever got them next might hear from the last owner's device.
-    fn give_back(&self, span: Span) {
+    /// Disables and clears the LPIs, then frees them. An LPI whose redistributor does not answer stays allocated for
+    /// ever, and one whose redistributor sleeps until that wakes: its next owner might get a message of this one's
+    /// device.
+    fn free_lpis(&self, span: Span) {
         for lpi in span.lpis() {
-            let retire = |record: &mut Record| {
-                record.owed = Owed::Retirement;
-                record.holders
+            let mark = |record: &mut Record| {
+                let cached_at = record.cached_at();
+                record.deferred = Deferred::Free(cached_at);
+                cached_at
             };
-            // Marked before it is cleared: a redistributor that is passed over now clears it when it wakes.
-            let Some(holders) = self.records.update(self.platform(), lpi, retire) else { continue };
+            // Marked before it is cleared: a redistributor that is missed now clears it when it wakes.
+            let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
             if self.lpis.disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().vector()));
             }
-            let cleared = self.invalidate(holders, Span::one(lpi)).and_then(|()| {
-                let missed = self.clear_at(holders, lpi);
+            let cleared = self.invalidate(cached_at.iter(), Span::one(lpi)).and_then(|()| {
+                let missed = cached_at.filter(|cpu| !self.clear_at(cpu, lpi));
                 // Early revisions of the architecture have SYNCR cover what was cleared, too.
-                self.invalidate(holders, Span::one(lpi)).map(|()| missed)
+                self.invalidate(cached_at.iter(), Span::one(lpi)).map(|()| missed)
             });
             match cleared {
-                Ok(missed) => self.retire(lpi, |holders| holders.and(missed)),
+                Ok(missed) => self.free_if_cleared(lpi, |cpu| missed.contains(cpu)),
                 Err(error) => {
                     self.records.remove(self.platform(), lpi);
                     self.note(error);
@@ -142,13 +148,15 @@ impl<P: Platform> DirectLpi<P> {
         }
     }
 
-    /// Frees an LPI if no holder is `left` that it has to be cleared at.
-    pub(super) fn retire(&self, lpi: Lpi, left: impl FnOnce(Holders) -> Holders) {
+    /// Frees an LPI that was given back, unless it has to be cleared at a redistributor that is still `missed`.
+    pub(super) fn free_if_cleared(&self, lpi: Lpi, missed: impl Fn(Cpu) -> bool) {
         let done = self.records.update(self.platform(), lpi, |record| {
-            record.holders = left(record.holders);
-            record.holders.is_empty()
+            let Deferred::Free(left) = record.deferred else { return false };
+            let left = left.filter(missed);
+            record.deferred = Deferred::Free(left);
+            left.is_empty()
         });
-        // Whoever takes the record out frees the LPI.
+        // The caller that takes the record out frees the LPI.
         if done == Some(true)
             && self.records.remove(self.platform(), lpi).is_some()
             && self.lpis.free(LpiRange::from_parts(lpi, NonZeroU32::MIN)).is_err()

@@ -1,10 +1,9 @@
 //! CPUs that come and go, and what is pending at them.
 
-use super::records::{Drain, Owed, Record};
+use super::records::{Deferred, Record};
 use super::{DirectLpi, ResendReason};
-use crate::cpu_interface::EoiMode;
 use crate::lpi::{Collected, PendingLpis};
-use crate::{CpuInterface, Platform, SystemRegisters, wait_until};
+use crate::{Platform, wait_until};
 use alloc::vec::Vec;
 use gic_arch::Lpi;
 use msi_types::{Cpu, MsiError, Vector};
@@ -44,28 +43,17 @@ impl<P: Platform> DirectLpi<P> {
         }
         self.open(cpu)?;
         let mut redelivered = 0;
-        let mut retired = Vec::with_capacity(self.count(|record| is_retired_at(cpu, record)));
         self.records.for_each(self.platform(), |lpi, record| {
-            self.clear_stale(cpu, lpi, record);
-            match record.owed {
-                Owed::Retirement if record.holders.contains(cpu) => {
-                    self.at(cpu, |registers| registers.clear(lpi));
-                    // Those that come now did so after the gate was open, and were cleared there themselves.
-                    if retired.len() < retired.capacity() {
-                        retired.push(lpi);
-                    }
-                }
-                Owed::SetPending(reason) if record.target == cpu => self.deliver(lpi, record, reason),
-                Owed::Nothing if record.target == cpu && pending == PendingLpis::Lost => {
+            let lost = pending == PendingLpis::Lost && record.cached_at().contains(cpu);
+            match record.deferred {
+                Deferred::SetPending(reason) if record.target == cpu => self.deliver(lpi, record, reason),
+                Deferred::Nothing if lost => {
                     self.deliver(lpi, record, ResendReason::Unknowable);
                     redelivered += 1;
                 }
                 _ => {}
             }
         });
-        for lpi in retired {
-            self.retire(lpi, |holders| holders.without(cpu, self.gates.len()));
-        }
         Ok(CpuOn { redelivered })
     }
 
@@ -83,7 +71,7 @@ impl<P: Platform> DirectLpi<P> {
     /// registers: nothing is lost then either, but its redistributor must not be put to sleep yet.
     pub fn cpu_off(&self, cpu: Cpu) -> Result<CpuOff, MsiError> {
         self.check_accepts(cpu)?;
-        let gate = self.gates.get(cpu.index()).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
+        let gate = self.gate(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
         gate.refuse();
         let stranded = self.stranded(cpu);
         let mut off = CpuOff { carried: 0, redelivered: 0, stranded };
@@ -97,43 +85,11 @@ impl<P: Platform> DirectLpi<P> {
         Ok(off)
     }
 
-    /// Finds out which LPIs that were moved away from the CPU that executes this are not pending here any more: all
-    /// that are enabled, if nothing is pending at its interface at one moment. From then on masking them does not
-    /// involve this redistributor. Returns how many; 0 if something is pending, which changes nothing. Task, on the CPU
-    /// whose `interface` it is, with its interrupts masked and its priority mask open.
-    pub fn drain<S: SystemRegisters, E: EoiMode>(
-        &self,
-        interface: &CpuInterface<S, E>,
-    ) -> Result<u32, MsiError> {
-        let cpu = self.platform().cpu();
-        self.records.for_each(self.platform(), |lpi, record| {
-            if is_left_at(cpu, record) && self.is_enabled(lpi) {
-                record.drain = Drain::Watched(cpu);
-            }
-        });
-        // What the redistributor remembers is what the configurations say: none is held back by an old one.
-        self.invalidate_all_at(cpu)?;
-        if interface.highest_pending().is_some() {
-            return Ok(0);
-        }
-        let mut drained = 0;
-        self.records.for_each(self.platform(), |lpi, record| {
-            // Enabled and undisturbed all the while: `configure` and `prepare_move` end the watch before they begin.
-            if record.drain == Drain::Watched(cpu) && self.is_enabled(lpi) {
-                record.holders = record.holders.without(cpu, self.gates.len());
-                record.drain = Drain::No;
-                drained += 1;
-            }
-        });
-        Ok(drained)
-    }
-
-    /// Opens a CPU's gate, with nothing remembered at its redistributor.
+    /// Uses a redistributor from now on: nothing is pending there that nobody owns, and nothing is cached.
     pub(super) fn open(&self, cpu: Cpu) -> Result<(), MsiError> {
-        let Some(gate) = self.gates.get(cpu.index()) else {
-            return Err(MsiError::NotReachable(cpu, "it is not known"));
-        };
+        let gate = self.gate(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
         gate.open();
+        self.clear_unowned(cpu);
         self.invalidate_all_at(cpu).inspect_err(|_| gate.close())?;
         gate.accept();
         Ok(())
@@ -144,11 +100,25 @@ impl<P: Platform> DirectLpi<P> {
             && self.gic.redistributor_frames(cpu).is_ok_and(crate::Redistributor::lpis_enabled)
     }
 
-    /// Drops what the last owner's device made pending at a redistributor that slept, unless it may be the owner's.
-    fn clear_stale(&self, cpu: Cpu, lpi: Lpi, record: &mut Record) {
-        if record.stale.contains(cpu) && !record.holders.contains(cpu) {
-            self.at(cpu, |registers| registers.clear(lpi));
-            record.stale = record.stale.without(cpu, self.gates.len());
+    /// Clears, at a redistributor that slept, LPIs that are pending for nobody, and frees those that waited for it.
+    fn clear_unowned(&self, cpu: Cpu) {
+        let waits = |record: &Record| matches!(record.deferred, Deferred::Free(left) if left.contains(cpu));
+        let mut cleared = Vec::with_capacity(self.count(waits));
+        self.records.for_each(self.platform(), |lpi, record| {
+            if record.stale.contains(cpu) && !record.cached_at().contains(cpu) {
+                self.clear_at(cpu, lpi);
+                record.stale = record.stale.without(cpu, self.per_cpu.len());
+            }
+            if waits(record) {
+                self.clear_at(cpu, lpi);
+                // Those that come now do so after the gate was open, and were cleared there themselves.
+                if cleared.len() < cleared.capacity() {
+                    cleared.push(lpi);
+                }
+            }
+        });
+        for lpi in cleared {
+            self.free_if_cleared(lpi, |missed| missed != cpu);
         }
     }
 
@@ -159,11 +129,11 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     fn stranded(&self, cpu: Cpu) -> Vec<Vector> {
-        let count = self.count(|record| is_bound_for(cpu, record));
+        let count = self.count(|record| record.is_bound_for(cpu));
         // Nothing is placed here any more, so that there is room for all; no memory is asked for under a lock.
         let mut stranded = Vec::with_capacity(count);
         self.records.for_each(self.platform(), |lpi, record| {
-            if is_bound_for(cpu, record) && stranded.len() < count {
+            if record.is_bound_for(cpu) && stranded.len() < count {
                 stranded.push(lpi.intid().vector());
             }
         });
@@ -195,7 +165,7 @@ impl<P: Platform> DirectLpi<P> {
         let mut carried = 0;
         for lpi in pending {
             let owned = self.records.update(self.platform(), *lpi, |record| {
-                let owned = record.owed != Owed::Retirement;
+                let owned = !record.is_freed();
                 if owned {
                     self.deliver(*lpi, record, ResendReason::Carried);
                 }
@@ -204,41 +174,21 @@ impl<P: Platform> DirectLpi<P> {
             carried += u32::from(owned == Some(true));
         }
         self.records.for_each(self.platform(), |_, record| {
-            record.holders = record.holders.without(cpu, self.gates.len());
+            record.previous.remove(cpu);
         });
         carried
     }
 
-    /// Makes pending elsewhere what may be pending here, and not pending here, in this order.
+    /// Makes pending elsewhere what may be pending here.
     fn redeliver(&self, cpu: Cpu) -> u32 {
         let mut redelivered = 0;
         self.records.for_each(self.platform(), |lpi, record| {
-            if is_left_at(cpu, record) {
-                self.deliver(lpi, record, ResendReason::Unknowable);
-                self.at(cpu, |registers| registers.clear(lpi));
-                record.holders = record.holders.without(cpu, self.gates.len());
+            let moved_away = record.previous.contains(cpu) && !record.is_bound_for(cpu);
+            if moved_away && !record.is_freed() {
+                self.resend_from(core::iter::once(cpu), lpi, record);
                 redelivered += 1;
             }
         });
         redelivered
     }
-
-    fn is_enabled(&self, lpi: Lpi) -> bool {
-        self.lpis.config(lpi).is_ok_and(|config| config.enable())
-    }
-}
-
-/// Messages go to the CPU, or are about to.
-fn is_bound_for(cpu: Cpu, record: &Record) -> bool {
-    record.owed != Owed::Retirement && (record.target == cpu || record.moving == Some(cpu))
-}
-
-/// It was taken back while the CPU's redistributor slept.
-fn is_retired_at(cpu: Cpu, record: &Record) -> bool {
-    record.owed == Owed::Retirement && record.holders.contains(cpu)
-}
-
-/// It was moved away from the CPU, where it may still be pending.
-fn is_left_at(cpu: Cpu, record: &Record) -> bool {
-    record.owed != Owed::Retirement && record.holders.contains(cpu) && !is_bound_for(cpu, record)
 }

@@ -1,11 +1,12 @@
 //! Making redistributors read configuration bytes anew, and setting and clearing what is pending.
 
-use super::holders::Holders;
-use super::records::{Drain, Owed, Record};
+use super::records::{Deferred, Record};
+use super::registers::Invalidation;
 use super::{DirectLpi, ResendReason};
 use crate::Platform;
+use crate::lpi::LpiError;
 use core::num::NonZeroU16;
-use gic_arch::Lpi;
+use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, MsiError, Pending, Vector};
 
 /// From so many LPIs on, a redistributor forgets all at once instead of one by one.
@@ -35,83 +36,87 @@ impl Span {
 }
 
 impl<P: Platform> DirectLpi<P> {
-    /// Makes one redistributor read the configuration of these LPIs anew. One that sleeps reads all anew once it is
-    /// awake. Any.
+    /// [`MsiParent::mask`](msi_types::MsiParent::mask). Any context.
+    pub(super) fn disable(&self, vector: Vector) -> Result<(), MsiError> {
+        self.configure(vector, |lpi| self.lpis.disable(lpi))
+    }
+
+    /// [`MsiParent::unmask`](msi_types::MsiParent::unmask). Any context.
+    pub(super) fn enable(&self, vector: Vector) -> Result<(), MsiError> {
+        self.configure(vector, |lpi| self.lpis.enable(lpi))
+    }
+
+    /// Changes a vector's priority, of which the two low bits are dropped. On return it counts at its target. Any
+    /// context.
+    ///
+    /// # Errors
+    /// [`MsiError::UnknownVector`]; [`MsiError::Controller`] if a redistributor does not answer.
+    pub fn set_priority(&self, vector: Vector, priority: Priority) -> Result<(), MsiError> {
+        self.configure(vector, |lpi| self.lpis.set_priority(lpi, priority))
+    }
+
+    /// Makes redistributors read the configuration of these LPIs anew. Goes on after a failure, and reports the first
+    /// one. Any context.
+    pub(super) fn invalidate(&self, cpus: impl Iterator<Item = Cpu>, span: Span) -> Result<(), MsiError> {
+        cpus.map(|cpu| self.invalidate_at(cpu, span)).fold(Ok(()), Result::and)
+    }
+
+    /// The same at one redistributor. One that sleeps reads all anew once it is awake. Any context.
     pub(super) fn invalidate_at(&self, cpu: Cpu, span: Span) -> Result<(), MsiError> {
-        let done = self.at(cpu, |registers| {
-            if span.count.get() >= BULK {
-                registers.invalidate_all();
-            } else {
-                span.lpis().for_each(|lpi| registers.invalidate(lpi));
-            }
-            registers.sync(self.platform())
-        });
-        match done {
-            Some(Err(late)) => Err(self.fault_at(cpu, "INVLPIR", late.0)),
-            Some(Ok(())) | None => Ok(()),
+        if span.count.get() >= BULK {
+            self.run_at(cpu, core::iter::once(Invalidation::All))
+        } else {
+            self.run_at(cpu, span.lpis().map(Invalidation::One))
         }
     }
 
-    /// The same at each holder. Goes on after a failure, and reports the first one. Any.
-    pub(super) fn invalidate(&self, holders: Holders, span: Span) -> Result<(), MsiError> {
-        let at = self.gic.cpus().filter(|cpu| holders.contains(*cpu));
-        at.map(|cpu| self.invalidate_at(cpu, span)).fold(Ok(()), Result::and)
-    }
-
-    /// Makes one redistributor read all configurations anew. Any.
+    /// Makes one redistributor read all configurations anew. Any context.
     pub(super) fn invalidate_all_at(&self, cpu: Cpu) -> Result<(), MsiError> {
-        let done = self.at(cpu, |registers| {
-            registers.invalidate_all();
-            registers.sync(self.platform())
-        });
-        match done {
-            Some(Err(late)) => Err(self.fault_at(cpu, "INVALLR", late.0)),
-            Some(Ok(())) | None => Ok(()),
-        }
+        self.run_at(cpu, core::iter::once(Invalidation::All))
     }
 
-    /// Stores the configuration, then makes every holder read it. In this order, and the holders read after the store:
-    /// a move that adds a holder later invalidates there itself.
-    pub(super) fn configure(&self, vector: Vector, forwarding: Forwarding) -> Result<(), MsiError> {
-        let unknown = MsiError::UnknownVector(vector);
-        let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
-        // A drain can say nothing about an LPI that is disabled meanwhile, or was until now.
-        self.records.update(self.platform(), lpi, |record| record.drain = Drain::No).ok_or(unknown)?;
-        let stored = match forwarding {
-            Forwarding::On => self.lpis.enable(lpi),
-            Forwarding::Off => self.lpis.disable(lpi),
-        };
-        stored.map_err(|_| unknown)?;
-        let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
-        self.invalidate(record.holders, Span::one(lpi))
-    }
-
-    /// Makes an LPI pending at its target, or not pending anywhere. Any.
+    /// Makes an LPI pending at its target, or not pending anywhere. Any context.
     pub(super) fn change_pending(&self, vector: Vector, pending: Pending) {
         let Ok(lpi) = Lpi::try_from(vector.get()) else { return };
         // Under the record's lock: the target does not change before the register is written.
         self.records.update(self.platform(), lpi, |record| match pending {
-            // It was taken back: what it owes is to be cleared.
-            _ if record.owed == Owed::Retirement => {}
+            _ if record.is_freed() => {}
             Pending::Set => self.deliver(lpi, record, ResendReason::Requested),
             Pending::Clear => {
-                record.owed = Owed::Nothing;
-                self.clear_at(record.holders, lpi);
+                record.deferred = Deferred::Nothing;
+                record.cached_at().iter().for_each(|cpu| _ = self.clear_at(cpu, lpi));
             }
         });
     }
 
-    /// Makes an LPI not pending at any of the holders that are awake. Answers those that are not.
-    pub(super) fn clear_at(&self, holders: Holders, lpi: Lpi) -> Holders {
-        let at = self.gic.cpus().filter(|cpu| holders.contains(*cpu));
-        let asleep = at.filter(|cpu| self.at(*cpu, |registers| registers.clear(lpi)).is_none());
-        asleep.fold(Holders::NONE, Holders::with)
+    /// Makes an LPI not pending at one redistributor; `false` if that sleeps.
+    pub(super) fn clear_at(&self, cpu: Cpu, lpi: Lpi) -> bool {
+        self.at(cpu, |registers| registers.clear(lpi)).is_some()
     }
-}
 
-/// What an LPI's configuration is to say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Forwarding {
-    On,
-    Off,
+    /// Stores a configuration, then invalidates wherever the LPI may be pending. The record is read after the store: a
+    /// move that starts later invalidates at its new redistributor itself.
+    fn configure(
+        &self,
+        vector: Vector,
+        store: impl FnOnce(Lpi) -> Result<(), LpiError>,
+    ) -> Result<(), MsiError> {
+        let unknown = MsiError::UnknownVector(vector);
+        let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
+        self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        store(lpi).map_err(|_| unknown)?;
+        let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        self.invalidate(record.cached_at().iter(), Span::one(lpi))
+    }
+
+    fn run_at(&self, cpu: Cpu, wanted: impl Iterator<Item = Invalidation>) -> Result<(), MsiError> {
+        let done = self.at(cpu, |registers| {
+            let invalidations = &self.per_cpu.get(cpu.index())?.invalidations;
+            Some(invalidations.run(self.platform(), &registers, wanted))
+        });
+        match done.flatten() {
+            Some(Err(late)) => Err(self.fault_at(cpu, "invalidate", late.0)),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::DirectLpi;
 use super::invalidation::Span;
-use super::records::{Drain, Owed, Record};
+use super::records::{Deferred, Record};
 use crate::Platform;
 use gic_arch::Lpi;
 use msi_types::{Cpu, Fit, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Vector};
@@ -11,8 +11,8 @@ impl<P: Platform> DirectLpi<P> {
     /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move). Task.
     ///
     /// Everything that can be refused is refused before anything changes: an address that the endpoint cannot hold, or
-    /// cannot take in one store. Then the new CPU becomes a holder of each LPI, and only then reads its configuration
-    /// anew: whoever masks or unmasks from now on invalidates there as well, and what was stored before is read.
+    /// cannot take in one store. The new CPU is recorded first, and its redistributor invalidated second: a mask that
+    /// starts later invalidates there itself, and a mask that started earlier has stored its configuration.
     pub(super) fn prepare_move(&self, vector: Vector, to: Cpu) -> Result<Move, MsiError> {
         let unknown = MsiError::UnknownVector(vector);
         let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
@@ -27,7 +27,7 @@ impl<P: Platform> DirectLpi<P> {
         self.check_accepts(to)?;
         let new = self.message(to, span.first)?;
         check_rewrite(fit, self.message(from, span.first)?, new)?;
-        self.start(span, from, to)?;
+        self.mark_moving(span, from, to)?;
         // A CPU that leaves from now on sees this move in the records; it is looked for one that left just before.
         let ready = self.check_accepts(to).and_then(|()| self.invalidate_at(to, span));
         match ready {
@@ -41,7 +41,8 @@ impl<P: Platform> DirectLpi<P> {
 
     /// [`MsiParent::end_move`](msi_types::MsiParent::end_move). Task.
     ///
-    /// Both CPUs remain holders: the old one may have it pending, and so may the new one, even if the store went back.
+    /// The CPU that the message does not name any more, or named for a moment, may have the LPI pending. That is
+    /// delivered there.
     pub(super) fn finish_move(&self, moved: &Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         if moved.message.is_none() {
             return Ok(());
@@ -54,9 +55,13 @@ impl<P: Platform> DirectLpi<P> {
         }
         self.each(Span::of(&record), |lpi, record| {
             record.moving = None;
-            if outcome == MoveOutcome::Written {
+            if outcome == MoveOutcome::RolledBack {
+                record.previous.add(moved.to);
+            } else {
+                record.previous.remove(moved.to);
+                record.previous.add(record.target);
                 record.target = moved.to;
-                if let Owed::SetPending(reason) = record.owed {
+                if let Deferred::SetPending(reason) = record.deferred {
                     self.deliver(lpi, record, reason);
                 }
             }
@@ -65,7 +70,7 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     /// Marks the group as moving, unless it is, or has moved. Its first member decides.
-    fn start(&self, span: Span, from: Cpu, to: Cpu) -> Result<(), MsiError> {
+    fn mark_moving(&self, span: Span, from: Cpu, to: Cpu) -> Result<(), MsiError> {
         let first = self.records.update(self.platform(), span.first, |record| {
             let idle = record.moving.is_none() && record.target == from;
             if idle {
@@ -76,10 +81,12 @@ impl<P: Platform> DirectLpi<P> {
         if first != Some(true) {
             return Err(self.fault_at(to, "move", "a move of this LPI is under way"));
         }
-        self.each(span, |_, record| {
+        self.each(span, |lpi, record| {
+            // It may become pending at one CPU more.
+            if !record.previous.has_room_for(to) {
+                self.resend_from(record.previous.iter(), lpi, record);
+            }
             record.moving = Some(to);
-            record.holders = record.holders.with(to);
-            record.drain = Drain::No;
         });
         Ok(())
     }

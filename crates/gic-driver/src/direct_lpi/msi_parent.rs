@@ -1,7 +1,6 @@
 //! Direct LPIs as the parent of devices. There is nothing to know about a device.
 
 use super::DirectLpi;
-use super::invalidation::Forwarding;
 use crate::Platform;
 use core::fmt;
 use gic_arch::Lpi;
@@ -28,11 +27,11 @@ impl<P: Platform> MsiParent for DirectLpi<P> {
     fn detach(&self, _device: Attachment) {}
 
     fn allocate(&self, _device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
-        self.hand_out(request)
+        self.allocate_block(request)
     }
 
     fn free(&self, _device: &Attachment, block: VectorBlock) {
-        self.take_back(&block);
+        self.free_block(&block);
     }
 
     fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
@@ -53,13 +52,13 @@ impl<P: Platform> MsiParent for DirectLpi<P> {
     }
 
     fn mask(&self, vector: Vector) {
-        if let Err(error) = self.configure(vector, Forwarding::Off) {
+        if let Err(error) = self.disable(vector) {
             self.note(error);
         }
     }
 
     fn unmask(&self, vector: Vector) {
-        if let Err(error) = self.configure(vector, Forwarding::On) {
+        if let Err(error) = self.enable(vector) {
             self.note(error);
         }
     }
@@ -82,7 +81,7 @@ impl<P: Platform> MsiParent for DirectLpi<P> {
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
         let record = Lpi::try_from(vector.get()).ok().and_then(|lpi| self.records.get(self.platform(), lpi));
         let Some(record) = record else {
-            return writeln!(out, "direct-lpi: LPI {vector} is not handed out");
+            return writeln!(out, "direct-lpi: LPI {vector} is not allocated");
         };
         let base = self.doorbell(record.target).unwrap_or(0);
         writeln!(out, "direct-lpi: LPI {vector} by GICR_SETLPIR@{base:x} at CPU {}", record.target)

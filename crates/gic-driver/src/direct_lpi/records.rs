@@ -1,7 +1,8 @@
-//! What is remembered of each LPI that is handed out: where its message goes, and where it may be pending.
+//! The state of each allocated LPI: where its message goes, and where it may be pending.
 
 use super::ResendReason;
-use super::holders::Holders;
+use super::cached_at::{CachedAt, Previous};
+use super::cpu_set::CpuSet;
 use crate::{IrqLock, Platform};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,97 +14,106 @@ use spin::Once;
 /// LPIs per chunk of memory.
 const CHUNK: usize = 256;
 
-/// An LPI that is handed out.
+/// An allocated LPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Record {
-    /// Where its message goes.
+    /// The CPU that its message names.
     pub(super) target: Cpu,
-    /// Where it will go, between `begin_move` and `end_move`.
+    /// The CPU that its message will name, between `begin_move` and `end_move`.
     pub(super) moving: Option<Cpu>,
-    /// Where it may be pending: both of these among them.
-    pub(super) holders: Holders,
-    /// The first of those that move together with it.
+    /// The CPUs that its message named before, at which it may still be pending.
+    pub(super) previous: Previous,
+    /// The first LPI of its group, which moves together.
     pub(super) first: Lpi,
-    /// How many they are.
+    /// LPIs in the group.
     pub(super) count: NonZeroU16,
     /// What the endpoint can hold, and how it is rewritten.
     pub(super) fit: Fit,
-    /// Set pending by software while its target was off.
-    pub(super) owed: Owed,
-    /// Part of a drain that is under way, see [`DirectLpi::drain`](super::DirectLpi::drain).
-    pub(super) drain: Drain,
-    /// Redistributors that slept when it was handed out, at which the last owner's device may have made it pending.
-    pub(super) stale: Holders,
+    pub(super) deferred: Deferred,
+    /// Sleeping redistributors at which it may be pending for nobody: they clear it when they wake.
+    pub(super) stale: CpuSet,
 }
 
-/// What has to be done once a redistributor that sleeps is awake.
+impl Record {
+    /// The redistributors at which it may be pending.
+    pub(super) fn cached_at(&self) -> CachedAt {
+        CachedAt::new(self.target, self.moving, self.previous)
+    }
+
+    /// Messages go to the CPU, or are about to.
+    pub(super) fn is_bound_for(&self, cpu: Cpu) -> bool {
+        !self.is_freed() && (self.target == cpu || self.moving == Some(cpu))
+    }
+
+    /// Its owner gave it back.
+    pub(super) const fn is_freed(&self) -> bool {
+        matches!(self.deferred, Deferred::Free(_))
+    }
+}
+
+/// What is done once a sleeping redistributor is awake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Owed {
+pub(super) enum Deferred {
     Nothing,
-    /// The target has to be told that it is pending, for this reason.
+    /// The LPI becomes pending at its target, for this reason.
     SetPending(ResendReason),
-    /// It was taken back, but may be pending at a holder that sleeps: nobody gets it before that is cleared.
-    Retirement,
-}
-
-/// Is the LPI watched by a drain?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Drain {
-    No,
-    /// It was enabled and undisturbed since the drain at this CPU began.
-    Watched(Cpu),
+    /// The LPI is freed once it was cleared at these redistributors.
+    Free(CachedAt),
 }
 
 #[derive(Default)]
 struct Entry {
     record: Option<Record>,
-    /// Where the messages of the last owner's device went.
-    last: Holders,
+    /// Redistributors at which it may be pending for nobody: devices of earlier owners sent messages there.
+    unowned: CpuSet,
 }
 
 type Slot = IrqLock<Entry>;
 
-/// Records by LPI. The memory is provided in chunks, when LPIs are first handed out.
+/// Records by LPI. Their memory is allocated in chunks, when LPIs are first allocated.
 pub(super) struct Records {
     chunks: Box<[Once<Box<[Slot]>>]>,
+    /// Where an LPI may be pending that had no owner yet.
+    unowned: CpuSet,
 }
 
 impl Records {
-    /// For the `count` lowest LPIs.
-    pub(super) fn new(count: u32) -> Self {
+    /// For the `count` lowest LPIs. Before their first owner, they may be pending at the CPUs of `unowned`.
+    pub(super) fn new(count: u32, unowned: CpuSet) -> Self {
         let mut chunks = Vec::new();
         chunks.resize_with((count as usize).div_ceil(CHUNK), Once::new);
-        Self { chunks: chunks.into_boxed_slice() }
+        Self { chunks: chunks.into_boxed_slice(), unowned }
     }
 
-    /// Remembers an LPI. Answers where the messages of its last owner's device went. Task.
-    pub(super) fn insert<P: Platform>(&self, platform: &P, lpi: Lpi, record: Record) -> Holders {
+    /// Adds an LPI. Returns where it may be pending for nobody. Task.
+    pub(super) fn insert<P: Platform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
+        let slot = || IrqLock::new(Entry { record: None, unowned: self.unowned });
         let (chunk, index) = place(lpi);
         let chunk = self.chunks.get(chunk);
-        let slots = chunk.map(|chunk| chunk.call_once(|| (0..CHUNK).map(|_| Slot::default()).collect()));
-        let Some(slot) = slots.and_then(|slots| slots.get(index)) else { return Holders::NONE };
+        let slots = chunk.map(|chunk| chunk.call_once(|| (0..CHUNK).map(|_| slot()).collect()));
+        let Some(slot) = slots.and_then(|slots| slots.get(index)) else { return CpuSet::NONE };
         slot.with(platform, |entry| {
             entry.record = Some(record);
-            entry.last
+            entry.unowned
         })
     }
 
-    /// Forgets it, and answers it. Any.
+    /// Takes an LPI out, and returns its record. Any context.
     pub(super) fn remove<P: Platform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.slot(lpi)?.with(platform, |entry| {
             let record = entry.record.take()?;
-            let target = Holders::only(record.target);
-            entry.last = record.moving.map_or(target, |to| target.with(to));
+            let ends = [Some(record.target), record.moving];
+            entry.unowned = ends.into_iter().flatten().fold(record.stale, CpuSet::with);
             Some(record)
         })
     }
 
-    /// A copy of the record; `None` if the LPI is not handed out here. Any.
+    /// A copy of the record; `None` if the LPI is not allocated. Any context.
     pub(super) fn get<P: Platform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.update(platform, lpi, |record| *record)
     }
 
-    /// Changes the record. Any.
+    /// Changes the record. Any context.
     pub(super) fn update<P: Platform, R>(
         &self,
         platform: &P,
@@ -113,7 +123,7 @@ impl Records {
         self.slot(lpi)?.with(platform, |entry| entry.record.as_mut().map(change))
     }
 
-    /// Looks at each record once; those that come and go meanwhile may be missed. Task.
+    /// Calls `look` with each record; those that are added or taken out meanwhile may be missed. Task.
     pub(super) fn for_each<P: Platform>(&self, platform: &P, mut look: impl FnMut(Lpi, &mut Record)) {
         for (number, chunk) in self.chunks.iter().enumerate() {
             for (index, slot) in chunk.get().into_iter().flatten().enumerate() {

@@ -1,8 +1,17 @@
 //! The registers that only redistributors with Direct LPIs have (IHI 0069 §12.11: `GICR_SETLPIR`, `GICR_CLRLPIR`,
 //! `GICR_INVLPIR`, `GICR_INVALLR`, `GICR_SYNCR`).
 
-use crate::{Mmio, MmioExt, Platform, Redistributor, TimedOut, wait_until};
+use crate::{Mmio, MmioExt, Redistributor};
 use gic_arch::{Lpi, gicr};
+
+/// Which configurations a redistributor reads anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Invalidation {
+    /// One LPI's (`GICR_INVLPIR`).
+    One(Lpi),
+    /// All LPIs' (`GICR_INVALLR`).
+    All,
+}
 
 /// These registers of one redistributor. Having it proves that they exist.
 #[derive(Debug)]
@@ -31,19 +40,17 @@ impl<'a, M: Mmio> Registers<'a, M> {
         self.redistributor.mmio().write(gicr::CLRLPIR, value(lpi));
     }
 
-    /// Begins to forget the configuration of an LPI. [`sync`](Self::sync) waits until it is done.
-    pub(super) fn invalidate(&self, lpi: Lpi) {
-        self.redistributor.mmio().write(gicr::INVLPIR, value(lpi));
+    /// Begins to read configurations anew. `Busy` is 0.
+    pub(super) fn invalidate(&self, what: Invalidation) {
+        match what {
+            Invalidation::One(lpi) => self.redistributor.mmio().write(gicr::INVLPIR, value(lpi)),
+            Invalidation::All => self.redistributor.mmio().write(gicr::INVALLR, 0),
+        }
     }
 
-    /// Begins to forget the configurations of all LPIs.
-    pub(super) fn invalidate_all(&self) {
-        self.redistributor.mmio().write(gicr::INVALLR, 0);
-    }
-
-    /// Waits until every invalidation that was begun here is done.
-    pub(super) fn sync<P: Platform>(&self, platform: &P) -> Result<(), TimedOut> {
-        wait_until(platform, "SYNCR.Busy = 0", || !self.redistributor.mmio().read(gicr::SYNCR).busy())
+    /// Whether an invalidation is not complete yet (`GICR_SYNCR.Busy`).
+    pub(super) fn is_busy(&self) -> bool {
+        self.redistributor.mmio().read(gicr::SYNCR).busy()
     }
 }
 

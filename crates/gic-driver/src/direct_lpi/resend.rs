@@ -1,7 +1,7 @@
 //! What the driver itself makes pending, told to whoever compares handler runs with messages.
 
 use super::DirectLpi;
-use super::records::{Owed, Record};
+use super::records::{Deferred, Record};
 use crate::Platform;
 use gic_arch::Lpi;
 use msi_types::{Cpu, Vector};
@@ -24,8 +24,8 @@ pub enum ResendReason {
     Requested,
     /// It was pending at a CPU that left, and is not any more: its handler runs as often as before.
     Carried,
-    /// It cannot be known whether it was pending at a CPU that left or lost its power: its handler may run once more
-    /// than its device sent.
+    /// It cannot be known whether it was pending at a CPU that left or lost its power, or at the CPUs from which it was
+    /// moved, when these became many: its handler may run once more than its device sent.
     Unknowable,
 }
 
@@ -44,10 +44,10 @@ pub trait ResendObserver: Send + Sync {
 impl<P: Platform> DirectLpi<P> {
     /// Makes an LPI pending at its target, now or once that is on.
     pub(super) fn deliver(&self, lpi: Lpi, record: &mut Record, reason: ResendReason) {
-        // Two that are owed are one: if one of them is known to be due, its handler runs for that.
-        let reason = match record.owed {
-            Owed::SetPending(before) => reason.min(before),
-            Owed::Nothing | Owed::Retirement => reason,
+        // Two that are deferred are one: if one of them is known to be due, its handler runs for that.
+        let reason = match record.deferred {
+            Deferred::SetPending(before) => reason.min(before),
+            Deferred::Nothing | Deferred::Free(_) => reason,
         };
         let resend = Resend { vector: lpi.intid().vector(), cpu: record.target, reason };
         let done = self.at(record.target, |registers| {
@@ -55,6 +55,18 @@ impl<P: Platform> DirectLpi<P> {
             registers.set(lpi);
             self.observer.iter().for_each(|observer| observer.resent(resend));
         });
-        record.owed = if done.is_some() { Owed::Nothing } else { Owed::SetPending(reason) };
+        record.deferred = if done.is_some() { Deferred::Nothing } else { Deferred::SetPending(reason) };
+    }
+
+    /// Makes an LPI pending at its target that may be pending at CPUs which it left, and clears it there, in this
+    /// order.
+    pub(super) fn resend_from(&self, left: impl Iterator<Item = Cpu>, lpi: Lpi, record: &mut Record) {
+        self.deliver(lpi, record, ResendReason::Unknowable);
+        for cpu in left {
+            if !self.clear_at(cpu, lpi) {
+                record.stale = record.stale.with(cpu);
+            }
+            record.previous.remove(cpu);
+        }
     }
 }

@@ -200,6 +200,11 @@ impl Platform for Board {
 
     fn release_table(&self, _: Table) {}
 
+    fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
+        let bytes = self.world().memory.bytes_of(region.base)?;
+        Some(Table { address: region.base, bytes, handle: 0 })
+    }
+
     fn store8(&self, table: &Table, offset: u64, value: u8) {
         SCHEDULE.get()();
         self.world().memory.store(table.address + offset, &[value]);

@@ -1,7 +1,8 @@
 //! The eight demands of the review, each by name.
 
-use super::board::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR, run_on};
+use super::board::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR};
 use super::endpoint::{Endpoint, Kind, attach, fit, request};
+use gic_arch::Priority;
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use msi_types::{
     BlockRequest, Cpu, DoorbellPage, Fit, Granule, Initially, Isolated, IsolatingMechanism, Isolation,
@@ -51,6 +52,9 @@ fn review_demand_2_nothing_but_tables_and_allocator_is_shared_with_the_its() {
     let sources = [
         include_str!("../../src/direct_lpi.rs"),
         include_str!("../../src/direct_lpi/blocks.rs"),
+        include_str!("../../src/direct_lpi/cached_at.rs"),
+        include_str!("../../src/direct_lpi/cpu_set.rs"),
+        include_str!("../../src/direct_lpi/error.rs"),
         include_str!("../../src/direct_lpi/gate.rs"),
         include_str!("../../src/direct_lpi/hotplug.rs"),
         include_str!("../../src/direct_lpi/invalidation.rs"),
@@ -58,6 +62,8 @@ fn review_demand_2_nothing_but_tables_and_allocator_is_shared_with_the_its() {
         include_str!("../../src/direct_lpi/msi_parent.rs"),
         include_str!("../../src/direct_lpi/records.rs"),
         include_str!("../../src/direct_lpi/registers.rs"),
+        include_str!("../../src/direct_lpi/resend.rs"),
+        include_str!("../../src/direct_lpi/syncr.rs"),
     ];
     for line in sources.iter().flat_map(|source| source.lines()) {
         let code = line.split("//").next().unwrap();
@@ -165,37 +171,129 @@ fn review_demand_3_what_is_pending_at_the_old_redistributor_is_delivered_there()
 }
 
 #[test]
-fn review_demand_3_masking_holds_back_at_both_redistributors_until_the_old_one_is_known_drained() {
+fn masking_holds_back_at_both_redistributors() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
     let vector = device.block.first();
     device.fire(&board, 0);
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    device.fire(&board, 0);
     direct.mask(vector);
     assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
     direct.unmask(vector);
-    run_on(0);
-    assert_eq!(direct.drain(&board.interface(0)), Ok(0), "something is pending here");
-    assert_eq!(taken(&board, 0), [vector.get()]);
-    assert_eq!(direct.drain(&board.interface(0)), Ok(1));
-    let before = board.world().rd(0).direct_writes;
-    direct.mask(vector);
-    assert_eq!(board.world().rd(0).direct_writes, before, "the old redistributor is done with it");
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![vector.get()], vec![vector.get()]));
 }
 
 #[test]
-fn review_demand_3_an_lpi_that_is_masked_is_never_taken_for_drained() {
+fn masking_invalidates_at_four_redistributors_at_most() {
+    let board = Board::new(8, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let mask = || {
+        let count = |cpu| board.world().rd(cpu).invalidations;
+        let before = [0, 1, 2, 3, 4, 5, 6, 7].map(count);
+        direct.mask(device.block.first());
+        direct.unmask(device.block.first());
+        (0..8).filter(|cpu| count(*cpu) != before[*cpu as usize]).collect::<Vec<_>>()
+    };
+    assert_eq!(mask(), [0]);
+    let moves: [(u32, &[u32]); 9] = [
+        (1, &[0, 1]),
+        (2, &[0, 1, 2]),
+        (3, &[0, 1, 2, 3]),
+        (0, &[0, 1, 2, 3]),
+        (4, &[0, 4]),
+        (5, &[0, 4, 5]),
+        (6, &[0, 4, 5, 6]),
+        (7, &[6, 7]),
+        (6, &[6, 7]),
+    ];
+    for (to, expected) in moves {
+        device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
+        assert_eq!(mask(), expected);
+    }
+}
+
+#[test]
+fn what_is_pending_at_many_cpus_is_sent_again_at_its_target() {
+    let board = Board::new(5, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    direct.mask(device.block.first());
+    for to in 1..4 {
+        device.fire(&board, 0);
+        device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
+    }
+    assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1, 2]);
+    device.relocate(&board, &direct, 0, 4, &|| ()).unwrap();
+    assert_eq!(board.world().pending_at(device.lpi(0)), [3], "its target, until it moved");
+    direct.unmask(device.block.first());
+    assert_eq!(taken(&board, 3), [device.lpi(0)]);
+}
+
+#[test]
+fn two_cpus_invalidate_at_one_redistributor_one_after_the_other() {
+    let board = Board::new(1, 0);
+    board.world().patience = 10_000_000;
+    let direct = board.direct_lpi().unwrap();
+    let devices: Vec<_> = (0..4).map(|_| Endpoint::new(&direct, Kind::Fixed, 8, 0).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for device in &devices {
+            scope.spawn(|| {
+                for index in (0..8).cycle().take(400) {
+                    let vector = device.block.vector(index).unwrap();
+                    direct.mask(vector);
+                    let enabled = board.world().rd(0).remembered[&vector.get()] & 1;
+                    assert_eq!(enabled, 0, "masked on return");
+                    direct.unmask(vector);
+                }
+            });
+        }
+    });
+    assert_eq!(direct.take_fault(), None);
+    for device in &devices {
+        (0..8).for_each(|index| device.fire(&board, index));
+    }
+    assert_eq!(taken(&board, 0).len(), 32);
+}
+
+#[test]
+fn a_redistributor_that_does_not_answer_costs_one_wait() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Fixed, 8, 0).unwrap();
+    board.world().rd(0).stuck = true;
+    let reads = |index| {
+        let before = board.world().rd(0).direct_writes;
+        direct.mask(device.block.vector(index).unwrap());
+        assert!(matches!(direct.take_fault(), Some(MsiError::Controller(_))));
+        board.world().rd(0).direct_writes - before
+    };
+    assert!(reads(0) > 40, "as long as the clock lets it");
+    assert_eq!((reads(1), reads(2)), (1, 1));
+    board.world().rd(0).stuck = false;
+    for index in 0..8 {
+        direct.mask(device.block.vector(index).unwrap());
+        direct.unmask(device.block.vector(index).unwrap());
+        device.fire(&board, index);
+    }
+    assert_eq!((taken(&board, 0).len(), direct.take_fault()), (8, None));
+}
+
+#[test]
+fn a_changed_priority_is_invalidated_at_both_redistributors() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
-    device.fire(&board, 0);
-    direct.mask(device.block.first());
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
-    run_on(0);
-    assert_eq!(direct.drain(&board.interface(0)), Ok(0));
-    direct.unmask(device.block.first());
-    assert_eq!(taken(&board, 0), [device.lpi(0)]);
+    direct.set_priority(device.block.first(), Priority::new(0x43)).unwrap();
+    let lpi = device.lpi(0);
+    let cached = [0, 1].map(|cpu| board.world().rd(cpu).remembered[&lpi]);
+    assert_eq!(cached, [0x43; 2], "0x40, RES1, enabled");
+    let foreign = Vector::new(8195);
+    let refused = direct.set_priority(foreign, Priority::new(0));
+    assert_eq!(refused, Err(MsiError::UnknownVector(foreign)));
 }
 
 #[test]

@@ -252,3 +252,129 @@ fn a_system_that_sleeps_keeps_what_is_pending() {
     direct.cpu_on(Cpu::new(0), resumed.lpis).unwrap();
     assert_eq!(taken(&board, 0), [device.lpi(0)]);
 }
+
+#[test]
+fn nothing_comes_back_with_a_cpu_whose_table_could_not_be_read() {
+    let board = Board::new(2, 0);
+    board.world().rd(0).coherent = false;
+    let direct = board.direct_lpi().unwrap();
+    let device = left_behind(&board, &direct);
+    let left = leave(&board, &direct, 0);
+    assert_eq!((left.redelivered, taken(&board, 1)), (1, vec![device.lpi(0)]));
+    let on = come(&board, &direct, 0);
+    assert_eq!((on.redelivered, taken(&board, 0)), (0, vec![]));
+}
+
+#[test]
+fn the_next_owner_gets_nothing_from_a_table_that_could_not_be_read() {
+    let board = Board::new(2, 0);
+    board.world().rd(0).coherent = false;
+    let direct = board.direct_lpi().unwrap();
+    let device = left_behind(&board, &direct);
+    leave(&board, &direct, 0);
+    let old = device.lpi(0);
+    assert_eq!(taken(&board, 1), [old]);
+    direct.free(&attach(&direct), device.block);
+    let new = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    assert_eq!(new.lpi(0), old);
+    come(&board, &direct, 0);
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
+}
+
+#[test]
+fn what_lost_its_power_while_its_cpu_was_off_is_sent_again() {
+    for suspends in [false, true] {
+        let board = Board::new(2, 0);
+        let direct = board.direct_lpi().unwrap();
+        let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+        leave(&board, &direct, 0);
+        stuck.fire(&board, 0);
+        board.world().rd(0).lose_power();
+        if suspends {
+            run_on(1);
+            let registers = board.registers(Cpu::new(1));
+            let saved = direct.gic().suspend(Cpu::new(1), &registers).unwrap();
+            direct.gic().resume(&saved, &registers).unwrap();
+        }
+        assert_eq!(come(&board, &direct, 0), CpuOn { redelivered: 1 }, "{suspends}");
+        assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
+    }
+}
+
+#[test]
+fn what_was_lost_where_it_was_moved_away_from_is_sent_again() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    device.fire(&board, 0);
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    board.world().rd(0).lose_power();
+    assert_eq!(come(&board, &direct, 0), CpuOn { redelivered: 1 });
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![device.lpi(0)]));
+}
+
+#[test]
+fn what_waits_at_a_sleeping_redistributor_is_sent_again_once() {
+    let board = Board::new(5, 0);
+    board.world().rd(0).can_disable = false;
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    device.fire(&board, 0);
+    for to in 1..5 {
+        device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
+    }
+    assert_eq!(taken(&board, 3), [device.lpi(0)], "where it was when it moved on");
+    come(&board, &direct, 0);
+    assert_eq!((taken(&board, 0), taken(&board, 4)), (vec![], vec![]));
+}
+
+#[test]
+fn a_message_that_waits_at_a_sleeping_redistributor_is_not_the_owners_after_the_next() {
+    let board = Board::new(2, 0);
+    board.world().rd(0).can_disable = false;
+    let direct = board.direct_lpi().unwrap();
+    let last = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let lpi = give_back_and_fire(&board, &direct, last);
+    leave(&board, &direct, 0);
+    for _ in 0..2 {
+        let next = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+        assert_eq!((next.lpi(0), board.world().pending_at(lpi)), (lpi, vec![0]));
+        direct.free(&attach(&direct), next.block);
+    }
+    let third = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    come(&board, &direct, 0);
+    assert_eq!((third.lpi(0), taken(&board, 0), taken(&board, 1)), (lpi, vec![], vec![]));
+}
+
+#[test]
+fn what_a_previous_kernel_left_pending_is_nobodys() {
+    for late in [None, Some(0), Some(1)] {
+        let board = Board::new(3, 0);
+        (0..3).for_each(|cpu| {
+            board.world().rd(cpu).can_disable = false;
+            board.world().rd(cpu).disables = false;
+        });
+        let old = board.direct_lpi().unwrap();
+        let device = left_behind(&board, &old);
+        device.fire(&board, 0);
+        assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1]);
+        // Another kernel takes the machine over; it may leave a CPU off at first.
+        let gic = board.gic();
+        let on = |cpu: &Cpu| late != Some(cpu.get());
+        for cpu in gic.cpus().filter(on) {
+            gic.cpu_on(cpu, &board.registers(cpu)).unwrap();
+        }
+        assert!(gic.lpis().unwrap().were_adopted());
+        let direct = DirectLpi::new(gic).unwrap();
+        let new = Endpoint::new(&direct, Kind::Masked, 1, 2).unwrap();
+        assert_eq!(new.lpi(0), device.lpi(0));
+        if let Some(cpu) = late {
+            come(&board, &direct, cpu);
+        }
+        assert_eq!([0, 1, 2].map(|cpu| taken(&board, cpu)), [vec![], vec![], vec![]], "{late:?}");
+        new.fire(&board, 0);
+        assert_eq!(taken(&board, 2), [new.lpi(0)]);
+    }
+}

@@ -30,6 +30,11 @@ impl Memory {
         Some(address)
     }
 
+    /// The size of a table that was allocated.
+    pub(crate) fn bytes_of(&self, table: u64) -> Option<u64> {
+        self.tables.get(&table).map(|[bytes, _]| bytes.len() as u64)
+    }
+
     pub(crate) fn store(&mut self, address: u64, bytes: &[u8]) {
         for (at, byte) in (address..).zip(bytes) {
             *self.byte(CPU, at) = *byte;

@@ -22,7 +22,7 @@ const LOOKS: usize = 6;
 
 type Thread = Box<dyn FnOnce() + Send>;
 
-/// Two CPUs and a device with one vector, at CPU 0 first.
+/// Five CPUs and a device with one vector, at CPU 0 first.
 struct Machine {
     board: Board,
     direct: DirectLpi<Board>,
@@ -38,7 +38,7 @@ struct Machine {
 
 impl Machine {
     fn new(kind: Kind, hardware: impl Fn(&Board)) -> Arc<Self> {
-        let board = Board::new(2, 0).with_lpis(4);
+        let board = Board::new(5, 0).with_lpis(4);
         // Others may be late.
         board.world().patience = 10_000_000;
         let direct = board.direct_lpi().unwrap();
@@ -82,7 +82,7 @@ impl Machine {
     }
 
     fn finish(&self) {
-        while self.take(0) || self.take(1) {}
+        while (0..5).any(|cpu| self.take(cpu)) {}
         assert_eq!(self.seen.load(SeqCst), self.sent(), "a message was lost");
         assert_eq!(self.direct.take_fault(), None);
     }
@@ -145,15 +145,26 @@ fn look(machine: &Machine, cpu: u32, between: fn()) {
     }
 }
 
-/// The affinity goes there and back while the device and software send.
-fn a_vector_moves_while_its_device_fires(world: World, kind: Kind, hardware: fn(&Board)) {
+/// There and back again: nothing has to be sent twice.
+const BACK: &[u32] = &[1, 0, 1];
+/// Over so many CPUs that it is sent again.
+const ON: &[u32] = &[1, 3, 4, 2];
+
+/// The affinity changes while the device and software send.
+fn a_vector_moves_while_its_device_fires(
+    world: World,
+    kind: Kind,
+    path: &'static [u32],
+    hardware: fn(&Board),
+) {
     let machine = Machine::new(kind, hardware);
     threads! { world, machine:
         for _ in 0..3 { machine.device.fire(&machine.board, 0); (world.between)() },
-        { machine.move_to(1, world.between); machine.move_to(0, world.between); machine.move_to(1, world.between) },
+        for cpu in path { machine.move_to(*cpu, world.between) },
         machine.retrigger(),
         look(&machine, 0, world.between),
         look(&machine, 1, world.between),
+        look(&machine, 2, world.between),
     }
     machine.finish();
 }
@@ -163,7 +174,7 @@ fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
     let machine = Machine::new(Kind::Atomic64, hardware);
     threads! { world, machine:
         for _ in 0..4 { machine.device.fire(&machine.board, 0); (world.between)() },
-        { machine.move_to(1, world.between); machine.move_to(0, world.between) },
+        for cpu in ON { machine.move_to(*cpu, world.between) },
         {
             let vector = machine.device.block.first();
             machine.direct.mask(vector);
@@ -219,26 +230,26 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     machine.finish();
 }
 
-/// The old CPU looks whether it is drained while a handler unmasks the vector, and masks it for a moment.
-fn a_cpu_drains_while_a_vector_is_unmasked(world: World) {
-    let machine = Machine::new(Kind::Masked, |_| ());
-    let vector = machine.device.block.first();
-    machine.device.fire(&machine.board, 0);
-    machine.direct.mask(vector);
-    machine.move_to(1, || ());
+/// Two CPUs mask and unmask vectors of one redistributor.
+fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) {
+    let machine = Machine::new(Kind::Fixed, |_| ());
+    hardware(&machine.board);
+    let other = Arc::new(Endpoint::new(&machine.direct, Kind::Fixed, 2, 0).unwrap());
+    let second = other.clone();
     threads! { world, machine:
-        { machine.direct.unmask(vector); machine.direct.mask(vector); machine.direct.unmask(vector) },
-        {
-            (0..3).for_each(|_| (world.between)());
-            machine.direct.drain(&machine.board.interface(0)).unwrap();
+        for _ in 0..2 {
+            let vector = machine.device.block.first();
+            machine.direct.mask(vector);
+            assert_eq!(machine.board.world().rd(0).remembered[&vector.get()] & 1, 0, "masked on return");
+            machine.direct.unmask(vector);
+            machine.device.fire(&machine.board, 0);
+        },
+        for vector in [0, 1].map(|index| second.block.vector(index).unwrap()) {
+            machine.direct.mask(vector);
+            assert_eq!(machine.board.world().rd(0).remembered[&vector.get()] & 1, 0, "masked on return");
+            machine.direct.unmask(vector);
         },
     }
-    // Whatever came of it, masking holds back everywhere, and nothing is lost.
-    machine.direct.mask(vector);
-    machine.masked.store(true, SeqCst);
-    assert!(!machine.take(0) && !machine.take(1));
-    machine.masked.store(false, SeqCst);
-    machine.direct.unmask(vector);
     machine.finish();
 }
 
@@ -267,7 +278,9 @@ fn is_caught(scenario: impl Fn() + Send + Sync + std::panic::UnwindSafe + 'stati
 #[test]
 fn moving_loses_nothing() {
     for kind in [Kind::Masked, Kind::Atomic64, Kind::Words] {
-        check(move || a_vector_moves_while_its_device_fires(CHECKED, kind, |_| ()));
+        for path in [BACK, ON] {
+            check(move || a_vector_moves_while_its_device_fires(CHECKED, kind, path, |_| ()));
+        }
     }
 }
 
@@ -290,15 +303,15 @@ fn a_move_to_a_cpu_that_leaves_is_refused_or_known() {
 }
 
 #[test]
-fn what_is_just_being_unmasked_is_not_taken_for_drained() {
-    check(|| a_cpu_drains_while_a_vector_is_unmasked(CHECKED));
+fn invalidations_from_two_cpus_do_not_meet() {
+    check(|| two_cpus_invalidate_at_one_redistributor(CHECKED, |_| ()));
 }
 
 #[test]
 fn without_invalidation_at_the_new_redistributor_messages_are_lost() {
     // In this scenario nobody else invalidates there.
     let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
-    assert!(is_caught(move || a_vector_moves_while_its_device_fires(CHECKED, Kind::Masked, forgets)));
+    assert!(is_caught(move || a_vector_moves_while_its_device_fires(CHECKED, Kind::Masked, BACK, forgets)));
 }
 
 #[test]
@@ -320,10 +333,17 @@ fn masked_at_the_old_redistributor_alone_it_comes_through_at_the_new_one() {
 }
 
 #[test]
+fn without_a_look_at_busy_invalidations_meet() {
+    let hides = |board: &Board| board.world().rd(0).hides_busy = true;
+    assert!(is_caught(move || two_cpus_invalidate_at_one_redistributor(CHECKED, hides)));
+}
+
+#[test]
 fn on_real_threads_nothing_is_lost() {
     for _ in 0..ROUNDS {
         for kind in [Kind::Masked, Kind::Atomic64, Kind::Words] {
-            a_vector_moves_while_its_device_fires(REAL, kind, |_| ());
+            a_vector_moves_while_its_device_fires(REAL, kind, BACK, |_| ());
+            a_vector_moves_while_its_device_fires(REAL, kind, ON, |_| ());
         }
         a_cpu_leaves_while_a_device_fires(REAL, |_| ());
         a_cpu_leaves_while_a_device_fires(REAL, |board| board.world().rd(0).can_disable = false);

@@ -1,7 +1,7 @@
 //! Random devices, moves, masks, failures and CPUs that come and go: nothing is lost, nothing comes from nowhere,
 //! nothing comes through a mask, and nothing reaches a CPU that it was never sent to.
 
-use super::board::{Board, run_on};
+use super::board::Board;
 use super::endpoint::{Endpoint, Kind, attach};
 use super::resends::Recorder;
 use gic_driver::direct_lpi::{DirectLpi, ResendReason};
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const CPUS: u32 = 4;
+const CPUS: u32 = 6;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -51,9 +51,6 @@ enum Op {
     Take {
         cpu: u32,
     },
-    Drain {
-        cpu: u32,
-    },
     /// A redistributor reads a configuration anew by itself.
     Refill {
         cpu: u32,
@@ -63,6 +60,10 @@ enum Op {
         cpu: u32,
     },
     Come {
+        cpu: u32,
+    },
+    /// A redistributor that sleeps loses its power.
+    LosePower {
         cpu: u32,
     },
     Stick {
@@ -86,10 +87,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (device, index.clone()).prop_map(|(device, index)| Op::Unmask { device, index }),
         1 => (device, index).prop_map(|(device, index)| Op::Retrigger { device, index }),
         4 => cpu.clone().prop_map(|cpu| Op::Take { cpu }),
-        1 => cpu.clone().prop_map(|cpu| Op::Drain { cpu }),
         1 => (cpu.clone(), device).prop_map(|(cpu, device)| Op::Refill { cpu, device }),
         1 => cpu.clone().prop_map(|cpu| Op::Leave { cpu }),
         2 => cpu.clone().prop_map(|cpu| Op::Come { cpu }),
+        1 => cpu.clone().prop_map(|cpu| Op::LosePower { cpu }),
         1 => cpu.prop_map(|cpu| Op::Stick { cpu }),
         1 => Just(Op::Unstick),
     ]
@@ -110,6 +111,18 @@ struct Vector {
     places: Vec<u32>,
 }
 
+/// What a redistributor can do.
+#[derive(Clone, Copy, Debug)]
+struct Hardware {
+    ces: bool,
+    /// The kernel cannot read the table of one that does not look into caches.
+    coherent: bool,
+}
+
+fn hardware() -> impl Strategy<Value = Hardware> {
+    any::<(bool, bool)>().prop_map(|(ces, coherent)| Hardware { ces, coherent })
+}
+
 struct Machine {
     board: Board,
     direct: DirectLpi<Board>,
@@ -120,12 +133,13 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(ces: [bool; CPUS as usize]) -> Self {
+    fn new(hardware: [Hardware; CPUS as usize]) -> Self {
         // The last CPU is above 4 GiB.
         let board = Board::new(CPUS - 1, 1).with_lpis(6);
-        for (cpu, ces) in (0..CPUS).zip(ces) {
+        for (cpu, Hardware { ces, coherent }) in (0..CPUS).zip(hardware) {
             board.world().rd(cpu).can_disable = ces;
             board.world().rd(cpu).disables = ces;
+            board.world().rd(cpu).coherent = coherent;
         }
         let resends = Arc::new(Recorder::default());
         let direct = board.direct_lpi().unwrap().with_observer(Arc::clone(&resends) as _);
@@ -168,15 +182,12 @@ impl Machine {
             Op::Add { kind, log2, cpu } => self.add(kind, 1 << log2, cpu),
             Op::Remove { device } => self.remove(device),
             Op::Take { cpu } => _ = self.take(cpu),
-            Op::Drain { cpu } if self.on[cpu as usize] => {
-                run_on(cpu);
-                _ = self.direct.drain(&self.board.interface(cpu));
-            }
             Op::Leave { cpu } => self.leave(cpu),
             Op::Come { cpu } => self.come(cpu),
+            Op::LosePower { cpu } if !self.on[cpu as usize] => self.board.world().rd(cpu).lose_power(),
+            Op::LosePower { .. } => {}
             Op::Stick { cpu } => self.board.world().rd(cpu).stuck = true,
             Op::Unstick => self.unstick(),
-            Op::Drain { .. } => {}
             Op::Fire { device, .. }
             | Op::Move { device, .. }
             | Op::FailToMove { device, .. }
@@ -327,10 +338,10 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_unmasked_or_misplaced(
-        ces in any::<[bool; CPUS as usize]>(),
+        hardware in prop::array::uniform6(hardware()),
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        let mut machine = Machine::new(ces);
+        let mut machine = Machine::new(hardware);
         for op in &ops {
             machine.run(op);
         }

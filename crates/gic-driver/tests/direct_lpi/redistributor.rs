@@ -23,6 +23,8 @@ pub(crate) struct Redistributor {
     pub(crate) stuck: bool,
     /// Invalidations that software asks for are forgotten: a broken driver.
     pub(crate) ignores_invalidation: bool,
+    /// `SYNCR.Busy` reads 0 all the time: a driver that does not look at it.
+    pub(crate) hides_busy: bool,
     pub(crate) pending: BTreeSet<u32>,
     /// What it remembers of the configuration table.
     pub(crate) remembered: BTreeMap<u32, u8>,
@@ -30,6 +32,8 @@ pub(crate) struct Redistributor {
     pub(crate) lpis: u64,
     /// Writes to `SETLPIR` and its kin: none without Direct LPIs.
     pub(crate) direct_writes: u32,
+    /// Writes to `INVLPIR` and `INVALLR`.
+    pub(crate) invalidations: u32,
     pub(crate) asleep: bool,
     enabled: bool,
     propbaser: Propbaser,
@@ -52,10 +56,12 @@ impl Redistributor {
             coherent: true,
             stuck: false,
             ignores_invalidation: false,
+            hides_busy: false,
             pending: BTreeSet::new(),
             remembered: BTreeMap::new(),
             lpis: u64::MAX,
             direct_writes: 0,
+            invalidations: 0,
             asleep: true,
             enabled: false,
             propbaser: Propbaser::new(),
@@ -66,6 +72,17 @@ impl Redistributor {
             settling: 0,
             others: BTreeMap::new(),
         }
+    }
+
+    /// Everything but its identity is lost.
+    pub(crate) fn lose_power(&mut self) {
+        self.enabled = false;
+        self.asleep = true;
+        (self.propbaser, self.pendbaser) = (Propbaser::new(), Pendbaser::new());
+        self.pending.clear();
+        self.remembered.clear();
+        self.invalidating.clear();
+        self.others.clear();
     }
 
     /// A device's message, or software's.
@@ -103,7 +120,8 @@ impl Redistributor {
             _ if offset == gicr::PENDBASER.offset() => self.pendbaser.with_pending_table_zero(false).into(),
             _ if offset == gicr::SYNCR.offset() => {
                 self.check_direct("SYNCR");
-                u32::from(Syncr::new().with_busy(self.is_busy(memory))).into()
+                let busy = self.is_busy(memory) && !self.hides_busy;
+                u32::from(Syncr::new().with_busy(busy)).into()
             }
             0x1_0000.. => {
                 self.check_awake(offset);
@@ -150,6 +168,9 @@ impl Redistributor {
     fn begin_invalidation(&mut self, register: &str, what: Option<u32>, value: u64) {
         self.check_direct(register);
         assert_eq!(value >> 32, 0, "{register}: a virtual LPI");
+        // CONSTRAINED UNPREDICTABLE (IHI 0069, GICR_INVLPIR and GICR_INVALLR): one that comes early may be ignored.
+        assert!(self.invalidating.is_empty(), "{register} is written while GICR_SYNCR.Busy is 1");
+        self.invalidations += 1;
         if !self.ignores_invalidation {
             self.invalidating.push(what);
             self.lag = LAG;
@@ -158,6 +179,8 @@ impl Redistributor {
 
     fn is_busy(&mut self, memory: &Memory) -> bool {
         if self.stuck && !self.invalidating.is_empty() {
+            // It needs no time once it goes on.
+            self.lag = 1;
             return true;
         }
         self.lag = self.lag.saturating_sub(1);

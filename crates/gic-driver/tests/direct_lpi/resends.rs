@@ -57,6 +57,19 @@ fn moves_and_masks_send_nothing_again() {
 }
 
 #[test]
+fn what_may_be_pending_at_many_cpus_is_told_as_unknowable() {
+    let board = Board::new(5, 0);
+    let (direct, recorder) = observed(&board);
+    let device = left_behind(&board, &direct);
+    for to in [2, 3, 0, 2, 1] {
+        device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
+        assert_eq!(recorder.take(), [], "among four CPUs");
+    }
+    device.relocate(&board, &direct, 0, 4, &|| ()).unwrap();
+    assert_eq!(recorder.take(), [resend(device.block.first(), 1, ResendReason::Unknowable)]);
+}
+
+#[test]
 fn what_was_pending_at_a_cpu_that_left_is_told_as_carried() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);

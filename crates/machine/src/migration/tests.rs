@@ -152,7 +152,8 @@ fn an_intruder_s_ring_that_migrations_lose_is_found() {
         for seed in 1..=8 {
             assert!(rings(moving(name, seed)), "{name}, seed {seed}");
         }
-        let rings_always = (1..=8).all(|seed| {
+        // Where a migration falls between the ring and its interrupt is chance.
+        let rings_always = (1..=64).all(|seed| {
             let machine = moving(name, seed);
             machine.model.tamper(forgetting(one_pending, usize::MAX).0);
             rings(machine)
