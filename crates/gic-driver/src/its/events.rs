@@ -10,8 +10,8 @@ use crate::Alignment;
 use crate::platform::Platform;
 use alloc::vec;
 use core::num::NonZeroU16;
-use gic_arch::Lpi;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
+use gic_arch::{Lpi, Priority};
 use msi_types::{Attachment, Cpu, DeviceId, EventId, Initially, MsiMessage, Pending, Shape, VectorBlock};
 
 /// Which events are wanted.
@@ -122,6 +122,15 @@ impl<P: Platform> Its<P> {
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
     pub fn unmask(&self, lpi: Lpi) -> Result<(), ItsError> {
         self.lpis.enable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
+        self.invalidate(lpi)
+    }
+
+    /// Changes an LPI's priority, of which the two low bits are dropped. On return its redistributor knows. Any context.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    pub fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), ItsError> {
+        self.lpis.set_priority(lpi, priority).map_err(|_| ItsError::NotMapped(lpi))?;
         self.invalidate(lpi)
     }
 

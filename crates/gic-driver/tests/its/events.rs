@@ -2,6 +2,7 @@
 
 use crate::interpreter::Hardware;
 use crate::setup::{Setup, lpi, request};
+use gic_arch::{Lpi, Priority};
 use gic_driver::ItsError;
 use msi_types::{Cpu, DeviceId, Initially, Pending, Shape};
 
@@ -153,4 +154,17 @@ fn a_second_level_page_is_provided_for_each_region_of_device_numbers_that_appear
         setup.its.detach(attachment);
         assert_eq!(setup.board.world().memory.live_regions(), before + pages);
     }
+}
+
+#[test]
+fn a_changed_priority_has_reached_the_redistributor() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 2);
+    let lpi = lpi(&block, 0);
+    setup.its.set_priority(lpi, Priority::new(0x43)).unwrap();
+    let config = setup.board.world().redistributors[2].config_of(lpi.get());
+    assert_eq!(config, Some(0x43), "0x40, RES1, enabled");
+    let unmapped = Lpi::try_from(lpi.get() + 1).unwrap();
+    assert_eq!(setup.its.set_priority(unmapped, Priority::new(0)), Err(ItsError::NotMapped(unmapped)));
 }

@@ -38,6 +38,11 @@ impl Redistributor {
         self.config.get(lpi as usize - 8192).is_some_and(|config| config & 1 != 0)
     }
 
+    /// The configuration byte that it goes by.
+    pub(crate) fn config_of(&self, lpi: u32) -> Option<u8> {
+        self.config.get(lpi as usize - 8192).copied()
+    }
+
     /// Takes what can be delivered.
     pub(crate) fn acknowledge(&mut self) -> Vec<u32> {
         let ready: Vec<_> = self.pending.iter().copied().filter(|lpi| self.is_enabled(*lpi)).collect();
