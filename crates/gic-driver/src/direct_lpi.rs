@@ -42,6 +42,7 @@ pub use error::DirectLpiError;
 pub use hotplug::{CpuOff, CpuOn};
 pub use resend::{Resend, ResendObserver, ResendReason};
 
+use crate::lpi::LpiMessages;
 use crate::{Gic, IrqLock, Lpis, Platform};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -95,7 +96,9 @@ impl<P: Platform> DirectLpi<P> {
     /// Takes the LPIs of a GIC. CPUs that are on can be used at once; others after [`cpu_on`](Self::cpu_on). Task.
     ///
     /// # Errors
-    /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers: none is touched then.
+    /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers, and
+    /// [`LpiError::Claimed`](crate::LpiError::Claimed) an ITS or another `DirectLpi` of this GIC: no redistributor is
+    /// touched then. [`DirectLpiError::Fault`].
     pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
         let lpis = gic.lpis()?.clone();
         let mut found = 0;
@@ -108,6 +111,7 @@ impl<P: Platform> DirectLpi<P> {
         if found == 0 {
             return Err(DirectLpiError::NoRedistributors);
         }
+        lpis.claim(LpiMessages::Direct)?;
         let per_cpu = gic.cpus().map(|_| PerCpu::default()).collect();
         // Redistributors go on with what they had pending for a previous kernel.
         let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
@@ -123,8 +127,9 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     /// With somebody who hears of each LPI that the driver itself makes pending.
-    pub fn with_observer(self, observer: Arc<dyn ResendObserver>) -> Self {
-        Self { observer: Some(observer), ..self }
+    pub fn with_observer(mut self, observer: Arc<dyn ResendObserver>) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// The doorbell of a CPU: the physical address of its `GICR_SETLPIR`. `None` for a CPU without redistributor.
@@ -186,6 +191,12 @@ impl<P: Platform> DirectLpi<P> {
             event: None,
             reason,
         })
+    }
+}
+
+impl<P: Platform> Drop for DirectLpi<P> {
+    fn drop(&mut self) {
+        self.lpis.unclaim();
     }
 }
 

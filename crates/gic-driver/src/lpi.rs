@@ -39,6 +39,15 @@ pub struct LpiConfig {
     pub access: TableAccess,
 }
 
+/// To which register devices send the messages that make LPIs pending: one of them for all LPIs of a GIC.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LpiMessages {
+    /// `GITS_TRANSLATER`, of any number of ITSes.
+    Translated,
+    /// `GICR_SETLPIR`, which is IMPLEMENTATION DEFINED where there is an ITS (IHI 0069, `GICR_SETLPIR`).
+    Direct,
+}
+
 /// What became of the LPIs that were pending at a redistributor when it lost its state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingLpis {
@@ -81,6 +90,7 @@ pub struct Lpis<P: Platform> {
     /// Serialises changes of configuration bytes, and of how they are published.
     config_lock: IrqLock<()>,
     pending: IrqLock<Vec<PendingTable>>,
+    messages: IrqLock<Option<LpiMessages>>,
 }
 
 /// No redistributor has negotiated: everything is cleaned.
@@ -137,6 +147,7 @@ impl<P: Platform> Lpis<P> {
             allocator: IrqLock::new(LpiAllocator::new(count)),
             config_lock: IrqLock::new(()),
             pending: IrqLock::new(Vec::with_capacity(redistributors.count())),
+            messages: IrqLock::new(None),
             platform,
         })
     }
@@ -305,6 +316,23 @@ impl<P: Platform> Lpis<P> {
     /// The configuration of a new LPI: disabled, at the default priority.
     pub fn initial_config(&self) -> Config {
         Config::new().with_priority(self.priority)
+    }
+
+    /// States which messages make LPIs pending. ITSes share them with each other, direct LPIs with nobody.
+    pub(crate) fn claim(&self, wanted: LpiMessages) -> Result<(), LpiError> {
+        self.messages.with(&*self.platform, |messages| match *messages {
+            Some(LpiMessages::Translated) if wanted == LpiMessages::Translated => Ok(()),
+            Some(by) => Err(LpiError::Claimed { by }),
+            None => {
+                *messages = Some(wanted);
+                Ok(())
+            }
+        })
+    }
+
+    /// Takes a claim of direct LPIs back.
+    pub(crate) fn unclaim(&self) {
+        self.messages.with(&*self.platform, |messages| *messages = None);
     }
 
     fn check(&self, lpi: Lpi) -> Result<(), LpiError> {

@@ -1,5 +1,6 @@
 //! What can go wrong with an ITS.
 
+use crate::lpi::LpiError;
 use crate::platform::TimedOut;
 use gic_arch::Lpi;
 use gic_arch::its::Command;
@@ -26,6 +27,14 @@ pub enum ProbeError {
     /// The ITS serves virtual LPIs only.
     #[error("its@{0:x}: it has no physical LPIs")]
     NoPhysicalLpis(u64),
+    /// Direct LPIs use this GIC's LPIs.
+    #[error("its@{base:x}: {reason}")]
+    Lpis {
+        /// The ITS's physical base.
+        base: u64,
+        /// Why it cannot have them.
+        reason: LpiError,
+    },
     /// Somebody left the ITS enabled and it does not come to rest: the hardware's fault.
     #[error("its@{base:x}: {wait}")]
     NotQuiescent {

@@ -9,7 +9,7 @@ use super::tables::{self, ItsTable, Wanted};
 use super::task_lock::TaskLock;
 use super::{Its, State, quirks};
 use crate::lock::IrqLock;
-use crate::lpi::Lpis;
+use crate::lpi::{LpiMessages, Lpis};
 use crate::mmio::MmioExt;
 use crate::platform::{Coherence, Platform};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -89,6 +89,9 @@ impl<P: Platform> Its<P> {
     /// [`ProbeError`]; the ITS is left disabled and all memory was given back.
     pub fn new(platform: Arc<P>, lpis: Arc<Lpis<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;
+        // It is there even if it cannot be used.
+        lpis.claim(LpiMessages::Translated)
+            .map_err(|reason| ProbeError::Lpis { base: config.base, reason })?;
         let frame = ControlFrame::map(platform, config.base)?;
         let errata = quirks::find(frame.registers.read(gits::IIDR), config);
         let (typer, config) = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);

@@ -1,5 +1,6 @@
 //! Why LPIs cannot be used.
 
+use super::LpiMessages;
 use crate::{Block, BlockError};
 use core::fmt;
 use gic_arch::Lpi;
@@ -44,6 +45,12 @@ pub enum LpiError {
         /// Why its tables cannot be taken over.
         reason: AdoptionRefused,
     },
+    /// Other messages make these LPIs pending already.
+    #[error("the LPIs are taken by {by}")]
+    Claimed {
+        /// Which.
+        by: LpiMessages,
+    },
     /// The caller names an LPI that the tables do not cover.
     #[error("{0} is beyond the LPI tables")]
     NoSuchLpi(Lpi),
@@ -79,6 +86,15 @@ pub enum AdoptionRefused {
         /// The table it was given.
         expected: u64,
     },
+}
+
+impl fmt::Display for LpiMessages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Translated => "an ITS: GICR_SETLPIR is IMPLEMENTATION DEFINED beside one",
+            Self::Direct => "direct LPIs (GICR_SETLPIR)",
+        })
+    }
 }
 
 impl fmt::Display for AdoptionRefused {

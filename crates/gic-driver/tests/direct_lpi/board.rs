@@ -18,6 +18,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
+/// Where an ITS would be.
+pub(crate) const ITS: u64 = 0x808_0000;
 /// RD_base of CPU 0.
 pub(crate) const REDISTRIBUTOR: u64 = 0x80a_0000;
 /// A second region, above 4 GiB.
@@ -186,6 +188,9 @@ impl Platform for Board {
         must_be_task("map");
         if region.base == DISTRIBUTOR {
             return Some(Frame { board: self.clone(), cpu: None });
+        }
+        if region.base == ITS {
+            return None;
         }
         let cpu = self.world().redistributors.iter().position(|(base, _)| *base == region.base);
         let cpu = cpu.unwrap_or_else(|| panic!("{:#x} is mapped, where nothing is", region.base));

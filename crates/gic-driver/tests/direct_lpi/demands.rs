@@ -1,9 +1,12 @@
 //! The eight demands of the review, each by name.
 
-use super::board::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR};
+use super::board::{Board, HIGH_REDISTRIBUTOR, ITS, REDISTRIBUTOR};
 use super::endpoint::{Endpoint, Kind, attach, fit, request};
 use gic_arch::Priority;
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
+use gic_driver::its::ProbeError;
+use gic_driver::lpi::LpiMessages;
+use gic_driver::{Its, ItsConfig, LpiError};
 use msi_types::{
     BlockRequest, Cpu, DoorbellPage, Fit, Granule, Initially, Isolated, IsolatingMechanism, Isolation,
     MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Passthrough, PassthroughError, Pending,
@@ -90,6 +93,42 @@ fn review_demand_2_with_an_its_the_registers_are_not_touched() {
     assert_eq!(refused, DirectLpiError::NotDirect { address: REDISTRIBUTOR + 0x2_0000 });
     assert!((0..3).all(|cpu| board.world().rd(cpu).direct_writes == 0));
     assert!(refused.to_string().contains("GICR_TYPER.DirectLPI"), "{refused}");
+}
+
+#[test]
+fn an_its_beside_direct_lpis_is_refused() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    let its = |direct: &DirectLpi<Board>| {
+        let lpis = direct.gic().lpis().unwrap().clone();
+        Its::new(direct.gic().platform().clone(), lpis, &ItsConfig::new(ITS, 1)).map(|_| ())
+    };
+    let reason = LpiError::Claimed { by: LpiMessages::Direct };
+    assert_eq!(its(&direct), Err(ProbeError::Lpis { base: ITS, reason }));
+    let refused = DirectLpi::new(direct.gic().clone()).unwrap_err();
+    assert_eq!(refused, DirectLpiError::Lpi(reason), "nor two of them");
+}
+
+#[test]
+fn direct_lpis_beside_an_its_are_refused_untouched() {
+    let board = Board::new(2, 0);
+    let gic = board.running_gic();
+    // The ITS does not work, but it is there.
+    let probed = Its::new(gic.platform().clone(), gic.lpis().unwrap().clone(), &ItsConfig::new(ITS, 2));
+    assert_eq!(probed.unwrap_err(), ProbeError::Unmappable(ITS));
+    let refused = DirectLpi::new(gic).unwrap_err();
+    assert_eq!(refused, DirectLpiError::Lpi(LpiError::Claimed { by: LpiMessages::Translated }));
+    assert!((0..2).all(|cpu| board.world().rd(cpu).direct_writes == 0));
+}
+
+#[test]
+fn direct_lpis_that_failed_can_be_tried_again() {
+    let board = Board::new(1, 0);
+    let gic = board.running_gic();
+    board.world().rd(0).stuck = true;
+    assert!(matches!(DirectLpi::new(gic.clone()), Err(DirectLpiError::Fault(_))));
+    board.world().rd(0).stuck = false;
+    assert!(DirectLpi::new(gic).is_ok());
 }
 
 #[test]
