@@ -81,6 +81,17 @@ impl BlockAllocator {
         Self { first, count, used: vec![0; words], search_from: 0, free: count }
     }
 
+    /// The same, or `None` if there is no memory for it.
+    pub fn try_new(first: u32, count: u32) -> Option<Self> {
+        let mut new = Self::new(first, 0);
+        new.count = count.min(u32::MAX - first);
+        new.free = new.count;
+        let words = usize::try_from(new.count.div_ceil(64)).ok()?;
+        new.used.try_reserve_exact(words).ok()?;
+        new.used.resize(words, 0);
+        Some(new)
+    }
+
     /// Hands out `count` consecutive numbers whose first is aligned (as a number, not counted from the range's
     /// beginning), and returns that.
     ///

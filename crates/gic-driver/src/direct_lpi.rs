@@ -44,8 +44,8 @@ pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::lpi::LpiMessages;
 use crate::{Gic, IrqLock, Lpis, Platform};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use cpu_set::CpuSet;
 use gate::Gate;
@@ -79,7 +79,7 @@ use syncr::Invalidations;
 pub struct DirectLpi<P: Platform> {
     gic: Arc<Gic<P>>,
     lpis: Arc<Lpis<P>>,
-    per_cpu: Box<[PerCpu]>,
+    per_cpu: Vec<PerCpu>,
     records: Records,
     fault: IrqLock<Option<MsiError>>,
     observer: Option<Arc<dyn ResendObserver>>,
@@ -98,7 +98,7 @@ impl<P: Platform> DirectLpi<P> {
     /// # Errors
     /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers, and
     /// [`LpiError::Claimed`](crate::LpiError::Claimed) an ITS or another `DirectLpi` of this GIC: no redistributor is
-    /// touched then. [`DirectLpiError::Fault`].
+    /// touched then. [`DirectLpiError::Fault`], [`DirectLpiError::NoMemory`].
     pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
         let lpis = gic.lpis()?.clone();
         let mut found = 0;
@@ -111,11 +111,13 @@ impl<P: Platform> DirectLpi<P> {
         if found == 0 {
             return Err(DirectLpiError::NoRedistributors);
         }
-        lpis.claim(LpiMessages::Direct)?;
-        let per_cpu = gic.cpus().map(|_| PerCpu::default()).collect();
+        let mut per_cpu = Vec::new();
+        per_cpu.try_reserve_exact(gic.cpus().count()).map_err(|_| DirectLpiError::NoMemory)?;
+        per_cpu.extend(gic.cpus().map(|_| PerCpu::default()));
         // Redistributors go on with what they had pending for a previous kernel.
         let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
-        let records = Records::new(lpis.count(), unowned);
+        let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
+        lpis.claim(LpiMessages::Direct)?;
         let new = Self { gic, lpis, per_cpu, records, fault: IrqLock::new(None), observer: None };
         for cpu in new.gic.cpus().filter(|cpu| new.gic.is_on(*cpu)) {
             // LPIs may be refused at one redistributor: its CPU cannot be used, the others can.

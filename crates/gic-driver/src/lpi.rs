@@ -132,11 +132,12 @@ impl<P: Platform> Lpis<P> {
         if id_bits < MIN_ID_BITS {
             return Err(LpiError::TooFewIdBits { bits: id_bits }.into());
         }
+        let count = lpi_count(typer, id_bits);
+        let (allocator, pending) = bookkeeping(count, redistributors.count())?;
         let table = match adopted {
             Some(adopted) => adopted.table,
             None => tables::allocate_config(&*platform, id_bits)?,
         };
-        let count = lpi_count(typer, id_bits);
         Ok(Self {
             id_bits,
             count,
@@ -144,9 +145,9 @@ impl<P: Platform> Lpis<P> {
             access: config.access,
             config: table,
             coherence: AtomicU8::new(COHERENCE_UNKNOWN),
-            allocator: IrqLock::new(LpiAllocator::new(count)),
+            allocator: IrqLock::new(allocator),
             config_lock: IrqLock::new(()),
-            pending: IrqLock::new(Vec::with_capacity(redistributors.count())),
+            pending: IrqLock::new(pending),
             messages: IrqLock::new(None),
             platform,
         })
@@ -404,6 +405,17 @@ impl<P: Platform> Drop for Lpis<P> {
             self.platform.release_table(table);
         }
     }
+}
+
+/// Memory for what is known of so many LPIs and redistributors.
+fn bookkeeping(lpis: u32, redistributors: usize) -> Result<(LpiAllocator, Vec<PendingTable>), LpiError> {
+    let none = |table, bytes: usize| LpiError::NoMemory { table, bytes: bytes as u64 };
+    let bits = lpis.div_ceil(8) as usize;
+    let allocator = LpiAllocator::new(lpis).ok_or(none("LPI allocator", bits))?;
+    let mut pending = Vec::new();
+    let bytes = redistributors.saturating_mul(size_of::<PendingTable>());
+    pending.try_reserve_exact(redistributors).map_err(|_| none("list of LPI pending tables", bytes))?;
+    Ok((allocator, pending))
 }
 
 /// How many LPIs both the distributor and tables for `id_bits` bits have.

@@ -23,6 +23,10 @@ impl<P: Platform> DirectLpi<P> {
         fit.check(self.message(cpu, Lpi::FIRST)?)?;
         let (first, _) = self.allocate_lpis(count, shape, fit)?.into_parts();
         let span = Span { first, count };
+        if !span.lpis().all(|lpi| self.records.reserve(lpi)) {
+            self.free(LpiRange::from_parts(first, count.into()));
+            return Err(MsiError::NoMemory("the records of LPIs"));
+        }
         let unowned = self.insert(span, request);
         if initially == Initially::Unmasked {
             span.lpis().for_each(|lpi| self.enable_unpublished(lpi));
@@ -157,11 +161,15 @@ impl<P: Platform> DirectLpi<P> {
             left.is_empty()
         });
         // The caller that takes the record out frees the LPI.
-        if done == Some(true)
-            && self.records.remove(self.platform(), lpi).is_some()
-            && self.lpis.free(LpiRange::from_parts(lpi, NonZeroU32::MIN)).is_err()
-        {
-            self.note(MsiError::UnknownVector(lpi.intid().vector()));
+        if done == Some(true) && self.records.remove(self.platform(), lpi).is_some() {
+            self.free(LpiRange::from_parts(lpi, NonZeroU32::MIN));
+        }
+    }
+
+    fn free(&self, range: LpiRange) {
+        let first = range.first();
+        if self.lpis.free(range).is_err() {
+            self.note(MsiError::UnknownVector(first.intid().vector()));
         }
     }
 }

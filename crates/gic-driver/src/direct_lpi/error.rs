@@ -22,6 +22,9 @@ pub enum DirectLpiError {
     /// No CPU has a redistributor.
     #[error("no CPU has a redistributor")]
     NoRedistributors,
+    /// There is no memory for what is known of each LPI and CPU.
+    #[error("no memory for direct LPIs")]
+    NoMemory,
     /// A redistributor failed.
     #[error(transparent)]
     Fault(MsiError),

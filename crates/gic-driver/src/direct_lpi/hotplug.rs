@@ -1,6 +1,6 @@
 //! CPUs that come and go, and what is pending at them.
 
-use super::records::{Deferred, Record};
+use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
 use crate::lpi::{Collected, PendingLpis};
 use crate::{Platform, wait_until};
@@ -69,14 +69,15 @@ impl<P: Platform> DirectLpi<P> {
     /// # Errors
     /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if somebody else does not stop using its
     /// registers: nothing is lost then either, but its redistributor must not be put to sleep yet.
+    /// [`MsiError::NoMemory`]: it stays on.
     pub fn cpu_off(&self, cpu: Cpu) -> Result<CpuOff, MsiError> {
         self.check_accepts(cpu)?;
         let gate = self.gate(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
         gate.refuse();
-        let stranded = self.stranded(cpu);
+        let stranded = self.stranded(cpu).inspect_err(|_| gate.accept())?;
         let mut off = CpuOff { carried: 0, redelivered: 0, stranded };
-        match if off.stranded.is_empty() { self.flush(cpu) } else { None } {
-            Some(pending) => off.carried = self.carry(cpu, &pending),
+        match if off.stranded.is_empty() { self.carry(cpu) } else { None } {
+            Some(carried) => off.carried = carried,
             None => off.redelivered = self.redeliver(cpu),
         }
         gate.close();
@@ -102,50 +103,43 @@ impl<P: Platform> DirectLpi<P> {
 
     /// Clears, at a redistributor that slept, LPIs that are pending for nobody, and frees those that waited for it.
     fn clear_unowned(&self, cpu: Cpu) {
-        let waits = |record: &Record| matches!(record.deferred, Deferred::Free(left) if left.contains(cpu));
-        let mut cleared = Vec::with_capacity(self.count(waits));
-        self.records.for_each(self.platform(), |lpi, record| {
-            if record.stale.contains(cpu) && !record.cached_at().contains(cpu) {
-                self.clear_at(cpu, lpi);
-                record.stale = record.stale.without(cpu, self.per_cpu.len());
-            }
-            if waits(record) {
-                self.clear_at(cpu, lpi);
-                // Those that come now do so after the gate was open, and were cleared there themselves.
-                if cleared.len() < cleared.capacity() {
-                    cleared.push(lpi);
+        for lpi in self.records.lpis() {
+            let waited = self.records.update(self.platform(), lpi, |record| {
+                let waits = matches!(record.deferred, Deferred::Free(left) if left.contains(cpu));
+                if record.stale.contains(cpu) && !record.cached_at().contains(cpu) {
+                    self.clear_at(cpu, lpi);
+                    record.stale = record.stale.without(cpu, self.per_cpu.len());
                 }
+                if waits {
+                    self.clear_at(cpu, lpi);
+                }
+                waits
+            });
+            if waited == Some(true) {
+                self.free_if_cleared(lpi, |missed| missed != cpu);
             }
-        });
-        for lpi in cleared {
-            self.free_if_cleared(lpi, |missed| missed != cpu);
         }
     }
 
-    fn count(&self, matches: impl Fn(&Record) -> bool) -> usize {
+    fn stranded(&self, cpu: Cpu) -> Result<Vec<Vector>, MsiError> {
         let mut count = 0;
-        self.records.for_each(self.platform(), |_, record| count += usize::from(matches(record)));
-        count
-    }
-
-    fn stranded(&self, cpu: Cpu) -> Vec<Vector> {
-        let count = self.count(|record| record.is_bound_for(cpu));
+        self.records.for_each(self.platform(), |_, record| count += usize::from(record.is_bound_for(cpu)));
         // Nothing is placed here any more, so that there is room for all; no memory is asked for under a lock.
-        let mut stranded = Vec::with_capacity(count);
+        let mut stranded = Vec::new();
+        let no_memory = MsiError::NoMemory("the list of stranded vectors");
+        stranded.try_reserve_exact(count).map_err(|_| no_memory)?;
         self.records.for_each(self.platform(), |lpi, record| {
             if record.is_bound_for(cpu) && stranded.len() < count {
                 stranded.push(lpi.intid().vector());
             }
         });
-        stranded
+        Ok(stranded)
     }
 
-    /// Disables LPIs at a redistributor and reads what was pending there; `None` if that cannot be known.
-    fn flush(&self, cpu: Cpu) -> Option<Vec<Lpi>> {
+    /// Disables LPIs at a redistributor, and makes pending elsewhere what was pending there. `None` if that cannot be
+    /// known.
+    fn carry(&self, cpu: Cpu) -> Option<u32> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        if !redistributor.can_disable_lpis() {
-            return None;
-        }
         match self.lpis.detach(redistributor) {
             Ok(PendingLpis::Kept) => {}
             Ok(PendingLpis::Lost) => return None,
@@ -154,29 +148,27 @@ impl<P: Platform> DirectLpi<P> {
                 return None;
             }
         }
-        let mut pending = Vec::new();
-        let collected = self.lpis.collect_pending(redistributor, |lpi| pending.push(lpi));
-        (collected == Collected::All).then_some(pending)
-    }
-
-    /// Makes pending elsewhere what was pending here. An LPI that nobody owns was sent by a device that should not
-    /// have: it is dropped, as freeing it did or will do.
-    fn carry(&self, cpu: Cpu, pending: &[Lpi]) -> u32 {
         let mut carried = 0;
-        for lpi in pending {
-            let owned = self.records.update(self.platform(), *lpi, |record| {
-                let owned = !record.is_freed();
-                if owned {
-                    self.deliver(*lpi, record, ResendReason::Carried);
-                }
-                owned
-            });
-            carried += u32::from(owned == Some(true));
+        let found = |lpi| carried += u32::from(self.carry_one(lpi));
+        if self.lpis.collect_pending(redistributor, found) == Collected::Unknown {
+            return None;
         }
         self.records.for_each(self.platform(), |_, record| {
             record.previous.remove(cpu);
         });
-        carried
+        Some(carried)
+    }
+
+    /// An LPI that nobody owns was sent by a device that should not have: it is dropped, as freeing it did or will do.
+    fn carry_one(&self, lpi: Lpi) -> bool {
+        let owned = self.records.update(self.platform(), lpi, |record| {
+            let owned = !record.is_freed();
+            if owned {
+                self.deliver(lpi, record, ResendReason::Carried);
+            }
+            owned
+        });
+        owned == Some(true)
     }
 
     /// Makes pending elsewhere what may be pending here.

@@ -4,7 +4,6 @@ use super::ResendReason;
 use super::cached_at::{CachedAt, Previous};
 use super::cpu_set::CpuSet;
 use crate::{IrqLock, Platform};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::Lpi;
@@ -61,7 +60,6 @@ pub(super) enum Deferred {
     Free(CachedAt),
 }
 
-#[derive(Default)]
 struct Entry {
     record: Option<Record>,
     /// Redistributors at which it may be pending for nobody: devices of earlier owners sent messages there.
@@ -72,26 +70,29 @@ type Slot = IrqLock<Entry>;
 
 /// Records by LPI. Their memory is allocated in chunks, when LPIs are first allocated.
 pub(super) struct Records {
-    chunks: Box<[Once<Box<[Slot]>>]>,
+    chunks: Vec<Once<Vec<Slot>>>,
     /// Where an LPI may be pending that had no owner yet.
     unowned: CpuSet,
 }
 
 impl Records {
-    /// For the `count` lowest LPIs. Before their first owner, they may be pending at the CPUs of `unowned`.
-    pub(super) fn new(count: u32, unowned: CpuSet) -> Self {
-        let mut chunks = Vec::new();
-        chunks.resize_with((count as usize).div_ceil(CHUNK), Once::new);
-        Self { chunks: chunks.into_boxed_slice(), unowned }
+    /// For the `count` lowest LPIs. Before their first owner, they may be pending at the CPUs of `unowned`. `None` if
+    /// there is no memory.
+    pub(super) fn new(count: u32, unowned: CpuSet) -> Option<Self> {
+        let chunks = filled((count as usize).div_ceil(CHUNK), Once::new)?;
+        Some(Self { chunks, unowned })
     }
 
-    /// Adds an LPI. Returns where it may be pending for nobody. Task.
+    /// Allocates the memory for an LPI's record; `false` if there is none. Task.
+    pub(super) fn reserve(&self, lpi: Lpi) -> bool {
+        let entry = || IrqLock::new(Entry { record: None, unowned: self.unowned });
+        let chunk = || filled(CHUNK, entry).ok_or(());
+        self.chunks.get(place(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
+    }
+
+    /// Adds an LPI for which there is [memory](Self::reserve). Returns where it may be pending for nobody. Any context.
     pub(super) fn insert<P: Platform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
-        let slot = || IrqLock::new(Entry { record: None, unowned: self.unowned });
-        let (chunk, index) = place(lpi);
-        let chunk = self.chunks.get(chunk);
-        let slots = chunk.map(|chunk| chunk.call_once(|| (0..CHUNK).map(|_| slot()).collect()));
-        let Some(slot) = slots.and_then(|slots| slots.get(index)) else { return CpuSet::NONE };
+        let Some(slot) = self.slot(lpi) else { return CpuSet::NONE };
         slot.with(platform, |entry| {
             entry.record = Some(record);
             entry.unowned
@@ -125,18 +126,29 @@ impl Records {
 
     /// Calls `look` with each record; those that are added or taken out meanwhile may be missed. Task.
     pub(super) fn for_each<P: Platform>(&self, platform: &P, mut look: impl FnMut(Lpi, &mut Record)) {
-        for (number, chunk) in self.chunks.iter().enumerate() {
-            for (index, slot) in chunk.get().into_iter().flatten().enumerate() {
-                let Some(lpi) = lpi_at(number, index) else { continue };
-                slot.with(platform, |entry| entry.record.as_mut().map(|record| look(lpi, record)));
-            }
+        for lpi in self.lpis() {
+            self.update(platform, lpi, |record| look(lpi, record));
         }
+    }
+
+    /// The LPIs that have memory for a record. Any context.
+    pub(super) fn lpis(&self) -> impl Iterator<Item = Lpi> {
+        let present = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.is_completed());
+        present.flat_map(|(chunk, _)| (0..CHUNK).filter_map(move |index| lpi_at(chunk, index)))
     }
 
     fn slot(&self, lpi: Lpi) -> Option<&Slot> {
         let (chunk, index) = place(lpi);
         self.chunks.get(chunk)?.get()?.get(index)
     }
+}
+
+/// As many as that; `None` if there is no memory.
+fn filled<T>(count: usize, new: impl FnMut() -> T) -> Option<Vec<T>> {
+    let mut items = Vec::new();
+    items.try_reserve_exact(count).ok()?;
+    items.resize_with(count, new);
+    Some(items)
 }
 
 fn place(lpi: Lpi) -> (usize, usize) {
