@@ -9,11 +9,11 @@
 //!   address, in two phases: [`begin_move`](msi_types::MsiParent::begin_move) prepares the new redistributor, which
 //!   may remember an old configuration byte of this LPI; the endpoint is rewritten and read back;
 //!   [`end_move`](msi_types::MsiParent::end_move) makes the new place the LPI's own.
-//! - What was pending at the old redistributor is delivered there. Whether something is pending cannot be read while
-//!   LPIs are enabled, so masking and unmasking invalidate at both. An LPI that wanders over many CPUs is cleared at those
-//!   that it left, and sent again at its target.
-//! - A CPU that [goes off line](DirectLpi::cpu_off) takes no LPI with it. Each that is sent again for it, or for any
-//!   other reason, is told to a [`ResendObserver`].
+//! - What was pending at the old redistributor is delivered there. Whether something is pending
+//!   cannot be read while LPIs are enabled, so masking and unmasking invalidate at both. An LPI
+//!   that wanders over many CPUs is cleared at those that it left, and sent again at its target.
+//! - A CPU that [goes off line](DirectLpi::cpu_off) takes no LPI with it. Each that is sent again
+//!   for it, or for any other reason, is told to a [`ResendObserver`].
 //! - It isolates nothing, and says so.
 //!
 //! ```text
@@ -85,7 +85,7 @@ pub struct DirectLpi<P: Platform> {
     observer: Option<Arc<dyn ResendObserver>>,
 }
 
-/// What the driver keeps of one redistributor.
+/// The driver's state of one redistributor.
 #[derive(Debug, Default)]
 struct PerCpu {
     gate: Gate,
@@ -97,8 +97,8 @@ impl<P: Platform> DirectLpi<P> {
     ///
     /// # Errors
     /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers, and
-    /// [`LpiError::Claimed`](crate::LpiError::Claimed) an ITS or another `DirectLpi` of this GIC: no redistributor is
-    /// touched then. [`DirectLpiError::Fault`], [`DirectLpiError::NoMemory`].
+    /// [`LpiError::Claimed`](crate::LpiError::Claimed) an ITS or another `DirectLpi` of this GIC:
+    /// no redistributor is touched then. [`DirectLpiError::Fault`], [`DirectLpiError::NoMemory`].
     pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
         let lpis = gic.lpis()?.clone();
         let mut found = 0;

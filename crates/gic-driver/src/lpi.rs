@@ -39,12 +39,14 @@ pub struct LpiConfig {
     pub access: TableAccess,
 }
 
-/// To which register devices send the messages that make LPIs pending: one of them for all LPIs of a GIC.
+/// To which register devices send the messages that make LPIs pending: one of them for all LPIs of
+/// a GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LpiMessages {
     /// `GITS_TRANSLATER`, of any number of ITSes.
     Translated,
-    /// `GICR_SETLPIR`, which is IMPLEMENTATION DEFINED where there is an ITS (IHI 0069, `GICR_SETLPIR`).
+    /// `GICR_SETLPIR`, which is IMPLEMENTATION DEFINED where there is an ITS (IHI 0069,
+    /// `GICR_SETLPIR`).
     Direct,
 }
 
@@ -242,8 +244,8 @@ impl<P: Platform> Lpis<P> {
     /// Disables LPIs at a redistributor where the implementation allows that, so that what is pending there survives
     /// the loss of its state in its table. Before its CPU or the whole system loses power. Task.
     ///
-    /// [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor disabled them without being told to: it lost
-    /// its power, and its table is undefined.
+    /// [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor disabled them without
+    /// being told to: it lost its power, and its table is undefined.
     ///
     /// # Errors
     /// [`GicError::TimedOut`].
@@ -255,8 +257,8 @@ impl<P: Platform> Lpis<P> {
     /// afterwards, so that nothing of it becomes pending there again. Each LPI is given to `found`. Task.
     ///
     /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
-    /// read](Platform::observe) what the redistributor wrote: then nothing is taken. The table counts as
-    /// [lost](PendingLpis::Lost), and nothing of it becomes pending again.
+    /// read](Platform::observe) what the redistributor wrote: then nothing is taken. The table
+    /// counts as [lost](PendingLpis::Lost), and nothing of it becomes pending again.
     pub fn collect_pending(
         &self,
         redistributor: &Redistributor<P::Mmio>,
@@ -319,7 +321,8 @@ impl<P: Platform> Lpis<P> {
         Config::new().with_priority(self.priority)
     }
 
-    /// States which messages make LPIs pending. ITSes share them with each other, direct LPIs with nobody.
+    /// States which messages make LPIs pending. ITSes share them with each other, direct LPIs with
+    /// nobody.
     pub(crate) fn claim(&self, wanted: LpiMessages) -> Result<(), LpiError> {
         self.messages.with(&*self.platform, |messages| match *messages {
             Some(LpiMessages::Translated) if wanted == LpiMessages::Translated => Ok(()),

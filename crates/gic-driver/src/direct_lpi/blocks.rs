@@ -31,8 +31,9 @@ impl<P: Platform> DirectLpi<P> {
         if initially == Initially::Unmasked {
             span.lpis().for_each(|lpi| self.enable_unpublished(lpi));
         }
-        // The records were inserted before the CPU is checked again: a CPU that leaves now sees them. Redistributors at
-        // which a previous owner's messages arrived may have cached other configurations.
+        // The records were inserted before the CPU is checked again: a CPU that leaves now sees
+        // them. Redistributors at which a previous owner's messages arrived may have cached other
+        // configurations.
         let caches = unowned.with(cpu);
         let caches = self.gic.cpus().filter(|cpu| caches.contains(*cpu));
         let ready = self.check_accepts(cpu).and_then(|()| self.invalidate(caches, span));
@@ -85,8 +86,9 @@ impl<P: Platform> DirectLpi<P> {
         })
     }
 
-    /// Makes the LPIs the new owner's, with nothing pending: an earlier owner's device may have sent a message after the
-    /// LPI was freed. Returns the redistributors at which that was possible.
+    /// Makes the LPIs the new owner's, with nothing pending: an earlier owner's device may have
+    /// sent a message after the LPI was freed. Returns the redistributors at which that was
+    /// possible.
     fn insert(&self, span: Span, request: &BlockRequest) -> CpuSet {
         let mut everywhere = CpuSet::NONE;
         for lpi in span.lpis() {
@@ -122,9 +124,9 @@ impl<P: Platform> DirectLpi<P> {
         }
     }
 
-    /// Disables and clears the LPIs, then frees them. An LPI whose redistributor does not answer stays allocated for
-    /// ever, and one whose redistributor sleeps until that wakes: its next owner might get a message of this one's
-    /// device.
+    /// Disables and clears the LPIs, then frees them. An LPI whose redistributor does not answer
+    /// stays allocated for ever, and one whose redistributor sleeps until that wakes: its next
+    /// owner might get a message of this one's device.
     fn free_lpis(&self, span: Span) {
         for lpi in span.lpis() {
             let mark = |record: &mut Record| {
@@ -132,7 +134,8 @@ impl<P: Platform> DirectLpi<P> {
                 record.deferred = Deferred::Free(cached_at);
                 cached_at
             };
-            // Marked before it is cleared: a redistributor that is missed now clears it when it wakes.
+            // Marked before it is cleared: a redistributor that is missed now clears it when it
+            // wakes.
             let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
             if self.lpis.disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().vector()));
@@ -152,7 +155,8 @@ impl<P: Platform> DirectLpi<P> {
         }
     }
 
-    /// Frees an LPI that was given back, unless it has to be cleared at a redistributor that is still `missed`.
+    /// Frees an LPI that was given back, unless it has to be cleared at a redistributor that is
+    /// still `missed`.
     pub(super) fn free_if_cleared(&self, lpi: Lpi, missed: impl Fn(Cpu) -> bool) {
         let done = self.records.update(self.platform(), lpi, |record| {
             let Deferred::Free(left) = record.deferred else { return false };

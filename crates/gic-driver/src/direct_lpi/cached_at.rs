@@ -5,12 +5,13 @@ use msi_types::Cpu;
 /// CPUs that a vector left, at each of which it may still be pending.
 const PREVIOUS: usize = 3;
 
-/// The CPUs that an LPI's message named before: few, so that masking costs the same on machines of every size.
+/// The CPUs that an LPI's message named before: few, so that masking costs the same on machines of
+/// every size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Previous([Option<Cpu>; PREVIOUS]);
 
 impl Previous {
-    /// Whether one more finds room.
+    /// `true` if one more finds room.
     pub(super) fn has_room_for(self, cpu: Cpu) -> bool {
         self.contains(cpu) || self.0.contains(&None)
     }

@@ -5,8 +5,9 @@ use msi_types::Cpu;
 /// CPUs that can be told apart.
 const BITS: u32 = u64::BITS;
 
-/// A set of CPUs that is never too small. CPUs whose numbers are equal modulo 64 stand for each other: machines of up to
-/// 64 CPUs have it exact, larger ones clear an LPI at a few more redistributors than needed.
+/// A set of CPUs that is never too small. CPUs whose numbers are equal modulo 64 stand for each
+/// other: machines of up to 64 CPUs have it exact, larger ones clear an LPI at a few more
+/// redistributors than needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct CpuSet(u64);
 
@@ -31,7 +32,7 @@ impl CpuSet {
         Self(self.0 | other.0)
     }
 
-    /// Whether it has this CPU.
+    /// `true` if it has this CPU.
     pub(super) const fn contains(self, cpu: Cpu) -> bool {
         self.0 & Self::only(cpu).0 != 0
     }

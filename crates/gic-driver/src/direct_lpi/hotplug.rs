@@ -86,7 +86,8 @@ impl<P: Platform> DirectLpi<P> {
         Ok(off)
     }
 
-    /// Uses a redistributor from now on: nothing is pending there that nobody owns, and nothing is cached.
+    /// Uses a redistributor from now on: nothing is pending there that nobody owns, and nothing is
+    /// cached.
     pub(super) fn open(&self, cpu: Cpu) -> Result<(), MsiError> {
         let gate = self.gate(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
         gate.open();
@@ -101,7 +102,8 @@ impl<P: Platform> DirectLpi<P> {
             && self.gic.redistributor_frames(cpu).is_ok_and(crate::Redistributor::lpis_enabled)
     }
 
-    /// Clears, at a redistributor that slept, LPIs that are pending for nobody, and frees those that waited for it.
+    /// Clears, at a redistributor that slept, LPIs that are pending for nobody, and frees those
+    /// that waited for it.
     fn clear_unowned(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {
@@ -136,8 +138,8 @@ impl<P: Platform> DirectLpi<P> {
         Ok(stranded)
     }
 
-    /// Disables LPIs at a redistributor, and makes pending elsewhere what was pending there. `None` if that cannot be
-    /// known.
+    /// Disables LPIs at a redistributor, and makes pending elsewhere what was pending there. `None`
+    /// if that cannot be known.
     fn carry(&self, cpu: Cpu) -> Option<u32> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
         match self.lpis.detach(redistributor) {
@@ -159,7 +161,8 @@ impl<P: Platform> DirectLpi<P> {
         Some(carried)
     }
 
-    /// An LPI that nobody owns was sent by a device that should not have: it is dropped, as freeing it did or will do.
+    /// An LPI that nobody owns was sent by a device that should not have: it is dropped, as freeing
+    /// it did or will do.
     fn carry_one(&self, lpi: Lpi) -> bool {
         let owned = self.records.update(self.platform(), lpi, |record| {
             let owned = !record.is_freed();

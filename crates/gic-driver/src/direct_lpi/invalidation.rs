@@ -46,8 +46,8 @@ impl<P: Platform> DirectLpi<P> {
         self.configure(vector, |lpi| self.lpis.enable(lpi))
     }
 
-    /// Changes a vector's priority, of which the two low bits are dropped. On return it counts at its target. Any
-    /// context.
+    /// Changes a vector's priority, of which the two low bits are dropped. On return it counts at
+    /// its target. Any context.
     ///
     /// # Errors
     /// [`MsiError::UnknownVector`]; [`MsiError::Controller`] if a redistributor does not answer.
@@ -55,8 +55,8 @@ impl<P: Platform> DirectLpi<P> {
         self.configure(vector, |lpi| self.lpis.set_priority(lpi, priority))
     }
 
-    /// Makes redistributors read the configuration of these LPIs anew. Goes on after a failure, and reports the first
-    /// one. Any context.
+    /// Makes redistributors read the configuration of these LPIs anew. Goes on after a failure, and
+    /// reports the first one. Any context.
     pub(super) fn invalidate(&self, cpus: impl Iterator<Item = Cpu>, span: Span) -> Result<(), MsiError> {
         cpus.map(|cpu| self.invalidate_at(cpu, span)).fold(Ok(()), Result::and)
     }
@@ -94,8 +94,8 @@ impl<P: Platform> DirectLpi<P> {
         self.at(cpu, |registers| registers.clear(lpi)).is_some()
     }
 
-    /// Stores a configuration, then invalidates wherever the LPI may be pending. The record is read after the store: a
-    /// move that starts later invalidates at its new redistributor itself.
+    /// Stores a configuration, then invalidates wherever the LPI may be pending. The record is read
+    /// after the store: a move that starts later invalidates at its new redistributor itself.
     fn configure(
         &self,
         vector: Vector,

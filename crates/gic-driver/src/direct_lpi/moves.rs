@@ -10,9 +10,10 @@ use msi_types::{Cpu, Fit, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Vect
 impl<P: Platform> DirectLpi<P> {
     /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move). Task.
     ///
-    /// Everything that can be refused is refused before anything changes: an address that the endpoint cannot hold, or
-    /// cannot take in one store. The new CPU is recorded first, and its redistributor invalidated second: a mask that
-    /// starts later invalidates there itself, and a mask that started earlier has stored its configuration.
+    /// Everything that can be refused is refused before anything changes: an address that the
+    /// endpoint cannot hold, or cannot take in one store. The new CPU is recorded first, and its
+    /// redistributor invalidated second: a mask that starts later invalidates there itself, and a
+    /// mask that started earlier has stored its configuration.
     pub(super) fn prepare_move(&self, vector: Vector, to: Cpu) -> Result<Move, MsiError> {
         let unknown = MsiError::UnknownVector(vector);
         let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
@@ -41,8 +42,8 @@ impl<P: Platform> DirectLpi<P> {
 
     /// [`MsiParent::end_move`](msi_types::MsiParent::end_move). Task.
     ///
-    /// The CPU that the message does not name any more, or named for a moment, may have the LPI pending. That is
-    /// delivered there.
+    /// The CPU that the message does not name any more, or named for a moment, may have the LPI
+    /// pending. That is delivered there.
     pub(super) fn finish_move(&self, moved: &Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         if moved.message.is_none() {
             return Ok(());

@@ -50,7 +50,7 @@ impl Record {
     }
 }
 
-/// What is done once a sleeping redistributor is awake.
+/// Work for the time when a sleeping redistributor is awake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Deferred {
     Nothing,
@@ -62,7 +62,8 @@ pub(super) enum Deferred {
 
 struct Entry {
     record: Option<Record>,
-    /// Redistributors at which it may be pending for nobody: devices of earlier owners sent messages there.
+    /// Redistributors at which it may be pending for nobody: devices of earlier owners sent
+    /// messages there.
     unowned: CpuSet,
 }
 
@@ -71,13 +72,13 @@ type Slot = IrqLock<Entry>;
 /// Records by LPI. Their memory is allocated in chunks, when LPIs are first allocated.
 pub(super) struct Records {
     chunks: Vec<Once<Vec<Slot>>>,
-    /// Where an LPI may be pending that had no owner yet.
+    /// The CPUs at which an LPI may be pending before its first owner.
     unowned: CpuSet,
 }
 
 impl Records {
-    /// For the `count` lowest LPIs. Before their first owner, they may be pending at the CPUs of `unowned`. `None` if
-    /// there is no memory.
+    /// For the `count` lowest LPIs. Before their first owner, they may be pending at the CPUs of
+    /// `unowned`. `None` if there is no memory.
     pub(super) fn new(count: u32, unowned: CpuSet) -> Option<Self> {
         let chunks = filled((count as usize).div_ceil(CHUNK), Once::new)?;
         Some(Self { chunks, unowned })
@@ -90,7 +91,8 @@ impl Records {
         self.chunks.get(place(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
     }
 
-    /// Adds an LPI for which there is [memory](Self::reserve). Returns where it may be pending for nobody. Any context.
+    /// Adds an LPI for which there is [memory](Self::reserve). Returns where it may be pending for
+    /// nobody. Any context.
     pub(super) fn insert<P: Platform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
         let Some(slot) = self.slot(lpi) else { return CpuSet::NONE };
         slot.with(platform, |entry| {
@@ -124,7 +126,8 @@ impl Records {
         self.slot(lpi)?.with(platform, |entry| entry.record.as_mut().map(change))
     }
 
-    /// Calls `look` with each record; those that are added or taken out meanwhile may be missed. Task.
+    /// Calls `look` with each record; those that are added or taken out meanwhile may be missed.
+    /// Task.
     pub(super) fn for_each<P: Platform>(&self, platform: &P, mut look: impl FnMut(Lpi, &mut Record)) {
         for lpi in self.lpis() {
             self.update(platform, lpi, |record| look(lpi, record));

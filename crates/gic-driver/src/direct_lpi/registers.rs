@@ -4,7 +4,7 @@
 use crate::{Mmio, MmioExt, Redistributor};
 use gic_arch::{Lpi, gicr};
 
-/// Which configurations a redistributor reads anew.
+/// The configurations that a redistributor reads anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Invalidation {
     /// One LPI's (`GICR_INVLPIR`).
@@ -48,7 +48,7 @@ impl<'a, M: Mmio> Registers<'a, M> {
         }
     }
 
-    /// Whether an invalidation is not complete yet (`GICR_SYNCR.Busy`).
+    /// `true` while an invalidation is not complete (`GICR_SYNCR.Busy`).
     pub(super) fn is_busy(&self) -> bool {
         self.redistributor.mmio().read(gicr::SYNCR).busy()
     }

@@ -24,8 +24,9 @@ pub enum ResendReason {
     Requested,
     /// It was pending at a CPU that left, and is not any more: its handler runs as often as before.
     Carried,
-    /// It cannot be known whether it was pending at a CPU that left or lost its power, or at the CPUs from which it was
-    /// moved, when these became many: its handler may run once more than its device sent.
+    /// It cannot be known whether it was pending at a CPU that left or lost its power, or at the
+    /// CPUs from which it was moved, when these became many: its handler may run once more than its
+    /// device sent.
     Unknowable,
 }
 
@@ -44,7 +45,8 @@ pub trait ResendObserver: Send + Sync {
 impl<P: Platform> DirectLpi<P> {
     /// Makes an LPI pending at its target, now or once that is on.
     pub(super) fn deliver(&self, lpi: Lpi, record: &mut Record, reason: ResendReason) {
-        // Two that are deferred are one: if one of them is known to be due, its handler runs for that.
+        // Two that are deferred are one: if one of them is known to be due, its handler runs for
+        // that.
         let reason = match record.deferred {
             Deferred::SetPending(before) => reason.min(before),
             Deferred::Nothing | Deferred::Free(_) => reason,
@@ -58,8 +60,8 @@ impl<P: Platform> DirectLpi<P> {
         record.deferred = if done.is_some() { Deferred::Nothing } else { Deferred::SetPending(reason) };
     }
 
-    /// Makes an LPI pending at its target that may be pending at CPUs which it left, and clears it there, in this
-    /// order.
+    /// Makes an LPI pending at its target that may be pending at CPUs which it left, and clears it
+    /// there, in this order.
     pub(super) fn resend_from(&self, left: impl Iterator<Item = Cpu>, lpi: Lpi, record: &mut Record) {
         self.deliver(lpi, record, ResendReason::Unknowable);
         for cpu in left {

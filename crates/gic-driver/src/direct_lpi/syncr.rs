@@ -1,13 +1,15 @@
 //! The invalidations of one redistributor, one at a time.
 //!
-//! A write of `GICR_INVLPIR` or `GICR_INVALLR` while `GICR_SYNCR.Busy` is 1 is CONSTRAINED UNPREDICTABLE (IHI 0069,
-//! `GICR_INVLPIR`): the redistributor may ignore it. An invalidation takes these steps, on any CPU and in any context:
+//! A write of `GICR_INVLPIR` or `GICR_INVALLR` while `GICR_SYNCR.Busy` is 1 is CONSTRAINED
+//! UNPREDICTABLE (IHI 0069, `GICR_INVLPIR`): the redistributor may ignore it. An invalidation takes
+//! these steps, on any CPU and in any context:
 //!
-//! 1. Under the lock, it reads `Busy`. If that is 0, every invalidation written so far is complete, and it writes its
-//!    own.
+//! 1. Under the lock, it reads `Busy`. If that is 0, every invalidation written so far is complete,
+//!    and it writes its own.
 //! 2. Without the lock, it goes back to 1 until its own is complete.
 //!
-//! Interrupts are masked in step 1 alone, so that a handler which interrupts a waiter can invalidate too.
+//! Interrupts are masked in step 1 alone, so that a handler which interrupts a waiter can
+//! invalidate too.
 
 use super::registers::{Invalidation, Registers};
 use crate::{IrqLock, Mmio, Platform, TimedOut, wait_until};
@@ -21,9 +23,9 @@ pub(super) struct Invalidations(IrqLock<Progress>);
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// How many were written.
+    /// The number of invalidations written.
     written: u64,
-    /// How many of these are complete: all that were written before `Busy` was last read as 0.
+    /// The number of these that are complete: all written before `Busy` was last read as 0.
     complete: u64,
     /// One of them outlasted a whole wait, and `Busy` has been 1 since.
     stuck: bool,
@@ -32,8 +34,8 @@ struct Progress {
 impl Invalidations {
     /// Writes each of `wanted`, and waits until the last one is complete. Any context.
     ///
-    /// One bound of the platform's clock covers all of them, with the waits for other CPUs. At a redistributor that
-    /// outlasted a wait before, it fails at once unless `Busy` is 0 again.
+    /// One bound of the platform's clock covers all of them, with the waits for other CPUs. At a
+    /// redistributor that outlasted a wait before, it fails at once unless `Busy` is 0 again.
     pub(super) fn run<P: Platform, M: Mmio>(
         &self,
         platform: &P,

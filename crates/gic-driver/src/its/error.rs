@@ -32,7 +32,7 @@ pub enum ProbeError {
     Lpis {
         /// The ITS's physical base.
         base: u64,
-        /// Why it cannot have them.
+        /// The reason.
         reason: LpiError,
     },
     /// Somebody left the ITS enabled and it does not come to rest: the hardware's fault.

@@ -125,7 +125,8 @@ impl<P: Platform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Changes an LPI's priority, of which the two low bits are dropped. On return its redistributor knows. Any context.
+    /// Changes an LPI's priority, of which the two low bits are dropped. On return its
+    /// redistributor knows. Any context.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].

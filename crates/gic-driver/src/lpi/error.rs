@@ -48,7 +48,7 @@ pub enum LpiError {
     /// Other messages make these LPIs pending already.
     #[error("the LPIs are taken by {by}")]
     Claimed {
-        /// Which.
+        /// The other messages.
         by: LpiMessages,
     },
     /// The caller names an LPI that the tables do not cover.

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
-/// Where an ITS would be.
+/// The address of an ITS that cannot be mapped.
 pub(crate) const ITS: u64 = 0x808_0000;
 /// RD_base of CPU 0.
 pub(crate) const REDISTRIBUTOR: u64 = 0x80a_0000;

@@ -111,7 +111,7 @@ struct Vector {
     places: Vec<u32>,
 }
 
-/// What a redistributor can do.
+/// The abilities of a redistributor.
 #[derive(Clone, Copy, Debug)]
 struct Hardware {
     ces: bool,

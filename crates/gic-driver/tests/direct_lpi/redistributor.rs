@@ -168,7 +168,8 @@ impl Redistributor {
     fn begin_invalidation(&mut self, register: &str, what: Option<u32>, value: u64) {
         self.check_direct(register);
         assert_eq!(value >> 32, 0, "{register}: a virtual LPI");
-        // CONSTRAINED UNPREDICTABLE (IHI 0069, GICR_INVLPIR and GICR_INVALLR): one that comes early may be ignored.
+        // CONSTRAINED UNPREDICTABLE (IHI 0069, GICR_INVLPIR and GICR_INVALLR): one that comes early
+        // may be ignored.
         assert!(self.invalidating.is_empty(), "{register} is written while GICR_SYNCR.Busy is 1");
         self.invalidations += 1;
         if !self.ignores_invalidation {
