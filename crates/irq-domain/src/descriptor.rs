@@ -157,7 +157,7 @@ pub(crate) enum Source {
     /// An input of the root controller.
     Wired(Arc<dyn WiredParent>),
     /// A private interrupt; masked and sent on the calling CPU.
-    PerCpu(Option<Arc<dyn WiredParent>>),
+    PerCpu(Arc<dyn WiredParent>),
 }
 
 impl Source {
@@ -165,8 +165,7 @@ impl Source {
     fn mask(&self, vector: Vector) {
         match self {
             Self::Msi { domain, slot } => domain.mask(*slot, vector),
-            Self::Wired(parent) | Self::PerCpu(Some(parent)) => parent.mask(vector),
-            Self::PerCpu(None) => {}
+            Self::Wired(parent) | Self::PerCpu(parent) => parent.mask(vector),
         }
     }
 
@@ -174,8 +173,7 @@ impl Source {
     fn unmask(&self, vector: Vector) {
         match self {
             Self::Msi { domain, slot } => domain.unmask(*slot, vector),
-            Self::Wired(parent) | Self::PerCpu(Some(parent)) => parent.unmask(vector),
-            Self::PerCpu(None) => {}
+            Self::Wired(parent) | Self::PerCpu(parent) => parent.unmask(vector),
         }
     }
 
@@ -183,8 +181,7 @@ impl Source {
     pub(crate) fn set_pending(&self, vector: Vector, pending: Pending) {
         match self {
             Self::Msi { domain, .. } => domain.parent().set_pending(vector, pending),
-            Self::Wired(parent) | Self::PerCpu(Some(parent)) => parent.set_pending(vector, pending),
-            Self::PerCpu(None) => {}
+            Self::Wired(parent) | Self::PerCpu(parent) => parent.set_pending(vector, pending),
         }
     }
 
@@ -192,8 +189,7 @@ impl Source {
     pub(crate) fn is_pending(&self, vector: Vector) -> Option<bool> {
         match self {
             Self::Msi { domain, slot } => domain.is_pending(*slot, vector),
-            Self::Wired(parent) | Self::PerCpu(Some(parent)) => Some(parent.is_pending(vector)),
-            Self::PerCpu(None) => None,
+            Self::Wired(parent) | Self::PerCpu(parent) => Some(parent.is_pending(vector)),
         }
     }
 }

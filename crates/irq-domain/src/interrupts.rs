@@ -33,7 +33,8 @@ pub struct Config {
     pub cpus: NonZeroU16,
     /// The kernel.
     pub host: Arc<dyn Host>,
-    /// The root controller's wired interrupts, if it has any for the core to hand out.
+    /// The root controller's wired and private interrupts, if it has any for the core to hand out.
+    /// Without it, requests for either are refused.
     pub wired: Option<Arc<dyn WiredParent>>,
     /// Who chooses CPUs.
     pub policy: Box<dyn AffinityPolicy>,

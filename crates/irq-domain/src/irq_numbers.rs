@@ -51,14 +51,46 @@ mod tests {
     use super::*;
     use crate::descriptor::{NewDescriptor, Source};
     use crate::irq::Flow;
-    use msi_types::{Cpu, Vector};
+    use alloc::sync::Arc;
+    use core::num::NonZeroU16;
+    use msi_types::{Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
+
+    /// A root controller that numbers have nothing to do with.
+    struct Untouched;
+
+    impl WiredParent for Untouched {
+        fn claim(&self, _: Vector, _: NonZeroU16) -> Result<(), MsiError> {
+            unreachable!()
+        }
+        fn release(&self, _: Vector, _: NonZeroU16) {
+            unreachable!()
+        }
+        fn set_trigger(&self, _: Vector, _: Trigger) -> Result<(), MsiError> {
+            unreachable!()
+        }
+        fn set_target(&self, _: Vector, _: Cpu) -> Result<(), MsiError> {
+            unreachable!()
+        }
+        fn mask(&self, _: Vector) {
+            unreachable!()
+        }
+        fn unmask(&self, _: Vector) {
+            unreachable!()
+        }
+        fn set_pending(&self, _: Vector, _: Pending) {
+            unreachable!()
+        }
+        fn is_pending(&self, _: Vector) -> bool {
+            unreachable!()
+        }
+    }
 
     fn interrupt(irq: Irq) -> Descriptor {
         Descriptor::new(NewDescriptor {
             irq,
             vector: Vector::new(27),
             flow: Flow::PerCpu,
-            source: Source::PerCpu(None),
+            source: Source::PerCpu(Arc::new(Untouched)),
             target: Cpu::new(0),
             among: None,
             cpus: 1,

@@ -85,10 +85,14 @@ impl Interrupts {
     /// handler that may run on all CPUs at once. It is off on each CPU until that CPU calls
     /// [`PerCpuHandle::enable_here`].
     ///
-    /// Priorities and triggers of private interrupts are set up by the root controller's driver, on each CPU.
-    /// `trigger` says here whether an arrival that nests below its own handler must be remembered (edge) or
-    /// tells again (level). Where a wired parent was given, its `mask`, `unmask` and `set_pending` are used for
-    /// the private vector too, and act on the calling CPU. Task.
+    /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
+    /// each CPU. `trigger` says here whether an arrival that nests below its own handler must be
+    /// remembered (edge) or tells again (level). The wired parent's `mask`, `unmask` and
+    /// `set_pending` are used for the private vector too, and act on the calling CPU. Task.
+    ///
+    /// # Errors
+    /// [`RequestError::NoWiredParent`]: without one, nothing could let the interrupt through.
+    /// [`RequestError::OutOfRange`], [`RequestError::InUse`].
     pub fn request_per_cpu(
         self: &Arc<Self>,
         vector: Vector,
@@ -96,6 +100,7 @@ impl Interrupts {
         name: &str,
         handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
+        let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
         self.reclaim();
         let slot = self.table.ensure(vector).ok_or(RequestError::OutOfRange(vector))?;
         slot.ensure_private(self.cpus());
@@ -107,7 +112,7 @@ impl Interrupts {
             irq,
             vector,
             flow: Flow::PerCpu,
-            source: Source::PerCpu(self.wired.clone()),
+            source: Source::PerCpu(parent.clone()),
             target: Cpu::default(),
             among: None,
             cpus: self.cpus(),

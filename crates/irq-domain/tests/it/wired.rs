@@ -1,8 +1,9 @@
 //! Interrupts at the root controller.
 
-use crate::mock::{Kind, Machine, StoreKind, on_cpu};
-use irq_domain::{Deferral, Dispatched, RequestError, WiredRequest};
+use crate::mock::{Kernel, Kind, Machine, StoreKind, on_cpu};
+use irq_domain::{Config, Deferral, Dispatched, Interrupts, RequestError, WiredRequest};
 use msi_types::{Cpu, MsiError, Shape, Trigger, Vector};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -93,6 +94,15 @@ fn a_private_interrupt_runs_on_several_cpus_at_once_where_it_was_enabled() {
     on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), TIMER));
     assert_eq!(nested.load(Ordering::Relaxed), 1);
     assert_eq!(machine.interrupts.irq_info(handle.irq()).unwrap().counts, [1, 1, 0, 0]);
+}
+
+#[test]
+fn wired_and_private_interrupts_need_a_wired_parent() {
+    let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)));
+    let private = interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {});
+    assert_eq!(private.err(), Some(RequestError::NoWiredParent));
+    let wired = interrupts.request_wired(UART, |_| {});
+    assert_eq!(wired.err(), Some(RequestError::NoWiredParent));
 }
 
 #[test]
