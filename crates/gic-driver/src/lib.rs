@@ -1,10 +1,12 @@
 //! Drivers for the Arm GICv3: distributor, redistributors, CPU interface, LPIs and every way to send messages to it, for
 //! any kernel or hypervisor; and for the GICv2 under the boards that send messages by GICv2m.
 //!
-//! The kernel gives a [`Platform`] – mappings, table memory, a clock – and gets typed drivers; nothing here knows an
-//! interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`] need no heap, so that wired interrupts, timers
-//! and IPIs work in early boot. [`Gic`] puts them together by CPU numbers and adds [`Lpis`]. On it stand the parents of
-//! devices' messages, each an [`MsiParent`](msi_types::MsiParent); which of them serves a device is firmware's to say.
+//! The kernel gives a [`Platform`] – mappings, table memory, a clock – and gets typed drivers;
+//! nothing here knows an interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`]
+//! allocate nothing, so that wired interrupts, timers and IPIs work in early boot; the crate still
+//! links with a global allocator alone. [`Gic`] puts them together by CPU numbers and adds
+//! [`Lpis`]. On it stand the parents of devices' messages, each an
+//! [`MsiParent`](msi_types::MsiParent); which of them serves a device is firmware's to say.
 //!
 //! | | a message is | stands on | isolates |
 //! |---|---|---|---|
@@ -63,6 +65,7 @@
 
 extern crate alloc;
 
+mod barrier;
 mod block_allocator;
 mod claims;
 pub mod cpu_interface;

@@ -106,7 +106,7 @@ pub trait Platform: Send + Sync {
         let _ = (table, range);
         match coherence {
             Coherence::Coherent => {
-                core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+                crate::barrier::observe_device();
                 Observed::Yes
             }
             Coherence::NonCoherent => Observed::No,

@@ -105,6 +105,12 @@ impl SystemRegisters for CpuRegisters {
     }
 }
 
+/// Orders later loads after earlier ones, as seen from the outer shareable domain.
+pub(crate) fn barrier_outer_loads() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dmb oshld", options(nostack, preserves_flags)) };
+}
+
 fn barrier_system() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
