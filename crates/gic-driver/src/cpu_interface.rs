@@ -1,9 +1,11 @@
 //! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking them by priority, and
 //! sending SGIs. Without a heap; each CPU uses its own.
 
+mod acknowledge;
 mod setup;
 mod sgi;
 
+pub use acknowledge::SynchronisedAcknowledge;
 pub use setup::SavedCpuInterface;
 pub use sgi::SgiId;
 

@@ -1,6 +1,7 @@
 //! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and routes. Without a heap.
 
-use crate::frame::{Fields, Frame, is_v3_or_later};
+use crate::errata::{self, Erratum};
+use crate::frame::{ChipAliases, Fields, Frame, is_v3_or_later};
 use crate::interrupt::Interrupt;
 use crate::saved::{BlockDefaults, SharedBlock};
 use crate::{Block, GicError, Group, Mmio, MmioExt, Platform};
@@ -96,9 +97,35 @@ impl<M: Mmio> Distributor<M> {
             return Err(GicError::OtherVersion { block, found: "GICv2" });
         }
         let frame = Frame::probe(mmio, block)?;
-        let typer = frame.mmio.read(gicd::TYPER);
+        let mut typer = frame.mmio.read(gicd::TYPER);
+        let mut errata = errata::matching(errata::Frame::Distributor, frame.mmio.read(gicd::IIDR), &[]);
+        if errata.any(|entry| entry.erratum == Erratum::ExtendedSpisNotThere) {
+            typer = typer.with_espi(false).with_nmi(false);
+        }
         let view = detect_view(platform, &frame, typer)?;
         Ok(Self { frame, address, typer, view })
+    }
+
+    /// Gives up the distinction of two security states (`GICD_CTLR.DS`), where Non-secure software
+    /// sees the Secure registers ([`SecureRegistersExposed`](Erratum::SecureRegistersExposed)).
+    /// Task; before [`init`](Self::init). Does nothing in another view.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`].
+    pub fn disable_security<P: Platform>(&mut self, platform: &P) -> Result<(), GicError> {
+        if self.view == SecurityView::Secure {
+            let control = self.frame.mmio.read(gicd::CTLR);
+            self.write_control(platform, control.with_ds(true))?;
+            if self.frame.mmio.read(gicd::CTLR).ds() {
+                self.view = SecurityView::Single;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads registers of shared interrupts at these aliases of the frame.
+    pub(crate) fn read_at(&mut self, aliases: ChipAliases<M>) {
+        self.frame.aliases = Some(aliases);
     }
 
     /// Brings the distributor and all shared interrupts to a known state: affinity routing; each interrupt
@@ -134,7 +161,8 @@ impl<M: Mmio> Distributor<M> {
         for ((fields, block), saved) in self.blocks().zip(storage) {
             saved.interrupts = self.frame.save_block(fields, block);
             for (route, register) in saved.routes.iter_mut().zip(routes_of(fields, block)) {
-                *route = register.map_or(0, |register| self.frame.mmio.read(register).into());
+                *route =
+                    register.map_or(0, |(intid, register)| self.frame.reads(intid).read(register).into());
             }
         }
         Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
@@ -161,7 +189,7 @@ impl<M: Mmio> Distributor<M> {
         self.frame.settle(platform)?;
         for ((fields, block), saved) in self.blocks().zip(storage) {
             for (route, register) in saved.routes.iter().zip(routes_of(fields, block)) {
-                if let Some(register) = register {
+                if let Some((_, register)) = register {
                     self.frame.mmio.write(register, Irouter::from(*route));
                 }
             }
@@ -212,7 +240,7 @@ impl<M: Mmio> Distributor<M> {
     /// # Errors
     /// [`GicError::NoSuchInterrupt`].
     pub fn route(&self, intid: IntId) -> Result<Route, GicError> {
-        let value = self.frame.mmio.read(self.route_register(intid)?);
+        let value = self.frame.reads(intid).read(self.route_register(intid)?);
         Ok(if value.any_participating() { Route::AnyParticipating } else { Route::To(value.affinity()) })
     }
 
@@ -298,7 +326,8 @@ impl<M: Mmio> Distributor<M> {
     }
 
     fn route_registers(&self) -> impl Iterator<Item = Reg<Irouter>> + use<M> {
-        self.blocks().flat_map(|(fields, block)| routes_of(fields, block)).flatten()
+        let routes = self.blocks().flat_map(|(fields, block)| routes_of(fields, block)).flatten();
+        routes.map(|(_, register)| register)
     }
 
     fn route_register(&self, intid: IntId) -> Result<Reg<Irouter>, GicError> {
@@ -401,10 +430,14 @@ fn detect_view<P: Platform, M: Mmio>(
     Ok(if secure { SecurityView::Secure } else { SecurityView::NonSecure })
 }
 
-/// The route registers of a block, `None` where the interrupt does not exist (1020–1023).
-fn routes_of(fields: &Fields, block: u32) -> impl Iterator<Item = Option<Reg<Irouter>>> + use<> {
+/// The interrupts of a block with their route registers, `None` where the interrupt does not exist
+/// (1020–1023).
+fn routes_of(fields: &Fields, block: u32) -> impl Iterator<Item = Option<(IntId, Reg<Irouter>)>> + use<> {
     let range: IntIdRange = fields.group.range();
-    (32 * block..32 * block + 32).map(move |index| range.intid_at(index).and_then(gicd::irouter))
+    (32 * block..32 * block + 32).map(move |index| {
+        let intid = range.intid_at(index)?;
+        Some((intid, gicd::irouter(intid)?))
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Errata: what implementations do otherwise than the architecture says, keyed by the `IIDR` of the frame that shows it.
 //!
-//! Facts from the vendors' public errata notices and from Linux's `Documentation/arch/arm64/silicon-errata.rst`. Each
-//! [`Erratum`] says what has to be done, and by whom.
+//! Facts from the vendors' public errata notices and from Linux
+//! (`Documentation/arch/arm64/silicon-errata.rst`, `drivers/irqchip/irq-gic-v3.c`). Each
+//! [`Erratum`] says what has to be done, and by whom; [`Gic::errata`](crate::Gic::errata) tells
+//! which a machine has.
 //!
 //! ```
 //! use gic_arch::Iidr;
@@ -23,6 +25,8 @@ pub enum Frame {
     Redistributor,
     /// `GITS_IIDR`.
     Its,
+    /// `MIDR_EL1` of a CPU, in place of an `IIDR`.
+    Cpu,
 }
 
 /// What has to be done differently.
@@ -32,13 +36,35 @@ pub enum Erratum {
     /// Reserved registers, `GICD_TYPER2` among them, abort when read: only registers of the base architecture are
     /// touched. (This driver never reads others.)
     ReservedRegistersAbort,
-    /// An SPI whose target's redistributor sleeps is not signalled after another CPU deactivates it by its CPU
-    /// interface. The kernel, when the SPI was routed elsewhere since it was acknowledged, deactivates it by
-    /// [`Interrupt::deactivate`](crate::Interrupt::deactivate) as well.
+    /// An SPI whose target's redistributor sleeps is not signalled after another CPU deactivates it
+    /// by its CPU interface. [`Gic::end`](crate::Gic::end) and
+    /// [`Gic::deactivate`](crate::Gic::deactivate) deactivate an SPI that is routed elsewhere at
+    /// the distributor.
     SpiWakeLostOnDeactivation,
-    /// Registers of SPIs of another chip are read at the alias of that chip's distributor. This driver does not:
-    /// what it reads of such SPIs may be stale.
+    /// With three chips or more, registers of SPIs are read at the alias of the distributor of the
+    /// chip that owns them. [`Gic`](crate::Gic) does.
     SpisOwnedByChips,
+    /// `GICD_TYPER` shows extended SPIs that are not there. [`Distributor`](crate::Distributor)
+    /// ignores them.
+    ExtendedSpisNotThere,
+    /// Non-secure software sees the Secure registers, so that priorities do not mean the same at
+    /// the distributor and at the CPU interface. [`Gic`](crate::Gic) disables security
+    /// (`GICD_CTLR.DS`): one state remains.
+    SecureRegistersExposed,
+    /// The GIC knows CPUs by affinities one level below those of `MPIDR_EL1`. [`Gic`](crate::Gic)
+    /// translates [`GicConfig::cpus`](crate::GicConfig::cpus).
+    AffinityOneLevelDown,
+    /// `GICR_WAKER` must not be used: firmware woke the redistributors. [`Gic`](crate::Gic) leaves
+    /// it alone.
+    WakerUnusable,
+    /// Firmware that powers a CPU down does not bring back the priorities of its private
+    /// interrupts. The kernel does without priorities of its own there: no pseudo-NMI by
+    /// [`mask_below`](crate::CpuInterface::mask_below).
+    PrivatePrioritiesLost,
+    /// `ICC_IAR1_EL1` may be read before an earlier access took effect, and may show an interrupt
+    /// that does not become active. The kernel wraps the CPU's registers into
+    /// [`SynchronisedAcknowledge`](crate::cpu_interface::SynchronisedAcknowledge).
+    AcknowledgeNotSynchronised,
     /// Tables are accessed without looking into caches, whatever the attributes read back. [`Gic`](crate::Gic) acts
     /// as if firmware had said so ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
     TablesNotCoherent,
@@ -66,8 +92,10 @@ pub struct Entry {
     pub mask: u32,
     /// What they are.
     pub value: u32,
-    /// Where the same IIDR stands for healthy implementations as well: the machines that have the erratum, by a compatible
-    /// string of the devicetree's root, or ACPI's OEM table ID. Empty: all.
+    /// Where the same IIDR stands for healthy implementations as well: the machines that have the
+    /// erratum, by a compatible string or quirk property of the devicetree's root or GIC node,
+    /// ACPI's OEM table ID, or the SoC's identification by firmware (SMCCC `SOC_ID`, as `jep106:`
+    /// and two hexadecimal numbers). Empty: all.
     pub machines: &'static [&'static str],
     /// What has to be done differently.
     pub erratum: Erratum,
@@ -110,10 +138,64 @@ pub const TABLE: &[Entry] = &[
         frame: Frame::Distributor,
         mask: 0xffff_ffff,
         value: 0x0402_043b,
-        machines: &["nvidia,t241", "T241"],
+        machines: &["jep106:036b:0241"],
         erratum: Erratum::SpisOwnedByChips,
         number: "T241-FABRIC-4",
         product: "NVIDIA T241, several chips",
+    },
+    Entry {
+        frame: Frame::Distributor,
+        mask: 0xffff_ffff,
+        value: 0x0204_043b,
+        machines: &[],
+        erratum: Erratum::ExtendedSpisNotThere,
+        number: "161010803",
+        product: "HiSilicon Hip06",
+    },
+    Entry {
+        frame: Frame::Distributor,
+        mask: 0xffff_ffff,
+        value: 0x0000_0000,
+        machines: &[],
+        erratum: Erratum::ExtendedSpisNotThere,
+        number: "161010803",
+        product: "HiSilicon Hip07",
+    },
+    Entry {
+        frame: Frame::Distributor,
+        mask: 0xff00_0fff,
+        value: 0x0000_043b,
+        machines: &["rockchip,rk3399"],
+        erratum: Erratum::SecureRegistersExposed,
+        number: "RK3399 integration",
+        product: "Rockchip RK3399 (GIC-500)",
+    },
+    Entry {
+        frame: Frame::Distributor,
+        mask: 0,
+        value: 0,
+        machines: &["asr,asr8601-gic-v3"],
+        erratum: Erratum::AffinityOneLevelDown,
+        number: "8601001",
+        product: "ASR8601",
+    },
+    Entry {
+        frame: Frame::Redistributor,
+        mask: 0,
+        value: 0,
+        machines: &["qcom,msm8996-gic-v3"],
+        erratum: Erratum::WakerUnusable,
+        number: "MSM8996 firmware",
+        product: "Qualcomm MSM8996",
+    },
+    Entry {
+        frame: Frame::Redistributor,
+        mask: 0,
+        value: 0,
+        machines: &["mediatek,broken-save-restore-fw"],
+        erratum: Erratum::PrivatePrioritiesLost,
+        number: "Chromebook firmware",
+        product: "MediaTek MT8183, MT8192, MT8195",
     },
     Entry {
         frame: Frame::Redistributor,
@@ -196,9 +278,90 @@ pub const TABLE: &[Entry] = &[
         number: "3568002",
         product: "Rockchip RK3566, RK3568 (GIC-600)",
     },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0a10,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) ThunderX",
+    },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0a20,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) ThunderX 81xx",
+    },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0a30,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) ThunderX 83xx",
+    },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0b10,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) OCTEON TX2 98xx",
+    },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0b20,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) OCTEON TX2 96xx",
+    },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0b30,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) OCTEON TX2 95xx",
+    },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0b40,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) OCTEON TX2 95xxN",
+    },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0b50,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) OCTEON TX2 95xxMM",
+    },
+    Entry {
+        frame: Frame::Cpu,
+        mask: 0xff0f_fff0,
+        value: 0x430f_0b60,
+        machines: &[],
+        erratum: Erratum::AcknowledgeNotSynchronised,
+        number: "23154, 38545",
+        product: "Marvell (Cavium) OCTEON TX2 95xxO",
+    },
 ];
 
-/// The errata of a frame. `machine`: the compatible strings of the devicetree's root, or ACPI's OEM table ID.
+/// The errata of a frame. `machine`: as in [`Entry::machines`].
 pub fn matching<'a>(
     frame: Frame,
     iidr: Iidr,
@@ -227,6 +390,7 @@ mod tests {
 
     #[test]
     fn every_row_can_match() {
+        assert_eq!(found(Frame::Cpu, 0x430f_0a11, &[]), [Erratum::AcknowledgeNotSynchronised]);
         for entry in TABLE {
             assert_eq!(entry.value & !entry.mask, 0, "{} {}", entry.product, entry.number);
         }

@@ -114,6 +114,7 @@ impl Fake {
 #[derive(Clone, Copy, Debug)]
 enum Frame {
     Distributor,
+    DistributorAlias(u32),
     Redistributor(usize),
     V2m(u64),
 }
@@ -128,6 +129,9 @@ impl FakeMmio {
     fn read(&self, offset: u32, bytes: u32) -> u64 {
         match self.frame {
             Frame::Distributor => self.machine.at_distributor(|frame| frame.read(offset, bytes)),
+            Frame::DistributorAlias(chip) => {
+                self.machine.at_distributor(|frame| frame.read_alias(chip, offset, bytes))
+            }
             Frame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.read(offset, bytes))
             }
@@ -148,6 +152,7 @@ impl FakeMmio {
             Frame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.write(offset, bytes, value));
             }
+            Frame::DistributorAlias(chip) => panic!("GICD + {offset:#x} is written at chip {chip}"),
             Frame::V2m(_) => panic!("software writes to a v2m frame + {offset:#x}"),
         }
     }
@@ -178,6 +183,10 @@ impl Platform for Fake {
     fn map(&self, region: PhysicalRegion) -> Option<FakeMmio> {
         if region.base == DISTRIBUTOR {
             return Some(self.distributor_frame());
+        }
+        if region.base & ((1 << 44) - 1) == DISTRIBUTOR + 0x158_0000 {
+            let chip = u32::try_from(region.base >> 44).unwrap();
+            return Some(FakeMmio { machine: self.clone(), frame: Frame::DistributorAlias(chip) });
         }
         if self.0.v2m.lock().unwrap().contains_key(&region.base) {
             assert_eq!(region.bytes, v2m::FRAME_SIZE);

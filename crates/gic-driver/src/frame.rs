@@ -2,7 +2,7 @@
 //! says that a write is still taking effect.
 
 use crate::{Block, GicError, IrqLock, Mmio, MmioExt, Platform, wait_until};
-use gic_arch::{ArchRevision, IntIdField, IntIdRange, gicd, gicr, id};
+use gic_arch::{ArchRevision, IntId, IntIdClass, IntIdField, IntIdRange, gicd, gicr, id};
 
 /// A mapped frame with its name and the lock for its read-modify-write registers.
 #[derive(Debug)]
@@ -10,6 +10,25 @@ pub(crate) struct Frame<M> {
     pub(crate) mmio: M,
     pub(crate) block: Block,
     pub(crate) fields_lock: IrqLock<()>,
+    /// Where the registers of shared interrupts are read, if not here.
+    pub(crate) aliases: Option<ChipAliases<M>>,
+}
+
+/// The distributor's aliases at the chips of a machine (NVIDIA erratum T241-FABRIC-4): a read of an
+/// SPI's register goes to that of the chip that owns the SPI, a write to the distributor itself.
+#[derive(Debug)]
+pub(crate) struct ChipAliases<M>(pub(crate) [Option<M>; 4]);
+
+impl<M> ChipAliases<M> {
+    /// Each chip owns 320 SPIs, in their order; the fourth has extended ones.
+    fn of(&self, intid: IntId) -> Option<&M> {
+        let chip = match intid.class() {
+            IntIdClass::Spi => (intid.get() - IntId::SPI_BASE) / 320,
+            IntIdClass::ExtendedSpi => 3,
+            _ => return None,
+        };
+        self.0.get(chip as usize)?.as_ref()
+    }
 }
 
 /// Is the distributor a GICv3's or later? `GICD_TYPER` tells, at the same place in the first 4 KiB
@@ -25,7 +44,9 @@ impl<M: Mmio> Frame<M> {
     /// Takes a frame whose `PIDR2` says that it is a GICv3's or GICv4's.
     pub(crate) fn probe(mmio: M, block: Block) -> Result<Self, GicError> {
         match mmio.read(id::PIDR2).revision() {
-            ArchRevision::V3 | ArchRevision::V4 => Ok(Self { mmio, block, fields_lock: IrqLock::new(()) }),
+            ArchRevision::V3 | ArchRevision::V4 => {
+                Ok(Self { mmio, block, fields_lock: IrqLock::new(()), aliases: None })
+            }
             found => Err(GicError::WrongRevision { block, found }),
         }
     }
@@ -34,9 +55,16 @@ impl<M: Mmio> Frame<M> {
     /// `RWP` and reads as zero: writes take effect at once.
     pub(crate) fn probe_v2(mmio: M, block: Block) -> Result<Self, GicError> {
         match mmio.read(gicd::GICV2_PIDR2).revision() {
-            ArchRevision::V1 | ArchRevision::V2 => Ok(Self { mmio, block, fields_lock: IrqLock::new(()) }),
+            ArchRevision::V1 | ArchRevision::V2 => {
+                Ok(Self { mmio, block, fields_lock: IrqLock::new(()), aliases: None })
+            }
             found => Err(GicError::WrongRevision { block, found }),
         }
+    }
+
+    /// Where a register of that interrupt is read.
+    pub(crate) fn reads(&self, intid: IntId) -> &M {
+        self.aliases.as_ref().and_then(|aliases| aliases.of(intid)).unwrap_or(&self.mmio)
     }
 
     /// Waits until all writes that `RWP` tracks took effect.

@@ -10,9 +10,11 @@
 //!   fields of a frame (one for each distributor and redistributor)
 //! ```
 
+mod quirks;
 mod suspend;
 mod wired;
 
+use quirks::Quirks;
 pub use suspend::{Resumed, SuspendError, Suspended};
 
 use crate::claims::{Claims, Moves};
@@ -63,7 +65,7 @@ pub struct GicConfig {
     pub distributor_bytes: Option<u64>,
     /// The regions of redistributors.
     pub redistributors: Vec<RedistributorRegion>,
-    /// The affinity of each CPU, by its number.
+    /// The affinity of each CPU, by its number, as `MPIDR_EL1` has it.
     pub cpus: Vec<Affinity>,
     /// Priorities.
     pub priorities: Priorities,
@@ -71,8 +73,9 @@ pub struct GicConfig {
     pub lpi_id_bits: Option<u8>,
     /// What firmware says about the redistributors' accesses to memory.
     pub table_access: TableAccess,
-    /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the compatible strings
-    /// of the devicetree's root, or ACPI's OEM table ID.
+    /// By which names firmware identifies the machine, for
+    /// [errata](crate::errata::Entry::machines): the compatible strings of the devicetree's root
+    /// and of the GIC's node, its quirk properties, or ACPI's OEM table ID.
     pub machine: Vec<String>,
 }
 
@@ -114,6 +117,7 @@ pub struct Gic<P: Platform> {
     cpus: Vec<PerCpu<P::Mmio>>,
     priorities: Priorities,
     lpis: Result<Arc<Lpis<P>>, LpiError>,
+    quirks: Quirks,
     claims: IrqLock<Claims>,
     moves: IrqLock<Moves>,
 }
@@ -148,11 +152,18 @@ impl<P: Platform> Gic<P> {
         let boot = platform.cpu();
         let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
         check_frame(distributor, distributor_bytes)?;
-        let distributor = open_distributor(&*platform, distributor)?;
-        distributor.init(&*platform, DistributorConfig { priority: priorities.wired, route })?;
-        let cpus = open_redistributors(&*platform, &redistributors, &cpus)?;
-        let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
         let machine: Vec<_> = machine.iter().map(String::as_str).collect();
+        let mut distributor = open_distributor(&*platform, distributor)?;
+        let mut quirks = Quirks::of_distributor(&distributor, &machine);
+        quirks.apply_to_distributor(&*platform, &mut distributor, &redistributors)?;
+        let route = quirks.affinity(route);
+        distributor.init(&*platform, DistributorConfig { priority: priorities.wired, route })?;
+        let affinities = cpus.into_iter().map(|cpu| quirks.affinity(cpu));
+        let mut cpus = open_redistributors(&*platform, &redistributors, affinities)?;
+        for redistributor in cpus.iter_mut().filter_map(|cpu| cpu.redistributor.as_mut()) {
+            quirks.apply_to_redistributor(redistributor, &machine);
+        }
+        let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
         let wrong = present.clone().any(|redistributor| lies_about_coherence(redistributor, &machine));
         let access = if wrong { TableAccess::NonCoherent } else { table_access };
         let choice = LpiConfig { id_bits: lpi_id_bits, priority: priorities.lpi, access };
@@ -162,7 +173,7 @@ impl<P: Platform> Gic<P> {
             Err(error) => return Err(error),
         };
         let (claims, moves) = Default::default();
-        Ok(Self { platform, distributor, cpus, priorities, lpis, claims, moves })
+        Ok(Self { platform, distributor, cpus, priorities, lpis, quirks, claims, moves })
     }
 
     /// Makes a CPU take interrupts: wakes its redistributor, brings its SGIs and PPIs to a known state, gives the
@@ -245,7 +256,7 @@ impl<P: Platform> Gic<P> {
         (0..u32::try_from(self.cpus.len()).unwrap_or(u32::MAX)).map(Cpu::new)
     }
 
-    /// The affinity of a CPU; `None` if the configuration does not have it.
+    /// The affinity of a CPU, as the GIC has it; `None` if the configuration does not have it.
     pub fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.cpus.get(cpu.index()).map(|per_cpu| per_cpu.affinity)
     }
@@ -317,12 +328,10 @@ fn open_distributor<P: Platform>(platform: &P, base: u64) -> Result<Distributor<
 fn open_redistributors<P: Platform>(
     platform: &P,
     regions: &[RedistributorRegion],
-    cpus: &[Affinity],
+    cpus: impl Iterator<Item = Affinity>,
 ) -> Result<Vec<PerCpu<P::Mmio>>, GicError> {
-    let mut found: Vec<_> = cpus
-        .iter()
-        .map(|&affinity| PerCpu { affinity, redistributor: None, on: AtomicBool::new(false) })
-        .collect();
+    let mut found: Vec<_> =
+        cpus.map(|affinity| PerCpu { affinity, redistributor: None, on: AtomicBool::new(false) }).collect();
     for region in regions {
         for redistributor in walk_redistributors(platform, *region) {
             let redistributor = redistributor?;

@@ -183,7 +183,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     }
 
     fn read(&self, field: IntIdField) -> u32 {
-        self.locate(field).map_or(0, |location| location.extract(self.frame.mmio.read(location.register())))
+        let frame = self.frame.reads(self.intid);
+        self.locate(field).map_or(0, |location| location.extract(frame.read(location.register())))
     }
 
     /// Writes 1 to the interrupt's bit of a write-1-to-set or write-1-to-clear register; zeros change nothing.
@@ -196,7 +197,7 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     fn replace<P: Platform>(&self, platform: &P, field: IntIdField, value: u32) {
         let Some(location) = self.locate(field) else { return };
         self.frame.fields_lock.with(platform, |()| {
-            let old = self.frame.mmio.read(location.register());
+            let old = self.frame.reads(self.intid).read(location.register());
             self.frame.mmio.write(location.register(), location.insert(old, value));
         });
     }

@@ -57,7 +57,7 @@
 //!     let interface = gic.cpu_interface(registers);
 //!     if let Some(interrupt) = interface.acknowledge() {
 //!         // … the handler of `interrupt.intid()` …
-//!         interface.end(interrupt);
+//!         gic.end(&interface, interrupt);
 //!     }
 //! }
 //! ```

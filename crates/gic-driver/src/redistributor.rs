@@ -29,6 +29,8 @@ pub struct Redistributor<M> {
     frame: Frame<M>,
     address: u64,
     typer: Typer,
+    /// Is `GICR_WAKER` usable?
+    waker: bool,
 }
 
 impl<M: Mmio> Redistributor<M> {
@@ -40,7 +42,13 @@ impl<M: Mmio> Redistributor<M> {
     pub fn new(mmio: M, address: u64) -> Result<Self, GicError> {
         let frame = Frame::probe(mmio, Block::Redistributor(address))?;
         let typer = frame.mmio.read(gicr::TYPER);
-        Ok(Self { frame, address, typer })
+        Ok(Self { frame, address, typer, waker: true })
+    }
+
+    /// Leaves `GICR_WAKER` alone: firmware woke the redistributor
+    /// ([`WakerUnusable`](crate::errata::Erratum::WakerUnusable)).
+    pub fn leave_waker(&mut self) {
+        self.waker = false;
     }
 
     /// Wakes the redistributor: its CPU gets interrupts. Before the CPU interface is enabled, and before any other
@@ -49,6 +57,9 @@ impl<M: Mmio> Redistributor<M> {
     /// # Errors
     /// [`GicError::TimedOut`] if `ChildrenAsleep` stays set.
     pub fn wake<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        if !self.waker {
+            return Ok(());
+        }
         let waker = self.frame.mmio.read(gicr::WAKER);
         self.frame.mmio.write(gicr::WAKER, waker.with_processor_sleep(false));
         self.frame
@@ -61,6 +72,9 @@ impl<M: Mmio> Redistributor<M> {
     /// # Errors
     /// [`GicError::TimedOut`] if `ChildrenAsleep` does not come.
     pub fn sleep<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        if !self.waker {
+            return Ok(());
+        }
         let waker = self.frame.mmio.read(gicr::WAKER);
         self.frame.mmio.write(gicr::WAKER, waker.with_processor_sleep(true));
         if !self.frame.mmio.read(gicr::WAKER).processor_sleep() {

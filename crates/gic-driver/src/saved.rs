@@ -85,7 +85,9 @@ impl<M: Mmio> Frame<M> {
     }
 
     fn word(&self, field: IntIdField, index: u32) -> u32 {
-        field.registers().get(index).map_or(0, |register| self.mmio.read(register))
+        let Some(register) = field.registers().get(index) else { return 0 };
+        let first = field.range().intid_at(index * (u32::BITS / field.bits()));
+        first.map_or(&self.mmio, |intid| self.reads(intid)).read(register)
     }
 
     fn words<const N: usize>(&self, field: IntIdField, block: u32) -> [u32; N] {

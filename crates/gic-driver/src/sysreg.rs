@@ -111,7 +111,14 @@ pub(crate) fn barrier_outer_loads() {
     unsafe { asm!("dmb oshld", options(nostack, preserves_flags)) };
 }
 
-fn barrier_system() {
+/// For [`barrier::eight_nops`](crate::barrier::eight_nops).
+pub(crate) fn eight_nops() {
+    // SAFETY: nothing happens.
+    unsafe { asm!(".rept 8", "nop", ".endr", options(nostack, preserves_flags)) };
+}
+
+/// Waits until all earlier accesses took effect.
+pub(crate) fn barrier_system() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }

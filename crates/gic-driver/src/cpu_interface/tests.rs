@@ -19,6 +19,20 @@ fn sgi(number: u8) -> SgiId {
 }
 
 #[test]
+fn an_acknowledgement_that_did_not_become_active_is_none() {
+    let registers = FakeRegisters::default();
+    let safe = SynchronisedAcknowledge::new(&registers);
+    let interface: CpuInterface<_> = CpuInterface::enable(safe, CpuInterfaceConfig::default()).unwrap();
+    registers.raise(40);
+    registers.lose_synchronisation();
+    assert_eq!(interface.acknowledge(), None);
+    let taken = interface.acknowledge().unwrap();
+    assert_eq!(taken.intid(), IntId::new(40));
+    interface.end(taken);
+    assert_eq!(interface.acknowledge(), None);
+}
+
+#[test]
 fn at_el2_the_system_registers_are_enabled_for_both_levels() {
     let registers = FakeRegisters::at_el2();
     combined(&registers);

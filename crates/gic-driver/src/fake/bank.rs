@@ -91,6 +91,12 @@ impl Bank {
         Some(value)
     }
 
+    /// The field that the register at `offset` begins with; `None` if it is none of these arrays'.
+    pub(crate) fn first_field(&self, offset: u32) -> Option<u32> {
+        let (_, field) = self.arrays().into_iter().find(|(_, field)| field.fields_at(offset).is_some())?;
+        Some((offset - field.offset()) * 8 / field.bits())
+    }
+
     /// Writes; `None` if the offset is none of these arrays', else whether a disable was among it.
     pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u32) -> Option<bool> {
         let (array, first, count, bits) = self.locate(offset, bytes)?;

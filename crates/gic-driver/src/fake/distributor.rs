@@ -24,6 +24,9 @@ pub(crate) struct FakeDistributor {
     pub(crate) security: Security,
     pub(crate) typer: Typer,
     pub(crate) pidr2: u32,
+    pub(crate) iidr: u32,
+    /// Reads of registers of SPIs that another chip owns are stale, but at that chip's alias.
+    pub(crate) stale_at_home: bool,
     /// As Secure software sees it.
     pub(crate) control: Ctlr,
     pub(crate) spis: Bank,
@@ -60,6 +63,8 @@ impl FakeDistributor {
             security,
             typer,
             pidr2: 0x3b,
+            iidr: 0x043b,
+            stale_at_home: false,
             control: Ctlr::new().with_ds(security == Security::Single),
             spis: Bank::new(&Fields::SPI, 32..96),
             extended: Bank::new(&Fields::EXTENDED_SPI, 0..32),
@@ -96,7 +101,29 @@ impl FakeDistributor {
         self.extended.non_secure_view = true;
     }
 
+    /// A read at the alias of `chip`.
+    pub(crate) fn read_alias(&mut self, chip: u32, offset: u32, bytes: u32) -> u64 {
+        assert_eq!(self.chip_of(offset), Some(chip), "GICD + {offset:#x} is read at chip {chip}");
+        self.read_truth(offset, bytes)
+    }
+
     pub(crate) fn read(&mut self, offset: u32, bytes: u32) -> u64 {
+        match self.chip_of(offset) {
+            Some(1..) if self.stale_at_home => 0xdead_dead_dead_dead >> (64 - 8 * bytes),
+            _ => self.read_truth(offset, bytes),
+        }
+    }
+
+    /// The chip that owns the SPI whose register this is; 320 each, extended ones at the fourth.
+    fn chip_of(&self, offset: u32) -> Option<u32> {
+        let of_route = (0x6100..0x7fe0).contains(&offset).then(|| (offset - 0x6000) / 8);
+        if self.extended.first_field(offset).is_some() || (0x8000..0xa000).contains(&offset) {
+            return Some(3);
+        }
+        of_route.or_else(|| self.spis.first_field(offset)).map(|intid| (intid - 32) / 320)
+    }
+
+    fn read_truth(&mut self, offset: u32, bytes: u32) -> u64 {
         if offset == gicd::CTLR.offset() {
             assert_eq!(bytes, 4);
             return self.read_control().into();
@@ -106,7 +133,7 @@ impl FakeDistributor {
         }
         match offset {
             _ if offset == gicd::TYPER.offset() && bytes == 4 => u32::from(self.typer).into(),
-            _ if offset == gicd::IIDR.offset() && bytes == 4 => 0x043b,
+            _ if offset == gicd::IIDR.offset() && bytes == 4 => self.iidr.into(),
             _ if offset == id::PIDR2.offset() && bytes == 4 => self.pidr2.into(),
             _ if is_route(offset) && bytes == 8 => self.routes.get(&offset).copied().unwrap_or(0),
             _ => panic!("{bytes}-byte read of GICD + {offset:#x}"),
@@ -195,6 +222,11 @@ impl FakeDistributor {
         let old = self.control;
         let mut new = match self.security {
             Security::Single => Ctlr::from(value).with_ds(true).with_enable_grp1_s(false).with_are_ns(false),
+            // There is one state from then on.
+            Security::Secure if Ctlr::from(value).ds() => {
+                self.security = Security::Single;
+                Ctlr::from(value).with_enable_grp1_s(false).with_are_ns(false)
+            }
             Security::Secure => Ctlr::from(value),
             Security::NonSecure => {
                 let value = CtlrNs::from(value);

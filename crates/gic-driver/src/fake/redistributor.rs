@@ -25,6 +25,8 @@ pub(crate) struct FakeRedistributor {
     pub(crate) sleep: bool,
     /// Secure firmware keeps `WAKER`.
     pub(crate) waker_hidden: bool,
+    /// Any access to `WAKER` ends the machine.
+    pub(crate) waker_broken: bool,
     asleep: bool,
     lag: u32,
     pending_writes: u32,
@@ -57,6 +59,7 @@ impl FakeRedistributor {
             lpis_stuck: false,
             sleep: true,
             waker_hidden: false,
+            waker_broken: false,
             asleep: true,
             lag: 0,
             pending_writes: 0,
@@ -154,6 +157,7 @@ impl FakeRedistributor {
     }
 
     fn read_waker(&mut self) -> u32 {
+        assert!(!self.waker_broken, "WAKER is read, which firmware does not survive");
         if self.waker_hidden {
             return 0;
         }
@@ -165,6 +169,7 @@ impl FakeRedistributor {
     }
 
     fn write_waker(&mut self, value: Waker) {
+        assert!(!self.waker_broken, "WAKER is written, which firmware does not survive");
         if !self.waker_hidden {
             self.sleep = value.processor_sleep();
             self.lag = LAG;

@@ -25,6 +25,8 @@ struct State {
     shifted_mask: bool,
     /// Software executes at EL2.
     hypervisor: bool,
+    /// The next acknowledgement shows an interrupt that does not become active.
+    unsynchronised: bool,
 }
 
 /// What software cannot write in `ICC_CTLR_EL1`: five priority bits, the range selector, Aff3.
@@ -47,6 +49,11 @@ impl FakeRegisters {
         let fake = Self::default();
         fake.0.borrow_mut().hypervisor = true;
         fake
+    }
+
+    /// The next acknowledgement shows the next interrupt and does not take it.
+    pub(crate) fn lose_synchronisation(&self) {
+        self.0.borrow_mut().unsynchronised = true;
     }
 
     /// Forgets all registers, as without power.
@@ -113,9 +120,16 @@ impl SystemRegisters for FakeRegisters {
         }
         state.check_reachable(register);
         if register == icc::IAR1.encoding() {
+            if core::mem::take(&mut state.unsynchronised) {
+                return state.pending.front().map_or(1023, |intid| (*intid).into());
+            }
             let Some(intid) = state.pending.pop_front() else { return 1023 };
             state.running.push(intid);
             return intid.into();
+        }
+        if register == icc::AP1R0.encoding() {
+            // As many priorities are active as interrupts are running.
+            return state.value(register) | ((1 << state.running.len()) - 1);
         }
         if register == icc::HPPIR1.encoding() {
             return state.pending.front().map_or(1023, |intid| (*intid).into());

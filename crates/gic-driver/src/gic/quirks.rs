@@ -1,0 +1,140 @@
+//! What a GIC does otherwise than the architecture says, and what the driver does about it.
+
+use super::Gic;
+use crate::cpu_interface::{Acknowledged, Active, EoiMode, Split};
+use crate::errata::{self, Entry, Erratum, Frame};
+use crate::frame::ChipAliases;
+use crate::{
+    Block, CpuInterface, Distributor, GicError, Mmio, PhysicalRegion, Platform, Redistributor,
+    RedistributorRegion, Route, SystemRegisters, barrier,
+};
+use alloc::vec::Vec;
+use gic_arch::{Affinity, IntId, gicd};
+
+/// The errata of a machine's distributor and redistributors.
+#[derive(Debug)]
+pub(super) struct Quirks(Vec<&'static Entry>);
+
+impl Quirks {
+    pub(super) fn of_distributor<M: Mmio>(distributor: &Distributor<M>, machine: &[&str]) -> Self {
+        Self(errata::matching(Frame::Distributor, distributor.iidr(), machine).collect())
+    }
+
+    /// Before [`Distributor::init`].
+    pub(super) fn apply_to_distributor<P: Platform>(
+        &self,
+        platform: &P,
+        distributor: &mut Distributor<P::Mmio>,
+        regions: &[RedistributorRegion],
+    ) -> Result<(), GicError> {
+        if self.has(Erratum::SecureRegistersExposed) {
+            distributor.disable_security(platform)?;
+        }
+        if self.has(Erratum::SpisOwnedByChips)
+            && let Some(aliases) = chip_aliases(platform, distributor.address(), regions)?
+        {
+            distributor.read_at(aliases);
+        }
+        Ok(())
+    }
+
+    /// Before anything else is done with it. Adds its errata.
+    pub(super) fn apply_to_redistributor<M: Mmio>(
+        &mut self,
+        redistributor: &mut Redistributor<M>,
+        machine: &[&str],
+    ) {
+        for entry in errata::matching(Frame::Redistributor, redistributor.iidr(), machine) {
+            if !self.0.contains(&entry) {
+                self.0.push(entry);
+            }
+            if entry.erratum == Erratum::WakerUnusable {
+                redistributor.leave_waker();
+            }
+        }
+    }
+
+    pub(super) fn has(&self, erratum: Erratum) -> bool {
+        self.0.iter().any(|entry| entry.erratum == erratum)
+    }
+
+    /// How the GIC names a CPU whose affinity is that of `MPIDR_EL1`.
+    pub(super) fn affinity(&self, of: Affinity) -> Affinity {
+        let [_, aff2, aff1, _] = of.levels();
+        if self.has(Erratum::AffinityOneLevelDown) { Affinity::new(0, 0, aff2, aff1) } else { of }
+    }
+}
+
+/// Distance of a chip's alias of the distributor from the distributor, without the chip's number,
+/// and where that stands in addresses (Linux, `gic_enable_quirk_nvidia_t241`).
+const CHIP_ALIAS: u64 = 0x158_0000;
+const CHIP_SHIFT: u32 = 44;
+
+/// Maps the aliases of the chips, if they are more than two: fewer do not have the erratum. Regions
+/// of redistributors tell which there are.
+fn chip_aliases<P: Platform>(
+    platform: &P,
+    distributor: u64,
+    regions: &[RedistributorRegion],
+) -> Result<Option<ChipAliases<P::Mmio>>, GicError> {
+    let present = |chip: u64| regions.iter().any(|each| each.region.base >> CHIP_SHIFT & 3 == chip);
+    if (0..4).filter(|chip| present(*chip)).count() < 3 {
+        return Ok(None);
+    }
+    let mut aliases = [const { None }; 4];
+    for (alias, chip) in aliases.iter_mut().zip(0..).filter(|(_, chip)| present(*chip)) {
+        let base = distributor.wrapping_add(CHIP_ALIAS) | chip << CHIP_SHIFT;
+        let region = PhysicalRegion { base, bytes: gicd::FRAME_SIZE };
+        let block = Block::Distributor(base);
+        *alias = Some(platform.map(region).ok_or(GicError::NotMapped(block))?);
+    }
+    Ok(Some(ChipAliases(aliases)))
+}
+
+impl<P: Platform> Gic<P> {
+    /// What is known to be wrong with this GIC. Each [`Erratum`] says who does something about it.
+    pub fn errata(&self) -> impl Iterator<Item = &'static Entry> {
+        self.quirks.0.iter().copied()
+    }
+
+    /// [`CpuInterface::end`] with what the errata of this GIC ask for. Any context, on the CPU of
+    /// the interface.
+    pub fn end<S: SystemRegisters, E: EoiMode>(
+        &self,
+        interface: &CpuInterface<S, E>,
+        interrupt: Acknowledged,
+    ) -> E::Ended {
+        let intid = interrupt.intid();
+        let ended = interface.end(interrupt);
+        if !E::SPLIT && self.wakes_another_cpu(intid) {
+            // The deactivation by the CPU interface comes first.
+            barrier::complete();
+            self.deactivate_at_distributor(intid);
+        }
+        ended
+    }
+
+    /// [`CpuInterface::deactivate`] with what the errata of this GIC ask for. Any context, on the
+    /// CPU of the interface.
+    pub fn deactivate<S: SystemRegisters>(&self, interface: &CpuInterface<S, Split>, interrupt: Active) {
+        let intid = interrupt.intid();
+        if self.wakes_another_cpu(intid) {
+            self.deactivate_at_distributor(interrupt.hand_over());
+        } else {
+            interface.deactivate(interrupt);
+        }
+    }
+
+    /// Arm erratum 2941627: an SPI that is not routed to the CPU that ends it.
+    fn wakes_another_cpu(&self, intid: IntId) -> bool {
+        self.quirks.has(Erratum::SpiWakeLostOnDeactivation)
+            && intid.is_shared()
+            && self.affinity(self.platform.cpu()).map(Route::To) != self.distributor.route(intid).ok()
+    }
+
+    fn deactivate_at_distributor(&self, intid: IntId) {
+        if let Ok(interrupt) = self.distributor.interrupt(intid) {
+            interrupt.deactivate();
+        }
+    }
+}
