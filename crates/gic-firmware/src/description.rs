@@ -2,7 +2,7 @@
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::finding::Finding;
-use crate::gic::Gic;
+use crate::gic::{BROKEN_SAVE_RESTORE, Gic};
 use crate::origin::{Fact, NodeId};
 use crate::requester::{PciHost, PlatformDevice};
 use alloc::string::String;
@@ -19,6 +19,8 @@ use gic_arch::Affinity;
 pub struct Description {
     /// The machine's model name, if it has one.
     pub model: Option<Fact<String>>,
+    /// By which names firmware identifies the machine, the most specific first.
+    pub compatible: Vec<String>,
     /// The CPUs.
     pub cpus: Vec<Cpu>,
     /// The root interrupt controller; `None` if none of this family is described.
@@ -47,6 +49,16 @@ impl Description {
             .iter()
             .enumerate()
             .map(|(index, controller)| (ControllerIndex::new(index), controller))
+    }
+
+    /// The names by which drivers know what the machine's GIC does otherwise than the architecture
+    /// says: those of the machine, then those of the GIC and the quirks that its node states.
+    pub fn quirk_names(&self) -> impl Iterator<Item = &str> {
+        let of_gic = self.gic.iter().flat_map(|gic| {
+            let property = gic.broken_save_restore.then_some(BROKEN_SAVE_RESTORE);
+            gic.compatible.iter().map(String::as_str).chain(property)
+        });
+        self.compatible.iter().map(String::as_str).chain(of_gic)
     }
 
     /// The CPUs that firmware enables.

@@ -24,7 +24,7 @@ use alloc::string::String;
 use controllers::Controllers;
 use findings::Findings;
 use requesters::Requesters;
-use tree::Tree;
+use tree::{NodeRef, Tree};
 
 /// Reads a flattened devicetree. Bytes after it are ignored.
 ///
@@ -47,6 +47,7 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     let requesters = Requesters::read(&tree, &controllers, &mut findings);
     Ok(Description {
         model: model(&tree),
+        compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),
         cpus: cpus::read(&tree, &mut findings),
         gic,
         controllers: controllers.list,

@@ -2,6 +2,8 @@
 
 use crate::description::{Coherence, Region, Status};
 use crate::origin::{Fact, NodeId};
+use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -10,6 +12,8 @@ use core::fmt;
 pub struct Gic {
     /// Its node.
     pub id: NodeId,
+    /// By which names firmware identifies it, the most specific first.
+    pub compatible: Vec<String>,
     /// Its architecture version.
     pub version: Fact<GicVersion>,
     /// Whether firmware enables it.
@@ -26,7 +30,13 @@ pub struct Gic {
     pub cpu_interface: Option<Fact<Region>>,
     /// Whether redistributors' table accesses see the CPUs' caches.
     pub coherence: Fact<Coherence>,
+    /// Firmware that powers a CPU down does not bring back all of its redistributor's registers
+    /// (`mediatek,broken-save-restore-fw`).
+    pub broken_save_restore: bool,
 }
+
+/// The property behind [`Gic::broken_save_restore`].
+pub(crate) const BROKEN_SAVE_RESTORE: &str = "mediatek,broken-save-restore-fw";
 
 impl Gic {
     /// An enabled GICv3 without further particulars.
@@ -37,6 +47,7 @@ impl Gic {
     ) -> Self {
         Self {
             id: id.into(),
+            compatible: vec!["arm,gic-v3".into()],
             version: Fact::stated(GicVersion::V3),
             status: Fact::stated(Status::Enabled),
             distributor: Fact::stated(distributor),
@@ -44,6 +55,7 @@ impl Gic {
             redistributor_stride: None,
             cpu_interface: None,
             coherence: Fact::stated(Coherence::ByRegister),
+            broken_save_restore: false,
         }
     }
 }

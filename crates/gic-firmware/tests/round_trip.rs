@@ -42,14 +42,29 @@ fn cpus() -> impl Strategy<Value = Vec<Cpu>> {
 }
 
 fn gics() -> impl Strategy<Value = Gic> {
-    (regions(), vec(regions(), 1..6), option::of(1..64u64), option::of(regions()), coherences()).prop_map(
-        |(distributor, redistributors, stride, cpu_interface, coherence)| Gic {
-            redistributor_stride: stride.map(|frames| Fact::stated(frames << 16)),
-            cpu_interface: cpu_interface.map(Fact::stated),
-            coherence,
-            ..Gic::v3("/soc/intc@8000000", distributor, redistributors)
-        },
-    )
+    let quirks = (any::<bool>(), any::<bool>());
+    (regions(), vec(regions(), 1..6), option::of(1..64u64), option::of(regions()), coherences(), quirks)
+        .prop_map(
+            |(
+                distributor,
+                redistributors,
+                stride,
+                cpu_interface,
+                coherence,
+                (special, broken_save_restore),
+            )| Gic {
+                redistributor_stride: stride.map(|frames| Fact::stated(frames << 16)),
+                cpu_interface: cpu_interface.map(Fact::stated),
+                coherence,
+                compatible: special
+                    .then(|| "qcom,msm8996-gic-v3".into())
+                    .into_iter()
+                    .chain(["arm,gic-v3".into()])
+                    .collect(),
+                broken_save_restore,
+                ..Gic::v3("/soc/intc@8000000", distributor, redistributors)
+            },
+        )
 }
 
 fn its(index: usize) -> impl Strategy<Value = Controller> {
@@ -206,6 +221,10 @@ fn devices(controllers: &[Controller]) -> BoxedStrategy<Vec<PlatformDevice>> {
         .boxed()
 }
 
+fn vec_of<const N: usize>(names: [&str; N]) -> Vec<String> {
+    names.map(String::from).into()
+}
+
 fn descriptions() -> impl Strategy<Value = Description> {
     gics()
         .prop_flat_map(|gic| {
@@ -218,6 +237,7 @@ fn descriptions() -> impl Strategy<Value = Description> {
         })
         .prop_map(|(gic, controllers, hosts, devices, cpus, memory)| Description {
             model: Some(Fact::stated("generated".into())),
+            compatible: vec_of(["radxa,rock-5b", "rockchip,rk3588"]),
             gic: Some(gic),
             controllers,
             hosts,
@@ -350,6 +370,31 @@ fn a_machine_of_64_cpus_and_8_its_is_written_without_findings() {
         ..Description::default()
     };
     assert_eq!(parse(&write(&machine).unwrap()).unwrap(), machine);
+}
+
+#[test]
+fn quirks_are_known_by_the_names_of_machine_and_gic() {
+    let region = |base, size| Region::new(base, size).unwrap();
+    let gic = Gic {
+        compatible: vec_of(["qcom,msm8996-gic-v3", "arm,gic-v3"]),
+        broken_save_restore: true,
+        ..Gic::v3("/intc", region(0x800_0000, 0x1_0000), [region(0x80a_0000, 0x10_0000)])
+    };
+    let machine = Description {
+        compatible: vec_of(["qcom,apq8096-db820c", "qcom,apq8096"]),
+        gic: Some(gic),
+        ..Description::default()
+    };
+    let read = parse(&write(&machine).unwrap()).unwrap();
+    let names: Vec<_> = read.quirk_names().collect();
+    let expected = [
+        "qcom,apq8096-db820c",
+        "qcom,apq8096",
+        "qcom,msm8996-gic-v3",
+        "arm,gic-v3",
+        "mediatek,broken-save-restore-fw",
+    ];
+    assert_eq!(names, expected);
 }
 
 #[test]

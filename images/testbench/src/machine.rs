@@ -168,7 +168,10 @@ fn gic(description: &Description) -> Controller {
         region: PhysicalRegion { base: region.base(), bytes: region.size() },
         stride: firmware.redistributor_stride.as_ref().map(|stride| stride.value),
     });
-    let config = GicConfig::new(firmware.distributor.base(), regions.collect(), cpus(description));
+    let config = GicConfig {
+        machine: description.quirk_names().map(Into::into).collect(),
+        ..GicConfig::new(firmware.distributor.base(), regions.collect(), cpus(description))
+    };
     Controller::V3(Arc::new(Gic::new(Arc::new(Kernel), config).expect("the GIC")))
 }
 
@@ -180,7 +183,10 @@ fn its(
     description: &Description,
 ) -> Arc<Its<Kernel>> {
     let base = controller.registers.as_ref().expect("an ITS has registers").base();
-    let config = ItsConfig::new(base, cpus(description).len() as u32);
+    let config = ItsConfig {
+        machine: description.quirk_names().map(Into::into).collect(),
+        ..ItsConfig::new(base, cpus(description).len() as u32)
+    };
     ledger::watch(base, u64::from(config.queue_bytes / 32));
     let lpis = gic.lpis().expect("LPIs").clone();
     let its = Its::new(gic.platform().clone(), lpis, &config).expect("the ITS");

@@ -5,7 +5,7 @@ use super::findings::Findings;
 use super::tree::{NodeRef, Tree};
 use crate::description::{Coherence, Region};
 use crate::finding::Rule;
-use crate::gic::{Gic, GicVersion};
+use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
 use crate::origin::Fact;
 use alloc::format;
 use alloc::vec::Vec;
@@ -82,6 +82,7 @@ fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {
     };
     Some(Gic {
         id: node.id(),
+        compatible: node.compatible(),
         version: Fact::new(version, node.origin("compatible")),
         status: node.status(),
         distributor,
@@ -89,6 +90,7 @@ fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {
         redistributor_stride: stride(node, findings),
         cpu_interface: after.get(count).cloned().flatten().filter(|region: &Fact<Region>| region.size() > 0),
         coherence: coherence(node),
+        broken_save_restore: node.has(BROKEN_SAVE_RESTORE),
     })
 }
 

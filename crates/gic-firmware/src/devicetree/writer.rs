@@ -7,7 +7,7 @@ use super::controllers::PRE_ITS;
 use super::requesters::ECAM_HOSTS;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::{Cpu, Description};
-use crate::gic::{Gic, GicVersion};
+use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
 use crate::origin::{Fact, NodeId};
 use crate::requester::{
     ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
@@ -26,8 +26,9 @@ use properties::{
 /// and nothing enabled lies below something disabled. Another order changes the order of the lists and the
 /// indices with it, nothing else.
 ///
-/// Origins are not written: every fact lands in the node that its identifier names. GICv4 is written as GICv3
-/// (devicetree does not tell), and an IOMMU's presence as an empty `iommu-map`.
+/// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
+/// is written by its compatible strings (devicetree does not tell GICv4 from GICv3), and an IOMMU's
+/// presence as an empty `iommu-map`.
 ///
 /// # Errors
 ///
@@ -125,6 +126,9 @@ impl Writer<'_> {
         if let Some(model) = &description.model {
             set(&mut self.tree.root, "model", model.value.as_str());
         }
+        if !description.compatible.is_empty() {
+            set(&mut self.tree.root, "compatible", strings(&description.compatible));
+        }
         if !description.memory.is_empty() {
             let mut memory = DeviceTreeNode::new_unchecked("memory");
             set(&mut memory, "device_type", "memory");
@@ -149,14 +153,10 @@ impl Writer<'_> {
         let node = self.node(&gic.id)?;
         let frames = [&gic.distributor].into_iter().chain(&gic.redistributors).chain(&gic.cpu_interface);
         let frames = regions(frames.map(|region| region.value));
-        if gic.version.value == GicVersion::V2 {
-            set(node, "compatible", "arm,gic-400");
-        } else {
-            set(node, "compatible", "arm,gic-v3");
-            if gic.redistributors.len() != 1 {
-                let count = u32::try_from(gic.redistributors.len()).unwrap_or(u32::MAX);
-                set(node, "#redistributor-regions", count);
-            }
+        set(node, "compatible", strings(&gic.compatible));
+        if gic.version.value != GicVersion::V2 && gic.redistributors.len() != 1 {
+            let count = u32::try_from(gic.redistributors.len()).unwrap_or(u32::MAX);
+            set(node, "#redistributor-regions", count);
         }
         flag(node, "interrupt-controller");
         set(node, "#interrupt-cells", 3u32);
@@ -165,6 +165,9 @@ impl Writer<'_> {
             set(node, "redistributor-stride", stride.value);
         }
         set_coherence(node, gic.coherence.value);
+        if gic.broken_save_restore {
+            flag(node, BROKEN_SAVE_RESTORE);
+        }
         set_status(node, gic.status.value);
         Ok(())
     }

@@ -10,7 +10,8 @@ use crate::pci::{Function, StorePlan};
 use crate::platform::MachinePlatform;
 use crate::run::RunError;
 use gic_driver::its::{IdMap, IdRange};
-use gic_driver::{GicConfig, PhysicalRegion, RedistributorRegion, TableAccess};
+use gic_driver::redistributor::walk_redistributors;
+use gic_driver::{GicConfig, GicError, PhysicalRegion, RedistributorRegion, TableAccess};
 use gic_firmware::{ControllerIndex, Description, PciHost, Route, Via};
 use irq_domain::{Config, Host as _, Interrupts};
 use msi_types::{Cpu, MsiParent, RequesterId};
@@ -111,23 +112,10 @@ fn bring_up_gic(
         controller: described.id.to_string(),
         reason: reason.to_string(),
     };
-    let affinities: Vec<_> =
-        description.enabled_cpus().map(|cpu| cpu.affinity.value).take(cpus.count()).collect();
-    let region = |base, bytes| PhysicalRegion { base, bytes };
-    let redistributors =
-        crate::machine::populated_redistributors(described, description.enabled_cpus().count());
-    let redistributors = redistributors.into_iter().map(|stated| RedistributorRegion {
-        region: region(stated.base(), stated.size()),
-        stride: described.redistributor_stride.as_ref().map(|stride| stride.value),
-    });
-    let config = GicConfig {
-        table_access: match described.coherence.value {
-            gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
-            gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
-        },
-        lpi_id_bits: Some(lpis.id_bits()),
-        ..GicConfig::new(described.distributor.base(), redistributors.collect(), affinities)
-    };
+    let config = gic_config(description, described, cpus.count(), lpis);
+    if described.compatible.iter().any(|name| name == FIRMWARE_KEEPS_WAKER) {
+        wake_redistributors(platform, &config.redistributors).map_err(|error| failed(&error))?;
+    }
     let gic = Gic::new(Arc::clone(platform), config).map_err(|error| failed(&error))?;
     let gic = Arc::new(gic);
     for cpu in gic.cpus() {
@@ -139,6 +127,49 @@ fn bring_up_gic(
         }
     }
     Ok(gic)
+}
+
+/// The GIC of boards whose firmware keeps `GICR_WAKER`: kernels leave it alone (the driver's erratum
+/// `WakerUnusable`), and firmware wakes the redistributors.
+const FIRMWARE_KEEPS_WAKER: &str = "qcom,msm8996-gic-v3";
+
+/// As such a board's firmware does it.
+fn wake_redistributors(
+    platform: &Arc<MachinePlatform>,
+    regions: &[RedistributorRegion],
+) -> Result<(), GicError> {
+    for region in regions {
+        for redistributor in walk_redistributors(&**platform, *region) {
+            redistributor?.wake(&**platform)?;
+        }
+    }
+    Ok(())
+}
+
+/// What firmware says of the GIC, for the driver.
+fn gic_config(
+    description: &Description,
+    described: &gic_firmware::Gic,
+    cpus: usize,
+    lpis: LpiNumbers,
+) -> GicConfig {
+    let affinities: Vec<_> = description.enabled_cpus().map(|cpu| cpu.affinity.value).take(cpus).collect();
+    let region = |base, bytes| PhysicalRegion { base, bytes };
+    let redistributors =
+        crate::machine::populated_redistributors(described, description.enabled_cpus().count());
+    let redistributors = redistributors.into_iter().map(|stated| RedistributorRegion {
+        region: region(stated.base(), stated.size()),
+        stride: described.redistributor_stride.as_ref().map(|stride| stride.value),
+    });
+    GicConfig {
+        table_access: match described.coherence.value {
+            gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
+            gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
+        },
+        lpi_id_bits: Some(lpis.id_bits()),
+        machine: description.quirk_names().map(str::to_owned).collect(),
+        ..GicConfig::new(described.distributor.base(), redistributors.collect(), affinities)
+    }
 }
 
 /// Every function behind a host bridge that has a message store.
@@ -228,4 +259,40 @@ fn set_up_units(system: &System) -> Result<(), RunError> {
 
 fn failed(operation: &str, reason: &dyn ToString) -> RunError {
     RunError::Driver { operation: operation.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gic_arch::Iidr;
+    use gic_driver::errata::{self, Erratum, Frame};
+    use gic_firmware::{Cpu as FirmwareCpu, Gic as FirmwareGic, Region, devicetree};
+
+    /// The errata of a GIC-600's redistributors on the machine whose devicetree has these root
+    /// names.
+    fn errata_of(names: &[&str]) -> Vec<Erratum> {
+        let region = |base, size| Region::new(base, size).unwrap();
+        let described = Description {
+            compatible: names.iter().map(|name| (*name).to_owned()).collect(),
+            gic: Some(FirmwareGic::v3(
+                "/gic",
+                region(0xfd40_0000, 0x1_0000),
+                [region(0xfd46_0000, 0x10_0000)],
+            )),
+            cpus: vec![FirmwareCpu::new("/cpus/cpu@0", gic_arch::Affinity::default())],
+            ..Description::default()
+        };
+        let read = devicetree::parse(&devicetree::write(&described).unwrap()).unwrap();
+        let config = gic_config(&read, read.gic.as_ref().unwrap(), 1, LpiNumbers::Short);
+        let machine: Vec<_> = config.machine.iter().map(String::as_str).collect();
+        let iidr = Iidr::from(0x0201_743b);
+        errata::matching(Frame::Redistributor, iidr, &machine).map(|entry| entry.erratum).collect()
+    }
+
+    #[test]
+    fn a_devicetree_names_the_machine_for_errata() {
+        assert_eq!(errata_of(&["radxa,rock-5b", "rockchip,rk3588"]), [Erratum::TablesNotCoherent]);
+        assert_eq!(errata_of(&["pine64,quartz64-a", "rockchip,rk3566"]), [Erratum::TablesBelow4GiB]);
+        assert_eq!(errata_of(&["linux,dummy-virt"]), []);
+    }
 }

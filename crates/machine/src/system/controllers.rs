@@ -146,6 +146,7 @@ fn bring_up_itses(
                 gic_firmware::Coherence::ByRegister => Coherence::Coherent,
                 gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
             },
+            machine: description.quirk_names().map(str::to_owned).collect(),
             ..ItsConfig::new(base, u32::try_from(cpus).unwrap_or(u32::MAX))
         };
         let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config)

@@ -53,6 +53,14 @@ fn an_its_without_msi_cells_serves_a_host_bridge_by_its_msi_parent() {
 }
 
 #[test]
+fn a_board_whose_firmware_keeps_the_waker_delivers() {
+    let mut board = boards::bare(4, 1);
+    board.gic.as_mut().unwrap().compatible.insert(0, "qcom,msm8996-gic-v3".to_owned());
+    board.hosts = vec![boards::host(0, boards::parent(0))];
+    assert_delivered(&deliver(&flashed(&board)), 60);
+}
+
+#[test]
 fn several_itses_serve_a_host_bridge_each() {
     let mut board = boards::bare(4, 3);
     board.hosts = (0..3).map(|index| boards::host(index as u64, boards::parent(index))).collect();
