@@ -8,16 +8,17 @@ mod machine;
 use irq_routing::irqfd::Irqfds;
 use irq_routing::kvm_table::{self, EntryError, TableError};
 use irq_routing::msix::{MsixTable, Signalled};
-use irq_routing::{Change, GsiSpace, NotAPin, Pin, Route, Router, Routing, Sender};
+use irq_routing::{Change, GsiSpace, Inputs, NotAPin, Pin, Route, Router, Routing, Sender};
 use machine::{FRAME_SPIS, LPI, Machine, to_frame, to_its};
 use msi_types::pci::msix::Control;
-use msi_types::{Delivery, DeviceId, Gsi, Level, MsiMessage};
+use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use vgic::Sleep;
+use vgic::{Sleep, Vgic};
 
 /// What CPUs acknowledge where nothing came.
 const NOTHING: [u64; 0] = [];
@@ -90,6 +91,101 @@ fn a_gsi_reaches_a_v2m_frame_by_message_and_the_same_spi_by_pin() {
         assert_eq!(router.signal(MESSAGE), Ok(Delivery::Pending), "{route:?}");
         assert_eq!(machine.take_all(), [u64::from(spi)], "{route:?}");
     }
+}
+
+/// An interrupt controller between whose inputs and the caller something else happens, once.
+struct Interposed {
+    gic: Arc<Vgic>,
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Interposed {
+    fn then(&self, delivery: Delivery) -> Delivery {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        delivery
+    }
+}
+
+impl SetLine for Interposed {
+    fn set_line(&self, line: Line, level: Level) -> Delivery {
+        self.then(self.gic.set_line(line, level))
+    }
+
+    fn pulse(&self, line: Line) -> Delivery {
+        self.then(self.gic.pulse(line))
+    }
+}
+
+/// The guest takes the first edge, and a second one comes, before the first sender has returned.
+#[test]
+fn a_sender_that_is_interrupted_swallows_no_other_edge() {
+    let machine = Machine::new();
+    machine.enable_spi(40, true);
+    let lines = Arc::new(Interposed { gic: machine.gic.clone(), meanwhile: Mutex::default() });
+    let router = Router::new(GsiSpace::default(), Inputs::new(lines.clone())).unwrap();
+    let router = Arc::new(router);
+    router.commit(&[Change::Set(WIRE, Route::Pin(Pin::of_spi(40).unwrap()))]).unwrap();
+    let machine = Arc::new(Mutex::new(machine));
+    let (other, guest) = (router.clone(), machine.clone());
+    *lines.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        assert_eq!(guest.lock().unwrap().acknowledge(), 40);
+        assert_eq!(other.signal(WIRE), Ok(Delivery::Pending));
+    }));
+
+    assert_eq!(router.signal(WIRE), Ok(Delivery::Pending));
+
+    let mut machine = machine.lock().unwrap();
+    machine.end(40);
+    assert_eq!(machine.take_all(), [40], "the second edge");
+}
+
+/// One device rings by GSI, one by eventfd: each waits until its number was seen.
+#[test]
+fn edges_by_gsi_and_by_eventfd_are_all_taken() {
+    const ROUNDS: u64 = 5_000;
+    let mut machine = Machine::new();
+    machine.enable_spi(40, true);
+    let router = router(&machine);
+    let irqfds = Irqfds::new(router.clone()).unwrap();
+    let eventfd = nonblocking();
+    let _bound = irqfds.bind(&eventfd, WIRE).unwrap();
+    let _serving = irqfds.spawn().unwrap();
+    let rings: [&(dyn Fn() + Sync); 2] = [&|| assert!(router.signal(WIRE).is_ok()), &|| signal(&eventfd)];
+    let zero = || [AtomicU64::new(0), AtomicU64::new(0)];
+    let (sent, seen) = (&zero(), &zero());
+    thread::scope(|scope| {
+        for (device, ring) in rings.into_iter().enumerate() {
+            scope.spawn(move || {
+                for number in 1..=ROUNDS {
+                    sent[device].store(number, Ordering::SeqCst);
+                    ring();
+                    while seen[device].load(Ordering::SeqCst) < number {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut last = Instant::now();
+        while seen.iter().any(|seen| seen.load(Ordering::SeqCst) < ROUNDS) {
+            if machine.acknowledge() == 40 {
+                for (sent, seen) in sent.iter().zip(seen) {
+                    seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
+                }
+                machine.end(40);
+                last = Instant::now();
+            } else if last.elapsed() > Duration::from_secs(20) {
+                for seen in seen {
+                    seen.store(u64::MAX, Ordering::SeqCst);
+                }
+                panic!("an edge was lost");
+            } else {
+                thread::yield_now();
+            }
+        }
+    });
 }
 
 #[test]

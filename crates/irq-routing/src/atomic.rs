@@ -1,9 +1,11 @@
-//! The atomics under what look-ups and changes share. The model check compiles the same sources against a scheduler's
-//! atomics, which try every interleaving; since all accesses are sequentially consistent, these are all executions.
+//! The atomics under what look-ups and changes share. Every access is sequentially consistent: no
+//! other ordering is imported here, and the lock-free files take theirs from here. The model check
+//! compiles the same sources against a scheduler's atomics, which try every interleaving; these
+//! are then all executions.
 
 use crate::safeguard::Safeguard;
 
-pub(crate) use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Waits a little for another thread.
 #[inline]

@@ -40,6 +40,12 @@ impl Inputs {
         self.lines.set_line(line, level)
     }
 
+    /// Sends an edge on a line.
+    #[inline]
+    pub(crate) fn pulse(&self, line: Line) -> Delivery {
+        self.lines.pulse(line)
+    }
+
     /// Sends a message to whoever listens at its address. A DeviceID is no obstacle at doorbells that do not ask for
     /// it; without one, no ITS is reached.
     #[inline]

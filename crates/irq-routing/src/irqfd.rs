@@ -25,6 +25,11 @@
 //!         println!("{line:?} is {level:?}");
 //!         Delivery::Pending
 //!     }
+//!
+//!     fn pulse(&self, line: Line) -> Delivery {
+//!         println!("an edge on {line:?}");
+//!         Delivery::Pending
+//!     }
 //! }
 //!
 //! let router = Arc::new(Router::new(GsiSpace::default(), Inputs::new(Arc::new(Gic)))?);

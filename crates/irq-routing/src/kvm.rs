@@ -47,6 +47,9 @@ pub struct KvmRouter {
     vm: Arc<VmFd>,
     limit: u32,
     state: Mutex<State>,
+    /// Held from a rising to a falling level: the I/O APIC takes no edge from a pin that is high.
+    /// (Arm's interrupt controller latches an edge for each level of 1.)
+    pulses: Mutex<()>,
 }
 
 struct State {
@@ -68,7 +71,7 @@ impl KvmRouter {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "KVM has no GSI routing here"));
         }
         let state = State { table: None, gsis: Gsis::new(first_allocated, limit) };
-        Ok(Self { vm, limit, state: Mutex::new(state) })
+        Ok(Self { vm, limit, state: Mutex::new(state), pulses: Mutex::default() })
     }
 
     /// All GSIs lie below this.
@@ -179,6 +182,7 @@ impl KvmRouter {
 
     fn pulse(&self, gsi: Gsi, pin: Pin) -> Delivery {
         let line = line(gsi, pin);
+        let _pulse = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         let driven = [true, false].map(|high| self.vm.set_irq_line(line, high));
         if driven.iter().all(Result::is_ok) { Delivery::Pending } else { Delivery::Blocked }
     }

@@ -36,6 +36,9 @@
 //!         assert_eq!(line, Line::Spi(33));
 //!         Delivery::Pending
 //!     }
+//!     fn pulse(&self, _: Line) -> Delivery {
+//!         Delivery::Pending
+//!     }
 //! }
 //! impl SignalMsi<DeviceId> for Gic {
 //!     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {

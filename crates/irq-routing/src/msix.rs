@@ -25,6 +25,7 @@
 //! # struct Gic;
 //! # impl SetLine for Gic {
 //! #     fn set_line(&self, _: Line, _: Level) -> Delivery { Delivery::Blocked }
+//! #     fn pulse(&self, _: Line) -> Delivery { Delivery::Blocked }
 //! # }
 //! # impl SignalMsi<DeviceId> for Gic {
 //! #     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {

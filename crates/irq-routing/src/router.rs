@@ -162,11 +162,7 @@ impl Routing for Router {
     fn signal(&self, gsi: Gsi) -> Result<Delivery, SignalError> {
         match self.table.route(gsi).ok_or(SignalError::Unrouted(gsi))? {
             Route::Message(message) => Ok(self.inputs.send(message)),
-            Route::Pin(pin) => {
-                let delivery = self.inputs.set_line(pin.line(), Level::High);
-                self.inputs.set_line(pin.line(), Level::Low);
-                Ok(delivery)
-            }
+            Route::Pin(pin) => Ok(self.inputs.pulse(pin.line())),
         }
     }
 }

@@ -53,7 +53,9 @@ pub trait Routing: Send + Sync {
     /// One of the GSIs does not exist; or the host refuses.
     fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError>;
 
-    /// Fires a GSI as an edge: sends its message, or raises and lowers its pin.
+    /// Fires a GSI as an edge: sends its message, or pulses its pin. Of several senders of one
+    /// GSI none swallows the edge of another. A pin that the guest made level-sensitive hears
+    /// nothing of an edge ([`SetLine::pulse`](msi_types::SetLine::pulse)).
     ///
     /// # Errors
     /// [`SignalError::Unrouted`].

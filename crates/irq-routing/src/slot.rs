@@ -4,7 +4,7 @@
 //! reader that finds the version changed after it has read its copy begins anew. So a reader never waits for a writer
 //! that was interrupted, never sees half of a change, and repeats only when a change was completed meanwhile.
 
-use crate::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, SeqCst};
 use crate::route::{Route, Words};
 use crate::safeguard::Safeguard;
 
@@ -37,28 +37,28 @@ impl Slot {
     /// Stores a route, or none. One writer at a time.
     pub(crate) fn store(&self, route: Option<Route>) {
         let words = Words::of(route);
-        let old = self.version.load(Ordering::SeqCst);
+        let old = self.version.load(SeqCst);
         let next = next(old);
         let aside = if Safeguard::WriteAside.stands() { next } else { old };
         let copy = self.copy(aside);
-        copy.address.store(words.address, Ordering::SeqCst);
-        copy.rest.store(words.rest, Ordering::SeqCst);
-        self.version.store(next & !KIND | words.kind, Ordering::SeqCst);
+        copy.address.store(words.address, SeqCst);
+        copy.rest.store(words.rest, SeqCst);
+        self.version.store(next & !KIND | words.kind, SeqCst);
     }
 
     /// The route: as it was at some moment of the call. Any thread.
     #[inline]
     pub(crate) fn load(&self) -> Option<Route> {
-        let mut version = self.version.load(Ordering::SeqCst);
+        let mut version = self.version.load(SeqCst);
         loop {
             let kind = version & KIND;
             if kind == Words::NONE.kind {
                 return None;
             }
             let copy = self.copy(version);
-            let address = copy.address.load(Ordering::SeqCst);
-            let rest = copy.rest.load(Ordering::SeqCst);
-            let now = self.version.load(Ordering::SeqCst);
+            let address = copy.address.load(SeqCst);
+            let rest = copy.rest.load(SeqCst);
+            let now = self.version.load(SeqCst);
             if now == version || !Safeguard::CompareVersion.stands() {
                 return Words { kind, address, rest }.route();
             }

@@ -1,6 +1,6 @@
 //! Every GSI's route, in memory in proportion to the GSIs that were ever routed.
 
-use crate::atomic::{AtomicBool, Ordering};
+use crate::atomic::{AtomicBool, SeqCst};
 use crate::route::{Pin, Route};
 use crate::safeguard::Safeguard;
 use crate::slot::Slot;
@@ -33,11 +33,11 @@ impl Table {
     /// As [`set`](Self::set); then the identity mapping is over.
     pub(crate) fn set_table(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> Changes {
         if !Safeguard::RoutesFirst.stands() {
-            self.identity.store(false, Ordering::SeqCst);
+            self.identity.store(false, SeqCst);
         }
         let changes = self.set(routes);
-        if self.identity.load(Ordering::SeqCst) {
-            self.identity.store(false, Ordering::SeqCst);
+        if self.identity.load(SeqCst) {
+            self.identity.store(false, SeqCst);
         }
         changes
     }
@@ -77,7 +77,7 @@ impl Table {
     }
 
     fn unrouted(&self, gsi: Gsi) -> Option<Route> {
-        if self.identity.load(Ordering::SeqCst) {
+        if self.identity.load(SeqCst) {
             return Pin::new(gsi.get()).ok().filter(|_| gsi.get() < self.gsis).map(Route::Pin);
         }
         // The identity mapping may have ended after the first look: its routes are there then.

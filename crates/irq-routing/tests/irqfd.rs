@@ -287,6 +287,10 @@ impl SetLine for Observed {
     fn set_line(&self, _: Line, _: Level) -> Delivery {
         Delivery::Pending
     }
+
+    fn pulse(&self, _: Line) -> Delivery {
+        Delivery::Pending
+    }
 }
 
 #[test]

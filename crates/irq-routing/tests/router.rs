@@ -204,14 +204,13 @@ fn a_doorbell_that_does_not_ask_takes_messages_with_a_device_too() {
 }
 
 #[test]
-fn a_signal_on_a_pin_is_an_edge() {
+fn a_signal_on_a_pin_is_one_edge() {
     let (router, controller) = router(SPACE);
     router.commit(&[Change::Set(Gsi::new(7), pin(10))]).unwrap();
 
     assert_eq!(router.signal(Gsi::new(7)), Ok(Delivery::Pending));
 
-    let line = Line::Spi(42);
-    assert_eq!(controller.heard(), [Heard::Line(line, Level::High), Heard::Line(line, Level::Low)]);
+    assert_eq!(controller.heard(), [Heard::Pulse(Line::Spi(42))]);
 }
 
 #[test]
@@ -231,7 +230,7 @@ fn a_level_stays_on_a_pin_and_cannot_be_taken_from_a_message() {
 fn without_a_table_a_gsi_is_its_pin_and_with_one_it_is_nothing() {
     let (router, controller) = router(GsiSpace::default());
     assert_eq!(router.signal(Gsi::new(987)), Ok(Delivery::Pending));
-    assert_eq!(controller.heard()[0], Heard::Line(Line::Spi(1019), Level::High));
+    assert_eq!(controller.heard(), [Heard::Pulse(Line::Spi(1019))]);
     assert_eq!(router.signal(Gsi::new(988)), Err(SignalError::Unrouted(Gsi::new(988))));
 
     router.replace(&[]).unwrap();

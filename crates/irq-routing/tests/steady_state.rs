@@ -17,6 +17,10 @@ impl SetLine for Taker {
     fn set_line(&self, _: Line, _: Level) -> Delivery {
         Delivery::Pending
     }
+
+    fn pulse(&self, _: Line) -> Delivery {
+        Delivery::Pending
+    }
 }
 
 impl SignalMsi<DeviceId> for Taker {

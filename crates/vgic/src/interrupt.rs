@@ -122,7 +122,7 @@ impl State {
         if self.listed() { inactive } else { inactive.with_taker_code(0) }
     }
 
-    /// A pulse on the input.
+    /// A pulse on the input. The level stays as it is driven.
     pub(crate) const fn pulsed(self) -> Self {
         self.with_latch(self.latch() || self.edge())
     }

@@ -9,6 +9,7 @@ use crate::attention::Attention;
 use crate::config::{RedistributorFrame, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::distributor::Distributor;
+use crate::interrupt::State;
 use crate::its::{CommandFaults, Its, ItsConfig, RedistributorNaming, Targets};
 use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
 use crate::mbi::Mbi;
@@ -310,11 +311,23 @@ impl SetLine for Vgic {
     /// `Pending` if the interrupt is pending afterwards, enabled or not; `Blocked` if it is not; `NoDoorbell` if there
     /// is no such line.
     fn set_line(&self, line: Line, level: Level) -> Delivery {
-        match self.wired.drive(line, level) {
-            Some(state) if state.pending() => Delivery::Pending,
-            Some(_) => Delivery::Blocked,
-            None => Delivery::NoDoorbell,
-        }
+        line_delivery(self.wired.drive(line, level))
+    }
+
+    /// Answers as [`set_line`](Self::set_line). An edge is latched by one atomic operation, so
+    /// concurrent senders of one line lose none. KVM's `KVM_IRQ_LINE` latches an edge for each
+    /// level of 1, too; a level of 0 that follows lowers a level-sensitive line, which this does
+    /// not.
+    fn pulse(&self, line: Line) -> Delivery {
+        line_delivery(self.wired.pulse(line))
+    }
+}
+
+fn line_delivery(state: Option<State>) -> Delivery {
+    match state {
+        Some(state) if state.pending() => Delivery::Pending,
+        Some(_) => Delivery::Blocked,
+        None => Delivery::NoDoorbell,
     }
 }
 

@@ -263,6 +263,15 @@ impl Wired {
 
     /// A wired input changed. `None`: there is no such input.
     pub(crate) fn drive(&self, line: Line, level: Level) -> Option<State> {
+        self.change_input(line, |state| state.driven(level))
+    }
+
+    /// An edge arrives at a wired input. `None`: there is no such input.
+    pub(crate) fn pulse(&self, line: Line) -> Option<State> {
+        self.change_input(line, State::pulsed)
+    }
+
+    fn change_input(&self, line: Line, change: impl Fn(State) -> State) -> Option<State> {
         let (cpu, intid) = match line {
             Line::Spi(number) => (Cpu::new(0), IntId::new(number)),
             Line::Ppi { cpu, intid } => (cpu, IntId::new(intid)),
@@ -274,7 +283,7 @@ impl Wired {
         if !wired {
             return None;
         }
-        self.try_change(cpu, intid, |state| Some(state.driven(level))).map(|(_, new)| new)
+        self.try_change(cpu, intid, |state| Some(change(state))).map(|(_, new)| new)
     }
 
     /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in `group`.

@@ -1,7 +1,7 @@
 //! Whether a vector may send: what a device's threads and the guest's mask bits meet in. One word holds it all, so that
 //! a message is either sent while the vector is open, or held as pending, and neither is decided by half.
 
-use crate::atomic::{self, AtomicU64, Ordering};
+use crate::atomic::{self, AtomicU64, SeqCst};
 use crate::safeguard::Safeguard;
 use msi_types::Gsi;
 
@@ -37,15 +37,15 @@ impl Vector {
     /// A message comes. Any thread.
     #[inline]
     pub(crate) fn enter(&self) -> Entered {
-        let mut word = self.0.load(Ordering::SeqCst);
+        let mut word = self.0.load(SeqCst);
         loop {
             let open = word & OPEN != 0;
             if !open && !Safeguard::HoldByExchange.stands() {
-                self.0.fetch_or(PENDING, Ordering::SeqCst);
+                self.0.fetch_or(PENDING, SeqCst);
                 return Entered::Held;
             }
             let new = if open { word + SENDER } else { word | PENDING };
-            match self.0.compare_exchange(word, new, Ordering::SeqCst, Ordering::SeqCst) {
+            match self.0.compare_exchange(word, new, SeqCst, SeqCst) {
                 Ok(_) if open => return Entered::Open(Gsi::new((word >> GSI_SHIFT) as u32)),
                 Ok(_) => return Entered::Held,
                 Err(now) => word = now,
@@ -56,32 +56,32 @@ impl Vector {
     /// The message was sent.
     #[inline]
     pub(crate) fn leave(&self) {
-        self.0.fetch_sub(SENDER, Ordering::SeqCst);
+        self.0.fetch_sub(SENDER, SeqCst);
     }
 
     /// Messages are sent by `gsi` from now on. Whether one was pending, which the caller has to send. The vector is
     /// closed.
     pub(crate) fn open(&self, gsi: Gsi) -> bool {
         let open = u64::from(gsi.get()) << GSI_SHIFT | OPEN;
-        self.0.swap(open, Ordering::SeqCst) & PENDING != 0
+        self.0.swap(open, SeqCst) & PENDING != 0
     }
 
     /// Holds messages back. On return, those that were being sent are sent, and nobody uses the GSI any more.
     pub(crate) fn close(&self) {
-        let mut word = self.0.fetch_and(!OPEN, Ordering::SeqCst);
+        let mut word = self.0.fetch_and(!OPEN, SeqCst);
         // No new senders come, so this ends when those that were interrupted go on.
         while word & SENDERS != 0 && Safeguard::AwaitSenders.stands() {
             atomic::relax();
-            word = self.0.load(Ordering::SeqCst);
+            word = self.0.load(SeqCst);
         }
     }
 
     pub(crate) fn is_pending(&self) -> bool {
-        self.0.load(Ordering::SeqCst) & PENDING != 0
+        self.0.load(SeqCst) & PENDING != 0
     }
 
     /// What is pending is not sent any more.
     pub(crate) fn forget(&self) {
-        self.0.fetch_and(!PENDING, Ordering::SeqCst);
+        self.0.fetch_and(!PENDING, SeqCst);
     }
 }

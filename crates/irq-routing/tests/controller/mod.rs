@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 pub(crate) enum Heard {
     /// At a line.
     Line(Line, Level),
+    /// An edge at a line.
+    Pulse(Line),
     /// At the ITS.
     Event(DeviceId, u32),
     /// At the doorbell that does not ask.
@@ -41,6 +43,10 @@ impl Controller {
 impl SetLine for Controller {
     fn set_line(&self, line: Line, level: Level) -> Delivery {
         self.hear(Heard::Line(line, level))
+    }
+
+    fn pulse(&self, line: Line) -> Delivery {
+        self.hear(Heard::Pulse(line))
     }
 }
 

@@ -14,7 +14,8 @@ mod atomic {
     use core::cell::Cell;
     use shuttle::sync::mpsc::Receiver;
 
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, Ordering};
+    use shuttle::sync::atomic::Ordering;
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     /// The scheduler's. A writer can be made to stop before one of its stores.
     #[derive(Debug)]
@@ -26,12 +27,12 @@ mod atomic {
         }
 
         pub(crate) fn load(&self, order: Ordering) -> u64 {
-            assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
+            assert_eq!(order, SeqCst, "an access that is weaker than what is explored");
             self.0.load(order)
         }
 
         pub(crate) fn store(&self, value: u64, order: Ordering) {
-            assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
+            assert_eq!(order, SeqCst, "an access that is weaker than what is explored");
             STALL.with(|stall| match stall.take() {
                 Some((0, resume)) => resume.recv().unwrap(),
                 Some((stores, resume)) => stall.set(Some((stores - 1, resume))),
@@ -43,22 +44,22 @@ mod atomic {
 
     impl AtomicU64 {
         pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
-            assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
+            assert_eq!(order, SeqCst, "an access that is weaker than what is explored");
             self.0.swap(value, order)
         }
 
         pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
-            assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
+            assert_eq!(order, SeqCst, "an access that is weaker than what is explored");
             self.0.fetch_or(value, order)
         }
 
         pub(crate) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
-            assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
+            assert_eq!(order, SeqCst, "an access that is weaker than what is explored");
             self.0.fetch_and(value, order)
         }
 
         pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-            assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
+            assert_eq!(order, SeqCst, "an access that is weaker than what is explored");
             self.0.fetch_sub(value, order)
         }
 
@@ -70,7 +71,7 @@ mod atomic {
             failure: Ordering,
         ) -> Result<u64, u64> {
             let orders = (order, failure);
-            let explored = (Ordering::SeqCst, Ordering::SeqCst);
+            let explored = (SeqCst, SeqCst);
             assert_eq!(orders, explored, "an access that is weaker than what is explored");
             self.0.compare_exchange(old, new, order, failure)
         }
@@ -285,22 +286,22 @@ impl Function {
     fn signal(&self) {
         if let Entered::Open(gsi) = self.vector.enter() {
             assert_eq!(gsi, GSI);
-            assert_eq!(self.owner.load(atomic::Ordering::SeqCst), 1, "somebody else's message is sent");
-            self.sent.fetch_add(1, atomic::Ordering::SeqCst);
+            assert_eq!(self.owner.load(atomic::SeqCst), 1, "somebody else's message is sent");
+            self.sent.fetch_add(1, atomic::SeqCst);
             self.vector.leave();
         }
     }
 
     /// As `MsixTable::open_routed`.
     fn unmask(&self) {
-        self.owner.store(1, atomic::Ordering::SeqCst);
+        self.owner.store(1, atomic::SeqCst);
         if self.vector.open(GSI) {
             self.signal();
         }
     }
 
     fn sent(&self) -> u32 {
-        self.sent.load(atomic::Ordering::SeqCst)
+        self.sent.load(atomic::SeqCst)
     }
 }
 
@@ -330,7 +331,7 @@ fn after_a_mask_the_gsi_can_be_another_vectors() {
         });
         function.vector.close();
         let sent = function.sent();
-        function.owner.store(2, atomic::Ordering::SeqCst);
+        function.owner.store(2, atomic::SeqCst);
         for device in devices {
             device.join().unwrap();
         }

@@ -24,6 +24,10 @@ impl SetLine for Nobody {
     fn set_line(&self, _: Line, _: Level) -> Delivery {
         Delivery::Blocked
     }
+
+    fn pulse(&self, _: Line) -> Delivery {
+        Delivery::Blocked
+    }
 }
 
 fn route(gsi: u32, round: u32) -> Route {

@@ -29,6 +29,22 @@ fn a_line_that_stays_high_is_no_second_edge() {
 }
 
 #[test]
+fn each_pulse_is_an_edge_whatever_the_line_does() {
+    for level in [Level::Low, Level::High] {
+        let acknowledged = EDGE.driven(level).acknowledged();
+        assert!(acknowledged.pulsed().pending());
+        assert_eq!(acknowledged.pulsed().line(), acknowledged.line());
+    }
+}
+
+#[test]
+fn a_level_is_unaffected_by_pulses() {
+    for state in [LEVEL, LEVEL.driven(Level::High), LEVEL.driven(Level::High).acknowledged()] {
+        assert_eq!(state.pulsed(), state);
+    }
+}
+
+#[test]
 fn an_active_interrupt_is_not_ready_until_it_is_deactivated() {
     let again = LEVEL.driven(Level::High).acknowledged();
     assert!(!again.ready());

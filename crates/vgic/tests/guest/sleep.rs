@@ -22,8 +22,7 @@ fn machine() -> Machine {
 }
 
 fn pulse(gic: &Vgic, intid: u32) {
-    gic.set_line(Line::Spi(intid), Level::High);
-    gic.set_line(Line::Spi(intid), Level::Low);
+    gic.pulse(Line::Spi(intid));
 }
 
 #[test]

@@ -32,7 +32,7 @@ use atomic::leave_out;
 use attention::Attention;
 use candidates::{Candidates, Look};
 use interrupt::{Interrupt, State};
-use msi_types::{Cpu, Kick};
+use msi_types::{Cpu, Kick, Level};
 use safeguard::Safeguard;
 use shuttle::scheduler::{DfsScheduler, RandomScheduler};
 use shuttle::sync::Arc;
@@ -258,6 +258,56 @@ fn one_fires_while_it_is_handled() {
 #[test]
 fn an_interrupt_that_is_acknowledged_while_it_fires_again_stays_pending() {
     holds(Explore::Random(50_000), one_fires_while_it_is_handled);
+}
+
+/// Two devices share an interrupt. Each writes its number and sends an edge by `fire`; the vCPU
+/// reads both numbers whenever it handles the interrupt.
+fn two_fire_one(fire: fn(&Machine)) {
+    let machine = Machine::new();
+    let sent = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let devices = [0, 1].map(|device| {
+        let sent = sent.clone();
+        spawn(&machine, move |machine| {
+            sent[device].store(1, SeqCst);
+            fire(machine);
+        })
+    });
+    let mut seen = [0; 2];
+    let mut handle = || {
+        let handled = machine.handle(CPU).is_some();
+        if handled {
+            seen = [0, 1].map(|device| sent[device].load(SeqCst));
+        }
+        handled
+    };
+    for _ in 0..3 {
+        handle();
+        thread::yield_now();
+    }
+    for device in devices {
+        device.join().unwrap();
+    }
+    while handle() {}
+    assert_eq!(seen, [1, 1], "an edge was swallowed");
+}
+
+fn two_pulse_one() {
+    two_fire_one(|machine| machine.change(0, State::pulsed));
+}
+
+/// The same edge as two operations.
+fn two_raise_and_lower_one() {
+    two_fire_one(|machine| {
+        machine.change(0, |state| state.driven(Level::High));
+        machine.change(0, |state| state.driven(Level::Low));
+    });
+}
+
+#[test]
+fn of_two_pulses_none_swallows_the_other() {
+    holds(Explore::Random(50_000), two_pulse_one);
+    let mutant = || explore(50_000, two_raise_and_lower_one);
+    assert!(catch_unwind(AssertUnwindSafe(mutant)).is_err(), "two operations would do as well");
 }
 
 fn one_moves_while_it_fires() {

@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::{IntId, IntIdField, icc};
-use msi_types::{Cpu, Kick, Level, Line, SetLine};
+use msi_types::{Cpu, Kick, Line, SetLine};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -109,8 +109,7 @@ fn change_a_register(machine: &Machine, round: u64) {
 fn send(machine: &Machine, board: &Board, round: u64) {
     for (spi, sent) in SPIS.into_iter().zip(&board.sent) {
         sent.store(round, Ordering::Relaxed);
-        machine.gic.set_line(Line::Spi(spi), Level::High);
-        machine.gic.set_line(Line::Spi(spi), Level::Low);
+        machine.gic.pulse(Line::Spi(spi));
     }
 }
 
