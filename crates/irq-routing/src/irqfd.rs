@@ -44,18 +44,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::{Pin, Route, Router, Routing};
+mod levels;
+mod source;
+
+use crate::{Route, Router, Routing};
 use alloc::sync::{Arc, Weak};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use msi_types::{Gsi, Level, Line, LineObserver};
+use levels::Levels;
+use msi_types::{Gsi, Line, LineObserver};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use source::{EventfdId, Source, Taken, unblocking};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -70,6 +74,9 @@ pub enum IrqfdError {
     /// Reading or signalling it could block everybody else's interrupts. The caller's mistake.
     #[error("the eventfd blocks its users: make it with EFD_NONBLOCK")]
     Blocking,
+    /// It rings a GSI already. The caller's mistake.
+    #[error("the eventfd is bound already: an eventfd rings one GSI")]
+    AlreadyBound,
     /// The operating system refused.
     #[error(transparent)]
     System(#[from] io::Error),
@@ -83,34 +90,26 @@ impl From<Errno> for IrqfdError {
 
 /// Eventfds and the GSIs that they ring.
 ///
-/// The interrupt controller model is rung while binds are locked, so that whoever ends a bind can wait for what it
-/// rings. What the model calls meanwhile, as to kick a vCPU, must neither bind nor end a bind.
+/// While an eventfd's signal is served, no lock is held that concerns another eventfd; a pin's
+/// level is driven under a lock of that pin. So a kick that blocks delays its own eventfd, the
+/// others of the same pin if it is a level, and what its thread has still to serve: with a second
+/// thread the others are served meanwhile. What the interrupt controller model calls, as to kick a
+/// vCPU, must not end the bind that it is called for.
 pub struct Irqfds {
     epoll: OwnedFd,
     router: Arc<Router>,
-    /// Held while a signal is delivered, so that who ends a bind waits for it.
+    /// Held to look a source up, to enter one and to remove one.
     bound: Mutex<Bound>,
+    levels: Levels,
 }
 
 #[derive(Default)]
 struct Bound {
     /// Never given twice: an event that was reported for what is bound no longer finds nothing.
     next: u64,
-    edges: HashMap<u64, Source>,
-    levels: HashMap<u64, LevelSource>,
-}
-
-/// An eventfd and its GSI.
-struct Source {
-    trigger: OwnedFd,
-    gsi: Gsi,
-}
-
-struct LevelSource {
-    source: Source,
-    resample: OwnedFd,
-    /// The pin that it holds high.
-    holds: Option<Pin>,
+    sources: HashMap<u64, Arc<Source>>,
+    /// Of those sources.
+    eventfds: HashSet<EventfdId>,
 }
 
 impl Irqfds {
@@ -120,19 +119,20 @@ impl Irqfds {
     /// The process has no file descriptor left.
     pub fn new(router: Arc<Router>) -> io::Result<Arc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Arc::new(Self { epoll, router, bound: Mutex::default() }))
+        Ok(Arc::new(Self { epoll, router, bound: Mutex::default(), levels: Levels::default() }))
     }
 
     /// Each signal of `trigger` is an edge of the GSI, routed or not; several that were not served yet are one. A
-    /// signal from before counts. An eventfd rings one GSI: it must not be bound twice, and whoever else has it must
-    /// neither read it nor make it block.
+    /// signal from before counts. Whoever else has the eventfd must neither read it nor make it block.
+    ///
+    /// An eventfd rings one GSI, as with `KVM_IRQFD`, which answers `EBUSY` to a second one. The
+    /// eventfd counts, not its file descriptor. It is known by the `eventfd-id` that Linux shows in
+    /// `/proc` since 5.2; where that cannot be read, a second bind is not noticed.
     ///
     /// # Errors
-    /// An eventfd blocks, or cannot be waited for.
+    /// An eventfd blocks, is bound already, or cannot be waited for.
     pub fn bind(self: &Arc<Self>, trigger: impl AsFd, gsi: Gsi) -> Result<Irqfd, IrqfdError> {
-        self.enter(trigger.as_fd(), gsi, |bound, token, source| {
-            bound.edges.insert(token, source);
-        })
+        self.enter(Source::edge(trigger.as_fd(), gsi)?)
     }
 
     /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, which the
@@ -148,9 +148,7 @@ impl Irqfds {
         gsi: Gsi,
     ) -> Result<Irqfd, IrqfdError> {
         let resample = unblocking(resample.as_fd())?;
-        self.enter(trigger.as_fd(), gsi, |bound, token, source| {
-            bound.levels.insert(token, LevelSource { source, resample, holds: None });
-        })
+        self.enter(Source::level(trigger.as_fd(), resample, gsi)?)
     }
 
     /// Whom the interrupt controller model tells which lines the guest is done with, for
@@ -159,17 +157,16 @@ impl Irqfds {
         Arc::new(Observer(Arc::downgrade(self)))
     }
 
-    fn enter(
-        self: &Arc<Self>,
-        trigger: BorrowedFd<'_>,
-        gsi: Gsi,
-        insert: impl FnOnce(&mut Bound, u64, Source),
-    ) -> Result<Irqfd, IrqfdError> {
-        let trigger = unblocking(trigger)?;
+    fn enter(self: &Arc<Self>, source: Source) -> Result<Irqfd, IrqfdError> {
+        let source = Arc::new(source);
         let mut bound = self.bound();
+        if source.id().is_some_and(|id| bound.eventfds.contains(&id)) {
+            return Err(IrqfdError::AlreadyBound);
+        }
         let token = bound.token();
-        epoll::add(&self.epoll, &trigger, EventData::new_u64(token), EventFlags::IN)?;
-        insert(&mut bound, token, Source { trigger, gsi });
+        epoll::add(&self.epoll, source.trigger(), EventData::new_u64(token), EventFlags::IN)?;
+        bound.eventfds.extend(source.id());
+        bound.sources.insert(token, source);
         Ok(Irqfd { irqfds: self.clone(), token })
     }
 
@@ -193,30 +190,28 @@ impl Irqfds {
 
     /// Whether there was a signal.
     fn serve(&self, token: u64) -> bool {
-        let mut bound = self.bound();
-        let Some(source) = bound.source(token) else { return false };
-        match rustix::io::read(&source.trigger, &mut [0; 8]) {
-            Ok(8) => self.ring(&mut bound, token),
-            // Somebody else was faster.
-            Err(Errno::AGAIN | Errno::INTR) => return false,
-            // It is no eventfd, but what has come to its end or cannot be read, and would be ready for ever.
-            Ok(_) | Err(_) => {
-                let _ = epoll::delete(&self.epoll, &source.trigger);
-                return false;
+        let Some(source) = self.bound().sources.get(&token).cloned() else { return false };
+        match source.take_signal() {
+            Taken::Nothing => false,
+            Taken::NoEventfd => {
+                let _ = epoll::delete(&self.epoll, source.trigger());
+                false
+            }
+            Taken::HandedOver => true,
+            Taken::Signal(turn) => {
+                turn.serve(|| self.ring(&source, token));
+                true
             }
         }
-        true
     }
 
-    fn ring(&self, bound: &mut Bound, token: u64) {
-        let Some(level) = bound.levels.get_mut(&token) else {
-            if let Some(edge) = bound.edges.get(&token) {
-                // As the kernel's: what is not routed, nobody hears.
-                let _ = self.router.signal(edge.gsi);
-            }
+    fn ring(&self, source: &Source, token: u64) {
+        let Some(resample) = source.resample() else {
+            // As the kernel's: what is not routed, nobody hears.
+            let _ = self.router.signal(source.gsi());
             return;
         };
-        let pin = match self.router.route(level.source.gsi) {
+        let pin = match self.router.route(source.gsi()) {
             Some(Route::Pin(pin)) => Some(pin),
             Some(Route::Message(message)) => {
                 self.router.signal_msi(message);
@@ -224,36 +219,17 @@ impl Irqfds {
             }
             None => None,
         };
-        let before = core::mem::replace(&mut level.holds, pin);
+        let before = source.set_raised(pin);
         if let Some(before) = before.filter(|_| before != pin) {
-            self.lower_unless_held(bound, before);
+            self.levels.release(&self.router, before, token);
         }
         if let Some(pin) = pin {
-            self.router.drive(pin, Level::High);
+            self.levels.raise(&self.router, pin, token, resample);
         }
     }
 
-    fn lower_unless_held(&self, bound: &Bound, pin: Pin) {
-        if bound.levels.values().all(|level| level.holds != Some(pin)) {
-            self.router.drive(pin, Level::Low);
-        }
-    }
-
-    fn resample(&self, line: Line) {
-        let mut bound = self.bound();
-        let held = |level: &&mut LevelSource| level.holds.is_some_and(|pin| pin.line() == line);
-        let mut lowered = false;
-        for level in bound.levels.values_mut().filter(held) {
-            if let Some(pin) = level.holds.take().filter(|_| !lowered) {
-                self.router.drive(pin, Level::Low);
-                lowered = true;
-            }
-            // It fails only if 2^64 signals were not read, which wakes the device as well.
-            let _ = rustix::io::write(&level.resample, &1u64.to_ne_bytes());
-        }
-    }
-
-    /// A thread that serves until it is dropped.
+    /// A thread that serves until it is dropped. With several, an interrupt whose kick blocks
+    /// delays no other.
     ///
     /// # Errors
     /// The operating system refuses a thread or an eventfd.
@@ -280,22 +256,18 @@ impl Irqfds {
     }
 }
 
-/// A copy of a file descriptor whose users never wait.
-fn unblocking(eventfd: BorrowedFd<'_>) -> Result<OwnedFd, IrqfdError> {
-    if !fcntl_getfl(eventfd)?.contains(OFlags::NONBLOCK) {
-        return Err(IrqfdError::Blocking);
-    }
-    Ok(eventfd.try_clone_to_owned()?)
-}
-
 impl Bound {
     fn token(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
-    fn source(&self, token: u64) -> Option<&Source> {
-        self.edges.get(&token).or_else(|| Some(&self.levels.get(&token)?.source))
+    fn remove(&mut self, token: u64) -> Option<Arc<Source>> {
+        let source = self.sources.remove(&token)?;
+        if let Some(id) = source.id() {
+            self.eventfds.remove(&id);
+        }
+        Some(source)
     }
 }
 
@@ -305,7 +277,7 @@ struct Observer(Weak<Irqfds>);
 impl LineObserver for Observer {
     fn deactivated(&self, line: Line) {
         if let Some(irqfds) = self.0.upgrade() {
-            irqfds.resample(line);
+            irqfds.levels.resample(&irqfds.router, line);
         }
     }
 }
@@ -319,11 +291,7 @@ impl AsFd for Irqfds {
 
 impl fmt::Debug for Irqfds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bound = self.bound();
-        f.debug_struct("Irqfds")
-            .field("edges", &bound.edges.len())
-            .field("levels", &bound.levels.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Irqfds").field("bound", &self.bound().sources.len()).finish_non_exhaustive()
     }
 }
 
@@ -338,15 +306,11 @@ pub struct Irqfd {
 
 impl Drop for Irqfd {
     fn drop(&mut self) {
-        let mut bound = self.irqfds.bound();
-        let edge = bound.edges.remove(&self.token);
-        let level = bound.levels.remove(&self.token);
-        if let Some(pin) = level.as_ref().and_then(|level| level.holds) {
-            self.irqfds.lower_unless_held(&bound, pin);
-        }
-        if let Some(source) = edge.or(level.map(|level| level.source)) {
-            // It fails only if it was no eventfd and is out already.
-            let _ = epoll::delete(&self.irqfds.epoll, &source.trigger);
+        let Some(source) = self.irqfds.bound().remove(self.token) else { return };
+        // It fails only if it was no eventfd and is out already.
+        let _ = epoll::delete(&self.irqfds.epoll, source.trigger());
+        if let Some(pin) = source.end() {
+            self.irqfds.levels.release(&self.irqfds.router, pin, self.token);
         }
     }
 }

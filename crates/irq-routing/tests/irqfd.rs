@@ -7,9 +7,10 @@ mod controller;
 use controller::{Controller, Heard};
 use irq_routing::irqfd::{IrqfdError, Irqfds};
 use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing};
-use msi_types::{Delivery, DeviceId, Gsi, Level, Line, LineObserver, MsiMessage, SetLine};
+use msi_types::{Delivery, DeviceId, Gsi, Level, Line, LineObserver, MsiMessage, SetLine, SignalMsi};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -120,7 +121,7 @@ fn a_signal_on_a_pin_is_an_edge() {
     let device = nonblocking();
     let _bound = rig.irqfds.bind(&device, LINE).unwrap();
     signal(&device);
-    assert_eq!(rig.serve(), [line(40, Level::High), line(40, Level::Low)]);
+    assert_eq!(rig.serve(), [Heard::Pulse(Line::Spi(40))]);
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn an_eventfd_can_be_bound_again_and_rings_only_there() {
     drop(rig.irqfds.bind(&device, MESSAGE).unwrap());
     let _bound = rig.irqfds.bind(&device, LINE).unwrap();
     signal(&device);
-    assert_eq!(rig.serve(), [line(40, Level::High), line(40, Level::Low)]);
+    assert_eq!(rig.serve(), [Heard::Pulse(Line::Spi(40))]);
 }
 
 #[test]
@@ -202,6 +203,87 @@ fn a_socket_whose_other_end_is_closed_rings_nothing() {
     drop(other);
     let served = [(); 3].map(|()| rig.irqfds.dispatch(NOW).unwrap());
     assert_eq!((served, rig.controller.heard()), ([0; 3], vec![]));
+}
+
+/// As `KVM_IRQFD`, which answers EBUSY.
+#[test]
+fn an_eventfd_is_bound_once_by_any_descriptor() {
+    let rig = Rig::new();
+    let (device, other) = (nonblocking(), nonblocking());
+    let duplicate = device.try_clone().unwrap();
+    let bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    for again in [&device, &duplicate] {
+        let refused = rig.irqfds.bind(again, LINE);
+        assert!(matches!(refused, Err(IrqfdError::AlreadyBound)), "{refused:?}");
+        let refused = rig.irqfds.bind_level(again, &other, LINE);
+        assert!(matches!(refused, Err(IrqfdError::AlreadyBound)), "{refused:?}");
+    }
+    let _other = rig.irqfds.bind(&other, LINE).unwrap();
+    signal(&duplicate);
+    assert_eq!(rig.serve(), [event(1)]);
+
+    drop(bound);
+
+    let _again = rig.irqfds.bind(&duplicate, LINE).unwrap();
+    signal(&device);
+    assert_eq!(rig.serve(), [Heard::Pulse(Line::Spi(40))]);
+}
+
+/// Kicks for event 1 block.
+#[derive(Default)]
+struct Slow {
+    blocks: AtomicBool,
+    rung: [AtomicU32; 3],
+}
+
+impl Slow {
+    fn wait_until_rung(&self, event: usize, times: u32) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.rung[event].load(SeqCst) < times {
+            assert!(Instant::now() < deadline, "event {event} was held up");
+            thread::yield_now();
+        }
+    }
+}
+
+impl SignalMsi<DeviceId> for Slow {
+    fn signal_msi(&self, _: DeviceId, message: MsiMessage) -> Delivery {
+        self.rung[message.data as usize].fetch_add(1, SeqCst);
+        while message.data == 1 && self.blocks.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Delivery::Pending
+    }
+}
+
+#[test]
+fn an_irqfd_whose_kick_blocks_delays_no_other() {
+    let slow = Arc::new(Slow { blocks: AtomicBool::new(true), ..Slow::default() });
+    let inputs = Inputs::new(Arc::new(Controller::default())).with_its(slow.clone());
+    let router = Arc::new(Router::new(GsiSpace::default(), inputs).unwrap());
+    let gsis = [1, 2].map(|event| {
+        let gsi = router.allocate().unwrap();
+        router.commit(&[Change::Set(gsi, message(event))]).unwrap();
+        gsi
+    });
+    let irqfds = Irqfds::new(router).unwrap();
+    let _serving = [irqfds.spawn().unwrap(), irqfds.spawn().unwrap()];
+    let devices = [nonblocking(), nonblocking()];
+    let _bound = [0, 1].map(|at| irqfds.bind(&devices[at], gsis[at]).unwrap());
+
+    signal(&devices[0]);
+    slow.wait_until_rung(1, 1);
+    for time in 1..=3 {
+        signal(&devices[0]);
+        signal(&devices[1]);
+        slow.wait_until_rung(2, time);
+    }
+    drop(irqfds.bind(nonblocking(), gsis[0]).unwrap());
+    assert_eq!(slow.rung[1].load(SeqCst), 1, "one thread at a time");
+
+    slow.blocks.store(false, SeqCst);
+
+    slow.wait_until_rung(1, 2);
 }
 
 #[test]
