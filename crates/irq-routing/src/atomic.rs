@@ -7,12 +7,6 @@ use crate::safeguard::Safeguard;
 
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// Waits a little for another thread.
-#[inline]
-pub(crate) fn relax() {
-    core::hint::spin_loop();
-}
-
 /// Does the model check leave this step out?
 #[inline]
 pub(crate) const fn is_left_out(_: Safeguard) -> bool {

@@ -17,8 +17,8 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | – | all of the above, without `std`, with `alloc` |
-//! | `std` | `irqfd`: eventfds that ring GSIs, on Linux |
+//! | – | all of the above, without `std`, with `alloc`; a thread that waits for another one spins |
+//! | `std` | a thread that waits for another one sleeps; `irqfd`: eventfds that ring GSIs, on Linux |
 //! | `kvm` | `kvm`: the same routes and eventfds in Linux's KVM, on aarch64 and x86-64 |
 //!
 //! # Example
@@ -78,6 +78,7 @@ pub mod irqfd;
 #[cfg(all(feature = "kvm", target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
 pub mod kvm;
 pub mod kvm_table;
+mod lock;
 pub mod msix;
 mod route;
 mod router;

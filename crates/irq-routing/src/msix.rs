@@ -49,6 +49,7 @@
 mod guest;
 mod vector;
 
+use crate::lock::{self, Mutex};
 use crate::{Change, RouteError, Routing, Sender};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -59,7 +60,6 @@ use guest::{Entry, Guest, WORDS};
 use msi_types::pci::MSIX_MAX_VECTORS;
 use msi_types::pci::msix::{Control, ENTRY_SIZE};
 use msi_types::{Delivery, Gsi};
-use spin::Mutex;
 use vector::{Entered, Vector};
 
 /// Not a table's size. The monitor's mistake.
@@ -94,6 +94,8 @@ pub struct MsixTable {
     routing: Arc<dyn Routing>,
     observer: Option<Arc<dyn VectorObserver>>,
     guest: Mutex<Guest>,
+    /// A vector that is being closed has no senders any more.
+    idle: lock::WaitQueue,
 }
 
 impl MsixTable {
@@ -107,7 +109,7 @@ impl MsixTable {
         }
         let guest = Mutex::new(Guest::new(vectors, sender));
         let vectors = (0..vectors).map(|_| Vector::new()).collect();
-        Ok(Self { vectors, routing, observer: None, guest })
+        Ok(Self { vectors, routing, observer: None, guest, idle: lock::WaitQueue::default() })
     }
 
     /// With somebody who hears which vectors may send.
@@ -125,7 +127,7 @@ impl MsixTable {
             Entered::Held => Signalled::Held,
             Entered::Open(gsi) => {
                 let delivery = self.routing.signal(gsi).unwrap_or(Delivery::NoDoorbell);
-                word.leave();
+                word.leave(&self.idle);
                 Signalled::Sent(delivery)
             }
         }
@@ -239,7 +241,7 @@ impl MsixTable {
     fn close_unless(&self, guest: &mut Guest, range: Range<usize>, may_send: impl Fn(&Entry) -> bool) {
         for (at, vector, entry) in self.each(&mut guest.entries, range) {
             if entry.open && !may_send(entry) {
-                vector.close();
+                vector.close(&self.idle);
                 entry.open = false;
                 self.tell(entry.gsi, |observer, gsi| observer.closed(at, gsi));
             }

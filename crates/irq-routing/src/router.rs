@@ -1,6 +1,7 @@
 //! Routes of an interrupt controller model in this process.
 
 use crate::gsis::Gsis;
+use crate::lock::Mutex;
 use crate::table::Table;
 use crate::{Change, Changes, Inputs, IrqLine, IrqLineError, Pin, Route, RouteError, RoutedMessage};
 use crate::{Routing, SignalError};
@@ -8,7 +9,6 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Delivery, Gsi, Level};
-use spin::Mutex;
 
 /// How many GSIs there are, and which of them are given out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -18,6 +18,8 @@ pub(crate) enum Safeguard {
     HoldByExchange,
     /// Who closes a vector waits for those that are sending by it.
     AwaitSenders,
+    /// The last sender of a vector that is being closed wakes the thread that closes it.
+    WakeCloser,
 }
 
 impl Safeguard {

@@ -9,8 +9,10 @@ use irq_routing::{Change, Changes, GsiSpace, Route, RouteError, Router, Routing,
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, DeviceId, Gsi};
 use proptest::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 const DEVICE: DeviceId = DeviceId::new(8);
 const ENABLED: Control = Control::new().with_enable(true);
@@ -579,12 +581,12 @@ fn nothing_is_sent_after_a_mask_and_nothing_is_lost_with_threads() {
     let rig = Rig::new(4);
     rig.table.write_control(ENABLED).unwrap();
     (0..4).for_each(|vector| program(&rig.table, vector, vector.into(), 0).unwrap());
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for vector in 0..4 {
             let (table, stop) = (&rig.table, &stop);
             scope.spawn(move || {
-                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                while !stop.load(SeqCst) {
                     table.signal(vector);
                     thread::yield_now();
                 }
@@ -602,7 +604,65 @@ fn nothing_is_sent_after_a_mask_and_nothing_is_lost_with_threads() {
             rig.table.write_control(ENABLED).unwrap();
             (0..4).for_each(|vector| program(&rig.table, vector, vector.into(), 0).unwrap());
         }
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        stop.store(true, SeqCst);
     });
     assert_eq!(pending(&rig.table, 0), 0);
+}
+
+/// Routes whose signals take long.
+struct Lengthy {
+    begun: AtomicBool,
+}
+
+const LONG: Duration = Duration::from_millis(600);
+
+impl Routing for Lengthy {
+    fn allocate(&self) -> Result<Gsi, RouteError> {
+        Ok(Gsi::new(0))
+    }
+
+    fn release(&self, _: &[Gsi]) -> Result<(), RouteError> {
+        Ok(())
+    }
+
+    fn commit(&self, _: &[Change]) -> Result<Changes, RouteError> {
+        Ok(Changes::default())
+    }
+
+    fn signal(&self, _: Gsi) -> Result<Delivery, SignalError> {
+        self.begun.store(true, SeqCst);
+        thread::sleep(LONG);
+        Ok(Delivery::Pending)
+    }
+}
+
+/// Time that this thread ran (proc_pid_schedstat(5): the first number, in ns).
+#[cfg(target_os = "linux")]
+fn time_of_this_thread() -> Duration {
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanoseconds = statistics.split(' ').next().unwrap().parse().unwrap();
+    Duration::from_nanos(nanoseconds)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_masks_sleeps_until_the_message_is_sent() {
+    let lengthy = Arc::new(Lengthy { begun: AtomicBool::new(false) });
+    let table = MsixTable::new(1, Sender::Device(DEVICE), lengthy.clone()).unwrap();
+    table.write_control(ENABLED).unwrap();
+    program(&table, 0, 7, 0).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| table.signal(0));
+        while !lengthy.begun.load(SeqCst) {
+            thread::yield_now();
+        }
+        let (begun, used) = (Instant::now(), time_of_this_thread());
+
+        table.write_control(HELD_BACK).unwrap();
+
+        let (waited, after) = (begun.elapsed(), time_of_this_thread());
+        let used = after.saturating_sub(used);
+        assert!(waited > LONG / 4, "{waited:?}: nothing was to wait for");
+        assert!(used < waited / 20, "it ran {used:?} of {waited:?}");
+    });
 }

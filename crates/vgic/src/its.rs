@@ -42,6 +42,7 @@ pub(crate) use saved::{HeldIts, RestoredRegisters};
 
 use crate::access::AccessWidth;
 use crate::events::{Events, FaultReason, GuestFault};
+use crate::lock::Mutex;
 use crate::lpi::{Injection, ItsIndex, LpiCore, Senders};
 use crate::registers::Frame;
 use alloc::boxed::Box;
@@ -50,7 +51,6 @@ use core::fmt;
 use gic_arch::its::RdBase;
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use queue::Queue;
-use spin::mutex::SpinMutex;
 use tables::Tables;
 
 /// An ITS of a virtual GIC.
@@ -61,7 +61,7 @@ pub(crate) struct Its {
     senders: Arc<Senders>,
     lpis: Arc<LpiCore>,
     events: Arc<Events>,
-    state: SpinMutex<State>,
+    state: Mutex<State>,
 }
 
 /// What the registers hold.
@@ -120,7 +120,7 @@ impl Its {
         config.validate()?;
         let senders = Arc::new(Senders::new(config.device_id_bits));
         let index = lpis.add_its(senders.clone()).ok_or(ItsConfigError::TooMany)?;
-        let state = SpinMutex::new(State::new(&config));
+        let state = Mutex::new(State::new(&config));
         Ok(Self { config, index, targets, senders, lpis, events, state })
     }
 

@@ -41,6 +41,14 @@
 //!   does what `ICC_SGI0R_EL1` does. Of two, `GICR_NSACR` permits the Non-secure side nothing.
 //! - A 1-of-N interrupt goes to the next vCPU that takes part, and none is woken for it by `GICD_CTLR.E1NWF`.
 //!
+//! # Features
+//!
+//! Registers and commands take locks, and some hold one while they access guest memory. Without
+//! features, a thread that finds a lock taken spins, as at EL2. A monitor that is a process of an
+//! operating system chooses `std`: its threads then sleep, so that a holder which was preempted or
+//! waits for a page costs no other vCPU its time slice. Nothing else changes. `serde` makes saved
+//! states serialise, `vm-memory` provides [`VmMemory`].
+//!
 //! # Example
 //!
 //! A monitor with one vCPU, whose guest has enabled a PPI: the timer fires, and the guest handles it.
@@ -104,6 +112,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
 mod access;
 mod atomic;
@@ -118,6 +128,7 @@ mod events;
 mod interrupt;
 pub mod its;
 mod list_registers;
+mod lock;
 mod lpi;
 mod mbi;
 mod memory;

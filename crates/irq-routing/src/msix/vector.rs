@@ -1,7 +1,8 @@
 //! Whether a vector may send: what a device's threads and the guest's mask bits meet in. One word holds it all, so that
 //! a message is either sent while the vector is open, or held as pending, and neither is decided by half.
 
-use crate::atomic::{self, AtomicU64, SeqCst};
+use crate::atomic::{AtomicU64, SeqCst};
+use crate::lock::WaitQueue;
 use crate::safeguard::Safeguard;
 use msi_types::Gsi;
 
@@ -9,8 +10,10 @@ use msi_types::Gsi;
 const OPEN: u64 = 1;
 /// A message waits until the vector is opened.
 const PENDING: u64 = 1 << 1;
-/// One thread that is sending; the field has 30 bits.
-const SENDER: u64 = 1 << 2;
+/// A thread closes the vector and waits until nobody sends.
+const AWAITED: u64 = 1 << 2;
+/// One thread that is sending; the field has 29 bits.
+const SENDER: u64 = 1 << 3;
 const SENDERS: u64 = (1 << 32) - SENDER;
 const GSI_SHIFT: u32 = 32;
 
@@ -53,10 +56,13 @@ impl Vector {
         }
     }
 
-    /// The message was sent.
+    /// The message was sent. `idle` is what [`close`](Self::close) waits by.
     #[inline]
-    pub(crate) fn leave(&self) {
-        self.0.fetch_sub(SENDER, SeqCst);
+    pub(crate) fn leave(&self, idle: &WaitQueue) {
+        let before = self.0.fetch_sub(SENDER, SeqCst);
+        if before & (SENDERS | AWAITED) == SENDER | AWAITED && Safeguard::WakeCloser.stands() {
+            idle.wake();
+        }
     }
 
     /// Messages are sent by `gsi` from now on. Whether one was pending, which the caller has to send. The vector is
@@ -67,12 +73,13 @@ impl Vector {
     }
 
     /// Holds messages back. On return, those that were being sent are sent, and nobody uses the GSI any more.
-    pub(crate) fn close(&self) {
-        let mut word = self.0.fetch_and(!OPEN, SeqCst);
-        // No new senders come, so this ends when those that were interrupted go on.
-        while word & SENDERS != 0 && Safeguard::AwaitSenders.stands() {
-            atomic::relax();
-            word = self.0.load(SeqCst);
+    pub(crate) fn close(&self, idle: &WaitQueue) {
+        let sends = self.0.fetch_and(!OPEN, SeqCst) & SENDERS != 0;
+        if sends && Safeguard::AwaitSenders.stands() {
+            self.0.fetch_or(AWAITED, SeqCst);
+            // No new senders come, so this ends when those that were interrupted go on.
+            idle.wait_until(|| self.0.load(SeqCst) & SENDERS == 0);
+            self.0.fetch_and(!AWAITED, SeqCst);
         }
     }
 

@@ -4,6 +4,7 @@ use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
 use super::{Its, State};
+use crate::lock::MutexGuard;
 use crate::lpi::{Control, ItsIndex, MappedDevice, NoRoom, SavedLpi};
 use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
 use alloc::vec::Vec;
@@ -12,7 +13,6 @@ use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, Lpi, Shareability};
 use msi_types::{DeviceId, EventId};
-use spin::mutex::SpinMutexGuard;
 
 /// Bits of a translation table's address that MAPD can name.
 const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
@@ -20,7 +20,7 @@ const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
 /// An ITS whose registers nobody changes meanwhile.
 pub(crate) struct HeldIts<'a> {
     its: &'a Its,
-    state: SpinMutexGuard<'a, State>,
+    state: MutexGuard<'a, State>,
 }
 
 /// Registers of an ITS that can be restored.

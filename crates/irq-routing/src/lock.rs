@@ -1,0 +1,76 @@
+//! What threads wait by, off the path of signals. With the feature `std` the operating system puts
+//! a waiter to sleep; without it, waiters spin.
+
+#[cfg(feature = "std")]
+mod imp {
+    use core::fmt;
+    use std::sync::{self, Condvar, MutexGuard, PoisonError};
+
+    /// A mutual exclusion. What a panic left behind is used on.
+    #[derive(Default)]
+    pub(crate) struct Mutex<T>(sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    /// Lets threads wait until other threads have changed something.
+    #[derive(Default)]
+    pub(crate) struct WaitQueue {
+        waiting: Mutex<()>,
+        made: Condvar,
+    }
+
+    impl WaitQueue {
+        /// Waits until `done`, which holds for good from some change on.
+        pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
+            let mut waiting = self.waiting.lock();
+            while !done() {
+                waiting = self.made.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+
+        /// A change was made: waiters look again.
+        pub(crate) fn wake(&self) {
+            drop(self.waiting.lock());
+            self.made.notify_all();
+        }
+    }
+
+    impl fmt::Debug for WaitQueue {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("WaitQueue")
+        }
+    }
+}
+
+#[cfg(not(feature = "std"))]
+mod imp {
+    pub(crate) use spin::mutex::SpinMutex as Mutex;
+
+    /// Lets threads wait until other threads have changed something.
+    #[derive(Debug, Default)]
+    pub(crate) struct WaitQueue;
+
+    impl WaitQueue {
+        /// Waits until `done`, which holds for good from some change on.
+        #[expect(clippy::unused_self, reason = "as with an operating system")]
+        pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
+            while !done() {
+                core::hint::spin_loop();
+            }
+        }
+
+        /// A change was made: waiters look again.
+        #[expect(clippy::unused_self, reason = "as with an operating system")]
+        pub(crate) fn wake(&self) {}
+    }
+}
+
+pub(crate) use imp::{Mutex, WaitQueue};

@@ -1,0 +1,28 @@
+//! The lock of what no message needs. With the feature `std` the operating system puts a waiter to
+//! sleep; without it, waiters spin.
+
+#[cfg(feature = "std")]
+mod imp {
+    pub(crate) use std::sync::MutexGuard;
+    use std::sync::{self, PoisonError};
+
+    /// A mutual exclusion. What a panic left behind is used on.
+    pub(crate) struct Mutex<T>(sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}
+
+#[cfg(not(feature = "std"))]
+mod imp {
+    pub(crate) use spin::mutex::{SpinMutex as Mutex, SpinMutexGuard as MutexGuard};
+}
+
+pub(crate) use imp::{Mutex, MutexGuard};
