@@ -14,6 +14,10 @@
 //!
 //! A vCPU that runs guest code with list registers takes interrupts along. Whoever changes one of those *recalls* them:
 //! the change is complete once that vCPU has exited and folded its list registers back.
+//!
+//! Recalls are numbered. A register frame or a command that promises completion ([`Awaited`]) waits
+//! for recalls up to the number that was given out last when it began to wait. Each of these ends
+//! when its vCPU exits, so later recalls by others do not prolong the wait.
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;
@@ -28,16 +32,56 @@ pub(crate) struct Attention {
     kick: Arc<dyn Kick>,
     /// How many vCPUs are recalled; for a moment also one too many.
     recalled: AtomicU64,
+    /// How many recalls there were: the number of the latest.
+    recalls: AtomicU64,
 }
 
-/// What a vCPU has in list registers.
+/// What a vCPU has in list registers. From [`RECALLED`](lists::RECALLED) on: interrupts of which
+/// one changed, and the number of the recall that said so first, counted from there.
 mod lists {
     /// Nothing.
     pub(super) const EMPTY: u64 = 0;
     /// Interrupts.
     pub(super) const FILLED: u64 = 1;
-    /// Interrupts of which one changed.
+    /// The recall with number 0, which there is not.
     pub(super) const RECALLED: u64 = 2;
+}
+
+/// The recalls up to a number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Recalls(u64);
+
+/// What a register frame waits for: the recalls of its own writes, and those before them.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    /// Changes that were asked for here.
+    asked: AtomicU64,
+    /// Of these, those whose recalls are among `until`.
+    counted: AtomicU64,
+    until: AtomicU64,
+}
+
+impl Awaited {
+    pub(crate) const fn new() -> Self {
+        Self { asked: AtomicU64::new(0), counted: AtomicU64::new(0), until: AtomicU64::new(0) }
+    }
+
+    /// Something was recalled by a write to the frame, or will be before the frame asks whether
+    /// that is [`outstanding`](Self::is_outstanding).
+    pub(crate) fn ask(&self) {
+        self.asked.fetch_add(1, SeqCst);
+    }
+
+    /// Is something in list registers that was recalled before?
+    pub(crate) fn is_outstanding(&self, attention: &Attention) -> bool {
+        let asked = self.asked.load(SeqCst);
+        if self.counted.load(SeqCst) < asked {
+            // In this order: who finds `counted` up to date finds `until` as well.
+            self.until.fetch_max(attention.recalls().0, SeqCst);
+            self.counted.fetch_max(asked, SeqCst);
+        }
+        attention.awaits(Recalls(self.until.load(SeqCst)))
+    }
 }
 
 /// A cache line of its own: injectors of distinct vCPUs must not meet.
@@ -55,7 +99,8 @@ impl Flag {
 
 impl Attention {
     pub(crate) fn new(cpus: usize, kick: Arc<dyn Kick>) -> Self {
-        Self { outside: (0..cpus).map(|_| Flag::new()).collect(), kick, recalled: AtomicU64::new(0) }
+        let outside = (0..cpus).map(|_| Flag::new()).collect();
+        Self { outside, kick, recalled: AtomicU64::new(0), recalls: AtomicU64::new(0) }
     }
 
     /// vCPU `cpu` may have something to do: kicks it if it left. To be called after whatever it has to do is visible
@@ -109,7 +154,9 @@ impl Attention {
     pub(crate) fn recall(&self, cpu: Cpu) -> bool {
         let Some(flag) = self.outside.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);
-        let before = flag.lists.compare_exchange(lists::FILLED, lists::RECALLED, SeqCst, SeqCst);
+        let number = self.recalls.fetch_add(1, SeqCst) + 1;
+        let recalled = lists::RECALLED + number;
+        let before = flag.lists.compare_exchange(lists::FILLED, recalled, SeqCst, SeqCst);
         if before.is_err() {
             self.recalled.fetch_sub(1, SeqCst);
         }
@@ -119,16 +166,23 @@ impl Attention {
     /// vCPU `cpu` has nothing in list registers any more. Was it recalled?
     pub(crate) fn folded(&self, cpu: Cpu) -> bool {
         let Some(flag) = self.outside.get(cpu.index()) else { return false };
-        let recalled = flag.lists.swap(lists::EMPTY, SeqCst) == lists::RECALLED;
+        let recalled = flag.lists.swap(lists::EMPTY, SeqCst) > lists::RECALLED;
         if recalled {
             self.recalled.fetch_sub(1, SeqCst);
         }
         recalled
     }
 
-    /// Has a vCPU not yet folded what was recalled?
-    pub(crate) fn awaits_folding(&self) -> bool {
+    /// The recalls so far.
+    pub(crate) fn recalls(&self) -> Recalls {
+        Recalls(self.recalls.load(SeqCst))
+    }
+
+    /// Has a vCPU not yet folded what one of these recalled?
+    pub(crate) fn awaits(&self, Recalls(until): Recalls) -> bool {
+        let among = lists::RECALLED + 1..=lists::RECALLED + until;
         self.recalled.load(SeqCst) != 0
+            && self.outside.iter().any(|flag| among.contains(&flag.lists.load(SeqCst)))
     }
 }
 

@@ -36,6 +36,7 @@ impl Redistributor<'_> {
     pub(crate) fn write_clrlpir(self, lanes: Lanes) {
         if let Some(value) = lanes.zero_extended().filter(|_| self.wired.config().direct_lpi) {
             let _ = self.clear_lpi(value);
+            self.private.invalidated.ask();
         }
     }
 

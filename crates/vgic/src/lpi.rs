@@ -44,8 +44,8 @@
 //! needs not outlive MAPD, after which the generation differs. Nothing is signalled from a word that is listed, so an
 //! LPI is in one list register at most.
 //!
-//! A command that changes a listed word recalls its vCPU, and SYNC waits until every recalled vCPU has folded: after
-//! SYNC nothing is pending at an old place, in list registers neither. Disabling LPIs and MOVALL count what is in a list
+//! A command that changes a listed word recalls its vCPU, and SYNC waits until every vCPU recalled
+//! before it has folded: after SYNC nothing is pending at an old place, in list registers neither. Disabling LPIs and MOVALL count what is in a list
 //! register as pending; if the guest has acknowledged it, and not exited since, it is delivered once more.
 //!
 //! # Choices that the architecture leaves
@@ -97,6 +97,7 @@ mod word;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::attention::Attention;
 use crate::events::Events;
+use crate::lock::Mutex;
 use crate::memory::GuestMemory;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -107,7 +108,6 @@ use hints::Hints;
 use knocks::Knocks;
 use msi_types::Cpu;
 use slots::SlotTable;
-use spin::mutex::SpinMutex;
 use sweeps::Cause;
 
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, Priorities, PriorityView};
@@ -131,7 +131,7 @@ const SPINS_PER_PIECE: u32 = 64;
 pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     attention: Arc<Attention>,
-    control: SpinMutex<Control>,
+    control: Mutex<Control>,
     /// One bit per vCPU: its queue was given out.
     queues: Box<[AtomicU32]>,
 }
@@ -161,7 +161,7 @@ impl LpiCore {
         });
         Arc::new(Self {
             shared: shared.clone(),
-            control: SpinMutex::new(Control::new(config, shared, memory, events, attention.clone())),
+            control: Mutex::new(Control::new(config, shared, memory, events, attention.clone())),
             attention,
             queues: (0..config.vcpus).map(|_| AtomicU32::new(0)).collect(),
         })

@@ -109,8 +109,12 @@ impl<'a> Redistributor<'a> {
     fn control(self) -> Ctlr {
         let bits = self.private.participation.load(SeqCst);
         let config = self.wired.config();
+        // In this order: the recalls of what is disabled are complete before they are asked for.
+        let pending = self.is_disabling()
+            || self.wired.is_outstanding(&self.private.disabled)
+            || self.wired.is_outstanding(&self.private.awaited);
         Ctlr::new()
-            .with_rwp(self.wired.awaits_folding() || self.is_disabling())
+            .with_rwp(pending)
             .with_enable_lpis(self.private.lpi_registers.lock().enabled)
             .with_ces(config.lpi_id_bits.is_some() && config.can_clear_enable_lpis)
             .with_ir(config.lpi_id_bits.is_some() && config.redistributor_invalidation)
@@ -145,7 +149,8 @@ impl<'a> Redistributor<'a> {
     /// Busy while an LPI that was invalidated may still be in a list register, or has still to be found.
     fn syncr(self) -> Syncr {
         self.advance();
-        Syncr::new().with_busy(self.wired.awaits_folding() || self.is_invalidating())
+        let busy = self.is_invalidating() || self.wired.is_outstanding(&self.private.invalidated);
+        Syncr::new().with_busy(busy)
     }
 
     fn typer(self) -> Typer {
@@ -167,7 +172,7 @@ impl<'a> Redistributor<'a> {
         match self.wired.config().security {
             SecurityView::Single => Waker::new()
                 .with_processor_sleep(asleep)
-                .with_children_asleep(asleep && !self.wired.awaits_folding()),
+                .with_children_asleep(asleep && !self.wired.is_outstanding(&self.private.awaited)),
             SecurityView::NonSecure => Waker::new(),
         }
     }

@@ -11,10 +11,11 @@ mod saved;
 pub(crate) use lists::{Forwarding, asks_for_end};
 pub(crate) use saved::{Bank, RestoredInterrupt};
 
-use crate::attention::Attention;
+use crate::attention::{Attention, Awaited};
 use crate::candidates::{Candidates, Look};
 use crate::config::cpu;
 use crate::interrupt::{Interrupt, State};
+use crate::lock::Mutex;
 use crate::redistributor::LpiRegisters;
 use crate::slot::Slot;
 use crate::{SecurityView, VgicConfig};
@@ -27,7 +28,6 @@ use gic_arch::icc::Sgi;
 use gic_arch::{Affinity, IntId, IntIdClass, Priority};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 use once_cell::race::OnceBox;
-use spin::mutex::SpinMutex;
 
 /// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the Non-secure side
 /// has Group 1 only.
@@ -58,7 +58,13 @@ pub(crate) struct Private {
     /// What decides whether 1-of-N interrupts, or any at all, go to this PE: [`participation`].
     pub(crate) participation: AtomicU32,
     /// Cold: under a lock.
-    pub(crate) lpi_registers: SpinMutex<LpiRegisters>,
+    pub(crate) lpi_registers: Mutex<LpiRegisters>,
+    /// By writes to the redistributor's registers that concern no LPIs.
+    pub(crate) awaited: Awaited,
+    /// By LPIs that are disabled.
+    pub(crate) disabled: Awaited,
+    /// By LPIs that are invalidated or cleared.
+    pub(crate) invalidated: Awaited,
 }
 
 impl Private {
@@ -67,7 +73,10 @@ impl Private {
             interrupts: core::array::from_fn(|_| Interrupt::new(State::new())),
             candidates: Candidates::new(),
             participation: AtomicU32::new(0),
-            lpi_registers: SpinMutex::new(LpiRegisters::new()),
+            lpi_registers: Mutex::new(LpiRegisters::new()),
+            awaited: Awaited::new(),
+            disabled: Awaited::new(),
+            invalidated: Awaited::new(),
         }
     }
 }
@@ -94,9 +103,11 @@ pub(crate) struct Wired {
     shared: Box<[Interrupt]>,
     /// The routes as the guest wrote them. Held while the interrupt's word takes the target, so that two writers of
     /// one route cannot leave register and word apart.
-    routes: SpinMutex<Box<[u64]>>,
+    routes: Mutex<Box<[u64]>>,
     cpus: Box<[Private]>,
     attention: Arc<Attention>,
+    /// By writes to the distributor's registers.
+    awaited: Awaited,
     observer: OnceBox<Arc<dyn LineObserver>>,
 }
 
@@ -110,9 +121,10 @@ impl Wired {
             by_affinity: by_affinity.into_boxed_slice(),
             control: AtomicU32::new(0),
             shared: (0..Slot::SHARED).map(|_| Interrupt::new(State::new())).collect(),
-            routes: SpinMutex::new((0..Slot::SHARED).map(|_| 0).collect()),
+            routes: Mutex::new((0..Slot::SHARED).map(|_| 0).collect()),
             cpus,
             attention,
+            awaited: Awaited::new(),
             observer: OnceBox::new(),
             config,
         };
@@ -217,7 +229,7 @@ impl Wired {
     pub(crate) fn change(&self, cpu: Cpu, intid: IntId, change: impl Fn(State) -> State) {
         let changed = self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
         if let Some((old, new)) = changed {
-            self.recall_changed(old, new);
+            self.recall_changed(intid, old, new);
         }
     }
 
@@ -304,9 +316,14 @@ impl Wired {
         self.control() & (1 << group.index()) != 0
     }
 
-    /// Has a vCPU with list registers not yet seen what the guest changed?
+    /// Has a vCPU with list registers not yet seen what the guest changed by the distributor?
     pub(crate) fn awaits_folding(&self) -> bool {
-        self.attention.awaits_folding()
+        self.awaited.is_outstanding(&self.attention)
+    }
+
+    /// Has a vCPU with list registers not yet seen what was changed where this is asked for?
+    pub(crate) fn is_outstanding(&self, awaited: &Awaited) -> bool {
+        awaited.is_outstanding(&self.attention)
     }
 
     /// What [`set_control`](Self::set_control) stored.
@@ -325,6 +342,7 @@ impl Wired {
             let _ = self.attention.recall(cpu(index));
             self.attention.notify(cpu(index));
         }
+        self.awaited.ask();
     }
 
     /// The candidates of `cpu` that are ready there, with their states. For the vCPU's own thread.
@@ -368,7 +386,7 @@ impl Wired {
             self.tell_observer_of(cpu, intid, old);
         }
         self.settle(slot, interrupt.state());
-        self.recall_changed(old, new);
+        self.recall_changed(intid, old, new);
     }
 
     fn tell_observer_of(&self, cpu: Cpu, intid: IntId, state: State) {

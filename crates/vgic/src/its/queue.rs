@@ -3,6 +3,7 @@
 use super::commands::{Executor, Refusal};
 use super::config::ErrorPolicy;
 use super::{Its, State};
+use crate::attention::Recalls;
 use crate::events::{FaultReason, GuestFault};
 use crate::lpi::{Control, SLOTS_PER_PIECE};
 use crate::memory::{GuestMemory, MemoryFault};
@@ -24,6 +25,8 @@ pub(super) struct Queue {
     stalled: bool,
     /// The next command was begun, and is consumed when its sweep is done.
     begun: bool,
+    /// The next command is a SYNC, which waits for these.
+    awaited: Option<Recalls>,
 }
 
 /// Why a command was not carried out.
@@ -71,7 +74,7 @@ enum Progress {
     Begun,
     /// Something that was begun is not done yet.
     Sweeps,
-    /// It is a SYNC, and an interrupt that a command changed may still be in a list register.
+    /// It is a SYNC, and an interrupt that was changed before it may still be in a list register.
     Waits,
 }
 
@@ -80,7 +83,7 @@ impl Queue {
     pub(super) const fn at(base: Cbaser) -> Self {
         // Bits 15:12 of the address are RES0.
         let base = base.with_address(base.address() & !0xffff);
-        Self { base, read: 0, write: 0, stalled: false, begun: false }
+        Self { base, read: 0, write: 0, stalled: false, begun: false, awaited: None }
     }
 
     /// A queue with these registers, as far as their offsets lie in it.
@@ -92,6 +95,7 @@ impl Queue {
             write: if write.offset() < bytes { write.offset() } else { 0 },
             stalled: read.stalled(),
             begun: false,
+            awaited: None,
         }
     }
 
@@ -121,6 +125,7 @@ impl Queue {
 
     const fn advance(&mut self) {
         self.read = (self.read + COMMAND_BYTES) % self.base.bytes();
+        self.awaited = None;
     }
 
     fn fetch(&self, memory: &dyn GuestMemory) -> Result<RawCommand, MemoryFault> {
@@ -180,11 +185,14 @@ impl Its {
         (state.enabled && state.queue.has_work()).then(|| self.step(state, control))
     }
 
-    fn step(&self, state: &State, control: &mut Control) -> Result<Progress, CommandFault> {
+    fn step(&self, state: &mut State, control: &mut Control) -> Result<Progress, CommandFault> {
         let raw = state.queue.fetch(control.memory()).map_err(CommandFault::Unreadable)?;
         let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
-        if matches!(command, Command::Sync { .. }) && control.awaits_folding() {
-            return Ok(Progress::Waits);
+        if matches!(command, Command::Sync { .. }) {
+            let until = *state.queue.awaited.get_or_insert_with(|| control.recalls());
+            if control.awaits(until) {
+                return Ok(Progress::Waits);
+            }
         }
         let mut executor = Executor {
             its: self.index,

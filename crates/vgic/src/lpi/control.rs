@@ -15,7 +15,7 @@ use super::sweeps::{Cause, Sweep};
 use super::tables::LpiTables;
 use super::word::{Gate, Level, Word};
 use crate::atomic::AtomicU64;
-use crate::attention::Attention;
+use crate::attention::{Attention, Recalls};
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::memory::GuestMemory;
 use crate::safeguard::Safeguard;
@@ -157,9 +157,14 @@ impl Control {
         }
     }
 
-    /// Is an LPI that a command changed perhaps still in a list register?
-    pub(crate) fn awaits_folding(&self) -> bool {
-        self.attention.awaits_folding()
+    /// What was recalled from list registers so far.
+    pub(crate) fn recalls(&self) -> Recalls {
+        self.attention.recalls()
+    }
+
+    /// Is something that one of these recalled perhaps still in a list register?
+    pub(crate) fn awaits(&self, recalls: Recalls) -> bool {
+        self.attention.awaits(recalls)
     }
 
     pub(super) fn record(&self, reason: FaultReason, address: u64, detail: u64) {

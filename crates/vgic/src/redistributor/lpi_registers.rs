@@ -55,6 +55,7 @@ impl<'a> Redistributor<'a> {
         } else if !enable && registers.enabled && self.wired.config().can_clear_enable_lpis {
             registers.enabled = false;
             lpis.with_notification_owed(|control| control.disable_lpis(cpu));
+            self.private.disabled.ask();
         }
     }
 
@@ -155,6 +156,7 @@ impl<'a> Redistributor<'a> {
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
             lpis.invalidate(self.cpu, lpi);
+            self.private.invalidated.ask();
             lpis.advance_registers();
         }
     }
@@ -166,6 +168,7 @@ impl<'a> Redistributor<'a> {
         let is_written = lanes.zero_extended().is_some();
         if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && is_written) {
             lpis.invalidate_all(self.cpu);
+            self.private.invalidated.ask();
             lpis.advance_registers();
         }
     }

@@ -136,14 +136,12 @@ impl Wired {
     pub(crate) fn activate(&self, cpu: Cpu, intid: IntId) {
         let change = |state: State| self.is_visible(state).then(|| state.activated());
         let Some((old, new)) = self.try_change(cpu, intid, change) else { return };
-        self.recall_changed(old, new);
+        self.recall_changed(intid, old, new);
         if let Some((target, slot)) = new.target().zip(Slot::of(intid)).filter(|_| !old.active())
             && let Some(private) = self.private(target)
         {
             private.candidates.set(slot);
-            if self.attention.recall(target) {
-                self.attention.notify(target);
-            }
+            self.recall(intid, target);
         }
     }
 
@@ -155,12 +153,22 @@ impl Wired {
     }
 
     /// The guest changed an interrupt by a register: the change is complete once it is in no list register.
-    pub(super) fn recall_changed(&self, old: State, new: State) {
-        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new)
-            && self.attention.recall(taker)
-        {
-            self.attention.notify(taker);
+    pub(super) fn recall_changed(&self, intid: IntId, old: State, new: State) {
+        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
+            self.recall(intid, taker);
         }
+    }
+
+    /// Recalls what `cpu` has in list registers. The frame that shows the interrupt waits for it.
+    fn recall(&self, intid: IntId, cpu: Cpu) {
+        if !self.attention.recall(cpu) {
+            return;
+        }
+        match self.private(cpu).filter(|_| intid.is_private()) {
+            Some(private) => private.awaited.ask(),
+            None => self.awaited.ask(),
+        }
+        self.attention.notify(cpu);
     }
 }
 

@@ -59,7 +59,7 @@ impl Wired {
             let (old, new) = interrupt.update(|now| {
                 if self.is_misplaced(now) { now.with_target_index(self.choose(now)) } else { now }
             });
-            self.recall_changed(old, new);
+            self.recall_changed(slot.intid(), old, new);
             state = new;
             if state.target().is_none() {
                 break;
@@ -89,7 +89,9 @@ impl Wired {
             }
         }
         if changed {
-            let _ = self.attention.recall(cpu);
+            if self.attention.recall(cpu) {
+                private.awaited.ask();
+            }
             self.attention.notify(cpu);
         }
     }

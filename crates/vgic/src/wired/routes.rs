@@ -33,7 +33,7 @@ impl Wired {
         });
         drop(routes);
         self.settle(slot, new);
-        self.recall_changed(old, new);
+        self.recall_changed(intid, old, new);
     }
 
     /// The route with what is RES0 taken away.

@@ -29,8 +29,12 @@ impl Translated {
     pub(crate) const EVENTS: u32 = 16;
 
     pub(crate) fn new(cpus: u16) -> Self {
+        Self::configured(cpus, |config| config)
+    }
+
+    pub(crate) fn configured(cpus: u16, with: impl FnOnce(VgicConfig) -> VgicConfig) -> Self {
         let its = vec![ItsConfig::new(ITS)];
-        let config = VgicConfig { lpi_id_bits: Some(14), its, ..VgicConfig::new(cpus) };
+        let config = with(VgicConfig { lpi_id_bits: Some(14), its, ..VgicConfig::new(cpus) });
         let this = Self { machine: Machine::running(config), written: Cell::new(0) };
         for event in 0..Self::EVENTS {
             this.configure(event, true);

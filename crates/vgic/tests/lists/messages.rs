@@ -3,20 +3,24 @@
 use crate::half::{Exits, Half};
 use crate::its::{Translated, clear, discard, inv, mapti, movall, movi, sync, unmapd};
 use crate::virtual_interface::{Hardware, vtr};
+use gic_arch::gicd::{self, Irouter};
 use gic_arch::ich::ListRegisterState::{Invalid, Pending};
 use gic_arch::its::Command;
-use gic_arch::{gicr, icc};
-use msi_types::Delivery;
+use gic_arch::{IntId, gicr, icc};
+use msi_types::{Delivery, Level, Line, SetLine};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use vgic::{InGuest, ListRegisterVcpu};
+use vgic::{InGuest, ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 8192;
 
 /// vCPU 0 of two with list registers, in the guest, with event 0 in its first one.
 fn listed() -> (Translated, InGuest, Hardware, ListRegisterVcpu) {
-    let mut translated = Translated::new(2);
+    listed_in(Translated::new(2))
+}
+
+fn listed_in(mut translated: Translated) -> (Translated, InGuest, Hardware, ListRegisterVcpu) {
     let second = translated.machine.vcpus.pop().unwrap();
     let first = translated.machine.vcpus.pop().unwrap();
     let second = second.with_list_registers(vtr(4, 5)).unwrap();
@@ -93,14 +97,59 @@ fn a_command_for_a_listed_lpi_kicks_its_vcpu_and_sync_waits_for_the_exit() {
 
         assert_eq!(translated.machine.kicks.of(0), 1, "{command:?}");
         assert!(!translated.is_done(), "{command:?}");
-        assert_eq!(translated.machine.read_gicr(1, gicr::SYNCR), 1);
+        assert_eq!(translated.machine.read_gicr(1, gicr::SYNCR), 0, "nothing was invalidated there");
 
         let _first = inside.exit(&hardware.registers);
 
         assert!(translated.is_done(), "{command:?}");
-        assert_eq!(translated.machine.read_gicr(1, gicr::SYNCR), 0);
         drop(second);
     }
+}
+
+#[test]
+fn syncr_waits_for_the_exit_of_the_vcpu_that_has_the_lpi() {
+    let config = |its| VgicConfig { redistributor_invalidation: true, ..its };
+    let (translated, inside, hardware, _second) = listed_in(Translated::configured(2, config));
+    let syncr = |cpu| translated.machine.read_gicr(cpu, gicr::SYNCR);
+    translated.configure(0, false);
+
+    translated.machine.write_gicr(0, gicr::INVLPIR, FIRST.into());
+
+    assert_eq!([syncr(0), syncr(1)], [1, 0]);
+    let _first = inside.exit(&hardware.registers);
+    assert_eq!([syncr(0), syncr(1)], [0, 0]);
+}
+
+/// Two vCPUs take turns in being recalled by writes to the distributor, so that one always is.
+#[test]
+fn sync_ends_although_others_go_on_recalling() {
+    let (translated, first, left, second) = listed();
+    let machine = &translated.machine;
+    for (spi, cpu) in [(40, 0), (41, 1)] {
+        let target = machine.gic.config().cpus[cpu].affinity;
+        machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
+        machine.enable_spi(spi);
+        machine.gic.set_line(Line::Spi(spi), Level::High);
+    }
+    let recall = |spi: u32| {
+        let at = gicd::ISACTIVER.locate(IntId::new(spi)).unwrap();
+        machine.write_gicd(at.register(), at.mask());
+        let at = gicd::ICACTIVER.locate(IntId::new(spi)).unwrap();
+        machine.write_gicd(at.register(), at.mask());
+    };
+    let (first, left) = enter(first.exit(&left.registers));
+    let (second, other) = enter(second);
+    recall(40);
+    recall(41);
+
+    translated.run([sync()]);
+
+    assert!(!translated.is_done());
+    let (_first, _) = enter(first.exit(&left.registers));
+    recall(40);
+    assert!(!translated.is_done(), "the second vCPU has not exited");
+    let (_second, _) = enter(second.exit(&other.registers));
+    assert!(translated.is_done(), "each has exited since");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Sgi};
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::{Hcr, Vtr};
-use gic_arch::{IntId, gicd};
+use gic_arch::{IntId, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, Mutex};
 use vgic::{
@@ -257,7 +257,7 @@ fn a_change_by_registers_is_complete_when_the_vcpu_has_exited() {
 fn an_sgi_is_listed_as_an_edge_and_sent_by_a_trapped_write() {
     let mut machine = machine();
     machine.write(
-        machine.frame(0) + u64::from(gic_arch::gicr::ISENABLER.offset()),
+        machine.frame(0) + u64::from(gicr::ISENABLER.offset()),
         AccessWidth::Word,
         0xffff,
     );
@@ -380,7 +380,7 @@ fn interrupts_of_the_extended_ranges_go_through_list_registers() {
         Machine::running(VgicConfig { extended_spis: 32, extended_ppis: 32, ..VgicConfig::new(1) });
     let base = machine.gic.config().distributor;
     machine.write(base + u64::from(gicd::ISENABLER_E.offset()), AccessWidth::Word, 1 << 5);
-    let private = machine.frame(0) + u64::from(gic_arch::gicr::SGI_BASE);
+    let private = machine.frame(0) + u64::from(gicr::SGI_BASE);
     machine.write(private + 0x84, AccessWidth::Word, 1 << 7);
     machine.write(private + 0x104, AccessWidth::Word, 1 << 7);
     high(&machine, 4101);
@@ -413,13 +413,55 @@ fn a_redistributor_sleeps_only_when_nothing_of_it_is_listed_any_more() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, hardware) = enter(lists(&mut machine, 4), 4);
-    let waker = |machine: &Machine| machine.read_gicr(0, gic_arch::gicr::WAKER);
+    let waker = |machine: &Machine| machine.read_gicr(0, gicr::WAKER);
 
-    machine.write_gicr(0, gic_arch::gicr::WAKER, gic_arch::gicr::Waker::new().with_processor_sleep(true));
+    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
 
     assert_eq!((machine.kicks.of(0), waker(&machine)), (1, 0b010));
     let _vcpu = inside.exit(&hardware.registers);
     assert_eq!(waker(&machine), 0b110);
+}
+
+#[test]
+fn a_write_is_pending_in_its_own_frame_only() {
+    let mut machine = Machine::running(VgicConfig::new(2));
+    machine.enable_spi(SPI);
+    let target = machine.gic.config().cpus[1].affinity;
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), gicd::Irouter::to(target));
+    high(&machine, SPI);
+    let vcpu = machine.vcpus.remove(1).with_list_registers(vtr(4, 5)).unwrap();
+    let (inside, hardware) = enter(vcpu, 4);
+    let distributor = |machine: &Machine| {
+        let control = u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap();
+        gicd::Ctlr::from(control).rwp()
+    };
+    let redistributor = |machine: &Machine, cpu| {
+        let control = u32::try_from(machine.read_gicr(cpu, gicr::CTLR)).unwrap();
+        gicr::Ctlr::from(control).rwp()
+    };
+
+    let at = gicd::ICENABLER.locate(IntId::new(SPI)).unwrap();
+    machine.write_gicd(at.register(), at.mask());
+
+    assert!(distributor(&machine));
+    for cpu in [0, 1] {
+        assert!(!redistributor(&machine, cpu), "redistributor {cpu}");
+        assert_eq!(machine.read_gicr(cpu, gicr::SYNCR), 0, "redistributor {cpu}");
+    }
+    let vcpu = inside.exit(&hardware.registers);
+    assert!(!distributor(&machine));
+
+    let at = gicr::ISENABLER.locate(IntId::new(27)).unwrap();
+    machine.write_gicr(1, at.register(), at.mask());
+    machine.gic.set_line(Line::Ppi { cpu: Cpu::new(1), intid: 27 }, Level::High);
+    let (inside, hardware) = enter(vcpu, 4);
+    let at = gicr::ICENABLER.locate(IntId::new(27)).unwrap();
+    machine.write_gicr(1, at.register(), at.mask());
+
+    assert!(redistributor(&machine, 1) && !redistributor(&machine, 0));
+    assert!(!distributor(&machine));
+    let _vcpu = inside.exit(&hardware.registers);
+    assert!(!redistributor(&machine, 1));
 }
 
 #[test]

@@ -61,7 +61,7 @@ macro_rules! atomic {
 
 atomic!(AtomicBool of bool: swap);
 atomic!(AtomicU32 of u32: fetch_and, fetch_or, swap);
-atomic!(AtomicU64 of u64: fetch_add, fetch_and, fetch_or, fetch_sub, swap);
+atomic!(AtomicU64 of u64: fetch_add, fetch_and, fetch_max, fetch_or, fetch_sub, swap);
 
 /// The scheduler would not show what a weaker order allows.
 fn check(order: Ordering) {

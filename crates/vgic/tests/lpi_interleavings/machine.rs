@@ -192,7 +192,7 @@ impl Commands {
 
     /// SYNC: is everything before it complete?
     pub(super) fn sync(&self) -> bool {
-        !self.control.awaits_folding()
+        !self.control.awaits(self.control.recalls())
     }
 
     pub(super) fn enable_lpis(&mut self, vcpu: u16) {
