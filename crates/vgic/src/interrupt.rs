@@ -2,8 +2,9 @@
 //! on one consistent value, and the pure rules of that state (IHI 0069 §4.1).
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::slot::Slot;
 use bitfield_struct::bitfield;
-use gic_arch::Priority;
+use gic_arch::{IntId, Priority};
 use msi_types::{Cpu, Level};
 
 /// What the distributor or a redistributor knows of one interrupt.
@@ -37,9 +38,15 @@ pub(crate) struct State {
     /// While it was listed, the guest set the active state.
     pub(crate) forced_active: bool,
     /// While it is listed or active: one more than the vCPU that took it, 0 if none is known.
+    #[bits(10)]
     taker_code: u16,
+    /// One more than the slot of the physical interrupt that it is linked to, 0 if it is not.
     #[bits(12)]
-    __: u16,
+    link_code: u16,
+    /// The physical interrupt is active on its behalf. In a list register, `HW` says so instead.
+    pub(crate) held: bool,
+    #[bits(5)]
+    __: u8,
 }
 
 impl State {
@@ -68,6 +75,39 @@ impl State {
         self.with_taker_code(u16::try_from(cpu.get() + 1).unwrap_or(0))
     }
 
+    /// The physical interrupt that it is linked to.
+    pub(crate) fn physical(self) -> Option<IntId> {
+        let slot = self.link_code().checked_sub(1)?;
+        Slot::new(slot.into()).map(Slot::intid)
+    }
+
+    /// Linked to this physical interrupt, or to none. The old one is not active on its behalf.
+    pub(crate) fn linked(self, physical: Option<Slot>) -> Self {
+        let code = physical.and_then(|slot| u16::try_from(slot.index() + 1).ok());
+        self.with_link_code(code.unwrap_or(0)).with_held(false)
+    }
+
+    /// With the link of `other`.
+    pub(crate) const fn linked_as(self, other: Self) -> Self {
+        self.with_link_code(other.link_code())
+    }
+
+    const fn is_linked(self) -> bool {
+        self.link_code() != 0
+    }
+
+    /// The physical interrupt is deactivated, or deactivates with a list register. If its input is
+    /// still high then, it fires again: until that is heard, the line counts as low.
+    pub(crate) const fn let_go(self) -> Self {
+        let consumed = self.held() && !self.edge();
+        self.with_line(self.line() && !consumed).with_held(false)
+    }
+
+    /// What is neither pending nor active holds no physical interrupt: it could not fire again.
+    pub(crate) const fn released(self) -> Self {
+        if self.pending() || self.active() || self.listed() { self } else { self.with_held(false) }
+    }
+
     /// Pending, as `ISPENDR` reads it. What is in a list register counts until it is folded.
     pub(crate) const fn pending(self) -> bool {
         self.latch() || self.lent() || (!self.edge() && (self.line() || self.message()))
@@ -89,11 +129,14 @@ impl State {
         self.active() && !self.listed() && self.taker().or(self.target()) == Some(cpu)
     }
 
-    /// The input changed, or was driven again.
+    /// The input changed, or was driven again. Of a linked interrupt, a high level says that the
+    /// physical interrupt was taken, each time.
     pub(crate) fn driven(self, level: Level) -> Self {
         let high = level == Level::High;
-        let rising = high && !self.line();
-        self.with_line(high).with_latch(self.latch() || (self.edge() && rising))
+        let rising = high && (!self.line() || self.is_linked());
+        self.with_line(high)
+            .with_latch(self.latch() || (self.edge() && rising))
+            .with_held(self.held() || (self.is_linked() && high))
     }
 
     /// A message asks for it.
@@ -119,17 +162,23 @@ impl State {
     /// It is active no more.
     pub(crate) const fn deactivated(self) -> Self {
         let inactive = self.with_active(false).with_forced_inactive(self.listed()).with_forced_active(false);
-        if self.listed() { inactive } else { inactive.with_taker_code(0) }
+        if self.listed() { inactive } else { inactive.inactive().let_go() }
+    }
+
+    /// It is not active, wherever it was.
+    pub(crate) const fn inactive(self) -> Self {
+        self.with_active(false).with_taker_code(0)
     }
 
     /// A pulse on the input. The level stays as it is driven.
     pub(crate) const fn pulsed(self) -> Self {
-        self.with_latch(self.latch() || self.edge())
+        self.with_latch(self.latch() || self.edge()).with_held(self.held() || self.is_linked())
     }
 
-    /// A PE acknowledges it.
+    /// A PE acknowledges it. The level of a physical interrupt that is active is heard again after
+    /// the end.
     pub(crate) const fn acknowledged(self) -> Self {
-        self.with_latch(false).with_active(true)
+        self.let_go().with_held(self.held()).with_latch(false).with_active(true)
     }
 }
 

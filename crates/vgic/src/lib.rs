@@ -159,4 +159,5 @@ pub use memory::{GuestMemory, MemoryFault};
 pub use rust_vmm::VmMemory;
 pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 pub use vcpu::{Inputs, Sleep, Undefined, Vcpu};
-pub use vgic::{Block, Frozen, NotClaimed, ObserverTaken, Region, Vgic};
+pub use vgic::{Block, Frozen, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
+pub use wired::{LinkError, PhysicalInterrupts};

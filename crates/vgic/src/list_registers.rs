@@ -13,6 +13,7 @@
 //! | `ICC_DIR_EL1` | traps (`TDIR`), as it may name what is active at another vCPU; guests without `EOImode` do not use it. Where the CPU cannot trap it alone, `TC` does for guests that were entered with `EOImode`, and while more is active than fits |
 //! | 1-of-N interrupts | a guest that enables or disables a group by itself exits: from then on it takes part, or others get what it did not take |
 //! | levels | a maintenance interrupt at the end; the observer is told, and the level is sampled again |
+//! | linked interrupts | `HW` and the physical INTID while the physical interrupt is active: its end deactivates both, without an exit ([`Vgic::link`]) |
 //! | LPIs | no active state, never tied to a physical interrupt (`HW`) |
 //! | changes meanwhile | kick the vCPU. What a register or command promises (`RWP`, `SYNCR`, SYNC, `WAKER`) is complete once it has exited |
 
@@ -23,13 +24,14 @@ mod rank;
 use crate::attention::Attention;
 use crate::lpi::ListedLpi;
 use crate::slot::Slot;
+use crate::wired::Filled;
 use crate::{Inputs, SecurityView, Sleep, Undefined, Vcpu, Vgic};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::IntId;
 use gic_arch::icc::{self, IntIdValue, SysRegEncoding};
-use gic_arch::ich::{Hcr, ListRegister, ListRegisterState, Vmcr, Vtr};
+use gic_arch::ich::{Hcr, ListRegister, Vmcr, Vtr};
 use msi_types::Cpu;
 
 /// Most list registers that a CPU has.
@@ -86,10 +88,17 @@ pub enum VirtualInterfaceMismatch {
 /// forwards a guest's read of them, it lets the other vCPUs exit, and keeps them out until it has the answer.
 pub struct ListRegisterVcpu(Box<Half>);
 
-/// A [`ListRegisterVcpu`] while its guest runs. If it is dropped, what the guest was to get is lost: a vCPU that
-/// entered exits.
+/// A [`ListRegisterVcpu`] while its guest runs: a vCPU that entered [exits](Self::exit).
+///
+/// If it is dropped instead, the vCPU runs no more, and its CPU interface takes no part. What was in
+/// its list registers is as it was at the entry: nothing is lost, but what the guest has
+/// acknowledged since is pending again. Nobody waits for the vCPU.
 #[must_use = "what is in list registers is only known again after the exit"]
-pub struct InGuest(Box<Half>);
+pub struct InGuest {
+    cpu: Cpu,
+    /// Until the exit.
+    half: Option<Box<Half>>,
+}
 
 struct Half {
     vcpu: Vcpu,
@@ -105,7 +114,7 @@ struct Half {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Listed {
     Nothing,
-    Wired(Slot, ListRegisterState),
+    Wired(Slot, Filled),
     Lpi(ListedLpi),
 }
 
@@ -182,7 +191,7 @@ impl ListRegisterVcpu {
         self.0.attention().leave(cpu);
         self.0.attention().fills(cpu);
         let interface = self.0.fill();
-        (InGuest(self.0), interface)
+        (InGuest { cpu, half: Some(self.0) }, interface)
     }
 
     /// Reads a system register on behalf of the guest, whose access trapped.
@@ -250,19 +259,25 @@ impl InGuest {
     /// The guest has exited, kicked or not, and left this in the hardware. To be called before the reason of the exit
     /// is looked at: other vCPUs may wait for it.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
     pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
-        let cpu = self.0.vcpu.cpu();
-        self.0.vcpu.returned();
-        self.0.fold(left);
-        if self.0.attention().folded(cpu) {
-            self.0.vcpu.vgic().poll_all_its();
-        }
-        ListRegisterVcpu(self.0)
+        let mut half = self.half.take().expect("only `exit` takes it, and consumes `self`");
+        half.exit(|half| half.fold(left));
+        ListRegisterVcpu(half)
     }
 
     /// Which vCPU this is.
     pub fn cpu(&self) -> Cpu {
-        self.0.vcpu.cpu()
+        self.cpu
+    }
+}
+
+impl Drop for InGuest {
+    fn drop(&mut self) {
+        if let Some(half) = &mut self.half {
+            half.exit(Half::fold_as_filled);
+            half.vcpu.reset();
+        }
     }
 }
 
@@ -271,6 +286,15 @@ impl Half {
     fn note_acknowledged(&mut self, intid: IntId) {
         if let Some(slot) = Slot::of(intid) {
             self.active.insert(slot);
+        }
+    }
+
+    /// Out of the guest, with what `fold` makes of the list registers.
+    fn exit(&mut self, fold: impl FnOnce(&mut Self)) {
+        self.vcpu.returned();
+        fold(self);
+        if self.attention().folded(self.vcpu.cpu()) {
+            self.vcpu.vgic().poll_all_its();
         }
     }
 
@@ -287,6 +311,7 @@ impl fmt::Debug for ListRegisterVcpu {
 
 impl fmt::Debug for InGuest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InGuest").field("listed", &self.0.listed).finish_non_exhaustive()
+        let listed = self.half.as_ref().map(|half| &half.listed);
+        f.debug_struct("InGuest").field("listed", &listed).finish_non_exhaustive()
     }
 }

@@ -1,9 +1,11 @@
 //! The shared half of the model: register frames, lines and messages, from any thread.
 
 mod frozen;
+mod links;
 mod restore;
 
 pub use frozen::Frozen;
+pub use links::PhysicalTaken;
 
 use crate::attention::Attention;
 use crate::config::{RedistributorFrame, cpu};

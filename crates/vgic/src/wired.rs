@@ -3,12 +3,14 @@
 //! Nothing here takes a lock but a change of routes. The order of every change is: the interrupt's word, then the
 //! target's candidates, then the target's wake flag; a vCPU looks in the opposite order.
 
+mod links;
 mod lists;
 mod one_of_n;
 mod routes;
 mod saved;
 
-pub(crate) use lists::{Forwarding, asks_for_end};
+pub use links::{LinkError, PhysicalInterrupts};
+pub(crate) use lists::{Filled, Forwarding, asks_for_end};
 pub(crate) use saved::{Bank, RestoredInterrupt};
 
 use crate::attention::{Attention, Awaited};
@@ -109,6 +111,7 @@ pub(crate) struct Wired {
     /// By writes to the distributor's registers.
     awaited: Awaited,
     observer: OnceBox<Arc<dyn LineObserver>>,
+    physical: OnceBox<Arc<dyn PhysicalInterrupts>>,
 }
 
 impl Wired {
@@ -126,13 +129,14 @@ impl Wired {
             attention,
             awaited: Awaited::new(),
             observer: OnceBox::new(),
+            physical: OnceBox::new(),
             config,
         };
         wired.reset();
         wired
     }
 
-    /// Gives everything its state after reset; lines stay as they are driven. Nothing owes anything: no group is
+    /// Gives everything its state after reset; lines stay as they are driven, and links are kept. Nothing owes anything: no group is
     /// enabled, and no vCPU runs.
     pub(crate) fn reset(&self) {
         self.control.store(0, SeqCst);
@@ -141,7 +145,7 @@ impl Wired {
         let target = self.resolve(Irouter::new());
         for (index, interrupt) in self.shared.iter().enumerate() {
             if let Some(slot) = Slot::shared(index) {
-                interrupt.update(|state| self.reset_state(slot, state, target));
+                self.reset_interrupt(Cpu::new(0), slot, interrupt, target);
             }
         }
         drop(routes);
@@ -150,12 +154,17 @@ impl Wired {
         }
     }
 
+    fn reset_interrupt(&self, cpu: Cpu, slot: Slot, interrupt: &Interrupt, target: u16) {
+        let (old, new) = interrupt.update(|state| self.reset_state(slot, state, target));
+        self.released_at(cpu, slot, old, new);
+    }
+
     fn reset_private(&self, cpu: Cpu) {
         let Some(private) = self.private(cpu) else { return };
         let target = u16::try_from(cpu.get()).unwrap_or(State::NOWHERE);
         for (index, interrupt) in private.interrupts.iter().enumerate() {
             if let Some(slot) = Slot::new(index) {
-                interrupt.update(|state| self.reset_state(slot, state, target));
+                self.reset_interrupt(cpu, slot, interrupt, target);
             }
         }
         let awake = match self.config.security {
@@ -172,7 +181,8 @@ impl Wired {
     fn reset_state(&self, slot: Slot, before: State, target: u16) -> State {
         let intid = slot.intid();
         let state = State::new()
-            .with_line(before.line())
+            .with_line(before.let_go().line())
+            .linked_as(before)
             .with_edge(intid.class() == IntIdClass::Sgi)
             .with_target_index(target);
         match self.config.security {
@@ -251,8 +261,10 @@ impl Wired {
         change: impl Fn(State) -> Option<State>,
     ) -> Option<(State, State)> {
         let slot = self.slot(intid)?;
-        let (old, new) =
-            self.interrupt(cpu, slot)?.try_update(|state| change(state).map(|new| self.aim(state, new)))?;
+        let (old, new) = self
+            .interrupt(cpu, slot)?
+            .try_update(|state| change(state).map(|new| self.aim(state, new.released())))?;
+        self.released_at(cpu, slot, old, new);
         self.settle(slot, new);
         self.refresh_listed(old, new);
         Some((old, new))
@@ -284,6 +296,12 @@ impl Wired {
     }
 
     fn change_input(&self, line: Line, change: impl Fn(State) -> State) -> Option<State> {
+        let (cpu, slot) = self.input(line)?;
+        self.try_change(cpu, slot.intid(), |state| Some(change(state))).map(|(_, new)| new)
+    }
+
+    /// The vCPU and the slot by which a wired input is found; `None`: there is no such input.
+    fn input(&self, line: Line) -> Option<(Cpu, Slot)> {
         let (cpu, intid) = match line {
             Line::Spi(number) => (Cpu::new(0), IntId::new(number)),
             Line::Ppi { cpu, intid } => (cpu, IntId::new(intid)),
@@ -292,10 +310,7 @@ impl Wired {
             Line::Spi(_) => intid.is_shared(),
             Line::Ppi { .. } => intid.is_private() && intid.class() != IntIdClass::Sgi,
         };
-        if !wired {
-            return None;
-        }
-        self.try_change(cpu, intid, |state| Some(change(state))).map(|(_, new)| new)
+        Some((cpu, self.slot(intid).filter(|_| wired)?))
     }
 
     /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in `group`.
@@ -382,7 +397,8 @@ impl Wired {
             done.then(|| self.aim(state, state.deactivated()))
         });
         let Some((old, new)) = done else { return };
-        if old.active() {
+        self.released_at(cpu, slot, old, new);
+        if old.active() && !old.held() {
             self.tell_observer_of(cpu, intid, old);
         }
         self.settle(slot, interrupt.state());
@@ -396,12 +412,14 @@ impl Wired {
     }
 
     fn tell_observer(&self, cpu: Cpu, intid: IntId) {
-        if let Some(observer) = self.observer.get() {
-            observer.deactivated(if intid.is_private() {
-                Line::Ppi { cpu, intid: intid.get() }
-            } else {
-                Line::Spi(intid.get())
-            });
+        if let Some((observer, slot)) = self.observer.get().zip(Slot::of(intid)) {
+            observer.deactivated(line_of(cpu, slot));
         }
     }
+}
+
+/// The line of an interrupt: `cpu`'s own one if it is private.
+fn line_of(cpu: Cpu, slot: Slot) -> Line {
+    let intid = slot.intid();
+    if intid.is_private() { Line::Ppi { cpu, intid: intid.get() } } else { Line::Spi(intid.get()) }
 }

@@ -3,7 +3,7 @@
 use super::rank::{Ranked, Seen};
 use super::{Half, Listed, MAX_LIST_REGISTERS, VirtualInterface};
 use crate::lpi::ListedLpi;
-use crate::wired::{Forwarding, Group, asks_for_end};
+use crate::wired::{Filled, Forwarding, Group, asks_for_end};
 use gic_arch::Priority;
 use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
 
@@ -111,8 +111,8 @@ impl Half {
     fn take_wired(&self, seen: Seen) -> Option<(Listed, ListRegister)> {
         let distributed = self.vcpu.distributed()[Group::of(seen.state).index()];
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
-        let state = self.vcpu.vgic().wired().list(self.vcpu.cpu(), seen.slot, seen.state, forwarding)?;
-        Some((Listed::Wired(seen.slot, state), wired_register(seen, state)))
+        let filled = self.vcpu.vgic().wired().list(self.vcpu.cpu(), seen.slot, seen.state, forwarding)?;
+        Some((Listed::Wired(seen.slot, filled), wired_register(seen, filled)))
     }
 
     /// Is an LPI pending?
@@ -141,14 +141,17 @@ impl Half {
     }
 }
 
-fn wired_register(seen: Seen, state: ListRegisterState) -> ListRegister {
+fn wired_register(seen: Seen, Filled { state, physical }: Filled) -> ListRegister {
     let Seen { slot, state: word } = seen;
-    ListRegister::new()
+    let register = ListRegister::new()
         .with_virtual_intid(slot.intid().get())
         .with_priority_value(word.priority_value())
         .with_group1(word.group1())
-        .with_eoi(asks_for_end(slot, word))
-        .with_state(state)
+        .with_state(state);
+    match physical.and_then(|physical| u16::try_from(physical.get()).ok()) {
+        Some(physical) => register.with_hw(true).with_physical_intid(physical),
+        None => register.with_eoi(asks_for_end(slot, word)),
+    }
 }
 
 fn lpi_register(lpi: ListedLpi) -> (Listed, ListRegister) {

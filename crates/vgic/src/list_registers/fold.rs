@@ -22,6 +22,18 @@ impl Half {
         }
     }
 
+    /// Takes everything back as it was when the list registers were filled.
+    pub(super) fn fold_as_filled(&mut self) {
+        for at in 0..self.count {
+            let listed = core::mem::replace(&mut self.listed[at], Listed::Nothing);
+            let filled = match listed {
+                Listed::Wired(_, filled) => filled.state,
+                Listed::Nothing | Listed::Lpi(_) => ListRegisterState::Pending,
+            };
+            self.fold_one(listed, filled);
+        }
+    }
+
     fn fold_one(&mut self, listed: Listed, now: ListRegisterState) {
         match listed {
             Listed::Nothing => {}

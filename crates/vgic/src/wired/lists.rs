@@ -3,13 +3,13 @@
 //!
 //! An interrupt is in one list register at most: what is listed elsewhere waits until it is folded there.
 
-use super::Wired;
+use super::{Wired, line_of};
 use crate::candidates::Look;
 use crate::interrupt::State;
 use crate::slot::Slot;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};
-use msi_types::Cpu;
+use msi_types::{Cpu, Level};
 
 const fn is_pending(state: ListRegisterState) -> bool {
     matches!(state, Pending | PendingActive)
@@ -17,6 +17,14 @@ const fn is_pending(state: ListRegisterState) -> bool {
 
 const fn is_active(state: ListRegisterState) -> bool {
     matches!(state, Active | PendingActive)
+}
+
+/// What a list register was filled with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Filled {
+    pub(crate) state: ListRegisterState,
+    /// The physical interrupt that is deactivated along with it.
+    pub(crate) physical: Option<IntId>,
 }
 
 /// What happens to pending signals of an interrupt's group.
@@ -30,25 +38,39 @@ pub(crate) enum Forwarding {
 
 impl State {
     /// What a list register says of it. A level is sampled again when it is deactivated, so it is not pending there
-    /// while it is active.
+    /// while it is active. Nor is a physical interrupt: the physical distributor keeps its pending
+    /// state (IHI 0069, ICH_LR<n>_EL2, State).
     fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         match (pending, self.active()) {
             (true, false) => Pending,
-            (true, true) if self.edge() => PendingActive,
+            (true, true) if self.edge() && !self.held() => PendingActive,
             (_, true) => Active,
             (false, false) => Invalid,
         }
     }
 
+    /// What a list register is filled with.
+    fn to_list(self, forwarding: Forwarding) -> Filled {
+        let physical = self.physical().filter(|_| self.held());
+        Filled { state: self.list_state(forwarding), physical }
+    }
+
     /// In a list register of `cpu`, which has this state.
     fn listed_at(self, cpu: Cpu, filled: ListRegisterState) -> Self {
         let lends = is_pending(filled) && self.latch();
-        self.with_listed(true).with_taker(cpu).with_lent(lends).with_latch(self.latch() && !lends)
+        self.let_go().with_listed(true).with_taker(cpu).with_lent(lends).with_latch(self.latch() && !lends)
     }
 
-    /// The list register was filled with one state and comes back with another.
-    fn folded(self, filled: ListRegisterState, now: ListRegisterState) -> Self {
+    /// The list register was filled with one state and comes back with another. `level` is that of
+    /// the physical interrupt which the guest has not acknowledged.
+    fn folded(
+        self,
+        Filled { state: filled, physical }: Filled,
+        now: ListRegisterState,
+        level: Level,
+    ) -> Self {
+        let holds = physical.is_some() && physical == self.physical() && now != Invalid;
         let active = match (is_active(filled), is_active(now)) {
             _ if self.forced_active() => true,
             _ if self.forced_inactive() => false,
@@ -58,11 +80,18 @@ impl State {
         };
         let back = self
             .with_listed(false)
+            .with_line(self.line() || level == Level::High)
+            .with_held(self.held() || holds)
             .with_latch(self.latch() || (self.lent() && is_pending(now)))
             .with_lent(false)
             .with_forced_active(false)
             .with_forced_inactive(false);
-        if active { back.with_active(true) } else { back.deactivated() }
+        match (active, is_active(now)) {
+            (true, _) => back.with_active(true),
+            // A register ended it.
+            (false, true) => back.deactivated(),
+            (false, false) => back.inactive(),
+        }
     }
 }
 
@@ -98,7 +127,7 @@ impl Wired {
         slot: Slot,
         expected: State,
         forwarding: Forwarding,
-    ) -> Option<ListRegisterState> {
+    ) -> Option<Filled> {
         let (old, _) = self.interrupt(cpu, slot)?.try_update(|state| {
             let same = (state.ready_at(cpu) || state.active_at(cpu))
                 && state.priority() == expected.priority()
@@ -107,25 +136,34 @@ impl Wired {
             let filled = state.list_state(forwarding);
             (same && filled != Invalid).then(|| state.listed_at(cpu, filled))
         })?;
-        Some(old.list_state(forwarding))
+        Some(old.to_list(forwarding))
     }
 
     /// `cpu` brings a list register back. Tells the observer as [`deactivate`](Self::deactivate) does. Returns what the
     /// interrupt is now; `None` if it was reset meanwhile.
-    pub(crate) fn fold(
-        &self,
-        cpu: Cpu,
-        slot: Slot,
-        filled: ListRegisterState,
-        now: ListRegisterState,
-    ) -> Option<State> {
+    pub(crate) fn fold(&self, cpu: Cpu, slot: Slot, filled: Filled, now: ListRegisterState) -> Option<State> {
         let interrupt = self.interrupt(cpu, slot)?;
-        let (old, new) = interrupt.try_update(|state| {
+        let line = line_of(cpu, slot);
+        let level = self.sample(line, filled, now);
+        let folded = interrupt.try_update(|state| {
             let ours = state.listed() && state.taker() == Some(cpu);
-            ours.then(|| self.aim(state, state.folded(filled, now)))
-        })?;
+            let sampled = if state.edge() { Level::Low } else { level };
+            ours.then(|| self.aim(state, state.folded(filled, now, sampled).released()))
+        });
+        let held = filled.physical.filter(|_| now != Invalid);
+        let Some((old, new)) = folded else {
+            if let Some(physical) = held {
+                self.deactivate_physical(line, physical);
+            }
+            return None;
+        };
+        match held {
+            Some(_) if new.held() && new.physical() == held => {}
+            Some(physical) => self.deactivate_physical(line, physical),
+            None => self.released(line, old, new),
+        }
         let ended_by_register = is_active(now) && !new.active();
-        if was_ended(filled, now) || ended_by_register {
+        if filled.physical.is_none() && (was_ended(filled.state, now) || ended_by_register) {
             self.tell_observer_of(cpu, slot.intid(), old);
         }
         self.settle(slot, interrupt.state());
@@ -160,7 +198,7 @@ impl Wired {
     }
 
     /// Recalls what `cpu` has in list registers. The frame that shows the interrupt waits for it.
-    fn recall(&self, intid: IntId, cpu: Cpu) {
+    pub(super) fn recall(&self, intid: IntId, cpu: Cpu) {
         if !self.attention.recall(cpu) {
             return;
         }

@@ -188,7 +188,7 @@ impl Wired {
         let mut routes = self.routes.lock();
         for restored in interrupts {
             if let Some(interrupt) = self.interrupt(bank.owner(), restored.slot) {
-                interrupt.update(|_| restored.state);
+                interrupt.update(|state| restored.state.linked_as(state));
             }
             if let Some(route) = restored.slot.shared_index().and_then(|index| routes.get_mut(index)) {
                 *route = restored.route;

@@ -5,7 +5,7 @@
 #[path = "../model/half.rs"]
 mod half;
 mod its;
-#[expect(dead_code, reason = "shared with other tests")]
+mod links;
 #[path = "../guest/machine.rs"]
 mod machine;
 mod messages;

@@ -32,7 +32,7 @@ fn listed_in(mut translated: Translated) -> (Translated, InGuest, Hardware, List
 
 fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
     let (inside, registers) = vcpu.enter();
-    (inside, Hardware { registers, vtr: vtr(4, 5) })
+    (inside, Hardware::new(registers, vtr(4, 5)))
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn lists(machine: &mut Machine, count: u8) -> ListRegisterVcpu {
 
 fn enter(vcpu: ListRegisterVcpu, count: u8) -> (InGuest, Hardware) {
     let (inside, registers) = vcpu.enter();
-    (inside, Hardware { registers, vtr: vtr(count, 5) })
+    (inside, Hardware::new(registers, vtr(count, 5)))
 }
 
 fn again(inside: InGuest, hardware: &Hardware, count: u8) -> (InGuest, Hardware) {
@@ -256,11 +256,7 @@ fn a_change_by_registers_is_complete_when_the_vcpu_has_exited() {
 #[test]
 fn an_sgi_is_listed_as_an_edge_and_sent_by_a_trapped_write() {
     let mut machine = machine();
-    machine.write(
-        machine.frame(0) + u64::from(gicr::ISENABLER.offset()),
-        AccessWidth::Word,
-        0xffff,
-    );
+    machine.write(machine.frame(0) + u64::from(gicr::ISENABLER.offset()), AccessWidth::Word, 0xffff);
     let mut vcpu = lists(&mut machine, 4);
     let own = vcpu.vgic().config().cpus[0].affinity;
     vcpu.write_sysreg(icc::SGI1R.encoding(), Sgi::to(3, own).into_bits()).unwrap();

@@ -33,6 +33,7 @@ pub(crate) struct Lists {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum Place {
     Out(ListRegisterVcpu),
     In(InGuest, Hardware),
@@ -129,7 +130,7 @@ impl Lists {
     fn enter(&mut self) {
         if let Place::Out(vcpu) = self.place.take().unwrap() {
             let (vcpu, registers) = vcpu.enter();
-            self.place = Some(Place::In(vcpu, Hardware { registers, vtr: self.vtr }));
+            self.place = Some(Place::In(vcpu, Hardware::new(registers, self.vtr)));
         }
     }
 

@@ -20,9 +20,23 @@ pub(crate) const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
 pub(crate) struct Hardware {
     pub(crate) registers: VirtualInterface,
     pub(crate) vtr: Vtr,
+    /// Physical interrupts that were deactivated along with virtual ones.
+    pub(crate) deactivated: Vec<u32>,
 }
 
 impl Hardware {
+    /// Loaded. What the manual forbids to load does not get this far.
+    pub(crate) fn new(registers: VirtualInterface, vtr: Vtr) -> Self {
+        for register in registers.list.iter().filter(|register| register.hw()) {
+            assert_ne!(register.state(), PendingActive, "the distributor keeps what is pending");
+            let physical = register.physical_intid();
+            let has_active_state = (16..1020).contains(&physical) || physical > 1023;
+            assert!(has_active_state, "{physical} cannot be deactivated");
+            assert!(register.virtual_intid() < 8192, "an LPI is not deactivated");
+        }
+        Self { registers, vtr, deactivated: Vec::new() }
+    }
+
     fn list(&self) -> &[ListRegister] {
         &self.registers.list[..=usize::from(self.vtr.list_regs_minus_one())]
     }
@@ -94,7 +108,6 @@ impl Hardware {
         let found = self.signalled_index().filter(|at| usize::from(self.list()[*at].group1()) == group);
         let Some(index) = found else { return 1023 };
         let register = self.registers.list[index];
-        assert!(!register.hw(), "nothing here is tied to a physical interrupt");
         let level = self.group_priority(register.priority_value(), group) >> (8 - self.preemption_bits());
         self.registers.active_priorities[group][usize::from(level / 32)] |= 1 << (level % 32);
         let is_lpi = register.virtual_intid() >= 8192;
@@ -134,7 +147,10 @@ impl Hardware {
         };
         match self.registers.list.iter_mut().find(active) {
             Some(register) if register.state() == PendingActive => register.set_state(Pending),
-            Some(register) => register.set_state(Invalid),
+            Some(register) => {
+                register.set_state(Invalid);
+                self.deactivated.extend(register.hw().then_some(u32::from(register.physical_intid())));
+            }
             None if intid < 8192 => {
                 let count = self.registers.hcr.eoi_count();
                 self.registers.hcr.set_eoi_count((count + 1) & 31);

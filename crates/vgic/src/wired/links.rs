@@ -1,0 +1,103 @@
+//! Virtual interrupts that are linked to physical ones. An interrupt *holds* its physical interrupt
+//! from the moment when that was taken and handed to the guest until the guest deactivates it: the
+//! hardware does that with a list register, anything else is done here.
+//!
+//! Every change by which an interrupt ceases to hold is one update of its word, and who made it
+//! deactivates the physical interrupt. In the other order, one that fires again could be held up.
+
+use super::lists::Filled;
+use super::{Wired, line_of};
+use crate::interrupt::State;
+use crate::slot::Slot;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use gic_arch::ich::ListRegisterState::{self, Pending, PendingActive};
+use gic_arch::{IntId, IntIdClass};
+use msi_types::{Cpu, Level, Line};
+
+/// What a hypervisor does with physical interrupts that virtual ones are
+/// [linked](crate::Vgic::link) to. Called without locks held.
+pub trait PhysicalInterrupts: Send + Sync {
+    /// The level of the physical input now. Called on the vCPU's thread when its guest has exited
+    /// and not acknowledged `line`, which is level-sensitive.
+    fn level(&self, line: Line, physical: IntId) -> Level;
+
+    /// Deactivates the physical interrupt: it may fire again. For a PPI, on the CPU where the vCPU
+    /// of `line` took it. Any thread.
+    fn deactivate(&self, line: Line, physical: IntId);
+}
+
+/// Why a virtual interrupt is not linked to a physical one. The hypervisor's mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The machine has no such line.
+    #[error("the machine has no {0:?} to link")]
+    NoSuchLine(Line),
+    /// Only PPIs and SPIs have an active state that a list register can name.
+    #[error("INTID {} is no PPI or SPI: nothing can be linked to it", .0.get())]
+    NotPhysical(IntId),
+    /// [`Vgic::serve_physical`](crate::Vgic::serve_physical) comes first.
+    #[error("nobody serves physical interrupts yet")]
+    NotServed,
+}
+
+impl Wired {
+    /// Who serves physical interrupts. Once.
+    pub(crate) fn serve_physical(
+        &self,
+        physical: Arc<dyn PhysicalInterrupts>,
+    ) -> Result<(), Arc<dyn PhysicalInterrupts>> {
+        self.physical.set(Box::new(physical)).map_err(|physical| *physical)
+    }
+
+    /// Links a line to a physical interrupt, or to none.
+    pub(crate) fn link(&self, line: Line, physical: Option<IntId>) -> Result<(), LinkError> {
+        let (cpu, slot) = self.input(line).ok_or(LinkError::NoSuchLine(line))?;
+        let interrupt = self.interrupt(cpu, slot).ok_or(LinkError::NoSuchLine(line))?;
+        let physical = physical.map(linkable).transpose()?;
+        if self.physical.get().is_none() {
+            return Err(LinkError::NotServed);
+        }
+        let (old, new) = interrupt.update(|state| {
+            if state.physical() == physical.map(Slot::intid) { state } else { state.linked(physical) }
+        });
+        self.released(line, old, new);
+        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
+            self.recall(slot.intid(), taker);
+        }
+        Ok(())
+    }
+
+    /// A change of an interrupt's word was made: if it held its physical interrupt and does no more,
+    /// that is deactivated.
+    pub(super) fn released(&self, line: Line, old: State, new: State) {
+        if let Some(physical) = old.physical().filter(|_| old.held() && !new.held()) {
+            self.deactivate_physical(line, physical);
+        }
+    }
+
+    pub(super) fn released_at(&self, cpu: Cpu, slot: Slot, old: State, new: State) {
+        self.released(line_of(cpu, slot), old, new);
+    }
+
+    pub(super) fn deactivate_physical(&self, line: Line, physical: IntId) {
+        if let Some(served) = self.physical.get() {
+            served.deactivate(line, physical);
+        }
+    }
+
+    /// The level of a physical interrupt that comes back in a list register unacknowledged.
+    pub(super) fn sample(&self, line: Line, filled: Filled, now: ListRegisterState) -> Level {
+        let comes_back = matches!(now, Pending | PendingActive);
+        match (filled.physical.filter(|_| comes_back), self.physical.get()) {
+            (Some(physical), Some(served)) => served.level(line, physical),
+            _ => Level::Low,
+        }
+    }
+}
+
+/// PPIs and SPIs, whose INTIDs have 13 bits.
+fn linkable(physical: IntId) -> Result<Slot, LinkError> {
+    let slot = Slot::of(physical).filter(|_| physical.class() != IntIdClass::Sgi);
+    slot.ok_or(LinkError::NotPhysical(physical))
+}

@@ -1,0 +1,400 @@
+//! Virtual interrupts that are linked to physical ones: a physical interrupt is active from the
+//! moment when the hypervisor took it until the guest has deactivated the virtual one, and no longer.
+
+use crate::machine::Machine;
+use crate::virtual_interface::{Hardware, vtr};
+use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
+use gic_arch::ich::{ListRegister, ListRegisterState};
+use gic_arch::{IntId, IntIdField, gicd, gicr, icc};
+use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use vgic::{InGuest, LinkError, ListRegisterVcpu, PhysicalInterrupts, VgicConfig};
+
+const SPI: u32 = 40;
+const PHYSICAL: u32 = 77;
+
+/// The physical distributor: what is high, and what is active.
+#[derive(Default)]
+struct Distributor {
+    high: Mutex<BTreeSet<u32>>,
+    active: Mutex<BTreeSet<u32>>,
+}
+
+impl Distributor {
+    fn is_active(&self) -> bool {
+        self.active.lock().unwrap().contains(&PHYSICAL)
+    }
+
+    fn set(&self, level: Level) {
+        let mut high = self.high.lock().unwrap();
+        if level == Level::High {
+            high.insert(PHYSICAL)
+        } else {
+            high.remove(&PHYSICAL)
+        };
+    }
+
+    fn end(&self, physical: u32) {
+        assert!(self.active.lock().unwrap().remove(&physical), "{physical} is not active");
+    }
+}
+
+impl PhysicalInterrupts for Distributor {
+    fn level(&self, line: Line, physical: IntId) -> Level {
+        assert_eq!(line, Line::Spi(SPI));
+        let is_high = self.high.lock().unwrap().contains(&physical.get());
+        if is_high { Level::High } else { Level::Low }
+    }
+
+    fn deactivate(&self, line: Line, physical: IntId) {
+        assert_eq!(line, Line::Spi(SPI));
+        self.end(physical.get());
+    }
+}
+
+/// Nobody hears of linked interrupts.
+impl LineObserver for Distributor {
+    fn deactivated(&self, line: Line) {
+        panic!("{line:?} is linked");
+    }
+}
+
+struct Board {
+    machine: Machine,
+    distributor: Arc<Distributor>,
+}
+
+/// A guest of two vCPUs whose SPI 40 is linked to a physical one.
+fn board() -> Board {
+    let machine = Machine::running(VgicConfig::new(2));
+    for spi in SPI..SPI + 4 {
+        machine.enable_spi(spi);
+    }
+    let distributor = Arc::new(Distributor::default());
+    machine.gic.serve_physical(distributor.clone()).unwrap();
+    machine.gic.link(Line::Spi(SPI), IntId::new(PHYSICAL)).unwrap();
+    Board { machine, distributor }
+}
+
+impl Board {
+    /// The device signals, and the hypervisor takes it.
+    fn fire(&self) {
+        self.distributor.set(Level::High);
+        assert!(self.distributor.active.lock().unwrap().insert(PHYSICAL), "it is active");
+        self.machine.gic.set_line(Line::Spi(SPI), Level::High);
+    }
+
+    fn vcpu(&mut self, registers: u8) -> ListRegisterVcpu {
+        self.machine.vcpus.remove(0).with_list_registers(vtr(registers, 5)).unwrap()
+    }
+
+    fn set(&self, field: IntIdField, spi: u32) {
+        let at = field.locate(IntId::new(spi)).unwrap();
+        self.machine.write_gicd(at.register(), at.mask());
+    }
+
+    fn is_pending(&self) -> bool {
+        self.machine.read_gicd(gicd::ISPENDR.registers().get(1).unwrap()) >> 8 & 1 != 0
+    }
+
+    /// The hardware's deactivations reach the physical distributor.
+    fn exit(&self, inside: InGuest, hardware: &mut Hardware) -> ListRegisterVcpu {
+        self.deactivate(hardware);
+        inside.exit(&hardware.registers)
+    }
+
+    fn deactivate(&self, hardware: &mut Hardware) {
+        hardware.deactivated.drain(..).for_each(|physical| self.distributor.end(physical));
+    }
+}
+
+fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
+    let (inside, registers) = vcpu.enter();
+    (inside, Hardware::new(registers, vtr(4, 5)))
+}
+
+/// State and physical INTID of what is in list registers.
+fn listed(hardware: &Hardware) -> Vec<(ListRegisterState, Option<u16>)> {
+    let used = hardware.registers.list.iter().filter(|it| it.state() != Invalid);
+    used.map(|it| (it.state(), it.hw().then_some(it.physical_intid()))).collect()
+}
+
+const LISTED: (ListRegisterState, Option<u16>) = (Pending, Some(77));
+
+#[test]
+fn the_hardware_deactivates_a_linked_interrupt_without_an_exit() {
+    let mut board = board();
+    board.machine.gic.observe_lines(board.distributor.clone()).unwrap();
+    for _ in 0..3 {
+        board.fire();
+        let (inside, mut hardware) = enter(board.vcpu(4));
+        let bits = 1 << 62 | 1 << 61 | 1 << 60 | u64::from(PHYSICAL) << 32 | u64::from(SPI);
+        assert_eq!(hardware.registers.list.map(ListRegister::into_bits)[0], bits);
+
+        assert_eq!(hardware.acknowledge(1), SPI);
+        board.distributor.set(Level::Low);
+        hardware.end(1, SPI);
+
+        assert!(!hardware.asks_for_maintenance());
+        let vcpu = board.exit(inside, &mut hardware);
+        assert!(!board.distributor.is_active() && !board.is_pending());
+        board.machine.vcpus.insert(0, vcpu.into_software());
+    }
+}
+
+#[test]
+fn it_fires_again_before_the_exit() {
+    let mut board = board();
+    board.fire();
+    let (inside, mut hardware) = enter(board.vcpu(4));
+    hardware.acknowledge(1);
+    hardware.end(1, SPI);
+    board.deactivate(&mut hardware);
+
+    board.fire();
+
+    assert_eq!(board.machine.kicks.of(0), 1);
+    let vcpu = board.exit(inside, &mut hardware);
+    assert!(board.distributor.is_active());
+    assert_eq!(listed(&enter(vcpu).1), [LISTED]);
+}
+
+#[test]
+fn a_level_that_fell_before_the_acknowledgement_is_taken_back() {
+    for level in [Level::Low, Level::High] {
+        let mut board = board();
+        board.fire();
+        let (inside, mut hardware) = enter(board.vcpu(4));
+        board.distributor.set(level);
+
+        let vcpu = board.exit(inside, &mut hardware);
+
+        let high = level == Level::High;
+        assert_eq!((board.is_pending(), board.distributor.is_active()), (high, high));
+        assert_eq!(listed(&enter(vcpu).1), if high { vec![LISTED] } else { vec![] });
+    }
+}
+
+#[test]
+fn a_level_that_the_hypervisor_lowers_may_fire_again() {
+    let board = board();
+    board.fire();
+    board.machine.gic.set_line(Line::Spi(SPI), Level::Low);
+    assert!(!board.distributor.is_active());
+}
+
+/// How a guest ends what is active at an exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// In the guest, by the hardware.
+    Listed,
+    /// By a trapped EOI.
+    Trapped,
+    /// By `ICACTIVER`.
+    Register,
+    /// By `ICACTIVER`, while it is in a list register.
+    RegisterWhileListed,
+}
+
+#[test]
+fn whoever_ends_a_linked_interrupt_deactivates_the_physical_one() {
+    for end in [End::Listed, End::Trapped, End::Register, End::RegisterWhileListed] {
+        let mut board = board();
+        board.fire();
+        let (inside, mut hardware) = enter(board.vcpu(4));
+        hardware.acknowledge(1);
+        let mut vcpu = board.exit(inside, &mut hardware);
+        assert!(board.distributor.is_active() && !board.is_pending(), "{end:?}");
+        match end {
+            End::Trapped => vcpu.write_sysreg(icc::EOIR1.encoding(), SPI.into()).unwrap(),
+            End::Register => board.set(gicd::ICACTIVER, SPI),
+            End::Listed | End::RegisterWhileListed => {
+                let (inside, mut hardware) = enter(vcpu);
+                assert_eq!(listed(&hardware), [(Active, Some(77))]);
+                if end == End::Listed {
+                    hardware.end(1, SPI);
+                } else {
+                    board.set(gicd::ICACTIVER, SPI);
+                }
+                vcpu = board.exit(inside, &mut hardware);
+            }
+        }
+        assert!(!board.distributor.is_active(), "{end:?}");
+        assert_eq!(listed(&enter(vcpu).1), [], "{end:?}");
+        board.fire();
+    }
+}
+
+#[test]
+fn an_end_that_finds_no_list_register_deactivates_the_physical_one() {
+    let mut board = board();
+    let mut vcpu = board.vcpu(1);
+    board.fire();
+    vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+    let at = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap().byte_offset();
+    let address = board.machine.gic.config().distributor + u64::from(at);
+    board.machine.write(address, vgic::AccessWidth::Byte, 0x40);
+    board.set(gicd::ISACTIVER, SPI + 1);
+    let (inside, registers) = vcpu.enter();
+    let mut hardware = Hardware::new(registers, vtr(1, 5));
+    assert_eq!(listed(&hardware), [(Active, None)], "the more urgent one");
+
+    hardware.end(1, SPI);
+
+    assert_eq!(hardware.registers.hcr.eoi_count(), 1);
+    let _vcpu = board.exit(inside, &mut hardware);
+    assert!(!board.distributor.is_active());
+}
+
+#[test]
+fn a_software_interface_deactivates_the_physical_interrupt() {
+    let mut board = board();
+    for _ in 0..2 {
+        board.fire();
+        assert_eq!(board.machine.acknowledge(0), u64::from(SPI));
+        assert!(board.distributor.is_active());
+        board.machine.end(0, SPI.into());
+        assert!(!board.distributor.is_active());
+        assert_eq!(board.machine.acknowledge(0), 1023, "it has not fired again");
+    }
+}
+
+#[test]
+fn an_edge_that_the_guest_takes_back_may_come_again() {
+    let board = board();
+    board.machine.make_edge(SPI);
+    for _ in 0..2 {
+        board.distributor.active.lock().unwrap().insert(PHYSICAL);
+        board.machine.gic.pulse(Line::Spi(SPI));
+        assert!(board.is_pending());
+        board.set(gicd::ICPENDR, SPI);
+        assert!(!board.is_pending() && !board.distributor.is_active());
+    }
+}
+
+#[test]
+fn a_linked_interrupt_is_never_listed_pending_and_active() {
+    let mut board = board();
+    board.machine.make_edge(SPI);
+    board.distributor.active.lock().unwrap().insert(PHYSICAL);
+    board.machine.gic.pulse(Line::Spi(SPI));
+    let mut vcpu = board.vcpu(4);
+    vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+    board.set(gicd::ISPENDR, SPI);
+
+    let (inside, mut hardware) = enter(vcpu);
+
+    assert_eq!(listed(&hardware), [(Active, Some(77))]);
+    hardware.end(1, SPI);
+    let vcpu = board.exit(inside, &mut hardware);
+    assert_eq!(listed(&enter(vcpu).1), [(Pending, None)], "the guest's own");
+}
+
+#[test]
+fn a_reset_deactivates_the_physical_interrupt_and_keeps_the_link() {
+    let mut board = board();
+    board.fire();
+    board.machine.gic.reset();
+    assert!(!board.distributor.is_active());
+    board.machine.start();
+    board.machine.enable_spi(SPI);
+    assert!(!board.is_pending());
+    board.fire();
+    assert_eq!(listed(&enter(board.vcpu(4)).1), [LISTED]);
+}
+
+#[test]
+fn an_interrupt_that_is_unlinked_lets_the_physical_one_go() {
+    let mut board = board();
+    board.fire();
+    board.machine.gic.unlink(Line::Spi(SPI)).unwrap();
+    assert!(!board.distributor.is_active() && board.is_pending());
+    assert_eq!(listed(&enter(board.vcpu(4)).1), [(Pending, None)]);
+}
+
+#[test]
+fn an_interrupt_that_is_unlinked_in_a_list_register_lets_go_at_the_exit() {
+    let mut board = board();
+    board.fire();
+    let (inside, mut hardware) = enter(board.vcpu(4));
+    board.machine.gic.unlink(Line::Spi(SPI)).unwrap();
+    assert_eq!(board.machine.kicks.of(0), 1);
+    assert!(board.distributor.is_active());
+
+    let vcpu = board.exit(inside, &mut hardware);
+
+    assert!(!board.distributor.is_active());
+    assert_eq!(listed(&enter(vcpu).1), [(Pending, None)]);
+}
+
+#[test]
+fn a_timer_of_each_vcpu_is_linked_by_itself() {
+    struct Timers(Mutex<Vec<Line>>);
+    impl PhysicalInterrupts for Timers {
+        fn level(&self, _: Line, _: IntId) -> Level {
+            Level::Low
+        }
+        fn deactivate(&self, line: Line, physical: IntId) {
+            assert_eq!(physical, IntId::new(27));
+            self.0.lock().unwrap().push(line);
+        }
+    }
+    let mut machine = Machine::running(VgicConfig::new(2));
+    let timers = Arc::new(Timers(Mutex::default()));
+    machine.gic.serve_physical(timers.clone()).unwrap();
+    let line = |cpu| Line::Ppi { cpu: Cpu::new(cpu), intid: 27 };
+    for cpu in [0, 1] {
+        machine.gic.link(line(cpu), IntId::new(27)).unwrap();
+        let at = gicr::ISENABLER.locate(IntId::new(27)).unwrap();
+        machine.write_gicr(cpu as usize, at.register(), at.mask());
+    }
+    machine.gic.set_line(line(1), Level::High);
+    let vcpu = machine.vcpus.remove(1).with_list_registers(vtr(4, 5)).unwrap();
+    let (inside, hardware) = enter(vcpu);
+    assert_eq!(listed(&hardware), [(Pending, Some(27))]);
+    let _vcpu = inside.exit(&hardware.registers);
+    assert_eq!(*timers.0.lock().unwrap(), [line(1)], "its level has fallen");
+}
+
+#[test]
+fn what_cannot_be_linked_is_refused() {
+    let machine = Machine::running(VgicConfig::new(1));
+    let link = |line, physical| machine.gic.link(line, IntId::new(physical));
+    assert_eq!(link(Line::Spi(SPI), 77), Err(LinkError::NotServed));
+    machine.gic.serve_physical(Arc::new(Distributor::default())).unwrap();
+    assert!(machine.gic.serve_physical(Arc::new(Distributor::default())).is_err());
+    for physical in [7, 1020, 1023, 8192] {
+        let refused = Err(LinkError::NotPhysical(IntId::new(physical)));
+        assert_eq!(link(Line::Spi(SPI), physical), refused);
+    }
+    for line in [Line::Spi(27), Line::Spi(1020), Line::Ppi { cpu: Cpu::new(0), intid: 3 }] {
+        assert_eq!(link(line, 77), Err(LinkError::NoSuchLine(line)));
+    }
+    assert_eq!(link(Line::Spi(SPI), 5119), Ok(()));
+}
+
+#[test]
+fn a_vcpu_that_is_dropped_in_the_guest_loses_nothing() {
+    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+    machine.make_edge(SPI);
+    machine.enable_spi(SPI);
+    let any = gicd::Irouter::new().with_any_participating(true);
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
+    machine.gic.pulse(Line::Spi(SPI));
+    let (inside, hardware) = enter(machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap());
+    assert_eq!(listed(&hardware), [(Pending, None)]);
+    let rwp = |machine: &Machine| {
+        let control = u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap();
+        gicd::Ctlr::from(control).rwp()
+    };
+    let at = gicd::ICENABLER.locate(IntId::new(SPI)).unwrap();
+    machine.write_gicd(at.register(), at.mask());
+    machine.enable_spi(SPI);
+    assert!(rwp(&machine));
+
+    drop(inside);
+
+    assert!(!rwp(&machine), "nobody waits for it");
+    assert_eq!(machine.acknowledge(0), u64::from(SPI), "the other vCPU takes it");
+}
