@@ -7,29 +7,40 @@
 //!
 //! # The rule
 //! A handler run is on a *wrong CPU* if that CPU was not a target at any time since the message was sent. It is
-//! *spurious* if it had no message.
+//! *spurious* if nothing was due.
 //!
-//! - **One pending bit, which goes along when the vector moves** (an ITS, SPIs). The message is the oldest one that was
-//!   unhandled when the CPU went to look for interrupts. (Not: when the handler ran. Between acknowledging and running,
-//!   the CPU may be off its processor for long, while another CPU handles a later message.)
-//! - **A pending bit at each CPU, which stays there** (direct LPIs). A message can be pending only at CPUs that were open
-//!   while it was under way: from before it was sent until the bus took it; if the endpoint held it back for the time of
-//!   an operation, until that was over. What is sent again by software can be pending where its driver tells, if that is
-//!   a target. A CPU that acknowledges the vector takes all of it that arrived before it went to look: whatever it ran
-//!   the handler for, or left to another CPU's run. So a run is right if something was under way to its CPU, or arrived
-//!   there since that CPU last went to look. What one run was for excuses no other run, and whether another CPU handled
-//!   a later message meanwhile does not matter. That is stricter than to ask whether the CPU was a target since the
-//!   message was sent, and implies it. A run that is not right is on a wrong CPU if the last message was sent after the
-//!   CPU was closed, and spurious otherwise.
+//! A run is due if the vector was acknowledged for a message and nothing else came of that: no other run, and no
+//! redelivery by the interrupt core. An acknowledgement is for a message if one was under way or arrived since the
+//! previous acknowledgement. What that means depends on the pending bits.
 //!
-//! Besides, no vector's handler runs more often than the vector has messages: more runs are spurious, whatever the
-//! controller. Excused from that, each for its own vector, are only those that the driver sent again without knowing
-//! whether they were pending. What the interrupt core sends again is not: it was acknowledged before, without a run.
+//! - **One pending bit, which goes along when the vector moves** (an ITS, SPIs). The previous acknowledgement is that on
+//!   any CPU. Each message makes one acknowledgement due, those that find the interrupt pending none. For the wrong
+//!   CPU, the message is the oldest one that was unhandled when the CPU went to look for interrupts. (Not: when the
+//!   handler ran. Between acknowledging and running, the CPU may be off its processor for long, while another CPU
+//!   handles a later message.)
+//! - **A pending bit at each CPU, which stays there** (direct LPIs). The previous acknowledgement is that on the same
+//!   CPU. A message can be pending only at CPUs that were open while it was under way: from before it was sent until
+//!   the bus took it; if the endpoint held it back for the time of an operation, until that was over. What the driver
+//!   sends again can be pending where it tells, if that is a target. A CPU that acknowledges the vector takes all of it
+//!   that arrived before it went to look. What one run was for excuses no other run. That is stricter than to ask
+//!   whether the CPU was a target since the message was sent, and implies it.
+//!
+//! A run for which nothing was due is on a wrong CPU if the last message was sent after the CPU was closed, and spurious
+//! otherwise.
+//!
+//! A run is *late*, and no fault, if its CPU went to look before the vector was allocated. The CPU may be off its
+//! processor between acknowledging and dispatching, and meanwhile the vector's owner may change.
+//!
+//! What the interrupt core sends again is due only if it was acknowledged for a message and deferred. Besides, no
+//! vector's handler runs more often than the vector has messages. Excused from that, each for its own vector, are only
+//! those that the driver sent again without knowing whether they were pending, and late ones.
 
+mod pending;
 mod route;
 mod routes;
 
-pub(crate) use route::{Left, Pending, Route};
+pub(crate) use pending::Pending;
+pub(crate) use route::{Left, Route};
 pub(crate) use routes::Routes;
 
 use crate::lock::lock;
@@ -72,6 +83,7 @@ pub(crate) struct Ledger {
     seen: AtomicU64,
     wrong_cpu: AtomicU64,
     spurious: AtomicU64,
+    late: AtomicU64,
     /// When a message was sent, and when it was first seen.
     sent_at: Times,
     seen_at: Times,
@@ -125,6 +137,7 @@ enum Verdict {
     Right,
     WrongCpu,
     Spurious,
+    Late,
 }
 
 /// A vector's sums.
@@ -137,6 +150,8 @@ pub(crate) struct Sums {
     pub(crate) spurious: u64,
     /// Resends of which the driver does not know whether they were due.
     pub(crate) unknowable: u64,
+    /// Runs for what the vector's former owner left under way.
+    pub(crate) late: u64,
     pub(crate) per_cpu: Vec<u64>,
 }
 
@@ -152,6 +167,7 @@ impl Ledger {
             seen: AtomicU64::new(0),
             wrong_cpu: AtomicU64::new(0),
             spurious: AtomicU64::new(0),
+            late: AtomicU64::new(0),
             sent_at: Times::new(),
             seen_at: Times::new(),
             runs: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
@@ -161,10 +177,9 @@ impl Ledger {
         }
     }
 
-    /// The vector was allocated, during an operation. What was sent since then is held back, or has arrived. No message
-    /// is under way.
+    /// The vector was allocated, during an operation. No message is under way. Those that were sent before were entered in
+    /// another route's books, and may be pending at this one's vector until the operation is over.
     pub(crate) fn follow(&self, route: Arc<Route>) {
-        route.hold();
         let before = std::mem::replace(&mut *lock(&self.route), route);
         self.unknowable.fetch_add(before.unknowable(), Ordering::Relaxed);
     }
@@ -199,7 +214,8 @@ impl Ledger {
         }
     }
 
-    /// The handler runs on `cpu`, which looked for interrupts at `looked_at`. Never beside itself.
+    /// The handler runs on `cpu`, which looked for interrupts at `looked_at`, and whose acknowledgement the route knows of.
+    /// Never beside itself.
     pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
         let seen = self.seen.load(Ordering::Relaxed);
@@ -210,6 +226,7 @@ impl Ledger {
             Verdict::Right => {}
             Verdict::WrongCpu => _ = self.wrong_cpu.fetch_add(1, Ordering::Relaxed),
             Verdict::Spurious => _ = self.spurious.fetch_add(1, Ordering::Relaxed),
+            Verdict::Late => _ = self.late.fetch_add(1, Ordering::Relaxed),
         }
         if number > seen {
             let now = self.clock.tick();
@@ -253,13 +270,15 @@ impl Ledger {
         let per_cpu: Vec<_> = self.runs.iter().map(|runs| runs.load(Ordering::Acquire)).collect();
         let (sent, runs) = (self.sent(), per_cpu.iter().sum());
         let unknowable = self.unknowable.load(Ordering::Acquire) + self.route().unknowable();
-        let beyond = u64::saturating_sub(runs, sent + unknowable);
+        let late = self.late.load(Ordering::Acquire);
+        let beyond = u64::saturating_sub(runs, sent + unknowable + late);
         Sums {
             sent,
             runs,
             wrong_cpu: self.wrong_cpu.load(Ordering::Acquire),
             spurious: self.spurious.load(Ordering::Acquire).max(beyond),
             unknowable,
+            late,
             per_cpu,
         }
     }
@@ -272,12 +291,14 @@ impl Ledger {
     fn judge(&self, run: Run) -> Verdict {
         let route = self.route();
         let was_target = |message| route.was_target_since(run.cpu, self.sent_at.get(message));
-        match route.pending() {
-            Pending::Stays if route.take(run.cpu, run.looked_at) => Verdict::Right,
-            Pending::Stays if was_target(run.number) => Verdict::Spurious,
-            // Whether it had a message at all is told by the sums.
-            Pending::Travels if self.oldest_unhandled(run).is_none_or(was_target) => Verdict::Right,
-            Pending::Stays | Pending::Travels => Verdict::WrongCpu,
+        if run.looked_at < route.made_at() {
+            return Verdict::Late;
+        }
+        match (route.run(), route.pending()) {
+            (true, Pending::Stays) => Verdict::Right,
+            (true, Pending::Travels) if self.oldest_unhandled(run).is_none_or(was_target) => Verdict::Right,
+            (false, _) if was_target(run.number) => Verdict::Spurious,
+            (true, Pending::Travels) | (false, _) => Verdict::WrongCpu,
         }
     }
 

@@ -87,7 +87,7 @@ pub(crate) struct CpuCore {
 }
 
 /// The CPU's system registers.
-pub(crate) struct Registers<'a>(&'a Mutex<Vcpu>);
+pub(crate) struct Registers<'a>(pub(crate) &'a Mutex<Vcpu>);
 
 impl SystemRegisters for Registers<'_> {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
@@ -143,10 +143,16 @@ impl CpuCore {
         let interface: CpuInterface<_> = CpuInterface::new(Registers(&self.vcpu));
         let Some(acknowledged) = interface.acknowledge() else { return false };
         let vector = acknowledged.intid().vector();
-        match interrupts.dispatch(self.cpu, vector) {
-            Dispatched::Unhandled(why) => self.unclaimed.count(vector, why),
-            Dispatched::Deferred(_) => self.routes.deferred(vector, self.cpu, looked_at),
-            Dispatched::Handled => {}
+        let route = self.routes.get(vector);
+        if let Some(route) = &route {
+            route.acknowledged(self.cpu, looked_at);
+        }
+        let outcome = interrupts.dispatch(self.cpu, vector);
+        if let Some(route) = route {
+            route.dispatched(outcome);
+        }
+        if let Dispatched::Unhandled(why) = outcome {
+            self.unclaimed.count(vector, why);
         }
         interface.end(acknowledged);
         true

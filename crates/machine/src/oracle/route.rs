@@ -1,21 +1,14 @@
-//! Where a vector is routed, where it was, and where it may be pending.
+//! Where a vector is routed, where it was, and which of its runs are due.
 
 use super::Clock;
+use super::pending::{Cause, Pending, PendingBits};
 use crate::lock::lock;
+use irq_domain::{Deferral, Dispatched};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex};
 
 /// A CPU that is still a possible target.
 const OPEN: u64 = u64::MAX;
-
-/// What becomes of what is pending when a vector moves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Pending {
-    /// There is one pending bit: it goes along.
-    Travels,
-    /// Each CPU has a pending bit, and keeps it.
-    Stays,
-}
 
 /// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,41 +26,44 @@ pub(crate) enum Left {
 pub(crate) struct Route {
     clock: Arc<Clock>,
     pending: Pending,
+    /// When the vector was allocated.
+    made_at: u64,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    places: Vec<Place>,
+    /// When each CPU ceased to be a possible target; 0 if it never was one.
+    closed_at: Vec<u64>,
     /// The possible targets: one, or two during a move.
     open: Vec<Cpu>,
-    /// While a message is under way: where it may arrive.
-    message: Option<Vec<Cpu>>,
-    /// While the endpoint holds messages back: where they may arrive.
-    held: Option<Vec<Cpu>>,
+    bits: PendingBits,
+    due: Due,
     /// Resends for which the handler may run once more than there are messages.
     unknowable: u64,
 }
 
-/// What is known of the vector at one CPU.
-#[derive(Clone, Debug)]
-struct Place {
-    /// When it ceased to be a possible target; 0 if it never was one.
-    closed_at: u64,
-    /// When something arrived here last.
-    arrived_at: u64,
-    /// When the CPU went to look for what it acknowledged last.
-    looked_at: u64,
-    /// Resends under way to here.
-    resends: u32,
+/// Acknowledgements that had a message, and have led neither to a run nor to a resend yet.
+#[derive(Debug, Default)]
+struct Due {
+    now: u64,
+    /// Of those, what waits for the handler to be enabled.
+    put_off: u64,
+    /// Acknowledgements whose dispatch has not returned.
+    in_dispatch: u64,
 }
 
 impl Route {
     /// Nowhere, on `cpus` CPUs.
     pub(crate) fn new(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
-        let place = Place { closed_at: 0, arrived_at: 0, looked_at: 0, resends: 0 };
-        let state = State { places: vec![place; cpus], ..State::default() };
-        Self { clock, pending, state: Mutex::new(state) }
+        let state = State {
+            closed_at: vec![0; cpus],
+            open: Vec::new(),
+            bits: PendingBits::new(pending, cpus),
+            due: Due::default(),
+            unknowable: 0,
+        };
+        Self { made_at: clock.tick(), clock, pending, state: Mutex::new(state) }
     }
 
     /// From now on, messages may go to `cpu`, too.
@@ -81,8 +77,8 @@ impl Route {
         state.open(target);
         let now = self.clock.tick();
         for cpu in std::mem::replace(&mut state.open, vec![target]) {
-            if let Some(place) = state.places.get_mut(cpu.index()).filter(|_| cpu != target) {
-                place.closed_at = now;
+            if let Some(closed_at) = state.closed_at.get_mut(cpu.index()).filter(|_| cpu != target) {
+                *closed_at = now;
             }
         }
     }
@@ -90,20 +86,19 @@ impl Route {
     /// A message is about to be sent. One at a time.
     pub(super) fn message_begins(&self) {
         let state = &mut *lock(&self.state);
-        state.message = Some(state.open.clone());
+        state.bits.begin(Cause::Message, &state.open);
     }
 
     /// That message was sent, or not. `Held` are those that [are released](Self::released) later.
     pub(super) fn message_ended(&self, left: Left) {
         let state = &mut *lock(&self.state);
-        let at = state.message.take().unwrap_or_default();
         match left {
-            Left::Not => {}
-            Left::Held => state.held.get_or_insert_default().extend(at),
+            Left::Not => state.bits.cancel_message(),
+            Left::Held => state.bits.hold_message(),
+            // What was held back went before it.
             Left::Sent => {
-                // What was held back went before it.
-                let released = state.held.take().unwrap_or_default();
-                state.arrived(at.into_iter().chain(released), self.clock.tick());
+                let causes = [Cause::Untold, Cause::Held, Cause::Message];
+                state.bits.arrive(&causes, self.clock.tick());
             }
         }
     }
@@ -111,35 +106,35 @@ impl Route {
     /// The endpoint may hold messages back that nobody told of, until they [are released](Self::released).
     pub(super) fn hold(&self) {
         let state = &mut *lock(&self.state);
-        state.held = Some(state.open.clone());
+        state.bits.begin(Cause::Untold, &state.open);
     }
 
     /// The endpoint holds nothing back any more.
     pub(super) fn released(&self) {
-        let state = &mut *lock(&self.state);
-        if let Some(at) = state.held.take() {
-            state.arrived(at, self.clock.tick());
-        }
+        lock(&self.state).bits.arrive(&[Cause::Untold, Cause::Held], self.clock.tick());
     }
 
     /// The driver is about to make it pending at `cpu`. Elsewhere than at a target that is no excuse.
     pub(super) fn resending(&self, cpu: Cpu) {
         let state = &mut *lock(&self.state);
-        if state.open.contains(&cpu)
-            && let Some(place) = state.places.get_mut(cpu.index())
-        {
-            place.resends += 1;
+        if state.open.contains(&cpu) {
+            state.bits.begin(Cause::Resend, &[cpu]);
+        }
+    }
+
+    /// The interrupt core is about to make it pending at `cpu`. That is an excuse only for what was acknowledged and
+    /// not handled. Elsewhere than at a target it is none.
+    pub(super) fn redelivering(&self, cpu: Cpu) {
+        let state = &mut *lock(&self.state);
+        if state.open.contains(&cpu) && state.due.resend() {
+            state.bits.begin(Cause::Resend, &[cpu]);
         }
     }
 
     /// It did.
     pub(super) fn resent(&self, cpu: Cpu) {
         let now = self.clock.tick();
-        let state = &mut *lock(&self.state);
-        if let Some(place) = state.places.get_mut(cpu.index()).filter(|place| place.resends != 0) {
-            place.resends -= 1;
-            place.arrived_at = now;
-        }
+        lock(&self.state).bits.arrive_resend(cpu, now);
     }
 
     /// The driver does not know whether it was pending: its handler may run once more.
@@ -147,22 +142,29 @@ impl Route {
         lock(&self.state).unknowable += 1;
     }
 
-    /// `cpu`, which went to look at `looked_at`, acknowledged it. False if nothing can have been pending there.
-    pub(super) fn take(&self, cpu: Cpu, looked_at: u64) -> bool {
+    /// `cpu`, which went to look at `looked_at`, acknowledged it, and is about to dispatch it.
+    pub(crate) fn acknowledged(&self, cpu: Cpu, looked_at: u64) {
         let state = &mut *lock(&self.state);
-        let under_way = state.is_under_way_to(cpu);
-        let Some(place) = state.places.get_mut(cpu.index()) else { return false };
-        let arrived = place.arrived_at > place.looked_at;
-        place.looked_at = looked_at.max(place.looked_at);
-        under_way || arrived
+        let is_due = state.bits.acknowledge(cpu, looked_at, self.clock.tick());
+        state.due.acknowledge(is_due);
+    }
+
+    /// The dispatch of an acknowledgement returned.
+    pub(crate) fn dispatched(&self, outcome: Dispatched) {
+        lock(&self.state).due.dispatched(outcome);
+    }
+
+    /// The handler runs. False if nothing was due.
+    pub(super) fn run(&self) -> bool {
+        lock(&self.state).due.run()
     }
 
     /// Nothing is pending at `cpu` any more, unless it is sent there from now on.
     pub(super) fn empty(&self, cpu: Cpu) {
         let now = self.clock.now();
         let state = &mut *lock(&self.state);
-        if let Some(place) = state.places.get_mut(cpu.index()).filter(|_| !state.open.contains(&cpu)) {
-            place.looked_at = now;
+        if !state.open.contains(&cpu) {
+            state.bits.empty(cpu, now);
         }
     }
 
@@ -171,13 +173,18 @@ impl Route {
         lock(&self.state).open.first().copied()
     }
 
+    /// When the vector was allocated.
+    pub(super) fn made_at(&self) -> u64 {
+        self.made_at
+    }
+
     pub(super) fn pending(&self) -> Pending {
         self.pending
     }
 
     /// Was `cpu` a possible target at any time since `time`?
     pub(super) fn was_target_since(&self, cpu: Cpu, time: u64) -> bool {
-        lock(&self.state).places.get(cpu.index()).is_some_and(|place| place.closed_at > time)
+        lock(&self.state).closed_at.get(cpu.index()).is_some_and(|closed_at| *closed_at > time)
     }
 
     pub(super) fn unknowable(&self) -> u64 {
@@ -187,24 +194,40 @@ impl Route {
 
 impl State {
     fn open(&mut self, cpu: Cpu) {
-        let Some(place) = self.places.get_mut(cpu.index()) else { return };
-        if place.closed_at != OPEN {
-            place.closed_at = OPEN;
+        let Some(closed_at) = self.closed_at.get_mut(cpu.index()) else { return };
+        if *closed_at != OPEN {
+            *closed_at = OPEN;
             self.open.push(cpu);
-            [&mut self.message, &mut self.held].into_iter().flatten().for_each(|at| at.push(cpu));
+            self.bits.open(cpu);
+        }
+    }
+}
+
+impl Due {
+    fn acknowledge(&mut self, is_due: bool) {
+        if self.in_dispatch == 0 {
+            // What was deferred was sent again before the run that it met was over: several of them once.
+            self.now = 0;
+        }
+        self.in_dispatch += 1;
+        self.now += u64::from(is_due);
+    }
+
+    fn dispatched(&mut self, outcome: Dispatched) {
+        self.in_dispatch = self.in_dispatch.saturating_sub(1);
+        if outcome == Dispatched::Deferred(Deferral::Disabled) {
+            self.put_off += u64::from(self.run());
         }
     }
 
-    fn arrived(&mut self, at: impl IntoIterator<Item = Cpu>, now: u64) {
-        for cpu in at {
-            if let Some(place) = self.places.get_mut(cpu.index()) {
-                place.arrived_at = now;
-            }
-        }
+    fn run(&mut self) -> bool {
+        let is_due = self.now != 0;
+        self.now = self.now.saturating_sub(1);
+        is_due
     }
 
-    fn is_under_way_to(&self, cpu: Cpu) -> bool {
-        let resends = self.places.get(cpu.index()).is_some_and(|place| place.resends != 0);
-        resends || [&self.message, &self.held].into_iter().flatten().any(|at| at.contains(&cpu))
+    fn resend(&mut self) -> bool {
+        // The resend mark is one for all that was put off.
+        self.run() || std::mem::take(&mut self.put_off) != 0
     }
 }

@@ -1,6 +1,7 @@
 //! The routes of all vectors, as what passes between the interrupt core and the controllers tells them.
 
 use super::{Clock, Pending, Route};
+#[cfg(test)]
 use crate::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use msi_types::{
@@ -8,21 +9,34 @@ use msi_types::{
     MsiError, MsiMessage, MsiParent, RequesterId, Tier, Vector, VectorBlock,
 };
 use std::collections::HashMap;
+#[cfg(test)]
+use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex};
+#[cfg(test)]
+use std::sync::Mutex;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The routes of the vectors that are allocated.
 #[derive(Debug)]
 pub(crate) struct Routes {
     clock: Arc<Clock>,
     cpus: usize,
-    by_vector: Mutex<HashMap<u32, Arc<Route>>>,
+    by_vector: RwLock<HashMap<u32, Arc<Route>>>,
+    /// Vectors of which resends are not heard.
+    #[cfg(test)]
+    unheard: Mutex<HashSet<u32>>,
 }
 
 impl Routes {
     pub(crate) fn new(clock: Arc<Clock>, cpus: usize) -> Self {
-        Self { clock, cpus, by_vector: Mutex::default() }
+        Self {
+            clock,
+            cpus,
+            by_vector: RwLock::default(),
+            #[cfg(test)]
+            unheard: Mutex::default(),
+        }
     }
 
     /// `parent`, with all that is asked of it entered here.
@@ -34,40 +48,52 @@ impl Routes {
         Arc::new(Watched { routes: Arc::clone(self), pending, parent })
     }
 
-    /// `cpu`, which went to look at `looked_at`, acknowledged a vector whose handler it does not run.
-    pub(crate) fn deferred(&self, vector: Vector, cpu: Cpu, looked_at: u64) {
-        if let Some(route) = self.get(vector) {
-            route.take(cpu, looked_at);
-        }
-    }
-
     /// The driver has taken away what was pending at `cpu`, and sent it again as it told.
     pub(crate) fn emptied(&self, cpu: Cpu) {
-        lock(&self.by_vector).values().for_each(|route| route.empty(cpu));
+        self.read().values().for_each(|route| route.empty(cpu));
     }
 
-    /// What is told of `vector` from now on is not heard.
+    /// What drivers tell of resends of `vector` is not heard from now on.
     #[cfg(test)]
-    pub(crate) fn forget(&self, vector: Vector) {
-        lock(&self.by_vector).remove(&vector.get());
+    pub(crate) fn ignore_resends(&self, vector: Vector) {
+        lock(&self.unheard).insert(vector.get());
     }
 
     /// `None` if the vector is nobody's.
     pub(crate) fn get(&self, vector: Vector) -> Option<Arc<Route>> {
-        lock(&self.by_vector).get(&vector.get()).cloned()
+        self.read().get(&vector.get()).cloned()
     }
 
     pub(super) fn add(&self, vector: Vector, pending: Pending, target: Cpu) {
         let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
         route.settle(target);
-        lock(&self.by_vector).insert(vector.get(), Arc::new(route));
+        // Its device may send before the books of the device follow it here.
+        route.hold();
+        self.write().insert(vector.get(), Arc::new(route));
     }
 
     fn remove(&self, block: &VectorBlock) {
-        let mut by_vector = lock(&self.by_vector);
+        let mut by_vector = self.write();
         for vector in vectors(block.first(), block.count()) {
             by_vector.remove(&vector.get());
         }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<u32, Arc<Route>>> {
+        self.by_vector.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u32, Arc<Route>>> {
+        self.by_vector.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The route of what a driver tells.
+    fn told(&self, resend: Resend) -> Option<Arc<Route>> {
+        #[cfg(test)]
+        if lock(&self.unheard).contains(&resend.vector.get()) {
+            return None;
+        }
+        self.get(resend.vector)
     }
 
     fn of(&self, first: Vector, count: NonZeroU16) -> impl Iterator<Item = Arc<Route>> {
@@ -77,15 +103,20 @@ impl Routes {
 
 impl ResendObserver for Routes {
     fn resending(&self, resend: Resend) {
-        let Some(route) = self.get(resend.vector) else { return };
-        route.resending(resend.cpu);
-        if resend.reason == ResendReason::Unknowable {
-            route.count_unknowable();
+        let Some(route) = self.told(resend) else { return };
+        match resend.reason {
+            // Only the interrupt core asks.
+            ResendReason::Requested => route.redelivering(resend.cpu),
+            ResendReason::Unknowable => {
+                route.resending(resend.cpu);
+                route.count_unknowable();
+            }
+            ResendReason::Carried => route.resending(resend.cpu),
         }
     }
 
     fn resent(&self, resend: Resend) {
-        if let Some(route) = self.get(resend.vector) {
+        if let Some(route) = self.told(resend) {
             route.resent(resend.cpu);
         }
     }
@@ -189,7 +220,17 @@ impl MsiParent for Watched {
     }
 
     fn set_pending(&self, vector: Vector, pending: msi_types::Pending) {
+        // Where the pending bit stays, the driver tells where it sets it.
+        let travels = self.pending == Pending::Travels && pending == msi_types::Pending::Set;
+        let route = self.routes.get(vector).filter(|_| travels);
+        let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));
+        if let Some((route, target)) = &redelivery {
+            route.redelivering(*target);
+        }
         self.parent.set_pending(vector, pending);
+        if let Some((route, target)) = &redelivery {
+            route.resent(*target);
+        }
     }
 
     fn is_pending(&self, vector: Vector) -> Option<bool> {

@@ -158,7 +158,7 @@ fn what_the_driver_sends_again_and_tells_is_excused_and_shown() {
 #[test]
 fn what_the_driver_sends_again_and_does_not_tell_is_told() {
     for machine in [STAYS, MOVES].map(Quiet::new) {
-        machine.system.books.routes.forget(machine.vector());
+        machine.system.books.routes.ignore_resends(machine.vector());
         machine.unplug(OLD);
         machine.settle();
         assert_eq!(machine.faults(), (0, 1));

@@ -58,9 +58,11 @@ enum Bit {
     Secretly,
 }
 
-/// One pending bit for each CPU.
+/// One pending bit for each CPU, or one for all of them.
 struct Hardware {
     rig: Rig,
+    pending: Pending,
+    /// Where there is one for all, it is the first.
     bits: [Bit; CPUS],
     target: usize,
     /// Runs that the rule has to tell.
@@ -68,35 +70,51 @@ struct Hardware {
 }
 
 impl Hardware {
-    fn new() -> Self {
-        Self { rig: Rig::new(Pending::Stays), bits: [Bit::Clear; CPUS], target: 0, faults: 0 }
+    fn new(pending: Pending) -> Self {
+        Self { rig: Rig::new(pending), pending, bits: [Bit::Clear; CPUS], target: 0, faults: 0 }
+    }
+
+    fn bit(&mut self, cpu: usize) -> &mut Bit {
+        let index = if self.pending == Pending::Stays { cpu } else { 0 };
+        &mut self.bits[index]
+    }
+
+    /// What is pending at this CPU.
+    fn pending_at(&mut self, cpu: usize) -> Bit {
+        let is_elsewhere = self.pending == Pending::Travels && cpu != self.target;
+        if is_elsewhere { Bit::Clear } else { *self.bit(cpu) }
+    }
+
+    fn nothing_is_pending(&mut self, cpu: usize) -> bool {
+        *self.bit(cpu) == Bit::Clear
     }
 
     fn act(&mut self, op: Op) {
         match op {
             Op::Send => {
                 self.rig.send();
-                self.bits[self.target] = Bit::Rightly;
+                let target = self.target;
+                *self.bit(target) = Bit::Rightly;
             }
             Op::Move { to } => {
                 self.rig.move_to(number(to));
                 self.target = to;
             }
-            Op::Run { cpu } if self.bits[cpu] != Bit::Clear => {
-                self.faults += u64::from(self.bits[cpu] == Bit::Secretly);
+            Op::Run { cpu } if self.pending_at(cpu) != Bit::Clear => {
+                self.faults += u64::from(self.pending_at(cpu) == Bit::Secretly);
                 self.run(cpu);
             }
-            Op::Defer { cpu } if self.bits[cpu] == Bit::Rightly => {
-                self.rig.defer_at(number(cpu));
-                self.bits[cpu] = Bit::Clear;
-                self.resend(ResendReason::Requested);
+            Op::Defer { cpu } if self.pending_at(cpu) != Bit::Clear => self.defer(cpu),
+            Op::Leave { cpu, known } if self.pending == Pending::Stays && cpu != self.target => {
+                self.leave(cpu, known);
             }
-            Op::Leave { cpu, known } if cpu != self.target => self.leave(cpu, known),
-            Op::RunForNothing { cpu } if self.bits[cpu] == Bit::Clear => {
+            Op::RunForNothing { cpu } if self.nothing_is_pending(cpu) => {
                 self.faults += 1;
                 self.run(cpu);
             }
-            Op::ResendSecretly { cpu } if self.bits[cpu] == Bit::Clear => self.bits[cpu] = Bit::Secretly,
+            Op::ResendSecretly { cpu } if self.nothing_is_pending(cpu) => {
+                *self.bit(cpu) = Bit::Secretly;
+            }
             Op::Run { .. }
             | Op::Defer { .. }
             | Op::Leave { .. }
@@ -107,7 +125,17 @@ impl Hardware {
 
     fn run(&mut self, cpu: usize) {
         self.rig.run_at(number(cpu));
-        self.bits[cpu] = Bit::Clear;
+        *self.bit(cpu) = Bit::Clear;
+    }
+
+    fn defer(&mut self, cpu: usize) {
+        self.rig.defer_at(number(cpu), number(self.target));
+        let deferred = std::mem::replace(self.bit(cpu), Bit::Clear);
+        let target = self.target;
+        let target = self.bit(target);
+        if *target == Bit::Clear || deferred == Bit::Rightly {
+            *target = deferred;
+        }
     }
 
     fn leave(&mut self, cpu: usize, known: bool) {
@@ -135,8 +163,9 @@ proptest! {
     #[test]
     fn each_run_that_nothing_called_for_is_told_and_no_other(
         ops in prop::collection::vec(op(), 1..120),
+        travels: bool,
     ) {
-        let mut hardware = Hardware::new();
+        let mut hardware = Hardware::new(if travels { Pending::Travels } else { Pending::Stays });
         for op in ops {
             hardware.act(op);
         }
