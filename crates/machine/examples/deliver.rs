@@ -25,9 +25,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for note in &report.notes {
         println!("note: {note}");
     }
-    println!(
-        "{}: {} CPUs, {:?}, {:?}, {:?}",
-        report.machine, report.cpus, report.totals, report.model, report.elapsed
-    );
-    if report.totals.is_clean() { Ok(()) } else { Err("not everything was delivered".into()) }
+    println!("{}: {} CPUs, {:?}, {:?}", report.machine, report.cpus, report.totals, report.elapsed);
+    if report.totals.is_clean() {
+        Ok(())
+    } else {
+        Err("not everything was delivered, or not to everybody".into())
+    }
 }

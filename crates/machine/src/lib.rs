@@ -41,6 +41,7 @@
 pub mod bus;
 mod cpu;
 pub mod embedded;
+mod fault;
 mod ims;
 pub mod iommu;
 mod lock;
@@ -62,14 +63,14 @@ mod system;
 mod trespass;
 mod x86;
 
+pub use fault::Fault;
 pub use machine::{
     BuildOptions, ControllerChoice, Endpoint, Endpoints, LpiDisabling, LpiNumbers, Machine, PciEndpoint,
     PciPlace, Population, Refusal, Resident, SecurityView, Snooping, TargetAddresses, build,
 };
 pub use measure::{Case, MeasureError, MeasureOptions, Measurements, Reference, measure};
 pub use migration::Migration;
-pub use platform::PlatformFault;
-pub use report::{ControllerReport, DeviceKind, DeviceReport, ModelCounts, Report, Totals, VectorReport};
+pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
 pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};
 pub use simulate::{Simulation, TraceEvent, simulate};
 pub use trespass::{IommuPages, Overwritten, Trespass, trespass};

@@ -23,9 +23,9 @@ pub use refusal::Refusal;
 
 use crate::bus::{Bus, Doorbells};
 use crate::cpu::Sleepers;
+use crate::fault::Fault;
 use crate::migration::Migration;
 use crate::pci::{HostBridge, StorePlan};
-use crate::platform::PlatformFault;
 use crate::platform_device::PlatformDevice;
 use crate::ram::Ram;
 use gic_firmware::{ControllerIndex, Description};
@@ -55,8 +55,8 @@ pub struct BuildOptions {
     pub targets: TargetAddresses,
     /// Whether controllers look into the CPUs' caches.
     pub snooping: Snooping,
-    /// Whether the drivers' platform does what they ask.
-    pub platform_fault: PlatformFault,
+    /// What is wrong with it, to show that a run tells it.
+    pub fault: Fault,
     /// Whether the interrupt controller moves while the machine runs.
     pub migration: Migration,
 }
@@ -136,7 +136,7 @@ pub struct Machine {
     pub(crate) sleepers: Arc<Sleepers>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) devices: Vec<Device>,
-    pub(crate) fault: PlatformFault,
+    pub(crate) fault: Fault,
     pub(crate) migration: Migration,
     pub(crate) controller: ControllerChoice,
     pub(crate) lpis: LpiNumbers,
@@ -243,7 +243,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         sleepers,
         hosts,
         devices,
-        fault: options.platform_fault,
+        fault: options.fault,
         migration: options.migration,
         controller: options.controller,
         lpis: options.lpis,

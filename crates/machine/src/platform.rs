@@ -2,6 +2,7 @@
 //! the deterministic scheduler.
 
 use crate::bus::{AccessWidth, Bus};
+use crate::fault::Fault;
 use crate::ram::{Publication, Ram};
 use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use irq_domain::{Host, IrqState};
@@ -70,27 +71,16 @@ pub(crate) trait Interleave: Send + Sync {
     fn at(&self, moment: Moment);
 }
 
-/// Whether the platform does what drivers ask of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum PlatformFault {
-    /// It does.
-    #[default]
-    None,
-    /// It publishes nothing, as if the drivers had forgotten to: where tables are not coherent, the controllers
-    /// never see what was written. For showing that the machine notices.
-    NeverPublishes,
-}
-
 /// The drivers' platform, and the interrupt core's host.
 pub(crate) struct MachinePlatform {
     bus: Arc<Bus>,
     ram: Arc<Ram>,
-    fault: PlatformFault,
+    fault: Fault,
     interleave: Arc<OnceLock<Arc<dyn Interleave>>>,
 }
 
 impl MachinePlatform {
-    pub(crate) fn new(bus: Arc<Bus>, ram: Arc<Ram>, fault: PlatformFault) -> Self {
+    pub(crate) fn new(bus: Arc<Bus>, ram: Arc<Ram>, fault: Fault) -> Self {
         Self { bus, ram, fault, interleave: Arc::default() }
     }
 
@@ -208,7 +198,7 @@ impl Platform for MachinePlatform {
             Coherence::Coherent => Publication::Barrier,
             Coherence::NonCoherent => Publication::Clean,
         };
-        if self.fault == PlatformFault::None {
+        if self.fault != Fault::NeverPublishes {
             self.ram.publish(table.address + range.start..table.address + range.end, how);
         }
     }

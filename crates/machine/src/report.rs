@@ -22,8 +22,6 @@ pub struct Report {
     pub notes: Vec<String>,
     /// From the first message to the last handler.
     pub elapsed: Duration,
-    /// What the model of the controllers counted. It takes no part in the verdict.
-    pub model: ModelCounts,
 }
 
 impl Report {
@@ -104,10 +102,19 @@ pub struct DeviceReport {
     pub device_id: DeviceId,
     /// Is it kept from ringing others' interrupts?
     pub isolation: Isolation,
-    /// Its vectors. Empty if it was [`refused`](Self::refused).
+    /// Its vectors.
     pub vectors: Vec<VectorReport>,
-    /// Why it got no vectors, if it got none.
+    /// The smallest number of vectors with which it is of use.
+    pub useful_minimum: u16,
+    /// Why it sends nothing: it got no vectors, or was never able to send.
     pub refused: Option<String>,
+}
+
+impl DeviceReport {
+    /// Did it get vectors, but fewer than it is of use with?
+    pub fn is_short(&self) -> bool {
+        self.refused.is_none() && self.vectors.len() < usize::from(self.useful_minimum)
+    }
 }
 
 /// One vector.
@@ -132,7 +139,7 @@ pub struct VectorReport {
     pub per_cpu: Vec<u64>,
 }
 
-/// Sums and verdict, judged by the devices and not by the model's own counters.
+/// Sums and verdict. What became of messages is judged by the devices, not by the model's own counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Totals {
@@ -146,14 +153,25 @@ pub struct Totals {
     pub coalesced: u64,
     /// Vectors whose handler never saw the last number sent.
     pub lost: u64,
-    /// Acknowledged INTIDs without a handler; handler runs where nothing can have been pending; and those beyond a
-    /// vector's messages, except as often as its driver sent it again without knowing whether it was pending.
+    /// Acknowledged INTIDs without a handler; handler runs for which nothing was due; and those beyond a vector's
+    /// messages, except as often as its driver sent it again without knowing whether it was pending.
     pub spurious: u64,
     /// Handler runs on a CPU that was not the target at any time since the message was sent.
     pub wrong_cpu: u64,
+    /// Devices that got no vectors, or were never able to send.
+    pub refused: u64,
+    /// Devices that got fewer vectors than they are of use with.
+    pub short: u64,
+    /// Faults of the drivers that the model of the controllers recorded: command errors, bad tables.
+    pub guest_faults: u64,
+    /// Messages to an address where no doorbell listens.
+    pub no_doorbell: u64,
+    /// Messages that a controller took and dropped. They take no part in the verdict: what is lost by them is lost.
+    pub blocked: u64,
     /// Interrupts that the interrupt core and the drivers sent again themselves, by their own count.
     pub redelivered: u64,
-    /// Acknowledged INTIDs whose handler had just been removed: under way while a device was taken away.
+    /// Acknowledged INTIDs whose handler had just been removed, or been replaced by that of another owner: under way
+    /// while a device was taken away.
     pub late: u64,
     /// Affinity changes that completed.
     pub moves: u64,
@@ -166,20 +184,14 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Was everything delivered, once, and where it belongs?
+    /// Is every device served, and was everything delivered, once, and where it belongs?
     pub const fn is_clean(&self) -> bool {
-        self.lost == 0 && self.spurious == 0 && self.wrong_cpu == 0
+        self.is_delivered() && self.refused == 0 && self.short == 0
     }
-}
 
-/// What the model counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct ModelCounts {
-    /// Messages that a controller took and dropped.
-    pub blocked: u64,
-    /// Messages to an address where no doorbell listens.
-    pub no_doorbell: u64,
-    /// Faults of the software that the model recorded: command errors, bad tables.
-    pub guest_faults: u64,
+    /// The same of the devices that are served.
+    pub const fn is_delivered(&self) -> bool {
+        let arrived = self.lost == 0 && self.spurious == 0 && self.wrong_cpu == 0;
+        arrived && self.guest_faults == 0 && self.no_doorbell == 0
+    }
 }

@@ -14,6 +14,7 @@ pub(crate) use unit::{Departure, Driver, Unit, UnitVector};
 
 use crate::bus::Doorbells;
 use crate::cpu::{CpuBooks, CpuCore, Gic};
+use crate::fault::Faults;
 use crate::machine::Model;
 use crate::oracle::Pending;
 use crate::platform::MachinePlatform;
@@ -62,6 +63,7 @@ pub(crate) struct System {
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) units: Vec<Unit>,
     pub(crate) books: CpuBooks,
+    pub(crate) faults: Arc<Faults>,
     pub(crate) ram: Arc<Ram>,
     pub(crate) model: Arc<Model>,
     pub(crate) doorbells: Arc<Doorbells>,

@@ -30,7 +30,6 @@ fn assert_delivered(report: &Report, messages: u32) {
     let totals = report.totals;
     assert!(totals.is_clean(), "{}: {totals:?}", report.machine);
     assert_eq!(totals.sent, totals.vectors * u64::from(messages));
-    assert_eq!(report.model.guest_faults, 0);
 }
 
 #[test]

@@ -36,9 +36,11 @@ struct Device<'a> {
     /// Devices that share the DeviceID: isolated from others, not from each other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shares_device_id_with: Vec<&'a str>,
-    vectors: Vec<Vector>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Why it sends nothing; `null` if it does.
     refused: Option<&'a str>,
+    /// The smallest number of vectors with which it is of use.
+    useful_minimum: u16,
+    vectors: Vec<Vector>,
 }
 
 #[derive(Serialize)]
@@ -57,10 +59,14 @@ struct Sums {
     sent: u64,
     delivered: u64,
     coalesced: u64,
+    redelivered: u64,
     lost: u64,
     spurious: u64,
     wrong_cpu: u64,
-    redelivered: u64,
+    refused: u64,
+    short: u64,
+    guest_faults: u64,
+    no_doorbell: u64,
     moves: u64,
 }
 
@@ -102,8 +108,9 @@ impl<'a> Device<'a> {
             device_id: device.device_id.get(),
             isolation: device.isolation.to_string(),
             shares_device_id_with: report.one_group_with(device).collect(),
-            vectors: device.vectors.iter().map(Vector::of).collect(),
             refused: device.refused.as_deref(),
+            useful_minimum: device.useful_minimum,
+            vectors: device.vectors.iter().map(Vector::of).collect(),
         }
     }
 }
@@ -128,10 +135,14 @@ impl Sums {
             sent: totals.sent,
             delivered: totals.delivered,
             coalesced: totals.coalesced,
+            redelivered: totals.redelivered,
             lost: totals.lost,
             spurious: totals.spurious,
             wrong_cpu: totals.wrong_cpu,
-            redelivered: totals.redelivered,
+            refused: totals.refused,
+            short: totals.short,
+            guest_faults: totals.guest_faults,
+            no_doorbell: totals.no_doorbell,
             moves: totals.moves,
         }
     }

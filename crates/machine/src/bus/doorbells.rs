@@ -62,10 +62,9 @@ impl Doorbells {
             (None, None) => Written::Nowhere,
         };
         let counter = match written {
-            Written::Message(Delivery::Pending) | Written::Memory => return written,
             Written::Message(Delivery::Blocked) => &self.blocked,
             Written::Register => &self.registers,
-            Written::Message(Delivery::NoDoorbell) | Written::Nowhere => &self.unanswered,
+            Written::Message(_) | Written::Memory | Written::Nowhere => return written,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         written
@@ -89,10 +88,14 @@ impl Doorbells {
 
 impl SignalMsi<DeviceId> for Doorbells {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
-        match self.write(from, message) {
+        let delivery = match self.write(from, message) {
             Written::Message(delivery) => delivery,
             Written::Register | Written::Memory | Written::Nowhere => Delivery::NoDoorbell,
+        };
+        if delivery == Delivery::NoDoorbell {
+            self.unanswered.fetch_add(1, Ordering::Relaxed);
         }
+        delivery
     }
 }
 

@@ -6,9 +6,10 @@ use super::root::{CPUS, Driven, Root, RootHardware};
 use super::x86_root::X86Hardware;
 use super::{Endpoint, Layer, Parent, World};
 use crate::bus::Bus;
+use crate::fault::Fault;
 use crate::iommu::{Iommu, IommuDriver};
 use crate::migration::Migration;
-use crate::platform::{MachinePlatform, PlatformFault};
+use crate::platform::MachinePlatform;
 use crate::ram::{Caches, Ram};
 use gic_firmware::Region;
 use irq_domain::layer::{DoorbellMapping, DoorbellMode, IommuDomain, Over, ShimLayer};
@@ -131,7 +132,7 @@ impl Board {
         let mut bus = Bus::default();
         hardware.claim(&mut bus).map_err(|error| error.to_string())?;
         devices.attach(&mut bus).map_err(|error| error.to_string())?;
-        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram), PlatformFault::None));
+        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram), Fault::None));
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
         let mapping = unit.map(|unit| {
             let layer = DoorbellMapping::new(IommuDriver::new(unit), Arc::clone(&platform) as _);

@@ -296,10 +296,11 @@ impl TableMemory for RegionMemory {
 mod tests {
     use super::*;
     use crate::bus::Bus;
+    use crate::fault::Fault;
     use crate::pci::{
         Bridge, BridgeKind, Company, DevFn, Function, FunctionPlan, HostBridge, Segment, StorePlan,
     };
-    use crate::platform::{MachinePlatform, PlatformFault};
+    use crate::platform::MachinePlatform;
     use crate::ram::{Caches, Ram};
     use gic_firmware::Region;
     use msi_types::{Delivery, MsiMessage, SignalMsi};
@@ -346,7 +347,7 @@ mod tests {
         bus.attach("ecam", windows().ecam, host.ecam()).unwrap();
         bus.attach("memory", windows().memory, host.memory()).unwrap();
         let ram = Arc::new(Ram::new(&[], Caches::Snooped));
-        let bus = MachinePlatform::new(Arc::new(bus), ram, PlatformFault::None).cpu_bus();
+        let bus = MachinePlatform::new(Arc::new(bus), ram, Fault::None).cpu_bus();
         (enumerate(&bus, windows()), host, recorder, bus)
     }
 
@@ -380,7 +381,7 @@ mod tests {
         let platform = MachinePlatform::new(
             Arc::new(Bus::default()),
             Arc::new(Ram::new(&[], Caches::Snooped)),
-            PlatformFault::None,
+            Fault::None,
         );
         let store = last.store(Arc::new(platform)).unwrap().store;
         let message = MsiMessage { address: 0x1000, data: 5 };

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(50);
 /// How long nothing may arrive before what is missing counts as lost. Generous: a loaded host starves threads.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long a device may be unable to send once something did not arrive in time. Longer than it takes to remove a
+/// device and add it again.
+const UNABLE: Duration = Duration::from_secs(2);
 /// How often a device of some patience yields before it sends whether its last message was handled or not.
 const SOME_TURNS: u32 = 40;
 /// The pause between two affinity changes, and between two of the rarer disturbances.
@@ -49,6 +52,14 @@ impl Patience {
             _ => Self::Endless,
         }
     }
+}
+
+/// What a vector has to send still.
+struct Remaining<'a> {
+    vector: &'a UnitVector,
+    messages: u32,
+    /// Since when the device cannot send it.
+    unable_since: Option<Instant>,
 }
 
 /// A load on a system.
@@ -136,26 +147,41 @@ impl<'a> Load<'a> {
     /// A device: sends every vector's messages, now patiently, now not.
     fn device(&self, unit: &Unit, mut rng: Rng) {
         let messages = self.options.messages - u32::from(self.keeps_one_back());
-        let mut left: Vec<_> = unit.vectors().iter().map(|vector| (vector, messages)).collect();
+        let vectors = unit.vectors().iter();
+        let mut left: Vec<_> =
+            vectors.map(|vector| Remaining { vector, messages, unable_since: None }).collect();
         left.retain(|_| messages != 0);
         while !left.is_empty() && !self.has_failed() {
             let start = rng.below(left.len());
             left.rotate_left(start);
-            for (vector, remaining) in &mut left {
+            for one in &mut left {
                 // The last message finds its vector idle: if it is lost, nothing else hides that.
-                let patience = if *remaining == 1 { Patience::Endless } else { Patience::random(&mut rng) };
-                if !self.await_handler(vector, patience) {
-                    *remaining = 0;
-                } else if unit.send(vector) {
-                    *remaining -= 1;
+                let patience = if one.messages == 1 { Patience::Endless } else { Patience::random(&mut rng) };
+                if !self.await_handler(one.vector, patience) {
+                    one.messages = 0;
+                } else if unit.send(one.vector) {
+                    one.messages -= 1;
+                    one.unable_since = None;
+                } else if self.is_unable(one.unable_since.get_or_insert_with(Instant::now)) {
+                    one.messages = 0;
                 } else {
                     thread::sleep(Duration::from_micros(100));
                 }
             }
-            left.retain(|(_, remaining)| *remaining != 0);
+            left.retain(|one| one.messages != 0);
             thread::yield_now();
         }
         self.sending.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Has a device been unable to send for so long that it will never be able to?
+    fn is_unable(&self, since: &Instant) -> bool {
+        let patience = if self.hopeless.load(Ordering::Relaxed) { UNABLE } else { SETTLE };
+        let is_unable = since.elapsed() > patience;
+        if is_unable {
+            self.hopeless.store(true, Ordering::Relaxed);
+        }
+        is_unable
     }
 
     /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved under: no driver sends

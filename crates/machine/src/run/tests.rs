@@ -165,6 +165,18 @@ fn what_the_driver_sends_again_and_does_not_tell_is_told() {
     }
 }
 
+#[test]
+fn faults_of_the_drivers_are_in_the_verdict() {
+    for machine in [STAYS, MOVES].map(Quiet::new) {
+        assert!(machine.totals().is_clean(), "{:?}", machine.totals());
+        let distributor = machine.system.model.config().distributor;
+        let read_only = distributor + 0xc;
+        machine.system.platform.cpu_bus().write(read_only, AccessWidth::Byte, 0);
+        let totals = machine.totals();
+        assert!(totals.guest_faults == 1 && !totals.is_clean(), "{totals:?}");
+    }
+}
+
 /// Vectors move, CPUs and devices come and go.
 fn everything(seed: u64, messages: u32) -> RunOptions {
     let disturbances =

@@ -1,7 +1,7 @@
 //! From the books to the report.
 
 use super::Counts;
-use crate::report::{ControllerReport, DeviceReport, ModelCounts, Report, Totals, VectorReport};
+use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
 use crate::system::{Driver, System, Unit};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind};
 use irq_domain::IrqHandle;
@@ -18,6 +18,9 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
         readded: counts.readded,
         replugged: counts.replugged,
         migrated: counts.migrated,
+        guest_faults: system.model.guest_faults(),
+        no_doorbell: system.doorbells.unanswered(),
+        blocked: system.doorbells.blocked(),
         ..Totals::default()
     };
     let devices = system.units.iter().map(|unit| device(system, unit, &mut totals)).collect();
@@ -29,11 +32,6 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
         totals,
         notes: system.notes.clone(),
         elapsed,
-        model: ModelCounts {
-            blocked: system.doorbells.blocked(),
-            no_doorbell: system.doorbells.unanswered(),
-            guest_faults: system.model.guest_faults(),
-        },
     }
 }
 
@@ -59,7 +57,8 @@ fn device(system: &System, unit: &Unit, totals: &mut Totals) -> DeviceReport {
     let config = &unit.config;
     let controller = system.description.controller(config.controller);
     let nobody = Isolation::NotIsolated(NotIsolated::NoController);
-    DeviceReport {
+    let never_able = || unit.is_off().then(|| "never able to send: its messages stay off".to_owned());
+    let report = DeviceReport {
         id: config.name.clone(),
         kind: unit.kind(),
         controller: controller.map(|controller| controller.id.to_string()).unwrap_or_default(),
@@ -67,8 +66,12 @@ fn device(system: &System, unit: &Unit, totals: &mut Totals) -> DeviceReport {
         device_id: config.device_id,
         isolation: unit.isolation().unwrap_or(nobody),
         vectors,
-        refused: unit.refused(),
-    }
+        useful_minimum: unit.useful_minimum(),
+        refused: unit.refused().or_else(never_able),
+    };
+    totals.refused += u64::from(report.refused.is_some());
+    totals.short += u64::from(report.is_short());
+    report
 }
 
 /// Where a vector is at the end.
@@ -99,6 +102,7 @@ fn vector(unit: &Unit, index: usize, place: Place, totals: &mut Totals) -> Optio
     totals.lost += u64::from(!ledger.is_settled());
     totals.spurious += sums.spurious;
     totals.wrong_cpu += sums.wrong_cpu;
+    totals.late += sums.late;
     Some(VectorReport {
         irq: place.irq,
         hwirq: place.hwirq,

@@ -3,6 +3,7 @@
 use super::unit::{Probe, Source, Unit, UnitConfig};
 use super::{Controllers, Cpus, System, call};
 use crate::cpu::{CpuBooks, CpuCore, Gic};
+use crate::fault::Faults;
 use crate::machine::{Host, LpiNumbers, Machine, function_name};
 use crate::migration::Migrator;
 use crate::pci::enumerate::enumerate;
@@ -67,6 +68,7 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
         interrupts,
         units: Vec::new(),
         books: powered.books.clone(),
+        faults: Arc::new(Faults::new(machine.fault)),
         ram: machine.ram,
         model: machine.model,
         doorbells: machine.doorbells,

@@ -2,16 +2,17 @@
 
 use super::System;
 use crate::cpu::looked_at;
+use crate::fault::Handler;
 use crate::lock::lock;
 use crate::oracle::{Ledger, Left};
 use crate::pci::enumerate::{Found, FoundStore};
-use crate::pci::{Fired, Function};
+use crate::pci::{Fired, Function, StorePlan};
 use crate::platform_device::{Line, PlatformDevice, PlatformStore};
 use crate::report::DeviceKind;
 use gic_firmware::ControllerIndex;
-use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
+use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::{DeviceId, MsiParent, RequesterId, Shape, Vector};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// One run in so many takes long.
@@ -67,6 +68,8 @@ pub(crate) struct UnitVector {
     pub(crate) slot: u16,
     pub(crate) ledger: Ledger,
     runs: AtomicU64,
+    /// The device could not send when it tried to the last time.
+    is_off: AtomicBool,
     /// Redeliveries that the interrupt core counted under handles that are gone.
     redelivered: AtomicU64,
 }
@@ -107,13 +110,20 @@ impl Unit {
     }
 
     fn try_attach(&self, system: &System) -> Result<(MsiDevice, Shape), String> {
-        let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
-        let parent = system.books.routes.watch(parent, system.pending_at(self.config.controller));
+        let parent = self.watched_parent(system)?;
+        system.faults.admit()?;
         let FoundStore { store, shape } = self.store(system)?;
+        let store = system.faults.store(store);
         let config =
             MsiDeviceConfig { name: &self.config.name, requester: self.config.requester, parent, store };
         let device = MsiDevice::attach(&system.interrupts, config).map_err(|error| error.to_string())?;
         Ok((device, shape))
+    }
+
+    /// What it signals through, with the books kept about it.
+    fn watched_parent(&self, system: &System) -> Result<Arc<dyn MsiParent>, String> {
+        let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
+        Ok(system.books.routes.watch(parent, system.pending_at(self.config.controller)))
     }
 
     fn store(&self, system: &System) -> Result<FoundStore, String> {
@@ -151,7 +161,7 @@ impl Unit {
         for vector in self.vectors() {
             vector.ledger.begin_operation();
         }
-        let most = system.fair_share(self.config.controller);
+        let most = system.faults.limit(system.fair_share(self.config.controller));
         let granted = device.allocate(shape, 1..=most).map_err(|error| error.to_string())?;
         let vectors = self.vectors.get_or_init(|| {
             granted.iter().filter_map(|vector| UnitVector::new(system, vector.slot)).collect()
@@ -159,23 +169,29 @@ impl Unit {
         self.follow(system, vectors, &granted);
         let mut handles = Vec::new();
         for vector in vectors {
-            let theirs = Arc::clone(vector);
             let name = format!("{}#{}", self.config.name, vector.slot);
-            let platform = Arc::clone(&system.platform);
-            let line = self.line(system, vector.slot);
-            let book = move |context: &irq_domain::IrqContext<'_>| {
-                // Before the books are read: what rises afterwards is told again.
-                line.iter().for_each(Line::lower);
-                theirs.ledger.handle(context.cpu(), looked_at());
-                if theirs.takes_long() {
-                    platform.linger();
-                }
-            };
+            let book = self.book(system, vector)?;
             let handle = device.request(vector.slot, &name, book).map_err(|error| error.to_string())?;
             vector.ledger.end_operation();
             handles.push(handle);
         }
         Ok(Driver::Active(device, handles))
+    }
+
+    /// The handler of a vector: it enters the run in the books.
+    fn book(&self, system: &System, vector: &Arc<UnitVector>) -> Result<Handler, String> {
+        let theirs = Arc::clone(vector);
+        let platform = Arc::clone(&system.platform);
+        let line = self.line(system, vector.slot);
+        let book = move |context: &IrqContext<'_>| {
+            // Before the books are read: what rises afterwards is told again.
+            line.iter().for_each(Line::lower);
+            theirs.ledger.handle(context.cpu(), looked_at());
+            if theirs.takes_long() {
+                platform.linger();
+            }
+        };
+        Ok(system.faults.handler(self.watched_parent(system)?, Box::new(book)))
     }
 
     /// The books follow the vectors to where they are now.
@@ -192,10 +208,14 @@ impl Unit {
     /// The device sends its next message on `vector`. False if it could not.
     pub(crate) fn send(&self, vector: &UnitVector) -> bool {
         let _sending = lock(&self.sending);
-        vector.ledger.send(|| match self.config.source.fire(vector.slot) {
-            Fired::Sent(_) => Left::Sent,
-            Fired::Held => Left::Held,
-            Fired::Off => Left::Not,
+        vector.ledger.send(|| {
+            let left = match self.config.source.fire(vector.slot) {
+                Fired::Sent(_) => Left::Sent,
+                Fired::Held => Left::Held,
+                Fired::Off => Left::Not,
+            };
+            vector.is_off.store(left == Left::Not, Ordering::Relaxed);
+            left
         })
     }
 
@@ -268,6 +288,25 @@ impl Unit {
         })
     }
 
+    /// Could it not send when it tried to the last time?
+    pub(crate) fn is_off(&self) -> bool {
+        self.vectors().iter().any(|vector| vector.is_off.load(Ordering::Relaxed))
+    }
+
+    /// The smallest number of vectors with which the device is of use. A function sends all its causes by one MSI message
+    /// if it gets no more; a driver of MSI-X wants one vector for control and one for work; and each vector of a platform
+    /// device is a cause of its own.
+    pub(crate) fn useful_minimum(&self) -> u16 {
+        match &self.config.source {
+            Source::Platform(device) => device.plan().slots,
+            Source::Function(function) => match function.store() {
+                StorePlan::Msix { vectors, .. } => vectors.min(2),
+                StorePlan::Msi { .. } => 1,
+                StorePlan::None => 0,
+            },
+        }
+    }
+
     /// How often the interrupt core sent this vector again by itself.
     pub(crate) fn redelivered(&self, index: usize) -> u64 {
         let before = self.vectors().get(index).map_or(0, |vector| vector.redelivered.load(Ordering::Relaxed));
@@ -282,8 +321,8 @@ impl Unit {
         match (&self.config.source, &self.config.probe) {
             (Source::Platform(_), _) | (_, Probe::Platform { .. }) => DeviceKind::Platform,
             (Source::Function(function), _) => match function.store() {
-                crate::pci::StorePlan::Msix { .. } => DeviceKind::PciMsix,
-                crate::pci::StorePlan::Msi { .. } | crate::pci::StorePlan::None => DeviceKind::PciMsi,
+                StorePlan::Msix { .. } => DeviceKind::PciMsix,
+                StorePlan::Msi { .. } | StorePlan::None => DeviceKind::PciMsi,
             },
         }
     }
@@ -315,7 +354,13 @@ impl UnitVector {
         let ledger = Ledger::new(clock, ram, mailbox, system.cpus);
         // As after an operation that was begun: the request that follows ends it.
         ledger.begin_operation();
-        Some(Arc::new(Self { slot, ledger, runs: AtomicU64::new(0), redelivered: AtomicU64::new(0) }))
+        Some(Arc::new(Self {
+            slot,
+            ledger,
+            runs: AtomicU64::new(0),
+            is_off: AtomicBool::new(false),
+            redelivered: AtomicU64::new(0),
+        }))
     }
 
     /// Is this one of the handler's long runs? While it lasts, messages arrive for a handler that runs already.

@@ -1,7 +1,7 @@
 //! Controllers that do not look into the CPUs' caches.
 
 use crate::{assert_delivered, deliver_with, harbour, migration};
-use doorbell_machine::{BuildOptions, PlatformFault, RunOptions, Snooping, build, simulate};
+use doorbell_machine::{BuildOptions, Fault, RunOptions, Snooping, build, simulate};
 use gic_firmware::{Coherence, ControllerKind, Description, Fact};
 
 fn denied_to_itses(mut board: Description) -> Description {
@@ -37,13 +37,13 @@ fn what_the_registers_say_is_believed() {
 
 #[test]
 fn drivers_that_do_not_publish_deliver_nothing() {
-    let faults = [PlatformFault::None, PlatformFault::NeverPublishes];
-    for (platform_fault, migrates) in faults.into_iter().flat_map(|fault| [(fault, false), (fault, true)]) {
+    let faults = [Fault::None, Fault::NeverPublishes];
+    for (fault, migrates) in faults.into_iter().flat_map(|fault| [(fault, false), (fault, true)]) {
         let migration = migration(migrates, 1);
-        let options = BuildOptions { platform_fault, migration, ..BuildOptions::default() };
+        let options = BuildOptions { fault, migration, ..BuildOptions::default() };
         let machine = build(&denied_to_all(harbour()), &options).unwrap();
         let outcome = simulate(machine, &RunOptions { messages: 2, ..RunOptions::default() });
         let works = outcome.is_ok_and(|simulation| simulation.report.totals.is_clean());
-        assert_eq!(works, platform_fault == PlatformFault::None);
+        assert_eq!(works, fault == Fault::None);
     }
 }

@@ -1,7 +1,7 @@
 //! Every kind of controller: which devices it gets, and that it delivers.
 
 use crate::boards::{self, flashed, region};
-use crate::{assert_delivered, deliver_with, migration};
+use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
 use doorbell_machine::{
     BuildOptions, ControllerChoice, CpuLife, DeviceLife, Disturbances, Endpoint, IommuPages, LpiDisabling,
     Migration, Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate, trespass,
@@ -62,6 +62,8 @@ fn scarce_spis_are_shared_out_so_that_every_device_gets_some() {
     for device in &scarce.devices {
         assert_eq!((device.vectors.len(), &device.refused), (1, &None), "{}", device.id);
     }
+    assert_refusals_are_counted(&scarce);
+    assert!(scarce.totals.short > 0 && !scarce.totals.is_clean(), "{:?}", scarce.totals);
 }
 
 #[test]

@@ -84,7 +84,6 @@ proptest! {
         let report = simulate(machine, &options).unwrap().report;
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 25);
-        prop_assert_eq!(report.model.guest_faults, 0);
     }
 
     #[test]

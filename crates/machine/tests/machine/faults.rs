@@ -1,0 +1,124 @@
+//! Machines with a defect put in: the verdict tells each, on every embedded machine.
+
+use doorbell_machine::{
+    BuildOptions, DeviceKind, Disturbances, Fault, Moves, Report, RunOptions, build, embedded, run, simulate,
+};
+use gic_firmware::devicetree;
+use std::num::NonZeroU32;
+
+const MACHINES: [&str; 4] = ["harbour", "lagoon", "estuary", "cove"];
+
+fn machine(name: &str, fault: Fault) -> doorbell_machine::Machine {
+    let description = devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap();
+    build(&description, &BuildOptions { fault, ..BuildOptions::default() }).unwrap()
+}
+
+fn options(messages: u32) -> RunOptions {
+    RunOptions { messages, ..RunOptions::default() }
+}
+
+/// Without threads.
+fn simulated(name: &str, fault: Fault, messages: u32) -> Report {
+    simulate(machine(name, fault), &options(messages)).unwrap().report
+}
+
+fn on_threads(name: &str, fault: Fault, messages: u32) -> Report {
+    run(machine(name, fault), &options(messages), &mut |_| {}).unwrap()
+}
+
+const fn every(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap()
+}
+
+#[test]
+fn the_list_of_machines_is_complete() {
+    assert_eq!(embedded::machines().iter().map(|machine| machine.name).collect::<Vec<_>>(), MACHINES);
+}
+
+#[test]
+fn an_interrupt_made_pending_again_is_spurious_on_threads() {
+    for (name, number) in MACHINES.into_iter().flat_map(|name| [(name, 200), (name, 500)]) {
+        let totals = on_threads(name, Fault::RePends(every(number)), 300).totals;
+        assert!(totals.spurious > 0 && !totals.is_clean(), "{name}, each {number}th: {totals:?}");
+        assert_eq!((totals.lost, totals.wrong_cpu), (0, 0), "{name}, each {number}th: {totals:?}");
+    }
+}
+
+#[test]
+fn an_interrupt_made_pending_again_is_spurious_in_simulation() {
+    for (name, number) in MACHINES.into_iter().flat_map(|name| [(name, 200), (name, 500)]) {
+        let totals = simulated(name, Fault::RePends(every(number)), 100).totals;
+        assert!(totals.spurious > 0 && !totals.is_clean(), "{name}, each {number}th: {totals:?}");
+    }
+}
+
+#[test]
+fn a_handler_that_is_skipped_loses_messages() {
+    for name in MACHINES {
+        let totals = simulated(name, Fault::SkipsHandlers(every(1000)), 300).totals;
+        assert!(totals.lost > 0 && !totals.is_clean(), "{name}: {totals:?}");
+    }
+    let totals = on_threads("harbour", Fault::SkipsHandlers(every(1000)), 300).totals;
+    assert!(totals.lost > 0 && !totals.is_clean(), "{totals:?}");
+}
+
+#[test]
+fn refused_devices_are_in_the_verdict() {
+    for name in MACHINES {
+        let report = on_threads(name, Fault::RefusesHalf, 20);
+        let half = report.devices.len() as u64 / 2;
+        assert_eq!(report.totals.refused, half, "{name}: {:?}", report.totals);
+        assert!(report.totals.is_delivered() && !report.totals.is_clean(), "{name}: {:?}", report.totals);
+    }
+}
+
+#[test]
+fn devices_of_no_use_with_their_vectors_are_in_the_verdict() {
+    for name in MACHINES {
+        let report = on_threads(name, Fault::GrantsOne, 20);
+        let short = report.devices.iter().filter(|device| device.useful_minimum > 1).count() as u64;
+        assert!(short > 0, "{name} has devices that need several");
+        assert_eq!(report.totals.short, short, "{name}: {:?}", report.totals);
+        assert!(report.totals.is_delivered() && !report.totals.is_clean(), "{name}: {:?}", report.totals);
+    }
+}
+
+#[test]
+fn messages_without_a_doorbell_are_in_the_verdict() {
+    for name in MACHINES {
+        let totals = simulated(name, Fault::WrongDoorbell, 5).totals;
+        assert!(totals.no_doorbell > 0 && !totals.is_clean(), "{name}: {totals:?}");
+        assert_eq!(totals.lost, totals.vectors, "{name}: {totals:?}");
+    }
+}
+
+fn assert_functions_stay_off(report: &Report) {
+    let functions = report.devices.iter().filter(|device| device.kind == DeviceKind::PciMsix);
+    assert_eq!(report.totals.refused, functions.clone().count() as u64, "{:?}", report.totals);
+    for function in functions {
+        let reason = function.refused.as_deref().unwrap();
+        assert!(reason.contains("never able to send"), "{}: {reason}", function.id);
+        assert!(function.vectors.iter().all(|vector| vector.sent == 0), "{}", function.id);
+    }
+    assert!(!report.totals.is_clean());
+}
+
+/// Without moves: rewriting an entry turns the table on for the time being.
+fn at_rest() -> RunOptions {
+    let disturbances = Disturbances { moves: Moves::None, ..Disturbances::default() };
+    RunOptions { disturbances, ..options(20) }
+}
+
+#[test]
+fn devices_never_able_to_send_end_a_simulation_by_name() {
+    for name in MACHINES {
+        let simulation = simulate(machine(name, Fault::StaysOff), &at_rest());
+        assert_functions_stay_off(&simulation.unwrap().report);
+    }
+}
+
+#[test]
+fn devices_never_able_to_send_end_a_run_by_name() {
+    let report = run(machine("harbour", Fault::StaysOff), &at_rest(), &mut |_| {});
+    assert_functions_stay_off(&report.unwrap());
+}
