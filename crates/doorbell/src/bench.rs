@@ -2,10 +2,11 @@
 
 use crate::cli::BenchArgs;
 use crate::exit::Outcome;
-use crate::print;
+use crate::print::{self, Output};
 use anyhow::Result;
 use doorbell_machine::{Case, MeasureOptions, Measurements};
 use serde::Serialize;
+use std::io::{self, Write};
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -39,22 +40,22 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
     if args.output.json {
         print::json(&Document::of(&measured))?;
     } else {
-        print_text(&measured);
+        print::text(|out| print_text(out, &measured))?;
     }
     Ok(Outcome::Good)
 }
 
-fn print_text(measured: &Measurements) {
+fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
     let mut table = print::table(["case", "median ns", "fastest ns", "ratio", "to"]);
     for case in &measured.cases {
         let [median, fastest, ratio] = [case.median_ns, case.min_ns, case.ratio].map(three_digits);
         table.add_row([case.name.clone(), median, fastest, ratio, case.of.to_string()]);
     }
-    println!("{table}");
+    writeln!(out, "{table}")?;
     for (name, reason) in &measured.skipped {
-        println!("{name}: not measured, {reason}");
+        writeln!(out, "{name}: not measured, {reason}")?;
     }
-    println!("an uncontended fetch_or takes {:.2} ns", measured.floor_ns);
+    writeln!(out, "an uncontended fetch_or takes {:.2} ns", measured.floor_ns)
 }
 
 /// As many decimals as make three digits.

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 /// Delivers every device's message-signalled interrupts on the machine that a firmware description describes.
 #[derive(Debug, Parser)]
 #[command(name = "doorbell", version, args_conflicts_with_subcommands = true)]
-#[command(after_help = "Exit status: 0 good, 1 findings or losses, 2 could not run.")]
+#[command(
+    after_help = "Exit status: 0 good; 1 findings, or a run that is not clean; 2 could not run, or could not write \
+the output.\nA reader that closes the pipe early ends the output, and changes neither the exit status nor says anything."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -70,7 +73,7 @@ pub(crate) struct RunArgs {
     /// An embedded machine (see `doorbell machines`); without it, the first.
     #[arg(long, value_name = "NAME", conflicts_with = "dtb")]
     pub(crate) machine: Option<String>,
-    /// A flattened devicetree.
+    /// A flattened devicetree, of at most 16 MiB.
     #[arg(long, value_name = "FILE")]
     pub(crate) dtb: Option<PathBuf>,
     /// Use at most this many of the machine's CPUs.
@@ -103,7 +106,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A flattened devicetree.
+    /// A flattened devicetree, of at most 16 MiB.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     #[command(flatten)]

@@ -19,7 +19,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     if args.output.json {
         print::json(&inspection)?;
     } else {
-        print_text(&inspection);
+        print::text(|out| print_text(out, &inspection))?;
     }
     Ok(Outcome::Good)
 }

@@ -5,6 +5,7 @@ use crate::exit::Outcome;
 use crate::print;
 use anyhow::Result;
 use serde::Serialize;
+use std::io::Write;
 
 #[derive(Serialize)]
 struct Row {
@@ -25,7 +26,7 @@ pub(crate) fn machines(output: &OutputArgs) -> Result<Outcome> {
         for row in &rows {
             table.add_row([row.name, row.description]);
         }
-        println!("{table}");
+        print::text(|out| writeln!(out, "{table}"))?;
     }
     Ok(Outcome::Good)
 }

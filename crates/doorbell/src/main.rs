@@ -1,6 +1,7 @@
 //! Delivers every device's message-signalled interrupts on the machine that a firmware description describes, and
 //! shows where each went.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody reads: see `print`.
 
 mod bench;
 mod cli;
@@ -13,25 +14,43 @@ mod qtest;
 mod run;
 mod source;
 
+use anyhow::Result;
 use clap::Parser;
 use cli::{Cli, Command};
 use exit::Outcome;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().into_command() {
+    match Cli::try_parse().map_or_else(|said| explain(&said), |cli| obey(cli.into_command())) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            print::tell(format_args!("{error:#}"));
+            Outcome::CouldNotRun.into()
+        }
+    }
+}
+
+fn obey(command: Command) -> Result<Outcome> {
+    match command {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Machines(output) => machines::machines(&output),
         Command::Matrix(output) => matrix::matrix(&output),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Qtest(args) => qtest::qtest(&args),
-    };
-    match result {
-        Ok(outcome) => outcome.into(),
-        Err(error) => {
-            eprintln!("doorbell: {error:#}");
-            Outcome::CouldNotRun.into()
-        }
     }
+}
+
+/// Says what was wrong with the arguments, or the help that they asked for.
+fn explain(said: &clap::Error) -> Result<Outcome> {
+    if said.use_stderr() {
+        // Where that cannot be written, the exit status says it.
+        let _ = said.print();
+        return Ok(Outcome::CouldNotRun);
+    }
+    let text = said.render();
+    let styled = io::stdout().is_terminal();
+    print::text(|out| if styled { write!(out, "{}", text.ansi()) } else { write!(out, "{text}") })?;
+    Ok(Outcome::Good)
 }

@@ -8,6 +8,7 @@ use crate::print;
 use anyhow::Result;
 use doorbell_machine::matrix::{self, Cell, Outcome};
 use serde::Serialize;
+use std::io::Write;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -44,7 +45,7 @@ pub(crate) fn matrix(output: &OutputArgs) -> Result<exit::Outcome> {
     if output.json {
         print::json(&tried.iter().map(Row::of).collect::<Vec<_>>())?;
     } else {
-        print!("{}", text::of(&tried));
+        print::text(|out| write!(out, "{}", text::of(&tried)))?;
     }
     let broken = tried.iter().any(|(_, outcome)| matches!(outcome, Outcome::Broken(_)));
     Ok(if broken { exit::Outcome::Findings } else { exit::Outcome::Good })

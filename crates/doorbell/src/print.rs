@@ -1,16 +1,43 @@
 //! Output for people and programs.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use std::io::Write;
+use std::fmt;
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+
+/// Standard output, while a command prints.
+pub(crate) type Output = BufWriter<StdoutLock<'static>>;
 
 /// Prints a value as JSON on standard output.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
+    text(|out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        writeln!(out)
+    })
+}
+
+/// Prints on standard output what `write` writes, all of it before this returns.
+///
+/// # Errors
+/// It could not be written. That a reader closed the pipe is none: it has seen what it wanted.
+pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = write(&mut out).and_then(|()| out.flush());
+    quiet_if_closed(written).context("cannot write the output")
+}
+
+/// The end of some output, of which nobody need hear if its reader has gone.
+pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Tells the user something on standard error, if anybody listens there.
+pub(crate) fn tell(what: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "doorbell: {what}");
 }
 
 /// An empty table with a header.

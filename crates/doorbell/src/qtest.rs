@@ -2,6 +2,7 @@
 
 use crate::cli::{QtestArgs, SecurityStates};
 use crate::exit::Outcome;
+use crate::print::quiet_if_closed;
 use anyhow::{Context, Result};
 use doorbell_machine::qtest::{Qtest, serve};
 use std::io::{self, BufReader};
@@ -17,10 +18,10 @@ pub(crate) fn qtest(args: &QtestArgs) -> Result<Outcome> {
         machine.unmask();
     }
     match &args.socket {
-        None => serve(&mut machine, io::stdin().lock(), io::stdout().lock())?,
+        None => quiet_if_closed(serve(&mut machine, io::stdin().lock(), io::stdout().lock()))?,
         Some(socket) => {
             let stream = open(socket)?;
-            serve(&mut machine, BufReader::new(&stream), &stream)?;
+            quiet_if_closed(serve(&mut machine, BufReader::new(&stream), &stream))?;
         }
     }
     Ok(Outcome::Good)

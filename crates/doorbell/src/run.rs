@@ -39,7 +39,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     if args.output.json {
         print::json(&json::Document::of(&source.name, &report))?;
     } else {
-        text::print(&source.name, &report);
+        print::text(|out| text::print(out, &source.name, &report))?;
     }
     Ok(if report.totals.is_clean() { Outcome::Good } else { Outcome::Findings })
 }
@@ -54,9 +54,9 @@ fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) 
     if args.output.json {
         print::json(&inspection)?;
     } else {
-        print_text(&inspection);
+        print::text(|out| print_text(out, &inspection))?;
     }
-    eprintln!("doorbell: {}: nothing to deliver: {refusal}", source.name);
+    print::tell(format_args!("{}: nothing to deliver: {refusal}", source.name));
     Ok(Outcome::CouldNotRun)
 }
 

@@ -2,7 +2,12 @@
 
 use anyhow::{Context, Result, bail};
 use gic_firmware::{Description, devicetree};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+/// The longest file that is read. Kernels take less: arm64's booting protocol has 2 MiB at most.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// A description and what to call it.
 #[derive(Debug)]
@@ -17,7 +22,12 @@ impl Source {
     /// Reads a flattened devicetree from a file.
     pub(crate) fn dtb(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let blob = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
+        let mut blob = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut blob));
+        let length = read.with_context(|| format!("cannot read {name}"))?;
+        if length as u64 > MAX_BYTES {
+            bail!("{name} is larger than {} MiB: it is no flattened devicetree", MAX_BYTES >> 20);
+        }
         Self::parse(name, &blob)
     }
 

@@ -1,45 +1,46 @@
 //! The contents of `doorbell inspect`, for people.
 
 use super::report::{ControllerRow, DeviceRow, Inspection};
-use crate::print::table;
+use crate::print::{Output, table};
+use std::io::{self, Write};
 
-/// Prints an inspection on standard output.
-pub(crate) fn print(inspection: &Inspection) {
-    println!("{}", inspection.source);
+/// Prints an inspection.
+pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
+    writeln!(out, "{}", inspection.source)?;
     if let Some(model) = &inspection.model {
-        println!("model {model}");
+        writeln!(out, "model {model}")?;
     }
-    print_cpus(inspection);
-    print_gic(inspection);
-    print_controllers(&inspection.controllers);
-    print_devices(&inspection.devices);
+    print_cpus(out, inspection)?;
+    print_gic(out, inspection)?;
+    print_controllers(out, &inspection.controllers)?;
+    print_devices(out, &inspection.devices)?;
     for finding in &inspection.findings {
-        println!("{}[{}] {}: {}", finding.severity, finding.rule, finding.place, finding.message);
-        println!("  help: {}", finding.help);
+        writeln!(out, "{}[{}] {}: {}", finding.severity, finding.rule, finding.place, finding.message)?;
+        writeln!(out, "  help: {}", finding.help)?;
     }
+    Ok(())
 }
 
-fn print_cpus(inspection: &Inspection) {
+fn print_cpus(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
     let enabled = inspection.cpus.iter().filter(|cpu| cpu.enabled).count();
-    println!("{} CPUs, {enabled} enabled", inspection.cpus.len());
+    writeln!(out, "{} CPUs, {enabled} enabled", inspection.cpus.len())
 }
 
-fn print_gic(inspection: &Inspection) {
+fn print_gic(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
     let Some(gic) = &inspection.gic else {
-        println!("no GIC");
-        return;
+        return writeln!(out, "no GIC");
     };
-    println!("GICv{} {}: distributor at {:#x}", gic.version, gic.id, gic.distributor);
+    writeln!(out, "GICv{} {}: distributor at {:#x}", gic.version, gic.id, gic.distributor)?;
     for region in &gic.redistributors {
         let stride = region.stride.map_or_else(String::new, |stride| format!(", stride {stride:#x}"));
-        println!("  redistributors at {:#x}, {:#x} bytes{stride}", region.base, region.size);
+        writeln!(out, "  redistributors at {:#x}, {:#x} bytes{stride}", region.base, region.size)?;
     }
+    Ok(())
 }
 
-fn print_controllers(controllers: &[ControllerRow]) {
+fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Result<()> {
     if controllers.is_empty() {
-        println!("no MSI controllers");
-        return;
+        return writeln!(out, "no MSI controllers");
     }
     let mut rows = table(["controller", "kind", "enabled", "doorbell", "interrupts"]);
     for controller in controllers {
@@ -55,13 +56,12 @@ fn print_controllers(controllers: &[ControllerRow]) {
             ranges.join(" "),
         ]);
     }
-    println!("{rows}");
+    writeln!(out, "{rows}")
 }
 
-fn print_devices(devices: &[DeviceRow]) {
+fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     if devices.is_empty() {
-        println!("no device names an MSI controller");
-        return;
+        return writeln!(out, "no device names an MSI controller");
     }
     let mut rows = table(["device", "kind", "enabled", "requesters", "DeviceIDs", "controller", "by"]);
     for device in devices {
@@ -85,7 +85,7 @@ fn print_devices(devices: &[DeviceRow]) {
             ]);
         }
     }
-    println!("{rows}");
+    writeln!(out, "{rows}")
 }
 
 const fn yes_no(yes: bool) -> &'static str {

@@ -1,29 +1,30 @@
 //! The result of a run, for people.
 
-use crate::print::table;
+use crate::print::{Output, table};
 use comfy_table::{CellAlignment, Table};
 use doorbell_machine::{DeviceReport, Report, Totals, VectorReport};
+use std::io::{self, Write};
 
 /// Beyond this many CPUs a column for each no longer fits a screen.
 const MAX_CPU_COLUMNS: usize = 16;
 
-/// Prints a report on standard output.
-pub(super) fn print(machine: &str, report: &Report) {
-    println!("{machine}: {}, {} CPUs", report.machine, report.cpus);
-    println!();
-    print_controllers(report);
-    println!();
-    print_devices(report);
-    println!();
-    println!("{}", interrupts(report));
-    println!();
+/// Prints a report.
+pub(super) fn print(out: &mut Output, machine: &str, report: &Report) -> io::Result<()> {
+    writeln!(out, "{machine}: {}, {} CPUs", report.machine, report.cpus)?;
+    writeln!(out)?;
+    print_controllers(out, report)?;
+    writeln!(out)?;
+    print_devices(out, report)?;
+    writeln!(out)?;
+    writeln!(out, "{}", interrupts(report))?;
+    writeln!(out)?;
     for note in &report.notes {
-        println!("note: {note}");
+        writeln!(out, "note: {note}")?;
     }
-    print_totals(report);
+    print_totals(out, report)
 }
 
-fn print_controllers(report: &Report) {
+fn print_controllers(out: &mut Output, report: &Report) -> io::Result<()> {
     let mut rows = table(["controller", "kind", "doorbell", "isolates", "driven"]);
     for controller in &report.controllers {
         let doorbells: Vec<String> =
@@ -36,15 +37,18 @@ fn print_controllers(report: &Report) {
             if controller.driven { "yes" } else { "no" },
         ]);
     }
-    println!("{rows}");
+    writeln!(out, "{rows}")
 }
 
-fn print_devices(report: &Report) {
+fn print_devices(out: &mut Output, report: &Report) -> io::Result<()> {
     let mut rows = table(["device", "kind", "requester", "DeviceID", "vectors", "isolation", "controller"]);
     for device in &report.devices {
         let requester = device.requester_id.map_or_else(String::new, |id| id.to_string());
         let vectors = match &device.refused {
             Some(reason) => format!("refused: {reason}"),
+            None if device.is_short() => {
+                format!("{}, short of {}", device.vectors.len(), device.useful_minimum)
+            }
             None => device.vectors.len().to_string(),
         };
         rows.add_row([
@@ -57,7 +61,7 @@ fn print_devices(report: &Report) {
             &device.controller,
         ]);
     }
-    println!("{rows}");
+    writeln!(out, "{rows}")
 }
 
 /// Whether the device is isolated, and with whom it shares its DeviceID.
@@ -112,13 +116,21 @@ fn interrupt(
     row
 }
 
-fn print_totals(report: &Report) {
-    let Totals { vectors, sent, delivered, coalesced, lost, spurious, wrong_cpu, redelivered, moves, .. } =
-        report.totals;
-    println!("{vectors} vectors, {moves} affinity moves");
-    println!("{sent} messages sent, {delivered} delivered, {coalesced} coalesced, {redelivered} redelivered");
-    println!("lost {lost}, spurious {spurious}, wrong CPU {wrong_cpu}");
+fn print_totals(out: &mut Output, report: &Report) -> io::Result<()> {
+    let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = report.totals;
+    let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } = report.totals;
+    writeln!(out, "{vectors} vectors, {moves} affinity moves")?;
+    writeln!(
+        out,
+        "{sent} messages sent, {delivered} delivered, {coalesced} coalesced, {redelivered} redelivered"
+    )?;
+    writeln!(out, "lost {lost}, spurious {spurious}, wrong CPU {wrong_cpu}")?;
+    writeln!(
+        out,
+        "refused {refused}, short {short}, guest faults {guest_faults}, no doorbell {no_doorbell}"
+    )?;
     if let Some(each) = report.nanoseconds_per_message() {
-        println!("{each:.0} ns per message, {:.2} s", report.elapsed.as_secs_f64());
+        writeln!(out, "{each:.0} ns per message, {:.2} s", report.elapsed.as_secs_f64())?;
     }
+    Ok(())
 }

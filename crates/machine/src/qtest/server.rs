@@ -2,15 +2,18 @@
 
 use super::request::{MAX_BYTES, Mistake};
 use super::{Answer, Qtest, Reply};
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 
 /// The longest line: the digits of the largest write, and its other words.
 const LONGEST: usize = 2 * MAX_BYTES + 256;
 
+/// Bytes of a line after which no end of it is looked for.
+const ENDLESS: usize = 64 << 20;
+
 /// Answers each line of `input` on `output`, until `input` ends.
 ///
 /// # Errors
-/// Whatever reading and writing ends with. Lines that are too long or no text are answered, not an error.
+/// Whatever reading and writing ends with, or a line that has no end. Lines that are too long or no text are answered.
 pub fn serve(machine: &mut Qtest, mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
@@ -35,7 +38,8 @@ pub fn serve(machine: &mut Qtest, mut input: impl BufRead, mut output: impl Writ
 
 /// Reads up to the end of a line that is too long to be kept.
 fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
-    loop {
+    let mut skipped = 0;
+    while skipped <= ENDLESS {
         let buffer = input.fill_buf()?;
         if buffer.is_empty() {
             return Ok(());
@@ -43,8 +47,11 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
         let end = buffer.iter().position(|byte| *byte == b'\n');
         let taken = end.map_or(buffer.len(), |end| end + 1);
         input.consume(taken);
+        skipped += taken;
         if end.is_some() {
             return Ok(());
         }
     }
+    let message = format!("a line has more than {} MiB", ENDLESS >> 20);
+    Err(io::Error::new(ErrorKind::InvalidData, message))
 }

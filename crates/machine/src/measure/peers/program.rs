@@ -5,9 +5,12 @@
 
 use super::super::{Probe, Reference};
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
+
+/// Bytes of an answer that are read.
+const LONGEST: u64 = 1 << 16;
 
 /// A peer that runs.
 struct Program {
@@ -42,7 +45,9 @@ impl Program {
 
     fn ask(&mut self, line: &str) -> Result<String, String> {
         let mut answer = String::new();
-        let asked = writeln!(self.input, "{line}").and_then(|()| self.output.read_line(&mut answer));
+        let asked = writeln!(self.input, "{line}");
+        let output = &mut self.output;
+        let asked = asked.and_then(|()| output.take(LONGEST).read_line(&mut answer));
         match asked.map_err(|error| error.to_string())? {
             0 => Err("it has ended".to_owned()),
             _ => Ok(answer.trim_end().to_owned()),

@@ -1,0 +1,127 @@
+//! What becomes of output that nobody reads or nobody can store, and of input without end.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use std::fs::{self, File};
+use std::io::pipe;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+const DEVICETREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/harbour.dtb");
+const GICV2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gic-firmware/tests/data/gicv2m.dtb");
+
+/// A script for `doorbell qtest`: the other commands do not read it.
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qtest-script");
+
+/// Each subcommand in each of its modes, and its exit status if all is well.
+const COMMANDS: [(&[&str], i32); 15] = [
+    (&["--messages", "1"], 0),
+    (&["run", "--json", "--messages", "1"], 0),
+    (&["run", "--dtb", GICV2], 2),
+    (&["run", "--json", "--dtb", GICV2], 2),
+    (&["machines"], 0),
+    (&["machines", "--json"], 0),
+    (&["matrix"], 0),
+    (&["matrix", "--json"], 0),
+    (&["inspect", DEVICETREE], 0),
+    (&["inspect", "--json", DEVICETREE], 0),
+    (&["bench", "--rounds", "1"], 0),
+    (&["bench", "--json", "--rounds", "1"], 0),
+    (&["qtest"], 0),
+    (&["--help"], 0),
+    (&["--version"], 0),
+];
+
+/// Runs the command with this standard output.
+fn doorbell(arguments: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+    let child = command.args(arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn();
+    child.unwrap().wait_with_output().unwrap()
+}
+
+fn script() -> File {
+    File::open(SCRIPT).unwrap()
+}
+
+/// What it said on standard error.
+fn said(output: Output) -> String {
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_closed_pipe_ends_the_output_quietly() {
+    for (arguments, status) in COMMANDS {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let output = doorbell(arguments, script(), writer);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+        let said = said(output);
+        assert!(!said.contains("panicked") && !said.contains("pipe"), "{arguments:?}: {said}");
+        assert_eq!(said.is_empty(), status == 0, "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn output_that_cannot_be_stored_is_an_error() {
+    for (arguments, _) in COMMANDS {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = doorbell(arguments, script(), full);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = said(output);
+        assert!(said.starts_with("doorbell: ") && said.contains("No space left"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn an_error_that_nobody_can_read_is_in_the_exit_status() {
+    for arguments in [["run", "--machine=atlantis"], ["inspect", "/nonexistent"], ["run", "--cpus=0"]] {
+        let full = || File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+        let status = command.args(arguments).stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[track_caller]
+fn is_too_large(path: &str) {
+    for arguments in [vec!["inspect", path], vec!["inspect", "--json", path], vec!["run", "--dtb", path]] {
+        let output = doorbell(&arguments, Stdio::null(), Stdio::piped());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        let said = said(output);
+        assert!(said.contains(path) && said.contains("larger than 16 MiB"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn endless_input_is_refused() {
+    is_too_large("/dev/zero");
+}
+
+#[test]
+fn a_huge_file_is_refused() {
+    let path = std::env::temp_dir().join(format!("doorbell-{}-huge", std::process::id()));
+    // Ten gigabytes that begin as a devicetree does.
+    fs::copy(DEVICETREE, &path).unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(10 << 30).unwrap();
+    is_too_large(path.to_str().unwrap());
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn what_follows_a_devicetree_in_its_file_is_ignored() {
+    let path: PathBuf = std::env::temp_dir().join(format!("doorbell-{}-padded", std::process::id()));
+    fs::copy(DEVICETREE, &path).unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(16 << 20).unwrap();
+    let output = doorbell(&["inspect", path.to_str().unwrap()], Stdio::null(), Stdio::piped());
+    assert_eq!(output.status.code(), Some(0));
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_script_line_without_end_is_refused() {
+    let output = doorbell(&["qtest"], File::open("/dev/zero").unwrap(), Stdio::null());
+    assert_eq!(output.status.code(), Some(2));
+    let said = said(output);
+    assert!(said.contains("a line has more than 64 MiB"), "{said}");
+}
