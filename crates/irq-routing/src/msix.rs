@@ -13,6 +13,52 @@
 //! When a write that masks returns, what was being sent is sent: nothing comes afterwards. Writing the message of a
 //! vector that is not masked, which the specification leaves undefined, takes effect with the write.
 //!
+//! # Saving and restoring
+//! A table is saved as the guest reads it: every entry ([`MsixTable::read`]), the pending bits
+//! ([`MsixTable::read_pending`]) and Message Control ([`MsixTable::control`]). It is restored into a new table in this
+//! order: the entries ([`MsixTable::write`]), each pending vector ([`MsixTable::signal`]), and last Message Control
+//! ([`MsixTable::write_control`]), which sends what is pending and not masked. GSIs are not part of it: the restored
+//! table takes its own.
+//!
+//! ```
+//! # use irq_routing::msix::{MsixTable, Signalled};
+//! # use irq_routing::{GsiSpace, Inputs, Router, Sender};
+//! # use msi_types::{Delivery, DeviceId, Level, Line, SetLine};
+//! # use msi_types::pci::msix::Control;
+//! # use std::sync::Arc;
+//! # struct Gic;
+//! # impl SetLine for Gic {
+//! #     fn set_line(&self, _: Line, _: Level) -> Delivery { Delivery::Blocked }
+//! # }
+//! # let router = Arc::new(Router::new(GsiSpace::default(), Inputs::new(Arc::new(Gic)))?);
+//! # let new = || MsixTable::new(2, Sender::Device(DeviceId::new(8)), router.clone());
+//! # let table = new()?;
+//! # table.write_control(Control::new().with_enable(true))?;
+//! # table.write(0x10, &0x0809_0040u64.to_le_bytes())?;
+//! # assert_eq!(table.signal(1), Signalled::Held);
+//! let (mut entries, mut pending) = ([0; 2 * 16], [0; 8]);
+//! for (word, at) in entries.chunks_mut(8).zip((0..).step_by(8)) {
+//!     table.read(at, word);
+//! }
+//! table.read_pending(0, &mut pending);
+//! let control = table.control();
+//!
+//! let restored = new()?;
+//! for (word, at) in entries.chunks(8).zip((0..).step_by(8)) {
+//!     restored.write(at, word)?;
+//! }
+//! for vector in (0..2).filter(|vector| u64::from_le_bytes(pending) >> vector & 1 != 0) {
+//!     restored.signal(vector);
+//! }
+//! restored.write_control(control)?;
+//! # let mut again = ([0; 8], [0; 8]);
+//! # restored.read(0x10, &mut again.0);
+//! # restored.read_pending(0, &mut again.1);
+//! # assert_eq!((u64::from_le_bytes(again.0), u64::from_le_bytes(again.1)), (0x0809_0040, 2));
+//! # assert!(restored.control().enable());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Source: PCI Local Bus 3.0 §6.8.2 and §6.8.3, PCI Express Base §7.7.2.
 //!
 //! ```
@@ -81,7 +127,8 @@ pub enum Signalled {
 /// Hears which vectors may send, so that a monitor can bind eventfds to their GSIs, or hand them to the kernel. Called
 /// while the guest's access is being done: not to call the table back.
 pub trait VectorObserver: Send + Sync {
-    /// The vector sends by this GSI.
+    /// The vector sends by this GSI. It does so whether or not the observer can make use of that: where binding an eventfd
+    /// fails, whoever would have written to it tells the table instead ([`MsixTable::signal`]).
     fn opened(&self, vector: u16, gsi: Gsi);
     /// The vector sends no more. On return, nothing may ring the GSI any more: it may be given to others. Who rang it
     /// tells the table instead ([`MsixTable::signal`]).

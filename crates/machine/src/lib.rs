@@ -55,6 +55,8 @@ mod platform;
 pub mod platform_device;
 pub mod qtest;
 pub mod ram;
+#[cfg(test)]
+mod readme;
 mod report;
 mod rng;
 mod run;

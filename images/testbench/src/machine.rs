@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gic_arch::Affinity;
 use gic_driver::its::{IdMap, IdRange};
 use gic_driver::{
-    Gic, GicConfig, GicV2, GicV2Config, Its, ItsConfig, ItsMsiParent, PhysicalRegion, Platform,
-    RedistributorRegion, V2m, V2mFrame,
+    Coherence, Gic, GicConfig, GicV2, GicV2Config, Its, ItsConfig, ItsMsiParent, PhysicalRegion, Platform,
+    RedistributorRegion, TableAccess, V2m, V2mFrame,
 };
 use gic_firmware::{
     ConfigSpace, Controller as MsiController, ControllerKind, Description, GicVersion, PciHost,
@@ -170,6 +170,10 @@ fn gic(description: &Description) -> Controller {
     });
     let config = GicConfig {
         machine: description.quirk_names().map(Into::into).collect(),
+        table_access: match firmware.coherence.value {
+            gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
+            gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
+        },
         ..GicConfig::new(firmware.distributor.base(), regions.collect(), cpus(description))
     };
     Controller::V3(Arc::new(Gic::new(Arc::new(Kernel), config).expect("the GIC")))
@@ -185,6 +189,10 @@ fn its(
     let base = controller.registers.as_ref().expect("an ITS has registers").base();
     let config = ItsConfig {
         machine: description.quirk_names().map(Into::into).collect(),
+        coherence: match controller.coherence.value {
+            gic_firmware::Coherence::ByRegister => Coherence::Coherent,
+            gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
+        },
         ..ItsConfig::new(base, cpus(description).len() as u32)
     };
     ledger::watch(base, u64::from(config.queue_bytes / 32));
