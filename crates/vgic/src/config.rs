@@ -54,7 +54,8 @@ pub struct VgicConfig {
     /// guest that gives every priority to LPIs everywhere makes 17 KiB per vCPU and 4096 of these (with the default of
     /// 2^17, half a MiB per vCPU), and twice that where more than five priority bits count.
     pub lpi_slots: u32,
-    /// How many devices can be mapped at most, at each ITS.
+    /// How many devices can be mapped at most, at each ITS. Mapped DeviceIDs also take 2 KiB per 256
+    /// neighbours, up to 8 MiB for each ITS: enough for all of 16 bits.
     pub its_devices: u32,
     /// The ITSes.
     pub its: Vec<ItsConfig>,

@@ -92,6 +92,8 @@ mod shared;
 mod slots;
 mod sweeps;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod word;
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -191,10 +193,7 @@ impl LpiCore {
     /// A message from a device of an ITS. Any thread; lock-free.
     #[inline]
     pub(crate) fn signal(&self, senders: &Senders, device: u32, event: u32) -> Injection {
-        match senders.get(device) {
-            Some(sender) => self.notified(self.shared.inject(sender, event)),
-            None => Injection::Dropped,
-        }
+        self.notified(self.shared.signal(senders, device, event))
     }
 
     #[inline]

@@ -24,6 +24,8 @@ pub(crate) enum Safeguard {
     Owing,
     /// A message that found its slot through nodes looks at the device's entry again.
     ReloadRoot,
+    /// A message looks again whether the entry that it has read is its device's.
+    LookUpAgain,
     /// A list register brings an LPI back to the owner of its slot only, not to the next one.
     FoldOwn,
     /// What a command cleared or unmapped, a list register does not bring back.

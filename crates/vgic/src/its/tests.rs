@@ -2,6 +2,7 @@
 
 extern crate std;
 
+mod devices;
 mod fairness;
 mod faults;
 mod measure;

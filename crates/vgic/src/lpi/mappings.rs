@@ -3,7 +3,7 @@
 use super::control::{Control, Settings, Translator};
 use super::directory::Entry;
 use super::pool::{Cold, Owner};
-use super::senders::{Growth, Senders};
+use super::senders::Senders;
 use super::shared::Injection;
 use super::slots::Slot;
 use super::sweeps::{Cause, Closing, Meant, Sweep};
@@ -52,14 +52,24 @@ pub(crate) struct MappedEvent {
     pub(crate) collection: u16,
 }
 
+impl Translator {
+    /// Nothing leads to a device's slots any more: those are left to close.
+    pub(super) fn close_device(&mut self, device: u32, mapped: MappedDevice) -> Closing {
+        let Some(sender) = self.senders.get(device) else { return Closing::default() };
+        let closing = Closing::of(Control::take_sender(sender), mapped.event_bits.into());
+        self.senders.unmap(device, &mut self.growth);
+        closing
+    }
+}
+
 impl Control {
     /// Adds an ITS, disabled and without mappings.
     pub(super) fn add_its(&mut self, senders: Arc<Senders>) -> Option<ItsIndex> {
         let index = u16::try_from(self.translators.len()).ok()?;
         self.translators.push(Translator {
             enabled: false,
+            growth: senders.growth(),
             senders,
-            growth: Growth::FULL,
             devices: BTreeMap::new(),
             collections: BTreeMap::new(),
         });
@@ -153,7 +163,7 @@ impl Control {
             return Err(NoRoom);
         }
         let senders = translator.senders.clone();
-        let sender = senders.ensure(device, &mut translator.growth).ok_or(NoRoom)?;
+        let sender = senders.map(device, &mut translator.growth).ok_or(NoRoom)?;
         sender.store(Entry::without_slots(mapped.event_bits.into()).bits(), Ordering::SeqCst);
         translator.devices.insert(device, mapped);
         Ok(())
@@ -162,11 +172,9 @@ impl Control {
     /// MAPD, V = 0. Complete when its sweep is.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let Some(translator) = self.translator_mut(its) else { return };
-        let Some(MappedDevice { event_bits, .. }) = translator.devices.remove(&device) else { return };
-        let senders = translator.senders.clone();
-        if let Some(sender) = senders.get(device) {
-            let closing = Closing::of(Self::take_sender(sender), event_bits.into());
-            self.start(Cause::Command(its), Sweep::Unmap { senders, devices: BTreeMap::new(), closing });
+        if let Some(mapped) = translator.devices.remove(&device) {
+            let closing = translator.close_device(device, mapped);
+            self.start(Cause::Command(its), Sweep::Unmap { its, devices: BTreeMap::new(), closing });
         }
     }
 
@@ -179,7 +187,6 @@ impl Control {
     pub(crate) fn unmap_all_devices(&mut self, its: ItsIndex) {
         let Some(translator) = self.translator_mut(its) else { return };
         let mut devices = core::mem::take(&mut translator.devices);
-        let senders = translator.senders.clone();
         let closing = match self.abandon(Cause::Teardown(its)) {
             Some(Sweep::Unmap { devices: left, closing, .. }) => {
                 devices.extend(left);
@@ -187,7 +194,7 @@ impl Control {
             }
             _ => Closing::default(),
         };
-        self.start(Cause::Teardown(its), Sweep::Unmap { senders, devices, closing });
+        self.start(Cause::Teardown(its), Sweep::Unmap { its, devices, closing });
     }
 
     /// MAPC, V = 1. Events of a collection that was mapped elsewhere move, and what is pending of them moves along.

@@ -228,7 +228,7 @@ impl Control {
     ) -> bool {
         let Some(translator) = self.translator(its) else { return false };
         devices.len() <= self.config.devices as usize
-            && translator.growth.allows(translator.senders.missing_nodes(devices))
+            && translator.growth.allows(translator.senders.nodes_of(devices))
     }
 }
 

@@ -4,6 +4,7 @@ use super::config::Priorities;
 use super::directory::{Nodes, Place};
 use super::hints::Hints;
 use super::knocks::Knocks;
+use super::senders::Senders;
 use super::slots::{Position, SlotTable};
 use super::word::{Level, Word};
 use crate::atomic::{AtomicU64, Ordering};
@@ -40,6 +41,20 @@ pub(crate) enum Injection {
 }
 
 impl Shared {
+    /// A message: makes the LPI of a device's event pending. Lock-free; any thread. The second value is the
+    /// vCPU to notify.
+    #[inline]
+    pub(super) fn signal(&self, senders: &Senders, device: u32, event: u32) -> (Injection, Option<u32>) {
+        let found = senders.get(device).and_then(|sender| {
+            let place = self.nodes.translate(sender, event)?;
+            senders.leads_to(device, sender).then_some(place)
+        });
+        match found {
+            Some(place) => self.pend(place),
+            None => (Injection::Dropped, None),
+        }
+    }
+
     /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the vCPU to notify.
     #[inline]
     pub(super) fn inject(&self, sender: &AtomicU64, event: u32) -> (Injection, Option<u32>) {

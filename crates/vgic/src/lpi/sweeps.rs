@@ -15,12 +15,10 @@ use super::control::{Control, Settings};
 use super::directory::{CHUNK_BITS, Entry, depth};
 use super::mappings::{ItsIndex, MappedDevice};
 use super::pool::{Cold, Owner};
-use super::senders::Senders;
 use super::slots::Slot;
 use super::tables::{LpiTables, PendingBits};
 use crate::events::FaultReason;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use gic_arch::Lpi;
 
@@ -63,7 +61,7 @@ pub(super) enum Sweep {
     /// MOVALL.
     MoveAll { cursor: Cursor, from: u32, to: u32 },
     /// Devices are unmapped, and slots taken back.
-    Unmap { senders: Arc<Senders>, devices: BTreeMap<u32, MappedDevice>, closing: Closing },
+    Unmap { its: ItsIndex, devices: BTreeMap<u32, MappedDevice>, closing: Closing },
     /// What the pending table says becomes pending; `next` is the first LPI index that was not looked at.
     Enable { cursor: Cursor, vcpu: u32, tables: LpiTables, pending: PendingBits, next: u32 },
     /// What is pending goes into the pending table, and the redistributor's own slots are taken back.
@@ -175,7 +173,7 @@ impl Control {
             Sweep::MoveAll { cursor, from, to } => self.visit(cursor, limit, |control, slot, cold| {
                 control.move_if_pending(slot, cold, *from, *to);
             }),
-            Sweep::Unmap { senders, devices, closing } => self.unmap_on(senders, devices, closing, limit),
+            Sweep::Unmap { its, devices, closing } => self.unmap_on(*its, devices, closing, limit),
             Sweep::Enable { cursor, vcpu, tables, pending, next } => {
                 self.visit(cursor, limit, |control, slot, cold| {
                     control.enable_slot(slot, cold, *vcpu, pending);
@@ -230,7 +228,7 @@ impl Control {
 
     fn unmap_on(
         &mut self,
-        senders: &Senders,
+        its: ItsIndex,
         devices: &mut BTreeMap<u32, MappedDevice>,
         closing: &mut Closing,
         limit: u64,
@@ -241,8 +239,8 @@ impl Control {
             }
             let Some((device, mapped)) = devices.pop_first() else { return true };
             self.count_work(1);
-            if let Some(sender) = senders.get(device) {
-                *closing = Closing::of(Self::take_sender(sender), mapped.event_bits.into());
+            if let Some(translator) = self.translator_mut(its) {
+                *closing = translator.close_device(device, mapped);
             }
         }
     }

@@ -71,6 +71,11 @@ pub(super) fn lpi(number: u32) -> Lpi {
 
 /// LPIs and the ITS are enabled, collection n is mapped to vCPU n, LPIs are enabled at priority 0xa0.
 pub(super) fn machine() -> (Arc<Machine>, Commands) {
+    machine_with(2)
+}
+
+/// The same, with so many bits of DeviceIDs.
+pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let config = LpiConfig {
         vcpus: VCPUS,
         slots: 64,
@@ -89,7 +94,7 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
     });
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
-    let senders = Arc::new(Senders::new(2));
+    let senders = Arc::new(Senders::new(device_id_bits));
     let attention = Arc::new(Attention::new(usize::from(VCPUS), kicks.clone()));
     let events = Arc::new(Events::new());
     let mut control = Control::new(config, shared.clone(), ram.clone(), events, attention.clone());
@@ -113,7 +118,7 @@ impl Machine {
     }
 
     pub(super) fn send(&self, device: u32, event: u32) -> Injection {
-        let (injection, vcpu) = self.shared.inject(self.senders.get(device).unwrap(), event);
+        let (injection, vcpu) = self.shared.signal(&self.senders, device, event);
         if let Some(vcpu) = vcpu {
             self.attention.notify(Cpu::new(vcpu));
         }

@@ -8,7 +8,6 @@
 #![expect(dead_code, reason = "only a part of the sources is driven here")]
 #![expect(unreachable_pub, reason = "the sources are a library's")]
 #![expect(clippy::unwrap_used, reason = "a scenario that cannot be set up has failed")]
-#![expect(clippy::large_enum_variant, reason = "the scheduler's atomics are larger than real ones")]
 
 extern crate alloc;
 

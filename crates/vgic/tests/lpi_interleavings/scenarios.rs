@@ -1,6 +1,6 @@
 //! What must hold, and that each safeguard is what makes it hold.
 
-use super::machine::{Commands, Machine, machine};
+use super::machine::{Commands, Machine, machine, machine_with};
 use super::shared::Injection;
 use crate::atomic::leave_out;
 use crate::safeguard::Safeguard;
@@ -242,6 +242,25 @@ fn a_device_never_rings_an_interrupt_of_the_next_owner_of_its_slots() {
     holds(slots_change_hands);
     needs(Safeguard::Generation, slots_change_hands);
     needs(Safeguard::CompareWord, slots_change_hands);
+}
+
+/// The same where the entry that led to the device's slots is the next device's.
+fn entries_change_hands() {
+    let (machine, mut commands) = machine_with(9);
+    commands.map_device(1, 1);
+    commands.map_event(1, 0, LPI, 0);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    commands.unmap_device(1);
+    commands.map_device(0x101, 1);
+    commands.map_event(0x101, 0, OTHER, 1);
+    sender.join().unwrap();
+    assert_eq!(machine.vcpu(1).drain(), [], "device 1 rang the interrupt of device 0x101");
+}
+
+#[test]
+fn a_device_never_rings_an_interrupt_of_the_next_owner_of_its_entry() {
+    holds(entries_change_hands);
+    needs(Safeguard::LookUpAgain, entries_change_hands);
 }
 
 /// The same for a device with so many events that a node lies between it and its slots.
