@@ -25,14 +25,17 @@ pub enum FaultReason {
     ItsTable,
     /// An ITS command failed.
     ItsCommand,
-    /// A message named an event that is not mapped.
+    /// A message named an event that is not mapped, or whose collection is not.
     UnmappedMessage,
+    /// A message named an event that is mapped, while the ITS or LPIs at its redistributor were
+    /// disabled, or with an LPI beyond the redistributor's tables.
+    DisabledMessage,
     /// More was asked for than the model's memory budget allows.
     Budget,
 }
 
 impl FaultReason {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::UnknownRegister,
         Self::AccessWidth,
         Self::AccessDirection,
@@ -42,6 +45,7 @@ impl FaultReason {
         Self::ItsTable,
         Self::ItsCommand,
         Self::UnmappedMessage,
+        Self::DisabledMessage,
         Self::Budget,
     ];
 }
@@ -58,6 +62,7 @@ impl fmt::Display for FaultReason {
             Self::ItsTable => "ITS table or command queue not in memory or malformed",
             Self::ItsCommand => "ITS command failed",
             Self::UnmappedMessage => "message without a mapping",
+            Self::DisabledMessage => "message while its ITS or LPI is disabled",
             Self::Budget => "more than the model's budget allows",
         })
     }
@@ -70,7 +75,8 @@ pub struct GuestFault {
     pub reason: FaultReason,
     /// Where: the guest physical address of the register or table; for a message, that of the doorbell.
     pub address: u64,
-    /// What: the value written, the INTID, or the ITS command error code; 0 if there is none.
+    /// What: the value written, the INTID, or the ITS command error code; 0 if there is none. Of a
+    /// message, the DeviceID in the upper half and the EventID in the lower.
     pub detail: u64,
 }
 

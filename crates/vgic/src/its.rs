@@ -178,20 +178,18 @@ impl Its {
         match self.lpis.signal(&self.senders, device.get(), data) {
             Injection::Fresh | Injection::Coalesced => Delivery::Pending,
             Injection::Dropped => {
-                self.unmapped(device, data);
+                self.dropped(device, data);
                 Delivery::Blocked
             }
         }
     }
 
     #[cold]
-    fn unmapped(&self, device: DeviceId, data: u32) {
+    fn dropped(&self, device: DeviceId, data: u32) {
+        let is_mapped = self.lpis.is_mapped(&self.senders, device.get(), data);
+        let reason = if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage };
         let detail = u64::from(device.get()) << 32 | u64::from(data);
-        self.events.record(GuestFault {
-            reason: FaultReason::UnmappedMessage,
-            address: self.config.doorbell(),
-            detail,
-        });
+        self.events.record(GuestFault { reason, address: self.config.doorbell(), detail });
     }
 }
 

@@ -23,7 +23,8 @@
 //! 1. P is set only by an exchange of the whole word: at that moment the event was mapped and deliverable, with that
 //!    target, priority and INTID. A sender delayed before it fails; after it, it only hints.
 //! 2. The word's generation equals its sender's entry's exactly while the slot belongs to that sender. A generation
-//!    never comes back (`pool` retires what used them up).
+//!    never comes back (`pool` retires what used them up). An entry may become another sender's: a message
+//!    asks whether it still is its own sender's after it has read it (`senders`).
 //! 3. Hints carry no authority. A hint too many leads to a word that is not ready.
 //! 4. Whoever writes a word that is pending and enabled hints for that value, then notifies (*owing*). Word and leaf,
 //!    leaf and summary, summary and top, top and mask, mask and "outside" are pairs of sequentially consistent
@@ -194,6 +195,12 @@ impl LpiCore {
     #[inline]
     pub(crate) fn signal(&self, senders: &Senders, device: u32, event: u32) -> Injection {
         self.notified(self.shared.signal(senders, device, event))
+    }
+
+    /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free. While a
+    /// command changes that, either answer.
+    pub(crate) fn is_mapped(&self, senders: &Senders, device: u32, event: u32) -> bool {
+        self.shared.is_mapped(senders, device, event)
     }
 
     #[inline]

@@ -6,7 +6,7 @@ use msi_types::{Cpu, Delivery, DeviceId, Kick, MsiMessage, SignalMsi};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use vgic::saved_state::SavedState;
-use vgic::{ConfigError, Vcpu, Vgic, VgicConfig};
+use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
 
 /// What happens to a saved state before it is sent.
 pub(crate) type Wire = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
@@ -39,7 +39,9 @@ impl Current {
     fn guest_faults(&self) -> u64 {
         let events = self.vgic.events();
         // What devices send while they are taken away is no fault of the drivers.
-        self.earlier_faults + events.total() - events.count(vgic::FaultReason::UnmappedMessage)
+        let dropped = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
+        let dropped: u64 = dropped.map(|reason| events.count(reason)).iter().sum();
+        self.earlier_faults + events.total() - dropped
     }
 
     /// Lets go of the model. Fails if anybody else does not.

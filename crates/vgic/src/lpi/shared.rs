@@ -6,7 +6,7 @@ use super::hints::Hints;
 use super::knocks::Knocks;
 use super::senders::Senders;
 use super::slots::{Position, SlotTable};
-use super::word::{Level, Word};
+use super::word::{Gate, Level, Word};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
@@ -45,14 +45,26 @@ impl Shared {
     /// vCPU to notify.
     #[inline]
     pub(super) fn signal(&self, senders: &Senders, device: u32, event: u32) -> (Injection, Option<u32>) {
-        let found = senders.get(device).and_then(|sender| {
-            let place = self.nodes.translate(sender, event)?;
-            senders.leads_to(device, sender).then_some(place)
-        });
-        match found {
+        match self.find(senders, device, event) {
             Some(place) => self.pend(place),
             None => (Injection::Dropped, None),
         }
+    }
+
+    #[inline]
+    fn find(&self, senders: &Senders, device: u32, event: u32) -> Option<Place> {
+        let sender = senders.get(device)?;
+        let place = self.nodes.translate(sender, event)?;
+        senders.leads_to(device, sender).then_some(place)
+    }
+
+    /// Is a device's event mapped, to a collection that is? Then a message for it is dropped only while it
+    /// is disabled.
+    pub(super) fn is_mapped(&self, senders: &Senders, device: u32, event: u32) -> bool {
+        self.find(senders, device, event).is_some_and(|place| {
+            let word = self.slots.load(place.slot.position());
+            word.generation() == place.generation && matches!(word.gate(), Gate::Closed | Gate::Open)
+        })
     }
 
     /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the vCPU to notify.

@@ -1,6 +1,7 @@
 //! Faults seen in other models, one test each.
 
 use super::rig::*;
+use crate::events::FaultReason;
 use crate::its::{ErrorPolicy, ItsConfig};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -105,6 +106,33 @@ fn messages_are_dropped_while_the_its_is_disabled() {
     rig.set_enabled(true);
     assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     assert_eq!(rig.send(1, 0), Delivery::Pending);
+}
+
+#[test]
+fn a_dropped_message_counts_with_its_reason() {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 3)]);
+    let counts = || {
+        let reasons = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
+        reasons.map(|reason| rig.events.count(reason))
+    };
+    // No such device, no such event, no such collection.
+    for (device, event) in [(7, 0), (1, 2), (1, 1)] {
+        rig.send(device, event);
+    }
+    assert_eq!(counts(), [3, 0]);
+
+    rig.set_enabled(false);
+    rig.send(1, 0);
+    assert_eq!(counts(), [3, 1]);
+    rig.set_enabled(true);
+    rig.disable_lpis(0);
+    rig.send(1, 0);
+    assert_eq!(counts(), [3, 2]);
+
+    let mut details = Vec::new();
+    rig.events.drain(|fault| details.push(fault.detail));
+    assert_eq!(details, [7 << 32, 1 << 32 | 2, 1 << 32 | 1, 1 << 32, 1 << 32]);
 }
 
 #[test]
