@@ -1,34 +1,16 @@
 //! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and routes. Without a heap.
 
+mod security;
+
+pub use security::SecurityView;
+
 use crate::errata::{self, Erratum};
 use crate::frame::{ChipAliases, Fields, Frame, is_v3_or_later};
 use crate::interrupt::Interrupt;
 use crate::saved::{BlockDefaults, SharedBlock};
 use crate::{Block, GicError, Group, Mmio, MmioExt, Platform};
-use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
+use gic_arch::gicd::{self, Ctlr, Irouter, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, WriteOnly};
-
-/// The security states of the system, and which of them this software is in. It decides the layout of `GICD_CTLR`,
-/// what priorities mean, and whether groups can be configured.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SecurityView {
-    /// One security state (`GICD_CTLR.DS` = 1).
-    Single,
-    /// Two security states, seen by Secure software.
-    Secure,
-    /// Two security states, seen by Non-secure software: a kernel over EL3 firmware.
-    NonSecure,
-}
-
-impl SecurityView {
-    /// The group whose interrupts software with this view gets as IRQs.
-    pub const fn own_group(self) -> Group {
-        match self {
-            Self::Single | Self::NonSecure => Group::One,
-            Self::Secure => Group::SecureOne,
-        }
-    }
-}
 
 /// Where a shared interrupt goes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -102,7 +84,7 @@ impl<M: Mmio> Distributor<M> {
         if errata.any(|entry| entry.erratum == Erratum::ExtendedSpisNotThere) {
             typer = typer.with_espi(false).with_nmi(false);
         }
-        let view = detect_view(platform, &frame, typer)?;
+        let view = security::detect(platform, &frame, typer)?;
         Ok(Self { frame, address, typer, view })
     }
 
@@ -348,9 +330,9 @@ impl<M: Mmio> Distributor<M> {
     /// UNPREDICTABLE, so the groups go off before; those of the view's own are always off afterwards.
     fn enable_affinity_routing<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR);
-        let wanted = routing_bits(self.view);
+        let wanted = security::routing_bits(self.view);
         let missing = old.into_bits() & wanted != wanted;
-        let kept = if missing { all_groups() } else { group_bits(self.view) };
+        let kept = if missing { security::all_groups() } else { security::group_bits(self.view) };
         let quiet = Ctlr::from(old.into_bits() & !kept);
         self.write_control(platform, quiet)?;
         if !missing {
@@ -365,7 +347,7 @@ impl<M: Mmio> Distributor<M> {
 
     fn set_forwarding<P: Platform>(&self, platform: &P, forwarding: Forwarding) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR).into_bits();
-        let bits = group_bits(self.view);
+        let bits = security::group_bits(self.view);
         let new = match forwarding {
             Forwarding::On => old | bits,
             Forwarding::Off => old & !bits,
@@ -384,50 +366,6 @@ impl<M: Mmio> Distributor<M> {
 enum Forwarding {
     On,
     Off,
-}
-
-/// The enable of the view's own group.
-fn group_bits(view: SecurityView) -> u32 {
-    match view {
-        SecurityView::Single => Ctlr::new().with_enable_grp1(true).into(),
-        SecurityView::Secure => Ctlr::new().with_enable_grp1_s(true).into(),
-        SecurityView::NonSecure => CtlrNs::new().with_enable_grp1a(true).into(),
-    }
-}
-
-/// The enables of all groups, in every view's layout.
-fn all_groups() -> u32 {
-    Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).with_enable_grp1_s(true).into()
-}
-
-/// The affinity routing enables that the view has.
-fn routing_bits(view: SecurityView) -> u32 {
-    match view {
-        SecurityView::Single => Ctlr::new().with_are(true).into(),
-        SecurityView::Secure => Ctlr::new().with_are(true).with_are_ns(true).into(),
-        SecurityView::NonSecure => CtlrNs::new().with_are_ns(true).into(),
-    }
-}
-
-fn detect_view<P: Platform, M: Mmio>(
-    platform: &P,
-    frame: &Frame<M>,
-    typer: Typer,
-) -> Result<SecurityView, GicError> {
-    let control = frame.mmio.read(gicd::CTLR);
-    if !typer.security_extn() || control.ds() {
-        return Ok(SecurityView::Single);
-    }
-    if control.are_ns() || control.enable_grp1_s() || control.e1nwf() {
-        return Ok(SecurityView::Secure);
-    }
-    let quiet = Ctlr::from(control.into_bits() & !all_groups()).with_rwp(false);
-    frame.mmio.write(gicd::CTLR, quiet);
-    frame.settle(platform)?;
-    frame.mmio.write(gicd::CTLR, quiet.with_are(true).with_are_ns(true));
-    frame.settle(platform)?;
-    let secure = frame.mmio.read(gicd::CTLR).are_ns();
-    Ok(if secure { SecurityView::Secure } else { SecurityView::NonSecure })
 }
 
 /// The interrupts of a block with their route registers, `None` where the interrupt does not exist

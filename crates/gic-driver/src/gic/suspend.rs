@@ -5,9 +5,8 @@ use crate::cpu_interface::SavedCpuInterface;
 use crate::distributor::SavedDistributor;
 use crate::lpi::PendingLpis;
 use crate::saved::{PrivateState, SharedBlock};
-use crate::{GicError, Platform, SystemRegisters};
+use crate::{Block, GicError, Platform, SystemRegisters};
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 use msi_types::Cpu;
 
@@ -52,11 +51,12 @@ impl<P: Platform> Gic<P> {
     /// Redistributors of CPUs that are off are left alone: they sleep, and may have no power.
     ///
     /// # Errors
-    /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`] or [`GicError::NoRedistributor`];
+    /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`], [`GicError::NoRedistributor`] or
+    /// [`GicError::NoMemory`];
     /// [`SuspendError::Incomplete`] with [`GicError::TimedOut`].
     pub fn suspend<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) -> Result<Suspended, SuspendError> {
         let redistributor = self.redistributor_frames(cpu)?;
-        let mut shared = vec![SharedBlock::default(); self.distributor.saved_blocks()];
+        let mut shared = self.storage()?;
         let distributor = self.distributor.save(&mut shared)?;
         let private = redistributor.save();
         let interface = self.cpu_interface(registers).save();
@@ -88,5 +88,15 @@ impl<P: Platform> Gic<P> {
         interface.restore(registers)?;
         self.set_on(*cpu, true);
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
+    }
+
+    /// Room for what the distributor forgets.
+    fn storage(&self) -> Result<Vec<SharedBlock>, GicError> {
+        let (blocks, block) = (self.distributor.saved_blocks(), self.distributor.address());
+        let mut storage = Vec::new();
+        let reserved = storage.try_reserve_exact(blocks);
+        reserved.map_err(|_| GicError::NoMemory(Block::Distributor(block)))?;
+        storage.resize(blocks, SharedBlock::default());
+        Ok(storage)
     }
 }

@@ -1,7 +1,7 @@
 //! One range of SPIs.
 
 use crate::{Alignment, BlockAllocator};
-use alloc::vec;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::IntId;
@@ -45,10 +45,13 @@ pub(crate) struct Bank {
 }
 
 impl Bank {
-    pub(crate) fn new(range: SpiRange) -> Self {
+    pub(crate) fn new(range: SpiRange) -> Result<Self, TryReserveError> {
         let SpiRange { first, count } = range;
         let allocator = BlockAllocator::new(first.get(), count.get().into());
-        Self { range, allocator, targets: vec![Cpu::default(); count.get().into()] }
+        let mut targets = Vec::new();
+        targets.try_reserve_exact(count.get().into())?;
+        targets.resize(count.get().into(), Cpu::default());
+        Ok(Self { range, allocator, targets })
     }
 
     pub(crate) fn range(&self) -> SpiRange {

@@ -1,0 +1,72 @@
+//! The view of the security states, and what it makes of `GICD_CTLR` (IHI 0069 §12.9.4).
+
+use crate::frame::Frame;
+use crate::{GicError, Group, Mmio, MmioExt, Platform};
+use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
+
+/// The security states of the system, and which of them this software is in. It decides the layout
+/// of `GICD_CTLR`, what priorities mean, and whether groups can be configured.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SecurityView {
+    /// One security state (`GICD_CTLR.DS` = 1).
+    Single,
+    /// Two security states, seen by Secure software.
+    Secure,
+    /// Two security states, seen by Non-secure software: a kernel over EL3 firmware.
+    NonSecure,
+}
+
+impl SecurityView {
+    /// The group whose interrupts software with this view gets as IRQs.
+    pub const fn own_group(self) -> Group {
+        match self {
+            Self::Single | Self::NonSecure => Group::One,
+            Self::Secure => Group::SecureOne,
+        }
+    }
+}
+
+/// The enable of the view's own group.
+pub(super) fn group_bits(view: SecurityView) -> u32 {
+    match view {
+        SecurityView::Single => Ctlr::new().with_enable_grp1(true).into(),
+        SecurityView::Secure => Ctlr::new().with_enable_grp1_s(true).into(),
+        SecurityView::NonSecure => CtlrNs::new().with_enable_grp1a(true).into(),
+    }
+}
+
+/// The enables of all groups, in every view's layout.
+pub(super) fn all_groups() -> u32 {
+    Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).with_enable_grp1_s(true).into()
+}
+
+/// The affinity routing enables that the view has.
+pub(super) fn routing_bits(view: SecurityView) -> u32 {
+    match view {
+        SecurityView::Single => Ctlr::new().with_are(true).into(),
+        SecurityView::Secure => Ctlr::new().with_are(true).with_are_ns(true).into(),
+        SecurityView::NonSecure => CtlrNs::new().with_are_ns(true).into(),
+    }
+}
+
+/// Finds out the view, as [`Distributor::new`](super::Distributor::new) says.
+pub(super) fn detect<P: Platform, M: Mmio>(
+    platform: &P,
+    frame: &Frame<M>,
+    typer: Typer,
+) -> Result<SecurityView, GicError> {
+    let control = frame.mmio.read(gicd::CTLR);
+    if !typer.security_extn() || control.ds() {
+        return Ok(SecurityView::Single);
+    }
+    if control.are_ns() || control.enable_grp1_s() || control.e1nwf() {
+        return Ok(SecurityView::Secure);
+    }
+    let quiet = Ctlr::from(control.into_bits() & !all_groups()).with_rwp(false);
+    frame.mmio.write(gicd::CTLR, quiet);
+    frame.settle(platform)?;
+    frame.mmio.write(gicd::CTLR, quiet.with_are(true).with_are_ns(true));
+    frame.settle(platform)?;
+    let secure = frame.mmio.read(gicd::CTLR).are_ns();
+    Ok(if secure { SecurityView::Secure } else { SecurityView::NonSecure })
+}
