@@ -273,6 +273,18 @@ fn an_edge_that_the_guest_takes_back_may_come_again() {
     }
 }
 
+/// The hypervisor hears the physical input by its interrupt alone, and never lowers the line.
+#[test]
+fn a_level_that_the_guest_takes_for_an_edge_comes_each_time() {
+    let mut board = board();
+    board.machine.make_edge(SPI);
+    for _ in 0..2 {
+        board.fire();
+        assert_eq!(board.machine.acknowledge(0), u64::from(SPI));
+        board.machine.end(0, SPI.into());
+    }
+}
+
 #[test]
 fn a_linked_interrupt_is_never_listed_pending_and_active() {
     let mut board = board();
