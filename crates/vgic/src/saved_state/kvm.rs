@@ -21,9 +21,8 @@
 //! was active, cached configurations of LPIs, and commands' faults.
 //!
 //! KVM keeps what is pending with an event. So an LPI that is pending at a redistributor by itself becomes pending of an
-//! event that has it: of one that goes to the same CPU, else of any. Where there is none, only its bit in the pending
-//! table says so, which KVM reads when the guest enables LPIs. A device without events whose translation table is not in
-//! memory is left out of the device table: KVM would fail to restore it.
+//! event that has it: of one that goes to the same CPU, else of any. Where there is none, it is left out: no device can
+//! send it. So is a device without events whose translation table is not in memory: KVM would fail to restore it.
 //!
 //! # How KVM differs from its documentation
 //!

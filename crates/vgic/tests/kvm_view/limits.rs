@@ -150,14 +150,11 @@ fn what_is_pending_without_a_collection_is_refused() {
     assert_eq!(nowhere, Some(OutsideKvm::PendingNowhere { its: 0x0808_0000, device, event }));
 }
 
-/// What a KVM is left with after LPI 8200 was pending by itself at this CPU, with an event that goes to
-/// CPU 0 or with none.
-fn moved_with_pending(cpu: usize, with_event: bool) -> SavedState {
+/// What a KVM has after LPI 8200 was pending by itself at this CPU, with an event that goes to CPU 0.
+fn moved_with_pending(cpu: usize) -> SavedState {
     let (config, memory) = (config(), Ram::new());
     let mut state = with_tables(Levels::Flat, &memory);
-    if with_event {
-        event(&mut state, false, true);
-    }
+    event(&mut state, false, true);
     state.cpus[cpu].redistributor.lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
     let saved = KvmView::new(&config, state, &memory).unwrap().save().unwrap();
     let mut view = KvmView::new(&config, fresh(), &memory).unwrap();
@@ -168,19 +165,25 @@ fn moved_with_pending(cpu: usize, with_event: bool) -> SavedState {
 #[test]
 fn what_movall_moved_becomes_pending_of_its_event() {
     for cpu in [0, 1] {
-        let moved = moved_with_pending(cpu, true);
+        let moved = moved_with_pending(cpu);
         assert!(moved.its[0].devices[0].events[0].pending, "pending at CPU {cpu}");
         assert!(moved.cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()));
     }
 }
 
 #[test]
-fn an_lpi_of_no_event_keeps_its_bit_in_the_pending_table() {
+fn an_lpi_of_no_event_is_left_out_and_writes_nothing() {
     let (config, memory) = (config(), Ram::new());
     let mut state = with_tables(Levels::Flat, &memory);
-    state.cpus[1].redistributor.lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
-    KvmView::new(&config, state, &memory).unwrap().save().unwrap();
-    assert_eq!(memory.word(PENDING + 0x1_0000 + 8200 / 8), 1 << (8200 % 8));
+    let lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
+    state.cpus[1].redistributor.lpis = lpis.clone();
+    state.cpus[2].redistributor.lpis = lpis;
+    // Nobody has given this one a pending table.
+    state.cpus[2].redistributor.pendbaser = 0;
+    let mut view = KvmView::new(&config, state, &memory).unwrap();
+    assert_eq!(view.save().map(|_| ()), Ok(()));
+    assert_eq!(memory.word(PENDING + 0x1_0000 + 8200 / 8), 0);
+    assert!(view.into_state().cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()));
 }
 
 /// What the view says of a state with two devices, which was damaged.

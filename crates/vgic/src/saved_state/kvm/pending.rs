@@ -51,9 +51,6 @@ pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), E
     for (cpu, event) in events(state) {
         *bits.entry((cpu, event.intid)).or_default() |= event.pending;
     }
-    for cpu in &state.cpus {
-        bits.extend(cpu.redistributor.lpis.iter().map(|lpi| ((cpu.affinity, lpi.intid), true)));
-    }
     for ((cpu, intid), pending) in bits {
         let pendbaser = state.cpus.iter().find(|of| of.affinity == cpu).map(|of| of.redistributor.pendbaser);
         // Without a table there is nothing to clear.
@@ -71,11 +68,11 @@ pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno>
 }
 
 /// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
-/// else of any. What no event has stays.
+/// else of any. KVM has no place for what no event has.
 pub(super) fn hand_over(state: &mut SavedState) {
     let mut left: BTreeMap<IntId, BTreeSet<Affinity>> = BTreeMap::new();
-    for cpu in &state.cpus {
-        for lpi in &cpu.redistributor.lpis {
+    for cpu in &mut state.cpus {
+        for lpi in core::mem::take(&mut cpu.redistributor.lpis) {
             left.entry(lpi.intid).or_default().insert(cpu.affinity);
         }
     }
@@ -87,11 +84,6 @@ pub(super) fn hand_over(state: &mut SavedState) {
     });
     left.retain(|_, cpus| !cpus.is_empty());
     each_event(state, |_, event| event.pending |= left.remove(&event.intid).is_some());
-    for cpu in &mut state.cpus {
-        let affinity = cpu.affinity;
-        let stays = |intid| left.get(&intid).is_some_and(|cpus| cpus.contains(&affinity));
-        cpu.redistributor.lpis.retain(|lpi| stays(lpi.intid));
-    }
 }
 
 fn each_event(state: &mut SavedState, mut change: impl FnMut(Affinity, &mut EventState)) {
