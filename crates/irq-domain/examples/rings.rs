@@ -204,6 +204,10 @@ impl Host for Kernel {
         None
     }
 
+    fn may_wait(&self) -> bool {
+        true
+    }
+
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }

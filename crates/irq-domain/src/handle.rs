@@ -3,7 +3,7 @@
 use crate::affinity::Moved;
 use crate::descriptor::{Control, Descriptor};
 use crate::error::MoveError;
-use crate::interrupts::Interrupts;
+use crate::interrupts::{Interrupts, Owned};
 use crate::irq::Irq;
 use alloc::sync::Arc;
 use core::fmt;
@@ -13,19 +13,19 @@ use msi_types::{Cpu, Pending, Vector};
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
 /// **Dropping**, any context:
-/// - In task context, drop returns once the handler has returned on whichever CPU it runs, and after its memory
-///   was freed. So do not hold a lock that the handler takes.
-/// - In hard-IRQ context – inside any handler, its own included – drop does not wait. The handler is not
-///   entered again; its memory is freed by a later task operation, such as [`Interrupts::reclaim`].
+/// - Where the caller [may wait](crate::Host::may_wait), drop returns once the handler has returned on whichever CPU
+///   it runs, and after its memory was freed. So do not hold a lock that the handler takes.
+/// - Elsewhere – in hard-IRQ context, inside its own handler or not, and with interrupts saved – drop neither waits
+///   nor frees. The handler is not entered again; a later task operation, such as [`Interrupts::reclaim`], frees it.
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
     core: Arc<Interrupts>,
-    descriptor: Arc<Descriptor>,
+    descriptor: Owned<Descriptor>,
 }
 
 impl IrqHandle {
     pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>) -> Self {
-        Self { core, descriptor }
+        Self { core, descriptor: Owned::new(descriptor) }
     }
 
     /// The interrupt's number. Any.
@@ -44,8 +44,8 @@ impl IrqHandle {
         self.while_installed(|control| self.core.disable(&self.descriptor, control));
     }
 
-    /// [`disable`](Self::disable), then waits for the handler to return; inside a handler it does not wait.
-    /// Task.
+    /// [`disable`](Self::disable), then waits for the handler to return; nothing to wait for where the caller may
+    /// not. Task.
     pub fn disable_and_wait(&self) {
         self.disable();
         self.synchronize();
@@ -56,7 +56,8 @@ impl IrqHandle {
         self.while_installed(|control| self.core.enable(&self.descriptor, control));
     }
 
-    /// Waits until no handler runs that began before the call; inside a handler it does not wait. Task.
+    /// Waits until no handler runs that began before the call; where the caller
+    /// [may not wait](crate::Host::may_wait), it does not. Task.
     pub fn synchronize(&self) {
         self.core.synchronize(&self.descriptor);
     }
@@ -104,7 +105,9 @@ impl IrqHandle {
 
 impl Drop for IrqHandle {
     fn drop(&mut self) {
-        self.core.release_handler(&self.descriptor);
+        if let Some(descriptor) = self.descriptor.take() {
+            self.core.release_handle(descriptor);
+        }
     }
 }
 
@@ -119,12 +122,12 @@ impl fmt::Debug for IrqHandle {
 #[must_use = "dropping the handle removes the handler"]
 pub struct PerCpuHandle {
     core: Arc<Interrupts>,
-    descriptor: Arc<Descriptor>,
+    descriptor: Owned<Descriptor>,
 }
 
 impl PerCpuHandle {
     pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>) -> Self {
-        Self { core, descriptor }
+        Self { core, descriptor: Owned::new(descriptor) }
     }
 
     /// The interrupt's number. Any.
@@ -164,7 +167,9 @@ impl PerCpuHandle {
 
 impl Drop for PerCpuHandle {
     fn drop(&mut self) {
-        self.core.release_handler(&self.descriptor);
+        if let Some(descriptor) = self.descriptor.take() {
+            self.core.release_handle(descriptor);
+        }
     }
 }
 

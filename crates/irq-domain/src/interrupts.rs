@@ -22,7 +22,8 @@ use core::fmt;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use msi_types::{Cpu, Pending, Vector, WiredParent};
-use reclaim::Graveyard;
+use reclaim::DeferredFree;
+pub(crate) use reclaim::Owned;
 
 pub use request::WiredRequest;
 pub use view::{EffectiveAffinity, IrqInfo};
@@ -86,7 +87,8 @@ pub struct Interrupts {
     pub(crate) numbers: TaskLock<IrqNumbers>,
     /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
     pub(crate) hotplug: TaskRwLock<()>,
-    locals: Box<[Local]>,
+    /// By CPU: may interrupts be sent to it?
+    online: Box<[AtomicBool]>,
     wired: Option<Arc<dyn WiredParent>>,
     /// Held while a wired interrupt's target changes.
     wired_targets: TaskLock<()>,
@@ -94,34 +96,8 @@ pub struct Interrupts {
     root_requests: TaskLock<()>,
     policy: Box<dyn AffinityPolicy>,
     pub(crate) world: World,
-    graveyard: Graveyard,
+    deferred: DeferredFree,
     redelivered: AtomicU64,
-}
-
-/// What belongs to one CPU, on a cache line of its own.
-#[repr(align(64))]
-struct Local {
-    /// How many dispatches are on this CPU's stack. Written by the CPU alone.
-    depth: AtomicU32,
-    online: AtomicBool,
-}
-
-/// A dispatch on this CPU's stack.
-struct Nesting<'a>(&'a AtomicU32);
-
-impl<'a> Nesting<'a> {
-    #[inline]
-    fn enter(depth: &'a AtomicU32) -> Self {
-        depth.store(depth.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        Self(depth)
-    }
-}
-
-impl Drop for Nesting<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
-    }
 }
 
 /// A handler's run. However it ends, by return or by unwinding, what arrived meanwhile is sent again.
@@ -140,21 +116,21 @@ impl Drop for Run<'_> {
 }
 
 impl Interrupts {
-    /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not. Task.
+    /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not. The kernel keeps it
+    /// as long as its CPUs take interrupts: the last reference is dropped by a task. Task.
     pub fn new(config: Config) -> Arc<Self> {
-        let local = |index| Local { depth: AtomicU32::new(0), online: AtomicBool::new(index == 0) };
         Arc::new(Self {
             table: Table::new(),
             host: config.host,
             numbers: TaskLock::new(IrqNumbers::default()),
             hotplug: TaskRwLock::new(()),
-            locals: (0..config.cpus.get()).map(local).collect(),
+            online: (0..config.cpus.get()).map(|cpu| AtomicBool::new(cpu == 0)).collect(),
             wired: config.wired,
             wired_targets: TaskLock::new(()),
             root_requests: TaskLock::new(()),
             policy: config.policy,
             world: config.world,
-            graveyard: Graveyard::new(),
+            deferred: DeferredFree::new(),
             redelivered: AtomicU64::new(0),
         })
     }
@@ -173,13 +149,12 @@ impl Interrupts {
     /// The special INTIDs (1020 to 1023) are not vectors: the trap loop does not pass them on.
     #[inline]
     pub fn dispatch(&self, cpu: Cpu, vector: Vector) -> Dispatched {
-        let Some(local) = self.locals.get(cpu.index()) else {
+        if cpu.index() >= self.cpus() {
             return Dispatched::Unhandled(Unhandled::UnknownCpu);
-        };
+        }
         let Some(slot) = self.table.get(vector) else {
             return Dispatched::Unhandled(Unhandled::Unknown);
         };
-        let _nesting = Nesting::enter(&local.depth);
         match self.run(&slot.shared, cpu) {
             Dispatched::Unhandled(nothing_shared) => match slot.private(cpu) {
                 Some(gate) => self.run(gate, cpu),
@@ -213,7 +188,7 @@ impl Interrupts {
 
     /// How many CPUs the core was made for. Any.
     pub fn cpus(&self) -> usize {
-        self.locals.len()
+        self.online.len()
     }
 
     /// Sends an arrival again, to wherever the interrupt is routed now. Any.
@@ -226,15 +201,6 @@ impl Interrupts {
 
     pub(crate) fn host(&self) -> &dyn Host {
         &*self.host
-    }
-
-    /// Is a handler on the caller's stack? Then waiting for handlers could wait for oneself. Any.
-    fn in_handler(&self) -> bool {
-        let state = self.host.irq_save();
-        let local = self.host.current_cpu().and_then(|cpu| self.locals.get(cpu.index()));
-        let nested = local.is_some_and(|local| local.depth.load(Ordering::Relaxed) != 0);
-        self.host.irq_restore(state);
-        nested
     }
 
     /// The slot of an existing interrupt.

@@ -24,16 +24,16 @@
 //!   counted.
 //! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is sent again
 //!   at enable.
-//! - **Dropping a handle synchronises** with the handler on whichever CPU it runs, and never waits inside a
-//!   handler.
+//! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
+//!   [may not wait](Host::may_wait), a handler or any other interrupt of the kernel's own, drop neither waits nor frees.
 //! - **A message that comes before its handler waits for it**: at the endpoint if that can be masked at any time, else
 //!   it is acknowledged and sent again at the request. Controllers are not asked to mask new vectors.
 //! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
 //!
 //! # Contexts
-//! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside handlers; bounded.
-//! *Task*: may wait for hardware, for other CPUs or for a lock; not inside handlers and not under a lock that
-//! one takes.
+//! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside handlers and with
+//! interrupts saved; bounded. *Task*: may wait for hardware, for other CPUs or for a lock; only where the caller
+//! [may wait](Host::may_wait), and not under a lock that a handler takes.
 //!
 //! # Example
 //!
@@ -45,6 +45,7 @@
 //! # struct Kernel;
 //! # impl irq_domain::Host for Kernel {
 //! #     fn current_cpu(&self) -> Option<Cpu> { None }
+//! #     fn may_wait(&self) -> bool { true }
 //! #     fn irq_save(&self) -> irq_domain::IrqState { irq_domain::IrqState::new(0) }
 //! #     fn irq_restore(&self, _: irq_domain::IrqState) {}
 //! #     fn relax(&self) { std::thread::yield_now() }

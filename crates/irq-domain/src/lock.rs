@@ -8,7 +8,7 @@
 //!    ├─ a device's attachment, then a layer's book, then its pages (TaskLock)
 //!    └─ IRQ numbers, names (TaskLock)
 //!       └─ an interrupt's control block (IrqLock)
-//!          └─ graveyard, a store's mask bits (IrqLock); whatever the controller locks inside
+//!          └─ the list of deferred frees, a store's mask bits (IrqLock); whatever the controller locks inside
 //! ```
 
 use crate::host::{Host, IrqState};
@@ -83,7 +83,7 @@ impl<T> TaskLock<T> {
             if let Some(guard) = self.0.try_lock() {
                 return guard;
             }
-            host.relax();
+            host.yield_now();
         }
     }
 }
@@ -102,7 +102,7 @@ impl<T> TaskRwLock<T> {
             if let Some(guard) = self.0.try_read() {
                 return guard;
             }
-            host.relax();
+            host.yield_now();
         }
     }
 
@@ -112,7 +112,7 @@ impl<T> TaskRwLock<T> {
             if let Some(guard) = self.0.try_write() {
                 return guard;
             }
-            host.relax();
+            host.yield_now();
         }
     }
 }

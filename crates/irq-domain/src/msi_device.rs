@@ -16,7 +16,7 @@ pub use shared_device::{SharedDevice, SharedDeviceConfig};
 use crate::descriptor::Descriptor;
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
-use crate::interrupts::Interrupts;
+use crate::interrupts::{Interrupts, Owned};
 use crate::irq::{Irq, IrqContext};
 use crate::lock::TaskLock;
 use alloc::collections::BTreeMap;
@@ -70,12 +70,12 @@ pub struct MsiVector {
 /// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate), [`request`](Self::request) for
 /// each slot; later, one by one, [`allocate_at`](Self::allocate_at) and [`free`](Self::free). Dropping it undoes everything, in the order that lets no message slip through: handlers are
 /// removed, the store is turned off, the vectors and the device are given back to the controller. Handles that
-/// outlive it are inert. Dropped inside a handler, all that is put off to a later task operation; handlers may
-/// run until then.
+/// outlive it are inert. Dropped where the caller [may not wait](crate::Host::may_wait), all that is put off to a
+/// later task operation; handlers may run until then.
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {
     core: Arc<Interrupts>,
-    domain: Arc<Domain>,
+    domain: Owned<Domain>,
 }
 
 impl MsiDevice {
@@ -98,10 +98,10 @@ impl MsiDevice {
         share: Arc<Share>,
         store: Arc<dyn MessageStore>,
     ) -> Self {
-        core.reserve_grave();
+        core.reserve_deferred();
         let state = TaskLock::new(State::default());
         let domain = Arc::new(Domain { name: Arc::from(name), share, store, state });
-        Self { core: core.clone(), domain }
+        Self { core: core.clone(), domain: Owned::new(domain) }
     }
 
     /// Grants the device vectors at its lowest free slots: as many as the controller has of the `wanted` range
@@ -160,6 +160,7 @@ impl MsiDevice {
     ) -> Result<IrqHandle, RequestError> {
         self.core.reclaim();
         let descriptor = self.domain.descriptor(&self.core, slot).ok_or(RequestError::NoVector(slot))?;
+        self.core.await_freed(&descriptor);
         self.core.install(&descriptor, name, Arc::new(handler))
     }
 
@@ -208,7 +209,9 @@ impl MsiDevice {
 
 impl Drop for MsiDevice {
     fn drop(&mut self) {
-        self.core.bury_device(&self.domain);
+        if let Some(domain) = self.domain.take() {
+            self.core.release_device(domain);
+        }
     }
 }
 

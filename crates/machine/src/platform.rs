@@ -242,6 +242,11 @@ impl Host for MachinePlatform {
         EXECUTING.get()
     }
 
+    /// A CPU's exceptions are taken with interrupts masked.
+    fn may_wait(&self) -> bool {
+        MASKED.get() == 0
+    }
+
     fn irq_save(&self) -> IrqState {
         let before = MASKED.get();
         MASKED.set(before + 1);

@@ -122,7 +122,9 @@ pub trait Apic: Send + Sync {
     fn is_requested(&self, cpu: Cpu, vector: ApicVector) -> Option<bool>;
 
     /// Sees to it that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon: by an interprocessor
-    /// interrupt of its own, or at its next timer tick. Called for CPUs that are on line.
+    /// interrupt of its own, or at its next timer tick. Called for CPUs that are on line, or that went
+    /// [off line](crate::VectorDomain::offline) a moment ago: there is then nothing left to clean up, and the request is
+    /// dropped.
     fn request_cleanup(&self, cpu: Cpu);
 
     /// Keeps interrupts from being taken on this CPU and returns what was before. Nests.

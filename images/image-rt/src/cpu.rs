@@ -62,6 +62,13 @@ pub fn irq_save() -> u64 {
     state
 }
 
+/// Are interrupts masked (DAIF.I)? So they are in their handlers, too.
+#[inline]
+#[must_use]
+pub fn irq_is_masked() -> bool {
+    read_register!("daif") & 1 << 7 != 0
+}
+
 /// Goes back to what [`irq_save`] found.
 #[inline]
 pub fn irq_restore(state: u64) {

@@ -131,6 +131,11 @@ impl Host for Kernel {
         Some(Platform::cpu(self))
     }
 
+    /// A CPU runs one task, and takes interrupts with interrupts masked.
+    fn may_wait(&self) -> bool {
+        !cpu::irq_is_masked()
+    }
+
     fn irq_save(&self) -> IrqState {
         IrqState::new(cpu::irq_save() as usize)
     }

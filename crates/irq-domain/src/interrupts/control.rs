@@ -5,7 +5,7 @@ use crate::descriptor::{Action, Control, Descriptor, Handler, Presence};
 use crate::error::RequestError;
 use crate::handle::IrqHandle;
 use crate::irq::Flow;
-use crate::sync::{Gate, InstallError, WhenBusy};
+use crate::sync::{Gate, WhenBusy};
 use alloc::sync::Arc;
 
 impl Interrupts {
@@ -16,8 +16,8 @@ impl Interrupts {
         name: &str,
         handler: Handler,
     ) -> Result<IrqHandle, RequestError> {
-        self.reserve_grave();
-        self.put_in(descriptor, handler).inspect_err(|_| self.unreserve_grave())?;
+        self.reserve_deferred();
+        self.put_in(descriptor, handler).inspect_err(|_| self.unreserve_deferred())?;
         let name = Arc::from(name);
         *descriptor.name.lock(self.host()) = Some(name);
         let handle = IrqHandle::new(self.clone(), descriptor.clone());
@@ -25,43 +25,26 @@ impl Interrupts {
         Ok(handle)
     }
 
+    /// A refused handler is dropped without the lock: its destructor is the kernel's code.
     fn put_in(&self, descriptor: &Arc<Descriptor>, handler: Handler) -> Result<(), RequestError> {
         let gate = &self.slot(descriptor).shared;
         let when_busy = if descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
-        let mut action = Action { handler, descriptor: descriptor.clone() };
-        loop {
-            let mut control = descriptor.control.lock(self.host());
-            match control.handler {
-                Presence::Gone => return Err(RequestError::Gone),
-                Presence::Installed => return Err(RequestError::InUse(descriptor.vector)),
-                Presence::Vacant => {}
-            }
-            let refused = match gate.install(action, when_busy) {
-                Ok(()) => {
-                    control.begin_handler();
-                    return Ok(());
-                }
-                Err(refused) => refused,
-            };
-            // What is refused is dropped or waits without the lock.
-            drop(control);
-            match refused {
-                InstallError::Occupied(_) => return Err(RequestError::InUse(descriptor.vector)),
-                InstallError::Closing(back) => action = back,
-            }
-            self.reclaim();
-            self.host.relax();
+        let action = Action { handler, descriptor: descriptor.clone() };
+        let mut control = descriptor.control.lock(self.host());
+        match control.handler {
+            Presence::Gone => return Err(RequestError::Gone),
+            Presence::Installed => return Err(RequestError::InUse(descriptor.vector)),
+            Presence::Vacant => {}
         }
+        let installed = gate.install(action, when_busy);
+        if installed.is_ok() {
+            control.begin_handler();
+        }
+        drop(control);
+        installed.map_err(|_| RequestError::InUse(descriptor.vector))
     }
 
-    /// Ends the handler of a handle, if it is still there. Any.
-    pub(crate) fn release_handler(&self, descriptor: &Arc<Descriptor>) {
-        if self.close(descriptor, Presence::Vacant) {
-            self.bury(descriptor);
-        }
-    }
-
-    /// Masks an interrupt and closes its gates, if it has a handler. True if it had: the caller buries it. Any.
+    /// Masks an interrupt and closes its gates, if it has a handler. True if it had: the caller frees it. Any.
     pub(crate) fn close(&self, descriptor: &Descriptor, after: Presence) -> bool {
         let mut control = descriptor.control.lock(self.host());
         match control.handler {
@@ -155,14 +138,11 @@ impl Interrupts {
         }
     }
 
-    /// Returns once no handler of the interrupt runs that began before the call; at once if the caller is a
-    /// handler. Task.
+    /// Returns once no handler of the interrupt runs that began before the call; at once if the caller may not
+    /// wait. Task.
     pub(crate) fn synchronize(&self, descriptor: &Descriptor) {
-        if self.in_handler() {
-            return;
-        }
-        while self.slot(descriptor).shared.is_busy() {
-            self.host.relax();
+        while self.host.may_wait() && self.slot(descriptor).shared.is_busy() {
+            self.host.yield_now();
         }
     }
 

@@ -1,6 +1,6 @@
 //! CPUs that come and go, and interrupts that follow.
 
-use super::{Interrupts, Local};
+use super::Interrupts;
 use crate::affinity::Moved;
 use crate::descriptor::{Descriptor, Presence, Source};
 use crate::error::{MoveError, Stranded, UnknownCpu};
@@ -16,9 +16,9 @@ impl Interrupts {
     /// shut down for want of a CPU start again there; nothing else is moved to it. Returns those that could not
     /// be started: they stay shut down. Task.
     pub fn cpu_online(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
-        let local = self.local(cpu).ok_or(UnknownCpu(cpu))?;
+        let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
         let _alone = self.hotplug.write(self.host());
-        local.online.store(true, Ordering::SeqCst);
+        online.store(true, Ordering::SeqCst);
         let start = |descriptor: Arc<Descriptor>| {
             let error = self.start(&descriptor, cpu).err()?;
             Some(Stranded { irq: descriptor.irq, error })
@@ -30,9 +30,9 @@ impl Interrupts {
     /// interrupt that has no CPU left is shut down until one is back. Returns those that could not be moved. The CPU still takes interrupts when this is called, and until its
     /// controller interface has handed out what was pending there. Task.
     pub fn cpu_offline(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
-        let local = self.local(cpu).ok_or(UnknownCpu(cpu))?;
+        let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
         let _alone = self.hotplug.write(self.host());
-        local.online.store(false, Ordering::SeqCst);
+        online.store(false, Ordering::SeqCst);
         let evacuate = |descriptor: Arc<Descriptor>| {
             let error = self.evacuate(&descriptor, cpu).err()?;
             Some(Stranded { irq: descriptor.irq, error })
@@ -87,7 +87,7 @@ impl Interrupts {
 
     /// May interrupts be sent to this CPU? Any.
     pub fn is_online(&self, cpu: Cpu) -> bool {
-        self.local(cpu).is_some_and(|local| local.online.load(Ordering::SeqCst))
+        self.online.get(cpu.index()).is_some_and(|online| online.load(Ordering::SeqCst))
     }
 
     /// The CPUs on line, ascending. Task.
@@ -272,10 +272,6 @@ impl Interrupts {
             }
         }
         result
-    }
-
-    fn local(&self, cpu: Cpu) -> Option<&Local> {
-        self.locals.get(cpu.index())
     }
 }
 

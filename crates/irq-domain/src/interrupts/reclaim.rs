@@ -1,7 +1,7 @@
-//! Where handlers and devices go that were dropped inside a handler, until a task buries them.
+//! Objects that were dropped where their owner may not wait: a task frees them later.
 
 use super::Interrupts;
-use crate::descriptor::{Action, Descriptor, Source};
+use crate::descriptor::{Action, Descriptor, Presence, Source};
 use crate::host::Host;
 use crate::irq::Flow;
 use crate::lock::IrqLock;
@@ -10,39 +10,74 @@ use crate::sync::Gate;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// Something closed whose memory is still to be freed.
-pub(crate) enum Grave {
-    Handler(Arc<Descriptor>),
+/// What an owner shares with the core. Its `drop` can move it out: freeing it is then somebody else's.
+pub(crate) struct Owned<T>(Option<Arc<T>>);
+
+impl<T> Owned<T> {
+    pub(crate) const fn new(shared: Arc<T>) -> Self {
+        Self(Some(shared))
+    }
+
+    /// For the owner's `drop`, once.
+    pub(crate) fn take(&mut self) -> Option<Arc<T>> {
+        self.0.take()
+    }
+}
+
+impl<T> Deref for Owned<T> {
+    type Target = Arc<T>;
+
+    fn deref(&self) -> &Arc<T> {
+        self.0.as_ref().expect("only the owner's drop takes it")
+    }
+}
+
+/// Something whose memory is still to be freed.
+pub(crate) enum Deferred {
+    /// A handle's interrupt.
+    Handle(Arc<Descriptor>, HandlerState),
     Device(Arc<Domain>),
     Share(Arc<Share>),
 }
 
+/// What is left of a dropped handle's handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandlerState {
+    /// It is closed, and may still run.
+    Closed,
+    /// Nothing: it went with its device.
+    Gone,
+}
+
 /// A list that takes entries in hard-IRQ context without allocating: its room is made when what may end here is
 /// made.
-pub(crate) struct Graveyard {
-    graves: IrqLock<Vec<Grave>>,
+pub(crate) struct DeferredFree {
+    list: IrqLock<Vec<Deferred>>,
     reserved: AtomicUsize,
 }
 
-impl Graveyard {
+impl DeferredFree {
     pub(crate) const fn new() -> Self {
-        Self { graves: IrqLock::new(Vec::new()), reserved: AtomicUsize::new(0) }
+        Self { list: IrqLock::new(Vec::new()), reserved: AtomicUsize::new(0) }
     }
 
     /// Makes room for one more. Task.
     pub(crate) fn reserve(&self, host: &dyn Host) {
         let needed = self.reserved.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.graves.lock(host).capacity() >= needed {
+        if self.list.lock(host).capacity() >= needed {
             return;
         }
         let mut roomier = Vec::with_capacity(needed.next_power_of_two());
-        let mut graves = self.graves.lock(host);
-        if graves.capacity() < roomier.capacity() {
-            roomier.append(&mut graves);
-            core::mem::swap(&mut *graves, &mut roomier);
+        let mut list = self.list.lock(host);
+        if list.capacity() < roomier.capacity() {
+            roomier.append(&mut list);
+            core::mem::swap(&mut *list, &mut roomier);
         }
+        // The old list is freed with interrupts as they were.
+        drop(list);
     }
 
     /// The room of one is no longer needed. Any.
@@ -51,37 +86,39 @@ impl Graveyard {
     }
 
     /// Any; the room was made before.
-    pub(crate) fn push(&self, grave: Grave, host: &dyn Host) {
-        self.graves.lock(host).push(grave);
+    pub(crate) fn push(&self, deferred: Deferred, host: &dyn Host) {
+        self.list.lock(host).push(deferred);
     }
 
-    fn pop(&self, host: &dyn Host) -> Option<Grave> {
-        self.graves.lock(host).pop()
+    fn pop(&self, host: &dyn Host) -> Option<Deferred> {
+        self.list.lock(host).pop()
     }
 }
 
 impl Interrupts {
-    /// Frees what was dropped inside handlers and is no longer used. The operations that request, allocate and
-    /// tear down do this by themselves; a kernel that does none of these for long calls it from time to time.
-    /// Task.
+    /// Frees what was dropped where it could not be freed, and is no longer used. The operations that request,
+    /// allocate and tear down do this by themselves; a kernel that does none of these for long calls it from time to
+    /// time. Task; nothing elsewhere.
     pub fn reclaim(&self) {
-        if self.in_handler() {
+        if !self.host.may_wait() {
             return;
         }
-        let mut early = Vec::new();
+        let mut running = Vec::new();
         let mut devices = Vec::new();
         let mut shares = Vec::new();
-        while let Some(grave) = self.graveyard.pop(self.host()) {
-            match grave {
-                Grave::Handler(descriptor) if self.try_bury(&descriptor) => {}
-                Grave::Handler(descriptor) => early.push(descriptor),
-                Grave::Device(domain) => devices.push(domain),
-                Grave::Share(share) => shares.push(share),
+        while let Some(deferred) = self.deferred.pop(self.host()) {
+            match deferred {
+                Deferred::Handle(descriptor, HandlerState::Closed) if !self.try_free_handler(&descriptor) => {
+                    running.push(descriptor);
+                }
+                Deferred::Handle(..) => self.deferred.unreserve(),
+                Deferred::Device(domain) => devices.push(domain),
+                Deferred::Share(share) => shares.push(share),
             }
         }
         // Back before a device is torn down: that waits for its handlers, and they may be among these.
-        for descriptor in early {
-            self.graveyard.push(Grave::Handler(descriptor), self.host());
+        for descriptor in running {
+            self.deferred.push(Deferred::Handle(descriptor, HandlerState::Closed), self.host());
         }
         for domain in devices {
             // Nobody is left to hear of a store that failed.
@@ -92,47 +129,65 @@ impl Interrupts {
         }
     }
 
-    pub(crate) fn reserve_grave(&self) {
-        self.graveyard.reserve(self.host());
+    pub(crate) fn reserve_deferred(&self) {
+        self.deferred.reserve(self.host());
     }
 
-    pub(crate) fn unreserve_grave(&self) {
-        self.graveyard.unreserve();
+    pub(crate) fn unreserve_deferred(&self) {
+        self.deferred.unreserve();
     }
 
-    /// Takes a closed handler out: at once and after it returned everywhere if the caller is a task, by a later
-    /// task if the caller is a handler. Any.
-    pub(crate) fn bury(&self, descriptor: &Arc<Descriptor>) {
-        if self.in_handler() {
-            return self.graveyard.push(Grave::Handler(descriptor.clone()), self.host());
+    /// Ends what a handle owns: at once, and after its handler returned everywhere, if the caller may wait; else a
+    /// later task does. Any.
+    pub(crate) fn release_handle(&self, descriptor: Arc<Descriptor>) {
+        let closed = self.close(&descriptor, Presence::Vacant);
+        if !self.host.may_wait() {
+            let state = if closed { HandlerState::Closed } else { HandlerState::Gone };
+            return self.deferred.push(Deferred::Handle(descriptor, state), self.host());
         }
-        while !self.try_bury(descriptor) {
-            self.host.relax();
+        if closed {
+            self.free_handler(&descriptor);
+        }
+        self.deferred.unreserve();
+    }
+
+    /// Takes a closed handler out, after it returned everywhere. Task.
+    pub(crate) fn free_handler(&self, descriptor: &Descriptor) {
+        while !self.try_free_handler(descriptor) {
+            self.host.yield_now();
         }
     }
 
-    /// Gives a device's domain up: at once if the caller is a task, by a later task if the caller is a handler.
-    /// Any.
-    pub(crate) fn bury_device(&self, domain: &Arc<Domain>) {
-        if self.in_handler() {
-            self.graveyard.push(Grave::Device(domain.clone()), self.host());
-        } else {
+    /// Waits for handlers of the interrupt whose handle was dropped before, by another task or where it could not
+    /// wait. Task.
+    pub(crate) fn await_freed(&self, descriptor: &Descriptor) {
+        while descriptor.control.lock(self.host()).closing != 0 {
+            self.reclaim();
+            self.host.yield_now();
+        }
+    }
+
+    /// Gives a device's domain up: at once if the caller may wait, else by a later task. Any.
+    pub(crate) fn release_device(&self, domain: Arc<Domain>) {
+        if self.host.may_wait() {
             // Whoever wants to hear of a store that failed calls `MsiDevice::tear_down`.
             let _ = domain.tear_down(self);
+        } else {
+            self.deferred.push(Deferred::Device(domain), self.host());
         }
     }
 
     /// Gives a device's shared attachment up, likewise. Any.
-    pub(crate) fn bury_share(&self, share: &Arc<Share>) {
-        if self.in_handler() {
-            self.graveyard.push(Grave::Share(share.clone()), self.host());
+    pub(crate) fn release_share(&self, share: Arc<Share>) {
+        if self.host.may_wait() {
+            self.leave_share(&share);
         } else {
-            self.leave_share(share);
+            self.deferred.push(Deferred::Share(share), self.host());
         }
     }
 
     /// Frees the closed handler as far as nobody uses it; true if that was all. Task.
-    fn try_bury(&self, descriptor: &Arc<Descriptor>) -> bool {
+    fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
         let slot = self.slot(descriptor);
         let taken = match descriptor.flow {
             Flow::Edge | Flow::Level => free_closed(core::iter::once(&slot.shared)),
@@ -145,7 +200,6 @@ impl Interrupts {
         };
         if done {
             self.release_root(descriptor);
-            self.graveyard.unreserve();
         }
         done
     }

@@ -31,6 +31,8 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
         self.reclaim();
+        // A refused handler is dropped after the locks: its destructor is the kernel's code.
+        let handler: Handler = Arc::new(handler);
         let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
         let slot = self.table.ensure(request.vector).ok_or(RequestError::OutOfRange(request.vector))?;
         // No CPU goes off line between being chosen and being seen as a target.
@@ -40,7 +42,7 @@ impl Interrupts {
             return Err(RequestError::InUse(request.vector));
         }
         let descriptor = self.claim_wired(parent, &request)?;
-        self.install(&descriptor, request.name, Arc::new(handler)).inspect_err(|_| {
+        self.install(&descriptor, request.name, handler.clone()).inspect_err(|_| {
             parent.release(request.vector, NonZeroU16::MIN);
             self.numbers.lock(self.host()).remove(descriptor.irq);
         })
@@ -118,7 +120,7 @@ impl Interrupts {
             cpus: self.cpus(),
             open: false,
         });
-        self.reserve_grave();
+        self.reserve_deferred();
         let name = Arc::from(name);
         *descriptor.name.lock(self.host()) = Some(name);
         descriptor.control.lock(self.host()).begin_handler();

@@ -3,7 +3,7 @@
 use super::share::Share;
 use super::{Domain, MsiDevice};
 use crate::error::MsiDeviceError;
-use crate::interrupts::Interrupts;
+use crate::interrupts::{Interrupts, Owned};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -31,12 +31,12 @@ impl fmt::Debug for SharedDeviceConfig {
 /// A device with several message stores, such as an MSI-X table and IMS: one attachment at the controller (behind an
 /// ITS, one DeviceID with one space of EventIDs), and any number of domains that come and go.
 ///
-/// The device is detached when this and the last of its domains are gone. Dropped inside a handler, that is put off
-/// to a later task operation.
+/// The device is detached when this and the last of its domains are gone. Dropped where the caller
+/// [may not wait](crate::Host::may_wait), that is put off to a later task operation.
 #[must_use = "dropping it, and all its domains, detaches the device"]
 pub struct SharedDevice {
     core: Arc<Interrupts>,
-    share: Arc<Share>,
+    share: Owned<Share>,
 }
 
 impl SharedDevice {
@@ -44,8 +44,8 @@ impl SharedDevice {
     pub fn attach(core: &Arc<Interrupts>, config: SharedDeviceConfig) -> Result<Self, MsiDeviceError> {
         core.reclaim();
         let share = Share::attach(config.parent, config.requester, config.vectors)?;
-        core.reserve_grave();
-        Ok(Self { core: core.clone(), share })
+        core.reserve_deferred();
+        Ok(Self { core: core.clone(), share: Owned::new(share) })
     }
 
     /// A domain for one of its stores. Task.
@@ -64,7 +64,9 @@ impl SharedDevice {
 
 impl Drop for SharedDevice {
     fn drop(&mut self) {
-        self.core.bury_share(&self.share);
+        if let Some(share) = self.share.take() {
+            self.core.release_share(share);
+        }
     }
 }
 
@@ -78,6 +80,6 @@ impl Interrupts {
     /// Ends the use that [`SharedDevice`] makes: at once if the caller is a task, else by a later one. Any.
     pub(crate) fn leave_share(&self, share: &Share) {
         share.leave(self.host(), Vec::new());
-        self.unreserve_grave();
+        self.unreserve_deferred();
     }
 }

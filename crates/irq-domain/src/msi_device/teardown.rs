@@ -27,15 +27,15 @@ impl Domain {
             Power::On => self.quieten(vectors.keys().copied(), Power::Off),
         };
         for entry in closed {
-            core.bury(&entry.descriptor);
+            core.free_handler(&entry.descriptor);
         }
         for entry in vectors.values() {
-            await_burial(core, &entry.descriptor);
+            core.await_freed(&entry.descriptor);
             core.retire(&entry.descriptor);
         }
         let blocks = allocations.into_values().map(|allocation| allocation.block).collect();
         self.share.leave(core.host(), blocks);
-        core.unreserve_grave();
+        core.unreserve_deferred();
         quiet
     }
 
@@ -44,9 +44,9 @@ impl Domain {
         let (entry, closed, quiet) = self.take_out(core, slot)?;
         // Without the device's lock: whatever the handler owned is dropped here.
         if closed {
-            core.bury(&entry.descriptor);
+            core.free_handler(&entry.descriptor);
         }
-        await_burial(core, &entry.descriptor);
+        core.await_freed(&entry.descriptor);
         core.retire(&entry.descriptor);
         let mut state = self.state.lock(core.host());
         if let Some(allocation) = state.allocations.remove(&entry.allocation) {
@@ -74,20 +74,12 @@ impl Domain {
     }
 }
 
-/// The vector, whether its handler is the caller's to bury, and what the store said.
+/// The vector, whether its handler is the caller's to free, and what the store said.
 type TakenOut = (Entry, bool, Result<(), StoreError>);
 
-/// Closes what is still open, and returns those: their handlers are the caller's to bury.
+/// Closes what is still open, and returns those: their handlers are the caller's to free.
 fn close_all<'a>(core: &Interrupts, entries: impl Iterator<Item = &'a Entry>) -> Vec<&'a Entry> {
     entries.filter(|entry| core.close(&entry.descriptor, Presence::Gone)).collect()
-}
-
-/// Waits for handlers whose handle was dropped before, by another task or inside a handler.
-fn await_burial(core: &Interrupts, descriptor: &Descriptor) {
-    while descriptor.control.lock(core.host()).closing != 0 {
-        core.reclaim();
-        core.host().relax();
-    }
 }
 
 impl Interrupts {

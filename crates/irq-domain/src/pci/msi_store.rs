@@ -25,8 +25,15 @@ pub struct MsiStore {
     host: Arc<dyn Host>,
     log2_capable: u8,
     state: TaskLock<Control>,
-    /// The mask bits as last written: one register for all vectors.
-    masks: IrqLock<u32>,
+    masks: Masks,
+}
+
+/// The mask bits as last written: one register for all vectors.
+enum Masks {
+    /// Handlers write them, too.
+    Any(IrqLock<u32>),
+    /// Tasks alone do: the accesses may sleep.
+    Task(TaskLock<u32>),
 }
 
 impl MsiStore {
@@ -47,14 +54,23 @@ impl MsiStore {
         let registers = Registers { config, offset, layout, extended };
         registers.set_control(quiet);
         registers.set_masks(u32::MAX);
-        Ok(Self { registers, host, log2_capable, state: TaskLock::new(quiet), masks: IrqLock::new(u32::MAX) })
+        let masks = match registers.config.context() {
+            AccessContext::Any => Masks::Any(IrqLock::new(u32::MAX)),
+            AccessContext::Task => Masks::Task(TaskLock::new(u32::MAX)),
+        };
+        Ok(Self { registers, host, log2_capable, state: TaskLock::new(quiet), masks })
     }
 
     fn set_mask(&self, slot: u16, change: impl FnOnce(u32, u32) -> u32) {
         let Some(bit) = 1u32.checked_shl(u32::from(slot)) else { return };
-        let mut masks = self.masks.lock(&*self.host);
-        *masks = change(*masks, bit);
-        self.registers.set_masks(*masks);
+        let write = |masks: &mut u32| {
+            *masks = change(*masks, bit);
+            self.registers.set_masks(*masks);
+        };
+        match &self.masks {
+            Masks::Any(masks) => write(&mut masks.lock(&*self.host)),
+            Masks::Task(masks) => write(&mut masks.lock(&*self.host)),
+        }
     }
 }
 
@@ -114,8 +130,7 @@ impl MessageStore for MsiStore {
     }
 
     fn fast_mask(&self) -> Option<&dyn FastMask> {
-        let possible =
-            self.masking() == Masking::PerVector && self.registers.config.context() == AccessContext::Any;
+        let possible = self.masking() == Masking::PerVector && matches!(self.masks, Masks::Any(_));
         possible.then_some(self)
     }
 }

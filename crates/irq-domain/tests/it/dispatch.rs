@@ -1,6 +1,6 @@
 //! What becomes of an arrival.
 
-use crate::mock::{FIRST, Kind, Machine, StoreKind, on_cpu};
+use crate::mock::{FIRST, Kind, Machine, StoreKind, in_hard_irq, in_task};
 use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Unhandled};
 use msi_types::{Cpu, Shape, Trigger, Vector};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ fn one_vector(
 }
 
 fn dispatch(machine: &Machine, cpu: u32, vector: Vector) -> Dispatched {
-    on_cpu(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), vector))
+    in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), vector))
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn message_while_the_handler_runs(
     let (count, own, interrupts) = (runs.clone(), handle.clone(), machine.interrupts.clone());
     let (device, made) = one_vector(&machine, move |context| {
         if count.fetch_add(1, Ordering::Relaxed) == 0 {
-            own.get().unwrap().set_affinity(Cpu::new(3)).unwrap();
-            let elsewhere = on_cpu(1, || interrupts.dispatch(Cpu::new(1), context.vector()));
+            in_task(|| own.get().unwrap().set_affinity(Cpu::new(3)).unwrap());
+            let elsewhere = in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), context.vector()));
             assert_eq!(elsewhere, Dispatched::Deferred(Deferral::Running));
         }
     });

@@ -1,6 +1,6 @@
 //! Several domains on one device; vectors that come and go one by one.
 
-use crate::mock::{Controller, FAULT, Kind, Machine, Store, StoreKind, on_cpu};
+use crate::mock::{Controller, FAULT, Kind, Machine, Store, StoreKind, in_hard_irq};
 use irq_domain::{
     Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig, Unhandled,
 };
@@ -173,7 +173,7 @@ fn free_beside_the_handler(drops_itself: bool) {
     *own.lock().unwrap() = Some(handle);
     let cpu = std::thread::spawn({
         let machine = machine.clone();
-        move || on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), vector))
+        move || in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector))
     });
     inside.recv().unwrap();
     let task = std::thread::spawn({

@@ -1,6 +1,6 @@
 //! A PCI function with real registers: what is read-only stays, what must not be touched panics.
 
-use crate::mock::{Kernel, Kind, Machine};
+use crate::mock::{Kernel, Kind, Machine, assert_task};
 use irq_domain::pci::{
     AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory,
 };
@@ -114,15 +114,24 @@ impl Function {
         self.writable.lock().unwrap()[usize::from(at)..][..bits.len()].copy_from_slice(bits);
     }
 
+    /// Configuration space behind a mailbox is for tasks.
+    fn check_context(&self) {
+        if self.context == AccessContext::Task {
+            assert_task();
+        }
+    }
+
     fn get<const N: usize>(&self, at: u16) -> [u8; N] {
+        self.check_context();
         assert!(usize::from(at).is_multiple_of(N), "unaligned access of {N} bytes at {at:#x}");
         if self.gone.load(Ordering::Relaxed) {
             return [0xff; N];
         }
-        self.bytes.lock().unwrap()[usize::from(at)..][..N].try_into().unwrap()
+        self.own(at)
     }
 
     fn put<const N: usize>(&self, at: u16, value: [u8; N]) {
+        self.check_context();
         assert!(usize::from(at).is_multiple_of(N), "unaligned access of {N} bytes at {at:#x}");
         let mut wide = [0; 4];
         wide[..N].copy_from_slice(&value);
@@ -137,12 +146,17 @@ impl Function {
         }
     }
 
+    /// What the function itself sees at `at`.
+    fn own<const N: usize>(&self, at: u16) -> [u8; N] {
+        self.bytes.lock().unwrap()[usize::from(at)..][..N].try_into().unwrap()
+    }
+
     pub(crate) fn msi_control(&self) -> msi::Control {
-        msi::Control::from(u16::from_le_bytes(self.get(AT + msi::CONTROL)))
+        msi::Control::from(u16::from_le_bytes(self.own(AT + msi::CONTROL)))
     }
 
     pub(crate) fn msix_control(&self) -> msix::Control {
-        msix::Control::from(u16::from_le_bytes(self.get(AT + msix::CONTROL)))
+        msix::Control::from(u16::from_le_bytes(self.own(AT + msix::CONTROL)))
     }
 
     /// The register of an MSI-X entry, as the device sees it.

@@ -3,6 +3,7 @@
 
 mod affinity;
 mod allocation;
+mod contexts;
 mod cost;
 mod dispatch;
 mod dynamic;

@@ -19,14 +19,30 @@ pub(crate) use store::{Bus, Hook, Store, StoreKind};
 thread_local! {
     static CPU: Cell<Option<u32>> = const { Cell::new(None) };
     static SAVED: Cell<usize> = const { Cell::new(0) };
+    static HARD_IRQ: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes this thread a CPU while `act` runs.
-pub(crate) fn on_cpu<T>(cpu: u32, act: impl FnOnce() -> T) -> T {
-    let before = CPU.replace(Some(cpu));
+/// Makes this thread a CPU in hard-IRQ context while `act` runs: its trap loop, or an interrupt of the kernel's own.
+pub(crate) fn in_hard_irq<T>(cpu: u32, act: impl FnOnce() -> T) -> T {
+    in_context(Some(cpu), true, act)
+}
+
+/// What a task does elsewhere in the middle of a handler.
+pub(crate) fn in_task<T>(act: impl FnOnce() -> T) -> T {
+    in_context(None, false, act)
+}
+
+fn in_context<T>(cpu: Option<u32>, hard_irq: bool, act: impl FnOnce() -> T) -> T {
+    let before = (CPU.replace(cpu), HARD_IRQ.replace(hard_irq), SAVED.replace(0));
     let result = act();
-    CPU.set(before);
+    CPU.set(before.0);
+    HARD_IRQ.set(before.1);
+    SAVED.set(before.2);
     result
+}
+
+fn is_task() -> bool {
+    SAVED.get() == 0 && !HARD_IRQ.get()
 }
 
 /// A kernel that checks how interrupts are saved.
@@ -39,6 +55,10 @@ impl Host for Kernel {
         CPU.get().map(Cpu::new)
     }
 
+    fn may_wait(&self) -> bool {
+        is_task()
+    }
+
     fn irq_save(&self) -> IrqState {
         IrqState::new(SAVED.replace(SAVED.get() + 1))
     }
@@ -49,14 +69,21 @@ impl Host for Kernel {
     }
 
     fn relax(&self) {
-        assert_eq!(SAVED.get(), 0, "waited with interrupts off");
+        std::thread::yield_now();
+    }
+
+    fn yield_now(&self) {
+        assert_task();
         std::thread::yield_now();
     }
 }
 
-/// Task operations wait for hardware: not with interrupts off.
+/// Task operations wait for hardware, allocate and free: not with interrupts off (which is so under a lock that a
+/// handler takes), and not in hard-IRQ context.
 pub(crate) fn assert_task() {
-    assert_eq!(SAVED.get(), 0, "a task operation with interrupts off");
+    if !std::thread::panicking() {
+        assert!(is_task(), "a task operation with interrupts off, or in hard-IRQ context");
+    }
 }
 
 /// False once, when the counter is at 0.
@@ -120,7 +147,7 @@ impl Machine {
     pub(crate) fn take_interrupts(&self, cpu: u32) -> Vec<(Vector, Dispatched)> {
         let mut taken = Vec::new();
         while let Some(vector) = self.controller.acknowledge(cpu) {
-            taken.push((vector, on_cpu(cpu, || self.interrupts.dispatch(Cpu::new(cpu), vector))));
+            taken.push((vector, in_hard_irq(cpu, || self.interrupts.dispatch(Cpu::new(cpu), vector))));
         }
         taken
     }

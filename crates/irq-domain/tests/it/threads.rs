@@ -1,6 +1,6 @@
 //! Everything at once, on real threads.
 
-use crate::mock::{CPUS, Kind, Machine, Store, StoreKind, on_cpu};
+use crate::mock::{CPUS, Kind, Machine, Store, StoreKind, in_hard_irq};
 use irq_domain::{Dispatched, IrqHandle, MsiDevice, Unhandled};
 use msi_types::{Cpu, Shape};
 use std::sync::Arc;
@@ -59,7 +59,7 @@ fn with_cpus(machine: &Machine, act: impl FnOnce()) -> u64 {
         for cpu in 0..CPUS {
             let (stop, unknown) = (&stop, &unknown);
             scope.spawn(move || {
-                on_cpu(cpu, || {
+                in_hard_irq(cpu, || {
                     while !stop.load(Ordering::Relaxed) {
                         let Some(vector) = machine.controller.acknowledge(cpu) else {
                             thread::yield_now();

@@ -1,6 +1,6 @@
 //! Interrupts at the root controller.
 
-use crate::mock::{Kernel, Kind, Machine, StoreKind, on_cpu};
+use crate::mock::{Kernel, Kind, Machine, StoreKind, in_hard_irq};
 use irq_domain::{Config, Deferral, Dispatched, Interrupts, RequestError, WiredRequest};
 use msi_types::{Cpu, MsiError, Shape, Trigger, Vector};
 use std::num::NonZeroU16;
@@ -81,17 +81,17 @@ fn a_private_interrupt_runs_on_several_cpus_at_once_where_it_was_enabled() {
         .interrupts
         .request_per_cpu(TIMER, Trigger::Level, "timer", move |context| {
             if context.cpu() == Cpu::new(0) {
-                let elsewhere = on_cpu(1, || interrupts.dispatch(Cpu::new(1), TIMER));
+                let elsewhere = in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), TIMER));
                 assert_eq!(elsewhere, Dispatched::Handled);
-                let disabled = on_cpu(2, || interrupts.dispatch(Cpu::new(2), TIMER));
+                let disabled = in_hard_irq(2, || interrupts.dispatch(Cpu::new(2), TIMER));
                 assert_eq!(disabled, Dispatched::Deferred(Deferral::Disabled));
                 seen.fetch_add(1, Ordering::Relaxed);
             }
         })
         .unwrap();
-    on_cpu(0, || handle.enable_here());
-    on_cpu(1, || handle.enable_here());
-    on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), TIMER));
+    in_hard_irq(0, || handle.enable_here());
+    in_hard_irq(1, || handle.enable_here());
+    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), TIMER));
     assert_eq!(nested.load(Ordering::Relaxed), 1);
     assert_eq!(machine.interrupts.irq_info(handle.irq()).unwrap().counts, [1, 1, 0, 0]);
 }
@@ -160,9 +160,9 @@ fn a_private_edge_that_arrives_while_disabled_is_sent_again_at_enable() {
     let machine = Machine::new(Kind::Stays);
     let sgi = Vector::new(1);
     let handle = machine.interrupts.request_per_cpu(sgi, Trigger::Edge, "ipi", |_| {}).unwrap();
-    let early = on_cpu(3, || machine.interrupts.dispatch(Cpu::new(3), sgi));
+    let early = in_hard_irq(3, || machine.interrupts.dispatch(Cpu::new(3), sgi));
     assert_eq!(early, Dispatched::Deferred(Deferral::Disabled));
-    on_cpu(3, || handle.enable_here());
+    in_hard_irq(3, || handle.enable_here());
     assert!(machine.root.pending.lock().unwrap().contains(&sgi));
 }
 
@@ -180,7 +180,7 @@ fn a_private_edge_that_nests_below_its_own_handler_is_sent_again() {
             }
         })
         .unwrap();
-    on_cpu(0, || handle.enable_here());
-    on_cpu(0, || machine.interrupts.dispatch(Cpu::new(0), sgi));
+    in_hard_irq(0, || handle.enable_here());
+    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), sgi));
     assert!(machine.root.pending.lock().unwrap().contains(&sgi));
 }

@@ -234,6 +234,7 @@ impl MsiParent for Controller {
     }
 
     fn detach(&self, device: Attachment) {
+        assert_task();
         let vectors = self.inside().devices.remove(&device.cookie()).expect("detached twice");
         assert!(vectors.is_empty(), "detached with vectors");
     }
@@ -320,6 +321,7 @@ impl MsiParent for Controller {
     }
 
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        assert_task();
         let mut inside = self.inside();
         for offset in 0..u32::from(moved.count.get()) {
             let line =

@@ -1,5 +1,6 @@
 //! The root's wired inputs.
 
+use super::assert_task;
 use msi_types::{Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
@@ -34,6 +35,7 @@ impl Root {
 
 impl WiredParent for Root {
     fn claim(&self, first: Vector, _: NonZeroU16) -> Result<(), MsiError> {
+        assert_task();
         let mut lines = self.lines.lock().unwrap();
         if !(32..9000).contains(&first.get()) || lines.contains_key(&first) {
             return Err(MsiError::UnknownVector(first));
@@ -43,10 +45,12 @@ impl WiredParent for Root {
     }
 
     fn release(&self, first: Vector, _: NonZeroU16) {
+        assert_task();
         self.lines.lock().unwrap().remove(&first).expect("released twice");
     }
 
     fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError> {
+        assert_task();
         self.change(vector, |line| {
             assert!(line.masked, "the trigger changes while it can fire");
             line.trigger = Some(trigger);
@@ -55,6 +59,7 @@ impl WiredParent for Root {
     }
 
     fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {
+        assert_task();
         self.change(vector, |line| line.target = Some(cpu));
         Ok(())
     }

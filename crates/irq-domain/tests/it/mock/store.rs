@@ -274,6 +274,12 @@ impl MessageStore for Store {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        assert_task();
+    }
+}
+
 impl FastMask for Store {
     fn mask(&self, slot: u16) {
         self.set_mask(&mut self.cells(), slot, true);

@@ -1,0 +1,193 @@
+//! What each context may do: hard IRQ below dispatch and beside it, interrupts saved, tasks.
+
+use crate::function::{Function, attach};
+use crate::mock::{Kernel, Kind, Machine, StoreKind, in_hard_irq};
+use irq_domain::pci::AccessContext;
+use irq_domain::{Dispatched, Host, IrqHandle, MsiDevice, WiredRequest};
+use msi_types::pci::msi;
+use msi_types::{Cpu, Shape, Trigger, Vector};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Enough for what waits for nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A device with one vector.
+fn device(machine: &Machine) -> MsiDevice {
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate_at(&[0]).unwrap();
+    device
+}
+
+/// A handler that tells when it runs, and returns when it is told to.
+fn long_handler(device: &MsiDevice) -> (IrqHandle, Receiver<()>, Sender<()>) {
+    let (entered, entries) = channel();
+    let (leave, leaving) = channel();
+    let leaving = Mutex::new(leaving);
+    let handler = move |_: &irq_domain::IrqContext<'_>| {
+        entered.send(()).unwrap();
+        leaving.lock().unwrap().recv().unwrap();
+    };
+    (device.request(0, "long", handler).unwrap(), entries, leave)
+}
+
+/// Does `drop_it` return while the handler of `handle` runs on another CPU?
+fn returns_while_handler_runs(drop_it: impl FnOnce(IrqHandle) + Send) -> bool {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine);
+    let (handle, entered, leave) = long_handler(&device);
+    let vector = handle.vector();
+    let (done, finished) = channel();
+    let returned = std::thread::scope(|scope| {
+        let interrupts = &machine.interrupts;
+        scope.spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+        entered.recv().unwrap();
+        scope.spawn(move || {
+            drop_it(handle);
+            done.send(()).unwrap();
+        });
+        let returned = finished.recv_timeout(Duration::from_millis(300)).is_ok();
+        leave.send(()).unwrap();
+        returned
+    });
+    drop(device);
+    returned
+}
+
+#[test]
+fn a_drop_in_an_interrupt_beside_dispatch_does_not_wait() {
+    assert!(returns_while_handler_runs(|handle| in_hard_irq(0, || drop(handle))));
+}
+
+#[test]
+fn a_drop_with_interrupts_saved_does_not_wait() {
+    assert!(returns_while_handler_runs(|handle| {
+        let state = Kernel.irq_save();
+        drop(handle);
+        Kernel.irq_restore(state);
+    }));
+}
+
+#[test]
+fn a_drop_in_a_task_waits() {
+    assert!(!returns_while_handler_runs(drop));
+}
+
+#[test]
+fn an_inert_handle_dropped_in_a_handler_frees_nothing_there() {
+    let machine = Machine::new(Kind::Stays);
+    let first = device(&machine);
+    let inert = Mutex::new(Some(first.request(0, "gone", |_| {}).unwrap()));
+    drop(first);
+    let store = machine.store(StoreKind::MSIX);
+    let second = machine.attach(&store);
+    second.allocate_at(&[0]).unwrap();
+    let handle = second.request(0, "dropper", move |_| drop(inert.lock().unwrap().take())).unwrap();
+    // The store of the first device, which only the inert handle holds, faults if it is freed in hard IRQ.
+    store.fire(0);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+    machine.interrupts.reclaim();
+}
+
+#[test]
+fn a_device_dropped_in_an_interrupt_beside_dispatch_is_torn_down_by_a_task() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine);
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    in_hard_irq(0, || drop((device, handle)));
+    assert_eq!(machine.controller.vectors_in_use(), 1, "torn down in hard-IRQ context");
+    machine.interrupts.reclaim();
+    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+}
+
+#[test]
+fn mask_bits_in_task_only_config_space_are_written_by_tasks() {
+    let control = msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
+    let function = Function::with_msi(control, AccessContext::Task);
+    let (machine, device) = attach(Kind::Stays, Arc::new(function.msi_store().unwrap()));
+    device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
+    let handle = device.request(1, "test", |_| {}).unwrap();
+    in_hard_irq(2, || handle.disable());
+    assert!(machine.controller.is_masked(handle.vector()));
+    drop(handle);
+    device.tear_down().unwrap();
+}
+
+/// Calls into the core when the handler that owns it is freed, and needs each of its locks for that.
+struct CallsBack(Arc<irq_domain::Interrupts>, Arc<AtomicBool>);
+
+impl Drop for CallsBack {
+    fn drop(&mut self) {
+        self.0.cpu_offline(Cpu::new(3)).unwrap();
+        let other = WiredRequest { vector: Vector::new(60), trigger: Trigger::Edge, name: "other" };
+        drop(self.0.request_wired(other, |_| {}).unwrap());
+        self.1.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Fails if `act` does not return.
+fn must_return(act: impl FnOnce() + Send + 'static) {
+    let (done, finished) = channel();
+    std::thread::spawn(move || {
+        act();
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_refused_wired_handler_is_freed_without_locks() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine);
+    let vector = device.vectors()[0].vector;
+    let _owner = device.request(0, "owner", |_| {}).unwrap();
+    let freed = Arc::new(AtomicBool::new(false));
+    let (interrupts, owned) =
+        (machine.interrupts.clone(), CallsBack(machine.interrupts.clone(), freed.clone()));
+    must_return(move || {
+        let request = WiredRequest { vector, trigger: Trigger::Edge, name: "refused" };
+        assert!(interrupts.request_wired(request, move |_| _ = &owned).is_err());
+    });
+    assert!(freed.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_wired_request_frees_no_deferred_handler_under_its_locks() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine);
+    let (entered, entries) = channel();
+    let (leave, leaving) = channel::<()>();
+    let leaving = Mutex::new(leaving);
+    let own = Arc::new(Mutex::new(None::<IrqHandle>));
+    let (mine, freed) = (own.clone(), Arc::new(AtomicBool::new(false)));
+    let owned = CallsBack(machine.interrupts.clone(), freed.clone());
+    let handler = move |_: &irq_domain::IrqContext<'_>| {
+        let _ = &owned;
+        drop(mine.lock().unwrap().take());
+        entered.send(()).unwrap();
+        leaving.lock().unwrap().recv().unwrap();
+    };
+    let handle = device.request(0, "leaving", handler).unwrap();
+    let vector = handle.vector();
+    *own.lock().unwrap() = Some(handle);
+    let interrupts = machine.interrupts.clone();
+    let cpu = std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+    entries.recv().unwrap();
+    // The vector's handler is on its way out, and the root has an input of the same number.
+    let interrupts = machine.interrupts.clone();
+    must_return(move || {
+        let request = WiredRequest { vector, trigger: Trigger::Edge, name: "same number" };
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            leave.send(()).unwrap();
+        });
+        assert!(interrupts.request_wired(request, |_| {}).is_err());
+        later.join().unwrap();
+    });
+    assert_eq!(cpu.join().unwrap(), Dispatched::Handled);
+    machine.interrupts.reclaim();
+    assert!(freed.load(Ordering::SeqCst));
+}
