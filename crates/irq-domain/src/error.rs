@@ -134,15 +134,16 @@ pub enum MsiDeviceError {
     /// A tier of the hierarchy does not fit the endpoint.
     #[error(transparent)]
     Tier(#[from] Mismatch),
-    /// See [`StoredMessages::Trapped`](crate::StoredMessages::Trapped).
+    /// A tier of the hierarchy takes messages that the device stores itself only from isolated devices.
     #[error(
-        "in this guest the messages that a device stores itself are not real: the hypervisor traps only those of PCI's \
-         own registers, and no virtual IOMMU remaps the others"
+        "tier {tier} requires that a device which stores its messages itself is isolated, which it is not: {reason}"
     )]
-    GuestStorage,
-    /// A guest's device that stores its messages itself could ring others' interrupts.
-    #[error("in a guest, a device that stores its messages itself has to be isolated, which it is not: {0}")]
-    GuestNotIsolated(NotIsolated),
+    NotIsolated {
+        /// The tier.
+        tier: &'static str,
+        /// Why the device is not isolated.
+        reason: NotIsolated,
+    },
     /// No CPU is on line.
     #[error("no CPU is on line to take the interrupts")]
     NoCpu,

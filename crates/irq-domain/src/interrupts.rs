@@ -14,7 +14,6 @@ use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
 use crate::sync::{Entry, Gate, History, Running};
 use crate::table::{Slot, Table};
-use crate::world::World;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -39,14 +38,12 @@ pub struct Config {
     pub wired: Option<Arc<dyn WiredParent>>,
     /// Who chooses CPUs.
     pub policy: Box<dyn AffinityPolicy>,
-    /// On what the kernel runs.
-    pub world: World,
 }
 
 impl Config {
-    /// No wired interrupts, [`RoundRobin`] placement, bare metal.
+    /// No wired interrupts, [`RoundRobin`] placement.
     pub fn new(cpus: NonZeroU16, host: Arc<dyn Host>) -> Self {
-        Self { cpus, host, wired: None, policy: Box::new(RoundRobin::default()), world: World::BareMetal }
+        Self { cpus, host, wired: None, policy: Box::new(RoundRobin::default()) }
     }
 
     /// With the root controller's wired interrupts.
@@ -57,11 +54,6 @@ impl Config {
     /// With another placement policy.
     pub fn with_policy(self, policy: Box<dyn AffinityPolicy>) -> Self {
         Self { policy, ..self }
-    }
-
-    /// In a virtual machine, say.
-    pub fn with_world(self, world: World) -> Self {
-        Self { world, ..self }
     }
 }
 
@@ -95,7 +87,6 @@ pub struct Interrupts {
     /// Held while an interrupt at the root is requested.
     root_requests: TaskLock<()>,
     policy: Box<dyn AffinityPolicy>,
-    pub(crate) world: World,
     deferred: DeferredFree,
     redelivered: AtomicU64,
 }
@@ -129,7 +120,6 @@ impl Interrupts {
             wired_targets: TaskLock::new(()),
             root_requests: TaskLock::new(()),
             policy: config.policy,
-            world: config.world,
             deferred: DeferredFree::new(),
             redelivered: AtomicU64::new(0),
         })

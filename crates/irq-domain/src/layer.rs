@@ -1,4 +1,4 @@
-//! What stands between a device and its controller: buses with quirks, IOMMUs.
+//! What stands between a device and its controller: buses with quirks, IOMMUs, a hypervisor.
 //!
 //! A [`Layer`] states what it changes and nothing else. [`Over`] makes an [`MsiParent`](msi_types::MsiParent) of a layer
 //! and the parent below it: forwarding, roll-back, and the book of which message is held by whom are written there, once.
@@ -6,15 +6,19 @@
 //! way.
 
 mod doorbell_mapping;
+mod hypervisor;
 mod over;
 mod shim;
 
 pub use doorbell_mapping::{DoorbellMapping, DoorbellMode, Iommu, IommuDomain, Placement};
+pub use hypervisor::Hypervisor;
 pub use over::Over;
 pub use shim::{AddressRule, RequesterRule, ShimLayer};
 
 use core::fmt;
-use msi_types::{DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId, Rewrite, Tier};
+use msi_types::{
+    DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId, Rewrite, Tier,
+};
 
 /// What has to fit below a layer that chooses addresses: how the endpoint changes them is known where they are.
 const fn unaddressed(rewrite: Rewrite) -> Rewrite {
@@ -26,8 +30,8 @@ const fn unaddressed(rewrite: Rewrite) -> Rewrite {
 
 /// A level between a device and its controller.
 ///
-/// All operations but [`tier`](Self::tier), [`fit`](Self::fit), [`requester`](Self::requester) and
-/// [`isolation`](Self::isolation) are task operations.
+/// All operations but [`tier`](Self::tier), [`fit`](Self::fit), [`requester`](Self::requester),
+/// [`isolation`](Self::isolation) and [`dma_isolation`](Self::dma_isolation) are task operations.
 pub trait Layer: Send + Sync {
     /// Its name, and what it adds to or takes from the levels below. Any.
     fn tier(&self) -> Tier;
@@ -66,6 +70,12 @@ pub trait Layer: Send + Sync {
         page: &dyn Fn(Granule) -> DoorbellPage,
     ) -> Isolation {
         let _ = (device, page);
+        below
+    }
+
+    /// Is the device kept from memory that is not its own, given what is true below? Any.
+    fn dma_isolation(&self, device: RequesterId, below: DmaIsolation) -> DmaIsolation {
+        let _ = device;
         below
     }
 

@@ -131,7 +131,6 @@ mod msi_device;
 pub mod pci;
 mod sync;
 mod table;
-mod world;
 
 pub use affinity::{AffinityPolicy, Moved, RoundRobin, spread};
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
@@ -140,4 +139,3 @@ pub use host::{Host, IrqState};
 pub use interrupts::{Config, EffectiveAffinity, Interrupts, IrqInfo, WiredRequest};
 pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Unhandled};
 pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
-pub use world::{StoredMessages, World};

@@ -25,8 +25,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 use msi_types::{
-    Cpu, FastMask, Isolated, Isolation, Masking, MessageStore, MsiMessage, MsiParent, NotIsolated,
-    RequesterId, Shape, StoreError, Trigger, Vector, VectorBlock,
+    Cpu, DmaIsolated, FastMask, InterruptIsolated, Isolation, Masking, MessageStore, MsiMessage, MsiParent,
+    NotDmaIsolated, NotIsolated, RequesterId, Shape, StoreError, Trigger, Vector, VectorBlock,
 };
 
 /// A device, as its bus knows it.
@@ -86,7 +86,7 @@ impl MsiDevice {
         if slots == 0 {
             return Err(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 });
         }
-        Domain::check(core, &*config.parent, config.requester, &*config.store)?;
+        Domain::check(&*config.parent, config.requester, &*config.store)?;
         let share = Share::attach(config.parent, config.requester, u32::from(slots))?;
         Ok(Self::with_share(core, config.name, share, config.store))
     }
@@ -197,8 +197,14 @@ impl MsiDevice {
     }
 
     /// The proof that it is, which passthrough asks for, or why there is none. Any.
-    pub fn prove_isolated(&self) -> Result<Isolated, NotIsolated> {
-        self.isolation().proof()
+    pub fn prove_isolated(&self) -> Result<InterruptIsolated<'_>, NotIsolated> {
+        InterruptIsolated::prove(self.domain.parent(), self.domain.share.requester)
+    }
+
+    /// The proof that the device is kept from memory that is not its own, which passthrough asks for as well, or why
+    /// there is none. Any.
+    pub fn prove_dma_isolated(&self) -> Result<DmaIsolated<'_>, NotDmaIsolated> {
+        DmaIsolated::prove(self.domain.parent(), self.domain.share.requester)
     }
 
     /// The device's name. Any.

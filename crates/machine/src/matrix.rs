@@ -31,7 +31,6 @@ mod x86_root;
 mod tests;
 
 use board::{Board, Plan};
-use irq_domain::StoredMessages;
 use std::fmt;
 
 /// Defines the values of one of the matrix's dimensions, with the names that they have in its output.
@@ -75,8 +74,10 @@ dimension! {
         ImsRing => "ims-ring",
         /// Messages that the PCI function with the table keeps to itself, behind a queue of commands.
         ImsQueue => "ims-queue",
-        /// A device outside of PCI, with registers for its messages.
+        /// A device outside of PCI, with registers for its messages. A guest has it passed through.
         Platform => "platform",
+        /// The same, of a kind that a hypervisor emulates for its guests.
+        Emulated => "emulated",
     }
 }
 
@@ -116,18 +117,9 @@ dimension! {
         BareMetal => "bare-metal",
         /// In a guest, whose hypervisor traps the stores that PCI defines.
         Guest => "guest",
-        /// In a guest with a virtual IOMMU whose remapping makes the messages real, wherever they are stored.
+        /// In a guest whose hypervisor's hardware remaps messages as the guest's virtual IOMMU says, if that remaps
+        /// messages at all: on x86, with [`Layer::Remapping`].
         GuestRemapped => "guest-remapped",
-    }
-}
-
-impl From<World> for irq_domain::World {
-    fn from(world: World) -> Self {
-        match world {
-            World::BareMetal => Self::BareMetal,
-            World::Guest => Self::Guest(StoredMessages::Trapped),
-            World::GuestRemapped => Self::Guest(StoredMessages::Remapped),
-        }
     }
 }
 

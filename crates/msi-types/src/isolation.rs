@@ -1,5 +1,6 @@
-//! Can a device ring an interrupt that is not its own?
+//! Isolation of a device: can it ring an interrupt, or reach memory, that is not its own?
 
+use crate::{MsiParent, RequesterId};
 use core::fmt;
 
 /// The mechanism that keeps a device from ringing others' interrupts.
@@ -22,29 +23,7 @@ impl fmt::Display for IsolatingMechanism {
     }
 }
 
-/// Proof that a device's path isolates it. Passthrough and guest IMS ask for this value.
-///
-/// It is made where the mechanism is driven and cannot be altered afterwards: whoever calls
-/// [`Isolated::by`] vouches that the hardware on this device's path enforces the mechanism.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Isolated {
-    by: IsolatingMechanism,
-}
-
-impl Isolated {
-    /// Vouches for `mechanism` on a device's path. For implementations of [`MsiParent`](crate::MsiParent) that
-    /// drive that mechanism, nobody else.
-    pub const fn by(mechanism: IsolatingMechanism) -> Self {
-        Self { by: mechanism }
-    }
-
-    /// What isolates the device.
-    pub const fn mechanism(self) -> IsolatingMechanism {
-        self.by
-    }
-}
-
-/// Why a device's path does not isolate it.
+/// Why a device can ring others' interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum NotIsolated {
@@ -54,8 +33,6 @@ pub enum NotIsolated {
     DoorbellPageHoldsControls(&'static str),
     /// It is not known what else lies in the doorbell's page, which the device can reach through its IOMMU.
     DoorbellPageUnknown,
-    /// The device's IOMMU lets it write anywhere, the controllers' own registers included.
-    Unconfined,
     /// No controller serves this requester.
     NoController,
 }
@@ -69,9 +46,6 @@ impl fmt::Display for NotIsolated {
             }
             Self::DoorbellPageUnknown => {
                 f.write_str("it is not known what else lies in the page of the doorbell")
-            }
-            Self::Unconfined => {
-                f.write_str("its IOMMU lets it write anywhere, also to the controller's own registers")
             }
             Self::NoController => f.write_str("no controller serves this requester"),
         }
@@ -121,34 +95,161 @@ pub enum DoorbellPage {
     Unknown,
 }
 
-/// The answer to "is this device isolated?".
+/// A parent's answer to "is this device kept from ringing others' interrupts?". The proof of it is
+/// [`InterruptIsolated`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Isolation {
-    /// Yes, and this is the proof.
-    Isolated(Isolated),
+    /// Yes, by this mechanism.
+    Isolated(IsolatingMechanism),
     /// No, and this is why.
     NotIsolated(NotIsolated),
-}
-
-impl Isolation {
-    /// The proof, for those who need one.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub const fn proof(self) -> Result<Isolated, NotIsolated> {
-        match self {
-            Self::Isolated(proof) => Ok(proof),
-            Self::NotIsolated(reason) => Err(reason),
-        }
-    }
 }
 
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Isolated(proof) => write!(f, "isolated by {}", proof.mechanism()),
+            Self::Isolated(mechanism) => write!(f, "isolated by {mechanism}"),
             Self::NotIsolated(reason) => write!(f, "not isolated: {reason}"),
         }
+    }
+}
+
+/// A parent's answer to "is this device kept from memory that is not its own?". The proof of it is [`DmaIsolated`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DmaIsolation {
+    /// Yes: an IOMMU translates what it accesses.
+    Isolated,
+    /// No, and this is why.
+    NotIsolated(NotDmaIsolated),
+}
+
+/// Why a device can access memory that is not its own, controllers' registers included.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum NotDmaIsolated {
+    /// No IOMMU is on the device's path, or none that serves it.
+    NoIommu,
+    /// Its IOMMU passes its accesses untranslated.
+    Identity,
+}
+
+impl fmt::Display for NotDmaIsolated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoIommu => "no IOMMU translates its accesses, so that it reaches all memory",
+            Self::Identity => "its IOMMU passes its accesses untranslated, so that it reaches all memory",
+        })
+    }
+}
+
+impl fmt::Display for DmaIsolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Isolated => f.write_str("isolated by its IOMMU"),
+            Self::NotIsolated(reason) => write!(f, "not isolated: {reason}"),
+        }
+    }
+}
+
+/// A device at a parent. The reference is the identity: it cannot outlive the parent, nor stand for another.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    parent: &'a dyn MsiParent,
+    device: RequesterId,
+}
+
+impl PartialEq for Subject<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        core::ptr::addr_eq(self.parent, other.parent) && self.device == other.device
+    }
+}
+
+/// Proof that a device's parent keeps it from ringing others' interrupts. It is made by asking that parent and in no
+/// other way, and stands for that device at that parent alone:
+///
+/// ```compile_fail,E0451
+/// use msi_types::{InterruptIsolated, IsolatingMechanism};
+///
+/// fn forge(real: InterruptIsolated<'_>) -> InterruptIsolated<'_> {
+///     InterruptIsolated { mechanism: IsolatingMechanism::Its, ..real }
+/// }
+/// ```
+#[derive(Clone, Copy)]
+pub struct InterruptIsolated<'a> {
+    subject: Subject<'a>,
+    mechanism: IsolatingMechanism,
+}
+
+impl<'a> InterruptIsolated<'a> {
+    /// Asks `parent`. Any.
+    ///
+    /// # Errors
+    /// Why `device` is not isolated.
+    pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotIsolated> {
+        match parent.isolation(device) {
+            Isolation::Isolated(mechanism) => Ok(Self { subject: Subject { parent, device }, mechanism }),
+            Isolation::NotIsolated(reason) => Err(reason),
+        }
+    }
+
+    /// The device.
+    pub const fn device(&self) -> RequesterId {
+        self.subject.device
+    }
+
+    /// The parent that isolates it.
+    pub const fn parent(&self) -> &'a dyn MsiParent {
+        self.subject.parent
+    }
+
+    /// What isolates it.
+    pub const fn mechanism(&self) -> IsolatingMechanism {
+        self.mechanism
+    }
+
+    /// Is `dma` of the same device at the same parent?
+    pub fn is_with(&self, dma: &DmaIsolated<'_>) -> bool {
+        self.subject == dma.subject
+    }
+}
+
+impl fmt::Debug for InterruptIsolated<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InterruptIsolated")
+            .field("device", &self.device())
+            .field("mechanism", &self.mechanism)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Proof that an IOMMU on the way to a device's parent keeps it from memory that is not its own. As
+/// [`InterruptIsolated`], it is made by asking that parent alone.
+#[derive(Clone, Copy)]
+pub struct DmaIsolated<'a> {
+    subject: Subject<'a>,
+}
+
+impl<'a> DmaIsolated<'a> {
+    /// Asks `parent`. Any.
+    ///
+    /// # Errors
+    /// Why `device` is not isolated.
+    pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotDmaIsolated> {
+        match parent.dma_isolation(device) {
+            DmaIsolation::Isolated => Ok(Self { subject: Subject { parent, device } }),
+            DmaIsolation::NotIsolated(reason) => Err(reason),
+        }
+    }
+
+    /// The device.
+    pub const fn device(&self) -> RequesterId {
+        self.subject.device
+    }
+}
+
+impl fmt::Debug for DmaIsolated<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmaIsolated").field("device", &self.device()).finish_non_exhaustive()
     }
 }
 

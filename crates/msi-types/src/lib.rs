@@ -51,7 +51,10 @@ mod wired;
 pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 pub use error::{ControllerFault, MsiError};
 pub use ids::{Cpu, DeviceId, EventId, Gsi, NoIdentity, RequesterId, Vector};
-pub use isolation::{DoorbellPage, Granule, Isolated, IsolatingMechanism, Isolation, NotIsolated};
+pub use isolation::{
+    DmaIsolated, DmaIsolation, DoorbellPage, Granule, InterruptIsolated, IsolatingMechanism, Isolation,
+    NotDmaIsolated, NotIsolated,
+};
 pub use message::{LevelMessages, MsiMessage};
 pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};
 pub use parent::{

@@ -67,6 +67,11 @@ set! {
     Capabilities of Capability {
         /// Messages that the device stores where it likes ([`Storage::Device`](crate::Storage::Device)).
         DeviceStorage => "messages that the device stores itself",
+        /// Messages written by this kernel reach the hardware unmodified, wherever they are stored. So it is on bare
+        /// metal. In a guest a hypervisor traps the stores that a bus defines and puts in what is real; of messages
+        /// stored elsewhere ([`Storage::Device`](crate::Storage::Device)) it knows nothing, unless its virtual IOMMU
+        /// remaps them.
+        MessageRemapping => "messages that reach the hardware as this kernel wrote them",
         /// More vectors after the first were taken into use.
         LateAllocation => "vectors that are added later",
         /// Aligned groups of more than one vector ([`Shape::AlignedGroup`](crate::Shape::AlignedGroup)).
@@ -85,6 +90,9 @@ set! {
         WideData => "32 data bits",
         /// It can be masked.
         Maskable => "a mask for each vector",
+        /// It cannot ring others' interrupts ([`InterruptIsolated`](crate::InterruptIsolated)), or whoever presents
+        /// it sees what it stores.
+        Isolation => "interrupt isolation",
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a controller, or a layer over one, gives to a device's vectors.
 
 use crate::{
-    Capabilities, Cpu, DoorbellPage, Fit, Granule, Isolation, LevelMessages, MsiError, MsiMessage,
-    RequesterId, Tier, Vector,
+    Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, Isolation, LevelMessages, MsiError,
+    MsiMessage, NotDmaIsolated, RequesterId, Tier, Vector,
 };
 use core::fmt;
 use core::num::NonZeroU16;
@@ -151,6 +151,13 @@ pub enum Pending {
 pub trait MsiParent: Send + Sync {
     /// Is this requester kept from ringing others' interrupts? Any.
     fn isolation(&self, of: RequesterId) -> Isolation;
+
+    /// Is this requester kept from memory that is not its own? The answer of a layer that drives the IOMMU on the
+    /// requester's way; a controller alone does not isolate memory. Any.
+    fn dma_isolation(&self, of: RequesterId) -> DmaIsolation {
+        let _ = of;
+        DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu)
+    }
 
     /// Prepares for at most `max` vectors of a device, and takes it in. Requesters that the controller cannot tell
     /// apart share one attachment's tables; each caller gets an [`Attachment`] of its own. Task.

@@ -1,14 +1,16 @@
 //! Devices whose interrupts are given to somebody who is not trusted: a guest, or a driver in user space.
 
-use crate::{Attachment, BlockRequest, Isolated, Isolation, MsiError, MsiMessage, MsiParent, NotIsolated};
-use crate::{RequesterId, VectorBlock};
+use crate::{
+    Attachment, BlockRequest, DmaIsolated, InterruptIsolated, MsiError, MsiMessage, MsiParent,
+    NotDmaIsolated, NotIsolated, RequesterId, VectorBlock,
+};
 use core::fmt;
 
 /// Why a device is not given away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassthroughError {
-    /// The device's path does not isolate it: it could ring, or reprogram, what is not its own.
+    /// The device can ring interrupts that are not its own.
     #[error("requester {device} cannot be passed through: {reason}")]
     NotIsolated {
         /// The device.
@@ -16,112 +18,127 @@ pub enum PassthroughError {
         /// Why not.
         reason: NotIsolated,
     },
-    /// The caller shows a proof that is not this device's.
-    #[error("requester {0} cannot be passed through: the proof is another device's")]
+    /// The device can access memory that is not its own.
+    #[error("requester {device} cannot be passed through: {reason}")]
+    NotDmaIsolated {
+        /// The device.
+        device: RequesterId,
+        /// Why not.
+        reason: NotDmaIsolated,
+    },
+    /// The two proofs are of different devices, or at different parents.
+    #[error(
+        "requester {0} cannot be passed through: the proof of DMA isolation is not of this device at this parent"
+    )]
     ForeignProof(RequesterId),
     /// The controller refused the device.
     #[error(transparent)]
     Controller(#[from] MsiError),
 }
 
-/// A device that was given away: whoever has it may write any message into the device, so that its path has to
-/// isolate it. This value cannot be had without the proof:
+/// A device that was given away: its new owner may write any message into it, and have it access any address. So its
+/// path isolates both, which is proved of this device at this parent:
 ///
 /// ```
-/// use msi_types::{MsiParent, Passthrough, PassthroughError, RequesterId};
+/// use msi_types::{DmaIsolated, InterruptIsolated, MsiParent, Passthrough, PassthroughError, RequesterId};
 ///
 /// fn give_away(
 ///     parent: &dyn MsiParent,
 ///     device: RequesterId,
 /// ) -> Result<Passthrough<'_>, PassthroughError> {
-///     let answer = parent.isolation(device);
-///     let proof = answer.proof().map_err(|reason| PassthroughError::NotIsolated { device, reason })?;
-///     Passthrough::new(parent, device, 32, proof)
+///     let interrupts = InterruptIsolated::prove(parent, device)
+///         .map_err(|reason| PassthroughError::NotIsolated { device, reason })?;
+///     let dma = DmaIsolated::prove(parent, device)
+///         .map_err(|reason| PassthroughError::NotDmaIsolated { device, reason })?;
+///     Passthrough::new(interrupts, dma, 32)
 /// }
 /// ```
 ///
 /// ```compile_fail,E0061
-/// use msi_types::{MsiParent, Passthrough, RequesterId};
+/// use msi_types::{InterruptIsolated, Passthrough};
 ///
-/// fn give_away(parent: &dyn MsiParent, device: RequesterId) {
-///     let _ = Passthrough::new(parent, device, 32);
+/// fn give_away(interrupts: InterruptIsolated<'_>) {
+///     let _ = Passthrough::new(interrupts, 32);
 /// }
 /// ```
 ///
-/// The grain is that of the mechanism: requesters that it cannot tell apart (an ITS: those that share a DeviceID) are
-/// given away together or not at all, which is the caller's business.
+/// The grain is that of the mechanism: requesters that it cannot tell apart (an ITS: those that share a DeviceID; an
+/// IOMMU: those of one address space) are given away together or not at all, which is the caller's business.
 #[must_use = "the device is taken back when this is dropped"]
 pub struct Passthrough<'a> {
-    parent: &'a dyn MsiParent,
-    device: RequesterId,
-    proof: Isolated,
+    proof: InterruptIsolated<'a>,
     /// `None` only while it is dropped.
     attachment: Option<Attachment>,
 }
 
 impl<'a> Passthrough<'a> {
-    /// Gives a device away, for at most `vectors` vectors. Task.
+    /// Gives the device of these proofs away, for at most `vectors` vectors. Task.
     ///
     /// # Errors
-    /// The parent is asked again: what it does not isolate, or isolates by something else than the proof says, is
-    /// refused.
+    /// [`PassthroughError::ForeignProof`] if the proofs do not belong together. The parent is asked once more: what it
+    /// does not isolate any more is refused.
     pub fn new(
-        parent: &'a dyn MsiParent,
-        device: RequesterId,
+        interrupts: InterruptIsolated<'a>,
+        dma: DmaIsolated<'a>,
         vectors: u32,
-        proof: Isolated,
     ) -> Result<Self, PassthroughError> {
-        match parent.isolation(device) {
-            Isolation::Isolated(known) if known == proof => {}
-            Isolation::Isolated(_) => return Err(PassthroughError::ForeignProof(device)),
-            Isolation::NotIsolated(reason) => return Err(PassthroughError::NotIsolated { device, reason }),
+        let (parent, device) = (interrupts.parent(), interrupts.device());
+        if !interrupts.is_with(&dma) {
+            return Err(PassthroughError::ForeignProof(device));
         }
-        let attachment = Some(parent.attach(device, vectors)?);
-        Ok(Self { parent, device, proof, attachment })
+        let proof = InterruptIsolated::prove(parent, device)
+            .map_err(|reason| PassthroughError::NotIsolated { device, reason })?;
+        DmaIsolated::prove(parent, device)
+            .map_err(|reason| PassthroughError::NotDmaIsolated { device, reason })?;
+        Ok(Self { proof, attachment: Some(parent.attach(device, vectors)?) })
     }
 
     /// Hands out vectors to the new owner. Task.
     pub fn allocate(&self, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
         match &self.attachment {
-            Some(attachment) => self.parent.allocate(attachment, request),
-            None => Err(MsiError::NoRoute(self.device)),
+            Some(attachment) => self.parent().allocate(attachment, request),
+            None => Err(MsiError::NoRoute(self.device())),
         }
     }
 
     /// Takes vectors back: all of them, before this is dropped. Task.
     pub fn free(&self, block: VectorBlock) {
         if let Some(attachment) = &self.attachment {
-            self.parent.free(attachment, block);
+            self.parent().free(attachment, block);
         }
     }
 
     /// The message that the new owner may store for a vector, or show to its guest. Task.
     pub fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        self.parent.compose(block, index)
+        self.parent().compose(block, index)
     }
 
     /// The device.
     pub const fn device(&self) -> RequesterId {
-        self.device
+        self.proof.device()
     }
 
-    /// What isolates it.
-    pub const fn proof(&self) -> Isolated {
+    /// What isolates its interrupts.
+    pub const fn proof(&self) -> InterruptIsolated<'a> {
         self.proof
+    }
+
+    const fn parent(&self) -> &'a dyn MsiParent {
+        self.proof.parent()
     }
 }
 
 impl Drop for Passthrough<'_> {
     fn drop(&mut self) {
         if let Some(attachment) = self.attachment.take() {
-            self.parent.detach(attachment);
+            self.parent().detach(attachment);
         }
     }
 }
 
 impl fmt::Debug for Passthrough<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passthrough").field("device", &self.device).field("proof", &self.proof).finish()
+        f.debug_struct("Passthrough").field("proof", &self.proof).finish()
     }
 }
 
@@ -129,12 +146,12 @@ impl fmt::Debug for Passthrough<'_> {
 mod tests {
     use super::*;
     use crate::{
-        Cpu, Fit, Initially, IsolatingMechanism, Move, MoveOutcome, Pending, Rewrite, Shape, Vector,
+        Cpu, DmaIsolation, Fit, Initially, IsolatingMechanism, Isolation, Move, MoveOutcome, Pending,
+        Rewrite, Shape, Vector,
     };
     use core::num::NonZeroU16;
-    use core::sync::atomic::{AtomicU32, Ordering};
+    use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-    const ITS: Isolated = Isolated::by(IsolatingMechanism::Its);
     const SHARED: NotIsolated = NotIsolated::SharedDoorbell("everybody's");
     const MINE: RequesterId = RequesterId::new(1);
     const OTHER: RequesterId = RequesterId::new(2);
@@ -144,11 +161,24 @@ mod tests {
     struct Parent {
         attached: AtomicU32,
         vectors: AtomicU32,
+        /// It does not isolate memory, as an ITS without an IOMMU.
+        no_iommu: AtomicBool,
     }
 
     impl MsiParent for Parent {
         fn isolation(&self, of: RequesterId) -> Isolation {
-            if of == MINE { Isolation::Isolated(ITS) } else { Isolation::NotIsolated(SHARED) }
+            if of == MINE {
+                Isolation::Isolated(IsolatingMechanism::Its)
+            } else {
+                Isolation::NotIsolated(SHARED)
+            }
+        }
+        fn dma_isolation(&self, _: RequesterId) -> DmaIsolation {
+            if self.no_iommu.load(Ordering::Relaxed) {
+                DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu)
+            } else {
+                DmaIsolation::Isolated
+            }
         }
         fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
             self.attached.fetch_add(1, Ordering::Relaxed);
@@ -181,10 +211,15 @@ mod tests {
         }
     }
 
+    fn proofs(parent: &Parent, device: RequesterId) -> (InterruptIsolated<'_>, DmaIsolated<'_>) {
+        (InterruptIsolated::prove(parent, device).unwrap(), DmaIsolated::prove(parent, device).unwrap())
+    }
+
     #[test]
     fn an_isolated_device_is_given_away_and_taken_back() {
         let parent = Parent::default();
-        let given = Passthrough::new(&parent, MINE, 4, ITS).unwrap();
+        let (interrupts, dma) = proofs(&parent, MINE);
+        let given = Passthrough::new(interrupts, dma, 4).unwrap();
         let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Never };
         let request = BlockRequest {
             count: NonZeroU16::MIN,
@@ -195,7 +230,7 @@ mod tests {
         };
         let block = given.allocate(&request).unwrap();
         assert_eq!(given.compose(&block, 0), Ok(MsiMessage { address: 0x40, data: 0 }));
-        assert_eq!((given.device(), given.proof()), (MINE, ITS));
+        assert_eq!((given.device(), given.proof().mechanism()), (MINE, IsolatingMechanism::Its));
         given.free(block);
         assert_eq!(parent.attached.load(Ordering::Relaxed), 1);
         drop(given);
@@ -203,13 +238,33 @@ mod tests {
     }
 
     #[test]
-    fn the_proof_of_another_device_or_mechanism_does_not_serve() {
+    fn a_device_that_is_not_isolated_has_no_proof() {
         let parent = Parent::default();
-        let refused = Passthrough::new(&parent, OTHER, 4, ITS).unwrap_err();
-        assert_eq!(refused, PassthroughError::NotIsolated { device: OTHER, reason: SHARED });
-        let remapping = Isolated::by(IsolatingMechanism::InterruptRemapping);
-        let refused = Passthrough::new(&parent, MINE, 4, remapping).unwrap_err();
-        assert_eq!(refused, PassthroughError::ForeignProof(MINE));
+        assert_eq!(InterruptIsolated::prove(&parent, OTHER).err(), Some(SHARED));
+        parent.no_iommu.store(true, Ordering::Relaxed);
+        assert_eq!(DmaIsolated::prove(&parent, MINE).err(), Some(NotDmaIsolated::NoIommu));
+    }
+
+    #[test]
+    fn the_proof_of_another_device_or_parent_does_not_serve() {
+        let (parent, decoy) = (Parent::default(), Parent::default());
+        let (interrupts, _) = proofs(&parent, MINE);
+        let other_device = DmaIsolated::prove(&parent, OTHER).unwrap();
+        let other_parent = DmaIsolated::prove(&decoy, MINE).unwrap();
+        for foreign in [other_device, other_parent] {
+            let refused = Passthrough::new(interrupts, foreign, 4).unwrap_err();
+            assert_eq!(refused, PassthroughError::ForeignProof(MINE));
+        }
         assert_eq!(parent.attached.into_inner(), 0);
+    }
+
+    #[test]
+    fn a_device_that_lost_its_iommu_since_is_refused() {
+        let parent = Parent::default();
+        let (interrupts, dma) = proofs(&parent, MINE);
+        parent.no_iommu.store(true, Ordering::Relaxed);
+        let refused = Passthrough::new(interrupts, dma, 4).unwrap_err();
+        let reason = NotDmaIsolated::NoIommu;
+        assert_eq!(refused, PassthroughError::NotDmaIsolated { device: MINE, reason });
     }
 }

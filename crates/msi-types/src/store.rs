@@ -35,6 +35,9 @@ pub enum Storage {
     Bus,
     /// The device (IMS): what is written there is sent as it is.
     Device,
+    /// The device, of a kind that no hypervisor passes through: in a guest it is the hypervisor's emulation, which knows
+    /// what is stored (an IOMMU's own messages, virtio over MMIO).
+    Emulated,
 }
 
 /// What a store can hold. A parent fits it or refuses with the reason.

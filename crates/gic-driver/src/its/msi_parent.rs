@@ -8,9 +8,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, Isolated, IsolatingMechanism,
-    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties,
-    Property, RequesterId, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, IsolatingMechanism, Isolation, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties, Property, RequesterId,
+    Tier, Vector, VectorBlock,
 };
 
 /// Events that a DeviceID which several requesters may share gets room for: a function's MSI has 32 at most, and a bridge
@@ -57,7 +57,7 @@ impl<P: Platform> ItsMsiParent<P> {
 impl<P: Platform> MsiParent for ItsMsiParent<P> {
     fn isolation(&self, of: RequesterId) -> Isolation {
         match self.map.device(of) {
-            Some(_) => Isolation::Isolated(Isolated::by(IsolatingMechanism::Its)),
+            Some(_) => Isolation::Isolated(IsolatingMechanism::Its),
             None => Isolation::NotIsolated(NotIsolated::NoController),
         }
     }

@@ -8,9 +8,8 @@ use gic_driver::its::ProbeError;
 use gic_driver::lpi::LpiMessages;
 use gic_driver::{Its, ItsConfig, LpiError};
 use msi_types::{
-    BlockRequest, Cpu, DoorbellPage, Fit, Granule, Initially, Isolated, IsolatingMechanism, Isolation,
-    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Passthrough, PassthroughError, Pending,
-    Property, RequesterId, Rewrite, Shape, Vector,
+    BlockRequest, Cpu, DoorbellPage, Fit, Granule, Initially, InterruptIsolated, Isolation, MoveOutcome,
+    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Property, RequesterId, Rewrite, Shape, Vector,
 };
 
 const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
@@ -442,15 +441,11 @@ fn review_demand_6_no_requester_is_ever_isolated_and_the_reason_can_be_printed()
     for requester in [0, 1, 0x100, 0xffff, u32::MAX] {
         let answer = direct.isolation(RequesterId::new(requester));
         assert!(matches!(answer, Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(_))));
-        assert!(answer.proof().is_err());
+        assert!(InterruptIsolated::prove(&direct, RequesterId::new(requester)).is_err());
         for register in ["GICR_SETLPIR", "GICR_CTLR", "GICR_PROPBASER", "GICR_PENDBASER"] {
             assert!(answer.to_string().contains(register), "{answer}");
         }
     }
-    // Nor does the proof of something else help to pass a device through.
-    let stolen = Isolated::by(IsolatingMechanism::Its);
-    let refused = Passthrough::new(&direct, RequesterId::new(1), 1, stolen).unwrap_err();
-    assert!(matches!(refused, PassthroughError::NotIsolated { .. }), "{refused}");
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         assert!(matches!(direct.doorbell_page(granule), DoorbellPage::HoldsControls(_)));
     }

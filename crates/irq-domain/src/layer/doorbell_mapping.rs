@@ -7,8 +7,8 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::fmt;
 use msi_types::{
-    DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotIsolated, Properties, Property,
-    RequesterId, Tier,
+    DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotDmaIsolated, NotIsolated,
+    Properties, Property, RequesterId, Tier,
 };
 
 /// An address space of an IOMMU, by the IOMMU driver's own number. Several devices may share one.
@@ -18,8 +18,8 @@ pub struct IommuDomain(pub u32);
 /// How a domain's devices reach doorbells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellMode {
-    /// They see physical addresses: nothing to map, and nothing that they could not write to, so that none of them is
-    /// isolated.
+    /// They see physical addresses: nothing to map, and nothing that they could not write to. None of them counts as
+    /// [isolated from memory](msi_types::DmaIsolation).
     Identity,
     /// Writes are translated in pages of this size: the doorbell's page is mapped at an address that the IOMMU driver
     /// chooses.
@@ -205,11 +205,9 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         page: &dyn Fn(Granule) -> DoorbellPage,
     ) -> Isolation {
         let Isolation::Isolated(_) = below else { return below };
-        let unconfined = Isolation::NotIsolated(NotIsolated::Unconfined);
-        let Some((_, mode)) = self.mode_of(device) else { return unconfined };
+        let Some((_, mode)) = self.mode_of(device) else { return below };
         match mode {
-            DoorbellMode::Identity => unconfined,
-            DoorbellMode::Reserved { .. } => below,
+            DoorbellMode::Identity | DoorbellMode::Reserved { .. } => below,
             DoorbellMode::Mapped(granule) | DoorbellMode::Nested { granule, .. } => match page(granule) {
                 DoorbellPage::Alone => below,
                 DoorbellPage::HoldsControls(name) => {
@@ -217,6 +215,15 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
                 }
                 DoorbellPage::Unknown => Isolation::NotIsolated(NotIsolated::DoorbellPageUnknown),
             },
+        }
+    }
+
+    fn dma_isolation(&self, device: RequesterId, below: DmaIsolation) -> DmaIsolation {
+        match self.mode_of(device) {
+            None => below,
+            Some((_, DoorbellMode::Identity)) if below == DmaIsolation::Isolated => below,
+            Some((_, DoorbellMode::Identity)) => DmaIsolation::NotIsolated(NotDmaIsolated::Identity),
+            Some(_) => DmaIsolation::Isolated,
         }
     }
 

@@ -8,9 +8,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{
-    Attachment, BlockRequest, ControllerFault, Cpu, DoorbellPage, Granule, Isolation, LevelMessages, Move,
-    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Tier, Vector,
-    VectorBlock,
+    Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Granule, Isolation,
+    LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotDmaIsolated, NotIsolated, Pending,
+    RequesterId, Tier, Vector, VectorBlock,
 };
 
 /// A [`Layer`] over the parent below it.
@@ -128,6 +128,14 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         };
         let below = self.parent.isolation(requester);
         self.layer.isolation(of, below, &|granule| self.parent.doorbell_page(granule))
+    }
+
+    fn dma_isolation(&self, of: RequesterId) -> DmaIsolation {
+        let below = match self.layer.requester(of) {
+            Ok(requester) => self.parent.dma_isolation(requester),
+            Err(_) => DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu),
+        };
+        self.layer.dma_isolation(of, below)
     }
 
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {

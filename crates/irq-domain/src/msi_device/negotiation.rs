@@ -2,32 +2,32 @@
 
 use super::Domain;
 use crate::error::MsiDeviceError;
-use crate::interrupts::Interrupts;
-use crate::world::{StoredMessages, World};
 use msi_types::{
-    Capabilities, Capability, Masking, MessageStore, Mismatch, MsiParent, Properties, Property, RequesterId,
-    Storage, negotiate,
+    Capabilities, Capability, InterruptIsolated, Masking, MessageStore, Mismatch, MsiParent, Properties,
+    Property, RequesterId, Storage, negotiate,
 };
 
 impl Domain {
-    /// Asks the platform and each level of the hierarchy, before anything is done.
+    /// Asks each level of the hierarchy, before anything is done.
     pub(super) fn check(
-        core: &Interrupts,
         parent: &dyn MsiParent,
         requester: RequesterId,
         store: &dyn MessageStore,
     ) -> Result<(), MsiDeviceError> {
-        if store.storage() == Storage::Device {
-            match core.world {
-                World::BareMetal => {}
-                World::Guest(StoredMessages::Trapped) => return Err(MsiDeviceError::GuestStorage),
-                World::Guest(StoredMessages::Remapped) => {
-                    let proof = parent.isolation(requester).proof();
-                    proof.map_err(MsiDeviceError::GuestNotIsolated)?;
+        let isolated = match store.storage() {
+            Storage::Bus | Storage::Emulated => Ok(()),
+            Storage::Device => InterruptIsolated::prove(parent, requester).map(drop),
+        };
+        let has = properties(store);
+        let has = if isolated.is_ok() { has.with(Property::Isolation) } else { has };
+        negotiate(needs(store), has, &|visit| parent.tiers(visit)).map_err(|mismatch| {
+            match (mismatch, isolated) {
+                (Mismatch::Required { property: Property::Isolation, tier }, Err(reason)) => {
+                    MsiDeviceError::NotIsolated { tier, reason }
                 }
+                (other, _) => other.into(),
             }
-        }
-        Ok(negotiate(needs(store), properties(store), &|visit| parent.tiers(visit))?)
+        })
     }
 
     /// Asks each level for something that is needed now.
@@ -40,7 +40,10 @@ impl Domain {
 fn needs(store: &dyn MessageStore) -> Capabilities {
     let storage = match store.storage() {
         Storage::Bus => Capabilities::NONE,
-        Storage::Device => Capabilities::NONE.with(Capability::DeviceStorage),
+        Storage::Emulated => Capabilities::NONE.with(Capability::DeviceStorage),
+        Storage::Device => {
+            Capabilities::NONE.with(Capability::DeviceStorage).with(Capability::MessageRemapping)
+        }
     };
     if store.fast_mask().is_none() { storage.with(Capability::Masking) } else { storage }
 }

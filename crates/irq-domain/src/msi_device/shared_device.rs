@@ -51,7 +51,7 @@ impl SharedDevice {
     /// A domain for one of its stores. Task.
     pub fn domain(&self, name: &str, store: Arc<dyn MessageStore>) -> Result<MsiDevice, MsiDeviceError> {
         self.core.reclaim();
-        Domain::check(&self.core, &*self.share.parent, self.share.requester, &*store)?;
+        Domain::check(&*self.share.parent, self.share.requester, &*store)?;
         self.share.join(self.core.host())?;
         Ok(MsiDevice::with_share(&self.core, name, self.share.clone(), store))
     }

@@ -6,9 +6,9 @@ use irq_domain::layer::{
 };
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
-    BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Fit, Granule, Initially, Isolated,
-    IsolatingMechanism, Isolation, Mismatch, MoveOutcome, MsiError, MsiParent, NotIsolated, RequesterId,
-    Rewrite, Shape,
+    BlockRequest, Capabilities, Capability, Cpu, DmaIsolated, DmaIsolation, DoorbellPage, Fit, Granule,
+    Initially, InterruptIsolated, IsolatingMechanism, Isolation, Mismatch, MoveOutcome, MsiError, MsiParent,
+    NotDmaIsolated, NotIsolated, RequesterId, Rewrite, Shape,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -342,14 +342,14 @@ fn both_messages_of_a_level_are_mapped_or_neither() {
 
 #[test]
 fn what_shares_the_doorbells_page_decides_over_isolation() {
-    let isolated = Isolation::Isolated(Isolated::by(IsolatingMechanism::Its));
+    let isolated = Isolation::Isolated(IsolatingMechanism::Its);
     let not = Isolation::NotIsolated;
     for (mode, page, expected) in [
         (MAPPED, DoorbellPage::Alone, isolated),
         (MAPPED, DoorbellPage::HoldsControls("its"), not(NotIsolated::DoorbellPageHoldsControls("its"))),
         (MAPPED, DoorbellPage::Unknown, not(NotIsolated::DoorbellPageUnknown)),
         (NESTED, DoorbellPage::HoldsControls("its"), not(NotIsolated::DoorbellPageHoldsControls("its"))),
-        (DoorbellMode::Identity, DoorbellPage::Alone, not(NotIsolated::Unconfined)),
+        (DoorbellMode::Identity, DoorbellPage::Alone, isolated),
         (DoorbellMode::Reserved { base: 0, length: 0x1000 }, DoorbellPage::Unknown, isolated),
     ] {
         let machine = Machine::new(Kind::Stays);
@@ -361,14 +361,32 @@ fn what_shares_the_doorbells_page_decides_over_isolation() {
 }
 
 #[test]
-fn a_device_that_the_iommu_does_not_serve_is_confined_by_nothing() {
+fn an_iommu_that_translates_isolates_memory() {
+    let no = DmaIsolation::NotIsolated;
+    let reserved = DoorbellMode::Reserved { base: 0, length: 0x1000 };
+    for (mode, expected) in [
+        (MAPPED, DmaIsolation::Isolated),
+        (NESTED, DmaIsolation::Isolated),
+        (reserved, DmaIsolation::Isolated),
+        (DoorbellMode::Identity, no(NotDmaIsolated::Identity)),
+    ] {
+        let machine = Machine::new(Kind::Stays);
+        let parent = iommu(&machine, &Translation::new(mode));
+        assert_eq!(parent.dma_isolation(DEVICE), expected, "{mode:?}");
+        assert_eq!(machine.controller.dma_isolation(DEVICE), no(NotDmaIsolated::NoIommu));
+    }
+}
+
+#[test]
+fn a_device_that_its_iommu_does_not_serve_reaches_all_memory() {
     let machine = Machine::new(Kind::Stays);
-    *machine.controller.isolation.lock().unwrap() =
-        Isolation::Isolated(Isolated::by(IsolatingMechanism::Its));
-    *machine.controller.page.lock().unwrap() = DoorbellPage::Alone;
+    *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let parent = iommu(&machine, &Translation::new(MAPPED));
     let unserved = RequesterId::pci(0xff, 0, 0);
-    assert_eq!(parent.isolation(unserved), Isolation::NotIsolated(NotIsolated::Unconfined));
+    assert_eq!(parent.dma_isolation(unserved), DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu));
+    let interrupts = InterruptIsolated::prove(&*parent, unserved).unwrap();
+    assert_eq!(interrupts.mechanism(), IsolatingMechanism::Its);
+    assert_eq!(DmaIsolated::prove(&*parent, unserved).err(), Some(NotDmaIsolated::NoIommu));
 }
 
 #[test]
@@ -420,14 +438,13 @@ fn a_requester_that_does_not_fit_its_bus_is_refused() {
 #[test]
 fn a_window_in_front_of_an_its_names_the_device_in_the_address_and_isolates_nobody() {
     let machine = Machine::new(Kind::Stays);
-    *machine.controller.isolation.lock().unwrap() =
-        Isolation::Isolated(Isolated::by(IsolatingMechanism::Its));
+    *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let rule = AddressRule::Window { window: 0x5800_0000, devices: 0x200 };
     let parent = shim(&machine, ShimLayer::new("pre-its").with_addresses(rule));
     let device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
     device.allocate_at(&[0]).unwrap();
     assert_eq!(device.message(0).unwrap().address, 0x5800_0000 + 0x100 * 4);
-    assert_eq!(device.prove_isolated(), Err(NotIsolated::SharedDoorbell("pre-its")));
+    assert_eq!(device.prove_isolated().err(), Some(NotIsolated::SharedDoorbell("pre-its")));
     let far = RequesterId::new(0x200);
     let outside = attach(&machine, &parent, far, &machine.store(StoreKind::MSIX)).unwrap().allocate_at(&[0]);
     assert!(matches!(outside, Err(MsiDeviceError::Controller(MsiError::Bus { level: "pre-its", .. }))));

@@ -1,12 +1,12 @@
 //! What a hierarchy offers, what an endpoint needs, and guests.
 
-use crate::mock::{CPUS, Controller, Kernel, Kind, Machine, Store, StoreKind};
-use irq_domain::{Config, Interrupts, MsiDevice, MsiDeviceConfig, MsiDeviceError, StoredMessages, World};
+use crate::mock::{Kernel, Kind, Machine, StoreKind};
+use irq_domain::layer::{Hypervisor, Over};
+use irq_domain::{MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
-    Capabilities, Capability, Cpu, Isolated, IsolatingMechanism, Isolation, Mismatch, NotIsolated,
-    Properties, Property, RequesterId, Shape, Storage, Tier,
+    Capabilities, Capability, IsolatingMechanism, Isolation, Mismatch, MsiParent, NotDmaIsolated,
+    NotIsolated, Properties, Property, RequesterId, Shape, Storage, Tier,
 };
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 const ALL: Tier = Tier::new("mock").with_provides(Capabilities::ALL);
@@ -68,39 +68,57 @@ fn an_endpoint_without_a_property_that_a_tier_requires_is_refused() {
     assert_eq!(machine.controller.devices_attached(), 0);
 }
 
-fn attach_in(world: World, isolation: Isolation, storage: Storage) -> Result<MsiDevice, MsiDeviceError> {
-    let controller = Controller::new(Kind::Stays);
-    *controller.isolation.lock().unwrap() = isolation;
-    let cpus = NonZeroU16::new(4).unwrap();
-    let interrupts = Interrupts::new(Config::new(cpus, Arc::new(Kernel)).with_world(world));
-    (1..CPUS).for_each(|cpu| drop(interrupts.cpu_online(Cpu::new(cpu)).unwrap()));
-    let store = Store::new(StoreKind { storage, ..StoreKind::MSIX }, &controller);
+/// A device whose storage is this, on a controller that isolates it or not, over this hypervisor if any.
+fn attach_over(
+    hypervisor: Option<Hypervisor>,
+    isolation: Isolation,
+    storage: Storage,
+) -> Result<MsiDevice, MsiDeviceError> {
+    let machine = Machine::new(Kind::Stays);
+    *machine.controller.isolation.lock().unwrap() = isolation;
+    let store = machine.store(StoreKind { storage, ..StoreKind::MSIX });
+    let parent: Arc<dyn MsiParent> = match hypervisor {
+        Some(hypervisor) => Arc::new(Over::new(hypervisor, machine.controller.clone(), Arc::new(Kernel))),
+        None => machine.controller.clone(),
+    };
     let requester = RequesterId::pci(1, 0, 0);
-    MsiDevice::attach(&interrupts, MsiDeviceConfig { name: "device", requester, parent: controller, store })
+    MsiDevice::attach(&machine.interrupts, MsiDeviceConfig { name: "device", requester, parent, store })
 }
 
-const PROOF: Isolation = Isolation::Isolated(Isolated::by(IsolatingMechanism::Its));
-const NO_PROOF: Isolation = Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"));
+const PROOF: Isolation = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
+const REASON: NotIsolated = NotIsolated::SharedDoorbell("mock");
+const NO_PROOF: Isolation = Isolation::NotIsolated(REASON);
 
 #[test]
-fn a_guest_without_remapping_has_pci_interrupts_but_no_ims_however_isolated() {
-    let world = World::Guest(StoredMessages::Trapped);
-    assert!(attach_in(world, NO_PROOF, Storage::Bus).is_ok());
-    assert_eq!(attach_in(world, PROOF, Storage::Device).err(), Some(MsiDeviceError::GuestStorage));
+fn a_virtual_controller_alone_takes_no_stored_messages_however_isolated() {
+    let traps = Some(Hypervisor::Traps);
+    assert!(attach_over(traps, NO_PROOF, Storage::Bus).is_ok());
+    let mismatch = Mismatch::Missing { capability: Capability::MessageRemapping, tier: "hypervisor" };
+    assert_eq!(attach_over(traps, PROOF, Storage::Device).err(), Some(mismatch.into()));
 }
 
 #[test]
-fn a_guest_with_remapping_has_ims_if_the_device_is_isolated() {
-    let world = World::Guest(StoredMessages::Remapped);
-    let device = attach_in(world, PROOF, Storage::Device).unwrap();
-    assert_eq!(device.prove_isolated(), Ok(Isolated::by(IsolatingMechanism::Its)));
-    let reason = NotIsolated::SharedDoorbell("mock");
-    let refused = attach_in(world, NO_PROOF, Storage::Device).err();
-    assert_eq!(refused, Some(MsiDeviceError::GuestNotIsolated(reason)));
+fn a_hypervisor_that_remaps_takes_stored_messages_of_isolated_devices() {
+    let remaps = Some(Hypervisor::Remaps);
+    let device = attach_over(remaps, PROOF, Storage::Device).unwrap();
+    let proof = device.prove_isolated().unwrap();
+    assert_eq!(proof.mechanism(), IsolatingMechanism::InterruptRemapping);
+    let refused = attach_over(remaps, NO_PROOF, Storage::Device).err();
+    assert_eq!(refused, Some(MsiDeviceError::NotIsolated { tier: "hypervisor", reason: REASON }));
+    assert!(attach_over(remaps, NO_PROOF, Storage::Bus).is_ok());
+}
+
+#[test]
+fn devices_that_a_hypervisor_emulates_work_in_a_guest() {
+    for hypervisor in [Hypervisor::Traps, Hypervisor::Remaps] {
+        let device = attach_over(Some(hypervisor), NO_PROOF, Storage::Emulated).unwrap();
+        assert_eq!(device.allocate(Shape::Independent, 1..=1).unwrap().len(), 1);
+    }
 }
 
 #[test]
 fn bare_metal_has_ims_without_proof() {
-    let device = attach_in(World::BareMetal, NO_PROOF, Storage::Device).unwrap();
+    let device = attach_over(None, NO_PROOF, Storage::Device).unwrap();
     assert!(device.prove_isolated().is_err());
+    assert_eq!(device.prove_dma_isolated().err(), Some(NotDmaIsolated::NoIommu));
 }

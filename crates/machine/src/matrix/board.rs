@@ -12,9 +12,11 @@ use crate::migration::Migration;
 use crate::platform::MachinePlatform;
 use crate::ram::{Caches, Ram};
 use gic_firmware::Region;
-use irq_domain::layer::{DoorbellMapping, DoorbellMode, IommuDomain, Over, ShimLayer};
+use irq_domain::layer::{DoorbellMapping, DoorbellMode, Hypervisor, IommuDomain, Over, ShimLayer};
 use irq_domain::{Config, Interrupts};
 use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
+#[cfg(test)]
+use msi_types::{DmaIsolated, InterruptIsolated, Passthrough, PassthroughError};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ pub(super) struct Plan {
     pub(super) layer: Layer,
     pub(super) spread: Spread,
     /// What the platform says it is.
-    pub(super) world: irq_domain::World,
+    pub(super) world: World,
     /// What it is.
     pub(super) reality: World,
     /// Whether a GIC moves. (x86's APICs stay.)
@@ -51,7 +53,7 @@ impl Plan {
     /// A platform that tells the truth about itself, where nothing moves.
     pub(super) fn new(parent: Parent, layer: Layer, world: World) -> Self {
         let (spread, migration) = (Spread::Together, Migration::Never);
-        Self { parent, layer, spread, world: world.into(), reality: world, migration }
+        Self { parent, layer, spread, world, reality: world, migration }
     }
 }
 
@@ -86,6 +88,25 @@ struct Untranslated;
 impl SignalMsi<RequesterId> for Untranslated {
     fn signal_msi(&self, _from: RequesterId, _message: MsiMessage) -> Delivery {
         Delivery::NoDoorbell
+    }
+}
+
+/// A guest's messages that the host's unit remaps as the guest's says. It blocks those of the compatibility format, bit 4
+/// of the address 0 (Intel VT-d specification, §5.1.2).
+struct Remapped(Arc<dyn SignalMsi<RequesterId>>);
+
+impl SignalMsi<RequesterId> for Remapped {
+    fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
+        if message.address & 1 << 4 == 0 { Delivery::Blocked } else { self.0.signal_msi(from, message) }
+    }
+}
+
+/// What the platform says of the hypervisor below its controller. None of Arm's remaps messages.
+fn hypervisor(world: World, layer: Layer) -> Option<Hypervisor> {
+    match (world, layer) {
+        (World::BareMetal, _) => None,
+        (World::GuestRemapped, Layer::Remapping) => Some(Hypervisor::Remaps),
+        (World::Guest | World::GuestRemapped, _) => Some(Hypervisor::Traps),
     }
 }
 
@@ -124,9 +145,10 @@ impl Board {
         let unit = (plan.layer == Layer::DoorbellMapping).then(|| iommu(&direct, mode));
         let upstream = unit.as_ref().map_or(direct, |unit| Arc::clone(unit) as _);
         let upstream = bridge.map_or_else(|| Arc::clone(&upstream), |bridge| bridge(Arc::clone(&upstream)));
-        let own = match plan.reality {
-            World::Guest => Arc::new(Untranslated),
-            World::BareMetal | World::GuestRemapped => Arc::clone(&upstream),
+        let own: Arc<dyn SignalMsi<RequesterId>> = match (plan.reality, plan.layer) {
+            (World::BareMetal, _) => Arc::clone(&upstream),
+            (World::GuestRemapped, Layer::Remapping) => Arc::new(Remapped(Arc::clone(&upstream))),
+            (World::Guest | World::GuestRemapped, _) => Arc::new(Untranslated),
         };
         let devices = Devices::new(Ways { bus: upstream, own }, &ram).ok_or("the bus does not fit")?;
         let mut bus = Bus::default();
@@ -134,6 +156,10 @@ impl Board {
         devices.attach(&mut bus).map_err(|error| error.to_string())?;
         let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram), Fault::None));
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
+        let parent = match hypervisor(plan.world, plan.layer) {
+            Some(layer) => Arc::new(Over::new(layer, parent, Arc::clone(&platform) as _)),
+            None => parent,
+        };
         let mapping = unit.map(|unit| {
             let layer = DoorbellMapping::new(IommuDriver::new(unit), Arc::clone(&platform) as _);
             Arc::new(Over::new(layer, Arc::clone(&parent), Arc::clone(&platform) as _))
@@ -144,7 +170,7 @@ impl Board {
             |shim| Arc::new(Over::new(shim, Arc::clone(&parent), Arc::clone(&platform) as _)),
         );
         let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
-        let config = Config::new(cpus, Arc::clone(&platform) as _).with_world(plan.world);
+        let config = Config::new(cpus, Arc::clone(&platform) as _);
         let config = match wired {
             Some(wired) => config.with_wired(wired),
             None => config,
@@ -199,6 +225,17 @@ impl Board {
         self.parent.isolation(endpoint.requester())
     }
 
+    /// Is it given to somebody who is not trusted, or why not?
+    #[cfg(test)]
+    pub(super) fn pass_through(&self, endpoint: Endpoint) -> Result<(), PassthroughError> {
+        let (parent, device) = (&*self.parent, endpoint.requester());
+        let interrupts = InterruptIsolated::prove(parent, device)
+            .map_err(|reason| PassthroughError::NotIsolated { device, reason })?;
+        let dma = DmaIsolated::prove(parent, device)
+            .map_err(|reason| PassthroughError::NotDmaIsolated { device, reason })?;
+        Passthrough::new(interrupts, dma, 1).map(drop)
+    }
+
     /// How often the controller was moved.
     #[cfg(test)]
     pub(super) fn migrated(&self) -> u64 {
@@ -247,7 +284,7 @@ fn iommu(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<
             Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::ImsQueue => {
                 IommuDomain(1)
             }
-            Endpoint::ImsRing | Endpoint::Platform => IommuDomain(2),
+            Endpoint::ImsRing | Endpoint::Platform | Endpoint::Emulated => IommuDomain(2),
         };
         unit.attach(endpoint.requester(), domain);
     }

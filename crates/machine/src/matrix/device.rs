@@ -29,6 +29,7 @@ const WINDOW: u64 = 0x3000_0000;
 const RING_REGISTERS: u64 = 0x0900_0000;
 const QUEUE_REGISTERS: u64 = 0x0901_0000;
 const PLATFORM_REGISTERS: u64 = 0x0902_0000;
+const EMULATED_REGISTERS: u64 = 0x0903_0000;
 
 impl Endpoint {
     /// Its number on the bus of the host bridge, PCI function or not. The function with the table has the queue too.
@@ -39,6 +40,7 @@ impl Endpoint {
             Self::PciMsix | Self::ImsQueue => 3,
             Self::ImsRing => 4,
             Self::Platform => 5,
+            Self::Emulated => 6,
         }
     }
 
@@ -55,14 +57,14 @@ impl Endpoint {
                 StorePlan::Msi { log2_vectors: GROUP_LOG2, address, masking: Masking::PerVector }
             }
             Self::PciMsix => StorePlan::Msix { vectors: TABLE, table_bar: 0, pba_bar: 2 },
-            Self::ImsRing | Self::ImsQueue | Self::Platform => StorePlan::None,
+            Self::ImsRing | Self::ImsQueue | Self::Platform | Self::Emulated => StorePlan::None,
         }
     }
 }
 
 /// Where the devices' messages go.
 pub(super) struct Ways {
-    /// Those that PCI's own registers hold.
+    /// Those whose stores the hypervisor sees, if there is one: PCI's own registers, and devices that it emulates.
     pub(super) bus: Arc<dyn SignalMsi<RequesterId>>,
     /// Those that devices keep elsewhere.
     pub(super) own: Arc<dyn SignalMsi<RequesterId>>,
@@ -74,6 +76,7 @@ pub(super) struct Devices {
     ring: Arc<RingDevice>,
     queue: Arc<QueueDevice>,
     platform: Arc<PlatformDevice>,
+    emulated: Arc<PlatformDevice>,
     ways: Ways,
 }
 
@@ -84,21 +87,21 @@ impl Devices {
         let ring = RingDevice::new(requester, RINGS, Arc::clone(ram), upstream);
         let (requester, upstream) = own(Endpoint::ImsQueue);
         let queue = QueueDevice::new(requester, QUEUE, Arc::clone(ram), upstream);
-        let (requester, upstream) = own(Endpoint::Platform);
-        let behind = Doorbells::new(Arc::new(Behind { requester, upstream }));
-        let platform = PlatformDevice::new(DeviceId::new(requester.get()), PLATFORM, Arc::new(behind));
+        let platform = Arc::new(platform_device(Endpoint::Platform, Arc::clone(&ways.own)));
+        let emulated = Arc::new(platform_device(Endpoint::Emulated, Arc::clone(&ways.bus)));
         let host = Arc::new(host_bridge(&ways.bus)?);
-        Some(Self { host, ring: Arc::new(ring), queue: Arc::new(queue), platform: Arc::new(platform), ways })
+        Some(Self { host, ring: Arc::new(ring), queue: Arc::new(queue), platform, emulated, ways })
     }
 
     pub(super) fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
         let windows = self.host.windows();
         bus.attach("ECAM", windows.ecam, self.host.ecam())?;
         bus.attach("PCI memory", windows.memory, self.host.memory())?;
-        let devices: [(&str, u64, u64, Arc<dyn crate::bus::Device>); 3] = [
+        let devices: [(&str, u64, u64, Arc<dyn crate::bus::Device>); 4] = [
             ("rings", RING_REGISTERS, RingDevice::SIZE, Arc::clone(&self.ring) as _),
             ("queue", QUEUE_REGISTERS, QueueDevice::SIZE, Arc::clone(&self.queue) as _),
             ("platform device", PLATFORM_REGISTERS, platform_device::SIZE, Arc::clone(&self.platform) as _),
+            ("emulated device", EMULATED_REGISTERS, platform_device::SIZE, Arc::clone(&self.emulated) as _),
         ];
         for (name, base, size, device) in devices {
             if let Some(region) = Region::new(base, size) {
@@ -140,6 +143,10 @@ impl Devices {
                 let store = Arc::new(PlatformStore::new(bus, PLATFORM_REGISTERS));
                 (Hardware::Platform(Arc::clone(&self.platform)), independent(store), None)
             }
+            Endpoint::Emulated => {
+                let store = Arc::new(PlatformStore::new(bus, EMULATED_REGISTERS).emulated());
+                (Hardware::Platform(Arc::clone(&self.emulated)), independent(store), None)
+            }
         };
         Ok(Probed { endpoint, hardware, found, rings })
     }
@@ -147,7 +154,9 @@ impl Devices {
     /// The endpoint writes something, whatever its store holds.
     pub(super) fn write(&self, endpoint: Endpoint, message: MsiMessage) {
         let way = match endpoint {
-            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix => &self.ways.bus,
+            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::Emulated => {
+                &self.ways.bus
+            }
             Endpoint::ImsRing | Endpoint::ImsQueue | Endpoint::Platform => &self.ways.own,
         };
         way.signal_msi(endpoint.requester(), message);
@@ -157,6 +166,12 @@ impl Devices {
     pub(super) fn queue(&self) -> &QueueDevice {
         &self.queue
     }
+}
+
+fn platform_device(endpoint: Endpoint, upstream: Arc<dyn SignalMsi<RequesterId>>) -> PlatformDevice {
+    let requester = endpoint.requester();
+    let behind = Doorbells::new(Arc::new(Behind { requester, upstream }));
+    PlatformDevice::new(DeviceId::new(requester.get()), PLATFORM, Arc::new(behind))
 }
 
 fn independent(store: Arc<dyn MessageStore>) -> FoundStore {
@@ -215,13 +230,16 @@ impl Probed {
             Endpoint::PciMsix => (TABLE - 2, TABLE - 2),
             Endpoint::ImsRing => (RING_VECTORS, 1),
             Endpoint::ImsQueue => (QUEUE - 2, QUEUE - 2),
-            Endpoint::Platform => (PLATFORM - 1, PLATFORM - 1),
+            Endpoint::Platform | Endpoint::Emulated => (PLATFORM - 1, PLATFORM - 1),
         }
     }
 
     /// Does its driver add and free vectors while it runs?
     pub(super) const fn adds_later(&self) -> bool {
-        matches!(self.endpoint, Endpoint::PciMsix | Endpoint::ImsQueue | Endpoint::Platform)
+        matches!(
+            self.endpoint,
+            Endpoint::PciMsix | Endpoint::ImsQueue | Endpoint::Platform | Endpoint::Emulated
+        )
     }
 
     /// What sends, with the slot of its vector: the rings, or the `slots` themselves.

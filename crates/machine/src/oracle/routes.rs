@@ -5,8 +5,8 @@ use super::{Clock, Pending, Route};
 use crate::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, DoorbellPage, Granule, Isolation, LevelMessages, Move, MoveOutcome,
-    MsiError, MsiMessage, MsiParent, RequesterId, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Granule, Isolation, LevelMessages, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId, Tier, Vector, VectorBlock,
 };
 use std::collections::HashMap;
 #[cfg(test)]
@@ -146,6 +146,10 @@ impl Watched {
 impl MsiParent for Watched {
     fn isolation(&self, of: RequesterId) -> Isolation {
         self.parent.isolation(of)
+    }
+
+    fn dma_isolation(&self, of: RequesterId) -> DmaIsolation {
+        self.parent.dma_isolation(of)
     }
 
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {

@@ -4,7 +4,9 @@ use super::{Features, MAX_SLOTS, registers};
 use crate::bus::AccessWidth;
 use crate::lock::lock;
 use crate::platform::CpuBus;
-use msi_types::{Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, StoreError, Trigger};
+use msi_types::{
+    Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError, Trigger,
+};
 use std::sync::Mutex;
 
 /// A platform device's message store.
@@ -13,6 +15,7 @@ pub(crate) struct PlatformStore {
     base: u64,
     slots: u16,
     features: Features,
+    storage: Storage,
     /// The device's own lock: one update at a time.
     open: Mutex<()>,
 }
@@ -22,7 +25,12 @@ impl PlatformStore {
     pub(crate) fn new(bus: CpuBus, base: u64) -> Self {
         let slots = u16::try_from(bus.read32(base + registers::COUNT)).unwrap_or(0).min(MAX_SLOTS);
         let features = Features(bus.read32(base + registers::FEATURES));
-        Self { bus, base, slots, features, open: Mutex::new(()) }
+        Self { bus, base, slots, features, storage: Storage::Device, open: Mutex::new(()) }
+    }
+
+    /// Of a kind that a hypervisor emulates for its guests.
+    pub(crate) fn emulated(self) -> Self {
+        Self { storage: Storage::Emulated, ..self }
     }
 
     /// The message in a slot.
@@ -82,6 +90,10 @@ impl MessageStore for PlatformStore {
             Rewrite::Masked => Masking::PerVector,
             Rewrite::Atomic64 | Rewrite::AddressOnly | Rewrite::LowWordOnly | Rewrite::Never => Masking::None,
         }
+    }
+
+    fn storage(&self) -> Storage {
+        self.storage
     }
 
     fn trigger(&self) -> Trigger {

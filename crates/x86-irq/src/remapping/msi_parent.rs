@@ -6,9 +6,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Isolated,
-    IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
-    RequesterId, Shape, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, IsolatingMechanism,
+    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape,
+    Tier, Vector, VectorBlock,
 };
 
 /// A group's function writes its low bits of 16.
@@ -19,7 +19,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         match (self.sources)(of) {
             None => Isolation::NotIsolated(NotIsolated::NoController),
             Some(source) if source.check != SourceCheck::None && self.table.blocks_compatibility_format() => {
-                Isolation::Isolated(Isolated::by(IsolatingMechanism::InterruptRemapping))
+                Isolation::Isolated(IsolatingMechanism::InterruptRemapping)
             }
             Some(_) => Isolation::NotIsolated(NotIsolated::SharedDoorbell(
                 "a remapping unit that does not check every message",

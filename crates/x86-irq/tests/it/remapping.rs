@@ -2,7 +2,7 @@
 
 use crate::board::{Board, Device, request};
 use msi_types::{
-    Cpu, Isolated, IsolatingMechanism, Isolation, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
+    Cpu, IsolatingMechanism, Isolation, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
     RequesterId, Rewrite, Shape, negotiate,
 };
 use proptest::prelude::*;
@@ -316,7 +316,7 @@ fn a_requester_that_is_not_behind_the_unit_has_no_route() {
 
 #[test]
 fn only_a_unit_that_checks_everything_isolates() {
-    let proof = Isolation::Isolated(Isolated::by(IsolatingMechanism::InterruptRemapping));
+    let proof = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
     assert_eq!(Rig::new().parent.isolation(NIC), proof);
     let passing =
         RemapTableConfig { mode: ApicMode::Xapic, compatibility: CompatibilityFormat::Passed, ..config() };

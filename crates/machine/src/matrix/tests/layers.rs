@@ -5,7 +5,10 @@ use super::*;
 use crate::iommu::Fault;
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{SharedDevice, SharedDeviceConfig};
-use msi_types::{Granule, Isolation, MsiMessage, NotIsolated, RequesterId};
+use msi_types::{
+    DmaIsolation, Granule, IsolatingMechanism, Isolation, MsiMessage, MsiParent, NotDmaIsolated,
+    PassthroughError, RequesterId,
+};
 use std::sync::Arc;
 
 const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
@@ -140,11 +143,28 @@ fn identity_maps_nothing_and_confines_nothing() {
         let trial = Trial::begin(&board, Endpoint::PciMsix).unwrap();
         trial.deliver().unwrap();
         assert_eq!(board.pages(), (0, 0));
-        assert!(matches!(board.isolation(Endpoint::PciMsix), Isolation::NotIsolated(_)), "{parent}");
+        let device = Endpoint::PciMsix.requester();
+        let dma = board.parent.dma_isolation(device);
+        assert_eq!(dma, DmaIsolation::NotIsolated(NotDmaIsolated::Identity), "{parent}");
+        assert!(board.pass_through(Endpoint::PciMsix).is_err(), "{parent}");
         trial.end().unwrap();
     }
-    let board = behind(Parent::Its, DoorbellMode::Identity);
-    assert_eq!(board.isolation(Endpoint::PciMsix), Isolation::NotIsolated(NotIsolated::Unconfined));
+}
+
+#[test]
+fn passthrough_needs_an_its_and_an_iommu_that_translates() {
+    let device = Endpoint::PciMsix.requester();
+    let refused = |reason| Err(PassthroughError::NotDmaIsolated { device, reason });
+    let alone = board(Parent::Its, Layer::None, World::BareMetal);
+    assert_eq!(alone.isolation(Endpoint::PciMsix), Isolation::Isolated(IsolatingMechanism::Its));
+    assert_eq!(alone.pass_through(Endpoint::PciMsix), refused(NotDmaIsolated::NoIommu));
+    let identity = behind(Parent::Its, DoorbellMode::Identity);
+    assert_eq!(identity.pass_through(Endpoint::PciMsix), refused(NotDmaIsolated::Identity));
+    let translated = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size4K));
+    assert_eq!(translated.pass_through(Endpoint::PciMsix), Ok(()));
+    let shared = behind(Parent::V2m, DoorbellMode::Mapped(Granule::Size4K));
+    assert!(matches!(shared.pass_through(Endpoint::PciMsix), Err(PassthroughError::NotIsolated { .. })));
+    translated.check_quiet().unwrap();
 }
 
 #[test]

@@ -17,6 +17,17 @@ fn a_guest_that_claims_to_be_bare_metal_loses_what_devices_store() {
 }
 
 #[test]
+fn a_guest_without_remapping_that_claims_to_have_it_loses_what_devices_store() {
+    for (parent, layer) in [(Parent::Its, Layer::None), (Parent::X86Vector, Layer::None)] {
+        let plan = Plan { reality: World::GuestRemapped, ..plan(parent, layer, World::BareMetal) };
+        let board = Board::new(plan).unwrap();
+        let outcome = attempt(&board, Endpoint::ImsQueue);
+        assert!(matches!(&outcome, Outcome::Broken(_)), "{outcome:?}");
+        assert_eq!(attempt(&board, Endpoint::Emulated), Outcome::Works);
+    }
+}
+
+#[test]
 fn a_machine_that_cannot_be_is_no_refusal() {
     let cell = Cell {
         endpoint: Endpoint::PciMsi,
