@@ -50,15 +50,15 @@ pub trait Layer: Send + Sync {
     }
 
     /// Makes the message that a device is to store of the one that the level below composed, and whatever that takes
-    /// (a page is mapped). Each message held is [let go](Self::let_go) once.
-    fn hold(&self, device: RequesterId, below: MsiMessage) -> Result<MsiMessage, MsiError> {
-        let _ = device;
+    /// (a page is mapped). `fit` is what the device can store. Each message held is [let go](Self::let_go) once.
+    fn hold(&self, device: RequesterId, below: MsiMessage, fit: Fit) -> Result<MsiMessage, MsiError> {
+        let _ = (device, fit);
         Ok(below)
     }
 
-    /// A message that the level below composed is stored by the device no more.
-    fn let_go(&self, device: RequesterId, below: MsiMessage) {
-        let _ = (device, below);
+    /// The device stores a message no more: `held` is what [`hold`](Self::hold) answered.
+    fn let_go(&self, device: RequesterId, held: MsiMessage) {
+        let _ = (device, held);
     }
 
     /// Is the device kept from ringing others' interrupts, given what is true below? `page` says what shares a page

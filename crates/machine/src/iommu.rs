@@ -18,8 +18,10 @@ pub const GRANULE: Granule = Granule::Size4K;
 const KEPT: usize = 64;
 /// Added to a device's number: the domain that is its own.
 const OWN: u32 = 1 << 31;
-/// Where the driver begins to map doorbells: low, so that devices with 32 address bits can store it.
-const FIRST_ADDRESS: u64 = 0x0800_0000;
+/// Where the driver begins to map doorbells, for devices with 32 address bits and for others: what is mapped for the
+/// wrong ones does not fit.
+const NARROW: u64 = 0x0800_0000;
+const WIDE: u64 = 0x20_0800_0000;
 
 /// A device wrote where nothing is mapped for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -203,14 +205,17 @@ impl Driver for IommuDriver {
         }
         let at = match placement {
             Placement::At(at) => at,
-            Placement::Anywhere => {
-                let mut at = FIRST_ADDRESS;
+            Placement::Within { .. } => {
+                let mut at = if placement.admits(WIDE) { WIDE } else { NARROW };
                 while stage.pages.contains_key(&at) {
                     at += stage.granule.bytes();
                 }
                 at
             }
         };
+        if !placement.admits(at) {
+            return Err("no page is free where the device could address it");
+        }
         if stage.pages.contains_key(&at) {
             return Err("the page is mapped already");
         }
@@ -257,6 +262,8 @@ mod tests {
         unit
     }
 
+    const ANYWHERE: Placement = Placement::Within { address_bits: 64 };
+
     fn driver(unit: &Arc<Iommu>) -> IommuDriver {
         IommuDriver::new(Arc::clone(unit))
     }
@@ -270,7 +277,7 @@ mod tests {
         for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
             let doorbell = 0x0821_0000 + granule.bytes() - 4;
             let unit = unit(DoorbellMode::Mapped(granule), doorbell);
-            let at = driver(&unit).map(DOMAIN, granule.page(doorbell), Placement::Anywhere).unwrap();
+            let at = driver(&unit).map(DOMAIN, granule.page(doorbell), ANYWHERE).unwrap();
             assert_eq!(write(&unit, at | granule.offset(doorbell)), Delivery::Pending);
             assert_eq!(write(&unit, at + granule.bytes()), Delivery::Blocked);
         }
@@ -314,9 +321,9 @@ mod tests {
     #[test]
     fn a_page_is_mapped_once_until_it_is_unmapped() {
         let unit = unit(DoorbellMode::Mapped(Granule::Size4K), 0);
-        let at = driver(&unit).map(DOMAIN, 0x7000, Placement::Anywhere).unwrap();
+        let at = driver(&unit).map(DOMAIN, 0x7000, ANYWHERE).unwrap();
         assert!(driver(&unit).map(DOMAIN, 0x8000, Placement::At(at)).is_err());
         driver(&unit).unmap(DOMAIN, at);
-        assert_eq!((unit.pages(), driver(&unit).map(DOMAIN, 0x8000, Placement::Anywhere)), (0, Ok(at)));
+        assert_eq!((unit.pages(), driver(&unit).map(DOMAIN, 0x8000, ANYWHERE)), (0, Ok(at)));
     }
 }

@@ -46,10 +46,23 @@ pub enum DoorbellMode {
 /// Where a page is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placement {
-    /// Where the IOMMU driver has room.
-    Anywhere,
+    /// Where the IOMMU driver has room below 2 to this power: the endpoint stores so many address bits.
+    Within {
+        /// 32 or 64.
+        address_bits: u8,
+    },
     /// At this page.
     At(u64),
+}
+
+impl Placement {
+    /// May the page be mapped at `at`?
+    pub const fn admits(self, at: u64) -> bool {
+        match self {
+            Self::Within { address_bits } => address_bits >= 64 || at >> address_bits == 0,
+            Self::At(place) => at == place,
+        }
+    }
 }
 
 /// What an IOMMU driver gives. Task operations; the driver locks inside.
@@ -63,7 +76,8 @@ pub trait Iommu: Send + Sync {
     fn mode(&self, domain: IommuDomain) -> DoorbellMode;
 
     /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable for the domain's
-    /// devices, as device memory. On return they can write there. Answers at which page.
+    /// devices, as device memory. On return they can write there. Answers at which page, one that the placement
+    /// [admits](Placement::admits). A page may be mapped at several places, for endpoints of several widths.
     ///
     /// # Errors
     /// Why not.
@@ -76,16 +90,18 @@ pub trait Iommu: Send + Sync {
 /// Maps doorbells for the devices behind an IOMMU, and has them store the addresses that lead there.
 ///
 /// A page is mapped once for each domain, before a device of it stores the first message that needs it – so a message
-/// that names a CPU is mapped before its interrupt moves to that CPU –, and unmapped after the last one is let go.
+/// that names a CPU is mapped before its interrupt moves to that CPU –, and unmapped after the last one is let go. It is
+/// mapped a second time, lower, for an endpoint whose address register is too narrow for where it is.
 pub struct DoorbellMapping<I> {
     iommu: I,
     host: Arc<dyn Host>,
+    /// By domain, and where devices see the page.
     pages: TaskLock<BTreeMap<(IommuDomain, u64), Mapped>>,
 }
 
 /// A page of doorbells in a domain.
 struct Mapped {
-    at: u64,
+    page: u64,
     users: usize,
 }
 
@@ -117,28 +133,28 @@ impl<I: Iommu> DoorbellMapping<I> {
     fn take(&self, wanted: Wanted) -> Result<u64, &'static str> {
         let Wanted { domain, page, placement } = wanted;
         let mut pages = self.pages.lock(&*self.host);
-        if let Some(mapped) = pages.get_mut(&(domain, page)) {
-            mapped.users += 1;
-            return Ok(mapped.at);
-        }
-        if let Placement::At(place) = placement
-            && pages.iter().any(|((other, _), mapped)| *other == domain && mapped.at == place)
-        {
-            return Err("the guest maps two doorbells where it has one");
+        let of_domain = pages.range_mut((domain, 0)..=(domain, u64::MAX));
+        for ((_, at), mapped) in of_domain.filter(|((_, at), _)| placement.admits(*at)) {
+            if mapped.page == page {
+                mapped.users += 1;
+                return Ok(*at);
+            }
+            if let Placement::At(_) = placement {
+                return Err("the guest maps two doorbells where it has one");
+            }
         }
         let at = self.iommu.map(domain, page, placement)?;
-        pages.insert((domain, page), Mapped { at, users: 1 });
+        pages.insert((domain, at), Mapped { page, users: 1 });
         Ok(at)
     }
 
-    fn give_back(&self, domain: IommuDomain, page: u64) {
+    fn give_back(&self, domain: IommuDomain, at: u64) {
         let mut pages = self.pages.lock(&*self.host);
-        let Some(mapped) = pages.get_mut(&(domain, page)) else { return };
+        let Some(mapped) = pages.get_mut(&(domain, at)) else { return };
         mapped.users -= 1;
-        if mapped.users == 0
-            && let Some(unused) = pages.remove(&(domain, page))
-        {
-            self.iommu.unmap(domain, unused.at);
+        if mapped.users == 0 {
+            pages.remove(&(domain, at));
+            self.iommu.unmap(domain, at);
         }
     }
 
@@ -147,13 +163,14 @@ impl<I: Iommu> DoorbellMapping<I> {
         Some((domain, self.iommu.mode(domain)))
     }
 
-    fn address(&self, device: RequesterId, doorbell: u64) -> Result<u64, &'static str> {
+    fn address(&self, device: RequesterId, doorbell: u64, fit: Fit) -> Result<u64, &'static str> {
         let Some((domain, mode)) = self.mode_of(device) else { return Ok(doorbell) };
         match mode {
             DoorbellMode::Identity => Ok(doorbell),
             DoorbellMode::Mapped(granule) => {
                 let page = granule.page(doorbell);
-                let at = self.take(Wanted { domain, page, placement: Placement::Anywhere })?;
+                let placement = Placement::Within { address_bits: fit.address_bits };
+                let at = self.take(Wanted { domain, page, placement })?;
                 Ok(at | granule.offset(doorbell))
             }
             DoorbellMode::Nested { granule, stored, doorbell: seen } => {
@@ -182,17 +199,20 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         Fit { address_bits: 64, rewrite: unaddressed(fit.rewrite), ..fit }
     }
 
-    fn hold(&self, device: RequesterId, below: MsiMessage) -> Result<MsiMessage, MsiError> {
-        match self.address(device, below.address) {
+    fn hold(&self, device: RequesterId, below: MsiMessage, fit: Fit) -> Result<MsiMessage, MsiError> {
+        match self.address(device, below.address, fit) {
             Ok(address) => Ok(MsiMessage { address, ..below }),
             Err(reason) => Err(MsiError::Unmapped { device, address: below.address, reason }),
         }
     }
 
-    fn let_go(&self, device: RequesterId, below: MsiMessage) {
+    fn let_go(&self, device: RequesterId, held: MsiMessage) {
         match self.mode_of(device) {
-            Some((domain, DoorbellMode::Mapped(granule) | DoorbellMode::Nested { granule, .. })) => {
-                self.give_back(domain, granule.page(below.address));
+            Some((domain, DoorbellMode::Mapped(granule))) => {
+                self.give_back(domain, granule.page(held.address));
+            }
+            Some((domain, DoorbellMode::Nested { granule, doorbell, .. })) => {
+                self.give_back(domain, granule.page(doorbell));
             }
             Some((_, DoorbellMode::Identity | DoorbellMode::Reserved { .. })) | None => {}
         }

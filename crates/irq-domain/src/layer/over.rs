@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{
-    Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Granule, Isolation,
+    Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, Isolation,
     LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotDmaIsolated, NotIsolated, Pending,
     RequesterId, Tier, Vector, VectorBlock,
 };
@@ -35,17 +35,28 @@ struct Book {
 #[derive(Clone, Copy)]
 struct Held {
     device: RequesterId,
-    /// As the level below composed it; `None` before, and for all of a group but its first vector.
-    stored: Option<MsiMessage>,
+    /// What it can store.
+    fit: Fit,
+    /// `None` before, and for all of a group but its first vector.
+    stored: Option<Passed>,
     /// The same for the move that was begun, if its message changes.
-    moving: Option<MsiMessage>,
+    moving: Option<Passed>,
     /// The message that ends a level.
-    deassert: Option<MsiMessage>,
+    deassert: Option<Passed>,
+}
+
+/// A message on its way through the layer.
+#[derive(Clone, Copy)]
+struct Passed {
+    /// As the level below composed it.
+    below: MsiMessage,
+    /// As the layer passed it on.
+    held: MsiMessage,
 }
 
 impl Held {
-    const fn by(device: RequesterId) -> Self {
-        Self { device, stored: None, moving: None, deassert: None }
+    const fn by(device: RequesterId, fit: Fit) -> Self {
+        Self { device, fit, stored: None, moving: None, deassert: None }
     }
 }
 
@@ -77,9 +88,14 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         self.with(|book| book.vectors.get_mut(&vector).map(change));
     }
 
-    fn let_go(&self, device: RequesterId, messages: impl IntoIterator<Item = Option<MsiMessage>>) {
+    /// Has the layer pass a message on to the device.
+    fn pass(&self, to: &Held, below: MsiMessage) -> Result<Passed, MsiError> {
+        Ok(Passed { below, held: self.layer.hold(to.device, below, to.fit)? })
+    }
+
+    fn let_go(&self, device: RequesterId, messages: impl IntoIterator<Item = Option<Passed>>) {
         for message in messages.into_iter().flatten() {
-            self.layer.let_go(device, message);
+            self.layer.let_go(device, message.held);
         }
     }
 
@@ -104,7 +120,9 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         let requester = requester.ok_or_else(|| self.not_attached())?;
         let block = allocate(&BlockRequest { fit: self.layer.fit(request.fit), ..*request })?;
         let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
-        self.with(|book| book.vectors.extend(vectors.map(|vector| (vector, Held::by(requester)))));
+        self.with(|book| {
+            book.vectors.extend(vectors.map(|vector| (vector, Held::by(requester, request.fit))))
+        });
         Ok(block)
     }
 
@@ -115,7 +133,7 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
     }
 
     fn let_all_go(&self, held: Vec<Held>) {
-        for Held { device, stored, moving, deassert } in held {
+        for Held { device, stored, moving, deassert, .. } in held {
             self.let_go(device, [stored, moving, deassert]);
         }
     }
@@ -178,50 +196,48 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
 
     fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
         let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let Held { device, stored, .. } = self.held(vector)?;
-        let below = self.parent.compose(block, index)?;
-        let message = self.layer.hold(device, below)?;
-        self.note(vector, |held| held.stored = Some(below));
-        self.let_go(device, [stored]);
-        Ok(message)
+        let held = self.held(vector)?;
+        let passed = self.pass(&held, self.parent.compose(block, index)?)?;
+        self.note(vector, |held| held.stored = Some(passed));
+        self.let_go(held.device, [held.stored]);
+        Ok(passed.held)
     }
 
     fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
         let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let Held { device, stored, deassert, .. } = self.held(vector)?;
+        let held = self.held(vector)?;
         let below = self.parent.compose_level(block, index)?;
-        let first = self.layer.hold(device, below.assert)?;
-        let second = self.layer.hold(device, below.deassert).inspect_err(|_| {
-            self.layer.let_go(device, below.assert);
-        })?;
+        let assert = self.pass(&held, below.assert)?;
+        let deassert = self.pass(&held, below.deassert);
+        let deassert = deassert.inspect_err(|_| self.let_go(held.device, [Some(assert)]))?;
         self.note(vector, |held| {
-            held.stored = Some(below.assert);
-            held.deassert = Some(below.deassert);
+            held.stored = Some(assert);
+            held.deassert = Some(deassert);
         });
-        self.let_go(device, [stored, deassert]);
-        Ok(LevelMessages { assert: first, deassert: second })
+        self.let_go(held.device, [held.stored, held.deassert]);
+        Ok(LevelMessages { assert: assert.held, deassert: deassert.held })
     }
 
     fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let moved = self.parent.begin_move(block, index, to)?;
         let Some(below) = moved.message else { return Ok(moved) };
         let held = self.held(moved.first);
-        let message = match held.and_then(|held| self.layer.hold(held.device, below)) {
-            Ok(message) => message,
+        let passed = match held.and_then(|held| self.pass(&held, below)) {
+            Ok(passed) => passed,
             Err(error) => {
                 // The first error is the one to report.
                 let _ = self.parent.end_move(moved, MoveOutcome::RolledBack);
                 return Err(error);
             }
         };
-        self.note(moved.first, |held| held.moving = Some(below));
-        Ok(Move { message: Some(message), ..moved })
+        self.note(moved.first, |held| held.moving = Some(passed));
+        Ok(Move { message: Some(passed.held), ..moved })
     }
 
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         let vector = moved.first;
         let held = self.held(vector);
-        let message = held.ok().and_then(|held| held.moving);
+        let message = held.ok().and_then(|held| held.moving).map(|passed| passed.below);
         let result = self.parent.end_move(Move { message, ..moved }, outcome);
         // What the device stores is the truth, even if the controller failed to finish.
         if let Ok(Held { device, stored, moving: Some(new), .. }) = held {
@@ -266,7 +282,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
         if let Ok(Held { device, stored, .. }) = self.held(vector) {
             self.layer.describe(device, out)?;
-            if let Some(below) = stored {
+            if let Some(Passed { below, .. }) = stored {
                 writeln!(out, "  to address {:#x}, data {:#x} below", below.address, below.data)?;
             }
         }

@@ -128,7 +128,7 @@ impl Layer for ShimLayer {
         Fit { address_bits, data_bits: fit.data_bits.min(self.data_bits), rewrite }
     }
 
-    fn hold(&self, device: RequesterId, below: MsiMessage) -> Result<MsiMessage, MsiError> {
+    fn hold(&self, device: RequesterId, below: MsiMessage, _: Fit) -> Result<MsiMessage, MsiError> {
         let message = MsiMessage { address: self.map(device, below.address)?, ..below };
         let carried =
             Fit { address_bits: self.address_bits, data_bits: self.data_bits, rewrite: Rewrite::Masked };

@@ -88,12 +88,16 @@ impl Iommu for Driver {
             return Err("injected");
         }
         let count = self.0.maps.fetch_add(1, Relaxed) as u64;
+        // As high as the endpoint can address: what others cannot, they need not.
         let at = match placement {
-            Placement::Anywhere => 0x800_0000 + count * granule.bytes(),
+            Placement::Within { address_bits: 64 } => 0x10_0000_0000 + count * granule.bytes(),
+            Placement::Within { address_bits } => (1 << (address_bits - 1)) + count * granule.bytes(),
             Placement::At(at) => at,
         };
         let mut mapped = self.0.mapped.lock().unwrap();
-        let twice = mapped.iter().any(|((other, _), known)| *other == domain.0 && *known == page);
+        let twice = mapped
+            .iter()
+            .any(|((other, seen), known)| *other == domain.0 && *known == page && placement.admits(*seen));
         assert!(!twice, "mapped twice");
         assert!(mapped.insert((domain.0, at), page).is_none(), "mapped over another page");
         Ok(at)
@@ -322,6 +326,41 @@ fn a_doorbell_above_four_gigabytes_is_brought_within_an_endpoints_reach() {
 }
 
 #[test]
+fn endpoints_of_different_widths_share_a_domain_in_any_order() {
+    let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
+    for (kinds, pages) in [([StoreKind::MSIX, narrow], 2), ([narrow, StoreKind::MSIX], 1)] {
+        let machine = Machine::new(Kind::Stays);
+        let translation = Translation::new(MAPPED);
+        let parent = iommu(&machine, &translation);
+        let devices = kinds.map(|kind| {
+            let device = attach(&machine, &parent, DEVICE, &machine.store(kind)).unwrap();
+            device.allocate(Shape::Independent, 8..=8).unwrap();
+            device
+        });
+        assert_eq!(translation.pages(), pages);
+        let [first, second] = devices;
+        drop(first);
+        assert_eq!(translation.pages(), 1);
+        drop(second);
+        assert_eq!(translation.pages(), 0);
+    }
+}
+
+#[test]
+fn a_narrow_endpoint_moves_within_its_reach() {
+    let setup = one_vector(Kind::NamesCpuFarApart, MAPPED);
+    let parent = iommu(&setup.machine, &setup.translation);
+    let narrow = setup.machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
+    let device = attach(&setup.machine, &parent, RequesterId::pci(3, 0, 0), &narrow).unwrap();
+    device.allocate_at(&[0]).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    for cpu in [3, 1, 2] {
+        handle.set_affinity(Cpu::new(cpu)).unwrap();
+        assert!(device.message(0).unwrap().address < 1 << 32);
+    }
+}
+
+#[test]
 fn both_messages_of_a_level_are_mapped_or_neither() {
     let machine = Machine::new(Kind::Stays);
     let translation = Translation::new(MAPPED);
@@ -500,7 +539,7 @@ fn every_level_is_described() {
             "irq 0",
             "device device",
             "bridge",
-            "to address 0x8000040, data 0x2000 below",
+            "to address 0x1000000040, data 0x2000 below",
             "iommu",
             "to address 0x8090040, data 0x2000 below",
             "mock controller",

@@ -7,7 +7,7 @@ use core::ops::Range;
 use gic_driver::Table;
 use irq_domain::layer::Placement;
 
-/// Where doorbells are placed, as devices see them.
+/// Where doorbells are placed, as devices see them: within reach of 32 address bits.
 pub(crate) const DOORBELL_WINDOW: Range<u64> = 0x20_0000..0x40_0000;
 
 const ENTRIES: usize = 512;
@@ -61,7 +61,7 @@ impl AddressSpace {
     /// Maps a page of doorbells. Answers where.
     pub(super) fn map_doorbell(&mut self, page: u64, placement: Placement) -> Result<u64, &'static str> {
         let index = match placement {
-            Placement::Anywhere => self.used.iter().position(|used| !used).ok_or("its window is full")?,
+            Placement::Within { .. } => self.used.iter().position(|used| !used).ok_or("its window is full")?,
             Placement::At(at) => index_of(at).ok_or("it is not in its window")?,
         };
         if core::mem::replace(&mut self.used[index], true) {
