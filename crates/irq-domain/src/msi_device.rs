@@ -6,6 +6,7 @@ mod counts;
 mod managed;
 mod negotiation;
 mod relocation;
+mod restore;
 mod share;
 mod shared_device;
 mod teardown;
@@ -162,6 +163,17 @@ impl MsiDevice {
         let descriptor = self.domain.descriptor(&self.core, slot).ok_or(RequestError::NoVector(slot))?;
         self.core.await_freed(&descriptor);
         self.core.install(&descriptor, name, Arc::new(handler))
+    }
+
+    /// Writes the messages, masks and enable of all vectors again, after the device lost them: a function-level reset, or
+    /// a suspend. The bus driver has restored what its accesses need (a PCI function's BARs and command register). What
+    /// the device wanted to send meanwhile is lost with its state. Between the loss and this, the device's vectors are
+    /// not turned on or off. Task.
+    ///
+    /// # Errors
+    /// [`MsiDeviceError::Store`] if the device did not take it all. It can be tried again.
+    pub fn restore(&self) -> Result<(), MsiDeviceError> {
+        self.domain.restore(&self.core)
     }
 
     /// Undoes everything, like dropping, and says whether the store could be turned off. Task.

@@ -132,6 +132,10 @@ pub trait MessageStore: Send + Sync {
         let _ = vectors;
         Ok(())
     }
+    /// The device is off and has lost what it held: it was reset, or without power. The store assumes nothing of its
+    /// registers any more; what they held comes by the next [`grant`](Self::grant), [`update`](Self::update) and
+    /// [`set_enabled`](Self::set_enabled). Task.
+    fn forget(&self) {}
     /// Turns the function's interrupts on or off as a whole: the capability's enable bit. Task.
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError>;
     /// Masking that is safe in hard-IRQ context, where the store has it.

@@ -74,7 +74,7 @@ impl Domain {
         shape: Shape,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         draft.compose()?;
-        self.write(&draft, shape, state.power).inspect_err(|_| {
+        self.write(&draft.vectors, shape, state.power).inspect_err(|_| {
             // The first error is the one to report.
             let _ = self.quieten(draft.vectors.keys().copied(), state.power);
         })?;
@@ -119,14 +119,19 @@ impl Domain {
     }
 
     /// Puts the messages into the store, each masked if that is how it is held back, and turns the store on.
-    fn write(&self, draft: &Draft<'_>, shape: Shape, power: Power) -> Result<(), MsiDeviceError> {
+    pub(super) fn write(
+        &self,
+        vectors: &BTreeMap<u16, Entry>,
+        shape: Shape,
+        power: Power,
+    ) -> Result<(), MsiDeviceError> {
         if shape == Shape::AlignedGroup {
-            let count = u16::try_from(draft.vectors.len()).ok().and_then(NonZeroU16::new);
+            let count = u16::try_from(vectors.len()).ok().and_then(NonZeroU16::new);
             self.store.grant(count.unwrap_or(NonZeroU16::MIN))?;
         }
         let masked_here = self.endpoint_mask().is_some();
         self.store.update(&mut |slots: &mut dyn Slots| {
-            for (slot, entry) in &draft.vectors {
+            for (slot, entry) in vectors {
                 slots.mask(*slot);
                 match (entry.message, entry.deassert) {
                     (Some(assert), Some(deassert)) => {

@@ -62,9 +62,14 @@ impl MsiStore {
     }
 
     fn set_mask(&self, slot: u16, change: impl FnOnce(u32, u32) -> u32) {
-        let Some(bit) = 1u32.checked_shl(u32::from(slot)) else { return };
+        if let Some(bit) = 1u32.checked_shl(u32::from(slot)) {
+            self.set_masks(|masks| change(masks, bit));
+        }
+    }
+
+    fn set_masks(&self, change: impl FnOnce(u32) -> u32) {
         let write = |masks: &mut u32| {
-            *masks = change(*masks, bit);
+            *masks = change(*masks);
             self.registers.set_masks(*masks);
         };
         match &self.masks {
@@ -104,6 +109,13 @@ impl MessageStore for MsiStore {
         let mut update = Update { store: self, enabled: control.enable(), failure: None };
         change(&mut update);
         update.failure.map_or(Ok(()), Err)
+    }
+
+    fn forget(&self) {
+        let mut control = self.state.lock(&*self.host);
+        *control = control.with_enable(false).with_multiple_message_enable(0);
+        self.registers.set_control(*control);
+        self.set_masks(|_| u32::MAX);
     }
 
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {

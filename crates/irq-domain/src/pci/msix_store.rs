@@ -221,6 +221,10 @@ impl MessageStore for MsixStore {
         update.failure.map_or(Ok(()), Err)
     }
 
+    fn forget(&self) {
+        *self.power.lock(&*self.parts.host) = Power::Untouched;
+    }
+
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
         let mut power = self.power.lock(&*self.parts.host);
         if enabled {

@@ -151,6 +151,21 @@ impl Function {
         self.bytes.lock().unwrap()[usize::from(at)..][..N].try_into().unwrap()
     }
 
+    /// A function-level reset: what software can change is 0, and the table's entries are masked.
+    pub(crate) fn reset(&self) {
+        let writable = *self.writable.lock().unwrap();
+        self.bytes.lock().unwrap().iter_mut().zip(writable).for_each(|(byte, writable)| *byte &= !writable);
+        let mut memory = self.memory.lock().unwrap();
+        memory.fill(0);
+        let entry = usize::try_from(msix::ENTRY_SIZE / 4).unwrap();
+        let table = &mut memory[Self::word(TABLE_AT)..Self::word(PENDING_AT)];
+        table
+            .iter_mut()
+            .skip(Self::word(msix::ENTRY_CONTROL))
+            .step_by(entry)
+            .for_each(|control| *control = 1);
+    }
+
     pub(crate) fn msi_control(&self) -> msi::Control {
         msi::Control::from(u16::from_le_bytes(self.own(AT + msi::CONTROL)))
     }

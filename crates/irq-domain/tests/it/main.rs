@@ -17,6 +17,7 @@ mod mock;
 mod msi;
 mod msix;
 mod negotiation;
+mod restore;
 mod threads;
 mod view;
 mod wired;

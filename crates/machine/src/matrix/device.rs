@@ -250,6 +250,14 @@ impl Probed {
         }
     }
 
+    /// The PCI function is reset, and its header restored.
+    #[cfg(test)]
+    pub(super) fn reset(&self) {
+        if let Hardware::Function(function) = &self.hardware {
+            function.reset();
+        }
+    }
+
     /// A sender has something to say.
     pub(super) fn fire(&self, sender: u16) -> Fired {
         match &self.hardware {

@@ -4,6 +4,7 @@ mod layers;
 mod notices;
 mod quirks;
 mod reasons;
+mod restore;
 
 use super::board::Spread;
 use super::trial::attempt;

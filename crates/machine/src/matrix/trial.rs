@@ -199,6 +199,18 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
+    /// The endpoint is reset.
+    #[cfg(test)]
+    pub(super) fn reset(&self) {
+        self.probed.reset();
+    }
+
+    /// Its driver writes back what it held.
+    #[cfg(test)]
+    pub(super) fn restore(&self) -> Result<(), Setback> {
+        Ok(self.device.restore()?)
+    }
+
     /// What the device sends for a slot.
     #[cfg(test)]
     pub(super) fn message(&self, slot: u16) -> Option<MsiMessage> {

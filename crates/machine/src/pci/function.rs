@@ -146,6 +146,21 @@ impl Function {
         self.bars.follow(&state);
     }
 
+    /// A function-level reset, after which the bus driver has restored the header: command register and BARs. The message
+    /// store is as after power-on; what waited behind a mask is gone.
+    pub fn reset(&self) {
+        let mut state = lock(&self.state);
+        let header: Vec<_> = (header::COMMAND..header::BAR0 + 0x18)
+            .step_by(4)
+            .map(|offset| (offset, state.config.load(offset, AccessWidth::Word)))
+            .collect();
+        *state = State { plugged: state.plugged, ..State::reset(self.plan, &self.bars.sizes) };
+        for (offset, value) in header {
+            state.config.write(offset, AccessWidth::Word, value);
+        }
+        self.bars.follow(&state);
+    }
+
     /// Reads configuration space, at most 32 bits. All ones if nobody is there.
     pub fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
         let state = lock(&self.state);

@@ -135,6 +135,14 @@ impl Store {
         self.send(&mut cells, slot);
     }
 
+    /// The device is reset: it is off, and forgets everything.
+    pub(crate) fn reset(&self) {
+        self.enabled.store(false, Ordering::SeqCst);
+        self.granted.store(0, Ordering::Relaxed);
+        let masked = self.kind.masking == Masking::PerVector;
+        self.cells().fill(SlotState { masked, ..SlotState::default() });
+    }
+
     fn send(&self, cells: &mut [SlotState], slot: u16) {
         assert!(self.enabled.load(Ordering::SeqCst), "fired while it is off");
         let cell = &mut cells[usize::from(slot)];

@@ -1,0 +1,39 @@
+//! A device's messages, masks and enable after it lost them.
+
+use super::{Domain, Power, State};
+use crate::error::MsiDeviceError;
+use crate::interrupts::Interrupts;
+use msi_types::Shape;
+
+impl Domain {
+    /// Writes all again that the device held. Task.
+    pub(super) fn restore(&self, core: &Interrupts) -> Result<(), MsiDeviceError> {
+        let state = self.state.lock(core.host());
+        if state.gone {
+            return Err(MsiDeviceError::Gone);
+        }
+        self.store.forget();
+        if state.power == Power::Off {
+            return Ok(());
+        }
+        // Whoever turns a vector on or off meanwhile leaves the endpoint's mask to the end of this.
+        let held = self.endpoint_mask().is_some();
+        if held {
+            for entry in state.vectors.values() {
+                entry.descriptor.control.lock(core.host()).moving = true;
+            }
+        }
+        let written = self.write(&state.vectors, shape(&state), Power::Off);
+        if held {
+            for entry in state.vectors.values() {
+                core.end_rewrite(&entry.descriptor);
+            }
+        }
+        written
+    }
+}
+
+/// A group is alone in its store.
+fn shape(state: &State) -> Shape {
+    state.allocations.values().next().map_or(Shape::Independent, |allocation| allocation.shape)
+}

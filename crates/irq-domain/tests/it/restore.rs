@@ -1,0 +1,104 @@
+//! Devices that lose their message state.
+
+use crate::function::{AT, Function, attach};
+use crate::mock::{Kind, Machine, StoreKind};
+use irq_domain::MsiDeviceError;
+use irq_domain::pci::AccessContext;
+use msi_types::pci::msi;
+use msi_types::{Cpu, MessageStore, Shape};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+const STORES: [StoreKind; 5] =
+    [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE, StoreKind::LEVEL];
+
+#[test]
+fn a_restored_device_sends_as_before() {
+    for kind in STORES {
+        let machine = Machine::new(Kind::NamesCpu);
+        let store = machine.store(kind);
+        let device = machine.attach(&store);
+        let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
+        device.allocate(shape, 4..=4).unwrap();
+        let handles: Vec<_> = (0..4).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+        if kind == StoreKind::MSIX {
+            handles[1].set_affinity(Cpu::new(3)).unwrap();
+        }
+        let before: Vec<_> = (0..4).map(|slot| (store.message(slot), store.deassert(slot))).collect();
+        handles[2].disable();
+        store.reset();
+        device.restore().unwrap();
+        let after: Vec<_> = (0..4).map(|slot| (store.message(slot), store.deassert(slot))).collect();
+        assert_eq!(after, before, "{kind:?}");
+        (0..4).for_each(|slot| store.fire(slot));
+        machine.settle();
+        let counts = || handles.iter().map(irq_domain::IrqHandle::count).collect::<Vec<_>>();
+        assert_eq!(counts(), [1, 1, 0, 1], "{kind:?}");
+        handles[2].enable();
+        machine.settle();
+        assert_eq!(counts(), [1, 1, 1, 1], "{kind:?}");
+    }
+}
+
+#[test]
+fn a_device_that_fails_is_restored_later() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let handle = device.request(1, "test", |_| {}).unwrap();
+    store.reset();
+    store.fail_in.store(1, SeqCst);
+    assert!(matches!(device.restore(), Err(MsiDeviceError::Store(_))));
+    device.restore().unwrap();
+    store.fire(1);
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+}
+
+#[test]
+fn a_device_without_vectors_stays_off() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.restore().unwrap();
+    assert!(!store.enabled.load(SeqCst));
+}
+
+#[test]
+fn a_reset_function_gets_its_msix_table_back() {
+    let function = Function::with_msix(8);
+    let (_machine, device) = attach(Kind::Stays, Arc::new(function.msix_store().unwrap()));
+    device.allocate(Shape::Independent, 4..=4).unwrap();
+    let handles: Vec<_> = (0..3).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+    handles[1].disable();
+    let table = || {
+        let entry = |slot| (function.entry_message(slot), function.entry(slot, 12));
+        (0..4).map(entry).collect::<Vec<_>>()
+    };
+    let before = (table(), function.msix_control());
+    function.reset();
+    device.restore().unwrap();
+    assert_eq!((table(), function.msix_control()), before);
+}
+
+#[test]
+fn a_reset_function_gets_its_msi_registers_back() {
+    for context in [AccessContext::Any, AccessContext::Task] {
+        let control = msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
+        let function = Function::with_msi(control, context);
+        let store: Arc<dyn MessageStore> = Arc::new(function.msi_store().unwrap());
+        let (_machine, device) = attach(Kind::Stays, store);
+        device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
+        let _handle = device.request(1, "test", |_| {}).unwrap();
+        let registers = || {
+            let word = |offset| irq_domain::pci::ConfigSpace::read32(&*function, AT + offset);
+            (0..5).map(|index| word(index * 4)).collect::<Vec<_>>()
+        };
+        let before = registers();
+        function.reset();
+        assert_ne!(registers(), before);
+        device.restore().unwrap();
+        assert_eq!(registers(), before, "{context:?}");
+    }
+}

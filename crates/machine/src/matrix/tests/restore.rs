@@ -1,0 +1,20 @@
+//! PCI functions that are reset.
+
+use super::super::trial::Trial;
+use super::*;
+
+#[test]
+fn a_reset_function_loses_messages_until_it_is_restored() {
+    for endpoint in [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix] {
+        let board = board(Parent::Its, Layer::DoorbellMapping, World::BareMetal);
+        let trial = Trial::begin(&board, endpoint).unwrap();
+        trial.deliver().unwrap();
+        trial.reset();
+        assert!(trial.deliver().is_err(), "{endpoint}: a reset function sends");
+        trial.restore().unwrap();
+        trial.deliver().unwrap();
+        trial.travel().unwrap();
+        trial.end().unwrap();
+        board.check_quiet().unwrap();
+    }
+}
