@@ -1,6 +1,6 @@
 //! One interrupt: its numbers, its counters, and what its level of the hierarchy offers.
 
-use crate::irq::{Flow, Irq, IrqContext};
+use crate::irq::{Flow, Irq, IrqContext, Verdict};
 use crate::lock::{IrqLock, TaskLock};
 use crate::msi_device::Domain;
 use alloc::boxed::Box;
@@ -10,7 +10,14 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use msi_types::{Cpu, Pending, Vector, WiredParent};
 
 /// A handler, as dispatch calls it.
-pub(crate) type Handler = Arc<dyn Fn(&IrqContext<'_>) + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(&IrqContext<'_>) -> Verdict + Send + Sync>;
+
+/// A handler, as a driver gives it.
+pub(crate) fn handler<R: Into<Verdict>>(
+    run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+) -> Handler {
+    Arc::new(move |context: &IrqContext<'_>| run(context).into())
+}
 
 /// What a gate holds.
 pub(crate) struct Action {
@@ -39,6 +46,7 @@ pub(crate) struct Descriptor {
     pub(crate) wanted: TaskLock<Option<Arc<[Cpu]>>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
+    pub(crate) not_mine: NotMine,
     target: AtomicU32,
 }
 
@@ -69,6 +77,7 @@ impl Descriptor {
             wanted: TaskLock::new(None),
             redelivered: AtomicU64::new(0),
             counts: Counts::new(new.cpus, spacing),
+            not_mine: NotMine::default(),
             target: AtomicU32::new(new.target.get()),
         }
     }
@@ -237,6 +246,42 @@ impl Counts {
     /// Runs by CPU.
     pub(crate) fn per_cpu(&self) -> impl Iterator<Item = u64> {
         self.cells.iter().step_by(1 << self.shift).map(|cell| cell.load(Ordering::Relaxed))
+    }
+}
+
+/// Runs of which so many find nothing to do make an interrupt a screaming one: 99 900 of 100 000, the numbers by which
+/// Linux shuts a line off (kernel/irq/spurious.c).
+const WINDOW: u64 = 100_000;
+const MOST_NOT_MINE: u64 = 99_900;
+
+/// Runs that found nothing to do. Written within the exclusion of the gate (or approximately, for private interrupts); so
+/// without atomic additions.
+#[derive(Debug, Default)]
+pub(crate) struct NotMine {
+    total: AtomicU64,
+    /// Since the window began.
+    recent: AtomicU64,
+    /// Runs when it began.
+    start: AtomicU64,
+}
+
+impl NotMine {
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// One more. True if the interrupt screams.
+    pub(crate) fn count(&self, counts: &Counts) -> bool {
+        self.total.store(self.total() + 1, Ordering::Relaxed);
+        let recent = self.recent.load(Ordering::Relaxed) + 1;
+        self.recent.store(recent, Ordering::Relaxed);
+        if recent <= MOST_NOT_MINE {
+            return false;
+        }
+        let runs: u64 = counts.per_cpu().sum();
+        let in_window = runs.saturating_sub(self.start.swap(runs, Ordering::Relaxed)) <= WINDOW;
+        self.recent.store(0, Ordering::Relaxed);
+        in_window
     }
 }
 

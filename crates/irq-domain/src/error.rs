@@ -28,6 +28,9 @@ pub enum RequestError {
     /// The controller refused.
     #[error(transparent)]
     Controller(#[from] MsiError),
+    /// A wired-to-MSI bridge has no vector for the input.
+    #[error(transparent)]
+    Bridge(#[from] MsiDeviceError),
 }
 
 /// Why an affinity could not be changed. The interrupt is where it was, unless a controller failed half-way and

@@ -1,5 +1,6 @@
 //! What a kernel gives to the interrupt core.
 
+use crate::irq::Irq;
 use msi_types::Cpu;
 
 /// What [`Host::irq_save`] found, for [`Host::irq_restore`]. Only the host knows its meaning.
@@ -48,5 +49,12 @@ pub trait Host: Send + Sync {
     /// sleeps for a moment. As provided, [`relax`](Self::relax).
     fn yield_now(&self) {
         self.relax();
+    }
+
+    /// An interrupt was shut off: more than 99 900 of 100 000 runs of its handler found
+    /// [nothing to do](crate::Verdict::NotMine). It is disabled once more than before, until
+    /// [`IrqHandle::enable`](crate::IrqHandle::enable). Hard IRQ. As provided, nobody hears of it.
+    fn screaming(&self, irq: Irq) {
+        let _ = irq;
     }
 }

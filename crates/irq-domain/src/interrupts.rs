@@ -9,7 +9,7 @@ mod view;
 use crate::affinity::{AffinityPolicy, RoundRobin};
 use crate::descriptor::{Action, Descriptor};
 use crate::host::Host;
-use crate::irq::{Deferral, Dispatched, Irq, IrqContext, Unhandled};
+use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Unhandled, Verdict};
 use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
 use crate::sync::{Entry, Gate, History, Running};
@@ -126,7 +126,8 @@ impl Interrupts {
     }
 
     /// Runs the handler of `vector`, which `cpu` has acknowledged. Hard IRQ: takes no lock, allocates nothing,
-    /// and touches no hardware, except to send an interrupt again that arrived while its handler ran elsewhere.
+    /// and touches no hardware, except to send an interrupt again that arrived while its handler ran elsewhere, and to
+    /// shut off one that [screams](Host::screaming).
     ///
     /// The caller is the trap loop of `cpu`, and ends the interrupt on the CPU interface itself, whatever the
     /// answer:
@@ -145,12 +146,11 @@ impl Interrupts {
         let Some(slot) = self.table.get(vector) else {
             return Dispatched::Unhandled(Unhandled::Unknown);
         };
-        match self.run(&slot.shared, cpu) {
-            Dispatched::Unhandled(nothing_shared) => match slot.private(cpu) {
-                Some(gate) => self.run(gate, cpu),
-                None => Dispatched::Unhandled(nothing_shared),
-            },
-            done => done,
+        match (self.run(&slot.shared, cpu), slot.private(cpu)) {
+            (Dispatched::Unhandled(Unhandled::Released | Unhandled::Unknown), Some(gate)) => {
+                self.run(gate, cpu)
+            }
+            (done, _) => done,
         }
     }
 
@@ -165,10 +165,24 @@ impl Interrupts {
         };
         running.descriptor.counts.count(cpu);
         let running = Run { core: self, running: Some(running) };
-        if let Some(action) = running.running.as_deref() {
-            (action.handler)(&IrqContext { descriptor: &action.descriptor, cpu });
+        let Some(action) = running.running.as_deref() else { return Dispatched::Handled };
+        match (action.handler)(&IrqContext { descriptor: &action.descriptor, cpu }) {
+            Verdict::Handled => Dispatched::Handled,
+            Verdict::NotMine => {
+                self.not_mine(&action.descriptor);
+                Dispatched::Unhandled(Unhandled::NotMine)
+            }
         }
-        Dispatched::Handled
+    }
+
+    /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a window with a lock.
+    #[cold]
+    fn not_mine(&self, descriptor: &Descriptor) {
+        let screams = descriptor.not_mine.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
+        if screams && self.while_installed(descriptor, |control| self.disable(descriptor, control)).is_some()
+        {
+            self.host.screaming(descriptor.irq);
+        }
     }
 
     /// How often an interrupt was sent again through its controller, all together. Any.

@@ -78,6 +78,31 @@ impl IrqContext<'_> {
     }
 }
 
+/// What a handler says of an arrival. A handler that returns nothing says [`Handled`](Self::Handled).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    /// Its device wanted something.
+    Handled,
+    /// Its device wanted nothing: the interrupt is another's, or nobody's.
+    NotMine,
+}
+
+impl From<()> for Verdict {
+    fn from((): ()) -> Self {
+        Self::Handled
+    }
+}
+
+/// Whether a new handler runs at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum Start {
+    /// The interrupt is let through by the request.
+    #[default]
+    Enabled,
+    /// It is let through by the first [`IrqHandle::enable`](crate::IrqHandle::enable). What arrives before is remembered.
+    Disabled,
+}
+
 /// What became of an arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Dispatched {
@@ -85,7 +110,7 @@ pub enum Dispatched {
     Handled,
     /// The handler did not run now.
     Deferred(Deferral),
-    /// There was no handler to run.
+    /// There was no handler to run, or it found nothing to do.
     Unhandled(Unhandled),
 }
 
@@ -99,13 +124,15 @@ pub enum Deferral {
     Disabled,
 }
 
-/// Why there was no handler.
+/// Why an arrival was not handled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Unhandled {
     /// The vector had a handler before: the arrival was under way when that was dropped.
     Released,
     /// The vector never had a handler: spurious.
     Unknown,
+    /// The handler ran, and says that its device wanted nothing: [`Verdict::NotMine`].
+    NotMine,
     /// The caller is not one of the CPUs that the core was made for.
     UnknownCpu,
 }

@@ -9,6 +9,7 @@
 //!                                                  │ owns numbers, gates, counters
 //!                      IrqHandle ◀── request ──────┤
 //!                                                  ├── wired and private interrupts ──▶ WiredParent
+//!                                                  ├── WiredBridge (wired inputs that become messages)
 //!                                                  └── MsiDevice (one per device) ──▶ MsiParent ──▶ … ──▶ root
 //!                                                          └──▶ MessageStore (MSI, MSI-X, a driver's own)
 //! ```
@@ -26,6 +27,7 @@
 //!   at enable.
 //! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
 //!   [may not wait](Host::may_wait), a handler or any other interrupt of the kernel's own, drop neither waits nor frees.
+//! - **A screaming interrupt is shut off**: one whose handler [finds nothing to do](Verdict::NotMine), time after time.
 //! - **A message that comes before its handler waits for it**: at the endpoint if that can be masked at any time, else
 //!   it is acknowledged and sent again at the request. Controllers are not asked to mask new vectors.
 //! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
@@ -118,6 +120,7 @@ extern crate alloc;
 extern crate std;
 
 mod affinity;
+mod bridge;
 mod descriptor;
 mod error;
 mod handle;
@@ -133,9 +136,10 @@ mod sync;
 mod table;
 
 pub use affinity::{AffinityPolicy, Moved, RoundRobin, spread};
+pub use bridge::{BridgeConfig, InputBridge, InputRequest, WiredBridge};
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use handle::{IrqHandle, PerCpuHandle};
 pub use host::{Host, IrqState};
 pub use interrupts::{Config, EffectiveAffinity, Interrupts, IrqInfo, WiredRequest};
-pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Unhandled};
+pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Start, Unhandled, Verdict};
 pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};

@@ -14,11 +14,11 @@ mod teardown;
 pub(crate) use share::Share;
 pub use shared_device::{SharedDevice, SharedDeviceConfig};
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, Handler, handler as into_handler};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
 use crate::interrupts::{Interrupts, Owned};
-use crate::irq::{Irq, IrqContext};
+use crate::irq::{Irq, IrqContext, Start, Verdict};
 use crate::lock::TaskLock;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -153,16 +153,36 @@ impl MsiDevice {
     }
 
     /// Gives the vector at `slot` its handler, and lets it through. Task.
-    pub fn request(
+    pub fn request<R: Into<Verdict>>(
         &self,
         slot: u16,
         name: &str,
-        handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
+        self.install(slot, name, into_handler(handler), Start::Enabled)
+    }
+
+    /// Gives the vector at `slot` its handler, which runs from the first [`IrqHandle::enable`] on. Task.
+    pub fn request_disabled<R: Into<Verdict>>(
+        &self,
+        slot: u16,
+        name: &str,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
+        self.install(slot, name, into_handler(handler), Start::Disabled)
+    }
+
+    fn install(
+        &self,
+        slot: u16,
+        name: &str,
+        handler: Handler,
+        start: Start,
     ) -> Result<IrqHandle, RequestError> {
         self.core.reclaim();
         let descriptor = self.domain.descriptor(&self.core, slot).ok_or(RequestError::NoVector(slot))?;
         self.core.await_freed(&descriptor);
-        self.core.install(&descriptor, name, Arc::new(handler))
+        self.core.install(&descriptor, name, handler, start)
     }
 
     /// Writes the messages, masks and enable of all vectors again, after the device lost them: a function-level reset, or

@@ -105,6 +105,19 @@ pub enum Isolation {
     NotIsolated(NotIsolated),
 }
 
+impl Isolation {
+    /// What isolates the device.
+    ///
+    /// # Errors
+    /// Why nothing does.
+    pub const fn mechanism(self) -> Result<IsolatingMechanism, NotIsolated> {
+        match self {
+            Self::Isolated(mechanism) => Ok(mechanism),
+            Self::NotIsolated(reason) => Err(reason),
+        }
+    }
+}
+
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

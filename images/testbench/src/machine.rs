@@ -21,7 +21,7 @@ use gic_firmware::{
 };
 use image_rt::{cpu, exceptions};
 use irq_domain::layer::{DoorbellMapping, Over};
-use irq_domain::{Config, Dispatched, Interrupts, WiredRequest};
+use irq_domain::{Config, Dispatched, Interrupts, Start, WiredRequest};
 use msi_types::{Cpu, MsiParent, Trigger, Vector};
 use spin::Once;
 
@@ -250,7 +250,7 @@ fn attach(smmu: &Smmu, around: &Surroundings, functions: &[Function]) {
 /// A layer that maps doorbells at the SMMU, and somebody who hears of its events.
 fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Arc<Interrupts>) -> Translated {
     let (vector, reader) = (Vector::new(smmu.event_spi()), smmu.clone());
-    let request = WiredRequest { vector, trigger: Trigger::Edge, name: "smmu" };
+    let request = WiredRequest { vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
     // For ever: the SMMU is never given back.
     core::mem::forget(handle.expect("the SMMU's event interrupt"));

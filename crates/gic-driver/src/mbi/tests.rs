@@ -313,7 +313,7 @@ fn nobody_is_isolated_and_the_reason_names_the_page() {
         mbi.isolation(RequesterId::new(1))
     };
     let own = reason(None);
-    assert!(own.proof().is_err());
+    assert!(own.mechanism().is_err());
     assert!(matches!(own, Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(_))), "{own}");
     let alias = reason(Some(0x900_0000));
     assert!(matches!(alias, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))), "{alias}");

@@ -4,24 +4,27 @@ use super::Interrupts;
 use crate::descriptor::{Action, Control, Descriptor, Handler, Presence};
 use crate::error::RequestError;
 use crate::handle::IrqHandle;
-use crate::irq::Flow;
+use crate::irq::{Flow, Start};
 use crate::sync::{Gate, WhenBusy};
 use alloc::sync::Arc;
 
 impl Interrupts {
-    /// Gives an interrupt its handler and lets it through. Task.
+    /// Gives an interrupt its handler. Task.
     pub(crate) fn install(
         self: &Arc<Self>,
         descriptor: &Arc<Descriptor>,
         name: &str,
         handler: Handler,
+        start: Start,
     ) -> Result<IrqHandle, RequestError> {
         self.reserve_deferred();
         self.put_in(descriptor, handler).inspect_err(|_| self.unreserve_deferred())?;
         let name = Arc::from(name);
         *descriptor.name.lock(self.host()) = Some(name);
         let handle = IrqHandle::new(self.clone(), descriptor.clone());
-        self.while_installed(descriptor, |control| self.enable(descriptor, control));
+        if start == Start::Enabled {
+            handle.enable();
+        }
         Ok(handle)
     }
 

@@ -1,10 +1,10 @@
 //! Interrupts at the root controller: wired ones, and those private to each CPU.
 
 use super::Interrupts;
-use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source};
+use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source, handler as into_handler};
 use crate::error::RequestError;
 use crate::handle::{IrqHandle, PerCpuHandle};
-use crate::irq::{Flow, Irq, IrqContext};
+use crate::irq::{Flow, Irq, IrqContext, Start, Verdict};
 use crate::sync::{InstallError, WhenBusy};
 use crate::table::Slot;
 use alloc::sync::Arc;
@@ -20,20 +20,34 @@ pub struct WiredRequest<'a> {
     pub trigger: Trigger,
     /// For people.
     pub name: &'a str,
+    /// Whether it is let through at once.
+    pub start: Start,
 }
 
 impl Interrupts {
     /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it through.
     /// Dropping the handle undoes it all. Task.
-    pub fn request_wired(
+    pub fn request_wired<R: Into<Verdict>>(
         self: &Arc<Self>,
         request: WiredRequest<'_>,
-        handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
+        let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
+        self.request_wired_at(parent, request, handler)
+    }
+
+    /// The same at another controller with wired inputs. Its vectors are of the one space that
+    /// [`dispatch`](Self::dispatch) knows: the root's own, where it stands before inputs of the root, or others (below
+    /// 2^24), where it has one input of the root and that one's handler dispatches what it finds. Task.
+    pub fn request_wired_at<R: Into<Verdict>>(
+        self: &Arc<Self>,
+        parent: &Arc<dyn WiredParent>,
+        request: WiredRequest<'_>,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
         self.reclaim();
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
-        let handler: Handler = Arc::new(handler);
-        let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
+        let handler = into_handler(handler);
         let slot = self.table.ensure(request.vector).ok_or(RequestError::OutOfRange(request.vector))?;
         // No CPU goes off line between being chosen and being seen as a target.
         let _placing = self.hotplug.read(self.host());
@@ -42,7 +56,7 @@ impl Interrupts {
             return Err(RequestError::InUse(request.vector));
         }
         let descriptor = self.claim_wired(parent, &request)?;
-        self.install(&descriptor, request.name, handler.clone()).inspect_err(|_| {
+        self.install(&descriptor, request.name, handler.clone(), request.start).inspect_err(|_| {
             parent.release(request.vector, NonZeroU16::MIN);
             self.numbers.lock(self.host()).remove(descriptor.irq);
         })
@@ -95,12 +109,12 @@ impl Interrupts {
     /// # Errors
     /// [`RequestError::NoWiredParent`]: without one, nothing could let the interrupt through.
     /// [`RequestError::OutOfRange`], [`RequestError::InUse`].
-    pub fn request_per_cpu(
+    pub fn request_per_cpu<R: Into<Verdict>>(
         self: &Arc<Self>,
         vector: Vector,
         trigger: Trigger,
         name: &str,
-        handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
         let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
         self.reclaim();
@@ -125,7 +139,7 @@ impl Interrupts {
         *descriptor.name.lock(self.host()) = Some(name);
         descriptor.control.lock(self.host()).begin_handler();
         let handle = PerCpuHandle::new(self.clone(), descriptor.clone());
-        install_private(slot, &descriptor, trigger, &(Arc::new(handler) as Handler))?;
+        install_private(slot, &descriptor, trigger, &into_handler(handler))?;
         Ok(handle)
     }
 

@@ -40,6 +40,8 @@ pub struct IrqInfo {
     pub counts: Vec<u64>,
     /// How often it was sent again, because it arrived while its handler ran elsewhere or was disabled.
     pub redelivered: u64,
+    /// How often its handler found nothing to do: [`Verdict::NotMine`](crate::Verdict::NotMine).
+    pub not_mine: u64,
 }
 
 impl Interrupts {
@@ -74,6 +76,7 @@ impl Interrupts {
             },
             counts: descriptor.counts.per_cpu().collect(),
             redelivered: descriptor.redelivered.load(Ordering::Relaxed),
+            not_mine: descriptor.not_mine.total(),
         }
     }
 
@@ -90,7 +93,11 @@ impl Interrupts {
         }
         let runs: u64 = info.counts.iter().sum();
         let state = if info.enabled { "enabled" } else { "disabled" };
-        writeln!(out, ", {state}, {runs} runs, {} redelivered", info.redelivered)?;
+        write!(out, ", {state}, {runs} runs, {} redelivered", info.redelivered)?;
+        if info.not_mine != 0 {
+            write!(out, ", {} not its own", info.not_mine)?;
+        }
+        writeln!(out)?;
         let out: &mut dyn fmt::Write = &mut Indented { out, in_line: false };
         match &descriptor.source {
             Source::Msi { domain, slot } => domain.describe(self, *slot, descriptor.vector, out),

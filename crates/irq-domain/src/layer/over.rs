@@ -121,7 +121,7 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         let block = allocate(&BlockRequest { fit: self.layer.fit(request.fit), ..*request })?;
         let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
         self.with(|book| {
-            book.vectors.extend(vectors.map(|vector| (vector, Held::by(requester, request.fit))))
+            book.vectors.extend(vectors.map(|vector| (vector, Held::by(requester, request.fit))));
         });
         Ok(block)
     }

@@ -3,7 +3,7 @@
 use crate::function::{Function, attach};
 use crate::mock::{Kernel, Kind, Machine, StoreKind, in_hard_irq};
 use irq_domain::pci::AccessContext;
-use irq_domain::{Dispatched, Host, IrqHandle, MsiDevice, WiredRequest};
+use irq_domain::{Dispatched, Host, IrqHandle, MsiDevice, Start, WiredRequest};
 use msi_types::pci::msi;
 use msi_types::{Cpu, Shape, Trigger, Vector};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,7 +122,12 @@ struct CallsBack(Arc<irq_domain::Interrupts>, Arc<AtomicBool>);
 impl Drop for CallsBack {
     fn drop(&mut self) {
         self.0.cpu_offline(Cpu::new(3)).unwrap();
-        let other = WiredRequest { vector: Vector::new(60), trigger: Trigger::Edge, name: "other" };
+        let other = WiredRequest {
+            vector: Vector::new(60),
+            trigger: Trigger::Edge,
+            name: "other",
+            start: Start::Enabled,
+        };
         drop(self.0.request_wired(other, |_| {}).unwrap());
         self.1.store(true, Ordering::SeqCst);
     }
@@ -148,7 +153,7 @@ fn a_refused_wired_handler_is_freed_without_locks() {
     let (interrupts, owned) =
         (machine.interrupts.clone(), CallsBack(machine.interrupts.clone(), freed.clone()));
     must_return(move || {
-        let request = WiredRequest { vector, trigger: Trigger::Edge, name: "refused" };
+        let request = WiredRequest { vector, trigger: Trigger::Edge, name: "refused", start: Start::Enabled };
         assert!(interrupts.request_wired(request, move |_| _ = &owned).is_err());
     });
     assert!(freed.load(Ordering::SeqCst));
@@ -179,7 +184,8 @@ fn a_wired_request_frees_no_deferred_handler_under_its_locks() {
     // The vector's handler is on its way out, and the root has an input of the same number.
     let interrupts = machine.interrupts.clone();
     must_return(move || {
-        let request = WiredRequest { vector, trigger: Trigger::Edge, name: "same number" };
+        let request =
+            WiredRequest { vector, trigger: Trigger::Edge, name: "same number", start: Start::Enabled };
         let later = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             leave.send(()).unwrap();

@@ -1,7 +1,7 @@
 //! What becomes of an arrival.
 
 use crate::mock::{FIRST, Kind, Machine, StoreKind, in_hard_irq, in_task};
-use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Unhandled};
+use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Start, Unhandled};
 use msi_types::{Cpu, Shape, Trigger, Vector};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -122,7 +122,12 @@ fn several_messages_during_one_run_are_sent_again_once() {
 fn a_level_is_not_sent_again_because_it_tells_by_itself() {
     let machine = Machine::new(Kind::Stays);
     let interrupts = machine.interrupts.clone();
-    let request = irq_domain::WiredRequest { vector: Vector::new(40), trigger: Trigger::Level, name: "uart" };
+    let request = irq_domain::WiredRequest {
+        vector: Vector::new(40),
+        trigger: Trigger::Level,
+        name: "uart",
+        start: Start::Enabled,
+    };
     let handle = machine
         .interrupts
         .request_wired(request, move |context| {

@@ -123,7 +123,7 @@ fn a_freed_vector_goes_back_and_its_slot_is_used_again() {
         let store = machine.store(kind);
         let device = machine.attach(&store);
         device.allocate_at(&[0, 1]).unwrap();
-        let stale = device.request(1, "stale", |_| panic!("ran")).unwrap();
+        let stale = device.request(1, "stale", |_| -> () { panic!("ran") }).unwrap();
         device.free(1).unwrap();
         assert_eq!(machine.controller.vectors_in_use(), 1);
         device.allocate_at(&[1]).unwrap();

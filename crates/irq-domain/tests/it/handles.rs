@@ -1,7 +1,7 @@
 //! Dropping handles and devices, in every context.
 
 use crate::mock::{Kind, Machine, StoreKind, in_hard_irq};
-use irq_domain::{Dispatched, IrqHandle, MsiDevice, RequestError, Unhandled};
+use irq_domain::{Dispatched, IrqHandle, MsiDevice, RequestError, Start, Unhandled};
 use msi_types::{Cpu, Pending, Shape};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -135,7 +135,12 @@ fn a_wired_handler_that_drops_itself_gives_its_input_back_by_a_later_task() {
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
     let vector = msi_types::Vector::new(50);
-    let request = irq_domain::WiredRequest { vector, trigger: msi_types::Trigger::Edge, name: "button" };
+    let request = irq_domain::WiredRequest {
+        vector,
+        trigger: msi_types::Trigger::Edge,
+        name: "button",
+        start: Start::Enabled,
+    };
     let handle =
         machine.interrupts.request_wired(request, move |_| drop(mine.lock().unwrap().take())).unwrap();
     *own.lock().unwrap() = Some(handle);
@@ -220,7 +225,7 @@ fn a_device_is_torn_down_after_a_handler_that_dropped_its_own_handle_returned() 
 fn a_handle_that_outlives_its_device_is_inert_even_if_the_vector_is_anothers() {
     let machine = Machine::new(Kind::Stays);
     let first = device(&machine, 1);
-    let stale = first.request(0, "first", |_| panic!("ran")).unwrap();
+    let stale = first.request(0, "first", |_| -> () { panic!("ran") }).unwrap();
     drop(first);
     let second = device(&machine, 1);
     let runs = Arc::new(AtomicUsize::new(0));

@@ -3,6 +3,7 @@
 
 mod affinity;
 mod allocation;
+mod bridge;
 mod contexts;
 mod cost;
 mod dispatch;
@@ -19,5 +20,6 @@ mod msix;
 mod negotiation;
 mod restore;
 mod threads;
+mod verdict;
 mod view;
 mod wired;

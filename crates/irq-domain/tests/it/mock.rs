@@ -5,7 +5,7 @@ mod controller;
 mod root;
 mod store;
 
-use irq_domain::{Config, Dispatched, Host, Interrupts, IrqState, MsiDevice, MsiDeviceConfig};
+use irq_domain::{Config, Dispatched, Host, Interrupts, Irq, IrqState, MsiDevice, MsiDeviceConfig};
 use msi_types::{Cpu, RequesterId, Vector};
 use std::cell::Cell;
 use std::num::NonZeroU16;
@@ -20,6 +20,12 @@ thread_local! {
     static CPU: Cell<Option<u32>> = const { Cell::new(None) };
     static SAVED: Cell<usize> = const { Cell::new(0) };
     static HARD_IRQ: Cell<bool> = const { Cell::new(false) };
+    static SCREAMING: Cell<Option<Irq>> = const { Cell::new(None) };
+}
+
+/// What this thread's dispatches shut off last, once.
+pub(crate) fn take_screaming() -> Option<Irq> {
+    SCREAMING.take()
 }
 
 /// Makes this thread a CPU in hard-IRQ context while `act` runs: its trap loop, or an interrupt of the kernel's own.
@@ -75,6 +81,11 @@ impl Host for Kernel {
     fn yield_now(&self) {
         assert_task();
         std::thread::yield_now();
+    }
+
+    fn screaming(&self, irq: Irq) {
+        assert!(HARD_IRQ.get() && SAVED.get() == 0, "told outside of hard-IRQ context, or under a lock");
+        SCREAMING.set(Some(irq));
     }
 }
 

@@ -1,7 +1,7 @@
 //! What people see.
 
 use crate::mock::{Kind, Machine, StoreKind};
-use irq_domain::{EffectiveAffinity, Flow, Irq, WiredRequest};
+use irq_domain::{EffectiveAffinity, Flow, Irq, Start, WiredRequest};
 use msi_types::{Cpu, Shape, Trigger, Vector};
 
 fn describe(machine: &Machine, irq: Irq) -> String {
@@ -29,7 +29,12 @@ fn the_hierarchy_of_a_message_signalled_interrupt_names_every_level() {
 #[test]
 fn the_hierarchy_of_interrupts_at_the_root_is_one_level() {
     let machine = Machine::new(Kind::Stays);
-    let request = WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "uart" };
+    let request = WiredRequest {
+        vector: Vector::new(33),
+        trigger: Trigger::Level,
+        name: "uart",
+        start: Start::Enabled,
+    };
     let uart = machine.interrupts.request_wired(request, |_| {}).unwrap();
     uart.disable();
     let timer = machine.interrupts.request_per_cpu(Vector::new(27), Trigger::Level, "timer", |_| {}).unwrap();

@@ -1,14 +1,14 @@
 //! Interrupts at the root controller.
 
-use crate::mock::{Kernel, Kind, Machine, StoreKind, in_hard_irq};
-use irq_domain::{Config, Deferral, Dispatched, Interrupts, RequestError, WiredRequest};
-use msi_types::{Cpu, MsiError, Shape, Trigger, Vector};
+use crate::mock::{Kernel, Kind, Machine, Root, StoreKind, in_hard_irq};
+use irq_domain::{Config, Deferral, Dispatched, Interrupts, RequestError, Start, Verdict, WiredRequest};
+use msi_types::{Cpu, MsiError, Shape, Trigger, Vector, WiredParent};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const UART: WiredRequest<'static> =
-    WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "uart" };
+    WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "uart", start: Start::Enabled };
 const TIMER: Vector = Vector::new(27);
 
 #[test]
@@ -183,4 +183,54 @@ fn a_private_edge_that_nests_below_its_own_handler_is_sent_again() {
     in_hard_irq(0, || handle.enable_here());
     in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), sgi));
     assert!(machine.root.pending.lock().unwrap().contains(&sgi));
+}
+
+/// Inputs beyond the root's, all of them behind one of its.
+const FIRST_BEHIND: u32 = 0x10_0000;
+
+#[test]
+fn inputs_of_two_parents_have_their_own_handlers() {
+    let machine = Machine::new(Kind::Stays);
+    let second = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
+    let parent: Arc<dyn WiredParent> = second.clone();
+    let button = WiredRequest { vector: Vector::new(FIRST_BEHIND + 3), name: "button", ..UART };
+    let uart = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    let pressed = machine.interrupts.request_wired_at(&parent, button, |_| {}).unwrap();
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), button.vector), Dispatched::Handled);
+    assert_eq!((uart.count(), pressed.count()), (0, 1));
+    pressed.set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!(second.line(FIRST_BEHIND + 3).unwrap().target, Some(Cpu::new(2)));
+    pressed.disable();
+    assert!(second.line(FIRST_BEHIND + 3).unwrap().masked);
+    drop(pressed);
+    assert_eq!((second.line(FIRST_BEHIND + 3), machine.interrupts.snapshot().len()), (None, 1));
+}
+
+#[test]
+fn a_vector_of_two_parents_has_one_owner() {
+    let machine = Machine::new(Kind::Stays);
+    let second = Arc::new(Root::default());
+    let parent: Arc<dyn WiredParent> = second.clone();
+    let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    let refused = machine.interrupts.request_wired_at(&parent, UART, |_| {});
+    assert_eq!(refused.err(), Some(RequestError::InUse(UART.vector)));
+    assert_eq!(second.line(33), None);
+}
+
+#[test]
+fn a_handler_dispatches_the_inputs_behind_its_own() {
+    let machine = Machine::new(Kind::Stays);
+    let parent: Arc<dyn WiredParent> = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
+    let behind = WiredRequest { vector: Vector::new(FIRST_BEHIND + 5), name: "behind", ..UART };
+    let handle = machine.interrupts.request_wired_at(&parent, behind, |_| {}).unwrap();
+    let interrupts = machine.interrupts.clone();
+    let mux = move |context: &irq_domain::IrqContext<'_>| match interrupts
+        .dispatch(context.cpu(), Vector::new(FIRST_BEHIND + 5))
+    {
+        Dispatched::Handled => Verdict::Handled,
+        _ => Verdict::NotMine,
+    };
+    let _mux = machine.interrupts.request_wired(UART, mux).unwrap();
+    let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), UART.vector));
+    assert_eq!((dispatched, handle.count()), (Dispatched::Handled, 1));
 }

@@ -27,8 +27,9 @@ fn kinds_in_use(report: &Report) -> Vec<&str> {
         controllers.find(|controller| controller.isolates == isolates).map(|it| it.kind.as_str())
     };
     let devices = report.devices.iter();
-    let mut kinds: Vec<_> =
-        devices.filter_map(|device| kind_of(&device.controller, device.isolation.proof().is_ok())).collect();
+    let mut kinds: Vec<_> = devices
+        .filter_map(|device| kind_of(&device.controller, device.isolation.mechanism().is_ok()))
+        .collect();
     kinds.sort_unstable();
     kinds.dedup();
     kinds
@@ -168,7 +169,7 @@ fn a_device_rings_another_s_interrupt_at_a_doorbell_that_asks_for_no_identity() 
     for kind in OPEN {
         let attempt = trespassed(&kind, IommuPages::NoIommu);
         assert!(attempt.rang, "{kind}");
-        assert!(attempt.isolation.proof().is_err(), "{kind}: no proof, no passthrough");
+        assert!(attempt.isolation.mechanism().is_err(), "{kind}: no proof, no passthrough");
     }
 }
 
@@ -177,7 +178,7 @@ fn an_its_drops_the_message_of_another_device() {
     for pages in [IommuPages::NoIommu, IommuPages::Doorbell] {
         let attempt = trespassed(&ControllerKind::Its, pages);
         assert!(!attempt.rang && !attempt.silenced, "{attempt:?}");
-        assert!(attempt.isolation.proof().is_ok());
+        assert!(attempt.isolation.mechanism().is_ok());
     }
 }
 
@@ -195,7 +196,7 @@ fn an_iommu_that_maps_a_redistributor_s_doorbell_gives_away_its_controls() {
     let attempt = trespassed(&ControllerKind::DirectLpi, IommuPages::Doorbell);
     assert!(attempt.rang, "the page is mapped");
     assert!(attempt.silenced, "GICR_CTLR is in the same page");
-    assert!(attempt.isolation.proof().is_err(), "so that passthrough is refused whatever the IOMMU does");
+    assert!(attempt.isolation.mechanism().is_err(), "so that passthrough is refused whatever the IOMMU does");
     assert_eq!(attempt.faults, 0);
 }
 
@@ -206,7 +207,7 @@ fn a_device_that_rings_a_redistributor_gives_it_other_lpi_tables() {
         let overwritten: Vec<_> = attempt.overwritten.iter().map(|it| it.register).collect();
         assert_eq!(overwritten, ["GICR_PROPBASER", "GICR_PENDBASER"], "{attempt:?}");
         assert!(attempt.seized, "the redistributor reads the intruder's memory: {attempt:?}");
-        let refused = attempt.isolation.proof().unwrap_err().to_string();
+        let refused = attempt.isolation.mechanism().unwrap_err().to_string();
         for register in ["GICR_CTLR", "GICR_PROPBASER", "GICR_PENDBASER"] {
             assert!(refused.contains(register), "passthrough is refused by its name: {refused}");
         }
@@ -218,7 +219,7 @@ fn lpi_tables_that_cannot_be_given_back_do_not_make_passthrough_safe() {
     let options = BuildOptions { lpi_disabling: LpiDisabling::Impossible, ..BuildOptions::default() };
     let attempt = trespassed_with(&two_devices(&ControllerKind::DirectLpi), &options, IommuPages::Doorbell);
     assert!(attempt.rang && !attempt.seized, "{attempt:?}");
-    assert!(attempt.isolation.proof().is_err());
+    assert!(attempt.isolation.mechanism().is_err());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use gic_arch::Priority;
 use image_rt::cpu;
 use image_rt::lock::IrqMutex;
-use irq_domain::WiredRequest;
+use irq_domain::{Start, WiredRequest};
 use msi_types::{Cpu, Pending, Trigger, Vector};
 
 /// The least of the three, which all get at first, and the most.
@@ -143,7 +143,7 @@ fn masked(machine: &Machine) -> Outcome {
 fn wired(machine: &Machine) -> Outcome {
     let (last, runs) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
     let (cpu_of_last, count) = (last.clone(), runs.clone());
-    let request = WiredRequest { vector: FREE_SPI, trigger: Trigger::Edge, name: "spi" };
+    let request = WiredRequest { vector: FREE_SPI, trigger: Trigger::Edge, name: "spi", start: Start::Enabled };
     let handle = machine.interrupts.request_wired(request, move |context| {
         cpu_of_last.store(context.cpu().get().into(), Ordering::Relaxed);
         count.fetch_add(1, Ordering::Release);

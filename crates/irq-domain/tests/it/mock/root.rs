@@ -4,11 +4,13 @@ use super::assert_task;
 use msi_types::{Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
+use std::ops::Range;
 use std::sync::Mutex;
 
-/// The inputs 32 to 8999: more than a GIC has, so that they can clash with a device's vectors.
-#[derive(Debug, Default)]
+/// A controller of wired inputs.
+#[derive(Debug)]
 pub(crate) struct Root {
+    inputs: Range<u32>,
     pub(crate) lines: Mutex<BTreeMap<Vector, WiredLine>>,
     pub(crate) pending: Mutex<BTreeSet<Vector>>,
 }
@@ -20,7 +22,18 @@ pub(crate) struct WiredLine {
     pub(crate) target: Option<Cpu>,
 }
 
+impl Default for Root {
+    /// The inputs 32 to 8999: more than a GIC has, so that they can clash with a device's vectors.
+    fn default() -> Self {
+        Self::with_inputs(32..9000)
+    }
+}
+
 impl Root {
+    pub(crate) fn with_inputs(inputs: Range<u32>) -> Self {
+        Self { inputs, lines: Mutex::default(), pending: Mutex::default() }
+    }
+
     pub(crate) fn line(&self, vector: u32) -> Option<WiredLine> {
         self.lines.lock().unwrap().get(&Vector::new(vector)).copied()
     }
@@ -37,7 +50,7 @@ impl WiredParent for Root {
     fn claim(&self, first: Vector, _: NonZeroU16) -> Result<(), MsiError> {
         assert_task();
         let mut lines = self.lines.lock().unwrap();
-        if !(32..9000).contains(&first.get()) || lines.contains_key(&first) {
+        if !self.inputs.contains(&first.get()) || lines.contains_key(&first) {
             return Err(MsiError::UnknownVector(first));
         }
         lines.insert(first, WiredLine { masked: true, trigger: None, target: None });

@@ -6,8 +6,8 @@ use crate::iommu::Fault;
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{SharedDevice, SharedDeviceConfig};
 use msi_types::{
-    DmaIsolation, Granule, IsolatingMechanism, Isolation, MsiMessage, MsiParent, NotDmaIsolated,
-    PassthroughError, RequesterId,
+    DmaIsolation, Granule, IsolatingMechanism, Isolation, MsiMessage, NotDmaIsolated, PassthroughError,
+    RequesterId,
 };
 use std::sync::Arc;
 
@@ -111,7 +111,9 @@ fn every_stack_is_described_a_line_for_each_level() {
     for (parent, layer, world) in stacks() {
         let board = board(parent, layer, world);
         let text = Trial::begin(&board, Endpoint::PciMsix).unwrap().describe(0);
-        let levels = if layer == Layer::None { 3 } else { 4 };
+        let hypervisor = world != World::BareMetal;
+        let levels = 3 + usize::from(layer != Layer::None) + usize::from(hypervisor);
+        assert_eq!(text.contains("\n  hypervisor: "), hypervisor, "{text}");
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("    ")).collect();
         assert_eq!(lines.len(), levels, "{text}");
         assert!(lines[0].starts_with("irq ") && lines[1].starts_with("  device "), "{text}");

@@ -1,0 +1,113 @@
+//! Wired-to-MSI bridges: controllers whose wired inputs become messages, each with a vector of its own.
+
+use crate::error::{MsiDeviceError, RequestError};
+use crate::handle::IrqHandle;
+use crate::interrupts::Interrupts;
+use crate::irq::{IrqContext, Start, Verdict};
+use crate::msi_device::{MsiDevice, MsiDeviceConfig};
+use alloc::sync::Arc;
+use core::fmt;
+use msi_types::{MessageStore, MsiParent, RequesterId, StoreError, Trigger};
+
+/// A bridge's registers: a message store with a slot for each input, such as HiSilicon's mbigen. An input sends its
+/// message when it is triggered, and not again before it was [ended](Self::end).
+pub trait InputBridge: MessageStore {
+    /// Says how the input is wired. Its interrupt is disabled meanwhile. Task.
+    ///
+    /// # Errors
+    /// The input cannot be triggered like that.
+    fn set_trigger(&self, input: u16, trigger: Trigger) -> Result<(), StoreError>;
+
+    /// The input's handler returned: a level that is still asserted sends again. Any.
+    fn end(&self, input: u16);
+}
+
+/// A bridge, as its bus knows it.
+pub struct BridgeConfig<'a> {
+    /// For people: the node's name.
+    pub name: &'a str,
+    /// Who sends.
+    pub requester: RequesterId,
+    /// The controller that takes its messages, with the layers between.
+    pub parent: Arc<dyn MsiParent>,
+    /// Its registers.
+    pub bridge: Arc<dyn InputBridge>,
+}
+
+impl fmt::Debug for BridgeConfig<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BridgeConfig")
+            .field("name", &self.name)
+            .field("requester", &self.requester)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A bridge's input, as the driver of the device on it wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InputRequest<'a> {
+    /// Which input.
+    pub input: u16,
+    /// How the device signals.
+    pub trigger: Trigger,
+    /// For people.
+    pub name: &'a str,
+    /// Whether it is let through at once.
+    pub start: Start,
+}
+
+/// A bridge at its controller. Each input that was ever requested has a vector, which stays the input's until the bridge is
+/// dropped.
+#[must_use = "dropping the bridge gives its vectors back"]
+pub struct WiredBridge {
+    device: MsiDevice,
+    bridge: Arc<dyn InputBridge>,
+}
+
+impl WiredBridge {
+    /// Makes the bridge known to its controller. Task.
+    pub fn attach(core: &Arc<Interrupts>, config: BridgeConfig<'_>) -> Result<Self, MsiDeviceError> {
+        let BridgeConfig { name, requester, parent, bridge } = config;
+        let store: Arc<dyn MessageStore> = bridge.clone();
+        let device = MsiDevice::attach(core, MsiDeviceConfig { name, requester, parent, store })?;
+        Ok(Self { device, bridge })
+    }
+
+    /// Gives an input its trigger and its handler. After each run the input is ended. Task.
+    pub fn request<R: Into<Verdict>>(
+        &self,
+        request: InputRequest<'_>,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
+        let InputRequest { input, trigger, name, start } = request;
+        let has_vector = self.device.vectors().iter().any(|vector| vector.slot == input);
+        if !has_vector {
+            self.device.allocate_at(&[input])?;
+        }
+        let bridge = self.bridge.clone();
+        let run = move |context: &IrqContext<'_>| {
+            let verdict = handler(context).into();
+            bridge.end(input);
+            verdict
+        };
+        let handle = self.device.request_disabled(input, name, run)?;
+        self.bridge.set_trigger(input, trigger).map_err(MsiDeviceError::from)?;
+        // The last handler may have gone while the input waited for its end.
+        self.bridge.end(input);
+        if start == Start::Enabled {
+            handle.enable();
+        }
+        Ok(handle)
+    }
+
+    /// The bridge's domain.
+    pub const fn device(&self) -> &MsiDevice {
+        &self.device
+    }
+}
+
+impl fmt::Debug for WiredBridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WiredBridge").field("device", &self.device).finish_non_exhaustive()
+    }
+}

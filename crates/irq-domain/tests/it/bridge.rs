@@ -1,0 +1,189 @@
+//! A controller whose wired inputs become messages.
+
+use crate::mock::{Controller, Kind, Machine, Store, StoreKind, in_hard_irq};
+use irq_domain::{BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge};
+use msi_types::{
+    Cpu, FastMask, Fit, Masking, MessageStore, RequesterId, Slots, Storage, StoreError, Trigger, Vector,
+};
+use std::sync::{Arc, Mutex};
+
+/// An input of the bridge.
+#[derive(Clone, Copy, Debug, Default)]
+struct Input {
+    trigger: Option<Trigger>,
+    high: bool,
+    /// It sent, and was not ended yet.
+    latched: bool,
+}
+
+/// The bridge's hardware: eight inputs, of which the last cannot be a level.
+#[derive(Debug)]
+struct Hardware {
+    store: Arc<Store>,
+    inputs: Mutex<[Input; 8]>,
+}
+
+impl Hardware {
+    fn new(controller: &Arc<Controller>) -> Arc<Self> {
+        Arc::new(Self { store: Store::new(StoreKind::MSIX, controller), inputs: Mutex::default() })
+    }
+
+    fn drive(&self, input: u16, high: bool) {
+        let fires = {
+            let mut inputs = self.inputs.lock().unwrap();
+            let input = &mut inputs[usize::from(input)];
+            let rises = high && !input.high;
+            input.high = high;
+            let fires = rises && !input.latched;
+            input.latched |= rises;
+            fires
+        };
+        if fires {
+            self.store.fire(input);
+        }
+    }
+}
+
+impl MessageStore for Hardware {
+    fn slots(&self) -> u16 {
+        self.store.slots()
+    }
+
+    fn fit(&self) -> Fit {
+        self.store.fit()
+    }
+
+    fn masking(&self) -> Masking {
+        self.store.masking()
+    }
+
+    fn storage(&self) -> Storage {
+        self.store.storage()
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        self.store.update(change)
+    }
+
+    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
+        self.store.set_enabled(enabled)
+    }
+
+    fn fast_mask(&self) -> Option<&dyn FastMask> {
+        self.store.fast_mask()
+    }
+}
+
+impl InputBridge for Hardware {
+    fn set_trigger(&self, input: u16, trigger: Trigger) -> Result<(), StoreError> {
+        assert!(self.store.is_masked(input), "the trigger changes while it can fire");
+        if input == 7 && trigger == Trigger::Level {
+            return Err(StoreError { slot: input, reason: "an edge alone" });
+        }
+        self.inputs.lock().unwrap()[usize::from(input)].trigger = Some(trigger);
+        Ok(())
+    }
+
+    fn end(&self, input: u16) {
+        let again = {
+            let mut inputs = self.inputs.lock().unwrap();
+            let input = &mut inputs[usize::from(input)];
+            let again = input.high && input.trigger == Some(Trigger::Level);
+            input.latched = again;
+            again
+        };
+        if again {
+            self.store.fire(input);
+        }
+    }
+}
+
+const LEVEL: InputRequest<'static> =
+    InputRequest { input: 2, trigger: Trigger::Level, name: "level", start: Start::Enabled };
+
+fn attach(machine: &Machine) -> (Arc<Hardware>, WiredBridge) {
+    let hardware = Hardware::new(&machine.controller);
+    let config = BridgeConfig {
+        name: "mbigen",
+        requester: RequesterId::new(0x40),
+        parent: machine.controller.clone(),
+        bridge: hardware.clone(),
+    };
+    (hardware, WiredBridge::attach(&machine.interrupts, config).unwrap())
+}
+
+#[test]
+fn a_level_runs_its_handler_until_it_falls() {
+    let machine = Machine::new(Kind::Stays);
+    let (hardware, bridge) = attach(&machine);
+    let (device, runs) = (hardware.clone(), std::sync::atomic::AtomicU32::new(0));
+    let handler = move |_: &irq_domain::IrqContext<'_>| {
+        if runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 2 {
+            device.drive(2, false);
+        }
+    };
+    let handle = bridge.request(LEVEL, handler).unwrap();
+    hardware.drive(2, true);
+    machine.settle();
+    assert_eq!(handle.count(), 3);
+    assert_eq!(hardware.inputs.lock().unwrap()[2].trigger, Some(Trigger::Level));
+}
+
+#[test]
+fn an_edge_runs_its_handler_once_each() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let (hardware, bridge) = attach(&machine);
+    let request = InputRequest { input: 7, trigger: Trigger::Edge, ..LEVEL };
+    let handle = bridge.request(request, |_| {}).unwrap();
+    for cpu in [1, 2, 3] {
+        handle.set_affinity(Cpu::new(cpu)).unwrap();
+        hardware.drive(7, true);
+        hardware.drive(7, false);
+        machine.settle();
+    }
+    assert_eq!(handle.count(), 3);
+}
+
+#[test]
+fn a_level_that_rose_without_a_handler_is_its_successors() {
+    let machine = Machine::new(Kind::Stays);
+    let (hardware, bridge) = attach(&machine);
+    let first = bridge.request(LEVEL, |_| {}).unwrap();
+    let vector: Vector = first.vector();
+    first.disable();
+    hardware.drive(2, true);
+    // Taken while it is disabled: the handler that would have ended it goes.
+    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
+    drop(first);
+    let device = hardware.clone();
+    let second = bridge.request(LEVEL, move |_| device.drive(2, false)).unwrap();
+    machine.settle();
+    assert_eq!((second.count(), second.vector()), (1, vector));
+}
+
+#[test]
+fn a_trigger_that_an_input_cannot_have_is_refused() {
+    let machine = Machine::new(Kind::Stays);
+    let (_, bridge) = attach(&machine);
+    let refused = bridge.request(InputRequest { input: 7, ..LEVEL }, |_| {});
+    let reason = StoreError { slot: 7, reason: "an edge alone" };
+    assert_eq!(refused.err(), Some(RequestError::Bridge(MsiDeviceError::Store(reason))));
+    let missing = bridge.request(InputRequest { input: 8, ..LEVEL }, |_| {});
+    assert_eq!(missing.err(), Some(RequestError::Bridge(MsiDeviceError::NoSlot(8))));
+}
+
+#[test]
+fn an_input_starts_disabled_and_goes_with_its_bridge() {
+    let machine = Machine::new(Kind::Stays);
+    let (hardware, bridge) = attach(&machine);
+    let request = InputRequest { start: Start::Disabled, trigger: Trigger::Edge, ..LEVEL };
+    let handle = bridge.request(request, |_| {}).unwrap();
+    hardware.drive(2, true);
+    machine.settle();
+    assert_eq!(handle.count(), 0);
+    handle.enable();
+    machine.settle();
+    assert_eq!(handle.count(), 1);
+    drop(bridge);
+    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+}

@@ -1,0 +1,134 @@
+//! What handlers say of arrivals, interrupts that scream, and handlers that start disabled.
+
+use crate::mock::{Kind, Machine, StoreKind, in_hard_irq, take_screaming};
+use irq_domain::{Dispatched, IrqHandle, Start, Unhandled, Verdict, WiredRequest};
+use msi_types::{Cpu, Trigger, Vector};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+const LINE: WiredRequest<'static> =
+    WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "line", start: Start::Enabled };
+
+/// A line whose handler says what it is told to say.
+fn line(machine: &Machine) -> (IrqHandle, Arc<AtomicBool>) {
+    let mine = Arc::new(AtomicBool::new(false));
+    let says = mine.clone();
+    let handler = move |_: &irq_domain::IrqContext<'_>| {
+        if says.load(Relaxed) { Verdict::Handled } else { Verdict::NotMine }
+    };
+    (machine.interrupts.request_wired(LINE, handler).unwrap(), mine)
+}
+
+fn arrive(machine: &Machine, times: u32) -> Dispatched {
+    let mut last = Dispatched::Handled;
+    in_hard_irq(0, || {
+        for _ in 0..times {
+            last = machine.interrupts.dispatch(Cpu::new(0), LINE.vector);
+        }
+    });
+    last
+}
+
+#[test]
+fn a_verdict_is_the_answer_of_dispatch() {
+    let machine = Machine::new(Kind::Stays);
+    let (handle, mine) = line(&machine);
+    assert_eq!(arrive(&machine, 1), Dispatched::Unhandled(Unhandled::NotMine));
+    mine.store(true, Relaxed);
+    assert_eq!(arrive(&machine, 1), Dispatched::Handled);
+    let info = machine.interrupts.irq_info(handle.irq()).unwrap();
+    assert_eq!((info.not_mine, handle.count()), (1, 2));
+    let mut text = String::new();
+    machine.interrupts.describe(handle.irq(), &mut text).unwrap();
+    assert!(text.contains("2 runs, 0 redelivered, 1 not its own"), "{text}");
+}
+
+#[test]
+fn a_screaming_line_is_shut_off_and_reported_once() {
+    let machine = Machine::new(Kind::Stays);
+    let (handle, _) = line(&machine);
+    arrive(&machine, 99_900);
+    assert_eq!((take_screaming(), machine.root.line(33).unwrap().masked), (None, false));
+    arrive(&machine, 1);
+    assert_eq!((take_screaming(), machine.root.line(33).unwrap().masked), (Some(handle.irq()), true));
+    assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().enabled);
+    arrive(&machine, 1);
+    assert_eq!((handle.count(), take_screaming()), (99_901, None));
+}
+
+#[test]
+fn a_line_that_was_shut_off_is_enabled_again() {
+    let machine = Machine::new(Kind::Stays);
+    let (handle, mine) = line(&machine);
+    arrive(&machine, 99_901);
+    mine.store(true, Relaxed);
+    handle.enable();
+    assert!(!machine.root.line(33).unwrap().masked);
+    assert_eq!(arrive(&machine, 1), Dispatched::Handled);
+}
+
+#[test]
+fn a_line_with_a_device_among_others_does_not_scream() {
+    let machine = Machine::new(Kind::Stays);
+    let (handle, mine) = line(&machine);
+    for _ in 0..500 {
+        mine.store(false, Relaxed);
+        arrive(&machine, 998);
+        mine.store(true, Relaxed);
+        arrive(&machine, 2);
+    }
+    assert_eq!((handle.count(), take_screaming()), (500_000, None));
+}
+
+#[test]
+fn a_line_screams_whatever_it_did_before() {
+    let machine = Machine::new(Kind::Stays);
+    let (handle, mine) = line(&machine);
+    mine.store(true, Relaxed);
+    arrive(&machine, 150_000);
+    mine.store(false, Relaxed);
+    arrive(&machine, 200_000);
+    assert_eq!(take_screaming(), Some(handle.irq()));
+}
+
+#[test]
+fn a_screaming_device_is_masked_at_its_endpoint() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate_at(&[0]).unwrap();
+    let handle = device.request(0, "test", |_| Verdict::NotMine).unwrap();
+    for _ in 0..99_901 {
+        store.fire(0);
+        machine.settle();
+    }
+    assert!(store.is_masked(0));
+    assert_eq!(take_screaming(), Some(handle.irq()));
+}
+
+#[test]
+fn a_handler_that_starts_disabled_runs_from_its_enable_on() {
+    for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind { group: false, ..StoreKind::MSI }] {
+        let machine = Machine::new(Kind::Stays);
+        let store = machine.store(kind);
+        let device = machine.attach(&store);
+        device.allocate_at(&[0]).unwrap();
+        let handle = device.request_disabled(0, "test", |_| {}).unwrap();
+        store.fire(0);
+        machine.settle();
+        assert_eq!(handle.count(), 0, "{kind:?}");
+        handle.enable();
+        machine.settle();
+        assert_eq!(handle.count(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_line_that_starts_disabled_is_masked_until_its_enable() {
+    let machine = Machine::new(Kind::Stays);
+    let request = WiredRequest { start: Start::Disabled, ..LINE };
+    let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
+    assert!(machine.root.line(33).unwrap().masked);
+    handle.enable();
+    assert!(!machine.root.line(33).unwrap().masked);
+}
