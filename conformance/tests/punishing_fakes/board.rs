@@ -120,7 +120,11 @@ impl Platform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let mut next = self.next_table.lock().unwrap();
         let address = next.next_multiple_of(layout.align);
-        *next = address + layout.bytes;
+        let end = address + layout.bytes;
+        if end > 1 << layout.address_bits {
+            return None;
+        }
+        *next = end;
         Some(Table { address, bytes: layout.bytes, handle: 0 })
     }
 

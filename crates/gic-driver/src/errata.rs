@@ -68,7 +68,8 @@ pub enum Erratum {
     /// Tables are accessed without looking into caches, whatever the attributes read back. [`Gic`](crate::Gic) acts
     /// as if firmware had said so ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
     TablesNotCoherent,
-    /// Tables lie below 4 GiB: the platform allocates them there.
+    /// Tables lie below 4 GiB. The drivers ask the platform for such memory
+    /// ([`TableLayout::address_bits`](crate::TableLayout::address_bits)).
     TablesBelow4GiB,
     /// The ITS needs its tables Non-cacheable at the inner level or with read- and write-allocation, and its device
     /// table holds DeviceIDs of 20 bits at most although `GITS_TYPER` says 24.

@@ -22,6 +22,7 @@ use crate::cpu_interface::{Combined, CpuInterface, CpuInterfaceConfig, EoiMode};
 use crate::distributor::{Distributor, DistributorConfig};
 use crate::errata::{self, Erratum};
 use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
+use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
@@ -164,9 +165,13 @@ impl<P: Platform> Gic<P> {
             quirks.apply_to_redistributor(redistributor, &machine);
         }
         let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
-        let wrong = present.clone().any(|redistributor| lies_about_coherence(redistributor, &machine));
-        let access = if wrong { TableAccess::NonCoherent } else { table_access };
-        let choice = LpiConfig { id_bits: lpi_id_bits, priority: priorities.lpi, access };
+        let choice = LpiConfig {
+            id_bits: lpi_id_bits,
+            priority: priorities.lpi,
+            access: table_access,
+            address_bits: ADDRESS_BITS,
+        };
+        let choice = present.clone().fold(choice, |choice, each| corrected(choice, each, &machine));
         let lpis = match Lpis::new(platform.clone(), &distributor, present, choice) {
             Ok(lpis) => Ok(Arc::new(lpis)),
             Err(GicError::Lpi(refused)) => Err(refused),
@@ -303,9 +308,20 @@ impl<P: Platform> Gic<P> {
     }
 }
 
-fn lies_about_coherence<M: Mmio>(redistributor: &Redistributor<M>, machine: &[&str]) -> bool {
-    errata::matching(errata::Frame::Redistributor, redistributor.iidr(), machine)
-        .any(|entry| entry.erratum == Erratum::TablesNotCoherent)
+/// What was chosen for LPIs, with a redistributor's errata.
+fn corrected<M: Mmio>(
+    mut choice: LpiConfig,
+    redistributor: &Redistributor<M>,
+    machine: &[&str],
+) -> LpiConfig {
+    for entry in errata::matching(errata::Frame::Redistributor, redistributor.iidr(), machine) {
+        match entry.erratum {
+            Erratum::TablesNotCoherent => choice.access = TableAccess::NonCoherent,
+            Erratum::TablesBelow4GiB => choice.address_bits = 32,
+            _ => {}
+        }
+    }
+    choice
 }
 
 /// A GICv3's distributor is no smaller than its frame.

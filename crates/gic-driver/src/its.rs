@@ -54,6 +54,7 @@ mod faults;
 mod id_map;
 mod limbo;
 mod msi_parent;
+mod placement;
 mod probe;
 mod quirks;
 mod routes;
@@ -84,6 +85,7 @@ use gic_arch::gits::{self, Typer};
 use gic_arch::its::{Command, MapAction, RdBase};
 use limbo::Limbo;
 use msi_types::{Attachment, DeviceId, VectorBlock};
+use placement::Placement;
 use routes::Routes;
 use sequences::Block;
 use tables::ItsTable;
@@ -99,7 +101,7 @@ pub struct Its<P: Platform> {
     queue: CommandQueue,
     collections: Collections,
     routes: Routes,
-    node: Option<u32>,
+    placement: Placement,
     errata: Vec<&'static Entry>,
     state: TaskLock<State>,
     faults: AtomicU32,
@@ -128,7 +130,7 @@ impl<P: Platform> Its<P> {
     ///
     /// # Errors
     /// [`ItsError::DeviceIdOutOfRange`], [`ItsError::TooManyEvents`], [`ItsError::AttachedForFewer`],
-    /// [`ItsError::NoMemory`].
+    /// [`ItsError::NoMemory`], [`ItsError::Misplaced`].
     pub fn attach(&self, device: DeviceId, max: u32) -> Result<Attachment, ItsError> {
         self.attach_shared(device, max, max)
     }
@@ -145,7 +147,10 @@ impl<P: Platform> Its<P> {
                 return Err(ItsError::DeviceIdOutOfRange { id: device, bits: state.device_id_bits });
             }
             self.settle(state)?;
-            state.device_table.ensure(&self.frame, device.get())?;
+            state
+                .device_table
+                .ensure(&self.frame, device.get())
+                .map_err(|error| ItsError::no_table("a second-level ITS table", error))?;
             self.admit(state, device, max, room)?;
             let cookie = state.new_cookie();
             state.shares.insert(cookie, Share { device, limit: max, used: 0 });
@@ -229,8 +234,7 @@ impl<P: Platform> Its<P> {
 
     /// Errata of this ITS. The driver works around those that concern it alone. With
     /// [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller turns [on](Self::cpu_on) only the CPUs
-    /// of the ITS's own node; with [`TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB), the platform allocates
-    /// tables there.
+    /// of the ITS's own node.
     pub fn errata(&self) -> impl Iterator<Item = &'static Entry> {
         self.errata.iter().copied()
     }
@@ -293,7 +297,7 @@ impl<P: Platform> Its<P> {
             }
             wanted = known.promised().saturating_add(max).max(room);
         }
-        let mut device = Device::provision(self.platform(), self.typer, wanted, self.node)?;
+        let mut device = Device::provision(self.platform(), self.typer, wanted, self.placement)?;
         if let Some(old) = state.devices.remove(&id) {
             device.inherit(&old);
             self.unmap_device(state, id, old, Vec::new());

@@ -37,6 +37,9 @@ pub struct LpiConfig {
     pub priority: Priority,
     /// What firmware says about the redistributors' accesses to memory.
     pub access: TableAccess,
+    /// Physical address bits of the tables' memory, at most 52: fewer where the redistributors reach less
+    /// ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
+    pub address_bits: u8,
 }
 
 /// To which register devices send the messages that make LPIs pending: one of them for all LPIs of
@@ -85,6 +88,7 @@ pub struct Lpis<P: Platform> {
     count: u32,
     priority: Priority,
     access: TableAccess,
+    address_bits: u8,
     config: ConfigTable,
     /// One of the `COHERENCE_` constants.
     coherence: AtomicU8,
@@ -138,13 +142,14 @@ impl<P: Platform> Lpis<P> {
         let (allocator, pending) = bookkeeping(count, redistributors.count())?;
         let table = match adopted {
             Some(adopted) => adopted.table,
-            None => tables::allocate_config(&*platform, id_bits)?,
+            None => tables::allocate_config(&*platform, id_bits, config.address_bits)?,
         };
         Ok(Self {
             id_bits,
             count,
             priority: config.priority,
             access: config.access,
+            address_bits: config.address_bits,
             config: table,
             coherence: AtomicU8::new(COHERENCE_UNKNOWN),
             allocator: IrqLock::new(allocator),

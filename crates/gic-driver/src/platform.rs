@@ -22,8 +22,42 @@ pub struct TableLayout {
     pub bytes: u64,
     /// Alignment in bytes, a power of two.
     pub align: u64,
+    /// Physical address bits that the controller can name: the whole table lies below 2^`address_bits`, which is
+    /// at most 2^52.
+    pub address_bits: u8,
     /// Where the memory should be near to, if the platform has NUMA nodes.
     pub node: Option<u32>,
+}
+
+/// Address bits of the GIC's table registers and commands (IHI 0069 §5.2, §12.11, §12.19).
+pub(crate) const ADDRESS_BITS: u8 = 52;
+
+impl TableLayout {
+    fn admits(&self, table: &Table) -> bool {
+        let end = table.address.checked_add(self.bytes);
+        let reachable = end.is_some_and(|end| end <= 1 << self.address_bits.min(ADDRESS_BITS));
+        reachable && table.address.is_multiple_of(self.align) && table.bytes >= self.bytes
+    }
+}
+
+/// Why there is no table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoTable {
+    /// The platform gave no memory.
+    NoMemory,
+    /// The platform gave memory at this address, which the layout rules out. It was released.
+    Misplaced(u64),
+}
+
+/// Allocates a table and checks that the platform kept to `layout`. Task.
+pub(crate) fn allocate_table<P: Platform>(platform: &P, layout: TableLayout) -> Result<Table, NoTable> {
+    let table = platform.allocate_table(layout).ok_or(NoTable::NoMemory)?;
+    if layout.admits(&table) {
+        return Ok(table);
+    }
+    let address = table.address;
+    platform.release_table(table);
+    Err(NoTable::Misplaced(address))
 }
 
 /// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: given back by
@@ -78,7 +112,8 @@ pub trait Platform: Send + Sync {
     fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio>;
 
     /// Allocates zeroed table memory, the zeros published as by [`publish`](Self::publish) with
-    /// [`Coherence::NonCoherent`]. Task.
+    /// [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers refuse memory that does
+    /// not. Task.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table>;
     /// Takes table memory back. No controller uses it any more. Task.
     fn release_table(&self, table: Table);

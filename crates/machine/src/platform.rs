@@ -173,7 +173,7 @@ impl Platform for MachinePlatform {
     }
 
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
-        let address = self.ram.allocate(layout.bytes, layout.align)?;
+        let address = self.ram.allocate_below(layout.bytes, layout.align, 1 << layout.address_bits)?;
         Some(Table { address, bytes: layout.bytes, handle: 0 })
     }
 

@@ -81,7 +81,12 @@ impl Ram {
 
     /// Zeroed memory that nobody else has; `None` if there is none. `align` is a power of two.
     pub fn allocate(&self, bytes: u64, align: u64) -> Option<u64> {
-        let address = lock(&self.allocator).take(bytes, align)?;
+        self.allocate_below(bytes, align, u64::MAX)
+    }
+
+    /// [`allocate`](Self::allocate), with the whole range below `end`.
+    pub fn allocate_below(&self, bytes: u64, align: u64, end: u64) -> Option<u64> {
+        let address = lock(&self.allocator).take(bytes, align, end)?;
         self.fill(address..address + allocator::rounded(bytes), 0);
         Some(address)
     }

@@ -50,8 +50,8 @@ impl Platform for Kernel {
         Some(Counted::new(raw, region.base))
     }
 
-    /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size). The controller may read
-    /// past the caches until it is told otherwise, so that the zeros are cleaned out to memory.
+    /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size), below the limit. The
+    /// controller may read past the caches until it is told otherwise, so that the zeros are cleaned out to memory.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         if BREAK_NEXT_TABLE.swap(false, Ordering::Relaxed) {
             return Some(Table { address: NO_MEMORY, bytes: layout.bytes, handle: 0 });
@@ -60,6 +60,12 @@ impl Platform for Kernel {
         // SAFETY: the size is not zero, `heap_layout` checked.
         let memory = NonNull::new(unsafe { alloc_zeroed(heap) })?;
         let address = memory.as_ptr().expose_provenance();
+        // The heap is one piece: what does not lie low enough now never will.
+        if (address + heap.size()) as u64 > 1 << layout.address_bits {
+            // SAFETY: allocated above with this layout, and nobody knows of it yet.
+            unsafe { dealloc(memory.as_ptr(), heap) };
+            return None;
+        }
         cpu::clean(address, heap.size());
         // `handle` is the platform's own: here the alignment, which the heap wants back.
         Some(Table { address: address as u64, bytes: layout.bytes, handle: heap.align() })

@@ -18,6 +18,8 @@ pub(crate) struct Memory {
     /// Added to every address: a platform that aligns badly.
     pub(crate) misalignment: u64,
     next: u64,
+    /// The place of the next table below 4 GiB.
+    next_low: u64,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,12 @@ impl Bytes {
 
 impl Memory {
     pub(crate) fn allocate(&mut self, layout: TableLayout) -> Option<Table> {
+        if layout.address_bits <= 32 {
+            let address = (0x4000_0000 + self.next_low).next_multiple_of(layout.align) + self.misalignment;
+            self.next_low = address - self.misalignment + layout.bytes - 0x4000_0000;
+            self.tables.insert(address, Bytes::new(layout.bytes, 0));
+            return Some(Table { address, bytes: layout.bytes, handle: 0 });
+        }
         let address = (0x1_0000_0000 + self.next).next_multiple_of(layout.align) + self.misalignment;
         let end = address + layout.bytes - 0x1_0000_0000;
         if self.limit.is_some_and(|limit| end > limit) {
@@ -86,6 +94,11 @@ impl Memory {
         let offset = usize::try_from(address - base).unwrap();
         table.cached[offset] = value;
         table.cleaned[offset] = value;
+    }
+
+    /// How many tables lie at or above this address.
+    pub(crate) fn tables_from(&self, address: u64) -> usize {
+        self.tables.range(address..).count()
     }
 
     pub(crate) fn tables(&self) -> usize {

@@ -145,6 +145,19 @@ mod life {
     }
 
     #[test]
+    fn lpi_tables_lie_where_redistributors_of_32_bits_reach_them() {
+        for (name, expected) in [("rockchip,rk3566", 0), ("other", 2)] {
+            let fake = Fake::with_cpus(1);
+            fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
+            let config = GicConfig { machine: vec![name.into()], ..config() };
+            let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
+            gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
+            let tables = fake.in_memory(|memory| (memory.tables(), memory.tables_from(1 << 32)));
+            assert_eq!(tables, (2, expected), "{name}");
+        }
+    }
+
+    #[test]
     fn a_cpu_that_was_turned_off_takes_nothing_and_can_be_turned_on_again() {
         let (fake, gic, registers) = running();
         gic.cpu_off(cpu(1), &registers[1]).unwrap();

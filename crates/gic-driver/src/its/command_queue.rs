@@ -12,9 +12,10 @@
 use super::control_frame::ControlFrame;
 use super::error::{ProbeError, QueueError};
 use super::faults::Faults;
+use super::placement::Placement;
 use crate::lock::IrqLock;
 use crate::mmio::MmioExt;
-use crate::platform::{Coherence, Platform, Table, TableLayout, Wait};
+use crate::platform::{ADDRESS_BITS, Coherence, Platform, Table, Wait};
 use core::ops::Range;
 use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
@@ -103,17 +104,18 @@ impl CommandQueue {
     /// shareability by read-back. The ITS is disabled and quiescent.
     ///
     /// # Errors
-    /// [`ProbeError::NoMemory`] or [`ProbeError::TableRefused`], with everything given back.
+    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with everything given
+    /// back.
     pub(crate) fn provision<P: Platform>(
         frame: &ControlFrame<P>,
         bytes: u32,
         coherence: Coherence,
-        node: Option<u32>,
+        placement: Placement,
     ) -> Result<Self, ProbeError> {
         const NAME: &str = "command queue";
-        let layout = TableLayout { bytes: bytes.into(), align: ALIGNMENT, node };
-        let no_memory = ProbeError::NoMemory { base: frame.base, table: NAME };
-        let memory = frame.platform.allocate_table(layout).ok_or(no_memory)?;
+        let memory = placement
+            .allocate(&*frame.platform, bytes.into(), ALIGNMENT, ADDRESS_BITS)
+            .map_err(|error| ProbeError::no_table(frame.base, NAME, error))?;
         let pages = u8::try_from(bytes / PAGE - 1).unwrap_or(u8::MAX);
         let bare = Cbaser::new().with_address(memory.address).with_pages_minus_one(pages).with_valid(true);
         let (register, coherence) = program(frame, bare, coherence);

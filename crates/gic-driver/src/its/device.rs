@@ -1,7 +1,8 @@
 //! Devices: interrupt translation tables, and who has which of their events.
 
 use super::error::ItsError;
-use crate::platform::{Platform, Table, TableLayout};
+use super::placement::Placement;
+use crate::platform::{ADDRESS_BITS, Platform, Table};
 use crate::{Alignment, BlockAllocator};
 use core::num::NonZeroU16;
 use gic_arch::gits::Typer;
@@ -51,13 +52,14 @@ impl Device {
         platform: &P,
         typer: Typer,
         events: u32,
-        node: Option<u32>,
+        placement: Placement,
     ) -> Result<Self, ItsError> {
+        const NAME: &str = "an interrupt translation table";
         let event_bits = event_bits(typer, events)?;
         let bytes = u64::from(typer.itt_entry_bytes()) << event_bits;
-        let layout = TableLayout { bytes: bytes.max(ITT_ALIGNMENT), align: ITT_ALIGNMENT, node };
-        let itt =
-            platform.allocate_table(layout).ok_or(ItsError::NoMemory("an interrupt translation table"))?;
+        let itt = placement
+            .allocate(platform, bytes.max(ITT_ALIGNMENT), ITT_ALIGNMENT, ADDRESS_BITS)
+            .map_err(|error| ItsError::no_table(NAME, error))?;
         let events = BlockAllocator::new(0, 1 << event_bits);
         Ok(Self { itt, event_bits, mapping: Mapping::Unmapped, users: 0, promised: 0, events })
     }

@@ -1,7 +1,7 @@
 //! What can go wrong with an ITS.
 
 use crate::lpi::LpiError;
-use crate::platform::TimedOut;
+use crate::platform::{NoTable, TimedOut};
 use gic_arch::Lpi;
 use gic_arch::its::Command;
 use msi_types::{ControllerFault, Cpu, DeviceId, MsiError};
@@ -61,6 +61,18 @@ pub enum ProbeError {
         /// What it was wanted for.
         table: &'static str,
     },
+    /// The platform placed memory where the ITS cannot use it.
+    #[error(
+        "its@{base:x}: the platform placed the {table} at {address:#x}: misaligned, too small or out of reach"
+    )]
+    Misplaced {
+        /// The ITS's physical base.
+        base: u64,
+        /// What it was wanted for.
+        table: &'static str,
+        /// Where it is.
+        address: u64,
+    },
     /// The ITS has fewer collections than there are CPUs.
     #[error("its@{base:x}: {limit} collections are too few for {cpus} CPUs")]
     TooFewCollections {
@@ -71,6 +83,15 @@ pub enum ProbeError {
         /// What the ITS can hold.
         limit: u64,
     },
+}
+
+impl ProbeError {
+    pub(crate) const fn no_table(base: u64, table: &'static str, error: NoTable) -> Self {
+        match error {
+            NoTable::NoMemory => Self::NoMemory { base, table },
+            NoTable::Misplaced(address) => Self::Misplaced { base, table, address },
+        }
+    }
 }
 
 /// Why an operation on a running ITS failed. Nothing of it is left behind.
@@ -119,9 +140,26 @@ pub enum ItsError {
     /// The platform gave no memory.
     #[error("no memory for {0}")]
     NoMemory(&'static str),
+    /// The platform placed memory where the ITS cannot use it.
+    #[error("the platform placed {table} at {address:#x}: misaligned, too small or out of reach")]
+    Misplaced {
+        /// What it was wanted for.
+        table: &'static str,
+        /// Where it is.
+        address: u64,
+    },
     /// A command did not complete, the ITS is suspended, or the caller's attachment or block is another's.
     #[error("{0}")]
     Fault(ControllerFault),
+}
+
+impl ItsError {
+    pub(crate) const fn no_table(table: &'static str, error: NoTable) -> Self {
+        match error {
+            NoTable::NoMemory => Self::NoMemory(table),
+            NoTable::Misplaced(address) => Self::Misplaced { table, address },
+        }
+    }
 }
 
 impl From<ItsError> for MsiError {
@@ -136,7 +174,7 @@ impl From<ItsError> for MsiError {
             ItsError::NoLpis { wanted } => Self::NoVectors { wanted },
             ItsError::NotReachable(cpu, reason) => Self::NotReachable(cpu, reason),
             ItsError::NotMapped(lpi) => Self::UnknownVector(lpi.intid().vector()),
-            ItsError::NoMemory(what) => Self::NoMemory(what),
+            ItsError::NoMemory(what) | ItsError::Misplaced { table: what, .. } => Self::NoMemory(what),
             ItsError::Fault(fault) => Self::Controller(fault),
         }
     }

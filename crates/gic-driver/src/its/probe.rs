@@ -4,10 +4,11 @@ use super::collections::Collections;
 use super::command_queue::{CommandQueue, RING_BYTES};
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
+use super::quirks::{self, Corrected};
 use super::routes::Routes;
 use super::tables::{self, ItsTable, Wanted};
 use super::task_lock::TaskLock;
-use super::{Its, State, quirks};
+use super::{Its, State};
 use crate::lock::IrqLock;
 use crate::lpi::{LpiMessages, Lpis};
 use crate::mmio::MmioExt;
@@ -17,7 +18,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
-use gic_arch::gits::{self, TableKind, Typer};
+use gic_arch::gits::{self, TableKind};
 
 /// 2047 commands at a time.
 const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
@@ -94,13 +95,14 @@ impl<P: Platform> Its<P> {
             .map_err(|reason| ProbeError::Lpis { base: config.base, reason })?;
         let frame = ControlFrame::map(platform, config.base)?;
         let errata = quirks::find(frame.registers.read(gits::IIDR), config);
-        let (typer, config) = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
+        let corrected = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
+        let Corrected { typer, placement, .. } = corrected;
         if !typer.physical() {
             return Err(ProbeError::NoPhysicalLpis(config.base));
         }
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
-        let Memory { device_table, collection_table, queue } = provision(&frame, typer, &config)?;
+        let Memory { device_table, collection_table, queue } = provision(&frame, &corrected, config)?;
         queue.start(&frame);
         frame.enable();
         let device_id_bits = u8::try_from(device_table.ids().ilog2()).unwrap_or(u8::MAX);
@@ -116,7 +118,7 @@ impl<P: Platform> Its<P> {
         Ok(Self {
             collections: Collections::new(config.cpus, typer.hcc().into()),
             routes: Routes::new(lpis.id_bits()),
-            node: config.node,
+            placement,
             errata,
             state: TaskLock::new(state),
             faults: AtomicU32::new(0),
@@ -132,18 +134,18 @@ impl<P: Platform> Its<P> {
 /// All of it, or nothing.
 fn provision<P: Platform>(
     frame: &ControlFrame<P>,
-    typer: Typer,
+    corrected: &Corrected,
     config: &ItsConfig,
 ) -> Result<Memory, ProbeError> {
-    let device_table = device_table(frame, typer, config)?;
-    let collection_table = match collection_table(frame, typer, config) {
+    let device_table = device_table(frame, corrected)?;
+    let collection_table = match collection_table(frame, corrected, config.cpus) {
         Ok(table) => table,
         Err(error) => {
             device_table.withdraw(frame);
             return Err(error);
         }
     };
-    match CommandQueue::provision(frame, config.queue_bytes, config.coherence, config.node) {
+    match CommandQueue::provision(frame, config.queue_bytes, corrected.coherence, corrected.placement) {
         Ok(queue) => Ok(Memory { device_table, collection_table, queue }),
         Err(error) => {
             device_table.withdraw(frame);
@@ -155,17 +157,13 @@ fn provision<P: Platform>(
     }
 }
 
-fn device_table<P: Platform>(
-    frame: &ControlFrame<P>,
-    typer: Typer,
-    config: &ItsConfig,
-) -> Result<ItsTable, ProbeError> {
+fn device_table<P: Platform>(frame: &ControlFrame<P>, corrected: &Corrected) -> Result<ItsTable, ProbeError> {
     let wanted = Wanted {
         kind: TableKind::Devices,
         name: "device table",
-        ids: 1 << typer.device_id_bits().min(config.device_id_bits),
-        coherence: config.coherence,
-        node: config.node,
+        ids: 1 << corrected.device_id_bits,
+        coherence: corrected.coherence,
+        placement: corrected.placement,
     };
     let missing = ProbeError::TableRefused {
         base: frame.base,
@@ -178,36 +176,32 @@ fn device_table<P: Platform>(
 /// A table for collections, where those in the ITS itself do not suffice.
 fn collection_table<P: Platform>(
     frame: &ControlFrame<P>,
-    typer: Typer,
-    config: &ItsConfig,
+    corrected: &Corrected,
+    cpus: u32,
 ) -> Result<Option<ItsTable>, ProbeError> {
-    let too_few = |limit| ProbeError::TooFewCollections { base: frame.base, cpus: config.cpus, limit };
+    const NAME: &str = "collection table";
+    let Corrected { typer, coherence, placement, .. } = *corrected;
+    let too_few = |limit| ProbeError::TooFewCollections { base: frame.base, cpus, limit };
     let named = 1_u64 << typer.collection_id_bits();
-    if u64::from(config.cpus) > named {
+    if u64::from(cpus) > named {
         return Err(too_few(named));
     }
-    if config.cpus <= typer.hcc().into() {
+    if cpus <= typer.hcc().into() {
         return Ok(None);
     }
-    let wanted = Wanted {
-        kind: TableKind::Collections,
-        name: "collection table",
-        ids: config.cpus.into(),
-        coherence: config.coherence,
-        node: config.node,
-    };
+    let wanted = Wanted { kind: TableKind::Collections, name: NAME, ids: cpus.into(), coherence, placement };
     let mut table = ItsTable::provision(frame, wanted)?.ok_or(too_few(typer.hcc().into()))?;
     // Whether numbers below HCC count in the table depends on GITS_TYPER.CCT; it has room for all of them.
-    if table.ids() < config.cpus.into() {
+    if table.ids() < cpus.into() {
         let limit = table.ids();
         table.withdraw(frame);
         return Err(too_few(limit));
     }
-    for cpu in 0..config.cpus {
-        if table.ensure(frame, cpu).is_err() {
+    match (0..cpus).try_for_each(|cpu| table.ensure(frame, cpu)) {
+        Ok(()) => Ok(Some(table)),
+        Err(error) => {
             table.withdraw(frame);
-            return Err(ProbeError::NoMemory { base: frame.base, table: "collection table" });
+            Err(ProbeError::no_table(frame.base, NAME, error))
         }
     }
-    Ok(Some(table))
 }

@@ -6,9 +6,10 @@
 //! level has no command to forget it. Its size is bounded by the identifier bits.
 
 use super::control_frame::ControlFrame;
-use super::error::{ItsError, ProbeError};
+use super::error::ProbeError;
+use super::placement::Placement;
 use crate::mmio::{Mmio, MmioExt};
-use crate::platform::{Coherence, Platform, Table, TableLayout};
+use crate::platform::{ADDRESS_BITS, Coherence, NoTable, Platform, Table};
 use alloc::collections::BTreeMap;
 use gic_arch::gits::{self, Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
@@ -29,7 +30,7 @@ pub(crate) struct ItsTable {
     memory: Table,
     coherence: Coherence,
     shape: Shape,
-    node: Option<u32>,
+    placement: Placement,
     /// Second-level pages by index in the first level.
     second_level: BTreeMap<u64, Table>,
 }
@@ -43,7 +44,7 @@ pub(crate) struct Wanted {
     /// Identifiers below this.
     pub(crate) ids: u64,
     pub(crate) coherence: Coherence,
-    pub(crate) node: Option<u32>,
+    pub(crate) placement: Placement,
 }
 
 /// What a register supports.
@@ -97,7 +98,8 @@ impl ItsTable {
     /// Provides and programs the table of `wanted.kind`, if the ITS has a register for it. The ITS is disabled.
     ///
     /// # Errors
-    /// [`ProbeError::NoMemory`] or [`ProbeError::TableRefused`], with everything given back.
+    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with everything given
+    /// back.
     pub(crate) fn provision<P: Platform>(
         frame: &ControlFrame<P>,
         wanted: Wanted,
@@ -108,11 +110,10 @@ impl ItsTable {
         let abilities = Abilities::probe(&frame.registers, register).ok_or(refused("no page size"))?;
         let shape = Shape::choose(abilities, wanted.ids);
         let page = abilities.page.bytes();
-        let layout = TableLayout { bytes: shape.pages * page, align: page, node: wanted.node };
-        let memory = frame
-            .platform
-            .allocate_table(layout)
-            .ok_or(ProbeError::NoMemory { base: frame.base, table: wanted.name })?;
+        let memory = wanted
+            .placement
+            .allocate(&*frame.platform, shape.pages * page, page, address_bits(abilities.page))
+            .map_err(|error| ProbeError::no_table(frame.base, wanted.name, error))?;
         let value = Baser::new()
             .with_page_size(abilities.page)
             .with_pages_minus_one(u8::try_from(shape.pages - 1).unwrap_or(u8::MAX))
@@ -121,8 +122,8 @@ impl ItsTable {
             .with_valid(true);
         match program(&frame.registers, register, value, wanted.coherence) {
             Ok((value, coherence)) => {
-                let (node, second_level) = (wanted.node, BTreeMap::new());
-                Ok(Some(Self { register, value, memory, coherence, shape, node, second_level }))
+                let (placement, second_level) = (wanted.placement, BTreeMap::new());
+                Ok(Some(Self { register, value, memory, coherence, shape, placement, second_level }))
             }
             Err(reason) => {
                 frame.registers.write(register, Baser::new());
@@ -152,15 +153,13 @@ impl ItsTable {
     }
 
     /// Makes sure that there is memory for the entry of `id`, which is below [`ids`](Self::ids).
-    pub(crate) fn ensure<P: Platform>(&mut self, frame: &ControlFrame<P>, id: u32) -> Result<(), ItsError> {
+    pub(crate) fn ensure<P: Platform>(&mut self, frame: &ControlFrame<P>, id: u32) -> Result<(), NoTable> {
         let index = u64::from(id) / self.shape.ids_per_page;
         if self.shape.levels == Levels::One || self.second_level.contains_key(&index) {
             return Ok(());
         }
         let bytes = self.value.page_size().bytes();
-        let layout = TableLayout { bytes, align: bytes, node: self.node };
-        let page =
-            frame.platform.allocate_table(layout).ok_or(ItsError::NoMemory("a second-level ITS table"))?;
+        let page = self.placement.allocate(&*frame.platform, bytes, bytes, ADDRESS_BITS)?;
         let entry = Level1Entry::new().with_address(page.address).with_valid(true);
         let offset = index * LEVEL1_ENTRY;
         frame.platform.store64(&self.memory, offset, entry.into_bits());
@@ -181,6 +180,15 @@ impl Abilities {
         let answer = registers.read(register);
         let levels = if answer.indirect() { Levels::Two } else { Levels::One };
         Some(Self { page, entry_bytes: answer.entry_bytes().into(), levels })
+    }
+}
+
+/// Address bits that a register names: only pages of 64 KiB lie beyond 2^48 (IHI 0069 §12.19, `GITS_BASER<n>`). A
+/// first-level entry names 52 bits with each page size.
+const fn address_bits(page: PageSize) -> u8 {
+    match page {
+        PageSize::Size4K | PageSize::Size16K => 48,
+        PageSize::Size64K | PageSize::Reserved => ADDRESS_BITS,
     }
 }
 

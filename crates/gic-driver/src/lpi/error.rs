@@ -29,8 +29,8 @@ pub enum LpiError {
         /// Its size.
         bytes: u64,
     },
-    /// The platform gave memory in a place that the registers cannot express.
-    #[error("the platform placed the {table} at {address:#x}: misaligned, too small or beyond 2^52")]
+    /// The platform placed memory where the registers or the redistributors cannot reach it.
+    #[error("the platform placed the {table} at {address:#x}: misaligned, too small or out of reach")]
     Misplaced {
         /// Which table.
         table: &'static str,

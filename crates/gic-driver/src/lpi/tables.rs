@@ -1,6 +1,7 @@
 //! The configuration table and the pending tables: made, or taken over, and given to redistributors.
 
 use super::{AdoptionRefused, Attached, Collected, LpiError, Lpis, PendingLpis};
+use crate::platform::{NoTable, allocate_table};
 use crate::redistributor::{
     LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
 };
@@ -15,8 +16,6 @@ use gic_arch::{Lpi, gicd};
 
 const CONFIG: &str = "LPI configuration table";
 const PENDING: &str = "LPI pending table";
-/// Physical addresses that the base registers can express.
-const ADDRESS_END: u64 = 1 << 52;
 
 /// The configuration table.
 #[derive(Debug)]
@@ -76,8 +75,13 @@ enum Contents {
 }
 
 /// A new, zeroed configuration table: every LPI disabled.
-pub(super) fn allocate_config<P: Platform>(platform: &P, id_bits: u8) -> Result<ConfigTable, LpiError> {
-    let table = allocate(platform, CONFIG, config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT)?;
+pub(super) fn allocate_config<P: Platform>(
+    platform: &P,
+    id_bits: u8,
+    address_bits: u8,
+) -> Result<ConfigTable, LpiError> {
+    let (bytes, align) = (config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT);
+    let table = allocate(platform, CONFIG, TableLayout { bytes, align, address_bits, node: None })?;
     Ok(ConfigTable { table, origin: Origin::Allocated })
 }
 
@@ -171,8 +175,9 @@ fn first_pending<P: Platform>(
     let id_bits = lpis.id_bits;
     let address = redistributor.address();
     if !redistributor.lpis_enabled() {
-        let table =
-            allocate(&*lpis.platform, PENDING, pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT)?;
+        let (bytes, align) = (pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT);
+        let layout = TableLayout { bytes, align, address_bits: lpis.address_bits, node: None };
+        let table = allocate(&*lpis.platform, PENDING, layout)?;
         let tables = NegotiatedTables { config: Coherence::NonCoherent, pending: Coherence::NonCoherent };
         return Ok(PendingTable { redistributor: address, table, contents: Contents::Zero, tables });
     }
@@ -345,19 +350,9 @@ fn clear<P: Platform>(platform: &P, table: &Table) {
     platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
 }
 
-fn allocate<P: Platform>(
-    platform: &P,
-    what: &'static str,
-    bytes: u64,
-    align: u64,
-) -> Result<Table, LpiError> {
-    let layout = TableLayout { bytes, align, node: None };
-    let table = platform.allocate_table(layout).ok_or(LpiError::NoMemory { table: what, bytes })?;
-    let address = table.address;
-    let fits = address.checked_add(bytes).is_some_and(|end| end <= ADDRESS_END);
-    if !fits || !address.is_multiple_of(align) || table.bytes < bytes {
-        platform.release_table(table);
-        return Err(LpiError::Misplaced { table: what, address });
-    }
-    Ok(table)
+fn allocate<P: Platform>(platform: &P, table: &'static str, layout: TableLayout) -> Result<Table, LpiError> {
+    allocate_table(platform, layout).map_err(|error| match error {
+        NoTable::NoMemory => LpiError::NoMemory { table, bytes: layout.bytes },
+        NoTable::Misplaced(address) => LpiError::Misplaced { table, address },
+    })
 }

@@ -8,8 +8,12 @@ use gic_arch::Shareability;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, STRIDE_V3};
 use proptest::prelude::*;
 
-const CONFIG: LpiConfig =
-    LpiConfig { id_bits: None, priority: Priority::new(0xa0), access: TableAccess::Negotiate };
+const CONFIG: LpiConfig = LpiConfig {
+    id_bits: None,
+    priority: Priority::new(0xa0),
+    access: TableAccess::Negotiate,
+    address_bits: 52,
+};
 /// Where a previous kernel had its tables.
 const OLD_CONFIG: u64 = 0x4000_0000;
 const OLD_PENDING: u64 = 0x4100_0000;
@@ -145,6 +149,21 @@ mod limits {
         let refused = set_up(&fake, CONFIG).unwrap_err();
         assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { address: 0x1_0000_0800, .. })));
         assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
+    }
+
+    #[test]
+    fn memory_beyond_the_limit_is_given_back_and_refused() {
+        let fake = machine(1);
+        let narrow = LpiConfig { address_bits: 32, ..CONFIG };
+        fake.in_memory(|memory| memory.misalignment = 1 << 32);
+        let refused = set_up(&fake, narrow).unwrap_err();
+        assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { .. })));
+        fake.in_memory(|memory| memory.misalignment = 0);
+        let lpis = set_up(&fake, narrow).unwrap();
+        fake.in_memory(|memory| memory.misalignment = 1 << 32);
+        let refused = lpis.attach(&redistributor(&fake, 0)).unwrap_err();
+        assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { .. })));
+        assert_eq!(fake.in_memory(|memory| memory.tables()), 1);
     }
 
     #[test]

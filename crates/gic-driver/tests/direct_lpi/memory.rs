@@ -23,6 +23,9 @@ impl Memory {
         if let Some(allowance) = &mut self.allowance {
             *allowance = allowance.checked_sub(1)?;
         }
+        if layout.address_bits <= 32 {
+            return None;
+        }
         let address = (0x1_0000_0000 + self.next).next_multiple_of(layout.align);
         self.next = address + layout.bytes - 0x1_0000_0000;
         let bytes = vec![0; usize::try_from(layout.bytes).unwrap()];

@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) redistributors: Vec<Redistributor>,
     /// Allocations that still succeed.
     pub(crate) allowance: Option<u32>,
+    /// So many allocations from now, one lies this far from where it should.
+    pub(crate) misplaced: Option<(u32, u64)>,
     /// Turns of one wait.
     pub(crate) patience: u32,
     /// `GICD_TYPER.num_LPIs`.
@@ -51,6 +53,21 @@ impl World {
                 |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
             );
         pending + deferred.count()
+    }
+
+    /// By how much the next allocation is misplaced.
+    fn shift(&mut self) -> u64 {
+        match self.misplaced {
+            Some((0, shift)) => {
+                self.misplaced = None;
+                shift
+            }
+            Some((more, shift)) => {
+                self.misplaced = Some((more - 1, shift));
+                0
+            }
+            None => 0,
+        }
     }
 
     fn post(&mut self, its: usize, value: Cwriter) {
@@ -81,6 +98,7 @@ impl Board {
             its: Vec::new(),
             redistributors,
             allowance: None,
+            misplaced: None,
             patience: 40,
             num_lpis: 0,
             config: None,
@@ -124,7 +142,8 @@ impl Platform for Board {
         if let Some(allowance) = &mut world.allowance {
             *allowance = allowance.checked_sub(1)?;
         }
-        let address = world.memory.allocate(layout.bytes, layout.align);
+        let shift = world.shift();
+        let address = world.memory.allocate(layout, shift);
         Self::learn_config_table(&mut world, address, layout.bytes);
         Some(Table { address, bytes: layout.bytes, handle: 0 })
     }

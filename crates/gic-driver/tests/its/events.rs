@@ -168,3 +168,34 @@ fn a_changed_priority_has_reached_the_redistributor() {
     let unmapped = Lpi::try_from(lpi.get() + 1).unwrap();
     assert_eq!(setup.its.set_priority(unmapped, Priority::new(0)), Err(ItsError::NotMapped(unmapped)));
 }
+
+#[test]
+fn a_misplaced_translation_table_is_refused_and_given_back() {
+    for shift in [0x80, 1 << 52] {
+        let setup = Setup::new(Hardware::default());
+        let before = setup.board.world().memory.live_regions();
+        setup.board.world().misplaced = Some((0, shift));
+        let refused = setup.its.attach(DeviceId::new(5), 1).unwrap_err();
+        assert!(matches!(refused, ItsError::Misplaced { .. }), "{refused}");
+        assert_eq!(setup.board.world().memory.live_regions(), before);
+        let device = setup.attach(5, 1);
+        let block = setup.map(&device, 1, 0);
+        assert!(setup.send(lpi(&block, 0)).is_some());
+    }
+}
+
+#[test]
+fn a_misplaced_second_level_page_is_refused_and_given_back() {
+    for shift in [0x1000, 1 << 52] {
+        let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
+        let setup = Setup::new(Hardware { typer, indirect: true, ..Hardware::default() });
+        let before = setup.board.world().memory.live_regions();
+        setup.board.world().misplaced = Some((0, shift));
+        let refused = setup.its.attach(DeviceId::new(5), 1).unwrap_err();
+        assert!(matches!(refused, ItsError::Misplaced { .. }), "{refused}");
+        assert_eq!(setup.board.world().memory.live_regions(), before);
+        let device = setup.attach(5, 1);
+        let block = setup.map(&device, 1, 0);
+        assert!(setup.send(lpi(&block, 0)).is_some());
+    }
+}

@@ -1,7 +1,7 @@
 //! Memory as a CPU and an ITS see it: a store is invisible to the ITS until it was published, and memory that was given
 //! back is gone for good.
 
-use gic_driver::Coherence;
+use gic_driver::{Coherence, TableLayout};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -26,21 +26,26 @@ struct Region {
 pub(crate) struct Memory {
     regions: BTreeMap<u64, Region>,
     next: u64,
+    /// The same below 4 GiB.
+    next_low: u64,
 }
 
 impl Memory {
     pub(crate) fn new() -> Self {
-        Self { regions: BTreeMap::new(), next: 0x1_4000_0000 }
+        Self { regions: BTreeMap::new(), next: 0x1_4000_0000, next_low: 0x5000_0000 }
     }
 
-    /// Zeroed, published, with a gap behind it.
-    pub(crate) fn allocate(&mut self, bytes: u64, align: u64) -> u64 {
+    /// Zeroed, published, with a gap behind it; `shift` bytes from where it should be.
+    pub(crate) fn allocate(&mut self, layout: TableLayout, shift: u64) -> u64 {
+        let TableLayout { bytes, align, address_bits, .. } = layout;
         assert!(align.is_power_of_two() && bytes > 0, "layout of {bytes} bytes aligned to {align}");
-        let base = self.next.next_multiple_of(align);
-        self.next = base + bytes + 0x100;
+        let next = if address_bits <= 32 { &mut self.next_low } else { &mut self.next };
+        let place = next.next_multiple_of(align);
+        *next = place + bytes + 0x100;
+        let base = place + shift;
         let zeros = vec![0; usize::try_from(bytes).unwrap()];
         let region = Region { cpu: zeros.clone(), barrier: zeros.clone(), dram: zeros };
-        self.regions.insert(base, region);
+        assert!(self.regions.insert(base, region).is_none(), "{base:#x} is in use");
         base
     }
 
@@ -85,6 +90,11 @@ impl Memory {
         for copy in [&mut region.cpu, &mut region.barrier, &mut region.dram] {
             copy[range.clone()].copy_from_slice(&value.to_le_bytes());
         }
+    }
+
+    /// How many allocations lie at or above this address.
+    pub(crate) fn regions_from(&self, address: u64) -> usize {
+        self.regions.range(address..).count()
     }
 
     pub(crate) fn live_regions(&self) -> usize {

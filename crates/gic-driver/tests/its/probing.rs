@@ -149,3 +149,95 @@ fn device_numbers_beyond_what_an_implementation_can_hold_are_refused() {
     let error = setup.its.attach(id, 1).unwrap_err();
     assert_eq!(error, gic_driver::ItsError::DeviceIdOutOfRange { id, bits: 20 });
 }
+
+/// Misplacements that no ITS can work with: misaligned, beyond 2^52.
+const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
+
+/// Probes with one of the ITS's own tables misplaced; all is given back if that is refused.
+fn probe_misplaced(hardware: Hardware, config: &ItsConfig, table: u32, shift: u64) -> Result<(), ProbeError> {
+    let board = crate::board::Board::new(vec![hardware], 4);
+    let lpis = crate::setup::lpis(&board);
+    let before = board.world().memory.live_regions();
+    board.world().misplaced = Some((table, shift));
+    let result = gic_driver::Its::new(std::sync::Arc::new(board.clone()), lpis.clone(), config).map(drop);
+    if result.is_err() {
+        let world = board.world();
+        assert_eq!(world.memory.live_regions(), before);
+        assert!(world.its[0].tables.iter().all(|table| !table.valid()));
+        assert!(!world.its[0].queue.valid());
+    }
+    result
+}
+
+#[test]
+fn misplaced_tables_are_refused_and_given_back() {
+    for page in [PageSize::Size4K, PageSize::Size16K, PageSize::Size64K] {
+        let misaligned = UNREACHABLE.map(|shift| if shift == 0x1000 { page.bytes() / 2 } else { shift });
+        for (table, shift) in (0..2).flat_map(|table| misaligned.map(|shift| (table, shift))) {
+            let hardware = Hardware { pages: vec![page], ..Hardware::default() };
+            let refused = probe_misplaced(hardware, &config(0), table, shift).unwrap_err();
+            assert!(matches!(refused, ProbeError::Misplaced { .. }), "{page:?}, {shift:#x}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn a_misplaced_queue_is_refused_and_given_back() {
+    for shift in UNREACHABLE {
+        let refused = probe_misplaced(Hardware::default(), &config(0), 2, shift).unwrap_err();
+        let expected = "its@8080000: the platform placed the command queue at ";
+        assert!(refused.to_string().starts_with(expected), "{refused}");
+    }
+}
+
+#[test]
+fn only_tables_of_64k_pages_lie_beyond_48_bits() {
+    for (page, table) in [(PageSize::Size4K, 0), (PageSize::Size16K, 1)] {
+        let hardware = Hardware { pages: vec![page], ..Hardware::default() };
+        let refused = probe_misplaced(hardware, &config(0), table, 1 << 48).unwrap_err();
+        assert!(matches!(refused, ProbeError::Misplaced { .. }), "{refused}");
+    }
+    for table in 0..3 {
+        probe_misplaced(Hardware::default(), &config(0), table, 1 << 48).unwrap();
+    }
+    probe_misplaced(
+        Hardware { pages: vec![PageSize::Size4K], ..Hardware::default() },
+        &config(0),
+        2,
+        1 << 48,
+    )
+    .unwrap();
+}
+
+/// Rockchip's RK3568, with two-level tables.
+fn rk3568() -> (Hardware, ItsConfig) {
+    let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
+    let hardware = Hardware { typer, iidr: 0x0201_743b, indirect: true, ..Hardware::default() };
+    (hardware, ItsConfig { machine: vec!["rockchip,rk3568".into()], ..config(0) })
+}
+
+#[test]
+fn tables_lie_where_an_its_of_32_bits_reaches_them() {
+    let (hardware, config) = rk3568();
+    let setup = Setup::with_config(hardware, &config);
+    let block = setup.map(&setup.attach(0x4321, 4), 4, 2);
+    assert!(setup.send(lpi(&block, 3)).is_some());
+    // The configuration table is the GIC's, whose redistributors have no erratum here.
+    let world = setup.board.world();
+    assert_eq!((world.memory.regions_from(1 << 32), world.memory.live_regions()), (1, 6));
+}
+
+#[test]
+fn memory_beyond_the_limit_is_refused() {
+    let (hardware, config) = rk3568();
+    for table in 0..3 {
+        let refused = probe_misplaced(hardware.clone(), &config, table, 1 << 32).unwrap_err();
+        assert!(matches!(refused, ProbeError::Misplaced { .. }), "{refused}");
+    }
+    let setup = Setup::with_config(hardware, &config);
+    for table in 0..2 {
+        setup.board.world().misplaced = Some((table, 1 << 32));
+        let refused = setup.its.attach(msi_types::DeviceId::new(7), 1).unwrap_err();
+        assert!(matches!(refused, gic_driver::ItsError::Misplaced { .. }), "{refused}");
+    }
+}

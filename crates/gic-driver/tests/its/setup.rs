@@ -20,7 +20,7 @@ pub(crate) fn lpis(board: &Board) -> Arc<Lpis<Board>> {
     let frame = Frame { board: board.clone(), block: Block::Distributor };
     let distributor = Distributor::new(board, frame, DISTRIBUTOR).unwrap();
     let access = TableAccess::Negotiate;
-    let config = LpiConfig { id_bits: Some(14), priority: Priority::new(0xa0), access };
+    let config = LpiConfig { id_bits: Some(14), priority: Priority::new(0xa0), access, address_bits: 52 };
     Arc::new(Lpis::new(Arc::new(board.clone()), &distributor, std::iter::empty(), config).unwrap())
 }
 

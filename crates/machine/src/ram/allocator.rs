@@ -21,14 +21,14 @@ impl Allocator {
         Self { free: regions.map(|region| (region.base(), region.size())).collect() }
     }
 
-    /// The lowest range of `bytes` at a multiple of `align`.
-    pub(super) fn take(&mut self, bytes: u64, align: u64) -> Option<u64> {
+    /// The lowest range of `bytes` at a multiple of `align`; `None` if it does not end by `end`.
+    pub(super) fn take(&mut self, bytes: u64, align: u64, end: u64) -> Option<u64> {
         let bytes = rounded(bytes);
         let align = align.max(GRAIN);
         let (base, size, start) = self.free.iter().find_map(|(&base, &size)| {
             let start = base.checked_next_multiple_of(align)?;
             let used = start.checked_sub(base)?.checked_add(bytes)?;
-            (used <= size).then_some((base, size, start))
+            (used <= size && start.checked_add(bytes)? <= end).then_some((base, size, start))
         })?;
         self.free.remove(&base);
         self.put(base, start - base);
@@ -73,7 +73,7 @@ mod tests {
             let mut allocator = allocator();
             let mut owned: Vec<(u64, u64)> = Vec::new();
             for (bytes, log2) in requests {
-                let Some(base) = allocator.take(bytes, 1 << log2) else { continue };
+                let Some(base) = allocator.take(bytes, 1 << log2, u64::MAX) else { continue };
                 prop_assert_eq!(base % (1 << log2), 0);
                 prop_assert!(owned.iter().all(|(other, size)| base + bytes <= *other || other + size <= base));
                 owned.push((base, rounded(bytes)));
@@ -83,5 +83,13 @@ mod tests {
             }
             prop_assert_eq!(allocator.free, BTreeMap::from([(0x1_0000, 0x10_0000)]));
         }
+    }
+
+    #[test]
+    fn memory_beyond_the_end_is_not_given() {
+        let mut allocator = allocator();
+        assert_eq!(allocator.take(0x100, 0x100, 0x1_0200), Some(0x1_0000));
+        assert_eq!(allocator.take(0x200, 0x100, 0x1_0200), None);
+        assert_eq!(allocator.take(0x100, 0x100, 0x1_0200), Some(0x1_0100));
     }
 }

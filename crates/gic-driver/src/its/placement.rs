@@ -1,0 +1,27 @@
+//! Where the memory of an ITS may lie.
+
+use crate::platform::{NoTable, allocate_table};
+use crate::platform::{Platform, Table, TableLayout};
+
+/// What limits the place of an ITS's memory, apart from the register or command that names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Placement {
+    /// The ITS's NUMA node.
+    pub(crate) node: Option<u32>,
+    /// Physical address bits that the ITS can drive.
+    pub(crate) address_bits: u8,
+}
+
+impl Placement {
+    /// Allocates `bytes` that a field of `address_bits` names. Task.
+    pub(crate) fn allocate<P: Platform>(
+        self,
+        platform: &P,
+        bytes: u64,
+        align: u64,
+        address_bits: u8,
+    ) -> Result<Table, NoTable> {
+        let address_bits = self.address_bits.min(address_bits);
+        allocate_table(platform, TableLayout { bytes, align, address_bits, node: self.node })
+    }
+}
