@@ -35,6 +35,12 @@
 //! one invalidation and one SYNC. So is [`release`](Its::release): a DISCARD for each event, MAPD, and one SYNC for each
 //! redistributor concerned.
 //!
+//! # An ITS that does not respond
+//! A task waits as long as `GITS_CREADR` advances, and the [platform's bound](Platform::wait) beyond that; then the ITS
+//! counts as unresponsive. Later callers post their commands, look once, and fail. The ITS counts as responsive again
+//! as soon as `GITS_CREADR` advances: it executes what was posted in order, so nothing has to be reset. Operations
+//! marked *any context* wait for one such bound in all, whatever is queued before them, and judge nothing.
+//!
 //! # Locks, outermost first
 //! ```text
 //! state            task operations of one ITS (TaskLock: interrupts stay on)
@@ -61,6 +67,7 @@ mod routes;
 mod sequences;
 mod tables;
 mod task_lock;
+mod watch;
 
 pub use error::{ItsError, ProbeError};
 pub use events::EventRequest;
@@ -90,6 +97,7 @@ use routes::Routes;
 use sequences::Block;
 use tables::ItsTable;
 use task_lock::TaskLock;
+use watch::Context;
 
 /// One ITS, enabled. Never disabled again but by [`suspend`](Self::suspend): it has no `Drop`, and its memory stays
 /// with it.
@@ -312,9 +320,11 @@ impl<P: Platform> Its<P> {
         self.frame.quiesce().map_err(|TimedOut(what)| error::fault(self.frame.base, what, "timeout"))
     }
 
-    /// Posts commands and waits for them.
+    /// Posts commands of a task and waits for them.
     fn run(&self, commands: &mut dyn Iterator<Item = Command>) -> Result<(), ItsError> {
-        self.queue.run(&self.frame, commands).map_err(|failed| failed.error.at(self.frame.base))
+        self.queue
+            .run(&self.frame, Context::Task, commands)
+            .map_err(|failed| failed.error.at(self.frame.base))
     }
 
     /// How commands name a redistributor.

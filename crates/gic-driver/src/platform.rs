@@ -158,9 +158,20 @@ pub trait Platform: Send + Sync {
     /// One turn of waiting for hardware: a pause, and whether to look again. `turn` counts from 0 in each wait; the
     /// platform's clock decides when it is enough (about a second is customary).
     fn wait(&self, turn: u32) -> Wait;
-    /// One turn of waiting for another CPU that holds a lock. Unbounded by nature; a pause is enough.
+    /// One turn of waiting, with interrupts masked, for another CPU that holds a lock for a few instructions. A pause
+    /// is enough.
     fn relax(&self) {
         core::hint::spin_loop();
+    }
+
+    /// One turn of waiting for another task that holds a lock for long: it may wait for hardware or allocate. Task:
+    /// the caller holds no spin lock, and its interrupts are as the kernel has them in task context.
+    ///
+    /// A kernel whose tasks have priorities makes sure that a holder of lower priority runs: the caller sleeps, or
+    /// lends its priority. To give way to tasks of the same priority is not enough. As provided, it is a
+    /// [pause](Self::relax), for kernels that do not preempt tasks.
+    fn yield_task(&self) {
+        self.relax();
     }
 }
 

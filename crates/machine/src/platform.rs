@@ -235,6 +235,11 @@ impl Platform for MachinePlatform {
             std::thread::yield_now();
         }
     }
+
+    fn yield_task(&self) {
+        debug_assert_eq!(MASKED.get(), 0, "a task waits with interrupts masked");
+        Platform::relax(self);
+    }
 }
 
 impl Host for MachinePlatform {

@@ -203,9 +203,10 @@ impl<P: Platform> Its<P> {
     /// [`ItsError::NotReachable`], [`ItsError::Fault`].
     pub fn move_all_pending(&self, from: Cpu, to: Cpu) -> Result<(), ItsError> {
         self.state.with(self.platform(), |_| {
-            let ((_, from), (_, to)) = (self.collections.home(from)?, self.collections.home(to)?);
+            let ((_, from), (collection, to)) = (self.collections.home(from)?, self.collections.home(to)?);
             let sync = |target| Command::Sync { target };
-            self.run(&mut [Command::Movall { from, to }, sync(from), sync(to)].into_iter())
+            let moved = [Command::Movall { from, to }, Command::Invall { collection }, sync(from), sync(to)];
+            self.run(&mut moved.into_iter())
         })
     }
 

@@ -13,9 +13,10 @@ use super::control_frame::ControlFrame;
 use super::error::{ProbeError, QueueError};
 use super::faults::Faults;
 use super::placement::Placement;
+use super::watch::{Context, Verdict, Watch};
 use crate::lock::IrqLock;
 use crate::mmio::MmioExt;
-use crate::platform::{ADDRESS_BITS, Coherence, Platform, Table, Wait};
+use crate::platform::{ADDRESS_BITS, Coherence, Platform, Table};
 use core::ops::Range;
 use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
@@ -53,6 +54,8 @@ struct Ring {
     good_target: Option<RdBase>,
     /// The command that was replaced last.
     replaced: Option<u64>,
+    /// Where the ITS stood when a task's time ran out: it is unresponsive while it stands there.
+    unresponsive_at: Option<u64>,
     faults: Faults,
 }
 
@@ -135,6 +138,7 @@ impl CommandQueue {
             read_slot: 0,
             good_target: None,
             replaced: None,
+            unresponsive_at: None,
             faults: Faults::new(),
         };
         Ok(Self { memory, coherence, register, slots, ring: IrqLock::new(ring) })
@@ -159,7 +163,7 @@ impl CommandQueue {
 
     /// Waits until the ring is empty, and takes no commands any more.
     pub(crate) fn stop<P: Platform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
-        self.poll(frame, |ring| {
+        self.poll(frame, &mut Watch::new(Context::Task), |ring| {
             let empty = ring.read == ring.written;
             if empty {
                 ring.life = Life::Stopped;
@@ -178,16 +182,19 @@ impl CommandQueue {
     pub(crate) fn run<P: Platform>(
         &self,
         frame: &ControlFrame<P>,
+        context: Context,
         commands: &mut dyn Iterator<Item = Command>,
     ) -> Result<(), Failed> {
+        let mut watch = Watch::new(context);
         let mut all = Span(0..0);
         loop {
             let posted =
                 self.try_post(frame, commands).map_err(|error| Failed { error, span: all.clone() })?;
             all.extend(&posted.span);
             let waited = match posted.ended {
-                Ended::Commands => self.wait(frame, &all),
-                Ended::Room => self.wait_for_room(frame),
+                Ended::Commands => self.wait(frame, &mut watch, &all),
+                // Half a ring: so that a long batch costs few register writes.
+                Ended::Room => self.poll(frame, &mut watch, |ring| self.room(ring) >= self.slots / 2),
             };
             waited.map_err(|error| Failed { error, span: all.clone() })?;
             if posted.ended == Ended::Commands {
@@ -243,12 +250,17 @@ impl CommandQueue {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub(crate) fn wait<P: Platform>(&self, frame: &ControlFrame<P>, span: &Span) -> Result<(), QueueError> {
+    pub(crate) fn wait<P: Platform>(
+        &self,
+        frame: &ControlFrame<P>,
+        watch: &mut Watch,
+        span: &Span,
+    ) -> Result<(), QueueError> {
         if span.is_empty() {
             return Ok(());
         }
         let mut result = Ok(());
-        self.poll(frame, |ring| {
+        self.poll(frame, watch, |ring| {
             let done = ring.read >= span.0.end;
             if done {
                 result = ring.faults.take(&span.0);
@@ -258,37 +270,34 @@ impl CommandQueue {
         result
     }
 
-    /// Half a ring: so that a long batch costs few register writes.
-    fn wait_for_room<P: Platform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
-        self.poll(frame, |ring| self.room(ring) >= self.slots / 2)
-    }
-
-    /// Looks at the ring, outside the lock between two looks, until `done`. The bound is the platform's, for each
-    /// command that the ITS consumes: somebody else's long batch before ours is no fault.
+    /// Looks at the ring, outside the lock between two looks, until `done` or the watch ends.
     fn poll<P: Platform>(
         &self,
         frame: &ControlFrame<P>,
+        watch: &mut Watch,
         mut done: impl FnMut(&mut Ring) -> bool,
     ) -> Result<(), QueueError> {
-        let (mut turn, mut seen, mut last) = (0, None, false);
         loop {
-            let progress = self.ring.with(&*frame.platform, |ring| {
-                if !done(ring) {
-                    self.refresh(frame, ring);
-                    if !done(ring) {
-                        return Err((ring.read, last.then(|| self.load(frame, ring.read_slot))));
+            let is_done = self.ring.with(&*frame.platform, |ring| {
+                if done(ring) {
+                    return Ok(true);
+                }
+                self.refresh(frame, ring);
+                if done(ring) {
+                    return Ok(true);
+                }
+                match watch.judge(ring.read, &mut ring.unresponsive_at) {
+                    Verdict::Wait => Ok(false),
+                    Verdict::GiveUp => {
+                        let oldest = Command::decode(self.load(frame, ring.read_slot)).ok();
+                        Err(QueueError::Timeout(oldest))
                     }
                 }
-                Ok(())
-            });
-            let Err((read, oldest)) = progress else { return Ok(()) };
-            if seen != Some(read) {
-                (turn, seen) = (0, Some(read));
-            } else if let Some(raw) = oldest {
-                return Err(QueueError::Timeout(Command::decode(raw).ok()));
+            })?;
+            if is_done {
+                return Ok(());
             }
-            last = frame.platform.wait(turn) == Wait::GiveUp;
-            turn = turn.saturating_add(1);
+            watch.pause(&*frame.platform);
         }
     }
 

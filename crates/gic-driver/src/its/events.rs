@@ -4,7 +4,8 @@ use super::command_queue::Failed;
 use super::device::{Device, Mapping};
 use super::error::{ItsError, QueueError, fault};
 use super::routes::Route;
-use super::sequences::{Block, Steps};
+use super::sequences::{Block, made_in_order};
+use super::watch::Context;
 use super::{Its, State};
 use crate::Alignment;
 use crate::platform::Platform;
@@ -81,30 +82,41 @@ impl<P: Platform> Its<P> {
     pub fn move_event(&self, lpi: Lpi, to: Cpu) -> Result<Cpu, ItsError> {
         let mut answer = Err(ItsError::NotMapped(lpi));
         let mut moved = None;
-        let mut steps = Steps::default();
-        let mut commands = core::iter::from_fn(|| {
-            steps.next(|| {
-                let route = self.routes.of(lpi)?;
-                let home = self.collections.home(to);
-                answer = home.map(|_| cpu_of(route.collection));
-                let (collection, _) = home.ok()?;
-                let from = self.collections.target(route.collection)?;
-                let new = Route { collection, ..route };
-                if new == route {
-                    return None;
-                }
-                self.routes.set(lpi, Some(new));
-                moved = Some((route, new));
-                let movi = Command::Movi { device: route.device, event: route.event_id(), collection };
-                Some((movi, from))
-            })
+        let mut commands = made_in_order(|| {
+            let route = self.routes.of(lpi)?;
+            let home = self.collections.home(to);
+            answer = home.map(|_| cpu_of(route.collection));
+            let (collection, target) = home.ok()?;
+            let from = self.collections.target(route.collection)?;
+            let new = Route { collection, ..route };
+            if new == route {
+                return None;
+            }
+            moved = Some((route, new));
+            Some(self.movi(lpi, new, from, target))
         });
-        let result = self.queue.run(&self.frame, &mut commands);
+        let result = self.queue.run(&self.frame, Context::Task, &mut commands);
+        drop(commands);
         let Err(Failed { error, .. }) = result else { return answer };
         if let Some((old, new)) = moved {
             self.undo_move(lpi, old, new, error);
         }
         Err(error.at(self.frame.base))
+    }
+
+    /// Commands that move an event, under the queue's lock.
+    ///
+    /// The invalidation is for a redistributor that had the LPI before and remembers its configuration of that time:
+    /// MOVI does not make it look again (IHI 0069 §5.1.1, §5.3).
+    fn movi(&self, lpi: Lpi, new: Route, from: RdBase, to: RdBase) -> [Command; 4] {
+        self.routes.set(lpi, Some(new));
+        let (device, event) = (new.device, new.event_id());
+        [
+            Command::Movi { device, event, collection: new.collection },
+            Command::Inv { device, event },
+            Command::Sync { target: from },
+            Command::Sync { target: to },
+        ]
     }
 
     /// Holds an LPI back: what arrives stays pending. On return its redistributor knows. Any context.
@@ -169,16 +181,15 @@ impl<P: Platform> Its<P> {
     /// One command for an event, and a SYNC for where it is delivered at that moment of the queue.
     fn run_on_event(&self, lpi: Lpi, command: impl Fn(DeviceId, EventId) -> Command) -> Result<(), ItsError> {
         let mut answer = Err(ItsError::NotMapped(lpi));
-        let mut steps = Steps::default();
-        let mut commands = core::iter::from_fn(|| {
-            steps.next(|| {
-                let route = self.routes.of(lpi)?;
-                let target = self.collections.target(route.collection)?;
-                answer = Ok(());
-                Some((command(route.device, route.event_id()), target))
-            })
+        let mut commands = made_in_order(|| {
+            let route = self.routes.of(lpi)?;
+            let target = self.collections.target(route.collection)?;
+            answer = Ok(());
+            Some([command(route.device, route.event_id()), Command::Sync { target }])
         });
-        self.run(&mut commands)?;
+        let result = self.queue.run(&self.frame, Context::Any, &mut commands);
+        drop(commands);
+        result.map_err(|failed| failed.error.at(self.frame.base))?;
         answer
     }
 
@@ -261,7 +272,7 @@ impl<P: Platform> Its<P> {
         let mut told = false;
         let mapd = mapd.into_iter().inspect(|_| told = true);
         let mut commands = mapd.chain(map).chain([invalidate, Command::Sync { target }]);
-        let result = self.queue.run(&self.frame, &mut commands).map_err(|failed| failed.error);
+        let result = self.queue.run(&self.frame, Context::Task, &mut commands).map_err(|failed| failed.error);
         drop(commands);
         let refused =
             matches!(result, Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd);
@@ -296,14 +307,10 @@ impl<P: Platform> Its<P> {
         }
         // The MOVI was executed, or may be later; a second one behind it takes it back. If that finds no room, the route goes on
         // to say what the queue will do.
-        let mut steps = Steps::default();
-        let mut back = core::iter::from_fn(|| {
-            steps.next(|| {
-                self.routes.set(lpi, Some(old));
-                let from = self.collections.target(new.collection)?;
-                let collection = old.collection;
-                Some((Command::Movi { device: old.device, event: old.event_id(), collection }, from))
-            })
+        let mut back = made_in_order(|| {
+            let from = self.collections.target(new.collection)?;
+            let to = self.collections.target(old.collection)?;
+            Some(self.movi(lpi, old, from, to))
         });
         if let Err(error) = self.queue.try_post(&self.frame, &mut back) {
             self.note(error.at(self.frame.base));

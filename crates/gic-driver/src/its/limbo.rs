@@ -8,6 +8,7 @@
 use super::command_queue::{Failed, Span};
 use super::error::{ItsError, QueueError};
 use super::sequences::{Block, Discards};
+use super::watch::{Context, Watch};
 use super::{Its, State};
 use crate::platform::{Platform, Table};
 use alloc::collections::VecDeque;
@@ -51,7 +52,7 @@ impl<P: Platform> Its<P> {
 
     /// Executes commands that end the use of something, and gives it back afterwards.
     fn retire(&self, state: &mut State, commands: &mut dyn Iterator<Item = Command>, holds: Holds) {
-        match self.queue.run(&self.frame, commands) {
+        match self.queue.run(&self.frame, Context::Task, commands) {
             Ok(()) => self.give_back(state, holds),
             Err(Failed { error, span }) => {
                 self.note(error.at(self.frame.base));
@@ -87,12 +88,12 @@ impl<P: Platform> Its<P> {
 
     fn finish(&self, limbo: &mut Limbo) -> Result<(), QueueError> {
         let mut rest = core::iter::from_fn(|| limbo.rest.pop_front());
-        let posted = self.queue.run(&self.frame, &mut rest);
+        let posted = self.queue.run(&self.frame, Context::Task, &mut rest);
         if let Err(Failed { span, .. }) = &posted {
             limbo.posted.extend(span);
         }
         posted.map_err(|failed| failed.error)?;
-        self.queue.wait(&self.frame, &limbo.posted)
+        self.queue.wait(&self.frame, &mut Watch::new(Context::Task), &limbo.posted)
     }
 
     /// An event whose discarding was refused was not mapped. But a table whose unmapping was refused stays the

@@ -32,27 +32,11 @@ impl Block {
     }
 }
 
-/// A command that is made when the queue asks for it, and the SYNC behind it.
-#[derive(Default)]
-pub(crate) enum Steps {
-    #[default]
-    First,
-    Sync(RdBase),
-    Done,
-}
-
-impl Steps {
-    pub(crate) fn next(&mut self, first: impl FnOnce() -> Option<(Command, RdBase)>) -> Option<Command> {
-        match core::mem::replace(self, Self::Done) {
-            Self::First => {
-                let (command, target) = first()?;
-                *self = Self::Sync(target);
-                Some(command)
-            }
-            Self::Sync(target) => Some(Command::Sync { target }),
-            Self::Done => None,
-        }
-    }
+/// Commands that are all made when the queue asks for the first: none, if `make` finds that there is nothing to do.
+pub(crate) fn made_in_order<const N: usize>(
+    make: impl FnOnce() -> Option<[Command; N]>,
+) -> impl Iterator<Item = Command> {
+    core::iter::once_with(make).flatten().flatten()
 }
 
 /// DISCARD for each event that has a route, the device's unmapping if it goes with them, then SYNC for each redistributor

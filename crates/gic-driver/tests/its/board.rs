@@ -7,7 +7,7 @@ use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 use gic_arch::{gicd, id};
 use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use msi_types::Cpu;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -29,6 +29,10 @@ pub(crate) struct World {
     pub(crate) misplaced: Option<(u32, u64)>,
     /// Turns of one wait.
     pub(crate) patience: u32,
+    /// Turns of all waits.
+    pub(crate) turns: u32,
+    /// How often a task let others run.
+    pub(crate) yields: u32,
     /// `GICD_TYPER.num_LPIs`.
     pub(crate) num_lpis: u8,
     config: Option<ConfigTable>,
@@ -53,6 +57,11 @@ impl World {
                 |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
             );
         pending + deferred.count()
+    }
+
+    /// The first ITS hangs, or goes on.
+    pub(crate) fn set_stuck(&mut self, stuck: bool) {
+        self.its[0].set_stuck(stuck, &mut self.memory, &mut self.redistributors);
     }
 
     /// By how much the next allocation is misplaced.
@@ -81,6 +90,20 @@ pub(crate) struct Board(Arc<Mutex<World>>);
 
 thread_local! {
     static MASKED: Cell<u32> = const { Cell::new(0) };
+    /// What interrupts this thread's next wait for hardware but so many.
+    static HANDLER: RefCell<Option<(u32, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+    /// Called by this thread's allocations, without a lock of the board's.
+    static ALLOCATING: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Has `handler` interrupt this thread in the turn number `turn` of its waits from now on.
+pub(crate) fn interrupt_at(turn: u32, handler: impl FnOnce() + 'static) {
+    HANDLER.set(Some((turn, Box::new(handler))));
+}
+
+/// Has this thread's next allocation call `f`.
+pub(crate) fn while_allocating(f: impl FnOnce() + 'static) {
+    ALLOCATING.set(Some(Box::new(f)));
 }
 
 impl Board {
@@ -100,6 +123,8 @@ impl Board {
             allowance: None,
             misplaced: None,
             patience: 40,
+            turns: 0,
+            yields: 0,
             num_lpis: 0,
             config: None,
             pending_its: its,
@@ -138,6 +163,9 @@ impl Platform for Board {
 
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         must_be_task("allocate_table");
+        if let Some(interlude) = ALLOCATING.take() {
+            interlude();
+        }
         let mut world = self.world();
         if let Some(allowance) = &mut world.allowance {
             *allowance = allowance.checked_sub(1)?;
@@ -204,10 +232,24 @@ impl Platform for Board {
 
     fn wait(&self, turn: u32) -> Wait {
         std::thread::yield_now();
-        if turn >= self.world().patience { Wait::GiveUp } else { Wait::Again }
+        match HANDLER.take() {
+            Some((0, handler)) => handler(),
+            Some((more, handler)) => HANDLER.set(Some((more - 1, handler))),
+            None => {}
+        }
+        let mut world = self.world();
+        world.turns += 1;
+        if turn >= world.patience { Wait::GiveUp } else { Wait::Again }
     }
 
     fn relax(&self) {
+        assert_ne!(MASKED.get(), 0, "a task spins, and whom it waits for may never run");
+        std::thread::yield_now();
+    }
+
+    fn yield_task(&self) {
+        must_be_task("yield_task");
+        self.world().yields += 1;
         std::thread::yield_now();
     }
 }

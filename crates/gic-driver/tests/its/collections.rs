@@ -81,9 +81,9 @@ fn a_cpu_whose_leaving_timed_out_is_still_there() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 2);
-    setup.board.world().its[0].stuck = true;
+    setup.board.world().set_stuck(true);
     setup.its.cpu_off(Cpu::new(1), Cpu::new(3)).unwrap_err();
-    setup.board.world().its[0].stuck = false;
+    setup.board.world().set_stuck(false);
     setup.its.move_event(lpi(&block, 0), Cpu::new(1)).unwrap();
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
 }
@@ -95,7 +95,7 @@ fn pending_states_can_be_swept_from_one_cpu_to_another() {
     let block = setup.map(&device, 2, 1);
     setup.send(lpi(&block, 1));
     setup.its.move_all_pending(Cpu::new(1), Cpu::new(0)).unwrap();
-    assert!(setup.board.world().redistributors[0].pending.contains(&lpi(&block, 1).get()));
+    assert_eq!(setup.take(0), [lpi(&block, 1).get()]);
     assert_eq!(setup.send(lpi(&block, 1)).unwrap().0, 1);
 }
 

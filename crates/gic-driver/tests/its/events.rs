@@ -199,3 +199,28 @@ fn a_misplaced_second_level_page_is_refused_and_given_back() {
         assert!(setup.send(lpi(&block, 0)).is_some());
     }
 }
+
+#[test]
+fn an_event_unmasked_elsewhere_is_delivered_where_it_was_masked() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
+    setup.its.unmask(lpi(&block, 0)).unwrap();
+    setup.its.move_event(lpi(&block, 0), Cpu::new(0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn an_event_masked_elsewhere_stays_masked_after_a_move() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.its.move_event(lpi(&block, 0), Cpu::new(0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(0), []);
+}

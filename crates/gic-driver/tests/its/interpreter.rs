@@ -81,7 +81,7 @@ pub(crate) struct Interpreter {
     read: u32,
     pub(crate) stalled: bool,
     /// The hardware hangs.
-    pub(crate) stuck: bool,
+    stuck: bool,
     /// `CREADR` shows a place that was never posted.
     pub(crate) nonsense: bool,
     looks: u32,
@@ -241,6 +241,17 @@ impl Interpreter {
         if self.hardware.pace.is_none() {
             self.execute(memory, redistributors, usize::MAX);
         }
+    }
+
+    /// The hardware hangs, or goes on by itself.
+    pub(crate) fn set_stuck(
+        &mut self,
+        stuck: bool,
+        memory: &mut Memory,
+        redistributors: &mut [Redistributor],
+    ) {
+        self.stuck = stuck;
+        self.execute(memory, redistributors, self.hardware.pace.unwrap_or(usize::MAX));
     }
 
     pub(crate) fn look(&mut self, memory: &mut Memory, redistributors: &mut [Redistributor]) -> Creadr {

@@ -91,7 +91,7 @@ impl Model {
             }
             Step::Stuck(stuck) => {
                 self.stuck = *stuck;
-                self.board().world().its[0].stuck = *stuck;
+                self.board().world().set_stuck(*stuck);
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Redistributors as stubborn as the architecture allows: the configuration of an LPI is what was in memory when it was
-//! last invalidated, and nothing that an ITS asks takes effect before a SYNC.
+//! last invalidated here, wherever the LPI was meanwhile; and nothing that an ITS asks takes effect before a SYNC.
 
 use super::memory::{Memory, View};
 use std::collections::BTreeSet;
@@ -52,15 +52,11 @@ impl Redistributor {
 
     fn reload(&mut self, memory: &mut Memory, table: u64, lpi: u32) {
         let byte = memory.device_read(View::Dram, table + u64::from(lpi) - 8192, 1)[0];
-        self.set(lpi, byte);
-    }
-
-    fn set(&mut self, lpi: u32, config: u8) {
         let index = lpi as usize - 8192;
         if self.config.len() <= index {
             self.config.resize(index + 1, 0);
         }
-        self.config[index] = config;
+        self.config[index] = byte;
     }
 
     fn reload_all(&mut self, memory: &mut Memory, table: u64, count: usize) {
@@ -98,16 +94,8 @@ pub(crate) fn apply(
         Effect::MoveTo(lpi, _) => here.pending.take(&lpi).into_iter().collect(),
         Effect::MoveAllTo(_) => std::mem::take(&mut here.pending).into_iter().collect(),
     };
-    let config = match effect {
-        Effect::MoveTo(lpi, _) => Some((lpi, here.is_enabled(lpi))),
-        _ => None,
-    };
     if let Effect::MoveTo(_, to) | Effect::MoveAllTo(to) = effect {
         let there = redistributors.iter_mut().find(|rd| rd.target == to).unwrap();
         there.pending.extend(moved);
-        // Whoever takes an LPI over reads its configuration; here it even takes a stale one along.
-        if let Some((lpi, enabled)) = config {
-            there.set(lpi, u8::from(enabled));
-        }
     }
 }

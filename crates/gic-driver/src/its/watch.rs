@@ -1,0 +1,59 @@
+//! How long a caller waits for the command queue.
+
+use crate::platform::{Platform, Wait};
+
+/// Where a caller waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Context {
+    /// In a task: as long as the ITS makes progress, because somebody else's long batch before ours is no fault. If
+    /// there is none for the platform's bound, the ITS is unresponsive.
+    Task,
+    /// In any context, a handler too: for the platform's bound in all. That may be too short for what is queued, so
+    /// that nothing follows for others.
+    Any,
+}
+
+/// One caller's wait, over all chunks of its commands.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    context: Context,
+    turn: u32,
+    /// Where the ITS stood at the last look.
+    seen: Option<u64>,
+    wait: Wait,
+}
+
+/// Whether to look again.
+pub(crate) enum Verdict {
+    Wait,
+    GiveUp,
+}
+
+impl Watch {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context, turn: 0, seen: None, wait: Wait::Again }
+    }
+
+    /// Judges a look at which the caller was not done, by the commands consumed until then. `unresponsive_at` is the
+    /// ring's: where the ITS stood when a task's time ran out.
+    pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Verdict {
+        if *unresponsive_at == Some(read) {
+            return Verdict::GiveUp;
+        }
+        if self.context == Context::Task && self.seen.replace(read) != Some(read) {
+            (self.turn, self.wait) = (0, Wait::Again);
+        }
+        if self.wait == Wait::Again {
+            return Verdict::Wait;
+        }
+        if self.context == Context::Task {
+            *unresponsive_at = Some(read);
+        }
+        Verdict::GiveUp
+    }
+
+    pub(crate) fn pause<P: Platform>(&mut self, platform: &P) {
+        self.wait = platform.wait(self.turn);
+        self.turn = self.turn.saturating_add(1);
+    }
+}
