@@ -42,7 +42,7 @@ fn its(board: &Board, gic: &Gic<Board>) -> Arc<Its<Board>> {
     let config = ItsConfig { queue_bytes: 0x1000, ..ItsConfig::new(board::ITS, 2) };
     let its = Its::new(Arc::new(board.clone()), gic.lpis().unwrap().clone(), &config).unwrap();
     for cpu in [0, 1] {
-        its.cpu_on(&gic.redistributor(Cpu::new(cpu)).unwrap()).unwrap();
+        its.cpu_on(gic, Cpu::new(cpu)).unwrap();
     }
     Arc::new(its)
 }

@@ -96,19 +96,6 @@ impl GicConfig {
     }
 }
 
-/// How to name a CPU's redistributor to an ITS, and where its doorbell is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct RedistributorInfo {
-    /// Whose.
-    pub cpu: Cpu,
-    /// The CPU's affinity.
-    pub affinity: Affinity,
-    /// Physical address of RD_base (`GITS_TYPER.PTA` = 1).
-    pub address: u64,
-    /// `GICR_TYPER.Processor_Number` (`GITS_TYPER.PTA` = 0).
-    pub processor_number: u16,
-}
-
 /// One GIC. Share it in an [`Arc`]; locks are inside. Implements
 /// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's SGIs and PPIs.
 #[derive(Debug)]
@@ -234,17 +221,6 @@ impl<P: Platform> Gic<P> {
     /// The same after [`cpu_on_with`](Self::cpu_on_with).
     pub fn cpu_interface_with<S: SystemRegisters, E: EoiMode>(&self, registers: S) -> CpuInterface<S, E> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
-    }
-
-    /// How an ITS names a CPU's redistributor. `None` for a CPU that has none.
-    pub fn redistributor(&self, cpu: Cpu) -> Option<RedistributorInfo> {
-        let redistributor = self.redistributor_frames(cpu).ok()?;
-        Some(RedistributorInfo {
-            cpu,
-            affinity: redistributor.affinity(),
-            address: redistributor.address(),
-            processor_number: redistributor.processor_number(),
-        })
     }
 
     /// A CPU's redistributor: its SGIs and PPIs, and its registers. Usable from any CPU.

@@ -18,9 +18,8 @@
 //! ) -> Result<ItsMsiParent<P>, Box<dyn std::error::Error>> {
 //!     let cpus = u32::try_from(gic.cpus().count())?;
 //!     let its = Arc::new(Its::new(gic.platform().clone(), lpis, &ItsConfig::new(base, cpus))?);
-//!     // The boot CPU's LPIs are enabled; the others follow as they come up.
-//!     let boot = gic.redistributor(Cpu::new(0)).ok_or("no redistributor")?;
-//!     its.cpu_on(&boot)?;
+//!     // `Gic::cpu_on` enabled the boot CPU's LPIs; the others follow as they come up.
+//!     its.cpu_on(gic, Cpu::new(0))?;
 //!     Ok(ItsMsiParent::new(its, IdMap::identity()))
 //! }
 //! ```
@@ -73,13 +72,13 @@ pub use error::{ItsError, ProbeError};
 pub use events::EventRequest;
 pub use id_map::{IdMap, IdRange};
 pub use msi_parent::ItsMsiParent;
-pub use probe::ItsConfig;
+pub use probe::{IfEnabled, ItsConfig};
 
 use crate::errata::Entry;
-use crate::gic::RedistributorInfo;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
 use crate::platform::{Platform, TimedOut};
+use crate::redistributor::Redistributor;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -328,11 +327,11 @@ impl<P: Platform> Its<P> {
     }
 
     /// How commands name a redistributor.
-    fn rd_base(&self, redistributor: &RedistributorInfo) -> RdBase {
+    fn rd_base(&self, redistributor: &Redistributor<P::Mmio>) -> RdBase {
         if self.typer.pta() {
-            RdBase::from_address(redistributor.address)
+            RdBase::from_address(redistributor.address())
         } else {
-            RdBase::from_processor_number(redistributor.processor_number)
+            RdBase::from_processor_number(redistributor.processor_number())
         }
     }
 

@@ -97,7 +97,7 @@ pub use cpu_interface::CpuInterface;
 pub use direct_lpi::{DirectLpi, DirectLpiError};
 pub use distributor::{Distributor, Route, SecurityView};
 pub use error::{Block, GicError};
-pub use gic::{Gic, GicConfig, RedistributorInfo};
+pub use gic::{Gic, GicConfig};
 pub use gicv2::{GicV2, GicV2Config};
 pub use interrupt::{Group, Interrupt};
 pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};

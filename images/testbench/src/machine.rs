@@ -198,7 +198,7 @@ fn its(
     ledger::watch(base, u64::from(config.queue_bytes / 32));
     let lpis = gic.lpis().expect("LPIs").clone();
     let its = Its::new(gic.platform().clone(), lpis, &config).expect("the ITS");
-    its.cpu_on(&gic.redistributor(boot).expect("a redistributor")).expect("the boot CPU's collection");
+    its.cpu_on(gic, boot).expect("the boot CPU's collection");
     Arc::new(its)
 }
 

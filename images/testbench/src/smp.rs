@@ -105,8 +105,7 @@ fn run() {
     let here = Kernel.cpu();
     machine.gic.cpu_on(here).expect("this CPU's interface");
     if let (Some(its), Ok(gic)) = (&machine.its, machine.gic.v3()) {
-        let redistributor = gic.redistributor(here).expect("this CPU's redistributor");
-        its.cpu_on(&redistributor).expect("this CPU's collection");
+        its.cpu_on(gic, here).expect("this CPU's collection");
     }
     machine.interrupts.cpu_online(here).expect("the core knows this CPU");
     if let Some(handle) = KICK.get() {

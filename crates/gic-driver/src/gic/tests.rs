@@ -69,14 +69,10 @@ mod life {
     #[test]
     fn an_its_learns_how_to_name_a_redistributor() {
         let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
-        let expected = RedistributorInfo {
-            cpu: cpu(2),
-            affinity: Affinity::new(0, 0, 0, 2),
-            address: REDISTRIBUTORS + 2 * STRIDE_V3,
-            processor_number: 102,
-        };
-        assert_eq!(gic.redistributor(cpu(2)), Some(expected));
-        assert_eq!(gic.redistributor(cpu(3)), None);
+        let found = gic.redistributor_frames(cpu(2)).unwrap();
+        let names = (found.address(), found.processor_number());
+        assert_eq!(names, (REDISTRIBUTORS + 2 * STRIDE_V3, 102));
+        assert!(gic.redistributor_frames(cpu(3)).is_err());
     }
 
     #[test]

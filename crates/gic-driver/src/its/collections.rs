@@ -10,9 +10,11 @@
 use super::Its;
 use super::error::ItsError;
 use super::routes::Route;
-use crate::gic::RedistributorInfo;
+use crate::gic::Gic;
 use crate::platform::Platform;
+use crate::redistributor::Redistributor;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gic_arch::Lpi;
@@ -148,16 +150,16 @@ impl Collections {
 }
 
 impl<P: Platform> Its<P> {
-    /// Ties the CPU's collection to its redistributor, whose LPIs are enabled, and makes it read the configuration of
-    /// all LPIs anew: it may remember what was true before it was off. Task, on any CPU.
+    /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all LPIs anew: it may
+    /// remember what was true before it was off. [`Gic::cpu_on`] came first. Task, on any CPU.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is beyond [`ItsConfig::cpus`](super::ItsConfig::cpus), or
-    /// [`ItsError::Fault`]: the CPU then counts as it did before.
-    pub fn cpu_on(&self, redistributor: &RedistributorInfo) -> Result<(), ItsError> {
-        let target = self.rd_base(redistributor);
+    /// [`ItsError::NotReachable`] if the CPU is not on at `gic`, its redistributor takes no LPIs, or it is beyond
+    /// [`ItsConfig::cpus`](super::ItsConfig::cpus). [`ItsError::Fault`]: the CPU then counts as it did before.
+    pub fn cpu_on(&self, gic: &Gic<P>, cpu: Cpu) -> Result<(), ItsError> {
+        let target = self.rd_base(self.ready_redistributor(gic, cpu)?);
         self.state.with(self.platform(), |_| {
-            let collection = self.collections.id(redistributor.cpu)?;
+            let collection = self.collections.id(cpu)?;
             let old = self.collections.tie(collection);
             let reload = [Command::Invall { collection }, Command::Sync { target }];
             let result = self.run(&mut self.collections.retie(collection, Tie::Home(target)).chain(reload));
@@ -208,6 +210,28 @@ impl<P: Platform> Its<P> {
             let moved = [Command::Movall { from, to }, Command::Invall { collection }, sync(from), sync(to)];
             self.run(&mut moved.into_iter())
         })
+    }
+
+    /// The redistributor of a CPU that takes this ITS's LPIs.
+    fn ready_redistributor<'a>(
+        &self,
+        gic: &'a Gic<P>,
+        cpu: Cpu,
+    ) -> Result<&'a Redistributor<P::Mmio>, ItsError> {
+        let refused = |reason| Err(ItsError::NotReachable(cpu, reason));
+        let Ok(redistributor) = gic.redistributor_frames(cpu) else {
+            return refused("it has no redistributor");
+        };
+        if !gic.lpis().is_ok_and(|lpis| Arc::ptr_eq(lpis, &self.lpis)) {
+            return refused("its GIC has other LPIs than the ITS");
+        }
+        if !gic.is_on(cpu) {
+            return refused("its GIC has not turned it on");
+        }
+        if !redistributor.lpis_enabled() {
+            return refused("its redistributor takes no LPIs");
+        }
+        Ok(redistributor)
     }
 
     /// Commands that move these events from one collection to another, and unmap the former.

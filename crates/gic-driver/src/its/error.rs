@@ -35,6 +35,9 @@ pub enum ProbeError {
         /// The reason.
         reason: LpiError,
     },
+    /// The ITS is enabled already, and the caller did not ask to [take it over](super::IfEnabled::TakeOver).
+    #[error("its@{0:x}: it is enabled already: by another driver, firmware or a previous kernel")]
+    AlreadyEnabled(u64),
     /// Somebody left the ITS enabled and it does not come to rest: the hardware's fault.
     #[error("its@{base:x}: {wait}")]
     NotQuiescent {

@@ -43,10 +43,23 @@ pub struct ItsConfig {
     /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the compatible strings
     /// of the devicetree's root, or ACPI's OEM table ID.
     pub machine: Vec<String>,
+    /// What to do if the ITS is enabled already.
+    pub if_enabled: IfEnabled,
+}
+
+/// What [`Its::new`] does with an ITS that is enabled already.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum IfEnabled {
+    /// It leaves the ITS alone and refuses it: another [`Its`] may drive it.
+    #[default]
+    Refuse,
+    /// It disables the ITS and waits until it is quiescent: firmware or a previous kernel (kexec) left it enabled.
+    TakeOver,
 }
 
 impl ItsConfig {
-    /// The usual: a queue of 64 KiB, coherent, as many DeviceID bits as the ITS has.
+    /// The usual: a queue of 64 KiB, coherent, as many DeviceID bits as the ITS has. One that is
+    /// enabled already is refused.
     pub const fn new(base: u64, cpus: u32) -> Self {
         Self {
             base,
@@ -56,6 +69,7 @@ impl ItsConfig {
             device_id_bits: 32,
             node: None,
             machine: Vec::new(),
+            if_enabled: IfEnabled::Refuse,
         }
     }
 
@@ -82,18 +96,20 @@ struct Memory {
 }
 
 impl<P: Platform> Its<P> {
-    /// Takes the ITS at `config.base` into use: brings it to rest if firmware or a previous kernel left it enabled,
-    /// provides its tables and its command queue, and enables it. CPUs become targets by
-    /// [`cpu_on`](Self::cpu_on). Task; once for each ITS.
+    /// Takes the ITS at `config.base` into use: provides its tables and its command queue, and enables it. CPUs become
+    /// targets by [`cpu_on`](Self::cpu_on). Task; once for each ITS.
     ///
     /// # Errors
-    /// [`ProbeError`]; the ITS is left disabled and all memory was given back.
+    /// [`ProbeError`]; all memory was given back, and the ITS is disabled but for [`ProbeError::AlreadyEnabled`].
     pub fn new(platform: Arc<P>, lpis: Arc<Lpis<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;
         // It is there even if it cannot be used.
         lpis.claim(LpiMessages::Translated)
             .map_err(|reason| ProbeError::Lpis { base: config.base, reason })?;
         let frame = ControlFrame::map(platform, config.base)?;
+        if config.if_enabled == IfEnabled::Refuse && frame.registers.read(gits::CTLR).enabled() {
+            return Err(ProbeError::AlreadyEnabled(config.base));
+        }
         let errata = quirks::find(frame.registers.read(gits::IIDR), config);
         let corrected = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
         let Corrected { typer, placement, .. } = corrected;

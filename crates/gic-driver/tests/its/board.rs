@@ -4,10 +4,12 @@ use super::interpreter::{Hardware, Interpreter};
 use super::memory::Memory;
 use super::redistributor::{ConfigTable, Redistributor};
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
+use gic_arch::icc::SysRegEncoding;
 use gic_arch::{gicd, id};
-use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, Wait};
 use msi_types::Cpu;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -15,7 +17,7 @@ pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
 pub(crate) const ITS: u64 = 0x808_0000;
 pub(crate) const ITS_STRIDE: u64 = 0x2_0000;
 /// RD_base of CPU 0, and the distance to the next.
-pub(crate) const REDISTRIBUTOR: u64 = 0x80a_0000;
+pub(crate) const REDISTRIBUTOR: u64 = 0x900_0000;
 pub(crate) const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
 
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(crate) struct World {
     pub(crate) yields: u32,
     /// `GICD_TYPER.num_LPIs`.
     pub(crate) num_lpis: u8,
+    /// `GICD_CTLR`.
+    distributor: u32,
     config: Option<ConfigTable>,
     pending_its: Vec<Hardware>,
 }
@@ -88,10 +92,12 @@ impl World {
 #[derive(Clone, Debug)]
 pub(crate) struct Board(Arc<Mutex<World>>);
 
+type Handler = Box<dyn FnOnce()>;
+
 thread_local! {
     static MASKED: Cell<u32> = const { Cell::new(0) };
     /// What interrupts this thread's next wait for hardware but so many.
-    static HANDLER: RefCell<Option<(u32, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+    static HANDLER: RefCell<Option<(u32, Handler)>> = const { RefCell::new(None) };
     /// Called by this thread's allocations, without a lock of the board's.
     static ALLOCATING: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
@@ -126,6 +132,7 @@ impl Board {
             turns: 0,
             yields: 0,
             num_lpis: 0,
+            distributor: 0,
             config: None,
             pending_its: its,
         })))
@@ -156,9 +163,17 @@ impl Platform for Board {
 
     fn map(&self, region: PhysicalRegion) -> Option<Frame> {
         must_be_task("map");
+        let frame = |block| Frame { board: self.clone(), block };
+        if region.base == DISTRIBUTOR {
+            return Some(frame(Block::Distributor));
+        }
+        if let Some(offset) = region.base.checked_sub(REDISTRIBUTOR) {
+            let cpu = (offset / REDISTRIBUTOR_STRIDE) as usize;
+            return (cpu < self.world().redistributors.len()).then(|| frame(Block::Redistributor(cpu)));
+        }
         let its = (region.base.checked_sub(ITS)? / ITS_STRIDE) as usize;
         assert_eq!(region.bytes, 0x2_0000, "an ITS has two frames");
-        (its < self.world().its.len()).then(|| Frame { board: self.clone(), block: Block::Its(its) })
+        (its < self.world().its.len()).then(|| frame(Block::Its(its)))
     }
 
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
@@ -257,6 +272,7 @@ impl Platform for Board {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Block {
     Distributor,
+    Redistributor(usize),
     Its(usize),
 }
 
@@ -280,6 +296,8 @@ impl Mmio for Frame {
         let mut world = self.board.world();
         match (self.block, offset) {
             (_, PIDR2) => 0x3b,
+            (Block::Redistributor(cpu), offset) => world.redistributors[cpu].read(offset),
+            (Block::Distributor, offset) if offset == gicd::CTLR.offset() => world.distributor,
             (Block::Its(its), CTLR) => world.its[its].control().into(),
             (Block::Its(its), IIDR) => world.its[its].hardware.iidr,
             (Block::Distributor, offset) if offset == gicd::TYPER.offset() => {
@@ -291,14 +309,25 @@ impl Mmio for Frame {
     }
 
     fn write32(&self, offset: u32, value: u32) {
-        if let (Block::Its(its), CTLR) = (self.block, offset) {
-            self.board.world().its[its].set_control(Ctlr::from(value));
+        let mut world = self.board.world();
+        match (self.block, offset) {
+            (Block::Its(its), CTLR) => world.its[its].set_control(Ctlr::from(value)),
+            (Block::Distributor, CTLR) => world.distributor = value,
+            (Block::Redistributor(cpu), _) => world.redistributors[cpu].write(offset, value),
+            _ => {}
         }
     }
 
     fn read64(&self, offset: u32) -> u64 {
-        let Block::Its(its) = self.block else { return 0 };
         let world = &mut *self.board.world();
+        let its = match self.block {
+            Block::Its(its) => its,
+            Block::Redistributor(cpu) => {
+                let last = cpu + 1 == world.redistributors.len();
+                return world.redistributors[cpu].read64(offset, u16::try_from(cpu).unwrap(), last);
+            }
+            Block::Distributor => return 0,
+        };
         match offset {
             TYPER => world.its[its].hardware.typer.into(),
             CBASER => world.its[its].queue.into(),
@@ -309,8 +338,12 @@ impl Mmio for Frame {
     }
 
     fn write64(&self, offset: u32, value: u64) {
-        let Block::Its(its) = self.block else { return };
         let mut world = self.board.world();
+        let its = match self.block {
+            Block::Its(its) => its,
+            Block::Redistributor(cpu) => return world.redistributors[cpu].write64(offset, value),
+            Block::Distributor => return,
+        };
         match offset {
             CBASER => world.its[its].set_queue(Cbaser::from(value)),
             CWRITER => world.post(its, Cwriter::from(value)),
@@ -321,5 +354,19 @@ impl Mmio for Frame {
 
     fn write8(&self, offset: u32, _: u8) {
         panic!("byte write at {offset:#x}");
+    }
+}
+
+/// A CPU's system registers: what was written reads back.
+#[derive(Debug, Default)]
+pub(crate) struct CpuRegisters(RefCell<BTreeMap<u16, u64>>);
+
+impl SystemRegisters for CpuRegisters {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        self.0.borrow().get(&register.packed()).copied().unwrap_or(0)
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        self.0.borrow_mut().insert(register.packed(), value);
     }
 }

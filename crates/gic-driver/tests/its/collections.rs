@@ -2,7 +2,7 @@
 
 use crate::interpreter::Hardware;
 use crate::redistributor::Redistributor;
-use crate::setup::{Setup, lpi, redistributor, request};
+use crate::setup::{Setup, lpi, request};
 use gic_arch::Lpi;
 use gic_driver::ItsError;
 use msi_types::{Cpu, DeviceId, Pending};
@@ -61,7 +61,7 @@ fn a_cpu_that_comes_back_takes_events_again() {
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
     cpu_off(&setup, 1, 3);
-    setup.its.cpu_on(&redistributor(1)).unwrap();
+    setup.cpu_on(1).unwrap();
     setup.its.move_event(lpi(&block, 0), Cpu::new(1)).unwrap();
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
     assert_eq!(setup.take(1), [lpi(&block, 0).get()]);
@@ -71,7 +71,7 @@ fn a_cpu_that_comes_back_takes_events_again() {
 fn a_redistributor_that_was_off_reads_all_configurations_anew() {
     let setup = Setup::new(Hardware::default());
     cpu_off(&setup, 1, 3);
-    let traffic = setup.traffic(|| setup.its.cpu_on(&redistributor(1)).unwrap());
+    let traffic = setup.traffic(|| setup.cpu_on(1).unwrap());
     let opcodes: Vec<_> = traffic.executed.iter().map(|command| command.opcode().name()).collect();
     assert_eq!((opcodes, traffic.writes, traffic.reads), (vec!["MAPC", "INVALL", "SYNC"], 1, 1));
 }
@@ -171,4 +171,30 @@ fn a_device_attached_during_suspension_is_mapped_afterwards() {
     setup.its.resume().unwrap();
     let block = setup.map(&device, 1, 1);
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
+}
+
+#[test]
+fn a_cpu_that_the_gic_did_not_turn_on_is_refused() {
+    let board = crate::board::Board::new(vec![Hardware::default()], 4);
+    let gic = crate::setup::gic(&board);
+    let (platform, lpis) = (std::sync::Arc::new(board.clone()), gic.lpis().unwrap().clone());
+    let its = gic_driver::Its::new(platform, lpis, &crate::setup::config(0)).unwrap();
+    let cpu = Cpu::new(1);
+    let refused = |error| matches!(error, Err(ItsError::NotReachable(at, _)) if at == cpu);
+
+    assert!(refused(its.cpu_on(&gic, cpu)));
+    crate::setup::turn_on(&gic, 1);
+    its.cpu_on(&gic, cpu).unwrap();
+    its.cpu_on(&gic, Cpu::new(9)).unwrap_err();
+
+    gic.cpu_off(cpu, &crate::board::CpuRegisters::default()).unwrap();
+    assert!(refused(its.cpu_on(&gic, cpu)));
+}
+
+#[test]
+fn a_cpu_of_another_gic_is_refused() {
+    let setup = Setup::new(Hardware::default());
+    let other = crate::setup::gic(&setup.board);
+    let refused = setup.its.cpu_on(&other, Cpu::new(1));
+    assert!(matches!(refused, Err(ItsError::NotReachable(..))), "{refused:?}");
 }

@@ -3,7 +3,7 @@
 use crate::interpreter::Hardware;
 use crate::setup::{Setup, config, lpi, probe};
 use gic_arch::gits::PageSize;
-use gic_driver::its::ProbeError;
+use gic_driver::its::{IfEnabled, ProbeError};
 use gic_driver::{Coherence, ItsConfig};
 
 /// A message arrives: every table, the queue and the attributes are right.
@@ -34,9 +34,26 @@ fn firmware_that_says_non_coherent_outweighs_an_its_that_says_coherent() {
     works(Hardware::default(), &ItsConfig { coherence: Coherence::NonCoherent, ..config(0) });
 }
 
+fn taking_over() -> ItsConfig {
+    ItsConfig { if_enabled: IfEnabled::TakeOver, ..config(0) }
+}
+
+#[test]
+fn an_enabled_its_is_refused_and_left_alone() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 1);
+    let platform = std::sync::Arc::new(setup.board.clone());
+    let second = gic_driver::Its::new(platform, setup.lpis.clone(), &config(0));
+    assert_eq!(second.unwrap_err(), ProbeError::AlreadyEnabled(config(0).base));
+    assert!(setup.send(lpi(&block, 0)).is_some());
+    setup.its.move_event(lpi(&block, 0), msi_types::Cpu::new(2)).unwrap();
+    assert_eq!(setup.take(2), [lpi(&block, 0).get()]);
+}
+
 #[test]
 fn an_its_that_was_left_enabled_is_brought_to_rest_first() {
-    works(Hardware { left_enabled: true, rest_after: 10, ..Hardware::default() }, &config(0));
+    works(Hardware { left_enabled: true, rest_after: 10, ..Hardware::default() }, &taking_over());
 }
 
 #[test]
@@ -59,7 +76,7 @@ fn an_its_with_collections_of_its_own_needs_no_table() {
 #[test]
 fn an_its_that_never_rests_is_refused() {
     let hardware = Hardware { left_enabled: true, rest_after: u32::MAX, ..Hardware::default() };
-    let (_, its) = probe(hardware, &config(0));
+    let (_, its) = probe(hardware, &taking_over());
     let ProbeError::NotQuiescent { base, wait } = its.unwrap_err() else { panic!() };
     assert_eq!((base, wait.0), (config(0).base, "GITS_CTLR.Quiescent"));
 }
@@ -222,9 +239,9 @@ fn tables_lie_where_an_its_of_32_bits_reaches_them() {
     let setup = Setup::with_config(hardware, &config);
     let block = setup.map(&setup.attach(0x4321, 4), 4, 2);
     assert!(setup.send(lpi(&block, 3)).is_some());
-    // The configuration table is the GIC's, whose redistributors have no erratum here.
+    // The LPI tables are the GIC's, whose redistributors have no erratum here.
     let world = setup.board.world();
-    assert_eq!((world.memory.regions_from(1 << 32), world.memory.live_regions()), (1, 6));
+    assert_eq!((world.memory.regions_from(1 << 32), world.memory.live_regions()), (5, 10));
 }
 
 #[test]

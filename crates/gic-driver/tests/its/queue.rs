@@ -2,9 +2,9 @@
 
 use crate::board::{interrupt_at, while_allocating};
 use crate::interpreter::{Hardware, Traffic};
-use crate::setup::{Setup, lpi, redistributor, request};
+use crate::setup::{Setup, lpi, request};
 use gic_arch::its::{Command, Opcode};
-use gic_driver::{ItsError, RedistributorInfo};
+use gic_driver::ItsError;
 use msi_types::{ControllerFault, Cpu, DeviceId, EventId, Pending};
 
 fn fault(error: ItsError) -> ControllerFault {
@@ -35,8 +35,8 @@ fn a_small_machine_is_set_up_by_one_write_for_each_cpu_and_device() {
     // mapping and each invalidation on its own needs 66 commands, 37 writes and 138 reads.
     let setup = Setup::new(Hardware::default());
     let traffic = setup.traffic(|| {
-        setup.its.cpu_on(&redistributor(0)).unwrap();
-        setup.its.cpu_on(&redistributor(1)).unwrap();
+        setup.cpu_on(0).unwrap();
+        setup.cpu_on(1).unwrap();
         for (device, vectors) in [(0x08, 3), (0x10, 4), (0x18, 2), (0x20, 1)] {
             let attachment = setup.attach(device, vectors.into());
             let _block = setup.map(&attachment, vectors, u32::from(device > 0x10));
@@ -395,14 +395,19 @@ fn events_that_the_its_refuses_are_rolled_back() {
 #[test]
 fn the_very_first_command_may_be_faulty() {
     let board = crate::board::Board::new(vec![Hardware::default()], 4);
-    let lpis = crate::setup::lpis(&board);
-    let its = gic_driver::Its::new(std::sync::Arc::new(board), lpis, &crate::setup::config(0)).unwrap();
-    let nobody = RedistributorInfo { processor_number: 77, ..redistributor(0) };
+    let gic = crate::setup::gic(&board);
+    let (platform, lpis) = (std::sync::Arc::new(board.clone()), gic.lpis().unwrap().clone());
+    let its = gic_driver::Its::new(platform, lpis, &crate::setup::config(0)).unwrap();
+    for cpu in 0..2 {
+        crate::setup::turn_on(&gic, cpu);
+    }
+    // The ITS knows this one by another number than the redistributor itself.
+    board.world().redistributors[1].target = 77;
 
-    let fault = fault(its.cpu_on(&nobody).unwrap_err());
+    let fault = fault(its.cpu_on(&gic, Cpu::new(1)).unwrap_err());
 
     assert_eq!((fault.operation, fault.reason), ("MAPC", "queue stalled"));
-    its.cpu_on(&redistributor(0)).unwrap();
+    its.cpu_on(&gic, Cpu::new(0)).unwrap();
 }
 
 #[test]
@@ -476,6 +481,8 @@ fn a_task_that_waits_lets_the_holder_run() {
         });
         held.recv().unwrap();
         let attachments = [setup.attach(6, 1), holder.join().unwrap()];
-        attachments.into_iter().for_each(|attachment| setup.its.detach(attachment));
+        for attachment in attachments {
+            setup.its.detach(attachment);
+        }
     });
 }

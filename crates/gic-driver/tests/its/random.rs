@@ -3,7 +3,7 @@
 
 use crate::board::Board;
 use crate::interpreter::Hardware;
-use crate::setup::{Setup, config, lpi, redistributor, request};
+use crate::setup::{Setup, config, lpi, request};
 use crate::steps::{CPUS, Step, hardware, step};
 use gic_arch::Lpi;
 use gic_driver::its::EventRequest;
@@ -252,7 +252,7 @@ impl Model {
 
     fn cpu_on(&mut self, cpu: u32) {
         if !self.stuck {
-            self.setup.its.cpu_on(&redistributor(cpu)).unwrap();
+            self.setup.cpu_on(cpu).unwrap();
             self.on[cpu as usize] = true;
         }
     }
@@ -274,7 +274,7 @@ impl Model {
         // Posts something, so that all that was posted before is executed.
         for cpu in 0..CPUS {
             if self.on[cpu as usize] {
-                self.setup.its.cpu_on(&redistributor(cpu)).unwrap();
+                self.setup.cpu_on(cpu).unwrap();
             }
         }
     }

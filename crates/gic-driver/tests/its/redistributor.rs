@@ -2,6 +2,7 @@
 //! last invalidated here, wherever the LPI was meanwhile; and nothing that an ITS asks takes effect before a SYNC.
 
 use super::memory::{Memory, View};
+use gic_arch::{Shareability, gicr};
 use std::collections::BTreeSet;
 
 /// What an ITS command does at a redistributor, once it is synchronised.
@@ -21,11 +22,66 @@ pub(crate) struct Redistributor {
     pub(crate) target: u64,
     pub(crate) pending: BTreeSet<u32>,
     config: Vec<u8>,
+    asleep: bool,
+    lpis_enabled: bool,
+    bases: [u64; 2],
 }
+
+const CTLR: u32 = gicr::CTLR.offset();
+const WAKER: u32 = gicr::WAKER.offset();
+const TYPER: u32 = gicr::TYPER.offset();
+const PROPBASER: u32 = gicr::PROPBASER.offset();
+const PENDBASER: u32 = gicr::PENDBASER.offset();
 
 impl Redistributor {
     pub(crate) fn new(target: u64) -> Self {
-        Self { target, pending: BTreeSet::new(), config: Vec::new() }
+        let (pending, config, bases) = (BTreeSet::new(), Vec::new(), [0; 2]);
+        Self { target, pending, config, asleep: true, lpis_enabled: false, bases }
+    }
+
+    pub(crate) fn read(&self, offset: u32) -> u32 {
+        match offset {
+            CTLR => gicr::Ctlr::new().with_ces(true).with_enable_lpis(self.lpis_enabled).into(),
+            WAKER => {
+                let waker = gicr::Waker::new().with_processor_sleep(self.asleep);
+                waker.with_children_asleep(self.asleep).into()
+            }
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn write(&mut self, offset: u32, value: u32) {
+        match offset {
+            CTLR => self.lpis_enabled = gicr::Ctlr::from(value).enable_lpis(),
+            WAKER => self.asleep = gicr::Waker::from(value).processor_sleep(),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn read64(&self, offset: u32, number: u16, last: bool) -> u64 {
+        match offset {
+            TYPER => {
+                let typer = gicr::Typer::new().with_plpis(true).with_last(last);
+                typer.with_processor_number(number).with_affinity_value(number.into()).into()
+            }
+            PROPBASER => self.bases[0],
+            PENDBASER => self.bases[1],
+            _ => panic!("read of GICR + {offset:#x}"),
+        }
+    }
+
+    pub(crate) fn write64(&mut self, offset: u32, value: u64) {
+        assert!(!self.lpis_enabled, "a table moved under enabled LPIs");
+        match offset {
+            // It does not look into caches.
+            PROPBASER => {
+                self.bases[0] = gicr::Propbaser::from(value).with_shareability(Shareability::Non).into();
+            }
+            PENDBASER => {
+                self.bases[1] = gicr::Pendbaser::from(value).with_shareability(Shareability::Non).into();
+            }
+            _ => panic!("write of GICR + {offset:#x}"),
+        }
     }
 
     /// Forgets what it cached, as if it had been without power: all LPIs look disabled.

@@ -1,36 +1,38 @@
 //! An ITS driver on a board, with CPUs on.
 
-use super::board::{Block, Board, DISTRIBUTOR, Frame, ITS, ITS_STRIDE, REDISTRIBUTOR, REDISTRIBUTOR_STRIDE};
+use super::board::{Board, CpuRegisters, DISTRIBUTOR, ITS, ITS_STRIDE, REDISTRIBUTOR, REDISTRIBUTOR_STRIDE};
 use super::interpreter::{Hardware, Traffic};
-use gic_arch::{Affinity, Lpi, Priority};
+use gic_arch::{Affinity, Lpi};
 use gic_driver::its::{EventRequest, ProbeError};
-use gic_driver::lpi::LpiConfig;
-use gic_driver::{Distributor, Its, ItsConfig, Lpis, RedistributorInfo, TableAccess};
+use gic_driver::{Gic, GicConfig, Its, ItsConfig, ItsError, Lpis, PhysicalRegion, RedistributorRegion};
 use msi_types::{Attachment, Cpu, DeviceId, Initially, Shape, VectorBlock};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 pub(crate) struct Setup {
     pub(crate) board: Board,
+    pub(crate) gic: Gic<Board>,
     pub(crate) lpis: Arc<Lpis<Board>>,
     pub(crate) its: Arc<Its<Board>>,
 }
 
-pub(crate) fn lpis(board: &Board) -> Arc<Lpis<Board>> {
-    let frame = Frame { board: board.clone(), block: Block::Distributor };
-    let distributor = Distributor::new(board, frame, DISTRIBUTOR).unwrap();
-    let access = TableAccess::Negotiate;
-    let config = LpiConfig { id_bits: Some(14), priority: Priority::new(0xa0), access, address_bits: 52 };
-    Arc::new(Lpis::new(Arc::new(board.clone()), &distributor, std::iter::empty(), config).unwrap())
+/// The GIC of a board, with its CPUs off.
+pub(crate) fn gic(board: &Board) -> Gic<Board> {
+    let cpus = u32::try_from(board.world().redistributors.len()).unwrap();
+    let bytes = u64::from(cpus) * REDISTRIBUTOR_STRIDE;
+    let region = PhysicalRegion { base: REDISTRIBUTOR, bytes };
+    let affinities = (0..cpus).map(Affinity::from_packed).collect();
+    let regions = vec![RedistributorRegion { region, stride: None }];
+    let config = GicConfig::new(DISTRIBUTOR, regions, affinities);
+    Gic::new(Arc::new(board.clone()), GicConfig { lpi_id_bits: Some(14), ..config }).unwrap()
 }
 
-pub(crate) fn redistributor(cpu: u32) -> RedistributorInfo {
-    RedistributorInfo {
-        cpu: Cpu::new(cpu),
-        affinity: Affinity::from_packed(cpu),
-        address: REDISTRIBUTOR + u64::from(cpu) * REDISTRIBUTOR_STRIDE,
-        processor_number: u16::try_from(cpu).unwrap(),
-    }
+pub(crate) fn turn_on(gic: &Gic<Board>, cpu: u32) {
+    gic.cpu_on(Cpu::new(cpu), &CpuRegisters::default()).unwrap();
+}
+
+pub(crate) fn lpis(board: &Board) -> Arc<Lpis<Board>> {
+    gic(board).lpis().unwrap().clone()
 }
 
 pub(crate) fn config(index: u64) -> ItsConfig {
@@ -59,12 +61,20 @@ impl Setup {
     pub(crate) fn with_lpis(hardware: Hardware, config: &ItsConfig, num_lpis: u8) -> Self {
         let board = Board::new(vec![hardware], 4);
         board.world().num_lpis = num_lpis;
-        let lpis = lpis(&board);
+        let gic = gic(&board);
+        let lpis = gic.lpis().unwrap().clone();
         let its = Arc::new(Its::new(Arc::new(board.clone()), lpis.clone(), config).unwrap());
+        let setup = Self { board, gic, lpis, its };
         for cpu in 0..4 {
-            its.cpu_on(&redistributor(cpu)).unwrap();
+            turn_on(&setup.gic, cpu);
+            setup.cpu_on(cpu).unwrap();
         }
-        Self { board, lpis, its }
+        setup
+    }
+
+    /// The CPU becomes a target of the ITS.
+    pub(crate) fn cpu_on(&self, cpu: u32) -> Result<(), ItsError> {
+        self.its.cpu_on(&self.gic, Cpu::new(cpu))
     }
 
     pub(crate) fn attach(&self, device: u32, max: u32) -> Attachment {

@@ -2,7 +2,7 @@
 
 use crate::board::Board;
 use crate::interpreter::Hardware;
-use crate::setup::{Setup, config, lpi, lpis, redistributor, request};
+use crate::setup::{Setup, config, gic, lpi, request, turn_on};
 use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId};
 use std::sync::Arc;
@@ -68,10 +68,12 @@ fn a_block_is_not_taken_from_somebody_else() {
 #[test]
 fn several_itses_share_the_lpis_and_know_their_own_alone() {
     let board = Board::new(vec![Hardware::default(), Hardware::default()], 4);
-    let lpis = lpis(&board);
+    let gic = gic(&board);
+    turn_on(&gic, 2);
+    let lpis = gic.lpis().unwrap();
     let its = [0, 1].map(|index| Its::new(Arc::new(board.clone()), lpis.clone(), &config(index)).unwrap());
     for its in &its {
-        its.cpu_on(&redistributor(2)).unwrap();
+        its.cpu_on(&gic, Cpu::new(2)).unwrap();
     }
     let blocks = its.each_ref().map(|its| {
         let device = its.attach(DeviceId::new(5), 1).unwrap();

@@ -177,8 +177,8 @@ fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
     let config = gic_driver::ItsConfig::new(ITS, CPUS.into());
     let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config);
     let its = its.map_err(|error| error.to_string())?;
-    for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor(cpu)) {
-        its.cpu_on(&redistributor).map_err(|error| error.to_string())?;
+    for cpu in gic.cpus() {
+        its.cpu_on(gic, cpu).map_err(|error| error.to_string())?;
     }
     Ok(Arc::new(its))
 }

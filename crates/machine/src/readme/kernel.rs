@@ -32,7 +32,7 @@ impl<P: Platform + 'static> Kernel<P> {
         let gic = Arc::new(Gic::new(platform.clone(), config)?);
         gic.cpu_on(boot, registers)?;
         let its = Arc::new(Its::new(platform, gic.lpis()?.clone(), its)?);
-        its.cpu_on(&gic.redistributor(boot).ok_or("no redistributor")?)?;
+        its.cpu_on(&gic, boot)?;
         let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.clone()));
         Ok(Self { gic, its, interrupts })
     }
@@ -40,7 +40,7 @@ impl<P: Platform + 'static> Kernel<P> {
     /// On every other CPU, once it runs and before it unmasks interrupts.
     pub fn cpu_on(&self, cpu: Cpu, registers: &impl SystemRegisters) -> Result<(), Box<dyn Error>> {
         self.gic.cpu_on(cpu, registers)?;
-        self.its.cpu_on(&self.gic.redistributor(cpu).ok_or("no redistributor")?)?;
+        self.its.cpu_on(&self.gic, cpu)?;
         self.interrupts.cpu_online(cpu)?; // tells which managed vectors could not come back
         Ok(())
     }

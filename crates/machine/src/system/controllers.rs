@@ -151,8 +151,8 @@ fn bring_up_itses(
         };
         let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config)
             .map_err(|error| failed(&error))?;
-        for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor(cpu)) {
-            its.cpu_on(&redistributor).map_err(|error| failed(&error))?;
+        for cpu in gic.cpus() {
+            its.cpu_on(gic, cpu).map_err(|error| failed(&error))?;
         }
         up.insert(index, Arc::new(its));
     }

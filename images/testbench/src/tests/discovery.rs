@@ -40,7 +40,7 @@ fn find(machine: &Machine, name: &str) -> String {
     match name {
         "el" => format!("{:?}", cpu::level()).to_lowercase(),
         "cpus" => match &machine.gic {
-            Controller::V3(gic) => gic.cpus().filter(|cpu| gic.redistributor(*cpu).is_some()).count(),
+            Controller::V3(gic) => gic.cpus().filter(|cpu| gic.redistributor_frames(*cpu).is_ok()).count(),
             Controller::V2(gic) => gic.cpus().count(),
         }
         .to_string(),
