@@ -1,6 +1,6 @@
 //! Aligned blocks of consecutive numbers: LPIs, the SPIs of message frames, whatever an endpoint's message counts up.
 
-use alloc::vec;
+use crate::fallible::try_collect;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
@@ -55,6 +55,12 @@ pub enum BlockError {
     /// The caller gives back a number that is free.
     #[error("number {0} is not allocated")]
     NotAllocated(u32),
+    /// There is no memory for the book of so many numbers.
+    #[error("no memory to keep account of {count} numbers")]
+    NoMemory {
+        /// How many.
+        count: u32,
+    },
     /// The caller takes a number that is not free.
     #[error("number {0} is already allocated")]
     AlreadyAllocated(u32),
@@ -75,21 +81,14 @@ pub struct BlockAllocator {
 
 impl BlockAllocator {
     /// An allocator of `count` numbers from `first` on, all free. Numbers beyond `u32::MAX` are left out.
-    pub fn new(first: u32, count: u32) -> Self {
+    ///
+    /// # Errors
+    /// [`BlockError::NoMemory`].
+    pub fn new(first: u32, count: u32) -> Result<Self, BlockError> {
         let count = count.min(u32::MAX - first);
         let words = usize::try_from(count.div_ceil(64)).unwrap_or(0);
-        Self { first, count, used: vec![0; words], search_from: 0, free: count }
-    }
-
-    /// The same, or `None` if there is no memory for it.
-    pub fn try_new(first: u32, count: u32) -> Option<Self> {
-        let mut new = Self::new(first, 0);
-        new.count = count.min(u32::MAX - first);
-        new.free = new.count;
-        let words = usize::try_from(new.count.div_ceil(64)).ok()?;
-        new.used.try_reserve_exact(words).ok()?;
-        new.used.resize(words, 0);
-        Some(new)
+        let used = try_collect(core::iter::repeat_n(0, words)).map_err(|_| BlockError::NoMemory { count })?;
+        Ok(Self { first, count, used, search_from: 0, free: count })
     }
 
     /// Hands out `count` consecutive numbers whose first is aligned (as a number, not counted from the range's

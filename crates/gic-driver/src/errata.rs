@@ -368,14 +368,23 @@ pub fn matching<'a>(
     iidr: Iidr,
     machine: &'a [&'a str],
 ) -> impl Iterator<Item = &'static Entry> + 'a {
+    matching_names(frame, iidr, machine)
+}
+
+/// [`matching`], for names of any type.
+pub(crate) fn matching_names<S: AsRef<str>>(
+    frame: Frame,
+    iidr: Iidr,
+    machine: &[S],
+) -> impl Iterator<Item = &'static Entry> {
     TABLE.iter().filter(move |entry| entry.applies(frame, iidr, machine))
 }
 
 impl Entry {
-    fn applies(&self, frame: Frame, iidr: Iidr, machine: &[&str]) -> bool {
+    fn applies<S: AsRef<str>>(&self, frame: Frame, iidr: Iidr, machine: &[S]) -> bool {
         self.frame == frame
             && u32::from(iidr) & self.mask == self.value
-            && (self.machines.is_empty() || self.machines.iter().any(|name| machine.contains(name)))
+            && (self.machines.is_empty() || machine.iter().any(|name| self.machines.contains(&name.as_ref())))
     }
 }
 

@@ -75,11 +75,12 @@ pub use msi_parent::ItsMsiParent;
 pub use probe::{IfEnabled, ItsConfig};
 
 use crate::errata::Entry;
+use crate::fallible::SortedMap;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
 use crate::platform::{Platform, TimedOut};
 use crate::redistributor::Redistributor;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use collections::Collections;
@@ -93,7 +94,7 @@ use limbo::Limbo;
 use msi_types::{Attachment, DeviceId, VectorBlock};
 use placement::Placement;
 use routes::Routes;
-use sequences::Block;
+use sequences::Blocks;
 use tables::ItsTable;
 use task_lock::TaskLock;
 use watch::Context;
@@ -121,11 +122,13 @@ struct State {
     device_table: ItsTable,
     collection_table: Option<ItsTable>,
     device_id_bits: u8,
-    devices: BTreeMap<DeviceId, Device>,
+    devices: SortedMap<DeviceId, Device>,
     /// By the cookie of their [`Attachment`].
-    shares: BTreeMap<u32, Share>,
+    shares: SortedMap<u32, Share>,
     next_cookie: u32,
     limbo: VecDeque<Limbo>,
+    /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the queue's lock.
+    targets: Vec<RdBase>,
 }
 
 impl<P: Platform> Its<P> {
@@ -154,6 +157,9 @@ impl<P: Platform> Its<P> {
                 return Err(ItsError::DeviceIdOutOfRange { id: device, bits: state.device_id_bits });
             }
             self.settle(state)?;
+            let no_memory = |_| ItsError::NoMemory("a device's attachment");
+            state.shares.reserve().map_err(no_memory)?;
+            state.devices.reserve().map_err(no_memory)?;
             state
                 .device_table
                 .ensure(&self.frame, device.get())
@@ -175,15 +181,23 @@ impl<P: Platform> Its<P> {
     /// [`detach`](Self::detach) would, but as one batch. Task.
     #[expect(clippy::needless_pass_by_value, reason = "whoever gives an attachment back has it no more")]
     pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
-        // The caller's iterator may take locks of its own.
-        let blocks: Vec<_> = blocks.collect();
+        // Before the lock: the caller's iterator may take locks of its own.
+        let mut known = Vec::new();
+        for block in blocks {
+            if known.try_reserve(1).is_err() {
+                self.unmap_events(&attachment, block);
+            } else {
+                let found =
+                    self.state.with(self.platform(), |state| self.block_of(state, &attachment, &block));
+                known.extend(found);
+            }
+        }
         self.state.with(self.platform(), |state| {
-            let blocks = blocks.iter().filter_map(|block| self.block_of(state, &attachment, block)).collect();
             if let Err(error) = self.settle(state) {
                 self.note(error);
             }
-            if let Some(share) = state.shares.remove(&attachment.cookie()) {
-                self.dismiss(state, &share, blocks);
+            if let Some(share) = state.shares.remove(attachment.cookie()) {
+                self.dismiss(state, &share, Blocks::Many(known));
             }
         });
     }
@@ -259,29 +273,29 @@ impl<P: Platform> Its<P> {
     }
 
     /// Lets a share go with its blocks: alone, or the device with them if nothing of it is anybody else's.
-    fn dismiss(&self, state: &mut State, share: &Share, blocks: Vec<Block>) {
-        let Some(known) = state.devices.get_mut(&share.device) else { return };
+    fn dismiss(&self, state: &mut State, share: &Share, blocks: Blocks) {
+        let Some(known) = state.devices.get_mut(share.device) else { return };
         known.dismiss(share);
-        let events: u32 = blocks.iter().map(|block| u32::from(block.count.get())).sum();
+        let events: u32 = blocks.as_slice().iter().map(|block| u32::from(block.count.get())).sum();
         if known.users == 0 && known.taken() == events {
-            if let Some(device) = state.devices.remove(&share.device) {
+            if let Some(device) = state.devices.remove(share.device) {
                 self.unmap_device(state, share.device, device, blocks);
             }
-        } else if !blocks.is_empty() {
+        } else if !blocks.as_slice().is_empty() {
             self.discard(state, blocks);
         }
     }
 
     /// Unmaps a device that nobody uses any more.
     fn drop_unused(&self, state: &mut State, id: DeviceId) {
-        let unused = state.devices.get(&id).is_some_and(|device| device.users == 0 && device.is_idle());
-        if unused && let Some(device) = state.devices.remove(&id) {
-            self.unmap_device(state, id, device, Vec::new());
+        let unused = state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
+        if unused && let Some(device) = state.devices.remove(id) {
+            self.unmap_device(state, id, device, Blocks::None);
         }
     }
 
     /// Unmaps a device that has these blocks left, and no others.
-    fn unmap_device(&self, state: &mut State, id: DeviceId, device: Device, blocks: Vec<Block>) {
+    fn unmap_device(&self, state: &mut State, id: DeviceId, device: Device, blocks: Blocks) {
         match device.mapping {
             // The first block that is mapped tells the ITS of the device: there is none.
             Mapping::Unmapped => self.platform().release_table(device.itt),
@@ -295,7 +309,7 @@ impl<P: Platform> Its<P> {
     /// Gives a share of the device, known or new.
     fn admit(&self, state: &mut State, id: DeviceId, max: u32, room: u32) -> Result<(), ItsError> {
         let mut wanted = max.max(room);
-        if let Some(known) = state.devices.get_mut(&id) {
+        if let Some(known) = state.devices.get_mut(id) {
             if known.admit(max) {
                 return Ok(());
             }
@@ -305,9 +319,9 @@ impl<P: Platform> Its<P> {
             wanted = known.promised().saturating_add(max).max(room);
         }
         let mut device = Device::provision(self.platform(), self.typer, wanted, self.placement)?;
-        if let Some(old) = state.devices.remove(&id) {
+        if let Some(old) = state.devices.remove(id) {
             device.inherit(&old);
-            self.unmap_device(state, id, old, Vec::new());
+            self.unmap_device(state, id, old, Blocks::None);
         }
         let admitted = device.admit(max);
         debug_assert!(admitted, "the table was made for it");
@@ -349,7 +363,7 @@ impl<P: Platform> Its<P> {
 impl State {
     /// Attachments are few: a number that is free is near.
     fn new_cookie(&mut self) -> u32 {
-        while self.shares.contains_key(&self.next_cookie) {
+        while self.shares.contains(self.next_cookie) {
             self.next_cookie = self.next_cookie.wrapping_add(1);
         }
         self.next_cookie

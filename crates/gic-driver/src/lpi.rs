@@ -419,7 +419,7 @@ impl<P: Platform> Drop for Lpis<P> {
 fn bookkeeping(lpis: u32, redistributors: usize) -> Result<(LpiAllocator, Vec<PendingTable>), LpiError> {
     let none = |table, bytes: usize| LpiError::NoMemory { table, bytes: bytes as u64 };
     let bits = lpis.div_ceil(8) as usize;
-    let allocator = LpiAllocator::new(lpis).ok_or(none("LPI allocator", bits))?;
+    let allocator = LpiAllocator::new(lpis).map_err(|_| none("LPI allocator", bits))?;
     let mut pending = Vec::new();
     let bytes = redistributors.saturating_mul(size_of::<PendingTable>());
     pending.try_reserve_exact(redistributors).map_err(|_| none("list of LPI pending tables", bytes))?;

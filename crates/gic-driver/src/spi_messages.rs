@@ -73,10 +73,10 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     ) -> Result<Self, MsiError> {
         let mut new = Self { platform, wired, banks: IrqLock::new(Vec::new()), doorbells: Vec::new() };
         for (range, doorbell) in ranges {
-            let no_memory = |_| MsiError::NoMemory("the records of message-based SPIs");
-            let bank = Bank::new(range).map_err(no_memory)?;
-            new.banks.get_mut().try_reserve(1).map_err(no_memory)?;
-            new.doorbells.try_reserve(1).map_err(no_memory)?;
+            let no_memory = MsiError::NoMemory("a range of SPIs");
+            let bank = Bank::new(range).map_err(|_| no_memory)?;
+            new.banks.get_mut().try_reserve(1).map_err(|_| no_memory)?;
+            new.doorbells.try_reserve(1).map_err(|_| no_memory)?;
             // Those claimed so far are released with `new`.
             new.wired.claim(range.first, range.count)?;
             new.banks.get_mut().push(bank);

@@ -68,7 +68,7 @@ fn nonzero(count: u32) -> NonZeroU32 {
 proptest! {
     #[test]
     fn it_does_what_the_plainest_allocator_does(ops in prop::collection::vec(op(), 0..80)) {
-        let mut allocator = BlockAllocator::new(FIRST, COUNT);
+        let mut allocator = BlockAllocator::new(FIRST, COUNT).unwrap();
         let mut model = Model::default();
         let mut live: Vec<(u32, u32)> = Vec::new();
         for op in ops {
@@ -113,13 +113,13 @@ proptest! {
 
 #[test]
 fn alignment_counts_from_zero_not_from_the_first_number() {
-    let mut allocator = BlockAllocator::new(100, 100);
+    let mut allocator = BlockAllocator::new(100, 100).unwrap();
     assert_eq!(allocator.allocate(nonzero(32), Alignment::to(32).unwrap()), Ok(128));
 }
 
 #[test]
 fn a_block_longer_than_a_word_of_the_bitmap_is_one_run() {
-    let mut allocator = BlockAllocator::new(0, 256);
+    let mut allocator = BlockAllocator::new(0, 256).unwrap();
     allocator.take(130, nonzero(1)).unwrap();
     assert_eq!(allocator.allocate(nonzero(126), Alignment::ONE), Ok(0));
     assert_eq!(allocator.allocate(nonzero(125), Alignment::ONE), Ok(131));
@@ -127,7 +127,7 @@ fn a_block_longer_than_a_word_of_the_bitmap_is_one_run() {
 
 #[test]
 fn freeing_twice_names_the_first_number_that_is_free() {
-    let mut allocator = BlockAllocator::new(8192, 64);
+    let mut allocator = BlockAllocator::new(8192, 64).unwrap();
     let first = allocator.allocate(nonzero(4), Alignment::ONE).unwrap();
     allocator.free(first + 2, nonzero(1)).unwrap();
     assert_eq!(allocator.free(first, nonzero(4)), Err(BlockError::NotAllocated(8194)));
@@ -136,7 +136,7 @@ fn freeing_twice_names_the_first_number_that_is_free() {
 
 #[test]
 fn numbers_at_the_end_of_the_number_space_do_not_overflow() {
-    let mut allocator = BlockAllocator::new(u32::MAX - 3, 100);
+    let mut allocator = BlockAllocator::new(u32::MAX - 3, 100).unwrap();
     assert_eq!(allocator.capacity(), 3);
     let big = Alignment::to(1 << 31).unwrap();
     assert!(allocator.allocate(nonzero(1), big).is_err());
@@ -146,7 +146,7 @@ fn numbers_at_the_end_of_the_number_space_do_not_overflow() {
 
 #[test]
 fn an_empty_range_has_nothing_to_give() {
-    assert!(BlockAllocator::new(8192, 0).allocate(nonzero(1), Alignment::ONE).is_err());
+    assert!(BlockAllocator::new(8192, 0).unwrap().allocate(nonzero(1), Alignment::ONE).is_err());
 }
 
 #[test]
@@ -165,7 +165,7 @@ proptest! {
         start in any::<u32>(),
         length in 0u32..2 * COUNT,
     ) {
-        let mut allocator = BlockAllocator::new(FIRST, COUNT);
+        let mut allocator = BlockAllocator::new(FIRST, COUNT).unwrap();
         let mut model = Model::default();
         for (first, count) in taken {
             if allocator.take(first, nonzero(count)).is_ok() {

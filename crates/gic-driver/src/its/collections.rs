@@ -10,10 +10,11 @@
 use super::Its;
 use super::error::ItsError;
 use super::routes::Route;
+use crate::fallible::try_collect;
 use crate::gic::Gic;
 use crate::platform::Platform;
 use crate::redistributor::Redistributor;
-use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ use msi_types::Cpu;
 /// The state of all collections. Read in any context; changed under the command queue's lock.
 #[derive(Debug)]
 pub(crate) struct Collections {
-    states: Box<[AtomicU64]>,
+    states: Vec<AtomicU64>,
     /// Collections below this lie in the ITS and are lost with its power.
     in_hardware: u32,
 }
@@ -71,9 +72,9 @@ impl Tie {
 
 impl Collections {
     /// For CPUs below `cpus`, which is at most 0xffff.
-    pub(crate) fn new(cpus: u32, in_hardware: u32) -> Self {
-        let states = (0..cpus).map(|_| AtomicU64::new(Tie::Unmapped.pack())).collect();
-        Self { states, in_hardware }
+    pub(crate) fn new(cpus: u32, in_hardware: u32) -> Result<Self, TryReserveError> {
+        let states = try_collect((0..cpus).map(|_| AtomicU64::new(Tie::Unmapped.pack())))?;
+        Ok(Self { states, in_hardware })
     }
 
     /// The collection of a CPU that is on.
@@ -176,8 +177,8 @@ impl<P: Platform> Its<P> {
     /// CPU.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if either CPU is off, or they are the same. [`ItsError::Fault`]: the CPU counts as
-    /// on then; events that moved already stay at the heir ([`event_of`](Self::event_of)).
+    /// [`ItsError::NotReachable`] if either CPU is off, or they are the same; [`ItsError::NoMemory`]: nothing is done.
+    /// [`ItsError::Fault`]: the CPU counts as on then; events that moved already stay at the heir ([`event_of`](Self::event_of)).
     pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
             let (leaving, from) = self.collections.home(cpu)?;
@@ -187,7 +188,10 @@ impl<P: Platform> Its<P> {
             }
             // In the queue's order: whoever moves an event there later is refused, whoever did before is found.
             self.queue.in_order(&self.frame, || self.collections.set(leaving, Tie::Leaving(from)));
-            let mut left = self.routes.mapped_to(leaving);
+            let Ok(mut left) = self.routes.mapped_to(leaving) else {
+                self.queue.in_order(&self.frame, || self.collections.set(leaving, Tie::Home(from)));
+                return Err(ItsError::NoMemory("a list of a CPU's events"));
+            };
             let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
             if let Err(error) = result {
                 self.retie_back(leaving, Tie::Home(from));

@@ -116,6 +116,7 @@ impl CommandQueue {
         placement: Placement,
     ) -> Result<Self, ProbeError> {
         const NAME: &str = "command queue";
+        let faults = Faults::new().map_err(|_| ProbeError::NoMemory { base: frame.base, table: NAME })?;
         let memory = placement
             .allocate(&*frame.platform, bytes.into(), ALIGNMENT, ADDRESS_BITS)
             .map_err(|error| ProbeError::no_table(frame.base, NAME, error))?;
@@ -139,7 +140,7 @@ impl CommandQueue {
             good_target: None,
             replaced: None,
             unresponsive_at: None,
-            faults: Faults::new(),
+            faults,
         };
         Ok(Self { memory, coherence, register, slots, ring: IrqLock::new(ring) })
     }

@@ -57,10 +57,10 @@ impl Device {
         const NAME: &str = "an interrupt translation table";
         let event_bits = event_bits(typer, events)?;
         let bytes = u64::from(typer.itt_entry_bytes()) << event_bits;
+        let events = BlockAllocator::new(0, 1 << event_bits).map_err(|_| ItsError::NoMemory(NAME))?;
         let itt = placement
             .allocate(platform, bytes.max(ITT_ALIGNMENT), ITT_ALIGNMENT, ADDRESS_BITS)
             .map_err(|error| ItsError::no_table(NAME, error))?;
-        let events = BlockAllocator::new(0, 1 << event_bits);
         Ok(Self { itt, event_bits, mapping: Mapping::Unmapped, users: 0, promised: 0, events })
     }
 

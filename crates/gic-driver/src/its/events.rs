@@ -4,12 +4,11 @@ use super::command_queue::Failed;
 use super::device::{Device, Mapping};
 use super::error::{ItsError, QueueError, fault};
 use super::routes::Route;
-use super::sequences::{Block, made_in_order};
+use super::sequences::{Block, Blocks, made_in_order};
 use super::watch::Context;
 use super::{Its, State};
 use crate::Alignment;
 use crate::platform::Platform;
-use alloc::vec;
 use core::num::NonZeroU16;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
 use gic_arch::{Lpi, Priority};
@@ -33,7 +32,7 @@ impl<P: Platform> Its<P> {
     /// the LPIs' INTIDs. Task.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`], [`ItsError::NoEvents`], [`ItsError::NoLpis`],
+    /// [`ItsError::NotReachable`], [`ItsError::NoEvents`], [`ItsError::NoLpis`], [`ItsError::NoMemory`],
     /// [`ItsError::Fault`].
     pub fn map_events(
         &self,
@@ -70,7 +69,7 @@ impl<P: Platform> Its<P> {
                 self.note(error);
             }
             give_share_back(state, attachment, block.count);
-            self.discard(state, vec![block]);
+            self.discard(state, Blocks::One(block));
         });
     }
 
@@ -200,13 +199,13 @@ impl<P: Platform> Its<P> {
         request: EventRequest,
     ) -> Result<(DeviceId, u16), ItsError> {
         let unknown = fault(self.frame.base, "MAPTI", "the attachment is not of this ITS");
-        let share = state.shares.get_mut(&attachment.cookie()).ok_or(unknown)?;
+        let share = state.shares.get_mut(attachment.cookie()).ok_or(unknown)?;
         let none = ItsError::NoEvents { wanted: request.count.get(), limit: share.limit };
         let used = share.used + u32::from(request.count.get());
         if used > share.limit {
             return Err(none);
         }
-        let known = state.devices.get_mut(&share.device).ok_or(unknown)?;
+        let known = state.devices.get_mut(share.device).ok_or(unknown)?;
         let first = known.take_events(request.count, request.shape).ok_or(none)?;
         share.used = used;
         Ok((share.device, first))
@@ -217,8 +216,12 @@ impl<P: Platform> Its<P> {
             .lpis
             .allocate(count.into(), Alignment::ONE)
             .map_err(|_| ItsError::NoLpis { wanted: count.get() })?;
-        self.routes.reserve(lpis.first(), count.get());
-        Ok(Block { device, first_event, first_lpi: lpis.first(), count })
+        let block = Block { device, first_event, first_lpi: lpis.first(), count };
+        if self.routes.reserve(block.first_lpi, count.get()).is_err() {
+            self.free_lpis(&Blocks::One(block));
+            return Err(ItsError::NoMemory("routes of LPIs"));
+        }
+        Ok(block)
     }
 
     /// The device and events that a block stands for; that they are not the attachment's is noted.
@@ -229,7 +232,7 @@ impl<P: Platform> Its<P> {
         events: &VectorBlock,
     ) -> Option<Block> {
         let find = || {
-            let share = state.shares.get(&attachment.cookie())?;
+            let share = state.shares.get(attachment.cookie())?;
             let first_lpi = Lpi::try_from(events.first().get()).ok()?;
             let route = self.routes.of(first_lpi).filter(|route| route.device == share.device)?;
             Some(Block { device: route.device, first_event: route.event, first_lpi, count: events.count() })
@@ -253,7 +256,7 @@ impl<P: Platform> Its<P> {
         collection: CollectionId,
         target: RdBase,
     ) -> Result<(), QueueError> {
-        let Some(known) = state.devices.get_mut(&block.device) else { return Ok(()) };
+        let Some(known) = state.devices.get_mut(block.device) else { return Ok(()) };
         let mapd = match known.mapping {
             Mapping::Unmapped => Some(known.mapd(block.device, MapAction::Map)),
             Mapping::Mapped => None,
@@ -297,7 +300,7 @@ impl<P: Platform> Its<P> {
                 block.lpis().for_each(forget);
             }
         }
-        self.discard(state, vec![block]);
+        self.discard(state, Blocks::One(block));
     }
 
     fn undo_move(&self, lpi: Lpi, old: Route, new: Route, error: QueueError) {
@@ -328,7 +331,7 @@ fn cpu_of(collection: CollectionId) -> Cpu {
 }
 
 fn give_share_back(state: &mut State, attachment: &Attachment, count: NonZeroU16) {
-    if let Some(share) = state.shares.get_mut(&attachment.cookie()) {
+    if let Some(share) = state.shares.get_mut(attachment.cookie()) {
         share.used = share.used.saturating_sub(count.get().into());
     }
 }
@@ -341,7 +344,7 @@ fn give_events_back(
     count: NonZeroU16,
 ) {
     give_share_back(state, attachment, count);
-    if let Some(known) = state.devices.get_mut(&device) {
+    if let Some(known) = state.devices.get_mut(device) {
         Device::give_events_back(known, first, count);
     }
 }

@@ -1,6 +1,7 @@
 //! Commands that an ITS refused.
 
 use super::error::QueueError;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Range;
 use gic_arch::its::{Command, RawCommand};
@@ -17,8 +18,10 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn new() -> Self {
-        Self { known: Vec::with_capacity(REMEMBERED_FAULTS), forgotten: 0..0 }
+    pub(crate) fn new() -> Result<Self, TryReserveError> {
+        let mut known = Vec::new();
+        known.try_reserve_exact(REMEMBERED_FAULTS)?;
+        Ok(Self { known, forgotten: 0..0 })
     }
 
     pub(crate) fn push(&mut self, sequence: u64, raw: RawCommand) {
@@ -54,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_reported_once_and_to_its_span_alone() {
-        let mut faults = Faults::new();
+        let mut faults = Faults::new().unwrap();
         faults.push(7, RAW);
         assert_eq!(faults.take(&(0..7)), Ok(()));
         assert_eq!(faults.take(&(8..9)), Ok(()));
@@ -64,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_fault_that_was_forgotten_is_still_reported_as_one() {
-        let mut faults = Faults::new();
+        let mut faults = Faults::new().unwrap();
         for sequence in 0..100 {
             faults.push(sequence, RAW);
         }

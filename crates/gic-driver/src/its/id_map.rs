@@ -29,16 +29,23 @@ impl IdRange {
 }
 
 /// The mapping of one bus (a PCI host bridge, or one platform device) to one ITS.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct IdMap {
     mask: u32,
-    ranges: Vec<IdRange>,
+    ranges: Ranges,
+}
+
+/// The usual single one takes no memory.
+#[derive(Debug)]
+enum Ranges {
+    One(IdRange),
+    Many(Vec<IdRange>),
 }
 
 impl IdMap {
     /// What these ranges say; where they overlap, the first one counts.
     pub fn new(ranges: Vec<IdRange>) -> Self {
-        Self { mask: u32::MAX, ranges }
+        Self { mask: u32::MAX, ranges: Ranges::Many(ranges) }
     }
 
     /// Every requester's number is its DeviceID: a bus with `msi-parent` and no `msi-map`.
@@ -48,12 +55,13 @@ impl IdMap {
             length: u32::MAX,
             first_device: DeviceId::new(0),
         };
-        Self::new(alloc::vec![all])
+        Self { mask: u32::MAX, ranges: Ranges::One(all) }
     }
 
     /// One device.
     pub fn single(requester: RequesterId, device: DeviceId) -> Self {
-        Self::new(alloc::vec![IdRange { first_requester: requester, length: 1, first_device: device }])
+        let range = IdRange { first_requester: requester, length: 1, first_device: device };
+        Self { mask: u32::MAX, ranges: Ranges::One(range) }
     }
 
     /// Requesters are looked up by these bits of their number alone (`msi-map-mask`): those that differ in the others
@@ -65,14 +73,21 @@ impl IdMap {
     /// The DeviceID of a requester; `None` if the bus does not lead it to this ITS.
     pub fn device(&self, requester: RequesterId) -> Option<DeviceId> {
         let masked = requester.get() & self.mask;
-        self.ranges.iter().find_map(|range| range.device(masked))
+        self.ranges().iter().find_map(|range| range.device(masked))
     }
 
     /// May several requesters have this DeviceID?
     pub fn is_shared(&self, device: DeviceId) -> bool {
         // PCI requester IDs have 16 bits.
         let masked = self.mask & 0xffff != 0xffff;
-        masked || self.ranges.iter().filter(|range| range.reaches(device)).count() > 1
+        masked || self.ranges().iter().filter(|range| range.reaches(device)).count() > 1
+    }
+
+    fn ranges(&self) -> &[IdRange] {
+        match &self.ranges {
+            Ranges::One(range) => core::slice::from_ref(range),
+            Ranges::Many(ranges) => ranges,
+        }
     }
 }
 

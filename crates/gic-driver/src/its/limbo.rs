@@ -7,13 +7,14 @@
 
 use super::command_queue::{Failed, Span};
 use super::error::{ItsError, QueueError};
-use super::sequences::{Block, Discards};
+use super::sequences::{Blocks, Discards};
 use super::watch::{Context, Watch};
 use super::{Its, State};
+use crate::fallible::try_collect;
 use crate::platform::{Platform, Table};
-use alloc::collections::VecDeque;
+use alloc::collections::{TryReserveError, VecDeque};
 use alloc::vec::Vec;
-use gic_arch::its::{Command, Opcode};
+use gic_arch::its::{Command, Opcode, RdBase};
 
 /// Resources that wait for commands.
 #[derive(Debug)]
@@ -27,45 +28,74 @@ pub(crate) struct Limbo {
 #[derive(Debug)]
 pub(crate) enum Holds {
     /// Events of a device that stays, and their LPIs.
-    Events(Vec<Block>),
+    Events(Blocks),
     /// A device's table, and the LPIs of the events that it had to the end.
     Device {
         /// MAPD with V=0.
         unmap: Command,
         itt: Table,
-        blocks: Vec<Block>,
+        blocks: Blocks,
     },
+}
+
+impl Holds {
+    fn blocks(&self) -> &Blocks {
+        match self {
+            Self::Events(blocks) | Self::Device { blocks, .. } => blocks,
+        }
+    }
+
+    fn unmap(&self) -> Option<Command> {
+        match self {
+            Self::Events(_) => None,
+            Self::Device { unmap, .. } => Some(*unmap),
+        }
+    }
 }
 
 impl<P: Platform> Its<P> {
     /// Discards those events of blocks of one device that have a route, and gives the blocks back.
-    pub(super) fn discard(&self, state: &mut State, blocks: Vec<Block>) {
-        let mut commands = Discards::new(&self.routes, &self.collections, blocks.clone(), None);
-        self.retire(state, &mut commands, Holds::Events(blocks));
+    pub(super) fn discard(&self, state: &mut State, blocks: Blocks) {
+        self.retire(state, Holds::Events(blocks));
     }
 
     /// Unmaps a device with the events that it has left, all as one batch, and gives its table and their LPIs back.
-    pub(super) fn retire_device(&self, state: &mut State, unmap: Command, itt: Table, blocks: Vec<Block>) {
-        let mut commands = Discards::new(&self.routes, &self.collections, blocks.clone(), Some(unmap));
-        self.retire(state, &mut commands, Holds::Device { unmap, itt, blocks });
+    pub(super) fn retire_device(&self, state: &mut State, unmap: Command, itt: Table, blocks: Blocks) {
+        self.retire(state, Holds::Device { unmap, itt, blocks });
     }
 
-    /// Executes commands that end the use of something, and gives it back afterwards.
-    fn retire(&self, state: &mut State, commands: &mut dyn Iterator<Item = Command>, holds: Holds) {
-        match self.queue.run(&self.frame, Context::Task, commands) {
-            Ok(()) => self.give_back(state, holds),
-            Err(Failed { error, span }) => {
-                self.note(error.at(self.frame.base));
-                let rest: VecDeque<_> = commands.collect();
-                match error {
-                    QueueError::Stalled(refused) => self.give_back_unless(refused, state, holds),
-                    _ if span.is_empty() && rest.is_empty() => self.give_back(state, holds),
-                    QueueError::Timeout(_) | QueueError::Stopped => {
-                        state.limbo.push_back(Limbo { posted: span, rest, holds });
-                    }
-                }
-            }
+    /// Executes the commands that end the use of something, and gives it back afterwards.
+    fn retire(&self, state: &mut State, holds: Holds) {
+        let (result, rest) = self.end_use(&mut state.targets, &holds);
+        let Err(Failed { error, span }) = result else { return self.give_back(state, holds) };
+        self.note(error.at(self.frame.base));
+        if let QueueError::Stalled(refused) = error {
+            return self.give_back_unless(refused, state, holds);
         }
+        match rest {
+            Ok(rest) if span.is_empty() && rest.is_empty() => self.give_back(state, holds),
+            Ok(rest) if state.limbo.try_reserve(1).is_ok() => {
+                state.limbo.push_back(Limbo { posted: span, rest: rest.into(), holds });
+            }
+            // Better lost than given to somebody else while the ITS may use it.
+            _ => self.note(ItsError::NoMemory("commands that an ITS did not take")),
+        }
+    }
+
+    /// Executes the commands that end the use of something. Answers with the commands that found no room.
+    fn end_use(
+        &self,
+        targets: &mut Vec<RdBase>,
+        holds: &Holds,
+    ) -> (Result<(), Failed>, Result<Vec<Command>, TryReserveError>) {
+        targets.clear();
+        let blocks = holds.blocks().as_slice();
+        let mut commands = Discards::new(&self.routes, &self.collections, blocks, holds.unmap(), targets);
+        let result = self.queue.run(&self.frame, Context::Task, &mut commands);
+        let rest = try_collect(&mut commands);
+        // A command for which there is no memory still ends its route.
+        commands.for_each(drop);
+        (result, rest)
     }
 
     /// Completes what did not complete in time. Before anything new is posted for a device.
@@ -103,9 +133,9 @@ impl<P: Platform> Its<P> {
         match holds {
             Holds::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
             // The first refusal is known alone: there may have been one of the unmapping behind it. It does no harm twice.
-            Holds::Device { unmap, itt, blocks } if !blocks.is_empty() => {
+            Holds::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
                 self.free_lpis(&blocks);
-                self.retire_device(state, unmap, itt, Vec::new());
+                self.retire_device(state, unmap, itt, Blocks::None);
             }
             holds => self.give_back(state, holds),
         }
@@ -119,20 +149,20 @@ impl<P: Platform> Its<P> {
             }
             Holds::Events(blocks) => {
                 self.free_lpis(&blocks);
-                for block in &blocks {
-                    if let Some(known) = state.devices.get_mut(&block.device) {
+                for block in blocks.as_slice() {
+                    if let Some(known) = state.devices.get_mut(block.device) {
                         known.give_events_back(block.first_event, block.count);
                     }
                 }
-                if let Some(block) = blocks.first() {
+                if let Some(block) = blocks.as_slice().first() {
                     self.drop_unused(state, block.device);
                 }
             }
         }
     }
 
-    fn free_lpis(&self, blocks: &[Block]) {
-        for block in blocks {
+    pub(super) fn free_lpis(&self, blocks: &Blocks) {
+        for block in blocks.as_slice() {
             let freed = self.lpis.free(block.range());
             debug_assert!(freed.is_ok(), "the LPIs were allocated with the events: {freed:?}");
         }

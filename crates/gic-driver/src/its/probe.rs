@@ -9,11 +9,12 @@ use super::routes::Routes;
 use super::tables::{self, ItsTable, Wanted};
 use super::task_lock::TaskLock;
 use super::{Its, State};
+use crate::fallible::SortedMap;
 use crate::lock::IrqLock;
 use crate::lpi::{LpiMessages, Lpis};
 use crate::mmio::MmioExt;
 use crate::platform::{Coherence, Platform};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -110,12 +111,17 @@ impl<P: Platform> Its<P> {
         if config.if_enabled == IfEnabled::Refuse && frame.registers.read(gits::CTLR).enabled() {
             return Err(ProbeError::AlreadyEnabled(config.base));
         }
-        let errata = quirks::find(frame.registers.read(gits::IIDR), config);
+        let no_memory = |_| ProbeError::NoMemory { base: config.base, table: "driver's own records" };
+        let errata = quirks::find(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
         let corrected = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
         let Corrected { typer, placement, .. } = corrected;
         if !typer.physical() {
             return Err(ProbeError::NoPhysicalLpis(config.base));
         }
+        let routes = Routes::new(lpis.id_bits()).map_err(no_memory)?;
+        let collections = Collections::new(config.cpus, typer.hcc().into()).map_err(no_memory)?;
+        let mut targets = Vec::new();
+        targets.try_reserve_exact(collections.count()).map_err(no_memory)?;
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
         let Memory { device_table, collection_table, queue } = provision(&frame, &corrected, config)?;
@@ -126,14 +132,15 @@ impl<P: Platform> Its<P> {
             device_table,
             collection_table,
             device_id_bits,
-            devices: BTreeMap::new(),
-            shares: BTreeMap::new(),
+            devices: SortedMap::new(),
+            shares: SortedMap::new(),
             next_cookie: 0,
             limbo: VecDeque::new(),
+            targets,
         };
         Ok(Self {
-            collections: Collections::new(config.cpus, typer.hcc().into()),
-            routes: Routes::new(lpis.id_bits()),
+            collections,
+            routes,
             placement,
             errata,
             state: TaskLock::new(state),

@@ -3,7 +3,9 @@
 use super::placement::Placement;
 use super::probe::ItsConfig;
 use crate::errata::{self, Entry, Erratum, Frame};
+use crate::fallible::try_collect;
 use crate::platform::{ADDRESS_BITS, Coherence};
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use gic_arch::Iidr;
 use gic_arch::gits::Typer;
@@ -21,9 +23,8 @@ pub(crate) struct Corrected {
 }
 
 /// The errata of this implementation on this machine.
-pub(crate) fn find(iidr: Iidr, config: &ItsConfig) -> Vec<&'static Entry> {
-    let machine: Vec<&str> = config.machine.iter().map(alloc::string::String::as_str).collect();
-    errata::matching(Frame::Its, iidr, &machine).collect()
+pub(crate) fn find(iidr: Iidr, config: &ItsConfig) -> Result<Vec<&'static Entry>, TryReserveError> {
+    try_collect(errata::matching_names(Frame::Its, iidr, &config.machine))
 }
 
 /// Applies the errata, before anything is allocated.

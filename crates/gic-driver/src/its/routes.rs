@@ -1,6 +1,7 @@
 //! From an LPI back to its event: what `mask` in a hard-IRQ handler needs.
 
-use alloc::boxed::Box;
+use crate::fallible::try_collect;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gic_arch::its::CollectionId;
@@ -49,25 +50,25 @@ impl Route {
 /// are first mapped.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    chunks: Box<[Once<Box<[AtomicU64]>>]>,
+    chunks: Vec<Once<Vec<AtomicU64>>>,
 }
 
 impl Routes {
     /// For the LPIs of `id_bits` bits.
-    pub(crate) fn new(id_bits: u8) -> Self {
+    pub(crate) fn new(id_bits: u8) -> Result<Self, TryReserveError> {
         let lpis = (1_usize << id_bits.min(31)).saturating_sub(Lpi::FIRST.intid().vector().index());
-        let mut chunks = Vec::new();
-        chunks.resize_with(lpis.div_ceil(CHUNK), Once::new);
-        Self { chunks: chunks.into_boxed_slice() }
+        let chunks = try_collect(core::iter::repeat_with(Once::new).take(lpis.div_ceil(CHUNK)))?;
+        Ok(Self { chunks })
     }
 
     /// Provides memory for `count` LPIs from `first` on. Task.
-    pub(crate) fn reserve(&self, first: Lpi, count: u16) {
+    pub(crate) fn reserve(&self, first: Lpi, count: u16) -> Result<(), TryReserveError> {
         let (first, _) = place(first);
         let wanted = usize::from(count).div_ceil(CHUNK) + 1;
         for chunk in self.chunks.iter().skip(first).take(wanted) {
-            chunk.call_once(|| (0..CHUNK).map(|_| AtomicU64::new(NONE)).collect());
+            chunk.try_call_once(|| try_collect((0..CHUNK).map(|_| AtomicU64::new(NONE))))?;
         }
+        Ok(())
     }
 
     /// Where this LPI comes from; `None` if it is not mapped here. Any context.
@@ -83,7 +84,7 @@ impl Routes {
     }
 
     /// The LPIs that are delivered by a collection. Task.
-    pub(crate) fn mapped_to(&self, collection: CollectionId) -> Vec<Lpi> {
+    pub(crate) fn mapped_to(&self, collection: CollectionId) -> Result<Vec<Lpi>, TryReserveError> {
         let chunks = self.chunks.iter().enumerate();
         let words = chunks.filter_map(|(number, chunk)| Some((number, chunk.get()?)));
         let routes = words.flat_map(|(number, words)| {
@@ -92,7 +93,7 @@ impl Routes {
         let here = routes.filter(|(_, word)| {
             Route::unpack(word.load(Ordering::Acquire)).is_some_and(|route| route.collection == collection)
         });
-        here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)).collect()
+        try_collect(here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)))
     }
 
     fn word(&self, lpi: Lpi) -> Option<&AtomicU64> {
@@ -121,10 +122,10 @@ mod tests {
         #[test]
         fn a_route_is_found_at_its_own_lpi_alone(index in 0..57_344_u32, other in 0..57_344_u32) {
             prop_assume!(index != other);
-            let routes = Routes::new(16);
+            let routes = Routes::new(16).unwrap();
             let (lpi, other) = (Lpi::from_index(index).unwrap(), Lpi::from_index(other).unwrap());
-            routes.reserve(lpi, 1);
-            routes.reserve(other, 1);
+            routes.reserve(lpi, 1).unwrap();
+            routes.reserve(other, 1).unwrap();
             let route = Route::new(DeviceId::new(1), 2, CollectionId::new(3));
             routes.set(lpi, Some(route));
             prop_assert_eq!((routes.of(lpi), routes.of(other)), (Some(route), None));
@@ -133,9 +134,9 @@ mod tests {
 
     #[test]
     fn reserving_covers_a_block_that_straddles_chunks() {
-        let routes = Routes::new(16);
+        let routes = Routes::new(16).unwrap();
         let first = Lpi::from_index(1000).unwrap();
-        routes.reserve(first, 2048);
+        routes.reserve(first, 2048).unwrap();
         let last = Lpi::from_index(1000 + 2047).unwrap();
         let route = Route::new(DeviceId::new(1), 2, CollectionId::new(3));
         routes.set(last, Some(route));
@@ -144,9 +145,9 @@ mod tests {
 
     #[test]
     fn an_lpi_beyond_the_tables_has_no_route() {
-        let routes = Routes::new(14);
+        let routes = Routes::new(14).unwrap();
         let beyond = Lpi::from_index(57_000).unwrap();
-        routes.reserve(beyond, 1);
+        routes.reserve(beyond, 1).unwrap();
         assert_eq!(routes.of(beyond), None);
     }
 }

@@ -18,6 +18,24 @@ pub(crate) struct Block {
     pub(crate) count: NonZeroU16,
 }
 
+/// Blocks of one device that end together: one of them takes no memory.
+#[derive(Debug)]
+pub(crate) enum Blocks {
+    None,
+    One(Block),
+    Many(Vec<Block>),
+}
+
+impl Blocks {
+    pub(crate) fn as_slice(&self) -> &[Block] {
+        match self {
+            Self::None => &[],
+            Self::One(block) => core::slice::from_ref(block),
+            Self::Many(blocks) => blocks,
+        }
+    }
+}
+
 impl Block {
     pub(crate) fn lpis(self) -> impl ExactSizeIterator<Item = (u16, Lpi)> + use<> {
         // The allocators handed out both ranges, so that neither wraps.
@@ -46,25 +64,20 @@ pub(crate) struct Discards<'a, I> {
     collections: &'a Collections,
     lpis: I,
     unmap: Option<Command>,
-    /// With room for all, so that nothing is allocated under the queue's lock.
-    targets: Vec<RdBase>,
+    targets: &'a mut Vec<RdBase>,
 }
 
 impl<'a> Discards<'a, ()> {
-    /// `unmap`: MAPD with V=0, if the device goes.
+    /// `unmap`: MAPD with V=0, if the device goes. `targets`: empty, with room for all redistributors.
     pub(crate) fn new(
         routes: &'a Routes,
         collections: &'a Collections,
-        blocks: Vec<Block>,
+        blocks: &'a [Block],
         unmap: Option<Command>,
-    ) -> Discards<'a, impl Iterator<Item = Lpi> + use<>> {
-        Discards {
-            routes,
-            collections,
-            lpis: blocks.into_iter().flat_map(|block| block.lpis().map(|(_, lpi)| lpi)),
-            unmap,
-            targets: Vec::with_capacity(collections.count()),
-        }
+        targets: &'a mut Vec<RdBase>,
+    ) -> Discards<'a, impl Iterator<Item = Lpi>> {
+        let lpis = blocks.iter().flat_map(|block| block.lpis().map(|(_, lpi)| lpi));
+        Discards { routes, collections, lpis, unmap, targets }
     }
 }
 

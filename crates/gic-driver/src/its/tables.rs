@@ -8,9 +8,9 @@
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
 use super::placement::Placement;
+use crate::fallible::SortedMap;
 use crate::mmio::{Mmio, MmioExt};
 use crate::platform::{ADDRESS_BITS, Coherence, NoTable, Platform, Table};
-use alloc::collections::BTreeMap;
 use gic_arch::gits::{self, Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability};
@@ -32,7 +32,7 @@ pub(crate) struct ItsTable {
     shape: Shape,
     placement: Placement,
     /// Second-level pages by index in the first level.
-    second_level: BTreeMap<u64, Table>,
+    second_level: SortedMap<u64, Table>,
 }
 
 /// What a table is wanted for.
@@ -122,7 +122,7 @@ impl ItsTable {
             .with_valid(true);
         match program(&frame.registers, register, value, wanted.coherence) {
             Ok((value, coherence)) => {
-                let (placement, second_level) = (wanted.placement, BTreeMap::new());
+                let (placement, second_level) = (wanted.placement, SortedMap::new());
                 Ok(Some(Self { register, value, memory, coherence, shape, placement, second_level }))
             }
             Err(reason) => {
@@ -155,9 +155,10 @@ impl ItsTable {
     /// Makes sure that there is memory for the entry of `id`, which is below [`ids`](Self::ids).
     pub(crate) fn ensure<P: Platform>(&mut self, frame: &ControlFrame<P>, id: u32) -> Result<(), NoTable> {
         let index = u64::from(id) / self.shape.ids_per_page;
-        if self.shape.levels == Levels::One || self.second_level.contains_key(&index) {
+        if self.shape.levels == Levels::One || self.second_level.contains(index) {
             return Ok(());
         }
+        self.second_level.reserve().map_err(|_| NoTable::NoMemory)?;
         let bytes = self.value.page_size().bytes();
         let page = self.placement.allocate(&*frame.platform, bytes, bytes, ADDRESS_BITS)?;
         let entry = Level1Entry::new().with_address(page.address).with_valid(true);

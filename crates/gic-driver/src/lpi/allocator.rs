@@ -52,9 +52,9 @@ impl LpiRange {
 pub(super) struct LpiAllocator(BlockAllocator);
 
 impl LpiAllocator {
-    /// The `count` lowest LPIs, all free. `None` if there is no memory.
-    pub(super) fn new(count: u32) -> Option<Self> {
-        BlockAllocator::try_new(Lpi::FIRST.get(), count).map(Self)
+    /// The `count` lowest LPIs, all free.
+    pub(super) fn new(count: u32) -> Result<Self, BlockError> {
+        BlockAllocator::new(Lpi::FIRST.get(), count).map(Self)
     }
 
     pub(super) fn allocate(

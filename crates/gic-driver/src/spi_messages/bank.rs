@@ -1,7 +1,7 @@
 //! One range of SPIs.
 
-use crate::{Alignment, BlockAllocator};
-use alloc::collections::TryReserveError;
+use crate::fallible::try_collect;
+use crate::{Alignment, BlockAllocator, BlockError};
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::IntId;
@@ -45,12 +45,11 @@ pub(crate) struct Bank {
 }
 
 impl Bank {
-    pub(crate) fn new(range: SpiRange) -> Result<Self, TryReserveError> {
+    pub(crate) fn new(range: SpiRange) -> Result<Self, BlockError> {
         let SpiRange { first, count } = range;
-        let allocator = BlockAllocator::new(first.get(), count.get().into());
-        let mut targets = Vec::new();
-        targets.try_reserve_exact(count.get().into())?;
-        targets.resize(count.get().into(), Cpu::default());
+        let allocator = BlockAllocator::new(first.get(), count.get().into())?;
+        let targets = try_collect(core::iter::repeat_n(Cpu::default(), count.get().into()))
+            .map_err(|_| BlockError::NoMemory { count: count.get().into() })?;
         Ok(Self { range, allocator, targets })
     }
 

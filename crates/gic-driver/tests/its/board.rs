@@ -1,5 +1,6 @@
 //! A machine with several ITSes and redistributors, as the drivers' platform.
 
+use super::heap::Outside;
 use super::interpreter::{Hardware, Interpreter};
 use super::memory::Memory;
 use super::redistributor::{ConfigTable, Redistributor};
@@ -10,7 +11,7 @@ use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, SystemRegisters, Tab
 use msi_types::Cpu;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
@@ -92,6 +93,27 @@ impl World {
 #[derive(Clone, Debug)]
 pub(crate) struct Board(Arc<Mutex<World>>);
 
+/// The world, whose memory is not the driver's.
+#[derive(Debug)]
+pub(crate) struct WorldGuard<'a> {
+    world: MutexGuard<'a, World>,
+    _outside: Outside,
+}
+
+impl Deref for WorldGuard<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl DerefMut for WorldGuard<'_> {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+}
+
 type Handler = Box<dyn FnOnce()>;
 
 thread_local! {
@@ -138,8 +160,8 @@ impl Board {
         })))
     }
 
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap()
+    pub(crate) fn world(&self) -> WorldGuard<'_> {
+        WorldGuard { _outside: Outside::new(), world: self.0.lock().unwrap() }
     }
 
     /// The first table is that of the LPIs' configuration; now the ITSes know it.

@@ -3,6 +3,7 @@
 
 mod board;
 mod execution;
+mod heap;
 mod interpreter;
 mod memory;
 mod redistributor;
@@ -10,6 +11,7 @@ mod setup;
 
 mod collections;
 mod events;
+mod out_of_memory;
 mod parent;
 mod probing;
 mod queue;

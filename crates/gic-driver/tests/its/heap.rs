@@ -1,0 +1,77 @@
+//! A heap that runs out: this test program's allocator fails when a thread asks for that. What the driver must not
+//! survive by luck, an allocation that cannot fail, ends the program.
+//!
+//! `unsafe`: the allocator hands each call to the system's with the same arguments, or answers null, which
+//! [`GlobalAlloc`] allows.
+#![expect(unsafe_code, reason = "an allocator that fails on demand cannot be had otherwise")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ptr::null_mut;
+
+struct Heap;
+
+#[global_allocator]
+static HEAP: Heap = Heap;
+
+thread_local! {
+    /// Allocations of this thread that still succeed.
+    static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    /// How many [`Outside`]s this thread has.
+    static OUTSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
+fn is_exhausted() -> bool {
+    let outside = OUTSIDE.try_with(Cell::get).unwrap_or(1);
+    match LEFT.try_with(Cell::get) {
+        Ok(Some(0)) => outside == 0,
+        Ok(Some(more)) if outside == 0 => {
+            LEFT.set(Some(more - 1));
+            false
+        }
+        _ => false,
+    }
+}
+
+// SAFETY: as `System`, which each call is handed to, or null.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise is the same.
+        if is_exhausted() { null_mut() } else { unsafe { System.alloc(layout) } }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is the same; `System` allocated it.
+        unsafe { System.dealloc(memory, layout) };
+    }
+}
+
+/// Runs `f` with so many allocations, of this thread.
+pub(crate) fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LEFT.set(None);
+        }
+    }
+    let _restore = Restore;
+    LEFT.set(Some(allocations));
+    f()
+}
+
+/// While it lives, this thread's allocations are the machine's and not the driver's: they succeed.
+#[derive(Debug)]
+pub(crate) struct Outside(());
+
+impl Outside {
+    pub(crate) fn new() -> Self {
+        OUTSIDE.set(OUTSIDE.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        OUTSIDE.set(OUTSIDE.get() - 1);
+    }
+}

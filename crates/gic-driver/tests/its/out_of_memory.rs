@@ -1,0 +1,154 @@
+//! A kernel whose heap is exhausted: an error, and nothing half done.
+
+use crate::board::Board;
+use crate::heap::with_allocations;
+use crate::interpreter::Hardware;
+use crate::setup::{Setup, config, gic, lpi, request};
+use gic_driver::its::{IdMap, ProbeError};
+use gic_driver::{Its, ItsError};
+use msi_types::{Cpu, DeviceId, RequesterId};
+use std::sync::Arc;
+
+/// Runs `operation` with ever more allocations until it succeeds; `check` looks at each failure.
+fn until_it_succeeds<T, E>(
+    mut operation: impl FnMut() -> Result<T, E>,
+    mut check: impl FnMut(E),
+) -> (T, u32) {
+    let mut allocations = 0;
+    loop {
+        match with_allocations(allocations, &mut operation) {
+            Ok(done) => return (done, allocations),
+            Err(error) => check(error),
+        }
+        allocations += 1;
+    }
+}
+
+#[test]
+fn an_its_that_finds_no_heap_stays_disabled() {
+    let board = Board::new(vec![Hardware::default()], 4);
+    let gic = gic(&board);
+    let before = board.world().memory.live_regions();
+    let (platform, config) = (Arc::new(board.clone()), config(0));
+    let (_, failures) = until_it_succeeds(
+        || Its::new(platform.clone(), gic.lpis().unwrap().clone(), &config),
+        |error| {
+            assert!(matches!(error, ProbeError::NoMemory { .. }), "{error}");
+            let world = board.world();
+            assert_eq!(world.memory.live_regions(), before);
+            assert!(!world.its[0].is_enabled());
+            assert!(world.its[0].tables.iter().all(|table| !table.valid()));
+        },
+    );
+    assert!(failures >= 4, "{failures} allocations failed");
+}
+
+#[test]
+fn an_attachment_without_heap_is_refused() {
+    let setup = Setup::new(Hardware::default());
+    let before = setup.board.world().memory.live_regions();
+    let (device, failures) = until_it_succeeds(
+        || setup.its.attach(DeviceId::new(5), 4),
+        |error| {
+            assert!(matches!(error, ItsError::NoMemory(_)), "{error}");
+            assert_eq!(setup.board.world().memory.live_regions(), before);
+        },
+    );
+    assert!(failures >= 2, "{failures} allocations failed");
+    let block = setup.map(&device, 4, 1);
+    assert!(setup.send(lpi(&block, 3)).is_some());
+}
+
+#[test]
+fn a_second_level_page_without_heap_is_refused() {
+    let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
+    let setup = Setup::new(Hardware { typer, indirect: true, ..Hardware::default() });
+    let before = setup.board.world().memory.live_regions();
+    let (device, _) = until_it_succeeds(
+        || setup.its.attach(DeviceId::new(5), 4),
+        |error| assert!(matches!(error, ItsError::NoMemory(_)), "{error}"),
+    );
+    assert_eq!(setup.board.world().memory.live_regions(), before + 2, "a page and the device's table");
+    let block = setup.map(&device, 4, 1);
+    assert!(setup.send(lpi(&block, 3)).is_some());
+}
+
+#[test]
+fn events_without_heap_are_refused() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 4);
+    let free = setup.lpis.available();
+    let (block, failures) = until_it_succeeds(
+        || setup.its.map_events(&device, request(4, 1)),
+        |error| {
+            assert!(matches!(error, ItsError::NoMemory(_)), "{error}");
+            assert_eq!(setup.lpis.available(), free);
+            assert!(setup.board.world().its[0].mapped.is_empty());
+        },
+    );
+    assert!(failures >= 1, "{failures} allocations failed");
+    assert_eq!(setup.send(lpi(&block, 3)), Some((1, lpi(&block, 3).get())));
+}
+
+#[test]
+fn a_cpu_that_leaves_without_heap_stays() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 3);
+    let block = setup.map(&device, 2, 1);
+    let (moved, failures) = until_it_succeeds(
+        || setup.its.cpu_off(Cpu::new(1), Cpu::new(3)),
+        |error| {
+            assert!(matches!(error, ItsError::NoMemory(_)), "{error}");
+            assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
+            setup.its.move_event(lpi(&block, 1), Cpu::new(2)).unwrap();
+            setup.its.move_event(lpi(&block, 1), Cpu::new(1)).unwrap();
+        },
+    );
+    assert!(failures >= 1, "{failures} allocations failed");
+    assert_eq!(moved, [lpi(&block, 0), lpi(&block, 1)]);
+}
+
+#[test]
+fn everything_is_given_back_without_heap() {
+    let setup = Setup::new(Hardware::default());
+    let before = setup.board.world().memory.live_regions();
+    let (one, other) = (setup.attach(5, 8), setup.attach(6, 4));
+    let mut blocks = [setup.map(&one, 2, 1), setup.map(&one, 1, 2), setup.map(&one, 1, 3)].into_iter();
+    let single = setup.map(&other, 4, 0);
+    with_allocations(0, || {
+        setup.its.move_event(lpi(&single, 1), Cpu::new(3)).unwrap();
+        setup.its.mask(lpi(&single, 1)).unwrap();
+        setup.its.release(one, &mut blocks);
+        setup.its.unmap_events(&other, single);
+        setup.its.detach(other);
+    });
+    assert_eq!(setup.its.faults(), (0, None));
+    assert_eq!(setup.lpis.available(), setup.lpis.count());
+    assert_eq!(setup.board.world().memory.live_regions(), before);
+    assert!(setup.board.world().its[0].mapped.is_empty());
+}
+
+#[test]
+fn what_a_hung_its_may_use_is_lost_without_heap() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 4);
+    let block = setup.map(&device, 4, 1);
+    let gone = lpi(&block, 0);
+    setup.board.world().set_stuck(true);
+    with_allocations(0, || setup.its.release(device, &mut [block].into_iter()));
+    setup.board.world().set_stuck(false);
+
+    assert!(setup.its.faults().0 > 0);
+    assert_eq!((setup.its.event_of(gone), setup.lpis.available()), (None, setup.lpis.count() - 4));
+    let other = setup.attach(6, 4);
+    let block = setup.map(&other, 4, 1);
+    assert!(setup.send(lpi(&block, 3)).is_some());
+}
+
+#[test]
+fn a_map_of_one_range_takes_no_heap() {
+    let requester = RequesterId::new(3);
+    let device = with_allocations(0, || IdMap::single(requester, DeviceId::new(9)).device(requester));
+    assert_eq!(device, Some(DeviceId::new(9)));
+    assert!(with_allocations(0, || IdMap::identity().device(requester)).is_some());
+}
