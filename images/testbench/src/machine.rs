@@ -1,10 +1,11 @@
 //! The machine, discovered and brought up: what a kernel does with Doorbell at its start.
 
-use crate::controller::Controller;
+use crate::controller::{Controller, registers};
 use crate::devicetree::Surroundings;
 use crate::ledger::{self, Ledger};
 use crate::pci::{self, Function};
 use crate::platform::Kernel;
+use crate::readme;
 use crate::smmu::{Behind, Smmu, SmmuDescription};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -31,6 +32,8 @@ pub(crate) struct Machine {
     pub(crate) gic: Controller,
     /// By CPU.
     affinities: Vec<Affinity>,
+    /// What brought the machine up, if it has an ITS.
+    pub(crate) readme: Option<readme::Kernel<Kernel>>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
     /// What bringing the ITS up took.
     pub(crate) its_cost: Ledger,
@@ -67,16 +70,13 @@ pub(crate) fn bring_up(
     around: &Surroundings,
     smmu: Option<SmmuDescription>,
 ) -> &'static Machine {
-    let gic = gic(&description);
-    let boot = Platform::cpu(&Kernel);
     let affinities = cpus(&description);
-    let count = NonZeroU16::new(affinities.len() as u16).expect("a CPU runs this");
-    let interrupts = Interrupts::new(Config::new(count, Arc::new(Kernel)).with_wired(gic.wired()));
-    gic.cpu_on(boot).expect("the boot CPU's interface");
-    let its = match (&gic, its_controller(&description)) {
-        (Controller::V3(gic), Some((_, controller))) => Some(its(gic, boot, controller, &description)),
-        _ => None,
+    let readme = with_its(&description);
+    let (gic, interrupts) = match &readme {
+        Some(kernel) => (Controller::V3(kernel.gic.clone()), kernel.interrupts.clone()),
+        None => without_its(&description),
     };
+    let its = readme.as_ref().map(|kernel| kernel.its.clone());
     let its_cost = Ledger::now();
     let host = description.hosts.first();
     let controller = match (&its, host) {
@@ -99,6 +99,7 @@ pub(crate) fn bring_up(
         description,
         gic,
         affinities,
+        readme,
         its,
         its_cost,
         parent,
@@ -157,35 +158,10 @@ pub(crate) fn its_controller(
         .find(|(_, controller)| controller.kind == ControllerKind::Its && controller.status.is_enabled())
 }
 
-fn gic(description: &Description) -> Controller {
-    let firmware = description.gic.as_ref().expect("firmware describes a GIC");
-    if firmware.version.value == GicVersion::V2 {
-        let interface = firmware.cpu_interface.as_ref().expect("a GICv2 has CPU interfaces").base();
-        let config = GicV2Config::new(firmware.distributor.base(), interface, cpus(description).len());
-        return Controller::V2(Arc::new(GicV2::new(Arc::new(Kernel), config).expect("the GICv2")));
-    }
-    let regions = firmware.redistributors.iter().map(|region| RedistributorRegion {
-        region: PhysicalRegion { base: region.base(), bytes: region.size() },
-        stride: firmware.redistributor_stride.as_ref().map(|stride| stride.value),
-    });
-    let config = GicConfig {
-        machine: description.quirk_names().map(Into::into).collect(),
-        table_access: match firmware.coherence.value {
-            gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
-            gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
-        },
-        ..GicConfig::new(firmware.distributor.base(), regions.collect(), cpus(description))
-    };
-    Controller::V3(Arc::new(Gic::new(Arc::new(Kernel), config).expect("the GIC")))
-}
-
-/// The ITS, with the boot CPU's collection.
-fn its(
-    gic: &Gic<Kernel>,
-    boot: Cpu,
-    controller: &MsiController,
-    description: &Description,
-) -> Arc<Its<Kernel>> {
+/// A GICv3 with the ITS that firmware enables: brought up as the project's README does. `None` if there is none.
+fn with_its(description: &Description) -> Option<readme::Kernel<Kernel>> {
+    let firmware = described(description);
+    let (_, controller) = its_controller(description).filter(|_| firmware.version.value != GicVersion::V2)?;
     let base = controller.registers.as_ref().expect("an ITS has registers").base();
     let config = ItsConfig {
         machine: description.quirk_names().map(Into::into).collect(),
@@ -196,10 +172,46 @@ fn its(
         ..ItsConfig::new(base, cpus(description).len() as u32)
     };
     ledger::watch(base, u64::from(config.queue_bytes / 32));
-    let lpis = gic.lpis().expect("LPIs").clone();
-    let its = Its::new(gic.platform().clone(), lpis, &config).expect("the ITS");
-    its.cpu_on(gic, boot).expect("the boot CPU's collection");
-    Arc::new(its)
+    let (platform, host) = (Arc::new(Kernel), Arc::new(Kernel));
+    let gic = gic_config(firmware, description);
+    let kernel = readme::Kernel::bring_up(platform, host, &registers(), gic, &config);
+    Some(kernel.expect("the GIC and the ITS"))
+}
+
+/// A GIC alone, with the boot CPU's interface.
+fn without_its(description: &Description) -> (Controller, Arc<Interrupts>) {
+    let firmware = described(description);
+    let gic = if firmware.version.value == GicVersion::V2 {
+        let interface = firmware.cpu_interface.as_ref().expect("a GICv2 has CPU interfaces").base();
+        let config = GicV2Config::new(firmware.distributor.base(), interface, cpus(description).len());
+        Controller::V2(Arc::new(GicV2::new(Arc::new(Kernel), config).expect("the GICv2")))
+    } else {
+        let config = gic_config(firmware, description);
+        Controller::V3(Arc::new(Gic::new(Arc::new(Kernel), config).expect("the GIC")))
+    };
+    let count = NonZeroU16::new(cpus(description).len() as u16).expect("a CPU runs this");
+    let interrupts = Interrupts::new(Config::new(count, Arc::new(Kernel)).with_wired(gic.wired()));
+    gic.cpu_on(Platform::cpu(&Kernel)).expect("the boot CPU's interface");
+    (gic, interrupts)
+}
+
+fn described(description: &Description) -> &gic_firmware::Gic {
+    description.gic.as_ref().expect("firmware describes a GIC")
+}
+
+fn gic_config(firmware: &gic_firmware::Gic, description: &Description) -> GicConfig {
+    let regions = firmware.redistributors.iter().map(|region| RedistributorRegion {
+        region: PhysicalRegion { base: region.base(), bytes: region.size() },
+        stride: firmware.redistributor_stride.as_ref().map(|stride| stride.value),
+    });
+    GicConfig {
+        machine: description.quirk_names().map(Into::into).collect(),
+        table_access: match firmware.coherence.value {
+            gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
+            gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
+        },
+        ..GicConfig::new(firmware.distributor.base(), regions.collect(), cpus(description))
+    }
 }
 
 /// The frames that firmware enables.

@@ -1,5 +1,6 @@
 //! The other CPUs: on, off, and at work for the tests.
 
+use crate::controller::registers;
 use crate::machine::{Machine, machine};
 use crate::platform::Kernel;
 use crate::report::Verdict;
@@ -103,11 +104,12 @@ fn wake(cpu: Cpu) {
 fn run() {
     let machine = machine();
     let here = Kernel.cpu();
-    machine.gic.cpu_on(here).expect("this CPU's interface");
-    if let (Some(its), Ok(gic)) = (&machine.its, machine.gic.v3()) {
-        its.cpu_on(gic, here).expect("this CPU's collection");
+    if let Some(kernel) = &machine.readme {
+        kernel.cpu_on(here, &registers()).expect("this CPU's interface and collection");
+    } else {
+        machine.gic.cpu_on(here).expect("this CPU's interface");
+        machine.interrupts.cpu_online(here).expect("the core knows this CPU");
     }
-    machine.interrupts.cpu_online(here).expect("the core knows this CPU");
     if let Some(handle) = KICK.get() {
         handle.enable_here();
     }

@@ -8,6 +8,7 @@ mod hotplug;
 mod load;
 mod lpis;
 mod priorities;
+mod readme;
 mod sgis;
 mod translated;
 
@@ -23,6 +24,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     discovery::run(machine, expected, report);
     sgis::run(machine, report);
     devices::run(machine, report);
+    readme::run(machine, report);
     translated::run(machine, report);
     controller::run(machine, report);
     priorities::run(machine, report);
