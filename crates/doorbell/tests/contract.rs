@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
+use doorbell_machine::embedded;
+use gic_firmware::{ControllerKind, Fact, IntIdSpan, devicetree};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -19,7 +21,7 @@ fn json(output: &Output) -> Value {
 }
 
 /// A devicetree of `gic-firmware`'s tests.
-fn devicetree(name: &str) -> String {
+fn test_data(name: &str) -> String {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../gic-firmware/tests/data");
     folder.join(name).to_str().unwrap().to_owned()
 }
@@ -103,6 +105,36 @@ fn each_controller_kind_can_be_chosen_and_says_whether_it_isolates() {
     }
 }
 
+/// `estuary` with one message-based SPI for each device.
+fn scarce() -> PathBuf {
+    let mut board = devicetree::parse(embedded::machine("estuary").unwrap().dtb).unwrap();
+    let mbi = board.controllers.iter_mut().find(|one| one.kind == ControllerKind::Mbi).unwrap();
+    mbi.ranges = vec![Fact::stated(IntIdSpan::new(mbi.ranges[0].first(), 9).unwrap())];
+    let path = temporary("scarce.dtb");
+    std::fs::write(&path, devicetree::write(&board).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn a_run_that_is_not_clean_says_why_and_ends_with_status_1() {
+    let path = scarce();
+    let run = ["run", "--controller", "mbi", "--messages", "5", "--dtb", path.to_str().unwrap()];
+    let output = doorbell(&[&run[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let report = json(&output);
+    assert_eq!((total(&report, "lost"), total(&report, "refused")), (0, 0));
+    let devices = report["devices"].as_array().unwrap();
+    let count = |device: &Value| device["vectors"].as_array().unwrap().len() as u64;
+    let few = |device: &&Value| count(device) < device["useful_minimum"].as_u64().unwrap();
+    assert!(total(&report, "short") > 0);
+    assert_eq!(total(&report, "short"), devices.iter().filter(few).count() as u64);
+    let output = doorbell(&run);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("1, short of 2") && text.contains("refused 0, short"), "{text}");
+    std::fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn a_choice_that_the_machine_has_nothing_for_is_answered_with_the_reason_and_status_2() {
     let output = doorbell(&["run", "--machine", "cove", "--controller", "direct-lpi"]);
@@ -113,14 +145,14 @@ fn a_choice_that_the_machine_has_nothing_for_is_answered_with_the_reason_and_sta
 
 #[test]
 fn direct_lpis_of_a_devicetree_are_delivered() {
-    let output = doorbell(&["run", "--json", "--messages", "20", "--dtb", &devicetree("direct-lpi.dtb")]);
+    let output = doorbell(&["run", "--json", "--messages", "20", "--dtb", &test_data("direct-lpi.dtb")]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(json(&output)["controllers"][0]["kind"], "direct-lpi");
 }
 
 #[test]
 fn a_gicv2_is_answered_with_why_it_does_not_run() {
-    let output = doorbell(&["run", "--dtb", &devicetree("gicv2m.dtb")]);
+    let output = doorbell(&["run", "--dtb", &test_data("gicv2m.dtb")]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("is a GICv2"));
 }
@@ -128,7 +160,7 @@ fn a_gicv2_is_answered_with_why_it_does_not_run() {
 #[test]
 fn a_description_that_makes_no_machine_is_answered_with_what_it_has_and_status_2() {
     for name in ["gicv2m.dtb", "mbi.dtb", "disabled.dtb"] {
-        let output = doorbell(&["run", "--json", "--dtb", &devicetree(name)]);
+        let output = doorbell(&["run", "--json", "--dtb", &test_data(name)]);
         assert_eq!(output.status.code(), Some(2), "{name}");
         has_fields(&json(&output), &["source", "gic", "controllers", "devices", "findings"]);
         let reason = String::from_utf8(output.stderr).unwrap();
@@ -146,7 +178,7 @@ fn a_file_that_is_no_devicetree_is_refused_with_its_name_and_status_2() {
 
 #[test]
 fn inspect_has_the_fields_of_the_contract() {
-    let output = doorbell(&["inspect", "--json", &devicetree("msi-map.dtb")]);
+    let output = doorbell(&["inspect", "--json", &test_data("msi-map.dtb")]);
     assert_eq!(output.status.code(), Some(0));
     let inspection = json(&output);
     has_fields(&inspection, &["source", "cpus", "gic", "controllers", "devices", "findings"]);
@@ -232,8 +264,8 @@ fn qtest_at(socket: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_doorbell")).args(["qtest", "--socket", socket]).spawn().unwrap()
 }
 
-/// A path for a socket of this process.
-fn socket_path(name: &str) -> PathBuf {
+/// A path that is this process's own.
+fn temporary(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
     drop(std::fs::remove_file(&path));
     path
@@ -241,7 +273,7 @@ fn socket_path(name: &str) -> PathBuf {
 
 #[test]
 fn qtest_connects_to_a_socket_as_qemu_does() {
-    let path = socket_path("connects");
+    let path = temporary("connects");
     let listener = UnixListener::bind(&path).unwrap();
     let mut server = qtest_at(&format!("unix:{}", path.display()));
     let (stream, _) = listener.accept().unwrap();
@@ -252,7 +284,7 @@ fn qtest_connects_to_a_socket_as_qemu_does() {
 
 #[test]
 fn qtest_waits_for_a_connection_where_it_is_the_server() {
-    let path = socket_path("serves");
+    let path = temporary("serves");
     let mut server = qtest_at(&format!("{},server=on", path.display()));
     let deadline = Instant::now() + Duration::from_secs(10);
     let stream = loop {
