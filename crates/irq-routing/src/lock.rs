@@ -56,7 +56,7 @@ mod imp {
 
     /// Lets threads wait until other threads have changed something.
     #[derive(Debug, Default)]
-    pub(crate) struct WaitQueue;
+    pub(crate) struct WaitQueue(());
 
     impl WaitQueue {
         /// Waits until `done`, which holds for good from some change on.
