@@ -61,7 +61,9 @@ impl AddressSpace {
     /// Maps a page of doorbells. Answers where.
     pub(super) fn map_doorbell(&mut self, page: u64, placement: Placement) -> Result<u64, &'static str> {
         let index = match placement {
-            Placement::Within { .. } => self.used.iter().position(|used| !used).ok_or("its window is full")?,
+            Placement::Within { .. } => {
+                self.used.iter().position(|used| !used).ok_or("its window is full")?
+            }
             Placement::At(at) => index_of(at).ok_or("it is not in its window")?,
         };
         if core::mem::replace(&mut self.used[index], true) {

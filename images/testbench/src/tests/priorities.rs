@@ -143,7 +143,8 @@ fn masked(machine: &Machine) -> Outcome {
 fn wired(machine: &Machine) -> Outcome {
     let (last, runs) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
     let (cpu_of_last, count) = (last.clone(), runs.clone());
-    let request = WiredRequest { vector: FREE_SPI, trigger: Trigger::Edge, name: "spi", start: Start::Enabled };
+    let request =
+        WiredRequest { vector: FREE_SPI, trigger: Trigger::Edge, name: "spi", start: Start::Enabled };
     let handle = machine.interrupts.request_wired(request, move |context| {
         cpu_of_last.store(context.cpu().get().into(), Ordering::Relaxed);
         count.fetch_add(1, Ordering::Release);
