@@ -1,4 +1,4 @@
-//! What threads wait by, off the path of signals. With the feature `std` the operating system puts
+//! Locks and wait queues, off the path of signals. With the feature `std` the operating system puts
 //! a waiter to sleep; without it, waiters spin.
 
 #[cfg(feature = "std")]

@@ -32,11 +32,11 @@ pub(crate) struct Attention {
     kick: Arc<dyn Kick>,
     /// How many vCPUs are recalled; for a moment also one too many.
     recalled: AtomicU64,
-    /// How many recalls there were: the number of the latest.
+    /// The number of recalls so far, which is that of the latest.
     recalls: AtomicU64,
 }
 
-/// What a vCPU has in list registers. From [`RECALLED`](lists::RECALLED) on: interrupts of which
+/// The state of a vCPU's list registers. From [`RECALLED`](lists::RECALLED) on: interrupts of which
 /// one changed, and the number of the recall that said so first, counted from there.
 mod lists {
     /// Nothing.
@@ -51,7 +51,7 @@ mod lists {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Recalls(u64);
 
-/// What a register frame waits for: the recalls of its own writes, and those before them.
+/// The recalls that a register frame waits for: those of its own writes, and those before them.
 #[derive(Debug)]
 pub(crate) struct Awaited {
     /// Changes that were asked for here.

@@ -103,7 +103,8 @@ impl State {
         self.with_line(self.line() && !consumed).with_held(false)
     }
 
-    /// What is neither pending nor active holds no physical interrupt: it could not fire again.
+    /// An interrupt that is neither pending nor active holds no physical one, which could not fire
+    /// again.
     pub(crate) const fn released(self) -> Self {
         if self.pending() || self.active() || self.listed() { self } else { self.with_held(false) }
     }

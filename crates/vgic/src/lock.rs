@@ -1,4 +1,4 @@
-//! The lock of what no message needs. With the feature `std` the operating system puts a waiter to
+//! The lock of cold state, which no message needs. With the feature `std` the operating system puts a waiter to
 //! sleep; without it, waiters spin.
 
 #[cfg(feature = "std")]

@@ -46,7 +46,8 @@
 //! LPI is in one list register at most.
 //!
 //! A command that changes a listed word recalls its vCPU, and SYNC waits until every vCPU recalled
-//! before it has folded: after SYNC nothing is pending at an old place, in list registers neither. Disabling LPIs and MOVALL count what is in a list
+//! before it has folded: after SYNC nothing is pending at an old place, in list registers neither.
+//! Disabling LPIs and MOVALL count what is in a list
 //! register as pending; if the guest has acknowledged it, and not exited since, it is delivered once more.
 //!
 //! # Choices that the architecture leaves

@@ -136,7 +136,8 @@ impl Wired {
         wired
     }
 
-    /// Gives everything its state after reset; lines stay as they are driven, and links are kept. Nothing owes anything: no group is
+    /// Gives everything its state after reset; lines stay as they are driven, and links are kept.
+    /// Nothing owes anything: no group is
     /// enabled, and no vCPU runs.
     pub(crate) fn reset(&self) {
         self.control.store(0, SeqCst);

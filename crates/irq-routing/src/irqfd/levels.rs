@@ -9,7 +9,7 @@ use rustix::fd::OwnedFd;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Who holds which pin high. Pins that were ever held keep their entry.
+/// Pins and the sources that hold them high. Pins that were ever held keep their entry.
 #[derive(Default)]
 pub(super) struct Levels(Mutex<HashMap<Pin, Arc<Mutex<Holders>>>>);
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use std::fs;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What tells eventfds apart, however many file descriptors they have.
+/// The identity of an eventfd, however many file descriptors it has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct EventfdId(u64);
 
@@ -56,7 +56,7 @@ enum Phase {
     Again,
 }
 
-/// What reading an eventfd gave.
+/// The result of reading an eventfd.
 pub(super) enum Taken<'a> {
     /// No signal, or the bind has ended.
     Nothing,
@@ -139,7 +139,7 @@ impl Source {
         state.raised.take()
     }
 
-    /// What was taken is served. `false`: something else was taken meanwhile.
+    /// The signals taken are served. `false`: another one was taken meanwhile.
     fn finish(&self) -> bool {
         let mut state = self.state();
         if state.phase == Phase::Again {
@@ -167,7 +167,7 @@ impl Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
-    /// Where what was rung panicked, the bind can still end.
+    /// After a panic in `ring`, the bind can still end.
     fn drop(&mut self) {
         while !self.is_over {
             self.is_over = self.source.finish();

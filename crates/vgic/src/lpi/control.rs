@@ -157,7 +157,7 @@ impl Control {
         }
     }
 
-    /// What was recalled from list registers so far.
+    /// The recalls so far.
     pub(crate) fn recalls(&self) -> Recalls {
         self.attention.recalls()
     }

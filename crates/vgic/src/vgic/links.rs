@@ -30,7 +30,7 @@ impl Vgic {
     /// level whose physical input fell before the guest acknowledged it is taken back at the exit. A
     /// [`LineObserver`](msi_types::LineObserver) does not hear of linked interrupts.
     ///
-    /// What the guest makes pending or active by registers alone is not linked. A system reset keeps
+    /// A pending or active state that the guest makes by registers alone is not linked. A system reset keeps
     /// links; each physical interrupt that was active on behalf of the guest is deactivated.
     /// [Saved states](crate::saved_state) contain no links: the destination links its own and drives
     /// their levels, the source [unlinks](Self::unlink).

@@ -15,7 +15,7 @@ use gic_arch::ich::ListRegisterState::{self, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level, Line};
 
-/// What a hypervisor does with physical interrupts that virtual ones are
+/// The hypervisor's side of physical interrupts that virtual ones are
 /// [linked](crate::Vgic::link) to. Called without locks held.
 pub trait PhysicalInterrupts: Send + Sync {
     /// The level of the physical input now. Called on the vCPU's thread when its guest has exited
@@ -27,7 +27,7 @@ pub trait PhysicalInterrupts: Send + Sync {
     fn deactivate(&self, line: Line, physical: IntId);
 }
 
-/// Why a virtual interrupt is not linked to a physical one. The hypervisor's mistake.
+/// A virtual interrupt cannot be linked to a physical one. The hypervisor's mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LinkError {
     /// The machine has no such line.
@@ -42,7 +42,7 @@ pub enum LinkError {
 }
 
 impl Wired {
-    /// Who serves physical interrupts. Once.
+    /// Sets the hypervisor's side. Once.
     pub(crate) fn serve_physical(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,

@@ -19,7 +19,7 @@ const fn is_active(state: ListRegisterState) -> bool {
     matches!(state, Active | PendingActive)
 }
 
-/// What a list register was filled with.
+/// The content that a list register was filled with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Filled {
     pub(crate) state: ListRegisterState,
@@ -50,7 +50,7 @@ impl State {
         }
     }
 
-    /// What a list register is filled with.
+    /// The content of a list register for it.
     fn to_list(self, forwarding: Forwarding) -> Filled {
         let physical = self.physical().filter(|_| self.held());
         Filled { state: self.list_state(forwarding), physical }

@@ -184,7 +184,7 @@ fn a_level_that_the_hypervisor_lowers_may_fire_again() {
     assert!(!board.distributor.is_active());
 }
 
-/// How a guest ends what is active at an exit.
+/// The ways to end an interrupt that is active at an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
     /// In the guest, by the hardware.
