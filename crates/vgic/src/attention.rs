@@ -12,6 +12,10 @@
 //! One of the two sees what the other did, so no wake-up is lost; and of many injectors one gets the 1, so there is
 //! one kick for one departure.
 //!
+//! Work that an access left over is told in the same way: it is noted, and one vCPU that left is
+//! kicked. Each vCPU does a piece before it leaves. So it goes on as long as any vCPU is there, or
+//! comes back.
+//!
 //! A vCPU that runs guest code with list registers takes interrupts along. Whoever changes one of those *recalls* them:
 //! the change is complete once that vCPU has exited and folded its list registers back.
 //!
@@ -20,6 +24,7 @@
 //! when its vCPU exits, so later recalls by others do not prolong the wait.
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use crate::progress::Progress;
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -34,6 +39,10 @@ pub(crate) struct Attention {
     recalled: AtomicU64,
     /// The number of recalls so far, which is that of the latest.
     recalls: AtomicU64,
+    /// How many sources have work left over.
+    work: AtomicU64,
+    /// There is some that no vCPU was kicked for.
+    untold: AtomicBool,
 }
 
 /// The state of a vCPU's list registers. From [`RECALLED`](lists::RECALLED) on: interrupts of which
@@ -99,8 +108,14 @@ impl Flag {
 
 impl Attention {
     pub(crate) fn new(cpus: usize, kick: Arc<dyn Kick>) -> Self {
-        let outside = (0..cpus).map(|_| Flag::new()).collect();
-        Self { outside, kick, recalled: AtomicU64::new(0), recalls: AtomicU64::new(0) }
+        Self {
+            outside: (0..cpus).map(|_| Flag::new()).collect(),
+            kick,
+            recalled: AtomicU64::new(0),
+            recalls: AtomicU64::new(0),
+            work: AtomicU64::new(0),
+            untold: AtomicBool::new(false),
+        }
     }
 
     /// vCPU `cpu` may have something to do: kicks it if it left. To be called after whatever it has to do is visible
@@ -109,6 +124,50 @@ impl Attention {
         let Some(flag) = self.outside.get(cpu.index()) else { return };
         if flag.outside.load(SeqCst) && (flag.outside.swap(false, SeqCst) || !Safeguard::OneKick.stands()) {
             self.kick.kick(cpu);
+        }
+    }
+
+    /// What one source of work, which holds its lock, has left over now; `left` is what it had
+    /// before. [`tell_of_work`](Self::tell_of_work) is owed once the lock is released.
+    pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
+        match (*left, progress) {
+            (false, Progress::Unfinished) => {
+                self.work.fetch_add(1, SeqCst);
+                self.untold.store(true, SeqCst);
+            }
+            (true, Progress::Done) => {
+                self.work.fetch_sub(1, SeqCst);
+            }
+            (false, Progress::Done) | (true, Progress::Unfinished) => {}
+        }
+        *left = progress == Progress::Unfinished;
+    }
+
+    /// vCPUs that are here find noted work before they leave; one of those that left is kicked. For
+    /// callers that hold no locks.
+    pub(crate) fn tell_of_work(&self) {
+        if self.untold.load(SeqCst) && self.untold.swap(false, SeqCst) {
+            self.kick_one();
+        }
+    }
+
+    /// Is work left over?
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        self.work.load(SeqCst) != 0
+    }
+
+    /// A vCPU that was to look for work goes off instead.
+    pub(crate) fn pass_work_on(&self) {
+        if self.has_work() {
+            self.kick_one();
+        }
+    }
+
+    fn kick_one(&self) {
+        let left = |flag: &Flag| flag.outside.load(SeqCst) && flag.outside.swap(false, SeqCst);
+        if let Some((_, cpu)) = self.outside.iter().zip(0..).find(|(flag, _)| left(flag)) {
+            self.kick.kick(Cpu::new(cpu));
         }
     }
 

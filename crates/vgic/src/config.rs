@@ -49,10 +49,13 @@ pub struct VgicConfig {
     pub priority_bits: u8,
     /// INTID bits if there are LPIs: 14 to 20.
     pub lpi_id_bits: Option<u8>,
-    /// How many LPIs can be mapped at most, roughly: the budget of translations and pending bits, shared by all ITSes.
-    /// Counted in powers of two up to 32 per device and in 32s beyond; at most 2^22. Memory comes with use, and stays: a
-    /// guest that gives every priority to LPIs everywhere makes 17 KiB per vCPU and 4096 of these (with the default of
-    /// 2^17, half a MiB per vCPU), and twice that where more than five priority bits count.
+    /// How many events can be mapped at most, roughly: the budget of translations, shared by all
+    /// ITSes. Counted in powers of two up to 32 per device and in 32s beyond; at most 2^22. Memory
+    /// comes with use, and stays: a guest that gives every priority to LPIs everywhere makes 17 KiB
+    /// per vCPU and 4096 of these (with the default of 2^17, half a MiB per vCPU), and twice that
+    /// where more than five priority bits count. LPIs that are pending at redistributors by
+    /// themselves do not count. They take two bytes per vCPU and LPI, in parts of 8 KiB, and 17 KiB
+    /// more per part in the same worst case.
     pub lpi_slots: u32,
     /// How many devices can be mapped at most, at each ITS. Mapped DeviceIDs also take 2 KiB per 256
     /// neighbours, up to 8 MiB for each ITS: enough for all of 16 bits.
@@ -65,9 +68,10 @@ pub struct VgicConfig {
     pub can_clear_enable_lpis: bool,
     /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` work (`GICR_CTLR.IR`).
     pub redistributor_invalidation: bool,
-    /// LPIs can be made pending by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`), which brings the registers of
-    /// [`redistributor_invalidation`](Self::redistributor_invalidation) along. For machines with neither an ITS nor
-    /// [`message_based_spis`](Self::message_based_spis).
+    /// LPIs can be made pending by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`), which brings
+    /// the registers of [`redistributor_invalidation`](Self::redistributor_invalidation) along. For
+    /// machines with neither an ITS nor [`message_based_spis`](Self::message_based_spis).
+    /// `EnableLPIs` then takes two bytes per vCPU and LPI.
     pub direct_lpi: bool,
     /// SPIs can be routed to any participating PE (`GICD_TYPER.No1N` = 0, `GICR_TYPER.DPGS`).
     pub one_of_n: bool,

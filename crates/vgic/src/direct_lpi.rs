@@ -1,9 +1,10 @@
 //! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` and `GICR_CLRLPIR`, which make an LPI pending at one redistributor and
 //! take it back. Whoever can write there can ring any LPI.
 //!
-//! A message takes no lock. What it needs room for, because nothing was rung or invalidated near that LPI before, is made
-//! room for when its vCPU looks. Ignored are: LPIs that are disabled here, beyond the distributor's or the tables' INTID
-//! bits, and everything where the machine has no direct LPIs.
+//! A message takes no lock and allocates nothing: each LPI of the redistributor's tables has a word
+//! there from `EnableLPIs` on. Ignored are: everything while LPIs are disabled here, LPIs beyond
+//! the distributor's or the tables' INTID bits, and everything where the machine has no direct
+//! LPIs.
 
 use crate::distributor::low_word;
 use crate::lpi::Injection;
@@ -52,9 +53,7 @@ impl Redistributor<'_> {
 
     /// Never leaves the LPI pending.
     fn clear_lpi(self, value: u64) -> Delivery {
-        if let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(value))
-            && lpis.has_enabled(self.cpu, lpi)
-        {
+        if let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(value)) {
             lpis.clear_lpi(self.cpu, lpi);
         }
         Delivery::Blocked

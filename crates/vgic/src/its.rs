@@ -1,11 +1,14 @@
 //! The Interrupt Translation Service (IHI 0069 §5): registers, command queue, and the doorbell.
 //!
-//! Commands are executed at register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, and a read of `GITS_CREADR`,
-//! do up to a budget's worth ([`ItsConfig::work_per_access`]), so that neither a full queue nor a command about all that
-//! is mapped can hold a vCPU up for long, and whoever polls `GITS_CREADR` sees progress. Only the write that sets
-//! `GITS_CTLR.Enabled` goes through all that is mapped.
-//! [`Vgic::poll_its`](crate::Vgic::poll_its) does a further piece. A command that was begun and not finished is not
-//! consumed: `GITS_CREADR` stays at it.
+//! Commands are executed at register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, and a read
+//! of `GITS_CREADR`, do up to a budget's worth ([`ItsConfig::work_per_access`]). So neither a full
+//! queue nor a command about all that is mapped holds a vCPU up for long. What is left goes on when
+//! the guest polls `GITS_CREADR`, and when a vCPU is about to sleep or to enter the guest
+//! ([`Vgic::poll`](crate::Vgic::poll)). A command that was begun and not finished is not consumed:
+//! `GITS_CREADR` stays at it.
+//!
+//! Only the write that sets `GITS_CTLR.Enabled` goes through all that is mapped, unless the monitor
+//! asks for pieces ([`Vgic::begin_write`](crate::Vgic::begin_write)).
 //!
 //! # What the architecture leaves open
 //!
@@ -44,6 +47,7 @@ use crate::access::AccessWidth;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::lock::Mutex;
 use crate::lpi::{Injection, ItsIndex, LpiCore, Senders};
+use crate::progress::Progress;
 use crate::registers::Frame;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -70,6 +74,8 @@ struct State {
     queue: Queue,
     tables: Tables,
     faults: CommandFaults,
+    /// Is more to do than the last access did?
+    left: bool,
 }
 
 /// How commands name the vCPUs' redistributors.
@@ -127,6 +133,7 @@ impl Its {
     /// Back to the state after reset: disabled, nothing mapped. What was pending of its devices is gone.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
+        self.lpis.note_work(&mut state.left, Progress::Done);
         *state = State::new(&self.config);
         self.lpis.with_notification_owed(|control| {
             control.set_its_enabled(self.index, false);
@@ -144,8 +151,8 @@ impl Its {
         value
     }
 
-    /// Writes a register of the two frames. What is refused is ignored.
-    pub(crate) fn write(&self, offset: u32, width: AccessWidth, value: u64) {
+    /// Writes a register of the two frames. What is refused is ignored. Enabling is only begun.
+    pub(crate) fn begin_write(&self, offset: u32, width: AccessWidth, value: u64) {
         let refused = &mut |offset, reason| self.refused(offset, reason);
         Frame::ITS.write(self, offset, width, value, refused);
         self.lpis.notify_owed();
@@ -156,10 +163,40 @@ impl Its {
         self.events.record(GuestFault { reason, address, detail: 0 });
     }
 
+    /// As [`begin_write`](Self::begin_write), and finishes what it began.
+    #[cfg(test)]
+    fn write(&self, offset: u32, width: AccessWidth, value: u64) {
+        self.begin_write(offset, width, value);
+        self.finish_enabling();
+    }
+
+    /// Was the ITS enabled, and does that not hold for every event yet?
+    pub(crate) fn is_enabling(&self) -> bool {
+        self.lpis.with_notification_owed(|control| control.is_admitting(self.index))
+    }
+
+    /// Finishes what enabling the ITS began, in time that is in proportion to what is mapped.
+    pub(crate) fn finish_enabling(&self) {
+        // With no lock held: others go on meanwhile, and a kick may come back to these registers.
+        self.lpis.finish_enabling_its(self.index);
+    }
+
     /// Executes a further piece of the queue, if commands are waiting.
     pub(crate) fn poll(&self) {
         self.run(&mut self.state.lock());
         self.lpis.notify_owed();
+    }
+
+    /// As [`poll`](Self::poll), if something is left over and no other thread is at work.
+    pub(crate) fn try_poll(&self) {
+        if let Some(mut state) = self.state.try_lock()
+            && state.left
+            && !self.lpis.is_busy()
+        {
+            self.run(&mut state);
+            drop(state);
+            self.lpis.notify_owed();
+        }
     }
 
     /// Finishes what was begun. For a machine that stands still.
@@ -210,6 +247,7 @@ impl State {
             queue: Queue::default(),
             tables: Tables::new(config),
             faults: CommandFaults::default(),
+            left: false,
         }
     }
 }

@@ -7,11 +7,9 @@
 //! at EL2 makes a [`ListRegisterVcpu`] of it, whose guest acknowledges and ends interrupts in hardware. What the model
 //! needs of its monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
 //!
-//! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless the vCPU is asleep or
-//! in the guest; then there is exactly one kick. Acknowledging one takes no lock and allocates nothing either. There is one
-//! exception: where `GICR_SETLPIR` names an LPI, and none of the same 32 was rung or invalidated at that redistributor
-//! before, its vCPU takes a lock and makes room when it looks. If the INTID is 65 536 or more, the message itself allocates
-//! half a KiB then, once in 4096 LPIs.
+//! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless
+//! the vCPU is asleep or in the guest; then there is exactly one kick. Acknowledging one takes no
+//! lock and allocates nothing either.
 //!
 //! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are counted in
 //! [`Vgic::events`].
@@ -30,8 +28,9 @@
 //! # Choices that the architecture leaves
 //!
 //! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a vCPU with list registers
-//!   has yet to exit, or more is mapped than one access may go through; whoever polls takes the rest further. Setting
-//!   `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes through all that is mapped before it returns.
+//!   has yet to exit, or more is mapped than one access may go through; vCPUs take the rest
+//!   further. Setting `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes through all that is mapped
+//!   before it returns, or is repeated until it has ([`Vgic::begin_write`]).
 //! - Of equal priorities, the lowest INTID goes first; LPIs among themselves take turns, and none starves.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three
 //!   `STATUSR` are not implemented.
@@ -40,6 +39,15 @@
 //! - `ICC_SGI1R_EL1` sends SGIs of Group 1 only (KVM's also those of Group 0). With one security state, `ICC_ASGI1R_EL1`
 //!   does what `ICC_SGI0R_EL1` does. Of two, `GICR_NSACR` permits the Non-secure side nothing.
 //! - A 1-of-N interrupt goes to the next vCPU that takes part, and none is woken for it by `GICD_CTLR.E1NWF`.
+//!
+//! # What is left over
+//!
+//! An access does a bounded piece of what the guest asked for. The rest is a vCPU's work, as if an
+//! interrupt were there: [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
+//! [`ListRegisterVcpu::enter`] do a piece each. While more is left, a vCPU does not sleep, and one
+//! that enters the guest is kicked at once; if others sleep or run, one of them is kicked. So a
+//! monitor that runs vCPUs need do nothing for it. One without vCPUs, or with an idle thread,
+//! calls [`Vgic::poll`].
 //!
 //! # Features
 //!
@@ -133,6 +141,7 @@ mod lpi;
 mod mbi;
 mod memory;
 mod per_interrupt;
+mod progress;
 mod redistributor;
 mod registers;
 #[cfg(feature = "vm-memory")]
@@ -155,6 +164,7 @@ pub use list_registers::{
     InGuest, ListRegisterVcpu, MAX_LIST_REGISTERS, VirtualInterface, VirtualInterfaceMismatch,
 };
 pub use memory::{GuestMemory, MemoryFault};
+pub use progress::Progress;
 #[cfg(feature = "vm-memory")]
 pub use rust_vmm::VmMemory;
 pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};

@@ -190,7 +190,9 @@ impl ListRegisterVcpu {
         let cpu = self.0.vcpu.cpu();
         self.0.attention().leave(cpu);
         self.0.attention().fills(cpu);
+        self.0.vcpu.vgic().go_on();
         let interface = self.0.fill();
+        self.0.vcpu.exit_for_work();
         (InGuest { cpu, half: Some(self.0) }, interface)
     }
 

@@ -4,7 +4,7 @@
 #[cfg(feature = "std")]
 mod imp {
     pub(crate) use std::sync::MutexGuard;
-    use std::sync::{self, PoisonError};
+    use std::sync::{self, PoisonError, TryLockError};
 
     /// A mutual exclusion. What a panic left behind is used on.
     pub(crate) struct Mutex<T>(sync::Mutex<T>);
@@ -16,6 +16,15 @@ mod imp {
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// `None`: another thread holds it.
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            match self.0.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
         }
     }
 }

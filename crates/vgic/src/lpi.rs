@@ -2,21 +2,23 @@
 //!
 //! # State
 //!
-//! Every mapped event has a **slot**: one atomic word that is its translation and its pending bit. Whoever knows the
-//! word knows target, priority and INTID of that moment, so an LPI is never pending at two places or at an old one.
+//! Every mapped event has a **slot**: one atomic word that is its translation and its pending bit.
+//! Its value names target, priority and INTID of one moment, so an LPI is never pending at two
+//! places or at an old one. Each LPI can also be pending at a redistributor by itself: by
+//! `GICR_SETLPIR`, by MOVALL, from the pending table. That is a word of its own, in a flat table of
+//! the redistributor.
 //!
 //! | object | holds |
 //! |---|---|
-//! | word (`word`, `slots`) | P pending, E enabled, gate, priority level, target vCPU, LPI, generation |
+//! | word (`word`, `slots`, `own`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
 //! | sender's entry (`senders`, `directory`) | from DeviceID and EventID to the slot, and the generation its word must have |
-//! | knocks (`knocks`) | per redistributor a bit per LPI that was rung and has no slot there |
-//! | hints (`hints`) | per vCPU and level a bit per slot, summarised: "look at the word" |
+//! | hints (`hints`) | per vCPU and level a bit per word, summarised: "look at the word" |
 //! | outside ([`Attention`]) | the vCPU sleeps or runs guest code: it must be kicked |
-//! | cold state (`control`, `pool`) | collections, devices, `EnableLPIs`, owners of slots: under the command lock |
+//! | cold state (`control`, `pool`, `by_lpi`) | collections, devices, `EnableLPIs`, owners of slots: under the command lock |
 //!
-//! The gate folds everything that can forbid a message: event and collection mapped, ITS enabled, target's `EnableLPIs`.
-//! If it is open the event is *deliverable*. A message reads no other flag, and a command that forbids has finished when
-//! it has rewritten the words.
+//! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's
+//! `EnableLPIs`. A message reads no other flag, and a command that forbids has finished when it has
+//! rewritten the words.
 //!
 //! # Why nothing is lost, misplaced or late
 //!
@@ -32,9 +34,7 @@
 //! 5. All writes of a word are read-modify-writes, also for a message whose event is pending already: so the
 //!    acknowledgement that takes it has seen what the sender wrote before.
 //!
-//! An LPI that is pending at a redistributor by itself – by MOVALL, from the pending table, by `GICR_SETLPIR` – has a
-//! slot of that redistributor. It is taken when the LPI is invalidated there; otherwise by the vCPU, when it finds that
-//! the LPI was rung. Two events mapped to one LPI are two words, and may deliver it twice.
+//! Two events mapped to one LPI are two words, and may deliver it twice.
 //!
 //! # List registers
 //!
@@ -62,28 +62,30 @@
 //!
 //! # Sweeps
 //!
-//! What concerns everything mapped (MAPC, INVALL, MOVALL, MAPD, `EnableLPIs`, `GITS_CTLR.Enabled`) is carried out a piece
-//! at a time (`sweeps`), and reported as done when it is: by `GITS_CREADR`, `RWP`, `Busy` or `Quiescent`. Enabling has no
-//! such report: the write that enables LPIs or an ITS ends with its sweep, and the register reads as disabled until then.
+//! What concerns everything mapped (MAPC, INVALL, MOVALL, MAPD, `EnableLPIs`, `GITS_CTLR.Enabled`)
+//! is carried out a piece at a time (`sweeps`), and reported as done when it is: by `GITS_CREADR`,
+//! `RWP`, `Busy` or `Quiescent`. Enabling has no such report: the write that enables LPIs or an ITS
+//! ends with its sweep, or is repeated until that is done. The register reads as disabled until
+//! then.
 //!
 //! # Locks
 //!
 //! ```text
 //! Its.state              one per ITS: registers and queue
 //!   └─ LpiCore.control   one per machine: cold state, and whoever rewrites words for it
-//! (none)                 messages, acknowledgement (but of knocks), notification: no kick is sent with a lock held
+//! (none)                 messages, acknowledgement, notification: no kick is sent with a lock held
 //! ```
 //!
-//! `LpiCore.control` is held for 1024 slots at a time at most, or for 64 knocks; but for as much as it takes by what a
-//! monitor asks for, and by whoever disables LPIs before the vCPU has looked at what was rung.
+//! `LpiCore.control` is held for 1024 words at a time at most, but for what a monitor asks for.
 
+mod by_lpi;
 mod config;
 mod consumer;
 mod control;
 mod directory;
 mod hints;
-mod knocks;
 mod mappings;
+mod own;
 mod placement;
 mod pool;
 mod queue;
@@ -98,20 +100,17 @@ mod tables;
 mod tests;
 mod word;
 
-use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::atomic::{AtomicU32, Ordering};
 use crate::attention::Attention;
 use crate::events::Events;
 use crate::lock::Mutex;
 use crate::memory::GuestMemory;
+use crate::progress::Progress;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
-use directory::Nodes;
 use gic_arch::Lpi;
-use hints::Hints;
-use knocks::Knocks;
 use msi_types::Cpu;
-use slots::SlotTable;
 use sweeps::Cause;
 
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, Priorities, PriorityView};
@@ -155,14 +154,7 @@ impl LpiCore {
         events: Arc<Events>,
     ) -> Arc<Self> {
         let config = config.bounded();
-        let shared = Arc::new(Shared {
-            slots: SlotTable::new(config.slots),
-            nodes: Nodes::new(config.nodes()),
-            hints: (0..config.vcpus).map(|_| Hints::new(config.slots)).collect(),
-            own: (0..config.vcpus).map(|_| AtomicU64::new(0)).collect(),
-            knocks: (0..config.doorbells()).map(|_| Knocks::new(config.id_bits)).collect(),
-            priorities: config.priorities,
-        });
+        let shared = Arc::new(Shared::new(&config));
         Arc::new(Self {
             shared: shared.clone(),
             control: Mutex::new(Control::new(config, shared, memory, events, attention.clone())),
@@ -223,8 +215,9 @@ impl LpiCore {
         change(&mut self.control.lock())
     }
 
-    /// Notifies the vCPUs that commands found something for.
+    /// Notifies the vCPUs that commands found something for, and one of what is left over.
     pub(crate) fn notify_owed(&self) {
+        self.attention.tell_of_work();
         loop {
             let Some(vcpu) = self.control.lock().pop_owed() else { return };
             self.notify(vcpu);
@@ -256,11 +249,31 @@ impl LpiCore {
         }
     }
 
-    /// Goes on with what registers asked for, by up to one access's budget. Is nothing left? For callers that hold no
-    /// locks.
-    pub(crate) fn advance_registers(&self) -> bool {
-        let mut pieces = 0..SLOTS_PER_ACCESS / SLOTS_PER_PIECE;
-        pieces.any(|_| self.with(|control| control.advance_registers(control.work() + SLOTS_PER_PIECE)))
+    /// Goes on with what registers asked for, by up to one access's budget. For callers that hold
+    /// no locks.
+    pub(crate) fn advance_registers(&self) {
+        let piece = |control: &mut Control| control.advance_registers(control.work() + SLOTS_PER_PIECE);
+        let is_done = (0..SLOTS_PER_ACCESS / SLOTS_PER_PIECE).any(|_| self.with(piece));
+        if !is_done || self.attention.has_work() {
+            self.with(Control::note_registers);
+        }
+    }
+
+    /// As [`advance_registers`](Self::advance_registers), unless another thread is at work.
+    pub(crate) fn try_advance_registers(&self) {
+        if !self.is_busy() {
+            self.advance_registers();
+        }
+    }
+
+    /// Does another thread hold the command lock?
+    pub(crate) fn is_busy(&self) -> bool {
+        self.control.try_lock().is_none()
+    }
+
+    /// One of the ITSes has this left over now, and had `left` before.
+    pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
+        self.attention.note_work(left, progress);
     }
 
     /// Finishes every sweep, in one go.
@@ -287,33 +300,6 @@ impl LpiCore {
     #[inline]
     pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
         self.notified(self.shared.ring(cpu.get(), lpi))
-    }
-
-    /// Are LPIs enabled at a redistributor with direct LPIs, and is this one within its tables?
-    pub(crate) fn has_enabled(&self, cpu: Cpu, lpi: Lpi) -> bool {
-        self.shared.knocks.get(cpu.index()).is_some_and(|knocks| knocks.takes(lpi))
-    }
-
-    /// Can LPIs be rung at this vCPU's redistributor?
-    fn has_doorbell(&self, cpu: Cpu) -> bool {
-        self.shared.knocks.get(cpu.index()).is_some()
-    }
-
-    /// `vcpu` is about to look for LPIs: what was rung where there was no room is pending afterwards. Only then, this
-    /// takes the command lock.
-    #[inline]
-    fn admit(&self, vcpu: u32) {
-        if let Some(knocks) = self.shared.knocks.get(vcpu as usize).filter(|knocks| knocks.any()) {
-            self.admit_knocks(vcpu, knocks);
-        }
-    }
-
-    #[cold]
-    fn admit_knocks(&self, vcpu: u32, knocks: &Knocks) {
-        knocks.visit(|leaf| {
-            // Who asks looks afterwards, and needs no notification.
-            self.with(|control| control.admit(vcpu, leaf));
-        });
     }
 
     /// `GICR_CLRLPIR`.

@@ -32,12 +32,6 @@ pub(crate) enum Safeguard {
     Revoke,
     /// A command that changes what is in a list register recalls it.
     Recall,
-    /// A ring says that there are some after it has set its bit.
-    FlagLast,
-    /// A ring looks again whether LPIs are enabled once it can be seen.
-    RingAgain,
-    /// Enabling LPIs forgets what was rung too late before.
-    ForgetLate,
     /// A guest fault is handed out after all of it was written.
     WholeFault,
     /// A message for what is in a list register makes its vCPU exit.

@@ -14,8 +14,9 @@ use gic_arch::icc::{Igrpen, Sgi, SysRegEncoding};
 use gic_arch::{IntId, IntIdClass, Priority};
 use msi_types::Cpu;
 
-/// A vCPU's CPU interface. There is one value per vCPU, handed out when the [`Vgic`] is made; the vCPU's thread owns
-/// it. Nothing here waits for another thread.
+/// A vCPU's CPU interface. There is one value per vCPU, handed out when the [`Vgic`] is made; the
+/// vCPU's thread owns it. Nothing here waits for another thread; what accesses left over is skipped
+/// while another thread is at work on it.
 pub struct Vcpu {
     cpu: Cpu,
     gic: Arc<Vgic>,
@@ -50,7 +51,8 @@ impl Inputs {
 pub enum Sleep {
     /// Nothing is to be signalled: whatever comes from now on kicks the vCPU, once.
     Ready,
-    /// An interrupt is there; a kick for it may still be on its way.
+    /// An interrupt is there; a kick for it may still be on its way. Or accesses left work over, of
+    /// which the vCPU has done a piece: the guest goes on, or the caller asks again.
     DontSleep,
 }
 
@@ -116,6 +118,7 @@ impl Vcpu {
 
     /// Which of the PE's interrupt inputs are asserted? At most one is: the most urgent pending interrupt decides.
     pub fn inputs(&mut self) -> Inputs {
+        self.gic.go_on();
         match self.signalled().map(|candidate| candidate.group) {
             None => Inputs::default(),
             Some(Group::One) => Inputs { irq: true, fiq: false },
@@ -128,7 +131,8 @@ impl Vcpu {
     /// once; call [`returned`](Self::returned) when the vCPU is back.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
-        Sleep::of(gic.attention().leave_unless(self.cpu, || self.inputs().any()))
+        let attention = gic.attention();
+        Sleep::of(attention.leave_unless(self.cpu, || self.inputs().any() || attention.has_work()))
     }
 
     /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU interface takes no
@@ -140,10 +144,12 @@ impl Vcpu {
     /// [`reset`](Self::reset) it as it goes off: others then take the 1-of-N interrupts that were chosen for it.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
-        Sleep::of(gic.attention().leave_unless(self.cpu, || self.wake_requested()))
+        let attention = gic.attention();
+        Sleep::of(attention.leave_unless(self.cpu, || self.wake_requested() || attention.has_work()))
     }
 
     fn wake_requested(&mut self) -> bool {
+        self.gic.go_on();
         let wired = self.gic.wired();
         let mut requested = false;
         wired.ready(self.cpu, |_, state| requested |= wired.forwards(Group::of(state)));
@@ -155,7 +161,17 @@ impl Vcpu {
     /// [`returned`](Self::returned) when the guest has exited.
     pub fn enter_guest(&mut self) -> Inputs {
         self.gic.attention().leave(self.cpu);
-        self.inputs()
+        let inputs = self.inputs();
+        self.exit_for_work();
+        inputs
+    }
+
+    /// The vCPU has left for the guest: if work is left over, it is kicked at once.
+    pub(crate) fn exit_for_work(&self) {
+        let attention = self.gic.attention();
+        if attention.has_work() {
+            attention.notify(self.cpu);
+        }
     }
 
     /// The vCPU is back from sleep or from the guest, kicked or not: it looks at its inputs by itself again.
@@ -165,6 +181,7 @@ impl Vcpu {
 
     /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were active stay so.
     pub fn reset(&mut self) {
+        self.gic.attention().pass_work_on();
         self.interface = CpuInterface::new(self.interface.features());
         for group in [Group::Zero, Group::One] {
             self.publish(group);

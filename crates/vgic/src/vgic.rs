@@ -15,6 +15,7 @@ use crate::interrupt::State;
 use crate::its::{CommandFaults, Its, ItsConfig, RedistributorNaming, Targets};
 use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
 use crate::mbi::Mbi;
+use crate::progress::Progress;
 use crate::redistributor::Redistributor;
 use crate::v2m::V2m;
 use crate::vcpu::Vcpu;
@@ -165,12 +166,33 @@ impl Vgic {
         })
     }
 
-    /// Writes the low `width` of `value` at a guest physical address. What no register takes is ignored and counted
-    /// in [`events`](Self::events).
+    /// Writes the low `width` of `value` at a guest physical address. What no register takes is
+    /// ignored and counted in [`events`](Self::events). Setting `GICR_CTLR.EnableLPIs` or
+    /// `GITS_CTLR.Enabled` takes time in proportion to what is mapped;
+    /// [`begin_write`](Self::begin_write) bounds it.
     ///
     /// # Errors
     /// [`NotClaimed`] outside of the model's regions.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), NotClaimed> {
+        let begun = self.begin_write(address, width, value)?;
+        match self.place(address) {
+            Some((Place::Its(its), _)) if begun == Progress::Unfinished => its.finish_enabling(),
+            Some((Place::Redistributor(frame), _)) if begun == Progress::Unfinished => {
+                frame.finish_enabling();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// As [`write`](Self::write), in bounded time: for a hypervisor that cannot be interrupted
+    /// meanwhile. [`Progress::Unfinished`] says that the guest has enabled LPIs or an ITS, and that
+    /// messages do not arrive yet. The vCPU then repeats the access before it does anything else. A
+    /// hypervisor at EL2 need only enter the guest again without advancing its PC.
+    ///
+    /// # Errors
+    /// [`NotClaimed`] outside of the model's regions.
+    pub fn begin_write(&self, address: u64, width: AccessWidth, value: u64) -> Result<Progress, NotClaimed> {
         let (place, offset) = self.place(address).ok_or(NotClaimed(address))?;
         let value = value & width.mask();
         let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, value);
@@ -179,10 +201,15 @@ impl Vgic {
             Place::Redistributor(frame) => Redistributor::FRAME.write(frame, offset, width, value, refused),
             Place::MbiAlias(frame) => Mbi::ALIAS.write(frame, offset, width, value, refused),
             Place::V2m(frame) => frame.write(offset, width, value, refused),
-            Place::Its(its) => its.write(offset, width, value),
+            Place::Its(its) => its.begin_write(offset, width, value),
             Place::Empty => refused(offset, FaultReason::UnknownRegister),
         }
-        Ok(())
+        let is_enabling = match place {
+            Place::Redistributor(frame) if offset == gicr::CTLR.offset() => frame.is_enabling(),
+            Place::Its(its) if offset == gits::CTLR.offset() => its.is_enabling(),
+            _ => false,
+        };
+        Ok(Progress::done(!is_enabling))
     }
 
     fn refuse(&self, address: u64, offset: u32, at: u32, reason: FaultReason, detail: u64) {
@@ -216,12 +243,32 @@ impl Vgic {
         Some(its)
     }
 
-    /// Lets the ITS at this index execute a further piece of its command queue, if commands are waiting: for a
-    /// monitor that finds time before the guest polls.
-    pub fn poll_its(&self, index: usize) {
-        if let Some(its) = self.its.get(index) {
-            its.poll();
+    /// Does a piece of what accesses left over: commands beyond an ITS's budget
+    /// ([`ItsConfig::work_per_access`]), and changes of everything that is mapped.
+    ///
+    /// Monitors that run vCPUs need not call this. [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`],
+    /// [`Vcpu::enter_guest`] and [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) do a
+    /// piece each; while more is left, a vCPU does not sleep, is kicked as it enters the guest, and
+    /// one that sleeps or runs is kicked. It is for a monitor without vCPUs, or with time to spare.
+    pub fn poll(&self) -> Progress {
+        self.go_on();
+        Progress::done(!self.attention.has_work())
+    }
+
+    /// Does a piece of what is left over, if anything is and no other thread is at work.
+    #[inline]
+    pub(crate) fn go_on(&self) {
+        if self.attention.has_work() {
+            self.do_piece();
         }
+    }
+
+    #[cold]
+    fn do_piece(&self) {
+        if let Some(lpis) = &self.lpis {
+            lpis.try_advance_registers();
+        }
+        self.its.iter().for_each(|its| its.try_poll());
     }
 
     /// Finishes what registers and commands began, in one go: for a machine that stands still.
@@ -235,6 +282,12 @@ impl Vgic {
     /// Lets every ITS go on.
     pub(crate) fn poll_all_its(&self) {
         self.its.iter().for_each(|its| its.poll());
+    }
+
+    /// After a restore: commands that were waiting go on.
+    fn note_restored_commands(&self) {
+        self.its.iter().for_each(|its| its.note_restored());
+        self.attention.tell_of_work();
     }
 
     /// What went wrong with the commands of the ITS at this index.

@@ -86,6 +86,6 @@ impl Guest {
                 _ = vcpu.write_sysreg(icc::EOIR1.encoding(), intid);
             }
         }
-        self.gic.poll_its(0);
+        _ = self.gic.poll();
     }
 }

@@ -10,7 +10,7 @@ use msi_types::{DeviceId, MsiMessage};
 use std::ops::Range;
 use std::sync::Arc;
 use vgic::its::ItsConfig;
-use vgic::{GuestMemory, Vgic};
+use vgic::{GuestMemory, Progress, Vgic};
 
 /// Where requests without a requester are taken to come from.
 const SENDER: DeviceId = DeviceId::new(0);
@@ -102,6 +102,8 @@ impl Space {
             // Only outside of its regions does the GIC refuse.
             None => drop(self.gic.write(address, width, value)),
         }
+        // QEMU's ITS executes all commands at once, and no CPU is there to go on with them.
+        while self.gic.poll() == Progress::Unfinished {}
     }
 
     /// The pieces that an access falls into, in order.

@@ -239,6 +239,18 @@ fn a_write_to_the_translater_is_a_message_of_device_zero() {
 }
 
 #[test]
+fn one_write_works_the_whole_command_queue_off() {
+    // 2000 commands without an opcode, which are skipped.
+    let script = [
+        "writeq 0x08080080 0x800000004001000f",
+        "writel 0x08080000 1",
+        "writeq 0x08080088 0xfa00",
+        "readq 0x08080090",
+    ];
+    assert_eq!(run(&mut machine(), &script)[3], "OK 0x000000000000fa00");
+}
+
+#[test]
 fn the_clock_only_goes_on() {
     let script =
         ["clock_step 100", "clock_set 50", "clock_step 0", "clock_set 300", "endianness", "clock_step"];

@@ -36,7 +36,8 @@ pub struct ItsConfig {
     /// What follows a command error.
     pub error_policy: ErrorPolicy,
     /// How much is done at one register access before the rest is left for the next: a command is one unit, and so are
-    /// every 16 mappings that it visits. A command that has more to visit goes on at the next access.
+    /// every 16 mappings that it visits. A command that has more to visit goes on
+    /// at the next access, or when a vCPU is about to leave.
     pub work_per_access: u32,
 }
 

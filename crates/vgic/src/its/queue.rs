@@ -7,6 +7,7 @@ use crate::attention::Recalls;
 use crate::events::{FaultReason, GuestFault};
 use crate::lpi::{Control, SLOTS_PER_PIECE};
 use crate::memory::{GuestMemory, MemoryFault};
+use crate::progress::Progress;
 use core::fmt;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, Command, CommandError, Opcode, RawCommand, UnknownOpcode};
@@ -67,7 +68,7 @@ impl fmt::Display for CommandFaults {
 
 /// What became of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Progress {
+enum Step {
     /// It is carried out.
     Done,
     /// It is carried out as soon as its sweep is.
@@ -138,8 +139,14 @@ impl Queue {
 
 impl Its {
     /// Goes on with what registers asked for, then executes commands until the queue is empty or stalled, or a
-    /// budget's worth is done.
+    /// budget's worth is done. What is left is noted.
     pub(super) fn run(&self, state: &mut State) {
+        let progress = self.run_within_budget(state);
+        self.lpis.note_work(&mut state.left, progress);
+    }
+
+    /// A queue that waits for vCPUs to exit goes on when they do.
+    fn run_within_budget(&self, state: &mut State) -> Progress {
         let budget = u64::from(self.config.work_per_access) * SLOTS_PER_UNIT;
         let mut spent = 0;
         while spent < budget {
@@ -151,14 +158,22 @@ impl Its {
             });
             spent += work;
             match result {
-                None | Some(Ok(Progress::Waits)) => break,
-                Some(Ok(Progress::Sweeps)) => continue,
-                Some(Ok(Progress::Done)) => state.queue.advance(),
-                Some(Ok(Progress::Begun)) => state.queue.begun = true,
+                None | Some(Ok(Step::Waits)) => return Progress::Done,
+                Some(Ok(Step::Sweeps)) => continue,
+                Some(Ok(Step::Done)) => state.queue.advance(),
+                Some(Ok(Step::Begun)) => state.queue.begun = true,
                 Some(Err(fault)) => self.fail(state, fault),
             }
             spent += SLOTS_PER_UNIT;
         }
+        Progress::Unfinished
+    }
+
+    /// After a restore: commands that wait are left over.
+    pub(crate) fn note_restored(&self) {
+        let mut state = self.state.lock();
+        let is_done = !(state.enabled && state.queue.has_work());
+        self.lpis.note_work(&mut state.left, Progress::done(is_done));
     }
 
     /// Finishes what was begun, in one go.
@@ -175,9 +190,9 @@ impl Its {
         state: &mut State,
         control: &mut Control,
         limit: u64,
-    ) -> Option<Result<Progress, CommandFault>> {
+    ) -> Option<Result<Step, CommandFault>> {
         if !control.advance_its(self.index, limit) {
-            return Some(Ok(Progress::Sweeps));
+            return Some(Ok(Step::Sweeps));
         }
         if core::mem::take(&mut state.queue.begun) {
             state.queue.advance();
@@ -185,13 +200,13 @@ impl Its {
         (state.enabled && state.queue.has_work()).then(|| self.step(state, control))
     }
 
-    fn step(&self, state: &mut State, control: &mut Control) -> Result<Progress, CommandFault> {
+    fn step(&self, state: &mut State, control: &mut Control) -> Result<Step, CommandFault> {
         let raw = state.queue.fetch(control.memory()).map_err(CommandFault::Unreadable)?;
         let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
         if matches!(command, Command::Sync { .. }) {
             let until = *state.queue.awaited.get_or_insert_with(|| control.recalls());
             if control.awaits(until) {
-                return Ok(Progress::Waits);
+                return Ok(Step::Waits);
             }
         }
         let mut executor = Executor {
@@ -202,8 +217,8 @@ impl Its {
             control,
         };
         match executor.execute(command) {
-            Ok(()) if control.is_quiescent(self.index) => Ok(Progress::Done),
-            Ok(()) => Ok(Progress::Begun),
+            Ok(()) if control.is_quiescent(self.index) => Ok(Step::Done),
+            Ok(()) => Ok(Step::Begun),
             Err(Refusal::Reason(reason)) => {
                 Err(CommandFault::Refused(CommandError { opcode: command.opcode(), reason }))
             }

@@ -74,6 +74,14 @@ impl Its {
         self.ctlr(&state)
     }
 
+    /// Changes the registers, and goes on by one access's budget.
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        self.run(&mut state);
+        result
+    }
+
     /// `Enabled` reads as zero until it has taken effect.
     fn ctlr(&self, state: &State) -> Ctlr {
         let quiescent =
@@ -82,10 +90,9 @@ impl Its {
         Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
     }
 
-    /// Enabling takes effect before the write returns, in time that is in proportion to what is mapped.
+    /// Enabling is begun, and [finished](Self::finish_enabling) before the guest runs on.
     fn set_ctlr(&self, lanes: Lanes) {
-        let enabled = {
-            let mut state = self.state.lock();
+        self.change(|state| {
             let before = Ctlr::new().with_enabled(state.enabled);
             let written = lanes.over(before.into_bits().into());
             let enabled = Ctlr::from_bits(crate::distributor::low_word(written)).enabled();
@@ -93,13 +100,7 @@ impl Its {
                 state.enabled = enabled;
                 self.lpis.with_notification_owed(|control| control.set_its_enabled(self.index, enabled));
             }
-            enabled
-        };
-        if enabled {
-            // With no lock held: others go on meanwhile, and a kick may come back to these registers.
-            self.lpis.finish_enabling_its(self.index);
-        }
-        self.run(&mut self.state.lock());
+        });
     }
 
     fn set_cbaser(&self, lanes: Lanes) {
@@ -115,18 +116,15 @@ impl Its {
     }
 
     fn set_cwriter(&self, lanes: Lanes) {
-        let mut state = self.state.lock();
-        let written = lanes.over(state.queue.cwriter().into_bits());
-        state.queue.set_cwriter(Cwriter::from_bits(written));
-        self.run(&mut state);
+        self.change(|state| {
+            let written = lanes.over(state.queue.cwriter().into_bits());
+            state.queue.set_cwriter(Cwriter::from_bits(written));
+        });
     }
 
     /// Whoever polls for progress makes it.
     fn creadr(&self) -> u64 {
-        let mut state = self.state.lock();
-        let seen = state.queue.creadr().into_bits();
-        self.run(&mut state);
-        seen
+        self.change(|state| state.queue.creadr().into_bits())
     }
 
     /// A table that is taken away takes what it mapped along. Collections that the ITS holds are in no table.

@@ -5,6 +5,7 @@ extern crate std;
 mod devices;
 mod fairness;
 mod faults;
+mod invalidation;
 mod measure;
 mod queue;
 mod redistributors;

@@ -1,6 +1,7 @@
 //! How big an LPI core may get.
 
 use super::directory::CHUNK_SLOTS;
+use super::hints::SLOTS_PER_SUMMARY;
 use super::word::{LPI_INDEX_BITS, Level, TARGET_BITS};
 use gic_arch::{Priority, lpi};
 
@@ -64,7 +65,7 @@ impl Priorities {
 /// The size of an LPI core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LpiConfig {
-    /// Number of vCPUs, at most 1024.
+    /// Number of vCPUs, at most 512.
     pub(crate) vcpus: u16,
     /// The budget of slots: about one per mapped event, counted in powers of two up to 32 per device and in 32s
     /// beyond. At most 2^22; memory comes with use: 8 bytes and a few bits a slot.
@@ -99,20 +100,19 @@ impl LpiConfig {
         self.slots / CHUNK_SLOTS
     }
 
-    /// How many chunks redistributors can hold by themselves: half of the slots are the devices', whatever a pending
-    /// table says.
-    pub(super) const fn own_chunks(self) -> u32 {
-        self.chunks().div_ceil(2)
+    /// How many LPIs the distributor has.
+    pub(super) const fn lpis(self) -> u32 {
+        (1u32 << self.id_bits).saturating_sub(gic_arch::Lpi::FIRST.get())
     }
 
-    /// How many redistributors can be rung.
-    pub(super) const fn doorbells(self) -> u16 {
-        if self.direct { self.vcpus } else { 0 }
+    /// The first position that is no slot's.
+    pub(super) const fn first_own_position(self) -> u32 {
+        self.slots.next_multiple_of(SLOTS_PER_SUMMARY)
     }
 
     /// Every chunk can hang under a node of its own, and these under others.
     pub(super) const fn nodes(self) -> u32 {
-        2 * self.chunks() + self.vcpus as u32
+        2 * self.chunks()
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct ReadyLpi {
 pub(crate) struct ListedLpi {
     /// What was taken.
     pub(crate) ready: ReadyLpi,
+    vcpu: u32,
     position: Position,
     generation: u32,
 }
@@ -83,10 +84,9 @@ impl Visitor for Take<'_> {
         hint.clear();
         // Whoever changed the word away from being ready here owes the hints for what it is now, so that a stale
         // hint needs no other answer than going on.
-        let (vcpu, slots) = (self.vcpu, &self.shared.slots);
-        match slots
-            .try_update(position, |word| is_ready_here(word, vcpu, level).then(|| word.with_pending(false)))
-        {
+        let vcpu = self.vcpu;
+        let take = |word| is_ready_here(word, vcpu, level).then(|| word.with_pending(false));
+        match self.shared.try_update_at(vcpu, position, take) {
             Some(taken) => Visit::Found(ready(taken, self.shared)),
             None => Visit::Stale,
         }
@@ -107,9 +107,10 @@ impl Visitor for List<'_> {
         hint.clear();
         let vcpu = self.vcpu;
         let take = |word| is_ready_here(word, vcpu, level).then(|| word.listed());
-        match self.shared.slots.try_update(position, take) {
+        match self.shared.try_update_at(vcpu, position, take) {
             Some(taken) => Visit::Found(ListedLpi {
                 ready: ready(taken, self.shared),
+                vcpu,
                 position,
                 generation: taken.generation(),
             }),
@@ -126,7 +127,7 @@ pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<
         let ours = word.is_listed() && same;
         ours.then(|| word.folded(pending))
     };
-    let old = shared.slots.try_update(listed.position, back)?;
+    let old = shared.try_update_at(listed.vcpu, listed.position, back)?;
     shared.owe(old.folded(pending), listed.position)
 }
 
@@ -141,12 +142,12 @@ impl Visitor for Peek<'_> {
     const TAKES: bool = false;
 
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
-        let word = self.shared.slots.load(position);
+        let word = self.shared.load_at(self.vcpu, position);
         if is_ready_here(word, self.vcpu, level) {
             return Visit::Found(ready(word, self.shared));
         }
         hint.clear();
-        let word = self.shared.slots.load(position);
+        let word = self.shared.load_at(self.vcpu, position);
         if Safeguard::LookAgain.stands() && is_ready_here(word, self.vcpu, level) {
             hint.set();
             return Visit::Found(ready(word, self.shared));

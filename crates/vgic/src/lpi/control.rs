@@ -4,26 +4,29 @@
 //! Every word is made from this state by [`Control::refresh`]; a command changes the state and refreshes the slots
 //! that it concerns. Refreshing twice does no harm.
 
+use super::by_lpi::SlotsByLpi;
 use super::config::LpiConfig;
 use super::directory::Place;
 use super::mappings::{ItsIndex, MappedDevice};
-use super::pool::{Cold, Owner, Pool};
+use super::pool::{Owner, Pool};
 use super::senders::{Growth, Senders};
-use super::shared::{Injection, Shared};
+use super::shared::{Injection, Location, Shared};
 use super::slots::{Position, Slot};
 use super::sweeps::{Cause, Sweep};
 use super::tables::LpiTables;
-use super::word::{Gate, Level, Word};
+use super::word::{Level, Word};
 use crate::atomic::AtomicU64;
 use crate::attention::{Attention, Recalls};
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::memory::GuestMemory;
+use crate::progress::Progress;
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use gic_arch::Lpi;
+use gic_arch::lpi::Config;
 use msi_types::Cpu;
 
 /// The state under the command lock.
@@ -34,12 +37,13 @@ pub(crate) struct Control {
     attention: Arc<Attention>,
     pub(super) config: LpiConfig,
     pub(super) pool: Pool,
+    pub(super) by_lpi: SlotsByLpi,
     /// By vCPU: the tables, while its LPIs are enabled.
     pub(super) redistributors: Vec<Option<LpiTables>>,
     pub(super) translators: Vec<Translator>,
-    /// By vCPU: chunks that its redistributor holds by itself.
-    pub(super) own_chunks: Vec<u32>,
     owed: Owed,
+    /// Do registers' sweeps go on?
+    left: bool,
     /// Work in progress.
     pub(super) sweeps: BTreeMap<Cause, Sweep>,
     work: u64,
@@ -63,8 +67,20 @@ pub(super) enum Settings {
     Keep,
     /// From memory.
     Reload,
+    /// These, from memory.
+    Read(Config),
     /// From the word.
     Given,
+}
+
+/// Where an interrupt goes.
+struct Route {
+    /// To which vCPU.
+    target: u32,
+    /// Are the event and its collection mapped?
+    is_mapped: bool,
+    /// May messages pass, as far as the ITS is concerned?
+    is_open: bool,
 }
 
 /// vCPUs to notify once the lock is released.
@@ -104,18 +120,14 @@ impl Control {
             attention,
             config,
             pool: Pool::new(config.chunks(), config.nodes()),
+            by_lpi: SlotsByLpi::new(config.lpis()),
             redistributors: core::iter::repeat_n(None, usize::from(config.vcpus)).collect(),
             translators: Vec::new(),
-            own_chunks: core::iter::repeat_n(0, usize::from(config.vcpus)).collect(),
             owed: Owed::new(config.vcpus),
+            left: false,
             sweeps: BTreeMap::new(),
             work: 0,
         }
-    }
-
-    /// A vCPU is to be notified once the lock is released.
-    pub(super) fn owe_notification(&mut self, vcpu: u32) {
-        self.owed.insert(vcpu);
     }
 
     /// Takes one vCPU that is to be notified.
@@ -157,6 +169,12 @@ impl Control {
         }
     }
 
+    /// Notes whether registers' sweeps go on.
+    pub(super) fn note_registers(&mut self) {
+        let progress = Progress::done(!self.sweeps.keys().any(|cause| !cause.is_commands()));
+        self.attention.note_work(&mut self.left, progress);
+    }
+
     /// The recalls so far.
     pub(crate) fn recalls(&self) -> Recalls {
         self.attention.recalls()
@@ -185,78 +203,83 @@ impl Control {
     }
 
     /// Visits every slot that somebody owns, in one go.
-    pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, Slot, Cold)) {
+    pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, Slot)) {
         for chunk in 0..self.pool.chunk_count() {
-            for (slot, cold) in self.pool.owned_slots(chunk) {
+            for (slot, _) in self.pool.owned_slots(chunk) {
                 self.work += 1;
-                each(self, slot, cold);
+                each(self, slot);
             }
         }
     }
 
-    /// Writes what the state says of a slot into its word.
-    pub(super) fn refresh(&mut self, slot: Slot, settings: Settings) {
-        let position = slot.position();
-        let cold = self.pool.cold(slot);
-        let now = self.shared.slots.load(position);
-        let Some((target, gate)) = self.target_of(cold.owner, now) else {
+    /// Writes what the state says of a word's place into the word.
+    pub(super) fn refresh(&mut self, location: Location, settings: Settings) {
+        let position = self.shared.position(location);
+        let now = self.shared.load(location);
+        let Some(Route { target, is_mapped, is_open }) = self.route_of(location, now) else {
             return;
         };
         let covering = self.tables(target).filter(|tables| tables.covers(now.lpi()));
-        let gate = if gate == Gate::Open && covering.is_none() { Gate::Closed } else { gate };
-        let reload = match settings {
-            Settings::Keep => gate == Gate::Open && !now.is_deliverable(),
-            Settings::Reload => true,
-            Settings::Given => false,
-        };
-        let (enabled, level) = match covering {
-            Some(tables) if reload => self.settings(&tables, now.lpi()),
+        let deliverable = is_open && covering.is_some();
+        let (enabled, level) = match (covering, settings) {
+            (Some(tables), Settings::Reload) => self.settings(&tables, now.lpi()),
+            (Some(tables), Settings::Keep) if deliverable && !now.is_deliverable() => {
+                self.settings(&tables, now.lpi())
+            }
+            (Some(_), Settings::Read(config)) => self.settings_of(config),
             _ => (now.is_enabled(), now.level()),
         };
-        self.shared.ensure_hints(target, level, position);
-        let (old, new) = self.shared.slots.update(position, |word| {
+        if enabled {
+            self.shared.ensure_hints(target, level, position);
+        }
+        let (old, new) = self.shared.update(location, |word| {
             let kept = word
                 .with_target(target)
                 .with_level(level)
                 .with_enabled(enabled)
-                .with_gate(gate)
-                .with_pending(covering.is_some() && (word.is_pending() || cold.held));
-            if covering.is_some() { kept } else { kept.cleared() }
+                .with_mapped(is_mapped)
+                .with_deliverable(deliverable);
+            if covering.is_some() {
+                kept.with_pending(word.is_pending() || word.is_held()).with_held(false)
+            } else {
+                kept.cleared().with_held(word.is_pending_or_held())
+            }
         });
-        let held = covering.is_none() && (old.is_pending_anywhere() || cold.held);
-        self.pool.set_cold(slot, Cold { held, ..cold });
         if old != new {
             self.recall(old);
         }
-        if (old != new || settings == Settings::Reload) && Safeguard::Owing.stands() {
+        let reloads = matches!(settings, Settings::Reload | Settings::Read(_));
+        if (old != new || reloads) && Safeguard::Owing.stands() {
             self.owe(new, position);
         }
     }
 
-    /// Which vCPU a slot is for, and what the ITS says of its messages; `None` if it maps nothing. An event whose
-    /// collection is not mapped stays with the vCPU where it may be pending.
-    fn target_of(&self, owner: Owner, now: Word) -> Option<(u32, Gate)> {
-        match owner {
-            Owner::Nobody => None,
-            Owner::Redistributor(vcpu) => Some((u32::from(vcpu), Gate::Open)),
-            Owner::Event { its, collection } => {
-                let translator = self.translators.get(usize::from(its))?;
-                let vcpu = translator.collections.get(&collection).copied();
-                let gate = match vcpu {
-                    _ if self.is_sweeping(Cause::Teardown(ItsIndex::new(its))) => Gate::NoEvent,
-                    None => Gate::NoCollection,
-                    Some(_) if translator.enabled => Gate::Open,
-                    Some(_) => Gate::Closed,
-                };
-                Some((vcpu.map_or(now.target(), u32::from), gate))
+    /// Where the state sends a word's interrupt; `None` if it maps nothing. An event whose collection
+    /// is not mapped stays with the vCPU where it may be pending.
+    fn route_of(&self, location: Location, now: Word) -> Option<Route> {
+        let slot = match location {
+            Location::Own { vcpu, index } => {
+                let has_word = self.shared.own(vcpu)?.has(index);
+                return has_word.then_some(Route { target: vcpu, is_mapped: true, is_open: true });
             }
-        }
+            Location::Slot(slot) => slot,
+        };
+        let Owner::Event { its, collection } = self.pool.owner(slot) else { return None };
+        let translator = self.translators.get(usize::from(its))?;
+        let vcpu = translator.collections.get(&collection).copied();
+        let is_going = self.is_sweeping(Cause::Teardown(ItsIndex::new(its)));
+        let is_mapped = vcpu.is_some() && !is_going;
+        Some(Route {
+            target: vcpu.map_or(now.target(), u32::from),
+            is_mapped,
+            is_open: is_mapped && translator.enabled,
+        })
     }
 
     /// Enable and level, from the configuration table. An LPI whose byte cannot be read is disabled.
     pub(super) fn settings(&self, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
-            Ok(config) => (config.enable(), self.config.priorities.level(config.priority())),
+            Ok(config) => self.settings_of(config),
             Err(fault) => {
                 self.record(FaultReason::LpiTable, fault.address, u64::from(lpi.get()));
                 (false, self.config.priorities.level(gic_arch::Priority::IDLE))
@@ -264,20 +287,22 @@ impl Control {
         }
     }
 
-    /// Removes the pending state of a slot.
-    pub(super) fn clear_slot(&mut self, slot: Slot) -> bool {
-        let cold = self.pool.cold(slot);
-        self.pool.set_cold(slot, Cold { held: false, ..cold });
-        let (old, _) = self.shared.slots.update(slot.position(), Word::cleared);
-        self.recall(old);
-        old.is_pending_anywhere() || cold.held
+    /// Enable and level, of a configuration byte.
+    fn settings_of(&self, config: Config) -> (bool, Level) {
+        (config.enable(), self.config.priorities.level(config.priority()))
     }
 
-    /// Makes a slot pending, or holds it until its target's LPIs are enabled.
-    pub(super) fn pend_slot(&mut self, slot: Slot) {
-        let cold = self.pool.cold(slot);
-        self.pool.set_cold(slot, Cold { held: true, ..cold });
-        self.refresh(slot, Settings::Keep);
+    /// Removes what is pending at a word's place. Was something?
+    pub(super) fn clear(&mut self, location: Location) -> bool {
+        let (old, _) = self.shared.update(location, Word::emptied);
+        self.recall(old);
+        old.is_pending_or_held()
+    }
+
+    /// Makes a word pending, or holds it until its target's LPIs are enabled.
+    pub(super) fn pend(&mut self, location: Location) {
+        self.shared.update(location, |word| word.with_held(true));
+        self.refresh(location, Settings::Keep);
     }
 
     pub(super) fn find(&self, sender: &AtomicU64, event: u32) -> Option<Place> {

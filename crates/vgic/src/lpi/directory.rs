@@ -29,18 +29,13 @@ const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
 const VALID: u64 = 1 << 63;
 
 /// An entry of a sender or of a node: where the slots (or the next node) are, and the generation of what it names. A
-/// sender's also has the number of its event bits, from when it is mapped on.
+/// sender's also has the number of its event bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry(u64);
 
 impl Entry {
     /// Names nothing.
     pub(super) const NONE: Self = Self(0);
-
-    /// Of a sender that is mapped and has no slots yet.
-    pub(super) const fn without_slots(event_bits: u32) -> Self {
-        Self((event_bits as u64) << EVENT_BITS_SHIFT)
-    }
 
     /// Names a block of slots or a node.
     pub(super) const fn new(index: u32, generation: u32) -> Self {

@@ -14,6 +14,8 @@ use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 
 const FANOUT_BITS: u32 = 6;
+/// Positions whose leaves are under one summary, and in one page.
+pub(super) const SLOTS_PER_SUMMARY: u32 = 1 << (2 * FANOUT_BITS);
 const BIT_MASK: u32 = (1 << FANOUT_BITS) - 1;
 
 const fn bit(index: u32) -> u64 {
@@ -35,17 +37,17 @@ struct Tree {
 }
 
 /// The leaves under one summary: 4096 slots.
-pub(super) struct Page {
-    pub(super) summary: AtomicU64,
+struct Page {
+    summary: AtomicU64,
     leaves: [AtomicU64; 1 << FANOUT_BITS],
 }
 
 impl Page {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self { summary: AtomicU64::new(0), leaves: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    pub(super) fn leaf(&self, index: u32) -> &AtomicU64 {
+    fn leaf(&self, index: u32) -> &AtomicU64 {
         &self.leaves[(index & BIT_MASK) as usize]
     }
 }
@@ -76,12 +78,13 @@ impl Tree {
     }
 
     /// Is no bit set but for the path to the leaf found last, and that leaf empty?
-    fn is_empty_but_for(&self, hot: Option<u32>) -> bool {
-        let hot_summary = hot.map(|leaf| leaf >> FANOUT_BITS);
+    fn is_empty_but_for(&self, leaf: u32) -> bool {
+        let summary = leaf >> FANOUT_BITS;
+        let is_on_path = |index| summary >> FANOUT_BITS == index;
         (0..self.top_count()).all(|index| {
-            let on_path = hot_summary.filter(|summary| summary >> FANOUT_BITS == index);
-            self.top(index).load(SeqCst) & !on_path.map_or(0, bit) == 0
-        }) && hot.is_none_or(|leaf| self.is_leaf_empty_and_alone(leaf))
+            let path = if is_on_path(index) { bit(summary) } else { 0 };
+            self.top(index).load(SeqCst) & !path == 0
+        }) && self.is_leaf_empty_and_alone(leaf)
     }
 
     fn is_leaf_empty_and_alone(&self, leaf: u32) -> bool {
@@ -135,6 +138,9 @@ impl Hint<'_> {
 /// was ready when the turn began is taken.
 const TURN: u8 = 1 << FANOUT_BITS;
 
+/// The number of no leaf; the next one is the first.
+const NO_LEAF: u32 = u32::MAX;
+
 /// Whose turn it is at a level: round robin over leaves, and over the bits of a leaf.
 ///
 /// No ready LPI starves among those of its priority. A leaf's turn ends after [`TURN`] takes, or when the leaf is empty;
@@ -142,8 +148,8 @@ const TURN: u8 = 1 << FANOUT_BITS;
 /// waits for at most as many takes of its level as the tree has bits.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
-    /// `None` before the first one.
-    leaf: Option<u32>,
+    /// [`NO_LEAF`] before the first one.
+    leaf: u32,
     /// The bit that comes next.
     next: u8,
     /// Takes that are left of the turn.
@@ -162,7 +168,7 @@ pub(super) struct Turns {
 impl Turns {
     /// Nothing was found yet.
     pub(super) const fn new() -> Self {
-        Self { by_level: [Turn { leaf: None, next: 0, left: 0 }; LEVELS], last: None }
+        Self { by_level: [Turn { leaf: NO_LEAF, next: 0, left: 0 }; LEVELS], last: None }
     }
 
     fn of(&self, level: Level) -> Turn {
@@ -170,15 +176,15 @@ impl Turns {
     }
 
     fn is_leaf(&self, level: Level, leaf: u32) -> bool {
-        self.of(level).leaf == Some(leaf)
+        self.of(level).leaf == leaf
     }
 
     /// A walk found something at a bit of a leaf. What it leaves there is next again.
     #[inline]
     fn found(&mut self, level: Level, leaf: u32, bit: u8, takes: bool) {
         let turn = &mut self.by_level[level.index()];
-        if turn.leaf != Some(leaf) || turn.left == 0 {
-            (turn.leaf, turn.left) = (Some(leaf), TURN);
+        if turn.leaf != leaf || turn.left == 0 {
+            (turn.leaf, turn.left) = (leaf, TURN);
         }
         turn.next = bit + u8::from(takes);
         turn.left -= u8::from(takes);
@@ -237,12 +243,17 @@ impl Hints {
                 continue;
             };
             let mut walk = LevelWalk { tree, level, turns, visitor };
-            if let Some(found) = walk.run() {
+            if let Some(found) = walk.turn() {
                 return Some(found);
             }
-            let leaf = turns.of(level).leaf;
-            if turns.last != Some(level) && tree.is_empty_but_for(leaf) {
-                self.prune(tree, leaf, level_bit);
+            let is_empty = |turns: &Turns| tree.is_empty_but_for(turns.of(level).leaf);
+            if !is_empty(walk.turns)
+                && let Some(found) = walk.others()
+            {
+                return Some(found);
+            }
+            if turns.last != Some(level) && is_empty(turns) {
+                self.prune(tree, turns.of(level).leaf, level_bit);
             }
             levels ^= level_bit;
         }
@@ -251,9 +262,9 @@ impl Hints {
 
     /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: whoever filled it may
     /// have found the bit still set.
-    fn prune(&self, tree: &Tree, hot: Option<u32>, level_bit: u64) {
+    fn prune(&self, tree: &Tree, leaf: u32, level_bit: u64) {
         self.mask.fetch_and(!level_bit, SeqCst);
-        if Safeguard::RecheckMask.stands() && !tree.is_empty_but_for(hot) {
+        if Safeguard::RecheckMask.stands() && !tree.is_empty_but_for(leaf) {
             self.mask.fetch_or(level_bit, SeqCst);
         }
     }
@@ -288,17 +299,21 @@ struct LevelWalk<'a, V> {
 }
 
 impl<V: Visitor> LevelWalk<'_, V> {
-    /// First the leaf whose turn it is, as long as it lasts; then all leaves, in cyclic order from the next one on.
+    /// The leaf whose turn it is, as long as it lasts.
     #[inline]
-    fn run(&mut self) -> Option<V::Found> {
-        let Turn { leaf: Some(leaf), next, left } = self.turns.of(self.level) else { return self.leaves(0) };
-        if left > 0
-            && let Some(page) = self.tree.page(leaf >> FANOUT_BITS)
-            && let Some(found) = self.leaf(page, leaf, next)
-        {
-            return Some(found);
+    fn turn(&mut self) -> Option<V::Found> {
+        let Turn { leaf, next, left } = self.turns.of(self.level);
+        if left == 0 {
+            return None;
         }
-        self.leaves(leaf + 1).or_else(|| self.leaves(0))
+        self.leaf(self.tree.page(leaf >> FANOUT_BITS)?, leaf, next)
+    }
+
+    /// All leaves, in cyclic order from the one on that comes next.
+    #[inline(never)]
+    fn others(&mut self) -> Option<V::Found> {
+        let next = self.turns.of(self.level).leaf.wrapping_add(1);
+        self.leaves(next).or_else(|| self.leaves(0))
     }
 
     /// The leaves from this number on.

@@ -2,11 +2,11 @@
 
 use super::control::{Control, Settings, Translator};
 use super::directory::Entry;
-use super::pool::{Cold, Owner};
+use super::pool::Owner;
 use super::senders::Senders;
-use super::shared::Injection;
+use super::shared::{Injection, Location};
 use super::slots::Slot;
-use super::sweeps::{Cause, Closing, Meant, Sweep};
+use super::sweeps::{Cause, Closing, Meant, OwnCursor, Sweep};
 use super::word::Word;
 use crate::atomic::{AtomicU64, Ordering};
 use alloc::collections::BTreeMap;
@@ -140,11 +140,11 @@ impl Control {
     /// A mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
         let place = self.find(self.translator(its)?.senders.get(device)?, event)?;
-        match self.pool.cold(place.slot).owner {
+        match self.pool.owner(place.slot) {
             Owner::Event { collection, .. } => {
                 Some(MappedEvent { its, device, event, slot: place.slot, collection })
             }
-            Owner::Nobody | Owner::Redistributor(_) => None,
+            Owner::Nobody => None,
         }
     }
 
@@ -163,8 +163,7 @@ impl Control {
             return Err(NoRoom);
         }
         let senders = translator.senders.clone();
-        let sender = senders.map(device, &mut translator.growth).ok_or(NoRoom)?;
-        sender.store(Entry::without_slots(mapped.event_bits.into()).bits(), Ordering::SeqCst);
+        senders.map(device, &mut translator.growth).ok_or(NoRoom)?;
         translator.devices.insert(device, mapped);
         Ok(())
     }
@@ -237,7 +236,7 @@ impl Control {
         if from != to {
             let cursor = self.all_chunks();
             let (from, to) = (from.into(), to.into());
-            self.start(Cause::Command(its), Sweep::MoveAll { cursor, from, to });
+            self.start(Cause::Command(its), Sweep::MoveAll { cursor, own: OwnCursor::START, from, to });
         }
     }
 
@@ -257,61 +256,50 @@ impl Control {
         let target = self.collection(its, collection).unwrap_or(0);
         let word =
             Word::unmapped(place.generation).with_target(u32::from(target)).with_lpi_index(lpi.index());
-        let (old, _) = self.shared.slots.update(place.slot.position(), |old| old.replaced_by(word));
+        self.give_slot(place.slot, its.owner(collection), lpi);
+        let (old, _) = self.shared.update(Location::Slot(place.slot), |old| old.replaced_by(word));
         self.recall(old);
-        self.pool.set_cold(place.slot, Cold { owner: Owner::Event { its: its.0, collection }, held: false });
-        self.refresh(place.slot, Settings::Reload);
+        self.refresh(Location::Slot(place.slot), Settings::Reload);
         Ok(())
     }
 
     /// MOVI: the event, and what is pending of it, goes to another collection.
     pub(crate) fn move_event(&mut self, event: MappedEvent, collection: u16) {
-        let pending_by_itself = self.own_slot_of(event).filter(|_| self.goes_elsewhere(event, collection));
-        let held = match pending_by_itself {
-            Some(own) => self.clear_slot(own),
-            None => false,
-        };
-        let cold = self.pool.cold(event.slot);
-        self.pool.set_cold(
-            event.slot,
-            Cold { owner: Owner::Event { its: event.its.0, collection }, held: cold.held || held },
-        );
-        self.refresh(event.slot, Settings::Keep);
+        let location = Location::Slot(event.slot);
+        let own = self.own_lpi_of(event);
+        if self.goes_elsewhere(event, collection) && self.clear(own) {
+            self.shared.update(location, |word| word.with_held(true));
+        }
+        self.pool.set_owner(event.slot, event.its.owner(collection));
+        self.refresh(location, Settings::Keep);
     }
 
     fn goes_elsewhere(&self, event: MappedEvent, collection: u16) -> bool {
         self.collection(event.its, event.collection) != self.collection(event.its, collection)
     }
 
-    /// Where the event's LPI may be pending by itself, at the redistributor that the event targets.
-    fn own_slot_of(&self, event: MappedEvent) -> Option<Slot> {
-        let word = self.shared.slots.load(event.slot.position());
-        self.own_slot(word.target(), word.lpi())
+    /// Where the event's LPI may be pending by itself: at the redistributor that the event targets.
+    fn own_lpi_of(&self, event: MappedEvent) -> Location {
+        let word = self.shared.load(Location::Slot(event.slot));
+        Location::Own { vcpu: word.target(), index: word.lpi_index() }
     }
 
     /// CLEAR: nothing of the event is pending at its redistributor.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
-        if let Some(own) = self.own_slot_of(event) {
-            self.clear_slot(own);
-        }
-        self.clear_slot(event.slot);
+        self.clear(self.own_lpi_of(event));
+        self.clear(Location::Slot(event.slot));
     }
 
     /// DISCARD: as CLEAR, and the event is no longer mapped.
     pub(crate) fn discard_event(&mut self, event: MappedEvent) {
-        if let Some(own) = self.own_slot_of(event) {
-            self.clear_slot(own);
-        }
+        self.clear(self.own_lpi_of(event));
         self.unmap_slot(event.slot);
-        self.pool.set_cold(event.slot, Cold { owner: Owner::Nobody, held: false });
     }
 
     /// INV: takes the configuration of the event's LPI from memory again.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) {
-        if let Some(own) = self.own_slot_of(event) {
-            self.refresh(own, Settings::Reload);
-        }
-        self.refresh(event.slot, Settings::Reload);
+        self.refresh(self.own_lpi_of(event), Settings::Reload);
+        self.refresh(Location::Slot(event.slot), Settings::Reload);
     }
 
     /// INT: a message for the event.

@@ -3,11 +3,13 @@
 
 use super::control::Control;
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_ENTRIES, Place, depth, node_index};
-use super::pool::Block;
+use super::pool::{Block, Owner};
+use super::shared::Location;
 use super::slots::Slot;
 use super::sweeps::Closing;
 use super::word::Word;
 use crate::atomic::{AtomicU64, Ordering};
+use gic_arch::Lpi;
 
 impl Control {
     /// The slot of a sender's event, taken from the pool if need be; `None` if the budget is used up. The sender has
@@ -62,7 +64,7 @@ impl Control {
         self.count_work(1 << size);
         for slot in block_slots(block.first, size) {
             self.shared.slots.ensure(slot);
-            self.shared.slots.update(slot.position(), |_| Word::unmapped(block.generation));
+            self.shared.update(Location::Slot(slot), |_| Word::unmapped(block.generation));
         }
         Some(block)
     }
@@ -94,13 +96,30 @@ impl Control {
         self.pool.release_block(first, size);
     }
 
+    /// A slot becomes an event's, mapped to an LPI.
+    pub(super) fn give_slot(&mut self, slot: Slot, owner: Owner, lpi: Lpi) {
+        self.forget_lpi(slot);
+        self.pool.set_owner(slot, owner);
+        self.by_lpi.insert(lpi.index(), slot);
+    }
+
+    /// An event's slot is not mapped to the LPI any more that its word names.
+    fn forget_lpi(&mut self, slot: Slot) {
+        if self.pool.owner(slot) != Owner::Nobody {
+            let word = self.shared.load(Location::Slot(slot));
+            self.by_lpi.remove(word.lpi_index(), slot);
+        }
+    }
+
     /// Makes a slot map nothing. Its generation stays: that ties it to its block's owner.
     pub(super) fn unmap_slot(&mut self, slot: Slot) {
+        self.forget_lpi(slot);
+        self.pool.set_owner(slot, Owner::Nobody);
         let unmapped = |word: Word| {
             let target = word.target();
             word.replaced_by(Word::unmapped(word.generation()).with_target(target))
         };
-        let (old, _) = self.shared.slots.update(slot.position(), unmapped);
+        let (old, _) = self.shared.update(Location::Slot(slot), unmapped);
         self.recall(old);
     }
 }

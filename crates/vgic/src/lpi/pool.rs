@@ -14,15 +14,6 @@ use alloc::vec::Vec;
 const LAST_USES: u32 = GENERATION_MAX - CHUNK_SLOTS;
 const SIZES: usize = CHUNK_BITS as usize + 1;
 
-/// What the command side knows of a slot beside its word.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Cold {
-    /// Whose it is.
-    pub(super) owner: Owner,
-    /// The event was pending when its target had LPIs disabled: it becomes pending there when they are enabled.
-    pub(super) held: bool,
-}
-
 /// Whose a slot is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
@@ -35,11 +26,7 @@ pub(super) enum Owner {
         /// Which collection.
         collection: u16,
     },
-    /// An LPI pending at this redistributor by itself.
-    Redistributor(u16),
 }
-
-const NOBODY: Cold = Cold { owner: Owner::Nobody, held: false };
 
 struct Chunk {
     /// log2 of the block size that it serves.
@@ -47,7 +34,7 @@ struct Chunk {
     /// One bit per slot in use.
     used: u32,
     generation: u32,
-    cold: [Cold; CHUNK_SLOTS as usize],
+    owners: [Owner; CHUNK_SLOTS as usize],
 }
 
 /// A block of slots: a power of two, up to a chunk.
@@ -110,7 +97,12 @@ impl Pool {
 
     fn new_chunk(&mut self) -> Option<u32> {
         let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < self.chunk_limit)?;
-        self.chunks.push(Chunk { size: 0, used: 0, generation: 0, cold: [NOBODY; CHUNK_SLOTS as usize] });
+        self.chunks.push(Chunk {
+            size: 0,
+            used: 0,
+            generation: 0,
+            owners: [Owner::Nobody; CHUNK_SLOTS as usize],
+        });
         Some(number)
     }
 
@@ -122,7 +114,7 @@ impl Pool {
         };
         let bits = block_bits(at, size.min(CHUNK_BITS));
         for slot in set_bits(bits) {
-            chunk.cold[slot as usize] = NOBODY;
+            chunk.owners[slot as usize] = Owner::Nobody;
         }
         chunk.used &= !bits;
         let partial = &mut self.partial[chunk.size as usize];
@@ -168,16 +160,16 @@ impl Pool {
         u64::from(self.node_limit).saturating_sub(retired as u64)
     }
 
-    /// What is known of a slot.
-    pub(super) fn cold(&self, slot: Slot) -> Cold {
+    /// Whose a slot is.
+    pub(super) fn owner(&self, slot: Slot) -> Owner {
         let chunk = self.chunks.get((slot.get() / CHUNK_SLOTS) as usize);
-        chunk.map_or(NOBODY, |chunk| chunk.cold[(slot.get() % CHUNK_SLOTS) as usize])
+        chunk.map_or(Owner::Nobody, |chunk| chunk.owners[(slot.get() % CHUNK_SLOTS) as usize])
     }
 
-    /// Notes what is known of a slot.
-    pub(super) fn set_cold(&mut self, slot: Slot, cold: Cold) {
+    /// Notes whose a slot is.
+    pub(super) fn set_owner(&mut self, slot: Slot, owner: Owner) {
         if let Some(chunk) = self.chunks.get_mut((slot.get() / CHUNK_SLOTS) as usize) {
-            chunk.cold[(slot.get() % CHUNK_SLOTS) as usize] = cold;
+            chunk.owners[(slot.get() % CHUNK_SLOTS) as usize] = owner;
         }
     }
 
@@ -187,14 +179,14 @@ impl Pool {
     }
 
     /// The slots of a chunk that somebody owns.
-    pub(super) fn owned_slots(&self, chunk: u32) -> impl Iterator<Item = (Slot, Cold)> + use<> {
-        let (used, cold) = match self.chunks.get(chunk as usize) {
-            Some(found) => (found.used, found.cold),
-            None => (0, [NOBODY; CHUNK_SLOTS as usize]),
+    pub(super) fn owned_slots(&self, chunk: u32) -> impl Iterator<Item = (Slot, Owner)> + use<> {
+        let (used, owners) = match self.chunks.get(chunk as usize) {
+            Some(found) => (found.used, found.owners),
+            None => (0, [Owner::Nobody; CHUNK_SLOTS as usize]),
         };
         set_bits(used)
-            .map(move |at| (Slot::new(chunk * CHUNK_SLOTS + at), cold[at as usize]))
-            .filter(|(_, cold)| cold.owner != Owner::Nobody)
+            .map(move |at| (Slot::new(chunk * CHUNK_SLOTS + at), owners[at as usize]))
+            .filter(|(_, owner)| *owner != Owner::Nobody)
     }
 }
 

@@ -11,8 +11,6 @@ use msi_types::Cpu;
 pub(crate) struct LpiQueue {
     core: Arc<LpiCore>,
     consumer: Consumer,
-    /// Can LPIs be rung at the redistributor? Others need not look whether any was.
-    has_doorbell: bool,
 }
 
 impl fmt::Debug for LpiQueue {
@@ -23,26 +21,16 @@ impl fmt::Debug for LpiQueue {
 
 impl LpiQueue {
     pub(super) fn new(core: Arc<LpiCore>, cpu: Cpu) -> Self {
-        let has_doorbell = core.has_doorbell(cpu);
-        Self { core, consumer: Consumer::new(cpu.get()), has_doorbell }
-    }
-
-    #[inline]
-    fn admit(&self) {
-        if self.has_doorbell {
-            self.core.admit(self.consumer.vcpu);
-        }
+        Self { core, consumer: Consumer::new(cpu.get()) }
     }
 
     /// Acknowledges the most urgent pending LPI, if its priority is more urgent than `than`.
     pub(crate) fn take(&mut self, than: Priority) -> Option<ReadyLpi> {
-        self.admit();
         self.consumer.take(self.core.shared(), than)
     }
 
     /// Moves the most urgent pending LPI into a list register, if its priority is more urgent than `than`.
     pub(crate) fn list(&mut self, than: Priority) -> Option<ListedLpi> {
-        self.admit();
         self.consumer.list(self.core.shared(), than)
     }
 
@@ -56,7 +44,6 @@ impl LpiQueue {
     /// The LPI that [`take`](Self::take) would acknowledge. To be asked between "outside" and sleep as well: what is
     /// made pending after this was called notifies.
     pub(crate) fn highest(&mut self, than: Priority) -> Option<ReadyLpi> {
-        self.admit();
         self.consumer.highest(self.core.shared(), than)
     }
 }

@@ -1,12 +1,15 @@
 //! Mappings and pending LPIs as plain data, and back. What is visited is in proportion to what is mapped.
 
 use super::control::{Control, Settings};
-use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_BITS, NODE_ENTRIES, Place, depth};
+use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_BITS, NODE_ENTRIES, depth};
 use super::mappings::{ItsIndex, MappedDevice, NoRoom};
-use super::pool::{Cold, Owner};
+use super::own::LpiBlock;
+use super::pool::Owner;
+use super::shared::Location;
 use super::slots::Slot;
+use super::sweeps::OwnCursor;
 use super::tables::LpiTables;
-use super::word::{LPI_INDEX_BITS, Word};
+use super::word::Word;
 use core::sync::atomic::Ordering;
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
@@ -43,21 +46,20 @@ impl Control {
             return;
         };
         self.each_slot(Entry::from_bits(sender.load(Ordering::SeqCst)), &mut |event, slot| {
-            if let Owner::Event { collection, .. } = self.pool.cold(slot).owner {
-                each(event, collection, self.saved(slot));
+            if let Owner::Event { collection, .. } = self.pool.owner(slot) {
+                each(event, collection, self.saved(Location::Slot(slot)));
             }
         });
     }
 
     /// Visits the LPIs that are pending at a redistributor by themselves, ascending.
     pub(crate) fn each_pending_by_itself(&self, vcpu: u32, mut each: impl FnMut(SavedLpi)) {
-        let Some(own) = self.shared.own.get(vcpu as usize) else { return };
-        self.each_slot(Entry::from_bits(own.load(Ordering::SeqCst)), &mut |_, slot| {
-            let saved = self.saved(slot);
+        for index in self.own_blocks(vcpu).into_iter().flat_map(LpiBlock::indices) {
+            let saved = self.saved(Location::Own { vcpu, index });
             if saved.pending {
                 each(saved);
             }
-        });
+        }
     }
 
     fn each_slot(&self, root: Entry, each: &mut dyn FnMut(u32, Slot)) {
@@ -91,12 +93,12 @@ impl Control {
     }
 
     /// One load of the word: what is pending is pending at one place.
-    fn saved(&self, slot: Slot) -> SavedLpi {
-        let word = self.shared.slots.load(slot.position());
+    fn saved(&self, location: Location) -> SavedLpi {
+        let word = self.shared.load(location);
         SavedLpi {
             lpi: word.lpi(),
             target: word.target(),
-            pending: word.is_pending_anywhere() || self.pool.cold(slot).held,
+            pending: word.is_pending_or_held(),
             configuration: Some(
                 Config::new().with_enable(word.is_enabled()).with_priority(word.level().configured()),
             ),
@@ -114,10 +116,13 @@ impl Control {
         pendbaser: gicr::Pendbaser,
     ) {
         let tables = LpiTables::new(propbaser, pendbaser, self.config.id_bits);
-        self.open_doorbell(vcpu, &tables);
         if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
             *place = Some(tables);
         }
+        self.provide_own(vcpu, &tables);
+        let reload = |control: &mut Self, block| control.reload_own(vcpu, block);
+        let mut all = OwnCursor::START;
+        self.visit_own(vcpu, &mut all, u64::MAX, reload);
     }
 
     /// A mapped collection, of which no event is mapped yet.
@@ -139,20 +144,21 @@ impl Control {
         let senders = self.senders(its).ok_or(NoRoom)?;
         let sender = senders.get(device).ok_or(NoRoom)?;
         let place = self.attach(sender, u32::from(event_bits), event).ok_or(NoRoom)?;
-        self.restore_slot(place, its.owner(collection), saved);
+        self.give_slot(place.slot, its.owner(collection), saved.lpi);
+        self.restore_word(Location::Slot(place.slot), Word::unmapped(place.generation), saved);
         Ok(())
     }
 
     /// An LPI that is pending at a redistributor by itself.
-    pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) -> Result<(), NoRoom> {
-        let vcpu = u16::try_from(saved.target).map_err(|_| NoRoom)?;
-        let place = self.attach_own_place(saved.target, saved.lpi).ok_or(NoRoom)?;
-        self.restore_slot(place, Owner::Redistributor(vcpu), saved);
-        Ok(())
+    pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) {
+        if let Some(own) = self.shared.own(saved.target) {
+            own.ensure(saved.lpi);
+        }
+        self.restore_word(Location::own(saved.target, saved.lpi), Word::unmapped(0), saved);
     }
 
-    fn restore_slot(&mut self, Place { slot, generation }: Place, owner: Owner, saved: SavedLpi) {
-        let word = Word::unmapped(generation).with_target(saved.target).with_lpi_index(saved.lpi.index());
+    fn restore_word(&mut self, location: Location, word: Word, saved: SavedLpi) {
+        let word = word.with_target(saved.target).with_lpi_index(saved.lpi.index()).with_held(saved.pending);
         let (word, settings) = match saved.configuration {
             None => (word, Settings::Reload),
             Some(config) => {
@@ -162,10 +168,9 @@ impl Control {
                 (word, Settings::Given)
             }
         };
-        let (old, _) = self.shared.slots.update(slot.position(), |old| old.replaced_by(word));
+        let (old, _) = self.shared.update(location, |old| old.replaced_by(word));
         self.recall(old);
-        self.pool.set_cold(slot, Cold { owner, held: saved.pending });
-        self.refresh(slot, settings);
+        self.refresh(location, settings);
     }
 }
 
@@ -175,24 +180,12 @@ pub(crate) struct Room {
     /// Blocks, by the logarithm of their size.
     blocks: [u64; CHUNK_BITS as usize + 1],
     nodes: u64,
-    own_chunks: u64,
 }
 
 impl Room {
     /// A device with these mapped events, ascending.
     pub(crate) fn add_device(&mut self, event_bits: u8, events: impl Iterator<Item = u32>) {
-        self.add_sender(event_bits.into(), events);
-    }
-
-    /// These LPIs are pending at one redistributor by themselves, ascending.
-    pub(crate) fn add_pending_by_themselves(&mut self, lpis: impl Iterator<Item = Lpi>) {
-        let [.., chunks] = self.blocks;
-        self.add_sender(LPI_INDEX_BITS, lpis.map(Lpi::index));
-        let [.., now] = self.blocks;
-        self.own_chunks += now - chunks;
-    }
-
-    fn add_sender(&mut self, event_bits: u32, events: impl Iterator<Item = u32>) {
+        let event_bits = u32::from(event_bits);
         let (size, depth) = (event_bits.min(CHUNK_BITS), depth(event_bits));
         let mut last: Option<u32> = None;
         for event in events {
@@ -214,10 +207,7 @@ impl Room {
 impl Control {
     /// Does this fit, once nothing else is mapped?
     pub(crate) fn has_room(&self, room: &Room) -> bool {
-        let limit = u64::from(self.config.own_chunks());
-        room.chunks() <= self.pool.usable_chunks()
-            && room.nodes <= self.pool.usable_nodes()
-            && room.own_chunks <= limit
+        room.chunks() <= self.pool.usable_chunks() && room.nodes <= self.pool.usable_nodes()
     }
 
     /// Can these devices be mapped at an ITS, ascending, once no other is?
@@ -240,15 +230,15 @@ mod tests {
     proptest! {
         #[test]
         fn a_sender_needs_as_many_nodes_and_blocks_as_it_has_parts_with_events(
-            event_bits in 6u32..=23,
+            event_bits in 6u8..=23,
             events in proptest::collection::btree_set(any::<u32>(), 0..40),
         ) {
             use alloc::collections::BTreeSet;
             let events: BTreeSet<u32> = events.iter().map(|event| event >> (32 - event_bits)).collect();
             let mut room = Room::default();
-            room.add_sender(event_bits, events.iter().copied());
+            room.add_device(event_bits, events.iter().copied());
             let parts = |shift: u32| events.iter().map(|event| event >> shift).collect::<BTreeSet<_>>().len() as u64;
-            let nodes: u64 = (1..=depth(event_bits)).map(|below| parts(CHUNK_BITS + NODE_BITS * below)).sum();
+            let nodes: u64 = (1..=depth(event_bits.into())).map(|below| parts(CHUNK_BITS + NODE_BITS * below)).sum();
             prop_assert_eq!((room.chunks(), room.nodes), (parts(CHUNK_BITS), nodes));
         }
     }

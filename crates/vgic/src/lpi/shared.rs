@@ -1,12 +1,12 @@
 //! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
 
-use super::config::Priorities;
+use super::config::{LpiConfig, Priorities};
 use super::directory::{Nodes, Place};
 use super::hints::Hints;
-use super::knocks::Knocks;
+use super::own::OwnLpis;
 use super::senders::Senders;
-use super::slots::{Position, SlotTable};
-use super::word::{Gate, Level, Word};
+use super::slots::{Position, Slot, SlotTable};
+use super::word::{Level, Word};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
@@ -20,13 +20,34 @@ pub(super) struct Shared {
     pub(super) nodes: Nodes,
     /// Hints by vCPU.
     pub(super) hints: Box<[Hints]>,
-    /// By vCPU: the entry of its redistributor as a sender, whose "events" are LPI indices. These slots hold what is
-    /// pending at the redistributor itself: by `GICR_SETLPIR`, by MOVALL, from the pending table.
-    pub(super) own: Box<[AtomicU64]>,
-    /// By vCPU, where there is `GICR_SETLPIR`: LPIs that were rung by it and have no such slot yet.
-    pub(super) knocks: Box<[Knocks]>,
+    /// By vCPU: what is pending at its redistributor itself.
+    own: Box<[OwnLpis]>,
+    /// Positions from this one on are those of a redistributor's own LPIs, by index: the same for
+    /// each vCPU, whose hints are its own, too.
+    first_own: u32,
     /// What the words' levels mean to the CPU interfaces.
     pub(super) priorities: Priorities,
+}
+
+/// Where a word lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Location {
+    /// In a slot.
+    Slot(Slot),
+    /// At a redistributor, for its own LPI of this index.
+    Own {
+        /// Whose redistributor.
+        vcpu: u32,
+        /// The index.
+        index: u32,
+    },
+}
+
+impl Location {
+    /// That of a redistributor's own LPI.
+    pub(super) const fn own(vcpu: u32, lpi: Lpi) -> Self {
+        Self::Own { vcpu, index: lpi.index() }
+    }
 }
 
 /// What became of a message.
@@ -41,6 +62,20 @@ pub(crate) enum Injection {
 }
 
 impl Shared {
+    /// Nothing is mapped, all LPIs are disabled.
+    pub(super) fn new(config: &LpiConfig) -> Self {
+        let vcpus = || 0..u32::from(config.vcpus);
+        let (first_own, lpis) = (config.first_own_position(), config.lpis());
+        Self {
+            slots: SlotTable::new(config.slots),
+            nodes: Nodes::new(config.nodes()),
+            hints: vcpus().map(|_| Hints::new(first_own + lpis)).collect(),
+            own: vcpus().map(|vcpu| OwnLpis::new(vcpu, lpis)).collect(),
+            first_own,
+            priorities: config.priorities,
+        }
+    }
+
     /// A message: makes the LPI of a device's event pending. Lock-free; any thread. The second value is the
     /// vCPU to notify.
     #[inline]
@@ -63,7 +98,7 @@ impl Shared {
     pub(super) fn is_mapped(&self, senders: &Senders, device: u32, event: u32) -> bool {
         self.find(senders, device, event).is_some_and(|place| {
             let word = self.slots.load(place.slot.position());
-            word.generation() == place.generation && matches!(word.gate(), Gate::Closed | Gate::Open)
+            word.generation() == place.generation && word.is_mapped()
         })
     }
 
@@ -76,15 +111,16 @@ impl Shared {
         }
     }
 
-    /// `GICR_SETLPIR`: as [`inject`](Self::inject), also for an LPI that has no slot yet.
+    /// `GICR_SETLPIR`. Lock-free; any thread. The second value is the vCPU to notify.
+    #[inline]
     pub(super) fn ring(&self, vcpu: u32, lpi: Lpi) -> (Injection, Option<u32>) {
-        let at = vcpu as usize;
-        let Some((own, knocks)) = self.own.get(at).zip(self.knocks.get(at)) else {
-            return (Injection::Dropped, None);
-        };
-        match self.inject(own, lpi.index()) {
-            (Injection::Dropped, _) if knocks.ring(lpi) => (Injection::Fresh, Some(vcpu)),
-            done => done,
+        let index = lpi.index();
+        // Also if P is set already, as for an event's message.
+        let pend = |word: Word| word.is_deliverable().then(|| word.with_pending(true));
+        match self.own.get(vcpu as usize).and_then(|own| own.try_update(index, pend)) {
+            None => (Injection::Dropped, None),
+            Some(seen) if seen.is_pending() => (Injection::Coalesced, None),
+            Some(seen) => (Injection::Fresh, self.owe(seen.with_pending(true), self.own_position(index))),
         }
     }
 
@@ -132,6 +168,75 @@ impl Shared {
         }
         self.hints.get(target as usize)?.hint(written.level(), position);
         Some(target)
+    }
+
+    /// A vCPU's redistributor's own LPIs.
+    pub(super) fn own(&self, vcpu: u32) -> Option<&OwnLpis> {
+        self.own.get(vcpu as usize)
+    }
+
+    const fn own_position(&self, index: u32) -> Position {
+        Position::new(self.first_own + index)
+    }
+
+    /// Where the hints of a word lie.
+    pub(super) const fn position(&self, location: Location) -> Position {
+        match location {
+            Location::Slot(slot) => slot.position(),
+            Location::Own { index, .. } => self.own_position(index),
+        }
+    }
+
+    /// What a word holds.
+    pub(super) fn load(&self, location: Location) -> Word {
+        match location {
+            Location::Slot(slot) => self.slots.load(slot.position()),
+            Location::Own { vcpu, index } => self.own(vcpu).map_or(Word::unmapped(0), |own| own.load(index)),
+        }
+    }
+
+    /// Replaces a word by `change` of it, in one read-modify-write; returns the old and the new
+    /// value.
+    pub(super) fn update(&self, location: Location, change: impl Fn(Word) -> Word) -> (Word, Word) {
+        let old = match location {
+            Location::Slot(slot) => self.slots.try_update(slot.position(), |word| Some(change(word))),
+            Location::Own { vcpu, index } => {
+                self.own(vcpu).and_then(|own| own.try_update(index, |word| Some(change(word))))
+            }
+        };
+        let old = old.unwrap_or(Word::unmapped(0));
+        (old, change(old))
+    }
+
+    /// What the word holds that a hint of `vcpu` leads to.
+    #[inline]
+    pub(super) fn load_at(&self, vcpu: u32, position: Position) -> Word {
+        match position.get().checked_sub(self.first_own) {
+            None => self.slots.load(position),
+            Some(index) => self.load(Location::Own { vcpu, index }),
+        }
+    }
+
+    /// Replaces the word that a hint of `vcpu` leads to by `change` of it, in one
+    /// read-modify-write, while that gives something; returns the old value, `None` if nothing
+    /// changed.
+    #[inline]
+    pub(super) fn try_update_at(
+        &self,
+        vcpu: u32,
+        position: Position,
+        change: impl Fn(Word) -> Option<Word>,
+    ) -> Option<Word> {
+        match position.get().checked_sub(self.first_own) {
+            None => self.slots.try_update(position, change),
+            Some(index) => self.try_update_own(vcpu, index, change),
+        }
+    }
+
+    /// Apart, so that what a hint of a slot needs stays short.
+    #[inline(never)]
+    fn try_update_own(&self, vcpu: u32, index: u32, change: impl Fn(Word) -> Option<Word>) -> Option<Word> {
+        self.own(vcpu)?.try_update(index, change)
     }
 
     /// Makes sure that the word at `position` can be hinted for once it names this vCPU and level. Off the hot path.

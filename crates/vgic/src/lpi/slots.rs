@@ -90,13 +90,8 @@ impl SlotTable {
         self.word(position).map_or(Word::unmapped(0), |word| Word::from_bits(word.load(Ordering::SeqCst)))
     }
 
-    /// Replaces the word at `position` by `change` of it, in one read-modify-write; returns the old and the new value.
-    pub(super) fn update(&self, position: Position, change: impl Fn(Word) -> Word) -> (Word, Word) {
-        let old = self.try_update(position, |word| Some(change(word))).unwrap_or(Word::unmapped(0));
-        (old, change(old))
-    }
-
-    /// As [`update`](Self::update) while `change` gives something; returns the old value, `None` if nothing changed.
+    /// Replaces the word at `position` by `change` of it, in one read-modify-write, while that
+    /// gives something; returns the old value, `None` if nothing changed.
     #[inline]
     pub(super) fn try_update(
         &self,

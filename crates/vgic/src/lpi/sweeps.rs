@@ -7,17 +7,21 @@
 //! made so again. What a guest waits for – a command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`,
 //! `GITS_CTLR.Quiescent` – tells it when the sweep is done.
 //!
-//! Nothing tells it when LPIs or an ITS are *enabled*: from that write on messages must arrive. So the write goes on until
-//! its sweep is done, a piece at a time with the command lock released in between; the register reads as disabled until
-//! then. A message that comes meanwhile is taken if its slot was reached, and otherwise came before.
+//! Nothing tells it when LPIs or an ITS are *enabled*: from that write on messages must arrive. So
+//! the write goes on until its sweep is done, a piece at a time with the command lock released in
+//! between, or the vCPU repeats it. The register reads as disabled until then. A message that comes
+//! meanwhile is taken if its slot was reached, and otherwise came before.
 
 use super::control::{Control, Settings};
 use super::directory::{CHUNK_BITS, Entry, depth};
 use super::mappings::{ItsIndex, MappedDevice};
-use super::pool::{Cold, Owner};
+use super::own::{BLOCK, LpiBlock};
+use super::pool::Owner;
+use super::shared::Location;
 use super::slots::Slot;
 use super::tables::{LpiTables, PendingBits};
 use crate::events::FaultReason;
+use crate::memory::MemoryFault;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use gic_arch::Lpi;
@@ -42,7 +46,7 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    const fn is_commands(self) -> bool {
+    pub(super) const fn is_commands(self) -> bool {
         matches!(self, Self::Command(_))
     }
 }
@@ -54,18 +58,31 @@ pub(super) struct Cursor {
     end: u32,
 }
 
+/// The own LPIs of a redistributor that a sweep has still to visit.
+pub(super) struct OwnCursor {
+    /// The index of the first one.
+    next: u32,
+    /// Was a table found that cannot be read? One fault is recorded for all of it.
+    is_unreadable: bool,
+}
+
+impl OwnCursor {
+    /// All are still to be visited.
+    pub(super) const START: Self = Self { next: 0, is_unreadable: false };
+}
+
 /// Work in progress.
 pub(super) enum Sweep {
     /// Words are refreshed.
-    Refresh { cursor: Cursor, meant: Meant, settings: Settings },
+    Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
     /// MOVALL.
-    MoveAll { cursor: Cursor, from: u32, to: u32 },
+    MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
     /// Devices are unmapped, and slots taken back.
     Unmap { its: ItsIndex, devices: BTreeMap<u32, MappedDevice>, closing: Closing },
     /// What the pending table says becomes pending; `next` is the first LPI index that was not looked at.
-    Enable { cursor: Cursor, vcpu: u32, tables: LpiTables, pending: PendingBits, next: u32 },
-    /// What is pending goes into the pending table, and the redistributor's own slots are taken back.
-    Disable { cursor: Cursor, vcpu: u32, tables: LpiTables, pending: PendingBits, closing: Closing },
+    Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
+    /// What is pending goes into the pending table.
+    Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
 }
 
 /// Which slots a sweep is about.
@@ -119,7 +136,7 @@ impl Control {
     /// Starts to refresh words.
     pub(super) fn start_refresh(&mut self, cause: Cause, meant: Meant, settings: Settings) {
         let cursor = self.all_chunks();
-        self.start(cause, Sweep::Refresh { cursor, meant, settings });
+        self.start(cause, Sweep::Refresh { cursor, own: OwnCursor::START, meant, settings });
     }
 
     /// Gives a sweep up: what is left of it.
@@ -152,6 +169,7 @@ impl Control {
     /// Finishes every sweep, in one go.
     pub(crate) fn finish_sweeps(&mut self) {
         self.advance_all(u64::MAX, |_| true);
+        self.note_registers();
     }
 
     fn advance_all(&mut self, limit: u64, is_meant: impl Fn(Cause) -> bool) -> bool {
@@ -165,23 +183,41 @@ impl Control {
 
     fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> bool {
         match sweep {
-            Sweep::Refresh { cursor, meant, settings } => self.visit(cursor, limit, |control, slot, cold| {
-                if control.is_meant(*meant, slot, cold) {
-                    control.refresh(slot, *settings);
+            Sweep::Refresh { cursor, own, meant, settings } => {
+                self.visit(cursor, limit, |control, slot, owner| {
+                    if control.is_meant(*meant, slot, owner) {
+                        control.refresh(Location::Slot(slot), *settings);
+                    }
+                }) && match *meant {
+                    Meant::Target(vcpu) => {
+                        self.visit_own(vcpu, own, limit, |control, block| control.reload_own(vcpu, block))
+                    }
+                    Meant::Its(_) | Meant::Collection { .. } | Meant::Lpi(..) => true,
                 }
-            }),
-            Sweep::MoveAll { cursor, from, to } => self.visit(cursor, limit, |control, slot, cold| {
-                control.move_if_pending(slot, cold, *from, *to);
-            }),
-            Sweep::Unmap { its, devices, closing } => self.unmap_on(*its, devices, closing, limit),
-            Sweep::Enable { cursor, vcpu, tables, pending, next } => {
-                self.visit(cursor, limit, |control, slot, cold| {
-                    control.enable_slot(slot, cold, *vcpu, pending);
-                }) && self.pend_rest(*vcpu, tables, pending, next, limit)
             }
-            Sweep::Disable { cursor, vcpu, pending, closing, .. } => {
-                self.visit(cursor, limit, |control, slot, _| control.disable_slot(slot, *vcpu, pending))
-                    && self.close_on(closing, limit)
+            Sweep::MoveAll { cursor, own, from, to } => {
+                let each = |control: &mut Self, location| control.move_if_pending(location, *from, *to);
+                self.visit(cursor, limit, |control, slot, _| each(control, Location::Slot(slot)))
+                    && self.visit_own(*from, own, limit, |control, block| {
+                        block.indices().for_each(|index| each(control, Location::Own { vcpu: *from, index }));
+                        Ok(())
+                    })
+            }
+            Sweep::Unmap { its, devices, closing } => self.unmap_on(*its, devices, closing, limit),
+            Sweep::Enable { cursor, own, vcpu, pending, next } => {
+                self.visit(cursor, limit, |control, slot, _| control.enable_slot(slot, *vcpu, pending))
+                    && self.visit_own(*vcpu, own, limit, |control, block| {
+                        control.enable_own(*vcpu, block, pending)
+                    })
+                    && self.pend_rest(*vcpu, pending, next, limit)
+            }
+            Sweep::Disable { cursor, own, vcpu, pending, .. } => {
+                let mut each = |control: &mut Self, location| control.disable_word(location, *vcpu, pending);
+                self.visit(cursor, limit, |control, slot, _| each(control, Location::Slot(slot)))
+                    && self.visit_own(*vcpu, own, limit, |control, block| {
+                        block.indices().for_each(|index| each(control, Location::Own { vcpu: *vcpu, index }));
+                        Ok(())
+                    })
             }
         }
     }
@@ -199,30 +235,54 @@ impl Control {
         &mut self,
         cursor: &mut Cursor,
         limit: u64,
-        mut each: impl FnMut(&mut Self, Slot, Cold),
+        mut each: impl FnMut(&mut Self, Slot, Owner),
     ) -> bool {
         while cursor.next < cursor.end {
             if self.work() >= limit {
                 return false;
             }
             self.count_work(1);
-            for (slot, cold) in self.pool.owned_slots(cursor.next) {
+            for (slot, owner) in self.pool.owned_slots(cursor.next) {
                 self.count_work(1);
-                each(self, slot, cold);
+                each(self, slot, owner);
             }
             cursor.next += 1;
         }
         true
     }
 
-    fn is_meant(&self, meant: Meant, slot: Slot, cold: Cold) -> bool {
-        let word = || self.shared.slots.load(slot.position());
-        match (meant, cold.owner) {
+    /// Visits a redistributor's own LPIs, block by block.
+    pub(super) fn visit_own(
+        &mut self,
+        vcpu: u32,
+        cursor: &mut OwnCursor,
+        limit: u64,
+        mut each: impl FnMut(&mut Self, LpiBlock) -> Result<(), MemoryFault>,
+    ) -> bool {
+        let shared = self.shared.clone();
+        while let Some(block) = shared.own(vcpu).and_then(|own| own.block_from(cursor.next)) {
+            if self.work() >= limit {
+                return false;
+            }
+            self.count_work(BLOCK);
+            if let Err(fault) = each(self, block)
+                && !core::mem::replace(&mut cursor.is_unreadable, true)
+            {
+                self.record(FaultReason::LpiTable, fault.address, 0);
+            }
+            cursor.next = block.next();
+        }
+        true
+    }
+
+    fn is_meant(&self, meant: Meant, slot: Slot, owner: Owner) -> bool {
+        let word = || self.shared.load(Location::Slot(slot));
+        match (meant, owner) {
             (Meant::Its(its), Owner::Event { its: of, .. }) => its == of,
             (Meant::Collection { its, collection }, owner) => owner == Owner::Event { its, collection },
             (Meant::Target(vcpu), _) => word().target() == vcpu,
             (Meant::Lpi(vcpu, lpi), _) => word().target() == vcpu && word().lpi() == lpi,
-            (Meant::Its(_), _) => false,
+            (Meant::Its(_), Owner::Nobody) => false,
         }
     }
 
@@ -253,42 +313,47 @@ impl Control {
         closing.0.is_empty()
     }
 
-    fn enable_slot(&mut self, slot: Slot, cold: Cold, vcpu: u32, pending: &mut PendingBits) {
-        let word = self.shared.slots.load(slot.position());
+    fn enable_slot(&mut self, slot: Slot, vcpu: u32, pending: &mut PendingBits) {
+        let location = Location::Slot(slot);
+        let word = self.shared.load(location);
         if word.target() == vcpu {
-            let held = pending.take(word.lpi()) || cold.held;
-            self.pool.set_cold(slot, Cold { held, ..cold });
-            self.refresh(slot, Settings::Reload);
+            if pending.take(word.lpi()) {
+                self.shared.update(location, |word| word.with_held(true));
+            }
+            self.refresh(location, Settings::Reload);
         }
     }
 
-    /// What the pending table names beside events is pending at the redistributor by itself.
-    fn pend_rest(
+    fn enable_own(
         &mut self,
         vcpu: u32,
-        tables: &LpiTables,
-        pending: &PendingBits,
-        next: &mut u32,
-        limit: u64,
-    ) -> bool {
+        block: LpiBlock,
+        pending: &mut PendingBits,
+    ) -> Result<(), MemoryFault> {
+        for index in block.indices() {
+            if Lpi::from_index(index).is_some_and(|lpi| pending.take(lpi)) {
+                self.shared.update(Location::Own { vcpu, index }, |word| word.with_held(true));
+            }
+        }
+        self.reload_own(vcpu, block)
+    }
+
+    /// What the pending table names beside that is pending at the redistributor by itself.
+    fn pend_rest(&mut self, vcpu: u32, pending: &PendingBits, next: &mut u32, limit: u64) -> bool {
         while let Some(lpi) = pending.first_from(*next) {
             if self.work() >= limit {
                 return false;
             }
             self.count_work(1);
-            if !self.pend_at(vcpu, lpi) {
-                self.record(FaultReason::Budget, tables.pending_address(), lpi.get().into());
-                return true;
-            }
+            self.pend_at(vcpu, lpi);
             *next = lpi.index() + 1;
         }
         true
     }
 
-    fn disable_slot(&mut self, slot: Slot, vcpu: u32, pending: &mut PendingBits) {
-        let position = slot.position();
-        if self.shared.slots.load(position).target() == vcpu {
-            let (old, _) = self.shared.slots.update(position, super::redistributor::stopped);
+    fn disable_word(&mut self, location: Location, vcpu: u32, pending: &mut PendingBits) {
+        if self.shared.load(location).target() == vcpu {
+            let (old, _) = self.shared.update(location, super::redistributor::stopped);
             self.recall(old);
             if old.is_pending_anywhere() {
                 pending.set(old.lpi());

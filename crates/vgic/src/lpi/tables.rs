@@ -47,6 +47,21 @@ impl LpiTables {
         Ok(Config::from_bits(byte[0]))
     }
 
+    /// Reads the configuration bytes from this LPI index on, as far as the table reaches.
+    pub(super) fn read_configs(
+        &self,
+        first: u32,
+        bytes: &mut [u8],
+        memory: &dyn GuestMemory,
+    ) -> Result<(), MemoryFault> {
+        let lpis = self.end().saturating_sub(Lpi::FIRST.get());
+        let within = usize::try_from(lpis.saturating_sub(first)).unwrap_or(0).min(bytes.len());
+        if within == 0 {
+            return Ok(());
+        }
+        memory.read(self.config + u64::from(first), &mut bytes[..within])
+    }
+
     /// An empty image of the pending table's bits.
     pub(super) fn no_pending(&self) -> PendingBits {
         let bytes = lpi::pending_table_bytes(self.id_bits).saturating_sub(PENDING_TABLE_RESERVED);
@@ -67,11 +82,6 @@ impl LpiTables {
         memory: &dyn GuestMemory,
     ) -> Result<(), MemoryFault> {
         memory.write(self.pending + PENDING_TABLE_RESERVED, &bits.bytes)
-    }
-
-    /// The pending table's address.
-    pub(super) const fn pending_address(&self) -> u64 {
-        self.pending
     }
 }
 

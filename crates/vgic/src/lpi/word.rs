@@ -1,4 +1,5 @@
-//! The slot word: one mapped event's translation and its pending bit, in one atomic value.
+//! The word: one mapped event's translation and its pending bit, in one atomic value; or an LPI's
+//! state at one redistributor.
 
 use crate::safeguard::Safeguard;
 use gic_arch::Lpi;
@@ -10,7 +11,7 @@ pub(super) const GENERATION_BITS: u32 = 22;
 /// The last generation; a chunk that reached it takes no more owners.
 pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 /// Bits of a word's target.
-pub(super) const TARGET_BITS: u32 = 10;
+pub(super) const TARGET_BITS: u32 = 9;
 /// Priority levels: as many as a configuration byte can say.
 pub(super) const LEVELS: usize = 1 << LEVEL_BITS;
 
@@ -18,8 +19,9 @@ const LPI_SHIFT: u32 = GENERATION_BITS;
 const TARGET_SHIFT: u32 = LPI_SHIFT + LPI_INDEX_BITS;
 const LEVEL_SHIFT: u32 = TARGET_SHIFT + TARGET_BITS;
 const LEVEL_BITS: u32 = 6;
-const GATE_SHIFT: u32 = LEVEL_SHIFT + LEVEL_BITS;
-const GATE_BITS: u32 = 2;
+const MAPPED: u64 = 1 << 57;
+const DELIVERABLE: u64 = 1 << 58;
+const HELD: u64 = 1 << 59;
 const REVOKED: u64 = 1 << 60;
 const LISTED: u64 = 1 << 61;
 const ENABLED: u64 = 1 << 62;
@@ -55,21 +57,8 @@ impl Level {
     }
 }
 
-/// What a message finds. Only [`Open`](Self::Open) lets it pass; the others say why not, for an ITS that reports it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Gate {
-    /// No event is mapped.
-    NoEvent,
-    /// The event's collection is not mapped.
-    NoCollection,
-    /// The ITS, or LPIs at the target, are disabled.
-    Closed,
-    /// D, deliverable: a message may set P. All bits of the gate are set.
-    Open,
-}
-
-/// What a slot holds: P pending, E enabled, gate, L listed and R revoked, priority level, target vCPU, LPI, and the
-/// generation that ties the slot to its owner.
+/// What a word holds: P pending, E enabled, M mapped, D deliverable, H held, L listed and R revoked, priority
+/// level, target vCPU, LPI, and the generation that ties a slot to its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Word(u64);
 
@@ -87,6 +76,16 @@ impl Word {
     /// For an atomic.
     pub(super) const fn bits(self) -> u64 {
         self.0
+    }
+
+    /// Level and flags alone: what a word holds whose place says the rest.
+    pub(super) const fn compact(self) -> u16 {
+        (self.0 >> LEVEL_SHIFT) as u16
+    }
+
+    /// From [`compact`](Self::compact) and what the place says.
+    pub(super) const fn expanded(compact: u16, target: u32, lpi_index: u32) -> Self {
+        Self((compact as u64) << LEVEL_SHIFT).with_target(target).with_lpi_index(lpi_index)
     }
 
     const fn field(self, shift: u32, bits: u32) -> u32 {
@@ -113,20 +112,20 @@ impl Word {
         self.0 & ENABLED != 0
     }
 
-    /// The gate.
-    pub(super) const fn gate(self) -> Gate {
-        match self.field(GATE_SHIFT, GATE_BITS) {
-            0 => Gate::NoEvent,
-            1 => Gate::NoCollection,
-            2 => Gate::Closed,
-            _ => Gate::Open,
-        }
+    /// M: are the event and its collection mapped?
+    pub(super) const fn is_mapped(self) -> bool {
+        self.0 & MAPPED != 0
     }
 
-    /// D: is the gate open?
+    /// D: may a message set P?
     pub(super) const fn is_deliverable(self) -> bool {
-        const OPEN: u64 = (Gate::Open as u64) << GATE_SHIFT;
-        self.0 & OPEN == OPEN
+        self.0 & DELIVERABLE != 0
+    }
+
+    /// H: it was pending when its target had LPIs disabled, and becomes pending there when they are
+    /// enabled.
+    pub(super) const fn is_held(self) -> bool {
+        self.0 & HELD != 0
     }
 
     /// May a vCPU acknowledge it? D is not asked for: what is pending at a redistributor stays deliverable there when
@@ -145,6 +144,11 @@ impl Word {
         self.is_pending() || self.0 & (LISTED | REVOKED) == LISTED
     }
 
+    /// As [`is_pending_anywhere`](Self::is_pending_anywhere), or held.
+    pub(super) const fn is_pending_or_held(self) -> bool {
+        self.is_pending_anywhere() || self.is_held()
+    }
+
     /// Taken into a list register.
     pub(super) const fn listed(self) -> Self {
         self.with_pending(false).with_flag(LISTED, true)
@@ -156,9 +160,14 @@ impl Word {
         self.with_pending(self.is_pending() || brought).with_flag(LISTED | REVOKED, false)
     }
 
-    /// With nothing pending: what a list register brings back does not count.
+    /// With P clear: what a list register brings back does not count.
     pub(super) const fn cleared(self) -> Self {
         self.with_pending(false).with_flag(REVOKED, self.is_listed())
+    }
+
+    /// With nothing pending, and nothing held.
+    pub(super) const fn emptied(self) -> Self {
+        self.cleared().with_held(false)
     }
 
     /// A word for the same slot and generation: a list register's stay is remembered, and what it brings back does not
@@ -202,9 +211,19 @@ impl Word {
         self.with_flag(ENABLED, enabled)
     }
 
-    /// With this gate.
-    pub(super) const fn with_gate(self, gate: Gate) -> Self {
-        self.with_field(GATE_SHIFT, GATE_BITS, gate as u32)
+    /// With M as given.
+    pub(super) const fn with_mapped(self, mapped: bool) -> Self {
+        self.with_flag(MAPPED, mapped)
+    }
+
+    /// With D as given.
+    pub(super) const fn with_deliverable(self, deliverable: bool) -> Self {
+        self.with_flag(DELIVERABLE, deliverable)
+    }
+
+    /// With H as given.
+    pub(super) const fn with_held(self, held: bool) -> Self {
+        self.with_flag(HELD, held)
     }
 
     /// With this priority level.

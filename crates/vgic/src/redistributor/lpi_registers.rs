@@ -26,18 +26,23 @@ impl LpiRegisters {
 }
 
 impl<'a> Redistributor<'a> {
-    /// `GICR_CTLR.EnableLPIs` was written. Setting it takes effect before the write returns, in time that is in proportion
-    /// to what is mapped. Clearing it has an effect only where [`can_clear_enable_lpis`] says so.
+    /// `GICR_CTLR.EnableLPIs` was written. Setting it is begun, and
+    /// [finished](Self::finish_enabling) before the guest runs on. Clearing it has an effect only
+    /// where [`can_clear_enable_lpis`] says so.
     ///
     /// [`can_clear_enable_lpis`]: crate::VgicConfig::can_clear_enable_lpis
     pub(super) fn set_enable_lpis(self, enable: bool) {
         let Some(lpis) = self.lpis else { return };
         self.change_enable(lpis, enable);
-        // With no lock held: a kick may come back to these registers.
-        if enable {
+        self.advance();
+    }
+
+    /// Finishes what setting `EnableLPIs` began, in time that is in proportion to what is mapped.
+    pub(crate) fn finish_enabling(self) {
+        if let Some(lpis) = self.lpis {
+            // With no lock held: a kick may come back to these registers.
             lpis.finish_enabling(self.cpu);
         }
-        lpis.advance_registers();
     }
 
     /// The enable that takes `PTZ` consumes it: disabling LPIs writes what is pending to the table.
@@ -66,7 +71,7 @@ impl<'a> Redistributor<'a> {
     }
 
     /// Was `EnableLPIs` set, and has that not taken effect everywhere?
-    pub(super) fn is_enabling(self) -> bool {
+    pub(crate) fn is_enabling(self) -> bool {
         self.lpis
             .is_some_and(|lpis| lpis.with_notification_owed(|control| control.is_enabling(self.cpu.get())))
     }
@@ -157,7 +162,7 @@ impl<'a> Redistributor<'a> {
         if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
             lpis.invalidate(self.cpu, lpi);
             self.private.invalidated.ask();
-            lpis.advance_registers();
+            self.advance();
         }
     }
 
@@ -169,7 +174,7 @@ impl<'a> Redistributor<'a> {
         if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && is_written) {
             lpis.invalidate_all(self.cpu);
             self.private.invalidated.ask();
-            lpis.advance_registers();
+            self.advance();
         }
     }
 

@@ -112,7 +112,6 @@ impl Frozen<'_> {
         };
         let held: Vec<_> = gic.its.iter().map(|its| its.hold()).collect();
         core.with_notification_owed(|control| {
-            self.vcpus.iter().for_each(|vcpu| control.admit_all(vcpu.cpu().get()));
             let its = held.iter().map(|its| its.save(control, |vcpu| gic.affinity(vcpu)));
             let mut its: Vec<_> = its.collect();
             its.sort_unstable_by_key(|its| its.base);

@@ -107,6 +107,7 @@ impl<'s> Plan<'s> {
         }
         // Whoever is owed a notification for an LPI gets it here, too.
         gic.finish_sweeps();
+        gic.note_restored_commands();
         mapped.map_err(|NoRoom| Problem::NoRoom.of(Object::Machine))
     }
 
@@ -156,7 +157,8 @@ impl PlannedCpu<'_> {
                 target: vcpu,
                 pending: true,
                 configuration: saved.configuration.map(Config::from_bits),
-            })
+            });
+            Ok(())
         })
     }
 }
@@ -305,9 +307,6 @@ impl Check<'_> {
         let mut room = Room::default();
         for device in plan.its.iter().flat_map(|its| &its.saved.devices) {
             room.add_device(device.event_bits, device.events.iter().map(|state| state.event.get()));
-        }
-        for cpu in &plan.cpus {
-            room.add_pending_by_themselves(cpu.lpis.iter().filter_map(|lpi| Lpi::try_from(lpi.intid).ok()));
         }
         lpis.with_notification_owed(|control| {
             let devices = self.gic.its.iter().zip(&plan.its).all(|(its, planned)| {

@@ -3,6 +3,7 @@
 
 mod crowd;
 mod delivery;
+mod direct_lpis;
 mod doorbells;
 mod faults;
 mod frames;
@@ -13,3 +14,4 @@ mod regions;
 mod registers;
 mod sgis;
 mod sleep;
+mod unfinished;

@@ -41,7 +41,7 @@ impl Busybody {
         gic.read(redistributor + u64::from(gicr::PROPBASER.offset()), Double).unwrap();
         gic.write(gic.config().distributor + u64::from(gicd::CTLR.offset()), Word, 3).unwrap();
         gic.set_line(Line::Spi(SPI + 1), Level::Low);
-        gic.poll_its(0);
+        _ = gic.poll();
         gic.events().drain(drop);
         self.calls.fetch_add(1, SeqCst);
     }

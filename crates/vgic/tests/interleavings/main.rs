@@ -19,6 +19,10 @@ mod candidates;
 #[path = "../../src/interrupt.rs"]
 mod interrupt;
 #[expect(dead_code, reason = "a part is enough here")]
+#[expect(unreachable_pub, reason = "the source is a library's")]
+#[path = "../../src/progress.rs"]
+mod progress;
+#[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/safeguard.rs"]
 mod safeguard;
 #[expect(dead_code, reason = "a part is enough here")]

@@ -60,6 +60,7 @@ macro_rules! atomic {
 }
 
 atomic!(AtomicBool of bool: swap);
+atomic!(AtomicU16 of u16:);
 atomic!(AtomicU32 of u32: fetch_and, fetch_or, swap);
 atomic!(AtomicU64 of u64: fetch_add, fetch_and, fetch_max, fetch_or, fetch_sub, swap);
 
@@ -67,6 +68,9 @@ atomic!(AtomicU64 of u64: fetch_add, fetch_and, fetch_max, fetch_or, fetch_sub, 
 fn check(order: Ordering) {
     assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
 }
+
+/// Eight LPIs.
+pub(crate) const OWN_PAGE_BITS: u32 = 3;
 
 thread_local! {
     static LEFT_OUT: Cell<Option<Safeguard>> = const { Cell::new(None) };

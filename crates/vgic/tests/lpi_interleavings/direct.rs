@@ -1,98 +1,149 @@
-//! Direct LPIs that are rung where there is no room for them yet.
+//! Direct LPIs, rung while commands and vCPUs change their words.
 
-use super::machine::{Commands, Machine, machine};
+use super::machine::machine;
 use super::scenarios::{LPI, OTHER, holds, needs, spawn};
 use super::shared::Injection;
 use crate::safeguard::Safeguard;
 use alloc::sync::Arc;
-use shuttle::sync::Mutex;
-
-fn locked() -> (Arc<Machine>, Arc<Mutex<Commands>>) {
-    let (machine, commands) = machine();
-    (machine, Arc::new(Mutex::new(commands)))
-}
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 fn rung_while_the_vcpu_falls_asleep() {
-    let (machine, commands) = locked();
+    let (machine, _commands) = machine();
     let rings = [LPI, OTHER].map(|lpi| spawn(&machine, move |machine| machine.ring(0, lpi)));
-    let sleeper = {
-        let commands = commands.clone();
-        spawn(&machine, move |machine| machine.vcpu(0).leave_with(&commands))
-    };
+    let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
     for ring in rings {
         assert_ne!(ring.join().unwrap(), Injection::Dropped);
     }
     let gone = sleeper.join().unwrap();
     let kicks = machine.kicks(0);
-    let mut taken = machine.vcpu(0).drain_with(&commands);
+    let mut taken = machine.vcpu(0).drain();
     taken.sort_unstable();
     assert_eq!(taken, [LPI, OTHER]);
     assert!(kicks <= 1 && (!gone || kicks == 1), "gone: {gone}, {kicks} kicks");
 }
 
 #[test]
-fn a_vcpu_never_sleeps_over_an_lpi_that_was_rung_without_room() {
+fn a_vcpu_never_sleeps_over_a_direct_lpi() {
     holds(rung_while_the_vcpu_falls_asleep);
-    needs(Safeguard::FlagLast, rung_while_the_vcpu_falls_asleep);
+    needs(Safeguard::LeaveFirst, rung_while_the_vcpu_falls_asleep);
+    needs(Safeguard::OneKick, rung_while_the_vcpu_falls_asleep);
 }
 
 fn rung_while_lpis_are_disabled() {
-    let (machine, commands) = locked();
+    let (machine, mut commands) = machine();
     let rings = [1, 2].map(|_| spawn(&machine, |machine| machine.ring(0, LPI)));
-    let vcpu = {
-        let commands = commands.clone();
-        spawn(&machine, move |machine| machine.vcpu(0).drain_with(&commands).len())
-    };
-    commands.lock().unwrap().disable_lpis(0);
-    let sent = rings.map(|ring| ring.join().unwrap() != Injection::Dropped);
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.disable_lpis(0);
+    assert_eq!(commands.pending(0), [], "pending after EnableLPIs was cleared");
+    let fresh = rings.map(|ring| ring.join().unwrap() == Injection::Fresh);
     let taken = vcpu.join().unwrap();
-    assert!(machine.table_has(0, LPI) || taken != 0 || sent == [false; 2]);
-    commands.lock().unwrap().reset_lpis();
-    commands.lock().unwrap().enable_lpis_without_pending(0);
-    assert_ne!(machine.ring(0, OTHER), Injection::Dropped);
-    assert_eq!(machine.vcpu(0).drain_with(&commands), [OTHER], "nobody else rang since");
+    assert_eq!(commands.pending(0), [], "became pending after EnableLPIs was cleared");
+    let fresh = fresh.into_iter().filter(|fresh| *fresh).count();
+    assert_eq!(taken + usize::from(machine.table_has(0, LPI)), fresh);
 }
 
 #[test]
-fn what_was_rung_without_room_is_delivered_or_in_the_pending_table() {
+fn a_direct_lpi_is_delivered_or_in_the_pending_table() {
     holds(rung_while_lpis_are_disabled);
-    needs(Safeguard::RingAgain, rung_while_lpis_are_disabled);
-    needs(Safeguard::ForgetLate, rung_while_lpis_are_disabled);
+    needs(Safeguard::SweepOnDisable, rung_while_lpis_are_disabled);
 }
 
-/// One thread is slow to find that LPIs were disabled: they are enabled again by then, and somebody else rings.
-fn rung_after_lpis_were_enabled_again() {
-    let (machine, commands) = locked();
+/// LPIs are enabled again, and what the pending table says is pending beside what is rung
+/// meanwhile.
+fn rung_while_lpis_are_enabled() {
+    let (machine, mut commands) = machine();
+    machine.ring(0, LPI);
+    commands.disable_lpis(0);
     let slow = spawn(&machine, |machine| machine.ring(0, LPI));
-    commands.lock().unwrap().disable_lpis(0);
-    commands.lock().unwrap().enable_lpis(0);
-    assert_ne!(machine.ring(0, LPI), Injection::Dropped);
-    slow.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain_with(&commands), [LPI]);
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.enable_lpis(0);
+    let after = machine.ring(0, LPI);
+    assert_ne!(after, Injection::Dropped, "LPIs are enabled");
+    let fresh = [slow.join().unwrap(), after].iter().filter(|rung| **rung == Injection::Fresh).count();
+    assert_eq!(vcpu.join().unwrap() + machine.vcpu(0).drain().len(), 1 + fresh);
 }
 
 #[test]
-fn whoever_rings_too_late_takes_nobody_elses_ring_back() {
-    holds(rung_after_lpis_were_enabled_again);
+fn a_direct_lpi_is_delivered_as_often_as_it_became_pending() {
+    holds(rung_while_lpis_are_enabled);
+    needs(Safeguard::Owing, rung_while_lpis_are_enabled);
 }
 
-/// One thread rings and takes it back, while the vCPU makes room.
 fn rung_and_taken_back() {
-    let (machine, commands) = locked();
-    let vcpu = {
-        let commands = commands.clone();
-        spawn(&machine, move |machine| machine.vcpu(0).drain_with(&commands).len())
-    };
+    let (machine, mut commands) = machine();
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain());
     machine.ring(0, LPI);
     machine.ring(0, OTHER);
-    commands.lock().unwrap().clear_lpi(0, LPI);
+    commands.clear_lpi(0, LPI);
     let before = vcpu.join().unwrap();
-    let after = machine.vcpu(0).drain_with(&commands);
+    let after = machine.vcpu(0).drain();
     assert!(!after.contains(&LPI), "it was taken back");
-    assert!((1..=2).contains(&(before + after.len())), "the other is delivered");
+    assert_eq!([before, after].concat().iter().filter(|lpi| **lpi == OTHER).count(), 1);
 }
 
 #[test]
-fn an_lpi_that_was_taken_back_is_not_admitted_afterwards() {
+fn a_direct_lpi_that_was_taken_back_does_not_come_back() {
     holds(rung_and_taken_back);
+}
+
+/// The configuration says "disabled", then "enabled" with another priority; each is invalidated.
+fn rung_while_it_is_invalidated() {
+    let (machine, mut commands) = machine();
+    let ring = spawn(&machine, |machine| machine.ring(0, LPI));
+    machine.configure(LPI, false, 0xa0);
+    commands.invalidate(0, LPI);
+    assert_eq!(machine.vcpu(0).drain(), [], "it is disabled");
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    machine.configure(LPI, true, 0x20);
+    commands.invalidate(0, LPI);
+    assert_ne!(ring.join().unwrap(), Injection::Dropped);
+    assert_eq!(vcpu.join().unwrap() + machine.vcpu(0).drain().len(), 1);
+}
+
+#[test]
+fn an_invalidation_holds_a_direct_lpi_back_and_loses_none() {
+    holds(rung_while_it_is_invalidated);
+    needs(Safeguard::Owing, rung_while_it_is_invalidated);
+}
+
+/// The vCPU enters and exits twice, while the LPI is rung, disabled and moved by MOVALL.
+fn rung_while_listed() {
+    let (machine, mut commands) = machine();
+    let number = Arc::new(AtomicU64::new(0));
+    let sender = {
+        let number = number.clone();
+        spawn(&machine, move |machine| {
+            (1..=2).fold(0, |last, message| {
+                number.store(message, SeqCst);
+                if machine.ring(0, LPI) == Injection::Dropped { last } else { message }
+            })
+        })
+    };
+    let vcpu = {
+        let number = number.clone();
+        spawn(&machine, move |machine| {
+            let mut vcpu = machine.vcpu(0);
+            let mut seen = 0;
+            for keeps in [true, false] {
+                let listed = vcpu.enter();
+                if listed.is_some() && !keeps {
+                    seen = number.load(SeqCst);
+                }
+                vcpu.exit(listed, keeps);
+            }
+            seen
+        })
+    };
+    commands.disable_lpis(0);
+    commands.enable_lpis(0);
+    commands.movall(0, 1);
+    let (last, seen) = (sender.join().unwrap(), vcpu.join().unwrap());
+    assert!(commands.sync(), "it has exited");
+    let left = machine.vcpu(0).drain().len() + machine.vcpu(1).drain().len();
+    assert!(left > 0 || seen >= last, "ring {last} was taken, ring {seen} was seen");
+}
+
+#[test]
+fn a_direct_lpi_in_a_list_register_is_not_lost() {
+    holds(rung_while_listed);
 }

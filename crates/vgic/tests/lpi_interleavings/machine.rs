@@ -3,22 +3,17 @@
 use super::config::{LpiConfig, Priorities, PriorityView};
 use super::consumer::{Consumer, ListedLpi, fold};
 use super::control::Control;
-use super::directory::Nodes;
-use super::hints::Hints;
-use super::knocks::Knocks;
 use super::mappings::{ItsIndex, MappedDevice, MappedEvent};
 use super::senders::Senders;
 use super::shared::{Injection, Shared};
-use super::slots::SlotTable;
-use crate::atomic::AtomicU64;
 use crate::attention::Attention;
 use crate::events::Events;
 use crate::memory::{GuestMemory, MemoryFault};
+use crate::progress::Progress;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, Kick};
-use shuttle::sync::Mutex;
 
 const VCPUS: u16 = 2;
 const PENDING: u64 = 0x1_0000;
@@ -81,17 +76,12 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
         slots: 64,
         devices: 4,
         id_bits: 14,
-        direct: true,
+        direct: false,
         priorities: Priorities { view: PriorityView::Unshifted, bits: 5 },
     };
-    let shared = Arc::new(Shared {
-        slots: SlotTable::new(512),
-        nodes: Nodes::new(8),
-        hints: (0..VCPUS).map(|_| Hints::new(512)).collect(),
-        own: (0..VCPUS).map(|_| AtomicU64::new(0)).collect(),
-        knocks: (0..VCPUS).map(|_| Knocks::new(config.id_bits)).collect(),
-        priorities: config.priorities,
-    });
+    let shared = Arc::new(Shared::new(&config));
+    // As `EnableLPIs` does for all LPIs where they are direct.
+    (0..VCPUS).for_each(|vcpu| shared.own(vcpu.into()).unwrap().ensure(lpi(8192)));
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
     let senders = Arc::new(Senders::new(device_id_bits));
@@ -136,6 +126,12 @@ impl Machine {
 
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
         Vcpu { machine: self.clone(), cpu: Cpu::new(vcpu.into()), consumer: Consumer::new(vcpu.into()) }
+    }
+
+    /// An access leaves work over.
+    pub(super) fn leaves_work(&self) {
+        self.attention.note_work(&mut false, Progress::Unfinished);
+        self.attention.tell_of_work();
     }
 
     pub(super) fn kicks(&self, vcpu: u16) -> usize {
@@ -208,17 +204,11 @@ impl Commands {
         self.notify();
     }
 
-    /// With `PTZ`: the pending table is empty.
-    pub(super) fn enable_lpis_without_pending(&mut self, vcpu: u16) {
-        let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(13);
-        let pendbaser = gicr::Pendbaser::new().with_pending_table_zero(true);
-        self.control.enable_lpis(vcpu.into(), propbaser, pendbaser);
+    /// `GICR_INVLPIR`.
+    pub(super) fn invalidate(&mut self, vcpu: u16, number: u32) {
+        self.control.invalidate(vcpu.into(), lpi(number));
         self.control.finish_sweeps();
         self.notify();
-    }
-
-    pub(super) fn reset_lpis(&mut self) {
-        self.control.reset_lpis();
     }
 
     pub(super) fn set_its_enabled(&mut self, enabled: bool) {
@@ -254,33 +244,6 @@ impl Vcpu {
         self.consumer.take(&self.machine.shared, Priority::IDLE).map(|ready| ready.lpi.get())
     }
 
-    /// As `LpiCore::admit`: what was rung is admitted before the vCPU looks.
-    fn admit(&mut self, commands: &Mutex<Commands>) {
-        let (machine, vcpu) = (self.machine.clone(), self.cpu.get());
-        if let Some(knocks) = machine.shared.knocks.get(self.cpu.index()).filter(|knocks| knocks.any()) {
-            knocks.visit(|leaf| {
-                commands.lock().unwrap().control.admit(vcpu, leaf);
-            });
-        }
-    }
-
-    pub(super) fn drain_with(&mut self, commands: &Mutex<Commands>) -> Vec<u32> {
-        let take = || {
-            self.admit(commands);
-            self.take()
-        };
-        core::iter::from_fn(take).collect()
-    }
-
-    /// As [`leave`](Self::leave).
-    pub(super) fn leave_with(&mut self, commands: &Mutex<Commands>) -> bool {
-        let machine = self.machine.clone();
-        machine.attention.leave_unless(self.cpu, || {
-            self.admit(commands);
-            self.highest()
-        })
-    }
-
     pub(super) fn drain(&mut self) -> Vec<u32> {
         core::iter::from_fn(|| self.take()).collect()
     }
@@ -289,6 +252,12 @@ impl Vcpu {
     pub(super) fn leave(&mut self) -> bool {
         let machine = self.machine.clone();
         machine.attention.leave_unless(self.cpu, || self.highest())
+    }
+
+    /// Says that it leaves, then looks for work. `true`: it is gone.
+    pub(super) fn leave_unless_work(&self) -> bool {
+        let attention = &self.machine.attention;
+        attention.leave_unless(self.cpu, || attention.has_work())
     }
 
     fn highest(&mut self) -> bool {

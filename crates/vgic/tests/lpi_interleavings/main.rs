@@ -20,12 +20,16 @@ mod attention;
 mod events;
 #[path = "../../src/memory.rs"]
 mod memory;
+#[path = "../../src/progress.rs"]
+mod progress;
 #[path = "../../src/safeguard.rs"]
 mod safeguard;
 
 /// The core, with the scenarios inside so that they see what the core shows nobody else.
 #[path = ""]
 mod lpi {
+    #[path = "../../src/lpi/by_lpi.rs"]
+    mod by_lpi;
     #[path = "../../src/lpi/config.rs"]
     mod config;
     #[path = "../../src/lpi/consumer.rs"]
@@ -36,10 +40,10 @@ mod lpi {
     mod directory;
     #[path = "../../src/lpi/hints.rs"]
     mod hints;
-    #[path = "../../src/lpi/knocks.rs"]
-    mod knocks;
     #[path = "../../src/lpi/mappings.rs"]
     mod mappings;
+    #[path = "../../src/lpi/own.rs"]
+    mod own;
     #[path = "../../src/lpi/placement.rs"]
     mod placement;
     #[path = "../../src/lpi/pool.rs"]
@@ -69,4 +73,6 @@ mod lpi {
     mod reports;
     #[path = "scenarios.rs"]
     mod scenarios;
+    #[path = "work.rs"]
+    mod work;
 }

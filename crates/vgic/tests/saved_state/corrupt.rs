@@ -119,7 +119,7 @@ fn go_on(board: &mut Board) {
             board.send(device, event);
         }
     }
-    board.gic.poll_its(0);
+    _ = board.gic.poll();
 }
 
 /// Damages what `source` saves, and has `board` restored from it.

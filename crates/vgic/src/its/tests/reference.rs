@@ -130,6 +130,7 @@ impl Pair {
         for lpi in LPIS {
             model.memory.insert(lpi, Cached { enable: true, priority: 0xa0 });
         }
+        (0..VCPUS).for_each(|vcpu| model.cache_all(vcpu));
         let queues = (0..VCPUS).map(|vcpu| rig.vcpu(vcpu)).collect();
         let mut pair = Self { rig, models: vec![model], queues };
         let devices = [mapd(0, 1), mapd(1, 6), mapd(2, 12)];

@@ -145,7 +145,7 @@ impl Rig {
             }
             held.restore(registers, &its, control, vcpu).expect("there is room");
             for saved in &own {
-                control.restore_pending_by_itself(*saved).expect("there is room");
+                control.restore_pending_by_itself(*saved);
             }
         });
         drop(held);
@@ -160,7 +160,6 @@ impl Rig {
         self.lpis.with_notification_owed(|control| {
             let mut own = Vec::new();
             for vcpu in 0..vcpus {
-                control.admit_all(vcpu.into());
                 control.each_pending_by_itself(vcpu.into(), |saved| own.push(saved));
             }
             (held.save(control, Affinity::from_packed), own)
@@ -279,12 +278,9 @@ impl Rig {
         self.lpis.queue(cpu(vcpu)).expect("not given out")
     }
 
-    /// `GICR_SETLPIR`, and the vCPU has looked.
+    /// `GICR_SETLPIR`.
     pub(super) fn set_lpi(&self, vcpu: u16, lpi: u32) -> Injection {
-        let injection = self.lpis.set_lpi(cpu(vcpu), Lpi::try_from(lpi).expect("an LPI"));
-        self.lpis.with_notification_owed(|control| control.admit_all(vcpu.into()));
-        self.lpis.notify_owed();
-        injection
+        self.lpis.set_lpi(cpu(vcpu), Lpi::try_from(lpi).expect("an LPI"))
     }
 
     pub(super) fn pending(&self, vcpu: u16) -> Vec<u32> {

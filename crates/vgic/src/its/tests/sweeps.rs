@@ -128,7 +128,9 @@ fn an_its_that_is_enabled_before_it_was_quiescent_takes_every_message() {
     let rig = crowded();
     for pieces in [0, 1, 30] {
         rig.set_enabled(false);
-        (0..pieces).for_each(|_| rig.its.poll());
+        for _ in 0..pieces {
+            rig.its.poll();
+        }
 
         rig.set_enabled(true);
 

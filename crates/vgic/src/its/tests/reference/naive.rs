@@ -76,8 +76,8 @@ impl Model {
         self.events = events;
     }
 
-    /// Configuration is cached for a chunk of LPIs at a time, and all of this test's are in one.
-    fn make_room(&mut self, vcpu: u16) {
+    /// A redistributor knows the configuration of every LPI.
+    pub(super) fn cache_all(&mut self, vcpu: u16) {
         for neighbour in LPIS {
             let config = self.in_memory(neighbour);
             self.own.entry((vcpu, neighbour)).or_insert((false, config));
@@ -85,14 +85,11 @@ impl Model {
     }
 
     pub(super) fn invalidate(&mut self, vcpu: u16, lpi: u32) {
-        if self.lpis_enabled.contains(&vcpu) && self.in_memory(lpi).enable {
-            self.make_room(vcpu);
-        }
         self.reload(vcpu, |of| of == lpi);
     }
 
     fn pend_own(&mut self, vcpu: u16, lpi: u32) {
-        self.make_room(vcpu);
+        self.cache_all(vcpu);
         if let Some(own) = self.own.get_mut(&(vcpu, lpi)) {
             own.0 = true;
         }
@@ -290,6 +287,7 @@ impl Model {
         if !self.lpis_enabled.insert(vcpu) {
             return vec![self];
         }
+        self.cache_all(vcpu);
         self.reload(vcpu, |_| true);
         let table = self.tables.remove(&vcpu).unwrap_or_default();
         table.into_iter().fold(vec![self], |models, lpi| {
@@ -328,12 +326,15 @@ impl Model {
         self.tables.insert(vcpu, pending);
     }
 
-    /// Of LPIs that are not pending, a redistributor by itself knows no configuration any more.
+    /// Of LPIs that are not pending, a redistributor reads the configuration anew.
     pub(super) fn migrate(&mut self) {
         let own = core::mem::take(&mut self.own);
         for ((vcpu, lpi), (_, cached)) in own.into_iter().filter(|(_, (pending, _))| *pending) {
             self.pend_own(vcpu, lpi);
             self.own.entry((vcpu, lpi)).and_modify(|own| own.1 = cached);
+        }
+        for vcpu in self.lpis_enabled.clone() {
+            self.cache_all(vcpu);
         }
     }
 

@@ -1,0 +1,71 @@
+//! From an LPI to the slot of the event that is mapped to it. Of several events on one LPI, which a
+//! guest should not map, only the count is known: whoever looks for them visits every slot.
+
+use super::slots::Slot;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// LPIs of a page, as a power of two.
+const PAGE_BITS: u32 = 10;
+const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
+
+/// The mapped slots of one LPI.
+#[derive(Clone, Copy, Default)]
+struct Mapped {
+    count: u32,
+    /// The exclusive or of their numbers: the number, where there is one.
+    numbers: u32,
+}
+
+/// Slots by LPI. Pages come with use; there are as many as the distributor's LPIs fill.
+pub(super) struct SlotsByLpi {
+    pages: Vec<Option<Box<[Mapped; 1 << PAGE_BITS]>>>,
+}
+
+/// Where an LPI is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MappedAt {
+    /// Nowhere.
+    Nowhere,
+    /// In this slot.
+    One(Slot),
+    /// In several slots.
+    Several,
+}
+
+impl SlotsByLpi {
+    /// Of a distributor with this many LPIs.
+    pub(super) fn new(lpis: u32) -> Self {
+        Self { pages: (0..lpis.div_ceil(1 << PAGE_BITS)).map(|_| None).collect() }
+    }
+
+    /// An LPI, by index, is mapped in a slot.
+    pub(super) fn insert(&mut self, lpi_index: u32, slot: Slot) {
+        if let Some(page) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
+            let page = page.get_or_insert_with(|| Box::new([Mapped::default(); 1 << PAGE_BITS]));
+            let mapped = &mut page[(lpi_index & PAGE_MASK) as usize];
+            mapped.count += 1;
+            mapped.numbers ^= slot.get();
+        }
+    }
+
+    /// An LPI that was mapped in a slot is not any more.
+    pub(super) fn remove(&mut self, lpi_index: u32, slot: Slot) {
+        if let Some(Some(page)) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
+            let mapped = &mut page[(lpi_index & PAGE_MASK) as usize];
+            mapped.count = mapped.count.saturating_sub(1);
+            mapped.numbers ^= slot.get();
+        }
+    }
+
+    /// Where an LPI, by index, is mapped.
+    pub(super) fn find(&self, lpi_index: u32) -> MappedAt {
+        let page = self.pages.get((lpi_index >> PAGE_BITS) as usize).and_then(Option::as_ref);
+        let mapped = page.map_or(Mapped::default(), |page| page[(lpi_index & PAGE_MASK) as usize]);
+        match mapped.count {
+            0 => MappedAt::Nowhere,
+            1 => MappedAt::One(Slot::new(mapped.numbers)),
+            _ => MappedAt::Several,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! LPIs that are pending at a redistributor by themselves: by `GICR_SETLPIR`, by MOVALL, from the
+//! pending table. A flat table per redistributor with a word for each LPI; the target and the LPI
+//! follow from the word's place.
+//!
+//! Pages come on the command path. With direct LPIs, `EnableLPIs` makes all of them that the
+//! guest's tables cover, so that a message always finds its word and allocates nothing. A page
+//! stays as long as the table.
+
+use super::word::Word;
+use crate::atomic::{AtomicU16, Ordering::SeqCst};
+use alloc::boxed::Box;
+use gic_arch::Lpi;
+use once_cell::race::OnceBox;
+
+/// LPIs of a page, as a power of two.
+const PAGE_BITS: u32 = crate::atomic::OWN_PAGE_BITS;
+const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
+/// LPIs of an [`LpiBlock`].
+pub(super) const BLOCK: u32 = if PAGE_BITS < 6 { 1 << PAGE_BITS } else { 64 };
+
+type Page = [AtomicU16; 1 << PAGE_BITS];
+
+/// The words of one redistributor.
+pub(super) struct OwnLpis {
+    vcpu: u32,
+    pages: Box<[OnceBox<Page>]>,
+}
+
+impl OwnLpis {
+    /// Of a redistributor with this many LPIs; pages come with [`ensure`](Self::ensure).
+    pub(super) fn new(vcpu: u32, lpis: u32) -> Self {
+        Self { vcpu, pages: (0..lpis.div_ceil(1 << PAGE_BITS)).map(|_| OnceBox::new()).collect() }
+    }
+
+    /// Makes sure that an LPI has a word. Off the hot path.
+    pub(super) fn ensure(&self, lpi: Lpi) {
+        if let Some(page) = self.pages.get((lpi.index() >> PAGE_BITS) as usize) {
+            page.get_or_init(|| Box::new(core::array::from_fn(|_| AtomicU16::new(0))));
+        }
+    }
+
+    /// Makes sure that every LPI below `end` has a word. Off the hot path.
+    pub(super) fn ensure_below(&self, end: u32) {
+        (Lpi::FIRST.get()..end).step_by(1 << PAGE_BITS).for_each(|intid| {
+            if let Ok(lpi) = Lpi::try_from(intid) {
+                self.ensure(lpi);
+            }
+        });
+    }
+
+    #[inline]
+    fn word(&self, index: u32) -> Option<&AtomicU16> {
+        let page = self.pages.get((index >> PAGE_BITS) as usize)?.get()?;
+        Some(&page[(index & PAGE_MASK) as usize])
+    }
+
+    const fn expand(&self, index: u32, bits: u16) -> Word {
+        Word::expanded(bits, self.vcpu, index)
+    }
+
+    /// Has the LPI with this index a word?
+    pub(super) fn has(&self, index: u32) -> bool {
+        self.word(index).is_some()
+    }
+
+    /// The word of the LPI with this index; an empty one where there is none.
+    #[inline]
+    pub(super) fn load(&self, index: u32) -> Word {
+        self.expand(index, self.word(index).map_or(0, |word| word.load(SeqCst)))
+    }
+
+    /// Replaces a word by `change` of it, in one read-modify-write, while that gives something;
+    /// returns the old value, `None` if nothing changed.
+    #[inline]
+    pub(super) fn try_update(&self, index: u32, change: impl Fn(Word) -> Option<Word>) -> Option<Word> {
+        let atomic = self.word(index)?;
+        let mut old = atomic.load(SeqCst);
+        loop {
+            let new = change(self.expand(index, old))?.compact();
+            match atomic.compare_exchange(old, new, SeqCst, SeqCst) {
+                Ok(_) => return Some(self.expand(index, old)),
+                Err(seen) => old = seen,
+            }
+        }
+    }
+
+    /// The first block with words, from the one on that begins at this LPI index.
+    pub(super) fn block_from(&self, index: u32) -> Option<LpiBlock> {
+        let mut pages = self.pages.iter().zip(0u32..).skip((index >> PAGE_BITS) as usize);
+        let (_, page) = pages.find(|(page, _)| page.get().is_some())?;
+        Some(LpiBlock { first: index.max(page << PAGE_BITS) })
+    }
+
+    /// All blocks with words.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = LpiBlock> {
+        core::iter::successors(self.block_from(0), |block| self.block_from(block.next()))
+    }
+}
+
+/// [`BLOCK`] LPIs that lie beside each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LpiBlock {
+    first: u32,
+}
+
+impl LpiBlock {
+    /// The LPI index at which the next block begins.
+    pub(super) const fn next(self) -> u32 {
+        self.first + BLOCK
+    }
+
+    /// The LPI index of its first LPI.
+    pub(super) const fn first(self) -> u32 {
+        self.first
+    }
+
+    /// The LPI indices.
+    pub(super) fn indices(self) -> impl Iterator<Item = u32> {
+        self.first..self.next()
+    }
+}

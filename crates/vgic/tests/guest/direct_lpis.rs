@@ -1,0 +1,122 @@
+//! Direct LPIs of a well-behaved guest: as many as there are, at every redistributor.
+
+use crate::machine::{Machine, Ram};
+use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr};
+use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
+use vgic::{FaultReason, GuestMemory, VgicConfig};
+
+const FIRST: u32 = 8192;
+const SPURIOUS: u64 = 1023;
+
+/// A machine whose redistributors take every LPI of 16 bits. All are configured as enabled.
+fn machine(cpus: u16) -> Machine {
+    let config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(16), ..VgicConfig::new(cpus) };
+    let machine = Machine::running(config);
+    machine.ram.write(Ram::BASE, &vec![0xa1; 57_344]).unwrap();
+    for cpu in 0..usize::from(cpus) {
+        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(Ram::BASE);
+        machine.write_gicr(cpu, gicr::PROPBASER, tables);
+        let pending = Pendbaser::new().with_address(Ram::BASE + 0x10_0000).with_pending_table_zero(true);
+        machine.write_gicr(cpu, gicr::PENDBASER, pending);
+        machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    }
+    machine
+}
+
+fn ring(machine: &Machine, cpu: usize, lpi: u32) -> Delivery {
+    let address = machine.frame(cpu) + u64::from(gicr::SETLPIR.offset());
+    machine.gic.signal_msi(NoIdentity, MsiMessage { address, data: lpi })
+}
+
+/// Invalidates and waits, as drivers do.
+fn invalidate(machine: &Machine, cpu: usize, lpi: u32) {
+    machine.write_gicr(cpu, gicr::INVLPIR, lpi.into());
+    while Syncr::from(u32::try_from(machine.read_gicr(cpu, gicr::SYNCR)).unwrap()).busy() {}
+}
+
+/// Rings, and handles what is acknowledged. Was it that?
+fn delivered(machine: &mut Machine, cpu: usize, lpi: u32) -> bool {
+    assert_eq!(ring(machine, cpu, lpi), Delivery::Pending);
+    let intid = machine.acknowledge(cpu);
+    if intid != SPURIOUS {
+        machine.end(cpu, intid);
+    }
+    intid == u64::from(lpi)
+}
+
+#[test]
+fn every_lpi_is_delivered_wherever_it_moves() {
+    let mut machine = machine(4);
+    for cpu in 0..4 {
+        for lpi in (FIRST..=0xffff).step_by(32) {
+            assert!(delivered(&mut machine, cpu, lpi), "LPI {lpi} at vCPU {cpu}");
+        }
+    }
+    assert_eq!(machine.gic.events().count(FaultReason::Budget), 0);
+}
+
+#[test]
+fn the_queues_of_many_devices_reach_all_of_64_vcpus() {
+    let mut machine = machine(64);
+    let queues = || (0..40u32).flat_map(|device| (0..64usize).map(move |cpu| (cpu, FIRST + 64 * device)));
+    let queues = || queues().map(|(cpu, first)| (cpu, first + u32::try_from(cpu).unwrap()));
+    queues().for_each(|(cpu, lpi)| invalidate(&machine, cpu, lpi));
+    for (cpu, lpi) in queues() {
+        assert!(delivered(&mut machine, cpu, lpi), "LPI {lpi} at vCPU {cpu}");
+    }
+    assert_eq!(machine.gic.events().count(FaultReason::Budget), 0);
+}
+
+#[test]
+fn all_lpis_can_be_pending_at_once_at_every_vcpu() {
+    let mut machine = machine(2);
+    for cpu in 0..2 {
+        for lpi in FIRST..=0xffff {
+            assert_eq!(ring(&machine, cpu, lpi), Delivery::Pending);
+        }
+    }
+    for cpu in 0..2 {
+        let mut taken = vec![false; 0x1_0000];
+        for _ in FIRST..=0xffff {
+            let intid = machine.acknowledge(cpu);
+            machine.end(cpu, intid);
+            assert!(!std::mem::replace(&mut taken[usize::try_from(intid).unwrap()], true), "{intid} twice");
+        }
+        assert_eq!(machine.acknowledge(cpu), SPURIOUS);
+    }
+}
+
+#[test]
+fn an_invalidated_lpi_that_was_disabled_is_not_delivered() {
+    let mut machine = machine(2);
+    for lpi in [FIRST, 0xffff] {
+        assert_eq!(ring(&machine, 1, lpi), Delivery::Pending);
+        machine.ram.write(Ram::BASE + u64::from(lpi - FIRST), &[0xa0]).unwrap();
+        invalidate(&machine, 1, lpi);
+        assert_eq!(machine.acknowledge(1), SPURIOUS);
+        machine.ram.write(Ram::BASE + u64::from(lpi - FIRST), &[0xa1]).unwrap();
+        invalidate(&machine, 1, lpi);
+        assert_eq!(machine.acknowledge(1), u64::from(lpi));
+        machine.end(1, lpi.into());
+    }
+}
+
+#[test]
+fn direct_lpis_go_on_where_a_saved_machine_is_restored() {
+    let mut source = machine(2);
+    for lpi in (FIRST..=0xffff).step_by(100) {
+        assert_eq!(ring(&source, 1, lpi), Delivery::Pending);
+    }
+    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save();
+    let mut target = Machine::over(source.gic.config().clone(), source.ram.clone());
+    target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
+    assert!(target.gic.freeze(&mut target.vcpus).unwrap().save() == saved);
+    for _ in (FIRST..=0xffff).step_by(100) {
+        let intid = target.acknowledge(1);
+        assert!(intid >= u64::from(FIRST) && (intid - u64::from(FIRST)).is_multiple_of(100));
+        target.end(1, intid);
+    }
+    for (cpu, lpi) in [(0, FIRST + 1), (1, 0xfffe)] {
+        assert!(delivered(&mut target, cpu, lpi), "not pending when it was saved");
+    }
+}

@@ -1,0 +1,269 @@
+//! More than one access may do: what is left goes on though the guest asks for nothing more.
+
+use crate::machine::{Machine, Ram};
+use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
+use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
+use gic_arch::ich::Vtr;
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
+use vgic::AccessWidth::{Double, Word};
+use vgic::its::ItsConfig;
+use vgic::{GuestMemory, Progress, Sleep, VgicConfig};
+
+const ITS: u64 = 0x0808_0000;
+const CONFIGURATION: u64 = Ram::BASE;
+const QUEUE: u64 = Ram::BASE + 0x10_0000;
+const TABLES: u64 = Ram::BASE + 0x20_0000;
+const FIRST: u32 = 8192;
+/// More commands than an access executes.
+const EVENTS: u32 = 1500;
+/// Pieces of work after which it is never done.
+const MANY: usize = 1000;
+
+fn config(cpus: u16) -> VgicConfig {
+    VgicConfig { lpi_id_bits: Some(16), its: vec![ItsConfig::new(ITS)], ..VgicConfig::new(cpus) }
+}
+
+/// An ITS with a device of 2^11 events, none of them mapped. All LPIs are enabled.
+fn machine(cpus: u16) -> Machine {
+    let machine = Machine::running(config(cpus));
+    machine.ram.write(CONFIGURATION, &vec![0xa1; 57_344]).unwrap();
+    for cpu in 0..usize::from(cpus) {
+        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIGURATION);
+        machine.write_gicr(cpu, gicr::PROPBASER, tables);
+        machine.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_pending_table_zero(true));
+        machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    }
+    let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
+    for (index, at) in [(0, TABLES), (1, TABLES + 0x10_0000)] {
+        let register = gits::BASER.get(index).unwrap();
+        machine.write(ITS + u64::from(register.offset()), Double, table.with_address(at).into_bits());
+    }
+    let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
+    machine.write(ITS + u64::from(gits::CBASER.offset()), Double, queue.into_bits());
+    machine.write(ITS + u64::from(gits::CTLR.offset()), Word, 1);
+    let (collection, target) = (CollectionId::new(0), RdBase::from_processor_number(0));
+    let (device, action) = (DeviceId::new(1), MapAction::Map);
+    queue_up(
+        &machine,
+        [
+            Command::Mapc { collection, target, action },
+            Command::Mapd { device, itt: 0, event_bits_minus_one: 10, action },
+        ],
+    );
+    machine
+}
+
+/// Puts commands into the queue and rings, once.
+fn queue_up(machine: &Machine, commands: impl IntoIterator<Item = Command>) {
+    let cwriter = ITS + u64::from(gits::CWRITER.offset());
+    let mut written = Cwriter::from_bits(machine.read(cwriter, Double)).offset();
+    for command in commands {
+        for (word, at) in command.encode().into_iter().zip((0..).step_by(8)) {
+            machine.ram.write_u64(QUEUE + u64::from(written) + at, word).unwrap();
+        }
+        written = (written + 32) % 0x1_0000;
+    }
+    machine.write(cwriter, Double, Cwriter::at_offset(written).into_bits());
+}
+
+fn map(event: u32) -> Command {
+    let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
+    Command::Mapti { device, event: EventId::new(event), intid: FIRST + event, collection }
+}
+
+/// Maps all events and rings the last one, in more commands than an access executes.
+fn map_and_ring(machine: &Machine) {
+    let ring = Command::Int { device: DeviceId::new(1), event: EventId::new(EVENTS - 1) };
+    queue_up(machine, (0..EVENTS).map(map).chain([ring]));
+    assert_eq!(send(machine, EVENTS - 1), Delivery::Blocked, "one access executes all commands");
+}
+
+fn send(machine: &Machine, event: u32) -> Delivery {
+    let address = ITS + u64::from(gits::TRANSLATER.offset());
+    machine.gic.its(0).unwrap().signal_msi(DeviceId::new(1), MsiMessage { address, data: event })
+}
+
+fn last() -> u64 {
+    u64::from(FIRST + EVENTS - 1)
+}
+
+/// What vCPU 0's monitor does while the guest only waits: asks whether to sleep, and sleeps until
+/// it is kicked.
+fn waits(machine: &mut Machine) -> Option<u64> {
+    for _ in 0..MANY {
+        let kicks = machine.kicks.of(0);
+        let sleeps = machine.vcpus[0].prepare_to_sleep() == Sleep::Ready;
+        if sleeps && machine.kicks.of(0) == kicks {
+            return None;
+        }
+        machine.vcpus[0].returned();
+        if machine.vcpus[0].irq_pending() {
+            return Some(machine.acknowledge(0));
+        }
+    }
+    None
+}
+
+#[test]
+fn commands_beyond_the_budget_end_while_the_guest_waits() {
+    let mut machine = machine(1);
+    map_and_ring(&machine);
+    assert_eq!(waits(&mut machine), Some(last()));
+    machine.end(0, last());
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready, "nothing is left");
+}
+
+#[test]
+fn commands_beyond_the_budget_end_while_the_guest_runs() {
+    let mut machine = machine(1);
+    map_and_ring(&machine);
+    for _ in 0..MANY {
+        let kicks = machine.kicks.of(0);
+        let inputs = machine.vcpus[0].enter_guest();
+        assert!(inputs.irq || machine.kicks.of(0) > kicks, "the guest runs on and nobody brings it back");
+        machine.vcpus[0].returned();
+        if inputs.irq {
+            break;
+        }
+    }
+    assert_eq!(machine.acknowledge(0), last());
+}
+
+#[test]
+fn commands_beyond_the_budget_end_while_list_registers_are_used() {
+    let mut machine = machine(1);
+    map_and_ring(&machine);
+    let vtr = Vtr::new().with_list_regs_minus_one(3).with_pri_bits_minus_one(4).with_pre_bits_minus_one(4);
+    let mut vcpu = Some(machine.vcpus.remove(0).with_list_registers(vtr).unwrap());
+    for _ in 0..MANY {
+        let kicks = machine.kicks.of(0);
+        let (guest, registers) = vcpu.take().unwrap().enter();
+        if registers.list.iter().any(|register| u64::from(register.virtual_intid()) == last()) {
+            return;
+        }
+        assert!(machine.kicks.of(0) > kicks, "the guest runs on and nobody brings it back");
+        vcpu = Some(guest.exit(&registers));
+    }
+    panic!("it is never done");
+}
+
+#[test]
+fn commands_beyond_the_budget_end_while_the_vcpu_is_powered_down() {
+    let mut machine = machine(1);
+    map_and_ring(&machine);
+    for _ in 0..MANY {
+        assert_eq!(machine.vcpus[0].prepare_to_power_down(), Sleep::DontSleep, "over commands");
+        machine.vcpus[0].returned();
+        if machine.vcpus[0].irq_pending() {
+            break;
+        }
+    }
+    assert_eq!(machine.acknowledge(0), last());
+}
+
+#[test]
+fn work_that_is_left_while_all_sleep_kicks_one() {
+    let mut machine = machine(3);
+    for vcpu in &mut machine.vcpus {
+        assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
+    }
+    map_and_ring(&machine);
+    let kicks = || [0, 1, 2].map(|cpu| machine.kicks.of(cpu));
+    assert_eq!(kicks().iter().sum::<usize>(), 1, "{:?}", kicks());
+    let kicked = kicks().iter().position(|kicks| *kicks == 1).unwrap();
+    machine.vcpus[kicked].returned();
+    for _ in 0..MANY {
+        if machine.vcpus[kicked].prepare_to_sleep() == Sleep::Ready {
+            break;
+        }
+        machine.vcpus[kicked].returned();
+        if machine.vcpus[kicked].irq_pending() {
+            break;
+        }
+    }
+    assert_eq!(machine.acknowledge(0), last());
+}
+
+#[test]
+fn a_vcpu_that_goes_off_passes_work_on() {
+    let mut machine = machine(2);
+    for vcpu in &mut machine.vcpus {
+        assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
+    }
+    map_and_ring(&machine);
+    let kicked = usize::from(machine.kicks.of(0) == 0);
+    machine.vcpus[kicked].returned();
+    machine.vcpus[kicked].reset();
+    assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [1, 1]);
+}
+
+#[test]
+fn a_restored_queue_that_was_half_worked_goes_on() {
+    let mut source = machine(2);
+    map_and_ring(&source);
+    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save();
+    for asleep in [false, true] {
+        let mut target = Machine::over(source.gic.config().clone(), source.ram.clone());
+        if asleep {
+            for vcpu in &mut target.vcpus {
+                assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
+            }
+        }
+        target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
+        let kicks = target.kicks.of(0) + target.kicks.of(1);
+        assert_eq!(kicks, usize::from(asleep), "who sleeps is kicked");
+        assert_eq!(waits(&mut target), Some(last()), "asleep: {asleep}");
+    }
+}
+
+#[test]
+fn a_monitor_without_vcpus_polls() {
+    let machine = machine(1);
+    map_and_ring(&machine);
+    let polls = (0..MANY).take_while(|_| machine.gic.poll() == Progress::Unfinished).count();
+    assert!(polls < 3, "{polls}");
+    assert_eq!(send(&machine, EVENTS - 1), Delivery::Pending);
+}
+
+/// Repeats a write as a vCPU does that enters the guest without advancing its PC. How often did it
+/// take?
+fn repeat(machine: &Machine, address: u64, value: u64) -> usize {
+    for times in 1..MANY {
+        if machine.gic.begin_write(address, Word, value).unwrap() == Progress::Done {
+            assert_eq!(machine.read(address, Word) & 1, 1);
+            return times;
+        }
+    }
+    panic!("it is never done");
+}
+
+#[test]
+fn enabling_is_done_in_pieces_where_a_monitor_asks_for_them() {
+    const DEVICES: u32 = 40;
+    let machine = machine(1);
+    let settle = |machine: &Machine| while machine.gic.poll() == Progress::Unfinished {};
+    for device in 2..2 + DEVICES {
+        let (device, action) = (DeviceId::new(device), MapAction::Map);
+        let mapd = Command::Mapd { device, itt: 0, event_bits_minus_one: 9, action };
+        let map = |event| Command::Mapti {
+            device,
+            event: EventId::new(event),
+            intid: FIRST + event,
+            collection: CollectionId::new(0),
+        };
+        queue_up(&machine, core::iter::once(mapd).chain((0..1024).map(map)));
+        settle(&machine);
+    }
+    let (its, redistributor) = (ITS + u64::from(gits::CTLR.offset()), machine.frame(0));
+    for address in [its, redistributor] {
+        machine.write(address, Word, 0);
+        settle(&machine);
+        let times = repeat(&machine, address, 1);
+        assert!(times > 1, "{DEVICES} devices were enabled in {times} pieces");
+        machine.write(address, Word, 0);
+        settle(&machine);
+        machine.write(address, Word, 1);
+        assert_eq!(machine.read(address, Word) & 1, 1, "an ordinary write is done when it returns");
+    }
+}

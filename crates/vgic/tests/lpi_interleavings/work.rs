@@ -1,0 +1,22 @@
+//! Work that an access leaves over, while vCPUs leave.
+
+use super::machine::machine;
+use super::scenarios::{holds, needs, spawn};
+use crate::safeguard::Safeguard;
+
+/// Both vCPUs leave, unless they find that work is left over.
+fn left_over_while_they_fall_asleep() {
+    let (machine, _commands) = machine();
+    let access = spawn(&machine, |machine| machine.leaves_work());
+    let vcpus = [0, 1].map(|vcpu| spawn(&machine, move |machine| machine.vcpu(vcpu).leave_unless_work()));
+    access.join().unwrap();
+    let asleep = vcpus.map(|vcpu| vcpu.join().unwrap());
+    let kicks = machine.kicks(0) + machine.kicks(1);
+    assert!(asleep != [true; 2] || kicks == 1, "all sleep over work");
+}
+
+#[test]
+fn vcpus_never_all_sleep_over_work() {
+    holds(left_over_while_they_fall_asleep);
+    needs(Safeguard::LeaveFirst, left_over_while_they_fall_asleep);
+}
