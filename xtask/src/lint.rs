@@ -4,6 +4,7 @@ mod blocks;
 mod layers;
 mod length;
 mod manifests;
+mod orderings;
 mod orphans;
 mod source;
 mod unsafety;
@@ -22,6 +23,7 @@ const RULES: &[Rule] = &[
     ("manifests", |workspace| Ok(manifests::check(workspace))),
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),
+    ("orderings", orderings::check),
     ("length", length::check),
 ];
 

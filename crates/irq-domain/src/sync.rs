@@ -19,6 +19,11 @@
 //!   is set already: it carries what the device wrote before to whoever runs next;
 //! - the value is read only while *running* or a *pin* is held; it is written only in *changing*, which is
 //!   entered from vacant, or from closing without runner and pins.
+//!
+//! Every access of the word is sequentially consistent. A program whose atomics are all so, and
+//! that has no data race, does nothing but interleave them (the C11 memory model's guarantee): so
+//! the model check, which tries interleavings, explores what can happen on weakly ordered CPUs,
+//! too. A house lint refuses other orderings here.
 // UNSAFETY: the value lives in an `UnsafeCell`, because a lock around it would cost dispatch a second pair of
 // atomic operations for an exclusion that the state word provides already.
 #![expect(unsafe_code, reason = "the state word, not a lock, guards the value; each use says why")]
@@ -26,7 +31,7 @@
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 #[cfg(test)]
 mod model;
@@ -69,22 +74,22 @@ impl Word for AtomicU32 {
 
     #[inline]
     fn load(&self) -> u32 {
-        self.load(Ordering::Acquire)
+        self.load(SeqCst)
     }
 
     #[inline]
     fn store(&self, value: u32) {
-        self.store(value, Ordering::Release);
+        self.store(value, SeqCst);
     }
 
     #[inline]
     fn swap_if(&self, current: u32, new: u32) -> Result<u32, u32> {
-        self.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
+        self.compare_exchange_weak(current, new, SeqCst, SeqCst)
     }
 
     #[inline]
     fn subtract(&self, value: u32) {
-        self.fetch_sub(value, Ordering::AcqRel);
+        self.fetch_sub(value, SeqCst);
     }
 }
 

@@ -1,7 +1,8 @@
-//! The atomics under what look-ups and changes share. Every access is sequentially consistent: no
-//! other ordering is imported here, and the lock-free files take theirs from here. The model check
-//! compiles the same sources against a scheduler's atomics, which try every interleaving; these
-//! are then all executions.
+//! The atomics under what look-ups and changes share. The model check compiles the same sources
+//! against a scheduler's atomics, which try interleavings and reorder nothing. As every access is
+//! sequentially consistent, and there is no data race, these are all executions, on weakly ordered
+//! CPUs, too (the C11 memory model's guarantee). A house lint refuses other orderings in this
+//! crate.
 
 use crate::safeguard::Safeguard;
 

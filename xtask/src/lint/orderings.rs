@@ -1,0 +1,56 @@
+//! Lock-free cores keep to sequentially consistent accesses. The model checks explore interleavings
+//! of these and no reordering, so that a weaker access would be one that nobody has checked.
+
+use std::fs;
+
+use anyhow::Result;
+
+use super::source;
+use crate::workspace::Workspace;
+
+/// Files and folders that a model check compiles or stands in for.
+const CHECKED: &[&str] = &["crates/irq-domain/src/sync.rs", "crates/irq-routing/src", "crates/vgic/src"];
+
+/// What in these folders is no part of a core: accesses to guest memory.
+const OTHER: &[&str] = &["crates/vgic/src/rust_vmm.rs"];
+
+/// Orderings that let accesses be reordered.
+const WEAKER: [&str; 4] = ["Relaxed", "Acquire", "Release", "AcqRel"];
+
+/// Weaker orderings in the lock-free cores.
+pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for package in &workspace.packages {
+        for file in package.rust_files()? {
+            let shown = workspace.relative(&file);
+            let is_below = |folders: &[&str]| folders.iter().any(|folder| shown.starts_with(folder));
+            if is_below(CHECKED) && !is_below(OTHER) {
+                for (line, order) in weaker_orderings(&fs::read_to_string(&file)?) {
+                    findings
+                        .push(format!("{}:{line}: `{order}`: no model check explores it", shown.display()));
+                }
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn weaker_orderings(text: &str) -> Vec<(usize, &'static str)> {
+    let code = source::code_only(text);
+    let found = |line: &str| {
+        let mut words = line.split(|c: char| c != '_' && !c.is_alphanumeric());
+        words.find_map(|word| WEAKER.into_iter().find(|order| *order == word))
+    };
+    (1..).zip(code.lines()).filter_map(|(number, line)| Some((number, found(line)?))).collect()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn weaker_orderings_are_found_where_they_are_code() {
+        let text = "// Relaxed\nx.load(Ordering::Acquire);\nuse Ordering::{Relaxed, SeqCst};\nx.load(SeqCst)";
+        assert_eq!(weaker_orderings(text), [(2, "Acquire"), (3, "Relaxed")]);
+    }
+}
