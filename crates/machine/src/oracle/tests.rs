@@ -425,18 +425,16 @@ fn where_it_stays_a_second_run_at_the_old_cpu_is_wrong_once_it_was_drained() {
 fn where_it_travels_one_message_is_not_due_on_two_cpus_at_a_time() {
     let rig = Rig::new(Pending::Travels);
     (0..5).for_each(|_| rig.send());
+    rig.run_at(0);
     let looked_at = rig.now();
+    rig.send();
     rig.send();
     rig.run_at(0);
     // Neither acknowledgement is known to be the earlier one: there was one message for each.
     rig.run_late(0, looked_at);
     assert_eq!(rig.faults(), (0, 0));
     rig.run_late(0, looked_at);
-    rig.run_late(0, looked_at);
-    rig.run_late(0, looked_at);
-    rig.run_late(0, looked_at);
-    rig.run_late(0, looked_at);
-    assert_eq!(rig.faults(), (0, 1), "six messages, seven acknowledgements");
+    assert_eq!(rig.faults(), (0, 1), "two messages, three acknowledgements");
 }
 
 #[test]
