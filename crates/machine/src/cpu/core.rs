@@ -168,6 +168,13 @@ impl CpuCore {
         lock(&self.vcpu).prepare_to_sleep() == Sleep::Ready
     }
 
+    /// Would the CPU sleep? If not, it did a piece of what the model left over, or has an interrupt.
+    pub(crate) fn may_idle(&self) -> bool {
+        let may_sleep = self.may_sleep();
+        self.woken();
+        may_sleep
+    }
+
     pub(crate) fn woken(&self) {
         lock(&self.vcpu).returned();
     }

@@ -10,6 +10,9 @@ use std::sync::Arc;
 /// Where the model moves, it does so once in so many times before a CPU looks for interrupts.
 const LOOKS: usize = 8;
 
+/// More pieces than the model leaves over of what was asked for at once.
+const PIECES: usize = 4096;
+
 /// CPUs of which one does something at a time.
 pub(crate) struct InTurn {
     cores: Vec<Arc<CpuCore>>,
@@ -34,11 +37,14 @@ impl InTurn {
         Self { cores, migrator }
     }
 
-    /// They take what is pending, until nothing is.
+    /// They take what is pending, until nothing is, and do what the model left over, as CPUs that want
+    /// to sleep do.
     pub(crate) fn settle(&self) {
+        let mut pieces = 0..PIECES;
         while {
             self.perhaps_migrate();
             self.cores.iter().any(|core| core.take_one())
+                || (!self.cores.iter().all(|core| core.may_idle()) && pieces.next().is_some())
         } {}
     }
 

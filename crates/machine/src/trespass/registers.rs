@@ -81,8 +81,11 @@ pub(super) fn seize(
     let while_disabled = arrives();
     // What was cached of the table goes with EnableLPIs.
     control(false);
+    // The redistributor takes its time to write the pending table (GICR_CTLR.RWP): IHI 0069 has
+    // EnableLPIs set again only after that.
+    let while_off = arrives();
     let byte = configuration + u64::from(lpi.index());
     intruder.write_own(MsiMessage { address: byte & !3, data: ENABLED << (byte % 4 * 8) });
     control(true);
-    !while_disabled && arrives()
+    !while_disabled && !while_off && arrives()
 }

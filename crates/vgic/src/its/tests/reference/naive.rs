@@ -277,8 +277,11 @@ impl Model {
         }
     }
 
+    /// Has no effect while LPIs are disabled there (IHI 0069, `GICR_CLRLPIR`).
     pub(super) fn clear_lpi(&mut self, vcpu: u16, lpi: u32) {
-        self.clear_own(vcpu, lpi);
+        if self.lpis_enabled.contains(&vcpu) {
+            self.clear_own(vcpu, lpi);
+        }
     }
 
     /// What may be the case after LPIs were enabled: where two events share an LPI that the table has pending, either
