@@ -29,6 +29,7 @@
 //! # struct Gic;
 //! # impl SetLine for Gic {
 //! #     fn set_line(&self, _: Line, _: Level) -> Delivery { Delivery::Blocked }
+//! #     fn pulse(&self, _: Line) -> Delivery { Delivery::Blocked }
 //! # }
 //! # let router = Arc::new(Router::new(GsiSpace::default(), Inputs::new(Arc::new(Gic)))?);
 //! # let new = || MsixTable::new(2, Sender::Device(DeviceId::new(8)), router.clone());
