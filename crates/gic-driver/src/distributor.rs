@@ -239,7 +239,7 @@ impl<M: Mmio> Distributor<M> {
         self.typer
     }
 
-    /// Who made it, for the [errata](crate::errata).
+    /// The implementer and revision, for the [`errata`].
     pub fn iidr(&self) -> Iidr {
         self.frame.mmio.read(gicd::IIDR)
     }
