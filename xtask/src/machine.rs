@@ -63,7 +63,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
 /// Nothing lost, spurious or at a wrong CPU, and something sent; a summary in words.
 pub(crate) fn judge_totals(totals: &Value) -> Result<String> {
     let number = |name: &str| totals[name].as_u64().with_context(|| format!("totals without `{name}`"));
-    for fault in ["lost", "spurious", "wrong_cpu"] {
+    for fault in ["lost", "spurious", "wrong_cpu", "guest_faults", "no_doorbell"] {
         let count = number(fault)?;
         ensure!(count == 0, "{fault}: {count}");
     }
@@ -85,7 +85,8 @@ mod test {
     use serde_json::json;
 
     fn totals(lost: u64, coalesced: u64) -> Value {
-        json!({ "vectors": 2, "sent": 10, "delivered": 9, "coalesced": coalesced, "lost": lost, "spurious": 0, "wrong_cpu": 0 })
+        json!({ "vectors": 2, "sent": 10, "delivered": 9, "coalesced": coalesced, "lost": lost, "spurious": 0, "wrong_cpu": 0,
+            "guest_faults": 0, "no_doorbell": 0 })
     }
 
     #[test]
