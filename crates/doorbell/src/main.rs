@@ -45,7 +45,7 @@ fn obey(command: Command) -> Result<Outcome> {
 /// Says what was wrong with the arguments, or the help that they asked for.
 fn explain(said: &clap::Error) -> Result<Outcome> {
     if said.use_stderr() {
-        // Where that cannot be written, the exit status says it.
+        // The exit status says it if that cannot be written.
         let _ = said.print();
         return Ok(Outcome::CouldNotRun);
     }

@@ -1,4 +1,4 @@
-//! What becomes of output that nobody reads or nobody can store, and of input without end.
+//! Output that nobody reads or nobody can store, and input without end.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -43,7 +43,7 @@ fn script() -> File {
     File::open(SCRIPT).unwrap()
 }
 
-/// What it said on standard error.
+/// Its standard error.
 fn said(output: Output) -> String {
     String::from_utf8(output.stderr).unwrap()
 }

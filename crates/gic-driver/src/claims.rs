@@ -1,4 +1,4 @@
-//! Which wired interrupts have an owner, and which are being moved.
+//! Wired interrupts that have an owner, and those that are being moved.
 
 use core::num::NonZeroU16;
 use gic_arch::{IntId, IntIdClass};

@@ -93,7 +93,7 @@ pub struct Entry {
     pub mask: u32,
     /// What they are.
     pub value: u32,
-    /// Where the same IIDR stands for healthy implementations as well: the machines that have the
+    /// Needed if healthy implementations have the same IIDR: the machines that have the
     /// erratum, by a compatible string or quirk property of the devicetree's root or GIC node,
     /// ACPI's OEM table ID, or the SoC's identification by firmware (SMCCC `SOC_ID`, as `jep106:`
     /// and two hexadecimal numbers). Empty: all.

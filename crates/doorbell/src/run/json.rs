@@ -36,7 +36,7 @@ struct Device<'a> {
     /// Devices that share the DeviceID: isolated from others, not from each other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shares_device_id_with: Vec<&'a str>,
-    /// Why it sends nothing; `null` if it does.
+    /// The reason for which it sends nothing; `null` if it sends.
     refused: Option<&'a str>,
     /// The smallest number of vectors with which it is of use.
     useful_minimum: u16,

@@ -4,7 +4,7 @@ use crate::{ExceptionLevel, GicError, SystemRegisters};
 use gic_arch::Priority;
 use gic_arch::icc::{self, Ctlr, Igrpen, SysReg};
 
-/// What a CPU interface forgets without power, the way in which interrupts are ended among it.
+/// The state that a CPU interface loses without power, the EOI mode among it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SavedCpuInterface {
     pub(super) mask: Priority,

@@ -51,7 +51,7 @@ impl ActiveV2 {
     }
 }
 
-/// What a CPU interface forgets without power, the way in which interrupts are ended among it.
+/// The state that a CPU interface loses without power, the EOI mode among it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SavedInterfaceV2 {
     control: Ctlr,
