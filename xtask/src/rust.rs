@@ -10,8 +10,17 @@ use crate::step::Tally;
 use crate::workspace::Workspace;
 
 /// Libraries that must build where there is no operating system.
-const BARE_METAL: &[&str] =
-    &["msi-types", "gic-arch", "irq-domain", "gic-driver", "x86-irq", "vgic", "irq-routing", "gic-firmware"];
+const BARE_METAL: &[&str] = &[
+    "doorbell-fallible",
+    "msi-types",
+    "gic-arch",
+    "irq-domain",
+    "gic-driver",
+    "x86-irq",
+    "vgic",
+    "irq-routing",
+    "gic-firmware",
+];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
 /// The machine that KVM's judge is built for: static programs, linked without any C tools.

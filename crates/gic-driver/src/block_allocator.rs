@@ -1,9 +1,9 @@
 //! Aligned blocks of consecutive numbers: LPIs, the SPIs of message frames, whatever an endpoint's message counts up.
 
-use crate::fallible::try_collect;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
+use doorbell_fallible::try_collect;
 
 /// To what a block's first number is aligned: a power of two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

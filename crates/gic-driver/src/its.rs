@@ -75,7 +75,6 @@ pub use msi_parent::ItsMsiParent;
 pub use probe::{IfEnabled, ItsConfig};
 
 use crate::errata::Entry;
-use crate::fallible::SortedMap;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
 use crate::platform::{Platform, TimedOut};
@@ -88,6 +87,7 @@ use command_queue::CommandQueue;
 use control_frame::ControlFrame;
 use core::sync::atomic::{AtomicU32, Ordering};
 use device::{Device, Mapping, Share};
+use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{Command, MapAction, RdBase};
 use limbo::Limbo;

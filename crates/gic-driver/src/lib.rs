@@ -75,7 +75,6 @@ pub mod errata;
 mod error;
 #[cfg(test)]
 mod fake;
-mod fallible;
 mod frame;
 pub mod gic;
 pub mod gicv2;

@@ -13,7 +13,12 @@ const LIBRARIES: &[&str] = &[
     "irq-routing",
     "hyperv-vpci",
     "gic-firmware",
+    "doorbell-fallible",
+    "doorbell-test-support",
 ];
+
+/// Allocation that can fail, and the heap that makes it fail in tests.
+const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
 /// What an image may use: every library, and the images' shared runtime.
 const IMAGES_USE: &[&str] =
@@ -23,10 +28,12 @@ const IMAGES_USE: &[&str] =
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("msi-types", &[]),
     ("gic-arch", &[&["msi-types"]]),
-    ("irq-domain", &[&["msi-types"]]),
-    ("gic-driver", &[&["msi-types", "gic-arch"]]),
-    ("x86-irq", &[&["msi-types"]]),
-    ("vgic", &[&["msi-types", "gic-arch"]]),
+    ("doorbell-test-support", &[]),
+    ("doorbell-fallible", &[&["doorbell-test-support"]]),
+    ("irq-domain", &[&["msi-types"], ALLOCATION]),
+    ("gic-driver", &[&["msi-types", "gic-arch"], ALLOCATION]),
+    ("x86-irq", &[&["msi-types"], ALLOCATION]),
+    ("vgic", &[&["msi-types", "gic-arch"], ALLOCATION]),
     ("irq-routing", &[&["msi-types"]]),
     ("hyperv-vpci", &[&["msi-types"]]),
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),

@@ -14,7 +14,7 @@ const AUDITED: &[&str] = &[
     "crates/gic-driver/src/mmio.rs",
     "crates/gic-driver/src/mmio",
     "crates/gic-driver/src/sysreg.rs",
-    "crates/gic-driver/tests/its/heap.rs",
+    "crates/test-support/src/heap.rs",
     "crates/x86-irq/tests/kvm/machine.rs",
     "conformance/kvm-judge/src/kvm.rs",
     "conformance/kvm-judge/src/kvm",

@@ -10,7 +10,6 @@
 use super::Its;
 use super::error::ItsError;
 use super::routes::Route;
-use crate::fallible::try_collect;
 use crate::gic::Gic;
 use crate::platform::Platform;
 use crate::redistributor::Redistributor;
@@ -18,6 +17,7 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use doorbell_fallible::try_collect;
 use gic_arch::Lpi;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::Cpu;

@@ -10,10 +10,10 @@ use super::error::{ItsError, QueueError};
 use super::sequences::{Blocks, Discards};
 use super::watch::{Context, Watch};
 use super::{Its, State};
-use crate::fallible::try_collect;
 use crate::platform::{Platform, Table};
 use alloc::collections::{TryReserveError, VecDeque};
 use alloc::vec::Vec;
+use doorbell_fallible::try_collect;
 use gic_arch::its::{Command, Opcode, RdBase};
 
 /// Resources that wait for commands.

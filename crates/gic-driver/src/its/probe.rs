@@ -9,7 +9,6 @@ use super::routes::Routes;
 use super::tables::{self, ItsTable, Wanted};
 use super::task_lock::TaskLock;
 use super::{Its, State};
-use crate::fallible::SortedMap;
 use crate::lock::IrqLock;
 use crate::lpi::{LpiMessages, Lpis};
 use crate::mmio::MmioExt;
@@ -19,6 +18,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
+use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, TableKind};
 
 /// 2047 commands at a time.

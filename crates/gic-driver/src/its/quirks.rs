@@ -3,10 +3,10 @@
 use super::placement::Placement;
 use super::probe::ItsConfig;
 use crate::errata::{self, Entry, Erratum, Frame};
-use crate::fallible::try_collect;
 use crate::platform::{ADDRESS_BITS, Coherence};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use doorbell_fallible::try_collect;
 use gic_arch::Iidr;
 use gic_arch::gits::Typer;
 

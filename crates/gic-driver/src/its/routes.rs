@@ -1,9 +1,9 @@
 //! From an LPI back to its event: what `mask` in a hard-IRQ handler needs.
 
-use crate::fallible::try_collect;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use doorbell_fallible::try_collect;
 use gic_arch::its::CollectionId;
 use gic_arch::{IntId, Lpi};
 use msi_types::{DeviceId, EventId};

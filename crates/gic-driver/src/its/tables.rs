@@ -8,9 +8,9 @@
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
 use super::placement::Placement;
-use crate::fallible::SortedMap;
 use crate::mmio::{Mmio, MmioExt};
 use crate::platform::{ADDRESS_BITS, Coherence, NoTable, Platform, Table};
+use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability};

@@ -1,9 +1,9 @@
 //! One range of SPIs.
 
-use crate::fallible::try_collect;
 use crate::{Alignment, BlockAllocator, BlockError};
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
+use doorbell_fallible::try_collect;
 use gic_arch::IntId;
 use msi_types::{Cpu, Vector};
 

@@ -1,9 +1,9 @@
 //! A machine with several ITSes and redistributors, as the drivers' platform.
 
-use super::heap::Outside;
 use super::interpreter::{Hardware, Interpreter};
 use super::memory::Memory;
 use super::redistributor::{ConfigTable, Redistributor};
+use doorbell_test_support::Outside;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{gicd, id};

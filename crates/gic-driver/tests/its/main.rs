@@ -3,7 +3,6 @@
 
 mod board;
 mod execution;
-mod heap;
 mod interpreter;
 mod memory;
 mod redistributor;

@@ -1,9 +1,9 @@
 //! A kernel whose heap is exhausted: an error, and nothing half done.
 
 use crate::board::Board;
-use crate::heap::with_allocations;
 use crate::interpreter::Hardware;
 use crate::setup::{Setup, config, gic, lpi, request};
+use doorbell_test_support::with_allocations;
 use gic_driver::its::{IdMap, ProbeError};
 use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId, RequesterId};

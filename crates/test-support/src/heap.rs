@@ -1,5 +1,5 @@
-//! A heap that runs out: this test program's allocator fails when a thread asks for that. What the driver must not
-//! survive by luck, an allocation that cannot fail, ends the program.
+//! A heap that runs out: the allocator of each test program that uses this crate fails when a thread asks for that.
+//! Code that allocates without a way to fail aborts the program then.
 //!
 //! `unsafe`: the allocator hands each call to the system's with the same arguments, or answers null, which
 //! [`GlobalAlloc`] allows.
@@ -46,8 +46,8 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Runs `f` with so many allocations, of this thread.
-pub(crate) fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
+/// Runs `f`, in which this thread's first `allocations` allocations succeed and all later ones fail.
+pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     struct Restore;
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -59,12 +59,19 @@ pub(crate) fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R 
     f()
 }
 
-/// While it lives, this thread's allocations are the machine's and not the driver's: they succeed.
+/// While it lives, this thread's allocations succeed and are not counted: those of a fake, for example.
 #[derive(Debug)]
-pub(crate) struct Outside(());
+pub struct Outside(());
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Outside {
-    pub(crate) fn new() -> Self {
+    /// Exempts this thread until the value is dropped.
+    pub fn new() -> Self {
         OUTSIDE.set(OUTSIDE.get() + 1);
         Self(())
     }

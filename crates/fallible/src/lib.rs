@@ -1,0 +1,161 @@
+//! Allocation that can fail: a kernel without memory gets an error, not an abort.
+//!
+//! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a collected vector, a
+//! box and a map whose insertion takes room that was reserved before.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+
+/// Collects the items of an iterator.
+///
+/// # Errors
+/// The allocator has no memory for them. Items taken so far are dropped.
+pub fn try_collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, TryReserveError> {
+    let mut collected = Vec::new();
+    collected.try_reserve_exact(items.size_hint().0)?;
+    for item in items {
+        collected.try_reserve(1)?;
+        collected.push(item);
+    }
+    Ok(collected)
+}
+
+/// Boxes a value.
+///
+/// The box is of an array of one, as no box of a plain value can be made from a vector.
+///
+/// # Errors
+/// The allocator has no memory for it. The value is dropped.
+pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
+    let mut only = Vec::new();
+    only.try_reserve_exact(1)?;
+    only.push(value);
+    let Ok(boxed) = only.into_boxed_slice().try_into() else { unreachable!("one value was pushed") };
+    Ok(boxed)
+}
+
+/// Boxes an array whose items `make` makes, in order. It never stands on the stack.
+///
+/// # Errors
+/// The allocator has no memory for it. Nothing is made then.
+pub fn try_box_array<T, const N: usize>(make: impl FnMut() -> T) -> Result<Box<[T; N]>, TryReserveError> {
+    let mut items = Vec::new();
+    items.try_reserve_exact(N)?;
+    items.resize_with(N, make);
+    let Ok(boxed) = items.into_boxed_slice().try_into() else { unreachable!("N items were made") };
+    Ok(boxed)
+}
+
+/// A map in a sorted vector. Insertion moves what lies behind: for keys that come and go seldom.
+#[derive(Debug)]
+pub struct SortedMap<K, V>(Vec<(K, V)>);
+
+impl<K: Ord + Copy, V> Default for SortedMap<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Ord + Copy, V> SortedMap<K, V> {
+    /// An empty map. Allocates nothing.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Makes room for one more entry, so that the next [`insert`](Self::insert) does not allocate.
+    ///
+    /// # Errors
+    /// The allocator has no memory for it. The map is unchanged.
+    pub fn reserve(&mut self) -> Result<(), TryReserveError> {
+        self.0.try_reserve(1)
+    }
+
+    /// Inserts an entry or replaces one. Aborts where [`reserve`](Self::reserve) made no room and none can be had.
+    pub fn insert(&mut self, key: K, value: V) {
+        match self.find(key) {
+            Ok(index) => self.0[index].1 = value,
+            Err(index) => self.0.insert(index, (key, value)),
+        }
+    }
+
+    /// Takes an entry out.
+    pub fn remove(&mut self, key: K) -> Option<V> {
+        let index = self.find(key).ok()?;
+        Some(self.0.remove(index).1)
+    }
+
+    /// The value of a key.
+    pub fn get_mut(&mut self, key: K) -> Option<&mut V> {
+        let index = self.find(key).ok()?;
+        self.0.get_mut(index).map(|(_, value)| value)
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: K) -> Option<&V> {
+        self.0.get(self.find(key).ok()?).map(|(_, value)| value)
+    }
+
+    /// Whether the map has a key.
+    pub fn contains(&self, key: K) -> bool {
+        self.find(key).is_ok()
+    }
+
+    /// The values by ascending key.
+    pub fn into_values(self) -> impl Iterator<Item = V> {
+        self.0.into_iter().map(|(_, value)| value)
+    }
+
+    fn find(&self, key: K) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&key, |(key, _)| *key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeMap;
+    use doorbell_test_support::with_allocations;
+    use proptest::prelude::*;
+
+    #[test]
+    fn exhausted_memory_is_an_error() {
+        with_allocations(0, || {
+            assert!(try_collect([1, 2].into_iter()).is_err());
+            assert!(try_box(1).is_err());
+            assert!(try_box_array::<_, 4>(|| 1).is_err());
+            assert!(SortedMap::<u32, u32>::new().reserve().is_err());
+        });
+    }
+
+    #[test]
+    fn one_allocation_makes_a_box() {
+        with_allocations(1, || assert_eq!(try_box(7).map(|boxed| *boxed), Ok([7])));
+        with_allocations(1, || assert_eq!(try_box_array::<_, 3>(|| 7).map(|boxed| *boxed), Ok([7; 3])));
+    }
+
+    proptest! {
+        #[test]
+        fn a_sorted_map_agrees_with_a_tree(steps in prop::collection::vec((0..8_u32, any::<bool>()), 0..50)) {
+            let (mut map, mut tree) = (SortedMap::new(), BTreeMap::new());
+            for (value, (key, insert)) in steps.into_iter().enumerate() {
+                if insert {
+                    map.reserve().unwrap();
+                    map.insert(key, value);
+                    tree.insert(key, value);
+                } else {
+                    prop_assert_eq!(map.remove(key), tree.remove(&key));
+                }
+                for key in 0..8 {
+                    prop_assert_eq!(map.get(key), tree.get(&key));
+                    prop_assert_eq!(map.contains(key), tree.contains_key(&key));
+                }
+            }
+            prop_assert!(map.into_values().eq(tree.into_values()));
+        }
+    }
+}
