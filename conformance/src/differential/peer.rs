@@ -4,7 +4,7 @@ use super::acknowledge::{self, Acknowledged};
 use super::places::CPUS;
 use super::world::World;
 use anyhow::{Context as _, Result};
-use doorbell_machine::qtest::{IrqChange, Qtest};
+use doorbell_qtest::{IrqChange, Qtest};
 use std::fmt;
 use std::ops::Range;
 use vgic::VgicConfig;

@@ -2,7 +2,7 @@
 
 use super::cases::Family;
 use super::places::CPUS;
-use doorbell_machine::qtest::virt;
+use doorbell_qtest::virt;
 use gic_arch::IntId;
 use vgic::{SecurityView, VgicConfig};
 

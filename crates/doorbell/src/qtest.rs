@@ -4,7 +4,7 @@ use crate::cli::{QtestArgs, SecurityStates};
 use crate::exit::Outcome;
 use crate::print::quiet_if_closed;
 use anyhow::{Context, Result};
-use doorbell_machine::qtest::{Qtest, serve};
+use doorbell_qtest::{Qtest, serve};
 use std::io::{self, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
 

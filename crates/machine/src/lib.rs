@@ -38,23 +38,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
-pub mod bus;
 mod cpu;
 pub mod embedded;
 mod fault;
-mod ims;
-pub mod iommu;
-mod lock;
 mod machine;
 pub mod matrix;
 mod measure;
 mod migration;
+mod model;
 mod oracle;
-pub mod pci;
-mod platform;
-pub mod platform_device;
-pub mod qtest;
-pub mod ram;
 #[cfg(test)]
 mod readme;
 mod report;
@@ -63,7 +55,6 @@ mod run;
 mod simulate;
 mod system;
 mod trespass;
-mod x86;
 
 pub use fault::Fault;
 pub use machine::{

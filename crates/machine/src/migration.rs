@@ -4,10 +4,10 @@
 mod tests;
 
 use crate::cpu::CpuCore;
-use crate::lock::lock;
-use crate::machine::Model;
-use crate::platform::{Interleave, Moment};
+use crate::model::Model;
 use crate::rng::Rng;
+use doorbell_hardware::lock::lock;
+use doorbell_hardware::platform::{Interleave, Moment};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};

@@ -43,8 +43,8 @@ pub(crate) use pending::Pending;
 pub(crate) use route::{Left, Route};
 pub(crate) use routes::Routes;
 
-use crate::lock::lock;
-use crate::ram::Ram;
+use doorbell_hardware::lock::lock;
+use doorbell_hardware::ram::Ram;
 use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

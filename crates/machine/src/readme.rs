@@ -1,11 +1,10 @@
 //! The examples of the project's README, word for word, at work: the kernel of the first one runs as the guest of the
 //! monitor of the second one.
 
-use crate::bus::{AccessWidth, Bus, Device};
 use crate::cpu::Registers;
-use crate::fault::Fault;
-use crate::platform::{Executing, MachinePlatform};
-use crate::ram::{Caches, Ram};
+use doorbell_hardware::bus::{AccessWidth, Bus, Device};
+use doorbell_hardware::platform::{Executing, MachinePlatform};
+use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::Affinity;
 use gic_driver::{GicConfig, ItsConfig, PhysicalRegion, RedistributorRegion};
 use gic_firmware::Region;
@@ -138,7 +137,7 @@ impl Machine {
             bus.attach(&format!("{:?}", frames.block), region(base, end - base), device).unwrap();
         }
         let vcpus = guest.vcpus.drain(..).map(Mutex::new).collect();
-        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), ram, Fault::None));
+        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), ram));
         Self { guest, vcpus, platform }
     }
 

@@ -12,13 +12,13 @@ pub(crate) use hotplug::{Moved, first_message};
 pub(crate) use in_turn::InTurn;
 pub(crate) use unit::{Departure, Driver, Unit, UnitVector};
 
-use crate::bus::Doorbells;
 use crate::cpu::{CpuBooks, CpuCore, Gic};
 use crate::fault::Faults;
-use crate::machine::Model;
+use crate::model::Model;
 use crate::oracle::Pending;
-use crate::platform::MachinePlatform;
-use crate::ram::Ram;
+use doorbell_hardware::bus::Doorbells;
+use doorbell_hardware::platform::MachinePlatform;
+use doorbell_hardware::ram::Ram;
 use gic_firmware::{ControllerIndex, ControllerKind, Description};
 use irq_domain::Interrupts;
 use msi_types::Cpu;
@@ -50,8 +50,8 @@ pub(crate) fn call<R: Send + 'static>(
 ) -> Option<R> {
     let result = Arc::new(Mutex::new(None));
     let theirs = Arc::clone(&result);
-    cpus.run_on(cpu, Box::new(move |core| *crate::lock::lock(&theirs) = Some(work(core))));
-    crate::lock::lock(&result).take()
+    cpus.run_on(cpu, Box::new(move |core| *doorbell_hardware::lock::lock(&theirs) = Some(work(core))));
+    doorbell_hardware::lock::lock(&result).take()
 }
 
 /// The drivers and what they drive.

@@ -4,10 +4,10 @@ mod registers;
 
 pub use registers::Overwritten;
 
-use crate::iommu::{GRANULE, Iommu};
 use crate::machine::Machine;
 use crate::run::RunError;
 use crate::system::{InTurn, Powered, System, Unit, UnitVector, boot, first_message};
+use doorbell_hardware::iommu::{GRANULE, Iommu};
 use msi_types::{Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -115,7 +115,7 @@ struct Intruder {
 
 /// The bus as the intruder sees it.
 struct Upstream {
-    doorbells: Arc<crate::bus::Doorbells>,
+    doorbells: Arc<doorbell_hardware::bus::Doorbells>,
     device: msi_types::DeviceId,
 }
 

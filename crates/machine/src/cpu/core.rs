@@ -1,9 +1,9 @@
 //! One CPU: its interface to the model, and its trap loop.
 
-use crate::lock::lock;
 use crate::oracle::{Clock, Routes};
-use crate::platform::{Executing, MachinePlatform};
 use crate::system::DirectLpi;
+use doorbell_hardware::lock::lock;
+use doorbell_hardware::platform::{Executing, MachinePlatform};
 use gic_arch::icc::SysRegEncoding;
 use gic_driver::lpi::Attached;
 use gic_driver::{CpuInterface, GicError, SystemRegisters};

@@ -1,6 +1,6 @@
 //! Where CPUs sleep, and who wakes them.
 
-use crate::lock::lock;
+use doorbell_hardware::lock::lock;
 use msi_types::{Cpu, Kick};
 use std::sync::{Condvar, Mutex, PoisonError};
 

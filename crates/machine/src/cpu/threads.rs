@@ -1,8 +1,8 @@
 //! Each CPU a thread of its own: the trap loop, and sleep.
 
 use super::{CpuCore, Sleepers};
-use crate::lock::lock;
 use crate::system::{Cpus, Work};
+use doorbell_hardware::lock::lock;
 use msi_types::Cpu;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,11 +2,11 @@
 
 use super::shared_interrupts;
 use super::{
-    BuildOptions, LpiDisabling, Model, Refusal, SecurityView, Snooping, Space, TargetAddresses, controllers,
-    itses,
+    BuildOptions, LpiDisabling, Refusal, SecurityView, Snooping, Space, TargetAddresses, controllers, itses,
 };
-use crate::bus::{AccessWidth, Bus, Device, DeviceWrites, Doorbells, Overlap, Written};
-use crate::ram::{Caches, Ram};
+use crate::model::Model;
+use doorbell_hardware::bus::{AccessWidth, Bus, Device, DeviceWrites, Doorbells, Overlap, Written};
+use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::{Affinity, gicr};
 use gic_firmware::{Coherence, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region};
 use msi_types::Delivery;

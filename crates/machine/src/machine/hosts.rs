@@ -2,8 +2,8 @@
 
 use super::populate::{self, Candidates, Functions};
 use super::{BuildOptions, Host, Population, Refusal, Space};
-use crate::bus::{Bus, Doorbells, Overlap};
-use crate::pci::{HostBridge, Windows};
+use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
+use doorbell_hardware::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigSpace, Description, PciHost, Region};
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Platform devices: everything outside of PCI that firmware leads to a controller.
 
 use super::{BuildOptions, Device, Population, Refusal, Space};
-use crate::bus::{Bus, Doorbells, Overlap};
-use crate::platform_device::{self, PlatformDevice, PlatformPlan};
+use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
+use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformPlan};
 use gic_firmware::{Description, MsiRouting, Region, Role, Route};
 use msi_types::{RequesterId, Trigger};
 use std::sync::Arc;

@@ -6,8 +6,8 @@ mod chosen;
 pub(super) use chosen::place;
 
 use super::ControllerChoice;
-use crate::bus::Doorbells;
-use crate::pci::{
+use doorbell_hardware::bus::Doorbells;
+use doorbell_hardware::pci::{
     AddressWidth, Bridge, BridgeKind, Company, DevFn, Function, FunctionPlan, Segment, StorePlan, Translator,
 };
 use gic_firmware::{BusRange, ControllerKind, Description, PciHost, Via};

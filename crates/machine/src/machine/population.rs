@@ -1,7 +1,7 @@
 //! What a machine's devices are like. Firmware says where they are, and whom they ring.
 
-use crate::pci::StorePlan;
-use crate::platform_device::PlatformPlan;
+use doorbell_hardware::pci::StorePlan;
+use doorbell_hardware::platform_device::PlatformPlan;
 
 /// What a machine's devices are like.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -1,7 +1,7 @@
 //! Why there is no machine.
 
 use super::ControllerChoice;
-use crate::bus::Overlap;
+use doorbell_hardware::bus::Overlap;
 
 /// Why a description makes no machine on which messages are delivered.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

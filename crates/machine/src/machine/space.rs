@@ -1,7 +1,7 @@
 //! The machine's address space while it is planned: what firmware places, and what has to be invented in the gaps.
 
 use super::Refusal;
-use crate::bus::{AddressMap, Overlap};
+use doorbell_hardware::bus::{AddressMap, Overlap};
 use gic_firmware::Region;
 
 /// Invented regions lie above what boards use for registers, and below what they use no address bits for.

@@ -5,12 +5,11 @@ use super::gic_root::GicHardware;
 use super::root::{CPUS, Driven, Root, RootHardware};
 use super::x86_root::X86Hardware;
 use super::{Endpoint, Layer, Parent, World};
-use crate::bus::Bus;
-use crate::fault::Fault;
-use crate::iommu::{Iommu, IommuDriver};
 use crate::migration::Migration;
-use crate::platform::MachinePlatform;
-use crate::ram::{Caches, Ram};
+use doorbell_hardware::bus::Bus;
+use doorbell_hardware::iommu::{Iommu, IommuDriver};
+use doorbell_hardware::platform::MachinePlatform;
+use doorbell_hardware::ram::{Caches, Ram};
 use gic_firmware::Region;
 use irq_domain::layer::{DoorbellMapping, DoorbellMode, Hypervisor, IommuDomain, Over, ShimLayer};
 use irq_domain::{Config, Interrupts};
@@ -154,7 +153,7 @@ impl Board {
         let mut bus = Bus::default();
         hardware.claim(&mut bus).map_err(|error| error.to_string())?;
         devices.attach(&mut bus).map_err(|error| error.to_string())?;
-        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram), Fault::None));
+        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram)));
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
         let parent = match hypervisor(plan.world, plan.layer) {
             Some(layer) => Arc::new(Over::new(layer, parent, Arc::clone(&platform) as _)),
@@ -244,7 +243,7 @@ impl Board {
 
     /// The model, if there is one.
     #[cfg(test)]
-    pub(super) fn model(&self) -> Option<&Arc<crate::machine::Model>> {
+    pub(super) fn model(&self) -> Option<&Arc<crate::model::Model>> {
         self.root.model()
     }
 

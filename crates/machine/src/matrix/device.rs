@@ -1,15 +1,15 @@
 //! The endpoints of a board: their hardware, and what their drivers find.
 
 use super::Endpoint;
-use crate::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
-use crate::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
-use crate::pci::enumerate::{FoundStore, enumerate};
-use crate::pci::{
+use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
+use doorbell_hardware::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
+use doorbell_hardware::pci::enumerate::{FoundStore, enumerate};
+use doorbell_hardware::pci::{
     AddressWidth, Company, DevFn, Fired, Function, FunctionPlan, HostBridge, Segment, StorePlan, Windows,
 };
-use crate::platform::MachinePlatform;
-use crate::platform_device::{self, PlatformDevice, PlatformStore};
-use crate::ram::Ram;
+use doorbell_hardware::platform::MachinePlatform;
+use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformStore};
+use doorbell_hardware::ram::Ram;
 use gic_firmware::{BusRange, Region};
 use msi_types::{DeviceId, Masking, MessageStore, MsiMessage, RequesterId, Shape, SignalMsi};
 use std::sync::Arc;
@@ -97,7 +97,7 @@ impl Devices {
         let windows = self.host.windows();
         bus.attach("ECAM", windows.ecam, self.host.ecam())?;
         bus.attach("PCI memory", windows.memory, self.host.memory())?;
-        let devices: [(&str, u64, u64, Arc<dyn crate::bus::Device>); 4] = [
+        let devices: [(&str, u64, u64, Arc<dyn doorbell_hardware::bus::Device>); 4] = [
             ("rings", RING_REGISTERS, RingDevice::SIZE, Arc::clone(&self.ring) as _),
             ("queue", QUEUE_REGISTERS, QueueDevice::SIZE, Arc::clone(&self.queue) as _),
             ("platform device", PLATFORM_REGISTERS, platform_device::SIZE, Arc::clone(&self.platform) as _),

@@ -3,14 +3,15 @@
 use super::Parent;
 use super::board::{Plan, Spread};
 use super::root::{CPUS, Driven, Root, RootHardware};
-use crate::bus::{Bus, Overlap};
 use crate::cpu::{CpuBooks, CpuCore, Gic};
-use crate::machine::{Model, gic};
+use crate::machine::gic;
 use crate::migration::{Migration, Migrator};
-use crate::pci::Translator;
-use crate::platform::MachinePlatform;
-use crate::ram::Ram;
+use crate::model::Model;
 use crate::system::{DirectLpi, InTurn, Its};
+use doorbell_hardware::bus::{Bus, Overlap};
+use doorbell_hardware::pci::Translator;
+use doorbell_hardware::platform::MachinePlatform;
+use doorbell_hardware::ram::Ram;
 use gic_driver::its::IdMap;
 use gic_driver::{
     GicConfig, ItsMsiParent, Mbi, MbiConfig, PhysicalRegion, RedistributorRegion, SpiRange, V2m, V2mFrame,

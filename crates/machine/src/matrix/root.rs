@@ -1,7 +1,7 @@
 //! What the boards' controllers have in common.
 
-use crate::bus::{Bus, Overlap};
-use crate::platform::MachinePlatform;
+use doorbell_hardware::bus::{Bus, Overlap};
+use doorbell_hardware::platform::MachinePlatform;
 use irq_domain::Interrupts;
 use msi_types::{MsiParent, RequesterId, SignalMsi, WiredParent};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(super) trait Root {
 
     /// The model that moves.
     #[cfg(test)]
-    fn model(&self) -> Option<&Arc<crate::machine::Model>> {
+    fn model(&self) -> Option<&Arc<crate::model::Model>> {
         None
     }
 

@@ -4,7 +4,7 @@ use super::board::Board;
 use super::device::Probed;
 use super::root::CPUS;
 use super::{Endpoint, Outcome};
-use crate::pci::Fired;
+use doorbell_hardware::pci::Fired;
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError};
 use msi_types::{Cpu, Delivery, MsiMessage};
 use std::collections::BTreeMap;

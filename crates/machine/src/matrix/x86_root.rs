@@ -2,10 +2,10 @@
 
 use super::Layer;
 use super::root::{CPUS, Driven, Root, RootHardware};
-use crate::bus::{Bus, Overlap};
-use crate::platform::MachinePlatform;
-use crate::ram::Ram;
-use crate::x86::{Chipset, Kernel, LocalApics, RemappingUnit, TableMemory};
+use doorbell_hardware::bus::{Bus, Overlap};
+use doorbell_hardware::platform::MachinePlatform;
+use doorbell_hardware::ram::Ram;
+use doorbell_hardware::x86::{Chipset, Kernel, LocalApics, RemappingUnit, TableMemory};
 use irq_domain::Interrupts;
 use msi_types::{Cpu, MsiParent, RequesterId, SignalMsi};
 use std::num::NonZeroU16;

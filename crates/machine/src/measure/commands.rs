@@ -3,7 +3,7 @@
 //! difference is what making an LPI pending costs, without reading commands.
 
 use super::{Probe, Reference, each};
-use crate::qtest::{Qtest, RAM_BASE};
+use doorbell_qtest::{Qtest, RAM_BASE};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{gicr, gits};
 use msi_types::{DeviceId, EventId};

@@ -1,13 +1,14 @@
 //! What a migration loses is found, whoever runs the machine; and nobody keeps what was left behind.
 
 use super::{Destination, Migration, Migrator};
-use crate::bus::AccessWidth;
 use crate::embedded;
-use crate::machine::{BuildOptions, Machine, Wire, build};
+use crate::machine::{BuildOptions, Machine, build};
+use crate::model::Wire;
 use crate::run::{CpuLife, DeviceLife, Disturbances, Moves, RunOptions, run};
 use crate::simulate::simulate;
 use crate::system::{InTurn, Powered, System, boot};
 use crate::trespass::{IommuPages, trespass};
+use doorbell_hardware::bus::AccessWidth;
 use gic_firmware::devicetree;
 use std::num::NonZeroU16;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use super::Clock;
 use super::pending::{Cause, Pending, PendingBits};
-use crate::lock::lock;
+use doorbell_hardware::lock::lock;
 use irq_domain::{Deferral, Dispatched};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex};

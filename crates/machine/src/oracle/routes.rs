@@ -2,7 +2,7 @@
 
 use super::{Clock, Pending, Route};
 #[cfg(test)]
-use crate::lock::lock;
+use doorbell_hardware::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use msi_types::{
     Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Granule, Isolation, LevelMessages, Move,

@@ -3,7 +3,7 @@
 mod hardware;
 
 use super::*;
-use crate::ram::Caches;
+use doorbell_hardware::ram::Caches;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use gic_firmware::Region;
 use irq_domain::{Deferral, Dispatched};

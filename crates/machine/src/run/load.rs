@@ -1,10 +1,10 @@
 //! The load: a thread for each device, and the administrators' threads.
 
 use super::{CpuLife, DeviceLife, Moves, Progress, RunError, RunOptions};
-use crate::lock::lock;
 use crate::migration::Migrator;
 use crate::rng::Rng;
 use crate::system::{Cpus, Departure, Moved, System, Unit, UnitVector};
+use doorbell_hardware::lock::lock;
 use msi_types::Cpu;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -2,13 +2,13 @@
 //! everything happens, in any order, there are none.
 
 use super::{Counts, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, run, verdict};
-use crate::bus::AccessWidth;
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiDisabling, Machine, build};
 use crate::migration::Migration;
 use crate::report::Totals;
 use crate::simulate::simulate;
 use crate::system::{Driver, InTurn, Moved, Powered, System, Unit, boot};
+use doorbell_hardware::bus::AccessWidth;
 use gic_arch::gicr;
 use gic_firmware::devicetree;
 use irq_domain::IrqHandle;

@@ -2,12 +2,12 @@
 
 use super::TraceEvent;
 use crate::cpu::{CpuCore, Sleepers};
-use crate::lock::lock;
 use crate::migration::{ACCESSES, Migrator};
-use crate::platform::{Executing, Interleave, Moment};
 use crate::rng::Rng;
 use crate::run::{Moves, RunOptions};
 use crate::system::{Cpus, Moved, System, Work};
+use doorbell_hardware::lock::lock;
+use doorbell_hardware::platform::{Executing, Interleave, Moment};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 

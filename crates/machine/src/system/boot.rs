@@ -3,13 +3,13 @@
 use super::unit::{Probe, Source, Unit, UnitConfig};
 use super::{Controllers, Cpus, System, call};
 use crate::cpu::{CpuBooks, CpuCore, Gic};
-use crate::fault::Faults;
+use crate::fault::{Fault, Faults};
 use crate::machine::{Host, LpiNumbers, Machine, function_name};
 use crate::migration::Migrator;
-use crate::pci::enumerate::enumerate;
-use crate::pci::{Function, StorePlan};
-use crate::platform::MachinePlatform;
 use crate::run::RunError;
+use doorbell_hardware::pci::enumerate::enumerate;
+use doorbell_hardware::pci::{Function, StorePlan};
+use doorbell_hardware::platform::MachinePlatform;
 use gic_driver::its::{IdMap, IdRange};
 use gic_driver::redistributor::walk_redistributors;
 use gic_driver::{GicConfig, GicError, PhysicalRegion, RedistributorRegion, TableAccess};
@@ -43,7 +43,11 @@ impl Powered {
         machine.model.keep_idle(vcpus);
         let migrator = Migrator::new(machine.migration, &machine.model, &cores);
         let (bus, ram) = (Arc::clone(&machine.bus), Arc::clone(&machine.ram));
-        let platform = Arc::new(MachinePlatform::new(bus, ram, machine.fault));
+        let platform = MachinePlatform::new(bus, ram);
+        let platform = Arc::new(match machine.fault {
+            Fault::NeverPublishes => platform.without_publication(),
+            _ => platform,
+        });
         Self { cores, books, platform, migrator }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::unit::{Departure, Driver, Probe, Unit, UnitVector};
 use super::{Cpus, System, call};
-use crate::platform_device::PlatformStore;
 use crate::report::DeviceKind;
+use doorbell_hardware::platform_device::PlatformStore;
 use irq_domain::MoveError;
 use msi_types::{Cpu, MsiError, MsiMessage};
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use super::{Cpus, Powered, Work};
 use crate::cpu::CpuCore;
 use crate::migration::Migrator;
-use crate::platform::MachinePlatform;
+use doorbell_hardware::platform::MachinePlatform;
 use msi_types::Cpu;
 use std::sync::Arc;
 

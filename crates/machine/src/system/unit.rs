@@ -3,12 +3,12 @@
 use super::System;
 use crate::cpu::looked_at;
 use crate::fault::Handler;
-use crate::lock::lock;
 use crate::oracle::{Ledger, Left};
-use crate::pci::enumerate::{Found, FoundStore};
-use crate::pci::{Fired, Function, StorePlan};
-use crate::platform_device::{Line, PlatformDevice, PlatformStore};
 use crate::report::DeviceKind;
+use doorbell_hardware::lock::lock;
+use doorbell_hardware::pci::enumerate::{Found, FoundStore};
+use doorbell_hardware::pci::{Fired, Function, StorePlan};
+use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
 use gic_firmware::ControllerIndex;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::{DeviceId, MsiParent, RequesterId, Shape, Vector};

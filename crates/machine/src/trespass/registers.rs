@@ -1,9 +1,9 @@
 //! What else lies in a doorbell's page, and what can be done with it.
 
 use super::Intruder;
-use crate::bus::AccessWidth;
-use crate::iommu::GRANULE;
 use crate::system::{System, Unit};
+use doorbell_hardware::bus::AccessWidth;
+use doorbell_hardware::iommu::GRANULE;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Lpi, gicd, gicr};
 use gic_firmware::ControllerKind;

@@ -2,8 +2,8 @@
 
 use crate::boards::{self, flashed, region};
 use crate::{assert_refusals_are_counted, moving};
-use doorbell_machine::pci::{AddressWidth, StorePlan};
-use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
+use doorbell_hardware::pci::{AddressWidth, StorePlan};
+use doorbell_hardware::platform_device::{DataWidth, PlatformPlan};
 use doorbell_machine::{
     BuildOptions, CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoints, LpiNumbers, Moves, PciEndpoint,
     PciPlace, Population, Report, RunOptions, build, simulate,

@@ -4,8 +4,8 @@
 mod drawn;
 
 use crate::assert_refusals_are_counted;
-use doorbell_machine::pci::{AddressWidth, StorePlan};
-use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
+use doorbell_hardware::pci::{AddressWidth, StorePlan};
+use doorbell_hardware::platform_device::{DataWidth, PlatformPlan};
 use doorbell_machine::{
     BuildOptions, CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoint, LpiNumbers, Machine, Migration,
     Moves, Report, RunError, RunOptions, build, run, simulate,

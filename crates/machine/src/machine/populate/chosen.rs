@@ -2,7 +2,7 @@
 
 use super::{BRIDGES, Candidates, Functions};
 use crate::machine::population::{PciEndpoint, PciPlace};
-use crate::pci::DevFn;
+use doorbell_hardware::pci::DevFn;
 use msi_types::RequesterId;
 
 /// Devices of a root bus, beside its bridges.

@@ -2,7 +2,7 @@
 
 use super::super::trial::Trial;
 use super::*;
-use crate::iommu::Fault;
+use doorbell_hardware::iommu::Fault;
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{SharedDevice, SharedDeviceConfig};
 use msi_types::{

@@ -1,8 +1,8 @@
 //! Machines drawn at random: controllers, who is led to which, and what devices are like.
 
 use crate::boards::{self, flashed, region};
-use doorbell_machine::pci::{AddressWidth, StorePlan};
-use doorbell_machine::platform_device::{DataWidth, PlatformPlan};
+use doorbell_hardware::pci::{AddressWidth, StorePlan};
+use doorbell_hardware::platform_device::{DataWidth, PlatformPlan};
 use doorbell_machine::{
     BuildOptions, Endpoints, LpiDisabling, LpiNumbers, PciEndpoint, PciPlace, Population,
 };

@@ -30,7 +30,7 @@ const RING: u64 = 16;
 const ARMED: u64 = 1 << 32;
 
 /// The hardware.
-pub(crate) struct RingDevice {
+pub struct RingDevice {
     requester: RequesterId,
     ram: Arc<Ram>,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
@@ -46,9 +46,10 @@ struct State {
 
 impl RingDevice {
     /// Bytes of its registers.
-    pub(crate) const SIZE: u64 = 0x1000;
+    pub const SIZE: u64 = 0x1000;
 
-    pub(crate) fn new(
+    /// A device with this many rings, whose messages go `upstream`.
+    pub fn new(
         requester: RequesterId,
         rings: u16,
         ram: Arc<Ram>,
@@ -59,7 +60,7 @@ impl RingDevice {
     }
 
     /// There is work on a ring.
-    pub(crate) fn fire(&self, ring: u16) -> Fired {
+    pub fn fire(&self, ring: u16) -> Fired {
         let mut state = lock(&self.state);
         if !state.enabled {
             return Fired::Off;
@@ -128,7 +129,8 @@ impl fmt::Debug for RingDevice {
 }
 
 /// The driver's side: rings share as many vectors as were granted.
-pub(crate) struct RingStore {
+#[derive(Debug)]
+pub struct RingStore {
     bus: CpuBus,
     ram: Arc<Ram>,
     registers: u64,
@@ -143,7 +145,7 @@ pub(crate) struct RingStore {
 
 impl RingStore {
     /// Takes the device at `registers` over, which uses at most `slots` vectors. `None` without memory for its rings.
-    pub(crate) fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64, slots: u16) -> Option<Self> {
+    pub fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64, slots: u16) -> Option<Self> {
         let count = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
         let base = ram.allocate(u64::from(count) * RING, 64)?;
         let store = Self {
@@ -159,17 +161,18 @@ impl RingStore {
         Some(store)
     }
 
-    pub(crate) fn rings(&self) -> u16 {
+    /// The number of rings.
+    pub fn rings(&self) -> u16 {
         self.rings.1
     }
 
     /// Which slot's vector tells of a ring's work.
-    pub(crate) fn slot_of(&self, ring: u16) -> u16 {
+    pub fn slot_of(&self, ring: u16) -> u16 {
         ring % self.vectors.load(Ordering::Relaxed).max(1)
     }
 
     /// Gives every ring the message of its vector, as `sent` says it is, and arms it.
-    pub(crate) fn share(&self, vectors: u16, sent: impl Fn(u16) -> Option<MsiMessage>) {
+    pub fn share(&self, vectors: u16, sent: impl Fn(u16) -> Option<MsiMessage>) {
         self.vectors.store(vectors, Ordering::Relaxed);
         let _open = lock(&self.open);
         for ring in 0..self.rings.1 {

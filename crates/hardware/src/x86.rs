@@ -6,7 +6,7 @@ mod interrupt_remapping;
 mod kernel;
 mod local_apics;
 
-pub(crate) use chipset::Chipset;
-pub(crate) use interrupt_remapping::RemappingUnit;
-pub(crate) use kernel::{Kernel, TableMemory};
-pub(crate) use local_apics::LocalApics;
+pub use chipset::Chipset;
+pub use interrupt_remapping::RemappingUnit;
+pub use kernel::{Kernel, TableMemory};
+pub use local_apics::LocalApics;

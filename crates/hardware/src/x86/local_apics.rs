@@ -42,33 +42,34 @@ struct LocalApic {
 
 /// A message as it arrives at the APICs, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Arriving {
-    pub(crate) destination: u32,
+pub struct Arriving {
+    pub destination: u32,
     /// DM: the destination is a set of APICs, one bit each (flat model).
-    pub(crate) logical: bool,
-    pub(crate) delivery_mode: u8,
-    pub(crate) vector: u8,
+    pub logical: bool,
+    pub delivery_mode: u8,
+    pub vector: u8,
 }
 
 /// The APICs of all CPUs.
-pub(crate) struct LocalApics {
+pub struct LocalApics {
     apics: Box<[Mutex<LocalApic>]>,
     /// Messages with an illegal vector, a delivery mode that no device uses, or no APIC.
     refused: AtomicU64,
 }
 
 impl LocalApics {
-    pub(crate) fn new(cpus: u32) -> Self {
+    /// One APIC for each CPU.
+    pub fn new(cpus: u32) -> Self {
         Self { apics: (0..cpus).map(|_| Mutex::default()).collect(), refused: AtomicU64::new(0) }
     }
 
     /// The ID of a CPU's APIC: never the CPU's own number, and above 7 bits for some.
-    pub(crate) const fn id(cpu: Cpu) -> u32 {
+    pub const fn id(cpu: Cpu) -> u32 {
         cpu.get() * 0x41 + 3
     }
 
     /// A message arrives.
-    pub(crate) fn take(&self, message: Arriving) -> Delivery {
+    pub fn take(&self, message: Arriving) -> Delivery {
         let served = matches!(message.delivery_mode, FIXED | LOWEST_PRIORITY) && message.vector >= LOWEST;
         let mut targets = self.targets(message).into_iter();
         let first = targets.next().filter(|_| served);
@@ -94,24 +95,25 @@ impl LocalApics {
         self.cpus().filter(is_meant).collect()
     }
 
-    pub(crate) fn cpus(&self) -> impl Iterator<Item = Cpu> + use<> {
+    /// All CPUs.
+    pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<> {
         (0..u32::try_from(self.apics.len()).unwrap_or(0)).map(Cpu::new)
     }
 
     /// The vector is requested of a CPU.
-    pub(crate) fn request(&self, cpu: Cpu, vector: u8) {
+    pub fn request(&self, cpu: Cpu, vector: u8) {
         if let Some(apic) = self.apics.get(cpu.index()) {
             lock(apic).requested.set(vector);
         }
     }
 
     /// Is the vector requested, and not served yet?
-    pub(crate) fn is_requested(&self, cpu: Cpu, vector: u8) -> bool {
+    pub fn is_requested(&self, cpu: Cpu, vector: u8) -> bool {
         self.apics.get(cpu.index()).is_some_and(|apic| lock(apic).requested.contains(vector))
     }
 
     /// The CPU serves the highest vector that is requested, unless it serves one of that priority class or above.
-    pub(crate) fn acknowledge(&self, cpu: Cpu) -> Option<u8> {
+    pub fn acknowledge(&self, cpu: Cpu) -> Option<u8> {
         let mut apic = lock(self.apics.get(cpu.index())?);
         let vector = apic.requested.highest()?;
         if apic.in_service.highest().is_some_and(|serving| serving >> 4 >= vector >> 4) {
@@ -123,7 +125,7 @@ impl LocalApics {
     }
 
     /// End of interrupt: the highest vector in service is served.
-    pub(crate) fn end(&self, cpu: Cpu) {
+    pub fn end(&self, cpu: Cpu) {
         let Some(apic) = self.apics.get(cpu.index()) else { return };
         let mut apic = lock(apic);
         if let Some(vector) = apic.in_service.highest() {
@@ -132,7 +134,7 @@ impl LocalApics {
     }
 
     /// Messages that no APIC took.
-    pub(crate) fn refused(&self) -> u64 {
+    pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 }

@@ -10,7 +10,8 @@ use msi_types::{
 use std::sync::Mutex;
 
 /// A platform device's message store.
-pub(crate) struct PlatformStore {
+#[derive(Debug)]
+pub struct PlatformStore {
     bus: CpuBus,
     base: u64,
     slots: u16,
@@ -22,19 +23,19 @@ pub(crate) struct PlatformStore {
 
 impl PlatformStore {
     /// Takes over the device whose registers are at `base`.
-    pub(crate) fn new(bus: CpuBus, base: u64) -> Self {
+    pub fn new(bus: CpuBus, base: u64) -> Self {
         let slots = u16::try_from(bus.read32(base + registers::COUNT)).unwrap_or(0).min(MAX_SLOTS);
         let features = Features(bus.read32(base + registers::FEATURES));
         Self { bus, base, slots, features, storage: Storage::Device, open: Mutex::new(()) }
     }
 
     /// Of a kind that a hypervisor emulates for its guests.
-    pub(crate) fn emulated(self) -> Self {
+    pub fn emulated(self) -> Self {
         Self { storage: Storage::Emulated, ..self }
     }
 
     /// The message in a slot.
-    pub(crate) fn message(&self, slot: u16) -> MsiMessage {
+    pub fn message(&self, slot: u16) -> MsiMessage {
         let read = |offset| self.bus.read32(self.register(registers::SLOTS, slot, offset));
         let address =
             u64::from(read(registers::ADDRESS_HIGH)) << 32 | u64::from(read(registers::ADDRESS_LOW));
@@ -42,7 +43,7 @@ impl PlatformStore {
     }
 
     /// How its handlers end a level, if it signals by one.
-    pub(crate) fn line(&self, slot: u16) -> Option<Line> {
+    pub fn line(&self, slot: u16) -> Option<Line> {
         let line = Line { bus: self.bus.clone(), register: self.base + registers::LOWER, slot };
         (self.features.trigger() == Trigger::Level).then_some(line)
     }
@@ -59,7 +60,8 @@ impl PlatformStore {
 }
 
 /// A level that a device holds.
-pub(crate) struct Line {
+#[derive(Debug)]
+pub struct Line {
     bus: CpuBus,
     register: u64,
     slot: u16,
@@ -67,7 +69,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// The device lets it fall.
-    pub(crate) fn lower(&self) {
+    pub fn lower(&self) {
         self.bus.write(self.register, AccessWidth::Word, u64::from(self.slot));
     }
 }

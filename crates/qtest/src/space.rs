@@ -2,8 +2,8 @@
 
 use super::request::Place;
 use super::{RAM_BASE, RAM_BYTES};
-use crate::bus::AccessWidth;
-use crate::ram::{Caches, Ram};
+use doorbell_hardware::bus::AccessWidth;
+use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::gits;
 use gic_firmware::Region;
 use msi_types::{DeviceId, MsiMessage};

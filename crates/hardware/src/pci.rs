@@ -2,7 +2,7 @@
 
 mod bridge;
 mod config_bytes;
-pub(crate) mod enumerate;
+pub mod enumerate;
 mod function;
 mod host_bridge;
 mod message_store;

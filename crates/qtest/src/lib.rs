@@ -32,7 +32,7 @@
 //! # Example
 //!
 //! ```
-//! use doorbell_machine::qtest::Qtest;
+//! use doorbell_qtest::Qtest;
 //!
 //! let mut machine = Qtest::new(2)?;
 //! assert_eq!(machine.answer("readl 0x0800ffe8").to_string(), "OK 0x000000000000003b\n");

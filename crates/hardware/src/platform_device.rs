@@ -3,7 +3,7 @@
 mod slots;
 mod store;
 
-pub(crate) use store::{Line, PlatformStore};
+pub use store::{Line, PlatformStore};
 
 use crate::bus::{AccessWidth, Device, Doorbells};
 use crate::lock::lock;
@@ -84,6 +84,7 @@ impl PlatformPlan {
 
 /// The features register: bit 0: 64-bit addresses; bit 1: 32-bit data; bits 4:2: how a message can be changed; bit 5: two
 /// messages for a level.
+#[derive(Debug)]
 struct Features(u32);
 
 impl Features {

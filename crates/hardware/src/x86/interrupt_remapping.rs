@@ -20,15 +20,15 @@ const KEPT: usize = 64;
 
 /// A message that was stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RemappingFault {
+pub struct RemappingFault {
     /// Who sent it.
-    pub(crate) device: RequesterId,
+    pub device: RequesterId,
     /// The fault reason (VT-d specification §7.2.3.1): 0x20 to 0x26.
-    pub(crate) reason: u8,
+    pub reason: u8,
 }
 
 /// The hardware.
-pub(crate) struct RemappingUnit {
+pub struct RemappingUnit {
     ram: Arc<Ram>,
     /// The interrupt remapping table address register; 0 while the unit is off.
     table: AtomicU64,
@@ -38,19 +38,19 @@ pub(crate) struct RemappingUnit {
 
 impl RemappingUnit {
     /// Off: everything is stopped.
-    pub(crate) fn new(ram: Arc<Ram>) -> Self {
+    pub fn new(ram: Arc<Ram>) -> Self {
         let table = AtomicU64::new(0);
         Self { ram, table, cache: Mutex::default(), faults: Mutex::default() }
     }
 
     /// Sets the table address register, and turns the unit on.
-    pub(crate) fn set_table(&self, register: u64) {
+    pub fn set_table(&self, register: u64) {
         self.table.store(register, Ordering::Release);
         lock(&self.cache).clear();
     }
 
     /// What a message becomes; `None` if it is stopped.
-    pub(crate) fn translate(&self, from: RequesterId, message: MsiMessage) -> Option<Arriving> {
+    pub fn translate(&self, from: RequesterId, message: MsiMessage) -> Option<Arriving> {
         let translated = self.try_translate(from, message);
         translated
             .map_err(|reason| {
@@ -63,7 +63,7 @@ impl RemappingUnit {
     }
 
     /// The first faults, in their order.
-    pub(crate) fn faults(&self) -> Vec<RemappingFault> {
+    pub fn faults(&self) -> Vec<RemappingFault> {
         lock(&self.faults).clone()
     }
 

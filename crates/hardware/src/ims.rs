@@ -4,5 +4,5 @@
 mod command_queue;
 mod ring_memory;
 
-pub(crate) use command_queue::{QueueDevice, QueueStore};
-pub(crate) use ring_memory::{RingDevice, RingStore};
+pub use command_queue::{QueueDevice, QueueStore};
+pub use ring_memory::{RingDevice, RingStore};

@@ -1,7 +1,7 @@
 //! The model of the GIC as the machine holds it: by a handle, so that a fresh model can take its place.
 
-use crate::lock::lock;
-use crate::ram::Ram;
+use doorbell_hardware::lock::lock;
+use doorbell_hardware::ram::Ram;
 use msi_types::{Cpu, Delivery, DeviceId, Kick, MsiMessage, SignalMsi};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};

@@ -10,10 +10,13 @@ use vgic::GuestMemory as _;
 
 /// Writes to the MiB at 0xFEE00000 are messages: to the remapping unit where there is one, else to the APICs. Others go to
 /// RAM.
-pub(crate) struct Chipset {
-    pub(crate) apics: Arc<LocalApics>,
-    pub(crate) remapping: Option<Arc<RemappingUnit>>,
-    pub(crate) ram: Arc<Ram>,
+pub struct Chipset {
+    /// The local APICs.
+    pub apics: Arc<LocalApics>,
+    /// The unit in front of them.
+    pub remapping: Option<Arc<RemappingUnit>>,
+    /// Memory below the messages.
+    pub ram: Arc<Ram>,
 }
 
 /// A message in the compatibility format (SDM vol. 3A §11.11); `None` for one in the remappable format.

@@ -75,7 +75,7 @@ struct Entry {
 const EMPTY: Entry = Entry { message: None, masked: true, waiting: false };
 
 /// The hardware.
-pub(crate) struct QueueDevice {
+pub struct QueueDevice {
     requester: RequesterId,
     ram: Arc<Ram>,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
@@ -95,9 +95,10 @@ struct State {
 
 impl QueueDevice {
     /// Bytes of its registers.
-    pub(crate) const SIZE: u64 = 0x1000;
+    pub const SIZE: u64 = 0x1000;
 
-    pub(crate) fn new(
+    /// A device with this many entries, whose messages go `upstream`.
+    pub fn new(
         requester: RequesterId,
         messages: u16,
         ram: Arc<Ram>,
@@ -116,19 +117,17 @@ impl QueueDevice {
     }
 
     /// The device refuses the message after the next `writes` ones.
-    #[cfg(test)]
-    pub(crate) fn refuse_after(&self, writes: u32) {
+    pub fn refuse_after(&self, writes: u32) {
         lock(&self.state).refuse_in = Some(writes);
     }
 
     /// How many messages it holds.
-    #[cfg(test)]
-    pub(crate) fn messages(&self) -> usize {
+    pub fn messages(&self) -> usize {
         lock(&self.state).entries.iter().filter(|entry| entry.message.is_some()).count()
     }
 
     /// The device wants to send a message.
-    pub(crate) fn fire(&self, slot: u16) -> Fired {
+    pub fn fire(&self, slot: u16) -> Fired {
         let mut state = lock(&self.state);
         let State { enabled: true, entries, .. } = &mut *state else { return Fired::Off };
         match entries.get_mut(usize::from(slot)) {
@@ -234,7 +233,8 @@ impl fmt::Debug for QueueDevice {
 }
 
 /// The driver's side.
-pub(crate) struct QueueStore {
+#[derive(Debug)]
+pub struct QueueStore {
     bus: CpuBus,
     ram: Arc<Ram>,
     registers: u64,
@@ -246,7 +246,7 @@ pub(crate) struct QueueStore {
 
 impl QueueStore {
     /// Takes the device at `registers` over. `None` without memory for its queue.
-    pub(crate) fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64) -> Option<Self> {
+    pub fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64) -> Option<Self> {
         let slots = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
         let queue = ram.allocate(u64::from(CAPACITY) * COMMAND, 64)?;
         let tail = bus.read32(registers + registers::TAIL);

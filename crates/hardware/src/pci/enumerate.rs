@@ -12,6 +12,7 @@ use irq_domain::pci::{
     capabilities,
 };
 use msi_types::{MessageStore, RequesterId, Shape};
+use std::fmt;
 use std::sync::Arc;
 
 /// Granularity of a bridge's window.
@@ -20,12 +21,12 @@ const BRIDGE_WINDOW: u64 = 1 << 20;
 const BARS: usize = 6;
 
 /// A function that was found and configured.
-#[derive(Clone)]
-pub(crate) struct Found {
+#[derive(Clone, Debug)]
+pub struct Found {
     /// Its place on its bus.
-    pub(crate) requester: RequesterId,
+    pub requester: RequesterId,
     /// How it arrives at the host bridge.
-    pub(crate) alias: RequesterId,
+    pub alias: RequesterId,
     config: Arc<FunctionConfig>,
     bars: [Option<Bar>; BARS],
 }
@@ -38,13 +39,21 @@ struct Bar {
 }
 
 /// A message store that was found, and how its vectors relate.
-pub(crate) struct FoundStore {
-    pub(crate) store: Arc<dyn MessageStore>,
-    pub(crate) shape: Shape,
+pub struct FoundStore {
+    /// The store.
+    pub store: Arc<dyn MessageStore>,
+    /// How its vectors relate.
+    pub shape: Shape,
+}
+
+impl fmt::Debug for FoundStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FoundStore").field("shape", &self.shape).finish_non_exhaustive()
+    }
 }
 
 /// Finds and configures all functions (not bridges) behind a host bridge.
-pub(crate) fn enumerate(bus: &CpuBus, windows: Windows) -> Vec<Found> {
+pub fn enumerate(bus: &CpuBus, windows: Windows) -> Vec<Found> {
     let memory = windows.memory;
     let mut scan = Scan {
         bus,
@@ -153,7 +162,7 @@ impl Scan<'_> {
 
 impl Found {
     /// Gives the function its addresses and lets it answer and send: at first, and after it was taken out and put back.
-    pub(crate) fn configure(&self) {
+    pub fn configure(&self) {
         for (index, bar) in (0u16..).zip(&self.bars) {
             if let Some(bar) = bar {
                 let register = header::BAR0 + index * 4;
@@ -165,7 +174,7 @@ impl Found {
     }
 
     /// The function's message store: MSI-X if it has it, else MSI.
-    pub(crate) fn store(&self, host: Arc<dyn Host>) -> Result<FoundStore, PciError> {
+    pub fn store(&self, host: Arc<dyn Host>) -> Result<FoundStore, PciError> {
         let config: Arc<dyn ConfigSpace> = Arc::clone(&self.config) as _;
         if !capabilities(&*config).any(|found| found.id == msi_types::pci::msix::CAPABILITY_ID) {
             let store = Arc::new(MsiStore::new(config, host)?);
@@ -227,6 +236,7 @@ fn low(value: u64) -> u32 {
 }
 
 /// One function's configuration space, by ECAM.
+#[derive(Debug)]
 struct FunctionConfig {
     bus: CpuBus,
     base: u64,
@@ -296,7 +306,6 @@ impl TableMemory for RegionMemory {
 mod tests {
     use super::*;
     use crate::bus::Bus;
-    use crate::fault::Fault;
     use crate::pci::{
         Bridge, BridgeKind, Company, DevFn, Function, FunctionPlan, HostBridge, Segment, StorePlan,
     };
@@ -347,7 +356,7 @@ mod tests {
         bus.attach("ecam", windows().ecam, host.ecam()).unwrap();
         bus.attach("memory", windows().memory, host.memory()).unwrap();
         let ram = Arc::new(Ram::new(&[], Caches::Snooped));
-        let bus = MachinePlatform::new(Arc::new(bus), ram, Fault::None).cpu_bus();
+        let bus = MachinePlatform::new(Arc::new(bus), ram).cpu_bus();
         (enumerate(&bus, windows()), host, recorder, bus)
     }
 
@@ -378,11 +387,8 @@ mod tests {
         let (found, host, recorder, bus) = found_behind(BridgeKind::ToConventional, 0x22);
         let last = &found[1];
         let function = host.functions().iter().find(|it| it.requester() == last.requester).unwrap();
-        let platform = MachinePlatform::new(
-            Arc::new(Bus::default()),
-            Arc::new(Ram::new(&[], Caches::Snooped)),
-            Fault::None,
-        );
+        let platform =
+            MachinePlatform::new(Arc::new(Bus::default()), Arc::new(Ram::new(&[], Caches::Snooped)));
         let store = last.store(Arc::new(platform)).unwrap().store;
         let message = MsiMessage { address: 0x1000, data: 5 };
         store

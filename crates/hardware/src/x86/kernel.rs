@@ -12,7 +12,7 @@ use x86_irq::remapping::RemapMemory;
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, VectorDomain};
 
 /// The kernel, as the vector domain sees it.
-pub(crate) struct Kernel {
+pub struct Kernel {
     apics: Arc<LocalApics>,
     platform: Arc<MachinePlatform>,
     /// By CPU: it was asked to clean up.
@@ -22,13 +22,14 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn new(apics: Arc<LocalApics>, platform: Arc<MachinePlatform>) -> Self {
+    /// A kernel on the CPUs of `apics`.
+    pub fn new(apics: Arc<LocalApics>, platform: Arc<MachinePlatform>) -> Self {
         let cleanups = apics.cpus().map(|_| AtomicBool::new(false)).collect();
         Self { apics, platform, cleanups, strays: AtomicU64::new(0) }
     }
 
     /// The trap: serves one interrupt. False if there was none.
-    pub(crate) fn take_one(&self, domain: &VectorDomain, interrupts: &Interrupts, cpu: Cpu) -> bool {
+    pub fn take_one(&self, domain: &VectorDomain, interrupts: &Interrupts, cpu: Cpu) -> bool {
         let _executing = Executing::in_exception(cpu);
         let Some(vector) = self.apics.acknowledge(cpu) else { return false };
         let arrival = ApicVector::new(vector).map_or(Arrival::Unknown, |vector| domain.arrive(cpu, vector));
@@ -45,7 +46,7 @@ impl Kernel {
     }
 
     /// The tick: the CPU cleans up if it was asked to. True if it did.
-    pub(crate) fn clean_up(&self, domain: &VectorDomain, cpu: Cpu) -> bool {
+    pub fn clean_up(&self, domain: &VectorDomain, cpu: Cpu) -> bool {
         let asked = self.cleanups.get(cpu.index()).is_some_and(|asked| asked.swap(false, Ordering::AcqRel));
         if asked {
             let _executing = Executing::in_exception(cpu);
@@ -56,7 +57,8 @@ impl Kernel {
         asked
     }
 
-    pub(crate) fn strays(&self) -> u64 {
+    /// Arrivals without a handler.
+    pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
     }
 }
@@ -101,13 +103,14 @@ impl fmt::Debug for Kernel {
 
 /// A remapping table's memory: RAM into whose cached copies the unit does not look.
 #[derive(Debug)]
-pub(crate) struct TableMemory {
+pub struct TableMemory {
     ram: Arc<Ram>,
     base: u64,
 }
 
 impl TableMemory {
-    pub(crate) const fn new(ram: Arc<Ram>, base: u64) -> Self {
+    /// A table at `base`.
+    pub const fn new(ram: Arc<Ram>, base: u64) -> Self {
         Self { ram, base }
     }
 

@@ -2,7 +2,6 @@
 //! the deterministic scheduler.
 
 use crate::bus::{AccessWidth, Bus};
-use crate::fault::Fault;
 use crate::ram::{Publication, Ram};
 use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use irq_domain::{Host, IrqState};
@@ -30,19 +29,20 @@ thread_local! {
 }
 
 /// While it lives, this thread runs code of a CPU.
-pub(crate) struct Executing {
+#[derive(Debug)]
+pub struct Executing {
     before: Option<Cpu>,
     masked: usize,
 }
 
 impl Executing {
     /// This thread is `cpu` from now on, with its interrupts masked.
-    pub(crate) fn in_exception(cpu: Cpu) -> Self {
+    pub fn in_exception(cpu: Cpu) -> Self {
         Self { before: EXECUTING.replace(Some(cpu)), masked: MASKED.replace(1) }
     }
 
     /// This thread is no CPU from now on.
-    pub(crate) fn as_nobody() -> Self {
+    pub fn as_nobody() -> Self {
         Self { before: EXECUTING.replace(None), masked: MASKED.replace(0) }
     }
 }
@@ -56,7 +56,7 @@ impl Drop for Executing {
 
 /// A moment at which something else may happen: before an access to a register, and while waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Moment {
+pub enum Moment {
     /// Interrupts are not masked: this CPU, too, may take one.
     Unmasked,
     /// Interrupts are masked here: devices go on. Not other CPUs: whoever masked may hold a lock that they take.
@@ -66,32 +66,39 @@ pub(crate) enum Moment {
 }
 
 /// Lets others go on where a driver could be overtaken. The deterministic scheduler is one.
-pub(crate) trait Interleave: Send + Sync {
+pub trait Interleave: Send + Sync {
     /// Called at each such moment, from the thread that reached it.
     fn at(&self, moment: Moment);
 }
 
 /// The drivers' platform, and the interrupt core's host.
-pub(crate) struct MachinePlatform {
+pub struct MachinePlatform {
     bus: Arc<Bus>,
     ram: Arc<Ram>,
-    fault: Fault,
+    publishes: bool,
     interleave: Arc<OnceLock<Arc<dyn Interleave>>>,
 }
 
 impl MachinePlatform {
-    pub(crate) fn new(bus: Arc<Bus>, ram: Arc<Ram>, fault: Fault) -> Self {
-        Self { bus, ram, fault, interleave: Arc::default() }
+    /// The platform of a machine with this bus and RAM.
+    pub fn new(bus: Arc<Bus>, ram: Arc<Ram>) -> Self {
+        Self { bus, ram, publishes: true, interleave: Arc::default() }
+    }
+
+    /// Publishes nothing, as if the drivers forgot to.
+    #[must_use]
+    pub fn without_publication(self) -> Self {
+        Self { publishes: false, ..self }
     }
 
     /// From now on `interleave` decides what happens in between, and there is no clock.
-    pub(crate) fn interleave_by(&self, interleave: Arc<dyn Interleave>) {
+    pub fn interleave_by(&self, interleave: Arc<dyn Interleave>) {
         // Set once: the scheduler lives as long as the machine.
         let _ = self.interleave.set(interleave);
     }
 
     /// A handler takes its time.
-    pub(crate) fn linger(&self) {
+    pub fn linger(&self) {
         if let Some(interleave) = self.interleave.get() {
             interleave.at(Moment::InHandler);
         } else {
@@ -100,31 +107,40 @@ impl MachinePlatform {
     }
 
     /// The way of a CPU to the bus.
-    pub(crate) fn cpu_bus(&self) -> CpuBus {
+    pub fn cpu_bus(&self) -> CpuBus {
         CpuBus { bus: Arc::clone(&self.bus), interleave: Arc::clone(&self.interleave) }
     }
 }
 
 /// A CPU's access to the bus: each may be overtaken.
 #[derive(Clone)]
-pub(crate) struct CpuBus {
+pub struct CpuBus {
     bus: Arc<Bus>,
     interleave: Arc<OnceLock<Arc<dyn Interleave>>>,
 }
 
 impl CpuBus {
-    pub(crate) fn read(&self, address: u64, width: AccessWidth) -> u64 {
+    /// Reads at a physical address.
+    pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
         pause(&self.interleave);
         self.bus.read(address, width)
     }
 
-    pub(crate) fn read32(&self, address: u64) -> u32 {
+    /// Reads 32 bits.
+    pub fn read32(&self, address: u64) -> u32 {
         u32::try_from(self.read(address, AccessWidth::Word)).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn write(&self, address: u64, width: AccessWidth, value: u64) {
+    /// Writes at a physical address.
+    pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
         pause(&self.interleave);
         self.bus.write(address, width, value);
+    }
+}
+
+impl fmt::Debug for CpuBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bus.fmt(f)
     }
 }
 
@@ -136,7 +152,8 @@ fn pause(interleave: &OnceLock<Arc<dyn Interleave>>) -> bool {
 }
 
 /// Mapped registers.
-pub(crate) struct Frame {
+#[derive(Debug)]
+pub struct Frame {
     bus: CpuBus,
     base: u64,
 }
@@ -198,7 +215,7 @@ impl Platform for MachinePlatform {
             Coherence::Coherent => Publication::Barrier,
             Coherence::NonCoherent => Publication::Clean,
         };
-        if self.fault != Fault::NeverPublishes {
+        if self.publishes {
             self.ram.publish(table.address + range.start..table.address + range.end, how);
         }
     }

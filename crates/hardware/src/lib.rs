@@ -1,0 +1,23 @@
+//! The hardware of a machine in one process: RAM, a bus, PCI functions with real configuration
+//! space, platform devices, an IOMMU and x86's local APICs. Beside each device lies the driver's
+//! access to it, which goes through registers and memory alone.
+//!
+//! ```text
+//!  driver side              │ hardware side
+//!  pci::enumerate, stores   │ pci, platform_device, ims ── messages ──▶ iommu ─▶ bus::Doorbells
+//!   │                       │  ▲
+//!   ▼                       │  │
+//!  platform ── CpuBus ──────┼─▶ bus
+//!   └── tables ─────────────┼─▶ ram (and what caches hide of it)
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod ims;
+pub mod iommu;
+pub mod lock;
+pub mod pci;
+pub mod platform;
+pub mod platform_device;
+pub mod ram;
+pub mod x86;
