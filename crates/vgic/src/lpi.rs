@@ -4,9 +4,10 @@
 //!
 //! Every mapped event has a **slot**: one atomic word that is its translation and its pending bit.
 //! Its value names target, priority and INTID of one moment, so an LPI is never pending at two
-//! places or at an old one. Each LPI can also be pending at a redistributor by itself: by
-//! `GICR_SETLPIR`, by MOVALL, from the pending table. That is a word of its own, in a flat table of
-//! the redistributor.
+//! places or at an old one. An LPI can also be pending at a redistributor that no event of it
+//! targets: by `GICR_SETLPIR`, by MOVALL, from the pending table. That is a word of its own, in a
+//! flat table of the redistributor. When the LPI's event comes to that redistributor, what is
+//! pending there passes into the event's word. So an LPI has one place at each redistributor.
 //!
 //! | object | holds |
 //! |---|---|

@@ -32,6 +32,8 @@ pub(crate) enum Safeguard {
     Revoke,
     /// A command that changes what is in a list register recalls it.
     Recall,
+    /// What is pending at a redistributor by itself joins its event's word when that comes there.
+    TakeOwn,
     /// A guest fault is handed out after all of it was written.
     WholeFault,
     /// A message for what is in a list register makes its vCPU exit.

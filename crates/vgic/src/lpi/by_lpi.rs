@@ -33,6 +33,16 @@ pub(super) enum MappedAt {
     Several,
 }
 
+impl MappedAt {
+    /// The slot, if it is the only one.
+    pub(super) const fn one(self) -> Option<Slot> {
+        match self {
+            Self::One(slot) => Some(slot),
+            Self::Nowhere | Self::Several => None,
+        }
+    }
+}
+
 impl SlotsByLpi {
     /// Of a distributor with this many LPIs.
     pub(super) fn new(lpis: u32) -> Self {

@@ -232,6 +232,8 @@ impl Control {
         if enabled {
             self.shared.ensure_hints(target, level, position);
         }
+        let is_event = matches!(location, Location::Slot(_));
+        let brought = is_event && self.take_own(target, now.lpi_index());
         let (old, new) = self.shared.update(location, |word| {
             let kept = word
                 .with_target(target)
@@ -240,9 +242,9 @@ impl Control {
                 .with_mapped(is_mapped)
                 .with_deliverable(deliverable);
             if covering.is_some() {
-                kept.with_pending(word.is_pending() || word.is_held()).with_held(false)
+                kept.with_pending(word.is_pending() || word.is_held() || brought).with_held(false)
             } else {
-                kept.cleared().with_held(word.is_pending_or_held())
+                kept.cleared().with_held(word.is_pending_or_held() || brought)
             }
         });
         if old != new {

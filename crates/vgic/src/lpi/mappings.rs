@@ -265,20 +265,11 @@ impl Control {
 
     /// MOVI: the event, and what is pending of it, goes to another collection.
     pub(crate) fn move_event(&mut self, event: MappedEvent, collection: u16) {
-        let location = Location::Slot(event.slot);
-        let own = self.own_lpi_of(event);
-        if self.goes_elsewhere(event, collection) && self.clear(own) {
-            self.shared.update(location, |word| word.with_held(true));
-        }
         self.pool.set_owner(event.slot, event.its.owner(collection));
-        self.refresh(location, Settings::Keep);
+        self.refresh(Location::Slot(event.slot), Settings::Keep);
     }
 
-    fn goes_elsewhere(&self, event: MappedEvent, collection: u16) -> bool {
-        self.collection(event.its, event.collection) != self.collection(event.its, collection)
-    }
-
-    /// Where the event's LPI may be pending by itself: at the redistributor that the event targets.
+    /// The event's LPI by itself, at the redistributor that the event targets.
     fn own_lpi_of(&self, event: MappedEvent) -> Location {
         let word = self.shared.load(Location::Slot(event.slot));
         Location::Own { vcpu: word.target(), index: word.lpi_index() }

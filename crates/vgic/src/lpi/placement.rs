@@ -106,8 +106,13 @@ impl Control {
     /// An event's slot is not mapped to the LPI any more that its word names.
     fn forget_lpi(&mut self, slot: Slot) {
         if self.pool.owner(slot) != Owner::Nobody {
-            let word = self.shared.load(Location::Slot(slot));
-            self.by_lpi.remove(word.lpi_index(), slot);
+            let index = self.shared.load(Location::Slot(slot)).lpi_index();
+            self.by_lpi.remove(index, slot);
+            if let Some(left) = self.by_lpi.find(index).one().map(Location::Slot)
+                && self.take_own(self.shared.load(left).target(), index)
+            {
+                self.pend(left);
+            }
         }
     }
 

@@ -177,7 +177,7 @@ impl Control {
         read
     }
 
-    /// One word's part of MOVALL. What is pending is pending at `to` by itself then.
+    /// One word's part of MOVALL.
     pub(super) fn move_if_pending(&mut self, location: Location, from: u32, to: u32) {
         let word = self.shared.load(location);
         if word.target() == from && word.is_pending_or_held() && self.clear(location) {
@@ -185,12 +185,29 @@ impl Control {
         }
     }
 
-    /// Makes an LPI pending at a redistributor itself.
+    /// Makes an LPI pending at a redistributor.
     pub(super) fn pend_at(&mut self, vcpu: u32, lpi: Lpi) {
-        if let Some(own) = self.shared.own(vcpu) {
+        let location = self.place_of(vcpu, lpi);
+        if let (Location::Own { .. }, Some(own)) = (location, self.shared.own(vcpu)) {
             own.ensure(lpi);
         }
-        self.pend(Location::own(vcpu, lpi));
+        self.pend(location);
+    }
+
+    /// Where an LPI is pending at a redistributor: in the word of its event if that targets the
+    /// vCPU, otherwise by itself.
+    pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
+        match self.by_lpi.find(lpi.index()).one().map(Location::Slot) {
+            Some(event) if self.shared.load(event).target() == vcpu => event,
+            _ => Location::own(vcpu, lpi),
+        }
+    }
+
+    /// Takes what is pending at a redistributor by itself, for the word of an event that targets
+    /// it. Was something?
+    pub(super) fn take_own(&mut self, vcpu: u32, index: u32) -> bool {
+        let own = Location::Own { vcpu, index };
+        Safeguard::TakeOwn.stands() && self.shared.load(own).is_pending_or_held() && self.clear(own)
     }
 }
 

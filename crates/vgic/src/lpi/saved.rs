@@ -149,12 +149,16 @@ impl Control {
         Ok(())
     }
 
-    /// An LPI that is pending at a redistributor by itself.
+    /// An LPI that is pending at a redistributor by itself; of its event, if that targets it.
     pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) {
+        let own = match self.place_of(saved.target, saved.lpi) {
+            event @ Location::Slot(_) => return self.pend(event),
+            own @ Location::Own { .. } => own,
+        };
         if let Some(own) = self.shared.own(saved.target) {
             own.ensure(saved.lpi);
         }
-        self.restore_word(Location::own(saved.target, saved.lpi), Word::unmapped(0), saved);
+        self.restore_word(own, Word::unmapped(0), saved);
     }
 
     fn restore_word(&mut self, location: Location, word: Word, saved: SavedLpi) {

@@ -330,9 +330,10 @@ impl Control {
         block: LpiBlock,
         pending: &mut PendingBits,
     ) -> Result<(), MemoryFault> {
-        for index in block.indices() {
-            if Lpi::from_index(index).is_some_and(|lpi| pending.take(lpi)) {
-                self.shared.update(Location::Own { vcpu, index }, |word| word.with_held(true));
+        for lpi in block.indices().filter_map(Lpi::from_index).filter(|lpi| pending.take(*lpi)) {
+            match self.place_of(vcpu, lpi) {
+                event @ Location::Slot(_) => self.pend(event),
+                own @ Location::Own { .. } => _ = self.shared.update(own, |word| word.with_held(true)),
             }
         }
         self.reload_own(vcpu, block)

@@ -58,11 +58,7 @@ impl Translated {
         write(gits::BASER.get(1).unwrap().offset(), table(TABLES + 0x1_0000).into_bits());
         write(gits::CBASER.offset(), queue.into_bits());
         self.machine.write(ITS + u64::from(gits::CTLR.offset()), Word, 1);
-        self.run((0..cpus).map(|cpu| Command::Mapc {
-            collection: CollectionId::new(cpu),
-            target: RdBase::from_processor_number(cpu),
-            action: MapAction::Map,
-        }));
+        self.run((0..cpus).map(|cpu| mapc(cpu, cpu)));
         self.run([Command::Mapd { device: DEVICE, itt: 0, event_bits_minus_one: 3, action: MapAction::Map }]);
         self.run((0..Self::EVENTS).map(|event| mapti(event, 0)));
     }
@@ -100,6 +96,11 @@ impl Translated {
 pub(crate) fn mapti(event: u32, collection: u16) -> Command {
     let collection = CollectionId::new(collection);
     Command::Mapti { device: DEVICE, event: EventId::new(event), intid: 8192 + event, collection }
+}
+
+pub(crate) fn mapc(collection: u16, cpu: u16) -> Command {
+    let (collection, target) = (CollectionId::new(collection), RdBase::from_processor_number(cpu));
+    Command::Mapc { collection, target, action: MapAction::Map }
 }
 
 pub(crate) fn movi(event: u32, collection: u16) -> Command {

@@ -10,6 +10,7 @@ mod links;
 mod machine;
 mod messages;
 mod race;
+mod reference;
 mod registers;
 #[path = "../model/virtual_interface.rs"]
 mod virtual_interface;

@@ -174,6 +174,31 @@ fn movall_loses_and_doubles_nothing() {
     holds(movall_against_a_sender);
 }
 
+/// MOVALL took the LPI from its event, which follows it while a message comes. The vCPU may take
+/// interrupts meanwhile.
+fn an_event_follows_its_lpi(is_running: bool) {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    commands.movall(0, 1);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let vcpu = spawn(&machine, move |machine| is_running && machine.vcpu(1).take().is_some());
+    commands.movi(1, 0, 1);
+    let taken = vcpu.join().unwrap();
+    let second = sender.join().unwrap() == Injection::Fresh;
+    let left = machine.vcpu(1).drain().len();
+    assert_eq!(machine.vcpu(0).drain(), []);
+    assert!(left <= 1, "pending {left} times at one vCPU");
+    assert!(taken || left == 1, "the LPI is lost");
+    assert!(!taken || left == 0 || second, "one message, two interrupts");
+}
+
+#[test]
+fn an_event_that_follows_its_lpi_has_one_pending_bit_with_it() {
+    holds(|| an_event_follows_its_lpi(false));
+    holds(|| an_event_follows_its_lpi(true));
+    needs(Safeguard::TakeOwn, || an_event_follows_its_lpi(false));
+}
+
 fn inv_enables() {
     let (machine, mut commands) = machine();
     machine.configure(LPI, false, 0xa0);

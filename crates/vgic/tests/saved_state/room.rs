@@ -61,6 +61,20 @@ fn put(contents: &Contents, state: &mut SavedState) {
     }
 }
 
+/// What is pending at the CPU that the LPI's event goes to is pending of the event.
+fn joined(mut state: SavedState) -> SavedState {
+    let its = &mut state.its[0];
+    let events = its.devices.iter_mut().flat_map(|device| &mut device.events);
+    for event in events {
+        let at = its.collections.iter().find(|mapped| mapped.collection == event.collection).unwrap();
+        let cpu = state.cpus.iter_mut().find(|cpu| cpu.affinity == at.target).unwrap();
+        let before = cpu.redistributor.lpis.len();
+        cpu.redistributor.lpis.retain(|lpi| lpi.intid != event.intid);
+        event.pending |= cpu.redistributor.lpis.len() < before;
+    }
+    state
+}
+
 fn use_up(board: &Board, history: Vec<(u32, Device)>) {
     for (device, (bits, events)) in history {
         board.queue([mapd(device, bits, 0x4010_0000)]);
@@ -93,7 +107,7 @@ proptest! {
 
         let no_room = RestoreError { object: Object::Machine, problem: Problem::NoRoom };
         match outcome {
-            Ok(()) => prop_assert_eq!(board.save(), saved),
+            Ok(()) => prop_assert_eq!(board.save(), joined(saved)),
             Err(refused) => {
                 prop_assert_eq!(refused, no_room);
                 prop_assert_eq!(board.save(), before);

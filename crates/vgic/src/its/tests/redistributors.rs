@@ -230,6 +230,18 @@ fn clear_and_discard_reach_what_movall_left_at_the_redistributor() {
 }
 
 #[test]
+fn an_lpi_has_one_pending_bit_with_its_last_event() {
+    let rig = Rig::running(2);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8200, 1)]);
+    rig.send(1, 0);
+    rig.run([movall(0, 1), discard(1, 0)]);
+
+    rig.send(1, 1);
+
+    assert_eq!(drain(&mut rig.vcpu(1)), [8200]);
+}
+
+#[test]
 fn movi_takes_along_what_movall_left_at_the_redistributor() {
     let rig = Rig::running(3);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);

@@ -10,16 +10,16 @@ use gic_arch::its::{Command, MapAction, RdBase};
 pub(super) const VCPUS: u16 = 3;
 /// Entries of the device and of the collection table.
 const TABLE: u32 = 8192;
-pub(super) const LPIS: Range<u32> = 8192..8198;
+pub(super) const LPIS: Range<u32> = 8192..8200;
 
 /// A configuration byte as a redistributor has cached it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Cached {
     pub(super) enable: bool,
     pub(super) priority: u8,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Event {
     lpi: u32,
     collection: u16,
@@ -30,7 +30,7 @@ struct Event {
     cached: Cached,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Model {
     pub(super) its_enabled: bool,
     devices: BTreeMap<u32, u8>,
@@ -74,6 +74,36 @@ impl Model {
             event.deliverable = deliverable;
         }
         self.events = events;
+    }
+
+    /// What may be the case once each LPI is pending in its event, where that targets the vCPU.
+    /// Where several events share the LPI, it may be pending beside them.
+    pub(super) fn after_joining(self) -> Vec<Self> {
+        let own: Vec<_> = self.own.iter().filter(|(_, own)| own.0).map(|(at, _)| *at).collect();
+        own.into_iter().fold(vec![self], |models, (vcpu, lpi)| {
+            models.into_iter().flat_map(|model| model.after_joining_one(vcpu, lpi)).collect()
+        })
+    }
+
+    fn after_joining_one(self, vcpu: u16, lpi: u32) -> Vec<Self> {
+        let sharing: Vec<_> = self.events.iter().filter(|(_, event)| event.lpi == lpi).collect();
+        let here = sharing.iter().filter(|(_, event)| event.at == vcpu).map(|(at, _)| **at);
+        let joined = here.map(|at| {
+            let mut joined = self.clone();
+            joined.clear_own(vcpu, lpi);
+            joined.events.entry(at).and_modify(|event| event.pending = true);
+            joined
+        });
+        let mut possible: Vec<_> = joined.collect();
+        if sharing.len() > 1 || possible.is_empty() {
+            possible.push(self);
+        }
+        possible
+    }
+
+    /// Is an event mapped to the LPI?
+    pub(super) fn maps(&self, lpi: u32) -> bool {
+        self.events.values().any(|event| event.lpi == lpi)
     }
 
     /// A redistributor knows the configuration of every LPI.
@@ -220,14 +250,10 @@ impl Model {
     }
 
     fn movi(&mut self, at: (u32, u32), collection: u16) -> Result<(), CommandErrorReason> {
-        let old = self.routed(at.0, at.1)?;
+        self.routed(at.0, at.1)?;
         provided(collection)?;
-        let to = *self.collections.get(&collection).ok_or(UnmappedCollection)?;
-        let by_itself = to != old.at && self.clear_own(old.at, old.lpi);
-        if let Some(event) = self.events.get_mut(&at) {
-            event.collection = collection;
-            event.pending |= by_itself;
-        }
+        self.collections.get(&collection).ok_or(UnmappedCollection)?;
+        self.events.entry(at).and_modify(|event| event.collection = collection);
         Ok(())
     }
 
@@ -305,18 +331,12 @@ impl Model {
             self.pend_own(vcpu, lpi);
             return vec![self];
         }
-        let mut possible = Vec::new();
-        for at in sharing {
+        let loaded = sharing.into_iter().map(|at| {
             let mut loaded = self.clone();
-            loaded.events.get_mut(&at).into_iter().for_each(|event| event.pending = true);
-            possible.push(loaded);
-        }
-        let held = self.own.contains_key(&(vcpu, lpi));
-        possible.extend(held.then(|| {
-            self.pend_own(vcpu, lpi);
-            self
-        }));
-        possible
+            loaded.events.entry(at).and_modify(|event| event.pending = true);
+            loaded
+        });
+        loaded.collect()
     }
 
     pub(super) fn disable_lpis(&mut self, vcpu: u16) {

@@ -1,0 +1,80 @@
+//! Pending LPIs as plainly as they can be: a set per CPU. Shares no code with the model.
+
+use std::collections::BTreeSet;
+
+/// Two CPUs, and events whose LPIs are all enabled.
+#[derive(Clone, Debug)]
+pub(crate) struct Reference {
+    /// Events' collections.
+    collection: Vec<usize>,
+    /// Collections' CPUs.
+    cpu: [usize; 2],
+    /// By CPU: the events whose LPIs are pending there.
+    pending: [BTreeSet<u32>; 2],
+}
+
+impl Reference {
+    /// Collection n is at CPU n, all events are in collection 0.
+    pub(crate) fn new(events: u32) -> Self {
+        Self {
+            collection: vec![0; events as usize],
+            cpu: [0, 1],
+            pending: [BTreeSet::new(), BTreeSet::new()],
+        }
+    }
+
+    fn cpu_of(&self, event: u32) -> usize {
+        self.cpu[self.collection[event as usize]]
+    }
+
+    pub(crate) fn message(&mut self, event: u32) {
+        self.pending[self.cpu_of(event)].insert(event);
+    }
+
+    /// CLEAR.
+    pub(crate) fn clear(&mut self, event: u32) {
+        self.pending[self.cpu_of(event)].remove(&event);
+    }
+
+    /// DISCARD and MAPTI.
+    pub(crate) fn remap(&mut self, event: u32, collection: u16) {
+        self.clear(event);
+        self.collection[event as usize] = collection.into();
+    }
+
+    /// MOVI.
+    pub(crate) fn movi(&mut self, event: u32, collection: u16) {
+        let was_pending = self.pending[self.cpu_of(event)].remove(&event);
+        self.collection[event as usize] = collection.into();
+        if was_pending {
+            self.message(event);
+        }
+    }
+
+    /// MAPC.
+    pub(crate) fn mapc(&mut self, collection: u16, cpu: u16) {
+        let collection = usize::from(collection);
+        let old = std::mem::replace(&mut self.cpu[collection], cpu.into());
+        for event in (0..).take(self.collection.len()) {
+            if self.collection[event as usize] == collection && self.pending[old].remove(&event) {
+                self.message(event);
+            }
+        }
+    }
+
+    /// MOVALL.
+    pub(crate) fn movall(&mut self, from: u16, to: u16) {
+        let moved = std::mem::take(&mut self.pending[usize::from(from)]);
+        self.pending[usize::from(to)].extend(moved);
+    }
+
+    /// The LPI of an event was acknowledged. Was it pending there?
+    pub(crate) fn acknowledge(&mut self, cpu: usize, event: u32) -> bool {
+        self.pending[cpu].remove(&event)
+    }
+
+    /// What is pending at a CPU, in ascending order.
+    pub(crate) fn pending(&self, cpu: usize) -> Vec<u32> {
+        self.pending[cpu].iter().copied().collect()
+    }
+}
