@@ -75,6 +75,14 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.try_reserve(1)
     }
 
+    /// Makes room for so many more entries, likewise.
+    ///
+    /// # Errors
+    /// The allocator has no memory for them. The map is unchanged.
+    pub fn reserve_many(&mut self, more: usize) -> Result<(), TryReserveError> {
+        self.0.try_reserve(more)
+    }
+
     /// Inserts an entry or replaces one. Aborts where [`reserve`](Self::reserve) made no room and none can be had.
     pub fn insert(&mut self, key: K, value: V) {
         match self.find(key) {
@@ -105,6 +113,38 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.find(key).is_ok()
     }
 
+    /// How many entries.
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The map has no entry.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The entries by ascending key.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (K, &V)> + Clone {
+        self.0.iter().map(|(key, value)| (*key, value))
+    }
+
+    /// The entries from a key on, by ascending key.
+    pub fn iter_mut_from(&mut self, key: K) -> impl Iterator<Item = (K, &mut V)> {
+        let first = self.0.partition_point(|(other, _)| *other < key);
+        self.0.iter_mut().skip(first).map(|(key, value)| (*key, value))
+    }
+
+    /// The entry with the greatest key up to this one.
+    pub fn last_up_to(&self, key: K) -> Option<(K, &V)> {
+        let end = self.0.partition_point(|(other, _)| *other <= key);
+        self.0.get(end.checked_sub(1)?).map(|(key, value)| (*key, value))
+    }
+
+    /// The values by ascending key.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &V> + Clone {
+        self.0.iter().map(|(_, value)| value)
+    }
+
     /// The values by ascending key.
     pub fn into_values(self) -> impl Iterator<Item = V> {
         self.0.into_iter().map(|(_, value)| value)
@@ -112,6 +152,16 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
 
     fn find(&self, key: K) -> Result<usize, usize> {
         self.0.binary_search_by_key(&key, |(key, _)| *key)
+    }
+}
+
+impl<K, V> IntoIterator for SortedMap<K, V> {
+    type Item = (K, V);
+    type IntoIter = alloc::vec::IntoIter<(K, V)>;
+
+    /// The entries by ascending key.
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
@@ -138,6 +188,14 @@ mod tests {
         with_allocations(1, || assert_eq!(try_box_array::<_, 3>(|| 7).map(|boxed| *boxed), Ok([7; 3])));
     }
 
+    #[test]
+    fn reserved_room_takes_entries_without_allocating() {
+        let mut map = SortedMap::new();
+        map.reserve_many(100).unwrap();
+        with_allocations(0, || (0..100).rev().for_each(|key| map.insert(key, key)));
+        assert!(map.values().copied().eq(0..100));
+    }
+
     proptest! {
         #[test]
         fn a_sorted_map_agrees_with_a_tree(steps in prop::collection::vec((0..8_u32, any::<bool>()), 0..50)) {
@@ -153,7 +211,13 @@ mod tests {
                 for key in 0..8 {
                     prop_assert_eq!(map.get(key), tree.get(&key));
                     prop_assert_eq!(map.contains(key), tree.contains_key(&key));
+                    let last = tree.range(..=key).next_back().map(|(key, value)| (*key, value));
+                    prop_assert_eq!(map.last_up_to(key), last);
+                    let from = map.iter_mut_from(key).map(|(key, value)| (key, *value));
+                    prop_assert!(from.eq(tree.range(key..).map(|(key, value)| (*key, *value))));
                 }
+                prop_assert_eq!((map.len(), map.is_empty()), (tree.len(), tree.is_empty()));
+                prop_assert!(map.iter().eq(tree.iter().map(|(key, value)| (*key, value))));
             }
             prop_assert!(map.into_values().eq(tree.into_values()));
         }
