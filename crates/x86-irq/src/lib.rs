@@ -41,7 +41,7 @@
 //! }
 //!
 //! let cpu = Cpu::new(0);
-//! let domain = VectorDomain::new(VectorDomainConfig::new(NonZeroU16::MIN, Arc::new(Kernel)));
+//! let domain = VectorDomain::new(VectorDomainConfig::new(NonZeroU16::MIN, Arc::new(Kernel)))?;
 //! domain.online(cpu, ApicId::new(5))?;
 //!
 //! let nic = domain.attach(RequesterId::pci(1, 0, 0), 1)?;

@@ -12,10 +12,12 @@
 mod bitmap;
 
 use crate::apic::{ApicVector, Place};
-use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
 use bitmap::Bitmap;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
+use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
 /// Why a vector was not handed out or taken back.
@@ -44,7 +46,7 @@ pub enum MatrixError {
 pub struct VectorMatrix {
     window: (ApicVector, ApicVector),
     system: Bitmap,
-    cpus: Box<[CpuMap]>,
+    cpus: Vec<CpuMap>,
     available: u32,
 }
 
@@ -59,7 +61,14 @@ struct CpuMap {
 
 impl VectorMatrix {
     /// The vectors of `window` but for `system`'s, on `cpus` CPUs that are all off line.
-    pub fn new(cpus: NonZeroU16, window: RangeInclusive<ApicVector>, system: &[ApicVector]) -> Self {
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn new(
+        cpus: NonZeroU16,
+        window: RangeInclusive<ApicVector>,
+        system: &[ApicVector],
+    ) -> Result<Self, TryReserveError> {
         let window = window.into_inner();
         let system: Bitmap = system.iter().copied().filter(|v| (window.0..=window.1).contains(v)).collect();
         let size = window.0.up_to(window.1).filter(|vector| !system.contains(*vector)).count();
@@ -69,8 +78,8 @@ impl VectorMatrix {
             managed: Bitmap::default(),
             available: u32::try_from(size).unwrap_or(0),
         };
-        let cpus = alloc::vec![cpu; cpus.get().into()].into_boxed_slice();
-        Self { window, system, cpus, available: 0 }
+        let cpus = try_collect((0..cpus.get()).map(|_| cpu.clone()))?;
+        Ok(Self { window, system, cpus, available: 0 })
     }
 
     /// The CPU's vectors may be handed out from now on. Nothing if they may already.

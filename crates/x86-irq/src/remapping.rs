@@ -23,10 +23,11 @@ use crate::apic::{ApicId, Place};
 use crate::lock::TaskLock;
 use crate::vector_domain::VectorDomain;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
+use doorbell_fallible::SortedMap;
 use handles::Handles;
 use msi_types::{ControllerFault, Cpu, MsiError, RequesterId, Vector, VectorBlock};
 
@@ -92,9 +93,9 @@ pub struct RemappedVectors<M> {
 struct State {
     handles: Handles,
     /// By attachment.
-    devices: BTreeMap<u32, Source>,
+    devices: SortedMap<u32, Source>,
     /// By vector; a group's by its first vector.
-    entries: BTreeMap<u32, Entries>,
+    entries: SortedMap<u32, Entries>,
 }
 
 /// Entries one after the other, one for each vector.
@@ -137,11 +138,14 @@ enum Format {
 
 impl<M: RemapMemory> RemappedVectors<M> {
     /// A layer without devices. Task.
-    pub fn new(config: RemappedVectorsConfig<M>) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn new(config: RemappedVectorsConfig<M>) -> Result<Self, TryReserveError> {
         let RemappedVectorsConfig { vectors, table, cache, base, sources } = config;
-        let handles = Handles::new(table.size());
-        let state = State { handles, devices: BTreeMap::new(), entries: BTreeMap::new() };
-        Arc::new(Self { vectors, table, cache, base, sources, state: TaskLock::new(state) })
+        let handles = Handles::new(table.size())?;
+        let state = State { handles, devices: SortedMap::new(), entries: SortedMap::new() };
+        Ok(Self { vectors, table, cache, base, sources, state: TaskLock::new(state) })
     }
 
     /// The CPUs' vectors.
@@ -226,19 +230,29 @@ impl<M: RemapMemory> RemappedVectors<M> {
 impl State {
     /// A vector's entries, or its group's, and which of them is its own.
     fn entries_of(&self, vector: Vector) -> Option<(Entries, u16)> {
-        let (first, entries) = self.entries.range(..=vector.get()).next_back()?;
+        let (first, entries) = self.entries.last_up_to(vector.get())?;
         let index = u16::try_from(vector.get() - first).ok()?;
         Some((*entries, entries.entry(index)?))
     }
 
+    /// Makes room for the entries of a new block.
+    fn reserve(&mut self, format: Format, count: NonZeroU16) -> Result<(), TryReserveError> {
+        match format {
+            Format::Subhandles => self.entries.reserve(),
+            Format::Handles => self.entries.reserve_many(count.get().into()),
+        }
+    }
+
     /// Remembers the entries of a new block: each by itself, as each may be freed by itself; a group's
-    /// as one.
+    /// as one. Room was made.
     fn insert(&mut self, block: &VectorBlock, entries: Entries) {
         match entries.format {
-            Format::Subhandles => drop(self.entries.insert(block.first().get(), entries)),
+            Format::Subhandles => self.entries.insert(block.first().get(), entries),
             Format::Handles => {
                 let single = |index| Some((block.vector(index)?.get(), entries.single(index)?));
-                self.entries.extend((0..entries.count.get()).filter_map(single));
+                for (vector, single) in (0..entries.count.get()).filter_map(single) {
+                    self.entries.insert(vector, single);
+                }
             }
         }
     }
@@ -246,22 +260,22 @@ impl State {
     /// The entries of a block, or of the part of one, that is freed. `None` if there are no such entries:
     /// nothing is freed then.
     fn remove(&mut self, block: &VectorBlock) -> Option<Entries> {
-        let first = *self.entries.get(&block.first().get())?;
+        let first = *self.entries.get(block.first().get())?;
         let count = block.count();
         if first.format == Format::Subhandles {
-            return if first.count == count { self.entries.remove(&block.first().get()) } else { None };
+            return if first.count == count { self.entries.remove(block.first().get()) } else { None };
         }
         let entries = Entries { count, ..first };
         let vectors = || (0..count.get()).filter_map(|index| block.vector(index));
         let owned = |(index, vector): (u16, Vector)| {
-            let entry = self.entries.get(&vector.get());
+            let entry = self.entries.get(vector.get());
             entry.is_some_and(|entry| Some(entry.first) == entries.entry(index))
         };
         if !(0..).zip(vectors()).all(owned) {
             return None;
         }
         for vector in vectors() {
-            self.entries.remove(&vector.get());
+            self.entries.remove(vector.get());
         }
         Some(entries)
     }

@@ -55,12 +55,13 @@ use crate::apic::{Apic, ApicId, ApicVector, Place};
 use crate::lock::{IrqLock, TaskLock};
 use crate::matrix::{MatrixError, VectorMatrix};
 use crate::message::{ApicMessage, DestinationFormat};
-use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use alloc::vec;
+use alloc::vec::Vec;
 use claims::Claims;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_fallible::try_collect;
 use msi_types::{Cpu, MsiError, MsiMessage, Vector};
 use slot::{Phase, Slot, SlotState};
 
@@ -71,7 +72,7 @@ pub use arrival::Arrival;
 pub(crate) use claims::ClaimId;
 pub use cleanup::{Cleanup, Offline};
 pub use config::VectorDomainConfig;
-pub(crate) use msi_parent::each_once;
+pub(crate) use msi_parent::for_each;
 pub(crate) use relocation::Kept;
 pub(crate) use slot::{Reuse, Stored};
 
@@ -84,8 +85,8 @@ pub struct VectorDomain {
     destinations: DestinationFormat,
     window: (ApicVector, ApicVector),
     /// By CPU and vector: the slot's index plus 1, or 0.
-    table: Box<[[AtomicU32; 256]]>,
-    slots: Box<[Slot]>,
+    table: Vec<[AtomicU32; 256]>,
+    slots: Vec<Slot>,
     claims: TaskLock<Claims>,
     core: IrqLock<Core>,
 }
@@ -94,8 +95,8 @@ pub struct VectorDomain {
 struct Core {
     matrix: VectorMatrix,
     /// By CPU; `None` until it first came on line.
-    apic_ids: Box<[Option<ApicId>]>,
-    slots: Box<[SlotState]>,
+    apic_ids: Vec<Option<ApicId>>,
+    slots: Vec<SlotState>,
 }
 
 /// Why a CPU cannot come or go.
@@ -117,21 +118,23 @@ pub enum CpuError {
 
 impl VectorDomain {
     /// A domain with all CPUs off line. Task.
-    pub fn new(config: VectorDomainConfig) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn new(config: VectorDomainConfig<'_>) -> Result<Self, TryReserveError> {
         let VectorDomainConfig { cpus, slots, window, system, destinations, apic } = config;
-        let count = usize::from(slots.get());
-        let count_cpus = usize::from(cpus.get());
+        let (count, count_cpus) = (slots.get(), cpus.get());
         let core = Core {
-            matrix: VectorMatrix::new(cpus, window.clone(), &system),
-            apic_ids: vec![None; count_cpus].into(),
-            slots: (0..count).map(|_| SlotState::default()).collect(),
+            matrix: VectorMatrix::new(cpus, window.clone(), system)?,
+            apic_ids: try_collect((0..count_cpus).map(|_| None))?,
+            slots: try_collect((0..count).map(|_| SlotState::default()))?,
         };
-        Arc::new(Self {
+        Ok(Self {
             apic,
             destinations,
             window: window.into_inner(),
-            table: (0..count_cpus).map(|_| core::array::from_fn(|_| AtomicU32::new(0))).collect(),
-            slots: (0..count).map(|_| Slot::default()).collect(),
+            table: try_collect((0..count_cpus).map(|_| core::array::from_fn(|_| AtomicU32::new(0))))?,
+            slots: try_collect((0..count).map(|_| Slot::default()))?,
             claims: TaskLock::new(Claims::default()),
             core: IrqLock::new(core),
         })

@@ -1,9 +1,10 @@
 //! Which entries are in use.
 
 use super::table::TableSize;
-use alloc::vec;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
+use doorbell_fallible::try_collect;
 
 /// The entries of a table. A block's first is a multiple of the least power of two that is not below its
 /// count, so that one invalidation covers it.
@@ -15,9 +16,9 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    pub(super) fn new(size: TableSize) -> Self {
-        let words = usize::try_from(size.entries().div_ceil(64)).unwrap_or(0);
-        Self { used: vec![0; words], count: size.entries() }
+    pub(super) fn new(size: TableSize) -> Result<Self, TryReserveError> {
+        let words = size.entries().div_ceil(64);
+        Ok(Self { used: try_collect((0..words).map(|_| 0))?, count: size.entries() })
     }
 
     /// The first of `count` entries that were free.

@@ -1,8 +1,9 @@
 //! The layer as the parent of endpoints.
 
 use super::{Entries, Format, RemapMemory, RemappableMessage, RemappedVectors, SourceCheck};
-use crate::vector_domain::{Kept, Reuse, Stored, each_once};
-use alloc::sync::Arc;
+use crate::vector_domain::{Kept, Reuse, Stored, for_each};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
@@ -13,6 +14,8 @@ use msi_types::{
 
 /// A group's function writes its low bits of 16.
 const MOST_SUBHANDLES: u16 = 1 << 15;
+
+const NO_MEMORY: MsiError = MsiError::NoMemory("the remapping layer's records");
 
 impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
     fn isolation(&self, of: RequesterId) -> Isolation {
@@ -30,17 +33,25 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
         let source = (self.sources)(device).ok_or(MsiError::NoRoute(device))?;
         let attachment = self.vectors.attach(device, max)?;
-        self.with_state(|state| state.devices.insert(attachment.cookie(), source));
+        let noted = self.with_state(|state| {
+            state.devices.reserve()?;
+            state.devices.insert(attachment.cookie(), source);
+            Ok::<_, TryReserveError>(())
+        });
+        if noted.is_err() {
+            self.vectors.detach(attachment);
+            return Err(NO_MEMORY);
+        }
         Ok(attachment)
     }
 
     fn detach(&self, device: Attachment) {
-        self.with_state(|state| state.devices.remove(&device.cookie()));
+        self.with_state(|state| state.devices.remove(device.cookie()));
         self.vectors.detach(device);
     }
 
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
-        self.allocate_entries(device, request, None)
+        self.allocate_entries(device, request, Vec::new())
     }
 
     fn allocate_managed(
@@ -50,7 +61,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         among: &[Cpu],
     ) -> Result<VectorBlock, MsiError> {
         among.iter().try_for_each(|cpu| self.check_reachable(*cpu))?;
-        self.allocate_entries(device, request, Some(&each_once(among)))
+        self.allocate_entries(device, request, for_each(request.count, among)?)
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {
@@ -141,7 +152,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-        managed: Option<&Arc<[Cpu]>>,
+        managed: Vec<Vec<Cpu>>,
     ) -> Result<VectorBlock, MsiError> {
         let count = request.count;
         let format = match request.shape {
@@ -159,8 +170,9 @@ impl<M: RemapMemory> RemappedVectors<M> {
         self.with_state(|state| {
             let source = *state
                 .devices
-                .get(&device.cookie())
+                .get(device.cookie())
                 .ok_or(MsiError::DeviceFull { wanted: count.get(), limit: 0 })?;
+            state.reserve(format, count).map_err(|_| NO_MEMORY)?;
             let block = self.vectors.allocate_block(device, request, Stored::Nowhere, managed)?;
             let Some(first) = state.handles.allocate(count) else {
                 self.vectors.free_block(device, &block, Reuse::Allowed);

@@ -3,8 +3,6 @@
 use crate::apic::{Apic, ApicVector};
 use crate::message::DestinationFormat;
 use alloc::sync::Arc;
-use alloc::vec;
-use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
@@ -14,12 +12,12 @@ const FIRST_EXTERNAL: u8 = 0x20;
 /// Vectors above are usually the kernel's: interprocessor interrupts, timer, errors.
 const LAST_EXTERNAL: u8 = 0xeb;
 /// The system call of 32-bit systems.
-const SYSTEM_CALL: u8 = 0x80;
+const SYSTEM_CALL: &[ApicVector] = &[ApicVector::new(0x80).unwrap()];
 /// Memory for this many interrupts is little; more are asked for.
 const MOST_BY_DEFAULT: u16 = 16384;
 
 /// What a [`VectorDomain`](crate::VectorDomain) is made for.
-pub struct VectorDomainConfig {
+pub struct VectorDomainConfig<'a> {
     /// How many CPUs there are or can come on line.
     pub cpus: NonZeroU16,
     /// How many interrupts there can be at a time, on all CPUs together. Memory for all of them is taken at once: some
@@ -28,14 +26,14 @@ pub struct VectorDomainConfig {
     /// The vectors to hand out.
     pub window: RangeInclusive<ApicVector>,
     /// Those of them that are the kernel's own, on all CPUs.
-    pub system: Vec<ApicVector>,
+    pub system: &'a [ApicVector],
     /// How messages name their destination.
     pub destinations: DestinationFormat,
     /// The kernel.
     pub apic: Arc<dyn Apic>,
 }
 
-impl VectorDomainConfig {
+impl VectorDomainConfig<'_> {
     /// Vectors 0x20 to 0xEB but for 0x80, 8-bit destinations, as many interrupts as there are vectors, up to 16384.
     pub fn new(cpus: NonZeroU16, apic: Arc<dyn Apic>) -> Self {
         let vector = |number| ApicVector::new(number).unwrap_or(ApicVector::MAX);
@@ -45,7 +43,7 @@ impl VectorDomainConfig {
             cpus,
             slots: NonZeroU16::new(slots).unwrap_or(NonZeroU16::MIN),
             window: vector(FIRST_EXTERNAL)..=vector(LAST_EXTERNAL),
-            system: vec![vector(SYSTEM_CALL)],
+            system: SYSTEM_CALL,
             destinations: DestinationFormat::Xapic,
             apic,
         }
@@ -67,7 +65,7 @@ impl VectorDomainConfig {
     }
 }
 
-impl fmt::Debug for VectorDomainConfig {
+impl fmt::Debug for VectorDomainConfig<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VectorDomainConfig")
             .field("cpus", &self.cpus)

@@ -3,10 +3,10 @@
 use super::relocation::Kept;
 use super::slot::Stored;
 use super::{Reuse, VectorDomain};
-use alloc::collections::BTreeSet;
-use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
+use doorbell_fallible::try_collect;
 use msi_types::{
     Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Isolation, Move,
     MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Tier, Vector,
@@ -32,7 +32,7 @@ impl MsiParent for VectorDomain {
 
     fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
         check_shape(request)?;
-        self.allocate_block(device, request, Stored::Endpoint(request.fit), None)
+        self.allocate_block(device, request, Stored::Endpoint(request.fit), Vec::new())
     }
 
     /// An endpoint that cannot change its data is refused: the vectors set aside have different numbers.
@@ -43,7 +43,7 @@ impl MsiParent for VectorDomain {
         among: &[Cpu],
     ) -> Result<VectorBlock, MsiError> {
         check_shape(request)?;
-        self.allocate_block(device, request, Stored::Endpoint(request.fit), Some(&each_once(among)))
+        self.allocate_block(device, request, Stored::Endpoint(request.fit), for_each(request.count, among)?)
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {
@@ -118,9 +118,19 @@ fn check_shape(request: &BlockRequest) -> Result<(), MsiError> {
     if group { Err(MsiError::NoGroups) } else { Ok(()) }
 }
 
-/// CPUs that a caller names twice have one vector set aside for each interrupt all the same.
-pub(crate) fn each_once(among: &[Cpu]) -> Arc<[Cpu]> {
-    among.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+/// The CPUs of so many managed interrupts, each with a list of its own. CPUs that a caller names twice have one vector set
+/// aside for each interrupt all the same.
+pub(crate) fn for_each(count: NonZeroU16, among: &[Cpu]) -> Result<Vec<Vec<Cpu>>, MsiError> {
+    let no_memory = |_| MsiError::NoMemory("the CPUs of managed interrupts");
+    let mut lists = Vec::new();
+    lists.try_reserve_exact(count.get().into()).map_err(no_memory)?;
+    for _ in 0..count.get() {
+        let mut cpus = try_collect(among.iter().copied()).map_err(no_memory)?;
+        cpus.sort_unstable();
+        cpus.dedup();
+        lists.push(cpus);
+    }
+    Ok(lists)
 }
 
 impl From<MoveOutcome> for Kept {

@@ -4,19 +4,18 @@ use super::slot::{HELD, Phase, RELEASED, Reuse, Slot, SlotState, Stored};
 use super::{ClaimId, Core, VectorDomain, number};
 use crate::apic::Place;
 use crate::matrix::{MatrixError, VectorMatrix};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use msi_types::{Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, Rewrite, Vector, VectorBlock};
 
 impl VectorDomain {
-    /// Slots for `request`, each with a place on its CPU. All or nothing. Task.
+    /// Slots for `request`, each with a place on its CPU; managed ones take a list of CPUs each. All or nothing. Task.
     pub(crate) fn allocate_block(
         &self,
         device: &Attachment,
         request: &BlockRequest,
         message: Stored,
-        managed: Option<&Arc<[Cpu]>>,
+        mut managed: Vec<Vec<Cpu>>,
     ) -> Result<VectorBlock, MsiError> {
         let count = request.count.get();
         let claim = self.claims.with(self.apic(), |claims| claims.charge(device, count))?;
@@ -29,8 +28,13 @@ impl VectorDomain {
             }
             let first = core.free_run(count).ok_or(MsiError::NoVectors { wanted: count })?;
             for (done, index) in (first..first + usize::from(count)).enumerate() {
-                if let Err(error) = self.occupy(core, index, request, (phase, managed)) {
-                    (first..first + done).for_each(|index| self.vacate(core, index));
+                let among = managed.pop();
+                if let Err((error, among)) = self.occupy(core, index, request, (phase, among)) {
+                    // Back into their list, which has the room: they are dropped without the lock.
+                    managed.extend(among);
+                    for index in first..first + done {
+                        managed.extend(self.vacate(core, index));
+                    }
                     return Err(error);
                 }
             }
@@ -47,37 +51,37 @@ impl VectorDomain {
         core: &mut Core,
         index: usize,
         request: &BlockRequest,
-        (phase, managed): (Phase, Option<&Arc<[Cpu]>>),
-    ) -> Result<(), MsiError> {
+        (phase, managed): (Phase, Option<Vec<Cpu>>),
+    ) -> Result<(), (MsiError, Option<Vec<Cpu>>)> {
         let full = MsiError::NoVectors { wanted: request.count.get() };
-        let (slot, state) = self.slots.get(index).zip(core.slots.get_mut(index)).ok_or(full)?;
+        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
+            return Err((full, managed));
+        };
         let keeps_its_vector = |fit: Fit| !matches!(fit.rewrite, Rewrite::Masked | Rewrite::Atomic64);
         let fixed = match phase {
             Phase::Owned { message: Stored::Endpoint(fit), .. } => keeps_its_vector(fit),
             _ => false,
         };
-        let taken = match managed {
-            Some(_) if fixed => return Err(MsiError::WouldTear),
-            Some(among) => {
-                core.matrix.reserve_managed(among).map_err(|_| full)?;
-                core.matrix
-                    .allocate_managed(request.cpu)
-                    .inspect_err(|_| release_aside(&mut core.matrix, among))
-            }
-            None if fixed => core.matrix.allocate_common(request.cpu),
-            None => core.matrix.allocate(request.cpu),
+        let matrix = &mut core.matrix;
+        let taken = match &managed {
+            Some(_) if fixed => return Err((MsiError::WouldTear, managed)),
+            Some(among) => matrix.reserve_managed(among).and_then(|()| {
+                matrix.allocate_managed(request.cpu).inspect_err(|_| release_aside(matrix, among))
+            }),
+            None if fixed => matrix.allocate_common(request.cpu),
+            None => matrix.allocate(request.cpu),
         };
-        let place = taken.map_err(|_| full)?;
-        *state = SlotState { phase, managed: managed.cloned(), ..SlotState::default() };
+        let Ok(place) = taken else { return Err((full, managed)) };
+        *state = SlotState { phase, managed, ..SlotState::default() };
         slot.flags.store(if request.initially == Initially::Masked { HELD } else { 0 }, Ordering::Release);
         slot.set_place(Some(place));
         self.set_entry(place, Some(index));
         Ok(())
     }
 
-    /// Undoes [`occupy`](Self::occupy): nobody was told of the slot.
-    fn vacate(&self, core: &mut Core, index: usize) {
-        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else { return };
+    /// Undoes [`occupy`](Self::occupy): nobody was told of the slot. Answers what it was managed for.
+    fn vacate(&self, core: &mut Core, index: usize) -> Option<Vec<Cpu>> {
+        let (slot, state) = self.slots.get(index).zip(core.slots.get_mut(index))?;
         state.phase = Phase::Free;
         let place = slot.place();
         slot.set_place(None);
@@ -86,38 +90,41 @@ impl VectorDomain {
             self.set_entry(place, None);
             core.release(place);
         }
-        if let Some(among) = managed {
-            release_aside(&mut core.matrix, &among);
+        if let Some(among) = &managed {
+            release_aside(&mut core.matrix, among);
         }
+        managed
     }
 
     /// Takes slots back: what still arrives is [released](crate::Arrival::Released). Task.
     pub(crate) fn free_block(&self, device: &Attachment, block: &VectorBlock, reuse: Reuse) {
         let claim = ClaimId::of(device);
-        let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
-        let (mut freed, mut places) = (0, Vec::new());
-        for vector in vectors {
+        let vectors = || (0..block.count().get()).filter_map(|index| block.vector(index));
+        let mut freed = 0;
+        for vector in vectors() {
             // What it was managed for is dropped without the lock.
             let (released, _managed) = self.with_core(|core| {
                 let released = self.release(core, claim, vector, reuse);
                 (released, if released { self.unmanage(core, vector) } else { None })
             });
-            if released {
-                freed += 1;
-                places.extend(self.slot(vector).into_iter().flat_map(Slot::former));
-            }
+            freed += u16::from(released);
         }
         if reuse == Reuse::Allowed {
-            self.clean_up_later(places);
+            let draining = vectors().filter_map(|vector| {
+                let index = self.index(vector)?;
+                let drains = |core: &mut Core| core.slots.get(index).map(|state| state.phase);
+                self.slots.get(index).filter(|_| self.with_core(drains) == Some(Phase::Draining))
+            });
+            self.clean_up_later(draining.flat_map(Slot::former));
             self.claims.with(self.apic(), |claims| claims.refund(claim, freed));
         }
     }
 
     /// What was set aside for a slot that is freed is so no more; what is in use of it becomes normal when it is given up.
-    fn unmanage(&self, core: &mut Core, vector: Vector) -> Option<Arc<[Cpu]>> {
+    fn unmanage(&self, core: &mut Core, vector: Vector) -> Option<Vec<Cpu>> {
         let (slot, state) = self.slot(vector).zip(core.slots.get_mut(self.index(vector)?))?;
         let among = state.managed.take()?;
-        for cpu in among.iter() {
+        for cpu in &among {
             let used = slot.former().find(|place| place.cpu == *cpu);
             let released = match used {
                 Some(place) => core.matrix.unmanage(place),

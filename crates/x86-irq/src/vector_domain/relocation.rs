@@ -3,7 +3,6 @@
 use super::slot::{Phase, Slot, Stored};
 use super::{Core, VectorDomain};
 use crate::apic::Place;
-use alloc::sync::Arc;
 use msi_types::{Cpu, MsiError, MsiMessage, Rewrite, Vector};
 
 /// The device cannot change its data along with the address, so that its vector has to be free at the new CPU.
@@ -26,7 +25,17 @@ struct Step {
     from: Place,
     to: Cpu,
     message: Stored,
-    managed: Option<Arc<[Cpu]>>,
+    aside: Aside,
+}
+
+/// Has the interrupt a vector set aside at its new CPU?
+#[derive(Clone, Copy)]
+enum Aside {
+    /// It is not managed.
+    No,
+    Yes,
+    /// It is managed for other CPUs.
+    Elsewhere,
 }
 
 /// Which place a move ended with.
@@ -44,7 +53,11 @@ impl VectorDomain {
         self.with_core(|core| {
             let state = core.slots.get(index).ok_or(unknown)?;
             let Phase::Owned { message, .. } = state.phase else { return Err(unknown) };
-            let managed = state.managed.clone();
+            let aside = match &state.managed {
+                None => Aside::No,
+                Some(among) if among.contains(&to) => Aside::Yes,
+                Some(_) => Aside::Elsewhere,
+            };
             if state.moving.is_some() {
                 return Err(MsiError::NotReachable(to, "another move of this interrupt is under way"));
             }
@@ -55,7 +68,7 @@ impl VectorDomain {
             if !slot.has_room() && !slot.former().any(|former| former.cpu == to) {
                 return Err(MsiError::NotReachable(to, TOO_OFTEN));
             }
-            let (place, message) = self.choose_place(core, slot, Step { from, to, message, managed })?;
+            let (place, message) = self.choose_place(core, slot, Step { from, to, message, aside })?;
             if let Some(state) = core.slots.get_mut(index) {
                 state.moving = Some(place);
             }
@@ -69,14 +82,13 @@ impl VectorDomain {
         &self,
         core: &mut Core,
         slot: &Slot,
-        Step { from, to, message, managed }: Step,
+        Step { from, to, message, aside }: Step,
     ) -> Result<(Place, Option<MsiMessage>), MsiError> {
         if !core.matrix.is_online(to) {
             return Err(MsiError::NotReachable(to, "it is not on line"));
         }
-        let managed = managed.as_deref();
         let Stored::Endpoint(fit) = message else {
-            return Ok((core.place_on(slot, managed, to)?, None));
+            return Ok((core.place_on(slot, aside, to)?, None));
         };
         let same = Place { cpu: to, vector: from.vector };
         let (old, new) = (self.message_to(core, from)?, self.message_to(core, same)?);
@@ -87,7 +99,7 @@ impl VectorDomain {
             Rewrite::AddressOnly | Rewrite::Masked | Rewrite::Atomic64 => true,
         };
         let place = match fit.rewrite {
-            Rewrite::Masked | Rewrite::Atomic64 => core.place_on(slot, managed, to)?,
+            Rewrite::Masked | Rewrite::Atomic64 => core.place_on(slot, aside, to)?,
             _ if takes_address => {
                 if slot.former().any(|former| former == same) {
                     // It was there lately, and still has it.
@@ -141,17 +153,17 @@ impl VectorDomain {
 impl Core {
     /// A place on a CPU, whatever its vector: the one that the interrupt left lately, if it still has it.
     /// A managed interrupt has one set aside there.
-    fn place_on(&mut self, slot: &Slot, managed: Option<&[Cpu]>, to: Cpu) -> Result<Place, MsiError> {
-        if managed.is_some_and(|among| !among.contains(&to)) {
+    fn place_on(&mut self, slot: &Slot, aside: Aside, to: Cpu) -> Result<Place, MsiError> {
+        if let Aside::Elsewhere = aside {
             return Err(MsiError::NotReachable(to, "the interrupt is managed for other CPUs"));
         }
         if let Some(left) = slot.former().find(|place| place.cpu == to) {
             slot.remove_former(left);
             return Ok(left);
         }
-        let taken = match managed {
-            Some(_) => self.matrix.allocate_managed(to),
-            None => self.matrix.allocate(to),
+        let taken = match aside {
+            Aside::Yes | Aside::Elsewhere => self.matrix.allocate_managed(to),
+            Aside::No => self.matrix.allocate(to),
         };
         taken.map_err(|_| MsiError::NotReachable(to, "its vectors are taken"))
     }

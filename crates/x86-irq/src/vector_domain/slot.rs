@@ -2,7 +2,7 @@
 
 use super::claims::ClaimId;
 use crate::apic::{ApicVector, Place};
-use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use msi_types::{Cpu, Fit};
 
@@ -95,7 +95,7 @@ pub(super) struct SlotState {
     /// Where the interrupt is going, between the two phases of a move.
     pub(super) moving: Option<Place>,
     /// The only CPUs that it is delivered to, with a vector set aside on each, if it is managed.
-    pub(super) managed: Option<Arc<[Cpu]>>,
+    pub(super) managed: Option<Vec<Cpu>>,
     /// Former places are given up without an arrival at the present one.
     pub(super) impatient: bool,
 }

@@ -130,7 +130,7 @@ impl Board {
             .with_destinations(destinations)
             .with_window(vector(0x20)..=vector(0x2b))
             .with_slots(NonZeroU16::new(20).unwrap());
-        Self { apics, domain: VectorDomain::new(config), cpus: cpus.into() }
+        Self { apics, domain: Arc::new(VectorDomain::new(config).unwrap()), cpus: cpus.into() }
     }
 
     pub(crate) fn cpus(&self) -> impl Iterator<Item = Cpu> + use<> {

@@ -5,6 +5,7 @@ mod board;
 mod managed;
 mod matrix;
 mod messages;
+mod out_of_memory;
 mod parent;
 mod random;
 mod remapping;

@@ -21,6 +21,7 @@ fn matrix() -> VectorMatrix {
         vector(FIRST)..=vector(LAST),
         &[vector(SYSTEM), vector(0x10)],
     )
+    .unwrap()
 }
 
 /// Sets, and nothing that could go out of step.

@@ -97,6 +97,7 @@ impl Rig {
             base: 0xfed9_0000,
             sources: Box::new(sources),
         });
+        let parent = Arc::new(parent.unwrap());
         Self { board, unit, parent }
     }
 

@@ -68,7 +68,7 @@ impl Bench {
         });
         let cpus = NonZeroU16::new(u16::try_from(ids.len())?).ok_or("no CPU")?;
         let config = VectorDomainConfig::new(cpus, apic.clone()).with_destinations(destinations);
-        let domain = VectorDomain::new(config);
+        let domain = Arc::new(VectorDomain::new(config).expect("memory"));
         for (cpu, id) in (0..).map(Cpu::new).zip(ids) {
             domain.online(cpu, ApicId::new(*id))?;
         }

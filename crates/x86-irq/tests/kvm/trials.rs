@@ -260,8 +260,8 @@ fn remapped() -> Result<(), Failure> {
         cache: Arc::new(NoCache),
         base: 0xfed9_0000,
         sources: Box::new(Source::pci),
-    });
-    let mut device = Device::new(&*parent, Rewrite::Never)?;
+    })?;
+    let mut device = Device::new(&parent, Rewrite::Never)?;
     let (vector, stored) = (device.block.first(), device.message);
     for turn in 1..=100 {
         bench.deliver(vector, through(parent.table(), NIC, stored)?)?;

@@ -1,0 +1,213 @@
+//! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back asks for nothing.
+
+use doorbell_test_support::{Outside, with_allocations};
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiParent, RequesterId, Rewrite,
+    Shape,
+};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use x86_irq::remapping::{
+    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapMemory, RemapTableConfig, Source,
+    TableSize,
+};
+use x86_irq::{
+    Apic, ApicId, ApicVector, Arrival, IrqState, RemapTable, RemappedVectors, RemappedVectorsConfig,
+    VectorDomain, VectorDomainConfig,
+};
+
+const NIC: RequesterId = RequesterId::pci(1, 0, 0);
+const CPU0: Cpu = Cpu::new(0);
+const CPU1: Cpu = Cpu::new(1);
+const ENTRIES: usize = 32;
+
+/// APICs with nothing to say, and memory for a table.
+struct Hardware([AtomicU64; ENTRIES * 2]);
+
+impl Hardware {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(std::array::from_fn(|_| AtomicU64::new(0))))
+    }
+}
+
+impl Apic for Hardware {
+    fn send(&self, _: ApicId, _: ApicVector) {}
+
+    fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> {
+        Some(false)
+    }
+
+    fn request_cleanup(&self, _: Cpu) {}
+
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {}
+
+    fn relax(&self) {
+        unreachable!("one thread waits for nobody");
+    }
+}
+
+struct Words(Arc<Hardware>);
+
+impl RemapMemory for Words {
+    fn read(&self, word: u32) -> u64 {
+        self.0.0[word as usize].load(Relaxed)
+    }
+
+    fn write(&self, word: u32, value: u64) {
+        self.0.0[word as usize].store(value, Relaxed);
+    }
+}
+
+impl EntryCache for Hardware {
+    fn invalidate(&self, _: u16, _: u8) -> Result<(), InvalidationError> {
+        Ok(())
+    }
+}
+
+/// Runs `operation` with ever more allocations until it succeeds, at least after so many failures; `check` looks at
+/// each failure.
+fn until_it_succeeds<T, E>(
+    least: u32,
+    mut operation: impl FnMut() -> Result<T, E>,
+    mut check: impl FnMut(E),
+) -> T {
+    let mut allocations = 0;
+    loop {
+        match with_allocations(allocations, &mut operation) {
+            Ok(done) => {
+                assert!(allocations >= least, "{allocations} allocations failed");
+                return done;
+            }
+            Err(error) => check(error),
+        }
+        allocations += 1;
+    }
+}
+
+fn domain(hardware: &Arc<Hardware>) -> Arc<VectorDomain> {
+    let config = || {
+        let _outside = Outside::new();
+        VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), hardware.clone())
+            .with_slots(NonZeroU16::new(20).unwrap())
+    };
+    let domain = Arc::new(until_it_succeeds(5, || VectorDomain::new(config()), drop));
+    for cpu in [CPU0, CPU1] {
+        domain.online(cpu, ApicId::new(cpu.get())).unwrap();
+    }
+    domain
+}
+
+fn remapping(hardware: &Arc<Hardware>, domain: &Arc<VectorDomain>) -> RemappedVectors<Words> {
+    let size = TableSize::from_log2(5).unwrap();
+    let config =
+        RemapTableConfig { size, mode: ApicMode::X2apic, compatibility: CompatibilityFormat::Blocked };
+    let make = || {
+        RemappedVectors::new(RemappedVectorsConfig {
+            vectors: domain.clone(),
+            table: RemapTable::new(config, Words(hardware.clone())),
+            cache: hardware.clone(),
+            base: 0xfed9_0000,
+            // A function has no size: its box takes no memory.
+            sources: Box::new(Source::pci),
+        })
+    };
+    until_it_succeeds(1, make, drop)
+}
+
+fn request(count: u16, shape: Shape) -> BlockRequest {
+    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let count = NonZeroU16::new(count).unwrap();
+    BlockRequest { count, shape, fit, cpu: CPU0, initially: Initially::Unmasked }
+}
+
+fn no_memory(error: MsiError) {
+    assert!(matches!(error, MsiError::NoMemory(_)), "{error}");
+}
+
+/// A device of `parent` that moves its vectors, and gives them back.
+fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shape) {
+    let free = [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
+    let unchanged = |error| {
+        no_memory(error);
+        let now = [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
+        assert_eq!((domain.slots_in_use(), now), (0, free));
+    };
+    // Records keep the room of former ones, and vectors alone need none.
+    let device = until_it_succeeds(0, || parent.attach(NIC, 8), unchanged);
+    let block = until_it_succeeds(0, || parent.allocate(&device, &request(2, shape)), unchanged);
+    with_allocations(0, || {
+        let moved = parent.begin_move(&block, 0, CPU1).unwrap();
+        parent.end_move(moved, MoveOutcome::Written).unwrap();
+        let place = domain.place(block.first()).unwrap();
+        assert_eq!(domain.arrive(CPU1, place.vector), Arrival::Deliver(block.first()));
+        assert_eq!(domain.clean_up(CPU0), x86_irq::Cleanup::Done);
+        domain.offline(CPU0).unwrap();
+        domain.online(CPU0, ApicId::new(0)).unwrap();
+        parent.free(&device, block);
+        let _ = (domain.clean_up(CPU0), domain.clean_up(CPU1));
+    });
+    manage_without_memory(domain, parent, &device, free);
+    with_allocations(0, || parent.detach(device));
+}
+
+fn manage_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, device: &Attachment, free: [u32; 2]) {
+    let now = || [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
+    let request = request(2, Shape::Independent);
+    let managed = until_it_succeeds(
+        3,
+        || parent.allocate_managed(device, &request, &[CPU1, CPU0, CPU1]),
+        |error| {
+            no_memory(error);
+            assert_eq!((domain.slots_in_use(), now()), (0, free));
+        },
+    );
+    assert_eq!(now(), free.map(|free| free - 2));
+    with_allocations(0, || {
+        let moved = parent.begin_move(&managed, 1, CPU1).unwrap();
+        parent.end_move(moved, MoveOutcome::Written).unwrap();
+        parent.free(device, managed);
+        let _ = (domain.clean_up(CPU0), domain.clean_up(CPU1));
+    });
+    assert_eq!((domain.slots_in_use(), now()), (0, free));
+}
+
+#[test]
+fn a_first_record_without_memory_is_refused() {
+    let hardware = Hardware::new();
+    let domain = domain(&hardware);
+    let device = until_it_succeeds(1, || domain.attach(NIC, 8), no_memory);
+    domain.detach(device);
+    let parent = remapping(&hardware, &domain);
+    let device = until_it_succeeds(1, || parent.attach(NIC, 8), no_memory);
+    let refused = |error| {
+        no_memory(error);
+        assert_eq!((domain.slots_in_use(), parent.entries_in_use()), (0, 0));
+    };
+    let shape = Shape::Independent;
+    let block = until_it_succeeds(1, || parent.allocate(&device, &request(2, shape)), refused);
+    parent.free(&device, block);
+    parent.detach(device);
+}
+
+#[test]
+fn vectors_without_memory_are_given_back() {
+    let hardware = Hardware::new();
+    let domain = domain(&hardware);
+    use_without_memory(&domain, &*domain, Shape::Independent);
+}
+
+#[test]
+fn remapped_vectors_without_memory_are_given_back() {
+    let hardware = Hardware::new();
+    let domain = domain(&hardware);
+    let parent = remapping(&hardware, &domain);
+    use_without_memory(&domain, &parent, Shape::Independent);
+    use_without_memory(&domain, &parent, Shape::AlignedGroup);
+    assert_eq!(parent.entries_in_use(), 0);
+    assert!(hardware.0.iter().all(|word| word.load(Relaxed) == 0));
+}
