@@ -22,8 +22,8 @@ const RINGS: usize = 6;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let cpus = NonZeroU16::new(2).ok_or("no CPUs")?;
-    let interrupts = Interrupts::new(Config::new(cpus, Arc::new(Kernel)));
-    interrupts.cpu_online(Cpu::new(1))?;
+    let interrupts = Arc::new(Interrupts::new(Config::new(cpus, Arc::new(Kernel)))?);
+    interrupts.cpu_online(Cpu::new(1), |_| {})?;
     let memory = Arc::new(RingMemory::default());
     let device = MsiDevice::attach(
         &interrupts,

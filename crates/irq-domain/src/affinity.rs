@@ -34,19 +34,16 @@ impl AffinityPolicy for RoundRobin {
 /// use msi_types::Cpu;
 ///
 /// let cpus = [0, 1, 2, 3, 4].map(Cpu::new);
-/// assert_eq!(spread(2, &cpus), [&cpus[..2], &cpus[2..]]);
-/// assert_eq!(spread(6, &cpus[..2]).concat(), [0, 0, 0, 1, 1, 1].map(Cpu::new));
+/// assert!(spread(2, &cpus).eq([&cpus[..2], &cpus[2..]]));
+/// assert!(spread(6, &cpus[..2]).flatten().eq(&[0, 0, 0, 1, 1, 1].map(Cpu::new)));
 /// ```
-pub fn spread(vectors: u16, cpus: &[Cpu]) -> Vec<Vec<Cpu>> {
-    if cpus.is_empty() {
-        return Vec::new();
-    }
-    let begin = |vector: usize| vector * cpus.len() / usize::from(vectors);
-    let share = |vector| {
+pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu]> {
+    let begin = move |vector: u16| usize::from(vector) * cpus.len() / usize::from(vectors);
+    let share = move |vector| {
         let end = begin(vector + 1).max(begin(vector) + 1);
-        cpus.get(begin(vector)..end).unwrap_or_default().to_vec()
+        cpus.get(begin(vector)..end).unwrap_or_default()
     };
-    (0..usize::from(vectors)).map(share).collect()
+    (0..if cpus.is_empty() { 0 } else { vectors }).map(share)
 }
 
 /// An affinity change that took effect.
@@ -76,16 +73,17 @@ mod tests {
         for cpus in 1..20 {
             let all: Vec<_> = (0..cpus).map(Cpu::new).collect();
             for vectors in 1..40 {
-                let shares = spread(vectors, &all);
+                let shares: Vec<_> = spread(vectors, &all).collect();
                 assert_eq!(shares.len(), usize::from(vectors));
-                let sizes = shares.iter().map(Vec::len);
+                let sizes = shares.iter().map(|share| share.len());
                 assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
-                let uses = all.iter().map(|cpu| shares.iter().flatten().filter(|at| *at == cpu).count());
+                let uses =
+                    all.iter().map(|cpu| shares.iter().copied().flatten().filter(|at| *at == cpu).count());
                 assert!(uses.clone().min().unwrap() >= 1);
                 assert!(uses.clone().max().unwrap() - uses.min().unwrap() <= 1);
             }
         }
-        assert!(spread(3, &[]).is_empty());
-        assert!(spread(0, &[Cpu::new(0)]).is_empty());
+        assert_eq!(spread(3, &[]).len(), 0);
+        assert_eq!(spread(0, &[Cpu::new(0)]).len(), 0);
     }
 }

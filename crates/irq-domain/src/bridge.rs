@@ -56,7 +56,7 @@ pub struct InputRequest<'a> {
     pub start: Start,
 }
 
-/// A bridge at its controller. Each input that was ever requested has a vector, which stays the input's until the bridge is
+/// A bridge at its controller. Each input that ever had a handler has a vector, which stays the input's until the bridge is
 /// dropped.
 #[must_use = "dropping the bridge gives its vectors back"]
 pub struct WiredBridge {
@@ -79,11 +79,24 @@ impl WiredBridge {
         request: InputRequest<'_>,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
-        let InputRequest { input, trigger, name, start } = request;
-        let has_vector = self.device.vectors().iter().any(|vector| vector.slot == input);
-        if !has_vector {
+        let input = request.input;
+        let is_new = self.device.vector(input).is_none();
+        if is_new {
             self.device.allocate_at(&[input])?;
         }
+        self.install(request, handler).inspect_err(|_| {
+            if is_new {
+                // The first error is the one to report.
+                let _ = self.device.free(input);
+            }
+        })
+    }
+
+    fn install<R: Into<Verdict>>(
+        &self,
+        InputRequest { input, trigger, name, start }: InputRequest<'_>,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
         let bridge = self.bridge.clone();
         let run = move |context: &IrqContext<'_>| {
             let verdict = handler(context).into();

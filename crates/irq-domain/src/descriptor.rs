@@ -3,26 +3,23 @@
 use crate::irq::{Flow, Irq, IrqContext, Verdict};
 use crate::lock::{IrqLock, TaskLock};
 use crate::msi_device::Domain;
-use alloc::boxed::Box;
+use crate::name::Name;
+use crate::sync::Shared;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use doorbell_fallible::try_collect;
 use msi_types::{Cpu, Pending, Vector, WiredParent};
 
 /// A handler, as dispatch calls it.
-pub(crate) type Handler = Arc<dyn Fn(&IrqContext<'_>) -> Verdict + Send + Sync>;
-
-/// A handler, as a driver gives it.
-pub(crate) fn handler<R: Into<Verdict>>(
-    run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
-) -> Handler {
-    Arc::new(move |context: &IrqContext<'_>| run(context).into())
-}
+pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> Verdict + Send + Sync>;
 
 /// What a gate holds.
 pub(crate) struct Action {
     pub(crate) handler: Handler,
-    pub(crate) descriptor: Arc<Descriptor>,
+    pub(crate) descriptor: Shared<Descriptor>,
 }
 
 impl fmt::Debug for Action {
@@ -39,11 +36,11 @@ pub(crate) struct Descriptor {
     pub(crate) flow: Flow,
     pub(crate) source: Source,
     /// The only CPUs that it is delivered to, if it is managed.
-    pub(crate) among: Option<Arc<[Cpu]>>,
+    pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) control: IrqLock<Control>,
-    pub(crate) name: TaskLock<Option<Arc<str>>>,
+    pub(crate) name: TaskLock<Option<Name>>,
     /// The CPUs that the kernel wants it delivered to; `None` for any.
-    pub(crate) wanted: TaskLock<Option<Arc<[Cpu]>>>,
+    pub(crate) wanted: TaskLock<Option<Vec<Cpu>>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
     pub(crate) not_mine: NotMine,
@@ -57,16 +54,16 @@ pub(crate) struct NewDescriptor {
     pub(crate) flow: Flow,
     pub(crate) source: Source,
     pub(crate) target: Cpu,
-    pub(crate) among: Option<Arc<[Cpu]>>,
+    pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) cpus: usize,
     /// Does its source let it through before it has a handler?
     pub(crate) open: bool,
 }
 
 impl Descriptor {
-    pub(crate) fn new(new: NewDescriptor) -> Self {
+    pub(crate) fn new(new: NewDescriptor) -> Result<Self, TryReserveError> {
         let spacing = if new.flow == Flow::PerCpu { Spacing::OwnLines } else { Spacing::Dense };
-        Self {
+        Ok(Self {
             irq: new.irq,
             vector: new.vector,
             flow: new.flow,
@@ -76,10 +73,10 @@ impl Descriptor {
             name: TaskLock::new(None),
             wanted: TaskLock::new(None),
             redelivered: AtomicU64::new(0),
-            counts: Counts::new(new.cpus, spacing),
+            counts: Counts::new(new.cpus, spacing)?,
             not_mine: NotMine::default(),
             target: AtomicU32::new(new.target.get()),
-        }
+        })
     }
 
     /// Where it is delivered; of no meaning for a private interrupt. Any.
@@ -162,7 +159,7 @@ pub(crate) enum Presence {
 /// The level directly below the core.
 pub(crate) enum Source {
     /// A slot of a device's domain.
-    Msi { domain: Arc<Domain>, slot: u16 },
+    Msi { domain: Shared<Domain>, slot: u16 },
     /// An input of the root controller.
     Wired(Arc<dyn WiredParent>),
     /// A private interrupt; masked and sent on the calling CPU.
@@ -226,14 +223,14 @@ enum Spacing {
 /// additions.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    cells: Box<[AtomicU64]>,
+    cells: Vec<AtomicU64>,
     shift: u32,
 }
 
 impl Counts {
-    fn new(cpus: usize, spacing: Spacing) -> Self {
+    fn new(cpus: usize, spacing: Spacing) -> Result<Self, TryReserveError> {
         let shift = if spacing == Spacing::OwnLines { 3 } else { 0 };
-        Self { cells: (0..cpus << shift).map(|_| AtomicU64::new(0)).collect(), shift }
+        Ok(Self { cells: try_collect((0..cpus << shift).map(|_| AtomicU64::new(0)))?, shift })
     }
 
     #[inline]
@@ -288,12 +285,11 @@ impl NotMine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
 
     #[test]
     fn counts_are_kept_by_cpu_in_either_spacing() {
         for spacing in [Spacing::Dense, Spacing::OwnLines] {
-            let counts = Counts::new(3, spacing);
+            let counts = Counts::new(3, spacing).unwrap();
             for cpu in [0, 2, 2] {
                 counts.count(Cpu::new(cpu));
             }

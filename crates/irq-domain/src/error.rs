@@ -1,6 +1,7 @@
 //! Why an operation was refused or failed. Each sentence says whose the fault is.
 
 use crate::irq::Irq;
+use alloc::collections::TryReserveError;
 use msi_types::{Cpu, Mismatch, MsiError, NotIsolated, StoreError, Vector};
 
 /// Why a handler could not be installed.
@@ -25,6 +26,9 @@ pub enum RequestError {
     /// No CPU is on line.
     #[error("no CPU is on line to take the interrupt")]
     NoCpu,
+    /// The kernel's heap is exhausted. Nothing was done.
+    #[error("the kernel has no memory for the interrupt's handler")]
+    NoMemory,
     /// The controller refused.
     #[error(transparent)]
     Controller(#[from] MsiError),
@@ -53,6 +57,9 @@ pub enum MoveError {
     /// The interrupt is managed for other CPUs: [`MsiDevice::allocate_managed`](crate::MsiDevice::allocate_managed).
     #[error("the interrupt follows certain CPUs, and CPU {0} is none of them")]
     NotAmong(Cpu),
+    /// The kernel's heap is exhausted. Nothing was moved.
+    #[error("the kernel has no memory for the interrupt's affinity")]
+    NoMemory,
     /// The controller or the endpoint's limits refuse. [`MsiError::WouldTear`] if the endpoint can neither be
     /// masked nor change its message in one store.
     #[error(transparent)]
@@ -150,10 +157,31 @@ pub enum MsiDeviceError {
     /// No CPU is on line.
     #[error("no CPU is on line to take the interrupts")]
     NoCpu,
+    /// The kernel's heap is exhausted.
+    #[error("the kernel has no memory for the device's vectors")]
+    NoMemory,
     /// The controller refused.
     #[error(transparent)]
     Controller(#[from] MsiError),
     /// The endpoint did not take its messages.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<TryReserveError> for RequestError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<TryReserveError> for MoveError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<TryReserveError> for MsiDeviceError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
 }

@@ -5,6 +5,7 @@ use crate::descriptor::{Control, Descriptor};
 use crate::error::MoveError;
 use crate::interrupts::{Interrupts, Owned};
 use crate::irq::Irq;
+use crate::sync::Shared;
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -24,7 +25,7 @@ pub struct IrqHandle {
 }
 
 impl IrqHandle {
-    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>) -> Self {
+    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Shared<Descriptor>) -> Self {
         Self { core, descriptor: Owned::new(descriptor) }
     }
 
@@ -126,7 +127,7 @@ pub struct PerCpuHandle {
 }
 
 impl PerCpuHandle {
-    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Arc<Descriptor>) -> Self {
+    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Shared<Descriptor>) -> Self {
         Self { core, descriptor: Owned::new(descriptor) }
     }
 

@@ -1,6 +1,8 @@
 //! The core itself: dispatch, and what all its other operations share.
 
+mod candidates;
 mod control;
+mod hotplug;
 mod placement;
 mod reclaim;
 mod request;
@@ -12,18 +14,22 @@ use crate::host::Host;
 use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Unhandled, Verdict};
 use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
-use crate::sync::{Entry, Gate, History, Running};
+use crate::sync::{Entry, Gate, History, Running, Shared};
 use crate::table::{Slot, Table};
 use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use doorbell_fallible::try_collect;
+use hotplug::Hotplug;
 use msi_types::{Cpu, Pending, Vector, WiredParent};
 use reclaim::DeferredFree;
 pub(crate) use reclaim::Owned;
 
+pub(crate) use candidates::Candidates;
 pub use request::WiredRequest;
 pub use view::{EffectiveAffinity, IrqInfo};
 
@@ -36,14 +42,14 @@ pub struct Config {
     /// The root controller's wired and private interrupts, if it has any for the core to hand out.
     /// Without it, requests for either are refused.
     pub wired: Option<Arc<dyn WiredParent>>,
-    /// Who chooses CPUs.
-    pub policy: Box<dyn AffinityPolicy>,
+    /// Who chooses CPUs: [`RoundRobin`] without it.
+    pub policy: Option<Box<dyn AffinityPolicy>>,
 }
 
 impl Config {
     /// No wired interrupts, [`RoundRobin`] placement.
     pub fn new(cpus: NonZeroU16, host: Arc<dyn Host>) -> Self {
-        Self { cpus, host, wired: None, policy: Box::new(RoundRobin::default()) }
+        Self { cpus, host, wired: None, policy: None }
     }
 
     /// With the root controller's wired interrupts.
@@ -53,7 +59,7 @@ impl Config {
 
     /// With another placement policy.
     pub fn with_policy(self, policy: Box<dyn AffinityPolicy>) -> Self {
-        Self { policy, ..self }
+        Self { policy: Some(policy), ..self }
     }
 }
 
@@ -78,15 +84,16 @@ pub struct Interrupts {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) numbers: TaskLock<IrqNumbers>,
     /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
-    pub(crate) hotplug: TaskRwLock<()>,
+    pub(crate) hotplug: TaskRwLock<Hotplug>,
     /// By CPU: may interrupts be sent to it?
-    online: Box<[AtomicBool]>,
+    online: Vec<AtomicBool>,
     wired: Option<Arc<dyn WiredParent>>,
     /// Held while a wired interrupt's target changes.
     wired_targets: TaskLock<()>,
     /// Held while an interrupt at the root is requested.
     root_requests: TaskLock<()>,
-    policy: Box<dyn AffinityPolicy>,
+    policy: Option<Box<dyn AffinityPolicy>>,
+    round_robin: RoundRobin,
     deferred: DeferredFree,
     redelivered: AtomicU64,
 }
@@ -107,19 +114,25 @@ impl Drop for Run<'_> {
 }
 
 impl Interrupts {
-    /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not. The kernel keeps it
-    /// as long as its CPUs take interrupts: the last reference is dropped by a task. Task.
-    pub fn new(config: Config) -> Arc<Self> {
-        Arc::new(Self {
-            table: Table::new(),
+    /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not. The kernel puts it into
+    /// an [`Arc`], which handles and devices share, and keeps it as long as its CPUs take interrupts: the last reference
+    /// is dropped by a task. Task.
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn new(config: Config) -> Result<Self, TryReserveError> {
+        let cpus = config.cpus.get();
+        Ok(Self {
+            table: Table::new()?,
             host: config.host,
             numbers: TaskLock::new(IrqNumbers::default()),
-            hotplug: TaskRwLock::new(()),
-            online: (0..config.cpus.get()).map(|cpu| AtomicBool::new(cpu == 0)).collect(),
+            hotplug: TaskRwLock::new(Hotplug::try_new(cpus.into())?),
+            online: try_collect((0..cpus).map(|cpu| AtomicBool::new(cpu == 0)))?,
             wired: config.wired,
             wired_targets: TaskLock::new(()),
             root_requests: TaskLock::new(()),
             policy: config.policy,
+            round_robin: RoundRobin::default(),
             deferred: DeferredFree::new(),
             redelivered: AtomicU64::new(0),
         })
@@ -209,16 +222,25 @@ impl Interrupts {
 
     /// The slot of an existing interrupt.
     pub(crate) fn slot(&self, descriptor: &Descriptor) -> &Slot {
-        // A descriptor is made after its vector's slot was.
-        self.table.ensure(descriptor.vector).expect("the vector was in range when the descriptor was made")
+        self.table.get(descriptor.vector).expect("the slot was made before the descriptor")
     }
 
-    fn find(&self, irq: Irq) -> Option<Arc<Descriptor>> {
+    fn policy(&self) -> &dyn AffinityPolicy {
+        self.policy.as_deref().unwrap_or(&self.round_robin)
+    }
+
+    fn find(&self, irq: Irq) -> Option<Shared<Descriptor>> {
         self.numbers.lock(self.host()).get(irq)
     }
 
-    fn all(&self) -> Vec<Arc<Descriptor>> {
-        self.numbers.lock(self.host()).iter().cloned().collect()
+    /// The interrupts by ascending number, one at a time: others come and go meanwhile. Allocates nothing.
+    fn each(&self) -> impl Iterator<Item = Shared<Descriptor>> {
+        let mut next = Irq::new(0);
+        core::iter::from_fn(move || {
+            let found = self.numbers.lock(self.host()).first_from(next)?;
+            next = Irq::new(found.irq.get().saturating_add(1));
+            Some(found)
+        })
     }
 }
 

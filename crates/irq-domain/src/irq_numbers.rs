@@ -2,47 +2,61 @@
 
 use crate::descriptor::Descriptor;
 use crate::irq::Irq;
-use alloc::collections::BTreeSet;
-use alloc::sync::Arc;
+use crate::sync::Shared;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 /// Which IRQ is which interrupt.
 #[derive(Debug, Default)]
 pub(crate) struct IrqNumbers {
-    used: Vec<Option<Arc<Descriptor>>>,
-    free: BTreeSet<u32>,
+    used: Vec<Option<Shared<Descriptor>>>,
+    /// No number below is free.
+    lowest_free: usize,
 }
 
 impl IrqNumbers {
     /// Makes the interrupt of the lowest free number.
-    pub(crate) fn insert(&mut self, make: impl FnOnce(Irq) -> Descriptor) -> Arc<Descriptor> {
-        let number = self.free.pop_first().unwrap_or_else(|| {
+    pub(crate) fn insert(
+        &mut self,
+        make: impl FnOnce(Irq) -> Result<Descriptor, TryReserveError>,
+    ) -> Result<Shared<Descriptor>, TryReserveError> {
+        let free = self.used.iter().skip(self.lowest_free).position(Option::is_none);
+        let index = free.map_or(self.used.len(), |free| self.lowest_free + free);
+        self.lowest_free = index;
+        // Every vector has at most one number, and there are 2^24 vectors.
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let descriptor = Shared::try_new(make(Irq::new(number))?)?;
+        if index == self.used.len() {
+            self.used.try_reserve(1)?;
             self.used.push(None);
-            // Every vector has at most one number, and there are 2^24 vectors.
-            u32::try_from(self.used.len() - 1).unwrap_or(u32::MAX)
-        });
-        let descriptor = Arc::new(make(Irq::new(number)));
-        if let Some(place) = self.used.get_mut(number as usize) {
+        }
+        if let Some(place) = self.used.get_mut(index) {
             *place = Some(descriptor.clone());
         }
-        descriptor
+        self.lowest_free = index + 1;
+        Ok(descriptor)
     }
 
     /// Gives a number back.
     pub(crate) fn remove(&mut self, irq: Irq) {
-        let place = self.used.get_mut(irq.get() as usize);
-        if place.and_then(Option::take).is_some() {
-            self.free.insert(irq.get());
+        let index = irq.get() as usize;
+        if self.used.get_mut(index).and_then(Option::take).is_some() {
+            self.lowest_free = self.lowest_free.min(index);
         }
     }
 
-    pub(crate) fn get(&self, irq: Irq) -> Option<Arc<Descriptor>> {
+    pub(crate) fn get(&self, irq: Irq) -> Option<Shared<Descriptor>> {
         self.used.get(irq.get() as usize)?.clone()
     }
 
     /// All interrupts by ascending number.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Descriptor>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Shared<Descriptor>> {
         self.used.iter().flatten()
+    }
+
+    /// The first interrupt from this number on.
+    pub(crate) fn first_from(&self, irq: Irq) -> Option<Shared<Descriptor>> {
+        self.used.get(irq.get() as usize..)?.iter().flatten().next().cloned()
     }
 }
 
@@ -85,7 +99,7 @@ mod tests {
         }
     }
 
-    fn interrupt(irq: Irq) -> Descriptor {
+    fn interrupt(irq: Irq) -> Result<Descriptor, TryReserveError> {
         Descriptor::new(NewDescriptor {
             irq,
             vector: Vector::new(27),
@@ -101,21 +115,21 @@ mod tests {
     #[test]
     fn the_lowest_free_number_is_used_again_first() {
         let mut numbers = IrqNumbers::default();
-        let made: Vec<_> = (0..4).map(|_| numbers.insert(interrupt).irq.get()).collect();
+        let made: Vec<_> = (0..4).map(|_| numbers.insert(interrupt).unwrap().irq.get()).collect();
         assert_eq!(made, [0, 1, 2, 3]);
         numbers.remove(Irq::new(2));
         numbers.remove(Irq::new(0));
-        let again: Vec<_> = (0..3).map(|_| numbers.insert(interrupt).irq.get()).collect();
+        let again: Vec<_> = (0..3).map(|_| numbers.insert(interrupt).unwrap().irq.get()).collect();
         assert_eq!(again, [0, 2, 4]);
     }
 
     #[test]
     fn a_number_that_is_given_back_twice_is_free_once() {
         let mut numbers = IrqNumbers::default();
-        numbers.insert(interrupt);
+        numbers.insert(interrupt).unwrap();
         numbers.remove(Irq::new(0));
         numbers.remove(Irq::new(0));
-        assert_eq!(numbers.insert(interrupt).irq, Irq::new(0));
-        assert_eq!(numbers.insert(interrupt).irq, Irq::new(1));
+        assert_eq!(numbers.insert(interrupt).unwrap().irq, Irq::new(0));
+        assert_eq!(numbers.insert(interrupt).unwrap().irq, Irq::new(1));
     }
 }

@@ -90,7 +90,7 @@
 //! use irq_domain::{Config, Dispatched, Interrupts, MsiDevice, MsiDeviceConfig};
 //! use std::sync::Arc;
 //!
-//! let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)));
+//! let interrupts = Arc::new(Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)))?);
 //! let device = MsiDevice::attach(&interrupts, MsiDeviceConfig {
 //!     name: "nvme0",
 //!     requester: RequesterId::pci(1, 0, 0),
@@ -131,6 +131,7 @@ mod irq_numbers;
 pub mod layer;
 mod lock;
 mod msi_device;
+mod name;
 pub mod pci;
 mod sync;
 mod table;
@@ -143,3 +144,4 @@ pub use host::{Host, IrqState};
 pub use interrupts::{Config, EffectiveAffinity, Interrupts, IrqInfo, WiredRequest};
 pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Start, Unhandled, Verdict};
 pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
+pub use name::Name;

@@ -14,17 +14,20 @@ mod teardown;
 pub(crate) use share::Share;
 pub use shared_device::{SharedDevice, SharedDeviceConfig};
 
-use crate::descriptor::{Descriptor, Handler, handler as into_handler};
+use crate::descriptor::{Descriptor, Handler};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
 use crate::interrupts::{Interrupts, Owned};
 use crate::irq::{Irq, IrqContext, Start, Verdict};
 use crate::lock::TaskLock;
-use alloc::collections::BTreeMap;
+use crate::name::Name;
+use crate::sync::Shared;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
+use doorbell_fallible::{SortedMap, try_collect};
 use msi_types::{
     Cpu, DmaIsolated, FastMask, InterruptIsolated, Isolation, Masking, MessageStore, MsiMessage, MsiParent,
     NotDmaIsolated, NotIsolated, RequesterId, Shape, StoreError, Trigger, Vector, VectorBlock,
@@ -88,21 +91,23 @@ impl MsiDevice {
             return Err(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 });
         }
         Domain::check(&*config.parent, config.requester, &*config.store)?;
-        let share = Share::attach(config.parent, config.requester, u32::from(slots))?;
-        Ok(Self::with_share(core, config.name, share, config.store))
+        let share = Share::try_new(config.parent, config.requester)?;
+        let device = Self::with_share(core, config.name, share.clone(), config.store)?;
+        share.attach(core.host(), u32::from(slots))?;
+        Ok(device)
     }
 
     /// The caller made it a user of the share. Task.
     fn with_share(
         core: &Arc<Interrupts>,
         name: &str,
-        share: Arc<Share>,
+        share: Shared<Share>,
         store: Arc<dyn MessageStore>,
-    ) -> Self {
-        core.reserve_deferred();
+    ) -> Result<Self, TryReserveError> {
         let state = TaskLock::new(State::default());
-        let domain = Arc::new(Domain { name: Arc::from(name), share, store, state });
-        Self { core: core.clone(), domain: Owned::new(domain) }
+        let domain = Shared::try_new(Domain { name: Name::try_new(name)?, share, store, state })?;
+        core.reserve_deferred()?;
+        Ok(Self { core: core.clone(), domain: Owned::new(domain) })
     }
 
     /// Grants the device vectors at its lowest free slots: as many as the controller has of the `wanted` range
@@ -119,14 +124,14 @@ impl MsiDevice {
         wanted: RangeInclusive<u16>,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
-        self.domain.allocate(&self.core, shape, wanted)
+        Domain::allocate(&self.domain, &self.core, shape, wanted)
     }
 
     /// Grants the device a vector at each of the given slots, wherever they are in its store, before or after others
     /// are in use: for devices that add vectors one by one. If anything fails, nothing of it remains. Task.
     pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
-        self.domain.allocate_at(&self.core, slots)
+        Domain::allocate_at(&self.domain, &self.core, slots)
     }
 
     /// Grants the device a vector at `slot` that is delivered to one of `among` alone, a queue's own CPUs say: to that
@@ -138,7 +143,7 @@ impl MsiDevice {
     /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on line.
     pub fn allocate_managed(&self, slot: u16, among: &[Cpu]) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
-        self.domain.allocate_managed(&self.core, slot, among)
+        Domain::allocate_managed(&self.domain, &self.core, slot, among)
     }
 
     /// Gives the vector at `slot` back, with its handler: its handle is inert from now on, and the slot can be
@@ -159,7 +164,7 @@ impl MsiDevice {
         name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
-        self.install(slot, name, into_handler(handler), Start::Enabled)
+        self.install(slot, name, Handler::try_handler(handler)?, Start::Enabled)
     }
 
     /// Gives the vector at `slot` its handler, which runs from the first [`IrqHandle::enable`] on. Task.
@@ -169,7 +174,7 @@ impl MsiDevice {
         name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
-        self.install(slot, name, into_handler(handler), Start::Disabled)
+        self.install(slot, name, Handler::try_handler(handler)?, Start::Disabled)
     }
 
     fn install(
@@ -181,7 +186,7 @@ impl MsiDevice {
     ) -> Result<IrqHandle, RequestError> {
         self.core.reclaim();
         let descriptor = self.domain.descriptor(&self.core, slot).ok_or(RequestError::NoVector(slot))?;
-        self.core.await_freed(&descriptor);
+        self.core.free_handler(&descriptor);
         self.core.install(&descriptor, name, handler, start)
     }
 
@@ -202,19 +207,28 @@ impl MsiDevice {
     /// The store did not take it. Handlers, vectors and the attachment were given back all the same: such a
     /// device is gone, or broken.
     pub fn tear_down(self) -> Result<(), StoreError> {
-        self.domain.tear_down(&self.core)
+        Domain::tear_down(&self.domain, &self.core)
     }
 
     /// The vectors granted so far, by ascending slot. Task.
-    pub fn vectors(&self) -> Vec<MsiVector> {
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn vectors(&self) -> Result<Vec<MsiVector>, TryReserveError> {
         let state = self.domain.state.lock(self.core.host());
-        state.vectors.iter().map(|(slot, entry)| entry.info(*slot)).collect()
+        try_collect(state.vectors.iter().map(|(slot, entry)| entry.info(slot)))
+    }
+
+    /// The vector at `slot`; `None` where there is none. Task.
+    pub fn vector(&self, slot: u16) -> Option<MsiVector> {
+        let state = self.domain.state.lock(self.core.host());
+        state.vectors.get(slot).map(|entry| entry.info(slot))
     }
 
     /// The message that the store holds at `slot`: `None` where no vector is, and for all of a group but its
     /// first. Task.
     pub fn message(&self, slot: u16) -> Option<MsiMessage> {
-        self.domain.state.lock(self.core.host()).vectors.get(&slot)?.message
+        self.domain.state.lock(self.core.host()).vectors.get(slot)?.message
     }
 
     /// The message that the device sends for the vector at `slot`, for devices that keep copies of it elsewhere: what
@@ -261,8 +275,8 @@ impl fmt::Debug for MsiDevice {
 
 /// What a [`MsiDevice`] and its interrupts share.
 pub(crate) struct Domain {
-    pub(crate) name: Arc<str>,
-    pub(crate) share: Arc<Share>,
+    pub(crate) name: Name,
+    pub(crate) share: Shared<Share>,
     store: Arc<dyn MessageStore>,
     state: TaskLock<State>,
 }
@@ -272,11 +286,10 @@ struct State {
     /// The domain was torn down.
     gone: bool,
     power: Power,
-    /// By the number that their vectors have in [`Entry::allocation`].
-    allocations: BTreeMap<u64, Allocation>,
-    next_allocation: u64,
+    /// By their first slot.
+    allocations: SortedMap<u16, Allocation>,
     /// By slot, sparse.
-    vectors: BTreeMap<u16, Entry>,
+    vectors: SortedMap<u16, Entry>,
 }
 
 /// May the store send?
@@ -287,21 +300,25 @@ enum Power {
     On,
 }
 
-/// What goes back to the controller as one: an independent vector or a group, and where in the store its
-/// vectors are.
+/// What goes back to the controller as one: an independent vector or a group. Its vectors are in consecutive slots.
 struct Allocation {
     block: VectorBlock,
     shape: Shape,
-    /// The slot of each vector of the block.
-    slots: Vec<u16>,
+    /// The slot of its first vector.
+    first: u16,
+}
+
+impl Allocation {
+    fn slots(&self) -> impl Iterator<Item = u16> + Clone {
+        (self.first..=u16::MAX).take(self.block.count().get().into())
+    }
 }
 
 /// A vector of the device.
 struct Entry {
-    /// Which allocation, and where in it.
-    allocation: u64,
-    index: u16,
-    descriptor: Arc<Descriptor>,
+    /// The first slot of its allocation.
+    first: u16,
+    descriptor: Shared<Descriptor>,
     /// What the store holds; of a group only the first vector has a message.
     message: Option<MsiMessage>,
     /// The second message of a level.
@@ -354,20 +371,19 @@ impl Domain {
 
     fn sent_message(&self, core: &Interrupts, slot: u16) -> Option<MsiMessage> {
         let state = self.state.lock(core.host());
-        let entry = state.vectors.get(&slot)?;
-        let allocation = state.allocations.get(&entry.allocation)?;
-        match allocation.shape {
+        let entry = state.vectors.get(slot)?;
+        match state.allocations.get(entry.first)?.shape {
             Shape::Independent => entry.message,
             Shape::AlignedGroup => {
-                let base = state.vectors.get(allocation.slots.first()?)?.message?;
-                Some(MsiMessage { data: base.data | u32::from(entry.index), ..base })
+                let base = state.vectors.get(entry.first)?.message?;
+                Some(MsiMessage { data: base.data | u32::from(slot - entry.first), ..base })
             }
         }
     }
 
-    fn descriptor(&self, core: &Interrupts, slot: u16) -> Option<Arc<Descriptor>> {
+    fn descriptor(&self, core: &Interrupts, slot: u16) -> Option<Shared<Descriptor>> {
         let state = self.state.lock(core.host());
-        state.vectors.get(&slot).map(|entry| entry.descriptor.clone())
+        state.vectors.get(slot).map(|entry| entry.descriptor.clone())
     }
 
     /// Task.
@@ -380,8 +396,8 @@ impl Domain {
     ) -> fmt::Result {
         let (message, shape) = {
             let state = self.state.lock(core.host());
-            let entry = state.vectors.get(&slot);
-            let allocation = entry.and_then(|entry| state.allocations.get(&entry.allocation));
+            let entry = state.vectors.get(slot);
+            let allocation = entry.and_then(|entry| state.allocations.get(entry.first));
             (entry.and_then(|entry| entry.message), allocation.map(|allocation| allocation.shape))
         };
         write!(out, "device {}: requester {}, slot {slot}", self.name, self.share.requester)?;

@@ -15,6 +15,8 @@ pub use capabilities::{Capabilities, Capability, capabilities};
 pub use msi_store::MsiStore;
 pub use msix_store::{MsixCapability, MsixParts, MsixStore};
 
+use alloc::collections::TryReserveError;
+
 /// Why a function's capability cannot be driven. The fault is the device's, or its hypervisor's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -55,4 +57,13 @@ pub enum PciError {
         /// The region's length in bytes.
         length: u64,
     },
+    /// The kernel's heap is exhausted. The function was not touched.
+    #[error("the kernel has no memory for the state of the function's vectors")]
+    NoMemory,
+}
+
+impl From<TryReserveError> for PciError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
 }

@@ -35,6 +35,9 @@ use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 #[cfg(test)]
 mod model;
+mod shared;
+
+pub(crate) use shared::Shared;
 
 /// A value is there, and not about to go.
 const INSTALLED: u32 = 1 << 0;

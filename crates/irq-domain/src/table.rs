@@ -4,7 +4,9 @@
 use crate::descriptor::Action;
 use crate::sync::Gate;
 use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use doorbell_fallible::{try_box, try_box_array, try_collect};
 use msi_types::{Cpu, Vector};
 use once_cell::race::OnceBox;
 
@@ -21,7 +23,7 @@ pub(crate) struct Slot {
     /// For an interrupt that any CPU may take.
     pub(crate) shared: Gate<Action>,
     /// For one that is private to each CPU: one gate per CPU.
-    private: OnceBox<Box<[PrivateGate]>>,
+    private: OnceBox<[Vec<PrivateGate>; 1]>,
 }
 
 /// One CPU's gate of a private interrupt, on a cache line of its own.
@@ -36,17 +38,19 @@ impl Slot {
 
     /// The gate of `cpu`, if the vector was ever requested as a private one. Any context.
     pub(crate) fn private(&self, cpu: Cpu) -> Option<&Gate<Action>> {
-        Some(&self.private.get()?.get(cpu.index())?.0)
+        let [gates] = self.private.get()?;
+        Some(&gates.get(cpu.index())?.0)
     }
 
     /// The gates of all CPUs: none if the vector was never requested as a private one. Any context.
     pub(crate) fn all_private(&self) -> impl Iterator<Item = &Gate<Action>> {
-        self.private.get().into_iter().flat_map(|gates| gates.iter()).map(|gate| &gate.0)
+        self.private.get().into_iter().flatten().flatten().map(|gate| &gate.0)
     }
 
     /// Makes the private gates. Task: allocates.
-    pub(crate) fn ensure_private(&self, cpus: usize) {
-        self.private.get_or_init(|| Box::new((0..cpus).map(|_| PrivateGate(Gate::new())).collect()));
+    pub(crate) fn ensure_private(&self, cpus: usize) -> Result<(), TryReserveError> {
+        let gates = || try_collect((0..cpus).map(|_| PrivateGate(Gate::new())));
+        self.private.get_or_try_init(|| gates().and_then(try_box)).map(drop)
     }
 }
 
@@ -63,8 +67,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
-        Self { low: boxed(OnceBox::new), high: boxed(OnceBox::new) }
+    pub(crate) fn new() -> Result<Self, TryReserveError> {
+        Ok(Self { low: try_box_array(OnceBox::new)?, high: try_box_array(OnceBox::new)? })
     }
 
     /// The slot of a vector; `None` if no vector near it was ever requested. Any context; loads only.
@@ -79,23 +83,17 @@ impl Table {
     }
 
     /// The slot of a vector, made if it is not there; `None` for vectors beyond [`VECTORS`]. Task: allocates.
-    pub(crate) fn ensure(&self, vector: Vector) -> Option<&Slot> {
+    pub(crate) fn ensure(&self, vector: Vector) -> Result<Option<&Slot>, TryReserveError> {
         let index = vector.index();
         let middle = match index >> 16 {
             0 => &*self.low,
-            high => self.high.get(high)?.get_or_init(|| boxed(OnceBox::new)),
+            high => match self.high.get(high) {
+                Some(middle) => middle.get_or_try_init(|| try_box_array(OnceBox::new))?,
+                None => return Ok(None),
+            },
         };
-        middle.get((index >> 8) % FANOUT)?.get_or_init(|| boxed(Slot::new)).get(index % FANOUT)
-    }
-}
-
-/// An array made on the heap: some are too large for a kernel's stack.
-fn boxed<T, const N: usize>(make: impl Fn() -> T) -> Box<[T; N]> {
-    let mut items = Vec::with_capacity(N);
-    items.resize_with(N, make);
-    match items.into_boxed_slice().try_into() {
-        Ok(array) => array,
-        Err(_) => unreachable!("the slice was made with N items"),
+        let Some(leaf) = middle.get((index >> 8) % FANOUT) else { return Ok(None) };
+        Ok(leaf.get_or_try_init(|| try_box_array(Slot::new))?.get(index % FANOUT))
     }
 }
 
@@ -105,20 +103,22 @@ mod tests {
 
     #[test]
     fn a_slot_stays_where_it_is() {
-        let table = Table::new();
+        let table = Table::new().unwrap();
         for raw in [0, 255, 256, 8192, 0xffff, 0x1_0000, 0x12_3456, VECTORS - 1] {
-            let made = core::ptr::from_ref(table.ensure(Vector::new(raw)).unwrap());
+            let made = core::ptr::from_ref(table.ensure(Vector::new(raw)).unwrap().unwrap());
             assert_eq!(core::ptr::from_ref(table.get(Vector::new(raw)).unwrap()), made);
-            assert_eq!(core::ptr::from_ref(table.ensure(Vector::new(raw)).unwrap()), made);
+            assert_eq!(core::ptr::from_ref(table.ensure(Vector::new(raw)).unwrap().unwrap()), made);
         }
     }
 
     #[test]
     fn vectors_of_different_numbers_have_different_slots() {
-        let table = Table::new();
+        let table = Table::new().unwrap();
         let vectors = [0x00_0005, 0x00_0105, 0x01_0005, 0x01_0105, 0x05_0000, 0x00_0500];
-        let mut slots: Vec<_> =
-            vectors.iter().map(|v| core::ptr::from_ref(table.ensure(Vector::new(*v)).unwrap())).collect();
+        let mut slots: Vec<_> = vectors
+            .iter()
+            .map(|v| core::ptr::from_ref(table.ensure(Vector::new(*v)).unwrap().unwrap()))
+            .collect();
         slots.sort_unstable();
         slots.dedup();
         assert_eq!(slots.len(), vectors.len());
@@ -126,17 +126,17 @@ mod tests {
 
     #[test]
     fn numbers_beyond_the_space_have_no_slot() {
-        let table = Table::new();
+        let table = Table::new().unwrap();
         for raw in [VECTORS, 0x0100_0005, u32::MAX] {
-            assert!(table.ensure(Vector::new(raw)).is_none());
+            assert!(table.ensure(Vector::new(raw)).unwrap().is_none());
             assert!(table.get(Vector::new(raw)).is_none());
         }
     }
 
     #[test]
     fn nothing_is_found_where_nothing_was_requested() {
-        let table = Table::new();
-        table.ensure(Vector::new(8192));
+        let table = Table::new().unwrap();
+        table.ensure(Vector::new(8192)).unwrap();
         assert!(table.get(Vector::new(8192 + 256)).is_none());
         assert!(table.get(Vector::new(0x2_0000)).is_none());
     }

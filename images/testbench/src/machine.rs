@@ -191,6 +191,7 @@ fn without_its(description: &Description) -> (Controller, Arc<Interrupts>) {
     };
     let count = NonZeroU16::new(cpus(description).len() as u16).expect("a CPU runs this");
     let interrupts = Interrupts::new(Config::new(count, Arc::new(Kernel)).with_wired(gic.wired()));
+    let interrupts = Arc::new(interrupts.expect("memory for the interrupt core"));
     gic.cpu_on(Platform::cpu(&Kernel)).expect("the boot CPU's interface");
     (gic, interrupts)
 }

@@ -108,7 +108,7 @@ fn run() {
         kernel.cpu_on(here, &registers()).expect("this CPU's interface and collection");
     } else {
         machine.gic.cpu_on(here).expect("this CPU's interface");
-        machine.interrupts.cpu_online(here).expect("the core knows this CPU");
+        machine.interrupts.cpu_online(here, |_| {}).expect("the core knows this CPU");
     }
     if let Some(handle) = KICK.get() {
         handle.enable_here();

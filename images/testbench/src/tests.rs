@@ -36,7 +36,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
 
 /// The CPUs that are on line.
 fn online(machine: &Machine) -> alloc::vec::Vec<Cpu> {
-    machine.interrupts.online_cpus()
+    machine.interrupts.online_cpus().collect()
 }
 
 /// How many interrupts the runner asks for under load.

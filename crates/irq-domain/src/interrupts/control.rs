@@ -5,21 +5,22 @@ use crate::descriptor::{Action, Control, Descriptor, Handler, Presence};
 use crate::error::RequestError;
 use crate::handle::IrqHandle;
 use crate::irq::{Flow, Start};
-use crate::sync::{Gate, WhenBusy};
+use crate::name::Name;
+use crate::sync::{Gate, Shared, WhenBusy};
 use alloc::sync::Arc;
 
 impl Interrupts {
     /// Gives an interrupt its handler. Task.
     pub(crate) fn install(
         self: &Arc<Self>,
-        descriptor: &Arc<Descriptor>,
+        descriptor: &Shared<Descriptor>,
         name: &str,
         handler: Handler,
         start: Start,
     ) -> Result<IrqHandle, RequestError> {
-        self.reserve_deferred();
+        let name = Name::try_new(name)?;
+        self.reserve_deferred()?;
         self.put_in(descriptor, handler).inspect_err(|_| self.unreserve_deferred())?;
-        let name = Arc::from(name);
         *descriptor.name.lock(self.host()) = Some(name);
         let handle = IrqHandle::new(self.clone(), descriptor.clone());
         if start == Start::Enabled {
@@ -29,7 +30,7 @@ impl Interrupts {
     }
 
     /// A refused handler is dropped without the lock: its destructor is the kernel's code.
-    fn put_in(&self, descriptor: &Arc<Descriptor>, handler: Handler) -> Result<(), RequestError> {
+    fn put_in(&self, descriptor: &Shared<Descriptor>, handler: Handler) -> Result<(), RequestError> {
         let gate = &self.slot(descriptor).shared;
         let when_busy = if descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
         let action = Action { handler, descriptor: descriptor.clone() };

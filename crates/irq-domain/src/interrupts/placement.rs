@@ -1,45 +1,16 @@
-//! CPUs that come and go, and interrupts that follow.
+//! Which CPU an interrupt is delivered to.
 
 use super::Interrupts;
+use super::candidates::Candidates;
 use crate::affinity::Moved;
 use crate::descriptor::{Descriptor, Presence, Source};
-use crate::error::{MoveError, Stranded, UnknownCpu};
+use crate::error::MoveError;
 use crate::irq::Irq;
-use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use doorbell_fallible::try_collect;
 use msi_types::{Cpu, MsiError, WiredParent};
 
 impl Interrupts {
-    /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts that were
-    /// shut down for want of a CPU start again there; nothing else is moved to it. Returns those that could not
-    /// be started: they stay shut down. Task.
-    pub fn cpu_online(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
-        let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
-        let _alone = self.hotplug.write(self.host());
-        online.store(true, Ordering::SeqCst);
-        let start = |descriptor: Arc<Descriptor>| {
-            let error = self.start(&descriptor, cpu).err()?;
-            Some(Stranded { irq: descriptor.irq, error })
-        };
-        Ok(self.all().into_iter().filter_map(start).collect())
-    }
-
-    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any more. A managed
-    /// interrupt that has no CPU left is shut down until one is back. Returns those that could not be moved. The CPU still takes interrupts when this is called, and until its
-    /// controller interface has handed out what was pending there. Task.
-    pub fn cpu_offline(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
-        let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
-        let _alone = self.hotplug.write(self.host());
-        online.store(false, Ordering::SeqCst);
-        let evacuate = |descriptor: Arc<Descriptor>| {
-            let error = self.evacuate(&descriptor, cpu).err()?;
-            Some(Stranded { irq: descriptor.irq, error })
-        };
-        Ok(self.all().into_iter().filter_map(evacuate).collect())
-    }
-
     /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was pending there
     /// is handled once, there or at the new one. Whatever the controller, the way is the same: it prepares the
     /// new target, the endpoint is masked, rewritten and read back if its message changes, the controller
@@ -64,15 +35,17 @@ impl Interrupts {
         if let Some(stray) = among.iter().find(|cpu| !managed(cpu)) {
             return Err(MoveError::NotAmong(*stray));
         }
+        let wanted = try_collect(among.iter().copied())?;
         let here = descriptor.target();
         let moved = if among.contains(&here) && self.is_online(here) {
             Moved { to: here, irqs: Vec::new() }
         } else {
-            let cpus = self.preferred(among);
-            Self::first_of(cpus.into_iter(), |cpu| self.relocate(&descriptor, cpu))
+            let mut room = Candidates::try_new(self.cpus())?;
+            room.fill(&self.hotplug.read(self.host()).online, among);
+            Self::first_of(self.preferred(&mut room), |cpu| self.relocate_and_tell(&descriptor, cpu))
                 .ok_or(MoveError::NoneOnline)??
         };
-        *descriptor.wanted.lock(self.host()) = Some(Arc::from(among));
+        *descriptor.wanted.lock(self.host()) = Some(wanted);
         Ok(moved)
     }
 
@@ -85,27 +58,30 @@ impl Interrupts {
         }
     }
 
-    /// May interrupts be sent to this CPU? Any.
-    pub fn is_online(&self, cpu: Cpu) -> bool {
-        self.online.get(cpu.index()).is_some_and(|online| online.load(Ordering::SeqCst))
-    }
-
-    /// The CPUs on line, ascending. Task.
-    pub fn online_cpus(&self) -> Vec<Cpu> {
-        (0..).map(Cpu::new).take(self.cpus()).filter(|cpu| self.is_online(*cpu)).collect()
-    }
-
     /// [`set_affinity`](Self::set_affinity) for a known interrupt.
     pub(crate) fn move_to(&self, descriptor: &Descriptor, to: Cpu) -> Result<Moved, MoveError> {
-        let moved = self.relocate(descriptor, to)?;
-        *descriptor.wanted.lock(self.host()) = Some(Arc::from([to]));
+        let wanted = try_collect(core::iter::once(to))?;
+        let moved = self.relocate_and_tell(descriptor, to)?;
+        *descriptor.wanted.lock(self.host()) = Some(wanted);
         Ok(moved)
     }
 
-    pub(crate) fn relocate(&self, descriptor: &Descriptor, to: Cpu) -> Result<Moved, MoveError> {
+    fn relocate_and_tell(&self, descriptor: &Descriptor, to: Cpu) -> Result<Moved, MoveError> {
+        let mut irqs = Vec::new();
+        self.relocate(descriptor, to, Some(&mut irqs))?;
+        Ok(Moved { to, irqs })
+    }
+
+    /// Moves an interrupt, and lists what moved if the caller wants to know. Without a list it allocates nothing.
+    pub(super) fn relocate(
+        &self,
+        descriptor: &Descriptor,
+        to: Cpu,
+        list: Option<&mut Vec<Irq>>,
+    ) -> Result<(), MoveError> {
         match &descriptor.source {
-            Source::Msi { domain, slot } => domain.relocate(self, descriptor, *slot, to),
-            Source::Wired(parent) => self.relocate_wired(descriptor, &**parent, to),
+            Source::Msi { domain, slot } => domain.relocate(self, (descriptor, *slot), to, list),
+            Source::Wired(parent) => self.relocate_wired(descriptor, &**parent, to, list),
             Source::PerCpu(_) => Err(MoveError::PerCpu(descriptor.irq)),
         }
     }
@@ -115,7 +91,11 @@ impl Interrupts {
         descriptor: &Descriptor,
         parent: &dyn WiredParent,
         to: Cpu,
-    ) -> Result<Moved, MoveError> {
+        mut list: Option<&mut Vec<Irq>>,
+    ) -> Result<(), MoveError> {
+        if let Some(irqs) = &mut list {
+            irqs.try_reserve(1)?;
+        }
         let _targets = self.wired_targets.lock(self.host());
         // The input is given back under this lock, after its handler went.
         let present = descriptor.control.lock(self.host()).handler;
@@ -124,107 +104,14 @@ impl Interrupts {
         }
         self.check_online(to)?;
         if descriptor.target() == to {
-            return Ok(Moved { to, irqs: Vec::new() });
+            return Ok(());
         }
         parent.set_target(descriptor.vector, to)?;
         descriptor.set_target(to);
-        Ok(Moved { to, irqs: vec![descriptor.irq] })
-    }
-
-    /// Moves an interrupt away from `from`, if it is there.
-    fn evacuate(&self, descriptor: &Descriptor, from: Cpu) -> Result<(), MoveError> {
-        if self.settled_target(descriptor) != Some(from) {
-            return Ok(());
+        if let Some(irqs) = list {
+            irqs.push(descriptor.irq);
         }
-        let relocate = |cpu| self.relocate(descriptor, cpu).map(drop);
-        if let Some(among) = &descriptor.among {
-            let moved = Self::first_of(self.least_managed(among).into_iter(), relocate);
-            return moved.map_or_else(
-                || {
-                    self.shut_down(descriptor);
-                    Ok(())
-                },
-                unless_unknown,
-            );
-        }
-        if let Some(moved) = self.among_wanted(descriptor, relocate) {
-            return unless_unknown(moved);
-        }
-        let choice = self.choose_cpu().ok_or(MoveError::Offline(from))?;
-        unless_unknown(self.first_reachable(choice, relocate))
-    }
-
-    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none can be reached.
-    fn among_wanted(
-        &self,
-        descriptor: &Descriptor,
-        relocate: impl FnMut(Cpu) -> Result<(), MoveError>,
-    ) -> Option<Result<(), MoveError>> {
-        let wanted = descriptor.wanted.lock(self.host()).clone()?;
-        let moved = Self::first_of(self.preferred(&wanted).into_iter(), relocate)
-            .filter(|moved| !moved.as_ref().is_err_and(Unreachable::is_unreachable));
-        if moved.is_none() {
-            *descriptor.wanted.lock(self.host()) = None;
-        }
-        moved
-    }
-
-    /// Those of `among` that are on line, the policy's choice first.
-    fn preferred(&self, among: &[Cpu]) -> Vec<Cpu> {
-        let mut online = self.online_cpus();
-        online.retain(|cpu| among.contains(cpu));
-        if !online.is_empty() {
-            let chosen = self.policy.choose(&online);
-            online.sort_by_key(|cpu| *cpu != chosen);
-        }
-        online
-    }
-
-    /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends stays pending.
-    fn shut_down(&self, descriptor: &Descriptor) {
-        let mut control = descriptor.control.lock(self.host());
-        if !core::mem::replace(&mut control.shut_down, true) {
-            self.disable(descriptor, &mut control);
-        }
-    }
-
-    /// Lets a managed interrupt through again that was shut down, on one of its CPUs.
-    fn start(&self, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
-        let managed = descriptor.among.as_ref().is_some_and(|among| among.contains(&cpu));
-        if !managed || !descriptor.control.lock(self.host()).shut_down {
-            return Ok(());
-        }
-        unless_unknown(self.relocate(descriptor, cpu).map(drop))?;
-        let mut control = descriptor.control.lock(self.host());
-        control.shut_down = false;
-        self.enable(descriptor, &mut control);
         Ok(())
-    }
-
-    /// Those of `among` that are on line, the one with the fewest managed interrupts first.
-    pub(crate) fn least_managed(&self, among: &[Cpu]) -> Vec<Cpu> {
-        let mut load = vec![0_u32; self.cpus()];
-        for descriptor in self.numbers.lock(self.host()).iter().filter(|other| other.among.is_some()) {
-            if let Some(load) = load.get_mut(descriptor.target().index()) {
-                *load += 1;
-            }
-        }
-        let mut online: Vec<_> = among.iter().copied().filter(|cpu| self.is_online(*cpu)).collect();
-        online.sort_by_key(|cpu| load.get(cpu.index()).copied());
-        online
-    }
-
-    /// The target once no move is under way. A move to a CPU checks that it is on line under the same lock:
-    /// seen after the CPU was marked off line, the answer cannot become that CPU again.
-    fn settled_target(&self, descriptor: &Descriptor) -> Option<Cpu> {
-        match &descriptor.source {
-            Source::PerCpu(_) => None,
-            Source::Wired(_) => {
-                let _targets = self.wired_targets.lock(self.host());
-                Some(descriptor.target())
-            }
-            Source::Msi { domain, .. } => Some(domain.settled_target(self, descriptor)),
-        }
     }
 
     pub(crate) fn check_online(&self, cpu: Cpu) -> Result<(), MoveError> {
@@ -232,42 +119,42 @@ impl Interrupts {
     }
 
     /// The policy's choice among the CPUs on line; `None` if there are none.
-    pub(crate) fn choose_cpu(&self) -> Option<Cpu> {
-        let online = self.online_cpus();
+    pub(crate) fn choose_cpu(&self, online: &[Cpu]) -> Option<Cpu> {
         let first = *online.first()?;
-        let chosen = self.policy.choose(&online);
+        let chosen = self.policy().choose(online);
         Some(if online.contains(&chosen) { chosen } else { first })
     }
 
     /// Tries `choice`, then the other CPUs on line as long as they cannot be reached: by the controller, or by an endpoint
     /// whose address is too narrow for their doorbell.
     pub(crate) fn first_reachable<T, E: Unreachable>(
-        &self,
         choice: Cpu,
+        online: &[Cpu],
         mut attempt: impl FnMut(Cpu) -> Result<T, E>,
     ) -> Result<T, E> {
         let result = attempt(choice);
-        let others = self.online_cpus().into_iter().filter(|cpu| *cpu != choice);
+        let others = online.iter().filter(|cpu| **cpu != choice);
         Self::as_long_as_unreachable(result, others, attempt)
     }
 
     /// The same for these CPUs in their order; `None` if there are none.
     pub(crate) fn first_of<T, E: Unreachable>(
-        mut cpus: impl Iterator<Item = Cpu>,
+        cpus: &[Cpu],
         mut attempt: impl FnMut(Cpu) -> Result<T, E>,
     ) -> Option<Result<T, E>> {
-        let result = attempt(cpus.next()?);
-        Some(Self::as_long_as_unreachable(result, cpus, attempt))
+        let (first, others) = cpus.split_first()?;
+        let result = attempt(*first);
+        Some(Self::as_long_as_unreachable(result, others.iter(), attempt))
     }
 
-    fn as_long_as_unreachable<T, E: Unreachable>(
+    fn as_long_as_unreachable<'a, T, E: Unreachable>(
         mut result: Result<T, E>,
-        others: impl Iterator<Item = Cpu>,
+        others: impl Iterator<Item = &'a Cpu>,
         mut attempt: impl FnMut(Cpu) -> Result<T, E>,
     ) -> Result<T, E> {
         for cpu in others {
             match &result {
-                Err(error) if error.is_unreachable() => result = attempt(cpu),
+                Err(error) if error.is_unreachable() => result = attempt(*cpu),
                 _ => break,
             }
         }
@@ -276,7 +163,7 @@ impl Interrupts {
 }
 
 /// An interrupt that was freed meanwhile is nobody's to move.
-fn unless_unknown(moved: Result<(), MoveError>) -> Result<(), MoveError> {
+pub(super) fn unless_unknown(moved: Result<(), MoveError>) -> Result<(), MoveError> {
     match moved {
         Err(MoveError::UnknownIrq(_)) => Ok(()),
         other => other,

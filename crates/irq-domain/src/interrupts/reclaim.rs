@@ -6,31 +6,31 @@ use crate::host::Host;
 use crate::irq::Flow;
 use crate::lock::IrqLock;
 use crate::msi_device::{Domain, Share};
-use crate::sync::Gate;
-use alloc::sync::Arc;
+use crate::sync::{Gate, Shared};
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// What an owner shares with the core. Its `drop` can move it out: freeing it is then somebody else's.
-pub(crate) struct Owned<T>(Option<Arc<T>>);
+pub(crate) struct Owned<T>(Option<Shared<T>>);
 
 impl<T> Owned<T> {
-    pub(crate) const fn new(shared: Arc<T>) -> Self {
+    pub(crate) const fn new(shared: Shared<T>) -> Self {
         Self(Some(shared))
     }
 
     /// For the owner's `drop`, once.
-    pub(crate) fn take(&mut self) -> Option<Arc<T>> {
+    pub(crate) fn take(&mut self) -> Option<Shared<T>> {
         self.0.take()
     }
 }
 
 impl<T> Deref for Owned<T> {
-    type Target = Arc<T>;
+    type Target = Shared<T>;
 
-    fn deref(&self) -> &Arc<T> {
+    fn deref(&self) -> &Shared<T> {
         self.0.as_ref().expect("only the owner's drop takes it")
     }
 }
@@ -38,9 +38,15 @@ impl<T> Deref for Owned<T> {
 /// Something whose memory is still to be freed.
 pub(crate) enum Deferred {
     /// A handle's interrupt.
-    Handle(Arc<Descriptor>, HandlerState),
-    Device(Arc<Domain>),
-    Share(Arc<Share>),
+    Handle(Shared<Descriptor>, HandlerState),
+    Device(Shared<Domain>),
+    Share(Shared<Share>),
+}
+
+impl Deferred {
+    const fn is_handle(&self) -> bool {
+        matches!(self, Self::Handle(..))
+    }
 }
 
 /// What is left of a dropped handle's handler.
@@ -65,12 +71,13 @@ impl DeferredFree {
     }
 
     /// Makes room for one more. Task.
-    pub(crate) fn reserve(&self, host: &dyn Host) {
+    pub(crate) fn reserve(&self, host: &dyn Host) -> Result<(), TryReserveError> {
         let needed = self.reserved.fetch_add(1, Ordering::Relaxed) + 1;
         if self.list.lock(host).capacity() >= needed {
-            return;
+            return Ok(());
         }
-        let mut roomier = Vec::with_capacity(needed.next_power_of_two());
+        let mut roomier = Vec::new();
+        roomier.try_reserve_exact(needed.next_power_of_two()).inspect_err(|_| self.unreserve())?;
         let mut list = self.list.lock(host);
         if list.capacity() < roomier.capacity() {
             roomier.append(&mut list);
@@ -78,6 +85,7 @@ impl DeferredFree {
         }
         // The old list is freed with interrupts as they were.
         drop(list);
+        Ok(())
     }
 
     /// The room of one is no longer needed. Any.
@@ -90,8 +98,22 @@ impl DeferredFree {
         self.list.lock(host).push(deferred);
     }
 
-    fn pop(&self, host: &dyn Host) -> Option<Deferred> {
-        self.list.lock(host).pop()
+    fn len(&self, host: &dyn Host) -> usize {
+        self.list.lock(host).len()
+    }
+
+    /// Takes the entry at `index` out, if it is one of those. The last takes its place.
+    fn take_at(&self, index: usize, host: &dyn Host, wanted: fn(&Deferred) -> bool) -> Option<Deferred> {
+        let mut list = self.list.lock(host);
+        let found = list.get(index).is_some_and(wanted);
+        found.then(|| list.swap_remove(index))
+    }
+
+    /// Takes any of those out.
+    fn take_any(&self, host: &dyn Host, wanted: fn(&Deferred) -> bool) -> Option<Deferred> {
+        let mut list = self.list.lock(host);
+        let index = list.iter().position(wanted)?;
+        Some(list.swap_remove(index))
     }
 }
 
@@ -103,34 +125,30 @@ impl Interrupts {
         if !self.host.may_wait() {
             return;
         }
-        let mut running = Vec::new();
-        let mut devices = Vec::new();
-        let mut shares = Vec::new();
-        while let Some(deferred) = self.deferred.pop(self.host()) {
-            match deferred {
-                Deferred::Handle(descriptor, HandlerState::Closed) if !self.try_free_handler(&descriptor) => {
-                    running.push(descriptor);
+        // Backwards: entries that are put back, or come meanwhile, stand behind.
+        for index in (0..self.deferred.len(self.host())).rev() {
+            match self.deferred.take_at(index, self.host(), Deferred::is_handle) {
+                Some(Deferred::Handle(descriptor, HandlerState::Closed))
+                    if !self.try_free_handler(&descriptor) =>
+                {
+                    self.deferred.push(Deferred::Handle(descriptor, HandlerState::Closed), self.host());
                 }
-                Deferred::Handle(..) => self.deferred.unreserve(),
-                Deferred::Device(domain) => devices.push(domain),
-                Deferred::Share(share) => shares.push(share),
+                Some(_) => self.deferred.unreserve(),
+                None => {}
             }
         }
-        // Back before a device is torn down: that waits for its handlers, and they may be among these.
-        for descriptor in running {
-            self.deferred.push(Deferred::Handle(descriptor, HandlerState::Closed), self.host());
-        }
-        for domain in devices {
-            // Nobody is left to hear of a store that failed.
-            let _ = domain.tear_down(self);
-        }
-        for share in shares {
-            self.leave_share(&share);
+        while let Some(deferred) = self.deferred.take_any(self.host(), |other| !other.is_handle()) {
+            match deferred {
+                Deferred::Handle(..) => {}
+                // Nobody is left to hear of a store that failed.
+                Deferred::Device(domain) => drop(Domain::tear_down(&domain, self)),
+                Deferred::Share(share) => self.leave_share(&share),
+            }
         }
     }
 
-    pub(crate) fn reserve_deferred(&self) {
-        self.deferred.reserve(self.host());
+    pub(crate) fn reserve_deferred(&self) -> Result<(), TryReserveError> {
+        self.deferred.reserve(self.host())
     }
 
     pub(crate) fn unreserve_deferred(&self) {
@@ -139,7 +157,7 @@ impl Interrupts {
 
     /// Ends what a handle owns: at once, and after its handler returned everywhere, if the caller may wait; else a
     /// later task does. Any.
-    pub(crate) fn release_handle(&self, descriptor: Arc<Descriptor>) {
+    pub(crate) fn release_handle(&self, descriptor: Shared<Descriptor>) {
         let closed = self.close(&descriptor, Presence::Vacant);
         if !self.host.may_wait() {
             let state = if closed { HandlerState::Closed } else { HandlerState::Gone };
@@ -151,34 +169,26 @@ impl Interrupts {
         self.deferred.unreserve();
     }
 
-    /// Takes a closed handler out, after it returned everywhere. Task.
+    /// Takes a closed handler out, after it returned everywhere: one whose handle was dropped before, too, by another
+    /// task or where it could not wait. Task.
     pub(crate) fn free_handler(&self, descriptor: &Descriptor) {
         while !self.try_free_handler(descriptor) {
             self.host.yield_now();
         }
     }
 
-    /// Waits for handlers of the interrupt whose handle was dropped before, by another task or where it could not
-    /// wait. Task.
-    pub(crate) fn await_freed(&self, descriptor: &Descriptor) {
-        while descriptor.control.lock(self.host()).closing != 0 {
-            self.reclaim();
-            self.host.yield_now();
-        }
-    }
-
     /// Gives a device's domain up: at once if the caller may wait, else by a later task. Any.
-    pub(crate) fn release_device(&self, domain: Arc<Domain>) {
+    pub(crate) fn release_device(&self, domain: Shared<Domain>) {
         if self.host.may_wait() {
             // Whoever wants to hear of a store that failed calls `MsiDevice::tear_down`.
-            let _ = domain.tear_down(self);
+            let _ = Domain::tear_down(&domain, self);
         } else {
             self.deferred.push(Deferred::Device(domain), self.host());
         }
     }
 
     /// Gives a device's shared attachment up, likewise. Any.
-    pub(crate) fn release_share(&self, share: Arc<Share>) {
+    pub(crate) fn release_share(&self, share: Shared<Share>) {
         if self.host.may_wait() {
             self.leave_share(&share);
         } else {

@@ -1,12 +1,14 @@
 //! Interrupts at the root controller: wired ones, and those private to each CPU.
 
 use super::Interrupts;
-use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source, handler as into_handler};
+use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source};
 use crate::error::RequestError;
 use crate::handle::{IrqHandle, PerCpuHandle};
 use crate::irq::{Flow, Irq, IrqContext, Start, Verdict};
-use crate::sync::{InstallError, WhenBusy};
+use crate::name::Name;
+use crate::sync::{InstallError, Shared, WhenBusy};
 use crate::table::Slot;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use msi_types::{Cpu, MsiError, Trigger, Vector, WiredParent};
@@ -47,15 +49,15 @@ impl Interrupts {
     ) -> Result<IrqHandle, RequestError> {
         self.reclaim();
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
-        let handler = into_handler(handler);
-        let slot = self.table.ensure(request.vector).ok_or(RequestError::OutOfRange(request.vector))?;
+        let handler = Handler::try_handler(handler)?;
+        let slot = self.table.ensure(request.vector)?.ok_or(RequestError::OutOfRange(request.vector))?;
         // No CPU goes off line between being chosen and being seen as a target.
-        let _placing = self.hotplug.read(self.host());
+        let placing = self.hotplug.read(self.host());
         let _one_at_a_time = self.root_requests.lock(self.host());
         if slot.all_private().any(|gate| !gate.is_vacant()) {
             return Err(RequestError::InUse(request.vector));
         }
-        let descriptor = self.claim_wired(parent, &request)?;
+        let descriptor = self.claim_wired(parent, &request, &placing.online)?;
         self.install(&descriptor, request.name, handler.clone(), request.start).inspect_err(|_| {
             parent.release(request.vector, NonZeroU16::MIN);
             self.numbers.lock(self.host()).remove(descriptor.irq);
@@ -66,35 +68,27 @@ impl Interrupts {
         &self,
         parent: &Arc<dyn WiredParent>,
         request: &WiredRequest<'_>,
-    ) -> Result<Arc<Descriptor>, RequestError> {
-        let target = self.choose_cpu().ok_or(RequestError::NoCpu)?;
+        online: &[Cpu],
+    ) -> Result<Shared<Descriptor>, RequestError> {
+        let target = self.choose_cpu(online).ok_or(RequestError::NoCpu)?;
         parent.claim(request.vector, NonZeroU16::MIN)?;
-        let prepared = self.prepare_wired(&**parent, request, target);
-        let target = prepared.inspect_err(|_| parent.release(request.vector, NonZeroU16::MIN))?;
-        Ok(self.number(|irq| NewDescriptor {
-            irq,
-            vector: request.vector,
-            flow: match request.trigger {
-                Trigger::Edge => Flow::Edge,
-                Trigger::Level => Flow::Level,
-            },
-            source: Source::Wired(parent.clone()),
-            target,
-            among: None,
-            cpus: self.cpus(),
-            open: false,
-        }))
-    }
-
-    fn prepare_wired(
-        &self,
-        parent: &dyn WiredParent,
-        request: &WiredRequest<'_>,
-        first_choice: Cpu,
-    ) -> Result<Cpu, MsiError> {
-        parent.mask(request.vector);
-        parent.set_trigger(request.vector, request.trigger)?;
-        self.first_reachable(first_choice, |cpu| parent.set_target(request.vector, cpu).map(|()| cpu))
+        let prepared = prepare_wired(&**parent, request, target, online).map_err(RequestError::from);
+        let numbered = prepared.and_then(|target| {
+            Ok(self.number(|irq| NewDescriptor {
+                irq,
+                vector: request.vector,
+                flow: match request.trigger {
+                    Trigger::Edge => Flow::Edge,
+                    Trigger::Level => Flow::Level,
+                },
+                source: Source::Wired(parent.clone()),
+                target,
+                among: None,
+                cpus: self.cpus(),
+                open: false,
+            })?)
+        });
+        numbered.inspect_err(|_| parent.release(request.vector, NonZeroU16::MIN))
     }
 
     /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ number, one
@@ -118,13 +112,17 @@ impl Interrupts {
     ) -> Result<PerCpuHandle, RequestError> {
         let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
         self.reclaim();
-        let slot = self.table.ensure(vector).ok_or(RequestError::OutOfRange(vector))?;
-        slot.ensure_private(self.cpus());
+        // A refused handler is dropped after the locks: its destructor is the kernel's code.
+        let handler = Handler::try_handler(handler)?;
+        let name = Name::try_new(name)?;
+        let slot = self.table.ensure(vector)?.ok_or(RequestError::OutOfRange(vector))?;
+        slot.ensure_private(self.cpus())?;
         let _one_at_a_time = self.root_requests.lock(self.host());
         if !slot.shared.is_vacant() || slot.all_private().any(|gate| !gate.is_vacant()) {
             return Err(RequestError::InUse(vector));
         }
-        let descriptor = self.number(|irq| NewDescriptor {
+        self.reserve_deferred()?;
+        let numbered = self.number(|irq| NewDescriptor {
             irq,
             vector,
             flow: Flow::PerCpu,
@@ -134,24 +132,39 @@ impl Interrupts {
             cpus: self.cpus(),
             open: false,
         });
-        self.reserve_deferred();
-        let name = Arc::from(name);
+        let descriptor = numbered.inspect_err(|_| self.unreserve_deferred())?;
         *descriptor.name.lock(self.host()) = Some(name);
         descriptor.control.lock(self.host()).begin_handler();
         let handle = PerCpuHandle::new(self.clone(), descriptor.clone());
-        install_private(slot, &descriptor, trigger, &into_handler(handler))?;
+        install_private(slot, &descriptor, trigger, &handler)?;
         Ok(handle)
     }
 
     /// Gives an interrupt a number.
-    pub(crate) fn number(&self, new: impl FnOnce(Irq) -> NewDescriptor) -> Arc<Descriptor> {
+    pub(crate) fn number(
+        &self,
+        new: impl FnOnce(Irq) -> NewDescriptor,
+    ) -> Result<Shared<Descriptor>, TryReserveError> {
         self.numbers.lock(self.host()).insert(|irq| Descriptor::new(new(irq)))
     }
 }
 
+fn prepare_wired(
+    parent: &dyn WiredParent,
+    request: &WiredRequest<'_>,
+    first_choice: Cpu,
+    online: &[Cpu],
+) -> Result<Cpu, MsiError> {
+    parent.mask(request.vector);
+    parent.set_trigger(request.vector, request.trigger)?;
+    Interrupts::first_reachable(first_choice, online, |cpu| {
+        parent.set_target(request.vector, cpu).map(|()| cpu)
+    })
+}
+
 fn install_private(
     slot: &Slot,
-    descriptor: &Arc<Descriptor>,
+    descriptor: &Shared<Descriptor>,
     trigger: Trigger,
     handler: &Handler,
 ) -> Result<(), RequestError> {

@@ -3,11 +3,13 @@
 use super::Interrupts;
 use crate::descriptor::{Descriptor, Source};
 use crate::irq::{Flow, Irq};
+use crate::name::Name;
 use crate::sync::Gate;
-use alloc::sync::Arc;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
+use doorbell_fallible::try_collect;
 use msi_types::{Cpu, Vector};
 
 /// Where an interrupt is delivered.
@@ -20,16 +22,16 @@ pub enum EffectiveAffinity {
 }
 
 /// One line of `/proc/interrupts`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub struct IrqInfo {
     /// The interrupt.
     pub irq: Irq,
     /// As the root controller acknowledges it.
     pub vector: Vector,
     /// The name of its handler: the last one's if there is none now, `None` if there was none yet.
-    pub name: Option<Arc<str>>,
+    pub name: Option<Name>,
     /// The name of the device's domain and the slot in its message store, for message-signalled interrupts.
-    pub slot: Option<(Arc<str>, u16)>,
+    pub slot: Option<(Name, u16)>,
     /// How it is handled.
     pub flow: Flow,
     /// Where it is delivered.
@@ -46,18 +48,28 @@ pub struct IrqInfo {
 
 impl Interrupts {
     /// All interrupts, by ascending number. A momentary view: the counters go on meanwhile. Task.
-    pub fn snapshot(&self) -> Vec<IrqInfo> {
-        self.all().iter().map(|descriptor| self.info(descriptor)).collect()
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn snapshot(&self) -> Result<Vec<IrqInfo>, TryReserveError> {
+        let mut all = Vec::new();
+        for descriptor in self.each() {
+            all.try_reserve(1)?;
+            all.push(self.info(&descriptor)?);
+        }
+        Ok(all)
     }
 
     /// One interrupt; `None` if it does not exist. Task.
-    pub fn irq_info(&self, irq: Irq) -> Option<IrqInfo> {
-        Some(self.info(&*self.find(irq)?))
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
+        self.find(irq).map(|descriptor| self.info(&descriptor)).transpose()
     }
 
-    fn info(&self, descriptor: &Descriptor) -> IrqInfo {
-        let slot = self.slot(descriptor);
-        IrqInfo {
+    fn info(&self, descriptor: &Descriptor) -> Result<IrqInfo, TryReserveError> {
+        Ok(IrqInfo {
             irq: descriptor.irq,
             vector: descriptor.vector,
             name: descriptor.name.lock(self.host()).clone(),
@@ -66,36 +78,40 @@ impl Interrupts {
                 Source::Wired(_) | Source::PerCpu(_) => None,
             },
             flow: descriptor.flow,
-            affinity: match descriptor.flow {
-                Flow::PerCpu => EffectiveAffinity::PerCpu,
-                Flow::Edge | Flow::Level => EffectiveAffinity::Cpu(descriptor.target()),
-            },
-            enabled: match descriptor.flow {
-                Flow::PerCpu => slot.all_private().any(Gate::is_enabled),
-                Flow::Edge | Flow::Level => slot.shared.is_enabled(),
-            },
-            counts: descriptor.counts.per_cpu().collect(),
+            affinity: affinity(descriptor),
+            enabled: self.is_enabled(descriptor),
+            counts: try_collect(descriptor.counts.per_cpu())?,
             redelivered: descriptor.redelivered.load(Ordering::Relaxed),
             not_mine: descriptor.not_mine.total(),
+        })
+    }
+
+    fn is_enabled(&self, descriptor: &Descriptor) -> bool {
+        let slot = self.slot(descriptor);
+        match descriptor.flow {
+            Flow::PerCpu => slot.all_private().any(Gate::is_enabled),
+            Flow::Edge | Flow::Level => slot.shared.is_enabled(),
         }
     }
 
     /// Writes the hierarchy of an interrupt for people, one level per line, the device first and the root last:
-    /// what Linux shows in debugfs. Task.
+    /// what Linux shows in debugfs. Allocates nothing. Task.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some(descriptor) = self.find(irq) else {
             return writeln!(out, "irq {irq}: does not exist");
         };
-        let info = self.info(&descriptor);
-        write!(out, "irq {irq}: {}, {}", info.name.as_deref().unwrap_or("(no handler)"), info.flow)?;
-        if let EffectiveAffinity::Cpu(cpu) = info.affinity {
+        let name = descriptor.name.lock(self.host()).clone();
+        write!(out, "irq {irq}: {}, {}", name.as_deref().unwrap_or("(no handler)"), descriptor.flow)?;
+        if let EffectiveAffinity::Cpu(cpu) = affinity(&descriptor) {
             write!(out, ", cpu {cpu}")?;
         }
-        let runs: u64 = info.counts.iter().sum();
-        let state = if info.enabled { "enabled" } else { "disabled" };
-        write!(out, ", {state}, {runs} runs, {} redelivered", info.redelivered)?;
-        if info.not_mine != 0 {
-            write!(out, ", {} not its own", info.not_mine)?;
+        let runs: u64 = descriptor.counts.per_cpu().sum();
+        let state = if self.is_enabled(&descriptor) { "enabled" } else { "disabled" };
+        let redelivered = descriptor.redelivered.load(Ordering::Relaxed);
+        write!(out, ", {state}, {runs} runs, {redelivered} redelivered")?;
+        let not_mine = descriptor.not_mine.total();
+        if not_mine != 0 {
+            write!(out, ", {not_mine} not its own")?;
         }
         writeln!(out)?;
         let out: &mut dyn fmt::Write = &mut Indented { out, in_line: false };
@@ -104,6 +120,13 @@ impl Interrupts {
             Source::Wired(_) => writeln!(out, "root: wired vector {}", descriptor.vector),
             Source::PerCpu(_) => writeln!(out, "root: private vector {}", descriptor.vector),
         }
+    }
+}
+
+fn affinity(descriptor: &Descriptor) -> EffectiveAffinity {
+    match descriptor.flow {
+        Flow::PerCpu => EffectiveAffinity::PerCpu,
+        Flow::Edge | Flow::Level => EffectiveAffinity::Cpu(descriptor.target()),
     }
 }
 

@@ -3,9 +3,9 @@
 use super::{Layer, unaddressed};
 use crate::host::Host;
 use crate::lock::TaskLock;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_fallible::SortedMap;
 use msi_types::{
     DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotDmaIsolated, NotIsolated,
     Properties, Property, RequesterId, Tier,
@@ -96,13 +96,25 @@ pub struct DoorbellMapping<I> {
     iommu: I,
     host: Arc<dyn Host>,
     /// By domain, and where devices see the page.
-    pages: TaskLock<BTreeMap<(IommuDomain, u64), Mapped>>,
+    pages: TaskLock<SortedMap<(IommuDomain, u64), Mapped>>,
 }
 
 /// A page of doorbells in a domain.
 struct Mapped {
     page: u64,
     users: usize,
+}
+
+/// Why a doorbell is not mapped.
+enum Refusal {
+    NoMemory,
+    Unmapped(&'static str),
+}
+
+impl From<&'static str> for Refusal {
+    fn from(reason: &'static str) -> Self {
+        Self::Unmapped(reason)
+    }
 }
 
 /// A page to map, and where.
@@ -116,7 +128,7 @@ struct Wanted {
 impl<I: Iommu> DoorbellMapping<I> {
     /// Before the doorbells that lie behind this IOMMU.
     pub fn new(iommu: I, host: Arc<dyn Host>) -> Self {
-        Self { iommu, host, pages: TaskLock::new(BTreeMap::new()) }
+        Self { iommu, host, pages: TaskLock::new(SortedMap::new()) }
     }
 
     /// The IOMMU.
@@ -130,19 +142,20 @@ impl<I: Iommu> DoorbellMapping<I> {
     }
 
     /// Maps the page, or counts one more user. Answers where it is.
-    fn take(&self, wanted: Wanted) -> Result<u64, &'static str> {
+    fn take(&self, wanted: Wanted) -> Result<u64, Refusal> {
         let Wanted { domain, page, placement } = wanted;
         let mut pages = self.pages.lock(&*self.host);
-        let of_domain = pages.range_mut((domain, 0)..=(domain, u64::MAX));
+        let of_domain = pages.iter_mut_from((domain, 0)).take_while(|((of, _), _)| *of == domain);
         for ((_, at), mapped) in of_domain.filter(|((_, at), _)| placement.admits(*at)) {
             if mapped.page == page {
                 mapped.users += 1;
-                return Ok(*at);
+                return Ok(at);
             }
             if let Placement::At(_) = placement {
-                return Err("the guest maps two doorbells where it has one");
+                return Err("the guest maps two doorbells where it has one".into());
             }
         }
+        pages.reserve().map_err(|_| Refusal::NoMemory)?;
         let at = self.iommu.map(domain, page, placement)?;
         pages.insert((domain, at), Mapped { page, users: 1 });
         Ok(at)
@@ -150,10 +163,10 @@ impl<I: Iommu> DoorbellMapping<I> {
 
     fn give_back(&self, domain: IommuDomain, at: u64) {
         let mut pages = self.pages.lock(&*self.host);
-        let Some(mapped) = pages.get_mut(&(domain, at)) else { return };
+        let Some(mapped) = pages.get_mut((domain, at)) else { return };
         mapped.users -= 1;
         if mapped.users == 0 {
-            pages.remove(&(domain, at));
+            pages.remove((domain, at));
             self.iommu.unmap(domain, at);
         }
     }
@@ -163,7 +176,7 @@ impl<I: Iommu> DoorbellMapping<I> {
         Some((domain, self.iommu.mode(domain)))
     }
 
-    fn address(&self, device: RequesterId, doorbell: u64, fit: Fit) -> Result<u64, &'static str> {
+    fn address(&self, device: RequesterId, doorbell: u64, fit: Fit) -> Result<u64, Refusal> {
         let Some((domain, mode)) = self.mode_of(device) else { return Ok(doorbell) };
         match mode {
             DoorbellMode::Identity => Ok(doorbell),
@@ -175,7 +188,7 @@ impl<I: Iommu> DoorbellMapping<I> {
             }
             DoorbellMode::Nested { granule, stored, doorbell: seen } => {
                 if granule.offset(seen) != granule.offset(doorbell) {
-                    return Err("the guest's doorbell lies elsewhere in its page than the real one");
+                    return Err("the guest's doorbell lies elsewhere in its page than the real one".into());
                 }
                 let (page, placement) = (granule.page(doorbell), Placement::At(granule.page(seen)));
                 self.take(Wanted { domain, page, placement })?;
@@ -183,7 +196,7 @@ impl<I: Iommu> DoorbellMapping<I> {
             }
             DoorbellMode::Reserved { base, length } => match doorbell.checked_sub(base) {
                 Some(offset) if offset < length => Ok(doorbell),
-                _ => Err("it lies outside the region that the hardware reserves for messages"),
+                _ => Err("it lies outside the region that the hardware reserves for messages".into()),
             },
         }
     }
@@ -202,7 +215,10 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
     fn hold(&self, device: RequesterId, below: MsiMessage, fit: Fit) -> Result<MsiMessage, MsiError> {
         match self.address(device, below.address, fit) {
             Ok(address) => Ok(MsiMessage { address, ..below }),
-            Err(reason) => Err(MsiError::Unmapped { device, address: below.address, reason }),
+            Err(Refusal::NoMemory) => Err(MsiError::NoMemory("the pages of doorbells that are mapped")),
+            Err(Refusal::Unmapped(reason)) => {
+                Err(MsiError::Unmapped { device, address: below.address, reason })
+            }
         }
     }
 

@@ -3,10 +3,11 @@
 use super::Layer;
 use crate::host::Host;
 use crate::lock::TaskLock;
-use alloc::collections::BTreeMap;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use doorbell_fallible::SortedMap;
 use msi_types::{
     Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, Isolation,
     LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotDmaIsolated, NotIsolated, Pending,
@@ -24,11 +25,43 @@ pub struct Over<L, P: ?Sized> {
     parent: Arc<P>,
 }
 
+const NO_MEMORY: MsiError = MsiError::NoMemory("a layer's records");
+
 #[derive(Default)]
 struct Book {
     /// By the cookie of their attachment at the parent.
-    devices: BTreeMap<u32, RequesterId>,
-    vectors: BTreeMap<Vector, Held>,
+    devices: SortedMap<u32, RequesterId>,
+    vectors: SortedMap<Vector, Held>,
+    /// What freed vectors hold, until the parent has them back: by the number of the operation that frees them. There
+    /// is room for all vectors.
+    freed: Vec<(u64, Held)>,
+    operations: u64,
+}
+
+impl Book {
+    /// Notes new vectors, or nothing.
+    fn insert(
+        &mut self,
+        vectors: impl ExactSizeIterator<Item = Vector>,
+        held: Held,
+    ) -> Result<(), TryReserveError> {
+        self.vectors.reserve_many(vectors.len())?;
+        self.freed.try_reserve(self.vectors.len() + vectors.len())?;
+        vectors.for_each(|vector| self.vectors.insert(vector, held));
+        Ok(())
+    }
+
+    /// The block's vectors may be another's as soon as the parent has them.
+    fn strike_out(&mut self, block: &VectorBlock, operation: u64) {
+        for vector in (0..block.count().get()).filter_map(|index| block.vector(index)) {
+            self.freed.extend(self.vectors.remove(vector).map(|held| (operation, held)));
+        }
+    }
+
+    fn take_freed(&mut self, operation: u64) -> Option<Held> {
+        let index = self.freed.iter().position(|(by, _)| *by == operation)?;
+        Some(self.freed.swap_remove(index).1)
+    }
 }
 
 /// What a device stores for a vector.
@@ -81,11 +114,11 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
     }
 
     fn held(&self, vector: Vector) -> Result<Held, MsiError> {
-        self.with(|book| book.vectors.get(&vector).copied()).ok_or(MsiError::UnknownVector(vector))
+        self.with(|book| book.vectors.get(vector).copied()).ok_or(MsiError::UnknownVector(vector))
     }
 
     fn note(&self, vector: Vector, change: impl FnOnce(&mut Held)) {
-        self.with(|book| book.vectors.get_mut(&vector).map(change));
+        self.with(|book| book.vectors.get_mut(vector).map(change));
     }
 
     /// Has the layer pass a message on to the device.
@@ -116,25 +149,30 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         request: &BlockRequest,
         allocate: impl FnOnce(&BlockRequest) -> Result<VectorBlock, MsiError>,
     ) -> Result<VectorBlock, MsiError> {
-        let requester = self.with(|book| book.devices.get(&device.cookie()).copied());
+        let requester = self.with(|book| book.devices.get(device.cookie()).copied());
         let requester = requester.ok_or_else(|| self.not_attached())?;
         let block = allocate(&BlockRequest { fit: self.layer.fit(request.fit), ..*request })?;
-        let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
-        self.with(|book| {
-            book.vectors.extend(vectors.map(|vector| (vector, Held::by(requester, request.fit))));
-        });
+        let first = block.first();
+        let vectors =
+            (0..block.count().get()).map(|index| Vector::new(first.get().saturating_add(index.into())));
+        if self.with(|book| book.insert(vectors, Held::by(requester, request.fit))).is_err() {
+            self.parent.free(device, block);
+            return Err(NO_MEMORY);
+        }
         Ok(block)
     }
 
-    /// The entries of vectors that are freed: what they hold is let go once the parent has them back.
-    fn strike_out(&self, block: &VectorBlock) -> Vec<Held> {
-        let vectors = (0..block.count().get()).filter_map(|index| block.vector(index));
-        self.with(|book| vectors.filter_map(|vector| book.vectors.remove(&vector)).collect())
+    fn begin_freeing(&self) -> u64 {
+        self.with(|book| {
+            book.operations += 1;
+            book.operations
+        })
     }
 
-    fn let_all_go(&self, held: Vec<Held>) {
-        for Held { device, stored, moving, deassert, .. } in held {
-            self.let_go(device, [stored, moving, deassert]);
+    /// The parent has the vectors back: what they held is let go.
+    fn end_freeing(&self, operation: u64) {
+        while let Some(held) = self.with(|book| book.take_freed(operation)) {
+            self.let_go(held.device, [held.stored, held.moving, held.deassert]);
         }
     }
 }
@@ -158,12 +196,20 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
 
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
         let attachment = self.parent.attach(self.layer.requester(device)?, max)?;
-        self.with(|book| book.devices.insert(attachment.cookie(), device));
+        let noted = self.with(|book| {
+            book.devices.reserve()?;
+            book.devices.insert(attachment.cookie(), device);
+            Ok::<_, TryReserveError>(())
+        });
+        if noted.is_err() {
+            self.parent.detach(attachment);
+            return Err(NO_MEMORY);
+        }
         Ok(attachment)
     }
 
     fn detach(&self, device: Attachment) {
-        self.with(|book| book.devices.remove(&device.cookie()));
+        self.with(|book| book.devices.remove(device.cookie()));
         self.parent.detach(device);
     }
 
@@ -181,17 +227,18 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {
-        let held = self.strike_out(&block);
+        let operation = self.begin_freeing();
+        self.with(|book| book.strike_out(&block, operation));
         self.parent.free(device, block);
-        self.let_all_go(held);
+        self.end_freeing(operation);
     }
 
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
-        self.with(|book| book.devices.remove(&device.cookie()));
-        let blocks: Vec<_> = blocks.collect();
-        let held = blocks.iter().flat_map(|block| self.strike_out(block)).collect();
-        self.parent.release(device, &mut blocks.into_iter());
-        self.let_all_go(held);
+        self.with(|book| book.devices.remove(device.cookie()));
+        let operation = self.begin_freeing();
+        let struck_out = |block: &VectorBlock| self.with(|book| book.strike_out(block, operation));
+        self.parent.release(device, &mut blocks.inspect(struck_out));
+        self.end_freeing(operation);
     }
 
     fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {

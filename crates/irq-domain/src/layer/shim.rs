@@ -1,7 +1,6 @@
 //! Quirks of a bus between devices and their controller.
 
 use super::{Layer, unaddressed};
-use alloc::string::String;
 use core::fmt;
 use msi_types::{
     Capabilities, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotIsolated, Properties,
@@ -144,8 +143,10 @@ impl Layer for ShimLayer {
     }
 
     fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
-        let seen =
-            self.requester(device).map_or_else(|_| String::from("nobody"), |id| alloc::format!("{id}"));
-        writeln!(out, "{}: requester {device}, below {seen}", self.name)
+        write!(out, "{}: requester {device}, below ", self.name)?;
+        match self.requester(device) {
+            Ok(seen) => writeln!(out, "{seen}"),
+            Err(_) => writeln!(out, "nobody"),
+        }
     }
 }

@@ -4,14 +4,15 @@ use super::counts::Counts;
 use super::{Allocation, Domain, Entry, MsiVector, Power, State};
 use crate::descriptor::{NewDescriptor, Presence, Source};
 use crate::error::MsiDeviceError;
-use crate::interrupts::Interrupts;
+use crate::interrupts::{Candidates, Interrupts};
 use crate::irq::Flow;
+use crate::sync::Shared;
 use crate::table::VECTORS;
-use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::sync::Arc;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
+use doorbell_fallible::{SortedMap, try_collect};
 use msi_types::{
     Attachment, BlockRequest, Capability, Cpu, Fit, Initially, LevelMessages, Masking, MsiError, MsiMessage,
     Shape, Slots, StoreError, Trigger, VectorBlock,
@@ -19,50 +20,50 @@ use msi_types::{
 
 impl Domain {
     pub(super) fn allocate(
-        self: &Arc<Self>,
+        this: &Shared<Self>,
         core: &Interrupts,
         shape: Shape,
         wanted: RangeInclusive<u16>,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         // No CPU goes off line between being chosen and being seen as a target.
-        let _placing = core.hotplug.read(core.host());
-        let mut state = self.state.lock(core.host());
-        self.check_present(&state)?;
-        let free = self.free_slots(&state);
+        let placing = core.hotplug.read(core.host());
+        let mut state = this.state.lock(core.host());
+        this.check_present(&state)?;
+        let free = this.free_slots(&state)?;
         let mut counts = Counts::new(shape, wanted, &state, free.len())?;
-        if shape == Shape::AlignedGroup && self.store.trigger() == Trigger::Level {
+        if shape == Shape::AlignedGroup && this.store.trigger() == Trigger::Level {
             return Err(MsiError::NoLevels.into());
         }
         if shape == Shape::AlignedGroup && counts.most > 1 {
-            match self.require(Capability::Groups) {
+            match this.require(Capability::Groups) {
                 // A group of one is none.
                 Err(_) if counts.least <= 1 => counts.most = 1,
                 other => other?,
             }
         }
-        self.share.with(core.host(), |attachment| {
-            let draft = Draft::new(self, core, attachment, state.next_allocation);
+        this.share.with(core.host(), |attachment| {
+            let draft = Draft::new(this, core, attachment, &placing.online);
             let draft = match shape {
                 Shape::Independent => draft.independent(counts, &free),
-                Shape::AlignedGroup => draft.group(counts, &free),
+                Shape::AlignedGroup => draft.group(counts),
             }?;
-            self.establish(&mut state, draft, shape)
+            this.establish(&mut state, draft, shape)
         })
     }
 
     pub(super) fn allocate_at(
-        self: &Arc<Self>,
+        this: &Shared<Self>,
         core: &Interrupts,
         slots: &[u16],
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
-        let _placing = core.hotplug.read(core.host());
-        let mut state = self.state.lock(core.host());
-        self.check_present(&state)?;
-        self.check_slots(&state, slots)?;
-        self.share.with(core.host(), |attachment| {
-            let mut draft = Draft::new(self, core, attachment, state.next_allocation);
+        let placing = core.hotplug.read(core.host());
+        let mut state = this.state.lock(core.host());
+        this.check_present(&state)?;
+        this.check_slots(&state, slots)?;
+        this.share.with(core.host(), |attachment| {
+            let mut draft = Draft::new(this, core, attachment, &placing.online);
             draft.spread(slots)?;
-            self.establish(&mut state, draft, Shape::Independent)
+            this.establish(&mut state, draft, Shape::Independent)
         })
     }
 
@@ -74,18 +75,15 @@ impl Domain {
         shape: Shape,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         draft.compose()?;
+        let granted = try_collect(draft.vectors.iter().map(|(slot, entry)| entry.info(slot)))?;
+        state.allocations.reserve_many(draft.allocations.len())?;
+        state.vectors.reserve_many(draft.vectors.len())?;
         self.write(&draft.vectors, shape, state.power).inspect_err(|_| {
             // The first error is the one to report.
-            let _ = self.quieten(draft.vectors.keys().copied(), state.power);
+            let _ = self.quieten(draft.vectors.iter().map(|(slot, _)| slot), state.power);
         })?;
-        let (allocations, vectors) = draft.commit();
         state.power = Power::On;
-        for allocation in allocations {
-            state.allocations.insert(state.next_allocation, allocation);
-            state.next_allocation += 1;
-        }
-        let granted = vectors.iter().map(|(slot, entry)| entry.info(*slot)).collect();
-        state.vectors.extend(vectors);
+        draft.commit(state);
         Ok(granted)
     }
 
@@ -93,14 +91,14 @@ impl Domain {
         if slots.is_empty() {
             return Err(MsiDeviceError::BadCount { min: 0, max: 0 });
         }
-        let mut seen = BTreeSet::new();
-        slots.iter().try_for_each(|slot| {
-            if *slot >= self.store.slots() {
-                return Err(MsiDeviceError::NoSlot(*slot));
-            }
-            let free = seen.insert(*slot) && !state.vectors.contains_key(slot);
-            if free { Ok(()) } else { Err(MsiDeviceError::SlotInUse(*slot)) }
-        })
+        if let Some(stray) = slots.iter().find(|slot| **slot >= self.store.slots()) {
+            return Err(MsiDeviceError::NoSlot(*stray));
+        }
+        let mut sorted = try_collect(slots.iter().copied())?;
+        sorted.sort_unstable();
+        let twice = sorted.array_windows().find(|[one, next]| one == next).map(|[one, _]| *one);
+        let in_use = slots.iter().copied().find(|slot| state.vectors.contains(*slot));
+        in_use.or(twice).map_or(Ok(()), |slot| Err(MsiDeviceError::SlotInUse(slot)))
     }
 
     /// The domain was not torn down, and may have more vectors.
@@ -114,14 +112,14 @@ impl Domain {
         }
     }
 
-    fn free_slots(&self, state: &State) -> Vec<u16> {
-        (0..self.store.slots()).filter(|slot| !state.vectors.contains_key(slot)).collect()
+    fn free_slots(&self, state: &State) -> Result<Vec<u16>, TryReserveError> {
+        try_collect((0..self.store.slots()).filter(|slot| !state.vectors.contains(*slot)))
     }
 
     /// Puts the messages into the store, each masked if that is how it is held back, and turns the store on.
     pub(super) fn write(
         &self,
-        vectors: &BTreeMap<u16, Entry>,
+        vectors: &SortedMap<u16, Entry>,
         shape: Shape,
         power: Power,
     ) -> Result<(), MsiDeviceError> {
@@ -131,17 +129,17 @@ impl Domain {
         }
         let masked_here = self.endpoint_mask().is_some();
         self.store.update(&mut |slots: &mut dyn Slots| {
-            for (slot, entry) in vectors {
-                slots.mask(*slot);
+            for (slot, entry) in vectors.iter() {
+                slots.mask(slot);
                 match (entry.message, entry.deassert) {
                     (Some(assert), Some(deassert)) => {
-                        slots.write_level(*slot, LevelMessages { assert, deassert });
+                        slots.write_level(slot, LevelMessages { assert, deassert });
                     }
-                    (Some(message), None) => slots.write(*slot, message),
+                    (Some(message), None) => slots.write(slot, message),
                     (None, _) => {}
                 }
                 if !masked_here {
-                    slots.unmask(*slot);
+                    slots.unmask(slot);
                 }
             }
         })?;
@@ -199,23 +197,22 @@ fn is_shortage(error: MsiDeviceError) -> bool {
 
 /// What was taken so far; dropped before [`commit`](Self::commit), it gives all of it back.
 pub(super) struct Draft<'a> {
-    domain: &'a Arc<Domain>,
+    domain: &'a Shared<Domain>,
     core: &'a Interrupts,
     attachment: &'a Attachment,
-    /// The number of the first allocation.
-    first: u64,
+    online: &'a [Cpu],
     allocations: Vec<Allocation>,
-    vectors: BTreeMap<u16, Entry>,
+    vectors: SortedMap<u16, Entry>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(
-        domain: &'a Arc<Domain>,
+        domain: &'a Shared<Domain>,
         core: &'a Interrupts,
         attachment: &'a Attachment,
-        first: u64,
+        online: &'a [Cpu],
     ) -> Self {
-        Self { domain, core, attachment, first, allocations: Vec::new(), vectors: BTreeMap::new() }
+        Self { domain, core, attachment, online, allocations: Vec::new(), vectors: SortedMap::new() }
     }
 
     /// Independent vectors: the most that are wanted at once; where the controller is short of them, one
@@ -236,13 +233,12 @@ impl<'a> Draft<'a> {
         Ok(self)
     }
 
-    /// The largest group that the controller has.
-    fn group(mut self, counts: Counts, free: &[u16]) -> Result<Self, MsiDeviceError> {
-        let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
+    /// The largest group that the controller has, from slot 0 on: it is the store's only allocation.
+    fn group(mut self, counts: Counts) -> Result<Self, MsiDeviceError> {
+        let cpu = self.choose_cpu()?;
         let mut result = Err(MsiDeviceError::BadCount { min: counts.least, max: counts.most });
         for count in counts.groups() {
-            let slots = free.get(..usize::from(count)).unwrap_or(free);
-            result = self.allocate_block(Shape::AlignedGroup, cpu, slots.to_vec());
+            result = self.allocate_group(count, cpu);
             match result {
                 Err(error) if is_shortage(error) => self.give_back(),
                 _ => break,
@@ -251,84 +247,109 @@ impl<'a> Draft<'a> {
         result.map(|()| self)
     }
 
-    /// Independent vectors on the CPUs that the policy spreads them over: one request for each CPU.
-    fn spread(&mut self, slots: &[u16]) -> Result<(), MsiDeviceError> {
-        let mut by_cpu: BTreeMap<Cpu, Vec<u16>> = BTreeMap::new();
-        for slot in slots {
-            let cpu = self.core.choose_cpu().ok_or(MsiDeviceError::NoCpu)?;
-            by_cpu.entry(cpu).or_default().push(*slot);
-        }
-        let mut requests = by_cpu.into_iter();
-        requests.try_for_each(|(cpu, slots)| self.allocate_block(Shape::Independent, cpu, slots))
+    fn allocate_group(&mut self, count: u16, choice: Cpu) -> Result<(), MsiDeviceError> {
+        let Some(count) = NonZeroU16::new(count) else { return Ok(()) };
+        self.reserve(1, count)?;
+        // A controller without groups can serve a group of one.
+        let shape = if count == NonZeroU16::MIN { Shape::Independent } else { Shape::AlignedGroup };
+        let (block, cpu) = self.request(count, shape, choice)?;
+        self.take_in(Allocation { block, shape, first: 0 }, cpu, None)
     }
 
-    fn allocate_block(&mut self, shape: Shape, choice: Cpu, slots: Vec<u16>) -> Result<(), MsiDeviceError> {
-        let Some(count) = u16::try_from(slots.len()).ok().and_then(NonZeroU16::new) else {
-            return Ok(());
-        };
-        // A controller without groups can serve a group of one.
-        let shape = if count == NonZeroU16::MIN { Shape::Independent } else { shape };
-        let (domain, attachment) = (self.domain, self.attachment);
-        let (block, cpu) = self.core.first_reachable(choice, |cpu| {
-            let (fit, initially) = (domain.fit(), domain.initially());
-            let request = BlockRequest { count, shape, fit, cpu, initially };
-            domain.parent().allocate(attachment, &request).map(|block| (block, cpu))
-        })?;
-        match shape {
-            Shape::AlignedGroup => self.take_in(Allocation { block, shape, slots }, cpu, None),
-            // All are the draft's before the first can fail.
-            Shape::Independent => {
-                let first = self.allocations.len();
-                let single = |(block, slot)| Allocation { block, shape, slots: alloc::vec![slot] };
-                self.allocations.extend(block.split().zip(slots).map(single));
-                (first..self.allocations.len()).try_for_each(|index| self.number(index, cpu, None))
-            }
+    /// Independent vectors on the CPUs that the policy spreads them over: one request for each CPU.
+    fn spread(&mut self, slots: &[u16]) -> Result<(), MsiDeviceError> {
+        let mut placed = Vec::new();
+        placed.try_reserve_exact(slots.len())?;
+        for slot in slots {
+            placed.push((self.choose_cpu()?, *slot));
         }
+        placed.sort_unstable();
+        placed.chunk_by(|(one, _), (next, _)| one == next).try_for_each(|part| self.allocate_on(part))
+    }
+
+    /// Independent vectors for slots that are all to be on one CPU.
+    fn allocate_on(&mut self, slots: &[(Cpu, u16)]) -> Result<(), MsiDeviceError> {
+        let count = u16::try_from(slots.len()).ok().and_then(NonZeroU16::new);
+        let Some((count, (choice, _))) = count.zip(slots.first()) else { return Ok(()) };
+        self.reserve(count.get(), count)?;
+        let shape = Shape::Independent;
+        let (block, cpu) = self.request(count, shape, *choice)?;
+        // All are the draft's before the first can fail.
+        let begin = self.allocations.len();
+        let slots = slots.iter().map(|(_, slot)| *slot);
+        self.allocations.extend(block.split().zip(slots).map(|(block, first)| Allocation {
+            block,
+            shape,
+            first,
+        }));
+        (begin..self.allocations.len()).try_for_each(|index| self.number(index, cpu, None))
     }
 
     /// A vector that is delivered to `among` alone: at first to one on line that has the fewest such vectors.
     pub(super) fn allocate_managed(&mut self, slot: u16, among: &[Cpu]) -> Result<(), MsiDeviceError> {
         let (domain, attachment) = (self.domain, self.attachment);
-        let placed = Interrupts::first_of(self.core.least_managed(among).into_iter(), |cpu| {
+        let (count, shape) = (NonZeroU16::MIN, Shape::Independent);
+        let follows = try_collect(among.iter().copied())?;
+        let mut room = Candidates::try_new(self.core.cpus())?;
+        self.reserve(1, count)?;
+        let placed = Interrupts::first_of(self.core.least_managed(among, self.online, &mut room), |cpu| {
             let (fit, initially) = (domain.fit(), domain.initially());
-            let (count, shape) = (NonZeroU16::MIN, Shape::Independent);
             let request = BlockRequest { count, shape, fit, cpu, initially };
             domain.parent().allocate_managed(attachment, &request, among).map(|block| (block, cpu))
         });
         let (block, cpu) = placed.ok_or(MsiDeviceError::NoCpu)??;
-        let allocation = Allocation { block, shape: Shape::Independent, slots: alloc::vec![slot] };
-        self.take_in(allocation, cpu, Some(&Arc::from(among)))
+        self.take_in(Allocation { block, shape, first: slot }, cpu, Some(follows))
     }
 
+    fn choose_cpu(&self) -> Result<Cpu, MsiDeviceError> {
+        self.core.choose_cpu(self.online).ok_or(MsiDeviceError::NoCpu)
+    }
+
+    /// Asks the controller, for another CPU if that one cannot be reached.
+    fn request(&self, count: NonZeroU16, shape: Shape, choice: Cpu) -> Result<(VectorBlock, Cpu), MsiError> {
+        let (domain, attachment) = (self.domain, self.attachment);
+        Interrupts::first_reachable(choice, self.online, |cpu| {
+            let (fit, initially) = (domain.fit(), domain.initially());
+            let request = BlockRequest { count, shape, fit, cpu, initially };
+            domain.parent().allocate(attachment, &request).map(|block| (block, cpu))
+        })
+    }
+
+    /// Makes room for what the controller hands out next.
+    fn reserve(&mut self, allocations: u16, vectors: NonZeroU16) -> Result<(), TryReserveError> {
+        self.allocations.try_reserve(allocations.into())?;
+        self.vectors.reserve_many(vectors.get().into())
+    }
+
+    /// Room was made.
     fn take_in(
         &mut self,
         allocation: Allocation,
         cpu: Cpu,
-        among: Option<&Arc<[Cpu]>>,
+        among: Option<Vec<Cpu>>,
     ) -> Result<(), MsiDeviceError> {
         self.allocations.push(allocation);
         self.number(self.allocations.len() - 1, cpu, among)
     }
 
-    /// Gives the vectors of an allocation their numbers.
-    fn number(&mut self, index: usize, cpu: Cpu, among: Option<&Arc<[Cpu]>>) -> Result<(), MsiDeviceError> {
-        let Some(Allocation { block, slots, .. }) = self.allocations.get(index) else { return Ok(()) };
-        let allocation = self.first + index as u64;
-        for (index, slot) in (0..).zip(slots.iter().copied()) {
-            let vector = in_range(block, index)?;
-            let place = self.core.table.ensure(vector).ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
-            place.shared.await_value();
+    /// Gives the vectors of an allocation their numbers. Managed ones are alone in theirs.
+    fn number(&mut self, index: usize, cpu: Cpu, mut among: Option<Vec<Cpu>>) -> Result<(), MsiDeviceError> {
+        let Some(allocation) = self.allocations.get(index) else { return Ok(()) };
+        for (index, slot) in (0..).zip(allocation.slots()) {
+            let vector = in_range(&allocation.block, index)?;
+            let place = self.core.table.ensure(vector)?.ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
             let descriptor = self.core.number(|irq| NewDescriptor {
                 irq,
                 vector,
                 flow: self.domain.flow(),
                 source: Source::Msi { domain: self.domain.clone(), slot },
                 target: cpu,
-                among: among.cloned(),
+                among: among.take(),
                 cpus: self.core.cpus(),
                 open: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
-            });
-            let entry = Entry { allocation, index, descriptor, message: None, deassert: None };
+            })?;
+            place.shared.await_value();
+            let entry = Entry { first: allocation.first, descriptor, message: None, deassert: None };
             self.vectors.insert(slot, entry);
         }
         Ok(())
@@ -338,32 +359,33 @@ impl<'a> Draft<'a> {
     fn compose(&mut self) -> Result<(), MsiDeviceError> {
         let parent = self.domain.parent();
         let fit = self.domain.fit();
-        for Allocation { block, shape, slots, .. } in &self.allocations {
-            let messages = match shape {
-                Shape::Independent => slots.as_slice(),
-                Shape::AlignedGroup => slots.get(..1).unwrap_or_default(),
-            };
-            for (index, slot) in (0..).zip(messages) {
-                let (message, deassert) = match self.domain.flow() {
-                    Flow::Level => {
-                        let LevelMessages { assert, deassert } = parent.compose_level(block, index)?;
-                        (assert, Some(deassert))
-                    }
-                    Flow::Edge | Flow::PerCpu => (parent.compose(block, index)?, None),
-                };
-                fit.check(message)?;
-                deassert.map_or(Ok(()), |deassert| fit.check(deassert))?;
-                check_alignment(*shape, block, message)?;
-                if let Some(entry) = self.vectors.get_mut(slot) {
-                    (entry.message, entry.deassert) = (Some(message), deassert);
+        // An independent vector is alone in its allocation, and a group has one message.
+        for Allocation { block, shape, first } in &self.allocations {
+            let (message, deassert) = match self.domain.flow() {
+                Flow::Level => {
+                    let LevelMessages { assert, deassert } = parent.compose_level(block, 0)?;
+                    (assert, Some(deassert))
                 }
+                Flow::Edge | Flow::PerCpu => (parent.compose(block, 0)?, None),
+            };
+            fit.check(message)?;
+            deassert.map_or(Ok(()), |deassert| fit.check(deassert))?;
+            check_alignment(*shape, block, message)?;
+            if let Some(entry) = self.vectors.get_mut(*first) {
+                (entry.message, entry.deassert) = (Some(message), deassert);
             }
         }
         Ok(())
     }
 
-    fn commit(mut self) -> (Vec<Allocation>, BTreeMap<u16, Entry>) {
-        (core::mem::take(&mut self.allocations), core::mem::take(&mut self.vectors))
+    /// What was drafted is the device's. Room was made.
+    fn commit(mut self, state: &mut State) {
+        for allocation in core::mem::take(&mut self.allocations) {
+            state.allocations.insert(allocation.first, allocation);
+        }
+        for (slot, entry) in core::mem::take(&mut self.vectors) {
+            state.vectors.insert(slot, entry);
+        }
     }
 }
 

@@ -4,25 +4,25 @@ use super::allocation::Draft;
 use super::{Domain, MsiVector};
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
-use alloc::sync::Arc;
+use crate::sync::Shared;
 use alloc::vec::Vec;
 use msi_types::{Cpu, Shape};
 
 impl Domain {
     pub(super) fn allocate_managed(
-        self: &Arc<Self>,
+        this: &Shared<Self>,
         core: &Interrupts,
         slot: u16,
         among: &[Cpu],
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
-        let _placing = core.hotplug.read(core.host());
-        let mut state = self.state.lock(core.host());
-        self.check_present(&state)?;
-        self.check_slots(&state, &[slot])?;
-        self.share.with(core.host(), |attachment| {
-            let mut draft = Draft::new(self, core, attachment, state.next_allocation);
+        let placing = core.hotplug.read(core.host());
+        let mut state = this.state.lock(core.host());
+        this.check_present(&state)?;
+        this.check_slots(&state, &[slot])?;
+        this.share.with(core.host(), |attachment| {
+            let mut draft = Draft::new(this, core, attachment, &placing.online);
             draft.allocate_managed(slot, among)?;
-            self.establish(&mut state, draft, Shape::Independent)
+            this.establish(&mut state, draft, Shape::Independent)
         })
     }
 }

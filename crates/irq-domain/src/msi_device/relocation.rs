@@ -1,11 +1,11 @@
 //! The one algorithm of affinity changes, for every controller and every endpoint.
 
 use super::{Allocation, Domain, Power, State};
-use crate::affinity::Moved;
 use crate::descriptor::Descriptor;
 use crate::error::MoveError;
 use crate::interrupts::Interrupts;
-use alloc::sync::Arc;
+use crate::irq::Irq;
+use crate::sync::Shared;
 use alloc::vec::Vec;
 use msi_types::{Cpu, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, Slots, Vector};
 
@@ -14,32 +14,36 @@ impl Domain {
     pub(crate) fn relocate(
         &self,
         core: &Interrupts,
-        descriptor: &Descriptor,
-        slot: u16,
+        (descriptor, slot): (&Descriptor, u16),
         to: Cpu,
-    ) -> Result<Moved, MoveError> {
+        mut list: Option<&mut Vec<Irq>>,
+    ) -> Result<(), MoveError> {
         let mut state = self.state.lock(core.host());
         core.check_online(to)?;
         let unknown = MoveError::UnknownIrq(descriptor.irq);
-        let entry = state.vectors.get(&slot).ok_or(unknown)?;
-        let allocation = state.allocations.get(&entry.allocation).ok_or(unknown)?;
+        let entry = state.vectors.get(slot).ok_or(unknown)?;
+        let allocation = state.allocations.get(entry.first).ok_or(unknown)?;
+        if let Some(irqs) = &mut list {
+            irqs.try_reserve(allocation.block.count().get().into())?;
+        }
         if descriptor.among.as_ref().is_some_and(|among| !among.contains(&to)) {
             return Err(MoveError::NotAmong(to));
         }
         // Asked even if it should be there: controllers move vectors by themselves when a CPU goes.
-        let moved = self.parent().begin_move(&allocation.block, entry.index, to)?;
-        let Some(group) = Group::of(&moved, allocation, &state) else {
+        let moved = self.parent().begin_move(&allocation.block, slot - entry.first, to)?;
+        let Some(group) = Group::of(&moved, allocation) else {
             let stray = MsiError::UnknownVector(moved.first);
             self.parent().end_move(moved, MoveOutcome::RolledBack)?;
             return Err(stray.into());
         };
         if group.is_there(&moved, &state) {
-            self.end(moved, MoveOutcome::Written, &group)?;
-            return Ok(Moved { to, irqs: Vec::new() });
+            return self.end(moved, MoveOutcome::Written, &group, &state);
         }
-        let irqs = group.members.iter().map(|(_, member)| member.irq).collect();
         self.carry_out(core, &mut state, moved, &group)?;
-        Ok(Moved { to, irqs })
+        if let Some(irqs) = list {
+            irqs.extend(group.members(&state).map(|member| member.irq));
+        }
+        Ok(())
     }
 
     /// The target once no move is under way. Task.
@@ -56,24 +60,24 @@ impl Domain {
         group: &Group,
     ) -> Result<(), MoveError> {
         let Some(message) = moved.message else {
-            return self.end(moved, MoveOutcome::Written, group);
+            return self.end(moved, MoveOutcome::Written, group, state);
         };
         // Held back until the controller is done too, if that is possible at the endpoint at any time; else the
         // update masks and unmasks by itself.
         let hold = self.endpoint_mask().is_some();
         if hold {
-            group.members.iter().for_each(|(_, member)| core.begin_rewrite(member));
+            group.members(state).for_each(|member| core.begin_rewrite(member));
         }
         let result = match self.rewrite(state, group, message) {
-            Ok(()) => self.end(moved, MoveOutcome::Written, group),
+            Ok(()) => self.end(moved, MoveOutcome::Written, group, state),
             Err(error) => {
                 // The first error is the one to report.
-                let _ = self.end(moved, MoveOutcome::RolledBack, group);
+                let _ = self.end(moved, MoveOutcome::RolledBack, group, state);
                 Err(error)
             }
         };
         if hold {
-            group.members.iter().for_each(|(_, member)| core.end_rewrite(member));
+            group.members(state).for_each(|member| core.end_rewrite(member));
         }
         result
     }
@@ -81,7 +85,7 @@ impl Domain {
     /// Writes the new message where the old one can be replaced without a moment in between.
     fn rewrite(&self, state: &mut State, group: &Group, message: MsiMessage) -> Result<(), MoveError> {
         self.fit().check(message)?;
-        let entry = state.vectors.get_mut(&group.first).ok_or(MsiError::UnknownVector(group.vector))?;
+        let entry = state.vectors.get_mut(group.first).ok_or(MsiError::UnknownVector(group.vector))?;
         if !message.data.is_multiple_of(u32::from(group.alignment)) {
             return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
         }
@@ -94,17 +98,17 @@ impl Domain {
         }
         let held = self.endpoint_mask().is_some();
         let written = self.store.update(&mut |slots: &mut dyn Slots| {
-            group.members.iter().for_each(|(slot, _)| slots.mask(*slot));
+            group.slots().for_each(|slot| slots.mask(slot));
             slots.write(group.first, message);
             if !held {
-                group.members.iter().for_each(|(slot, _)| slots.unmask(*slot));
+                group.slots().for_each(|slot| slots.unmask(slot));
             }
         });
         if let Err(error) = written {
             if !held {
                 // A queue that stopped at the message did not come to the unmasking. The first error is reported.
                 let _ = self.store.update(&mut |slots: &mut dyn Slots| {
-                    group.members.iter().for_each(|(slot, _)| slots.unmask(*slot));
+                    group.slots().for_each(|slot| slots.unmask(slot));
                 });
             }
             return Err(error.into());
@@ -125,12 +129,12 @@ impl Domain {
         }
     }
 
-    fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group) -> Result<(), MoveError> {
+    fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group, state: &State) -> Result<(), MoveError> {
         let to = moved.to;
         let result = self.parent().end_move(moved, outcome);
         // The endpoint's message is the truth, even if the controller failed to finish.
         if outcome == MoveOutcome::Written {
-            group.members.iter().for_each(|(_, member)| member.set_target(to));
+            group.members(state).for_each(|member| member.set_target(to));
         }
         Ok(result?)
     }
@@ -143,31 +147,39 @@ struct Group {
     vector: Vector,
     /// The device replaces the low data bits of its message: it has to be a multiple of this.
     alignment: u16,
-    members: Vec<(u16, Arc<Descriptor>)>,
+    count: u16,
 }
 
 impl Group {
     /// `None` if the controller names vectors that are not of this allocation, or moves independent ones
     /// together.
-    fn of(moved: &Move, allocation: &Allocation, state: &State) -> Option<Self> {
-        let index = usize::from(allocation.block.index_of(moved.first)?);
-        let count = usize::from(moved.count.get());
+    fn of(moved: &Move, allocation: &Allocation) -> Option<Self> {
+        let index = allocation.block.index_of(moved.first)?;
+        let count = moved.count.get();
+        if index.checked_add(count)? > allocation.block.count().get() {
+            return None;
+        }
         let alignment = match allocation.shape {
             Shape::Independent if count > 1 => return None,
             Shape::Independent => 1,
             Shape::AlignedGroup => allocation.block.count().get(),
         };
-        let slots = allocation.slots.get(index..index.checked_add(count)?)?;
-        let member = |slot: &u16| Some((*slot, state.vectors.get(slot)?.descriptor.clone()));
-        let members = slots.iter().map(member).collect::<Option<_>>()?;
-        Some(Self { first: *slots.first()?, vector: moved.first, alignment, members })
+        Some(Self { first: allocation.first.checked_add(index)?, vector: moved.first, alignment, count })
+    }
+
+    fn slots(&self) -> impl Iterator<Item = u16> {
+        (self.first..=u16::MAX).take(self.count.into())
+    }
+
+    fn members<'a>(&self, state: &'a State) -> impl Iterator<Item = &'a Shared<Descriptor>> {
+        self.slots().filter_map(|slot| state.vectors.get(slot)).map(|entry| &entry.descriptor)
     }
 
     /// The move changes nothing: neither for the controller, nor for the store, nor for the core.
     fn is_there(&self, moved: &Move, state: &State) -> bool {
-        let stored = state.vectors.get(&self.first).and_then(|entry| entry.message);
+        let stored = state.vectors.get(self.first).and_then(|entry| entry.message);
         moved.from == moved.to
             && (moved.message.is_none() || moved.message == stored)
-            && self.members.iter().all(|(_, member)| member.target() == moved.to)
+            && self.members(state).all(|member| member.target() == moved.to)
     }
 }

@@ -3,8 +3,9 @@
 use crate::error::MsiDeviceError;
 use crate::host::Host;
 use crate::lock::TaskLock;
+use crate::sync::Shared;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Attachment, MsiParent, RequesterId, VectorBlock};
 
@@ -16,20 +17,26 @@ pub(crate) struct Share {
 }
 
 struct Users {
-    /// `None` once the last user has left.
+    /// `None` before, and once the last user has left.
     attachment: Option<Attachment>,
     count: u32,
 }
 
 impl Share {
-    /// Attaches the device; the caller is the first user. Task.
-    pub(super) fn attach(
+    /// A device that is not attached yet; the caller is the first user. Task.
+    pub(super) fn try_new(
         parent: Arc<dyn MsiParent>,
         requester: RequesterId,
-        vectors: u32,
-    ) -> Result<Arc<Self>, MsiDeviceError> {
-        let attachment = Some(parent.attach(requester, vectors)?);
-        Ok(Arc::new(Self { parent, requester, users: TaskLock::new(Users { attachment, count: 1 }) }))
+    ) -> Result<Shared<Self>, TryReserveError> {
+        let users = TaskLock::new(Users { attachment: None, count: 1 });
+        Shared::try_new(Self { parent, requester, users })
+    }
+
+    /// Attaches the device. Task.
+    pub(super) fn attach(&self, host: &dyn Host, vectors: u32) -> Result<(), MsiDeviceError> {
+        let attachment = self.parent.attach(self.requester, vectors)?;
+        self.users.lock(host).attachment = Some(attachment);
+        Ok(())
     }
 
     /// One more user. Task.
@@ -43,12 +50,12 @@ impl Share {
     }
 
     /// One user less, with the blocks it had: with the last one's the device is detached, in one step. Task.
-    pub(crate) fn leave(&self, host: &dyn Host, blocks: Vec<VectorBlock>) {
+    pub(crate) fn leave(&self, host: &dyn Host, blocks: &mut dyn Iterator<Item = VectorBlock>) {
         let mut users = self.users.lock(host);
         users.count = users.count.saturating_sub(1);
         match users.attachment.take() {
             Some(attachment) if users.count == 0 => {
-                self.parent.release(attachment, &mut blocks.into_iter());
+                self.parent.release(attachment, blocks);
             }
             Some(attachment) => {
                 for block in blocks {

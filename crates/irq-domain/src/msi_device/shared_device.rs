@@ -5,7 +5,6 @@ use super::{Domain, MsiDevice};
 use crate::error::MsiDeviceError;
 use crate::interrupts::{Interrupts, Owned};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
 
@@ -43,9 +42,11 @@ impl SharedDevice {
     /// Makes the device known to its controller, with room for all its domains. Task.
     pub fn attach(core: &Arc<Interrupts>, config: SharedDeviceConfig) -> Result<Self, MsiDeviceError> {
         core.reclaim();
-        let share = Share::attach(config.parent, config.requester, config.vectors)?;
-        core.reserve_deferred();
-        Ok(Self { core: core.clone(), share: Owned::new(share) })
+        let share = Share::try_new(config.parent, config.requester)?;
+        core.reserve_deferred()?;
+        let device = Self { core: core.clone(), share: Owned::new(share) };
+        device.share.attach(core.host(), config.vectors)?;
+        Ok(device)
     }
 
     /// A domain for one of its stores. Task.
@@ -53,7 +54,8 @@ impl SharedDevice {
         self.core.reclaim();
         Domain::check(&*self.share.parent, self.share.requester, &*store)?;
         self.share.join(self.core.host())?;
-        Ok(MsiDevice::with_share(&self.core, name, self.share.clone(), store))
+        let domain = MsiDevice::with_share(&self.core, name, self.share.clone(), store);
+        Ok(domain.inspect_err(|_| self.share.leave(self.core.host(), &mut core::iter::empty()))?)
     }
 
     /// Is the device kept from ringing others' interrupts? Any.
@@ -79,7 +81,7 @@ impl fmt::Debug for SharedDevice {
 impl Interrupts {
     /// Ends the use that [`SharedDevice`] makes: at once if the caller is a task, else by a later one. Any.
     pub(crate) fn leave_share(&self, share: &Share) {
-        share.leave(self.host(), Vec::new());
+        share.leave(self.host(), &mut core::iter::empty());
         self.unreserve_deferred();
     }
 }

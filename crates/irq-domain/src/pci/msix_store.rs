@@ -4,10 +4,11 @@ use super::capabilities::{check_length, find};
 use super::{ConfigSpace, PciError, TableMemory};
 use crate::host::Host;
 use crate::lock::TaskLock;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_fallible::try_collect;
 use msi_types::pci::msix::{
     CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW, ENTRY_CONTROL, ENTRY_DATA,
     ENTRY_SIZE, LENGTH, PBA, Place, TABLE, VectorControl,
@@ -83,7 +84,7 @@ impl fmt::Debug for MsixParts {
 pub struct MsixStore {
     parts: MsixParts,
     /// Vector Control of each entry but for the mask bit: its other bits are not ours.
-    controls: Box<[AtomicU32]>,
+    controls: Vec<AtomicU32>,
     power: TaskLock<Power>,
 }
 
@@ -106,7 +107,7 @@ impl MsixStore {
         let MsixCapability { table, pending, slots, .. } = parts.capability;
         check_region(table, parts.capability.table_length(), &*parts.table)?;
         check_region(pending, parts.capability.pending_length(), &*parts.pending)?;
-        let controls = (0..slots).map(|_| AtomicU32::new(0)).collect();
+        let controls = try_collect((0..slots).map(|_| AtomicU32::new(0)))?;
         let store = Self { parts, controls, power: TaskLock::new(Power::Untouched) };
         store.set_control(Power::Untouched);
         Ok(store)

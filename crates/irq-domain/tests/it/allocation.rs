@@ -1,6 +1,6 @@
 //! Vectors granted, written, rolled back, given back.
 
-use crate::mock::{CPUS, Controller, FAULT, FIRST, Hook, Kind, Machine, Store, StoreKind};
+use crate::mock::{CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Kind, Machine, Store, StoreKind};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceError, MsiVector};
 use msi_types::{Cpu, FastMask, Masking, MsiError, Shape};
 use proptest::prelude::*;
@@ -133,7 +133,7 @@ fn more_vectors_can_be_granted_later_at_the_next_slots() {
     granted.unwrap();
     let more = device.allocate(Shape::Independent, 2..=2).unwrap();
     assert_eq!(more.iter().map(|vector| vector.slot).collect::<Vec<_>>(), [3, 4]);
-    assert_eq!(device.vectors().len(), 5);
+    assert_eq!(device.vectors().unwrap().len(), 5);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn an_endpoint_that_cannot_address_every_doorbell_is_placed_where_it_can() {
 #[test]
 fn an_endpoint_that_can_address_no_doorbell_is_refused() {
     let machine = Machine::new(Kind::NamesCpuFarApart);
-    machine.interrupts.cpu_offline(Cpu::new(0)).unwrap();
+    machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
     assert!(matches!(granted, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));
@@ -170,7 +170,7 @@ fn a_cpu_that_goes_off_line_while_vectors_are_placed_keeps_none_of_them() {
     let (placing, heard) = std::sync::mpsc::channel();
     let offline = std::thread::spawn(move || {
         heard.recv().unwrap();
-        interrupts.cpu_offline(Cpu::new(0)).unwrap()
+        interrupts.offline(Cpu::new(0)).unwrap()
     });
     *machine.controller.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || {
         placing.send(()).unwrap();
@@ -179,7 +179,7 @@ fn a_cpu_that_goes_off_line_while_vectors_are_placed_keeps_none_of_them() {
     let (device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
     granted.unwrap();
     assert_eq!(offline.join().unwrap(), []);
-    assert!(device.vectors().iter().all(|vector| vector.cpu != Cpu::new(0)));
+    assert!(device.vectors().unwrap().iter().all(|vector| vector.cpu != Cpu::new(0)));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_tear_down_turns_the_store_off_and_gives_everything_back() {
     device.tear_down().unwrap();
     assert!(!store.enabled.load(Ordering::SeqCst));
     assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
-    assert!(machine.interrupts.snapshot().is_empty());
+    assert!(machine.interrupts.snapshot().unwrap().is_empty());
 }
 
 /// What a driver may do, and what may go wrong next.
@@ -275,7 +275,7 @@ impl Model {
     }
 
     fn has(&self, slot: u16) -> bool {
-        self.device.vectors().iter().any(|vector| vector.slot == slot)
+        self.device.vectors().unwrap().iter().any(|vector| vector.slot == slot)
     }
 
     fn run(&mut self, step: &Step) {
@@ -294,8 +294,8 @@ impl Model {
             Step::Fire { slot } => self.fire(slot),
             Step::Settle => self.settle(),
             Step::Move { slot, cpu } => self.relocate(slot, Cpu::new(cpu)),
-            Step::Offline { cpu } => drop(self.machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap()),
-            Step::Online { cpu } => drop(self.machine.interrupts.cpu_online(Cpu::new(cpu)).unwrap()),
+            Step::Offline { cpu } => drop(self.machine.interrupts.offline(Cpu::new(cpu)).unwrap()),
+            Step::Online { cpu } => drop(self.machine.interrupts.bring_online(Cpu::new(cpu)).unwrap()),
             Step::ControllerFails { after } => {
                 self.machine.controller.fail_in.store(after, Ordering::Relaxed);
             }
@@ -305,14 +305,17 @@ impl Model {
     }
 
     fn allocate(&mut self, wanted: RangeInclusive<u16>) {
-        let before = (self.device.vectors(), self.machine.controller.vectors_in_use());
+        let before = (self.device.vectors().unwrap(), self.machine.controller.vectors_in_use());
         match self.device.allocate(self.shape, wanted.clone()) {
             Ok(granted) => {
                 assert!(wanted.contains(&u16::try_from(granted.len()).unwrap()));
-                assert_eq!(self.device.vectors().len(), before.0.len() + granted.len());
+                assert_eq!(self.device.vectors().unwrap().len(), before.0.len() + granted.len());
             }
             Err(_) => {
-                assert_eq!((self.device.vectors(), self.machine.controller.vectors_in_use()), before);
+                assert_eq!(
+                    (self.device.vectors().unwrap(), self.machine.controller.vectors_in_use()),
+                    before
+                );
             }
         }
     }
@@ -353,7 +356,8 @@ impl Model {
     }
 
     fn relocate(&self, slot: u16, to: Cpu) {
-        let Some(vector) = self.device.vectors().into_iter().find(|vector| vector.slot == slot) else {
+        let Some(vector) = self.device.vectors().unwrap().into_iter().find(|vector| vector.slot == slot)
+        else {
             return;
         };
         let message = self.device.message(slot);
@@ -367,9 +371,9 @@ impl Model {
 
     /// What holds after every step.
     fn check(&self) {
-        let vectors = self.device.vectors();
+        let vectors = self.device.vectors().unwrap();
         assert_eq!(vectors.len(), self.machine.controller.vectors_in_use(), "leaked vectors");
-        let snapshot = self.machine.interrupts.snapshot();
+        let snapshot = self.machine.interrupts.snapshot().unwrap();
         assert_eq!(snapshot.len(), vectors.len(), "leaked numbers");
         assert!(snapshot.iter().all(|info| info.irq.get() < 8), "numbers are not dense");
         for vector in &vectors {
@@ -413,7 +417,7 @@ proptest! {
         prop_assert_eq!(machine.controller.vectors_in_use(), 0);
         prop_assert_eq!(machine.controller.devices_attached(), 0);
         prop_assert!(!store.enabled.load(Ordering::SeqCst));
-        prop_assert!(machine.interrupts.snapshot().is_empty());
+        prop_assert!(machine.interrupts.snapshot().unwrap().is_empty());
         if store.kind.masking == Masking::PerVector {
             prop_assert!((0..8).all(|slot| store.is_masked(slot)));
         }

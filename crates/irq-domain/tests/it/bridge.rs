@@ -1,6 +1,6 @@
 //! A controller whose wired inputs become messages.
 
-use crate::mock::{Controller, Kind, Machine, Store, StoreKind, in_hard_irq};
+use crate::mock::{Controller, Kind, Machine, Store, StoreKind, in_hard_irq, lock};
 use irq_domain::{BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge};
 use msi_types::{
     Cpu, FastMask, Fit, Masking, MessageStore, RequesterId, Slots, Storage, StoreError, Trigger, Vector,
@@ -18,7 +18,7 @@ struct Input {
 
 /// The bridge's hardware: eight inputs, of which the last cannot be a level.
 #[derive(Debug)]
-struct Hardware {
+pub(crate) struct Hardware {
     store: Arc<Store>,
     inputs: Mutex<[Input; 8]>,
 }
@@ -30,7 +30,7 @@ impl Hardware {
 
     fn drive(&self, input: u16, high: bool) {
         let fires = {
-            let mut inputs = self.inputs.lock().unwrap();
+            let mut inputs = lock(&self.inputs);
             let input = &mut inputs[usize::from(input)];
             let rises = high && !input.high;
             input.high = high;
@@ -86,7 +86,7 @@ impl InputBridge for Hardware {
 
     fn end(&self, input: u16) {
         let again = {
-            let mut inputs = self.inputs.lock().unwrap();
+            let mut inputs = lock(&self.inputs);
             let input = &mut inputs[usize::from(input)];
             let again = input.high && input.trigger == Some(Trigger::Level);
             input.latched = again;
@@ -98,10 +98,10 @@ impl InputBridge for Hardware {
     }
 }
 
-const LEVEL: InputRequest<'static> =
+pub(crate) const LEVEL: InputRequest<'static> =
     InputRequest { input: 2, trigger: Trigger::Level, name: "level", start: Start::Enabled };
 
-fn attach(machine: &Machine) -> (Arc<Hardware>, WiredBridge) {
+pub(crate) fn attach(machine: &Machine) -> (Arc<Hardware>, WiredBridge) {
     let hardware = Hardware::new(&machine.controller);
     let config = BridgeConfig {
         name: "mbigen",

@@ -1,7 +1,7 @@
 //! What each context may do: hard IRQ below dispatch and beside it, interrupts saved, tasks.
 
 use crate::function::{Function, attach};
-use crate::mock::{Kernel, Kind, Machine, StoreKind, in_hard_irq};
+use crate::mock::{Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
 use irq_domain::pci::AccessContext;
 use irq_domain::{Dispatched, Host, IrqHandle, MsiDevice, Start, WiredRequest};
 use msi_types::pci::msi;
@@ -121,7 +121,7 @@ struct CallsBack(Arc<irq_domain::Interrupts>, Arc<AtomicBool>);
 
 impl Drop for CallsBack {
     fn drop(&mut self) {
-        self.0.cpu_offline(Cpu::new(3)).unwrap();
+        self.0.offline(Cpu::new(3)).unwrap();
         let other = WiredRequest {
             vector: Vector::new(60),
             trigger: Trigger::Edge,
@@ -147,7 +147,7 @@ fn must_return(act: impl FnOnce() + Send + 'static) {
 fn a_refused_wired_handler_is_freed_without_locks() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine);
-    let vector = device.vectors()[0].vector;
+    let vector = device.vectors().unwrap()[0].vector;
     let _owner = device.request(0, "owner", |_| {}).unwrap();
     let freed = Arc::new(AtomicBool::new(false));
     let (interrupts, owned) =

@@ -1,6 +1,6 @@
 //! Several domains on one device; vectors that come and go one by one.
 
-use crate::mock::{Controller, FAULT, Kind, Machine, Store, StoreKind, in_hard_irq};
+use crate::mock::{Controller, FAULT, Hotplug as _, Kind, Machine, Store, StoreKind, in_hard_irq};
 use irq_domain::{
     Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig, Unhandled,
 };
@@ -101,7 +101,7 @@ fn vectors_are_added_one_by_one_wherever_they_are_wanted() {
         machine.settle();
         assert_eq!(handle.count(), 1);
     }
-    assert_eq!(device.vectors().iter().map(|vector| vector.slot).collect::<Vec<_>>(), [2, 4, 7]);
+    assert_eq!(device.vectors().unwrap().iter().map(|vector| vector.slot).collect::<Vec<_>>(), [2, 4, 7]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_freed_vector_goes_back_and_its_slot_is_used_again() {
 #[test]
 fn a_slot_is_free_again_however_it_was_allocated() {
     let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
-    (1..4).for_each(|cpu| drop(machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap()));
+    (1..4).for_each(|cpu| drop(machine.interrupts.offline(Cpu::new(cpu)).unwrap()));
     let store = machine.store(StoreKind::SLOW);
     let device = machine.attach(&store);
     device.allocate(Shape::Independent, 3..=3).unwrap();
@@ -180,7 +180,7 @@ fn free_beside_the_handler(drops_itself: bool) {
         let device = device.clone();
         move || device.free(0)
     });
-    while !device.vectors().is_empty() {
+    while !device.vectors().unwrap().is_empty() {
         std::thread::yield_now();
     }
     // Long enough for one that does not wait.
@@ -361,14 +361,14 @@ impl Model {
         let live: usize = self.slots.iter().map(BTreeSet::len).sum();
         assert_eq!(self.machine.controller.vectors_in_use(), live, "leaked, or given back too early");
         for (index, (store, domain)) in self.domains.iter().enumerate() {
-            let vectors = domain.as_ref().unwrap().vectors();
+            let vectors = domain.as_ref().unwrap().vectors().unwrap();
             let slots: BTreeSet<_> = vectors.iter().map(|vector| vector.slot).collect();
             assert_eq!(slots, self.slots[index]);
             for slot in slots {
                 assert_eq!(self.domain(index).message(slot), store.message(slot));
             }
         }
-        assert_eq!(self.machine.interrupts.snapshot().len(), live, "leaked numbers");
+        assert_eq!(self.machine.interrupts.snapshot().unwrap().len(), live, "leaked numbers");
     }
 }
 
@@ -391,7 +391,7 @@ proptest! {
         prop_assert_eq!(machine.controller.devices_attached(), 1);
         drop(device);
         prop_assert_eq!(machine.controller.devices_attached(), 0);
-        prop_assert!(machine.interrupts.snapshot().is_empty());
+        prop_assert!(machine.interrupts.snapshot().unwrap().is_empty());
         prop_assert!(stores.iter().all(|store| !store.enabled.load(SeqCst)));
         drop(handles);
     }

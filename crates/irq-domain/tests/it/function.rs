@@ -1,6 +1,6 @@
 //! A PCI function with real registers: what is read-only stays, what must not be touched panics.
 
-use crate::mock::{Kernel, Kind, Machine, assert_task};
+use crate::mock::{Kernel, Kind, Machine, assert_task, judge};
 use irq_domain::pci::{
     AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory,
 };
@@ -263,7 +263,7 @@ impl TableMemory for Function {
         if self.gone.load(Ordering::Relaxed) {
             return u32::MAX;
         }
-        assert!(self.msix_control().enable(), "the table was read while MSI-X is off");
+        judge(self.msix_control().enable(), "the table was read while MSI-X is off");
         self.memory.lock().unwrap()[Self::word(offset)]
     }
 
@@ -271,7 +271,7 @@ impl TableMemory for Function {
         if self.gone.load(Ordering::Relaxed) || *self.stuck.lock().unwrap() == Some(offset) {
             return;
         }
-        assert!(self.msix_control().enable(), "the table was written while MSI-X is off");
+        judge(self.msix_control().enable(), "the table was written while MSI-X is off");
         self.check_table_write(offset);
         self.memory.lock().unwrap()[Self::word(offset)] = value;
     }

@@ -1,6 +1,6 @@
 //! Devices that store their messages where they like.
 
-use crate::mock::{CPUS, Controller, Kind, Machine, assert_task, count_down};
+use crate::mock::{CPUS, Controller, Hotplug as _, Kind, Machine, assert_task, count_down};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
     Cpu, Fit, Masking, MessageStore, MsiError, MsiMessage, RequesterId, Rewrite, Shape, Slots, StoreError,
@@ -211,7 +211,7 @@ fn rings_go_on_when_their_messages_are_rewritten_under_them() {
             wireless.handles.iter().for_each(|handle| drop(handle.set_affinity(to).unwrap()));
             wireless.every_ring_works(&machine);
         }
-        machine.interrupts.cpu_offline(Cpu::new(CPUS - 1)).unwrap();
+        machine.interrupts.offline(Cpu::new(CPUS - 1)).unwrap();
         wireless.every_ring_works(&machine);
     }
 }

@@ -1,6 +1,8 @@
 //! Buses with quirks and IOMMUs between a device and its controller.
 
-use crate::mock::{Bus, Hook, Kernel, Kind, Machine, Store, StoreKind, assert_task, count_down};
+use crate::mock::{
+    Bus, Hook, Hotplug as _, Kernel, Kind, Machine, Store, StoreKind, assert_task, count_down, judge, lock,
+};
 use irq_domain::layer::{
     AddressRule, DoorbellMapping, DoorbellMode, Iommu, IommuDomain, Over, Placement, RequesterRule, ShimLayer,
 };
@@ -19,7 +21,7 @@ use std::sync::{Arc, Mutex};
 const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
 
 /// An IOMMU; panics where a real one would fault, or lose a mapping.
-struct Translation {
+pub(crate) struct Translation {
     mode: DoorbellMode,
     /// Devices with this bus number have this domain; the others are not served.
     domains: BTreeMap<u8, u32>,
@@ -30,7 +32,7 @@ struct Translation {
 }
 
 impl Translation {
-    fn new(mode: DoorbellMode) -> Arc<Self> {
+    pub(crate) fn new(mode: DoorbellMode) -> Arc<Self> {
         Arc::new(Self {
             mode,
             domains: BTreeMap::from([(1, 10), (2, 10), (3, 30)]),
@@ -64,7 +66,7 @@ impl Translation {
         page.unwrap_or_else(|| panic!("{device} faults at {address:#x}")) | granule.offset(seen)
     }
 
-    fn pages(&self) -> usize {
+    pub(crate) fn pages(&self) -> usize {
         self.mapped.lock().unwrap().len()
     }
 }
@@ -94,7 +96,7 @@ impl Iommu for Driver {
             Placement::Within { address_bits } => (1 << (address_bits - 1)) + count * granule.bytes(),
             Placement::At(at) => at,
         };
-        let mut mapped = self.0.mapped.lock().unwrap();
+        let mut mapped = lock(&self.0.mapped);
         let twice = mapped
             .iter()
             .any(|((other, seen), known)| *other == domain.0 && *known == page && placement.admits(*seen));
@@ -105,11 +107,11 @@ impl Iommu for Driver {
 
     fn unmap(&self, domain: IommuDomain, mapped: u64) {
         assert_task();
-        self.0.mapped.lock().unwrap().remove(&(domain.0, mapped)).expect("unmapped twice");
+        judge(lock(&self.0.mapped).remove(&(domain.0, mapped)).is_some(), "unmapped twice");
     }
 }
 
-fn iommu(machine: &Machine, translation: &Arc<Translation>) -> Arc<dyn MsiParent> {
+pub(crate) fn iommu(machine: &Machine, translation: &Arc<Translation>) -> Arc<dyn MsiParent> {
     let layer = DoorbellMapping::new(Driver(translation.clone()), Arc::new(Kernel));
     Arc::new(Over::new(layer, machine.controller.clone(), Arc::new(Kernel)))
 }
@@ -492,7 +494,7 @@ fn a_window_in_front_of_an_its_names_the_device_in_the_address_and_isolates_nobo
 #[test]
 fn a_narrow_bus_refuses_what_it_would_truncate() {
     let wide = Machine::new(Kind::NamesCpuFarApart);
-    wide.interrupts.cpu_offline(Cpu::new(0)).unwrap();
+    wide.interrupts.offline(Cpu::new(0)).unwrap();
     let parent = shim(&wide, ShimLayer::new("bridge").with_widths(32, 32));
     let device = attach(&wide, &parent, DEVICE, &wide.store(StoreKind::MSIX)).unwrap();
     let refused = device.allocate(Shape::Independent, 8..=8);

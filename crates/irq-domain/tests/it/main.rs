@@ -18,6 +18,7 @@ mod mock;
 mod msi;
 mod msix;
 mod negotiation;
+mod out_of_memory;
 mod restore;
 mod threads;
 mod verdict;

@@ -1,6 +1,6 @@
 //! Vectors that follow certain CPUs.
 
-use crate::mock::{CPUS, Kernel, Kind, Machine, StoreKind};
+use crate::mock::{CPUS, Hotplug as _, Kernel, Kind, Machine, StoreKind};
 use irq_domain::layer::{Over, ShimLayer};
 use irq_domain::{MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{Cpu, MsiParent, RequesterId};
@@ -14,7 +14,7 @@ const CPU3: Cpu = Cpu::new(3);
 #[test]
 fn a_managed_vector_begins_at_the_first_of_its_cpus_that_is_on_line() {
     let machine = Machine::new(Kind::NamesCpu);
-    machine.interrupts.cpu_offline(CPU3).unwrap();
+    machine.interrupts.offline(CPU3).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let granted = device.allocate_managed(2, &[CPU3, CPU1]).unwrap();
     assert_eq!((granted[0].slot, granted[0].cpu), (2, CPU1));
@@ -40,13 +40,13 @@ fn a_managed_vector_comes_back_to_any_of_its_cpus() {
         let device = machine.attach(&store);
         device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
         let handle = device.request(0, "queue", |_| {}).unwrap();
-        assert_eq!(machine.interrupts.cpu_offline(CPU1).unwrap(), []);
+        assert_eq!(machine.interrupts.offline(CPU1).unwrap(), []);
         assert_eq!(handle.effective_affinity(), CPU2);
-        assert_eq!(machine.interrupts.cpu_offline(CPU2).unwrap(), []);
+        assert_eq!(machine.interrupts.offline(CPU2).unwrap(), []);
         store.fire(0);
         machine.settle();
         assert_eq!(handle.count(), 0, "it is shut down");
-        assert_eq!(machine.interrupts.cpu_online(back).unwrap(), []);
+        assert_eq!(machine.interrupts.bring_online(back).unwrap(), []);
         machine.settle();
         assert_eq!((handle.effective_affinity(), handle.count()), (back, 1));
     }
@@ -58,11 +58,11 @@ fn a_handler_requested_while_shut_down_waits_for_a_cpu() {
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_managed(0, &[CPU1]).unwrap();
-    machine.interrupts.cpu_offline(CPU1).unwrap();
+    machine.interrupts.offline(CPU1).unwrap();
     let handle = device.request(0, "queue", |_| {}).unwrap();
-    assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().enabled);
+    assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().enabled);
     store.fire(0);
-    machine.interrupts.cpu_online(CPU1).unwrap();
+    machine.interrupts.bring_online(CPU1).unwrap();
     machine.settle();
     assert_eq!(handle.count(), 1);
 }
@@ -75,9 +75,9 @@ fn a_disabled_vector_stays_so_when_its_cpu_is_back() {
     device.allocate_managed(0, &[CPU1]).unwrap();
     let handle = device.request(0, "queue", |_| {}).unwrap();
     handle.disable();
-    machine.interrupts.cpu_offline(CPU1).unwrap();
+    machine.interrupts.offline(CPU1).unwrap();
     store.fire(0);
-    machine.interrupts.cpu_online(CPU1).unwrap();
+    machine.interrupts.bring_online(CPU1).unwrap();
     machine.settle();
     assert_eq!(handle.count(), 0);
     handle.enable();
@@ -92,13 +92,13 @@ fn a_vector_that_cannot_start_is_reported() {
     let device = machine.attach(&store);
     device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
     let handle = device.request(0, "queue", |_| {}).unwrap();
-    machine.interrupts.cpu_offline(CPU1).unwrap();
-    machine.interrupts.cpu_offline(CPU2).unwrap();
+    machine.interrupts.offline(CPU1).unwrap();
+    machine.interrupts.offline(CPU2).unwrap();
     machine.controller.set_unreachable(1);
-    let stranded = machine.interrupts.cpu_online(CPU1).unwrap();
+    let stranded = machine.interrupts.bring_online(CPU1).unwrap();
     assert_eq!(stranded.iter().map(|left| left.irq).collect::<Vec<_>>(), [handle.irq()]);
     store.fire(0);
-    assert_eq!(machine.interrupts.cpu_online(CPU2).unwrap(), []);
+    assert_eq!(machine.interrupts.bring_online(CPU2).unwrap(), []);
     machine.settle();
     assert_eq!((handle.effective_affinity(), handle.count()), (CPU2, 1));
 }
@@ -110,7 +110,7 @@ fn managed_vectors_spread_over_their_set() {
     let all = [CPU0, CPU1, CPU2, CPU3];
     let granted = |slot| device.allocate_managed(slot, &all).unwrap()[0].cpu;
     assert_eq!((0..4).map(granted).collect::<Vec<_>>(), all);
-    machine.interrupts.cpu_offline(CPU3).unwrap();
+    machine.interrupts.offline(CPU3).unwrap();
     assert_eq!((4..7).map(granted).collect::<Vec<_>>(), [CPU1, CPU2, CPU0]);
 }
 
@@ -129,7 +129,7 @@ fn other_vectors_of_the_device_go_where_they_like() {
 #[test]
 fn without_a_cpu_on_line_nothing_is_granted_and_nothing_remains() {
     let machine = Machine::new(Kind::NamesCpu);
-    machine.interrupts.cpu_offline(CPU3).unwrap();
+    machine.interrupts.offline(CPU3).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     assert_eq!(device.allocate_managed(0, &[CPU3]).unwrap_err(), MsiDeviceError::NoCpu);
     assert_eq!(device.allocate_managed(0, &[]).unwrap_err(), MsiDeviceError::NoCpu);

@@ -5,12 +5,16 @@ mod controller;
 mod root;
 mod store;
 
-use irq_domain::{Config, Dispatched, Host, Interrupts, Irq, IrqState, MsiDevice, MsiDeviceConfig};
+use doorbell_test_support::Outside;
+use irq_domain::{
+    Config, Dispatched, Host, Interrupts, Irq, IrqState, MsiDevice, MsiDeviceConfig, Stranded, UnknownCpu,
+};
 use msi_types::{Cpu, RequesterId, Vector};
 use std::cell::Cell;
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use controller::{Controller, FAULT, FIRST, Kind};
 pub(crate) use root::Root;
@@ -39,12 +43,17 @@ pub(crate) fn in_task<T>(act: impl FnOnce() -> T) -> T {
 }
 
 fn in_context<T>(cpu: Option<u32>, hard_irq: bool, act: impl FnOnce() -> T) -> T {
-    let before = (CPU.replace(cpu), HARD_IRQ.replace(hard_irq), SAVED.replace(0));
-    let result = act();
-    CPU.set(before.0);
-    HARD_IRQ.set(before.1);
-    SAVED.set(before.2);
-    result
+    /// However `act` ends.
+    struct Restore(Option<u32>, bool, usize);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CPU.set(self.0);
+            HARD_IRQ.set(self.1);
+            SAVED.set(self.2);
+        }
+    }
+    let _restore = Restore(CPU.replace(cpu), HARD_IRQ.replace(hard_irq), SAVED.replace(0));
+    act()
 }
 
 fn is_task() -> bool {
@@ -57,7 +66,7 @@ pub(crate) struct Kernel;
 
 impl Host for Kernel {
     fn current_cpu(&self) -> Option<Cpu> {
-        assert!(SAVED.get() > 0, "asked for the CPU while it may change");
+        judge(SAVED.get() > 0, "asked for the CPU while it may change");
         CPU.get().map(Cpu::new)
     }
 
@@ -70,7 +79,7 @@ impl Host for Kernel {
     }
 
     fn irq_restore(&self, state: IrqState) {
-        assert_eq!(state.get() + 1, SAVED.get(), "restored out of order");
+        judge(state.get() + 1 == SAVED.get(), "restored out of order");
         SAVED.set(state.get());
     }
 
@@ -92,8 +101,38 @@ impl Host for Kernel {
 /// Task operations wait for hardware, allocate and free: not with interrupts off (which is so under a lock that a
 /// handler takes), and not in hard-IRQ context.
 pub(crate) fn assert_task() {
-    if !std::thread::panicking() {
-        assert!(is_task(), "a task operation with interrupts off, or in hard-IRQ context");
+    judge(is_task(), "a task operation with interrupts off, or in hard-IRQ context");
+}
+
+/// A fake's finding. A test that unwinds tears its devices down: its first finding is the one to report, and a second
+/// panic would end the other tests, too.
+pub(crate) fn judge(holds: bool, finding: &str) {
+    assert!(holds || std::thread::panicking(), "{finding}");
+}
+
+/// A fake's data. Fakes have memory when the kernel has none.
+#[derive(Debug)]
+pub(crate) struct Locked<'a, T> {
+    data: MutexGuard<'a, T>,
+    _outside: Outside,
+}
+
+/// Also after another thread panicked under the lock.
+pub(crate) fn lock<T>(data: &Mutex<T>) -> Locked<'_, T> {
+    Locked { data: data.lock().unwrap_or_else(PoisonError::into_inner), _outside: Outside::new() }
+}
+
+impl<T> Deref for Locked<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<T> DerefMut for Locked<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.data
     }
 }
 
@@ -109,6 +148,24 @@ pub(crate) fn count_down(counter: &AtomicUsize) -> bool {
             counter.store(left - 1, Ordering::Relaxed);
             true
         }
+    }
+}
+
+/// CPUs that come and go, with a list of what they strand.
+pub(crate) trait Hotplug {
+    fn bring_online(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu>;
+    fn offline(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu>;
+}
+
+impl Hotplug for Interrupts {
+    fn bring_online(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
+        let mut stranded = Vec::new();
+        self.cpu_online(cpu, |one| stranded.push(one)).map(|()| stranded)
+    }
+
+    fn offline(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu> {
+        let mut stranded = Vec::new();
+        self.cpu_offline(cpu, |one| stranded.push(one)).map(|()| stranded)
     }
 }
 
@@ -129,9 +186,10 @@ impl Machine {
     pub(crate) fn with_controller(controller: Arc<Controller>) -> Self {
         let root = Arc::new(Root::default());
         let cpus = NonZeroU16::new(4).unwrap();
-        let interrupts = Interrupts::new(Config::new(cpus, Arc::new(Kernel)).with_wired(root.clone()));
+        let config = Config::new(cpus, Arc::new(Kernel)).with_wired(root.clone());
+        let interrupts = Arc::new(Interrupts::new(config).unwrap());
         for cpu in 1..CPUS {
-            interrupts.cpu_online(Cpu::new(cpu)).unwrap();
+            interrupts.bring_online(Cpu::new(cpu)).unwrap();
         }
         Self { interrupts, controller, root }
     }

@@ -1,7 +1,7 @@
 //! MSI through real capability registers.
 
 use crate::function::{AT, Function, attach};
-use crate::mock::{FIRST, Kind};
+use crate::mock::{FIRST, Hotplug as _, Kind};
 use irq_domain::pci::{AccessContext, Capability, MsiStore, PciError, capabilities};
 use irq_domain::{MoveError, MsiDeviceError};
 use msi_types::pci::msi::{self, Control, Layout};
@@ -240,7 +240,7 @@ fn a_32_bit_function_is_refused_a_doorbell_above_four_gigabytes() {
     let (_, store) = store(control(0, false, true));
     let (machine, device) = attach(Kind::NamesCpuFarApart, store);
     for cpu in [0, 2, 3] {
-        machine.interrupts.cpu_offline(Cpu::new(cpu)).unwrap();
+        machine.interrupts.offline(Cpu::new(cpu)).unwrap();
     }
     let refused = device.allocate(Shape::AlignedGroup, 1..=1);
     assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));

@@ -1,6 +1,6 @@
 //! Everything at once, on real threads.
 
-use crate::mock::{CPUS, Kind, Machine, Store, StoreKind, in_hard_irq};
+use crate::mock::{CPUS, Hotplug as _, Kind, Machine, Store, StoreKind, in_hard_irq};
 use irq_domain::{Dispatched, IrqHandle, MsiDevice, Unhandled};
 use msi_types::{Cpu, Shape};
 use std::sync::Arc;
@@ -118,8 +118,8 @@ fn nothing_is_lost_while_interrupts_move_and_are_disabled_and_cpus_come_and_go()
                     let handle = &handles[numbers.next(4) as usize];
                     let cpu = Cpu::new(1 + numbers.next(CPUS - 1));
                     match numbers.next(8) {
-                        0 => drop(machine.interrupts.cpu_offline(cpu).unwrap()),
-                        1 => drop(machine.interrupts.cpu_online(cpu).unwrap()),
+                        0 => drop(machine.interrupts.offline(cpu).unwrap()),
+                        1 => drop(machine.interrupts.bring_online(cpu).unwrap()),
                         2 => {
                             handle.disable();
                             handle.enable();

@@ -36,7 +36,7 @@ fn a_verdict_is_the_answer_of_dispatch() {
     assert_eq!(arrive(&machine, 1), Dispatched::Unhandled(Unhandled::NotMine));
     mine.store(true, Relaxed);
     assert_eq!(arrive(&machine, 1), Dispatched::Handled);
-    let info = machine.interrupts.irq_info(handle.irq()).unwrap();
+    let info = machine.interrupts.irq_info(handle.irq()).unwrap().unwrap();
     assert_eq!((info.not_mine, handle.count()), (1, 2));
     let mut text = String::new();
     machine.interrupts.describe(handle.irq(), &mut text).unwrap();
@@ -51,7 +51,7 @@ fn a_screaming_line_is_shut_off_and_reported_once() {
     assert_eq!((take_screaming(), machine.root.line(33).unwrap().masked), (None, false));
     arrive(&machine, 1);
     assert_eq!((take_screaming(), machine.root.line(33).unwrap().masked), (Some(handle.irq()), true));
-    assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().enabled);
+    assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().enabled);
     arrive(&machine, 1);
     assert_eq!((handle.count(), take_screaming()), (99_901, None));
 }

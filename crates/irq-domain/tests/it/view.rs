@@ -63,7 +63,7 @@ fn the_snapshot_has_a_line_for_each_interrupt_with_counts_by_cpu() {
     for cpu in [0, 2, 2] {
         machine.interrupts.dispatch(Cpu::new(cpu), handle.vector());
     }
-    let snapshot = machine.interrupts.snapshot();
+    let snapshot = machine.interrupts.snapshot().unwrap();
     assert_eq!(snapshot.len(), 2);
     let first = &snapshot[0];
     assert_eq!((first.irq, first.vector, first.flow), (handle.irq(), handle.vector(), Flow::Edge));

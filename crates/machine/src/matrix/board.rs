@@ -174,10 +174,10 @@ impl Board {
             Some(wired) => config.with_wired(wired),
             None => config,
         };
-        let interrupts = Interrupts::new(config);
+        let interrupts = Arc::new(Interrupts::new(config).map_err(|error| error.to_string())?);
         root.serve(&interrupts);
         for cpu in (0..CPUS.into()).map(msi_types::Cpu::new) {
-            interrupts.cpu_online(cpu).map_err(|error| error.to_string())?;
+            interrupts.cpu_online(cpu, |_| {}).map_err(|error| error.to_string())?;
         }
         Ok(Self { platform, ram, devices, root, mapping, parent, interrupts, mode })
     }
@@ -262,7 +262,7 @@ impl Board {
         if let Some(kept) = self.root.kept() {
             return Err(format!("not given back: {kept}"));
         }
-        let irqs = self.interrupts.snapshot().len();
+        let irqs = self.interrupts.snapshot().map_err(|error| error.to_string())?.len();
         if irqs != 0 {
             return Err(format!("not given back: {irqs} IRQ numbers"));
         }

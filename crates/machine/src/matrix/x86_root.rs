@@ -46,6 +46,7 @@ impl RootHardware for X86Hardware {
         let kernel = Arc::new(Kernel::new(Arc::clone(apics), Arc::clone(platform)));
         let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
         let vectors = VectorDomain::new(VectorDomainConfig::new(cpus, Arc::clone(&kernel) as _));
+        let vectors = Arc::new(vectors.map_err(|error| error.to_string())?);
         for cpu in apics.cpus() {
             vectors.online(cpu, ApicId::new(LocalApics::id(cpu))).map_err(|error| error.to_string())?;
         }
@@ -80,13 +81,14 @@ fn remap(
         RemapTableConfig { size, mode: ApicMode::Xapic, compatibility: CompatibilityFormat::Blocked };
     let table = RemapTable::new(config, TableMemory::new(Arc::clone(ram), base));
     unit.set_table(table.address_register(base));
-    Ok(RemappedVectors::new(RemappedVectorsConfig {
+    let remapped = RemappedVectors::new(RemappedVectorsConfig {
         vectors: Arc::clone(vectors),
         table,
         cache: Arc::clone(unit) as _,
         base: UNIT,
         sources: Box::new(Source::pci),
-    }))
+    });
+    remapped.map(Arc::new).map_err(|error| error.to_string())
 }
 
 struct X86Root {

@@ -33,15 +33,15 @@ impl<P: Platform + 'static> Kernel<P> {
         gic.cpu_on(boot, registers)?;
         let its = Arc::new(Its::new(platform, gic.lpis()?.clone(), its)?);
         its.cpu_on(&gic, boot)?;
-        let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.clone()));
-        Ok(Self { gic, its, interrupts })
+        let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.clone()))?;
+        Ok(Self { gic, its, interrupts: Arc::new(interrupts) })
     }
 
     /// On every other CPU, once it runs and before it unmasks interrupts.
     pub fn cpu_on(&self, cpu: Cpu, registers: &impl SystemRegisters) -> Result<(), Box<dyn Error>> {
         self.gic.cpu_on(cpu, registers)?;
         self.its.cpu_on(&self.gic, cpu)?;
-        self.interrupts.cpu_online(cpu)?; // tells which managed vectors could not come back
+        self.interrupts.cpu_online(cpu, |_| {})?; // is told which managed vectors could not come back
         Ok(())
     }
 

@@ -60,9 +60,10 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
     let count = u16::try_from(cpus.count()).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
     let host = Arc::clone(&powered.platform) as _;
     let interrupts = Interrupts::new(Config::new(count, host).with_wired(Arc::clone(&gic) as _));
+    let interrupts = Arc::new(interrupts.map_err(|error| failed("making the interrupt core", &error))?);
     for (cpu, core) in (0..).map(Cpu::new).zip(&powered.cores) {
         core.serve(&interrupts);
-        interrupts.cpu_online(cpu).map_err(|error| failed("bringing a CPU on line", &error))?;
+        interrupts.cpu_online(cpu, |_| {}).map_err(|error| failed("bringing a CPU on line", &error))?;
     }
     let mut system = System {
         description,

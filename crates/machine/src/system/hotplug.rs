@@ -80,14 +80,16 @@ impl System {
 
     fn try_unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<Moved, String> {
         let surprises = self.surprises.load(Ordering::SeqCst);
-        let stranded = self.interrupts.cpu_offline(cpu).map_err(|error| error.to_string())?;
+        let mut stranded = Vec::new();
+        let offline = self.interrupts.cpu_offline(cpu, |one| stranded.push(one));
+        offline.map_err(|error| error.to_string())?;
         // A device that was pulled out meanwhile takes no message.
         let pulled_out = surprises % 2 == 1 || surprises != self.surprises.load(Ordering::SeqCst);
         let may_stay = |error: &MoveError| {
             is_endpoints_limit(error) || (pulled_out && matches!(error, MoveError::Store(_)))
         };
         if !stranded.is_empty() && stranded.iter().all(|stranded| may_stay(&stranded.error)) {
-            self.interrupts.cpu_online(cpu).map_err(|error| error.to_string())?;
+            self.interrupts.cpu_online(cpu, |_| {}).map_err(|error| error.to_string())?;
             return Ok(Moved::Refused);
         }
         if let Some(stranded) = stranded.first() {
@@ -118,8 +120,10 @@ impl System {
             let pending = attached.ok_or("its LPIs are off")?.pending;
             direct_lpi.cpu_on(cpu, pending).map_err(|error| error.to_string())?;
         }
-        let left = self.interrupts.cpu_online(cpu).map_err(|error| error.to_string())?;
-        left.first().map_or(Ok(()), |left| Err(format!("irq {} did not start: {}", left.irq, left.error)))
+        let mut left = None;
+        let online = self.interrupts.cpu_online(cpu, |one| left = Some(one));
+        online.map_err(|error| error.to_string())?;
+        left.map_or(Ok(()), |left| Err(format!("irq {} did not start: {}", left.irq, left.error)))
     }
 
     /// Removes `unit` and adds it again.

@@ -236,7 +236,8 @@ impl Unit {
             let irq = handle.irq();
             drop(handle);
             // No handler runs any more: the count is final, and the number not yet another's.
-            let redelivered = system.interrupts.irq_info(irq).map_or(0, |info| info.redelivered);
+            let info = system.interrupts.irq_info(irq).ok().flatten();
+            let redelivered = info.map_or(0, |info| info.redelivered);
             vector.redelivered.fetch_add(redelivered, Ordering::Relaxed);
         }
         // A device that is gone does not take its store's shutdown.

@@ -48,7 +48,8 @@ fn fire_all(device: &SoftDevice, runs: &Runs, cpu: Cpu) -> Result<u64, crate::re
 }
 
 fn take_away(machine: &'static Machine, cpu: Cpu) -> Outcome {
-    let stranded = machine.interrupts.cpu_offline(cpu)?;
+    let mut stranded = Vec::new();
+    machine.interrupts.cpu_offline(cpu, |one| stranded.push(one))?;
     check!(stranded.is_empty(), "{stranded:?} stay on CPU {cpu}");
     if let Some(its) = &machine.its {
         its.cpu_off(cpu, Cpu::new(0))?;

@@ -1,6 +1,6 @@
 //! Two kinds of controller: one whose messages stay, one whose messages name the CPU.
 
-use super::{Hook, assert_task, count_down};
+use super::{Hook, Locked, assert_task, count_down, judge, lock};
 use msi_types::{
     Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Granule, Initially,
     Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// How a controller's messages relate to CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,8 +106,8 @@ impl Controller {
         })
     }
 
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn inside(&self) -> Locked<'_, Inside> {
+        lock(&self.inside)
     }
 
     fn may_fail(&self) -> Result<(), MsiError> {
@@ -174,13 +174,21 @@ impl Controller {
         self.inside().lines.get_mut(&vector).unwrap().cpu = cpu;
     }
 
+    fn set_masked(&self, vector: Vector, masked: bool) {
+        match self.inside().lines.get_mut(&vector) {
+            Some(line) => line.masked = masked,
+            None => judge(false, "masked or unmasked after it was freed"),
+        }
+    }
+
     fn take_back(&self, device: &Attachment, block: &VectorBlock) {
         let mut inside = self.inside();
         for index in 0..block.count().get() {
             let vector = block.vector(index).unwrap();
-            let line = inside.lines.remove(&vector).expect("freed twice");
-            assert!(!line.moving, "freed while it moves");
-            assert!(inside.devices.get_mut(&device.cookie()).expect("not attached").remove(&vector));
+            let line = inside.lines.remove(&vector);
+            judge(line.is_some_and(|line| !line.moving), "freed twice, or while it moves");
+            let of_device = inside.devices.get_mut(&device.cookie());
+            judge(of_device.is_some_and(|vectors| vectors.remove(&vector)), "not the device's");
             inside.pending.retain(|(_, pending)| *pending != vector);
         }
     }
@@ -225,7 +233,7 @@ impl MsiParent for Controller {
 
     fn attach(&self, device: RequesterId, _: u32) -> Result<Attachment, MsiError> {
         self.may_fail()?;
-        self.requesters.lock().unwrap().push(device);
+        lock(&self.requesters).push(device);
         let mut inside = self.inside();
         inside.attached += 1;
         let cookie = inside.attached;
@@ -235,8 +243,8 @@ impl MsiParent for Controller {
 
     fn detach(&self, device: Attachment) {
         assert_task();
-        let vectors = self.inside().devices.remove(&device.cookie()).expect("detached twice");
-        assert!(vectors.is_empty(), "detached with vectors");
+        let vectors = self.inside().devices.remove(&device.cookie());
+        judge(vectors.is_some_and(|vectors| vectors.is_empty()), "detached twice, or with vectors");
     }
 
     fn allocate_managed(
@@ -247,7 +255,7 @@ impl MsiParent for Controller {
     ) -> Result<VectorBlock, MsiError> {
         assert!(among.contains(&request.cpu));
         let block = self.allocate(device, request)?;
-        self.managed.lock().unwrap().push(among.to_vec());
+        lock(&self.managed).push(among.to_vec());
         Ok(block)
     }
 
@@ -337,12 +345,12 @@ impl MsiParent for Controller {
 
     fn mask(&self, vector: Vector) {
         self.mask_calls.fetch_add(1, Ordering::Relaxed);
-        self.inside().lines.get_mut(&vector).expect("masked after it was freed").masked = true;
+        self.set_masked(vector, true);
     }
 
     fn unmask(&self, vector: Vector) {
         self.unmask_calls.fetch_add(1, Ordering::Relaxed);
-        self.inside().lines.get_mut(&vector).expect("unmasked after it was freed").masked = false;
+        self.set_masked(vector, false);
     }
 
     fn set_pending(&self, vector: Vector, pending: Pending) {

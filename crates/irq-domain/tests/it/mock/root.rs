@@ -1,6 +1,6 @@
 //! The root's wired inputs.
 
-use super::assert_task;
+use super::{assert_task, judge, lock};
 use msi_types::{Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
@@ -35,13 +35,16 @@ impl Root {
     }
 
     pub(crate) fn line(&self, vector: u32) -> Option<WiredLine> {
-        self.lines.lock().unwrap().get(&Vector::new(vector)).copied()
+        lock(&self.lines).get(&Vector::new(vector)).copied()
     }
 
     fn change(&self, vector: Vector, change: impl FnOnce(&mut WiredLine)) {
         // Private vectors are nobody's claim.
         if vector.get() >= 32 {
-            change(self.lines.lock().unwrap().get_mut(&vector).expect("not claimed"));
+            match lock(&self.lines).get_mut(&vector) {
+                Some(line) => change(line),
+                None => judge(false, "not claimed"),
+            }
         }
     }
 }
@@ -49,7 +52,7 @@ impl Root {
 impl WiredParent for Root {
     fn claim(&self, first: Vector, _: NonZeroU16) -> Result<(), MsiError> {
         assert_task();
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = lock(&self.lines);
         if !self.inputs.contains(&first.get()) || lines.contains_key(&first) {
             return Err(MsiError::UnknownVector(first));
         }
@@ -59,7 +62,7 @@ impl WiredParent for Root {
 
     fn release(&self, first: Vector, _: NonZeroU16) {
         assert_task();
-        self.lines.lock().unwrap().remove(&first).expect("released twice");
+        judge(lock(&self.lines).remove(&first).is_some(), "released twice");
     }
 
     fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError> {
@@ -86,7 +89,7 @@ impl WiredParent for Root {
     }
 
     fn set_pending(&self, vector: Vector, pending: Pending) {
-        let mut all = self.pending.lock().unwrap();
+        let mut all = lock(&self.pending);
         match pending {
             Pending::Set => all.insert(vector),
             Pending::Clear => all.remove(&vector),
@@ -94,6 +97,6 @@ impl WiredParent for Root {
     }
 
     fn is_pending(&self, vector: Vector) -> bool {
-        self.pending.lock().unwrap().contains(&vector)
+        lock(&self.pending).contains(&vector)
     }
 }

@@ -1,7 +1,7 @@
 //! A device's message store, and the device behind it.
 
 use super::controller::Controller;
-use super::{assert_task, count_down};
+use super::{Locked, assert_task, count_down, lock};
 use msi_types::{
     FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
     Trigger,
@@ -9,7 +9,7 @@ use msi_types::{
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// What kind of store a test wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,8 +113,8 @@ impl Store {
         })
     }
 
-    fn cells(&self) -> MutexGuard<'_, Vec<SlotState>> {
-        self.cells.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn cells(&self) -> Locked<'_, Vec<SlotState>> {
+        lock(&self.cells)
     }
 
     pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
@@ -176,7 +176,7 @@ impl Store {
 
 struct Open<'a> {
     store: &'a Store,
-    cells: MutexGuard<'a, Vec<SlotState>>,
+    cells: Locked<'a, Vec<SlotState>>,
     failure: Option<StoreError>,
 }
 

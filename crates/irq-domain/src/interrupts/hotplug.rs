@@ -1,0 +1,158 @@
+//! CPUs that come and go, and interrupts that follow. Nothing here allocates: what a CPU that goes off line takes
+//! was reserved when the core was made.
+
+use super::Interrupts;
+use super::candidates::Candidates;
+use super::placement::{Unreachable, unless_unknown};
+use crate::descriptor::{Descriptor, Source};
+use crate::error::{MoveError, Stranded, UnknownCpu};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use doorbell_fallible::try_collect;
+use msi_types::Cpu;
+
+/// The CPUs that interrupts may be sent to.
+pub(crate) struct Hotplug {
+    /// Ascending.
+    pub(crate) online: Vec<Cpu>,
+    room: Candidates,
+}
+
+impl Hotplug {
+    /// With the boot CPU, and room for all.
+    pub(super) fn try_new(cpus: usize) -> Result<Self, TryReserveError> {
+        let mut online = try_collect((0..).map(Cpu::new).take(cpus))?;
+        online.truncate(1);
+        Ok(Self { online, room: Candidates::try_new(cpus)? })
+    }
+
+    fn insert(&mut self, cpu: Cpu) {
+        if let Err(index) = self.online.binary_search(&cpu) {
+            self.online.insert(index, cpu);
+        }
+    }
+
+    fn remove(&mut self, cpu: Cpu) {
+        self.online.retain(|other| *other != cpu);
+    }
+}
+
+impl Interrupts {
+    /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts that were
+    /// shut down for want of a CPU start again there; nothing else is moved to it. Calls `stranded` for each that could
+    /// not be started: it stays shut down. `stranded` calls nothing of the core. Task.
+    pub fn cpu_online(&self, cpu: Cpu, mut stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
+        let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
+        let mut hotplug = self.hotplug.write(self.host());
+        online.store(true, Ordering::SeqCst);
+        hotplug.insert(cpu);
+        for descriptor in self.each() {
+            if let Err(error) = self.start(&descriptor, cpu) {
+                stranded(Stranded { irq: descriptor.irq, error });
+            }
+        }
+        Ok(())
+    }
+
+    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any more. A managed
+    /// interrupt that has no CPU left is shut down until one is back. Calls `stranded` for each that could not be moved;
+    /// it calls nothing of the core. Never fails for want of memory. The CPU still takes interrupts when this is called,
+    /// and until its controller interface has handed out what was pending there. Task.
+    pub fn cpu_offline(&self, cpu: Cpu, mut stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
+        let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
+        let mut hotplug = self.hotplug.write(self.host());
+        online.store(false, Ordering::SeqCst);
+        hotplug.remove(cpu);
+        for descriptor in self.each() {
+            if let Err(error) = self.evacuate(&descriptor, cpu, &mut hotplug) {
+                stranded(Stranded { irq: descriptor.irq, error });
+            }
+        }
+        Ok(())
+    }
+
+    /// May interrupts be sent to this CPU? Any.
+    pub fn is_online(&self, cpu: Cpu) -> bool {
+        self.online.get(cpu.index()).is_some_and(|online| online.load(Ordering::SeqCst))
+    }
+
+    /// The CPUs on line, ascending. Task.
+    pub fn online_cpus(&self) -> impl Iterator<Item = Cpu> {
+        (0..).map(Cpu::new).take(self.cpus()).filter(|cpu| self.is_online(*cpu))
+    }
+
+    /// Moves an interrupt away from `from`, if it is there.
+    fn evacuate(&self, descriptor: &Descriptor, from: Cpu, hotplug: &mut Hotplug) -> Result<(), MoveError> {
+        if self.settled_target(descriptor) != Some(from) {
+            return Ok(());
+        }
+        let Hotplug { online, room } = hotplug;
+        let relocate = |cpu| self.relocate(descriptor, cpu, None);
+        if let Some(among) = &descriptor.among {
+            let moved = Self::first_of(self.least_managed(among, online, room), relocate);
+            return moved.map_or_else(
+                || {
+                    self.shut_down(descriptor);
+                    Ok(())
+                },
+                unless_unknown,
+            );
+        }
+        if let Some(moved) = self.among_wanted(descriptor, hotplug, relocate) {
+            return unless_unknown(moved);
+        }
+        let choice = self.choose_cpu(&hotplug.online).ok_or(MoveError::Offline(from))?;
+        unless_unknown(Self::first_reachable(choice, &hotplug.online, relocate))
+    }
+
+    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none can be reached.
+    fn among_wanted(
+        &self,
+        descriptor: &Descriptor,
+        Hotplug { online, room }: &mut Hotplug,
+        relocate: impl FnMut(Cpu) -> Result<(), MoveError>,
+    ) -> Option<Result<(), MoveError>> {
+        room.fill(online, descriptor.wanted.lock(self.host()).as_deref()?);
+        let moved = Self::first_of(self.preferred(room), relocate)
+            .filter(|moved| !moved.as_ref().is_err_and(Unreachable::is_unreachable));
+        if moved.is_none() {
+            *descriptor.wanted.lock(self.host()) = None;
+        }
+        moved
+    }
+
+    /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends stays pending.
+    fn shut_down(&self, descriptor: &Descriptor) {
+        let mut control = descriptor.control.lock(self.host());
+        if !core::mem::replace(&mut control.shut_down, true) {
+            self.disable(descriptor, &mut control);
+        }
+    }
+
+    /// Lets a managed interrupt through again that was shut down, on one of its CPUs.
+    fn start(&self, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
+        let managed = descriptor.among.as_ref().is_some_and(|among| among.contains(&cpu));
+        if !managed || !descriptor.control.lock(self.host()).shut_down {
+            return Ok(());
+        }
+        unless_unknown(self.relocate(descriptor, cpu, None))?;
+        let mut control = descriptor.control.lock(self.host());
+        control.shut_down = false;
+        self.enable(descriptor, &mut control);
+        Ok(())
+    }
+
+    /// The target once no move is under way. A move to a CPU checks that it is on line under the same lock:
+    /// seen after the CPU was marked off line, the answer cannot become that CPU again.
+    fn settled_target(&self, descriptor: &Descriptor) -> Option<Cpu> {
+        match &descriptor.source {
+            Source::PerCpu(_) => None,
+            Source::Wired(_) => {
+                let _targets = self.wired_targets.lock(self.host());
+                Some(descriptor.target())
+            }
+            Source::Msi { domain, .. } => Some(domain.settled_target(self, descriptor)),
+        }
+    }
+}

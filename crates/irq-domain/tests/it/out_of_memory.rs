@@ -1,0 +1,322 @@
+//! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back asks for nothing.
+
+use crate::bridge;
+use crate::layers::{Translation, iommu};
+use crate::mock::{CPUS, Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
+use doorbell_test_support::{Outside, with_allocations};
+use irq_domain::layer::DoorbellMode;
+use irq_domain::{
+    Config, Dispatched, Interrupts, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError,
+    SharedDevice, SharedDeviceConfig, Start, WiredRequest,
+};
+use msi_types::{Cpu, Granule, MsiError, RequesterId, Shape, Trigger, Vector};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
+const LINE: WiredRequest<'static> =
+    WiredRequest { vector: Vector::new(40), trigger: Trigger::Edge, name: "line", start: Start::Enabled };
+
+/// Runs `operation` with ever more allocations until it succeeds, at least after so many failures; `check` looks at
+/// each failure.
+fn until_it_succeeds<T, E>(
+    least: u32,
+    mut operation: impl FnMut() -> Result<T, E>,
+    mut check: impl FnMut(E),
+) -> T {
+    let mut allocations = 0;
+    loop {
+        match with_allocations(allocations, &mut operation) {
+            Ok(done) => {
+                assert!(allocations >= least, "{allocations} allocations failed");
+                return done;
+            }
+            Err(error) => check(error),
+        }
+        allocations += 1;
+    }
+}
+
+/// What is in use: numbers, devices, vectors, lines.
+fn in_use(machine: &Machine) -> [usize; 4] {
+    let Machine { interrupts, controller, root } = machine;
+    let lines = root.lines.lock().unwrap().len();
+    let numbers = interrupts.snapshot().unwrap().len();
+    [numbers, controller.devices_attached(), controller.vectors_in_use(), lines]
+}
+
+#[test]
+fn a_core_without_memory_is_an_error() {
+    let config = || {
+        let _outside = Outside::new();
+        Config::new(NonZeroU16::new(4).unwrap(), Arc::new(Kernel))
+    };
+    let interrupts = until_it_succeeds(4, || Interrupts::new(config()), drop);
+    assert_eq!(interrupts.online_cpus().collect::<Vec<_>>(), [Cpu::new(0)]);
+}
+
+#[test]
+fn an_attachment_without_memory_is_given_back() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let nothing_remains = |error| {
+        assert_eq!(error, MsiDeviceError::NoMemory);
+        assert_eq!(in_use(&machine), [0; 4]);
+    };
+    drop(until_it_succeeds(4, || machine.try_attach(&store), nothing_remains));
+    let config = || SharedDeviceConfig { requester: DEVICE, parent: machine.controller.clone(), vectors: 16 };
+    let shared =
+        until_it_succeeds(1, || SharedDevice::attach(&machine.interrupts, config()), nothing_remains);
+    let domain = until_it_succeeds(
+        3,
+        || shared.domain("store", store.clone()),
+        |error| assert_eq!((error, machine.controller.devices_attached()), (MsiDeviceError::NoMemory, 1)),
+    );
+    drop(domain);
+    drop(shared);
+    assert_eq!(in_use(&machine), [0; 4]);
+}
+
+/// Allocates in each way; after each failure nothing is in use but what was before.
+fn allocate_without_memory(
+    kind: StoreKind,
+    least: u32,
+    allocate: impl Fn(&MsiDevice) -> Result<Vec<irq_domain::MsiVector>, MsiDeviceError>,
+) {
+    let machine = Machine::new(Kind::NamesCpu);
+    let store = machine.store(kind);
+    let device = machine.attach(&store);
+    let before = in_use(&machine);
+    let granted = until_it_succeeds(
+        least,
+        || allocate(&device),
+        |error| {
+            assert_eq!(error, MsiDeviceError::NoMemory);
+            assert_eq!(in_use(&machine), before);
+            assert!(!store.enabled.load(std::sync::atomic::Ordering::SeqCst));
+        },
+    );
+    assert_eq!(device.vectors().unwrap(), granted);
+    for slot in granted.iter().map(|vector| vector.slot) {
+        let handle = device.request(slot, "test", |_| {}).unwrap();
+        store.fire(slot);
+        machine.settle();
+        assert_eq!(handle.count(), 1);
+    }
+    drop(device);
+    assert_eq!(in_use(&machine), [0; 4]);
+}
+
+#[test]
+fn vectors_without_memory_are_given_back() {
+    allocate_without_memory(StoreKind::MSIX, 10, |device| device.allocate(Shape::Independent, 1..=8));
+    allocate_without_memory(StoreKind::MSI, 8, |device| device.allocate(Shape::AlignedGroup, 8..=8));
+    allocate_without_memory(StoreKind::LEVEL, 10, |device| device.allocate(Shape::Independent, 2..=3));
+    allocate_without_memory(StoreKind::MSIX, 10, |device| device.allocate_at(&[5, 1, 7]));
+    let among = [1, 2].map(Cpu::new);
+    allocate_without_memory(StoreKind::MSIX, 8, |device| device.allocate_managed(3, &among));
+}
+
+#[test]
+fn a_handler_without_memory_is_refused() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let before = in_use(&machine);
+    let refused = |error| {
+        assert_eq!(error, RequestError::NoMemory);
+        assert_eq!(in_use(&machine), before);
+    };
+    let owned = Arc::new(());
+    let handler = || {
+        let owned = owned.clone();
+        move |_: &irq_domain::IrqContext<'_>| drop(owned.clone())
+    };
+    let interrupts = &machine.interrupts;
+    let message = until_it_succeeds(3, || device.request(1, "message", handler()), refused);
+    let line = until_it_succeeds(5, || interrupts.request_wired(LINE, handler()), refused);
+    drop(line);
+    let (private, edge) = (Vector::new(27), Trigger::Edge);
+    let private = || interrupts.request_per_cpu(private, edge, "timer", handler());
+    drop(until_it_succeeds(5, private, refused));
+    assert_eq!(in_use(&machine), before);
+    drop(message);
+    assert_eq!(Arc::strong_count(&owned), 1);
+}
+
+#[test]
+fn an_input_without_memory_keeps_no_vector() {
+    let machine = Machine::new(Kind::Stays);
+    let (_hardware, bridge) = bridge::attach(&machine);
+    let before = in_use(&machine);
+    let handle = until_it_succeeds(
+        10,
+        || bridge.request(bridge::LEVEL, |_| {}),
+        |error| {
+            let no_memory = [RequestError::NoMemory, RequestError::Bridge(MsiDeviceError::NoMemory)];
+            assert!(no_memory.contains(&error), "{error}");
+            assert_eq!(in_use(&machine), before);
+        },
+    );
+    assert_eq!(handle.count(), 0);
+}
+
+#[test]
+fn an_affinity_without_memory_stays_as_it_was() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate_at(&[0]).unwrap();
+    let message = device.request(0, "message", |_| {}).unwrap();
+    let line = machine.interrupts.request_wired(LINE, |_| {}).unwrap();
+    for handle in [&message, &line] {
+        let before = handle.effective_affinity();
+        let to = Cpu::new((before.get() + 1) % CPUS);
+        let stays = |error| {
+            assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, before));
+        };
+        let moved = until_it_succeeds(2, || handle.set_affinity(to), stays);
+        assert_eq!(moved.irqs, [handle.irq()]);
+        let stays = |error| assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, to));
+        let moved = until_it_succeeds(3, || handle.set_affinity_among(&[before]), stays);
+        assert_eq!((moved.to, moved.irqs), (before, vec![handle.irq()]));
+    }
+}
+
+#[test]
+fn a_view_without_memory_is_an_error() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    let granted = device.allocate(Shape::Independent, 3..=3).unwrap();
+    let interrupts = &machine.interrupts;
+    assert_eq!(until_it_succeeds(4, || interrupts.snapshot(), drop).len(), 3);
+    assert!(until_it_succeeds(1, || interrupts.irq_info(granted[0].irq), drop).is_some());
+    assert_eq!(until_it_succeeds(1, || device.vectors(), drop), granted);
+}
+
+#[test]
+fn a_layer_without_memory_gives_everything_back() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let translation = Translation::new(DoorbellMode::Mapped(Granule::Size4K));
+    let parent = iommu(&machine, &translation);
+    let store = machine.store(StoreKind::MSIX);
+    let config = || MsiDeviceConfig {
+        name: "device",
+        requester: DEVICE,
+        parent: parent.clone(),
+        store: store.clone(),
+    };
+    let no_memory = |error| match error {
+        MsiDeviceError::NoMemory | MsiDeviceError::Controller(MsiError::NoMemory(_)) => {}
+        other => panic!("{other}"),
+    };
+    let attach = || MsiDevice::attach(&machine.interrupts, config());
+    let device = until_it_succeeds(5, attach, |error| {
+        no_memory(error);
+        assert_eq!(in_use(&machine), [0; 4]);
+    });
+    let allocate = || device.allocate(Shape::Independent, 2..=2);
+    until_it_succeeds(12, allocate, |error| {
+        no_memory(error);
+        assert_eq!((in_use(&machine), translation.pages()), ([0, 1, 0, 0], 0));
+    });
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    let before = handle.effective_affinity();
+    until_it_succeeds(
+        2,
+        || handle.set_affinity(Cpu::new(3)),
+        |_| assert_eq!((handle.effective_affinity(), translation.pages()), (before, 2)),
+    );
+    with_allocations(0, || drop(device));
+    assert_eq!((in_use(&machine), translation.pages()), ([0; 4], 0));
+}
+
+/// A device with eight handlers, one vector that is managed, a line and a timer.
+struct Busy {
+    machine: Machine,
+    device: MsiDevice,
+    handles: Vec<irq_domain::IrqHandle>,
+    private: irq_domain::PerCpuHandle,
+}
+
+impl Busy {
+    fn new() -> Self {
+        let machine = Machine::new(Kind::NamesCpu);
+        let device = machine.attach(&machine.store(StoreKind::MSIX));
+        device.allocate(Shape::Independent, 7..=7).unwrap();
+        device.allocate_managed(7, &[1, 2].map(Cpu::new)).unwrap();
+        let mut handles: Vec<_> = (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+        handles.push(machine.interrupts.request_wired(LINE, |_| {}).unwrap());
+        handles[0].set_affinity_among(&[1, 3].map(Cpu::new)).unwrap();
+        let private =
+            machine.interrupts.request_per_cpu(Vector::new(27), Trigger::Edge, "timer", |_| {}).unwrap();
+        Self { machine, device, handles, private }
+    }
+}
+
+#[test]
+fn cpus_come_and_go_without_memory() {
+    let Busy { machine, handles, .. } = &Busy::new();
+    for cpu in [1, 2, 3].map(Cpu::new) {
+        with_allocations(0, || {
+            machine.interrupts.cpu_offline(cpu, |stranded| panic!("{stranded:?}")).unwrap();
+        });
+        assert!(handles.iter().all(|handle| handle.effective_affinity() != cpu || cpu.get() == 2));
+    }
+    let managed = handles[7].irq();
+    assert!(!machine.interrupts.irq_info(managed).unwrap().unwrap().enabled);
+    with_allocations(0, || {
+        machine.interrupts.cpu_online(Cpu::new(1), |stranded| panic!("{stranded:?}")).unwrap();
+    });
+    assert!(machine.interrupts.irq_info(managed).unwrap().unwrap().enabled);
+    assert_eq!(machine.interrupts.bring_online(Cpu::new(2)), Ok(vec![]));
+}
+
+#[test]
+fn what_is_given_back_takes_no_memory() {
+    let Busy { machine, device, mut handles, private } = Busy::new();
+    let in_interrupt = handles.split_off(4);
+    with_allocations(0, || {
+        in_hard_irq(0, || drop(in_interrupt));
+        for handle in &handles {
+            handle.disable();
+            handle.enable();
+        }
+        device.restore().unwrap();
+        machine.interrupts.reclaim();
+        device.free(5).unwrap();
+        drop((handles, private));
+        in_hard_irq(0, || drop(device));
+        machine.interrupts.reclaim();
+    });
+    assert_eq!(in_use(&machine), [0; 4]);
+}
+
+#[test]
+fn dispatch_takes_no_memory() {
+    let Busy { machine, handles, private, .. } = &Busy::new();
+    with_allocations(0, || {
+        for (cpu, vector) in handles.iter().map(|handle| (handle.effective_affinity(), handle.vector())) {
+            let dispatched = in_hard_irq(cpu.get(), || machine.interrupts.dispatch(cpu, vector));
+            assert_eq!(dispatched, Dispatched::Handled);
+        }
+        in_hard_irq(1, || private.enable_here());
+        let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), private.vector()));
+        assert_eq!(dispatched, Dispatched::Handled);
+    });
+}
+
+#[test]
+fn a_hierarchy_is_described_without_memory() {
+    struct Counter(usize);
+    impl std::fmt::Write for Counter {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            self.0 += text.len();
+            Ok(())
+        }
+    }
+    let Busy { machine, handles, .. } = &Busy::new();
+    let mut out = Counter(0);
+    with_allocations(0, || machine.interrupts.describe(handles[0].irq(), &mut out).unwrap());
+    assert!(out.0 > 100);
+}
