@@ -74,15 +74,15 @@ struct Replay {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
     ram: Arc<Ram>,
-    /// Where Linux puts the next command.
+    /// Offset of Linux's next command.
     slot: u64,
     /// (DeviceID, EventID) → (INTID, collection), as Linux mapped them.
     events: HashMap<(u64, u64), (u64, u64)>,
     /// Events whose LPI Linux has enabled.
     enabled: HashSet<(u64, u64)>,
     messages: usize,
-    /// What happens to the model before each access and under each message: nothing, or a migration, which does this to
-    /// what is saved.
+    /// Change that a migration makes to the saved state, before each access and under each message.
+    /// `None` without migrations.
     migration: Option<fn(&mut SavedState)>,
 }
 
@@ -140,7 +140,7 @@ impl Replay {
         self.gic.write(base + hex(offset), width(bytes), hex(value)).unwrap();
     }
 
-    /// What Linux read is what the model answers, but for what identifies an implementation.
+    /// Compares a value that Linux read with the model's, except for identification registers.
     fn compare(&self, words: &[&str], line: &str) {
         let [offset, bytes, value] = words else { panic!("{words:?}") };
         if [GITS_TYPER, GITS_IIDR].contains(&hex(offset)) {

@@ -228,7 +228,7 @@ fn distributor_control_bits_by_view() {
     assert!(gicd::Ctlr::from(1 << 7).e1nwf());
 }
 
-/// What QEMU's `virt` machine (gic-version=3) answers, read on a stopped machine.
+/// Values of QEMU's `virt` machine (gic-version=3), read on a stopped machine.
 #[test]
 fn type_registers_as_another_implementation_has_them() {
     let distributor = gicd::Typer::from(0x037A_0007);

@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
     answer(parsed);
 });
 
-/// What the parser answered must hold together.
+/// Checks that the parser's answer is consistent.
 fn answer(parsed: Result<Description, devicetree::DtbError>) {
     match parsed {
         Ok(description) => check(&description),

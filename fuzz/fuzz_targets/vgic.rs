@@ -9,7 +9,7 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// What a machine of this size may use, the guest's memory and the fuzzer's growth included.
+/// Memory limit of a machine of this size, the guest's memory and the fuzzer's growth included.
 const MOST_BYTES: usize = 64 << 20;
 
 fuzz_target!(|input: (Shape, Vec<Step>)| {

@@ -2,7 +2,7 @@
 
 use gic_firmware::devicetree::MAX_DEPTH;
 
-/// How a devicetree begins.
+/// First word of a devicetree.
 pub const MAGIC: [u8; 4] = 0xd00d_feed_u32.to_be_bytes();
 
 /// Names of nodes that the parser may know, or not.

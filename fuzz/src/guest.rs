@@ -23,7 +23,7 @@ const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
 const FIRST_LPI: u64 = 8192;
 const NOTHING: u64 = 1023;
 
-/// What the ITS is like.
+/// Configuration of the ITS.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Shape {
     stalls_at_errors: bool,
@@ -32,7 +32,7 @@ pub struct Shape {
     little_work_per_access: bool,
 }
 
-/// What the guest does next.
+/// Next action of the guest.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Step {
     /// Puts a command into the queue that may well be meant.

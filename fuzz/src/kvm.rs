@@ -36,7 +36,7 @@ pub struct Monitor {
     memory: Arc<Memory>,
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
-    /// What was restored by attributes so far.
+    /// State restored by attributes so far.
     state: SavedState,
     commands_left: u8,
 }
@@ -48,7 +48,7 @@ impl Kick for NoKick {
 }
 
 impl Monitor {
-    /// How many acts are looked at.
+    /// Number of acts that are carried out.
     pub const MOST_ACTS: usize = 64;
 
     /// Creates a machine, or takes a usual one if nothing that can run comes out of it.
@@ -152,7 +152,7 @@ impl Monitor {
         outcome
     }
 
-    /// What only reads changes nothing.
+    /// Reads, and checks that nothing changes.
     fn read_only(&mut self, read: impl FnOnce(&KvmView<'_>)) {
         self.memory.allow([]);
         let view = view(&self.config, &self.state, &self.memory);
@@ -197,7 +197,7 @@ impl Monitor {
         }
     }
 
-    /// Where the guest has its tables, as far as they can be written.
+    /// Ranges of the guest's tables, as far as they can be written.
     fn tables(&self) -> Vec<Range<u64>> {
         let mut tables = Vec::new();
         for its in &self.state.its {
@@ -235,7 +235,7 @@ fn view<'a>(config: &'a VgicConfig, state: &SavedState, memory: &'a Arc<Memory>)
     KvmView::new(config, state.clone(), &**memory).expect("what came from a view can be viewed")
 }
 
-/// What is refused changes nothing.
+/// Checks that a refused call changes nothing.
 fn take_make(creation: &mut KvmCreation, make: Make) {
     let before = creation.clone();
     let outcome = match make {

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: inputs turned into something that gets past the first check.
+//! Common parts of the fuzz targets: inputs turned into something that gets past the first check.
 #![forbid(unsafe_code)]
 
 pub mod devicetree;

@@ -27,7 +27,7 @@ const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
 /// Most reads of guest memory in one step: a pending table, and what a budget of work reads by the byte.
 const MOST_READS: u64 = 40_000;
 
-/// What the machine is like.
+/// Configuration of the machine.
 #[derive(Arbitrary, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
     two_security_states: bool,
@@ -38,7 +38,7 @@ pub struct Shape {
     little_work_per_access: bool,
 }
 
-/// What happens next.
+/// Next action.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Step {
     /// The guest writes to a register.
@@ -278,7 +278,7 @@ impl Machine {
         self.queued += 1;
     }
 
-    /// Where the guest lets the model write.
+    /// Addresses of the guest's pending tables, where the model may write.
     fn pending_tables(&self) -> [u64; CPUS as usize] {
         core::array::from_fn(|cpu| {
             let register = self.redistributor(cpu as u64) + u64::from(gicr::PENDBASER.offset());

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use vgic::{GuestMemory, MemoryFault};
 
-/// Where things lie.
+/// Address map.
 pub mod layout {
     /// The command queue.
     pub const QUEUE: u64 = 0x4000_0000;
@@ -61,12 +61,12 @@ impl Memory {
         allowed.extend(tables);
     }
 
-    /// How often was anything read?
+    /// Returns the number of reads.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// How often was anything written by the model?
+    /// Returns the number of the model's writes.
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }

@@ -23,7 +23,7 @@ pub(crate) struct Apt {
     sources: Sources,
 }
 
-/// Which of the distribution's packages.
+/// Suite of the distribution that a package comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
     /// The release and its updates.

@@ -12,10 +12,10 @@ use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{cache, process, system};
 
-/// What is installed into the cache. Its complaints are worded alike within a version.
+/// Version that is installed into the cache. Its complaints are worded alike within a version.
 const VERSION: &str = "2026.9";
 const FOLDER: &str = "docs/bindings";
-/// How a counter-example states the complaint that it is to get.
+/// Prefix of the line in which a counter-example states its complaint.
 const COMPLAINT: &str = "// Complaint: ";
 
 /// Each schema, example and counter-example counted as one case.
@@ -47,7 +47,7 @@ struct Judge {
     /// The devicetree compiler, if it was unpacked, not installed.
     unpacked: Option<Tools>,
     folder: PathBuf,
-    /// Where what is compiled goes.
+    /// Folder for compiled files.
     output: PathBuf,
 }
 
@@ -93,7 +93,7 @@ impl Judge {
         Ok(())
     }
 
-    /// What dt-validate says of a devicetree; its exit code tells nothing.
+    /// Returns dt-validate's complaints about a devicetree; its exit code tells nothing.
     fn complaints(&self, blob: &Path) -> Result<String> {
         self.ask("dt-validate", &[Path::new("-s"), &self.folder, blob])
     }

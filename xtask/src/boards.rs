@@ -224,7 +224,8 @@ fn explained_shortage(report: &Value) -> Result<bool> {
     Ok(shortage)
 }
 
-/// Whether this is a device of the node, the node itself or a function behind it, that got vectors.
+/// Returns true if this is a device of the node, the node itself or a function behind it, that got
+/// vectors.
 fn is_served(device: &Value, node: &str) -> bool {
     let belongs = device["id"].as_str().is_some_and(|id| id.starts_with(node));
     belongs && device["vectors"].as_array().is_some_and(|vectors| !vectors.is_empty())

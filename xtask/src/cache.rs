@@ -1,4 +1,4 @@
-//! What is fetched once and kept: packages, devicetrees, tools.
+//! The cache of fetched files: packages, devicetrees, tools.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -12,7 +12,7 @@ pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
     env::var_os("DOORBELL_CACHE").map_or_else(|| workspace.target.join("cache"), PathBuf::from)
 }
 
-/// Whether `folder` was filled to the end by [`fill`].
+/// Returns true if [`fill`] filled `folder` to the end.
 pub(crate) fn is_filled(folder: &Path) -> bool {
     stamp(folder).exists()
 }

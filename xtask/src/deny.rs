@@ -8,13 +8,13 @@ use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{cache, process};
 
-/// What is installed into the cache where there is none on the machine.
+/// Version that is installed into the cache if the machine has none.
 const VERSION: &str = "0.20.2";
 /// The workspaces: each has a lock file of its own, and all are judged by the root's `deny.toml`.
 const MANIFESTS: [&str; 4] =
     ["Cargo.toml", "images/Cargo.toml", "fuzz/Cargo.toml", "peers/arm-vgic/Cargo.toml"];
 const CHECKS: [&str; 4] = ["licenses", "bans", "sources", "advisories"];
-/// How cargo-deny begins to say that the database of advisories cannot be reached.
+/// Prefix of cargo-deny's error that the database of advisories cannot be reached.
 const UNREACHABLE: &str = "failed to fetch advisory database";
 
 /// Each check of each workspace counted as one case.

@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 /// Includes building it, but is for hangs alone: the cases have a budget of their own.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// What a person wants to try.
+/// Options of a person's run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Wanted {
     /// Cases of each family
@@ -24,7 +24,7 @@ pub(crate) struct Wanted {
     seed: u64,
 }
 
-/// How much is tried on each QEMU.
+/// Effort on each QEMU.
 struct Budget {
     cases: u32,
     seed: u64,
@@ -32,8 +32,8 @@ struct Budget {
     limit: Duration,
 }
 
-/// What a run of all steps can afford: about a minute, with both QEMUs. The package's tests plant faults and find
-/// them, against a second model.
+/// Effort of a run of all steps: about a minute, with both QEMUs. The package's tests plant faults
+/// and find them, against a second model.
 const FIXED: Budget = Budget { cases: 4000, seed: 1, seconds: Some(28), limit: LIMIT };
 
 /// A fixed budget, on each QEMU that can be had.

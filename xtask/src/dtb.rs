@@ -47,7 +47,7 @@ impl Tree {
         }
     }
 
-    /// Where this tree is kept.
+    /// Returns the folder of this tree.
     pub(crate) fn folder(self, workspace: &Workspace) -> PathBuf {
         cache::folder(workspace).join("dtb").join(self.name())
     }

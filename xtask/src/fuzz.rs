@@ -14,9 +14,9 @@ use crate::{process, system, tests};
 
 /// The targets are a workspace of their own.
 const MANIFEST: &str = "fuzz/Cargo.toml";
-/// How long each target runs as part of the tests.
+/// Time that each target runs as part of the tests.
 const SECONDS: u64 = 60;
-/// What instruments the code as libFuzzer wants it, with the checks that a release build leaves out.
+/// Flags that instrument the code for libFuzzer, with the checks that a release build leaves out.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -28,7 +28,8 @@ const FLAGS: &[&str] = &[
     "-Cdebug-assertions",
     "-Coverflow-checks",
 ];
-/// What one input may take in seconds, and a target in MiB (after minutes all use some 30): more is a finding.
+/// Limits of one input in seconds, and of a target in MiB (after minutes all use some 30): more is
+/// a finding.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
 
 /// Each target for a while, each counted as one case.

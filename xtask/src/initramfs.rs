@@ -8,7 +8,7 @@ pub(super) struct File {
     pub(super) content: Content,
 }
 
-/// What a file is.
+/// Content of a file.
 #[derive(Debug)]
 pub(super) enum Content {
     Folder,
@@ -16,7 +16,7 @@ pub(super) enum Content {
     CharacterDevice { major: u32, minor: u32 },
 }
 
-/// What ends an archive.
+/// Name that ends an archive.
 const TRAILER: &str = "TRAILER!!!";
 
 /// An archive of `files`, folders before what is in them.

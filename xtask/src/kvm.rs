@@ -18,7 +18,7 @@ use crate::{cache, process};
 
 /// A run takes 10 to 20 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(5);
-/// What a further plan adds to that.
+/// Time that a further plan adds to that.
 const PER_PLAN: Duration = Duration::from_secs(5);
 /// A CPU with the virtualization host extensions, so that the kernel stays at EL2.
 const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
@@ -26,10 +26,10 @@ const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu",
 const SURROUNDINGS: &[&str] = &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
-/// What a person wants of the judge.
+/// Options of a person's run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Wanted {
-    /// How many plans move between KVM and the model
+    /// Number of plans that move between KVM and the model
     #[arg(long, default_value_t = 60)]
     plans: u32,
 }
@@ -117,7 +117,7 @@ fn contents(judge: Vec<u8>) -> Vec<File> {
     ]
 }
 
-/// What the judge said.
+/// Report of the judge.
 #[derive(Debug, Default)]
 struct Report {
     passed: usize,

@@ -10,9 +10,9 @@ use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
 
-/// What a first look may take, building excepted.
+/// Longest time of a first look, building excepted.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// When a run hangs.
+/// Time after which a run counts as hung.
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// `cargo run --release`, as a newcomer types it, and its report for programs.

@@ -21,7 +21,7 @@ pub(crate) fn cargo(directory: &Path) -> Command {
     command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()), directory)
 }
 
-/// Whether `program` is found and answers `--version`.
+/// Returns true if `program` is found and answers `--version`.
 pub(crate) fn exists(program: &str) -> bool {
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

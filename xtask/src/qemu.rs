@@ -33,7 +33,7 @@ pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
 const SECTORS: u64 = 2048;
 const SECTOR: usize = 512;
 
-/// Which of Debian's QEMUs.
+/// One of Debian's QEMUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Version {
     /// The release's.
@@ -60,13 +60,13 @@ impl Version {
     }
 }
 
-/// What a person wants to watch.
+/// Options of a person's run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
-    /// Which machine; all are named where none is given
+    /// Machine to run; all are named where none is given
     #[arg(long)]
     machine: Option<String>,
-    /// Which QEMU
+    /// QEMU to run it on
     #[arg(long, value_enum, default_value = "stable")]
     qemu: Version,
     /// Have QEMU tell what its ITS does
@@ -272,7 +272,7 @@ impl Bench<'_> {
         }
     }
 
-    /// What the image is to find, in its own words.
+    /// Returns the results that the image must find, in its own words.
     fn expected(&self) -> String {
         let mut functions = vec![machines::HOST_BRIDGE];
         functions.extend(machines::devices(self.version).filter_map(|device| device.function));
@@ -283,7 +283,7 @@ impl Bench<'_> {
     }
 }
 
-/// What the image cannot do to itself, in the words of QEMU's monitor.
+/// Returns the monitor command for an effect that the image cannot have on itself.
 fn requested(line: &str) -> Option<&'static str> {
     // A completion that does not come: neither fatal nor corrected, which the older QEMU would not pass on.
     let known = line.trim_end() == "request - an error at hp";
@@ -299,7 +299,7 @@ fn write_disk(file: &Path) -> Result<()> {
     fs::write(file, content).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// What the image said.
+/// Results that the image printed.
 #[derive(Debug, Default)]
 struct Count {
     passed: usize,

@@ -42,7 +42,7 @@ pub(crate) fn format(workspace: &Workspace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether every package is formatted.
+/// Checks that every package is formatted.
 pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "rustfmt")?;
     for packages in FORMATTED {

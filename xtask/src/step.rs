@@ -54,7 +54,7 @@ pub(crate) struct Step {
     run: fn(&Workspace, &mut Tally) -> Result<()>,
 }
 
-/// How many cases of a step passed; which failed or were skipped, and why.
+/// Results of a step's cases: passed, failed and skipped, with the reasons.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     passed: usize,

@@ -1,4 +1,4 @@
-//! What the machine must have besides Rust, and how it gets it.
+//! Requirements of the machine besides Rust, and their installation.
 
 use std::path::Path;
 

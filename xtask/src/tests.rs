@@ -45,7 +45,8 @@ fn count(line: &str, tally: &mut Tally) {
     }
 }
 
-/// Why a test was ignored: libtest writes it after a comma, libtest-mimic in parentheses.
+/// Returns the reason for which a test was ignored: libtest writes it after a comma, libtest-mimic
+/// in parentheses.
 fn reason(why: &str) -> &str {
     let why = why.trim();
     match why.strip_prefix('(').and_then(|why| why.strip_suffix(')')).unwrap_or(why) {

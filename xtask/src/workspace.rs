@@ -1,4 +1,4 @@
-//! What cargo knows of this workspace.
+//! The packages of this workspace, as cargo describes them.
 
 use std::path::{Path, PathBuf};
 
@@ -108,7 +108,7 @@ impl Package {
     }
 }
 
-/// What cargo says of the workspace in this folder.
+/// Reads cargo's metadata of the workspace in this folder.
 fn metadata(folder: &Path) -> Result<Value> {
     let mut cargo = process::cargo(folder);
     let text = process::capture(cargo.args(["metadata", "--format-version", "1", "--no-deps"]))?;

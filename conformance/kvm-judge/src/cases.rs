@@ -87,7 +87,7 @@ fn old_model() -> Result<Box<dyn Machine>, Failure> {
     Ok(Box::new(ModelMachine::at_revision(OLD)?))
 }
 
-/// What a plan leaves in KVM, for the tests that have no KVM.
+/// Prints the state that a plan leaves in KVM, for the tests that have no KVM.
 fn print_snapshot() -> Result<(), Failure> {
     let Fired { mut machine, taken, snapshot } = Fired::of(&Plan::of(KEPT), kvm)?;
     for line in snapshot.to_string().lines() {
@@ -99,7 +99,7 @@ fn print_snapshot() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What one machine saves, the other restores: it delivers the same, and saves the same.
+/// Moves a machine's saved state to another, which must deliver the same and save the same.
 fn moved(plan: &Plan, from: Make, to: Make) -> Result<(), Failure> {
     let Fired { mut machine, taken, snapshot } = Fired::of(plan, from)?;
     let mut restored = to()?;
@@ -151,7 +151,7 @@ fn comparable(snapshot: &Snapshot) -> Snapshot {
 /// A machine whose guest is in the midst of a plan.
 struct Fired {
     machine: Box<dyn Machine>,
-    /// What each vCPU acknowledged and did not end.
+    /// Interrupts that each vCPU acknowledged and did not end.
     taken: Vec<u32>,
     snapshot: Snapshot,
 }

@@ -13,7 +13,7 @@ pub const ADDRESS_BITS: u8 = 40;
 /// The newest revision of KVM's GIC.
 pub const NEWEST: u8 = 3;
 
-/// How the machines of this package come into being, at a revision of KVM's GIC.
+/// Creates this package's machines, with a GIC of a revision of KVM's.
 pub fn bring_up(revision: u8) -> Vec<Step> {
     let gic = |attribute, value| Step::Set(KvmDevice::Gic, attribute, value);
     let mut steps: Vec<_> = (0..CPUS).map(Step::Cpu).collect();
@@ -38,7 +38,7 @@ pub const fn revise(revision: u64) -> Step {
     Step::Set(KvmDevice::Gic, attribute, 0x4b00_043b | revision << 12)
 }
 
-/// What a monitor does.
+/// Step of a monitor that creates a GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Creates the vCPU of this number.
@@ -57,7 +57,7 @@ pub enum Step {
     Run,
 }
 
-/// What came of a step: a value where one was asked for.
+/// Result of a step: a value where one was asked for.
 pub type Outcome = Result<u64, Errno>;
 
 /// A machine that comes into being.

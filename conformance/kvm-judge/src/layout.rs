@@ -1,4 +1,5 @@
-//! Where everything is in the guest: devices as on QEMU's `virt` machine, and what the guest keeps in memory.
+//! The guest's address map: devices as on QEMU's `virt` machine, and the guest's tables and
+//! programs in memory.
 
 /// Number of vCPUs.
 pub const CPUS: u16 = 2;
@@ -27,7 +28,7 @@ pub const RAM_BYTES: usize = 0x20_0000;
 pub const PROGRAM: u64 = RAM;
 /// The operations that it is to do.
 pub const OPERATIONS: u64 = RAM + 0x1000;
-/// Where the GIC's memory begins: everything from here on belongs to a snapshot.
+/// Start of the GIC's memory: everything from here on belongs to a snapshot.
 pub const GIC_MEMORY: u64 = RAM + 0x1_0000;
 /// The first ITS's command queue, 64 KiB. What an ITS uses lies for the second one [further up](of_its).
 pub const QUEUE: u64 = GIC_MEMORY;
@@ -51,7 +52,7 @@ pub const fn redistributor(cpu: u16) -> u64 {
     REDISTRIBUTORS + cpu as u64 * gic_arch::gicr::STRIDE_V3
 }
 
-/// Where an ITS has what lies at this address for the first one.
+/// Address at this ITS that corresponds to `address` at the first one.
 pub const fn of_its(its: usize, address: u64) -> u64 {
     address + its as u64 * 0x10_0000
 }

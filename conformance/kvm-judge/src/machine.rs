@@ -1,4 +1,4 @@
-//! What every machine here can do, whoever its GIC is by.
+//! The operations of every machine here, with KVM's GIC or the model's.
 
 use crate::layout::CPUS;
 use crate::{Operation, Ram};
@@ -8,7 +8,7 @@ use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::error::Error;
 use vgic::saved_state::kvm::KvmDevice;
 
-/// What goes wrong with a machine, rather than in it.
+/// Failure of a machine itself, rather than of its guest.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// A machine with a GICv3, two ITSes and a guest that does what it is told.

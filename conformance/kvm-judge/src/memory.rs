@@ -36,7 +36,7 @@ impl Ram {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// What is not zero of the GIC's memory, in rows, by ascending address.
+    /// Returns the rows of the GIC's memory that are not zero, by ascending address.
     pub fn rows(&self) -> Result<Vec<(u64, Vec<u8>)>, Failure> {
         let mut all = vec![0; RAM_BYTES - usize::try_from(GIC_MEMORY - RAM)?];
         self.read(GIC_MEMORY, &mut all)?;

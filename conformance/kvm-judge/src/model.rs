@@ -19,7 +19,7 @@ pub struct ModelMachine {
     vcpus: Vec<Vcpu>,
     ram: Ram,
     config: VgicConfig,
-    /// What was written by attributes, until the guest runs again.
+    /// State written by attributes, until the guest runs again.
     staged: Option<SavedState>,
 }
 
@@ -33,7 +33,7 @@ impl GuestMemory for Ram {
     }
 }
 
-/// What comes of the same steps as in KVM.
+/// Carries out the same steps as in KVM.
 fn created(revision: u8) -> Result<VgicConfig, Failure> {
     let mut creation = KvmCreation::new(ADDRESS_BITS);
     creation.take_all(&bring_up(revision))?;
@@ -61,7 +61,7 @@ impl ModelMachine {
         Ok(Self { gic, vcpus, ram, config, staged: None })
     }
 
-    /// What it is made from.
+    /// Returns the configuration that it is made from.
     pub fn config(&self) -> &VgicConfig {
         &self.config
     }
@@ -79,7 +79,7 @@ impl ModelMachine {
         self.staged = Some(state);
     }
 
-    /// What was written by attributes becomes the machine's state.
+    /// Makes the state written by attributes the machine's.
     fn settle(&mut self) -> Result<(), Failure> {
         if let Some(staged) = self.staged.take() {
             self.gic.freeze(&mut self.vcpus)?.restore(&staged)?;

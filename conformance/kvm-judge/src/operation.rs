@@ -1,4 +1,4 @@
-//! What the guest is told to do: accesses to registers, as its program reads them from memory.
+//! Orders to the guest: accesses to registers, which its program reads from memory.
 
 /// An access to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +16,7 @@ pub enum Operation {
 impl Operation {
     /// Bytes of one in memory: kind, address, value.
     pub const BYTES: usize = 24;
-    /// What ends a list of them.
+    /// Terminator of a list of operations.
     pub const END: [u8; Self::BYTES] = [0; Self::BYTES];
 
     /// As the guest's program reads it.

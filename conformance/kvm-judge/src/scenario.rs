@@ -1,4 +1,5 @@
-//! What the guest sets up, and what its devices send: a plan made from a seed, carried out alike on every machine.
+//! The guest's setup and its devices' messages: a plan made from a seed, carried out alike on every
+//! machine.
 
 mod plan;
 
@@ -23,7 +24,7 @@ const COMMAND: u64 = 32;
 const DEVICES_PER_PAGE: u32 = 0x1_0000 / 8;
 /// `GICD_CTLR` with one security state: Group 1.
 const GROUP_ONE: u32 = 2;
-/// How the guest has its tables cached.
+/// Cacheability of the guest's tables.
 const CACHED: Cacheability = Cacheability::ReadAllocateWriteBack;
 /// The priority of [`LEVEL_LINE`].
 const LEVEL_PRIORITY: u8 = 0xf0;
@@ -33,7 +34,7 @@ const UNMASKED: u64 = 0xf8;
 /// The guest's driver: what it remembers between commands.
 #[derive(Debug, Default)]
 pub struct Guest {
-    /// Where the next command goes, at each ITS.
+    /// Offset of the next command, at each ITS.
     written: [u64; 2],
 }
 
@@ -96,7 +97,8 @@ pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result
     Ok(())
 }
 
-/// What each vCPU acknowledges, in its order: what preempts the interrupt that it takes, and after its end the rest.
+/// Acknowledges all interrupts on each vCPU, in its order: those that preempt the interrupt it
+/// takes, and after its end the rest.
 pub fn acknowledge_all(machine: &mut dyn Machine, taken: &[u32]) -> Result<Vec<Vec<u32>>, Failure> {
     let mut acknowledged = Vec::new();
     for (cpu, intid) in (0..CPUS).zip(taken) {
@@ -235,7 +237,7 @@ fn bit(field: IntIdField, intid: u32) -> Operation {
 }
 
 impl ItsPlan {
-    /// What the driver tells the ITS of this number.
+    /// Returns the driver's commands for the ITS of this number.
     fn commands(&self, its: usize) -> Vec<Command> {
         let mut commands = Vec::new();
         for (collection, cpu) in &self.collections {

@@ -16,7 +16,7 @@ pub struct Snapshot {
     pub memory: Vec<(u64, Vec<u8>)>,
 }
 
-/// Why a text is no snapshot.
+/// Reason for which a text is no snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The line is neither an attribute nor memory.
@@ -27,7 +27,7 @@ pub enum SnapshotError {
     Number {
         /// Counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Defect of the number.
         error: ParseIntError,
     },
     /// An attribute.
@@ -35,7 +35,7 @@ pub enum SnapshotError {
     Group {
         /// Counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Defect of the name.
         error: UnknownGroup,
     },
 }

@@ -1,4 +1,5 @@
-//! What a real KVM saved, kept as data: Doorbell restores it, delivers the same and saves the same. Needs no KVM.
+//! Snapshots of a real KVM, kept as data: Doorbell restores one, delivers the same and saves the
+//! same. Needs no KVM.
 
 use gic_arch::kvm::Attribute;
 use gic_arch::{gicr, icc};
@@ -11,7 +12,8 @@ use kvm_judge::{Failure, Machine, Snapshot, saving};
 const KEPT: &str = include_str!("../data/linux-6.1.snapshot");
 const SEED: u64 = 7;
 
-/// What each vCPU took, and what it acknowledges afterwards, as the data says.
+/// Returns the interrupts that each vCPU took, and those that it acknowledges afterwards, by the
+/// data.
 fn kept_interrupts() -> (Vec<u32>, Vec<Vec<u32>>) {
     let rows = KEPT.lines().filter_map(|line| line.strip_prefix("# vCPU "));
     let numbers = |row: &str| -> Vec<u32> {

@@ -19,7 +19,7 @@ struct Args {
     /// qemu-system-aarch64
     #[arg(long)]
     qemu: PathBuf,
-    /// Where its libraries are, if not where others are
+    /// Folder of its libraries, if not where others are
     #[arg(long)]
     libraries: Option<PathBuf>,
     /// Cases of each family
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many comparisons differ, and planted faults are missed.
+/// Runs the comparisons. Returns the number that differ, and of planted faults that are missed.
 fn run(args: &Args) -> Result<usize> {
     let mut bad = 0;
     // Each comparison has an equal part of the time.
@@ -82,7 +82,7 @@ impl Pair {
         Ok(Self { model: Model::new(world, qemu.watch())?, qemu })
     }
 
-    /// How many frames differ.
+    /// Returns the number of frames that differ.
     fn compare_after_reset(&mut self) -> Result<usize> {
         let findings = reset_values(&mut self.model, &mut self.qemu)?;
         Ok(findings.iter().map(|finding| tell("registers after reset agree", finding)).sum())

@@ -1,4 +1,5 @@
-//! What a CPU of the model does that acknowledges whatever is pending: the same as the program of QEMU's CPUs.
+//! A CPU of the model that acknowledges every pending interrupt, as the program of QEMU's CPUs
+//! does.
 
 use super::program::MOST;
 use super::world::World;
@@ -7,7 +8,7 @@ use gic_arch::icc::SysRegEncoding;
 use std::fmt::Write as _;
 use vgic::Vcpu;
 
-/// What `ICC_IAR<n>_EL1` says when nothing is pending.
+/// Value of `ICC_IAR<n>_EL1` with nothing pending.
 const NOTHING: u64 = 1023;
 
 /// An interrupt that a CPU has acknowledged.

@@ -1,4 +1,4 @@
-//! Which cases are tried: families of steps, generated and shrunk by proptest.
+//! Families of cases: lists of steps, generated and shrunk by proptest.
 
 use super::command::Command;
 use super::places::{
@@ -19,12 +19,12 @@ pub enum Family {
     LpiRegisters,
     /// Commands, messages and tables.
     Commands,
-    /// What CPUs acknowledge, in which order.
+    /// The order in which CPUs acknowledge interrupts.
     Delivery,
 }
 
 impl Family {
-    /// What its cases hold.
+    /// Returns the family's name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Wired => "distributor, redistributors and lines",
@@ -192,7 +192,8 @@ fn begin((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
     all
 }
 
-/// What becomes of an LPI that is moved to a redistributor with disabled LPIs is open.
+/// Returns true if the step can move an LPI to a redistributor with disabled LPIs; its fate is
+/// open.
 fn moves(step: &Step) -> bool {
     let (Step::Command(command) | Step::Reserved { command, .. }) = step else { return false };
     matches!(command, Command::Movi { .. } | Command::Movall { .. })

@@ -11,11 +11,11 @@ use std::fmt;
 /// The first reply in which the machines differ.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mismatch {
-    /// What was said up to there, which reproduces it on fresh machines.
+    /// Lines up to there, which reproduce it on fresh machines.
     pub script: Vec<String>,
-    /// What Doorbell replied to the last line.
+    /// Doorbell's reply to the last line.
     pub doorbell: String,
-    /// What QEMU did.
+    /// QEMU's reply.
     pub qemu: String,
 }
 
@@ -86,7 +86,7 @@ fn needed(queries: &[Query]) -> Vec<String> {
     needed.map(|(_, query)| query.line.clone()).collect()
 }
 
-/// What one machine told, as far as another one told something else.
+/// Returns the part of a machine's reply that the other one's lacks.
 fn told(reply: &Reply, other: &Reply) -> String {
     let text = shortened(&reply.text, &other.text);
     if reply.asserted == other.asserted { text } else { format!("{text}, asserted: {}", reply.asserted) }

@@ -1,4 +1,4 @@
-//! What may differ between the two machines, and why: every exception there is.
+//! Permitted differences between the two machines, each with its reason. There are no others.
 
 use super::places::{CPUS, GICD, GICR, GICR_STRIDE, ITS};
 use super::step::Width;
@@ -6,23 +6,23 @@ use super::step::Width;
 /// Bits of registers that are not compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
-    /// What differs.
+    /// Name of the difference.
     pub name: &'static str,
-    /// Where.
+    /// Registers that may differ.
     pub registers: Registers,
     /// The register's bits that differ.
     pub bits: u64,
-    /// When.
+    /// Condition of the difference.
     pub when: When,
-    /// Who is right.
+    /// Machine that is right.
     pub verdict: Verdict,
-    /// Where IHI 0069H.b says so.
+    /// Section of IHI 0069H.b that decides it.
     pub section: &'static str,
-    /// What it says.
+    /// Content of that section.
     pub because: &'static str,
 }
 
-/// Who is right.
+/// Machine that is right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Both.
@@ -31,7 +31,7 @@ pub enum Verdict {
     QemuBug,
 }
 
-/// When bits are not compared.
+/// Conditions under which bits are not compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// In every case.
@@ -40,7 +40,7 @@ pub enum When {
     AfterReset,
     /// While this bit of the access is one on both machines.
     BothHave(u32),
-    /// Where these bits are exactly so.
+    /// Values of these bits on both machines.
     Exactly {
         /// On Doorbell.
         ours: u64,
@@ -49,7 +49,7 @@ pub enum When {
     },
 }
 
-/// What was read.
+/// Values that were read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Values {
     pub(super) ours: u64,
@@ -98,7 +98,7 @@ impl Registers {
         Self { frame, offset, bytes, count: 1 }
     }
 
-    /// Where in its register a byte is, if it is one of these.
+    /// Returns the index of a byte in its register, if it is one of these.
     fn byte_of(self, address: u64) -> Option<u64> {
         let offset = match self.frame {
             Frame::Distributor => address.checked_sub(GICD).filter(|offset| *offset < 0x1_0000)?,
@@ -269,9 +269,9 @@ pub const DIFFERENCES: &[Difference] = &[
 pub struct NotSent {
     /// The input.
     pub what: &'static str,
-    /// Why not.
+    /// Reason for which it is not sent.
     pub verdict: Verdict,
-    /// Where IHI 0069H.b says what becomes of it, or that this is open.
+    /// Section of IHI 0069H.b that says what becomes of it, or that this is open.
     pub section: &'static str,
 }
 

@@ -14,7 +14,7 @@ use vgic::{SecurityView, VgicConfig};
 /// A fault that the model can be given.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
-    /// What is wrong.
+    /// Name of the fault.
     pub name: &'static str,
     /// The world in which it shows.
     pub world: World,
@@ -193,7 +193,7 @@ fn with_opcode(line: &str, is: u8, taken_for: u8) -> Option<String> {
     Some(format!("writeq {at:#x} {word:#x}"))
 }
 
-/// Where this line stores the first word of a command, and that word.
+/// Returns the address and the value, if this line stores the first word of a command.
 fn first_word(line: &str) -> Option<(u64, u64)> {
     let hexadecimal = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
     let (at, word) = line.strip_prefix("writeq ")?.split_once(' ')?;

@@ -17,7 +17,7 @@ pub trait Peer {
     /// The machine is not there any more.
     fn reset(&mut self) -> Result<()>;
 
-    /// What is said to each line, in order.
+    /// Returns the reply to each line, in order.
     ///
     /// # Errors
     /// The machine is not there any more.
@@ -36,7 +36,7 @@ pub trait Peer {
     fn watch(&self) -> &str;
 }
 
-/// What a machine said to a line of the protocol, and what it then asserted.
+/// Reply of a machine to a line of the protocol, and the outputs that it then asserted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
     /// The reply itself.

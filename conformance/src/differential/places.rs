@@ -1,4 +1,5 @@
-//! Where things are on both machines. Typed by hand, not taken from `gic-arch`: an oracle shares no definitions.
+//! Addresses and INTIDs on both machines. Typed by hand, not taken from `gic-arch`: an oracle
+//! shares no definitions.
 
 /// CPUs of both machines.
 pub const CPUS: u16 = 3;

@@ -8,11 +8,11 @@
 
 use super::places::CPUS;
 
-/// Where the CPUs execute.
+/// Address of the CPUs' program.
 pub(super) const PROGRAM_BASE: u64 = 0x4700_0000;
 
-/// Where a CPU is told to begin: a word that is not zero. It is zero when the CPU is done; the word after it is the
-/// number of acknowledgements, which [`LIST`] bytes further begin.
+/// Address of the word that starts a CPU if it is not zero, and that the CPU clears when it is
+/// done. The next word counts the acknowledgements, which begin [`LIST`] bytes after the first.
 pub(super) const fn mailbox(cpu: u16) -> u64 {
     0x4701_0000 + cpu as u64 * 0x1000
 }

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long QEMU takes to start, at most.
+/// Longest time that QEMU takes to start.
 const START: Duration = Duration::from_secs(30);
-/// How long the monitor takes to answer, at most.
+/// Longest time that the monitor takes to answer.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Between two questions whether CPUs are done.
 const PAUSE: Duration = Duration::from_micros(200);
@@ -92,14 +92,14 @@ impl Qemu {
         }
     }
 
-    /// What follows `OK` in the reply to a line.
+    /// Sends a line. Returns the text after `OK` in its reply.
     fn tell(&mut self, line: &str) -> Result<String> {
         let reply = self.replies(&mut std::iter::once(line))?.pop().context("no reply")?.text;
         let told = reply.strip_prefix("OK").with_context(|| format!("QEMU says {reply} to {line}"))?;
         Ok(told.trim_start().to_owned())
     }
 
-    /// What a CPU has acknowledged, when it has done so.
+    /// Waits for a CPU and returns the interrupts that it acknowledged.
     fn acknowledged(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
         let line = format!("read {:#x} {:#x}", mailbox(cpu), LIST + 8 * MOST as u64);
         let deadline = Instant::now() + ANSWER;
@@ -111,7 +111,7 @@ impl Qemu {
                 return Ok(pairs.map(both).collect());
             }
             ensure!(Instant::now() < deadline, "QEMU's CPU {cpu} does not answer");
-            // Whoever asks all the time holds the lock that CPUs need.
+            // A loop without a pause would hold the lock that CPUs need.
             std::thread::sleep(PAUSE);
         }
     }
@@ -147,7 +147,7 @@ fn machine(world: World) -> &'static str {
     }
 }
 
-/// What the CPUs do: nothing, or the program in this file.
+/// Arguments for the CPUs: none run, or they run the program in this file.
 fn processors(world: World, image: &Path) -> Vec<String> {
     // Debian builds no `qtest` accelerator; stopped CPUs do as well. In one thread, a CPU that waits gives way to the
     // next.

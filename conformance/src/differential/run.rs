@@ -14,18 +14,18 @@ use proptest::strategy::{Strategy as _, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::time::Instant;
 
-/// How long to look.
+/// Limits of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Cases, at most.
     pub cases: u32,
-    /// When to stop.
+    /// End of the search.
     pub deadline: Option<Instant>,
     /// Of all choices.
     pub seed: u64,
 }
 
-/// What came out.
+/// Difference that a search found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
     /// Cases, or registers, on which both machines agreed.
@@ -62,7 +62,7 @@ fn alone(mismatch: Mismatch) -> Mismatch {
     Mismatch { script: last.into_iter().collect(), ..mismatch }
 }
 
-/// What is compared: a family of cases in a world.
+/// Unit of comparison: a family of cases in a world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Comparison {
     /// The cases.
@@ -85,7 +85,7 @@ pub fn compare(of: Comparison, limits: Limits, model: &mut dyn Peer, qemu: &mut 
 /// A case that can be made smaller, and what differs in it.
 type Found = (Box<dyn ValueTree<Value = Vec<Step>>>, Mismatch);
 
-/// How many cases agree, up to the first that does not.
+/// Returns the number of cases that agree, up to the first that does not.
 fn search(
     of: Comparison,
     limits: Limits,

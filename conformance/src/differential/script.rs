@@ -65,7 +65,7 @@ impl Query {
     }
 }
 
-/// How two replies are compared.
+/// Comparison of two replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Compared {
     /// They are the same.
@@ -117,7 +117,7 @@ impl Script {
                 self.store(at, width, value);
                 self.wired |= !(ITS..GICR).contains(&at);
                 if at & !7 == ITS + CBASER {
-                    // What the write left there is UNKNOWN.
+                    // The value that the write left there is UNKNOWN.
                     self.store(ITS + CWRITER, Width::Double, 0);
                 }
             }
@@ -309,7 +309,7 @@ impl Script {
         self.load(ITS + CREADR, Width::Double);
     }
 
-    /// What everything came to.
+    /// Appends the lines that read the final state.
     fn finish(&mut self) {
         if self.delivers {
             self.acknowledge(0..CPUS);

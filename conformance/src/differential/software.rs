@@ -1,6 +1,5 @@
-//! What well-behaved software does beside the commands that it was told to send: it keeps the promises whose breach
-//! is UNPREDICTABLE, and about which two implementations may therefore disagree. [`NOT_SENT`](super::NOT_SENT) names
-//! them.
+//! Well-behaved software around the commands of a case. It keeps the promises whose breach is
+//! UNPREDICTABLE, where two implementations may disagree. [`NOT_SENT`](super::NOT_SENT) names them.
 
 use super::command::Command;
 use super::places::{CPUS, translation_table};
@@ -11,7 +10,7 @@ const ENTRY: u64 = 12;
 /// Largest size field of a MAPD that either machine accepts.
 const LARGEST: u8 = 15;
 
-/// What software has mapped.
+/// Mappings that software has made.
 #[derive(Debug, Default)]
 pub(super) struct Software {
     /// Each event that may be mapped, as commands that failed count as well, and the collections that it may be in.
@@ -20,7 +19,7 @@ pub(super) struct Software {
     collections: BTreeSet<u16>,
 }
 
-/// What is done before a command: first these commands, then these zeros.
+/// Preparation of a command: first these commands, then these zeros.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     pub(super) commands: Vec<Command>,
@@ -35,7 +34,7 @@ impl Before {
 }
 
 impl Software {
-    /// What is to be done before `command`, so that it breaks no promise.
+    /// Returns the preparation that keeps `command` from breaking a promise.
     pub(super) fn prepare(&mut self, command: Command) -> Before {
         let mut before = Before::default();
         match command {
@@ -74,8 +73,8 @@ impl Software {
         before
     }
 
-    /// What is to be done before LPIs are made pending by other means than their events: all events are in mapped
-    /// collections.
+    /// Returns the preparation for LPIs that become pending by other means than their events: all
+    /// events are in mapped collections.
     pub(super) fn prepare_pending(&mut self) -> Before {
         let mut before = Before::default();
         for collection in self.events.values().flatten() {

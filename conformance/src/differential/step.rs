@@ -44,7 +44,7 @@ pub(super) enum Step {
     Overrun { beyond: u8, retry: bool },
 }
 
-/// How [`Step::Start`] sets things up.
+/// Setup that [`Step::Start`] makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Start {
     /// `GICR_PROPBASER.IDbits`.
@@ -66,7 +66,7 @@ pub(super) enum Rewritten {
     Queue,
 }
 
-/// How wide an access is.
+/// Width of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Width {
     /// 8 bits.

@@ -6,7 +6,7 @@ use doorbell_qtest::virt;
 use gic_arch::IntId;
 use vgic::{SecurityView, VgicConfig};
 
-/// What both machines are.
+/// Configuration of both machines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum World {
     /// One security state; CPUs stand still.
@@ -27,7 +27,7 @@ impl World {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Stopped, Self::Running, Self::NonSecure];
 
-    /// What is compared in it.
+    /// Families of cases that are compared in it.
     pub const fn families(self) -> &'static [Family] {
         match self {
             Self::Stopped => &[Family::Wired, Family::LpiRegisters, Family::Commands],

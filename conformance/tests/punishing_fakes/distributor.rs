@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 /// The distributor. Registers that set or clear by ones act so; disabling takes effect when `RWP` has counted down.
 #[derive(Default)]
 pub(crate) struct Distributor {
-    /// How often `GICD_CTLR` reads with `RWP` after a write that takes time; `u32::MAX`: for ever.
+    /// Number of reads of `GICD_CTLR` that return `RWP` after a write that takes time; `u32::MAX`:
+    /// for ever.
     pub(crate) write_takes: u32,
     control: u64,
     busy: u32,

@@ -12,7 +12,7 @@ pub(crate) struct Its {
     pub(crate) lag: u32,
     /// Nothing is executed any more.
     pub(crate) hangs: bool,
-    /// How often the queue began anew.
+    /// Number of times that the queue began anew.
     pub(crate) wraps: u32,
     looks: u32,
     control: u64,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 pub(crate) struct Redistributor {
     number: u64,
     sleeps: bool,
-    /// How often `ChildrenAsleep` still reads 1.
+    /// Number of reads that still return `ChildrenAsleep` as 1.
     waking: u32,
     control: u64,
     enabled: u64,

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vgic::{Sleep, Vgic};
 
-/// What CPUs acknowledge where nothing came.
+/// Interrupts that CPUs acknowledge with nothing pending.
 const NOTHING: [u64; 0] = [];
 
 const NVME: DeviceId = DeviceId::new(0x108);

@@ -22,7 +22,7 @@ struct Row<'a> {
     median_ns: f64,
     min_ns: f64,
     ratio: f64,
-    /// What the ratio is to.
+    /// Name of the measurement that the ratio refers to.
     of: String,
 }
 

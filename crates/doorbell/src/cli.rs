@@ -1,4 +1,4 @@
-//! What can be asked of the command.
+//! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use doorbell_machine::ControllerChoice;
@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// What to do; without a word, `run`.
+    /// Returns the subcommand; `run` if none is given.
     pub(crate) fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Run(self.run))
     }
@@ -113,7 +113,7 @@ pub(crate) struct InspectArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// How many security states a GIC has.
+/// Number of a GIC's security states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum SecurityStates {
     /// `GICD_CTLR.DS` is 1.

@@ -1,8 +1,8 @@
-//! How the command ends.
+//! Exit status of the command.
 
 use std::process::ExitCode;
 
-/// What came out, as an exit status.
+/// Result of the command, as an exit status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
     /// 0: all is well.

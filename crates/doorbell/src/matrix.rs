@@ -17,7 +17,7 @@ struct Row<'a> {
     layer: &'static str,
     world: &'static str,
     outcome: &'static str,
-    /// Why not; `null` if it works.
+    /// Reason of the failure; `null` if it works.
     reason: Option<&'a str>,
 }
 

@@ -1,4 +1,4 @@
-//! Where descriptions come from.
+//! Sources of descriptions: devicetree blobs and built-in machines.
 
 use anyhow::{Context, Result, bail};
 use gic_firmware::{Description, devicetree};
@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 16 << 20;
 pub(crate) struct Source {
     /// The file's path, or the embedded machine's name.
     pub(crate) name: String,
-    /// What it says.
+    /// Description that was read.
     pub(crate) description: Description,
 }
 

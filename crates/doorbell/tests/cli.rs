@@ -1,4 +1,5 @@
-//! What the command prints for fixed input. `TRYCMD=overwrite cargo test -p doorbell --test cli` accepts a change.
+//! Output of the command for fixed input. `TRYCMD=overwrite cargo test -p doorbell --test cli`
+//! accepts a change.
 
 #[test]
 fn printed_text_stays_as_it_is() {

@@ -251,7 +251,8 @@ fn functions_behind_a_conventional_bridge_are_reported_as_one_group() {
     }
 }
 
-/// What `doorbell qtest` says over this connection to a read of `GICD_PIDR2`; the connection ends.
+/// Returns the reply of `doorbell qtest` over this connection to a read of `GICD_PIDR2`; ends the
+/// connection.
 fn read_over(stream: &UnixStream) -> String {
     (&mut &*stream).write_all(b"readl 0x0800ffe8\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();

@@ -17,7 +17,7 @@ register_frame! {
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
     /// Priority mask: only what is more urgent is signalled.
     PMR: Reg<u32> = Reg::at(0x0004);
-    /// Where priorities split into group priority and subpriority.
+    /// Binary point: splits a priority into group priority and subpriority.
     BPR: Reg<u32> = Reg::at(0x0008);
     /// Takes the most urgent pending interrupt.
     IAR: Reg<Iar, ReadOnly> = Reg::at(0x000c);
@@ -76,7 +76,7 @@ pub struct Ctlr {
     __: u32,
 }
 
-/// What `GICC_IAR` gives and `GICC_EOIR` takes back.
+/// Value that `GICC_IAR` returns and `GICC_EOIR` takes.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Iar {
@@ -94,7 +94,7 @@ pub struct Iar {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Sgir {
-    /// Which SGI.
+    /// SGI number.
     #[bits(4)]
     pub intid: u8,
     #[bits(11)]

@@ -17,11 +17,11 @@ register_frame! {
     REGISTERS;
     /// Control: enables, affinity routing, security. Its layout depends on the view, see [`Ctlr`] and [`CtlrNs`].
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
-    /// What is implemented.
+    /// Implemented features.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0004);
     /// Implementer.
     IIDR: Reg<Iidr, ReadOnly> = Reg::at(0x0008);
-    /// What is implemented, continued (GICv4.1; RES0 before).
+    /// Implemented features, continued (GICv4.1; RES0 before).
     TYPER2: Reg<u32, ReadOnly> = Reg::at(0x000c);
     /// Access errors; write 1 to clear.
     STATUSR: Reg<Statusr> = Reg::at(0x0010);

@@ -24,7 +24,7 @@ register_frame! {
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
     /// Implementer.
     IIDR: Reg<Iidr, ReadOnly> = Reg::at(0x0004);
-    /// What is implemented, and for whom.
+    /// Implemented features, and the PE that this redistributor belongs to.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0008);
     /// Access errors; write 1 to clear.
     STATUSR: Reg<crate::gicd::Statusr> = Reg::at(0x0010);
@@ -120,8 +120,8 @@ pub struct Typer {
     pub rvpeid: bool,
     /// The number by which ITS commands name this redistributor where `GITS_TYPER.PTA` is 0.
     pub processor_number: u16,
-    /// Which redistributors share one LPI configuration table: 0 all, 1 those with the same Aff3, 2 Aff3.Aff2, 3
-    /// Aff3.Aff2.Aff1.
+    /// Redistributors that share one LPI configuration table: 0 all, 1 those with the same Aff3, 2
+    /// Aff3.Aff2, 3 Aff3.Aff2.Aff1.
     #[bits(2)]
     pub common_lpi_aff: u8,
     /// Virtual SGIs (GICv4.1).

@@ -17,7 +17,7 @@ register_frame! {
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
     /// Implementer.
     IIDR: Reg<Iidr, ReadOnly> = Reg::at(0x0004);
-    /// What is implemented.
+    /// Implemented features.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0008);
     /// Maximum PARTID and PMG (GICv3.1 with MPAM).
     MPAMIDR: Reg<u32, ReadOnly> = Reg::at(0x0010);
@@ -31,9 +31,9 @@ register_frame! {
     UMSIR: Reg<Umsir, ReadOnly> = Reg::at(0x0048);
     /// The command queue.
     CBASER: Reg<Cbaser> = Reg::at(0x0080);
-    /// Where software writes the next command.
+    /// Offset of the next command that software writes.
     CWRITER: Reg<Cwriter> = Reg::at(0x0088);
-    /// Which command the ITS executes next.
+    /// Offset of the next command that the ITS executes.
     CREADR: Reg<Creadr, ReadOnly> = Reg::at(0x0090);
     /// The tables.
     BASER: RegArray<Baser> = RegArray::at(0x0100, 8);
@@ -154,8 +154,8 @@ pub struct Statusr {
     pub umsi: bool,
     /// Another one arrived while `UMSI` was set.
     pub overflow: bool,
-    /// Why it is unmapped: 0 unknown, 2 DeviceID out of range, 3 DeviceID unmapped, 4 EventID out of range, 5 EventID
-    /// unmapped, 7 collection unmapped.
+    /// Reason that it is unmapped: 0 unknown, 2 DeviceID out of range, 3 DeviceID unmapped, 4
+    /// EventID out of range, 5 EventID unmapped, 7 collection unmapped.
     #[bits(4)]
     pub syndrome: u8,
     #[bits(22)]
@@ -292,7 +292,7 @@ pub struct Baser {
     /// Outer cacheability of accesses to the table.
     #[bits(3)]
     pub outer_cache: OuterCacheability,
-    /// What the table holds. Read-only.
+    /// Kind of the table's entries. Read-only.
     #[bits(3)]
     pub kind: TableKind,
     /// Inner cacheability of accesses to the table.
@@ -379,7 +379,7 @@ impl PageSize {
     }
 }
 
-/// What a table holds.
+/// Kinds of tables that `GITS_BASER<n>` describes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TableKind {
     /// The register is not implemented.

@@ -238,7 +238,7 @@ pub struct Sgi {
     pub target_list: u16,
     /// Aff1 of the targets.
     pub aff1: u8,
-    /// Which SGI.
+    /// SGI number.
     #[bits(4)]
     pub intid: u8,
     #[bits(4)]
@@ -249,7 +249,7 @@ pub struct Sgi {
     pub all_but_self: bool,
     #[bits(3)]
     __: u8,
-    /// Which sixteen of the Aff0 values.
+    /// Range of sixteen Aff0 values that the target list covers.
     #[bits(4)]
     pub range_selector: u8,
     /// Aff3 of the targets.

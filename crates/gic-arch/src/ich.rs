@@ -14,9 +14,9 @@ system_registers! {
     AP1R0: SysReg<u64> = SysReg::at(3, 4, 12, 9, 0);
     /// Hypervisor control.
     HCR: SysReg<Hcr> = SysReg::at(3, 4, 12, 11, 0);
-    /// What is implemented.
+    /// Implemented features.
     VTR: SysReg<Vtr, ReadOnly> = SysReg::at(3, 4, 12, 11, 1);
-    /// Why the maintenance interrupt is asserted.
+    /// Reasons for which the maintenance interrupt is asserted.
     MISR: SysReg<Misr, ReadOnly> = SysReg::at(3, 4, 12, 11, 2);
     /// List registers whose interrupt ended and wants attention.
     EISR: SysReg<u64, ReadOnly> = SysReg::at(3, 4, 12, 11, 3);

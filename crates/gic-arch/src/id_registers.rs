@@ -4,7 +4,7 @@ use crate::reg::register_values;
 use crate::{ReadOnly, Reg, RegArray};
 use bitfield_struct::bitfield;
 
-/// Where the identification registers lie in each frame.
+/// Offsets of the identification registers, the same in each frame.
 pub mod id {
     use super::{Pidr2, ReadOnly, Reg, RegArray};
 

@@ -9,7 +9,7 @@ use msi_types::Vector;
 #[repr(transparent)]
 pub struct IntId(u32);
 
-/// What an INTID stands for.
+/// Class of an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IntIdClass {
     /// 0–15: software-generated, private to a PE.
@@ -60,7 +60,7 @@ impl IntId {
         self.0
     }
 
-    /// What it stands for.
+    /// Returns the class of the INTID.
     pub const fn class(self) -> IntIdClass {
         match self.0 {
             0..=15 => IntIdClass::Sgi,

@@ -1,4 +1,4 @@
-//! What lies in memory between software and an ITS: commands, and tables.
+//! Commands and tables in memory, which software shares with an ITS.
 
 mod command;
 mod error;

@@ -8,36 +8,36 @@ use bitfield_struct::bitfield;
 /// A device attribute, of the GICv3 or of an ITS; its value is at most 64 bits wide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Attribute {
-    /// Where a frame is: a value of [`frame`].
+    /// Address of a frame: a value of [`frame`].
     Address(u64),
     /// A distributor register, 32 bits; of wider ones, the half at this offset.
     Distributor {
         /// Bytes from the frame's base.
         offset: u32,
     },
-    /// How many INTIDs below 1024 there are, the private ones included, 32 bits.
+    /// Number of INTIDs below 1024, the private ones included. 32 bits.
     InterruptCount,
     /// A command: a value of [`control`].
     Control(u64),
     /// A redistributor register, 32 bits; of wider ones, the half at this offset.
     Redistributor {
-        /// Whose.
+        /// vCPU of the redistributor.
         cpu: Affinity,
         /// Bytes from RD_base.
         offset: u32,
     },
     /// A CPU interface register, 64 bits.
     SystemRegister {
-        /// Whose.
+        /// vCPU of the CPU interface.
         cpu: Affinity,
-        /// Which.
+        /// System register.
         register: SysRegEncoding,
     },
     /// Information on 32 wired interrupts, 32 bits.
     Levels {
-        /// Whose, if they are private.
+        /// vCPU, if the interrupts are private.
         cpu: Affinity,
-        /// What is asked: [`LINE_LEVEL`] alone is defined.
+        /// Requested information: [`LINE_LEVEL`] alone is defined.
         info: u32,
         /// INTID of the first: a multiple of 32, below 1024.
         first: u16,
@@ -71,7 +71,7 @@ pub mod frame {
     /// One of several regions of redistributors: a [`RedistributorRegion`](super::RedistributorRegion).
     pub const REDISTRIBUTOR_REGION: u64 = 5;
 
-    /// What is read of a frame that was not given an address.
+    /// Address of a frame that was not given one.
     pub const NOWHERE: u64 = u64::MAX;
 }
 
@@ -216,7 +216,7 @@ const fn low_half(value: u64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// Why an access to an attribute fails: Linux's error numbers, of those that these devices give.
+/// Linux's error numbers that accesses to attributes of these devices return.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Errno {
     /// `ENOENT`: no such region.

@@ -48,12 +48,12 @@ pub const fn pending_table_bytes(id_bits: u8) -> u64 {
     if id_bits < MIN_ID_BITS || id_bits > 32 { 0 } else { (1 << id_bits) / 8 }
 }
 
-/// Where an LPI's configuration byte lies, from the table's base.
+/// Returns the offset of an LPI's configuration byte from the table's base.
 pub const fn config_offset(lpi: Lpi) -> u64 {
     lpi.index() as u64
 }
 
-/// Where an LPI's pending bit lies: the byte from the table's base, and the bit in it.
+/// Returns the location of an LPI's pending bit: the byte from the table's base, and the bit in it.
 pub const fn pending_location(lpi: Lpi) -> (u64, u8) {
     (lpi.get() as u64 / 8, lpi.get().to_le_bytes()[0] % 8)
 }

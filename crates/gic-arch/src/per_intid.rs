@@ -2,7 +2,7 @@
 
 use crate::{IntId, IntIdClass, ReadWrite, Reg, RegArray, RegisterInfo};
 
-/// Which interrupts an [`IntIdField`] covers, and in which order.
+/// Interrupts that an [`IntIdField`] covers, and their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IntIdRange {
     /// Distributor, `GICD_x<n>`: fields 0–31 are RES0 with affinity routing, 32–1019 are SPIs.
@@ -77,7 +77,7 @@ impl IntIdField {
         self.bits
     }
 
-    /// Which interrupts.
+    /// Returns the interrupts that the array covers.
     pub const fn range(self) -> IntIdRange {
         self.range
     }
@@ -87,7 +87,7 @@ impl IntIdField {
         self.offset
     }
 
-    /// Where the interrupt's field lies; `None` if this array has none for it.
+    /// Locates the interrupt's field. Returns `None` if this array has none for it.
     pub const fn locate(self, intid: IntId) -> Option<IntIdLocation> {
         let Some(index) = self.range.index_of(intid) else { return None };
         let bit = index * self.bits;

@@ -32,8 +32,8 @@ impl Priority {
         if bits >= 8 { self } else { Self(self.0 & !(0xff >> bits)) }
     }
 
-    /// What the Non-secure view shows of the hardware's priority where two security states exist: the lower half
-    /// of the range (0x80–0xff) shifted up; Secure priorities read as 0 (IHI 0069 §4.8.1).
+    /// Returns the Non-secure view of a priority where two security states exist: the lower half of
+    /// the range (0x80–0xff) shifted up. Secure priorities read as 0 (IHI 0069 §4.8.1).
     pub const fn non_secure_view(self) -> Self {
         if self.0 < 0x80 { Self(0) } else { Self(self.0 << 1) }
     }

@@ -43,7 +43,7 @@ macro_rules! register_values {
 }
 pub(crate) use register_values;
 
-/// What software may do with a register, as a type.
+/// Software's access to a register, as a type.
 pub trait Access: Copy + 'static {
     /// The same as a value.
     const KIND: AccessKind;
@@ -77,7 +77,7 @@ impl Readable for ReadOnly {}
 impl Writable for ReadWrite {}
 impl Writable for WriteOnly {}
 
-/// What software may do with a register.
+/// Software's access to a register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessKind {
     /// Reads and writes.
@@ -166,7 +166,7 @@ impl<V: RegisterValue, A: Access> RegArray<V, A> {
         if index < self.count { Some(Reg::at(self.offset + index * V::Raw::BYTES)) } else { None }
     }
 
-    /// How many registers.
+    /// Returns the number of registers.
     pub const fn count(self) -> u32 {
         self.count
     }
@@ -191,9 +191,9 @@ pub struct RegisterInfo {
     pub offset: u32,
     /// Width of one register in bytes.
     pub bytes: u32,
-    /// How many consecutive registers.
+    /// Number of consecutive registers.
     pub count: u32,
-    /// What software may do.
+    /// Software's access to it.
     pub access: AccessKind,
 }
 
@@ -203,7 +203,7 @@ impl RegisterInfo {
         self.offset + self.bytes * self.count
     }
 
-    /// Which register of the array holds the byte at `offset`; `None` if none does.
+    /// Returns the index of the register that holds the byte at `offset`, or `None` if none does.
     pub const fn index_of(&self, offset: u32) -> Option<u32> {
         if offset >= self.offset && offset < self.end() {
             Some((offset - self.offset) / self.bytes)

@@ -15,7 +15,7 @@ pub const PIDR2: Reg<Pidr2, ReadOnly> = Reg::at(0xfe8);
 register_frame! {
     /// Every register of the frame but the identification registers, by ascending offset.
     REGISTERS;
-    /// Which SPIs the frame rings.
+    /// SPIs that the frame's doorbell makes pending.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x008);
     /// The doorbell: makes the SPI written pending.
     SETSPI_NS: Reg<u32, WriteOnly> = Reg::at(0x040);
@@ -27,7 +27,7 @@ register_frame! {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Typer {
-    /// How many SPIs.
+    /// Number of SPIs.
     #[bits(10)]
     pub count: u16,
     #[bits(6)]

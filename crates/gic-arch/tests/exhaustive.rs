@@ -34,7 +34,7 @@ fn fields_of(opcode: Opcode) -> Vec<Field> {
 
 type Values = BTreeMap<&'static str, u64>;
 
-/// What a decoded command says, by field; zeros are left out.
+/// Returns the decoded command's fields; zeros are left out.
 fn values(command: Command) -> Values {
     let valid = |action| u64::from(action == MapAction::Map);
     let mut values = match command {

@@ -1,4 +1,4 @@
-//! What takes messages.
+//! MSI controllers, and the registers that their messages are written to.
 
 use crate::description::{Coherence, Description, Region, Status};
 use crate::origin::{Fact, NodeId};
@@ -20,9 +20,9 @@ const DEFAULT_STRIDE: u64 = 0x2_0000;
 pub struct Controller {
     /// Its node. MBI and Direct LPI are facets of the GIC and carry the GIC's.
     pub id: NodeId,
-    /// What it is.
+    /// Kind of the controller.
     pub kind: ControllerKind,
-    /// Whether firmware enables it.
+    /// State that firmware gives it.
     pub status: Fact<Status>,
     /// Its registers. ITS: both frames. MBI: the frame that holds `SETSPI_NSR`, the distributor's or its alias.
     /// v2m: the frame. Direct LPI: none of its own (the redistributors').
@@ -31,7 +31,7 @@ pub struct Controller {
     pub ranges: Vec<Fact<IntIdSpan>>,
     /// Cells that follow the controller's phandle where a device refers to it (`#msi-cells`): 1 = a DeviceID.
     pub msi_cells: Fact<u32>,
-    /// Whether its table accesses see the CPUs' caches.
+    /// Coherence of its table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
     /// A window in front of the ITS where devices write instead of at `GITS_TRANSLATER` (SynQuacer): the
     /// address says the DeviceID, four bytes each. Any bus master can pose as any other there.
@@ -59,7 +59,7 @@ impl Controller {
         Self::new(id, ControllerKind::Its, Some(registers))
     }
 
-    /// How many bits of DeviceID firmware says it tells apart; `None` where only the hardware knows
+    /// Returns the number of DeviceID bits that firmware states; `None` if only the hardware knows
     /// (`GITS_TYPER.Devbits`).
     ///
     /// A pre-ITS window of 2^n bytes tells n − 2 bits apart.
@@ -88,7 +88,7 @@ impl Controller {
 }
 
 impl Description {
-    /// Where devices write to reach `controller`: each doorbell's first address. CPU physical, before any IOMMU.
+    /// Returns the address of each doorbell of `controller`. CPU physical, before any IOMMU.
     ///
     /// One for an ITS (a pre-ITS window's first word), MBI and v2m; for Direct LPI one per redistributor as far
     /// as regions and stride tell, at most one per CPU; none for foreign controllers.
@@ -190,7 +190,7 @@ impl IntIdSpan {
         IntId::new(self.first)
     }
 
-    /// How many.
+    /// Returns the number of interrupts.
     pub const fn count(self) -> u32 {
         self.count
     }

@@ -1,4 +1,4 @@
-//! What firmware says about a machine's interrupts, whichever firmware it is.
+//! A machine's interrupt wiring, as any firmware describes it.
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::finding::Finding;
@@ -33,7 +33,7 @@ pub struct Description {
     pub devices: Vec<PlatformDevice>,
     /// RAM.
     pub memory: Vec<Fact<Region>>,
-    /// What is wrong with the input, in the order in which it was met.
+    /// Defects of the input, in the order in which they were met.
     pub findings: Vec<Finding>,
 }
 
@@ -74,7 +74,7 @@ pub struct Cpu {
     pub id: NodeId,
     /// Its affinity, `MPIDR_EL1`'s.
     pub affinity: Fact<Affinity>,
-    /// Whether firmware enables it.
+    /// State that firmware gives it.
     pub status: Fact<Status>,
 }
 
@@ -85,8 +85,8 @@ impl Cpu {
     }
 }
 
-/// Whether firmware lets an operating system use a node. A disabled ancestor disables the node; the fact's
-/// origin is the ancestor then.
+/// Permission for an operating system to use a node. A disabled ancestor disables the node; the
+/// fact's origin is the ancestor then.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Status {
     /// Usable.
@@ -111,7 +111,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// Whether a controller's own memory accesses see the CPUs' caches.
+/// Coherence of a controller's own memory accesses with the CPUs' caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
     /// As the controller's registers say: shareability that reads back is honoured.

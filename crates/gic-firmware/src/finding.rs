@@ -1,4 +1,4 @@
-//! What is wrong with the input, short of making it unreadable.
+//! Defects of the input that leave it readable.
 
 use crate::origin::Origin;
 use alloc::string::String;
@@ -7,16 +7,16 @@ use core::fmt;
 /// Something firmware got wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// Which rule it breaks.
+    /// Rule that it breaks.
     pub rule: Rule,
-    /// Where.
+    /// Location in the input.
     pub origin: Origin,
-    /// What exactly, for a person.
+    /// Details, for a person.
     pub message: String,
 }
 
 impl Finding {
-    /// How bad it is.
+    /// Returns the severity of its rule.
     pub const fn severity(&self) -> Severity {
         self.rule.severity()
     }
@@ -28,7 +28,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {
     /// Worth knowing, no mistake.
@@ -70,21 +70,21 @@ macro_rules! rules {
                 }
             }
 
-            /// How bad breaking it is.
+            /// Returns the severity of a breach.
             pub const fn severity(self) -> Severity {
                 match self {
                     $(Self::$variant => Severity::$severity,)*
                 }
             }
 
-            /// What the rule finds, in one line.
+            /// Returns a line that says what the rule finds.
             pub const fn summary(self) -> &'static str {
                 match self {
                     $(Self::$variant => $summary,)*
                 }
             }
 
-            /// What to do about it.
+            /// Returns advice for the author of the input.
             pub const fn help(self) -> &'static str {
                 match self {
                     $(Self::$variant => $help,)*

@@ -16,7 +16,7 @@ pub struct Gic {
     pub compatible: Vec<String>,
     /// Its architecture version.
     pub version: Fact<GicVersion>,
-    /// Whether firmware enables it.
+    /// State that firmware gives it.
     pub status: Fact<Status>,
     /// The distributor's registers.
     pub distributor: Fact<Region>,
@@ -28,7 +28,7 @@ pub struct Gic {
     pub redistributor_stride: Option<Fact<u64>>,
     /// The memory-mapped CPU interface, which GICv2 always has and later versions may have for guests.
     pub cpu_interface: Option<Fact<Region>>,
-    /// Whether redistributors' table accesses see the CPUs' caches.
+    /// Coherence of the redistributors' table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
     /// Firmware that powers a CPU down does not bring back all of its redistributor's registers
     /// (`mediatek,broken-save-restore-fw`).

@@ -1,5 +1,5 @@
-//! Who rings what: a machine's interrupt controllers, the devices that signal through them, and the DeviceID
-//! that each has there, as firmware says it.
+//! A machine's interrupt controllers, the devices that signal through them, and each device's
+//! DeviceID there, as firmware describes them.
 //!
 //! A [`Description`] is the same whichever firmware it was read from. Every [`Fact`] in it remembers its
 //! [`Origin`]; what firmware got wrong stands in [`Description::findings`]. Requester IDs become DeviceIDs by

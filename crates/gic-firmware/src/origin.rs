@@ -1,4 +1,4 @@
-//! Where a fact was read.
+//! The place in the input that states a fact.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -59,9 +59,9 @@ impl fmt::Debug for Origin {
 /// another firmware's, and with itself after being written and read again.
 #[derive(Clone, Debug)]
 pub struct Fact<T> {
-    /// What is said.
+    /// Stated value.
     pub value: T,
-    /// Where.
+    /// Place in the input.
     pub origin: Origin,
 }
 

@@ -1,4 +1,4 @@
-//! Who sends messages.
+//! Senders of messages: PCI hosts, platform devices and other buses.
 
 use crate::controller::ControllerIndex;
 use crate::description::{Region, Status};
@@ -14,9 +14,9 @@ pub struct PciHost {
     pub id: NodeId,
     /// Its compatible strings, most specific first.
     pub compatible: Vec<String>,
-    /// Whether firmware enables it.
+    /// State that firmware gives it.
     pub status: Fact<Status>,
-    /// Where configuration space is reached.
+    /// Access to its configuration space.
     pub config: Option<Fact<ConfigSpace>>,
     /// The bus numbers behind it.
     pub buses: Fact<BusRange>,
@@ -26,7 +26,7 @@ pub struct PciHost {
     pub msi: MsiRouting,
     /// The controller that the bridge itself is, if it is one.
     pub own_controller: Option<ControllerIndex>,
-    /// Whether its functions' way through an IOMMU is described.
+    /// State of the description of its functions' way through an IOMMU.
     pub iommu_map: Fact<IommuMap>,
 }
 
@@ -47,7 +47,7 @@ impl PciHost {
     }
 }
 
-/// Whether an IOMMU stands between a host's functions and memory. Which StreamIDs they have there is not
+/// Presence of an IOMMU between a host's functions and memory. Their StreamIDs there are not
 /// described.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IommuMap {
@@ -57,7 +57,7 @@ pub enum IommuMap {
     Absent,
 }
 
-/// How a host bridge's configuration space is reached.
+/// Method of access to a host bridge's configuration space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ConfigSpace {
     /// ECAM: 4 KiB per function, the first bus of the bridge's range first.
@@ -108,13 +108,13 @@ pub struct PlatformDevice {
     pub id: NodeId,
     /// Its compatible strings, most specific first.
     pub compatible: Vec<String>,
-    /// Whether firmware enables it.
+    /// State that firmware gives it.
     pub status: Fact<Status>,
     /// Its register regions, as far as they can be translated.
     pub registers: Vec<Fact<Region>>,
-    /// Whether it signals itself, or devices behind it do.
+    /// Role of the node: it signals itself, or devices behind it do.
     pub role: Role,
-    /// What it names.
+    /// Controllers that it names.
     pub msi: MsiRouting,
 }
 
@@ -132,7 +132,7 @@ impl PlatformDevice {
     }
 }
 
-/// What a node outside of PCI that names an MSI controller is.
+/// Role of a node outside of PCI that names an MSI controller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     /// A device: [`Description::platform_routes`](crate::Description::platform_routes) says where it signals.
@@ -142,7 +142,7 @@ pub enum Role {
     Bus,
 }
 
-/// Which controllers a node's messages go to.
+/// Controllers that a node's messages go to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MsiRouting {
     /// Applied to a requester ID before [`map`](Self::map) is asked; absent = all ones (`msi-map-mask`).
@@ -182,10 +182,10 @@ impl MsiRouting {
 pub struct MapEntry {
     /// First requester ID.
     pub rid_base: RequesterId,
-    /// How many of them. `rid_base + length` and `device_id_base + length` may lie beyond 2^32 in faulty
-    /// firmware; matching never wraps.
+    /// Number of requester IDs. `rid_base + length` and `device_id_base + length` may lie beyond
+    /// 2^32 in faulty firmware; matching never wraps.
     pub length: u32,
-    /// Where they signal.
+    /// Destination of their messages.
     pub target: Target,
     /// The DeviceID of the first.
     pub device_id_base: DeviceId,
@@ -194,9 +194,9 @@ pub struct MapEntry {
 /// A controller that a device names outright.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Parent {
-    /// Which.
+    /// Controller that the reference leads to.
     pub target: Target,
-    /// What the reference says beside it; at an ITS one cell, the DeviceID.
+    /// Cells after the reference; at an ITS one cell, the DeviceID.
     pub specifier: Vec<u32>,
 }
 
@@ -210,7 +210,7 @@ impl Parent {
     }
 }
 
-/// What a reference leads to.
+/// Node that a reference leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Target {
     /// A controller of the same description.

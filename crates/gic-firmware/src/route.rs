@@ -26,13 +26,13 @@ use msi_types::{DeviceId, RequesterId};
 /// Requester IDs on PCI: 16 bits.
 const PCI_REQUESTERS: u32 = 0x1_0000;
 
-/// Where a requester's messages go.
+/// Destination of a requester's messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Route {
     /// The controller.
     pub controller: ControllerIndex,
-    /// Who the requester is there. Controllers whose kind does not
-    /// [need it](crate::ControllerKind::needs_device_id) ignore it.
+    /// DeviceID of the requester there. Controllers whose kind does not [need
+    /// it](crate::ControllerKind::needs_device_id) ignore it.
     pub device_id: DeviceId,
     /// By which statement.
     pub via: Via,
@@ -63,7 +63,7 @@ impl fmt::Display for Via {
     }
 }
 
-/// Why a requester has no controller: firmware's doing in every case.
+/// Reason for which a requester has no controller: firmware's doing in every case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum NoRoute {
     /// Neither a map nor a parent.
@@ -91,7 +91,7 @@ pub enum NoRoute {
 pub struct RouteSpan {
     /// First requester ID.
     pub rid_base: RequesterId,
-    /// How many.
+    /// Number of requester IDs.
     pub length: u32,
     /// To which controller.
     pub controller: ControllerIndex,
@@ -115,7 +115,7 @@ impl RouteSpan {
 }
 
 impl Description {
-    /// Where the function with requester ID `requester` behind `host` signals.
+    /// Returns the route of the function with requester ID `requester` behind `host`.
     ///
     /// The requester ID is the one that arrives at the bridge: behind a conventional bridge the alias.
     pub fn route(&self, host: &PciHost, requester: RequesterId) -> Result<Route, NoRoute> {
@@ -129,7 +129,8 @@ impl Description {
         }
     }
 
-    /// Where `requester` signals by `routing`, that of a PCI host or of another bus with requester IDs.
+    /// Returns the route of `requester` by `routing`, that of a PCI host or of another bus with
+    /// requester IDs.
     pub fn route_by(&self, routing: &MsiRouting, requester: RequesterId) -> Result<Route, NoRoute> {
         let Some(map) = &routing.map else {
             return self.first_parent(&routing.parents, requester, Via::Parent, NoRoute::NotDescribed);
@@ -151,7 +152,7 @@ impl Description {
         Ok(Route { controller, device_id: DeviceId::new(device), via: Via::Map(index) })
     }
 
-    /// Where a platform device signals: one answer for each controller that it names.
+    /// Returns the routes of a platform device: one for each controller that it names.
     pub fn platform_routes(&self, device: &PlatformDevice) -> Vec<Result<Route, NoRoute>> {
         device
             .msi
@@ -162,7 +163,7 @@ impl Description {
             .collect()
     }
 
-    /// What firmware says about the functions behind `host`, as spans of requester IDs.
+    /// Returns firmware's statements about the functions behind `host`, as spans of requester IDs.
     ///
     /// Agrees with [`route`](Self::route): the first span that holds a requester ID and whose controller is
     /// enabled makes the route, where spans of a map count masked IDs. References that lead nowhere are left out.
@@ -174,8 +175,9 @@ impl Description {
         spans
     }
 
-    /// What firmware says about a platform device: a span of one for each controller that it names, or what it
-    /// says about the devices behind a bus. A device at a controller without DeviceIDs counts as DeviceID 0.
+    /// Returns firmware's statements about a platform device: a span of one for each controller
+    /// that it names, or the spans of the devices behind a bus. A device at a controller without
+    /// DeviceIDs counts as DeviceID 0.
     pub fn device_spans(&self, device: &PlatformDevice) -> Vec<RouteSpan> {
         if device.role == Role::Bus {
             return self.bus_spans(&device.msi);

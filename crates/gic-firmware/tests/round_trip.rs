@@ -1,4 +1,5 @@
-//! What is written reads back equal; routes agree with a model that is as plain as the binding's text.
+//! Written descriptions read back equal, and routes agree with a model as plain as the binding's
+//! text.
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::devicetree::{WriteErrorKind, parse, write};
@@ -318,7 +319,8 @@ proptest! {
     #[test]
     fn spans_agree_with_routes(description in descriptions(), rids in vec(0..=0xffffu32, 16)) {
         for host in &description.hosts {
-            // Where an entry ends the search or leads to a disabled controller, there are spans and no route.
+            // An entry that ends the search or leads to a disabled controller gives spans and no
+            // route.
             let sound = host.msi.map.iter().flatten().all(|entry| {
                 let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
                 let Target::Controller(index) = entry.target else { return false };

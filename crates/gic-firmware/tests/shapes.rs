@@ -1,4 +1,4 @@
-//! What is read from each shape of devicetree. The sources stand beside the blobs in `data/`.
+//! Descriptions of each shape of devicetree. The sources stand beside the blobs in `data/`.
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::{
@@ -25,7 +25,8 @@ fn controller<'d>(description: &'d Description, id: &str) -> &'d Controller {
     description.controllers.iter().find(|controller| controller.id.as_str() == id).expect("it is described")
 }
 
-/// Where a requester goes: the controller's path, the DeviceID, and by which statement.
+/// Returns a requester's route: the controller's path, the DeviceID, and the statement it comes
+/// from.
 fn answer(description: &Description, host_id: &str, rid: u32) -> Result<(String, u32, Via), NoRoute> {
     description.route(host(description, host_id), RequesterId::new(rid)).map(|route| {
         let controller = description.controller(route.controller).expect("a route leads to a controller");

@@ -1,8 +1,9 @@
-//! What can be wrong with a change of routes. Nothing has changed then.
+//! Errors of changes to routes. A change that fails changes nothing.
 
 use msi_types::Gsi;
 
-/// Why routes were not changed, or a GSI not given: the monitor asked for what there is not.
+/// Reason for which routes were not changed, or a GSI not given: the monitor named something that
+/// does not exist.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
@@ -11,7 +12,7 @@ pub enum RouteError {
     NoSuchGsi {
         /// The GSI.
         gsi: Gsi,
-        /// How many there are.
+        /// Number of existing GSIs.
         limit: u32,
     },
     /// A table with two routes of one GSI.
@@ -22,7 +23,7 @@ pub enum RouteError {
     GsisExhausted {
         /// The first that can be given.
         first: Gsi,
-        /// How many GSIs there are.
+        /// Number of existing GSIs.
         limit: u32,
     },
     /// A GSI that is not given out cannot be given back.

@@ -1,4 +1,4 @@
-//! Which GSIs are given out.
+//! GSIs that are allocated.
 
 use crate::RouteError;
 use alloc::vec;

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
-/// Where routes lead: the inputs of an interrupt controller model. What it does not have is added by the `with_`
-/// functions.
+/// Destinations of routes: the inputs of an interrupt controller model. The `with_` functions add
+/// ITSs and doorbells.
 #[derive(Clone)]
 pub struct Inputs {
     lines: Arc<dyn SetLine>,
@@ -62,7 +62,7 @@ impl Inputs {
     }
 }
 
-/// What the first that has the doorbell says.
+/// Returns the answer of the first that has the doorbell.
 fn first(mut answers: impl Iterator<Item = Delivery>) -> Delivery {
     answers.find(|answer| *answer != Delivery::NoDoorbell).unwrap_or(Delivery::NoDoorbell)
 }

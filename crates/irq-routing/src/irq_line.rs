@@ -16,9 +16,9 @@ use msi_types::{Cpu, Line};
 pub enum IrqLine {
     /// An interrupt input of a CPU, for monitors that have the interrupt controller themselves.
     CpuInput {
-        /// Whose.
+        /// CPU of the input.
         cpu: Cpu,
-        /// Which.
+        /// Input of that CPU.
         input: CpuInput,
     },
     /// An input of the interrupt controller: an SPI from 32 to 1019, or a PPI from 16 to 31.
@@ -67,7 +67,7 @@ const PPIS: core::ops::RangeInclusive<u32> = 16..=31;
 const CPUS: u32 = 1 << 12;
 
 impl IrqLine {
-    /// What a number names.
+    /// Decodes the number of `KVM_IRQ_LINE`.
     ///
     /// # Errors
     /// It names nothing. The CPU of an SPI is ignored.

@@ -67,7 +67,7 @@ use std::thread::{self, JoinHandle};
 /// Eventfds that are served by one call of [`Irqfds::dispatch`] at most.
 const AT_ONCE: usize = 64;
 
-/// Why an eventfd cannot be bound.
+/// Reason for which an eventfd cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IrqfdError {
@@ -188,7 +188,7 @@ impl Irqfds {
         Ok(u32::try_from(served.count()).unwrap_or(u32::MAX))
     }
 
-    /// Whether there was a signal.
+    /// Serves one eventfd. Returns true if it was signalled.
     fn serve(&self, token: u64) -> bool {
         let Some(source) = self.bound().sources.get(&token).cloned() else { return false };
         match source.take_signal() {

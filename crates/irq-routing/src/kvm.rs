@@ -27,14 +27,14 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
-/// What `kvm-bindings` has room for in a table, whatever the kernel says.
+/// Size of the table in `kvm-bindings`, regardless of the kernel's own.
 const MOST_ROUTES: u32 = 4096;
-/// Where pins are.
+/// Irqchip number of the pins.
 #[cfg(target_arch = "aarch64")]
 const IRQCHIP: u32 = 0;
 #[cfg(target_arch = "x86_64")]
 const IRQCHIP: u32 = kvm_bindings::KVM_IRQCHIP_IOAPIC;
-/// How many there can be.
+/// Highest number of pins.
 #[cfg(target_arch = "aarch64")]
 const PINS: u32 = Pin::COUNT;
 #[cfg(target_arch = "x86_64")]
@@ -53,7 +53,7 @@ pub struct KvmRouter {
 }
 
 struct State {
-    /// What the kernel has; `None` before the first table.
+    /// Table that the kernel has; `None` before the first.
     table: Option<Table>,
     gsis: Gsis,
 }
@@ -79,7 +79,7 @@ impl KvmRouter {
         self.limit
     }
 
-    /// Where a GSI leads.
+    /// Returns the route of a GSI.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {
         match &self.state().table {
             Some(table) => table.get(&gsi).copied(),

@@ -30,7 +30,7 @@ const TYPE_IRQCHIP: u32 = 1;
 const TYPE_MSI: u32 = 2;
 const MSI_VALID_DEVID: u32 = 1;
 
-/// What is wrong with an entry. Whoever wrote the table is at fault.
+/// Defect of an entry. The author of the table is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EntryError {
@@ -53,14 +53,14 @@ pub enum EntryError {
     Pin(#[from] NotAPin),
 }
 
-/// Why bytes are no table.
+/// Reason for which bytes are no table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
     /// The number of entries and the bytes do not go together.
     #[error("{bytes} bytes are no table of {entries} entries")]
     Length {
-        /// What there is.
+        /// Number of bytes.
         bytes: usize,
         /// Entries, as the header says; 0 without a header.
         entries: u32,
@@ -71,9 +71,9 @@ pub enum TableError {
     /// An entry is wrong.
     #[error("entry {index}: {error}")]
     Entry {
-        /// Which, from 0 on.
+        /// Index of the entry, from 0 on.
         index: u32,
-        /// How.
+        /// Defect of the entry.
         error: EntryError,
     },
 }
@@ -96,7 +96,7 @@ pub fn encode_entry(gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
     bytes
 }
 
-/// What an entry says. Padding is ignored, and so is the DeviceID of a message that does not have it.
+/// Decodes an entry. Padding is ignored, and so is the DeviceID of a message that does not have it.
 ///
 /// # Errors
 /// It is not an entry for a GIC.

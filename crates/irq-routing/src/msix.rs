@@ -114,7 +114,7 @@ use vector::{Entered, Vector};
 #[error("an MSI-X table has 1 to 2048 vectors, not {0}")]
 pub struct BadTableSize(pub u16);
 
-/// What became of a device's message.
+/// Result of a device's message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Signalled {
     /// It was sent.
@@ -243,7 +243,7 @@ impl MsixTable {
         self.settle_all(&mut guest)
     }
 
-    /// Who sends, from now on: a function whose bus got another number.
+    /// Sets the sender of later messages: a function's bus got another number.
     ///
     /// # Errors
     /// As [`write`](Self::write).

@@ -1,4 +1,4 @@
-//! What a GSI leads to.
+//! Routes: destinations of GSIs.
 
 use msi_types::{DeviceId, Line, MsiMessage};
 
@@ -16,7 +16,7 @@ pub struct Pin(u16);
 pub struct NotAPin(pub u32);
 
 impl Pin {
-    /// How many pins there are: one for each SPI, 32 to 1019.
+    /// Number of pins: one for each SPI, 32 to 1019.
     pub const COUNT: u32 = 988;
 
     /// The pin with this number.
@@ -53,7 +53,8 @@ impl Pin {
     }
 }
 
-/// Who sends a routed message, as the interrupt controller is told. KVM has a flag for it (`KVM_MSI_VALID_DEVID`).
+/// Sender of a routed message, as the interrupt controller is told. KVM has a flag for it
+/// (`KVM_MSI_VALID_DEVID`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sender {
     /// Nobody in particular: for doorbells that do not ask (GICv2m, message-based SPIs, `GICR_SETLPIR`).
@@ -66,13 +67,13 @@ pub enum Sender {
 /// interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RoutedMessage {
-    /// Who sends it.
+    /// Sender of the message.
     pub sender: Sender,
-    /// What is written, and where to.
+    /// Address and data of the write.
     pub message: MsiMessage,
 }
 
-/// What a GSI leads to.
+/// Destination of a GSI.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Route {
     /// A wired input.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Delivery, Gsi, Level};
 
-/// How many GSIs there are, and which of them are given out.
+/// Number of GSIs, and the range that is allocated from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GsiSpace {
     /// All GSIs lie below this. KVM's are 4096 (`KVM_CAP_IRQ_ROUTING` says it).
@@ -90,7 +90,7 @@ impl Router {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Where a GSI leads. Any thread.
+    /// Returns the route of a GSI. Any thread.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {
         self.table.route(gsi)
     }

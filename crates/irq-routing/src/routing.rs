@@ -1,4 +1,4 @@
-//! What users of routes ask for, whoever keeps them.
+//! The interface to routes, implemented by KVM and by the router of this package.
 
 use crate::{Changes, Route, RouteError, SignalError};
 use msi_types::{Delivery, Gsi};
@@ -13,7 +13,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whose route changes.
+    /// Returns the GSI whose route changes.
     pub const fn gsi(self) -> Gsi {
         match self {
             Self::Set(gsi, _) | Self::Clear(gsi) => gsi,

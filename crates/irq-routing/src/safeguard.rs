@@ -12,11 +12,11 @@ pub(crate) enum Safeguard {
     Sequence,
     /// The routes of the first table are there before the identity mapping ends.
     RoutesFirst,
-    /// Who found no route, and no identity mapping either, looks for the route again.
+    /// A reader that found neither a route nor the identity mapping reads the route again.
     LookAgain,
     /// A message that finds its vector closed becomes pending only if it still is.
     HoldByExchange,
-    /// Who closes a vector waits for those that are sending by it.
+    /// A closer waits for the senders that are inside.
     AwaitSenders,
     /// The last sender of a vector that is being closed wakes the thread that closes it.
     WakeCloser,

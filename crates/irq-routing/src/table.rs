@@ -65,12 +65,12 @@ impl Table {
         }
     }
 
-    /// How many GSIs there are.
+    /// Returns the number of GSIs.
     pub(crate) fn gsis(&self) -> u32 {
         self.gsis
     }
 
-    /// Where a GSI leads. Any thread; takes no lock and allocates nothing.
+    /// Returns the route of a GSI. Any thread; takes no lock and allocates nothing.
     #[inline]
     pub(crate) fn route(&self, gsi: Gsi) -> Option<Route> {
         self.look(gsi).or_else(|| self.unrouted(gsi))
@@ -97,7 +97,7 @@ impl Table {
     }
 }
 
-/// What a commit did.
+/// Numbers of routes that a commit changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
     /// Routes that are others now.

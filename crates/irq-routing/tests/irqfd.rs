@@ -52,7 +52,7 @@ impl Rig {
         self.irqfds.observer().deactivated(Line::Spi(intid));
     }
 
-    /// What the controller hears next, while threads serve.
+    /// Waits until the controller hears something, while threads serve.
     fn wait(&self) -> Vec<Heard> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -93,7 +93,7 @@ fn signal(eventfd: &OwnedFd) {
     rustix::io::write(eventfd, &1u64.to_ne_bytes()).unwrap();
 }
 
-/// How often an eventfd was signalled since it was read.
+/// Returns the number of signals since the eventfd was read.
 fn count(eventfd: &OwnedFd) -> u64 {
     let mut count = [0; 8];
     rustix::io::read(eventfd, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
@@ -422,7 +422,7 @@ fn a_thread_serves_until_it_is_dropped() {
     assert_eq!(rig.serve(), [event(1)]);
 }
 
-/// What was bound before is never rung for after its bind ended, whatever two serving threads are doing.
+/// An eventfd that is bound no more is never signalled for, with two threads serving.
 #[test]
 fn nothing_is_rung_once_a_bind_has_ended() {
     let rig = Rig::new();

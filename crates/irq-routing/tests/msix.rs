@@ -31,7 +31,7 @@ impl Counting {
         std::mem::take(&mut *self.commits.lock().unwrap()).iter().map(|changes| changes.made).collect()
     }
 
-    /// How many GSIs are free.
+    /// Returns the number of free GSIs.
     fn free(&self) -> usize {
         let free: Vec<_> = std::iter::from_fn(|| self.router.allocate().ok()).collect();
         self.router.release(&free).unwrap();
@@ -128,7 +128,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a table is, said as plainly as possible.
+/// A table, modelled as plainly as possible.
 #[derive(Default)]
 struct Model {
     words: [[u32; 4]; 5],
@@ -151,7 +151,7 @@ impl Model {
         (u64::from(high) << 32 | u64::from(low) == Controller::ITS).then_some(event(data))
     }
 
-    /// What is sent because of what was unmasked.
+    /// Returns the messages that unmasking sends.
     fn settle(&mut self) -> Vec<Heard> {
         let sent = (0..5).filter(|vector| self.open(*vector) && self.pending[*vector]).collect::<Vec<_>>();
         sent.into_iter()

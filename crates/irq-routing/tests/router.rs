@@ -52,7 +52,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a router is, said as plainly as possible.
+/// A router, modelled as plainly as possible.
 #[derive(Default)]
 struct Model {
     routes: BTreeMap<u32, Route>,

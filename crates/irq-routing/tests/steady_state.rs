@@ -1,4 +1,4 @@
-//! What signals and changes cost in memory. A test program of its own: it counts allocations.
+//! Memory cost of signals and changes. A test program of its own: it counts allocations.
 
 use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing, Sender};

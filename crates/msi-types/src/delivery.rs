@@ -2,7 +2,7 @@
 
 use crate::{Cpu, MsiMessage};
 
-/// What became of a message. The three answers of `KVM_SIGNAL_MSI`.
+/// Result of a message: one of the three answers of `KVM_SIGNAL_MSI`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
     /// The interrupt is pending now: newly, or it already was (a pending bit holds one message).

@@ -1,22 +1,22 @@
-//! What can go wrong between a device's vectors and their controller.
+//! Errors between a device's vectors and their controller.
 
 use crate::{Cpu, DeviceId, EventId, RequesterId, Vector};
 use core::fmt;
 
-/// Why a controller or a layer refused or failed.
+/// Reason for which a controller or a layer refused or failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MsiError {
     /// Not enough free vectors (in the shape asked for).
     #[error("no block of {wanted} vectors is free")]
     NoVectors {
-        /// How many were asked for.
+        /// Number of requested vectors.
         wanted: u16,
     },
     /// The device's own share of vectors, fixed when it was attached, is used up.
     #[error("the device was attached for {limit} vectors, {wanted} more do not fit")]
     DeviceFull {
-        /// How many were asked for.
+        /// Number of requested vectors.
         wanted: u16,
         /// The limit.
         limit: u32,
@@ -26,7 +26,7 @@ pub enum MsiError {
     AddressTooWide {
         /// The doorbell.
         address: u64,
-        /// What the endpoint can store.
+        /// Number of bits that the endpoint can store.
         bits: u8,
     },
     /// The data does not fit the endpoint's data register.
@@ -34,7 +34,7 @@ pub enum MsiError {
     DataTooWide {
         /// The data.
         data: u32,
-        /// What the endpoint can store.
+        /// Number of bits that the endpoint can store.
         bits: u8,
     },
     /// The endpoint cannot change its message without a moment in which it is half old, half new.
@@ -57,7 +57,7 @@ pub enum MsiError {
     DeviceIdOutOfRange {
         /// The DeviceID.
         id: DeviceId,
-        /// What the controller takes.
+        /// Number of bits that the controller takes.
         bits: u8,
     },
     /// The device is attached with other needs already.
@@ -73,7 +73,7 @@ pub enum MsiError {
         device: RequesterId,
         /// The doorbell.
         address: u64,
-        /// Why not.
+        /// Reason of the refusal.
         reason: &'static str,
     },
     /// A bus or bridge between the device and the controller spoils what it sends.
@@ -83,7 +83,7 @@ pub enum MsiError {
         level: &'static str,
         /// The device.
         device: RequesterId,
-        /// Why not.
+        /// Reason of the refusal.
         reason: &'static str,
     },
     /// The platform gave no memory.
@@ -97,17 +97,17 @@ pub enum MsiError {
 /// A fault of a controller, with the object and the operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControllerFault {
-    /// What kind of controller, as firmware names it (`"its"`).
+    /// Kind of the controller, as firmware names it (`"its"`).
     pub kind: &'static str,
     /// Its physical base address.
     pub base: u64,
-    /// What was being done (`"MAPTI"`).
+    /// Operation that failed (`"MAPTI"`).
     pub operation: &'static str,
     /// For which device, if for one.
     pub device: Option<DeviceId>,
     /// For which event, if for one.
     pub event: Option<EventId>,
-    /// What went wrong (`"timeout"`, `"queue stalled"`).
+    /// Reason of the failure (`"timeout"`, `"queue stalled"`).
     pub reason: &'static str,
 }
 

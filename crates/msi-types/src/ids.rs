@@ -54,8 +54,9 @@ macro_rules! identifier {
 }
 
 identifier!(
-    /// Who sends a message, as its *bus* knows it: on PCI the 16-bit requester ID (bus 15:8, device 7:3,
-    /// function 2:0) within one host bridge; for a platform device the sideband ID that firmware states.
+    /// Sender of a message, as its *bus* knows it: on PCI the 16-bit requester ID (bus 15:8, device
+    /// 7:3, function 2:0) within one host bridge. For a platform device it is the sideband ID that
+    /// firmware states.
     ///
     /// It says nothing to an interrupt controller before the bus's mapping (`msi-map`, IORT) made a [`DeviceId`]
     /// of it.
@@ -63,13 +64,13 @@ identifier!(
 );
 
 identifier!(
-    /// Who sends a message, as an ITS knows it: the DeviceID that travels beside the write to
+    /// Sender of a message, as an ITS knows it: the DeviceID that travels beside the write to
     /// `GITS_TRANSLATER`. Up to 32 bits (`GITS_TYPER.Devbits`).
     DeviceId, "{:#x}"
 );
 
 identifier!(
-    /// Which of a device's messages this is, as an ITS knows it: the data of the write. Up to 32 bits
+    /// One of a device's messages, as an ITS knows it: the data of the write. Up to 32 bits
     /// (`GITS_TYPER.ID_bits`).
     EventId, "{:#x}"
 );

@@ -23,7 +23,7 @@ impl fmt::Display for IsolatingMechanism {
     }
 }
 
-/// Why a device can ring others' interrupts.
+/// Reason for which a device can trigger others' interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum NotIsolated {
@@ -78,13 +78,14 @@ impl Granule {
         address & !(self.bytes() - 1)
     }
 
-    /// Where in its page an address lies.
+    /// Returns the offset of an address in its page.
     pub const fn offset(self, address: u64) -> u64 {
         address & (self.bytes() - 1)
     }
 }
 
-/// What shares a page with a doorbell. Which pages: [`MsiParent::doorbell_page`](crate::MsiParent::doorbell_page).
+/// Other contents of a doorbell's page, as
+/// [`MsiParent::doorbell_page`](crate::MsiParent::doorbell_page) reports them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DoorbellPage {
     /// Nothing that a device could harm (an ITS's translation frame).
@@ -106,7 +107,7 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// What isolates the device.
+    /// Returns the mechanism that isolates the device.
     ///
     /// # Errors
     /// Why nothing does.
@@ -136,7 +137,8 @@ pub enum DmaIsolation {
     NotIsolated(NotDmaIsolated),
 }
 
-/// Why a device can access memory that is not its own, controllers' registers included.
+/// Reason for which a device can access memory that is not its own, controllers' registers
+/// included.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum NotDmaIsolated {
@@ -215,7 +217,7 @@ impl<'a> InterruptIsolated<'a> {
         self.subject.parent
     }
 
-    /// What isolates it.
+    /// Returns the mechanism that isolates the device.
     pub const fn mechanism(&self) -> IsolatingMechanism {
         self.mechanism
     }

@@ -1,4 +1,5 @@
-//! What the levels of a hierarchy offer and ask for, and what an endpoint needs and has.
+//! Negotiation between the levels of a hierarchy and an endpoint: needs, properties, and what meets
+//! them.
 
 use core::fmt;
 
@@ -48,7 +49,7 @@ macro_rules! set {
                 self.0 & 1 << item as u16 != 0
             }
 
-            /// What is in it.
+            /// Iterates over the members of the set.
             pub fn iter(self) -> impl Iterator<Item = $item> {
                 $item::ALL.iter().copied().filter(move |item| self.contains(*item))
             }
@@ -63,7 +64,7 @@ macro_rules! set {
 }
 
 set! {
-    /// What an endpoint may need, and a level provides or blocks.
+    /// Capabilities that an endpoint may need, and that a level provides or blocks.
     Capabilities of Capability {
         /// Messages that the device stores where it likes ([`Storage::Device`](crate::Storage::Device)).
         DeviceStorage => "messages that the device stores itself",
@@ -82,7 +83,7 @@ set! {
 }
 
 set! {
-    /// What an endpoint may have, and a level requires or makes unnecessary.
+    /// Properties that an endpoint may have, and that a level requires or makes unnecessary.
     Properties of Property {
         /// It stores 64 bits of address.
         WideAddress => "64 address bits",
@@ -102,13 +103,13 @@ set! {
 pub struct Tier {
     /// For people: what the level is (`"its"`, `"iommu"`).
     pub name: &'static str,
-    /// What it has itself, whatever lies below.
+    /// Capabilities that the level has itself, independently of lower levels.
     pub provides: Capabilities,
-    /// What it does not let through, whatever lies below.
+    /// Capabilities that it does not let through from lower levels.
     pub blocks: Capabilities,
-    /// What an endpoint must have to stand on it.
+    /// Properties that it requires of endpoints.
     pub requires: Properties,
-    /// What levels below may require in vain: endpoints need it no more.
+    /// Properties that lower levels require and that it makes unnecessary.
     pub relieves: Properties,
 }
 
@@ -145,23 +146,23 @@ impl Tier {
     }
 }
 
-/// What is missing, and at which level.
+/// Missing capability or property, and the level that misses it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Mismatch {
     /// The endpoint needs something that this level blocks, or that this level, the root, should provide.
     #[error("the endpoint needs {capability}, which tier {tier} does not offer")]
     Missing {
-        /// What.
+        /// Missing capability.
         capability: Capability,
-        /// Where.
+        /// Level that lacks it.
         tier: &'static str,
     },
     /// This level requires something that the endpoint does not have.
     #[error("tier {tier} requires of the endpoint {property}, which it does not have")]
     Required {
-        /// What.
+        /// Missing property.
         property: Property,
-        /// Where.
+        /// Level that requires it.
         tier: &'static str,
     },
     /// The hierarchy has no levels.

@@ -1,4 +1,4 @@
-//! What a controller, or a layer over one, gives to a device's vectors.
+//! The interface of a controller, or of a layer over one, to a device's vectors.
 
 use crate::{
     Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, Isolation, LevelMessages, MsiError,
@@ -7,7 +7,7 @@ use crate::{
 use core::fmt;
 use core::num::NonZeroU16;
 
-/// How the vectors of a block relate.
+/// Relation between the vectors of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shape {
     /// Each has a message and an affinity of its own (MSI-X, IMS).
@@ -26,16 +26,16 @@ pub enum Initially {
     Masked,
 }
 
-/// What an endpoint asks for.
+/// Request of an endpoint for vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockRequest {
-    /// How many vectors.
+    /// Number of vectors.
     pub count: NonZeroU16,
-    /// How they relate.
+    /// Relation between them.
     pub shape: Shape,
-    /// What the endpoint's message store can hold, and how it can be rewritten.
+    /// Capacity of the endpoint's message store, and the way it can be rewritten.
     pub fit: Fit,
-    /// Where they are delivered first.
+    /// CPU of the first delivery.
     pub cpu: Cpu,
     /// Masked at the controller or not.
     pub initially: Initially,
@@ -81,7 +81,7 @@ impl VectorBlock {
         self.first
     }
 
-    /// How many.
+    /// Returns the number of vectors.
     pub const fn count(&self) -> NonZeroU16 {
         self.count
     }
@@ -115,17 +115,18 @@ impl VectorBlock {
 pub struct Move {
     /// The vectors that move together: one, or the whole group.
     pub first: Vector,
-    /// How many they are.
+    /// Number of vectors.
     pub count: NonZeroU16,
-    /// What the store holds for the first of them from now on; `None` if the stored message stays as it is.
+    /// Message that the store holds for the first of them from now on; `None` if the stored message
+    /// stays as it is.
     pub message: Option<MsiMessage>,
-    /// Where they were delivered.
+    /// CPU before the move.
     pub from: Cpu,
-    /// Where they will be.
+    /// CPU after the move.
     pub to: Cpu,
 }
 
-/// How the rewriting of the store ended.
+/// Result of rewriting the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MoveOutcome {
     /// The new message is in the store and was read back, or none was needed.
@@ -134,7 +135,7 @@ pub enum MoveOutcome {
     RolledBack,
 }
 
-/// What to do with a pending state.
+/// Treatment of a pending state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Pending {
     /// Make it pending, as the device's own message would.
@@ -143,8 +144,9 @@ pub enum Pending {
     Clear,
 }
 
-/// What a controller, or a layer over one, gives to a device's vectors. One object serves one bus (or one platform
-/// device): it knows how requesters map to what the controller sees. Object safe; the controller locks inside.
+/// A controller, or a layer over one, as a device's vectors see it. One object serves one bus or
+/// one platform device, and knows how the controller sees its requesters. The trait is object safe;
+/// implementations lock inside.
 ///
 /// *Task* operations may wait for hardware and must not be called in hard-IRQ context or under a lock that an
 /// interrupt handler takes. *Any* operations are safe in hard-IRQ context and bounded.
@@ -244,8 +246,8 @@ pub trait MsiParent: Send + Sync {
         visit(&Tier::new("controller").with_provides(Capabilities::ALL));
     }
 
-    /// What else lies in the pages of this controller's doorbells, seen in pages of this size: whoever maps a
-    /// doorbell for a device maps that too. Any.
+    /// Returns the other contents of the pages of this controller's doorbells, for pages of this
+    /// size. A doorbell that is mapped for a device brings them with it. Any context.
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
         let _ = granule;
         DoorbellPage::Unknown

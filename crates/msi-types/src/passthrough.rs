@@ -6,7 +6,7 @@ use crate::{
 };
 use core::fmt;
 
-/// Why a device is not given away.
+/// Reason for which a device is not given away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassthroughError {
@@ -15,7 +15,7 @@ pub enum PassthroughError {
     NotIsolated {
         /// The device.
         device: RequesterId,
-        /// Why not.
+        /// Reason that its interrupts are not isolated.
         reason: NotIsolated,
     },
     /// The device can access memory that is not its own.
@@ -23,7 +23,7 @@ pub enum PassthroughError {
     NotDmaIsolated {
         /// The device.
         device: RequesterId,
-        /// Why not.
+        /// Reason that its memory accesses are not isolated.
         reason: NotDmaIsolated,
     },
     /// The two proofs are of different devices, or at different parents.
@@ -118,7 +118,7 @@ impl<'a> Passthrough<'a> {
         self.proof.device()
     }
 
-    /// What isolates its interrupts.
+    /// Returns the proof that its interrupts are isolated.
     pub const fn proof(&self) -> InterruptIsolated<'a> {
         self.proof
     }

@@ -1,4 +1,5 @@
-//! How PCI functions store messages: the MSI and MSI-X capabilities, used by drivers and device models alike.
+//! PCI's MSI and MSI-X capabilities, the stores of a function's messages, for drivers and device
+//! models alike.
 //!
 //! Source: PCI Local Bus 3.0 §6.8, PCI Express Base §7.7.
 

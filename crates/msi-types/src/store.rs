@@ -1,9 +1,9 @@
-//! Where a device keeps its messages: "device MSI storage ops".
+//! A device's message store: Linux's "device MSI storage ops".
 
 use crate::{LevelMessages, MsiMessage, Trigger};
 use core::num::NonZeroU16;
 
-/// How a stored message can be changed while the device may send it.
+/// Ways to change a stored message while the device may send it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Rewrite {
     /// The vector is masked at the store meanwhile, so any change is safe.
@@ -19,7 +19,7 @@ pub enum Rewrite {
     Never,
 }
 
-/// Whether the store itself can hold a vector back.
+/// Ways in which a store can hold a vector back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Masking {
     /// Each vector by itself.
@@ -28,7 +28,7 @@ pub enum Masking {
     None,
 }
 
-/// Who defined where the messages are stored: it decides who else knows of them.
+/// Definition of the store's layout: decides who else knows the messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Storage {
     /// A bus's specification, so that a hypervisor can trap the writes and put in what is real (PCI MSI, MSI-X).
@@ -40,14 +40,14 @@ pub enum Storage {
     Emulated,
 }
 
-/// What a store can hold. A parent fits it or refuses with the reason.
+/// Limits of a store. A parent allocates within them or refuses with the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fit {
     /// Address bits: 32 or 64.
     pub address_bits: u8,
     /// Data bits: 16 or 32.
     pub data_bits: u8,
-    /// How a message can be changed.
+    /// Way to change a message.
     pub rewrite: Rewrite,
 }
 
@@ -77,7 +77,7 @@ impl Fit {
 pub struct StoreError {
     /// The slot that failed.
     pub slot: u16,
-    /// What happened.
+    /// Reason of the failure.
     pub reason: &'static str,
 }
 
@@ -103,18 +103,18 @@ pub trait Slots {
 
 /// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). Object safe.
 pub trait MessageStore: Send + Sync {
-    /// How many slots.
+    /// Returns the number of slots.
     fn slots(&self) -> u16;
-    /// What a slot can hold.
+    /// Returns the limits of a slot.
     fn fit(&self) -> Fit;
     /// Can the store mask?
     fn masking(&self) -> Masking;
-    /// Who defined it? A store that does not say is the device's own.
+    /// Returns the definition of the layout. A store that does not say is the device's own.
     fn storage(&self) -> Storage {
         Storage::Device
     }
-    /// How the device signals. By messages, unless the store says otherwise; by a level it needs a controller with two
-    /// messages for a vector, and the slots hold both.
+    /// Returns the way in which the device signals: by messages, unless the store says otherwise. A
+    /// level needs a controller with two messages for a vector, and the slots hold both.
     fn trigger(&self) -> Trigger {
         Trigger::Edge
     }

@@ -3,7 +3,7 @@
 use crate::{Cpu, MsiError, Pending, Vector};
 use core::num::NonZeroU16;
 
-/// How an interrupt is signalled.
+/// Trigger mode of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Trigger {
     /// By a rising edge (or a message): pending until acknowledged.

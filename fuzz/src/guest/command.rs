@@ -21,7 +21,7 @@ pub struct Command {
     valid: bool,
 }
 
-/// What a command does.
+/// Opcode of a command.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Opcode {
     Movi = 0x01,

@@ -1,4 +1,4 @@
-//! What the input says: anything, and often enough something that gets past the first check.
+//! The fuzzer's input: arbitrary, and often enough something that gets past the first check.
 
 use gic_arch::kvm::{Attribute, RedistributorRegion, frame};
 use gic_arch::{Affinity, icc};
@@ -31,11 +31,11 @@ pub enum Act {
     Boot,
     /// The guest's memory says something.
     Word {
-        /// Which table.
+        /// Table that is changed.
         place: Place,
-        /// Which entry of it.
+        /// Index of the entry.
         index: u8,
-        /// What.
+        /// New value of the entry.
         word: Word,
     },
     /// An attribute.
@@ -55,7 +55,7 @@ pub enum Access {
     Set {
         /// Of what.
         device: Device,
-        /// Which.
+        /// Attribute that is written.
         attribute: Named,
         /// To what.
         value: Value,
@@ -64,14 +64,14 @@ pub enum Access {
     Get {
         /// Of what.
         device: Device,
-        /// Which.
+        /// Attribute that is read.
         attribute: Named,
     },
     /// `KVM_HAS_DEVICE_ATTR`.
     Has {
         /// Of what.
         device: Device,
-        /// Which.
+        /// Attribute that is asked for.
         attribute: Named,
     },
     /// A region of redistributors is read.
@@ -165,7 +165,7 @@ pub enum Value {
     Frame(u8),
     /// A region of redistributors.
     Region { index: u8, place: u8, count: u8 },
-    /// Where a table is, and what else its register says.
+    /// Register of a table: its address, and the other fields.
     Table { place: Place, above: u16, below: u16 },
 }
 
@@ -206,7 +206,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Where it is.
+    /// Returns its address.
     pub const fn address(self) -> u64 {
         match self {
             Self::Devices => layout::table(0),

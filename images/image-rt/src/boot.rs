@@ -3,18 +3,18 @@
 use crate::power::Conduit;
 use aarch64_rt::{InitialPagetable, initial_pagetable};
 
-/// What the loader handed over.
+/// Boot information from the loader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Boot {
     /// Physical address of the devicetree.
     pub devicetree: usize,
-    /// How to call firmware, where it is not the devicetree that says.
+    /// Conduit to firmware, if the devicetree does not state it.
     pub conduit: Option<Conduit>,
 }
 
 impl Boot {
-    /// What the start code's arguments mean: `x0` is the devicetree by the Linux boot protocol, `x1` is zero or
-    /// [`monitor`](crate::monitor)'s mark.
+    /// Decodes the start code's arguments: `x0` is the devicetree by the Linux boot protocol, `x1`
+    /// is zero or [`monitor`](crate::monitor)'s mark.
     pub fn from_arguments(x0: u64, x1: u64) -> Self {
         let conduit = (x1 == crate::monitor::MARK).then_some(Conduit::Smc);
         Self { devicetree: x0 as usize, conduit }

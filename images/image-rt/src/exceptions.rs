@@ -7,7 +7,7 @@ use spin::Once;
 
 static IRQ: Once<fn()> = Once::new();
 
-/// Who handles interrupts, on every CPU. Once, before interrupts are let through.
+/// Sets the interrupt handler of every CPU. Must be called once, before interrupts are unmasked.
 pub fn set_irq_handler(handler: fn()) {
     IRQ.call_once(|| handler);
 }

@@ -1,5 +1,5 @@
-//! What bare-metal images for QEMU's `virt` machine share: from reset to a Rust `main` with caches on, a console, a heap,
-//! interrupts and several CPUs.
+//! Runtime of bare-metal images for QEMU's `virt` machine: from reset to a Rust `main` with caches
+//! on, a console, a heap, interrupts and several CPUs.
 //!
 //! | the machine starts the image | it runs at |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Where the image lies in memory.
+//! The image's addresses in memory.
 
 use core::ops::Range;
 

@@ -22,7 +22,7 @@ pub(crate) enum Controller {
 }
 
 impl Controller {
-    /// What only GICv3 has.
+    /// Returns the GICv3, or the verdict that there is none.
     pub(crate) fn v3(&self) -> Result<&Arc<Gic<Kernel>>, Verdict> {
         match self {
             Self::V3(gic) => Ok(gic),
@@ -102,7 +102,7 @@ impl Controller {
     }
 }
 
-/// What a priority mask was before.
+/// Previous value of a priority mask.
 pub(crate) enum Unmasked {
     V3(SavedMask),
     V2(Priority),
@@ -138,7 +138,7 @@ impl Controller {
         }
     }
 
-    /// What would come next.
+    /// Returns the highest pending interrupt.
     pub(crate) fn highest_pending(&self) -> Option<IntId> {
         match self {
             Self::V3(gic) => gic.cpu_interface(registers()).highest_pending(),

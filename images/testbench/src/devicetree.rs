@@ -1,5 +1,5 @@
-//! What the image needs from the devicetree beside interrupts: memory, firmware's conduit, PCI's windows, the SMMU in front
-//! of PCI, the command line.
+//! The devicetree's facts beside interrupts: memory, firmware's conduit, PCI's windows, the SMMU in
+//! front of PCI, the command line.
 
 use crate::smmu::{SmmuDescription, StreamSpan};
 use alloc::string::String;
@@ -104,7 +104,7 @@ fn cells(node: &FdtNode<'_>, name: &str) -> Vec<u32> {
     words.map(|word| word.iter().fold(0, |cell, byte| cell << 8 | u32::from(*byte))).collect()
 }
 
-/// Which of a list of strings this is.
+/// Returns the position of a string in a list of strings.
 fn position(strings: &[u8], wanted: &str) -> Option<usize> {
     strings.split(|byte| *byte == 0).position(|name| name == wanted.as_bytes())
 }

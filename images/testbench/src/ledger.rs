@@ -1,4 +1,5 @@
-//! What the drivers do to the ITS, counted at its registers: its command queue, and accesses of any kind.
+//! Accesses of the drivers to the ITS, counted at its registers: commands, and accesses of any
+//! kind.
 
 use core::ops::Sub;
 use core::sync::atomic::{AtomicU64, Ordering};

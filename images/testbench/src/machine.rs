@@ -32,14 +32,14 @@ pub(crate) struct Machine {
     pub(crate) gic: Controller,
     /// By CPU.
     affinities: Vec<Affinity>,
-    /// What brought the machine up, if it has an ITS.
+    /// The README's kernel, which brought the machine up, if it has an ITS.
     pub(crate) readme: Option<readme::Kernel<Kernel>>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
-    /// What bringing the ITS up took.
+    /// Cost of bringing the ITS up.
     pub(crate) its_cost: Ledger,
-    /// Where the PCI host's messages go: the controller, or the layer before it.
+    /// Parent of the PCI host's messages: the controller, or the layer before it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
-    /// Where a CPU's own messages go: what stands between PCI and the controller is not in their way.
+    /// Parent of a CPU's own messages: no layer between PCI and the controller is in their way.
     pub(crate) controller: Option<Arc<dyn MsiParent>>,
     pub(crate) smmu: Option<Translated>,
     pub(crate) interrupts: Arc<Interrupts>,
@@ -236,7 +236,7 @@ fn v2m(gic: &Controller, description: &Description) -> Option<Arc<dyn MsiParent>
         .then(|| Arc::new(V2m::new(Arc::new(Kernel), gic.wired(), &frames).expect("the frames' SPIs")) as _)
 }
 
-/// What firmware says of the host's requesters at the ITS.
+/// Builds the requester map that firmware gives the host at the ITS.
 fn id_map(description: &Description, host: &PciHost) -> IdMap {
     let its = its_controller(description).map(|(index, _)| index);
     let spans = description.host_spans(host);

@@ -1,17 +1,17 @@
-//! How each test went: a line each, which the runner counts.
+//! Results of the tests: a line each, which the runner counts.
 
 use alloc::string::String;
 use image_rt::println;
 
-/// What became of a test.
+/// Result of a test.
 pub(crate) type Outcome = Result<(), Verdict>;
 
-/// Why a test did not pass.
+/// Reason for which a test did not pass.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// What was found, and what was to be found.
+    /// Expected and found values.
     Failed(String),
-    /// What the machine lacks.
+    /// Missing feature of the machine.
     Skipped(String),
 }
 

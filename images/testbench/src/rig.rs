@@ -15,7 +15,7 @@ use msi_types::Cpu;
 
 /// A device's driver, as far as the tests need one.
 pub(crate) trait Device: Send + Sync {
-    /// How many vectors its driver uses.
+    /// Returns the number of vectors that its driver uses.
     fn vectors(&self) -> u16;
 
     /// Has it an occasion to send at least one of its messages?
@@ -47,12 +47,13 @@ pub(crate) trait Device: Send + Sync {
     /// Has the device send the message of `slot`; `false` if it has no occasion to. Task.
     fn fire(&self, slot: u16) -> Result<bool, Verdict>;
 
-    /// Where the code of [`handle`](Self::handle) is, if somebody wants to see it run.
+    /// Returns the address of the code of [`handle`](Self::handle), if its instructions can be
+    /// counted.
     fn handler_address(&self) -> Option<usize> {
         None
     }
 
-    /// What the device's handler does. Hard IRQ.
+    /// Handles an interrupt of the device. Hard IRQ.
     fn handle(&self, slot: u16) {
         let _ = slot;
     }
@@ -102,7 +103,7 @@ pub(crate) struct Rig {
     pub(crate) vectors: Vec<MsiVector>,
     pub(crate) handles: Vec<IrqHandle>,
     pub(crate) counts: Arc<Counts>,
-    /// What setting the vectors up took at the ITS.
+    /// Cost of setting the vectors up at the ITS.
     pub(crate) cost: Ledger,
     msi: MsiDevice,
 }

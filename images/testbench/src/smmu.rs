@@ -31,7 +31,7 @@ use translation::AddressSpace;
 /// Events that are kept until somebody asks.
 const KEPT_EVENTS: usize = 64;
 
-/// Why an SMMU cannot be used, or did not do what it was told.
+/// Reason for which an SMMU cannot be used, or did not carry out a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(crate) enum SmmuError {
     #[error("the SMMU's registers are not mapped")]
@@ -48,7 +48,7 @@ pub(crate) enum SmmuError {
     StreamRange(StreamId),
 }
 
-/// What firmware says of an SMMU and the requesters behind it.
+/// Firmware's description of an SMMU and the requesters behind it.
 #[derive(Clone, Debug)]
 pub(crate) struct SmmuDescription {
     pub(crate) registers: PhysicalRegion,
@@ -80,7 +80,7 @@ impl SmmuDescription {
 pub(crate) struct Smmu {
     description: SmmuDescription,
     state: IrqMutex<State>,
-    /// How often the event interrupt's handler ran.
+    /// Number of runs of the event interrupt's handler.
     interrupts: AtomicU64,
 }
 
@@ -154,7 +154,7 @@ impl Smmu {
         })
     }
 
-    /// What the event interrupt's handler does. Hard IRQ.
+    /// Handles the event interrupt. Hard IRQ.
     pub(crate) fn take_events(&self) {
         self.interrupts.fetch_add(1, Ordering::Relaxed);
         self.state.with(|state| {
@@ -177,7 +177,7 @@ impl Smmu {
         self.description.stream(requester)
     }
 
-    /// How often the event interrupt's handler ran.
+    /// Returns the number of runs of the event interrupt's handler.
     pub(crate) fn interrupts(&self) -> u64 {
         self.interrupts.load(Ordering::Relaxed)
     }
@@ -200,7 +200,7 @@ impl State {
     }
 
     fn map(&mut self, domain: IommuDomain, page: u64, placement: Placement) -> Result<u64, &'static str> {
-        // What was not there before is in no cache of the SMMU's: nothing to forget.
+        // New mappings need no invalidation: no cache of the SMMU's holds them yet.
         self.space(domain)?.memory.map_doorbell(page, placement)
     }
 
@@ -254,7 +254,7 @@ fn store(table: &Table, offset: u64, words: &[u64]) {
     publish(table);
 }
 
-/// What was stored is visible to the SMMU, which looks into the caches.
+/// Makes stored entries visible to the SMMU, which reads through the caches.
 fn publish(table: &Table) {
     Kernel.publish(table, 0..table.bytes, Coherence::Coherent);
 }

@@ -18,9 +18,9 @@ use spin::Once;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// What each CPU is to do next.
+/// Next task of each CPU.
 static WORK: [IrqMutex<Option<Work>>; MAX_CPUS] = [const { IrqMutex::new(None) }; MAX_CPUS];
-/// How much of it each has done.
+/// Number of tasks that each CPU has done.
 static DONE: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static GIVEN: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static STACKS: [Once<CpuStack>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
@@ -100,7 +100,7 @@ fn wake(cpu: Cpu) {
     let _ = machine.gic.send(kick(), &machine.targets(&[cpu]));
 }
 
-/// What every other CPU runs.
+/// Loop of every other CPU.
 fn run() {
     let machine = machine();
     let here = Kernel.cpu();

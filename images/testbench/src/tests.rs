@@ -39,7 +39,7 @@ fn online(machine: &Machine) -> alloc::vec::Vec<Cpu> {
     machine.interrupts.online_cpus().collect()
 }
 
-/// How many interrupts the runner asks for under load.
+/// Returns the number of interrupts that the runner asks for under load.
 fn load_of(arguments: &str) -> u64 {
     let wanted = arguments.split_whitespace().find_map(|word| word.strip_prefix("load="));
     wanted.and_then(|count| count.parse().ok()).unwrap_or(20_000)

@@ -1,4 +1,4 @@
-//! Which mirrors the machine's own apt configuration names, in both of apt's formats.
+//! Mirrors that the machine's own apt configuration names, in both of apt's formats.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What a devicetree says of MSI controllers, read from the devicetree compiler's output: a second opinion, which shares
-//! nothing with the parser that the command uses.
+//! A devicetree's MSI controllers, read from the devicetree compiler's output: a second opinion,
+//! which shares nothing with the parser that the command uses.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ struct Node {
     properties: HashMap<String, String>,
 }
 
-/// What the command must find.
+/// Facts that the command must report.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     /// ITSes that are switched on.

@@ -35,7 +35,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// What the file, or the folder beside a file of that name, must not know.
+/// Returns the modules that the file, or the folder beside a file of that name, must not know.
 fn strangers_of(file: &Path) -> impl Iterator<Item = &'static [&'static str]> {
     let stem = file.with_extension("");
     STRANGERS.iter().filter(move |(block, _)| stem.starts_with(block)).map(|(_, strangers)| *strangers)

@@ -1,8 +1,8 @@
-//! Which package may use which: the layout table of the design, as data.
+//! Permitted dependencies between packages: the layout table of the design, as data.
 
 use crate::workspace::{Package, Workspace};
 
-/// What may use every library.
+/// Packages that may use every library.
 const LIBRARIES: &[&str] = &[
     "msi-types",
     "gic-arch",
@@ -20,7 +20,7 @@ const LIBRARIES: &[&str] = &[
 /// Allocation that can fail, and the heap that makes it fail in tests.
 const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
-/// What an image may use: every library, and the images' shared runtime.
+/// Packages that an image may use: every library, and the images' shared runtime.
 const IMAGES_USE: &[&str] =
     &["msi-types", "gic-arch", "irq-domain", "gic-driver", "vgic", "irq-routing", "gic-firmware", "image-rt"];
 

@@ -7,9 +7,9 @@ use anyhow::Result;
 
 use crate::workspace::Workspace;
 
-/// What a file should not exceed before its tests: worth a look, printed.
+/// Usual limit of lines before a file's tests; a longer file is printed.
 const USUAL: usize = 400;
-/// What it must not exceed: a finding.
+/// Hard limit; a longer file is a finding.
 const MOST: usize = 600;
 
 /// Source files that are too long before their tests.

@@ -1,4 +1,4 @@
-//! What every manifest must say, so that a package can be published and its licence read by a machine.
+//! Required fields of every manifest, for publishing and for licences that a machine can read.
 
 use crate::workspace::{Package, Workspace};
 
@@ -6,7 +6,7 @@ use crate::workspace::{Package, Workspace};
 const LICENCE: &str = "MIT OR Apache-2.0";
 /// The licences' full texts, at the root.
 const LICENCE_FILES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE"];
-/// What a registry shows of a published package.
+/// Fields that a registry shows of a published package.
 const PUBLISHED_FIELDS: &[&str] = &["repository", "keywords", "categories"];
 
 /// Missing or deviating fields and files.

@@ -16,7 +16,7 @@ const CHECKED: &[&str] = &[
     "crates/vgic/src",
 ];
 
-/// What in these folders is no part of a core: accesses to guest memory.
+/// Exceptions in these folders that are no part of a core: accesses to guest memory.
 const OTHER: &[&str] = &["crates/vgic/src/rust_vmm.rs"];
 
 /// Orderings that let accesses be reordered.

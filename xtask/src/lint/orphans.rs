@@ -29,7 +29,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Whether a file is a target's own, whose modules lie beside it, or a module, whose modules lie in its folder.
+/// Kind of a file: a target's own, whose modules lie beside it, or a module, whose modules lie in
+/// its folder.
 #[derive(Clone, Copy)]
 enum Root {
     Yes,

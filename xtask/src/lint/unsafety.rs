@@ -22,7 +22,7 @@ const AUDITED: &[&str] = &[
     "images",
 ];
 
-/// What a package without an audited file must say at its top.
+/// Attribute that a package without an audited file must have at its top.
 const FORBIDDEN: &str = "#![forbid(unsafe_code)]";
 
 /// `unsafe` outside the audited files, and packages that do not forbid it although none of their files is audited.

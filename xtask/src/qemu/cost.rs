@@ -1,5 +1,5 @@
-//! What an interrupt costs, in instructions: QEMU logs every one between the exception and its return, for the test bench
-//! and for Linux alike, while each reads from the same disk.
+//! Cost of an interrupt in instructions. QEMU logs every one between the exception and its return,
+//! for the test bench and for Linux alike, while each reads from the same disk.
 //!
 //! QEMU counts virtual time in instructions meanwhile, so that neither timers nor the watching change what is seen, and
 //! runs one CPU. What the devices' own handlers do is told apart: it is not the interrupt core's.
@@ -29,7 +29,8 @@ const DONE: &str = "cost: done";
 /// Fewer interrupts than this were not the ones that were asked for.
 const FEWEST: usize = 8;
 
-/// What Debian 12's Linux 6.1 took on this machine, from the exception on; `cargo xtask qemu --cost` measures it anew (docs/measurements.md).
+/// Cost in Debian 12's Linux 6.1 on this machine, from the exception on; `cargo xtask qemu --cost`
+/// measures it anew (docs/measurements.md).
 pub(super) const LINUX: Spans = Spans { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
 
 /// Linux's own addresses: what its programs do is not logged.
@@ -59,7 +60,7 @@ pub(super) fn measure(mut qemu: Command, folder: &Path) -> Result<Spans> {
     Ok(spans)
 }
 
-/// What the guest's line asks for.
+/// Carries out the request in a line of the guest's.
 fn follow(line: &str, monitor: &Monitor, keyboard: &mut impl Write, handler: &mut Option<u64>) -> Result<()> {
     if let Some(address) = line.trim_end().strip_prefix(READY) {
         let address = address.split_whitespace().next().context("no address of a handler")?;

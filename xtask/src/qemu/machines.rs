@@ -2,7 +2,7 @@
 
 use super::Version;
 
-/// How QEMU starts the image.
+/// Method by which QEMU starts the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Boot {
     /// As Linux: below EL3, with the devicetree's address in x0.
@@ -20,23 +20,24 @@ pub(super) struct Machine {
     pub(super) cpu: &'static str,
     pub(super) cpus: u32,
     pub(super) boot: Boot,
-    /// What the image finds, beside CPUs and PCI functions.
+    /// Hardware that the image finds, beside CPUs and PCI functions.
     pub(super) expected: &'static str,
     /// Interrupts of the load test.
     pub(super) load: u32,
-    /// What it has not: the reasons for which the image may skip a test.
+    /// Missing features: the reasons for which the image may skip a test.
     pub(super) lacks: &'static [&'static str],
 }
 
 const SEVERAL_CPUS: &str = "there is one CPU";
-/// What a GICv2 has not.
+/// Features that a GICv2 lacks.
 const ITS: &str = "no ITS";
 /// The README's kernel maps no doorbell.
 const UNTRANSLATED: &str = "an SMMU stands before the ITS";
 
 impl Machine {
-    /// What to add to a device's arguments. Virtio may hold a message back whose cause its driver took before, by
-    /// polling, and behind an SMMU it uses its addresses only if it is told so.
+    /// Returns additional arguments of a device. Virtio may hold back a message whose cause its
+    /// driver took before, by polling. Behind an SMMU it translates its addresses only if it is
+    /// told so.
     pub(super) fn addition(&self, device: &Device) -> &'static str {
         match (device.arguments.starts_with("virtio-"), self.iommu()) {
             (false, _) => "",
@@ -45,13 +46,13 @@ impl Machine {
         }
     }
 
-    /// What is between PCI and memory.
+    /// Returns the kind of IOMMU between PCI and memory.
     pub(super) fn iommu(&self) -> &'static str {
         let named = self.options.split(',').find_map(|option| option.strip_prefix("iommu="));
         named.unwrap_or("none")
     }
 
-    /// What is wrong with it in this QEMU: other reasons for which the image may skip a test.
+    /// Returns defects of this QEMU: other reasons for which the image may skip a test.
     pub(super) fn flaws(&self, version: Version) -> &'static [&'static str] {
         // Before QEMU 9.2, writing GICD_ITARGETSR had no effect on what was pending.
         let old = version == Version::Stable && self.options.contains("gic-version=2");
@@ -183,7 +184,7 @@ pub(super) const ALL: &[Machine] = &[
     },
 ];
 
-/// Where an interrupt's instructions are counted.
+/// Machine on which an interrupt's instructions are counted.
 pub(super) const WATCHED: Machine = Machine {
     name: "watched",
     options: "gic-version=3,its=on",
@@ -237,7 +238,7 @@ const DEVICES: &[Device] = &[
     Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
 ];
 
-/// What this QEMU has.
+/// Returns the devices that this QEMU has.
 pub(super) fn devices(version: Version) -> impl Iterator<Item = &'static Device> {
     DEVICES.iter().filter(move |device| !device.newer || version == Version::Backports)
 }

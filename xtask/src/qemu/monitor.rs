@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 const LIMIT: Duration = Duration::from_secs(30);
 const PROMPT: &[u8] = b"(qemu) ";
 
-/// Where a QEMU takes orders.
+/// Connection to a QEMU's monitor.
 #[derive(Debug)]
 pub(super) struct Monitor {
     socket: PathBuf,

@@ -50,7 +50,7 @@ impl Peer {
         Ok(Self { socket: socket.into(), stop, thread: Some(thread) })
     }
 
-    /// Where QEMU finds it.
+    /// Returns the path at which QEMU finds it.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
     }
@@ -90,7 +90,8 @@ fn serve(listener: &UnixListener, stop: &OwnedFd) -> Result<()> {
     }
 }
 
-/// What a server tells a new client: version, its number, the memory, everybody's doorbells, its own last.
+/// Sends a server's greeting to a new client: version, its number, the memory, everybody's
+/// doorbells, its own last.
 fn introduce(stream: &UnixStream, guests: &[OwnedFd], ours: &[OwnedFd]) -> Result<()> {
     let memory = memfd_create("doorbell-ivshmem", MemfdFlags::CLOEXEC)?;
     ftruncate(&memory, MEMORY)?;

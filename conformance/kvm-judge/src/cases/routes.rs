@@ -42,7 +42,7 @@ fn booted(plan: &Plan) -> Result<Booted, Failure> {
 }
 
 impl Booted {
-    /// What the vCPUs take and end now.
+    /// Acknowledges and ends the vCPUs' pending interrupts, and returns them.
     fn take(&mut self) -> Result<Vec<u32>, Failure> {
         let mut taken = Vec::new();
         for cpu in 0..CPUS {

@@ -37,11 +37,11 @@ fn spoiled_tables(plan: &Plan, seed: u64) -> Result<(), Failure> {
     accept(different.is_empty(), || format!("{} differ: {}", different.len(), different.join("; ")))
 }
 
-/// What vCPUs acknowledge, one list for each.
+/// Interrupts that vCPUs acknowledged, one list for each.
 type Acknowledged = Vec<Vec<u32>>;
 
-/// What a fresh machine makes of a snapshot: what it delivers of it, and of every event that the plan mapped; or why it
-/// refuses.
+/// Restores a snapshot on a fresh machine. Returns its deliveries, those of every event that the
+/// plan mapped included, or the reason of the refusal.
 fn outcome(
     machine: &mut dyn Machine,
     snapshot: &Snapshot,

@@ -96,27 +96,27 @@ pub(super) fn bytes() -> &'static [u8] {
     unsafe { std::slice::from_raw_parts(&raw const BEGIN, length) }
 }
 
-/// Where the guest does operations.
+/// Address of the guest's code that does operations.
 pub(super) fn operate() -> u64 {
     PROGRAM + offset(&raw const OPERATE) as u64
 }
 
-/// Where the guest sets its CPU interface up.
+/// Address of the guest's code that sets its CPU interface up.
 pub(super) fn configure() -> u64 {
     PROGRAM + offset(&raw const CONFIGURE) as u64
 }
 
-/// Where the guest acknowledges an interrupt without ending it.
+/// Address of the guest's code that acknowledges an interrupt without ending it.
 pub(super) fn take() -> u64 {
     PROGRAM + offset(&raw const TAKE) as u64
 }
 
-/// Where the guest ends one.
+/// Address of the guest's code that ends an interrupt.
 pub(super) fn end() -> u64 {
     PROGRAM + offset(&raw const FINISH) as u64
 }
 
-/// Where the guest acknowledges interrupts.
+/// Address of the guest's code that acknowledges interrupts.
 pub(super) fn acknowledge() -> u64 {
     PROGRAM + offset(&raw const ACKNOWLEDGE) as u64
 }

@@ -4,7 +4,7 @@ use gic_arch::its::{CollectionId, Command, MapAction};
 use gic_arch::{IntId, Priority, lpi};
 use msi_types::{DeviceId, EventId};
 
-/// What the guest maps, and what is sent to it.
+/// Mappings of the guest, and messages sent to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     /// Of the device tables.
@@ -28,9 +28,9 @@ pub struct ItsPlan {
     pub devices: Vec<DevicePlan>,
     /// DeviceID and EventID of the messages.
     pub messages: Vec<(u32, u32)>,
-    /// What the guest tells the ITS before they are sent.
+    /// Commands before the messages.
     pub changes_before: Vec<Command>,
-    /// What the guest tells the ITS when they were sent.
+    /// Commands after the messages.
     pub changes_after: Vec<Command>,
 }
 

@@ -48,7 +48,8 @@ pub(crate) struct ControllerRow {
     pub(crate) enabled: bool,
     pub(crate) doorbells: Vec<u64>,
     pub(crate) ranges: Vec<RangeRow>,
-    /// Where firmware bounds them (a pre-ITS window); else the ITS's own register does.
+    /// Width of DeviceIDs, where firmware bounds it (a pre-ITS window); else the ITS's own register
+    /// does.
     pub(crate) device_id_bits: Option<u32>,
 }
 
@@ -87,7 +88,7 @@ pub(crate) struct FindingRow {
 }
 
 impl Inspection {
-    /// What `source` says.
+    /// Reports on `source`.
     pub(crate) fn of(source: &Source) -> Self {
         let description = &source.description;
         let hosts = description.hosts.iter().map(|host| DeviceRow::of_host(description, host));
@@ -188,7 +189,7 @@ impl DeviceRow {
     }
 }
 
-/// Whether the controllers that serve a device keep it from ringing others' interrupts.
+/// Says if the controllers that serve a device keep it from triggering others' interrupts.
 fn isolation(controllers: &[&Controller]) -> String {
     let open = controllers.iter().find(|controller| controller.kind != ControllerKind::Its);
     match (controllers, open) {

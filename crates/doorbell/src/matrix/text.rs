@@ -39,7 +39,7 @@ fn stacks(tried: &[(Cell, Outcome)], world: World) -> Vec<(Parent, Layer)> {
 struct Reasons(Vec<String>);
 
 impl Reasons {
-    /// What stands in an outcome's cell.
+    /// Returns the text of an outcome's cell.
     fn mark(&mut self, outcome: &Outcome) -> String {
         match outcome {
             Outcome::Works => "works".to_owned(),

@@ -64,7 +64,7 @@ fn print_devices(out: &mut Output, report: &Report) -> io::Result<()> {
     writeln!(out, "{rows}")
 }
 
-/// Whether the device is isolated, and with whom it shares its DeviceID.
+/// Says if the device is isolated, and which devices share its DeviceID.
 fn isolation(report: &Report, device: &DeviceReport) -> String {
     let others: Vec<&str> = report.one_group_with(device).collect();
     if others.is_empty() {

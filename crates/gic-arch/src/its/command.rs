@@ -11,7 +11,7 @@ pub const COMMAND_WORDS: usize = 4;
 /// A command as it stands in the queue.
 pub type RawCommand = [u64; COMMAND_WORDS];
 
-/// Which command: bits 7:0 of the first word.
+/// Command number: bits 7:0 of the first word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Opcode {
     /// Move an event to another collection.
@@ -330,7 +330,7 @@ impl Command {
         }
     }
 
-    /// Which command this is.
+    /// Returns the number of this command.
     pub const fn opcode(self) -> Opcode {
         match self {
             Self::Movi { .. } => Opcode::Movi,

@@ -3,7 +3,7 @@
 use super::Opcode;
 use core::fmt;
 
-/// What is wrong with a command.
+/// Defect of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CommandErrorReason {
     /// The DeviceID is beyond the ITS or its device table.
@@ -65,9 +65,9 @@ impl fmt::Display for CommandErrorReason {
 /// A command that an ITS could not execute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CommandError {
-    /// Which command.
+    /// Number of the command.
     pub opcode: Opcode,
-    /// What was wrong.
+    /// Defect that the ITS found.
     pub reason: CommandErrorReason,
 }
 

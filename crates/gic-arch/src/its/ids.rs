@@ -34,7 +34,8 @@ impl fmt::Display for CollectionId {
     }
 }
 
-/// How a command names a redistributor: bits 51:16 of a word. Its meaning depends on `GITS_TYPER.PTA`.
+/// Redistributor as a command names it: bits 51:16 of a word. Its meaning depends on
+/// `GITS_TYPER.PTA`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct RdBase(u64);

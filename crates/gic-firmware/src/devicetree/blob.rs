@@ -9,11 +9,11 @@
 use super::error::{DtbError, DtbErrorKind};
 use dtoolkit::fdt::Fdt;
 
-/// How deeply nodes may be nested, the root included; Linux's limit as well.
+/// Highest depth of nested nodes, the root included; Linux's limit as well.
 pub const MAX_DEPTH: usize = 64;
-/// How long a node's full path may be, in bytes.
+/// Highest length of a node's full path, in bytes.
 pub const MAX_PATH: usize = 1024;
-/// How long a name may be, in bytes.
+/// Highest length of a name, in bytes.
 pub(super) const MAX_NAME: usize = 255;
 
 const HEADER_BYTES: usize = 40;

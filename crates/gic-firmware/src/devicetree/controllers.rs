@@ -158,7 +158,7 @@ fn required_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<
     Some(first)
 }
 
-/// Where MBIs are rung: the alias if there is one, else the distributor.
+/// Returns the registers of the MBI doorbells: the alias if there is one, else the distributor.
 fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<Region>> {
     const ALIAS: &str = "mbi-alias";
     let Some(value) = node.property(ALIAS) else {

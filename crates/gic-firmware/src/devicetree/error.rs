@@ -1,16 +1,16 @@
-//! Why a blob cannot be read at all.
+//! Reasons for which a blob cannot be read at all.
 
 /// The blob is no devicetree that can be walked. The producer of the blob is at fault, or its transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("byte {offset:#x}: {kind}")]
 pub struct DtbError {
-    /// Where, in bytes from the blob's start.
+    /// Bytes from the blob's start.
     pub offset: usize,
-    /// What.
+    /// Defect at that offset.
     pub kind: DtbErrorKind,
 }
 
-/// What makes a blob unreadable.
+/// Defects that make a blob unreadable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DtbErrorKind {

@@ -44,7 +44,7 @@ pub(super) fn version(node: NodeRef<'_, '_>) -> Option<GicVersion> {
     }
 }
 
-/// Whether `node`'s table accesses see the CPUs' caches.
+/// Reads the coherence of `node`'s table accesses with the CPUs' caches.
 pub(super) fn coherence(node: NodeRef<'_, '_>) -> Fact<Coherence> {
     let coherence = if node.has("dma-noncoherent") { Coherence::NonCoherent } else { Coherence::ByRegister };
     Fact::new(coherence, node.origin("dma-noncoherent"))
@@ -94,7 +94,7 @@ fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {
     })
 }
 
-/// How many of the `available` regions after the distributor hold redistributors.
+/// Returns the number of the `available` regions after the distributor that hold redistributors.
 fn redistributor_regions(node: NodeRef<'_, '_>, available: usize, findings: &mut Findings) -> usize {
     const COUNT: &str = "#redistributor-regions";
     let stated = match node.property(COUNT) {

@@ -1,4 +1,5 @@
-//! Who refers to MSI controllers (bindings `pci/pci-msi.txt`, `interrupt-controller/msi.txt`).
+//! Nodes that refer to MSI controllers (bindings `pci/pci-msi.txt`,
+//! `interrupt-controller/msi.txt`).
 
 use super::address::{cells, regions_if_any};
 use super::controllers::Controllers;
@@ -228,7 +229,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         parents
     }
 
-    /// How many cells follow a reference to the node with this phandle.
+    /// Returns the number of cells that follow a reference to the node with this phandle.
     fn cells_at(&self, phandle: u32) -> usize {
         let index = self.tree.by_phandle(phandle).and_then(|node| self.controllers.of_node(node));
         let cells = index.and_then(|index| self.controllers.get(index)).map_or(0, |to| to.msi_cells.value);

@@ -17,7 +17,7 @@ pub(super) struct Tree<'a> {
     phandles: BTreeMap<u32, usize>,
     /// Nodes that repeat an earlier node's phandle.
     repeated_phandles: Vec<usize>,
-    /// How many more entries of `ranges` may be looked at.
+    /// Number of entries of `ranges` that may still be read.
     budget: Cell<u32>,
 }
 
@@ -29,7 +29,7 @@ struct Node<'a> {
     name: &'a str,
     /// Sorted by name; of equal names the first counts.
     properties: Vec<FdtProperty<'a>>,
-    /// What its children's addresses and sizes are made of, inherited if it does not say.
+    /// Cell counts of its children's addresses and sizes, inherited if it does not say.
     child_cells: ChildCells,
     /// The topmost node on the way here that disables it.
     disabled_by: Option<usize>,

@@ -60,13 +60,13 @@ pub fn write(description: &Description) -> Result<Vec<u8>, WriteError> {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("{id}: {kind}")]
 pub struct WriteError {
-    /// What cannot be expressed.
+    /// Node that cannot be expressed.
     pub id: NodeId,
-    /// Why.
+    /// Reason.
     pub kind: WriteErrorKind,
 }
 
-/// Why a description cannot be written as a devicetree.
+/// Reason for which a description cannot be written as a devicetree.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteErrorKind {

@@ -1,4 +1,4 @@
-//! What the guest has written into a table, and what follows from it.
+//! The table as the guest has written it, and the routes that follow from it.
 
 use crate::{Route, RoutedMessage, Sender};
 use alloc::vec;
@@ -28,7 +28,7 @@ pub(super) struct Guest {
 pub(super) struct Entry {
     words: [u32; WORDS],
     pub(super) gsi: Option<Gsi>,
-    /// Where the GSI leads.
+    /// Current route of the GSI.
     pub(super) routed: Option<Route>,
     /// Messages are sent.
     pub(super) open: bool,
@@ -44,7 +44,7 @@ impl Guest {
         Self { control, sender, entries: vec![entry; vectors.into()], given: 0 }
     }
 
-    /// What the guest has written is gone; what follows is for [`settle`](super::MsixTable::settle).
+    /// Resets the guest's registers; [`settle`](super::MsixTable::settle) does the rest.
     pub(super) fn reset(&mut self) {
         self.write_control(Control::new());
         for entry in &mut self.entries {
@@ -82,7 +82,7 @@ impl Guest {
         }
     }
 
-    /// What vectors hold that do not send, and do not want to.
+    /// Returns the GSIs of vectors that do not send, and do not want to.
     pub(super) fn idle_gsis(&self) -> Vec<Gsi> {
         if self.given == 0 {
             return Vec::new();
@@ -98,7 +98,7 @@ impl Guest {
         self.entries.get(at)?.gsi
     }
 
-    /// Where an entry's GSI has to lead; `None` if it does already, or need not.
+    /// Returns the route that an entry's GSI must get; `None` if it has it already, or needs none.
     pub(super) fn route_to_make(&self, at: usize) -> Option<Route> {
         let entry = self.entries.get(at).filter(|entry| entry.is_let_by(self.control))?;
         Some(entry.route(self.sender)).filter(|_| !entry.is_routed(self.sender))

@@ -1,5 +1,5 @@
-//! Whether a vector may send: what a device's threads and the guest's mask bits meet in. One word holds it all, so that
-//! a message is either sent while the vector is open, or held as pending, and neither is decided by half.
+//! Send permission of one vector, which the device's threads and the guest's mask bits contend for.
+//! One word holds all of it: a message is either sent while the vector is open, or stays pending.
 
 use crate::atomic::{AtomicU64, SeqCst};
 use crate::lock::WaitQueue;
@@ -22,7 +22,7 @@ const GSI_SHIFT: u32 = 32;
 #[derive(Debug)]
 pub(crate) struct Vector(AtomicU64);
 
-/// What became of a message.
+/// Result of a message's attempt to enter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entered {
     /// It is to be sent, by this GSI, which stays the vector's until [`Vector::leave`].
@@ -87,7 +87,7 @@ impl Vector {
         self.0.load(SeqCst) & PENDING != 0
     }
 
-    /// What is pending is not sent any more.
+    /// Clears the pending bit without sending.
     pub(crate) fn forget(&self) {
         self.0.fetch_and(!PENDING, SeqCst);
     }

@@ -4,7 +4,7 @@ use irq_routing::Inputs;
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use std::sync::{Arc, Mutex};
 
-/// What came.
+/// Input that the controller received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Heard {
     /// At a line.
@@ -29,7 +29,7 @@ impl Controller {
         Inputs::new(self.clone()).with_its(self.clone()).with_doorbells(self.clone())
     }
 
-    /// What came since the last time.
+    /// Returns the inputs since the last call.
     pub(crate) fn heard(&self) -> Vec<Heard> {
         std::mem::take(&mut self.0.lock().unwrap())
     }

@@ -153,7 +153,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use table::Table;
 use vector::{Entered, Vector};
 
-/// Which interleavings are tried.
+/// Choice of interleavings.
 #[derive(Clone, Copy)]
 enum Explore {
     /// All: at least so many.

@@ -224,7 +224,8 @@ fn identity() -> Outcome {
     same(machine.router.signal(pin), Err(SignalError::Unrouted(pin)))
 }
 
-/// What a monitor does for a device in the kernel: it binds a vector's eventfd while the vector is open.
+/// A monitor's binding for a device in the kernel: a vector's eventfd is bound while the vector is
+/// open.
 struct Binder {
     router: Arc<KvmRouter>,
     devices: Vec<EventFd>,

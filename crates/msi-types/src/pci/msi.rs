@@ -33,7 +33,7 @@ pub struct Control {
     __: u8,
 }
 
-/// Where the registers of one capability lie: they depend on two bits of [`Control`].
+/// Offsets of the registers of one capability; they depend on two bits of [`Control`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     control: Control,

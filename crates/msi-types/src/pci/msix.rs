@@ -46,11 +46,11 @@ impl Control {
     }
 }
 
-/// Where the table or the pending bits lie.
+/// Location of the table or of the pending bits.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Place {
-    /// Which base address register: 0 to 5; 6 and 7 are reserved.
+    /// Base address register: 0 to 5; 6 and 7 are reserved.
     #[bits(3)]
     pub bir: u8,
     /// Offset in that region, in units of 8 bytes.

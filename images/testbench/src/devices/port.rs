@@ -31,7 +31,7 @@ const INTERRUPT_WHEN_NON_FATAL: u32 = 1 << 1;
 pub(crate) struct Port {
     config: Ecam,
     capability: u16,
-    /// What tells of errors by message 1, if it has one.
+    /// Offset of the capability that reports errors by message 1, if there is one.
     errors: Option<u16>,
 }
 
@@ -52,7 +52,8 @@ impl Port {
         let register = self.capability + SLOT_CONTROL;
         let control = self.config.read16(register) & !ENABLES;
         self.config.write16(register, control);
-        // What is set alone: a port of QEMU's takes a write of more for a mistake, and keeps what it has.
+        // Clears only the bits that are set: QEMU's port takes a write of others for a mistake and
+        // restores the status.
         let status = self.config.read16(self.capability + SLOT_STATUS);
         self.config.write16(self.capability + SLOT_STATUS, status);
         self.config.write16(register, control | ENABLES);

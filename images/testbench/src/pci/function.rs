@@ -115,7 +115,7 @@ impl TableMemory for Bar {
 pub(crate) struct Function {
     /// Its own address.
     pub(crate) address: RequesterId,
-    /// Who it is at the host bridge: behind a conventional bridge not itself.
+    /// Requester ID at the host bridge; behind a conventional bridge it is the bridge's.
     pub(crate) requester: RequesterId,
     pub(crate) vendor: u16,
     pub(crate) device: u16,
@@ -139,12 +139,12 @@ impl Function {
         self.bars[index].unwrap_or_else(|| panic!("{} has no BAR {index}", self.address))
     }
 
-    /// Where its first capability of this kind is.
+    /// Returns the offset of its first capability of this kind.
     pub(crate) fn capability(&self, id: u8) -> Option<u16> {
         capabilities(&self.config).find(|capability| capability.id == id).map(|capability| capability.offset)
     }
 
-    /// Where its extended capability of this kind is.
+    /// Returns the offset of its extended capability of this kind.
     pub(crate) fn extended_capability(&self, id: u16) -> Option<u16> {
         const FIRST: u16 = 0x100;
         const END: u16 = 0x1000;

@@ -1,4 +1,4 @@
-//! What the SMMU reports (IHI 0070, 7.3).
+//! Events that the SMMU reports (IHI 0070, 7.3).
 
 use super::stream_table::StreamId;
 
@@ -7,9 +7,9 @@ use super::stream_table::StreamId;
 pub(crate) struct Event {
     pub(crate) kind: EventKind,
     pub(crate) stream: StreamId,
-    /// What it tried; only for faults of translation.
+    /// Attempted access; only for faults of translation.
     pub(crate) access: Access,
-    /// Where, as the device sees it.
+    /// Address, as the device sees it.
     pub(crate) address: u64,
 }
 

@@ -37,7 +37,7 @@ const EVENTQ_IRQEN: u32 = 1 << 2;
 /// In the base registers: allocate in caches.
 const ALLOCATE: u64 = 1 << 62;
 
-/// What this driver makes use of.
+/// Features that this driver uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Features {
     /// Bits of a stream's number.
@@ -115,13 +115,14 @@ impl Registers {
         self.0.write32(CMDQ_PROD, index);
     }
 
-    /// How far the SMMU read, and why it goes no further, where it met an error.
+    /// Returns the index up to which the SMMU has read commands, and its error code if it stopped
+    /// there.
     pub(super) fn commands_read(&self) -> (u32, u32) {
         let value = self.0.read32(CMDQ_CONS);
         (value & 0xf_ffff, value >> 24 & 0x7f)
     }
 
-    /// How far the SMMU wrote events.
+    /// Returns the index up to which the SMMU has written events.
     pub(super) fn events_end(&self) -> u32 {
         self.0.read32(EVENTQ_PROD) & 0xf_ffff
     }

@@ -45,7 +45,7 @@ const OWN_SPACE: u64 = 1 << 47;
 /// Attribute 0: normal memory, write-back cacheable; 1: device memory, nGnRE.
 const ATTRIBUTES: u64 = 0x04ff;
 
-/// What a register says of the table.
+/// Format of the table, as a register states it.
 pub(super) struct Fmt {
     pub(super) bits: u32,
     pub(super) split: u32,

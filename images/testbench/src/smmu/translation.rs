@@ -7,7 +7,7 @@ use core::ops::Range;
 use gic_driver::Table;
 use irq_domain::layer::Placement;
 
-/// Where doorbells are placed, as devices see them: within reach of 32 address bits.
+/// Window for doorbells, as devices see them: within reach of 32 address bits.
 pub(crate) const DOORBELL_WINDOW: Range<u64> = 0x20_0000..0x40_0000;
 
 const ENTRIES: usize = 512;
@@ -53,7 +53,7 @@ impl AddressSpace {
         Ok(Self { root, _ram: ram, _low: low, doorbells, used: [false; ENTRIES] })
     }
 
-    /// Where a walk begins.
+    /// Returns the address of the first level.
     pub(super) fn root(&self) -> u64 {
         self.root.address
     }

@@ -114,7 +114,7 @@ fn hold(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     handle.disable();
     handle.set_pending(Pending::Set);
     handle.set_pending(Pending::Set);
-    // What comes after `enable` would be one more.
+    // An interrupt that came only after `enable` would count as one more.
     smp::catch_up(handle.effective_affinity())?;
     let early = cpu::wait_until(5, || rig.counts.of(slot) > before);
     handle.enable();

@@ -1,4 +1,5 @@
-//! What was found is what QEMU was told to be: the runner states its options on the command line.
+//! Discovery finds the machine that QEMU was told to be: the runner states its options on the
+//! command line.
 
 use crate::check;
 use crate::controller::Controller;
@@ -65,7 +66,7 @@ fn find(machine: &Machine, name: &str) -> String {
     }
 }
 
-/// What was taken into use, if firmware's map of PCI's requesters says the same.
+/// Returns the IOMMU in use, if firmware's map of PCI's requesters says the same.
 fn iommu(machine: &Machine) -> &'static str {
     let mapped = machine.description.hosts.iter().any(|host| host.iommu_map.value == IommuMap::Present);
     match (mapped, &machine.smmu) {

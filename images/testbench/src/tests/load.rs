@@ -26,7 +26,7 @@ pub(super) fn run(machine: &'static Machine, interrupts: u64, report: &mut Repor
     report.case("a device's interrupts follow while they are moved: nothing lost", || moving_device(machine));
 }
 
-/// What was sent and seen of a vector.
+/// Messages sent and interrupts seen of a vector.
 #[derive(Default)]
 struct Flow {
     sent: AtomicU64,

@@ -29,7 +29,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("an SPI arrives on the CPU that it is routed to, and can be held back", || wired(machine));
 }
 
-/// What happened, in order: slots, with an offset at the end of their handlers.
+/// Events in order: slots, with an offset at the end of their handlers.
 type Log = Arc<IrqMutex<Vec<u16>>>;
 const END: u16 = 100;
 

@@ -36,7 +36,7 @@ const DMA_BUFFER: u64 = 0x4_0000;
 const NOWHERE: u64 = 0x0123_4000;
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    // Whether there is to be one is what discovery says.
+    // A missing SMMU is a finding of the discovery tests.
     let Some(translated) = &machine.smmu else { return };
     let mut case = |name, test: fn(&Bench<'_>) -> Outcome| {
         report.case(name, || Bench::new(machine, translated).and_then(|bench| test(&bench)));
@@ -74,7 +74,7 @@ impl<'a> Bench<'a> {
         self.translated.smmu.stream(self.edu.requester).ok_or(Verdict::Failed("edu has no stream".into()))
     }
 
-    /// What edu stores: its message's address, and where its capability is.
+    /// Reads edu's stored message address, and the offset of its capability.
     fn stored(&self) -> Result<(u16, u64), Verdict> {
         let at = self.edu.capability(MSI).ok_or(Verdict::Failed("edu has no MSI".into()))?;
         Ok((at, u64::from(self.edu.config.read32(at + MSI_ADDRESS))))

@@ -42,14 +42,14 @@ impl fmt::Display for Spans {
     }
 }
 
-/// What was seen of the interrupt that is under way.
+/// Observations of the interrupt that is under way.
 #[derive(Clone, Copy, Debug, Default)]
 struct Course {
     intid: u32,
     /// Places in the log, counted in instructions.
     iar: usize,
     handler: Option<usize>,
-    /// Where the handler returns to, and when it did.
+    /// Return address of the handler; `back` is the return itself.
     caller: u64,
     back: Option<usize>,
     eoi: Option<usize>,
