@@ -7,13 +7,14 @@
 //! disabled; which is delivered where, in the interrupt inputs of CPUs and in what they acknowledge. Table formats are private to each machine and not compared.
 
 mod acknowledge;
+mod address_map;
 mod cases;
 mod command;
 mod compare;
 mod difference;
+mod family;
 mod mutant;
 mod peer;
-mod places;
 mod program;
 mod qemu;
 mod registers;
@@ -24,12 +25,12 @@ mod step;
 mod world;
 
 pub use acknowledge::Acknowledged;
-pub use cases::Family;
+pub use address_map::CPUS;
 pub use compare::Mismatch;
 pub use difference::{DIFFERENCES, Difference, NOT_SENT, NotSent, Registers, Verdict, When};
+pub use family::Family;
 pub use mutant::{Faulty, MUTANTS, Mutant};
 pub use peer::{Asserted, Model, Peer, Reply, WATCH_ALL, WATCH_ONE};
-pub use places::CPUS;
 pub use qemu::Qemu;
 pub use run::{Comparison, Finding, Limits, compare, hunt, reset_values};
 pub use world::World;

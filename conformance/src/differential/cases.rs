@@ -1,39 +1,17 @@
 //! Families of cases: lists of steps, generated and shrunk by proptest.
 
-use super::command::Command;
-use super::places::{
+use super::address_map::{
     CPUS, CREADR, CWRITER, GICD, ICFGR, IPRIORITYR, IROUTER, ITS, NAMED_EVENTS, SGI_FRAME, SPARE, WAKER,
     intid, named_events, redistributor,
 };
+use super::command::Command;
+use super::family::Family;
 use super::step::{Rewritten, Start, Step, Width};
 use super::world::World;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// A family of cases.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    /// Registers of the distributor and the redistributors, and lines.
-    Wired,
-    /// Registers of the ITS and the redistributors' LPI registers.
-    LpiRegisters,
-    /// Commands, messages and tables.
-    Commands,
-    /// The order in which CPUs acknowledge interrupts.
-    Delivery,
-}
-
 impl Family {
-    /// Returns the family's name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Wired => "distributor, redistributors and lines",
-            Self::LpiRegisters => "registers of the ITS and of LPIs",
-            Self::Commands => "commands, messages and LPI tables",
-            Self::Delivery => "what CPUs acknowledge, and in which order",
-        }
-    }
-
     /// Its cases.
     pub(super) fn cases(self, world: World) -> BoxedStrategy<Vec<Step>> {
         let wired = move || wired_step().prop_map(move |step| in_world(step, world));

@@ -1,6 +1,6 @@
 //! ITS commands as cases send them, encoded by hand from the figures of IHI 0069 §5.3.
 
-use super::places::translation_table;
+use super::address_map::translation_table;
 
 /// Four little-endian words.
 pub(super) type Words = [u64; 4];

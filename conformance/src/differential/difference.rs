@@ -1,6 +1,6 @@
 //! Permitted differences between the two machines, each with its reason. There are no others.
 
-use super::places::{CPUS, GICD, GICR, GICR_STRIDE, ITS};
+use super::address_map::{CPUS, GICD, GICR, GICR_STRIDE, ITS};
 use super::step::Width;
 
 /// Bits of registers that are not compared.

@@ -1,9 +1,9 @@
 //! Planted faults: what the comparison must find, to show that it can.
 
 use super::acknowledge::Acknowledged;
-use super::cases::Family;
+use super::address_map::{QUEUE, QUEUE_PAGES, TRANSLATER};
+use super::family::Family;
 use super::peer::{Asserted, Model, Peer, Reply};
-use super::places::{QUEUE, QUEUE_PAGES, TRANSLATER};
 use super::world::World;
 use anyhow::Result;
 use gic_arch::IntId;

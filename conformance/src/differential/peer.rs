@@ -1,7 +1,7 @@
 //! The two machines.
 
 use super::acknowledge::{self, Acknowledged};
-use super::places::CPUS;
+use super::address_map::CPUS;
 use super::world::World;
 use anyhow::{Context as _, Result};
 use doorbell_qtest::{IrqChange, Qtest};

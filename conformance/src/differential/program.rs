@@ -6,7 +6,7 @@
 //! `ICC_IAR0_EL1`, until both say nothing. What has an active state stays active, so that a level that is still high is
 //! not seen twice.
 
-use super::places::CPUS;
+use super::address_map::CPUS;
 
 /// Address of the CPUs' program.
 pub(super) const PROGRAM_BASE: u64 = 0x4700_0000;

@@ -1,8 +1,8 @@
 //! A QEMU whose CPUs stand still or only acknowledge, driven over its standard input and output; its monitor resets it.
 
 use super::acknowledge::Acknowledged;
+use super::address_map::{CPUS, USED};
 use super::peer::{Asserted, Peer, Reply, WATCH_ALL, WATCH_ONE};
-use super::places::{CPUS, USED};
 use super::program::{LIST, MOST, PROGRAM, PROGRAM_BASE, mailbox};
 use super::world::World;
 use anyhow::{Context, Result, bail, ensure};

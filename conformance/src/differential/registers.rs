@@ -1,6 +1,6 @@
 //! The registers that are compared at the end of every case.
 
-use super::places::{
+use super::address_map::{
     BASER0, BASER1, CBASER, CPUS, CREADR, CTLR, CWRITER, GICD, ITS, PENDBASER, PROPBASER, SGI_FRAME, WAKER,
     redistributor,
 };

@@ -1,11 +1,11 @@
 //! Many cases, until one fails or the time is over.
 
-use super::cases::Family;
+use super::address_map::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
 use super::compare::{Mismatch, ask, play};
 use super::difference::Moment;
+use super::family::Family;
 use super::mutant::Mutant;
 use super::peer::Peer;
-use super::places::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
 use super::script::Query;
 use super::step::{Step, Width};
 use super::world::World;

@@ -1,11 +1,11 @@
 //! The protocol's lines that the steps of a case become: the same for both machines.
 
-use super::command::{Command, Words};
-use super::places::{
+use super::address_map::{
     BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR, CWRITER,
     DEVICE_PAGES, DEVICES, GICD, GICR, IGROUPR, ISENABLER, ITS, PENDBASER, PROPBASER, QUEUE, QUEUE_PAGES,
     SGI_FRAME, TRANSLATER, WAKER, pending_table, redistributor,
 };
+use super::command::{Command, Words};
 use super::registers;
 use super::software::{Before, Software};
 use super::step::{Rewritten, Start, Step, Width};
@@ -48,7 +48,7 @@ impl Query {
         Self { line, compared: Compared::Register { at, width }, inputs: Inputs::Open }
     }
 
-    /// Does it do more than read? Whoever reads `GITS_CREADR` may make progress.
+    /// Returns true if it may change the machine. A read of `GITS_CREADR` may make the queue progress.
     pub(super) const fn acts(&self) -> bool {
         match self.compared {
             Compared::Whole | Compared::Acknowledged { .. } => true,

@@ -1,8 +1,8 @@
 //! Well-behaved software around the commands of a case. It keeps the promises whose breach is
 //! UNPREDICTABLE, where two implementations may disagree. [`NOT_SENT`](super::NOT_SENT) names them.
 
+use super::address_map::{CPUS, translation_table};
 use super::command::Command;
-use super::places::{CPUS, translation_table};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of an entry of an interrupt translation table, the larger of both machines'.

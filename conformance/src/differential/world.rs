@@ -1,7 +1,7 @@
-//! In which worlds the machines are compared: how many security states there are, and what CPUs do.
+//! The configurations in which the machines are compared: security states, and activity of CPUs.
 
-use super::cases::Family;
-use super::places::CPUS;
+use super::address_map::CPUS;
+use super::family::Family;
 use doorbell_qtest::virt;
 use gic_arch::IntId;
 use vgic::{SecurityView, VgicConfig};

@@ -1,7 +1,9 @@
 //! MSI controllers, and the registers that their messages are written to.
 
-use crate::description::{Coherence, Description, Region, Status};
+use crate::coherence::Coherence;
 use crate::origin::{Fact, NodeId};
+use crate::region::Region;
+use crate::status::Status;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -11,9 +13,7 @@ use msi_types::DeviceId;
 /// Offset of `GITS_TRANSLATER` in an ITS's two frames.
 const ITS_TRANSLATER: u64 = 0x1_0040;
 /// Offset of `GICD_SETSPI_NSR`, `GICR_SETLPIR` and a v2m frame's `MSI_SETSPI_NS` in their frames.
-const SET_REGISTER: u64 = 0x40;
-/// Distance between redistributors of a GICv3 that states none.
-const DEFAULT_STRIDE: u64 = 0x2_0000;
+pub(crate) const SET_REGISTER: u64 = 0x40;
 
 /// An MSI controller.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,33 +85,6 @@ impl Controller {
         };
         self.registers.as_ref()?.base().checked_add(offset)
     }
-}
-
-impl Description {
-    /// Returns the address of each doorbell of `controller`. CPU physical, before any IOMMU.
-    ///
-    /// One for an ITS (a pre-ITS window's first word), MBI and v2m; for Direct LPI one per redistributor as far
-    /// as regions and stride tell, at most one per CPU; none for foreign controllers.
-    pub fn doorbells(&self, controller: &Controller) -> Vec<u64> {
-        match (&controller.kind, &self.gic) {
-            (ControllerKind::DirectLpi, Some(gic)) => {
-                let stride = gic.redistributor_stride.as_ref().map_or(DEFAULT_STRIDE, |stride| stride.value);
-                gic.redistributors
-                    .iter()
-                    .flat_map(|region| frames(region.value, stride))
-                    .filter_map(|frame| frame.checked_add(SET_REGISTER))
-                    .take(self.cpus.len())
-                    .collect()
-            }
-            _ => controller.doorbell(DeviceId::new(0)).into_iter().collect(),
-        }
-    }
-}
-
-/// The redistributor frames that fit into `region`.
-fn frames(region: Region, stride: u64) -> impl Iterator<Item = u64> {
-    let count = region.size().checked_div(stride).unwrap_or(0);
-    (0..count).map(move |index| region.base() + index * stride)
 }
 
 /// The kind of an MSI controller.

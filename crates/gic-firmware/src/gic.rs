@@ -1,7 +1,9 @@
 //! The root interrupt controller.
 
-use crate::description::{Coherence, Region, Status};
+use crate::coherence::Coherence;
 use crate::origin::{Fact, NodeId};
+use crate::region::Region;
+use crate::status::Status;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;

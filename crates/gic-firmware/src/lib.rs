@@ -41,21 +41,28 @@
 
 extern crate alloc;
 
+mod coherence;
 mod controller;
 mod description;
 pub mod devicetree;
+mod doorbells;
 mod finding;
 mod gic;
 mod origin;
+mod region;
 mod requester;
 mod route;
+mod status;
 
+pub use coherence::Coherence;
 pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
-pub use description::{Coherence, Cpu, Description, Region, Status};
+pub use description::{Cpu, Description};
 pub use finding::{Finding, Rule, Severity};
 pub use gic::{Gic, GicVersion};
 pub use origin::{Fact, NodeId, Origin};
+pub use region::Region;
 pub use requester::{
     BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };
 pub use route::{NoRoute, Route, RouteSpan, Via};
+pub use status::Status;

@@ -1,8 +1,9 @@
 //! Senders of messages: PCI hosts, platform devices and other buses.
 
 use crate::controller::ControllerIndex;
-use crate::description::{Region, Status};
 use crate::origin::{Fact, NodeId};
+use crate::region::Region;
+use crate::status::Status;
 use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};

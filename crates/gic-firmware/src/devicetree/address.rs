@@ -2,9 +2,9 @@
 
 use super::findings::Findings;
 use super::tree::NodeRef;
-use crate::description::Region;
 use crate::finding::Rule;
 use crate::origin::Fact;
+use crate::region::Region;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -3,9 +3,10 @@
 use super::address::{bus_regions, regions_if_any};
 use super::findings::Findings;
 use super::tree::{NodeRef, Tree};
-use crate::description::{Cpu, Region};
+use crate::description::Cpu;
 use crate::finding::Rule;
 use crate::origin::Fact;
+use crate::region::Region;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;

@@ -3,10 +3,11 @@
 use super::address::{cells, regions};
 use super::findings::Findings;
 use super::tree::{NodeRef, Tree};
-use crate::description::{Coherence, Region};
+use crate::coherence::Coherence;
 use crate::finding::Rule;
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
 use crate::origin::Fact;
+use crate::region::Region;
 use alloc::format;
 use alloc::vec::Vec;
 

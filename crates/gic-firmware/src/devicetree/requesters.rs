@@ -5,9 +5,9 @@ use super::address::{cells, regions_if_any};
 use super::controllers::Controllers;
 use super::findings::Findings;
 use super::tree::{NodeRef, Tree};
-use crate::description::Region;
 use crate::finding::Rule;
 use crate::origin::Fact;
+use crate::region::Region;
 use crate::requester::{
     BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };

@@ -1,7 +1,7 @@
 //! The tree as an arena: parents, phandles and paths at hand, which a flat blob does not offer.
 
-use crate::description::Status;
 use crate::origin::{Fact, NodeId, Origin};
+use crate::status::Status;
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::string::String;

@@ -1,9 +1,11 @@
 //! Properties as the writer needs them.
 
+use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
-use crate::description::{Coherence, Region, Status};
 use crate::devicetree::controllers::DIRECT_LPI;
 use crate::gic::Gic;
+use crate::region::Region;
+use crate::status::Status;
 use alloc::string::String;
 use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};

@@ -1,0 +1,26 @@
+//! The families that cases belong to.
+
+/// A family of cases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Registers of the distributor and the redistributors, and lines.
+    Wired,
+    /// Registers of the ITS and the redistributors' LPI registers.
+    LpiRegisters,
+    /// Commands, messages and tables.
+    Commands,
+    /// The order in which CPUs acknowledge interrupts.
+    Delivery,
+}
+
+impl Family {
+    /// Returns the family's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wired => "distributor, redistributors and lines",
+            Self::LpiRegisters => "registers of the ITS and of LPIs",
+            Self::Commands => "commands, messages and LPI tables",
+            Self::Delivery => "what CPUs acknowledge, and in which order",
+        }
+    }
+}
