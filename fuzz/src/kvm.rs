@@ -268,7 +268,7 @@ fn take_make(creation: &mut KvmCreation, make: Make) {
 mod test {
     use super::*;
     use gic_arch::kvm::frame;
-    use input::{Device, Named, Place, Value, Word};
+    use input::{Device, Named, TableAddress, Value, Word};
 
     fn set(device: Device, attribute: Named, value: Value) -> Access {
         Access::Set { device, attribute, value }
@@ -280,10 +280,13 @@ mod test {
         let word = |place, word| Act::Word { place, index: 0, word };
         for act in [
             Act::Boot,
-            word(Place::Collections, Word::Collection { collection: 3, cpu: 1 }),
-            word(Place::Devices, Word::Device { events: Place::Translations(0), bits: 3, next: 0 }),
-            word(Place::Translations(0), Word::Event { lpi: 2, collection: 3, next: 0 }),
-            word(Place::Pending(1), Word::Raw(1)),
+            word(TableAddress::Collections, Word::Collection { collection: 3, cpu: 1 }),
+            word(
+                TableAddress::Devices,
+                Word::Device { events: TableAddress::Translations(0), bits: 3, next: 0 },
+            ),
+            word(TableAddress::Translations(0), Word::Event { lpi: 2, collection: 3, next: 0 }),
+            word(TableAddress::Pending(1), Word::Raw(1)),
             Act::Access(set(Device::Its(0), Named::Control(2), Value::Small(0))),
             Act::Save,
         ] {

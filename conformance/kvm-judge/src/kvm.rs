@@ -61,7 +61,7 @@ impl KvmMachine {
         Ok(Self { cpus, gic, its, vm: Arc::new(vm), ram })
     }
 
-    /// The kernel's machine, for whoever routes interrupts to it.
+    /// Returns the kernel's machine, to route interrupts to it.
     pub fn vm(&self) -> Arc<VmFd> {
         self.vm.clone()
     }

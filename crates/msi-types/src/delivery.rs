@@ -51,9 +51,8 @@ pub trait SetLine: Send + Sync {
     /// Drives `line` to `level`. Any thread.
     fn set_line(&self, line: Line, level: Level) -> Delivery;
 
-    /// Sends one edge on `line`, as one operation: an edge-triggered interrupt becomes pending
-    /// whatever level the line has and whoever else pulses it. The level of the line stays. A
-    /// level-sensitive interrupt is therefore unaffected: a pulse ends before it can be taken.
+    /// Sends one edge on `line`, as one operation: an edge-triggered interrupt becomes pending at any
+    /// level of the line, and under concurrent pulses. The level of the line stays. A level-sensitive interrupt is therefore unaffected: a pulse ends before it can be taken.
     /// Any thread.
     fn pulse(&self, line: Line) -> Delivery;
 }

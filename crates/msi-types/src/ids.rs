@@ -91,8 +91,8 @@ identifier!(
     Vector, "{}"
 );
 
-/// A sender without identity, as doorbells that do not ask have it: `GICR_SETLPIR`, `GICD_SETSPI_NSR`, GICv2m. Whoever
-/// can write there can ring.
+/// A sender without identity, for doorbells that take no DeviceID: `GICR_SETLPIR`, `GICD_SETSPI_NSR`,
+/// GICv2m. Any device that can write there can trigger them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct NoIdentity;
 

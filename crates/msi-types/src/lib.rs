@@ -9,7 +9,7 @@
 //! | seam | between |
 //! |---|---|
 //! | [`MsiParent`] | an interrupt controller (or a layer over it) and a device's vectors |
-//! | [`WiredParent`] | the root controller and whoever turns messages into wired interrupts (MBI, GICv2m) |
+//! | [`WiredParent`] | the root controller and the drivers that turn messages into wired interrupts (MBI, GICv2m) |
 //! | [`MessageStore`] | a device's vectors and the registers or memory that hold its messages |
 //! | [`SignalMsi`], [`SetLine`] | a device model and an interrupt controller model |
 //! | [`Kick`], [`LineObserver`] | an interrupt controller model and the virtual machine monitor |

@@ -91,14 +91,14 @@ set! {
         WideData => "32 data bits",
         /// It can be masked.
         Maskable => "a mask for each vector",
-        /// It cannot ring others' interrupts ([`InterruptIsolated`](crate::InterruptIsolated)), or whoever presents
-        /// it sees what it stores.
+        /// It cannot trigger others' interrupts ([`InterruptIsolated`](crate::InterruptIsolated)), or its
+        /// owner sees every message that it stores.
         Isolation => "interrupt isolation",
     }
 }
 
-/// A tier: a level of the hierarchy, as the negotiation sees it. The levels from the endpoint to the root are asked in turn:
-/// who provides something ends the question, who blocks it ends it too.
+/// A tier: a level of the hierarchy, as the negotiation sees it. The levels are asked in turn from
+/// the endpoint to the root; the first that provides or blocks a capability decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tier {
     /// For people: what the level is (`"its"`, `"iommu"`).

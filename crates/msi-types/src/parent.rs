@@ -61,8 +61,8 @@ impl Attachment {
     }
 }
 
-/// Vectors that one owner holds: consecutive [`Vector`]s. Not `Clone`: whoever has it owns them, and gives them
-/// back by [`MsiParent::free`].
+/// Consecutive [`Vector`]s that one owner holds. Not `Clone`: the holder owns the vectors, and must
+/// free them by [`MsiParent::free`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "vectors stay allocated until the block is given back"]
 pub struct VectorBlock {
@@ -253,8 +253,8 @@ pub trait MsiParent: Send + Sync {
         DoorbellPage::Unknown
     }
 
-    /// Writes one line per level of the hierarchy below this vector, the root last, for people. Whoever asks indents: a line
-    /// begins with the level's name, and one that goes on with two blanks. Task.
+    /// Writes one line per level of the hierarchy below this vector, the root last, for people. A line
+    /// begins with the level's name, a continuation with two blanks; the caller indents. Task.
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 

@@ -1,4 +1,4 @@
-//! The root controller's wired interrupts, for whoever stands on them.
+//! The interface of the root controller's wired interrupts to the layers on them.
 
 use crate::{Cpu, MsiError, Pending, Vector};
 use core::num::NonZeroU16;

@@ -32,7 +32,7 @@ pub enum Act {
     /// The guest's memory says something.
     Word {
         /// Table that is changed.
-        place: Place,
+        place: TableAddress,
         /// Index of the entry.
         index: u8,
         /// New value of the entry.
@@ -166,7 +166,7 @@ pub enum Value {
     /// A region of redistributors.
     Region { index: u8, place: u8, count: u8 },
     /// Register of a table: its address, and the other fields.
-    Table { place: Place, above: u16, below: u16 },
+    Table { place: TableAddress, above: u16, below: u16 },
 }
 
 impl Value {
@@ -190,9 +190,9 @@ impl Value {
     }
 }
 
-/// A place in the guest's memory.
+/// An address in the guest's memory.
 #[derive(Arbitrary, Clone, Copy, Debug)]
-pub enum Place {
+pub enum TableAddress {
     /// The device table.
     Devices,
     /// The collection table.
@@ -205,7 +205,7 @@ pub enum Place {
     End,
 }
 
-impl Place {
+impl TableAddress {
     /// Returns its address.
     pub const fn address(self) -> u64 {
         match self {
@@ -224,13 +224,13 @@ pub enum Word {
     /// Any.
     Raw(u64),
     /// A device.
-    Device { events: Place, bits: u8, next: u8 },
+    Device { events: TableAddress, bits: u8, next: u8 },
     /// An event.
     Event { lpi: u8, collection: u8, next: u8 },
     /// A collection.
     Collection { collection: u8, cpu: u8 },
     /// A page of the second level.
-    Page(Place),
+    Page(TableAddress),
 }
 
 impl Word {

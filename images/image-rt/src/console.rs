@@ -37,7 +37,7 @@ pub fn read() -> Option<u8> {
 
 /// Opens the console by force: its holder will not go on. For the panic handler.
 pub fn break_lock() {
-    // SAFETY: whoever held it was interrupted for good; a line may be torn.
+    // SAFETY: its holder was interrupted for good; a line may be torn.
     unsafe { CONSOLE.force_unlock() };
 }
 

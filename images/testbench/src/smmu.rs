@@ -79,12 +79,13 @@ impl SmmuDescription {
 /// The SMMU, translating.
 pub(crate) struct Smmu {
     description: SmmuDescription,
-    state: IrqMutex<State>,
+    state: IrqMutex<Unit>,
     /// Number of runs of the event interrupt's handler.
     interrupts: AtomicU64,
 }
 
-struct State {
+/// Registers, queues and tables of the SMMU.
+struct Unit {
     registers: Registers,
     commands: Commands,
     events: Events,
@@ -118,7 +119,7 @@ impl Smmu {
         registers.enable_events()?;
         registers.enable_translation()?;
         let kept = Vec::with_capacity(KEPT_EVENTS);
-        let state = State { registers, commands, events, kept, streams, spaces: BTreeMap::new() };
+        let state = Unit { registers, commands, events, kept, streams, spaces: BTreeMap::new() };
         Ok(Self { description, state: IrqMutex::new(state), interrupts: AtomicU64::new(0) })
     }
 
@@ -147,7 +148,7 @@ impl Smmu {
     /// Undoes [`refuse`](Self::refuse).
     pub(crate) fn serve(&self, stream: StreamId) -> Result<(), SmmuError> {
         self.state.with(|state| {
-            let State { streams, spaces, .. } = state;
+            let Unit { streams, spaces, .. } = state;
             let space = spaces.get(&stream).ok_or(SmmuError::StreamRange(stream))?;
             streams.set(stream, &space.context)?;
             state.changed_stream(stream)
@@ -158,7 +159,7 @@ impl Smmu {
     pub(crate) fn take_events(&self) {
         self.interrupts.fetch_add(1, Ordering::Relaxed);
         self.state.with(|state| {
-            let State { registers, events, kept, .. } = state;
+            let Unit { registers, events, kept, .. } = state;
             while let Some(event) = events.next(registers) {
                 if kept.len() < KEPT_EVENTS {
                     kept.push(event);
@@ -188,7 +189,7 @@ impl Smmu {
     }
 }
 
-impl State {
+impl Unit {
     /// The SMMU is to read a stream's entry anew.
     fn changed_stream(&mut self, stream: StreamId) -> Result<(), SmmuError> {
         self.commands.post(&self.registers, Forget::Stream(stream))?;

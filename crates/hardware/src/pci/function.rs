@@ -253,10 +253,10 @@ impl State {
                 Store::Msi(MsiCapability::add(&mut config, (log2_vectors, address, masking)))
             }
             StorePlan::Msix { vectors, table_bar, pba_bar } => {
-                let table = msix::Place::new().with_bir(table_bar & 7);
+                let table = msix::BarOffset::new().with_bir(table_bar & 7);
                 let behind = if pba_bar == table_bar { PBA_BEHIND_TABLE / 8 } else { 0 };
                 let behind = u32::try_from(behind).unwrap_or(0);
-                let pba = msix::Place::new().with_bir(pba_bar & 7).with_offset_in_qwords(behind);
+                let pba = msix::BarOffset::new().with_bir(pba_bar & 7).with_offset_in_qwords(behind);
                 Store::Msix(MsixCapability::add(&mut config, vectors, table, pba))
             }
             StorePlan::None => Store::None,

@@ -155,7 +155,12 @@ pub(super) struct MsixCapability {
 }
 
 impl MsixCapability {
-    pub(super) fn add(config: &mut ConfigBytes, vectors: u16, table: msix::Place, pba: msix::Place) -> Self {
+    pub(super) fn add(
+        config: &mut ConfigBytes,
+        vectors: u16,
+        table: msix::BarOffset,
+        pba: msix::BarOffset,
+    ) -> Self {
         let at = config.add_capability(msix::CAPABILITY_ID, msix::LENGTH);
         let control = msix::Control::new().with_table_size_minus_one(vectors.saturating_sub(1));
         config.store(at + msix::CONTROL, AccessWidth::Half, u32::from(u16::from(control)));

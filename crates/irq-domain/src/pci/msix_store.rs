@@ -10,8 +10,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::pci::msix::{
-    CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW, ENTRY_CONTROL, ENTRY_DATA,
-    ENTRY_SIZE, LENGTH, PBA, Place, TABLE, VectorControl,
+    BarOffset, CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW, ENTRY_CONTROL,
+    ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,
 };
 use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError};
 
@@ -26,9 +26,9 @@ pub struct MsixCapability {
     /// Entries of the table: 1 to 2048.
     pub slots: u16,
     /// Where the table is.
-    pub table: Place,
+    pub table: BarOffset,
     /// Where the pending bits are.
-    pub pending: Place,
+    pub pending: BarOffset,
 }
 
 impl MsixCapability {
@@ -36,7 +36,7 @@ impl MsixCapability {
     pub fn find(config: &dyn ConfigSpace) -> Result<Self, PciError> {
         let offset = find(config, CAPABILITY_ID)?;
         check_length(CAPABILITY_ID, offset, LENGTH)?;
-        let place = |register| Place::from(config.read32(offset + register));
+        let place = |register| BarOffset::from(config.read32(offset + register));
         let (table, pending) = (place(TABLE), place(PBA));
         for bir in [table.bir(), pending.bir()] {
             if bir >= BARS {
@@ -189,7 +189,7 @@ impl MsixStore {
     }
 }
 
-fn check_region(place: Place, length: u64, region: &dyn TableMemory) -> Result<(), PciError> {
+fn check_region(place: BarOffset, length: u64, region: &dyn TableMemory) -> Result<(), PciError> {
     let end = place.offset() + length;
     if end <= region.length() {
         return Ok(());

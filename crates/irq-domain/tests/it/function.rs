@@ -83,7 +83,7 @@ impl Function {
     pub(crate) fn set_places(&self, table: u8, pending: u8) {
         let place = |bir, at: u64| {
             let qwords = u32::try_from(at / 8).unwrap();
-            u32::from(msix::Place::new().with_bir(bir).with_offset_in_qwords(qwords))
+            u32::from(msix::BarOffset::new().with_bir(bir).with_offset_in_qwords(qwords))
         };
         self.set(AT + msix::TABLE, &place(table, TABLE_AT).to_le_bytes());
         self.set(AT + msix::PBA, &place(pending, PENDING_AT).to_le_bytes());

@@ -6,9 +6,9 @@ use bitfield_struct::bitfield;
 pub const CAPABILITY_ID: u8 = 0x11;
 /// Offset of Message Control from the capability.
 pub const CONTROL: u16 = 0x02;
-/// Offset of the table's place ([`Place`]).
+/// Offset of the table's place ([`BarOffset`]).
 pub const TABLE: u16 = 0x04;
-/// Offset of the pending bit array's place ([`Place`]).
+/// Offset of the pending bit array's place ([`BarOffset`]).
 pub const PBA: u16 = 0x08;
 /// Length of the capability in bytes.
 pub const LENGTH: u16 = 12;
@@ -46,10 +46,10 @@ impl Control {
     }
 }
 
-/// Location of the table or of the pending bits.
+/// Table Offset/Table BIR, or PBA Offset/PBA BIR: a location in a region of the function.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
-pub struct Place {
+pub struct BarOffset {
     /// Base address register: 0 to 5; 6 and 7 are reserved.
     #[bits(3)]
     pub bir: u8,
@@ -58,7 +58,7 @@ pub struct Place {
     pub offset_in_qwords: u32,
 }
 
-impl Place {
+impl BarOffset {
     /// Offset in the region, in bytes.
     pub const fn offset(self) -> u64 {
         self.offset_in_qwords() as u64 * 8
@@ -87,8 +87,8 @@ mod tests {
 
     #[test]
     fn place_keeps_its_eight_byte_units() {
-        assert_eq!(Place::from(0x2003).bir(), 3);
-        assert_eq!(Place::from(0x2003).offset(), 0x2000);
+        assert_eq!(BarOffset::from(0x2003).bir(), 3);
+        assert_eq!(BarOffset::from(0x2003).offset(), 0x2000);
     }
 
     #[test]

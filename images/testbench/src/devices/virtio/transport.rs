@@ -1,5 +1,5 @@
-//! virtio-drivers' PCI transport, with one feature more: whoever hands out memory here does so by the device's own
-//! addresses, so that a device which insists (`VIRTIO_F_ACCESS_PLATFORM`, behind an SMMU) may have its way.
+//! virtio-drivers' PCI transport, with one feature more. Memory is handed out by the device's own
+//! addresses here, so that `VIRTIO_F_ACCESS_PLATFORM` can be accepted behind an SMMU.
 
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
