@@ -12,6 +12,7 @@ mod dtb;
 mod examples;
 mod fuzz;
 mod initramfs;
+mod interleavings;
 mod kvm;
 mod lint;
 mod machine;

@@ -6,7 +6,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{bindings, boards, deny, differential, examples, fuzz, kvm, lint, machine, qemu, rust, tests};
+use crate::{
+    bindings, boards, deny, differential, examples, fuzz, interleavings, kvm, lint, machine, qemu, rust,
+    tests,
+};
 
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
@@ -19,6 +22,11 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", about: "clippy on the host and for aarch64-unknown-none", run: rust::clippy },
     Step { name: "docs", about: "cargo doc, warnings are errors", run: rust::docs },
     Step { name: "test", about: "unit, property, integration and documentation tests", run: tests::run },
+    Step {
+        name: "interleavings",
+        about: "lock-free code under every interleaving, and faults that this must find",
+        run: interleavings::run,
+    },
     Step { name: "examples", about: "every example, built and run", run: examples::run },
     Step {
         name: "machine",

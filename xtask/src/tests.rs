@@ -31,7 +31,7 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[&str], tally: &mut Tally)
 }
 
 /// Takes into account one line that a test harness (libtest or one that speaks like it) printed.
-fn count(line: &str, tally: &mut Tally) {
+pub(crate) fn count(line: &str, tally: &mut Tally) {
     if let Some(counts) = line.strip_prefix("test result: ") {
         tally.pass(number_before(counts, " passed"));
     } else if let Some((name, verdict)) =

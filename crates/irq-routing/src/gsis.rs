@@ -45,9 +45,9 @@ impl Gsis {
         Err(RouteError::GsisExhausted { first: Gsi::new(self.first), limit: self.limit })
     }
 
-    /// The GSI is used by whoever chose its number.
+    /// Marks a GSI as used: the caller chose its number.
     pub(crate) fn take(&mut self, gsi: Gsi) {
-        if let Some((word, bit)) = self.place(gsi) {
+        if let Some((word, bit)) = self.bit(gsi) {
             *word |= bit;
         }
     }
@@ -68,14 +68,14 @@ impl Gsis {
             return false;
         }
         self.lowest = self.lowest.min(gsi.index() / BITS as usize);
-        self.place(gsi).is_some_and(|(word, bit)| {
+        self.bit(gsi).is_some_and(|(word, bit)| {
             let taken = *word & bit != 0;
             *word &= !bit;
             taken
         })
     }
 
-    fn place(&mut self, gsi: Gsi) -> Option<(&mut u64, u64)> {
+    fn bit(&mut self, gsi: Gsi) -> Option<(&mut u64, u64)> {
         let word = self.taken.get_mut(gsi.index() / BITS as usize)?;
         Some((word, 1 << (gsi.get() % BITS)))
     }

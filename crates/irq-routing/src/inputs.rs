@@ -28,7 +28,7 @@ impl Inputs {
         self
     }
 
-    /// With doorbells that do not ask who rings: GICv2m, message-based SPIs, direct LPIs.
+    /// With doorbells that take no DeviceID: GICv2m, message-based SPIs, direct LPIs.
     #[must_use]
     pub fn with_doorbells(mut self, doorbells: Arc<dyn SignalMsi<NoIdentity>>) -> Self {
         self.doorbells.push(doorbells);
@@ -46,8 +46,8 @@ impl Inputs {
         self.lines.pulse(line)
     }
 
-    /// Sends a message to whoever listens at its address. A DeviceID is no obstacle at doorbells that do not ask for
-    /// it; without one, no ITS is reached.
+    /// Sends a message to the doorbell at its address. Doorbells without DeviceIDs ignore one; without
+    /// a DeviceID, no ITS is reached.
     #[inline]
     pub(crate) fn send(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
         let identified = match sender {

@@ -122,8 +122,9 @@ impl Irqfds {
         Ok(Arc::new(Self { epoll, router, bound: Mutex::default(), levels: Levels::default() }))
     }
 
-    /// Each signal of `trigger` is an edge of the GSI, routed or not; several that were not served yet are one. A
-    /// signal from before counts. Whoever else has the eventfd must neither read it nor make it block.
+    /// Each signal of `trigger` is an edge of the GSI, routed or not; several that were not served yet
+    /// are one. A signal from before counts. Other holders of the eventfd must neither read it nor make
+    /// it block.
     ///
     /// An eventfd rings one GSI, as with `KVM_IRQFD`, which answers `EBUSY` to a second one. The
     /// eventfd counts, not its file descriptor. It is known by the `eventfd-id` that Linux shows in

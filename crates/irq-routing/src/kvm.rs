@@ -46,13 +46,14 @@ type Table = BTreeMap<Gsi, Route>;
 pub struct KvmRouter {
     vm: Arc<VmFd>,
     limit: u32,
-    state: Mutex<State>,
+    state: Mutex<KernelRoutes>,
     /// Held from a rising to a falling level: the I/O APIC takes no edge from a pin that is high.
     /// (Arm's interrupt controller latches an edge for each level of 1.)
     pulses: Mutex<()>,
 }
 
-struct State {
+/// The kernel's routes, and the GSIs that are given out.
+struct KernelRoutes {
     /// Table that the kernel has; `None` before the first.
     table: Option<Table>,
     gsis: Gsis,
@@ -70,7 +71,7 @@ impl KvmRouter {
         if limit == 0 {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "KVM has no GSI routing here"));
         }
-        let state = State { table: None, gsis: Gsis::new(first_allocated, limit) };
+        let state = KernelRoutes { table: None, gsis: Gsis::new(first_allocated, limit) };
         Ok(Self { vm, limit, state: Mutex::new(state), pulses: Mutex::default() })
     }
 
@@ -164,7 +165,7 @@ impl KvmRouter {
     }
 
     /// Gives the kernel another table, all of it or nothing, unless it has it already. What is routed is taken.
-    fn set(&self, state: &mut State, table: Table, changes: u32) -> Result<(), RouteError> {
+    fn set(&self, state: &mut KernelRoutes, table: Table, changes: u32) -> Result<(), RouteError> {
         if changes == 0 && state.table.is_some() {
             return Ok(());
         }
@@ -187,7 +188,7 @@ impl KvmRouter {
         if driven.iter().all(Result::is_ok) { Delivery::Pending } else { Delivery::Blocked }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, KernelRoutes> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

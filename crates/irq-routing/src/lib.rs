@@ -68,10 +68,11 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-mod atomic;
 mod error;
 mod gsis;
 mod inputs;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod irq_line;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod irqfd;
@@ -81,10 +82,10 @@ pub mod kvm_table;
 mod lock;
 pub mod msix;
 mod route;
+mod route_latch;
 mod router;
 mod routing;
-mod safeguard;
-mod slot;
+mod sync;
 mod table;
 
 pub use error::{RouteError, SignalError};

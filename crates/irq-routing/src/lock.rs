@@ -3,8 +3,9 @@
 
 #[cfg(feature = "std")]
 mod imp {
+    use crate::sync::{self, Condvar, MutexGuard};
     use core::fmt;
-    use std::sync::{self, Condvar, MutexGuard, PoisonError};
+    use std::sync::PoisonError;
 
     /// A mutual exclusion. What a panic left behind is used on.
     #[derive(Default)]

@@ -93,11 +93,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod access;
 mod guest;
-mod vector;
+pub(crate) mod vector;
 
 use crate::lock::{self, Mutex};
 use crate::{Change, RouteError, Routing, Sender};
+use access::{read_words, words_at};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -105,9 +107,9 @@ use core::fmt;
 use core::ops::Range;
 use guest::{Entry, Guest, WORDS};
 use msi_types::pci::MSIX_MAX_VECTORS;
-use msi_types::pci::msix::{Control, ENTRY_SIZE};
+use msi_types::pci::msix::Control;
 use msi_types::{Delivery, Gsi};
-use vector::{Entered, Vector};
+use vector::{Entered, MsixVector};
 
 /// Not a table's size. The monitor's mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -125,20 +127,20 @@ pub enum Signalled {
     NoSuchVector,
 }
 
-/// Hears which vectors may send, so that a monitor can bind eventfds to their GSIs, or hand them to the kernel. Called
-/// while the guest's access is being done: not to call the table back.
+/// Observer of the vectors that may send: a monitor binds eventfds to their GSIs, or hands them to
+/// the kernel. Called during the guest's access: must not call the table.
 pub trait VectorObserver: Send + Sync {
-    /// The vector sends by this GSI. It does so whether or not the observer can make use of that: where binding an eventfd
-    /// fails, whoever would have written to it tells the table instead ([`MsixTable::signal`]).
+    /// The vector sends by this GSI from now on, even if the observer cannot bind an eventfd. The
+    /// device must then call [`MsixTable::signal`] instead of writing to the eventfd.
     fn opened(&self, vector: u16, gsi: Gsi);
-    /// The vector sends no more. On return, nothing may ring the GSI any more: it may be given to others. Who rang it
-    /// tells the table instead ([`MsixTable::signal`]).
+    /// The vector sends no more. On return, nothing may signal the GSI any more: it may be given to
+    /// others. The device must call [`MsixTable::signal`] from now on.
     fn closed(&self, vector: u16, gsi: Gsi);
 }
 
 /// A function's MSI-X table, and its pending bits.
 pub struct MsixTable {
-    vectors: Box<[Vector]>,
+    vectors: Box<[MsixVector]>,
     routing: Arc<dyn Routing>,
     observer: Option<Arc<dyn VectorObserver>>,
     guest: Mutex<Guest>,
@@ -156,11 +158,11 @@ impl MsixTable {
             return Err(BadTableSize(vectors));
         }
         let guest = Mutex::new(Guest::new(vectors, sender));
-        let vectors = (0..vectors).map(|_| Vector::new()).collect();
+        let vectors = (0..vectors).map(|_| MsixVector::new()).collect();
         Ok(Self { vectors, routing, observer: None, guest, idle: lock::WaitQueue::default() })
     }
 
-    /// With somebody who hears which vectors may send.
+    /// Adds an observer of the vectors that may send.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn VectorObserver>) -> Self {
         self.observer = Some(observer);
@@ -199,7 +201,7 @@ impl MsixTable {
     pub fn read_pending(&self, offset: u64, bytes: &mut [u8]) {
         let words = self.vectors.len().div_ceil(64) * 2;
         read_words(offset, bytes, |index| {
-            let bits = self.vectors.iter().skip(index * 32).take(32).map(Vector::is_pending);
+            let bits = self.vectors.iter().skip(index * 32).take(32).map(MsixVector::is_pending);
             let word = bits.enumerate().fold(0, |word, (bit, pending)| word | u32::from(pending) << bit);
             (index < words).then_some(word)
         });
@@ -261,7 +263,7 @@ impl MsixTable {
         let mut guest = self.guest.lock();
         guest.reset();
         let settled = self.settle_all(&mut guest);
-        self.vectors.iter().for_each(Vector::forget);
+        self.vectors.iter().for_each(MsixVector::forget);
         settled
     }
 
@@ -357,7 +359,7 @@ impl MsixTable {
         &'a self,
         entries: &'a mut [Entry],
         range: Range<usize>,
-    ) -> impl Iterator<Item = (u16, &'a Vector, &'a mut Entry)> {
+    ) -> impl Iterator<Item = (u16, &'a MsixVector, &'a mut Entry)> {
         let numbers = (0..=u16::MAX).skip(range.start);
         let vectors = self.vectors.get(range.clone()).unwrap_or_default();
         let entries = entries.get_mut(range).unwrap_or_default();
@@ -386,21 +388,5 @@ impl fmt::Debug for MsixTable {
             .field("sender", &guest.sender)
             .field("gsis", &guest.given)
             .finish_non_exhaustive()
-    }
-}
-
-/// The words that an access concerns; `None` unless it is one of 4 or 8 bytes, aligned, that is not far outside.
-fn words_at(offset: u64, len: usize) -> Option<Range<usize>> {
-    let aligned = matches!(len, 4 | 8) && offset.is_multiple_of(len as u64);
-    let end = u64::from(MSIX_MAX_VECTORS) * ENTRY_SIZE;
-    let start = usize::try_from(offset / 4).ok().filter(|_| aligned && offset < end)?;
-    Some(start..start + len / 4)
-}
-
-fn read_words(offset: u64, bytes: &mut [u8], word: impl Fn(usize) -> Option<u32>) {
-    bytes.fill(0xff);
-    let words = words_at(offset, bytes.len()).into_iter().flatten();
-    for (place, word) in bytes.chunks_exact_mut(4).zip(words.map(word)) {
-        place.copy_from_slice(&word.unwrap_or(u32::MAX).to_le_bytes());
     }
 }

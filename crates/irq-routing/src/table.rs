@@ -1,20 +1,20 @@
 //! Every GSI's route, in memory in proportion to the GSIs that were ever routed.
 
-use crate::atomic::{AtomicBool, SeqCst};
 use crate::route::{Pin, Route};
-use crate::safeguard::Safeguard;
-use crate::slot::Slot;
+use crate::route_latch::RouteLatch;
+use crate::sync::{AtomicBool, SeqCst};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use msi_types::Gsi;
 use once_cell::race::OnceBox;
 
-/// Slots that are allocated together.
+/// Latches that are allocated together.
 const CHUNK: usize = 64;
 
-type Chunk = [Slot; CHUNK];
+type Chunk = [RouteLatch; CHUNK];
 
-/// Slots stay where they are once they exist, so that readers need nothing but their index.
+/// The routes of all GSIs. A latch is never moved or freed while the table exists, so that readers
+/// need nothing but its index.
 #[derive(Debug)]
 pub(crate) struct Table {
     chunks: Box<[OnceBox<Chunk>]>,
@@ -30,11 +30,9 @@ impl Table {
         Self { chunks: chunks.into(), gsis, identity: AtomicBool::new(true) }
     }
 
-    /// As [`set`](Self::set); then the identity mapping is over.
+    /// Sets routes as [`set`](Self::set) does, then ends the identity mapping. The routes come first:
+    /// a reader that misses the identity mapping reads the route again.
     pub(crate) fn set_table(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> Changes {
-        if !Safeguard::RoutesFirst.stands() {
-            self.identity.store(false, SeqCst);
-        }
         let changes = self.set(routes);
         if self.identity.load(SeqCst) {
             self.identity.store(false, SeqCst);
@@ -59,9 +57,9 @@ impl Table {
 
     fn make(&self, gsi: Gsi, route: Option<Route>) {
         let Some(chunk) = self.chunks.get(gsi.index() / CHUNK) else { return };
-        let chunk = chunk.get_or_init(|| Box::new(core::array::from_fn(|_| Slot::new())));
-        if let Some(slot) = chunk.get(gsi.index() % CHUNK) {
-            slot.store(route);
+        let chunk = chunk.get_or_init(|| Box::new(core::array::from_fn(|_| RouteLatch::new())));
+        if let Some(latch) = chunk.get(gsi.index() % CHUNK) {
+            latch.store(route);
         }
     }
 
@@ -80,8 +78,8 @@ impl Table {
         if self.identity.load(SeqCst) {
             return Pin::new(gsi.get()).ok().filter(|_| gsi.get() < self.gsis).map(Route::Pin);
         }
-        // The identity mapping may have ended after the first look: its routes are there then.
-        if Safeguard::LookAgain.stands() { self.look(gsi) } else { None }
+        // The identity mapping may have ended after the first look: the new routes are set then.
+        self.look(gsi)
     }
 
     #[inline]
@@ -92,8 +90,8 @@ impl Table {
     /// The GSIs that have a route by a table.
     pub(crate) fn routed(&self) -> impl Iterator<Item = (Gsi, Route)> + '_ {
         let chunks = self.chunks.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
-        let slots = chunks.flat_map(|(at, chunk)| (at * CHUNK..).zip(chunk));
-        slots.filter_map(|(index, slot)| Some((Gsi::new(u32::try_from(index).ok()?), slot.load()?)))
+        let latches = chunks.flat_map(|(at, chunk)| (at * CHUNK..).zip(chunk));
+        latches.filter_map(|(index, latch)| Some((Gsi::new(u32::try_from(index).ok()?), latch.load()?)))
     }
 }
 

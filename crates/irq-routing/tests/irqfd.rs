@@ -185,7 +185,7 @@ fn an_eventfd_that_blocks_is_refused() {
     assert!(matches!(refused, IrqfdError::Blocking));
 }
 
-/// Its counter, when full, would stop the vCPU that ends an interrupt: whoever is at the other end can fill it.
+/// A full counter would stop the vCPU that ends an interrupt, and the other end can fill it.
 #[test]
 fn a_resample_eventfd_that_blocks_is_refused() {
     let rig = Rig::new();

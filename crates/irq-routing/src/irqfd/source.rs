@@ -33,12 +33,13 @@ pub(super) struct Source {
     gsi: Gsi,
     /// Of a level: what is signalled when the guest is done.
     resample: Option<Arc<OwnedFd>>,
-    state: Mutex<State>,
+    state: Mutex<ServeState>,
     served: Condvar,
 }
 
+/// The serving of a source's signals.
 #[derive(Default)]
-struct State {
+struct ServeState {
     phase: Phase,
     /// The bind has ended: the eventfd is read no more.
     ended: bool,
@@ -151,7 +152,7 @@ impl Source {
         true
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ServeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

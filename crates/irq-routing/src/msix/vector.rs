@@ -1,9 +1,14 @@
 //! Send permission of one vector, which the device's threads and the guest's mask bits contend for.
 //! One word holds all of it: a message is either sent while the vector is open, or stays pending.
+//!
+//! 1. A sender enters by compare-exchange: it counts itself if the vector is open, else it sets the
+//!    pending bit. Then it signals the GSI and leaves.
+//! 2. A closer clears the open bit, sets the awaited bit and waits until no sender is inside. The
+//!    last sender to leave wakes it.
+//! 3. An opener swaps in the GSI and the open bit, and sends the message that was pending.
 
-use crate::atomic::{AtomicU64, SeqCst};
 use crate::lock::WaitQueue;
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicU64, SeqCst};
 use msi_types::Gsi;
 
 /// Messages are sent.
@@ -17,36 +22,33 @@ const SENDER: u64 = 1 << 3;
 const SENDERS: u64 = (1 << 32) - SENDER;
 const GSI_SHIFT: u32 = 32;
 
-/// In a cache line of its own, as vectors belong to different threads.
+/// A vector's open and pending bits, its senders and its GSI. Has a cache line of its own, as vectors
+/// belong to different threads.
 #[repr(align(64))]
 #[derive(Debug)]
-pub(crate) struct Vector(AtomicU64);
+pub(crate) struct MsixVector(AtomicU64);
 
 /// Result of a message's attempt to enter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entered {
-    /// It is to be sent, by this GSI, which stays the vector's until [`Vector::leave`].
+    /// It is to be sent, by this GSI, which stays the vector's until [`MsixVector::leave`].
     Open(Gsi),
     /// It is pending.
     Held,
 }
 
-impl Vector {
-    /// Closed, nothing pending.
+impl MsixVector {
+    /// Creates a closed vector with nothing pending.
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// A message comes. Any thread.
+    /// Enters to send a message, or makes the message pending. Any thread.
     #[inline]
     pub(crate) fn enter(&self) -> Entered {
         let mut word = self.0.load(SeqCst);
         loop {
             let open = word & OPEN != 0;
-            if !open && !Safeguard::HoldByExchange.stands() {
-                self.0.fetch_or(PENDING, SeqCst);
-                return Entered::Held;
-            }
             let new = if open { word + SENDER } else { word | PENDING };
             match self.0.compare_exchange(word, new, SeqCst, SeqCst) {
                 Ok(_) if open => return Entered::Open(Gsi::new((word >> GSI_SHIFT) as u32)),
@@ -56,28 +58,28 @@ impl Vector {
         }
     }
 
-    /// The message was sent. `idle` is what [`close`](Self::close) waits by.
+    /// Leaves after the message was sent. [`close`](Self::close) waits on `idle`.
     #[inline]
     pub(crate) fn leave(&self, idle: &WaitQueue) {
         let before = self.0.fetch_sub(SENDER, SeqCst);
-        if before & (SENDERS | AWAITED) == SENDER | AWAITED && Safeguard::WakeCloser.stands() {
+        if before & (SENDERS | AWAITED) == SENDER | AWAITED {
             idle.wake();
         }
     }
 
-    /// Messages are sent by `gsi` from now on. Whether one was pending, which the caller has to send. The vector is
-    /// closed.
+    /// Opens a closed vector: messages are sent by `gsi` from now on. Returns true if one was pending,
+    /// which the caller must send.
     pub(crate) fn open(&self, gsi: Gsi) -> bool {
         let open = u64::from(gsi.get()) << GSI_SHIFT | OPEN;
         self.0.swap(open, SeqCst) & PENDING != 0
     }
 
-    /// Holds messages back. On return, those that were being sent are sent, and nobody uses the GSI any more.
+    /// Closes the vector and waits for its senders. On return, no thread uses the GSI any more.
     pub(crate) fn close(&self, idle: &WaitQueue) {
         let sends = self.0.fetch_and(!OPEN, SeqCst) & SENDERS != 0;
-        if sends && Safeguard::AwaitSenders.stands() {
+        if sends {
             self.0.fetch_or(AWAITED, SeqCst);
-            // No new senders come, so this ends when those that were interrupted go on.
+            // No new senders enter, so this ends when those inside have left.
             idle.wait_until(|| self.0.load(SeqCst) & SENDERS == 0);
             self.0.fetch_and(!AWAITED, SeqCst);
         }

@@ -1,22 +1,28 @@
-//! One GSI's route: changed by one writer at a time while anybody reads it.
+//! One GSI's route, which any thread reads while one writer at a time changes it. A reader never
+//! waits for a writer, and never sees half of a change.
 //!
-//! Two copies and a version that says which of them is read. A change writes the other copy and then the version; a
-//! reader that finds the version changed after it has read its copy begins anew. So a reader never waits for a writer
-//! that was interrupted, never sees half of a change, and repeats only when a change was completed meanwhile.
+//! The algorithm is that of Linux's `seqcount_latch_t`: two copies, and a version that selects one.
+//!
+//! 1. A writer stores the words of the copy that is not selected.
+//! 2. The writer stores the next version, which selects that copy.
+//! 3. A reader loads the version, then the words of the selected copy, then the version again. If
+//!    the version changed, the reader begins anew with it.
+//!
+//! A reader begins anew only if a change was completed meanwhile.
 
-use crate::atomic::{AtomicU64, SeqCst};
 use crate::route::{Route, Words};
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicU64, SeqCst};
 
 /// The version's low bits: the kind of the route (see [`Words`]).
 const KIND: u64 = 0b11;
-/// The next bit chooses the copy; it and those above count changes: 2^62 of them, so that they never come round.
+/// The next bit selects the copy. It and the bits above count changes, up to 2^62: they never wrap,
+/// so that two changes between a reader's loads do not restore the version.
 const STEP: u64 = KIND + 1;
 
-/// In a cache line of its own, so that changing a route does not disturb who uses its neighbours.
+/// A GSI's route, or none. Has a cache line of its own: a change does not slow the neighbours' readers.
 #[repr(align(64))]
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct RouteLatch {
     version: AtomicU64,
     copies: [Copied; 2],
 }
@@ -27,26 +33,24 @@ struct Copied {
     rest: AtomicU64,
 }
 
-impl Slot {
-    /// Without a route.
+impl RouteLatch {
+    /// Creates a latch without a route.
     pub(crate) fn new() -> Self {
         let copy = || Copied { address: AtomicU64::new(0), rest: AtomicU64::new(0) };
         Self { version: AtomicU64::new(0), copies: [copy(), copy()] }
     }
 
-    /// Stores a route, or none. One writer at a time.
+    /// Stores a route, or none. Callers must allow one writer at a time.
     pub(crate) fn store(&self, route: Option<Route>) {
         let words = Words::of(route);
-        let old = self.version.load(SeqCst);
-        let next = next(old);
-        let aside = if Safeguard::WriteAside.stands() { next } else { old };
-        let copy = self.copy(aside);
+        let next = self.version.load(SeqCst).wrapping_add(STEP);
+        let copy = self.copy(next);
         copy.address.store(words.address, SeqCst);
         copy.rest.store(words.rest, SeqCst);
         self.version.store(next & !KIND | words.kind, SeqCst);
     }
 
-    /// The route: as it was at some moment of the call. Any thread.
+    /// Returns the route as it was at some moment of the call. Any thread.
     #[inline]
     pub(crate) fn load(&self) -> Option<Route> {
         let mut version = self.version.load(SeqCst);
@@ -59,7 +63,7 @@ impl Slot {
             let address = copy.address.load(SeqCst);
             let rest = copy.rest.load(SeqCst);
             let now = self.version.load(SeqCst);
-            if now == version || !Safeguard::CompareVersion.stands() {
+            if now == version {
                 return Words { kind, address, rest }.route();
             }
             version = now;
@@ -71,8 +75,4 @@ impl Slot {
         let [even, odd] = &self.copies;
         if version & STEP == 0 { even } else { odd }
     }
-}
-
-fn next(version: u64) -> u64 {
-    if Safeguard::Sequence.stands() { version.wrapping_add(STEP) } else { version ^ STEP }
 }

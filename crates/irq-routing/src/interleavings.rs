@@ -1,0 +1,214 @@
+//! Checks of the lock-free parts under a scheduler that explores interleavings. Compiled with
+//! `--cfg shuttle` alone; `cargo xtask test --only interleavings` runs them.
+//!
+//! A route is never torn and none is missed; no message is lost, nor sent after a mask. The file
+//! `interleavings/mutants.txt` has faults that these checks must find.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use crate::lock::WaitQueue;
+use crate::msix::vector::{Entered, MsixVector};
+use crate::route::{Pin, Route};
+use crate::route_latch::RouteLatch;
+use crate::sync::SeqCst;
+use crate::table::Table;
+use msi_types::{DeviceId, Gsi, MsiMessage};
+use shuttle::scheduler::{DfsScheduler, RandomScheduler};
+use shuttle::sync::Arc;
+use shuttle::sync::atomic::AtomicU32;
+use shuttle::{Config, MaxSteps, Runner, thread};
+
+/// Bound of one execution's steps. A thread that waits for a stopped one exceeds it.
+const MOST_STEPS: usize = 1000;
+
+/// Explores every interleaving of `scenario`, of which there must be at least so many.
+fn explore_all(at_least: usize, scenario: fn()) {
+    let executions = Runner::new(DfsScheduler::new(None, false), config()).run(scenario);
+    assert!(executions >= at_least, "only {executions} executions: what is explored?");
+}
+
+/// Explores so many random interleavings of `scenario`, whose threads wait for each other.
+fn explore_random(count: usize, scenario: fn()) {
+    Runner::new(RandomScheduler::new(count), config()).run(scenario);
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.max_steps = MaxSteps::FailAfter(MOST_STEPS);
+    config
+}
+
+/// Returns routes that differ in every word.
+fn route(number: u32) -> Route {
+    let message = MsiMessage { address: u64::from(number) * 0x1000, data: number };
+    Route::to_its(DeviceId::new(number), message)
+}
+
+#[test]
+fn a_route_is_never_torn() {
+    fn scenario() {
+        let latch = Arc::new(RouteLatch::new());
+        latch.store(Some(route(1)));
+        let writer = thread::spawn({
+            let latch = latch.clone();
+            move || [2, 3].into_iter().for_each(|number| latch.store(Some(route(number))))
+        });
+        let seen = latch.load();
+        assert!([1, 2, 3].into_iter().any(|number| seen == Some(route(number))), "{seen:?}");
+        writer.join().unwrap();
+        assert_eq!(latch.load(), Some(route(3)));
+    }
+    explore_all(500, scenario);
+}
+
+#[test]
+fn a_cleared_route_is_never_torn() {
+    fn scenario() {
+        let latch = Arc::new(RouteLatch::new());
+        latch.store(Some(route(1)));
+        let writer = thread::spawn({
+            let latch = latch.clone();
+            move || [None, Some(route(2))].into_iter().for_each(|route| latch.store(route))
+        });
+        let seen = latch.load();
+        assert!([None, Some(route(1)), Some(route(2))].contains(&seen), "{seen:?}");
+        writer.join().unwrap();
+        assert_eq!(latch.load(), Some(route(2)));
+    }
+    explore_all(500, scenario);
+}
+
+#[test]
+fn a_later_read_is_never_older() {
+    fn scenario() {
+        let latch = Arc::new(RouteLatch::new());
+        latch.store(Some(route(1)));
+        let writer = thread::spawn({
+            let latch = latch.clone();
+            move || latch.store(Some(route(2)))
+        });
+        let first = latch.load();
+        let second = latch.load();
+        assert!(first != Some(route(2)) || second == first, "{first:?}, then {second:?}");
+        writer.join().unwrap();
+    }
+    explore_all(100, scenario);
+}
+
+#[test]
+fn the_first_table_leaves_no_gap() {
+    fn scenario() {
+        let table = Arc::new(Table::new(4));
+        let (gsi, other) = (Gsi::new(1), Gsi::new(2));
+        table.set([(gsi, Some(route(3))), (gsi, None)].into_iter());
+        let writer = thread::spawn({
+            let table = table.clone();
+            move || table.set_table([(gsi, Some(route(1))), (other, Some(route(2)))].into_iter())
+        });
+        let seen = table.route(gsi);
+        let pin = Route::Pin(Pin::new(1).unwrap());
+        assert!([Some(pin), Some(route(1))].contains(&seen), "{seen:?}");
+        writer.join().unwrap();
+        assert_eq!(table.route(gsi), Some(route(1)));
+        assert_eq!(table.route(Gsi::new(3)), None);
+    }
+    explore_all(50, scenario);
+}
+
+/// A vector of a table, and its GSI's owner: 1 is the vector itself, 2 the next owner.
+struct Function {
+    vector: MsixVector,
+    idle: WaitQueue,
+    owner: AtomicU32,
+    sent: AtomicU32,
+}
+
+const GSI: Gsi = Gsi::new(9);
+
+impl Function {
+    fn new() -> Arc<Self> {
+        let zero = || AtomicU32::new(0);
+        let idle = WaitQueue::default();
+        Arc::new(Self { vector: MsixVector::new(), idle, owner: zero(), sent: zero() })
+    }
+
+    /// As `MsixTable::signal`.
+    fn signal(&self) {
+        if let Entered::Open(gsi) = self.vector.enter() {
+            assert_eq!(gsi, GSI);
+            assert_eq!(self.owner.load(SeqCst), 1, "another vector's message is sent");
+            self.sent.fetch_add(1, SeqCst);
+            self.vector.leave(&self.idle);
+        }
+    }
+
+    /// As `MsixTable::open_routed`.
+    fn unmask(&self) {
+        self.owner.store(1, SeqCst);
+        if self.vector.open(GSI) {
+            self.signal();
+        }
+    }
+
+    fn sent(&self) -> u32 {
+        self.sent.load(SeqCst)
+    }
+}
+
+#[test]
+fn a_message_during_an_unmask_is_sent_once() {
+    fn scenario() {
+        let function = Function::new();
+        let device = thread::spawn({
+            let function = function.clone();
+            move || function.signal()
+        });
+        function.unmask();
+        device.join().unwrap();
+        assert_eq!((function.sent(), function.vector.is_pending()), (1, false));
+    }
+    explore_all(10, scenario);
+}
+
+#[test]
+fn no_message_is_sent_after_a_mask() {
+    fn scenario() {
+        let function = Function::new();
+        function.unmask();
+        let devices = [(), ()].map(|()| {
+            let function = function.clone();
+            thread::spawn(move || function.signal())
+        });
+        function.vector.close(&function.idle);
+        let sent = function.sent();
+        function.owner.store(2, SeqCst);
+        for device in devices {
+            device.join().unwrap();
+        }
+        assert_eq!(function.sent(), sent, "a message was sent after the mask");
+        assert!(sent == 2 || function.vector.is_pending());
+    }
+    explore_random(5_000, scenario);
+}
+
+#[test]
+fn masking_and_unmasking_loses_no_message() {
+    fn scenario() {
+        let function = Function::new();
+        function.unmask();
+        let device = thread::spawn({
+            let function = function.clone();
+            move || {
+                function.signal();
+                function.signal();
+            }
+        });
+        function.vector.close(&function.idle);
+        let before = function.sent();
+        function.unmask();
+        device.join().unwrap();
+        // Pending messages merge into one. A message after the mask is not among those before.
+        assert!(function.sent() > before || before == 2, "{} sent, {before} before", function.sent());
+        assert!(!function.vector.is_pending());
+    }
+    explore_random(5_000, scenario);
+}

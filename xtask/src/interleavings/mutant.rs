@@ -1,0 +1,98 @@
+//! Faults as text: the lines that a fault removes from a file, and those that it adds.
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A fault, and the checks that must find it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Mutant {
+    pub(super) name: String,
+    /// Path below the package.
+    pub(super) file: String,
+    removed: Vec<String>,
+    added: Vec<String>,
+    pub(super) checks: Vec<String>,
+}
+
+/// Reads the faults of a text. Paragraphs that do not begin with `fault:` are prose.
+pub(super) fn parse(text: &str) -> Result<Vec<Mutant>> {
+    let paragraphs = text.split("\n\n").map(str::trim);
+    paragraphs.filter(|paragraph| paragraph.starts_with("fault:")).map(paragraph).collect()
+}
+
+fn paragraph(text: &str) -> Result<Mutant> {
+    let mut mutant = Mutant::default();
+    for line in text.lines() {
+        if let Some(removed) = line.strip_prefix('-') {
+            mutant.removed.push(removed.trim().to_owned());
+        } else if let Some(added) = line.strip_prefix('+') {
+            mutant.added.push(added.to_owned());
+        } else {
+            let (key, value) = line.split_once(": ").with_context(|| format!("`{line}`"))?;
+            match key {
+                "fault" => mutant.name = value.into(),
+                "file" => mutant.file = value.into(),
+                "fails" => mutant.checks.push(value.to_owned()),
+                _ => bail!("`{key}` is neither `fault`, `file` nor `fails`"),
+            }
+        }
+    }
+    let complete = !(mutant.file.is_empty() || mutant.removed.is_empty() || mutant.checks.is_empty());
+    ensure!(complete, "`{}` lacks a file, a removed line or a check", mutant.name);
+    Ok(mutant)
+}
+
+impl Mutant {
+    /// Returns `source` with the fault.
+    ///
+    /// # Errors
+    /// The removed lines, compared without indentation, do not occur exactly once.
+    pub(super) fn apply(&self, source: &str) -> Result<String> {
+        let lines: Vec<_> = source.lines().collect();
+        let is_match =
+            |window: &[&str]| window.iter().zip(&self.removed).all(|(line, removed)| line.trim() == removed);
+        let places = lines.windows(self.removed.len()).enumerate().filter(|(_, window)| is_match(window));
+        let places: Vec<_> = places.map(|(at, _)| at).collect();
+        let [at] = *places else {
+            bail!("the lines that it removes occur {} times in {}", places.len(), self.file);
+        };
+        let (before, rest) = lines.split_at(at);
+        let after = rest.iter().skip(self.removed.len()).copied();
+        let changed = before.iter().copied().chain(self.added.iter().map(String::as_str)).chain(after);
+        Ok(changed.flat_map(|line| [line, "\n"]).collect())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const TEXT: &str = "Prose: not a fault.\n\nfault: b is missing\nfile: src/a.rs\n- b();\n- c();\n+ c();\nfails: b_is_called\n";
+
+    fn mutant() -> Mutant {
+        parse(TEXT).expect("it is well formed").remove(0)
+    }
+
+    #[test]
+    fn a_fault_replaces_its_lines() {
+        assert_eq!(
+            mutant().apply("a();\n  b();\n  c();\nd();\n").ok().as_deref(),
+            Some("a();\n c();\nd();\n")
+        );
+    }
+
+    #[test]
+    fn lines_that_are_gone_are_an_error() {
+        let error = mutant().apply("a();\nc();\n").expect_err("b() is not there");
+        assert_eq!(error.to_string(), "the lines that it removes occur 0 times in src/a.rs");
+    }
+
+    #[test]
+    fn lines_that_occur_twice_are_an_error() {
+        assert!(mutant().apply("b();\nc();\nb();\nc();\n").is_err());
+    }
+
+    #[test]
+    fn a_fault_without_a_check_is_an_error() {
+        assert!(parse("fault: a\nfile: b\n- c\n").is_err());
+    }
+}
