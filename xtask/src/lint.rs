@@ -1,13 +1,17 @@
-//! House lints: what the compiler cannot know of this project's rules.
+//! House lints: rules of this project that the compiler cannot know.
 
 mod blocks;
+pub(crate) mod files;
 mod layers;
 mod length;
 mod manifests;
+pub(crate) mod openers;
 mod orderings;
 mod orphans;
-mod source;
+pub(crate) mod source;
 mod unsafety;
+pub(crate) mod width;
+mod words;
 
 use anyhow::{Result, bail};
 
@@ -25,6 +29,8 @@ const RULES: &[Rule] = &[
     ("unsafe", unsafety::check),
     ("orderings", orderings::check),
     ("length", length::check),
+    ("openers", openers::check),
+    ("words", words::check),
 ];
 
 /// Every rule, each counted as one case.

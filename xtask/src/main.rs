@@ -14,6 +14,7 @@ mod fuzz;
 mod initramfs;
 mod interleavings;
 mod kvm;
+mod language;
 mod lint;
 mod machine;
 mod process;
@@ -54,6 +55,12 @@ enum Task {
     Fmt,
     /// rustfmt's check, the house lints and clippy
     Lint,
+    /// Measure the language: comments, commits, lines, names, circles between files
+    Language {
+        /// Count commits from this revision on; all by default
+        #[arg(long, value_name = "REVISION")]
+        since: Option<String>,
+    },
     /// Build the documentation; warnings are errors
     Docs,
     /// Run a fuzz target, or all, and keep what it finds in fuzz/artifacts
@@ -90,6 +97,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Fetch => return Ok(fetch(&workspace)),
+        Task::Language { since } => return language::run(&workspace, since.as_deref()),
         Task::Test { list: true, .. } => {
             step::list();
             return Ok(ExitCode::SUCCESS);

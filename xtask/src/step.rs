@@ -16,7 +16,7 @@ const STEPS: &[Step] = &[
     Step { name: "format", about: "rustfmt's check", run: rust::check_format },
     Step {
         name: "lint",
-        about: "house lints: layers, blocks, manifests, orphans, unsafe, orderings, length",
+        about: "house lints: layers, blocks, manifests, orphans, unsafe, orderings, length, openers, words",
         run: lint::run,
     },
     Step { name: "clippy", about: "clippy on the host and for aarch64-unknown-none", run: rust::clippy },

@@ -3,7 +3,7 @@
 /// `text` with the content of comments, strings and character literals blanked; lines stay where they are.
 ///
 /// Knows line and nested block comments, strings with escapes, raw strings, and characters against lifetimes.
-pub(super) fn code_only(text: &str) -> String {
+pub(crate) fn code_only(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(next) = rest.chars().next() {

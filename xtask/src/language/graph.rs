@@ -1,0 +1,181 @@
+//! The files of a package as a graph: an arrow for each file whose items another file names.
+//!
+//! Declarations of modules and re-exports are no arrows; a name leads to the file that a re-export
+//! takes it from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+
+use super::imports::{self, Imports, Path};
+use crate::lint::source;
+use crate::workspace::Workspace;
+
+/// Most re-exports that one name passes through.
+const MOST_STEPS: usize = 8;
+
+/// Returns the strongly connected files of a package: those that depend on each other, by name.
+pub(super) fn circles(workspace: &Workspace, package: &str) -> Result<Vec<Vec<String>>> {
+    Ok(Graph::new(&super::sources(workspace, package)?).circles())
+}
+
+/// Modules with a file of their own, by path; the root has none.
+struct Graph {
+    files: BTreeMap<Path, (String, Imports)>,
+}
+
+impl Graph {
+    fn new(sources: &[(String, String)]) -> Self {
+        let product = sources.iter().filter(|(file, _)| !file.split(['/', '.']).any(|part| part == "tests"));
+        let files = product
+            .map(|(file, text)| (module_of(file), (file.clone(), imports::read(&source::code_only(text)))));
+        Self { files: files.collect() }
+    }
+
+    fn circles(&self) -> Vec<Vec<String>> {
+        let reached: BTreeMap<_, _> = self.files.keys().map(|module| (module, self.reach(module))).collect();
+        let is_reached =
+            |from: &Path, to: &Path| reached.get(from).is_some_and(|reached| reached.contains(to));
+        let mut circles = BTreeSet::new();
+        for module in self.files.keys() {
+            let both =
+                self.files.iter().filter(|(other, _)| is_reached(module, other) && is_reached(other, module));
+            let circle: Vec<_> = both.map(|(_, (file, _))| file.clone()).collect();
+            if circle.len() > 1 {
+                circles.insert(circle);
+            }
+        }
+        circles.into_iter().collect()
+    }
+
+    /// Returns the modules that a module leads to, by one arrow or several.
+    fn reach(&self, module: &Path) -> BTreeSet<Path> {
+        let mut reached = BTreeSet::new();
+        let mut pending = vec![module.clone()];
+        while let Some(next) = pending.pop() {
+            for target in self.arrows(&next) {
+                if reached.insert(target.clone()) {
+                    pending.push(target);
+                }
+            }
+        }
+        reached
+    }
+
+    fn arrows(&self, module: &Path) -> BTreeSet<Path> {
+        let Some((_, imports)) = self.files.get(module) else { return BTreeSet::new() };
+        let targets = imports.paths.iter().filter_map(|mention| {
+            let inner: Path = module.iter().chain(&mention.within).cloned().collect();
+            self.resolve(&inner, module, &mention.path, MOST_STEPS)
+        });
+        targets.filter(|target| target != module).collect()
+    }
+
+    /// Returns the module whose file has the item that `path` names in `inner`, which lies in the file
+    /// of `module`.
+    fn resolve(&self, inner: &Path, module: &Path, path: &[String], steps: usize) -> Option<Path> {
+        let absolute = self.absolute(inner, module, path)?;
+        let known =
+            (0..=absolute.len()).rev().find(|length| self.files.contains_key(&absolute[..*length]))?;
+        let (owner, rest) = absolute.split_at(known);
+        let owner = owner.to_vec();
+        let Some((item, below)) = rest.split_first() else { return Some(owner) };
+        let imported = self.files.get(&owner)?.1.names.iter().find(|(name, _)| name == item);
+        let origin = imported.filter(|_| steps > 0).and_then(|(_, origin)| {
+            let path: Vec<_> = origin.iter().chain(below).cloned().collect();
+            self.resolve(&owner, &owner, &path, steps - 1)
+        });
+        Some(origin.unwrap_or(owner))
+    }
+
+    /// Returns a path from the package's root; `None` if it begins elsewhere.
+    fn absolute(&self, inner: &Path, module: &Path, path: &[String]) -> Option<Path> {
+        let (first, rest) = path.split_first()?;
+        let mut start = match first.as_str() {
+            "crate" => Vec::new(),
+            "self" | "super" => inner.clone(),
+            name => {
+                let child: Path = module.iter().cloned().chain([name.to_owned()]).collect();
+                self.files.contains_key(&child).then(|| module.clone())?
+            }
+        };
+        let rest = match first.as_str() {
+            "crate" | "self" => rest,
+            _ => path,
+        };
+        let supers = rest.iter().take_while(|segment| *segment == "super").count();
+        start.truncate(start.len().checked_sub(supers)?);
+        start.extend(rest.iter().skip(supers).cloned());
+        Some(start)
+    }
+}
+
+fn module_of(file: &str) -> Path {
+    let stem = file.strip_suffix(".rs").unwrap_or(file);
+    let stem = stem.strip_suffix("/mod").unwrap_or(stem);
+    if matches!(stem, "lib" | "main") { Vec::new() } else { stem.split('/').map(str::to_owned).collect() }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+        let sources: Vec<_> = files.iter().map(|(file, text)| ((*file).into(), (*text).into())).collect();
+        Graph::new(&sources).circles()
+    }
+
+    #[test]
+    fn files_that_use_each_other_are_a_circle() {
+        let files = [
+            ("lib.rs", "mod a; mod b; mod c;"),
+            ("a.rs", "use crate::b::B;"),
+            ("b.rs", "use super::c::C;"),
+            ("c.rs", "fn f(_: crate::a::A) {}"),
+        ];
+        assert_eq!(circles(&files), [["a.rs", "b.rs", "c.rs"]]);
+        assert!(circles(&files[..3]).is_empty());
+    }
+
+    #[test]
+    fn a_declared_and_reexported_child_is_below() {
+        let files = [
+            ("lib.rs", "mod a;"),
+            ("a.rs", "mod b;\npub use b::B;\npub struct A;"),
+            ("a/b.rs", "use super::A;"),
+        ];
+        assert!(circles(&files).is_empty());
+        let used = [files[0], ("a.rs", "mod b;\nuse b::B;\npub struct A;"), files[2]];
+        assert_eq!(circles(&used), [["a.rs", "a/b.rs"]]);
+    }
+
+    #[test]
+    fn a_reexport_leads_to_its_origin() {
+        let files = [
+            ("lib.rs", "mod a; mod b; pub use a::A;"),
+            ("a.rs", "use crate::b::B;"),
+            ("b.rs", "use crate::A;"),
+        ];
+        assert_eq!(circles(&files), [["a.rs", "b.rs"]]);
+    }
+
+    #[test]
+    fn inline_modules_belong_to_their_file() {
+        let files = [
+            ("lib.rs", "mod a; mod b;"),
+            ("a.rs", "mod x { use super::super::b::B; }"),
+            ("b.rs", "use crate::a::x;"),
+        ];
+        assert_eq!(circles(&files), [["a.rs", "b.rs"]]);
+    }
+
+    #[test]
+    fn tests_are_no_part() {
+        let files = [
+            ("lib.rs", "mod a;"),
+            ("a.rs", "mod tests; fn f() { tests::g() }"),
+            ("a/tests.rs", "use super::*;"),
+        ];
+        assert!(circles(&files).is_empty());
+    }
+}

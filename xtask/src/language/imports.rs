@@ -1,0 +1,248 @@
+//! The paths that a Rust file names, by a parser of just so much of the language.
+
+/// A path, as its segments.
+pub(super) type Path = Vec<String>;
+
+/// The modules that a file declares, its imports, and the paths in its code.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Imports {
+    /// Names by which the file knows paths; a glob import has the name `*`.
+    pub(super) names: Vec<(String, Path)>,
+    /// Paths that the file depends on, relative to the module `within` it.
+    pub(super) paths: Vec<Mention>,
+}
+
+/// A path and the inline modules around it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mention {
+    pub(super) within: Path,
+    pub(super) path: Path,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Token<'a> {
+    Word(&'a str),
+    Separator,
+    Other(char),
+}
+
+/// Reads code, from which comments and strings were removed. Items for tests are left out.
+pub(super) fn read(code: &str) -> Imports {
+    let tokens = tokens(code);
+    let mut reader =
+        Reader { tokens: &tokens, at: 0, depth: 0, inline: Vec::new(), imports: Imports::default() };
+    while reader.at < tokens.len() {
+        reader.step();
+    }
+    reader.imports
+}
+
+fn tokens(code: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    let mut rest = code.trim_start();
+    while let Some(next) = rest.chars().next() {
+        let is_name = |c: char| c == '_' || c.is_alphanumeric();
+        let length = if is_name(next) {
+            let length = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+            tokens.push(Token::Word(&rest[..length]));
+            length
+        } else if rest.starts_with("::") {
+            tokens.push(Token::Separator);
+            2
+        } else {
+            tokens.push(Token::Other(next));
+            next.len_utf8()
+        };
+        rest = rest[length..].trim_start();
+    }
+    tokens
+}
+
+struct Reader<'a> {
+    tokens: &'a [Token<'a>],
+    at: usize,
+    depth: usize,
+    /// Inline modules, and the depth of their contents.
+    inline: Vec<(&'a str, usize)>,
+    imports: Imports,
+}
+
+impl<'a> Reader<'a> {
+    fn step(&mut self) {
+        match (self.token(0), self.token(1), self.token(2)) {
+            (Some(Token::Other('#')), _, _) if self.is_for_tests() => self.skip_item(),
+            (Some(Token::Word("mod")), Some(Token::Word(name)), Some(Token::Other('{'))) => {
+                self.inline.push((name, self.depth + 1));
+                self.at += 2;
+            }
+            (Some(Token::Word("use")), Some(Token::Word(_)), _) => self.import(),
+            (Some(Token::Word(_)), Some(Token::Separator), Some(Token::Word(_))) => self.mention(),
+            (Some(Token::Other('{')), _, _) => {
+                self.depth += 1;
+                self.at += 1;
+            }
+            (Some(Token::Other('}')), _, _) => self.close(),
+            _ => self.at += 1,
+        }
+    }
+
+    fn token(&self, ahead: usize) -> Option<Token<'a>> {
+        self.tokens.get(self.at + ahead).copied()
+    }
+
+    /// Does an attribute `#[cfg(test)]`, or one with further conditions, stand here?
+    fn is_for_tests(&self) -> bool {
+        use Token::{Other, Word};
+        let rest = self.tokens.get(self.at..).unwrap_or_default();
+        let all = [Other('#'), Other('['), Word("cfg"), Other('('), Word("all"), Other('('), Word("test")];
+        let one = [Other('#'), Other('['), Word("cfg"), Other('('), Word("test")];
+        rest.starts_with(&one) || rest.starts_with(&all)
+    }
+
+    /// Skips attributes and the item after them: to its semicolon, or its braces' end.
+    fn skip_item(&mut self) {
+        let (mut braces, mut brackets) = (0_usize, 0_usize);
+        while let Some(token) = self.token(0) {
+            self.at += 1;
+            match token {
+                Token::Other('[' | '(') => brackets += 1,
+                Token::Other(']' | ')') => brackets = brackets.saturating_sub(1),
+                Token::Other('{') => braces += 1,
+                Token::Other('}') if braces == 1 => return,
+                Token::Other('}') => braces = braces.saturating_sub(1),
+                Token::Other(';') if braces == 0 && brackets == 0 => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if self.inline.last().is_some_and(|(_, depth)| *depth == self.depth) {
+            self.inline.pop();
+        }
+        self.depth = self.depth.saturating_sub(1);
+        self.at += 1;
+    }
+
+    fn within(&self) -> Path {
+        self.inline.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+
+    /// An import that is visible outside of the module passes a name on, and is no dependency.
+    fn import(&mut self) {
+        let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
+        let is_private = !matches!(before, Some(Token::Word("pub") | Token::Other(')')));
+        self.at += 1;
+        let mut found = Vec::new();
+        self.tree(&Vec::new(), &mut found);
+        for (name, path) in found {
+            if is_private {
+                self.imports.paths.push(Mention { within: self.within(), path: path.clone() });
+            }
+            self.imports.names.push((name, path));
+        }
+    }
+
+    /// Reads a tree of imports up to its end: a semicolon, a comma or a brace.
+    fn tree(&mut self, prefix: &Path, found: &mut Vec<(String, Path)>) {
+        let mut path = prefix.clone();
+        while let Some(token) = self.token(0) {
+            match token {
+                Token::Word("as") => {
+                    if let Some(Token::Word(name)) = self.token(1) {
+                        found.push((name.to_owned(), path));
+                    }
+                    self.at += 2;
+                    return;
+                }
+                Token::Word("self") if !prefix.is_empty() => {}
+                Token::Word(segment) => path.push(segment.to_owned()),
+                Token::Other('*') => {
+                    found.push(("*".to_owned(), path));
+                    self.at += 1;
+                    return;
+                }
+                Token::Other('{') => return self.group(&path, found),
+                Token::Separator => {}
+                Token::Other(_) => break,
+            }
+            self.at += 1;
+        }
+        found.extend(path.last().cloned().map(|name| (name, path)));
+    }
+
+    fn group(&mut self, prefix: &Path, found: &mut Vec<(String, Path)>) {
+        self.at += 1;
+        while let Some(token) = self.token(0) {
+            match token {
+                Token::Other('}') => {
+                    self.at += 1;
+                    return;
+                }
+                Token::Other(',') => self.at += 1,
+                Token::Other(';') => return,
+                _ => self.tree(prefix, found),
+            }
+        }
+    }
+
+    fn mention(&mut self) {
+        let mut path = Vec::new();
+        while let Some(Token::Word(segment)) = self.token(0) {
+            path.push(segment.to_owned());
+            self.at += 1;
+            match (self.token(0), self.token(1)) {
+                (Some(Token::Separator), Some(Token::Word(_))) => self.at += 1,
+                _ => break,
+            }
+        }
+        self.imports.paths.push(Mention { within: self.within(), path });
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn paths(code: &str) -> Vec<String> {
+        let mentions = read(code).paths.into_iter();
+        mentions.map(|mention| [mention.within.join("/"), mention.path.join("::")].join(":")).collect()
+    }
+
+    #[test]
+    fn trees_of_imports_are_expanded() {
+        let code = "use crate::a::{self, B, c::{D as E, *}};\nuse super::f;\n";
+        let expected = [":crate::a", ":crate::a::B", ":crate::a::c::D", ":crate::a::c", ":super::f"];
+        assert_eq!(paths(code), expected);
+        let names: Vec<_> = read(code).names.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "B", "E", "*", "f"]);
+    }
+
+    #[test]
+    fn a_reexport_is_no_dependency() {
+        let imports = read("pub use a::B;\npub(crate) use a::C;\nmod a;\n");
+        assert_eq!((imports.paths.len(), imports.names.len()), (0, 2));
+    }
+
+    #[test]
+    fn paths_in_code_are_dependencies() {
+        assert_eq!(
+            paths("fn f() -> crate::a::B { c::d(x.e, super::F::G) }"),
+            [":crate::a::B", ":c::d", ":super::F::G"]
+        );
+    }
+
+    #[test]
+    fn inline_modules_are_remembered() {
+        assert_eq!(
+            paths("mod a { fn f() { super::b(); } } fn g() { super::c(); }"),
+            ["a:super::b", ":super::c"]
+        );
+    }
+
+    #[test]
+    fn items_for_tests_are_left_out() {
+        let code = "#[cfg(test)]\nmod tests { use crate::a; }\n#[cfg(all(test, b))]\nmod c;\nuse crate::d;\n";
+        assert_eq!(paths(code), [":crate::d"]);
+    }
+}

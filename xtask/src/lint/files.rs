@@ -1,0 +1,33 @@
+//! The files of this repository that people write: no data of tests, no artifacts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::workspace::Workspace;
+
+/// Folders without prose or code of this project's own.
+const OTHER: &[&str] = &["target", "data", "artifacts", "corpus"];
+
+/// Returns the files with one of these extensions, in order.
+pub(crate) fn with_extensions(workspace: &Workspace, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(&workspace.root, extensions, &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
+fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() {
+            if !name.starts_with('.') && !OTHER.contains(&&*name) {
+                collect(&path, extensions, files)?;
+            }
+        } else if path.extension().is_some_and(|found| extensions.iter().any(|wanted| found == *wanted)) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

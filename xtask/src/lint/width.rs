@@ -1,0 +1,77 @@
+//! Lines that are wider than a reader's window.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::files;
+use crate::workspace::Workspace;
+
+/// Widest line, in characters.
+pub(crate) const MOST: usize = 100;
+
+/// Files with prose or code.
+const EXTENSIONS: &[&str] = &["rs", "md", "toml", "yaml", "yml"];
+
+/// Returns the lines that are too wide and could be wrapped.
+pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for file in files::with_extensions(workspace, EXTENSIONS)? {
+        let text = fs::read_to_string(&file)?;
+        for (line, width) in wide_lines(&file, &text) {
+            let shown = workspace.relative(&file).display();
+            findings.push(format!("{shown}:{line}: {width} columns, more than {MOST}"));
+        }
+    }
+    Ok(findings)
+}
+
+fn wide_lines(file: &Path, text: &str) -> Vec<(usize, usize)> {
+    let is_prose = file.extension().is_some_and(|extension| extension == "md");
+    let mut is_fenced = false;
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        is_fenced ^= line.trim_start().starts_with("```");
+        let width = line.chars().count();
+        if width > MOST && !(is_prose && is_fenced) && !is_unbreakable(line) {
+            found.push((number, width));
+        }
+    }
+    found
+}
+
+/// Returns true for a row of a table, and for a single word such as an address.
+fn is_unbreakable(line: &str) -> bool {
+    let text = line.trim_start().trim_start_matches(['/', '!', '#', '*', '-', '>']).trim();
+    text.starts_with('|') || !text.contains(' ')
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn count(file: &str, line: &str) -> usize {
+        wide_lines(Path::new(file), line).len()
+    }
+
+    #[test]
+    fn characters_count_not_bytes() {
+        let line = "ä ".repeat(50);
+        assert_eq!(count("a.rs", &line), 0);
+        assert_eq!(wide_lines(Path::new("a.rs"), &format!("\n{line}b")), [(2, 101)]);
+    }
+
+    #[test]
+    fn rows_and_addresses_cannot_wrap() {
+        assert_eq!(count("a.md", &format!("| {} |", "a ".repeat(60))), 0);
+        assert_eq!(count("a.rs", &format!("//! | {} |", "a ".repeat(60))), 0);
+        assert_eq!(count("a.rs", &format!("// https://{}", "a".repeat(120))), 0);
+    }
+
+    #[test]
+    fn fenced_output_is_prose_only_in_code() {
+        let text = format!("```\n{}\n```\n", "a ".repeat(60));
+        assert_eq!((count("a.md", &text), count("a.rs", &text)), (0, 1));
+    }
+}

@@ -1,0 +1,114 @@
+//! Words of the project's past that the glossary replaces, in names, comments and documents.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::files;
+use crate::workspace::Workspace;
+
+/// The glossary; the table below the heading has the refused words in its first column.
+const GLOSSARY: &str = "docs/glossary.md";
+const HEADING: &str = "## Words that are not used";
+
+/// Files with names or prose.
+const EXTENSIONS: &[&str] = &["rs", "md", "toml", "yaml", "yml"];
+
+/// Files that must list such words.
+const LISTS: &[&str] = &[GLOSSARY, "xtask/src/lint/openers.rs"];
+
+/// Folders that still have such words.
+const EXEMPT: &[&str] = &[
+    "crates/gic-driver",
+    "crates/hardware",
+    "crates/irq-domain",
+    "crates/machine",
+    "crates/vgic",
+    "crates/x86-irq",
+];
+
+/// Returns the places of refused words.
+pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+    let glossary = workspace.root.join(GLOSSARY);
+    let refused = refused(&fs::read_to_string(glossary).with_context(|| format!("cannot read {GLOSSARY}"))?);
+    ensure!(!refused.is_empty(), "{GLOSSARY}: no table below `{HEADING}`");
+    let mut findings = Vec::new();
+    for file in files::with_extensions(workspace, EXTENSIONS)? {
+        let shown = workspace.relative(&file);
+        if !is_exempt(shown) {
+            for (line, word, instead) in places(&fs::read_to_string(&file)?, &refused) {
+                findings.push(format!("{}:{line}: `{word}`: say `{instead}`", shown.display()));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn is_exempt(file: &Path) -> bool {
+    LISTS.iter().chain(EXEMPT).any(|exempt| file.starts_with(exempt))
+}
+
+/// Reads the refused words and their replacements.
+fn refused(glossary: &str) -> Vec<(String, String)> {
+    let table = glossary.split_once(HEADING).map_or("", |(_, table)| table);
+    let rows = table.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|')?.split_once('|'));
+    let cells = rows.map(|(words, instead)| (words.trim(), instead.trim()));
+    let words = cells.filter(|(words, _)| *words != "word" && !words.starts_with('-'));
+    words
+        .flat_map(|(words, instead)| words.split(", ").map(move |word| (word.into(), instead.into())))
+        .collect()
+}
+
+fn places<'a>(text: &str, refused: &'a [(String, String)]) -> Vec<(usize, &'a str, &'a str)> {
+    let mut places = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        for word in words_of(line) {
+            let found = refused.iter().find(|(refused, _)| refused.eq_ignore_ascii_case(word));
+            places.extend(found.map(|(word, instead)| (number, word.as_str(), instead.as_str())));
+        }
+    }
+    places
+}
+
+/// Returns the words of a line; those of a name are its parts: `old_name` has two, `OldName` too.
+fn words_of(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphabetic()).flat_map(|name| {
+        let starts = name.char_indices().scan(false, |after_lower, (at, c)| {
+            let is_start = at == 0 || c.is_uppercase() && *after_lower;
+            *after_lower = c.is_lowercase();
+            Some(is_start.then_some(at))
+        });
+        let starts: Vec<_> = starts.flatten().collect();
+        let ends: Vec<_> = starts.iter().copied().skip(1).chain([name.len()]).collect();
+        starts.into_iter().zip(ends).filter_map(|(start, end)| name.get(start..end))
+    })
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const TABLE: &str = "| crate | package |\n\n## Words that are not used\n\nNever:\n\n| word | instead |\n|---|---|\n| knot, knots | binding |\n| heap | free |\n";
+
+    #[test]
+    fn the_second_table_is_read() {
+        let pair = |word: &str, instead: &str| (word.to_owned(), instead.to_owned());
+        assert_eq!(refused(TABLE), [pair("knot", "binding"), pair("knots", "binding"), pair("heap", "free")]);
+    }
+
+    #[test]
+    fn parts_of_names_are_words() {
+        let words = |line| words_of(line).collect::<Vec<_>>();
+        assert_eq!(
+            words("let old_name = ItsList::new(EOI);"),
+            ["let", "old", "name", "Its", "List", "new", "EOI"]
+        );
+    }
+
+    #[test]
+    fn refused_words_are_found_whole() {
+        let text = "// Knots it.\nstruct KnotList;\nlet slipknot = heaped;\n";
+        assert_eq!(places(text, &refused(TABLE)), [(1, "knots", "binding"), (2, "knot", "binding")]);
+    }
+}
