@@ -194,7 +194,10 @@ impl<P: Platform> Gic<P> {
         redistributor.wake(&*self.platform)?;
         let view = self.distributor.view();
         redistributor.init(&*self.platform, PrivateConfig { priority: self.priorities.wired, view })?;
-        let attached = self.attach_lpis(redistributor)?;
+        let attached = self.attach_lpis(redistributor).inspect_err(|_| {
+            // The first error counts.
+            let _ = redistributor.sleep(&*self.platform);
+        })?;
         self.enable_interface::<S, E>(registers)?;
         self.set_on(cpu, true);
         Ok(attached)

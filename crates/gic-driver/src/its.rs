@@ -28,6 +28,17 @@
 //! Every operation that ends or moves something returns after the ITS executed a SYNC for each redistributor
 //! concerned: what was discarded, moved or unmapped before it never again becomes pending at the old place.
 //!
+//! # After kexec
+//! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
+//! ([`Platform::adopt_table`](crate::Platform::adopt_table)), and what was pending in them. Before an LPI's first
+//! owner, the ITS clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to each
+//! further one's and CLEAR, then MOVI to the CPU asked for (IHI 0069 §5.3). The LPI stays disabled meanwhile. So each
+//! of these redistributors must be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI gets its first owner.
+//!
+//! A CPU that comes later cannot be cleared of LPIs that are in use: MOVI would merge what is pending there with what
+//! is pending elsewhere. [`Gic::cpu_on`](crate::Gic::cpu_on) refuses it with
+//! [`LpisInUse`](crate::lpi::AdoptionRefused::LpisInUse). Turn on all CPUs before devices allocate, or reboot.
+//!
 //! # Cost
 //! The commands of one operation are posted together, with one write of `GITS_CWRITER`, and one read of
 //! `GITS_CREADR` if the ITS is fast. A device's first block of any size is one operation: MAPD, a MAPTI for each event,
@@ -49,6 +60,7 @@
 //! ```
 //! Operations marked *any context* take the ring's lock and the configuration table's alone.
 
+mod adoption;
 mod collections;
 mod command_queue;
 mod control_frame;
@@ -89,7 +101,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use device::{Device, Mapping, Share};
 use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, Typer};
-use gic_arch::its::{Command, MapAction, RdBase};
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use limbo::Limbo;
 use msi_types::{Attachment, DeviceId, VectorBlock};
 use placement::Placement;
@@ -129,6 +141,9 @@ struct State {
     limbo: VecDeque<Limbo>,
     /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the queue's lock.
     targets: Vec<RdBase>,
+    /// Where the LPIs of the block that is being mapped must be cleared. Has room for all collections where LPI
+    /// tables were taken over.
+    stale: Vec<CollectionId>,
 }
 
 impl<P: Platform> Its<P> {
@@ -342,10 +357,14 @@ impl<P: Platform> Its<P> {
 
     /// How commands name a redistributor.
     fn rd_base(&self, redistributor: &Redistributor<P::Mmio>) -> RdBase {
+        self.rd_base_of(redistributor.address(), redistributor.processor_number())
+    }
+
+    fn rd_base_of(&self, address: u64, processor_number: u16) -> RdBase {
         if self.typer.pta() {
-            RdBase::from_address(redistributor.address())
+            RdBase::from_address(address)
         } else {
-            RdBase::from_processor_number(redistributor.processor_number())
+            RdBase::from_processor_number(processor_number)
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod allocator;
 mod error;
+mod stale;
 mod tables;
 
 pub use allocator::LpiRange;
@@ -15,12 +16,15 @@ use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
 use crate::{Alignment, Block, Coherence, GicError, IrqLock, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+pub(crate) use stale::StaleAt;
+
 use allocator::LpiAllocator;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 use gic_arch::lpi::{Config, MIN_ID_BITS, config_offset, config_table_bytes};
 use gic_arch::{Lpi, Priority, gicd};
+use stale::Stale;
 use tables::{ConfigTable, PendingTable};
 
 /// INTID bits that are used where the caller chooses none: 57344 LPIs, for 56 KiB and 8 KiB for each CPU.
@@ -139,7 +143,8 @@ impl<P: Platform> Lpis<P> {
             return Err(LpiError::TooFewIdBits { bits: id_bits }.into());
         }
         let count = lpi_count(typer, id_bits);
-        let (allocator, pending) = bookkeeping(count, redistributors.count())?;
+        let adoption = if adopted.is_some() { Adoption::Possible } else { Adoption::None };
+        let (allocator, pending) = bookkeeping(count, redistributors.count(), adoption)?;
         let table = match adopted {
             Some(adopted) => adopted.table,
             None => tables::allocate_config(&*platform, id_bits, config.address_bits)?,
@@ -321,6 +326,22 @@ impl<P: Platform> Lpis<P> {
         self.config.is_adopted()
     }
 
+    /// The redistributor number `index` at which LPIs may be pending for a previous kernel.
+    pub(crate) fn stale_at(&self, index: usize) -> Option<StaleAt> {
+        self.allocator.with(&*self.platform, |allocator| allocator.stale_at(index))
+    }
+
+    /// Is none of these LPIs pending for a previous kernel, at any redistributor?
+    pub(crate) fn are_clear(&self, range: &LpiRange) -> bool {
+        self.allocator.with(&*self.platform, |allocator| allocator.are_clear(range))
+    }
+
+    /// States that LPIs were cleared at all redistributors of [`stale_at`](Self::stale_at). They are
+    /// allocated, so that none was added meanwhile.
+    pub(crate) fn note_cleared(&self, range: &LpiRange) {
+        self.allocator.with(&*self.platform, |allocator| allocator.note_cleared(range));
+    }
+
     /// The configuration of a new LPI: disabled, at the default priority.
     pub fn initial_config(&self) -> Config {
         Config::new().with_priority(self.priority)
@@ -415,11 +436,28 @@ impl<P: Platform> Drop for Lpis<P> {
     }
 }
 
+/// Can tables of redistributors be taken over?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Adoption {
+    None,
+    Possible,
+}
+
 /// Memory for what is known of so many LPIs and redistributors.
-fn bookkeeping(lpis: u32, redistributors: usize) -> Result<(LpiAllocator, Vec<PendingTable>), LpiError> {
+fn bookkeeping(
+    lpis: u32,
+    redistributors: usize,
+    adoption: Adoption,
+) -> Result<(LpiAllocator, Vec<PendingTable>), LpiError> {
     let none = |table, bytes: usize| LpiError::NoMemory { table, bytes: bytes as u64 };
     let bits = lpis.div_ceil(8) as usize;
-    let allocator = LpiAllocator::new(lpis).map_err(|_| none("LPI allocator", bits))?;
+    let stale = match adoption {
+        Adoption::None => None,
+        Adoption::Possible => {
+            Some(Stale::new(lpis, redistributors).map_err(|_| none("record of LPIs taken over", bits))?)
+        }
+    };
+    let allocator = LpiAllocator::new(lpis, stale).map_err(|_| none("LPI allocator", bits))?;
     let mut pending = Vec::new();
     let bytes = redistributors.saturating_mul(size_of::<PendingTable>());
     pending.try_reserve_exact(redistributors).map_err(|_| none("list of LPI pending tables", bytes))?;

@@ -118,7 +118,8 @@ pub trait Platform: Send + Sync {
     /// Takes table memory back. No controller uses it any more. Task.
     fn release_table(&self, table: Table);
     /// Takes over memory that firmware or a previous kernel set up as a table and reserved. `None` if it is not
-    /// reserved. Task.
+    /// reserved. What is pending in such a table is cleared before it reaches anybody ([the ITS's
+    /// part](crate::its#after-kexec)). Task.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         let _ = region;
         None

@@ -92,6 +92,11 @@ impl Collections {
         self.tie(collection).target()
     }
 
+    /// The collection of the CPU that has this redistributor, if it is on.
+    pub(crate) fn home_of(&self, target: RdBase) -> Option<CollectionId> {
+        self.ids().find(|collection| self.tie(*collection) == Tie::Home(target))
+    }
+
     /// Some redistributor that is in use.
     pub(crate) fn any_target(&self) -> Option<RdBase> {
         self.ids().find_map(|collection| self.target(collection))

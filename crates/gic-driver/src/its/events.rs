@@ -4,7 +4,7 @@ use super::command_queue::Failed;
 use super::device::{Device, Mapping};
 use super::error::{ItsError, QueueError, fault};
 use super::routes::Route;
-use super::sequences::{Block, Blocks, made_in_order};
+use super::sequences::{Block, Blocks, made_in_order, map_event};
 use super::watch::Context;
 use super::{Its, State};
 use crate::Alignment;
@@ -43,13 +43,16 @@ impl<P: Platform> Its<P> {
             self.settle(state)?;
             let (collection, target) = self.collections.home(request.cpu)?;
             let (device, first_event) = self.take_events(state, attachment, request)?;
-            let block = self.take_lpis(device, first_event, request.count).inspect_err(|_| {
+            let taken = self.take_lpis(state, device, first_event, request.count);
+            let block = taken.inspect_err(|_| {
                 give_events_back(state, attachment, device, first_event, request.count);
             })?;
-            if request.initially == Initially::Unmasked {
-                block.lpis().for_each(|(_, lpi)| self.configured(&self.lpis.enable(lpi)));
+            if request.initially == Initially::Unmasked && state.stale.is_empty() {
+                self.enable_all(block);
             }
-            match self.post_map(state, block, collection, target) {
+            let posted = self.post_map(state, block, collection, target);
+            let home = (collection, target);
+            match posted.and_then(|()| self.finish_clearing(state, block, request.initially, home)) {
                 Ok(()) => Ok(VectorBlock::new(block.first_lpi.intid().vector(), request.count)),
                 Err(error) => {
                     self.undo_map(state, block, error);
@@ -211,16 +214,24 @@ impl<P: Platform> Its<P> {
         Ok((share.device, first))
     }
 
-    fn take_lpis(&self, device: DeviceId, first_event: u16, count: NonZeroU16) -> Result<Block, ItsError> {
+    /// Allocates LPIs, and finds out where they must be cleared.
+    fn take_lpis(
+        &self,
+        state: &mut State,
+        device: DeviceId,
+        first_event: u16,
+        count: NonZeroU16,
+    ) -> Result<Block, ItsError> {
         let lpis = self
             .lpis
             .allocate(count.into(), Alignment::ONE)
             .map_err(|_| ItsError::NoLpis { wanted: count.get() })?;
         let block = Block { device, first_event, first_lpi: lpis.first(), count };
-        if self.routes.reserve(block.first_lpi, count.get()).is_err() {
-            self.free_lpis(&Blocks::One(block));
-            return Err(ItsError::NoMemory("routes of LPIs"));
-        }
+        let routes = self.routes.reserve(block.first_lpi, count.get());
+        let ready = routes.map_err(|_| ItsError::NoMemory("routes of LPIs"));
+        ready
+            .and_then(|()| self.find_stale(state, block))
+            .inspect_err(|_| self.free_lpis(&Blocks::One(block)))?;
         Ok(block)
     }
 
@@ -261,20 +272,17 @@ impl<P: Platform> Its<P> {
             Mapping::Unmapped => Some(known.mapd(block.device, MapAction::Map)),
             Mapping::Mapped => None,
         };
-        let device = block.device;
-        let invalidate = if block.count.get() == 1 {
-            Command::Inv { device, event: EventId::new(block.first_event.into()) }
-        } else {
-            Command::Invall { collection }
-        };
-        let map = block.lpis().map(|(event, lpi)| {
-            self.routes.set(lpi, Some(Route::new(device, event, collection)));
-            let event = EventId::new(event.into());
-            Command::Mapti { device, event, intid: lpi.get(), collection }
+        let stale = &state.stale;
+        let map = block.lpis().flat_map(|(event, lpi)| {
+            let route = Route::new(block.device, event, collection);
+            map_event(&self.routes, lpi, route, stale)
         });
+        let others = stale.iter().filter(|other| **other != collection);
+        let syncs = others.filter_map(|other| self.collections.target(*other));
+        let syncs = syncs.chain([target]).map(|target| Command::Sync { target });
         let mut told = false;
         let mapd = mapd.into_iter().inspect(|_| told = true);
-        let mut commands = mapd.chain(map).chain([invalidate, Command::Sync { target }]);
+        let mut commands = mapd.chain(map).chain([invalidation(block, collection)]).chain(syncs);
         let result = self.queue.run(&self.frame, Context::Task, &mut commands).map_err(|failed| failed.error);
         drop(commands);
         let refused =
@@ -320,9 +328,21 @@ impl<P: Platform> Its<P> {
         }
     }
 
-    /// Configuration bytes of LPIs that were allocated are within the tables.
-    fn configured<E: core::fmt::Debug>(&self, result: &Result<(), E>) {
-        debug_assert!(result.is_ok(), "its@{:x}: {result:?}", self.frame.base);
+    /// Enables a block's LPIs in the configuration table: those that were allocated are within it.
+    pub(super) fn enable_all(&self, block: Block) {
+        for (_, lpi) in block.lpis() {
+            let result = self.lpis.enable(lpi);
+            debug_assert!(result.is_ok(), "its@{:x}: {result:?}", self.frame.base);
+        }
+    }
+}
+
+/// Makes a redistributor read the configuration bytes of a block anew.
+pub(super) fn invalidation(block: Block, collection: CollectionId) -> Command {
+    if block.count.get() == 1 {
+        Command::Inv { device: block.device, event: EventId::new(block.first_event.into()) }
+    } else {
+        Command::Invall { collection }
     }
 }
 

@@ -122,6 +122,10 @@ impl<P: Platform> Its<P> {
         let collections = Collections::new(config.cpus, typer.hcc().into()).map_err(no_memory)?;
         let mut targets = Vec::new();
         targets.try_reserve_exact(collections.count()).map_err(no_memory)?;
+        let mut stale = Vec::new();
+        if lpis.were_adopted() {
+            stale.try_reserve_exact(collections.count()).map_err(no_memory)?;
+        }
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
         let Memory { device_table, collection_table, queue } = provision(&frame, &corrected, config)?;
@@ -137,6 +141,7 @@ impl<P: Platform> Its<P> {
             next_cookie: 0,
             limbo: VecDeque::new(),
             targets,
+            stale,
         };
         Ok(Self {
             collections,

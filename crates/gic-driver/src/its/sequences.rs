@@ -1,12 +1,12 @@
 //! Commands that are made when the queue asks for them.
 
 use super::collections::Collections;
-use super::routes::Routes;
+use super::routes::{Route, Routes};
 use crate::lpi::LpiRange;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::Lpi;
-use gic_arch::its::{Command, RdBase};
+use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::DeviceId;
 
 /// A block of a device's events on its way in or out.
@@ -55,6 +55,29 @@ pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
 ) -> impl Iterator<Item = Command> {
     core::iter::once_with(make).flatten().flatten()
+}
+
+/// MAPTI for an event. Where its LPI is `stale`, the event goes from one of these collections to the next, and is
+/// cleared at each, before it goes to its route's.
+pub(crate) fn map_event<'a>(
+    routes: &'a Routes,
+    lpi: Lpi,
+    route: Route,
+    stale: &'a [CollectionId],
+) -> impl Iterator<Item = Command> + 'a {
+    let (device, event) = (route.device, route.event_id());
+    let last = (stale.last() != Some(&route.collection)).then_some(route.collection);
+    let places = stale.iter().copied().chain(last).enumerate();
+    places.flat_map(move |(index, collection)| {
+        let place = if index == 0 {
+            routes.set(lpi, Some(route));
+            Command::Mapti { device, event, intid: lpi.get(), collection }
+        } else {
+            Command::Movi { device, event, collection }
+        };
+        let clear = (index < stale.len()).then_some(Command::Clear { device, event });
+        [Some(place), clear].into_iter().flatten()
+    })
 }
 
 /// DISCARD for each event that has a route, the device's unmapping if it goes with them, then SYNC for each redistributor

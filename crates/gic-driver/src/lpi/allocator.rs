@@ -1,5 +1,6 @@
 //! Blocks of LPIs.
 
+use super::stale::{Stale, StaleAt};
 use crate::{Alignment, BlockAllocator, BlockError};
 use core::num::NonZeroU32;
 use core::ops::Range;
@@ -49,12 +50,55 @@ impl LpiRange {
 
 /// A [`BlockAllocator`] of LPIs.
 #[derive(Debug)]
-pub(super) struct LpiAllocator(BlockAllocator);
+pub(super) struct LpiAllocator {
+    blocks: BlockAllocator,
+    /// Where tables were taken over.
+    stale: Option<Stale>,
+}
+
+/// LPIs are allocated that were not cleared at a redistributor.
+#[derive(Debug)]
+pub(super) struct InUse;
 
 impl LpiAllocator {
     /// The `count` lowest LPIs, all free.
-    pub(super) fn new(count: u32) -> Result<Self, BlockError> {
-        BlockAllocator::new(Lpi::FIRST.get(), count).map(Self)
+    pub(super) fn new(count: u32, stale: Option<Stale>) -> Result<Self, BlockError> {
+        Ok(Self { blocks: BlockAllocator::new(Lpi::FIRST.get(), count)?, stale })
+    }
+
+    /// Takes in a redistributor whose pending table was taken over, while no LPI is allocated.
+    pub(super) fn add_stale(&mut self, at: StaleAt) -> Result<(), InUse> {
+        if self.blocks.available() < self.blocks.capacity() { Err(InUse) } else { Ok(self.note_stale(at)) }
+    }
+
+    /// The same at any time, for a sender that clears LPIs there by other means.
+    pub(super) fn note_stale(&mut self, at: StaleAt) {
+        if let Some(stale) = &mut self.stale {
+            stale.add(at);
+        }
+    }
+
+    /// Forgets a redistributor: its pending table is another, or empty.
+    pub(super) fn forget_stale(&mut self, address: u64) {
+        if let Some(stale) = &mut self.stale {
+            stale.remove(address);
+        }
+    }
+
+    /// The redistributor number `index` at which LPIs of a previous kernel may be pending.
+    pub(super) fn stale_at(&self, index: usize) -> Option<StaleAt> {
+        self.stale.as_ref()?.get(index)
+    }
+
+    /// Is none of these LPIs pending for a previous kernel?
+    pub(super) fn are_clear(&self, range: &LpiRange) -> bool {
+        self.stale.as_ref().is_none_or(|stale| stale.is_cleared(range))
+    }
+
+    pub(super) fn note_cleared(&mut self, range: &LpiRange) {
+        if let Some(stale) = &mut self.stale {
+            stale.note_cleared(range);
+        }
     }
 
     pub(super) fn allocate(
@@ -63,20 +107,20 @@ impl LpiAllocator {
         align: Alignment,
         within: Range<u32>,
     ) -> Result<LpiRange, BlockError> {
-        let first = self.0.allocate_within(count, align, within)?;
+        let first = self.blocks.allocate_within(count, align, within)?;
         let first = Lpi::try_from(first).map_err(|_| BlockError::OutOfRange { first, count: count.get() })?;
         Ok(LpiRange { first, count })
     }
 
     pub(super) fn free(&mut self, first: Lpi, count: NonZeroU32) -> Result<(), BlockError> {
-        self.0.free(first.get(), count)
+        self.blocks.free(first.get(), count)
     }
 
     pub(super) fn has_free_within(&self, within: Range<u32>) -> bool {
-        self.0.has_free_within(within)
+        self.blocks.has_free_within(within)
     }
 
     pub(super) fn available(&self) -> u32 {
-        self.0.available()
+        self.blocks.available()
     }
 }

@@ -79,6 +79,9 @@ pub enum AdoptionRefused {
         /// The table of the others.
         expected: u64,
     },
+    /// LPIs are allocated that may be pending in the redistributor's table for a previous kernel. They cannot be
+    /// cleared there any more.
+    LpisInUse,
     /// The redistributor uses another pending table than the one it was given.
     OtherPendingTable {
         /// The table it uses.
@@ -109,6 +112,10 @@ impl fmt::Display for AdoptionRefused {
             Self::OtherConfigTable { found, expected } => {
                 write!(f, "their configuration table is at {found:#x}, that of the others at {expected:#x}")
             }
+            Self::LpisInUse => f.write_str(
+                "what is pending there for a previous kernel cannot be cleared while LPIs are in use; turn on all \
+                 CPUs before devices allocate LPIs, or reboot instead of kexec",
+            ),
             Self::OtherPendingTable { found, expected } => {
                 write!(f, "their pending table is at {found:#x}, not at {expected:#x} where it was put")
             }

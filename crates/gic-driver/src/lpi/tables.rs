@@ -1,6 +1,6 @@
 //! The configuration table and the pending tables: made, or taken over, and given to redistributors.
 
-use super::{AdoptionRefused, Attached, Collected, LpiError, Lpis, PendingLpis};
+use super::{AdoptionRefused, Attached, Collected, LpiError, LpiMessages, Lpis, PendingLpis, StaleAt};
 use crate::platform::{NoTable, allocate_table};
 use crate::redistributor::{
     LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
@@ -188,14 +188,37 @@ fn first_pending<P: Platform>(
         let reason = AdoptionRefused::OtherConfigTable { found: config.address(), expected };
         return Err(LpiError::AlreadyEnabled { block, reason }.into());
     }
+    note_stale(lpis, redistributor).map_err(|reason| LpiError::AlreadyEnabled { block, reason })?;
     let region = PhysicalRegion { base: pending.address(), bytes: pending_table_bytes(config.id_bits()) };
-    let table = lpis.platform.adopt_table(region).ok_or(LpiError::AlreadyEnabled {
-        block,
-        reason: AdoptionRefused::PendingNotReserved { address: pending.address() },
-    })?;
+    let Some(table) = lpis.platform.adopt_table(region) else {
+        forget_stale(lpis, address);
+        let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
+        return Err(LpiError::AlreadyEnabled { block, reason }.into());
+    };
     let tables = adopted_coherence(lpis, config, pending);
     lpis.note_coherence(tables.config);
     Ok(PendingTable { redistributor: address, table, contents: Contents::Undefined, tables })
+}
+
+/// What is pending at the redistributor may be a previous kernel's. Direct LPIs are cleared at each redistributor by
+/// its own registers, at any time; an ITS needs an event for each.
+fn note_stale<P: Platform>(
+    lpis: &Lpis<P>,
+    redistributor: &Redistributor<P::Mmio>,
+) -> Result<(), AdoptionRefused> {
+    let at = StaleAt { address: redistributor.address(), processor_number: redistributor.processor_number() };
+    let messages = lpis.messages.with(&*lpis.platform, |messages| *messages);
+    lpis.allocator.with(&*lpis.platform, |allocator| {
+        if messages == Some(LpiMessages::Direct) {
+            allocator.note_stale(at);
+            return Ok(());
+        }
+        allocator.add_stale(at).map_err(|_| AdoptionRefused::LpisInUse)
+    })
+}
+
+fn forget_stale<P: Platform>(lpis: &Lpis<P>, address: u64) {
+    lpis.allocator.with(&*lpis.platform, |allocator| allocator.forget_stale(address));
 }
 
 fn adopted_coherence<P: Platform>(lpis: &Lpis<P>, config: Propbaser, pending: Pendbaser) -> NegotiatedTables {
@@ -254,6 +277,9 @@ fn start<P: Platform>(
         },
     )?;
     lpis.note_coherence(table.tables.config);
+    if contents == PendingContents::Zero {
+        forget_stale(lpis, redistributor.address());
+    }
     redistributor.start_lpis();
     table.contents = Contents::Undefined;
     Ok(fate)

@@ -84,6 +84,20 @@ impl World {
         }
     }
 
+    /// A previous kernel left LPIs enabled at these CPUs, with tables that are reserved, all of them configured and
+    /// the first 64 pending.
+    pub(crate) fn leave_lpis(&mut self, cpus: &[usize]) {
+        let table = |bytes| TableLayout { bytes, align: 0x1_0000, address_bits: 52, node: None };
+        let config = self.memory.allocate(table(0x2000), 0);
+        self.memory.store(config, &[0xa3; 0x2000]);
+        self.memory.publish(config, 0..0x2000, Coherence::NonCoherent);
+        for cpu in cpus {
+            let pending = self.memory.allocate(table(0x800), 0);
+            self.redistributors[*cpu].leave_enabled(config, pending, 8192..8256);
+        }
+        Board::learn_config_table(self, config, 0x2000);
+    }
+
     fn post(&mut self, its: usize, value: Cwriter) {
         self.its[its].post(&mut self.memory, &mut self.redistributors, value);
     }
@@ -234,6 +248,12 @@ impl Platform for Board {
             }
         }
         world.memory.release(table.address);
+    }
+
+    fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
+        must_be_task("adopt_table");
+        let bytes = self.world().memory.bytes_at(region.base)?;
+        (bytes >= region.bytes).then_some(Table { address: region.base, bytes, handle: 0 })
     }
 
     fn store8(&self, table: &Table, offset: u64, value: u8) {

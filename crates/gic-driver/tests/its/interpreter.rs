@@ -295,6 +295,9 @@ impl Interpreter {
                 raw.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
             let command =
                 Command::decode(words.try_into().unwrap()).expect("the driver posts known commands");
+            for redistributor in redistributors.iter_mut() {
+                redistributor.deliver_early(memory, self.config);
+            }
             let done = Execution { its: self, memory, redistributors }.run(command);
             if done.is_none() && self.hardware.stalls {
                 self.stalled = true;

@@ -8,6 +8,7 @@ mod memory;
 mod redistributor;
 mod setup;
 
+mod adoption;
 mod collections;
 mod events;
 mod out_of_memory;

@@ -97,6 +97,11 @@ impl Memory {
         self.regions.range(address..).count()
     }
 
+    /// The size of the allocation that begins here.
+    pub(crate) fn bytes_at(&self, base: u64) -> Option<u64> {
+        self.regions.get(&base).map(|region| region.cpu.len() as u64)
+    }
+
     pub(crate) fn live_regions(&self) -> usize {
         self.regions.len()
     }

@@ -25,6 +25,10 @@ pub(crate) struct Redistributor {
     asleep: bool,
     lpis_enabled: bool,
     bases: [u64; 2],
+    /// `GICR_CTLR.CES` is 0, and LPIs stay enabled.
+    stuck: bool,
+    /// What it delivered while nobody looked, as one that reads configurations at any time.
+    pub(crate) delivered: Vec<u32>,
 }
 
 const CTLR: u32 = gicr::CTLR.offset();
@@ -36,12 +40,35 @@ const PENDBASER: u32 = gicr::PENDBASER.offset();
 impl Redistributor {
     pub(crate) fn new(target: u64) -> Self {
         let (pending, config, bases) = (BTreeSet::new(), Vec::new(), [0; 2]);
-        Self { target, pending, config, asleep: true, lpis_enabled: false, bases }
+        let (stuck, delivered) = (false, Vec::new());
+        Self { target, pending, config, asleep: true, lpis_enabled: false, bases, stuck, delivered }
+    }
+
+    /// A previous kernel used it: LPIs are enabled for good, with its tables, and these LPIs are pending.
+    pub(crate) fn leave_enabled(&mut self, config: u64, table: u64, pending: impl Iterator<Item = u32>) {
+        let id_bits = gicr::Propbaser::new().with_id_bits_minus_one(13);
+        self.bases = [id_bits.with_address(config).into(), gicr::Pendbaser::new().with_address(table).into()];
+        (self.stuck, self.lpis_enabled) = (true, true);
+        self.pending = pending.collect();
+    }
+
+    /// Loses its power: only what its new owner gives it is there afterwards.
+    pub(crate) fn lose_power(&mut self) {
+        *self = Self { stuck: self.stuck, ..Self::new(self.target) };
+    }
+
+    /// With LPIs enabled for good, it may read configurations at any time, and deliver at once.
+    pub(crate) fn deliver_early(&mut self, memory: &mut Memory, table: ConfigTable) {
+        if self.stuck && self.lpis_enabled && !self.asleep {
+            self.reload_all(memory, table.address, table.count);
+            let ready = self.ready();
+            self.delivered.extend(ready);
+        }
     }
 
     pub(crate) fn read(&self, offset: u32) -> u32 {
         match offset {
-            CTLR => gicr::Ctlr::new().with_ces(true).with_enable_lpis(self.lpis_enabled).into(),
+            CTLR => gicr::Ctlr::new().with_ces(!self.stuck).with_enable_lpis(self.lpis_enabled).into(),
             WAKER => {
                 let waker = gicr::Waker::new().with_processor_sleep(self.asleep);
                 waker.with_children_asleep(self.asleep).into()
@@ -52,6 +79,7 @@ impl Redistributor {
 
     pub(crate) fn write(&mut self, offset: u32, value: u32) {
         match offset {
+            CTLR if self.stuck && self.lpis_enabled => {}
             CTLR => self.lpis_enabled = gicr::Ctlr::from(value).enable_lpis(),
             WAKER => self.asleep = gicr::Waker::from(value).processor_sleep(),
             _ => {}
@@ -101,6 +129,12 @@ impl Redistributor {
 
     /// Takes what can be delivered.
     pub(crate) fn acknowledge(&mut self) -> Vec<u32> {
+        let mut taken = std::mem::take(&mut self.delivered);
+        taken.extend(self.ready());
+        taken
+    }
+
+    fn ready(&mut self) -> Vec<u32> {
         let ready: Vec<_> = self.pending.iter().copied().filter(|lpi| self.is_enabled(*lpi)).collect();
         self.pending.retain(|lpi| !ready.contains(lpi));
         ready

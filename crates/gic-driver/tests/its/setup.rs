@@ -61,15 +61,22 @@ impl Setup {
     pub(crate) fn with_lpis(hardware: Hardware, config: &ItsConfig, num_lpis: u8) -> Self {
         let board = Board::new(vec![hardware], 4);
         board.world().num_lpis = num_lpis;
+        let setup = Self::on(board, config);
+        (0..4).for_each(|cpu| setup.bring_up(cpu));
+        setup
+    }
+
+    /// With no CPU on.
+    pub(crate) fn on(board: Board, config: &ItsConfig) -> Self {
         let gic = gic(&board);
         let lpis = gic.lpis().unwrap().clone();
         let its = Arc::new(Its::new(Arc::new(board.clone()), lpis.clone(), config).unwrap());
-        let setup = Self { board, gic, lpis, its };
-        for cpu in 0..4 {
-            turn_on(&setup.gic, cpu);
-            setup.cpu_on(cpu).unwrap();
-        }
-        setup
+        Self { board, gic, lpis, its }
+    }
+
+    pub(crate) fn bring_up(&self, cpu: u32) {
+        turn_on(&self.gic, cpu);
+        self.cpu_on(cpu).unwrap();
     }
 
     /// The CPU becomes a target of the ITS.

@@ -1,0 +1,54 @@
+//! Redistributors whose LPI tables were taken over: what is pending there for a previous kernel is cleared before the
+//! first owner of an LPI gets it.
+
+use super::error::{ItsError, QueueError, fault};
+use super::events::invalidation;
+use super::sequences::Block;
+use super::watch::Context;
+use super::{Its, State};
+use crate::platform::Platform;
+use gic_arch::its::{CollectionId, Command, RdBase};
+use msi_types::Initially;
+
+impl<P: Platform> Its<P> {
+    /// Finds the collections of all redistributors at which a new block's LPIs must be cleared: none if nothing was
+    /// taken over, or if they had owners before.
+    ///
+    /// # Errors
+    /// One of the redistributors is no target of this ITS.
+    pub(super) fn find_stale(&self, state: &mut State, block: Block) -> Result<(), ItsError> {
+        state.stale.clear();
+        if self.lpis.are_clear(&block.range()) {
+            return Ok(());
+        }
+        for at in (0..).map_while(|index| self.lpis.stale_at(index)) {
+            let target = self.rd_base_of(at.address, at.processor_number);
+            let reason =
+                "a redistributor that has LPIs of a previous kernel pending is no target of this ITS";
+            let home = self.collections.home_of(target);
+            // The room was reserved for all collections.
+            state.stale.push(home.ok_or(fault(self.frame.base, "CLEAR", reason))?);
+        }
+        Ok(())
+    }
+
+    /// After a block was mapped and its LPIs were cleared: enables them, which must not happen before.
+    pub(super) fn finish_clearing(
+        &self,
+        state: &State,
+        block: Block,
+        initially: Initially,
+        (collection, target): (CollectionId, RdBase),
+    ) -> Result<(), QueueError> {
+        if state.stale.is_empty() {
+            return Ok(());
+        }
+        self.lpis.note_cleared(&block.range());
+        if initially == Initially::Masked {
+            return Ok(());
+        }
+        self.enable_all(block);
+        let mut commands = [invalidation(block, collection), Command::Sync { target }].into_iter();
+        self.queue.run(&self.frame, Context::Task, &mut commands).map_err(|failed| failed.error)
+    }
+}

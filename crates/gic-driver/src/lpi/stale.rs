@@ -1,0 +1,72 @@
+//! LPIs that a previous kernel left pending in tables that were taken over.
+//!
+//! Such a table is its redistributor's: software cannot clear it. So the sender of an LPI clears it at each of these
+//! redistributors before its first owner here, and each LPI for which that was done is remembered.
+
+use super::LpiRange;
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use doorbell_fallible::try_collect;
+use gic_arch::Lpi;
+
+/// A redistributor whose pending table was taken over, by the two names that ITS commands have for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StaleAt {
+    /// RD_base.
+    pub(crate) address: u64,
+    /// `GICR_TYPER.Processor_Number`.
+    pub(crate) processor_number: u16,
+}
+
+/// What may be pending for nobody, and where.
+#[derive(Debug)]
+pub(super) struct Stale {
+    redistributors: Vec<StaleAt>,
+    /// A bit for each LPI: it was cleared at all of `redistributors`.
+    cleared: Vec<u64>,
+}
+
+impl Stale {
+    /// For so many LPIs and redistributors.
+    pub(super) fn new(lpis: u32, redistributors: usize) -> Result<Self, TryReserveError> {
+        let mut all = Vec::new();
+        all.try_reserve_exact(redistributors)?;
+        let cleared = try_collect(core::iter::repeat_n(0, lpis.div_ceil(u64::BITS) as usize))?;
+        Ok(Self { redistributors: all, cleared })
+    }
+
+    /// Adds a redistributor, at which no LPI was cleared yet. The room was reserved for all.
+    pub(super) fn add(&mut self, at: StaleAt) {
+        self.remove(at.address);
+        self.redistributors.push(at);
+        self.cleared.fill(0);
+    }
+
+    pub(super) fn remove(&mut self, address: u64) {
+        self.redistributors.retain(|at| at.address != address);
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<StaleAt> {
+        self.redistributors.get(index).copied()
+    }
+
+    pub(super) fn is_cleared(&self, range: &LpiRange) -> bool {
+        range.iter().all(|lpi| {
+            let (word, bit) = place(lpi);
+            self.cleared.get(word).is_some_and(|bits| bits & bit != 0)
+        })
+    }
+
+    pub(super) fn note_cleared(&mut self, range: &LpiRange) {
+        for (word, bit) in range.iter().map(place) {
+            if let Some(bits) = self.cleared.get_mut(word) {
+                *bits |= bit;
+            }
+        }
+    }
+}
+
+fn place(lpi: Lpi) -> (usize, u64) {
+    let index = lpi.index();
+    ((index / u64::BITS) as usize, 1 << (index % u64::BITS))
+}
