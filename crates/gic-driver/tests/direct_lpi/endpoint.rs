@@ -172,3 +172,15 @@ impl State {
         board.world().write_message(MsiMessage { address, data: vector_data(data, log2, index) });
     }
 }
+
+/// The LPIs that a CPU takes now, in order.
+pub(crate) fn taken(board: &Board, cpu: u32) -> Vec<u32> {
+    let interface = board.interface(cpu);
+    std::iter::from_fn(|| {
+        let interrupt = interface.acknowledge()?;
+        let lpi = interrupt.intid().get();
+        interface.end(interrupt);
+        Some(lpi)
+    })
+    .collect()
+}

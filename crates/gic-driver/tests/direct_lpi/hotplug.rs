@@ -1,8 +1,7 @@
 //! CPUs that come and go.
 
 use super::board::{Board, run_on};
-use super::demands::taken;
-use super::endpoint::{Endpoint, Kind, attach};
+use super::endpoint::{Endpoint, Kind, attach, taken};
 use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
 use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, MsiError, MsiParent, Pending};

@@ -3,11 +3,15 @@
 
 mod board;
 mod bulk;
-mod demands;
 mod endpoint;
 mod hotplug;
+mod masking;
 mod memory;
+mod messages;
 mod model;
+mod moves;
 mod random;
 mod redistributor;
+mod refusals;
 mod resends;
+mod sharing;

@@ -1,8 +1,7 @@
 //! What the driver makes pending itself is told, each with its reason, and nothing else is.
 
 use super::board::Board;
-use super::demands::taken;
-use super::endpoint::{Endpoint, Kind, attach};
+use super::endpoint::{Endpoint, Kind, attach, taken};
 use super::hotplug::{come, leave, left_behind};
 use gic_driver::direct_lpi::{DirectLpi, Resend, ResendObserver, ResendReason};
 use gic_driver::lpi::PendingLpis;

@@ -1,0 +1,139 @@
+//! Discovery, and CPUs that are turned on and off.
+
+use super::*;
+
+#[test]
+fn a_cpu_that_was_turned_on_has_sgis_lpis_and_an_interface() {
+    let (fake, gic, registers) = running();
+    for (index, registers) in registers.iter().enumerate() {
+        fake.at_redistributor(index, |frame| {
+            assert!(frame.bank.states()[..16].iter().all(|state| state.enabled && state.priority == 0xa0));
+            assert!(frame.control.enable_lpis());
+        });
+        assert_eq!(registers.get(icc::IGRPEN1.encoding()), 1);
+    }
+    assert!(gic.cpus().all(|cpu| gic.is_on(cpu)));
+}
+
+#[test]
+fn an_its_learns_how_to_name_a_redistributor() {
+    let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+    let found = gic.redistributor_frames(cpu(2)).unwrap();
+    let names = (found.address(), found.processor_number());
+    assert_eq!(names, (REDISTRIBUTORS + 2 * STRIDE_V3, 102));
+    assert!(gic.redistributor_frames(cpu(3)).is_err());
+}
+
+#[test]
+fn a_cpu_without_redistributor_is_named_when_it_is_turned_on() {
+    let fake = Fake::with_cpus(1);
+    let gic = discovered(&fake).unwrap();
+    let refused = gic.cpu_on(cpu(1), &FakeRegisters::default());
+    assert_eq!(refused, Err(GicError::NoRedistributor(Affinity::new(0, 0, 0, 1))));
+    assert_eq!(gic.cpu_on(cpu(9), &FakeRegisters::default()), Err(GicError::UnknownCpu(cpu(9))));
+}
+
+#[test]
+fn cpus_beyond_the_configuration_are_passed_over() {
+    let fake = Fake::with_cpus(CPUS);
+    let mut config = config();
+    config.cpus.truncate(1);
+    let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
+    gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
+    assert!(!fake.at_redistributor(1, |frame| frame.control.enable_lpis()));
+}
+
+#[test]
+fn an_address_without_a_distributor_is_named() {
+    let config = GicConfig { distributor: 0x1000, ..config() };
+    let refused = Gic::new(Arc::new(Fake::with_cpus(1)), config).unwrap_err();
+    assert_eq!(refused, GicError::NotMapped(Block::Distributor(0x1000)));
+}
+
+#[test]
+fn a_frame_of_an_older_gic_is_refused_before_it_is_touched() {
+    let config = GicConfig { distributor_bytes: Some(0x1000), ..config() };
+    let refused = Gic::new(Arc::new(Fake::with_cpus(CPUS)), config.clone()).unwrap_err();
+    assert_eq!(refused, GicError::FrameTooSmall { block: Block::Distributor(DISTRIBUTOR), bytes: 0x1000 });
+    let config = GicConfig { distributor_bytes: Some(0x1_0000), ..config };
+    assert!(Gic::new(Arc::new(Fake::with_cpus(CPUS)), config).is_ok());
+}
+
+#[test]
+fn wired_interrupts_work_where_lpis_are_refused() {
+    let fake = Fake::with_cpus(CPUS);
+    fake.at_redistributor(1, |frame| {
+        frame.propbaser = Propbaser::new().with_address(0x4000_0000).with_id_bits_minus_one(15);
+        frame.control = frame.control.with_ces(false).with_enable_lpis(true);
+        frame.lpis_stuck = true;
+    });
+    let gic = discovered(&fake).unwrap();
+    assert!(matches!(gic.lpis().unwrap_err(), LpiError::AlreadyEnabled { .. }));
+    assert_eq!(gic.cpu_on(cpu(0), &FakeRegisters::default()), Ok(None));
+    assert_eq!(gic.claim(vector(40), count(1)), Ok(()));
+}
+
+#[test]
+fn a_machine_whose_registers_lie_about_coherence_is_known_by_its_name() {
+    for (name, expected) in [("rockchip,rk3588", Coherence::NonCoherent), ("other", Coherence::Coherent)] {
+        let fake = Fake::with_cpus(1);
+        fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
+        let config = GicConfig { machine: vec![name.into()], ..config() };
+        let gic = Gic::new(Arc::new(fake), config).unwrap();
+        gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
+        assert_eq!(gic.lpis().unwrap().coherence(), expected);
+    }
+}
+
+#[test]
+fn lpi_tables_lie_where_redistributors_of_32_bits_reach_them() {
+    for (name, expected) in [("rockchip,rk3566", 0), ("other", 2)] {
+        let fake = Fake::with_cpus(1);
+        fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
+        let config = GicConfig { machine: vec![name.into()], ..config() };
+        let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
+        gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
+        let tables = fake.in_memory(|memory| (memory.tables(), memory.tables_from(1 << 32)));
+        assert_eq!(tables, (2, expected), "{name}");
+    }
+}
+
+#[test]
+fn a_cpu_that_was_turned_off_takes_nothing_and_can_be_turned_on_again() {
+    let (fake, gic, registers) = running();
+    gic.cpu_off(cpu(1), &registers[1]).unwrap();
+    assert!(!gic.is_on(cpu(1)) && fake.at_redistributor(1, |frame| frame.sleep));
+    assert_eq!(registers[1].get(icc::IGRPEN1.encoding()), 0);
+    let attached = gic.cpu_on(cpu(1), &registers[1]).unwrap().unwrap();
+    assert_eq!(attached.pending, PendingLpis::Kept);
+    assert!(gic.is_on(cpu(1)));
+}
+
+#[test]
+fn an_interface_without_system_registers_leaves_the_cpu_off() {
+    let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+    let refused = gic.cpu_on(cpu(0), &FakeRegisters::without_system_registers());
+    assert_eq!(refused, Err(GicError::NoSystemRegisters));
+    assert!(!gic.is_on(cpu(0)));
+}
+
+#[test]
+fn ending_and_deactivating_can_be_split() {
+    let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+    let registers = FakeRegisters::default();
+    gic.cpu_on_with::<_, Split>(cpu(0), &registers).unwrap();
+    registers.raise(40);
+    let interface = gic.cpu_interface_with::<_, Split>(&registers);
+    let active = interface.end(interface.acknowledge().unwrap());
+    assert!(registers.deactivated().is_empty());
+    interface.deactivate(active);
+    assert_eq!(registers.deactivated(), [40]);
+}
+
+#[test]
+fn sgis_are_limited_by_the_distributor() {
+    let (_, gic, registers) = running();
+    // The interface has a range selector, the distributor does not.
+    let sent = gic.cpu_interface(&registers[0]).send(SgiId::new(1).unwrap(), Affinity::new(0, 0, 0, 16));
+    assert!(matches!(sent, Err(GicError::SgiOutOfReach(..))));
+}

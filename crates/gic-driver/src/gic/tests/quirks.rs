@@ -1,0 +1,170 @@
+//! Errata of the distributor and the redistributors.
+
+use super::*;
+use crate::SecurityView;
+use crate::errata::Erratum;
+
+fn named(names: &[&str]) -> GicConfig {
+    GicConfig { machine: names.iter().map(|name| (*name).into()).collect(), ..config() }
+}
+
+#[test]
+fn a_waker_that_is_unusable_is_left_alone() {
+    let fake = Fake::with_cpus(0);
+    for number in 0..CPUS {
+        let mut frame = FakeRedistributor::new(number, number + 1 == CPUS).awake();
+        frame.waker_broken = true;
+        fake.0.redistributors.lock().unwrap().push(frame);
+    }
+    let gic = Gic::new(Arc::new(fake), named(&["qcom,msm8996-gic-v3", "arm,gic-v3"])).unwrap();
+    let registers = FakeRegisters::default();
+    gic.cpu_on(cpu(1), &registers).unwrap();
+    gic.cpu_off(cpu(1), &registers).unwrap();
+    gic.cpu_on(cpu(0), &registers).unwrap();
+    let saved = gic.suspend(cpu(0), &registers).unwrap();
+    gic.resume(&saved, &registers).unwrap();
+}
+
+#[test]
+fn extended_spis_that_are_not_there_are_not_touched() {
+    for (iidr, there) in [(0x0204_043b, false), (0, false), (0x0202_043b, true)] {
+        let fake = Fake::with_cpus(CPUS);
+        fake.at_distributor(|frame| frame.iidr = iidr);
+        let gic = discovered(&fake).unwrap();
+        assert_eq!(gic.claim(vector(4096), count(1)).is_ok(), there, "{iidr:#x}");
+        assert_eq!(fake.at_distributor(|frame| frame.routes.contains_key(&0x8000)), there);
+    }
+}
+
+#[test]
+fn affinities_are_one_level_down_where_the_gic_has_them_so() {
+    let fake = Fake::with_cpus(CPUS);
+    let cpus = (0..CPUS).map(|cpu| Affinity::new(0, 0, cpu, 0)).collect();
+    let config = GicConfig { cpus, ..named(&["asr,asr8601-gic-v3", "arm,gic-v3"]) };
+    let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
+    gic.cpu_on(cpu(2), &FakeRegisters::default()).unwrap();
+    gic.set_target(vector(40), cpu(2)).unwrap();
+    assert_eq!(gic.affinity(cpu(2)), Some(Affinity::new(0, 0, 0, 2)));
+    assert_eq!(fake.at_distributor(|frame| frame.routes[&0x6140]), 2);
+}
+
+#[test]
+fn exposed_secure_registers_end_in_one_security_state() {
+    for (name, expected) in [("rockchip,rk3399", SecurityView::Single), ("other", SecurityView::Secure)] {
+        let mut distributor = FakeDistributor::new(Security::Secure);
+        // As firmware leaves it, for Non-secure software.
+        distributor.control = distributor.control.with_are(true).with_are_ns(true);
+        let fake = Fake::new(distributor, vec![FakeRedistributor::new(0, true)]);
+        let gic = Gic::new(Arc::new(fake.clone()), named(&[name])).unwrap();
+        assert_eq!(gic.distributor().view(), expected, "{name}");
+        let state = fake.at_distributor(|frame| *frame.spis.state(IntId::new(40)));
+        let single = expected == SecurityView::Single;
+        assert_eq!((state.group, state.group_modifier), (single, !single));
+    }
+}
+
+#[test]
+fn an_spi_of_another_cpu_is_deactivated_at_the_distributor() {
+    for (iidr, target, expected) in [(0x0400_043b, 1, false), (0x0400_043b, 0, true), (0x0403_043b, 1, true)]
+    {
+        let (fake, _, registers) = running();
+        fake.at_distributor(|frame| frame.iidr = iidr);
+        let gic = discovered(&fake).unwrap();
+        for (cpu, registers) in gic.cpus().zip(&registers) {
+            gic.cpu_on(cpu, registers).unwrap();
+        }
+        gic.set_target(vector(40), cpu(target)).unwrap();
+        registers[0].raise(40);
+        let interface = gic.cpu_interface(&registers[0]);
+        let taken = interface.acknowledge().unwrap();
+        fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).active = true);
+        gic.end(&interface, taken);
+        let active = fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).active);
+        assert_eq!((active, registers[0].deactivated()), (expected, vec![40]), "{iidr:#x} {target}");
+    }
+}
+
+#[test]
+fn a_split_deactivation_of_another_cpus_spi_is_the_distributors() {
+    for (target, by_interface) in [(1, vec![]), (0, vec![40])] {
+        let fake = Fake::with_cpus(CPUS);
+        fake.at_distributor(|frame| frame.iidr = 0x0402_043b);
+        let gic = discovered(&fake).unwrap();
+        let registers: Vec<_> = gic.cpus().map(|_| FakeRegisters::default()).collect();
+        for (cpu, registers) in gic.cpus().zip(&registers) {
+            gic.cpu_on_with::<_, Split>(cpu, registers).unwrap();
+        }
+        gic.set_target(vector(40), cpu(target)).unwrap();
+        registers[0].raise(40);
+        let interface = gic.cpu_interface_with::<_, Split>(&registers[0]);
+        let taken = interface.acknowledge().unwrap();
+        fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).active = true);
+        let active = gic.end(&interface, taken);
+        assert!(fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).active));
+        gic.deactivate(&interface, active);
+        assert_eq!(registers[0].deactivated(), by_interface);
+        let active = fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).active);
+        assert_eq!(active, !by_interface.is_empty());
+    }
+}
+
+/// Redistributors at `chips` chips, one each.
+fn of_chips(chips: u8) -> (Fake, Gic<Fake>) {
+    let mut distributor = FakeDistributor::new(Security::Single);
+    distributor.implement_all_spis();
+    distributor.iidr = 0x0402_043b;
+    distributor.stale_at_home = chips > 2;
+    let at = |chip: u8| u64::from(chip) << 44;
+    let redistributors = (0..chips)
+        .map(|chip| {
+            let mut frame = FakeRedistributor::new(chip, true);
+            frame.offset = at(chip);
+            frame
+        })
+        .collect();
+    let fake = Fake::new(distributor, redistributors);
+    let regions = (0..chips).map(|chip| RedistributorRegion {
+        region: PhysicalRegion { base: REDISTRIBUTORS + at(chip), bytes: STRIDE_V3 },
+        stride: None,
+    });
+    let cpus = (0..chips).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
+    let config = GicConfig {
+        machine: vec!["jep106:036b:0241".into()],
+        ..GicConfig::new(DISTRIBUTOR, regions.collect(), cpus)
+    };
+    let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
+    gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
+    (fake, gic)
+}
+
+#[test]
+fn registers_of_spis_are_read_at_the_chip_that_owns_them() {
+    for chips in [2, 4] {
+        let (fake, gic) = of_chips(chips);
+        for intid in [40, 400, 700, 4100] {
+            gic.claim(vector(intid), count(1)).unwrap();
+            gic.set_trigger(vector(intid), Trigger::Edge).unwrap();
+            gic.unmask(vector(intid));
+            gic.set_target(vector(intid), cpu(0)).unwrap();
+            assert!(!gic.is_pending(vector(intid)));
+            gic.set_pending(vector(intid), Pending::Set);
+            assert!(gic.is_pending(vector(intid)));
+        }
+        let registers = FakeRegisters::default();
+        gic.cpu_on(cpu(0), &registers).unwrap();
+        let saved = gic.suspend(cpu(0), &registers).unwrap();
+        gic.resume(&saved, &registers).unwrap();
+        fake.at_distributor(|frame| {
+            assert!(!frame.spis.state(IntId::new(399)).enabled);
+            assert!(frame.spis.state(IntId::new(400)).enabled);
+        });
+    }
+}
+
+#[test]
+fn what_the_driver_leaves_to_the_kernel_is_told() {
+    let fake = Fake::with_cpus(CPUS);
+    let gic = Gic::new(Arc::new(fake), named(&["mediatek,broken-save-restore-fw"])).unwrap();
+    let found: Vec<_> = gic.errata().map(|entry| entry.erratum).collect();
+    assert_eq!(found, [Erratum::PrivatePrioritiesLost]);
+}

@@ -1,0 +1,109 @@
+//! Suspend and resume.
+
+use super::*;
+
+/// Everything but the identity is lost.
+fn lose_power(fake: &Fake) {
+    fake.at_distributor(|frame| *frame = FakeDistributor::new(Security::Single));
+    for index in 0..CPUS.into() {
+        fake.at_redistributor(index, FakeRedistributor::reset);
+    }
+}
+
+#[test]
+fn a_gic_that_lost_power_comes_back_with_routes_enables_and_lpis() {
+    let (fake, gic, registers) = running();
+    gic.claim(vector(40), count(1)).unwrap();
+    gic.set_target(vector(40), cpu(2)).unwrap();
+    gic.unmask(vector(40));
+    gic.redistributor_frames(cpu(0)).unwrap().interrupt(IntId::new(27)).unwrap().enable();
+    for off in [1, 2] {
+        gic.cpu_off(cpu(off), &registers[off as usize]).unwrap();
+        fake.at_redistributor(off as usize, |frame| frame.powered = false);
+    }
+
+    let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
+    lose_power(&fake);
+    let resumed = gic.resume(&saved, &registers[0]).unwrap();
+
+    assert_eq!(resumed.lpis, PendingLpis::Kept);
+    let to = Route::To(Affinity::new(0, 0, 0, 2));
+    assert_eq!(gic.distributor().route(IntId::new(40)), Ok(to));
+    assert!(gic.distributor().interrupt(IntId::new(40)).unwrap().is_enabled());
+    fake.at_redistributor(0, |frame| {
+        assert!(frame.bank.state(IntId::new(27)).enabled && frame.control.enable_lpis());
+    });
+    assert!(gic.is_on(cpu(0)) && !gic.is_on(cpu(1)));
+    gic.cpu_on(cpu(1), &registers[1]).unwrap();
+}
+
+#[test]
+fn a_suspend_that_did_not_cost_power_is_undone() {
+    let (fake, gic, registers) = running();
+    gic.unmask(vector(40));
+    let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
+    assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
+    gic.resume(&saved, &registers[0]).unwrap();
+    assert!(
+        fake.at_distributor(|frame| frame.control.enable_grp1() && frame.spis.state(IntId::new(40)).enabled)
+    );
+}
+
+#[test]
+fn resume_keeps_the_split_eoi_mode() {
+    let fake = Fake::with_cpus(1);
+    let gic = discovered(&fake).unwrap();
+    let registers = FakeRegisters::default();
+    gic.cpu_on_with::<_, Split>(cpu(0), &registers).unwrap();
+    let interface = gic.cpu_interface_with::<_, Split>(&registers);
+    interface.set_mask(Priority::new(0xc0));
+    let saved = gic.suspend(cpu(0), &registers).unwrap();
+    registers.reset();
+    gic.resume(&saved, &registers).unwrap();
+
+    registers.raise(40);
+    let active = interface.end(interface.acknowledge().unwrap());
+    assert!(registers.deactivated().is_empty());
+    interface.deactivate(active);
+    assert_eq!(interface.mask(), Priority::new(0xc0));
+}
+
+#[test]
+fn a_suspend_that_times_out_stops_the_rest_and_can_be_resumed() {
+    let (fake, gic, registers) = running();
+    gic.unmask(vector(40));
+    fake.at_distributor(|frame| frame.stuck = true);
+    let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
+    let SuspendError::Incomplete { error, saved } = refused else { panic!("{refused}") };
+    let block = Block::Distributor(DISTRIBUTOR);
+    assert_eq!(error, GicError::TimedOut { block, what: "RWP = 0" });
+    assert_eq!(registers[0].get(icc::IGRPEN1.encoding()), 0);
+    fake.at_redistributor(0, |frame| assert!(frame.sleep && !frame.control.enable_lpis()));
+
+    fake.at_distributor(|frame| frame.stuck = false);
+    gic.resume(&saved, &registers[0]).unwrap();
+    assert!(gic.is_on(cpu(0)));
+    fake.at_distributor(|frame| assert!(frame.spis.state(IntId::new(40)).enabled));
+}
+
+#[test]
+fn a_suspend_names_the_redistributor_that_does_not_stop() {
+    let (fake, gic, registers) = running();
+    fake.at_redistributor(0, |frame| frame.stuck = true);
+    let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
+    let SuspendError::Incomplete { error, .. } = refused else { panic!("{refused}") };
+    assert!(matches!(error, GicError::TimedOut { block: Block::Redistributor(REDISTRIBUTORS), .. }));
+    assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
+}
+
+#[test]
+fn pending_lpis_that_cannot_be_saved_are_reported_lost() {
+    let fake = Fake::with_cpus(CPUS);
+    fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
+    let gic = discovered(&fake).unwrap();
+    let registers = FakeRegisters::default();
+    gic.cpu_on(cpu(0), &registers).unwrap();
+    let saved = gic.suspend(cpu(0), &registers).unwrap();
+    lose_power(&fake);
+    assert_eq!(gic.resume(&saved, &registers).unwrap().lpis, PendingLpis::Lost);
+}

@@ -1,0 +1,88 @@
+//! Vectors that move to another CPU.
+
+use super::board::{Board, REDISTRIBUTOR};
+use super::endpoint::{Endpoint, Kind, attach, request, taken};
+use msi_types::{BlockRequest, Cpu, Fit, MoveOutcome, MsiError, MsiParent, Rewrite, Shape};
+use std::num::NonZeroU16;
+
+const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+
+#[test]
+fn a_move_invalidates_before_the_endpoint_is_rewritten() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    // Both redistributors remember it disabled; enabling it tells only its target.
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let lpi = device.lpi(0);
+    assert_eq!(board.world().rd(1).remembered[&lpi] & 1, 0);
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    device.fire(&board, 0);
+    assert_eq!(taken(&board, 1), [lpi]);
+}
+
+#[test]
+fn what_is_pending_before_a_move_is_delivered() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    device.fire(&board, 0);
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    device.fire(&board, 0);
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![device.lpi(0)], vec![device.lpi(0)]));
+}
+
+#[test]
+fn unmaskable_endpoints_move_only_by_one_store() {
+    let board = Board::new(2, 1);
+    let direct = board.direct_lpi().unwrap();
+    for (kind, low, high) in [
+        (Kind::Words, true, false),
+        (Kind::Atomic64, true, true),
+        (Kind::Masked, true, true),
+        (Kind::Fixed, false, false),
+    ] {
+        for (to, possible) in [(1, low), (2, high)] {
+            let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
+            // The device fires at each point where it could see half a message: the bus panics if it does.
+            let result = device.relocate(&board, &direct, 0, to, &|| device.fire(&board, 0));
+            let expected = if possible { Ok(1) } else { Err(MsiError::WouldTear) };
+            assert_eq!(result.map(NonZeroU16::get), expected, "{kind:?} to {to}");
+            if !possible {
+                // Nothing has begun: it can be moved elsewhere, or nowhere, and works where it is.
+                device.fire(&board, 0);
+                assert!(taken(&board, 0).contains(&device.lpi(0)));
+            }
+        }
+    }
+}
+
+#[test]
+fn independent_vectors_move_one_by_one() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let request = BlockRequest { shape: Shape::Independent, ..request(ANY, 4, 0) };
+    let block = direct.allocate(&attach(&direct), &request).unwrap();
+    let moved = direct.begin_move(&block, 2, Cpu::new(1)).unwrap();
+    assert_eq!((moved.first, moved.count.get()), (block.vector(2).unwrap(), 1));
+    direct.end_move(moved, MoveOutcome::Written).unwrap();
+    let bases: Vec<_> = (0..4).map(|index| direct.compose(&block, index).unwrap().address).collect();
+    let [here, there] = [REDISTRIBUTOR + 0x40, REDISTRIBUTOR + 0x2_0040];
+    assert_eq!(bases, [here, here, there, here]);
+}
+
+#[test]
+fn what_is_pending_at_many_cpus_is_sent_again_at_its_target() {
+    let board = Board::new(5, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    direct.mask(device.block.first());
+    for to in 1..4 {
+        device.fire(&board, 0);
+        device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
+    }
+    assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1, 2]);
+    device.relocate(&board, &direct, 0, 4, &|| ()).unwrap();
+    assert_eq!(board.world().pending_at(device.lpi(0)), [3], "its target, until it moved");
+    direct.unmask(device.block.first());
+    assert_eq!(taken(&board, 3), [device.lpi(0)]);
+}

@@ -1,0 +1,64 @@
+//! A kernel whose heap is exhausted: an error, and nothing half done.
+
+use super::board::Board;
+use super::endpoint::{Endpoint, Kind, attach, fit, request, taken};
+use doorbell_test_support::{until_it_succeeds, with_allocations};
+use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
+use gic_driver::lpi::PendingLpis;
+use msi_types::{Cpu, MsiError, MsiParent, Vector};
+
+#[test]
+fn direct_lpis_without_heap_are_refused() {
+    let board = Board::new(2, 0);
+    let gic = board.running_gic();
+    let (direct, failures) = until_it_succeeds(
+        || DirectLpi::new(gic.clone()),
+        |error| {
+            assert_eq!(error, DirectLpiError::NoMemory);
+            assert!((0..2).all(|cpu| board.world().rd(cpu).direct_writes == 0));
+        },
+    );
+    assert!(failures >= 2, "{failures} allocations failed");
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    device.fire(&board, 0);
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}
+
+#[test]
+fn vectors_without_heap_are_refused() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let free = direct.gic().lpis().unwrap().available();
+    let device = with_allocations(0, || attach(&direct));
+    let (block, failures) = until_it_succeeds(
+        || direct.allocate(&device, &request(fit(Kind::Masked), 4, 1)),
+        |error| {
+            assert!(matches!(error, MsiError::NoMemory(_)), "{error}");
+            assert_eq!(direct.gic().lpis().unwrap().available(), free);
+        },
+    );
+    assert!(failures >= 1, "{failures} allocations failed");
+    with_allocations(0, || {
+        direct.mask(block.first());
+        direct.unmask(block.first());
+        direct.free(&device, block);
+    });
+    assert_eq!((direct.take_fault(), direct.gic().lpis().unwrap().available()), (None, free));
+}
+
+#[test]
+fn a_cpu_that_leaves_without_heap_stays() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 2, 1).unwrap();
+    let (off, failures) = until_it_succeeds(
+        || direct.cpu_off(Cpu::new(1)),
+        |error| {
+            assert!(matches!(error, MsiError::NoMemory(_)), "{error}");
+            device.fire(&board, 0);
+            assert_eq!(taken(&board, 1), [device.lpi(0)]);
+        },
+    );
+    assert_eq!((failures, off.stranded), (1, [0, 1].map(|index| Vector::new(device.lpi(index))).to_vec()));
+    with_allocations(0, || direct.cpu_on(Cpu::new(1), PendingLpis::Kept)).unwrap();
+}

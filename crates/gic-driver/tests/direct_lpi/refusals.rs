@@ -1,0 +1,131 @@
+//! Requests that are refused, and change nothing.
+
+use super::board::Board;
+use super::endpoint::{Endpoint, Kind, attach, fit, request, taken};
+use gic_driver::direct_lpi::DirectLpi;
+use msi_types::{
+    BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiParent, Pending, Rewrite, Vector,
+};
+
+const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+
+#[test]
+fn foreign_vectors_change_nothing_and_are_noted() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    for vector in [0, 42, 8192, 16384, u32::MAX].map(Vector::new) {
+        direct.mask(vector);
+        assert_eq!(direct.take_fault(), Some(MsiError::UnknownVector(vector)));
+        direct.set_pending(vector, Pending::Set);
+    }
+    assert!(board.world().rd(0).pending.is_empty());
+}
+
+#[test]
+fn a_cpu_that_is_off_or_unknown_gets_nothing() {
+    let board = Board::new(2, 0);
+    let gic = board.gic();
+    gic.cpu_on(Cpu::new(0), &board.registers(Cpu::new(0))).unwrap();
+    let direct = DirectLpi::new(gic).unwrap();
+    let free = direct.gic().lpis().unwrap().available();
+    for cpu in [1, 2, 77] {
+        let refused = direct.allocate(&attach(&direct), &request(ANY, 1, cpu)).unwrap_err();
+        assert!(matches!(refused, MsiError::NotReachable(..)), "{refused}");
+    }
+    assert_eq!(direct.gic().lpis().unwrap().available(), free);
+}
+
+#[test]
+fn more_than_there_are_is_refused_and_a_smaller_block_is_not() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    let count = u16::try_from(direct.gic().lpis().unwrap().count()).unwrap();
+    let refused = direct.allocate(&attach(&direct), &request(fit(Kind::Masked), count + 1, 0));
+    assert_eq!(refused, Err(MsiError::NoVectors { wanted: count + 1 }));
+    assert!(direct.allocate(&attach(&direct), &request(fit(Kind::Masked), count, 0)).is_ok());
+    let refused = direct.allocate(&attach(&direct), &request(Fit { data_bits: 16, ..ANY }, 1, 0));
+    assert_eq!(refused, Err(MsiError::NoVectors { wanted: 1 }));
+}
+
+#[test]
+fn fewer_data_bits_than_any_lpi_needs_are_refused_with_the_data() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    let refused = direct.allocate(&attach(&direct), &request(Fit { data_bits: 13, ..ANY }, 1, 0));
+    assert_eq!(refused, Err(MsiError::DataTooWide { data: 8192, bits: 13 }));
+}
+
+#[test]
+fn a_second_move_waits_for_the_first() {
+    let board = Board::new(3, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let first = direct.begin_move(&device.block, 0, Cpu::new(1)).unwrap();
+    assert!(matches!(direct.begin_move(&device.block, 0, Cpu::new(2)), Err(MsiError::Controller(_))));
+    direct.end_move(first, MoveOutcome::RolledBack).unwrap();
+    assert!(direct.begin_move(&device.block, 0, Cpu::new(2)).is_ok());
+}
+
+#[test]
+fn a_redistributor_that_does_not_answer_leaves_everything_as_it_was() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let free = direct.gic().lpis().unwrap().available();
+    board.world().rd(1).stuck = true;
+    assert!(matches!(direct.begin_move(&device.block, 0, Cpu::new(1)), Err(MsiError::Controller(_))));
+    let refused = direct.allocate(&attach(&direct), &request(ANY, 4, 1));
+    assert!(matches!(refused, Err(MsiError::Controller(_))));
+    // What a redistributor that does not answer may remember is nobody's.
+    assert_eq!(direct.gic().lpis().unwrap().available(), free - 4);
+    board.world().rd(1).stuck = false;
+    device.fire(&board, 0);
+    assert_eq!(taken(&board, 0), [device.lpi(0)]);
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    device.fire(&board, 0);
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}
+
+#[test]
+fn what_is_freed_is_pending_nowhere_and_disabled_everywhere() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let Endpoint { block, .. } = {
+        let device = Endpoint::new(&direct, Kind::Masked, 4, 0).unwrap();
+        (0..4).for_each(|index| device.fire(&board, index));
+        device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+        (0..4).for_each(|index| device.fire(&board, index));
+        device
+    };
+    let lpis: Vec<_> = (0..4).map(|index| block.vector(index).unwrap().get()).collect();
+    direct.free(&attach(&direct), block);
+    for lpi in lpis {
+        assert_eq!(board.world().pending_at(lpi), []);
+        assert!((0..2).all(|cpu| board.world().rd(cpu).remembered[&lpi] & 1 == 0));
+    }
+    assert_eq!(direct.take_fault(), None);
+}
+
+#[test]
+fn vectors_that_are_asked_for_masked_are() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    let request = BlockRequest { initially: Initially::Masked, ..request(ANY, 32, 0) };
+    let block = direct.allocate(&attach(&direct), &request).unwrap();
+    direct.set_pending(block.first(), Pending::Set);
+    assert_eq!(taken(&board, 0), []);
+    direct.unmask(block.first());
+    assert_eq!(taken(&board, 0), [block.first().get()]);
+}
+
+#[test]
+fn a_rolled_back_move_delivers_what_reached_the_new_place() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, Kind::Atomic64, 1, 0).unwrap();
+    device.fail_to_relocate(&board, &direct, 1, &|| device.fire(&board, 0)).unwrap();
+    direct.mask(device.block.first());
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]), "held back there, too");
+    direct.unmask(device.block.first());
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}
