@@ -24,7 +24,7 @@ use msi_types::{
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-fn gic(board: &Board) -> Gic<Board> {
+fn gic(board: &Board) -> Arc<Gic<Board>> {
     let region = RedistributorRegion {
         region: PhysicalRegion { base: board::REDISTRIBUTORS, bytes: 0x4_0000 },
         stride: None,
@@ -35,14 +35,14 @@ fn gic(board: &Board) -> Gic<Board> {
     for cpu in [0, 1] {
         gic.cpu_on(Cpu::new(cpu), &CpuRegisters::default()).unwrap();
     }
-    gic
+    Arc::new(gic)
 }
 
-fn its(board: &Board, gic: &Gic<Board>) -> Arc<Its<Board>> {
+fn its(gic: &Arc<Gic<Board>>) -> Arc<Its<Board>> {
     let config = ItsConfig { queue_bytes: 0x1000, ..ItsConfig::new(board::ITS, 2) };
-    let its = Its::new(Arc::new(board.clone()), gic.lpis().unwrap().clone(), &config).unwrap();
+    let its = Its::new(gic.clone(), &config).unwrap();
     for cpu in [0, 1] {
-        its.cpu_on(gic, Cpu::new(cpu)).unwrap();
+        its.cpu_on(Cpu::new(cpu)).unwrap();
     }
     Arc::new(its)
 }
@@ -119,7 +119,7 @@ fn every_command_is_executed_once_however_far_creadr_lags() {
         let board = Board::new();
         let gic = gic(&board);
         board.its().lag = lag;
-        let its = its(&board, &gic);
+        let its = its(&gic);
         let parent = ItsMsiParent::new(its, IdMap::identity());
         let device = parent.attach(RequesterId::new(0x42), 32).unwrap();
         let block = parent.allocate(&device, &request(32, 1)).unwrap();
@@ -140,7 +140,7 @@ fn the_queue_wraps_many_times_and_is_never_overrun() {
     let board = Board::new();
     let gic = gic(&board);
     board.its().lag = 2;
-    let its = its(&board, &gic);
+    let its = its(&gic);
     let parent = ItsMsiParent::new(its, IdMap::identity());
     let device = parent.attach(RequesterId::new(7), 200).unwrap();
     for round in 0..10 {
@@ -162,7 +162,7 @@ fn the_queue_wraps_many_times_and_is_never_overrun() {
 fn a_queue_that_stops_is_reported_with_the_command_that_did_not_finish() {
     let board = Board::new();
     let gic = gic(&board);
-    let its = its(&board, &gic);
+    let its = its(&gic);
     let parent = ItsMsiParent::new(its, IdMap::identity());
     board.its().hangs = true;
     let device = parent.attach(RequesterId::new(0x33), 4);

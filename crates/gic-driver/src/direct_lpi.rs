@@ -42,8 +42,9 @@ pub use error::DirectLpiError;
 pub use hotplug::{CpuOff, CpuOn};
 pub use resend::{Resend, ResendObserver, ResendReason};
 
+use crate::gic::GicWithLpis;
 use crate::lpi::LpiMessages;
-use crate::{Gic, IrqLock, Lpis, Platform};
+use crate::{Gic, IrqLock, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -77,8 +78,7 @@ use syncr::Invalidations;
 /// }
 /// ```
 pub struct DirectLpi<P: Platform> {
-    gic: Arc<Gic<P>>,
-    lpis: Arc<Lpis<P>>,
+    gic: GicWithLpis<P>,
     per_cpu: Vec<PerCpu>,
     records: Records,
     fault: IrqLock<Option<MsiError>>,
@@ -100,7 +100,8 @@ impl<P: Platform> DirectLpi<P> {
     /// [`LpiError::Claimed`](crate::LpiError::Claimed) an ITS or another `DirectLpi` of this GIC:
     /// no redistributor is touched then. [`DirectLpiError::Fault`], [`DirectLpiError::NoMemory`].
     pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
-        let lpis = gic.lpis()?.clone();
+        let gic = GicWithLpis::new(gic)?;
+        let lpis = gic.lpis();
         let mut found = 0;
         for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor_frames(cpu).ok()) {
             if Registers::of(redistributor).is_none() {
@@ -118,7 +119,7 @@ impl<P: Platform> DirectLpi<P> {
         let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
         let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
         lpis.claim(LpiMessages::Direct)?;
-        let new = Self { gic, lpis, per_cpu, records, fault: IrqLock::new(None), observer: None };
+        let new = Self { gic, per_cpu, records, fault: IrqLock::new(None), observer: None };
         for cpu in new.gic.cpus().filter(|cpu| new.gic.is_on(*cpu)) {
             // LPIs may be refused at one redistributor: its CPU cannot be used, the others can.
             if new.takes_lpis(cpu) {
@@ -198,7 +199,7 @@ impl<P: Platform> DirectLpi<P> {
 
 impl<P: Platform> Drop for DirectLpi<P> {
     fn drop(&mut self) {
-        self.lpis.unclaim();
+        self.gic.lpis().unclaim();
     }
 }
 

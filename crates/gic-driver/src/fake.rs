@@ -19,6 +19,7 @@ use crate::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait}
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use doorbell_test_support::Outside;
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::v2m;
 use msi_types::Cpu;
@@ -99,14 +100,17 @@ impl Fake {
     }
 
     pub(crate) fn at_distributor<R>(&self, f: impl FnOnce(&mut FakeDistributor) -> R) -> R {
+        let _outside = Outside::new();
         f(&mut self.0.distributor.lock().unwrap())
     }
 
     pub(crate) fn at_redistributor<R>(&self, index: usize, f: impl FnOnce(&mut FakeRedistributor) -> R) -> R {
+        let _outside = Outside::new();
         f(&mut self.0.redistributors.lock().unwrap()[index])
     }
 
     pub(crate) fn in_memory<R>(&self, f: impl FnOnce(&mut Memory) -> R) -> R {
+        let _outside = Outside::new();
         f(&mut self.0.memory.lock().unwrap())
     }
 }

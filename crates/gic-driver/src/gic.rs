@@ -10,10 +10,12 @@
 //!   fields of a frame (one for each distributor and redistributor)
 //! ```
 
+mod lpis;
 mod quirks;
 mod suspend;
 mod wired;
 
+pub(crate) use lpis::GicWithLpis;
 use quirks::Quirks;
 pub use suspend::{Resumed, SuspendError, Suspended};
 
@@ -31,6 +33,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
+use doorbell_fallible::try_collect;
 use gic_arch::{Affinity, Priority, gicd};
 use msi_types::Cpu;
 
@@ -104,7 +107,7 @@ pub struct Gic<P: Platform> {
     distributor: Distributor<P::Mmio>,
     cpus: Vec<PerCpu<P::Mmio>>,
     priorities: Priorities,
-    lpis: Result<Arc<Lpis<P>>, LpiError>,
+    lpis: Result<Lpis<P>, LpiError>,
     quirks: Quirks,
     claims: IrqLock<Claims>,
     moves: IrqLock<Moves>,
@@ -140,16 +143,16 @@ impl<P: Platform> Gic<P> {
         let boot = platform.cpu();
         let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
         check_frame(distributor, distributor_bytes)?;
-        let machine: Vec<_> = machine.iter().map(String::as_str).collect();
         let mut distributor = open_distributor(&*platform, distributor)?;
-        let mut quirks = Quirks::of_distributor(&distributor, &machine);
+        let mut quirks = Quirks::of_distributor(&distributor, &machine)?;
         quirks.apply_to_distributor(&*platform, &mut distributor, &redistributors)?;
         let route = quirks.affinity(route);
         distributor.init(&*platform, DistributorConfig { priority: priorities.wired, route })?;
         let affinities = cpus.into_iter().map(|cpu| quirks.affinity(cpu));
-        let mut cpus = open_redistributors(&*platform, &redistributors, affinities)?;
+        let block = Block::Distributor(distributor.address());
+        let mut cpus = open_redistributors(&*platform, block, &redistributors, affinities)?;
         for redistributor in cpus.iter_mut().filter_map(|cpu| cpu.redistributor.as_mut()) {
-            quirks.apply_to_redistributor(redistributor, &machine);
+            quirks.apply_to_redistributor(redistributor, &machine)?;
         }
         let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
         let choice = LpiConfig {
@@ -160,7 +163,7 @@ impl<P: Platform> Gic<P> {
         };
         let choice = present.clone().fold(choice, |choice, each| corrected(choice, each, &machine));
         let lpis = match Lpis::new(platform.clone(), &distributor, present, choice) {
-            Ok(lpis) => Ok(Arc::new(lpis)),
+            Ok(lpis) => Ok(lpis),
             Err(GicError::Lpi(refused)) => Err(refused),
             Err(error) => return Err(error),
         };
@@ -254,7 +257,7 @@ impl<P: Platform> Gic<P> {
     ///
     /// # Errors
     /// Why there are none.
-    pub fn lpis(&self) -> Result<&Arc<Lpis<P>>, LpiError> {
+    pub fn lpis(&self) -> Result<&Lpis<P>, LpiError> {
         self.lpis.as_ref().map_err(|error| *error)
     }
 
@@ -291,9 +294,9 @@ impl<P: Platform> Gic<P> {
 fn corrected<M: Mmio>(
     mut choice: LpiConfig,
     redistributor: &Redistributor<M>,
-    machine: &[&str],
+    machine: &[String],
 ) -> LpiConfig {
-    for entry in errata::matching(errata::Frame::Redistributor, redistributor.iidr(), machine) {
+    for entry in errata::matching_names(errata::Frame::Redistributor, redistributor.iidr(), machine) {
         match entry.erratum {
             Erratum::TablesNotCoherent => choice.access = TableAccess::NonCoherent,
             Erratum::TablesBelow4GiB => choice.address_bits = 32,
@@ -322,11 +325,12 @@ fn open_distributor<P: Platform>(platform: &P, base: u64) -> Result<Distributor<
 /// Each CPU with its redistributor, where there is one. Redistributors of other PEs are passed over.
 fn open_redistributors<P: Platform>(
     platform: &P,
+    block: Block,
     regions: &[RedistributorRegion],
     cpus: impl Iterator<Item = Affinity>,
 ) -> Result<Vec<PerCpu<P::Mmio>>, GicError> {
-    let mut found: Vec<_> =
-        cpus.map(|affinity| PerCpu { affinity, redistributor: None, on: AtomicBool::new(false) }).collect();
+    let per_cpu = |affinity| PerCpu { affinity, redistributor: None, on: AtomicBool::new(false) };
+    let mut found = try_collect(cpus.map(per_cpu)).map_err(|_| GicError::NoMemory(block))?;
     for region in regions {
         for redistributor in walk_redistributors(platform, *region) {
             let redistributor = redistributor?;

@@ -44,7 +44,6 @@ use crate::cpu_interface::{Combined, EoiMode, SgiId};
 use crate::frame::{Fields, Frame, is_v3_or_later};
 use crate::saved::BlockDefaults;
 use crate::{Block, GicError, Interrupt, IrqLock, MmioExt, PhysicalRegion, Platform};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
@@ -103,7 +102,7 @@ pub struct GicV2<P: Platform> {
     interface: P::Mmio,
     typer: Typer,
     /// The bit of each CPU's interface in `GICD_ITARGETSR`; 0 while the CPU is off.
-    targets: Box<[AtomicU8]>,
+    targets: [AtomicU8; MAX_CPUS],
     claims: IrqLock<Claims>,
 }
 
@@ -131,8 +130,15 @@ impl<P: Platform> GicV2<P> {
         let frame = Frame::probe_v2(distributor, block)?;
         let interface = map(config.cpu_interface, config.interface_bytes(), Block::CpuInterface)?;
         let typer = frame.mmio.read(gicd::TYPER);
-        let targets = (0..config.cpus).map(|_| AtomicU8::new(0)).collect();
-        let new = Self { platform, config, frame, interface, typer, targets, claims: IrqLock::default() };
+        let new = Self {
+            platform,
+            config,
+            frame,
+            interface,
+            typer,
+            targets: Default::default(),
+            claims: IrqLock::default(),
+        };
         new.init(new.own_target(boot)?);
         Ok(new)
     }
@@ -154,7 +160,7 @@ impl<P: Platform> GicV2<P> {
         if E::SPLIT && self.config.interface_bytes() < gicc::FRAME_SIZE {
             return Err(GicError::NoSplitEnd("GICC_DIR lies behind the 4 KiB that firmware states"));
         }
-        let slot = self.targets.get(cpu.index()).ok_or(GicError::UnknownCpu(cpu))?;
+        let slot = self.slot(cpu).ok_or(GicError::UnknownCpu(cpu))?;
         let target = self.own_target(cpu)?;
         self.reset(0);
         for register in gicd::CPENDSGIR.iter() {
@@ -174,7 +180,7 @@ impl<P: Platform> GicV2<P> {
     /// # Errors
     /// [`GicError::UnknownCpu`].
     pub fn cpu_off(&self, cpu: Cpu) -> Result<(), GicError> {
-        let slot = self.targets.get(cpu.index()).ok_or(GicError::UnknownCpu(cpu))?;
+        let slot = self.slot(cpu).ok_or(GicError::UnknownCpu(cpu))?;
         slot.store(0, Ordering::Release);
         self.cpu_interface().disable();
         Ok(())
@@ -222,7 +228,7 @@ impl<P: Platform> GicV2<P> {
 
     /// All CPUs of the configuration.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P> {
-        (0..u32::try_from(self.targets.len()).unwrap_or(0)).map(Cpu::new)
+        (0..u32::try_from(self.config.cpus).unwrap_or(0)).map(Cpu::new)
     }
 
     /// Was the CPU turned on, and not off since?
@@ -271,7 +277,11 @@ impl<P: Platform> GicV2<P> {
     }
 
     fn target_of(&self, cpu: Cpu) -> Option<NonZeroU8> {
-        NonZeroU8::new(self.targets.get(cpu.index())?.load(Ordering::Acquire))
+        NonZeroU8::new(self.slot(cpu)?.load(Ordering::Acquire))
+    }
+
+    fn slot(&self, cpu: Cpu) -> Option<&AtomicU8> {
+        self.targets.get(..self.config.cpus)?.get(cpu.index())
     }
 
     fn own(&self, intid: IntId) -> Interrupt<'_, P::Mmio> {

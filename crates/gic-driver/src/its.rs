@@ -6,20 +6,19 @@
 //!
 //! ```
 //! use gic_driver::its::IdMap;
-//! use gic_driver::{Gic, Its, ItsConfig, ItsMsiParent, Lpis, Platform};
+//! use gic_driver::{Gic, Its, ItsConfig, ItsMsiParent, Platform};
 //! use msi_types::Cpu;
 //! use std::sync::Arc;
 //!
 //! /// The parent of a PCI host bridge's functions, whose requester IDs are their DeviceIDs.
 //! fn its_of_a_bridge<P: Platform>(
-//!     gic: &Gic<P>,
-//!     lpis: Arc<Lpis<P>>,
+//!     gic: Arc<Gic<P>>,
 //!     base: u64,
 //! ) -> Result<ItsMsiParent<P>, Box<dyn std::error::Error>> {
 //!     let cpus = u32::try_from(gic.cpus().count())?;
-//!     let its = Arc::new(Its::new(gic.platform().clone(), lpis, &ItsConfig::new(base, cpus))?);
+//!     let its = Arc::new(Its::new(gic, &ItsConfig::new(base, cpus))?);
 //!     // `Gic::cpu_on` enabled the boot CPU's LPIs; the others follow as they come up.
-//!     its.cpu_on(gic, Cpu::new(0))?;
+//!     its.cpu_on(Cpu::new(0))?;
 //!     Ok(ItsMsiParent::new(its, IdMap::identity()))
 //! }
 //! ```
@@ -87,12 +86,12 @@ pub use msi_parent::ItsMsiParent;
 pub use probe::{IfEnabled, ItsConfig};
 
 use crate::errata::Entry;
+use crate::gic::GicWithLpis;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
 use crate::platform::{Platform, TimedOut};
 use crate::redistributor::Redistributor;
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use collections::Collections;
 use command_queue::CommandQueue;
@@ -117,7 +116,7 @@ use watch::Context;
 pub struct Its<P: Platform> {
     frame: ControlFrame<P>,
     typer: Typer,
-    lpis: Arc<Lpis<P>>,
+    gic: GicWithLpis<P>,
     queue: CommandQueue,
     collections: Collections,
     routes: Routes,
@@ -143,7 +142,7 @@ struct State {
     targets: Vec<RdBase>,
     /// Where the LPIs of the block that is being mapped must be cleared. Has room for all collections where LPI
     /// tables were taken over.
-    stale: Vec<CollectionId>,
+    to_clear: Vec<CollectionId>,
 }
 
 impl<P: Platform> Its<P> {
@@ -276,8 +275,8 @@ impl<P: Platform> Its<P> {
     }
 
     /// The LPIs that this ITS hands out.
-    pub fn lpis(&self) -> &Arc<Lpis<P>> {
-        &self.lpis
+    pub fn lpis(&self) -> &Lpis<P> {
+        self.gic.lpis()
     }
 
     /// How many failures there were in operations that have no other way to report one (unmap, detach, mask), and

@@ -53,6 +53,7 @@ pub struct SpiMessages<P: Platform, D> {
     platform: Arc<P>,
     wired: Arc<dyn WiredParent>,
     banks: IrqLock<Vec<Bank>>,
+    ranges: Vec<SpiRange>,
     doorbells: Vec<D>,
 }
 
@@ -71,23 +72,26 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         wired: Arc<dyn WiredParent>,
         ranges: impl IntoIterator<Item = (SpiRange, D)>,
     ) -> Result<Self, MsiError> {
-        let mut new = Self { platform, wired, banks: IrqLock::new(Vec::new()), doorbells: Vec::new() };
+        let (banks, doorbells) = (IrqLock::new(Vec::new()), Vec::new());
+        let mut new = Self { platform, wired, banks, ranges: Vec::new(), doorbells };
         for (range, doorbell) in ranges {
             let no_memory = MsiError::NoMemory("a range of SPIs");
             let bank = Bank::new(range).map_err(|_| no_memory)?;
             new.banks.get_mut().try_reserve(1).map_err(|_| no_memory)?;
+            new.ranges.try_reserve(1).map_err(|_| no_memory)?;
             new.doorbells.try_reserve(1).map_err(|_| no_memory)?;
             // Those claimed so far are released with `new`.
             new.wired.claim(range.first, range.count)?;
             new.banks.get_mut().push(bank);
+            new.ranges.push(range);
             new.doorbells.push(doorbell);
         }
         Ok(new)
     }
 
     /// The SPIs, range by range.
-    pub fn ranges(&self) -> Vec<SpiRange> {
-        self.banks.with(&*self.platform, |banks| banks.iter().map(Bank::range).collect())
+    pub fn ranges(&self) -> &[SpiRange] {
+        &self.ranges
     }
 
     /// Each range's doorbell, in the same order.
@@ -161,8 +165,8 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
 
 impl<P: Platform, D> Drop for SpiMessages<P, D> {
     fn drop(&mut self) {
-        for bank in self.banks.get_mut() {
-            self.wired.release(bank.range().first, bank.range().count);
+        for range in &self.ranges {
+            self.wired.release(range.first, range.count);
         }
     }
 }

@@ -105,9 +105,14 @@ impl<P: Platform> V2m<P> {
         wired: Arc<dyn WiredParent>,
         frames: &[V2mFrame<'_>],
     ) -> Result<Self, V2mError> {
-        let found: Vec<_> = frames.iter().map(|frame| open(&*platform, frame)).collect::<Result<_, _>>()?;
-        if found.is_empty() {
+        if frames.is_empty() {
             return Err(V2mError::NoFrames);
+        }
+        let mut found = Vec::new();
+        let no_memory = |_| V2mError::Claim(MsiError::NoMemory("the list of GICv2m frames"));
+        found.try_reserve_exact(frames.len()).map_err(no_memory)?;
+        for frame in frames {
+            found.push(open(&*platform, frame)?);
         }
         Self::claim(platform, wired, found).map_err(V2mError::Claim)
     }

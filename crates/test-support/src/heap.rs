@@ -59,6 +59,22 @@ pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Runs `operation` with no allocation that succeeds, then with one, and so on until it succeeds. `check` looks at
+/// each failure. Returns the result, and how many failed.
+pub fn until_it_succeeds<T, E>(
+    mut operation: impl FnMut() -> Result<T, E>,
+    mut check: impl FnMut(E),
+) -> (T, u32) {
+    let mut allocations = 0;
+    loop {
+        match with_allocations(allocations, &mut operation) {
+            Ok(done) => return (done, allocations),
+            Err(error) => check(error),
+        }
+        allocations += 1;
+    }
+}
+
 /// While it lives, this thread's allocations succeed and are not counted: those of a fake, for example.
 #[derive(Debug)]
 pub struct Outside(());

@@ -1,4 +1,4 @@
 //! What the tests of several packages need.
 mod heap;
 
-pub use heap::{Outside, with_allocations};
+pub use heap::{Outside, until_it_succeeds, with_allocations};

@@ -71,7 +71,7 @@ impl<P: Platform> DirectLpi<P> {
             Shape::Independent => Alignment::ONE,
             Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
         };
-        let from = |intids: Range<u32>| self.lpis.allocate_within(count.into(), align, intids);
+        let from = |intids: Range<u32>| self.gic.lpis().allocate_within(count.into(), align, intids);
         if fit.data_bits >= 32 {
             return from(SHORT..u32::MAX)
                 .or_else(|_| from(0..SHORT))
@@ -80,7 +80,7 @@ impl<P: Platform> DirectLpi<P> {
         }
         let end = 1 << fit.data_bits;
         from(0..end).map_err(|_| {
-            let too_wide = !self.lpis.has_free_within(0..end) && self.lpis.available() > 0;
+            let too_wide = !self.gic.lpis().has_free_within(0..end) && self.gic.lpis().available() > 0;
             let data = end.max(IntId::LPI_BASE);
             if too_wide { MsiError::DataTooWide { data, bits: fit.data_bits } } else { no_vectors }
         })
@@ -119,7 +119,7 @@ impl<P: Platform> DirectLpi<P> {
 
     /// Without an invalidation, which follows.
     fn enable_unpublished(&self, lpi: Lpi) {
-        if self.lpis.enable(lpi).is_err() {
+        if self.gic.lpis().enable(lpi).is_err() {
             self.note(MsiError::UnknownVector(lpi.intid().vector()));
         }
     }
@@ -137,7 +137,7 @@ impl<P: Platform> DirectLpi<P> {
             // Marked before it is cleared: a redistributor that is missed now clears it when it
             // wakes.
             let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
-            if self.lpis.disable(lpi).is_err() {
+            if self.gic.lpis().disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().vector()));
             }
             let cleared = self.invalidate(cached_at.iter(), Span::one(lpi)).and_then(|()| {
@@ -172,7 +172,7 @@ impl<P: Platform> DirectLpi<P> {
 
     fn free(&self, range: LpiRange) {
         let first = range.first();
-        if self.lpis.free(range).is_err() {
+        if self.gic.lpis().free(range).is_err() {
             self.note(MsiError::UnknownVector(first.intid().vector()));
         }
     }

@@ -142,7 +142,7 @@ impl<P: Platform> DirectLpi<P> {
     /// if that cannot be known.
     fn carry(&self, cpu: Cpu) -> Option<u32> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        match self.lpis.detach(redistributor) {
+        match self.gic.lpis().detach(redistributor) {
             Ok(PendingLpis::Kept) => {}
             Ok(PendingLpis::Lost) => return None,
             Err(_) => {
@@ -152,7 +152,7 @@ impl<P: Platform> DirectLpi<P> {
         }
         let mut carried = 0;
         let found = |lpi| carried += u32::from(self.carry_one(lpi));
-        if self.lpis.collect_pending(redistributor, found) == Collected::Unknown {
+        if self.gic.lpis().collect_pending(redistributor, found) == Collected::Unknown {
             return None;
         }
         self.records.for_each(self.platform(), |_, record| {

@@ -38,12 +38,12 @@ impl Span {
 impl<P: Platform> DirectLpi<P> {
     /// [`MsiParent::mask`](msi_types::MsiParent::mask). Any context.
     pub(super) fn disable(&self, vector: Vector) -> Result<(), MsiError> {
-        self.configure(vector, |lpi| self.lpis.disable(lpi))
+        self.configure(vector, |lpi| self.gic.lpis().disable(lpi))
     }
 
     /// [`MsiParent::unmask`](msi_types::MsiParent::unmask). Any context.
     pub(super) fn enable(&self, vector: Vector) -> Result<(), MsiError> {
-        self.configure(vector, |lpi| self.lpis.enable(lpi))
+        self.configure(vector, |lpi| self.gic.lpis().enable(lpi))
     }
 
     /// Changes a vector's priority, of which the two low bits are dropped. On return it counts at
@@ -52,7 +52,7 @@ impl<P: Platform> DirectLpi<P> {
     /// # Errors
     /// [`MsiError::UnknownVector`]; [`MsiError::Controller`] if a redistributor does not answer.
     pub fn set_priority(&self, vector: Vector, priority: Priority) -> Result<(), MsiError> {
-        self.configure(vector, |lpi| self.lpis.set_priority(lpi, priority))
+        self.configure(vector, |lpi| self.gic.lpis().set_priority(lpi, priority))
     }
 
     /// Makes redistributors read the configuration of these LPIs anew. Goes on after a failure, and

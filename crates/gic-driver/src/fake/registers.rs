@@ -6,6 +6,7 @@ use crate::{ExceptionLevel, SystemRegisters};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use doorbell_test_support::Outside;
 use gic_arch::icc::{self, Ctlr, Sgi, Sre, SreEl2, SysRegEncoding};
 use std::collections::BTreeMap;
 
@@ -113,6 +114,7 @@ impl SystemRegisters for FakeRegisters {
     }
 
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        let _outside = Outside::new();
         let state = &mut *self.0.borrow_mut();
         if register == icc::SRE_EL2.encoding() {
             assert!(state.hypervisor, "ICC_SRE_EL2 is UNDEFINED at EL1");
@@ -143,6 +145,7 @@ impl SystemRegisters for FakeRegisters {
     }
 
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        let _outside = Outside::new();
         let state = &mut *self.0.borrow_mut();
         let enabled =
             |state: &State| Sre::from(state.values.get(&icc::SRE.encoding()).copied().unwrap_or(0)).sre();

@@ -8,7 +8,9 @@ use crate::{
     Block, CpuInterface, Distributor, GicError, Mmio, PhysicalRegion, Platform, Redistributor,
     RedistributorRegion, Route, SystemRegisters, barrier,
 };
+use alloc::string::String;
 use alloc::vec::Vec;
+use doorbell_fallible::try_collect;
 use gic_arch::{Affinity, IntId, gicd};
 
 /// The errata of a machine's distributor and redistributors.
@@ -16,8 +18,13 @@ use gic_arch::{Affinity, IntId, gicd};
 pub(super) struct Quirks(Vec<&'static Entry>);
 
 impl Quirks {
-    pub(super) fn of_distributor<M: Mmio>(distributor: &Distributor<M>, machine: &[&str]) -> Self {
-        Self(errata::matching(Frame::Distributor, distributor.iidr(), machine).collect())
+    pub(super) fn of_distributor<M: Mmio>(
+        distributor: &Distributor<M>,
+        machine: &[String],
+    ) -> Result<Self, GicError> {
+        let found = errata::matching_names(Frame::Distributor, distributor.iidr(), machine);
+        let no_memory = |_| GicError::NoMemory(Block::Distributor(distributor.address()));
+        try_collect(found).map(Self).map_err(no_memory)
     }
 
     /// Before [`Distributor::init`].
@@ -42,16 +49,19 @@ impl Quirks {
     pub(super) fn apply_to_redistributor<M: Mmio>(
         &mut self,
         redistributor: &mut Redistributor<M>,
-        machine: &[&str],
-    ) {
-        for entry in errata::matching(Frame::Redistributor, redistributor.iidr(), machine) {
+        machine: &[String],
+    ) -> Result<(), GicError> {
+        for entry in errata::matching_names(Frame::Redistributor, redistributor.iidr(), machine) {
             if !self.0.contains(&entry) {
+                let no_memory = |_| GicError::NoMemory(Block::Redistributor(redistributor.address()));
+                self.0.try_reserve(1).map_err(no_memory)?;
                 self.0.push(entry);
             }
             if entry.erratum == Erratum::WakerUnusable {
                 redistributor.leave_waker();
             }
         }
+        Ok(())
     }
 
     pub(super) fn has(&self, erratum: Erratum) -> bool {

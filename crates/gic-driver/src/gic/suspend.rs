@@ -8,11 +8,15 @@ use crate::saved::{PrivateState, SharedBlock};
 use crate::{Block, GicError, Platform, SystemRegisters};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use doorbell_fallible::{try_box, try_collect};
 use msi_types::Cpu;
 
 /// What a GIC forgets while the system sleeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Suspended {
+pub struct Suspended(Box<[State; 1]>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct State {
     cpu: Cpu,
     interface: SavedCpuInterface,
     distributor: SavedDistributor,
@@ -33,7 +37,7 @@ pub enum SuspendError {
         /// The first wait that failed.
         error: GicError,
         /// For [`Gic::resume`], whether the system sleeps nevertheless or not.
-        saved: Box<Suspended>,
+        saved: Suspended,
     },
 }
 
@@ -60,7 +64,8 @@ impl<P: Platform> Gic<P> {
         let distributor = self.distributor.save(&mut shared)?;
         let private = redistributor.save();
         let interface = self.cpu_interface(registers).save();
-        let saved = Suspended { cpu, interface, distributor, shared, private };
+        let saved = try_box(State { cpu, interface, distributor, shared, private });
+        let saved = Suspended(saved.map_err(|_| self.no_memory())?);
         self.set_on(cpu, false);
         self.cpu_interface(registers).disable();
         let stopped = self.distributor.stop(&*self.platform);
@@ -68,7 +73,7 @@ impl<P: Platform> Gic<P> {
         let asleep = redistributor.sleep(&*self.platform);
         match stopped.and(detached).and(asleep) {
             Ok(()) => Ok(saved),
-            Err(error) => Err(SuspendError::Incomplete { error, saved: Box::new(saved) }),
+            Err(error) => Err(SuspendError::Incomplete { error, saved }),
         }
     }
 
@@ -79,7 +84,7 @@ impl<P: Platform> Gic<P> {
     /// # Errors
     /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].
     pub fn resume<S: SystemRegisters>(&self, saved: &Suspended, registers: &S) -> Result<Resumed, GicError> {
-        let Suspended { cpu, interface, distributor, shared, private } = saved;
+        let [State { cpu, interface, distributor, shared, private }] = &*saved.0;
         let redistributor = self.redistributor_frames(*cpu)?;
         self.distributor.restore(&*self.platform, distributor, shared)?;
         redistributor.wake(&*self.platform)?;
@@ -92,11 +97,11 @@ impl<P: Platform> Gic<P> {
 
     /// Room for what the distributor forgets.
     fn storage(&self) -> Result<Vec<SharedBlock>, GicError> {
-        let (blocks, block) = (self.distributor.saved_blocks(), self.distributor.address());
-        let mut storage = Vec::new();
-        let reserved = storage.try_reserve_exact(blocks);
-        reserved.map_err(|_| GicError::NoMemory(Block::Distributor(block)))?;
-        storage.resize(blocks, SharedBlock::default());
-        Ok(storage)
+        let blocks = core::iter::repeat_n(SharedBlock::default(), self.distributor.saved_blocks());
+        try_collect(blocks).map_err(|_| self.no_memory())
+    }
+
+    fn no_memory(&self) -> GicError {
+        GicError::NoMemory(Block::Distributor(self.distributor.address()))
     }
 }

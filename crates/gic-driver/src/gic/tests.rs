@@ -1,4 +1,5 @@
 mod life;
+mod out_of_memory;
 mod quirks;
 mod suspending;
 mod wired;

@@ -71,7 +71,7 @@ impl<P: Platform> GicV2<P> {
         self.restore_private(saved);
         self.frame.mmio.write(gicd::CTLR, saved.control);
         self.cpu_interface().restore(saved.interface);
-        if let Some(slot) = self.targets.get(saved.cpu.index()) {
+        if let Some(slot) = self.slot(saved.cpu) {
             slot.store(saved.target.get(), Ordering::Release);
         }
     }

@@ -6,6 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::ops::Range;
+use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
 use gic_arch::gicc::Iar;
 use gic_arch::{RegisterInfo, v2m};
 use msi_types::{
@@ -69,6 +70,7 @@ impl Board {
     }
 
     fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let _outside = Outside::new();
         f(&mut self.0.lock().unwrap())
     }
 
@@ -586,4 +588,23 @@ fn frames_of_messages_stand_on_it() {
     let moved = v2m.begin_move(&block, 1, Cpu::new(0)).unwrap();
     assert_eq!(moved.message, None);
     assert_eq!((target(&board, 64), target(&board, 65)), (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0]));
+}
+
+#[test]
+fn a_gicv2_takes_heap_for_its_suspension_alone() {
+    let board = Board::new();
+    let platform = Arc::new(board.clone());
+    let gic =
+        with_allocations(0, || GicV2::new(platform, GicV2Config::new(DISTRIBUTOR, INTERFACE, 3))).unwrap();
+    with_allocations(0, || gic.cpu_on(Cpu::new(0))).unwrap();
+    let (saved, failures) = until_it_succeeds(
+        || gic.suspend(Cpu::new(0)),
+        |error| {
+            assert!(matches!(error, GicError::NoMemory(_)), "{error}");
+            assert_eq!(gic.send(SgiId::new(1).unwrap(), Cpu::new(0)), Ok(()), "it is still on");
+        },
+    );
+    assert_eq!(failures, 1);
+    with_allocations(0, || gic.resume(&saved));
+    assert_eq!(gic.send(SgiId::new(1).unwrap(), Cpu::new(0)), Ok(()));
 }

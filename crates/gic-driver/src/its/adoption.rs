@@ -17,17 +17,17 @@ impl<P: Platform> Its<P> {
     /// # Errors
     /// One of the redistributors is no target of this ITS.
     pub(super) fn find_stale(&self, state: &mut State, block: Block) -> Result<(), ItsError> {
-        state.stale.clear();
-        if self.lpis.are_clear(&block.range()) {
+        state.to_clear.clear();
+        if self.lpis().are_clear(&block.range()) {
             return Ok(());
         }
-        for at in (0..).map_while(|index| self.lpis.stale_at(index)) {
+        for at in (0..).map_while(|index| self.lpis().stale_at(index)) {
             let target = self.rd_base_of(at.address, at.processor_number);
             let reason =
                 "a redistributor that has LPIs of a previous kernel pending is no target of this ITS";
             let home = self.collections.home_of(target);
             // The room was reserved for all collections.
-            state.stale.push(home.ok_or(fault(self.frame.base, "CLEAR", reason))?);
+            state.to_clear.push(home.ok_or(fault(self.frame.base, "CLEAR", reason))?);
         }
         Ok(())
     }
@@ -40,10 +40,10 @@ impl<P: Platform> Its<P> {
         initially: Initially,
         (collection, target): (CollectionId, RdBase),
     ) -> Result<(), QueueError> {
-        if state.stale.is_empty() {
+        if state.to_clear.is_empty() {
             return Ok(());
         }
-        self.lpis.note_cleared(&block.range());
+        self.lpis().note_cleared(&block.range());
         if initially == Initially::Masked {
             return Ok(());
         }

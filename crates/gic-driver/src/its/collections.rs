@@ -10,11 +10,9 @@
 use super::Its;
 use super::error::ItsError;
 use super::routes::Route;
-use crate::gic::Gic;
 use crate::platform::Platform;
 use crate::redistributor::Redistributor;
 use alloc::collections::TryReserveError;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
@@ -157,13 +155,13 @@ impl Collections {
 
 impl<P: Platform> Its<P> {
     /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all LPIs anew: it may
-    /// remember what was true before it was off. [`Gic::cpu_on`] came first. Task, on any CPU.
+    /// remember what was true before it was off. [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is not on at `gic`, its redistributor takes no LPIs, or it is beyond
+    /// [`ItsError::NotReachable`] if the CPU is not on at the GIC, its redistributor takes no LPIs, or it is beyond
     /// [`ItsConfig::cpus`](super::ItsConfig::cpus). [`ItsError::Fault`]: the CPU then counts as it did before.
-    pub fn cpu_on(&self, gic: &Gic<P>, cpu: Cpu) -> Result<(), ItsError> {
-        let target = self.rd_base(self.ready_redistributor(gic, cpu)?);
+    pub fn cpu_on(&self, cpu: Cpu) -> Result<(), ItsError> {
+        let target = self.rd_base(self.ready_redistributor(cpu)?);
         self.state.with(self.platform(), |_| {
             let collection = self.collections.id(cpu)?;
             let old = self.collections.tie(collection);
@@ -221,20 +219,13 @@ impl<P: Platform> Its<P> {
         })
     }
 
-    /// The redistributor of a CPU that takes this ITS's LPIs.
-    fn ready_redistributor<'a>(
-        &self,
-        gic: &'a Gic<P>,
-        cpu: Cpu,
-    ) -> Result<&'a Redistributor<P::Mmio>, ItsError> {
+    /// The redistributor of a CPU that takes LPIs.
+    fn ready_redistributor(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, ItsError> {
         let refused = |reason| Err(ItsError::NotReachable(cpu, reason));
-        let Ok(redistributor) = gic.redistributor_frames(cpu) else {
+        let Ok(redistributor) = self.gic.redistributor_frames(cpu) else {
             return refused("it has no redistributor");
         };
-        if !gic.lpis().is_ok_and(|lpis| Arc::ptr_eq(lpis, &self.lpis)) {
-            return refused("its GIC has other LPIs than the ITS");
-        }
-        if !gic.is_on(cpu) {
+        if !self.gic.is_on(cpu) {
             return refused("its GIC has not turned it on");
         }
         if !redistributor.lpis_enabled() {

@@ -27,7 +27,7 @@ pub enum ProbeError {
     /// The ITS serves virtual LPIs only.
     #[error("its@{0:x}: it has no physical LPIs")]
     NoPhysicalLpis(u64),
-    /// Direct LPIs use this GIC's LPIs.
+    /// The GIC has no LPIs, or direct LPIs use them.
     #[error("its@{base:x}: {reason}")]
     Lpis {
         /// The ITS's physical base.

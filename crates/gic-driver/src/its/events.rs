@@ -47,7 +47,7 @@ impl<P: Platform> Its<P> {
             let block = taken.inspect_err(|_| {
                 give_events_back(state, attachment, device, first_event, request.count);
             })?;
-            if request.initially == Initially::Unmasked && state.stale.is_empty() {
+            if request.initially == Initially::Unmasked && state.to_clear.is_empty() {
                 self.enable_all(block);
             }
             let posted = self.post_map(state, block, collection, target);
@@ -126,7 +126,7 @@ impl<P: Platform> Its<P> {
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
     pub fn mask(&self, lpi: Lpi) -> Result<(), ItsError> {
-        self.lpis.disable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
+        self.lpis().disable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
         self.invalidate(lpi)
     }
 
@@ -135,7 +135,7 @@ impl<P: Platform> Its<P> {
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
     pub fn unmask(&self, lpi: Lpi) -> Result<(), ItsError> {
-        self.lpis.enable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
+        self.lpis().enable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
         self.invalidate(lpi)
     }
 
@@ -145,7 +145,7 @@ impl<P: Platform> Its<P> {
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
     pub fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), ItsError> {
-        self.lpis.set_priority(lpi, priority).map_err(|_| ItsError::NotMapped(lpi))?;
+        self.lpis().set_priority(lpi, priority).map_err(|_| ItsError::NotMapped(lpi))?;
         self.invalidate(lpi)
     }
 
@@ -223,7 +223,7 @@ impl<P: Platform> Its<P> {
         count: NonZeroU16,
     ) -> Result<Block, ItsError> {
         let lpis = self
-            .lpis
+            .lpis()
             .allocate(count.into(), Alignment::ONE)
             .map_err(|_| ItsError::NoLpis { wanted: count.get() })?;
         let block = Block { device, first_event, first_lpi: lpis.first(), count };
@@ -272,12 +272,12 @@ impl<P: Platform> Its<P> {
             Mapping::Unmapped => Some(known.mapd(block.device, MapAction::Map)),
             Mapping::Mapped => None,
         };
-        let stale = &state.stale;
+        let to_clear = &state.to_clear;
         let map = block.lpis().flat_map(|(event, lpi)| {
             let route = Route::new(block.device, event, collection);
-            map_event(&self.routes, lpi, route, stale)
+            map_event(&self.routes, lpi, route, to_clear)
         });
-        let others = stale.iter().filter(|other| **other != collection);
+        let others = to_clear.iter().filter(|other| **other != collection);
         let syncs = others.filter_map(|other| self.collections.target(*other));
         let syncs = syncs.chain([target]).map(|target| Command::Sync { target });
         let mut told = false;
@@ -331,7 +331,7 @@ impl<P: Platform> Its<P> {
     /// Enables a block's LPIs in the configuration table: those that were allocated are within it.
     pub(super) fn enable_all(&self, block: Block) {
         for (_, lpi) in block.lpis() {
-            let result = self.lpis.enable(lpi);
+            let result = self.lpis().enable(lpi);
             debug_assert!(result.is_ok(), "its@{:x}: {result:?}", self.frame.base);
         }
     }

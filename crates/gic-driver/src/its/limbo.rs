@@ -163,7 +163,7 @@ impl<P: Platform> Its<P> {
 
     pub(super) fn free_lpis(&self, blocks: &Blocks) {
         for block in blocks.as_slice() {
-            let freed = self.lpis.free(block.range());
+            let freed = self.lpis().free(block.range());
             debug_assert!(freed.is_ok(), "the LPIs were allocated with the events: {freed:?}");
         }
     }

@@ -9,8 +9,9 @@ use super::routes::Routes;
 use super::tables::{self, ItsTable, Wanted};
 use super::task_lock::TaskLock;
 use super::{Its, State};
+use crate::gic::{Gic, GicWithLpis};
 use crate::lock::IrqLock;
-use crate::lpi::{LpiMessages, Lpis};
+use crate::lpi::LpiMessages;
 use crate::mmio::MmioExt;
 use crate::platform::{Coherence, Platform};
 use alloc::collections::VecDeque;
@@ -97,17 +98,19 @@ struct Memory {
 }
 
 impl<P: Platform> Its<P> {
-    /// Takes the ITS at `config.base` into use: provides its tables and its command queue, and enables it. CPUs become
+    /// Takes the ITS at `config.base` into use, with the LPIs of its GIC: provides its tables and its command queue, and enables it. CPUs become
     /// targets by [`cpu_on`](Self::cpu_on). Task; once for each ITS.
     ///
     /// # Errors
     /// [`ProbeError`]; all memory was given back, and the ITS is disabled but for [`ProbeError::AlreadyEnabled`].
-    pub fn new(platform: Arc<P>, lpis: Arc<Lpis<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
+    pub fn new(gic: Arc<Gic<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;
+        let no_lpis = |reason| ProbeError::Lpis { base: config.base, reason };
+        let gic = GicWithLpis::new(gic).map_err(no_lpis)?;
+        let lpis = gic.lpis();
         // It is there even if it cannot be used.
-        lpis.claim(LpiMessages::Translated)
-            .map_err(|reason| ProbeError::Lpis { base: config.base, reason })?;
-        let frame = ControlFrame::map(platform, config.base)?;
+        lpis.claim(LpiMessages::Translated).map_err(no_lpis)?;
+        let frame = ControlFrame::map(gic.platform().clone(), config.base)?;
         if config.if_enabled == IfEnabled::Refuse && frame.registers.read(gits::CTLR).enabled() {
             return Err(ProbeError::AlreadyEnabled(config.base));
         }
@@ -122,9 +125,9 @@ impl<P: Platform> Its<P> {
         let collections = Collections::new(config.cpus, typer.hcc().into()).map_err(no_memory)?;
         let mut targets = Vec::new();
         targets.try_reserve_exact(collections.count()).map_err(no_memory)?;
-        let mut stale = Vec::new();
+        let mut to_clear = Vec::new();
         if lpis.were_adopted() {
-            stale.try_reserve_exact(collections.count()).map_err(no_memory)?;
+            to_clear.try_reserve_exact(collections.count()).map_err(no_memory)?;
         }
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
@@ -141,7 +144,7 @@ impl<P: Platform> Its<P> {
             next_cookie: 0,
             limbo: VecDeque::new(),
             targets,
-            stale,
+            to_clear,
         };
         Ok(Self {
             collections,
@@ -153,7 +156,7 @@ impl<P: Platform> Its<P> {
             last_fault: IrqLock::new(None),
             frame,
             typer,
-            lpis,
+            gic,
             queue,
         })
     }

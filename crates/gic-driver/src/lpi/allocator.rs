@@ -68,7 +68,11 @@ impl LpiAllocator {
 
     /// Takes in a redistributor whose pending table was taken over, while no LPI is allocated.
     pub(super) fn add_stale(&mut self, at: StaleAt) -> Result<(), InUse> {
-        if self.blocks.available() < self.blocks.capacity() { Err(InUse) } else { Ok(self.note_stale(at)) }
+        if self.blocks.available() < self.blocks.capacity() {
+            return Err(InUse);
+        }
+        self.note_stale(at);
+        Ok(())
     }
 
     /// The same at any time, for a sender that clears LPIs there by other means.

@@ -39,7 +39,7 @@ pub(crate) fn check_range(range: SpiRange) -> bool {
 /// A range, which of it is handed out, and where that goes.
 #[derive(Debug)]
 pub(crate) struct Bank {
-    range: SpiRange,
+    first: Vector,
     allocator: BlockAllocator,
     targets: Vec<Cpu>,
 }
@@ -50,11 +50,7 @@ impl Bank {
         let allocator = BlockAllocator::new(first.get(), count.get().into())?;
         let targets = try_collect(core::iter::repeat_n(Cpu::default(), count.get().into()))
             .map_err(|_| BlockError::NoMemory { count: count.get().into() })?;
-        Ok(Self { range, allocator, targets })
-    }
-
-    pub(crate) fn range(&self) -> SpiRange {
-        self.range
+        Ok(Self { first, allocator, targets })
     }
 
     /// `None` if there is no room.
@@ -84,7 +80,7 @@ impl Bank {
     }
 
     fn index(&self, vector: Vector) -> Option<usize> {
-        let index = vector.get().checked_sub(self.range.first.get())?;
+        let index = vector.get().checked_sub(self.first.get())?;
         self.owns(vector).then_some(index as usize)
     }
 }

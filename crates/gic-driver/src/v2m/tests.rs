@@ -2,6 +2,7 @@ use super::*;
 use crate::fake::{DISTRIBUTOR, Fake, FakeDistributor, FakeRegisters, REDISTRIBUTORS};
 use crate::{Gic, GicConfig, RedistributorRegion};
 use alloc::vec;
+use doorbell_test_support::until_it_succeeds;
 use gic_arch::Affinity;
 use gic_arch::gicr::STRIDE_V3;
 use msi_types::{
@@ -199,4 +200,24 @@ fn the_seam_for_people_names_frame_and_cpu() {
     v2m.describe(block.first(), &mut text).unwrap();
     v2m.describe(Vector::new(81), &mut text).unwrap();
     assert_eq!(text, "v2m@8020000: SPI 80 at CPU 0\nv2m: SPI 81 is not handed out\n");
+}
+
+#[test]
+fn frames_without_heap_are_refused_and_released() {
+    let frames = [(FRAME, typer(80, 64), 0x53), (OTHER, typer(160, 32), 0x53)];
+    let (_fake, gic) = machine(&frames);
+    let wired: Arc<dyn WiredParent> = gic.clone();
+    let platform = gic.platform().clone();
+    let all = [V2mFrame::new(FRAME), V2mFrame::new(OTHER)];
+    let (v2m, failures) = until_it_succeeds(
+        || V2m::new(platform.clone(), wired.clone(), &all),
+        |error| {
+            assert!(matches!(error, V2mError::Claim(MsiError::NoMemory(_))), "{error}");
+            let one = NonZeroU16::MIN;
+            gic.claim(Vector::new(80), one).unwrap();
+            gic.release(Vector::new(80), one);
+        },
+    );
+    assert!(failures >= 7, "{failures} allocations failed");
+    assert_eq!(ranges(&v2m), [(80, 64), (160, 32)]);
 }

@@ -2,6 +2,7 @@
 
 use super::memory::Memory;
 use super::redistributor::Redistributor;
+use doorbell_test_support::Outside;
 use gic_arch::gicd::{self, Ctlr};
 use gic_arch::gicr::Typer;
 use gic_arch::icc::{self, SysRegEncoding};
@@ -14,7 +15,7 @@ use gic_driver::{
 use msi_types::{Cpu, MsiMessage};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
@@ -104,6 +105,27 @@ pub(crate) fn run_on(cpu: u32) {
     CPU.set(cpu);
 }
 
+/// The world, whose memory is not the driver's.
+#[derive(Debug)]
+pub(crate) struct WorldGuard<'a> {
+    world: MutexGuard<'a, World>,
+    _outside: Outside,
+}
+
+impl Deref for WorldGuard<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl DerefMut for WorldGuard<'_> {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+}
+
 impl Board {
     /// CPUs in the low region, then CPUs in the high one.
     pub(crate) fn new(low: u32, high: u32) -> Self {
@@ -138,8 +160,8 @@ impl Board {
         self.clone()
     }
 
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+    pub(crate) fn world(&self) -> WorldGuard<'_> {
+        WorldGuard { _outside: Outside::new(), world: self.world.lock().unwrap() }
     }
 
     /// Discovers the GIC.
@@ -343,6 +365,7 @@ impl SystemRegisters for Registers {
     }
 
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        let _outside = Outside::new();
         self.values.lock().unwrap().insert(register, value);
     }
 }

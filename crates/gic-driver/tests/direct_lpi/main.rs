@@ -10,6 +10,7 @@ mod memory;
 mod messages;
 mod model;
 mod moves;
+mod out_of_memory;
 mod random;
 mod redistributor;
 mod refusals;

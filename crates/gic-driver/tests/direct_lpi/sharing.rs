@@ -84,8 +84,7 @@ fn beside_an_its_the_registers_are_not_touched() {
 fn an_its_beside_direct_lpis_is_refused() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
-    let its = |direct: &DirectLpi<Board>| let lpis = direct.gic().lpis().unwrap().clone();
-        Its::new(direct.gic().platform().clone(), lpis, &ItsConfig::new(ITS, 1)).map(|_| ());
+    let its = |direct: &DirectLpi<Board>| Its::new(direct.gic().clone(), &ItsConfig::new(ITS, 1)).map(|_| ());
     let reason = LpiError::Claimed { by: LpiMessages::Direct };
     assert_eq!(its(&direct), Err(ProbeError::Lpis { base: ITS, reason }));
     let refused = DirectLpi::new(direct.gic().clone()).unwrap_err();
@@ -97,7 +96,7 @@ fn direct_lpis_beside_an_its_are_refused_untouched() {
     let board = Board::new(2, 0);
     let gic = board.running_gic();
     // The ITS does not work, but it is there.
-    let probed = Its::new(gic.platform().clone(), gic.lpis().unwrap().clone(), &ItsConfig::new(ITS, 2));
+    let probed = Its::new(gic.clone(), &ItsConfig::new(ITS, 2));
     assert_eq!(probed.unwrap_err(), ProbeError::Unmappable(ITS));
     let refused = DirectLpi::new(gic).unwrap_err();
     assert_eq!(refused, DirectLpiError::Lpi(LpiError::Claimed { by: LpiMessages::Translated }));

@@ -6,15 +6,16 @@ use crate::setup::{Setup, config, gic, lpi, request};
 use gic_driver::lpi::AdoptionRefused;
 use gic_driver::{GicError, Its, ItsError, LpiError};
 use msi_types::{Cpu, Initially};
-use std::sync::Arc;
 
 /// A board whose `left` CPUs have LPIs enabled for good; those in `on` are up.
 fn after_kexec(hardware: Hardware, left: &[usize], on: &[u32]) -> Setup {
     let board = Board::new(vec![hardware], 4);
     board.world().leave_lpis(left);
     let setup = Setup::on(board, &config(0));
-    assert!(setup.lpis.were_adopted());
-    on.iter().for_each(|cpu| setup.bring_up(*cpu));
+    assert!(setup.its.lpis().were_adopted());
+    for cpu in on {
+        setup.bring_up(*cpu);
+    }
     setup
 }
 
@@ -104,12 +105,12 @@ fn an_its_that_does_not_reach_a_stale_redistributor_maps_nothing() {
     let device = setup.attach(5, 3);
     let used = setup.map(&device, 1, 2);
     setup.its.cpu_off(Cpu::new(1), Cpu::new(0)).unwrap();
-    let free = setup.lpis.available();
+    let free = setup.its.lpis().available();
     for _ in 0..3 {
         let refused = setup.its.map_events(&device, request(1, 2)).unwrap_err();
         assert!(matches!(refused, ItsError::Fault(_)), "{refused}");
     }
-    assert_eq!(setup.lpis.available(), free);
+    assert_eq!(setup.its.lpis().available(), free);
     // One that had an owner is clear everywhere.
     setup.its.unmap_events(&device, used);
     let again = setup.map(&device, 1, 2);
@@ -167,13 +168,12 @@ fn what_one_its_cleared_is_clear_for_all() {
     let board = Board::new(vec![Hardware::default(), Hardware::default()], 4);
     board.world().leave_lpis(&[0, 1]);
     let gic = gic(&board);
-    let lpis = gic.lpis().unwrap().clone();
-    let its = [0, 1].map(|index| Its::new(Arc::new(board.clone()), lpis.clone(), &config(index)).unwrap());
+    let its = [0, 1].map(|index| Its::new(gic.clone(), &config(index)).unwrap());
     for cpu in [0, 1, 2] {
         crate::setup::turn_on(&gic, cpu);
-        its[0].cpu_on(&gic, Cpu::new(cpu)).unwrap();
+        its[0].cpu_on(Cpu::new(cpu)).unwrap();
     }
-    its[1].cpu_on(&gic, Cpu::new(2)).unwrap();
+    its[1].cpu_on(Cpu::new(2)).unwrap();
     let device = its[1].attach(msi_types::DeviceId::new(1), 1).unwrap();
     its[1].map_events(&device, request(1, 2)).unwrap_err();
 

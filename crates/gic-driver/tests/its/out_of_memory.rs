@@ -3,35 +3,20 @@
 use crate::board::Board;
 use crate::interpreter::Hardware;
 use crate::setup::{Setup, config, gic, lpi, request};
-use doorbell_test_support::with_allocations;
-use gic_driver::its::{IdMap, ProbeError};
+use doorbell_test_support::{until_it_succeeds, with_allocations};
+use gic_driver::its::{IdMap, IdRange, ProbeError};
 use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId, RequesterId};
 use std::sync::Arc;
-
-/// Runs `operation` with ever more allocations until it succeeds; `check` looks at each failure.
-fn until_it_succeeds<T, E>(
-    mut operation: impl FnMut() -> Result<T, E>,
-    mut check: impl FnMut(E),
-) -> (T, u32) {
-    let mut allocations = 0;
-    loop {
-        match with_allocations(allocations, &mut operation) {
-            Ok(done) => return (done, allocations),
-            Err(error) => check(error),
-        }
-        allocations += 1;
-    }
-}
 
 #[test]
 fn an_its_that_finds_no_heap_stays_disabled() {
     let board = Board::new(vec![Hardware::default()], 4);
     let gic = gic(&board);
     let before = board.world().memory.live_regions();
-    let (platform, config) = (Arc::new(board.clone()), config(0));
+    let config = config(0);
     let (_, failures) = until_it_succeeds(
-        || Its::new(platform.clone(), gic.lpis().unwrap().clone(), &config),
+        || Its::new(gic.clone(), &config),
         |error| {
             assert!(matches!(error, ProbeError::NoMemory { .. }), "{error}");
             let world = board.world();
@@ -77,12 +62,12 @@ fn a_second_level_page_without_heap_is_refused() {
 fn events_without_heap_are_refused() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 4);
-    let free = setup.lpis.available();
+    let free = setup.its.lpis().available();
     let (block, failures) = until_it_succeeds(
         || setup.its.map_events(&device, request(4, 1)),
         |error| {
             assert!(matches!(error, ItsError::NoMemory(_)), "{error}");
-            assert_eq!(setup.lpis.available(), free);
+            assert_eq!(setup.its.lpis().available(), free);
             assert!(setup.board.world().its[0].mapped.is_empty());
         },
     );
@@ -123,7 +108,7 @@ fn everything_is_given_back_without_heap() {
         setup.its.detach(other);
     });
     assert_eq!(setup.its.faults(), (0, None));
-    assert_eq!(setup.lpis.available(), setup.lpis.count());
+    assert_eq!(setup.its.lpis().available(), setup.its.lpis().count());
     assert_eq!(setup.board.world().memory.live_regions(), before);
     assert!(setup.board.world().its[0].mapped.is_empty());
 }
@@ -139,7 +124,10 @@ fn what_a_hung_its_may_use_is_lost_without_heap() {
     setup.board.world().set_stuck(false);
 
     assert!(setup.its.faults().0 > 0);
-    assert_eq!((setup.its.event_of(gone), setup.lpis.available()), (None, setup.lpis.count() - 4));
+    assert_eq!(
+        (setup.its.event_of(gone), setup.its.lpis().available()),
+        (None, setup.its.lpis().count() - 4)
+    );
     let other = setup.attach(6, 4);
     let block = setup.map(&other, 4, 1);
     assert!(setup.send(lpi(&block, 3)).is_some());
@@ -151,4 +139,30 @@ fn a_map_of_one_range_takes_no_heap() {
     let device = with_allocations(0, || IdMap::single(requester, DeviceId::new(9)).device(requester));
     assert_eq!(device, Some(DeviceId::new(9)));
     assert!(with_allocations(0, || IdMap::identity().device(requester)).is_some());
+}
+
+#[test]
+fn a_map_of_many_ranges_takes_what_it_was_given() {
+    let range =
+        IdRange { first_requester: RequesterId::new(8), length: 8, first_device: DeviceId::new(0x100) };
+    let ranges = vec![range, IdRange { first_requester: RequesterId::new(0), ..range }];
+    let device = with_allocations(0, || IdMap::new(ranges).with_mask(0xf).device(RequesterId::new(0x29)));
+    assert_eq!(device, Some(DeviceId::new(0x101)));
+}
+
+#[test]
+fn adopted_lpis_take_no_heap_when_they_are_cleared() {
+    let board = Board::new(vec![Hardware::default()], 4);
+    board.world().leave_lpis(&[0, 1, 2, 3]);
+    let gic = gic(&board);
+    let (its, failures) = until_it_succeeds(|| Its::new(gic.clone(), &config(0)), drop);
+    assert!(failures >= 5, "{failures} allocations failed");
+    let setup = Setup { board, gic, its: Arc::new(its) };
+    (0..4).for_each(|cpu| setup.bring_up(cpu));
+    let device = setup.attach(5, 64);
+    let block = setup.map(&device, 1, 0);
+    with_allocations(0, || setup.its.unmap_events(&device, block));
+    let block = with_allocations(0, || setup.its.map_events(&device, request(40, 1))).unwrap();
+    assert!(setup.send(lpi(&block, 39)).is_some());
+    assert_eq!(setup.take(1).len(), 1);
 }

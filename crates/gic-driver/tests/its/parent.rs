@@ -57,11 +57,11 @@ fn a_doorbell_that_the_endpoint_cannot_store_is_refused_before_anything_is_alloc
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 4).unwrap();
-    let free = setup.lpis.available();
+    let free = setup.its.lpis().available();
     let narrow = Fit { address_bits: 27, ..MSI };
     let error = parent.allocate(&device, &block(1, Shape::Independent, narrow)).unwrap_err();
     assert_eq!(error, MsiError::AddressTooWide { address: 0x809_0040, bits: 27 });
-    assert_eq!(setup.lpis.available(), free);
+    assert_eq!(setup.its.lpis().available(), free);
 }
 
 #[test]
@@ -69,11 +69,11 @@ fn event_numbers_that_the_endpoint_cannot_store_are_refused_and_rolled_back() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 32).unwrap();
-    let free = setup.lpis.available();
+    let free = setup.its.lpis().available();
     let narrow = Fit { data_bits: 4, ..MSI };
     let error = parent.allocate(&device, &block(17, Shape::Independent, narrow)).unwrap_err();
     assert_eq!(error, MsiError::DataTooWide { data: 16, bits: 4 });
-    assert_eq!(setup.lpis.available(), free);
+    assert_eq!(setup.its.lpis().available(), free);
     let all = parent.allocate(&device, &block(32, Shape::Independent, MSI)).unwrap();
     parent.free(&device, all);
 }
@@ -136,7 +136,7 @@ fn requesters_behind_one_alias_find_room_one_after_the_other() {
 fn a_device_with_several_blocks_is_released_by_one_write() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
-    let (free, regions) = (setup.lpis.available(), setup.board.world().memory.live_regions());
+    let (free, regions) = (setup.its.lpis().available(), setup.board.world().memory.live_regions());
     let device = parent.attach(FUNCTION, 4).unwrap();
     let blocks = [1, 2, 3].map(|cpu| {
         let request = BlockRequest { cpu: Cpu::new(cpu), ..block(1, Shape::Independent, MSI) };
@@ -145,7 +145,7 @@ fn a_device_with_several_blocks_is_released_by_one_write() {
     let traffic = setup.traffic(|| parent.release(device, &mut blocks.into_iter()));
     assert_eq!((traffic.writes, traffic.reads), (1, 1));
     assert_eq!(setup.board.world().message(0, 0x1000 + FUNCTION.get(), 0), None);
-    assert_eq!((setup.lpis.available(), setup.board.world().memory.live_regions()), (free, regions));
+    assert_eq!((setup.its.lpis().available(), setup.board.world().memory.live_regions()), (free, regions));
 }
 
 #[test]

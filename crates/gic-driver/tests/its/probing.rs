@@ -43,8 +43,7 @@ fn an_enabled_its_is_refused_and_left_alone() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
-    let platform = std::sync::Arc::new(setup.board.clone());
-    let second = gic_driver::Its::new(platform, setup.lpis.clone(), &config(0));
+    let second = gic_driver::Its::new(setup.gic.clone(), &config(0));
     assert_eq!(second.unwrap_err(), ProbeError::AlreadyEnabled(config(0).base));
     assert!(setup.send(lpi(&block, 0)).is_some());
     setup.its.move_event(lpi(&block, 0), msi_types::Cpu::new(2)).unwrap();
@@ -85,10 +84,10 @@ fn an_its_that_never_rests_is_refused() {
 fn memory_refused_at_any_point_leaves_nothing_behind() {
     for allowance in 0.. {
         let board = crate::board::Board::new(vec![Hardware::default()], 4);
-        let lpis = crate::setup::lpis(&board);
+        let gic = crate::setup::gic(&board);
         let before = board.world().memory.live_regions();
         board.world().allowance = Some(allowance);
-        match gic_driver::Its::new(std::sync::Arc::new(board.clone()), lpis.clone(), &config(0)) {
+        match gic_driver::Its::new(gic.clone(), &config(0)) {
             Ok(_) => return assert_eq!(allowance, 3, "device table, collection table, queue"),
             Err(error) => assert!(matches!(error, ProbeError::NoMemory { .. }), "{error}"),
         }
@@ -173,10 +172,10 @@ const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
 /// Probes with one of the ITS's own tables misplaced; all is given back if that is refused.
 fn probe_misplaced(hardware: Hardware, config: &ItsConfig, table: u32, shift: u64) -> Result<(), ProbeError> {
     let board = crate::board::Board::new(vec![hardware], 4);
-    let lpis = crate::setup::lpis(&board);
+    let gic = crate::setup::gic(&board);
     let before = board.world().memory.live_regions();
     board.world().misplaced = Some((table, shift));
-    let result = gic_driver::Its::new(std::sync::Arc::new(board.clone()), lpis.clone(), config).map(drop);
+    let result = gic_driver::Its::new(gic.clone(), config).map(drop);
     if result.is_err() {
         let world = board.world();
         assert_eq!(world.memory.live_regions(), before);

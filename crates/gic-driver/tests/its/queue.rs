@@ -72,11 +72,11 @@ fn a_device_with_more_events_than_the_ring_has_room_for_is_torn_down_round_by_ro
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1000);
     let block = setup.map(&device, 1000, 1);
-    let before = setup.lpis.available();
+    let before = setup.its.lpis().available();
     let traffic = setup.traffic(|| setup.its.release(device, &mut [block].into_iter()));
     assert_eq!(traffic.executed.len(), 1002);
     assert!(traffic.writes <= 1 + 1002_u32.div_ceil(63), "{} writes", traffic.writes);
-    assert_eq!((setup.lpis.available(), setup.board.world().its[0].mapped.len()), (before + 1000, 0));
+    assert_eq!((setup.its.lpis().available(), setup.board.world().its[0].mapped.len()), (before + 1000, 0));
 }
 
 #[test]
@@ -206,15 +206,15 @@ fn a_position_that_was_never_posted_is_no_progress() {
 fn what_timed_out_is_reused_only_after_the_its_went_on() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
-    let free = setup.lpis.available();
+    let free = setup.its.lpis().available();
     setup.board.world().set_stuck(true);
     setup.its.map_events(&device, request(2, 1)).unwrap_err();
-    assert_eq!(setup.lpis.available(), free - 2);
+    assert_eq!(setup.its.lpis().available(), free - 2);
 
     setup.board.world().set_stuck(false);
     let block = setup.map(&device, 2, 1);
 
-    assert_eq!(setup.lpis.available(), free - 2);
+    assert_eq!(setup.its.lpis().available(), free - 2);
     assert_eq!(setup.send(lpi(&block, 1)), Some((1, lpi(&block, 1).get())));
 }
 
@@ -222,17 +222,17 @@ fn what_timed_out_is_reused_only_after_the_its_went_on() {
 fn a_full_ring_that_does_not_move_is_never_overrun() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 400);
-    let free = setup.lpis.available();
+    let free = setup.its.lpis().available();
     setup.board.world().set_stuck(true);
     setup.its.map_events(&device, request(300, 1)).unwrap_err();
     setup.its.map_events(&device, request(100, 1)).unwrap_err();
 
     setup.board.world().set_stuck(false);
     let block = setup.map(&device, 400, 1);
-    assert_eq!(setup.lpis.available(), free - 400);
+    assert_eq!(setup.its.lpis().available(), free - 400);
     setup.its.unmap_events(&device, block);
     setup.its.detach(device);
-    assert_eq!(setup.lpis.available(), free);
+    assert_eq!(setup.its.lpis().available(), free);
     assert!(setup.board.world().its[0].mapped.is_empty());
 }
 
@@ -335,7 +335,7 @@ fn a_device_of_which_the_its_forgot_an_event_is_still_unmapped() {
         setup.its.release(device, &mut [block].into_iter());
         assert!(setup.board.world().its[0].mapped.is_empty());
         assert_eq!(setup.board.world().memory.live_regions(), regions);
-        assert_eq!(setup.lpis.available(), setup.lpis.count());
+        assert_eq!(setup.its.lpis().available(), setup.its.lpis().count());
     }
 }
 
@@ -349,27 +349,27 @@ fn a_device_that_is_released_while_the_its_hangs_keeps_its_table_until_it_goes_o
     setup.board.world().set_stuck(true);
     setup.its.release(device, &mut blocks.into_iter());
     assert_eq!(setup.board.world().memory.live_regions(), regions + 1);
-    assert_eq!(setup.lpis.available(), setup.lpis.count() - 4);
+    assert_eq!(setup.its.lpis().available(), setup.its.lpis().count() - 4);
     setup.board.world().set_stuck(false);
     // Somebody else's business settles it.
     let other = setup.attach(6, 1);
     setup.its.detach(other);
     assert_eq!(setup.board.world().memory.live_regions(), regions);
-    assert_eq!(setup.lpis.available(), setup.lpis.count());
+    assert_eq!(setup.its.lpis().available(), setup.its.lpis().count());
 }
 
 #[test]
 fn a_device_that_the_its_refuses_is_rolled_back() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
-    let free = setup.lpis.available();
+    let free = setup.its.lpis().available();
     setup.board.world().its[0].hardware.typer.set_event_id_bits_minus_one(0);
     setup.board.world().its[0].hardware.typer.set_device_id_bits_minus_one(1);
 
     let fault = fault(setup.its.map_events(&device, request(2, 1)).unwrap_err());
 
     assert_eq!((fault.operation, fault.reason), ("MAPD", "queue stalled"));
-    assert_eq!(setup.lpis.available(), free);
+    assert_eq!(setup.its.lpis().available(), free);
     assert_eq!(setup.its.faults(), (0, None), "nothing of an unknown device is discarded");
     setup.board.world().its[0].hardware.typer.set_device_id_bits_minus_one(15);
     let block = setup.map(&device, 2, 1);
@@ -380,13 +380,13 @@ fn a_device_that_the_its_refuses_is_rolled_back() {
 fn events_that_the_its_refuses_are_rolled_back() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 8);
-    let free = setup.lpis.available();
+    let free = setup.its.lpis().available();
     setup.board.world().its[0].hardware.lpis = 3;
 
     let fault = fault(setup.its.map_events(&device, request(8, 1)).unwrap_err());
 
     assert_eq!((fault.operation, fault.event), ("MAPTI", Some(EventId::new(3))));
-    assert_eq!(setup.lpis.available(), free);
+    assert_eq!(setup.its.lpis().available(), free);
     setup.board.world().its[0].hardware.lpis = 8192;
     let block = setup.map(&device, 8, 1);
     assert_eq!(setup.send(lpi(&block, 7)), Some((1, lpi(&block, 7).get())));
@@ -396,18 +396,17 @@ fn events_that_the_its_refuses_are_rolled_back() {
 fn the_very_first_command_may_be_faulty() {
     let board = crate::board::Board::new(vec![Hardware::default()], 4);
     let gic = crate::setup::gic(&board);
-    let (platform, lpis) = (std::sync::Arc::new(board.clone()), gic.lpis().unwrap().clone());
-    let its = gic_driver::Its::new(platform, lpis, &crate::setup::config(0)).unwrap();
+    let its = gic_driver::Its::new(gic.clone(), &crate::setup::config(0)).unwrap();
     for cpu in 0..2 {
         crate::setup::turn_on(&gic, cpu);
     }
     // The ITS knows this one by another number than the redistributor itself.
     board.world().redistributors[1].target = 77;
 
-    let fault = fault(its.cpu_on(&gic, Cpu::new(1)).unwrap_err());
+    let fault = fault(its.cpu_on(Cpu::new(1)).unwrap_err());
 
     assert_eq!((fault.operation, fault.reason), ("MAPC", "queue stalled"));
-    its.cpu_on(&gic, Cpu::new(0)).unwrap();
+    its.cpu_on(Cpu::new(0)).unwrap();
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Model {
         world.patience = 3;
         drop(world);
         Self {
-            free: setup.lpis.available(),
+            free: setup.its.lpis().available(),
             setup,
             shares: Vec::new(),
             events: BTreeMap::new(),
@@ -297,7 +297,7 @@ impl Model {
     /// All that is held is what the model holds; in the end, nothing.
     fn check_resources(&mut self) {
         let taken = u32::try_from(self.events.len()).unwrap();
-        assert_eq!(self.setup.lpis.available(), self.free - taken);
+        assert_eq!(self.setup.its.lpis().available(), self.free - taken);
         let devices: BTreeSet<_> = self.shares.iter().map(|share| share.device).collect();
         let mapped: BTreeSet<_> = self.board().world().its[0].mapped.keys().copied().collect();
         assert!(mapped.is_subset(&devices), "{mapped:?} mapped, {devices:?} attached");

@@ -4,35 +4,31 @@ use super::board::{Board, CpuRegisters, DISTRIBUTOR, ITS, ITS_STRIDE, REDISTRIBU
 use super::interpreter::{Hardware, Traffic};
 use gic_arch::{Affinity, Lpi};
 use gic_driver::its::{EventRequest, ProbeError};
-use gic_driver::{Gic, GicConfig, Its, ItsConfig, ItsError, Lpis, PhysicalRegion, RedistributorRegion};
+use gic_driver::{Gic, GicConfig, Its, ItsConfig, ItsError, PhysicalRegion, RedistributorRegion};
 use msi_types::{Attachment, Cpu, DeviceId, Initially, Shape, VectorBlock};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 pub(crate) struct Setup {
     pub(crate) board: Board,
-    pub(crate) gic: Gic<Board>,
-    pub(crate) lpis: Arc<Lpis<Board>>,
+    pub(crate) gic: Arc<Gic<Board>>,
     pub(crate) its: Arc<Its<Board>>,
 }
 
 /// The GIC of a board, with its CPUs off.
-pub(crate) fn gic(board: &Board) -> Gic<Board> {
+pub(crate) fn gic(board: &Board) -> Arc<Gic<Board>> {
     let cpus = u32::try_from(board.world().redistributors.len()).unwrap();
     let bytes = u64::from(cpus) * REDISTRIBUTOR_STRIDE;
     let region = PhysicalRegion { base: REDISTRIBUTOR, bytes };
     let affinities = (0..cpus).map(Affinity::from_packed).collect();
     let regions = vec![RedistributorRegion { region, stride: None }];
     let config = GicConfig::new(DISTRIBUTOR, regions, affinities);
-    Gic::new(Arc::new(board.clone()), GicConfig { lpi_id_bits: Some(14), ..config }).unwrap()
+    let config = GicConfig { lpi_id_bits: Some(14), ..config };
+    Arc::new(Gic::new(Arc::new(board.clone()), config).unwrap())
 }
 
 pub(crate) fn turn_on(gic: &Gic<Board>, cpu: u32) {
     gic.cpu_on(Cpu::new(cpu), &CpuRegisters::default()).unwrap();
-}
-
-pub(crate) fn lpis(board: &Board) -> Arc<Lpis<Board>> {
-    gic(board).lpis().unwrap().clone()
 }
 
 pub(crate) fn config(index: u64) -> ItsConfig {
@@ -42,8 +38,7 @@ pub(crate) fn config(index: u64) -> ItsConfig {
 /// One ITS without CPUs.
 pub(crate) fn probe(hardware: Hardware, config: &ItsConfig) -> (Board, Result<Its<Board>, ProbeError>) {
     let board = Board::new(vec![hardware], 4);
-    let lpis = lpis(&board);
-    let its = Its::new(Arc::new(board.clone()), lpis, config);
+    let its = Its::new(gic(&board), config);
     (board, its)
 }
 
@@ -69,9 +64,8 @@ impl Setup {
     /// With no CPU on.
     pub(crate) fn on(board: Board, config: &ItsConfig) -> Self {
         let gic = gic(&board);
-        let lpis = gic.lpis().unwrap().clone();
-        let its = Arc::new(Its::new(Arc::new(board.clone()), lpis.clone(), config).unwrap());
-        Self { board, gic, lpis, its }
+        let its = Arc::new(Its::new(gic.clone(), config).unwrap());
+        Self { board, gic, its }
     }
 
     pub(crate) fn bring_up(&self, cpu: u32) {
@@ -81,7 +75,7 @@ impl Setup {
 
     /// The CPU becomes a target of the ITS.
     pub(crate) fn cpu_on(&self, cpu: u32) -> Result<(), ItsError> {
-        self.its.cpu_on(&self.gic, Cpu::new(cpu))
+        self.its.cpu_on(Cpu::new(cpu))
     }
 
     pub(crate) fn attach(&self, device: u32, max: u32) -> Attachment {

@@ -5,7 +5,6 @@ use crate::interpreter::Hardware;
 use crate::setup::{Setup, config, gic, lpi, request, turn_on};
 use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId};
-use std::sync::Arc;
 
 #[test]
 fn two_attachments_of_one_device_share_its_table_and_not_its_events() {
@@ -70,10 +69,9 @@ fn several_itses_share_the_lpis_and_know_their_own_alone() {
     let board = Board::new(vec![Hardware::default(), Hardware::default()], 4);
     let gic = gic(&board);
     turn_on(&gic, 2);
-    let lpis = gic.lpis().unwrap();
-    let its = [0, 1].map(|index| Its::new(Arc::new(board.clone()), lpis.clone(), &config(index)).unwrap());
+    let its = [0, 1].map(|index| Its::new(gic.clone(), &config(index)).unwrap());
     for its in &its {
-        its.cpu_on(&gic, Cpu::new(2)).unwrap();
+        its.cpu_on(Cpu::new(2)).unwrap();
     }
     let blocks = its.each_ref().map(|its| {
         let device = its.attach(DeviceId::new(5), 1).unwrap();

@@ -174,12 +174,11 @@ impl Doorbells {
 }
 
 fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
-    let lpis = gic.lpis().map_err(|error| error.to_string())?;
     let config = gic_driver::ItsConfig::new(ITS, CPUS.into());
-    let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config);
+    let its = Its::new(Arc::clone(gic), &config);
     let its = its.map_err(|error| error.to_string())?;
     for cpu in gic.cpus() {
-        its.cpu_on(gic, cpu).map_err(|error| error.to_string())?;
+        its.cpu_on(cpu).map_err(|error| error.to_string())?;
     }
     Ok(Arc::new(its))
 }

@@ -29,10 +29,10 @@ impl<P: Platform + 'static> Kernel<P> {
     ) -> Result<Self, Box<dyn Error>> {
         let boot = platform.cpu();
         let cpus = NonZeroU16::new(u16::try_from(config.cpus.len())?).ok_or("no CPUs")?;
-        let gic = Arc::new(Gic::new(platform.clone(), config)?);
+        let gic = Arc::new(Gic::new(platform, config)?);
         gic.cpu_on(boot, registers)?;
-        let its = Arc::new(Its::new(platform, gic.lpis()?.clone(), its)?);
-        its.cpu_on(&gic, boot)?;
+        let its = Arc::new(Its::new(gic.clone(), its)?);
+        its.cpu_on(boot)?;
         let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.clone()))?;
         Ok(Self { gic, its, interrupts: Arc::new(interrupts) })
     }
@@ -40,7 +40,7 @@ impl<P: Platform + 'static> Kernel<P> {
     /// On every other CPU, once it runs and before it unmasks interrupts.
     pub fn cpu_on(&self, cpu: Cpu, registers: &impl SystemRegisters) -> Result<(), Box<dyn Error>> {
         self.gic.cpu_on(cpu, registers)?;
-        self.its.cpu_on(&self.gic, cpu)?;
+        self.its.cpu_on(cpu)?;
         self.interrupts.cpu_online(cpu, |_| {})?; // is told which managed vectors could not come back
         Ok(())
     }

@@ -140,7 +140,6 @@ fn bring_up_itses(
     let mut up = BTreeMap::new();
     for (index, described, base) in itses(description).filter(|(_, its, _)| choice.serves(its)) {
         let failed = |reason: &dyn ToString| failed(described, reason);
-        let lpis = gic.lpis().map_err(|error| failed(&error))?;
         let config = ItsConfig {
             coherence: match described.coherence.value {
                 gic_firmware::Coherence::ByRegister => Coherence::Coherent,
@@ -149,10 +148,9 @@ fn bring_up_itses(
             machine: description.quirk_names().map(str::to_owned).collect(),
             ..ItsConfig::new(base, u32::try_from(cpus).unwrap_or(u32::MAX))
         };
-        let its = Its::new(Arc::clone(gic.platform()), Arc::clone(lpis), &config)
-            .map_err(|error| failed(&error))?;
+        let its = Its::new(Arc::clone(gic), &config).map_err(|error| failed(&error))?;
         for cpu in gic.cpus() {
-            its.cpu_on(gic, cpu).map_err(|error| failed(&error))?;
+            its.cpu_on(cpu).map_err(|error| failed(&error))?;
         }
         up.insert(index, Arc::new(its));
     }

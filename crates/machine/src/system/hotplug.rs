@@ -114,7 +114,7 @@ impl System {
         let turned_on = call(cpus, cpu, move |core| core.turn_on(&gic));
         let attached = turned_on.ok_or("the CPU does not answer")?.map_err(|error| error.to_string())?;
         for its in self.controllers.itses() {
-            its.cpu_on(&self.gic, cpu).map_err(|error| error.to_string())?;
+            its.cpu_on(cpu).map_err(|error| error.to_string())?;
         }
         if let Some(direct_lpi) = self.controllers.direct_lpi() {
             let pending = attached.ok_or("its LPIs are off")?.pending;

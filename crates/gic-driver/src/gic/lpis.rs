@@ -1,0 +1,39 @@
+//! A GIC whose LPIs can be used, as those hold it that send them.
+
+use super::Gic;
+use crate::lpi::{LpiError, Lpis};
+use crate::platform::Platform;
+use alloc::sync::Arc;
+use core::fmt;
+use core::ops::Deref;
+
+/// A share of a GIC that has LPIs.
+pub(crate) struct GicWithLpis<P: Platform>(Arc<Gic<P>>);
+
+impl<P: Platform> GicWithLpis<P> {
+    /// # Errors
+    /// Why there are no LPIs.
+    pub(crate) fn new(gic: Arc<Gic<P>>) -> Result<Self, LpiError> {
+        gic.lpis()?;
+        Ok(Self(gic))
+    }
+
+    pub(crate) fn lpis(&self) -> &Lpis<P> {
+        let Ok(lpis) = &self.0.lpis else { unreachable!("`new` found them, and a GIC does not lose them") };
+        lpis
+    }
+}
+
+impl<P: Platform> fmt::Debug for GicWithLpis<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GIC of the distributor@{:x}", self.0.distributor.address())
+    }
+}
+
+impl<P: Platform> Deref for GicWithLpis<P> {
+    type Target = Arc<Gic<P>>;
+
+    fn deref(&self) -> &Arc<Gic<P>> {
+        &self.0
+    }
+}

@@ -1,0 +1,66 @@
+//! A kernel whose heap is exhausted: an error, and the same operation succeeds afterwards.
+
+use super::*;
+use alloc::string::ToString;
+use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
+
+fn outside<R>(f: impl FnOnce() -> R) -> R {
+    let _outside = Outside::new();
+    f()
+}
+
+/// Without LPIs, which are no error of the whole.
+fn without_lpis(fake: &Fake) {
+    fake.at_distributor(|frame| frame.typer.set_lpis(false));
+}
+
+#[test]
+fn a_gic_without_heap_is_refused() {
+    let fake = Fake::with_cpus(CPUS);
+    without_lpis(&fake);
+    fake.at_redistributor(1, |frame| frame.iidr = 0x0201_743b);
+    let platform = Arc::new(fake.clone());
+    let machine = vec![String::from("mediatek,broken-save-restore-fw"), String::from("rockchip,rk3588")];
+    let (gic, failures) = until_it_succeeds(
+        || Gic::new(platform.clone(), outside(|| GicConfig { machine: machine.clone(), ..config() })),
+        |error| assert!(matches!(error, GicError::NoMemory(_)), "{error}"),
+    );
+    assert_eq!((failures, gic.errata().count()), (2, 2), "CPUs, errata");
+    let registers = FakeRegisters::default();
+    with_allocations(0, || gic.distributor().interrupt(IntId::new(40)).unwrap().enable());
+    assert_eq!(gic.cpu_on(cpu(0), &registers), Ok(None));
+}
+
+#[test]
+fn a_gic_with_errata_of_its_distributor_without_heap_is_refused() {
+    let fake = Fake::with_cpus(CPUS);
+    fake.at_distributor(|frame| frame.iidr = 0x0402_043b);
+    let (gic, failures) = until_it_succeeds(
+        || {
+            let gic = Gic::new(outside(|| Arc::new(fake.clone())), outside(config))?;
+            gic.lpis().map(drop)?;
+            Ok(gic)
+        },
+        |error: GicError| assert!(error.to_string().contains("no memory"), "{error}"),
+    );
+    assert_eq!((failures, gic.errata().count()), (4, 1), "errata, CPUs, LPIs, pending tables");
+    assert!(gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap().is_some());
+}
+
+#[test]
+fn a_suspend_without_heap_changes_nothing() {
+    let (fake, gic, registers) = running();
+    gic.unmask(vector(40));
+    let (saved, failures) = until_it_succeeds(
+        || gic.suspend(cpu(0), &registers[0]),
+        |error| {
+            assert!(matches!(error, SuspendError::Refused(GicError::NoMemory(_))), "{error}");
+            assert!(gic.is_on(cpu(0)));
+            assert!(fake.at_distributor(|frame| frame.control.enable_grp1()));
+        },
+    );
+    assert_eq!(failures, 2, "shared interrupts, the rest");
+    assert!(!gic.is_on(cpu(0)));
+    with_allocations(0, || gic.resume(&saved, &registers[0])).unwrap();
+    assert!(fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).enabled));
+}
