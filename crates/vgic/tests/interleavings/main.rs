@@ -18,6 +18,7 @@ mod candidates;
 #[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/interrupt.rs"]
 mod interrupt;
+mod links;
 #[expect(dead_code, reason = "a part is enough here")]
 #[expect(unreachable_pub, reason = "the source is a library's")]
 #[path = "../../src/progress.rs"]
@@ -31,6 +32,7 @@ mod slot;
 #[expect(dead_code, reason = "a part is enough here")]
 #[path = "../lpi_interleavings/store_buffer.rs"]
 mod store_buffer;
+mod wired;
 
 use atomic::leave_out;
 use attention::Attention;
@@ -153,7 +155,7 @@ enum Explore {
 type Scenario = fn();
 
 /// It holds, with every safeguard in place.
-fn holds(how: Explore, scenario: Scenario) {
+fn holds(how: Explore, scenario: impl Fn() + Send + Sync + 'static) {
     leave_out(None);
     match how {
         Explore::All(expected) => {
@@ -172,7 +174,7 @@ fn needs(safeguard: Safeguard, scenario: Scenario) {
     assert!(found, "nothing goes wrong without {safeguard:?}");
 }
 
-fn explore(executions: usize, scenario: Scenario) {
+fn explore(executions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     shuttle::Runner::new(RandomScheduler::new_from_seed(1, executions), config()).run(scenario);
 }
 

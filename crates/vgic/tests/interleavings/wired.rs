@@ -1,0 +1,157 @@
+//! One SPI of one vCPU, with the sources of list registers and links. What `wired.rs` does beside
+//! them is repeated in a few lines.
+#![expect(clippy::unused_self, reason = "the sources call it so")]
+
+#[expect(unreachable_pub, reason = "the source is a library's")]
+#[path = "../../src/wired/links.rs"]
+mod links;
+#[expect(dead_code, reason = "a part is enough here")]
+#[path = "../../src/wired/lists.rs"]
+mod lists;
+
+use crate::attention::Attention;
+use crate::candidates::Candidates;
+use crate::interrupt::{Interrupt, State};
+use crate::slot::Slot;
+use alloc::sync::Arc;
+use gic_arch::IntId;
+pub(crate) use links::PhysicalInterrupts;
+pub(crate) use lists::{Filled, Forwarding};
+use msi_types::{Cpu, Kick, Line};
+use once_cell::race::OnceBox;
+
+pub(crate) const CPU: Cpu = Cpu::new(0);
+pub(crate) const LINE: Line = Line::Spi(40);
+
+/// The SPI's.
+pub(crate) fn slot() -> Slot {
+    Slot::of(IntId::new(40)).unwrap()
+}
+
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
+}
+
+/// Nobody waits for an exit here.
+struct Awaited;
+
+impl Awaited {
+    const fn ask(&self) {}
+}
+
+struct Private {
+    candidates: Candidates,
+    awaited: Awaited,
+}
+
+pub(crate) struct Wired {
+    interrupt: Interrupt,
+    private: Private,
+    awaited: Awaited,
+    attention: Attention,
+    physical: OnceBox<Arc<dyn PhysicalInterrupts>>,
+}
+
+const fn line_of(_: Cpu, _: Slot) -> Line {
+    LINE
+}
+
+impl Wired {
+    pub(crate) fn new(state: State) -> Self {
+        Self {
+            interrupt: Interrupt::new(state),
+            private: Private { candidates: Candidates::new(), awaited: Awaited },
+            awaited: Awaited,
+            attention: Attention::new(1, Arc::new(NoKick)),
+            physical: OnceBox::new(),
+        }
+    }
+
+    pub(crate) fn state(&self, _: Cpu, _: Slot) -> State {
+        self.interrupt.state()
+    }
+
+    fn interrupt(&self, _: Cpu, slot: Slot) -> Option<&Interrupt> {
+        (slot == self::slot()).then_some(&self.interrupt)
+    }
+
+    fn private(&self, cpu: Cpu) -> Option<&Private> {
+        (cpu == CPU).then_some(&self.private)
+    }
+
+    fn input(&self, line: Line) -> Option<(Cpu, Slot)> {
+        (line == LINE).then_some((CPU, slot()))
+    }
+
+    const fn aim(&self, _: State, new: State) -> State {
+        new
+    }
+
+    const fn is_visible(&self, _: State) -> bool {
+        true
+    }
+
+    const fn tell_observer_of(&self, _: Cpu, _: IntId, _: State) {}
+
+    fn settle(&self, slot: Slot, state: State) {
+        if state.ready_at(CPU) {
+            self.private.candidates.set(slot);
+            self.attention.notify(CPU);
+        }
+    }
+
+    fn try_change(
+        &self,
+        cpu: Cpu,
+        intid: IntId,
+        change: impl Fn(State) -> Option<State>,
+    ) -> Option<(State, State)> {
+        let slot = Slot::of(intid)?;
+        let (old, new) = self.interrupt(cpu, slot)?.try_update(change)?;
+        self.released_at(cpu, slot, old, new);
+        self.settle(slot, new);
+        self.refresh_listed(old, new);
+        Some((old, new))
+    }
+
+    /// Whether it holds the physical interrupt is asked before the update instead of by it.
+    pub(crate) fn unlink_in_two_steps(&self) {
+        let before = self.interrupt.state();
+        let (_, new) = self.interrupt.update(|state| state.linked(None));
+        self.released(LINE, before, new);
+    }
+
+    /// An edge arrives.
+    pub(crate) fn pulse(&self) {
+        self.try_change(CPU, slot().intid(), |state| Some(state.pulsed()));
+    }
+
+    /// The guest clears the active state by a register.
+    pub(crate) fn deactivate(&self) {
+        let done = self
+            .interrupt
+            .try_update(|state| (state.active() || state.listed()).then(|| state.deactivated()));
+        let Some((old, new)) = done else { return };
+        self.released_at(CPU, slot(), old, new);
+        self.settle(slot(), self.interrupt.state());
+        self.recall_changed(slot().intid(), old, new);
+    }
+
+    /// The vCPU enters, with the interrupt in its list register if it can be.
+    pub(crate) fn fill(&self) -> Option<Filled> {
+        self.attention.leave(CPU);
+        self.attention.fills(CPU);
+        let mut seen = None;
+        self.listable(CPU, |_, state| seen = Some(state));
+        let active = || Some(self.interrupt.state()).filter(|state| state.active_at(CPU));
+        self.list(CPU, slot(), seen.or_else(active)?, Forwarding::Enabled)
+    }
+
+    /// The vCPU has exited, and folded.
+    pub(crate) fn exited(&self) {
+        self.attention.returned(CPU);
+        self.attention.folded(CPU);
+    }
+}
