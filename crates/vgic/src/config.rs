@@ -45,6 +45,10 @@ pub struct VgicConfig {
     pub security: SecurityView,
     /// With [`SecurityView::NonSecure`], the interrupts that belong to the Secure side: the guest cannot see them.
     pub secure_interrupts: Vec<IntId>,
+    /// PPIs are level-sensitive, and the guest cannot change that: `GICR_ICFGR<n>` ignores writes, as
+    /// in Linux's KVM. Whether a PPI's trigger can be programmed is IMPLEMENTATION DEFINED (IHI 0069,
+    /// `GICR_ICFGR1`).
+    pub level_ppis: bool,
     /// Priority bits: 4 (with one security state) or 5 to 8.
     pub priority_bits: u8,
     /// INTID bits if there are LPIs: 14 to 20.
@@ -134,6 +138,7 @@ impl VgicConfig {
             extended_ppis: 0,
             security: SecurityView::Single,
             secure_interrupts: Vec::new(),
+            level_ppis: false,
             priority_bits: 5,
             lpi_id_bits: None,
             lpi_slots: 1 << 17,
@@ -159,6 +164,15 @@ impl VgicConfig {
             IntIdClass::ExtendedPpi => intid.get() < IntId::EXTENDED_PPI_BASE + self.extended_ppis,
             IntIdClass::ExtendedSpi => intid.get() < IntId::EXTENDED_SPI_BASE + self.extended_spis,
             IntIdClass::Special | IntIdClass::Lpi | IntIdClass::Reserved => false,
+        }
+    }
+
+    /// Can an interrupt have this trigger?
+    pub(crate) fn allows_trigger(&self, intid: IntId, edge: bool) -> bool {
+        match intid.class() {
+            IntIdClass::Sgi => edge,
+            IntIdClass::Ppi | IntIdClass::ExtendedPpi => !edge || !self.level_ppis,
+            _ => true,
         }
     }
 

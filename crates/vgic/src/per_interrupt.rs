@@ -4,7 +4,7 @@ use crate::SecurityView;
 use crate::interrupt::State;
 use crate::registers::{Effect, Kind};
 use crate::wired::Wired;
-use gic_arch::{IntId, IntIdClass, IntIdField, Priority};
+use gic_arch::{IntId, IntIdField, Priority};
 use msi_types::Cpu;
 
 /// A frame whose registers show interrupts.
@@ -141,14 +141,15 @@ fn hardware_priority(wired: &Wired, field: u32) -> Priority {
     priority.truncated(config.priority_bits.into())
 }
 
-/// `ICFGR`: those of SGIs are fixed.
+/// `ICFGR`: those of SGIs are fixed, and those of PPIs may be.
 pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
     Kind::Fields {
         field,
         read: |frame, intid| read(frame, intid, State::edge) << 1,
         write: |frame, intid, value| {
-            if intid.class() != IntIdClass::Sgi {
-                change(frame, intid, |state| state.with_edge(value & 2 != 0));
+            let edge = value & 2 != 0;
+            if frame.wired().config().allows_trigger(intid, edge) {
+                change(frame, intid, |state| state.with_edge(edge));
             }
         },
         effect: Effect::Every,

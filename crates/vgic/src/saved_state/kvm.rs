@@ -22,7 +22,9 @@
 //!
 //! KVM keeps what is pending with an event. So an LPI that is pending at a redistributor by itself becomes pending of an
 //! event that has it: of one that goes to the same CPU, else of any. Where there is none, it is left out: no device can
-//! send it. So is a device without events whose translation table is not in memory: KVM would fail to restore it.
+//! send it. So is what is pending of an event whose collection is unmapped: MAPC leaves that UNPREDICTABLE
+//! (IHI 0069, MAPC), and a guest's MAPC cannot prevent a migration. So is a device without events
+//! whose translation table is not in memory: KVM would fail to restore it.
 //!
 //! # How KVM differs from its documentation
 //!

@@ -120,7 +120,8 @@ impl Wired {
         let priority = Priority::new(saved.priority).truncated(self.config.priority_bits.into());
         Problem::unless(priority.get() == saved.priority, "priority", saved.priority)?;
         let is_sgi = saved.intid.class() == IntIdClass::Sgi;
-        Problem::unless(saved.edge || !is_sgi, "trigger", saved.edge)?;
+        let trigger = self.config.allows_trigger(saved.intid, saved.edge);
+        Problem::unless(trigger, "trigger", saved.edge)?;
         Problem::unless(!saved.line || !is_sgi, "line", saved.line)?;
         let messages = bank == Bank::Shared && self.config.message_based_spis;
         Problem::unless(!saved.message || messages, "message level", saved.message)?;

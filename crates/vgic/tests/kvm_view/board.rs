@@ -65,7 +65,7 @@ impl GuestMemory for Ram {
     }
 }
 
-struct NoKick;
+pub(crate) struct NoKick;
 
 impl Kick for NoKick {
     fn kick(&self, _: Cpu) {}

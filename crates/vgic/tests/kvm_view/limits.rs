@@ -1,17 +1,18 @@
 //! What KVM cannot be or be in is refused, each with its own reason.
 
-use crate::board::{Levels, PENDING, Ram, config, fresh, with_tables};
+use crate::board::{Levels, NoKick, PENDING, Ram, config, fresh, with_tables};
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId, gicd, gicr};
 use msi_types::{DeviceId, EventId};
+use std::sync::Arc;
 use vgic::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming, TableLevels};
 use vgic::saved_state::kvm::{KvmView, OutsideKvm};
 use vgic::saved_state::{
     CollectionState, DeviceState, EventState, InterruptState, LpiState, Problem, SavedState,
 };
-use vgic::{ConfigError, SecurityView, VgicConfig};
+use vgic::{AccessWidth, ConfigError, SecurityView, Vgic, VgicConfig};
 
 fn machine(change: impl FnOnce(&mut VgicConfig)) -> Option<OutsideKvm> {
     let mut config = config();
@@ -106,6 +107,37 @@ fn states_that_kvm_s_gic_cannot_be_in() {
 }
 
 #[test]
+fn a_guest_cannot_make_ppis_edge_triggered_in_a_machine_like_kvm_s() {
+    assert!(config().level_ppis);
+    for level_ppis in [true, false] {
+        let config = VgicConfig { level_ppis, ..config() };
+        let memory = Arc::new(Ram::new());
+        let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();
+        let (cpu, intid) = (config.cpus[0].affinity, IntId::new(20));
+        let trigger = gicr::ICFGR.locate(intid).unwrap();
+        let address = config.redistributors[0].base + u64::from(trigger.register().offset());
+        gic.write(address, AccessWidth::Word, trigger.mask().into()).unwrap();
+        let state = gic.freeze(&mut vcpus).unwrap().save();
+        let refused = KvmView::new(&config, state, &*memory).err();
+        assert_eq!(refused, (!level_ppis).then_some(OutsideKvm::EdgePpi { cpu, intid }));
+    }
+}
+
+#[test]
+fn a_machine_with_level_sensitive_ppis_refuses_an_edge_triggered_one() {
+    let mut state = fresh();
+    state.cpus[1].redistributor.interrupts = vec![InterruptState { edge: true, ..interrupt(20) }];
+    for (level_ppis, expected) in
+        [(true, Err(Problem::Value { field: "trigger", value: 1 })), (false, Ok(()))]
+    {
+        let config = VgicConfig { level_ppis, ..config() };
+        let (gic, mut vcpus) = Vgic::new(config, Arc::new(Ram::new()), Arc::new(NoKick)).unwrap();
+        let restored = gic.freeze(&mut vcpus).unwrap().restore(&state);
+        assert_eq!(restored.map_err(|error| error.problem), expected);
+    }
+}
+
+#[test]
 fn lpi_tables_of_their_own_are_refused_where_lpis_are_enabled() {
     let cpu = Affinity::from_packed(1);
     let enabled = gicr::Ctlr::new().with_enable_lpis(true).into_bits();
@@ -142,12 +174,23 @@ fn event(state: &mut SavedState, pending: bool, mapped: bool) {
 }
 
 #[test]
-fn what_is_pending_without_a_collection_is_refused() {
-    assert_eq!(state(|state| event(state, false, false)), None);
-    assert_eq!(state(|state| event(state, true, true)), None);
-    let nowhere = state(|state| event(state, true, false));
-    let (device, event) = (DeviceId::new(9), EventId::new(2));
-    assert_eq!(nowhere, Some(OutsideKvm::PendingNowhere { its: 0x0808_0000, device, event }));
+fn what_is_pending_without_a_collection_is_left_out() {
+    for (is_mapped, bit) in [(true, 1), (false, 0)] {
+        let (config, memory) = (config(), Ram::new());
+        let mut state = with_tables(Levels::Flat, &memory);
+        event(&mut state, true, is_mapped);
+        if !is_mapped {
+            state.its[0].devices[0].events[0].stays_at = Some(state.cpus[0].affinity);
+        }
+        let mut view = KvmView::new(&config, state, &memory).unwrap();
+        let saved = view.save().unwrap();
+        assert_eq!(memory.word(PENDING + 8200 / 8) & 1, bit);
+        let mut restored = KvmView::new(&config, fresh(), &memory).unwrap();
+        restored.load(&saved).unwrap();
+        for state in [view.into_state(), restored.into_state()] {
+            assert_eq!(state.its[0].devices[0].events[0].pending, is_mapped);
+        }
+    }
 }
 
 /// What a KVM has after LPI 8200 was pending by itself at this CPU, with an event that goes to CPU 0.

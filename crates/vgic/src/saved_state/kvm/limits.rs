@@ -1,6 +1,6 @@
 //! What KVM's GIC cannot be, and what it cannot be in.
 
-use super::super::{EventState, InterruptState, ItsState, Problem, RestoreError, SavedState};
+use super::super::{InterruptState, ItsState, Problem, RestoreError, SavedState};
 use super::revision::{IIDR, INVALIDATION};
 use crate::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming};
 use crate::{ConfigError, SecurityView, VgicConfig};
@@ -9,7 +9,6 @@ use gic_arch::gicr;
 use gic_arch::gits::{Creadr, PageSize};
 use gic_arch::kvm::Errno;
 use gic_arch::{Affinity, IntId, IntIdClass};
-use msi_types::{DeviceId, EventId};
 
 /// A machine or a state of it that KVM cannot have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -53,7 +52,7 @@ pub enum OutsideKvm {
     /// A CPU that declines 1-of-N interrupts.
     #[error("CPU {0} declines interrupts of a group, KVM's cannot")]
     Declines(Affinity),
-    /// A PPI that is edge-triggered.
+    /// A PPI that is edge-triggered. With [`VgicConfig::level_ppis`] none is.
     #[error("interrupt {} of CPU {cpu} is edge-triggered, KVM's PPIs are not", .intid.get())]
     EdgePpi {
         /// Whose.
@@ -70,16 +69,6 @@ pub enum OutsideKvm {
     /// A queue that stopped at an error.
     #[error("its@{0:x}: its queue is stalled, KVM's skip faulty commands")]
     Stalled(u64),
-    /// Pending, but for no CPU.
-    #[error("its@{its:x}, device {:#x} event {:#x}: pending without a collection, which KVM does not keep", .device.get(), .event.get())]
-    PendingNowhere {
-        /// Of which ITS.
-        its: u64,
-        /// Of which device.
-        device: DeviceId,
-        /// Which.
-        event: EventId,
-    },
     /// A machine that cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -104,6 +93,7 @@ impl VgicConfig {
         let spis = interrupts.clamp(32, 1020) - 32;
         Self {
             spis,
+            level_ppis: true,
             lpi_id_bits: Some(16),
             redistributor_invalidation: true,
             iidr: IIDR.with_revision(INVALIDATION),
@@ -202,20 +192,6 @@ fn check_cpus(state: &SavedState) -> Result<(), OutsideKvm> {
 }
 
 fn check_its(its: &ItsState) -> Result<(), OutsideKvm> {
-    if Creadr::from_bits(its.creadr).stalled() {
-        return Err(OutsideKvm::Stalled(its.base));
-    }
-    let mapped = |event: &EventState| {
-        its.collections.binary_search_by_key(&event.collection, |state| state.collection).is_ok()
-    };
-    for device in &its.devices {
-        if let Some(event) = device.events.iter().find(|event| event.pending && !mapped(event)) {
-            return Err(OutsideKvm::PendingNowhere {
-                its: its.base,
-                device: device.device,
-                event: event.event,
-            });
-        }
-    }
-    Ok(())
+    let is_stalled = Creadr::from_bits(its.creadr).stalled();
+    if is_stalled { Err(OutsideKvm::Stalled(its.base)) } else { Ok(()) }
 }

@@ -67,9 +67,13 @@ pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno>
     bits.iter().try_for_each(|bit| bit.write(memory, false))
 }
 
+/// What is pending as KVM keeps it: of events whose collections are mapped.
+///
 /// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
-/// else of any. KVM has no place for what no event has.
+/// else of any. KVM has no place for what no event has, nor for what is pending of a collection that
+/// was unmapped: MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
 pub(super) fn hand_over(state: &mut SavedState) {
+    forget_unmapped(state);
     let mut left: BTreeMap<IntId, BTreeSet<Affinity>> = BTreeMap::new();
     for cpu in &mut state.cpus {
         for lpi in core::mem::take(&mut cpu.redistributor.lpis) {
@@ -84,6 +88,14 @@ pub(super) fn hand_over(state: &mut SavedState) {
     });
     left.retain(|_, cpus| !cpus.is_empty());
     each_event(state, |_, event| event.pending |= left.remove(&event.intid).is_some());
+}
+
+fn forget_unmapped(state: &mut SavedState) {
+    for its in &mut state.its {
+        for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {
+            event.pending &= target(&its.collections, event).is_some();
+        }
+    }
 }
 
 fn each_event(state: &mut SavedState, mut change: impl FnMut(Affinity, &mut EventState)) {
