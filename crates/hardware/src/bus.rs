@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Somebody with registers.
-pub trait Device: Send + Sync {
+pub trait MmioDevice: Send + Sync {
     /// Reads at `offset` bytes from the start of the claimed region.
     fn read(&self, offset: u64, width: AccessWidth) -> u64;
     /// Writes.
@@ -24,7 +24,7 @@ pub trait Device: Send + Sync {
 #[derive(Default)]
 pub struct Bus {
     map: AddressMap,
-    devices: Vec<Arc<dyn Device>>,
+    devices: Vec<Arc<dyn MmioDevice>>,
     strays: AtomicU64,
 }
 
@@ -33,7 +33,7 @@ impl Bus {
     ///
     /// # Errors
     /// [`Overlap`] names both devices.
-    pub fn attach(&mut self, name: &str, region: Region, device: Arc<dyn Device>) -> Result<(), Overlap> {
+    pub fn attach(&mut self, name: &str, region: Region, device: Arc<dyn MmioDevice>) -> Result<(), Overlap> {
         self.map.claim(name, region)?;
         self.devices.push(device);
         Ok(())
@@ -69,7 +69,7 @@ impl Bus {
         self.strays.load(Ordering::Relaxed)
     }
 
-    fn find(&self, address: u64) -> Option<(&dyn Device, u64)> {
+    fn find(&self, address: u64) -> Option<(&dyn MmioDevice, u64)> {
         let (index, claimed) = self.map.find(address)?;
         Some((&**self.devices.get(index)?, address - claimed.base()))
     }
@@ -85,8 +85,8 @@ impl fmt::Debug for Bus {
 mod tests {
     use super::*;
 
-    struct Echo;
-    impl Device for Echo {
+    struct EchoDevice;
+    impl MmioDevice for EchoDevice {
         fn read(&self, offset: u64, _width: AccessWidth) -> u64 {
             offset
         }
@@ -100,16 +100,16 @@ mod tests {
     #[test]
     fn overlapping_devices_are_refused_by_both_names() {
         let mut bus = Bus::default();
-        bus.attach("uart", region(0x1000, 0x1000), Arc::new(Echo)).unwrap();
-        let overlap = bus.attach("timer", region(0x1fff, 1), Arc::new(Echo)).unwrap_err();
+        bus.attach("uart", region(0x1000, 0x1000), Arc::new(EchoDevice)).unwrap();
+        let overlap = bus.attach("timer", region(0x1fff, 1), Arc::new(EchoDevice)).unwrap_err();
         assert_eq!(overlap.to_string(), "timer at 0x1fff-0x1fff overlaps uart at 0x1000-0x1fff");
     }
 
     #[test]
     fn an_access_reaches_its_device_by_the_offset() {
         let mut bus = Bus::default();
-        bus.attach("b", region(0x3000, 0x1000), Arc::new(Echo)).unwrap();
-        bus.attach("a", region(0x1000, 0x1000), Arc::new(Echo)).unwrap();
+        bus.attach("b", region(0x3000, 0x1000), Arc::new(EchoDevice)).unwrap();
+        bus.attach("a", region(0x1000, 0x1000), Arc::new(EchoDevice)).unwrap();
         assert_eq!(bus.read(0x3004, AccessWidth::Word), 4);
         assert_eq!(bus.read(0x1ff8, AccessWidth::Double), 0xff8);
     }

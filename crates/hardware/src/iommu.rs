@@ -25,7 +25,7 @@ const WIDE: u64 = 0x20_0800_0000;
 
 /// A device wrote where nothing is mapped for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Fault {
+pub struct IommuFault {
     /// Who.
     pub device: RequesterId,
     /// Where, as the device sees it.
@@ -52,13 +52,13 @@ impl Stage {
 
 /// An address space: the guest's stage if there is one, then the host's.
 #[derive(Clone, Debug)]
-struct Space {
+struct AddressSpace {
     mode: DoorbellMode,
     first: Option<Stage>,
     last: Option<Stage>,
 }
 
-impl Space {
+impl AddressSpace {
     fn new(mode: DoorbellMode) -> Self {
         let (first, last) = match mode {
             DoorbellMode::Identity => (None, None),
@@ -85,14 +85,14 @@ impl Space {
 }
 
 #[derive(Default)]
-struct State {
+struct IommuState {
     devices: BTreeMap<RequesterId, IommuDomain>,
-    spaces: BTreeMap<IommuDomain, Space>,
-    faults: Vec<Fault>,
+    spaces: BTreeMap<IommuDomain, AddressSpace>,
+    faults: Vec<IommuFault>,
     stopped: u64,
 }
 
-impl State {
+impl IommuState {
     fn translate(&self, device: RequesterId, address: u64) -> Option<u64> {
         self.spaces.get(self.devices.get(&device)?)?.translate(address)
     }
@@ -101,7 +101,7 @@ impl State {
 /// The unit.
 pub struct Iommu {
     upstream: Arc<dyn SignalMsi<RequesterId>>,
-    state: Mutex<State>,
+    state: Mutex<IommuState>,
 }
 
 impl Iommu {
@@ -112,7 +112,7 @@ impl Iommu {
 
     /// Makes a domain, empty; what it was before is forgotten.
     pub fn create(&self, domain: IommuDomain, mode: DoorbellMode) {
-        lock(&self.state).spaces.insert(domain, Space::new(mode));
+        lock(&self.state).spaces.insert(domain, AddressSpace::new(mode));
     }
 
     /// Puts a device into a domain.
@@ -126,7 +126,8 @@ impl Iommu {
         let own = IommuDomain(OWN | device.get());
         let mut state = lock(&self.state);
         state.devices.insert(device, own);
-        let space = state.spaces.entry(own).or_insert_with(|| Space::new(DoorbellMode::Mapped(GRANULE)));
+        let space =
+            state.spaces.entry(own).or_insert_with(|| AddressSpace::new(DoorbellMode::Mapped(GRANULE)));
         if let Some(stage) = &mut space.last {
             stage.pages.insert(GRANULE.page(address), GRANULE.page(physical));
         }
@@ -139,7 +140,7 @@ impl Iommu {
     }
 
     /// The first faults, in their order.
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn faults(&self) -> Vec<IommuFault> {
         lock(&self.state).faults.clone()
     }
 
@@ -157,7 +158,7 @@ impl SignalMsi<RequesterId> for Iommu {
             if translated.is_none() {
                 state.stopped += 1;
                 if state.faults.len() < KEPT {
-                    state.faults.push(Fault { device: from, address: message.address });
+                    state.faults.push(IommuFault { device: from, address: message.address });
                 }
             }
             translated
@@ -304,7 +305,7 @@ mod tests {
         let unit = unit(DoorbellMode::Identity, 0x40);
         let device = RequesterId::new(9);
         assert_eq!(unit.signal_msi(device, MsiMessage { address: 0x40, data: 1 }), Delivery::Blocked);
-        assert_eq!(unit.faults(), [Fault { device, address: 0x40 }]);
+        assert_eq!(unit.faults(), [IommuFault { device, address: 0x40 }]);
         assert_eq!(write(&unit, 0x40), Delivery::Pending);
     }
 
@@ -315,7 +316,7 @@ mod tests {
         assert_eq!(write(&unit, 0x1040), Delivery::Pending);
         let device = RequesterId::new(9);
         assert_eq!(unit.signal_msi(device, MsiMessage { address: 0x1040, data: 1 }), Delivery::Blocked);
-        assert_eq!(unit.faults(), [Fault { device, address: 0x1040 }]);
+        assert_eq!(unit.faults(), [IommuFault { device, address: 0x1040 }]);
     }
 
     #[test]

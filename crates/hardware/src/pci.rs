@@ -9,9 +9,9 @@ mod message_store;
 mod segment;
 
 pub use bridge::{Bridge, BridgeKind};
-pub use function::{Company, Fired, Function, FunctionPlan};
+pub use function::{DeviceFunctions, Function, FunctionConfig, Signalled};
 pub use host_bridge::{HostBridge, Translator, Windows};
-pub use message_store::{AddressWidth, StorePlan};
+pub use message_store::{AddressWidth, StoreConfig};
 pub use segment::{DevFn, Segment};
 
 /// Registers of the configuration header and of the capabilities that the machine has (PCI Express Base §7.5).

@@ -56,7 +56,7 @@ impl Drop for Executing {
 
 /// A moment at which something else may happen: before an access to a register, and while waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Moment {
+pub enum InterleavePoint {
     /// Interrupts are not masked: this CPU, too, may take one.
     Unmasked,
     /// Interrupts are masked here: devices go on. Not other CPUs: whoever masked may hold a lock that they take.
@@ -68,7 +68,7 @@ pub enum Moment {
 /// Lets others go on where a driver could be overtaken. The deterministic scheduler is one.
 pub trait Interleave: Send + Sync {
     /// Called at each such moment, from the thread that reached it.
-    fn at(&self, moment: Moment);
+    fn at(&self, moment: InterleavePoint);
 }
 
 /// The drivers' platform, and the interrupt core's host.
@@ -100,7 +100,7 @@ impl MachinePlatform {
     /// A handler takes its time.
     pub fn linger(&self) {
         if let Some(interleave) = self.interleave.get() {
-            interleave.at(Moment::InHandler);
+            interleave.at(InterleavePoint::InHandler);
         } else {
             (0..LINGERING).for_each(|_| std::thread::yield_now());
         }
@@ -147,7 +147,7 @@ impl fmt::Debug for CpuBus {
 /// Lets others go on. True if somebody decides who.
 fn pause(interleave: &OnceLock<Arc<dyn Interleave>>) -> bool {
     let Some(interleave) = interleave.get() else { return false };
-    interleave.at(if MASKED.get() == 0 { Moment::Unmasked } else { Moment::Masked });
+    interleave.at(if MASKED.get() == 0 { InterleavePoint::Unmasked } else { InterleavePoint::Masked });
     true
 }
 

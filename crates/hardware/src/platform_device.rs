@@ -5,9 +5,9 @@ mod store;
 
 pub use store::{Line, PlatformStore};
 
-use crate::bus::{AccessWidth, Device, Doorbells};
+use crate::bus::{AccessWidth, Doorbells, MmioDevice};
 use crate::lock::lock;
-use crate::pci::{AddressWidth, Fired};
+use crate::pci::{AddressWidth, Signalled};
 use msi_types::{Delivery, DeviceId, Rewrite, SignalMsi, Trigger};
 use slots::Slot;
 use std::fmt;
@@ -54,7 +54,7 @@ pub enum DataWidth {
 
 /// What a platform device is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PlatformPlan {
+pub struct PlatformDeviceConfig {
     /// Messages: 1 to [`MAX_SLOTS`].
     pub slots: u16,
     /// Width of a slot's address.
@@ -69,7 +69,7 @@ pub struct PlatformPlan {
     pub trigger: Trigger,
 }
 
-impl PlatformPlan {
+impl PlatformDeviceConfig {
     /// Maskable slots for 64-bit addresses and 32-bit data, at most [`MAX_SLOTS`] of them; edges.
     pub const fn new(slots: u16) -> Self {
         Self {
@@ -88,17 +88,17 @@ impl PlatformPlan {
 struct Features(u32);
 
 impl Features {
-    fn of(plan: PlatformPlan) -> Self {
-        let rewrite = match plan.rewrite {
+    fn of(config: PlatformDeviceConfig) -> Self {
+        let rewrite = match config.rewrite {
             Rewrite::Masked => 0,
             Rewrite::Atomic64 => 1,
             Rewrite::AddressOnly => 2,
             Rewrite::LowWordOnly => 3,
             Rewrite::Never => 4,
         };
-        let address = u32::from(plan.address == AddressWidth::Bits64);
-        let data = u32::from(plan.data == DataWidth::Bits32);
-        let level = u32::from(plan.trigger == Trigger::Level);
+        let address = u32::from(config.address == AddressWidth::Bits64);
+        let data = u32::from(config.data == DataWidth::Bits32);
+        let level = u32::from(config.trigger == Trigger::Level);
         Self(address | data << 1 | rewrite << 2 | level << 5)
     }
 
@@ -133,20 +133,20 @@ impl Features {
 /// A device outside of PCI that can do nothing but interrupt.
 pub struct PlatformDevice {
     device: DeviceId,
-    plan: PlatformPlan,
+    config: PlatformDeviceConfig,
     doorbells: Arc<Doorbells>,
-    state: Mutex<State>,
+    state: Mutex<PlatformDeviceState>,
 }
 
-struct State {
+struct PlatformDeviceState {
     enabled: bool,
     slots: Vec<Slot>,
     plugged: bool,
 }
 
-impl State {
-    fn reset(plan: PlatformPlan) -> Self {
-        let slots = vec![Slot::new(plan); usize::from(plan.slots.min(MAX_SLOTS))];
+impl PlatformDeviceState {
+    fn reset(config: PlatformDeviceConfig) -> Self {
+        let slots = vec![Slot::new(config); usize::from(config.slots.min(MAX_SLOTS))];
         Self { enabled: false, slots, plugged: true }
     }
 }
@@ -154,26 +154,28 @@ impl State {
 impl PlatformDevice {
     /// A device with `slots` messages (at most [`MAX_SLOTS`]) that is `device` at its controller.
     pub fn new(device: DeviceId, slots: u16, doorbells: Arc<Doorbells>) -> Self {
-        Self::planned(device, PlatformPlan::new(slots), doorbells)
+        Self::with_config(device, PlatformDeviceConfig::new(slots), doorbells)
     }
 
     /// A device like this that is `device` at its controller.
-    pub fn planned(device: DeviceId, plan: PlatformPlan, doorbells: Arc<Doorbells>) -> Self {
-        Self { device, plan, doorbells, state: Mutex::new(State::reset(plan)) }
+    pub fn with_config(device: DeviceId, config: PlatformDeviceConfig, doorbells: Arc<Doorbells>) -> Self {
+        Self { device, config, doorbells, state: Mutex::new(PlatformDeviceState::reset(config)) }
     }
 
     /// What it is like.
-    pub fn plan(&self) -> PlatformPlan {
-        self.plan
+    pub fn config(&self) -> PlatformDeviceConfig {
+        self.config
     }
 
     /// Signals by slot `index`, or notes that it is to signal. A level that is up stays up.
-    pub fn fire(&self, index: u16) -> Fired {
+    pub fn signal(&self, index: u16) -> Signalled {
         let mut state = lock(&self.state);
-        let State { enabled: true, plugged: true, slots } = &mut *state else { return Fired::Off };
-        let Some(slot) = slots.get_mut(usize::from(index)) else { return Fired::Off };
+        let PlatformDeviceState { enabled: true, plugged: true, slots } = &mut *state else {
+            return Signalled::Off;
+        };
+        let Some(slot) = slots.get_mut(usize::from(index)) else { return Signalled::Off };
         slot.raise();
-        if slot.is_masked() { Fired::Held } else { self.settle(slot) }
+        if slot.is_masked() { Signalled::Held } else { self.settle(slot) }
     }
 
     /// Takes the device away: its registers read as ones. It lowers its levels before it goes, as nobody could later.
@@ -186,22 +188,22 @@ impl PlatformDevice {
                 self.settle(slot);
             }
         }
-        *state = State { plugged: false, ..State::reset(self.plan) };
+        *state = PlatformDeviceState { plugged: false, ..PlatformDeviceState::reset(self.config) };
     }
 
     /// Puts it back, reset.
     pub fn plug(&self) {
-        *lock(&self.state) = State::reset(self.plan);
+        *lock(&self.state) = PlatformDeviceState::reset(self.config);
     }
 
     /// Sends what the slot has to say. A level that is up already is pending.
-    fn settle(&self, slot: &mut Slot) -> Fired {
-        let message = slot.next_message(self.plan.trigger);
+    fn settle(&self, slot: &mut Slot) -> Signalled {
+        let message = slot.next_message(self.config.trigger);
         let delivery = message.map(|message| self.doorbells.signal_msi(self.device, message));
-        Fired::Sent(delivery.unwrap_or(Delivery::Pending))
+        Signalled::Sent(delivery.unwrap_or(Delivery::Pending))
     }
 
-    fn write_register(&self, state: &mut State, offset: u64, value: u32) {
+    fn write_register(&self, state: &mut PlatformDeviceState, offset: u64, value: u32) {
         if offset == registers::CONTROL {
             state.enabled = value & 1 != 0;
             if !state.enabled {
@@ -214,12 +216,12 @@ impl PlatformDevice {
         } else if let Some(place) = slots::place(offset)
             && let Some(slot) = state.slots.get_mut(place.slot)
         {
-            slot.write(self.plan, place, value);
+            slot.write(self.config, place, value);
         }
     }
 }
 
-impl Device for PlatformDevice {
+impl MmioDevice for PlatformDevice {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         let state = lock(&self.state);
         if !state.plugged || width != AccessWidth::Word {
@@ -228,7 +230,7 @@ impl Device for PlatformDevice {
         let value = match offset {
             registers::COUNT => u32::try_from(state.slots.len()).unwrap_or(0),
             registers::CONTROL => u32::from(state.enabled),
-            registers::FEATURES => Features::of(self.plan).0,
+            registers::FEATURES => Features::of(self.config).0,
             _ => slots::place(offset)
                 .and_then(|place| Some(state.slots.get(place.slot)?.read(place)))
                 .unwrap_or(0),

@@ -61,7 +61,7 @@ struct Bank {
 type Chunk = [OnceLock<Box<Page>>];
 
 /// A word of RAM: the page that holds it, and its place there.
-struct Place<'a> {
+struct WordRef<'a> {
     page: &'a Page,
     word: usize,
 }
@@ -169,20 +169,20 @@ impl Ram {
     }
 
     /// The word that holds `address`, its page made if it is not there; `None` where there is no RAM.
-    fn place(&self, address: u64) -> Option<Place<'_>> {
+    fn place(&self, address: u64) -> Option<WordRef<'_>> {
         let bank = self.bank(address)?;
         let offset = address - bank.region.base();
         let chunk = bank.chunk(offset)?.get_or_init(|| (0..PAGES).map(|_| OnceLock::new()).collect());
         let page = chunk.get(index(offset % CHUNK / PAGE))?.get_or_init(|| Box::new(Page::new()));
-        Some(Place { page, word: index(offset % PAGE / 8) })
+        Some(WordRef { page, word: index(offset % PAGE / 8) })
     }
 
     /// The same, if the page is there.
-    fn existing(&self, address: u64) -> Option<Place<'_>> {
+    fn existing(&self, address: u64) -> Option<WordRef<'_>> {
         let bank = self.bank(address)?;
         let offset = address - bank.region.base();
         let page = bank.chunk(offset)?.get()?.get(index(offset % CHUNK / PAGE))?.get()?;
-        Some(Place { page, word: index(offset % PAGE / 8) })
+        Some(WordRef { page, word: index(offset % PAGE / 8) })
     }
 }
 

@@ -8,5 +8,5 @@ mod local_apics;
 
 pub use chipset::Chipset;
 pub use interrupt_remapping::RemappingUnit;
-pub use kernel::{Kernel, TableMemory};
+pub use kernel::{RemapTableMemory, X86Kernel};
 pub use local_apics::LocalApics;

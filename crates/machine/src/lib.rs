@@ -40,6 +40,7 @@
 
 mod cpu;
 pub mod embedded;
+mod error;
 mod fault;
 mod machine;
 pub mod matrix;
@@ -56,14 +57,16 @@ mod simulate;
 mod system;
 mod trespass;
 
+pub use error::RunError;
 pub use fault::Fault;
 pub use machine::{
-    BuildOptions, ControllerChoice, Endpoint, Endpoints, LpiDisabling, LpiNumbers, Machine, PciEndpoint,
-    PciPlace, Population, Refusal, Resident, SecurityView, Snooping, TargetAddresses, build,
+    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, DeviceConfig, DeviceInfo,
+    FunctionPlacement, LpiDisabling, LpiNumbers, Machine, Population, Refusal, SecurityView, Snooping,
+    TargetAddresses, build,
 };
 pub use measure::{Case, MeasureError, MeasureOptions, Measurements, Reference, measure};
 pub use migration::Migration;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
-pub use run::{CpuLife, DeviceLife, Disturbances, Moves, Progress, RunError, RunOptions, run};
+pub use run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, run};
 pub use simulate::{Simulation, TraceEvent, simulate};
 pub use trespass::{IommuPages, Overwritten, Trespass, trespass};

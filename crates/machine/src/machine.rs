@@ -1,5 +1,6 @@
 //! A machine, built and not yet switched on.
 
+mod address_plan;
 mod controllers;
 pub(crate) mod gic;
 mod hosts;
@@ -9,25 +10,26 @@ mod populate;
 mod population;
 mod refusal;
 mod shared_interrupts;
-mod space;
 
 pub use controllers::ControllerChoice;
 pub(crate) use controllers::{itses, usable};
 pub(crate) use gic::populated_redistributors;
-pub use population::{Endpoint, Endpoints, PciEndpoint, PciPlace, Population, Resident};
+pub use population::{
+    ChosenDevices, ChosenFunction, DeviceConfig, DeviceInfo, FunctionPlacement, Population,
+};
 pub use refusal::Refusal;
 
 use crate::cpu::Sleepers;
 use crate::fault::Fault;
 use crate::migration::Migration;
-use crate::model::Model;
+use crate::model::GicModel;
+use address_plan::AddressPlan;
 use doorbell_hardware::bus::{Bus, Doorbells};
-use doorbell_hardware::pci::{HostBridge, StorePlan};
+use doorbell_hardware::pci::{HostBridge, StoreConfig};
 use doorbell_hardware::platform_device::PlatformDevice;
 use doorbell_hardware::ram::Ram;
 use gic_firmware::{ControllerIndex, Description};
 use msi_types::{DeviceId, RequesterId};
-use space::Space;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -128,11 +130,11 @@ pub struct Machine {
     pub(crate) bus: Arc<Bus>,
     pub(crate) ram: Arc<Ram>,
     pub(crate) doorbells: Arc<Doorbells>,
-    pub(crate) model: Arc<Model>,
+    pub(crate) model: Arc<GicModel>,
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) sleepers: Arc<Sleepers>,
     pub(crate) hosts: Vec<Host>,
-    pub(crate) devices: Vec<Device>,
+    pub(crate) devices: Vec<MachineDevice>,
     pub(crate) fault: Fault,
     pub(crate) migration: Migration,
     pub(crate) controller: ControllerChoice,
@@ -148,7 +150,7 @@ pub(crate) struct Host {
 }
 
 /// A platform device of the machine.
-pub(crate) struct Device {
+pub(crate) struct MachineDevice {
     pub(crate) name: String,
     pub(crate) controller: ControllerIndex,
     pub(crate) id: DeviceId,
@@ -169,19 +171,19 @@ impl Machine {
     }
 
     /// Who is on it.
-    pub fn residents(&self) -> Vec<Resident> {
+    pub fn devices(&self) -> Vec<DeviceInfo> {
         let functions = self.hosts.iter().flat_map(|host| {
             let name = self.description.hosts.get(host.index).map(|host| host.id.to_string());
             let functions =
-                host.bridge.functions().iter().filter(|function| function.store() != StorePlan::None);
-            functions.map(move |function| Resident {
+                host.bridge.functions().iter().filter(|function| function.store() != StoreConfig::None);
+            functions.map(move |function| DeviceInfo {
                 id: function_name(name.as_deref().unwrap_or_default(), function.requester()),
-                endpoint: Endpoint::Function(function.store()),
+                config: DeviceConfig::Function(function.store()),
             })
         });
-        let devices = self.devices.iter().map(|device| Resident {
+        let devices = self.devices.iter().map(|device| DeviceInfo {
             id: device.name.clone(),
-            endpoint: Endpoint::Platform(device.hardware.plan()),
+            config: DeviceConfig::Platform(device.hardware.config()),
         });
         functions.chain(devices).collect()
     }
@@ -211,7 +213,7 @@ impl fmt::Debug for Machine {
 pub fn build(description: &Description, options: &BuildOptions) -> Result<Machine, Refusal> {
     let description = Arc::new(description.clone());
     let gic = gic::plan(&description, options)?;
-    let mut space = Space::default();
+    let mut space = AddressPlan::default();
     gic.claim(&mut space)?;
     gic::note_windows(&description, &mut space);
     let regions = memory::plan(&description, &mut space)?;
@@ -222,7 +224,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     }
     let ram = Arc::new(Ram::new(&regions, gic::caches(&description, options)));
     let sleepers = Arc::new(Sleepers::new(gic.config.cpus.len()));
-    let (model, vcpus) = Model::new(gic.config, Arc::clone(&ram), Arc::clone(&sleepers) as _)?;
+    let (model, vcpus) = GicModel::new(gic.config, Arc::clone(&ram), Arc::clone(&sleepers) as _)?;
     let doorbells = Arc::new(gic::doorbells(&model, &ram));
     let mut bus = Bus::default();
     gic::attach(&model, &mut bus)?;

@@ -30,7 +30,8 @@ mod x86_root;
 #[cfg(test)]
 mod tests;
 
-use board::{Board, Plan};
+use board::Board;
+use root::BoardConfig;
 use std::fmt;
 
 /// Defines the values of one of the matrix's dimensions, with the names that they have in its output.
@@ -177,7 +178,7 @@ pub fn try_all() -> Vec<(Cell, Outcome)> {
 
 /// Tries one, on a machine of its own. Remapping of a parent that has none is refused.
 pub fn try_cell(cell: Cell) -> Outcome {
-    match Board::new(Plan::new(cell.parent, cell.layer, cell.world)) {
+    match Board::new(BoardConfig::new(cell.parent, cell.layer, cell.world)) {
         Ok(board) => trial::attempt(&board, cell.endpoint),
         Err(reason) => Outcome::Broken(format!("the machine does not come up: {reason}")),
     }

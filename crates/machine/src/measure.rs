@@ -10,7 +10,7 @@ mod model;
 mod peers;
 mod routes;
 
-use crate::run::RunError;
+use crate::error::RunError;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;

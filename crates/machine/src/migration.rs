@@ -4,10 +4,10 @@
 mod tests;
 
 use crate::cpu::CpuCore;
-use crate::model::Model;
+use crate::model::GicModel;
 use crate::rng::Rng;
 use doorbell_hardware::lock::lock;
-use doorbell_hardware::platform::{Interleave, Moment};
+use doorbell_hardware::platform::{Interleave, InterleavePoint};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -53,12 +53,12 @@ enum Destination {
 
 /// Saves the machine's model and restores it from the bytes.
 pub(crate) struct Migrator {
-    model: Arc<Model>,
+    model: Arc<GicModel>,
     cores: Vec<Arc<CpuCore>>,
-    state: Mutex<State>,
+    state: Mutex<MigratorState>,
 }
 
-struct State {
+struct MigratorState {
     rng: Rng,
     moved: u64,
     failure: Option<String>,
@@ -66,9 +66,13 @@ struct State {
 
 impl Migrator {
     /// For a machine with this model and these CPUs; `None` if it stays.
-    pub(crate) fn new(migration: Migration, model: &Arc<Model>, cores: &[Arc<CpuCore>]) -> Option<Arc<Self>> {
+    pub(crate) fn new(
+        migration: Migration,
+        model: &Arc<GicModel>,
+        cores: &[Arc<CpuCore>],
+    ) -> Option<Arc<Self>> {
         let Migration::AtRandom { seed } = migration else { return None };
-        let state = Mutex::new(State { rng: Rng::new(seed, STREAM), moved: 0, failure: None });
+        let state = Mutex::new(MigratorState { rng: Rng::new(seed, STREAM), moved: 0, failure: None });
         Some(Arc::new(Self { model: Arc::clone(model), cores: cores.to_vec(), state }))
     }
 
@@ -114,7 +118,7 @@ impl Migrator {
 }
 
 impl Interleave for Migrator {
-    fn at(&self, _: Moment) {
+    fn at(&self, _: InterleavePoint) {
         self.perhaps(ACCESSES);
     }
 }

@@ -9,10 +9,10 @@ use vgic::saved_state::SavedState;
 use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
 
 /// What happens to a saved state before it is sent.
-pub(crate) type Wire = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
+pub(crate) type StateFilter = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
 
 /// The machine's one model. Whoever rings or accesses it does so here; only the CPUs have their halves of it.
-pub(crate) struct Model {
+pub(crate) struct GicModel {
     config: VgicConfig,
     memory: Arc<Ram>,
     kick: Arc<dyn Kick>,
@@ -20,7 +20,7 @@ pub(crate) struct Model {
     /// Halves of the CPUs that take no part, which come last.
     idle: Mutex<Vec<Vcpu>>,
     /// Nothing, unless somebody wants to see whether it is noticed.
-    wire: OnceLock<Wire>,
+    wire: OnceLock<StateFilter>,
 }
 
 struct Current {
@@ -57,7 +57,7 @@ impl Current {
     }
 }
 
-impl Model {
+impl GicModel {
     /// A model, and its CPUs' halves.
     pub(crate) fn new(
         config: VgicConfig,
@@ -77,7 +77,7 @@ impl Model {
 
     /// From now on, this happens to what is saved.
     #[cfg(test)]
-    pub(crate) fn tamper(&self, wire: Wire) {
+    pub(crate) fn tamper(&self, wire: StateFilter) {
         assert!(self.wire.set(wire).is_ok(), "somebody does already");
     }
 
@@ -161,9 +161,9 @@ impl Model {
     }
 }
 
-impl fmt::Debug for Model {
+impl fmt::Debug for GicModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Model").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("GicModel").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -178,7 +178,7 @@ fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), Stri
 
 /// Where an ITS listens.
 struct Doorbell {
-    model: Arc<Model>,
+    model: Arc<GicModel>,
     index: usize,
 }
 

@@ -40,7 +40,7 @@ mod route;
 mod routes;
 
 pub(crate) use pending::Pending;
-pub(crate) use route::{Left, Route};
+pub(crate) use route::{Route, SendOutcome};
 pub(crate) use routes::Routes;
 
 use doorbell_hardware::lock::lock;
@@ -49,7 +49,7 @@ use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Messages that the books look back at. What is older than half of it is settled or out of sight.
+/// Messages that the records look back at. What is older than half of it is settled or out of sight.
 const WINDOW: u64 = 1024;
 /// How far a device runs ahead of its handler: further, its queue is full.
 const AHEAD: u64 = WINDOW / 2;
@@ -72,7 +72,7 @@ impl Clock {
 
 /// What happened to one vector, over all the times that it was allocated.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct VectorRecord {
     clock: Arc<Clock>,
     ram: Arc<Ram>,
     /// Where in RAM the sequence number is.
@@ -85,8 +85,8 @@ pub(crate) struct Ledger {
     spurious: AtomicU64,
     late: AtomicU64,
     /// When a message was sent, and when it was first seen.
-    sent_at: Times,
-    seen_at: Times,
+    sent_at: MessageTimes,
+    seen_at: MessageTimes,
     /// By CPU.
     runs: Box<[AtomicU64]>,
     route: Mutex<Arc<Route>>,
@@ -96,11 +96,11 @@ pub(crate) struct Ledger {
     operations: Mutex<u32>,
 }
 
-/// Times of the last [`WINDOW`] messages.
+/// MessageTimes of the last [`WINDOW`] messages.
 #[derive(Debug)]
-struct Times(Box<[AtomicU64]>);
+struct MessageTimes(Box<[AtomicU64]>);
 
-impl Times {
+impl MessageTimes {
     fn new() -> Self {
         Self((0..WINDOW).map(|_| AtomicU64::new(0)).collect())
     }
@@ -133,16 +133,16 @@ struct Run {
 
 /// What a handler run was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
+enum RunVerdict {
     Right,
     WrongCpu,
     Spurious,
     Late,
 }
 
-/// A vector's sums.
+/// A vector's counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Sums {
+pub(crate) struct VectorCounts {
     pub(crate) sent: u64,
     pub(crate) runs: u64,
     pub(crate) wrong_cpu: u64,
@@ -155,7 +155,7 @@ pub(crate) struct Sums {
     pub(crate) per_cpu: Vec<u64>,
 }
 
-impl Ledger {
+impl VectorRecord {
     /// On `cpus` CPUs, none of them a target yet. The mailbox is 8 bytes of RAM.
     pub(crate) fn new(clock: Arc<Clock>, ram: Arc<Ram>, mailbox: u64, cpus: usize) -> Self {
         let nowhere = Arc::new(Route::new(Arc::clone(&clock), cpus, Pending::Travels));
@@ -168,8 +168,8 @@ impl Ledger {
             wrong_cpu: AtomicU64::new(0),
             spurious: AtomicU64::new(0),
             late: AtomicU64::new(0),
-            sent_at: Times::new(),
-            seen_at: Times::new(),
+            sent_at: MessageTimes::new(),
+            seen_at: MessageTimes::new(),
             runs: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
             route: Mutex::new(nowhere),
             unknowable: AtomicU64::new(0),
@@ -178,7 +178,7 @@ impl Ledger {
     }
 
     /// The vector was allocated, during an operation. No message is under way. Those that were sent before were entered in
-    /// another route's books, and may be pending at this one's vector until the operation is over.
+    /// another route's records, and may be pending at this one's vector until the operation is over.
     pub(crate) fn follow(&self, route: Arc<Route>) {
         let before = std::mem::replace(&mut *lock(&self.route), route);
         self.unknowable.fetch_add(before.unknowable(), Ordering::Relaxed);
@@ -186,7 +186,7 @@ impl Ledger {
 
     /// The device sends its next message by `fire`, which says what became of it. False if it could not, or if too many
     /// messages wait for the handler. One thread at a time.
-    pub(crate) fn send(&self, fire: impl FnOnce() -> Left) -> bool {
+    pub(crate) fn send(&self, fire: impl FnOnce() -> SendOutcome) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         if sent.saturating_sub(self.seen.load(Ordering::Acquire)) >= AHEAD {
             return false;
@@ -197,7 +197,7 @@ impl Ledger {
         route.message_begins();
         let left = fire();
         self.message_ended(&route, left);
-        if left == Left::Not {
+        if left == SendOutcome::NotSent {
             // The next message takes the number.
             return false;
         }
@@ -205,12 +205,12 @@ impl Ledger {
         true
     }
 
-    fn message_ended(&self, route: &Route, left: Left) {
+    fn message_ended(&self, route: &Route, left: SendOutcome) {
         let operations = lock(&self.operations);
         match left {
             // Whatever held it back is over: it has arrived.
-            Left::Held if *operations == 0 => route.message_ended(Left::Sent),
-            Left::Held | Left::Sent | Left::Not => route.message_ended(left),
+            SendOutcome::Held if *operations == 0 => route.message_ended(SendOutcome::Sent),
+            SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => route.message_ended(left),
         }
     }
 
@@ -223,10 +223,10 @@ impl Ledger {
             runs.fetch_add(1, Ordering::Relaxed);
         }
         match self.judge(Run { cpu, looked_at, number, seen }) {
-            Verdict::Right => {}
-            Verdict::WrongCpu => _ = self.wrong_cpu.fetch_add(1, Ordering::Relaxed),
-            Verdict::Spurious => _ = self.spurious.fetch_add(1, Ordering::Relaxed),
-            Verdict::Late => _ = self.late.fetch_add(1, Ordering::Relaxed),
+            RunVerdict::Right => {}
+            RunVerdict::WrongCpu => _ = self.wrong_cpu.fetch_add(1, Ordering::Relaxed),
+            RunVerdict::Spurious => _ = self.spurious.fetch_add(1, Ordering::Relaxed),
+            RunVerdict::Late => _ = self.late.fetch_add(1, Ordering::Relaxed),
         }
         if number > seen {
             let now = self.clock.tick();
@@ -266,13 +266,13 @@ impl Ledger {
         self.sent.load(Ordering::Acquire)
     }
 
-    pub(crate) fn sums(&self) -> Sums {
+    pub(crate) fn counts(&self) -> VectorCounts {
         let per_cpu: Vec<_> = self.runs.iter().map(|runs| runs.load(Ordering::Acquire)).collect();
         let (sent, runs) = (self.sent(), per_cpu.iter().sum());
         let unknowable = self.unknowable.load(Ordering::Acquire) + self.route().unknowable();
         let late = self.late.load(Ordering::Acquire);
         let beyond = u64::saturating_sub(runs, sent + unknowable + late);
-        Sums {
+        VectorCounts {
             sent,
             runs,
             wrong_cpu: self.wrong_cpu.load(Ordering::Acquire),
@@ -288,17 +288,19 @@ impl Ledger {
     }
 
     /// What a run is by the rule of this module.
-    fn judge(&self, run: Run) -> Verdict {
+    fn judge(&self, run: Run) -> RunVerdict {
         let route = self.route();
         let was_target = |message| route.was_target_since(run.cpu, self.sent_at.get(message));
         if run.looked_at < route.made_at() {
-            return Verdict::Late;
+            return RunVerdict::Late;
         }
         match (route.run(), route.pending()) {
-            (true, Pending::Stays) => Verdict::Right,
-            (true, Pending::Travels) if self.oldest_unhandled(run).is_none_or(was_target) => Verdict::Right,
-            (false, _) if was_target(run.number) => Verdict::Spurious,
-            (true, Pending::Travels) | (false, _) => Verdict::WrongCpu,
+            (true, Pending::Stays) => RunVerdict::Right,
+            (true, Pending::Travels) if self.oldest_unhandled(run).is_none_or(was_target) => {
+                RunVerdict::Right
+            }
+            (false, _) if was_target(run.number) => RunVerdict::Spurious,
+            (true, Pending::Travels) | (false, _) => RunVerdict::WrongCpu,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The examples of the project's README, word for word, at work: the kernel of the first one runs as the guest of the
 //! monitor of the second one.
 
-use crate::cpu::Registers;
-use doorbell_hardware::bus::{AccessWidth, Bus, Device};
+use crate::cpu::{NoKick, Registers};
+use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::Affinity;
@@ -11,8 +11,8 @@ use gic_firmware::Region;
 use irq_routing::msix::{MsixTable, Signalled};
 use msi_types::pci::msix;
 use msi_types::{
-    Cpu, Delivery, DeviceId, Fit, Kick, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Slots,
-    Storage, StoreError,
+    Cpu, Delivery, DeviceId, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Slots, Storage,
+    StoreError,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,12 +41,12 @@ fn the_readme_shows_the_examples_that_run_here() {
 }
 
 /// The model's frames on the guest's bus.
-struct Frames {
+struct GuestFrames {
     gic: Arc<Vgic>,
     base: u64,
 }
 
-impl Device for Frames {
+impl MmioDevice for GuestFrames {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         self.gic.read(self.base + offset, width).unwrap_or(width.mask())
     }
@@ -109,31 +109,25 @@ impl MessageStore for Table {
     }
 }
 
-struct NoKick;
-
-impl Kick for NoKick {
-    fn kick(&self, _: Cpu) {}
-}
-
 fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
 /// A guest that is about to boot.
-struct Machine {
+struct GuestMachine {
     guest: monitor::Guest,
     vcpus: Vec<Mutex<Vcpu>>,
     platform: Arc<MachinePlatform>,
 }
 
-impl Machine {
+impl GuestMachine {
     fn new() -> Self {
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
         let mut guest = monitor::Guest::new(ram.clone(), Arc::new(NoKick)).unwrap();
         let mut bus = Bus::default();
         for frames in guest.gic.regions().to_vec() {
             let (base, end) = (frames.addresses.start, frames.addresses.end);
-            let device = Arc::new(Frames { gic: guest.gic.clone(), base });
+            let device = Arc::new(GuestFrames { gic: guest.gic.clone(), base });
             bus.attach(&format!("{:?}", frames.block), region(base, end - base), device).unwrap();
         }
         let vcpus = guest.vcpus.drain(..).map(Mutex::new).collect();
@@ -176,7 +170,7 @@ impl Machine {
 
 #[test]
 fn the_kernel_handles_what_the_monitors_function_signals() {
-    let machine = Machine::new();
+    let machine = GuestMachine::new();
     let kernel = machine.boot();
     let table = Arc::new(machine.guest.function(DeviceId::new(FUNCTION.into()), 4).unwrap());
     let runs: Arc<[AtomicU32; 4]> = Arc::default();

@@ -5,14 +5,15 @@ mod load;
 mod tests;
 mod verdict;
 
-pub(crate) use load::Counts;
+pub(crate) use load::DisturbanceCounts;
 pub(crate) use verdict::verdict;
 
 use crate::cpu::CpuThreads;
+use crate::error::RunError;
 use crate::machine::Machine;
 use crate::migration::{Migrator, MigratorThread};
 use crate::report::Report;
-use crate::system::{self, Powered};
+use crate::system::{self, PoweredMachine};
 use load::Load;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,14 +41,14 @@ pub struct Disturbances {
     /// Whether vectors move between CPUs.
     pub moves: Moves,
     /// Whether CPUs go off line and come back.
-    pub cpus: CpuLife,
+    pub cpus: CpuHotplug,
     /// Whether devices are removed and added again.
-    pub devices: DeviceLife,
+    pub devices: DeviceHotplug,
 }
 
 impl Default for Disturbances {
     fn default() -> Self {
-        Self { moves: Moves::Random, cpus: CpuLife::AlwaysOn, devices: DeviceLife::Stay }
+        Self { moves: Moves::Random, cpus: CpuHotplug::AlwaysOn, devices: DeviceHotplug::Stay }
     }
 }
 
@@ -62,7 +63,7 @@ pub enum Moves {
 
 /// Whether CPUs go off line and come back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CpuLife {
+pub enum CpuHotplug {
     /// All CPUs stay on line.
     AlwaysOn,
     /// Now and then one goes off line and comes back; the boot CPU stays.
@@ -71,7 +72,7 @@ pub enum CpuLife {
 
 /// Whether devices are removed and added again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DeviceLife {
+pub enum DeviceHotplug {
     /// They stay.
     Stay,
     /// Now and then one is removed with all its vectors, and added again.
@@ -87,39 +88,6 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Why a run broke off. The drivers' own reasons are quoted.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// A driver could not bring its controller up.
-    #[error("{controller} could not be brought up: {reason}")]
-    BringUp {
-        /// Firmware's name of the controller.
-        controller: String,
-        /// The driver's reason.
-        reason: String,
-    },
-    /// A driver failed while the machine ran.
-    #[error("{operation} failed: {reason}")]
-    Driver {
-        /// What was being done.
-        operation: String,
-        /// The driver's reason.
-        reason: String,
-    },
-    /// No device got a vector.
-    #[error("none of the machine's {devices} devices got a vector; the first was refused: {reason}")]
-    NoVectors {
-        /// How many devices there are.
-        devices: usize,
-        /// The first refusal.
-        reason: String,
-    },
-    /// The interrupt controller could not be saved and restored.
-    #[error("the interrupt controller could not be moved: {0}")]
-    NotMoved(String),
-}
-
 /// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges it.
 ///
 /// `progress` is called a few times a second, from the caller's thread.
@@ -132,7 +100,7 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, RunError> {
     let sleepers = Arc::clone(&machine.sleepers);
-    let powered = Powered::on(&mut machine);
+    let powered = PoweredMachine::on(&mut machine);
     let cpus = CpuThreads::start(&powered.cores, &sleepers);
     let migrator = powered.migrator.as_deref();
     let moving = powered.migrator.as_ref().map(MigratorThread::start);

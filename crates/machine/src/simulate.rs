@@ -2,66 +2,20 @@
 //! between two register accesses. The same seed gives the same trace.
 
 mod scheduler;
+mod trace;
 
+pub use trace::TraceEvent;
+
+use crate::error::RunError;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::rng::Rng;
-use crate::run::{Counts, CpuLife, DeviceLife, RunError, RunOptions, verdict};
-use crate::system::{self, Departure, Powered, System};
+use crate::run::{CpuHotplug, DeviceHotplug, DisturbanceCounts, RunOptions, verdict};
+use crate::system::{self, PoweredMachine, Removal, System};
 use msi_types::Cpu;
 use scheduler::Scheduler;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Something that happened.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum TraceEvent {
-    /// A device sent a message.
-    Sent {
-        /// Which device, by its place in [`Report::devices`].
-        device: usize,
-        /// Which of its vectors.
-        vector: usize,
-    },
-    /// A CPU took an interrupt, handled and ended it.
-    Took {
-        /// The CPU.
-        cpu: Cpu,
-    },
-    /// A CPU found nothing to do and sleeps.
-    Slept {
-        /// The CPU.
-        cpu: Cpu,
-    },
-    /// A CPU was kicked.
-    Woke {
-        /// The CPU.
-        cpu: Cpu,
-    },
-    /// An affinity change completed.
-    Moved {
-        /// Which device.
-        device: usize,
-        /// Which of its vectors.
-        vector: usize,
-        /// Where to.
-        to: Cpu,
-    },
-    /// A CPU went off line and came back.
-    Replugged {
-        /// The CPU.
-        cpu: Cpu,
-    },
-    /// A device was removed and added again.
-    Readded {
-        /// Which.
-        device: usize,
-    },
-    /// The interrupt controller's model was saved, and restored from the bytes of what was saved: mostly into a fresh
-    /// model, which took its place.
-    Migrated,
-}
 
 /// What a simulation found out.
 #[derive(Clone, Debug)]
@@ -73,7 +27,7 @@ pub struct Simulation {
     pub trace: Vec<TraceEvent>,
 }
 
-/// How often an administrator acts: once in so many steps.
+/// How often an disturber acts: once in so many steps.
 const MOVE_EVERY: usize = 12;
 const RARE_EVERY: usize = 400;
 /// After so many steps in which nothing happened, nothing will.
@@ -86,7 +40,7 @@ const HOPELESS: u32 = 20_000;
 pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
     let start = Instant::now();
     let sleepers = Arc::clone(&machine.sleepers);
-    let powered = Powered::on(&mut machine);
+    let powered = PoweredMachine::on(&mut machine);
     let scheduler =
         Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options, powered.migrator.clone()));
     powered.platform.interleave_by(Arc::clone(&scheduler) as _);
@@ -109,13 +63,13 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
 }
 
 /// Until everything was sent.
-fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<Counts, RunError> {
-    let mut administrator = Administrator {
+fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<DisturbanceCounts, RunError> {
+    let mut disturber = Disturber {
         system,
         scheduler,
         options,
         rng: Rng::new(options.seed, 1),
-        counts: Counts::default(),
+        counts: DisturbanceCounts::default(),
     };
     let (mut progress, mut idle) = (0, 0);
     // Devices that wait for a message that is lost wait forever.
@@ -123,7 +77,7 @@ fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<C
         scheduler.step();
         idle = if scheduler.progress() == progress { idle + 1 } else { 0 };
         progress = scheduler.progress();
-        administrator.perhaps_act();
+        disturber.perhaps_act();
         if let Some(reason) = scheduler.failure() {
             let operation = "a change while the machine was busy".to_owned();
             return Err(RunError::Driver { operation, reason });
@@ -132,29 +86,32 @@ fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<C
     let count = |is: fn(&&TraceEvent) -> bool| {
         u64::try_from(scheduler.with_trace(|trace| trace.iter().filter(is).count())).unwrap_or(u64::MAX)
     };
-    Ok(Counts { moves: count(|event| matches!(event, TraceEvent::Moved { .. })), ..administrator.counts })
+    Ok(DisturbanceCounts {
+        moves: count(|event| matches!(event, TraceEvent::Moved { .. })),
+        ..disturber.counts
+    })
 }
 
 /// Does what the options' disturbances are.
-struct Administrator<'a> {
+struct Disturber<'a> {
     system: &'a System,
     scheduler: &'a Scheduler,
     options: &'a RunOptions,
     rng: Rng,
-    counts: Counts,
+    counts: DisturbanceCounts,
 }
 
-impl Administrator<'_> {
+impl Disturber<'_> {
     fn perhaps_act(&mut self) {
         let disturbances = self.options.disturbances;
         let scheduler = self.scheduler;
         if self.rng.one_in(MOVE_EVERY) {
             scheduler.move_any();
         }
-        if disturbances.cpus == CpuLife::Replugged && self.rng.one_in(RARE_EVERY) {
+        if disturbances.cpus == CpuHotplug::Replugged && self.rng.one_in(RARE_EVERY) {
             scheduler.as_task(|| self.replug_a_cpu());
         }
-        if disturbances.devices == DeviceLife::Readded && self.rng.one_in(RARE_EVERY) {
+        if disturbances.devices == DeviceHotplug::Readded && self.rng.one_in(RARE_EVERY) {
             scheduler.as_task(|| self.readd_a_device());
         }
     }
@@ -164,7 +121,7 @@ impl Administrator<'_> {
             return Ok(());
         }
         let cpu = Cpu::new(1 + self.cpu_below(self.system.cpus - 1).get());
-        if self.system.unplug_cpu(self.scheduler, cpu)? != system::Moved::Done {
+        if self.system.unplug_cpu(self.scheduler, cpu)? != system::AffinityChange::Done {
             return Ok(());
         }
         for _ in 0..self.rng.below(50) {
@@ -177,12 +134,13 @@ impl Administrator<'_> {
     }
 
     fn readd_a_device(&mut self) -> Result<(), String> {
-        let device = self.rng.below(self.system.units.len());
-        let Some(unit) = self.system.units.get(device).filter(|unit| !unit.vectors().is_empty()) else {
+        let device = self.rng.below(self.system.devices.len());
+        let Some(sender) = self.system.devices.get(device).filter(|sender| !sender.vectors().is_empty())
+        else {
             return Ok(());
         };
-        let departure = if self.rng.one_in(2) { Departure::Orderly } else { Departure::Surprise };
-        self.system.readd_unit(unit, departure)?;
+        let removal = if self.rng.one_in(2) { Removal::Orderly } else { Removal::Surprise };
+        self.system.readd_device(sender, removal)?;
         self.counts.readded += 1;
         self.scheduler.record(TraceEvent::Readded { device });
         Ok(())

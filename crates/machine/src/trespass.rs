@@ -4,9 +4,9 @@ mod registers;
 
 pub use registers::Overwritten;
 
+use crate::error::RunError;
 use crate::machine::Machine;
-use crate::run::RunError;
-use crate::system::{InTurn, Powered, System, Unit, UnitVector, boot, first_message};
+use crate::system::{Device, DeviceVector, PoweredMachine, SequentialCpus, System, boot, first_message};
 use doorbell_hardware::iommu::{GRANULE, Iommu};
 use msi_types::{Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
 use std::cell::Cell;
@@ -57,16 +57,16 @@ pub struct Trespass {
 /// # Errors
 /// The drivers failed, or a controller could not be moved.
 pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespass>, RunError> {
-    let powered = Powered::on(&mut machine);
-    let cpus = InTurn::new(&powered);
+    let powered = PoweredMachine::on(&mut machine);
+    let cpus = SequentialCpus::new(&powered);
     let system = boot(machine, &powered, &cpus)?;
-    let working = |unit: &&Unit| !unit.is_pci() && !unit.vectors().is_empty();
-    let mut units = system.units.iter().filter(working);
-    let Some((intruder, victim)) = units.next().zip(units.next()) else { return Ok(None) };
+    let working = |device: &&Device| !device.is_pci() && !device.vectors().is_empty();
+    let mut devices = system.devices.iter().filter(working);
+    let Some((intruder, victim)) = devices.next().zip(devices.next()) else { return Ok(None) };
     let Some((message, vector)) = first_message(victim, &system).zip(victim.vectors().first()) else {
         return Ok(None);
     };
-    let bus = Intruder::new(intruder, &system, pages, message.address);
+    let bus = HostileDevice::new(intruder, &system, pages, message.address);
     let rang = runs_of(&cpus, vector, || bus.write(message));
     let page = GRANULE.page(message.address);
     let before = registers::read(&system, intruder, page);
@@ -96,39 +96,39 @@ pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespa
 }
 
 /// Does something, has all CPUs take what is pending then; did the vector's handler run?
-fn runs_of(cpus: &InTurn, vector: &UnitVector, act: impl FnOnce()) -> bool {
-    let before = vector.ledger.sums().runs;
+fn runs_of(cpus: &SequentialCpus, vector: &DeviceVector, act: impl FnOnce()) -> bool {
+    let before = vector.record.counts().runs;
     act();
     cpus.settle();
-    vector.ledger.sums().runs != before
+    vector.record.counts().runs != before
 }
 
 /// The name that the IOMMU has for the intruder.
 const STREAM: RequesterId = RequesterId::new(1);
 
 /// The device that writes.
-struct Intruder {
-    direct: Arc<Upstream>,
+struct HostileDevice {
+    direct: Arc<DirectBus>,
     iommu: Option<Iommu>,
     writes: Cell<usize>,
 }
 
 /// The bus as the intruder sees it.
-struct Upstream {
+struct DirectBus {
     doorbells: Arc<doorbell_hardware::bus::Doorbells>,
     device: msi_types::DeviceId,
 }
 
-impl SignalMsi<RequesterId> for Upstream {
+impl SignalMsi<RequesterId> for DirectBus {
     fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {
         self.doorbells.signal_msi(self.device, message)
     }
 }
 
-impl Intruder {
-    fn new(unit: &Unit, system: &System, pages: IommuPages, doorbell: u64) -> Self {
+impl HostileDevice {
+    fn new(device: &Device, system: &System, pages: IommuPages, doorbell: u64) -> Self {
         let doorbells = Arc::clone(&system.doorbells);
-        let direct = Arc::new(Upstream { doorbells, device: unit.config.device_id });
+        let direct = Arc::new(DirectBus { doorbells, device: device.config.device_id });
         let iommu = (pages != IommuPages::NoIommu).then(|| Iommu::new(Arc::clone(&direct) as _));
         if let Some(iommu) = iommu.as_ref().filter(|_| pages == IommuPages::Doorbell) {
             iommu.map(STREAM, doorbell, doorbell);

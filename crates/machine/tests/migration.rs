@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "the embedded machines are known to be sound")]
 
 use doorbell_machine::{
-    BuildOptions, CpuLife, DeviceLife, Disturbances, Machine, Migration, Moves, Report, RunOptions,
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Moves, Report, RunOptions,
     TraceEvent, build, embedded, run, simulate,
 };
 use gic_firmware::devicetree;
@@ -21,7 +21,7 @@ fn machine(name: &str, cpus: Option<u16>) -> Machine {
 /// Everything changes.
 fn options(seed: u64, messages: u32) -> RunOptions {
     let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
     RunOptions { messages, seed, disturbances }
 }
 
@@ -58,7 +58,7 @@ fn nothing_is_lost_on_any_embedded_machine_that_is_moved_while_its_threads_run()
 #[test]
 fn nothing_is_lost_by_the_migrations_alone() {
     let disturbances =
-        Disturbances { moves: Moves::None, cpus: CpuLife::AlwaysOn, devices: DeviceLife::Stay };
+        Disturbances { moves: Moves::None, cpus: CpuHotplug::AlwaysOn, devices: DeviceHotplug::Stay };
     for embedded in embedded::machines() {
         let options = RunOptions { messages: 1000, seed: 1, disturbances };
         let report = run(machine(embedded.name, None), &options, &mut |_| {}).unwrap();

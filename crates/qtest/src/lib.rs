@@ -41,21 +41,23 @@
 //! # Ok::<(), vgic::ConfigError>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
+mod address_space;
 mod answer;
 mod base64;
 mod lines;
 mod request;
 mod server;
-mod space;
 
 pub use answer::{Answer, IrqChange, Reply};
-pub use request::{MAX_BYTES, Mistake, Place};
+pub use request::{MAX_BYTES, MemoryRange, Mistake};
 pub use server::serve;
 
+use address_space::AddressSpace;
 use gic_arch::icc::{IGRPEN0, IGRPEN1, PMR};
 use lines::{Lines, Pin};
 use request::Request;
-use space::Space;
 use std::fmt;
 use std::sync::Arc;
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
@@ -73,7 +75,7 @@ const NO_PORT: u32 = u32::MAX;
 
 /// The machine behind the protocol.
 pub struct Qtest {
-    space: Space,
+    space: AddressSpace,
     lines: Lines,
     vcpus: Vec<Vcpu>,
     /// Nanoseconds.
@@ -102,10 +104,10 @@ impl Qtest {
     /// # Errors
     /// [`ConfigError`] for a GIC that cannot be.
     pub fn with_config(config: VgicConfig) -> Result<Self, ConfigError> {
-        let ram = Arc::new(space::ram());
-        let (gic, vcpus) = Vgic::new(config, Arc::clone(&ram) as _, Arc::new(NobodySleeps))?;
+        let ram = Arc::new(address_space::ram());
+        let (gic, vcpus) = Vgic::new(config, Arc::clone(&ram) as _, Arc::new(NoKick))?;
         let lines = Lines::new(Arc::clone(&gic));
-        Ok(Self { space: Space::new(gic, ram), lines, vcpus, clock: 0 })
+        Ok(Self { space: AddressSpace::new(gic, ram), lines, vcpus, clock: 0 })
     }
 
     /// Lets every CPU take interrupts of all priorities and of all groups that software on it has: CPU interfaces come
@@ -207,9 +209,9 @@ impl fmt::Debug for Qtest {
 }
 
 /// No CPU executes, so none sleeps.
-struct NobodySleeps;
+struct NoKick;
 
-impl msi_types::Kick for NobodySleeps {
+impl msi_types::Kick for NoKick {
     fn kick(&self, _: msi_types::Cpu) {}
 }
 

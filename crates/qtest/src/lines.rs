@@ -36,7 +36,7 @@ enum Object {
 
 /// Lines that a script watches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Watched {
+enum WatchedLines {
     /// The inputs of one CPU, numbered from its IRQ on.
     InputsOf(usize),
     /// What the GIC asserts: IRQ of CPU n is line n, and its FIQ follows the IRQs of all CPUs.
@@ -50,7 +50,7 @@ enum Watched {
 /// What is driven, and what is watched.
 pub(super) struct Lines {
     gic: Arc<Vgic>,
-    intercepted: Option<(Object, Watched)>,
+    intercepted: Option<(Object, WatchedLines)>,
     /// The GIC's inputs that are asserted.
     asserted: Vec<u64>,
     /// Each CPU's inputs as last told, where they are watched.
@@ -87,7 +87,7 @@ impl Lines {
         let level = if level == 0 { Level::Low } else { Level::High };
         self.gic.set_line(line, level);
         let changed = self.remember(pin.number, level);
-        let watched = matches!(self.intercepted, Some((_, Watched::InputsOfGic)));
+        let watched = matches!(self.intercepted, Some((_, WatchedLines::InputsOfGic)));
         let number = usize::try_from(pin.number).unwrap_or(usize::MAX);
         Ok((changed && watched).then_some(match level {
             Level::High => IrqChange::Raised(number),
@@ -109,8 +109,8 @@ impl Lines {
     pub(super) fn changes_of_inputs(&mut self, vcpus: &mut [Vcpu]) -> Vec<IrqChange> {
         let cpus = vcpus.len();
         let (watched, first) = match self.intercepted {
-            Some((_, Watched::InputsOf(cpu))) => (cpu..cpu + 1, cpu),
-            Some((_, Watched::OutputsOfGic)) => (0..cpus, 0),
+            Some((_, WatchedLines::InputsOf(cpu))) => (cpu..cpu + 1, cpu),
+            Some((_, WatchedLines::OutputsOfGic)) => (0..cpus, 0),
             _ => return Vec::new(),
         };
         let first_fiq = watched.len();
@@ -153,15 +153,15 @@ impl Lines {
 }
 
 /// What an interception of an object watches, if the object has such lines.
-fn watched(object: Object, what: &Interception) -> Result<Watched, Mistake> {
+fn watched(object: Object, what: &Interception) -> Result<WatchedLines, Mistake> {
     match (object, what) {
-        (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(Watched::InputsOf(cpu)),
-        (Object::Gic, Interception::Inputs(_)) => Ok(Watched::InputsOfGic),
-        (Object::Gic, Interception::Outputs(Some(name))) if name == SYSBUS => Ok(Watched::OutputsOfGic),
+        (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(WatchedLines::InputsOf(cpu)),
+        (Object::Gic, Interception::Inputs(_)) => Ok(WatchedLines::InputsOfGic),
+        (Object::Gic, Interception::Outputs(Some(name))) if name == SYSBUS => Ok(WatchedLines::OutputsOfGic),
         (Object::Cpu(_), Interception::Outputs(Some(name))) if OF_CPUS.contains(&&**name) => {
-            Ok(Watched::Nothing)
+            Ok(WatchedLines::Nothing)
         }
-        (Object::Cpu(_) | Object::Gic, Interception::Outputs(None)) => Ok(Watched::Nothing),
+        (Object::Cpu(_) | Object::Gic, Interception::Outputs(None)) => Ok(WatchedLines::Nothing),
         (Object::Its, _) | (_, Interception::Outputs(Some(_))) => Err(Mistake::NoLines),
     }
 }

@@ -16,11 +16,11 @@ pub(super) enum Request {
     /// `writeb`, `writew`, `writel`, `writeq`: the low `bytes` of the value.
     Store { address: u64, bytes: usize, value: u64 },
     /// `read`, `b64read`.
-    Read { place: Place, form: Form },
+    Read { place: MemoryRange, form: Form },
     /// `write`, `b64write`.
-    Write { place: Place, data: Vec<u8> },
+    Write { place: MemoryRange, data: Vec<u8> },
     /// `memset`.
-    Fill { place: Place, byte: u8 },
+    Fill { place: MemoryRange, byte: u8 },
     /// `endianness`.
     Endianness,
     /// `clock_step`, in nanoseconds.
@@ -41,7 +41,7 @@ pub(super) enum Request {
 
 /// A range of memory. Both ends lie in the 64-bit address space; it may be empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct MemoryRange {
     /// Of the first byte.
     pub address: u64,
     /// At most [`MAX_BYTES`].
@@ -183,16 +183,16 @@ impl<'a> Words<'a> {
     }
 
     /// A range that may hold nothing.
-    fn place(&mut self) -> Result<Place, Mistake> {
+    fn place(&mut self) -> Result<MemoryRange, Mistake> {
         let address = self.address()?;
         let bytes = usize::try_from(self.number("the size")?).map_err(|_| Mistake::Size)?;
         if bytes > MAX_BYTES || address.checked_add((bytes as u64).saturating_sub(1)).is_none() {
             return Err(Mistake::Size);
         }
-        Ok(Place { address, bytes })
+        Ok(MemoryRange { address, bytes })
     }
 
-    fn some_place(&mut self) -> Result<Place, Mistake> {
+    fn some_place(&mut self) -> Result<MemoryRange, Mistake> {
         self.place().and_then(|place| if place.bytes == 0 { Err(Mistake::Size) } else { Ok(place) })
     }
 

@@ -109,8 +109,8 @@ impl fmt::Debug for Doorbells {
 mod tests {
     use super::*;
 
-    struct Taker(Delivery);
-    impl SignalMsi<DeviceId> for Taker {
+    struct FixedDelivery(Delivery);
+    impl SignalMsi<DeviceId> for FixedDelivery {
         fn signal_msi(&self, _from: DeviceId, _message: MsiMessage) -> Delivery {
             self.0
         }
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_message_to_nowhere_is_counted() {
         let mut bells = Doorbells::default();
-        bells.listen(0x40, Arc::new(Taker(Delivery::Pending)));
+        bells.listen(0x40, Arc::new(FixedDelivery(Delivery::Pending)));
         let send = |address| bells.signal_msi(DeviceId::new(1), MsiMessage { address, data: 0 });
         assert_eq!((send(0x44), send(0x40)), (Delivery::NoDoorbell, Delivery::Pending));
         assert_eq!((bells.unanswered(), bells.blocked()), (1, 0));
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_message_that_the_controller_drops_is_counted() {
         let mut bells = Doorbells::default();
-        bells.listen(0x40, Arc::new(Taker(Delivery::Blocked)));
+        bells.listen(0x40, Arc::new(FixedDelivery(Delivery::Blocked)));
         bells.signal_msi(DeviceId::new(1), MsiMessage { address: 0x40, data: 0 });
         assert_eq!(bells.blocked(), 1);
     }

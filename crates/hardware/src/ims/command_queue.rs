@@ -1,8 +1,8 @@
 //! A device that keeps its messages to itself: they change by commands, which take their time.
 
-use crate::bus::{AccessWidth, Device};
+use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
-use crate::pci::Fired;
+use crate::pci::Signalled;
 use crate::platform::CpuBus;
 use crate::ram::{Publication, Ram};
 use msi_types::{
@@ -79,10 +79,10 @@ pub struct QueueDevice {
     requester: RequesterId,
     ram: Arc<Ram>,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
 }
 
-struct State {
+struct QueueState {
     enabled: bool,
     queue: u64,
     head: u32,
@@ -104,7 +104,7 @@ impl QueueDevice {
         ram: Arc<Ram>,
         upstream: Arc<dyn SignalMsi<RequesterId>>,
     ) -> Self {
-        let state = State {
+        let state = QueueState {
             enabled: false,
             queue: 0,
             head: 0,
@@ -127,16 +127,16 @@ impl QueueDevice {
     }
 
     /// The device wants to send a message.
-    pub fn fire(&self, slot: u16) -> Fired {
+    pub fn signal(&self, slot: u16) -> Signalled {
         let mut state = lock(&self.state);
-        let State { enabled: true, entries, .. } = &mut *state else { return Fired::Off };
+        let QueueState { enabled: true, entries, .. } = &mut *state else { return Signalled::Off };
         match entries.get_mut(usize::from(slot)) {
-            Some(Entry { masked: false, message: Some(message), .. }) => Fired::Sent(self.send(*message)),
+            Some(Entry { masked: false, message: Some(message), .. }) => Signalled::Sent(self.send(*message)),
             Some(entry) => {
                 entry.waiting = true;
-                Fired::Held
+                Signalled::Held
             }
-            None => Fired::Off,
+            None => Signalled::Off,
         }
     }
 
@@ -145,7 +145,7 @@ impl QueueDevice {
     }
 
     /// Executes one command, unless one was refused.
-    fn step(&self, state: &mut State) {
+    fn step(&self, state: &mut QueueState) {
         if state.refused || state.head == state.tail {
             return;
         }
@@ -155,7 +155,7 @@ impl QueueDevice {
         }
     }
 
-    fn command(&self, state: &State) -> Option<(usize, Operation)> {
+    fn command(&self, state: &QueueState) -> Option<(usize, Operation)> {
         let at = place(state.queue, state.head)?;
         let load = |word: u64| self.ram.device_load64(at + word * 8);
         let [code, slot, ..] = load(0)?.to_le_bytes();
@@ -163,7 +163,7 @@ impl QueueDevice {
         Some((usize::from(slot), Operation::decode(code.into(), message)?))
     }
 
-    fn execute(&self, state: &mut State, slot: usize, operation: Operation) -> Option<()> {
+    fn execute(&self, state: &mut QueueState, slot: usize, operation: Operation) -> Option<()> {
         if let (Operation::Write(_), Some(left)) = (operation, state.refuse_in) {
             state.refuse_in = left.checked_sub(1);
             state.refuse_in?;
@@ -193,7 +193,7 @@ fn place(queue: u64, index: u32) -> Option<u64> {
     queue.checked_add(u64::from(index % CAPACITY) * COMMAND)
 }
 
-impl Device for QueueDevice {
+impl MmioDevice for QueueDevice {
     fn read(&self, offset: u64, _width: AccessWidth) -> u64 {
         let mut state = lock(&self.state);
         match offset {

@@ -1,8 +1,8 @@
 //! A device whose rings live in RAM, each with the message that tells of its work.
 
-use crate::bus::{AccessWidth, Device};
+use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
-use crate::pci::Fired;
+use crate::pci::Signalled;
 use crate::platform::CpuBus;
 use crate::ram::{Publication, Ram};
 use msi_types::{
@@ -34,10 +34,10 @@ pub struct RingDevice {
     requester: RequesterId,
     ram: Arc<Ram>,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
-    state: Mutex<State>,
+    state: Mutex<RingState>,
 }
 
-struct State {
+struct RingState {
     enabled: bool,
     rings: u64,
     /// By ring: work that nobody was told of yet.
@@ -55,26 +55,26 @@ impl RingDevice {
         ram: Arc<Ram>,
         upstream: Arc<dyn SignalMsi<RequesterId>>,
     ) -> Self {
-        let state = State { enabled: false, rings: 0, waiting: vec![false; rings.into()] };
+        let state = RingState { enabled: false, rings: 0, waiting: vec![false; rings.into()] };
         Self { requester, ram, upstream, state: Mutex::new(state) }
     }
 
     /// There is work on a ring.
-    pub fn fire(&self, ring: u16) -> Fired {
+    pub fn signal(&self, ring: u16) -> Signalled {
         let mut state = lock(&self.state);
         if !state.enabled {
-            return Fired::Off;
+            return Signalled::Off;
         }
         if let Some(message) = self.message(&state, ring.into()) {
-            return Fired::Sent(self.send(message));
+            return Signalled::Sent(self.send(message));
         }
         if let Some(waiting) = state.waiting.get_mut(usize::from(ring)) {
             *waiting = true;
         }
-        Fired::Held
+        Signalled::Held
     }
 
-    fn look(&self, state: &mut State) {
+    fn look(&self, state: &mut RingState) {
         for ring in 0..state.waiting.len() {
             if state.enabled
                 && state.waiting[ring]
@@ -87,7 +87,7 @@ impl RingDevice {
     }
 
     /// What an armed ring sends.
-    fn message(&self, state: &State, ring: usize) -> Option<MsiMessage> {
+    fn message(&self, state: &RingState, ring: usize) -> Option<MsiMessage> {
         let at = state.rings.checked_add(RING * u64::try_from(ring).ok()?)?;
         let second = self.ram.device_load64(at.checked_add(8)?)?;
         let data = u32::try_from(second & 0xffff_ffff).ok()?;
@@ -100,7 +100,7 @@ impl RingDevice {
     }
 }
 
-impl Device for RingDevice {
+impl MmioDevice for RingDevice {
     fn read(&self, offset: u64, _width: AccessWidth) -> u64 {
         let state = lock(&self.state);
         match offset {
@@ -231,7 +231,7 @@ impl MessageStore for RingStore {
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
         let _open = lock(&self.open);
-        change(&mut Update(self));
+        change(&mut RingUpdate(self));
         self.look();
         Ok(())
     }
@@ -250,9 +250,9 @@ impl Drop for RingStore {
     }
 }
 
-struct Update<'a>(&'a RingStore);
+struct RingUpdate<'a>(&'a RingStore);
 
-impl Slots for Update<'_> {
+impl Slots for RingUpdate<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.0.of_slot(slot).for_each(|ring| self.0.store(ring, message));
     }

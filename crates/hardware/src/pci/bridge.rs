@@ -3,7 +3,7 @@
 use crate::bus::AccessWidth;
 use crate::lock::lock;
 use crate::pci::config_bytes::ConfigBytes;
-use crate::pci::function::Upstream;
+use crate::pci::function::BridgeUpstream;
 use crate::pci::header;
 use crate::pci::segment::Segment;
 use msi_types::{RequesterId, SignalMsi};
@@ -32,7 +32,7 @@ impl Bridge {
         segment: &Segment,
         next: Arc<dyn SignalMsi<RequesterId>>,
     ) -> Arc<dyn SignalMsi<RequesterId>> {
-        Arc::new(Upstream { kind, secondary: Arc::clone(&segment.number), next })
+        Arc::new(BridgeUpstream { kind, secondary: Arc::clone(&segment.number), next })
     }
 
     /// A bridge from bus `primary` to `segment`, its bus numbers as firmware left them.

@@ -27,7 +27,7 @@ pub struct Found {
     pub requester: RequesterId,
     /// How it arrives at the host bridge.
     pub alias: RequesterId,
-    config: Arc<FunctionConfig>,
+    config: Arc<FunctionConfigSpace>,
     bars: [Option<Bar>; BARS],
 }
 
@@ -107,7 +107,7 @@ impl Scan<'_> {
         }
     }
 
-    fn function(&mut self, requester: RequesterId, alias: RequesterId, config: FunctionConfig) {
+    fn function(&mut self, requester: RequesterId, alias: RequesterId, config: FunctionConfigSpace) {
         config.write16(header::COMMAND, 0);
         let mut bars = [None; BARS];
         let mut index = 0;
@@ -125,7 +125,7 @@ impl Scan<'_> {
         self.found.push(found);
     }
 
-    fn bridge(&mut self, primary: u8, alias: Option<RequesterId>, config: &FunctionConfig) {
+    fn bridge(&mut self, primary: u8, alias: Option<RequesterId>, config: &FunctionConfigSpace) {
         let [_, left, ..] = config.read32(header::BUS_NUMBERS).to_le_bytes();
         // What firmware left is kept where it makes sense: requester IDs depend on it.
         let secondary = if left > primary { left } else { self.next_bus.saturating_add(1) };
@@ -153,10 +153,10 @@ impl Scan<'_> {
         Some(base)
     }
 
-    fn config(&self, requester: RequesterId) -> FunctionConfig {
+    fn config(&self, requester: RequesterId) -> FunctionConfigSpace {
         let first = RequesterId::pci(self.buses.first, 0, 0);
         let index = u64::from(requester.get()) - u64::from(first.get());
-        FunctionConfig { bus: self.bus.clone(), base: self.ecam + (index << 12) }
+        FunctionConfigSpace { bus: self.bus.clone(), base: self.ecam + (index << 12) }
     }
 }
 
@@ -200,7 +200,7 @@ impl Found {
 }
 
 /// Size of the region at a BAR (0 if there is none), and how many registers it takes. Decoding is off.
-fn size_of_bar(config: &FunctionConfig, index: usize) -> (u64, usize) {
+fn size_of_bar(config: &FunctionConfigSpace, index: usize) -> (u64, usize) {
     let Ok(index) = u16::try_from(index) else { return (0, 1) };
     let register = header::BAR0 + index * 4;
     config.write32(register, u32::MAX);
@@ -217,13 +217,13 @@ fn size_of_bar(config: &FunctionConfig, index: usize) -> (u64, usize) {
     (mask.wrapping_neg(), 2)
 }
 
-fn is_conventional(config: &FunctionConfig) -> bool {
+fn is_conventional(config: &FunctionConfigSpace) -> bool {
     let express = capabilities(config).find(|found| found.id == header::EXPRESS);
     let port = express.map(|found| config.read16(found.offset + header::EXPRESS_FLAGS) >> 4 & 0xf);
     port == Some(header::PORT_TO_CONVENTIONAL)
 }
 
-fn open_window(config: &FunctionConfig, base: u64, last: u64) {
+fn open_window(config: &FunctionConfigSpace, base: u64, last: u64) {
     let field = |address: u64| low(address) >> 16 & 0xfff0;
     config.write32(header::PREFETCHABLE, field(last) << 16 | field(base));
     config.write32(header::PREFETCHABLE_UPPER, low(base >> 32));
@@ -237,12 +237,12 @@ fn low(value: u64) -> u32 {
 
 /// One function's configuration space, by ECAM.
 #[derive(Debug)]
-struct FunctionConfig {
+struct FunctionConfigSpace {
     bus: CpuBus,
     base: u64,
 }
 
-impl FunctionConfig {
+impl FunctionConfigSpace {
     fn read(&self, offset: u16, width: AccessWidth) -> u32 {
         u32::try_from(self.bus.read(self.base + u64::from(offset), width)).unwrap_or(u32::MAX)
     }
@@ -252,7 +252,7 @@ impl FunctionConfig {
     }
 }
 
-impl ConfigSpace for FunctionConfig {
+impl ConfigSpace for FunctionConfigSpace {
     fn read8(&self, offset: u16) -> u8 {
         u8::try_from(self.read(offset, AccessWidth::Byte)).unwrap_or(u8::MAX)
     }
@@ -307,7 +307,8 @@ mod tests {
     use super::*;
     use crate::bus::Bus;
     use crate::pci::{
-        Bridge, BridgeKind, Company, DevFn, Function, FunctionPlan, HostBridge, Segment, StorePlan,
+        Bridge, BridgeKind, DevFn, DeviceFunctions, Function, FunctionConfig, HostBridge, Segment,
+        StoreConfig,
     };
     use crate::platform::MachinePlatform;
     use crate::ram::{Caches, Ram};
@@ -335,9 +336,9 @@ mod tests {
     }
 
     fn plug(segment: &mut Segment, at: DevFn, upstream: &Arc<dyn SignalMsi<RequesterId>>) {
-        let store = StorePlan::Msix { vectors: 4, table_bar: 0, pba_bar: 2 };
-        let plan = FunctionPlan { store, at, company: Company::Alone };
-        segment.plug(at, Arc::new(Function::new(plan, segment, Arc::clone(upstream))));
+        let store = StoreConfig::Msix { vectors: 4, table_bar: 0, pba_bar: 2 };
+        let config = FunctionConfig { store, at, functions_in_device: DeviceFunctions::One };
+        segment.plug(at, Arc::new(Function::new(config, segment, Arc::clone(upstream))));
     }
 
     /// A function on the root bus, and two behind a bridge whose bus numbers firmware left at `secondary`.
@@ -398,7 +399,7 @@ mod tests {
             })
             .unwrap();
         store.set_enabled(true).unwrap();
-        function.fire(2);
+        function.signal(2);
         assert_eq!(*recorder.0.lock().unwrap(), [(last.alias, message)]);
         drop(bus);
     }

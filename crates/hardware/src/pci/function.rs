@@ -4,7 +4,7 @@ use crate::bus::AccessWidth;
 use crate::lock::lock;
 use crate::pci::config_bytes::ConfigBytes;
 use crate::pci::header;
-use crate::pci::message_store::{MsiCapability, MsixCapability, Outcome, StorePlan};
+use crate::pci::message_store::{MsiCapability, MsixCapability, SignalAction, StoreConfig};
 use crate::pci::segment::{BusNumber, DevFn};
 use crate::pci::{BridgeKind, Segment};
 use msi_types::pci::msix;
@@ -28,7 +28,7 @@ const NOWHERE: u64 = u64::MAX;
 
 /// What became of a wish to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fired {
+pub enum Signalled {
     /// The message went out.
     Sent(Delivery),
     /// It waits behind a mask, and goes out when that is cleared.
@@ -39,31 +39,31 @@ pub enum Fired {
 
 /// Whether a function is alone in its device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Company {
+pub enum DeviceFunctions {
     /// It is function 0, and the only one.
-    Alone,
+    One,
     /// The device has several functions.
-    Several,
+    Multiple,
 }
 
 /// What a function is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FunctionPlan {
+pub struct FunctionConfig {
     /// Its message store.
-    pub store: StorePlan,
+    pub store: StoreConfig,
     /// Its place on its bus.
     pub at: DevFn,
     /// What its header says of the device.
-    pub company: Company,
+    pub functions_in_device: DeviceFunctions,
 }
 
 /// A PCI function that can do nothing but interrupt.
 pub struct Function {
-    plan: FunctionPlan,
+    config: FunctionConfig,
     number: Arc<BusNumber>,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
     bars: Bars,
-    state: Mutex<State>,
+    state: Mutex<FunctionState>,
 }
 
 /// Where each BAR answers; what configuration space says, in a form that needs no lock.
@@ -72,7 +72,7 @@ struct Bars {
     bases: [AtomicU64; BARS],
 }
 
-struct State {
+struct FunctionState {
     config: ConfigBytes,
     store: Store,
     plugged: bool,
@@ -86,63 +86,63 @@ enum Store {
 
 impl Function {
     /// A function on `segment`, whose messages go `upstream`.
-    pub fn new(plan: FunctionPlan, segment: &Segment, upstream: Arc<dyn SignalMsi<RequesterId>>) -> Self {
-        let sizes = bar_sizes(plan.store);
+    pub fn new(config: FunctionConfig, segment: &Segment, upstream: Arc<dyn SignalMsi<RequesterId>>) -> Self {
+        let sizes = bar_sizes(config.store);
         Self {
-            plan,
+            config,
             number: Arc::clone(&segment.number),
             upstream,
             bars: Bars { sizes, bases: [const { AtomicU64::new(NOWHERE) }; BARS] },
-            state: Mutex::new(State::reset(plan, &sizes)),
+            state: Mutex::new(FunctionState::reset(config, &sizes)),
         }
     }
 
     /// What kind of message store it has.
-    pub fn store(&self) -> StorePlan {
-        self.plan.store
+    pub fn store(&self) -> StoreConfig {
+        self.config.store
     }
 
     /// Who it is on its bus.
     pub fn requester(&self) -> RequesterId {
-        self.number.requester(self.plan.at)
+        self.number.requester(self.config.at)
     }
 
     /// Its place on its bus.
     pub fn place(&self) -> DevFn {
-        self.plan.at
+        self.config.at
     }
 
     /// Sends the message of vector `index`, or notes that it is to be sent.
-    pub fn fire(&self, index: u16) -> Fired {
+    pub fn signal(&self, index: u16) -> Signalled {
         let mut state = lock(&self.state);
         if !state.may_send() {
-            return Fired::Off;
+            return Signalled::Off;
         }
-        let State { config, store, .. } = &mut *state;
+        let FunctionState { config, store, .. } = &mut *state;
         let outcome = match store {
-            Store::Msi(capability) => capability.fire(config, index),
-            Store::Msix(capability) => capability.fire(config, index),
-            Store::None => Outcome::Off,
+            Store::Msi(capability) => capability.signal(config, index),
+            Store::Msix(capability) => capability.signal(config, index),
+            Store::None => SignalAction::Off,
         };
         // The lock is held until the message has arrived: a mask that software wrote and read back holds.
         match outcome {
-            Outcome::Send(message) => Fired::Sent(self.send(message)),
-            Outcome::Held => Fired::Held,
-            Outcome::Off => Fired::Off,
+            SignalAction::Send(message) => Signalled::Sent(self.send(message)),
+            SignalAction::Held => Signalled::Held,
+            SignalAction::Off => Signalled::Off,
         }
     }
 
     /// Takes the function out of its slot. Nobody answers there; what waited behind a mask is gone.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
-        *state = State { plugged: false, ..State::reset(self.plan, &self.bars.sizes) };
+        *state = FunctionState { plugged: false, ..FunctionState::reset(self.config, &self.bars.sizes) };
         self.bars.follow(&state);
     }
 
     /// Puts it back, reset.
     pub fn plug(&self) {
         let mut state = lock(&self.state);
-        *state = State::reset(self.plan, &self.bars.sizes);
+        *state = FunctionState::reset(self.config, &self.bars.sizes);
         self.bars.follow(&state);
     }
 
@@ -154,7 +154,8 @@ impl Function {
             .step_by(4)
             .map(|offset| (offset, state.config.load(offset, AccessWidth::Word)))
             .collect();
-        *state = State { plugged: state.plugged, ..State::reset(self.plan, &self.bars.sizes) };
+        *state =
+            FunctionState { plugged: state.plugged, ..FunctionState::reset(self.config, &self.bars.sizes) };
         for (offset, value) in header {
             state.config.write(offset, AccessWidth::Word, value);
         }
@@ -191,9 +192,9 @@ impl Function {
     pub fn region_read(&self, bar: u8, offset: u64) -> u32 {
         let mut state = lock(&self.state);
         let Store::Msix(capability) = &mut state.store else { return 0 };
-        match place(self.plan.store, bar, offset, capability.table_bytes()) {
-            Some(Place::Table(offset)) => capability.read_table(offset),
-            Some(Place::Pending(offset)) => capability.read_pending(offset),
+        match place(self.config.store, bar, offset, capability.table_bytes()) {
+            Some(BarWord::Table(offset)) => capability.read_table(offset),
+            Some(BarWord::Pending(offset)) => capability.read_pending(offset),
             None => 0,
         }
     }
@@ -202,7 +203,8 @@ impl Function {
     pub fn region_write(&self, bar: u8, offset: u64, value: u32) {
         let mut state = lock(&self.state);
         if let Store::Msix(capability) = &mut state.store
-            && let Some(Place::Table(offset)) = place(self.plan.store, bar, offset, capability.table_bytes())
+            && let Some(BarWord::Table(offset)) =
+                place(self.config.store, bar, offset, capability.table_bytes())
         {
             capability.write_table(offset, value);
         }
@@ -210,11 +212,11 @@ impl Function {
     }
 
     /// Sends what software's last write let through.
-    fn release(&self, state: &mut State) {
+    fn release(&self, state: &mut FunctionState) {
         if !state.may_send() {
             return;
         }
-        let State { config, store, .. } = state;
+        let FunctionState { config, store, .. } = state;
         let ready = match store {
             Store::Msi(capability) => capability.release(config),
             Store::Msix(capability) => capability.release(config),
@@ -230,12 +232,12 @@ impl Function {
     }
 }
 
-impl State {
-    fn reset(plan: FunctionPlan, sizes: &[u64; BARS]) -> Self {
+impl FunctionState {
+    fn reset(function: FunctionConfig, sizes: &[u64; BARS]) -> Self {
         let mut config = ConfigBytes::new();
         config.store(header::VENDOR, AccessWidth::Word, DEVICE << 16 | VENDOR);
         config.store(header::CLASS, AccessWidth::Word, CLASS);
-        if plan.company == Company::Several {
+        if function.functions_in_device == DeviceFunctions::Multiple {
             config.store(header::HEADER_TYPE, AccessWidth::Byte, u32::from(header::MULTI_FUNCTION));
         }
         let command = header::COMMAND_MEMORY | header::COMMAND_MASTER;
@@ -248,18 +250,18 @@ impl State {
         let express = config.add_capability(header::EXPRESS, 0x3c);
         let flags = header::PORT_ENDPOINT << 4 | 2;
         config.store(express + header::EXPRESS_FLAGS, AccessWidth::Half, u32::from(flags));
-        let store = match plan.store {
-            StorePlan::Msi { log2_vectors, address, masking } => {
+        let store = match function.store {
+            StoreConfig::Msi { log2_vectors, address, masking } => {
                 Store::Msi(MsiCapability::add(&mut config, (log2_vectors, address, masking)))
             }
-            StorePlan::Msix { vectors, table_bar, pba_bar } => {
+            StoreConfig::Msix { vectors, table_bar, pba_bar } => {
                 let table = msix::BarOffset::new().with_bir(table_bar & 7);
                 let behind = if pba_bar == table_bar { PBA_BEHIND_TABLE / 8 } else { 0 };
                 let behind = u32::try_from(behind).unwrap_or(0);
                 let pba = msix::BarOffset::new().with_bir(pba_bar & 7).with_offset_in_qwords(behind);
                 Store::Msix(MsixCapability::add(&mut config, vectors, table, pba))
             }
-            StorePlan::None => Store::None,
+            StoreConfig::None => Store::None,
         };
         Self { config, store, plugged: true }
     }
@@ -271,7 +273,7 @@ impl State {
 
 impl Bars {
     /// Takes over what configuration space says.
-    fn follow(&self, state: &State) {
+    fn follow(&self, state: &FunctionState) {
         let on = state.plugged && state.config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
         for ((index, size), base) in (0u16..).zip(self.sizes).zip(&self.bases) {
             let register = header::BAR0 + index * 4;
@@ -293,14 +295,14 @@ fn add_bar(config: &mut ConfigBytes, register: u16, size: u64) {
 }
 
 /// Sizes of the BARs by their first register's number; 0 = none. Powers of two.
-fn bar_sizes(plan: StorePlan) -> [u64; BARS] {
+fn bar_sizes(config: StoreConfig) -> [u64; BARS] {
     let mut sizes = [0; BARS];
     let mut grow = |bar: u8, size: u64| {
         if let Some(place) = sizes.get_mut(usize::from(bar)) {
             *place = size.max(*place);
         }
     };
-    if let StorePlan::Msix { table_bar, pba_bar, vectors } = plan {
+    if let StoreConfig::Msix { table_bar, pba_bar, vectors } = config {
         let table = (u64::from(vectors) * msix::ENTRY_SIZE).next_power_of_two().max(0x1000);
         grow(table_bar, if table_bar == pba_bar { 2 * PBA_BEHIND_TABLE } else { table });
         if table_bar != pba_bar {
@@ -310,30 +312,30 @@ fn bar_sizes(plan: StorePlan) -> [u64; BARS] {
     sizes
 }
 
-enum Place {
+enum BarWord {
     Table(u64),
     Pending(u64),
 }
 
 /// What lies at an offset of a BAR.
-fn place(plan: StorePlan, bar: u8, offset: u64, table_bytes: u64) -> Option<Place> {
-    let StorePlan::Msix { table_bar, pba_bar, .. } = plan else { return None };
+fn place(config: StoreConfig, bar: u8, offset: u64, table_bytes: u64) -> Option<BarWord> {
+    let StoreConfig::Msix { table_bar, pba_bar, .. } = config else { return None };
     if bar == table_bar && offset < table_bytes {
-        return Some(Place::Table(offset));
+        return Some(BarWord::Table(offset));
     }
     let start = if pba_bar == table_bar { PBA_BEHIND_TABLE } else { 0 };
-    (bar == pba_bar).then(|| offset.checked_sub(start).map(Place::Pending))?
+    (bar == pba_bar).then(|| offset.checked_sub(start).map(BarWord::Pending))?
 }
 
 /// Between a function and the host bridge: a bridge to conventional PCI takes over its functions' transactions and
 /// sends them on under its secondary bus's number, device and function 0.
-pub(super) struct Upstream {
+pub(super) struct BridgeUpstream {
     pub(super) kind: BridgeKind,
     pub(super) secondary: Arc<BusNumber>,
     pub(super) next: Arc<dyn SignalMsi<RequesterId>>,
 }
 
-impl SignalMsi<RequesterId> for Upstream {
+impl SignalMsi<RequesterId> for BridgeUpstream {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
         let from = match self.kind {
             BridgeKind::RootPort => from,
@@ -347,7 +349,7 @@ impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Function")
             .field("requester", &self.requester())
-            .field("plan", &self.plan)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
@@ -367,16 +369,17 @@ mod tests {
         }
     }
 
-    fn function(store: StorePlan) -> (Function, Arc<Recorder>) {
+    fn function(store: StoreConfig) -> (Function, Arc<Recorder>) {
         let recorder = Arc::new(Recorder::default());
-        let plan = FunctionPlan { store, at: DevFn::new(1, 0), company: Company::Alone };
-        let function = Function::new(plan, &Segment::new(0), Arc::clone(&recorder) as _);
+        let config =
+            FunctionConfig { store, at: DevFn::new(1, 0), functions_in_device: DeviceFunctions::One };
+        let function = Function::new(config, &Segment::new(0), Arc::clone(&recorder) as _);
         function.config_write(header::COMMAND, AccessWidth::Half, 6);
         (function, recorder)
     }
 
     fn msix() -> (Function, Arc<Recorder>) {
-        let (function, recorder) = function(StorePlan::Msix { vectors: 3, table_bar: 0, pba_bar: 2 });
+        let (function, recorder) = function(StoreConfig::Msix { vectors: 3, table_bar: 0, pba_bar: 2 });
         function.config_write(header::BAR0, AccessWidth::Word, 0x4000_0000);
         function.config_write(header::BAR0 + 8, AccessWidth::Word, 0x5000_0000);
         for (entry, data) in [(0, 0xa), (1, 0xb), (2, 0xc)] {
@@ -423,7 +426,7 @@ mod tests {
     fn an_entry_is_masked_after_reset_and_sends_when_unmasked() {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
-        assert_eq!(function.fire(1), Fired::Held);
+        assert_eq!(function.signal(1), Signalled::Held);
         assert_eq!(function.region_read(2, 0), 2);
         function.region_write(0, 16 + 12, 0);
         assert_eq!(sent(&recorder), [0xb]);
@@ -438,7 +441,7 @@ mod tests {
         }
         let masked = msix::Control::new().with_enable(true).with_function_mask(true);
         set_msix_control(&function, masked);
-        assert_eq!([function.fire(0), function.fire(2)], [Fired::Held; 2]);
+        assert_eq!([function.signal(0), function.signal(2)], [Signalled::Held; 2]);
         set_msix_control(&function, masked.with_function_mask(false));
         assert_eq!(sent(&recorder), [0xa, 0xc]);
     }
@@ -449,32 +452,32 @@ mod tests {
         set_msix_control(&function, msix::Control::new().with_enable(true));
         function.region_write(0, 12, 0);
         function.config_write(header::COMMAND, AccessWidth::Half, u32::from(header::COMMAND_MEMORY));
-        assert_eq!(function.fire(0), Fired::Off);
+        assert_eq!(function.signal(0), Signalled::Off);
         assert!(sent(&recorder).is_empty());
     }
 
     #[test]
     fn multi_msi_replaces_the_granted_bits_of_the_data() {
-        let plan =
-            StorePlan::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector };
-        let (function, recorder) = function(plan);
+        let config =
+            StoreConfig::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector };
+        let (function, recorder) = function(config);
         let at = capability(&function, 5);
         function.config_write(at + 0xc, AccessWidth::Half, 0x40);
         function.config_write(at + 2, AccessWidth::Half, 0x21);
-        assert_eq!(function.fire(3), Fired::Sent(Delivery::Pending));
-        assert_eq!(function.fire(6), Fired::Sent(Delivery::Pending));
+        assert_eq!(function.signal(3), Signalled::Sent(Delivery::Pending));
+        assert_eq!(function.signal(6), Signalled::Sent(Delivery::Pending));
         assert_eq!(sent(&recorder), [0x43, 0x42]);
     }
 
     #[test]
     fn a_masked_msi_vector_is_pending_until_unmasked() {
-        let plan =
-            StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector };
-        let (function, recorder) = function(plan);
+        let config =
+            StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector };
+        let (function, recorder) = function(config);
         let at = capability(&function, 5);
         function.config_write(at + 0x0c, AccessWidth::Word, 0xf);
         function.config_write(at + 2, AccessWidth::Half, 0x21);
-        assert_eq!(function.fire(2), Fired::Held);
+        assert_eq!(function.signal(2), Signalled::Held);
         assert_eq!(function.config_read(at + 0x10, AccessWidth::Word), 4);
         function.config_write(at + 0x0c, AccessWidth::Word, 0xb);
         assert_eq!(sent(&recorder), [2]);
@@ -485,7 +488,7 @@ mod tests {
         let (function, _) = msix();
         function.unplug();
         assert_eq!(function.config_read(0, AccessWidth::Half) & 0xffff, 0xffff);
-        assert_eq!(function.fire(0), Fired::Off);
+        assert_eq!(function.signal(0), Signalled::Off);
         function.plug();
         assert_eq!(function.config_read(header::COMMAND, AccessWidth::Half), 0);
         assert_eq!(function.region_read(0, 12), 1);

@@ -1,6 +1,6 @@
 //! A host bridge: configuration space by ECAM, a memory window, and the way of its functions' messages.
 
-use crate::bus::{AccessWidth, Device, Doorbells};
+use crate::bus::{AccessWidth, Doorbells, MmioDevice};
 use crate::pci::segment::{DevFn, Node, Segment};
 use crate::pci::{Bridge, Function};
 use gic_firmware::{BusRange, Region};
@@ -75,12 +75,12 @@ impl HostBridge {
     }
 
     /// The side that answers configuration accesses.
-    pub fn ecam(self: &Arc<Self>) -> Arc<dyn Device> {
+    pub fn ecam(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
         Arc::new(Ecam(Arc::clone(self)))
     }
 
     /// The side that answers in the memory window.
-    pub fn memory(self: &Arc<Self>) -> Arc<dyn Device> {
+    pub fn memory(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
         Arc::new(Memory(Arc::clone(self)))
     }
 
@@ -133,7 +133,7 @@ impl Ecam {
     }
 }
 
-impl Device for Ecam {
+impl MmioDevice for Ecam {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         let value = match self.node(offset) {
             Some((Node::Function(function), register)) => function.config_read(register, width),
@@ -155,7 +155,7 @@ impl Device for Ecam {
 
 struct Memory(Arc<HostBridge>);
 
-impl Device for Memory {
+impl MmioDevice for Memory {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         let address = self.0.windows.memory.base() + offset;
         let Some((function, bar, at)) = self.0.target(address) else { return width.mask() };

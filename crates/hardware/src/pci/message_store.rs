@@ -16,7 +16,7 @@ pub enum AddressWidth {
 
 /// What kind of message store a function has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StorePlan {
+pub enum StoreConfig {
     /// MSI with 2^`log2_vectors` vectors, at most 32.
     Msi {
         /// log2 of the vectors: 0 to 5.
@@ -39,7 +39,7 @@ pub enum StorePlan {
     None,
 }
 
-impl StorePlan {
+impl StoreConfig {
     /// How many messages the store holds or makes.
     pub const fn vectors(self) -> u16 {
         match self {
@@ -51,7 +51,7 @@ impl StorePlan {
 }
 
 /// What became of the wish to send.
-pub(super) enum Outcome {
+pub(super) enum SignalAction {
     /// This goes out.
     Send(MsiMessage),
     /// It waits behind a mask.
@@ -68,8 +68,8 @@ pub(super) struct MsiCapability {
 }
 
 impl MsiCapability {
-    pub(super) fn add(config: &mut ConfigBytes, plan: (u8, AddressWidth, msi_types::Masking)) -> Self {
-        let (log2_vectors, address, masking) = plan;
+    pub(super) fn add(config: &mut ConfigBytes, shape: (u8, AddressWidth, msi_types::Masking)) -> Self {
+        let (log2_vectors, address, masking) = shape;
         let control = msi::Control::new()
             .with_multiple_message_capable(log2_vectors.min(5))
             .with_address_64(address == AddressWidth::Bits64)
@@ -93,17 +93,17 @@ impl MsiCapability {
     }
 
     /// The function wants to send vector `index`.
-    pub(super) fn fire(self, config: &mut ConfigBytes, index: u16) -> Outcome {
+    pub(super) fn signal(self, config: &mut ConfigBytes, index: u16) -> SignalAction {
         let control = self.control(config);
         if !control.enable() {
-            return Outcome::Off;
+            return SignalAction::Off;
         }
         let index = msi::vector_data(0, control.multiple_message_enable(), index);
         if self.mask(config) & 1 << index != 0 {
             self.set_pending(config, self.pending(config) | 1 << index);
-            return Outcome::Held;
+            return SignalAction::Held;
         }
-        Outcome::Send(self.message(config, index))
+        SignalAction::Send(self.message(config, index))
     }
 
     /// What goes out now that software wrote to the capability.
@@ -174,19 +174,19 @@ impl MsixCapability {
     }
 
     /// The function wants to send vector `index`.
-    pub(super) fn fire(&mut self, config: &ConfigBytes, index: u16) -> Outcome {
+    pub(super) fn signal(&mut self, config: &ConfigBytes, index: u16) -> SignalAction {
         let control = self.control(config);
-        let Some(entry) = self.table.get(usize::from(index)) else { return Outcome::Off };
+        let Some(entry) = self.table.get(usize::from(index)) else { return SignalAction::Off };
         if !control.enable() {
-            return Outcome::Off;
+            return SignalAction::Off;
         }
         if control.function_mask() || masked(entry) {
             if let Some(word) = self.pending.get_mut(usize::from(index) / 64) {
                 *word |= 1 << (index % 64);
             }
-            return Outcome::Held;
+            return SignalAction::Held;
         }
-        Outcome::Send(message(entry))
+        SignalAction::Send(message(entry))
     }
 
     /// What goes out now that software wrote to the capability or the table.

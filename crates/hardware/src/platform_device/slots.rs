@@ -1,34 +1,34 @@
 //! One slot of a platform device: its messages, and what it has to say.
 
 use super::registers::{self, COMMIT, MASK};
-use super::{DataWidth, PlatformPlan};
+use super::{DataWidth, PlatformDeviceConfig};
 use crate::pci::AddressWidth;
 use msi_types::{MsiMessage, Rewrite, Trigger};
 
 /// A word of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct SlotWord {
     pub(super) slot: usize,
-    message: Which,
+    message: MessageIndex,
     /// Offset in the slot.
     word: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Which {
+enum MessageIndex {
     First,
     Second,
 }
 
-/// Which word of which slot.
-pub(super) fn place(offset: u64) -> Option<Place> {
+/// MessageIndex word of which slot.
+pub(super) fn place(offset: u64) -> Option<SlotWord> {
     let (message, base) = match offset {
-        registers::SECOND.. => (Which::Second, registers::SECOND),
-        _ => (Which::First, registers::SLOTS),
+        registers::SECOND.. => (MessageIndex::Second, registers::SECOND),
+        _ => (MessageIndex::First, registers::SLOTS),
     };
     let offset = offset.checked_sub(base)?;
     let slot = usize::try_from(offset / registers::SLOT_SIZE).ok()?;
-    Some(Place { slot, message, word: offset % registers::SLOT_SIZE })
+    Some(SlotWord { slot, message, word: offset % registers::SLOT_SIZE })
 }
 
 /// A slot.
@@ -48,7 +48,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// As it is after reset.
-    pub(super) fn new(plan: PlatformPlan) -> Self {
+    pub(super) fn new(plan: PlatformDeviceConfig) -> Self {
         let [first, second, staged] = [MsiMessage::default(); 3];
         let masked = plan.rewrite == Rewrite::Masked;
         Self { first, second, staged, masked, raised: false, told: false }
@@ -90,10 +90,10 @@ impl Slot {
         }
     }
 
-    pub(super) fn read(&self, place: Place) -> u32 {
+    pub(super) fn read(&self, place: SlotWord) -> u32 {
         let message = match place.message {
-            Which::First => self.first,
-            Which::Second => self.second,
+            MessageIndex::First => self.first,
+            MessageIndex::Second => self.second,
         };
         match place.word {
             registers::ADDRESS_LOW => message.address_low(),
@@ -104,12 +104,12 @@ impl Slot {
         }
     }
 
-    pub(super) fn write(&mut self, plan: PlatformPlan, place: Place, value: u32) {
+    pub(super) fn write(&mut self, plan: PlatformDeviceConfig, place: SlotWord, value: u32) {
         let message = match (place.message, plan.rewrite) {
-            (Which::Second, _) => &mut self.second,
-            (Which::First, Rewrite::Atomic64) => &mut self.staged,
-            (Which::First, Rewrite::AddressOnly) if place.word != registers::DATA => &mut self.staged,
-            (Which::First, _) => &mut self.first,
+            (MessageIndex::Second, _) => &mut self.second,
+            (MessageIndex::First, Rewrite::Atomic64) => &mut self.staged,
+            (MessageIndex::First, Rewrite::AddressOnly) if place.word != registers::DATA => &mut self.staged,
+            (MessageIndex::First, _) => &mut self.first,
         };
         match place.word {
             registers::ADDRESS_LOW => {
@@ -121,12 +121,12 @@ impl Slot {
             registers::DATA => {
                 message.data = if plan.data == DataWidth::Bits16 { value & 0xffff } else { value };
             }
-            registers::SLOT_CONTROL if place.message == Which::First => self.control(plan, value),
+            registers::SLOT_CONTROL if place.message == MessageIndex::First => self.control(plan, value),
             _ => {}
         }
     }
 
-    fn control(&mut self, plan: PlatformPlan, value: u32) {
+    fn control(&mut self, plan: PlatformDeviceConfig, value: u32) {
         self.masked = plan.rewrite == Rewrite::Masked && value & MASK != 0;
         match plan.rewrite {
             Rewrite::Atomic64 if value & COMMIT != 0 => self.first = self.staged,

@@ -104,7 +104,7 @@ impl MessageStore for PlatformStore {
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
         let _open = lock(&self.open);
-        let mut update = Update { store: self, failure: None };
+        let mut update = StoreUpdate { store: self, failure: None };
         change(&mut update);
         update.failure.map_or(Ok(()), Err)
     }
@@ -120,12 +120,12 @@ impl MessageStore for PlatformStore {
     }
 }
 
-struct Update<'a> {
+struct StoreUpdate<'a> {
     store: &'a PlatformStore,
     failure: Option<StoreError>,
 }
 
-impl Update<'_> {
+impl StoreUpdate<'_> {
     fn store(&mut self, area: u64, slot: u16, message: MsiMessage) {
         if self.failure.is_some() {
             return;
@@ -149,7 +149,7 @@ impl Update<'_> {
     }
 }
 
-impl Slots for Update<'_> {
+impl Slots for StoreUpdate<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.store(registers::SLOTS, slot, message);
     }

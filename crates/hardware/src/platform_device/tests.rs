@@ -6,9 +6,9 @@ use msi_types::MsiMessage;
 #[derive(Default)]
 struct Recorder(Mutex<Vec<(u64, u32)>>);
 
-struct Bus(Arc<Recorder>);
+struct TestBus(Arc<Recorder>);
 
-impl DeviceWrites for Bus {
+impl DeviceWrites for TestBus {
     fn write(&self, address: u64, data: u32) -> Written {
         lock(&self.0.0).push((address, data));
         Written::Message(Delivery::Pending)
@@ -17,16 +17,16 @@ impl DeviceWrites for Bus {
 
 const FIRST: MsiMessage = MsiMessage { address: 0x1_0000_0040, data: 0x2_0007 };
 
-fn device(plan: PlatformPlan) -> (PlatformDevice, Arc<Recorder>) {
+fn device(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<Recorder>) {
     let recorder = Arc::<Recorder>::default();
-    let doorbells = Arc::new(Doorbells::new(Arc::new(Bus(Arc::clone(&recorder)))));
-    let device = PlatformDevice::planned(DeviceId::new(1), plan, doorbells);
+    let doorbells = Arc::new(Doorbells::new(Arc::new(TestBus(Arc::clone(&recorder)))));
+    let device = PlatformDevice::with_config(DeviceId::new(1), plan, doorbells);
     write(&device, registers::CONTROL, 1);
     (device, recorder)
 }
 
 /// A device whose slot 0 is set up and open.
-fn open(plan: PlatformPlan) -> (PlatformDevice, Arc<Recorder>) {
+fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<Recorder>) {
     let (device, recorder) = device(plan);
     for (area, address) in [(registers::SLOTS, FIRST.address), (registers::SECOND, FIRST.address + 8)] {
         write(&device, area + registers::ADDRESS_LOW, low(address));
@@ -51,26 +51,27 @@ fn sent(recorder: &Recorder) -> Vec<(u64, u32)> {
 
 const UP: (u64, u32) = (FIRST.address, FIRST.data);
 const DOWN: (u64, u32) = (FIRST.address + 8, FIRST.data);
-const LEVEL: PlatformPlan = PlatformPlan { trigger: Trigger::Level, ..PlatformPlan::new(2) };
+const LEVEL: PlatformDeviceConfig =
+    PlatformDeviceConfig { trigger: Trigger::Level, ..PlatformDeviceConfig::new(2) };
 
 #[test]
 fn an_edge_is_sent_each_time() {
-    let (device, recorder) = open(PlatformPlan::new(2));
-    device.fire(0);
-    device.fire(0);
+    let (device, recorder) = open(PlatformDeviceConfig::new(2));
+    device.signal(0);
+    device.signal(0);
     assert_eq!(sent(&recorder), [UP, UP]);
 }
 
 #[test]
 fn a_level_is_told_once_until_it_falls_and_its_fall_is_told() {
     let (device, recorder) = open(LEVEL);
-    device.fire(0);
-    device.fire(0);
+    device.signal(0);
+    device.signal(0);
     assert_eq!(sent(&recorder), [UP]);
     write(&device, registers::LOWER, 0);
     write(&device, registers::LOWER, 0);
     assert_eq!(sent(&recorder), [DOWN]);
-    device.fire(0);
+    device.signal(0);
     assert_eq!(sent(&recorder), [UP]);
 }
 
@@ -79,12 +80,12 @@ fn a_level_that_fell_behind_its_mask_is_not_told_and_one_that_is_up_is_told_when
     let (device, recorder) = open(LEVEL);
     let control = registers::SLOTS + registers::SLOT_CONTROL;
     write(&device, control, registers::MASK);
-    assert_eq!(device.fire(0), Fired::Held);
+    assert_eq!(device.signal(0), Signalled::Held);
     write(&device, registers::LOWER, 0);
     write(&device, control, 0);
     assert_eq!(sent(&recorder), []);
     write(&device, control, registers::MASK);
-    device.fire(0);
+    device.signal(0);
     write(&device, control, 0);
     assert_eq!(sent(&recorder), [UP]);
 }
@@ -92,31 +93,34 @@ fn a_level_that_fell_behind_its_mask_is_not_told_and_one_that_is_up_is_told_when
 #[test]
 fn a_device_that_goes_lowers_its_level_first() {
     let (device, recorder) = open(LEVEL);
-    device.fire(0);
+    device.signal(0);
     device.unplug();
     assert_eq!(sent(&recorder), [UP, DOWN]);
     assert_eq!(device.read(registers::CONTROL, AccessWidth::Word), 0xffff_ffff);
     device.plug();
-    assert_eq!(device.fire(0), Fired::Off);
+    assert_eq!(device.signal(0), Signalled::Off);
 }
 
 #[test]
 fn narrow_slots_hold_what_they_have_bits_for() {
-    let narrow =
-        PlatformPlan { address: AddressWidth::Bits32, data: DataWidth::Bits16, ..PlatformPlan::new(1) };
+    let narrow = PlatformDeviceConfig {
+        address: AddressWidth::Bits32,
+        data: DataWidth::Bits16,
+        ..PlatformDeviceConfig::new(1)
+    };
     let (device, recorder) = open(narrow);
-    device.fire(0);
+    device.signal(0);
     assert_eq!(sent(&recorder), [(0x40, 7)]);
 }
 
 #[test]
 fn a_message_that_is_not_committed_is_not_sent() {
     for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly] {
-        let (device, recorder) = open(PlatformPlan { rewrite, ..PlatformPlan::new(1) });
+        let (device, recorder) = open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
         write(&device, registers::SLOTS + registers::ADDRESS_LOW, 0x80);
-        device.fire(0);
+        device.signal(0);
         write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::COMMIT);
-        device.fire(0);
+        device.signal(0);
         assert_eq!(sent(&recorder), [UP, (0x1_0000_0080, FIRST.data)], "{rewrite:?}");
     }
 }
@@ -124,8 +128,8 @@ fn a_message_that_is_not_committed_is_not_sent() {
 #[test]
 fn a_device_without_mask_bits_has_none() {
     for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never] {
-        let (device, _) = open(PlatformPlan { rewrite, ..PlatformPlan::new(1) });
+        let (device, _) = open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
         write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::MASK);
-        assert_eq!(device.fire(0), Fired::Sent(Delivery::Pending), "{rewrite:?}");
+        assert_eq!(device.signal(0), Signalled::Sent(Delivery::Pending), "{rewrite:?}");
     }
 }

@@ -12,7 +12,7 @@ use x86_irq::remapping::RemapMemory;
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, VectorDomain};
 
 /// The kernel, as the vector domain sees it.
-pub struct Kernel {
+pub struct X86Kernel {
     apics: Arc<LocalApics>,
     platform: Arc<MachinePlatform>,
     /// By CPU: it was asked to clean up.
@@ -21,7 +21,7 @@ pub struct Kernel {
     strays: AtomicU64,
 }
 
-impl Kernel {
+impl X86Kernel {
     /// A kernel on the CPUs of `apics`.
     pub fn new(apics: Arc<LocalApics>, platform: Arc<MachinePlatform>) -> Self {
         let cleanups = apics.cpus().map(|_| AtomicBool::new(false)).collect();
@@ -63,7 +63,7 @@ impl Kernel {
     }
 }
 
-impl Apic for Kernel {
+impl Apic for X86Kernel {
     fn send(&self, to: ApicId, vector: ApicVector) {
         let cpu = self.apics.cpus().find(|cpu| LocalApics::id(*cpu) == to.get());
         if let Some(cpu) = cpu {
@@ -95,20 +95,20 @@ impl Apic for Kernel {
     }
 }
 
-impl fmt::Debug for Kernel {
+impl fmt::Debug for X86Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kernel").field("apics", &self.apics).finish_non_exhaustive()
+        f.debug_struct("X86Kernel").field("apics", &self.apics).finish_non_exhaustive()
     }
 }
 
 /// A remapping table's memory: RAM into whose cached copies the unit does not look.
 #[derive(Debug)]
-pub struct TableMemory {
+pub struct RemapTableMemory {
     ram: Arc<Ram>,
     base: u64,
 }
 
-impl TableMemory {
+impl RemapTableMemory {
     /// A table at `base`.
     pub const fn new(ram: Arc<Ram>, base: u64) -> Self {
         Self { ram, base }
@@ -119,7 +119,7 @@ impl TableMemory {
     }
 }
 
-impl RemapMemory for TableMemory {
+impl RemapMemory for RemapTableMemory {
     fn read(&self, word: u32) -> u64 {
         self.ram.cpu_load64(self.place(word))
     }

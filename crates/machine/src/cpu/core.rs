@@ -1,7 +1,6 @@
 //! One CPU: its interface to the model, and its trap loop.
 
 use crate::oracle::{Clock, Routes};
-use crate::system::DirectLpi;
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::platform::{Executing, MachinePlatform};
 use gic_arch::icc::SysRegEncoding;
@@ -18,6 +17,12 @@ use vgic::{Sleep, Vcpu};
 /// The machine's GIC driver.
 pub(crate) type Gic = gic_driver::Gic<MachinePlatform>;
 
+/// The machine's ITS driver.
+pub(crate) type Its = gic_driver::Its<MachinePlatform>;
+
+/// The machine's driver of direct LPIs.
+pub(crate) type DirectLpi = gic_driver::DirectLpi<MachinePlatform>;
+
 thread_local! {
     /// When this thread's CPU last went to look for an interrupt.
     static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
@@ -30,7 +35,7 @@ pub(crate) fn looked_at() -> u64 {
 
 /// Interrupts that found no handler.
 #[derive(Debug, Default)]
-pub(crate) struct Unclaimed {
+pub(crate) struct UnhandledCounts {
     /// There never was one, or it had gone before the CPU looked.
     pub(crate) spurious: AtomicU64,
     /// It went while the interrupt was under way.
@@ -39,7 +44,7 @@ pub(crate) struct Unclaimed {
     gone_at: Mutex<HashMap<u32, u64>>,
 }
 
-impl Unclaimed {
+impl UnhandledCounts {
     /// The vector's handler is about to go.
     pub(crate) fn going(&self, vector: Vector) {
         lock(&self.gone_at).insert(vector.get(), u64::MAX);
@@ -58,20 +63,20 @@ impl Unclaimed {
     }
 }
 
-/// The books that CPUs write to.
+/// The records that CPUs write to.
 #[derive(Clone)]
-pub(crate) struct CpuBooks {
+pub(crate) struct CpuRecords {
     pub(crate) clock: Arc<Clock>,
-    pub(crate) unclaimed: Arc<Unclaimed>,
+    pub(crate) unhandled: Arc<UnhandledCounts>,
     pub(crate) routes: Arc<Routes>,
 }
 
-impl CpuBooks {
+impl CpuRecords {
     /// For `cpus` CPUs.
     pub(crate) fn new(cpus: usize) -> Self {
         let clock = Arc::<Clock>::default();
         let routes = Arc::new(Routes::new(Arc::clone(&clock), cpus));
-        Self { clock, unclaimed: Arc::default(), routes }
+        Self { clock, unhandled: Arc::default(), routes }
     }
 }
 
@@ -80,7 +85,7 @@ pub(crate) struct CpuCore {
     cpu: Cpu,
     vcpu: Mutex<Vcpu>,
     clock: Arc<Clock>,
-    unclaimed: Arc<Unclaimed>,
+    unhandled: Arc<UnhandledCounts>,
     routes: Arc<Routes>,
     /// Known once the drivers are up.
     interrupts: OnceLock<Arc<Interrupts>>,
@@ -101,9 +106,9 @@ impl SystemRegisters for Registers<'_> {
 }
 
 impl CpuCore {
-    pub(crate) fn new(cpu: Cpu, vcpu: Vcpu, books: &CpuBooks) -> Self {
-        let CpuBooks { clock, unclaimed, routes } = books.clone();
-        Self { cpu, vcpu: Mutex::new(vcpu), clock, unclaimed, routes, interrupts: OnceLock::new() }
+    pub(crate) fn new(cpu: Cpu, vcpu: Vcpu, records: &CpuRecords) -> Self {
+        let CpuRecords { clock, unhandled, routes } = records.clone();
+        Self { cpu, vcpu: Mutex::new(vcpu), clock, unhandled, routes, interrupts: OnceLock::new() }
     }
 
     /// Interrupts are dispatched by `interrupts` from now on.
@@ -152,7 +157,7 @@ impl CpuCore {
             route.dispatched(outcome);
         }
         if let Dispatched::Unhandled(why) = outcome {
-            self.unclaimed.count(vector, why);
+            self.unhandled.count(vector, why);
         }
         interface.end(acknowledged);
         true

@@ -4,46 +4,53 @@ use doorbell_hardware::lock::lock;
 use msi_types::{Cpu, Kick};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// A bed for each CPU.
+/// A waker for each CPU.
 #[derive(Debug)]
 pub(crate) struct Sleepers {
-    beds: Box<[Bed]>,
+    wakers: Box<[CpuWaker]>,
 }
 
 #[derive(Debug, Default)]
-struct Bed {
+struct CpuWaker {
     /// Somebody wants something of the CPU.
     called: Mutex<bool>,
-    bell: Condvar,
+    condvar: Condvar,
 }
 
 impl Sleepers {
     pub(crate) fn new(cpus: usize) -> Self {
-        Self { beds: (0..cpus).map(|_| Bed::default()).collect() }
+        Self { wakers: (0..cpus).map(|_| CpuWaker::default()).collect() }
     }
 
     /// Sleeps until `cpu` is called, or was since the last time.
     pub(crate) fn sleep(&self, cpu: Cpu) {
-        let Some(bed) = self.beds.get(cpu.index()) else { return };
-        let mut called = lock(&bed.called);
+        let Some(waker) = self.wakers.get(cpu.index()) else { return };
+        let mut called = lock(&waker.called);
         while !*called {
-            called = bed.bell.wait(called).unwrap_or_else(PoisonError::into_inner);
+            called = waker.condvar.wait(called).unwrap_or_else(PoisonError::into_inner);
         }
         *called = false;
     }
 
     /// Was `cpu` called since the last time?
     pub(crate) fn answer(&self, cpu: Cpu) -> bool {
-        self.beds.get(cpu.index()).is_some_and(|bed| std::mem::take(&mut *lock(&bed.called)))
+        self.wakers.get(cpu.index()).is_some_and(|waker| std::mem::take(&mut *lock(&waker.called)))
     }
 
     /// Calls `cpu`.
     pub(crate) fn call(&self, cpu: Cpu) {
-        if let Some(bed) = self.beds.get(cpu.index()) {
-            *lock(&bed.called) = true;
-            bed.bell.notify_one();
+        if let Some(waker) = self.wakers.get(cpu.index()) {
+            *lock(&waker.called) = true;
+            waker.condvar.notify_one();
         }
     }
+}
+
+/// Kicks nobody: for CPUs that poll.
+pub(crate) struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
 }
 
 impl Kick for Sleepers {

@@ -1,7 +1,8 @@
 //! Each CPU a thread of its own: the trap loop, and sleep.
 
-use super::{CpuCore, Sleepers};
-use crate::system::{Cpus, Work};
+use super::core::CpuCore;
+use super::sleepers::Sleepers;
+use super::work::{Cpus, Work};
 use doorbell_hardware::lock::lock;
 use msi_types::Cpu;
 use std::collections::VecDeque;

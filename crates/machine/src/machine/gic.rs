@@ -2,10 +2,11 @@
 
 use super::shared_interrupts;
 use super::{
-    BuildOptions, LpiDisabling, Refusal, SecurityView, Snooping, Space, TargetAddresses, controllers, itses,
+    AddressPlan, BuildOptions, LpiDisabling, Refusal, SecurityView, Snooping, TargetAddresses, controllers,
+    itses,
 };
-use crate::model::Model;
-use doorbell_hardware::bus::{AccessWidth, Bus, Device, DeviceWrites, Doorbells, Overlap, Written};
+use crate::model::GicModel;
+use doorbell_hardware::bus::{AccessWidth, Bus, DeviceWrites, Doorbells, MmioDevice, Overlap, Written};
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::{Affinity, gicr};
 use gic_firmware::{Coherence, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region};
@@ -28,7 +29,7 @@ pub(super) struct GicPlan {
 }
 
 impl GicPlan {
-    pub(super) fn claim(&self, space: &mut Space) -> Result<(), Overlap> {
+    pub(super) fn claim(&self, space: &mut AddressPlan) -> Result<(), Overlap> {
         for (name, region) in regions(&self.config, &self.its) {
             space.claim(&name, region)?;
         }
@@ -81,7 +82,7 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
 }
 
 /// Devices behind a pre-ITS window write to the ITS here.
-pub(super) fn note_windows(description: &Description, space: &mut Space) {
+pub(super) fn note_windows(description: &Description, space: &mut AddressPlan) {
     for (_, its, _) in itses(description) {
         if let Some(window) = &its.pre_its {
             let instead = "the machine's devices write to GITS_TRANSLATER instead";
@@ -185,7 +186,7 @@ fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> 
 }
 
 /// Lets the model answer on the bus.
-pub(crate) fn attach(model: &Arc<Model>, bus: &mut Bus) -> Result<(), Overlap> {
+pub(crate) fn attach(model: &Arc<GicModel>, bus: &mut Bus) -> Result<(), Overlap> {
     for region in model.with(|vgic| vgic.regions().to_vec()) {
         let addresses = &region.addresses;
         if let Some(claimed) = Region::new(addresses.start, addresses.end - addresses.start) {
@@ -197,7 +198,7 @@ pub(crate) fn attach(model: &Arc<Model>, bus: &mut Bus) -> Result<(), Overlap> {
 }
 
 /// Lets every ITS listen. Whatever else devices write goes to the model's registers or to RAM.
-pub(crate) fn doorbells(model: &Arc<Model>, ram: &Arc<Ram>) -> Doorbells {
+pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
     let writes = Arc::new(Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) });
     let mut doorbells = Doorbells::new(writes);
     for (index, its) in model.config().its.iter().enumerate() {
@@ -208,7 +209,7 @@ pub(crate) fn doorbells(model: &Arc<Model>, ram: &Arc<Ram>) -> Doorbells {
 
 /// Where devices' writes end that no ITS takes.
 struct Anywhere {
-    model: Arc<Model>,
+    model: Arc<GicModel>,
     ram: Arc<Ram>,
 }
 
@@ -226,11 +227,11 @@ impl DeviceWrites for Anywhere {
 
 /// A region of the model.
 struct Frames {
-    model: Arc<Model>,
+    model: Arc<GicModel>,
     base: u64,
 }
 
-impl Device for Frames {
+impl MmioDevice for Frames {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         // The bus passes on what the model claimed.
         self.model.with(|vgic| vgic.read(self.base + offset, width)).unwrap_or(width.mask())

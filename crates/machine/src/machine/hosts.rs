@@ -1,7 +1,7 @@
 //! PCI host bridges: where they answer, and who is behind them.
 
 use super::populate::{self, Candidates, Functions};
-use super::{BuildOptions, Host, Population, Refusal, Space};
+use super::{AddressPlan, BuildOptions, Host, Population, Refusal};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigSpace, Description, PciHost, Region};
@@ -24,7 +24,7 @@ pub(super) struct HostPlan {
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
-    space: &mut Space,
+    space: &mut AddressPlan,
 ) -> Result<Vec<HostPlan>, Refusal> {
     let mut plans = Vec::new();
     for (index, functions) in functions(description, options, space) {
@@ -42,7 +42,7 @@ pub(super) fn plan(
 fn functions(
     description: &Description,
     options: &BuildOptions,
-    space: &mut Space,
+    space: &mut AddressPlan,
 ) -> Vec<(usize, Functions)> {
     let hosts = description.hosts.iter().enumerate().filter(|(_, host)| host.status.is_enabled());
     let candidates = hosts.map(|(index, host)| {
@@ -88,7 +88,7 @@ fn described_ecam(host: &PciHost) -> Option<Region> {
 }
 
 /// Where firmware has it, else invented.
-fn ecam(host: &PciHost, buses: BusRange, space: &mut Space) -> Result<Region, Refusal> {
+fn ecam(host: &PciHost, buses: BusRange, space: &mut AddressPlan) -> Result<Region, Refusal> {
     let size = (u64::from(buses.last - buses.first) + 1) * BUS;
     let name = format!("{} ECAM", host.id);
     let described = described_ecam(host).and_then(|region| Region::new(region.base(), size));

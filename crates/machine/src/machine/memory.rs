@@ -1,6 +1,6 @@
 //! RAM: what firmware says, where it can be used; else invented.
 
-use super::{Refusal, Space};
+use super::{AddressPlan, Refusal};
 use gic_firmware::{Description, Region};
 
 /// Memory that the drivers' tables and the devices' mailboxes need in any case.
@@ -10,7 +10,7 @@ const INVENTED: u64 = 1 << 30;
 /// Beyond this a bank brings nothing but page tables.
 const MOST: u64 = 1 << 38;
 
-pub(super) fn plan(description: &Description, space: &mut Space) -> Result<Vec<Region>, Refusal> {
+pub(super) fn plan(description: &Description, space: &mut AddressPlan) -> Result<Vec<Region>, Refusal> {
     let mut regions = Vec::new();
     for stated in &description.memory {
         let Some(region) = Region::new(stated.base(), stated.size().min(MOST)) else { continue };

@@ -1,8 +1,8 @@
 //! Platform devices: everything outside of PCI that firmware leads to a controller.
 
-use super::{BuildOptions, Device, Population, Refusal, Space};
+use super::{AddressPlan, BuildOptions, MachineDevice, Population, Refusal};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
-use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformPlan};
+use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformDeviceConfig};
 use gic_firmware::{Description, MsiRouting, Region, Role, Route};
 use msi_types::{RequesterId, Trigger};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) struct DevicePlan {
     name: String,
     route: Route,
     registers: Region,
-    hardware: PlatformPlan,
+    hardware: PlatformDeviceConfig,
 }
 
 /// Plans every enabled device that takes part: once, or on a bus that is not PCI (`fsl-mc`) several
@@ -29,7 +29,7 @@ pub(super) struct DevicePlan {
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
-    space: &mut Space,
+    space: &mut AddressPlan,
 ) -> Result<Vec<DevicePlan>, Refusal> {
     let choice = options.controller;
     let mut plans: Vec<DevicePlan> = Vec::new();
@@ -63,17 +63,17 @@ pub(super) fn plan(
 }
 
 /// What the device at this place in the order is like.
-fn hardware(population: &Population, place: usize, compatible: &[String]) -> PlatformPlan {
+fn hardware(population: &Population, place: usize, compatible: &[String]) -> PlatformDeviceConfig {
     match population {
         Population::Chosen(endpoints) if !endpoints.devices.is_empty() => {
             let plan = endpoints.devices.iter().cycle().nth(place % endpoints.devices.len());
-            plan.copied().unwrap_or(PlatformPlan::new(SLOTS))
+            plan.copied().unwrap_or(PlatformDeviceConfig::new(SLOTS))
         }
         Population::Chosen(_) | Population::Usual => {
             let slots = SLOTS + u16::try_from(place % 4).unwrap_or(0) * 2;
             let is_level = compatible.iter().any(|name| name == LEVEL_SOURCE);
             let trigger = if is_level { Trigger::Level } else { Trigger::Edge };
-            PlatformPlan { trigger, ..PlatformPlan::new(slots) }
+            PlatformDeviceConfig { trigger, ..PlatformDeviceConfig::new(slots) }
         }
     }
 }
@@ -87,7 +87,7 @@ fn requesters(routing: &MsiRouting) -> Vec<RequesterId> {
 }
 
 /// In the device's own registers if they are large enough and nobody else's, else somewhere unused.
-fn registers(stated: &[Region], name: &str, space: &mut Space) -> Result<Region, Refusal> {
+fn registers(stated: &[Region], name: &str, space: &mut AddressPlan) -> Result<Region, Refusal> {
     let own = stated.iter().find(|region| region.size() >= platform_device::SIZE);
     let own = own.and_then(|region| Region::new(region.base(), platform_device::SIZE));
     match own.filter(|region| space.try_claim(name, *region)) {
@@ -101,12 +101,13 @@ pub(super) fn build(
     plans: Vec<DevicePlan>,
     doorbells: &Arc<Doorbells>,
     bus: &mut Bus,
-) -> Result<Vec<Device>, Overlap> {
+) -> Result<Vec<MachineDevice>, Overlap> {
     let mut devices = Vec::new();
     for DevicePlan { name, route, registers, hardware } in plans {
-        let hardware = Arc::new(PlatformDevice::planned(route.device_id, hardware, Arc::clone(doorbells)));
+        let hardware =
+            Arc::new(PlatformDevice::with_config(route.device_id, hardware, Arc::clone(doorbells)));
         bus.attach(&name, registers, Arc::clone(&hardware) as _)?;
-        devices.push(Device {
+        devices.push(MachineDevice {
             name,
             controller: route.controller,
             id: route.device_id,

@@ -8,7 +8,8 @@ pub(super) use chosen::place;
 use super::ControllerChoice;
 use doorbell_hardware::bus::Doorbells;
 use doorbell_hardware::pci::{
-    AddressWidth, Bridge, BridgeKind, Company, DevFn, Function, FunctionPlan, Segment, StorePlan, Translator,
+    AddressWidth, Bridge, BridgeKind, DevFn, DeviceFunctions, Function, FunctionConfig, Segment, StoreConfig,
+    Translator,
 };
 use gic_firmware::{BusRange, ControllerKind, Description, PciHost, Via};
 use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
@@ -27,21 +28,21 @@ const STATEMENTS: usize = 24;
 const FOUR_GIB: u64 = 1 << 32;
 
 /// The kinds of message stores, in the order in which functions get them.
-const STORES: [StorePlan; 7] = [
-    StorePlan::Msix { vectors: 8, table_bar: 0, pba_bar: 2 },
-    StorePlan::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector },
-    StorePlan::Msix { vectors: 5, table_bar: 0, pba_bar: 0 },
-    StorePlan::Msi { log2_vectors: 0, address: AddressWidth::Bits64, masking: Masking::None },
-    StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector },
-    StorePlan::Msix { vectors: 16, table_bar: 2, pba_bar: 4 },
-    StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::None },
+const STORES: [StoreConfig; 7] = [
+    StoreConfig::Msix { vectors: 8, table_bar: 0, pba_bar: 2 },
+    StoreConfig::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector },
+    StoreConfig::Msix { vectors: 5, table_bar: 0, pba_bar: 0 },
+    StoreConfig::Msi { log2_vectors: 0, address: AddressWidth::Bits64, masking: Masking::None },
+    StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector },
+    StoreConfig::Msix { vectors: 16, table_bar: 2, pba_bar: 4 },
+    StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::None },
 ];
 
 /// A host bridge's functions, planned.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
     /// By bus and place.
-    functions: BTreeMap<(u8, DevFn), StorePlan>,
+    functions: BTreeMap<(u8, DevFn), StoreConfig>,
     /// Buses behind bridges to conventional PCI.
     conventional: BTreeSet<u8>,
 }
@@ -92,11 +93,12 @@ impl Functions {
 
     fn plug_functions(&self, segment: &mut Segment, bus: u8, upstream: &Arc<dyn SignalMsi<RequesterId>>) {
         for (at, store) in self.on_bus(bus) {
-            let company = match self.on_bus(bus).filter(|(other, _)| other.device() == at.device()).count() {
-                1 => Company::Alone,
-                _ => Company::Several,
-            };
-            let plan = FunctionPlan { store, at, company };
+            let functions_in_device =
+                match self.on_bus(bus).filter(|(other, _)| other.device() == at.device()).count() {
+                    1 => DeviceFunctions::One,
+                    _ => DeviceFunctions::Multiple,
+                };
+            let plan = FunctionConfig { store, at, functions_in_device };
             segment.plug(at, Arc::new(Function::new(plan, segment, Arc::clone(upstream))));
         }
     }
@@ -161,13 +163,13 @@ impl Functions {
             .filter(|first| !self.functions.contains_key(first))
             .collect();
         for first in lacking {
-            self.functions.insert(first, StorePlan::None);
+            self.functions.insert(first, StoreConfig::None);
         }
     }
 
     fn add(&mut self, (requester, doorbell): Candidate) {
-        let fits = |store: &&StorePlan| {
-            doorbell < FOUR_GIB || !matches!(store, StorePlan::Msi { address: AddressWidth::Bits32, .. })
+        let fits = |store: &&StoreConfig| {
+            doorbell < FOUR_GIB || !matches!(store, StoreConfig::Msi { address: AddressWidth::Bits32, .. })
         };
         let mut stores = STORES.iter().filter(fits).cycle().skip(self.functions.len());
         let place = (requester.pci_bus(), DevFn::new(requester.pci_device(), requester.pci_function()));
@@ -176,7 +178,7 @@ impl Functions {
         }
     }
 
-    fn on_bus(&self, bus: u8) -> impl Iterator<Item = (DevFn, StorePlan)> {
+    fn on_bus(&self, bus: u8) -> impl Iterator<Item = (DevFn, StoreConfig)> {
         self.functions
             .iter()
             .filter(move |((other, _), _)| *other == bus)

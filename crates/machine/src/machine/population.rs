@@ -1,7 +1,7 @@
 //! What a machine's devices are like. Firmware says where they are, and whom they ring.
 
-use doorbell_hardware::pci::StorePlan;
-use doorbell_hardware::platform_device::PlatformPlan;
+use doorbell_hardware::pci::StoreConfig;
+use doorbell_hardware::platform_device::PlatformDeviceConfig;
 
 /// What a machine's devices are like.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -11,31 +11,31 @@ pub enum Population {
     #[default]
     Usual,
     /// Chosen devices.
-    Chosen(Endpoints),
+    Chosen(ChosenDevices),
 }
 
 /// Chosen devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Endpoints {
+pub struct ChosenDevices {
     /// PCI functions, dealt out to the host bridges in turn. Those that find no place are left out, with a note.
-    pub functions: Vec<PciEndpoint>,
+    pub functions: Vec<ChosenFunction>,
     /// What firmware's platform devices are like, in their order; from the start again where there are more of them. As
     /// usual if there is none.
-    pub devices: Vec<PlatformPlan>,
+    pub devices: Vec<PlatformDeviceConfig>,
 }
 
 /// A PCI function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PciEndpoint {
+pub struct ChosenFunction {
     /// Where it sits.
-    pub place: PciPlace,
+    pub place: FunctionPlacement,
     /// Its message store.
-    pub store: StorePlan,
+    pub store: StoreConfig,
 }
 
 /// Where a PCI function sits: at the next requester ID of that kind which firmware leads to a controller that takes part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PciPlace {
+pub enum FunctionPlacement {
     /// A device of its own on the root bus.
     Root,
     /// A further function of the device that was placed last.
@@ -48,18 +48,18 @@ pub enum PciPlace {
 
 /// A device of a machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Resident {
+pub struct DeviceInfo {
     /// The [`DeviceReport::id`](crate::DeviceReport::id) it will have.
     pub id: String,
     /// What it is like.
-    pub endpoint: Endpoint,
+    pub config: DeviceConfig,
 }
 
 /// What a device is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Endpoint {
+pub enum DeviceConfig {
     /// A PCI function.
-    Function(StorePlan),
+    Function(StoreConfig),
     /// A platform device.
-    Platform(PlatformPlan),
+    Platform(PlatformDeviceConfig),
 }

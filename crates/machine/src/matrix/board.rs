@@ -1,11 +1,10 @@
 //! A machine for trials: one root controller, one layer over it, an endpoint of each kind.
 
-use super::device::{Devices, Probed, Ways};
+use super::device::{DeviceUpstreams, Devices, Probed};
 use super::gic_root::GicHardware;
-use super::root::{CPUS, Driven, Root, RootHardware};
+use super::root::{BoardConfig, CPUS, Driven, Root, RootHardware};
 use super::x86_root::X86Hardware;
 use super::{Endpoint, Layer, Parent, World};
-use crate::migration::Migration;
 use doorbell_hardware::bus::Bus;
 use doorbell_hardware::iommu::{Iommu, IommuDriver};
 use doorbell_hardware::platform::MachinePlatform;
@@ -24,49 +23,17 @@ const RAM_SIZE: u64 = 64 << 20;
 /// x86's reserved region.
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
 
-/// Where a GIC's redistributors are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Spread {
-    /// One after the other.
-    Together,
-    /// The last one beyond the first 4 GiB.
-    #[cfg(test)]
-    FarApart,
-}
-
-/// What a board is like.
-#[derive(Clone, Copy)]
-pub(super) struct Plan {
-    pub(super) parent: Parent,
-    pub(super) layer: Layer,
-    pub(super) spread: Spread,
-    /// What the platform says it is.
-    pub(super) world: World,
-    /// What it is.
-    pub(super) reality: World,
-    /// Whether a GIC moves. (x86's APICs stay.)
-    pub(super) migration: Migration,
-}
-
-impl Plan {
-    /// A platform that tells the truth about itself, where nothing moves.
-    pub(super) fn new(parent: Parent, layer: Layer, world: World) -> Self {
-        let (spread, migration) = (Spread::Together, Migration::Never);
-        Self { parent, layer, spread, world, reality: world, migration }
-    }
-}
-
 /// What a bus with quirks makes of what devices write.
-type Bridge = Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
+type QuirkyBus = Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
 
 /// A bus with quirks: its hardware, and what the drivers know of it.
 pub(super) struct Quirks {
     pub(super) layer: ShimLayer,
-    pub(super) bridge: Bridge,
+    pub(super) bridge: QuirkyBus,
 }
 
 /// The layer of doorbell mappings, with what is below.
-type Mapping = Over<DoorbellMapping<IommuDriver>, dyn MsiParent>;
+type DoorbellLayer = Over<DoorbellMapping<IommuDriver>, dyn MsiParent>;
 
 /// The machine, up.
 pub(super) struct Board {
@@ -75,7 +42,7 @@ pub(super) struct Board {
     devices: Devices,
     root: Box<dyn Root>,
     /// The IOMMU and the layer that drives it, if there is one.
-    pub(super) mapping: Option<Arc<Mapping>>,
+    pub(super) mapping: Option<Arc<DoorbellLayer>>,
     pub(super) parent: Arc<dyn MsiParent>,
     pub(super) interrupts: Arc<Interrupts>,
     mode: DoorbellMode,
@@ -110,7 +77,7 @@ fn hypervisor(world: World, layer: Layer) -> Option<Hypervisor> {
 }
 
 impl Board {
-    pub(super) fn new(plan: Plan) -> Result<Self, String> {
+    pub(super) fn new(plan: BoardConfig) -> Result<Self, String> {
         let mode = match plan.parent {
             Parent::X86Vector => MESSAGES,
             Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => {
@@ -121,17 +88,17 @@ impl Board {
     }
 
     /// With an IOMMU that is not as usual, if there is one.
-    pub(super) fn with_mode(plan: Plan, mode: DoorbellMode) -> Result<Self, String> {
+    pub(super) fn with_mode(plan: BoardConfig, mode: DoorbellMode) -> Result<Self, String> {
         Self::build(plan, mode, None)
     }
 
     /// With a bus that has quirks, and the layer that knows of them.
     #[cfg(test)]
-    pub(super) fn with_quirks(plan: Plan, quirks: Quirks) -> Result<Self, String> {
+    pub(super) fn with_quirks(plan: BoardConfig, quirks: Quirks) -> Result<Self, String> {
         Self::build(plan, DoorbellMode::Identity, Some(quirks))
     }
 
-    fn build(plan: Plan, mode: DoorbellMode, quirks: Option<Quirks>) -> Result<Self, String> {
+    fn build(plan: BoardConfig, mode: DoorbellMode, quirks: Option<Quirks>) -> Result<Self, String> {
         let (shim, bridge) = quirks.map(|quirks| (quirks.layer, quirks.bridge)).unzip();
         let region = Region::new(RAM, RAM_SIZE).ok_or("RAM is beyond the address space")?;
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
@@ -149,7 +116,8 @@ impl Board {
             (World::GuestRemapped, Layer::Remapping) => Arc::new(Remapped(Arc::clone(&upstream))),
             (World::Guest | World::GuestRemapped, _) => Arc::new(Untranslated),
         };
-        let devices = Devices::new(Ways { bus: upstream, own }, &ram).ok_or("the bus does not fit")?;
+        let devices =
+            Devices::new(DeviceUpstreams { bus: upstream, own }, &ram).ok_or("the bus does not fit")?;
         let mut bus = Bus::default();
         hardware.claim(&mut bus).map_err(|error| error.to_string())?;
         devices.attach(&mut bus).map_err(|error| error.to_string())?;
@@ -243,7 +211,7 @@ impl Board {
 
     /// The model, if there is one.
     #[cfg(test)]
-    pub(super) fn model(&self) -> Option<&Arc<crate::model::Model>> {
+    pub(super) fn model(&self) -> Option<&Arc<crate::model::GicModel>> {
         self.root.model()
     }
 

@@ -5,7 +5,8 @@ use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
 use doorbell_hardware::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
 use doorbell_hardware::pci::enumerate::{FoundStore, enumerate};
 use doorbell_hardware::pci::{
-    AddressWidth, Company, DevFn, Fired, Function, FunctionPlan, HostBridge, Segment, StorePlan, Windows,
+    AddressWidth, DevFn, DeviceFunctions, Function, FunctionConfig, HostBridge, Segment, Signalled,
+    StoreConfig, Windows,
 };
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformStore};
@@ -49,21 +50,21 @@ impl Endpoint {
         RequesterId::pci(0, self.device(), 0)
     }
 
-    const fn store(self) -> StorePlan {
+    const fn store(self) -> StoreConfig {
         let address = AddressWidth::Bits64;
         match self {
-            Self::PciMsi => StorePlan::Msi { log2_vectors: 0, address, masking: Masking::None },
+            Self::PciMsi => StoreConfig::Msi { log2_vectors: 0, address, masking: Masking::None },
             Self::PciMultiMsi => {
-                StorePlan::Msi { log2_vectors: GROUP_LOG2, address, masking: Masking::PerVector }
+                StoreConfig::Msi { log2_vectors: GROUP_LOG2, address, masking: Masking::PerVector }
             }
-            Self::PciMsix => StorePlan::Msix { vectors: TABLE, table_bar: 0, pba_bar: 2 },
-            Self::ImsRing | Self::ImsQueue | Self::Platform | Self::Emulated => StorePlan::None,
+            Self::PciMsix => StoreConfig::Msix { vectors: TABLE, table_bar: 0, pba_bar: 2 },
+            Self::ImsRing | Self::ImsQueue | Self::Platform | Self::Emulated => StoreConfig::None,
         }
     }
 }
 
 /// Where the devices' messages go.
-pub(super) struct Ways {
+pub(super) struct DeviceUpstreams {
     /// Those whose stores the hypervisor sees, if there is one: PCI's own registers, and devices that it emulates.
     pub(super) bus: Arc<dyn SignalMsi<RequesterId>>,
     /// Those that devices keep elsewhere.
@@ -77,11 +78,11 @@ pub(super) struct Devices {
     queue: Arc<QueueDevice>,
     platform: Arc<PlatformDevice>,
     emulated: Arc<PlatformDevice>,
-    ways: Ways,
+    ways: DeviceUpstreams,
 }
 
 impl Devices {
-    pub(super) fn new(ways: Ways, ram: &Arc<Ram>) -> Option<Self> {
+    pub(super) fn new(ways: DeviceUpstreams, ram: &Arc<Ram>) -> Option<Self> {
         let own = |endpoint: Endpoint| (endpoint.requester(), Arc::clone(&ways.own));
         let (requester, upstream) = own(Endpoint::ImsRing);
         let ring = RingDevice::new(requester, RINGS, Arc::clone(ram), upstream);
@@ -97,7 +98,7 @@ impl Devices {
         let windows = self.host.windows();
         bus.attach("ECAM", windows.ecam, self.host.ecam())?;
         bus.attach("PCI memory", windows.memory, self.host.memory())?;
-        let devices: [(&str, u64, u64, Arc<dyn doorbell_hardware::bus::Device>); 4] = [
+        let devices: [(&str, u64, u64, Arc<dyn doorbell_hardware::bus::MmioDevice>); 4] = [
             ("rings", RING_REGISTERS, RingDevice::SIZE, Arc::clone(&self.ring) as _),
             ("queue", QUEUE_REGISTERS, QueueDevice::SIZE, Arc::clone(&self.queue) as _),
             ("platform device", PLATFORM_REGISTERS, platform_device::SIZE, Arc::clone(&self.platform) as _),
@@ -170,7 +171,7 @@ impl Devices {
 
 fn platform_device(endpoint: Endpoint, upstream: Arc<dyn SignalMsi<RequesterId>>) -> PlatformDevice {
     let requester = endpoint.requester();
-    let behind = Doorbells::new(Arc::new(Behind { requester, upstream }));
+    let behind = Doorbells::new(Arc::new(FixedRequester { requester, upstream }));
     PlatformDevice::new(DeviceId::new(requester.get()), PLATFORM, Arc::new(behind))
 }
 
@@ -182,7 +183,7 @@ fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge>
     let mut root = Segment::new(0);
     for endpoint in [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix] {
         let at = DevFn::new(endpoint.device(), 0);
-        let plan = FunctionPlan { store: endpoint.store(), at, company: Company::Alone };
+        let plan = FunctionConfig { store: endpoint.store(), at, functions_in_device: DeviceFunctions::One };
         root.plug(at, Arc::new(Function::new(plan, &root, Arc::clone(upstream))));
     }
     let windows = Windows {
@@ -194,12 +195,12 @@ fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge>
 }
 
 /// The bus, for a device that does not say who it is by itself.
-struct Behind {
+struct FixedRequester {
     requester: RequesterId,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
 }
 
-impl DeviceWrites for Behind {
+impl DeviceWrites for FixedRequester {
     fn write(&self, address: u64, data: u32) -> Written {
         Written::Message(self.upstream.signal_msi(self.requester, MsiMessage { address, data }))
     }
@@ -259,12 +260,12 @@ impl Probed {
     }
 
     /// A sender has something to say.
-    pub(super) fn fire(&self, sender: u16) -> Fired {
+    pub(super) fn signal(&self, sender: u16) -> Signalled {
         match &self.hardware {
-            Hardware::Function(function) => function.fire(sender),
-            Hardware::Ring(device) => device.fire(sender),
-            Hardware::Queue(device) => device.fire(sender),
-            Hardware::Platform(device) => device.fire(sender),
+            Hardware::Function(function) => function.signal(sender),
+            Hardware::Ring(device) => device.signal(sender),
+            Hardware::Queue(device) => device.signal(sender),
+            Hardware::Platform(device) => device.signal(sender),
         }
     }
 }

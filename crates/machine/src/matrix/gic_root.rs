@@ -1,13 +1,12 @@
 //! A GICv3 with one kind of doorbell.
 
 use super::Parent;
-use super::board::{Plan, Spread};
-use super::root::{CPUS, Driven, Root, RootHardware};
-use crate::cpu::{CpuBooks, CpuCore, Gic};
+use super::root::{BoardConfig, CPUS, Driven, RedistributorLayout, Root, RootHardware};
+use crate::cpu::{CpuCore, CpuRecords, DirectLpi, Gic, Its, NoKick};
 use crate::machine::gic;
 use crate::migration::{Migration, Migrator};
-use crate::model::Model;
-use crate::system::{DirectLpi, InTurn, Its};
+use crate::model::GicModel;
+use crate::system::SequentialCpus;
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::pci::Translator;
 use doorbell_hardware::platform::MachinePlatform;
@@ -18,8 +17,8 @@ use gic_driver::{
 };
 use irq_domain::Interrupts;
 use msi_types::{
-    BlockRequest, Cpu, DeviceId, Fit, Initially, Kick, MsiParent, RequesterId, Rewrite, Shape, SignalMsi,
-    Vector, WiredParent,
+    BlockRequest, Cpu, DeviceId, Fit, Initially, MsiParent, RequesterId, Rewrite, Shape, SignalMsi, Vector,
+    WiredParent,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -37,18 +36,18 @@ const NOBODY: RequesterId = RequesterId::new(0xff);
 /// The model, and its CPUs.
 pub(super) struct GicHardware {
     kind: Parent,
-    model: Arc<Model>,
+    model: Arc<GicModel>,
     vcpus: Vec<Vcpu>,
     ram: Arc<Ram>,
     migration: Migration,
 }
 
-fn redistributors(spread: Spread, usual: &VgicConfig) -> Vec<vgic::RedistributorRegion> {
+fn redistributors(spread: RedistributorLayout, usual: &VgicConfig) -> Vec<vgic::RedistributorRegion> {
     let all = usual.redistributors.clone();
     match spread {
-        Spread::Together => all,
+        RedistributorLayout::Together => all,
         #[cfg(test)]
-        Spread::FarApart => {
+        RedistributorLayout::FarApart => {
             let near =
                 all.iter().map(|region| vgic::RedistributorRegion { count: region.count - 1, ..*region });
             let far =
@@ -58,17 +57,10 @@ fn redistributors(spread: Spread, usual: &VgicConfig) -> Vec<vgic::Redistributor
     }
 }
 
-/// CPUs are looked after in turn.
-struct Attentive;
-
-impl Kick for Attentive {
-    fn kick(&self, _cpu: Cpu) {}
-}
-
 impl GicHardware {
     /// With the doorbells of `kind` and no others.
-    pub(super) fn new(plan: &Plan, ram: Arc<Ram>) -> Result<Self, String> {
-        let Plan { parent: kind, spread, migration, .. } = *plan;
+    pub(super) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
+        let BoardConfig { parent: kind, spread, migration, .. } = *plan;
         let mut config = VgicConfig::new(CPUS);
         config.redistributors = redistributors(spread, &config);
         match kind {
@@ -80,7 +72,7 @@ impl GicHardware {
         }
         config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
         let (model, vcpus) =
-            Model::new(config, Arc::clone(&ram), Arc::new(Attentive)).map_err(|error| error.to_string())?;
+            GicModel::new(config, Arc::clone(&ram), Arc::new(NoKick)).map_err(|error| error.to_string())?;
         Ok(Self { kind, model, vcpus, ram, migration })
     }
 
@@ -112,21 +104,21 @@ impl RootHardware for GicHardware {
     }
 
     fn drive(mut self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
-        let books = CpuBooks::new(self.vcpus.len());
+        let records = CpuRecords::new(self.vcpus.len());
         let vcpus = std::mem::take(&mut self.vcpus).into_iter().zip(0..);
-        let core = |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, &books);
+        let core = |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, &records);
         let cores: Vec<_> = vcpus.map(core).map(Arc::new).collect();
         let migrator = Migrator::new(self.migration, &self.model, &cores);
-        let cpus = InTurn::of(cores, migrator, platform);
+        let cpus = SequentialCpus::of(cores, migrator, platform);
         let gic = self.bring_up(platform, cpus.cores())?;
-        let doorbells = Doorbells::bring_up(self.kind, &gic)?;
+        let doorbells = MsiDriver::bring_up(self.kind, &gic)?;
         let parent = doorbells.parent();
         let wired: Arc<dyn WiredParent> = Arc::clone(&gic) as _;
         let root = GicRoot {
             #[cfg(test)]
             model: self.model,
             cpus,
-            books,
+            records,
             gic,
             doorbells,
         };
@@ -135,13 +127,13 @@ impl RootHardware for GicHardware {
 }
 
 /// The driver of the doorbells.
-enum Doorbells {
+enum MsiDriver {
     Its(Arc<Its>),
     DirectLpi(Arc<DirectLpi>),
     Spis(Arc<dyn MsiParent>),
 }
 
-impl Doorbells {
+impl MsiDriver {
     fn bring_up(kind: Parent, gic: &Arc<Gic>) -> Result<Self, String> {
         let failed = |error: &dyn ToString| error.to_string();
         match kind {
@@ -184,12 +176,12 @@ fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
 }
 
 struct GicRoot {
-    cpus: InTurn,
-    books: CpuBooks,
+    cpus: SequentialCpus,
+    records: CpuRecords,
     gic: Arc<Gic>,
-    doorbells: Doorbells,
+    doorbells: MsiDriver,
     #[cfg(test)]
-    model: Arc<Model>,
+    model: Arc<GicModel>,
 }
 
 impl GicRoot {
@@ -227,14 +219,14 @@ impl Root for GicRoot {
     }
 
     fn strays(&self) -> u64 {
-        let unclaimed = &self.books.unclaimed;
-        unclaimed.spurious.load(Ordering::Relaxed) + unclaimed.late.load(Ordering::Relaxed)
+        let unhandled = &self.records.unhandled;
+        unhandled.spurious.load(Ordering::Relaxed) + unhandled.late.load(Ordering::Relaxed)
     }
 
     fn kept(&self) -> Option<String> {
         match &self.doorbells {
-            Doorbells::Its(_) | Doorbells::DirectLpi(_) => self.kept_lpis(),
-            Doorbells::Spis(spis) => kept_spis(&**spis),
+            MsiDriver::Its(_) | MsiDriver::DirectLpi(_) => self.kept_lpis(),
+            MsiDriver::Spis(spis) => kept_spis(&**spis),
         }
     }
 
@@ -243,15 +235,15 @@ impl Root for GicRoot {
     }
 
     #[cfg(test)]
-    fn model(&self) -> Option<&Arc<Model>> {
+    fn model(&self) -> Option<&Arc<GicModel>> {
         Some(&self.model)
     }
 
     fn silent_fault(&self) -> Option<String> {
         match &self.doorbells {
-            Doorbells::Its(its) => its.faults().1.map(|fault| fault.to_string()),
-            Doorbells::DirectLpi(direct) => direct.take_fault().map(|fault| fault.to_string()),
-            Doorbells::Spis(_) => None,
+            MsiDriver::Its(its) => its.faults().1.map(|fault| fault.to_string()),
+            MsiDriver::DirectLpi(direct) => direct.take_fault().map(|fault| fault.to_string()),
+            MsiDriver::Spis(_) => None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the boards' controllers have in common.
 
+use super::{Layer, Parent, World};
+use crate::migration::Migration;
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use irq_domain::Interrupts;
@@ -8,6 +10,38 @@ use std::sync::Arc;
 
 /// CPUs of a board.
 pub(super) const CPUS: u16 = 3;
+
+/// Where a GIC's redistributors are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RedistributorLayout {
+    /// One after the other.
+    Together,
+    /// The last one beyond the first 4 GiB.
+    #[cfg(test)]
+    FarApart,
+}
+
+/// What a board is like.
+#[derive(Clone, Copy)]
+pub(super) struct BoardConfig {
+    pub(super) parent: Parent,
+    pub(super) layer: Layer,
+    pub(super) spread: RedistributorLayout,
+    /// What the platform says it is.
+    pub(super) world: World,
+    /// What it is.
+    pub(super) reality: World,
+    /// Whether a GIC moves. (x86's APICs stay.)
+    pub(super) migration: Migration,
+}
+
+impl BoardConfig {
+    /// A platform that tells the truth about itself, where nothing moves.
+    pub(super) fn new(parent: Parent, layer: Layer, world: World) -> Self {
+        let (spread, migration) = (RedistributorLayout::Together, Migration::Never);
+        Self { parent, layer, spread, world, reality: world, migration }
+    }
+}
 
 /// The hardware of a root controller, before there are drivers.
 pub(super) trait RootHardware {
@@ -55,7 +89,7 @@ pub(super) trait Root {
 
     /// The model that moves.
     #[cfg(test)]
-    fn model(&self) -> Option<&Arc<crate::model::Model>> {
+    fn model(&self) -> Option<&Arc<crate::model::GicModel>> {
         None
     }
 

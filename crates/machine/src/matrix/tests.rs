@@ -6,15 +6,15 @@ mod quirks;
 mod reasons;
 mod restore;
 
-use super::board::Spread;
+use super::root::RedistributorLayout;
 use super::trial::attempt;
 use super::*;
 use crate::migration::Migration;
 
 /// A platform that tells the truth about itself. Its controller moves all the time, as on all boards of these tests:
 /// nobody may notice. (Cells are tried where it stays, too.)
-fn plan(parent: Parent, layer: Layer, world: World) -> Plan {
-    Plan { migration: Migration::AtRandom { seed: 1 }, ..Plan::new(parent, layer, world) }
+fn plan(parent: Parent, layer: Layer, world: World) -> BoardConfig {
+    BoardConfig { migration: Migration::AtRandom { seed: 1 }, ..BoardConfig::new(parent, layer, world) }
 }
 
 fn board(parent: Parent, layer: Layer, world: World) -> Board {
@@ -83,8 +83,11 @@ fn every_cell_is_as_it_was_thought_through_where_the_controller_moves_all_the_ti
     for seed in 1..=2 {
         let moved = |cell: Cell| {
             let migration = Migration::AtRandom { seed };
-            let board =
-                Board::new(Plan { migration, ..Plan::new(cell.parent, cell.layer, cell.world) }).unwrap();
+            let board = Board::new(BoardConfig {
+                migration,
+                ..BoardConfig::new(cell.parent, cell.layer, cell.world)
+            })
+            .unwrap();
             let outcome = attempt(&board, cell.endpoint);
             assert!(board.migrated() > 4 || cell.parent == Parent::X86Vector, "{cell}");
             (cell, outcome)

@@ -4,7 +4,7 @@ use super::board::Board;
 use super::device::Probed;
 use super::root::CPUS;
 use super::{Endpoint, Outcome};
-use doorbell_hardware::pci::Fired;
+use doorbell_hardware::pci::Signalled;
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError};
 use msi_types::{Cpu, Delivery, MsiMessage};
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ const LIVES: usize = 2;
 
 /// Why a trial ended early.
 #[derive(Debug)]
-pub(super) enum Setback {
+pub(super) enum TrialError {
     /// The drivers said no.
     Refused(String),
     /// Something that was promised did not hold.
     Broken(String),
 }
 
-impl From<MsiDeviceError> for Setback {
+impl From<MsiDeviceError> for TrialError {
     fn from(error: MsiDeviceError) -> Self {
         match error {
             MsiDeviceError::Store(error) => Self::Broken(error.to_string()),
@@ -32,13 +32,13 @@ impl From<MsiDeviceError> for Setback {
     }
 }
 
-impl From<RequestError> for Setback {
+impl From<RequestError> for TrialError {
     fn from(error: RequestError) -> Self {
         Self::Broken(error.to_string())
     }
 }
 
-impl From<MoveError> for Setback {
+impl From<MoveError> for TrialError {
     fn from(error: MoveError) -> Self {
         match error {
             MoveError::Controller(refused) => Self::Refused(refused.to_string()),
@@ -53,16 +53,16 @@ pub(super) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
         let life = live(board, endpoint);
         board.settle();
         // Whether it was refused or not, nothing remains.
-        board.check_quiet().map_err(Setback::Broken).and(life)
+        board.check_quiet().map_err(TrialError::Broken).and(life)
     });
     match result {
         Ok(()) => Outcome::Works,
-        Err(Setback::Refused(reason)) => Outcome::Refused(reason),
-        Err(Setback::Broken(reason)) => Outcome::Broken(reason),
+        Err(TrialError::Refused(reason)) => Outcome::Refused(reason),
+        Err(TrialError::Broken(reason)) => Outcome::Broken(reason),
     }
 }
 
-fn live(board: &Board, endpoint: Endpoint) -> Result<(), Setback> {
+fn live(board: &Board, endpoint: Endpoint) -> Result<(), TrialError> {
     let mut trial = Trial::begin(board, endpoint)?;
     trial.deliver()?;
     trial.travel()?;
@@ -105,8 +105,8 @@ pub(super) struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Attaches the endpoint, allocates its vectors and requests them.
-    pub(super) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, Setback> {
-        let probed = board.probe(endpoint).map_err(Setback::Broken)?;
+    pub(super) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, TrialError> {
+        let probed = board.probe(endpoint).map_err(TrialError::Broken)?;
         let config = MsiDeviceConfig {
             name: endpoint.name(),
             requester: endpoint.requester(),
@@ -123,13 +123,13 @@ impl<'a> Trial<'a> {
         board: &'a Board,
         endpoint: Endpoint,
         device: &irq_domain::SharedDevice,
-    ) -> Result<Self, Setback> {
-        let probed = board.probe(endpoint).map_err(Setback::Broken)?;
+    ) -> Result<Self, TrialError> {
+        let probed = board.probe(endpoint).map_err(TrialError::Broken)?;
         let domain = device.domain(endpoint.name(), Arc::clone(&probed.found.store))?;
         Self::start(board, probed, domain)
     }
 
-    fn start(board: &'a Board, probed: Probed, device: MsiDevice) -> Result<Self, Setback> {
+    fn start(board: &'a Board, probed: Probed, device: MsiDevice) -> Result<Self, TrialError> {
         let (most, least) = probed.wanted();
         let all = device.allocate(probed.found.shape, most..=most);
         let granted = match all {
@@ -147,7 +147,7 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
-    fn request(&mut self, slot: u16) -> Result<(), Setback> {
+    fn request(&mut self, slot: u16) -> Result<(), TrialError> {
         let runs = Arc::clone(&self.runs);
         let handle = self.device.request(slot, "trial", move |context| runs.count(slot, context.cpu()))?;
         self.handles.insert(slot, handle);
@@ -155,35 +155,38 @@ impl<'a> Trial<'a> {
     }
 
     /// Each sender sends once, and its vector's handler runs once, where the vector is.
-    pub(super) fn deliver(&self) -> Result<(), Setback> {
+    pub(super) fn deliver(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
             let to = self.handles.get(&slot).map(IrqHandle::effective_affinity);
-            let to = to.ok_or_else(|| Setback::Broken(format!("sender {sender} has no vector")))?;
+            let to = to.ok_or_else(|| TrialError::Broken(format!("sender {sender} has no vector")))?;
             let mut expected = self.runs.read();
             if let Some(run) = expected.get_mut(usize::from(slot)).and_then(|runs| runs.get_mut(to.index())) {
                 *run += 1;
             }
             let strays = self.board.strays();
-            let fired = self.probed.fire(sender);
+            let fired = self.probed.signal(sender);
             self.board.settle();
             let found = self.runs.read();
-            if fired != Fired::Sent(Delivery::Pending) || found != expected || self.board.strays() != strays {
+            if fired != Signalled::Sent(Delivery::Pending)
+                || found != expected
+                || self.board.strays() != strays
+            {
                 let reason = format!("sender {sender} ({fired:?}) to CPU {to}: {found:?}, not {expected:?}");
-                return Err(Setback::Broken(reason));
+                return Err(TrialError::Broken(reason));
             }
         }
         Ok(())
     }
 
     /// All vectors go to each CPU in turn, and back.
-    pub(super) fn travel(&self) -> Result<(), Setback> {
+    pub(super) fn travel(&self) -> Result<(), TrialError> {
         for cpu in (0..CPUS.into()).chain([0]).map(Cpu::new) {
             for handle in self.handles.values() {
                 handle.set_affinity(cpu)?;
             }
             if let Some(handle) = self.handles.values().find(|handle| handle.effective_affinity() != cpu) {
-                return Err(Setback::Broken(format!("IRQ {} is not at CPU {cpu}", handle.irq())));
+                return Err(TrialError::Broken(format!("IRQ {} is not at CPU {cpu}", handle.irq())));
             }
             self.deliver()?;
         }
@@ -192,7 +195,7 @@ impl<'a> Trial<'a> {
 
     /// Moves one vector.
     #[cfg(test)]
-    pub(super) fn relocate(&self, slot: u16, cpu: u32) -> Result<(), Setback> {
+    pub(super) fn relocate(&self, slot: u16, cpu: u32) -> Result<(), TrialError> {
         if let Some(handle) = self.handles.get(&slot) {
             handle.set_affinity(Cpu::new(cpu))?;
         }
@@ -207,7 +210,7 @@ impl<'a> Trial<'a> {
 
     /// Its driver writes back what it held.
     #[cfg(test)]
-    pub(super) fn restore(&self) -> Result<(), Setback> {
+    pub(super) fn restore(&self) -> Result<(), TrialError> {
         Ok(self.device.restore()?)
     }
 
@@ -234,25 +237,25 @@ impl<'a> Trial<'a> {
     }
 
     /// What was sent before a move arrives once, before or after it.
-    fn overtake(&self) -> Result<(), Setback> {
+    fn overtake(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
             let Some(handle) = self.handles.get(&slot) else { continue };
             let count = handle.count();
             let to = Cpu::new((handle.effective_affinity().get() + 1) % u32::from(CPUS));
-            self.probed.fire(sender);
+            self.probed.signal(sender);
             handle.set_affinity(to)?;
             self.board.settle();
             if handle.count() != count + 1 {
                 let reason = format!("sent before a move: {} runs, not one", handle.count() - count);
-                return Err(Setback::Broken(reason));
+                return Err(TrialError::Broken(reason));
             }
         }
         self.deliver()
     }
 
     /// A vector goes, and two come: at its slot, and one that follows two CPUs at a slot that had none.
-    fn change(&mut self) -> Result<(), Setback> {
+    fn change(&mut self) -> Result<(), TrialError> {
         let last = self.handles.keys().last().copied().unwrap_or_default();
         self.handles.remove(&1);
         self.device.free(1)?;
@@ -269,34 +272,38 @@ impl<'a> Trial<'a> {
     }
 
     /// Tears everything down. A message that comes afterwards reaches nobody.
-    pub(super) fn end(self) -> Result<(), Setback> {
+    pub(super) fn end(self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         let messages: Vec<_> = slots.iter().filter_map(|slot| self.device.sent_message(*slot)).collect();
         let Self { board, probed, runs, handles, device } = self;
         drop(handles);
-        device.tear_down().map_err(|error| Setback::Broken(error.to_string()))?;
+        device.tear_down().map_err(|error| TrialError::Broken(error.to_string()))?;
         // Vectors that their CPUs have not cleaned up yet would be asked for again.
         board.settle();
         let before = runs.read();
         for sender in slots {
-            if probed.fire(sender) != Fired::Off {
-                return Err(Setback::Broken(format!("sender {sender} sends after the end")));
+            if probed.signal(sender) != Signalled::Off {
+                return Err(TrialError::Broken(format!("sender {sender} sends after the end")));
             }
         }
         messages.iter().try_for_each(|message| late(board, &probed, *message))?;
         let after = runs.read();
-        if before == after { Ok(()) } else { Err(Setback::Broken("a handler ran after the end".to_owned())) }
+        if before == after {
+            Ok(())
+        } else {
+            Err(TrialError::Broken("a handler ran after the end".to_owned()))
+        }
     }
 }
 
 /// The device writes a message that it stores no more. An IOMMU that maps doorbells stops it.
-fn late(board: &Board, probed: &Probed, message: MsiMessage) -> Result<(), Setback> {
+fn late(board: &Board, probed: &Probed, message: MsiMessage) -> Result<(), TrialError> {
     let stopped = board.stopped();
     board.devices().write(probed.endpoint, message);
     board.settle();
     match stopped {
         Some(before) if board.stopped() != Some(before + 1) => {
-            Err(Setback::Broken("the IOMMU let a message pass whose doorbell is unmapped".to_owned()))
+            Err(TrialError::Broken("the IOMMU let a message pass whose doorbell is unmapped".to_owned()))
         }
         _ => Ok(()),
     }

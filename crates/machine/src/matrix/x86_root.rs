@@ -5,7 +5,7 @@ use super::root::{CPUS, Driven, Root, RootHardware};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
-use doorbell_hardware::x86::{Chipset, Kernel, LocalApics, RemappingUnit, TableMemory};
+use doorbell_hardware::x86::{Chipset, LocalApics, RemapTableMemory, RemappingUnit, X86Kernel};
 use irq_domain::Interrupts;
 use msi_types::{Cpu, MsiParent, RequesterId, SignalMsi};
 use std::num::NonZeroU16;
@@ -43,7 +43,7 @@ impl RootHardware for X86Hardware {
 
     fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
         let Chipset { apics, remapping, ram } = &*self.chipset;
-        let kernel = Arc::new(Kernel::new(Arc::clone(apics), Arc::clone(platform)));
+        let kernel = Arc::new(X86Kernel::new(Arc::clone(apics), Arc::clone(platform)));
         let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
         let vectors = VectorDomain::new(VectorDomainConfig::new(cpus, Arc::clone(&kernel) as _));
         let vectors = Arc::new(vectors.map_err(|error| error.to_string())?);
@@ -74,12 +74,12 @@ fn remap(
     unit: &Arc<RemappingUnit>,
     ram: &Arc<Ram>,
     vectors: &Arc<VectorDomain>,
-) -> Result<Arc<RemappedVectors<TableMemory>>, String> {
+) -> Result<Arc<RemappedVectors<RemapTableMemory>>, String> {
     let size = TableSize::from_log2(TABLE_LOG2).ok_or("no such table")?;
     let base = ram.allocate(size.bytes(), size.bytes().max(0x1000)).ok_or("no memory for the table")?;
     let config =
         RemapTableConfig { size, mode: ApicMode::Xapic, compatibility: CompatibilityFormat::Blocked };
-    let table = RemapTable::new(config, TableMemory::new(Arc::clone(ram), base));
+    let table = RemapTable::new(config, RemapTableMemory::new(Arc::clone(ram), base));
     unit.set_table(table.address_register(base));
     let remapped = RemappedVectors::new(RemappedVectorsConfig {
         vectors: Arc::clone(vectors),
@@ -95,9 +95,9 @@ struct X86Root {
     #[cfg(test)]
     unit: Option<Arc<RemappingUnit>>,
     apics: Arc<LocalApics>,
-    kernel: Arc<Kernel>,
+    kernel: Arc<X86Kernel>,
     vectors: Arc<VectorDomain>,
-    remapped: Option<Arc<RemappedVectors<TableMemory>>>,
+    remapped: Option<Arc<RemappedVectors<RemapTableMemory>>>,
     /// By CPU: how many vectors were free at first.
     free: Vec<u32>,
     interrupts: OnceLock<Arc<Interrupts>>,

@@ -42,12 +42,12 @@ const CHUNK: usize = 0x8000;
 const TURNS: u32 = 10_000;
 
 /// Whoever answers lines of the protocol.
-trait Answers {
+trait QtestServer {
     /// What comes after `OK`.
     fn tell(&mut self, line: &str) -> Result<String, String>;
 }
 
-impl Answers for Qtest {
+impl QtestServer for Qtest {
     fn tell(&mut self, line: &str) -> Result<String, String> {
         accepted(line, &self.answer(line).reply.to_string())
     }
@@ -82,7 +82,7 @@ impl Qemu {
     }
 }
 
-impl Answers for Qemu {
+impl QtestServer for Qemu {
     fn tell(&mut self, line: &str) -> Result<String, String> {
         let mut reply = String::new();
         let told = writeln!(self.input, "{line}").and_then(|()| self.output.read_line(&mut reply));
@@ -114,9 +114,9 @@ pub(super) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
 /// One INT, and one SYNC: to be sampled in this order.
 fn probes(
     names: [&'static str; 2],
-    machine: impl Answers + 'static,
+    machine: impl QtestServer + 'static,
 ) -> Result<Vec<Probe>, (&'static str, String)> {
-    let mut its = Its { machine, at: 0 };
+    let mut its = ItsUnderTest { machine, at: 0 };
     its.boot().map_err(|reason| (names[0], reason))?;
     let its = Rc::new(RefCell::new(its));
     let same = Rc::clone(&its);
@@ -127,13 +127,13 @@ fn probes(
 }
 
 /// The ITS of a machine with QEMU's memory map.
-struct Its<M> {
+struct ItsUnderTest<M> {
     machine: M,
     /// The command that it is to execute next.
     at: u32,
 }
 
-impl<M: Answers> Its<M> {
+impl<M: QtestServer> ItsUnderTest<M> {
     /// Maps every event, and leaves a queue whose first half are INTs, one for each event, and the other SYNCs.
     fn boot(&mut self) -> Result<(), String> {
         self.write32(REDISTRIBUTOR + u64::from(gicr::WAKER.offset()), 0)?;

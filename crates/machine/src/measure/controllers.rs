@@ -4,7 +4,7 @@ use super::{MeasureError, Probe, Reference, each};
 use crate::cpu::CpuCore;
 use crate::embedded;
 use crate::machine::{BuildOptions, ControllerChoice, build};
-use crate::system::{Departure, InTurn, Moved, Powered, System, Unit, boot};
+use crate::system::{AffinityChange, Device, PoweredMachine, Removal, SequentialCpus, System, boot};
 use gic_firmware::devicetree;
 use msi_types::Cpu;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ const MACHINES: [(&str, ControllerChoice); 4] = [
 /// Moves, and messages, in one sample.
 const REPEATS: u32 = 16;
 
-type Sample = fn(&Bench, &Unit) -> Result<f64, String>;
+type Sample = fn(&Bench, &Device) -> Result<f64, String>;
 
 /// `setup-`, `move-` and `deliver-` with each controller.
 pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
@@ -41,7 +41,7 @@ struct Bench {
     system: System,
     cores: Vec<Arc<CpuCore>>,
     /// Which of the system's devices: one outside of PCI.
-    unit: usize,
+    device: usize,
 }
 
 impl Bench {
@@ -51,45 +51,46 @@ impl Bench {
         let description = devicetree::parse(embedded.dtb).map_err(|error| unusable(&error))?;
         let options = BuildOptions { controller: choice, ..BuildOptions::default() };
         let mut machine = build(&description, &options).map_err(|error| unusable(&error))?;
-        let powered = Powered::on(&mut machine);
-        let system = boot(machine, &powered, &InTurn::new(&powered))?;
-        let working = |unit: &Unit| !unit.is_pci() && !unit.vectors().is_empty();
-        let unit = system.units.iter().position(working).ok_or_else(|| unusable(&"no platform device"))?;
-        Ok(Self { choice, system, cores: powered.cores, unit })
+        let powered = PoweredMachine::on(&mut machine);
+        let system = boot(machine, &powered, &SequentialCpus::new(&powered))?;
+        let working = |device: &Device| !device.is_pci() && !device.vectors().is_empty();
+        let device =
+            system.devices.iter().position(working).ok_or_else(|| unusable(&"no platform device"))?;
+        Ok(Self { choice, system, cores: powered.cores, device })
     }
 
     fn probe(self: &Rc<Self>, what: &str, sample: Sample) -> Probe {
         let bench = Rc::clone(self);
         Probe::new(format!("{what}-{}", self.choice.name()), Reference::FetchOr, move || {
-            match bench.system.units.get(bench.unit) {
-                Some(unit) => sample(&bench, unit),
+            match bench.system.devices.get(bench.device) {
+                Some(device) => sample(&bench, device),
                 None => Err("the device is gone".to_owned()),
             }
         })
     }
 
     /// Nanoseconds for each vector.
-    fn set_up(&self, unit: &Unit) -> Result<f64, String> {
-        unit.remove(&self.system, Departure::Orderly);
+    fn set_up(&self, device: &Device) -> Result<f64, String> {
+        device.remove(&self.system, Removal::Orderly);
         let start = Instant::now();
-        unit.add(&self.system)?;
-        Ok(each(start.elapsed(), u32::try_from(unit.vectors().len()).unwrap_or(u32::MAX)))
+        device.add(&self.system)?;
+        Ok(each(start.elapsed(), u32::try_from(device.vectors().len()).unwrap_or(u32::MAX)))
     }
 
-    fn moves(_: &Self, unit: &Unit) -> Result<f64, String> {
+    fn moves(_: &Self, device: &Device) -> Result<f64, String> {
         let start = Instant::now();
         for round in 0..REPEATS {
-            if unit.move_vector(0, Cpu::new(round % 2))? != Moved::Done {
+            if device.move_vector(0, Cpu::new(round % 2))? != AffinityChange::Done {
                 return Err("a vector did not move".to_owned());
             }
         }
         Ok(each(start.elapsed(), REPEATS))
     }
 
-    fn deliveries(&self, unit: &Unit) -> Result<f64, String> {
+    fn deliveries(&self, device: &Device) -> Result<f64, String> {
         let to = Cpu::new(1);
-        unit.move_vector(0, to)?;
-        let (Some(vector), Some(core)) = (unit.vectors().first(), self.cores.get(to.index())) else {
+        device.move_vector(0, to)?;
+        let (Some(vector), Some(core)) = (device.vectors().first(), self.cores.get(to.index())) else {
             return Err("no vector".to_owned());
         };
         for core in &self.cores {
@@ -97,7 +98,7 @@ impl Bench {
         }
         let start = Instant::now();
         for _ in 0..REPEATS {
-            if !unit.send(vector) || !core.take_one() {
+            if !device.send(vector) || !core.take_one() {
                 return Err("a message was not delivered".to_owned());
             }
         }

@@ -20,10 +20,10 @@ const REPEATS: u32 = 4096;
 /// 64 vectors of one device in turn, on the CPU that they are for.
 pub(super) fn probe() -> Result<Probe, MeasureError> {
     let failed = |error: &dyn fmt::Display| MeasureError::Case(NAME.to_owned(), error.to_string());
-    let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)));
+    let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(IdleHost)));
     let interrupts = Arc::new(interrupts.map_err(|error| failed(&error))?);
     let requester = RequesterId::pci(1, 0, 0);
-    let (parent, store) = (Arc::new(Controller), Arc::new(Store));
+    let (parent, store) = (Arc::new(IdleParent), Arc::new(IdleStore));
     let config = MsiDeviceConfig { name: "device", requester, parent, store };
     let device = MsiDevice::attach(&interrupts, config).map_err(|error| failed(&error))?;
     let granted = device.allocate(Shape::Independent, VECTORS..=VECTORS).map_err(|error| failed(&error))?;
@@ -42,9 +42,9 @@ pub(super) fn probe() -> Result<Probe, MeasureError> {
     }))
 }
 
-struct Kernel;
+struct IdleHost;
 
-impl Host for Kernel {
+impl Host for IdleHost {
     fn current_cpu(&self) -> Option<Cpu> {
         None
     }
@@ -65,9 +65,9 @@ impl Host for Kernel {
 }
 
 /// A controller that has nothing to do.
-struct Controller;
+struct IdleParent;
 
-impl MsiParent for Controller {
+impl MsiParent for IdleParent {
     fn isolation(&self, _: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::NoController)
     }
@@ -106,16 +106,16 @@ impl MsiParent for Controller {
     }
 }
 
-struct Store;
-struct Open;
+struct IdleStore;
+struct IdleSlots;
 
-impl Slots for Open {
+impl Slots for IdleSlots {
     fn write(&mut self, _: u16, _: MsiMessage) {}
     fn mask(&mut self, _: u16) {}
     fn unmask(&mut self, _: u16) {}
 }
 
-impl MessageStore for Store {
+impl MessageStore for IdleStore {
     fn slots(&self) -> u16 {
         VECTORS
     }
@@ -129,7 +129,7 @@ impl MessageStore for Store {
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
-        change(&mut Open);
+        change(&mut IdleSlots);
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! From a device's message to the vCPU that takes it.
 
 use super::floors::{self, EventFd};
-use super::model::{LPIS, Mapping, Model, NOTHING, take};
+use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, take};
 use super::{MeasureError, Probe, Reference, each};
+use crate::cpu::NoKick;
 use crate::rng::Rng;
 use msi_types::{Cpu, Delivery, Kick};
 use std::sync::Arc;
@@ -16,22 +17,16 @@ const KICK: &str = "kick-asleep";
 /// The case that others are compared with.
 pub(super) const INJECT: &str = "inject-1";
 /// Devices with as many events as a chunk of the model's has, and devices with many more.
-const NARROW: Mapping = Mapping::new(2048, 5);
-const WIDE: Mapping = Mapping::new(32, 11);
+const NARROW: EventMapping = EventMapping::new(2048, 5);
+const WIDE: EventMapping = EventMapping::new(32, 11);
 
-struct NoKick;
+type GicWithCpus = (Arc<MeasuredGic>, Vec<Vcpu>);
 
-impl Kick for NoKick {
-    fn kick(&self, _: Cpu) {}
+fn model(name: &str, mapping: EventMapping, targets: u16) -> Result<GicWithCpus, MeasureError> {
+    made(name, MeasuredGic::mapped(mapping, targets, Arc::new(NoKick)))
 }
 
-type Made = (Arc<Model>, Vec<Vcpu>);
-
-fn model(name: &str, mapping: Mapping, targets: u16) -> Result<Made, MeasureError> {
-    made(name, Model::mapped(mapping, targets, Arc::new(NoKick)))
-}
-
-fn made(name: &str, model: Result<(Model, Vec<Vcpu>), String>) -> Result<Made, MeasureError> {
+fn made(name: &str, model: Result<(MeasuredGic, Vec<Vcpu>), String>) -> Result<GicWithCpus, MeasureError> {
     let (model, vcpus) = model.map_err(|reason| MeasureError::Case(name.to_owned(), reason))?;
     Ok((Arc::new(model), vcpus))
 }
@@ -41,9 +36,9 @@ pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(vec![
         inject_one()?,
         inject_fresh()?,
-        inject_random("inject-64k-random", NARROW, Found::Idle)?,
-        inject_random("inject-64k-random-pending", NARROW, Found::Pending)?,
-        inject_random("inject-64k-random-wide", WIDE, Found::Idle)?,
+        inject_random("inject-64k-random", NARROW, InitialState::Idle)?,
+        inject_random("inject-64k-random-pending", NARROW, InitialState::Pending)?,
+        inject_random("inject-64k-random-wide", WIDE, InitialState::Idle)?,
         two_threads()?,
         priorities()?,
         depth("inject-ack-depth-1", 1)?,
@@ -66,7 +61,7 @@ fn unless_pending(delivered: Delivery) -> Result<(), String> {
 }
 
 fn inject_one() -> Result<Probe, MeasureError> {
-    let (model, _vcpus) = model(INJECT, Mapping::new(1, 1), 1)?;
+    let (model, _vcpus) = model(INJECT, EventMapping::new(1, 1), 1)?;
     Ok(Probe::new(INJECT, Reference::FetchOr, move || {
         unless_pending(model.send(0, 0))?;
         Ok(timed(REPEATS, || {
@@ -79,7 +74,7 @@ fn inject_one() -> Result<Probe, MeasureError> {
 
 fn inject_fresh() -> Result<Probe, MeasureError> {
     let name = "inject-1-fresh";
-    let (model, mut vcpus) = model(name, Mapping::new(1, 6), 1)?;
+    let (model, mut vcpus) = model(name, EventMapping::new(1, 6), 1)?;
     Ok(Probe::new(name, Reference::FetchOr, move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         let (rounds, events) = (REPEATS / 64, 64);
@@ -98,12 +93,16 @@ fn inject_fresh() -> Result<Probe, MeasureError> {
 
 /// How a message finds its event.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum InitialState {
     Idle,
     Pending,
 }
 
-fn inject_random(name: &'static str, mapping: Mapping, found: Found) -> Result<Probe, MeasureError> {
+fn inject_random(
+    name: &'static str,
+    mapping: EventMapping,
+    found: InitialState,
+) -> Result<Probe, MeasureError> {
     let (model, mut vcpus) = model(name, mapping, 1)?;
     let events = 1u32 << mapping.event_bits;
     let mut order: Vec<_> =
@@ -116,8 +115,8 @@ fn inject_random(name: &'static str, mapping: Mapping, found: Found) -> Result<P
     Ok(Probe::new(name, Reference::FetchOr, move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         match found {
-            Found::Idle => empty(vcpu),
-            Found::Pending => {
+            InitialState::Idle => empty(vcpu),
+            InitialState::Pending => {
                 order.iter().try_for_each(|(device, event)| unless_pending(model.send(*device, *event)))?;
             }
         }
@@ -132,7 +131,7 @@ fn inject_random(name: &'static str, mapping: Mapping, found: Found) -> Result<P
 /// Both threads at once; the mean of what an operation costs each.
 fn two_threads() -> Result<Probe, MeasureError> {
     let name = "inject-2-threads";
-    let (model, _vcpus) = model(name, Mapping::new(2, 1), 2)?;
+    let (model, _vcpus) = model(name, EventMapping::new(2, 1), 2)?;
     Ok(Probe::new(name, Reference::Case(INJECT), move || {
         let gate = AtomicU32::new(0);
         let run = |device| {
@@ -159,7 +158,7 @@ fn two_threads() -> Result<Probe, MeasureError> {
 fn priorities() -> Result<Probe, MeasureError> {
     let name = "ack-32-priorities";
     let priority = |event| u8::try_from(event * 8).unwrap_or(0);
-    let (model, mut vcpus) = model(name, Mapping { priority, ..Mapping::new(1, 5) }, 1)?;
+    let (model, mut vcpus) = model(name, EventMapping { priority, ..EventMapping::new(1, 5) }, 1)?;
     Ok(Probe::new(name, Reference::FetchOr, move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         empty(vcpu);
@@ -180,7 +179,7 @@ fn priorities() -> Result<Probe, MeasureError> {
 
 /// With so many LPIs pending, the most urgent is taken, and its event sends again.
 fn depth(name: &'static str, pending: u32) -> Result<Probe, MeasureError> {
-    let mapping = Mapping::new(LPIS / 32, 5);
+    let mapping = EventMapping::new(LPIS / 32, 5);
     let (model, mut vcpus) = model(name, mapping, 1)?;
     Ok(Probe::new(name, Reference::FetchOr, move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
@@ -194,9 +193,9 @@ fn depth(name: &'static str, pending: u32) -> Result<Probe, MeasureError> {
     }))
 }
 
-struct Wake(EventFd);
+struct EventFdKick(EventFd);
 
-impl Kick for Wake {
+impl Kick for EventFdKick {
     fn kick(&self, _: Cpu) {
         self.0.signal();
     }
@@ -205,7 +204,7 @@ impl Kick for Wake {
 /// The vCPU's falling asleep and taking the interrupt included.
 pub(super) fn kick_asleep() -> Result<Probe, (&'static str, String)> {
     let file = EventFd::new().map_err(|reason| (KICK, reason))?;
-    let model = Model::mapped(Mapping::new(1, 1), 1, Arc::new(Wake(file)));
+    let model = MeasuredGic::mapped(EventMapping::new(1, 1), 1, Arc::new(EventFdKick(file)));
     let (model, mut vcpus) = model.map_err(|reason| (KICK, reason))?;
     Ok(Probe::new(KICK, Reference::Case(floors::EVENTFD), move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };

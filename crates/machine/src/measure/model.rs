@@ -22,9 +22,9 @@ const FIRST_LPI: u32 = 8192;
 pub(super) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
 
 /// Guest memory behind a lock: the measured paths do not touch it.
-struct Ram(Mutex<Vec<u8>>);
+struct FlatMemory(Mutex<Vec<u8>>);
 
-impl Ram {
+impl FlatMemory {
     fn with<R>(&self, address: u64, len: usize, f: impl FnOnce(&mut [u8]) -> R) -> Result<R, MemoryFault> {
         let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
@@ -33,7 +33,7 @@ impl Ram {
     }
 }
 
-impl GuestMemory for Ram {
+impl GuestMemory for FlatMemory {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
         self.with(address, bytes.len(), |from| bytes.copy_from_slice(from))
     }
@@ -44,9 +44,9 @@ impl GuestMemory for Ram {
 }
 
 /// The machine.
-pub(super) struct Model {
+pub(super) struct MeasuredGic {
     gic: Arc<Vgic>,
-    ram: Arc<Ram>,
+    ram: Arc<FlatMemory>,
     doorbell: Arc<dyn SignalMsi<DeviceId>>,
     address: u64,
     written: u64,
@@ -54,7 +54,7 @@ pub(super) struct Model {
 
 /// How devices and events are mapped.
 #[derive(Clone, Copy)]
-pub(super) struct Mapping {
+pub(super) struct EventMapping {
     /// Devices, from DeviceID 0 on.
     pub(super) devices: u32,
     /// log2 of the events of each.
@@ -63,24 +63,24 @@ pub(super) struct Mapping {
     pub(super) priority: fn(u32) -> u8,
 }
 
-impl Mapping {
+impl EventMapping {
     /// All at one priority.
     pub(super) const fn new(devices: u32, event_bits: u8) -> Self {
         Self { devices, event_bits, priority: |_| 0xa0 }
     }
 
-    /// Device and event of an LPI of [`Model::mapped`], the first of them.
+    /// Device and event of an LPI of [`MeasuredGic::mapped`], the first of them.
     pub(super) fn event_of(self, intid: u64) -> (u32, u32) {
         let index = u32::try_from(intid).unwrap_or(0).saturating_sub(FIRST_LPI);
         (index >> self.event_bits, index & ((1 << self.event_bits) - 1))
     }
 }
 
-impl Model {
+impl MeasuredGic {
     /// Two vCPUs, with as many priority bits as it takes for a mask that lets 32 priorities of LPIs through; the events are mapped to consecutive LPIs (which start again from the first when they are used up);
     /// device n to vCPU n modulo `targets`.
     pub(super) fn mapped(
-        mapping: Mapping,
+        mapping: EventMapping,
         targets: u16,
         kick: Arc<dyn Kick>,
     ) -> Result<(Self, Vec<Vcpu>), String> {
@@ -90,7 +90,7 @@ impl Model {
             priority_bits: 6,
             ..VgicConfig::new(2)
         };
-        let ram = Arc::new(Ram(Mutex::new(vec![0; RAM_BYTES])));
+        let ram = Arc::new(FlatMemory(Mutex::new(vec![0; RAM_BYTES])));
         let made = Vgic::new(config, ram.clone(), kick).map_err(|error| error.to_string())?;
         let (gic, mut vcpus) = made;
         let doorbell = gic.its(0).ok_or("the machine has no ITS")?;
@@ -126,7 +126,7 @@ impl Model {
         self.write(ITS + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1)
     }
 
-    fn map(&mut self, mapping: Mapping, targets: u16) -> Result<(), String> {
+    fn map(&mut self, mapping: EventMapping, targets: u16) -> Result<(), String> {
         let events = 1u32 << mapping.event_bits;
         for lpi in 0..LPIS {
             let priority = Priority::new((mapping.priority)(lpi % events));

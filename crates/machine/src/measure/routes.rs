@@ -1,9 +1,10 @@
 //! What GSIs cost: changing where one leads, in small and in large tables, and ringing one.
 
-use super::model::{Mapping, Model};
+use super::model::{EventMapping, MeasuredGic};
 use super::{MeasureError, Probe, Reference, each};
+use crate::cpu::NoKick;
 use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing};
-use msi_types::{Cpu, Delivery, DeviceId, Gsi, Kick, Level, Line, MsiMessage, SetLine, SignalMsi};
+use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,10 +18,10 @@ pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(vec![update("route-update-16", 4)?, update("route-update-4096", 12)?, inject()?])
 }
 
-/// Nobody is rung: routes are changed, not used.
-struct Nobody;
+/// NoLines is rung: routes are changed, not used.
+struct NoLines;
 
-impl SetLine for Nobody {
+impl SetLine for NoLines {
     fn set_line(&self, _: Line, _: Level) -> Delivery {
         Delivery::Blocked
     }
@@ -45,7 +46,7 @@ fn failed(name: &str, error: impl Display) -> MeasureError {
 fn update(name: &'static str, bits: u32) -> Result<Probe, MeasureError> {
     let routes = 1 << bits;
     let space = GsiSpace { limit: 4096, first_allocated: 0 };
-    let table = Router::new(space, Inputs::new(Arc::new(Nobody))).map_err(|error| failed(name, error))?;
+    let table = Router::new(space, Inputs::new(Arc::new(NoLines))).map_err(|error| failed(name, error))?;
     let full: Vec<_> = (0..routes).map(|gsi| (Gsi::new(gsi), route(gsi, 0))).collect();
     table.replace(&full).map_err(|error| failed(name, error))?;
     let mut round = 0;
@@ -68,16 +69,10 @@ fn update(name: &'static str, bits: u32) -> Result<Probe, MeasureError> {
     }))
 }
 
-struct NoKick;
-
-impl Kick for NoKick {
-    fn kick(&self, _: Cpu) {}
-}
-
 /// The ITS of a model.
-struct Its(Model);
+struct ModelIts(MeasuredGic);
 
-impl SignalMsi<DeviceId> for Its {
+impl SignalMsi<DeviceId> for ModelIts {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
         self.0.send(from.get(), message.data)
     }
@@ -86,9 +81,9 @@ impl SignalMsi<DeviceId> for Its {
 /// From a GSI to the pending bit.
 fn inject() -> Result<Probe, MeasureError> {
     let name = "inject-by-gsi";
-    let (model, vcpus) =
-        Model::mapped(Mapping::new(1, 1), 1, Arc::new(NoKick)).map_err(|error| failed(name, error))?;
-    let inputs = Inputs::new(Arc::new(Nobody)).with_its(Arc::new(Its(model)));
+    let (model, vcpus) = MeasuredGic::mapped(EventMapping::new(1, 1), 1, Arc::new(NoKick))
+        .map_err(|error| failed(name, error))?;
+    let inputs = Inputs::new(Arc::new(NoLines)).with_its(Arc::new(ModelIts(model)));
     let table = Router::new(GsiSpace::default(), inputs).map_err(|error| failed(name, error))?;
     let gsi = table.allocate().map_err(|error| failed(name, error))?;
     let to_first_event = Route::to_its(DeviceId::new(0), MsiMessage { address: DOORBELL, data: 0 });

@@ -3,10 +3,10 @@
 use super::{Destination, Migration, Migrator};
 use crate::embedded;
 use crate::machine::{BuildOptions, Machine, build};
-use crate::model::Wire;
-use crate::run::{CpuLife, DeviceLife, Disturbances, Moves, RunOptions, run};
+use crate::model::StateFilter;
+use crate::run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, RunOptions, run};
 use crate::simulate::simulate;
-use crate::system::{InTurn, Powered, System, boot};
+use crate::system::{PoweredMachine, SequentialCpus, System, boot};
 use crate::trespass::{IommuPages, trespass};
 use doorbell_hardware::bus::AccessWidth;
 use gic_firmware::devicetree;
@@ -29,7 +29,7 @@ fn moving(name: &str, seed: u64) -> Machine {
 const ALL: [&str; 4] = ["harbour", "lagoon", "estuary", "cove"];
 
 /// What a save forgets. Was it there?
-type Loss = fn(&mut SavedState) -> bool;
+type DropState = fn(&mut SavedState) -> bool;
 
 fn events(saved: &mut SavedState) -> impl Iterator<Item = &mut EventState> {
     saved.its.iter_mut().flat_map(|its| &mut its.devices).flat_map(|device| &mut device.events)
@@ -70,7 +70,7 @@ fn one_enable(saved: &mut SavedState) -> bool {
 }
 
 /// Each save forgets it, at most so many; and how many did.
-fn forgetting(forget: Loss, at_most: usize) -> (Wire, Arc<AtomicUsize>) {
+fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsize>) {
     let lost = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&lost);
     let wire = move |mut saved: SavedState| {
@@ -84,10 +84,10 @@ fn forgetting(forget: Loss, at_most: usize) -> (Wire, Arc<AtomicUsize>) {
 
 /// Nothing happens that would make a driver send again what was lost.
 const UNDISTURBED: Disturbances =
-    Disturbances { moves: Moves::None, cpus: CpuLife::AlwaysOn, devices: DeviceLife::Stay };
+    Disturbances { moves: Moves::None, cpus: CpuHotplug::AlwaysOn, devices: DeviceHotplug::Stay };
 /// Everything does.
 const DISTURBED: Disturbances =
-    Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+    Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
 
 #[test]
 fn one_interrupt_that_a_migration_loses_is_one_that_the_judge_finds() {
@@ -106,7 +106,7 @@ fn one_interrupt_that_a_migration_loses_is_one_that_the_judge_finds() {
 
 /// Runs a machine on which every migration forgets something: is it found?
 #[track_caller]
-fn assert_found(what: &str, name: &str, forget: Loss, is_well: impl FnOnce(Machine) -> bool) {
+fn assert_found(what: &str, name: &str, forget: DropState, is_well: impl FnOnce(Machine) -> bool) {
     let (wire, lost) = forgetting(forget, usize::MAX);
     let machine = moving(name, 1);
     machine.model.tamper(wire);
@@ -114,10 +114,10 @@ fn assert_found(what: &str, name: &str, forget: Loss, is_well: impl FnOnce(Machi
 }
 
 /// The losses that there can be, and where.
-fn losses() -> impl Iterator<Item = (&'static str, Loss, &'static str)> {
-    let everywhere: [(_, Loss); 2] = [("pending", one_pending), ("enable", one_enable)];
+fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
+    let everywhere: [(_, DropState); 2] = [("pending", one_pending), ("enable", one_enable)];
     let everywhere = everywhere.into_iter().flat_map(|(what, loss)| ALL.map(|name| (what, loss, name)));
-    let with_an_its = ["harbour", "estuary"].map(|name| ("mapping", one_mapping as Loss, name));
+    let with_an_its = ["harbour", "estuary"].map(|name| ("mapping", one_mapping as DropState, name));
     everywhere.chain(with_an_its)
 }
 
@@ -166,8 +166,8 @@ fn an_intruder_s_ring_that_migrations_lose_is_found() {
 /// What it does with a machine whose drivers are up and of which only these CPUs take part.
 fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
     let mut machine = machine("harbour", Migration::AtRandom { seed: 1 }, NonZeroU16::new(cpus));
-    let powered = Powered::on(&mut machine);
-    let system = boot(machine, &powered, &InTurn::new(&powered)).unwrap();
+    let powered = PoweredMachine::on(&mut machine);
+    let system = boot(machine, &powered, &SequentialCpus::new(&powered)).unwrap();
     act(&system, powered.migrator.as_deref().unwrap());
 }
 

@@ -12,13 +12,13 @@ const OPEN: u64 = u64::MAX;
 
 /// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Left {
+pub(crate) enum SendOutcome {
     /// It arrived where it was sent.
     Sent,
     /// The endpoint holds it back for the time of an operation.
     Held,
     /// The endpoint may not send.
-    Not,
+    NotSent,
 }
 
 /// One vector, from its allocation until it is freed.
@@ -28,24 +28,24 @@ pub(crate) struct Route {
     pending: Pending,
     /// When the vector was allocated.
     made_at: u64,
-    state: Mutex<State>,
+    state: Mutex<RouteState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct RouteState {
     /// When each CPU ceased to be a possible target; 0 if it never was one.
     closed_at: Vec<u64>,
     /// The possible targets: one, or two during a move.
     open: Vec<Cpu>,
     bits: PendingBits,
-    due: Due,
+    due: DueRuns,
     /// Resends for which the handler may run once more than there are messages.
     unknowable: u64,
 }
 
 /// Acknowledgements that had a message, and have led neither to a run nor to a resend yet.
 #[derive(Debug, Default)]
-struct Due {
+struct DueRuns {
     now: u64,
     /// Of those, what waits for the handler to be enabled.
     put_off: u64,
@@ -56,11 +56,11 @@ struct Due {
 impl Route {
     /// Nowhere, on `cpus` CPUs.
     pub(crate) fn new(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
-        let state = State {
+        let state = RouteState {
             closed_at: vec![0; cpus],
             open: Vec::new(),
             bits: PendingBits::new(pending, cpus),
-            due: Due::default(),
+            due: DueRuns::default(),
             unknowable: 0,
         };
         Self { made_at: clock.tick(), clock, pending, state: Mutex::new(state) }
@@ -90,13 +90,13 @@ impl Route {
     }
 
     /// That message was sent, or not. `Held` are those that [are released](Self::released) later.
-    pub(super) fn message_ended(&self, left: Left) {
+    pub(super) fn message_ended(&self, left: SendOutcome) {
         let state = &mut *lock(&self.state);
         match left {
-            Left::Not => state.bits.cancel_message(),
-            Left::Held => state.bits.hold_message(),
+            SendOutcome::NotSent => state.bits.cancel_message(),
+            SendOutcome::Held => state.bits.hold_message(),
             // What was held back went before it.
-            Left::Sent => {
+            SendOutcome::Sent => {
                 let causes = [Cause::Untold, Cause::Held, Cause::Message];
                 state.bits.arrive(&causes, self.clock.tick());
             }
@@ -192,7 +192,7 @@ impl Route {
     }
 }
 
-impl State {
+impl RouteState {
     fn open(&mut self, cpu: Cpu) {
         let Some(closed_at) = self.closed_at.get_mut(cpu.index()) else { return };
         if *closed_at != OPEN {
@@ -203,7 +203,7 @@ impl State {
     }
 }
 
-impl Due {
+impl DueRuns {
     fn acknowledge(&mut self, is_due: bool) {
         if self.in_dispatch == 0 {
             // What was deferred was sent again before the run that it met was over: several of them once.

@@ -45,7 +45,7 @@ impl Routes {
         parent: Arc<dyn MsiParent>,
         pending: Pending,
     ) -> Arc<dyn MsiParent> {
-        Arc::new(Watched { routes: Arc::clone(self), pending, parent })
+        Arc::new(ObservedParent { routes: Arc::clone(self), pending, parent })
     }
 
     /// The driver has taken away what was pending at `cpu`, and sent it again as it told.
@@ -67,7 +67,7 @@ impl Routes {
     pub(super) fn add(&self, vector: Vector, pending: Pending, target: Cpu) {
         let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
         route.settle(target);
-        // Its device may send before the books of the device follow it here.
+        // Its device may send before the records of the device follow it here.
         route.hold();
         self.write().insert(vector.get(), Arc::new(route));
     }
@@ -126,15 +126,15 @@ fn vectors(first: Vector, count: NonZeroU16) -> impl Iterator<Item = Vector> {
     (0..u32::from(count.get())).filter_map(move |index| first.checked_add(index))
 }
 
-/// A parent whose vectors' targets are entered in the books: a new one before anything may lead there, an old one after
+/// A parent whose vectors' targets are entered in the records: a new one before anything may lead there, an old one after
 /// nothing does.
-struct Watched {
+struct ObservedParent {
     routes: Arc<Routes>,
     pending: Pending,
     parent: Arc<dyn MsiParent>,
 }
 
-impl Watched {
+impl ObservedParent {
     fn entered(&self, block: VectorBlock, target: Cpu) -> VectorBlock {
         for vector in vectors(block.first(), block.count()) {
             self.routes.add(vector, self.pending, target);
@@ -143,7 +143,7 @@ impl Watched {
     }
 }
 
-impl MsiParent for Watched {
+impl MsiParent for ObservedParent {
     fn isolation(&self, of: RequesterId) -> Isolation {
         self.parent.isolation(of)
     }

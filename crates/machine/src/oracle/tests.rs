@@ -13,7 +13,7 @@ const CPUS: usize = 3;
 
 /// A vector at CPU 0, as its device, its driver and the CPUs see it.
 struct Rig {
-    ledger: Ledger,
+    record: VectorRecord,
     routes: Routes,
 }
 
@@ -23,17 +23,17 @@ impl Rig {
     fn new(pending: Pending) -> Self {
         let ram = Arc::new(Ram::new(&[Region::new(0, 0x1_0000).unwrap()], Caches::Snooped));
         let clock = Arc::<Clock>::default();
-        let ledger = Ledger::new(Arc::clone(&clock), ram, 0, CPUS);
-        let rig = Self { ledger, routes: Routes::new(clock, CPUS) };
+        let record = VectorRecord::new(Arc::clone(&clock), ram, 0, CPUS);
+        let rig = Self { record, routes: Routes::new(clock, CPUS) };
         rig.allocate(pending);
         rig
     }
 
     fn allocate(&self, pending: Pending) {
-        self.ledger.begin_operation();
+        self.record.begin_operation();
         self.routes.add(VECTOR, pending, Cpu::new(0));
-        self.ledger.follow(self.route());
-        self.ledger.end_operation();
+        self.record.follow(self.route());
+        self.record.end_operation();
         // What may have arrived meanwhile was taken.
         self.acknowledge_at(0);
         self.end(Dispatched::Handled);
@@ -45,7 +45,7 @@ impl Rig {
     }
 
     fn send(&self) {
-        assert!(self.ledger.send(|| Left::Sent));
+        assert!(self.record.send(|| SendOutcome::Sent));
     }
 
     fn move_to(&self, cpu: u32) {
@@ -54,7 +54,7 @@ impl Rig {
     }
 
     fn now(&self) -> u64 {
-        self.ledger.clock.now()
+        self.record.clock.now()
     }
 
     fn run_at(&self, cpu: u32) {
@@ -64,7 +64,7 @@ impl Rig {
     /// The CPU went to look at this time, and then was off its processor for long.
     fn run_late(&self, cpu: u32, looked_at: u64) {
         self.route().acknowledged(Cpu::new(cpu), looked_at);
-        self.ledger.handle(Cpu::new(cpu), looked_at);
+        self.record.handle(Cpu::new(cpu), looked_at);
         self.end(Dispatched::Handled);
     }
 
@@ -96,8 +96,8 @@ impl Rig {
 
     /// Wrong CPUs, spurious runs.
     fn faults(&self) -> (u64, u64) {
-        let sums = self.ledger.sums();
-        (sums.wrong_cpu, sums.spurious)
+        let counts = self.record.counts();
+        (counts.wrong_cpu, counts.spurious)
     }
 }
 
@@ -112,7 +112,7 @@ mod whatever_is_pending {
             let rig = Rig::new(pending);
             rig.send();
             rig.run_at(0);
-            assert_eq!((rig.faults(), rig.ledger.is_settled()), ((0, 0), true));
+            assert_eq!((rig.faults(), rig.record.is_settled()), ((0, 0), true));
         }
     }
 
@@ -240,7 +240,7 @@ mod whatever_is_pending {
             rig.acknowledge_at(0);
             // Before the handler sees the message, or after: it is not deferred.
             rig.redeliver_to(0);
-            rig.ledger.handle(Cpu::new(0), rig.now());
+            rig.record.handle(Cpu::new(0), rig.now());
             rig.end(Dispatched::Handled);
             rig.run_at(0);
             assert_eq!(rig.faults(), (0, 1), "{pending:?}");
@@ -260,7 +260,7 @@ mod whatever_is_pending {
             rig.send();
             rig.acknowledge_at(1);
             rig.end(Dispatched::Deferred(Deferral::Running));
-            rig.ledger.handle(Cpu::new(0), rig.now());
+            rig.record.handle(Cpu::new(0), rig.now());
             rig.redeliver_to(1);
             rig.end(Dispatched::Handled);
             rig.run_at(1);
@@ -282,7 +282,7 @@ mod whatever_is_pending {
                 rig.acknowledge_at(cpu);
                 rig.end(Dispatched::Deferred(Deferral::Running));
             }
-            rig.ledger.handle(Cpu::new(0), rig.now());
+            rig.record.handle(Cpu::new(0), rig.now());
             rig.redeliver_to(2);
             rig.end(Dispatched::Handled);
             rig.run_at(2);
@@ -314,14 +314,14 @@ mod whatever_is_pending {
     fn a_message_sent_before_the_books_follow_the_vector_is_due() {
         for pending in BOTH {
             let rig = Rig::new(pending);
-            rig.ledger.begin_operation();
+            rig.record.begin_operation();
             rig.routes.add(VECTOR, pending, Cpu::new(1));
             rig.send();
             rig.acknowledge_at(1);
             rig.end(Dispatched::Deferred(Deferral::Disabled));
-            rig.ledger.follow(rig.route());
+            rig.record.follow(rig.route());
             rig.redeliver_to(1);
-            rig.ledger.end_operation();
+            rig.record.end_operation();
             rig.run_at(1);
             assert_eq!(rig.faults(), (0, 0), "{pending:?}");
         }
@@ -334,10 +334,10 @@ mod whatever_is_pending {
             rig.send();
             rig.acknowledge_at(0);
             let looked_at = rig.now();
-            rig.ledger.abandon();
+            rig.record.abandon();
             rig.allocate(pending);
-            rig.ledger.handle(Cpu::new(0), looked_at);
-            assert_eq!((rig.faults(), rig.ledger.sums().late), ((0, 0), 1), "{pending:?}");
+            rig.record.handle(Cpu::new(0), looked_at);
+            assert_eq!((rig.faults(), rig.record.counts().late), ((0, 0), 1), "{pending:?}");
             rig.run_at(0);
             assert_eq!(rig.faults(), (0, 1), "{pending:?}");
         }
@@ -349,14 +349,14 @@ mod whatever_is_pending {
         rig.send();
         rig.run_at(0);
         rig.send();
-        assert!(!rig.ledger.is_settled());
+        assert!(!rig.record.is_settled());
     }
 
     #[test]
     fn a_message_that_could_not_be_sent_does_not_count() {
         let rig = Rig::new(Pending::Stays);
-        assert!(!rig.ledger.send(|| Left::Not));
-        assert_eq!((rig.ledger.sent(), rig.ledger.is_settled()), (0, true));
+        assert!(!rig.record.send(|| SendOutcome::NotSent));
+        assert_eq!((rig.record.sent(), rig.record.is_settled()), (0, true));
         rig.run_at(0);
         assert_eq!(rig.faults(), (0, 1));
     }
@@ -364,10 +364,10 @@ mod whatever_is_pending {
     #[test]
     fn a_device_waits_for_its_handler_when_it_is_far_ahead() {
         let rig = Rig::new(Pending::Travels);
-        let sent = (0..2 * AHEAD).take_while(|_| rig.ledger.send(|| Left::Sent)).count();
+        let sent = (0..2 * AHEAD).take_while(|_| rig.record.send(|| SendOutcome::Sent)).count();
         assert_eq!(u64::try_from(sent), Ok(AHEAD));
         rig.run_at(0);
-        assert!(rig.ledger.send(|| Left::Sent));
+        assert!(rig.record.send(|| SendOutcome::Sent));
     }
 
     #[test]
@@ -442,10 +442,10 @@ fn where_it_travels_a_message_under_way_is_due_once() {
     let rig = Rig::new(Pending::Travels);
     (0..5).for_each(|_| rig.send());
     rig.run_at(0);
-    rig.ledger.send(|| {
+    rig.record.send(|| {
         rig.run_at(0);
         rig.run_at(0);
-        Left::Sent
+        SendOutcome::Sent
     });
     assert_eq!(rig.faults(), (0, 1));
 }
@@ -478,7 +478,7 @@ fn a_resend_that_may_have_been_needless_excuses_one_run_more_and_no_second_one()
     rig.move_to(1);
     rig.resend_to(1, ResendReason::Unknowable);
     rig.run_at(1);
-    assert_eq!((rig.faults(), rig.ledger.sums().unknowable), ((0, 0), 1));
+    assert_eq!((rig.faults(), rig.record.counts().unknowable), ((0, 0), 1));
     rig.run_at(1);
     assert_eq!(rig.faults(), (0, 1));
 }
@@ -509,7 +509,7 @@ fn what_was_left_to_another_cpu_s_run_is_pending_no_more() {
     rig.move_to(1);
     rig.send();
     rig.acknowledge_at(1);
-    rig.ledger.handle(Cpu::new(1), rig.now());
+    rig.record.handle(Cpu::new(1), rig.now());
     rig.defer_at(0, 1);
     rig.end(Dispatched::Handled);
     rig.run_at(1);
@@ -522,11 +522,11 @@ fn what_was_left_to_another_cpu_s_run_is_pending_no_more() {
 #[test]
 fn a_message_that_was_held_back_arrives_until_the_operation_is_over() {
     let rig = Rig::new(Pending::Stays);
-    rig.ledger.begin_operation();
-    rig.ledger.send(|| Left::Held);
+    rig.record.begin_operation();
+    rig.record.send(|| SendOutcome::Held);
     rig.route().open(Cpu::new(1));
     rig.route().settle(Cpu::new(1));
-    rig.ledger.end_operation();
+    rig.record.end_operation();
     rig.run_at(1);
     assert_eq!(rig.faults(), (0, 0));
     rig.run_at(1);
@@ -536,10 +536,10 @@ fn a_message_that_was_held_back_arrives_until_the_operation_is_over() {
 #[test]
 fn a_message_that_the_endpoint_held_until_just_now_has_arrived() {
     let rig = Rig::new(Pending::Stays);
-    rig.ledger.begin_operation();
-    rig.ledger.send(|| {
-        rig.ledger.end_operation();
-        Left::Held
+    rig.record.begin_operation();
+    rig.record.send(|| {
+        rig.record.end_operation();
+        SendOutcome::Held
     });
     rig.run_at(0);
     rig.run_at(0);
@@ -550,9 +550,9 @@ fn a_message_that_the_endpoint_held_until_just_now_has_arrived() {
 fn a_message_under_way_while_the_vector_moves_may_arrive_at_either_cpu() {
     for cpu in [0, 1] {
         let rig = Rig::new(Pending::Stays);
-        rig.ledger.send(|| {
+        rig.record.send(|| {
             rig.move_to(1);
-            Left::Sent
+            SendOutcome::Sent
         });
         rig.run_at(cpu);
         assert_eq!(rig.faults(), (0, 0));
@@ -575,8 +575,8 @@ fn what_was_sent_before_the_vector_was_freed_does_not_run_after_it_is_allocated_
     rig.resend_to(0, ResendReason::Unknowable);
     rig.run_at(0);
     rig.send();
-    rig.ledger.abandon();
+    rig.record.abandon();
     rig.allocate(Pending::Stays);
     rig.run_at(0);
-    assert_eq!((rig.faults(), rig.ledger.sums().unknowable), ((0, 1), 1));
+    assert_eq!((rig.faults(), rig.record.counts().unknowable), ((0, 1), 1));
 }

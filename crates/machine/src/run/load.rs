@@ -1,9 +1,11 @@
 //! The load: a thread for each device, and the administrators' threads.
 
-use super::{CpuLife, DeviceLife, Moves, Progress, RunError, RunOptions};
+use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions};
+use crate::cpu::Cpus;
+use crate::error::RunError;
 use crate::migration::Migrator;
 use crate::rng::Rng;
-use crate::system::{Cpus, Departure, Moved, System, Unit, UnitVector};
+use crate::system::{AffinityChange, Device, DeviceVector, Removal, System};
 use doorbell_hardware::lock::lock;
 use msi_types::Cpu;
 use std::sync::Mutex;
@@ -18,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// How long a device may be unable to send once something did not arrive in time. Longer than it takes to remove a
 /// device and add it again.
 const UNABLE: Duration = Duration::from_secs(2);
-/// How often a device of some patience yields before it sends whether its last message was handled or not.
+/// How often a device of some wait_policy yields before it sends whether its last message was handled or not.
 const SOME_TURNS: u32 = 40;
 /// The pause between two affinity changes, and between two of the rarer disturbances.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
@@ -26,7 +28,7 @@ const RARE_PAUSE: Duration = Duration::from_millis(4);
 
 /// What the administrators did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct DisturbanceCounts {
     pub(crate) moves: u64,
     pub(crate) readded: u64,
     pub(crate) replugged: u64,
@@ -35,7 +37,7 @@ pub(crate) struct Counts {
 
 /// How a device waits for the handler of its last message before it sends the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Patience {
+enum WaitPolicy {
     /// Not at all.
     None,
     /// For a while.
@@ -44,7 +46,7 @@ enum Patience {
     Endless,
 }
 
-impl Patience {
+impl WaitPolicy {
     fn random(rng: &mut Rng) -> Self {
         match rng.below(4) {
             0 => Self::None,
@@ -55,8 +57,8 @@ impl Patience {
 }
 
 /// What a vector has to send still.
-struct Remaining<'a> {
-    vector: &'a UnitVector,
+struct RemainingSends<'a> {
+    vector: &'a DeviceVector,
     messages: u32,
     /// Since when the device cannot send it.
     unable_since: Option<Instant>,
@@ -76,7 +78,7 @@ pub(super) struct Load<'a> {
     /// Something did not arrive in time: nobody waits so long again.
     hopeless: AtomicBool,
     failure: Mutex<Option<RunError>>,
-    counts: Mutex<Counts>,
+    counts: Mutex<DisturbanceCounts>,
 }
 
 impl<'a> Load<'a> {
@@ -100,13 +102,14 @@ impl<'a> Load<'a> {
     }
 
     /// Runs the load until everything was sent and has arrived, or will not arrive any more.
-    pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<Counts, RunError> {
-        let active: Vec<_> = self.system.units.iter().filter(|unit| !unit.vectors().is_empty()).collect();
+    pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<DisturbanceCounts, RunError> {
+        let active: Vec<_> =
+            self.system.devices.iter().filter(|device| !device.vectors().is_empty()).collect();
         self.sending.store(active.len(), Ordering::SeqCst);
         thread::scope(|scope| {
             let administrators = self.administrators(scope);
-            for (unit, stream) in active.iter().zip(100..) {
-                scope.spawn(move || self.device(unit, Rng::new(self.options.seed, stream)));
+            for (device, stream) in active.iter().zip(100..) {
+                scope.spawn(move || self.device(device, Rng::new(self.options.seed, stream)));
             }
             self.watch(progress, || self.sending.load(Ordering::SeqCst) == 0);
             self.quiet.store(true, Ordering::SeqCst);
@@ -135,31 +138,32 @@ impl<'a> Load<'a> {
         if disturbances.moves == Moves::Random {
             administrators.push(scope.spawn(|| self.move_vectors(Rng::new(self.options.seed, 1))));
         }
-        if disturbances.cpus == CpuLife::Replugged {
+        if disturbances.cpus == CpuHotplug::Replugged {
             administrators.push(scope.spawn(|| self.replug_cpus(Rng::new(self.options.seed, 2))));
         }
-        if disturbances.devices == DeviceLife::Readded {
+        if disturbances.devices == DeviceHotplug::Readded {
             administrators.push(scope.spawn(|| self.readd_devices(Rng::new(self.options.seed, 3))));
         }
         administrators
     }
 
     /// A device: sends every vector's messages, now patiently, now not.
-    fn device(&self, unit: &Unit, mut rng: Rng) {
+    fn device(&self, device: &Device, mut rng: Rng) {
         let messages = self.options.messages - u32::from(self.keeps_one_back());
-        let vectors = unit.vectors().iter();
+        let vectors = device.vectors().iter();
         let mut left: Vec<_> =
-            vectors.map(|vector| Remaining { vector, messages, unable_since: None }).collect();
+            vectors.map(|vector| RemainingSends { vector, messages, unable_since: None }).collect();
         left.retain(|_| messages != 0);
         while !left.is_empty() && !self.has_failed() {
             let start = rng.below(left.len());
             left.rotate_left(start);
             for one in &mut left {
                 // The last message finds its vector idle: if it is lost, nothing else hides that.
-                let patience = if one.messages == 1 { Patience::Endless } else { Patience::random(&mut rng) };
-                if !self.await_handler(one.vector, patience) {
+                let wait_policy =
+                    if one.messages == 1 { WaitPolicy::Endless } else { WaitPolicy::random(&mut rng) };
+                if !self.await_handler(one.vector, wait_policy) {
                     one.messages = 0;
-                } else if unit.send(one.vector) {
+                } else if device.send(one.vector) {
                     one.messages -= 1;
                     one.unable_since = None;
                 } else if self.is_unable(one.unable_since.get_or_insert_with(Instant::now)) {
@@ -176,8 +180,8 @@ impl<'a> Load<'a> {
 
     /// Has a device been unable to send for so long that it will never be able to?
     fn is_unable(&self, since: &Instant) -> bool {
-        let patience = if self.hopeless.load(Ordering::Relaxed) { UNABLE } else { SETTLE };
-        let is_unable = since.elapsed() > patience;
+        let wait_policy = if self.hopeless.load(Ordering::Relaxed) { UNABLE } else { SETTLE };
+        let is_unable = since.elapsed() > wait_policy;
         if is_unable {
             self.hopeless.store(true, Ordering::Relaxed);
         }
@@ -192,15 +196,15 @@ impl<'a> Load<'a> {
 
     /// Waits until the vector's last message was handled. False if it is lost: nobody who is patient sends another one
     /// that would hide it.
-    fn await_handler(&self, vector: &UnitVector, patience: Patience) -> bool {
+    fn await_handler(&self, vector: &DeviceVector, wait_policy: WaitPolicy) -> bool {
         let since = Instant::now();
-        let turns = match patience {
-            Patience::None => return true,
-            Patience::Some => SOME_TURNS,
-            Patience::Endless => u32::MAX,
+        let turns = match wait_policy {
+            WaitPolicy::None => return true,
+            WaitPolicy::Some => SOME_TURNS,
+            WaitPolicy::Endless => u32::MAX,
         };
         for turn in 0..turns {
-            if vector.ledger.is_settled() || self.has_failed() {
+            if vector.record.is_settled() || self.has_failed() {
                 return true;
             }
             let in_vain = self.hopeless.load(Ordering::Relaxed) && turn > SOME_TURNS;
@@ -214,13 +218,14 @@ impl<'a> Load<'a> {
     }
 
     fn move_vectors(&self, mut rng: Rng) {
-        let active: Vec<_> = self.system.units.iter().filter(|unit| !unit.vectors().is_empty()).collect();
+        let active: Vec<_> =
+            self.system.devices.iter().filter(|device| !device.vectors().is_empty()).collect();
         self.administrate(MOVE_PAUSE, |counts| {
-            let Some(unit) = rng.pick(&active) else { return Ok(()) };
-            let index = rng.below(unit.vectors().len());
+            let Some(device) = rng.pick(&active) else { return Ok(()) };
+            let index = rng.below(device.vectors().len());
             let to = random_cpu(&mut rng, self.system.cpus);
-            let moved = unit.move_vector(index, to)?;
-            lock(counts).moves += u64::from(moved == Moved::Done);
+            let moved = device.move_vector(index, to)?;
+            lock(counts).moves += u64::from(moved == AffinityChange::Done);
             Ok(())
         });
     }
@@ -232,7 +237,7 @@ impl<'a> Load<'a> {
         self.administrate(RARE_PAUSE, |counts| {
             let cpu = Cpu::new(1 + random_cpu(&mut rng, self.system.cpus - 1).get());
             let gone = self.system.unplug_cpu(self.cpus, cpu);
-            if gone.map_err(|reason| format!("CPU {cpu} off line: {reason}"))? != Moved::Done {
+            if gone.map_err(|reason| format!("CPU {cpu} off line: {reason}"))? != AffinityChange::Done {
                 return Ok(());
             }
             thread::sleep(RARE_PAUSE);
@@ -245,18 +250,23 @@ impl<'a> Load<'a> {
     }
 
     fn readd_devices(&self, mut rng: Rng) {
-        let active: Vec<_> = self.system.units.iter().filter(|unit| !unit.vectors().is_empty()).collect();
+        let active: Vec<_> =
+            self.system.devices.iter().filter(|device| !device.vectors().is_empty()).collect();
         self.administrate(RARE_PAUSE, |counts| {
-            let Some(unit) = rng.pick(&active) else { return Ok(()) };
-            let departure = if rng.one_in(2) { Departure::Orderly } else { Departure::Surprise };
-            self.system.readd_unit(unit, departure)?;
+            let Some(device) = rng.pick(&active) else { return Ok(()) };
+            let removal = if rng.one_in(2) { Removal::Orderly } else { Removal::Surprise };
+            self.system.readd_device(device, removal)?;
             lock(counts).readded += 1;
             Ok(())
         });
     }
 
     /// Acts once, and then again and again until the devices are done; a failure ends the run.
-    fn administrate(&self, pause: Duration, mut act: impl FnMut(&Mutex<Counts>) -> Result<(), String>) {
+    fn administrate(
+        &self,
+        pause: Duration,
+        mut act: impl FnMut(&Mutex<DisturbanceCounts>) -> Result<(), String>,
+    ) {
         loop {
             if let Err(reason) = act(&self.counts) {
                 let operation = "a change while the machine was busy".to_owned();
@@ -275,10 +285,10 @@ impl<'a> Load<'a> {
 
     /// Waits for what was sent last.
     fn settle(&self, progress: &mut dyn FnMut(Progress)) {
-        let vectors = || self.system.units.iter().flat_map(Unit::vectors);
+        let vectors = || self.system.devices.iter().flat_map(Device::vectors);
         let since = Instant::now();
-        let patience = if self.hopeless.load(Ordering::Relaxed) { TICK } else { SETTLE };
-        while !vectors().all(|vector| vector.ledger.is_settled()) && since.elapsed() < patience {
+        let wait_policy = if self.hopeless.load(Ordering::Relaxed) { TICK } else { SETTLE };
+        while !vectors().all(|vector| vector.record.is_settled()) && since.elapsed() < wait_policy {
             thread::sleep(Duration::from_millis(1));
         }
         progress(self.progress());
@@ -298,10 +308,10 @@ impl<'a> Load<'a> {
     }
 
     fn progress(&self) -> Progress {
-        let vectors = || self.system.units.iter().flat_map(Unit::vectors);
+        let vectors = || self.system.devices.iter().flat_map(Device::vectors);
         let count = u64::try_from(vectors().count()).unwrap_or(u64::MAX);
         Progress {
-            sent: vectors().map(|vector| vector.ledger.sent()).sum(),
+            sent: vectors().map(|vector| vector.record.sent()).sum(),
             total: count * u64::from(self.options.messages),
         }
     }

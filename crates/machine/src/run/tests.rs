@@ -1,13 +1,13 @@
 //! Faults put into a whole machine with direct LPIs, while nothing else happens: the report tells each. And while
 //! everything happens, in any order, there are none.
 
-use super::{Counts, CpuLife, DeviceLife, Disturbances, Moves, RunOptions, run, verdict};
+use super::{CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, run, verdict};
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiDisabling, Machine, build};
 use crate::migration::Migration;
 use crate::report::Totals;
 use crate::simulate::simulate;
-use crate::system::{Driver, InTurn, Moved, Powered, System, Unit, boot};
+use crate::system::{AffinityChange, Device, Driver, PoweredMachine, SequentialCpus, System, boot};
 use doorbell_hardware::bus::AccessWidth;
 use gic_arch::gicr;
 use gic_firmware::devicetree;
@@ -29,24 +29,24 @@ fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>, migration: Mig
 }
 
 /// One vector of a machine of which everything is taken at once.
-struct Quiet {
+struct SingleVector {
     system: System,
-    cpus: InTurn,
-    unit: usize,
+    cpus: SequentialCpus,
+    device: usize,
     /// A CPU that the vector was never at.
     stranger: u32,
 }
 
-impl Quiet {
+impl SingleVector {
     /// The vector is at one CPU and was at another. Nothing is known of what was pending at a CPU that leaves.
     fn new(migration: Migration) -> Self {
         let mut machine = machine(LpiDisabling::Impossible, None, migration);
-        let powered = Powered::on(&mut machine);
-        let cpus = InTurn::new(&powered);
+        let powered = PoweredMachine::on(&mut machine);
+        let cpus = SequentialCpus::new(&powered);
         let system = boot(machine, &powered, &cpus).unwrap();
-        let working = |unit: &Unit| !unit.is_pci() && !unit.vectors().is_empty();
-        let unit = system.units.iter().position(working).unwrap();
-        let mut quiet = Self { system, cpus, unit, stranger: 2 };
+        let working = |device: &Device| !device.is_pci() && !device.vectors().is_empty();
+        let device = system.devices.iter().position(working).unwrap();
+        let mut quiet = Self { system, cpus, device, stranger: 2 };
         quiet.stranger += u32::from(quiet.with_handle(IrqHandle::effective_affinity) == Cpu::new(2));
         quiet.move_to(OLD);
         quiet.send();
@@ -56,12 +56,12 @@ impl Quiet {
         quiet
     }
 
-    fn unit(&self) -> &Unit {
-        &self.system.units[self.unit]
+    fn device(&self) -> &Device {
+        &self.system.devices[self.device]
     }
 
     fn with_handle<T>(&self, look: impl FnOnce(&IrqHandle) -> T) -> T {
-        self.unit().with_driver(|driver| match driver {
+        self.device().with_driver(|driver| match driver {
             Driver::Active(_, handles) => look(&handles[0]),
             Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => panic!("it works"),
         })
@@ -72,11 +72,11 @@ impl Quiet {
     }
 
     fn send(&self) {
-        assert!(self.unit().send(&self.unit().vectors()[0]));
+        assert!(self.device().send(&self.device().vectors()[0]));
     }
 
     fn move_to(&self, cpu: u32) {
-        assert_eq!(self.unit().move_vector(0, Cpu::new(cpu)), Ok(Moved::Done));
+        assert_eq!(self.device().move_vector(0, Cpu::new(cpu)), Ok(AffinityChange::Done));
     }
 
     /// Somebody makes it pending at a CPU, where it need not have been enabled before.
@@ -95,12 +95,12 @@ impl Quiet {
     /// The CPU goes, with what it did not take.
     fn unplug(&self, cpu: u32) {
         let gone = self.system.unplug_cpu(&self.cpus, Cpu::new(cpu));
-        assert_eq!(gone, Ok(Moved::Done));
+        assert_eq!(gone, Ok(AffinityChange::Done));
     }
 
     fn totals(&self) -> Totals {
         self.cpus.migrated().unwrap();
-        verdict(&self.system, Counts::default(), Duration::ZERO).totals
+        verdict(&self.system, DisturbanceCounts::default(), Duration::ZERO).totals
     }
 
     /// Wrong CPUs, spurious runs.
@@ -112,7 +112,7 @@ impl Quiet {
 
 #[test]
 fn a_run_at_the_old_cpu_after_everything_was_drained_is_told() {
-    for machine in [STAYS, MOVES].map(Quiet::new) {
+    for machine in [STAYS, MOVES].map(SingleVector::new) {
         // Messages that found it pending are no budget for it.
         (0..5).for_each(|_| machine.send());
         machine.settle();
@@ -124,7 +124,7 @@ fn a_run_at_the_old_cpu_after_everything_was_drained_is_told() {
 
 #[test]
 fn a_second_run_for_one_message_is_told() {
-    for machine in [STAYS, MOVES].map(Quiet::new) {
+    for machine in [STAYS, MOVES].map(SingleVector::new) {
         (0..5).for_each(|_| machine.send());
         machine.settle();
         machine.ring(TARGET);
@@ -135,7 +135,7 @@ fn a_second_run_for_one_message_is_told() {
 
 #[test]
 fn a_run_at_a_cpu_that_was_never_the_target_is_told() {
-    for machine in [STAYS, MOVES].map(Quiet::new) {
+    for machine in [STAYS, MOVES].map(SingleVector::new) {
         machine.send();
         machine.settle();
         machine.ring(machine.stranger);
@@ -146,7 +146,7 @@ fn a_run_at_a_cpu_that_was_never_the_target_is_told() {
 
 #[test]
 fn what_the_driver_sends_again_and_tells_is_excused_and_shown() {
-    for machine in [STAYS, MOVES].map(Quiet::new) {
+    for machine in [STAYS, MOVES].map(SingleVector::new) {
         let before = machine.totals().redelivered;
         machine.unplug(OLD);
         machine.settle();
@@ -157,8 +157,8 @@ fn what_the_driver_sends_again_and_tells_is_excused_and_shown() {
 
 #[test]
 fn what_the_driver_sends_again_and_does_not_tell_is_told() {
-    for machine in [STAYS, MOVES].map(Quiet::new) {
-        machine.system.books.routes.ignore_resends(machine.vector());
+    for machine in [STAYS, MOVES].map(SingleVector::new) {
+        machine.system.records.routes.ignore_resends(machine.vector());
         machine.unplug(OLD);
         machine.settle();
         assert_eq!(machine.faults(), (0, 1));
@@ -167,7 +167,7 @@ fn what_the_driver_sends_again_and_does_not_tell_is_told() {
 
 #[test]
 fn faults_of_the_drivers_are_in_the_verdict() {
-    for machine in [STAYS, MOVES].map(Quiet::new) {
+    for machine in [STAYS, MOVES].map(SingleVector::new) {
         assert!(machine.totals().is_clean(), "{:?}", machine.totals());
         let distributor = machine.system.model.config().distributor;
         let read_only = distributor + 0xc;
@@ -180,7 +180,7 @@ fn faults_of_the_drivers_are_in_the_verdict() {
 /// Vectors move, CPUs and devices come and go.
 fn everything(seed: u64, messages: u32) -> RunOptions {
     let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
     RunOptions { messages, seed, disturbances }
 }
 
@@ -218,7 +218,7 @@ fn on_real_threads_no_run_needs_an_excuse() {
         let migration = if seed < 6 { STAYS } else { Migration::AtRandom { seed } };
         // Devices stay: one that is pulled out while its vectors leave a CPU keeps that on line.
         let options = everything(seed, 60);
-        let disturbances = Disturbances { devices: DeviceLife::Stay, ..options.disturbances };
+        let disturbances = Disturbances { devices: DeviceHotplug::Stay, ..options.disturbances };
         let options = RunOptions { disturbances, ..options };
         let totals = run(machine(lpi_disabling, None, migration), &options, &mut |_| {}).unwrap().totals;
         assert!(totals.is_clean(), "{totals:?}");

@@ -1,19 +1,19 @@
-//! From the books to the report.
+//! From the records to the report.
 
-use super::Counts;
+use super::DisturbanceCounts;
 use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
-use crate::system::{Driver, System, Unit};
+use crate::system::{Device, Driver, System};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind};
 use irq_domain::IrqHandle;
 use msi_types::{Isolation, NotIsolated};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Sums everything up. All is quiet.
-pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Report {
+/// VectorCounts everything up. All is quiet.
+pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Duration) -> Report {
     let mut totals = Totals {
-        spurious: system.books.unclaimed.spurious.load(Ordering::Relaxed),
-        late: system.books.unclaimed.late.load(Ordering::Relaxed),
+        spurious: system.records.unhandled.spurious.load(Ordering::Relaxed),
+        late: system.records.unhandled.late.load(Ordering::Relaxed),
         moves: counts.moves,
         readded: counts.readded,
         replugged: counts.replugged,
@@ -23,7 +23,7 @@ pub(crate) fn verdict(system: &System, counts: Counts, elapsed: Duration) -> Rep
         blocked: system.doorbells.blocked(),
         ..Totals::default()
     };
-    let devices = system.units.iter().map(|unit| device(system, unit, &mut totals)).collect();
+    let devices = system.devices.iter().map(|device| device_report(system, device, &mut totals)).collect();
     Report {
         machine: system.name.clone(),
         cpus: system.cpus,
@@ -47,27 +47,27 @@ fn controllers(system: &System) -> Vec<ControllerReport> {
     enabled.map(report).collect()
 }
 
-fn device(system: &System, unit: &Unit, totals: &mut Totals) -> DeviceReport {
-    let places = unit.with_driver(|driver| match driver {
-        Driver::Active(_, handles) => handles.iter().map(Place::of).collect(),
+fn device_report(system: &System, device: &Device, totals: &mut Totals) -> DeviceReport {
+    let places = device.with_driver(|driver| match driver {
+        Driver::Active(_, handles) => handles.iter().map(FinalVector::of).collect(),
         Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => Vec::new(),
     });
     let vectors = places.into_iter().enumerate();
-    let vectors = vectors.filter_map(|(index, place)| vector(unit, index, place, totals)).collect();
-    let config = &unit.config;
+    let vectors = vectors.filter_map(|(index, place)| vector_report(device, index, place, totals)).collect();
+    let config = &device.config;
     let controller = system.description.controller(config.controller);
     let nobody = Isolation::NotIsolated(NotIsolated::NoController);
-    let never_able = || unit.is_off().then(|| "never able to send: its messages stay off".to_owned());
+    let never_able = || device.is_off().then(|| "never able to send: its messages stay off".to_owned());
     let report = DeviceReport {
         id: config.name.clone(),
-        kind: unit.kind(),
+        kind: device.kind(),
         controller: controller.map(|controller| controller.id.to_string()).unwrap_or_default(),
-        requester_id: unit.is_pci().then_some(config.requester),
+        requester_id: device.is_pci().then_some(config.requester),
         device_id: config.device_id,
-        isolation: unit.isolation().unwrap_or(nobody),
+        isolation: device.isolation().unwrap_or(nobody),
         vectors,
-        useful_minimum: unit.useful_minimum(),
-        refused: unit.refused().or_else(never_able),
+        useful_minimum: device.useful_minimum(),
+        refused: device.refused().or_else(never_able),
     };
     totals.refused += u64::from(report.refused.is_some());
     totals.short += u64::from(report.is_short());
@@ -76,41 +76,46 @@ fn device(system: &System, unit: &Unit, totals: &mut Totals) -> DeviceReport {
 
 /// Where a vector is at the end.
 #[derive(Clone, Copy)]
-struct Place {
+struct FinalVector {
     irq: u32,
     hwirq: msi_types::Vector,
     cpu: msi_types::Cpu,
 }
 
-impl Place {
+impl FinalVector {
     fn of(handle: &IrqHandle) -> Self {
         Self { irq: handle.irq().get(), hwirq: handle.vector(), cpu: handle.effective_affinity() }
     }
 }
 
-fn vector(unit: &Unit, index: usize, place: Place, totals: &mut Totals) -> Option<VectorReport> {
-    let ledger = &unit.vectors().get(index)?.ledger;
-    let sums = ledger.sums();
+fn vector_report(
+    device: &Device,
+    index: usize,
+    place: FinalVector,
+    totals: &mut Totals,
+) -> Option<VectorReport> {
+    let record = &device.vectors().get(index)?.record;
+    let counts = record.counts();
     // What the interrupt core sent again had been taken without a run: it excuses none.
-    let redelivered = unit.redelivered(index) + sums.unknowable;
-    let delivered = sums.runs.min(sums.sent);
+    let redelivered = device.redelivered(index) + counts.unknowable;
+    let delivered = counts.runs.min(counts.sent);
     totals.vectors += 1;
-    totals.sent += sums.sent;
+    totals.sent += counts.sent;
     totals.delivered += delivered;
-    totals.coalesced += sums.sent - delivered;
+    totals.coalesced += counts.sent - delivered;
     totals.redelivered += redelivered;
-    totals.lost += u64::from(!ledger.is_settled());
-    totals.spurious += sums.spurious;
-    totals.wrong_cpu += sums.wrong_cpu;
-    totals.late += sums.late;
+    totals.lost += u64::from(!record.is_settled());
+    totals.spurious += counts.spurious;
+    totals.wrong_cpu += counts.wrong_cpu;
+    totals.late += counts.late;
     Some(VectorReport {
         irq: place.irq,
         hwirq: place.hwirq,
         cpu: place.cpu,
-        sent: sums.sent,
+        sent: counts.sent,
         delivered,
-        coalesced: sums.sent - delivered,
+        coalesced: counts.sent - delivered,
         redelivered,
-        per_cpu: sums.per_cpu,
+        per_cpu: counts.per_cpu,
     })
 }

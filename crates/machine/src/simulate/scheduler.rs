@@ -1,13 +1,13 @@
 //! Decides what happens next: a device sends, or a CPU takes a step.
 
-use super::TraceEvent;
-use crate::cpu::{CpuCore, Sleepers};
+use super::trace::TraceEvent;
+use crate::cpu::{CpuCore, Cpus, Sleepers, Work};
 use crate::migration::{ACCESSES, Migrator};
 use crate::rng::Rng;
 use crate::run::{Moves, RunOptions};
-use crate::system::{Cpus, Moved, System, Work};
+use crate::system::{AffinityChange, System};
 use doorbell_hardware::lock::lock;
-use doorbell_hardware::platform::{Executing, Interleave, Moment};
+use doorbell_hardware::platform::{Executing, Interleave, InterleavePoint};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
@@ -30,16 +30,16 @@ pub(super) struct Scheduler {
     migrator: Option<Arc<Migrator>>,
     /// Known once the drivers are up: before, nobody sends.
     system: OnceLock<Weak<System>>,
-    state: Mutex<State>,
+    state: Mutex<SchedulerState>,
 }
 
-struct State {
+struct SchedulerState {
     rng: Rng,
     asleep: Vec<bool>,
     /// CPUs with an interrupt on their stacks.
     busy: Vec<bool>,
     /// Vectors that have messages left.
-    left: Vec<Remaining>,
+    left: Vec<ScheduledSends>,
     trace: Vec<TraceEvent>,
     progress: usize,
     /// A task is under way: another one could wait for it in vain.
@@ -49,7 +49,7 @@ struct State {
 
 /// What a vector has to send still.
 #[derive(Clone, Copy)]
-struct Remaining {
+struct ScheduledSends {
     device: usize,
     vector: usize,
     messages: u32,
@@ -64,7 +64,7 @@ impl Scheduler {
         options: &RunOptions,
         migrator: Option<Arc<Migrator>>,
     ) -> Self {
-        let state = State {
+        let state = SchedulerState {
             rng: Rng::new(options.seed, 0),
             asleep: vec![false; cores.len()],
             busy: vec![false; cores.len()],
@@ -87,9 +87,14 @@ impl Scheduler {
 
     /// From now on, devices send.
     pub(super) fn take_over(&self, system: &Arc<System>) {
-        let vectors = system.units.iter().enumerate().flat_map(|(device, unit)| {
+        let vectors = system.devices.iter().enumerate().flat_map(|(device, sender)| {
             let messages = self.messages - u32::from(self.keeps_one_back());
-            (0..unit.vectors().len()).map(move |vector| Remaining { device, vector, messages, patient: true })
+            (0..sender.vectors().len()).map(move |vector| ScheduledSends {
+                device,
+                vector,
+                messages,
+                patient: true,
+            })
         });
         lock(&self.state).left = vectors.filter(|left| left.messages != 0).collect();
         // There is one system for each scheduler.
@@ -146,12 +151,12 @@ impl Scheduler {
         if self.moves == Moves::None {
             return;
         }
-        let device = self.draw(system.units.len());
+        let device = self.draw(system.devices.len());
         let to = Cpu::new(u32::try_from(self.draw(self.cores.len())).unwrap_or(0));
-        let Some(unit) = system.units.get(device) else { return };
-        let vector = self.draw(unit.vectors().len());
+        let Some(sender) = system.devices.get(device) else { return };
+        let vector = self.draw(sender.vectors().len());
         self.as_task(|| {
-            if unit.move_vector(vector, to)? == Moved::Done {
+            if sender.move_vector(vector, to)? == AffinityChange::Done {
                 self.record(TraceEvent::Moved { device, vector, to });
             }
             Ok(())
@@ -211,19 +216,19 @@ impl Scheduler {
 
     fn send(&self) {
         let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
-        let (chosen, Remaining { device, vector, patient, .. }) = {
-            let State { rng, left, .. } = &mut *lock(&self.state);
+        let (chosen, ScheduledSends { device, vector, patient, .. }) = {
+            let SchedulerState { rng, left, .. } = &mut *lock(&self.state);
             let chosen = rng.below(left.len());
             let Some(remaining) = left.get(chosen) else { return };
             (chosen, *remaining)
         };
-        let Some(unit) = system.units.get(device) else { return };
-        let Some(books) = unit.vectors().get(vector) else { return };
-        if (patient && !books.ledger.is_settled()) || !unit.send(books) {
+        let Some(sender) = system.devices.get(device) else { return };
+        let Some(records) = sender.vectors().get(vector) else { return };
+        if (patient && !records.record.is_settled()) || !sender.send(records) {
             return;
         }
         self.record(TraceEvent::Sent { device, vector });
-        let State { rng, left, .. } = &mut *lock(&self.state);
+        let SchedulerState { rng, left, .. } = &mut *lock(&self.state);
         if let Some(remaining) = left.get_mut(chosen) {
             remaining.messages -= 1;
             remaining.patient = remaining.messages == 1 || rng.one_in(2);
@@ -287,16 +292,16 @@ impl Scheduler {
 }
 
 impl Interleave for Scheduler {
-    fn at(&self, moment: Moment) {
+    fn at(&self, moment: InterleavePoint) {
         self.perhaps_migrate(ACCESSES);
         if self.system.get().is_none() {
             return;
         }
         match moment {
-            Moment::InHandler => self.while_a_handler_runs(),
-            Moment::Unmasked if self.draw(OVERTAKE) == 0 => self.step(),
-            Moment::Masked if self.draw(OVERTAKE) == 0 => self.send(),
-            Moment::Unmasked | Moment::Masked => {}
+            InterleavePoint::InHandler => self.while_a_handler_runs(),
+            InterleavePoint::Unmasked if self.draw(OVERTAKE) == 0 => self.step(),
+            InterleavePoint::Masked if self.draw(OVERTAKE) == 0 => self.send(),
+            InterleavePoint::Unmasked | InterleavePoint::Masked => {}
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Bringing the drivers up, in the order of a kernel.
 
-use super::unit::{Probe, Source, Unit, UnitConfig};
-use super::{Controllers, Cpus, System, call};
-use crate::cpu::{CpuBooks, CpuCore, Gic};
+use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
+use super::{Controllers, System};
+use crate::cpu::{CpuCore, CpuRecords, Cpus, Gic, call};
+use crate::error::RunError;
 use crate::fault::{Fault, Faults};
 use crate::machine::{Host, LpiNumbers, Machine, function_name};
 use crate::migration::Migrator;
-use crate::run::RunError;
 use doorbell_hardware::pci::enumerate::enumerate;
-use doorbell_hardware::pci::{Function, StorePlan};
+use doorbell_hardware::pci::{Function, StoreConfig};
 use doorbell_hardware::platform::MachinePlatform;
 use gic_driver::its::{IdMap, IdRange};
 use gic_driver::redistributor::walk_redistributors;
@@ -25,20 +25,20 @@ use std::sync::atomic::AtomicU64;
 const ALONE: RequesterId = RequesterId::new(0);
 
 /// The parts of a machine that the drivers do not get.
-pub(crate) struct Powered {
+pub(crate) struct PoweredMachine {
     pub(crate) cores: Vec<Arc<CpuCore>>,
-    pub(crate) books: CpuBooks,
+    pub(crate) records: CpuRecords,
     pub(crate) platform: Arc<MachinePlatform>,
     /// Moves the model, if it moves.
     pub(crate) migrator: Option<Arc<Migrator>>,
 }
 
-impl Powered {
+impl PoweredMachine {
     /// Powers `machine` on: its CPUs execute, nothing is set up.
     pub(crate) fn on(machine: &mut Machine) -> Self {
-        let books = CpuBooks::new(machine.cpus);
+        let records = CpuRecords::new(machine.cpus);
         let mut vcpus = std::mem::take(&mut machine.vcpus).into_iter();
-        let core = |(vcpu, cpu)| Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, &books));
+        let core = |(vcpu, cpu)| Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, &records));
         let cores: Vec<_> = vcpus.by_ref().take(machine.cpus).zip(0..).map(core).collect();
         machine.model.keep_idle(vcpus);
         let migrator = Migrator::new(machine.migration, &machine.model, &cores);
@@ -48,15 +48,15 @@ impl Powered {
             Fault::NeverPublishes => platform.without_publication(),
             _ => platform,
         });
-        Self { cores, books, platform, migrator }
+        Self { cores, records, platform, migrator }
     }
 }
 
 /// Discovers and sets up everything; every device gets its vectors.
-pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Result<System, RunError> {
+pub(crate) fn boot(machine: Machine, powered: &PoweredMachine, cpus: &dyn Cpus) -> Result<System, RunError> {
     let description = Arc::clone(&machine.description);
     let gic = bring_up_gic(&description, &powered.platform, cpus, machine.lpis)?;
-    let controllers = Controllers::bring_up(&machine, &gic, cpus.count(), &powered.books.routes)?;
+    let controllers = Controllers::bring_up(&machine, &gic, cpus.count(), &powered.records.routes)?;
     let count = u16::try_from(cpus.count()).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
     let host = Arc::clone(&powered.platform) as _;
     let interrupts = Interrupts::new(Config::new(count, host).with_wired(Arc::clone(&gic) as _));
@@ -71,8 +71,8 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
         gic,
         controllers,
         interrupts,
-        units: Vec::new(),
-        books: powered.books.clone(),
+        devices: Vec::new(),
+        records: powered.records.clone(),
         faults: Arc::new(Faults::new(machine.fault)),
         ram: machine.ram,
         model: machine.model,
@@ -83,23 +83,25 @@ pub(crate) fn boot(machine: Machine, powered: &Powered, cpus: &dyn Cpus) -> Resu
         surprises: AtomicU64::new(0),
     };
     for host in &machine.hosts {
-        let units = pci_units(&system, host);
-        system.units.extend(units);
+        let devices = pci_devices(&system, host);
+        system.devices.extend(devices);
     }
     for device in machine.devices {
         let map = IdMap::single(ALONE, device.id);
-        let config = UnitConfig {
+        let config = DiscoveredDevice {
             name: device.name,
-            source: Source::Platform(device.hardware),
+            hardware: DeviceHardware::Platform(device.hardware),
             probe: Probe::Platform { base: device.base },
             requester: ALONE,
             controller: device.controller,
             device_id: device.id,
         };
         let parent = system.controllers.parent(device.controller, || map);
-        system.units.push(Unit::new(config, parent.ok_or_else(|| "its controller is not in use".to_owned())));
+        system
+            .devices
+            .push(Device::new(config, parent.ok_or_else(|| "its controller is not in use".to_owned())));
     }
-    set_up_units(&system)?;
+    set_up_devices(&system)?;
     Ok(system)
 }
 
@@ -180,18 +182,18 @@ fn gic_config(
 }
 
 /// Every function behind a host bridge that has a message store.
-fn pci_units(system: &System, host: &Host) -> Vec<Unit> {
+fn pci_devices(system: &System, host: &Host) -> Vec<Device> {
     let Some(described) = system.description.hosts.get(host.index) else { return Vec::new() };
     let bus = system.platform.cpu_bus();
     let mut parents: BTreeMap<ControllerIndex, Arc<dyn MsiParent>> = BTreeMap::new();
-    let mut units = Vec::new();
+    let mut devices = Vec::new();
     for found in enumerate(&bus, host.bridge.windows()) {
         let Some(function) = function_at(host, found.requester) else { continue };
         let (id, alias) = (found.requester, found.alias);
         let route = system.description.route(described, alias);
-        let config = UnitConfig {
+        let config = DiscoveredDevice {
             name: function_name(described.id.as_str(), id),
-            source: Source::Function(function),
+            hardware: DeviceHardware::Function(function),
             probe: Probe::Pci(Box::new(found)),
             requester: alias,
             controller: route.map_or(ControllerIndex::new(usize::MAX), |route| route.controller),
@@ -211,9 +213,9 @@ fn pci_units(system: &System, host: &Host) -> Vec<Unit> {
             }
             Ok(made)
         });
-        units.push(Unit::new(config, parent));
+        devices.push(Device::new(config, parent));
     }
-    units
+    devices
 }
 
 fn not_driven(system: &System, route: Route) -> String {
@@ -244,21 +246,21 @@ fn id_map(description: &Description, host: &PciHost, route: Route, requester: Re
 
 fn function_at(host: &Host, requester: RequesterId) -> Option<Arc<Function>> {
     let functions = host.bridge.functions().iter();
-    let mut here = functions.filter(|function| function.store() != StorePlan::None);
+    let mut here = functions.filter(|function| function.store() != StoreConfig::None);
     here.find(|function| function.requester() == requester).cloned()
 }
 
 /// Attaches every device before any gets vectors: those that share a DeviceID share one table.
-fn set_up_units(system: &System) -> Result<(), RunError> {
-    for unit in &system.units {
-        unit.attach(system);
+fn set_up_devices(system: &System) -> Result<(), RunError> {
+    for device in &system.devices {
+        device.attach(system);
     }
-    for unit in &system.units {
-        unit.activate(system);
+    for device in &system.devices {
+        device.activate(system);
     }
-    if system.units.iter().all(|unit| unit.vectors().is_empty()) {
-        let reason = system.units.iter().find_map(Unit::refused).unwrap_or_default();
-        return Err(RunError::NoVectors { devices: system.units.len(), reason });
+    if system.devices.iter().all(|device| device.vectors().is_empty()) {
+        let reason = system.devices.iter().find_map(Device::refused).unwrap_or_default();
+        return Err(RunError::NoVectors { devices: system.devices.len(), reason });
     }
     debug_assert!(system.platform.current_cpu().is_none(), "tasks run on no CPU");
     Ok(())

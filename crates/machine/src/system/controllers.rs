@@ -1,10 +1,9 @@
 //! The drivers of everything that takes messages.
 
-use super::{DirectLpi, Its};
-use crate::cpu::Gic;
+use crate::cpu::{DirectLpi, Gic, Its};
+use crate::error::RunError;
 use crate::machine::{ControllerChoice, LpiNumbers, Machine, itses, usable};
 use crate::oracle::Routes;
-use crate::run::RunError;
 use doorbell_hardware::platform::MachinePlatform;
 use gic_arch::Lpi;
 use gic_driver::its::IdMap;

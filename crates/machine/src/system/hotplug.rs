@@ -1,7 +1,8 @@
 //! What an administrator does while the machine is busy: moves interrupts, takes CPUs off line, removes devices.
 
-use super::unit::{Departure, Driver, Probe, Unit, UnitVector};
-use super::{Cpus, System, call};
+use super::System;
+use super::device::{Device, DeviceVector, Driver, Probe, Removal};
+use crate::cpu::{Cpus, call};
 use crate::report::DeviceKind;
 use doorbell_hardware::platform_device::PlatformStore;
 use irq_domain::MoveError;
@@ -11,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 /// What became of an affinity change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Moved {
+pub(crate) enum AffinityChange {
     /// The vector is at the CPU.
     Done,
     /// There was nothing to move, or the CPU is off line.
@@ -25,35 +26,35 @@ const fn is_endpoints_limit(error: &MoveError) -> bool {
     matches!(error, MoveError::Controller(MsiError::WouldTear | MsiError::AddressTooWide { .. }))
 }
 
-impl Unit {
+impl Device {
     /// Moves the vector at `index` to `to`.
     ///
     /// # Errors
     /// The drivers' reason, if it is not that the CPU is off line.
-    pub(crate) fn move_vector(&self, index: usize, to: Cpu) -> Result<Moved, String> {
+    pub(crate) fn move_vector(&self, index: usize, to: Cpu) -> Result<AffinityChange, String> {
         self.with_driver(|driver| {
-            let Driver::Active(_, handles) = driver else { return Ok(Moved::NotNow) };
+            let Driver::Active(_, handles) = driver else { return Ok(AffinityChange::NotNow) };
             let (Some(handle), Some(vector)) = (handles.get(index), self.vectors().get(index)) else {
-                return Ok(Moved::NotNow);
+                return Ok(AffinityChange::NotNow);
             };
             // Where a message names the CPU, those that count up from one message move together.
             let is_concerned =
-                |other: &UnitVector| self.kind() == DeviceKind::PciMsi || other.slot == vector.slot;
+                |other: &DeviceVector| self.kind() == DeviceKind::PciMsi || other.slot == vector.slot;
             let all = self.vectors().iter().zip(handles);
             let concerned: Vec<_> = all.filter(|(other, _)| is_concerned(other)).collect();
             for (vector, _) in &concerned {
-                vector.ledger.begin_operation();
+                vector.record.begin_operation();
             }
             let result = handle.set_affinity(to);
             for (vector, _) in concerned {
-                vector.ledger.end_operation();
+                vector.record.end_operation();
             }
             match result {
-                Ok(_) => Ok(Moved::Done),
+                Ok(_) => Ok(AffinityChange::Done),
                 Err(MoveError::Offline(_) | MoveError::Controller(MsiError::NotReachable(..))) => {
-                    Ok(Moved::NotNow)
+                    Ok(AffinityChange::NotNow)
                 }
-                Err(error) if is_endpoints_limit(&error) => Ok(Moved::Refused),
+                Err(error) if is_endpoints_limit(&error) => Ok(AffinityChange::Refused),
                 Err(error) => Err(error.to_string()),
             }
         })
@@ -61,8 +62,8 @@ impl Unit {
 }
 
 /// What a platform device sends on its first vector; `None` for others.
-pub(crate) fn first_message(unit: &Unit, system: &System) -> Option<MsiMessage> {
-    let Probe::Platform { base } = unit.config.probe else { return None };
+pub(crate) fn first_message(device: &Device, system: &System) -> Option<MsiMessage> {
+    let Probe::Platform { base } = device.config.probe else { return None };
     Some(PlatformStore::new(system.platform.cpu_bus(), base).message(0))
 }
 
@@ -71,14 +72,14 @@ impl System {
     ///
     /// # Errors
     /// The drivers' reason.
-    pub(crate) fn unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<Moved, String> {
+    pub(crate) fn unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<AffinityChange, String> {
         self.begin_everywhere();
         let result = self.try_unplug_cpu(cpus, cpu);
         self.end_everywhere();
         result
     }
 
-    fn try_unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<Moved, String> {
+    fn try_unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<AffinityChange, String> {
         let surprises = self.surprises.load(Ordering::SeqCst);
         let mut stranded = Vec::new();
         let offline = self.interrupts.cpu_offline(cpu, |one| stranded.push(one));
@@ -90,7 +91,7 @@ impl System {
         };
         if !stranded.is_empty() && stranded.iter().all(|stranded| may_stay(&stranded.error)) {
             self.interrupts.cpu_online(cpu, |_| {}).map_err(|error| error.to_string())?;
-            return Ok(Moved::Refused);
+            return Ok(AffinityChange::Refused);
         }
         if let Some(stranded) = stranded.first() {
             return Err(format!("IRQ {} stays on CPU {cpu}: {}", stranded.irq, stranded.error));
@@ -101,8 +102,8 @@ impl System {
         let (gic, direct_lpi) = (Arc::clone(&self.gic), self.controllers.direct_lpi().cloned());
         let turned_off = call(cpus, cpu, move |core| core.turn_off(&gic, direct_lpi.as_deref()));
         turned_off.ok_or("the CPU does not answer")??;
-        self.books.routes.emptied(cpu);
-        Ok(Moved::Done)
+        self.records.routes.emptied(cpu);
+        Ok(AffinityChange::Done)
     }
 
     /// Brings `cpu` back.
@@ -126,24 +127,24 @@ impl System {
         left.map_or(Ok(()), |left| Err(format!("irq {} did not start: {}", left.irq, left.error)))
     }
 
-    /// Removes `unit` and adds it again.
+    /// Removes `device` and adds it again.
     ///
     /// # Errors
     /// The drivers' reason.
-    pub(crate) fn readd_unit(&self, unit: &Unit, departure: Departure) -> Result<(), String> {
-        unit.remove(self, departure);
-        unit.add(self).map_err(|reason| format!("{}: {reason}", unit.config.name))
+    pub(crate) fn readd_device(&self, device: &Device, removal: Removal) -> Result<(), String> {
+        device.remove(self, removal);
+        device.add(self).map_err(|reason| format!("{}: {reason}", device.config.name))
     }
 
     fn begin_everywhere(&self) {
-        for vector in self.units.iter().flat_map(Unit::vectors) {
-            vector.ledger.begin_operation();
+        for vector in self.devices.iter().flat_map(Device::vectors) {
+            vector.record.begin_operation();
         }
     }
 
     fn end_everywhere(&self) {
-        for vector in self.units.iter().flat_map(Unit::vectors) {
-            vector.ledger.end_operation();
+        for vector in self.devices.iter().flat_map(Device::vectors) {
+            vector.record.end_operation();
         }
     }
 }

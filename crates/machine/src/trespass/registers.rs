@@ -1,7 +1,7 @@
 //! What else lies in a doorbell's page, and what can be done with it.
 
-use super::Intruder;
-use crate::system::{System, Unit};
+use super::HostileDevice;
+use crate::system::{Device, System};
 use doorbell_hardware::bus::AccessWidth;
 use doorbell_hardware::iommu::GRANULE;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -30,9 +30,9 @@ const ENABLED: u32 = 0xa1;
 /// Alignment of a pending table, and more than either table takes.
 const TABLE: u64 = 0x1_0000;
 
-/// The registers that steer the controller of `unit`, in the page of its doorbell.
-pub(super) fn read(system: &System, unit: &Unit, page: u64) -> Vec<Reading> {
-    let registers: &[_] = match system.description.controller(unit.config.controller).map(|it| &it.kind) {
+/// The registers that steer the controller of `device`, in the page of its doorbell.
+pub(super) fn read(system: &System, device: &Device, page: u64) -> Vec<Reading> {
+    let registers: &[_] = match system.description.controller(device.config.controller).map(|it| &it.kind) {
         Some(ControllerKind::DirectLpi) => &[
             ("GICR_CTLR", gicr::CTLR.offset(), AccessWidth::Word),
             ("GICR_PROPBASER", gicr::PROPBASER.offset(), AccessWidth::Double),
@@ -55,7 +55,7 @@ pub(super) fn changed(before: Vec<Reading>, after: &[Reading]) -> Vec<Overwritte
 /// victim's LPI arrive while the intruder's table enables it, and not while it does not?
 pub(super) fn seize(
     system: &System,
-    intruder: &Intruder,
+    intruder: &HostileDevice,
     victim: MsiMessage,
     arrives: &mut dyn FnMut() -> bool,
 ) -> bool {

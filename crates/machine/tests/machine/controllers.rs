@@ -3,8 +3,9 @@
 use crate::boards::{self, flashed, region};
 use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
 use doorbell_machine::{
-    BuildOptions, ControllerChoice, CpuLife, DeviceLife, Disturbances, Endpoint, IommuPages, LpiDisabling,
-    Migration, Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate, trespass,
+    BuildOptions, ControllerChoice, CpuHotplug, DeviceConfig, DeviceHotplug, Disturbances, IommuPages,
+    LpiDisabling, Migration, Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate,
+    trespass,
 };
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting, devicetree,
@@ -71,9 +72,9 @@ fn scarce_spis_are_shared_out_so_that_every_device_gets_some() {
 fn a_device_that_holds_a_level_is_served_by_the_two_messages_of_an_spi() {
     let board = embedded("estuary");
     let machine = build(&board, &options(ControllerChoice::Mbi)).unwrap();
-    let is_level = |endpoint| matches!(endpoint, Endpoint::Platform(plan) if plan.trigger == Trigger::Level);
-    let residents = machine.residents();
-    let level = residents.iter().find(|resident| is_level(resident.endpoint)).unwrap();
+    let is_level = |config| matches!(config, DeviceConfig::Platform(plan) if plan.trigger == Trigger::Level);
+    let devices = machine.devices();
+    let level = devices.iter().find(|device| is_level(device.config)).unwrap();
     let report = deliver_with(&board, &options(ControllerChoice::Mbi), 200);
     assert_delivered(&report, 200);
     let device = report.devices.iter().find(|device| device.id == level.id).unwrap();
@@ -263,7 +264,7 @@ proptest! {
         let built = BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() };
         let machine = build(&embedded(name), &built).unwrap();
         let disturbances =
-            Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+            Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
         let run_options = RunOptions { messages: 40, seed, disturbances };
         let report = if threads {
             run(machine, &run_options, &mut |_| {}).unwrap()

@@ -1,27 +1,27 @@
-//! Endpoints that cannot store what their controller would have them send: refused with the reason, while the others run.
+//! ChosenDevices that cannot store what their controller would have them send: refused with the reason, while the others run.
 
 use crate::boards::{self, flashed, region};
 use crate::{assert_refusals_are_counted, moving};
-use doorbell_hardware::pci::{AddressWidth, StorePlan};
-use doorbell_hardware::platform_device::{DataWidth, PlatformPlan};
+use doorbell_hardware::pci::{AddressWidth, StoreConfig};
+use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
-    BuildOptions, CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoints, LpiNumbers, Moves, PciEndpoint,
-    PciPlace, Population, Report, RunOptions, build, simulate,
+    BuildOptions, ChosenDevices, ChosenFunction, CpuHotplug, DeviceHotplug, DeviceReport, Disturbances,
+    FunctionPlacement, LpiNumbers, Moves, Population, Report, RunOptions, build, simulate,
 };
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting};
 use msi_types::{Cpu, Masking, Trigger};
 
 const FOUR_GIB: u64 = 1 << 32;
 /// Its functions are found before the platform devices, in this order.
-const FUNCTIONS: [StorePlan; 3] = [
-    StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector },
-    StorePlan::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::PerVector },
-    StorePlan::Msix { vectors: 4, table_bar: 0, pba_bar: 2 },
+const FUNCTIONS: [StoreConfig; 3] = [
+    StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector },
+    StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::PerVector },
+    StoreConfig::Msix { vectors: 4, table_bar: 0, pba_bar: 2 },
 ];
-const DEVICES: [PlatformPlan; 3] = [
-    PlatformPlan { address: AddressWidth::Bits32, ..PlatformPlan::new(2) },
-    PlatformPlan { data: DataWidth::Bits16, ..PlatformPlan::new(2) },
-    PlatformPlan::new(2),
+const DEVICES: [PlatformDeviceConfig; 3] = [
+    PlatformDeviceConfig { address: AddressWidth::Bits32, ..PlatformDeviceConfig::new(2) },
+    PlatformDeviceConfig { data: DataWidth::Bits16, ..PlatformDeviceConfig::new(2) },
+    PlatformDeviceConfig::new(2),
 ];
 
 /// Direct LPIs; redistributors with this many CPUs each from these addresses on.
@@ -43,12 +43,12 @@ fn inhabited(mut board: Description) -> Description {
     flashed(&board)
 }
 
-fn report(board: &Description, devices: [PlatformPlan; 3], lpis: LpiNumbers) -> Report {
-    let functions = FUNCTIONS.map(|store| PciEndpoint { place: PciPlace::Root, store }).into();
-    let population = Population::Chosen(Endpoints { functions, devices: devices.into() });
+fn report(board: &Description, devices: [PlatformDeviceConfig; 3], lpis: LpiNumbers) -> Report {
+    let functions = FUNCTIONS.map(|store| ChosenFunction { place: FunctionPlacement::Root, store }).into();
+    let population = Population::Chosen(ChosenDevices { functions, devices: devices.into() });
     let built = BuildOptions { population, lpis, ..BuildOptions::default() };
     let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
     let options = RunOptions { messages: 40, seed: 1, disturbances };
     let [_, report] = [built.clone(), moving(&built)].map(|built| {
         let report = simulate(build(board, &built).unwrap(), &options).unwrap().report;
@@ -104,7 +104,7 @@ fn an_endpoint_with_16_data_bits_is_refused_lpis_beyond_them() {
 
 #[test]
 fn a_level_is_refused_where_a_message_cannot_take_it_back() {
-    let level = PlatformPlan { trigger: Trigger::Level, ..PlatformPlan::new(2) };
+    let level = PlatformDeviceConfig { trigger: Trigger::Level, ..PlatformDeviceConfig::new(2) };
     let report = report(&direct(&[(0x0900_0000, 4)]), [DEVICES[0], level, DEVICES[2]], LpiNumbers::Short);
     let [None, None, None, None, Some(reason), None] = reasons(&report) else {
         panic!("{:?}", reasons(&report))

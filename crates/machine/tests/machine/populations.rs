@@ -4,11 +4,11 @@
 mod drawn;
 
 use crate::assert_refusals_are_counted;
-use doorbell_hardware::pci::{AddressWidth, StorePlan};
-use doorbell_hardware::platform_device::{DataWidth, PlatformPlan};
+use doorbell_hardware::pci::{AddressWidth, StoreConfig};
+use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
-    BuildOptions, CpuLife, DeviceLife, DeviceReport, Disturbances, Endpoint, LpiNumbers, Machine, Migration,
-    Moves, Report, RunError, RunOptions, build, run, simulate,
+    BuildOptions, CpuHotplug, DeviceConfig, DeviceHotplug, DeviceInfo, DeviceReport, Disturbances,
+    LpiNumbers, Machine, Migration, Moves, Report, RunError, RunOptions, build, run, simulate,
 };
 use drawn::{Drawn, Kinds, machines};
 use gic_firmware::{ControllerKind, Description};
@@ -36,11 +36,15 @@ impl Limit {
 }
 
 /// Why this endpoint cannot be served by its controller, by what firmware and the device say of themselves.
-fn limits(drawn: &Drawn, board: &Description, device: &DeviceReport, endpoint: Endpoint) -> Vec<Limit> {
+fn limits(drawn: &Drawn, board: &Description, device: &DeviceReport, endpoint: DeviceConfig) -> Vec<Limit> {
     let (address, data, trigger) = match endpoint {
-        Endpoint::Function(StorePlan::Msi { address, .. }) => (address, DataWidth::Bits16, Trigger::Edge),
-        Endpoint::Function(_) => (AddressWidth::Bits64, DataWidth::Bits32, Trigger::Edge),
-        Endpoint::Platform(PlatformPlan { address, data, trigger, .. }) => (address, data, trigger),
+        DeviceConfig::Function(StoreConfig::Msi { address, .. }) => {
+            (address, DataWidth::Bits16, Trigger::Edge)
+        }
+        DeviceConfig::Function(_) => (AddressWidth::Bits64, DataWidth::Bits32, Trigger::Edge),
+        DeviceConfig::Platform(PlatformDeviceConfig { address, data, trigger, .. }) => {
+            (address, data, trigger)
+        }
     };
     let controller = board.controllers.iter().find(|one| one.id.as_str() == device.controller).unwrap();
     let reachable = board.doorbells(controller).iter().any(|doorbell| *doorbell < 1 << 32);
@@ -56,7 +60,7 @@ fn limits(drawn: &Drawn, board: &Description, device: &DeviceReport, endpoint: E
 
 fn options(drawn: &Drawn, messages: u32) -> RunOptions {
     let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
     RunOptions { messages, seed: drawn.seed, disturbances }
 }
 
@@ -70,13 +74,13 @@ fn check(
     let board = drawn.board();
     let machine = build(&board, &BuildOptions { migration, ..drawn.options() }).unwrap();
     prop_assert_eq!(machine.notes(), [] as [&str; 0]);
-    let residents = machine.residents();
+    let built = machine.devices();
     let report = match go(machine, &options(drawn, messages)) {
         Ok(report) => report,
         Err(RunError::NoVectors { devices, reason }) => {
             let limits = [Limit::Address, Limit::Data, Limit::Level];
             prop_assert!(limits.iter().any(|limit| limit.said_in(&reason)), "{}", reason);
-            prop_assert_eq!(devices, residents.len());
+            prop_assert_eq!(devices, built.len());
             return Ok(());
         }
         Err(error) => return Err(TestCaseError::fail(error.to_string())),
@@ -84,16 +88,16 @@ fn check(
     prop_assert!(report.totals.is_delivered(), "{:?}", report.totals);
     prop_assert_eq!(report.totals.migrated > 0, migration != Migration::Never);
     prop_assert_eq!(report.totals.sent, report.totals.vectors * u64::from(messages));
-    prop_assert_eq!(report.devices.len(), residents.len());
+    prop_assert_eq!(report.devices.len(), built.len());
     assert_refusals_are_counted(&report);
-    for resident in &residents {
-        let device = report.devices.iter().find(|device| device.id == resident.id).unwrap();
-        let limits = limits(drawn, &board, device, resident.endpoint);
+    for DeviceInfo { id, config } in &built {
+        let device = report.devices.iter().find(|device| device.id == *id).unwrap();
+        let limits = limits(drawn, &board, device, *config);
         let right = match &device.refused {
             None => limits.is_empty() && !device.vectors.is_empty(),
             Some(reason) => limits.iter().any(|limit| limit.said_in(reason)),
         };
-        prop_assert!(right, "{:?} has the limits {:?}: {:?}", resident, limits, device.refused);
+        prop_assert!(right, "{} {:?} has the limits {:?}: {:?}", id, config, limits, device.refused);
     }
     Ok(())
 }

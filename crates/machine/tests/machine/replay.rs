@@ -2,8 +2,8 @@
 
 use crate::{boards, harbour, migration};
 use doorbell_machine::{
-    BuildOptions, CpuLife, DeviceLife, Disturbances, Migration, Moves, RunOptions, Simulation, TraceEvent,
-    build, simulate,
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Migration, Moves, RunOptions, Simulation,
+    TraceEvent, build, simulate,
 };
 use gic_firmware::{Description, MsiRouting};
 use msi_types::DeviceId;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use std::num::NonZeroU16;
 
 const EVERYTHING: Disturbances =
-    Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+    Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
 
 fn replay(board: &Description, migration: Migration, seed: u64, messages: u32) -> Simulation {
     let built = BuildOptions { migration, ..BuildOptions::default() };

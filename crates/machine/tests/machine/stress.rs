@@ -3,7 +3,7 @@
 use crate::boards::{self, flashed, its};
 use crate::{assert_delivered, deliver_with, harbour, moving};
 use doorbell_machine::{
-    BuildOptions, CpuLife, DeviceLife, Disturbances, Moves, Report, RunOptions, build, run,
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Moves, Report, RunOptions, build, run,
 };
 use gic_firmware::MsiRouting;
 use msi_types::DeviceId;
@@ -38,7 +38,7 @@ fn a_million_messages_while_the_controller_is_moved_to_fresh_models_besides() {
 /// And everything else changes.
 fn a_million_messages(built: &BuildOptions) -> Report {
     let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuLife::Replugged, devices: DeviceLife::Readded };
+        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
     let options = RunOptions { messages: 7400, seed: 1, disturbances };
     let report = run(build(&harbour(), built).unwrap(), &options, &mut |_| {}).unwrap();
     assert_delivered(&report, 7400);

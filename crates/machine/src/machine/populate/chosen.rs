@@ -1,7 +1,7 @@
 //! Chosen functions, each at the next place of its kind.
 
 use super::{BRIDGES, Candidates, Functions};
-use crate::machine::population::{PciEndpoint, PciPlace};
+use crate::machine::population::{ChosenFunction, FunctionPlacement};
 use doorbell_hardware::pci::DevFn;
 use msi_types::RequesterId;
 
@@ -10,39 +10,40 @@ const ROOT_DEVICES: u8 = 32 - BRIDGES;
 
 /// The planned functions, and how many found no place.
 pub(in crate::machine) fn place<'a>(
-    endpoints: impl Iterator<Item = &'a PciEndpoint>,
+    endpoints: impl Iterator<Item = &'a ChosenFunction>,
     candidates: &Candidates,
     first_bus: u8,
 ) -> (Functions, usize) {
-    let mut deal = Deal { plan: Functions::default(), candidates, first_bus, last: None };
+    let mut placer = FunctionPlacer { plan: Functions::default(), candidates, first_bus, last: None };
     let mut left = 0;
     for (number, endpoint) in endpoints.enumerate() {
         // A place that there is not is replaced by one on the root bus.
-        let found = deal.find(endpoint.place, number).or_else(|| deal.find(PciPlace::Root, number));
+        let found =
+            placer.find(endpoint.place, number).or_else(|| placer.find(FunctionPlacement::Root, number));
         match found {
             Some((bus, at)) => {
-                deal.plan.functions.insert((bus, at), endpoint.store);
-                deal.last = Some((bus, at));
+                placer.plan.functions.insert((bus, at), endpoint.store);
+                placer.last = Some((bus, at));
             }
             None => left += 1,
         }
     }
-    let mut plan = deal.plan;
+    let mut plan = placer.plan;
     plan.complete_devices();
     (plan, left)
 }
 
-struct Deal<'a> {
+struct FunctionPlacer<'a> {
     plan: Functions,
     candidates: &'a Candidates,
     first_bus: u8,
     last: Option<(u8, DevFn)>,
 }
 
-impl Deal<'_> {
+impl FunctionPlacer<'_> {
     /// A free place of this kind. Successive endpoints come under successive statements of the routing.
-    fn find(&mut self, kind: PciPlace, number: usize) -> Option<(u8, DevFn)> {
-        if kind == PciPlace::Conventional {
+    fn find(&mut self, kind: FunctionPlacement, number: usize) -> Option<(u8, DevFn)> {
+        if kind == FunctionPlacement::Conventional {
             return self.find_conventional();
         }
         let statements = self.candidates.len();
@@ -51,21 +52,21 @@ impl Deal<'_> {
         places.find(|place| self.suits(kind, *place))
     }
 
-    fn suits(&self, kind: PciPlace, (bus, at): (u8, DevFn)) -> bool {
+    fn suits(&self, kind: FunctionPlacement, (bus, at): (u8, DevFn)) -> bool {
         let is_root = bus == self.first_bus;
         let alone = at.function() == 0 && !self.plan.functions.contains_key(&(bus, at));
         match kind {
-            PciPlace::Root => is_root && alone && at.device() < ROOT_DEVICES,
-            PciPlace::BesideLast => {
+            FunctionPlacement::Root => is_root && alone && at.device() < ROOT_DEVICES,
+            FunctionPlacement::BesideLast => {
                 self.last.is_some_and(|(its_bus, its)| its_bus == bus && its.device() == at.device())
                     && !self.plan.conventional.contains(&bus)
                     && !self.plan.functions.contains_key(&(bus, at))
             }
-            PciPlace::Branch => {
+            FunctionPlacement::Branch => {
                 let empty = self.plan.on_bus(bus).next().is_none();
                 !is_root && alone && at.device() == 0 && empty && self.plan.has_room(bus, self.first_bus)
             }
-            PciPlace::Conventional => false,
+            FunctionPlacement::Conventional => false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::trial::Trial;
 use super::*;
-use doorbell_hardware::iommu::Fault;
+use doorbell_hardware::iommu::IommuFault;
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{SharedDevice, SharedDeviceConfig};
 use msi_types::{
@@ -75,7 +75,7 @@ fn each_redistributor_s_doorbell_is_mapped_as_long_as_a_vector_is_there() {
 fn an_endpoint_that_cannot_reach_a_far_doorbell_in_one_store_can_behind_an_iommu() {
     let tried = |layer| {
         let near = plan(Parent::DirectLpi, layer, World::BareMetal);
-        let board = Board::new(Plan { spread: Spread::FarApart, ..near }).unwrap();
+        let board = Board::new(BoardConfig { spread: RedistributorLayout::FarApart, ..near }).unwrap();
         attempt(&board, Endpoint::PciMsi)
     };
     let torn = "the endpoint cannot change its message in one store and cannot be masked";
@@ -131,7 +131,7 @@ fn a_doorbell_that_is_not_mapped_is_a_fault_with_its_device() {
     // Another domain's page is not mapped for this device.
     let mapped = trial.message(0).unwrap();
     board.devices().write(Endpoint::ImsRing, mapped);
-    let fault = |endpoint: Endpoint, address| Fault { device: endpoint.requester(), address };
+    let fault = |endpoint: Endpoint, address| IommuFault { device: endpoint.requester(), address };
     let expected = [fault(Endpoint::PciMsi, real), fault(Endpoint::ImsRing, mapped.address)];
     assert_eq!(board.unit().unwrap().faults(), expected);
     trial.deliver().unwrap();

@@ -1,13 +1,13 @@
 //! What would make a cell broken, and what may not.
 
-use super::super::trial::{Setback, Trial};
+use super::super::trial::{Trial, TrialError};
 use super::*;
 use proptest::prelude::*;
 use vgic::saved_state::SavedState;
 
 #[test]
 fn a_guest_that_claims_to_be_bare_metal_loses_what_devices_store() {
-    let plan = Plan { reality: World::Guest, ..plan(Parent::Its, Layer::None, World::BareMetal) };
+    let plan = BoardConfig { reality: World::Guest, ..plan(Parent::Its, Layer::None, World::BareMetal) };
     let board = Board::new(plan).unwrap();
     for endpoint in [Endpoint::ImsRing, Endpoint::ImsQueue, Endpoint::Platform] {
         let outcome = attempt(&board, endpoint);
@@ -19,7 +19,7 @@ fn a_guest_that_claims_to_be_bare_metal_loses_what_devices_store() {
 #[test]
 fn a_guest_without_remapping_that_claims_to_have_it_loses_what_devices_store() {
     for (parent, layer) in [(Parent::Its, Layer::None), (Parent::X86Vector, Layer::None)] {
-        let plan = Plan { reality: World::GuestRemapped, ..plan(parent, layer, World::BareMetal) };
+        let plan = BoardConfig { reality: World::GuestRemapped, ..plan(parent, layer, World::BareMetal) };
         let board = Board::new(plan).unwrap();
         let outcome = attempt(&board, Endpoint::ImsQueue);
         assert!(matches!(&outcome, Outcome::Broken(_)), "{outcome:?}");
@@ -43,7 +43,8 @@ fn a_machine_that_cannot_be_is_no_refusal() {
 fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
     let is_broken = |seed| {
         let migration = Migration::AtRandom { seed };
-        let board = Board::new(Plan { migration, ..plan(parent, Layer::None, World::BareMetal) }).unwrap();
+        let board =
+            Board::new(BoardConfig { migration, ..plan(parent, Layer::None, World::BareMetal) }).unwrap();
         board.model().unwrap().tamper(Box::new(move |mut saved| {
             forget(&mut saved);
             saved
@@ -105,7 +106,7 @@ proptest! {
         let board = board(parent, layer, World::BareMetal);
         board.devices().queue().refuse_after(write);
         let setback = Trial::begin(&board, Endpoint::ImsQueue).map(|_| ()).unwrap_err();
-        prop_assert!(matches!(setback, Setback::Broken(reason) if reason.contains("refused the command")));
+        prop_assert!(matches!(setback, TrialError::Broken(reason) if reason.contains("refused the command")));
         board.settle();
         prop_assert_eq!(board.check_quiet(), Ok(()));
         prop_assert_eq!(board.devices().queue().messages(), 0);

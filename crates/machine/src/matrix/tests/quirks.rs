@@ -9,29 +9,29 @@ use std::sync::Arc;
 const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
 
 /// What a message becomes on the bus.
-type Spoil = fn(RequesterId, MsiMessage) -> (RequesterId, MsiMessage);
+type CorruptMessage = fn(RequesterId, MsiMessage) -> (RequesterId, MsiMessage);
 
-struct Spoiling {
-    spoil: Spoil,
+struct CorruptingBus {
+    spoil: CorruptMessage,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
 }
 
-impl SignalMsi<RequesterId> for Spoiling {
+impl SignalMsi<RequesterId> for CorruptingBus {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
         let (from, message) = (self.spoil)(from, message);
         self.upstream.signal_msi(from, message)
     }
 }
 
-fn board_on(parent: Parent, spoil: Spoil, layer: ShimLayer) -> Board {
+fn board_on(parent: Parent, spoil: CorruptMessage, layer: ShimLayer) -> Board {
     let plan = plan(parent, Layer::None, World::BareMetal);
-    let bridge = Box::new(move |upstream| Arc::new(Spoiling { spoil, upstream }) as _);
+    let bridge = Box::new(move |upstream| Arc::new(CorruptingBus { spoil, upstream }) as _);
     Board::with_quirks(plan, Quirks { layer, bridge }).unwrap()
 }
 
 /// Every endpoint works with the layer, and none does without it.
 #[track_caller]
-fn assert_mended(parent: Parent, spoil: Spoil, layer: ShimLayer) {
+fn assert_mended(parent: Parent, spoil: CorruptMessage, layer: ShimLayer) {
     for endpoint in Endpoint::ALL {
         let outcome = attempt(&board_on(parent, spoil, layer), *endpoint);
         assert_eq!(outcome, Outcome::Works, "{endpoint} on {parent}");
@@ -49,14 +49,14 @@ fn assert_refused(board: &Board, why: &str) {
 #[test]
 fn a_bridge_that_shifts_requesters_is_followed() {
     let rule = RequesterRule::Shifted { shift: 3, base: 0x400 };
-    let spoil: Spoil = |from, message| (RequesterId::new((from.get() << 3) + 0x400), message);
+    let spoil: CorruptMessage = |from, message| (RequesterId::new((from.get() << 3) + 0x400), message);
     assert_mended(Parent::Its, spoil, ShimLayer::new("bus").with_requesters(rule));
 }
 
 #[test]
 fn a_bus_that_shows_memory_elsewhere_is_followed() {
     const OFFSET: u64 = 0x4000_0000;
-    let spoil: Spoil =
+    let spoil: CorruptMessage =
         |from, message| (from, MsiMessage { address: message.address.wrapping_sub(OFFSET), ..message });
     for parent in ARM {
         let rule = AddressRule::Offset(OFFSET);
@@ -67,7 +67,7 @@ fn a_bus_that_shows_memory_elsewhere_is_followed() {
 #[test]
 fn a_window_in_front_of_an_its_is_followed_and_isolates_nothing() {
     const WINDOW: u64 = 0x5800_0000;
-    let spoil: Spoil = |from, message| match message.address.checked_sub(WINDOW) {
+    let spoil: CorruptMessage = |from, message| match message.address.checked_sub(WINDOW) {
         Some(offset) if offset < 0x400 => {
             let device = u32::try_from(offset / 4).unwrap();
             (RequesterId::new(device), MsiMessage { address: 0x0821_0040, ..message })
@@ -82,7 +82,7 @@ fn a_window_in_front_of_an_its_is_followed_and_isolates_nothing() {
 
 #[test]
 fn a_bus_that_drops_data_bits_is_refused_what_it_would_truncate_and_nothing_else() {
-    let spoil: Spoil = |from, message| (from, MsiMessage { data: message.data & 0xfff, ..message });
+    let spoil: CorruptMessage = |from, message| (from, MsiMessage { data: message.data & 0xfff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(64, 12);
     // An LPI's number has 14 bits, an EventID few.
     assert_refused(&board_on(Parent::DirectLpi, spoil, narrow), "more than the 12 data bits");
@@ -91,7 +91,7 @@ fn a_bus_that_drops_data_bits_is_refused_what_it_would_truncate_and_nothing_else
 
 #[test]
 fn a_bus_that_drops_address_bits_is_refused_what_it_would_truncate() {
-    let spoil: Spoil =
+    let spoil: CorruptMessage =
         |from, message| (from, MsiMessage { address: message.address & 0x7ff_ffff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(27, 32);
     for parent in ARM {

@@ -169,8 +169,8 @@ proptest! {
         for op in ops {
             hardware.act(op);
         }
-        let ledger = &hardware.rig.ledger;
-        let told = ledger.wrong_cpu.load(Ordering::Relaxed) + ledger.spurious.load(Ordering::Relaxed);
+        let record = &hardware.rig.record;
+        let told = record.wrong_cpu.load(Ordering::Relaxed) + record.spurious.load(Ordering::Relaxed);
         prop_assert_eq!(told, hardware.faults);
     }
 }

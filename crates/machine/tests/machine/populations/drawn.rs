@@ -1,10 +1,10 @@
 //! Machines drawn at random: controllers, who is led to which, and what devices are like.
 
 use crate::boards::{self, flashed, region};
-use doorbell_hardware::pci::{AddressWidth, StorePlan};
-use doorbell_hardware::platform_device::{DataWidth, PlatformPlan};
+use doorbell_hardware::pci::{AddressWidth, StoreConfig};
+use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
-    BuildOptions, Endpoints, LpiDisabling, LpiNumbers, PciEndpoint, PciPlace, Population,
+    BuildOptions, ChosenDevices, ChosenFunction, FunctionPlacement, LpiDisabling, LpiNumbers, Population,
 };
 use gic_arch::IntId;
 use gic_firmware::{
@@ -57,8 +57,8 @@ pub(super) struct Drawn {
     pub(super) cpus: u8,
     pub(super) kinds: Kinds,
     hosts: Vec<Route>,
-    devices: Vec<(usize, PlatformPlan)>,
-    functions: Vec<PciEndpoint>,
+    devices: Vec<(usize, PlatformDeviceConfig)>,
+    functions: Vec<ChosenFunction>,
     disabling: LpiDisabling,
     pub(super) seed: u64,
 }
@@ -84,7 +84,7 @@ impl Drawn {
         board.hosts =
             hosts.map(|(route, index)| boards::host(index, routing(route, index, target))).collect();
         let devices = self.devices.iter().zip(1u32..);
-        let device = |((number, _), id): (&(usize, PlatformPlan), u32)| {
+        let device = |((number, _), id): (&(usize, PlatformDeviceConfig), u32)| {
             let at = 0x0b00_0000 + u64::from(id) * 0x1_0000;
             let to = target(*number);
             let asks = board.controllers[to.get()].kind == ControllerKind::Its;
@@ -104,7 +104,7 @@ impl Drawn {
             Kinds::Others { .. } => LpiNumbers::Short,
         };
         BuildOptions {
-            population: Population::Chosen(Endpoints { functions: self.functions.clone(), devices }),
+            population: Population::Chosen(ChosenDevices { functions: self.functions.clone(), devices }),
             lpi_disabling: self.disabling,
             lpis,
             ..BuildOptions::default()
@@ -187,15 +187,15 @@ fn kinds() -> impl Strategy<Value = Kinds> {
     prop_oneof![direct, others]
 }
 
-fn stores() -> impl Strategy<Value = StorePlan> {
+fn stores() -> impl Strategy<Value = StoreConfig> {
     let masking = prop_oneof![Just(Masking::PerVector), Just(Masking::None)];
-    let msi = (0..=4u8, widths(), masking).prop_map(|(log2_vectors, address, masking)| StorePlan::Msi {
+    let msi = (0..=4u8, widths(), masking).prop_map(|(log2_vectors, address, masking)| StoreConfig::Msi {
         log2_vectors,
         address,
         masking,
     });
     let bars = || prop::sample::select(vec![0u8, 2, 4]);
-    let msix = (1..=12u16, bars(), bars()).prop_map(|(vectors, table_bar, pba_bar)| StorePlan::Msix {
+    let msix = (1..=12u16, bars(), bars()).prop_map(|(vectors, table_bar, pba_bar)| StoreConfig::Msix {
         vectors,
         table_bar,
         pba_bar,
@@ -207,19 +207,30 @@ fn widths() -> impl Strategy<Value = AddressWidth> {
     prop_oneof![3 => Just(AddressWidth::Bits64), 1 => Just(AddressWidth::Bits32)]
 }
 
-fn platform() -> impl Strategy<Value = PlatformPlan> {
+fn platform() -> impl Strategy<Value = PlatformDeviceConfig> {
     let data = prop_oneof![Just(DataWidth::Bits32), Just(DataWidth::Bits16)];
     let rewrites =
         vec![Rewrite::Masked, Rewrite::Atomic64, Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never];
     let trigger = prop_oneof![2 => Just(Trigger::Edge), 1 => Just(Trigger::Level)];
     (1..=8u16, widths(), data, prop::sample::select(rewrites), trigger).prop_map(
-        |(slots, address, data, rewrite, trigger)| PlatformPlan { slots, address, data, rewrite, trigger },
+        |(slots, address, data, rewrite, trigger)| PlatformDeviceConfig {
+            slots,
+            address,
+            data,
+            rewrite,
+            trigger,
+        },
     )
 }
 
-fn functions() -> impl Strategy<Value = PciEndpoint> {
-    let places = vec![PciPlace::Root, PciPlace::BesideLast, PciPlace::Branch, PciPlace::Conventional];
-    (prop::sample::select(places), stores()).prop_map(|(place, store)| PciEndpoint { place, store })
+fn functions() -> impl Strategy<Value = ChosenFunction> {
+    let places = vec![
+        FunctionPlacement::Root,
+        FunctionPlacement::BesideLast,
+        FunctionPlacement::Branch,
+        FunctionPlacement::Conventional,
+    ];
+    (prop::sample::select(places), stores()).prop_map(|(place, store)| ChosenFunction { place, store })
 }
 
 fn routes() -> impl Strategy<Value = Route> {
@@ -230,12 +241,12 @@ fn routes() -> impl Strategy<Value = Route> {
 /// A machine with somebody on it.
 pub(super) fn machines(functions_at_most: usize) -> impl Strategy<Value = Drawn> {
     let disabling = prop_oneof![Just(LpiDisabling::Possible), Just(LpiDisabling::Impossible)];
-    let residents =
+    let devices =
         (vec(routes(), 1..=2), vec(functions(), 0..=functions_at_most), vec((0..8usize, platform()), 0..=3))
             .prop_filter("somebody is there", |(_, functions, devices)| {
                 !functions.is_empty() || !devices.is_empty()
             });
-    (1..=6u8, kinds(), residents, disabling, any::<u64>()).prop_map(
+    (1..=6u8, kinds(), devices, disabling, any::<u64>()).prop_map(
         |(cpus, kinds, (hosts, functions, devices), disabling, seed)| {
             let hosts = if functions.is_empty() { Vec::new() } else { hosts };
             Drawn { cpus, kinds, hosts, devices, functions, disabling, seed }

@@ -1,13 +1,13 @@
-//! A device as the workload sees it: the hardware that sends, the driver that handles, and the books about both.
+//! A device as the workload sees it: the hardware that sends, the driver that handles, and the records about both.
 
 use super::System;
 use crate::cpu::looked_at;
 use crate::fault::Handler;
-use crate::oracle::{Ledger, Left};
+use crate::oracle::{SendOutcome, VectorRecord};
 use crate::report::DeviceKind;
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::pci::enumerate::{Found, FoundStore};
-use doorbell_hardware::pci::{Fired, Function, StorePlan};
+use doorbell_hardware::pci::{Function, Signalled, StoreConfig};
 use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
 use gic_firmware::ControllerIndex;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
@@ -19,16 +19,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 const LONG_RUNS: u64 = 5;
 
 /// The hardware that sends.
-pub(crate) enum Source {
+pub(crate) enum DeviceHardware {
     Function(Arc<Function>),
     Platform(Arc<PlatformDevice>),
 }
 
-impl Source {
-    pub(crate) fn fire(&self, slot: u16) -> Fired {
+impl DeviceHardware {
+    pub(crate) fn signal(&self, slot: u16) -> Signalled {
         match self {
-            Self::Function(function) => function.fire(slot),
-            Self::Platform(device) => device.fire(slot),
+            Self::Function(function) => function.signal(slot),
+            Self::Platform(device) => device.signal(slot),
         }
     }
 
@@ -54,19 +54,19 @@ pub(crate) enum Probe {
 }
 
 /// What is known of a device before it is set up.
-pub(crate) struct UnitConfig {
+pub(crate) struct DiscoveredDevice {
     pub(crate) name: String,
-    pub(crate) source: Source,
+    pub(crate) hardware: DeviceHardware,
     pub(crate) probe: Probe,
     pub(crate) requester: RequesterId,
     pub(crate) controller: ControllerIndex,
     pub(crate) device_id: DeviceId,
 }
 
-/// A vector: its books, over all the times that it was requested.
-pub(crate) struct UnitVector {
+/// A vector: its records, over all the times that it was requested.
+pub(crate) struct DeviceVector {
     pub(crate) slot: u16,
-    pub(crate) ledger: Ledger,
+    pub(crate) record: VectorRecord,
     runs: AtomicU64,
     /// The device could not send when it tried to the last time.
     is_off: AtomicBool,
@@ -75,10 +75,10 @@ pub(crate) struct UnitVector {
 }
 
 /// A device.
-pub(crate) struct Unit {
-    pub(crate) config: UnitConfig,
+pub(crate) struct Device {
+    pub(crate) config: DiscoveredDevice,
     parent: Result<Arc<dyn MsiParent>, String>,
-    vectors: OnceLock<Vec<Arc<UnitVector>>>,
+    vectors: OnceLock<Vec<Arc<DeviceVector>>>,
     driver: Mutex<Driver>,
     /// Held while the device sends one message and counts it.
     sending: Mutex<()>,
@@ -96,8 +96,8 @@ pub(crate) enum Driver {
     Gone,
 }
 
-impl Unit {
-    pub(crate) fn new(config: UnitConfig, parent: Result<Arc<dyn MsiParent>, String>) -> Self {
+impl Device {
+    pub(crate) fn new(config: DiscoveredDevice, parent: Result<Arc<dyn MsiParent>, String>) -> Self {
         let driver = Mutex::new(Driver::Gone);
         Self { config, parent, vectors: OnceLock::new(), driver, sending: Mutex::new(()) }
     }
@@ -120,10 +120,10 @@ impl Unit {
         Ok((device, shape))
     }
 
-    /// What it signals through, with the books kept about it.
+    /// What it signals through, with the records kept about it.
     fn watched_parent(&self, system: &System) -> Result<Arc<dyn MsiParent>, String> {
         let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
-        Ok(system.books.routes.watch(parent, system.pending_at(self.config.controller)))
+        Ok(system.records.routes.watch(parent, system.pending_at(self.config.controller)))
     }
 
     fn store(&self, system: &System) -> Result<FoundStore, String> {
@@ -159,12 +159,12 @@ impl Unit {
 
     fn try_activate(&self, system: &System, device: MsiDevice, shape: Shape) -> Result<Driver, String> {
         for vector in self.vectors() {
-            vector.ledger.begin_operation();
+            vector.record.begin_operation();
         }
         let most = system.faults.limit(system.fair_share(self.config.controller));
         let granted = device.allocate(shape, 1..=most).map_err(|error| error.to_string())?;
         let vectors = self.vectors.get_or_init(|| {
-            granted.iter().filter_map(|vector| UnitVector::new(system, vector.slot)).collect()
+            granted.iter().filter_map(|vector| DeviceVector::new(system, vector.slot)).collect()
         });
         self.follow(system, vectors, &granted);
         let mut handles = Vec::new();
@@ -172,21 +172,21 @@ impl Unit {
             let name = format!("{}#{}", self.config.name, vector.slot);
             let book = self.book(system, vector)?;
             let handle = device.request(vector.slot, &name, book).map_err(|error| error.to_string())?;
-            vector.ledger.end_operation();
+            vector.record.end_operation();
             handles.push(handle);
         }
         Ok(Driver::Active(device, handles))
     }
 
-    /// The handler of a vector: it enters the run in the books.
-    fn book(&self, system: &System, vector: &Arc<UnitVector>) -> Result<Handler, String> {
+    /// The handler of a vector: it enters the run in the records.
+    fn book(&self, system: &System, vector: &Arc<DeviceVector>) -> Result<Handler, String> {
         let theirs = Arc::clone(vector);
         let platform = Arc::clone(&system.platform);
         let line = self.line(system, vector.slot);
         let book = move |context: &IrqContext<'_>| {
-            // Before the books are read: what rises afterwards is told again.
+            // Before the records are read: what rises afterwards is told again.
             line.iter().for_each(Line::lower);
-            theirs.ledger.handle(context.cpu(), looked_at());
+            theirs.record.handle(context.cpu(), looked_at());
             if theirs.takes_long() {
                 platform.linger();
             }
@@ -194,45 +194,45 @@ impl Unit {
         Ok(system.faults.handler(self.watched_parent(system)?, Box::new(book)))
     }
 
-    /// The books follow the vectors to where they are now.
-    fn follow(&self, system: &System, vectors: &[Arc<UnitVector>], granted: &[MsiVector]) {
+    /// The records follow the vectors to where they are now.
+    fn follow(&self, system: &System, vectors: &[Arc<DeviceVector>], granted: &[MsiVector]) {
         let _sending = lock(&self.sending);
         for vector in vectors {
             let now = granted.iter().find(|now| now.slot == vector.slot);
-            if let Some(route) = now.and_then(|now| system.books.routes.get(now.vector)) {
-                vector.ledger.follow(route);
+            if let Some(route) = now.and_then(|now| system.records.routes.get(now.vector)) {
+                vector.record.follow(route);
             }
         }
     }
 
     /// The device sends its next message on `vector`. False if it could not.
-    pub(crate) fn send(&self, vector: &UnitVector) -> bool {
+    pub(crate) fn send(&self, vector: &DeviceVector) -> bool {
         let _sending = lock(&self.sending);
-        vector.ledger.send(|| {
-            let left = match self.config.source.fire(vector.slot) {
-                Fired::Sent(_) => Left::Sent,
-                Fired::Held => Left::Held,
-                Fired::Off => Left::Not,
+        vector.record.send(|| {
+            let left = match self.config.hardware.signal(vector.slot) {
+                Signalled::Sent(_) => SendOutcome::Sent,
+                Signalled::Held => SendOutcome::Held,
+                Signalled::Off => SendOutcome::NotSent,
             };
-            vector.is_off.store(left == Left::Not, Ordering::Relaxed);
+            vector.is_off.store(left == SendOutcome::NotSent, Ordering::Relaxed);
             left
         })
     }
 
     /// The device goes, under load: in an orderly way, or by surprise.
-    pub(crate) fn remove(&self, system: &System, departure: Departure) {
+    pub(crate) fn remove(&self, system: &System, removal: Removal) {
         let mut driver = lock(&self.driver);
         let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else { return };
         let interrupts: Vec<Vector> = handles.iter().map(IrqHandle::vector).collect();
         for interrupt in &interrupts {
-            system.books.unclaimed.going(*interrupt);
+            system.records.unhandled.going(*interrupt);
         }
-        if departure == Departure::Surprise {
+        if removal == Removal::Surprise {
             system.surprises.fetch_add(1, Ordering::SeqCst);
-            self.config.source.unplug();
+            self.config.hardware.unplug();
         }
         for (vector, handle) in self.vectors().iter().zip(handles) {
-            vector.ledger.begin_operation();
+            vector.record.begin_operation();
             let irq = handle.irq();
             drop(handle);
             // No handler runs any more: the count is final, and the number not yet another's.
@@ -242,18 +242,18 @@ impl Unit {
         }
         // A device that is gone does not take its store's shutdown.
         let _ = device.tear_down();
-        if departure == Departure::Surprise {
+        if removal == Removal::Surprise {
             system.surprises.fetch_add(1, Ordering::SeqCst);
         }
-        self.config.source.unplug();
-        let now = system.books.clock.tick();
+        self.config.hardware.unplug();
+        let now = system.records.clock.tick();
         for interrupt in &interrupts {
-            system.books.unclaimed.gone(*interrupt, now);
+            system.records.unhandled.gone(*interrupt, now);
         }
         let _sending = lock(&self.sending);
         for vector in self.vectors() {
-            vector.ledger.end_operation();
-            vector.ledger.abandon();
+            vector.record.end_operation();
+            vector.record.abandon();
         }
     }
 
@@ -262,7 +262,7 @@ impl Unit {
     /// # Errors
     /// The driver's reason, if it has vectors no more.
     pub(crate) fn add(&self, system: &System) -> Result<(), String> {
-        self.config.source.plug();
+        self.config.hardware.plug();
         if let Probe::Pci(found) = &self.config.probe {
             found.configure();
         }
@@ -272,7 +272,7 @@ impl Unit {
     }
 
     /// Its vectors; none before it was activated.
-    pub(crate) fn vectors(&self) -> &[Arc<UnitVector>] {
+    pub(crate) fn vectors(&self) -> &[Arc<DeviceVector>] {
         self.vectors.get().map_or(&[], Vec::as_slice)
     }
 
@@ -298,12 +298,12 @@ impl Unit {
     /// if it gets no more; a driver of MSI-X wants one vector for control and one for work; and each vector of a platform
     /// device is a cause of its own.
     pub(crate) fn useful_minimum(&self) -> u16 {
-        match &self.config.source {
-            Source::Platform(device) => device.plan().slots,
-            Source::Function(function) => match function.store() {
-                StorePlan::Msix { vectors, .. } => vectors.min(2),
-                StorePlan::Msi { .. } => 1,
-                StorePlan::None => 0,
+        match &self.config.hardware {
+            DeviceHardware::Platform(device) => device.config().slots,
+            DeviceHardware::Function(function) => match function.store() {
+                StoreConfig::Msix { vectors, .. } => vectors.min(2),
+                StoreConfig::Msi { .. } => 1,
+                StoreConfig::None => 0,
             },
         }
     }
@@ -319,17 +319,17 @@ impl Unit {
     }
 
     pub(crate) fn kind(&self) -> DeviceKind {
-        match (&self.config.source, &self.config.probe) {
-            (Source::Platform(_), _) | (_, Probe::Platform { .. }) => DeviceKind::Platform,
-            (Source::Function(function), _) => match function.store() {
-                StorePlan::Msix { .. } => DeviceKind::PciMsix,
-                StorePlan::Msi { .. } | StorePlan::None => DeviceKind::PciMsi,
+        match (&self.config.hardware, &self.config.probe) {
+            (DeviceHardware::Platform(_), _) | (_, Probe::Platform { .. }) => DeviceKind::Platform,
+            (DeviceHardware::Function(function), _) => match function.store() {
+                StoreConfig::Msix { .. } => DeviceKind::PciMsix,
+                StoreConfig::Msi { .. } | StoreConfig::None => DeviceKind::PciMsi,
             },
         }
     }
 
     pub(crate) fn is_pci(&self) -> bool {
-        matches!(self.config.source, Source::Function(_))
+        matches!(self.config.hardware, DeviceHardware::Function(_))
     }
 
     pub(crate) fn isolation(&self) -> Option<msi_types::Isolation> {
@@ -340,24 +340,24 @@ impl Unit {
 
 /// How a device goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Departure {
+pub(crate) enum Removal {
     /// Its driver lets it go first.
     Orderly,
     /// It is pulled out.
     Surprise,
 }
 
-impl UnitVector {
+impl DeviceVector {
     /// `None` if there is no memory for its mailbox.
     fn new(system: &System, slot: u16) -> Option<Arc<Self>> {
         let mailbox = system.ram.allocate(8, 8)?;
-        let (clock, ram) = (Arc::clone(&system.books.clock), Arc::clone(&system.ram));
-        let ledger = Ledger::new(clock, ram, mailbox, system.cpus);
+        let (clock, ram) = (Arc::clone(&system.records.clock), Arc::clone(&system.ram));
+        let record = VectorRecord::new(clock, ram, mailbox, system.cpus);
         // As after an operation that was begun: the request that follows ends it.
-        ledger.begin_operation();
+        record.begin_operation();
         Some(Arc::new(Self {
             slot,
-            ledger,
+            record,
             runs: AtomicU64::new(0),
             is_off: AtomicBool::new(false),
             redelivered: AtomicU64::new(0),

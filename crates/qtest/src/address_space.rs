@@ -1,6 +1,6 @@
 //! The address space: RAM, the GIC's frames, and nothing.
 
-use super::request::Place;
+use super::request::MemoryRange;
 use super::{RAM_BASE, RAM_BYTES};
 use doorbell_hardware::bus::AccessWidth;
 use doorbell_hardware::ram::{Caches, Ram};
@@ -16,7 +16,7 @@ use vgic::{GuestMemory, Progress, Vgic};
 const SENDER: DeviceId = DeviceId::new(0);
 
 /// What addresses lead to.
-pub(super) struct Space {
+pub(super) struct AddressSpace {
     gic: Arc<Vgic>,
     ram: Arc<Ram>,
     /// The translation frame of the ITS, if there is one.
@@ -29,7 +29,7 @@ pub(super) fn ram() -> Ram {
     Ram::new(Region::new(RAM_BASE, RAM_BYTES).as_slice(), Caches::Snooped)
 }
 
-impl Space {
+impl AddressSpace {
     pub(super) fn new(gic: Arc<Vgic>, ram: Arc<Ram>) -> Self {
         let its = gic.config().its.first();
         let translation = its.map_or(0..0, |its| its.base + gits::FRAME_SIZE..its.base + gits::SIZE);
@@ -48,7 +48,7 @@ impl Space {
         u64::from_le_bytes(number)
     }
 
-    pub(super) fn read(&self, place: Place) -> Vec<u8> {
+    pub(super) fn read(&self, place: MemoryRange) -> Vec<u8> {
         let mut data = vec![0; place.bytes];
         self.fill(place.address, &mut data);
         data

@@ -12,12 +12,12 @@ const ALIGN: u64 = 1 << 20;
 
 /// Claimed addresses, and what there is to say about them.
 #[derive(Default)]
-pub(super) struct Space {
+pub(super) struct AddressPlan {
     map: AddressMap,
     pub(super) notes: Vec<String>,
 }
 
-impl Space {
+impl AddressPlan {
     /// Takes a region where firmware has it.
     pub(super) fn claim(&mut self, name: &str, region: Region) -> Result<(), Overlap> {
         self.map.claim(name, region)

@@ -1,7 +1,7 @@
 //! CPUs that do everything on the caller's thread.
 
-use super::{Cpus, Powered, Work};
-use crate::cpu::CpuCore;
+use super::PoweredMachine;
+use crate::cpu::{CpuCore, Cpus, Work};
 use crate::migration::Migrator;
 use doorbell_hardware::platform::MachinePlatform;
 use msi_types::Cpu;
@@ -14,14 +14,14 @@ const LOOKS: usize = 8;
 const PIECES: usize = 4096;
 
 /// CPUs of which one does something at a time.
-pub(crate) struct InTurn {
+pub(crate) struct SequentialCpus {
     cores: Vec<Arc<CpuCore>>,
     migrator: Option<Arc<Migrator>>,
 }
 
-impl InTurn {
+impl SequentialCpus {
     /// The CPUs of a machine that has just been powered on.
-    pub(crate) fn new(powered: &Powered) -> Self {
+    pub(crate) fn new(powered: &PoweredMachine) -> Self {
         Self::of(powered.cores.clone(), powered.migrator.clone(), &powered.platform)
     }
 
@@ -67,7 +67,7 @@ impl InTurn {
     }
 }
 
-impl Cpus for InTurn {
+impl Cpus for SequentialCpus {
     fn count(&self) -> usize {
         self.cores.len()
     }
