@@ -269,12 +269,12 @@ fn replay(migration: Option<fn(&mut SavedState)>) {
 }
 
 #[test]
-fn linux_brings_the_model_up_and_every_message_arrives_where_linux_sent_it() {
+fn linux_messages_arrive_where_sent() {
     replay(None);
 }
 
 #[test]
-fn linux_does_not_notice_that_a_fresh_model_takes_over_before_each_access_and_under_each_message() {
+fn linux_does_not_notice_migrations() {
     replay(Some(|_| {}));
 }
 

@@ -58,7 +58,7 @@ fn request(count: u16, cpu: u32) -> BlockRequest {
 }
 
 #[test]
-fn enabling_one_interrupt_leaves_its_neighbours_alone() {
+fn enabling_leaves_neighbours_alone() {
     let board = Board::new();
     let gic = gic(&board);
     for number in [40, 41, 43] {
@@ -69,7 +69,7 @@ fn enabling_one_interrupt_leaves_its_neighbours_alone() {
 }
 
 #[test]
-fn disabling_returns_only_when_the_hardware_has_done_it() {
+fn disabling_waits_for_the_hardware() {
     let board = Board::new();
     let gic = gic(&board);
     let interrupt = gic.distributor().interrupt(IntId::new(77)).unwrap();
@@ -84,7 +84,7 @@ fn disabling_returns_only_when_the_hardware_has_done_it() {
 }
 
 #[test]
-fn a_distributor_that_never_finishes_is_reported_and_not_waited_for() {
+fn stuck_distributor_is_reported() {
     let board = Board::new();
     let gic = gic(&board);
     let interrupt = gic.distributor().interrupt(IntId::new(50)).unwrap();
@@ -95,7 +95,7 @@ fn a_distributor_that_never_finishes_is_reported_and_not_waited_for() {
 }
 
 #[test]
-fn pending_is_set_and_cleared_for_one_interrupt_alone() {
+fn pending_changes_for_one_interrupt_alone() {
     let board = Board::new();
     let gic = gic(&board);
     for number in [64, 65, 66] {
@@ -106,7 +106,7 @@ fn pending_is_set_and_cleared_for_one_interrupt_alone() {
 }
 
 #[test]
-fn redistributors_are_used_only_once_they_woke_up() {
+fn redistributors_are_used_after_wake_up() {
     let board = Board::new();
     // The fake panics on any other access while ChildrenAsleep is set.
     drop(gic(&board));
@@ -114,7 +114,7 @@ fn redistributors_are_used_only_once_they_woke_up() {
 }
 
 #[test]
-fn every_command_is_executed_once_however_far_creadr_lags() {
+fn lagging_creadr_executes_every_command_once() {
     for lag in [0, 1, 3, 17] {
         let board = Board::new();
         let gic = gic(&board);
@@ -136,7 +136,7 @@ fn every_command_is_executed_once_however_far_creadr_lags() {
 }
 
 #[test]
-fn the_queue_wraps_many_times_and_is_never_overrun() {
+fn queue_wraps_and_never_overruns() {
     let board = Board::new();
     let gic = gic(&board);
     board.its().lag = 2;
@@ -159,7 +159,7 @@ fn the_queue_wraps_many_times_and_is_never_overrun() {
 }
 
 #[test]
-fn a_queue_that_stops_is_reported_with_the_command_that_did_not_finish() {
+fn stalled_queue_names_the_unfinished_command() {
     let board = Board::new();
     let gic = gic(&board);
     let its = its(&gic);

@@ -230,7 +230,7 @@ fn distributor_control_bits_by_view() {
 
 /// Values of QEMU's `virt` machine (gic-version=3), read on a stopped machine.
 #[test]
-fn type_registers_as_another_implementation_has_them() {
+fn type_registers_decode_those_of_qemu() {
     let distributor = gicd::Typer::from(0x037A_0007);
     assert_eq!(
         (distributor.spi_end(), distributor.id_bits(), distributor.lpis(), distributor.mbis()),

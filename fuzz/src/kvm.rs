@@ -275,7 +275,7 @@ mod test {
     }
 
     #[test]
-    fn an_input_can_map_an_event_that_is_pending_and_have_the_machine_take_it() {
+    fn input_can_restore_a_pending_event() {
         let mut monitor = Monitor::create(&[]);
         let word = |place, word| Act::Word { place, index: 0, word };
         for act in [
@@ -300,7 +300,7 @@ mod test {
     }
 
     #[test]
-    fn an_input_can_create_a_machine_of_its_own() {
+    fn input_can_create_a_machine() {
         let gic = |attribute, value| Make::Access(set(Device::Gic, attribute, value));
         let monitor = Monitor::create(&[
             Make::Cpu { number: 3, affinity: 3 },

@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_that_moves_in_the_middle_of_things_goes_on() {
+    fn migrated_machine_goes_on() {
         let shape = Shape {
             two_security_states: false,
             stalls_at_errors: false,

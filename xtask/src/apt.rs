@@ -161,7 +161,7 @@ mod test {
     use super::*;
 
     #[test]
-    fn an_installed_qemu_is_left_out_of_the_status() {
+    fn installed_qemu_is_left_out_of_the_status() {
         let status = "Package: a\nVersion: 1\n\nPackage: qemu-utils\nVersion: 10\n\nPackage: z\n";
         let kept = without(status, UNPACKED);
         assert!(kept.contains("Package: a\nVersion: 1\n\n") && kept.contains("Package: z"));

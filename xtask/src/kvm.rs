@@ -186,7 +186,7 @@ mod test {
     }
 
     #[test]
-    fn a_report_that_breaks_off_loses_a_line_or_is_empty_is_not() {
+    fn incomplete_reports_are_refused() {
         assert!(reported(&["ok - a", "Kernel panic"]).complete().is_err());
         assert!(reported(&["ok - a", "total: 2 passed, 0 failed"]).complete().is_err());
         assert!(reported(&["total: 0 passed, 0 failed"]).complete().is_err());

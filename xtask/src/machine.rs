@@ -95,7 +95,7 @@ mod test {
     }
 
     #[test]
-    fn a_lost_message_a_wrong_sum_and_a_missing_number_are_not() {
+    fn wrong_counts_are_refused() {
         assert!(judge_totals(&totals(1, 1)).is_err());
         assert!(judge_totals(&totals(0, 0)).is_err());
         assert!(judge_totals(&json!({ "lost": 0 })).is_err());

@@ -351,7 +351,7 @@ mod test {
     }
 
     #[test]
-    fn a_run_that_ends_with_its_own_count_is_complete() {
+    fn run_with_its_own_count_is_complete() {
         let count =
             counted(&["ok - a", "note - b", "not ok - c: d", "total: 1 passed, 1 failed, 0 skipped\r"]);
         assert_eq!(count.failed, ["c: d"]);
@@ -359,14 +359,14 @@ mod test {
     }
 
     #[test]
-    fn a_run_that_breaks_off_or_loses_a_line_is_not() {
+    fn run_without_a_line_is_incomplete() {
         assert!(counted(&["ok - a"]).complete(&machines::ALL[0], Version::Stable).is_err());
         let lost = counted(&["ok - a", "total: 2 passed, 0 failed, 0 skipped"]);
         assert!(lost.complete(&machines::ALL[0], Version::Stable).is_err());
     }
 
     #[test]
-    fn a_skipped_test_counts_against_a_machine_that_has_what_it_needs() {
+    fn unfounded_skip_is_a_failure() {
         let total = "total: 0 passed, 0 failed, 1 skipped";
         for machine in machines::ALL {
             let complete_on = |version, why| counted(&[why, total]).complete(machine, version).is_ok();

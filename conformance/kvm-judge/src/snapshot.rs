@@ -139,7 +139,7 @@ mod test {
 
     proptest! {
         #[test]
-        fn the_text_of_a_snapshot_is_read_as_the_same(
+        fn snapshot_text_round_trips(
             attributes in proptest::collection::vec(attributes(), 0..8),
             memory in proptest::collection::vec((any::<u64>(), proptest::collection::vec(any::<u8>(), 1..40)), 0..4),
         ) {

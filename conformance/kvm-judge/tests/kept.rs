@@ -34,14 +34,14 @@ fn restored(snapshot: &Snapshot) -> Result<ModelMachine, Failure> {
 }
 
 #[test]
-fn what_kvm_saved_delivers_in_doorbell_what_it_delivers_in_kvm() -> Result<(), Failure> {
+fn kvm_snapshot_delivers_the_same_in_doorbell() -> Result<(), Failure> {
     let (taken, wanted) = kept_interrupts();
     assert_eq!(acknowledge_all(&mut restored(&kept())?, &taken)?, wanted);
     Ok(())
 }
 
 #[test]
-fn what_kvm_saved_is_saved_again_as_it_was() -> Result<(), Failure> {
+fn kvm_snapshot_round_trips() -> Result<(), Failure> {
     let again = saving::save(&mut restored(&kept())?)?;
     // KVM keeps a PPI's latch until it is deactivated, and its `IDbits` are the host's.
     let meaningless = [gicr::ISPENDR.offset() | 1 << 31, u32::from(icc::CTLR.encoding().packed())];
@@ -59,7 +59,7 @@ fn what_kvm_saved_is_saved_again_as_it_was() -> Result<(), Failure> {
 }
 
 #[test]
-fn doorbell_s_own_guest_comes_to_the_tables_that_kvm_wrote() -> Result<(), Failure> {
+fn doorbell_writes_the_tables_that_kvm_wrote() -> Result<(), Failure> {
     let plan = Plan::of(SEED);
     let mut machine = ModelMachine::new()?;
     let mut guest = Guest::boot(&mut machine, &plan)?;
@@ -73,7 +73,7 @@ fn doorbell_s_own_guest_comes_to_the_tables_that_kvm_wrote() -> Result<(), Failu
 }
 
 #[test]
-fn every_plan_moves_from_doorbell_to_doorbell_by_kvm_s_attributes() -> Result<(), Failure> {
+fn plans_move_between_models_by_attributes() -> Result<(), Failure> {
     for seed in 0..200 {
         let plan = Plan::of(seed);
         let mut machine = ModelMachine::new()?;
@@ -91,7 +91,7 @@ fn every_plan_moves_from_doorbell_to_doorbell_by_kvm_s_attributes() -> Result<()
 }
 
 #[test]
-fn what_kvm_saved_belongs_to_no_machine_with_other_interrupts() {
+fn kvm_snapshot_fits_no_other_machine() {
     let mut snapshot = kept();
     for (_, attribute, value) in &mut snapshot.attributes {
         if matches!(attribute, Attribute::Distributor { offset: 8 }) {

@@ -29,7 +29,7 @@ fn every_planted_fault_is_found() {
 }
 
 #[test]
-fn changes_of_inputs_are_followed_and_nothing_else() {
+fn input_changes_alone_are_followed() {
     let mut asserted = Asserted::default();
     let lines = [
         "IRQ raise 3",
@@ -44,7 +44,7 @@ fn changes_of_inputs_are_followed_and_nothing_else() {
 }
 
 #[test]
-fn the_order_of_equal_priorities_is_not_told_but_that_of_others_is() {
+fn equal_priorities_have_no_order() {
     let acknowledged = |pairs: &[(u32, u32)]| -> Vec<Acknowledged> {
         pairs.iter().map(|(priority, intid)| Acknowledged { priority: *priority, intid: *intid }).collect()
     };
@@ -84,7 +84,7 @@ fn a_difference_leaves_out_its_own_bits_alone() {
 }
 
 #[test]
-fn the_documentation_has_every_difference_and_every_input_that_is_not_sent() {
+fn documentation_lists_every_exception() {
     let text = include_str!("../../../docs/differential.md");
     for difference in DIFFERENCES {
         assert!(text.contains(difference.name), "{}", difference.name);

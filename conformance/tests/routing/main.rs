@@ -51,7 +51,7 @@ fn is_signalled(eventfd: &OwnedFd) -> bool {
 }
 
 #[test]
-fn a_gsi_becomes_the_lpi_of_its_device_and_event() {
+fn gsi_becomes_the_lpi_of_its_event() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let router = router(&machine);
@@ -70,7 +70,7 @@ fn another_device_with_the_same_event_is_blocked() {
 }
 
 #[test]
-fn a_message_without_a_device_is_blocked_at_the_its() {
+fn its_blocks_messages_without_a_device() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let router = router(&machine);
@@ -80,7 +80,7 @@ fn a_message_without_a_device_is_blocked_at_the_its() {
 }
 
 #[test]
-fn a_gsi_reaches_a_v2m_frame_by_message_and_the_same_spi_by_pin() {
+fn message_and_pin_reach_the_same_spi() {
     let mut machine = Machine::new();
     let spi = FRAME_SPIS.start + 3;
     machine.enable_spi(spi, true);
@@ -121,7 +121,7 @@ impl SetLine for Interposed {
 
 /// The guest takes the first edge, and a second one comes, before the first sender has returned.
 #[test]
-fn a_sender_that_is_interrupted_swallows_no_other_edge() {
+fn interrupted_sender_swallows_no_edge() {
     let machine = Machine::new();
     machine.enable_spi(40, true);
     let lines = Arc::new(Interposed { gic: machine.gic.clone(), meanwhile: Mutex::default() });
@@ -144,7 +144,7 @@ fn a_sender_that_is_interrupted_swallows_no_other_edge() {
 
 /// One device rings by GSI, one by eventfd: each waits until its number was seen.
 #[test]
-fn edges_by_gsi_and_by_eventfd_are_all_taken() {
+fn edges_by_gsi_and_eventfd_all_arrive() {
     const ROUNDS: u64 = 5_000;
     let mut machine = Machine::new();
     machine.enable_spi(40, true);
@@ -189,7 +189,7 @@ fn edges_by_gsi_and_by_eventfd_are_all_taken() {
 }
 
 #[test]
-fn irq_line_drives_spis_and_ppis_by_kvms_numbers() {
+fn irq_line_decodes_kvm_numbers() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     machine.enable_ppi(27);
@@ -204,7 +204,7 @@ fn irq_line_drives_spis_and_ppis_by_kvms_numbers() {
 }
 
 #[test]
-fn an_eventfd_wakes_a_sleeping_vcpu_by_a_thread() {
+fn eventfd_wakes_a_sleeping_vcpu() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let irqfds = Irqfds::new(router(&machine)).unwrap();
@@ -226,7 +226,7 @@ fn an_eventfd_wakes_a_sleeping_vcpu_by_a_thread() {
 
 /// A level that persists is asked for after each interrupt, and comes again; one that does not, does not.
 #[test]
-fn a_level_eventfd_is_resampled_at_the_end_of_interrupt() {
+fn end_of_interrupt_resamples_a_level_eventfd() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     let irqfds = Irqfds::new(router(&machine)).unwrap();
@@ -247,7 +247,7 @@ fn a_level_eventfd_is_resampled_at_the_end_of_interrupt() {
 }
 
 #[test]
-fn a_level_eventfd_that_is_not_bound_any_more_leaves_no_interrupt() {
+fn unbound_level_eventfd_leaves_no_interrupt() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     let irqfds = Irqfds::new(router(&machine)).unwrap();
@@ -263,7 +263,7 @@ fn a_level_eventfd_that_is_not_bound_any_more_leaves_no_interrupt() {
 }
 
 #[test]
-fn msix_vectors_become_lpis_when_they_are_unmasked() {
+fn unmasked_msix_vectors_become_lpis() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let table = MsixTable::new(32, Sender::Device(NVME), router(&machine)).unwrap();
@@ -289,7 +289,7 @@ fn msix_vectors_become_lpis_when_they_are_unmasked() {
 
 /// Changes of routes go on while devices send and the guest takes: what is sent last arrives.
 #[test]
-fn no_signal_is_lost_or_torn_while_routes_change() {
+fn route_changes_lose_and_tear_no_signal() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let router = router(&machine);
@@ -357,7 +357,7 @@ fn entries_of_other_architectures_are_refused() {
 }
 
 #[test]
-fn a_wrong_entry_spoils_the_whole_table_and_is_named() {
+fn wrong_entry_is_named_and_refuses_the_table() {
     let machine = Machine::new();
     let router = router(&machine);
     let before = router.routes();

@@ -42,7 +42,7 @@ const DEFECTS: [&str; 7] =
     ["lost", "spurious", "wrong_cpu", "refused", "short", "guest_faults", "no_doorbell"];
 
 #[test]
-fn run_has_the_fields_of_the_contract_and_loses_nothing() {
+fn run_has_its_fields_and_loses_nothing() {
     let output = doorbell(&["--json", "--messages", "50"]);
     assert_eq!(output.status.code(), Some(0));
     let report = json(&output);
@@ -67,7 +67,7 @@ fn run_has_the_fields_of_the_contract_and_loses_nothing() {
 }
 
 #[test]
-fn every_vector_sends_the_messages_that_were_asked_for() {
+fn every_vector_sends_the_requested_messages() {
     let report = json(&doorbell(&["run", "--json", "--messages", "20", "--cpus", "3", "--seed", "7"]));
     assert_eq!(report["cpus"], 3);
     let devices = report["devices"].as_array().unwrap();
@@ -81,7 +81,7 @@ fn every_vector_sends_the_messages_that_were_asked_for() {
 }
 
 #[test]
-fn each_controller_kind_can_be_chosen_and_says_whether_it_isolates() {
+fn every_controller_kind_can_be_chosen() {
     let cases = [
         ("harbour", "its", true),
         ("lagoon", "direct-lpi", false),
@@ -116,7 +116,7 @@ fn scarce() -> PathBuf {
 }
 
 #[test]
-fn a_run_that_is_not_clean_says_why_and_ends_with_status_1() {
+fn unclean_run_gives_its_reason_and_status_1() {
     let path = scarce();
     let run = ["run", "--controller", "mbi", "--messages", "5", "--dtb", path.to_str().unwrap()];
     let output = doorbell(&[&run[..], &["--json"]].concat());
@@ -136,7 +136,7 @@ fn a_run_that_is_not_clean_says_why_and_ends_with_status_1() {
 }
 
 #[test]
-fn a_choice_that_the_machine_has_nothing_for_is_answered_with_the_reason_and_status_2() {
+fn unavailable_choice_gives_status_2() {
     let output = doorbell(&["run", "--machine", "cove", "--controller", "direct-lpi"]);
     assert_eq!(output.status.code(), Some(2));
     let reason = String::from_utf8(output.stderr).unwrap();
@@ -151,14 +151,14 @@ fn direct_lpis_of_a_devicetree_are_delivered() {
 }
 
 #[test]
-fn a_gicv2_is_answered_with_why_it_does_not_run() {
+fn gicv2_gives_the_reason_it_does_not_run() {
     let output = doorbell(&["run", "--dtb", &test_data("gicv2m.dtb")]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("is a GICv2"));
 }
 
 #[test]
-fn a_description_that_makes_no_machine_is_answered_with_what_it_has_and_status_2() {
+fn unusable_description_gives_status_2() {
     for name in ["gicv2m.dtb", "mbi.dtb", "disabled.dtb"] {
         let output = doorbell(&["run", "--json", "--dtb", &test_data(name)]);
         assert_eq!(output.status.code(), Some(2), "{name}");
@@ -169,7 +169,7 @@ fn a_description_that_makes_no_machine_is_answered_with_what_it_has_and_status_2
 }
 
 #[test]
-fn a_file_that_is_no_devicetree_is_refused_with_its_name_and_status_2() {
+fn other_files_are_named_with_status_2() {
     let output = doorbell(&["run", "--dtb", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
     assert_eq!(output.status.code(), Some(2));
     let reason = String::from_utf8(output.stderr).unwrap();
@@ -201,7 +201,7 @@ fn inspect_has_the_fields_of_the_contract() {
 }
 
 #[test]
-fn bench_has_the_fields_and_the_cases_of_the_contract() {
+fn bench_has_its_fields_and_cases() {
     let output = doorbell(&["bench", "--json", "--rounds", "1"]);
     assert_eq!(output.status.code(), Some(0));
     let measured = json(&output);
@@ -227,7 +227,7 @@ fn bench_has_the_fields_and_the_cases_of_the_contract() {
 }
 
 #[test]
-fn every_embedded_machine_is_listed_with_its_name() {
+fn embedded_machines_are_listed() {
     let machines = json(&doorbell(&["machines", "--json"]));
     let names: Vec<&str> =
         machines.as_array().unwrap().iter().map(|machine| machine["name"].as_str().unwrap()).collect();
@@ -235,7 +235,7 @@ fn every_embedded_machine_is_listed_with_its_name() {
 }
 
 #[test]
-fn functions_behind_a_conventional_bridge_are_reported_as_one_group() {
+fn conventional_bridge_makes_one_group() {
     let report = json(&doorbell(&["--json", "--messages", "5"]));
     let devices = report["devices"].as_array().unwrap();
     let groups: Vec<&Value> =
@@ -284,7 +284,7 @@ fn qtest_connects_to_a_socket_as_qemu_does() {
 }
 
 #[test]
-fn qtest_waits_for_a_connection_where_it_is_the_server() {
+fn qtest_server_waits_for_a_connection() {
     let path = temporary("serves");
     let mut server = qtest_at(&format!("{},server=on", path.display()));
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -11,7 +11,7 @@ fn doorbell(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn matrix_has_the_fields_of_the_contract_and_a_reason_for_each_refusal() {
+fn matrix_has_its_fields_and_reasons() {
     let output = doorbell(&["matrix", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     let cells: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
@@ -37,7 +37,7 @@ fn matrix_has_the_fields_of_the_contract_and_a_reason_for_each_refusal() {
 
 /// The table in the documentation, between its fences.
 #[test]
-fn the_documented_matrix_is_what_the_command_prints() {
+fn documented_matrix_is_the_printed_one() {
     let output = doorbell(&["matrix"]);
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/matrix.md");
     let page = std::fs::read_to_string(path).unwrap();

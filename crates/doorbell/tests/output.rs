@@ -73,7 +73,7 @@ fn output_that_cannot_be_stored_is_an_error() {
 }
 
 #[test]
-fn an_error_that_nobody_can_read_is_in_the_exit_status() {
+fn unwritable_error_sets_the_exit_status() {
     for arguments in [["run", "--machine=atlantis"], ["inspect", "/nonexistent"], ["run", "--cpus=0"]] {
         let full = || File::options().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
@@ -109,7 +109,7 @@ fn a_huge_file_is_refused() {
 }
 
 #[test]
-fn what_follows_a_devicetree_in_its_file_is_ignored() {
+fn bytes_after_a_devicetree_are_ignored() {
     let path: PathBuf = std::env::temp_dir().join(format!("doorbell-{}-padded", std::process::id()));
     fs::copy(DEVICETREE, &path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(16 << 20).unwrap();

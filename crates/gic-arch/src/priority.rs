@@ -49,14 +49,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn non_secure_view_inverts_non_secure_writes_but_for_the_lost_bit() {
+    fn non_secure_writes_read_back_without_bit_0() {
         for view in 0..=u8::MAX {
             assert_eq!(Priority::from_non_secure_view(view).non_secure_view().get(), view & 0xfe);
         }
     }
 
     #[test]
-    fn secure_priorities_read_as_zero_in_the_non_secure_view() {
+    fn secure_priorities_read_as_zero_to_non_secure() {
         for hardware in 0..0x80 {
             assert_eq!(Priority::new(hardware).non_secure_view().get(), 0);
         }

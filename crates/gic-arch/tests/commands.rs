@@ -47,7 +47,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
-    fn decoding_keeps_exactly_the_bits_that_the_command_defines(raw in raw_commands()) {
+    fn decoding_keeps_exactly_the_defined_bits(raw in raw_commands()) {
         if let Ok(command) = Command::decode(raw) {
             let defined = command.opcode().defined_bits();
             let expected: Vec<u64> = raw.iter().zip(defined).map(|(word, bits)| word & bits).collect();
@@ -83,7 +83,7 @@ proptest! {
 }
 
 #[test]
-fn every_opcode_byte_is_either_a_command_or_reported() {
+fn unknown_opcodes_are_errors() {
     for number in 0..=u8::MAX {
         let decoded = Command::decode([u64::from(number), 0, 0, 0]);
         match Opcode::from_number(number) {

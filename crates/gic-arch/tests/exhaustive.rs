@@ -87,7 +87,7 @@ fn decoded(raw: RawCommand) -> Values {
 const BITS: std::ops::Range<u32> = 8..256;
 
 #[test]
-fn each_bit_of_each_command_reaches_its_field_and_no_other() {
+fn each_command_bit_belongs_to_one_field() {
     for opcode in Opcode::ALL {
         let bare = [u64::from(opcode.number()), 0, 0, 0];
         assert_eq!(decoded(bare), Values::new(), "{opcode:?}");
@@ -103,7 +103,7 @@ fn each_bit_of_each_command_reaches_its_field_and_no_other() {
 }
 
 #[test]
-fn no_two_bits_of_a_command_influence_each_other() {
+fn command_bits_are_independent() {
     for opcode in Opcode::ALL {
         let bare = [u64::from(opcode.number()), 0, 0, 0];
         let alone: Vec<_> = BITS.map(|bit| decoded(with_bit(bare, bit))).collect();
@@ -150,7 +150,7 @@ fn low<const N: u32>(value: u64) -> u64 {
 }
 
 #[test]
-fn each_bit_of_a_first_level_entry_has_its_place() {
+fn first_level_entry_bits_match_the_layout() {
     let fields = [
         Codec::<Level1Entry> {
             high: 51,
@@ -164,7 +164,7 @@ fn each_bit_of_a_first_level_entry_has_its_place() {
 }
 
 #[test]
-fn each_bit_of_a_device_entry_has_its_place() {
+fn device_entry_bits_match_the_layout() {
     let fields = [
         Codec::<DeviceEntry> {
             high: 4,
@@ -190,7 +190,7 @@ fn each_bit_of_a_device_entry_has_its_place() {
 }
 
 #[test]
-fn each_bit_of_a_translation_entry_has_its_place() {
+fn translation_entry_bits_match_the_layout() {
     let fields = [
         Codec::<TranslationEntry> {
             high: 15,
@@ -215,7 +215,7 @@ fn each_bit_of_a_translation_entry_has_its_place() {
 }
 
 #[test]
-fn each_bit_of_a_collection_entry_has_its_place() {
+fn collection_entry_bits_match_the_layout() {
     let fields = [
         Codec::<CollectionEntry> {
             high: 15,
@@ -235,7 +235,7 @@ fn each_bit_of_a_collection_entry_has_its_place() {
 }
 
 #[test]
-fn every_configuration_byte_has_its_priority_and_enable() {
+fn configuration_bytes_hold_priority_and_enable() {
     for byte in 0..=u8::MAX {
         let config = Config::from_bits(byte);
 

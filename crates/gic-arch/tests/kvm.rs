@@ -25,7 +25,7 @@ fn attributes_have_the_documented_numbers() {
 }
 
 #[test]
-fn a_region_of_redistributors_has_the_documented_layout() {
+fn redistributor_region_matches_its_layout() {
     let region = RedistributorRegion::new().with_index(3).with_base(0x4_5678_9abc_0000).with_count(0x123);
     assert_eq!(region.into_bits(), 0x1234_5678_9abc_0003);
     assert_eq!(region.base(), 0x4_5678_9abc_0000);
@@ -51,7 +51,7 @@ fn error_numbers_are_linux_s() {
 
 proptest! {
     #[test]
-    fn what_is_decoded_encodes_to_an_attribute_that_decodes_the_same(group in 0u32..10, number: u64) {
+    fn decoded_attributes_round_trip(group in 0u32..10, number: u64) {
         if let Ok(attribute) = Attribute::decode(group, number) {
             prop_assert_eq!(attribute.group(), group);
             prop_assert_eq!(Attribute::decode(group, attribute.number()), Ok(attribute));

@@ -14,7 +14,7 @@ const FRAMES: [(&str, &[RegisterInfo], u64); 5] = [
 ];
 
 #[test]
-fn registers_of_a_frame_are_in_order_and_do_not_overlap() {
+fn registers_are_ordered_and_disjoint() {
     for (frame, registers, size) in FRAMES {
         for pair in registers.windows(2) {
             assert!(pair[0].end() <= pair[1].offset, "{frame}: {} runs into {}", pair[0].name, pair[1].name);
@@ -33,7 +33,7 @@ fn registers_are_aligned_to_their_width() {
 }
 
 #[test]
-fn no_register_covers_the_identification_registers() {
+fn registers_leave_identification_space_free() {
     for (frame, registers, size) in FRAMES {
         if size < 0x1_0000 {
             continue;
@@ -72,7 +72,7 @@ const ESPI_FIELDS: [IntIdField; 4] = [gicd::IGROUPR_E, gicd::ISENABLER_E, gicd::
 const PRIVATE_FIELDS: [IntIdField; 4] = [gicr::IGROUPR, gicr::ISENABLER, gicr::IPRIORITYR, gicr::ICFGR];
 
 #[test]
-fn every_interrupt_has_exactly_one_field_in_the_arrays_of_its_kind() {
+fn every_interrupt_has_one_field_per_array() {
     for number in 0..9000 {
         let intid = IntId::new(number);
         let located = |fields: &[IntIdField]| fields.iter().filter(|f| f.locate(intid).is_some()).count();
@@ -122,7 +122,7 @@ fn fields_of_an_array_lie_side_by_side() {
 
 /// Typed from IHI 0048 §4.4, table 4-2, and the bit assignments of GICC_CTLR, GICC_IAR and GICD_SGIR.
 #[test]
-fn the_cpu_interface_of_a_gicv2_is_that_of_its_manual() {
+fn gicv2_cpu_interface_matches_the_manual() {
     let expected = [
         ("CTLR", 0x00),
         ("PMR", 0x04),
@@ -151,7 +151,7 @@ fn the_cpu_interface_of_a_gicv2_is_that_of_its_manual() {
 }
 
 #[test]
-fn a_banked_array_has_the_private_interrupts_in_front() {
+fn banked_arrays_begin_with_private_interrupts() {
     let banked = gicd::IPRIORITYR.of_range(IntIdRange::Banked);
     assert_eq!(banked.locate(IntId::new(27)).map(IntIdLocation::byte_offset), Some(0x41b));
     assert_eq!(banked.locate(IntId::new(32)).map(IntIdLocation::byte_offset), Some(0x420));
@@ -168,7 +168,7 @@ fn lpis_are_exactly_the_numbers_from_8192_on() {
 }
 
 #[test]
-fn lpi_tables_hold_every_lpi_and_end_with_the_last() {
+fn lpi_tables_end_with_the_last_lpi() {
     for bits in 14..=32u8 {
         let last = Lpi::try_from(u32::try_from((1u64 << bits) - 1).unwrap()).unwrap();
         assert_eq!(lpi::config_offset(last) + 1, lpi::config_table_bytes(bits));
@@ -180,7 +180,7 @@ fn lpi_tables_hold_every_lpi_and_end_with_the_last() {
 }
 
 #[test]
-fn distributor_counts_never_exceed_the_architecture() {
+fn distributor_counts_stay_within_limits() {
     for lines in 0..32u8 {
         let typer = gicd::Typer::new().with_it_lines_number(lines);
         assert!(typer.spi_end() <= 1020);
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn table_addresses_survive_in_the_bits_that_the_page_size_allows(address in any::<u64>(), page in 0u8..4) {
+    fn table_addresses_fit_the_page_size(address in any::<u64>(), page in 0u8..4) {
         let size = gits::PageSize::from_bits(page);
         let baser = gits::Baser::new().with_page_size(size).with_address(address);
         let limit = if size.bytes() == 0x1_0000 { 1u64 << 52 } else { 1 << 48 };
@@ -292,7 +292,7 @@ proptest! {
     }
 
     #[test]
-    fn a_located_field_is_inserted_and_extracted_alone(number in 32u32..1020, register in any::<u32>(), value in any::<u32>()) {
+    fn located_fields_are_independent(number in 32u32..1020, register in any::<u32>(), value in any::<u32>()) {
         for field in SPI_FIELDS {
             let place = field.locate(IntId::new(number)).unwrap();
             let changed = place.insert(register, value);

@@ -140,13 +140,13 @@ fn a_property_after_a_subnode_is_an_error() {
 }
 
 #[test]
-fn a_property_name_beyond_the_strings_is_an_error() {
+fn property_name_beyond_strings_is_an_error() {
     let outside = blob(&[BEGIN, 0, PROP, 0, 4, END_NODE, END], b"reg\0");
     assert_eq!(parse(&outside).unwrap_err().kind, DtbErrorKind::Name);
 }
 
 #[test]
-fn a_property_that_reaches_past_its_block_is_an_error() {
+fn property_beyond_its_block_is_an_error() {
     let long = blob(&[BEGIN, 0, PROP, 0x1000, 0, END_NODE, END], b"reg\0");
     assert_eq!(parse(&long).unwrap_err().kind, DtbErrorKind::Property(0x1000));
 }
@@ -169,7 +169,7 @@ fn a_path_has_at_most_a_kilobyte() {
 }
 
 #[test]
-fn nodes_may_be_nested_as_deeply_as_linux_takes_them() {
+fn nodes_nest_as_deeply_as_in_linux() {
     let nested = |depth: usize| {
         let mut structure = vec![BEGIN, 0];
         structure.extend([BEGIN, A].repeat(depth - 1));
@@ -183,7 +183,7 @@ fn nodes_may_be_nested_as_deeply_as_linux_takes_them() {
 }
 
 #[test]
-fn names_longer_than_the_specification_allows_are_read() {
+fn overlong_names_are_read() {
     let mut structure = vec![BEGIN, 0, PROP, 0, 0, BEGIN];
     structure.extend([0x6161_6161; 10]);
     structure.extend([0, END_NODE, END_NODE, END]);
@@ -199,7 +199,7 @@ fn assert_soon(what: &str, blob: &[u8]) {
 }
 
 #[test]
-fn a_megabyte_of_siblings_at_the_deepest_level_is_read_soon() {
+fn many_deep_siblings_are_read_soon() {
     let mut structure = vec![BEGIN, 0];
     structure.extend([BEGIN, A].repeat(MAX_DEPTH - 2));
     structure.extend([BEGIN, A, END_NODE].repeat(80_000));
@@ -211,7 +211,7 @@ fn a_megabyte_of_siblings_at_the_deepest_level_is_read_soon() {
 }
 
 #[test]
-fn a_megabyte_of_properties_in_one_node_is_read_soon() {
+fn many_properties_in_a_node_are_read_soon() {
     let mut structure = vec![BEGIN, 0];
     structure.extend([PROP, 0, 0].repeat(80_000));
     structure.extend([END_NODE, END]);
@@ -221,7 +221,7 @@ fn a_megabyte_of_properties_in_one_node_is_read_soon() {
 }
 
 #[test]
-fn a_megabyte_of_overlapping_map_entries_is_read_soon() {
+fn many_overlapping_map_entries_are_read_soon() {
     let entries = 60_000;
     let mut structure = vec![BEGIN, 0, BEGIN, A, PROP, 4, 0, 0x7063_6900, PROP, entries * 16, 12];
     structure.extend([0, 1, 0, 0x1_0000].repeat(entries as usize));
@@ -249,7 +249,7 @@ fn a_megabyte_of_mistakes_is_a_bounded_list() {
 }
 
 #[test]
-fn a_megabyte_of_regions_times_ranges_is_read_soon_and_in_part() {
+fn many_regions_times_ranges_are_bounded() {
     // A bus with 40 000 ranges, the last of which holds the addresses of 10 000 memory nodes.
     let ranges = 40_000;
     let mut structure = vec![BEGIN, 0, BEGIN, A, PROP, ranges * 12, 0];
@@ -266,7 +266,7 @@ fn a_megabyte_of_regions_times_ranges_is_read_soon_and_in_part() {
 }
 
 #[test]
-fn a_megabyte_of_nodes_under_a_node_of_many_properties_is_read_soon() {
+fn many_nodes_and_properties_are_read_soon() {
     let mut structure = vec![BEGIN, 0];
     structure.extend([PROP, 0, 0].repeat(40_000));
     for _ in 0..10_000 {

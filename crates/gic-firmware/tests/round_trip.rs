@@ -338,7 +338,7 @@ proptest! {
 }
 
 #[test]
-fn a_machine_of_64_cpus_and_8_its_is_written_without_findings() {
+fn large_machine_is_written_without_findings() {
     let region = |base, size| Region::new(base, size).unwrap();
     let machine = Description {
         gic: Some(Gic::v3("/intc@8000000", region(0x800_0000, 0x1_0000), [region(0x1000_0000, 64 << 17)])),
@@ -375,7 +375,7 @@ fn a_machine_of_64_cpus_and_8_its_is_written_without_findings() {
 }
 
 #[test]
-fn quirks_are_known_by_the_names_of_machine_and_gic() {
+fn quirk_names_come_from_machine_and_gic() {
     let region = |base, size| Region::new(base, size).unwrap();
     let gic = Gic {
         compatible: vec_of(["qcom,msm8996-gic-v3", "arm,gic-v3"]),
@@ -400,7 +400,7 @@ fn quirks_are_known_by_the_names_of_machine_and_gic() {
 }
 
 #[test]
-fn direct_lpi_is_written_and_rung_at_as_many_redistributors_as_there_are_cpus() {
+fn direct_lpi_has_a_doorbell_per_cpu() {
     let region = |base, size| Region::new(base, size).unwrap();
     let gic = Gic {
         redistributor_stride: Some(Fact::stated(0x4_0000)),

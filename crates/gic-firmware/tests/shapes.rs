@@ -64,7 +64,7 @@ fn cpus_are_read_with_affinity_and_status() {
 }
 
 #[test]
-fn a_two_cell_cpu_reg_carries_affinity_level_3() {
+fn two_cell_cpu_reg_has_affinity_level_3() {
     assert_eq!(read!("several-its").cpus[0].affinity.value, Affinity::new(1, 2, 3, 4));
 }
 
@@ -103,7 +103,7 @@ fn bridges_behind_a_host_are_no_hosts() {
 }
 
 #[test]
-fn register_addresses_are_translated_through_every_bus() {
+fn registers_are_translated_through_every_bus() {
     let machine = read!("several-its");
     let gic = machine.gic.as_ref().expect("there is a GIC");
     assert_eq!(gic.distributor.value, region(0x10_0100_0000, 0x1_0000));
@@ -114,7 +114,7 @@ fn register_addresses_are_translated_through_every_bus() {
 }
 
 #[test]
-fn a_range_ends_where_the_next_begins_and_unreachable_registers_of_devices_are_left_out() {
+fn untranslatable_device_registers_are_left_out() {
     let machine = read!("several-its");
     let dma = machine.devices.iter().find(|device| device.id.as_str() == "/soc/dma@5100000").unwrap();
     let bases: Vec<_> = dma.registers.iter().map(|region| region.base()).collect();
@@ -123,7 +123,7 @@ fn a_range_ends_where_the_next_begins_and_unreachable_registers_of_devices_are_l
 }
 
 #[test]
-fn a_host_without_ecam_is_reached_by_its_config_window() {
+fn host_without_ecam_has_a_config_window() {
     let machine = read!("several-its");
     let host = &machine.hosts[0];
     assert_eq!(host.config.as_ref().unwrap().value, ConfigSpace::Registers(region(0x20_0000_0000, 0x2000)));
@@ -145,7 +145,7 @@ fn each_of_several_its_serves_who_names_it() {
 }
 
 #[test]
-fn a_foreign_controller_is_named_and_has_no_doorbell_of_ours() {
+fn foreign_controller_has_a_name_and_no_doorbell() {
     let machine = read!("several-its");
     let inta = controller(&machine, "/soc/msi@3000000");
     assert_eq!(inta.kind, ControllerKind::Other("ti,sci-inta".into()));
@@ -153,7 +153,7 @@ fn a_foreign_controller_is_named_and_has_no_doorbell_of_ours() {
 }
 
 #[test]
-fn map_entries_lead_to_their_own_controllers_and_device_ids() {
+fn map_entries_lead_to_their_controllers() {
     let machine = read!("msi-map");
     let [its0, its1] = ["/intc@8000000/its@8080000", "/intc@8000000/its@80c0000"].map(String::from);
     let host = "/pcie@10000000";
@@ -165,7 +165,7 @@ fn map_entries_lead_to_their_own_controllers_and_device_ids() {
 }
 
 #[test]
-fn a_requester_that_the_map_leaves_out_has_no_route() {
+fn unmapped_requester_has_no_route() {
     let machine = read!("msi-map");
     for rid in [0x0100, 0x01ff, 0x02a0, 0xffff] {
         let unmapped = NoRoute::Unmapped(RequesterId::new(rid));
@@ -186,7 +186,7 @@ fn the_mask_makes_functions_share_a_device_id() {
 }
 
 #[test]
-fn a_parent_beside_a_map_takes_who_is_left_out_as_linux_does() {
+fn parent_serves_unmapped_requesters_as_in_linux() {
     let machine = read!("msi-map");
     let [its0, its1] = ["/intc@8000000/its@8080000", "/intc@8000000/its@80c0000"].map(String::from);
     assert_eq!(answer(&machine, "/pcie@30000000", 0x0180), Ok((its0, 0x80, Via::Map(0))));
@@ -216,7 +216,7 @@ fn a_bare_parent_passes_requester_ids_on() {
 }
 
 #[test]
-fn the_first_enabled_one_of_several_parents_counts() {
+fn first_enabled_parent_counts() {
     let machine = read!("msi-parent");
     let plain = String::from("/intc@8000000/its@8080000");
     assert_eq!(answer(&machine, "/pcie@20000000", 1), Ok((plain, 1, Via::Parent(1))));
@@ -224,7 +224,7 @@ fn the_first_enabled_one_of_several_parents_counts() {
 }
 
 #[test]
-fn a_bus_with_requester_ids_is_told_from_a_device() {
+fn bus_with_requester_ids_is_no_device() {
     let machine = read!("msi-parent");
     let mc = &machine.devices[0];
     assert_eq!(mc.role, Role::Bus);
@@ -233,7 +233,7 @@ fn a_bus_with_requester_ids_is_told_from_a_device() {
 }
 
 #[test]
-fn redistributor_regions_stride_and_coherence_are_read() {
+fn redistributor_stride_and_coherence_are_read() {
     let machine = read!("redistributors");
     let gic = machine.gic.as_ref().expect("there is a GIC");
     let bases: Vec<_> = gic.redistributors.iter().map(|region| region.base()).collect();
@@ -245,14 +245,14 @@ fn redistributor_regions_stride_and_coherence_are_read() {
 }
 
 #[test]
-fn coherence_is_by_register_where_nothing_is_said() {
+fn coherence_defaults_to_the_registers() {
     let machine = read!("single-its");
     assert_eq!(machine.gic.unwrap().coherence.value, Coherence::ByRegister);
     assert_eq!(machine.controllers[0].coherence.value, Coherence::ByRegister);
 }
 
 #[test]
-fn a_gicv2_board_is_described_with_its_v2m_frames() {
+fn gicv2_board_has_its_v2m_frames() {
     let machine = read!("gicv2m");
     let gic = machine.gic.as_ref().expect("there is a GIC");
     assert_eq!((gic.version.value, gic.redistributors.len()), (GicVersion::V2, 0));
@@ -271,14 +271,14 @@ fn a_v2m_override_needs_both_halves() {
 }
 
 #[test]
-fn a_device_at_a_v2m_frame_needs_no_device_id() {
+fn v2m_needs_no_device_id() {
     let machine = read!("gicv2m");
     assert_eq!(device_answers(&machine, "/device"), [Ok(("/intc@8000000/v2m@20000".into(), 0))]);
     assert_eq!(machine.findings, []);
 }
 
 #[test]
-fn mbi_ranges_and_alias_are_read_beside_an_its() {
+fn mbi_is_read_beside_an_its() {
     let machine = read!("mbi");
     let mbi = controller(&machine, "/intc@fe600000");
     assert_eq!(mbi.kind, ControllerKind::Mbi);
@@ -291,7 +291,7 @@ fn mbi_ranges_and_alias_are_read_beside_an_its() {
 }
 
 #[test]
-fn a_pre_its_bounds_device_ids_and_moves_the_doorbell() {
+fn pre_its_moves_doorbell_and_bounds_device_ids() {
     let machine = read!("pre-its");
     let its = &machine.controllers[0];
     assert_eq!(its.device_id_bits(), Some(19));
@@ -310,13 +310,13 @@ fn a_disabled_ancestor_disables_and_is_named() {
 }
 
 #[test]
-fn an_enabled_gic_is_preferred_to_a_disabled_one() {
+fn enabled_gic_is_preferred() {
     let gic = read!("disabled").gic.expect("there is a GIC");
     assert_eq!((gic.id.as_str(), gic.version.value), ("/intc@2000000", GicVersion::V3));
 }
 
 #[test]
-fn direct_lpi_is_what_the_node_says_and_carries_no_device_id() {
+fn stated_direct_lpi_has_no_device_ids() {
     let machine = read!("direct-lpi");
     assert_eq!(machine.findings, []);
     let direct = controller(&machine, "/intc@8000000");
@@ -328,14 +328,14 @@ fn direct_lpi_is_what_the_node_says_and_carries_no_device_id() {
 }
 
 #[test]
-fn direct_lpi_is_never_inferred_from_the_absence_of_an_its() {
+fn direct_lpi_is_never_inferred() {
     for machine in [read!("gicv2m"), read!("redistributors"), read!("disabled")] {
         assert!(machine.controllers.iter().all(|one| one.kind != ControllerKind::DirectLpi));
     }
 }
 
 #[test]
-fn direct_lpi_beside_an_its_is_a_finding_and_not_used() {
+fn direct_lpi_beside_an_its_is_a_finding() {
     let machine = read!("direct-lpi-mistakes");
     let found: Vec<_> =
         machine.findings.iter().map(|finding| format!("{} {}", finding.rule, finding.origin)).collect();
@@ -395,7 +395,7 @@ fn every_mistake_is_found_where_it_is() {
 }
 
 #[test]
-fn a_message_says_what_is_wrong_with_the_numbers() {
+fn finding_states_the_numbers() {
     let machine = read!("mistakes");
     let message = |place: &str| {
         let finding = machine.findings.iter().find(|finding| finding.origin.to_string() == place);
@@ -412,14 +412,14 @@ fn a_message_says_what_is_wrong_with_the_numbers() {
 }
 
 #[test]
-fn an_entry_whose_base_the_mask_clears_ends_the_search() {
+fn masked_out_entry_ends_the_search() {
     let machine = read!("mistakes");
     assert!(answer(&machine, "/pcie@10000000", 0x0210).is_err());
     assert!(matches!(answer(&machine, "/pcie@10000000", 0x0700), Err(NoRoute::Unmapped(_))));
 }
 
 #[test]
-fn a_controller_that_is_not_marked_as_one_is_not_used() {
+fn unmarked_controller_is_not_used() {
     let machine = read!("mistakes");
     let its = controller(&machine, "/intc@8000000/its@80a0000");
     assert_eq!(its.status.value, Status::Disabled);

@@ -24,7 +24,7 @@ proptest! {
     }
 
     #[test]
-    fn a_span_is_shared_if_all_of_it_is(first in 0..6000u32, count in 0..1200u32) {
+    fn span_is_shared_if_all_of_it_is(first in 0..6000u32, count in 0..1200u32) {
         let span = IntIdSpan::new(IntId::new(first), count).expect("it does not wrap");
         let spis = (first..first + count).all(|intid| (32..1020).contains(&intid));
         let extended = (first..first + count).all(|intid| (4096..5120).contains(&intid));
@@ -42,7 +42,7 @@ fn ecam_size_bounds_the_buses() {
 }
 
 #[test]
-fn facts_that_say_the_same_are_equal_wherever_they_were_read() {
+fn facts_are_equal_regardless_of_origin() {
     let read = Fact::new(7, NodeId::new("/a").origin("reg"));
     assert_eq!(read, Fact::stated(7));
     assert_ne!(read, Fact::new(8, NodeId::new("/a").origin("reg")));

@@ -93,7 +93,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_lowest_free_one_of_the_range_is_given(
+        fn lowest_free_gsi_is_given(
             first in 0u32..140, size in 0u32..140, steps in prop::collection::vec((0u8..3, 0u32..300), 0..200),
         ) {
             let limit = first + size;

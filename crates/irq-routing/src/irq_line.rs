@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_at_both_ends_of_each_range_are_judged() {
+    fn ends_of_id_ranges_are_checked() {
         for (number, judgement) in [
             (0x0100_001f, Err(IrqLineError::NotAnSpi(31))),
             (0x0100_03fc, Err(IrqLineError::NotAnSpi(1020))),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_does_not_fit_is_not_cut_short() {
+    fn oversized_cpu_is_not_truncated() {
         let cpu = Cpu::new(4096);
         for line in
             [IrqLine::Line(Line::Ppi { cpu, intid: 16 }), IrqLine::CpuInput { cpu, input: CpuInput::Irq }]

@@ -204,7 +204,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_table_that_is_cut_short_is_refused_wherever_it_is_cut() {
+    fn truncated_table_is_refused() {
         let bytes = encode(&[(Gsi::new(1), Route::Pin(Pin::new(1).unwrap())); 3]);
         for length in 0..bytes.len() {
             assert!(matches!(decode(&bytes[..length]), Err(TableError::Length { .. })), "{length}");

@@ -100,7 +100,7 @@ fn count(eventfd: &OwnedFd) -> u64 {
 }
 
 #[test]
-fn signals_that_were_not_served_yet_are_one_message() {
+fn unserved_signals_merge_into_one_message() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
@@ -134,7 +134,7 @@ fn a_signal_from_before_the_bind_counts() {
 }
 
 #[test]
-fn a_route_that_changed_counts_for_the_next_signal() {
+fn next_signal_takes_the_new_route() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
@@ -146,7 +146,7 @@ fn a_route_that_changed_counts_for_the_next_signal() {
 }
 
 #[test]
-fn a_signal_without_a_route_is_lost_and_harms_nobody() {
+fn signal_without_a_route_is_lost() {
     let rig = Rig::new();
     let (device, other) = (nonblocking(), nonblocking());
     let _bound = [rig.irqfds.bind(&device, Gsi::new(77)).unwrap(), rig.irqfds.bind(&other, MESSAGE).unwrap()];
@@ -158,7 +158,7 @@ fn a_signal_without_a_route_is_lost_and_harms_nobody() {
 }
 
 #[test]
-fn after_the_bind_ended_signals_stay_in_the_eventfd() {
+fn signals_after_unbind_stay_in_the_eventfd() {
     let rig = Rig::new();
     let device = nonblocking();
     let bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
@@ -169,7 +169,7 @@ fn after_the_bind_ended_signals_stay_in_the_eventfd() {
 }
 
 #[test]
-fn an_eventfd_can_be_bound_again_and_rings_only_there() {
+fn rebound_eventfd_signals_its_new_gsi_alone() {
     let rig = Rig::new();
     let device = nonblocking();
     drop(rig.irqfds.bind(&device, MESSAGE).unwrap());
@@ -195,7 +195,7 @@ fn a_resample_eventfd_that_blocks_is_refused() {
 }
 
 #[test]
-fn a_socket_whose_other_end_is_closed_rings_nothing() {
+fn closed_socket_signals_nothing() {
     let rig = Rig::new();
     let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -295,7 +295,7 @@ fn what_cannot_be_waited_for_is_refused() {
 }
 
 #[test]
-fn a_level_stays_until_the_guest_is_done_and_then_the_device_is_asked() {
+fn level_resamples_at_end_of_interrupt() {
     let rig = Rig::new();
     let (device, resample) = (nonblocking(), nonblocking());
     let _bound = rig.irqfds.bind_level(&device, &resample, LINE).unwrap();
@@ -313,7 +313,7 @@ fn a_level_stays_until_the_guest_is_done_and_then_the_device_is_asked() {
 }
 
 #[test]
-fn devices_that_share_a_line_are_all_asked_and_lower_it_once() {
+fn shared_line_resamples_all_devices() {
     let rig = Rig::new();
     let devices = [nonblocking(), nonblocking()];
     let resamples = [nonblocking(), nonblocking()];
@@ -330,7 +330,7 @@ fn devices_that_share_a_line_are_all_asked_and_lower_it_once() {
 }
 
 #[test]
-fn a_bind_that_ends_lowers_the_line_that_it_alone_holds() {
+fn unbind_lowers_a_line_held_alone() {
     let rig = Rig::new();
     let devices = [nonblocking(), nonblocking()];
     let resample = nonblocking();
@@ -345,7 +345,7 @@ fn a_bind_that_ends_lowers_the_line_that_it_alone_holds() {
 }
 
 #[test]
-fn a_level_whose_route_changed_leaves_no_line_high() {
+fn rerouted_level_leaves_no_line_high() {
     let rig = Rig::new();
     let (device, resample) = (nonblocking(), nonblocking());
     let _bound = rig.irqfds.bind_level(&device, &resample, LINE).unwrap();
@@ -376,7 +376,7 @@ impl SetLine for Observed {
 }
 
 #[test]
-fn a_controller_that_is_observed_ends_with_its_machine() {
+fn observed_controller_ends_with_its_machine() {
     let controller = Arc::new(Observed::default());
     let router = Router::new(GsiSpace::default(), Inputs::new(controller.clone())).unwrap();
     let irqfds = Irqfds::new(Arc::new(router)).unwrap();
@@ -389,7 +389,7 @@ fn a_controller_that_is_observed_ends_with_its_machine() {
 }
 
 #[test]
-fn a_monitors_own_event_loop_sees_that_there_is_something_to_do() {
+fn event_loop_sees_pending_work() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();

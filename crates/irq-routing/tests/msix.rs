@@ -211,7 +211,7 @@ fn act(table: &MsixTable, step: &Step) -> Option<Signalled> {
 
 proptest! {
     #[test]
-    fn a_table_sends_what_is_unmasked_and_holds_the_rest(steps in prop::collection::vec(steps(), 0..60)) {
+    fn unmasked_vectors_send_and_masked_ones_hold(steps in prop::collection::vec(steps(), 0..60)) {
         let rig = Rig::new(5);
         let free = rig.routing.free();
         let mut model = Model::new();
@@ -284,7 +284,7 @@ fn every_vector_has_its_pending_bit() {
 }
 
 #[test]
-fn a_function_whose_bus_changed_sends_with_its_new_device_id() {
+fn bus_change_sends_with_the_new_device_id() {
     let rig = Rig::new(2);
     rig.table.write_control(ENABLED).unwrap();
     program(&rig.table, 1, 3, 0).unwrap();
@@ -296,7 +296,7 @@ fn a_function_whose_bus_changed_sends_with_its_new_device_id() {
 /// cloud-hypervisor ran out of its 4096 routes with one 2048-vector NVMe device, as each vector had a route from the
 /// beginning.
 #[test]
-fn devices_with_thousands_of_vectors_take_as_many_gsis_as_are_used() {
+fn large_table_takes_gsis_for_used_vectors() {
     let (routing, controller) = routing(GsiSpace::default());
     let free = routing.free();
     let tables: Vec<_> = (0..8).map(|_| table(2048, &routing)).collect();
@@ -321,7 +321,7 @@ fn devices_with_thousands_of_vectors_take_as_many_gsis_as_are_used() {
 }
 
 #[test]
-fn the_limit_is_told_and_the_vector_waits_for_room() {
+fn exhausted_gsis_are_reported_and_retried() {
     let (routing, controller) = routing(GsiSpace { limit: 1002, first_allocated: 1000 });
     let (one, other) = (table(4, &routing), table(4, &routing));
     one.write_control(ENABLED).unwrap();
@@ -340,7 +340,7 @@ fn the_limit_is_told_and_the_vector_waits_for_room() {
 }
 
 #[test]
-fn a_full_table_takes_the_gsis_of_its_own_masked_vectors() {
+fn full_table_reuses_gsis_of_masked_vectors() {
     let (routing, controller) = routing(GsiSpace { limit: 1002, first_allocated: 1000 });
     let table = table(4, &routing);
     table.write_control(ENABLED).unwrap();
@@ -359,7 +359,7 @@ fn a_full_table_takes_the_gsis_of_its_own_masked_vectors() {
 
 /// Refused vectors take nothing from those that have their GSIs: a message that changed in the same access is sent.
 #[test]
-fn vectors_that_are_refused_leave_the_others_right() {
+fn refused_vectors_leave_others_working() {
     let (routing, controller) = routing(GsiSpace { limit: 1001, first_allocated: 1000 });
     let table = table(3, &routing);
     table.write_control(ENABLED).unwrap();
@@ -378,7 +378,7 @@ fn vectors_that_are_refused_leave_the_others_right() {
 
 /// A driver that polled has done what the interrupt would have asked for: an unmask must not ask again.
 #[test]
-fn a_message_whose_reason_is_gone_is_not_sent_when_its_vector_is_unmasked() {
+fn withdrawn_message_is_not_sent_on_unmask() {
     let rig = Rig::new(2);
     rig.table.write_control(ENABLED).unwrap();
     assert_eq!([0, 1].map(|vector| rig.table.signal(vector)), [Signalled::Held; 2]);
@@ -437,7 +437,7 @@ impl Routing for Choosy {
 }
 
 #[test]
-fn vectors_whose_routes_are_there_are_sent_by_when_another_route_is_refused() {
+fn routed_vectors_send_despite_a_refused_route() {
     let (table, controller) = Choosy::table();
     table.write_control(HELD_BACK).unwrap();
     program(&table, 2, Choosy::REFUSED, 0).unwrap();
@@ -453,7 +453,7 @@ fn vectors_whose_routes_are_there_are_sent_by_when_another_route_is_refused() {
 }
 
 #[test]
-fn a_message_that_was_overwritten_is_not_sent_when_the_new_route_is_refused() {
+fn overwritten_message_needs_its_new_route() {
     let (table, controller) = Choosy::table();
 
     assert_eq!(table.write(8, &Choosy::REFUSED.to_le_bytes()), Err(Choosy::ERROR));
@@ -466,7 +466,7 @@ fn a_message_that_was_overwritten_is_not_sent_when_the_new_route_is_refused() {
 
 /// Firecracker's restore went from 15 ms to 1 ms when routes were changed in batches.
 #[test]
-fn what_one_access_unmasks_is_one_change_of_routes() {
+fn one_access_commits_routes_once() {
     let rig = Rig::new(64);
     rig.table.write_control(HELD_BACK).unwrap();
     (0..64).for_each(|vector| program(&rig.table, vector, vector.into(), 0).unwrap());
@@ -479,7 +479,7 @@ fn what_one_access_unmasks_is_one_change_of_routes() {
 
 /// Firecracker's boot went from 93 ms to 65 ms when updates that change nothing were skipped.
 #[test]
-fn masking_and_unmasking_the_same_message_changes_no_route() {
+fn remasking_without_a_change_commits_nothing() {
     let rig = Rig::new(64);
     rig.table.write_control(ENABLED).unwrap();
     (0..64).for_each(|vector| program(&rig.table, vector, vector.into(), 0).unwrap());
@@ -524,7 +524,7 @@ impl Routing for Slow {
 /// libkrun gained 5 % when its vCPUs did not share a lock any more: a device's vectors share none with each other, nor
 /// with the guest that is changing one of them.
 #[test]
-fn a_message_waits_for_no_change_of_another_vector() {
+fn message_does_not_wait_for_another_vector() {
     let controller = Arc::new(Controller::default());
     let router = Router::new(GsiSpace::default(), controller.inputs()).unwrap();
     let (changing, is_changing) = mpsc::channel();
@@ -561,7 +561,7 @@ impl VectorObserver for Bound {
 }
 
 #[test]
-fn a_monitor_hears_which_vectors_may_send_before_their_gsis_are_given_away() {
+fn observer_hears_of_vectors_before_gsis_move() {
     let (routing, _) = routing(GsiSpace { limit: 1001, first_allocated: 1000 });
     let bound = Arc::new(Bound::default());
     let table = table(2, &routing).with_observer(bound.clone());
@@ -577,7 +577,7 @@ fn a_monitor_hears_which_vectors_may_send_before_their_gsis_are_given_away() {
 
 /// Devices send while the guest masks, unmasks and disables: nothing is sent that is masked, nothing is lost.
 #[test]
-fn nothing_is_sent_after_a_mask_and_nothing_is_lost_with_threads() {
+fn threads_lose_nothing_and_respect_masks() {
     let rig = Rig::new(4);
     rig.table.write_control(ENABLED).unwrap();
     (0..4).for_each(|vector| program(&rig.table, vector, vector.into(), 0).unwrap());
@@ -646,7 +646,7 @@ fn time_of_this_thread() -> Duration {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_thread_that_masks_sleeps_until_the_message_is_sent() {
+fn masking_thread_sleeps_until_sent() {
     let lengthy = Arc::new(Lengthy { begun: AtomicBool::new(false) });
     let table = MsixTable::new(1, Sender::Device(DEVICE), lengthy.clone()).unwrap();
     table.write_control(ENABLED).unwrap();

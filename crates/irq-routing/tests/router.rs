@@ -120,7 +120,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn a_router_is_a_table_that_begins_as_the_identity(steps in prop::collection::vec(steps(), 0..30)) {
+    fn router_agrees_with_its_model(steps in prop::collection::vec(steps(), 0..30)) {
         let (router, _) = router(SPACE);
         let mut model = Model::default();
         for step in steps {
@@ -166,7 +166,7 @@ proptest! {
 }
 
 #[test]
-fn a_message_goes_to_the_its_with_its_device() {
+fn message_reaches_the_its_with_its_device() {
     let (router, controller) = router(SPACE);
     router.commit(&[Change::Set(Gsi::new(7), message(0x12, 9))]).unwrap();
 
@@ -186,7 +186,7 @@ fn a_message_without_a_device_reaches_no_its() {
 }
 
 #[test]
-fn a_doorbell_that_does_not_ask_takes_messages_with_a_device_too() {
+fn anonymous_doorbell_ignores_the_device_id() {
     let (router, controller) = router(SPACE);
     let frame = MsiMessage { address: Controller::FRAME, data: 80 };
     let device = DeviceId::new(3);
@@ -214,7 +214,7 @@ fn a_signal_on_a_pin_is_one_edge() {
 }
 
 #[test]
-fn a_level_stays_on_a_pin_and_cannot_be_taken_from_a_message() {
+fn message_routes_take_no_low_level() {
     let (router, controller) = router(SPACE);
     router.commit(&[Change::Set(Gsi::new(1), pin(1)), Change::Set(Gsi::new(2), message(1, 2))]).unwrap();
 
@@ -227,7 +227,7 @@ fn a_level_stays_on_a_pin_and_cannot_be_taken_from_a_message() {
 }
 
 #[test]
-fn without_a_table_a_gsi_is_its_pin_and_with_one_it_is_nothing() {
+fn first_table_ends_the_identity_mapping() {
     let (router, controller) = router(GsiSpace::default());
     assert_eq!(router.signal(Gsi::new(987)), Ok(Delivery::Pending));
     assert_eq!(controller.heard(), [Heard::Pulse(Line::Spi(1019))]);
@@ -239,7 +239,7 @@ fn without_a_table_a_gsi_is_its_pin_and_with_one_it_is_nothing() {
 }
 
 #[test]
-fn giving_gsis_out_and_taking_them_back_sets_no_table() {
+fn allocation_and_release_set_no_table() {
     let (router, _) = router(SPACE);
     let gsi = router.allocate().unwrap();
     router.release(&[gsi]).unwrap();
@@ -268,7 +268,7 @@ fn more_gsis_than_there_can_be_are_refused() {
 }
 
 #[test]
-fn the_limit_is_named_when_no_gsi_is_left() {
+fn exhausted_gsis_name_the_limit() {
     let (router, _) = router(GsiSpace { limit: 4096, first_allocated: 4094 });
     router.allocate().unwrap();
     router.allocate().unwrap();
@@ -282,7 +282,7 @@ fn the_limit_is_named_when_no_gsi_is_left() {
 
 /// Firecracker: boot went from 93 ms to 65 ms when redundant updates were skipped.
 #[test]
-fn updates_that_change_nothing_are_skipped_and_counted() {
+fn redundant_updates_are_skipped_and_counted() {
     let (router, _) = router(SPACE);
     let changes: Vec<_> = (0..16).map(|at| Change::Set(Gsi::new(100 + at), message(1, at))).collect();
     assert_eq!(router.commit(&changes), Ok(Changes { made: 16, redundant: 0 }));

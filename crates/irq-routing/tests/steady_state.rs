@@ -49,7 +49,7 @@ fn peak_of(run: impl FnOnce()) -> usize {
 
 // One test: the allocator counts for all threads.
 #[test]
-fn signals_and_changes_of_known_gsis_allocate_nothing_and_a_sparse_table_is_small() {
+fn steady_state_allocates_nothing() {
     let inputs = Inputs::new(Arc::new(Taker)).with_its(Arc::new(Taker));
     let space = GsiSpace { limit: GsiSpace::MAX, first_allocated: 0 };
     let router = Router::new(space, inputs).unwrap();

@@ -135,7 +135,7 @@ mod tests {
     use std::format;
 
     #[test]
-    fn pci_requester_id_round_trips_through_its_fields() {
+    fn pci_requester_id_round_trips() {
         for raw in 0..=0xffff {
             let id = RequesterId::new(raw);
             assert_eq!(RequesterId::pci(id.pci_bus(), id.pci_device(), id.pci_function()), id);

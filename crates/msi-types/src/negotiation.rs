@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_that_blocks_is_named_although_the_root_provides() {
+    fn blocking_level_is_named_before_the_root() {
         let levels = [
             Tier::new("iommu"),
             Tier::new("shim").with_blocks(GROUPS),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_relieves_endpoints_of_what_those_below_it_require() {
+    fn relieved_requirements_do_not_reach_endpoints() {
         let root = Tier::new("direct-lpi").with_requires(WIDE);
         let required = Mismatch::Required { property: Property::WideAddress, tier: "direct-lpi" };
         assert_eq!(
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_into_a_set_is_in_it_and_nothing_else() {
+    fn sets_contain_exactly_their_members() {
         for item in Capability::ALL {
             let set = Capabilities::NONE.with(*item);
             assert!(set.iter().eq([*item]));

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_isolated_device_is_given_away_and_taken_back() {
+    fn isolated_device_passes_through_and_back() {
         let parent = Parent::default();
         let (interrupts, dma) = proofs(&parent, MINE);
         let given = Passthrough::new(interrupts, dma, 4).unwrap();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_not_isolated_has_no_proof() {
+    fn no_proof_without_isolation() {
         let parent = Parent::default();
         assert_eq!(InterruptIsolated::prove(&parent, OTHER).err(), Some(SHARED));
         parent.no_iommu.store(true, Ordering::Relaxed);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proof_of_another_device_or_parent_does_not_serve() {
+    fn foreign_proofs_are_refused() {
         let (parent, decoy) = (Parent::default(), Parent::default());
         let (interrupts, _) = proofs(&parent, MINE);
         let other_device = DmaIsolated::prove(&parent, OTHER).unwrap();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_lost_its_iommu_since_is_refused() {
+    fn device_without_its_iommu_is_refused() {
         let parent = Parent::default();
         let (interrupts, dma) = proofs(&parent, MINE);
         parent.no_iommu.store(true, Ordering::Relaxed);

@@ -162,19 +162,19 @@ mod tests {
     const MSI32: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
 
     #[test]
-    fn fit_refuses_a_doorbell_above_four_gigabytes_for_a_32_bit_endpoint() {
+    fn fit_refuses_a_high_doorbell_for_32_bits() {
         let message = MsiMessage { address: 0x1_0000_0040, data: 1 };
         assert_eq!(MSI32.check(message), Err(MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }));
     }
 
     #[test]
-    fn fit_refuses_data_above_sixteen_bits_for_pci_msi() {
+    fn fit_refuses_wide_data_for_pci_msi() {
         let message = MsiMessage { address: 0x40, data: 0x1_0000 };
         assert_eq!(MSI32.check(message), Err(MsiError::DataTooWide { data: 0x1_0000, bits: 16 }));
     }
 
     #[test]
-    fn fit_takes_the_widest_message_that_it_can_hold() {
+    fn fit_accepts_the_widest_message() {
         assert_eq!(MSI32.check(MsiMessage { address: 0xffff_ffff, data: 0xffff }), Ok(()));
     }
 }

@@ -128,14 +128,14 @@ mod test {
     }
 
     #[test]
-    fn a_one_line_source_is_read_with_its_key() {
+    fn one_line_source_is_read_with_its_key() {
         let line = "deb [arch=amd64 signed-by=/key.gpg] http://mirror/debian trixie main contrib";
         assert_eq!(from_line(line), Some(source(Some("/key.gpg"))));
         assert_eq!(from_line("deb http://mirror/debian trixie main"), Some(source(None)));
     }
 
     #[test]
-    fn source_packages_comments_and_discs_are_no_mirrors() {
+    fn sources_comments_and_discs_are_no_mirrors() {
         for line in
             ["deb-src http://mirror/debian trixie main", "# deb http://mirror x main", "deb cdrom:[D] x main"]
         {
@@ -144,7 +144,7 @@ mod test {
     }
 
     #[test]
-    fn a_stanza_is_read_with_a_key_of_several_lines() {
+    fn stanza_with_an_inline_key_is_read() {
         let stanza = "# where from\nTypes: deb\nURIs: http://mirror/debian\nSuites: trixie\nSigned-By:\n -----BEGIN\n .\n";
         assert_eq!(from_stanza(stanza), Some(source(Some("\n -----BEGIN\n ."))));
     }
@@ -160,7 +160,7 @@ mod test {
     }
 
     #[test]
-    fn the_suite_of_a_version_is_told_by_its_origin() {
+    fn origin_names_the_suite_of_a_version() {
         let sources = Sources { release: "trixie".into(), main: source(None), security: None };
         assert_eq!(
             sources.suite_of("http://mirror/debian trixie-backports/main arm64 Packages"),

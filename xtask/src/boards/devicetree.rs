@@ -211,7 +211,7 @@ mod test {
 "#;
 
     #[test]
-    fn only_what_is_switched_on_refers_and_is_referred_to() -> Result<()> {
+    fn disabled_nodes_neither_refer_nor_serve() -> Result<()> {
         let facts = Facts::of(&Tree::parse(TEXT)?);
         let referring = ["/pci@4", "/uart@5", "/uart@c", "/uart@d"].map(str::to_owned).into();
         let expected = Facts { its: 1, frames: 2, ranges: 2, beside_gicv2: true, referring };

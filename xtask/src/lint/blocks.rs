@@ -62,7 +62,7 @@ mod test {
     use super::*;
 
     #[test]
-    fn modules_and_the_types_that_are_named_after_them_are_found_where_they_are_code() {
+    fn modules_and_their_types_are_found_in_code() {
         let text = "use crate::its::Commands;\n// its own\nfn f(_: ItsConfig, _: Item) {}\n\"its registers\"";
         let found = [(1, "its".to_owned()), (3, "ItsConfig".to_owned())];
         assert_eq!(lines_with(text, &["its"]), found);
@@ -70,7 +70,7 @@ mod test {
     }
 
     #[test]
-    fn a_block_is_a_file_and_the_folder_of_its_name() {
+    fn block_is_a_file_and_its_folder() {
         let strangers = |file: &str| strangers_of(Path::new(file)).count();
         assert_eq!(strangers("crates/gic-driver/src/lpi.rs"), 1);
         assert_eq!(strangers("crates/gic-driver/src/lpi/tables.rs"), 1);

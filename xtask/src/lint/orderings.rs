@@ -54,7 +54,7 @@ mod test {
     use super::*;
 
     #[test]
-    fn weaker_orderings_are_found_where_they_are_code() {
+    fn weaker_orderings_are_found_in_code() {
         let text = "// Relaxed\nx.load(Ordering::Acquire);\nuse Ordering::{Relaxed, SeqCst};\nx.load(SeqCst)";
         assert_eq!(weaker_orderings(text), [(2, "Acquire"), (3, "Relaxed")]);
     }

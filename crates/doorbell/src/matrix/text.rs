@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_defect_stands_out_and_a_reason_is_printed_once() {
+    fn defects_stand_out_and_reasons_print_once() {
         let cell =
             |endpoint| Cell { endpoint, parent: Parent::Its, layer: Layer::None, world: World::BareMetal };
         let text = of(&[

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_four_forms_have_the_lengths_of_the_specification() {
+    fn capability_lengths_match_the_specification() {
         let length = |wide, masking| {
             Layout::new(Control::new().with_address_64(wide).with_per_vector_masking(masking)).length()
         };
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn mask_and_pending_offsets_are_those_of_the_specification() {
+    fn mask_offsets_match_the_specification() {
         let narrow = Layout::new(Control::new().with_per_vector_masking(true));
         let wide = Layout::new(Control::new().with_per_vector_masking(true).with_address_64(true));
         assert_eq!((narrow.mask(), narrow.pending()), (Some(0x0c), Some(0x10)));

@@ -189,7 +189,7 @@ mod test {
     }
 
     #[test]
-    fn what_each_part_took_is_told_apart_from_the_handler() {
+    fn parts_are_counted_apart_from_the_handler() {
         let reader = read(&[(8192, [5, 7, 100, 9, 11])]);
         let expected = Spans { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 };
         assert_eq!(reader.median(), Some(expected));
@@ -205,7 +205,7 @@ mod test {
     }
 
     #[test]
-    fn other_interrupts_and_those_without_the_handler_do_not_count() {
+    fn interrupts_without_the_handler_do_not_count() {
         assert_eq!(read(&[(27, [5, 7, 100, 9, 11])]).median(), None);
         assert_eq!(read(&[(8192, [5, 7, 0, 9, 11])]).median(), None);
     }
