@@ -1,0 +1,95 @@
+//! Eventfds over a router with a message and a line.
+
+use crate::controller::{Controller, Heard};
+use irq_routing::irqfd::Irqfds;
+use irq_routing::{Change, GsiSpace, Pin, Route, Router, Routing};
+use msi_types::{DeviceId, Gsi, Level, Line, MsiMessage};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(super) const NOW: Option<Duration> = Some(Duration::ZERO);
+pub(super) const MESSAGE: Gsi = Gsi::new(5);
+pub(super) const LINE: Gsi = Gsi::new(6);
+
+pub(super) struct Rig {
+    pub(super) router: Arc<Router>,
+    pub(super) controller: Arc<Controller>,
+    pub(super) irqfds: Arc<Irqfds>,
+}
+
+impl Rig {
+    /// GSI 5 is event 1 of device 1, GSI 6 is SPI 40.
+    pub(super) fn new() -> Self {
+        let controller = Arc::new(Controller::default());
+        let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
+        let irqfds = Irqfds::new(router.clone()).unwrap();
+        let rig = Self { router, controller, irqfds };
+        rig.route(MESSAGE, message(1));
+        rig.route(LINE, spi(40));
+        rig
+    }
+
+    pub(super) fn route(&self, gsi: Gsi, route: Route) {
+        self.router.commit(&[Change::Set(gsi, route)]).unwrap();
+    }
+
+    /// Serves what is signalled; what the controller heard of it.
+    pub(super) fn serve(&self) -> Vec<Heard> {
+        while self.irqfds.dispatch(NOW).unwrap() > 0 {}
+        self.controller.heard()
+    }
+
+    /// The guest is done with an SPI.
+    pub(super) fn end(&self, intid: u32) {
+        self.irqfds.observer().deactivated(Line::Spi(intid));
+    }
+
+    /// Waits until the controller hears something, while threads serve.
+    pub(super) fn wait(&self) -> Vec<Heard> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let heard = self.controller.heard();
+            if !heard.is_empty() || Instant::now() > deadline {
+                return heard;
+            }
+            thread::yield_now();
+        }
+    }
+}
+
+pub(super) fn message(event: u32) -> Route {
+    Route::to_its(DeviceId::new(1), MsiMessage { address: Controller::ITS, data: event })
+}
+
+pub(super) fn spi(intid: u32) -> Route {
+    Route::Pin(Pin::of_spi(intid).unwrap())
+}
+
+pub(super) fn event(event: u32) -> Heard {
+    Heard::Event(DeviceId::new(1), event)
+}
+
+pub(super) fn line(intid: u32, level: Level) -> Heard {
+    Heard::Line(Line::Spi(intid), level)
+}
+
+pub(super) fn eventfd_with(flags: EventfdFlags) -> OwnedFd {
+    eventfd(0, flags).unwrap()
+}
+
+pub(super) fn nonblocking() -> OwnedFd {
+    eventfd_with(EventfdFlags::NONBLOCK)
+}
+
+pub(super) fn signal(eventfd: &OwnedFd) {
+    rustix::io::write(eventfd, &1u64.to_ne_bytes()).unwrap();
+}
+
+/// Returns the number of signals since the eventfd was read.
+pub(super) fn count(eventfd: &OwnedFd) -> u64 {
+    let mut count = [0; 8];
+    rustix::io::read(eventfd, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+}

@@ -1,0 +1,127 @@
+//! Threads and event loops that serve eventfds.
+
+use crate::controller::Controller;
+use crate::rig::{MESSAGE, Rig, count, event, message, nonblocking, signal};
+use irq_routing::irqfd::Irqfds;
+use irq_routing::{Change, GsiSpace, Inputs, Router, Routing};
+use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Kicks for event 1 block.
+#[derive(Default)]
+struct Slow {
+    blocks: AtomicBool,
+    rung: [AtomicU32; 3],
+}
+
+impl Slow {
+    fn wait_until_rung(&self, event: usize, times: u32) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.rung[event].load(SeqCst) < times {
+            assert!(Instant::now() < deadline, "event {event} was held up");
+            thread::yield_now();
+        }
+    }
+}
+
+impl SignalMsi<DeviceId> for Slow {
+    fn signal_msi(&self, _: DeviceId, message: MsiMessage) -> Delivery {
+        self.rung[message.data as usize].fetch_add(1, SeqCst);
+        while message.data == 1 && self.blocks.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Delivery::Pending
+    }
+}
+
+#[test]
+fn an_irqfd_whose_kick_blocks_delays_no_other() {
+    let slow = Arc::new(Slow { blocks: AtomicBool::new(true), ..Slow::default() });
+    let inputs = Inputs::new(Arc::new(Controller::default())).with_its(slow.clone());
+    let router = Arc::new(Router::new(GsiSpace::default(), inputs).unwrap());
+    let gsis = [1, 2].map(|event| {
+        let gsi = router.allocate().unwrap();
+        router.commit(&[Change::Set(gsi, message(event))]).unwrap();
+        gsi
+    });
+    let irqfds = Irqfds::new(router).unwrap();
+    let _serving = [irqfds.spawn().unwrap(), irqfds.spawn().unwrap()];
+    let devices = [nonblocking(), nonblocking()];
+    let _bound = [0, 1].map(|at| irqfds.bind(&devices[at], gsis[at]).unwrap());
+
+    signal(&devices[0]);
+    slow.wait_until_rung(1, 1);
+    for time in 1..=3 {
+        signal(&devices[0]);
+        signal(&devices[1]);
+        slow.wait_until_rung(2, time);
+    }
+    drop(irqfds.bind(nonblocking(), gsis[0]).unwrap());
+    assert_eq!(slow.rung[1].load(SeqCst), 1, "one thread at a time");
+
+    slow.blocks.store(false, SeqCst);
+
+    slow.wait_until_rung(1, 2);
+}
+
+#[test]
+fn event_loop_sees_pending_work() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let is_readable = || {
+        let mut waited = [PollFd::new(&*rig.irqfds, PollFlags::IN)];
+        poll(&mut waited, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    };
+    assert!(!is_readable());
+    signal(&device);
+    assert!(is_readable());
+    rig.serve();
+    assert!(!is_readable());
+    assert!(rig.irqfds.as_fd().try_clone_to_owned().is_ok());
+}
+
+#[test]
+fn a_thread_serves_until_it_is_dropped() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let serving = rig.irqfds.spawn().unwrap();
+    signal(&device);
+    assert_eq!(rig.wait(), [event(1)]);
+
+    drop(serving);
+
+    signal(&device);
+    thread::sleep(Duration::from_millis(5));
+    assert_eq!(rig.controller.heard(), []);
+    assert_eq!(rig.serve(), [event(1)]);
+}
+
+/// An eventfd that is bound no more is never signalled for, with two threads serving.
+#[test]
+fn an_unbound_eventfd_signals_nothing() {
+    let rig = Rig::new();
+    let _serving = [rig.irqfds.spawn().unwrap(), rig.irqfds.spawn().unwrap()];
+    let device = nonblocking();
+    for _ in 0..300 {
+        let bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+        signal(&device);
+        assert_eq!(rig.wait(), [event(1)]);
+        for _ in 0..4 {
+            signal(&device);
+            thread::yield_now();
+        }
+        drop(bound);
+        rig.controller.heard();
+        signal(&device);
+        thread::yield_now();
+        assert_eq!(rig.controller.heard(), []);
+        assert!(count(&device) > 0);
+    }
+}

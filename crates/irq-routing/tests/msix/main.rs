@@ -1,0 +1,12 @@
+//! The MSI-X table against a model as plain as possible, and against the faults of other monitors.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../controller/mod.rs"]
+mod controller;
+
+mod accesses;
+mod gsis;
+mod model;
+mod refusals;
+mod rig;
+mod threads;
