@@ -7,5 +7,6 @@ mod matrix;
 mod messages;
 mod out_of_memory;
 mod parent;
+mod races;
 mod random;
 mod remapping;

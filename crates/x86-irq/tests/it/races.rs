@@ -1,0 +1,77 @@
+//! A CPU that goes off line while an arrival elsewhere asks it to clean up.
+
+use msi_types::{BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiParent, RequesterId, Rewrite, Shape};
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, OnceLock};
+use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, VectorDomain, VectorDomainConfig};
+
+const CPU0: Cpu = Cpu::new(0);
+const CPU1: Cpu = Cpu::new(1);
+
+/// Local APICs of which one is turned off at the worst moment.
+#[derive(Default)]
+struct Apics {
+    domain: OnceLock<Arc<VectorDomain>>,
+    /// Goes off line as soon as it is asked to clean up.
+    leaving: Mutex<Option<Cpu>>,
+    asked: Mutex<Vec<Cpu>>,
+}
+
+impl Apic for Apics {
+    fn send(&self, _: ApicId, _: ApicVector) {}
+
+    fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> {
+        Some(false)
+    }
+
+    fn request_cleanup(&self, cpu: Cpu) {
+        self.asked.lock().unwrap().push(cpu);
+        let leaves = self.leaving.lock().unwrap().take_if(|leaving| *leaving == cpu).is_some();
+        if leaves {
+            self.domain.get().unwrap().offline(cpu).unwrap();
+        }
+    }
+
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {}
+
+    fn relax(&self) {
+        unreachable!("one thread waits for nobody");
+    }
+}
+
+#[test]
+fn a_cpu_that_leaves_has_cleaned_up_whoever_asks_it() {
+    let apics = Arc::new(Apics::default());
+    let config = VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), apics.clone());
+    let domain = Arc::new(VectorDomain::new(config).unwrap());
+    apics.domain.set(domain.clone()).unwrap();
+    for cpu in [CPU0, CPU1] {
+        domain.online(cpu, ApicId::new(cpu.get())).unwrap();
+    }
+    let free = domain.available_on(CPU0);
+    let device = domain.attach(RequesterId::pci(1, 0, 0), 1).unwrap();
+    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let (count, shape, initially) = (NonZeroU16::MIN, Shape::Independent, Initially::Unmasked);
+    let block = domain.allocate(&device, &BlockRequest { count, shape, fit, cpu: CPU0, initially }).unwrap();
+    let moved = domain.begin_move(&block, 0, CPU1).unwrap();
+    domain.end_move(moved, MoveOutcome::Written).unwrap();
+    assert_eq!(domain.available_on(CPU0), free - 1, "no arrival yet");
+
+    // The arrival reads which CPU was left, and that one goes before it is asked.
+    *apics.leaving.lock().unwrap() = Some(CPU0);
+    let place = domain.place(block.first()).unwrap();
+    assert_eq!(domain.arrive(CPU1, place.vector), Arrival::Deliver(block.first()));
+    assert_eq!(*apics.asked.lock().unwrap(), [CPU0]);
+    assert_eq!(domain.available_on(CPU0), free, "its departure gave the place up");
+
+    // What was asked of it is void when it is back.
+    domain.online(CPU0, ApicId::new(0)).unwrap();
+    assert_eq!(domain.clean_up(CPU0), Cleanup::Done);
+    assert_eq!((domain.available_on(CPU0), domain.place(block.first())), (free, Some(place)));
+    domain.free(&device, block);
+    domain.detach(device);
+}
