@@ -9,9 +9,6 @@ impl Domain {
     /// Writes all again that the device held. Task.
     pub(super) fn restore(&self, core: &Interrupts) -> Result<(), MsiDeviceError> {
         let state = self.state.lock(core.host());
-        if state.gone {
-            return Err(MsiDeviceError::Gone);
-        }
         self.store.forget();
         if state.power == Power::Off {
             return Ok(());

@@ -113,9 +113,8 @@ impl MessageStore for MsiStore {
 
     fn forget(&self) {
         let mut control = self.state.lock(&*self.host);
-        *control = control.with_enable(false).with_multiple_message_enable(0);
+        *control = control.with_enable(false);
         self.registers.set_control(*control);
-        self.set_masks(|_| u32::MAX);
     }
 
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! A controller whose wired inputs become messages.
 
-use crate::mock::{Controller, Kind, Machine, Store, StoreKind, in_hard_irq, lock};
+use crate::mock::{Controller, Kind, Machine, Store, StoreKind, lock};
 use irq_domain::{BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge};
 use msi_types::{
     Cpu, FastMask, Fit, Masking, MessageStore, RequesterId, Slots, Storage, StoreError, Trigger, Vector,
@@ -150,10 +150,10 @@ fn a_level_that_rose_without_a_handler_is_its_successors() {
     let (hardware, bridge) = attach(&machine);
     let first = bridge.request(LEVEL, |_| {}).unwrap();
     let vector: Vector = first.vector();
-    first.disable();
     hardware.drive(2, true);
+    first.disable();
     // Taken while it is disabled: the handler that would have ended it goes.
-    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
+    machine.settle();
     drop(first);
     let device = hardware.clone();
     let second = bridge.request(LEVEL, move |_| device.drive(2, false)).unwrap();

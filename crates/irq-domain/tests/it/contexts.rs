@@ -104,6 +104,37 @@ fn a_device_dropped_in_an_interrupt_beside_dispatch_is_torn_down_by_a_task() {
 }
 
 #[test]
+fn reclaiming_in_an_interrupt_frees_nothing() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine);
+    in_hard_irq(0, || {
+        drop(device);
+        machine.interrupts.reclaim();
+    });
+    assert_eq!(machine.controller.vectors_in_use(), 1, "torn down in hard-IRQ context");
+    machine.interrupts.reclaim();
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}
+
+#[test]
+fn a_handler_that_disables_itself_does_not_wait() {
+    let machine = Machine::new(Kind::Stays);
+    let device = device(&machine);
+    let own = Arc::new(Mutex::new(None::<IrqHandle>));
+    let mine = own.clone();
+    let handler = move |_: &irq_domain::IrqContext<'_>| {
+        mine.lock().unwrap().as_ref().unwrap().disable_and_wait();
+    };
+    let handle = device.request(0, "test", handler).unwrap();
+    let vector = handle.vector();
+    *own.lock().unwrap() = Some(handle);
+    let dispatched = in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
+    assert_eq!(dispatched, Dispatched::Handled);
+    let handle = own.lock().unwrap().take().unwrap();
+    assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().enabled);
+}
+
+#[test]
 fn mask_bits_in_task_only_config_space_are_written_by_tasks() {
     let control = msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
     let function = Function::with_msi(control, AccessContext::Task);

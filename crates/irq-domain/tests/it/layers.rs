@@ -10,7 +10,7 @@ use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceErro
 use msi_types::{
     BlockRequest, Capabilities, Capability, Cpu, DmaIsolated, DmaIsolation, DoorbellPage, Fit, Granule,
     Initially, InterruptIsolated, IsolatingMechanism, Isolation, Mismatch, MoveOutcome, MsiError, MsiParent,
-    NotDmaIsolated, NotIsolated, RequesterId, Rewrite, Shape,
+    NotDmaIsolated, NotIsolated, Properties, Property, RequesterId, Rewrite, Shape, Storage, Tier,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -323,8 +323,97 @@ fn a_doorbell_above_four_gigabytes_is_brought_within_an_endpoints_reach() {
     let machine = Machine::new(Kind::NamesCpuFarApart);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
+    // Its doorbell alone lies below.
+    machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
     assert!(attach(&machine, &parent, DEVICE, &narrow).unwrap().allocate(Shape::Independent, 8..=8).is_ok());
+}
+
+#[test]
+fn an_endpoint_behind_an_iommu_needs_no_wide_address() {
+    let machine = Machine::new(Kind::Stays);
+    let wide = Properties::NONE.with(Property::WideAddress);
+    let tier = Tier::new("mock").with_provides(Capabilities::ALL).with_requires(wide);
+    *machine.controller.tier.lock().unwrap() = tier;
+    let parent = iommu(&machine, &Translation::new(MAPPED));
+    let narrow =
+        StoreKind { address_bits: 32, rewrite: Rewrite::LowWordOnly, group: false, ..StoreKind::MSI };
+    let device = attach(&machine, &parent, DEVICE, &machine.store(narrow)).unwrap();
+    device.allocate_at(&[0]).unwrap();
+    // The layer chooses the address: how the endpoint changes it is checked there.
+    let below = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::AddressOnly };
+    assert_eq!(*machine.controller.fit.lock().unwrap(), Some(below));
+}
+
+#[test]
+fn a_page_may_be_mapped_where_its_placement_says() {
+    let narrow = Placement::Within { address_bits: 32 };
+    assert!(narrow.admits(0xffff_f000) && !narrow.admits(0x1_0000_0000));
+    assert!(Placement::Within { address_bits: 64 }.admits(u64::MAX));
+    assert!(Placement::At(0x1000).admits(0x1000) && !Placement::At(0x1000).admits(0x2000));
+}
+
+#[test]
+fn a_guests_doorbell_lies_in_its_page_as_the_real_one() {
+    let machine = Machine::new(Kind::Stays);
+    let granule = Granule::Size4K;
+    let mode = DoorbellMode::Nested { granule, stored: 0x1234_5080, doorbell: 0x0900_0080 };
+    let translation = Translation::new(mode);
+    let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
+    let refused = device.allocate_at(&[0]);
+    assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::Unmapped { .. }))));
+    assert_eq!(translation.pages(), 0);
+}
+
+#[test]
+fn a_reserved_region_ends_at_its_length() {
+    for (length, lies_inside) in [(0x40, false), (0x41, true)] {
+        let machine = Machine::new(Kind::Stays);
+        let translation = Translation::new(DoorbellMode::Reserved { base: 0x0809_0000, length });
+        let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
+        assert_eq!(device.allocate_at(&[0]).is_ok(), lies_inside, "{length:#x}");
+    }
+}
+
+#[test]
+fn a_message_composed_again_lets_the_last_one_go() {
+    let machine = Machine::new(Kind::Stays);
+    let translation = Translation::new(MAPPED);
+    let parent = iommu(&machine, &translation);
+    let device = parent.attach(DEVICE, 2).unwrap();
+    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let (count, shape, cpu) = (NonZeroU16::MIN, Shape::Independent, Cpu::new(0));
+    let request = BlockRequest { count, shape, fit, cpu, initially: Initially::Masked };
+    let [edge, level] = [(); 2].map(|()| parent.allocate(&device, &request).unwrap());
+    for _ in 0..2 {
+        parent.compose(&edge, 0).unwrap();
+        parent.compose_level(&level, 0).unwrap();
+    }
+    parent.free(&device, level);
+    assert_eq!(translation.pages(), 1);
+    parent.free(&device, edge);
+    assert_eq!(translation.pages(), 0);
+    parent.detach(device);
+}
+
+#[test]
+fn a_requester_that_cannot_be_passed_on_is_not_isolated() {
+    let machine = Machine::new(Kind::Stays);
+    *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
+    let rule = RequesterRule::Shifted { shift: 0, base: u32::MAX };
+    let layer = ShimLayer::new("bridge").with_requesters(rule);
+    let parent = stack(&machine, &Translation::new(MAPPED), layer);
+    assert_eq!(parent.isolation(DEVICE), Isolation::NotIsolated(NotIsolated::NoController));
+    assert_eq!(parent.dma_isolation(DEVICE), DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu));
+}
+
+#[test]
+fn an_iommu_that_passes_accesses_leaves_isolation_to_the_next() {
+    let machine = Machine::new(Kind::Stays);
+    let below = iommu(&machine, &Translation::new(MAPPED));
+    let layer = DoorbellMapping::new(Driver(Translation::new(DoorbellMode::Identity)), Arc::new(Kernel));
+    let parent = Over::new(layer, below, Arc::new(Kernel));
+    assert_eq!(parent.dma_isolation(DEVICE), DmaIsolation::Isolated);
 }
 
 #[test]
@@ -517,8 +606,11 @@ fn the_tier_that_blocks_is_named_in_a_stack() {
     let machine = Machine::new(Kind::Stays);
     let layer = ShimLayer::new("bridge").with_blocks(Capabilities::NONE.with(Capability::DeviceStorage));
     let parent = stack(&machine, &Translation::new(MAPPED), layer);
-    let refused = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::SLOW)).err();
+    let emulated = StoreKind { storage: Storage::Emulated, ..StoreKind::MSIX };
+    let refused = attach(&machine, &parent, DEVICE, &machine.store(emulated)).err();
     let missing = Mismatch::Missing { capability: Capability::DeviceStorage, tier: "bridge" };
+    assert_eq!(refused, Some(missing.into()));
+    let refused = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::SLOW)).err();
     assert_eq!(refused, Some(missing.into()));
     assert_eq!(
         refused.unwrap().to_string(),

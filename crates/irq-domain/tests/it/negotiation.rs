@@ -109,6 +109,19 @@ fn a_hypervisor_that_remaps_takes_stored_messages_of_isolated_devices() {
 }
 
 #[test]
+fn a_hypervisor_that_remaps_makes_stored_messages_real() {
+    let machine = Machine::new(Kind::Stays);
+    let virtual_alone = Capabilities::ALL.without(Capability::MessageRemapping);
+    *machine.controller.tier.lock().unwrap() = Tier::new("mock").with_provides(virtual_alone);
+    *machine.controller.isolation.lock().unwrap() = PROOF;
+    let parent: Arc<dyn MsiParent> =
+        Arc::new(Over::new(Hypervisor::Remaps, machine.controller.clone(), Arc::new(Kernel)));
+    let store = machine.store(StoreKind::SLOW);
+    let config = MsiDeviceConfig { name: "device", requester: RequesterId::pci(1, 0, 0), parent, store };
+    assert!(MsiDevice::attach(&machine.interrupts, config).is_ok());
+}
+
+#[test]
 fn devices_that_a_hypervisor_emulates_work_in_a_guest() {
     for hypervisor in [Hypervisor::Traps, Hypervisor::Remaps] {
         let device = attach_over(Some(hypervisor), NO_PROOF, Storage::Emulated).unwrap();

@@ -293,6 +293,19 @@ fn what_is_given_back_takes_no_memory() {
 }
 
 #[test]
+fn handles_dropped_in_interrupts_keep_no_memory() {
+    let machine = Machine::new(Kind::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate_at(&[0]).unwrap();
+    drop(device.request(0, "first", |_| {}).unwrap());
+    for _ in 0..100 {
+        // The handler, and a name in two parts.
+        let handle = with_allocations(3, || device.request(0, "test", |_| {})).unwrap();
+        in_hard_irq(0, || drop(handle));
+    }
+}
+
+#[test]
 fn dispatch_takes_no_memory() {
     let Busy { machine, handles, private, .. } = &Busy::new();
     with_allocations(0, || {

@@ -1,9 +1,9 @@
 //! Devices that lose their message state.
 
 use crate::function::{AT, Function, attach};
-use crate::mock::{Kind, Machine, StoreKind};
+use crate::mock::{Hook, Kind, Machine, StoreKind};
 use irq_domain::MsiDeviceError;
-use irq_domain::pci::AccessContext;
+use irq_domain::pci::{AccessContext, ConfigSpace};
 use msi_types::pci::msi;
 use msi_types::{Cpu, MessageStore, Shape};
 use std::sync::Arc;
@@ -57,6 +57,61 @@ fn a_device_that_fails_is_restored_later() {
 }
 
 #[test]
+fn an_interrupt_enabled_during_the_restore_waits_for_its_end() {
+    let machine = Machine::new(Kind::Stays);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate_at(&[0]).unwrap();
+    let handle = Arc::new(device.request_disabled(0, "test", |_| {}).unwrap());
+    store.reset();
+    let (enabled, endpoint) = (handle.clone(), store.clone());
+    let hook = move || {
+        enabled.enable();
+        assert!(endpoint.is_masked(0), "let through before its message is restored");
+    };
+    *store.meanwhile.lock().unwrap() = Some(Hook(Box::new(hook)));
+    device.restore().unwrap();
+    assert!(!store.is_masked(0));
+}
+
+#[test]
+fn an_interrupt_disabled_during_the_restore_stays_masked() {
+    for kind in [StoreKind::MSIX, StoreKind::SLOW] {
+        let machine = Machine::new(Kind::Stays);
+        let store = machine.store(kind);
+        let device = machine.attach(&store);
+        device.allocate_at(&[0]).unwrap();
+        let handle = Arc::new(device.request(0, "test", |_| {}).unwrap());
+        store.reset();
+        let disabled = handle.clone();
+        *store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || disabled.disable())));
+        device.restore().unwrap();
+        assert!(store.is_masked(0) || machine.controller.is_masked(handle.vector()), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_reset_function_without_mask_bits_gets_its_message_back() {
+    let control = msi::Control::new().with_address_64(true);
+    let function = Function::with_msi(control, AccessContext::Any);
+    let (_machine, device) = attach(Kind::Stays, Arc::new(function.msi_store().unwrap()));
+    device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
+    function.reset();
+    device.restore().unwrap();
+}
+
+#[test]
+fn a_reset_function_has_wide_data_before_its_message() {
+    let control = msi::Control::new().with_extended_data_capable(true);
+    let function = Function::with_msi(control, AccessContext::Any);
+    let store = function.msi_store().unwrap();
+    function.reset();
+    store.forget();
+    let found = msi::Control::from(ConfigSpace::read16(&*function, AT + msi::CONTROL));
+    assert!(found.extended_data_enable() && !found.enable());
+}
+
+#[test]
 fn a_device_without_vectors_stays_off() {
     let machine = Machine::new(Kind::Stays);
     let store = machine.store(StoreKind::MSIX);
@@ -92,7 +147,7 @@ fn a_reset_function_gets_its_msi_registers_back() {
         device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
         let _handle = device.request(1, "test", |_| {}).unwrap();
         let registers = || {
-            let word = |offset| irq_domain::pci::ConfigSpace::read32(&*function, AT + offset);
+            let word = |offset| ConfigSpace::read32(&*function, AT + offset);
             (0..5).map(|index| word(index * 4)).collect::<Vec<_>>()
         };
         let before = registers();

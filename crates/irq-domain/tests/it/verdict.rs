@@ -3,8 +3,8 @@
 use crate::mock::{Kind, Machine, StoreKind, in_hard_irq, take_screaming};
 use irq_domain::{Dispatched, IrqHandle, Start, Unhandled, Verdict, WiredRequest};
 use msi_types::{Cpu, Trigger, Vector};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 const LINE: WiredRequest<'static> =
     WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "line", start: Start::Enabled };
@@ -89,6 +89,40 @@ fn a_line_screams_whatever_it_did_before() {
     mine.store(false, Relaxed);
     arrive(&machine, 200_000);
     assert_eq!(take_screaming(), Some(handle.irq()));
+}
+
+#[test]
+fn a_private_interrupt_is_not_shut_off() {
+    let machine = Machine::new(Kind::Stays);
+    let vector = Vector::new(27);
+    let private = machine.interrupts.request_per_cpu(vector, Trigger::Level, "timer", |_| Verdict::NotMine);
+    let private = private.unwrap();
+    in_hard_irq(0, || {
+        private.enable_here();
+        for _ in 0..100_000 {
+            machine.interrupts.dispatch(Cpu::new(0), vector);
+        }
+    });
+    assert_eq!((private.count(), take_screaming()), (100_000, None));
+}
+
+#[test]
+fn a_line_that_gave_up_is_not_reported() {
+    let machine = Machine::new(Kind::Stays);
+    let own = Arc::new(Mutex::new(None::<IrqHandle>));
+    let mine = own.clone();
+    let handler = move |_: &irq_domain::IrqContext<'_>| {
+        let mut own = mine.lock().unwrap();
+        if own.as_ref().unwrap().count() > 99_900 {
+            drop(own.take());
+        }
+        Verdict::NotMine
+    };
+    *own.lock().unwrap() = Some(machine.interrupts.request_wired(LINE, handler).unwrap());
+    arrive(&machine, 99_901);
+    assert!(own.lock().unwrap().is_none());
+    assert_eq!(take_screaming(), None);
+    machine.interrupts.reclaim();
 }
 
 #[test]

@@ -111,9 +111,29 @@ fn a_private_vector_has_one_owner() {
     let first = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
     let second = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "other", |_| {});
     assert_eq!(second.err(), Some(RequestError::InUse(TIMER)));
+    in_hard_irq(0, || first.enable_here());
+    let dispatched = in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), TIMER));
+    assert_eq!(dispatched, Dispatched::Handled, "the refused request took the first handler out");
     drop(first);
     let third = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "third", |_| {}).unwrap();
     assert_eq!(third.irq().get(), 0, "the refused request kept a number");
+}
+
+#[test]
+fn a_vector_that_is_wired_cannot_be_private() {
+    let machine = Machine::new(Kind::Stays);
+    let _wired = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    let private = machine.interrupts.request_per_cpu(UART.vector, Trigger::Level, "timer", |_| {});
+    assert_eq!(private.err(), Some(RequestError::InUse(UART.vector)));
+}
+
+#[test]
+fn an_input_whose_trigger_cannot_be_set_is_given_back() {
+    let machine = Machine::new(Kind::Stays);
+    machine.root.stuck.store(true, Ordering::Relaxed);
+    let refused = machine.interrupts.request_wired(UART, |_| {});
+    assert!(matches!(refused, Err(RequestError::Controller(_))));
+    assert_eq!((machine.root.line(33), machine.interrupts.snapshot().unwrap().len()), (None, 0));
 }
 
 #[test]

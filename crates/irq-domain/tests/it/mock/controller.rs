@@ -2,7 +2,7 @@
 
 use super::{Hook, Locked, assert_task, count_down, judge, lock};
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Granule, Initially,
+    Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Fit, Granule, Initially,
     Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
     RequesterId, Shape, Tier, Vector, VectorBlock,
 };
@@ -65,6 +65,8 @@ pub(crate) struct Controller {
     /// What the hierarchy offers and asks for.
     pub(crate) tier: Mutex<Tier>,
     pub(crate) isolation: Mutex<Isolation>,
+    /// What the last allocation had to fit.
+    pub(crate) fit: Mutex<Option<Fit>>,
     /// Called once, at the start of an allocation: what another CPU does meanwhile.
     pub(crate) meanwhile: Mutex<Option<Hook>>,
     inside: Mutex<Inside>,
@@ -101,6 +103,7 @@ impl Controller {
             page: Mutex::new(DoorbellPage::Alone),
             tier: Mutex::new(Tier::new("mock").with_provides(Capabilities::ALL)),
             isolation: Mutex::new(Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))),
+            fit: Mutex::new(None),
             meanwhile: Mutex::new(None),
             inside: Mutex::default(),
         })
@@ -265,6 +268,7 @@ impl MsiParent for Controller {
         if let Some(Hook(hook)) = hook {
             hook();
         }
+        *lock(&self.fit) = Some(request.fit);
         let mut inside = self.inside();
         if inside.unreachable.contains(&request.cpu) {
             return Err(MsiError::NotReachable(request.cpu, "as the test wants"));

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A controller of wired inputs.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(crate) struct Root {
     inputs: Range<u32>,
     pub(crate) lines: Mutex<BTreeMap<Vector, WiredLine>>,
     pub(crate) pending: Mutex<BTreeSet<Vector>>,
+    /// No trigger can be set.
+    pub(crate) stuck: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +34,7 @@ impl Default for Root {
 
 impl Root {
     pub(crate) fn with_inputs(inputs: Range<u32>) -> Self {
-        Self { inputs, lines: Mutex::default(), pending: Mutex::default() }
+        Self { inputs, lines: Mutex::default(), pending: Mutex::default(), stuck: AtomicBool::new(false) }
     }
 
     pub(crate) fn line(&self, vector: u32) -> Option<WiredLine> {
@@ -56,7 +59,8 @@ impl WiredParent for Root {
         if !self.inputs.contains(&first.get()) || lines.contains_key(&first) {
             return Err(MsiError::UnknownVector(first));
         }
-        lines.insert(first, WiredLine { masked: true, trigger: None, target: None });
+        // Whoever had it before may have left it open.
+        lines.insert(first, WiredLine { masked: false, trigger: None, target: None });
         Ok(())
     }
 
@@ -71,7 +75,7 @@ impl WiredParent for Root {
             assert!(line.masked, "the trigger changes while it can fire");
             line.trigger = Some(trigger);
         });
-        Ok(())
+        if self.stuck.load(Ordering::Relaxed) { Err(MsiError::UnknownVector(vector)) } else { Ok(()) }
     }
 
     fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {
