@@ -20,6 +20,7 @@ const BARE_METAL: &[&str] = &[
     "vgic",
     "irq-routing",
     "gic-firmware",
+    "gic-bringup",
 ];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";

@@ -12,8 +12,8 @@ mod refusal;
 mod shared_interrupts;
 
 pub use controllers::ControllerChoice;
-pub(crate) use controllers::{itses, usable};
-pub(crate) use gic::populated_redistributors;
+pub(crate) use controllers::itses;
+pub(crate) use gic::populated;
 pub use population::{
     ChosenDevices, ChosenFunction, DeviceConfig, DeviceInfo, FunctionPlacement, Population,
 };

@@ -6,13 +6,16 @@ use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::Affinity;
-use gic_driver::{GicConfig, ItsConfig, PhysicalRegion, RedistributorRegion};
-use gic_firmware::Region;
+use gic_bringup::Irqchip;
+use gic_firmware::{
+    Controller, ControllerIndex, Cpu as CpuNode, Description, Fact, Gic, MapEntry, MsiRouting, PciHost,
+    Region, Target, devicetree,
+};
 use irq_routing::msix::{MsixTable, Signalled};
 use msi_types::pci::msix;
 use msi_types::{
-    Cpu, Delivery, DeviceId, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Slots, Storage,
-    StoreError,
+    Cpu, Delivery, DeviceId, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, Slots,
+    Storage, StoreError,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -139,31 +142,48 @@ impl GuestMachine {
         Registers(&self.vcpus[cpu as usize])
     }
 
+    /// The devicetree that the monitor gives its guest.
+    fn devicetree(&self) -> Vec<u8> {
+        let frames = |wanted: fn(Block) -> bool| {
+            let regions = self.guest.gic.regions().iter().filter(move |one| wanted(one.block));
+            regions.map(|one| region(one.addresses.start, one.addresses.end - one.addresses.start))
+        };
+        let redistributors = frames(|block| matches!(block, Block::Redistributors(_)));
+        let gic = Gic::v3("/intc", region(0x0800_0000, 0x1_0000), redistributors);
+        let cpu = |number| CpuNode::new(format!("/cpus/cpu@{number}"), Affinity::new(0, 0, 0, number));
+        let everyone = MapEntry {
+            rid_base: RequesterId::new(0),
+            length: 0x1_0000,
+            target: Target::Controller(ControllerIndex::new(0)),
+            device_id_base: DeviceId::new(0),
+        };
+        let routing = MsiRouting { map: Some(vec![Fact::stated(everyone)]), ..MsiRouting::default() };
+        let description = Description {
+            cpus: (0..4).map(cpu).collect(),
+            gic: Some(gic),
+            controllers: vec![Controller::its("/intc/its", region(0x0808_0000, 0x2_0000))],
+            hosts: vec![PciHost::ecam("/pcie", region(0x3f00_0000, 0x10_0000), routing)],
+            ..Description::default()
+        };
+        devicetree::write(&description).unwrap()
+    }
+
     /// The guest's kernel, on all CPUs.
-    fn boot(&self) -> kernel::Kernel<MachinePlatform> {
-        let regions = self.guest.gic.regions();
-        let redistributors = regions.iter().filter(|one| matches!(one.block, Block::Redistributors(_)));
-        let redistributors = redistributors.map(|one| {
-            let (base, end) = (one.addresses.start, one.addresses.end);
-            RedistributorRegion { region: PhysicalRegion { base, bytes: end - base }, stride: None }
-        });
-        let cpus = (0..4).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
-        let config = GicConfig::new(0x0800_0000, redistributors.collect(), cpus);
-        let its = ItsConfig::new(0x0808_0000, 4);
-        let (platform, host) = (self.platform.clone(), self.platform.clone());
-        let booted = kernel::Kernel::bring_up(platform, host, &self.registers(0), config, &its).unwrap();
+    fn boot(&self) -> Irqchip<MachinePlatform> {
+        let blob = self.devicetree();
+        let irqchip = kernel::boot(self.platform.clone(), &blob, &self.registers(0)).unwrap();
         for cpu in 1..4 {
             let _executing = Executing::in_exception(Cpu::new(cpu));
-            booted.cpu_on(Cpu::new(cpu), &self.registers(cpu)).unwrap();
+            irqchip.cpu_on(Cpu::new(cpu), &self.registers(cpu), |_| ()).unwrap();
         }
-        booted
+        irqchip
     }
 
     /// The CPU takes the exception, if there is one.
-    fn run(&self, kernel: &kernel::Kernel<MachinePlatform>, cpu: u32) {
+    fn run(&self, kernel: &Irqchip<MachinePlatform>, cpu: u32) {
         if self.vcpus[cpu as usize].lock().unwrap().irq_pending() {
             let _executing = Executing::in_exception(Cpu::new(cpu));
-            kernel.take_interrupts(Cpu::new(cpu), &self.registers(cpu));
+            kernel::take_interrupts(kernel, Cpu::new(cpu), &self.registers(cpu));
         }
     }
 }
@@ -178,20 +198,21 @@ fn the_kernel_handles_what_the_monitors_function_signals() {
     let count = move |context: &irq_domain::IrqContext<'_>| {
         counted[context.cpu().index()].fetch_add(1, Ordering::Relaxed);
     };
-    let nvme = kernel.probe(FUNCTION, Arc::new(Table(table.clone())), count).unwrap();
+    let store = Arc::new(Table(table.clone()));
+    let driver = kernel::probe(&kernel, FUNCTION, (store, Shape::Independent), count).unwrap();
     let runs = || runs.each_ref().map(|runs| runs.load(Ordering::Relaxed));
 
     assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
     machine.run(&kernel, 0);
     assert_eq!(runs(), [1, 0, 0, 0], "on the boot CPU");
 
-    nvme.admin.set_affinity(Cpu::new(3)).unwrap();
+    driver.handle.set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
     (0..4).for_each(|cpu| machine.run(&kernel, cpu));
     assert_eq!(runs(), [1, 0, 0, 1], "where it was moved to");
 
-    let kernel::Nvme { admin, device } = nvme;
-    drop(admin);
+    let kernel::Pci { handle, device } = driver;
+    drop(handle);
     table.signal(0);
     (0..4).for_each(|cpu| machine.run(&kernel, cpu));
     assert_eq!(runs(), [1, 0, 0, 1], "without the handle no handler runs");

@@ -1,35 +1,48 @@
 //! The machine with its drivers up: what a kernel would be.
 
 mod boot;
-mod controllers;
 mod device;
 mod hotplug;
 mod sequential_cpus;
 
 pub(crate) use boot::{PoweredMachine, boot};
-pub(crate) use controllers::Controllers;
 pub(crate) use device::{Device, DeviceVector, Driver, Removal};
 pub(crate) use hotplug::{AffinityChange, first_message};
 pub(crate) use sequential_cpus::SequentialCpus;
 
-use crate::cpu::{CpuRecords, Gic};
+use crate::cpu::{CpuCore, CpuRecords, Cpus, Its, call};
 use crate::fault::Faults;
 use crate::model::GicModel;
 use crate::oracle::Pending;
 use doorbell_hardware::bus::Doorbells;
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
+use gic_bringup::MsiController;
 use gic_firmware::{ControllerIndex, ControllerKind, Description};
 use irq_domain::Interrupts;
+use msi_types::Cpu;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+/// The machine's interrupt controllers.
+pub(crate) type Irqchip = gic_bringup::Irqchip<MachinePlatform>;
+
+/// Turns `cpu` on and lets interrupts be sent there.
+pub(crate) fn turn_on(irqchip: &Arc<Irqchip>, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
+    let theirs = Arc::clone(irqchip);
+    let work = move |core: &CpuCore| core.execute(|cpu, registers| theirs.cpu_starting(cpu, registers));
+    let started = call(cpus, cpu, work).ok_or_else(|| format!("CPU {cpu} does not answer"))?;
+    let mut left = None;
+    let online = started.and_then(|started| irqchip.cpu_online(started, |one| left = Some(one)));
+    online.map_err(|error| error.to_string())?;
+    left.map_or(Ok(()), |left| Err(format!("irq {} did not start: {}", left.irq, left.error)))
+}
 
 /// The drivers and what they drive.
 pub(crate) struct System {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<MachinePlatform>,
-    pub(crate) gic: Arc<Gic>,
-    pub(crate) controllers: Controllers,
+    pub(crate) irqchip: Arc<Irqchip>,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) devices: Vec<Device>,
     pub(crate) records: CpuRecords,
@@ -56,7 +69,8 @@ impl System {
     /// How many vectors a device may take. Where they are scarce, as the SPIs behind a doorbell are, every device gets its
     /// share before any gets all that it asks for.
     pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
-        let Some(spis) = self.controllers.spis(controller) else { return u16::MAX };
+        let driver = self.irqchip.controller(controller).ok();
+        let Some(spis) = driver.and_then(MsiController::spis) else { return u16::MAX };
         let devices = self.devices.iter().filter(|device| device.config.controller == controller).count();
         let share = spis / u32::try_from(devices.max(1)).unwrap_or(u32::MAX);
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)
@@ -75,6 +89,18 @@ impl System {
 
     /// What the drivers could not report in any other way; `None` if all went well.
     pub(crate) fn silent_fault(&self) -> Option<String> {
-        self.controllers.silent_fault()
+        self.irqchip.controllers().find_map(|(_, driver)| match driver {
+            MsiController::Its(its) => fault_of(its),
+            MsiController::DirectLpi(direct_lpi) => direct_lpi.take_fault().map(|fault| fault.to_string()),
+            MsiController::Mbi(_) | MsiController::V2m(_) => None,
+        })
+    }
+}
+
+fn fault_of(its: &Its) -> Option<String> {
+    match its.faults() {
+        (0, _) => None,
+        (count, Some(last)) => Some(format!("{last} ({count} such faults)")),
+        (count, None) => Some(format!("its@{:x}: {count} faults", its.base())),
     }
 }

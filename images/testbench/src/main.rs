@@ -15,10 +15,6 @@ mod ledger;
 mod machine;
 mod pci;
 mod platform;
-#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
-#[expect(dead_code, reason = "the bench's own trap loop counts what found no handler")]
-#[path = "../../../crates/machine/src/readme/kernel.rs"]
-mod readme;
 mod report;
 mod rig;
 mod smmu;

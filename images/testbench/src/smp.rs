@@ -86,7 +86,7 @@ pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdic
     let affinity = machine.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
     start_on(cpu, move || {
         cpu::irq_save();
-        machine.gic.cpu_off(cpu).expect("the CPU's interface goes off");
+        machine.irqchip.cpu_dying(cpu, &registers()).expect("the CPU's interface goes off");
         DONE[cpu.index()].fetch_add(1, Ordering::Release);
         power::cpu_off();
     });
@@ -97,19 +97,14 @@ pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdic
 fn wake(cpu: Cpu) {
     let machine = machine();
     // A CPU that is off sleeps on.
-    let _ = machine.gic.send(kick(), &machine.targets(&[cpu]));
+    let _ = machine.gic().send(kick(), &[cpu], &registers());
 }
 
 /// Loop of every other CPU.
 fn run() {
     let machine = machine();
     let here = Kernel.cpu();
-    if let Some(kernel) = &machine.readme {
-        kernel.cpu_on(here, &registers()).expect("this CPU's interface and collection");
-    } else {
-        machine.gic.cpu_on(here).expect("this CPU's interface");
-        machine.interrupts.cpu_online(here, |_| {}).expect("the core knows this CPU");
-    }
+    machine.irqchip.cpu_on(here, &registers(), |_| ()).expect("this CPU's interface and collection");
     if let Some(handle) = KICK.get() {
         handle.enable_here();
     }

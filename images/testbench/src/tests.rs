@@ -8,7 +8,6 @@ mod hotplug;
 mod load;
 mod lpis;
 mod priorities;
-mod readme;
 mod sgis;
 mod translated;
 
@@ -24,7 +23,6 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     discovery::run(machine, expected, report);
     sgis::run(machine, report);
     devices::run(machine, report);
-    readme::run(machine, report);
     translated::run(machine, report);
     controller::run(machine, report);
     priorities::run(machine, report);

@@ -13,6 +13,7 @@ const LIBRARIES: &[&str] = &[
     "irq-routing",
     "hyperv-vpci",
     "gic-firmware",
+    "gic-bringup",
     "doorbell-fallible",
     "doorbell-test-support",
 ];
@@ -21,8 +22,17 @@ const LIBRARIES: &[&str] = &[
 const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
 /// Packages that an image may use: every library, and the images' shared runtime.
-const IMAGES_USE: &[&str] =
-    &["msi-types", "gic-arch", "irq-domain", "gic-driver", "vgic", "irq-routing", "gic-firmware", "image-rt"];
+const IMAGES_USE: &[&str] = &[
+    "msi-types",
+    "gic-arch",
+    "irq-domain",
+    "gic-driver",
+    "vgic",
+    "irq-routing",
+    "gic-firmware",
+    "gic-bringup",
+    "image-rt",
+];
 
 /// Each package and the packages of this workspace that it may use, its tests included.
 const ARROWS: &[(&str, &[&[&str]])] = &[
@@ -37,6 +47,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("irq-routing", &[&["msi-types"]]),
     ("hyperv-vpci", &[&["msi-types"]]),
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),
+    ("gic-bringup", &[&["msi-types", "gic-arch", "irq-domain", "gic-driver", "gic-firmware"], ALLOCATION]),
     ("doorbell-hardware", &[LIBRARIES]),
     ("doorbell-qtest", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware", "doorbell-qtest"]]),

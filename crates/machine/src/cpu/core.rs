@@ -4,8 +4,7 @@ use crate::oracle::{Clock, Routes};
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::platform::{Executing, MachinePlatform};
 use gic_arch::icc::SysRegEncoding;
-use gic_driver::lpi::Attached;
-use gic_driver::{CpuInterface, GicError, SystemRegisters};
+use gic_driver::{CpuInterface, SystemRegisters};
 use irq_domain::{Dispatched, Interrupts, Unhandled};
 use msi_types::{Cpu, Vector};
 use std::cell::Cell;
@@ -117,19 +116,10 @@ impl CpuCore {
         let _ = self.interrupts.set(Arc::clone(interrupts));
     }
 
-    /// Turns the CPU on: power, redistributor, interface.
-    pub(crate) fn turn_on(&self, gic: &Gic) -> Result<Option<Attached>, GicError> {
+    /// The CPU executes `code`, with its interrupts masked.
+    pub(crate) fn execute<R>(&self, code: impl FnOnce(Cpu, &Registers<'_>) -> R) -> R {
         let _executing = Executing::in_exception(self.cpu);
-        gic.cpu_on(self.cpu, &Registers(&self.vcpu))
-    }
-
-    /// Takes what is pending still, lets its direct LPIs go and turns the CPU off.
-    pub(crate) fn turn_off(&self, gic: &Gic, direct_lpi: Option<&DirectLpi>) -> Result<(), String> {
-        while self.take_one() {}
-        let _executing = Executing::in_exception(self.cpu);
-        let left = direct_lpi.map(|direct_lpi| direct_lpi.cpu_off(self.cpu)).transpose();
-        left.map_err(|error| error.to_string())?;
-        gic.cpu_off(self.cpu, &Registers(&self.vcpu)).map_err(|error| error.to_string())
+        code(self.cpu, &Registers(&self.vcpu))
     }
 
     /// The trap: acknowledges one interrupt, runs its handler, ends it. False if there was none.

@@ -129,11 +129,14 @@ fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     regions
 }
 
-/// The described regions in which there are redistributors.
-pub(crate) fn populated_redistributors(gic: &Gic, cpus: usize) -> Vec<Region> {
-    let built = redistributors(gic, cpus.min(MAX_CPUS));
-    let populated = |region: &&Region| built.iter().any(|built| built.base == region.base());
-    gic.redistributors.iter().map(|region| &region.value).filter(populated).copied().collect()
+/// The description without the regions of redistributors that the machine leaves empty.
+pub(crate) fn populated(description: &Description) -> Description {
+    let mut populated = description.clone();
+    if let Some(gic) = &mut populated.gic {
+        let built = redistributors(gic, description.enabled_cpus().count().min(MAX_CPUS));
+        gic.redistributors.retain(|region| built.iter().any(|built| built.base == region.base()));
+    }
+    populated
 }
 
 /// As many as the DeviceIDs that firmware describes at this ITS need.

@@ -87,7 +87,8 @@ impl GicHardware {
         let config = GicConfig::new(config.distributor, regions.collect(), affinities);
         let gic = Arc::new(Gic::new(Arc::clone(platform), config).map_err(|error| error.to_string())?);
         for core in cores {
-            core.turn_on(&gic).map_err(|error| error.to_string())?;
+            let on = core.execute(|cpu, registers| gic.cpu_on(cpu, registers));
+            on.map_err(|error| error.to_string())?;
         }
         Ok(gic)
     }

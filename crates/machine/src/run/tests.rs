@@ -10,6 +10,7 @@ use crate::simulate::simulate;
 use crate::system::{AffinityChange, Device, Driver, PoweredMachine, SequentialCpus, System, boot};
 use doorbell_hardware::bus::AccessWidth;
 use gic_arch::gicr;
+use gic_bringup::MsiController;
 use gic_firmware::devicetree;
 use irq_domain::IrqHandle;
 use msi_types::{Cpu, Vector};
@@ -79,9 +80,18 @@ impl SingleVector {
         assert_eq!(self.device().move_vector(0, Cpu::new(cpu)), Ok(AffinityChange::Done));
     }
 
+    fn direct_lpi(&self) -> &crate::cpu::DirectLpi {
+        let mut drivers = self.system.irqchip.controllers();
+        let found = drivers.find_map(|(_, driver)| match driver {
+            MsiController::DirectLpi(direct_lpi) => Some(direct_lpi),
+            _ => None,
+        });
+        found.unwrap()
+    }
+
     /// Somebody makes it pending at a CPU, where it need not have been enabled before.
     fn ring(&self, cpu: u32) {
-        let doorbell = self.system.controllers.direct_lpi().unwrap().doorbell(Cpu::new(cpu)).unwrap();
+        let doorbell = self.direct_lpi().doorbell(Cpu::new(cpu)).unwrap();
         let (bus, lpi) = (self.system.platform.cpu_bus(), self.vector().get().into());
         let invalidate = doorbell - u64::from(gicr::SETLPIR.offset()) + u64::from(gicr::INVLPIR.offset());
         bus.write(invalidate, AccessWidth::Double, lpi);

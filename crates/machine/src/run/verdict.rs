@@ -42,7 +42,7 @@ fn controllers(system: &System) -> Vec<ControllerReport> {
         kind: controller.kind.to_string(),
         doorbells: system.description.doorbells(controller),
         isolates: controller.kind == ControllerKind::Its,
-        driven: system.controllers.drives(index),
+        driven: system.irqchip.controller(index).is_ok(),
     };
     enabled.map(report).collect()
 }

@@ -1,23 +1,24 @@
 //! Bringing the drivers up, in the order of a kernel.
 
 use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
-use super::{Controllers, System};
-use crate::cpu::{CpuCore, CpuRecords, Cpus, Gic, call};
+use super::{Irqchip, System, turn_on};
+use crate::cpu::{CpuCore, CpuRecords, Cpus};
 use crate::error::RunError;
 use crate::fault::{Fault, Faults};
-use crate::machine::{Host, LpiNumbers, Machine, function_name};
+use crate::machine::{Host, LpiNumbers, Machine, function_name, populated};
 use crate::migration::Migrator;
 use doorbell_hardware::pci::enumerate::enumerate;
 use doorbell_hardware::pci::{Function, StoreConfig};
 use doorbell_hardware::platform::MachinePlatform;
-use gic_driver::its::{IdMap, IdRange};
+use gic_arch::Lpi;
+use gic_bringup::config::RootConfig;
+use gic_bringup::{BringUpError, ControllerError, MsiController, NoParent, Options};
+use gic_driver::Alignment;
 use gic_driver::redistributor::walk_redistributors;
-use gic_driver::{GicConfig, GicError, PhysicalRegion, RedistributorRegion, TableAccess};
-use gic_firmware::{ControllerIndex, Description, PciHost, Route, Via};
-use irq_domain::{Config, Host as _, Interrupts};
-use msi_types::{Cpu, MsiParent, RequesterId};
-use std::collections::BTreeMap;
-use std::num::NonZeroU16;
+use gic_firmware::{ControllerIndex, Description};
+use irq_domain::Host as _;
+use msi_types::{Cpu, RequesterId};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -55,22 +56,19 @@ impl PoweredMachine {
 /// Discovers and sets up everything; every device gets its vectors.
 pub(crate) fn boot(machine: Machine, powered: &PoweredMachine, cpus: &dyn Cpus) -> Result<System, RunError> {
     let description = Arc::clone(&machine.description);
-    let gic = bring_up_gic(&description, &powered.platform, cpus, machine.lpis)?;
-    let controllers = Controllers::bring_up(&machine, &gic, cpus.count(), &powered.records.routes)?;
-    let count = u16::try_from(cpus.count()).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
-    let host = Arc::clone(&powered.platform) as _;
-    let interrupts = Interrupts::new(Config::new(count, host).with_wired(Arc::clone(&gic) as _));
-    let interrupts = Arc::new(interrupts.map_err(|error| failed("making the interrupt core", &error))?);
-    for (cpu, core) in (0..).map(Cpu::new).zip(&powered.cores) {
-        core.serve(&interrupts);
-        interrupts.cpu_online(cpu, |_| {}).map_err(|error| failed("bringing a CPU on line", &error))?;
+    let irqchip = Arc::new(bring_up(&machine, powered, cpus.count())?);
+    if machine.lpis == LpiNumbers::Long {
+        take_short(&irqchip)?;
+    }
+    for (cpu, core) in irqchip.cpus().zip(&powered.cores) {
+        core.serve(irqchip.interrupts());
+        turn_on(&irqchip, cpus, cpu).map_err(|reason| bring_up_error(&description, &reason))?;
     }
     let mut system = System {
         description,
         platform: Arc::clone(&powered.platform),
-        gic,
-        controllers,
-        interrupts,
+        interrupts: Arc::clone(irqchip.interrupts()),
+        irqchip,
         devices: Vec::new(),
         records: powered.records.clone(),
         faults: Arc::new(Faults::new(machine.fault)),
@@ -87,7 +85,6 @@ pub(crate) fn boot(machine: Machine, powered: &PoweredMachine, cpus: &dyn Cpus) 
         system.devices.extend(devices);
     }
     for device in machine.devices {
-        let map = IdMap::single(ALONE, device.id);
         let config = DiscoveredDevice {
             name: device.name,
             hardware: DeviceHardware::Platform(device.hardware),
@@ -96,96 +93,77 @@ pub(crate) fn boot(machine: Machine, powered: &PoweredMachine, cpus: &dyn Cpus) 
             controller: device.controller,
             device_id: device.id,
         };
-        let parent = system.controllers.parent(device.controller, || map);
-        system
-            .devices
-            .push(Device::new(config, parent.ok_or_else(|| "its controller is not in use".to_owned())));
+        let parent = system.irqchip.device_parent(device.controller, ALONE, device.id);
+        system.devices.push(Device::new(config, parent.map_err(|reason| reason.to_string())));
     }
     set_up_devices(&system)?;
     Ok(system)
 }
 
-fn bring_up_gic(
-    description: &Description,
-    platform: &Arc<MachinePlatform>,
-    cpus: &dyn Cpus,
-    lpis: LpiNumbers,
-) -> Result<Arc<Gic>, RunError> {
-    let Some(described) = &description.gic else {
-        return Err(RunError::BringUp {
-            controller: "the GIC".to_owned(),
-            reason: "not described".to_owned(),
-        });
+/// Brings the interrupt controllers up, as a kernel does on its boot CPU.
+fn bring_up(machine: &Machine, powered: &PoweredMachine, cpus: usize) -> Result<Irqchip, RunError> {
+    let description = populated(&machine.description);
+    let failed = |reason: &dyn ToString| bring_up_error(&machine.description, reason);
+    let options = Options {
+        max_cpus: cpus,
+        lpi_id_bits: Some(machine.lpis.id_bits()),
+        drives: &|controller| machine.controller.serves(controller),
+        resend_observer: Some(Arc::clone(&powered.records.routes) as _),
     };
-    let failed = |reason: &dyn ToString| RunError::BringUp {
-        controller: described.id.to_string(),
-        reason: reason.to_string(),
-    };
-    let config = gic_config(description, described, cpus.count(), lpis);
-    if described.compatible.iter().any(|name| name == FIRMWARE_KEEPS_WAKER) {
-        wake_redistributors(platform, &config.redistributors).map_err(|error| failed(&error))?;
-    }
-    let gic = Gic::new(Arc::clone(platform), config).map_err(|error| failed(&error))?;
-    let gic = Arc::new(gic);
-    for cpu in gic.cpus() {
-        let theirs = Arc::clone(&gic);
-        match call(cpus, cpu, move |core| core.turn_on(&theirs)) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(failed(&error)),
-            None => return Err(failed(&format_args!("CPU {cpu} does not answer"))),
+    wake_redistributors(&powered.platform, &description, &options).map_err(|error| failed(&error))?;
+    let (platform, host) = (Arc::clone(&powered.platform), Arc::clone(&powered.platform) as _);
+    let irqchip = Irqchip::with(platform, host, description, &options).map_err(|error| failed(&error))?;
+    let refused = irqchip.refused().find(|(_, reason)| *reason != ControllerError::LeftOut);
+    match refused.and_then(|(index, reason)| Some((machine.description.controller(index)?, reason))) {
+        None => Ok(irqchip),
+        Some((controller, reason)) => {
+            Err(RunError::BringUp { controller: controller.id.to_string(), reason: reason.to_string() })
         }
     }
-    Ok(gic)
 }
 
-/// The GIC of boards whose firmware keeps `GICR_WAKER`: kernels leave it alone (the driver's erratum
-/// `WakerUnusable`), and firmware wakes the redistributors.
+fn bring_up_error(description: &Description, reason: &dyn ToString) -> RunError {
+    let gic = description.gic.as_ref().map_or_else(|| "the GIC".to_owned(), |gic| gic.id.to_string());
+    RunError::BringUp { controller: gic, reason: reason.to_string() }
+}
+
+/// Direct LPIs get longer numbers: every LPI that 16 bits can name is somebody else's, for ever.
+fn take_short(irqchip: &Irqchip) -> Result<(), RunError> {
+    let mut drivers = irqchip.controllers();
+    let direct_lpi = drivers.any(|(_, driver)| matches!(driver, MsiController::DirectLpi(_)));
+    let Some(gic) = irqchip.gic().v3().filter(|_| direct_lpi) else { return Ok(()) };
+    let short = Lpi::FIRST.get()..1 << 16;
+    let count = NonZeroU32::new(short.end - short.start).unwrap_or(NonZeroU32::MIN);
+    let taken = gic.lpis().and_then(|lpis| lpis.allocate_within(count, Alignment::ONE, short));
+    taken.map(drop).map_err(|error| failed("taking the LPIs of 16 bits", &error))
+}
+
+/// The GIC of boards whose firmware keeps `GICR_WAKER`: kernels leave it alone (the driver's
+/// erratum `WakerUnusable`), and firmware wakes the redistributors.
 const FIRMWARE_KEEPS_WAKER: &str = "qcom,msm8996-gic-v3";
 
 /// As such a board's firmware does it.
 fn wake_redistributors(
     platform: &Arc<MachinePlatform>,
-    regions: &[RedistributorRegion],
-) -> Result<(), GicError> {
-    for region in regions {
-        for redistributor in walk_redistributors(&**platform, *region) {
+    description: &Description,
+    options: &Options<'_>,
+) -> Result<(), BringUpError> {
+    let RootConfig::V3(config) = RootConfig::new(description, options)? else { return Ok(()) };
+    if !config.machine.iter().any(|name| name == FIRMWARE_KEEPS_WAKER) {
+        return Ok(());
+    }
+    for region in config.redistributors {
+        for redistributor in walk_redistributors(&**platform, region) {
             redistributor?.wake(&**platform)?;
         }
     }
     Ok(())
 }
 
-/// What firmware says of the GIC, for the driver.
-fn gic_config(
-    description: &Description,
-    described: &gic_firmware::Gic,
-    cpus: usize,
-    lpis: LpiNumbers,
-) -> GicConfig {
-    let affinities: Vec<_> = description.enabled_cpus().map(|cpu| cpu.affinity.value).take(cpus).collect();
-    let region = |base, bytes| PhysicalRegion { base, bytes };
-    let redistributors =
-        crate::machine::populated_redistributors(described, description.enabled_cpus().count());
-    let redistributors = redistributors.into_iter().map(|stated| RedistributorRegion {
-        region: region(stated.base(), stated.size()),
-        stride: described.redistributor_stride.as_ref().map(|stride| stride.value),
-    });
-    GicConfig {
-        table_access: match described.coherence.value {
-            gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
-            gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
-        },
-        lpi_id_bits: Some(lpis.id_bits()),
-        machine: description.quirk_names().map(str::to_owned).collect(),
-        ..GicConfig::new(described.distributor.base(), redistributors.collect(), affinities)
-    }
-}
-
 /// Every function behind a host bridge that has a message store.
 fn pci_devices(system: &System, host: &Host) -> Vec<Device> {
     let Some(described) = system.description.hosts.get(host.index) else { return Vec::new() };
     let bus = system.platform.cpu_bus();
-    let mut parents: BTreeMap<ControllerIndex, Arc<dyn MsiParent>> = BTreeMap::new();
     let mut devices = Vec::new();
     for found in enumerate(&bus, host.bridge.windows()) {
         let Some(function) = function_at(host, found.requester) else { continue };
@@ -199,48 +177,20 @@ fn pci_devices(system: &System, host: &Host) -> Vec<Device> {
             controller: route.map_or(ControllerIndex::new(usize::MAX), |route| route.controller),
             device_id: route.map(|route| route.device_id).unwrap_or_default(),
         };
-        let parent = route.map_err(|error| error.to_string()).and_then(|route| {
-            let map = || id_map(&system.description, described, route, alias);
-            let shared =
-                parents.get(&route.controller).filter(|_| !matches!(route.via, Via::ParentAfterMap(_)));
-            if let Some(parent) = shared {
-                return Ok(Arc::clone(parent));
-            }
-            let made = system.controllers.parent(route.controller, map);
-            let made = made.ok_or_else(|| not_driven(system, route))?;
-            if !matches!(route.via, Via::ParentAfterMap(_)) {
-                parents.insert(route.controller, Arc::clone(&made));
-            }
-            Ok(made)
-        });
+        let parent = system.irqchip.pci_parent(described, alias);
+        let parent = parent.map_err(|reason| not_driven(&system.description, reason));
         devices.push(Device::new(config, parent));
     }
     devices
 }
 
-fn not_driven(system: &System, route: Route) -> String {
-    match system.description.controller(route.controller) {
-        Some(controller) => format!("it signals through {}, a {}", controller.id, controller.kind),
-        None => "its controller is not described".to_owned(),
-    }
-}
-
-/// What firmware says of the host's requesters at this controller.
-fn id_map(description: &Description, host: &PciHost, route: Route, requester: RequesterId) -> IdMap {
-    // Requesters that the map leaves out are not masked.
-    if matches!(route.via, Via::ParentAfterMap(_)) {
-        return IdMap::single(requester, route.device_id);
-    }
-    let spans = description.host_spans(host).into_iter().filter(|span| span.controller == route.controller);
-    let ranges = spans.map(|span| IdRange {
-        first_requester: span.rid_base,
-        length: span.length,
-        first_device: span.device_id_base,
-    });
-    let map = IdMap::new(ranges.collect());
-    match &host.msi.mask {
-        Some(mask) if host.msi.map.is_some() => map.with_mask(mask.value),
-        _ => map,
+fn not_driven(description: &Description, reason: NoParent) -> String {
+    match reason {
+        NoParent::NotInUse(index, _) => match description.controller(index) {
+            Some(controller) => format!("it signals through {}, a {}", controller.id, controller.kind),
+            None => reason.to_string(),
+        },
+        _ => reason.to_string(),
     }
 }
 
@@ -268,40 +218,4 @@ fn set_up_devices(system: &System) -> Result<(), RunError> {
 
 fn failed(operation: &str, reason: &dyn ToString) -> RunError {
     RunError::Driver { operation: operation.to_owned(), reason: reason.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use gic_arch::Iidr;
-    use gic_driver::errata::{self, Erratum, Frame};
-    use gic_firmware::{Cpu as FirmwareCpu, Gic as FirmwareGic, Region, devicetree};
-
-    /// The errata of a GIC-600's redistributors on the machine whose devicetree has these root
-    /// names.
-    fn errata_of(names: &[&str]) -> Vec<Erratum> {
-        let region = |base, size| Region::new(base, size).unwrap();
-        let described = Description {
-            compatible: names.iter().map(|name| (*name).to_owned()).collect(),
-            gic: Some(FirmwareGic::v3(
-                "/gic",
-                region(0xfd40_0000, 0x1_0000),
-                [region(0xfd46_0000, 0x10_0000)],
-            )),
-            cpus: vec![FirmwareCpu::new("/cpus/cpu@0", gic_arch::Affinity::default())],
-            ..Description::default()
-        };
-        let read = devicetree::parse(&devicetree::write(&described).unwrap()).unwrap();
-        let config = gic_config(&read, read.gic.as_ref().unwrap(), 1, LpiNumbers::Short);
-        let machine: Vec<_> = config.machine.iter().map(String::as_str).collect();
-        let iidr = Iidr::from(0x0201_743b);
-        errata::matching(Frame::Redistributor, iidr, &machine).map(|entry| entry.erratum).collect()
-    }
-
-    #[test]
-    fn a_devicetree_names_the_machine_for_errata() {
-        assert_eq!(errata_of(&["radxa,rock-5b", "rockchip,rk3588"]), [Erratum::TablesNotCoherent]);
-        assert_eq!(errata_of(&["pine64,quartz64-a", "rockchip,rk3566"]), [Erratum::TablesBelow4GiB]);
-        assert_eq!(errata_of(&["linux,dummy-virt"]), []);
-    }
 }

@@ -1,10 +1,11 @@
 //! What an administrator does while the machine is busy: moves interrupts, takes CPUs off line, removes devices.
 
-use super::System;
 use super::device::{Device, DeviceVector, Driver, Probe, Removal};
+use super::{System, turn_on};
 use crate::cpu::{Cpus, call};
 use crate::report::DeviceKind;
 use doorbell_hardware::platform_device::PlatformStore;
+use gic_bringup::CpuError;
 use irq_domain::MoveError;
 use msi_types::{Cpu, MsiError, MsiMessage};
 use std::sync::Arc;
@@ -82,26 +83,30 @@ impl System {
     fn try_unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<AffinityChange, String> {
         let surprises = self.surprises.load(Ordering::SeqCst);
         let mut stranded = Vec::new();
-        let offline = self.interrupts.cpu_offline(cpu, |one| stranded.push(one));
-        offline.map_err(|error| error.to_string())?;
+        let offline = self.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one));
         // A device that was pulled out meanwhile takes no message.
         let pulled_out = surprises % 2 == 1 || surprises != self.surprises.load(Ordering::SeqCst);
         let may_stay = |error: &MoveError| {
             is_endpoints_limit(error) || (pulled_out && matches!(error, MoveError::Store(_)))
         };
-        if !stranded.is_empty() && stranded.iter().all(|stranded| may_stay(&stranded.error)) {
-            self.interrupts.cpu_online(cpu, |_| {}).map_err(|error| error.to_string())?;
-            return Ok(AffinityChange::Refused);
+        match offline {
+            Ok(()) => {}
+            Err(CpuError::Stranded(_)) => {
+                return match stranded.iter().find(|stranded| !may_stay(&stranded.error)) {
+                    None => Ok(AffinityChange::Refused),
+                    Some(stranded) => {
+                        Err(format!("IRQ {} stays on CPU {cpu}: {}", stranded.irq, stranded.error))
+                    }
+                };
+            }
+            Err(error) => return Err(error.to_string()),
         }
-        if let Some(stranded) = stranded.first() {
-            return Err(format!("IRQ {} stays on CPU {cpu}: {}", stranded.irq, stranded.error));
-        }
-        for its in self.controllers.itses() {
-            its.cpu_off(cpu, Cpu::new(0)).map_err(|error| error.to_string())?;
-        }
-        let (gic, direct_lpi) = (Arc::clone(&self.gic), self.controllers.direct_lpi().cloned());
-        let turned_off = call(cpus, cpu, move |core| core.turn_off(&gic, direct_lpi.as_deref()));
-        turned_off.ok_or("the CPU does not answer")??;
+        let irqchip = Arc::clone(&self.irqchip);
+        let turned_off = call(cpus, cpu, move |core| {
+            while core.take_one() {}
+            core.execute(|cpu, registers| irqchip.cpu_dying(cpu, registers))
+        });
+        turned_off.ok_or("the CPU does not answer")?.map_err(|error| error.to_string())?;
         self.records.routes.emptied(cpu);
         Ok(AffinityChange::Done)
     }
@@ -111,20 +116,7 @@ impl System {
     /// # Errors
     /// The drivers' reason.
     pub(crate) fn replug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
-        let gic = Arc::clone(&self.gic);
-        let turned_on = call(cpus, cpu, move |core| core.turn_on(&gic));
-        let attached = turned_on.ok_or("the CPU does not answer")?.map_err(|error| error.to_string())?;
-        for its in self.controllers.itses() {
-            its.cpu_on(cpu).map_err(|error| error.to_string())?;
-        }
-        if let Some(direct_lpi) = self.controllers.direct_lpi() {
-            let pending = attached.ok_or("its LPIs are off")?.pending;
-            direct_lpi.cpu_on(cpu, pending).map_err(|error| error.to_string())?;
-        }
-        let mut left = None;
-        let online = self.interrupts.cpu_online(cpu, |one| left = Some(one));
-        online.map_err(|error| error.to_string())?;
-        left.map_or(Ok(()), |left| Err(format!("irq {} did not start: {}", left.irq, left.error)))
+        turn_on(&self.irqchip, cpus, cpu)
     }
 
     /// Removes `device` and adds it again.

@@ -3,7 +3,7 @@
 
 use super::online;
 use crate::check;
-use crate::controller::LEAVES_PENDING;
+use crate::controller::{LEAVES_PENDING, Tested as _};
 use crate::machine::{Machine, UNHANDLED};
 use crate::platform::break_next_table;
 use crate::report::{Outcome, Report, Verdict};
@@ -219,7 +219,7 @@ fn stalled(machine: &Machine) -> Outcome {
         cpu: Cpu::new(0),
         initially: Initially::Unmasked,
     };
-    let free = machine.gic.v3()?.lpis()?.available();
+    let free = machine.gic().gicv3()?.lpis()?.available();
     // The device table has a page for it from now on.
     its.detach(its.attach(NOBODY, 1)?);
     break_next_table();
@@ -229,7 +229,7 @@ fn stalled(machine: &Machine) -> Outcome {
     let Err(error) = answer else { return Err(Verdict::Failed("the event was mapped".into())) };
     let text = error.to_string();
     check!(text == format!("its@{:x}, MAPTI device {NOBODY} event 0x0: queue stalled", its.base()), "{text}");
-    check!(machine.gic.v3()?.lpis()?.available() == free, "LPIs are lost");
+    check!(machine.gic().gicv3()?.lpis()?.available() == free, "LPIs are lost");
     let (device, runs) = one_vector(machine)?;
     device.fire(0);
     check_runs(&runs, device.vectors[0].cpu, 1)?;

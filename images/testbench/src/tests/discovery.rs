@@ -3,12 +3,14 @@
 
 use crate::check;
 use crate::controller::Controller;
-use crate::machine::{Machine, its_controller, v2m_frames};
+use crate::machine::Machine;
+use crate::platform::Kernel;
 use crate::report::{Outcome, Report};
 use crate::smp;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use gic_bringup::MsiController;
 use gic_driver::SecurityView;
 use gic_firmware::IommuMap;
 use image_rt::cpu;
@@ -40,20 +42,20 @@ fn compare(machine: &Machine, name: &str, wanted: &str) -> Outcome {
 fn find(machine: &Machine, name: &str) -> String {
     match name {
         "el" => format!("{:?}", cpu::level()).to_lowercase(),
-        "cpus" => match &machine.gic {
+        "cpus" => match machine.gic() {
             Controller::V3(gic) => gic.cpus().filter(|cpu| gic.redistributor_frames(*cpu).is_ok()).count(),
             Controller::V2(gic) => gic.cpus().count(),
         }
         .to_string(),
         "gic" => revision(machine),
-        "v2m" => if v2m_frames(&machine.description).next().is_some() { "on" } else { "off" }.into(),
+        "v2m" => driven(machine, |driver| matches!(driver, MsiController::V2m(_))).into(),
         "iommu" => iommu(machine).into(),
-        "its" => if its_controller(&machine.description).is_some() { "on" } else { "off" }.into(),
-        "security" => match machine.gic.v3().map(|gic| gic.distributor().view()) {
-            Ok(SecurityView::Single) => "one",
-            Ok(SecurityView::NonSecure) => "non-secure",
-            Ok(SecurityView::Secure) => "secure",
-            Err(_) => "not for this image to see",
+        "its" => driven(machine, |driver| matches!(driver, MsiController::Its(_))).into(),
+        "security" => match machine.gic().v3().map(|gic| gic.distributor().view()) {
+            Some(SecurityView::Single) => "one",
+            Some(SecurityView::NonSecure) => "non-secure",
+            Some(SecurityView::Secure) => "secure",
+            None => "not for this image to see",
         }
         .into(),
         "functions" => {
@@ -66,7 +68,12 @@ fn find(machine: &Machine, name: &str) -> String {
     }
 }
 
-/// Returns the IOMMU in use, if firmware's map of PCI's requesters says the same.
+/// Is a controller of that kind in use?
+fn driven(machine: &Machine, is_kind: fn(&MsiController<Kernel>) -> bool) -> &'static str {
+    if machine.irqchip.controllers().any(|(_, driver)| is_kind(driver)) { "on" } else { "off" }
+}
+
+/// What was taken into use, if firmware's map of PCI's requesters says the same.
 fn iommu(machine: &Machine) -> &'static str {
     let mapped = machine.description.hosts.iter().any(|host| host.iommu_map.value == IommuMap::Present);
     match (mapped, &machine.smmu) {
@@ -79,7 +86,7 @@ fn iommu(machine: &Machine) -> &'static str {
 
 /// GICv4 has virtual LPIs at each redistributor.
 fn revision(machine: &Machine) -> String {
-    let Controller::V3(gic) = &machine.gic else { return "2".into() };
+    let Controller::V3(gic) = machine.gic() else { return "2".into() };
     let redistributor = gic.redistributor_frames(Cpu::new(0));
     let virtual_lpis = redistributor.is_ok_and(|frames| frames.typer().vlpis());
     if virtual_lpis { "4" } else { "3" }.into()

@@ -2,7 +2,7 @@
 
 use super::online;
 use crate::check;
-use crate::controller::registers;
+use crate::controller::{Tested as _, registers};
 use crate::machine::Machine;
 use crate::report::{Outcome, Report};
 use crate::smp;
@@ -49,11 +49,9 @@ fn fire_all(device: &SoftDevice, runs: &Runs, cpu: Cpu) -> Result<u64, crate::re
 
 fn take_away(machine: &'static Machine, cpu: Cpu) -> Outcome {
     let mut stranded = Vec::new();
-    machine.interrupts.cpu_offline(cpu, |one| stranded.push(one))?;
+    let offline = machine.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one));
     check!(stranded.is_empty(), "{stranded:?} stay on CPU {cpu}");
-    if let Some(its) = &machine.its {
-        its.cpu_off(cpu, Cpu::new(0))?;
-    }
+    offline?;
     smp::turn_off(machine, cpu)
 }
 
@@ -72,7 +70,7 @@ fn leave_and_return(machine: &'static Machine) -> Outcome {
     };
     all_there(&device)?;
     take_away(machine, cpu)?;
-    check!(!machine.gic.is_on(cpu), "the GIC counts CPU {cpu} as on");
+    check!(!machine.gic().is_on(cpu), "the GIC counts CPU {cpu} as on");
     check!(device.handles[0].set_affinity(cpu).is_err(), "a vector was moved to a CPU that is off");
     let there = fire_all(&device, &runs, cpu)?;
     check!(there == 0, "{there} arrived at a CPU that is off");
@@ -104,7 +102,7 @@ fn many_times(machine: &'static Machine) -> Outcome {
 /// A system's suspension, but for the loss of power.
 fn sleep_and_wake(machine: &'static Machine) -> Outcome {
     let Some(its) = &machine.its else { crate::skip!("no ITS") };
-    let (gic, boot) = (machine.gic.v3()?, Cpu::new(0));
+    let (gic, boot) = (machine.gic().gicv3()?, Cpu::new(0));
     let others: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != boot).collect();
     others.iter().try_for_each(|cpu| take_away(machine, *cpu))?;
     let (device, runs) = device(machine)?;

@@ -2,6 +2,7 @@
 
 use super::online;
 use crate::check;
+use crate::controller::Tested as _;
 use crate::machine::Machine;
 use crate::report::{Outcome, Report, Verdict};
 use crate::soft_device::SoftDevice;
@@ -55,7 +56,7 @@ fn device(
 }
 
 fn set_priority(machine: &Machine, device: &SoftDevice, slot: usize, priority: Priority) -> Outcome {
-    machine.gic.set_priority(machine.its.as_deref(), device.vectors[slot].vector, priority)
+    machine.gic().set_priority(machine.its.as_deref(), device.vectors[slot].vector, priority)
 }
 
 /// An SPI's priority stays with it, and its next owner is not of these tests.
@@ -83,7 +84,7 @@ fn in_order(machine: &Machine) -> Outcome {
 }
 
 fn preempts(machine: &'static Machine) -> Outcome {
-    let gic = &machine.gic;
+    let gic = machine.gic();
     let log = log();
     let seen = log.clone();
     let running = Arc::new(AtomicU64::new(0));
@@ -118,7 +119,7 @@ fn preempts(machine: &'static Machine) -> Outcome {
 }
 
 fn masked(machine: &Machine) -> Outcome {
-    let gic = &machine.gic;
+    let gic = machine.gic();
     let log = log();
     let seen = log.clone();
     let device = device(machine, 2, move |slot, _| seen.with(|log| log.push(slot)))?;

@@ -2,6 +2,7 @@
 
 use super::online;
 use crate::check;
+use crate::controller::registers;
 use crate::machine::Machine;
 use crate::report::{Outcome, Report};
 use crate::smp;
@@ -66,7 +67,7 @@ fn all_to_all(machine: &'static Machine) -> Outcome {
                 for to in online(machine) {
                     let before = arrived[to.index()].load(Ordering::Acquire);
                     smp::run_on(from, move || {
-                        machine.gic.send(sgi, &machine.targets(&[to])).expect("in reach");
+                        machine.gic().send(sgi, &[to], &registers()).expect("in reach");
                     })?;
                     let there =
                         cpu::wait_until(2000, || arrived[to.index()].load(Ordering::Acquire) > before);
@@ -90,7 +91,7 @@ fn to_others(machine: &'static Machine) -> Outcome {
         crate::skip!("there is one CPU");
     }
     with_listeners(machine, 3, |arrived, sgi| {
-        machine.gic.send_to_others(sgi);
+        machine.gic().send_to_others(sgi, &registers());
         check_once_each(arrived, &others)?;
         check!(arrived[0].load(Ordering::Acquire) == 0, "the sender got it too");
         Ok(())
@@ -100,7 +101,7 @@ fn to_others(machine: &'static Machine) -> Outcome {
 fn to_several(machine: &'static Machine) -> Outcome {
     let targets: Vec<Cpu> = online(machine).into_iter().step_by(2).collect();
     with_listeners(machine, 4, |arrived, sgi| {
-        machine.gic.send(sgi, &machine.targets(&targets))?;
+        machine.gic().send(sgi, &targets, &registers())?;
         check_once_each(arrived, &targets)?;
         let all: u64 = arrived.iter().map(|count| count.load(Ordering::Acquire)).sum();
         check!(all == targets.len() as u64, "{all} arrived, {} were sent", targets.len());

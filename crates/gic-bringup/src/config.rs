@@ -1,0 +1,182 @@
+//! From what firmware describes to what each driver wants to know. Nothing is accessed here.
+
+use crate::error::{BringUpError, ControllerError};
+use crate::irqchip::Options;
+use alloc::collections::TryReserveError;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+use doorbell_fallible::try_collect;
+use gic_arch::Affinity;
+use gic_driver::its::{IdMap, IdRange};
+use gic_driver::mbi::MbiConfig;
+use gic_driver::{
+    Coherence, GicConfig, GicV2Config, ItsConfig, PhysicalRegion, RedistributorRegion, SpiRange, TableAccess,
+    V2mFrame,
+};
+use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
+
+/// The interrupt core and an ITS count CPUs in 16 bits; CPU 65535 is nobody's at an ITS.
+const MAX_CPUS: usize = 0xffff;
+/// A GICv2 has eight CPU interfaces.
+const MAX_CPUS_V2: usize = 8;
+
+/// The configuration of the root controller's driver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RootConfig {
+    /// Of a GICv3 or later.
+    V3(GicConfig),
+    /// Of a GICv2.
+    V2(GicV2Config),
+}
+
+impl RootConfig {
+    /// Reads the root controller from the description.
+    ///
+    /// # Errors
+    /// All of [`BringUpError`] but [`BringUpError::Gic`].
+    pub fn new(description: &Description, options: &Options<'_>) -> Result<Self, BringUpError> {
+        let gic = description.gic.as_ref().filter(|gic| gic.status.is_enabled());
+        let gic = gic.ok_or(BringUpError::NoGic)?;
+        let most = if gic.version.value == GicVersion::V2 { MAX_CPUS_V2 } else { MAX_CPUS };
+        let enabled = description.enabled_cpus().map(|cpu| cpu.affinity.value);
+        let cpus = try_collect(enabled.take(options.max_cpus.min(most)))?;
+        if cpus.is_empty() {
+            return Err(BringUpError::NoCpus);
+        }
+        match gic.version.value {
+            GicVersion::V2 => v2(gic, cpus.len()).map(Self::V2),
+            _ => Ok(Self::V3(v3(description, gic, cpus, options)?)),
+        }
+    }
+
+    /// The number of CPUs.
+    pub fn cpus(&self) -> NonZeroU16 {
+        let count = match self {
+            Self::V3(config) => config.cpus.len(),
+            Self::V2(config) => config.cpus,
+        };
+        u16::try_from(count).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN)
+    }
+}
+
+fn v2(gic: &Gic, cpus: usize) -> Result<GicV2Config, BringUpError> {
+    let interface = gic.cpu_interface.as_ref().ok_or(BringUpError::NoCpuInterface)?;
+    Ok(GicV2Config {
+        cpu_interface_bytes: interface.size(),
+        ..GicV2Config::new(gic.distributor.base(), interface.base(), cpus)
+    })
+}
+
+fn v3(
+    description: &Description,
+    gic: &Gic,
+    cpus: Vec<Affinity>,
+    options: &Options<'_>,
+) -> Result<GicConfig, TryReserveError> {
+    let redistributors = gic.redistributors.iter().map(|region| RedistributorRegion {
+        region: PhysicalRegion { base: region.base(), bytes: region.size() },
+        stride: gic.redistributor_stride.as_ref().map(|stride| stride.value),
+    });
+    Ok(GicConfig {
+        table_access: match gic.coherence.value {
+            gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
+            gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
+        },
+        lpi_id_bits: options.lpi_id_bits,
+        machine: quirk_names(description)?,
+        ..GicConfig::new(gic.distributor.base(), try_collect(redistributors)?, cpus)
+    })
+}
+
+/// The names by which [errata](gic_driver::errata) know the machine.
+fn quirk_names(description: &Description) -> Result<Vec<String>, TryReserveError> {
+    let mut names = Vec::new();
+    for name in description.quirk_names() {
+        let mut copy = String::new();
+        copy.try_reserve_exact(name.len())?;
+        copy.push_str(name);
+        names.try_reserve(1)?;
+        names.push(copy);
+    }
+    Ok(names)
+}
+
+/// The configuration of an ITS, for CPUs below `cpus`.
+///
+/// # Errors
+/// [`ControllerError::NoRegisters`], [`ControllerError::NoMemory`].
+pub fn its(
+    description: &Description,
+    controller: &Controller,
+    cpus: NonZeroU16,
+) -> Result<ItsConfig, ControllerError> {
+    Ok(ItsConfig {
+        coherence: match controller.coherence.value {
+            gic_firmware::Coherence::ByRegister => Coherence::Coherent,
+            gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
+        },
+        machine: quirk_names(description)?,
+        ..ItsConfig::new(base(controller)?, cpus.get().into())
+    })
+}
+
+/// The configuration of message-based SPIs.
+///
+/// # Errors
+/// [`ControllerError::NoMemory`].
+pub fn mbi(description: &Description, controller: &Controller) -> Result<MbiConfig, ControllerError> {
+    let frame = controller.registers.as_ref().map(|registers| registers.base());
+    let distributor = description.gic.as_ref().map(|gic| gic.distributor.base());
+    let ranges = controller.ranges.iter().filter_map(|range| spi_range(range.value));
+    let alias = frame.filter(|frame| Some(*frame) != distributor);
+    Ok(MbiConfig { ranges: try_collect(ranges)?, alias })
+}
+
+/// `None` for an empty one.
+fn spi_range(span: IntIdSpan) -> Option<SpiRange> {
+    let count = NonZeroU16::new(u16::try_from(span.count()).unwrap_or(u16::MAX))?;
+    Some(SpiRange { first: span.first().vector(), count })
+}
+
+/// The configuration of a GICv2m frame.
+///
+/// # Errors
+/// [`ControllerError::NoRegisters`].
+pub fn v2m(controller: &Controller) -> Result<V2mFrame<'static>, ControllerError> {
+    let stated = controller.ranges.first();
+    Ok(V2mFrame {
+        first_spi: stated.map(|range| range.first().get()),
+        spi_count: stated.map(|range| range.count()),
+        ..V2mFrame::new(base(controller)?)
+    })
+}
+
+fn base(controller: &Controller) -> Result<u64, ControllerError> {
+    controller.registers.as_ref().map(|registers| registers.base()).ok_or(ControllerError::NoRegisters)
+}
+
+/// DeviceIDs of a host bridge's requesters at one ITS. `None` if firmware sends none there.
+///
+/// # Errors
+/// The allocator has no memory for the ranges.
+pub fn id_map(
+    description: &Description,
+    host: &PciHost,
+    controller: ControllerIndex,
+) -> Result<Option<IdMap>, TryReserveError> {
+    let spans = description.host_spans(host).into_iter().filter(|span| span.controller == controller);
+    let ranges = try_collect(spans.map(|span| IdRange {
+        first_requester: span.rid_base,
+        length: span.length,
+        first_device: span.device_id_base,
+    }))?;
+    if ranges.is_empty() {
+        return Ok(None);
+    }
+    let map = IdMap::new(ranges);
+    Ok(Some(match &host.msi.mask {
+        Some(mask) if host.msi.map.is_some() => map.with_mask(mask.value),
+        _ => map,
+    }))
+}

@@ -1,0 +1,121 @@
+//! Errors while a machine's interrupt controllers are brought up.
+
+use alloc::collections::TryReserveError;
+use gic_driver::direct_lpi::DirectLpiError;
+use gic_driver::its::ProbeError;
+use gic_driver::mbi::MbiError;
+use gic_driver::{GicError, ItsError, LpiError, V2mError};
+use gic_firmware::{ControllerIndex, NoRoute};
+use irq_domain::UnknownCpu;
+use msi_types::MsiError;
+
+/// Reason why there is no [`Irqchip`](crate::Irqchip): the machine has no interrupts then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BringUpError {
+    /// Firmware describes no GIC, or disables it.
+    #[error("firmware describes no GIC that is enabled")]
+    NoGic,
+    /// Firmware states no CPU interface for a GICv2.
+    #[error("firmware states no CPU interface (GICC) for its GICv2")]
+    NoCpuInterface,
+    /// Firmware enables no CPU, or the options admit none.
+    #[error("firmware enables no CPU, or the caller admits none")]
+    NoCpus,
+    /// The GIC's driver.
+    #[error(transparent)]
+    Gic(#[from] GicError),
+    /// There is no memory for what is known of the machine.
+    #[error("no memory for what firmware says of the interrupt controllers")]
+    NoMemory,
+}
+
+impl From<TryReserveError> for BringUpError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// Reason why a controller of messages is not in use. The other controllers are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControllerError {
+    /// The caller's [options](crate::Options::drives) leave it out.
+    #[error("it is left out by choice")]
+    LeftOut,
+    /// Firmware states no registers for it.
+    #[error("firmware states no registers for it")]
+    NoRegisters,
+    /// It works with a GICv3 alone.
+    #[error("it needs a GICv3, and this machine has a GICv2")]
+    NeedsGicV3,
+    /// No driver is for its kind.
+    #[error("it is of a kind without a driver")]
+    Foreign,
+    /// LPIs cannot be used.
+    #[error(transparent)]
+    Lpis(#[from] LpiError),
+    /// The ITS's driver.
+    #[error(transparent)]
+    Its(#[from] ProbeError),
+    /// The driver of direct LPIs.
+    #[error(transparent)]
+    DirectLpi(#[from] DirectLpiError),
+    /// The driver of message-based SPIs.
+    #[error(transparent)]
+    Mbi(#[from] MbiError),
+    /// The driver of GICv2m frames.
+    #[error(transparent)]
+    V2m(#[from] V2mError),
+    /// There is no memory for what firmware says of it.
+    #[error("no memory for what firmware says of it")]
+    NoMemory,
+}
+
+impl From<TryReserveError> for ControllerError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// Reason why a device has no parent for its messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoParent {
+    /// Firmware sends its messages nowhere.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// Firmware sends its messages to a controller that is not in use.
+    #[error("the MSI controller that firmware names is not in use: {1}")]
+    NotInUse(ControllerIndex, ControllerError),
+    /// There is no memory for what firmware says of the device's bus.
+    #[error("no memory for what firmware says of the device's bus")]
+    NoMemory,
+}
+
+impl From<TryReserveError> for NoParent {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// Reason why a CPU could not be turned on or off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CpuError {
+    /// The GIC's driver.
+    #[error(transparent)]
+    Gic(#[from] GicError),
+    /// An ITS does not reach the CPU, or not without it.
+    #[error(transparent)]
+    Its(#[from] ItsError),
+    /// The driver of direct LPIs.
+    #[error(transparent)]
+    DirectLpi(MsiError),
+    /// The interrupt core was made for fewer CPUs.
+    #[error(transparent)]
+    Unknown(#[from] UnknownCpu),
+    /// So many interrupts could not be moved away: the CPU stays on.
+    #[error("{0} interrupts could not be moved away, and the CPU stays on")]
+    Stranded(usize),
+}

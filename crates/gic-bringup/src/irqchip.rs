@@ -1,0 +1,176 @@
+//! The whole of a machine's interrupt controllers.
+
+use crate::config::RootConfig;
+use crate::error::{BringUpError, ControllerError, NoParent};
+use crate::msi::{MsiController, MsiControllers, Site};
+use crate::root::RootGic;
+use alloc::sync::Arc;
+use core::fmt;
+use gic_driver::direct_lpi::ResendObserver;
+use gic_driver::{Platform, SystemRegisters};
+use gic_firmware::{Controller, ControllerIndex, Description, PciHost};
+use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
+use msi_types::{Cpu, DeviceId, MsiParent, RequesterId, Vector};
+
+/// Choices of the kernel.
+#[derive(Clone)]
+pub struct Options<'a> {
+    /// At most this many CPUs, the first ones that firmware enables.
+    pub max_cpus: usize,
+    /// At most this many INTID bits for LPIs; `None` for [the driver's
+    /// choice](gic_driver::lpi::DEFAULT_ID_BITS).
+    pub lpi_id_bits: Option<u8>,
+    /// Admits a controller that firmware enables.
+    pub drives: &'a dyn Fn(&Controller) -> bool,
+    /// Hears of each direct LPI that the driver itself makes pending.
+    pub resend_observer: Option<Arc<dyn ResendObserver>>,
+}
+
+impl Default for Options<'_> {
+    /// Every CPU and every controller.
+    fn default() -> Self {
+        Self { max_cpus: usize::MAX, lpi_id_bits: None, drives: &|_| true, resend_observer: None }
+    }
+}
+
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("max_cpus", &self.max_cpus).finish_non_exhaustive()
+    }
+}
+
+/// A machine's interrupt controllers, running, and the interrupt core over them. A kernel keeps it
+/// as long as its CPUs take interrupts.
+pub struct Irqchip<P: Platform> {
+    pub(crate) description: Arc<Description>,
+    pub(crate) platform: Arc<P>,
+    pub(crate) gic: RootGic<P>,
+    pub(crate) msi: MsiControllers<P>,
+    pub(crate) interrupts: Arc<Interrupts>,
+}
+
+impl<P: Platform + 'static> Irqchip<P> {
+    /// Takes every controller into use that firmware enables. CPU 0 is the first CPU of the
+    /// description, and the one that executes this. No CPU takes interrupts yet: each calls
+    /// [`cpu_on`](Self::cpu_on), the boot CPU too. Task; once.
+    ///
+    /// A controller of messages that cannot be used is no error here: [`refused`](Self::refused)
+    /// names it, and devices that firmware sends to it have no parent.
+    ///
+    /// # Errors
+    /// All of [`BringUpError`].
+    pub fn new(
+        platform: Arc<P>,
+        host: Arc<dyn Host>,
+        description: impl Into<Arc<Description>>,
+    ) -> Result<Self, BringUpError> {
+        Self::with(platform, host, description, &Options::default())
+    }
+
+    /// [`new`](Self::new) with choices.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with(
+        platform: Arc<P>,
+        host: Arc<dyn Host>,
+        description: impl Into<Arc<Description>>,
+        options: &Options<'_>,
+    ) -> Result<Self, BringUpError> {
+        let description = description.into();
+        let config = RootConfig::new(&description, options)?;
+        let cpus = config.cpus();
+        let gic = RootGic::new(platform.clone(), config)?;
+        let site = Site { description: &description, gic: &gic, platform: &platform, cpus, options };
+        let msi = MsiControllers::new(&site)?;
+        let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.wired()))?;
+        Ok(Self { description, platform, gic, msi, interrupts: Arc::new(interrupts) })
+    }
+
+    /// The parent of a PCI function's messages. `requester` is the ID that arrives at the bridge:
+    /// behind a conventional bridge the alias. Task.
+    ///
+    /// # Errors
+    /// [`NoParent`] says whose the fault is.
+    pub fn pci_parent(&self, host: &PciHost, requester: RequesterId) -> Result<Arc<dyn MsiParent>, NoParent> {
+        self.msi.of_pci(&self.description, host, requester)
+    }
+
+    /// The parent of a single device's messages, which reach `controller` with this DeviceID.
+    /// `requester` is any number that the device goes by. Task.
+    ///
+    /// # Errors
+    /// [`NoParent::NotInUse`], and [`NoParent::NoRoute`] where firmware disables the controller.
+    pub fn device_parent(
+        &self,
+        controller: ControllerIndex,
+        requester: RequesterId,
+        device: DeviceId,
+    ) -> Result<Arc<dyn MsiParent>, NoParent> {
+        self.msi.of_device(controller, requester, device)
+    }
+
+    /// The driver of a controller.
+    ///
+    /// # Errors
+    /// [`NoParent::NotInUse`], and [`NoParent::NoRoute`] where firmware disables the controller.
+    pub fn controller(&self, index: ControllerIndex) -> Result<&MsiController<P>, NoParent> {
+        self.msi.driver(index)
+    }
+
+    /// All controllers of messages that are in use.
+    pub fn controllers(&self) -> impl Iterator<Item = (ControllerIndex, &MsiController<P>)> {
+        self.msi.iter()
+    }
+
+    /// Controllers that firmware enables and that are not in use, and why.
+    pub fn refused(&self) -> impl Iterator<Item = (ControllerIndex, ControllerError)> {
+        self.msi.refused()
+    }
+}
+
+impl<P: Platform> Irqchip<P> {
+    /// Handles an IRQ of the CPU: takes everything that is pending and runs its handlers, until
+    /// nothing is. Hard IRQ. `unhandled` hears of interrupts that found no handler. `registers` are
+    /// the CPU's own; they are not used where the GIC is a GICv2.
+    #[inline]
+    pub fn handle_irq(
+        &self,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+        mut unhandled: impl FnMut(Vector, Unhandled),
+    ) {
+        self.gic.take_all(registers, |intid| {
+            let vector = intid.vector();
+            if let Dispatched::Unhandled(why) = self.interrupts.dispatch(cpu, vector) {
+                unhandled(vector, why);
+            }
+        });
+    }
+
+    /// The interrupt core.
+    pub fn interrupts(&self) -> &Arc<Interrupts> {
+        &self.interrupts
+    }
+
+    /// The root controller.
+    pub fn gic(&self) -> &RootGic<P> {
+        &self.gic
+    }
+
+    /// The description that all of it was brought up from.
+    pub fn description(&self) -> &Arc<Description> {
+        &self.description
+    }
+
+    /// All CPUs, on or off.
+    pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P> {
+        (0..u32::try_from(self.interrupts.cpus()).unwrap_or(0)).map(Cpu::new)
+    }
+}
+
+impl<P: Platform> fmt::Debug for Irqchip<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Irqchip").field("gic", &self.gic).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! From what firmware describes to interrupts that arrive: a machine's interrupt controllers,
+//! running, the interrupt core over them, and each device's parent.
+//!
+//! A kernel gives a [`Description`](gic_firmware::Description), a
+//! [`Platform`](gic_driver::Platform) for the drivers and a [`Host`](irq_domain::Host) for the
+//! interrupt core. It gets an [`Irqchip`]:
+//!
+//! | the kernel | calls |
+//! |---|---|
+//! | boots | [`Irqchip::new`], once |
+//! | starts a CPU, the boot CPU too | [`Irqchip::cpu_on`], on that CPU |
+//! | takes an IRQ | [`Irqchip::handle_irq`] |
+//! | finds a device | [`Irqchip::pci_parent`] or [`Irqchip::device_parent`], then [`irq_domain::MsiDevice::attach`] |
+//! | requests a wired interrupt | [`Irqchip::interrupts`] |
+//! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
+//!
+//! The root controller is a GICv2, or a GICv3 or later; messages go to ITSes, direct LPIs,
+//! message-based SPIs and GICv2m frames, as firmware says. CPU numbers are places among the CPUs
+//! that firmware enables.
+//!
+//! # Example
+//!
+//! ```
+//! use gic_bringup::Irqchip;
+//! use gic_driver::{Platform, SystemRegisters};
+//! use gic_firmware::devicetree;
+//! use irq_domain::{Host, IrqHandle, MsiDevice, MsiDeviceConfig};
+//! use msi_types::{Cpu, MessageStore, RequesterId, Shape};
+//! use std::{error::Error, sync::Arc};
+//!
+//! /// On the boot CPU, which unmasks interrupts afterwards.
+//! fn boot<K: Platform + Host + 'static>(
+//!     kernel: Arc<K>,
+//!     devicetree: &[u8],
+//!     registers: &impl SystemRegisters,
+//! ) -> Result<Irqchip<K>, Box<dyn Error>> {
+//!     let irqchip = Irqchip::new(kernel.clone(), kernel, devicetree::parse(devicetree)?)?;
+//!     irqchip.cpu_on(Cpu::new(0), registers, |_| ())?;
+//!     Ok(irqchip)
+//! }
+//!
+//! /// A PCI function gets a vector. The device keeps what is returned.
+//! fn probe<K: Platform + 'static>(
+//!     irqchip: &Irqchip<K>,
+//!     function: RequesterId,
+//!     store: Arc<dyn MessageStore>,
+//! ) -> Result<(IrqHandle, MsiDevice), Box<dyn Error>> {
+//!     let host = irqchip.description().hosts.first().ok_or("no PCI")?;
+//!     let parent = irqchip.pci_parent(host, function)?;
+//!     let config = MsiDeviceConfig { name: "nvme0", requester: function, parent, store };
+//!     let device = MsiDevice::attach(irqchip.interrupts(), config)?;
+//!     let vectors = device.allocate(Shape::Independent, 1..=1)?;
+//!     let handle = device.request(vectors[0].slot, "nvme0-admin", |_| ())?;
+//!     Ok((handle, device))
+//! }
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod config;
+mod cpu;
+mod error;
+mod irqchip;
+mod msi;
+mod root;
+
+pub use cpu::Started;
+pub use error::{BringUpError, ControllerError, CpuError, NoParent};
+pub use irqchip::{Irqchip, Options};
+pub use msi::MsiController;
+pub use root::RootGic;

@@ -1,0 +1,211 @@
+//! The controllers of messages, and the map from requesters to them.
+
+use crate::config;
+use crate::error::{ControllerError, NoParent};
+use crate::irqchip::Options;
+use crate::root::RootGic;
+use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::NonZeroU16;
+use gic_driver::its::IdMap;
+use gic_driver::{DirectLpi, Its, ItsMsiParent, Mbi, Platform, V2m};
+use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via};
+use msi_types::{DeviceId, MsiParent, RequesterId};
+
+/// The driver of one controller.
+pub enum MsiController<P: Platform> {
+    /// An ITS.
+    Its(Arc<Its<P>>),
+    /// The redistributors' `GICR_SETLPIR`.
+    DirectLpi(Arc<DirectLpi<P>>),
+    /// Message-based SPIs.
+    Mbi(Arc<Mbi<P>>),
+    /// A GICv2m frame.
+    V2m(Arc<V2m<P>>),
+}
+
+/// Everything that a controller is brought up from.
+pub(crate) struct Site<'a, P: Platform> {
+    pub(crate) description: &'a Description,
+    pub(crate) gic: &'a RootGic<P>,
+    pub(crate) platform: &'a Arc<P>,
+    pub(crate) cpus: NonZeroU16,
+    pub(crate) options: &'a Options<'a>,
+}
+
+/// All of them, by their places in the description.
+pub(crate) struct MsiControllers<P: Platform> {
+    drivers: Vec<(ControllerIndex, Result<MsiController<P>, ControllerError>)>,
+    buses: Vec<Bus>,
+}
+
+/// A host bridge at an ITS. What is behind the bridge shares one parent.
+struct Bus {
+    host: usize,
+    controller: ControllerIndex,
+    parent: Arc<dyn MsiParent>,
+}
+
+impl<P: Platform + 'static> MsiController<P> {
+    fn new(site: &Site<'_, P>, controller: &Controller) -> Result<Self, ControllerError> {
+        let Site { description, gic, platform, .. } = *site;
+        let v3 = || gic.v3().ok_or(ControllerError::NeedsGicV3);
+        Ok(match controller.kind {
+            ControllerKind::Its => {
+                let config = config::its(description, controller, site.cpus)?;
+                Self::Its(Arc::new(Its::new(v3()?.clone(), &config)?))
+            }
+            ControllerKind::DirectLpi => {
+                let driver = DirectLpi::new(v3()?.clone())?;
+                Self::DirectLpi(Arc::new(match &site.options.resend_observer {
+                    Some(observer) => driver.with_observer(observer.clone()),
+                    None => driver,
+                }))
+            }
+            ControllerKind::Mbi => {
+                Self::Mbi(Arc::new(Mbi::new(v3()?, config::mbi(description, controller)?)?))
+            }
+            ControllerKind::V2m => {
+                let frame = config::v2m(controller)?;
+                Self::V2m(Arc::new(V2m::new(platform.clone(), gic.wired(), &[frame])?))
+            }
+            ControllerKind::Other(_) => return Err(ControllerError::Foreign),
+        })
+    }
+
+    /// The parent of what has these DeviceIDs. Where there are no DeviceIDs, it is the controller
+    /// itself.
+    fn parent(&self, map: impl FnOnce() -> IdMap) -> Arc<dyn MsiParent> {
+        match self {
+            Self::Its(its) => Arc::new(ItsMsiParent::new(its.clone(), map())),
+            Self::DirectLpi(direct_lpi) => direct_lpi.clone(),
+            Self::Mbi(mbi) => mbi.clone(),
+            Self::V2m(v2m) => v2m.clone(),
+        }
+    }
+}
+
+impl<P: Platform> MsiController<P> {
+    /// The number of SPIs behind its doorbell; `None` if it makes LPIs pending.
+    pub fn spis(&self) -> Option<u32> {
+        let ranges = match self {
+            Self::Its(_) | Self::DirectLpi(_) => return None,
+            Self::Mbi(mbi) => mbi.ranges(),
+            Self::V2m(v2m) => v2m.ranges(),
+        };
+        Some(ranges.iter().map(|range| u32::from(range.count.get())).sum())
+    }
+}
+
+impl<P: Platform + 'static> MsiControllers<P> {
+    /// Takes each into use that firmware enables and the options admit.
+    pub(crate) fn new(site: &Site<'_, P>) -> Result<Self, TryReserveError> {
+        let description = site.description;
+        let mut drivers = Vec::new();
+        for (index, controller) in description.indexed_controllers() {
+            if !controller.status.is_enabled() {
+                continue;
+            }
+            let driver = if (site.options.drives)(controller) {
+                MsiController::new(site, controller)
+            } else {
+                Err(ControllerError::LeftOut)
+            };
+            drivers.try_reserve(1)?;
+            drivers.push((index, driver));
+        }
+        let mut new = Self { drivers, buses: Vec::new() };
+        for (place, host) in description.hosts.iter().enumerate() {
+            new.add_buses(description, place, host)?;
+        }
+        Ok(new)
+    }
+
+    fn add_buses(
+        &mut self,
+        description: &Description,
+        place: usize,
+        host: &PciHost,
+    ) -> Result<(), TryReserveError> {
+        for (index, driver) in &self.drivers {
+            let (Ok(driver), Some(map)) = (driver, config::id_map(description, host, *index)?) else {
+                continue;
+            };
+            self.buses.try_reserve(1)?;
+            self.buses.push(Bus { host: place, controller: *index, parent: driver.parent(|| map) });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn driver(&self, index: ControllerIndex) -> Result<&MsiController<P>, NoParent> {
+        let found = self.drivers.iter().find(|(driven, _)| *driven == index);
+        match found.map(|(_, driver)| driver) {
+            Some(Ok(driver)) => Ok(driver),
+            Some(Err(error)) => Err(NoParent::NotInUse(index, *error)),
+            None => Err(NoParent::NoRoute(NoRoute::Disabled(index))),
+        }
+    }
+
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (ControllerIndex, ControllerError)> {
+        self.drivers.iter().filter_map(|(index, driver)| Some((*index, *driver.as_ref().err()?)))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ControllerIndex, &MsiController<P>)> {
+        self.drivers.iter().filter_map(|(index, driver)| Some((*index, driver.as_ref().ok()?)))
+    }
+
+    pub(crate) fn of_pci(
+        &self,
+        description: &Description,
+        host: &PciHost,
+        requester: RequesterId,
+    ) -> Result<Arc<dyn MsiParent>, NoParent> {
+        let route = description.route(host, requester)?;
+        // Requesters that firmware's map leaves out are not masked as the others are.
+        if matches!(route.via, Via::ParentAfterMap(_)) {
+            return self.of_device(route.controller, requester, route.device_id);
+        }
+        let driver = self.driver(route.controller)?;
+        let is_host = |bus: &&Bus| description.hosts.get(bus.host).is_some_and(|known| known.id == host.id);
+        let bus = self.buses.iter().filter(is_host).find(|bus| bus.controller == route.controller);
+        Ok(bus.map_or_else(|| driver.parent(IdMap::identity), |bus| bus.parent.clone()))
+    }
+
+    pub(crate) fn of_device(
+        &self,
+        controller: ControllerIndex,
+        requester: RequesterId,
+        device: DeviceId,
+    ) -> Result<Arc<dyn MsiParent>, NoParent> {
+        Ok(self.driver(controller)?.parent(|| IdMap::single(requester, device)))
+    }
+}
+
+impl<P: Platform> MsiControllers<P> {
+    pub(crate) fn itses(&self) -> impl Iterator<Item = &Arc<Its<P>>> {
+        self.drivers.iter().filter_map(|(_, driver)| match driver {
+            Ok(MsiController::Its(its)) => Some(its),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn direct_lpi(&self) -> Option<&Arc<DirectLpi<P>>> {
+        self.drivers.iter().find_map(|(_, driver)| match driver {
+            Ok(MsiController::DirectLpi(direct_lpi)) => Some(direct_lpi),
+            _ => None,
+        })
+    }
+}
+
+impl<P: Platform> fmt::Debug for MsiController<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Its(_) => "MsiController::Its",
+            Self::DirectLpi(_) => "MsiController::DirectLpi",
+            Self::Mbi(_) => "MsiController::Mbi",
+            Self::V2m(_) => "MsiController::V2m",
+        })
+    }
+}

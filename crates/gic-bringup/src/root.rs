@@ -1,0 +1,131 @@
+//! The root controller, whichever of the two architectures it is of.
+
+use crate::config::RootConfig;
+use crate::error::BringUpError;
+use alloc::sync::Arc;
+use core::fmt;
+use gic_arch::IntId;
+use gic_driver::cpu_interface::SgiId;
+use gic_driver::lpi::PendingLpis;
+use gic_driver::{Gic, GicError, GicV2, Platform, SystemRegisters};
+use msi_types::{Cpu, WiredParent};
+
+/// The GIC that the CPUs take interrupts from.
+pub enum RootGic<P: Platform> {
+    /// GICv3 or later: redistributors, and system registers.
+    V3(Arc<Gic<P>>),
+    /// GICv2: at most eight CPUs, and memory-mapped CPU interfaces.
+    V2(Arc<GicV2<P>>),
+}
+
+impl<P: Platform> RootGic<P> {
+    pub(crate) fn new(platform: Arc<P>, config: RootConfig) -> Result<Self, BringUpError> {
+        Ok(match config {
+            RootConfig::V3(config) => Self::V3(Arc::new(Gic::new(platform, config)?)),
+            RootConfig::V2(config) => Self::V2(Arc::new(GicV2::new(platform, config)?)),
+        })
+    }
+
+    /// The GICv3, if it is one.
+    pub fn v3(&self) -> Option<&Arc<Gic<P>>> {
+        match self {
+            Self::V3(gic) => Some(gic),
+            Self::V2(_) => None,
+        }
+    }
+
+    /// Is the CPU on?
+    pub fn is_on(&self, cpu: Cpu) -> bool {
+        match self {
+            Self::V3(gic) => gic.is_on(cpu),
+            Self::V2(gic) => gic.is_on(cpu),
+        }
+    }
+
+    /// Sends an SGI to CPUs that are on, this one among them or not. What the sender stored before
+    /// is visible to the receivers. Any context.
+    ///
+    /// # Errors
+    /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. A GICv3 sends none then.
+    pub fn send(&self, sgi: SgiId, to: &[Cpu], registers: &impl SystemRegisters) -> Result<(), GicError> {
+        match self {
+            Self::V3(gic) => {
+                if let Some(unknown) = to.iter().find(|cpu| gic.affinity(**cpu).is_none()) {
+                    return Err(GicError::UnknownCpu(*unknown));
+                }
+                let targets = to.iter().filter_map(|cpu| gic.affinity(*cpu));
+                gic.cpu_interface(registers).send_to(sgi, targets)
+            }
+            Self::V2(gic) => to.iter().try_for_each(|cpu| gic.send(sgi, *cpu)),
+        }
+    }
+
+    /// Sends an SGI to all CPUs but this one. Any context.
+    pub fn send_to_others(&self, sgi: SgiId, registers: &impl SystemRegisters) {
+        match self {
+            Self::V3(gic) => gic.cpu_interface(registers).send_to_others(sgi),
+            Self::V2(gic) => gic.send_to_others(sgi),
+        }
+    }
+
+    /// Takes everything that is pending at the CPU that executes this, one after the other, until
+    /// nothing is. Hard IRQ. `registers` are not used where the GIC is a GICv2.
+    #[inline]
+    pub fn take_all(&self, registers: &impl SystemRegisters, mut handle: impl FnMut(IntId)) {
+        match self {
+            Self::V3(gic) => {
+                let interface = gic.cpu_interface(registers);
+                while let Some(interrupt) = interface.acknowledge() {
+                    handle(interrupt.intid());
+                    interface.end(interrupt);
+                }
+            }
+            Self::V2(gic) => {
+                let interface = gic.cpu_interface();
+                while let Some(interrupt) = interface.acknowledge() {
+                    handle(interrupt.intid());
+                    interface.end(interrupt);
+                }
+            }
+        }
+    }
+
+    /// Makes the CPU that executes this take interrupts. Says what became of its LPIs, if it takes
+    /// LPIs.
+    pub(crate) fn cpu_on(
+        &self,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+    ) -> Result<Option<PendingLpis>, GicError> {
+        match self {
+            Self::V3(gic) => Ok(gic.cpu_on(cpu, registers)?.map(|attached| attached.pending)),
+            Self::V2(gic) => gic.cpu_on(cpu).map(|()| None),
+        }
+    }
+
+    pub(crate) fn cpu_off(&self, cpu: Cpu, registers: &impl SystemRegisters) -> Result<(), GicError> {
+        match self {
+            Self::V3(gic) => gic.cpu_off(cpu, registers),
+            Self::V2(gic) => gic.cpu_off(cpu),
+        }
+    }
+}
+
+impl<P: Platform + 'static> RootGic<P> {
+    /// Its wired interrupts, as the interrupt core and drivers of messages take them.
+    pub fn wired(&self) -> Arc<dyn WiredParent> {
+        match self {
+            Self::V3(gic) => gic.clone(),
+            Self::V2(gic) => gic.clone(),
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for RootGic<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V3(_) => "RootGic::V3",
+            Self::V2(_) => "RootGic::V2",
+        })
+    }
+}

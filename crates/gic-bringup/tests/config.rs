@@ -1,0 +1,173 @@
+//! Configurations of the drivers, from descriptions as a devicetree gives them.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use gic_arch::{Affinity, Iidr, IntId};
+use gic_bringup::config::{self, RootConfig};
+use gic_bringup::{BringUpError, ControllerError, Options};
+use gic_driver::errata::{self, Erratum, Frame};
+use gic_driver::{Coherence, GicConfig, GicV2Config, TableAccess, V2mFrame};
+use gic_firmware::{
+    Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact, Gic, GicVersion, IntIdSpan,
+    MapEntry, MsiRouting, PciHost, Region, Status, Target, devicetree,
+};
+use msi_types::{DeviceId, RequesterId};
+use std::num::NonZeroU16;
+
+fn region(base: u64, size: u64) -> Region {
+    Region::new(base, size).unwrap()
+}
+
+/// A GICv3 with two CPUs.
+fn machine() -> Description {
+    let cpu = |number: u8| Cpu::new(format!("/cpus/cpu@{number}"), Affinity::new(0, 0, 0, number));
+    Description {
+        gic: Some(Gic::v3("/gic", region(0xfd40_0000, 0x1_0000), [region(0xfd46_0000, 0x10_0000)])),
+        cpus: vec![cpu(0), cpu(1)],
+        ..Description::default()
+    }
+}
+
+fn v3(description: &Description, options: &Options<'_>) -> GicConfig {
+    match RootConfig::new(description, options) {
+        Ok(RootConfig::V3(config)) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The errata of a GIC-600's redistributors on the machine whose devicetree has these root names.
+fn errata_of(names: &[&str]) -> Vec<Erratum> {
+    let compatible = names.iter().map(|name| (*name).to_owned()).collect();
+    let described = Description { compatible, ..machine() };
+    let read = devicetree::parse(&devicetree::write(&described).unwrap()).unwrap();
+    let names = v3(&read, &Options::default()).machine;
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    errata::matching(Frame::Redistributor, Iidr::from(0x0201_743b), &names)
+        .map(|entry| entry.erratum)
+        .collect()
+}
+
+#[test]
+fn devicetree_names_the_machine_for_errata() {
+    assert_eq!(errata_of(&["radxa,rock-5b", "rockchip,rk3588"]), [Erratum::TablesNotCoherent]);
+    assert_eq!(errata_of(&["pine64,quartz64-a", "rockchip,rk3566"]), [Erratum::TablesBelow4GiB]);
+    assert_eq!(errata_of(&["linux,dummy-virt"]), []);
+}
+
+#[test]
+fn gicv3_takes_regions_stride_and_coherence() {
+    let mut described = machine();
+    let gic = described.gic.as_mut().unwrap();
+    gic.redistributor_stride = Some(Fact::stated(0x4_0000));
+    gic.coherence = Fact::stated(gic_firmware::Coherence::NonCoherent);
+    let config = v3(&described, &Options { lpi_id_bits: Some(14), ..Options::default() });
+    assert_eq!(config.distributor, 0xfd40_0000);
+    assert_eq!(config.redistributors[0].region.base, 0xfd46_0000);
+    assert_eq!(config.redistributors[0].stride, Some(0x4_0000));
+    assert_eq!(config.table_access, TableAccess::NonCoherent);
+    assert_eq!(config.lpi_id_bits, Some(14));
+    assert_eq!(config.cpus, [Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 1)]);
+}
+
+#[test]
+fn only_enabled_and_admitted_cpus_count() {
+    let mut described = machine();
+    described.cpus[0].status = Fact::stated(Status::Disabled);
+    assert_eq!(v3(&described, &Options::default()).cpus, [Affinity::new(0, 0, 0, 1)]);
+    let one = Options { max_cpus: 1, ..Options::default() };
+    assert_eq!(v3(&machine(), &one).cpus, [Affinity::new(0, 0, 0, 0)]);
+    let none = Options { max_cpus: 0, ..Options::default() };
+    assert_eq!(RootConfig::new(&machine(), &none), Err(BringUpError::NoCpus));
+}
+
+#[test]
+fn gicv2_needs_its_cpu_interface() {
+    let mut described = machine();
+    let gic = described.gic.as_mut().unwrap();
+    gic.version = Fact::stated(GicVersion::V2);
+    assert_eq!(RootConfig::new(&described, &Options::default()), Err(BringUpError::NoCpuInterface));
+    described.gic.as_mut().unwrap().cpu_interface = Some(Fact::stated(region(0x801_0000, 0x2000)));
+    let expected =
+        GicV2Config { cpu_interface_bytes: 0x2000, ..GicV2Config::new(0xfd40_0000, 0x801_0000, 2) };
+    assert_eq!(RootConfig::new(&described, &Options::default()), Ok(RootConfig::V2(expected)));
+}
+
+#[test]
+fn gicv2_takes_eight_cpus_at_most() {
+    let mut described = machine();
+    described.cpus = (0..9).map(|number| Cpu::new("/cpus/cpu", Affinity::new(0, 0, 0, number))).collect();
+    let gic = described.gic.as_mut().unwrap();
+    gic.version = Fact::stated(GicVersion::V2);
+    gic.cpu_interface = Some(Fact::stated(region(0x801_0000, 0x2000)));
+    assert_eq!(RootConfig::new(&described, &Options::default()).unwrap().cpus().get(), 8);
+}
+
+#[test]
+fn disabled_gic_is_none() {
+    let mut described = machine();
+    described.gic.as_mut().unwrap().status = Fact::stated(Status::Disabled);
+    assert_eq!(RootConfig::new(&described, &Options::default()), Err(BringUpError::NoGic));
+    assert_eq!(RootConfig::new(&Description::default(), &Options::default()), Err(BringUpError::NoGic));
+}
+
+#[test]
+fn its_takes_coherence_and_machine_names() {
+    let mut described = machine();
+    described.compatible = vec!["rockchip,rk3588".to_owned()];
+    let mut its = Controller::its("/gic/its", region(0xfe64_0000, 0x2_0000));
+    its.coherence = Fact::stated(gic_firmware::Coherence::NonCoherent);
+    let config = config::its(&described, &its, NonZeroU16::new(2).unwrap()).unwrap();
+    assert_eq!((config.base, config.cpus), (0xfe64_0000, 2));
+    assert_eq!(config.coherence, Coherence::NonCoherent);
+    assert_eq!(config.machine, ["rockchip,rk3588", "arm,gic-v3"]);
+    its.registers = None;
+    let refused = config::its(&described, &its, NonZeroU16::MIN);
+    assert_eq!(refused, Err(ControllerError::NoRegisters));
+}
+
+#[test]
+fn mbi_alias_is_a_frame_of_its_own() {
+    let described = machine();
+    let span = |first, count| Fact::stated(IntIdSpan::new(IntId::new(first), count).unwrap());
+    let mut mbi = Controller::new("/gic", ControllerKind::Mbi, Some(region(0xfd40_0000, 0x1_0000)));
+    mbi.ranges = vec![span(424, 56), span(500, 0)];
+    let config = config::mbi(&described, &mbi).unwrap();
+    assert_eq!(config.alias, None);
+    assert_eq!(config.ranges.len(), 1, "an empty range is none");
+    assert_eq!((config.ranges[0].first.get(), config.ranges[0].count.get()), (424, 56));
+    mbi.registers = Some(Fact::stated(region(0xfd41_0000, 0x1_0000)));
+    assert_eq!(config::mbi(&described, &mbi).unwrap().alias, Some(0xfd41_0000));
+}
+
+#[test]
+fn v2m_frame_takes_the_spis_that_firmware_states() {
+    let mut frame = Controller::new("/v2m", ControllerKind::V2m, Some(region(0x802_0000, 0x1000)));
+    assert_eq!(config::v2m(&frame), Ok(V2mFrame::new(0x802_0000)));
+    frame.ranges = vec![Fact::stated(IntIdSpan::new(IntId::new(80), 64).unwrap())];
+    let stated = V2mFrame { first_spi: Some(80), spi_count: Some(64), ..V2mFrame::new(0x802_0000) };
+    assert_eq!(config::v2m(&frame), Ok(stated));
+}
+
+#[test]
+fn id_map_masks_only_what_a_map_routes() {
+    let its = ControllerIndex::new(0);
+    let entry = MapEntry {
+        rid_base: RequesterId::new(0),
+        target: Target::Controller(its),
+        device_id_base: DeviceId::new(0x1_0000),
+        length: 0x100,
+    };
+    let routing = MsiRouting {
+        map: Some(vec![Fact::stated(entry)]),
+        mask: Some(Fact::stated(0xff)),
+        ..MsiRouting::default()
+    };
+    let host = PciHost::ecam("/pcie", region(0x1000_0000, 0x1000_0000), routing);
+    let mut described = machine();
+    described.controllers = vec![Controller::its("/gic/its", region(0xfe64_0000, 0x2_0000))];
+    described.hosts = vec![host];
+    let map = config::id_map(&described, &described.hosts[0], its).unwrap().unwrap();
+    assert_eq!(map.device(RequesterId::new(0x0305)), Some(DeviceId::new(0x1_0005)));
+    let other = config::id_map(&described, &described.hosts[0], ControllerIndex::new(1)).unwrap();
+    assert!(other.is_none(), "the host sends nothing to another controller");
+}
