@@ -1,5 +1,5 @@
-//! The command on real machines' devicetrees: what the devices say must add up, and who has no MSI controller in
-//! use is answered so.
+//! The command on real machines' devicetrees: its totals must add up, and a machine without an MSI
+//! controller in use must be reported as such.
 
 mod devicetree;
 

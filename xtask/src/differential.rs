@@ -1,4 +1,4 @@
-//! The model against QEMU's GIC and ITS: both are told the same, and must answer alike.
+//! The model against QEMU's GIC and ITS: both get the same accesses, and must answer alike.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Children: how they are started, watched and ended.
+//! Child processes: start, supervision and end.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

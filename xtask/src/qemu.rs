@@ -1,4 +1,4 @@
-//! The bare-metal images on QEMU: the drivers judged by a GIC and by PCI devices that nobody here wrote.
+//! The bare-metal images on QEMU: the drivers, judged by a GIC and PCI devices of another project.
 
 mod cost;
 mod image;

@@ -27,7 +27,7 @@ pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<
     quiet_if_closed(written).context("cannot write the output")
 }
 
-/// The end of some output, of which nobody need hear if its reader has gone.
+/// The end of some output. A reader that has gone is no error.
 pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -35,7 +35,7 @@ pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Tells the user something on standard error, if anybody listens there.
+/// Tells the user something on standard error. A closed standard error is no error.
 pub(crate) fn tell(what: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "doorbell: {what}");
 }

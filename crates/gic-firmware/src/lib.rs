@@ -28,7 +28,7 @@
 //! assert_eq!(controller.id.as_str(), "/intc@30000000/its@30020000");
 //! assert_eq!(route.device_id, DeviceId::new(0x100));
 //!
-//! // This board has a pre-ITS: the address says who rings.
+//! // This board has a pre-ITS: the address holds the DeviceID.
 //! assert_eq!(controller.doorbell(route.device_id), Some(0x5800_0400));
 //! assert_eq!(
 //!     controller.pre_its.as_ref().unwrap().origin.to_string(),

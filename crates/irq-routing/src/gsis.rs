@@ -1,4 +1,5 @@
-//! GSIs that are allocated.
+//! Allocation of GSIs. A GSI is given out once until it is released; the lowest free one comes
+//! first.
 
 use crate::RouteError;
 use alloc::vec;
@@ -7,7 +8,7 @@ use msi_types::Gsi;
 
 const BITS: u32 = u64::BITS;
 
-/// The GSIs from `first` on, below `limit`: the lowest free one is given first.
+/// Allocator of the GSIs from `first` on, below `limit`.
 #[derive(Debug)]
 pub(crate) struct Gsis {
     /// A bit for each GSI: taken, or not to be given at all.
@@ -31,7 +32,7 @@ impl Gsis {
         gsis
     }
 
-    /// The lowest that is free.
+    /// Allocates the lowest free GSI.
     pub(crate) fn allocate(&mut self) -> Result<Gsi, RouteError> {
         let words = self.taken.iter_mut().enumerate().skip(self.lowest);
         for (index, word) in words {
@@ -52,7 +53,7 @@ impl Gsis {
         }
     }
 
-    /// Takes all of these back, or none.
+    /// Releases all of these, or none.
     pub(crate) fn release_all(&mut self, gsis: &[Gsi]) -> Result<(), RouteError> {
         for (count, gsi) in gsis.iter().enumerate() {
             if !self.release(*gsi) {

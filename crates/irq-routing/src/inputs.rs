@@ -1,4 +1,4 @@
-//! The interrupt controller behind the routes: anything that takes lines and messages.
+//! The interrupt controller behind the routes: its lines, its ITSes and its doorbells.
 
 use crate::{RoutedMessage, Sender};
 use alloc::sync::Arc;
@@ -16,19 +16,20 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Wired inputs alone.
+    /// Creates inputs with lines alone.
     pub fn new(lines: Arc<dyn SetLine>) -> Self {
         Self { lines, its: Vec::new(), doorbells: Vec::new() }
     }
 
-    /// With one more ITS, which answers [`Delivery::NoDoorbell`] to messages that are not for its own address.
+    /// Adds an ITS, which answers [`Delivery::NoDoorbell`] to messages that are not for its own
+    /// address.
     #[must_use]
     pub fn with_its(mut self, its: Arc<dyn SignalMsi<DeviceId>>) -> Self {
         self.its.push(its);
         self
     }
 
-    /// With doorbells that take no DeviceID: GICv2m, message-based SPIs, direct LPIs.
+    /// Adds doorbells that take no DeviceID: GICv2m, message-based SPIs, direct LPIs.
     #[must_use]
     pub fn with_doorbells(mut self, doorbells: Arc<dyn SignalMsi<NoIdentity>>) -> Self {
         self.doorbells.push(doorbells);

@@ -89,7 +89,7 @@ impl IrqLine {
         }
     }
 
-    /// The number of an input. An SPI's has CPU 0.
+    /// Returns the number of an input. An SPI's has CPU 0.
     ///
     /// # Errors
     /// The CPU or the INTID does not fit; extended SPIs and PPIs have no number.

@@ -1,11 +1,11 @@
-//! Eventfds that ring GSIs: for devices in other threads and processes (vhost-user, VFIO), which know an eventfd and
-//! nothing else. What the kernel's `KVM_IRQFD` does, over a model in this process.
+//! Eventfds that signal GSIs, for devices in other threads and processes (vhost-user, VFIO). This
+//! is the kernel's `KVM_IRQFD`, over a model in this process.
 //!
-//! An [`Irqfds`] waits for any number of eventfds at once, in a thread of its own ([`spawn`](Irqfds::spawn)) or
-//! wherever the monitor calls [`dispatch`](Irqfds::dispatch): the object itself becomes readable when there is
-//! something to do, so that it fits into an event loop. A bind is an [`Irqfd`]; dropping it ends it, after which
-//! nothing of it is left. Routes are looked up at each signal: one that changes after the bind counts for the next
-//! signal.
+//! An [`Irqfds`] waits for any number of eventfds, in a thread of its own
+//! ([`spawn`](Irqfds::spawn)) or in the monitor's event loop ([`dispatch`](Irqfds::dispatch)). The
+//! object itself becomes readable when an eventfd is signalled. An [`Irqfd`] is one bound eventfd;
+//! dropping it ends the bind. Routes are looked up at each signal, so that a changed route counts
+//! for the next signal.
 //!
 //! | | signalled | end of interrupt | dropped |
 //! |---|---|---|---|
@@ -64,17 +64,17 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Eventfds that are served by one call of [`Irqfds::dispatch`] at most.
+/// Most eventfds that one call of [`Irqfds::dispatch`] serves.
 const AT_ONCE: usize = 64;
 
 /// Reason for which an eventfd cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IrqfdError {
-    /// Reading or signalling it could block everybody else's interrupts. The caller's mistake.
+    /// Reading or signalling the eventfd could block all other interrupts. The caller's mistake.
     #[error("the eventfd blocks its users: make it with EFD_NONBLOCK")]
     Blocking,
-    /// It rings a GSI already. The caller's mistake.
+    /// The eventfd is bound to a GSI already. The caller's mistake.
     #[error("the eventfd is bound already: an eventfd rings one GSI")]
     AlreadyBound,
     /// The operating system refused.
@@ -88,32 +88,32 @@ impl From<Errno> for IrqfdError {
     }
 }
 
-/// Eventfds and the GSIs that they ring.
+/// Bound eventfds and their GSIs.
 ///
-/// While an eventfd's signal is served, no lock is held that concerns another eventfd; a pin's
-/// level is driven under a lock of that pin. So a kick that blocks delays its own eventfd, the
-/// others of the same pin if it is a level, and what its thread has still to serve: with a second
-/// thread the others are served meanwhile. What the interrupt controller model calls, as to kick a
-/// vCPU, must not end the bind that it is called for.
+/// While a signal is served, no lock of another eventfd is held; a pin's level is driven under that
+/// pin's lock. A kick that blocks therefore delays its own eventfd, other levels of the same pin,
+/// and the signals that its thread has still to serve. A second thread serves the others meanwhile.
+/// Code that the interrupt controller model calls, such as a kick, must not end the bind that it is
+/// called for.
 pub struct Irqfds {
     epoll: OwnedFd,
     router: Arc<Router>,
-    /// Held to look a source up, to enter one and to remove one.
+    /// Held to look up, to add and to remove a source.
     bound: Mutex<Bound>,
     levels: Levels,
 }
 
 #[derive(Default)]
 struct Bound {
-    /// Never given twice: an event that was reported for what is bound no longer finds nothing.
+    /// Next token. Tokens are never reused, so that a late event of an ended bind finds no source.
     next: u64,
     sources: HashMap<u64, Arc<Source>>,
-    /// Of those sources.
+    /// Eventfds of those sources.
     eventfds: HashSet<EventfdId>,
 }
 
 impl Irqfds {
-    /// Nothing bound.
+    /// Creates an object without bound eventfds.
     ///
     /// # Errors
     /// The process has no file descriptor left.
@@ -122,13 +122,13 @@ impl Irqfds {
         Ok(Arc::new(Self { epoll, router, bound: Mutex::default(), levels: Levels::default() }))
     }
 
-    /// Each signal of `trigger` is an edge of the GSI, routed or not; several that were not served yet
-    /// are one. A signal from before counts. Other holders of the eventfd must neither read it nor make
-    /// it block.
+    /// Binds an eventfd to a GSI: each signal of `trigger` is an edge, routed or not. Signals that
+    /// are not served yet merge into one, and one from before the bind counts. Other holders of the
+    /// eventfd must neither read it nor make it block.
     ///
-    /// An eventfd rings one GSI, as with `KVM_IRQFD`, which answers `EBUSY` to a second one. The
-    /// eventfd counts, not its file descriptor. It is known by the `eventfd-id` that Linux shows in
-    /// `/proc` since 5.2; where that cannot be read, a second bind is not noticed.
+    /// An eventfd can be bound to one GSI, as with `KVM_IRQFD`, which answers `EBUSY` to a second
+    /// one. The eventfd counts, not its file descriptor. It is known by the `eventfd-id` that Linux
+    /// shows in `/proc` since 5.2; without it, a second bind is not noticed.
     ///
     /// # Errors
     /// An eventfd blocks, is bound already, or cannot be waited for.
@@ -136,9 +136,10 @@ impl Irqfds {
         self.enter(Source::edge(trigger.as_fd(), gsi)?)
     }
 
-    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, which the
-    /// [`observer`](Self::observer) has to hear, the pin is lowered and `resample` signalled: a device whose reason
-    /// persists signals again. Where the GSI leads to a message, it is [`bind`](Self::bind).
+    /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. The end of the
+    /// interrupt, reported to the [`observer`](Self::observer), lowers the pin and signals
+    /// `resample`; the device then signals again if its reason persists. A GSI that is routed to a
+    /// message is served as by [`bind`](Self::bind).
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
@@ -152,8 +153,8 @@ impl Irqfds {
         self.enter(Source::level(trigger.as_fd(), resample, gsi)?)
     }
 
-    /// Whom the interrupt controller model tells which lines the guest is done with, for
-    /// [`bind_level`](Self::bind_level). It keeps nothing alive.
+    /// Returns the observer of ended interrupts for [`bind_level`](Self::bind_level), to be given
+    /// to the interrupt controller model. It keeps nothing alive.
     pub fn observer(self: &Arc<Self>) -> Arc<dyn LineObserver> {
         Arc::new(Observer(Arc::downgrade(self)))
     }
@@ -171,13 +172,14 @@ impl Irqfds {
         Ok(Irqfd { irqfds: self.clone(), token })
     }
 
-    /// Waits until an eventfd is signalled, for so long at most (`None`: for ever), and serves those that are. Returns
-    /// how many it served: 0 also where a signal or another thread interfered. Any number of threads.
+    /// Waits for a signalled eventfd, at most for the timeout (`None`: for ever), and serves all
+    /// that are signalled. Returns the number served, which is 0 if a Unix signal or another thread
+    /// interfered. Any number of threads.
     ///
     /// # Errors
     /// The operating system's.
     pub fn dispatch(&self, timeout: Option<Duration>) -> io::Result<u32> {
-        // A time too long to be told is for ever.
+        // A timeout that is too long for the system call means for ever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; AT_ONCE];
         let ready = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
@@ -208,7 +210,7 @@ impl Irqfds {
 
     fn ring(&self, source: &Source, token: u64) {
         let Some(resample) = source.resample() else {
-            // As the kernel's: what is not routed, nobody hears.
+            // A signal without a route is lost, as in the kernel.
             let _ = self.router.signal(source.gsi());
             return;
         };
@@ -229,8 +231,8 @@ impl Irqfds {
         }
     }
 
-    /// A thread that serves until it is dropped. With several, an interrupt whose kick blocks
-    /// delays no other.
+    /// Starts a thread that serves until it is dropped. With several threads, an interrupt whose
+    /// kick blocks delays no other.
     ///
     /// # Errors
     /// The operating system refuses a thread or an eventfd.
@@ -272,7 +274,8 @@ impl Bound {
     }
 }
 
-/// Does not keep what it tells: the controller, which keeps it, is what the routes lead to.
+/// Observer of ended interrupts. Holds a weak reference: the controller keeps it, and the routes
+/// keep the controller.
 struct Observer(Weak<Irqfds>);
 
 impl LineObserver for Observer {
@@ -284,7 +287,7 @@ impl LineObserver for Observer {
 }
 
 impl AsFd for Irqfds {
-    /// Readable while [`dispatch`](Self::dispatch) has something to do.
+    /// The descriptor is readable while [`dispatch`](Self::dispatch) has work.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
@@ -296,8 +299,8 @@ impl fmt::Debug for Irqfds {
     }
 }
 
-/// A bound eventfd, until it is dropped: then a signal that is being served is served to its end, later ones stay in
-/// the eventfd, and a pin that it alone held high is lowered.
+/// A bound eventfd. Dropping it ends the bind: a signal that is being served is completed, later
+/// ones stay in the eventfd, and a pin that it alone held high is lowered.
 #[derive(Debug)]
 #[must_use = "dropping it ends the bind"]
 pub struct Irqfd {
@@ -308,7 +311,7 @@ pub struct Irqfd {
 impl Drop for Irqfd {
     fn drop(&mut self) {
         let Some(source) = self.irqfds.bound().remove(self.token) else { return };
-        // It fails only if it was no eventfd and is out already.
+        // The removal fails only for a file that is no eventfd, which is removed already.
         let _ = epoll::delete(&self.irqfds.epoll, source.trigger());
         if let Some(pin) = source.end() {
             self.irqfds.levels.release(&self.irqfds.router, pin, self.token);
@@ -329,7 +332,7 @@ pub struct IrqfdThread {
 impl Drop for IrqfdThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // Neither fails with an eventfd that was just made and entered.
+        // Neither call fails with an eventfd that was just created and added.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

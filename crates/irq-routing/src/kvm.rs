@@ -1,9 +1,11 @@
-//! Routes and eventfds in Linux's KVM, through `kvm-ioctls`: for machines whose interrupt controller is the kernel's.
+//! Routes and eventfds in Linux's KVM, through `kvm-ioctls`, for machines with the kernel's
+//! interrupt controller.
 //!
-//! The kernel takes its whole table at once (`KVM_SET_GSI_ROUTING`), at a price that grows with it. So this router
-//! keeps the table, and one [`commit`](Routing::commit) of any number of changes is one system call; if nothing
-//! changes, it is none. Signals look routes up under that table's lock; eventfds do not. As for
-//! [`Router`](crate::Router), each GSI is the pin of its number until the first table is set.
+//! The kernel takes its whole table at once (`KVM_SET_GSI_ROUTING`), at a price that grows with the
+//! table. This router therefore keeps the table: one [`commit`](Routing::commit) is one system
+//! call, and none if nothing changes. Signals look routes up under the table's lock; eventfds do
+//! not. As for [`Router`](crate::Router), each GSI is the pin of its number until the first table
+//! is set.
 //!
 //! On Arm, inputs without a GSI are driven by [`VmFd::set_irq_line`], with a number of [`IrqLine`](crate::IrqLine).
 //!
@@ -42,7 +44,7 @@ const PINS: u32 = kvm_bindings::KVM_IOAPIC_NUM_PINS;
 
 type Table = BTreeMap<Gsi, Route>;
 
-/// GSIs of a virtual machine of KVM's, and where they lead.
+/// The GSIs of a virtual machine of KVM's, and their routes.
 pub struct KvmRouter {
     vm: Arc<VmFd>,
     limit: u32,
@@ -60,9 +62,10 @@ struct KernelRoutes {
 }
 
 impl KvmRouter {
-    /// For a machine whose interrupt controller is initialized, and whose table nobody else sets: the kernel sets one
-    /// itself when it initializes the controller, in place of any that is there. GSIs below `first_allocated` are the
-    /// monitor's own to number. The limit is the kernel's (`KVM_CAP_IRQ_ROUTING`), at most 4096.
+    /// Creates a router for a machine whose interrupt controller is initialized. The kernel sets a
+    /// table of its own at that initialization; nothing else may set one afterwards. GSIs below
+    /// `first_allocated` are the monitor's own to number. The limit is the kernel's
+    /// (`KVM_CAP_IRQ_ROUTING`), at most 4096.
     ///
     /// # Errors
     /// [`io::ErrorKind::Unsupported`]: this kernel routes no GSIs.
@@ -75,7 +78,7 @@ impl KvmRouter {
         Ok(Self { vm, limit, state: Mutex::new(state), pulses: Mutex::default() })
     }
 
-    /// All GSIs lie below this.
+    /// Returns the limit; all GSIs lie below it.
     pub fn limit(&self) -> u32 {
         self.limit
     }
@@ -88,7 +91,7 @@ impl KvmRouter {
         }
     }
 
-    /// Replaces the whole table: what is not in `routes` leads nowhere.
+    /// Replaces the whole table: a GSI that is not in `routes` has no route.
     ///
     /// # Errors
     /// A GSI does not exist, or has two routes; or the kernel refuses. Nothing has changed then.
@@ -129,8 +132,8 @@ impl KvmRouter {
         }
     }
 
-    /// Each signal of `trigger` is an edge of the GSI, routed or not, until the bind is dropped. Routes that change
-    /// count for the next signal.
+    /// Binds an eventfd to a GSI: each signal of `trigger` is an edge, routed or not, until the
+    /// bind is dropped. A changed route counts for the next signal.
     ///
     /// # Errors
     /// The kernel's: the eventfd is bound already, or the machine has no interrupt controller yet.
@@ -138,8 +141,9 @@ impl KvmRouter {
         self.enter(trigger, gsi, |vm| vm.register_irqfd(trigger, gsi.get()))
     }
 
-    /// A signal of `trigger` raises the GSI's pin. When the guest is done with the interrupt, the pin is lowered and
-    /// `resample` signalled: a device whose reason persists signals again.
+    /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. The end of the
+    /// interrupt lowers the pin and signals `resample`; the device then signals again if its reason
+    /// persists.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).

@@ -29,7 +29,7 @@ mod imp {
     }
 
     impl WaitQueue {
-        /// Waits until `done`, which holds for good from some change on.
+        /// Waits until `done` holds. It must hold for good from some change on.
         pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
             let mut waiting = self.waiting.lock();
             while !done() {
@@ -37,7 +37,7 @@ mod imp {
             }
         }
 
-        /// A change was made: waiters look again.
+        /// Wakes the waiters after a change.
         pub(crate) fn wake(&self) {
             drop(self.waiting.lock());
             self.made.notify_all();
@@ -60,7 +60,7 @@ mod imp {
     pub(crate) struct WaitQueue(());
 
     impl WaitQueue {
-        /// Waits until `done`, which holds for good from some change on.
+        /// Waits until `done` holds. It must hold for good from some change on.
         #[expect(clippy::unused_self, reason = "as with an operating system")]
         pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
             while !done() {
@@ -68,7 +68,7 @@ mod imp {
             }
         }
 
-        /// A change was made: waiters look again.
+        /// Wakes the waiters after a change.
         #[expect(clippy::unused_self, reason = "as with an operating system")]
         pub(crate) fn wake(&self) {}
     }

@@ -1,17 +1,19 @@
 //! A PCI function's MSI-X table and pending bits, as a monitor shows them to a guest.
 //!
-//! The guest writes messages, masks and unmasks; the device sends by vector number ([`MsixTable::signal`]), from any
-//! thread. In between, each vector that may send has a GSI, routed to its message:
+//! The guest writes messages, masks and unmasks; the device sends by vector number
+//! ([`MsixTable::signal`]), from any thread. Each vector that may send has a GSI, routed to its
+//! message:
 //!
-//! - a GSI is allocated when its vector is unmasked for the first time, so that a device with thousands of vectors
-//!   takes as many GSIs as its driver uses. They are given back when the guest disables MSI-X, and those of masked
-//!   vectors also when no other is left;
-//! - what one access of the guest unmasks is one change of routes, and a message that is the same as before is none;
-//! - a message that comes while its vector is masked is pending, and sent when it is unmasked, unless the device takes
-//!   it back before ([`MsixTable::withdraw`]).
+//! - A GSI is allocated when its vector is unmasked for the first time, so that a device with
+//!   thousands of vectors takes as many GSIs as its driver uses. The table releases its GSIs when the
+//!   guest disables MSI-X, and those of masked vectors also when no other GSI is left.
+//! - One access of the guest commits its changes of routes at once; an unchanged message is no change.
+//! - A message of a masked vector becomes pending. It is sent on unmask, unless the device withdraws
+//!   it before ([`MsixTable::withdraw`]).
 //!
-//! When a write that masks returns, what was being sent is sent: nothing comes afterwards. Writing the message of a
-//! vector that is not masked, which the specification leaves undefined, takes effect with the write.
+//! When a write that masks returns, no message of that vector is being sent, nor will be. Writing the
+//! message of an unmasked vector, which the specification leaves undefined, takes effect with the
+//! write.
 //!
 //! # Saving and restoring
 //! A table is saved as the guest reads it: every entry ([`MsixTable::read`]), the pending bits
@@ -111,7 +113,7 @@ use msi_types::pci::msix::Control;
 use msi_types::{Delivery, Gsi};
 use vector::{Entered, MsixVector};
 
-/// Not a table's size. The monitor's mistake.
+/// A number that is no table's size. The monitor's mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an MSI-X table has 1 to 2048 vectors, not {0}")]
 pub struct BadTableSize(pub u16);
@@ -144,12 +146,12 @@ pub struct MsixTable {
     routing: Arc<dyn Routing>,
     observer: Option<Arc<dyn VectorObserver>>,
     guest: Mutex<Guest>,
-    /// A vector that is being closed has no senders any more.
+    /// Wakes the thread that closes a vector, when the last sender has left.
     idle: lock::WaitQueue,
 }
 
 impl MsixTable {
-    /// As after reset: disabled, every vector masked.
+    /// Creates a table as after reset: disabled, every vector masked.
     ///
     /// # Errors
     /// [`BadTableSize`].
@@ -169,8 +171,9 @@ impl MsixTable {
         self
     }
 
-    /// The device sends a vector's message. Any thread; takes no lock and allocates nothing, except what
-    /// [`Routing::signal`] does: a [`Router`](crate::Router)'s takes none either, the kernel's takes its table's.
+    /// Sends a vector's message for the device. Any thread; takes no lock and allocates nothing
+    /// beyond [`Routing::signal`]: a [`Router`](crate::Router) takes none either, the kernel takes
+    /// its table's.
     pub fn signal(&self, vector: u16) -> Signalled {
         let Some(word) = self.vectors.get(usize::from(vector)) else { return Signalled::NoSuchVector };
         match word.enter() {
@@ -183,21 +186,22 @@ impl MsixTable {
         }
     }
 
-    /// The device takes back a vector's message that is pending, as the reason for it is gone. What was sent stays
-    /// sent. Any thread; takes no lock.
+    /// Withdraws a vector's pending message for the device, whose reason is gone. A message that
+    /// was sent stays sent. Any thread; takes no lock.
     pub fn withdraw(&self, vector: u16) {
         if let Some(word) = self.vectors.get(usize::from(vector)) {
             word.forget();
         }
     }
 
-    /// The guest reads the table: 4 or 8 bytes, aligned. Anything else reads as ones.
+    /// Reads the table for the guest: 4 or 8 bytes, aligned. Anything else reads as ones.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) {
         let guest = self.guest.lock();
         read_words(offset, bytes, |index| guest.entries.get(index / WORDS)?.read(index % WORDS));
     }
 
-    /// The guest reads the pending bits: 4 or 8 bytes, aligned. Anything else reads as ones. (Writes have no effect.)
+    /// Reads the pending bits for the guest: 4 or 8 bytes, aligned. Anything else reads as ones.
+    /// (Writes have no effect.)
     pub fn read_pending(&self, offset: u64, bytes: &mut [u8]) {
         let words = self.vectors.len().div_ceil(64) * 2;
         read_words(offset, bytes, |index| {
@@ -207,19 +211,19 @@ impl MsixTable {
         });
     }
 
-    /// Message Control, as the guest reads it.
+    /// Returns Message Control, as the guest reads it.
     pub fn control(&self) -> Control {
         self.guest.lock().control
     }
 
-    /// The GSI by which a vector sends; `None` while it does not.
+    /// Returns the GSI by which a vector sends; `None` while it does not.
     pub fn gsi(&self, vector: u16) -> Option<Gsi> {
         let guest = self.guest.lock();
         guest.entries.get(usize::from(vector)).filter(|entry| entry.open)?.gsi
     }
 
-    /// The guest writes the table: 4 or 8 bytes, aligned; anything else is ignored. Waits for threads that are in the
-    /// midst of sending by a vector that it masks.
+    /// Writes the table for the guest: 4 or 8 bytes, aligned; anything else is ignored. Waits for
+    /// threads that are sending by a vector that the write masks.
     ///
     /// # Errors
     /// A vector is not masked any more, but could not be given a GSI or a route: the monitor's limits, which are no
@@ -235,7 +239,8 @@ impl MsixTable {
         self.settle(&mut guest, vector..vector + 1)
     }
 
-    /// The guest writes Message Control: the enable bit and the function mask. Waits as [`write`](Self::write).
+    /// Writes Message Control for the guest: the enable bit and the function mask. Waits as
+    /// [`write`](Self::write) does.
     ///
     /// # Errors
     /// As [`write`](Self::write), for any of the vectors.
@@ -255,7 +260,7 @@ impl MsixTable {
         self.settle_all(&mut guest)
     }
 
-    /// The function is reset: disabled, all vectors masked, no message stored or pending.
+    /// Resets the function: disabled, all vectors masked, no message stored or pending.
     ///
     /// # Errors
     /// The routing refuses to take its GSIs back.
@@ -271,7 +276,8 @@ impl MsixTable {
         self.settle(guest, 0..guest.entries.len())
     }
 
-    /// Brings these vectors in line with what the guest wrote: closes, routes as one change, opens.
+    /// Brings these vectors in line with the guest's writes: closes vectors, commits routes as one
+    /// change, opens vectors.
     fn settle(&self, guest: &mut Guest, vectors: Range<usize>) -> Result<(), RouteError> {
         let (control, sender) = (guest.control, guest.sender);
         self.close_unless(guest, vectors.clone(), |entry| entry.is_let_by(control));
@@ -298,7 +304,7 @@ impl MsixTable {
         }
     }
 
-    /// The changes that it takes, and why a vector cannot have a GSI.
+    /// Returns the changes to commit, and the reason if a vector cannot have a GSI.
     fn plan(&self, guest: &mut Guest, range: Range<usize>) -> (Vec<Change>, Option<RouteError>) {
         let mut changes = Vec::new();
         let mut refused = None;
@@ -317,7 +323,8 @@ impl MsixTable {
         (changes, refused)
     }
 
-    /// A GSI for a vector; one of those that the table's masked vectors had, if there is no other.
+    /// Allocates a GSI for a vector. If there is none, releases those of the table's masked vectors
+    /// first.
     fn give(&self, guest: &mut Guest, at: usize) -> Result<Gsi, RouteError> {
         let gsi = match self.routing.allocate() {
             Err(RouteError::GsisExhausted { .. }) => {
@@ -330,7 +337,7 @@ impl MsixTable {
         Ok(gsi)
     }
 
-    /// Gives back the GSIs of vectors that do not send, and do not want to.
+    /// Releases the GSIs of vectors that do not send, and do not want to.
     fn release(&self, guest: &mut Guest) -> Result<(), RouteError> {
         let idle = guest.idle_gsis();
         if !idle.is_empty() {
@@ -340,7 +347,7 @@ impl MsixTable {
         Ok(())
     }
 
-    /// Those whose routes are there.
+    /// Opens the vectors that may send and whose routes are set.
     fn open_routed(&self, guest: &mut Guest, range: Range<usize>) {
         let (control, sender) = (guest.control, guest.sender);
         for (at, vector, entry) in self.each(&mut guest.entries, range) {
@@ -375,7 +382,7 @@ impl MsixTable {
 
 impl Drop for MsixTable {
     fn drop(&mut self) {
-        // Nobody is left to hear that the routing refused.
+        // The routing's refusal has no one to be reported to.
         let _ = self.reset();
     }
 }

@@ -2,11 +2,11 @@
 
 use msi_types::{DeviceId, Line, MsiMessage};
 
-/// SPIs begin here: what an INTID is above its pin.
+/// INTID of the first SPI, that of pin 0.
 const FIRST_SPI: u32 = 32;
 
-/// An input pin of the interrupt controller: the SPI with INTID pin + 32. Nothing else has a pin: LPIs are reached by
-/// messages alone, PPIs by [`irq_line`](crate::Router::irq_line).
+/// An input pin of the interrupt controller: the SPI with INTID pin + 32. Nothing else has a pin:
+/// LPIs are reached by messages alone, PPIs by [`irq_line`](crate::Router::irq_line).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Pin(u16);
 
@@ -19,7 +19,7 @@ impl Pin {
     /// Number of pins: one for each SPI, 32 to 1019.
     pub const COUNT: u32 = 988;
 
-    /// The pin with this number.
+    /// Returns the pin with this number.
     ///
     /// # Errors
     /// [`NotAPin`] from [`COUNT`](Self::COUNT) on.
@@ -27,7 +27,7 @@ impl Pin {
         if number < Self::COUNT { Ok(Self::truncate(number)) } else { Err(NotAPin(number)) }
     }
 
-    /// The pin of an SPI, by INTID.
+    /// Returns the pin of an SPI, by INTID.
     ///
     /// # Errors
     /// [`NotAPin`] if it is not an SPI from 32 to 1019.
@@ -38,12 +38,12 @@ impl Pin {
         }
     }
 
-    /// Its number.
+    /// Returns its number.
     pub const fn get(self) -> u32 {
         self.0 as u32
     }
 
-    /// The SPI behind it.
+    /// Returns the SPI behind it.
     pub const fn line(self) -> Line {
         Line::Spi(self.get() + FIRST_SPI)
     }
@@ -57,14 +57,14 @@ impl Pin {
 /// (`KVM_MSI_VALID_DEVID`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sender {
-    /// Nobody in particular: for doorbells that do not ask (GICv2m, message-based SPIs, `GICR_SETLPIR`).
+    /// No device: for doorbells that take no DeviceID (GICv2m, message-based SPIs, `GICR_SETLPIR`).
     Anonymous,
     /// A device: an ITS translates by its DeviceID, and takes no message without one.
     Device(DeviceId),
 }
 
-/// A message and who sends it: at an ITS, the pair DeviceID and EventID (the data), which alone identifies an
-/// interrupt.
+/// A message and its sender: at an ITS, the pair DeviceID and EventID (the data), which alone
+/// identifies an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RoutedMessage {
     /// Sender of the message.
@@ -83,18 +83,18 @@ pub enum Route {
 }
 
 impl Route {
-    /// A message to an ITS.
+    /// Creates a route to an ITS.
     pub const fn to_its(device: DeviceId, message: MsiMessage) -> Self {
         Self::Message(RoutedMessage { sender: Sender::Device(device), message })
     }
 
-    /// A message to a doorbell that does not ask who rings.
+    /// Creates a route to a doorbell that takes no DeviceID.
     pub const fn to_doorbell(message: MsiMessage) -> Self {
         Self::Message(RoutedMessage { sender: Sender::Anonymous, message })
     }
 }
 
-/// A route, or none, as three words: what atomics hold.
+/// A route, or none, as three words for atomics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
     /// 0 to 3.

@@ -1,4 +1,5 @@
-//! Routes of an interrupt controller model in this process.
+//! Routes of an interrupt controller model in this process. Look-ups take no lock; a change of a
+//! route is seen whole or not at all.
 
 use crate::gsis::Gsis;
 use crate::lock::Mutex;
@@ -20,13 +21,13 @@ pub struct GsiSpace {
 }
 
 impl Default for GsiSpace {
-    /// As many as KVM has; those with the number of a pin are not given out.
+    /// Returns as many as KVM has; the numbers of pins are not allocated from.
     fn default() -> Self {
         Self { limit: 4096, first_allocated: Pin::COUNT }
     }
 }
 
-/// More GSIs than can be.
+/// A limit above [`GsiSpace::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} GSIs are more than the {max} that there can be", max = GsiSpace::MAX)]
 pub struct TooManyGsis(pub u32);
@@ -36,20 +37,20 @@ impl GsiSpace {
     pub const MAX: u32 = 1 << 20;
 }
 
-/// GSIs and where they lead, over a model of an interrupt controller.
+/// GSIs and their routes, over a model of an interrupt controller.
 ///
-/// Finding the route of a signal ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes no lock and
-/// allocates nothing; changes cost the same in tables of every size. Before the first table is set, each GSI is the pin
-/// of its number.
+/// A signal's look-up ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes no lock
+/// and allocates nothing; a change costs the same in tables of every size. Before the first table
+/// is set, each GSI is the pin of its number.
 pub struct Router {
     table: Table,
-    /// Held while routes change, too.
+    /// Held during changes of routes, too.
     gsis: Mutex<Gsis>,
     inputs: Inputs,
 }
 
 impl Router {
-    /// Nothing routed, nothing given out.
+    /// Creates a router without routes or allocated GSIs.
     ///
     /// # Errors
     /// The space is larger than [`GsiSpace::MAX`].
@@ -61,8 +62,9 @@ impl Router {
         Ok(Self { table: Table::new(space.limit), gsis, inputs })
     }
 
-    /// Replaces the whole table, as `KVM_SET_GSI_ROUTING` does: what is not in `routes` leads nowhere. All of it is
-    /// judged before anything changes; each GSI then changes by itself, and only where it differs.
+    /// Replaces the whole table, as `KVM_SET_GSI_ROUTING` does: a GSI that is not in `routes` has
+    /// no route. All of it is checked before anything changes. Each GSI then changes by itself, and
+    /// only if its route differs.
     ///
     /// # Errors
     /// A GSI does not exist, or has two routes.
@@ -95,13 +97,13 @@ impl Router {
         self.table.route(gsi)
     }
 
-    /// All routes that a table has, by GSI; none while each GSI is the pin of its number. Routes that change meanwhile
-    /// are the old or the new ones.
+    /// Returns all routes of the table, by GSI; none while each GSI is the pin of its number. A
+    /// route that changes meanwhile is the old or the new one.
     pub fn routes(&self) -> Vec<(Gsi, Route)> {
         self.table.routed().collect()
     }
 
-    /// Drives the level of a GSI's pin. A message is sent when the level becomes high.
+    /// Drives the level of a GSI's pin. A GSI with a message sends it when the level becomes high.
     ///
     /// # Errors
     /// The GSI has no route, or leads to a message, which cannot be taken back by a low level.

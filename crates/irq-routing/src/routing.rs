@@ -6,9 +6,9 @@ use msi_types::{Delivery, Gsi};
 /// A change of one GSI's route.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Change {
-    /// It leads there from now on.
+    /// The GSI has this route from now on.
     Set(Gsi, Route),
-    /// It leads nowhere.
+    /// The GSI has no route from now on.
     Clear(Gsi),
 }
 
@@ -20,7 +20,7 @@ impl Change {
         }
     }
 
-    /// The route after it.
+    /// Returns the route after the change.
     pub const fn route(self) -> Option<Route> {
         match self {
             Self::Set(_, route) => Some(route),
@@ -29,33 +29,33 @@ impl Change {
     }
 }
 
-/// Keeps routes: [`Router`](crate::Router) for a model in this process, `kvm::KvmRouter` for the kernel's. Object
-/// safe; locks inside.
+/// A keeper of routes: [`Router`](crate::Router) for a model in this process, `kvm::KvmRouter` for
+/// the kernel's. Object safe; implementations lock inside.
 pub trait Routing: Send + Sync {
-    /// Gives out a GSI that nobody uses: the lowest. It has no route yet.
+    /// Allocates the lowest free GSI. It has no route yet.
     ///
     /// # Errors
     /// [`RouteError::GsisExhausted`], with the limit.
     fn allocate(&self) -> Result<Gsi, RouteError>;
 
-    /// Takes GSIs back, and their routes with them, as one change.
+    /// Releases GSIs and clears their routes, as one change.
     ///
     /// # Errors
     /// [`RouteError::NotAllocated`] for one that is not given out, or named twice: no other has been released either.
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError>;
 
-    /// Makes all the changes, in their order, or none. Changes that change nothing are skipped. A signal that comes
-    /// meanwhile takes the old route or the new one, whole, or what another change of the same GSI is between them; one
-    /// that comes afterwards takes the new one. A GSI that is given a route counts as allocated. The first change sets
-    /// a table: from then on no GSI is a pin because of its number.
+    /// Makes all the changes, in their order, or none. Redundant changes are skipped. A concurrent
+    /// signal takes the old route, the new one, or one of the same GSI between them, each whole; a
+    /// later signal takes the new one. A GSI that is given a route counts as allocated. The first
+    /// commit sets a table: from then on, no GSI is the pin of its number.
     ///
     /// # Errors
     /// One of the GSIs does not exist; or the host refuses.
     fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError>;
 
-    /// Fires a GSI as an edge: sends its message, or pulses its pin. Of several senders of one
-    /// GSI none swallows the edge of another. A pin that the guest made level-sensitive hears
-    /// nothing of an edge ([`SetLine::pulse`](msi_types::SetLine::pulse)).
+    /// Signals a GSI as an edge: sends its message, or pulses its pin. Senders of one GSI do not
+    /// swallow each other's edges. A pin that the guest made level-sensitive ignores an edge
+    /// ([`SetLine::pulse`](msi_types::SetLine::pulse)).
     ///
     /// # Errors
     /// [`SignalError::Unrouted`].

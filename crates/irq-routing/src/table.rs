@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use msi_types::Gsi;
 use once_cell::race::OnceBox;
 
-/// Latches that are allocated together.
+/// Number of latches that are allocated together.
 const CHUNK: usize = 64;
 
 type Chunk = [RouteLatch; CHUNK];
@@ -24,7 +24,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// For the GSIs below `gsis`, mapped to the pins of their numbers.
+    /// Creates a table for the GSIs below `gsis`, mapped to the pins of their numbers.
     pub(crate) fn new(gsis: u32) -> Self {
         let chunks: Vec<_> = (0..(gsis as usize).div_ceil(CHUNK)).map(|_| OnceBox::new()).collect();
         Self { chunks: chunks.into(), gsis, identity: AtomicBool::new(true) }
@@ -40,8 +40,8 @@ impl Table {
         changes
     }
 
-    /// Sets routes, each by itself; those that are there already are left alone, and so are GSIs that the table does
-    /// not have. One writer at a time.
+    /// Sets routes, each by itself. Redundant routes, and GSIs that the table does not have, are
+    /// skipped. Callers must allow one writer at a time.
     pub(crate) fn set(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> Changes {
         let mut changes = Changes::default();
         for (gsi, route) in routes {
@@ -87,7 +87,7 @@ impl Table {
         self.chunks.get(gsi.index() / CHUNK)?.get()?.get(gsi.index() % CHUNK)?.load()
     }
 
-    /// The GSIs that have a route by a table.
+    /// Returns the GSIs that have a route by a table.
     pub(crate) fn routed(&self) -> impl Iterator<Item = (Gsi, Route)> + '_ {
         let chunks = self.chunks.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
         let latches = chunks.flat_map(|(at, chunk)| (at * CHUNK..).zip(chunk));
@@ -98,8 +98,8 @@ impl Table {
 /// Numbers of routes that a commit changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
-    /// Routes that are others now.
+    /// Number of routes that changed.
     pub made: u32,
-    /// Changes that asked for what was there already: they cost nothing more.
+    /// Number of redundant changes, which cost nothing more.
     pub redundant: u32,
 }

@@ -1,4 +1,5 @@
-//! The device side's seams: what a device model gives to an interrupt controller model, and what comes back.
+//! The interfaces between device models, interrupt controller models and the monitor: messages and
+//! lines one way, results and notifications the other.
 
 use crate::{Cpu, MsiMessage};
 

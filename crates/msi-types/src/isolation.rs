@@ -1,4 +1,5 @@
-//! Isolation of a device: can it ring an interrupt, or reach memory, that is not its own?
+//! Isolation of a device from interrupts and memory that are not its own. A proof exists only for a
+//! device whose parent answered for it.
 
 use crate::{MsiParent, RequesterId};
 use core::fmt;

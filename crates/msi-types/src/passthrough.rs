@@ -1,4 +1,5 @@
-//! Devices whose interrupts are given to somebody who is not trusted: a guest, or a driver in user space.
+//! Passthrough: a device's interrupts, given to a guest or a driver in user space. It takes a proof of
+//! isolation for interrupts, and one for memory.
 
 use crate::{
     Attachment, BlockRequest, DmaIsolated, InterruptIsolated, MsiError, MsiMessage, MsiParent,

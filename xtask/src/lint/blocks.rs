@@ -1,4 +1,4 @@
-//! Blocks of one package that share no code but what is stated: which words their files do not have.
+//! Blocks of one package that must not know each other: words that their files must not have.
 
 use std::fs;
 use std::path::Path;

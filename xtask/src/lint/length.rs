@@ -1,4 +1,4 @@
-//! One concern, one file.
+//! Files that are too long for one concern.
 
 use std::fs;
 use std::path::Path;

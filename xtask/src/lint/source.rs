@@ -1,4 +1,4 @@
-//! Rust text without what is not code.
+//! The code of a Rust text, without comments, strings and characters.
 
 /// `text` with the content of comments, strings and character literals blanked; lines stay where they are.
 ///

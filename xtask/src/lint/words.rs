@@ -1,4 +1,4 @@
-//! Words of the project's past that the glossary replaces, in names, comments and documents.
+//! Words that the glossary replaces, in names, comments and documents.
 
 use std::fs;
 use std::path::Path;

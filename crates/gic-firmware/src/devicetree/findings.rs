@@ -1,4 +1,4 @@
-//! Collecting findings without letting hostile input make a heap of them.
+//! The collection of findings. Hostile input cannot make it grow without bound.
 
 use crate::finding::{Finding, Rule};
 use crate::origin::Origin;

@@ -28,7 +28,7 @@ const MASK: &str = "msi-map-mask";
 const PARENT: &str = "msi-parent";
 const IOMMU_MAP: &str = "iommu-map";
 
-/// Everybody in the tree who signals by message, or may.
+/// The nodes of the tree that signal by message, or may.
 #[derive(Default)]
 pub(super) struct Requesters {
     pub(super) hosts: Vec<PciHost>,

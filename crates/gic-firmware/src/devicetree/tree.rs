@@ -1,4 +1,4 @@
-//! The tree as an arena: parents, phandles and paths at hand, which a flat blob does not offer.
+//! The tree as an arena, with the parents, phandles and paths that a flat blob does not have.
 
 use crate::origin::{Fact, NodeId, Origin};
 use crate::status::Status;

@@ -1,5 +1,5 @@
-//! Pins that eventfds hold high. A pin is driven under its own lock, so that its level is what the
-//! last change of its holders says.
+//! Pins that eventfds assert. A pin is driven under its own lock, so that its level follows the last
+//! change of its assertions.
 
 use crate::{Pin, Router};
 use alloc::sync::Arc;
@@ -9,60 +9,61 @@ use rustix::fd::OwnedFd;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Pins and the sources that hold them high. Pins that were ever held keep their entry.
+/// Pins and the sources that assert them. A pin that was ever asserted keeps its entry.
 #[derive(Default)]
-pub(super) struct Levels(Mutex<HashMap<Pin, Arc<Mutex<Holders>>>>);
+pub(super) struct Levels(Mutex<HashMap<Pin, Arc<Mutex<Assertions>>>>);
 
-type Holders = Vec<Holder>;
+type Assertions = Vec<Assertion>;
 
-struct Holder {
+/// A source that asserts a pin.
+struct Assertion {
     token: u64,
     resample: Arc<OwnedFd>,
 }
 
 impl Levels {
-    /// A source holds the pin high.
+    /// Raises a pin for a source.
     pub(super) fn raise(&self, router: &Router, pin: Pin, token: u64, resample: &Arc<OwnedFd>) {
-        let holders = lock(&self.0).entry(pin).or_default().clone();
-        let mut holders = lock(&holders);
-        if holders.iter().all(|holder| holder.token != token) {
-            holders.push(Holder { token, resample: resample.clone() });
+        let assertions = lock(&self.0).entry(pin).or_default().clone();
+        let mut assertions = lock(&assertions);
+        if assertions.iter().all(|assertion| assertion.token != token) {
+            assertions.push(Assertion { token, resample: resample.clone() });
         }
         router.drive(pin, Level::High);
     }
 
-    /// A source that may hold the pin high does so no more.
+    /// Ends a source's assertion of a pin, if there is one. The last one lowers the pin.
     pub(super) fn release(&self, router: &Router, pin: Pin, token: u64) {
-        let Some(holders) = self.of(pin) else { return };
-        let mut holders = lock(&holders);
-        let before = holders.len();
-        holders.retain(|holder| holder.token != token);
-        if before > 0 && holders.is_empty() {
+        let Some(assertions) = self.of(pin) else { return };
+        let mut assertions = lock(&assertions);
+        let before = assertions.len();
+        assertions.retain(|assertion| assertion.token != token);
+        if before > 0 && assertions.is_empty() {
             router.drive(pin, Level::Low);
         }
     }
 
-    /// The guest is done with a line: it is lowered, and its holders are asked to signal again.
+    /// Lowers the line of an ended interrupt, and signals the resample eventfds of its sources.
     pub(super) fn resample(&self, router: &Router, line: Line) {
         let pin = match line {
             Line::Spi(intid) => Pin::of_spi(intid).ok(),
             Line::Ppi { .. } => None,
         };
-        let Some((pin, holders)) = pin.and_then(|pin| Some((pin, self.of(pin)?))) else { return };
+        let Some((pin, assertions)) = pin.and_then(|pin| Some((pin, self.of(pin)?))) else { return };
         let asked = {
-            let mut holders = lock(&holders);
-            if !holders.is_empty() {
+            let mut assertions = lock(&assertions);
+            if !assertions.is_empty() {
                 router.drive(pin, Level::Low);
             }
-            core::mem::take(&mut *holders)
+            core::mem::take(&mut *assertions)
         };
-        for holder in asked {
-            // It fails only if 2^64 signals were not read, which wakes the device as well.
-            let _ = rustix::io::write(&holder.resample, &1u64.to_ne_bytes());
+        for assertion in asked {
+            // The write fails only at 2^64 unread signals, which wake the device as well.
+            let _ = rustix::io::write(&assertion.resample, &1u64.to_ne_bytes());
         }
     }
 
-    fn of(&self, pin: Pin) -> Option<Arc<Mutex<Holders>>> {
+    fn of(&self, pin: Pin) -> Option<Arc<Mutex<Assertions>>> {
         lock(&self.0).get(&pin).cloned()
     }
 }

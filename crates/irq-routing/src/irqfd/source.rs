@@ -17,7 +17,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 pub(super) struct EventfdId(u64);
 
 impl EventfdId {
-    /// The `eventfd-id` of Linux, Documentation/filesystems/proc.rst, "/proc/<pid>/fdinfo".
+    /// Reads Linux's `eventfd-id` (Documentation/filesystems/proc.rst, "/proc/<pid>/fdinfo").
     fn of(eventfd: &OwnedFd) -> Option<Self> {
         let path = format!("/proc/thread-self/fdinfo/{}", eventfd.as_raw_fd());
         let information = fs::read_to_string(path).ok()?;
@@ -31,7 +31,7 @@ pub(super) struct Source {
     trigger: OwnedFd,
     id: Option<EventfdId>,
     gsi: Gsi,
-    /// Of a level: what is signalled when the guest is done.
+    /// Eventfd that is signalled at the end of the interrupt, if the source is a level.
     resample: Option<Arc<OwnedFd>>,
     state: Mutex<ServeState>,
     served: Condvar,
@@ -53,7 +53,7 @@ enum Phase {
     Idle,
     /// A thread serves a signal.
     Serving,
-    /// A further signal was taken meanwhile, which is that thread's to serve.
+    /// A further signal was taken meanwhile; the same thread serves it.
     Again,
 }
 
@@ -61,11 +61,11 @@ enum Phase {
 pub(super) enum Taken<'a> {
     /// No signal, or the bind has ended.
     Nothing,
-    /// It is no eventfd, but what has come to its end or cannot be read, and would be ready for ever.
+    /// The file is no eventfd, and is at its end or unreadable: it would be ready for ever.
     NoEventfd,
-    /// A signal that another thread serves.
+    /// A signal that the serving thread takes over.
     HandedOver,
-    /// A signal that is the caller's to serve.
+    /// A signal that the caller must serve.
     Signal(Turn<'a>),
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Source {
-    /// Each signal is an edge.
+    /// Creates a source of edges.
     pub(super) fn edge(trigger: BorrowedFd<'_>, gsi: Gsi) -> Result<Self, IrqfdError> {
         let trigger = unblocking(trigger)?;
         let id = EventfdId::of(&trigger);
@@ -84,7 +84,7 @@ impl Source {
         Ok(Self { trigger, id, gsi, resample: None, state, served })
     }
 
-    /// A signal is a level.
+    /// Creates a source of levels.
     pub(super) fn level(trigger: BorrowedFd<'_>, resample: OwnedFd, gsi: Gsi) -> Result<Self, IrqfdError> {
         Ok(Self { resample: Some(Arc::new(resample)), ..Self::edge(trigger, gsi)? })
     }
@@ -105,7 +105,7 @@ impl Source {
         self.resample.as_ref()
     }
 
-    /// Takes what was signalled. Any thread.
+    /// Reads the eventfd. Any thread.
     pub(super) fn take_signal(&self) -> Taken<'_> {
         let mut state = self.state();
         if state.ended {
@@ -125,12 +125,12 @@ impl Source {
         }
     }
 
-    /// The pin that the signal being served raises. Returns the one before.
+    /// Sets the pin that the signal being served raises. Returns the previous one.
     pub(super) fn set_raised(&self, pin: Option<Pin>) -> Option<Pin> {
         core::mem::replace(&mut self.state().raised, pin)
     }
 
-    /// Ends the bind: waits until what was taken is served. Returns the pin that it raised last.
+    /// Ends the bind and waits until taken signals are served. Returns the pin that it raised last.
     pub(super) fn end(&self) -> Option<Pin> {
         let mut state = self.state();
         state.ended = true;
@@ -140,7 +140,7 @@ impl Source {
         state.raised.take()
     }
 
-    /// The signals taken are served. `false`: another one was taken meanwhile.
+    /// Ends the serving. Returns false if another signal was taken meanwhile.
     fn finish(&self) -> bool {
         let mut state = self.state();
         if state.phase == Phase::Again {
@@ -158,7 +158,7 @@ impl Source {
 }
 
 impl Turn<'_> {
-    /// Rings for the signal, and for those that are handed over meanwhile.
+    /// Calls `ring` for the signal, and for those that are taken meanwhile.
     pub(super) fn serve(mut self, ring: impl Fn()) {
         while !self.is_over {
             ring();
@@ -168,7 +168,7 @@ impl Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
-    /// After a panic in `ring`, the bind can still end.
+    /// After a panic in `ring`, the bind must still be able to end.
     fn drop(&mut self) {
         while !self.is_over {
             self.is_over = self.source.finish();
@@ -176,7 +176,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// A copy of a file descriptor whose users never wait.
+/// Duplicates a file descriptor that must be non-blocking.
 pub(super) fn unblocking(eventfd: BorrowedFd<'_>) -> Result<OwnedFd, IrqfdError> {
     if !fcntl_getfl(eventfd)?.contains(OFlags::NONBLOCK) {
         return Err(IrqfdError::Blocking);

@@ -7,7 +7,7 @@ use core::ops::Range;
 use msi_types::pci::msix::{Control, VectorControl};
 use msi_types::{Gsi, MsiMessage};
 
-/// The words of an entry, as they lie in it.
+/// Indices of an entry's words.
 const ADDRESS_LOW: usize = 0;
 const ADDRESS_HIGH: usize = 1;
 const DATA: usize = 2;
@@ -30,14 +30,14 @@ pub(super) struct Entry {
     pub(super) gsi: Option<Gsi>,
     /// Current route of the GSI.
     pub(super) routed: Option<Route>,
-    /// Messages are sent.
+    /// The vector may send.
     pub(super) open: bool,
 }
 
 const MASKED: u32 = VectorControl::new().with_masked(true).into_bits();
 
 impl Guest {
-    /// As after reset.
+    /// Creates the registers as after reset.
     pub(super) fn new(vectors: u16, sender: Sender) -> Self {
         let control = Control::new().with_table_size_minus_one(vectors.saturating_sub(1));
         let entry = Entry { words: [0, 0, 0, MASKED], gsi: None, routed: None, open: false };
@@ -52,7 +52,7 @@ impl Guest {
         }
     }
 
-    /// The two bits that can be written.
+    /// Writes the two bits of Message Control that are writable.
     pub(super) fn write_control(&mut self, control: Control) {
         self.control = self.control.with_enable(control.enable()).with_function_mask(control.function_mask());
     }
@@ -64,7 +64,7 @@ impl Guest {
         }
     }
 
-    /// The GSIs of [`idle_gsis`](Self::idle_gsis) are given back.
+    /// Notes that the GSIs of [`idle_gsis`](Self::idle_gsis) are released.
     pub(super) fn take_idle(&mut self) {
         let control = self.control;
         for entry in self.entries.iter_mut().filter(|entry| entry.is_idle(control)) {
@@ -73,7 +73,7 @@ impl Guest {
         }
     }
 
-    /// The routes of these are made.
+    /// Notes that the routes of these entries are set.
     pub(super) fn note_routes(&mut self, range: Range<usize>) {
         let (control, sender) = (self.control, self.sender);
         let entries = self.entries.get_mut(range).unwrap_or_default();
@@ -122,20 +122,20 @@ impl Entry {
         self.words.get(word).copied()
     }
 
-    /// The message that the guest has written.
+    /// Returns the route of the message that the guest has written.
     fn route(&self, sender: Sender) -> Route {
         let [low, high, data, _] = self.words;
         let message = MsiMessage { address: u64::from(high) << 32 | u64::from(low), data };
         Route::Message(RoutedMessage { sender, message })
     }
 
-    /// Nothing masks it.
+    /// Returns true if nothing masks the entry.
     pub(super) fn is_let_by(&self, control: Control) -> bool {
         let [.., vector] = self.words;
         control.enable() && !control.function_mask() && !VectorControl::from_bits(vector).masked()
     }
 
-    /// Its GSI leads to its message.
+    /// Returns true if the entry's GSI is routed to its message.
     pub(super) fn is_routed(&self, sender: Sender) -> bool {
         self.routed == Some(self.route(sender))
     }
