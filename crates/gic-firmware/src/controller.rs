@@ -126,7 +126,7 @@ impl fmt::Display for ControllerKind {
     }
 }
 
-/// A controller, as its place in [`Description::controllers`].
+/// A controller, as its place in [`Description::controllers`](crate::Description::controllers).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ControllerIndex(usize);
 
