@@ -18,17 +18,17 @@ pub const GRANULE: Granule = Granule::Size4K;
 const KEPT: usize = 64;
 /// Added to a device's number: the domain that is its own.
 const OWN: u32 = 1 << 31;
-/// Where the driver begins to map doorbells, for devices with 32 address bits and for others: what is mapped for the
-/// wrong ones does not fit.
+/// First doorbell page that the driver maps: for devices with 32 address bits, and for others. A
+/// wide page does not fit a narrow device.
 const NARROW: u64 = 0x0800_0000;
 const WIDE: u64 = 0x20_0800_0000;
 
 /// A device wrote where nothing is mapped for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IommuFault {
-    /// Who.
+    /// The sender.
     pub device: RequesterId,
-    /// Where, as the device sees it.
+    /// The address that it wrote to, as the device sees it.
     pub address: u64,
 }
 
@@ -144,7 +144,7 @@ impl Iommu {
         lock(&self.state).faults.clone()
     }
 
-    /// How many messages were stopped.
+    /// The number of messages that were stopped.
     pub fn stopped(&self) -> u64 {
         lock(&self.state).stopped
     }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_each_granule_leads_to_its_place_with_the_offset() {
+    fn translation_keeps_offset_for_each_granule() {
         for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
             let doorbell = 0x0821_0000 + granule.bytes() - 4;
             let unit = unit(DoorbellMode::Mapped(granule), doorbell);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserved_region_passes_and_nothing_beside_it() {
+    fn only_the_reserved_region_passes() {
         let unit = unit(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 }, 0xfee0_1000);
         assert_eq!(write(&unit, 0xfee0_1000), Delivery::Pending);
         assert_eq!(write(&unit, 0xfef0_0000), Delivery::Blocked);

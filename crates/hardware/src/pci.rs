@@ -36,7 +36,7 @@ pub mod header {
     pub const PREFETCHABLE: u16 = 0x24;
     /// Type 1: upper halves of the prefetchable base and limit.
     pub const PREFETCHABLE_UPPER: u16 = 0x28;
-    /// Where the list of capabilities begins, 8 bits.
+    /// Pointer to the first capability, 8 bits.
     pub const CAPABILITIES: u16 = 0x34;
 
     /// Command: the function answers in its memory regions.

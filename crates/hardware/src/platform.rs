@@ -1,5 +1,5 @@
-//! What the machine gives the drivers: the seams of `gic-driver` and `irq-domain`, implemented once for threads and for
-//! the deterministic scheduler.
+//! The drivers' platform: the traits of `gic-driver` and `irq-domain`, for threads and for the
+//! deterministic scheduler alike. An access is made as the CPU that the calling thread runs.
 
 use crate::bus::{AccessWidth, Bus};
 use crate::ram::{Publication, Ram};
@@ -12,13 +12,13 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// How long a driver waits for hardware. Generous: on a loaded host a thread may be off its processor for long.
+/// Longest wait of a driver for hardware. It is generous: on a loaded host a thread may be off its
+/// processor for long.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How many turns a driver waits where there is no clock: nothing happens between two turns but what the scheduler
-/// does.
+/// Turns that a driver waits without a clock. Between two turns only the scheduler acts.
 const TURNS: u32 = 100_000;
 
-/// How often a handler that takes its time lets other threads run.
+/// Times that a slow handler lets other threads run.
 const LINGERING: u32 = 8;
 
 thread_local! {

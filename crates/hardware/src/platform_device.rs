@@ -19,7 +19,7 @@ mod registers {
     pub(super) const COUNT: u64 = 0x00;
     /// Bit 0: the device may send.
     pub(super) const CONTROL: u64 = 0x04;
-    /// What a slot holds ([`Features`](super::Features)). Read-only.
+    /// Widths and kind of a slot ([`Features`](super::Features)). Read-only.
     pub(super) const FEATURES: u64 = 0x08;
     /// The level of the slot with the written number falls. Write-only.
     pub(super) const LOWER: u64 = 0x0c;
@@ -43,7 +43,7 @@ pub const SIZE: u64 = 0x1000;
 /// Most slots that fit.
 pub const MAX_SLOTS: u16 = 120;
 
-/// How many data bits a slot stores.
+/// Number of data bits that a slot stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataWidth {
     /// 16.
@@ -52,7 +52,7 @@ pub enum DataWidth {
     Bits32,
 }
 
-/// What a platform device is like.
+/// The parameters of a platform device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PlatformDeviceConfig {
     /// Messages: 1 to [`MAX_SLOTS`].
@@ -61,11 +61,11 @@ pub struct PlatformDeviceConfig {
     pub address: AddressWidth,
     /// Width of its data.
     pub data: DataWidth,
-    /// How a message can be changed. [`Rewrite::Masked`]: each slot has a mask bit; no other device has one. With
-    /// [`Rewrite::Atomic64`] what is written counts once it is committed, with [`Rewrite::AddressOnly`] the address does;
-    /// else each word counts at once.
+    /// The way in which a message can be changed. [`Rewrite::Masked`]: each slot has a mask bit; no
+    /// other device has one. With [`Rewrite::Atomic64`] all words take effect at the commit, with
+    /// [`Rewrite::AddressOnly`] the address does; else each word takes effect at once.
     pub rewrite: Rewrite,
-    /// How the device signals.
+    /// The device's trigger.
     pub trigger: Trigger,
 }
 
@@ -162,7 +162,7 @@ impl PlatformDevice {
         Self { device, config, doorbells, state: Mutex::new(PlatformDeviceState::reset(config)) }
     }
 
-    /// What it is like.
+    /// The device's parameters.
     pub fn config(&self) -> PlatformDeviceConfig {
         self.config
     }
@@ -207,7 +207,7 @@ impl PlatformDevice {
         if offset == registers::CONTROL {
             state.enabled = value & 1 != 0;
             if !state.enabled {
-                // What is off has nothing to say.
+                // A disabled device forgets its events.
                 state.slots.iter_mut().for_each(Slot::forget);
             }
         } else if offset == registers::LOWER {

@@ -23,10 +23,10 @@ const PAGE: u64 = 0x1_0000;
 const PAGES: u64 = 1024;
 const CHUNK: u64 = PAGE * PAGES;
 
-/// What released table memory is filled with: a controller that still reads it finds nonsense.
+/// Content of released table memory: a controller that still reads it finds nonsense.
 const POISON: u64 = 0xdead_beef_dead_beef;
 
-/// Which masters look into the CPUs' caches.
+/// The masters that look into the CPUs' caches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Caches {
     /// All: a store is visible at once.
@@ -37,7 +37,7 @@ pub enum Caches {
     SnoopedBySome,
 }
 
-/// How a range is made visible.
+/// The means by which a range is made visible.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Publication {
     /// A barrier: enough for masters that snoop.
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_was_not_cleaned_is_hidden_from_the_model() {
+    fn uncleaned_store_is_hidden_from_model() {
         let ram = ram(Caches::Hidden);
         ram.cpu_store64(0x8000_0000, 7);
         ram.publish(0x8000_0000..0x8000_0008, Publication::Barrier);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn cleaning_publishes_the_words_of_the_range_and_no_others() {
+    fn clean_publishes_exactly_its_range() {
         let ram = ram(Caches::Hidden);
         for word in 0..4 {
             ram.cpu_store64(0x8000_0000 + word * 8, 1 + word);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_store_keeps_what_the_model_wrote_beside_it() {
+    fn byte_store_keeps_neighbouring_model_writes() {
         let ram = ram(Caches::Hidden);
         ram.write_u64(0x8000_0000, 0x1122_3344_5566_7788).unwrap();
         ram.cpu_store8(0x8000_0001, 0xaa);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_writes_is_seen_where_the_cpu_holds_no_dirty_copy() {
+    fn cpu_without_dirty_copy_sees_model_writes() {
         let ram = ram(Caches::Hidden);
         ram.cpu_store8(0x8000_0000, 1);
         ram.write(0x8000_0008, &[5]).unwrap();

@@ -6,7 +6,7 @@
 pub struct EmbeddedMachine {
     /// Its short name.
     pub name: &'static str,
-    /// What is special about it, in one line.
+    /// Its features, in one line.
     pub description: &'static str,
     /// Its devicetree, as firmware hands it over.
     pub dtb: &'static [u8],
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_embedded_devicetree_parses_without_findings() {
+    fn embedded_devicetrees_parse_without_findings() {
         for machine in machines() {
             let description = gic_firmware::devicetree::parse(machine.dtb).unwrap();
             assert_eq!(description.findings, [], "{}", machine.name);

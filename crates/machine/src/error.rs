@@ -1,6 +1,6 @@
 //! The reasons for which a run breaks off.
 
-/// Why a run broke off. The drivers' own reasons are quoted.
+/// The reason for which a run broke off. The drivers' own reasons are quoted.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -15,7 +15,7 @@ pub enum RunError {
     /// A driver failed while the machine ran.
     #[error("{operation} failed: {reason}")]
     Driver {
-        /// What was being done.
+        /// The operation that failed.
         operation: String,
         /// The driver's reason.
         reason: String,
@@ -23,7 +23,7 @@ pub enum RunError {
     /// No device got a vector.
     #[error("none of the machine's {devices} devices got a vector; the first was refused: {reason}")]
     NoVectors {
-        /// How many devices there are.
+        /// The number of devices.
         devices: usize,
         /// The first refusal.
         reason: String,

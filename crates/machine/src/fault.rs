@@ -9,7 +9,8 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What is wrong with the machine. It stands in for a defect of the drivers, the interrupt core or the platform.
+/// A defect of the machine. It stands in for one of the drivers, the interrupt core or the
+/// platform.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {
@@ -62,7 +63,7 @@ impl Faults {
         Ok(())
     }
 
-    /// How many vectors a device may ask for, of `most`.
+    /// Returns the number of vectors that a device may ask for, of `most`.
     pub(crate) const fn limit(&self, most: u16) -> u16 {
         if matches!(self.kind, Fault::GrantsOne) { 1 } else { most }
     }
@@ -105,7 +106,7 @@ fn is_msix(store: &dyn MessageStore) -> bool {
     store.storage() == Storage::Bus && store.fit().data_bits == 32
 }
 
-/// How far messages go astray: where the embedded machines have nothing.
+/// Offset added to misdirected messages: the embedded machines have nothing there.
 const ASTRAY: u64 = 0x7000_0000;
 
 /// A store that is not what the interrupt core believes.

@@ -35,32 +35,32 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use vgic::Vcpu;
 
-/// How to build a machine from its description.
+/// Options for building a machine from its description.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
     /// At most so many CPUs; `None` = as many as the description has.
     pub cpus: Option<NonZeroU16>,
-    /// Whose devices take part.
+    /// The controllers whose devices take part.
     pub controller: ControllerChoice,
-    /// What they are like.
+    /// The parameters of the devices.
     pub population: Population,
-    /// Which LPIs direct LPIs can be.
+    /// The INTIDs of direct LPIs.
     pub lpis: LpiNumbers,
-    /// Whether redistributors can stop taking LPIs.
+    /// The ability of redistributors to stop taking LPIs.
     pub lpi_disabling: LpiDisabling,
-    /// Which view of the distributor software gets.
+    /// The view of the distributor that software gets.
     pub security: SecurityView,
-    /// What ITS commands name as an interrupt's target.
+    /// The form in which ITS commands name a redistributor.
     pub targets: TargetAddresses,
-    /// Whether controllers look into the CPUs' caches.
+    /// The coherence of the controllers' table accesses.
     pub snooping: Snooping,
-    /// What is wrong with it, to show that a run tells it.
+    /// A defect to put in, to show that a run reports it.
     pub fault: Fault,
-    /// Whether the interrupt controller moves while the machine runs.
+    /// The migrations of the interrupt controller during the run.
     pub migration: Migration,
 }
 
-/// Which LPIs direct LPIs can be, whose numbers devices store.
+/// The INTIDs of direct LPIs, which devices store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LpiNumbers {
     /// Those of 16 INTID bits.
@@ -80,7 +80,7 @@ impl LpiNumbers {
     }
 }
 
-/// Whether `GICR_CTLR.EnableLPIs` can be cleared (`GICR_CTLR.CES`).
+/// The ability to clear `GICR_CTLR.EnableLPIs` (`GICR_CTLR.CES`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LpiDisabling {
     /// It can.
@@ -90,7 +90,7 @@ pub enum LpiDisabling {
     Impossible,
 }
 
-/// Which view of the distributor software gets.
+/// The view of the distributor that software gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SecurityView {
     /// The only one there is (`GICD_CTLR.DS` = 1).
@@ -100,7 +100,7 @@ pub enum SecurityView {
     NonSecure,
 }
 
-/// What ITS commands name as an interrupt's target (`GITS_TYPER.PTA`).
+/// The form in which ITS commands name a redistributor (`GITS_TYPER.PTA`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TargetAddresses {
     /// The redistributor's processor number (PTA = 0).
@@ -110,7 +110,7 @@ pub enum TargetAddresses {
     Physical,
 }
 
-/// Whether controllers look into the CPUs' caches.
+/// The coherence of the controllers' table accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Snooping {
     /// As the description says. Where it denies it (`dma-noncoherent`), the registers claim the opposite: that is
@@ -125,7 +125,7 @@ pub enum Snooping {
 pub struct Machine {
     pub(crate) name: String,
     pub(crate) description: Arc<Description>,
-    /// How many of the description's enabled CPUs take part.
+    /// The number of the description's enabled CPUs that take part.
     pub(crate) cpus: usize,
     pub(crate) bus: Arc<Bus>,
     pub(crate) ram: Arc<Ram>,
@@ -154,13 +154,13 @@ pub(crate) struct MachineDevice {
     pub(crate) name: String,
     pub(crate) controller: ControllerIndex,
     pub(crate) id: DeviceId,
-    /// Where its registers are.
+    /// Base address of its registers.
     pub(crate) base: u64,
     pub(crate) hardware: Arc<PlatformDevice>,
 }
 
 impl Machine {
-    /// What firmware calls the machine.
+    /// Firmware's name of the machine.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -170,7 +170,7 @@ impl Machine {
         self.cpus
     }
 
-    /// Who is on it.
+    /// The machine's devices.
     pub fn devices(&self) -> Vec<DeviceInfo> {
         let functions = self.hosts.iter().flat_map(|host| {
             let name = self.description.hosts.get(host.index).map(|host| host.id.to_string());
@@ -188,13 +188,13 @@ impl Machine {
         functions.chain(devices).collect()
     }
 
-    /// What had to be invented or left out, one sentence each.
+    /// Regions that were invented and devices that were left out, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// What reports call the function of `host` at this place.
+/// The name of a function of `host` in reports.
 pub(crate) fn function_name(host: &str, at: RequesterId) -> String {
     format!("{host} {:02x}:{:02x}.{}", at.pci_bus(), at.pci_device(), at.pci_function())
 }

@@ -83,7 +83,7 @@ dimension! {
 }
 
 dimension! {
-    /// What endpoints stand on.
+    /// The root controller of an endpoint.
     Parent {
         /// An Interrupt Translation Service.
         Its => "its",
@@ -99,7 +99,7 @@ dimension! {
 }
 
 dimension! {
-    /// What stands between.
+    /// The layer between an endpoint and its root controller.
     Layer {
         /// No IOMMU.
         None => "none",
@@ -129,11 +129,11 @@ dimension! {
 pub struct Cell {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// What it stands on.
+    /// The root controller.
     pub parent: Parent,
-    /// What stands between.
+    /// The layer above it.
     pub layer: Layer,
-    /// Where that is.
+    /// The kernel's surroundings.
     pub world: World,
 }
 
@@ -143,7 +143,7 @@ impl fmt::Display for Cell {
     }
 }
 
-/// What became of a trial.
+/// The result of a trial.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// Every message arrived, and everything was given back.

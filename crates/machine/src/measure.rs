@@ -1,5 +1,6 @@
-//! What the hot paths cost, beside floors and peers in the same process: times travel badly between machines, ratios
-//! travel well. Every case is sampled in turn, so that whatever else goes on meets all of them alike.
+//! The cost of the hot paths, beside floors and peers in the same process. Times differ between
+//! machines, ratios hardly do. Every case is sampled in turn, so that disturbances meet all of them
+//! alike.
 
 mod commands;
 mod controllers;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// How measurements are taken.
+/// Options of a measurement.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MeasureOptions {
     /// Samples of each case; of these, the median and the least are reported.
@@ -48,7 +49,7 @@ pub struct Measurements {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Case {
-    /// What is measured:
+    /// The measured operation:
     ///
     /// | name | one operation |
     /// |---|---|
@@ -75,11 +76,11 @@ pub struct Case {
     pub min_ns: f64,
     /// The median in units of [`of`](Self::of)'s.
     pub ratio: f64,
-    /// What the ratio is to.
+    /// The reference of the ratio.
     pub of: Reference,
 }
 
-/// What a case is compared with.
+/// The reference of a case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Reference {
@@ -98,7 +99,7 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Why nothing could be measured.
+/// The reason for which nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeasureError {
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_of_medians_and_to_what_the_case_names() {
+    fn ratios_compare_medians_with_named_reference() {
         let probes = vec![
             probe("two", Reference::Case("one"), &[9.0, 6.0, 100.0]),
             probe("one", Reference::FetchOr, &[3.0, 1.0, 4.0]),

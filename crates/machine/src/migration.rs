@@ -1,4 +1,5 @@
-//! Who moves the machine's interrupt controller while the machine runs.
+//! Migration of the interrupt controller while the machine runs. A migration happens between two
+//! accesses of the CPUs to the model.
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use vgic::Vcpu;
 
-/// Whether the interrupt controller moves while the machine runs, from the drivers' first access on.
+/// The migrations of the interrupt controller while the machine runs, from the drivers' first
+/// access on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Migration {
     /// It stays.
@@ -42,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The migrations' own stream of random numbers.
 const STREAM: u64 = 0x4d6f7665;
 
-/// Where a model goes.
+/// The target of a migration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Destination {
     /// To a fresh model, which takes its place.
@@ -107,7 +109,7 @@ impl Migrator {
         }
     }
 
-    /// How often the model was moved.
+    /// Returns the number of migrations.
     ///
     /// # Errors
     /// The first reason why it could not be, once.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use vgic::saved_state::SavedState;
 use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
 
-/// What happens to a saved state before it is sent.
+/// A change to a saved state before it is sent.
 pub(crate) type StateFilter = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
 
 /// The machine's one model. Whoever rings or accesses it does so here; only the CPUs have their halves of it.
@@ -38,7 +38,7 @@ impl Current {
 
     fn guest_faults(&self) -> u64 {
         let events = self.vgic.events();
-        // What devices send while they are taken away is no fault of the drivers.
+        // Messages of a device that is being removed are no fault of the drivers.
         let dropped = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
         let dropped: u64 = dropped.map(|reason| events.count(reason)).iter().sum();
         self.earlier_faults + events.total() - dropped
@@ -101,7 +101,7 @@ impl GicModel {
         }
         let fresh = Current::new(vgic, current.guest_faults());
         let old = std::mem::replace(&mut *current, fresh);
-        // Who sleeps is not in the state: every CPU looks for interrupts before it sleeps again.
+        // The state does not say who sleeps: every CPU looks for interrupts before it sleeps again.
         self.config.cpus.iter().zip(0..).for_each(|(_, cpu)| self.kick.kick(Cpu::new(cpu)));
         old.leave_behind()
     }
@@ -133,7 +133,7 @@ impl GicModel {
         self.current().guest_faults()
     }
 
-    /// What every model here is made from.
+    /// The configuration of every model here.
     pub(crate) const fn config(&self) -> &VgicConfig {
         &self.config
     }
@@ -176,7 +176,7 @@ fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), Stri
     if frozen.save() == received { Ok(()) } else { Err("a restored machine saves as another one".to_owned()) }
 }
 
-/// Where an ITS listens.
+/// The doorbell of an ITS.
 struct Doorbell {
     model: Arc<GicModel>,
     index: usize,

@@ -51,7 +51,7 @@ use std::sync::{Arc, Mutex};
 
 /// Messages that the records look back at. What is older than half of it is settled or out of sight.
 const WINDOW: u64 = 1024;
-/// How far a device runs ahead of its handler: further, its queue is full.
+/// Messages that a device may be ahead of its handler. Beyond that its queue is full.
 const AHEAD: u64 = WINDOW / 2;
 
 /// Logical time.
@@ -70,12 +70,12 @@ impl Clock {
     }
 }
 
-/// What happened to one vector, over all the times that it was allocated.
+/// The messages and handler runs of one vector, over all the times that it was allocated.
 #[derive(Debug)]
 pub(crate) struct VectorRecord {
     clock: Arc<Clock>,
     ram: Arc<Ram>,
-    /// Where in RAM the sequence number is.
+    /// Address of the sequence number in RAM.
     mailbox: u64,
     /// Messages that the device sent.
     sent: AtomicU64,
@@ -84,13 +84,13 @@ pub(crate) struct VectorRecord {
     wrong_cpu: AtomicU64,
     spurious: AtomicU64,
     late: AtomicU64,
-    /// When a message was sent, and when it was first seen.
+    /// The times at which a message was sent, and was first seen.
     sent_at: MessageTimes,
     seen_at: MessageTimes,
     /// By CPU.
     runs: Box<[AtomicU64]>,
     route: Mutex<Arc<Route>>,
-    /// What earlier routes excused.
+    /// Excused runs of earlier routes.
     unknowable: AtomicU64,
     /// Operations under way in which the endpoint may hold messages back.
     operations: Mutex<u32>,
@@ -124,14 +124,14 @@ impl MessageTimes {
 #[derive(Clone, Copy)]
 struct Run {
     cpu: Cpu,
-    /// When the CPU went to look for interrupts.
+    /// The time at which the CPU went to look for interrupts.
     looked_at: u64,
     /// The last message that the handler sees, and the last that one saw before.
     number: u64,
     seen: u64,
 }
 
-/// What a handler run was.
+/// The judgement of a handler run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum RunVerdict {
     Right,
@@ -208,7 +208,7 @@ impl VectorRecord {
     fn message_ended(&self, route: &Route, left: SendOutcome) {
         let operations = lock(&self.operations);
         match left {
-            // Whatever held it back is over: it has arrived.
+            // The operation that held it back is over: it has arrived.
             SendOutcome::Held if *operations == 0 => route.message_ended(SendOutcome::Sent),
             SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => route.message_ended(left),
         }
@@ -287,7 +287,7 @@ impl VectorRecord {
         Arc::clone(&lock(&self.route))
     }
 
-    /// What a run is by the rule of this module.
+    /// Judges a run by the rule of this module.
     fn judge(&self, run: Run) -> RunVerdict {
         let route = self.route();
         let was_target = |message| route.was_target_since(run.cpu, self.sent_at.get(message));

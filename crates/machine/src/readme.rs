@@ -189,7 +189,7 @@ impl GuestMachine {
 }
 
 #[test]
-fn the_kernel_handles_what_the_monitors_function_signals() {
+fn readme_kernel_handles_monitors_signals() {
     let machine = GuestMachine::new();
     let kernel = machine.boot();
     let table = Arc::new(machine.guest.function(DeviceId::new(FUNCTION.into()), 4).unwrap());

@@ -1,10 +1,10 @@
-//! What a run found out.
+//! The result of a run.
 
 use msi_types::{Cpu, DeviceId, Isolation, RequesterId, Vector};
 use std::fmt;
 use std::time::Duration;
 
-/// What a run found out: who was interrupted how often, and whether anything went wrong on the way.
+/// The result of a run: each vector's interrupts by CPU, and the faults.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -12,13 +12,13 @@ pub struct Report {
     pub machine: String,
     /// CPUs that took part.
     pub cpus: usize,
-    /// What takes messages: the enabled controllers, in the description's order.
+    /// The enabled controllers, in the description's order.
     pub controllers: Vec<ControllerReport>,
-    /// Who sends messages, in the order in which the drivers found them.
+    /// The devices, in the order in which the drivers found them.
     pub devices: Vec<DeviceReport>,
     /// Sums over all vectors, and the verdict.
     pub totals: Totals,
-    /// What the machine had to invent or leave out, one sentence each.
+    /// Regions that were invented and devices that were left out, one sentence each.
     pub notes: Vec<String>,
     /// From the first message to the last handler.
     pub elapsed: Duration,
@@ -56,7 +56,7 @@ pub struct ControllerReport {
     pub id: String,
     /// `its`, or what else it is.
     pub kind: String,
-    /// Where devices write.
+    /// The addresses that devices write to.
     pub doorbells: Vec<u64>,
     /// Does it keep devices from ringing others' interrupts?
     pub isolates: bool,
@@ -64,7 +64,7 @@ pub struct ControllerReport {
     pub driven: bool,
 }
 
-/// What kind of message store a device has.
+/// The kind of a device's message store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum DeviceKind {
@@ -92,13 +92,13 @@ impl fmt::Display for DeviceKind {
 pub struct DeviceReport {
     /// PCI: the host's node and bus:device.function. Platform: the node.
     pub id: String,
-    /// What stores its messages.
+    /// The kind of its message store.
     pub kind: DeviceKind,
     /// The [`ControllerReport::id`] it signals through.
     pub controller: String,
-    /// Who it is on its bus: behind a conventional bridge the alias. `None` for platform devices.
+    /// Its requester ID; behind a conventional bridge the alias. `None` for platform devices.
     pub requester_id: Option<RequesterId>,
-    /// Who it is at the controller.
+    /// Its DeviceID at the controller.
     pub device_id: DeviceId,
     /// Is it kept from ringing others' interrupts?
     pub isolation: Isolation,
@@ -106,7 +106,7 @@ pub struct DeviceReport {
     pub vectors: Vec<VectorReport>,
     /// The smallest number of vectors with which it is of use.
     pub useful_minimum: u16,
-    /// Why it sends nothing: it got no vectors, or was never able to send.
+    /// The reason for which it sends nothing: it got no vectors, or was never able to send.
     pub refused: Option<String>,
 }
 
@@ -125,7 +125,7 @@ pub struct VectorReport {
     pub irq: u32,
     /// The INTID, at the end of the run.
     pub hwirq: Vector,
-    /// Where it was delivered at the end of the run.
+    /// The target CPU at the end of the run.
     pub cpu: Cpu,
     /// Messages that the device sent.
     pub sent: u64,
@@ -133,7 +133,7 @@ pub struct VectorReport {
     pub delivered: u64,
     /// `sent − delivered`: messages that found their interrupt pending.
     pub coalesced: u64,
-    /// How often the interrupt core and the drivers sent it again themselves.
+    /// The number of resends by the interrupt core and the drivers.
     pub redelivered: u64,
     /// Handler runs on each CPU.
     pub per_cpu: Vec<u64>,
@@ -179,7 +179,7 @@ pub struct Totals {
     pub readded: u64,
     /// CPUs that were taken off line and brought back.
     pub replugged: u64,
-    /// How often the model of the interrupt controller was saved and restored.
+    /// The number of times that the interrupt controller's model was saved and restored.
     pub migrated: u64,
 }
 

@@ -18,14 +18,14 @@ use load::Load;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What to do in a run.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// Messages per vector.
     pub messages: u32,
     /// Decides every random choice.
     pub seed: u64,
-    /// What happens meanwhile.
+    /// The disturbances meanwhile.
     pub disturbances: Disturbances,
 }
 
@@ -35,14 +35,14 @@ impl Default for RunOptions {
     }
 }
 
-/// What happens while the devices send.
+/// The disturbances while the devices send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Disturbances {
-    /// Whether vectors move between CPUs.
+    /// Moves of vectors between CPUs.
     pub moves: Moves,
-    /// Whether CPUs go off line and come back.
+    /// CPU hotplug.
     pub cpus: CpuHotplug,
-    /// Whether devices are removed and added again.
+    /// Removal and return of devices.
     pub devices: DeviceHotplug,
 }
 
@@ -52,7 +52,7 @@ impl Default for Disturbances {
     }
 }
 
-/// Whether vectors move between CPUs.
+/// Moves of vectors between CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Moves {
     /// They stay where they were placed.
@@ -61,7 +61,7 @@ pub enum Moves {
     Random,
 }
 
-/// Whether CPUs go off line and come back.
+/// CPU hotplug during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CpuHotplug {
     /// All CPUs stay on line.
@@ -70,7 +70,7 @@ pub enum CpuHotplug {
     Replugged,
 }
 
-/// Whether devices are removed and added again.
+/// Removal and return of devices during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceHotplug {
     /// They stay.
@@ -79,7 +79,7 @@ pub enum DeviceHotplug {
     Readded,
 }
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
     /// Messages sent so far.

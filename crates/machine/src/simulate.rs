@@ -17,17 +17,17 @@ use scheduler::Scheduler;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a simulation found out.
+/// The result of a simulation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Simulation {
     /// The report.
     pub report: Report,
-    /// What happened, in order.
+    /// The events, in order.
     pub trace: Vec<TraceEvent>,
 }
 
-/// How often an disturber acts: once in so many steps.
+/// The disturber acts once in so many steps.
 const MOVE_EVERY: usize = 12;
 const RARE_EVERY: usize = 400;
 /// After so many steps in which nothing happened, nothing will.

@@ -58,7 +58,7 @@ pub(crate) struct System {
 }
 
 impl System {
-    /// What becomes of what is pending when a vector at this controller moves.
+    /// Returns the fate of a pending bit at this controller when its vector moves.
     pub(crate) fn pending_at(&self, controller: ControllerIndex) -> Pending {
         match self.description.controller(controller).map(|described| &described.kind) {
             Some(ControllerKind::DirectLpi) => Pending::Stays,
@@ -66,8 +66,8 @@ impl System {
         }
     }
 
-    /// How many vectors a device may take. Where they are scarce, as the SPIs behind a doorbell are, every device gets its
-    /// share before any gets all that it asks for.
+    /// Returns the number of vectors that a device may take. Scarce vectors, as the SPIs behind a
+    /// doorbell, are shared out: every device gets its share before any gets all that it asks for.
     pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
         let driver = self.irqchip.controller(controller).ok();
         let Some(spis) = driver.and_then(MsiController::spis) else { return u16::MAX };
@@ -87,7 +87,7 @@ impl System {
         }
     }
 
-    /// What the drivers could not report in any other way; `None` if all went well.
+    /// Returns a fault that the drivers could not report in any other way; `None` if all went well.
     pub(crate) fn silent_fault(&self) -> Option<String> {
         self.irqchip.controllers().find_map(|(_, driver)| match driver {
             MsiController::Its(its) => fault_of(its),

@@ -1,4 +1,5 @@
-//! What a hostile device gets to: it writes messages that drivers gave to others, and beside doorbells.
+//! The reach of a hostile device: it writes messages that drivers gave to others, and to the rest
+//! of a doorbell's page.
 
 mod registers;
 
@@ -12,7 +13,7 @@ use msi_types::{Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, Signa
 use std::cell::Cell;
 use std::sync::Arc;
 
-/// What stands between devices and the bus.
+/// The IOMMU between devices and the bus.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IommuPages {
     /// There is no IOMMU.
@@ -27,11 +28,11 @@ pub enum IommuPages {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Trespass {
-    /// Who wrote.
+    /// The device that wrote.
     pub intruder: String,
-    /// Whose message.
+    /// The device whose message it wrote.
     pub victim: String,
-    /// What the drivers say of the intruder.
+    /// The intruder's isolation, as the drivers state it.
     pub isolation: Isolation,
     /// The victim's handler ran, though the victim had sent nothing.
     pub rang: bool,
@@ -46,7 +47,7 @@ pub struct Trespass {
     pub writes: usize,
     /// Those that the IOMMU stopped.
     pub faults: usize,
-    /// How often the machine's interrupt controller moved meanwhile.
+    /// The number of migrations meanwhile.
     pub migrated: u64,
 }
 

@@ -33,7 +33,7 @@ fn assert_delivered(report: &Report, messages: u32) {
 }
 
 #[test]
-fn nothing_is_lost_on_any_embedded_machine_that_is_moved_hundreds_of_times() {
+fn embedded_machines_survive_hundreds_of_migrations() {
     for embedded in embedded::machines() {
         let simulation = simulate(machine(embedded.name, None), &options(1, 20)).unwrap();
         assert_delivered(&simulation.report, 20);
@@ -44,7 +44,7 @@ fn nothing_is_lost_on_any_embedded_machine_that_is_moved_hundreds_of_times() {
 }
 
 #[test]
-fn nothing_is_lost_on_any_embedded_machine_that_is_moved_while_its_threads_run() {
+fn embedded_machines_survive_migration_on_threads() {
     for embedded in embedded::machines() {
         let report = run(machine(embedded.name, None), &options(1, 1500), &mut |_| {}).unwrap();
         assert_delivered(&report, 1500);

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, Progress, Vgic};
 
-/// Where requests without a requester are taken to come from.
+/// DeviceID of requests without a requester.
 const SENDER: DeviceId = DeviceId::new(0);
 
-/// What addresses lead to.
+/// The machine's physical addresses.
 pub(super) struct AddressSpace {
     gic: Arc<Vgic>,
     ram: Arc<Ram>,
@@ -58,7 +58,7 @@ impl AddressSpace {
         for piece in self.pieces(address, bytes.len()) {
             let bytes = &mut bytes[piece.range.clone()];
             match piece.width {
-                // What RAM lacks stays zero.
+                // Bytes outside of RAM stay zero.
                 None => drop(self.ram.read(piece.address, bytes)),
                 Some(width) => {
                     let value = self.gic.read(piece.address, width).unwrap_or(0);

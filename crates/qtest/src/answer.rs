@@ -1,10 +1,10 @@
-//! What the server says.
+//! The server's answers, in the form in which QEMU writes them.
 
 use super::base64;
 use super::request::Mistake;
 use std::fmt::{self, Write};
 
-/// What one line of a script brings about: line changes that were asked for, and the reply after them.
+/// The result of one line of a script: the intercepted line changes, then the reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// Changes of the intercepted lines, in order.
@@ -40,9 +40,9 @@ pub enum Reply {
     Done,
     /// A register's value.
     Number(u64),
-    /// What an I/O port says.
+    /// The value of an I/O port.
     Port(u32),
-    /// What the clock shows, in nanoseconds.
+    /// The clock, in nanoseconds.
     Time(i64),
     /// A word.
     Word(&'static str),
@@ -52,7 +52,7 @@ pub enum Reply {
     Fail(Mistake),
 }
 
-/// How memory is written in a reply.
+/// The form of memory in a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
     /// In hexadecimal digits.

@@ -63,14 +63,14 @@ use std::sync::Arc;
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
 use vgic::{ConfigError, RedistributorRegion, SecurityView, Vcpu, Vgic, VgicConfig};
 
-/// Where RAM begins.
+/// Base of RAM.
 pub const RAM_BASE: u64 = 0x4000_0000;
-/// How much of it there is.
+/// Size of RAM.
 pub const RAM_BYTES: u64 = 128 << 20;
 /// Redistributors that fit below the UART.
 const LOW_REDISTRIBUTORS: u32 = 123;
 const HIGH_REDISTRIBUTORS: u64 = 0x40_0000_0000;
-/// What an I/O port says that leads nowhere; none leads anywhere.
+/// Value of an unclaimed I/O port. No port is claimed.
 const NO_PORT: u32 = u32::MAX;
 
 /// The machine behind the protocol.
@@ -186,7 +186,8 @@ impl Qtest {
         if self.clock == time { Reply::Time(time) } else { Reply::Fail(Mistake::ClockIs(self.clock)) }
     }
 
-    /// How intercepted lines changed since the last answer, by what was done to a [`vcpu`](Self::vcpu).
+    /// Returns the changes of intercepted lines since the last answer, caused by accesses to a
+    /// [`vcpu`](Self::vcpu).
     pub fn irq_changes(&mut self) -> Vec<IrqChange> {
         self.lines.changes_of_inputs(&mut self.vcpus)
     }
@@ -226,7 +227,7 @@ pub fn virt(cpus: u16) -> VgicConfig {
         config.redistributors.push(high);
     }
     config.lpi_id_bits = Some(16);
-    // What the distributor stores, however many a CPU interface has.
+    // The distributor stores all priority bits, however many a CPU interface has.
     config.priority_bits = 8;
     config.its.push(ItsConfig {
         page_sizes: PageSizes::Any,

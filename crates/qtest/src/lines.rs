@@ -26,7 +26,7 @@ pub(super) struct Pin {
     pub(super) number: u64,
 }
 
-/// What a path names.
+/// The object that a path names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Object {
     Cpu(usize),
@@ -39,7 +39,7 @@ enum Object {
 enum WatchedLines {
     /// The inputs of one CPU, numbered from its IRQ on.
     InputsOf(usize),
-    /// What the GIC asserts: IRQ of CPU n is line n, and its FIQ follows the IRQs of all CPUs.
+    /// The outputs of the GIC: IRQ of CPU n is line n, and its FIQ follows the IRQs of all CPUs.
     OutputsOfGic,
     /// The inputs of the GIC.
     InputsOfGic,
@@ -47,7 +47,7 @@ enum WatchedLines {
     Nothing,
 }
 
-/// What is driven, and what is watched.
+/// The lines that a script drives and watches.
 pub(super) struct Lines {
     gic: Arc<Vgic>,
     intercepted: Option<(Object, WatchedLines)>,
@@ -105,7 +105,8 @@ impl Lines {
         true
     }
 
-    /// How the watched inputs of CPUs changed since this was last called. As QEMU tells it: CPU by CPU, FIQ first.
+    /// Returns the changes of the watched CPU inputs since the last call, in QEMU's order: CPU by
+    /// CPU, FIQ first.
     pub(super) fn changes_of_inputs(&mut self, vcpus: &mut [Vcpu]) -> Vec<IrqChange> {
         let cpus = vcpus.len();
         let (watched, first) = match self.intercepted {
@@ -152,7 +153,7 @@ impl Lines {
     }
 }
 
-/// What an interception of an object watches, if the object has such lines.
+/// Returns the lines that an interception of an object watches, if the object has such lines.
 fn watched(object: Object, what: &Interception) -> Result<WatchedLines, Mistake> {
     match (object, what) {
         (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(WatchedLines::InputsOf(cpu)),

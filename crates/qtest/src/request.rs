@@ -48,14 +48,14 @@ pub struct MemoryRange {
     pub bytes: usize,
 }
 
-/// Which lines of an object are watched: those of this name, or those without a name.
+/// The lines of an object that are watched: those of this name, or those without a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Interception {
     Inputs(Option<String>),
     Outputs(Option<String>),
 }
 
-/// What is wrong with a script's line.
+/// The fault of a script's line.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mistake {

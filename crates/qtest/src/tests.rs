@@ -6,7 +6,7 @@ fn machine() -> Qtest {
     Qtest::new(2).unwrap()
 }
 
-/// What each line of `script` is answered with.
+/// Returns the answer to each line of `script`.
 fn run(machine: &mut Qtest, script: &[&str]) -> Vec<String> {
     let answers = script.iter().map(|line| machine.answer(line).to_string());
     answers.map(|answer| answer.trim_end().replace('\n', "; ")).collect()
@@ -23,7 +23,7 @@ fn registers_are_found_at_the_addresses_of_virt() {
 }
 
 #[test]
-fn of_two_security_states_the_non_secure_view_is_shown() {
+fn two_security_states_show_non_secure_view() {
     let script = [
         "writel 0x08000000 3",
         "readl 0x08000000",
@@ -45,7 +45,7 @@ fn of_two_security_states_the_non_secure_view_is_shown() {
 }
 
 #[test]
-fn redistributors_beyond_the_low_region_lie_in_the_high_one() {
+fn surplus_redistributors_lie_in_high_region() {
     let mut machine = Qtest::new(125).unwrap();
     let script = ["readq 0x08fe0008", "readq 0x4000020008"];
     // Processor numbers 122 and 124; each is the last of its region.
@@ -86,14 +86,14 @@ fn memory_moves_in_every_form() {
 }
 
 #[test]
-fn where_nothing_is_reads_are_zero_and_an_access_may_leave_ram() {
+fn unclaimed_addresses_read_zero() {
     let script = ["writeq 0x47fffffc -1", "readq 0x47fffffc", "readq 0xfffffffffffffff8"];
     let read = run(&mut machine(), &script);
     assert_eq!(read, ["OK", "OK 0x00000000ffffffff", "OK 0x0000000000000000"]);
 }
 
 #[test]
-fn a_line_that_is_driven_makes_its_interrupt_pending() {
+fn driven_line_makes_interrupt_pending() {
     let script = [
         "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 1",
         "readl 0x08000204",
@@ -107,7 +107,7 @@ fn a_line_that_is_driven_makes_its_interrupt_pending() {
 }
 
 #[test]
-fn an_intercepted_gic_tells_changes_of_its_inputs_before_the_reply() {
+fn intercepted_gic_reports_inputs_before_reply() {
     let script = [
         "irq_intercept_in /machine/unattached/device[2]",
         "irq_intercept_in /machine/unattached/device[0]",
@@ -135,7 +135,7 @@ fn listening() -> Qtest {
 }
 
 #[test]
-fn an_intercepted_cpu_tells_its_irq_and_fiq_inputs() {
+fn intercepted_cpu_reports_irq_and_fiq() {
     let script = [
         "irq_intercept_in /machine/unattached/device[1]",
         "writel 0x080d0200 2",
@@ -154,7 +154,7 @@ fn an_intercepted_cpu_tells_its_irq_and_fiq_inputs() {
 }
 
 #[test]
-fn an_intercepted_gic_tells_what_it_asserts_at_which_cpu() {
+fn intercepted_gic_reports_outputs_per_cpu() {
     let script = [
         "irq_intercept_out /machine/unattached/device[2] sysbus-irq",
         "writel 0x080d0200 2",
@@ -208,13 +208,13 @@ fn ports_lead_nowhere_and_there_are_no_modules() {
 }
 
 #[test]
-fn nothing_can_be_set_and_read_in_base_64_and_data_has_a_digit() {
+fn empty_data_rules_match_qemu() {
     let script = ["memset 0x40000000 0 1", "b64read 0x40000000 0", "write 0x40000000 2 0x"];
     assert_eq!(run(&mut machine(), &script), ["OK", "OK", "ERR invalid argument size"]);
 }
 
 #[test]
-fn a_write_to_the_translater_is_a_message_of_device_zero() {
+fn translater_write_uses_device_zero() {
     let mut machine = machine();
     let commands: [[u64; 4]; 3] =
         [[0x08, 0, 1 << 63 | 0x4200_0000, 0], [0x09, 0, 1 << 63, 0], [0x0a, 8192 << 32, 0, 0]];
@@ -284,7 +284,7 @@ fn each_mistake_is_answered_with_its_reason() {
 }
 
 #[test]
-fn a_session_answers_line_by_line_also_what_is_no_text() {
+fn session_answers_every_line() {
     let mut said = Vec::new();
     let script = b"readl 0x0800ffe8\n\xff\xfe\nendianness".as_slice();
     serve(&mut machine(), script, &mut said).unwrap();
@@ -293,7 +293,7 @@ fn a_session_answers_line_by_line_also_what_is_no_text() {
 }
 
 #[test]
-fn a_line_without_end_is_skipped_and_the_next_one_answered() {
+fn endless_line_is_skipped() {
     let endless = std::io::Read::take(std::io::repeat(b'x'), 2 * MAX_BYTES as u64 + 1000);
     let script = std::io::Read::chain(endless, b"\nendianness\n".as_slice());
     let mut said = Vec::new();

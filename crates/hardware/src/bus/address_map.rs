@@ -1,4 +1,4 @@
-//! Which addresses are taken, and by whom.
+//! The claimed addresses of a bus, each with its owner. Claims never overlap.
 
 use gic_firmware::Region;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{second} at {second_region} overlaps {first} at {first_region}")]
 pub struct Overlap {
-    /// Who was there first.
+    /// Name of the earlier claim.
     pub first: String,
-    /// Where.
+    /// Region of the earlier claim.
     pub first_region: Region,
-    /// Who came.
+    /// Name of the later claim.
     pub second: String,
-    /// Where.
+    /// Region of the later claim.
     pub second_region: Region,
 }
 
@@ -65,7 +65,7 @@ impl AddressMap {
         Region::new(base, size).filter(|found| found.last().is_some_and(|last| last < below))
     }
 
-    /// Who has `address`: the number of the claim, and its region.
+    /// Returns the claim that holds `address`: its number and its region.
     pub fn find(&self, address: u64) -> Option<(usize, Region)> {
         let after = self.claims.partition_point(|(taken, ..)| taken.base() <= address);
         let (region, number, _) = self.claims.get(after.checked_sub(1)?)?;

@@ -1,11 +1,11 @@
-//! Where devices' writes ring.
+//! The targets of devices' writes. Each message that finds no doorbell, or is dropped, is counted.
 
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What became of a device's write.
+/// Result of a device's write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Written {
     /// It rang a doorbell.
@@ -18,7 +18,7 @@ pub enum Written {
     Nowhere,
 }
 
-/// Whatever takes devices' writes without asking who writes.
+/// A target of devices' writes that does not ask for the sender.
 pub trait DeviceWrites: Send + Sync {
     /// Stores 32 bits.
     fn write(&self, address: u64, data: u32) -> Written;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_the_controller_drops_is_counted() {
+    fn dropped_message_is_counted() {
         let mut bells = Doorbells::default();
         bells.listen(0x40, Arc::new(FixedDelivery(Delivery::Blocked)));
         bells.signal_msi(DeviceId::new(1), MsiMessage { address: 0x40, data: 0 });

@@ -17,11 +17,11 @@ mod registers {
     pub(super) const COUNT: u64 = 0x00;
     /// Bit 0: the device may send.
     pub(super) const CONTROL: u64 = 0x04;
-    /// Where the queue is, 64 bits.
+    /// Address of the queue, 64 bits.
     pub(super) const QUEUE: u64 = 0x08;
-    /// How many commands were written. The queue is a ring; the count is not.
+    /// Number of commands written. The queue is a ring; the count is not.
     pub(super) const TAIL: u64 = 0x10;
-    /// How many were executed. Read-only: each read gives the device the time for one more.
+    /// Number of commands executed. Read-only: each read gives the device the time for one more.
     pub(super) const HEAD: u64 = 0x14;
     /// 1 if the command at the head was refused. A write drops what is in the queue.
     pub(super) const REFUSED: u64 = 0x18;
@@ -34,7 +34,7 @@ const COMMAND: u64 = 24;
 /// Reads of the head after which the driver gives up: each executes a command.
 const PATIENCE: u32 = 4 * CAPACITY;
 
-/// What a command does.
+/// The operation of a command.
 #[derive(Clone, Copy)]
 enum Operation {
     Write(MsiMessage),
@@ -121,7 +121,7 @@ impl QueueDevice {
         lock(&self.state).refuse_in = Some(writes);
     }
 
-    /// How many messages it holds.
+    /// Returns the number of messages in the store.
     pub fn messages(&self) -> usize {
         lock(&self.state).entries.iter().filter(|entry| entry.message.is_some()).count()
     }
@@ -171,7 +171,7 @@ impl QueueDevice {
         let enabled = state.enabled;
         let entry = state.entries.get_mut(slot)?;
         match operation {
-            // What can be sent is not rewritten.
+            // An unmasked entry is not rewritten.
             Operation::Write(_) if !entry.masked => return None,
             Operation::Write(message) => entry.message = Some(message),
             Operation::Mask => entry.masked = true,
@@ -188,7 +188,7 @@ impl QueueDevice {
     }
 }
 
-/// Where a command is.
+/// Address of a command.
 fn place(queue: u64, index: u32) -> Option<u64> {
     queue.checked_add(u64::from(index % CAPACITY) * COMMAND)
 }

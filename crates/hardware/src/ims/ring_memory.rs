@@ -18,7 +18,7 @@ mod registers {
     pub(super) const COUNT: u64 = 0x00;
     /// Bit 0: the device may send. 32 bits.
     pub(super) const CONTROL: u64 = 0x04;
-    /// Where the rings are, 64 bits.
+    /// Address of the rings, 64 bits.
     pub(super) const RINGS: u64 = 0x08;
     /// Written: the device looks at its rings anew. 32 bits.
     pub(super) const LOOK: u64 = 0x10;
@@ -86,7 +86,7 @@ impl RingDevice {
         }
     }
 
-    /// What an armed ring sends.
+    /// Returns the message of an armed ring.
     fn message(&self, state: &RingState, ring: usize) -> Option<MsiMessage> {
         let at = state.rings.checked_add(RING * u64::try_from(ring).ok()?)?;
         let second = self.ram.device_load64(at.checked_add(8)?)?;
@@ -134,10 +134,10 @@ pub struct RingStore {
     bus: CpuBus,
     ram: Arc<Ram>,
     registers: u64,
-    /// Where the rings are, and how many.
+    /// Address and number of the rings.
     rings: (u64, u16),
     slots: u16,
-    /// How many vectors the rings share; 0 before that is known.
+    /// Number of vectors that the rings share; 0 before that is known.
     vectors: AtomicU16,
     /// The device's own lock: one update at a time.
     open: Mutex<()>,
@@ -166,7 +166,7 @@ impl RingStore {
         self.rings.1
     }
 
-    /// Which slot's vector tells of a ring's work.
+    /// Returns the slot whose vector reports a ring's work.
     pub fn slot_of(&self, ring: u16) -> u16 {
         ring % self.vectors.load(Ordering::Relaxed).max(1)
     }

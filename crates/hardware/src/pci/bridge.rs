@@ -10,7 +10,7 @@ use msi_types::{RequesterId, SignalMsi};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// What is behind a bridge.
+/// The kind of bus behind a bridge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BridgeKind {
     /// PCI Express: functions keep their requester IDs.
@@ -61,7 +61,7 @@ impl Bridge {
         Self { config: Mutex::new(config), segment }
     }
 
-    /// What is behind it.
+    /// The bus behind the bridge.
     pub fn segment(&self) -> &Segment {
         &self.segment
     }

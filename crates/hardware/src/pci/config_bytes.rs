@@ -4,7 +4,7 @@ use crate::bus::AccessWidth;
 
 /// Bytes of the part that is there; the extended part reads as zero.
 const BYTES: usize = 256;
-/// Where the first capability goes.
+/// Offset of the first capability.
 const FIRST_CAPABILITY: u16 = 0x40;
 
 /// 256 bytes of configuration space.
@@ -14,7 +14,7 @@ pub(super) struct ConfigBytes {
     writable: [u8; BYTES],
     /// End of the capabilities so far.
     end: u16,
-    /// Where the next capability's place is noted.
+    /// Offset of the byte that will point to the next capability.
     link: u16,
 }
 

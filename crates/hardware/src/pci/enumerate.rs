@@ -25,7 +25,7 @@ const BARS: usize = 6;
 pub struct Found {
     /// Its place on its bus.
     pub requester: RequesterId,
-    /// How it arrives at the host bridge.
+    /// Its requester ID as the host bridge sees it.
     pub alias: RequesterId,
     config: Arc<FunctionConfigSpace>,
     bars: [Option<Bar>; BARS],
@@ -42,7 +42,7 @@ struct Bar {
 pub struct FoundStore {
     /// The store.
     pub store: Arc<dyn MessageStore>,
-    /// How its vectors relate.
+    /// The relation between its vectors.
     pub shape: Shape,
 }
 
@@ -127,7 +127,7 @@ impl Scan<'_> {
 
     fn bridge(&mut self, primary: u8, alias: Option<RequesterId>, config: &FunctionConfigSpace) {
         let [_, left, ..] = config.read32(header::BUS_NUMBERS).to_le_bytes();
-        // What firmware left is kept where it makes sense: requester IDs depend on it.
+        // A sensible bus number of firmware's is kept: requester IDs depend on it.
         let secondary = if left > primary { left } else { self.next_bus.saturating_add(1) };
         if !self.buses.contains(secondary) || secondary <= primary {
             return;
@@ -372,19 +372,19 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_without_bus_numbers_gets_the_next_one() {
+    fn bridge_without_bus_number_gets_next() {
         let (found, ..) = found_behind(BridgeKind::RootPort, 0);
         assert_eq!(requesters(&found), [(0x2100, 0x2100), (0x2148, 0x2148), (0x2018, 0x2018)]);
     }
 
     #[test]
-    fn functions_behind_a_conventional_bridge_have_its_secondary_bus_s_requester_id() {
+    fn bridged_functions_use_secondary_bus_requester() {
         let (found, ..) = found_behind(BridgeKind::ToConventional, 0x22);
         assert_eq!(requesters(&found), [(0x2200, 0x2200), (0x2248, 0x2200), (0x2018, 0x2018)]);
     }
 
     #[test]
-    fn what_the_bus_driver_calls_the_alias_is_what_arrives_at_the_host_bridge() {
+    fn alias_matches_requester_at_host_bridge() {
         let (found, host, recorder, bus) = found_behind(BridgeKind::ToConventional, 0x22);
         let last = &found[1];
         let function = host.functions().iter().find(|it| it.requester() == last.requester).unwrap();
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_do_not_overlap_and_answer_through_the_bridges() {
+    fn regions_answer_through_bridges_without_overlap() {
         let (found, _, _, bus) = found_behind(BridgeKind::RootPort, 0x21);
         let mut bars: Vec<_> = found.iter().flat_map(|found| found.bars.iter().flatten()).collect();
         bars.sort_by_key(|bar| bar.base);

@@ -19,14 +19,14 @@ const VENDOR: u32 = 0xd00b;
 const DEVICE: u32 = 0x0001;
 /// Class code: unclassified.
 const CLASS: u32 = 0xff00_0000;
-/// Where the pending bits lie in a BAR that holds the table, too: behind the largest table.
+/// Offset of the pending bits in a BAR that also holds the table: behind the largest table.
 const PBA_BEHIND_TABLE: u64 = 0x8000;
 /// BARs of a type 0 header.
 const BARS: usize = 6;
 /// A BAR that answers nowhere.
 const NOWHERE: u64 = u64::MAX;
 
-/// What became of a wish to send.
+/// Result of an attempt to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signalled {
     /// The message went out.
@@ -37,7 +37,7 @@ pub enum Signalled {
     Off,
 }
 
-/// Whether a function is alone in its device.
+/// The number of functions in a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceFunctions {
     /// It is function 0, and the only one.
@@ -46,14 +46,14 @@ pub enum DeviceFunctions {
     Multiple,
 }
 
-/// What a function is like.
+/// The parameters of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FunctionConfig {
     /// Its message store.
     pub store: StoreConfig,
     /// Its place on its bus.
     pub at: DevFn,
-    /// What its header says of the device.
+    /// The header's multi-function bit.
     pub functions_in_device: DeviceFunctions,
 }
 
@@ -66,7 +66,7 @@ pub struct Function {
     state: Mutex<FunctionState>,
 }
 
-/// Where each BAR answers; what configuration space says, in a form that needs no lock.
+/// The base address of each BAR, as configuration space states it, readable without a lock.
 struct Bars {
     sizes: [u64; BARS],
     bases: [AtomicU64; BARS],
@@ -97,12 +97,12 @@ impl Function {
         }
     }
 
-    /// What kind of message store it has.
+    /// The kind of its message store.
     pub fn store(&self) -> StoreConfig {
         self.config.store
     }
 
-    /// Who it is on its bus.
+    /// The function's requester ID.
     pub fn requester(&self) -> RequesterId {
         self.number.requester(self.config.at)
     }
@@ -179,7 +179,7 @@ impl Function {
         self.release(&mut state);
     }
 
-    /// Which of its BARs answers at `address`, and at which offset.
+    /// Returns the BAR that answers at `address`, and the offset in it.
     pub fn region_at(&self, address: u64) -> Option<(u8, u64)> {
         let places = self.bars.bases.iter().zip(self.bars.sizes).zip(0..);
         places.into_iter().find_map(|((base, size), index)| {
@@ -317,7 +317,7 @@ enum BarWord {
     Pending(u64),
 }
 
-/// What lies at an offset of a BAR.
+/// Decodes an offset of a BAR.
 fn place(config: StoreConfig, bar: u8, offset: u64, table_bytes: u64) -> Option<BarWord> {
     let StoreConfig::Msix { table_bar, pba_bar, .. } = config else { return None };
     if bar == table_bar && offset < table_bytes {
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_reads_back_its_size_and_answers_where_it_was_put() {
+    fn bar_reports_size_and_answers_at_base() {
         let (function, _) = msix();
         function.config_write(header::BAR0, AccessWidth::Word, u32::MAX);
         function.config_write(header::BAR0 + 4, AccessWidth::Word, u32::MAX);
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_masked_after_reset_and_sends_when_unmasked() {
+    fn entry_is_masked_after_reset() {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
         assert_eq!(function.signal(1), Signalled::Held);
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn the_function_mask_holds_all_vectors_until_it_goes() {
+    fn function_mask_holds_all_vectors() {
         let (function, recorder) = msix();
         for entry in 0..3 {
             function.region_write(0, entry * 16 + 12, 0);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn multi_msi_replaces_the_granted_bits_of_the_data() {
+    fn multi_msi_replaces_granted_data_bits() {
         let config =
             StoreConfig::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector };
         let (function, recorder) = function(config);
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unplugged_function_reads_as_ones_and_comes_back_reset() {
+    fn unplugged_function_reads_ones_and_returns_reset() {
         let (function, _) = msix();
         function.unplug();
         assert_eq!(function.config_read(0, AccessWidth::Half) & 0xffff, 0xffff);

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 /// Bytes of ECAM per bus.
 const ECAM_BUS: u64 = 1 << 20;
 
-/// Which addresses lead to a host bridge.
+/// The addresses that lead to a host bridge.
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
     /// Configuration space, from the first bus on.
@@ -64,7 +64,7 @@ impl HostBridge {
         Self { windows, root, functions: OnceLock::new() }
     }
 
-    /// Where it answers.
+    /// The bridge's windows.
     pub fn windows(&self) -> Windows {
         self.windows
     }
@@ -84,7 +84,7 @@ impl HostBridge {
         Arc::new(Memory(Arc::clone(self)))
     }
 
-    /// Who has this address, and where in which of its regions.
+    /// Returns the function that answers at this address, the BAR and the offset.
     fn target(&self, address: u64) -> Option<(&Function, u8, u64)> {
         let (function, bar, offset) = self.functions().iter().find_map(|function| {
             let (bar, offset) = function.region_at(address)?;

@@ -5,7 +5,7 @@ use crate::pci::config_bytes::ConfigBytes;
 use msi_types::MsiMessage;
 use msi_types::pci::{msi, msix};
 
-/// How many address bits an MSI capability stores.
+/// Number of address bits that an MSI capability stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressWidth {
     /// 32.
@@ -14,7 +14,7 @@ pub enum AddressWidth {
     Bits64,
 }
 
-/// What kind of message store a function has.
+/// The parameters of a function's message store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreConfig {
     /// MSI with 2^`log2_vectors` vectors, at most 32.
@@ -23,16 +23,16 @@ pub enum StoreConfig {
         log2_vectors: u8,
         /// Width of the address.
         address: AddressWidth,
-        /// Whether there are mask and pending bits.
+        /// Presence of mask and pending bits.
         masking: msi_types::Masking,
     },
     /// MSI-X.
     Msix {
         /// Entries of the table: 1 to 2048.
         vectors: u16,
-        /// Which BAR holds the table.
+        /// The BAR of the table.
         table_bar: u8,
-        /// Which BAR holds the pending bits.
+        /// The BAR of the pending bits.
         pba_bar: u8,
     },
     /// None: the function is only there.
@@ -40,7 +40,7 @@ pub enum StoreConfig {
 }
 
 impl StoreConfig {
-    /// How many messages the store holds or makes.
+    /// Returns the number of messages that the store holds or makes.
     pub const fn vectors(self) -> u16 {
         match self {
             Self::Msi { log2_vectors, .. } => 1 << if log2_vectors > 5 { 5 } else { log2_vectors },
@@ -50,7 +50,7 @@ impl StoreConfig {
     }
 }
 
-/// What became of the wish to send.
+/// Result of a store's attempt to send.
 pub(super) enum SignalAction {
     /// This goes out.
     Send(MsiMessage),
@@ -106,7 +106,7 @@ impl MsiCapability {
         SignalAction::Send(self.message(config, index))
     }
 
-    /// What goes out now that software wrote to the capability.
+    /// Returns the messages that software's write to the capability released.
     pub(super) fn release(self, config: &mut ConfigBytes) -> Vec<MsiMessage> {
         let ready = self.pending(config) & !self.mask(config);
         if ready == 0 || !self.control(config).enable() {
@@ -189,7 +189,7 @@ impl MsixCapability {
         SignalAction::Send(message(entry))
     }
 
-    /// What goes out now that software wrote to the capability or the table.
+    /// Returns the messages that software's write to the capability or the table released.
     pub(super) fn release(&mut self, config: &ConfigBytes) -> Vec<MsiMessage> {
         let control = self.control(config);
         if !control.enable() || control.function_mask() || self.pending.iter().all(|word| *word == 0) {

@@ -37,7 +37,7 @@ pub(super) struct Slot {
     /// The message of an edge, or of a rising level; that of a falling one.
     first: MsiMessage,
     second: MsiMessage,
-    /// What was written and does not count yet.
+    /// Words written since the last commit.
     staged: MsiMessage,
     masked: bool,
     /// The device wants to say so: an edge that was not sent, or a level that is up.
@@ -74,7 +74,7 @@ impl Slot {
         self.masked
     }
 
-    /// What goes out next, if anything and if nothing holds it back.
+    /// Returns the next message to send, if one is due and not masked.
     pub(super) fn next_message(&mut self, trigger: Trigger) -> Option<MsiMessage> {
         if self.masked || self.raised == self.told {
             return None;

@@ -42,7 +42,7 @@ impl PlatformStore {
         MsiMessage { address, data: read(registers::DATA) }
     }
 
-    /// How its handlers end a level, if it signals by one.
+    /// Returns the register by which a handler ends a level; `None` if the device signals edges.
     pub fn line(&self, slot: u16) -> Option<Line> {
         let line = Line { bus: self.bus.clone(), register: self.base + registers::LOWER, slot };
         (self.features.trigger() == Trigger::Level).then_some(line)

@@ -63,7 +63,7 @@ fn an_edge_is_sent_each_time() {
 }
 
 #[test]
-fn a_level_is_told_once_until_it_falls_and_its_fall_is_told() {
+fn level_sends_once_for_each_edge() {
     let (device, recorder) = open(LEVEL);
     device.signal(0);
     device.signal(0);
@@ -76,7 +76,7 @@ fn a_level_is_told_once_until_it_falls_and_its_fall_is_told() {
 }
 
 #[test]
-fn a_level_that_fell_behind_its_mask_is_not_told_and_one_that_is_up_is_told_when_it_opens() {
+fn unmask_sends_only_raised_levels() {
     let (device, recorder) = open(LEVEL);
     let control = registers::SLOTS + registers::SLOT_CONTROL;
     write(&device, control, registers::MASK);

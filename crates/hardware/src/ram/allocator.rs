@@ -1,4 +1,4 @@
-//! Who has which part of RAM.
+//! The free ranges of RAM. No two allocations overlap, and freed neighbours are joined.
 
 use gic_firmware::Region;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ pub(super) struct Allocator {
     free: BTreeMap<u64, u64>,
 }
 
-/// What a request for `bytes` really takes.
+/// Returns the bytes that a request for `bytes` takes.
 pub(super) fn rounded(bytes: u64) -> u64 {
     bytes.max(1).saturating_add(GRAIN - 1) & !(GRAIN - 1)
 }

@@ -11,7 +11,7 @@ const WORDS: usize = 8192;
 
 /// 64 KiB.
 pub(super) struct Page {
-    /// What is in memory.
+    /// The words in memory.
     words: Box<[AtomicU64]>,
     /// Words that a CPU wrote and nobody cleaned yet.
     dirty: Mutex<BTreeMap<usize, u64>>,

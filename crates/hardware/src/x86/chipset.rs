@@ -1,4 +1,5 @@
-//! Where devices' writes end on an x86 machine.
+//! The target of devices' writes on an x86 machine: local APICs, a remapping unit in front of them,
+//! or RAM.
 
 use super::interrupt_remapping::RemappingUnit;
 use super::local_apics::{Arriving, LocalApics};

@@ -21,7 +21,7 @@ const KEPT: usize = 64;
 /// A message that was stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RemappingFault {
-    /// Who sent it.
+    /// The sender.
     pub device: RequesterId,
     /// The fault reason (VT-d specification §7.2.3.1): 0x20 to 0x26.
     pub reason: u8,
@@ -49,7 +49,7 @@ impl RemappingUnit {
         lock(&self.cache).clear();
     }
 
-    /// What a message becomes; `None` if it is stopped.
+    /// Translates a message; `None` if it is stopped.
     pub fn translate(&self, from: RequesterId, message: MsiMessage) -> Option<Arriving> {
         let translated = self.try_translate(from, message);
         translated
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_and_a_handle_with_subhandle_name_an_entry() {
+    fn handle_and_subhandle_select_entry() {
         let (_, unit) = unit();
         let arriving = Arriving { destination: 9, logical: false, delivery_mode: 0, vector: 0x61 };
         assert_eq!(unit.translate(DEVICE, naming(5)), Some(arriving));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_stopped_is_reported_with_its_sender_and_the_reason() {
+    fn stopped_messages_report_sender_and_reason() {
         let (_, unit) = unit();
         let stranger = RequesterId::new(0x0109);
         let compatible = MsiMessage { address: 0xfee0_3000, data: 0x61 };
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_entry_is_not_seen_before_the_cache_forgot_it() {
+    fn changed_entry_is_seen_after_invalidation() {
         let (ram, unit) = unit();
         let vector = |unit: &RemappingUnit| unit.translate(DEVICE, naming(5)).map(|it| it.vector);
         assert_eq!(vector(&unit), Some(0x61));

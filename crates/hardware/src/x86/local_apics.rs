@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_in_service_holds_back_its_own_and_lower_ones() {
+    fn class_in_service_blocks_equal_and_lower() {
         let apics = LocalApics::new(2);
         for vector in [0x41, 0x48, 0x31, 0x52] {
             apics.request(CPU1, vector);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logical_destination_reaches_each_of_its_set_and_lowest_priority_one() {
+    fn logical_destination_reaches_its_set() {
         let apics = LocalApics::new(3);
         let both = Arriving { logical: true, ..physical(0b110, 0x40) };
         apics.take(both);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_illegal_vector_and_an_unknown_apic_are_refused() {
+    fn illegal_vector_and_unknown_apic_are_refused() {
         let apics = LocalApics::new(1);
         assert_eq!(apics.take(physical(LocalApics::id(Cpu::new(0)), 0x0f)), Delivery::Blocked);
         assert_eq!(apics.take(physical(LocalApics::id(CPU1), 0x40)), Delivery::Blocked);

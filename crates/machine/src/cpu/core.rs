@@ -23,11 +23,11 @@ pub(crate) type Its = gic_driver::Its<MachinePlatform>;
 pub(crate) type DirectLpi = gic_driver::DirectLpi<MachinePlatform>;
 
 thread_local! {
-    /// When this thread's CPU last went to look for an interrupt.
+    /// The time at which this thread's CPU last looked for an interrupt.
     static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// When the CPU that runs the calling handler went to look for its interrupt.
+/// Returns the time at which the CPU of the calling handler looked for its interrupt.
 pub(crate) fn looked_at() -> u64 {
     LOOKED_AT.get()
 }
@@ -39,7 +39,7 @@ pub(crate) struct UnhandledCounts {
     pub(crate) spurious: AtomicU64,
     /// It went while the interrupt was under way.
     pub(crate) late: AtomicU64,
-    /// When a vector's last handler had gone for good.
+    /// The times at which vectors lost their last handler.
     gone_at: Mutex<HashMap<u32, u64>>,
 }
 
@@ -127,7 +127,7 @@ impl CpuCore {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let _executing = Executing::in_exception(self.cpu);
         let looked_at = self.clock.now();
-        // Where one thread is all CPUs, the handler of another one may wait for this.
+        // With all CPUs on one thread, the handler of another CPU may wait for this one.
         let others = LOOKED_AT.replace(looked_at);
         let took = self.take_one_of(interrupts, looked_at);
         LOOKED_AT.set(others);

@@ -1,4 +1,4 @@
-//! Where CPUs sleep, and who wakes them.
+//! Sleep and wake-up of CPUs. A kick before the sleep is not lost.
 
 use doorbell_hardware::lock::lock;
 use msi_types::{Cpu, Kick};

@@ -70,7 +70,7 @@ impl Cpus for CpuThreads {
         let (done, wait) = mpsc::channel();
         lock(mailbox).push_back(Box::new(move |core: &CpuCore| {
             work(core);
-            // Whoever asked waits below.
+            // The caller waits below.
             let _ = done.send(());
         }));
         self.shared.sleepers.call(cpu);

@@ -10,7 +10,7 @@ pub(crate) type Work = Box<dyn FnOnce(&CpuCore) + Send>;
 
 /// The machine's CPUs, however they run.
 pub(crate) trait Cpus {
-    /// How many.
+    /// The number of CPUs.
     fn count(&self) -> usize;
     /// Has `cpu` do `work`, and returns when it is done.
     fn run_on(&self, cpu: Cpu, work: Work);

@@ -7,7 +7,7 @@ use gic_firmware::Region;
 /// Invented regions lie above what boards use for registers, and below what they use no address bits for.
 const FROM: u64 = 1 << 32;
 const BELOW: u64 = 1 << 48;
-/// How far invented regions keep from each other's alignment.
+/// Alignment of invented regions, which keeps them apart.
 const ALIGN: u64 = 1 << 20;
 
 /// Claimed addresses, and what there is to say about them.

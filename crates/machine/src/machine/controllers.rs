@@ -1,10 +1,10 @@
-//! Which of the description's MSI controllers the machine has, and which of them its devices use.
+//! The description's MSI controllers that the machine has, and the choice among them.
 
 use super::Refusal;
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, NoRoute, Route};
 
-/// Which controllers' devices take part. Firmware alone says which controller serves a device; a choice leaves out
-/// the devices of the others.
+/// The choice of controllers whose devices take part. Firmware alone assigns devices to
+/// controllers; a choice leaves out the devices of the others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum ControllerChoice {
     /// All that the description has.

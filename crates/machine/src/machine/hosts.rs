@@ -38,7 +38,7 @@ pub(super) fn plan(
     Ok(plans)
 }
 
-/// Who sits behind which host.
+/// Returns the functions of each host.
 fn functions(
     description: &Description,
     options: &BuildOptions,
@@ -87,7 +87,7 @@ fn described_ecam(host: &PciHost) -> Option<Region> {
     }
 }
 
-/// Where firmware has it, else invented.
+/// Returns the ECAM window: firmware's, else an invented one.
 fn ecam(host: &PciHost, buses: BusRange, space: &mut AddressPlan) -> Result<Region, Refusal> {
     let size = (u64::from(buses.last - buses.first) + 1) * BUS;
     let name = format!("{} ECAM", host.id);

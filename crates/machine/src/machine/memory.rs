@@ -5,7 +5,7 @@ use gic_firmware::{Description, Region};
 
 /// Memory that the drivers' tables and the devices' mailboxes need in any case.
 const ENOUGH: u64 = 64 << 20;
-/// What is invented if firmware has less: boot loaders often fill it in.
+/// Size of invented RAM, if firmware states less: boot loaders often fill it in.
 const INVENTED: u64 = 1 << 30;
 /// Beyond this a bank brings nothing but page tables.
 const MOST: u64 = 1 << 38;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Messages of a device: this many, and up to six more.
 const SLOTS: u16 = 2;
 
-/// What a device that holds a level is compatible with.
+/// The compatible string of a device that holds a level.
 const LEVEL_SOURCE: &str = "doorbell,level-source";
 
 /// Requesters on a bus without a map.
@@ -62,7 +62,7 @@ pub(super) fn plan(
     Ok(plans)
 }
 
-/// What the device at this place in the order is like.
+/// Returns the parameters of the device at this place in the order.
 fn hardware(population: &Population, place: usize, compatible: &[String]) -> PlatformDeviceConfig {
     match population {
         Population::Chosen(endpoints) if !endpoints.devices.is_empty() => {
@@ -78,7 +78,8 @@ fn hardware(population: &Population, place: usize, compatible: &[String]) -> Pla
     }
 }
 
-/// Who is on a bus that is not PCI: one for each line of its map; without one a few, whose IDs are their DeviceIDs.
+/// Returns the requesters on a bus that is not PCI: one for each line of its map. Without a map a
+/// few, whose IDs are their DeviceIDs.
 fn requesters(routing: &MsiRouting) -> Vec<RequesterId> {
     match &routing.map {
         Some(map) => map.iter().map(|entry| entry.rid_base).collect(),

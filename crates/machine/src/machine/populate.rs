@@ -1,5 +1,5 @@
-//! Who sits behind a host bridge: chosen functions, or for each statement of its routing a few of different kinds, at
-//! requester IDs that the statement covers.
+//! The functions behind a host bridge. They are chosen, or a few of different kinds for each entry
+//! of its routing, at requester IDs that the entry covers.
 
 mod chosen;
 
@@ -195,7 +195,8 @@ impl Functions {
     }
 }
 
-/// Who could sit behind `host`. Empty if its routing leads to no controller that takes part.
+/// Returns the possible requesters behind `host`. None if its routing leads to no controller that
+/// takes part.
 pub(super) fn candidates(
     description: &Description,
     choice: ControllerChoice,
@@ -214,7 +215,8 @@ pub(super) fn candidates(
                 _ => 0,
             };
             let doorbell = match controller.kind {
-                // Which redistributor's, and so whether the endpoint can store it, is the drivers' to find out.
+                // The drivers find out the redistributor, and whether the endpoint can store its
+                // address.
                 ControllerKind::DirectLpi => 0,
                 _ => controller.doorbell(route.device_id).unwrap_or(u64::MAX),
             };
@@ -224,7 +226,7 @@ pub(super) fn candidates(
     statements
 }
 
-/// How the messages of a host's functions get their DeviceIDs, as firmware describes it.
+/// Translates the requester IDs of a host's functions to DeviceIDs, as firmware describes it.
 pub(super) fn translator(
     description: &Arc<Description>,
     host: usize,
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_population_has_several_functions_in_a_device_and_an_alias() {
+    fn default_devices_include_multifunction_and_alias() {
         let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
         let host = &description.hosts[0];
         let plan = usual(&description, host);

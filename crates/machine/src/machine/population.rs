@@ -1,9 +1,9 @@
-//! What a machine's devices are like. Firmware says where they are, and whom they ring.
+//! The parameters of a machine's devices. Firmware states their places and their controllers.
 
 use doorbell_hardware::pci::StoreConfig;
 use doorbell_hardware::platform_device::PlatformDeviceConfig;
 
-/// What a machine's devices are like.
+/// The choice of a machine's devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Population {
     /// For each statement of a host bridge's routing a few functions, with every kind of message store in turn; and what
@@ -19,21 +19,22 @@ pub enum Population {
 pub struct ChosenDevices {
     /// PCI functions, dealt out to the host bridges in turn. Those that find no place are left out, with a note.
     pub functions: Vec<ChosenFunction>,
-    /// What firmware's platform devices are like, in their order; from the start again where there are more of them. As
-    /// usual if there is none.
+    /// The parameters of firmware's platform devices, in their order, repeated as often as needed.
+    /// The usual ones if there is none.
     pub devices: Vec<PlatformDeviceConfig>,
 }
 
 /// A PCI function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChosenFunction {
-    /// Where it sits.
+    /// Its place.
     pub place: FunctionPlacement,
     /// Its message store.
     pub store: StoreConfig,
 }
 
-/// Where a PCI function sits: at the next requester ID of that kind which firmware leads to a controller that takes part.
+/// The place of a PCI function: the next requester ID of that kind which firmware leads to a
+/// controller that takes part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FunctionPlacement {
     /// A device of its own on the root bus.
@@ -51,11 +52,11 @@ pub enum FunctionPlacement {
 pub struct DeviceInfo {
     /// The [`DeviceReport::id`](crate::DeviceReport::id) it will have.
     pub id: String,
-    /// What it is like.
+    /// Its parameters.
     pub config: DeviceConfig,
 }
 
-/// What a device is like.
+/// The parameters of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceConfig {
     /// A PCI function.

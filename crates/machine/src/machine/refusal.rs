@@ -1,9 +1,9 @@
-//! Why there is no machine.
+//! The reasons for which a description makes no machine.
 
 use super::ControllerChoice;
 use doorbell_hardware::bus::Overlap;
 
-/// Why a description makes no machine on which messages are delivered.
+/// The reason for which a description makes no machine on which messages are delivered.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -25,7 +25,7 @@ pub enum Refusal {
     /// No enabled controller of a wanted kind.
     #[error("the description has no enabled {}{}", kinds(*.wanted), also(.others))]
     NoController {
-        /// Whose devices were wanted.
+        /// The chosen controllers.
         wanted: ControllerChoice,
         /// The other enabled MSI controllers, by name and kind.
         others: Vec<String>,
@@ -47,7 +47,7 @@ pub enum Refusal {
     DirectLpiBesideMbi {
         /// The GIC.
         direct: String,
-        /// Who has the message registers.
+        /// The controller with the message registers.
         mbi: String,
     },
     /// Controllers, but nothing that refers to one.

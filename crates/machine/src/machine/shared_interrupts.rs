@@ -59,14 +59,14 @@ fn free(taken: &[(u32, u32)]) -> Option<(u32, u32)> {
     Some((first, FRAME))
 }
 
-/// What firmware states.
+/// Returns the SPI ranges that firmware states.
 fn spans(description: &Description) -> impl Iterator<Item = IntIdSpan> {
     let messages = controllers::of_kind(description, ControllerKind::Mbi);
     let frames = controllers::of_kind(description, ControllerKind::V2m);
     messages.chain(frames).flat_map(|(_, controller)| controller.ranges.iter().map(|range| range.value))
 }
 
-/// What lies behind its last, if it is one of plain SPIs.
+/// Returns the INTID after a range's last, if it is one of plain SPIs.
 fn plain_end(span: IntIdSpan) -> Option<u32> {
     let last = span.last().filter(|_| span.first().class() == IntIdClass::Spi)?;
     last.get().checked_add(1)

@@ -23,7 +23,7 @@ const RAM_SIZE: u64 = 64 << 20;
 /// x86's reserved region.
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
 
-/// What a bus with quirks makes of what devices write.
+/// The hardware of a bus that changes what devices write.
 type QuirkyBus = Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
 
 /// A bus with quirks: its hardware, and what the drivers know of it.
@@ -67,7 +67,8 @@ impl SignalMsi<RequesterId> for Remapped {
     }
 }
 
-/// What the platform says of the hypervisor below its controller. None of Arm's remaps messages.
+/// Returns the hypervisor below the controller, as the platform states it. None of Arm's remaps
+/// messages.
 fn hypervisor(world: World, layer: Layer) -> Option<Hypervisor> {
     match (world, layer) {
         (World::BareMetal, _) => None,
@@ -203,7 +204,7 @@ impl Board {
         Passthrough::new(interrupts, dma, 1).map(drop)
     }
 
-    /// How often the controller was moved.
+    /// The number of migrations.
     #[cfg(test)]
     pub(super) fn migrated(&self) -> u64 {
         self.root.migrated().unwrap()

@@ -24,7 +24,7 @@ const PLATFORM: u16 = 4;
 const RINGS: u16 = 40;
 const RING_VECTORS: u16 = 32;
 
-/// Where the endpoints' registers are.
+/// Base addresses of the endpoints' registers.
 const ECAM: u64 = 0x2000_0000;
 const WINDOW: u64 = 0x3000_0000;
 const RING_REGISTERS: u64 = 0x0900_0000;
@@ -45,7 +45,7 @@ impl Endpoint {
         }
     }
 
-    /// How it is known.
+    /// Its requester ID.
     pub(super) const fn requester(self) -> RequesterId {
         RequesterId::pci(0, self.device(), 0)
     }
@@ -63,7 +63,7 @@ impl Endpoint {
     }
 }
 
-/// Where the devices' messages go.
+/// The targets of the devices' messages.
 pub(super) struct DeviceUpstreams {
     /// Those whose stores the hypervisor sees, if there is one: PCI's own registers, and devices that it emulates.
     pub(super) bus: Arc<dyn SignalMsi<RequesterId>>,
@@ -222,7 +222,8 @@ pub(super) struct Probed {
 }
 
 impl Probed {
-    /// How many vectors the driver asks for, and for how many if it does not get them.
+    /// Returns the number of vectors that the driver asks for, and the number that it accepts
+    /// instead.
     pub(super) const fn wanted(&self) -> (u16, u16) {
         match self.endpoint {
             Endpoint::PciMsi => (1, 1),
@@ -243,7 +244,7 @@ impl Probed {
         )
     }
 
-    /// What sends, with the slot of its vector: the rings, or the `slots` themselves.
+    /// Returns the senders, each with the slot of its vector: the rings, or the `slots` themselves.
     pub(super) fn senders(&self, slots: &[u16]) -> Vec<(u16, u16)> {
         match &self.rings {
             Some(store) => (0..store.rings()).map(|ring| (ring, store.slot_of(ring))).collect(),

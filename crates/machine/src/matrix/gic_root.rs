@@ -30,7 +30,7 @@ const FRAME: u64 = 0x0802_0000;
 /// The SPIs that messages ring.
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("it is not zero");
-/// Who asks for vectors to find out whether all are free.
+/// Requester that asks for all vectors, to find out whether they are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
 /// The model, and its CPUs.

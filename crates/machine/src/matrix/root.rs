@@ -1,4 +1,4 @@
-//! What the boards' controllers have in common.
+//! The interface of the boards' root controllers.
 
 use super::{Layer, Parent, World};
 use crate::migration::Migration;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// CPUs of a board.
 pub(super) const CPUS: u16 = 3;
 
-/// Where a GIC's redistributors are.
+/// The places of a GIC's redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum RedistributorLayout {
     /// One after the other.
@@ -21,17 +21,17 @@ pub(super) enum RedistributorLayout {
     FarApart,
 }
 
-/// What a board is like.
+/// The parameters of a board.
 #[derive(Clone, Copy)]
 pub(super) struct BoardConfig {
     pub(super) parent: Parent,
     pub(super) layer: Layer,
     pub(super) spread: RedistributorLayout,
-    /// What the platform says it is.
+    /// The platform's statement about its surroundings.
     pub(super) world: World,
-    /// What it is.
+    /// The true surroundings.
     pub(super) reality: World,
-    /// Whether a GIC moves. (x86's APICs stay.)
+    /// Migrations of a GIC. (x86's APICs stay.)
     pub(super) migration: Migration,
 }
 
@@ -45,7 +45,7 @@ impl BoardConfig {
 
 /// The hardware of a root controller, before there are drivers.
 pub(super) trait RootHardware {
-    /// Where devices' writes go.
+    /// The target of devices' writes.
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>>;
 
     /// Lets its registers answer.
@@ -73,7 +73,7 @@ pub(super) trait Root {
     /// Arrivals that found no handler.
     fn strays(&self) -> u64;
 
-    /// What was not given back; `None` if everything was.
+    /// Returns the resources that were not given back; `None` if all were.
     fn kept(&self) -> Option<String>;
 
     /// Messages that a remapping unit stopped: who sent them, and the fault's reason.
@@ -82,7 +82,7 @@ pub(super) trait Root {
         Vec::new()
     }
 
-    /// How often the controller was moved, or why it could not be.
+    /// Returns the number of migrations, or the reason for which one failed.
     fn migrated(&self) -> Result<u64, String> {
         Ok(0)
     }
@@ -93,6 +93,6 @@ pub(super) trait Root {
         None
     }
 
-    /// What a driver could not report in any other way.
+    /// Returns a fault that a driver could not report in any other way.
     fn silent_fault(&self) -> Option<String>;
 }

@@ -1,4 +1,4 @@
-//! What the matrix says, cell by cell, and that it would notice.
+//! The outcome of each cell, and the defects that a trial must notice.
 
 mod layers;
 mod notices;
@@ -31,7 +31,7 @@ const REASONS: [(char, &str); 2] = [
     ),
 ];
 
-/// What was thought through: for each stack the endpoints in their order, `.` for one that works.
+/// The outcomes by reasoning: for each stack the endpoints in their order, `.` for one that works.
 const EXPECTED: &str = "
     bare-metal      its         none              .......
     bare-metal      its         doorbell-mapping  .......
@@ -74,12 +74,12 @@ fn expected(letter: char) -> Outcome {
 }
 
 #[test]
-fn every_cell_works_or_is_refused_as_it_was_thought_through() {
+fn every_cell_has_expected_outcome() {
     assert_expected(&try_all());
 }
 
 #[test]
-fn every_cell_is_as_it_was_thought_through_where_the_controller_moves_all_the_time() {
+fn every_cell_has_expected_outcome_during_migration() {
     for seed in 1..=2 {
         let moved = |cell: Cell| {
             let migration = Migration::AtRandom { seed };

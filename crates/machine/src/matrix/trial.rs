@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Lives on one board: the second one finds whatever the first one left.
 const LIVES: usize = 2;
 
-/// Why a trial ended early.
+/// The reason for which a trial ended early.
 #[derive(Debug)]
 pub(super) enum TrialError {
     /// The drivers said no.
@@ -52,7 +52,7 @@ pub(super) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
     let result = (0..LIVES).try_for_each(|_| {
         let life = live(board, endpoint);
         board.settle();
-        // Whether it was refused or not, nothing remains.
+        // Nothing remains, refused or not.
         board.check_quiet().map_err(TrialError::Broken).and(life)
     });
     match result {
@@ -73,7 +73,7 @@ fn live(board: &Board, endpoint: Endpoint) -> Result<(), TrialError> {
     trial.end()
 }
 
-/// How often each slot's handler ran, by CPU.
+/// The handler runs of each slot, by CPU.
 struct Runs(Vec<[AtomicU64; CPUS as usize]>);
 
 impl Runs {
@@ -214,7 +214,7 @@ impl<'a> Trial<'a> {
         Ok(self.device.restore()?)
     }
 
-    /// What the device sends for a slot.
+    /// The message that the device sends for a slot.
     #[cfg(test)]
     pub(super) fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.device.sent_message(slot)
@@ -230,13 +230,13 @@ impl<'a> Trial<'a> {
         text
     }
 
-    /// How often the handlers ran, all together.
+    /// The number of handler runs, all together.
     #[cfg(test)]
     pub(super) fn total_runs(&self) -> u64 {
         self.handles.values().map(IrqHandle::count).sum()
     }
 
-    /// What was sent before a move arrives once, before or after it.
+    /// A message sent before a move arrives once, before or after it.
     fn overtake(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use x86_irq::remapping::{ApicMode, CompatibilityFormat, RemapTableConfig, Source, TableSize};
 use x86_irq::{ApicId, RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain, VectorDomainConfig};
 
-/// Where the unit's registers would be; it names the unit in errors.
+/// Base address of the unit's registers; it names the unit in errors.
 const UNIT: u64 = 0xfed9_0000;
 /// 256 entries.
 const TABLE_LOG2: u8 = 8;

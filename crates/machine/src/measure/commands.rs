@@ -41,9 +41,9 @@ const CHUNK: usize = 0x8000;
 /// Reads of `CREADR` or `GICR_CTLR` until the hardware is done, at most.
 const TURNS: u32 = 10_000;
 
-/// Whoever answers lines of the protocol.
+/// A server of the protocol.
 trait QtestServer {
-    /// What comes after `OK`.
+    /// Returns the text after `OK`.
     fn tell(&mut self, line: &str) -> Result<String, String>;
 }
 

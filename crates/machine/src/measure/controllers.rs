@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What is measured, and where.
+/// The measured machines and controllers.
 const MACHINES: [(&str, ControllerChoice); 4] = [
     ("harbour", ControllerChoice::Its),
     ("lagoon", ControllerChoice::DirectLpi),
@@ -40,7 +40,7 @@ struct Bench {
     choice: ControllerChoice,
     system: System,
     cores: Vec<Arc<CpuCore>>,
-    /// Which of the system's devices: one outside of PCI.
+    /// Index of the measured device, one outside of PCI.
     device: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What no implementation can be faster than.
+//! Floors: the least that any implementation needs.
 
 use super::{Probe, Reference, each};
 use std::collections::{BTreeMap, HashMap};
@@ -18,7 +18,7 @@ pub(super) fn fetch_or() -> f64 {
     timed(&|bit| _ = black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst))
 }
 
-/// What an injection without the model's ways would at least be made of.
+/// The operations that an injection consists of at least.
 pub(super) fn probes() -> Vec<Probe> {
     let (mutex, lock) = (Mutex::new(0u64), RwLock::new(0u64));
     let (shared_word, shared_mutex, shared_lock) = (AtomicU64::new(0), Mutex::new(0u64), RwLock::new(0u64));

@@ -91,7 +91,7 @@ fn inject_fresh() -> Result<Probe, MeasureError> {
     }))
 }
 
-/// How a message finds its event.
+/// The state of an event before its message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum InitialState {
     Idle,

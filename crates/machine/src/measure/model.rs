@@ -18,7 +18,7 @@ const CONFIGURATION: u64 = RAM + 0x30_0000;
 const PENDING: u64 = RAM + 0x40_0000;
 const RAM_BYTES: usize = 0x50_0000;
 const FIRST_LPI: u32 = 8192;
-/// How many LPIs there are.
+/// The number of LPIs.
 pub(super) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
 
 /// Guest memory behind a lock: the measured paths do not touch it.
@@ -52,7 +52,7 @@ pub(super) struct MeasuredGic {
     written: u64,
 }
 
-/// How devices and events are mapped.
+/// The mapping of devices and events.
 #[derive(Clone, Copy)]
 pub(super) struct EventMapping {
     /// Devices, from DeviceID 0 on.

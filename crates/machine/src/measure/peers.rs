@@ -1,4 +1,4 @@
-//! What others do for the same purpose.
+//! Other implementations of the same operations.
 
 mod program;
 

@@ -1,4 +1,4 @@
-//! What GSIs cost: changing where one leads, in small and in large tables, and ringing one.
+//! The cost of GSIs: a route's change in small and in large tables, and a signal.
 
 use super::model::{EventMapping, MeasuredGic};
 use super::{MeasureError, Probe, Reference, each};

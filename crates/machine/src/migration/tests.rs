@@ -1,4 +1,5 @@
-//! What a migration loses is found, whoever runs the machine; and nobody keeps what was left behind.
+//! Tests of migrations: a run reports what one loses, and nothing refers to the model that was left
+//! behind.
 
 use super::{Destination, Migration, Migrator};
 use crate::embedded;
@@ -28,7 +29,7 @@ fn moving(name: &str, seed: u64) -> Machine {
 
 const ALL: [&str; 4] = ["harbour", "lagoon", "estuary", "cove"];
 
-/// What a save forgets. Was it there?
+/// A change that a save forgets. Returns whether it was there.
 type DropState = fn(&mut SavedState) -> bool;
 
 fn events(saved: &mut SavedState) -> impl Iterator<Item = &mut EventState> {
@@ -90,7 +91,7 @@ const DISTURBED: Disturbances =
     Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
 
 #[test]
-fn one_interrupt_that_a_migration_loses_is_one_that_the_judge_finds() {
+fn judge_finds_one_interrupt_lost_by_migration() {
     for name in ALL {
         for seed in 1..=4 {
             let (wire, lost) = forgetting(one_pending, 1);
@@ -124,7 +125,7 @@ fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
 const TEN_EACH: RunOptions = RunOptions { messages: 10, seed: 1, disturbances: DISTURBED };
 
 #[test]
-fn what_migrations_lose_in_the_simulation_is_found_however_much_else_happens() {
+fn simulation_finds_migration_losses() {
     for (what, forget, name) in losses() {
         assert_found(what, name, forget, |machine| {
             simulate(machine, &TEN_EACH).is_ok_and(|simulation| simulation.report.totals.is_clean())
@@ -133,7 +134,7 @@ fn what_migrations_lose_in_the_simulation_is_found_however_much_else_happens() {
 }
 
 #[test]
-fn what_migrations_lose_below_real_threads_is_found_however_much_else_happens() {
+fn threads_find_migration_losses() {
     // Together: each waits long for what is lost.
     thread::scope(|scope| {
         for (what, forget, name) in losses() {
@@ -147,13 +148,13 @@ fn what_migrations_lose_below_real_threads_is_found_however_much_else_happens() 
 }
 
 #[test]
-fn an_intruder_s_ring_that_migrations_lose_is_found() {
+fn judge_finds_lost_intruder_message() {
     for name in ["lagoon", "estuary", "cove"] {
         let rings = |machine| trespass(machine, IommuPages::NoIommu).unwrap().unwrap().rang;
         for seed in 1..=8 {
             assert!(rings(moving(name, seed)), "{name}, seed {seed}");
         }
-        // Where a migration falls between the ring and its interrupt is chance.
+        // A migration falls between a message and its interrupt by chance.
         let rings_always = (1..=64).all(|seed| {
             let machine = moving(name, seed);
             machine.model.tamper(forgetting(one_pending, usize::MAX).0);
@@ -163,7 +164,7 @@ fn an_intruder_s_ring_that_migrations_lose_is_found() {
     }
 }
 
-/// What it does with a machine whose drivers are up and of which only these CPUs take part.
+/// Calls `act` on a machine whose drivers are up and of which only these CPUs take part.
 fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
     let mut machine = machine("harbour", Migration::AtRandom { seed: 1 }, NonZeroU16::new(cpus));
     let powered = PoweredMachine::on(&mut machine);
@@ -172,7 +173,7 @@ fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
 }
 
 #[test]
-fn a_model_is_gone_once_a_fresh_one_has_its_place_whoever_takes_part() {
+fn replaced_model_is_dropped() {
     for cpus in [1, 3, 8] {
         with_system(cpus, |system, migrator| {
             let old = system.model.watch();

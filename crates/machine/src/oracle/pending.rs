@@ -1,4 +1,5 @@
-//! What can be pending for one vector: messages under way, arrivals, and the acknowledgements that took them.
+//! The pending bits of one vector, as far as they are known: messages under way, arrivals, and the
+//! acknowledgements that took them.
 
 use msi_types::Cpu;
 use std::collections::VecDeque;
@@ -8,7 +9,7 @@ const ACKNOWLEDGEMENTS: usize = 64;
 /// Arrivals that it remembers: more than can wait for a handler.
 const ARRIVALS: usize = 1024;
 
-/// What becomes of what is pending when a vector moves.
+/// The fate of a pending bit when its vector moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pending {
     /// There is one pending bit: it goes along.
@@ -17,7 +18,7 @@ pub(crate) enum Pending {
     Stays,
 }
 
-/// What is about to set a pending bit.
+/// The cause of a pending bit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
     /// A message of the device. One at a time.
@@ -88,7 +89,7 @@ impl PendingBits {
         self.under_way.retain(|one| one.cause != Cause::Message);
     }
 
-    /// What is under way for any of these reasons has arrived, at `now`.
+    /// Everything under way for any of these reasons arrived, at `now`.
     pub(super) fn arrive(&mut self, causes: &[Cause], now: u64) {
         for one in self.under_way.extract_if(.., |one| causes.contains(&one.cause)) {
             self.arrived.add(&one, now);
@@ -151,9 +152,9 @@ impl Arrived {
 /// A pending bit that a CPU has to itself.
 #[derive(Clone, Debug, Default)]
 struct CpuBit {
-    /// When something arrived here last.
+    /// The time of the last arrival here.
     arrived_at: u64,
-    /// When the CPU went to look for what it acknowledged last.
+    /// The time at which the CPU looked for its last acknowledgement.
     looked_at: u64,
 }
 
@@ -174,7 +175,7 @@ impl CpuBit {
 struct SharedBit {
     arrivals: VecDeque<Arrival>,
     acknowledgements: VecDeque<Acknowledgement>,
-    /// When the last arrival came that is not remembered any more.
+    /// The time of the last arrival that is not remembered any more.
     forgotten_at: u64,
 }
 
@@ -187,7 +188,7 @@ struct Arrival {
 #[derive(Debug)]
 struct Acknowledgement {
     noted_at: u64,
-    /// When the CPU of this one, or of an earlier one, went to look: the last time.
+    /// The latest time at which the CPU of this one, or of an earlier one, looked.
     looked_at: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Where a vector is routed, where it was, and which of its runs are due.
+//! The targets of a vector over time, and its runs that are due.
 
 use super::Clock;
 use super::pending::{Cause, Pending, PendingBits};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 /// A CPU that is still a possible target.
 const OPEN: u64 = u64::MAX;
 
-/// What became of a message.
+/// Result of a device's attempt to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SendOutcome {
     /// It arrived where it was sent.
@@ -26,14 +26,14 @@ pub(crate) enum SendOutcome {
 pub(crate) struct Route {
     clock: Arc<Clock>,
     pending: Pending,
-    /// When the vector was allocated.
+    /// The time of the allocation.
     made_at: u64,
     state: Mutex<RouteState>,
 }
 
 #[derive(Debug)]
 struct RouteState {
-    /// When each CPU ceased to be a possible target; 0 if it never was one.
+    /// The time at which each CPU ceased to be a possible target; 0 if it never was one.
     closed_at: Vec<u64>,
     /// The possible targets: one, or two during a move.
     open: Vec<Cpu>,
@@ -95,7 +95,7 @@ impl Route {
         match left {
             SendOutcome::NotSent => state.bits.cancel_message(),
             SendOutcome::Held => state.bits.hold_message(),
-            // What was held back went before it.
+            // Messages that were held back went before it.
             SendOutcome::Sent => {
                 let causes = [Cause::Untold, Cause::Held, Cause::Message];
                 state.bits.arrive(&causes, self.clock.tick());
@@ -168,12 +168,12 @@ impl Route {
         }
     }
 
-    /// Where messages go; `None` if nowhere yet.
+    /// The present target; `None` before the first.
     pub(super) fn target(&self) -> Option<Cpu> {
         lock(&self.state).open.first().copied()
     }
 
-    /// When the vector was allocated.
+    /// The time of the allocation.
     pub(super) fn made_at(&self) -> u64 {
         self.made_at
     }
@@ -206,7 +206,8 @@ impl RouteState {
 impl DueRuns {
     fn acknowledge(&mut self, is_due: bool) {
         if self.in_dispatch == 0 {
-            // What was deferred was sent again before the run that it met was over: several of them once.
+            // Deferred interrupts were sent again before the run that they met was over: several of
+            // them once.
             self.now = 0;
         }
         self.in_dispatch += 1;

@@ -53,7 +53,7 @@ impl Routes {
         self.read().values().for_each(|route| route.empty(cpu));
     }
 
-    /// What drivers tell of resends of `vector` is not heard from now on.
+    /// Ignores the drivers' reports of resends of `vector` from now on.
     #[cfg(test)]
     pub(crate) fn ignore_resends(&self, vector: Vector) {
         lock(&self.unheard).insert(vector.get());
@@ -209,7 +209,7 @@ impl MsiParent for ObservedParent {
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         let (first, count, from, to) = (moved.first, moved.count, moved.from, moved.to);
         let result = self.parent.end_move(moved, outcome);
-        // What the endpoint stores is the truth, even if the controller failed to finish.
+        // The endpoint's message decides, even if the controller failed to finish.
         let target = if outcome == MoveOutcome::Written { to } else { from };
         self.routes.of(first, count).for_each(|route| route.settle(target));
         result
@@ -224,7 +224,7 @@ impl MsiParent for ObservedParent {
     }
 
     fn set_pending(&self, vector: Vector, pending: msi_types::Pending) {
-        // Where the pending bit stays, the driver tells where it sets it.
+        // A driver whose pending bits stay reports each resend itself.
         let travels = self.pending == Pending::Travels && pending == msi_types::Pending::Set;
         let route = self.routes.get(vector).filter(|_| travels);
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));

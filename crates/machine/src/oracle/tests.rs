@@ -34,7 +34,7 @@ impl Rig {
         self.routes.add(VECTOR, pending, Cpu::new(0));
         self.record.follow(self.route());
         self.record.end_operation();
-        // What may have arrived meanwhile was taken.
+        // An arrival meanwhile was taken.
         self.acknowledge_at(0);
         self.end(Dispatched::Handled);
         assert!(self.route().run());
@@ -117,7 +117,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_run_at_a_cpu_that_was_never_a_target_is_wrong() {
+    fn run_at_cpu_never_target_is_wrong() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.send();
@@ -127,7 +127,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_run_at_a_cpu_that_was_left_before_the_message_was_sent_is_wrong() {
+    fn run_at_cpu_left_before_send_is_wrong() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.move_to(1);
@@ -138,7 +138,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_message_sent_before_the_move_may_still_run_at_the_old_cpu() {
+    fn message_sent_before_move_may_run_at_old_cpu() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.send();
@@ -161,7 +161,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_move_that_was_given_up_leaves_the_cpu_that_it_would_have_led_to() {
+    fn abandoned_move_closes_its_target() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.route().open(Cpu::new(1));
@@ -173,7 +173,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_move_does_not_excuse_a_cpu_that_was_left_before_it() {
+    fn move_does_not_excuse_cpu_left_earlier() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.move_to(1);
@@ -185,7 +185,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_cpu_that_acknowledged_early_and_runs_late_is_right() {
+    fn early_acknowledgement_excuses_late_run() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.send();
@@ -210,7 +210,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn what_the_interrupt_core_sent_again_had_been_taken_without_a_run_and_excuses_none() {
+    fn core_redelivery_excuses_no_extra_run() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.send();
@@ -233,7 +233,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_redelivery_of_what_was_handled_excuses_no_run() {
+    fn redelivery_of_handled_interrupt_excuses_no_run() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             (0..10).for_each(|_| rig.send());
@@ -251,7 +251,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_message_that_arrives_during_the_run_and_is_deferred_is_due() {
+    fn message_deferred_during_run_is_due() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.send();
@@ -293,7 +293,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn what_was_put_off_until_the_handler_is_enabled_is_due() {
+    fn message_deferred_until_enable_is_due() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.send();
@@ -311,7 +311,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_message_sent_before_the_books_follow_the_vector_is_due() {
+    fn message_sent_before_record_follows_is_due() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.record.begin_operation();
@@ -328,7 +328,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_run_for_what_the_former_owner_left_under_way_is_late() {
+    fn run_for_former_owners_message_is_late() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.send();
@@ -353,7 +353,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_message_that_could_not_be_sent_does_not_count() {
+    fn unsent_message_does_not_count() {
         let rig = Rig::new(Pending::Stays);
         assert!(!rig.record.send(|| SendOutcome::NotSent));
         assert_eq!((rig.record.sent(), rig.record.is_settled()), (0, true));
@@ -362,7 +362,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn a_device_waits_for_its_handler_when_it_is_far_ahead() {
+    fn device_far_ahead_waits_for_handler() {
         let rig = Rig::new(Pending::Travels);
         let sent = (0..2 * AHEAD).take_while(|_| rig.record.send(|| SendOutcome::Sent)).count();
         assert_eq!(u64::try_from(sent), Ok(AHEAD));
@@ -371,7 +371,7 @@ mod whatever_is_pending {
     }
 
     #[test]
-    fn books_that_were_written_over_accuse_nobody() {
+    fn overwritten_history_accuses_nobody() {
         for pending in BOTH {
             let rig = Rig::new(pending);
             rig.send();
@@ -388,7 +388,7 @@ mod whatever_is_pending {
 }
 
 #[test]
-fn where_it_travels_a_late_run_at_the_old_cpu_is_wrong() {
+fn shared_bit_late_run_at_old_cpu_is_wrong() {
     let rig = Rig::new(Pending::Travels);
     rig.send();
     rig.move_to(1);
@@ -399,7 +399,7 @@ fn where_it_travels_a_late_run_at_the_old_cpu_is_wrong() {
 }
 
 #[test]
-fn where_it_stays_a_message_sent_before_the_move_runs_at_the_old_cpu_whatever_ran_elsewhere() {
+fn cpu_bit_keeps_message_at_old_cpu() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.move_to(1);
@@ -410,7 +410,7 @@ fn where_it_stays_a_message_sent_before_the_move_runs_at_the_old_cpu_whatever_ra
 }
 
 #[test]
-fn where_it_stays_a_second_run_at_the_old_cpu_is_wrong_once_it_was_drained() {
+fn cpu_bit_run_after_drain_is_wrong() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.move_to(1);
@@ -422,7 +422,7 @@ fn where_it_stays_a_second_run_at_the_old_cpu_is_wrong_once_it_was_drained() {
 }
 
 #[test]
-fn where_it_travels_one_message_is_not_due_on_two_cpus_at_a_time() {
+fn shared_bit_message_is_due_on_one_cpu() {
     let rig = Rig::new(Pending::Travels);
     (0..5).for_each(|_| rig.send());
     rig.run_at(0);
@@ -438,7 +438,7 @@ fn where_it_travels_one_message_is_not_due_on_two_cpus_at_a_time() {
 }
 
 #[test]
-fn where_it_travels_a_message_under_way_is_due_once() {
+fn shared_bit_message_under_way_is_due_once() {
     let rig = Rig::new(Pending::Travels);
     (0..5).for_each(|_| rig.send());
     rig.run_at(0);
@@ -451,7 +451,7 @@ fn where_it_travels_a_message_under_way_is_due_once() {
 }
 
 #[test]
-fn where_it_stays_a_message_that_went_to_the_old_cpu_excuses_no_run_at_the_new_one() {
+fn cpu_bit_message_excuses_no_run_elsewhere() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.move_to(1);
@@ -461,7 +461,7 @@ fn where_it_stays_a_message_that_went_to_the_old_cpu_excuses_no_run_at_the_new_o
 }
 
 #[test]
-fn where_it_stays_what_the_driver_sent_again_runs_where_it_told() {
+fn cpu_bit_resend_runs_at_reported_cpu() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.move_to(1);
@@ -471,7 +471,7 @@ fn where_it_stays_what_the_driver_sent_again_runs_where_it_told() {
 }
 
 #[test]
-fn a_resend_that_may_have_been_needless_excuses_one_run_more_and_no_second_one() {
+fn needless_resend_excuses_one_run_only() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.run_at(0);
@@ -494,7 +494,7 @@ fn a_needless_resend_excuses_no_other_vector() {
 }
 
 #[test]
-fn a_resend_to_a_cpu_that_is_no_target_excuses_no_run_there() {
+fn resend_to_non_target_excuses_no_run() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.resend_to(2, ResendReason::Unknowable);
@@ -503,7 +503,7 @@ fn a_resend_to_a_cpu_that_is_no_target_excuses_no_run_there() {
 }
 
 #[test]
-fn what_was_left_to_another_cpu_s_run_is_pending_no_more() {
+fn message_taken_by_other_cpu_is_not_pending() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.move_to(1);
@@ -520,7 +520,7 @@ fn what_was_left_to_another_cpu_s_run_is_pending_no_more() {
 }
 
 #[test]
-fn a_message_that_was_held_back_arrives_until_the_operation_is_over() {
+fn held_message_may_arrive_during_operation() {
     let rig = Rig::new(Pending::Stays);
     rig.record.begin_operation();
     rig.record.send(|| SendOutcome::Held);
@@ -534,7 +534,7 @@ fn a_message_that_was_held_back_arrives_until_the_operation_is_over() {
 }
 
 #[test]
-fn a_message_that_the_endpoint_held_until_just_now_has_arrived() {
+fn message_held_until_now_has_arrived() {
     let rig = Rig::new(Pending::Stays);
     rig.record.begin_operation();
     rig.record.send(|| {
@@ -547,7 +547,7 @@ fn a_message_that_the_endpoint_held_until_just_now_has_arrived() {
 }
 
 #[test]
-fn a_message_under_way_while_the_vector_moves_may_arrive_at_either_cpu() {
+fn message_during_move_may_arrive_at_either_cpu() {
     for cpu in [0, 1] {
         let rig = Rig::new(Pending::Stays);
         rig.record.send(|| {
@@ -570,7 +570,7 @@ fn a_cpu_that_was_emptied_has_nothing_pending() {
 }
 
 #[test]
-fn what_was_sent_before_the_vector_was_freed_does_not_run_after_it_is_allocated_anew() {
+fn message_before_free_never_runs_later() {
     let rig = Rig::new(Pending::Stays);
     rig.resend_to(0, ResendReason::Unknowable);
     rig.run_at(0);

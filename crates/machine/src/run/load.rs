@@ -1,4 +1,4 @@
-//! The load: a thread for each device, and the administrators' threads.
+//! The load: a thread for each device and for each kind of disturbance. A lost message never blocks a device.
 
 use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions};
 use crate::cpu::Cpus;
@@ -13,20 +13,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often progress is reported.
+/// Interval of progress reports.
 const TICK: Duration = Duration::from_millis(50);
-/// How long nothing may arrive before what is missing counts as lost. Generous: a loaded host starves threads.
+/// Time without arrivals after which missing messages count as lost. It is generous: a loaded host
+/// starves threads.
 const SETTLE: Duration = Duration::from_secs(10);
-/// How long a device may be unable to send once something did not arrive in time. Longer than it takes to remove a
-/// device and add it again.
+/// Time for which a device may be unable to send once something did not arrive in time. It is
+/// longer than the removal and return of a device.
 const UNABLE: Duration = Duration::from_secs(2);
-/// How often a device of some wait_policy yields before it sends whether its last message was handled or not.
+/// Times that a device of some patience yields before it sends without waiting further.
 const SOME_TURNS: u32 = 40;
 /// The pause between two affinity changes, and between two of the rarer disturbances.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
 
-/// What the administrators did.
+/// The number of disturbances by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct DisturbanceCounts {
     pub(crate) moves: u64,
@@ -35,7 +36,7 @@ pub(crate) struct DisturbanceCounts {
     pub(crate) migrated: u64,
 }
 
-/// How a device waits for the handler of its last message before it sends the next.
+/// The way in which a device waits for its last message's handler before it sends the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WaitPolicy {
     /// Not at all.
@@ -56,7 +57,7 @@ impl WaitPolicy {
     }
 }
 
-/// What a vector has to send still.
+/// The messages that a vector has to send still.
 struct RemainingSends<'a> {
     vector: &'a DeviceVector,
     messages: u32,
@@ -73,7 +74,7 @@ pub(super) struct Load<'a> {
     migrator: Option<&'a Migrator>,
     /// Devices that still send.
     sending: AtomicUsize,
-    /// The administrators have had their last word.
+    /// The disturbances are over.
     quiet: AtomicBool,
     /// Something did not arrive in time: nobody waits so long again.
     hopeless: AtomicBool,
@@ -107,15 +108,15 @@ impl<'a> Load<'a> {
             self.system.devices.iter().filter(|device| !device.vectors().is_empty()).collect();
         self.sending.store(active.len(), Ordering::SeqCst);
         thread::scope(|scope| {
-            let administrators = self.administrators(scope);
+            let disturbers = self.disturbers(scope);
             for (device, stream) in active.iter().zip(100..) {
                 scope.spawn(move || self.device(device, Rng::new(self.options.seed, stream)));
             }
             self.watch(progress, || self.sending.load(Ordering::SeqCst) == 0);
             self.quiet.store(true, Ordering::SeqCst);
-            for administrator in administrators {
+            for disturber in disturbers {
                 // One that panicked has said so, and what it left undone shows.
-                let _ = administrator.join();
+                let _ = disturber.join();
             }
         });
         self.settle(progress);
@@ -129,22 +130,22 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn administrators<'scope>(
+    fn disturbers<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
     ) -> Vec<ScopedJoinHandle<'scope, ()>> {
         let disturbances = self.options.disturbances;
-        let mut administrators = Vec::new();
+        let mut disturbers = Vec::new();
         if disturbances.moves == Moves::Random {
-            administrators.push(scope.spawn(|| self.move_vectors(Rng::new(self.options.seed, 1))));
+            disturbers.push(scope.spawn(|| self.move_vectors(Rng::new(self.options.seed, 1))));
         }
         if disturbances.cpus == CpuHotplug::Replugged {
-            administrators.push(scope.spawn(|| self.replug_cpus(Rng::new(self.options.seed, 2))));
+            disturbers.push(scope.spawn(|| self.replug_cpus(Rng::new(self.options.seed, 2))));
         }
         if disturbances.devices == DeviceHotplug::Readded {
-            administrators.push(scope.spawn(|| self.readd_devices(Rng::new(self.options.seed, 3))));
+            disturbers.push(scope.spawn(|| self.readd_devices(Rng::new(self.options.seed, 3))));
         }
-        administrators
+        disturbers
     }
 
     /// A device: sends every vector's messages, now patiently, now not.

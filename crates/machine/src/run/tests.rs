@@ -121,7 +121,7 @@ impl SingleVector {
 }
 
 #[test]
-fn a_run_at_the_old_cpu_after_everything_was_drained_is_told() {
+fn run_at_old_cpu_after_drain_is_reported() {
     for machine in [STAYS, MOVES].map(SingleVector::new) {
         // Messages that found it pending are no budget for it.
         (0..5).for_each(|_| machine.send());
@@ -144,7 +144,7 @@ fn a_second_run_for_one_message_is_told() {
 }
 
 #[test]
-fn a_run_at_a_cpu_that_was_never_the_target_is_told() {
+fn run_at_cpu_never_target_is_reported() {
     for machine in [STAYS, MOVES].map(SingleVector::new) {
         machine.send();
         machine.settle();
@@ -155,7 +155,7 @@ fn a_run_at_a_cpu_that_was_never_the_target_is_told() {
 }
 
 #[test]
-fn what_the_driver_sends_again_and_tells_is_excused_and_shown() {
+fn reported_resends_are_excused_and_counted() {
     for machine in [STAYS, MOVES].map(SingleVector::new) {
         let before = machine.totals().redelivered;
         machine.unplug(OLD);
@@ -166,7 +166,7 @@ fn what_the_driver_sends_again_and_tells_is_excused_and_shown() {
 }
 
 #[test]
-fn what_the_driver_sends_again_and_does_not_tell_is_told() {
+fn unreported_resends_are_spurious() {
     for machine in [STAYS, MOVES].map(SingleVector::new) {
         machine.system.records.routes.ignore_resends(machine.vector());
         machine.unplug(OLD);
@@ -195,7 +195,7 @@ fn everything(seed: u64, messages: u32) -> RunOptions {
 }
 
 #[test]
-fn resends_that_may_be_needless_are_told_while_everything_changes() {
+fn needless_resends_are_reported_under_disturbance() {
     for migration in [STAYS, MOVES] {
         let machine = machine(LpiDisabling::Impossible, None, migration);
         let totals = simulate(machine, &everything(1, 100)).unwrap().report.totals;

@@ -74,7 +74,7 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
     report
 }
 
-/// Where a vector is at the end.
+/// A vector's place at the end.
 #[derive(Clone, Copy)]
 struct FinalVector {
     irq: u32,
@@ -96,7 +96,7 @@ fn vector_report(
 ) -> Option<VectorReport> {
     let record = &device.vectors().get(index)?.record;
     let counts = record.counts();
-    // What the interrupt core sent again had been taken without a run: it excuses none.
+    // Resends of the interrupt core had been taken without a run: they excuse none.
     let redelivered = device.redelivered(index) + counts.unknowable;
     let delivered = counts.runs.min(counts.sent);
     totals.vectors += 1;

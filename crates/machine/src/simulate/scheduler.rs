@@ -47,7 +47,7 @@ struct SchedulerState {
     failure: Option<String>,
 }
 
-/// What a vector has to send still.
+/// The messages that a vector has to send still.
 #[derive(Clone, Copy)]
 struct ScheduledSends {
     device: usize,
@@ -163,7 +163,7 @@ impl Scheduler {
         });
     }
 
-    /// Why a task failed, if one did.
+    /// The reason for which a task failed, if one did.
     pub(super) fn failure(&self) -> Option<String> {
         lock(&self.state).failure.clone()
     }
@@ -181,12 +181,12 @@ impl Scheduler {
         }
     }
 
-    /// How much has happened.
+    /// The number of events.
     fn events(&self) -> usize {
         lock(&self.state).trace.len()
     }
 
-    /// How many messages were sent and interrupts taken.
+    /// The number of messages sent and interrupts taken.
     pub(super) fn progress(&self) -> usize {
         lock(&self.state).progress
     }

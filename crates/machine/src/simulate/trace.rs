@@ -8,9 +8,9 @@ use msi_types::Cpu;
 pub enum TraceEvent {
     /// A device sent a message.
     Sent {
-        /// Which device, by its place in [`Report::devices`](crate::Report::devices).
+        /// The device, by its place in [`Report::devices`](crate::Report::devices).
         device: usize,
-        /// Which of its vectors.
+        /// The device's vector.
         vector: usize,
     },
     /// A CPU took an interrupt, handled and ended it.
@@ -30,11 +30,11 @@ pub enum TraceEvent {
     },
     /// An affinity change completed.
     Moved {
-        /// Which device.
+        /// The device.
         device: usize,
-        /// Which of its vectors.
+        /// The device's vector.
         vector: usize,
-        /// Where to.
+        /// The new target.
         to: Cpu,
     },
     /// A CPU went off line and came back.
@@ -44,7 +44,7 @@ pub enum TraceEvent {
     },
     /// A device was removed and added again.
     Readded {
-        /// Which.
+        /// The device.
         device: usize,
     },
     /// The interrupt controller's model was saved, and restored from the bytes of what was saved: mostly into a fresh

@@ -47,13 +47,13 @@ impl DeviceHardware {
     }
 }
 
-/// How its driver finds the message store.
+/// The way in which a driver finds the message store.
 pub(crate) enum Probe {
     Pci(Box<Found>),
     Platform { base: u64 },
 }
 
-/// What is known of a device before it is set up.
+/// A device before it is set up.
 pub(crate) struct DiscoveredDevice {
     pub(crate) name: String,
     pub(crate) hardware: DeviceHardware,
@@ -120,7 +120,7 @@ impl Device {
         Ok((device, shape))
     }
 
-    /// What it signals through, with the records kept about it.
+    /// The device's parent, with the records kept about it.
     fn watched_parent(&self, system: &System) -> Result<Arc<dyn MsiParent>, String> {
         let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
         Ok(system.records.routes.watch(parent, system.pending_at(self.config.controller)))
@@ -138,7 +138,7 @@ impl Device {
         }
     }
 
-    /// How the handler ends the level that the device holds, if it holds one.
+    /// Returns the register by which the handler ends the device's level, if it holds one.
     fn line(&self, system: &System, slot: u16) -> Option<Line> {
         match &self.config.probe {
             Probe::Pci(_) => None,
@@ -170,20 +170,20 @@ impl Device {
         let mut handles = Vec::new();
         for vector in vectors {
             let name = format!("{}#{}", self.config.name, vector.slot);
-            let book = self.book(system, vector)?;
-            let handle = device.request(vector.slot, &name, book).map_err(|error| error.to_string())?;
+            let request = device.request(vector.slot, &name, self.handler(system, vector)?);
+            let handle = request.map_err(|error| error.to_string())?;
             vector.record.end_operation();
             handles.push(handle);
         }
         Ok(Driver::Active(device, handles))
     }
 
-    /// The handler of a vector: it enters the run in the records.
-    fn book(&self, system: &System, vector: &Arc<DeviceVector>) -> Result<Handler, String> {
+    /// Returns the handler of a vector, which records each run.
+    fn handler(&self, system: &System, vector: &Arc<DeviceVector>) -> Result<Handler, String> {
         let theirs = Arc::clone(vector);
         let platform = Arc::clone(&system.platform);
         let line = self.line(system, vector.slot);
-        let book = move |context: &IrqContext<'_>| {
+        let handler = move |context: &IrqContext<'_>| {
             // Before the records are read: what rises afterwards is told again.
             line.iter().for_each(Line::lower);
             theirs.record.handle(context.cpu(), looked_at());
@@ -191,7 +191,7 @@ impl Device {
                 platform.linger();
             }
         };
-        Ok(system.faults.handler(self.watched_parent(system)?, Box::new(book)))
+        Ok(system.faults.handler(self.watched_parent(system)?, Box::new(handler)))
     }
 
     /// The records follow the vectors to where they are now.
@@ -281,7 +281,7 @@ impl Device {
         act(&lock(&self.driver))
     }
 
-    /// Why its driver got nowhere.
+    /// The reason for which its driver failed.
     pub(crate) fn refused(&self) -> Option<String> {
         self.with_driver(|driver| match driver {
             Driver::Refused(reason) => Some(reason.clone()),
@@ -308,7 +308,7 @@ impl Device {
         }
     }
 
-    /// How often the interrupt core sent this vector again by itself.
+    /// The number of resends of this vector by the interrupt core.
     pub(crate) fn redelivered(&self, index: usize) -> u64 {
         let before = self.vectors().get(index).map_or(0, |vector| vector.redelivered.load(Ordering::Relaxed));
         let now = self.with_driver(|driver| match driver {
@@ -338,7 +338,7 @@ impl Device {
     }
 }
 
-/// How a device goes.
+/// The way in which a device is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Removal {
     /// Its driver lets it go first.

@@ -1,4 +1,4 @@
-//! What an administrator does while the machine is busy: moves interrupts, takes CPUs off line, removes devices.
+//! Disturbances while the machine is busy: moves of interrupts, CPU hotplug, removal of devices.
 
 use super::device::{Device, DeviceVector, Driver, Probe, Removal};
 use super::{System, turn_on};
@@ -11,7 +11,7 @@ use msi_types::{Cpu, MsiError, MsiMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What became of an affinity change.
+/// The result of an affinity change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AffinityChange {
     /// The vector is at the CPU.
@@ -38,7 +38,7 @@ impl Device {
             let (Some(handle), Some(vector)) = (handles.get(index), self.vectors().get(index)) else {
                 return Ok(AffinityChange::NotNow);
             };
-            // Where a message names the CPU, those that count up from one message move together.
+            // Vectors that count up from one message move together if the message names the CPU.
             let is_concerned =
                 |other: &DeviceVector| self.kind() == DeviceKind::PciMsi || other.slot == vector.slot;
             let all = self.vectors().iter().zip(handles);
@@ -62,7 +62,7 @@ impl Device {
     }
 }
 
-/// What a platform device sends on its first vector; `None` for others.
+/// Returns the message of a platform device's first vector; `None` for others.
 pub(crate) fn first_message(device: &Device, system: &System) -> Option<MsiMessage> {
     let Probe::Platform { base } = device.config.probe else { return None };
     Some(PlatformStore::new(system.platform.cpu_bus(), base).message(0))

@@ -7,7 +7,7 @@ use doorbell_hardware::platform::MachinePlatform;
 use msi_types::Cpu;
 use std::sync::Arc;
 
-/// Where the model moves, it does so once in so many times before a CPU looks for interrupts.
+/// A model that moves does so once in so many times before a CPU looks for interrupts.
 const LOOKS: usize = 8;
 
 /// More pieces than the model leaves over of what was asked for at once.
@@ -58,7 +58,7 @@ impl SequentialCpus {
         &self.cores
     }
 
-    /// How often the model was moved.
+    /// Returns the number of migrations.
     ///
     /// # Errors
     /// Why it could not be, once.

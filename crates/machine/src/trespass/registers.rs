@@ -1,4 +1,4 @@
-//! What else lies in a doorbell's page, and what can be done with it.
+//! The other registers of a doorbell's page, and their use by a hostile device.
 
 use super::HostileDevice;
 use crate::system::{Device, System};
@@ -14,9 +14,9 @@ use msi_types::MsiMessage;
 pub struct Overwritten {
     /// Its name.
     pub register: &'static str,
-    /// What it held.
+    /// Its value before.
     pub before: u64,
-    /// What it holds.
+    /// Its value now.
     pub after: u64,
 }
 
@@ -79,7 +79,7 @@ pub(super) fn seize(
     word(page + u64::from(gicr::PENDBASER.offset()), Pendbaser::new().with_address(pending).into_bits());
     control(true);
     let while_disabled = arrives();
-    // What was cached of the table goes with EnableLPIs.
+    // Cached parts of the table go with EnableLPIs.
     control(false);
     // The redistributor takes its time to write the pending table (GICR_CTLR.RWP): IHI 0069 has
     // EnableLPIs set again only after that.

@@ -61,7 +61,7 @@ pub(crate) fn its(index: usize) -> ControllerIndex {
     ControllerIndex::new(index)
 }
 
-/// What firmware would hand over for this description, read again.
+/// Returns the description as firmware would hand it over, read again.
 pub(crate) fn flashed(description: &Description) -> Description {
     let read = flashed_with_findings(description);
     assert_eq!(read.findings, []);

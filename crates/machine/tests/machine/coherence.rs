@@ -18,7 +18,7 @@ fn denied_to_all(board: Description) -> Description {
 }
 
 #[test]
-fn what_firmware_says_is_believed_though_the_registers_deny_it() {
+fn firmware_coherence_overrides_registers() {
     let report = deliver_with(&denied_to_all(harbour()), &BuildOptions::default(), 60);
     assert_delivered(&report, 60);
 }

@@ -37,7 +37,7 @@ fn kinds_in_use(report: &Report) -> Vec<&str> {
 }
 
 #[test]
-fn each_embedded_machine_delivers_through_all_its_controllers() {
+fn embedded_machines_use_all_controllers() {
     for (name, kinds) in [
         ("harbour", vec!["its"]),
         ("lagoon", vec!["direct-lpi"]),
@@ -52,7 +52,7 @@ fn each_embedded_machine_delivers_through_all_its_controllers() {
 }
 
 #[test]
-fn scarce_spis_are_shared_out_so_that_every_device_gets_some() {
+fn scarce_spis_are_shared_by_all_devices() {
     let mut board = embedded("estuary");
     let ample = deliver_with(&board, &options(ControllerChoice::Mbi), 5);
     let devices = u32::try_from(ample.devices.len()).unwrap();
@@ -69,7 +69,7 @@ fn scarce_spis_are_shared_out_so_that_every_device_gets_some() {
 }
 
 #[test]
-fn a_device_that_holds_a_level_is_served_by_the_two_messages_of_an_spi() {
+fn level_device_uses_both_spi_messages() {
     let board = embedded("estuary");
     let machine = build(&board, &options(ControllerChoice::Mbi)).unwrap();
     let is_level = |config| matches!(config, DeviceConfig::Platform(plan) if plan.trigger == Trigger::Level);
@@ -82,7 +82,7 @@ fn a_device_that_holds_a_level_is_served_by_the_two_messages_of_an_spi() {
 }
 
 #[test]
-fn a_choice_leaves_out_the_devices_that_firmware_sends_elsewhere() {
+fn choice_leaves_out_other_controllers_devices() {
     let board = embedded("estuary");
     for (choice, kind) in [(ControllerChoice::Its, "its"), (ControllerChoice::Mbi, "mbi")] {
         let report = deliver_with(&board, &options(choice), 20);
@@ -92,7 +92,7 @@ fn a_choice_leaves_out_the_devices_that_firmware_sends_elsewhere() {
 }
 
 #[test]
-fn a_choice_that_the_description_has_nothing_for_is_refused_and_says_what_it_has() {
+fn missing_controller_is_refused_with_alternatives() {
     let refusal = build(&embedded("cove"), &options(ControllerChoice::Its)).unwrap_err();
     let Refusal::NoController { wanted: ControllerChoice::Its, others } = &refusal else {
         panic!("{refusal}")
@@ -109,7 +109,7 @@ fn direct_lpis_beside_an_its_are_refused() {
 }
 
 #[test]
-fn direct_lpis_beside_message_based_spis_are_refused() {
+fn direct_lpis_beside_mbi_are_refused() {
     let mut board = embedded("lagoon");
     let frame = region(0x0804_0000, 0x1_0000);
     board.controllers.push(Controller::new("/mbi@8040000", ControllerKind::Mbi, Some(frame)));
@@ -150,7 +150,7 @@ fn trespassed(kind: &ControllerKind, pages: IommuPages) -> Trespass {
     trespassed_with(&two_devices(kind), &BuildOptions::default(), pages)
 }
 
-/// What an intruder gets to; and it is the same while the controller moves to fresh models.
+/// Returns the reach of an intruder. It is the same while the controller moves to fresh models.
 #[track_caller]
 fn trespassed_with(board: &Description, options: &BuildOptions, pages: IommuPages) -> Trespass {
     let attempt = |options: &BuildOptions| trespass(build(board, options).unwrap(), pages).unwrap().unwrap();
@@ -166,7 +166,7 @@ fn trespassed_with(board: &Description, options: &BuildOptions, pages: IommuPage
 const OPEN: [ControllerKind; 3] = [ControllerKind::DirectLpi, ControllerKind::Mbi, ControllerKind::V2m];
 
 #[test]
-fn a_device_rings_another_s_interrupt_at_a_doorbell_that_asks_for_no_identity() {
+fn doorbell_without_device_id_takes_any_sender() {
     for kind in OPEN {
         let attempt = trespassed(&kind, IommuPages::NoIommu);
         assert!(attempt.rang, "{kind}");
@@ -184,7 +184,7 @@ fn an_its_drops_the_message_of_another_device() {
 }
 
 #[test]
-fn an_iommu_that_maps_no_doorbell_stops_every_write_and_says_so() {
+fn iommu_without_doorbell_stops_every_write() {
     for kind in OPEN {
         let attempt = trespassed(&kind, IommuPages::None);
         assert!(!attempt.rang && !attempt.silenced, "{kind}");
@@ -193,7 +193,7 @@ fn an_iommu_that_maps_no_doorbell_stops_every_write_and_says_so() {
 }
 
 #[test]
-fn an_iommu_that_maps_a_redistributor_s_doorbell_gives_away_its_controls() {
+fn mapped_redistributor_page_exposes_its_controls() {
     let attempt = trespassed(&ControllerKind::DirectLpi, IommuPages::Doorbell);
     assert!(attempt.rang, "the page is mapped");
     assert!(attempt.silenced, "GICR_CTLR is in the same page");
@@ -202,7 +202,7 @@ fn an_iommu_that_maps_a_redistributor_s_doorbell_gives_away_its_controls() {
 }
 
 #[test]
-fn a_device_that_rings_a_redistributor_gives_it_other_lpi_tables() {
+fn device_replaces_redistributors_lpi_tables() {
     for pages in [IommuPages::NoIommu, IommuPages::Doorbell] {
         let attempt = trespassed(&ControllerKind::DirectLpi, pages);
         let overwritten: Vec<_> = attempt.overwritten.iter().map(|it| it.register).collect();
@@ -216,7 +216,7 @@ fn a_device_that_rings_a_redistributor_gives_it_other_lpi_tables() {
 }
 
 #[test]
-fn lpi_tables_that_cannot_be_given_back_do_not_make_passthrough_safe() {
+fn fixed_lpi_tables_do_not_isolate() {
     let options = BuildOptions { lpi_disabling: LpiDisabling::Impossible, ..BuildOptions::default() };
     let attempt = trespassed_with(&two_devices(&ControllerKind::DirectLpi), &options, IommuPages::Doorbell);
     assert!(attempt.rang && !attempt.seized, "{attempt:?}");
@@ -224,7 +224,7 @@ fn lpi_tables_that_cannot_be_given_back_do_not_make_passthrough_safe() {
 }
 
 #[test]
-fn where_the_doorbell_s_page_cannot_be_reached_or_holds_no_controls_none_are_overwritten() {
+fn unreachable_controls_are_not_overwritten() {
     let everywhere = OPEN.map(|kind| trespassed(&kind, IommuPages::None));
     let alone =
         [ControllerKind::Its, ControllerKind::V2m].map(|kind| trespassed(&kind, IommuPages::Doorbell));
@@ -234,7 +234,7 @@ fn where_the_doorbell_s_page_cannot_be_reached_or_holds_no_controls_none_are_ove
 }
 
 #[test]
-fn an_iommu_that_maps_the_distributor_s_doorbell_gives_away_its_controls() {
+fn mapped_distributor_page_exposes_its_controls() {
     let attempt = trespassed(&ControllerKind::Mbi, IommuPages::Doorbell);
     assert!(attempt.rang && attempt.silenced, "{attempt:?}");
     let overwritten: Vec<_> = attempt.overwritten.iter().map(|it| it.register).collect();

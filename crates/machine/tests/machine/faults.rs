@@ -36,17 +36,17 @@ fn the_list_of_machines_is_complete() {
 }
 
 #[test]
-fn an_interrupt_made_pending_again_is_spurious_on_threads() {
+fn repended_interrupt_is_spurious_on_threads() {
     for (name, number) in MACHINES.into_iter().flat_map(|name| [(name, 200), (name, 500)]) {
         let totals = on_threads(name, Fault::RePends(every(number)), 300).totals;
         assert!(totals.spurious > 0 && !totals.is_clean(), "{name}, each {number}th: {totals:?}");
-        // Where a run has no message, the CPU that it was due at is not known.
+        // The CPU of a run without a message is not known.
         assert_eq!(totals.lost, 0, "{name}, each {number}th: {totals:?}");
     }
 }
 
 #[test]
-fn an_interrupt_made_pending_again_is_spurious_in_simulation() {
+fn repended_interrupt_is_spurious_in_simulation() {
     for (name, number) in MACHINES.into_iter().flat_map(|name| [(name, 200), (name, 500)]) {
         let totals = simulated(name, Fault::RePends(every(number)), 100).totals;
         assert!(totals.spurious > 0 && !totals.is_clean(), "{name}, each {number}th: {totals:?}");
@@ -74,7 +74,7 @@ fn refused_devices_are_in_the_verdict() {
 }
 
 #[test]
-fn devices_of_no_use_with_their_vectors_are_in_the_verdict() {
+fn short_devices_are_in_the_verdict() {
     for name in MACHINES {
         let report = on_threads(name, Fault::GrantsOne, 20);
         let short = report.devices.iter().filter(|device| device.useful_minimum > 1).count() as u64;
@@ -85,7 +85,7 @@ fn devices_of_no_use_with_their_vectors_are_in_the_verdict() {
 }
 
 #[test]
-fn messages_without_a_doorbell_are_in_the_verdict() {
+fn unanswered_messages_are_in_the_verdict() {
     for name in MACHINES {
         let totals = simulated(name, Fault::WrongDoorbell, 5).totals;
         assert!(totals.no_doorbell > 0 && !totals.is_clean(), "{name}: {totals:?}");
@@ -111,7 +111,7 @@ fn at_rest() -> RunOptions {
 }
 
 #[test]
-fn devices_never_able_to_send_end_a_simulation_by_name() {
+fn disabled_devices_end_simulation_by_name() {
     for name in MACHINES {
         let simulation = simulate(machine(name, Fault::StaysOff), &at_rest());
         assert_functions_stay_off(&simulation.unwrap().report);

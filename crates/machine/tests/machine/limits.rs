@@ -67,7 +67,7 @@ fn reasons(report: &Report) -> [Option<&str>; 6] {
 }
 
 #[test]
-fn a_32_bit_endpoint_is_refused_redistributors_above_four_gigabytes() {
+fn narrow_endpoint_is_refused_far_redistributors() {
     let report = report(&direct(&[(FOUR_GIB, 4)]), DEVICES, LpiNumbers::Short);
     let [narrow_msi, None, None, Some(narrow_device), None, None] = reasons(&report) else {
         panic!("{:?}", reasons(&report))
@@ -78,7 +78,7 @@ fn a_32_bit_endpoint_is_refused_redistributors_above_four_gigabytes() {
 }
 
 #[test]
-fn a_32_bit_endpoint_keeps_to_the_cpus_whose_doorbell_it_can_store() {
+fn narrow_endpoint_stays_on_reachable_cpus() {
     let report = report(&direct(&[(0x0900_0000, 2), (FOUR_GIB, 2)]), DEVICES, LpiNumbers::Short);
     assert_eq!(reasons(&report), [None; 6]);
     let runs = |device: &DeviceReport, cpu: Cpu| -> u64 {
@@ -90,7 +90,7 @@ fn a_32_bit_endpoint_keeps_to_the_cpus_whose_doorbell_it_can_store() {
 }
 
 #[test]
-fn an_endpoint_with_16_data_bits_is_refused_lpis_beyond_them() {
+fn sixteen_bit_endpoint_is_refused_larger_lpis() {
     let report = report(&direct(&[(0x0900_0000, 4)]), DEVICES, LpiNumbers::Long);
     let [Some(narrow_msi), Some(msi), None, None, Some(device), None] = reasons(&report) else {
         panic!("{:?}", reasons(&report))
@@ -103,7 +103,7 @@ fn an_endpoint_with_16_data_bits_is_refused_lpis_beyond_them() {
 }
 
 #[test]
-fn a_level_is_refused_where_a_message_cannot_take_it_back() {
+fn level_without_deassert_message_is_refused() {
     let level = PlatformDeviceConfig { trigger: Trigger::Level, ..PlatformDeviceConfig::new(2) };
     let report = report(&direct(&[(0x0900_0000, 4)]), [DEVICES[0], level, DEVICES[2]], LpiNumbers::Short);
     let [None, None, None, None, Some(reason), None] = reasons(&report) else {

@@ -42,7 +42,7 @@ fn deliver_with(description: &Description, options: &BuildOptions, messages: u32
     report
 }
 
-/// Who has how many vectors, and who has none for which reason.
+/// Returns each device with its number of vectors, and the reason if it has none.
 fn served(report: &Report) -> Vec<(&str, usize, Option<&str>)> {
     let devices = report.devices.iter();
     devices.map(|device| (&*device.id, device.vectors.len(), device.refused.as_deref())).collect()
@@ -52,7 +52,7 @@ fn deliver(description: &Description) -> Report {
     deliver_with(description, &BuildOptions::default(), 60)
 }
 
-/// Whoever is refused, or is of no use with what it got, is in the totals.
+/// Asserts that each refused or short device is in the totals.
 #[track_caller]
 fn assert_refusals_are_counted(report: &Report) {
     let count =

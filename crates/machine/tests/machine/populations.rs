@@ -16,7 +16,7 @@ use msi_types::Trigger;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
-/// Why an endpoint cannot be served.
+/// The reason for which an endpoint cannot be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Limit {
     Address,
@@ -25,7 +25,7 @@ enum Limit {
 }
 
 impl Limit {
-    /// What the driver says of it.
+    /// Returns whether the driver states this reason.
     fn said_in(self, reason: &str) -> bool {
         match self {
             Self::Address => reason.contains("address bits"),
@@ -35,7 +35,8 @@ impl Limit {
     }
 }
 
-/// Why this endpoint cannot be served by its controller, by what firmware and the device say of themselves.
+/// Returns the reasons for which this endpoint cannot be served, by what firmware and the device
+/// state.
 fn limits(drawn: &Drawn, board: &Description, device: &DeviceReport, endpoint: DeviceConfig) -> Vec<Limit> {
     let (address, data, trigger) = match endpoint {
         DeviceConfig::Function(StoreConfig::Msi { address, .. }) => {
@@ -116,12 +117,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_spurious_or_at_a_wrong_cpu_whoever_is_there(drawn in machines(8)) {
+    fn random_machines_deliver_in_simulation(drawn in machines(8)) {
         check(&drawn, 12, Migration::Never, simulated)?;
     }
 
     #[test]
-    fn nor_is_it_where_the_controller_is_moved_to_fresh_models(drawn in machines(8)) {
+    fn random_machines_deliver_during_migration(drawn in machines(8)) {
         check(&drawn, 12, Migration::AtRandom { seed: drawn.seed }, simulated)?;
     }
 }
@@ -130,12 +131,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_spurious_or_at_a_wrong_cpu_with_real_threads(drawn in machines(4)) {
+    fn random_machines_deliver_on_threads(drawn in machines(4)) {
         check(&drawn, 400, Migration::Never, on_threads)?;
     }
 
     #[test]
-    fn nor_is_it_where_the_controller_is_moved_below_real_threads(drawn in machines(4)) {
+    fn random_machines_deliver_on_moving_threads(drawn in machines(4)) {
         check(&drawn, 400, Migration::AtRandom { seed: drawn.seed }, on_threads)?;
     }
 }

@@ -61,7 +61,7 @@ fn crowded() -> Description {
 }
 
 #[test]
-fn messages_for_a_handler_that_runs_elsewhere_are_sent_again() {
+fn messages_for_running_handler_are_redelivered() {
     for migration in MIGRATIONS {
         let totals = replay(&crowded(), migration, 1, 400).report.totals;
         assert!(totals.redelivered > 0 && totals.is_clean(), "{totals:?}");
@@ -72,7 +72,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn in_no_order_is_anything_lost_spurious_or_at_a_wrong_cpu(
+    fn every_order_delivers_without_fault(
         seed: u64,
         cpus in 1u16..9,
         migrates: bool,
@@ -87,7 +87,7 @@ proptest! {
     }
 
     #[test]
-    fn in_no_order_is_anything_lost_where_handlers_are_overtaken(seed: u64, migrates: bool) {
+    fn every_order_delivers_with_overtaken_handlers(seed: u64, migrates: bool) {
         let totals = replay(&crowded(), migration(migrates, seed), seed, 200).report.totals;
         prop_assert!(totals.is_clean(), "{totals:?}");
     }

@@ -25,7 +25,7 @@ fn the_embedded_machine_delivers_everything() {
 }
 
 #[test]
-fn every_kind_of_message_store_is_among_the_embedded_machine_s_devices() {
+fn embedded_machine_has_every_store_kind() {
     let report = deliver(&harbour());
     for kind in [DeviceKind::PciMsi, DeviceKind::PciMsix, DeviceKind::Platform] {
         assert!(report.devices.iter().any(|device| device.kind == kind), "{kind}");
@@ -33,7 +33,7 @@ fn every_kind_of_message_store_is_among_the_embedded_machine_s_devices() {
 }
 
 #[test]
-fn one_its_serves_a_host_bridge_by_its_msi_parent() {
+fn its_serves_host_bridge_by_msi_parent() {
     let mut board = boards::bare(4, 1);
     board.hosts = vec![boards::host(0, boards::parent(0))];
     let report = deliver(&flashed(&board));
@@ -44,7 +44,7 @@ fn one_its_serves_a_host_bridge_by_its_msi_parent() {
 }
 
 #[test]
-fn an_its_without_msi_cells_serves_a_host_bridge_by_its_msi_parent() {
+fn its_without_msi_cells_serves_host_bridge() {
     let mut board = boards::bare(4, 1);
     board.controllers[0].msi_cells = Fact::stated(0);
     board.hosts = vec![boards::host(0, MsiRouting::parent(its(0)))];
@@ -53,7 +53,7 @@ fn an_its_without_msi_cells_serves_a_host_bridge_by_its_msi_parent() {
 }
 
 #[test]
-fn a_board_whose_firmware_keeps_the_waker_delivers() {
+fn board_with_firmware_owned_waker_delivers() {
     let mut board = boards::bare(4, 1);
     board.gic.as_mut().unwrap().compatible.insert(0, "qcom,msm8996-gic-v3".to_owned());
     board.hosts = vec![boards::host(0, boards::parent(0))];
@@ -73,7 +73,7 @@ fn several_itses_serve_a_host_bridge_each() {
 }
 
 #[test]
-fn each_entry_of_a_map_leads_to_its_own_its_and_device_ids() {
+fn map_entries_lead_to_their_own_its() {
     let mut board = boards::bare(4, 2);
     let map = [entry(0, 0x100, 0, 0x1_0000), entry(0x100, 1, 1, 7), entry(0x200, 0x100, 1, 0x2_0000)];
     board.hosts = vec![boards::host(0, MsiRouting::map(map))];
@@ -86,7 +86,7 @@ fn each_entry_of_a_map_leads_to_its_own_its_and_device_ids() {
 }
 
 #[test]
-fn functions_that_a_mask_makes_one_share_a_device_id() {
+fn functions_under_one_mask_share_device_id() {
     let mut board = boards::bare(4, 1);
     let mut routing = MsiRouting::map([entry(0, 0x1000, 0, 0)]);
     routing.mask = Some(Fact::stated(0xfff8));
@@ -98,7 +98,7 @@ fn functions_that_a_mask_makes_one_share_a_device_id() {
 }
 
 #[test]
-fn functions_behind_a_conventional_bridge_are_one_requester() {
+fn conventional_bridge_shares_one_requester() {
     let mut board = boards::bare(4, 1);
     board.hosts = vec![boards::host(0, boards::parent(0))];
     let report = deliver(&flashed(&board));
@@ -117,7 +117,7 @@ fn a_device_id_of_more_than_16_bits_is_served() {
 }
 
 #[test]
-fn platform_devices_signal_with_the_device_id_of_their_cell() {
+fn platform_devices_use_device_id_of_cell() {
     let mut board = boards::bare(4, 2);
     board.devices = (0..4u32)
         .map(|index| {
@@ -145,7 +145,7 @@ fn redistributors_are_found_in_several_regions() {
 }
 
 #[test]
-fn redistributors_are_found_at_a_stride_of_their_own() {
+fn redistributors_are_found_at_stated_stride() {
     let mut board = boards::bare(4, 1);
     board.hosts = vec![boards::host(0, boards::parent(0))];
     let gic = board.gic.as_mut().unwrap();
@@ -176,13 +176,13 @@ fn the_non_secure_view_delivers_everything() {
 }
 
 #[test]
-fn redistributors_are_named_by_address_where_the_its_wants_it() {
+fn its_may_name_redistributors_by_address() {
     let options = BuildOptions { targets: TargetAddresses::Physical, ..BuildOptions::default() };
     assert_delivered(&deliver_with(&harbour(), &options, 60), 60);
 }
 
 #[test]
-fn a_host_bridge_without_ecam_gets_a_window_and_a_note() {
+fn host_bridge_without_ecam_gets_window_and_note() {
     let mut board = harbour();
     let config = board.hosts[0].config.as_mut().unwrap();
     config.value = gic_firmware::ConfigSpace::Registers(config.value.region());

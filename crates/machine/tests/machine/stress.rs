@@ -30,7 +30,7 @@ fn a_million_messages_while_everything_changes() {
 }
 
 #[test]
-fn a_million_messages_while_the_controller_is_moved_to_fresh_models_besides() {
+fn million_messages_survive_migrations() {
     let report = a_million_messages(&moving(&BuildOptions::default()));
     assert!(report.totals.migrated > 100, "{:?}", report.totals);
 }
@@ -50,7 +50,7 @@ fn a_million_messages(built: &BuildOptions) -> Report {
 
 /// With two vectors and nothing else on the machine, a CPU that misses its kick is woken by nobody else.
 #[test]
-fn a_cpu_that_sleeps_between_messages_is_woken_for_each() {
+fn sleeping_cpu_wakes_for_each_message() {
     let mut board = boards::bare(1, 1);
     board.devices = vec![boards::device(0x0b00_0000, MsiRouting::device(its(0), DeviceId::new(1)))];
     assert_delivered(&deliver_with(&flashed(&board), &BuildOptions::default(), 3000), 3000);

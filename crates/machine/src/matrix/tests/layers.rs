@@ -18,7 +18,7 @@ fn behind(parent: Parent, mode: DoorbellMode) -> Board {
     Board::with_mode(plan(parent, Layer::DoorbellMapping, World::BareMetal), mode).unwrap()
 }
 
-/// Where the first doorbell of a parent is.
+/// Returns the address of a parent's first doorbell.
 fn doorbell(parent: Parent) -> u64 {
     let board = board(parent, Layer::None, World::BareMetal);
     let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
@@ -38,7 +38,7 @@ fn doorbells_are_mapped_in_pages_of_every_size() {
 }
 
 #[test]
-fn a_page_is_mapped_once_for_each_domain_however_many_devices_use_it() {
+fn doorbell_page_is_mapped_once_per_domain() {
     let board = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size64K));
     let begin = |endpoint| Trial::begin(&board, endpoint).unwrap();
     let first = begin(Endpoint::PciMsix);
@@ -56,7 +56,7 @@ fn a_page_is_mapped_once_for_each_domain_however_many_devices_use_it() {
 }
 
 #[test]
-fn each_redistributor_s_doorbell_is_mapped_as_long_as_a_vector_is_there() {
+fn doorbells_stay_mapped_while_vectors_exist() {
     let board = behind(Parent::DirectLpi, DoorbellMode::Mapped(Granule::Size4K));
     let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
     let mut stored = Vec::new();
@@ -72,7 +72,7 @@ fn each_redistributor_s_doorbell_is_mapped_as_long_as_a_vector_is_there() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_reach_a_far_doorbell_in_one_store_can_behind_an_iommu() {
+fn iommu_makes_far_doorbell_reachable() {
     let tried = |layer| {
         let near = plan(Parent::DirectLpi, layer, World::BareMetal);
         let board = Board::new(BoardConfig { spread: RedistributorLayout::FarApart, ..near }).unwrap();
@@ -84,7 +84,7 @@ fn an_endpoint_that_cannot_reach_a_far_doorbell_in_one_store_can_behind_an_iommu
 }
 
 #[test]
-fn a_table_and_a_queue_of_one_device_are_domains_of_one_attachment() {
+fn table_and_queue_share_one_attachment() {
     for (parent, layer, world) in stacks().filter(|(_, _, world)| *world == World::BareMetal) {
         let board = board(parent, layer, world);
         let device = SharedDeviceConfig {
@@ -107,7 +107,7 @@ fn a_table_and_a_queue_of_one_device_are_domains_of_one_attachment() {
 }
 
 #[test]
-fn every_stack_is_described_a_line_for_each_level() {
+fn description_has_line_per_level() {
     for (parent, layer, world) in stacks() {
         let board = board(parent, layer, world);
         let text = Trial::begin(&board, Endpoint::PciMsix).unwrap().describe(0);
@@ -122,7 +122,7 @@ fn every_stack_is_described_a_line_for_each_level() {
 }
 
 #[test]
-fn a_doorbell_that_is_not_mapped_is_a_fault_with_its_device() {
+fn unmapped_doorbell_faults_with_its_device() {
     let board = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size4K));
     let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
     let real = doorbell(Parent::Its);
@@ -154,7 +154,7 @@ fn identity_maps_nothing_and_confines_nothing() {
 }
 
 #[test]
-fn passthrough_needs_an_its_and_an_iommu_that_translates() {
+fn passthrough_needs_its_and_translating_iommu() {
     let device = Endpoint::PciMsix.requester();
     let refused = |reason| Err(PassthroughError::NotDmaIsolated { device, reason });
     let alone = board(Parent::Its, Layer::None, World::BareMetal);
@@ -170,7 +170,7 @@ fn passthrough_needs_an_its_and_an_iommu_that_translates() {
 }
 
 #[test]
-fn a_nested_doorbell_is_mapped_where_the_guest_believes_its_own() {
+fn nested_doorbell_is_mapped_at_guest_address() {
     for granule in GRANULES {
         let real = doorbell(Parent::Its);
         let seen = 0x0a00_0000 + granule.offset(real);
@@ -185,7 +185,7 @@ fn a_nested_doorbell_is_mapped_where_the_guest_believes_its_own() {
 }
 
 #[test]
-fn a_region_that_the_hardware_reserves_passes_the_doorbells_in_it_and_refuses_others() {
+fn reserved_region_passes_only_its_doorbells() {
     let real = doorbell(Parent::Its);
     let around = DoorbellMode::Reserved { base: real & !0xffff, length: 0x1_0000 };
     let board = behind(Parent::Its, around);
@@ -199,7 +199,7 @@ fn a_region_that_the_hardware_reserves_passes_the_doorbells_in_it_and_refuses_ot
 }
 
 #[test]
-fn what_lies_beside_a_doorbell_counts_in_isolation() {
+fn registers_beside_doorbell_count_in_isolation() {
     let isolation = |parent, mode| behind(parent, mode).isolation(Endpoint::PciMsi);
     for granule in GRANULES {
         // A translation frame has 64 KiB of its own.
@@ -221,7 +221,7 @@ fn trespass(layer: Layer) -> (bool, Vec<(RequesterId, u8)>) {
 }
 
 #[test]
-fn on_x86_remapping_stops_a_device_that_rings_another_s_interrupt() {
+fn x86_remapping_stops_foreign_interrupts() {
     assert_eq!(trespass(Layer::None), (true, Vec::new()));
     let wrong_source = 0x26;
     assert_eq!(trespass(Layer::Remapping), (false, vec![(Endpoint::PciMsix.requester(), wrong_source)]));

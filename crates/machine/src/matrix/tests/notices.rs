@@ -1,4 +1,4 @@
-//! What would make a cell broken, and what may not.
+//! Defects that make a cell broken, and events that do not.
 
 use super::super::trial::{Trial, TrialError};
 use super::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vgic::saved_state::SavedState;
 
 #[test]
-fn a_guest_that_claims_to_be_bare_metal_loses_what_devices_store() {
+fn guest_claiming_bare_metal_loses_stored_messages() {
     let plan = BoardConfig { reality: World::Guest, ..plan(Parent::Its, Layer::None, World::BareMetal) };
     let board = Board::new(plan).unwrap();
     for endpoint in [Endpoint::ImsRing, Endpoint::ImsQueue, Endpoint::Platform] {
@@ -17,7 +17,7 @@ fn a_guest_that_claims_to_be_bare_metal_loses_what_devices_store() {
 }
 
 #[test]
-fn a_guest_without_remapping_that_claims_to_have_it_loses_what_devices_store() {
+fn guest_claiming_remapping_loses_stored_messages() {
     for (parent, layer) in [(Parent::Its, Layer::None), (Parent::X86Vector, Layer::None)] {
         let plan = BoardConfig { reality: World::GuestRemapped, ..plan(parent, layer, World::BareMetal) };
         let board = Board::new(plan).unwrap();
@@ -39,7 +39,7 @@ fn a_machine_that_cannot_be_is_no_refusal() {
     assert!(matches!(&outcome, Outcome::Broken(reason) if reason.contains("no remapping unit for its")));
 }
 
-/// Which of the cell's boards are broken, if their migrations forget this?
+/// Returns the number of the cell's boards that break if their migrations forget this.
 fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
     let is_broken = |seed| {
         let migration = Migration::AtRandom { seed };
@@ -55,7 +55,7 @@ fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
 }
 
 #[test]
-fn a_migration_that_forgets_what_is_pending_breaks_a_cell() {
+fn migration_dropping_pending_breaks_cell() {
     let forget: fn(&mut SavedState) = |saved| {
         saved.distributor.interrupts.iter_mut().for_each(|spi| spi.latch = false);
         saved.cpus.iter_mut().for_each(|cpu| cpu.redistributor.lpis.clear());
@@ -68,7 +68,7 @@ fn a_migration_that_forgets_what_is_pending_breaks_a_cell() {
 }
 
 #[test]
-fn a_migration_that_forgets_what_is_mapped_or_enabled_breaks_a_cell() {
+fn migration_dropping_mapping_or_enable_breaks_cell() {
     let mapped: fn(&mut SavedState) = |saved| {
         let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
         devices.for_each(|device| _ = device.events.pop());
@@ -97,7 +97,7 @@ fn vectors_that_are_in_use_are_not_given_back() {
 
 proptest! {
     #[test]
-    fn whichever_write_the_device_refuses_nothing_of_the_attempt_remains(
+    fn refused_write_leaves_nothing_behind(
         parent in prop::sample::select(Parent::ALL),
         mapped in prop::bool::ANY,
         write in 0u32..14,
@@ -113,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn a_move_that_the_device_refuses_leaves_every_vector_at_work(
+    fn refused_move_keeps_vectors_working(
         parent in prop::sample::select(Parent::ALL),
         mapped in prop::bool::ANY,
         write in 0u32..28,
@@ -122,7 +122,7 @@ proptest! {
         let board = board(parent, layer, World::BareMetal);
         let trial = Trial::begin(&board, Endpoint::ImsQueue).unwrap();
         board.devices().queue().refuse_after(write);
-        // Where the message names no CPU, the device is not asked.
+        // A device whose message names no CPU is not asked.
         let names_cpu = matches!(parent, Parent::DirectLpi | Parent::X86Vector);
         prop_assert_eq!(trial.travel().is_err(), names_cpu);
         board.devices().queue().refuse_after(u32::MAX);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
 
-/// What a message becomes on the bus.
+/// A change to a message on the bus.
 type CorruptMessage = fn(RequesterId, MsiMessage) -> (RequesterId, MsiMessage);
 
 struct CorruptingBus {
@@ -65,7 +65,7 @@ fn a_bus_that_shows_memory_elsewhere_is_followed() {
 }
 
 #[test]
-fn a_window_in_front_of_an_its_is_followed_and_isolates_nothing() {
+fn window_before_its_isolates_nothing() {
     const WINDOW: u64 = 0x5800_0000;
     let spoil: CorruptMessage = |from, message| match message.address.checked_sub(WINDOW) {
         Some(offset) if offset < 0x400 => {
@@ -81,7 +81,7 @@ fn a_window_in_front_of_an_its_is_followed_and_isolates_nothing() {
 }
 
 #[test]
-fn a_bus_that_drops_data_bits_is_refused_what_it_would_truncate_and_nothing_else() {
+fn bus_dropping_data_bits_refuses_truncation() {
     let spoil: CorruptMessage = |from, message| (from, MsiMessage { data: message.data & 0xfff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(64, 12);
     // An LPI's number has 14 bits, an EventID few.
@@ -90,7 +90,7 @@ fn a_bus_that_drops_data_bits_is_refused_what_it_would_truncate_and_nothing_else
 }
 
 #[test]
-fn a_bus_that_drops_address_bits_is_refused_what_it_would_truncate() {
+fn bus_dropping_address_bits_refuses_far_doorbells() {
     let spoil: CorruptMessage =
         |from, message| (from, MsiMessage { address: message.address & 0x7ff_ffff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(27, 32);

@@ -13,7 +13,7 @@ fn assert_refused(outcome: &Outcome, why: &str) {
 }
 
 #[test]
-fn x86_vectors_have_no_groups_and_remapping_brings_them() {
+fn x86_groups_need_remapping() {
     let on = |layer| tried(Endpoint::PciMultiMsi, Parent::X86Vector, layer, World::BareMetal);
     assert_refused(&on(Layer::None), "aligned groups of vectors, which tier x86-vector");
     assert_eq!(on(Layer::Remapping), Outcome::Works);
@@ -32,7 +32,7 @@ fn a_virtual_its_makes_no_stored_message_real() {
 }
 
 #[test]
-fn a_virtual_iommu_that_maps_doorbells_makes_no_stored_message_real() {
+fn virtual_iommu_leaves_stored_messages_unreal() {
     for parent in [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m] {
         let on = |world| tried(Endpoint::ImsRing, parent, Layer::DoorbellMapping, world);
         assert_refused(&on(World::GuestRemapped), AS_WRITTEN);
@@ -41,7 +41,7 @@ fn a_virtual_iommu_that_maps_doorbells_makes_no_stored_message_real() {
 }
 
 #[test]
-fn a_guest_s_ims_on_x86_needs_remapping_by_hardware() {
+fn guest_ims_on_x86_needs_hardware_remapping() {
     let on = |layer, world| tried(Endpoint::Platform, Parent::X86Vector, layer, world);
     assert_refused(&on(Layer::None, World::GuestRemapped), AS_WRITTEN);
     assert_refused(&on(Layer::DoorbellMapping, World::GuestRemapped), AS_WRITTEN);
@@ -50,7 +50,7 @@ fn a_guest_s_ims_on_x86_needs_remapping_by_hardware() {
 }
 
 #[test]
-fn a_device_that_the_hypervisor_emulates_works_in_every_guest() {
+fn emulated_device_works_in_every_guest() {
     for world in [World::Guest, World::GuestRemapped] {
         assert_eq!(tried(Endpoint::Emulated, Parent::Its, Layer::None, world), Outcome::Works);
         assert_refused(&tried(Endpoint::Platform, Parent::Its, Layer::None, world), AS_WRITTEN);

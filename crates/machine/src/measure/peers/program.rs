@@ -19,7 +19,7 @@ struct Program {
     output: BufReader<ChildStdout>,
 }
 
-/// What `program` measures, each case's name after `peer-`.
+/// Returns the cases of `program`, each with the prefix `peer-`.
 ///
 /// # Errors
 /// It cannot be started, or does not say what it measures.

@@ -49,7 +49,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Why it is pending at a CPU.
+/// The cause for which it is pending at a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bit {
     Clear,
@@ -62,7 +62,7 @@ enum Bit {
 struct Hardware {
     rig: Rig,
     pending: Pending,
-    /// Where there is one for all, it is the first.
+    /// A bit that all CPUs share is the first.
     bits: [Bit; CPUS],
     target: usize,
     /// Runs that the rule has to tell.
@@ -79,7 +79,7 @@ impl Hardware {
         &mut self.bits[index]
     }
 
-    /// What is pending at this CPU.
+    /// The pending bit of this CPU.
     fn pending_at(&mut self, cpu: usize) -> Bit {
         let is_elsewhere = self.pending == Pending::Travels && cpu != self.target;
         if is_elsewhere { Bit::Clear } else { *self.bit(cpu) }
@@ -161,7 +161,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn each_run_that_nothing_called_for_is_told_and_no_other(
+    fn exactly_the_uncalled_runs_are_reported(
         ops in prop::collection::vec(op(), 1..120),
         travels: bool,
     ) {

@@ -14,7 +14,7 @@ use msi_types::{DeviceId, Masking, RequesterId, Rewrite, Trigger};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Where doorbells are: within 32 address bits, beyond, or (of several) both.
+/// The place of the doorbells: within 32 address bits, beyond, or (of several) both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
     Near,
@@ -30,21 +30,21 @@ impl Place {
     }
 }
 
-/// What takes messages. Never direct LPIs beside an ITS or message-based SPIs.
+/// The controllers. Never direct LPIs beside an ITS or message-based SPIs.
 #[derive(Clone, Debug)]
 pub(super) enum Kinds {
     Direct { lpis: LpiNumbers, redistributors: Place, frames: Vec<Place> },
     Others { itses: Vec<Place>, mbi: Option<Mbi>, frames: Vec<Place> },
 }
 
-/// Whose frame has the message registers.
+/// The frame with the message registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mbi {
     Distributor,
     Alias(Place),
 }
 
-/// Which controller serves whom: numbers, to be taken modulo the number of controllers.
+/// The controller of each device: numbers, taken modulo the number of controllers.
 #[derive(Clone, Debug)]
 pub(super) enum Route {
     All(usize),
@@ -96,7 +96,7 @@ impl Drawn {
         flashed(&board)
     }
 
-    /// What is on it.
+    /// The options of the drawn machine.
     pub(super) fn options(&self) -> BuildOptions {
         let devices = self.devices.iter().map(|(_, plan)| *plan).collect();
         let lpis = match self.kinds {
