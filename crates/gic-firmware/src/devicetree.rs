@@ -5,7 +5,6 @@ mod blob;
 mod controllers;
 mod cpus;
 mod error;
-mod findings;
 mod gic;
 mod requesters;
 mod tree;
@@ -19,10 +18,10 @@ pub use writer::{WriteError, WriteErrorKind, write};
 
 use crate::description::Description;
 use crate::finding::Rule;
+use crate::findings::Findings;
 use crate::origin::Fact;
 use alloc::string::String;
 use controllers::Controllers;
-use findings::Findings;
 use requesters::Requesters;
 use tree::{NodeRef, Tree};
 

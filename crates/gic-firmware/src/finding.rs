@@ -152,6 +152,30 @@ rules! {
     SeveralGics "several-gics" Info
         "More than one root GIC is usable; the first is described."
         "Disable the ones that are not the CPUs' interrupt controller.";
+    TableChecksum "table-checksum" Warning
+        "An ACPI table's checksum is wrong; operating systems warn and go on."
+        "Compute the checksum after the last change of the table.";
+    MalformedTable "malformed-table" Error
+        "A structure of an ACPI table has a length or a place that it cannot have."
+        "Compile the table with `iasl`, which computes lengths and offsets.";
+    DuplicateId "duplicate-id" Error
+        "Two structures of ACPI tables have the same identification; references reach the first."
+        "Number the structures of a kind, and give each PCI segment one root complex.";
+    IortReference "iort-reference" Error
+        "An ID mapping leads to no ITS group: to no node, to one that takes no IDs, or in circles."
+        "Correct the mapping's output reference: the offset of an SMMU or ITS group in the table.";
+    UnknownIts "unknown-its" Error
+        "An ITS group names an ITS that the MADT does not have."
+        "Use the GIC ITS IDs of the MADT in ITS groups.";
+    IdCount "iort-id-count" Warning
+        "An ID mapping ends with the first ID of another: its count seems to be one too high."
+        "State the number of IDs minus one.";
+    SingleMapping "iort-single-mapping" Error
+        "The single-mapping flag is missing where it must be, or cannot count."
+        "Set it for a node's own messages, and on no mapping beside ranges.";
+    OtherGicVersion "other-gic-version" Info
+        "The machine's GIC is of a version that is not described."
+        "GICv5 has its own structures and no distributor; this tool describes GICv2 to GICv4.";
     TooManyFindings "too-many-findings" Warning
         "There are more findings than are listed."
         "Correct the listed ones first.";

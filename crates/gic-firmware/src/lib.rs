@@ -8,6 +8,7 @@
 //! | firmware | read | written |
 //! |---|---|---|
 //! | devicetree | [`devicetree::parse`] | `devicetree::write` (feature `write`) |
+//! | ACPI: MADT, IORT, MCFG | [`acpi::parse`] | `acpi::write` (feature `write`) |
 //!
 //! Input is never trusted: reading ends, in time and memory proportional to the input, with a description or an
 //! error, and never panics.
@@ -41,12 +42,14 @@
 
 extern crate alloc;
 
+pub mod acpi;
 mod coherence;
 mod controller;
 mod description;
 pub mod devicetree;
 mod doorbells;
 mod finding;
+mod findings;
 mod gic;
 mod origin;
 mod region;

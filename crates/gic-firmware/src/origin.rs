@@ -8,7 +8,8 @@ use core::ops::Deref;
 
 /// The place in the firmware's input that says something.
 ///
-/// Devicetree: a node's full path and a property. Cheap to clone: facts of one node share its path.
+/// Devicetree: a node's full path and a property. ACPI: a structure's place in its table, such as `MADT+0x2c`,
+/// and a field. Cheap to clone: facts of one node share its path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     place: Option<Arc<str>>,

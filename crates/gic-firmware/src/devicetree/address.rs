@@ -1,8 +1,8 @@
 //! Cells, `reg` and the way of an address up to the CPU (Devicetree Specification §2.3).
 
-use super::findings::Findings;
 use super::tree::NodeRef;
 use crate::finding::Rule;
+use crate::findings::Findings;
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::format;

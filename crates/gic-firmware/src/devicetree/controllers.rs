@@ -1,11 +1,11 @@
 //! MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
 use super::address::{bus_address, cells, regions};
-use super::findings::Findings;
 use super::gic;
 use super::tree::{NodeRef, Tree};
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
+use crate::findings::Findings;
 use crate::gic::GicVersion;
 use crate::origin::Fact;
 use crate::region::Region;

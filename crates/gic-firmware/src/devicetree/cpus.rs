@@ -1,10 +1,10 @@
 //! CPUs and memory (Devicetree Specification §3.4, §3.8; binding `arm/cpus.yaml`).
 
 use super::address::{bus_regions, regions_if_any};
-use super::findings::Findings;
 use super::tree::{NodeRef, Tree};
 use crate::description::Cpu;
 use crate::finding::Rule;
+use crate::findings::Findings;
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::collections::BTreeMap;

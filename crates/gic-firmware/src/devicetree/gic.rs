@@ -1,10 +1,10 @@
 //! The root GIC (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
 
 use super::address::{cells, regions};
-use super::findings::Findings;
 use super::tree::{NodeRef, Tree};
 use crate::coherence::Coherence;
 use crate::finding::Rule;
+use crate::findings::Findings;
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
 use crate::origin::Fact;
 use crate::region::Region;

@@ -3,9 +3,9 @@
 
 use super::address::{cells, regions_if_any};
 use super::controllers::Controllers;
-use super::findings::Findings;
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
+use crate::findings::Findings;
 use crate::origin::Fact;
 use crate::region::Region;
 use crate::requester::{

@@ -9,12 +9,12 @@ use alloc::vec::Vec;
 const MAX_FINDINGS: usize = 256;
 
 #[derive(Default)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     list: Vec<Finding>,
 }
 
 impl Findings {
-    pub(super) fn add(&mut self, rule: Rule, origin: Origin, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, rule: Rule, origin: Origin, message: impl Into<String>) {
         if self.list.len() < MAX_FINDINGS {
             let finding = Finding { rule, origin, message: message.into() };
             if !self.list.contains(&finding) {
@@ -26,7 +26,7 @@ impl Findings {
         }
     }
 
-    pub(super) fn into_list(self) -> Vec<Finding> {
+    pub(crate) fn into_list(self) -> Vec<Finding> {
         self.list
     }
 }

@@ -1,0 +1,117 @@
+//! Descriptions from ACPI tables: MADT, IORT and MCFG.
+//!
+//! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] makes a
+//! [`Description`] of them. Devices of the ACPI namespace are known by the path that IORT gives. What only
+//! AML says of them, such as their registers, is not read: AML is not interpreted.
+
+mod controllers;
+mod cpus;
+mod id_map;
+mod iort;
+mod madt;
+mod mcfg;
+mod requesters;
+mod table;
+mod tables;
+#[cfg(feature = "write")]
+mod writer;
+
+pub use iort::{
+    IdMapping, Iort, IortContents, IortNode, IortNodes, ItsGroup, NamedComponent, Pmcg, RootComplex, SmmuV2,
+    SmmuV3,
+};
+pub use madt::{
+    GicIts, GicV5, Gicc, Gicd, Gicr, Madt, MadtContents, MadtStructure, MadtStructures, MsiFrame,
+};
+pub use mcfg::{Allocation, Mcfg};
+pub use table::{Signature, Table, TableError, TableErrorKind};
+pub use tables::Tables;
+#[cfg(feature = "write")]
+pub use writer::{WriteError, WriteErrorKind, WrittenTables, write};
+
+use crate::description::Description;
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::{Fact, NodeId, Origin};
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use controllers::Controllers;
+use requesters::Requesters;
+
+/// Makes a description of a machine's tables.
+///
+/// Total: any tables give a description, in time and memory proportional to their length. What is wrong with
+/// them becomes a [`Finding`](crate::Finding) and leaves its fact out.
+///
+/// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, by which errata are known. Nodes
+/// are called after their table and the number that it gives them, such as `MADT/ITS@0`.
+pub fn parse(tables: &Tables<'_>) -> Description {
+    let mut findings = Findings::default();
+    check_checksums(tables, &mut findings);
+    let madt = structures(tables.madt, &mut findings);
+    let gic = controllers::gic(&madt, &mut findings);
+    let controllers = Controllers::read(&madt, &mut findings);
+    let cpus = cpus::read(&madt, &mut findings);
+    let requesters = Requesters::read(tables, &controllers, &mut findings);
+    let header = tables.madt.table();
+    Description {
+        model: model(header),
+        compatible: [header.oem_table_id(), header.oem_id()]
+            .into_iter()
+            .filter(|id| !id.is_empty())
+            .map(String::from)
+            .collect(),
+        cpus,
+        gic,
+        controllers: controllers.list,
+        hosts: requesters.hosts,
+        devices: requesters.devices,
+        memory: Vec::new(),
+        findings: findings.into_list(),
+    }
+}
+
+/// Operating systems warn of a wrong sum and go on.
+fn check_checksums(tables: &Tables<'_>, findings: &mut Findings) {
+    let others = [tables.iort.map(Iort::table), tables.mcfg.map(Mcfg::table)];
+    for table in [tables.madt.table()].into_iter().chain(others.into_iter().flatten()) {
+        if !table.is_checksum_right() {
+            let origin = origin(table.signature(), 9, "checksum");
+            findings.add(Rule::TableChecksum, origin, "the bytes do not add up to zero");
+        }
+    }
+}
+
+/// The sound structures of a MADT.
+fn structures(madt: Madt<'_>, findings: &mut Findings) -> Vec<MadtStructure> {
+    madt.structures().filter_map(|structure| sound(structure, findings)).collect()
+}
+
+/// `result`, or nothing and a finding.
+fn sound<T>(result: Result<T, TableError>, findings: &mut Findings) -> Option<T> {
+    result
+        .map_err(|error| {
+            let origin = origin(error.table, error.offset, "");
+            findings.add(Rule::MalformedTable, origin, error.kind.to_string());
+        })
+        .ok()
+}
+
+fn model(table: Table<'_>) -> Option<Fact<String>> {
+    let names = [table.oem_id(), table.oem_table_id()];
+    let model = names.join(" ");
+    (!model.trim().is_empty())
+        .then(|| Fact::new(String::from(model.trim()), origin(table.signature(), 10, "OEM IDs")))
+}
+
+/// `item` of the structure at `offset`, as a place to point at.
+fn origin(table: Signature, offset: usize, item: &'static str) -> Origin {
+    let name = if table == Signature::MADT { String::from("MADT") } else { table.to_string() };
+    Origin::new(format!("{name}+{offset:#x}").into(), item)
+}
+
+/// The name of a structure of the MADT with a number of its own.
+fn madt_id(structure: &str, number: u32) -> NodeId {
+    NodeId::from(format!("MADT/{structure}@{number}"))
+}

@@ -1,0 +1,239 @@
+//! The GIC and its MSI controllers, from the MADT.
+
+use super::cpus::giccs;
+use super::madt::{GicIts, Gicc, Gicd, Gicr, MadtContents, MadtStructure, MsiFrame};
+use super::table::Signature;
+use super::{madt_id, origin};
+use crate::coherence::Coherence;
+use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::gic::{Gic, GicVersion};
+use crate::origin::Fact;
+use crate::region::Region;
+use crate::status::Status;
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::format;
+use alloc::vec::Vec;
+use gic_arch::IntId;
+
+// The MADT gives no sizes; these are the architecture's (IHI 0048B §4.1, IHI 0069H §12.8–12.19).
+const DISTRIBUTOR_V2_BYTES: u64 = 0x1000;
+const DISTRIBUTOR_V3_BYTES: u64 = 0x1_0000;
+const CPU_INTERFACE_BYTES: u64 = 0x2000;
+const REDISTRIBUTOR_V3_BYTES: u64 = 0x2_0000;
+const REDISTRIBUTOR_V4_BYTES: u64 = 0x4_0000;
+const ITS_BYTES: u64 = 0x2_0000;
+const MSI_FRAME_BYTES: u64 = 0x1000;
+
+/// The GIC that the first distributor structure describes.
+pub(super) fn gic(madt: &[MadtStructure], findings: &mut Findings) -> Option<Gic> {
+    let mut distributors = madt.iter().filter_map(|structure| match structure.contents {
+        MadtContents::Gicd(gicd) => Some((structure.offset, gicd)),
+        _ => None,
+    });
+    let Some((offset, gicd)) = distributors.next() else {
+        report_absent(madt, findings);
+        return None;
+    };
+    if let Some((other, _)) = distributors.next() {
+        let message = "a machine has one distributor; the first is described";
+        findings.add(Rule::SeveralGics, origin(Signature::MADT, other, ""), message);
+    }
+    let version = version(madt, offset, gicd, findings)?;
+    let distributor = match version {
+        GicVersion::V2 => DISTRIBUTOR_V2_BYTES,
+        GicVersion::V3 | GicVersion::V4 => DISTRIBUTOR_V3_BYTES,
+    };
+    let redistributors =
+        if version == GicVersion::V2 { Vec::new() } else { regions(madt, version, findings) };
+    let non_coherent = redistributors.iter().find(|(_, non_coherent)| *non_coherent);
+    let coherence = match non_coherent {
+        Some((region, _)) => Fact::new(Coherence::NonCoherent, region.origin.clone()),
+        None => Fact::new(Coherence::ByRegister, origin(Signature::MADT, offset, "")),
+    };
+    Some(Gic {
+        id: madt_id("GICD", gicd.id),
+        compatible: Vec::new(),
+        version: Fact::new(version, origin(Signature::MADT, offset, "GIC version")),
+        status: Fact::new(Status::Enabled, origin(Signature::MADT, offset, "")),
+        distributor: region(gicd.base, distributor, offset, "physical base address", findings)?,
+        redistributor_stride: stride(madt, version, &redistributors),
+        redistributors: redistributors.into_iter().map(|(region, _)| region).collect(),
+        cpu_interface: cpu_interface(madt, findings),
+        coherence,
+        broken_save_restore: false,
+    })
+}
+
+/// A machine with GICv5 has no distributor, and is another architecture.
+fn report_absent(madt: &[MadtStructure], findings: &mut Findings) {
+    let gic_v5 = madt.iter().find(|structure| matches!(structure.contents, MadtContents::GicV5(_)));
+    if let Some(structure) = gic_v5 {
+        let origin = origin(Signature::MADT, structure.offset, "");
+        return findings.add(Rule::OtherGicVersion, origin, "the machine has a GICv5");
+    }
+    let message = "no structure describes a GIC distributor";
+    findings.add(Rule::MissingProperty, origin(Signature::MADT, 0, "GICD"), message);
+}
+
+/// Version 0 leaves the version to the hardware; redistributors are a sign of GICv3.
+fn version(madt: &[MadtStructure], offset: usize, gicd: Gicd, findings: &mut Findings) -> Option<GicVersion> {
+    let has_redistributors = gicrs(madt).next().is_some()
+        || giccs(madt).any(|(_, gicc)| gicc.redistributor.is_some_and(|base| base != 0));
+    match gicd.version {
+        0 if has_redistributors => Some(GicVersion::V3),
+        0..=2 => Some(GicVersion::V2),
+        3 => Some(GicVersion::V3),
+        4 => Some(GicVersion::V4),
+        other => {
+            let origin = origin(Signature::MADT, offset, "GIC version");
+            findings.add(Rule::OtherGicVersion, origin, format!("the machine has a GICv{other}"));
+            None
+        }
+    }
+}
+
+fn gicrs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicr)> {
+    madt.iter().filter_map(|structure| match structure.contents {
+        MadtContents::Gicr(gicr) => Some((structure.offset, gicr)),
+        _ => None,
+    })
+}
+
+/// The redistributors' regions, and whether they bypass the caches. CPUs state theirs only where no
+/// structure states regions.
+fn regions(
+    madt: &[MadtStructure],
+    version: GicVersion,
+    findings: &mut Findings,
+) -> Vec<(Fact<Region>, bool)> {
+    if gicrs(madt).next().is_some() {
+        let regions = gicrs(madt).filter_map(|(offset, gicr)| {
+            let item = "discovery range base address";
+            let region = region(gicr.base, gicr.length.into(), offset, item, findings)?;
+            Some((region, gicr.non_coherent))
+        });
+        return regions.collect();
+    }
+    let bytes = redistributor_bytes(version);
+    let stated = giccs(madt).filter_map(|(offset, gicc)| {
+        let base = gicc.redistributor.filter(|&base| base != 0 && is_usable(gicc))?;
+        let region = region(base, bytes, offset, "GICR base address", findings)?;
+        Some((region, gicc.is_redistributor_non_coherent()))
+    });
+    stated.collect()
+}
+
+const fn is_usable(gicc: Gicc) -> bool {
+    gicc.is_enabled() || gicc.is_online_capable()
+}
+
+const fn redistributor_bytes(version: GicVersion) -> u64 {
+    match version {
+        GicVersion::V4 => REDISTRIBUTOR_V4_BYTES,
+        GicVersion::V2 | GicVersion::V3 => REDISTRIBUTOR_V3_BYTES,
+    }
+}
+
+/// A region of one redistributor is as long as the distance to the next.
+fn stride(
+    madt: &[MadtStructure],
+    version: GicVersion,
+    redistributors: &[(Fact<Region>, bool)],
+) -> Option<Fact<u64>> {
+    let (first, _) = redistributors.first().filter(|_| gicrs(madt).next().is_none())?;
+    (version == GicVersion::V4).then(|| Fact::new(REDISTRIBUTOR_V4_BYTES, first.origin.clone()))
+}
+
+fn cpu_interface(madt: &[MadtStructure], findings: &mut Findings) -> Option<Fact<Region>> {
+    let (offset, gicc) = giccs(madt).find(|(_, gicc)| gicc.base != 0)?;
+    region(gicc.base, CPU_INTERFACE_BYTES, offset, "physical base address", findings)
+}
+
+fn region(
+    base: u64,
+    size: u64,
+    offset: usize,
+    item: &'static str,
+    findings: &mut Findings,
+) -> Option<Fact<Region>> {
+    let origin = origin(Signature::MADT, offset, item);
+    let region = Region::new(base, size);
+    if region.is_none() {
+        let message = format!("{size:#x} bytes at {base:#x} reach past the address space");
+        findings.add(Rule::MalformedProperty, origin.clone(), message);
+    }
+    Some(Fact::new(region?, origin))
+}
+
+/// The MSI controllers of a machine, and the number that IORT calls each ITS by.
+#[derive(Default)]
+pub(super) struct Controllers {
+    pub(super) list: Vec<Controller>,
+    its: BTreeMap<u32, ControllerIndex>,
+    frame: Option<ControllerIndex>,
+}
+
+impl Controllers {
+    pub(super) fn read(madt: &[MadtStructure], findings: &mut Findings) -> Self {
+        let mut controllers = Self::default();
+        for structure in madt {
+            match structure.contents {
+                MadtContents::Its(its) => controllers.its(structure.offset, its, findings),
+                MadtContents::MsiFrame(frame) => controllers.frame(structure.offset, frame, findings),
+                _ => {}
+            }
+        }
+        controllers
+    }
+
+    /// The ITS with this number.
+    pub(super) fn of_its(&self, id: u32) -> Option<ControllerIndex> {
+        self.its.get(&id).copied()
+    }
+
+    /// The frame that serves what IORT leaves out. Linux uses frames only on a GIC without LPIs, and there
+    /// the first one stands for all.
+    pub(super) fn frame_for_all(&self) -> Option<ControllerIndex> {
+        self.frame.filter(|_| self.its.is_empty())
+    }
+
+    fn its(&mut self, offset: usize, its: GicIts, findings: &mut Findings) {
+        let index = ControllerIndex::new(self.list.len());
+        match self.its.entry(its.id) {
+            Entry::Vacant(entry) => _ = entry.insert(index),
+            Entry::Occupied(_) => {
+                let message = format!("an earlier ITS has number {}, too", its.id);
+                findings.add(Rule::DuplicateId, origin(Signature::MADT, offset, "GIC ITS ID"), message);
+                return;
+            }
+        }
+        let registers = region(its.base, ITS_BYTES, offset, "physical base address", findings);
+        let coherence = if its.non_coherent { Coherence::NonCoherent } else { Coherence::ByRegister };
+        self.list.push(Controller {
+            status: Fact::new(Status::Enabled, origin(Signature::MADT, offset, "")),
+            registers,
+            msi_cells: Fact::new(1, origin(Signature::MADT, offset, "")),
+            coherence: Fact::new(coherence, origin(Signature::MADT, offset, "flags")),
+            ..Controller::new(madt_id("ITS", its.id), ControllerKind::Its, None)
+        });
+    }
+
+    fn frame(&mut self, offset: usize, frame: MsiFrame, findings: &mut Findings) {
+        let index = ControllerIndex::new(self.list.len());
+        self.frame = self.frame.or(Some(index));
+        let registers = region(frame.base, MSI_FRAME_BYTES, offset, "physical base address", findings);
+        let spans = frame.spis.and_then(|(first, count)| {
+            let span = IntIdSpan::new(IntId::new(first.into()), count.into())?;
+            Some(Fact::new(span, origin(Signature::MADT, offset, "SPI base")))
+        });
+        self.list.push(Controller {
+            status: Fact::new(Status::Enabled, origin(Signature::MADT, offset, "")),
+            registers,
+            ranges: spans.into_iter().collect(),
+            ..Controller::new(madt_id("MSI-frame", frame.id), ControllerKind::V2m, None)
+        });
+    }
+}

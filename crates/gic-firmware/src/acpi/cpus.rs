@@ -1,0 +1,56 @@
+//! CPUs: the MADT's GICC structures.
+
+use super::madt::{Gicc, MadtContents, MadtStructure};
+use super::table::Signature;
+use super::{madt_id, origin};
+use crate::description::Cpu;
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::Fact;
+use crate::status::Status;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+use gic_arch::Affinity;
+
+/// Aff3 and Aff2–0, where `MPIDR_EL1` has them.
+const AFFINITY_BITS: u64 = 0xff_00ff_ffff;
+
+pub(super) fn giccs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicc)> {
+    madt.iter().filter_map(|structure| match structure.contents {
+        MadtContents::Gicc(gicc) => Some((structure.offset, gicc)),
+        _ => None,
+    })
+}
+
+/// A CPU that can only be brought online later counts as disabled.
+pub(super) fn read(madt: &[MadtStructure], findings: &mut Findings) -> Vec<Cpu> {
+    let mut known = BTreeSet::new();
+    let mut cpus = Vec::new();
+    for (offset, gicc) in giccs(madt) {
+        let mpidr_at = |item| origin(Signature::MADT, offset, item);
+        let Some(mpidr) = gicc.mpidr else {
+            let message = "a GICC of ACPI 5.0 does not say its CPU's affinity";
+            findings.add(Rule::MissingProperty, mpidr_at("MPIDR"), message);
+            continue;
+        };
+        if mpidr & !AFFINITY_BITS != 0 {
+            let message = format!("{mpidr:#x} is no affinity of MPIDR_EL1");
+            findings.add(Rule::MalformedProperty, mpidr_at("MPIDR"), message);
+            continue;
+        }
+        let affinity = Affinity::from_mpidr(mpidr);
+        if !known.insert(affinity) {
+            let message = format!("an earlier CPU has affinity {affinity}, too");
+            findings.add(Rule::DuplicateAffinity, mpidr_at("MPIDR"), message);
+            continue;
+        }
+        let status = if gicc.is_enabled() { Status::Enabled } else { Status::Disabled };
+        cpus.push(Cpu {
+            id: madt_id("GICC", gicc.uid),
+            affinity: Fact::new(affinity, mpidr_at("MPIDR")),
+            status: Fact::new(status, mpidr_at("flags")),
+        });
+    }
+    cpus
+}

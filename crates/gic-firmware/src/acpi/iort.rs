@@ -1,0 +1,294 @@
+//! IORT: the way of a requester's ID through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.f).
+
+use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
+
+/// Bytes of the fields that every node begins with.
+pub(super) const NODE_BYTES: usize = 16;
+/// Bytes of an ID mapping.
+pub(super) const MAPPING_BYTES: usize = 20;
+/// Flag of an ID mapping: the input ID does not matter.
+pub(super) const SINGLE_MAPPING: u32 = 1;
+
+/// An IO Remapping Table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Iort<'a>(Table<'a>);
+
+impl<'a> Iort<'a> {
+    /// Reads `table` as an IORT.
+    ///
+    /// # Errors
+    ///
+    /// It is another table.
+    pub fn new(table: Table<'a>) -> Result<Self, TableError> {
+        table.expect(Signature::IORT).map(Self)
+    }
+
+    /// The table with its header.
+    pub const fn table(self) -> Table<'a> {
+        self.0
+    }
+
+    /// The number of nodes that the table states. [`nodes`](Self::nodes) never gives more.
+    pub fn stated_nodes(self) -> u32 {
+        self.0.fields().u32(36).unwrap_or_default()
+    }
+
+    /// The nodes in their order. After an error that leaves the next one's place unknown, none.
+    pub fn nodes(self) -> IortNodes<'a> {
+        let first = self.0.fields().u32(40).unwrap_or_default();
+        let at = usize::try_from(first).unwrap_or(usize::MAX);
+        IortNodes { table: self.0, at, left: self.stated_nodes() }
+    }
+}
+
+/// A node of an IORT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IortNode<'a> {
+    /// Bytes from the table's start: references to the node are this number.
+    pub offset: usize,
+    /// The revision of its layout.
+    pub revision: u8,
+    /// Its unique identifier, from revision E.b on; before, reserved.
+    pub identifier: u32,
+    /// Its contents.
+    pub contents: IortContents<'a>,
+    mappings: &'a [u8],
+    /// Where the mappings begin, from the table's start.
+    mappings_at: usize,
+}
+
+impl<'a> IortNode<'a> {
+    /// Its ID mappings in their order.
+    pub fn mappings(self) -> impl Iterator<Item = IdMapping> + use<'a> {
+        let offsets = (self.mappings_at..).step_by(MAPPING_BYTES);
+        self.mappings
+            .chunks_exact(MAPPING_BYTES)
+            .zip(offsets)
+            .filter_map(|(bytes, offset)| IdMapping::read(offset, Fields(bytes)))
+    }
+
+    /// The index of the mapping that is for the node's own messages, not for those that pass it: an
+    /// SMMUv3's or a PMCG's.
+    pub fn own_mapping(self) -> Option<usize> {
+        match self.contents {
+            IortContents::SmmuV3(smmu) => usize::try_from(smmu.own_mapping?).ok(),
+            IortContents::Pmcg(pmcg) => (pmcg.overflow_gsiv == 0).then_some(0),
+            _ => None,
+        }
+    }
+
+    fn read(table: Table<'a>, offset: usize, bytes: &'a [u8]) -> Result<Self, TableError> {
+        let fields = Fields(bytes);
+        let kind = fields.u8(0).unwrap_or_default();
+        let short = TableErrorKind::ShortStructure { kind, length: bytes.len() };
+        let read = || {
+            let contents = IortContents::read(fields)?;
+            Some((fields.u8(3)?, fields.u32(4)?, fields.u32(8)?, fields.u32(12)?, contents))
+        };
+        let (revision, identifier, count, array, contents) = read().ok_or(table.error(offset, short))?;
+        if let IortContents::ItsGroup(ItsGroup { stated, ids }) = contents
+            && usize::try_from(stated).ok() != Some(ids.len() / 4)
+        {
+            return Err(table.error(offset, TableErrorKind::Array(stated)));
+        }
+        let mappings = elements(fields, array, count, MAPPING_BYTES);
+        Ok(Self {
+            offset,
+            revision,
+            identifier,
+            contents,
+            mappings: mappings.ok_or(table.error(offset, TableErrorKind::Array(count)))?,
+            mappings_at: usize::try_from(array).map_or(offset, |array| offset.saturating_add(array)),
+        })
+    }
+}
+
+/// `count` elements of `size` bytes from `at` on, all of them inside of the structure.
+fn elements(fields: Fields<'_>, at: u32, count: u32, size: usize) -> Option<&[u8]> {
+    if count == 0 {
+        return Some(&[]);
+    }
+    let at = usize::try_from(at).ok().filter(|&at| at >= NODE_BYTES)?;
+    fields.slice(at, usize::try_from(count).ok()?.checked_mul(size)?)
+}
+
+/// The contents of an IORT node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IortContents<'a> {
+    /// Type 0.
+    ItsGroup(ItsGroup<'a>),
+    /// Type 1: a device of the ACPI namespace.
+    NamedComponent(NamedComponent<'a>),
+    /// Type 2.
+    RootComplex(RootComplex),
+    /// Type 3: SMMUv1 or SMMUv2.
+    SmmuV2(SmmuV2),
+    /// Type 4.
+    SmmuV3(SmmuV3),
+    /// Type 5: a performance monitor counter group.
+    Pmcg(Pmcg),
+    /// Type 6: reserved memory ranges.
+    Rmr,
+    /// Type 7: GICv5's Interrupt Wire Bridge.
+    Iwb,
+    /// A node of a type that is not known.
+    Other(u8),
+}
+
+/// ITSes that serve the same requesters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ItsGroup<'a> {
+    stated: u32,
+    ids: &'a [u8],
+}
+
+impl<'a> ItsGroup<'a> {
+    /// The ITSes by the MADT's numbers. Operating systems use the first.
+    pub fn ids(self) -> impl Iterator<Item = u32> + use<'a> {
+        self.ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))
+    }
+}
+
+/// A device of the ACPI namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NamedComponent<'a> {
+    /// The full path of the device's object, such as `\_SB.DMA0`.
+    pub path: &'a str,
+    /// Bits of the addresses that it can write to.
+    pub address_bits: u8,
+}
+
+/// A PCI root complex.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RootComplex {
+    /// Its PCI segment group.
+    pub segment: u32,
+    /// Are PCI's Address Translation Services supported?
+    pub ats: bool,
+}
+
+/// An SMMUv1 or SMMUv2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SmmuV2 {
+    /// Its registers.
+    pub base: u64,
+    /// Bytes of registers.
+    pub span: u64,
+    /// Its model.
+    pub model: u32,
+}
+
+/// An SMMUv3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SmmuV3 {
+    /// Its registers.
+    pub base: u64,
+    /// The index of the mapping for its own messages; `None` if it signals by wires.
+    pub own_mapping: Option<u32>,
+}
+
+/// A performance monitor counter group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pmcg {
+    /// Its first page of registers.
+    pub page_0: u64,
+    /// Its overflow interrupt's wire; 0 = a message, by the first mapping.
+    pub overflow_gsiv: u32,
+}
+
+impl<'a> IortContents<'a> {
+    /// Reads the contents of a node; `None` if it is too short.
+    fn read(node: Fields<'a>) -> Option<Self> {
+        Some(match node.u8(0)? {
+            0 => {
+                let (stated, rest) = (node.u32(16)?, node.0.get(20..)?);
+                let ids = elements(node, 20, stated, 4).unwrap_or(rest);
+                Self::ItsGroup(ItsGroup { stated, ids })
+            }
+            1 => {
+                let (address_bits, rest) = (node.u8(28)?, node.0.get(29..)?);
+                let length = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
+                let path = core::str::from_utf8(rest.get(..length)?).ok()?;
+                Self::NamedComponent(NamedComponent { path, address_bits })
+            }
+            2 => Self::RootComplex(RootComplex { segment: node.u32(28)?, ats: node.u32(24)? & 1 != 0 }),
+            3 => Self::SmmuV2(SmmuV2 { base: node.u64(16)?, span: node.u64(24)?, model: node.u32(32)? }),
+            4 => Self::SmmuV3(SmmuV3::read(node)?),
+            5 => Self::Pmcg(Pmcg { page_0: node.u64(16)?, overflow_gsiv: node.u32(24)? }),
+            6 => Self::Rmr,
+            7 => Self::Iwb,
+            other => Self::Other(other),
+        })
+    }
+}
+
+impl SmmuV3 {
+    /// Revision 0 has no index of its own mapping. Up to revision 4 it counts unless all interrupts are wires;
+    /// from then on a flag says so.
+    fn read(node: Fields<'_>) -> Option<Self> {
+        let revision = node.u8(3)?;
+        let index = if revision == 0 { None } else { Some(node.u32(64)?) };
+        let is_valid = match revision {
+            0..=4 => [44, 48, 52, 56].into_iter().any(|gsiv| node.u32(gsiv) == Some(0)),
+            _ => node.u32(24)? & (1 << 4) != 0,
+        };
+        let count = node.u32(8)?;
+        Some(Self { base: node.u64(16)?, own_mapping: index.filter(|&index| is_valid && index < count) })
+    }
+}
+
+/// A line of a node's map from input IDs to output IDs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IdMapping {
+    /// Bytes from the table's start.
+    pub offset: usize,
+    /// The first input ID.
+    pub input: u32,
+    /// The number of IDs minus one. Firmware is known to state the number itself.
+    pub id_count: u32,
+    /// The first output ID.
+    pub output: u32,
+    /// The node that takes the output IDs, as its offset.
+    pub target: u32,
+    /// Does the input ID not matter?
+    pub is_single: bool,
+}
+
+impl IdMapping {
+    fn read(offset: usize, fields: Fields<'_>) -> Option<Self> {
+        Some(Self {
+            offset,
+            input: fields.u32(0)?,
+            id_count: fields.u32(4)?,
+            output: fields.u32(8)?,
+            target: fields.u32(12)?,
+            is_single: fields.u32(16)? & SINGLE_MAPPING != 0,
+        })
+    }
+}
+
+/// The nodes of an IORT.
+#[derive(Clone, Debug)]
+pub struct IortNodes<'a> {
+    table: Table<'a>,
+    at: usize,
+    left: u32,
+}
+
+impl<'a> Iterator for IortNodes<'a> {
+    type Item = Result<IortNode<'a>, TableError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let offset = self.at;
+        let rest = Fields(self.table.bytes().get(offset..).unwrap_or_default());
+        let length = rest.u16(1).map_or(rest.0.len(), usize::from);
+        let Some(bytes) = rest.slice(0, length).filter(|bytes| bytes.len() >= NODE_BYTES) else {
+            self.left = 0;
+            return Some(Err(self.table.error(offset, TableErrorKind::StructureLength(length))));
+        };
+        self.at = offset.saturating_add(length);
+        Some(IortNode::read(self.table, offset, bytes))
+    }
+}

@@ -1,0 +1,65 @@
+//! MCFG: where PCI configuration space is (PCI Firmware Specification 3.3 §4.1.2).
+
+use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
+
+/// Where the allocations begin: after the header and eight reserved bytes.
+const FIRST_ALLOCATION: usize = 44;
+const ALLOCATION_BYTES: usize = 16;
+
+/// A table of ECAM windows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mcfg<'a>(Table<'a>);
+
+impl<'a> Mcfg<'a> {
+    /// Reads `table` as an MCFG.
+    ///
+    /// # Errors
+    ///
+    /// It is another table.
+    pub fn new(table: Table<'a>) -> Result<Self, TableError> {
+        table.expect(Signature::MCFG).map(Self)
+    }
+
+    /// The table with its header.
+    pub const fn table(self) -> Table<'a> {
+        self.0
+    }
+
+    /// The windows in their order; a last one that is cut off is an error.
+    pub fn allocations(self) -> impl Iterator<Item = Result<Allocation, TableError>> {
+        let bytes = self.0.bytes().get(FIRST_ALLOCATION..).unwrap_or_default();
+        let offsets = (FIRST_ALLOCATION..).step_by(ALLOCATION_BYTES);
+        bytes.chunks(ALLOCATION_BYTES).zip(offsets).map(move |(bytes, offset)| {
+            let short = TableErrorKind::StructureLength(bytes.len());
+            Allocation::read(offset, Fields(bytes)).ok_or(self.0.error(offset, short))
+        })
+    }
+}
+
+/// The configuration space of some buses of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allocation {
+    /// Bytes from the table's start.
+    pub offset: usize,
+    /// The address that bus 0 of the segment has, or would have.
+    pub base: u64,
+    /// The segment group.
+    pub segment: u16,
+    /// The first bus.
+    pub first_bus: u8,
+    /// The last bus.
+    pub last_bus: u8,
+}
+
+impl Allocation {
+    fn read(offset: usize, fields: Fields<'_>) -> Option<Self> {
+        fields.slice(0, ALLOCATION_BYTES)?;
+        Some(Self {
+            offset,
+            base: fields.u64(0)?,
+            segment: fields.u16(8)?,
+            first_bus: fields.u8(10)?,
+            last_bus: fields.u8(11)?,
+        })
+    }
+}

@@ -1,0 +1,279 @@
+//! Requesters: PCI segments of MCFG and IORT, named components, SMMUs and their counters.
+
+use super::controllers::Controllers;
+use super::id_map::{IdMaps, Span, mapping_origin};
+use super::iort::{IdMapping, Iort, IortContents, IortNode};
+use super::mcfg::Allocation;
+use super::table::Signature;
+use super::{Tables, origin, sound};
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::{Fact, NodeId, Origin};
+use crate::region::Region;
+use crate::requester::{
+    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+};
+use crate::status::Status;
+use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use msi_types::{DeviceId, RequesterId};
+
+/// Register pages 0 and 1 of an SMMUv3 (IHI 0070 §6).
+const SMMU_V3_BYTES: u64 = 0x2_0000;
+/// The smallest page of a counter group (IHI 0070 §10.4).
+const PMCG_BYTES: u64 = 0x1000;
+
+/// Everything in the tables that signals by message, or may.
+#[derive(Default)]
+pub(super) struct Requesters {
+    pub(super) hosts: Vec<PciHost>,
+    pub(super) devices: Vec<PlatformDevice>,
+}
+
+impl Requesters {
+    pub(super) fn read(tables: &Tables<'_>, controllers: &Controllers, findings: &mut Findings) -> Self {
+        let nodes = tables.iort.map_or_else(Vec::new, |iort| nodes(iort, findings));
+        let maps = IdMaps::read(nodes.iter().copied(), findings);
+        let mut reader = Reader { maps, controllers, findings };
+        let complexes = reader.root_complexes(&nodes);
+        let mut hosts = Vec::new();
+        let mut seen = BTreeSet::new();
+        for allocation in tables.mcfg.into_iter().flat_map(super::Mcfg::allocations) {
+            let Some(allocation) = sound(allocation, reader.findings) else { continue };
+            let segment = u32::from(allocation.segment);
+            seen.insert(segment);
+            hosts.extend(reader.allocated(allocation, complexes.get(&segment).copied()));
+        }
+        let others = complexes.iter().filter(|(segment, _)| !seen.contains(segment));
+        hosts.extend(others.map(|(segment, node)| reader.complex(*segment, *node)));
+        let mut known = BTreeSet::new();
+        let mut devices = Vec::new();
+        for node in &nodes {
+            let Some(device) = reader.device(*node) else { continue };
+            if known.insert(device.id.clone()) {
+                devices.push(device);
+            } else {
+                let origin = origin(Signature::IORT, node.offset, "");
+                reader.findings.add(Rule::DuplicateId, origin, format!("{} has a node already", device.id));
+            }
+        }
+        Self { hosts, devices }
+    }
+}
+
+/// The sound nodes of an IORT.
+fn nodes<'a>(iort: Iort<'a>, findings: &mut Findings) -> Vec<IortNode<'a>> {
+    iort.nodes().filter_map(|node| sound(node, findings)).collect()
+}
+
+struct Reader<'c, 'f> {
+    maps: IdMaps,
+    controllers: &'c Controllers,
+    findings: &'f mut Findings,
+}
+
+impl Reader<'_, '_> {
+    /// The root complex of each segment; of several the first, as in Linux.
+    fn root_complexes<'a>(&mut self, nodes: &[IortNode<'a>]) -> BTreeMap<u32, IortNode<'a>> {
+        let mut complexes = BTreeMap::new();
+        for node in nodes {
+            let IortContents::RootComplex(complex) = node.contents else { continue };
+            match complexes.entry(complex.segment) {
+                Entry::Vacant(entry) => _ = entry.insert(*node),
+                Entry::Occupied(_) => {
+                    let message = format!("segment {:#x} has a root complex already", complex.segment);
+                    let origin = origin(Signature::IORT, node.offset, "PCI segment number");
+                    self.findings.add(Rule::DuplicateId, origin, message);
+                }
+            }
+        }
+        complexes
+    }
+
+    /// The host whose configuration space is at `allocation`.
+    fn allocated(&mut self, allocation: Allocation, complex: Option<IortNode<'_>>) -> Option<PciHost> {
+        let place = origin(Signature::MCFG, allocation.offset, "base address");
+        let (first, last) = (allocation.first_bus, allocation.last_bus);
+        let Some(count) = last.checked_sub(first).map(|more| u64::from(more) + 1) else {
+            let message = format!("bus {last:#x} is the last, bus {first:#x} the first");
+            self.findings.add(Rule::MalformedProperty, place, message);
+            return None;
+        };
+        let base = allocation.base.checked_add(u64::from(first) << 20);
+        let Some(ecam) = base.and_then(|base| Region::new(base, count << 20)) else {
+            let message =
+                format!("{count} buses from {:#x} on reach past the address space", allocation.base);
+            self.findings.add(Rule::MalformedProperty, place, message);
+            return None;
+        };
+        let id = format!("MCFG/{:04x}:{first:02x}-{last:02x}", allocation.segment);
+        let buses = origin(Signature::MCFG, allocation.offset, "bus numbers");
+        let segment = origin(Signature::MCFG, allocation.offset, "PCI segment group number");
+        Some(PciHost {
+            config: Some(Fact::new(ConfigSpace::Ecam(ecam), place)),
+            buses: Fact::new(BusRange { first, last }, buses),
+            ..self.host(id, Fact::new(allocation.segment.into(), segment), complex)
+        })
+    }
+
+    /// A root complex whose configuration space no MCFG states.
+    fn complex(&mut self, segment: u32, node: IortNode<'_>) -> PciHost {
+        let number = Fact::new(segment, origin(Signature::IORT, node.offset, "PCI segment number"));
+        self.host(format!("IORT/root-complex@{segment:04x}"), number, Some(node))
+    }
+
+    fn host(&mut self, id: String, segment: Fact<u32>, complex: Option<IortNode<'_>>) -> PciHost {
+        let spans = complex.map_or_else(Vec::new, |node| self.spans(node));
+        let through = spans.iter().find(|(_, span)| span.iommu.is_some());
+        let iommu_map = match through {
+            Some((mapping, _)) => Fact::new(IommuMap::Present, mapping_origin(*mapping)),
+            None => Fact::new(IommuMap::Absent, segment.origin.clone()),
+        };
+        let status = Fact::new(Status::Enabled, segment.origin.clone());
+        let frame = self.controllers.frame_for_all().map(|frame| {
+            let parent = Parent { target: Target::Controller(frame), specifier: Vec::new() };
+            Fact::new(parent, origin(Signature::MADT, 0, "GIC MSI frame"))
+        });
+        let mut msi = self.routing(&spans);
+        msi.parents.extend(frame);
+        PciHost {
+            id: NodeId::from(id),
+            compatible: Vec::new(),
+            status,
+            config: None,
+            buses: Fact::new(BusRange::ALL, segment.origin.clone()),
+            segment: Some(segment),
+            msi,
+            own_controller: None,
+            iommu_map,
+        }
+    }
+
+    /// The requester IDs of `node`, composed. A single mapping takes all that those before it leave.
+    fn spans(&mut self, node: IortNode<'_>) -> Vec<(IdMapping, Span)> {
+        let mappings = self.maps.of(node.offset).iter();
+        let (findings, mut spans) = (&mut *self.findings, Vec::new());
+        for (index, mapping) in mappings.enumerate() {
+            if mapping.is_single && index > 0 {
+                let message = "a single mapping after ranges cannot be described, and is left out";
+                findings.add(Rule::SingleMapping, mapping_origin(*mapping), message);
+                break;
+            }
+            spans.extend(self.maps.follow(*mapping, findings).into_iter().map(|span| (*mapping, span)));
+            if mapping.is_single {
+                break;
+            }
+        }
+        spans
+    }
+
+    fn routing(&mut self, spans: &[(IdMapping, Span)]) -> MsiRouting {
+        let single = spans.first().filter(|(mapping, _)| mapping.is_single);
+        let entries: Vec<_> = spans
+            .iter()
+            .map(|(mapping, span)| {
+                let entry = MapEntry {
+                    rid_base: RequesterId::new(span.requester),
+                    length: span.more.saturating_add(1),
+                    target: self.target(*span, &mapping_origin(*mapping)),
+                    device_id_base: DeviceId::new(span.device),
+                };
+                Fact::new(entry, mapping_origin(*mapping))
+            })
+            .collect();
+        MsiRouting {
+            mask: single.map(|(mapping, _)| Fact::new(0, mapping_origin(*mapping))),
+            map: (!entries.is_empty()).then_some(entries),
+            parents: Vec::new(),
+        }
+    }
+
+    fn target(&mut self, span: Span, origin: &Origin) -> Target {
+        // A broken reference was reported where it was followed.
+        let Some(its) = span.its else { return Target::Nowhere };
+        if let Some(index) = self.controllers.of_its(its) {
+            return Target::Controller(index);
+        }
+        let message = format!("the MADT has no ITS with number {its}");
+        self.findings.add(Rule::UnknownIts, origin.clone(), message);
+        Target::Nowhere
+    }
+
+    /// The device that `node` is, if it signals by message.
+    fn device(&mut self, node: IortNode<'_>) -> Option<PlatformDevice> {
+        match node.contents {
+            IortContents::NamedComponent(component) => self.component(node, component.path),
+            IortContents::SmmuV3(smmu) => {
+                let id = format!("IORT/SMMUv3@{:x}", smmu.base);
+                self.own_messages(node, id, "arm,smmu-v3", (smmu.base, SMMU_V3_BYTES))
+            }
+            IortContents::Pmcg(pmcg) => {
+                let id = format!("IORT/PMCG@{:x}", pmcg.page_0);
+                self.own_messages(node, id, "arm,smmu-v3-pmcg", (pmcg.page_0, PMCG_BYTES))
+            }
+            _ => None,
+        }
+    }
+
+    /// A device of the namespace. Single mappings make a device; ranges alone make a bus, whose devices
+    /// have requester IDs.
+    fn component(&mut self, node: IortNode<'_>, path: &str) -> Option<PlatformDevice> {
+        let singles: Vec<_> = node.mappings().filter(|mapping| mapping.is_single).collect();
+        let parents: Vec<_> = singles.iter().flat_map(|mapping| self.parents(*mapping)).collect();
+        let (role, msi) = if singles.is_empty() {
+            let spans = self.spans(node);
+            (Role::Bus, self.routing(&spans))
+        } else {
+            (Role::Device, MsiRouting { parents, ..MsiRouting::default() })
+        };
+        (!msi.is_empty()).then(|| PlatformDevice {
+            id: NodeId::new(path),
+            compatible: Vec::new(),
+            status: Fact::new(Status::Enabled, origin(Signature::IORT, node.offset, "")),
+            registers: Vec::new(),
+            role,
+            msi,
+        })
+    }
+
+    /// An SMMU or a counter group, if it has a mapping for its own messages.
+    fn own_messages(
+        &mut self,
+        node: IortNode<'_>,
+        id: String,
+        compatible: &str,
+        (base, size): (u64, u64),
+    ) -> Option<PlatformDevice> {
+        let mapping = node.mappings().nth(node.own_mapping()?)?;
+        if !mapping.is_single {
+            let message = "the mapping for the node's own messages is no single mapping";
+            self.findings.add(Rule::SingleMapping, mapping_origin(mapping), message);
+            return None;
+        }
+        let parents = self.parents(mapping);
+        let registers = Region::new(base, size);
+        let place = origin(Signature::IORT, node.offset, "base address");
+        (!parents.is_empty()).then(|| PlatformDevice {
+            id: NodeId::from(id),
+            compatible: vec![String::from(compatible)],
+            status: Fact::new(Status::Enabled, origin(Signature::IORT, node.offset, "")),
+            registers: registers.into_iter().map(|region| Fact::new(region, place.clone())).collect(),
+            role: Role::Device,
+            msi: MsiRouting { parents, ..MsiRouting::default() },
+        })
+    }
+
+    /// The controllers that a single mapping leads to, with the DeviceID there.
+    fn parents(&mut self, mapping: IdMapping) -> Vec<Fact<Parent>> {
+        let spans = self.maps.follow(mapping, self.findings);
+        let parent = |span: Span| {
+            let target = self.target(span, &mapping_origin(mapping));
+            Fact::new(Parent { target, specifier: vec![span.device] }, mapping_origin(mapping))
+        };
+        spans.into_iter().map(parent).collect()
+    }
+}

@@ -1,0 +1,93 @@
+//! A machine's tables, found by name or by following the root pointer.
+
+use super::iort::Iort;
+use super::madt::Madt;
+use super::mcfg::Mcfg;
+use super::table::{Fields, HEADER_BYTES, Signature, Table, TableError, TableErrorKind};
+
+/// Bytes of a root pointer of ACPI 2.0 and later.
+const RSDP_BYTES: usize = 36;
+
+/// The tables of a machine that speak of interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tables<'a> {
+    /// CPUs, GIC and MSI controllers.
+    pub madt: Madt<'a>,
+    /// Requester IDs.
+    pub iort: Option<Iort<'a>>,
+    /// PCI configuration space.
+    pub mcfg: Option<Mcfg<'a>>,
+}
+
+impl<'a> Tables<'a> {
+    /// The known ones of `blobs`, each a table with its header. Of several of a kind the first counts.
+    ///
+    /// # Errors
+    ///
+    /// A header is faulty, or there is no MADT.
+    pub fn from_blobs(blobs: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, TableError> {
+        let mut found = Found::default();
+        for blob in blobs {
+            found.add(Table::new(blob)?);
+        }
+        found.finish()
+    }
+
+    /// The tables that the XSDT names, which the root pointer at address `rsdp` leads to. `memory`
+    /// gives so many bytes at a physical address, if they can be read.
+    ///
+    /// # Errors
+    ///
+    /// Memory cannot be read, a header is faulty, or there is no XSDT or MADT.
+    pub fn from_memory(
+        rsdp: u64,
+        mut memory: impl FnMut(u64, usize) -> Option<&'a [u8]>,
+    ) -> Result<Self, TableError> {
+        let root = memory(rsdp, RSDP_BYTES).ok_or(TableErrorKind::Unreadable(rsdp).at(Signature::RSDP, 0))?;
+        let root = Fields(root);
+        if root.array(0) != Some(*b"RSD PTR ") {
+            let found = Signature::new(root.array(0).unwrap_or_default());
+            return Err(TableErrorKind::Signature(found).at(Signature::RSDP, 0));
+        }
+        let xsdt = root.u64(24).filter(|&address| address != 0 && root.u8(15) >= Some(2));
+        let xsdt = xsdt.ok_or(TableErrorKind::NoXsdt.at(Signature::RSDP, 24))?;
+        let xsdt = table_at(xsdt, &mut memory)?.expect(Signature::XSDT)?;
+        let (addresses, _) = xsdt.bytes().get(HEADER_BYTES..).unwrap_or_default().as_chunks();
+        let mut found = Found::default();
+        for address in addresses {
+            found.add(table_at(u64::from_le_bytes(*address), &mut memory)?);
+        }
+        found.finish()
+    }
+}
+
+/// The table at `address`: its header says how much of it there is.
+fn table_at<'a>(
+    address: u64,
+    memory: &mut impl FnMut(u64, usize) -> Option<&'a [u8]>,
+) -> Result<Table<'a>, TableError> {
+    let unreadable = TableErrorKind::Unreadable(address).at(Signature::XSDT, 0);
+    let header = memory(address, HEADER_BYTES).ok_or(unreadable)?;
+    let length = Fields(header).u32(4).and_then(|length| usize::try_from(length).ok());
+    Table::new(memory(address, length.ok_or(unreadable)?.max(HEADER_BYTES)).ok_or(unreadable)?)
+}
+
+#[derive(Default)]
+struct Found<'a> {
+    madt: Option<Madt<'a>>,
+    iort: Option<Iort<'a>>,
+    mcfg: Option<Mcfg<'a>>,
+}
+
+impl<'a> Found<'a> {
+    fn add(&mut self, table: Table<'a>) {
+        self.madt = self.madt.or_else(|| Madt::new(table).ok());
+        self.iort = self.iort.or_else(|| Iort::new(table).ok());
+        self.mcfg = self.mcfg.or_else(|| Mcfg::new(table).ok());
+    }
+
+    fn finish(self) -> Result<Tables<'a>, TableError> {
+        let madt = self.madt.ok_or(TableErrorKind::Absent.at(Signature::MADT, 0))?;
+        Ok(Tables { madt, iort: self.iort, mcfg: self.mcfg })
+    }
+}

@@ -1,0 +1,74 @@
+//! Tables and structures as bytes.
+
+use crate::acpi::table::{HEADER_BYTES, Signature};
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// The names that a table's header carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Oem {
+    id: [u8; 6],
+    table_id: [u8; 8],
+}
+
+impl Oem {
+    /// Those of `compatible`, as the reader gives them; this project's where they do not fit.
+    pub(super) fn of(compatible: &[String]) -> Self {
+        match compatible {
+            [table_id, id] => Self::fitting(id, table_id),
+            _ => None,
+        }
+        .unwrap_or(Self { id: *b"DRBELL", table_id: *b"DOORBELL" })
+    }
+
+    fn fitting(id: &str, table_id: &str) -> Option<Self> {
+        Some(Self { id: padded(id)?, table_id: padded(table_id)? })
+    }
+}
+
+/// `text` in `N` bytes, padded with spaces.
+fn padded<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [b' '; N];
+    bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+    text.bytes().all(|byte| byte.is_ascii_graphic()).then_some(bytes)
+}
+
+/// A table with its header; `body` follows it.
+pub(super) fn table(signature: Signature, revision: u8, oem: Oem, body: &[u8]) -> Option<Vec<u8>> {
+    let mut table = Vec::from(signature.get());
+    table.extend(u32::try_from(HEADER_BYTES + body.len()).ok()?.to_le_bytes());
+    table.extend([revision, 0]);
+    table.extend(oem.id);
+    table.extend(oem.table_id);
+    table.extend(1u32.to_le_bytes());
+    table.extend(*b"DRBL");
+    table.extend(1u32.to_le_bytes());
+    table.extend(body);
+    let sum = table.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte));
+    if let Some(checksum) = table.get_mut(9) {
+        *checksum = sum.wrapping_neg();
+    }
+    Some(table)
+}
+
+/// A structure of known length, all zeroes but what is set.
+pub(super) struct Structure(Vec<u8>);
+
+impl Structure {
+    pub(super) fn new(length: usize) -> Self {
+        Self(vec![0; length])
+    }
+
+    /// Sets a field; one past the end stays unset.
+    pub(super) fn set<const N: usize>(mut self, at: usize, field: [u8; N]) -> Self {
+        if let Some(place) = self.0.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+            *place = field;
+        }
+        self
+    }
+
+    pub(super) fn bytes(self) -> Vec<u8> {
+        self.0
+    }
+}

@@ -1,0 +1,230 @@
+//! Routings as IORT nodes.
+
+use super::{Segments, Structure, WriteError, WriteErrorKind, numbered};
+use crate::acpi::iort::{MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING};
+use crate::controller::{ControllerIndex, ControllerKind};
+use crate::description::Description;
+use crate::origin::NodeId;
+use crate::requester::{MapEntry, MsiRouting, PlatformDevice, Role, Target};
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+
+use alloc::vec::Vec;
+
+/// Nodes begin after the table's header, their number, their offset and a reserved field.
+const FIRST_NODE: u32 = 48;
+/// All requester IDs of PCI, minus one.
+const PCI_REQUESTERS: u32 = 0xffff;
+/// Memory is cacheable, coherent, of 64 address bits.
+const MEMORY_PROPERTIES: u64 = 1 | (3 << 56);
+const ADDRESS_BITS: u8 = 64;
+
+/// The nodes after the header; `None` if there is nothing to say.
+pub(super) fn body(
+    description: &Description,
+    segments: &Segments<'_>,
+) -> Result<Option<Vec<u8>>, WriteError> {
+    let mut writer = Writer { description, groups: BTreeMap::new(), nodes: Vec::new(), count: 0 };
+    for (place, _, id) in numbered(description, &ControllerKind::Its, "MADT/ITS@") {
+        let group = writer.offset(&description.controllers)?;
+        writer.groups.insert(place, group);
+        let contents = Structure::new(8).set(0, 1u32.to_le_bytes()).set(4, id.to_le_bytes()).bytes();
+        writer.node(0, 1, &contents, &[]);
+    }
+    for (segment, host) in segments.complexes() {
+        let mappings = writer.mappings(&host.id, &host.msi)?;
+        if !mappings.is_empty() {
+            writer.root_complex(&host.id, segment, &mappings)?;
+        }
+    }
+    let enabled = description.devices.iter().filter(|device| device.status.is_enabled());
+    for (ordinal, device) in enabled.enumerate() {
+        writer.device(ordinal, device)?;
+    }
+    let Writer { groups, nodes, count, .. } = writer;
+    if groups.is_empty() && count == 0 {
+        return Ok(None);
+    }
+    let mut body = Vec::new();
+    body.extend(count.to_le_bytes());
+    body.extend(FIRST_NODE.to_le_bytes());
+    body.extend([0; 4]);
+    body.extend(nodes);
+    Ok(Some(body))
+}
+
+/// A mapping: input, number of IDs minus one, output, offset of the target, flags.
+type Mapping = [u32; 5];
+
+struct Writer<'d> {
+    description: &'d Description,
+    /// The group of each ITS, by the ITS's place in the description.
+    groups: BTreeMap<usize, u32>,
+    nodes: Vec<u8>,
+    count: u32,
+}
+
+impl Writer<'_> {
+    /// The offset of the next node in the table.
+    fn offset(&self, of: &[crate::Controller]) -> Result<u32, WriteError> {
+        let offset = u32::try_from(self.nodes.len()).ok().and_then(|bytes| bytes.checked_add(FIRST_NODE));
+        let id = of.first().map_or_else(|| NodeId::new("IORT"), |one| one.id.clone());
+        offset.ok_or_else(|| WriteErrorKind::TooLong.of(&id))
+    }
+
+    fn root_complex(&mut self, id: &NodeId, segment: u32, mappings: &[Mapping]) -> Result<(), WriteError> {
+        let contents = Structure::new(24)
+            .set(0, MEMORY_PROPERTIES.to_le_bytes())
+            .set(12, segment.to_le_bytes())
+            .set(16, [ADDRESS_BITS]);
+        self.checked_node(id, 2, 4, &contents.bytes(), mappings)
+    }
+
+    fn device(&mut self, ordinal: usize, device: &PlatformDevice) -> Result<(), WriteError> {
+        let mappings = match device.role {
+            Role::Bus => self.mappings(&device.id, &device.msi)?,
+            Role::Device => self.singles(device)?,
+        };
+        if mappings.is_empty() {
+            return Ok(());
+        }
+        let id = &device.id;
+        if let Some(base) = address(id, "IORT/SMMUv3@") {
+            // Without wires, the mapping for its own messages counts; the flag says so.
+            let contents = Structure::new(52).set(0, base.to_le_bytes()).set(8, (1u32 << 4).to_le_bytes());
+            return self.checked_node(id, 4, 5, &contents.bytes(), &mappings);
+        }
+        if let Some(base) = address(id, "IORT/PMCG@") {
+            let contents = Structure::new(24).set(0, base.to_le_bytes());
+            return self.checked_node(id, 5, 2, &contents.bytes(), &mappings);
+        }
+        let invented = || format!("\\_SB.D{ordinal:03X}");
+        let path = if id.as_str().starts_with('\\') { String::from(id.as_str()) } else { invented() };
+        let mut contents =
+            Structure::new(13).set(4, MEMORY_PROPERTIES.to_le_bytes()).set(12, [ADDRESS_BITS]).bytes();
+        contents.extend(path.bytes());
+        // The name ends with a zero, and the mappings are aligned.
+        contents.resize((contents.len() + 1).next_multiple_of(4), 0);
+        self.checked_node(id, 1, 4, &contents, &mappings)
+    }
+
+    fn checked_node(
+        &mut self,
+        id: &NodeId,
+        kind: u8,
+        revision: u8,
+        contents: &[u8],
+        mappings: &[Mapping],
+    ) -> Result<(), WriteError> {
+        let length = NODE_BYTES + contents.len() + mappings.len() * MAPPING_BYTES;
+        if u16::try_from(length).is_err() {
+            return Err(WriteErrorKind::TooLong.of(id));
+        }
+        self.node(kind, revision, contents, mappings);
+        Ok(())
+    }
+
+    /// Adds a node, whose length has been checked. The count and the lengths below fit into it.
+    fn node(&mut self, kind: u8, revision: u8, contents: &[u8], mappings: &[Mapping]) {
+        let array = NODE_BYTES + contents.len();
+        let length = array + mappings.len() * MAPPING_BYTES;
+        let field = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let [low, high, ..] = field(length).to_le_bytes();
+        let at = if mappings.is_empty() { 0 } else { field(array) };
+        let head = Structure::new(NODE_BYTES)
+            .set(0, [kind, low, high, revision])
+            .set(4, self.count.to_le_bytes())
+            .set(8, field(mappings.len()).to_le_bytes())
+            .set(12, at.to_le_bytes());
+        self.nodes.extend(head.bytes());
+        self.nodes.extend(contents);
+        self.nodes.extend(mappings.iter().flatten().flat_map(|word| word.to_le_bytes()));
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// The mappings of requesters behind a host or a bus.
+    fn mappings(&self, id: &NodeId, msi: &MsiRouting) -> Result<Vec<Mapping>, WriteError> {
+        let Some(map) = &msi.map else { return self.everything(id, msi) };
+        if !msi.parents.iter().all(|parent| self.is_implied(parent.target)) {
+            return Err(WriteErrorKind::Route.of(id));
+        }
+        let mask = msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
+        let flags = match (mask, map.as_slice()) {
+            (0, [entry]) if entry.rid_base.get() == 0 && entry.length != 0 => SINGLE_MAPPING,
+            _ if mask & PCI_REQUESTERS == PCI_REQUESTERS => 0,
+            _ => return Err(WriteErrorKind::Mask.of(id)),
+        };
+        let mut mappings: Vec<Mapping> = Vec::new();
+        for entry in map {
+            let Some(group) = self.group(id, entry.target)? else { continue };
+            let Some(range) = range(entry.value, &mappings) else { continue };
+            mappings.push([range.0, range.1, range.2, group, flags]);
+        }
+        Ok(mappings)
+    }
+
+    /// Without a map, all requesters go to the first parent that is enabled.
+    fn everything(&self, id: &NodeId, msi: &MsiRouting) -> Result<Vec<Mapping>, WriteError> {
+        let enabled = msi.parents.iter().find(|parent| self.is_enabled(parent.target));
+        let Some(parent) = enabled else { return Ok(Vec::new()) };
+        if self.is_implied(parent.target) {
+            return Ok(Vec::new());
+        }
+        let group = self.group(id, parent.target)?;
+        Ok(group.map(|group| [0, PCI_REQUESTERS, 0, group, 0]).into_iter().collect())
+    }
+
+    /// The DeviceIDs of a device.
+    fn singles(&self, device: &PlatformDevice) -> Result<Vec<Mapping>, WriteError> {
+        let mut mappings = Vec::new();
+        for parent in &device.msi.parents {
+            let Some(group) = self.group(&device.id, parent.target)? else { continue };
+            let output = parent.device_id().ok_or_else(|| WriteErrorKind::Route.of(&device.id))?;
+            mappings.push([0, 0, output.get(), group, SINGLE_MAPPING]);
+        }
+        Ok(mappings)
+    }
+
+    /// The group of the ITS at `target`; none if it is disabled.
+    fn group(&self, id: &NodeId, target: Target) -> Result<Option<u32>, WriteError> {
+        let Target::Controller(index) = target else { return Ok(None) };
+        match self.groups.get(&index.get()) {
+            Some(group) => Ok(Some(*group)),
+            None if !self.is_enabled(target) => Ok(None),
+            None => Err(WriteErrorKind::Route.of(id)),
+        }
+    }
+
+    fn is_enabled(&self, target: Target) -> bool {
+        let Target::Controller(index) = target else { return false };
+        self.description.controller(index).is_some_and(|controller| controller.status.is_enabled())
+    }
+
+    /// Is it the frame that serves everything without an IORT?
+    fn is_implied(&self, target: Target) -> bool {
+        let frames = numbered(self.description, &ControllerKind::V2m, "MADT/MSI-frame@");
+        let first = frames.first().map(|(place, ..)| Target::Controller(ControllerIndex::new(*place)));
+        self.groups.is_empty() && first == Some(target)
+    }
+}
+
+/// The address at the end of a name that the reader gave.
+fn address(id: &NodeId, prefix: &str) -> Option<u64> {
+    u64::from_str_radix(id.as_str().strip_prefix(prefix)?, 16).ok()
+}
+
+/// First input, number minus one and first output of `entry`, without an ID at its beginning that ends an
+/// earlier range: readers would take it for the later one's.
+fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
+    let (input, output) = (entry.rid_base.get(), entry.device_id_base.get());
+    let more = entry.length.checked_sub(1)?;
+    let ends = |mapping: &Mapping| {
+        let [first, more, ..] = *mapping;
+        more > 0 && first.checked_add(more) == Some(input)
+    };
+    if earlier.iter().any(ends) {
+        return Some((input.checked_add(1)?, more.checked_sub(1)?, output.checked_add(1)?));
+    }
+    Some((input, more, output))
+}

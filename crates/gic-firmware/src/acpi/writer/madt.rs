@@ -1,0 +1,114 @@
+//! CPUs, GIC and controllers as MADT structures.
+
+use super::{Structure, WriteError, WriteErrorKind, number, numbered, numbers};
+use crate::coherence::Coherence;
+use crate::controller::{Controller, ControllerKind};
+use crate::description::{Cpu, Description};
+use crate::gic::{Gic, GicVersion};
+use crate::origin::Fact;
+use crate::region::Region;
+use alloc::vec::Vec;
+
+/// A GICC of ACPI 6.5.
+const GICC_BYTES: u8 = 82;
+
+pub(super) fn body(description: &Description, gic: &Gic) -> Result<Vec<u8>, WriteError> {
+    if !gic.status.is_enabled() {
+        return Err(WriteErrorKind::NoGic.of(&gic.id));
+    }
+    if gic.redistributor_stride.is_some() {
+        return Err(WriteErrorKind::Registers.of(&gic.id));
+    }
+    // The local interrupt controller address and the flags: Arm has neither.
+    let mut body = Vec::from([0; 8]);
+    let uids = numbers(description.cpus.iter().map(|cpu| &cpu.id), "MADT/GICC@");
+    for (ordinal, (cpu, uid)) in (0u32..).zip(description.cpus.iter().zip(uids)) {
+        body.extend(gicc(cpu, ordinal, uid, gic.cpu_interface.as_ref()));
+    }
+    body.extend(gicd(gic));
+    let non_coherent = gic.coherence.value == Coherence::NonCoherent;
+    for region in &gic.redistributors {
+        let length = u32::try_from(region.size()).map_err(|_| WriteErrorKind::Registers.of(&gic.id))?;
+        body.extend(gicr(region.value, length, non_coherent));
+    }
+    for (_, controller, id) in numbered(description, &ControllerKind::Its, "MADT/ITS@") {
+        body.extend(its(controller, id)?);
+    }
+    for (_, controller, id) in numbered(description, &ControllerKind::V2m, "MADT/MSI-frame@") {
+        body.extend(frame(controller, id)?);
+    }
+    match description.controllers.iter().find(|one| one.status.is_enabled() && !has_structure(one)) {
+        Some(other) => Err(WriteErrorKind::Controller.of(&other.id)),
+        None => Ok(body),
+    }
+}
+
+const fn has_structure(controller: &Controller) -> bool {
+    matches!(controller.kind, ControllerKind::Its | ControllerKind::V2m)
+}
+
+fn gicc(cpu: &Cpu, ordinal: u32, uid: u32, interface: Option<&Fact<Region>>) -> Vec<u8> {
+    Structure::new(GICC_BYTES.into())
+        .set(0, [11, GICC_BYTES])
+        .set(4, ordinal.to_le_bytes())
+        .set(8, uid.to_le_bytes())
+        .set(12, u32::from(cpu.status.is_enabled()).to_le_bytes())
+        .set(32, interface.map_or(0, |region| region.base()).to_le_bytes())
+        .set(68, cpu.affinity.mpidr().to_le_bytes())
+        .bytes()
+}
+
+fn gicd(gic: &Gic) -> Vec<u8> {
+    let version = match gic.version.value {
+        GicVersion::V2 => 2,
+        GicVersion::V3 => 3,
+        GicVersion::V4 => 4,
+    };
+    let id = number(&gic.id, "MADT/GICD@").unwrap_or_default();
+    Structure::new(24)
+        .set(0, [12, 24])
+        .set(4, id.to_le_bytes())
+        .set(8, gic.distributor.base().to_le_bytes())
+        .set(20, [version])
+        .bytes()
+}
+
+fn gicr(region: Region, length: u32, non_coherent: bool) -> Vec<u8> {
+    Structure::new(16)
+        .set(0, [14, 16, u8::from(non_coherent)])
+        .set(4, region.base().to_le_bytes())
+        .set(12, length.to_le_bytes())
+        .bytes()
+}
+
+fn its(its: &Controller, id: u32) -> Result<Vec<u8>, WriteError> {
+    let registers = its.registers.as_ref().filter(|_| its.pre_its.is_none());
+    let registers = registers.ok_or_else(|| WriteErrorKind::Registers.of(&its.id))?;
+    let non_coherent = its.coherence.value == Coherence::NonCoherent;
+    Ok(Structure::new(20)
+        .set(0, [15, 20, u8::from(non_coherent)])
+        .set(4, id.to_le_bytes())
+        .set(8, registers.base().to_le_bytes())
+        .bytes())
+}
+
+fn frame(frame: &Controller, id: u32) -> Result<Vec<u8>, WriteError> {
+    let fail = || WriteErrorKind::Registers.of(&frame.id);
+    let registers = frame.registers.as_ref().ok_or_else(fail)?;
+    let (flags, first, count) = match frame.ranges.as_slice() {
+        [] => (0u32, 0, 0),
+        [range] => {
+            let first = u16::try_from(range.first().get()).map_err(|_| fail())?;
+            (1, first, u16::try_from(range.count()).map_err(|_| fail())?)
+        }
+        _ => return Err(fail()),
+    };
+    Ok(Structure::new(24)
+        .set(0, [13, 24])
+        .set(4, id.to_le_bytes())
+        .set(8, registers.base().to_le_bytes())
+        .set(16, flags.to_le_bytes())
+        .set(20, count.to_le_bytes())
+        .set(22, first.to_le_bytes())
+        .bytes())
+}

@@ -1,0 +1,122 @@
+//! Damaged tables end in a description or an error, soon.
+
+use super::bytes::{
+    Mapping, describe, iort, its_group, mcfg, named_component, pmcg, root_complex, smmu_v2, smmu_v3, table,
+    usual_madt, word,
+};
+use gic_firmware::Rule;
+use gic_firmware::acpi::{Iort, Madt, Mcfg, Table, Tables, parse};
+use msi_types::RequesterId;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use std::time::{Duration, Instant};
+
+fn sound() -> [Vec<u8>; 3] {
+    let through = 48 + 24;
+    let nodes = [
+        its_group(&[1]),
+        smmu_v2(0x900_0000, &[[0, 0xffff, 0, 48, 0]]),
+        smmu_v3(5, 1 << 4, 0, 1, &[[0, 0xffff, 0, 48, 0], [0, 0, 7, 48, 1]]),
+        root_complex(0, &[[0, 0x100, 0, through, 0], [0x100, 0xfeff, 0x100, 48, 0]]),
+        named_component("\\_SB.DMA0", &[[0, 0, 3, 48, 1]]),
+        pmcg(0, &[[0, 0, 0x33, 48, 1]]),
+    ];
+    [usual_madt(), iort(&nodes), mcfg(&[(0x1000_0000, 0, 0, 0xff)])]
+}
+
+/// Reads `blobs` and asks everything that can be asked of what they say.
+fn exercise(blobs: &[Vec<u8>]) {
+    let Ok(tables) = Tables::from_blobs(blobs.iter().map(Vec::as_slice)) else { return };
+    let machine = parse(&tables);
+    for controller in &machine.controllers {
+        let _ = machine.doorbells(controller);
+    }
+    for host in &machine.hosts {
+        let _ = machine.host_spans(host);
+        for rid in [0, 0x100, 0xffff, u32::MAX] {
+            let _ = machine.route(host, RequesterId::new(rid));
+        }
+    }
+    for device in &machine.devices {
+        let _ = (machine.device_spans(device), machine.platform_routes(device));
+    }
+    for finding in &machine.findings {
+        let _ = finding.to_string();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changed_bytes_never_panic(
+        changes in vec((0..3usize, any::<Index>(), any::<u8>()), 1..16),
+    ) {
+        let mut blobs = sound();
+        for (table, at, byte) in changes {
+            *at.get_mut(&mut blobs[table]) = byte;
+        }
+        exercise(&blobs);
+    }
+
+    #[test]
+    fn changed_words_never_panic(
+        changes in vec((0..3usize, any::<Index>(), prop_oneof![0..64u32, any::<u32>(), Just(u32::MAX)]), 1..8),
+    ) {
+        let mut blobs = sound();
+        for (table, at, word) in changes {
+            let at = at.index(blobs[table].len() / 4) * 4;
+            blobs[table][at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        exercise(&blobs);
+    }
+
+    #[test]
+    fn any_bodies_never_panic(madt in vec(any::<u8>(), 0..200), iort in vec(0..64u8, 0..400)) {
+        exercise(&[table(*b"APIC", &madt), table(*b"IORT", &iort)]);
+    }
+}
+
+#[test]
+fn walks_of_truncated_tables_end() {
+    for blob in sound() {
+        for length in 36..blob.len() {
+            let mut cut = blob[..length].to_vec();
+            cut[4..8].copy_from_slice(&word(length).to_le_bytes());
+            let table = Table::new(&cut).unwrap();
+            let structures = Madt::new(table).map_or(0, |madt| madt.structures().count());
+            let nodes = Iort::new(table).map_or(0, |iort| iort.nodes().count());
+            let allocations = Mcfg::new(table).map_or(0, |mcfg| mcfg.allocations().count());
+            assert!(structures + nodes + allocations <= length);
+        }
+    }
+}
+
+#[test]
+fn stated_node_count_is_no_bound_of_time() {
+    let mut nodes = iort(&[its_group(&[1])]);
+    nodes[36..40].copy_from_slice(&u32::MAX.to_le_bytes());
+    let start = Instant::now();
+    let machine = describe(&[usual_madt(), nodes]);
+    assert!(machine.findings.iter().any(|finding| finding.rule == Rule::MalformedTable));
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn many_overlapping_mappings_are_followed_in_bounded_time() {
+    let mut nodes = vec![its_group(&[1])];
+    let count = 3000;
+    let mut target = 48;
+    for _ in 0..4 {
+        let maps: Vec<Mapping> = (0..count).map(|_| [0, 0xffff, 0, target, 0]).collect();
+        target = super::bytes::offset(&nodes);
+        nodes.push(smmu_v2(0, &maps));
+    }
+    let maps: Vec<Mapping> = (0..count).map(|_| [0, 0xffff, 0, target, 0]).collect();
+    nodes.push(root_complex(0, &maps));
+    let start = Instant::now();
+    let machine = describe(&[usual_madt(), iort(&nodes)]);
+    assert!(machine.findings.iter().any(|finding| finding.message.contains("too many ID mappings")));
+    assert!(start.elapsed() < Duration::from_secs(20));
+}

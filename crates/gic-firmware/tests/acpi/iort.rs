@@ -1,0 +1,276 @@
+//! Requesters and their way to a controller.
+
+use super::bytes::{
+    Mapping, describe, gicd, iort, its_group, madt, mcfg, msi_frame, named_component, node, offset, pmcg,
+    root_complex, rules, smmu_v2, smmu_v3, usual_madt,
+};
+use gic_firmware::{
+    BusRange, ConfigSpace, Description, IommuMap, NoRoute, PciHost, Region, Role, Rule, Target, Via,
+};
+use msi_types::RequesterId;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const SINGLE: u32 = 1;
+const GROUP: u32 = 48;
+
+/// The usual machine with these nodes behind the group of ITS 1.
+fn machine(nodes: &[Vec<u8>]) -> Description {
+    let nodes = [&[its_group(&[1])], nodes].concat();
+    describe(&[usual_madt(), mcfg(&[(0x10_0000_0000, 0, 0, 0xff)]), iort(&nodes)])
+}
+
+/// The DeviceID of a requester behind `host`, and the place of its controller.
+fn device(machine: &Description, host: &PciHost, rid: u32) -> Result<(u32, usize), NoRoute> {
+    let route = machine.route(host, RequesterId::new(rid))?;
+    Ok((route.device_id.get(), route.controller.get()))
+}
+
+#[test]
+fn root_complex_maps_requesters() {
+    let machine = machine(&[root_complex(0, &[[0x100, 0xff, 0x2000, GROUP, 0]])]);
+    assert_eq!(machine.findings, []);
+    let host = &machine.hosts[0];
+    assert_eq!(host.id.as_str(), "MCFG/0000:00-ff");
+    let ecam = Region::new(0x10_0000_0000, 256 << 20).unwrap();
+    assert_eq!(host.config.as_ref().unwrap().value, ConfigSpace::Ecam(ecam));
+    assert_eq!(device(&machine, host, 0x1ff), Ok((0x20ff, 1)));
+    assert_eq!(device(&machine, host, 0x200), Err(NoRoute::Unmapped(RequesterId::new(0x200))));
+    assert_eq!(host.iommu_map.value, IommuMap::Absent);
+    let origin = &host.msi.map.as_ref().unwrap()[0].origin;
+    assert_eq!(origin.to_string(), "IORT+0x6c: ID mapping");
+}
+
+#[test]
+fn ways_through_smmus_are_composed() {
+    let smmu = GROUP + 24;
+    let complex = root_complex(0, &[[0, 0xff, 0x1000, smmu, 0], [0x100, 0xff, 0x8000, smmu, 0]]);
+    let maps: &[Mapping] = &[[0x1080, 0x7f, 0x80, GROUP, 0], [0x8000, 0x7fff, 0x1_0000, GROUP, 0]];
+    for smmu in [smmu_v2(0x900_0000, maps), smmu_v3(3, 0, 74, 0, maps)] {
+        let machine = machine(&[smmu, complex.clone()]);
+        assert_eq!(machine.findings, []);
+        let host = &machine.hosts[0];
+        assert_eq!(host.iommu_map.value, IommuMap::Present);
+        assert_eq!(device(&machine, host, 0x80), Ok((0x80, 1)));
+        assert_eq!(device(&machine, host, 0x1ff), Ok((0x1_00ff, 1)));
+        assert!(device(&machine, host, 0x7f).is_err(), "the SMMU does not map it");
+    }
+}
+
+#[test]
+fn counts_one_too_high_leave_the_last_id_to_the_next() {
+    let complex = root_complex(0, &[[0, 0x100, 0, GROUP, 0], [0x100, 0x100, 0x8000, GROUP, 0]]);
+    let machine = machine(&[complex]);
+    assert_eq!(rules(&machine), [Rule::IdCount]);
+    let host = &machine.hosts[0];
+    assert_eq!(device(&machine, host, 0xff), Ok((0xff, 1)));
+    assert_eq!(device(&machine, host, 0x100), Ok((0x8000, 1)));
+    assert_eq!(device(&machine, host, 0x200), Ok((0x8100, 1)), "nothing else begins there");
+}
+
+#[test]
+fn single_mapping_takes_every_requester() {
+    let machine = machine(&[root_complex(0, &[[0, 0, 0x77, GROUP, SINGLE], [0, 9, 0, GROUP, 0]])]);
+    let host = &machine.hosts[0];
+    for rid in [0, 1, 0xffff] {
+        assert_eq!(device(&machine, host, rid), Ok((0x77, 1)));
+    }
+}
+
+#[test]
+fn single_mapping_after_ranges_is_reported() {
+    let machine = machine(&[root_complex(0, &[[0, 9, 0, GROUP, 0], [0, 0, 0x77, GROUP, SINGLE]])]);
+    assert_eq!(rules(&machine), [Rule::SingleMapping]);
+    assert_eq!(device(&machine, &machine.hosts[0], 9), Ok((9, 1)));
+}
+
+#[test]
+fn named_components_are_known_by_path() {
+    let smmu = GROUP + 24;
+    let nodes = [
+        smmu_v2(0x900_0000, &[[0x40, 0xf, 0x400, GROUP, 0]]),
+        named_component("\\_SB.DMA0", &[[0, 0, 0x41, smmu, SINGLE], [0, 0, 7, GROUP, SINGLE]]),
+        named_component("\\_SB.MC", &[[0x10, 0xf, 0x500, GROUP, 0]]),
+        named_component("\\_SB.NONE", &[]),
+    ];
+    let machine = machine(&nodes);
+    assert_eq!(machine.findings, []);
+    let [device, bus] = machine.devices.as_slice() else { panic!("two signal by message") };
+    assert_eq!((device.id.as_str(), device.role), ("\\_SB.DMA0", Role::Device));
+    let ids: Vec<_> =
+        machine.platform_routes(device).into_iter().map(|route| route.unwrap().device_id).collect();
+    assert_eq!(ids, [0x401.into(), 7.into()]);
+    assert_eq!((bus.id.as_str(), bus.role), ("\\_SB.MC", Role::Bus));
+    assert_eq!(machine.route_by(&bus.msi, RequesterId::new(0x12)).unwrap().device_id, 0x502.into());
+}
+
+#[test]
+fn smmus_own_mapping_is_not_for_those_behind_it() {
+    let smmu = GROUP + 24;
+    let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0], [0, 0, 0xbeef, GROUP, SINGLE]];
+    // Revision, flags, wire of all interrupts; does it have a mapping of its own?
+    let cases = [(0, 0, 0, false), (1, 0, 0, true), (4, 0, 9, false), (5, 1 << 4, 9, true), (5, 0, 0, false)];
+    for (revision, flags, gsiv, has_own) in cases {
+        let complex = root_complex(0, &[[0, 0xffff, 0, smmu, 0]]);
+        let machine = machine(&[smmu_v3(revision, flags, gsiv, 1, maps), complex]);
+        assert_eq!(machine.findings, []);
+        let ids: Vec<_> = machine.devices.iter().map(|device| device.id.as_str()).collect();
+        let expected: &[&str] = if has_own { &["IORT/SMMUv3@40000000"] } else { &[] };
+        assert_eq!(ids, expected, "revision {revision}");
+        assert_eq!(device(&machine, &machine.hosts[0], 5), Ok((5, 1)));
+    }
+}
+
+#[test]
+fn counter_groups_signal_by_message_without_a_wire() {
+    let single = [[0, 0, 0x33, GROUP, SINGLE]];
+    let machine = machine(&[pmcg(0, &single), pmcg(40, &single)]);
+    assert_eq!(machine.devices.len(), 1);
+    assert_eq!(machine.devices[0].id.as_str(), "IORT/PMCG@50000000");
+    let routes = machine.platform_routes(&machine.devices[0]);
+    assert_eq!(routes[0].unwrap().device_id, 0x33.into());
+}
+
+#[test]
+fn own_mapping_must_be_single() {
+    let machine = machine(&[pmcg(0, &[[0, 0, 0x33, GROUP, 0]])]);
+    assert_eq!(rules(&machine), [Rule::SingleMapping]);
+    assert_eq!(machine.devices, []);
+}
+
+#[test]
+fn broken_references_are_reported() {
+    let complex = |target| root_complex(0, &[[0, 0xff, 0, target, 0]]);
+    let itself = GROUP + 24;
+    let loops = [smmu_v2(0, &[[0, 0xff, 0, itself, 0]]), complex(itself)];
+    let behind = offset(&[its_group(&[1]), smmu_v2(0, &[])]);
+    let cases: [(&[Vec<u8>], &str); 5] = [
+        (&[complex(0)], "no node is at offset 0x0"),
+        (&[complex(GROUP + 4)], "no node is at offset 0x34"),
+        (&[complex(itself)], "the node at offset 0x48 takes no IDs"),
+        (&loops, "the way leads through more than 8 IOMMUs"),
+        (&[smmu_v2(0, &[]), its_group(&[]), complex(behind)], "the group has no ITS"),
+    ];
+    for (nodes, message) in cases {
+        let machine = machine(nodes);
+        assert_eq!(rules(&machine), [Rule::IortReference], "{message}");
+        assert_eq!(machine.findings[0].message, message);
+        assert!(device(&machine, &machine.hosts[0], 1).is_err());
+    }
+}
+
+#[test]
+fn unknown_its_leads_nowhere() {
+    let nodes = [its_group(&[9]), root_complex(0, &[[0, 0xff, 0, GROUP, 0]])];
+    let machine = describe(&[usual_madt(), iort(&nodes)]);
+    assert_eq!(rules(&machine), [Rule::UnknownIts]);
+    let host = &machine.hosts[0];
+    assert_eq!(host.id.as_str(), "IORT/root-complex@0000");
+    assert_eq!(host.msi.map.as_ref().unwrap()[0].target, Target::Nowhere);
+    assert_eq!(device(&machine, host, 1), Err(NoRoute::Nowhere));
+}
+
+#[test]
+fn ranges_past_32_bits_are_cut() {
+    let machine = machine(&[root_complex(0, &[[0, 0xffff, 0xffff_fff0, GROUP, 0]])]);
+    assert_eq!(rules(&machine), [Rule::MapRange]);
+    let host = &machine.hosts[0];
+    assert_eq!(device(&machine, host, 0xf), Ok((u32::MAX, 1)));
+    assert!(device(&machine, host, 0x10).is_err());
+}
+
+#[test]
+fn segments_have_hosts_of_their_own() {
+    let nodes =
+        [its_group(&[0]), root_complex(2, &[[0, 9, 0, GROUP, 0]]), root_complex(2, &[[0, 9, 5, GROUP, 0]])];
+    let windows = mcfg(&[(0x1000_0000, 1, 4, 7), (0x1000_0000, 2, 0, 3), (0x1000_0000, 2, 4, 7)]);
+    let machine = describe(&[usual_madt(), iort(&nodes), windows]);
+    assert_eq!(rules(&machine), [Rule::DuplicateId]);
+    let [one, two, three] = machine.hosts.as_slice() else { panic!("one for each window") };
+    let ecam = Region::new(0x1040_0000, 4 << 20).unwrap();
+    assert_eq!(one.config.as_ref().unwrap().value, ConfigSpace::Ecam(ecam));
+    assert_eq!(one.buses.value, BusRange { first: 4, last: 7 });
+    assert_eq!(device(&machine, one, 0), Err(NoRoute::NotDescribed));
+    assert_eq!(device(&machine, two, 3), Ok((3, 0)));
+    assert_eq!(device(&machine, three, 3), Ok((3, 0)));
+}
+
+#[test]
+fn impossible_windows_are_reported() {
+    let windows = mcfg(&[(0, 0, 4, 3), (u64::MAX - 5, 1, 0, 0), (u64::MAX, 2, 4, 5)]);
+    let machine = describe(&[usual_madt(), windows]);
+    assert_eq!(rules(&machine), [Rule::MalformedProperty; 3]);
+    assert_eq!(machine.hosts, []);
+}
+
+#[test]
+fn first_frame_serves_hosts_without_an_its() {
+    let frames = [gicd(0x1000, 2), msi_frame(0, 0x2000, 1, 16, 80), msi_frame(1, 0x3000, 1, 16, 96)];
+    let machine = describe(&[madt(&frames), mcfg(&[(0, 0, 0, 0xf)])]);
+    let route = machine.route(&machine.hosts[0], RequesterId::new(8)).unwrap();
+    assert_eq!((route.controller.get(), route.via), (0, Via::Parent(0)));
+}
+
+#[test]
+fn structures_that_reach_past_their_node_are_reported() {
+    let mut complex = root_complex(0, &[[0, 9, 0, GROUP, 0]]);
+    complex[8] = 2; // mappings
+    let mut group = its_group(&[0]);
+    group[16] = 2; // ITSes
+    let mut cut = node(4, 1, &[0; 51], &[]);
+    cut[8] = 0;
+    let machine = machine(&[complex, group, cut, root_complex(0, &[[0, 9, 0, GROUP, 0]])]);
+    assert_eq!(rules(&machine), [Rule::MalformedTable; 3]);
+    assert_eq!(device(&machine, &machine.hosts[0], 9), Ok((9, 1)));
+}
+
+#[test]
+fn other_nodes_are_passed_over() {
+    let machine = machine(&[node(6, 1, &[0; 12], &[]), node(7, 0, &[0; 16], &[]), node(99, 0, &[], &[])]);
+    assert_eq!(machine.findings, []);
+}
+
+/// The specification's text and Linux' leniency, one ID at a time: the output of the first of `mappings`
+/// that holds `id`; one that holds it as its last gives way to a later one that begins with it.
+fn map_by_the_book(mappings: &[Mapping], id: u32) -> Option<(u32, u32)> {
+    let mut found = None;
+    for &[input, more, output, target, _] in mappings {
+        let holds = (input..=input + more).contains(&id);
+        match found {
+            None if holds => {
+                found = Some((output + (id - input), target));
+                if more == 0 || id != input + more {
+                    break;
+                }
+            }
+            Some(_) if id == input => return Some((output, target)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Mappings of small ranges; those of one node may touch by one ID, but do not overlap.
+fn ranges(target: u32) -> impl Strategy<Value = Vec<Mapping>> {
+    vec((0..6u32, 0..40u32, 0..300u32, any::<bool>()), 0..6).prop_map(move |parts| {
+        let mut next = 0;
+        let range = |(gap, more, output, too_high): (u32, u32, u32, bool)| {
+            let input = next + gap;
+            next = input + more + 1;
+            [input, more + u32::from(too_high), output, target, 0]
+        };
+        parts.into_iter().map(range).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn composition_is_that_of_the_book(outer in ranges(GROUP + 24), inner in ranges(GROUP)) {
+        let machine = machine(&[smmu_v2(0, &inner), root_complex(0, &outer)]);
+        for id in 0..300 {
+            let expected = map_by_the_book(&outer, id).and_then(|(id, _)| map_by_the_book(&inner, id));
+            let found = device(&machine, &machine.hosts[0], id).ok();
+            prop_assert_eq!(found.map(|(id, _)| id), expected.map(|(id, _)| id), "{:#x}", id);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! CPUs, GIC and controllers.
+
+use super::bytes::{describe, gicc, gicd, gicr, its, madt, msi_frame, rules, usual_madt};
+use gic_arch::{Affinity, IntId};
+use gic_firmware::acpi::{GicV5, Madt, MadtContents, Table};
+use gic_firmware::{Coherence, ControllerKind, GicVersion, IntIdSpan, Region, Rule, Status};
+
+#[test]
+fn gicv3_with_its_is_described() {
+    let machine = describe(&[usual_madt()]);
+    assert_eq!(machine.findings, []);
+    assert_eq!(machine.compatible, ["MACHINE", "VENDOR"]);
+    assert_eq!(machine.model.unwrap().value, "VENDOR MACHINE");
+    let gic = machine.gic.unwrap();
+    assert_eq!((gic.version.value, gic.distributor.base()), (GicVersion::V3, 0x800_0000));
+    assert_eq!(gic.redistributors, [Region::new(0x80a_0000, 0x4_0000).unwrap().into()]);
+    assert_eq!(gic.coherence.value, Coherence::ByRegister);
+    let ids: Vec<_> = machine.controllers.iter().map(|its| its.id.as_str()).collect();
+    assert_eq!(ids, ["MADT/ITS@0", "MADT/ITS@1"]);
+    assert_eq!(machine.controllers[1].doorbell(0.into()), Some(0x90b_0040));
+    assert_eq!(machine.cpus[1].affinity.value, Affinity::from_mpidr(1));
+    assert_eq!(machine.cpus[1].affinity.origin.to_string(), "MADT+0x7e: MPIDR");
+}
+
+#[test]
+fn gicc_of_every_length_is_read() {
+    for length in [76, 80, 82, 88] {
+        let machine = describe(&[madt(&[gicc(length, 7, 1, 0x8100, 0), gicd(0, 3)])]);
+        assert_eq!(machine.cpus.len(), 1, "{length} bytes");
+        assert_eq!(machine.cpus[0].id.as_str(), "MADT/GICC@7");
+        assert_eq!(machine.cpus[0].affinity.value, Affinity::from_mpidr(0x8100));
+    }
+}
+
+#[test]
+fn gicc_of_acpi_5_0_has_no_affinity() {
+    let machine = describe(&[madt(&[gicc(40, 0, 1, 0, 0), gicd(0x1000, 2)])]);
+    assert_eq!(rules(&machine), [Rule::MissingProperty]);
+    assert_eq!(machine.gic.unwrap().cpu_interface.unwrap().base(), 0x2c00_0000);
+}
+
+#[test]
+fn gicc_that_is_cut_off_is_reported() {
+    let machine = describe(&[madt(&[gicc(75, 0, 1, 0, 0), gicd(0, 3), gicc(82, 1, 1, 1, 0)])]);
+    assert_eq!(rules(&machine), [Rule::MalformedTable]);
+    assert_eq!(machine.findings[0].origin.to_string(), "MADT+0x2c");
+    assert_eq!(machine.cpus.len(), 1, "the walk goes on behind it");
+}
+
+#[test]
+fn redistributors_are_those_of_cpus_without_regions() {
+    let cpus = [gicc(82, 0, 1, 0, 0x100_0000), gicc(82, 1, 1 << 3 | 1 << 4, 1, 0x300_0000)];
+    let off = gicc(82, 2, 0, 2, 0x500_0000);
+    let structures = |version| [cpus.as_slice(), &[off.clone(), gicd(0, version)]].concat();
+    let gic = describe(&[madt(&structures(3))]).gic.unwrap();
+    let region = |base, size| Region::new(base, size).unwrap().into();
+    assert_eq!(gic.redistributors, [region(0x100_0000, 0x2_0000), region(0x300_0000, 0x2_0000)]);
+    assert_eq!(gic.coherence.value, Coherence::NonCoherent);
+    assert_eq!(gic.redistributor_stride, None);
+    let gic = describe(&[madt(&structures(4))]).gic.unwrap();
+    assert_eq!(gic.redistributors[0].size(), 0x4_0000);
+    assert_eq!(gic.redistributor_stride.unwrap().value, 0x4_0000);
+    let with_region = [structures(3), vec![gicr(0, 0x900_0000, 0x8_0000)]].concat();
+    let gic = describe(&[madt(&with_region)]).gic.unwrap();
+    assert_eq!(gic.redistributors, [region(0x900_0000, 0x8_0000)]);
+}
+
+#[test]
+fn unstated_version_is_told_by_redistributors() {
+    let version = |structures: &[Vec<u8>]| describe(&[madt(structures)]).gic.unwrap().version.value;
+    assert_eq!(version(&[gicc(76, 0, 1, 0, 0), gicd(0, 0)]), GicVersion::V2);
+    assert_eq!(version(&[gicc(76, 0, 1, 0, 0x1000), gicd(0, 0)]), GicVersion::V3);
+    assert_eq!(version(&[gicr(0, 0, 0x2_0000), gicd(0, 0)]), GicVersion::V3);
+    assert_eq!(version(&[gicd(0, 1)]), GicVersion::V2);
+}
+
+#[test]
+fn cpu_that_comes_online_later_is_disabled() {
+    let machine = describe(&[madt(&[gicc(82, 0, 1, 0, 0), gicc(82, 1, 1 << 3, 1, 0), gicd(0, 3)])]);
+    let statuses: Vec<_> = machine.cpus.iter().map(|cpu| cpu.status.value).collect();
+    assert_eq!(statuses, [Status::Enabled, Status::Disabled]);
+}
+
+#[test]
+fn msi_frames_are_v2m() {
+    let frames = [msi_frame(3, 0x2000, 1, 16, 80), msi_frame(4, 0x3000, 0, 9, 9)];
+    let machine = describe(&[madt(&[&[gicd(0x1000, 2)], frames.as_slice()].concat())]);
+    assert_eq!(machine.findings, []);
+    let [first, second] = machine.controllers.as_slice() else { panic!("two frames") };
+    assert_eq!((first.id.as_str(), &first.kind), ("MADT/MSI-frame@3", &ControllerKind::V2m));
+    assert_eq!(first.ranges[0].value, IntIdSpan::new(IntId::new(80), 16).unwrap());
+    assert_eq!(second.ranges, [], "MSI_TYPER counts");
+    assert_eq!(second.doorbell(0.into()), Some(0x3040));
+}
+
+#[test]
+fn non_coherent_flags_are_read() {
+    let machine = describe(&[madt(&[gicd(0, 3), gicr(1, 0x1000, 0x2_0000), its(1, 0, 0), its(0, 1, 0)])]);
+    assert_eq!(machine.gic.unwrap().coherence.value, Coherence::NonCoherent);
+    let coherences: Vec<_> = machine.controllers.iter().map(|its| its.coherence.value).collect();
+    assert_eq!(coherences, [Coherence::NonCoherent, Coherence::ByRegister]);
+}
+
+#[test]
+fn gicv5_is_named_and_not_taken_for_another() {
+    let irs = [&[28, 32, 5][..], &[0; 29]].concat();
+    let its = [&[29, 16][..], &[0; 14]].concat();
+    let blob = madt(&[gicc(88, 0, 1, 0, 0), irs, its]);
+    let madt = Madt::new(Table::new(&blob).unwrap()).unwrap();
+    let contents: Vec<_> = madt.structures().map(|structure| structure.unwrap().contents).collect();
+    assert_eq!(contents[1..], [MadtContents::GicV5(GicV5::Irs), MadtContents::GicV5(GicV5::Its)]);
+    let machine = describe(&[blob]);
+    assert_eq!((rules(&machine), machine.gic), (vec![Rule::OtherGicVersion], None));
+    assert_eq!(machine.controllers, []);
+}
+
+#[test]
+fn same_numbers_and_affinities_are_reported() {
+    let machine = describe(&[madt(&[
+        gicd(0, 3),
+        gicd(0x1000, 3),
+        its(0, 5, 0),
+        its(0, 5, 0x10_0000),
+        gicc(82, 0, 1, 0, 0),
+        gicc(82, 1, 1, 0, 0),
+        gicc(82, 2, 1, 1 << 24, 0),
+    ])]);
+    let expected = [Rule::SeveralGics, Rule::DuplicateId, Rule::DuplicateAffinity, Rule::MalformedProperty];
+    assert_eq!(rules(&machine), expected);
+    assert_eq!(machine.controllers.len(), 1);
+}
+
+#[test]
+fn foreign_structures_are_passed_over() {
+    let local_apic = vec![0, 8, 0, 0, 1, 0, 0, 0];
+    let machine = describe(&[madt(&[local_apic, gicd(0, 3)])]);
+    assert_eq!(machine.findings, []);
+    assert!(machine.gic.is_some());
+}

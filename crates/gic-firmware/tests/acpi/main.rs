@@ -1,0 +1,8 @@
+//! Descriptions from ACPI tables.
+
+mod bytes;
+mod hostile;
+mod iort;
+mod madt;
+mod round_trip;
+mod tables;

@@ -1,0 +1,94 @@
+//! The set of tables.
+
+use super::bytes::{describe, gicd, iort, madt, mcfg, rules, table, usual_madt};
+use gic_firmware::Rule;
+use gic_firmware::acpi::{Signature, Table, TableErrorKind, Tables};
+
+#[test]
+fn wrong_checksum_is_a_warning() {
+    let mut madt = madt(&[gicd(0, 3)]);
+    madt[9] ^= 1;
+    let machine = describe(&[madt]);
+    assert_eq!(rules(&machine), [Rule::TableChecksum]);
+    assert!(machine.gic.is_some());
+}
+
+#[test]
+fn header_must_fit_its_bytes() {
+    let whole = usual_madt();
+    for length in 0..whole.len() {
+        let error = Table::new(&whole[..length]).unwrap_err();
+        let expected = if length < 36 { 0 } else { 4 };
+        assert_eq!(error.offset, expected, "{error}");
+    }
+    let mut short = whole.clone();
+    short[4..8].copy_from_slice(&35u32.to_le_bytes());
+    let error = Table::new(&short).unwrap_err();
+    assert_eq!(error.to_string(), "APIC byte 0x4: the header states 35 bytes, which is not what there are");
+}
+
+#[test]
+fn bytes_behind_a_table_are_ignored() {
+    let mut longer = usual_madt();
+    longer.extend([0xff; 7]);
+    assert_eq!(describe(&[longer]), describe(&[usual_madt()]));
+}
+
+#[test]
+fn tables_are_told_by_their_signatures() {
+    let (madt, iort, mcfg) = (usual_madt(), iort(&[]), mcfg(&[]));
+    let other = table(*b"FACP", &[0; 100]);
+    let blobs = [&other, &mcfg, &iort, &madt].map(Vec::as_slice);
+    let tables = Tables::from_blobs(blobs).unwrap();
+    assert_eq!(tables.madt.table().bytes(), madt);
+    assert!(tables.iort.is_some() && tables.mcfg.is_some());
+    let error = Tables::from_blobs([other.as_slice()]).unwrap_err();
+    assert_eq!((error.table, error.kind), (Signature::MADT, TableErrorKind::Absent));
+}
+
+/// A machine's memory with a root pointer at 0x100 and these tables.
+fn memory(tables: &[Vec<u8>]) -> Vec<u8> {
+    let mut memory = vec![0; 0x100];
+    let xsdt = 0x200u64;
+    memory.extend(*b"RSD PTR \0VENDOR\x02");
+    memory.extend([0; 8]);
+    memory.extend(xsdt.to_le_bytes());
+    memory.resize(0x1000, 0);
+    let mut addresses = Vec::new();
+    for table in tables {
+        addresses.extend((memory.len() as u64).to_le_bytes());
+        memory.extend(table);
+    }
+    let list = table(*b"XSDT", &addresses);
+    memory[0x200..0x200 + list.len()].copy_from_slice(&list);
+    memory
+}
+
+fn follow(memory: &[u8]) -> Result<Tables<'_>, TableErrorKind> {
+    let read = |address, length| memory.get(usize::try_from(address).ok()?..)?.get(..length);
+    Tables::from_memory(0x100, read).map_err(|error| error.kind)
+}
+
+#[test]
+fn root_pointer_leads_to_the_tables() {
+    let (madt, iort) = (usual_madt(), iort(&[]));
+    let memory = memory(&[table(*b"FACP", &[0; 90]), madt.clone(), iort.clone()]);
+    let tables = follow(&memory).unwrap();
+    assert_eq!(tables.madt.table().bytes(), madt);
+    assert_eq!(tables.iort.unwrap().table().bytes(), iort);
+}
+
+#[test]
+fn broken_root_pointer_is_an_error() {
+    let good = memory(&[usual_madt()]);
+    let changed = |at: usize, byte| {
+        let mut memory = good.clone();
+        memory[at] = byte;
+        memory
+    };
+    assert!(matches!(follow(&changed(0x100, b'X')), Err(TableErrorKind::Signature(_))));
+    assert_eq!(follow(&changed(0x10f, 0)), Err(TableErrorKind::NoXsdt));
+    assert_eq!(follow(&changed(0x11a, 0x7f)), Err(TableErrorKind::Unreadable(0x7f_0200)));
+    assert_eq!(follow(&changed(0x227, 0x7f)), Err(TableErrorKind::Unreadable(0x7f00_1000)));
+    assert_eq!(follow(&good[..0x110]), Err(TableErrorKind::Unreadable(0x100)));
+}
