@@ -71,11 +71,14 @@ impl From<Controller> for ControllerChoice {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// An embedded machine (see `doorbell machines`); without it, the first.
-    #[arg(long, value_name = "NAME", conflicts_with = "dtb")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dtb", "acpi"])]
     pub(crate) machine: Option<String>,
     /// A flattened devicetree, of at most 16 MiB.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "acpi")]
     pub(crate) dtb: Option<PathBuf>,
+    /// A folder of ACPI tables: `APIC`, `IORT`, `MCFG`, as Linux or `acpixtract` name them.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) acpi: Option<PathBuf>,
     /// Use at most this many of the machine's CPUs.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) cpus: Option<u32>,
@@ -106,9 +109,9 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A flattened devicetree, of at most 16 MiB.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// A flattened devicetree, or a folder of ACPI tables; without it, this machine's own firmware.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -12,9 +12,9 @@ use anyhow::Result;
 pub(crate) use report::Inspection;
 pub(crate) use text::print as print_text;
 
-/// Prints what the description in a file says.
+/// Prints what a description says.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
-    let source = Source::dtb(&args.file)?;
+    let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
     let inspection = Inspection::of(&source);
     if args.output.json {
         print::json(&inspection)?;

@@ -16,9 +16,10 @@ use std::num::NonZeroU16;
 
 /// Builds the machine, delivers every device's interrupts, and shows where each went.
 pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
-    let source = match &args.dtb {
-        Some(path) => Source::dtb(path)?,
-        None => Source::embedded(args.machine.as_deref())?,
+    let source = match (&args.dtb, &args.acpi) {
+        (Some(path), _) => Source::dtb(path)?,
+        (None, Some(folder)) => Source::acpi(folder)?,
+        (None, None) => Source::embedded(args.machine.as_deref())?,
     };
     let options = BuildOptions {
         cpus: args.cpus.and_then(cpu_limit),

@@ -1,39 +1,78 @@
 //! Sources of descriptions: devicetree blobs and built-in machines.
 
 use anyhow::{Context, Result, bail};
-use gic_firmware::{Description, devicetree};
+use doorbell_machine::embedded;
+use gic_firmware::acpi::Tables;
+use gic_firmware::{Description, acpi, devicetree};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 /// The longest file that is read. Kernels take less: arm64's booting protocol has 2 MiB at most.
 const MAX_BYTES: u64 = 16 << 20;
+/// Names of the tables that are read, as Linux and `acpixtract` have them, in lower case.
+const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
+/// Linux shows the running machine's firmware here.
+const RUNNING_ACPI: &str = "/sys/firmware/acpi/tables";
+const RUNNING_DTB: &str = "/sys/firmware/fdt";
 
 /// A description and what to call it.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// The file's path, or the embedded machine's name.
+    /// The file's or folder's path, or the embedded machine's name.
     pub(crate) name: String,
     /// Description that was read.
     pub(crate) description: Description,
 }
 
 impl Source {
+    /// Reads a devicetree from a file, or ACPI tables from a folder.
+    pub(crate) fn at(path: &Path) -> Result<Self> {
+        if path.is_dir() { Self::acpi(path) } else { Self::dtb(path) }
+    }
+
+    /// The firmware of the machine that this runs on: ACPI where there is a MADT, else the devicetree.
+    pub(crate) fn running() -> Result<Self> {
+        let folder = Path::new(RUNNING_ACPI);
+        if folder.join("APIC").exists() {
+            return Self::acpi(folder);
+        }
+        let dtb = Path::new(RUNNING_DTB);
+        if !dtb.exists() {
+            bail!("Linux shows no firmware of this machine: neither {RUNNING_ACPI}/APIC nor {RUNNING_DTB}");
+        }
+        Self::dtb(dtb)
+    }
+
     /// Reads a flattened devicetree from a file.
     pub(crate) fn dtb(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let mut blob = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut blob));
-        let length = read.with_context(|| format!("cannot read {name}"))?;
-        if length as u64 > MAX_BYTES {
-            bail!("{name} is larger than {} MiB: it is no flattened devicetree", MAX_BYTES >> 20);
+        let blob = read(path)?;
+        let description =
+            devicetree::parse(&blob).with_context(|| format!("{name} is no flattened devicetree"))?;
+        Ok(Self { name, description })
+    }
+
+    /// Reads a machine's ACPI tables from the files of a folder: `APIC`, `IORT` and `MCFG`, of any case,
+    /// plain or with an extension `dat`, `aml` or `bin`.
+    pub(crate) fn acpi(folder: &Path) -> Result<Self> {
+        let name = folder.display().to_string();
+        let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.with_context(|| format!("cannot read {name}"))?.path();
+            files.extend(is_table(&path).then_some(path));
         }
-        Self::parse(name, &blob)
+        files.sort();
+        let blobs = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+        let tables = Tables::from_blobs(blobs.iter().map(Vec::as_slice))
+            .with_context(|| format!("{name} does not hold a machine's ACPI tables"))?;
+        Ok(Self { name, description: acpi::parse(&tables) })
     }
 
     /// An embedded machine; the first one if none is named.
     pub(crate) fn embedded(name: Option<&str>) -> Result<Self> {
-        let machines = doorbell_machine::embedded::machines();
+        let machines = embedded::machines();
         let Some(machine) = machines.iter().find(|machine| name.is_none_or(|name| name == machine.name))
         else {
             let known: Vec<&str> = machines.iter().map(|machine| machine.name).collect();
@@ -43,12 +82,29 @@ impl Source {
                 known.join(", ")
             );
         };
-        Self::parse(machine.name.to_owned(), machine.dtb)
-    }
-
-    fn parse(name: String, blob: &[u8]) -> Result<Self> {
+        let name = machine.name.to_owned();
         let description =
-            devicetree::parse(blob).with_context(|| format!("{name} is no flattened devicetree"))?;
+            machine.firmware.describe().with_context(|| format!("{name} has faulty firmware"))?;
         Ok(Self { name, description })
     }
+}
+
+/// Is a file called after a table that is read?
+fn is_table(path: &Path) -> bool {
+    let lower = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_lowercase);
+    let stem = lower(path.file_stem());
+    let is_named = stem.is_some_and(|stem| TABLES.contains(&stem.as_str()));
+    let extension = lower(path.extension());
+    is_named && extension.is_none_or(|extension| ["dat", "aml", "bin"].contains(&extension.as_str()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let name = path.display();
+    let mut blob = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut blob));
+    let length = read.with_context(|| format!("cannot read {name}"))?;
+    if length as u64 > MAX_BYTES {
+        bail!("{name} is larger than {} MiB: no firmware has that much to say", MAX_BYTES >> 20);
+    }
+    Ok(blob)
 }

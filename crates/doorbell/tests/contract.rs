@@ -105,9 +105,48 @@ fn every_controller_kind_can_be_chosen() {
     }
 }
 
+/// The tables of `marina`.
+const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
+
+#[test]
+fn a_folder_of_acpi_tables_runs_as_the_embedded_machine() {
+    let arguments = ["run", "--json", "--messages", "10", "--seed", "3"];
+    let from_folder = doorbell(&[&arguments[..], &["--acpi", TABLES]].concat());
+    let embedded = doorbell(&[&arguments[..], &["--machine", "marina"]].concat());
+    assert_eq!((from_folder.status.code(), embedded.status.code()), (Some(0), Some(0)));
+    let (from_folder, embedded) = (json(&from_folder), json(&embedded));
+    assert_eq!(total(&from_folder, "sent"), total(&embedded, "sent"));
+    let ids = |report: &Value| -> Vec<String> {
+        report["devices"].as_array().unwrap().iter().map(|device| device["id"].to_string()).collect()
+    };
+    assert_eq!(ids(&from_folder), ids(&embedded));
+    assert!(ids(&embedded).iter().any(|id| id.contains("DMA0")));
+}
+
+#[test]
+fn tables_are_found_by_name() {
+    let folder = temporary("tables");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let copy =
+        |from: &str, to: &str| std::fs::copy(PathBuf::from(TABLES).join(from), folder.join(to)).unwrap();
+    copy("apic.aml", "apic.dat");
+    copy("iort.aml", "IORT");
+    copy("mcfg.aml", "dsdt.dat");
+    std::fs::write(folder.join("iort.asl"), "source").unwrap();
+    let report = json(&doorbell(&["inspect", "--json", folder.to_str().unwrap()]));
+    let ids: Vec<_> =
+        report["devices"].as_array().unwrap().iter().map(|device| device["id"].as_str().unwrap()).collect();
+    assert_eq!(ids[..2], ["IORT/root-complex@0000", "IORT/root-complex@0001"], "MCFG has another name");
+    std::fs::remove_file(folder.join("apic.dat")).unwrap();
+    let output = doorbell(&["inspect", folder.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("APIC byte 0x0: there is no such table"));
+}
+
 /// `estuary` with one message-based SPI for each device.
 fn scarce() -> PathBuf {
-    let mut board = devicetree::parse(embedded::machine("estuary").unwrap().dtb).unwrap();
+    let mut board = embedded::machine("estuary").unwrap().firmware.describe().unwrap();
     let mbi = board.controllers.iter_mut().find(|one| one.kind == ControllerKind::Mbi).unwrap();
     mbi.ranges = vec![Fact::stated(IntIdSpan::new(mbi.ranges[0].first(), 9).unwrap())];
     let path = temporary("scarce.dtb");

@@ -5,12 +5,12 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let dtb = match arguments.next() {
-        Some(file) => std::fs::read(file)?,
-        None => embedded::machines()[0].dtb.to_vec(),
+    let description = match arguments.next() {
+        Some(file) => gic_firmware::devicetree::parse(&std::fs::read(file)?)?,
+        None => embedded::machines()[0].firmware.describe()?,
     };
     let messages = arguments.next().map_or(Ok(100), |count| count.parse())?;
-    let machine = build(&gic_firmware::devicetree::parse(&dtb)?, &BuildOptions::default())?;
+    let machine = build(&description, &BuildOptions::default())?;
     let report = run(machine, &RunOptions { messages, ..RunOptions::default() }, &mut |_| {})?;
     for device in &report.devices {
         let refused = device.refused.as_deref().unwrap_or("");

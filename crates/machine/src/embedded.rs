@@ -1,4 +1,8 @@
-//! Machines that come with the crate: devicetrees written by us, compiled.
+//! Machines that come with the crate: devicetrees and ACPI tables written by us, compiled.
+
+use gic_firmware::acpi::{TableError, Tables};
+use gic_firmware::devicetree::DtbError;
+use gic_firmware::{Description, acpi, devicetree};
 
 /// A machine that comes with the crate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -8,8 +12,44 @@ pub struct EmbeddedMachine {
     pub name: &'static str,
     /// Its features, in one line.
     pub description: &'static str,
-    /// Its devicetree, as firmware hands it over.
-    pub dtb: &'static [u8],
+    /// Its firmware.
+    pub firmware: Firmware,
+}
+
+/// A machine's description, as firmware hands it over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Firmware {
+    /// A flattened devicetree.
+    Devicetree(&'static [u8]),
+    /// ACPI tables.
+    Acpi(&'static [&'static [u8]]),
+}
+
+impl Firmware {
+    /// Reads the description.
+    ///
+    /// # Errors
+    ///
+    /// The blob cannot be read. That is never so for the machines of this crate.
+    pub fn describe(self) -> Result<Description, FirmwareError> {
+        Ok(match self {
+            Self::Devicetree(blob) => devicetree::parse(blob)?,
+            Self::Acpi(blobs) => acpi::parse(&Tables::from_blobs(blobs.iter().copied())?),
+        })
+    }
+}
+
+/// A machine's firmware cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FirmwareError {
+    /// A devicetree.
+    #[error("its devicetree: {0}")]
+    Devicetree(#[from] DtbError),
+    /// An ACPI table.
+    #[error("its ACPI tables: {0}")]
+    Acpi(#[from] TableError),
 }
 
 /// All of them, the default one first.
@@ -18,22 +58,31 @@ pub const fn machines() -> &'static [EmbeddedMachine] {
         EmbeddedMachine {
             name: "harbour",
             description: "8 CPUs, 2 ITSes, 2 PCIe host bridges with maps and a mask, 3 platform devices",
-            dtb: include_bytes!("../machines/harbour.dtb"),
+            firmware: Firmware::Devicetree(include_bytes!("../machines/harbour.dtb")),
         },
         EmbeddedMachine {
             name: "lagoon",
             description: "4 CPUs, direct LPIs without an ITS, a PCIe host bridge, 2 platform devices",
-            dtb: include_bytes!("../machines/lagoon.dtb"),
+            firmware: Firmware::Devicetree(include_bytes!("../machines/lagoon.dtb")),
         },
         EmbeddedMachine {
             name: "estuary",
             description: "4 CPUs, message-based SPIs (mbi) beside an ITS, a PCIe host bridge and a platform device on each, and one that holds a level",
-            dtb: include_bytes!("../machines/estuary.dtb"),
+            firmware: Firmware::Devicetree(include_bytes!("../machines/estuary.dtb")),
         },
         EmbeddedMachine {
             name: "cove",
             description: "4 CPUs, 2 GICv2m frames on a GICv3, a PCIe host bridge and a platform device on each",
-            dtb: include_bytes!("../machines/cove.dtb"),
+            firmware: Firmware::Devicetree(include_bytes!("../machines/cove.dtb")),
+        },
+        EmbeddedMachine {
+            name: "marina",
+            description: "6 CPUs, 2 ITSes by ACPI, 2 PCI segments, one behind an SMMU, 4 platform devices",
+            firmware: Firmware::Acpi(&[
+                include_bytes!("../machines/marina/apic.aml"),
+                include_bytes!("../machines/marina/iort.aml"),
+                include_bytes!("../machines/marina/mcfg.aml"),
+            ]),
         },
     ]
 }
@@ -48,9 +97,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embedded_devicetrees_parse_without_findings() {
+    fn embedded_machines_are_free_of_findings() {
         for machine in machines() {
-            let description = gic_firmware::devicetree::parse(machine.dtb).unwrap();
+            let description = machine.firmware.describe().unwrap();
             assert_eq!(description.findings, [], "{}", machine.name);
         }
     }

@@ -25,8 +25,8 @@
 //! ```
 //! use doorbell_machine::{BuildOptions, RunOptions, build, embedded, run};
 //!
-//! let dtb = embedded::machine("harbour").expect("it comes with the crate").dtb;
-//! let description = gic_firmware::devicetree::parse(dtb)?;
+//! let embedded = embedded::machine("harbour").expect("it comes with the crate");
+//! let description = embedded.firmware.describe()?;
 //! let machine = build(&description, &BuildOptions::default())?;
 //! let options = RunOptions { messages: 10, ..RunOptions::default() };
 //! let report = run(machine, &options, &mut |progress| {

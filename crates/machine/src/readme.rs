@@ -2,6 +2,7 @@
 //! monitor of the second one.
 
 use crate::cpu::{NoKick, Registers};
+use crate::embedded::Firmware;
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};
@@ -224,7 +225,9 @@ fn readme_kernel_handles_monitors_signals() {
 
 #[test]
 fn the_report_names_what_each_host_bridge_rings() {
-    let dtb = crate::embedded::machine("harbour").unwrap().dtb;
+    let Firmware::Devicetree(dtb) = crate::embedded::machine("harbour").unwrap().firmware else {
+        panic!("harbour has a devicetree");
+    };
     let lines = firmware::report(dtb).unwrap();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert_eq!(lines[0], "/pcie@20000000: 01:00.0 rings with DeviceID 0x10100 by msi-map");

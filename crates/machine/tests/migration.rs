@@ -7,12 +7,11 @@ use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Moves, Report, RunOptions,
     TraceEvent, build, embedded, run, simulate,
 };
-use gic_firmware::devicetree;
 use proptest::prelude::*;
 use std::num::NonZeroU16;
 
 fn machine(name: &str, cpus: Option<u16>) -> Machine {
-    let description = devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap();
+    let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
     let cpus = cpus.and_then(NonZeroU16::new);
     let migration = Migration::AtRandom { seed: 1 };
     build(&description, &BuildOptions { cpus, migration, ..BuildOptions::default() }).unwrap()

@@ -2,7 +2,8 @@
 
 use crate::source::Source;
 use gic_firmware::{
-    Controller, ControllerKind, Description, Finding, Gic, NodeId, PciHost, PlatformDevice, RouteSpan,
+    Controller, ControllerKind, Description, Finding, Gic, MsiRouting, NodeId, PciHost, PlatformDevice,
+    RouteSpan, Via,
 };
 use serde::Serialize;
 
@@ -151,21 +152,22 @@ impl ControllerRow {
 impl DeviceRow {
     fn of_host(description: &Description, host: &PciHost) -> Self {
         let kind = host.compatible.first().map_or("pci", String::as_str);
-        Self::new(description, &host.id, kind, host.status.is_enabled(), &description.host_spans(host))
+        let spans = description.host_spans(host);
+        Self::new(description, (&host.id, kind, host.status.is_enabled()), &host.msi, &spans)
     }
 
     fn of_device(description: &Description, device: &PlatformDevice) -> Self {
         let kind = device.compatible.first().map_or("platform", String::as_str);
-        Self::new(
-            description,
-            &device.id,
-            kind,
-            device.status.is_enabled(),
-            &description.device_spans(device),
-        )
+        let spans = description.device_spans(device);
+        Self::new(description, (&device.id, kind, device.status.is_enabled()), &device.msi, &spans)
     }
 
-    fn new(description: &Description, id: &NodeId, kind: &str, enabled: bool, spans: &[RouteSpan]) -> Self {
+    fn new(
+        description: &Description,
+        (id, kind, enabled): (&NodeId, &str, bool),
+        msi: &MsiRouting,
+        spans: &[RouteSpan],
+    ) -> Self {
         let controllers: Vec<&Controller> =
             spans.iter().filter_map(|span| description.controller(span.controller)).collect();
         let routes = spans
@@ -176,7 +178,7 @@ impl DeviceRow {
                 length: span.length,
                 controller: controller.id.to_string(),
                 device_id_base: span.device_id_base.get(),
-                via: span.via.to_string(),
+                via: statement(msi, span.via),
             })
             .collect();
         Self {
@@ -187,6 +189,22 @@ impl DeviceRow {
             routes,
         }
     }
+}
+
+/// The statement that makes a route, in the words of the firmware at hand.
+fn statement(msi: &MsiRouting, via: Via) -> String {
+    match via {
+        Via::Map(index) => {
+            let entry = msi.map.as_ref().and_then(|map| map.get(index));
+            entry.map(|entry| entry.origin.item().to_owned())
+        }
+        Via::Parent(index) => {
+            let parent = msi.parents.get(index);
+            parent.map(|parent| parent.origin.item().to_owned())
+        }
+        _ => None,
+    }
+    .unwrap_or_else(|| via.to_string())
 }
 
 /// Says if the controllers that serve a device keep it from triggering others' interrupts.

@@ -244,7 +244,6 @@ pub(super) fn translator(
 mod tests {
     use super::*;
     use crate::embedded;
-    use gic_firmware::devicetree;
 
     fn usual(description: &Description, host: &PciHost) -> Functions {
         let buses = host.buses.value;
@@ -253,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_statement_of_every_host_gets_somebody() {
-        let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
+        let description = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
         for host in &description.hosts {
             let plan = usual(&description, host);
             let statement = |(bus, at): &(u8, DevFn)| {
@@ -270,7 +269,7 @@ mod tests {
 
     #[test]
     fn default_devices_include_multifunction_and_alias() {
-        let description = devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap();
+        let description = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
         let host = &description.hosts[0];
         let plan = usual(&description, host);
         assert!(plan.functions.keys().any(|(_, at)| at.function() == 1));

@@ -5,7 +5,6 @@ use crate::cpu::CpuCore;
 use crate::embedded;
 use crate::machine::{BuildOptions, ControllerChoice, build};
 use crate::system::{AffinityChange, Device, PoweredMachine, Removal, SequentialCpus, System, boot};
-use gic_firmware::devicetree;
 use msi_types::Cpu;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,7 +47,7 @@ impl Bench {
     fn new(name: &'static str, choice: ControllerChoice) -> Result<Self, MeasureError> {
         let unusable = |reason: &dyn ToString| MeasureError::Machine(name, reason.to_string());
         let embedded = embedded::machine(name).ok_or_else(|| unusable(&"it does not exist"))?;
-        let description = devicetree::parse(embedded.dtb).map_err(|error| unusable(&error))?;
+        let description = embedded.firmware.describe().map_err(|error| unusable(&error))?;
         let options = BuildOptions { controller: choice, ..BuildOptions::default() };
         let mut machine = build(&description, &options).map_err(|error| unusable(&error))?;
         let powered = PoweredMachine::on(&mut machine);

@@ -10,7 +10,6 @@ use crate::simulate::simulate;
 use crate::system::{PoweredMachine, SequentialCpus, System, boot};
 use crate::trespass::{IommuPages, trespass};
 use doorbell_hardware::bus::AccessWidth;
-use gic_firmware::devicetree;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +17,7 @@ use std::thread;
 use vgic::saved_state::{EventState, SavedState};
 
 fn machine(name: &str, migration: Migration, cpus: Option<NonZeroU16>) -> Machine {
-    let description = devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap();
+    let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
     build(&description, &BuildOptions { cpus, migration, ..BuildOptions::default() }).unwrap()
 }
 

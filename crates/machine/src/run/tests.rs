@@ -11,7 +11,6 @@ use crate::system::{AffinityChange, Device, Driver, PoweredMachine, SequentialCp
 use doorbell_hardware::bus::AccessWidth;
 use gic_arch::gicr;
 use gic_bringup::MsiController;
-use gic_firmware::devicetree;
 use irq_domain::IrqHandle;
 use msi_types::{Cpu, Vector};
 use proptest::prelude::*;
@@ -25,7 +24,7 @@ const STAYS: Migration = Migration::Never;
 const MOVES: Migration = Migration::AtRandom { seed: 1 };
 
 fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>, migration: Migration) -> Machine {
-    let description = devicetree::parse(embedded::machine("lagoon").unwrap().dtb).unwrap();
+    let description = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
     build(&description, &BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() }).unwrap()
 }
 

@@ -7,14 +7,12 @@ use doorbell_machine::{
     LpiDisabling, Migration, Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate,
     trespass,
 };
-use gic_firmware::{
-    Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting, devicetree,
-};
+use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting};
 use msi_types::{DeviceId, Trigger};
 use proptest::prelude::*;
 
 fn embedded(name: &str) -> Description {
-    devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap()
+    embedded::machine(name).unwrap().firmware.describe().unwrap()
 }
 
 fn options(controller: ControllerChoice) -> BuildOptions {

@@ -3,13 +3,12 @@
 use doorbell_machine::{
     BuildOptions, DeviceKind, Disturbances, Fault, Moves, Report, RunOptions, build, embedded, run, simulate,
 };
-use gic_firmware::devicetree;
 use std::num::NonZeroU32;
 
 const MACHINES: [&str; 4] = ["harbour", "lagoon", "estuary", "cove"];
 
 fn machine(name: &str, fault: Fault) -> doorbell_machine::Machine {
-    let description = devicetree::parse(embedded::machine(name).unwrap().dtb).unwrap();
+    let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
     build(&description, &BuildOptions { fault, ..BuildOptions::default() }).unwrap()
 }
 

@@ -14,10 +14,10 @@ mod shapes;
 mod stress;
 
 use doorbell_machine::{BuildOptions, DeviceReport, Migration, Report, RunOptions, build, embedded, run};
-use gic_firmware::{Description, devicetree};
+use gic_firmware::Description;
 
 fn harbour() -> Description {
-    devicetree::parse(embedded::machine("harbour").unwrap().dtb).unwrap()
+    embedded::machine("harbour").unwrap().firmware.describe().unwrap()
 }
 
 /// The same machine, but that its controller moves all the time.
