@@ -3,6 +3,7 @@
 mod cost;
 mod image;
 mod machines;
+mod minimal;
 mod monitor;
 mod peer;
 
@@ -80,9 +81,10 @@ pub(crate) struct Watch {
     cost: bool,
 }
 
-/// The test bench on every machine of the table, on each QEMU that can be had.
+/// The test bench on every machine of the table, and the smallest kernels, on each QEMU that can be had.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let image = Image::build(workspace)?;
+    let kernels = minimal::build(workspace)?;
+    let image = Image::build(workspace, "testbench", "testbench")?;
     for version in Version::ALL {
         let tools = match fetch(workspace, version) {
             Ok(tools) => tools,
@@ -95,6 +97,9 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             let load = machine.load;
             let bench = Bench { workspace, image: &image, tools: &tools, version, machine, load };
             bench.judge(tally);
+        }
+        for kernel in &kernels {
+            kernel.judge(&tools, version, tally);
         }
         let name = format!("what an interrupt costs on {version:?}'s QEMU");
         tally.case(&name, cheaper_than_linux(&Bench::watched(workspace, &image, &tools, version)));
@@ -115,7 +120,7 @@ pub(crate) fn watch(workspace: &Workspace, wanted: &Watch) -> Result<ExitCode> {
     };
     let machine = machines::ALL.iter().find(|machine| machine.name == name);
     let machine = machine.with_context(|| format!("no machine `{name}`; cargo xtask qemu names them"))?;
-    let image = Image::build(workspace)?;
+    let image = Image::build(workspace, "testbench", "testbench")?;
     let tools = fetch(workspace, wanted.qemu)?;
     // Counting takes its time.
     let load = if wanted.icount || wanted.trace { SMALL_LOAD } else { machine.load };
@@ -145,7 +150,7 @@ fn cheaper_than_linux(bench: &Bench<'_>) -> Result<()> {
 
 /// Both, measured here and now.
 fn compare(workspace: &Workspace, version: Version) -> Result<ExitCode> {
-    let image = Image::build(workspace)?;
+    let image = Image::build(workspace, "testbench", "testbench")?;
     let tools = fetch(workspace, version)?;
     let linux = Linux::fetch(workspace)?;
     let bench = Bench::watched(workspace, &image, &tools, version);

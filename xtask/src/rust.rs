@@ -32,7 +32,16 @@ const FORMATTED: &[&[&str]] = &[
     &["--all"],
     &["--manifest-path", "fuzz/Cargo.toml"],
     &["--manifest-path", "peers/arm-vgic/Cargo.toml"],
-    &["--manifest-path", "images/Cargo.toml", "--package", "image-rt", "--package", "testbench"],
+    &[
+        "--manifest-path",
+        "images/Cargo.toml",
+        "--package",
+        "image-rt",
+        "--package",
+        "minimal",
+        "--package",
+        "testbench",
+    ],
 ];
 
 /// Formats every package.

@@ -141,12 +141,18 @@ pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
 
 /// Has this CPU's virtual timer fire now, until it is stopped.
 pub fn start_virtual_timer() {
+    start_virtual_timer_in(0);
+}
+
+/// Has this CPU's virtual timer fire after so many milliseconds, until it is stopped or started again.
+pub fn start_virtual_timer_in(milliseconds: u64) {
     // SAFETY: the timer's interrupt has a handler or is held back.
     unsafe {
         asm!(
-            "msr cntv_tval_el0, xzr",
+            "msr cntv_tval_el0, {ticks}",
             "msr cntv_ctl_el0, {enable}",
             "isb",
+            ticks = in(reg) milliseconds * ticks_per_millisecond(),
             enable = in(reg) 1_u64,
             options(nostack, preserves_flags),
         );

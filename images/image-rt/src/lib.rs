@@ -13,7 +13,8 @@
 //! image_rt::image!(main);
 //!
 //! fn main(boot: image_rt::Boot) -> ! {
-//!     image_rt::console::init();
+//!     // SAFETY: what the loader handed over, before anything else.
+//!     unsafe { image_rt::start::start(boot) };
 //!     image_rt::println!("CPU {} at {:?}", image_rt::cpu::current(), image_rt::cpu::level());
 //!     image_rt::power::system_off()
 //! }
@@ -30,8 +31,27 @@ pub mod heap;
 pub mod lock;
 pub mod memory;
 pub mod monitor;
+pub mod pci;
+pub mod platform;
 pub mod power;
+pub mod start;
+
+use core::sync::atomic::{AtomicBool, Ordering};
 
 pub use boot::Boot;
 #[doc(hidden)]
 pub use {aarch64_rt, exceptions::Handlers};
+
+/// Ends the image, with a line that no runner takes for success.
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    if !PANICKED.swap(true, Ordering::Relaxed) {
+        console::break_lock();
+        println!("not ok - the image: {info}");
+        power::system_off()
+    }
+    loop {
+        cpu::wait_for_interrupt();
+    }
+}

@@ -8,8 +8,8 @@ use core::sync::atomic::AtomicBool;
 use gic_arch::{IntId, Lpi, Priority};
 use gic_bringup::RootGic;
 use gic_driver::cpu_interface::{Combined, SavedMask};
-use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{Gic, Its};
+pub(crate) use image_rt::platform::registers;
 use msi_types::Vector;
 
 /// Set once it was seen that this QEMU's GICv2 (before 9.2) leaves what is pending at the old CPU
@@ -97,11 +97,4 @@ impl Tested for Controller {
             _ => unreachable!("a machine has one controller"),
         }
     }
-}
-
-/// The CPU interface's registers of the CPU that asks.
-pub(crate) fn registers() -> CpuRegisters {
-    // SAFETY: `virt`'s CPUs with a GICv3 have its system registers, the image runs at EL1 or EL2,
-    // and the monitor traps nothing. The vectors handle interrupts.
-    unsafe { CpuRegisters::new() }
 }

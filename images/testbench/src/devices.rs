@@ -8,9 +8,9 @@ mod port;
 mod virtio;
 mod xhci;
 
-use crate::pci::Function;
 use crate::rig::Device;
 use alloc::sync::Arc;
+use image_rt::pci::Function;
 
 /// A kind of device that has a driver here.
 pub(crate) struct Kind {

@@ -1,9 +1,7 @@
 //! The machine, discovered and brought up: what a kernel does with Doorbell at its start.
 
 use crate::controller::{Controller, registers};
-use crate::devicetree::Surroundings;
 use crate::ledger::{self, Ledger};
-use crate::pci::{self, Function};
 use crate::platform::Kernel;
 use crate::smmu::{Behind, Smmu, SmmuDescription};
 use alloc::sync::Arc;
@@ -16,6 +14,8 @@ use gic_driver::{Its, Platform};
 use gic_firmware::{
     ConfigSpace, Controller as Described, ControllerIndex, ControllerKind, Description, PciHost,
 };
+use image_rt::pci::{self, Function};
+use image_rt::start::Started;
 use image_rt::{cpu, exceptions};
 use irq_domain::layer::{DoorbellMapping, Over};
 use irq_domain::{Interrupts, Start, WiredRequest};
@@ -59,7 +59,7 @@ pub(crate) fn machine() -> &'static Machine {
 /// Discovers the machine, starts the boot CPU's interrupts, and finds the PCI functions.
 pub(crate) fn bring_up(
     description: Description,
-    around: &Surroundings,
+    around: &Started,
     smmu: Option<SmmuDescription>,
 ) -> &'static Machine {
     let description = Arc::new(description);
@@ -135,7 +135,7 @@ pub(crate) fn its_controller(description: &Description) -> Option<(ControllerInd
 }
 
 /// An address space for every function.
-fn attach(smmu: &Smmu, around: &Surroundings, functions: &[Function]) {
+fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
     let memory = around.memory.start as u64..around.memory.end as u64;
     for stream in functions.iter().filter_map(|function| smmu.stream(function.requester)) {
         smmu.attach(stream, memory.clone()).expect("a stream's address space");
@@ -153,7 +153,7 @@ fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Arc<Inter
     Translated { smmu, doorbells: Arc::new(Over::new(layer, below, Arc::new(Kernel))) }
 }
 
-fn functions(host: &PciHost, around: &Surroundings) -> Vec<Function> {
+fn functions(host: &PciHost, around: &Started) -> Vec<Function> {
     match (host.config.as_ref().map(|config| config.value), &around.pci_window) {
         (Some(ConfigSpace::Ecam(ecam)), Some(window)) => pci::enumerate(ecam, window.clone()),
         _ => Vec::new(),

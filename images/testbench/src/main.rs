@@ -13,7 +13,6 @@ mod devices;
 mod devicetree;
 mod ledger;
 mod machine;
-mod pci;
 mod platform;
 mod report;
 mod rig;
@@ -22,49 +21,19 @@ mod smp;
 mod soft_device;
 mod tests;
 
-use crate::devicetree::Surroundings;
 use crate::report::Report;
-use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
-use image_rt::power::Conduit;
-use image_rt::{Boot, console, cpu, heap, memory, power, println};
+use image_rt::{Boot, power, start};
 
 image_rt::image!(main);
 
 fn main(boot: Boot) -> ! {
-    console::init();
-    let guess = if cpu::level() == cpu::Level::El2 { Conduit::Smc } else { Conduit::Hvc };
-    power::set_conduit(boot.conduit.unwrap_or(guess));
-    // SAFETY: the loader put it there, outside of the image and, by `free_memory`, of the heap.
-    let blob = unsafe { devicetree::blob(boot.devicetree) };
-    let around = Surroundings::read(blob).expect("a devicetree");
-    // SAFETY: RAM behind the image and before the devicetree, or all behind the image.
-    unsafe { heap::init(free_memory(&around, boot.devicetree)) };
-    power::set_conduit(boot.conduit.unwrap_or(around.conduit));
+    // SAFETY: what the loader handed over, before anything else.
+    let around = unsafe { start::start(boot) };
+    let blob = around.devicetree;
     let description = gic_firmware::devicetree::parse(blob).expect("firmware's description");
     let machine = machine::bring_up(description, &around, devicetree::smmu(blob));
     let mut report = Report::default();
     tests::run(machine, &devicetree::arguments(blob), &mut report);
     report.summarize();
     power::system_off()
-}
-
-/// RAM behind the image, up to the devicetree if that lies there.
-fn free_memory(around: &Surroundings, devicetree: usize) -> Range<usize> {
-    let start = memory::image().end;
-    let end = if devicetree > start { devicetree } else { around.memory.end };
-    start..end
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    static PANICKED: AtomicBool = AtomicBool::new(false);
-    if !PANICKED.swap(true, Ordering::Relaxed) {
-        console::break_lock();
-        println!("not ok - the image: {info}");
-        power::system_off()
-    }
-    loop {
-        cpu::wait_for_interrupt();
-    }
 }

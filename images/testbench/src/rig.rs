@@ -2,7 +2,6 @@
 
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::pci::Function;
 use crate::report::{Outcome, Verdict};
 use crate::smp;
 use alloc::string::String;
@@ -10,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use image_rt::cpu::{self, MAX_CPUS};
+use image_rt::pci::Function;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::Cpu;
 

@@ -1,4 +1,4 @@
-//! Building the test bench: as an ELF file, and flat with the header that loaders of Linux know.
+//! Building an image: as an ELF file, and flat with the header that loaders of Linux know.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Builds the test bench.
-    pub(super) fn build(workspace: &Workspace) -> Result<Self> {
+    /// Builds a package's program of this name.
+    pub(super) fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
         rust::need_target(&workspace.root, rust::BARE_TARGET)?;
         let target = workspace.target.join("images");
         let mut cargo = process::cargo(&workspace.root.join("images"));
-        cargo.args(["build", "--release", "--package", "testbench", "--target", rust::BARE_TARGET]);
-        process::must(cargo.arg("--target-dir").arg(&target))?;
-        let elf = target.join(rust::BARE_TARGET).join("release/testbench");
+        cargo.args(["build", "--release", "--package", package, "--bin", program]);
+        process::must(cargo.args(["--target", rust::BARE_TARGET, "--target-dir"]).arg(&target))?;
+        let elf = target.join(rust::BARE_TARGET).join("release").join(program);
         let flat = elf.with_extension("img");
         flatten(&elf, &flat)?;
         Ok(Self { elf, flat })

@@ -1,8 +1,8 @@
 //! QEMU's educational device: one MSI, raised by a register write.
 
-use crate::pci::{Bar, Function};
 use crate::report::Verdict;
 use crate::rig::Device;
+use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
 const RAISE: u64 = 0x60;

@@ -1,8 +1,8 @@
 //! Intel network controllers: interrupt causes can be set by software.
 
-use crate::pci::{Bar, Function};
 use crate::report::{Outcome, Verdict};
 use crate::rig::Device;
+use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
 /// 82574: five causes with a vector each.

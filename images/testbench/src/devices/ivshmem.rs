@@ -1,8 +1,8 @@
 //! ivshmem with doorbells: a peer process rings this machine's vectors when this machine rings its.
 
-use crate::pci::{Bar, Function};
 use crate::report::Verdict;
 use crate::rig::Device;
+use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
 const OWN_ID: u64 = 8;

@@ -1,7 +1,6 @@
 //! NVM Express: a queue pair for each vector, whose commands complete by interrupt.
 
 use crate::check;
-use crate::pci::{Bar, Function};
 use crate::report::{Outcome, Verdict};
 use crate::rig::Device;
 use alloc::boxed::Box;
@@ -9,6 +8,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use image_rt::cpu;
 use image_rt::lock::IrqMutex;
+use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
 const CC: u64 = 0x14;

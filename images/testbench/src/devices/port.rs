@@ -1,9 +1,9 @@
 //! PCI Express ports: with hot-plug, "command completed" is an interrupt, and any write to Slot Control a command; a root
 //! port tells of errors, too, which somebody outside has to make.
 
-use crate::pci::{Ecam, Function};
 use crate::report::{Outcome, Verdict};
 use crate::rig::Device;
+use image_rt::pci::{Ecam, Function};
 use image_rt::println;
 use irq_domain::pci::ConfigSpace;
 

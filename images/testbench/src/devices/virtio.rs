@@ -4,13 +4,13 @@ mod transport;
 
 use self::transport::Platform;
 use crate::check;
-use crate::pci::{Bar, Function};
 use crate::report::{Outcome, Verdict};
 use crate::rig::Device;
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use image_rt::cpu;
+use image_rt::pci::{Bar, Function};
 use irq_domain::pci::{ConfigSpace, capabilities};
 use spin::Mutex;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};

@@ -1,13 +1,13 @@
 //! xHCI with a keyboard: a control transfer says at which interrupter it completes, and interrupter *n* is vector *n*.
 
 use crate::check;
-use crate::pci::{Bar, Function};
 use crate::report::{Outcome, Verdict};
 use crate::rig::Device;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 use image_rt::cpu;
 use image_rt::lock::IrqMutex;
+use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
 const HCSPARAMS1: u64 = 0x04;

@@ -7,7 +7,6 @@ use crate::check;
 use crate::devices::Kind;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::pci::Function;
 use crate::report::{Outcome, Report, Verdict};
 use crate::rig::Rig;
 use crate::soft_device::SoftDevice;
@@ -15,6 +14,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use image_rt::pci::Function;
 use image_rt::{console, cpu, println};
 use msi_types::Cpu;
 

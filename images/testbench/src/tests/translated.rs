@@ -4,13 +4,13 @@
 use crate::check;
 use crate::devices::Kind;
 use crate::machine::{Machine, Translated, UNHANDLED};
-use crate::pci::Function;
 use crate::report::{Outcome, Report, Verdict};
 use crate::rig::Rig;
 use crate::smmu::{Access, DOORBELL_WINDOW, Event, EventKind, StreamId};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use image_rt::cpu;
+use image_rt::pci::Function;
 use irq_domain::layer::{Iommu, IommuDomain, Placement};
 use irq_domain::pci::{ConfigSpace, TableMemory};
 use msi_types::Granule;

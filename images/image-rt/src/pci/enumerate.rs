@@ -24,7 +24,7 @@ const TO_CONVENTIONAL: u16 = 7;
 const BRIDGE_WINDOW: u64 = 0x10_0000;
 
 /// Every function behind a host bridge. Memory regions are given addresses from `window`, 32 bits.
-pub(crate) fn enumerate(ecam: Region, window: Range<u64>) -> Vec<Function> {
+pub fn enumerate(ecam: Region, window: Range<u64>) -> Vec<Function> {
     let mut walk = Walk { ecam, next: window.start, end: window.end, last_bus: 0, found: Vec::new() };
     walk.bus(0, None);
     walk.found

@@ -15,7 +15,7 @@ const MEMORY_AND_MASTER: u16 = 0x6;
 
 /// A function's configuration space.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ecam(pub(crate) u64);
+pub struct Ecam(pub u64);
 
 impl Ecam {
     fn pointer<T>(self, offset: u16) -> *mut T {
@@ -62,9 +62,11 @@ impl ConfigSpace for Ecam {
 
 /// A memory region of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Bar {
-    pub(crate) address: u64,
-    pub(crate) length: u64,
+pub struct Bar {
+    /// Physical address.
+    pub address: u64,
+    /// Length in bytes.
+    pub length: u64,
 }
 
 impl Bar {
@@ -73,22 +75,26 @@ impl Bar {
         with_exposed_provenance_mut((self.address + offset) as usize)
     }
 
-    pub(crate) fn read16(self, offset: u64) -> u16 {
+    /// Reads 16 bits.
+    pub fn read16(self, offset: u64) -> u16 {
         // SAFETY: in the region, which is mapped as device memory.
         unsafe { self.pointer::<u16>(offset).read_volatile() }
     }
 
-    pub(crate) fn write16(self, offset: u64, value: u16) {
+    /// Writes 16 bits.
+    pub fn write16(self, offset: u64, value: u16) {
         // SAFETY: in the region, which is mapped as device memory.
         unsafe { self.pointer::<u16>(offset).write_volatile(value) };
     }
 
-    pub(crate) fn read64(self, offset: u64) -> u64 {
+    /// Reads 64 bits.
+    pub fn read64(self, offset: u64) -> u64 {
         // SAFETY: in the region, which is mapped as device memory.
         unsafe { self.pointer::<u64>(offset).read_volatile() }
     }
 
-    pub(crate) fn write64(self, offset: u64, value: u64) {
+    /// Writes 64 bits.
+    pub fn write64(self, offset: u64, value: u64) {
         // SAFETY: in the region, which is mapped as device memory.
         unsafe { self.pointer::<u64>(offset).write_volatile(value) };
     }
@@ -112,40 +118,45 @@ impl TableMemory for Bar {
 
 /// A function that enumeration found.
 #[derive(Clone, Debug)]
-pub(crate) struct Function {
+pub struct Function {
     /// Its own address.
-    pub(crate) address: RequesterId,
+    pub address: RequesterId,
     /// Requester ID at the host bridge; behind a conventional bridge it is the bridge's.
-    pub(crate) requester: RequesterId,
-    pub(crate) vendor: u16,
-    pub(crate) device: u16,
-    pub(crate) config: Ecam,
-    pub(crate) bars: [Option<Bar>; 6],
+    pub requester: RequesterId,
+    /// Vendor ID.
+    pub vendor: u16,
+    /// Device ID.
+    pub device: u16,
+    /// Configuration space.
+    pub config: Ecam,
+    /// Memory regions, by their registers.
+    pub bars: [Option<Bar>; 6],
 }
 
 impl Function {
     /// Lets it be reached, and send.
-    pub(crate) fn enable(&self) {
+    pub fn enable(&self) {
         let command = self.config.read16(COMMAND);
         self.config.write16(COMMAND, command | MEMORY_AND_MASTER);
     }
 
-    pub(crate) fn is(&self, vendor: u16, device: u16) -> bool {
+    /// Is it of this vendor and kind?
+    pub fn is(&self, vendor: u16, device: u16) -> bool {
         (self.vendor, self.device) == (vendor, device)
     }
 
     /// A region that the device's driver knows to be there.
-    pub(crate) fn bar(&self, index: usize) -> Bar {
+    pub fn bar(&self, index: usize) -> Bar {
         self.bars[index].unwrap_or_else(|| panic!("{} has no BAR {index}", self.address))
     }
 
     /// Returns the offset of its first capability of this kind.
-    pub(crate) fn capability(&self, id: u8) -> Option<u16> {
+    pub fn capability(&self, id: u8) -> Option<u16> {
         capabilities(&self.config).find(|capability| capability.id == id).map(|capability| capability.offset)
     }
 
     /// Returns the offset of its extended capability of this kind.
-    pub(crate) fn extended_capability(&self, id: u16) -> Option<u16> {
+    pub fn extended_capability(&self, id: u16) -> Option<u16> {
         const FIRST: u16 = 0x100;
         const END: u16 = 0x1000;
         let header = |offset| Some(self.config.read32(offset)).filter(|header| *header != 0);
@@ -165,7 +176,7 @@ impl Function {
     }
 
     /// Its MSI-X, else its MSI, with the shape that vectors have there.
-    pub(crate) fn store(&self) -> Result<(Arc<dyn MessageStore>, Shape), PciError> {
+    pub fn store(&self) -> Result<(Arc<dyn MessageStore>, Shape), PciError> {
         match MsixCapability::find(&self.config) {
             Ok(capability) => {
                 let bar = |bir: u8| -> Arc<dyn TableMemory> { Arc::new(self.bar(bir.into())) };

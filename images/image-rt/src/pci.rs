@@ -3,5 +3,5 @@
 mod enumerate;
 mod function;
 
-pub(crate) use enumerate::enumerate;
-pub(crate) use function::{Bar, Ecam, Function};
+pub use enumerate::enumerate;
+pub use function::{Bar, Ecam, Function};

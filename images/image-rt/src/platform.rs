@@ -1,0 +1,156 @@
+//! Porting Doorbell to a kernel: everything that it asks of one. [`Platform`] is for the drivers, [`Host`] for the
+//! interrupt core; a kernel that has an interrupt core of its own needs [`Platform`] alone.
+//!
+//! Here the kernel is an image whose memory is identity-mapped and never moves. Where yours differs, the comments say
+//! what the drivers count on.
+
+use crate::boot::DEVICE_MEMORY;
+use crate::cpu;
+use alloc::alloc::{alloc_zeroed, dealloc};
+use core::alloc::Layout;
+use core::ops::Range;
+use core::ptr::NonNull;
+use gic_driver::sysreg::CpuRegisters;
+use gic_driver::{Coherence, PhysicalRegion, Platform, RawMmio, Table, TableLayout, Wait};
+use irq_domain::{Host, IrqState};
+use msi_types::Cpu;
+
+/// The kernel. It has no state: the current CPU's number is in `TPIDR_EL1`, the heap and the page tables are the image's.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel;
+
+/// The CPU interface's registers of the CPU that asks.
+pub fn registers() -> CpuRegisters {
+    // SAFETY: `virt`'s CPUs with a GICv3 have its system registers, the image runs at EL1 or EL2, and the monitor
+    // traps nothing. The vectors handle interrupts.
+    unsafe { CpuRegisters::new() }
+}
+
+/// A bounded wait gives up after this many turns of a microsecond each.
+const MOST_TURNS: u32 = 1_000_000;
+
+impl Platform for Kernel {
+    type Mmio = RawMmio;
+    /// DAIF.
+    type IrqState = u64;
+
+    /// Registers stay mapped for ever: drivers never unmap.
+    fn map(&self, region: PhysicalRegion) -> Option<RawMmio> {
+        let end = region.base.checked_add(region.bytes)?;
+        let mapped = DEVICE_MEMORY.iter().any(|range| range.start <= region.base && end <= range.end);
+        let base = NonNull::new(region.base as *mut u8).filter(|_| mapped)?;
+        // SAFETY: the start code maps this as device memory, identically and for ever; the image has no references
+        // into it, and drivers reach each device by one mapping.
+        Some(unsafe { RawMmio::new(base, region.bytes as usize) })
+    }
+
+    /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size), below the limit. The
+    /// controller may read past the caches until it is told otherwise, so that the zeros are cleaned out to memory.
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        let heap = heap_layout(layout.bytes, layout.align)?;
+        // SAFETY: the size is not zero, `heap_layout` checked.
+        let memory = NonNull::new(unsafe { alloc_zeroed(heap) })?;
+        let address = memory.as_ptr().expose_provenance();
+        // The heap is one piece: what does not lie low enough now never will.
+        if (address + heap.size()) as u64 > 1 << layout.address_bits {
+            // SAFETY: allocated above with this layout, and nobody knows of it yet.
+            unsafe { dealloc(memory.as_ptr(), heap) };
+            return None;
+        }
+        cpu::clean(address, heap.size());
+        // `handle` is the platform's own: here the alignment, which the heap wants back.
+        Some(Table { address: address as u64, bytes: layout.bytes, handle: heap.align() })
+    }
+
+    fn release_table(&self, table: Table) {
+        if let Some(heap) = heap_layout(table.bytes, table.handle as u64) {
+            // SAFETY: `allocate_table` made it with this layout, and `Table` cannot be cloned.
+            unsafe { dealloc(pointer::<u8>(&table, 0), heap) };
+        }
+    }
+
+    /// One store each: a controller may look at any moment.
+    fn store8(&self, table: &Table, offset: u64, value: u8) {
+        // SAFETY: in the table (the drivers' promise), whose memory is nobody else's.
+        unsafe { pointer::<u8>(table, offset).write_volatile(value) };
+    }
+
+    fn store64(&self, table: &Table, offset: u64, value: u64) {
+        // SAFETY: in the table and aligned (the drivers' promise).
+        unsafe { pointer::<u64>(table, offset).write_volatile(value.to_le()) };
+    }
+
+    fn load8(&self, table: &Table, offset: u64) -> u8 {
+        // SAFETY: in the table (the drivers' promise).
+        unsafe { pointer::<u8>(table, offset).read_volatile() }
+    }
+
+    /// A barrier where the controller looks into the caches, else a clean to the point of coherency. Both order the stores
+    /// before the register write that follows.
+    fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
+        match coherence {
+            Coherence::Coherent => cpu::publish_stores(),
+            Coherence::NonCoherent => {
+                let bytes = range.end.saturating_sub(range.start);
+                cpu::clean((table.address + range.start) as usize, bytes as usize);
+            }
+        }
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu::new(cpu::current() as u32)
+    }
+
+    fn irq_save(&self) -> u64 {
+        cpu::irq_save()
+    }
+
+    fn irq_restore(&self, state: u64) {
+        cpu::irq_restore(state);
+    }
+
+    /// About a second in all. The first turns do not wait: most hardware is ready by then.
+    fn wait(&self, turn: u32) -> Wait {
+        if turn > 16 {
+            let start = cpu::ticks();
+            while (cpu::ticks() - start) * 1000 < cpu::ticks_per_millisecond() {
+                core::hint::spin_loop();
+            }
+        }
+        if turn < MOST_TURNS { Wait::Again } else { Wait::GiveUp }
+    }
+}
+
+impl Host for Kernel {
+    /// A kernel with threads asks its per-CPU data. The core calls this only with interrupts saved.
+    fn current_cpu(&self) -> Option<Cpu> {
+        Some(Platform::cpu(self))
+    }
+
+    /// A CPU runs one task, and takes interrupts with interrupts masked.
+    fn may_wait(&self) -> bool {
+        !cpu::irq_is_masked()
+    }
+
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(cpu::irq_save() as usize)
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        cpu::irq_restore(state.get() as u64);
+    }
+
+    /// A kernel with a scheduler would yield in task context.
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+}
+
+fn heap_layout(bytes: u64, align: u64) -> Option<Layout> {
+    let size = usize::try_from(bytes).ok().filter(|size| *size > 0)?;
+    Layout::from_size_align(size, usize::try_from(align).ok()?).ok()
+}
+
+fn pointer<T>(table: &Table, offset: u64) -> *mut T {
+    core::ptr::with_exposed_provenance_mut((table.address + offset) as usize)
+}

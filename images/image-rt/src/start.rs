@@ -1,0 +1,90 @@
+//! From [`Boot`] to an image with a console, a heap, and what the devicetree says beside interrupts.
+
+use crate::power::Conduit;
+use crate::{Boot, console, cpu, heap, memory, power};
+use core::ops::Range;
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::standard::NodeStandard;
+use dtoolkit::{Node, Property};
+
+/// PCI address space code of 32-bit memory in the first cell of a range.
+const MEMORY_32: u32 = 0x0200_0000;
+const SPACE: u32 = 0x0300_0000;
+
+/// What an image starts with.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The devicetree.
+    pub devicetree: &'static [u8],
+    /// RAM.
+    pub memory: Range<usize>,
+    /// The PCI host's window for 32-bit memory, at the same addresses on both sides.
+    pub pci_window: Option<Range<u64>>,
+}
+
+/// Takes the console, firmware's conduit and the heap into use. First, and once.
+///
+/// # Safety
+/// `boot` is what the loader handed over, and nothing uses RAM behind the image yet.
+pub unsafe fn start(boot: Boot) -> Started {
+    console::init();
+    let guess = if cpu::level() == cpu::Level::El2 { Conduit::Smc } else { Conduit::Hvc };
+    power::set_conduit(boot.conduit.unwrap_or(guess));
+    // SAFETY: the loader put it there, outside of the image and, by `free_memory`, of the heap.
+    let devicetree = unsafe { blob(boot.devicetree) };
+    let tree = Fdt::new(devicetree).unwrap_or_else(|error| panic!("no devicetree: {error}"));
+    let memory = ram(tree).unwrap_or_else(|| panic!("the devicetree states no memory"));
+    // SAFETY: RAM behind the image and before the devicetree, or all behind the image.
+    unsafe { heap::init(free_memory(&memory, boot.devicetree)) };
+    power::set_conduit(boot.conduit.unwrap_or_else(|| conduit(tree)));
+    Started { devicetree, memory, pci_window: pci_window(tree) }
+}
+
+/// The blob that the loader handed over.
+///
+/// # Safety
+/// A devicetree lies at `address` and is not changed as long as the program runs.
+unsafe fn blob(address: usize) -> &'static [u8] {
+    let start = core::ptr::with_exposed_provenance::<u8>(address);
+    // SAFETY: a devicetree begins with its magic number and its size (the caller's promise).
+    let size = unsafe { core::slice::from_raw_parts(start, 8) };
+    let size = u32::from_be_bytes([size[4], size[5], size[6], size[7]]);
+    // SAFETY: as above.
+    unsafe { core::slice::from_raw_parts(start, size as usize) }
+}
+
+/// RAM behind the image, up to the devicetree if that lies there.
+fn free_memory(ram: &Range<usize>, devicetree: usize) -> Range<usize> {
+    let start = memory::image().end;
+    let end = if devicetree > start { devicetree } else { ram.end };
+    start..end
+}
+
+fn conduit(tree: Fdt<'_>) -> Conduit {
+    let root = tree.root();
+    let method = root.child("psci").and_then(|psci| psci.property("method"));
+    match method.and_then(|method| method.value_as::<&str>().ok()) {
+        Some("smc") => Conduit::Smc,
+        _ => Conduit::Hvc,
+    }
+}
+
+fn ram(tree: Fdt<'_>) -> Option<Range<usize>> {
+    let node = tree.root().children().find(|node| node.name_without_address() == "memory")?;
+    let first = node.reg().ok()??.next()?;
+    let (start, size) = (first.address::<u64>().ok()?, first.size::<u64>().ok()?);
+    Some(start as usize..(start + size) as usize)
+}
+
+fn pci_host(tree: Fdt<'_>) -> Option<FdtNode<'_>> {
+    tree.root().children().find(|node| node.is_compatible("pci-host-ecam-generic"))
+}
+
+fn pci_window(tree: Fdt<'_>) -> Option<Range<u64>> {
+    pci_host(tree)?.ranges().ok()??.find_map(|range| {
+        let space = range.child_bus_address.as_ref().first()?.get();
+        let start = range.parent_bus_address::<u64>().ok()?;
+        let length = range.length::<u64>().ok()?;
+        (space & SPACE == MEMORY_32).then(|| start..start + length)
+    })
+}

@@ -1,0 +1,68 @@
+//! A small kernel with PCI: an educational device of QEMU sends its first message.
+//!
+//! The GIC, its ITS or GICv2m frame, and the way from one to the other are firmware's to state; the lines that the
+//! project's README shows are all that is done with them.
+#![no_std]
+#![no_main]
+
+#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
+#[path = "../../../../crates/machine/src/readme/kernel.rs"]
+mod kernel;
+
+extern crate alloc;
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
+use gic_bringup::Irqchip;
+use gic_firmware::ConfigSpace;
+use image_rt::pci::{self, Function};
+use image_rt::platform::{Kernel, registers};
+use image_rt::start::{self, Started};
+use image_rt::{Boot, cpu, exceptions, power, println};
+use irq_domain::pci::TableMemory;
+use msi_types::Cpu;
+use spin::Once;
+
+image_rt::image!(main);
+
+/// QEMU's `edu`, and its registers that raise and acknowledge an interrupt.
+const EDU: (u16, u16) = (0x1234, 0x11e8);
+const RAISE: u64 = 0x60;
+const ACKNOWLEDGE: u64 = 0x64;
+
+static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
+static MESSAGES: AtomicU32 = AtomicU32::new(0);
+
+fn main(boot: Boot) -> ! {
+    // SAFETY: what the loader handed over, before anything else.
+    let around = unsafe { start::start(boot) };
+    let new = || kernel::boot(Arc::new(Kernel), around.devicetree, &registers());
+    let irqchip = IRQCHIP.call_once(|| new().expect("the interrupt controllers"));
+    exceptions::set_irq_handler(|| {
+        let irqchip = IRQCHIP.get().expect("interrupts come after it");
+        kernel::take_interrupts(irqchip, Cpu::new(0), &registers());
+    });
+    cpu::irq_enable();
+
+    let edu = find(irqchip, &around).expect("QEMU has an edu");
+    let device = edu.bar(0);
+    let store = edu.store().expect("edu has MSI");
+    let driver = kernel::probe(irqchip, edu.requester, store, move |_| {
+        device.write32(ACKNOWLEDGE, 1);
+        MESSAGES.fetch_add(1, Ordering::Relaxed);
+    });
+    let driver = driver.expect("a vector");
+    device.write32(RAISE, 1);
+    assert!(cpu::wait_until(5000, || MESSAGES.load(Ordering::Relaxed) > 0), "no message");
+    println!("ok - the first message, vector {}", driver.handle.vector());
+    drop(driver.handle);
+    driver.device.tear_down().expect("the device stops");
+    power::system_off()
+}
+
+fn find(irqchip: &Irqchip<Kernel>, around: &Started) -> Option<Function> {
+    let config = irqchip.description().hosts.first()?.config.as_ref()?;
+    let ConfigSpace::Ecam(ecam) = config.value else { return None };
+    let functions = pci::enumerate(ecam, around.pci_window.clone()?);
+    functions.into_iter().find(|function| function.is(EDU.0, EDU.1))
+}
