@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::mutant::Mutant;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{process, tests};
+use crate::{process, rust, tests};
 
 /// Packages with such checks.
 const CHECKED: &[&str] = &["irq-routing"];
@@ -29,7 +29,9 @@ const LIMIT: Duration = Duration::from_mins(20);
 
 /// Runs every check, and every fault, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    rust::need_component(&workspace.root, "clippy")?;
     for package in CHECKED {
+        tally.case("clippy", process::must(&mut clippy(workspace, package)));
         let mut checks = checks(workspace, &workspace.root, package);
         let status = process::watch(&mut checks, LIMIT, |line| {
             println!("{line}");
@@ -49,12 +51,26 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// The command that runs the checks of a package in `root`. Its artifacts have a folder of their own,
-/// as the flag makes all of them differ.
+/// Clippy over a package's checks, which it does not see without the flag.
+fn clippy(workspace: &Workspace, package: &str) -> Command {
+    let mut cargo = cargo(workspace, &workspace.root, "clippy", package);
+    cargo.args(["--tests", "--", "-D", "warnings"]);
+    cargo
+}
+
+/// The command that runs the checks of a package in `root`.
 fn checks(workspace: &Workspace, root: &Path, package: &str) -> Command {
+    let mut cargo = cargo(workspace, root, "test", package);
+    cargo.args(["--no-fail-fast", "interleavings::"]);
+    cargo
+}
+
+/// A cargo command with the flag. Its artifacts have a folder of their own, as the flag makes all of
+/// them differ.
+fn cargo(workspace: &Workspace, root: &Path, subcommand: &str, package: &str) -> Command {
     let mut cargo = process::cargo(root);
-    cargo.args(["test", "--package", package, "--lib", "--all-features", "--locked", "--target-dir"]);
-    cargo.arg(workspace.target.join("shuttle")).args(["--no-fail-fast", "interleavings::"]);
+    cargo.args([subcommand, "--package", package, "--lib", "--all-features", "--locked"]);
+    cargo.arg("--target-dir").arg(workspace.target.join("shuttle"));
     cargo.env("RUSTFLAGS", "--cfg shuttle");
     cargo
 }

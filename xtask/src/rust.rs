@@ -112,7 +112,7 @@ pub(crate) fn need_target(root: &Path, target: &str) -> Result<()> {
 }
 
 /// Adds rustfmt or clippy to a rustup toolchain of the minimal profile.
-fn need_component(root: &Path, name: &str) -> Result<()> {
+pub(crate) fn need_component(root: &Path, name: &str) -> Result<()> {
     let subcommand = if name == "rustfmt" { "fmt" } else { name };
     if process::output(process::cargo(root).args([subcommand, "--version"]))?.status.success() {
         return Ok(());
