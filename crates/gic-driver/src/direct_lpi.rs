@@ -2,7 +2,7 @@
 //! 0069 §5.1, "Direct LPIs").
 //!
 //! One flat namespace of LPIs: no DeviceID, no EventID, no table and no allocation per device. All that is shared with
-//! an ITS are the tables and the allocator of [`Lpis`]; of a machine's redistributors either all have these
+//! an ITS are the tables and the allocator of [`Lpis`](crate::Lpis); of a machine's redistributors either all have these
 //! registers or none, and firmware, not the absence of an ITS, says that devices use them.
 //!
 //! - The message names the CPU (its address) and the LPI (its data). Changing an affinity rewrites the endpoint's

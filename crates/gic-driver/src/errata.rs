@@ -1,9 +1,37 @@
 //! Errata: what implementations do otherwise than the architecture says, keyed by the `IIDR` of the frame that shows it.
 //!
 //! Facts from the vendors' public errata notices and from Linux
-//! (`Documentation/arch/arm64/silicon-errata.rst`, `drivers/irqchip/irq-gic-v3.c`). Each
-//! [`Erratum`] says what has to be done, and by whom; [`Gic::errata`](crate::Gic::errata) tells
-//! which a machine has.
+//! (`Documentation/arch/arm64/silicon-errata.rst`, `drivers/irqchip/irq-gic-v3.c`,
+//! `drivers/irqchip/irq-gic-v3-its.c`). Each [`Erratum`] says what has to be done, and by whom;
+//! [`Gic::errata`](crate::Gic::errata) and [`Its::errata`](crate::Its::errata) tell which a machine has.
+//!
+//! | Number | Product | Who deals with it |
+//! |---|---|---|
+//! | 22375, 24313 | Cavium ThunderX ITS | the driver: table size and memory type (as FreeBSD's `gicv3_its.c`) |
+//! | 23144 | Cavium ThunderX ITS | the kernel states [`ItsConfig::targets`], as it alone knows nodes; the driver refuses others |
+//! | 38539 | Cavium ThunderX, OCTEON TX | the driver: it reads no such register |
+//! | 23154, 38545 | Cavium ThunderX CPUs | the kernel wraps its registers, as it alone knows `MIDR_EL1` |
+//! | 2941627 | Arm GIC-700 | the driver, in [`Gic::end`] and [`Gic::deactivate`] |
+//! | T241-FABRIC-4 | NVIDIA T241 | the driver; virtual LPIs, which do not work there, are not used |
+//! | 161010803 | HiSilicon Hip06, Hip07 | the driver: it ignores extended SPIs |
+//! | 161600802, 162100801 | HiSilicon Hip07, Hip09 | a hypervisor, for virtual LPIs; they are told |
+//! | 0065 | Qualcomm QDF2400 ITS | the driver: size of translation entries |
+//! | MSM8996 firmware | Qualcomm MSM8996 | the driver leaves `GICR_WAKER` alone |
+//! | pre-ITS | Socionext SynQuacer | the driver, with the window that firmware states ([`ItsConfig::pre_its`]) |
+//! | 3588001 | Rockchip RK3588 | the driver: tables are not coherent |
+//! | 3568002 | Rockchip RK3566, RK3568 | the driver: tables lie below 4 GiB |
+//! | GEN4GICITS1 | Renesas R-Car Gen4 | the driver: tables lie below 4 GiB (as Xen's `gic-v3-its.c`) |
+//! | RK3399 integration | Rockchip RK3399 | the driver: one security state |
+//! | 8601001 | ASR8601 | the driver translates affinities |
+//! | Chromebook firmware | MediaTek MT8183, MT8192, MT8195 | the kernel: no pseudo-NMI, which it alone chooses |
+//! | `dma-noncoherent` | any | firmware states it: [`TableAccess::NonCoherent`], [`ItsConfig::coherence`] |
+//!
+//! [`Gic::end`]: crate::Gic::end
+//! [`Gic::deactivate`]: crate::Gic::deactivate
+//! [`ItsConfig::targets`]: crate::ItsConfig::targets
+//! [`ItsConfig::pre_its`]: crate::ItsConfig::pre_its
+//! [`ItsConfig::coherence`]: crate::ItsConfig::coherence
+//! [`TableAccess::NonCoherent`]: crate::TableAccess::NonCoherent
 //!
 //! ```
 //! use gic_arch::Iidr;
@@ -11,7 +39,7 @@
 //!
 //! let iidr = Iidr::from(0xa100034c);
 //! let found: Vec<_> = errata::matching(Frame::Its, iidr, &[]).map(|entry| entry.erratum).collect();
-//! assert_eq!(found, [Erratum::ItsNonCacheableTables, Erratum::ItsLocalNodeOnly]);
+//! assert_eq!(found, [Erratum::ItsTableAttributes, Erratum::ItsLocalNodeOnly]);
 //! ```
 
 use gic_arch::Iidr;
@@ -71,12 +99,19 @@ pub enum Erratum {
     /// Tables lie below 4 GiB. The drivers ask the platform for such memory
     /// ([`TableLayout::address_bits`](crate::TableLayout::address_bits)).
     TablesBelow4GiB,
-    /// The ITS needs its tables Non-cacheable at the inner level or with read- and write-allocation, and its device
-    /// table holds DeviceIDs of 20 bits at most although `GITS_TYPER` says 24.
-    ItsNonCacheableTables,
-    /// The ITS reaches only redistributors of its own NUMA node.
+    /// The device table holds 20 bits of DeviceIDs although `GITS_TYPER` says more, and tables have the memory type 0
+    /// (Device-nGnRnE) whatever `GITS_BASER<n>` takes. [`Its`](crate::Its) provides such tables.
+    ItsTableAttributes,
+    /// The ITS reaches only redistributors of its own NUMA node: no collection, and so no MOVI and no SYNC, may name
+    /// another one. The kernel states [the CPUs](crate::ItsConfig::targets) of that node; [`Its`](crate::Its)
+    /// refuses the others.
     ItsLocalNodeOnly,
+    /// Devices do not write to `GITS_TRANSLATER`, which would take their DeviceID for 0, but to a word of their own
+    /// in a [window](crate::ItsConfig::pre_its) before the ITS. [`Its`](crate::Its) composes such messages, and
+    /// isolates no device: each can write to another's word.
+    ItsBehindPreIts,
     /// An entry of an interrupt translation table takes 16 bytes, whatever `GITS_TYPER` says.
+    /// [`Its`](crate::Its) makes them so large.
     ItsTranslationEntry16Bytes,
     /// The doorbell frame of virtual LPIs lies one place further in each redistributor (GICv4).
     VirtualLpiFrameOffset,
@@ -217,11 +252,20 @@ pub const TABLE: &[Entry] = &[
         product: "Rockchip RK3566, RK3568 (GIC-600)",
     },
     Entry {
+        frame: Frame::Redistributor,
+        mask: 0xffff_ffff,
+        value: 0x0201_743b,
+        machines: &["renesas,r8a779f0", "renesas,r8a779g0", "renesas,r8a779h0"],
+        erratum: Erratum::TablesBelow4GiB,
+        number: "GEN4GICITS1",
+        product: "Renesas R-Car S4, V4H, V4M (GIC-600)",
+    },
+    Entry {
         frame: Frame::Its,
         mask: 0xffff_0fff,
         value: 0xa100_034c,
         machines: &[],
-        erratum: Erratum::ItsNonCacheableTables,
+        erratum: Erratum::ItsTableAttributes,
         number: "22375, 24313",
         product: "Cavium ThunderX, pass 1",
     },
@@ -242,6 +286,15 @@ pub const TABLE: &[Entry] = &[
         erratum: Erratum::ItsTranslationEntry16Bytes,
         number: "0065",
         product: "Qualcomm QDF2400",
+    },
+    Entry {
+        frame: Frame::Its,
+        mask: 0xffff_ffff,
+        value: 0x0001_143b,
+        machines: &["socionext,synquacer-pre-its"],
+        erratum: Erratum::ItsBehindPreIts,
+        number: "pre-ITS",
+        product: "Socionext SynQuacer (GIC-500)",
     },
     Entry {
         frame: Frame::Its,
@@ -278,6 +331,15 @@ pub const TABLE: &[Entry] = &[
         erratum: Erratum::TablesBelow4GiB,
         number: "3568002",
         product: "Rockchip RK3566, RK3568 (GIC-600)",
+    },
+    Entry {
+        frame: Frame::Its,
+        mask: 0xffff_ffff,
+        value: 0x0201_743b,
+        machines: &["renesas,r8a779f0", "renesas,r8a779g0", "renesas,r8a779h0"],
+        erratum: Erratum::TablesBelow4GiB,
+        number: "GEN4GICITS1",
+        product: "Renesas R-Car S4, V4H, V4M (GIC-600)",
     },
     Entry {
         frame: Frame::Cpu,

@@ -29,7 +29,7 @@
 //!
 //! # After kexec
 //! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
-//! ([`Platform::adopt_table`](crate::Platform::adopt_table)), and what was pending in them. Before an LPI's first
+//! ([`Platform::adopt_table`]), and what was pending in them. Before an LPI's first
 //! owner, the ITS clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to each
 //! further one's and CLEAR, then MOVI to the CPU asked for (IHI 0069 §5.3). The LPI stays disabled meanwhile. So each
 //! of these redistributors must be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI gets its first owner.
@@ -89,7 +89,7 @@ use crate::errata::Entry;
 use crate::gic::GicWithLpis;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
-use crate::platform::{Platform, TimedOut};
+use crate::platform::{PhysicalRegion, Platform, TimedOut};
 use crate::redistributor::Redistributor;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -121,6 +121,7 @@ pub struct Its<P: Platform> {
     collections: Collections,
     routes: Routes,
     placement: Placement,
+    doorbell_window: Option<PhysicalRegion>,
     errata: Vec<&'static Entry>,
     state: TaskLock<State>,
     faults: AtomicU32,
@@ -257,9 +258,17 @@ impl<P: Platform> Its<P> {
         self.frame.base
     }
 
-    /// Physical address of the doorbell, `GITS_TRANSLATER`.
+    /// Physical address of the doorbell, `GITS_TRANSLATER`, or the lowest of the doorbells in
+    /// the [window](ItsConfig::pre_its) before the ITS.
     pub fn doorbell(&self) -> u64 {
-        self.frame.base + u64::from(gits::TRANSLATER.offset())
+        self.doorbell_of(DeviceId::new(0))
+    }
+
+    fn doorbell_of(&self, device: DeviceId) -> u64 {
+        match self.doorbell_window {
+            Some(window) => quirks::pre_its_doorbell(window, device),
+            None => self.frame.base + u64::from(gits::TRANSLATER.offset()),
+        }
     }
 
     /// What the hardware has.
@@ -267,9 +276,9 @@ impl<P: Platform> Its<P> {
         self.typer
     }
 
-    /// Errata of this ITS. The driver works around those that concern it alone. With
-    /// [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller turns [on](Self::cpu_on) only the CPUs
-    /// of the ITS's own node.
+    /// Errata of this ITS. The driver works around those that concern it alone; with
+    /// [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller states its
+    /// [targets](ItsConfig::targets).
     pub fn errata(&self) -> impl Iterator<Item = &'static Entry> {
         self.errata.iter().copied()
     }

@@ -20,6 +20,8 @@ use gic_arch::Lpi;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::Cpu;
 
+const EXCLUDED_REASON: &str = "the ITS does not reach it";
+
 /// The state of all collections. Read in any context; changed under the command queue's lock.
 #[derive(Debug)]
 pub(crate) struct Collections {
@@ -31,6 +33,8 @@ pub(crate) struct Collections {
 /// The state of one collection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Tie {
+    /// Its CPU is none of the ITS's targets, and never will be.
+    Excluded,
     /// Its CPU is off.
     Unmapped,
     /// To its CPU.
@@ -41,10 +45,12 @@ enum Tie {
 
 const HOME: u64 = 1 << 62;
 const LEAVING: u64 = 1 << 63;
+const EXCLUDED: u64 = HOME | LEAVING;
 
 impl Tie {
     fn pack(self) -> u64 {
         match self {
+            Self::Excluded => EXCLUDED,
             Self::Unmapped => 0,
             Self::Home(target) => HOME | target.field(),
             Self::Leaving(target) => LEAVING | target.field(),
@@ -54,7 +60,8 @@ impl Tie {
     fn unpack(word: u64) -> Self {
         let target = RdBase::from_field(word);
         match (word & HOME != 0, word & LEAVING != 0) {
-            (true, _) => Self::Home(target),
+            (true, true) => Self::Excluded,
+            (true, false) => Self::Home(target),
             (false, true) => Self::Leaving(target),
             (false, false) => Self::Unmapped,
         }
@@ -62,16 +69,20 @@ impl Tie {
 
     fn target(self) -> Option<RdBase> {
         match self {
-            Self::Unmapped => None,
+            Self::Excluded | Self::Unmapped => None,
             Self::Home(target) | Self::Leaving(target) => Some(target),
         }
     }
 }
 
 impl Collections {
-    /// For CPUs below `cpus`, which is at most 0xffff.
-    pub(crate) fn new(cpus: u32, in_hardware: u32) -> Result<Self, TryReserveError> {
-        let states = try_collect((0..cpus).map(|_| AtomicU64::new(Tie::Unmapped.pack())))?;
+    /// For CPUs below `cpus`, which is at most 0xffff; those of `targets` alone, where that is stated.
+    pub(crate) fn new(cpus: u32, in_hardware: u32, targets: Option<&[Cpu]>) -> Result<Self, TryReserveError> {
+        let states = try_collect((0..cpus).map(|cpu| {
+            let reached = targets.is_none_or(|targets| targets.contains(&Cpu::new(cpu)));
+            let tie = if reached { Tie::Unmapped } else { Tie::Excluded };
+            AtomicU64::new(tie.pack())
+        }))?;
         Ok(Self { states, in_hardware })
     }
 
@@ -80,6 +91,7 @@ impl Collections {
         let collection = self.id(cpu)?;
         match self.tie(collection) {
             Tie::Home(target) => Ok((collection, target)),
+            Tie::Excluded => Err(ItsError::NotReachable(cpu, EXCLUDED_REASON)),
             Tie::Unmapped => Err(ItsError::NotReachable(cpu, "it is off")),
             Tie::Leaving(_) => Err(ItsError::NotReachable(cpu, "it is leaving")),
         }
@@ -158,13 +170,16 @@ impl<P: Platform> Its<P> {
     /// remember what was true before it was off. [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is not on at the GIC, its redistributor takes no LPIs, or it is beyond
+    /// [`ItsError::NotReachable`] if the CPU is none of [`ItsConfig::targets`](super::ItsConfig::targets), not on at the GIC, its redistributor takes no LPIs, or it is beyond
     /// [`ItsConfig::cpus`](super::ItsConfig::cpus). [`ItsError::Fault`]: the CPU then counts as it did before.
     pub fn cpu_on(&self, cpu: Cpu) -> Result<(), ItsError> {
         let target = self.rd_base(self.ready_redistributor(cpu)?);
         self.state.with(self.platform(), |_| {
             let collection = self.collections.id(cpu)?;
             let old = self.collections.tie(collection);
+            if old == Tie::Excluded {
+                return Err(ItsError::NotReachable(cpu, EXCLUDED_REASON));
+            }
             let reload = [Command::Invall { collection }, Command::Sync { target }];
             let result = self.run(&mut self.collections.retie(collection, Tie::Home(target)).chain(reload));
             match result {

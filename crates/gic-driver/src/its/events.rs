@@ -177,7 +177,7 @@ impl<P: Platform> Its<P> {
     /// The message that makes an LPI pending, if its device sends it. Any context.
     pub fn message(&self, lpi: Lpi) -> Option<MsiMessage> {
         let route = self.routes.of(lpi)?;
-        Some(MsiMessage { address: self.doorbell(), data: route.event_id().get() })
+        Some(MsiMessage { address: self.doorbell_of(route.device), data: route.event_id().get() })
     }
 
     /// One command for an event, and a SYNC for where it is delivered at that moment of the queue.

@@ -57,6 +57,9 @@ impl<P: Platform> ItsMsiParent<P> {
 impl<P: Platform> MsiParent for ItsMsiParent<P> {
     fn isolation(&self, of: RequesterId) -> Isolation {
         match self.map.device(of) {
+            Some(_) if self.its.doorbell_window.is_some() => {
+                Isolation::NotIsolated(NotIsolated::SharedDoorbell("the window before the ITS (pre-its)"))
+            }
             Some(_) => Isolation::Isolated(IsolatingMechanism::Its),
             None => Isolation::NotIsolated(NotIsolated::NoController),
         }

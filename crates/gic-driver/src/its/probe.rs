@@ -9,11 +9,12 @@ use super::routes::Routes;
 use super::tables::{self, ItsTable, Wanted};
 use super::task_lock::TaskLock;
 use super::{Its, State};
+use crate::errata::Erratum;
 use crate::gic::{Gic, GicWithLpis};
 use crate::lock::IrqLock;
 use crate::lpi::LpiMessages;
 use crate::mmio::MmioExt;
-use crate::platform::{Coherence, Platform};
+use crate::platform::{Coherence, PhysicalRegion, Platform};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -21,6 +22,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, TableKind};
+use msi_types::Cpu;
 
 /// 2047 commands at a time.
 const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
@@ -45,6 +47,12 @@ pub struct ItsConfig {
     /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the compatible strings
     /// of the devicetree's root, or ACPI's OEM table ID.
     pub machine: Vec<String>,
+    /// The CPUs that the ITS can target, where it does not reach all
+    /// ([`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly)).
+    pub targets: Option<Vec<Cpu>>,
+    /// The window before the ITS that devices write to in place of `GITS_TRANSLATER`, where firmware states one
+    /// (`socionext,synquacer-pre-its`): four bytes for each DeviceID.
+    pub pre_its: Option<PhysicalRegion>,
     /// What to do if the ITS is enabled already.
     pub if_enabled: IfEnabled,
 }
@@ -71,6 +79,8 @@ impl ItsConfig {
             device_id_bits: 32,
             node: None,
             machine: Vec::new(),
+            targets: None,
+            pre_its: None,
             if_enabled: IfEnabled::Refuse,
         }
     }
@@ -85,6 +95,9 @@ impl ItsConfig {
         }
         if !(1..=32).contains(&self.device_id_bits) {
             return bad("DeviceIDs have 1 to 32 bits");
+        }
+        if self.pre_its.is_some_and(|window| window.bytes < 8 || !window.base.is_multiple_of(4)) {
+            return bad("the window before the ITS has no room for DeviceIDs");
         }
         Ok(())
     }
@@ -116,13 +129,19 @@ impl<P: Platform> Its<P> {
         }
         let no_memory = |_| ProbeError::NoMemory { base: config.base, table: "driver's own records" };
         let errata = quirks::find(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
+        let needs_window = errata.iter().any(|entry| entry.erratum == Erratum::ItsBehindPreIts);
+        if needs_window && config.pre_its.is_none() {
+            let reason = "the window before the ITS, which firmware states, is missing";
+            return Err(ProbeError::BadConfig { base: config.base, reason });
+        }
         let corrected = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
         let Corrected { typer, placement, .. } = corrected;
         if !typer.physical() {
             return Err(ProbeError::NoPhysicalLpis(config.base));
         }
         let routes = Routes::new(lpis.id_bits()).map_err(no_memory)?;
-        let collections = Collections::new(config.cpus, typer.hcc().into()).map_err(no_memory)?;
+        let collections = Collections::new(config.cpus, typer.hcc().into(), config.targets.as_deref())
+            .map_err(no_memory)?;
         let mut targets = Vec::new();
         targets.try_reserve_exact(collections.count()).map_err(no_memory)?;
         let mut to_clear = Vec::new();
@@ -150,6 +169,7 @@ impl<P: Platform> Its<P> {
             collections,
             routes,
             placement,
+            doorbell_window: config.pre_its,
             errata,
             state: TaskLock::new(state),
             faults: AtomicU32::new(0),
@@ -195,6 +215,7 @@ fn device_table<P: Platform>(frame: &ControlFrame<P>, corrected: &Corrected) -> 
         ids: 1 << corrected.device_id_bits,
         coherence: corrected.coherence,
         placement: corrected.placement,
+        memory_type: corrected.memory_type,
     };
     let missing = ProbeError::TableRefused {
         base: frame.base,
@@ -211,7 +232,7 @@ fn collection_table<P: Platform>(
     cpus: u32,
 ) -> Result<Option<ItsTable>, ProbeError> {
     const NAME: &str = "collection table";
-    let Corrected { typer, coherence, placement, .. } = *corrected;
+    let Corrected { typer, coherence, placement, memory_type, .. } = *corrected;
     let too_few = |limit| ProbeError::TooFewCollections { base: frame.base, cpus, limit };
     let named = 1_u64 << typer.collection_id_bits();
     if u64::from(cpus) > named {
@@ -220,7 +241,14 @@ fn collection_table<P: Platform>(
     if cpus <= typer.hcc().into() {
         return Ok(None);
     }
-    let wanted = Wanted { kind: TableKind::Collections, name: NAME, ids: cpus.into(), coherence, placement };
+    let wanted = Wanted {
+        kind: TableKind::Collections,
+        name: NAME,
+        ids: cpus.into(),
+        coherence,
+        placement,
+        memory_type,
+    };
     let mut table = ItsTable::provision(frame, wanted)?.ok_or(too_few(typer.hcc().into()))?;
     // Whether numbers below HCC count in the table depends on GITS_TYPER.CCT; it has room for all of them.
     if table.ids() < cpus.into() {

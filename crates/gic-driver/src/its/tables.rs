@@ -8,6 +8,7 @@
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
 use super::placement::Placement;
+use super::quirks::MemoryType;
 use crate::mmio::{Mmio, MmioExt};
 use crate::platform::{ADDRESS_BITS, Coherence, NoTable, Platform, Table};
 use doorbell_fallible::SortedMap;
@@ -45,6 +46,7 @@ pub(crate) struct Wanted {
     pub(crate) ids: u64,
     pub(crate) coherence: Coherence,
     pub(crate) placement: Placement,
+    pub(crate) memory_type: MemoryType,
 }
 
 /// What a register supports.
@@ -120,7 +122,7 @@ impl ItsTable {
             .with_indirect(shape.levels == Levels::Two)
             .with_address(memory.address)
             .with_valid(true);
-        match program(&frame.registers, register, value, wanted.coherence) {
+        match program(&frame.registers, register, value, wanted) {
             Ok((value, coherence)) => {
                 let (placement, second_level) = (wanted.placement, SortedMap::new());
                 Ok(Some(Self { register, value, memory, coherence, shape, placement, second_level }))
@@ -208,14 +210,22 @@ fn program<M: Mmio>(
     registers: &M,
     register: Reg<Baser>,
     bare: Baser,
-    coherence: Coherence,
+    wanted: Wanted,
 ) -> Result<(Baser, Coherence), &'static str> {
     let cached = bare
         .with_shareability(Shareability::Inner)
         .with_inner_cache(Cacheability::ReadWriteAllocateWriteBack)
         .with_outer_cache(OuterCacheability::SameAsInner);
-    let uncached = bare.with_shareability(Shareability::Non).with_inner_cache(Cacheability::NonCacheable);
-    let (value, coherence) = if coherence == Coherence::Coherent {
+    let uncached = match wanted.memory_type {
+        MemoryType::Negotiated => {
+            bare.with_shareability(Shareability::Non).with_inner_cache(Cacheability::NonCacheable)
+        }
+        MemoryType::Device => {
+            bare.with_shareability(Shareability::Inner).with_inner_cache(Cacheability::Device)
+        }
+    };
+    let negotiated = wanted.memory_type == MemoryType::Negotiated;
+    let (value, coherence) = if negotiated && wanted.coherence == Coherence::Coherent {
         registers.write(register, cached);
         match registers.read(register).shareability() {
             Shareability::Non => (uncached, Coherence::NonCoherent),

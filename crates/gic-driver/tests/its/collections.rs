@@ -189,3 +189,29 @@ fn a_cpu_that_the_gic_did_not_turn_on_is_refused() {
     gic.cpu_off(cpu, &crate::board::CpuRegisters::default()).unwrap();
     assert!(refused(its.cpu_on(cpu)));
 }
+
+#[test]
+fn a_cpu_whose_redistributor_takes_no_lpis_is_refused() {
+    let board = crate::board::Board::new(vec![Hardware::default()], 4);
+    let setup = Setup::on(board, &crate::setup::config(0));
+    crate::setup::turn_on(&setup.gic, 1);
+    setup.board.world().redistributors[1].write(gic_arch::gicr::CTLR.offset(), 0);
+    let refused = setup.cpu_on(1);
+    assert!(matches!(refused, Err(ItsError::NotReachable(cpu, _)) if cpu == Cpu::new(1)), "{refused:?}");
+    setup.bring_up(0);
+}
+
+#[test]
+fn a_cpu_whose_coming_timed_out_is_still_off() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 2);
+    cpu_off(&setup, 1, 3);
+    setup.board.world().set_stuck(true);
+    setup.cpu_on(1).unwrap_err();
+    setup.board.world().set_stuck(false);
+    let refused = setup.its.map_events(&device, request(1, 1)).unwrap_err();
+    assert!(matches!(refused, ItsError::NotReachable(cpu, _) if cpu == Cpu::new(1)), "{refused}");
+    setup.cpu_on(1).unwrap();
+    let block = setup.map(&device, 1, 1);
+    assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
+}

@@ -123,6 +123,7 @@ impl Execution<'_> {
     }
 
     fn knows(&self, target: u64) -> bool {
+        assert!(target < self.its.hardware.reach, "a command names a redistributor that hangs the ITS");
         self.redistributors.iter().any(|rd| rd.target == target)
     }
 

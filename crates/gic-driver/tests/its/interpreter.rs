@@ -21,6 +21,8 @@ pub(crate) struct Hardware {
     /// The attributes read back as if it did.
     pub(crate) claims_coherence: bool,
     pub(crate) iidr: u32,
+    /// It reaches redistributors below this; a command that names another one hangs it.
+    pub(crate) reach: u64,
     /// A faulty command stops the queue; otherwise it is skipped.
     pub(crate) stalls: bool,
     /// Commands executed for each time that software looks at `CREADR`; all at once when written, if `None`.
@@ -49,6 +51,7 @@ impl Default for Hardware {
             looks_into_caches: true,
             claims_coherence: false,
             iidr: 0x0000_043b,
+            reach: u64::MAX,
             stalls: true,
             pace: None,
             pause: 0,
@@ -175,6 +178,12 @@ impl Interpreter {
             .with_indirect(value.indirect() && self.hardware.indirect);
         if !self.hardware.looks_into_caches && !self.hardware.claims_coherence {
             new = new.with_shareability(Shareability::Non);
+        }
+        if self.hardware.iidr & 0xffff_0fff == 0xa100_034c && value.valid() {
+            let (cache, shareability) = (value.inner_cache(), value.shareability());
+            let entries = value.bytes() / u64::from(old.entry_bytes());
+            assert_eq!((cache, shareability), (Cacheability::Device, Shareability::Inner), "ThunderX 24313");
+            assert!(index != 0 || entries <= 1 << 20, "ThunderX 22375");
         }
         self.tables[index] = new;
     }

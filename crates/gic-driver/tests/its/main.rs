@@ -10,6 +10,7 @@ mod setup;
 
 mod adoption;
 mod collections;
+mod errata;
 mod events;
 mod out_of_memory;
 mod parent;

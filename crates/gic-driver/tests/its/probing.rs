@@ -7,7 +7,7 @@ use gic_driver::its::{IfEnabled, ProbeError};
 use gic_driver::{Coherence, ItsConfig};
 
 /// A message arrives: every table, the queue and the attributes are right.
-fn works(hardware: Hardware, config: &ItsConfig) {
+pub(crate) fn works(hardware: Hardware, config: &ItsConfig) {
     let setup = Setup::with_config(hardware, config);
     let device = setup.attach(0x4321, 4);
     let block = setup.map(&device, 4, 2);
