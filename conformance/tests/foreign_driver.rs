@@ -195,7 +195,7 @@ impl Replay {
         }
     }
 
-    /// A device rings; the CPU of the event's collection gets it, nobody else does.
+    /// A device sends a message; the CPU of the event's collection alone gets it.
     fn message(&mut self, device: u64, event: u64, line: &str) {
         let message = MsiMessage { address: ITS + 0x1_0040, data: u32::try_from(event).unwrap() };
         let sender = DeviceId::new(u32::try_from(device).unwrap());

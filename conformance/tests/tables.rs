@@ -37,7 +37,7 @@ fn collection_entry() {
     let entry = CollectionEntry::from(0x8000_0000_0003_0007);
     assert!(entry.valid());
     assert_eq!((entry.target(), entry.collection()), (3, 7));
-    // A collection that events use but nobody mapped: bits 47:16 all ones.
+    // A collection that events use and that is unmapped: bits 47:16 all ones.
     let unmapped = CollectionEntry::from(0x8000_FFFF_FFFF_0007);
     assert_eq!(unmapped.target() & 0xFFFF_FFFF, u64::from(CollectionEntry::UNMAPPED));
 }

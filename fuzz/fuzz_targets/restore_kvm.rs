@@ -1,5 +1,5 @@
-//! A monitor that speaks KVM's device API, with input that nobody checked: a machine is created and restored by
-//! attributes and by the tables in its guest's memory.
+//! A monitor that speaks KVM's device API, with unchecked input: a machine is created and restored
+//! by attributes and by the tables in its guest's memory.
 #![no_main]
 
 use doorbell_fuzz::kvm::{Act, Make, Monitor};

@@ -146,7 +146,7 @@ impl Guest {
         }
     }
 
-    /// The ITS still works off its queue, and nothing arrives that nobody rang.
+    /// The ITS still works off its queue, and no interrupt arrives that was not sent.
     pub fn finish(&mut self) {
         self.ring(false);
         for cpu in 0..usize::from(CPUS) {

@@ -112,7 +112,7 @@ fn is_chosen(tree: Tree, board: &str) -> bool {
     tree == Tree::Qemu || BOARDS.contains(&board)
 }
 
-/// The command, and who checks it.
+/// The command, and its checks.
 struct Bench {
     command: PathBuf,
     tools: Tools,

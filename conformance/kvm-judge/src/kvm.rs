@@ -236,6 +236,6 @@ fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
 }
 
 fn errno(error: kvm_ioctls::Error) -> Errno {
-    // A number that these devices are not known to give is the judge's business, who sees it fail either way.
+    // An unknown error number is for the judge, which fails either way.
     Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

@@ -9,7 +9,7 @@ mod cases;
 fn main() {
     cases::run();
     if std::process::id() == 1 {
-        // There is nobody to tell if this fails.
+        // A failure cannot be reported.
         let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
     }
 }

@@ -8,7 +8,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 /// Bytes of a row of [`Ram::rows`].
 const ROW: usize = 32;
 
-/// The guest's memory, shared by all who hold it.
+/// The guest's memory, shared by all clones.
 #[derive(Clone, Debug)]
 pub struct Ram(Arc<GuestMemoryMmap<()>>);
 

@@ -40,7 +40,7 @@ fn created(revision: u8) -> Result<VgicConfig, Failure> {
     Ok(creation.config()?)
 }
 
-/// The guest polls; nobody sleeps.
+/// The guest polls, so that no vCPU sleeps.
 struct NoKick;
 
 impl Kick for NoKick {

@@ -72,7 +72,8 @@ pub(super) fn acknowledge(vcpu: &mut Vcpu, world: World) -> Result<Vec<Acknowled
     Ok(acknowledged)
 }
 
-/// In words that are the same where the order is, apart from that of equal priorities, which is anybody's choice.
+/// Describes acknowledgements. The words differ with the order, except among equal priorities,
+/// whose order is open.
 pub(super) fn tell(acknowledged: &[Acknowledged]) -> String {
     let mut told = String::from("acknowledged");
     for group in acknowledged.chunk_by(|one, other| one.priority == other.priority) {

@@ -14,7 +14,7 @@ pub mod id {
     pub const REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xffd0, 12);
 }
 
-/// `GICx_IIDR`: who made this, and which. The key of the errata table.
+/// `GICx_IIDR`: implementer, product and revision. The key of the errata table.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Iidr {

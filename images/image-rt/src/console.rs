@@ -27,7 +27,7 @@ pub fn print(arguments: fmt::Arguments<'_>) {
     cpu::irq_restore(state);
 }
 
-/// A byte that somebody typed, if there is one.
+/// Returns a byte of input, if there is one.
 pub fn read() -> Option<u8> {
     let state = cpu::irq_save();
     let byte = CONSOLE.lock().as_mut().and_then(|uart| uart.read_word().ok().flatten());

@@ -161,6 +161,6 @@ pub fn start_virtual_timer_in(milliseconds: u64) {
 
 /// Stops this CPU's virtual timer.
 pub fn stop_virtual_timer() {
-    // SAFETY: a timer that does not fire harms nobody.
+    // SAFETY: a timer that does not fire has no effect.
     unsafe { asm!("msr cntv_ctl_el0, xzr", "isb", options(nostack, preserves_flags)) };
 }

@@ -14,10 +14,10 @@ pub struct Allocator(Mutex<Heap<33>>);
 #[global_allocator]
 static HEAP: Allocator = Allocator(Mutex::new(Heap::empty()));
 
-/// Gives the heap memory: RAM that nobody else uses. Once.
+/// Gives the heap its memory: RAM that has no other user. Must be called once.
 ///
 /// # Safety
-/// `memory` is RAM, mapped by the start code, and used by nobody else from now on.
+/// `memory` is RAM, mapped by the start code, and has no other user from now on.
 pub unsafe fn init(memory: Range<usize>) {
     // SAFETY: the caller's promise.
     HEAP.with(|heap| unsafe { heap.add_to_heap(memory.start, memory.end) });

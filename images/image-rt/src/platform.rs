@@ -53,7 +53,7 @@ impl Platform for Kernel {
         let address = memory.as_ptr().expose_provenance();
         // The heap is one piece: what does not lie low enough now never will.
         if (address + heap.size()) as u64 > 1 << layout.address_bits {
-            // SAFETY: allocated above with this layout, and nobody knows of it yet.
+            // SAFETY: allocated above with this layout, and not shared yet.
             unsafe { dealloc(memory.as_ptr(), heap) };
             return None;
         }
@@ -71,7 +71,7 @@ impl Platform for Kernel {
 
     /// One store each: a controller may look at any moment.
     fn store8(&self, table: &Table, offset: u64, value: u8) {
-        // SAFETY: in the table (the drivers' promise), whose memory is nobody else's.
+        // SAFETY: in the table (the drivers' promise), whose memory has no other user.
         unsafe { pointer::<u8>(table, offset).write_volatile(value) };
     }
 

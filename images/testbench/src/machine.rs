@@ -142,7 +142,7 @@ fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
     }
 }
 
-/// A layer that maps doorbells at the SMMU, and somebody who hears of its events.
+/// A layer that maps doorbells at the SMMU, and a listener to its events.
 fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Arc<Interrupts>) -> Translated {
     let (vector, reader) = (Vector::new(smmu.event_spi()), smmu.clone());
     let request = WiredRequest { vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };

@@ -1,4 +1,5 @@
-//! A device under test: its function, its driver, its vectors, and who ran their handlers.
+//! A device under test: its function, its driver, its vectors, and the CPUs that ran their
+//! handlers.
 
 use crate::ledger::Ledger;
 use crate::machine::Machine;
@@ -28,13 +29,14 @@ pub(crate) trait Device: Send + Sync {
         true
     }
 
-    /// Is the message on its way when [`fire`](Self::fire) returns? Otherwise somebody else sends it, in his own time.
+    /// Returns true if the message is on its way when [`fire`](Self::fire) returns. Otherwise
+    /// another machine sends it later.
     fn prompt(&self, slot: u16) -> bool {
         let _ = slot;
         true
     }
 
-    /// Does it send again what nobody took in time?
+    /// Returns true if the device repeats a message that was not taken in time.
     fn reminds(&self) -> bool {
         false
     }
@@ -171,7 +173,7 @@ impl Rig {
         Ok(Some(Runs { there: expected_runs, elsewhere: self.counts.of(slot) - before.1 - expected_runs }))
     }
 
-    /// Milliseconds after which a message does not come any more; somebody else may have other things to do first.
+    /// Milliseconds after which a message does not come any more; another machine may take longer.
     pub(crate) fn patience(&self, slot: u16) -> u64 {
         if self.device.prompt(slot) { 2000 } else { 20_000 }
     }

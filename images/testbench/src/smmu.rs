@@ -1,6 +1,6 @@
 //! A small driver of the Arm SMMUv3 (Arm IHI 0070), enough to stand behind the interrupt core's IOMMU layer: an address
 //! space for each stream in which all RAM is at its own address, doorbells are where the layer has them mapped, and
-//! nothing else is. Who has none is refused: nobody passes untranslated.
+//! nothing else is. A stream without one is refused: no access passes untranslated.
 
 mod event;
 mod queue;
@@ -28,7 +28,7 @@ use stream_table::{Context, StreamTable};
 use thiserror::Error;
 use translation::AddressSpace;
 
-/// Events that are kept until somebody asks.
+/// Number of events that are kept until they are asked for.
 const KEPT_EVENTS: usize = 64;
 
 /// Reason for which an SMMU cannot be used, or did not carry out a command.

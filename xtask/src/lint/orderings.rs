@@ -1,5 +1,5 @@
 //! Lock-free cores keep to sequentially consistent accesses. The model checks explore interleavings
-//! of these and no reordering, so that a weaker access would be one that nobody has checked.
+//! of these and no reordering, so that a weaker access would be unchecked.
 
 use std::fs;
 

@@ -222,7 +222,8 @@ const DEVICES: &[Device] = &[
     device("ioh3420,id=hp,chassis=2,slot=2", "8086:3420"),
     device("e1000e,romfile=", "8086:10d3"),
     device("ivshmem-doorbell,vectors=4,chardev=peer", "1af4:1110"),
-    // Two behind a bridge to conventional PCI, who are one requester at the ITS; one behind a port, with its own.
+    // Two behind a bridge to conventional PCI, which are one requester at the ITS; one behind a
+    // port, with its own.
     device("pcie-pci-bridge,id=bridge", "1b36:000e"),
     device("edu,bus=bridge,addr=1", "1234:11e8"),
     device("edu,bus=bridge,addr=2", "1234:11e8"),

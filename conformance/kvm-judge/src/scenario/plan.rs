@@ -170,7 +170,7 @@ impl ItsPlan {
         plan
     }
 
-    /// About half of the events, a few of them twice, and one of nobody.
+    /// About half of the events, a few of them twice, and one that no device has.
     fn some_messages(&self, dice: &mut Dice) -> Vec<(u32, u32)> {
         let events =
             |device: &DevicePlan| device.events.iter().map(|event| (device.id, event.id)).collect::<Vec<_>>();

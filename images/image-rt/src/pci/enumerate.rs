@@ -39,7 +39,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// `alias`: who everything on this bus is at the host bridge, if not itself.
+    /// `alias`: the requester ID of everything on this bus at the host bridge, if not its own.
     fn bus(&mut self, bus: u8, alias: Option<RequesterId>) {
         for device in 0..32 {
             let mut functions = 1;

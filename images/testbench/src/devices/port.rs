@@ -1,5 +1,5 @@
 //! PCI Express ports: with hot-plug, "command completed" is an interrupt, and any write to Slot Control a command; a root
-//! port tells of errors, too, which somebody outside has to make.
+//! port also reports errors, which are injected from outside.
 
 use crate::report::{Outcome, Verdict};
 use crate::rig::Device;

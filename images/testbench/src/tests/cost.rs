@@ -37,8 +37,8 @@ pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report
     report.case("half of Linux's queue writes and a quarter of its reads, at most", || compare(machine));
 }
 
-/// Alone, for the runner who has QEMU log every instruction once this says that it is ready: reads from a disk, one
-/// interrupt each.
+/// Alone, for the runner, which makes QEMU log every instruction once this reports that it is
+/// ready: reads from a disk, one interrupt each.
 pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
     report.case("reads, with somebody watching", || {
         let rig = started(machine, "nvme")?;

@@ -23,7 +23,7 @@ const MODULES: &[&str] = &[
     "nvme.ko",
 ];
 
-/// Reads once for what is done only once, and sixteen times with somebody watching.
+/// Reads once for work that is done only once, and sixteen times for the log.
 const INIT: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
