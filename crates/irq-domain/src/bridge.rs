@@ -56,8 +56,8 @@ pub struct InputRequest<'a> {
     pub start: Start,
 }
 
-/// A bridge at its controller. Each input that ever had a handler has a vector, which stays the input's until the bridge is
-/// dropped.
+/// A bridge at its controller. Each input that ever had a handler has a vector, which stays the
+/// input's until the bridge is dropped.
 #[must_use = "dropping the bridge gives its vectors back"]
 pub struct WiredBridge {
     device: MsiDevice,

@@ -114,9 +114,9 @@ impl Drop for Run<'_> {
 }
 
 impl Interrupts {
-    /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not. The kernel puts it into
-    /// an [`Arc`], which handles and devices share, and keeps it as long as its CPUs take interrupts: the last reference
-    /// is dropped by a task. Task.
+    /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not.
+    /// The kernel puts it into an [`Arc`], which handles and devices share, and keeps it as long as
+    /// its CPUs take interrupts: the last reference is dropped by a task. Task.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -233,7 +233,8 @@ impl Interrupts {
         self.numbers.lock(self.host()).get(irq)
     }
 
-    /// The interrupts by ascending number, one at a time: others come and go meanwhile. Allocates nothing.
+    /// The interrupts by ascending number, one at a time: others come and go meanwhile. Allocates
+    /// nothing.
     fn each(&self) -> impl Iterator<Item = Shared<Descriptor>> {
         let mut next = Irq::new(0);
         core::iter::from_fn(move || {

@@ -300,7 +300,8 @@ enum Power {
     On,
 }
 
-/// What goes back to the controller as one: an independent vector or a group. Its vectors are in consecutive slots.
+/// What goes back to the controller as one: an independent vector or a group. Its vectors are in
+/// consecutive slots.
 struct Allocation {
     block: VectorBlock,
     shape: Shape,

@@ -1,5 +1,5 @@
-//! CPUs that come and go, and interrupts that follow. Nothing here allocates: what a CPU that goes off line takes
-//! was reserved when the core was made.
+//! CPUs that come and go, and interrupts that follow. Nothing here allocates: what a CPU that goes
+//! off line takes was reserved when the core was made.
 
 use super::Interrupts;
 use super::candidates::Candidates;
@@ -39,9 +39,10 @@ impl Hotplug {
 }
 
 impl Interrupts {
-    /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts that were
-    /// shut down for want of a CPU start again there; nothing else is moved to it. Calls `stranded` for each that could
-    /// not be started: it stays shut down. `stranded` calls nothing of the core. Task.
+    /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts
+    /// that were shut down for want of a CPU start again there; nothing else is moved to it. Calls
+    /// `stranded` for each that could not be started: it stays shut down. `stranded` calls nothing
+    /// of the core. Task.
     pub fn cpu_online(&self, cpu: Cpu, mut stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
         let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
         let mut hotplug = self.hotplug.write(self.host());
@@ -55,10 +56,11 @@ impl Interrupts {
         Ok(())
     }
 
-    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any more. A managed
-    /// interrupt that has no CPU left is shut down until one is back. Calls `stranded` for each that could not be moved;
-    /// it calls nothing of the core. Never fails for want of memory. The CPU still takes interrupts when this is called,
-    /// and until its controller interface has handed out what was pending there. Task.
+    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any
+    /// more. A managed interrupt that has no CPU left is shut down until one is back. Calls
+    /// `stranded` for each that could not be moved; it calls nothing of the core. Never fails for
+    /// want of memory. The CPU still takes interrupts when this is called, and until its controller
+    /// interface has handed out what was pending there. Task.
     pub fn cpu_offline(&self, cpu: Cpu, mut stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
         let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
         let mut hotplug = self.hotplug.write(self.host());
@@ -106,7 +108,8 @@ impl Interrupts {
         unless_unknown(Self::first_reachable(choice, &hotplug.online, relocate))
     }
 
-    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none can be reached.
+    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none
+    /// can be reached.
     fn among_wanted(
         &self,
         descriptor: &Descriptor,
@@ -122,7 +125,8 @@ impl Interrupts {
         moved
     }
 
-    /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends stays pending.
+    /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends
+    /// stays pending.
     fn shut_down(&self, descriptor: &Descriptor) {
         let mut control = descriptor.control.lock(self.host());
         if !core::mem::replace(&mut control.shut_down, true) {
@@ -143,8 +147,8 @@ impl Interrupts {
         Ok(())
     }
 
-    /// The target once no move is under way. A move to a CPU checks that it is on line under the same lock:
-    /// seen after the CPU was marked off line, the answer cannot become that CPU again.
+    /// The target once no move is under way. A move to a CPU checks that it is on line under the
+    /// same lock: seen after the CPU was marked off line, the answer cannot become that CPU again.
     fn settled_target(&self, descriptor: &Descriptor) -> Option<Cpu> {
         match &descriptor.source {
             Source::PerCpu(_) => None,

@@ -72,7 +72,8 @@ impl Interrupts {
         Ok(Moved { to, irqs })
     }
 
-    /// Moves an interrupt, and lists what moved if the caller wants to know. Without a list it allocates nothing.
+    /// Moves an interrupt, and lists what moved if the caller wants to know. Without a list it
+    /// allocates nothing.
     pub(super) fn relocate(
         &self,
         descriptor: &Descriptor,

@@ -169,8 +169,8 @@ impl Interrupts {
         self.deferred.unreserve();
     }
 
-    /// Takes a closed handler out, after it returned everywhere: one whose handle was dropped before, too, by another
-    /// task or where it could not wait. Task.
+    /// Takes a closed handler out, after it returned everywhere: one whose handle was dropped
+    /// before, too, by another task or where it could not wait. Task.
     pub(crate) fn free_handler(&self, descriptor: &Descriptor) {
         while !self.try_free_handler(descriptor) {
             self.host.yield_now();

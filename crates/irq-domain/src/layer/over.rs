@@ -32,8 +32,8 @@ struct Book {
     /// By the cookie of their attachment at the parent.
     devices: SortedMap<u32, RequesterId>,
     vectors: SortedMap<Vector, Held>,
-    /// What freed vectors hold, until the parent has them back: by the number of the operation that frees them. There
-    /// is room for all vectors.
+    /// What freed vectors hold, until the parent has them back: by the number of the operation that
+    /// frees them. There is room for all vectors.
     freed: Vec<(u64, Held)>,
     operations: u64,
 }

@@ -233,7 +233,8 @@ impl<'a> Draft<'a> {
         Ok(self)
     }
 
-    /// The largest group that the controller has, from slot 0 on: it is the store's only allocation.
+    /// The largest group that the controller has, from slot 0 on: it is the store's only
+    /// allocation.
     fn group(mut self, counts: Counts) -> Result<Self, MsiDeviceError> {
         let cpu = self.choose_cpu()?;
         let mut result = Err(MsiDeviceError::BadCount { min: counts.least, max: counts.most });

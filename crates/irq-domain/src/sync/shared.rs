@@ -1,13 +1,14 @@
-//! Shared ownership whose making can fail: an `Arc` without weak references, for which stable Rust has no
-//! constructor that reports a lack of memory.
+//! Shared ownership whose making can fail: an `Arc` without weak references, for which stable Rust
+//! has no constructor that reports a lack of memory.
 //!
 //! The protocol, on one counter that begins at one:
 //! 1. a clone adds one while its original lives, so that the count is not zero;
 //! 2. a drop subtracts one, and whoever takes the last one frees the value: nobody else has it.
 //!
-//! The count cannot overflow: each owner is a value of at least a pointer's size, and this crate forgets none.
-// UNSAFETY: the value is freed by the last of its owners, which the compiler cannot know. `Arc` would abort where
-// the kernel's heap is exhausted.
+//! The count cannot overflow: each owner is a value of at least a pointer's size, and this crate
+//! forgets none.
+// UNSAFETY: the value is freed by the last of its owners, which the compiler cannot know. `Arc`
+// would abort where the kernel's heap is exhausted.
 #![expect(unsafe_code, reason = "the count, not a scope, says how long the value lives; each use says why")]
 
 use crate::descriptor::Handler;
@@ -60,8 +61,8 @@ pub(crate) struct Shared<T: ?Sized, O: Owners = AtomicUsize> {
     _owns: PhantomData<Block<O, T>>,
 }
 
-// SAFETY: owners on several threads have shared references to the value at once, hence `Sync`; the last of them
-// frees it, wherever it was made, hence `Send`. The count is atomic.
+// SAFETY: owners on several threads have shared references to the value at once, hence `Sync`; the
+// last of them frees it, wherever it was made, hence `Send`. The count is atomic.
 unsafe impl<T: ?Sized + Send + Sync, O: Owners> Send for Shared<T, O> {}
 // SAFETY: as above; a shared reference to an owner makes another owner.
 unsafe impl<T: ?Sized + Send + Sync, O: Owners> Sync for Shared<T, O> {}
@@ -93,8 +94,8 @@ impl Handler {
 
 impl<T: ?Sized, O: Owners> Shared<T, O> {
     fn block(&self) -> &Block<O, T> {
-        // SAFETY: the block was leaked by `try_new`, and is freed by the last owner alone: this one still counts.
-        // Nobody has an exclusive reference before.
+        // SAFETY: the block was leaked by `try_new`, and is freed by the last owner alone: this one
+        // still counts. Nobody has an exclusive reference before.
         unsafe { self.block.as_ref() }
     }
 }
@@ -109,8 +110,8 @@ impl<T: ?Sized, O: Owners> Clone for Shared<T, O> {
 impl<T: ?Sized, O: Owners> Drop for Shared<T, O> {
     fn drop(&mut self) {
         if self.block().owners.remove() {
-            // SAFETY: this was the last owner, so nobody has a reference. The block came from a box of an array of
-            // one block, which has the layout of the block.
+            // SAFETY: this was the last owner, so nobody has a reference. The block came from a box
+            // of an array of one block, which has the layout of the block.
             drop(unsafe { Box::from_raw(self.block.as_ptr()) });
         }
     }

@@ -104,8 +104,8 @@ pub(crate) fn assert_task() {
     judge(is_task(), "a task operation with interrupts off, or in hard-IRQ context");
 }
 
-/// A fake's finding. A test that unwinds tears its devices down: its first finding is the one to report, and a second
-/// panic would end the other tests, too.
+/// A fake's finding. A test that unwinds tears its devices down: its first finding is the one to
+/// report, and a second panic would end the other tests, too.
 pub(crate) fn judge(holds: bool, finding: &str) {
     assert!(holds || std::thread::panicking(), "{finding}");
 }

@@ -1,4 +1,5 @@
-//! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back asks for nothing.
+//! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back
+//! asks for nothing.
 
 use crate::bridge;
 use crate::layers::{Translation, iommu};
@@ -17,8 +18,8 @@ const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
 const LINE: WiredRequest<'static> =
     WiredRequest { vector: Vector::new(40), trigger: Trigger::Edge, name: "line", start: Start::Enabled };
 
-/// Runs `operation` with ever more allocations until it succeeds, at least after so many failures; `check` looks at
-/// each failure.
+/// Runs `operation` with ever more allocations until it succeeds, at least after so many failures;
+/// `check` looks at each failure.
 fn until_it_succeeds<T, E>(
     least: u32,
     mut operation: impl FnMut() -> Result<T, E>,

@@ -118,8 +118,8 @@ fn check_shape(request: &BlockRequest) -> Result<(), MsiError> {
     if group { Err(MsiError::NoGroups) } else { Ok(()) }
 }
 
-/// The CPUs of so many managed interrupts, each with a list of its own. CPUs that a caller names twice have one vector set
-/// aside for each interrupt all the same.
+/// The CPUs of so many managed interrupts, each with a list of its own. CPUs that a caller names
+/// twice have one vector set aside for each interrupt all the same.
 pub(crate) fn for_each(count: NonZeroU16, among: &[Cpu]) -> Result<Vec<Vec<Cpu>>, MsiError> {
     let no_memory = |_| MsiError::NoMemory("the CPUs of managed interrupts");
     let mut lists = Vec::new();

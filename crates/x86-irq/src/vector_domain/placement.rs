@@ -9,7 +9,8 @@ use core::sync::atomic::Ordering;
 use msi_types::{Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, Rewrite, Vector, VectorBlock};
 
 impl VectorDomain {
-    /// Slots for `request`, each with a place on its CPU; managed ones take a list of CPUs each. All or nothing. Task.
+    /// Slots for `request`, each with a place on its CPU; managed ones take a list of CPUs each.
+    /// All or nothing. Task.
     pub(crate) fn allocate_block(
         &self,
         device: &Attachment,
@@ -79,7 +80,8 @@ impl VectorDomain {
         Ok(())
     }
 
-    /// Undoes [`occupy`](Self::occupy): nobody was told of the slot. Answers what it was managed for.
+    /// Undoes [`occupy`](Self::occupy): nobody was told of the slot. Answers what it was managed
+    /// for.
     fn vacate(&self, core: &mut Core, index: usize) -> Option<Vec<Cpu>> {
         let (slot, state) = self.slots.get(index).zip(core.slots.get_mut(index))?;
         state.phase = Phase::Free;

@@ -1,4 +1,5 @@
-//! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back asks for nothing.
+//! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back
+//! asks for nothing.
 
 use doorbell_test_support::{Outside, with_allocations};
 use msi_types::{
@@ -69,8 +70,8 @@ impl EntryCache for Hardware {
     }
 }
 
-/// Runs `operation` with ever more allocations until it succeeds, at least after so many failures; `check` looks at
-/// each failure.
+/// Runs `operation` with ever more allocations until it succeeds, at least after so many failures;
+/// `check` looks at each failure.
 fn until_it_succeeds<T, E>(
     least: u32,
     mut operation: impl FnMut() -> Result<T, E>,

@@ -101,7 +101,8 @@ impl<O: Owners> Value<O> {
     }
 }
 
-/// Two owners use the value, pass it on and leave; the one that it was passed to uses it and leaves.
+/// Two owners use the value, pass it on and leave; the one that it was passed to uses it and
+/// leaves.
 fn owners_come_and_go<O: Owners + 'static>() {
     let value = Arc::new(Value { owners: O::one(), freed: AtomicBool::new(false) });
     value.owners.add();
