@@ -76,6 +76,7 @@ mod tests {
                 let shares: Vec<_> = spread(vectors, &all).collect();
                 assert_eq!(shares.len(), usize::from(vectors));
                 let sizes = shares.iter().map(|share| share.len());
+                assert!(sizes.clone().min().unwrap() >= 1);
                 assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
                 let uses =
                     all.iter().map(|cpu| shares.iter().copied().flatten().filter(|at| *at == cpu).count());

@@ -1,8 +1,11 @@
 //! Interrupts that move.
 
-use crate::mock::{CPUS, FAULT, Hook, Hotplug as _, Kind, Machine, Store, StoreKind};
-use irq_domain::{IrqHandle, MoveError, MsiDevice, Stranded};
-use msi_types::{Cpu, Masking, MoveOutcome, MsiError, Rewrite, Shape};
+use crate::mock::{CPUS, FAULT, Hook, Hotplug as _, Kernel, Kind, Machine, Root, Store, StoreKind};
+use irq_domain::{
+    AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, Start, Stranded, WiredRequest,
+};
+use msi_types::{Cpu, Masking, MoveOutcome, MsiError, Rewrite, Shape, Trigger, Vector};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -326,4 +329,32 @@ fn an_interrupt_follows_the_cpus_it_is_wanted_at() {
     assert!(!wanted.contains(&handle.effective_affinity()));
     assert_eq!(handle.set_affinity_among(&wanted), Err(MoveError::NoneOnline));
     assert_eq!(handle.set_affinity_among(&[]), Err(MoveError::NoneOnline));
+}
+
+#[test]
+fn an_interrupt_that_was_left_behind_is_not_where_it_is_wanted() {
+    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let handle = &setup.handles[0];
+    let here = handle.effective_affinity();
+    setup.machine.controller.fail_in.store(0, Ordering::Relaxed);
+    assert_eq!(setup.machine.interrupts.offline(here).unwrap().len(), 1);
+    assert_eq!(handle.effective_affinity(), here);
+    assert_eq!(handle.set_affinity_among(&[here]).unwrap_err(), MoveError::NoneOnline);
+}
+
+#[test]
+fn a_policy_that_names_a_stray_cpu_gets_the_first() {
+    struct Stray;
+    impl AffinityPolicy for Stray {
+        fn choose(&self, _: &[Cpu]) -> Cpu {
+            Cpu::new(9)
+        }
+    }
+    let cpus = NonZeroU16::new(4).unwrap();
+    let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
+    let interrupts = Arc::new(Interrupts::new(config.with_policy(Box::new(Stray))).unwrap());
+    let request =
+        WiredRequest { vector: Vector::new(40), trigger: Trigger::Edge, name: "line", start: Start::Enabled };
+    let handle = interrupts.request_wired(request, |_| {}).unwrap();
+    assert_eq!(handle.effective_affinity(), Cpu::new(0));
 }

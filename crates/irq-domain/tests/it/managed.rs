@@ -33,6 +33,18 @@ fn a_managed_vector_goes_nowhere_but_to_its_cpus() {
 }
 
 #[test]
+fn a_managed_vector_is_wanted_at_no_other_cpus() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
+    let handle = device.request(0, "queue", |_| {}).unwrap();
+    let refused = handle.set_affinity_among(&[CPU1, CPU0, CPU2]);
+    assert_eq!(refused.unwrap_err(), MoveError::NotAmong(CPU0));
+    handle.set_affinity_among(&[CPU2]).unwrap();
+    assert_eq!(handle.effective_affinity(), CPU2);
+}
+
+#[test]
 fn a_managed_vector_comes_back_to_any_of_its_cpus() {
     for (kind, back) in [(Kind::Stays, CPU1), (Kind::NamesCpu, CPU1), (Kind::NamesCpu, CPU2)] {
         let machine = Machine::new(kind);
@@ -50,6 +62,19 @@ fn a_managed_vector_comes_back_to_any_of_its_cpus() {
         machine.settle();
         assert_eq!((handle.effective_affinity(), handle.count()), (back, 1));
     }
+}
+
+#[test]
+fn a_shut_down_vector_without_handler_stays_masked() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate_managed(0, &[CPU1]).unwrap();
+    let handle = device.request(0, "queue", |_| {}).unwrap();
+    machine.interrupts.offline(CPU1).unwrap();
+    drop(handle);
+    assert_eq!(machine.interrupts.bring_online(CPU1).unwrap(), []);
+    assert!(store.is_masked(0));
 }
 
 #[test]

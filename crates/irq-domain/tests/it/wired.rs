@@ -137,6 +137,18 @@ fn an_input_whose_trigger_cannot_be_set_is_given_back() {
 }
 
 #[test]
+fn a_line_whose_handle_was_dropped_is_not_moved() {
+    let machine = Machine::new(Kind::Stays);
+    let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    let (irq, before) = (handle.irq(), machine.root.line(33).unwrap().target);
+    in_hard_irq(0, || drop(handle));
+    let moved = machine.interrupts.set_affinity(irq, Cpu::new(3));
+    assert_eq!(moved.unwrap_err(), irq_domain::MoveError::UnknownIrq(irq));
+    assert_eq!(machine.root.line(33).unwrap().target, before);
+    machine.interrupts.reclaim();
+}
+
+#[test]
 fn a_vector_that_is_private_cannot_be_wired() {
     let machine = Machine::new(Kind::Stays);
     let _private = machine.interrupts.request_per_cpu(UART.vector, Trigger::Level, "timer", |_| {}).unwrap();

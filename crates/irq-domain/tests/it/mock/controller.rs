@@ -359,7 +359,9 @@ impl MsiParent for Controller {
 
     fn set_pending(&self, vector: Vector, pending: Pending) {
         let mut inside = self.inside();
-        let cpu = inside.lines.get(&vector).expect("set pending after it was freed").cpu;
+        let Some(cpu) = inside.lines.get(&vector).map(|line| line.cpu) else {
+            return judge(false, "set pending after it was freed");
+        };
         match pending {
             Pending::Set => drop(inside.pending.insert((cpu, vector))),
             Pending::Clear => inside.pending.retain(|(_, other)| *other != vector),
