@@ -1,0 +1,51 @@
+//! Questions to a description, whose answers must hold together.
+
+use gic_firmware::{Description, PciHost, Route, Via};
+use msi_types::{DeviceId, RequesterId};
+
+/// Asks a description everything that a machine builder asks.
+pub fn check(description: &Description) {
+    for controller in &description.controllers {
+        _ = controller.doorbell(DeviceId::new(u32::MAX));
+        _ = description.doorbells(controller);
+    }
+    for host in &description.hosts {
+        for requester in [0, 1, 0x100, 0xffff, 0x1_0000, u32::MAX].map(RequesterId::new) {
+            if let Ok(route) = description.route(host, requester) {
+                check_route(description, host, requester, route);
+            }
+        }
+    }
+    for device in &description.devices {
+        _ = description.device_spans(device);
+        description
+            .platform_routes(device)
+            .into_iter()
+            .flatten()
+            .for_each(|route| check_target(description, route));
+    }
+    for finding in &description.findings {
+        assert!(!finding.message.is_empty());
+    }
+}
+
+/// A route leads to an enabled controller, and lies in the span of the statement that makes it.
+fn check_route(description: &Description, host: &PciHost, requester: RequesterId, route: Route) {
+    check_target(description, route);
+    let spans = description.host_spans(host);
+    let span = spans.iter().find(|span| span.via == route.via).expect("a route has its span");
+    assert_eq!(span.controller, route.controller);
+    if let Via::Map(_) = route.via {
+        let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
+        let offset = (requester.get() & mask) - span.rid_base.get();
+        assert!(offset < span.length, "a route outside its span");
+        assert_eq!(route.device_id.get(), span.device_id_base.get() + offset);
+    } else {
+        assert_eq!(route.device_id.get(), requester.get());
+    }
+}
+
+fn check_target(description: &Description, route: Route) {
+    let controller = description.controller(route.controller).expect("a route leads to a controller");
+    assert!(controller.status.is_enabled(), "a route leads to a disabled controller");
+}
