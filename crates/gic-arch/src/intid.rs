@@ -5,6 +5,18 @@ use msi_types::Vector;
 
 /// An interrupt identifier, as acknowledged by a CPU interface. Any number can be represented;
 /// [`class`](Self::class) says what it means.
+///
+/// Firmware and manuals count the interrupts of each class from 0; so do the constructors that are named after the
+/// classes. They return `None` beyond the class.
+///
+/// ```
+/// use gic_arch::IntId;
+///
+/// const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("there are 16");
+/// assert_eq!(VIRTUAL_TIMER, IntId::new(27));
+/// assert_eq!(IntId::spi(1), Some(IntId::new(33)));
+/// assert_eq!(IntId::spi(988), None);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct IntId(u32);
@@ -49,6 +61,43 @@ impl IntId {
     pub const LPI_BASE: u32 = 8192;
     /// "Nothing is pending."
     pub const SPURIOUS: Self = Self(1023);
+
+    /// The SGI `number`, 0 to 15.
+    pub const fn sgi(number: u32) -> Option<Self> {
+        Self::counted(number, 0, Self::SGI_COUNT)
+    }
+
+    /// The PPI `number`, 0 to 15, as firmware counts: INTID 16 and following.
+    pub const fn ppi(number: u32) -> Option<Self> {
+        Self::counted(number, Self::SGI_COUNT, Self::SPI_BASE - Self::SGI_COUNT)
+    }
+
+    /// The SPI `number`, 0 to 987, as firmware counts: INTID 32 and following.
+    pub const fn spi(number: u32) -> Option<Self> {
+        Self::counted(number, Self::SPI_BASE, Self::SPI_END - Self::SPI_BASE)
+    }
+
+    /// The extended PPI `number`, 0 to 63, as firmware counts: INTID 1056 and following.
+    pub const fn eppi(number: u32) -> Option<Self> {
+        Self::counted(number, Self::EXTENDED_PPI_BASE, Self::EXTENDED_PPI_COUNT)
+    }
+
+    /// The extended SPI `number`, 0 to 1023, as firmware counts: INTID 4096 and following.
+    pub const fn espi(number: u32) -> Option<Self> {
+        Self::counted(number, Self::EXTENDED_SPI_BASE, Self::EXTENDED_SPI_COUNT)
+    }
+
+    /// The LPI `number` places after the first: INTID 8192 and following.
+    pub const fn lpi(number: u32) -> Option<Self> {
+        match Lpi::from_index(number) {
+            Some(lpi) => Some(lpi.intid()),
+            None => None,
+        }
+    }
+
+    const fn counted(number: u32, base: u32, count: u32) -> Option<Self> {
+        if number < count { Some(Self(base + number)) } else { None }
+    }
 
     /// The identifier with this number.
     pub const fn new(number: u32) -> Self {
@@ -119,6 +168,27 @@ impl fmt::Display for IntId {
 impl fmt::Debug for IntId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IntId({self})")
+    }
+}
+
+/// A software-generated interrupt: INTID 0 to 15.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SgiId(u8);
+
+impl SgiId {
+    /// The SGI with this number; `None` above 15.
+    pub const fn new(number: u8) -> Option<Self> {
+        if (number as u32) < IntId::SGI_COUNT { Some(Self(number)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The INTID that the receiver acknowledges.
+    pub const fn intid(self) -> IntId {
+        IntId::new(self.0 as u32)
     }
 }
 

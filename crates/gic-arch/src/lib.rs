@@ -54,7 +54,7 @@ pub mod v2m;
 
 pub use affinity::Affinity;
 pub use id_registers::{ArchRevision, Iidr, Pidr2, id};
-pub use intid::{IntId, IntIdClass, Lpi, NotAnLpi};
+pub use intid::{IntId, IntIdClass, Lpi, NotAnLpi, SgiId};
 pub use memory_attributes::{Cacheability, OuterCacheability, Shareability};
 pub use per_intid::{IntIdField, IntIdLocation, IntIdRange};
 pub use priority::Priority;

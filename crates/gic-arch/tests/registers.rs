@@ -301,3 +301,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn interrupts_count_from_zero_in_their_class() {
+    type Constructor = fn(u32) -> Option<IntId>;
+    let classes: [(Constructor, IntIdClass, u32, u32); 5] = [
+        (IntId::sgi, IntIdClass::Sgi, 0, 15),
+        (IntId::ppi, IntIdClass::Ppi, 16, 31),
+        (IntId::spi, IntIdClass::Spi, 32, 1019),
+        (IntId::eppi, IntIdClass::ExtendedPpi, 1056, 1119),
+        (IntId::espi, IntIdClass::ExtendedSpi, 4096, 5119),
+    ];
+    for (constructor, class, first, last) in classes {
+        assert_eq!(constructor(0), Some(IntId::new(first)));
+        assert_eq!(constructor(last - first), Some(IntId::new(last)));
+        assert_eq!(constructor(last - first + 1), None, "{class:?}");
+        assert_eq!(constructor(u32::MAX), None, "{class:?}");
+        assert_eq!((IntId::new(first).class(), IntId::new(last).class()), (class, class));
+    }
+    assert_eq!(IntId::lpi(0), Some(IntId::new(8192)));
+    assert_eq!(IntId::lpi(u32::MAX - 8192), Some(IntId::new(u32::MAX)));
+    assert_eq!(IntId::lpi(u32::MAX - 8191), None);
+}

@@ -7,7 +7,6 @@ mod sgi;
 
 pub use acknowledge::SynchronisedAcknowledge;
 pub use setup::SavedCpuInterface;
-pub use sgi::SgiId;
 
 use crate::{GicError, SystemRegisters};
 use core::fmt;

@@ -40,7 +40,7 @@ pub use cpu_interface::{AcknowledgedV2, ActiveV2, CpuInterfaceV2};
 pub use suspend::SuspendedV2;
 
 use crate::claims::Claims;
-use crate::cpu_interface::{Combined, EoiMode, SgiId};
+use crate::cpu_interface::{Combined, EoiMode};
 use crate::frame::{Fields, Frame, is_v3_or_later};
 use crate::saved::BlockDefaults;
 use crate::{Block, GicError, Interrupt, IrqLock, MmioExt, PhysicalRegion, Platform};
@@ -49,7 +49,7 @@ use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
 use gic_arch::gicc::{self, Sgir};
 use gic_arch::gicd::{self, Ctlr, Typer};
-use gic_arch::{IntId, Priority, Reg};
+use gic_arch::{IntId, Priority, Reg, SgiId};
 use msi_types::Cpu;
 
 /// CPU interfaces that a GICv2 can have.

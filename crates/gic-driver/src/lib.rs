@@ -27,7 +27,7 @@
 //! extern crate alloc;
 //! use alloc::sync::Arc;
 //! use core::num::NonZeroU16;
-//! use gic_driver::cpu_interface::SgiId;
+//! use gic_arch::SgiId;
 //! use gic_driver::{Gic, GicConfig, GicError, Platform, SystemRegisters};
 //! use msi_types::{Cpu, MsiError, Trigger, Vector, WiredParent};
 //!

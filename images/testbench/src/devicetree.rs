@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
+use gic_arch::IntId;
 use gic_driver::PhysicalRegion;
 
 fn pci_host(tree: Fdt<'_>) -> Option<FdtNode<'_>> {
@@ -17,7 +18,6 @@ pub(crate) fn smmu(blob: &[u8]) -> Option<SmmuDescription> {
     /// An interrupt: kind, number, flags.
     const INTERRUPT_CELLS: usize = 3;
     const SPI: u32 = 0;
-    const FIRST_SPI: u32 = 32;
     let tree = Fdt::new(blob).ok()?;
     let map = cells(&pci_host(tree)?, "iommu-map");
     let (entries, _) = map.as_chunks();
@@ -33,7 +33,7 @@ pub(crate) fn smmu(blob: &[u8]) -> Option<SmmuDescription> {
     );
     Some(SmmuDescription {
         registers: PhysicalRegion { base: registers.address().ok()?, bytes: registers.size().ok()? },
-        event_spi: FIRST_SPI + event[1],
+        event_spi: IntId::spi(event[1])?.get(),
         streams: streams.collect(),
     })
 }

@@ -3,28 +3,7 @@
 use super::{CpuInterface, EoiMode};
 use crate::{GicError, SystemRegisters};
 use gic_arch::icc::{self, Ctlr, Sgi};
-use gic_arch::{Affinity, IntId, gicd};
-
-/// Which SGI: 0 to 15.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SgiId(u8);
-
-impl SgiId {
-    /// The SGI with this number; `None` above 15.
-    pub const fn new(number: u8) -> Option<Self> {
-        if number < 16 { Some(Self(number)) } else { None }
-    }
-
-    /// The number.
-    pub const fn get(self) -> u8 {
-        self.0
-    }
-
-    /// The INTID that the receiver acknowledges.
-    pub const fn intid(self) -> IntId {
-        IntId::new(self.0 as u32)
-    }
-}
+use gic_arch::{Affinity, SgiId, gicd};
 
 /// Which PEs an SGI can reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,8 +2,8 @@ use super::*;
 use crate::SecurityView;
 use crate::fake::FakeRegisters;
 use alloc::vec;
-use gic_arch::Affinity;
 use gic_arch::icc::{Sgi, SreEl2};
+use gic_arch::{Affinity, SgiId};
 use proptest::prelude::*;
 
 fn combined(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters> {

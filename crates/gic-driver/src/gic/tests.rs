@@ -5,7 +5,7 @@ mod suspending;
 mod wired;
 
 use super::*;
-use crate::cpu_interface::{SgiId, Split};
+use crate::cpu_interface::Split;
 use crate::fake::{
     DISTRIBUTOR, Fake, FakeDistributor, FakeRedistributor, FakeRegisters, REDISTRIBUTORS, Security,
 };
@@ -14,7 +14,7 @@ use crate::{Coherence, Route};
 use alloc::vec;
 use core::num::NonZeroU16;
 use gic_arch::gicr::{Propbaser, STRIDE_V3};
-use gic_arch::{IntId, icc};
+use gic_arch::{IntId, SgiId, icc};
 use msi_types::{MsiError, Pending, Trigger, Vector, WiredParent};
 
 extern crate std;

@@ -8,7 +8,7 @@ use core::num::NonZeroU16;
 use core::ops::Range;
 use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
 use gic_arch::gicc::Iar;
-use gic_arch::{RegisterInfo, v2m};
+use gic_arch::{RegisterInfo, SgiId, v2m};
 use msi_types::{
     BlockRequest, Fit, Initially, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite, Shape,
     Trigger, Vector, WiredParent,

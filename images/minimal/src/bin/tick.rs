@@ -5,14 +5,14 @@
 extern crate alloc;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
+use gic_arch::IntId;
 use gic_bringup::Irqchip;
 use image_rt::platform::{Kernel, registers};
 use image_rt::{Boot, cpu, exceptions, power, println, start};
-use msi_types::{Cpu, Trigger, Vector};
-
+use msi_types::{Cpu, Trigger};
 image_rt::image!(main);
 
-const VIRTUAL_TIMER: Vector = Vector::new(27);
+const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("there are 16");
 static IRQCHIP: spin::Once<Irqchip<Kernel>> = spin::Once::new();
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
@@ -27,7 +27,7 @@ fn main(boot: Boot) -> ! {
         let unhandled = |vector, why| panic!("interrupt {vector}: {why:?}");
         IRQCHIP.get().expect("it is up").handle_irq(Cpu::new(0), &registers(), unhandled);
     });
-    let timer = irqchip.interrupts().request_per_cpu(VIRTUAL_TIMER, Trigger::Level, "timer", |_| {
+    let timer = irqchip.interrupts().request_per_cpu(VIRTUAL_TIMER.vector(), Trigger::Level, "timer", |_| {
         TICKS.fetch_add(1, Ordering::Relaxed);
         cpu::start_virtual_timer_in(10);
     });

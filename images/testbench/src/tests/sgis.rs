@@ -9,11 +9,11 @@ use crate::smp;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use gic_driver::cpu_interface::SgiId;
+use gic_arch::{IntId, SgiId};
 use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::{Cpu, Trigger, Vector};
 
-const VIRTUAL_TIMER: Vector = Vector::new(27);
+const VIRTUAL_TIMER: Vector = IntId::ppi(11).expect("there are 16").vector();
 /// SGI 15 wakes CPUs; these are free.
 const TRIED: core::ops::Range<u8> = 0..8;
 
