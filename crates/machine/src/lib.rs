@@ -1,24 +1,18 @@
-//! A machine in one process: RAM, a bus, CPUs, PCI functions with real configuration space, platform devices and a
-//! GICv3 with its ITSes, on which Doorbell's unmodified drivers run against Doorbell's unmodified models.
+//! A machine in one process, built from a description, on which Doorbell's unmodified drivers run
+//! against Doorbell's unmodified models. The devices judge what arrived: the models' own counters
+//! take no part in the verdict.
 //!
 //! ```text
 //!  Description ── build ──▶ Machine ── run ──────▶ Report    a thread for each CPU and each device
 //!                                 └─── simulate ──▶ Report    one thread, one seed, a trace
 //!
-//!  driver side                       │ hardware side
-//!  gic-driver, irq-domain            │ vgic
-//!   │ Platform, Host, Mmio           │  ▲ register frames, doorbells, guest memory
-//!   ▼                                │  │
-//!  platform ── cpu_bus ──────────────┼─▶ bus ◀── pci, platform_device ── messages
-//!   │                                │  ▲
-//!   └── tables ──────────────────────┼─▶ ram (and what caches hide of it)
-//!  pci::enumerate (the bus driver)   │
-//!  cpu (the trap loop) ◀── IAR/EOIR ─┼── vCPU ── kick ──▶ sleepers
+//!  system (drivers, devices) ── Platform, Host, Mmio ──▶ doorbell_hardware ◀── model (vgic)
+//!  cpu (the trap loop) ◀──────── IAR, EOIR ────────────▶ vCPU ── kick ──▶ cpu::Sleepers
+//!  oracle ◀── messages sent, acknowledgements, handler runs, moves
 //! ```
 //!
-//! Both sides meet in registers and memory alone. What a run found out is judged by the devices: each message carries a
-//! sequence number in memory, and each handler run is compared with what was sent and with where the vector was routed.
-//! The models' own counters take no part in the verdict.
+//! Both sides meet in registers and memory alone. Each message carries a sequence number in memory.
+//! Each handler run is compared with the messages sent and with the vector's targets.
 //!
 //! # Example
 //!
