@@ -5,6 +5,7 @@
 //! have cached the old one: invalidation is the sender's business, because only the sender has the means.
 
 mod allocator;
+mod configuration;
 mod error;
 mod stale;
 mod tables;
@@ -13,16 +14,17 @@ pub use allocator::LpiRange;
 pub use error::{AdoptionRefused, LpiError};
 
 use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
-use crate::{Alignment, Block, Coherence, GicError, IrqLock, Platform};
+use crate::{Alignment, Block, GicError, IrqLock, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 pub(crate) use stale::StaleAt;
 
 use allocator::LpiAllocator;
+use configuration::COHERENCE_UNKNOWN;
 use core::num::NonZeroU32;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU8, Ordering};
-use gic_arch::lpi::{Config, MIN_ID_BITS, config_offset, config_table_bytes};
+use core::sync::atomic::AtomicU8;
+use gic_arch::lpi::{MIN_ID_BITS, config_table_bytes};
 use gic_arch::{Lpi, Priority, gicd};
 use stale::Stale;
 use tables::{ConfigTable, PendingTable};
@@ -102,13 +104,6 @@ pub struct Lpis<P: Platform> {
     pending: IrqLock<Vec<PendingTable>>,
     messages: IrqLock<Option<LpiMessages>>,
 }
-
-/// No redistributor has negotiated: everything is cleaned.
-const COHERENCE_UNKNOWN: u8 = 0;
-/// All redistributors look into caches.
-const COHERENCE_COHERENT: u8 = 1;
-/// One of them does not.
-const COHERENCE_NONE: u8 = 2;
 
 impl<P: Platform> Lpis<P> {
     /// Sets up the configuration table for the redistributors of one GIC. Task; once, on the boot CPU.
@@ -205,41 +200,6 @@ impl<P: Platform> Lpis<P> {
         })
     }
 
-    /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one until the sender
-    /// invalidates.
-    ///
-    /// # Errors
-    /// [`LpiError::NoSuchLpi`].
-    pub fn set_config(&self, lpi: Lpi, config: Config) -> Result<(), LpiError> {
-        self.check(lpi)?;
-        self.config_lock.with(&*self.platform, |()| self.store_config(lpi, config));
-        Ok(())
-    }
-
-    /// Enables an LPI, as [`set_config`](Self::set_config); its priority stays.
-    ///
-    /// # Errors
-    /// [`LpiError::NoSuchLpi`].
-    pub fn enable(&self, lpi: Lpi) -> Result<(), LpiError> {
-        self.update_config(lpi, |config| config.with_enable(true))
-    }
-
-    /// Disables an LPI, as [`set_config`](Self::set_config); its priority stays.
-    ///
-    /// # Errors
-    /// [`LpiError::NoSuchLpi`].
-    pub fn disable(&self, lpi: Lpi) -> Result<(), LpiError> {
-        self.update_config(lpi, |config| config.with_enable(false))
-    }
-
-    /// Sets an LPI's priority, as [`set_config`](Self::set_config). Its two low bits are dropped.
-    ///
-    /// # Errors
-    /// [`LpiError::NoSuchLpi`].
-    pub fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), LpiError> {
-        self.update_config(lpi, |config| config.with_priority(priority))
-    }
-
     /// Gives a redistributor its tables and enables LPIs there. Awake. Also for one whose CPU was off or that lost
     /// its state; if its LPIs are still enabled with these tables, nothing is done. The sender then invalidates all
     /// that is cached there. Task; for one redistributor at a time.
@@ -277,19 +237,6 @@ impl<P: Platform> Lpis<P> {
         tables::collect(self, redistributor, found)
     }
 
-    /// An LPI's configuration, as a redistributor reads it now.
-    ///
-    /// # Errors
-    /// [`LpiError::NoSuchLpi`].
-    pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
-        self.check(lpi)?;
-        // Under the lock: what is answered was published as well.
-        let byte = self
-            .config_lock
-            .with(&*self.platform, |()| self.platform.load8(self.config.table(), config_offset(lpi)));
-        Ok(Config::from(byte))
-    }
-
     /// INTID bits that the tables cover: 14 to 24.
     pub fn id_bits(&self) -> u8 {
         self.id_bits
@@ -308,16 +255,6 @@ impl<P: Platform> Lpis<P> {
     /// Is an LPI among these INTIDs free?
     pub fn has_free_within(&self, intids: Range<u32>) -> bool {
         self.allocator.with(&*self.platform, |allocator| allocator.has_free_within(intids))
-    }
-
-    /// Do all redistributors that were attached look into the CPUs' caches when they read the configuration table?
-    /// Non-coherent until the first one is.
-    pub fn coherence(&self) -> Coherence {
-        if self.coherence.load(Ordering::Acquire) == COHERENCE_COHERENT {
-            Coherence::Coherent
-        } else {
-            Coherence::NonCoherent
-        }
     }
 
     /// Were the tables taken over from firmware or a previous kernel? Then redistributors may have cached
@@ -342,11 +279,6 @@ impl<P: Platform> Lpis<P> {
         self.allocator.with(&*self.platform, |allocator| allocator.note_cleared(range));
     }
 
-    /// The configuration of a new LPI: disabled, at the default priority.
-    pub fn initial_config(&self) -> Config {
-        Config::new().with_priority(self.priority)
-    }
-
     /// States which messages make LPIs pending. ITSes share them with each other, direct LPIs with
     /// nobody.
     pub(crate) fn claim(&self, wanted: LpiMessages) -> Result<(), LpiError> {
@@ -367,60 +299,6 @@ impl<P: Platform> Lpis<P> {
 
     fn check(&self, lpi: Lpi) -> Result<(), LpiError> {
         if lpi.index() < self.count { Ok(()) } else { Err(LpiError::NoSuchLpi(lpi)) }
-    }
-
-    fn update_config(&self, lpi: Lpi, change: impl FnOnce(Config) -> Config) -> Result<(), LpiError> {
-        self.check(lpi)?;
-        self.config_lock.with(&*self.platform, |()| {
-            let old = Config::from(self.platform.load8(self.config.table(), config_offset(lpi)));
-            self.store_config(lpi, change(old).with_res1(true));
-        });
-        Ok(())
-    }
-
-    fn store_config(&self, lpi: Lpi, config: Config) {
-        let offset = config_offset(lpi);
-        self.platform.store8(self.config.table(), offset, config.into());
-        self.platform.publish(self.config.table(), offset..offset + 1, self.coherence());
-    }
-
-    /// The range is one of the allocator's.
-    fn reset_config(&self, first: Lpi, count: NonZeroU32) {
-        let start = config_offset(first);
-        let end = start + u64::from(count.get());
-        self.config_lock.with(&*self.platform, |()| {
-            for offset in start..end {
-                self.platform.store8(self.config.table(), offset, self.initial_config().into());
-            }
-            self.platform.publish(self.config.table(), start..end, self.coherence());
-        });
-    }
-
-    /// Takes in how one more redistributor reads the configuration table.
-    fn note_coherence(&self, found: Coherence) {
-        match found {
-            Coherence::Coherent => {
-                // The first answer counts; one that is not coherent outweighs all others.
-                let _ = self.coherence.compare_exchange(
-                    COHERENCE_UNKNOWN,
-                    COHERENCE_COHERENT,
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                );
-            }
-            Coherence::NonCoherent => {
-                // Under the lock: whoever stored a byte before is covered by what follows, whoever stores one
-                // afterwards cleans it.
-                let old = self
-                    .config_lock
-                    .with(&*self.platform, |()| self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel));
-                if old == COHERENCE_COHERENT {
-                    // Published so far for the coherent ones alone.
-                    let table = self.config.table();
-                    self.platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
-                }
-            }
-        }
     }
 }
 

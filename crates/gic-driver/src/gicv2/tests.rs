@@ -1,3 +1,5 @@
+mod out_of_memory;
+
 use super::*;
 use crate::cpu_interface::Split;
 use crate::v2m::{V2m, V2mFrame};
@@ -6,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::ops::Range;
-use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
+use doorbell_test_support::Outside;
 use gic_arch::gicc::Iar;
 use gic_arch::{RegisterInfo, SgiId, v2m};
 use msi_types::{
@@ -588,23 +590,4 @@ fn frames_of_messages_stand_on_it() {
     let moved = v2m.begin_move(&block, 1, Cpu::new(0)).unwrap();
     assert_eq!(moved.message, None);
     assert_eq!((target(&board, 64), target(&board, 65)), (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0]));
-}
-
-#[test]
-fn a_gicv2_takes_heap_for_its_suspension_alone() {
-    let board = Board::new();
-    let platform = Arc::new(board.clone());
-    let gic =
-        with_allocations(0, || GicV2::new(platform, GicV2Config::new(DISTRIBUTOR, INTERFACE, 3))).unwrap();
-    with_allocations(0, || gic.cpu_on(Cpu::new(0))).unwrap();
-    let (saved, failures) = until_it_succeeds(
-        || gic.suspend(Cpu::new(0)),
-        |error| {
-            assert!(matches!(error, GicError::NoMemory(_)), "{error}");
-            assert_eq!(gic.send(SgiId::new(1).unwrap(), Cpu::new(0)), Ok(()), "it is still on");
-        },
-    );
-    assert_eq!(failures, 1);
-    with_allocations(0, || gic.resume(&saved));
-    assert_eq!(gic.send(SgiId::new(1).unwrap(), Cpu::new(0)), Ok(()));
 }

@@ -1,11 +1,15 @@
+mod already_enabled;
+mod out_of_memory;
+
 use super::*;
 use crate::fake::{
     DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security,
 };
-use crate::{BlockError, Distributor, PhysicalRegion};
+use crate::{BlockError, Coherence, Distributor, PhysicalRegion};
 use alloc::vec;
 use gic_arch::Shareability;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, STRIDE_V3};
+use gic_arch::lpi::Config;
 use proptest::prelude::*;
 
 const CONFIG: LpiConfig = LpiConfig {
@@ -477,158 +481,4 @@ mod attaching {
     }
 
     extern crate std;
-}
-
-mod already_enabled {
-    use super::*;
-
-    #[test]
-    fn lpis_that_can_be_disabled_get_new_tables() {
-        let fake = machine(1);
-        leave_enabled(&fake, 0, true);
-        let lpis = set_up(&fake, CONFIG).unwrap();
-        lpis.attach(&redistributor(&fake, 0)).unwrap();
-        assert!(!lpis.were_adopted());
-        assert_ne!(fake.at_redistributor(0, |frame| frame.propbaser.address()), OLD_CONFIG);
-    }
-
-    #[test]
-    fn reserved_tables_are_taken_over_with_every_lpi_disabled() {
-        let fake = machine(2);
-        leave_enabled(&fake, 0, false);
-        leave_enabled(&fake, 1, false);
-        reserve(&fake, &[OLD_CONFIG, OLD_PENDING, OLD_PENDING + 0x1_0000]);
-        let lpis = set_up(&fake, CONFIG).unwrap();
-        assert!(lpis.were_adopted());
-        assert_eq!(lpis.id_bits(), 15, "as many as the tables cover");
-        for redistributor in redistributors(&fake) {
-            lpis.attach(&redistributor).unwrap();
-        }
-        let last = Lpi::from_index(lpis.count() - 1).unwrap();
-        assert_eq!((seen(&fake, Lpi::FIRST), seen(&fake, last)), (0, 0));
-    }
-
-    #[test]
-    fn the_smallest_of_the_tables_taken_over_bounds_the_lpis() {
-        let fake = machine(2);
-        leave_enabled(&fake, 0, false);
-        leave_enabled(&fake, 1, false);
-        fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(13));
-        reserve(&fake, &[OLD_CONFIG]);
-        assert_eq!(set_up(&fake, CONFIG).unwrap().id_bits(), 14);
-    }
-
-    #[test]
-    fn a_redistributor_whose_lpis_were_off_uses_the_table_that_was_taken_over() {
-        let fake = machine(2);
-        leave_enabled(&fake, 0, false);
-        reserve(&fake, &[OLD_CONFIG, OLD_PENDING]);
-        let lpis = set_up(&fake, CONFIG).unwrap();
-        lpis.attach(&redistributor(&fake, 1)).unwrap();
-        assert_eq!(fake.at_redistributor(1, |frame| frame.propbaser.address()), OLD_CONFIG);
-    }
-
-    #[test]
-    fn tables_that_nobody_reserved_are_refused_with_the_reason() {
-        let fake = machine(1);
-        leave_enabled(&fake, 0, false);
-        let reason = AdoptionRefused::ConfigNotReserved { address: OLD_CONFIG };
-        let refused = LpiError::AlreadyEnabled { block: block(0), reason };
-        assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
-    }
-
-    #[test]
-    fn disabling_is_tried_though_the_hardware_promises_nothing() {
-        let fake = machine(1);
-        leave_enabled(&fake, 0, false);
-        fake.at_redistributor(0, |frame| frame.lpis_stuck = false);
-        let lpis = set_up(&fake, CONFIG).unwrap();
-        assert!(!lpis.were_adopted() && lpis.attach(&redistributor(&fake, 0)).is_ok());
-    }
-
-    #[test]
-    fn two_different_configuration_tables_are_refused() {
-        let fake = machine(2);
-        leave_enabled(&fake, 0, false);
-        leave_enabled(&fake, 1, false);
-        let other = OLD_CONFIG + 0x10_0000;
-        fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_address(other));
-        reserve(&fake, &[OLD_CONFIG, other]);
-        let reason = AdoptionRefused::OtherConfigTable { found: other, expected: OLD_CONFIG };
-        let refused = LpiError::AlreadyEnabled { block: block(1), reason };
-        assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
-    }
-
-    #[test]
-    fn a_pending_table_that_nobody_reserved_is_refused_at_its_redistributor() {
-        let fake = machine(1);
-        leave_enabled(&fake, 0, false);
-        reserve(&fake, &[OLD_CONFIG]);
-        let lpis = set_up(&fake, CONFIG).unwrap();
-        let reason = AdoptionRefused::PendingNotReserved { address: OLD_PENDING };
-        let refused = LpiError::AlreadyEnabled { block: block(0), reason };
-        assert_eq!(lpis.attach(&redistributor(&fake, 0)), Err(refused.into()));
-    }
-
-    #[test]
-    fn tables_too_small_for_lpis_are_refused() {
-        let fake = machine(1);
-        leave_enabled(&fake, 0, false);
-        fake.at_redistributor(0, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(12));
-        reserve(&fake, &[OLD_CONFIG]);
-        assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::TooFewIdBits { bits: 13 }.into());
-    }
-}
-
-mod out_of_memory {
-    use super::*;
-    use doorbell_test_support::{until_it_succeeds, with_allocations};
-
-    #[test]
-    fn tables_that_are_taken_over_without_heap_are_refused() {
-        let fake = machine(2);
-        leave_enabled(&fake, 0, false);
-        leave_enabled(&fake, 1, false);
-        reserve(&fake, &[OLD_CONFIG, OLD_PENDING, OLD_PENDING + 0x1_0000]);
-        let distributor = Distributor::new(&fake, fake.distributor_frame(), DISTRIBUTOR).unwrap();
-        let (platform, redistributors) = (Arc::new(fake.clone()), redistributors(&fake));
-        let (lpis, failures) = until_it_succeeds(
-            || Lpis::new(platform.clone(), &distributor, redistributors.iter(), CONFIG),
-            |error| assert!(matches!(error, GicError::Lpi(LpiError::NoMemory { .. })), "{error}"),
-        );
-        assert_eq!(failures, 4, "stale redistributors, stale LPIs, allocator, pending tables");
-        with_allocations(0, || {
-            for redistributor in &redistributors {
-                lpis.attach(redistributor).unwrap();
-            }
-            let range = lpis.allocate(count(8), Alignment::ONE).unwrap();
-            assert!(!lpis.are_clear(&range));
-            lpis.note_cleared(&range);
-            assert!(lpis.are_clear(&range));
-            lpis.free(range).unwrap();
-        });
-    }
-
-    #[test]
-    fn lpis_without_heap_give_their_tables_back() {
-        let fake = machine(2);
-        let distributor = Distributor::new(&fake, fake.distributor_frame(), DISTRIBUTOR).unwrap();
-        let (platform, redistributors) = (Arc::new(fake.clone()), redistributors(&fake));
-        let (lpis, failures) = until_it_succeeds(
-            || Lpis::new(platform.clone(), &distributor, redistributors.iter(), CONFIG),
-            |error| {
-                assert!(matches!(error, GicError::Lpi(LpiError::NoMemory { .. })), "{error}");
-                assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
-            },
-        );
-        assert_eq!(failures, 2, "allocator, pending tables");
-        with_allocations(0, || {
-            for redistributor in &redistributors {
-                lpis.attach(redistributor).unwrap();
-            }
-            let range = lpis.allocate(count(8), Alignment::ONE).unwrap();
-            lpis.enable(range.first()).unwrap();
-            lpis.free(range).unwrap();
-        });
-    }
 }

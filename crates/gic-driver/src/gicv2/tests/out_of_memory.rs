@@ -1,0 +1,23 @@
+//! A kernel whose heap is exhausted: an error, and nothing half done.
+
+use super::*;
+use doorbell_test_support::{until_it_succeeds, with_allocations};
+
+#[test]
+fn a_gicv2_takes_heap_for_its_suspension_alone() {
+    let board = Board::new();
+    let platform = Arc::new(board.clone());
+    let gic =
+        with_allocations(0, || GicV2::new(platform, GicV2Config::new(DISTRIBUTOR, INTERFACE, 3))).unwrap();
+    with_allocations(0, || gic.cpu_on(Cpu::new(0))).unwrap();
+    let (saved, failures) = until_it_succeeds(
+        || gic.suspend(Cpu::new(0)),
+        |error| {
+            assert!(matches!(error, GicError::NoMemory(_)), "{error}");
+            assert_eq!(gic.send(SgiId::new(1).unwrap(), Cpu::new(0)), Ok(()), "it is still on");
+        },
+    );
+    assert_eq!(failures, 1);
+    with_allocations(0, || gic.resume(&saved));
+    assert_eq!(gic.send(SgiId::new(1).unwrap(), Cpu::new(0)), Ok(()));
+}

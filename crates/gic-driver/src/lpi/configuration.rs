@@ -1,0 +1,134 @@
+//! Configuration bytes: changed under one lock, and published to those who do not look into caches.
+
+use super::{LpiError, Lpis};
+use crate::{Coherence, Platform};
+use core::num::NonZeroU32;
+use core::sync::atomic::Ordering;
+use gic_arch::lpi::{Config, config_offset};
+use gic_arch::{Lpi, Priority};
+
+/// No redistributor has negotiated: everything is cleaned.
+pub(super) const COHERENCE_UNKNOWN: u8 = 0;
+/// All redistributors look into caches.
+const COHERENCE_COHERENT: u8 = 1;
+/// One of them does not.
+const COHERENCE_NONE: u8 = 2;
+
+impl<P: Platform> Lpis<P> {
+    /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one until the sender
+    /// invalidates.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn set_config(&self, lpi: Lpi, config: Config) -> Result<(), LpiError> {
+        self.check(lpi)?;
+        self.config_lock.with(&*self.platform, |()| self.store_config(lpi, config));
+        Ok(())
+    }
+
+    /// Enables an LPI, as [`set_config`](Self::set_config); its priority stays.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn enable(&self, lpi: Lpi) -> Result<(), LpiError> {
+        self.update_config(lpi, |config| config.with_enable(true))
+    }
+
+    /// Disables an LPI, as [`set_config`](Self::set_config); its priority stays.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn disable(&self, lpi: Lpi) -> Result<(), LpiError> {
+        self.update_config(lpi, |config| config.with_enable(false))
+    }
+
+    /// Sets an LPI's priority, as [`set_config`](Self::set_config). Its two low bits are dropped.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), LpiError> {
+        self.update_config(lpi, |config| config.with_priority(priority))
+    }
+
+    /// An LPI's configuration, as a redistributor reads it now.
+    ///
+    /// # Errors
+    /// [`LpiError::NoSuchLpi`].
+    pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
+        self.check(lpi)?;
+        // Under the lock: what is answered was published as well.
+        let byte = self
+            .config_lock
+            .with(&*self.platform, |()| self.platform.load8(self.config.table(), config_offset(lpi)));
+        Ok(Config::from(byte))
+    }
+
+    /// Do all redistributors that were attached look into the CPUs' caches when they read the configuration table?
+    /// Non-coherent until the first one is.
+    pub fn coherence(&self) -> Coherence {
+        if self.coherence.load(Ordering::Acquire) == COHERENCE_COHERENT {
+            Coherence::Coherent
+        } else {
+            Coherence::NonCoherent
+        }
+    }
+
+    /// The configuration of a new LPI: disabled, at the default priority.
+    pub fn initial_config(&self) -> Config {
+        Config::new().with_priority(self.priority)
+    }
+
+    fn update_config(&self, lpi: Lpi, change: impl FnOnce(Config) -> Config) -> Result<(), LpiError> {
+        self.check(lpi)?;
+        self.config_lock.with(&*self.platform, |()| {
+            let old = Config::from(self.platform.load8(self.config.table(), config_offset(lpi)));
+            self.store_config(lpi, change(old).with_res1(true));
+        });
+        Ok(())
+    }
+
+    fn store_config(&self, lpi: Lpi, config: Config) {
+        let offset = config_offset(lpi);
+        self.platform.store8(self.config.table(), offset, config.into());
+        self.platform.publish(self.config.table(), offset..offset + 1, self.coherence());
+    }
+
+    /// The range is one of the allocator's.
+    pub(super) fn reset_config(&self, first: Lpi, count: NonZeroU32) {
+        let start = config_offset(first);
+        let end = start + u64::from(count.get());
+        self.config_lock.with(&*self.platform, |()| {
+            for offset in start..end {
+                self.platform.store8(self.config.table(), offset, self.initial_config().into());
+            }
+            self.platform.publish(self.config.table(), start..end, self.coherence());
+        });
+    }
+
+    /// Takes in how one more redistributor reads the configuration table.
+    pub(super) fn note_coherence(&self, found: Coherence) {
+        match found {
+            Coherence::Coherent => {
+                // The first answer counts; one that is not coherent outweighs all others.
+                let _ = self.coherence.compare_exchange(
+                    COHERENCE_UNKNOWN,
+                    COHERENCE_COHERENT,
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                );
+            }
+            Coherence::NonCoherent => {
+                // Under the lock: whoever stored a byte before is covered by what follows, whoever stores one
+                // afterwards cleans it.
+                let old = self
+                    .config_lock
+                    .with(&*self.platform, |()| self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel));
+                if old == COHERENCE_COHERENT {
+                    // Published so far for the coherent ones alone.
+                    let table = self.config.table();
+                    self.platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! LPIs that firmware or a previous kernel left enabled.
+
+use super::*;
+
+#[test]
+fn lpis_that_can_be_disabled_get_new_tables() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, true);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    lpis.attach(&redistributor(&fake, 0)).unwrap();
+    assert!(!lpis.were_adopted());
+    assert_ne!(fake.at_redistributor(0, |frame| frame.propbaser.address()), OLD_CONFIG);
+}
+
+#[test]
+fn reserved_tables_are_taken_over_with_every_lpi_disabled() {
+    let fake = machine(2);
+    leave_enabled(&fake, 0, false);
+    leave_enabled(&fake, 1, false);
+    reserve(&fake, &[OLD_CONFIG, OLD_PENDING, OLD_PENDING + 0x1_0000]);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    assert!(lpis.were_adopted());
+    assert_eq!(lpis.id_bits(), 15, "as many as the tables cover");
+    for redistributor in redistributors(&fake) {
+        lpis.attach(&redistributor).unwrap();
+    }
+    let last = Lpi::from_index(lpis.count() - 1).unwrap();
+    assert_eq!((seen(&fake, Lpi::FIRST), seen(&fake, last)), (0, 0));
+}
+
+#[test]
+fn the_smallest_of_the_tables_taken_over_bounds_the_lpis() {
+    let fake = machine(2);
+    leave_enabled(&fake, 0, false);
+    leave_enabled(&fake, 1, false);
+    fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(13));
+    reserve(&fake, &[OLD_CONFIG]);
+    assert_eq!(set_up(&fake, CONFIG).unwrap().id_bits(), 14);
+}
+
+#[test]
+fn a_redistributor_whose_lpis_were_off_uses_the_table_that_was_taken_over() {
+    let fake = machine(2);
+    leave_enabled(&fake, 0, false);
+    reserve(&fake, &[OLD_CONFIG, OLD_PENDING]);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    lpis.attach(&redistributor(&fake, 1)).unwrap();
+    assert_eq!(fake.at_redistributor(1, |frame| frame.propbaser.address()), OLD_CONFIG);
+}
+
+#[test]
+fn tables_that_nobody_reserved_are_refused_with_the_reason() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, false);
+    let reason = AdoptionRefused::ConfigNotReserved { address: OLD_CONFIG };
+    let refused = LpiError::AlreadyEnabled { block: block(0), reason };
+    assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
+}
+
+#[test]
+fn disabling_is_tried_though_the_hardware_promises_nothing() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, false);
+    fake.at_redistributor(0, |frame| frame.lpis_stuck = false);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    assert!(!lpis.were_adopted() && lpis.attach(&redistributor(&fake, 0)).is_ok());
+}
+
+#[test]
+fn two_different_configuration_tables_are_refused() {
+    let fake = machine(2);
+    leave_enabled(&fake, 0, false);
+    leave_enabled(&fake, 1, false);
+    let other = OLD_CONFIG + 0x10_0000;
+    fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_address(other));
+    reserve(&fake, &[OLD_CONFIG, other]);
+    let reason = AdoptionRefused::OtherConfigTable { found: other, expected: OLD_CONFIG };
+    let refused = LpiError::AlreadyEnabled { block: block(1), reason };
+    assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
+}
+
+#[test]
+fn a_pending_table_that_nobody_reserved_is_refused_at_its_redistributor() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, false);
+    reserve(&fake, &[OLD_CONFIG]);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    let reason = AdoptionRefused::PendingNotReserved { address: OLD_PENDING };
+    let refused = LpiError::AlreadyEnabled { block: block(0), reason };
+    assert_eq!(lpis.attach(&redistributor(&fake, 0)), Err(refused.into()));
+}
+
+#[test]
+fn tables_too_small_for_lpis_are_refused() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, false);
+    fake.at_redistributor(0, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(12));
+    reserve(&fake, &[OLD_CONFIG]);
+    assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::TooFewIdBits { bits: 13 }.into());
+}
