@@ -109,7 +109,7 @@ fn every_controller_kind_can_be_chosen() {
 const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
 
 #[test]
-fn a_folder_of_acpi_tables_runs_as_the_embedded_machine() {
+fn acpi_folder_runs_as_the_embedded_machine() {
     let arguments = ["run", "--json", "--messages", "10", "--seed", "3"];
     let from_folder = doorbell(&[&arguments[..], &["--acpi", TABLES]].concat());
     let embedded = doorbell(&[&arguments[..], &["--machine", "marina"]].concat());

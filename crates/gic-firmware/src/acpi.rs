@@ -10,6 +10,7 @@ mod id_map;
 mod iort;
 mod madt;
 mod mcfg;
+mod origins;
 mod requesters;
 mod table;
 mod tables;
@@ -32,11 +33,11 @@ pub use writer::{WriteError, WriteErrorKind, WrittenTables, write};
 use crate::description::Description;
 use crate::finding::Rule;
 use crate::findings::Findings;
-use crate::origin::{Fact, NodeId, Origin};
-use alloc::format;
-use alloc::string::{String, ToString as _};
+use crate::origin::Fact;
+use alloc::string::String;
 use alloc::vec::Vec;
 use controllers::Controllers;
+use origins::{origin, sound};
 use requesters::Requesters;
 
 /// Makes a description of a machine's tables.
@@ -88,30 +89,9 @@ fn structures(madt: Madt<'_>, findings: &mut Findings) -> Vec<MadtStructure> {
     madt.structures().filter_map(|structure| sound(structure, findings)).collect()
 }
 
-/// `result`, or nothing and a finding.
-fn sound<T>(result: Result<T, TableError>, findings: &mut Findings) -> Option<T> {
-    result
-        .map_err(|error| {
-            let origin = origin(error.table, error.offset, "");
-            findings.add(Rule::MalformedTable, origin, error.kind.to_string());
-        })
-        .ok()
-}
-
 fn model(table: Table<'_>) -> Option<Fact<String>> {
     let names = [table.oem_id(), table.oem_table_id()];
     let model = names.join(" ");
     (!model.trim().is_empty())
         .then(|| Fact::new(String::from(model.trim()), origin(table.signature(), 10, "OEM IDs")))
-}
-
-/// `item` of the structure at `offset`, as a place to point at.
-fn origin(table: Signature, offset: usize, item: &'static str) -> Origin {
-    let name = if table == Signature::MADT { String::from("MADT") } else { table.to_string() };
-    Origin::new(format!("{name}+{offset:#x}").into(), item)
-}
-
-/// The name of a structure of the MADT with a number of its own.
-fn madt_id(structure: &str, number: u32) -> NodeId {
-    NodeId::from(format!("MADT/{structure}@{number}"))
 }

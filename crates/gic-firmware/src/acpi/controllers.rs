@@ -2,8 +2,8 @@
 
 use super::cpus::giccs;
 use super::madt::{GicIts, Gicc, Gicd, Gicr, MadtContents, MadtStructure, MsiFrame};
+use super::origins::{madt_id, origin};
 use super::table::Signature;
-use super::{madt_id, origin};
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;

@@ -1,8 +1,8 @@
 //! CPUs: the MADT's GICC structures.
 
 use super::madt::{Gicc, MadtContents, MadtStructure};
+use super::origins::{madt_id, origin};
 use super::table::Signature;
-use super::{madt_id, origin};
 use crate::description::Cpu;
 use crate::finding::Rule;
 use crate::findings::Findings;

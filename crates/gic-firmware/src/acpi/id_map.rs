@@ -5,7 +5,7 @@
 //! number minus one needs that.
 
 use super::iort::{IdMapping, IortContents, IortNode};
-use super::origin;
+use super::origins::origin;
 use super::table::Signature;
 use crate::finding::Rule;
 use crate::findings::Findings;

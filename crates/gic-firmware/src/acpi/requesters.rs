@@ -3,9 +3,10 @@
 use super::controllers::Controllers;
 use super::id_map::{IdMaps, Span, mapping_origin};
 use super::iort::{IdMapping, Iort, IortContents, IortNode};
-use super::mcfg::Allocation;
+use super::mcfg::{Allocation, Mcfg};
+use super::origins::{origin, sound};
 use super::table::Signature;
-use super::{Tables, origin, sound};
+use super::tables::Tables;
 use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::origin::{Fact, NodeId, Origin};
@@ -42,7 +43,7 @@ impl Requesters {
         let complexes = reader.root_complexes(&nodes);
         let mut hosts = Vec::new();
         let mut seen = BTreeSet::new();
-        for allocation in tables.mcfg.into_iter().flat_map(super::Mcfg::allocations) {
+        for allocation in tables.mcfg.into_iter().flat_map(Mcfg::allocations) {
             let Some(allocation) = sound(allocation, reader.findings) else { continue };
             let segment = u32::from(allocation.segment);
             seen.insert(segment);

@@ -104,7 +104,7 @@ fn stated_node_count_is_no_bound_of_time() {
 }
 
 #[test]
-fn many_overlapping_mappings_are_followed_in_bounded_time() {
+fn many_overlapping_mappings_are_read_soon() {
     let mut nodes = vec![its_group(&[1])];
     let count = 3000;
     let mut target = 48;

@@ -58,7 +58,7 @@ fn ways_through_smmus_are_composed() {
 }
 
 #[test]
-fn counts_one_too_high_leave_the_last_id_to_the_next() {
+fn overcounted_mapping_leaves_the_last_id() {
     let complex = root_complex(0, &[[0, 0x100, 0, GROUP, 0], [0x100, 0x100, 0x8000, GROUP, 0]]);
     let machine = machine(&[complex]);
     assert_eq!(rules(&machine), [Rule::IdCount]);
@@ -105,7 +105,7 @@ fn named_components_are_known_by_path() {
 }
 
 #[test]
-fn smmus_own_mapping_is_not_for_those_behind_it() {
+fn smmu_mapping_does_not_serve_its_clients() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0], [0, 0, 0xbeef, GROUP, SINGLE]];
     // Revision, flags, wire of all interrupts; does it have a mapping of its own?
@@ -122,7 +122,7 @@ fn smmus_own_mapping_is_not_for_those_behind_it() {
 }
 
 #[test]
-fn counter_groups_signal_by_message_without_a_wire() {
+fn unwired_counter_groups_signal_by_message() {
     let single = [[0, 0, 0x33, GROUP, SINGLE]];
     let machine = machine(&[pmcg(0, &single), pmcg(40, &single)]);
     assert_eq!(machine.devices.len(), 1);
@@ -212,7 +212,7 @@ fn first_frame_serves_hosts_without_an_its() {
 }
 
 #[test]
-fn structures_that_reach_past_their_node_are_reported() {
+fn overlong_structures_are_reported() {
     let mut complex = root_complex(0, &[[0, 9, 0, GROUP, 0]]);
     complex[8] = 2; // mappings
     let mut group = its_group(&[0]);

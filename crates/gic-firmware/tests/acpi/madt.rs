@@ -48,7 +48,7 @@ fn gicc_that_is_cut_off_is_reported() {
 }
 
 #[test]
-fn redistributors_are_those_of_cpus_without_regions() {
+fn cpus_name_redistributors_without_regions() {
     let cpus = [gicc(82, 0, 1, 0, 0x100_0000), gicc(82, 1, 1 << 3 | 1 << 4, 1, 0x300_0000)];
     let off = gicc(82, 2, 0, 2, 0x500_0000);
     let structures = |version| [cpus.as_slice(), &[off.clone(), gicd(0, version)]].concat();

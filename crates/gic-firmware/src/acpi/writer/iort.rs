@@ -1,6 +1,8 @@
 //! Routings as IORT nodes.
 
-use super::{Segments, Structure, WriteError, WriteErrorKind, numbered};
+use super::bytes::Structure;
+use super::error::{WriteError, WriteErrorKind};
+use super::numbering::{Segments, numbered};
 use crate::acpi::iort::{MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING};
 use crate::controller::{ControllerIndex, ControllerKind};
 use crate::description::Description;

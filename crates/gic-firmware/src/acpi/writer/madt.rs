@@ -1,6 +1,8 @@
 //! CPUs, GIC and controllers as MADT structures.
 
-use super::{Structure, WriteError, WriteErrorKind, number, numbered, numbers};
+use super::bytes::Structure;
+use super::error::{WriteError, WriteErrorKind};
+use super::numbering::{number, numbered, numbers};
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::{Cpu, Description};

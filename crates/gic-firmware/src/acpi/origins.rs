@@ -1,0 +1,29 @@
+//! Names of places in tables, for facts and findings.
+
+use super::table::{Signature, TableError};
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::{NodeId, Origin};
+use alloc::format;
+use alloc::string::{String, ToString as _};
+
+/// Returns the result, or adds a finding and returns nothing.
+pub(super) fn sound<T>(result: Result<T, TableError>, findings: &mut Findings) -> Option<T> {
+    result
+        .map_err(|error| {
+            let origin = origin(error.table, error.offset, "");
+            findings.add(Rule::MalformedTable, origin, error.kind.to_string());
+        })
+        .ok()
+}
+
+/// Returns the origin of `item` of the structure at `offset`.
+pub(super) fn origin(table: Signature, offset: usize, item: &'static str) -> Origin {
+    let name = if table == Signature::MADT { String::from("MADT") } else { table.to_string() };
+    Origin::new(format!("{name}+{offset:#x}").into(), item)
+}
+
+/// Returns the name of a structure of the MADT with a number of its own.
+pub(super) fn madt_id(structure: &str, number: u32) -> NodeId {
+    NodeId::from(format!("MADT/{structure}@{number}"))
+}
