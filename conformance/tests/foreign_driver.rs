@@ -110,7 +110,7 @@ impl Replay {
     /// A fresh model takes the place of this one, if it moves.
     fn perhaps_migrate(&mut self) {
         let Some(on_the_way) = self.migration else { return };
-        let mut saved = self.gic.freeze(&mut self.vcpus).unwrap().save();
+        let mut saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
         on_the_way(&mut saved);
         let sent = postcard::to_allocvec(&saved).unwrap();
         let (gic, mut vcpus) = model(&self.ram);

@@ -66,7 +66,7 @@ impl Monitor {
         let memory = Arc::new(Memory::default());
         let (gic, mut vcpus) =
             Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).expect("it was validated");
-        let state = gic.freeze(&mut vcpus).expect("all are here").save();
+        let state = gic.freeze(&mut vcpus).expect("all are here").save().expect("there is memory");
         let state = KvmView::new(&config, state, &*memory).expect("it is like KVM's").into_state();
         Self { config, memory, gic, vcpus, state, commands_left: 4 }
     }
@@ -176,7 +176,7 @@ impl Monitor {
         let Ok(registers) = view(&self.config, &self.state, &self.memory).save() else { return };
         let (gic, mut vcpus) = Vgic::new(self.config.clone(), self.memory.clone(), Arc::new(NoKick))
             .expect("there is one already");
-        let fresh = gic.freeze(&mut vcpus).expect("all are here").save();
+        let fresh = gic.freeze(&mut vcpus).expect("all are here").save().expect("there is memory");
         let mut view = view(&self.config, &fresh, &self.memory);
         if view.load(&registers).is_ok() {
             self.state = view.into_state();
@@ -295,7 +295,7 @@ mod test {
         let event = monitor.state.its[0].devices[0].events[0];
         assert_eq!((event.intid.get(), event.pending), (8192, true));
         monitor.restore();
-        let state = monitor.gic.freeze(&mut monitor.vcpus).expect("all are here").save();
+        let state = monitor.gic.freeze(&mut monitor.vcpus).expect("all are here").save().expect("there is memory");
         assert_eq!(state.its[0].devices.len(), 1);
     }
 

@@ -265,7 +265,7 @@ impl Machine {
     }
 
     fn save(&mut self) -> SavedState {
-        self.gic.freeze(&mut self.vcpus).expect("all of its vCPUs").save()
+        self.gic.freeze(&mut self.vcpus).expect("all of its vCPUs").save().expect("there is memory")
     }
 
     fn restore(&mut self, saved: &SavedState) {

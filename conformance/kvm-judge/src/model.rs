@@ -71,7 +71,7 @@ impl ModelMachine {
         if let Some(staged) = &self.staged {
             return Ok(staged.clone());
         }
-        Ok(self.gic.freeze(&mut self.vcpus)?.save())
+        Ok(self.gic.freeze(&mut self.vcpus)?.save()?)
     }
 
     /// Puts it into a state.

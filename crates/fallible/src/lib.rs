@@ -1,7 +1,7 @@
 //! Allocation that can fail: a kernel without memory gets an error, not an abort.
 //!
 //! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a collected vector, a
-//! box and a map whose insertion takes room that was reserved before.
+//! box and a map whose insertion takes room that was reserved before. Of an [`Arc`] it asks the heap beforehand.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ extern crate alloc;
 
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// Collects the items of an iterator.
@@ -49,6 +50,22 @@ pub fn try_box_array<T, const N: usize>(make: impl FnMut() -> T) -> Result<Box<[
     items.resize_with(N, make);
     let Ok(boxed) = items.into_boxed_slice().try_into() else { unreachable!("N items were made") };
     Ok(boxed)
+}
+
+/// Counts references to a value.
+///
+/// Stable Rust has no `Arc` that fails. So the heap is asked for as much and given it back, then the `Arc` takes it.
+/// Between these two steps another thread may have taken it: then the program aborts, as it does for `Arc::new`.
+///
+/// # Errors
+/// The allocator has no memory for it. The value is dropped.
+pub fn try_arc<T>(value: T) -> Result<Arc<T>, TryReserveError> {
+    /// As large as what an `Arc` allocates, and aligned so.
+    #[repr(C)]
+    struct Counted<T>([usize; 2], T);
+
+    Vec::<Counted<T>>::new().try_reserve_exact(1)?;
+    Ok(Arc::new(value))
 }
 
 /// A map in a sorted vector. Insertion moves what lies behind: for keys that come and go seldom.
@@ -95,6 +112,11 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
     pub fn remove(&mut self, key: K) -> Option<V> {
         let index = self.find(key).ok()?;
         Some(self.0.remove(index).1)
+    }
+
+    /// Keeps the entries that `keep` accepts.
+    pub fn retain(&mut self, mut keep: impl FnMut(K, &V) -> bool) {
+        self.0.retain(|(key, value)| keep(*key, value));
     }
 
     /// The value of a key.
@@ -179,6 +201,7 @@ mod tests {
             assert!(try_box(1).is_err());
             assert!(try_box_array::<_, 4>(|| 1).is_err());
             assert!(SortedMap::<u32, u32>::new().reserve().is_err());
+            assert!(try_arc(7).is_err());
         });
     }
 
@@ -189,11 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn an_arc_takes_what_was_found_there() {
+        with_allocations(1, || assert_eq!(try_arc([7_u8; 3]).map(|shared| *shared), Ok([7; 3])));
+    }
+
+    #[test]
     fn reserved_room_takes_entries_without_allocating() {
         let mut map = SortedMap::new();
         map.reserve_many(100).unwrap();
         with_allocations(0, || (0..100).rev().for_each(|key| map.insert(key, key)));
         assert!(map.values().copied().eq(0..100));
+        map.retain(|key, _| key >= 98);
+        assert!(map.iter().eq([(98, &98), (99, &99)]));
     }
 
     proptest! {

@@ -148,7 +148,7 @@ impl GicModel {
     fn save(&self, vgic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<Vec<u8>, String> {
         let frozen =
             vgic.freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu)).map_err(|error| error.to_string())?;
-        let saved = frozen.save();
+        let saved = frozen.save().map_err(|error| error.to_string())?;
         let sent = match self.wire.get() {
             Some(wire) => wire(saved),
             None => saved,
@@ -173,7 +173,11 @@ fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), Stri
     let mut frozen =
         vgic.freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu)).map_err(|error| error.to_string())?;
     frozen.restore(&received).map_err(|error| error.to_string())?;
-    if frozen.save() == received { Ok(()) } else { Err("a restored machine saves as another one".to_owned()) }
+    if frozen.save().as_ref() == Ok(&received) {
+        Ok(())
+    } else {
+        Err("a restored machine saves as another one".to_owned())
+    }
 }
 
 /// The doorbell of an ITS.

@@ -1,5 +1,6 @@
 //! A heap that runs out: the allocator of each test program that uses this crate fails when a thread asks for that.
-//! Code that allocates without a way to fail aborts the program then.
+//! Code that allocates without a way to fail aborts the program then. The block that was freed last can be had again,
+//! as from other heaps.
 //!
 //! `unsafe`: the allocator hands each call to the system's with the same arguments, or answers null, which
 //! [`GlobalAlloc`] allows.
@@ -17,13 +18,19 @@ static HEAP: Heap = Heap;
 thread_local! {
     /// Allocations of this thread that still succeed.
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    /// The block that this thread freed last while its allocations were counted.
+    static FREED: Cell<Option<Layout>> = const { Cell::new(None) };
     /// How many [`Outside`]s this thread has.
     static OUTSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
-fn is_exhausted() -> bool {
+fn is_exhausted(layout: Layout) -> bool {
     let outside = OUTSIDE.try_with(Cell::get).unwrap_or(1);
     match LEFT.try_with(Cell::get) {
+        Ok(Some(_)) if outside == 0 && FREED.get() == Some(layout) => {
+            FREED.set(None);
+            false
+        }
         Ok(Some(0)) => outside == 0,
         Ok(Some(more)) if outside == 0 => {
             LEFT.set(Some(more - 1));
@@ -33,14 +40,21 @@ fn is_exhausted() -> bool {
     }
 }
 
+fn note_freed(layout: Layout) {
+    if let (Ok(Some(_)), Ok(0)) = (LEFT.try_with(Cell::get), OUTSIDE.try_with(Cell::get)) {
+        FREED.set(Some(layout));
+    }
+}
+
 // SAFETY: as `System`, which each call is handed to, or null.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise is the same.
-        if is_exhausted() { null_mut() } else { unsafe { System.alloc(layout) } }
+        if is_exhausted(layout) { null_mut() } else { unsafe { System.alloc(layout) } }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        note_freed(layout);
         // SAFETY: the caller's promise is the same; `System` allocated it.
         unsafe { System.dealloc(memory, layout) };
     }
@@ -52,6 +66,7 @@ pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     impl Drop for Restore {
         fn drop(&mut self) {
             LEFT.set(None);
+            FREED.set(None);
         }
     }
     let _restore = Restore;

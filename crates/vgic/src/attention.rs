@@ -24,6 +24,7 @@
 //! when its vCPU exits, so later recalls by others do not prolong the wait.
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use crate::heap::{OutOfMemory, boxed};
 use crate::progress::Progress;
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
@@ -107,15 +108,15 @@ impl Flag {
 }
 
 impl Attention {
-    pub(crate) fn new(cpus: usize, kick: Arc<dyn Kick>) -> Self {
-        Self {
-            outside: (0..cpus).map(|_| Flag::new()).collect(),
+    pub(crate) fn new(cpus: usize, kick: Arc<dyn Kick>) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            outside: boxed((0..cpus).map(|_| Flag::new()))?,
             kick,
             recalled: AtomicU64::new(0),
             recalls: AtomicU64::new(0),
             work: AtomicU64::new(0),
             untold: AtomicBool::new(false),
-        }
+        })
     }
 
     /// vCPU `cpu` may have something to do: kicks it if it left. To be called after whatever it has to do is visible

@@ -4,6 +4,7 @@ mod error;
 
 pub use error::ConfigError;
 
+use crate::heap::{OutOfMemory, boxed, collected};
 use crate::its::{Coherence, ItsConfig};
 use crate::lpi::MAX_ID_BITS;
 use crate::v2m::V2mConfig;
@@ -51,7 +52,8 @@ pub struct VgicConfig {
     pub level_ppis: bool,
     /// Priority bits: 4 (with one security state) or 5 to 8.
     pub priority_bits: u8,
-    /// INTID bits if there are LPIs: 14 to 20.
+    /// INTID bits if there are LPIs: 14 to 20. A vCPU whose LPIs were enabled has a bit for each, in which its pending
+    /// table is read and written.
     pub lpi_id_bits: Option<u8>,
     /// How many events can be mapped at most, roughly: the budget of translations, shared by all
     /// ITSes. Counted in powers of two up to 32 per device and in 32s beyond; at most 2^22. Memory
@@ -61,8 +63,8 @@ pub struct VgicConfig {
     /// themselves do not count. They take two bytes per vCPU and LPI, in parts of 8 KiB, and 17 KiB
     /// more per part in the same worst case.
     pub lpi_slots: u32,
-    /// How many devices can be mapped at most, at each ITS. Mapped DeviceIDs also take 2 KiB per 256
-    /// neighbours, up to 8 MiB for each ITS: enough for all of 16 bits.
+    /// How many devices can be mapped at most, at each ITS. Mapped DeviceIDs also take 4 KiB per 256
+    /// neighbours, up to 16 MiB for each ITS: enough for all of 16 bits.
     pub its_devices: u32,
     /// The ITSes.
     pub its: Vec<ItsConfig>,
@@ -124,15 +126,31 @@ pub enum SecurityView {
 impl VgicConfig {
     /// `cpus` vCPUs with one security state, 5 priority bits, 256 SPIs and no LPIs, at the addresses of QEMU's
     /// `virt`; 16 vCPUs to a cluster.
+    ///
+    /// Aborts where the heap has no memory for it: there, take [`try_new`](Self::try_new).
     pub fn new(cpus: u16) -> Self {
+        Self::of(
+            (0..cpus).map(CpuConfig::in_clusters_of_sixteen).collect(),
+            Vec::from([RedistributorRegion::in_one(cpus)]),
+        )
+    }
+
+    /// As [`new`](Self::new).
+    ///
+    /// # Errors
+    /// The heap has no memory for it.
+    pub fn try_new(cpus: u16) -> Result<Self, OutOfMemory> {
+        Ok(Self::of(
+            collected((0..cpus).map(CpuConfig::in_clusters_of_sixteen))?,
+            collected(core::iter::once(RedistributorRegion::in_one(cpus)))?,
+        ))
+    }
+
+    const fn of(cpus: Vec<CpuConfig>, redistributors: Vec<RedistributorRegion>) -> Self {
         Self {
-            cpus: (0..cpus).map(CpuConfig::in_clusters_of_sixteen).collect(),
+            cpus,
             distributor: 0x0800_0000,
-            redistributors: Vec::from([RedistributorRegion {
-                base: 0x080a_0000,
-                stride: gicr::STRIDE_V3,
-                count: u32::from(cpus),
-            }]),
+            redistributors,
             spis: 256,
             extended_spis: 0,
             extended_ppis: 0,
@@ -183,7 +201,7 @@ impl VgicConfig {
     }
 
     /// Where each vCPU's redistributor lies, and whether it is the last of its region.
-    pub(crate) fn redistributor_frames(&self) -> impl Iterator<Item = RedistributorFrame> {
+    pub(crate) fn redistributor_frames(&self) -> impl Iterator<Item = RedistributorFrame> + Clone {
         let frames = self.redistributors.iter().flat_map(|region| {
             (0..u64::from(region.count)).map(move |index| RedistributorFrame {
                 base: region.base + index * region.stride,
@@ -216,12 +234,12 @@ impl VgicConfig {
         if self.cpus.is_empty() || self.cpus.len() > MAX_CPUS {
             return Err(ConfigError::CpuCount(self.cpus.len()));
         }
-        let mut affinities: Vec<_> = self.cpus.iter().map(|cpu| cpu.affinity).collect();
+        let mut affinities = boxed(self.cpus.iter().map(|cpu| cpu.affinity))?;
         affinities.sort_unstable();
         if let Some(pair) = affinities.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ConfigError::DuplicateAffinity(pair[0]));
         }
-        let mut numbers: Vec<_> = self.cpus.iter().map(|cpu| cpu.processor_number).collect();
+        let mut numbers = boxed(self.cpus.iter().map(|cpu| cpu.processor_number))?;
         numbers.sort_unstable();
         match numbers.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(ConfigError::DuplicateProcessorNumber(pair[0])),
@@ -287,7 +305,7 @@ impl VgicConfig {
         if room < self.cpus.len() as u64 {
             return Err(ConfigError::TooFewRedistributors { cpus: self.cpus.len(), room });
         }
-        let mut blocks: Vec<_> = self.blocks().collect();
+        let mut blocks = collected(self.blocks())?;
         for (base, size) in &blocks {
             if *size >= gicd::FRAME_SIZE && !base.is_multiple_of(gicd::FRAME_SIZE) {
                 return Err(ConfigError::Misaligned(*base));
@@ -304,7 +322,7 @@ impl VgicConfig {
     }
 
     /// Base and size of everything that the GIC answers for.
-    fn blocks(&self) -> impl Iterator<Item = (u64, u64)> {
+    fn blocks(&self) -> impl Iterator<Item = (u64, u64)> + Clone {
         let redistributors =
             self.redistributors.iter().map(|region| (region.base, region.stride * u64::from(region.count)));
         let its = self.its.iter().map(|its| (its.base, gits::SIZE));
@@ -315,6 +333,13 @@ impl VgicConfig {
             .chain(its)
             .chain(alias)
             .chain(v2m)
+    }
+}
+
+impl RedistributorRegion {
+    /// All redistributors of a machine, where QEMU's `virt` has them.
+    fn in_one(cpus: u16) -> Self {
+        Self { base: 0x080a_0000, stride: gicr::STRIDE_V3, count: u32::from(cpus) }
     }
 }
 

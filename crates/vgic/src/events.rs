@@ -32,10 +32,13 @@ pub enum FaultReason {
     DisabledMessage,
     /// More was asked for than the model's memory budget allows.
     Budget,
+    /// The heap has no memory left for what the guest asked for. The address is 0 where that is in
+    /// progress; it goes on when the guest polls for its end, or by [`Vgic::poll`](crate::Vgic::poll).
+    OutOfMemory,
 }
 
 impl FaultReason {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::UnknownRegister,
         Self::AccessWidth,
         Self::AccessDirection,
@@ -47,6 +50,7 @@ impl FaultReason {
         Self::UnmappedMessage,
         Self::DisabledMessage,
         Self::Budget,
+        Self::OutOfMemory,
     ];
 }
 
@@ -64,6 +68,7 @@ impl fmt::Display for FaultReason {
             Self::UnmappedMessage => "message without a mapping",
             Self::DisabledMessage => "message while its ITS or LPI is disabled",
             Self::Budget => "more than the model's budget allows",
+            Self::OutOfMemory => "the heap has no memory left for it",
         })
     }
 }

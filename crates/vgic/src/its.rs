@@ -27,6 +27,7 @@
 //! | a table that loses `Valid` while the ITS is disabled | takes what was mapped in it along |
 //! | two events on one LPI | each can be pending: the LPI may be delivered twice |
 //! | more than the model's budget | the command fails like an error of its own kind ([`CommandFault::NoRoom`]) |
+//! | no memory left on the heap | a command that maps, moves or invalidates an event or maps a device fails likewise ([`CommandFault::OutOfMemory`]). One about all that is mapped waits, as does the queue; it goes on when it is polled. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
 mod config;
@@ -43,10 +44,12 @@ pub use config::{
 pub use queue::{CommandFault, CommandFaults};
 pub(crate) use saved::{HeldIts, RestoredRegisters};
 
+use crate::ConfigError;
 use crate::access::AccessWidth;
 use crate::events::{Events, FaultReason, GuestFault};
+use crate::heap::{OutOfMemory, shared};
 use crate::lock::Mutex;
-use crate::lpi::{Injection, ItsIndex, LpiCore, Senders};
+use crate::lpi::{Injection, ItsIndex, LpiCore, NoRoom, Senders};
 use crate::progress::Progress;
 use crate::registers::Frame;
 use alloc::boxed::Box;
@@ -116,16 +119,19 @@ impl Its {
     /// that `config` says.
     ///
     /// # Errors
-    /// What [`ItsConfig::validate`] says.
+    /// What [`ItsConfig::validate`] says, and [`OutOfMemory`].
     pub(crate) fn new(
         config: ItsConfig,
         targets: Targets,
         lpis: Arc<LpiCore>,
         events: Arc<Events>,
-    ) -> Result<Self, ItsConfigError> {
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
-        let senders = Arc::new(Senders::new(config.device_id_bits));
-        let index = lpis.add_its(senders.clone()).ok_or(ItsConfigError::TooMany)?;
+        let senders = shared(Senders::new(config.device_id_bits)?)?;
+        let index = lpis.add_its(senders.clone()).map_err(|no_room| match no_room {
+            NoRoom::Budget => ConfigError::Its(ItsConfigError::TooMany),
+            NoRoom::OutOfMemory => ConfigError::OutOfMemory(OutOfMemory),
+        })?;
         let state = Mutex::new(State::new(&config));
         Ok(Self { config, index, targets, senders, lpis, events, state })
     }
@@ -139,7 +145,7 @@ impl Its {
             control.set_its_enabled(self.index, false);
             control.unmap_all_devices(self.index);
             control.unmap_collections_from(self.index, 0);
-            control.finish_sweeps();
+            control.unmap_finally(self.index);
         });
     }
 
@@ -178,7 +184,19 @@ impl Its {
     /// Finishes what enabling the ITS began, in time that is in proportion to what is mapped.
     pub(crate) fn finish_enabling(&self) {
         // With no lock held: others go on meanwhile, and a kick may come back to these registers.
-        self.lpis.finish_enabling_its(self.index);
+        if self.lpis.finish_enabling_its(self.index).is_err() {
+            self.give_up_enabling(&mut self.state.lock());
+        }
+    }
+
+    /// If the heap has no memory for what enabling takes, the ITS is disabled again.
+    fn give_up_enabling(&self, state: &mut State) {
+        self.lpis.with_notification_owed(|control| {
+            if control.is_admission_starved(self.index) {
+                state.enabled = false;
+                control.set_its_enabled(self.index, false);
+            }
+        });
     }
 
     /// Executes a further piece of the queue, if commands are waiting.
@@ -187,10 +205,10 @@ impl Its {
         self.lpis.notify_owed();
     }
 
-    /// As [`poll`](Self::poll), if something is left over and no other thread is at work.
+    /// As [`poll`](Self::poll), if something is left over or waits, and no other thread is at work.
     pub(crate) fn try_poll(&self) {
         if let Some(mut state) = self.state.try_lock()
-            && state.left
+            && (state.left || state.queue.has_begun())
             && !self.lpis.is_busy()
         {
             self.run(&mut state);

@@ -133,6 +133,7 @@ mod direct_lpi;
 mod distributor;
 mod doorbells;
 mod events;
+mod heap;
 mod interrupt;
 pub mod its;
 mod list_registers;
@@ -160,6 +161,7 @@ pub use access::{AccessWidth, BadWidth};
 pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};
 pub use doorbells::DeviceWrite;
 pub use events::{Events, FaultReason, GuestFault};
+pub use heap::OutOfMemory;
 pub use list_registers::{
     InGuest, ListRegisterVcpu, MAX_LIST_REGISTERS, VirtualInterface, VirtualInterfaceMismatch,
 };

@@ -86,7 +86,7 @@ pub enum VirtualInterfaceMismatch {
 /// **Registers that read active or pending state** (`ISACTIVER`, `ISPENDR`, and their counterparts that clear) tell of what
 /// is in list registers what was so when its vCPU was entered. Linux's `synchronize_irq` asks for more: before a monitor
 /// forwards a guest's read of them, it lets the other vCPUs exit, and keeps them out until it has the answer.
-pub struct ListRegisterVcpu(Box<Half>);
+pub struct ListRegisterVcpu(Box<[Half; 1]>);
 
 /// A [`ListRegisterVcpu`] while its guest runs: a vCPU that entered [exits](Self::exit).
 ///
@@ -97,10 +97,11 @@ pub struct ListRegisterVcpu(Box<Half>);
 pub struct InGuest {
     cpu: Cpu,
     /// Until the exit.
-    half: Option<Box<Half>>,
+    half: Option<Box<[Half; 1]>>,
 }
 
-struct Half {
+/// What such a vCPU is. It lies in the memory that its [`Vcpu`] was made with.
+pub(crate) struct Half {
     vcpu: Vcpu,
     count: usize,
     /// `ICH_VTR_EL2.TDS`: `ICC_DIR_EL1` can be trapped by itself.
@@ -173,13 +174,21 @@ impl Vcpu {
         }
         let mut active = SlotSet([0; SlotSet::WORDS]);
         self.vgic().wired().active_slots(self.cpu()).for_each(|slot| active.insert(slot));
-        Ok(ListRegisterVcpu(Box::new(Half {
-            vcpu: self,
+        Ok(ListRegisterVcpu(self.with_half(|vcpu| Half {
+            vcpu,
             count,
             traps_dir: vtr.tds(),
             listed: [Listed::Nothing; MAX_LIST_REGISTERS],
             active,
         })))
+    }
+
+    /// Puts the vCPU into the memory that it has for that.
+    fn with_half(mut self, half: impl FnOnce(Self) -> Half) -> Box<[Half; 1]> {
+        let mut room = core::mem::take(&mut self.room);
+        room.push(half(self));
+        let Ok(half) = room.into_boxed_slice().try_into() else { unreachable!("one value was pushed") };
+        half
     }
 }
 
@@ -187,12 +196,12 @@ impl ListRegisterVcpu {
     /// The vCPU is about to run guest code: what to load into the hardware. Whatever arrives or changes from now on
     /// kicks it, once; it then exits.
     pub fn enter(mut self) -> (InGuest, VirtualInterface) {
-        let cpu = self.0.vcpu.cpu();
-        self.0.attention().leave(cpu);
-        self.0.attention().fills(cpu);
-        self.0.vcpu.vgic().go_on();
-        let interface = self.0.fill();
-        self.0.vcpu.exit_for_work();
+        let cpu = self.0[0].vcpu.cpu();
+        self.0[0].attention().leave(cpu);
+        self.0[0].attention().fills(cpu);
+        self.0[0].vcpu.vgic().go_on();
+        let interface = self.0[0].fill();
+        self.0[0].vcpu.exit_for_work();
         (InGuest { cpu, half: Some(self.0) }, interface)
     }
 
@@ -201,9 +210,9 @@ impl ListRegisterVcpu {
     /// # Errors
     /// As [`Vcpu::read_sysreg`].
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
-        let value = self.0.vcpu.read_sysreg(register)?;
+        let value = self.0[0].vcpu.read_sysreg(register)?;
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
-            self.0.note_acknowledged(IntIdValue::from(value).intid());
+            self.0[0].note_acknowledged(IntIdValue::from(value).intid());
         }
         Ok(value)
     }
@@ -213,47 +222,50 @@ impl ListRegisterVcpu {
     /// # Errors
     /// As [`Vcpu::write_sysreg`].
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
-        self.0.vcpu.write_sysreg(register, value)
+        self.0[0].vcpu.write_sysreg(register, value)
     }
 
     /// As [`Vcpu::inputs`].
     pub fn inputs(&mut self) -> Inputs {
-        self.0.vcpu.inputs()
+        self.0[0].vcpu.inputs()
     }
 
     /// As [`Vcpu::prepare_to_sleep`], for a guest that waits (WFI).
     pub fn prepare_to_sleep(&mut self) -> Sleep {
-        self.0.vcpu.prepare_to_sleep()
+        self.0[0].vcpu.prepare_to_sleep()
     }
 
     /// As [`Vcpu::prepare_to_power_down`].
     pub fn prepare_to_power_down(&mut self) -> Sleep {
-        self.0.vcpu.prepare_to_power_down()
+        self.0[0].vcpu.prepare_to_power_down()
     }
 
     /// The vCPU is back from sleep.
     pub fn returned(&mut self) {
-        self.0.vcpu.returned();
+        self.0[0].vcpu.returned();
     }
 
     /// As [`Vcpu::reset`].
     pub fn reset(&mut self) {
-        self.0.vcpu.reset();
+        self.0[0].vcpu.reset();
     }
 
     /// Back to a vCPU whose CPU interface is software alone.
     pub fn into_software(self) -> Vcpu {
-        self.0.vcpu
+        let mut room = (self.0 as Box<[Half]>).into_vec();
+        let Some(Half { mut vcpu, .. }) = room.pop() else { unreachable!("it is one") };
+        vcpu.room = room;
+        vcpu
     }
 
     /// Which vCPU this is.
     pub fn cpu(&self) -> Cpu {
-        self.0.vcpu.cpu()
+        self.0[0].vcpu.cpu()
     }
 
     /// The shared half.
     pub fn vgic(&self) -> &Arc<Vgic> {
-        self.0.vcpu.vgic()
+        self.0[0].vcpu.vgic()
     }
 }
 
@@ -264,7 +276,7 @@ impl InGuest {
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
     pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
         let mut half = self.half.take().expect("only `exit` takes it, and consumes `self`");
-        half.exit(|half| half.fold(left));
+        half[0].exit(|half| half.fold(left));
         ListRegisterVcpu(half)
     }
 
@@ -276,7 +288,7 @@ impl InGuest {
 
 impl Drop for InGuest {
     fn drop(&mut self) {
-        if let Some(half) = &mut self.half {
+        if let Some([half]) = self.half.as_deref_mut() {
             half.exit(Half::fold_as_filled);
             half.vcpu.reset();
         }
@@ -307,13 +319,13 @@ impl Half {
 
 impl fmt::Debug for ListRegisterVcpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListRegisterVcpu").field("vcpu", &self.0.vcpu).finish_non_exhaustive()
+        f.debug_struct("ListRegisterVcpu").field("vcpu", &self.0[0].vcpu).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for InGuest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listed = self.half.as_ref().map(|half| &half.listed);
+        let listed = self.half.as_deref().map(|[half]| &half.listed);
         f.debug_struct("InGuest").field("listed", &listed).finish_non_exhaustive()
     }
 }

@@ -69,6 +69,12 @@
 //! ends with its sweep, or is repeated until that is done. The register reads as disabled until
 //! then.
 //!
+//! # When the heap has no memory left
+//!
+//! Messages, acknowledgement and everything that takes mappings away allocate nothing. A command that maps an event or
+//! a device, moves an event or invalidates it takes its memory first: without, it fails, and nothing changed. A sweep
+//! waits where it is (`sweeps`). An enable does not take effect.
+//!
 //! # Locks
 //!
 //! ```text
@@ -80,6 +86,7 @@
 //! `LpiCore.control` is held for 1024 words at a time at most, but for what a monitor asks for.
 
 mod by_lpi;
+mod closing;
 mod config;
 mod consumer;
 mod control;
@@ -104,6 +111,7 @@ mod word;
 use crate::atomic::{AtomicU32, Ordering};
 use crate::attention::Attention;
 use crate::events::Events;
+use crate::heap::{OutOfMemory, boxed, shared};
 use crate::lock::Mutex;
 use crate::memory::GuestMemory;
 use crate::progress::Progress;
@@ -123,6 +131,7 @@ pub(crate) use saved::{Room, SavedLpi};
 pub(crate) use senders::Senders;
 pub(crate) use shared::Injection;
 use shared::Shared;
+pub(crate) use tables::LpiTables;
 
 /// How many slots an access to a redistributor's register visits before the rest is left for the next.
 const SLOTS_PER_ACCESS: u64 = 1 << 14;
@@ -153,14 +162,14 @@ impl LpiCore {
         memory: Arc<dyn GuestMemory>,
         attention: Arc<Attention>,
         events: Arc<Events>,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, OutOfMemory> {
         let config = config.bounded();
-        let shared = Arc::new(Shared::new(&config));
-        Arc::new(Self {
-            shared: shared.clone(),
-            control: Mutex::new(Control::new(config, shared, memory, events, attention.clone())),
+        let tables = shared(Shared::new(&config)?)?;
+        shared(Self {
+            shared: tables.clone(),
+            control: Mutex::new(Control::new(config, tables, memory, events, attention.clone())?),
             attention,
-            queues: (0..config.vcpus).map(|_| AtomicU32::new(0)).collect(),
+            queues: boxed((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
         })
     }
 
@@ -180,8 +189,8 @@ impl LpiCore {
         &self.shared
     }
 
-    /// Adds an ITS with these senders; `None` beyond 2^16 of them.
-    pub(crate) fn add_its(&self, senders: Arc<Senders>) -> Option<ItsIndex> {
+    /// Adds an ITS with these senders, up to 2^16 of them.
+    pub(crate) fn add_its(&self, senders: Arc<Senders>) -> Result<ItsIndex, NoRoom> {
         self.control.lock().add_its(senders)
     }
 
@@ -232,22 +241,23 @@ impl LpiCore {
     }
 
     /// `GICR_CTLR.EnableLPIs` was set: returns when that holds for every LPI. For callers that hold no locks.
-    pub(crate) fn finish_enabling(&self, cpu: Cpu) {
-        self.finish(Cause::Enable(cpu.get()));
+    pub(crate) fn finish_enabling(&self, cpu: Cpu) -> Result<(), OutOfMemory> {
+        self.finish(Cause::Enable(cpu.get()))
     }
 
     /// `GITS_CTLR.Enabled` was set: returns when that holds for every event. For callers that hold no locks.
-    pub(crate) fn finish_enabling_its(&self, its: ItsIndex) {
-        self.finish(Cause::Admit(its));
+    pub(crate) fn finish_enabling_its(&self, its: ItsIndex) -> Result<(), OutOfMemory> {
+        self.finish(Cause::Admit(its))
     }
 
     /// Takes time in proportion to what is mapped. Ends also if another access disables again what was enabled; and as
     /// whoever then enables it once more comes here too, and goes nowhere else, it ends at all.
-    fn finish(&self, cause: Cause) {
-        while !self.with(|control| control.advance(cause, control.work() + SLOTS_PER_PIECE)) {
+    fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
+        while !self.with(|control| control.advance(cause, control.work() + SLOTS_PER_PIECE))? {
             // Whoever waits for the lock would seldom see it free.
             (0..SPINS_PER_PIECE).for_each(|_| core::hint::spin_loop());
         }
+        Ok(())
     }
 
     /// Goes on with what registers asked for, by up to one access's budget. For callers that hold
@@ -278,8 +288,8 @@ impl LpiCore {
     }
 
     /// Finishes every sweep, in one go.
-    pub(crate) fn finish_sweeps(&self) {
-        self.with(Control::finish_sweeps);
+    pub(crate) fn finish_sweeps(&self) -> Result<(), OutOfMemory> {
+        self.with(Control::finish_sweeps)
     }
 
     /// All redistributors are reset: LPIs are disabled, what was pending is gone, memory is not written.
@@ -288,8 +298,8 @@ impl LpiCore {
     }
 
     /// `GICR_INVLPIR`.
-    pub(crate) fn invalidate(&self, cpu: Cpu, lpi: Lpi) {
-        self.with(|control| control.invalidate(cpu.get(), lpi));
+    pub(crate) fn invalidate(&self, cpu: Cpu, lpi: Lpi) -> Result<(), OutOfMemory> {
+        self.with(|control| control.invalidate(cpu.get(), lpi))
     }
 
     /// `GICR_INVALLR`.

@@ -38,13 +38,13 @@
 //! let (gic, mut vcpus) = new()?;
 //! gic.set_line(Line::Spi(40), Level::High);
 //! let frozen = gic.freeze(&mut vcpus)?;
-//! let saved = frozen.save();
+//! let saved = frozen.save()?;
 //! frozen.thaw();
 //!
 //! // There: a machine with the same configuration, of which no vCPU has run.
 //! let (gic, mut vcpus) = new()?;
 //! gic.freeze(&mut vcpus)?.restore(&saved)?;
-//! assert_eq!(gic.freeze(&mut vcpus)?.save(), saved);
+//! assert_eq!(gic.freeze(&mut vcpus)?.save()?, saved);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

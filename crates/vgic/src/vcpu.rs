@@ -2,12 +2,15 @@
 
 use crate::SecurityView;
 use crate::cpu_interface::{self, CpuInterface};
+use crate::heap::OutOfMemory;
 use crate::interrupt::State;
+use crate::list_registers::Half;
 use crate::lpi::{LpiQueue, ReadyLpi};
 use crate::slot::Slot;
 use crate::vgic::Vgic;
 use crate::wired::{Group, participation};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::icc::{Igrpen, Sgi, SysRegEncoding};
@@ -22,6 +25,8 @@ pub struct Vcpu {
     gic: Arc<Vgic>,
     pub(crate) interface: CpuInterface,
     pub(crate) lpis: Option<LpiQueue>,
+    /// Memory for the half with list registers.
+    pub(crate) room: Vec<Half>,
 }
 
 /// The system register does not exist in this direction, or not in the guest's view: the access is an Undefined
@@ -91,8 +96,15 @@ impl fmt::Debug for Vcpu {
 }
 
 impl Vcpu {
-    pub(crate) fn new(cpu: Cpu, gic: Arc<Vgic>, interface: CpuInterface, lpis: Option<LpiQueue>) -> Self {
-        Self { cpu, gic, interface, lpis }
+    pub(crate) fn new(
+        cpu: Cpu,
+        gic: Arc<Vgic>,
+        interface: CpuInterface,
+        lpis: Option<LpiQueue>,
+    ) -> Result<Self, OutOfMemory> {
+        let mut room = Vec::new();
+        room.try_reserve_exact(1)?;
+        Ok(Self { cpu, gic, interface, lpis, room })
     }
 
     /// Reads a system register (`MRS`) on behalf of the guest. Reading `ICC_IAR<n>_EL1` acknowledges.

@@ -11,6 +11,7 @@ use crate::attention::Attention;
 use crate::config::{RedistributorFrame, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::distributor::Distributor;
+use crate::heap::{OutOfMemory, boxed, collected, shared};
 use crate::interrupt::State;
 use crate::its::{CommandFaults, Its, ItsConfig, RedistributorNaming, Targets};
 use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
@@ -97,32 +98,40 @@ impl fmt::Debug for Vgic {
 impl Vgic {
     /// Makes a virtual GIC: the shared half, and one half per vCPU in the order of [`VgicConfig::cpus`].
     ///
+    /// Makes room for everything that later has no way to fail. (A few values are shared by counted references, which
+    /// stable Rust cannot allocate fallibly. The heap is asked first; two threads that make machines of its last few
+    /// hundred bytes may still meet the allocator's own error.)
+    ///
     /// # Errors
-    /// [`ConfigError`] for a GIC that cannot be.
+    /// [`ConfigError`] for a GIC that cannot be, or that the heap has no memory for.
     pub fn new(
         config: VgicConfig,
         memory: Arc<dyn GuestMemory>,
         kick: Arc<dyn Kick>,
     ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
         config.validate()?;
-        let attention = Arc::new(Attention::new(config.cpus.len(), kick));
-        let events = Arc::new(Events::new());
-        let lpis = lpi_core(&config, memory, &attention, &events);
+        let attention = shared(Attention::new(config.cpus.len(), kick)?)?;
+        let events = shared(Events::new())?;
+        let lpis = lpi_core(&config, memory, &attention, &events)?;
         let its = translators(&config, lpis.as_ref(), &events)?;
-        let gic = Arc::new(Self {
-            frames: config.redistributor_frames().collect(),
-            regions: regions(&config),
-            wired: Wired::new(config, Arc::clone(&attention)),
+        let gic = shared(Self {
+            frames: collected(config.redistributor_frames())?.into_boxed_slice(),
+            regions: regions(&config)?,
+            wired: Wired::new(config, Arc::clone(&attention))?,
             events,
             attention,
             lpis,
             its,
-        });
-        let vcpus = (0..gic.frames.len()).map(|index| gic.vcpu(index)).collect();
+        })?;
+        let mut vcpus = Vec::new();
+        vcpus.try_reserve_exact(gic.frames.len()).map_err(OutOfMemory::from)?;
+        for index in 0..gic.frames.len() {
+            vcpus.push(gic.vcpu(index)?);
+        }
         Ok((gic, vcpus))
     }
 
-    fn vcpu(self: &Arc<Self>, index: usize) -> Vcpu {
+    fn vcpu(self: &Arc<Self>, index: usize) -> Result<Vcpu, OutOfMemory> {
         let config = self.wired.config();
         let features = Features {
             security: config.security,
@@ -250,8 +259,10 @@ impl Vgic {
     /// [`Vcpu::enter_guest`] and [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) do a
     /// piece each; while more is left, a vCPU does not sleep, is kicked as it enters the guest, and
     /// one that sleeps or runs is kicked. It is for a monitor without vCPUs, or with time to spare.
+    ///
+    /// What waits for memory on the heap ([`FaultReason::OutOfMemory`]) goes on here, too.
     pub fn poll(&self) -> Progress {
-        self.go_on();
+        self.do_piece();
         Progress::done(!self.attention.has_work())
     }
 
@@ -272,11 +283,9 @@ impl Vgic {
     }
 
     /// Finishes what registers and commands began, in one go: for a machine that stands still.
-    pub(crate) fn finish_sweeps(&self) {
+    pub(crate) fn finish_sweeps(&self) -> Result<(), OutOfMemory> {
         self.its.iter().for_each(|its| its.finish());
-        if let Some(lpis) = &self.lpis {
-            lpis.finish_sweeps();
-        }
+        self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.finish_sweeps())
     }
 
     /// Lets every ITS go on.
@@ -391,21 +400,22 @@ fn lpi_core(
     memory: Arc<dyn GuestMemory>,
     attention: &Arc<Attention>,
     events: &Arc<Events>,
-) -> Option<Arc<LpiCore>> {
-    let vcpus = u16::try_from(config.cpus.len()).ok()?;
+) -> Result<Option<Arc<LpiCore>>, OutOfMemory> {
+    let Ok(vcpus) = u16::try_from(config.cpus.len()) else { return Ok(None) };
+    let Some(id_bits) = config.lpi_id_bits else { return Ok(None) };
     let view = match config.security {
         SecurityView::Single => PriorityView::Unshifted,
         SecurityView::NonSecure => PriorityView::NonSecure,
     };
     let sizes = LpiConfig {
-        id_bits: config.lpi_id_bits?,
+        id_bits,
         slots: config.lpi_slots,
         devices: config.its_devices,
         direct: config.direct_lpi,
         priorities: Priorities { view, bits: config.priority_bits },
         ..LpiConfig::new(vcpus)
     };
-    Some(LpiCore::new(sizes, memory, Arc::clone(attention), Arc::clone(events)))
+    LpiCore::new(sizes, memory, Arc::clone(attention), Arc::clone(events)).map(Some)
 }
 
 fn translators(
@@ -414,19 +424,27 @@ fn translators(
     events: &Arc<Events>,
 ) -> Result<Box<[Arc<Its>]>, ConfigError> {
     let Some(lpis) = lpis else { return Ok(Box::default()) };
-    let targets = |its: &ItsConfig| match its.redistributor_naming {
-        RedistributorNaming::ProcessorNumber => {
-            Targets::ProcessorNumbers(config.cpus.iter().map(|cpu| cpu.processor_number).collect())
-        }
-        RedistributorNaming::Address => {
-            Targets::Addresses(config.redistributor_frames().map(|frame| frame.base).collect())
-        }
-    };
-    let make = |its: &ItsConfig| Its::new(*its, targets(its), Arc::clone(lpis), Arc::clone(events));
-    Ok(config.its.iter().map(|its| make(its).map(Arc::new)).collect::<Result<_, _>>()?)
+    let mut all = Vec::new();
+    all.try_reserve_exact(config.its.len()).map_err(OutOfMemory::from)?;
+    for its in &config.its {
+        all.push(shared(Its::new(*its, targets(config, its)?, Arc::clone(lpis), Arc::clone(events))?)?);
+    }
+    Ok(all.into_boxed_slice())
 }
 
-fn regions(config: &VgicConfig) -> Box<[Region]> {
+fn targets(config: &VgicConfig, its: &ItsConfig) -> Result<Targets, OutOfMemory> {
+    Ok(match its.redistributor_naming {
+        RedistributorNaming::ProcessorNumber => {
+            Targets::ProcessorNumbers(boxed(config.cpus.iter().map(|cpu| cpu.processor_number))?)
+        }
+        RedistributorNaming::Address => {
+            let bases = config.redistributor_frames().map(|frame| frame.base);
+            Targets::Addresses(collected(bases)?.into_boxed_slice())
+        }
+    })
+}
+
+fn regions(config: &VgicConfig) -> Result<Box<[Region]>, OutOfMemory> {
     let alias = config
         .mbi_alias
         .map(|base| Region { addresses: base..base + gicd::FRAME_SIZE, block: Block::MbiAlias });
@@ -444,15 +462,15 @@ fn regions(config: &VgicConfig) -> Box<[Region]> {
         .iter()
         .enumerate()
         .map(|(index, its)| Region { addresses: its.base..its.base + gits::SIZE, block: Block::Its(index) });
-    let mut regions: Vec<_> = core::iter::once(Region { addresses: distributor, block: Block::Distributor })
+    let regions = core::iter::once(Region { addresses: distributor, block: Block::Distributor })
         .chain(redistributors)
         .chain(its)
         .chain(alias)
         .chain(v2m)
-        .filter(|region| !region.addresses.is_empty())
-        .collect();
+        .filter(|region| !region.addresses.is_empty());
+    let mut regions = collected(regions)?;
     regions.sort_unstable_by_key(|region| region.addresses.start);
-    regions.into_boxed_slice()
+    Ok(regions.into_boxed_slice())
 }
 
 /// An offset in a frame. Strides reach up to 4 GiB, of which the frames are the beginning.

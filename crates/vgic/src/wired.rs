@@ -16,6 +16,7 @@ pub(crate) use saved::{Bank, RestoredInterrupt};
 use crate::attention::{Attention, Awaited};
 use crate::candidates::{Candidates, Look};
 use crate::config::cpu;
+use crate::heap::{OutOfMemory, boxed};
 use crate::interrupt::{Interrupt, State};
 use crate::lock::Mutex;
 use crate::redistributor::LpiRegisters;
@@ -23,13 +24,12 @@ use crate::slot::Slot;
 use crate::{SecurityView, VgicConfig};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{Affinity, IntId, IntIdClass, Priority};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
-use once_cell::race::OnceBox;
+use spin::Once;
 
 /// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the Non-secure side
 /// has Group 1 only.
@@ -110,30 +110,29 @@ pub(crate) struct Wired {
     attention: Arc<Attention>,
     /// By writes to the distributor's registers.
     awaited: Awaited,
-    observer: OnceBox<Arc<dyn LineObserver>>,
-    physical: OnceBox<Arc<dyn PhysicalInterrupts>>,
+    observer: Once<Arc<dyn LineObserver>>,
+    physical: Once<Arc<dyn PhysicalInterrupts>>,
 }
 
 impl Wired {
-    pub(crate) fn new(config: VgicConfig, attention: Arc<Attention>) -> Self {
-        let mut by_affinity: Vec<_> =
-            config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))).collect();
+    pub(crate) fn new(config: VgicConfig, attention: Arc<Attention>) -> Result<Self, OutOfMemory> {
+        let mut by_affinity =
+            boxed(config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))))?;
         by_affinity.sort_unstable();
-        let cpus = config.cpus.iter().map(|_| Private::new()).collect();
         let wired = Self {
-            by_affinity: by_affinity.into_boxed_slice(),
+            by_affinity,
             control: AtomicU32::new(0),
-            shared: (0..Slot::SHARED).map(|_| Interrupt::new(State::new())).collect(),
-            routes: Mutex::new((0..Slot::SHARED).map(|_| 0).collect()),
-            cpus,
+            shared: boxed((0..Slot::SHARED).map(|_| Interrupt::new(State::new())))?,
+            routes: Mutex::new(boxed((0..Slot::SHARED).map(|_| 0))?),
+            cpus: boxed(config.cpus.iter().map(|_| Private::new()))?,
             attention,
             awaited: Awaited::new(),
-            observer: OnceBox::new(),
-            physical: OnceBox::new(),
+            observer: Once::new(),
+            physical: Once::new(),
             config,
         };
         wired.reset();
-        wired
+        Ok(wired)
     }
 
     /// Gives everything its state after reset; lines stay as they are driven, and links are kept.
@@ -197,7 +196,7 @@ impl Wired {
 
     /// Who is told that the guest finished with a line. Once.
     pub(crate) fn observe(&self, observer: Arc<dyn LineObserver>) -> Result<(), Arc<dyn LineObserver>> {
-        self.observer.set(Box::new(observer)).map_err(|observer| *observer)
+        links::set_once(&self.observer, observer)
     }
 
     pub(crate) fn config(&self) -> &VgicConfig {

@@ -71,7 +71,7 @@ impl Guest {
     }
 
     fn save(&mut self) -> SavedState {
-        self.gic.freeze(&mut self.vcpus).expect("all are here").save()
+        self.gic.freeze(&mut self.vcpus).expect("all are here").save().expect("there is memory")
     }
 
     fn restore(&mut self, saved: &SavedState) -> Result<(), vgic::saved_state::RestoreError> {

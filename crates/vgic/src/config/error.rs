@@ -1,6 +1,7 @@
 //! Why a configuration is refused.
 
 use super::MAX_CPUS;
+use crate::heap::OutOfMemory;
 use crate::its::ItsConfigError;
 use crate::v2m::V2mConfigError;
 use gic_arch::{Affinity, IntId};
@@ -83,6 +84,9 @@ pub enum ConfigError {
     /// An ITS without LPIs.
     #[error("the ITS at {0:#x} has no LPIs to deliver: set lpi_id_bits")]
     ItsWithoutLpis(u64),
+    /// The heap has no memory for such a GIC, or for the configuration.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// An interrupt that cannot be Secure.
     #[error("{0} cannot be a Secure interrupt of this machine")]
     SecureInterrupt(IntId),

@@ -1,17 +1,18 @@
 //! The distributor's registers as plain data, and back.
 
 use super::Distributor;
+use crate::heap::OutOfMemory;
 use crate::saved_state::{DistributorState, Problem};
 use crate::wired::Bank;
 
 impl Distributor<'_> {
-    pub(crate) fn save(self) -> DistributorState {
-        DistributorState {
+    pub(crate) fn save(self) -> Result<DistributorState, OutOfMemory> {
+        Ok(DistributorState {
             ctlr: self.control_view(self.wired.control()),
             typer: self.typer().into_bits(),
             iidr: self.wired.config().iidr.into_bits(),
-            interrupts: self.wired.save(Bank::Shared),
-        }
+            interrupts: self.wired.save(Bank::Shared)?,
+        })
     }
 
     /// What is stored for the control register, if this distributor can have these registers. Its interrupts are looked

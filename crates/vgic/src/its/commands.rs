@@ -7,6 +7,7 @@
 use super::Targets;
 use super::config::ItsConfig;
 use super::tables::{Tables, covers};
+use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ItsIndex, MappedDevice, MappedEvent, NoRoom};
 use gic_arch::Lpi;
 use gic_arch::its::CommandErrorReason::{
@@ -23,6 +24,8 @@ pub(super) enum Refusal {
     Reason(CommandErrorReason),
     /// The model's budget for mappings is used up.
     NoRoom,
+    /// The heap has no memory left.
+    OutOfMemory,
 }
 
 impl From<CommandErrorReason> for Refusal {
@@ -32,8 +35,17 @@ impl From<CommandErrorReason> for Refusal {
 }
 
 impl From<NoRoom> for Refusal {
-    fn from(NoRoom: NoRoom) -> Self {
-        Self::NoRoom
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Budget => Self::NoRoom,
+            NoRoom::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+impl From<OutOfMemory> for Refusal {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
     }
 }
 
@@ -77,8 +89,7 @@ impl Executor<'_> {
             }
             Command::Inv { device, event } => {
                 let event = self.routed_event(device, event)?;
-                self.control.invalidate_event(event);
-                Ok(())
+                Ok(self.control.invalidate_event(event)?)
             }
             Command::Invall { collection } => self.invall(collection),
             Command::Movall { from, to } => {
@@ -115,7 +126,7 @@ impl Executor<'_> {
             MapAction::Unmap => self.control.unmap_collection(self.its, collection.get()),
             MapAction::Map => {
                 let vcpu = self.vcpu(target)?;
-                self.control.map_collection(self.its, collection.get(), vcpu);
+                self.control.map_collection(self.its, collection.get(), vcpu)?;
             }
         }
         Ok(())
@@ -134,8 +145,7 @@ impl Executor<'_> {
         let event = self.routed_event(device, event)?;
         self.check_collection(collection)?;
         self.target(collection.get())?;
-        self.control.move_event(event, collection.get());
-        Ok(())
+        Ok(self.control.move_event(event, collection.get())?)
     }
 
     fn invall(&mut self, collection: CollectionId) -> Outcome {

@@ -5,6 +5,7 @@ use super::config::ErrorPolicy;
 use super::{Its, State};
 use crate::attention::Recalls;
 use crate::events::{FaultReason, GuestFault};
+use crate::heap::OutOfMemory;
 use crate::lpi::{Control, SLOTS_PER_PIECE};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::progress::Progress;
@@ -43,6 +44,9 @@ pub enum CommandFault {
     /// The model's budget of slots, devices or table nodes is used up.
     #[error("{}: the model's budget for mappings is used up", .0.name())]
     NoRoom(Opcode),
+    /// The heap has no memory left for what the command maps. It may succeed later.
+    #[error("{}: the heap has no memory left", .0.name())]
+    OutOfMemory(Opcode),
     /// The queue lies where the guest has no memory. The queue stalls whatever the policy.
     #[error("the guest's ITS command queue cannot be read: {0}")]
     Unreadable(MemoryFault),
@@ -75,7 +79,8 @@ enum Step {
     Begun,
     /// Something that was begun is not done yet.
     Sweeps,
-    /// It is a SYNC, and an interrupt that was changed before it may still be in a list register.
+    /// It is a SYNC, and an interrupt that was changed before it may still be in a list register. Or what was begun finds
+    /// no memory on the heap.
     Waits,
 }
 
@@ -120,6 +125,11 @@ impl Queue {
         }
     }
 
+    /// Was the next command begun?
+    pub(super) const fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     const fn has_work(&self) -> bool {
         self.base.valid() && !self.stalled && self.read != self.write
     }
@@ -145,7 +155,7 @@ impl Its {
         self.lpis.note_work(&mut state.left, progress);
     }
 
-    /// A queue that waits for vCPUs to exit goes on when they do.
+    /// A queue that waits for vCPUs to exit goes on when they do. One that waits for memory goes on at the next access.
     fn run_within_budget(&self, state: &mut State) -> Progress {
         let budget = u64::from(self.config.work_per_access) * SLOTS_PER_UNIT;
         let mut spent = 0;
@@ -178,8 +188,12 @@ impl Its {
 
     /// Finishes what was begun, in one go.
     pub(super) fn finish_begun(&self, state: &mut State) {
-        self.lpis.with_notification_owed(Control::finish_sweeps);
-        if core::mem::take(&mut state.queue.begun) {
+        let is_done = self.lpis.with_notification_owed(|control| {
+            // What finds no memory stays begun.
+            let _ = control.finish_sweeps();
+            control.is_quiescent(self.index)
+        });
+        if is_done && core::mem::take(&mut state.queue.begun) {
             state.queue.advance();
         }
     }
@@ -191,8 +205,10 @@ impl Its {
         control: &mut Control,
         limit: u64,
     ) -> Option<Result<Step, CommandFault>> {
-        if !control.advance_its(self.index, limit) {
-            return Some(Ok(Step::Sweeps));
+        match control.advance_its(self.index, limit) {
+            Ok(true) => {}
+            Ok(false) => return Some(Ok(Step::Sweeps)),
+            Err(OutOfMemory) => return Some(Ok(Step::Waits)),
         }
         if core::mem::take(&mut state.queue.begun) {
             state.queue.advance();
@@ -223,6 +239,7 @@ impl Its {
                 Err(CommandFault::Refused(CommandError { opcode: command.opcode(), reason }))
             }
             Err(Refusal::NoRoom) => Err(CommandFault::NoRoom(command.opcode())),
+            Err(Refusal::OutOfMemory) => Err(CommandFault::OutOfMemory(command.opcode())),
         }
     }
 
@@ -233,6 +250,7 @@ impl Its {
             CommandFault::Refused(error) => (FaultReason::ItsCommand, error.code().into()),
             CommandFault::Unknown(UnknownOpcode(opcode)) => (FaultReason::ItsCommand, opcode.into()),
             CommandFault::NoRoom(opcode) => (FaultReason::Budget, opcode.number().into()),
+            CommandFault::OutOfMemory(opcode) => (FaultReason::OutOfMemory, opcode.number().into()),
             CommandFault::Unreadable(fault) => (FaultReason::ItsTable, fault.address),
         };
         self.events.record(GuestFault { reason, address: self.config.base, detail });

@@ -101,6 +101,7 @@ impl Its {
                 self.lpis.with_notification_owed(|control| control.set_its_enabled(self.index, enabled));
             }
         });
+        self.give_up_enabling(&mut self.state.lock());
     }
 
     fn set_cbaser(&self, lanes: Lanes) {

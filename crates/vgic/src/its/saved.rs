@@ -4,8 +4,9 @@ use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
 use super::{Its, State};
+use crate::heap::{OutOfMemory, checked, gathered, push};
 use crate::lock::MutexGuard;
-use crate::lpi::{Control, ItsIndex, MappedDevice, NoRoom, SavedLpi};
+use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, SavedLpi};
 use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
 use alloc::vec::Vec;
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter};
@@ -110,12 +111,16 @@ fn control(enabled: bool) -> u32 {
 
 impl HeldIts<'_> {
     /// Everything, with `affinity` of a vCPU.
-    pub(crate) fn save(&self, control_side: &Control, affinity: impl Fn(u32) -> Affinity) -> ItsState {
+    pub(crate) fn save(
+        &self,
+        control_side: &Control,
+        affinity: impl Fn(u32) -> Affinity,
+    ) -> Result<ItsState, OutOfMemory> {
         let Self { its, state } = self;
         let collections = control_side.mapped_collections(its.index).map(|(collection, vcpu)| {
             CollectionState { collection: CollectionId::new(collection), target: affinity(vcpu.into()) }
         });
-        ItsState {
+        Ok(ItsState {
             base: its.config.base,
             ctlr: control(state.enabled),
             iidr: its.config.iidr.into_bits(),
@@ -126,34 +131,34 @@ impl HeldIts<'_> {
             baser: core::array::from_fn(|index| {
                 u32::try_from(index).map_or(0, |index| state.tables.get(index).into_bits())
             }),
-            collections: collections.collect(),
-            devices: self.save_devices(control_side, &affinity),
-        }
+            collections: gathered(collections)?,
+            devices: self.save_devices(control_side, &affinity)?,
+        })
     }
 
-    fn save_devices(&self, control: &Control, affinity: &impl Fn(u32) -> Affinity) -> Vec<DeviceState> {
+    fn save_devices(
+        &self,
+        control: &Control,
+        affinity: &impl Fn(u32) -> Affinity,
+    ) -> Result<Vec<DeviceState>, OutOfMemory> {
         let index = self.its.index;
-        let save = |(device, mapped): (u32, MappedDevice)| {
+        checked(control.mapped_devices(index).map(|(device, mapped)| {
             let mut events = Vec::new();
             control.each_event(index, device, |event, collection, saved| {
                 let unmapped = control.collection(index, collection).is_none();
-                events.push(EventState {
+                let state = EventState {
                     event: EventId::new(event),
                     intid: saved.lpi.intid(),
                     collection: CollectionId::new(collection),
                     pending: saved.pending,
                     stays_at: unmapped.then(|| affinity(saved.target)),
                     configuration: saved.configuration.map(Config::into_bits),
-                });
-            });
-            DeviceState {
-                device: DeviceId::new(device),
-                event_bits: mapped.event_bits,
-                itt: mapped.itt,
-                events,
-            }
-        };
-        control.mapped_devices(index).map(save).collect()
+                };
+                push(&mut events, state)
+            })?;
+            let MappedDevice { event_bits, itt } = mapped;
+            Ok(DeviceState { device: DeviceId::new(device), event_bits, itt, events })
+        }))
     }
 
     /// Puts an ITS that is as after reset into a saved state, which was checked: `vcpu` gives the vCPU of an affinity.
@@ -169,30 +174,52 @@ impl HeldIts<'_> {
         (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
         control.set_its_enabled(index, enabled);
         for CollectionState { collection, target } in &saved.collections {
-            control.restore_collection(index, collection.get(), vcpu(*target));
+            control.restore_collection(index, collection.get(), vcpu(*target))?;
         }
         for device in &saved.devices {
             let mapped = MappedDevice { event_bits: device.event_bits, itt: device.itt };
             control.map_device(index, device.device.get(), mapped)?;
             for event in &device.events {
-                let collection = event.collection.get();
-                let restored = SavedLpi {
-                    lpi: Lpi::try_from(event.intid).map_err(|_| NoRoom)?,
-                    target: match control.collection(index, collection) {
-                        Some(target) => target.into(),
-                        None => event.stays_at.map_or(0, |affinity| vcpu(affinity).into()),
-                    },
-                    pending: event.pending,
-                    configuration: event.configuration.map(Config::from_bits),
-                };
-                control.restore_event(
-                    index,
-                    (device.device.get(), event.event.get()),
-                    collection,
-                    restored,
-                )?;
+                let id = (device.device.get(), event.event.get());
+                let restored = restored(saved, event, &vcpu)?;
+                control.restore_event(index, id, event.collection.get(), restored)?;
             }
         }
         Ok(())
     }
+}
+
+impl Its {
+    /// Takes the memory that [`restore`](HeldIts::restore) needs beside that of the pool.
+    pub(crate) fn reserve(
+        &self,
+        saved: &ItsState,
+        control: &mut Control,
+        vcpu: impl Fn(Affinity) -> u16,
+        tables: impl Fn(u32) -> Option<LpiTables>,
+    ) -> Result<(), NoRoom> {
+        let devices = saved.devices.iter().map(|device| device.device.get());
+        control.reserve_its(self.index, saved.collections.len(), devices)?;
+        for event in saved.devices.iter().flat_map(|device| &device.events) {
+            let restored = restored(saved, event, &vcpu)?;
+            control.reserve_event(restored, tables(restored.target))?;
+        }
+        Ok(())
+    }
+}
+
+/// The LPI of an event: it goes to its collection's vCPU, else it stays where it is pending.
+fn restored(
+    saved: &ItsState,
+    event: &EventState,
+    vcpu: &impl Fn(Affinity) -> u16,
+) -> Result<SavedLpi, NoRoom> {
+    let found = saved.collections.binary_search_by_key(&event.collection, |state| state.collection);
+    let mapped = found.ok().and_then(|at| saved.collections.get(at)).map(|state| state.target);
+    Ok(SavedLpi {
+        lpi: Lpi::try_from(event.intid).map_err(|_| NoRoom::Budget)?,
+        target: mapped.or(event.stays_at).map_or(0, |affinity| vcpu(affinity).into()),
+        pending: event.pending,
+        configuration: event.configuration.map(Config::from_bits),
+    })
 }

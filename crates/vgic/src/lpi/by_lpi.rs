@@ -2,8 +2,9 @@
 //! guest should not map, only the count is known: whoever looks for them visits every slot.
 
 use super::slots::Slot;
+use crate::heap::{OutOfMemory, boxed};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
+use doorbell_fallible::try_box_array;
 
 /// LPIs of a page, as a power of two.
 const PAGE_BITS: u32 = 10;
@@ -19,7 +20,7 @@ struct Mapped {
 
 /// Slots by LPI. Pages come with use; there are as many as the distributor's LPIs fill.
 pub(super) struct SlotsByLpi {
-    pages: Vec<Option<Box<[Mapped; 1 << PAGE_BITS]>>>,
+    pages: Box<[Option<Box<[Mapped; 1 << PAGE_BITS]>>]>,
 }
 
 /// Where an LPI is mapped.
@@ -45,14 +46,22 @@ impl MappedAt {
 
 impl SlotsByLpi {
     /// Of a distributor with this many LPIs.
-    pub(super) fn new(lpis: u32) -> Self {
-        Self { pages: (0..lpis.div_ceil(1 << PAGE_BITS)).map(|_| None).collect() }
+    pub(super) fn new(lpis: u32) -> Result<Self, OutOfMemory> {
+        let pages = lpis.div_ceil(1 << PAGE_BITS) as usize;
+        Ok(Self { pages: boxed((0..pages).map(|_| None))? })
     }
 
-    /// An LPI, by index, is mapped in a slot.
+    /// Makes sure that an LPI, by index, can be noted.
+    pub(super) fn ensure(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
+        if let Some(page @ None) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
+            *page = Some(try_box_array(Mapped::default)?);
+        }
+        Ok(())
+    }
+
+    /// An LPI, by index, is mapped in a slot. There [is](Self::ensure) room to note it.
     pub(super) fn insert(&mut self, lpi_index: u32, slot: Slot) {
-        if let Some(page) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
-            let page = page.get_or_insert_with(|| Box::new([Mapped::default(); 1 << PAGE_BITS]));
+        if let Some(Some(page)) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
             let mapped = &mut page[(lpi_index & PAGE_MASK) as usize];
             mapped.count += 1;
             mapped.numbers ^= slot.get();

@@ -7,24 +7,25 @@
 use super::by_lpi::SlotsByLpi;
 use super::config::LpiConfig;
 use super::directory::Place;
-use super::mappings::{ItsIndex, MappedDevice};
+use super::mappings::ItsIndex;
 use super::pool::{Owner, Pool};
 use super::senders::{Growth, Senders};
 use super::shared::{Injection, Location, Shared};
 use super::slots::{Position, Slot};
-use super::sweeps::{Cause, Sweep};
-use super::tables::LpiTables;
+use super::sweeps::{Cause, Work};
+use super::tables::{LpiTables, PendingBits};
 use super::word::{Level, Word};
 use crate::atomic::AtomicU64;
 use crate::attention::{Attention, Recalls};
 use crate::events::{Events, FaultReason, GuestFault};
+use crate::heap::{OutOfMemory, boxed};
 use crate::memory::GuestMemory;
 use crate::progress::Progress;
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use doorbell_fallible::SortedMap;
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 use msi_types::Cpu;
@@ -39,13 +40,16 @@ pub(crate) struct Control {
     pub(super) pool: Pool,
     pub(super) by_lpi: SlotsByLpi,
     /// By vCPU: the tables, while its LPIs are enabled.
-    pub(super) redistributors: Vec<Option<LpiTables>>,
+    pub(super) redistributors: Box<[Option<LpiTables>]>,
+    /// By vCPU: room for the pending table's bits, from the first time on that its LPIs are enabled. A sweep that enables
+    /// or disables them has it meanwhile.
+    pub(super) images: Box<[PendingBits]>,
     pub(super) translators: Vec<Translator>,
     owed: Owed,
     /// Do registers' sweeps go on?
     left: bool,
-    /// Work in progress.
-    pub(super) sweeps: BTreeMap<Cause, Sweep>,
+    /// Work in progress. There is room for all of it.
+    pub(super) sweeps: SortedMap<Cause, Work>,
     work: u64,
 }
 
@@ -53,11 +57,10 @@ pub(crate) struct Control {
 pub(super) struct Translator {
     pub(super) enabled: bool,
     pub(super) senders: Arc<Senders>,
-    pub(super) growth: Growth,
     /// Mapped devices.
-    pub(super) devices: BTreeMap<u32, MappedDevice>,
+    pub(super) growth: Growth,
     /// vCPUs of mapped collections.
-    pub(super) collections: BTreeMap<u16, u16>,
+    pub(super) collections: SortedMap<u16, u16>,
 }
 
 /// Where a refresh takes enable and priority from.
@@ -74,7 +77,8 @@ pub(super) enum Settings {
 }
 
 /// Where an interrupt goes.
-struct Route {
+#[derive(Clone, Copy)]
+pub(super) struct Route {
     /// To which vCPU.
     target: u32,
     /// Are the event and its collection mapped?
@@ -83,12 +87,24 @@ struct Route {
     is_open: bool,
 }
 
+/// What a word becomes. There is memory for the hints that it takes.
+#[derive(Clone, Copy)]
+pub(super) struct Refresh {
+    route: Route,
+    enabled: bool,
+    level: Level,
+    deliverable: bool,
+    /// Do the target's tables have the LPI?
+    is_covered: bool,
+    reloads: bool,
+}
+
 /// vCPUs to notify once the lock is released.
 struct Owed(Box<[u64]>);
 
 impl Owed {
-    fn new(vcpus: u16) -> Self {
-        Self(core::iter::repeat_n(0, usize::from(vcpus).div_ceil(64)).collect())
+    fn new(vcpus: u16) -> Result<Self, OutOfMemory> {
+        Ok(Self(boxed(core::iter::repeat_n(0, usize::from(vcpus).div_ceil(64)))?))
     }
 
     fn insert(&mut self, vcpu: u32) {
@@ -112,22 +128,32 @@ impl Control {
         memory: Arc<dyn GuestMemory>,
         events: Arc<Events>,
         attention: Arc<Attention>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, OutOfMemory> {
+        let vcpus = usize::from(config.vcpus);
+        let mut control = Self {
             shared,
             memory,
             events,
             attention,
             config,
             pool: Pool::new(config.chunks(), config.nodes()),
-            by_lpi: SlotsByLpi::new(config.lpis()),
-            redistributors: core::iter::repeat_n(None, usize::from(config.vcpus)).collect(),
+            by_lpi: SlotsByLpi::new(config.lpis())?,
+            redistributors: boxed((0..vcpus).map(|_| None))?,
+            images: boxed((0..vcpus).map(|_| PendingBits::default()))?,
             translators: Vec::new(),
-            owed: Owed::new(config.vcpus),
+            owed: Owed::new(config.vcpus)?,
             left: false,
-            sweeps: BTreeMap::new(),
+            sweeps: SortedMap::new(),
             work: 0,
-        }
+        };
+        control.make_room_for_sweeps()?;
+        Ok(control)
+    }
+
+    /// Makes room for all sweeps of the vCPUs, the ITSes, and one ITS more.
+    pub(super) fn make_room_for_sweeps(&mut self) -> Result<(), OutOfMemory> {
+        let of_its = Cause::PER_ITS * (self.translators.len() + 1);
+        Ok(self.sweeps.reserve_many(Cause::PER_VCPU * usize::from(self.config.vcpus) + of_its)?)
     }
 
     /// Takes one vCPU that is to be notified.
@@ -171,7 +197,7 @@ impl Control {
 
     /// Notes whether registers' sweeps go on.
     pub(super) fn note_registers(&mut self) {
-        let progress = Progress::done(!self.sweeps.keys().any(|cause| !cause.is_commands()));
+        let progress = Progress::done(!self.has_register_work());
         self.attention.note_work(&mut self.left, progress);
     }
 
@@ -213,12 +239,42 @@ impl Control {
     }
 
     /// Writes what the state says of a word's place into the word.
-    pub(super) fn refresh(&mut self, location: Location, settings: Settings) {
-        let position = self.shared.position(location);
+    ///
+    /// # Errors
+    /// The heap has no memory for the word's hints. The word is unchanged.
+    pub(super) fn refresh(&mut self, location: Location, settings: Settings) -> Result<(), OutOfMemory> {
+        if let Some(refresh) = self.prepared(location, settings)? {
+            self.write(location, refresh);
+        }
+        Ok(())
+    }
+
+    /// What a word becomes; `None` if it maps nothing.
+    ///
+    /// # Errors
+    /// The heap has no memory for the word's hints.
+    pub(super) fn prepared(
+        &self,
+        location: Location,
+        settings: Settings,
+    ) -> Result<Option<Refresh>, OutOfMemory> {
         let now = self.shared.load(location);
-        let Some(Route { target, is_mapped, is_open }) = self.route_of(location, now) else {
-            return;
-        };
+        let Some(route) = self.route_of(location, now) else { return Ok(None) };
+        self.prepare(location, now, route, settings).map(Some)
+    }
+
+    /// What a word becomes that is to hold `now` and goes this way.
+    ///
+    /// # Errors
+    /// The heap has no memory for the word's hints.
+    pub(super) fn prepare(
+        &self,
+        location: Location,
+        now: Word,
+        route: Route,
+        settings: Settings,
+    ) -> Result<Refresh, OutOfMemory> {
+        let Route { target, is_open, .. } = route;
         let covering = self.tables(target).filter(|tables| tables.covers(now.lpi()));
         let deliverable = is_open && covering.is_some();
         let (enabled, level) = match (covering, settings) {
@@ -230,18 +286,26 @@ impl Control {
             _ => (now.is_enabled(), now.level()),
         };
         if enabled {
-            self.shared.ensure_hints(target, level, position);
+            self.shared.ensure_hints(target, level, self.shared.position(location))?;
         }
+        let reloads = matches!(settings, Settings::Reload | Settings::Read(_));
+        Ok(Refresh { route, enabled, level, deliverable, is_covered: covering.is_some(), reloads })
+    }
+
+    /// Writes a word.
+    pub(super) fn write(&mut self, location: Location, refresh: Refresh) {
+        let Refresh { route, enabled, level, deliverable, is_covered, reloads } = refresh;
+        let index = self.shared.load(location).lpi_index();
         let is_event = matches!(location, Location::Slot(_));
-        let brought = is_event && self.take_own(target, now.lpi_index());
+        let brought = is_event && self.take_own(route.target, index);
         let (old, new) = self.shared.update(location, |word| {
             let kept = word
-                .with_target(target)
+                .with_target(route.target)
                 .with_level(level)
                 .with_enabled(enabled)
-                .with_mapped(is_mapped)
+                .with_mapped(route.is_mapped)
                 .with_deliverable(deliverable);
-            if covering.is_some() {
+            if is_covered {
                 kept.with_pending(word.is_pending() || word.is_held() || brought).with_held(false)
             } else {
                 kept.cleared().with_held(word.is_pending_or_held() || brought)
@@ -250,15 +314,13 @@ impl Control {
         if old != new {
             self.recall(old);
         }
-        let reloads = matches!(settings, Settings::Reload | Settings::Read(_));
         if (old != new || reloads) && Safeguard::Owing.stands() {
-            self.owe(new, position);
+            self.owe(new, self.shared.position(location));
         }
     }
 
-    /// Where the state sends a word's interrupt; `None` if it maps nothing. An event whose collection
-    /// is not mapped stays with the vCPU where it may be pending.
-    fn route_of(&self, location: Location, now: Word) -> Option<Route> {
+    /// Where the state sends a word's interrupt; `None` if it maps nothing.
+    pub(super) fn route_of(&self, location: Location, now: Word) -> Option<Route> {
         let slot = match location {
             Location::Own { vcpu, index } => {
                 let has_word = self.shared.own(vcpu)?.has(index);
@@ -267,9 +329,15 @@ impl Control {
             Location::Slot(slot) => slot,
         };
         let Owner::Event { its, collection } = self.pool.owner(slot) else { return None };
-        let translator = self.translators.get(usize::from(its))?;
-        let vcpu = translator.collections.get(&collection).copied();
-        let is_going = self.is_sweeping(Cause::Teardown(ItsIndex::new(its)));
+        self.route_of_event(ItsIndex::new(its), collection, now)
+    }
+
+    /// Where the state sends the interrupt of an event in this collection. Without a mapped collection it stays with the
+    /// vCPU where it may be pending.
+    pub(super) fn route_of_event(&self, its: ItsIndex, collection: u16, now: Word) -> Option<Route> {
+        let translator = self.translator(its)?;
+        let vcpu = translator.collections.get(collection).copied();
+        let is_going = self.is_sweeping(Cause::Teardown(its));
         let is_mapped = vcpu.is_some() && !is_going;
         Some(Route {
             target: vcpu.map_or(now.target(), u32::from),
@@ -301,10 +369,18 @@ impl Control {
         old.is_pending_or_held()
     }
 
-    /// Makes a word pending, or holds it until its target's LPIs are enabled.
-    pub(super) fn pend(&mut self, location: Location) {
+    /// Makes an event pending, or holds it until its target's LPIs are enabled.
+    pub(super) fn pend_event(&mut self, event: Location) -> Result<(), OutOfMemory> {
+        if let Some(refresh) = self.prepared(event, Settings::Keep)? {
+            self.pend(event, refresh);
+        }
+        Ok(())
+    }
+
+    /// Makes a word pending that is [prepared](Self::prepare), or holds it until its target's LPIs are enabled.
+    pub(super) fn pend(&mut self, location: Location, refresh: Refresh) {
         self.shared.update(location, |word| word.with_held(true));
-        self.refresh(location, Settings::Keep);
+        self.write(location, refresh);
     }
 
     pub(super) fn find(&self, sender: &AtomicU64, event: u32) -> Option<Place> {

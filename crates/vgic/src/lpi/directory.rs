@@ -4,6 +4,7 @@
 use super::slots::Slot;
 use super::word::GENERATION_BITS;
 use crate::atomic::{AtomicU64, Ordering};
+use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
@@ -18,7 +19,7 @@ const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 /// Entries of a node.
 pub(super) const NODE_ENTRIES: u32 = 1 << NODE_BITS;
 /// Most event bits that a sender can have: a chunk under three nodes.
-pub(super) const MAX_EVENT_BITS: u32 = CHUNK_BITS + 3 * NODE_BITS;
+pub(super) const MAX_EVENT_BITS: u32 = CHUNK_BITS + MAX_DEPTH * NODE_BITS;
 /// Nodes of a page.
 const PAGE_BITS: u32 = 3;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
@@ -84,6 +85,9 @@ impl Entry {
     }
 }
 
+/// Most nodes that lie between a sender and its slots.
+pub(super) const MAX_DEPTH: u32 = 3;
+
 /// How many nodes lie between a sender with this many event bits and its slots.
 pub(super) const fn depth(event_bits: u32) -> u32 {
     event_bits.saturating_sub(CHUNK_BITS).div_ceil(NODE_BITS)
@@ -112,16 +116,15 @@ pub(super) struct Nodes {
 
 impl Nodes {
     /// Room for this many nodes; they come with [`ensure`](Self::ensure).
-    pub(super) fn new(nodes: u32) -> Self {
-        Self { pages: (0..nodes.div_ceil(1 << PAGE_BITS)).map(|_| OnceBox::new()).collect() }
+    pub(super) fn new(nodes: u32) -> Result<Self, OutOfMemory> {
+        Ok(Self { pages: no_pages(nodes.div_ceil(1 << PAGE_BITS))? })
     }
 
     /// Makes sure that the page of `node` is there. Off the hot path.
-    pub(super) fn ensure(&self, node: u32) {
-        if let Some(page) = self.pages.get((node >> PAGE_BITS) as usize) {
-            page.get_or_init(|| {
-                Box::new(core::array::from_fn(|_| core::array::from_fn(|_| AtomicU64::new(0))))
-            });
+    pub(super) fn ensure(&self, node: u32) -> Result<(), OutOfMemory> {
+        match self.pages.get((node >> PAGE_BITS) as usize) {
+            Some(page) => provide(page, || core::array::from_fn(|_| AtomicU64::new(0))),
+            None => Ok(()),
         }
     }
 

@@ -9,8 +9,10 @@
 use super::slots::Position;
 use super::word::{LEVELS, Level};
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::heap::{OutOfMemory, boxed, no_pages, provide};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
+use doorbell_fallible::try_box;
 use once_cell::race::OnceBox;
 
 const FANOUT_BITS: u32 = 6;
@@ -27,12 +29,12 @@ const fn bit(index: u32) -> u64 {
 pub(super) struct Hints {
     mask: AtomicU64,
     slots: u32,
-    levels: Box<[OnceBox<Tree>]>,
+    levels: Box<[OnceBox<[Tree; 1]>]>,
 }
 
 /// The bits of one level. Leaves come in pages, with [`Hints::ensure`]: most vCPUs use few slots.
 struct Tree {
-    pages: Box<[OnceBox<Page>]>,
+    pages: Box<[OnceBox<[Page; 1]>]>,
     tops: Box<[AtomicU64]>,
 }
 
@@ -53,24 +55,22 @@ impl Page {
 }
 
 impl Tree {
-    fn new(slots: u32) -> Self {
+    fn new(slots: u32) -> Result<Self, OutOfMemory> {
         let pages = slots.div_ceil(1 << (2 * FANOUT_BITS));
-        let tops = pages.div_ceil(1 << FANOUT_BITS);
-        Self {
-            pages: (0..pages).map(|_| OnceBox::new()).collect(),
-            tops: (0..tops).map(|_| AtomicU64::new(0)).collect(),
-        }
+        let tops = pages.div_ceil(1 << FANOUT_BITS) as usize;
+        Ok(Self { pages: no_pages(pages)?, tops: boxed((0..tops).map(|_| AtomicU64::new(0)))? })
     }
 
-    fn ensure(&self, position: Position) {
-        if let Some(page) = self.pages.get((position.get() >> (2 * FANOUT_BITS)) as usize) {
-            page.get_or_init(|| Box::new(Page::new()));
+    fn ensure(&self, position: Position) -> Result<(), OutOfMemory> {
+        match self.pages.get((position.get() >> (2 * FANOUT_BITS)) as usize) {
+            Some(page) => provide(page, Page::new),
+            None => Ok(()),
         }
     }
 
     /// The page of this summary; `None` where no slot can be hinted for.
     fn page(&self, summary: u32) -> Option<&Page> {
-        self.pages.get(summary as usize)?.get()
+        self.pages.get(summary as usize)?.get().map(|[page]| page)
     }
 
     fn top(&self, index: u32) -> &AtomicU64 {
@@ -194,20 +194,27 @@ impl Turns {
 
 impl Hints {
     /// Hints over this many slots; levels come with [`ensure`](Self::ensure).
-    pub(super) fn new(slots: u32) -> Self {
-        Self { mask: AtomicU64::new(0), slots, levels: (0..LEVELS).map(|_| OnceBox::new()).collect() }
+    pub(super) fn new(slots: u32) -> Result<Self, OutOfMemory> {
+        Ok(Self { mask: AtomicU64::new(0), slots, levels: boxed((0..LEVELS).map(|_| OnceBox::new()))? })
     }
 
     /// Makes sure that the word at `position` has its bits at `level`: before it is written so. Off the hot path.
-    pub(super) fn ensure(&self, level: Level, position: Position) {
-        self.levels[level.index()].get_or_init(|| Box::new(Tree::new(self.slots))).ensure(position);
+    pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
+        let tree = self.levels[level.index()]
+            .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(Tree::new(self.slots)?)?))?;
+        tree[0].ensure(position)
+    }
+
+    #[inline]
+    fn tree(&self, level: Level) -> Option<&Tree> {
+        self.levels[level.index()].get().map(|[tree]| tree)
     }
 
     /// Says that the word at `position` is worth a look. The leaf is always written; its parents only where they are
     /// clear.
     #[inline]
     pub(super) fn hint(&self, level: Level, position: Position) {
-        let Some(tree) = self.levels[level.index()].get() else {
+        let Some(tree) = self.tree(level) else {
             return;
         };
         let slot = position.get();
@@ -238,7 +245,7 @@ impl Hints {
         while levels != 0 {
             let level = Level::new(levels.trailing_zeros());
             let level_bit = levels & levels.wrapping_neg();
-            let Some(tree) = self.levels[level.index()].get() else {
+            let Some(tree) = self.tree(level) else {
                 levels ^= level_bit;
                 continue;
             };

@@ -1,16 +1,18 @@
 //! What an ITS's commands do once their operands are checked.
 
+use super::closing::Closing;
 use super::control::{Control, Settings, Translator};
-use super::directory::Entry;
+use super::directory::{Entry, Place};
 use super::pool::Owner;
 use super::senders::Senders;
 use super::shared::{Injection, Location};
 use super::slots::Slot;
-use super::sweeps::{Cause, Closing, Meant, OwnCursor, Sweep};
+use super::sweeps::{Cause, Meant, OwnCursor, Sweep};
 use super::word::Word;
 use crate::atomic::{AtomicU64, Ordering};
-use alloc::collections::BTreeMap;
+use crate::heap::OutOfMemory;
 use alloc::sync::Arc;
+use doorbell_fallible::SortedMap;
 use gic_arch::Lpi;
 
 /// Which ITS, among those that share redistributors.
@@ -28,17 +30,43 @@ impl ItsIndex {
     }
 }
 
-/// The model's budget for mappings is used up.
+/// Why something cannot be mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NoRoom;
+pub(crate) enum NoRoom {
+    /// The model's budget for mappings is used up.
+    Budget,
+    /// The heap has no memory left.
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for NoRoom {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
 
 /// What MAPD says of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedDevice {
     /// Bits of its EventIDs.
     pub(crate) event_bits: u8,
-    /// Where its interrupt translation table lies. The model keeps nothing there.
+    /// Where its interrupt translation table lies: bits 51:8 of an address. The model keeps nothing there.
     pub(crate) itt: u64,
+}
+
+impl MappedDevice {
+    const ITT: u64 = 0x000f_ffff_ffff_ff00;
+
+    /// As one word, which is not zero.
+    pub(super) const fn packed(self) -> u64 {
+        self.itt & Self::ITT | self.event_bits as u64
+    }
+
+    /// From [`packed`](Self::packed); `None` if it is zero.
+    pub(super) const fn unpacked(word: u64) -> Option<Self> {
+        let [event_bits, ..] = word.to_le_bytes();
+        if word == 0 { None } else { Some(Self { event_bits, itt: word & Self::ITT }) }
+    }
 }
 
 /// An event that is mapped.
@@ -53,6 +81,11 @@ pub(crate) struct MappedEvent {
 }
 
 impl Translator {
+    /// The first mapped device from this DeviceID on.
+    pub(super) fn device_from(&self, first: u32) -> Option<(u32, MappedDevice)> {
+        self.senders.mapped_from(first, &self.growth)
+    }
+
     /// Nothing leads to a device's slots any more: those are left to close.
     pub(super) fn close_device(&mut self, device: u32, mapped: MappedDevice) -> Closing {
         let Some(sender) = self.senders.get(device) else { return Closing::default() };
@@ -64,16 +97,14 @@ impl Translator {
 
 impl Control {
     /// Adds an ITS, disabled and without mappings.
-    pub(super) fn add_its(&mut self, senders: Arc<Senders>) -> Option<ItsIndex> {
-        let index = u16::try_from(self.translators.len()).ok()?;
-        self.translators.push(Translator {
-            enabled: false,
-            growth: senders.growth(),
-            senders,
-            devices: BTreeMap::new(),
-            collections: BTreeMap::new(),
-        });
-        Some(ItsIndex(index))
+    pub(super) fn add_its(&mut self, senders: Arc<Senders>) -> Result<ItsIndex, NoRoom> {
+        let index = u16::try_from(self.translators.len()).map_err(|_| NoRoom::Budget)?;
+        self.make_room_for_sweeps()?;
+        self.translators.try_reserve(1).map_err(OutOfMemory::from)?;
+        let growth = senders.growth()?;
+        let collections = SortedMap::new();
+        self.translators.push(Translator { enabled: false, growth, senders, collections });
+        Ok(ItsIndex(index))
     }
 
     pub(super) fn translator(&self, its: ItsIndex) -> Option<&Translator> {
@@ -119,22 +150,36 @@ impl Control {
 
     /// Goes on with what the ITS's registers, then its last command asked for, until [`work`](Self::work) reaches
     /// `limit`. Is it quiescent?
-    pub(crate) fn advance_its(&mut self, its: ItsIndex, limit: u64) -> bool {
-        Self::causes_of(its).into_iter().all(|cause| self.advance(cause, limit))
+    ///
+    /// # Errors
+    /// The heap has no memory left. It goes on from there the next time.
+    pub(crate) fn advance_its(&mut self, its: ItsIndex, limit: u64) -> Result<bool, OutOfMemory> {
+        for cause in Self::causes_of(its) {
+            if !self.advance(cause, limit)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    const fn causes_of(its: ItsIndex) -> [Cause; 4] {
+    /// Has the heap no memory for what enabling the ITS takes?
+    pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
+        self.is_starved(Cause::Admit(its))
+    }
+
+    const fn causes_of(its: ItsIndex) -> [Cause; Cause::PER_ITS] {
         [Cause::Teardown(its), Cause::Resettle(its), Cause::Admit(its), Cause::Command(its)]
     }
 
     /// A mapped device's event bits.
     pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
-        self.translator(its)?.devices.get(&device).map(|device| device.event_bits)
+        let translator = self.translator(its)?;
+        translator.senders.mapped(device, &translator.growth).map(|device| device.event_bits)
     }
 
     /// A mapped collection's vCPU.
     pub(crate) fn collection(&self, its: ItsIndex, collection: u16) -> Option<u16> {
-        self.translator(its)?.collections.get(&collection).copied()
+        self.translator(its)?.collections.get(collection).copied()
     }
 
     /// A mapped event.
@@ -150,6 +195,9 @@ impl Control {
 
     /// MAPD, V = 1. A mapped device is unmapped first, with all its events and what is pending of them. Slots are
     /// taken when events are mapped.
+    ///
+    /// # Errors
+    /// A device that was mapped is unmapped, and mapping it anew needs no memory. Another is not mapped.
     pub(crate) fn map_device(
         &mut self,
         its: ItsIndex,
@@ -158,22 +206,20 @@ impl Control {
     ) -> Result<(), NoRoom> {
         self.unmap_device(its, device);
         let limit = self.config.devices as usize;
-        let translator = self.translator_mut(its).ok_or(NoRoom)?;
-        if translator.devices.len() >= limit {
-            return Err(NoRoom);
+        let translator = self.translator_mut(its).ok_or(NoRoom::Budget)?;
+        if translator.growth.devices() >= limit {
+            return Err(NoRoom::Budget);
         }
-        let senders = translator.senders.clone();
-        senders.map(device, &mut translator.growth).ok_or(NoRoom)?;
-        translator.devices.insert(device, mapped);
+        translator.senders.map(device, mapped, &mut translator.growth)?;
         Ok(())
     }
 
     /// MAPD, V = 0. Complete when its sweep is.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let Some(translator) = self.translator_mut(its) else { return };
-        if let Some(mapped) = translator.devices.remove(&device) {
+        if let Some(mapped) = translator.senders.mapped(device, &translator.growth) {
             let closing = translator.close_device(device, mapped);
-            self.start(Cause::Command(its), Sweep::Unmap { its, devices: BTreeMap::new(), closing });
+            self.start(Cause::Command(its), Sweep::Unmap { its, devices: None, closing });
         }
     }
 
@@ -182,32 +228,41 @@ impl Control {
         Entry::from_bits(sender.swap(Entry::NONE.bits(), Ordering::SeqCst))
     }
 
-    /// The ITS has no devices any more. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
+    /// Unmaps all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn unmap_all_devices(&mut self, its: ItsIndex) {
-        let Some(translator) = self.translator_mut(its) else { return };
-        let mut devices = core::mem::take(&mut translator.devices);
         let closing = match self.abandon(Cause::Teardown(its)) {
-            Some(Sweep::Unmap { devices: left, closing, .. }) => {
-                devices.extend(left);
-                closing
-            }
+            Some(Sweep::Unmap { closing, .. }) => closing,
             _ => Closing::default(),
         };
-        self.start(Cause::Teardown(its), Sweep::Unmap { its, devices, closing });
+        self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), closing });
+    }
+
+    /// After all that an ITS had mapped is unmapped: in one go. What its last command was about is gone, too.
+    pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
+        // What is left waits for memory, which none of this ITS's needs now.
+        let _ = self.finish_sweeps();
+        self.abandon(Cause::Command(its));
     }
 
     /// MAPC, V = 1. Events of a collection that was mapped elsewhere move, and what is pending of them moves along.
     /// Complete when its sweep is.
-    pub(crate) fn map_collection(&mut self, its: ItsIndex, collection: u16, vcpu: u16) {
+    pub(crate) fn map_collection(
+        &mut self,
+        its: ItsIndex,
+        collection: u16,
+        vcpu: u16,
+    ) -> Result<(), OutOfMemory> {
         if let Some(translator) = self.translator_mut(its) {
+            translator.collections.reserve()?;
             translator.collections.insert(collection, vcpu);
             self.refresh_collection(its, collection);
         }
+        Ok(())
     }
 
     /// MAPC, V = 0. What is pending stays pending where it is. Complete when its sweep is.
     pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
-        if self.translator_mut(its).is_some_and(|its| its.collections.remove(&collection).is_some()) {
+        if self.translator_mut(its).is_some_and(|its| its.collections.remove(collection).is_some()) {
             self.refresh_collection(its, collection);
         }
     }
@@ -215,7 +270,7 @@ impl Control {
     /// Unmaps the collections from this number on.
     pub(crate) fn unmap_collections_from(&mut self, its: ItsIndex, first: u16) {
         if let Some(translator) = self.translator_mut(its) {
-            translator.collections.retain(|collection, _| *collection < first);
+            translator.collections.retain(|collection, _| collection < first);
             self.refresh_its(Cause::Resettle(its), its);
         }
     }
@@ -249,24 +304,43 @@ impl Control {
         lpi: Lpi,
         collection: u16,
     ) -> Result<(), NoRoom> {
-        let event_bits = self.event_bits(its, device).ok_or(NoRoom)?;
-        let senders = self.senders(its).ok_or(NoRoom)?;
-        let sender = senders.get(device).ok_or(NoRoom)?;
-        let place = self.attach(sender, u32::from(event_bits), event).ok_or(NoRoom)?;
+        let place = self.attach_event(its, (device, event), lpi)?;
         let target = self.collection(its, collection).unwrap_or(0);
         let word =
             Word::unmapped(place.generation).with_target(u32::from(target)).with_lpi_index(lpi.index());
+        let location = Location::Slot(place.slot);
+        let route = self.route_of_event(its, collection, word).ok_or(NoRoom::Budget)?;
+        let refresh = self.prepare(location, word, route, Settings::Reload)?;
         self.give_slot(place.slot, its.owner(collection), lpi);
-        let (old, _) = self.shared.update(Location::Slot(place.slot), |old| old.replaced_by(word));
+        let (old, _) = self.shared.update(location, |old| old.replaced_by(word));
         self.recall(old);
-        self.refresh(Location::Slot(place.slot), Settings::Reload);
+        self.write(location, refresh);
         Ok(())
     }
 
+    /// The slot of an event that is to be mapped to an LPI, which can be noted.
+    pub(super) fn attach_event(
+        &mut self,
+        its: ItsIndex,
+        (device, event): (u32, u32),
+        lpi: Lpi,
+    ) -> Result<Place, NoRoom> {
+        let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
+        let senders = self.senders(its).ok_or(NoRoom::Budget)?;
+        let sender = senders.get(device).ok_or(NoRoom::Budget)?;
+        self.by_lpi.ensure(lpi.index())?;
+        self.attach(sender, u32::from(event_bits), event)
+    }
+
     /// MOVI: the event, and what is pending of it, goes to another collection.
-    pub(crate) fn move_event(&mut self, event: MappedEvent, collection: u16) {
+    pub(crate) fn move_event(&mut self, event: MappedEvent, collection: u16) -> Result<(), OutOfMemory> {
+        let location = Location::Slot(event.slot);
+        let now = self.shared.load(location);
+        let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };
+        let refresh = self.prepare(location, now, route, Settings::Keep)?;
         self.pool.set_owner(event.slot, event.its.owner(collection));
-        self.refresh(Location::Slot(event.slot), Settings::Keep);
+        self.write(location, refresh);
+        Ok(())
     }
 
     /// The event's LPI by itself, at the redistributor that the event targets.
@@ -288,9 +362,9 @@ impl Control {
     }
 
     /// INV: takes the configuration of the event's LPI from memory again.
-    pub(crate) fn invalidate_event(&mut self, event: MappedEvent) {
-        self.refresh(self.own_lpi_of(event), Settings::Reload);
-        self.refresh(Location::Slot(event.slot), Settings::Reload);
+    pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
+        self.refresh(self.own_lpi_of(event), Settings::Reload)?;
+        self.refresh(Location::Slot(event.slot), Settings::Reload)
     }
 
     /// INT: a message for the event.

@@ -8,6 +8,7 @@
 
 use super::word::Word;
 use crate::atomic::{AtomicU16, Ordering::SeqCst};
+use crate::heap::{OutOfMemory, no_pages, provide};
 use alloc::boxed::Box;
 use gic_arch::Lpi;
 use once_cell::race::OnceBox;
@@ -28,24 +29,22 @@ pub(super) struct OwnLpis {
 
 impl OwnLpis {
     /// Of a redistributor with this many LPIs; pages come with [`ensure`](Self::ensure).
-    pub(super) fn new(vcpu: u32, lpis: u32) -> Self {
-        Self { vcpu, pages: (0..lpis.div_ceil(1 << PAGE_BITS)).map(|_| OnceBox::new()).collect() }
+    pub(super) fn new(vcpu: u32, lpis: u32) -> Result<Self, OutOfMemory> {
+        Ok(Self { vcpu, pages: no_pages(lpis.div_ceil(1 << PAGE_BITS))? })
     }
 
     /// Makes sure that an LPI has a word. Off the hot path.
-    pub(super) fn ensure(&self, lpi: Lpi) {
-        if let Some(page) = self.pages.get((lpi.index() >> PAGE_BITS) as usize) {
-            page.get_or_init(|| Box::new(core::array::from_fn(|_| AtomicU16::new(0))));
+    pub(super) fn ensure(&self, lpi: Lpi) -> Result<(), OutOfMemory> {
+        match self.pages.get((lpi.index() >> PAGE_BITS) as usize) {
+            Some(page) => provide(page, || AtomicU16::new(0)),
+            None => Ok(()),
         }
     }
 
     /// Makes sure that every LPI below `end` has a word. Off the hot path.
-    pub(super) fn ensure_below(&self, end: u32) {
-        (Lpi::FIRST.get()..end).step_by(1 << PAGE_BITS).for_each(|intid| {
-            if let Ok(lpi) = Lpi::try_from(intid) {
-                self.ensure(lpi);
-            }
-        });
+    pub(super) fn ensure_below(&self, end: u32) -> Result<(), OutOfMemory> {
+        let mut pages = (Lpi::FIRST.get()..end).step_by(1 << PAGE_BITS);
+        pages.try_for_each(|intid| Lpi::try_from(intid).map_or(Ok(()), |lpi| self.ensure(lpi)))
     }
 
     #[inline]

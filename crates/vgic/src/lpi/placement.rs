@@ -1,22 +1,28 @@
 //! Giving slots to senders and taking them back. A block's words carry its generation before an entry names it, and
 //! an entry is gone before the words are cleared.
 
-use super::control::Control;
+use super::closing::Closing;
+use super::control::{Control, Settings};
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_ENTRIES, Place, depth, node_index};
+use super::mappings::NoRoom;
 use super::pool::{Block, Owner};
 use super::shared::Location;
 use super::slots::Slot;
-use super::sweeps::Closing;
 use super::word::Word;
 use crate::atomic::{AtomicU64, Ordering};
 use gic_arch::Lpi;
 
 impl Control {
-    /// The slot of a sender's event, taken from the pool if need be; `None` if the budget is used up. The sender has
-    /// `event_bits` bits of events, and `event` fits them.
-    pub(super) fn attach(&mut self, sender: &AtomicU64, event_bits: u32, event: u32) -> Option<Place> {
+    /// The slot of a sender's event, taken from the pool if need be. The sender has `event_bits` bits of events, and
+    /// `event` fits them. On error, nodes on the way to the slot may have come.
+    pub(super) fn attach(
+        &mut self,
+        sender: &AtomicU64,
+        event_bits: u32,
+        event: u32,
+    ) -> Result<Place, NoRoom> {
         if let Some(place) = self.find(sender, event) {
-            return Some(place);
+            return Ok(place);
         }
         if depth(event_bits) == 0 {
             let block = self.open_block(event_bits)?;
@@ -25,10 +31,15 @@ impl Control {
         } else {
             self.attach_through_nodes(sender, event_bits, event)?;
         }
-        self.find(sender, event)
+        self.find(sender, event).ok_or(NoRoom::Budget)
     }
 
-    fn attach_through_nodes(&mut self, sender: &AtomicU64, event_bits: u32, event: u32) -> Option<()> {
+    fn attach_through_nodes(
+        &mut self,
+        sender: &AtomicU64,
+        event_bits: u32,
+        event: u32,
+    ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         let mut node = match Entry::from_bits(sender.load(Ordering::SeqCst)) {
             root if root.is_valid() => root.index(),
@@ -39,7 +50,7 @@ impl Control {
             }
         };
         for below in (1..depth(event_bits)).rev() {
-            let place = shared.nodes.entry(node, node_index(event, below))?;
+            let place = shared.nodes.entry(node, node_index(event, below)).ok_or(NoRoom::Budget)?;
             let mut entry = Entry::from_bits(place.load(Ordering::SeqCst));
             if !entry.is_valid() {
                 entry = self.open_node()?;
@@ -47,48 +58,48 @@ impl Control {
             }
             node = entry.index();
         }
-        let place = shared.nodes.entry(node, node_index(event, 0))?;
+        let place = shared.nodes.entry(node, node_index(event, 0)).ok_or(NoRoom::Budget)?;
         let block = self.open_block(CHUNK_BITS)?;
         place.store(Entry::new(block.first.get(), block.generation).bits(), Ordering::SeqCst);
-        Some(())
+        Ok(())
     }
 
-    fn open_node(&mut self) -> Option<Entry> {
-        let (node, generation) = self.pool.take_node()?;
-        self.shared.nodes.ensure(node);
-        Some(Entry::new(node, generation))
+    fn open_node(&mut self) -> Result<Entry, NoRoom> {
+        let (node, generation) = self.pool.take_node(|node| self.shared.nodes.ensure(node))?;
+        Ok(Entry::new(node, generation))
     }
 
-    fn open_block(&mut self, size: u32) -> Option<Block> {
-        let block = self.pool.take_block(size)?;
+    fn open_block(&mut self, size: u32) -> Result<Block, NoRoom> {
+        // The words of a chunk are in one page.
+        let block = self.pool.take_block(size, |first| self.shared.slots.ensure(first))?;
         self.count_work(1 << size);
         for slot in block_slots(block.first, size) {
-            self.shared.slots.ensure(slot);
             self.shared.update(Location::Slot(slot), |_| Word::unmapped(block.generation));
         }
-        Some(block)
+        Ok(block)
     }
 
-    /// Closes what an entry names: a node, of which the entries are then left to close, or a block of `2^size` slots,
-    /// of which nothing is pending afterwards.
-    pub(super) fn close(&mut self, entry: Entry, depth: u32, size: u32, closing: &mut Closing) {
-        if depth == 0 {
-            self.close_block(Slot::new(entry.index()), size);
-            return;
+    /// Goes on closing what an entry named: nodes, and blocks, of which nothing is pending afterwards. `false`: nothing
+    /// is left.
+    pub(super) fn close(&mut self, closing: &mut Closing) -> bool {
+        let Some((node, index)) = closing.next_entry() else { return false };
+        let Some(place) = self.shared.nodes.entry(node.index(), index).filter(|_| index < NODE_ENTRIES)
+        else {
+            self.pool.release_node(node.index());
+            closing.leave_node();
+            return true;
+        };
+        let below = Entry::from_bits(place.swap(Entry::NONE.bits(), Ordering::SeqCst));
+        self.count_work(1);
+        if below.is_valid()
+            && let Some(block) = closing.enter(below)
+        {
+            self.close_block(Slot::new(block.index()), closing.size());
         }
-        let shared = self.shared.clone();
-        self.count_work(NODE_ENTRIES);
-        for index in 0..NODE_ENTRIES {
-            let Some(place) = shared.nodes.entry(entry.index(), index) else { break };
-            let below = Entry::from_bits(place.swap(Entry::NONE.bits(), Ordering::SeqCst));
-            if below.is_valid() {
-                closing.push(below, depth - 1, size);
-            }
-        }
-        self.pool.release_node(entry.index());
+        true
     }
 
-    fn close_block(&mut self, first: Slot, size: u32) {
+    pub(super) fn close_block(&mut self, first: Slot, size: u32) {
         self.count_work(1 << size);
         for slot in block_slots(first, size) {
             self.unmap_slot(slot);
@@ -109,9 +120,11 @@ impl Control {
             let index = self.shared.load(Location::Slot(slot)).lpi_index();
             self.by_lpi.remove(index, slot);
             if let Some(left) = self.by_lpi.find(index).one().map(Location::Slot)
+                // Without memory for its hints, what is pending stays beside the event.
+                && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
                 && self.take_own(self.shared.load(left).target(), index)
             {
-                self.pend(left);
+                self.pend(left, refresh);
             }
         }
     }

@@ -5,14 +5,19 @@
 //! its generation grows, and at the last generation it stays unused: a generation never comes back.
 
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS};
+use super::mappings::NoRoom;
 use super::slots::Slot;
 use super::word::GENERATION_MAX;
-use alloc::collections::BTreeSet;
+use crate::heap::OutOfMemory;
 use alloc::vec::Vec;
 
 /// From this generation on, a chunk may not serve all its slots once more.
 const LAST_USES: u32 = GENERATION_MAX - CHUNK_SLOTS;
 const SIZES: usize = CHUNK_BITS as usize + 1;
+/// The list of chunks without blocks. Before it comes, by block size, one of the chunks with room.
+const FREE: usize = SIZES;
+/// The number of no chunk.
+const NO_CHUNK: u32 = u32::MAX;
 
 /// Whose a slot is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +40,10 @@ struct Chunk {
     used: u32,
     generation: u32,
     owners: [Owner; CHUNK_SLOTS as usize],
+    list: Option<usize>,
+    /// Its neighbours in that list.
+    previous: u32,
+    next: u32,
 }
 
 /// A block of slots: a power of two, up to a chunk.
@@ -50,11 +59,12 @@ pub(super) struct Block {
 pub(super) struct Pool {
     chunks: Vec<Chunk>,
     chunk_limit: u32,
-    free_chunks: Vec<u32>,
-    /// By block size: chunks of that size with room.
-    partial: [BTreeSet<u32>; SIZES],
+    /// The first chunk of each list.
+    lists: [u32; SIZES + 1],
+    /// The generations of nodes.
     nodes: Vec<u32>,
     node_limit: u32,
+    /// With room for all nodes.
     free_nodes: Vec<u32>,
 }
 
@@ -63,47 +73,92 @@ impl Pool {
         Self {
             chunks: Vec::new(),
             chunk_limit,
-            free_chunks: Vec::new(),
-            partial: core::array::from_fn(|_| BTreeSet::new()),
+            lists: [NO_CHUNK; SIZES + 1],
             nodes: Vec::new(),
             node_limit,
             free_nodes: Vec::new(),
         }
     }
 
-    /// Takes `2^size` slots, at most a chunk; `None` if the budget is used up.
-    pub(super) fn take_block(&mut self, size: u32) -> Option<Block> {
+    /// Takes `2^size` slots, at most a chunk. `provide` makes the words of a chunk that is new, of which it is given the
+    /// first slot.
+    pub(super) fn take_block(
+        &mut self,
+        size: u32,
+        provide: impl FnOnce(Slot) -> Result<(), OutOfMemory>,
+    ) -> Result<Block, NoRoom> {
         let size = size.min(CHUNK_BITS);
-        let number = self.partial[size as usize].first().copied().or_else(|| self.open_chunk(size))?;
-        let chunk = self.chunks.get_mut(number as usize)?;
-        let at = (0..CHUNK_SLOTS).step_by(1 << size).find(|at| chunk.used & (1 << at) == 0)?;
+        let number = match self.lists[size as usize] {
+            NO_CHUNK => self.open_chunk(size, provide)?,
+            number => number,
+        };
+        let chunk = self.chunks.get_mut(number as usize).ok_or(NoRoom::Budget)?;
+        let free = (0..CHUNK_SLOTS).step_by(1 << size).find(|at| chunk.used & (1 << at) == 0);
+        let at = free.ok_or(NoRoom::Budget)?;
         chunk.used |= block_bits(at, size);
         chunk.generation += 1;
-        if !chunk.has_room() {
-            self.partial[size as usize].remove(&number);
+        let (generation, has_room) = (chunk.generation, chunk.has_room());
+        if !has_room {
+            self.file(number, None);
         }
-        Some(Block {
-            first: Slot::new(number * CHUNK_SLOTS + at),
-            generation: self.chunks[number as usize].generation,
-        })
+        Ok(Block { first: Slot::new(number * CHUNK_SLOTS + at), generation })
     }
 
-    fn open_chunk(&mut self, size: u32) -> Option<u32> {
-        let number = self.free_chunks.pop().or_else(|| self.new_chunk())?;
+    fn open_chunk(
+        &mut self,
+        size: u32,
+        provide: impl FnOnce(Slot) -> Result<(), OutOfMemory>,
+    ) -> Result<u32, NoRoom> {
+        let number = match self.lists[FREE] {
+            NO_CHUNK => self.new_chunk(provide)?,
+            number => number,
+        };
         self.chunks[number as usize].size = size;
-        self.partial[size as usize].insert(number);
-        Some(number)
+        self.file(number, Some(size as usize));
+        Ok(number)
     }
 
-    fn new_chunk(&mut self) -> Option<u32> {
-        let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < self.chunk_limit)?;
+    fn new_chunk(&mut self, provide: impl FnOnce(Slot) -> Result<(), OutOfMemory>) -> Result<u32, NoRoom> {
+        let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < self.chunk_limit);
+        let number = number.ok_or(NoRoom::Budget)?;
+        self.chunks.try_reserve(1).map_err(OutOfMemory::from)?;
+        provide(Slot::new(number * CHUNK_SLOTS))?;
         self.chunks.push(Chunk {
             size: 0,
             used: 0,
             generation: 0,
             owners: [Owner::Nobody; CHUNK_SLOTS as usize],
+            list: None,
+            previous: NO_CHUNK,
+            next: NO_CHUNK,
         });
-        Some(number)
+        Ok(number)
+    }
+
+    /// Moves a chunk to the beginning of a list, or out of all.
+    fn file(&mut self, number: u32, list: Option<usize>) {
+        let Some(chunk) = self.chunks.get_mut(number as usize) else { return };
+        if chunk.list == list {
+            return;
+        }
+        let (old, previous, next) = (chunk.list, chunk.previous, chunk.next);
+        let first = list.map_or(NO_CHUNK, |list| self.lists[list]);
+        (chunk.list, chunk.previous, chunk.next) = (list, NO_CHUNK, first);
+        if let Some(old) = old {
+            match self.chunks.get_mut(previous as usize) {
+                Some(previous) => previous.next = next,
+                None => self.lists[old] = next,
+            }
+            if let Some(next) = self.chunks.get_mut(next as usize) {
+                next.previous = previous;
+            }
+        }
+        if let Some(list) = list {
+            if let Some(first) = self.chunks.get_mut(first as usize) {
+                first.previous = number;
+            }
+            self.lists[list] = number;
+        }
     }
 
     /// Gives a block back, of the size that it was taken with. Its words no longer name it.
@@ -117,28 +172,58 @@ impl Pool {
             chunk.owners[slot as usize] = Owner::Nobody;
         }
         chunk.used &= !bits;
-        let partial = &mut self.partial[chunk.size as usize];
-        if chunk.generation == GENERATION_MAX {
-            partial.remove(&number);
-        } else if chunk.used == 0 {
-            partial.remove(&number);
-            self.free_chunks.push(number);
-        } else {
-            partial.insert(number);
-        }
+        let list = match (chunk.generation, chunk.used) {
+            (GENERATION_MAX, _) => None,
+            (_, 0) => Some(FREE),
+            _ => Some(chunk.size as usize),
+        };
+        self.file(number, list);
     }
 
-    /// Takes a node: its number and generation.
-    pub(super) fn take_node(&mut self) -> Option<(u32, u32)> {
-        let number = self.free_nodes.pop().or_else(|| self.new_node())?;
+    /// Takes a node: its number and generation. `provide` makes the entries of one that is new.
+    pub(super) fn take_node(
+        &mut self,
+        provide: impl FnOnce(u32) -> Result<(), OutOfMemory>,
+    ) -> Result<(u32, u32), NoRoom> {
+        let number = match self.free_nodes.pop() {
+            Some(number) => number,
+            None => self.new_node(provide)?,
+        };
         self.nodes[number as usize] += 1;
-        Some((number, self.nodes[number as usize]))
+        Ok((number, self.nodes[number as usize]))
     }
 
-    fn new_node(&mut self) -> Option<u32> {
-        let number = u32::try_from(self.nodes.len()).ok().filter(|number| *number < self.node_limit)?;
+    fn new_node(&mut self, provide: impl FnOnce(u32) -> Result<(), OutOfMemory>) -> Result<u32, NoRoom> {
+        let number = u32::try_from(self.nodes.len()).ok().filter(|number| *number < self.node_limit);
+        let number = number.ok_or(NoRoom::Budget)?;
+        self.nodes.try_reserve(1).map_err(OutOfMemory::from)?;
+        let given_back = self.nodes.len() + 1 - self.free_nodes.len();
+        self.free_nodes.try_reserve(given_back).map_err(OutOfMemory::from)?;
+        provide(number)?;
         self.nodes.push(0);
-        Some(number)
+        Ok(number)
+    }
+
+    /// Makes sure that there are this many chunks and nodes once all are given back, as
+    /// [`take_block`](Self::take_block) and [`take_node`](Self::take_node) would make them.
+    pub(super) fn reserve(
+        &mut self,
+        (chunks, nodes): (u64, u64),
+        provide_chunk: impl Fn(Slot) -> Result<(), OutOfMemory>,
+        provide_node: impl Fn(u32) -> Result<(), OutOfMemory>,
+    ) -> Result<(), NoRoom> {
+        let left = |limit: u32, made: usize, usable: u64| (made as u64 + usable).saturating_sub(limit.into());
+        let usable = left(self.chunk_limit, self.chunks.len(), self.usable_chunks());
+        for _ in usable..chunks {
+            let number = self.new_chunk(&provide_chunk)?;
+            self.file(number, Some(FREE));
+        }
+        let usable = left(self.node_limit, self.nodes.len(), self.usable_nodes());
+        for _ in usable..nodes {
+            let number = self.new_node(&provide_node)?;
+            self.free_nodes.push(number);
+        }
+        Ok(())
     }
 
     /// Gives a node back. Its entries are cleared.

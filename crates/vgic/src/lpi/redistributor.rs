@@ -1,35 +1,64 @@
 //! The redistributors' part: `EnableLPIs`, invalidation, and LPIs that are pending at a redistributor by themselves.
 
 use super::by_lpi::MappedAt;
-use super::control::{Control, Settings};
+use super::control::{Control, Refresh, Settings};
 use super::own::{BLOCK, LpiBlock, OwnLpis};
 use super::shared::Location;
 use super::slots::Slot;
-use super::sweeps::{Cause, Meant, OwnCursor, Sweep};
+use super::sweeps::{Cause, Meant, OwnCursor, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
 use super::word::Word;
 use crate::events::FaultReason;
-use crate::memory::MemoryFault;
+use crate::heap::OutOfMemory;
 use crate::safeguard::Safeguard;
 #[cfg(test)]
-use alloc::collections::BTreeSet;
-use alloc::vec::Vec;
+use alloc::{collections::BTreeSet, vec::Vec};
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 
 impl Control {
     /// `GICR_CTLR.EnableLPIs` 0 → 1: when its sweep is done ([`is_enabling`](Self::is_enabling)), messages are taken, and
     /// what the pending table says is pending.
-    pub(crate) fn enable_lpis(&mut self, vcpu: u32, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
+    ///
+    /// # Errors
+    /// The heap has no memory left. LPIs stay disabled.
+    pub(crate) fn enable_lpis(
+        &mut self,
+        vcpu: u32,
+        propbaser: gicr::Propbaser,
+        pendbaser: gicr::Pendbaser,
+    ) -> Result<(), OutOfMemory> {
         let tables = LpiTables::new(propbaser, pendbaser, self.config.id_bits);
-        match self.redistributors.get_mut(vcpu as usize) {
-            Some(place @ None) => *place = Some(tables),
-            _ => return,
+        if !matches!(self.redistributors.get(vcpu as usize), Some(None)) {
+            return Ok(());
         }
-        self.provide_own(vcpu, &tables);
-        let pending = self.load_pending(&tables, pendbaser);
+        self.provide(vcpu, &tables)?;
+        let mut pending = self.take_image(vcpu);
+        self.load_pending(&tables, pendbaser, &mut pending);
+        if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
+            *place = Some(tables);
+        }
         let (cursor, own) = (self.all_chunks(), OwnCursor::START);
         self.start(Cause::Enable(vcpu), Sweep::Enable { cursor, own, vcpu, pending, next: 0 });
+        Ok(())
+    }
+
+    /// Makes sure of what a redistributor with these tables takes while LPIs are enabled: room for the pending table's
+    /// bits and, with direct LPIs, a word for every LPI.
+    pub(super) fn provide(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
+        if let Some(own) = self.shared.own(vcpu).filter(|_| self.config.direct) {
+            own.ensure_below(tables.end())?;
+        }
+        self.images.get_mut(vcpu as usize).map_or(Ok(()), |image| tables.fit(image))
+    }
+
+    fn take_image(&mut self, vcpu: u32) -> PendingBits {
+        self.images.get_mut(vcpu as usize).map(core::mem::take).unwrap_or_default()
+    }
+
+    /// Has the heap no memory for what enabling LPIs takes?
+    pub(crate) fn is_enabling_starved(&self, vcpu: u32) -> bool {
+        self.is_starved(Cause::Enable(vcpu))
     }
 
     /// Has `EnableLPIs` been set, and does that not hold for every LPI yet?
@@ -37,14 +66,14 @@ impl Control {
         self.is_sweeping(Cause::Enable(vcpu))
     }
 
-    fn load_pending(&self, tables: &LpiTables, pendbaser: gicr::Pendbaser) -> PendingBits {
-        if pendbaser.pending_table_zero() {
-            return tables.no_pending();
-        }
-        tables.read_pending(&*self.memory).unwrap_or_else(|fault| {
+    /// Into an image that is empty.
+    fn load_pending(&self, tables: &LpiTables, pendbaser: gicr::Pendbaser, image: &mut PendingBits) {
+        if !pendbaser.pending_table_zero()
+            && let Err(fault) = tables.read_pending(image, &*self.memory)
+        {
             self.record(FaultReason::LpiTable, fault.address, 0);
-            tables.no_pending()
-        })
+            image.clear();
+        }
     }
 
     /// `GICR_CTLR.EnableLPIs` 1 → 0: when its sweep is done ([`is_disabling`](Self::is_disabling)), nothing becomes
@@ -52,10 +81,14 @@ impl Control {
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
         let Some(tables) = self.redistributors.get_mut(vcpu as usize).and_then(Option::take) else { return };
         self.abandon(Cause::Invalidate(vcpu));
-        let pending = match self.abandon(Cause::Enable(vcpu)) {
-            // What the pending table said and no slot has taken yet.
-            Some(Sweep::Enable { pending, next, .. }) => pending.from(next),
-            _ => tables.no_pending(),
+        // What the pending table said and no slot has taken yet.
+        let pending = if let Some(Sweep::Enable { pending, next, .. }) = self.abandon(Cause::Enable(vcpu)) {
+            pending.from(next)
+        } else {
+            let mut image = self.take_image(vcpu);
+            // It did when they were enabled.
+            let _ = tables.fit(&mut image);
+            image
         };
         let (cursor, own) = (self.all_chunks(), OwnCursor::START);
         self.start(Cause::Disable(vcpu), Sweep::Disable { cursor, own, vcpu, tables, pending });
@@ -70,7 +103,8 @@ impl Control {
     pub(super) fn reset_lpis(&mut self) {
         self.sweep(|control, slot| control.reset_word(Location::Slot(slot)));
         for vcpu in (0..).take(self.redistributors.len()) {
-            for block in self.own_blocks(vcpu) {
+            let shared = self.shared.clone();
+            for block in shared.own(vcpu).into_iter().flat_map(OwnLpis::blocks) {
                 block.indices().for_each(|index| self.reset_word(Location::Own { vcpu, index }));
             }
             if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
@@ -89,15 +123,8 @@ impl Control {
     }
 
     /// Where the redistributor has words of its own.
-    pub(super) fn own_blocks(&self, vcpu: u32) -> Vec<LpiBlock> {
-        self.shared.own(vcpu).into_iter().flat_map(OwnLpis::blocks).collect()
-    }
-
-    /// With direct LPIs, every LPI of the tables has a word at the redistributor from now on.
-    pub(super) fn provide_own(&self, vcpu: u32, tables: &LpiTables) {
-        if let Some(own) = self.shared.own(vcpu).filter(|_| self.config.direct) {
-            own.ensure_below(tables.end());
-        }
+    pub(super) fn own_blocks(&self, vcpu: u32) -> impl Iterator<Item = LpiBlock> {
+        self.shared.own(vcpu).into_iter().flat_map(OwnLpis::blocks)
     }
 
     /// `GICR_CLRLPIR`. Beside it there are no events that the LPI could be pending for.
@@ -116,7 +143,7 @@ impl Control {
             let word = control.shared.load(Location::Slot(slot));
             found.extend(is_pending(word).then(|| word.lpi()));
         });
-        for index in self.own_blocks(vcpu).into_iter().flat_map(LpiBlock::indices) {
+        for index in self.own_blocks(vcpu).flat_map(LpiBlock::indices) {
             let word = self.shared.load(Location::Own { vcpu, index });
             found.extend(is_pending(word).then(|| word.lpi()));
         }
@@ -125,15 +152,15 @@ impl Control {
 
     /// `GICR_INVLPIR`: takes one LPI's configuration from memory again. Where several events are
     /// mapped to it, it is complete when its sweep is ([`is_invalidating`](Self::is_invalidating)).
-    pub(super) fn invalidate(&mut self, vcpu: u32, lpi: Lpi) {
+    pub(super) fn invalidate(&mut self, vcpu: u32, lpi: Lpi) -> Result<(), OutOfMemory> {
         if !self.implements(lpi) {
-            return;
+            return Ok(());
         }
         self.count_work(1);
-        self.refresh(Location::own(vcpu, lpi), Settings::Reload);
+        self.refresh(Location::own(vcpu, lpi), Settings::Reload)?;
         match self.by_lpi.find(lpi.index()) {
             MappedAt::Nowhere => {}
-            MappedAt::One(slot) => self.invalidate_slot(slot, vcpu),
+            MappedAt::One(slot) => self.invalidate_slot(slot, vcpu)?,
             MappedAt::Several => {
                 // One after the other would be as many sweeps; one for all of them is enough.
                 let target = Meant::Target(vcpu);
@@ -141,13 +168,15 @@ impl Control {
                 self.start_refresh(Cause::Invalidate(vcpu), meant, Settings::Reload);
             }
         }
+        Ok(())
     }
 
-    fn invalidate_slot(&mut self, slot: Slot, vcpu: u32) {
+    fn invalidate_slot(&mut self, slot: Slot, vcpu: u32) -> Result<(), OutOfMemory> {
         let location = Location::Slot(slot);
         if self.shared.load(location).target() == vcpu {
-            self.refresh(location, Settings::Reload);
+            self.refresh(location, Settings::Reload)?;
         }
+        Ok(())
     }
 
     /// `GICR_INVALLR`: takes every LPI's configuration from memory again. Complete when its sweep is.
@@ -162,7 +191,7 @@ impl Control {
 
     /// Takes the configuration of a block of own LPIs from memory. Those that cannot be read are
     /// disabled.
-    pub(super) fn reload_own(&mut self, vcpu: u32, block: LpiBlock) -> Result<(), MemoryFault> {
+    pub(super) fn reload_own(&mut self, vcpu: u32, block: LpiBlock) -> Visited {
         let mut bytes = [0; BLOCK as usize];
         let read = match self.tables(vcpu) {
             Some(tables) => tables.read_configs(block.first(), &mut bytes, &*self.memory),
@@ -172,26 +201,46 @@ impl Control {
             bytes = [0; BLOCK as usize];
         }
         for (index, byte) in block.indices().zip(bytes) {
-            self.refresh(Location::Own { vcpu, index }, Settings::Read(Config::from_bits(byte)));
+            self.refresh(Location::Own { vcpu, index }, Settings::Read(Config::from_bits(byte)))?;
         }
-        read
+        Ok(read)
     }
 
     /// One word's part of MOVALL.
-    pub(super) fn move_if_pending(&mut self, location: Location, from: u32, to: u32) {
+    pub(super) fn move_if_pending(
+        &mut self,
+        location: Location,
+        from: u32,
+        to: u32,
+    ) -> Result<(), OutOfMemory> {
         let word = self.shared.load(location);
-        if word.target() == from && word.is_pending_or_held() && self.clear(location) {
-            self.pend_at(to, word.lpi());
+        if word.target() != from || !word.is_pending_or_held() {
+            return Ok(());
         }
+        let there = self.prepare_at(to, word.lpi())?;
+        if self.clear(location)
+            && let Some((own, refresh)) = there
+        {
+            self.pend(own, refresh);
+        }
+        Ok(())
     }
 
     /// Makes an LPI pending at a redistributor.
-    pub(super) fn pend_at(&mut self, vcpu: u32, lpi: Lpi) {
+    pub(super) fn pend_at(&mut self, vcpu: u32, lpi: Lpi) -> Result<(), OutOfMemory> {
+        if let Some((location, refresh)) = self.prepare_at(vcpu, lpi)? {
+            self.pend(location, refresh);
+        }
+        Ok(())
+    }
+
+    /// The word in which an LPI is pending at a redistributor, and what it becomes then.
+    fn prepare_at(&self, vcpu: u32, lpi: Lpi) -> Result<Option<(Location, Refresh)>, OutOfMemory> {
         let location = self.place_of(vcpu, lpi);
         if let (Location::Own { .. }, Some(own)) = (location, self.shared.own(vcpu)) {
-            own.ensure(lpi);
+            own.ensure(lpi)?;
         }
-        self.pend(location);
+        Ok(self.prepared(location, Settings::Keep)?.map(|refresh| (location, refresh)))
     }
 
     /// Where an LPI is pending at a redistributor: in the word of its event if that targets the

@@ -2,17 +2,19 @@
 
 use super::control::{Control, Settings};
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_BITS, NODE_ENTRIES, depth};
+use super::hints::SLOTS_PER_SUMMARY;
 use super::mappings::{ItsIndex, MappedDevice, NoRoom};
 use super::own::LpiBlock;
 use super::pool::Owner;
 use super::shared::Location;
-use super::slots::Slot;
+use super::slots::{Position, Slot};
 use super::sweeps::OwnCursor;
 use super::tables::LpiTables;
-use super::word::Word;
+use super::word::{Level, Word};
+use crate::heap::OutOfMemory;
 use core::sync::atomic::Ordering;
+use gic_arch::Lpi;
 use gic_arch::lpi::Config;
-use gic_arch::{Lpi, gicr};
 
 /// An LPI of an event or of a redistributor, at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,36 +32,42 @@ pub(crate) struct SavedLpi {
 impl Control {
     /// The mapped devices of an ITS, ascending.
     pub(crate) fn mapped_devices(&self, its: ItsIndex) -> impl Iterator<Item = (u32, MappedDevice)> {
-        let devices = self.translator(its).into_iter().flat_map(|translator| &translator.devices);
-        devices.map(|(device, mapped)| (*device, *mapped))
+        let translator = self.translator(its);
+        let from = move |first: u32| translator?.device_from(first);
+        core::iter::successors(from(0), move |(device, _)| from(device.checked_add(1)?))
     }
 
     /// The mapped collections of an ITS with their vCPUs, ascending.
     pub(crate) fn mapped_collections(&self, its: ItsIndex) -> impl Iterator<Item = (u16, u16)> {
-        let collections = self.translator(its).into_iter().flat_map(|translator| &translator.collections);
-        collections.map(|(collection, vcpu)| (*collection, *vcpu))
+        let collections = self.translator(its).into_iter().flat_map(|its| its.collections.iter());
+        collections.map(|(collection, vcpu)| (collection, *vcpu))
     }
 
     /// Visits the mapped events of a device by ascending EventID, each with its collection.
-    pub(crate) fn each_event(&self, its: ItsIndex, device: u32, mut each: impl FnMut(u32, u16, SavedLpi)) {
+    pub(crate) fn each_event(
+        &self,
+        its: ItsIndex,
+        device: u32,
+        mut each: impl FnMut(u32, u16, SavedLpi) -> Result<(), OutOfMemory>,
+    ) -> Result<(), OutOfMemory> {
         let Some(sender) = self.translator(its).and_then(|translator| translator.senders.get(device)) else {
-            return;
+            return Ok(());
         };
+        let mut outcome = Ok(());
         self.each_slot(Entry::from_bits(sender.load(Ordering::SeqCst)), &mut |event, slot| {
-            if let Owner::Event { collection, .. } = self.pool.owner(slot) {
-                each(event, collection, self.saved(Location::Slot(slot)));
+            if let Owner::Event { collection, .. } = self.pool.owner(slot)
+                && outcome.is_ok()
+            {
+                outcome = each(event, collection, self.saved(Location::Slot(slot)));
             }
         });
+        outcome
     }
 
-    /// Visits the LPIs that are pending at a redistributor by themselves, ascending.
-    pub(crate) fn each_pending_by_itself(&self, vcpu: u32, mut each: impl FnMut(SavedLpi)) {
-        for index in self.own_blocks(vcpu).into_iter().flat_map(LpiBlock::indices) {
-            let saved = self.saved(Location::Own { vcpu, index });
-            if saved.pending {
-                each(saved);
-            }
-        }
+    /// The LPIs that are pending at a redistributor by themselves, ascending.
+    pub(crate) fn pending_by_themselves(&self, vcpu: u32) -> impl Iterator<Item = SavedLpi> {
+        let all = self.own_blocks(vcpu).flat_map(LpiBlock::indices);
+        all.map(move |index| self.saved(Location::Own { vcpu, index })).filter(|saved| saved.pending)
     }
 
     fn each_slot(&self, root: Entry, each: &mut dyn FnMut(u32, Slot)) {
@@ -106,62 +114,127 @@ impl Control {
     }
 }
 
+/// Taking the memory that a restore needs, while everything is as it was. Whether there is [`Room`] was asked before.
+impl Control {
+    /// Of the pool.
+    pub(crate) fn reserve_room(&mut self, room: &Room) -> Result<(), NoRoom> {
+        let Self { pool, shared, .. } = self;
+        let counts = (room.chunks(), room.nodes);
+        pool.reserve(counts, |first| shared.slots.ensure(first), |node| shared.nodes.ensure(node))
+    }
+
+    /// Of an ITS with so many mapped collections, and with these devices, ascending.
+    pub(crate) fn reserve_its(
+        &mut self,
+        its: ItsIndex,
+        collections: usize,
+        devices: impl Iterator<Item = u32>,
+    ) -> Result<(), NoRoom> {
+        let translator = self.translator_mut(its).ok_or(NoRoom::Budget)?;
+        translator.collections.reserve_many(collections).map_err(OutOfMemory::from)?;
+        translator.senders.reserve(devices, &mut translator.growth)
+    }
+
+    /// Of an event, in whatever slot; `tables` are its target's, if LPIs are enabled there. The pool is
+    /// [reserved](Self::reserve_room).
+    pub(crate) fn reserve_event(
+        &mut self,
+        saved: SavedLpi,
+        tables: Option<LpiTables>,
+    ) -> Result<(), OutOfMemory> {
+        self.by_lpi.ensure(saved.lpi.index())?;
+        let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
+        let positions = (0..self.pool.chunk_count() * CHUNK_SLOTS).step_by(SLOTS_PER_SUMMARY as usize);
+        positions
+            .map(Position::new)
+            .try_for_each(|position| self.shared.ensure_hints(saved.target, level, position))
+    }
+
+    /// Of an LPI that is pending at a redistributor by itself.
+    pub(crate) fn reserve_pending(
+        &self,
+        saved: SavedLpi,
+        tables: Option<LpiTables>,
+    ) -> Result<(), OutOfMemory> {
+        self.shared.own(saved.target).map_or(Ok(()), |own| own.ensure(saved.lpi))?;
+        let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
+        let position = self.shared.position(Location::own(saved.target, saved.lpi));
+        self.shared.ensure_hints(saved.target, level, position)
+    }
+
+    /// Of a redistributor whose LPIs are enabled. Also for those that have words of their own.
+    pub(crate) fn reserve_enabled(&mut self, vcpu: u32, tables: LpiTables) -> Result<(), OutOfMemory> {
+        self.provide(vcpu, &tables)?;
+        for lpi in self.own_blocks(vcpu).flat_map(LpiBlock::indices).filter_map(Lpi::from_index) {
+            let saved = SavedLpi { lpi, target: vcpu, pending: true, configuration: None };
+            self.reserve_pending(saved, Some(tables))?;
+        }
+        Ok(())
+    }
+
+    /// The level of an LPI that will be enabled.
+    fn level_of(&self, saved: SavedLpi, tables: Option<LpiTables>) -> Option<Level> {
+        let from_memory = || {
+            let tables = tables.filter(|tables| tables.covers(saved.lpi))?;
+            tables.config(saved.lpi, &*self.memory).ok()
+        };
+        let config = saved.configuration.or_else(from_memory).filter(Config::enable)?;
+        Some(self.config.priorities.level(config.priority()))
+    }
+}
+
 /// Restoring, into a core after reset. Whether there is [`Room`] was asked before.
 impl Control {
     /// `EnableLPIs` is set at a redistributor whose pending state is not in memory.
-    pub(crate) fn restore_enabled(
-        &mut self,
-        vcpu: u32,
-        propbaser: gicr::Propbaser,
-        pendbaser: gicr::Pendbaser,
-    ) {
-        let tables = LpiTables::new(propbaser, pendbaser, self.config.id_bits);
+    pub(crate) fn restore_enabled(&mut self, vcpu: u32, tables: LpiTables) -> Result<(), OutOfMemory> {
+        self.provide(vcpu, &tables)?;
         if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
             *place = Some(tables);
         }
-        self.provide_own(vcpu, &tables);
         let reload = |control: &mut Self, block| control.reload_own(vcpu, block);
         let mut all = OwnCursor::START;
-        self.visit_own(vcpu, &mut all, u64::MAX, reload);
+        self.visit_own(vcpu, &mut all, u64::MAX, reload).map(drop)
     }
 
     /// A mapped collection, of which no event is mapped yet.
-    pub(crate) fn restore_collection(&mut self, its: ItsIndex, collection: u16, vcpu: u16) {
+    pub(crate) fn restore_collection(
+        &mut self,
+        its: ItsIndex,
+        collection: u16,
+        vcpu: u16,
+    ) -> Result<(), OutOfMemory> {
         if let Some(translator) = self.translator_mut(its) {
+            translator.collections.reserve()?;
             translator.collections.insert(collection, vcpu);
         }
+        Ok(())
     }
 
     /// A mapped event.
     pub(crate) fn restore_event(
         &mut self,
         its: ItsIndex,
-        (device, event): (u32, u32),
+        event: (u32, u32),
         collection: u16,
         saved: SavedLpi,
     ) -> Result<(), NoRoom> {
-        let event_bits = self.event_bits(its, device).ok_or(NoRoom)?;
-        let senders = self.senders(its).ok_or(NoRoom)?;
-        let sender = senders.get(device).ok_or(NoRoom)?;
-        let place = self.attach(sender, u32::from(event_bits), event).ok_or(NoRoom)?;
+        let place = self.attach_event(its, event, saved.lpi)?;
         self.give_slot(place.slot, its.owner(collection), saved.lpi);
-        self.restore_word(Location::Slot(place.slot), Word::unmapped(place.generation), saved);
+        self.restore_word(Location::Slot(place.slot), Word::unmapped(place.generation), saved)?;
         Ok(())
     }
 
     /// An LPI that is pending at a redistributor by itself; of its event, if that targets it.
-    pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) {
+    pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) -> Result<(), OutOfMemory> {
         let own = match self.place_of(saved.target, saved.lpi) {
-            event @ Location::Slot(_) => return self.pend(event),
+            event @ Location::Slot(_) => return self.pend_event(event),
             own @ Location::Own { .. } => own,
         };
-        if let Some(own) = self.shared.own(saved.target) {
-            own.ensure(saved.lpi);
-        }
-        self.restore_word(own, Word::unmapped(0), saved);
+        self.shared.own(saved.target).map_or(Ok(()), |own| own.ensure(saved.lpi))?;
+        self.restore_word(own, Word::unmapped(0), saved)
     }
 
-    fn restore_word(&mut self, location: Location, word: Word, saved: SavedLpi) {
+    fn restore_word(&mut self, location: Location, word: Word, saved: SavedLpi) -> Result<(), OutOfMemory> {
         let word = word.with_target(saved.target).with_lpi_index(saved.lpi.index()).with_held(saved.pending);
         let (word, settings) = match saved.configuration {
             None => (word, Settings::Reload),
@@ -174,7 +247,7 @@ impl Control {
         };
         let (old, _) = self.shared.update(location, |old| old.replaced_by(word));
         self.recall(old);
-        self.refresh(location, settings);
+        self.refresh(location, settings)
     }
 }
 

@@ -5,25 +5,24 @@
 //! delayed may hold an entry that belongs to another device by then, and asks for it again
 //! ([`Senders::leads_to`]) before it acts on what the entry said.
 
+use super::mappings::{MappedDevice, NoRoom};
 use crate::atomic::{AtomicU64, Ordering};
+use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use doorbell_fallible::try_box_array;
 use once_cell::race::OnceBox;
 
 const NODE_BITS: u32 = 8;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 const NODE_ENTRIES: usize = 1 << NODE_BITS;
-/// Most nodes of the tree below its root: 8 MiB. All of 16-bit DeviceIDs need 256.
+/// Most nodes of the tree below its root: 16 MiB. All of 16-bit DeviceIDs need 256.
 pub(super) const NODE_LIMIT: u32 = 4096;
 
 /// Entries of devices, or numbers of nodes plus one.
 type Node = [AtomicU64; NODE_ENTRIES];
-
-fn empty() -> Box<Node> {
-    Box::new(core::array::from_fn(|_| AtomicU64::new(0)))
-}
 
 /// The entries of an ITS's devices.
 pub(crate) struct Senders {
@@ -40,20 +39,54 @@ impl fmt::Debug for Senders {
     }
 }
 
-/// Which nodes of the tree are in use. Kept under the command lock.
+/// Mapped devices, and which nodes of the tree are in use. Kept under the command lock.
 #[derive(Debug)]
 pub(super) struct Growth {
-    /// By number: how many devices are mapped in a leaf, or how many nodes are below a branch.
+    /// By number: how many devices are mapped in a leaf, or how many nodes are below a branch. With room for all.
     used: Vec<u16>,
-    /// Numbers of nodes that were taken back.
+    /// Numbers of nodes that were taken back. With room for all.
     free: Vec<u32>,
     limit: u32,
+    /// By the number of the leaf, last those of a root that is one: what MAPD said.
+    mapped: Box<[Option<Box<Leaf>>]>,
+    devices: usize,
 }
+
+/// What MAPD said of a leaf's devices: [`MappedDevice::packed`], or zero.
+type Leaf = [u64; NODE_ENTRIES];
 
 impl Growth {
     /// May the tree have this many nodes, if it has no others?
     pub(super) const fn allows(&self, nodes: u32) -> bool {
         nodes <= self.limit
+    }
+
+    /// How many devices are mapped?
+    pub(super) const fn devices(&self) -> usize {
+        self.devices
+    }
+
+    /// Makes sure that devices of a leaf can be mapped.
+    fn provide(&mut self, leaf: usize) -> Result<(), OutOfMemory> {
+        if let Some(page @ None) = self.mapped.get_mut(leaf) {
+            *page = Some(try_box_array(|| 0)?);
+        }
+        Ok(())
+    }
+
+    /// Notes what MAPD says of a device; `None` if it is unmapped.
+    fn note(&mut self, leaf: usize, device: u32, mapped: Option<MappedDevice>) {
+        if let Some(Some(page)) = self.mapped.get_mut(leaf) {
+            let word = &mut page[(device & NODE_MASK) as usize];
+            self.devices -= usize::from(*word != 0);
+            *word = mapped.map_or(0, MappedDevice::packed);
+            self.devices += usize::from(*word != 0);
+        }
+    }
+
+    /// What MAPD said of a leaf's devices.
+    fn leaf(&self, leaf: usize) -> Option<&Leaf> {
+        self.mapped.get(leaf)?.as_deref()
     }
 
     /// How many nodes are in use?
@@ -89,18 +122,29 @@ impl Growth {
 
 impl Senders {
     /// For DeviceIDs of this many bits, at most 32.
-    pub(crate) fn new(bits: u8) -> Self {
+    pub(crate) fn new(bits: u8) -> Result<Self, OutOfMemory> {
         let bits = u32::from(bits).clamp(1, 32);
         let height = (bits - 1) / NODE_BITS;
         let complete = (1..=height).map(|height| 1 << (bits - height * NODE_BITS)).sum::<u32>();
-        let nodes = (0..NODE_LIMIT.min(complete)).map(|_| OnceBox::new()).collect();
-        Self { root: empty(), nodes, bits, height }
+        let nodes = no_pages(NODE_LIMIT.min(complete))?;
+        Ok(Self { root: try_box_array(|| AtomicU64::new(0))?, nodes, bits, height })
     }
 
     /// A tree without devices.
-    pub(super) fn growth(&self) -> Growth {
+    pub(super) fn growth(&self) -> Result<Growth, OutOfMemory> {
         let limit = u32::try_from(self.nodes.len()).unwrap_or(NODE_LIMIT);
-        Growth { used: Vec::new(), free: Vec::new(), limit }
+        let (mut used, mut free) = (Vec::new(), Vec::new());
+        used.try_reserve_exact(self.nodes.len())?;
+        free.try_reserve_exact(self.nodes.len())?;
+        let mut mapped = Vec::new();
+        mapped.try_reserve_exact(self.root_number() + 1)?;
+        mapped.resize_with(self.root_number() + 1, || None);
+        Ok(Growth { used, free, limit, mapped: mapped.into_boxed_slice(), devices: 0 })
+    }
+
+    /// The root comes after all other nodes.
+    const fn root_number(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Is there such a DeviceID?
@@ -149,47 +193,128 @@ impl Senders {
         nodes
     }
 
-    /// The entry of a device that is being mapped; `None` if the DeviceID is out of range or the
-    /// budget used up.
-    pub(super) fn map(&self, device: u32, growth: &mut Growth) -> Option<&AtomicU64> {
+    /// What MAPD said of a device, if it is mapped.
+    pub(super) fn mapped(&self, device: u32, growth: &Growth) -> Option<MappedDevice> {
+        let leaf = growth.leaf(self.leaf_number(device)?)?;
+        MappedDevice::unpacked(leaf[(device & NODE_MASK) as usize])
+    }
+
+    /// The first mapped device from this one on.
+    pub(super) fn mapped_from(&self, first: u32, growth: &Growth) -> Option<(u32, MappedDevice)> {
+        if !self.has(first) {
+            return None;
+        }
+        let at = At { node: &self.root, number: self.root_number(), height: self.height, first: 0 };
+        self.mapped_below(&at, first, growth)
+    }
+
+    fn mapped_below(&self, at: &At<'_>, from: u32, growth: &Growth) -> Option<(u32, MappedDevice)> {
+        let shift = at.height * NODE_BITS;
+        let mut entries = at.node.iter().zip(0u32..).skip((from.saturating_sub(at.first) >> shift) as usize);
+        entries.find_map(|(link, index)| {
+            let first = at.first + (index << shift);
+            if at.height == 0 {
+                let packed = growth.leaf(at.number)?[index as usize];
+                return MappedDevice::unpacked(packed).map(|mapped| (first, mapped));
+            }
+            let number = number_of(link.load(Ordering::SeqCst))? as usize;
+            let node = self.nodes.get(number)?.get()?;
+            self.mapped_below(&At { node, number, height: at.height - 1, first }, from, growth)
+        })
+    }
+
+    /// The number of the leaf that has a device; `None` if no device near it is mapped.
+    fn leaf_number(&self, device: u32) -> Option<usize> {
         if !self.has(device) {
             return None;
         }
-        Some(self.map_below(&self.root, self.height, device, growth)?.sender)
+        let (mut node, mut number) = (&*self.root, self.root_number());
+        for height in (1..=self.height).rev() {
+            let named = entry(node, device, height).load(Ordering::SeqCst);
+            node = self.node(named)?;
+            number = number_of(named)? as usize;
+        }
+        Some(number)
+    }
+
+    /// Maps a device that is not mapped: its entry.
+    ///
+    /// # Errors
+    /// The DeviceID is out of range, the budget used up, or the heap has no memory left. The tree is as before.
+    pub(super) fn map(
+        &self,
+        device: u32,
+        mapped: MappedDevice,
+        growth: &mut Growth,
+    ) -> Result<&AtomicU64, NoRoom> {
+        if !self.has(device) {
+            return Err(NoRoom::Budget);
+        }
+        let at = At { node: &self.root, number: self.root_number(), height: self.height, first: 0 };
+        let found = self.map_below(&at, device, growth)?;
+        growth.note(found.leaf, device, Some(mapped));
+        Ok(found.sender)
     }
 
     /// A node is linked when all below it is there.
-    fn map_below<'a>(
-        &'a self,
-        node: &'a Node,
-        height: u32,
-        device: u32,
-        growth: &mut Growth,
-    ) -> Option<Mapped<'a>> {
-        let link = entry(node, device, height);
-        if height == 0 {
-            return Some(Mapped { sender: link, is_more: true });
+    fn map_below<'a>(&'a self, at: &At<'a>, device: u32, growth: &mut Growth) -> Result<Mapped<'a>, NoRoom> {
+        let link = entry(at.node, device, at.height);
+        if at.height == 0 {
+            growth.provide(at.number)?;
+            return Ok(Mapped { sender: link, leaf: at.number, is_more: true });
         }
         let named = link.load(Ordering::SeqCst);
-        let number = if named == 0 { growth.take()? } else { number_of(named)? };
-        let below = self.nodes.get(number as usize)?.get_or_init(empty);
-        let Some(mapped) = self.map_below(below, height - 1, device, growth) else {
-            if named == 0 {
-                growth.free.push(number);
+        let number = if named == 0 { growth.take() } else { number_of(named) }.ok_or(NoRoom::Budget)?;
+        let mapped = self.node_at(number).and_then(|node| {
+            let below = At { node, number: number as usize, height: at.height - 1, first: 0 };
+            self.map_below(&below, device, growth)
+        });
+        match mapped {
+            Ok(mapped) => {
+                if mapped.is_more {
+                    growth.gain(number);
+                }
+                link.store(u64::from(number) + 1, Ordering::SeqCst);
+                Ok(Mapped { is_more: named == 0, ..mapped })
             }
-            return None;
-        };
-        if mapped.is_more {
-            growth.gain(number);
+            Err(error) => {
+                if named == 0 {
+                    growth.free.push(number);
+                }
+                Err(error)
+            }
         }
-        link.store(u64::from(number) + 1, Ordering::SeqCst);
-        Some(Mapped { is_more: named == 0, ..mapped })
     }
 
-    /// A device was unmapped, and its entry names nothing: nodes that lead to no device any more are
-    /// taken back.
+    /// Makes sure that a tree with these devices has its nodes, if it has no others. Ascending.
+    pub(super) fn reserve(
+        &self,
+        devices: impl Iterator<Item = u32>,
+        growth: &mut Growth,
+    ) -> Result<(), NoRoom> {
+        let nodes = self.nodes_of(devices) as usize;
+        for number in (0..nodes.max(growth.used.len())).chain([self.root_number()]) {
+            if let Some(place) = self.nodes.get(number) {
+                provide(place, || AtomicU64::new(0))?;
+            }
+            if number < self.root_number() || self.height == 0 {
+                growth.provide(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The node with this number, which comes now if it was never there.
+    fn node_at(&self, number: u32) -> Result<&Node, NoRoom> {
+        let place = self.nodes.get(number as usize).ok_or(NoRoom::Budget)?;
+        provide(place, || AtomicU64::new(0))?;
+        place.get().ok_or(NoRoom::Budget)
+    }
+
+    /// Unmaps a device, whose entry names nothing: nodes that lead to no device any more are taken back.
     pub(super) fn unmap(&self, device: u32, growth: &mut Growth) {
-        if self.has(device) {
+        if let Some(leaf) = self.leaf_number(device) {
+            growth.note(leaf, device, None);
             self.unmap_below(&self.root, self.height, device, growth);
         }
     }
@@ -212,9 +337,20 @@ impl Senders {
     }
 }
 
-/// A device's entry; and whether the node above has one more node or device below it.
+/// A node of the tree.
+struct At<'a> {
+    node: &'a Node,
+    number: usize,
+    /// How many nodes are below it on the way to a device.
+    height: u32,
+    /// The first DeviceID that it leads to.
+    first: u32,
+}
+
+/// A device's entry in its leaf; and whether the node above has one more node or device below it.
 struct Mapped<'a> {
     sender: &'a AtomicU64,
+    leaf: usize,
     is_more: bool,
 }
 

@@ -8,8 +8,10 @@ use super::senders::Senders;
 use super::slots::{Position, Slot, SlotTable};
 use super::word::{Level, Word};
 use crate::atomic::{AtomicU64, Ordering};
+use crate::heap::OutOfMemory;
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use gic_arch::Lpi;
 
 /// The tables.
@@ -63,17 +65,16 @@ pub(crate) enum Injection {
 
 impl Shared {
     /// Nothing is mapped, all LPIs are disabled.
-    pub(super) fn new(config: &LpiConfig) -> Self {
-        let vcpus = || 0..u32::from(config.vcpus);
+    pub(super) fn new(config: &LpiConfig) -> Result<Self, OutOfMemory> {
         let (first_own, lpis) = (config.first_own_position(), config.lpis());
-        Self {
-            slots: SlotTable::new(config.slots),
-            nodes: Nodes::new(config.nodes()),
-            hints: vcpus().map(|_| Hints::new(first_own + lpis)).collect(),
-            own: vcpus().map(|vcpu| OwnLpis::new(vcpu, lpis)).collect(),
+        Ok(Self {
+            slots: SlotTable::new(config.slots)?,
+            nodes: Nodes::new(config.nodes())?,
+            hints: by_vcpu(config, |_| Hints::new(first_own + lpis))?,
+            own: by_vcpu(config, |vcpu| OwnLpis::new(vcpu, lpis))?,
             first_own,
             priorities: config.priorities,
-        }
+        })
     }
 
     /// A message: makes the LPI of a device's event pending. Lock-free; any thread. The second value is the
@@ -240,11 +241,27 @@ impl Shared {
     }
 
     /// Makes sure that the word at `position` can be hinted for once it names this vCPU and level. Off the hot path.
-    pub(super) fn ensure_hints(&self, target: u32, level: Level, position: Position) {
-        if let Some(hints) = self.hints.get(target as usize) {
-            hints.ensure(level, position);
-        }
+    pub(super) fn ensure_hints(
+        &self,
+        target: u32,
+        level: Level,
+        position: Position,
+    ) -> Result<(), OutOfMemory> {
+        self.hints.get(target as usize).map_or(Ok(()), |hints| hints.ensure(level, position))
     }
+}
+
+/// One of each vCPU's.
+fn by_vcpu<T>(
+    config: &LpiConfig,
+    mut make: impl FnMut(u32) -> Result<T, OutOfMemory>,
+) -> Result<Box<[T]>, OutOfMemory> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(config.vcpus.into())?;
+    for vcpu in 0..config.vcpus {
+        all.push(make(vcpu.into())?);
+    }
+    Ok(all.into_boxed_slice())
 }
 
 #[inline]

@@ -2,6 +2,7 @@
 
 use super::word::Word;
 use crate::atomic::{AtomicU64, Ordering};
+use crate::heap::{OutOfMemory, no_pages, provide};
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 
@@ -66,14 +67,15 @@ pub(super) struct SlotTable {
 
 impl SlotTable {
     /// A table that can hold `slots` slots; pages come with [`ensure`](Self::ensure).
-    pub(super) fn new(slots: u32) -> Self {
-        Self { pages: (0..slots.div_ceil(1 << PAGE_BITS)).map(|_| OnceBox::new()).collect() }
+    pub(super) fn new(slots: u32) -> Result<Self, OutOfMemory> {
+        Ok(Self { pages: no_pages(slots.div_ceil(1 << PAGE_BITS))? })
     }
 
     /// Makes sure that the page of `slot` is there. Off the hot path.
-    pub(super) fn ensure(&self, slot: Slot) {
-        if let Some(page) = self.pages.get((slot.get() >> PAGE_BITS) as usize) {
-            page.get_or_init(|| Box::new(core::array::from_fn(|_| AtomicU64::new(0))));
+    pub(super) fn ensure(&self, slot: Slot) -> Result<(), OutOfMemory> {
+        match self.pages.get((slot.get() >> PAGE_BITS) as usize) {
+            Some(page) => provide(page, || AtomicU64::new(0)),
+            None => Ok(()),
         }
     }
 

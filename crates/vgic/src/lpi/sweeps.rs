@@ -11,19 +11,21 @@
 //! the write goes on until its sweep is done, a piece at a time with the command lock released in
 //! between, or the vCPU repeats it. The register reads as disabled until then. A message that comes
 //! meanwhile is taken if its slot was reached, and otherwise came before.
+//!
+//! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It is
+//! not work that is left over: no vCPU stays awake for it. Whoever enables gives up then.
 
+use super::closing::Closing;
 use super::control::{Control, Settings};
-use super::directory::{CHUNK_BITS, Entry, depth};
-use super::mappings::{ItsIndex, MappedDevice};
+use super::mappings::ItsIndex;
 use super::own::{BLOCK, LpiBlock};
 use super::pool::Owner;
 use super::shared::Location;
 use super::slots::Slot;
 use super::tables::{LpiTables, PendingBits};
 use crate::events::FaultReason;
+use crate::heap::OutOfMemory;
 use crate::memory::MemoryFault;
-use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 use gic_arch::Lpi;
 
 /// What a sweep is for. There is one at a time for each.
@@ -71,19 +73,36 @@ impl OwnCursor {
     pub(super) const START: Self = Self { next: 0, is_unreadable: false };
 }
 
-/// Work in progress.
+/// Work in progress. There is room for one of each [`Cause`] from the beginning.
+pub(super) struct Work {
+    sweep: Sweep,
+    /// It could not go on because the heap has no memory left.
+    is_starved: bool,
+}
+
+impl Cause {
+    /// How many there are for each ITS.
+    pub(super) const PER_ITS: usize = 4;
+    /// How many there are for each vCPU.
+    pub(super) const PER_VCPU: usize = 3;
+}
+
+/// What a sweep does.
 pub(super) enum Sweep {
     /// Words are refreshed.
     Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
     /// MOVALL.
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
-    /// Devices are unmapped, and slots taken back.
-    Unmap { its: ItsIndex, devices: BTreeMap<u32, MappedDevice>, closing: Closing },
+    /// Slots are taken back, then devices are unmapped from this DeviceID on, if there is one.
+    Unmap { its: ItsIndex, devices: Option<u32>, closing: Closing },
     /// What the pending table says becomes pending; `next` is the first LPI index that was not looked at.
     Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
     /// What is pending goes into the pending table.
     Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
 }
+
+/// Whether a block of own LPIs was visited, and its configuration was readable.
+pub(super) type Visited = Result<Result<(), MemoryFault>, OutOfMemory>;
 
 /// Which slots a sweep is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,26 +117,6 @@ pub(super) enum Meant {
     Lpi(u32, Lpi),
 }
 
-/// Entries whose slots are taken back: each with the number of nodes below it, and the size of its blocks.
-#[derive(Default)]
-pub(super) struct Closing(Vec<(Entry, u32, u32)>);
-
-impl Closing {
-    /// What a sender's entry led to.
-    pub(super) fn of(root: Entry, event_bits: u32) -> Self {
-        let mut closing = Self::default();
-        if root.is_valid() {
-            closing.push(root, depth(event_bits), event_bits.min(CHUNK_BITS));
-        }
-        closing
-    }
-
-    /// Adds an entry with `depth` nodes below it and blocks of `2^size` slots.
-    pub(super) fn push(&mut self, entry: Entry, depth: u32, size: u32) {
-        self.0.push((entry, depth, size));
-    }
-}
-
 impl Control {
     /// All chunks that are in use.
     pub(super) fn all_chunks(&self) -> Cursor {
@@ -128,9 +127,9 @@ impl Control {
     /// ITS waits with the next command, and whoever does not has the last one finished first.
     pub(super) fn start(&mut self, cause: Cause, sweep: Sweep) {
         if cause.is_commands() {
-            self.advance(cause, u64::MAX);
+            let _ = self.advance(cause, u64::MAX);
         }
-        self.sweeps.insert(cause, sweep);
+        self.sweeps.insert(cause, Work { sweep, is_starved: false });
     }
 
     /// Starts to refresh words.
@@ -141,92 +140,132 @@ impl Control {
 
     /// Gives a sweep up: what is left of it.
     pub(super) fn abandon(&mut self, cause: Cause) -> Option<Sweep> {
-        self.sweeps.remove(&cause)
+        self.sweeps.remove(cause).map(|work| work.sweep)
     }
 
     /// Is a sweep for this cause going on?
     pub(super) fn is_sweeping(&self, cause: Cause) -> bool {
-        self.sweeps.contains_key(&cause)
+        self.sweeps.contains(cause)
+    }
+
+    /// Does a sweep for this cause wait for memory on the heap?
+    pub(super) fn is_starved(&self, cause: Cause) -> bool {
+        self.sweeps.get(cause).is_some_and(|work| work.is_starved)
     }
 
     /// Goes on with a sweep until it is done, or [`work`](Self::work) reaches `limit`. Is it done?
-    pub(super) fn advance(&mut self, cause: Cause, limit: u64) -> bool {
-        let Some(mut sweep) = self.sweeps.remove(&cause) else { return true };
-        let done = self.sweep_on(&mut sweep, limit);
-        if done {
-            self.finish_with(sweep);
-        } else {
-            self.sweeps.insert(cause, sweep);
+    ///
+    /// # Errors
+    /// The heap has no memory left. The sweep goes on from there the next time.
+    pub(super) fn advance(&mut self, cause: Cause, limit: u64) -> Result<bool, OutOfMemory> {
+        let Some(mut work) = self.sweeps.remove(cause) else { return Ok(true) };
+        let result = self.sweep_on(&mut work.sweep, limit);
+        if result == Ok(true) {
+            self.finish_with(work.sweep);
+            return result;
         }
-        done
+        let was_starved = core::mem::replace(&mut work.is_starved, result.is_err());
+        if work.is_starved && !was_starved {
+            self.record(FaultReason::OutOfMemory, 0, 0);
+        }
+        self.sweeps.insert(cause, work);
+        result
     }
 
-    /// Goes on with the sweeps of registers, of any redistributor and ITS. Are they done?
+    /// Goes on with the sweeps of registers, of any redistributor and ITS. Is nothing left that can go on?
     pub(crate) fn advance_registers(&mut self, limit: u64) -> bool {
         self.advance_all(limit, |cause| !cause.is_commands())
     }
 
     /// Finishes every sweep, in one go.
-    pub(crate) fn finish_sweeps(&mut self) {
+    ///
+    /// # Errors
+    /// The heap has no memory left for some.
+    pub(crate) fn finish_sweeps(&mut self) -> Result<(), OutOfMemory> {
         self.advance_all(u64::MAX, |_| true);
         self.note_registers();
+        if self.sweeps.iter().next().is_none() { Ok(()) } else { Err(OutOfMemory) }
+    }
+
+    /// Do registers' sweeps go on, other than those that wait for memory?
+    pub(super) fn has_register_work(&self) -> bool {
+        self.sweeps.iter().any(|(cause, work)| !cause.is_commands() && !work.is_starved)
     }
 
     fn advance_all(&mut self, limit: u64, is_meant: impl Fn(Cause) -> bool) -> bool {
-        while let Some(cause) = self.sweeps.keys().copied().find(|cause| is_meant(*cause)) {
-            if !self.advance(cause, limit) {
+        let mut last = None;
+        let next = |control: &Self, last: Option<Cause>| {
+            let mut causes = control.sweeps.iter().map(|(cause, _)| cause);
+            causes.find(|cause| is_meant(*cause) && last.is_none_or(|last| *cause > last))
+        };
+        while let Some(cause) = next(self, last) {
+            if self.advance(cause, limit) == Ok(false) {
                 return false;
             }
+            last = Some(cause);
         }
         true
     }
 
-    fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> bool {
+    fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> Result<bool, OutOfMemory> {
         match sweep {
             Sweep::Refresh { cursor, own, meant, settings } => {
-                self.visit(cursor, limit, |control, slot, owner| {
+                let visited = self.visit(cursor, limit, |control, slot, owner| {
                     if control.is_meant(*meant, slot, owner) {
-                        control.refresh(Location::Slot(slot), *settings);
+                        control.refresh(Location::Slot(slot), *settings)?;
                     }
-                }) && match *meant {
-                    Meant::Target(vcpu) => {
+                    Ok(())
+                });
+                match *meant {
+                    Meant::Target(vcpu) if visited? => {
                         self.visit_own(vcpu, own, limit, |control, block| control.reload_own(vcpu, block))
                     }
-                    Meant::Its(_) | Meant::Collection { .. } | Meant::Lpi(..) => true,
+                    _ => visited,
                 }
             }
             Sweep::MoveAll { cursor, own, from, to } => {
                 let each = |control: &mut Self, location| control.move_if_pending(location, *from, *to);
-                self.visit(cursor, limit, |control, slot, _| each(control, Location::Slot(slot)))
+                Ok(self.visit(cursor, limit, |control, slot, _| each(control, Location::Slot(slot)))?
                     && self.visit_own(*from, own, limit, |control, block| {
-                        block.indices().for_each(|index| each(control, Location::Own { vcpu: *from, index }));
-                        Ok(())
-                    })
+                        let mut own = block.indices().map(|index| Location::Own { vcpu: *from, index });
+                        own.try_for_each(|location| each(control, location)).map(Ok)
+                    })?)
             }
-            Sweep::Unmap { its, devices, closing } => self.unmap_on(*its, devices, closing, limit),
+            Sweep::Unmap { its, devices, closing } => Ok(self.unmap_on(*its, devices, closing, limit)),
             Sweep::Enable { cursor, own, vcpu, pending, next } => {
-                self.visit(cursor, limit, |control, slot, _| control.enable_slot(slot, *vcpu, pending))
+                Ok(self.visit(cursor, limit, |control, slot, _| control.enable_slot(slot, *vcpu, pending))?
                     && self.visit_own(*vcpu, own, limit, |control, block| {
                         control.enable_own(*vcpu, block, pending)
-                    })
-                    && self.pend_rest(*vcpu, pending, next, limit)
+                    })?
+                    && self.pend_rest(*vcpu, pending, next, limit)?)
             }
             Sweep::Disable { cursor, own, vcpu, pending, .. } => {
                 let mut each = |control: &mut Self, location| control.disable_word(location, *vcpu, pending);
-                self.visit(cursor, limit, |control, slot, _| each(control, Location::Slot(slot)))
-                    && self.visit_own(*vcpu, own, limit, |control, block| {
-                        block.indices().for_each(|index| each(control, Location::Own { vcpu: *vcpu, index }));
-                        Ok(())
-                    })
+                Ok(self.visit(cursor, limit, |control, slot, _| {
+                    each(control, Location::Slot(slot));
+                    Ok(())
+                })? && self.visit_own(*vcpu, own, limit, |control, block| {
+                    block.indices().for_each(|index| each(control, Location::Own { vcpu: *vcpu, index }));
+                    Ok(Ok(()))
+                })?)
             }
         }
     }
 
+    /// Images of pending tables stay for the next sweep.
     fn finish_with(&mut self, sweep: Sweep) {
-        if let Sweep::Disable { tables, pending, .. } = sweep
-            && let Err(fault) = tables.write_pending(&pending, &*self.memory)
-        {
-            self.record(FaultReason::LpiTable, fault.address, 0);
+        let (vcpu, image) = match sweep {
+            Sweep::Enable { vcpu, pending, .. } => (vcpu, pending),
+            Sweep::Disable { vcpu, tables, pending, .. } => {
+                if let Err(fault) = tables.write_pending(&pending, &*self.memory) {
+                    self.record(FaultReason::LpiTable, fault.address, 0);
+                }
+                (vcpu, pending)
+            }
+            Sweep::Refresh { .. } | Sweep::MoveAll { .. } | Sweep::Unmap { .. } => return,
+        };
+        if let Some(place) = self.images.get_mut(vcpu as usize) {
+            *place = image;
         }
     }
 
@@ -235,20 +274,20 @@ impl Control {
         &mut self,
         cursor: &mut Cursor,
         limit: u64,
-        mut each: impl FnMut(&mut Self, Slot, Owner),
-    ) -> bool {
+        mut each: impl FnMut(&mut Self, Slot, Owner) -> Result<(), OutOfMemory>,
+    ) -> Result<bool, OutOfMemory> {
         while cursor.next < cursor.end {
             if self.work() >= limit {
-                return false;
+                return Ok(false);
             }
             self.count_work(1);
             for (slot, owner) in self.pool.owned_slots(cursor.next) {
                 self.count_work(1);
-                each(self, slot, owner);
+                each(self, slot, owner)?;
             }
             cursor.next += 1;
         }
-        true
+        Ok(true)
     }
 
     /// Visits a redistributor's own LPIs, block by block.
@@ -257,22 +296,22 @@ impl Control {
         vcpu: u32,
         cursor: &mut OwnCursor,
         limit: u64,
-        mut each: impl FnMut(&mut Self, LpiBlock) -> Result<(), MemoryFault>,
-    ) -> bool {
+        mut each: impl FnMut(&mut Self, LpiBlock) -> Visited,
+    ) -> Result<bool, OutOfMemory> {
         let shared = self.shared.clone();
         while let Some(block) = shared.own(vcpu).and_then(|own| own.block_from(cursor.next)) {
             if self.work() >= limit {
-                return false;
+                return Ok(false);
             }
             self.count_work(BLOCK);
-            if let Err(fault) = each(self, block)
+            if let Err(fault) = each(self, block)?
                 && !core::mem::replace(&mut cursor.is_unreadable, true)
             {
                 self.record(FaultReason::LpiTable, fault.address, 0);
             }
             cursor.next = block.next();
         }
-        true
+        Ok(true)
     }
 
     fn is_meant(&self, meant: Meant, slot: Slot, owner: Owner) -> bool {
@@ -289,7 +328,7 @@ impl Control {
     fn unmap_on(
         &mut self,
         its: ItsIndex,
-        devices: &mut BTreeMap<u32, MappedDevice>,
+        devices: &mut Option<u32>,
         closing: &mut Closing,
         limit: u64,
     ) -> bool {
@@ -297,42 +336,47 @@ impl Control {
             if !self.close_on(closing, limit) {
                 return false;
             }
-            let Some((device, mapped)) = devices.pop_first() else { return true };
+            let Some((first, translator)) = devices.zip(self.translator_mut(its)) else { return true };
+            let Some((device, mapped)) = translator.device_from(first) else { return true };
+            *closing = translator.close_device(device, mapped);
+            *devices = device.checked_add(1);
             self.count_work(1);
-            if let Some(translator) = self.translator_mut(its) {
-                *closing = translator.close_device(device, mapped);
-            }
         }
     }
 
     pub(super) fn close_on(&mut self, closing: &mut Closing, limit: u64) -> bool {
         while self.work() < limit {
-            let Some((entry, depth, size)) = closing.0.pop() else { return true };
-            self.close(entry, depth, size, closing);
+            if let Some(block) = closing.take_block() {
+                self.close_block(Slot::new(block.index()), closing.size());
+            }
+            if !self.close(closing) {
+                return true;
+            }
         }
-        closing.0.is_empty()
+        closing.is_done()
     }
 
-    fn enable_slot(&mut self, slot: Slot, vcpu: u32, pending: &mut PendingBits) {
+    fn enable_slot(&mut self, slot: Slot, vcpu: u32, pending: &mut PendingBits) -> Result<(), OutOfMemory> {
         let location = Location::Slot(slot);
         let word = self.shared.load(location);
         if word.target() == vcpu {
             if pending.take(word.lpi()) {
                 self.shared.update(location, |word| word.with_held(true));
             }
-            self.refresh(location, Settings::Reload);
+            self.refresh(location, Settings::Reload)?;
         }
+        Ok(())
     }
 
-    fn enable_own(
-        &mut self,
-        vcpu: u32,
-        block: LpiBlock,
-        pending: &mut PendingBits,
-    ) -> Result<(), MemoryFault> {
-        for lpi in block.indices().filter_map(Lpi::from_index).filter(|lpi| pending.take(*lpi)) {
+    fn enable_own(&mut self, vcpu: u32, block: LpiBlock, pending: &mut PendingBits) -> Visited {
+        for lpi in block.indices().filter_map(Lpi::from_index) {
+            if !pending.take(lpi) {
+                continue;
+            }
             match self.place_of(vcpu, lpi) {
-                event @ Location::Slot(_) => self.pend(event),
+                event @ Location::Slot(_) => {
+                    self.pend_event(event).inspect_err(|OutOfMemory| pending.set(lpi))?;
+                }
                 own @ Location::Own { .. } => _ = self.shared.update(own, |word| word.with_held(true)),
             }
         }
@@ -340,16 +384,22 @@ impl Control {
     }
 
     /// What the pending table names beside that is pending at the redistributor by itself.
-    fn pend_rest(&mut self, vcpu: u32, pending: &PendingBits, next: &mut u32, limit: u64) -> bool {
+    fn pend_rest(
+        &mut self,
+        vcpu: u32,
+        pending: &PendingBits,
+        next: &mut u32,
+        limit: u64,
+    ) -> Result<bool, OutOfMemory> {
         while let Some(lpi) = pending.first_from(*next) {
             if self.work() >= limit {
-                return false;
+                return Ok(false);
             }
             self.count_work(1);
-            self.pend_at(vcpu, lpi);
+            self.pend_at(vcpu, lpi)?;
             *next = lpi.index() + 1;
         }
-        true
+        Ok(true)
     }
 
     fn disable_word(&mut self, location: Location, vcpu: u32, pending: &mut PendingBits) {

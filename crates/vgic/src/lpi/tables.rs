@@ -2,15 +2,15 @@
 //! that the guest and the distributor state.
 
 use super::config::MAX_ID_BITS;
+use crate::heap::OutOfMemory;
 use crate::memory::{GuestMemory, MemoryFault};
-use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};
 use gic_arch::{Lpi, gicr};
 
 /// Where a redistributor's tables are, while its LPIs are enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct LpiTables {
+pub(crate) struct LpiTables {
     config: u64,
     pending: u64,
     /// INTID bits: those of `GICR_PROPBASER`, at most those of the distributor.
@@ -18,7 +18,7 @@ pub(super) struct LpiTables {
 }
 
 impl LpiTables {
-    pub(super) fn new(
+    pub(crate) fn new(
         propbaser: gicr::Propbaser,
         pendbaser: gicr::Pendbaser,
         distributor_id_bits: u8,
@@ -62,17 +62,23 @@ impl LpiTables {
         memory.read(self.config + u64::from(first), &mut bytes[..within])
     }
 
-    /// An empty image of the pending table's bits.
-    pub(super) fn no_pending(&self) -> PendingBits {
+    /// Makes of an image an empty one of this pending table's bits. On error, it is as before.
+    pub(super) fn fit(&self, image: &mut PendingBits) -> Result<(), OutOfMemory> {
         let bytes = lpi::pending_table_bytes(self.id_bits).saturating_sub(PENDING_TABLE_RESERVED);
-        PendingBits { bytes: vec![0; usize::try_from(bytes).unwrap_or(0)] }
+        let bytes = usize::try_from(bytes).unwrap_or(0);
+        image.bytes.try_reserve_exact(bytes.saturating_sub(image.bytes.len()))?;
+        image.bytes.clear();
+        image.bytes.resize(bytes, 0);
+        Ok(())
     }
 
-    /// Reads the pending table.
-    pub(super) fn read_pending(&self, memory: &dyn GuestMemory) -> Result<PendingBits, MemoryFault> {
-        let mut bits = self.no_pending();
-        memory.read(self.pending + PENDING_TABLE_RESERVED, &mut bits.bytes)?;
-        Ok(bits)
+    /// Reads the pending table into an image that [fits](Self::fit).
+    pub(super) fn read_pending(
+        &self,
+        image: &mut PendingBits,
+        memory: &dyn GuestMemory,
+    ) -> Result<(), MemoryFault> {
+        memory.read(self.pending + PENDING_TABLE_RESERVED, &mut image.bytes)
     }
 
     /// Writes the pending table.
@@ -86,7 +92,7 @@ impl LpiTables {
 }
 
 /// A pending table's bits, from LPI 8192 on.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Default, Debug)]
 pub(super) struct PendingBits {
     bytes: Vec<u8>,
 }
@@ -95,6 +101,11 @@ impl PendingBits {
     fn place(lpi: Lpi) -> (usize, u8) {
         let index = lpi.index();
         ((index / 8) as usize, 1 << (index % 8))
+    }
+
+    /// Clears all bits.
+    pub(super) fn clear(&mut self) {
+        self.bytes.fill(0);
     }
 
     /// Sets an LPI's bit, if the table has one.

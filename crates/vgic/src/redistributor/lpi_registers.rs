@@ -3,6 +3,7 @@
 use super::Redistributor;
 use crate::FaultReason;
 use crate::distributor::low_word;
+use crate::heap::OutOfMemory;
 use crate::its::Coherence;
 use crate::lpi::LpiCore;
 use crate::registers::Lanes;
@@ -35,13 +36,36 @@ impl<'a> Redistributor<'a> {
         let Some(lpis) = self.lpis else { return };
         self.change_enable(lpis, enable);
         self.advance();
+        self.give_up_enabling(lpis);
     }
 
     /// Finishes what setting `EnableLPIs` began, in time that is in proportion to what is mapped.
     pub(crate) fn finish_enabling(self) {
         if let Some(lpis) = self.lpis {
             // With no lock held: a kick may come back to these registers.
-            lpis.finish_enabling(self.cpu);
+            if lpis.finish_enabling(self.cpu).is_err() {
+                self.give_up_enabling(lpis);
+            }
+        }
+    }
+
+    /// If the heap has no memory for what enabling takes, LPIs are disabled again. What is pending goes back into the
+    /// pending table.
+    fn give_up_enabling(self, lpis: &LpiCore) {
+        let cpu = self.cpu.get();
+        let mut registers = self.private.lpi_registers.lock();
+        let gives_up = lpis.with_notification_owed(|control| {
+            let is_starved = control.is_enabling_starved(cpu);
+            if is_starved {
+                control.disable_lpis(cpu);
+            }
+            is_starved
+        });
+        if gives_up {
+            registers.enabled = false;
+            drop(registers);
+            self.private.disabled.ask();
+            self.advance();
         }
     }
 
@@ -53,10 +77,13 @@ impl<'a> Redistributor<'a> {
             if self.is_disabling() {
                 return self.fault(FaultReason::LpiTablesInUse, 0);
             }
-            registers.enabled = true;
             let (propbaser, pendbaser) = (registers.propbaser, registers.pendbaser);
+            let begun = lpis.with_notification_owed(|control| control.enable_lpis(cpu, propbaser, pendbaser));
+            if let Err(OutOfMemory) = begun {
+                return self.fault(FaultReason::OutOfMemory, 0);
+            }
+            registers.enabled = true;
             registers.pendbaser = pendbaser.with_pending_table_zero(false);
-            lpis.with_notification_owed(|control| control.enable_lpis(cpu, propbaser, pendbaser));
         } else if !enable && registers.enabled && self.wired.config().can_clear_enable_lpis {
             registers.enabled = false;
             lpis.with_notification_owed(|control| control.disable_lpis(cpu));
@@ -160,7 +187,9 @@ impl<'a> Redistributor<'a> {
         let config = self.wired.config();
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
-            lpis.invalidate(self.cpu, lpi);
+            if let Err(OutOfMemory) = lpis.invalidate(self.cpu, lpi) {
+                self.fault(FaultReason::OutOfMemory, lpi.get().into());
+            }
             self.private.invalidated.ask();
             self.advance();
         }

@@ -2,6 +2,7 @@
 
 use super::{LpiRegisters, Redistributor};
 use crate::SecurityView;
+use crate::heap::OutOfMemory;
 use crate::saved_state::{Problem, RedistributorState};
 use crate::wired::{Bank, RestoredInterrupt, participation};
 use alloc::vec::Vec;
@@ -18,17 +19,17 @@ pub(crate) struct RestoredRedistributor {
 
 impl Redistributor<'_> {
     /// Everything but LPIs.
-    pub(crate) fn save(self) -> RedistributorState {
+    pub(crate) fn save(self) -> Result<RedistributorState, OutOfMemory> {
         let registers = *self.private.lpi_registers.lock();
-        RedistributorState {
+        Ok(RedistributorState {
             ctlr: self.control().with_rwp(false).into_bits(),
             typer: self.typer().with_last(false).into_bits(),
             waker: self.waker().into_bits(),
             propbaser: registers.propbaser.into_bits(),
             pendbaser: registers.pendbaser.into_bits(),
-            interrupts: self.wired.save(Bank::Private(self.cpu)),
+            interrupts: self.wired.save(Bank::Private(self.cpu))?,
             lpis: Vec::new(),
-        }
+        })
     }
 
     /// Can this redistributor have these registers? Its interrupts and LPIs are looked at elsewhere.

@@ -1,6 +1,8 @@
 //! What a state is refused for, and which object of it.
 
 use super::VERSION;
+use crate::heap::OutOfMemory;
+use crate::lpi::NoRoom;
 use core::fmt;
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
@@ -14,6 +16,12 @@ pub struct RestoreError {
     pub object: Object,
     /// Why.
     pub problem: Problem,
+}
+
+impl From<OutOfMemory> for RestoreError {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Problem::OutOfMemory.of(Object::Machine)
+    }
 }
 
 /// An object of a saved state.
@@ -110,6 +118,17 @@ pub enum Problem {
     },
     /// The machine's budgets for LPIs or devices do not suffice for all that is mapped.
     NoRoom,
+    /// The heap has no memory left.
+    OutOfMemory,
+}
+
+impl From<NoRoom> for Problem {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Budget => Self::NoRoom,
+            NoRoom::OutOfMemory => Self::OutOfMemory,
+        }
+    }
 }
 
 impl Problem {
@@ -165,6 +184,7 @@ impl fmt::Display for Problem {
             Self::Value { field, value } => write!(f, "its {field} cannot be {value:#x}"),
             Self::NoSuchCpu { field, cpu } => write!(f, "its {field} cannot be CPU {cpu}"),
             Self::NoRoom => f.write_str("more is mapped than the machine's budgets allow"),
+            Self::OutOfMemory => OutOfMemory.fmt(f),
         }
     }
 }
@@ -178,4 +198,7 @@ pub enum FreezeError {
     /// A vCPU belongs to another machine.
     #[error("the vCPU with affinity {0} belongs to another machine")]
     Foreign(Affinity),
+    /// The heap has no memory left.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }

@@ -70,9 +70,9 @@
 //! let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick))?;
 //! let mut frozen = gic.freeze(&mut vcpus)?;
 //!
-//! let registers = KvmView::new(&config, frozen.save(), &*memory)?.save()?;
+//! let registers = KvmView::new(&config, frozen.save()?, &*memory)?.save()?;
 //!
-//! let mut view = KvmView::new(&config, frozen.save(), &*memory)?;
+//! let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
 //! view.load(&registers)?;
 //! frozen.restore(&view.into_state())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -2,9 +2,12 @@
 
 use super::{Distributor, Vgic};
 use crate::config::cpu;
+use crate::heap::{OutOfMemory, checked, gathered};
 use crate::lpi::{Control, SavedLpi};
 use crate::redistributor::Redistributor;
-use crate::saved_state::{CpuState, FreezeError, ItsState, LpiState, RestoreError, SavedState, VERSION};
+use crate::saved_state::{
+    CpuState, FreezeError, ItsState, LpiState, RedistributorState, RestoreError, SavedState, VERSION,
+};
 use crate::vcpu::Vcpu;
 use crate::vgic::restore::Plan;
 use alloc::sync::Arc;
@@ -41,12 +44,13 @@ impl Vgic {
     /// The latter writes a pending table: whoever copies the guest's memory copies what is dirty once more after this.
     ///
     /// # Errors
-    /// [`FreezeError`] if `vcpus` are not those of this machine.
+    /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap has no memory for what is finished here:
+    /// that then goes on later.
     pub fn freeze<'a>(
         &'a self,
         vcpus: impl IntoIterator<Item = &'a mut Vcpu>,
     ) -> Result<Frozen<'a>, FreezeError> {
-        let mut vcpus: Vec<_> = vcpus.into_iter().collect();
+        let mut vcpus = gathered(vcpus.into_iter())?;
         if let Some(foreign) = vcpus.iter().find(|vcpu| !core::ptr::eq(Arc::as_ptr(vcpu.vgic()), self)) {
             let affinity = foreign.vgic().wired.affinity(foreign.cpu());
             return Err(FreezeError::Foreign(affinity.unwrap_or_default()));
@@ -62,7 +66,7 @@ impl Vgic {
         if let Some((_, missing)) = missing {
             return Err(FreezeError::Missing(missing.affinity));
         }
-        self.finish_sweeps();
+        self.finish_sweeps()?;
         Ok(Frozen { gic: self, vcpus })
     }
 
@@ -90,33 +94,39 @@ impl Vgic {
 impl Frozen<'_> {
     /// What the machine is now. Takes time and memory in proportion to what is mapped or was changed since reset, and
     /// writes nothing to the guest's memory. May be called again.
-    pub fn save(&self) -> SavedState {
+    ///
+    /// # Errors
+    /// The heap has no memory for it.
+    pub fn save(&self) -> Result<SavedState, OutOfMemory> {
         let gic = self.gic;
-        let (its, lpis) = self.save_lpis();
+        let (its, lpis) = self.save_lpis()?;
         let cpus = self.vcpus.iter().zip(lpis).filter_map(|(vcpu, lpis)| {
-            let mut redistributor = gic.redistributor_of(vcpu.cpu())?.save();
-            redistributor.lpis = lpis;
+            let saved = gic.redistributor_of(vcpu.cpu())?.save();
+            let affinity = gic.affinity(vcpu.cpu().get());
             let interface = vcpu.interface.save();
-            Some(CpuState { affinity: gic.affinity(vcpu.cpu().get()), redistributor, interface })
+            Some(saved.map(|saved| {
+                let redistributor = RedistributorState { lpis, ..saved };
+                CpuState { affinity, redistributor, interface }
+            }))
         });
-        let mut cpus: Vec<_> = cpus.collect();
+        let mut cpus = checked(cpus)?;
         cpus.sort_unstable_by_key(|cpu| cpu.affinity);
-        SavedState { version: VERSION, distributor: gic.distributor().save(), cpus, its }
+        Ok(SavedState { version: VERSION, distributor: gic.distributor().save()?, cpus, its })
     }
 
     /// The ITSes, and by vCPU what is pending at redistributors: all at one moment as far as commands go.
-    fn save_lpis(&self) -> (Vec<ItsState>, Vec<Vec<LpiState>>) {
+    fn save_lpis(&self) -> Result<(Vec<ItsState>, Vec<Vec<LpiState>>), OutOfMemory> {
         let gic = self.gic;
         let Some(core) = &gic.lpis else {
-            return (Vec::new(), self.vcpus.iter().map(|_| Vec::new()).collect());
+            return Ok((Vec::new(), gathered(self.vcpus.iter().map(|_| Vec::new()))?));
         };
-        let held: Vec<_> = gic.its.iter().map(|its| its.hold()).collect();
+        let held = gathered(gic.its.iter().map(|its| its.hold()))?;
         core.with_notification_owed(|control| {
             let its = held.iter().map(|its| its.save(control, |vcpu| gic.affinity(vcpu)));
-            let mut its: Vec<_> = its.collect();
+            let mut its = checked(its)?;
             its.sort_unstable_by_key(|its| its.base);
             let lpis = self.vcpus.iter().map(|vcpu| pending_by_themselves(control, vcpu.cpu()));
-            (its, lpis.collect())
+            Ok((its, checked(lpis)?))
         })
     }
 
@@ -131,9 +141,10 @@ impl Frozen<'_> {
     /// what is in the state and to the most that this machine ever had mapped.
     ///
     /// # Errors
-    /// [`RestoreError`] names the first object of the state that cannot be of this machine. Nothing has changed then.
+    /// [`RestoreError`] names the first object of the state that cannot be of this machine, or says that the heap has no
+    /// memory for it. Nothing has changed then.
     pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
-        let features = self.vcpus.iter().map(|vcpu| vcpu.interface.features()).collect();
+        let features = gathered(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
         let plan = Plan::of(self.gic, features, saved)?;
         plan.carry_out(self.gic, &mut self.vcpus)
     }
@@ -147,12 +158,11 @@ impl Frozen<'_> {
     }
 }
 
-fn pending_by_themselves(control: &Control, cpu: Cpu) -> Vec<LpiState> {
-    let mut lpis = Vec::new();
-    control.each_pending_by_itself(cpu.get(), |SavedLpi { lpi, configuration, .. }| {
-        lpis.push(LpiState { intid: lpi.intid(), configuration: configuration.map(Config::into_bits) });
-    });
-    lpis
+fn pending_by_themselves(control: &Control, cpu: Cpu) -> Result<Vec<LpiState>, OutOfMemory> {
+    gathered(control.pending_by_themselves(cpu.get()).map(|SavedLpi { lpi, configuration, .. }| LpiState {
+        intid: lpi.intid(),
+        configuration: configuration.map(Config::into_bits),
+    }))
 }
 
 impl fmt::Debug for Frozen<'_> {

@@ -2,9 +2,10 @@
 
 use super::Vgic;
 use crate::cpu_interface::{CpuInterface, Features};
+use crate::heap::{OutOfMemory, checked, gathered};
 use crate::its::{HeldIts, Its, RestoredRegisters};
-use crate::lpi::{Control, NoRoom, Room, SavedLpi};
-use crate::redistributor::RestoredRedistributor;
+use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
+use crate::redistributor::{LpiRegisters, RestoredRedistributor};
 use crate::saved_state::kvm::OutsideKvm;
 use crate::saved_state::{
     CpuState, DeviceState, InterruptState, ItsState, LpiState, Object, Problem, RestoreError, SavedState,
@@ -45,7 +46,8 @@ impl VgicConfig {
     /// Can a machine made from this be restored from `saved`? A machine that nobody runs is asked.
     pub(crate) fn check_restorable(&self, saved: &SavedState) -> Result<(), OutsideKvm> {
         let (gic, vcpus) = Vgic::new(self.clone(), Arc::new(Nowhere), Arc::new(Nowhere))?;
-        let features = vcpus.iter().map(|vcpu| vcpu.interface.features()).collect();
+        let features = vcpus.iter().map(|vcpu| vcpu.interface.features());
+        let features = gathered(features).map_err(RestoreError::from)?;
         Plan::of(&gic, features, saved)?;
         Ok(())
     }
@@ -69,7 +71,7 @@ impl Kick for Nowhere {
 }
 
 impl<'s> Plan<'s> {
-    /// Looks at everything; `features` are the vCPUs' interfaces'.
+    /// Looks at everything, and takes the memory that it needs; `features` are the vCPUs' interfaces'.
     pub(super) fn of(
         gic: &Vgic,
         features: Vec<Features>,
@@ -86,40 +88,40 @@ impl<'s> Plan<'s> {
             cpus: check.cpus(features, &saved.cpus)?,
             its: check.all_its(&saved.its)?,
         };
-        if !check.has_room(&plan) {
-            return Err(Problem::NoRoom.of(Object::Machine));
-        }
+        check.reserve(&plan).map_err(|no_room| Problem::from(no_room).of(Object::Machine))?;
         Ok(plan)
     }
 
     /// Makes the machine what the plan says.
     pub(super) fn carry_out(self, gic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<(), RestoreError> {
+        let mut held = Vec::new();
+        held.try_reserve_exact(gic.its.len()).map_err(OutOfMemory::from)?;
         gic.reset();
         gic.wired.restore(Bank::Shared, &self.shared);
         for (vcpu, planned) in vcpus.iter_mut().zip(&self.cpus) {
             planned.restore_wired(gic, vcpu);
         }
         gic.wired.restore_control(self.control);
-        let mapped = self.restore_lpis(gic);
+        let mapped = self.restore_lpis(gic, held);
         gic.wired.settle_restored(Bank::Shared, &self.shared);
         for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
             gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
         }
         // Whoever is owed a notification for an LPI gets it here, too.
-        gic.finish_sweeps();
+        // That takes no memory: words are what their sweeps would make them.
+        let _ = gic.finish_sweeps();
         gic.note_restored_commands();
-        mapped.map_err(|NoRoom| Problem::NoRoom.of(Object::Machine))
+        mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))
     }
 
-    /// The room was counted, so that this does not fail.
-    fn restore_lpis(&self, gic: &Vgic) -> Result<(), NoRoom> {
+    /// The room was reserved, so that this does not fail. `held` has room for all ITSes.
+    fn restore_lpis<'g>(&self, gic: &'g Vgic, mut held: Vec<HeldIts<'g>>) -> Result<(), NoRoom> {
         let Some(lpis) = &gic.lpis else { return Ok(()) };
-        let mut held: Vec<_> = gic.its.iter().map(|its| its.hold()).collect();
+        held.extend(gic.its.iter().map(|its| its.hold()));
         lpis.with_notification_owed(|control| {
             for (vcpu, planned) in (0..).zip(&self.cpus) {
-                let registers = &planned.redistributor.lpi_registers;
-                if registers.enabled {
-                    control.restore_enabled(vcpu, registers.propbaser, registers.pendbaser);
+                if let Some(tables) = planned.tables(gic) {
+                    control.restore_enabled(vcpu, tables)?;
                 }
             }
             self.restore_its(gic, &mut held, control)?;
@@ -128,14 +130,15 @@ impl<'s> Plan<'s> {
     }
 
     fn restore_its(&self, gic: &Vgic, held: &mut [HeldIts<'_>], control: &mut Control) -> Result<(), NoRoom> {
-        let vcpu = |affinity| {
-            let found = gic.wired.cpu_at(affinity);
-            found.and_then(|cpu| u16::try_from(cpu.get()).ok()).unwrap_or(0)
-        };
-        held.iter_mut()
-            .zip(&self.its)
-            .try_for_each(|(its, planned)| its.restore(planned.registers, planned.saved, control, vcpu))
+        held.iter_mut().zip(&self.its).try_for_each(|(its, planned)| {
+            its.restore(planned.registers, planned.saved, control, |affinity| vcpu_at(gic, affinity))
+        })
     }
+}
+
+/// The number of a vCPU that the machine has.
+fn vcpu_at(gic: &Vgic, affinity: Affinity) -> u16 {
+    gic.wired.cpu_at(affinity).and_then(|cpu| u16::try_from(cpu.get()).ok()).unwrap_or(0)
 }
 
 impl PlannedCpu<'_> {
@@ -150,16 +153,34 @@ impl PlannedCpu<'_> {
         }
     }
 
-    fn restore_lpis(&self, vcpu: u32, control: &mut Control) -> Result<(), NoRoom> {
-        self.lpis.iter().try_for_each(|saved| {
-            control.restore_pending_by_itself(SavedLpi {
-                lpi: Lpi::try_from(saved.intid).map_err(|_| NoRoom)?,
+    /// Where its LPI tables are, if its LPIs are enabled.
+    fn tables(&self, gic: &Vgic) -> Option<LpiTables> {
+        let LpiRegisters { enabled, propbaser, pendbaser } = self.redistributor.lpi_registers;
+        let id_bits = gic.config().lpi_id_bits.filter(|_| enabled)?;
+        Some(LpiTables::new(propbaser, pendbaser, id_bits))
+    }
+
+    /// The LPIs that are pending at the redistributor by themselves.
+    fn pending(&self, vcpu: u32) -> impl Iterator<Item = Result<SavedLpi, NoRoom>> {
+        self.lpis.iter().map(move |saved| {
+            Ok(SavedLpi {
+                lpi: Lpi::try_from(saved.intid).map_err(|_| NoRoom::Budget)?,
                 target: vcpu,
                 pending: true,
                 configuration: saved.configuration.map(Config::from_bits),
-            });
-            Ok(())
+            })
         })
+    }
+
+    fn restore_lpis(&self, vcpu: u32, control: &mut Control) -> Result<(), NoRoom> {
+        self.pending(vcpu).try_for_each(|saved| Ok(control.restore_pending_by_itself(saved?)?))
+    }
+
+    fn reserve(&self, vcpu: u32, gic: &Vgic, control: &mut Control) -> Result<(), NoRoom> {
+        let tables = self.tables(gic);
+        self.pending(vcpu).try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
+        // After those: all that then have words have their configuration read.
+        Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables))?)
     }
 }
 
@@ -181,7 +202,7 @@ impl Check<'_> {
             let restorable = self.gic.wired.restorable(bank, saved);
             restorable.map_err(|problem| problem.of(object(saved.intid)))
         };
-        saved.iter().map(check).collect()
+        checked(saved.iter().map(check))
     }
 
     /// By vCPU.
@@ -191,14 +212,12 @@ impl Check<'_> {
             return Err(Problem::Unknown.of(Object::Cpu(unknown.affinity)));
         }
         let wanted = self.gic.config().cpus.iter().zip(features).enumerate();
-        wanted
-            .map(|(index, (of, features))| {
-                let found = saved.binary_search_by_key(&of.affinity, |cpu| cpu.affinity).ok();
-                let found = found.and_then(|at| saved.get(at));
-                let absent = Problem::Absent.of(Object::Cpu(of.affinity));
-                self.cpu(crate::config::cpu(index), features, found.ok_or(absent)?)
-            })
-            .collect()
+        checked(wanted.map(|(index, (of, features))| {
+            let found = saved.binary_search_by_key(&of.affinity, |cpu| cpu.affinity).ok();
+            let found = found.and_then(|at| saved.get(at));
+            let absent = Problem::Absent.of(Object::Cpu(of.affinity));
+            self.cpu(crate::config::cpu(index), features, found.ok_or(absent)?)
+        }))
     }
 
     fn cpu(self, cpu: Cpu, features: Features, saved: &CpuState) -> Result<PlannedCpu<'_>, RestoreError> {
@@ -241,24 +260,21 @@ impl Check<'_> {
         if let Some(unknown) = saved.iter().find(|its| bases().all(|base| base != its.base)) {
             return Err(Problem::Unknown.of(Object::Its(unknown.base)));
         }
-        let wanted = self.gic.its.iter();
-        wanted
-            .map(|its| {
-                let found = saved.iter().find(|saved| saved.base == its.base());
-                let saved = found.ok_or(Problem::Absent.of(Object::Its(its.base())))?;
-                let registers = its.restorable(saved);
-                let registers = registers.map_err(|problem| problem.of(Object::Its(saved.base)))?;
-                self.collections(its, saved)?;
-                ascending(&saved.devices, |device| device.device)
-                    .map_err(|device| Problem::Order.of(Object::Device { its: saved.base, device }))?;
-                for device in &saved.devices {
-                    let object = Object::Device { its: saved.base, device: device.device };
-                    its.check_device(device).map_err(|problem| problem.of(object))?;
-                    self.events(its, saved, device)?;
-                }
-                Ok(PlannedIts { registers, saved })
-            })
-            .collect()
+        checked(self.gic.its.iter().map(|its| {
+            let found = saved.iter().find(|saved| saved.base == its.base());
+            let saved = found.ok_or(Problem::Absent.of(Object::Its(its.base())))?;
+            let registers = its.restorable(saved);
+            let registers = registers.map_err(|problem| problem.of(Object::Its(saved.base)))?;
+            self.collections(its, saved)?;
+            ascending(&saved.devices, |device| device.device)
+                .map_err(|device| Problem::Order.of(Object::Device { its: saved.base, device }))?;
+            for device in &saved.devices {
+                let object = Object::Device { its: saved.base, device: device.device };
+                its.check_device(device).map_err(|problem| problem.of(object))?;
+                self.events(its, saved, device)?;
+            }
+            Ok(PlannedIts { registers, saved })
+        }))
     }
 
     fn collections(self, its: &Its, saved: &ItsState) -> Result<(), RestoreError> {
@@ -301,9 +317,9 @@ impl Check<'_> {
         }
     }
 
-    /// Does everything that is mapped fit into the machine's budgets?
-    fn has_room(self, plan: &Plan<'_>) -> bool {
-        let Some(lpis) = &self.gic.lpis else { return true };
+    /// Makes sure that everything that is mapped fits into the machine's budgets and has its memory.
+    fn reserve(self, plan: &Plan<'_>) -> Result<(), NoRoom> {
+        let Some(lpis) = &self.gic.lpis else { return Ok(()) };
         let mut room = Room::default();
         for device in plan.its.iter().flat_map(|its| &its.saved.devices) {
             room.add_device(device.event_bits, device.events.iter().map(|state| state.event.get()));
@@ -313,7 +329,15 @@ impl Check<'_> {
                 let devices = planned.saved.devices.iter().map(|device| device.device.get());
                 control.has_room_for_devices(its.index(), devices)
             });
-            devices && control.has_room(&room)
+            if !devices || !control.has_room(&room) {
+                return Err(NoRoom::Budget);
+            }
+            control.reserve_room(&room)?;
+            (0..).zip(&plan.cpus).try_for_each(|(vcpu, cpu)| cpu.reserve(vcpu, self.gic, control))?;
+            let tables = |vcpu| plan.cpus.get(vcpu as usize)?.tables(self.gic);
+            let vcpu = |affinity| vcpu_at(self.gic, affinity);
+            let mut all = self.gic.its.iter().zip(&plan.its);
+            all.try_for_each(|(its, planned)| its.reserve(planned.saved, control, vcpu, tables))
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Wired;
 use crate::SecurityView;
+use crate::heap::{OutOfMemory, gathered};
 use crate::interrupt::State;
 use crate::saved_state::{InterruptState, Problem};
 use crate::slot::Slot;
@@ -49,7 +50,7 @@ impl Bank {
 impl Wired {
     /// The interrupts of a bank that are not as after reset, by ascending INTID. Each is read once: it is as it was at
     /// one moment.
-    pub(crate) fn save(&self, bank: Bank) -> Vec<InterruptState> {
+    pub(crate) fn save(&self, bank: Bank) -> Result<Vec<InterruptState>, OutOfMemory> {
         let routes = self.routes.lock();
         let target = bank.target_after_reset(self.resolve(Irouter::new()));
         let slots = self.slots(bank).filter_map(|slot| {
@@ -58,7 +59,7 @@ impl Wired {
             let untouched = self.record(slot, self.reset_state(slot, State::new(), target), 0);
             (saved != untouched).then_some(saved)
         });
-        slots.collect()
+        gathered(slots)
     }
 
     /// The slots of the implemented interrupts of a bank, ascending.

@@ -107,10 +107,10 @@ fn direct_lpis_go_on_where_a_saved_machine_is_restored() {
     for lpi in (FIRST..=0xffff).step_by(100) {
         assert_eq!(ring(&source, 1, lpi), Delivery::Pending);
     }
-    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save();
+    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
     let mut target = Machine::over(source.gic.config().clone(), source.ram.clone());
     target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
-    assert!(target.gic.freeze(&mut target.vcpus).unwrap().save() == saved);
+    assert!(target.gic.freeze(&mut target.vcpus).unwrap().save().unwrap() == saved);
     for _ in (FIRST..=0xffff).step_by(100) {
         let intid = target.acknowledge(1);
         assert!(intid >= u64::from(FIRST) && (intid - u64::from(FIRST)).is_multiple_of(100));

@@ -210,7 +210,7 @@ fn an_lpi_that_is_rung_and_that_nobody_looked_for_is_saved() {
     let mut machine = direct(&[0xa1; 64]);
     ring(&machine.gic, setlpir(&machine, 1), 8200);
 
-    let saved = machine.gic.freeze(&mut machine.vcpus).unwrap().save();
+    let saved = machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap();
 
     let pending: Vec<_> = saved.cpus.iter().flat_map(|cpu| &cpu.redistributor.lpis).collect();
     assert!(matches!(pending[..], [lpi] if lpi.intid.get() == 8200), "{pending:?}");

@@ -204,7 +204,7 @@ fn another_vcpus_sgi_kicks_without_a_lock() {
 fn a_restore_kicks_without_a_lock() {
     kicks(nothing, |machine| {
         let mut sleeper = machine.gic.freeze(&mut machine.vcpus).unwrap();
-        let mut saved = sleeper.save();
+        let mut saved = sleeper.save().unwrap();
         saved.its[0].devices[0].events[0].pending = true;
         sleeper.restore(&saved).unwrap();
     });

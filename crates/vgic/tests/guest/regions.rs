@@ -245,7 +245,7 @@ fn a_machine_moves_to_one_with_the_same_regions_or_with_others() {
     for redistributors in [regions(), one] {
         let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
         send_all(&source);
-        let saved = source.gic.freeze(&mut source.vcpus).unwrap().save();
+        let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
         let mut target = Machine::new(VgicConfig { redistributors, ..source.gic.config().clone() });
         target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
         assert_eq!(acknowledge_all(&mut target), each_at_home());
@@ -257,11 +257,11 @@ fn kvms_view_does_not_ask_where_redistributors_lie() {
     let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
     send_all(&source);
     let config = source.gic.config().clone();
-    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save();
+    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
     let registers = KvmView::new(&config, saved, &*source.ram).unwrap().save().unwrap();
 
     let mut target = Machine::over(config.clone(), source.ram);
-    let fresh = target.gic.freeze(&mut target.vcpus).unwrap().save();
+    let fresh = target.gic.freeze(&mut target.vcpus).unwrap().save().unwrap();
     let mut view = KvmView::new(&config, fresh, &*target.ram).unwrap();
     view.load(&registers).unwrap();
     let loaded = view.into_state();

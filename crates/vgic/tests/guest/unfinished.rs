@@ -202,7 +202,7 @@ fn a_vcpu_that_goes_off_passes_work_on() {
 fn a_restored_queue_that_was_half_worked_goes_on() {
     let mut source = machine(2);
     map_and_ring(&source);
-    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save();
+    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
     for asleep in [false, true] {
         let mut target = Machine::over(source.gic.config().clone(), source.ram.clone());
         if asleep {

@@ -16,6 +16,10 @@ mod attention;
 #[path = "../../src/candidates.rs"]
 mod candidates;
 #[expect(dead_code, reason = "a part is enough here")]
+#[expect(unreachable_pub, reason = "the source is a library's")]
+#[path = "../../src/heap.rs"]
+mod heap;
+#[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/interrupt.rs"]
 mod interrupt;
 mod links;
@@ -76,7 +80,7 @@ impl Machine {
         Arc::new(Self {
             interrupts: [Interrupt::new(state), Interrupt::new(state)],
             candidates: [Candidates::new(), Candidates::new()],
-            attention: Attention::new(2, kicks.clone()),
+            attention: Attention::new(2, kicks.clone()).unwrap(),
             kicks,
         })
     }

@@ -18,7 +18,7 @@ use gic_arch::IntId;
 pub(crate) use links::PhysicalInterrupts;
 pub(crate) use lists::{Filled, Forwarding};
 use msi_types::{Cpu, Kick, Line};
-use once_cell::race::OnceBox;
+use spin::Once;
 
 pub(crate) const CPU: Cpu = Cpu::new(0);
 pub(crate) const LINE: Line = Line::Spi(40);
@@ -51,7 +51,7 @@ pub(crate) struct Wired {
     private: Private,
     awaited: Awaited,
     attention: Attention,
-    physical: OnceBox<Arc<dyn PhysicalInterrupts>>,
+    physical: Once<Arc<dyn PhysicalInterrupts>>,
 }
 
 const fn line_of(_: Cpu, _: Slot) -> Line {
@@ -64,8 +64,8 @@ impl Wired {
             interrupt: Interrupt::new(state),
             private: Private { candidates: Candidates::new(), awaited: Awaited },
             awaited: Awaited,
-            attention: Attention::new(1, Arc::new(NoKick)),
-            physical: OnceBox::new(),
+            attention: Attention::new(1, Arc::new(NoKick)).unwrap(),
+            physical: Once::new(),
         }
     }
 

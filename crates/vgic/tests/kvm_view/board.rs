@@ -78,7 +78,7 @@ pub(crate) fn config() -> VgicConfig {
 /// The state of a machine after reset.
 pub(crate) fn fresh() -> SavedState {
     let (gic, mut vcpus) = Vgic::new(config(), Arc::new(Ram::new()), Arc::new(NoKick)).unwrap();
-    gic.freeze(&mut vcpus).unwrap().save()
+    gic.freeze(&mut vcpus).unwrap().save().unwrap()
 }
 
 /// What a machine saves that was put into this state; or why it cannot be.
@@ -86,7 +86,7 @@ pub(crate) fn through_a_machine(state: &SavedState, memory: Arc<Ram>) -> Result<
     let (gic, mut vcpus) = Vgic::new(config(), memory, Arc::new(NoKick)).unwrap();
     let mut frozen = gic.freeze(&mut vcpus).unwrap();
     frozen.restore(state).map_err(|error| error.to_string())?;
-    Ok(frozen.save())
+    Ok(frozen.save().unwrap())
 }
 
 /// Levels of the device table.

@@ -54,7 +54,7 @@ fn add_its(creation: &mut KvmCreation, base: u64) -> KvmDevice {
 fn viewed(config: &VgicConfig, attribute: Attribute) -> Result<u64, Errno> {
     let memory = Arc::new(Ram::new());
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();
-    let state = gic.freeze(&mut vcpus).unwrap().save();
+    let state = gic.freeze(&mut vcpus).unwrap().save().unwrap();
     KvmView::new(config, state, &*memory).unwrap().get(GIC, attribute)
 }
 
@@ -76,7 +76,7 @@ fn what_was_created_is_the_machine_that_the_view_shows() {
 
     let memory = Arc::new(Ram::new());
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();
-    let state = gic.freeze(&mut vcpus).unwrap().save();
+    let state = gic.freeze(&mut vcpus).unwrap().save().unwrap();
     let view = KvmView::new(&config, state, &*memory).unwrap();
     for (device, attribute) in [
         (GIC, address(frame::DISTRIBUTOR)),

@@ -117,7 +117,7 @@ fn a_guest_cannot_make_ppis_edge_triggered_in_a_machine_like_kvm_s() {
         let trigger = gicr::ICFGR.locate(intid).unwrap();
         let address = config.redistributors[0].base + u64::from(trigger.register().offset());
         gic.write(address, AccessWidth::Word, trigger.mask().into()).unwrap();
-        let state = gic.freeze(&mut vcpus).unwrap().save();
+        let state = gic.freeze(&mut vcpus).unwrap().save().unwrap();
         let refused = KvmView::new(&config, state, &*memory).err();
         assert_eq!(refused, (!level_ppis).then_some(OutsideKvm::EdgePpi { cpu, intid }));
     }

@@ -79,15 +79,16 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
         direct: false,
         priorities: Priorities { view: PriorityView::Unshifted, bits: 5 },
     };
-    let shared = Arc::new(Shared::new(&config));
+    let shared = Arc::new(Shared::new(&config).unwrap());
     // As `EnableLPIs` does for all LPIs where they are direct.
-    (0..VCPUS).for_each(|vcpu| shared.own(vcpu.into()).unwrap().ensure(lpi(8192)));
+    (0..VCPUS).for_each(|vcpu| shared.own(vcpu.into()).unwrap().ensure(lpi(8192)).unwrap());
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
-    let senders = Arc::new(Senders::new(device_id_bits));
-    let attention = Arc::new(Attention::new(usize::from(VCPUS), kicks.clone()));
+    let senders = Arc::new(Senders::new(device_id_bits).unwrap());
+    let attention = Arc::new(Attention::new(usize::from(VCPUS), kicks.clone()).unwrap());
     let events = Arc::new(Events::new());
-    let mut control = Control::new(config, shared.clone(), ram.clone(), events, attention.clone());
+    let control = Control::new(config, shared.clone(), ram.clone(), events, attention.clone());
+    let mut control = control.unwrap();
     let its = control.add_its(senders.clone()).unwrap();
     let machine = Arc::new(Machine { shared, senders, attention, kicks, ram });
     (8192..8200).for_each(|number| machine.configure(number, true, 0xa0));
@@ -95,8 +96,8 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let mut commands = Commands { machine: machine.clone(), control, its };
     for vcpu in 0..VCPUS {
         commands.enable_lpis(vcpu);
-        commands.control.map_collection(its, vcpu, vcpu);
-        commands.control.finish_sweeps();
+        commands.control.map_collection(its, vcpu, vcpu).unwrap();
+        commands.control.finish_sweeps().unwrap();
     }
     (machine, commands)
 }
@@ -164,7 +165,7 @@ impl Commands {
 
     pub(super) fn unmap_device(&mut self, device: u32) {
         self.control.unmap_device(self.its, device);
-        self.control.finish_sweeps();
+        self.control.finish_sweeps().unwrap();
     }
 
     pub(super) fn map_event(&mut self, device: u32, event: u32, number: u32, collection: u16) {
@@ -176,18 +177,18 @@ impl Commands {
     }
 
     pub(super) fn movi(&mut self, device: u32, event: u32, collection: u16) {
-        self.control.move_event(self.event(device, event), collection);
+        self.control.move_event(self.event(device, event), collection).unwrap();
         self.notify();
     }
 
     pub(super) fn movall(&mut self, from: u16, to: u16) {
         self.control.move_all(self.its, from, to);
-        self.control.finish_sweeps();
+        self.control.finish_sweeps().unwrap();
         self.notify();
     }
 
     pub(super) fn inv(&mut self, device: u32, event: u32) {
-        self.control.invalidate_event(self.event(device, event));
+        self.control.invalidate_event(self.event(device, event)).unwrap();
         self.notify();
     }
 
@@ -199,27 +200,27 @@ impl Commands {
     pub(super) fn enable_lpis(&mut self, vcpu: u16) {
         let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(13);
         let pendbaser = gicr::Pendbaser::new().with_address(PENDING * (1 + u64::from(vcpu)));
-        self.control.enable_lpis(vcpu.into(), propbaser, pendbaser);
-        self.control.finish_sweeps();
+        self.control.enable_lpis(vcpu.into(), propbaser, pendbaser).unwrap();
+        self.control.finish_sweeps().unwrap();
         self.notify();
     }
 
     /// `GICR_INVLPIR`.
     pub(super) fn invalidate(&mut self, vcpu: u16, number: u32) {
-        self.control.invalidate(vcpu.into(), lpi(number));
-        self.control.finish_sweeps();
+        self.control.invalidate(vcpu.into(), lpi(number)).unwrap();
+        self.control.finish_sweeps().unwrap();
         self.notify();
     }
 
     pub(super) fn set_its_enabled(&mut self, enabled: bool) {
         self.control.set_its_enabled(self.its, enabled);
-        self.control.finish_sweeps();
+        self.control.finish_sweeps().unwrap();
         self.notify();
     }
 
     pub(super) fn disable_lpis(&mut self, vcpu: u16) {
         self.control.disable_lpis(vcpu.into());
-        self.control.finish_sweeps();
+        self.control.finish_sweeps().unwrap();
     }
 
     pub(super) fn clear_lpi(&mut self, vcpu: u16, number: u32) {

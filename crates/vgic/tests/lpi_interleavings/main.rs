@@ -18,6 +18,8 @@ mod store_buffer;
 mod attention;
 #[path = "../../src/events.rs"]
 mod events;
+#[path = "../../src/heap.rs"]
+mod heap;
 #[path = "../../src/memory.rs"]
 mod memory;
 #[path = "../../src/progress.rs"]
@@ -30,6 +32,8 @@ mod safeguard;
 mod lpi {
     #[path = "../../src/lpi/by_lpi.rs"]
     mod by_lpi;
+    #[path = "../../src/lpi/closing.rs"]
+    mod closing;
     #[path = "../../src/lpi/config.rs"]
     mod config;
     #[path = "../../src/lpi/consumer.rs"]

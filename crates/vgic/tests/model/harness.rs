@@ -156,14 +156,14 @@ impl Bench {
     /// saves as the same.
     fn migrate(&mut self) {
         let mut left: Vec<Vcpu> = self.vcpus.drain(..).map(Half::into_software).collect();
-        let saved = self.gic.freeze(&mut left).unwrap().save();
+        let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
         let sent = serde_json::to_string(&saved).unwrap();
         let received: SavedState = serde_json::from_str(&sent).unwrap();
         let (gic, mut vcpus) =
             Vgic::new(self.gic.config().clone(), self.table.clone(), self.kicks.clone()).unwrap();
         let mut frozen = gic.freeze(&mut vcpus).unwrap();
         frozen.restore(&received).unwrap();
-        assert_eq!(frozen.save(), saved);
+        assert_eq!(frozen.save().unwrap(), saved);
         frozen.thaw();
         self.gic = gic;
         self.split(vcpus);

@@ -125,7 +125,7 @@ impl Machine {
     /// Goes on as another machine.
     fn migrate(&mut self) {
         let mut left: Vec<_> = self.halves.drain(..).map(Half::into_software).collect();
-        let saved = self.gic.freeze(&mut left).unwrap().save();
+        let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
         let config = self.gic.config().clone();
         let (gic, mut vcpus) = Vgic::new(config, Arc::new(NoMemory), self.kicks.clone()).unwrap();
         gic.freeze(&mut vcpus).unwrap().restore(&saved).unwrap();

@@ -260,7 +260,7 @@ fn device_ids_of_32_bits_cost_only_what_is_mapped() {
 fn a_saved_state_is_in_proportion_to_what_is_mapped_and_is_restored() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
-    let save = |machine: &mut Machine| machine.gic.freeze(&mut machine.vcpus).unwrap().save();
+    let save = |machine: &mut Machine| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap();
     let (idle, idle_bytes) = bytes_of(|| save(&mut machine));
     drop(idle);
     let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
@@ -351,7 +351,7 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
     }
     let round = || {
         let (gic, mut vcpus) = Vgic::new(largest(), machine.ram.clone(), Arc::new(Nobody)).unwrap();
-        let (saved, saving) = time(|| machine.gic.freeze(&mut machine.vcpus).unwrap().save());
+        let (saved, saving) = time(|| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap());
         let restore = |gic: &Vgic, vcpus: &mut [Vcpu]| gic.freeze(vcpus).unwrap().restore(&saved).unwrap();
         let ((), there) = time(|| restore(&gic, &mut vcpus));
         let ((), here) = time(|| restore(&machine.gic, &mut machine.vcpus));

@@ -143,6 +143,12 @@ impl Board {
         for register in gicr::IGROUPR.registers().iter() {
             self.write_gicr(cpu, register, 0xffff_ffff);
         }
+        self.provide_lpi_tables(cpu);
+        self.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
+    }
+
+    /// Everything that comes before `EnableLPIs`.
+    pub(crate) fn provide_lpi_tables(&self, cpu: usize) {
         for lpi in 8192..8192 + 256 {
             self.configure(lpi, true, 0xa0);
         }
@@ -150,12 +156,11 @@ impl Board {
         self.write_gicr(cpu, gicr::PROPBASER, propbaser);
         let pending = PENDING + 0x1_0000 * u64::try_from(cpu).unwrap();
         self.write_gicr(cpu, gicr::PENDBASER, gicr::Pendbaser::new().with_address(pending));
-        self.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
     }
 
     /// What is saved of it.
     pub(crate) fn save(&mut self) -> SavedState {
-        self.gic.freeze(&mut self.vcpus).unwrap().save()
+        self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap()
     }
 
     /// Goes on as another machine, restored from the text of what was saved.
@@ -195,13 +200,18 @@ impl Board {
 
     /// Puts ITS commands into the queue and rings.
     pub(crate) fn queue(&self, commands: impl IntoIterator<Item = Command>) {
+        self.write_its(gits::CWRITER, self.prepare(commands));
+    }
+
+    /// Puts ITS commands into the queue: where it then ends.
+    pub(crate) fn prepare(&self, commands: impl IntoIterator<Item = Command>) -> Cwriter {
         let mut offset = Cwriter::from_bits(self.read_its(gits::CWRITER)).offset();
         for command in commands {
             let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
             self.ram.write(QUEUE + u64::from(offset), &image).unwrap();
             offset = (offset + 32) % COMMANDS;
         }
-        self.write_its(gits::CWRITER, Cwriter::at_offset(offset));
+        Cwriter::at_offset(offset)
     }
 
     /// A message of a device.

@@ -36,9 +36,9 @@ fn a_message_before_the_save_is_in_it_and_one_after_is_in_the_next_and_after_the
     };
     let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
     assert_eq!(send(0), Delivery::Pending);
-    let first = frozen.save();
+    let first = frozen.save().unwrap();
     assert_eq!(send(3), Delivery::Pending);
-    let second = frozen.save();
+    let second = frozen.save().unwrap();
     frozen.thaw();
 
     assert_eq!(pending_lpis(&first), BTreeSet::from([8192]));
@@ -56,9 +56,9 @@ fn a_line_that_changes_meanwhile_is_in_the_next_save_and_counts_after_the_thaw()
         saved.distributor.interrupts.iter().any(|it| it.intid == IntId::new(40) && it.line)
     };
     let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
-    let first = frozen.save();
+    let first = frozen.save().unwrap();
     assert_eq!(frozen.vgic().set_line(Line::Spi(40), Level::High), Delivery::Pending);
-    let second = frozen.save();
+    let second = frozen.save().unwrap();
     frozen.thaw();
 
     assert!(!is_high(&first) && is_high(&second));
@@ -70,7 +70,7 @@ fn a_vcpu_that_sleeps_while_it_is_frozen_is_kicked_by_a_message() {
     let mut board = with_device();
     assert_eq!(board.vcpus[1].prepare_to_sleep(), vgic::Sleep::Ready);
     let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
-    let _ = frozen.save();
+    let _ = frozen.save().unwrap();
     let its = frozen.vgic().its(0).unwrap();
     let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
     let message = msi_types::MsiMessage { address, data: 1 };
@@ -176,9 +176,9 @@ fn nothing_is_lost_when_a_machine_moves_under_load_and_its_devices_stop_for_the_
             guest.handle(&mut board, &wire, 5);
             let mut other = Board::over(board.gic.config().clone(), board.ram.clone());
             let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
-            let early = frozen.save();
+            let early = frozen.save().unwrap();
             let mut connection = wire.gic.write().unwrap();
-            let last = frozen.save();
+            let last = frozen.save().unwrap();
             assert!(pending_lpis(&early).is_subset(&pending_lpis(&last)));
             other.restore(&last);
             *connection = other.gic.clone();

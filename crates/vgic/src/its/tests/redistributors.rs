@@ -268,7 +268,7 @@ fn direct_lpis_become_pending_are_cleared_and_invalidated() {
     assert_eq!(drain(&mut queue), NO_LPIS);
 
     rig.configure(8200, true, 0xa0);
-    rig.lpis.invalidate(cpu(1), lpi(8200));
+    rig.lpis.invalidate(cpu(1), lpi(8200)).unwrap();
     rig.finish_sweeps();
     assert_eq!(drain(&mut queue), [8200]);
 }
@@ -283,7 +283,7 @@ fn invalidation_at_a_redistributor_reaches_events_of_an_its() {
     let mut queue = rig.vcpu(0);
     assert_eq!(take(&mut queue), None);
 
-    rig.lpis.invalidate(cpu(0), lpi(8200));
+    rig.lpis.invalidate(cpu(0), lpi(8200)).unwrap();
     rig.finish_sweeps();
 
     assert_eq!(take(&mut queue), Some(8200));

@@ -175,7 +175,7 @@ impl Pair {
                 self.each(|model| model.reload(vcpu, |_| true));
             }
             Step::Invalidate { vcpu, lpi } => {
-                rig.lpis.invalidate(cpu(vcpu), Lpi::try_from(lpi).unwrap());
+                rig.lpis.invalidate(cpu(vcpu), Lpi::try_from(lpi).unwrap()).unwrap();
                 rig.finish_sweeps();
                 self.each(|model| model.invalidate(vcpu, lpi));
             }

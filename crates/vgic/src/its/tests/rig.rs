@@ -6,7 +6,7 @@ use crate::AccessWidth::{Double, Word};
 use crate::attention::Attention;
 use crate::events::Events;
 use crate::its::{Its, ItsConfig, Targets};
-use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiQueue, SavedLpi};
+use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiQueue, LpiTables, SavedLpi};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::ItsState;
 use alloc::boxed::Box;
@@ -141,11 +141,12 @@ impl Rig {
         let mut held = rig.its.hold();
         rig.lpis.with_notification_owed(|control| {
             for vcpu in enabled {
-                control.restore_enabled((*vcpu).into(), Self::propbaser(), Self::pendbaser(*vcpu));
+                let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
+                control.restore_enabled((*vcpu).into(), tables).unwrap();
             }
             held.restore(registers, &its, control, vcpu).expect("there is room");
             for saved in &own {
-                control.restore_pending_by_itself(*saved);
+                control.restore_pending_by_itself(*saved).unwrap();
             }
         });
         drop(held);
@@ -160,9 +161,9 @@ impl Rig {
         self.lpis.with_notification_owed(|control| {
             let mut own = Vec::new();
             for vcpu in 0..vcpus {
-                control.each_pending_by_itself(vcpu.into(), |saved| own.push(saved));
+                own.extend(control.pending_by_themselves(vcpu.into()));
             }
-            (held.save(control, Affinity::from_packed), own)
+            (held.save(control, Affinity::from_packed).unwrap(), own)
         })
     }
 
@@ -180,9 +181,9 @@ impl Rig {
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
         let kicks = Arc::new(Kicks::new(vcpus));
-        let attention = Arc::new(Attention::new(usize::from(vcpus), kicks.clone()));
+        let attention = Arc::new(Attention::new(usize::from(vcpus), kicks.clone()).unwrap());
         let events = Arc::new(Events::new());
-        let lpis = LpiCore::new(size, ram.clone(), attention.clone(), events.clone());
+        let lpis = LpiCore::new(size, ram.clone(), attention.clone(), events.clone()).unwrap();
         let targets = Targets::ProcessorNumbers((0..vcpus).collect());
         let its = Its::new(config, targets, lpis.clone(), events.clone()).expect("a possible ITS");
         Self { ram, kicks, attention, events, lpis, its }
@@ -215,13 +216,13 @@ impl Rig {
 
     pub(super) fn enable_lpis_with(&self, vcpu: u16, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
         let enable = |control: &mut Control| control.enable_lpis(vcpu.into(), propbaser, pendbaser);
-        self.lpis.with_notification_owed(enable);
+        self.lpis.with_notification_owed(enable).unwrap();
         self.finish_sweeps();
     }
 
     /// Finishes what registers asked for.
     pub(super) fn finish_sweeps(&self) {
-        self.lpis.with_notification_owed(Control::finish_sweeps);
+        self.lpis.with_notification_owed(Control::finish_sweeps).unwrap();
         self.lpis.notify_owed();
     }
 

@@ -165,7 +165,7 @@ mod redistributor {
 
     fn begin_enabling(rig: &Rig) {
         let (propbaser, pendbaser) = (Rig::propbaser(), Rig::pendbaser(0));
-        rig.lpis.with_notification_owed(|control| control.enable_lpis(0, propbaser, pendbaser));
+        rig.lpis.with_notification_owed(|control| control.enable_lpis(0, propbaser, pendbaser)).unwrap();
     }
 
     fn is_disabling(rig: &Rig) -> bool {
@@ -208,7 +208,7 @@ mod redistributor {
         rig.ram.write(PENDING + 1024, &[0xff; 0x1c00]).unwrap();
         begin_enabling(&rig);
 
-        rig.lpis.finish_enabling(cpu(0));
+        rig.lpis.finish_enabling(cpu(0)).unwrap();
 
         assert_eq!(rig.pending(0).len(), 0x1c00 * 8);
         assert!((0..EVENTS).all(|event| rig.send(DEVICE, event) == Delivery::Pending));

@@ -1,0 +1,165 @@
+//! Commands of an ITS.
+
+use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
+use crate::{is_idle, out_of_memory, run_with, until_it_succeeds};
+use doorbell_test_support::with_allocations;
+use gic_arch::its::{CollectionId, Command, MapAction, Opcode};
+use msi_types::{Delivery, DeviceId, EventId};
+use vgic::its::CommandFault;
+use vgic::saved_state::{FreezeError, ItsState};
+use vgic::{OutOfMemory, Progress};
+
+const DEVICE: u32 = 0x205;
+const ITT: u64 = 0x4000_0100;
+
+fn movi(device: u32, event: u32, collection: u16) -> Command {
+    let (device, event) = (DeviceId::new(device), EventId::new(event));
+    Command::Movi { device, event, collection: CollectionId::new(collection) }
+}
+
+fn inv(device: u32, event: u32) -> Command {
+    Command::Inv { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+/// What is mapped, apart from the queue.
+fn mappings(board: &mut Board) -> ItsState {
+    ItsState { creadr: 0, cwriter: 0, ..board.save().its.remove(0) }
+}
+
+/// After `before`, `command` fails with the heap and changes nothing, until it finds its memory.
+fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
+    until_it_succeeds(|allocations| {
+        let mut board = Board::running();
+        board.run(before.iter().copied());
+        let mapped = mappings(&mut board);
+        let is_done = run_with(&board, allocations, [command]);
+        if !is_done {
+            assert!(is_idle(&board));
+            let faults = board.gic.command_faults(0).unwrap();
+            assert_eq!((faults.count, faults.last), (1, Some(CommandFault::OutOfMemory(opcode))));
+            assert_eq!(out_of_memory(&board), 1);
+            assert_eq!(mappings(&mut board), mapped);
+            assert!(run_with(&board, u32::MAX, [command]), "with memory it succeeds");
+        }
+        assert_ne!(mappings(&mut board), mapped);
+        is_done
+    })
+}
+
+#[test]
+fn mapd_without_heap_fails_whole() {
+    let failures = fails_whole(&[], mapd(DEVICE, 8, ITT), Opcode::Mapd);
+    assert_eq!(failures, 2, "a node, and what MAPD said of its devices");
+}
+
+#[test]
+fn mapc_without_heap_fails_whole() {
+    let more = [mapc(3, 0)];
+    assert_eq!(fails_whole(&more, mapc(4, 1), Opcode::Mapc), 1);
+}
+
+#[test]
+fn mapti_without_heap_fails_whole() {
+    let failures = fails_whole(&[mapd(DEVICE, 8, ITT)], mapti(DEVICE, 3, 8200, 1), Opcode::Mapti);
+    assert!(failures >= 8, "{failures} allocations failed");
+}
+
+#[test]
+fn movi_without_heap_fails_whole() {
+    let before = [mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)];
+    assert!(fails_whole(&before, movi(DEVICE, 3, 1), Opcode::Movi) >= 4);
+}
+
+#[test]
+fn inv_without_heap_keeps_the_configuration() {
+    let failures = until_it_succeeds(|allocations| {
+        let mut board = Board::running();
+        board.run([mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)]);
+        let mapped = mappings(&mut board);
+        board.configure(8200, true, 0x40);
+        let is_done = run_with(&board, allocations, [inv(DEVICE, 3)]);
+        assert_eq!(mappings(&mut board) == mapped, !is_done);
+        assert_eq!(board.send(DEVICE, 3), Delivery::Pending);
+        assert_eq!(board.handle_all(0), [8200]);
+        is_done
+    });
+    assert!(failures >= 3, "{failures} allocations failed");
+}
+
+#[test]
+fn a_message_after_each_failure_needs_no_memory() {
+    let commands = [mapd(DEVICE, 8, ITT), mapc(7, 1), mapti(DEVICE, 3, 8200, 7)];
+    let failures = until_it_succeeds(|allocations| {
+        let mut board = Board::running();
+        board.run([mapd(1, 3, ITT), mapti(1, 0, 8192, 0)]);
+        let is_done = run_with(&board, allocations, commands);
+        with_allocations(0, || {
+            assert_eq!(board.send(DEVICE, 3) == Delivery::Pending, is_done);
+            assert_eq!(board.send(1, 0), Delivery::Pending);
+        });
+        assert_eq!(board.handle_all(0), [8192]);
+        assert_eq!(board.handle_all(1), if is_done { vec![8200] } else { vec![] });
+        is_done
+    });
+    assert!(failures >= 8, "{failures} allocations failed");
+}
+
+#[test]
+fn what_takes_mappings_away_needs_no_memory() {
+    let mut board = Board::running();
+    let unmap = |device| match mapd(device, 8, ITT) {
+        Command::Mapd { device, itt, event_bits_minus_one, .. } => {
+            let action = MapAction::Unmap;
+            Command::Mapd { device, itt, event_bits_minus_one, action }
+        }
+        other => other,
+    };
+    board.run([mapd(DEVICE, 12, ITT), mapd(1, 3, ITT)]);
+    board.run((0..200).map(|event| mapti(DEVICE, event * 20, 8192 + event, 1)));
+    let event = EventId::new(40);
+    let discard = Command::Discard { device: DeviceId::new(DEVICE), event };
+    assert_eq!(board.send(DEVICE, 60), Delivery::Pending);
+    let anew = mapd(1, 3, ITT + 0x100);
+    assert!(run_with(&board, 0, [discard, unmapc(1), unmap(DEVICE), anew]));
+    assert_eq!(board.send(DEVICE, 60), Delivery::Blocked);
+    assert!(mappings(&mut board).devices.iter().all(|device| device.device.get() == 1));
+}
+
+/// A collection goes to another vCPU, where its events have no hints yet.
+#[test]
+fn a_command_about_many_waits_for_memory() {
+    let begin = |allocations, command: Command| {
+        let board = Board::running();
+        board.run([mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0), mapti(DEVICE, 4, 8201, 0)]);
+        assert_eq!(board.send(DEVICE, 4), Delivery::Pending);
+        (run_with(&board, allocations, [command]), board)
+    };
+    for command in [mapc(0, 1), movall(0, 1)] {
+        let failures = until_it_succeeds(|allocations| {
+            let (is_done, mut board) = begin(allocations, command);
+            if !is_done {
+                assert!(!is_idle(&board), "it is in progress");
+                assert_eq!(out_of_memory(&board), 1, "it is told once");
+                assert_eq!(board.gic.command_faults(0).unwrap().count, 0);
+                with_allocations(0, || assert_eq!(board.send(DEVICE, 3), Delivery::Pending));
+                assert!(board.gic.freeze(&mut board.vcpus).is_ok(), "with memory it is finished");
+                assert!(is_idle(&board));
+                let (here, there) = (board.handle_all(0), board.handle_all(1));
+                assert!(there.contains(&8201), "{there:?}");
+                assert_eq!(here.len() + there.len(), 2, "{here:?} {there:?}");
+            }
+            is_done
+        });
+        assert!(failures >= 2, "{failures} allocations failed");
+    }
+}
+
+#[test]
+fn a_frozen_machine_has_nothing_in_progress() {
+    let mut board = Board::running();
+    board.run([mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)]);
+    assert!(!run_with(&board, 0, [mapc(0, 1)]));
+    let frozen = with_allocations(1, || board.gic.freeze(&mut board.vcpus).map(drop));
+    assert_eq!(frozen, Err(FreezeError::OutOfMemory(OutOfMemory)));
+    assert!(board.gic.poll() == Progress::Done && is_idle(&board), "polling goes on with memory");
+}

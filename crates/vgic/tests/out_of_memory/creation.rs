@@ -1,0 +1,54 @@
+//! Machines that are made.
+
+use crate::board::Board;
+use crate::{config, until_it_succeeds};
+use doorbell_test_support::with_allocations;
+use gic_arch::ich::Vtr;
+use msi_types::{Level, Line, SetLine};
+use vgic::{ConfigError, OutOfMemory, Vgic, VgicConfig};
+
+#[test]
+fn a_machine_without_heap_is_an_error() {
+    let board = Board::new(config());
+    let failures = until_it_succeeds(|allocations| {
+        let (config, ram, kicks) = (config(), board.ram.clone(), board.kicks.clone());
+        match with_allocations(allocations, || Vgic::new(config, ram, kicks)) {
+            Ok((_, vcpus)) => vcpus.len() == 3,
+            Err(error) => {
+                assert_eq!(error, ConfigError::OutOfMemory(OutOfMemory));
+                false
+            }
+        }
+    });
+    assert!(failures >= 40, "{failures} allocations failed");
+}
+
+#[test]
+fn a_configuration_without_heap_is_an_error() {
+    let made = |allocations| with_allocations(allocations, || VgicConfig::try_new(3));
+    let failures = until_it_succeeds(|allocations| match made(allocations) {
+        Ok(config) => config.cpus.len() == 3,
+        Err(error) => {
+            assert_eq!(error, OutOfMemory);
+            false
+        }
+    });
+    assert_eq!(failures, 2);
+}
+
+#[test]
+fn list_registers_take_memory_of_the_beginning() {
+    let mut board = Board::running();
+    board.enable_private(0, 27);
+    let vcpu = board.vcpus.remove(0);
+    let vtr = Vtr::new().with_pri_bits_minus_one(4).with_pre_bits_minus_one(4).with_list_regs_minus_one(3);
+    let first = with_allocations(0, || {
+        board.gic.set_line(Line::Ppi { cpu: vcpu.cpu(), intid: 27 }, Level::High);
+        let (guest, interface) = vcpu.with_list_registers(vtr).unwrap().enter();
+        let vcpu = guest.exit(&interface).into_software().with_list_registers(vtr).unwrap();
+        let (guest, entered) = vcpu.enter();
+        drop(guest);
+        entered.list[0].virtual_intid()
+    });
+    assert_eq!(first, 27);
+}

@@ -1,0 +1,43 @@
+//! A heap without memory: an error or a guest fault, nothing half done, and no abort.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "a part is enough here")]
+#[path = "../saved_state/board.rs"]
+mod board;
+mod commands;
+mod creation;
+mod random;
+mod registers;
+mod state;
+
+use board::Board;
+use doorbell_test_support::with_allocations;
+use gic_arch::gits;
+use gic_arch::its::Command;
+use vgic::{FaultReason, VgicConfig};
+
+/// Calls `attempt` with ever more allocations until it succeeds. How many failed?
+fn until_it_succeeds(mut attempt: impl FnMut(u32) -> bool) -> u32 {
+    (0..1000).find(|allocations| attempt(*allocations)).unwrap()
+}
+
+/// Has the ITS worked off its queue, if no allocation succeeds?
+fn is_idle(board: &Board) -> bool {
+    with_allocations(0, || board.read_its(gits::CREADR) == board.read_its(gits::CWRITER))
+}
+
+/// Has the ITS execute commands while this many allocations succeed. Are they carried out?
+fn run_with(board: &Board, allocations: u32, commands: impl IntoIterator<Item = Command>) -> bool {
+    let faults = || board.gic.command_faults(0).unwrap().count;
+    let (before, end) = (faults(), board.prepare(commands));
+    with_allocations(allocations, || board.write_its(gits::CWRITER, end));
+    is_idle(board) && faults() == before
+}
+
+fn out_of_memory(board: &Board) -> u64 {
+    board.gic.events().count(FaultReason::OutOfMemory)
+}
+
+fn config() -> VgicConfig {
+    board::config()
+}

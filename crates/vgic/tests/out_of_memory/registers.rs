@@ -1,0 +1,143 @@
+//! Registers that enable LPIs and ITSes.
+
+use crate::board::{Board, mapc, mapd, mapti};
+use crate::{config, out_of_memory, until_it_succeeds};
+use doorbell_test_support::with_allocations;
+use gic_arch::gicr::{self, Ctlr as GicrCtlr};
+use gic_arch::gits::{self, Ctlr};
+use gic_arch::its::Command;
+use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
+use vgic::{AccessWidth, GuestMemory, VgicConfig};
+
+const ITT: u64 = 0x4000_0100;
+/// The pending table of vCPU 0.
+const PENDING: u64 = 0x4008_0000;
+
+fn ctlr(board: &Board) -> GicrCtlr {
+    let address = board.gic.config().redistributors[0].base + u64::from(gicr::CTLR.offset());
+    GicrCtlr::from(u32::try_from(board.gic.read(address, AccessWidth::Word).unwrap()).unwrap())
+}
+
+fn enable(board: &Board) {
+    board.write_gicr(0, gicr::CTLR, GicrCtlr::new().with_enable_lpis(true));
+}
+
+fn is_enabled(board: &Board) -> bool {
+    ctlr(board).enable_lpis()
+}
+
+fn pending_byte(board: &Board) -> u8 {
+    let mut byte = [0];
+    board.ram.read(PENDING + 8192 / 8, &mut byte).unwrap();
+    byte[0]
+}
+
+/// LPIs of vCPU 0 are disabled, 8192 is in the pending table, and 8200 is mapped.
+fn with_pending_table(config: VgicConfig, commands: &[Command]) -> Board {
+    let mut board = Board::new(config);
+    board.start();
+    board.run(commands.iter().copied());
+    board.write_gicr(0, gicr::CTLR, GicrCtlr::new());
+    assert!(!is_enabled(&board));
+    board.ram.write(PENDING + 8192 / 8, &[1]).unwrap();
+    board
+}
+
+/// `EnableLPIs` stays zero until its memory is there, and nothing that was pending is lost.
+fn enables_or_not(make: impl Fn() -> Board, expected: &[u32]) -> u32 {
+    until_it_succeeds(|allocations| {
+        let mut board = make();
+        with_allocations(allocations, || enable(&board));
+        let is_done = is_enabled(&board);
+        if !is_done {
+            assert_eq!(out_of_memory(&board), 1);
+            assert!(!ctlr(&board).rwp());
+            assert_eq!(pending_byte(&board), 1);
+            assert!(board.handle_all(0).is_empty());
+            enable(&board);
+            assert!(is_enabled(&board));
+        }
+        let mut handled = board.handle_all(0);
+        handled.sort_unstable();
+        assert_eq!(handled, expected);
+        with_allocations(0, || board.write_gicr(0, gicr::CTLR, GicrCtlr::new()));
+        assert!(!is_enabled(&board));
+        is_done
+    })
+}
+
+#[test]
+fn lpis_without_heap_stay_disabled() {
+    let commands = [mapd(1, 3, ITT), mapti(1, 0, 8200, 0)];
+    let failures = enables_or_not(|| with_pending_table(config(), &commands), &[8192]);
+    assert!(failures >= 2, "{failures} allocations failed");
+}
+
+#[test]
+fn lpis_of_a_fresh_machine_stay_disabled() {
+    let make = || {
+        let board = Board::new(config());
+        board.provide_lpi_tables(0);
+        board.ram.write(PENDING + 8192 / 8, &[1]).unwrap();
+        board
+    };
+    let failures = until_it_succeeds(|allocations| {
+        let board = make();
+        with_allocations(allocations, || enable(&board));
+        let is_done = is_enabled(&board);
+        assert_eq!(out_of_memory(&board), u64::from(!is_done));
+        assert_eq!(pending_byte(&board), 1);
+        is_done
+    });
+    assert!(failures >= 4, "{failures} allocations failed");
+}
+
+#[test]
+fn direct_lpis_without_heap_stay_disabled() {
+    let make = || {
+        let config = VgicConfig { its: Vec::new(), message_based_spis: false, direct_lpi: true, ..config() };
+        let board = Board::new(config);
+        board.provide_lpi_tables(0);
+        board
+    };
+    let failures = until_it_succeeds(|allocations| {
+        let board = make();
+        with_allocations(allocations, || enable(&board));
+        let is_done = is_enabled(&board);
+        assert_eq!(out_of_memory(&board), u64::from(!is_done));
+        let ring = MsiMessage {
+            address: board.gic.config().redistributors[0].base + u64::from(gicr::SETLPIR.offset()),
+            data: 8200,
+        };
+        let delivery = with_allocations(0, || board.gic.signal_msi(NoIdentity, ring));
+        assert_eq!(delivery == Delivery::Pending, is_done);
+        is_done
+    });
+    assert!(failures >= 14, "{failures} allocations failed");
+}
+
+/// The events' collection goes to a vCPU without hints for them while the ITS is enabled; then it is disabled, and
+/// their configuration changes.
+#[test]
+fn an_its_without_heap_stays_disabled() {
+    let failures = until_it_succeeds(|allocations| {
+        let mut board = Board::running();
+        board.run([mapd(1, 3, ITT), mapti(1, 0, 8200, 0), mapc(0, 0)]);
+        board.write_its(gits::CTLR, Ctlr::new());
+        board.configure(8200, true, 0x40);
+        let enable = || board.write_its(gits::CTLR, Ctlr::new().with_enabled(true));
+        with_allocations(allocations, enable);
+        let is_enabled = || board.read_its(gits::CTLR) & 1 != 0;
+        let is_done = is_enabled();
+        if !is_done {
+            assert_eq!(out_of_memory(&board), 1);
+            with_allocations(0, || assert_eq!(board.send(1, 0), Delivery::Blocked));
+            enable();
+            assert!(is_enabled());
+        }
+        assert_eq!(board.send(1, 0), Delivery::Pending);
+        assert_eq!(board.handle_all(0), [8200]);
+        is_done
+    });
+    assert!(failures >= 3, "{failures} allocations failed");
+}

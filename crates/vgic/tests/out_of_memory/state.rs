@@ -1,0 +1,65 @@
+//! Saving and restoring.
+
+use crate::board::{Board, mapc, mapd, mapti, movall};
+use crate::{config, until_it_succeeds};
+use doorbell_test_support::with_allocations;
+use msi_types::{Level, Line, SetLine};
+use vgic::OutOfMemory;
+use vgic::saved_state::Problem;
+
+const ITT: u64 = 0x4000_0100;
+
+/// Much is mapped, some of it is pending, one LPI at a redistributor by itself.
+fn busy() -> Board {
+    let board = Board::running();
+    board.enable_spi(40);
+    board.gic.set_line(Line::Spi(40), Level::High);
+    board.run([mapd(1, 3, ITT), mapd(0x305, 9, ITT + 0x100), mapc(9, 1)]);
+    board.run((0..40).map(|event| mapti(0x305, event * 7, 8192 + event, u16::try_from(event % 3).unwrap())));
+    board.configure(8250, true, 0x20);
+    board.run([mapti(1, 2, 8250, 9), mapti(1, 3, 8251, 0)]);
+    for (device, event) in [(0x305, 0), (0x305, 7), (1, 2), (1, 3)] {
+        board.send(device, event);
+    }
+    board.run([movall(0, 2)]);
+    board
+}
+
+#[test]
+fn a_save_without_heap_is_an_error() {
+    let mut board = busy();
+    let saved = board.save();
+    let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
+    let failures = until_it_succeeds(|allocations| match with_allocations(allocations, || frozen.save()) {
+        Ok(again) => again == saved,
+        Err(OutOfMemory) => false,
+    });
+    assert!(failures >= 10, "{failures} allocations failed");
+}
+
+#[test]
+fn a_restore_without_heap_changes_nothing() {
+    let (saved, ram) = {
+        let mut board = busy();
+        (board.save(), board.ram)
+    };
+    let failures = until_it_succeeds(|allocations| {
+        let mut other = Board::over(config(), ram.clone());
+        other.gic.set_line(Line::Spi(41), Level::High);
+        let before = other.save();
+        let mut frozen = other.gic.freeze(&mut other.vcpus).unwrap();
+        match with_allocations(allocations, || frozen.restore(&saved)) {
+            Ok(()) => assert_eq!(frozen.save(), Ok(saved.clone())),
+            Err(error) => {
+                assert_eq!(error.problem, Problem::OutOfMemory);
+                assert_eq!(frozen.save(), Ok(before));
+                return false;
+            }
+        }
+        drop(frozen);
+        let handled: Vec<_> = (0..3).map(|cpu| other.handle_all(cpu)).collect();
+        assert_eq!(handled.iter().map(Vec::len).sum::<usize>(), 4, "{handled:?}");
+        true
+    });
+    assert!(failures >= 40, "{failures} allocations failed");
+}
