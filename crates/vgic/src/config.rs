@@ -174,6 +174,35 @@ impl VgicConfig {
         }
     }
 
+    /// The same configuration once more.
+    pub(crate) fn duplicate(&self) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            secure_interrupts: collected(self.secure_interrupts.iter().copied())?,
+            its: collected(self.its.iter().copied())?,
+            v2m: collected(self.v2m.iter().copied())?,
+            distributor: self.distributor,
+            spis: self.spis,
+            extended_spis: self.extended_spis,
+            extended_ppis: self.extended_ppis,
+            level_ppis: self.level_ppis,
+            security: self.security,
+            priority_bits: self.priority_bits,
+            lpi_id_bits: self.lpi_id_bits,
+            lpi_slots: self.lpi_slots,
+            its_devices: self.its_devices,
+            iidr: self.iidr,
+            can_clear_enable_lpis: self.can_clear_enable_lpis,
+            redistributor_invalidation: self.redistributor_invalidation,
+            direct_lpi: self.direct_lpi,
+            one_of_n: self.one_of_n,
+            message_based_spis: self.message_based_spis,
+            mbi_alias: self.mbi_alias,
+            coherence: self.coherence,
+            cpus: collected(self.cpus.iter().copied())?,
+            redistributors: collected(self.redistributors.iter().copied())?,
+        })
+    }
+
     /// Does this machine have the interrupt (apart from LPIs)?
     pub(crate) fn implements(&self, intid: IntId) -> bool {
         match intid.class() {

@@ -97,7 +97,8 @@ pub use creation::{KvmCreation, KvmIncomplete};
 pub use limits::OutsideKvm;
 pub use register::{KvmDevice, KvmError, KvmRegister};
 
-use super::{CpuState, ItsState, SavedState};
+use super::{CpuState, ItsState, RestoreError, SavedState};
+use crate::heap::{OutOfMemory, push};
 use crate::{GuestMemory, VgicConfig};
 use alloc::vec::Vec;
 use gic_arch::Affinity;
@@ -135,8 +136,8 @@ impl<'a> KvmView<'a> {
         limits::check_state(&state)?;
         config.check_restorable(&state)?;
         let mut state = state;
-        pending::hand_over(&mut state);
-        interrupts::list_all(&mut state, config.spis);
+        pending::hand_over(&mut state).map_err(RestoreError::from)?;
+        interrupts::list_all(&mut state, config.spis).map_err(RestoreError::from)?;
         Ok(Self { config, memory, state })
     }
 
@@ -152,12 +153,14 @@ impl<'a> KvmView<'a> {
         if self.config.lpi_id_bits.is_some() {
             self.command(KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
         }
-        let saved = order::saved(self.config).into_iter().map(|(device, attribute)| {
-            let value = self.get(device, attribute);
-            let value = value.map_err(|errno| KvmError { device, attribute, errno })?;
-            Ok(KvmRegister { device, attribute, value })
-        });
-        saved.collect()
+        let mut saved = Vec::new();
+        for (device, attribute) in order::saved(self.config) {
+            let value = self
+                .get(device, attribute)
+                .and_then(|value| Ok(push(&mut saved, KvmRegister { device, attribute, value })?));
+            value.map_err(|errno| KvmError { device, attribute, errno })?;
+        }
+        Ok(saved)
     }
 
     /// Writes attributes in their order, reading an ITS's tables from guest memory before it is enabled. Bits that are
@@ -233,7 +236,7 @@ impl<'a> KvmView<'a> {
             Attribute::Address(frame::ITS) => Err(Errno::Exists),
             Attribute::Address(_) => Err(Errno::NoDevice),
             Attribute::Control(control::ITS_SAVE_TABLES) => {
-                tables::save(&self.state.its[its], &self.numbers(), self.memory)
+                tables::save(&self.state.its[its], &self.numbers()?, self.memory)
             }
             Attribute::Control(control::ITS_RESTORE_TABLES) => self.restore_tables(its),
             Attribute::Control(control::ITS_RESET) => {
@@ -251,13 +254,15 @@ impl<'a> KvmView<'a> {
 
     /// What the tables say, if the machine can have it mapped.
     fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
-        let mut state = self.state.clone();
-        let restored = tables::restore(self.config, &state.its[its], &state.cpus, self.memory)?;
-        (state.its[its].collections, state.its[its].devices) = (restored.collections, restored.devices);
-        self.config.check_restorable(&state).map_err(limits::errno)?;
-        pending::clear(&restored.consumed, self.memory)?;
-        self.state = state;
-        Ok(())
+        let state = &mut self.state;
+        let mut restored = tables::restore(self.config, &state.its[its], &state.cpus, self.memory)?;
+        restored.exchange(&mut state.its[its]);
+        let possible = self.config.check_restorable(state).map_err(limits::errno);
+        let taken = possible.and_then(|()| pending::clear(&restored.consumed, self.memory));
+        if taken.is_err() {
+            restored.exchange(&mut state.its[its]);
+        }
+        taken
     }
 
     /// The saved state. Redistributors are awake, as KVM's always are; and of level-sensitive interrupts that are
@@ -379,8 +384,14 @@ impl<'a> KvmView<'a> {
     }
 
     /// How tables name redistributors.
-    fn numbers(&self) -> tables::Numbers {
+    fn numbers(&self) -> Result<tables::Numbers, OutOfMemory> {
         tables::Numbers::of(&self.state.cpus)
+    }
+}
+
+impl From<OutOfMemory> for Errno {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::NoMemory
     }
 }
 

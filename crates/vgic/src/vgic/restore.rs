@@ -2,7 +2,7 @@
 
 use super::Vgic;
 use crate::cpu_interface::{CpuInterface, Features};
-use crate::heap::{OutOfMemory, checked, gathered};
+use crate::heap::{OutOfMemory, checked, gathered, shared};
 use crate::its::{HeldIts, Its, RestoredRegisters};
 use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
 use crate::redistributor::{LpiRegisters, RestoredRedistributor};
@@ -14,7 +14,6 @@ use crate::saved_state::{
 use crate::vcpu::Vcpu;
 use crate::wired::{Bank, RestoredInterrupt};
 use crate::{GuestMemory, MemoryFault, VgicConfig};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use gic_arch::lpi::Config;
@@ -45,7 +44,10 @@ struct PlannedIts<'s> {
 impl VgicConfig {
     /// Can a machine made from this be restored from `saved`? A machine that nobody runs is asked.
     pub(crate) fn check_restorable(&self, saved: &SavedState) -> Result<(), OutsideKvm> {
-        let (gic, vcpus) = Vgic::new(self.clone(), Arc::new(Nowhere), Arc::new(Nowhere))?;
+        let memory = shared(Nowhere).map_err(RestoreError::from)?;
+        let kick = shared(Nowhere).map_err(RestoreError::from)?;
+        let config = self.duplicate().map_err(RestoreError::from)?;
+        let (gic, vcpus) = Vgic::new(config, memory, kick)?;
         let features = vcpus.iter().map(|vcpu| vcpu.interface.features());
         let features = gathered(features).map_err(RestoreError::from)?;
         Plan::of(&gic, features, saved)?;

@@ -6,6 +6,7 @@
 mod board;
 mod commands;
 mod creation;
+mod kvm;
 mod random;
 mod registers;
 mod state;

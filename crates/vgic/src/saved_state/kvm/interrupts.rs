@@ -1,6 +1,7 @@
 //! Registers with a field for each wired interrupt: distributor and redistributors have the same.
 
 use super::super::{InterruptState, SavedState};
+use crate::heap::{OutOfMemory, gathered};
 use alloc::vec::Vec;
 use gic_arch::{IntId, IntIdClass, IntIdField, gicd, gicr};
 
@@ -147,20 +148,20 @@ fn bit_of(intid: IntId, first: u16) -> Option<u32> {
 }
 
 /// Has the state list all of its interrupts.
-pub(super) fn list_all(state: &mut SavedState, spis: u32) {
-    fill(&mut state.distributor.interrupts, 32..32 + spis);
-    for cpu in &mut state.cpus {
-        fill(&mut cpu.redistributor.interrupts, 0..32);
-    }
+pub(super) fn list_all(state: &mut SavedState, spis: u32) -> Result<(), OutOfMemory> {
+    fill(&mut state.distributor.interrupts, 32..32 + spis)?;
+    let mut private = state.cpus.iter_mut().map(|cpu| &mut cpu.redistributor.interrupts);
+    private.try_for_each(|interrupts| fill(interrupts, 0..32))
 }
 
-fn fill(interrupts: &mut Vec<InterruptState>, intids: core::ops::Range<u32>) {
-    let listed = core::mem::take(interrupts);
-    interrupts.extend(intids.map(|intid| {
+fn fill(interrupts: &mut Vec<InterruptState>, intids: core::ops::Range<u32>) -> Result<(), OutOfMemory> {
+    let all = gathered(intids.map(|intid| {
         let intid = IntId::new(intid);
-        let at = listed.binary_search_by_key(&intid, |interrupt| interrupt.intid);
-        at.ok().and_then(|at| listed.get(at)).copied().unwrap_or_else(|| after_reset(intid))
-    }));
+        let at = interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid);
+        at.ok().and_then(|at| interrupts.get(at)).copied().unwrap_or_else(|| after_reset(intid))
+    }))?;
+    *interrupts = all;
+    Ok(())
 }
 
 /// Takes away the latches that KVM drops when the interrupt is deactivated.

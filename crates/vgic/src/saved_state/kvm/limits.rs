@@ -80,7 +80,8 @@ pub enum OutsideKvm {
 /// What KVM says of tables with which the machine cannot be in this state.
 pub(super) const fn errno(outside: OutsideKvm) -> Errno {
     match outside {
-        OutsideKvm::State(RestoreError { problem: Problem::NoRoom, .. }) => Errno::NoMemory,
+        OutsideKvm::State(RestoreError { problem: Problem::NoRoom | Problem::OutOfMemory, .. })
+        | OutsideKvm::Config(ConfigError::OutOfMemory(_)) => Errno::NoMemory,
         _ => Errno::Invalid,
     }
 }

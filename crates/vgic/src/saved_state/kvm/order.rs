@@ -3,30 +3,25 @@
 
 use super::KvmDevice;
 use crate::VgicConfig;
-use alloc::vec::Vec;
 use core::ops::Range;
 use gic_arch::kvm::{Attribute, LINE_LEVEL};
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
 
 /// Everything that belongs to a state.
-pub(super) fn saved(config: &VgicConfig) -> Vec<(KvmDevice, Attribute)> {
+pub(super) fn saved(config: &VgicConfig) -> impl Iterator<Item = (KvmDevice, Attribute)> {
     let shared = 32..32 + config.spis;
-    let mut saved = distributor(shared.clone());
-    for cpu in &config.cpus {
-        redistributor(cpu.affinity, config.lpi_id_bits.is_some(), &mut saved);
-    }
+    let lpis = config.lpi_id_bits.is_some();
+    let redistributors = config.cpus.iter().flat_map(move |cpu| redistributor(cpu.affinity, lpis));
     let first = config.cpus.first().map_or(Affinity::default(), |cpu| cpu.affinity);
-    saved.extend(shared.step_by(32).map(|intid| levels(first, intid)));
-    for cpu in &config.cpus {
-        saved.push(levels(cpu.affinity, 0));
+    let lines = shared.clone().step_by(32).map(move |intid| levels(first, intid));
+    let interfaces = config.cpus.iter().flat_map(|cpu| {
         let of = |register| Attribute::SystemRegister { cpu: cpu.affinity, register };
-        saved.extend(INTERFACE.iter().copied().map(of));
-    }
-    let mut saved: Vec<_> = saved.into_iter().map(|attribute| (KvmDevice::Gic, attribute)).collect();
-    for index in 0..config.its.len() {
-        saved.extend(its().map(|attribute| (KvmDevice::Its(index), attribute)));
-    }
-    saved
+        core::iter::once(levels(cpu.affinity, 0)).chain(INTERFACE.iter().copied().map(of))
+    });
+    let gic = distributor(shared).chain(redistributors).chain(lines).chain(interfaces);
+    let all_its = (0..config.its.len())
+        .flat_map(|index| its().map(move |attribute| (KvmDevice::Its(index), attribute)));
+    gic.map(|attribute| (KvmDevice::Gic, attribute)).chain(all_its)
 }
 
 /// Is this where the tables have to be read from guest memory, right before?
@@ -54,42 +49,36 @@ pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
     }
 }
 
-fn distributor(intids: Range<u32>) -> Vec<Attribute> {
+fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
     // KVM forgets to signal what becomes pending while it is disabled.
-    let mut offsets = Vec::from([gicd::IIDR.offset(), gicd::CTLR.offset()]);
-    for route in intids.clone().filter_map(|intid| gicd::irouter(IntId::new(intid))) {
-        offsets.extend([route.offset(), route.offset() + 4]);
-    }
+    let first = [gicd::IIDR.offset(), gicd::CTLR.offset()];
+    let routes = intids.clone().filter_map(|intid| gicd::irouter(IntId::new(intid)));
+    let routes = routes.flat_map(|route| [route.offset(), route.offset() + 4]);
     let fields =
         [gicd::IGROUPR, gicd::ISENABLER, gicd::ICFGR, gicd::IPRIORITYR, gicd::ISPENDR, gicd::ISACTIVER];
-    for field in fields {
-        offsets.extend(registers(field, intids.clone()));
-    }
-    offsets.into_iter().map(|offset| Attribute::Distributor { offset }).collect()
+    let fields = fields.into_iter().flat_map(move |field| registers(field, intids.clone()));
+    let offsets = first.into_iter().chain(routes).chain(fields);
+    offsets.map(|offset| Attribute::Distributor { offset })
 }
 
 /// LPIs are enabled when their tables are known.
-fn redistributor(cpu: Affinity, lpis: bool, saved: &mut Vec<Attribute>) {
-    let mut offsets = Vec::new();
-    if lpis {
-        let tables = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()];
-        offsets.extend(tables.into_iter().flat_map(|offset| [offset, offset + 4]));
-    }
+fn redistributor(cpu: Affinity, lpis: bool) -> impl Iterator<Item = Attribute> {
+    let tables = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()];
+    let tables = tables.into_iter().filter(move |_| lpis).flat_map(|offset| [offset, offset + 4]);
     let fields =
         [gicr::IGROUPR, gicr::ISENABLER, gicr::ICFGR, gicr::IPRIORITYR, gicr::ISPENDR, gicr::ISACTIVER];
-    for field in fields {
-        offsets.extend(registers(field, 0..32));
-    }
-    offsets.push(gicr::CTLR.offset());
-    saved.extend(offsets.into_iter().map(|offset| Attribute::Redistributor { cpu, offset }));
+    let fields = fields.into_iter().flat_map(|field| registers(field, 0..32));
+    let offsets = tables.chain(fields).chain([gicr::CTLR.offset()]);
+    offsets.map(move |offset| Attribute::Redistributor { cpu, offset })
 }
 
 /// Offsets of the registers that hold a field of these interrupts.
-fn registers(field: IntIdField, intids: Range<u32>) -> Vec<u32> {
-    let located = intids.filter_map(|intid| field.locate(IntId::new(intid)));
-    let mut offsets: Vec<_> = located.map(|place| place.register().offset()).collect();
-    offsets.dedup();
-    offsets
+fn registers(field: IntIdField, intids: Range<u32>) -> impl Iterator<Item = u32> {
+    let located = intids.filter_map(move |intid| field.locate(IntId::new(intid)));
+    let mut last = None;
+    located
+        .map(|place| place.register().offset())
+        .filter(move |offset| last.replace(*offset) != Some(*offset))
 }
 
 fn levels(cpu: Affinity, first: u32) -> Attribute {

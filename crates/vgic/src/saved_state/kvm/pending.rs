@@ -1,8 +1,8 @@
 //! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them over.
 
 use super::super::{CollectionState, EventState, SavedState};
+use crate::heap::{OutOfMemory, gathered};
 use crate::{GuestMemory, MemoryFault};
-use alloc::collections::{BTreeMap, BTreeSet};
 use gic_arch::gicr::Pendbaser;
 use gic_arch::kvm::Errno;
 use gic_arch::{Affinity, IntId, Lpi, lpi};
@@ -47,11 +47,11 @@ pub(super) fn fault(_: MemoryFault) -> Errno {
 
 /// Writes the bit of every LPI that an event is mapped to.
 pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), Errno> {
-    let mut bits: BTreeMap<(Affinity, IntId), bool> = BTreeMap::new();
-    for (cpu, event) in events(state) {
-        *bits.entry((cpu, event.intid)).or_default() |= event.pending;
-    }
-    for ((cpu, intid), pending) in bits {
+    let mut bits = gathered(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;
+    // Of several events, one that is pending comes first.
+    bits.sort_unstable_by_key(|(cpu, intid, pending)| (*cpu, *intid, !pending));
+    bits.dedup_by_key(|(cpu, intid, _)| (*cpu, *intid));
+    for (cpu, intid, pending) in bits {
         let pendbaser = state.cpus.iter().find(|of| of.affinity == cpu).map(|of| of.redistributor.pendbaser);
         // Without a table there is nothing to clear.
         let table = pendbaser.filter(|pendbaser| pending || Pendbaser::from(*pendbaser).address() != 0);
@@ -72,22 +72,37 @@ pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno>
 /// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
 /// else of any. KVM has no place for what no event has, nor for what is pending of a collection that
 /// was unmapped: MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
-pub(super) fn hand_over(state: &mut SavedState) {
+pub(super) fn hand_over(state: &mut SavedState) -> Result<(), OutOfMemory> {
+    let by_themselves = state.cpus.iter().flat_map(|cpu| {
+        cpu.redistributor.lpis.iter().map(|lpi| ByItself { place: (lpi.intid, cpu.affinity), is_left: true })
+    });
+    let mut all = gathered(by_themselves)?;
+    all.sort_unstable_by_key(|lpi| lpi.place);
+    state.cpus.iter_mut().for_each(|cpu| cpu.redistributor.lpis.clear());
     forget_unmapped(state);
-    let mut left: BTreeMap<IntId, BTreeSet<Affinity>> = BTreeMap::new();
-    for cpu in &mut state.cpus {
-        for lpi in core::mem::take(&mut cpu.redistributor.lpis) {
-            left.entry(lpi.intid).or_default().insert(cpu.affinity);
-        }
-    }
-    if left.is_empty() {
-        return;
+    if all.is_empty() {
+        return Ok(());
     }
     each_event(state, |cpu, event| {
-        event.pending |= left.get_mut(&event.intid).is_some_and(|cpus| cpus.remove(&cpu));
+        if let Ok(at) = all.binary_search_by_key(&(event.intid, cpu), |lpi| lpi.place) {
+            event.pending |= core::mem::take(&mut all[at].is_left);
+        }
     });
-    left.retain(|_, cpus| !cpus.is_empty());
-    each_event(state, |_, event| event.pending |= left.remove(&event.intid).is_some());
+    all.retain(|lpi| lpi.is_left);
+    all.dedup_by_key(|lpi| lpi.place.0);
+    each_event(state, |_, event| {
+        if let Ok(at) = all.binary_search_by_key(&event.intid, |lpi| lpi.place.0) {
+            event.pending |= core::mem::take(&mut all[at].is_left);
+        }
+    });
+    Ok(())
+}
+
+/// An LPI that is pending by itself at a CPU.
+struct ByItself {
+    place: (IntId, Affinity),
+    /// No event has it yet.
+    is_left: bool,
 }
 
 fn forget_unmapped(state: &mut SavedState) {

@@ -5,9 +5,10 @@ mod scan;
 
 use super::super::{CollectionState, CpuState, DeviceState, EventState, ItsState};
 use super::pending::{Bit, fault};
+use crate::heap::{OutOfMemory, gathered, push};
 use crate::{GuestMemory, VgicConfig};
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use doorbell_fallible::SortedMap;
 use gic_arch::gicr::{Pendbaser, Typer};
 use gic_arch::gits::{self, Baser};
 use gic_arch::its::{CollectionEntry, CollectionId, DeviceEntry, TranslationEntry};
@@ -29,9 +30,9 @@ const UNMAPPED: u64 = CollectionEntry::UNMAPPED as u64;
 pub(super) struct Numbers(Vec<(u16, Affinity)>);
 
 impl Numbers {
-    pub(super) fn of(cpus: &[CpuState]) -> Self {
+    pub(super) fn of(cpus: &[CpuState]) -> Result<Self, OutOfMemory> {
         let number = |cpu: &CpuState| Typer::from(cpu.redistributor.typer).processor_number();
-        Self(cpus.iter().map(|cpu| (number(cpu), cpu.affinity)).collect())
+        Ok(Self(gathered(cpus.iter().map(|cpu| (number(cpu), cpu.affinity)))?))
     }
 
     fn number(&self, affinity: Affinity) -> Option<u16> {
@@ -69,11 +70,11 @@ fn save_devices(
             Err(Errno::Fault) if device.events.is_empty() => {}
             outcome => {
                 outcome?;
-                saved.push(device);
+                push(&mut saved, device)?;
             }
         }
     }
-    let ids: Vec<_> = saved.iter().map(|device| u64::from(device.device.get())).collect();
+    let ids = gathered(saved.iter().map(|device| u64::from(device.device.get())))?;
     for page in scan::pages(table, memory)? {
         let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
         let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
@@ -102,7 +103,7 @@ fn save_devices(
 }
 
 fn save_events(device: &DeviceState, memory: &dyn GuestMemory, budget: &mut Budget) -> Result<(), Errno> {
-    let ids: Vec<_> = device.events.iter().map(|event| u64::from(event.event.get())).collect();
+    let ids = gathered(device.events.iter().map(|event| u64::from(event.event.get())))?;
     let all = 1 << device.event_bits;
     if ids.is_empty() {
         // Also where the budget does not reach.
@@ -136,13 +137,17 @@ fn save_collections(
     let mut entries = Vec::new();
     for state in &its.collections {
         let number = numbers.number(state.target).ok_or(Errno::Invalid)?;
-        entries.push((state.collection, u64::from(number)));
+        push(&mut entries, (state.collection, u64::from(number)))?;
     }
     let used = its.devices.iter().flat_map(|device| &device.events).map(|event| event.collection);
-    let used: BTreeSet<_> = used.collect();
+    let mut used = gathered(used)?;
+    used.sort_unstable();
+    used.dedup();
     let mapped =
         |id: &CollectionId| its.collections.binary_search_by_key(id, |state| state.collection).is_ok();
-    entries.extend(used.into_iter().filter(|id| !mapped(id)).map(|id| (id, UNMAPPED)));
+    for id in used.into_iter().filter(|id| !mapped(id)) {
+        push(&mut entries, (id, UNMAPPED))?;
+    }
     let room = table.bytes() / ENTRY;
     if u64::try_from(entries.len()).map_or(true, |count| count > room) {
         return Err(Errno::Invalid);
@@ -165,6 +170,14 @@ pub(super) struct Restored {
     pub(super) consumed: Vec<Bit>,
 }
 
+impl Restored {
+    /// Exchanges these mappings and those of an ITS.
+    pub(super) const fn exchange(&mut self, its: &mut ItsState) {
+        core::mem::swap(&mut self.collections, &mut its.collections);
+        core::mem::swap(&mut self.devices, &mut its.devices);
+    }
+}
+
 /// Reads all tables. Memory is the guest's: whatever is in it, the work is bounded.
 pub(super) fn restore(
     config: &VgicConfig,
@@ -175,12 +188,12 @@ pub(super) fn restore(
     let [devices, collections, ..] = its.baser.map(Baser::from_bits);
     let mut reader = Reader {
         cpus,
-        numbers: Numbers::of(cpus),
+        numbers: Numbers::of(cpus)?,
         memory,
         budget: Budget::new(config.its_devices, config.lpi_slots),
-        known: BTreeSet::new(),
+        known: SortedMap::new(),
         restored: Restored { collections: Vec::new(), devices: Vec::new(), consumed: Vec::new() },
-        taken: BTreeSet::new(),
+        found: Vec::new(),
     };
     if collections.valid() {
         let named = 1 << gits::Typer::from(its.typer).collection_id_bits();
@@ -189,7 +202,7 @@ pub(super) fn restore(
     if devices.valid() {
         reader.devices(devices)?;
     }
-    Ok(reader.restored)
+    reader.take_each_bit_once()
 }
 
 struct Reader<'a> {
@@ -198,10 +211,10 @@ struct Reader<'a> {
     memory: &'a dyn GuestMemory,
     budget: Budget,
     /// Collections that are in the table, mapped or not.
-    known: BTreeSet<CollectionId>,
+    known: SortedMap<CollectionId, ()>,
     restored: Restored,
-    /// As `restored.consumed`, to be asked.
-    taken: BTreeSet<Bit>,
+    /// Pending bits of events, each with the indices of a device and of its event.
+    found: Vec<(Bit, usize, usize)>,
 }
 
 impl Reader<'_> {
@@ -219,15 +232,17 @@ impl Reader<'_> {
             if u64::from(entry.collection()) >= room {
                 return Err(Errno::Invalid);
             }
-            if !self.known.insert(collection) {
+            if self.known.contains(collection) {
                 return Err(Errno::Exists);
             }
+            self.known.reserve().map_err(OutOfMemory::from)?;
+            self.known.insert(collection, ());
             // The low 32 bits count, as in KVM.
             match entry.target() & UNMAPPED {
                 UNMAPPED => {}
                 number => {
                     let target = self.numbers.affinity(number).ok_or(Errno::Invalid)?;
-                    self.restored.collections.push(CollectionState { collection, target });
+                    push(&mut self.restored.collections, CollectionState { collection, target })?;
                 }
             }
         }
@@ -272,8 +287,8 @@ impl Reader<'_> {
         self.budget.map_device()?;
         let events = self.events(entry.itt_address(), event_bits)?;
         let device = DeviceId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?);
-        self.restored.devices.push(DeviceState { device, event_bits, itt: entry.itt_address(), events });
-        Ok(())
+        let state = DeviceState { device, event_bits, itt: entry.itt_address(), events };
+        Ok(push(&mut self.restored.devices, state)?)
     }
 
     fn events(&mut self, itt: u64, event_bits: u8) -> Result<Vec<EventState>, Errno> {
@@ -293,7 +308,8 @@ impl Reader<'_> {
                 return Err(Errno::Invalid);
             }
             self.budget.map_event()?;
-            events.push(self.event(id, entry)?);
+            let event = self.event(id, entry, events.len())?;
+            push(&mut events, event)?;
             if distance == 0 {
                 break;
             }
@@ -302,24 +318,25 @@ impl Reader<'_> {
         Ok(events)
     }
 
-    fn event(&mut self, id: u64, entry: TranslationEntry) -> Result<EventState, Errno> {
+    /// `index` is the event's among those of the device that comes next.
+    fn event(&mut self, id: u64, entry: TranslationEntry, index: usize) -> Result<EventState, Errno> {
         let intid = IntId::new(entry.intid());
         let collection = CollectionId::new(entry.collection());
-        if !intid.is_lpi() || u64::from(entry.intid()) >= IDS || !self.known.contains(&collection) {
+        if !intid.is_lpi() || u64::from(entry.intid()) >= IDS || !self.known.contains(collection) {
             return Err(Errno::Invalid);
         }
         Ok(EventState {
             event: EventId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?),
             intid,
             collection,
-            pending: self.take_pending(collection, intid)?,
+            pending: self.find_pending(collection, intid, index)?,
             stays_at: None,
             configuration: None,
         })
     }
 
-    /// Takes the LPI's bit over from the pending table of the collection's CPU.
-    fn take_pending(&mut self, collection: CollectionId, intid: IntId) -> Result<bool, Errno> {
+    /// Is the LPI's bit set in the pending table of the collection's CPU?
+    fn find_pending(&mut self, collection: CollectionId, intid: IntId, event: usize) -> Result<bool, Errno> {
         let mapped = &self.restored.collections;
         let at = mapped.binary_search_by_key(&collection, |state| state.collection).ok();
         let target = at.and_then(|at| mapped.get(at)).map(|state| state.target);
@@ -329,10 +346,26 @@ impl Reader<'_> {
             .filter(|pendbaser| Pendbaser::from(*pendbaser).address() != 0)
             .and_then(|pendbaser| Bit::of(pendbaser, intid));
         let Some(bit) = bit else { return Ok(false) };
-        let pending = bit.read(self.memory)? && self.taken.insert(bit);
+        let pending = bit.read(self.memory)?;
         if pending {
-            self.restored.consumed.push(bit);
+            push(&mut self.found, (bit, self.restored.devices.len(), event))?;
         }
         Ok(pending)
+    }
+
+    /// Of several events on one LPI, the first takes its pending bit over.
+    fn take_each_bit_once(self) -> Result<Restored, Errno> {
+        let Self { mut restored, mut found, .. } = self;
+        found.sort_unstable();
+        for (bit, device, event) in found {
+            if restored.consumed.last() != Some(&bit) {
+                push(&mut restored.consumed, bit)?;
+            } else if let Some(device) = restored.devices.get_mut(device)
+                && let Some(event) = device.events.get_mut(event)
+            {
+                event.pending = false;
+            }
+        }
+        Ok(restored)
     }
 }

@@ -3,6 +3,7 @@
 use super::super::pending::fault;
 use super::{ENTRY, IDS};
 use crate::GuestMemory;
+use crate::heap::{gathered, push};
 use alloc::vec::Vec;
 use gic_arch::gits::Baser;
 use gic_arch::its::Level1Entry;
@@ -37,13 +38,13 @@ pub(super) enum Next {
 pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>, Errno> {
     if !table.indirect() {
         let entries = (table.bytes() / ENTRY).min(IDS);
-        return Ok(Vec::from([Page { first: 0, entries, address: table.address() }]));
+        return Ok(gathered(core::iter::once(Page { first: 0, entries, address: table.address() }))?);
     }
     let entries = table.page_size().bytes() / ENTRY;
     let mut pages = Vec::new();
     for index in 0..(table.bytes() / ENTRY).min(IDS / entries) {
         if let Some(address) = second_level(table, index, memory)? {
-            pages.push(Page { first: index * entries, entries, address });
+            push(&mut pages, Page { first: index * entries, entries, address })?;
         }
     }
     Ok(pages)
