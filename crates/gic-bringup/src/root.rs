@@ -5,8 +5,9 @@ use crate::error::BringUpError;
 use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::{IntId, SgiId};
+use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::lpi::PendingLpis;
-use gic_driver::{Gic, GicError, GicV2, Platform, SystemRegisters};
+use gic_driver::{Gic, GicCpuInterface, GicError, GicV2, Platform, SystemRegisters};
 use msi_types::{Cpu, WiredParent};
 
 /// The GIC that the CPUs take interrupts from.
@@ -74,17 +75,17 @@ impl<P: Platform> RootGic<P> {
         match self {
             Self::V3(gic) => {
                 let interface = gic.cpu_interface(registers);
-                while let Some(interrupt) = interface.acknowledge() {
+                take_all(&interface, |interrupt| {
                     handle(interrupt.intid());
-                    interface.end(interrupt);
-                }
+                    gic.end(&interface, interrupt);
+                });
             }
             Self::V2(gic) => {
                 let interface = gic.cpu_interface();
-                while let Some(interrupt) = interface.acknowledge() {
+                take_all(&interface, |interrupt| {
                     handle(interrupt.intid());
                     interface.end(interrupt);
-                }
+                });
             }
         }
     }
@@ -117,6 +118,14 @@ impl<P: Platform + 'static> RootGic<P> {
             Self::V3(gic) => gic.clone(),
             Self::V2(gic) => gic.clone(),
         }
+    }
+}
+
+/// Acknowledges until nothing is pending.
+#[inline]
+fn take_all(interface: &impl GicCpuInterface, mut take: impl FnMut(Acknowledged)) {
+    while let Some(interrupt) = interface.acknowledge() {
+        take(interrupt);
     }
 }
 

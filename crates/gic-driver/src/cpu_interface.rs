@@ -22,7 +22,9 @@ pub trait EoiMode: private::Sealed + fmt::Debug {
     #[doc(hidden)]
     const SPLIT: bool;
     #[doc(hidden)]
-    fn ended(intid: IntId) -> Self::Ended;
+    fn ended(active: Active) -> Self::Ended;
+    #[doc(hidden)]
+    fn active(ended: Self::Ended) -> Option<Active>;
 }
 
 mod private {
@@ -45,52 +47,137 @@ impl private::Sealed for Split {}
 impl EoiMode for Combined {
     type Ended = ();
     const SPLIT: bool = false;
-    fn ended(_: IntId) -> Self::Ended {}
+    fn ended(_: Active) -> Self::Ended {}
+    fn active((): Self::Ended) -> Option<Active> {
+        None
+    }
 }
 
 impl EoiMode for Split {
     type Ended = Active;
     const SPLIT: bool = true;
-    fn ended(intid: IntId) -> Self::Ended {
-        Active(intid)
+    fn ended(active: Active) -> Self::Ended {
+        active
+    }
+    fn active(ended: Self::Ended) -> Option<Active> {
+        Some(ended)
     }
 }
 
 /// An interrupt that this CPU acknowledged and has not ended. Ended in reverse order of acknowledgement, on the same CPU.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "the running priority stays raised until the interrupt is ended"]
-pub struct Acknowledged(IntId);
+pub struct Acknowledged {
+    intid: IntId,
+    sender: u8,
+}
 
 impl Acknowledged {
-    /// Which interrupt.
-    pub const fn intid(&self) -> IntId {
-        self.0
+    /// `None` if the CPU interface answered that there is no interrupt.
+    pub(crate) fn new(intid: IntId, sender: u8) -> Option<Self> {
+        (intid.class() != IntIdClass::Special).then_some(Self { intid, sender })
     }
 
-    const fn into_intid(self) -> IntId {
-        self.0
+    /// The interrupt.
+    pub const fn intid(&self) -> IntId {
+        self.intid
+    }
+
+    /// Of a GICv2's SGI: the number of the CPU interface that sent it. 0 otherwise.
+    pub const fn sender(&self) -> u8 {
+        self.sender
+    }
+
+    pub(crate) const fn ended(self) -> Active {
+        Active { intid: self.intid, sender: self.sender }
     }
 }
 
 /// An interrupt that was ended and not deactivated.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "the interrupt is not delivered again until it is deactivated"]
-pub struct Active(IntId);
+pub struct Active {
+    intid: IntId,
+    sender: u8,
+}
 
 impl Active {
-    /// Which interrupt.
+    /// The interrupt.
     pub const fn intid(&self) -> IntId {
-        self.0
+        self.intid
     }
 
-    /// Leaves the deactivation to somebody else: a guest, or code that only knows the number.
+    pub(crate) const fn sender(&self) -> u8 {
+        self.sender
+    }
+
+    /// Leaves the deactivation to somebody else: a guest, or code that only knows the number. An SGI of a GICv2 is
+    /// deactivated here: its deactivation names the sender too.
     pub const fn hand_over(self) -> IntId {
-        self.0
+        self.intid
     }
 
     /// Takes it back from somebody who got it by [`hand_over`](Self::hand_over).
     pub const fn taken_back(intid: IntId) -> Self {
-        Self(intid)
+        Self { intid, sender: 0 }
+    }
+}
+
+/// The CPU interface of the CPU that uses it, whichever architecture the GIC is of: by system registers
+/// ([`CpuInterface`]) or mapped ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
+pub trait GicCpuInterface {
+    /// How interrupts are ended.
+    type Mode: EoiMode;
+
+    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be signalled (any
+    /// more).
+    fn acknowledge(&self) -> Option<Acknowledged>;
+    /// Ends an interrupt: drops the running priority, and as [`Combined`] deactivates it.
+    fn end(&self, interrupt: Acknowledged) -> <Self::Mode as EoiMode>::Ended;
+    /// Does what remains after [`end`](Self::end): as [`Split`] deactivates the interrupt, which can be delivered
+    /// again; as [`Combined`] nothing.
+    fn deactivate(&self, ended: <Self::Mode as EoiMode>::Ended);
+    /// Sets the priority mask: only interrupts more urgent than it are signalled.
+    fn set_mask(&self, mask: Priority);
+    /// The priority mask.
+    fn mask(&self) -> Priority;
+    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without one.
+    fn running_priority(&self) -> Priority;
+    /// The most urgent pending interrupt, without taking it.
+    fn highest_pending(&self) -> Option<IntId>;
+}
+
+impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {
+    type Mode = E;
+
+    fn acknowledge(&self) -> Option<Acknowledged> {
+        self.acknowledge()
+    }
+
+    fn end(&self, interrupt: Acknowledged) -> E::Ended {
+        self.end(interrupt)
+    }
+
+    fn deactivate(&self, ended: E::Ended) {
+        if let Some(active) = E::active(ended) {
+            self.write_dir(active);
+        }
+    }
+
+    fn set_mask(&self, mask: Priority) {
+        self.set_mask(mask);
+    }
+
+    fn mask(&self) -> Priority {
+        self.mask()
+    }
+
+    fn running_priority(&self) -> Priority {
+        self.running_priority()
+    }
+
+    fn highest_pending(&self) -> Option<IntId> {
+        self.highest_pending()
     }
 }
 
@@ -185,15 +272,13 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be signalled (any
     /// more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
-        let intid = self.registers.read(icc::IAR1).intid();
-        (intid.class() != IntIdClass::Special).then_some(Acknowledged(intid))
+        Acknowledged::new(self.registers.read(icc::IAR1).intid(), 0)
     }
 
     /// Ends an interrupt: drops the running priority, and as [`Combined`] deactivates it.
     pub fn end(&self, interrupt: Acknowledged) -> E::Ended {
-        let intid = interrupt.into_intid();
-        self.registers.write(icc::EOIR1, IntIdValue::of(intid));
-        E::ended(intid)
+        self.registers.write(icc::EOIR1, IntIdValue::of(interrupt.intid()));
+        E::ended(interrupt.ended())
     }
 
     /// Reads what [`SavedCpuInterface::restore`] needs after the CPU lost power.
@@ -284,6 +369,12 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
 impl<S: SystemRegisters> CpuInterface<S, Split> {
     /// Deactivates an interrupt: it can be delivered again. LPIs have no active state: nothing is done.
     pub fn deactivate(&self, interrupt: Active) {
+        self.write_dir(interrupt);
+    }
+}
+
+impl<S: SystemRegisters, E> CpuInterface<S, E> {
+    fn write_dir(&self, interrupt: Active) {
         let intid = interrupt.hand_over();
         if !intid.is_lpi() {
             self.registers.write(icc::DIR, IntIdValue::of(intid));

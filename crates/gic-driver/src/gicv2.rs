@@ -36,7 +36,7 @@ mod cpu_interface;
 mod suspend;
 mod wired;
 
-pub use cpu_interface::{AcknowledgedV2, ActiveV2, CpuInterfaceV2};
+pub use cpu_interface::CpuInterfaceV2;
 pub use suspend::SuspendedV2;
 
 use crate::claims::Claims;

@@ -93,7 +93,7 @@ pub mod sysreg;
 pub mod v2m;
 
 pub use block_allocator::{Alignment, BlockAllocator, BlockError};
-pub use cpu_interface::CpuInterface;
+pub use cpu_interface::{CpuInterface, GicCpuInterface};
 pub use direct_lpi::{DirectLpi, DirectLpiError};
 pub use distributor::{Distributor, Route, SecurityView};
 pub use error::{Block, GicError};

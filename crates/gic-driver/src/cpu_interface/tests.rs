@@ -288,3 +288,22 @@ mod sgis {
 
     extern crate std;
 }
+
+/// A trap loop that knows neither the architecture nor the mode.
+fn take(interface: &impl GicCpuInterface) -> Option<IntId> {
+    let interrupt = interface.acknowledge()?;
+    let intid = interrupt.intid();
+    interface.deactivate(interface.end(interrupt));
+    Some(intid)
+}
+
+#[test]
+fn one_trap_loop_deactivates_once_in_either_mode() {
+    let registers = FakeRegisters::default();
+    registers.raise(42);
+    assert_eq!(take(&combined(&registers)), Some(IntId::new(42)));
+    registers.raise(43);
+    assert_eq!(take(&split(&registers)), Some(IntId::new(43)));
+    assert_eq!(take(&split(&registers)), None);
+    assert_eq!((registers.running(), registers.deactivated()), (vec![], vec![42, 43]));
+}

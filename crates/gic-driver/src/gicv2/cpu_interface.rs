@@ -1,6 +1,6 @@
 //! The memory-mapped CPU interface.
 
-use crate::cpu_interface::{Combined, EoiMode, Split};
+use crate::cpu_interface::{Acknowledged, Active, Combined, EoiMode, GicCpuInterface, Split};
 use crate::{GicError, Mmio, MmioExt};
 use core::marker::PhantomData;
 use gic_arch::gicc::{self, Ctlr, Iar};
@@ -20,36 +20,6 @@ impl<M, E> Clone for CpuInterfaceV2<'_, M, E> {
 }
 
 impl<M, E> Copy for CpuInterfaceV2<'_, M, E> {}
-
-/// An interrupt that this CPU acknowledged and has not ended. Ended in reverse order of acknowledgement, on the same
-/// CPU.
-#[derive(PartialEq, Eq, Debug)]
-#[must_use = "the running priority stays raised until the interrupt is ended"]
-pub struct AcknowledgedV2(Iar);
-
-impl AcknowledgedV2 {
-    /// Which interrupt.
-    pub fn intid(&self) -> IntId {
-        IntId::new(self.0.intid().into())
-    }
-
-    /// Of an SGI: the number of the CPU interface that sent it.
-    pub fn sender(&self) -> u8 {
-        self.0.cpu_id()
-    }
-}
-
-/// An interrupt that was ended and not deactivated.
-#[derive(PartialEq, Eq, Debug)]
-#[must_use = "the interrupt is not delivered again until it is deactivated"]
-pub struct ActiveV2(Iar);
-
-impl ActiveV2 {
-    /// Which interrupt.
-    pub fn intid(&self) -> IntId {
-        IntId::new(self.0.intid().into())
-    }
-}
 
 /// The state that a CPU interface loses without power, the EOI mode among it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,11 +58,11 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
     }
 
     /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be signalled (any more).
-    pub fn acknowledge(&self) -> Option<AcknowledgedV2> {
-        let taken = AcknowledgedV2(self.mmio.read(gicc::IAR));
+    pub fn acknowledge(&self) -> Option<Acknowledged> {
+        let taken = self.mmio.read(gicc::IAR);
         // What the sender of an SGI stored before it is visible to the handler.
         self.mmio.read_barrier();
-        (taken.intid().class() != IntIdClass::Special).then_some(taken)
+        Acknowledged::new(IntId::new(taken.intid().into()), taken.cpu_id())
     }
 
     /// Sets the priority mask: only interrupts more urgent than it are signalled.
@@ -132,25 +102,59 @@ impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
     }
 }
 
-impl<M: Mmio> CpuInterfaceV2<'_, M> {
-    /// Ends an interrupt: drops the running priority and deactivates it.
-    #[expect(clippy::needless_pass_by_value, reason = "an interrupt is ended once")]
-    pub fn end(&self, interrupt: AcknowledgedV2) {
-        self.mmio.write(gicc::EOIR, interrupt.0);
+impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
+    /// Ends an interrupt: drops the running priority, and as [`Combined`] deactivates it.
+    pub fn end(&self, interrupt: Acknowledged) -> E::Ended {
+        let active = interrupt.ended();
+        self.mmio.write(gicc::EOIR, value_of(&active));
+        E::ended(active)
     }
 }
 
 impl<M: Mmio> CpuInterfaceV2<'_, M, Split> {
-    /// Ends an interrupt: drops the running priority. It stays active.
-    #[expect(clippy::needless_pass_by_value, reason = "an interrupt is ended once")]
-    pub fn end(&self, interrupt: AcknowledgedV2) -> ActiveV2 {
-        self.mmio.write(gicc::EOIR, interrupt.0);
-        ActiveV2(interrupt.0)
-    }
-
     /// Deactivates an interrupt: it can be delivered again.
     #[expect(clippy::needless_pass_by_value, reason = "an interrupt is deactivated once")]
-    pub fn deactivate(&self, interrupt: ActiveV2) {
-        self.mmio.write(gicc::DIR, interrupt.0);
+    pub fn deactivate(&self, interrupt: Active) {
+        self.mmio.write(gicc::DIR, value_of(&interrupt));
     }
+}
+
+impl<M: Mmio, E: EoiMode> GicCpuInterface for CpuInterfaceV2<'_, M, E> {
+    type Mode = E;
+
+    fn acknowledge(&self) -> Option<Acknowledged> {
+        self.acknowledge()
+    }
+
+    fn end(&self, interrupt: Acknowledged) -> E::Ended {
+        self.end(interrupt)
+    }
+
+    fn deactivate(&self, ended: E::Ended) {
+        if let Some(active) = E::active(ended) {
+            self.mmio.write(gicc::DIR, value_of(&active));
+        }
+    }
+
+    fn set_mask(&self, mask: Priority) {
+        self.set_mask(mask);
+    }
+
+    fn mask(&self) -> Priority {
+        self.mask()
+    }
+
+    fn running_priority(&self) -> Priority {
+        self.running_priority()
+    }
+
+    fn highest_pending(&self) -> Option<IntId> {
+        self.highest_pending()
+    }
+}
+
+/// The value by which an interrupt was acknowledged; a GICv2's INTIDs have ten bits.
+fn value_of(interrupt: &Active) -> Iar {
+    let intid = u16::try_from(interrupt.intid().get()).unwrap_or(u16::MAX) & 0x3ff;
+    Iar::new().with_intid(intid).with_cpu_id(interrupt.sender())
 }

@@ -1,6 +1,7 @@
 mod out_of_memory;
 
 use super::*;
+use crate::GicCpuInterface;
 use crate::cpu_interface::Split;
 use crate::v2m::{V2m, V2mFrame};
 use crate::{Coherence, Gic, GicConfig, Mmio, Table, TableLayout, Wait};
@@ -590,4 +591,28 @@ fn frames_of_messages_stand_on_it() {
     let moved = v2m.begin_move(&block, 1, Cpu::new(0)).unwrap();
     assert_eq!(moved.message, None);
     assert_eq!((target(&board, 64), target(&board, 65)), (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0]));
+}
+
+/// A trap loop that knows neither the architecture nor the mode.
+fn take(interface: &impl GicCpuInterface) -> Option<IntId> {
+    let interrupt = interface.acknowledge()?;
+    let intid = interrupt.intid();
+    interface.deactivate(interface.end(interrupt));
+    Some(intid)
+}
+
+#[test]
+fn one_trap_loop_deactivates_once_in_either_mode() {
+    let board = Board::new();
+    let gic = gic_of_8_kib(&board);
+    gic.cpu_on(Cpu::new(0)).unwrap();
+    let sgi = Iar::new().with_intid(3).with_cpu_id(2);
+    let raise = || board.state(|state| state.interfaces[0].pending.push(sgi));
+    raise();
+    assert_eq!(take(&gic.cpu_interface()), Some(IntId::new(3)));
+    gic.cpu_on_with::<Split>(Cpu::new(0)).unwrap();
+    raise();
+    assert_eq!(take(&gic.cpu_interface_with::<Split>()), Some(IntId::new(3)));
+    assert_eq!(take(&gic.cpu_interface_with::<Split>()), None);
+    assert_eq!(board.state(|state| state.interfaces[0].deactivated.clone()), [sgi, sgi], "sender and all");
 }
