@@ -342,6 +342,17 @@ fn an_interrupt_that_was_left_behind_is_not_where_it_is_wanted() {
     assert_eq!(handle.set_affinity_among(&[here]).unwrap_err(), MoveError::NoneOnline);
 }
 
+/// A core with this policy, its boot CPU alone on line, and a line.
+fn line_under(policy: impl AffinityPolicy + 'static) -> (Arc<Interrupts>, IrqHandle) {
+    let cpus = NonZeroU16::new(4).unwrap();
+    let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
+    let interrupts = Arc::new(Interrupts::new(config.with_policy(Box::new(policy))).unwrap());
+    let request =
+        WiredRequest { vector: Vector::new(40), trigger: Trigger::Edge, name: "line", start: Start::Enabled };
+    let handle = interrupts.request_wired(request, |_| {}).unwrap();
+    (interrupts, handle)
+}
+
 #[test]
 fn a_policy_that_names_a_stray_cpu_gets_the_first() {
     struct Stray;
@@ -350,11 +361,22 @@ fn a_policy_that_names_a_stray_cpu_gets_the_first() {
             Cpu::new(9)
         }
     }
-    let cpus = NonZeroU16::new(4).unwrap();
-    let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
-    let interrupts = Arc::new(Interrupts::new(config.with_policy(Box::new(Stray))).unwrap());
-    let request =
-        WiredRequest { vector: Vector::new(40), trigger: Trigger::Edge, name: "line", start: Start::Enabled };
-    let handle = interrupts.request_wired(request, |_| {}).unwrap();
+    let (_interrupts, handle) = line_under(Stray);
     assert_eq!(handle.effective_affinity(), Cpu::new(0));
+}
+
+#[test]
+fn the_policy_chooses_among_the_cpus_that_are_wanted() {
+    struct Last;
+    impl AffinityPolicy for Last {
+        fn choose(&self, online: &[Cpu]) -> Cpu {
+            *online.last().unwrap()
+        }
+    }
+    let (interrupts, handle) = line_under(Last);
+    let others = [1, 2, 3].map(Cpu::new);
+    for cpu in others {
+        interrupts.bring_online(cpu).unwrap();
+    }
+    assert_eq!(handle.set_affinity_among(&others[..2]).unwrap().to, others[1]);
 }
