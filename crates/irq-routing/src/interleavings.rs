@@ -4,6 +4,9 @@
 //! A route is never torn and none is missed; no message is lost, nor sent after a mask. The file
 //! `interleavings/mutants.txt` has faults that these checks must find.
 
+#[cfg(all(feature = "kvm", target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
+mod pins;
+
 use crate::lock::WaitQueue;
 use crate::msix::vector::{Entered, MsixVector};
 use crate::route::{Pin, Route};

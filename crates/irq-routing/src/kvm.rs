@@ -12,6 +12,9 @@
 //! Messages of an ITS need their DeviceID ([`Sender::Device`]); the kernel knows no doorbells but those of ITSes. On
 //! x86, pins are the I/O APIC's.
 
+pub(crate) mod pulses;
+
+use self::pulses::Pulses;
 use crate::gsis::Gsis;
 use crate::{Change, Changes, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError};
 use alloc::collections::BTreeMap;
@@ -49,9 +52,7 @@ pub struct KvmRouter {
     vm: Arc<VmFd>,
     limit: u32,
     state: Mutex<KernelRoutes>,
-    /// Held from a rising to a falling level: the I/O APIC takes no edge from a pin that is high.
-    /// (Arm's interrupt controller latches an edge for each level of 1.)
-    pulses: Mutex<()>,
+    pulses: Pulses,
 }
 
 /// The kernel's routes, and the GSIs that are given out.
@@ -75,7 +76,7 @@ impl KvmRouter {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "KVM has no GSI routing here"));
         }
         let state = KernelRoutes { table: None, gsis: Gsis::new(first_allocated, limit) };
-        Ok(Self { vm, limit, state: Mutex::new(state), pulses: Mutex::default() })
+        Ok(Self { vm, limit, state: Mutex::new(state), pulses: Pulses::default() })
     }
 
     /// Returns the limit; all GSIs lie below it.
@@ -187,9 +188,7 @@ impl KvmRouter {
 
     fn pulse(&self, gsi: Gsi, pin: Pin) -> Delivery {
         let line = line(gsi, pin);
-        let _pulse = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
-        let driven = [true, false].map(|high| self.vm.set_irq_line(line, high));
-        if driven.iter().all(Result::is_ok) { Delivery::Pending } else { Delivery::Blocked }
+        self.pulses.pulse(|high| self.vm.set_irq_line(line, high))
     }
 
     fn state(&self) -> MutexGuard<'_, KernelRoutes> {

@@ -1,0 +1,40 @@
+//! Senders that share a pin of KVM's.
+
+use super::explore_all;
+use crate::kvm::pulses::Pulses;
+use crate::sync::{AtomicBool, SeqCst};
+use core::convert::Infallible;
+use msi_types::Delivery;
+use shuttle::sync::Arc;
+use shuttle::sync::atomic::AtomicU32;
+use shuttle::thread;
+
+/// A pin that counts edges as an I/O APIC does.
+#[derive(Default)]
+struct Pin {
+    is_high: AtomicBool,
+    edges: AtomicU32,
+}
+
+#[test]
+fn each_pulse_is_an_edge() {
+    fn scenario() {
+        let (pulses, pin) = (Arc::new(Pulses::default()), Arc::new(Pin::default()));
+        let senders = [1, 2].map(|_| {
+            let (pulses, pin) = (pulses.clone(), pin.clone());
+            let drive = move |level| {
+                if level && !pin.is_high.load(SeqCst) {
+                    pin.edges.fetch_add(1, SeqCst);
+                }
+                pin.is_high.store(level, SeqCst);
+                Ok::<_, Infallible>(())
+            };
+            thread::spawn(move || pulses.pulse(drive))
+        });
+        for sender in senders {
+            assert_eq!(sender.join().unwrap(), Delivery::Pending);
+        }
+        assert_eq!(pin.edges.load(SeqCst), 2);
+    }
+    explore_all(2, scenario);
+}
