@@ -39,12 +39,21 @@ impl SequentialCpus {
 
     /// They take what is pending, until nothing is, and do what the model left over, as CPUs that want
     /// to sleep do.
+    ///
+    /// # Panics
+    /// The model keeps them from sleeping for good.
     pub(crate) fn settle(&self) {
-        let mut pieces = 0..PIECES;
+        let sleeps = (0..PIECES).any(|_| {
+            self.take_all();
+            self.cores.iter().all(|core| core.may_idle())
+        });
+        assert!(sleeps, "the model had work left over {PIECES} times");
+    }
+
+    fn take_all(&self) {
         while {
             self.perhaps_migrate();
             self.cores.iter().any(|core| core.take_one())
-                || (!self.cores.iter().all(|core| core.may_idle()) && pieces.next().is_some())
         } {}
     }
 
