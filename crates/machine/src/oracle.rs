@@ -26,7 +26,8 @@
 //!   whether the CPU was a target since the message was sent, and implies it.
 //!
 //! A run for which nothing was due is on a wrong CPU if the last message was sent after the CPU was closed, and spurious
-//! otherwise.
+//! otherwise. No run is on a wrong CPU whose CPU was a target when it went to look. If the message was sent after the CPU
+//! was closed, it took something else: it is spurious.
 //!
 //! A run is *late*, and no fault, if its CPU went to look before the vector was allocated. The CPU may be off its
 //! processor between acknowledging and dispatching, and meanwhile the vector's owner may change.
@@ -294,12 +295,14 @@ impl VectorRecord {
         if run.looked_at < route.made_at() {
             return RunVerdict::Late;
         }
+        let looked_as_target = route.was_target_since(run.cpu, run.looked_at);
         match (route.run(), route.pending()) {
             (true, Pending::Stays) => RunVerdict::Right,
             (true, Pending::Travels) if self.oldest_unhandled(run).is_none_or(was_target) => {
                 RunVerdict::Right
             }
             (false, _) if was_target(run.number) => RunVerdict::Spurious,
+            (true, Pending::Travels) | (false, _) if looked_as_target => RunVerdict::Spurious,
             (true, Pending::Travels) | (false, _) => RunVerdict::WrongCpu,
         }
     }

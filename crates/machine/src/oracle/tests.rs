@@ -210,6 +210,36 @@ mod whatever_is_pending {
     }
 
     #[test]
+    fn run_of_a_former_target_for_nothing_is_spurious() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            rig.run_at(0);
+            let looked_at = rig.now();
+            rig.acknowledge_at(0);
+            rig.move_to(1);
+            rig.send();
+            rig.record.handle(Cpu::new(0), looked_at);
+            rig.end(Dispatched::Handled);
+            assert_eq!(rig.faults(), (0, 1), "{pending:?}");
+        }
+    }
+
+    #[test]
+    fn run_of_a_former_target_is_for_no_later_message() {
+        for pending in BOTH {
+            let rig = Rig::new(pending);
+            rig.send();
+            rig.run_at(0);
+            let looked_at = rig.now();
+            rig.move_to(1);
+            rig.send();
+            rig.run_late(0, looked_at);
+            assert_eq!(rig.faults(), (0, 1), "{pending:?}");
+        }
+    }
+
+    #[test]
     fn core_redelivery_excuses_no_extra_run() {
         for pending in BOTH {
             let rig = Rig::new(pending);
