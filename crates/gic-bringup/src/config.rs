@@ -117,6 +117,10 @@ pub fn its(
             gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
         },
         machine: quirk_names(description)?,
+        pre_its: controller
+            .pre_its
+            .as_ref()
+            .map(|window| PhysicalRegion { base: window.base(), bytes: window.size() }),
         ..ItsConfig::new(base(controller)?, cpus.get().into())
     })
 }

@@ -6,7 +6,7 @@ use gic_arch::{Affinity, Iidr, IntId};
 use gic_bringup::config::{self, RootConfig};
 use gic_bringup::{BringUpError, ControllerError, Options};
 use gic_driver::errata::{self, Erratum, Frame};
-use gic_driver::{Coherence, GicConfig, GicV2Config, TableAccess, V2mFrame};
+use gic_driver::{Coherence, GicConfig, GicV2Config, PhysicalRegion, TableAccess, V2mFrame};
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact, Gic, GicVersion, IntIdSpan,
     MapEntry, MsiRouting, PciHost, Region, Status, Target, devicetree,
@@ -120,6 +120,10 @@ fn its_takes_coherence_and_machine_names() {
     assert_eq!((config.base, config.cpus), (0xfe64_0000, 2));
     assert_eq!(config.coherence, Coherence::NonCoherent);
     assert_eq!(config.machine, ["rockchip,rk3588", "arm,gic-v3"]);
+    assert_eq!(config.pre_its, None);
+    its.pre_its = Some(Fact::stated(region(0x5800_0000, 0x20_0000)));
+    let config = config::its(&described, &its, NonZeroU16::MIN).unwrap();
+    assert_eq!(config.pre_its, Some(PhysicalRegion { base: 0x5800_0000, bytes: 0x20_0000 }));
     its.registers = None;
     let refused = config::its(&described, &its, NonZeroU16::MIN);
     assert_eq!(refused, Err(ControllerError::NoRegisters));

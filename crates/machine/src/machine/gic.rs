@@ -129,12 +129,16 @@ fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     regions
 }
 
-/// The description without the regions of redistributors that the machine leaves empty.
+/// The description without what the machine leaves out: regions of redistributors that stay empty, and windows in
+/// front of ITSes.
 pub(crate) fn populated(description: &Description) -> Description {
     let mut populated = description.clone();
     if let Some(gic) = &mut populated.gic {
         let built = redistributors(gic, description.enabled_cpus().count().min(MAX_CPUS));
         gic.redistributors.retain(|region| built.iter().any(|built| built.base == region.base()));
+    }
+    for controller in &mut populated.controllers {
+        controller.pre_its = None;
     }
     populated
 }
