@@ -1,6 +1,8 @@
 //! ITS commands typed by hand from the figures of IHI 0069 §5.3: four words each, little-endian.
 
-use gic_arch::its::{CollectionId, Command, CommandError, CommandErrorReason, MapAction, Opcode, RdBase};
+use gic_arch::its::{
+    CollectionId, Command, CommandError, CommandErrorReason, MapAction, Opcode, RdBase,
+};
 use msi_types::{DeviceId, EventId};
 
 const DEVICE: DeviceId = DeviceId::new(0x89AB_CDEF);
@@ -28,7 +30,10 @@ fn int() {
 
 #[test]
 fn clear() {
-    same(Command::Clear { device: DEVICE, event: EVENT }, [0x89AB_CDEF_0000_0004, 0x0123_4567, 0, 0]);
+    same(
+        Command::Clear { device: DEVICE, event: EVENT },
+        [0x89AB_CDEF_0000_0004, 0x0123_4567, 0, 0],
+    );
 }
 
 #[test]
@@ -114,7 +119,10 @@ fn movall() {
 
 #[test]
 fn discard() {
-    same(Command::Discard { device: DEVICE, event: EVENT }, [0x89AB_CDEF_0000_000F, 0x0123_4567, 0, 0]);
+    same(
+        Command::Discard { device: DEVICE, event: EVENT },
+        [0x89AB_CDEF_0000_000F, 0x0123_4567, 0, 0],
+    );
 }
 
 /// Codes as implementations publish them in their technical reference manuals.

@@ -181,7 +181,8 @@ impl Replay {
                 self.ram.write_u64(first_level, 1 << 63 | SECOND_LEVEL).unwrap();
             }
             ("INV", &[device, event]) => {
-                let table = self.gic.read(REDISTRIBUTORS + GICR_PROPBASER, AccessWidth::Double).unwrap();
+                let table =
+                    self.gic.read(REDISTRIBUTORS + GICR_PROPBASER, AccessWidth::Double).unwrap();
                 let (intid, _) = self.events[&(device, event)];
                 let byte = if self.enabled.insert((device, event)) {
                     0xA3
@@ -221,7 +222,9 @@ impl Replay {
 
 fn encode(name: &str, operands: &[u64]) -> [u64; 4] {
     match (name, operands) {
-        ("MAPC", &[collection, target, valid]) => [0x09, 0, valid << 63 | target << 16 | collection, 0],
+        ("MAPC", &[collection, target, valid]) => {
+            [0x09, 0, valid << 63 | target << 16 | collection, 0]
+        }
         ("MAPD", &[device, size, itt, valid]) => [device << 32 | 0x08, size, valid << 63 | itt, 0],
         ("MAPTI", &[device, event, intid, collection]) => {
             [device << 32 | 0x0A, intid << 32 | event, collection, 0]

@@ -17,7 +17,9 @@ mod redistributor;
 use board::{Board, CpuRegisters};
 use gic_arch::{Affinity, IntId};
 use gic_driver::its::IdMap;
-use gic_driver::{Gic, GicConfig, Its, ItsConfig, ItsMsiParent, PhysicalRegion, RedistributorRegion};
+use gic_driver::{
+    Gic, GicConfig, Its, ItsConfig, ItsMsiParent, PhysicalRegion, RedistributorRegion,
+};
 use msi_types::{
     BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiParent, Pending, RequesterId, Rewrite, Shape,
 };
@@ -31,7 +33,8 @@ fn gic(board: &Board) -> Arc<Gic<Board>> {
     };
     let cpus = vec![Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 1)];
     let gic =
-        Gic::new(Arc::new(board.clone()), GicConfig::new(board::DISTRIBUTOR, vec![region], cpus)).unwrap();
+        Gic::new(Arc::new(board.clone()), GicConfig::new(board::DISTRIBUTOR, vec![region], cpus))
+            .unwrap();
     for cpu in [0, 1] {
         gic.cpu_on(Cpu::new(cpu), &CpuRegisters::default()).unwrap();
     }
@@ -126,7 +129,11 @@ fn lagging_creadr_executes_every_command_once() {
         for index in 0..32 {
             let message = parent.compose(&block, index).unwrap();
             let target = board.its().translate(0x42, message.data);
-            assert_eq!(target, Some((block.vector(index).unwrap().get(), 1)), "lag {lag}, event {index}");
+            assert_eq!(
+                target,
+                Some((block.vector(index).unwrap().get(), 1)),
+                "lag {lag}, event {index}"
+            );
         }
         parent.free(&device, block);
         assert_eq!(board.its().events(), 0);
@@ -150,7 +157,11 @@ fn queue_wraps_and_never_overruns() {
             parent.end_move(moved, MoveOutcome::Written).unwrap();
         }
         let last = parent.compose(&block, 199).unwrap();
-        assert_eq!(board.its().translate(7, last.data).map(|(_, target)| target), Some(1), "round {round}");
+        assert_eq!(
+            board.its().translate(7, last.data).map(|(_, target)| target),
+            Some(1),
+            "round {round}"
+        );
         parent.free(&device, block);
     }
     parent.detach(device);
@@ -171,5 +182,8 @@ fn stalled_queue_names_the_unfinished_command() {
         Err(error) => error,
     };
     let text = error.to_string();
-    assert!(text.contains("its@8080000") && text.contains("MAPD") && text.contains("0x33"), "{text}");
+    assert!(
+        text.contains("its@8080000") && text.contains("MAPD") && text.contains("0x33"),
+        "{text}"
+    );
 }

@@ -9,7 +9,12 @@ fn compare(frame: &str, ours: &[RegisterInfo], typed: &[Row]) {
     for row in typed {
         let found = ours.iter().find(|register| register.name == row.0);
         let found = found.unwrap_or_else(|| panic!("{frame}_{} is not defined", row.0));
-        assert_eq!((found.offset, found.bytes, found.count), (row.1, row.2, row.3), "{frame}_{}", row.0);
+        assert_eq!(
+            (found.offset, found.bytes, found.count),
+            (row.1, row.2, row.3),
+            "{frame}_{}",
+            row.0
+        );
     }
     for register in ours {
         assert!(
@@ -237,7 +242,10 @@ fn type_registers_decode_those_of_qemu() {
         (256, 16, true, false)
     );
     assert!(
-        distributor.a3v() && distributor.no_1_of_n() && !distributor.espi() && !distributor.security_extn()
+        distributor.a3v()
+            && distributor.no_1_of_n()
+            && !distributor.espi()
+            && !distributor.security_extn()
     );
     let redistributor = gicr::Typer::from(0x0100_0001);
     assert!(
@@ -266,7 +274,9 @@ fn redistributor_type_fields() {
 
 #[test]
 fn redistributor_control_and_power_bits() {
-    assert!(gicr::Ctlr::from(1).enable_lpis() && gicr::Ctlr::from(2).ces() && gicr::Ctlr::from(4).ir());
+    assert!(
+        gicr::Ctlr::from(1).enable_lpis() && gicr::Ctlr::from(2).ces() && gicr::Ctlr::from(4).ir()
+    );
     assert!(gicr::Ctlr::from(8).rwp() && gicr::Ctlr::from(1 << 31).uwp());
     assert!(gicr::Ctlr::from(1 << 24).dpg0() && gicr::Ctlr::from(1 << 25).dpg1_ns());
     assert!(gicr::Waker::from(2).processor_sleep() && gicr::Waker::from(4).children_asleep());

@@ -17,7 +17,10 @@ fn device_entry() {
     let words: u64 = 1 << 63 | 3 << 49 | (0x1_2345_6700 >> 8) << 5 | 4;
     let entry = DeviceEntry::from(words);
     assert!(entry.valid());
-    assert_eq!((entry.next(), entry.itt_address(), entry.event_bits_minus_one()), (3, 0x1_2345_6700, 4));
+    assert_eq!(
+        (entry.next(), entry.itt_address(), entry.event_bits_minus_one()),
+        (3, 0x1_2345_6700, 4)
+    );
     let built = DeviceEntry::new()
         .with_valid(true)
         .with_next(3)

@@ -46,6 +46,7 @@ fn check_route(description: &Description, host: &PciHost, requester: RequesterId
 }
 
 fn check_target(description: &Description, route: Route) {
-    let controller = description.controller(route.controller).expect("a route leads to a controller");
+    let controller =
+        description.controller(route.controller).expect("a route leads to a controller");
     assert!(controller.status.is_enabled(), "a route leads to a disabled controller");
 }

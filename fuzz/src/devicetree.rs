@@ -126,9 +126,17 @@ fn blob(structure: &[u8]) -> Vec<u8> {
     let structure_at = header + reservations;
     let names_at = structure_at + structure.len();
     let mut blob = Words(MAGIC.to_vec());
-    for field in
-        [names_at + names.len(), structure_at, names_at, header, 17, 16, 0, names.len(), structure.len()]
-    {
+    for field in [
+        names_at + names.len(),
+        structure_at,
+        names_at,
+        header,
+        17,
+        16,
+        0,
+        names.len(),
+        structure.len(),
+    ] {
         blob.word(size(field));
     }
     [&blob.0, &[0; 16][..], structure, &names].concat()
@@ -170,11 +178,20 @@ mod tests {
     #[test]
     fn what_is_assembled_is_understood() {
         let open = NODES.iter().position(|name| *name == "intc@1000").expect("in the table");
-        let property =
-            |name: &str| 52 + PROPERTIES.iter().position(|known| *known == name).expect("in the table");
-        let text = (128..=255).find(|form| TEXTS[form % TEXTS.len()] == "arm,gic-v3").expect("in the table");
-        let program = [open, property("compatible"), text].map(|code| u8::try_from(code).expect("a byte"));
-        let description = gic_firmware::devicetree::parse(&assemble(&program)).expect("well-formed");
-        assert!(format!("{:?}", description.findings).contains("intc@1000"), "{:?}", description.findings);
+        let property = |name: &str| {
+            52 + PROPERTIES.iter().position(|known| *known == name).expect("in the table")
+        };
+        let text = (128..=255)
+            .find(|form| TEXTS[form % TEXTS.len()] == "arm,gic-v3")
+            .expect("in the table");
+        let program =
+            [open, property("compatible"), text].map(|code| u8::try_from(code).expect("a byte"));
+        let description =
+            gic_firmware::devicetree::parse(&assemble(&program)).expect("well-formed");
+        assert!(
+            format!("{:?}", description.findings).contains("intc@1000"),
+            "{:?}",
+            description.findings
+        );
     }
 }

@@ -78,7 +78,8 @@ impl Guest {
     pub fn start(shape: Shape) -> Self {
         let mut its = ItsConfig::new(ITS);
         its.held_collections = shape.holds_collections % 4;
-        its.error_policy = if shape.stalls_at_errors { ErrorPolicy::Stall } else { ErrorPolicy::Skip };
+        its.error_policy =
+            if shape.stalls_at_errors { ErrorPolicy::Stall } else { ErrorPolicy::Skip };
         if shape.names_redistributors_by_address {
             its.redistributor_naming = RedistributorNaming::Address;
         }
@@ -90,7 +91,8 @@ impl Guest {
         config.its = vec![its];
         let memory = Arc::new(Memory::default());
         memory.allow([layout::pending(0), layout::pending(1)].map(pending_bits));
-        let (gic, vcpus) = Vgic::new(config, memory.clone(), Arc::new(NoKick)).expect("a GIC that can be");
+        let (gic, vcpus) =
+            Vgic::new(config, memory.clone(), Arc::new(NoKick)).expect("a GIC that can be");
         let mut guest = Self { memory, gic, vcpus, shape, queued: 0, rung: 0, taken: 0 };
         guest.boot();
         guest
@@ -168,10 +170,14 @@ impl Guest {
     fn ring(&mut self, retry: bool) {
         let end = self.queued % QUEUE_COMMANDS * 32;
         self.write_its(gits::CWRITER.offset(), AccessWidth::Double, end | u64::from(retry));
-        let creadr = (0..=QUEUE_COMMANDS).map(|_| self.read_its(gits::CREADR.offset())).find(|value| {
-            assert!(value & !1 < layout::QUEUE_BYTES && value & 0x1e == 0, "GITS_CREADR {value:#x}");
-            *value == end || value & 1 != 0
-        });
+        let creadr =
+            (0..=QUEUE_COMMANDS).map(|_| self.read_its(gits::CREADR.offset())).find(|value| {
+                assert!(
+                    value & !1 < layout::QUEUE_BYTES && value & 0x1e == 0,
+                    "GITS_CREADR {value:#x}"
+                );
+                *value == end || value & 1 != 0
+            });
         let enabled = self.read_its(gits::CTLR.offset()) & 1 != 0;
         assert!(creadr.is_some() || !enabled, "the queue is neither worked off nor stalled");
     }

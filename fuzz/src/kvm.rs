@@ -57,7 +57,8 @@ impl Monitor {
         for make in makes.iter().take(Self::MOST_ACTS) {
             take_make(&mut creation, *make);
         }
-        let small = |config: &VgicConfig| config.cpus.len() <= MOST_CPUS && config.its.len() <= MOST_ITS;
+        let small =
+            |config: &VgicConfig| config.cpus.len() <= MOST_CPUS && config.its.len() <= MOST_ITS;
         let usual = || VgicConfig {
             its: [0x0808_0000, 0x0810_0000].map(ItsConfig::like_kvm).into(),
             ..VgicConfig::like_kvm(2, 96)
@@ -100,7 +101,8 @@ impl Monitor {
     /// Puts every table where it usually is, and enables LPIs.
     fn boot(&mut self) {
         for (number, cpu) in (0..).zip(self.config.cpus.clone()) {
-            let table = Propbaser::new().with_id_bits_minus_one(15).with_address(layout::CONFIGURATION);
+            let table =
+                Propbaser::new().with_id_bits_minus_one(15).with_address(layout::CONFIGURATION);
             let pending = Pendbaser::new().with_address(layout::pending(number));
             let halves = |offset: u32, value: u64| [(offset, value), (offset + 4, value >> 32)];
             let tables = [
@@ -108,7 +110,11 @@ impl Monitor {
                 halves(gicr::PENDBASER.offset(), pending.into_bits()),
             ];
             for (offset, value) in tables.concat().into_iter().chain([(gicr::CTLR.offset(), 1)]) {
-                _ = self.set(KvmDevice::Gic, Attribute::Redistributor { cpu: cpu.affinity, offset }, value);
+                _ = self.set(
+                    KvmDevice::Gic,
+                    Attribute::Redistributor { cpu: cpu.affinity, offset },
+                    value,
+                );
             }
         }
         let register = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
@@ -174,8 +180,9 @@ impl Monitor {
         self.commands_left = left;
         self.memory.allow(self.tables());
         let Ok(registers) = view(&self.config, &self.state, &self.memory).save() else { return };
-        let (gic, mut vcpus) = Vgic::new(self.config.clone(), self.memory.clone(), Arc::new(NoKick))
-            .expect("there is one already");
+        let (gic, mut vcpus) =
+            Vgic::new(self.config.clone(), self.memory.clone(), Arc::new(NoKick))
+                .expect("there is one already");
         let fresh = gic.freeze(&mut vcpus).expect("all are here").save().expect("there is memory");
         let mut view = view(&self.config, &fresh, &self.memory);
         if view.load(&registers).is_ok() {
@@ -209,10 +216,12 @@ impl Monitor {
                 tables.extend(self.device_table(devices));
             }
             let events = |event_bits: u8| ENTRY << event_bits;
-            tables
-                .extend(its.devices.iter().map(|device| device.itt..device.itt + events(device.event_bits)));
+            tables.extend(
+                its.devices.iter().map(|device| device.itt..device.itt + events(device.event_bits)),
+            );
         }
-        let pendbasers = self.state.cpus.iter().map(|cpu| Pendbaser::from(cpu.redistributor.pendbaser));
+        let pendbasers =
+            self.state.cpus.iter().map(|cpu| Pendbaser::from(cpu.redistributor.pendbaser));
         tables.extend(pendbasers.map(|pendbaser| pending_bits(pendbaser.address())));
         tables
     }
@@ -225,8 +234,10 @@ impl Monitor {
         let bytes = table.page_size().bytes();
         let pages = (ENTRY << 16) / bytes;
         let entries = (0..pages).map(|index| self.memory.read_u64(table.address() + ENTRY * index));
-        let entries =
-            entries.filter_map(Result::ok).map(Level1Entry::from_bits).filter(|entry| entry.valid());
+        let entries = entries
+            .filter_map(Result::ok)
+            .map(Level1Entry::from_bits)
+            .filter(|entry| entry.valid());
         entries.map(|entry| entry.address() & !(bytes - 1)).map(|page| page..page + bytes).collect()
     }
 }
@@ -251,9 +262,9 @@ fn take_make(creation: &mut KvmCreation, make: Make) {
         Make::Access(Access::Set { device, attribute, value }) => attribute
             .decode()
             .map_or(Ok(()), |attribute| creation.set(device.named(), attribute, value.bits())),
-        Make::Access(Access::Get { device, attribute }) => {
-            attribute.decode().map_or(Ok(()), |attribute| creation.get(device.named(), attribute).map(drop))
-        }
+        Make::Access(Access::Get { device, attribute }) => attribute
+            .decode()
+            .map_or(Ok(()), |attribute| creation.get(device.named(), attribute).map(drop)),
         Make::Access(Access::Has { device, attribute }) => {
             attribute.decode().map_or(Ok(()), |attribute| creation.has(device.named(), attribute))
         }
@@ -295,7 +306,12 @@ mod test {
         let event = monitor.state.its[0].devices[0].events[0];
         assert_eq!((event.intid.get(), event.pending), (8192, true));
         monitor.restore();
-        let state = monitor.gic.freeze(&mut monitor.vcpus).expect("all are here").save().expect("there is memory");
+        let state = monitor
+            .gic
+            .freeze(&mut monitor.vcpus)
+            .expect("all are here")
+            .save()
+            .expect("there is memory");
         assert_eq!(state.its[0].devices.len(), 1);
     }
 

@@ -133,7 +133,11 @@ fn config(shape: Shape) -> VgicConfig {
         its_devices: 64,
         its: vec![its],
         redistributor_invalidation: true,
-        security: if shape.two_security_states { SecurityView::NonSecure } else { SecurityView::Single },
+        security: if shape.two_security_states {
+            SecurityView::NonSecure
+        } else {
+            SecurityView::Single
+        },
         message_based_spis: shape.message_based_spis,
         mbi_alias: shape.message_based_spis.then_some(ALIAS),
         one_of_n: shape.one_of_n,
@@ -207,7 +211,11 @@ impl Machine {
                 _ = self.gic.read(self.address(frame, offset), width.into());
             }
             Step::DeviceWrite { frame, offset, width, value } => {
-                _ = self.gic.write_from_device(self.address(frame, offset), width.into(), value.into());
+                _ = self.gic.write_from_device(
+                    self.address(frame, offset),
+                    width.into(),
+                    value.into(),
+                );
                 let message = MsiMessage { address: self.address(frame, offset), data: value };
                 _ = self.gic.signal_msi(NoIdentity, message);
             }
@@ -282,7 +290,8 @@ impl Machine {
     fn pending_tables(&self) -> [u64; CPUS as usize] {
         core::array::from_fn(|cpu| {
             let register = self.redistributor(cpu as u64) + u64::from(gicr::PENDBASER.offset());
-            let value = self.gic.read(register, AccessWidth::Double).expect("the redistributor is there");
+            let value =
+                self.gic.read(register, AccessWidth::Double).expect("the redistributor is there");
             gicr::Pendbaser::from_bits(value).address()
         })
     }
@@ -331,7 +340,9 @@ mod tests {
             little_work_per_access: true,
         };
         let mut machine = Machine::start(shape);
-        for step in [Step::Ring, Step::Migrate, Step::Sleep { cpu: true }, Step::Migrate, Step::Reset] {
+        for step in
+            [Step::Ring, Step::Migrate, Step::Sleep { cpu: true }, Step::Migrate, Step::Reset]
+        {
             machine.take(step);
         }
     }

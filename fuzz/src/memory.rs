@@ -86,8 +86,9 @@ impl Memory {
     }
 
     fn check(address: u64, length: usize) -> Result<u64, MemoryFault> {
-        let end =
-            address.checked_add(length as u64).filter(|end| address >= layout::QUEUE && *end <= layout::END);
+        let end = address
+            .checked_add(length as u64)
+            .filter(|end| address >= layout::QUEUE && *end <= layout::END);
         end.ok_or(MemoryFault { address })
     }
 }
@@ -114,7 +115,8 @@ impl GuestMemory for Memory {
         let end = address + bytes.len() as u64;
         self.writes.fetch_add(1, Ordering::Relaxed);
         let allowed = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let inside = |table: &Range<u64>| address >= table.start && end <= table.end || bytes.is_empty();
+        let inside =
+            |table: &Range<u64>| address >= table.start && end <= table.end || bytes.is_empty();
         assert!(
             allowed.iter().any(inside),
             "the model writes {} bytes at {address:#x}, outside of the tables at {allowed:x?}",

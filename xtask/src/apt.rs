@@ -57,7 +57,9 @@ impl Apt {
         let table = process::capture(&mut self.command("apt-cache", &["madison", package]))?;
         let rows = table.lines().map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
         let mut rows = rows.filter(|row| row.len() == 3 && self.sources.suite_of(row[2]) == suite);
-        rows.next().map(|row| row[1].to_owned()).with_context(|| format!("no {package} in {suite:?}"))
+        rows.next()
+            .map(|row| row[1].to_owned())
+            .with_context(|| format!("no {package} in {suite:?}"))
     }
 
     /// The package that version `version` of the metapackage `package` stands for.
@@ -76,11 +78,17 @@ impl Apt {
     }
 
     /// Downloads `packages` and what they need beyond what is installed, and unpacks all of it into `to`.
-    pub(crate) fn unpack_with_needs(&self, packages: &[&str], suite: Suite, to: &Path) -> Result<()> {
+    pub(crate) fn unpack_with_needs(
+        &self,
+        packages: &[&str],
+        suite: Suite,
+        to: &Path,
+    ) -> Result<()> {
         println!("downloading {} and what it needs", packages.join(", "));
         let archives = to.join("archives");
         fs::create_dir_all(archives.join("partial"))?;
-        let mut apt = self.command("apt-get", &["-qq", "-y", "--download-only", "--no-install-recommends"]);
+        let mut apt =
+            self.command("apt-get", &["-qq", "-y", "--download-only", "--no-install-recommends"]);
         apt.arg("-o").arg(format!("Dir::Cache::archives={}", archives.display()));
         apt.arg("-t").arg(self.sources.name_of(suite)).arg("install").args(packages);
         process::capture(&mut apt)?;
@@ -131,8 +139,10 @@ pub(crate) fn unpack_matching(package: &Path, patterns: &[&str], to: &Path) -> R
 
 /// The package files in `folder`.
 pub(crate) fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let paths =
-        folder.read_dir()?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    let paths = folder
+        .read_dir()?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(paths
         .into_iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
@@ -141,9 +151,12 @@ pub(crate) fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// The machine's list of installed packages without those whose name begins like this.
 fn without(status: &str, names: &[&str]) -> String {
-    let name = |package: &str| package.trim_start().strip_prefix("Package: ").unwrap_or_default().to_owned();
-    let kept =
-        status.split("\n\n").filter(|package| !names.iter().any(|begin| name(package).starts_with(begin)));
+    let name = |package: &str| {
+        package.trim_start().strip_prefix("Package: ").unwrap_or_default().to_owned()
+    };
+    let kept = status
+        .split("\n\n")
+        .filter(|package| !names.iter().any(|begin| name(package).starts_with(begin)));
     kept.collect::<Vec<_>>().join("\n\n")
 }
 

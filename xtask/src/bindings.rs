@@ -29,10 +29,16 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     };
     for schema in files(&judge.folder.join("interrupt-controller"), "yaml")? {
         tally.case(&judge.name(&schema), judge.accept_schema(&schema));
-        tally.case(&format!("{}'s own example", judge.name(&schema)), judge.accept_own_example(&schema));
+        tally.case(
+            &format!("{}'s own example", judge.name(&schema)),
+            judge.accept_own_example(&schema),
+        );
     }
     for example in files(&judge.folder.join("examples"), "dts")? {
-        tally.case(&judge.name(&example), judge.compile(&example).and_then(|blob| judge.accept(&blob)));
+        tally.case(
+            &judge.name(&example),
+            judge.compile(&example).and_then(|blob| judge.accept(&blob)),
+        );
     }
     for example in files(&judge.folder.join("counter-examples"), "dts")? {
         tally.case(&judge.name(&example), judge.reject(&example));
@@ -104,7 +110,9 @@ impl Judge {
             Some(tools) => tools.command("dtc"),
             None => process::command("dtc", &self.folder),
         };
-        process::capture(compiler.args(["-q", "-I", "dts", "-O", "dtb", "-o"]).args([&blob, source]))?;
+        process::capture(
+            compiler.args(["-q", "-I", "dts", "-O", "dtb", "-o"]).args([&blob, source]),
+        )?;
         Ok(blob)
     }
 
@@ -132,7 +140,9 @@ fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
     let root = cache::folder(workspace).join(format!("dtschema-{VERSION}"));
     cache::fill(&root, || {
         system::need_venv(&workspace.root)?;
-        process::capture(process::command("python3", &workspace.root).args(["-m", "venv"]).arg(&root))?;
+        process::capture(
+            process::command("python3", &workspace.root).args(["-m", "venv"]).arg(&root),
+        )?;
         let pip = root.join("bin/pip");
         let mut pip = process::command(&pip.to_string_lossy(), &workspace.root);
         pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-input"]);
@@ -155,8 +165,10 @@ fn find_compiler(workspace: &Workspace) -> Result<Option<Tools>> {
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))?;
     let paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    let mut found: Vec<_> =
-        paths.into_iter().filter(|path| path.extension().is_some_and(|own| own == extension)).collect();
+    let mut found: Vec<_> = paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|own| own == extension))
+        .collect();
     ensure!(!found.is_empty(), "no .{extension} in {}", folder.display());
     found.sort();
     Ok(found)

@@ -95,7 +95,11 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         for (board, file) in chosen {
             let outcome = bench.try_board(&file, &[]);
             unseen.retain(|name| *name != board);
-            println!("board {}/{board} ... {}", tree.name(), outcome.as_deref().unwrap_or("FAILED"));
+            println!(
+                "board {}/{board} ... {}",
+                tree.name(),
+                outcome.as_deref().unwrap_or("FAILED")
+            );
             tally.case(&format!("{}/{board}", tree.name()), outcome.map(drop));
         }
         if !others.is_empty() {
@@ -148,18 +152,27 @@ impl Bench {
     /// Compares what the command finds on a board that it need not be able to run.
     fn inspect(&self, file: &Path, facts: &Facts) -> Result<()> {
         let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        let said: Value =
-            serde_json::from_slice(&process::output(inspect.args(["inspect", "--json"]).arg(file))?.stdout)?;
+        let said: Value = serde_json::from_slice(
+            &process::output(inspect.args(["inspect", "--json"]).arg(file))?.stdout,
+        )?;
         let controllers = said["controllers"].as_array().context("no controllers")?;
         let of_kinds = |kinds: &'static [&str]| {
             let enabled = controllers.iter().filter(|controller| controller["enabled"] == true);
             enabled.filter(|controller| kinds.iter().any(|kind| controller["kind"] == *kind))
         };
         let frames = of_kinds(&["v2m"]).count();
-        ensure!(frames == facts.frames, "{frames} GICv2m frames, but the devicetree has {}", facts.frames);
+        ensure!(
+            frames == facts.frames,
+            "{frames} GICv2m frames, but the devicetree has {}",
+            facts.frames
+        );
         let ranges: usize =
             of_kinds(&["v2m", "mbi"]).map(|one| one["ranges"].as_array().map_or(0, Vec::len)).sum();
-        ensure!(ranges == facts.ranges, "{ranges} ranges of SPIs, but the devicetree has {}", facts.ranges);
+        ensure!(
+            ranges == facts.ranges,
+            "{ranges} ranges of SPIs, but the devicetree has {}",
+            facts.ranges
+        );
         Ok(())
     }
 
@@ -181,7 +194,13 @@ impl Bench {
                 failed.push(format!("{board}: {error:#}"));
             }
         }
-        ensure!(failed.is_empty(), "{} of {}:\n  {}", failed.len(), boards.len(), failed.join("\n  "));
+        ensure!(
+            failed.is_empty(),
+            "{} of {}:\n  {}",
+            failed.len(),
+            boards.len(),
+            failed.join("\n  ")
+        );
         Ok(())
     }
 }

@@ -61,6 +61,8 @@ fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
 
 fn install(workspace: &Path, root: &Path) -> Result<()> {
     let mut cargo = process::cargo(workspace);
-    cargo.args(["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"]).arg(root);
+    cargo
+        .args(["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"])
+        .arg(root);
     process::must(&mut cargo)
 }

@@ -45,7 +45,11 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let limit = Duration::from_hours(24);
     let mut tally = Tally::default();
-    compare(workspace, &Budget { cases: wanted.cases, seed: wanted.seed, seconds: None, limit }, &mut tally)?;
+    compare(
+        workspace,
+        &Budget { cases: wanted.cases, seed: wanted.seed, seconds: None, limit },
+        &mut tally,
+    )?;
     Ok(if tally.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -70,9 +74,19 @@ fn compare_with(
     budget: &Budget,
     tally: &mut Tally,
 ) -> Result<()> {
-    let libraries = qemu.get_envs().find(|(name, _)| *name == "LD_LIBRARY_PATH").and_then(|(_, path)| path);
+    let libraries =
+        qemu.get_envs().find(|(name, _)| *name == "LD_LIBRARY_PATH").and_then(|(_, path)| path);
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["run", "--quiet", "--package", "conformance", "--bin", "differential", "--", "--qemu"]);
+    cargo.args([
+        "run",
+        "--quiet",
+        "--package",
+        "conformance",
+        "--bin",
+        "differential",
+        "--",
+        "--qemu",
+    ]);
     cargo.arg(qemu.get_program()).arg("--libraries").arg(libraries.context("QEMU's libraries")?);
     cargo.args(["--cases", &budget.cases.to_string(), "--seed", &budget.seed.to_string()]);
     match budget.seconds {

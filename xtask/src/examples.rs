@@ -31,7 +31,15 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 
 fn run_one(workspace: &Workspace, package: &Package, example: &str) -> Result<()> {
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["run", "--quiet", "--all-features", "--package", &package.name, "--example", example]);
+    cargo.args([
+        "run",
+        "--quiet",
+        "--all-features",
+        "--package",
+        &package.name,
+        "--example",
+        example,
+    ]);
     let status = process::watch(&mut cargo, LIMIT, |line| println!("  {line}"))?;
     ensure!(status.success(), "ended with {status}");
     Ok(())

@@ -47,9 +47,14 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 }
 
 /// One target, or all, for `seconds` each.
-pub(crate) fn run_alone(workspace: &Workspace, target: Option<&str>, seconds: u64) -> Result<ExitCode> {
+pub(crate) fn run_alone(
+    workspace: &Workspace,
+    target: Option<&str>,
+    seconds: u64,
+) -> Result<ExitCode> {
     let known = targets(workspace)?;
-    let chosen: Vec<_> = known.iter().filter(|name| target.is_none_or(|wanted| wanted == *name)).collect();
+    let chosen: Vec<_> =
+        known.iter().filter(|name| target.is_none_or(|wanted| wanted == *name)).collect();
     ensure!(!chosen.is_empty(), "no such target; there are {}", known.join(", "));
     system::need_cxx(&workspace.root)?;
     let folder = build(workspace)?;
@@ -65,7 +70,9 @@ fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for file in files {
         let file = file?.path();
-        if let (Some(name), Some("rs")) = (file.file_stem(), file.extension().and_then(|end| end.to_str())) {
+        if let (Some(name), Some("rs")) =
+            (file.file_stem(), file.extension().and_then(|end| end.to_str()))
+        {
             names.push(name.to_string_lossy().into_owned());
         }
     }
@@ -95,7 +102,8 @@ fn fuzz(workspace: &Workspace, folder: &Path, target: &str, seconds: u64) -> Res
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()));
     fuzzer.args(LIMITS).args(["-print_final_stats=1", "-verbosity=0"]).arg(corpus);
-    let status = process::watch(&mut fuzzer, Duration::from_secs(seconds + 60), |line| println!("{line}"))?;
+    let status =
+        process::watch(&mut fuzzer, Duration::from_secs(seconds + 60), |line| println!("{line}"))?;
     ensure!(status.success(), "ended with {status}; the input is in {}", artifacts.display());
     Ok(())
 }

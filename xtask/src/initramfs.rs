@@ -34,7 +34,13 @@ pub(super) fn pack(files: &[File]) -> Vec<u8> {
     archive
 }
 
-fn append(archive: &mut Vec<u8>, path: &str, [number, mode]: [u32; 2], data: &[u8], device: (u32, u32)) {
+fn append(
+    archive: &mut Vec<u8>,
+    path: &str,
+    [number, mode]: [u32; 2],
+    data: &[u8],
+    device: (u32, u32),
+) {
     let length = |bytes: usize| u32::try_from(bytes).expect("no file here has 4 GiB");
     let (owner, group, links, time, checksum) = (0, 0, 1, 0, 0);
     let on = (0, 0);

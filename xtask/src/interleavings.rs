@@ -77,7 +77,8 @@ fn cargo(workspace: &Workspace, root: &Path, subcommand: &str, package: &str) ->
 
 fn mutants(workspace: &Workspace, package: &str) -> Result<Vec<Mutant>> {
     let file = folder(workspace, package)?.join(MUTANTS);
-    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text =
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     mutant::parse(&text).with_context(|| workspace.relative(&file).display().to_string())
 }
 
@@ -116,7 +117,8 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
 /// that the fault names fails.
 fn find(workspace: &Workspace, copy: &Path, package: &str, mutant: &Mutant) -> Result<()> {
     let file = copy.join(workspace.relative(folder(workspace, package)?)).join(&mutant.file);
-    let source = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let source =
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     fs::write(&file, mutant.apply(&source)?)?;
     let output = process::output(&mut checks(workspace, copy, package));
     fs::write(&file, source)?;

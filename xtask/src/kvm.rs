@@ -21,9 +21,11 @@ const LIMIT: Duration = Duration::from_mins(5);
 /// Time that a further plan adds to that.
 const PER_PLAN: Duration = Duration::from_secs(5);
 /// A CPU with the virtualization host extensions, so that the kernel stays at EL2.
-const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
+const MACHINE: &[&str] =
+    &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
 /// No screen, no reboot after a panic.
-const SURROUNDINGS: &[&str] = &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
+const SURROUNDINGS: &[&str] =
+    &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
 /// Options of a person's run.
@@ -48,7 +50,12 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 }
 
 /// The judge under each of Debian's kernels, on the QEMU of the same suite.
-fn ask(workspace: &Workspace, command_line: &str, limit: Duration, tally: &mut Tally) -> Result<()> {
+fn ask(
+    workspace: &Workspace,
+    command_line: &str,
+    limit: Duration,
+    tally: &mut Tally,
+) -> Result<()> {
     if let Err(absent) = rust::need_target(&workspace.root, TARGET) {
         tally.skip(format!("the judge: {TARGET}: {absent:#}"));
         return Ok(());
@@ -61,7 +68,8 @@ fn ask(workspace: &Workspace, command_line: &str, limit: Duration, tally: &mut T
     for version in Version::ALL {
         let name = format!("KVM of {version:?}'s kernel");
         let tools = qemu::fetch(workspace, version).context("QEMU");
-        let (tools, kernel) = match tools.and_then(|tools| Ok((tools, kernel(workspace, version)?))) {
+        let (tools, kernel) = match tools.and_then(|tools| Ok((tools, kernel(workspace, version)?)))
+        {
             Ok(both) => both,
             Err(error) => {
                 tally.skip(format!("{name}: {error:#}"));
@@ -108,7 +116,8 @@ fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
 }
 
 fn contents(judge: Vec<u8>) -> Vec<File> {
-    let device = |path, major, minor| File { path, content: Content::CharacterDevice { major, minor } };
+    let device =
+        |path, major, minor| File { path, content: Content::CharacterDevice { major, minor } };
     vec![
         File { path: "dev", content: Content::Folder },
         device("dev/console", 5, 1),
@@ -157,7 +166,9 @@ impl Report {
     fn complete(&self) -> Result<()> {
         let counted = format!("{} passed, {} failed", self.passed, self.failed.len());
         match &self.total {
-            Some(total) => ensure!(*total == counted, "the judge counts {total}, its lines {counted}"),
+            Some(total) => {
+                ensure!(*total == counted, "the judge counts {total}, its lines {counted}")
+            }
             None => bail!("the judge did not come to its end; the last line is `{}`", self.last),
         }
         ensure!(self.passed + self.failed.len() > 0, "the judge tried nothing");
@@ -179,10 +190,17 @@ mod test {
 
     #[test]
     fn a_report_with_its_own_count_is_complete() {
-        let report =
-            reported(&["ok - a\r", "snapshot - x\r", "not ok - b: c", "total: 1 passed, 1 failed\r"]);
+        let report = reported(&[
+            "ok - a\r",
+            "snapshot - x\r",
+            "not ok - b: c",
+            "total: 1 passed, 1 failed\r",
+        ]);
         assert!(report.complete().is_ok());
-        assert_eq!((report.snapshot.as_str(), report.failed.as_slice()), ("x\n", &["b: c".to_owned()][..]));
+        assert_eq!(
+            (report.snapshot.as_str(), report.failed.as_slice()),
+            ("x\n", &["b: c".to_owned()][..])
+        );
     }
 
     #[test]

@@ -63,7 +63,8 @@ impl Commits {
     fn read(workspace: &Workspace, since: Option<&str>) -> Result<Self> {
         let range = since.map_or_else(|| "HEAD".to_owned(), |since| format!("{since}..HEAD"));
         let mut git = process::command("git", &workspace.root);
-        let log = process::capture(git.args(["log", "--no-merges", "--format=%s%x1f%b%x1e", &range]))?;
+        let log =
+            process::capture(git.args(["log", "--no-merges", "--format=%s%x1f%b%x1e", &range]))?;
         Ok(Self::of(&log))
     }
 

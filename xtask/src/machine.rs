@@ -20,9 +20,13 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let command = build(workspace)?;
     let mut cargo = process::cargo(&workspace.root);
     let start = Instant::now();
-    let status = process::watch(cargo.args(["run", "--release"]), LIMIT, |line| println!("{line}"))?;
+    let status =
+        process::watch(cargo.args(["run", "--release"]), LIMIT, |line| println!("{line}"))?;
     let taken = start.elapsed();
-    tally.case("cargo run --release", accept(status.code() == Some(0), &format!("ended with {status}")));
+    tally.case(
+        "cargo run --release",
+        accept(status.code() == Some(0), &format!("ended with {status}")),
+    );
     let taken_text = format!("took {:.1} s", taken.as_secs_f32());
     tally.case("within 10 s", accept(taken < PATIENCE, &taken_text));
     let mut json = process::command(&command.to_string_lossy(), &workspace.root);
@@ -49,20 +53,29 @@ fn judge_bench(measured: &Value) -> Result<()> {
         let (its, direct) =
             (fastest(&format!("{operation}-its"))?, fastest(&format!("{operation}-direct-lpi"))?);
         println!("{operation}: {direct:.0} ns with direct LPIs, {its:.0} ns with an ITS");
-        ensure!(direct < its, "{operation}: {direct:.0} ns with direct LPIs, {its:.0} ns with an ITS");
+        ensure!(
+            direct < its,
+            "{operation}: {direct:.0} ns with direct LPIs, {its:.0} ns with an ITS"
+        );
     }
     Ok(())
 }
 
 /// Builds the command and says where it is.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
-    process::must(process::cargo(&workspace.root).args(["build", "--release", "--package", "doorbell"]))?;
+    process::must(process::cargo(&workspace.root).args([
+        "build",
+        "--release",
+        "--package",
+        "doorbell",
+    ]))?;
     Ok(workspace.target.join("release/doorbell"))
 }
 
 /// Nothing lost, spurious or at a wrong CPU, and something sent; a summary in words.
 pub(crate) fn judge_totals(totals: &Value) -> Result<String> {
-    let number = |name: &str| totals[name].as_u64().with_context(|| format!("totals without `{name}`"));
+    let number =
+        |name: &str| totals[name].as_u64().with_context(|| format!("totals without `{name}`"));
     for fault in ["lost", "spurious", "wrong_cpu", "guest_faults", "no_doorbell"] {
         let count = number(fault)?;
         ensure!(count == 0, "{fault}: {count}");
@@ -70,7 +83,10 @@ pub(crate) fn judge_totals(totals: &Value) -> Result<String> {
     let (vectors, sent) = (number("vectors")?, number("sent")?);
     let (delivered, coalesced) = (number("delivered")?, number("coalesced")?);
     ensure!(vectors > 0 && sent > 0, "nothing was sent");
-    ensure!(delivered + coalesced == sent, "{sent} sent, {delivered} delivered, {coalesced} coalesced");
+    ensure!(
+        delivered + coalesced == sent,
+        "{sent} sent, {delivered} delivered, {coalesced} coalesced"
+    );
     Ok(format!("{vectors} vectors, {sent} sent, {delivered} delivered"))
 }
 

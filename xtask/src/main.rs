@@ -92,7 +92,9 @@ fn run(task: &Task) -> Result<ExitCode> {
     let workspace = Workspace::read()?;
     let steps = match task {
         Task::Fmt => return rust::format(&workspace),
-        Task::Fuzz { target, seconds } => return fuzz::run_alone(&workspace, target.as_deref(), *seconds),
+        Task::Fuzz { target, seconds } => {
+            return fuzz::run_alone(&workspace, target.as_deref(), *seconds);
+        }
         Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),

@@ -62,8 +62,10 @@ pub(crate) fn watch(
     mut line: impl FnMut(&str),
 ) -> Result<ExitStatus> {
     let start = Instant::now();
-    let mut child =
-        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", shown(command)))?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
     let lines = lines_of(&mut child);
     loop {
         match lines.recv_timeout(limit.saturating_sub(start.elapsed())) {

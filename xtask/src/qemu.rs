@@ -114,17 +114,22 @@ pub(crate) fn watch(workspace: &Workspace, wanted: &Watch) -> Result<ExitCode> {
     }
     let Some(name) = &wanted.machine else {
         for machine in machines::ALL {
-            println!("{:18} -M {} -cpu {} -smp {}", machine.name, machine.options, machine.cpu, machine.cpus);
+            println!(
+                "{:18} -M {} -cpu {} -smp {}",
+                machine.name, machine.options, machine.cpu, machine.cpus
+            );
         }
         return Ok(ExitCode::SUCCESS);
     };
     let machine = machines::ALL.iter().find(|machine| machine.name == name);
-    let machine = machine.with_context(|| format!("no machine `{name}`; cargo xtask qemu names them"))?;
+    let machine =
+        machine.with_context(|| format!("no machine `{name}`; cargo xtask qemu names them"))?;
     let image = Image::build(workspace, "testbench", "testbench")?;
     let tools = fetch(workspace, wanted.qemu)?;
     // Counting takes its time.
     let load = if wanted.icount || wanted.trace { SMALL_LOAD } else { machine.load };
-    let bench = Bench { workspace, image: &image, tools: &tools, version: wanted.qemu, machine, load };
+    let bench =
+        Bench { workspace, image: &image, tools: &tools, version: wanted.qemu, machine, load };
     let mut count = Count::default();
     let mut more = Vec::new();
     if wanted.trace {
@@ -165,7 +170,9 @@ pub(crate) fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
     let folder = version.folder(workspace);
     if !cache::is_filled(&folder) {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || apt.unpack_with_needs(&["qemu-system-arm"], version.suite(), &folder))?;
+        cache::fill(&folder, || {
+            apt.unpack_with_needs(&["qemu-system-arm"], version.suite(), &folder)
+        })?;
     }
     Ok(Tools::at(folder))
 }
@@ -182,7 +189,12 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     /// With a disk alone, and one CPU, so that one thing happens after the other.
-    fn watched(workspace: &'a Workspace, image: &'a Image, tools: &'a Tools, version: Version) -> Self {
+    fn watched(
+        workspace: &'a Workspace,
+        image: &'a Image,
+        tools: &'a Tools,
+        version: Version,
+    ) -> Self {
         Self { workspace, image, tools, version, machine: &machines::WATCHED, load: 0 }
     }
 }
@@ -208,9 +220,19 @@ impl Bench<'_> {
         let disk = self.folder()?.join("disk.img");
         write_disk(&disk)?;
         let mut qemu = self.tools.command(PROGRAM);
-        qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M", "-no-reboot"]);
+        qemu.args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+            "-m",
+            "512M",
+            "-no-reboot",
+        ]);
         qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-smp", &cpus.to_string()]);
-        qemu.arg("-drive").arg(format!("if=none,id=d0,format=raw,readonly=on,file={}", disk.display()));
+        qemu.arg("-drive")
+            .arg(format!("if=none,id=d0,format=raw,readonly=on,file={}", disk.display()));
         qemu.args(["-device", "nvme,drive=d0,serial=1"]);
         Ok(qemu)
     }
@@ -269,11 +291,17 @@ impl Bench<'_> {
                 .arg(&self.image.elf),
         };
         qemu.args(["-append", &self.expected()]);
-        qemu.arg("-drive").arg(format!("if=none,id=d0,format=raw,readonly=on,file={}", disk.display()));
-        qemu.arg("-drive").arg(format!("if=none,id=d1,format=raw,readonly=on,file={}", disk.display()));
+        qemu.arg("-drive")
+            .arg(format!("if=none,id=d0,format=raw,readonly=on,file={}", disk.display()));
+        qemu.arg("-drive")
+            .arg(format!("if=none,id=d1,format=raw,readonly=on,file={}", disk.display()));
         qemu.arg("-chardev").arg(format!("socket,id=peer,path={}", socket.display()));
         for device in machines::devices(self.version) {
-            qemu.arg("-device").arg(format!("{}{}", device.arguments, self.machine.addition(device)));
+            qemu.arg("-device").arg(format!(
+                "{}{}",
+                device.arguments,
+                self.machine.addition(device)
+            ));
         }
     }
 
@@ -329,7 +357,8 @@ impl Count {
     /// The image came to its end, and skipped only what needs something that the machine lacks.
     fn complete(&self, machine: &Machine, version: Version) -> Result<()> {
         let Self { passed, failed, skipped, total } = self;
-        let counted = format!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
+        let counted =
+            format!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
         match total {
             Some(total) if *total == counted => {}
             Some(total) => bail!("the image counts {total}, its lines {counted}"),
@@ -337,7 +366,8 @@ impl Count {
         }
         let reasons = machine.lacks.iter().chain(machine.flaws(version));
         let lacking = |test: &str| reasons.clone().any(|reason| test.trim_end().ends_with(reason));
-        let unexplained: Vec<_> = skipped.iter().map(String::as_str).filter(|test| !lacking(test)).collect();
+        let unexplained: Vec<_> =
+            skipped.iter().map(String::as_str).filter(|test| !lacking(test)).collect();
         ensure!(unexplained.is_empty(), "skipped {}", unexplained.join("; "));
         Ok(())
     }
@@ -357,8 +387,12 @@ mod test {
 
     #[test]
     fn run_with_its_own_count_is_complete() {
-        let count =
-            counted(&["ok - a", "note - b", "not ok - c: d", "total: 1 passed, 1 failed, 0 skipped\r"]);
+        let count = counted(&[
+            "ok - a",
+            "note - b",
+            "not ok - c: d",
+            "total: 1 passed, 1 failed, 0 skipped\r",
+        ]);
         assert_eq!(count.failed, ["c: d"]);
         assert!(count.complete(&machines::ALL[0], Version::Stable).is_ok());
     }
@@ -374,7 +408,8 @@ mod test {
     fn unfounded_skip_is_a_failure() {
         let total = "total: 0 passed, 0 failed, 1 skipped";
         for machine in machines::ALL {
-            let complete_on = |version, why| counted(&[why, total]).complete(machine, version).is_ok();
+            let complete_on =
+                |version, why| counted(&[why, total]).complete(machine, version).is_ok();
             let complete = |why| complete_on(Version::Backports, why);
             assert_eq!(complete("skip - a: there is one CPU"), machine.cpus == 1);
             assert_eq!(complete("skip - a: no ITS"), machine.name.starts_with("gicv2"));

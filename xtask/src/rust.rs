@@ -94,7 +94,8 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 /// The documentation of every package, without a warning.
 pub(crate) fn docs(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut doc = process::cargo(&workspace.root);
-    doc.args(["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    doc.args(["doc", "--workspace", "--all-features", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-D warnings");
     process::must(&mut doc)?;
     tally.pass(1);
     Ok(())

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    bindings, boards, deny, differential, examples, fuzz, interleavings, kvm, lint, machine, qemu, rust,
-    tests,
+    bindings, boards, deny, differential, examples, fuzz, interleavings, kvm, lint, machine, qemu,
+    rust, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -19,9 +19,17 @@ const STEPS: &[Step] = &[
         about: "house lints: layers, blocks, manifests, orphans, unsafe, orderings, length, openers, words",
         run: lint::run,
     },
-    Step { name: "clippy", about: "clippy on the host and for aarch64-unknown-none", run: rust::clippy },
+    Step {
+        name: "clippy",
+        about: "clippy on the host and for aarch64-unknown-none",
+        run: rust::clippy,
+    },
     Step { name: "docs", about: "cargo doc, warnings are errors", run: rust::docs },
-    Step { name: "test", about: "unit, property, integration and documentation tests", run: tests::run },
+    Step {
+        name: "test",
+        about: "unit, property, integration and documentation tests",
+        run: tests::run,
+    },
     Step {
         name: "interleavings",
         about: "lock-free code under every interleaving, and faults that this must find",
@@ -33,7 +41,11 @@ const STEPS: &[Step] = &[
         about: "cargo run --release, and what controllers cost beside each other",
         run: machine::run,
     },
-    Step { name: "boards", about: "the command on real boards' and QEMU's devicetrees", run: boards::run },
+    Step {
+        name: "boards",
+        about: "the command on real boards' and QEMU's devicetrees",
+        run: boards::run,
+    },
     Step { name: "bindings", about: "the devicetree bindings, by dtschema", run: bindings::run },
     Step {
         name: "qemu",
@@ -143,7 +155,8 @@ fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
         tally.skipped.iter().for_each(|why| println!("skipped: {name}: {why}"));
         tally.failed.iter().for_each(|what| println!("FAILED: {name}: {what}"));
     }
-    let sum = |count: fn(&Tally) -> usize| rows.iter().map(|(_, tally, _)| count(tally)).sum::<usize>();
+    let sum =
+        |count: fn(&Tally) -> usize| rows.iter().map(|(_, tally, _)| count(tally)).sum::<usize>();
     let failed = sum(|tally| tally.failed.len());
     let (passed, skipped) = (sum(|tally| tally.passed), sum(|tally| tally.skipped.len()));
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");

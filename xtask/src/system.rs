@@ -27,7 +27,8 @@ pub(crate) fn need_venv(root: &Path) -> Result<()> {
     if process::capture(python.args(["-c", "import ensurepip, venv"])).is_ok() {
         return Ok(());
     }
-    install(root, "python3-venv").context("Python has no virtual environments; install python3-venv")
+    install(root, "python3-venv")
+        .context("Python has no virtual environments; install python3-venv")
 }
 
 /// Installs a Debian package as root or through a `sudo` that does not ask; never removes one.
@@ -38,7 +39,9 @@ fn install(root: &Path, package: &str) -> Result<()> {
     let run = |arguments: &[&str]| {
         let mut command = process::command(if is_root { "apt-get" } else { "sudo" }, root);
         let sudo: &[&str] = if is_root { &[] } else { &["-n", "apt-get"] };
-        process::capture(command.args(sudo).args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+        process::capture(
+            command.args(sudo).args(arguments).env("DEBIAN_FRONTEND", "noninteractive"),
+        )
     };
     run(&["-qq", "update"])?;
     run(&["-qq", "-y", "--no-install-recommends", "--no-remove", "install", package]).map(drop)

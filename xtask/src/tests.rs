@@ -86,8 +86,10 @@ mod test {
 
     #[test]
     fn a_failed_test_is_named() {
-        let lines =
-            ["test a::b ... FAILED", "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured"];
+        let lines = [
+            "test a::b ... FAILED",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured",
+        ];
         assert_eq!(tally_of(&lines), r#"Tally { passed: 1, failed: ["a::b"], skipped: [] }"#);
     }
 
@@ -102,13 +104,18 @@ mod test {
     #[test]
     fn a_reason_may_stand_in_parentheses() {
         assert_eq!(
-            tally_of(&["test moves   ... ignored (/dev/kvm cannot be used: no such file (os error 2))"]),
+            tally_of(&[
+                "test moves   ... ignored (/dev/kvm cannot be used: no such file (os error 2))"
+            ]),
             r#"Tally { passed: 0, failed: [], skipped: ["moves: /dev/kvm cannot be used: no such file (os error 2)"] }"#
         );
     }
 
     #[test]
     fn what_is_no_verdict_counts_nothing() {
-        assert_eq!(tally_of(&["testing 5 passed", "test"]), "Tally { passed: 0, failed: [], skipped: [] }");
+        assert_eq!(
+            tally_of(&["testing 5 passed", "test"]),
+            "Tally { passed: 0, failed: [], skipped: [] }"
+        );
     }
 }

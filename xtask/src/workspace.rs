@@ -48,10 +48,15 @@ pub(crate) struct Target {
 impl Workspace {
     /// Asks cargo.
     pub(crate) fn read() -> Result<Self> {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask lies in the workspace")?;
         let metadata = metadata(here)?;
         let mut packages = each(&metadata["packages"], Package::from_metadata);
-        packages.extend(each(&self::metadata(&here.join("images"))?["packages"], Package::from_metadata));
+        packages.extend(each(
+            &self::metadata(&here.join("images"))?["packages"],
+            Package::from_metadata,
+        ));
         Ok(Self {
             root: path(&metadata["workspace_root"]),
             target: path(&metadata["target_directory"]),

@@ -139,7 +139,8 @@ fn comparable(snapshot: &Snapshot) -> Snapshot {
                 *value = icc::Ctlr::from(*value).with_id_bits_code(0).into_bits();
             }
             Attribute::Redistributor { cpu, offset } if *offset == gicr::ISPENDR.offset() => {
-                let active = Attribute::Redistributor { cpu: *cpu, offset: gicr::ISACTIVER.offset() };
+                let active =
+                    Attribute::Redistributor { cpu: *cpu, offset: gicr::ISACTIVER.offset() };
                 *value &= !(snapshot.get(*device, active).unwrap_or(0) & PPIS);
             }
             _ => {}

@@ -121,10 +121,9 @@ impl Machine for KvmMachine {
         self.report(cpu)?;
         self.settle(cpu)?;
         let values = (OPERATIONS + 16..).step_by(Operation::BYTES);
-        let read = operations
-            .iter()
-            .zip(values)
-            .filter(|(operation, _)| matches!(operation, Operation::Read32(_) | Operation::Read64(_)));
+        let read = operations.iter().zip(values).filter(|(operation, _)| {
+            matches!(operation, Operation::Read32(_) | Operation::Read64(_))
+        });
         read.map(|(_, address)| self.ram.word(address)).collect()
     }
 
@@ -134,7 +133,12 @@ impl Machine for KvmMachine {
         self.settle(cpu)
     }
 
-    fn signal(&mut self, its: usize, device: DeviceId, event: EventId) -> Result<Delivery, Failure> {
+    fn signal(
+        &mut self,
+        its: usize,
+        device: DeviceId,
+        event: EventId,
+    ) -> Result<Delivery, Failure> {
         let doorbell = ITS.get(its).ok_or("no such ITS")? + u64::from(gits::TRANSLATER.offset());
         let message = kvm_msi {
             address_lo: u32::try_from(doorbell)?,

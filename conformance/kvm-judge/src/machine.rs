@@ -23,7 +23,8 @@ pub trait Machine {
     fn configure(&mut self, cpu: u16, mask: u64, binary_point: u64) -> Result<(), Failure>;
 
     /// A message of a device to an ITS, by its number.
-    fn signal(&mut self, its: usize, device: DeviceId, event: EventId) -> Result<Delivery, Failure>;
+    fn signal(&mut self, its: usize, device: DeviceId, event: EventId)
+    -> Result<Delivery, Failure>;
 
     /// Drives the input of an SPI.
     fn drive(&mut self, spi: u32, level: Level) -> Result<(), Failure>;

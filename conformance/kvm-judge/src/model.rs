@@ -94,7 +94,9 @@ impl ModelMachine {
     fn operate(&self, operation: Operation) -> Result<Option<u64>, Failure> {
         let gic = &self.gic;
         match operation {
-            Operation::Write32(address, value) => gic.write(address, AccessWidth::Word, value.into())?,
+            Operation::Write32(address, value) => {
+                gic.write(address, AccessWidth::Word, value.into())?
+            }
             Operation::Write64(address, value) => gic.write(address, AccessWidth::Double, value)?,
             Operation::Read32(address) => return Ok(Some(gic.read(address, AccessWidth::Word)?)),
             Operation::Read64(address) => return Ok(Some(gic.read(address, AccessWidth::Double)?)),
@@ -117,15 +119,22 @@ impl Machine for ModelMachine {
     fn configure(&mut self, cpu: u16, mask: u64, binary_point: u64) -> Result<(), Failure> {
         self.settle()?;
         let vcpu = self.vcpu(cpu)?;
-        for (register, value) in
-            [(icc::PMR.encoding(), mask), (icc::BPR1.encoding(), binary_point), (icc::IGRPEN1.encoding(), 1)]
-        {
+        for (register, value) in [
+            (icc::PMR.encoding(), mask),
+            (icc::BPR1.encoding(), binary_point),
+            (icc::IGRPEN1.encoding(), 1),
+        ] {
             vcpu.write_sysreg(register, value)?;
         }
         Ok(())
     }
 
-    fn signal(&mut self, its: usize, device: DeviceId, event: EventId) -> Result<Delivery, Failure> {
+    fn signal(
+        &mut self,
+        its: usize,
+        device: DeviceId,
+        event: EventId,
+    ) -> Result<Delivery, Failure> {
         self.settle()?;
         let address = ItsConfig::like_kvm(*ITS.get(its).ok_or("no such ITS")?).doorbell();
         let its = self.gic.its(its).ok_or("the machine has no such ITS")?;

@@ -18,7 +18,9 @@ pub fn save(machine: &mut dyn Machine) -> Result<Snapshot, Failure> {
     command(machine, KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
     let mut attributes = Vec::new();
     for (device, attribute) in saved() {
-        let value = machine.get(device, attribute).map_err(|errno| format!("get {attribute:x?}: {errno}"))?;
+        let value = machine
+            .get(device, attribute)
+            .map_err(|errno| format!("get {attribute:x?}: {errno}"))?;
         attributes.push((device, attribute, value));
     }
     Ok(Snapshot { attributes, memory: machine.ram().rows()? })
@@ -62,7 +64,9 @@ fn cleared_by(attribute: Attribute) -> Option<Attribute> {
 
 fn command(machine: &mut dyn Machine, device: KvmDevice, command: u64) -> Result<(), Failure> {
     let control = Attribute::Control(command);
-    machine.set(device, control, 0).map_err(|errno| format!("{device:?}'s {control:?}: {errno}").into())
+    machine
+        .set(device, control, 0)
+        .map_err(|errno| format!("{device:?}'s {control:?}: {errno}").into())
 }
 
 /// Every attribute that is saved, in the order in which it is restored.
@@ -70,12 +74,15 @@ pub fn saved() -> Vec<(KvmDevice, Attribute)> {
     let mut saved: Vec<_> =
         distributor().into_iter().map(|offset| Attribute::Distributor { offset }).collect();
     for cpu in affinities() {
-        saved.extend(redistributor().into_iter().map(|offset| Attribute::Redistributor { cpu, offset }));
+        saved.extend(
+            redistributor().into_iter().map(|offset| Attribute::Redistributor { cpu, offset }),
+        );
     }
     saved.extend((32..INTERRUPTS).step_by(32).map(|first| levels(Affinity::default(), first)));
     for cpu in affinities() {
         saved.push(levels(cpu, 0));
-        saved.extend(system_registers().map(|register| Attribute::SystemRegister { cpu, register }));
+        saved
+            .extend(system_registers().map(|register| Attribute::SystemRegister { cpu, register }));
     }
     let gic = saved.into_iter().map(|attribute| (KvmDevice::Gic, attribute));
     let of = |device| its().into_iter().map(move |offset| (device, Attribute::Its { offset }));
@@ -90,11 +97,18 @@ fn distributor() -> Vec<u32> {
     // The enables come first: KVM forgets to signal what became pending while they were off.
     let mut offsets = vec![gicd::IIDR.offset(), gicd::CTLR.offset(), gicd::STATUSR.offset()];
     for intid in 32..INTERRUPTS {
-        let route = gicd::irouter(IntId::new(intid)).map(|route| [route.offset(), route.offset() + 4]);
+        let route =
+            gicd::irouter(IntId::new(intid)).map(|route| [route.offset(), route.offset() + 4]);
         offsets.extend(route.into_iter().flatten());
     }
-    let state =
-        [gicd::IGROUPR, gicd::ISENABLER, gicd::ICFGR, gicd::IPRIORITYR, gicd::ISPENDR, gicd::ISACTIVER];
+    let state = [
+        gicd::IGROUPR,
+        gicd::ISENABLER,
+        gicd::ICFGR,
+        gicd::IPRIORITYR,
+        gicd::ISPENDR,
+        gicd::ISACTIVER,
+    ];
     for field in state {
         offsets.extend(registers(field, 32..INTERRUPTS));
     }
@@ -106,8 +120,14 @@ fn redistributor() -> Vec<u32> {
     let mut offsets = vec![gicr::WAKER.offset()];
     offsets.extend(halves(gicr::PROPBASER.offset()));
     offsets.extend(halves(gicr::PENDBASER.offset()));
-    let fields =
-        [gicr::IGROUPR, gicr::ISENABLER, gicr::ICFGR, gicr::IPRIORITYR, gicr::ISPENDR, gicr::ISACTIVER];
+    let fields = [
+        gicr::IGROUPR,
+        gicr::ISENABLER,
+        gicr::ICFGR,
+        gicr::IPRIORITYR,
+        gicr::ISPENDR,
+        gicr::ISACTIVER,
+    ];
     for field in fields {
         offsets.extend(registers(field, 0..32));
     }

@@ -6,8 +6,8 @@ mod plan;
 pub use plan::{DevicePlan, Dice, EventPlan, ItsPlan, Levels, Plan};
 
 use crate::layout::{
-    COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, INTERRUPTS, ITS, LEVEL_LINE,
-    QUEUE, SECOND_LEVEL, SPECIAL, TRANSLATIONS, of_its, pending, redistributor,
+    COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, INTERRUPTS, ITS,
+    LEVEL_LINE, QUEUE, SECOND_LEVEL, SPECIAL, TRANSLATIONS, of_its, pending, redistributor,
 };
 use crate::{Failure, Machine, Operation};
 use gic_arch::gits::{Baser, Cbaser, PageSize};
@@ -72,7 +72,11 @@ impl Guest {
         let post = Operation::Write64(register(gits::CWRITER.offset()), *written);
         let poll = Operation::Read64(register(gits::CREADR.offset()));
         let read = machine.run(0, &[post, poll])?;
-        if read == [*written] { Ok(()) } else { Err(format!("ITS {its} stands at {read:x?}").into()) }
+        if read == [*written] {
+            Ok(())
+        } else {
+            Err(format!("ITS {its} stands at {read:x?}").into())
+        }
     }
 }
 
@@ -86,11 +90,15 @@ pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result
         guest.command(machine, its, &plan.changes_after)?;
     }
     machine.drive(LEVEL_LINE, Level::High)?;
-    let pending = plan.wired.iter().map(|wired| bit(gicd::ISPENDR, wired.intid)).collect::<Vec<_>>();
+    let pending =
+        plan.wired.iter().map(|wired| bit(gicd::ISPENDR, wired.intid)).collect::<Vec<_>>();
     machine.run(0, &pending)?;
     for cpu in 0..CPUS {
         let set = gicr::ISPENDR.locate(IntId::new(plan.private)).map(|place| {
-            Operation::Write32(redistributor(cpu) + u64::from(place.register().offset()), place.mask())
+            Operation::Write32(
+                redistributor(cpu) + u64::from(place.register().offset()),
+                place.mask(),
+            )
         });
         machine.run(cpu, set.as_slice())?;
     }
@@ -119,7 +127,8 @@ fn write_configuration(machine: &dyn Machine, plan: &Plan) -> Result<(), Failure
         machine.ram().write(CONFIGURATION + offset, &[event.config.into_bits()])?;
     }
     for (its, its_plan) in plan.its.iter().enumerate().filter(|_| plan.levels == Levels::Two) {
-        let pages: BTreeSet<_> = its_plan.devices.iter().map(|device| device.id / DEVICES_PER_PAGE).collect();
+        let pages: BTreeSet<_> =
+            its_plan.devices.iter().map(|device| device.id / DEVICES_PER_PAGE).collect();
         for (address, page) in (of_its(its, SECOND_LEVEL)..).step_by(0x1_0000).zip(pages) {
             let entry = Level1Entry::new().with_valid(true).with_address(address);
             let place = of_its(its, DEVICE_TABLE) + u64::from(page) * 8;
@@ -137,8 +146,9 @@ fn distributor(plan: &Plan) -> Vec<Operation> {
         operations.extend(priority(wired.intid, wired.priority));
         let route = gicd::irouter(IntId::new(wired.intid));
         let target = Affinity::from_packed(wired.cpu.into()).mpidr();
-        operations
-            .extend(route.map(|route| Operation::Write64(DISTRIBUTOR + u64::from(route.offset()), target)));
+        operations.extend(
+            route.map(|route| Operation::Write64(DISTRIBUTOR + u64::from(route.offset()), target)),
+        );
     }
     operations.push(bit(gicd::ISENABLER, LEVEL_LINE));
     operations.extend(priority(LEVEL_LINE, LEVEL_PRIORITY));
@@ -180,11 +190,16 @@ fn redistributors(cpu: u16, plan: &Plan) -> Vec<Operation> {
         Operation::Write32(at(gicr::WAKER.offset()), 0),
         Operation::Write64(at(gicr::PROPBASER.offset()), tables.into_bits()),
         Operation::Write64(at(gicr::PENDBASER.offset()), pending.into_bits()),
-        Operation::Write32(at(gicr::CTLR.offset()), gicr::Ctlr::new().with_enable_lpis(true).into_bits()),
+        Operation::Write32(
+            at(gicr::CTLR.offset()),
+            gicr::Ctlr::new().with_enable_lpis(true).into_bits(),
+        ),
     ];
     for field in [gicr::IGROUPR, gicr::ISENABLER] {
         let place = field.locate(IntId::new(plan.private));
-        operations.extend(place.map(|place| Operation::Write32(at(place.register().offset()), place.mask())));
+        operations.extend(
+            place.map(|place| Operation::Write32(at(place.register().offset()), place.mask())),
+        );
     }
     operations
 }
@@ -209,15 +224,18 @@ fn translation_service(its: usize, levels: Levels) -> Result<Vec<Operation>, Fai
     let devices = table(DEVICE_TABLE).with_indirect(levels == Levels::Two);
     let mut operations = vec![Operation::Write64(at(gits::CBASER.offset()), queue.into_bits())];
     let tables = gits::BASER.iter().zip([devices, table(COLLECTION_TABLE)]);
-    operations
-        .extend(tables.map(|(register, value)| Operation::Write64(at(register.offset()), value.into_bits())));
+    operations.extend(
+        tables
+            .map(|(register, value)| Operation::Write64(at(register.offset()), value.into_bits())),
+    );
     let enable = gits::Ctlr::new().with_enabled(true).into_bits();
     operations.push(Operation::Write32(at(gits::CTLR.offset()), enable));
     Ok(operations)
 }
 
 fn all_in_group_one() -> Vec<Operation> {
-    let places = (32..INTERRUPTS).step_by(32).filter_map(|intid| gicd::IGROUPR.locate(IntId::new(intid)));
+    let places =
+        (32..INTERRUPTS).step_by(32).filter_map(|intid| gicd::IGROUPR.locate(IntId::new(intid)));
     let addresses = places.map(|place| DISTRIBUTOR + u64::from(place.register().offset()));
     addresses.map(|address| Operation::Write32(address, u32::MAX)).collect()
 }
@@ -241,13 +259,19 @@ impl ItsPlan {
     fn commands(&self, its: usize) -> Vec<Command> {
         let mut commands = Vec::new();
         for (collection, cpu) in &self.collections {
-            let (collection, target) = (CollectionId::new(*collection), RdBase::from_processor_number(*cpu));
+            let (collection, target) =
+                (CollectionId::new(*collection), RdBase::from_processor_number(*cpu));
             commands.push(Command::Mapc { collection, target, action: MapAction::Map });
         }
         for (place, plan) in (of_its(its, TRANSLATIONS)..).step_by(0x1000).zip(&self.devices) {
             let device = DeviceId::new(plan.id);
             let event_bits_minus_one = plan.event_bits - 1;
-            commands.push(Command::Mapd { device, itt: place, event_bits_minus_one, action: MapAction::Map });
+            commands.push(Command::Mapd {
+                device,
+                itt: place,
+                event_bits_minus_one,
+                action: MapAction::Map,
+            });
             commands.extend(plan.events.iter().map(|event| Command::Mapti {
                 device,
                 event: EventId::new(event.id),

@@ -43,7 +43,8 @@ pub enum SnapshotError {
 impl Snapshot {
     /// The value of an attribute, if it is among them.
     pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Option<u64> {
-        let mut found = self.attributes.iter().filter(|(of, which, _)| (*of, *which) == (device, attribute));
+        let mut found =
+            self.attributes.iter().filter(|(of, which, _)| (*of, *which) == (device, attribute));
         found.next().map(|(_, _, value)| *value)
     }
 
@@ -96,7 +97,8 @@ impl FromStr for Snapshot {
                 ["its1", _, _, _] => KvmDevice::Its(1),
                 _ => return Err(SnapshotError::Line(line)),
             };
-            let group = u32::try_from(number(words[1], line)?).map_err(|_| SnapshotError::Line(line))?;
+            let group =
+                u32::try_from(number(words[1], line)?).map_err(|_| SnapshotError::Line(line))?;
             let attribute = Attribute::decode(group, number(words[2], line)?)
                 .map_err(|error| SnapshotError::Group { line, error })?;
             snapshot.attributes.push((device, attribute, number(words[3], line)?));
@@ -130,7 +132,8 @@ mod test {
     use proptest::prelude::*;
 
     fn attributes() -> impl Strategy<Value = (KvmDevice, Attribute, u64)> {
-        let device = prop_oneof![Just(KvmDevice::Gic), Just(KvmDevice::Its(0)), Just(KvmDevice::Its(1))];
+        let device =
+            prop_oneof![Just(KvmDevice::Gic), Just(KvmDevice::Its(0)), Just(KvmDevice::Its(1))];
         let group = prop_oneof![Just(0), Just(1), 3_u32..9];
         (device, group, any::<u64>(), any::<u64>()).prop_map(|(device, group, number, value)| {
             (device, Attribute::decode(group, number).unwrap(), value)

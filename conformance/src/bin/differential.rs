@@ -4,7 +4,8 @@
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use conformance::differential::{
-    Comparison, Finding, Limits, MUTANTS, Model, Peer as _, Qemu, World, compare, hunt, reset_values,
+    Comparison, Finding, Limits, MUTANTS, Model, Peer as _, Qemu, World, compare, hunt,
+    reset_values,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,7 +79,8 @@ struct Pair {
 impl Pair {
     fn start(args: &Args, world: World) -> Result<Self> {
         let (libraries, folder) = (args.libraries.as_deref(), std::env::temp_dir());
-        let qemu = Qemu::start(&args.qemu, libraries, &folder, world).context("QEMU does not start")?;
+        let qemu =
+            Qemu::start(&args.qemu, libraries, &folder, world).context("QEMU does not start")?;
         Ok(Self { model: Model::new(world, qemu.watch())?, qemu })
     }
 

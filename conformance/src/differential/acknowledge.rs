@@ -47,7 +47,10 @@ pub(super) fn listen(vcpu: &mut Vcpu, world: World) -> Result<()> {
     let [igrpen1, igrpen0] = [7, 6].map(|op2| register(12, op2));
     vcpu.write_sysreg(pmr, 0xff)?;
     vcpu.write_sysreg(ctlr, 2)?;
-    [igrpen1, igrpen0].into_iter().take(groups).try_for_each(|enable| vcpu.write_sysreg(enable, 1))?;
+    [igrpen1, igrpen0]
+        .into_iter()
+        .take(groups)
+        .try_for_each(|enable| vcpu.write_sysreg(enable, 1))?;
     Ok(())
 }
 

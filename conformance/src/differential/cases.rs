@@ -1,8 +1,8 @@
 //! Families of cases: lists of steps, generated and shrunk by proptest.
 
 use super::address_map::{
-    CPUS, CREADR, CWRITER, GICD, ICFGR, IPRIORITYR, IROUTER, ITS, NAMED_EVENTS, SGI_FRAME, SPARE, WAKER,
-    intid, named_events, redistributor,
+    CPUS, CREADR, CWRITER, GICD, ICFGR, IPRIORITYR, IROUTER, ITS, NAMED_EVENTS, SGI_FRAME, SPARE,
+    WAKER, intid, named_events, redistributor,
 };
 use super::command::Command;
 use super::family::Family;
@@ -18,10 +18,12 @@ impl Family {
         match self {
             Self::Wired => prop::collection::vec(wired(), 1..60).boxed(),
             Self::LpiRegisters => prop::collection::vec(lpi_register_step(), 1..40).boxed(),
-            Self::Commands => (start(), prop::collection::vec(command_step(), 1..60)).prop_map(begin).boxed(),
-            Self::Delivery => {
-                (start(), prop::collection::vec(delivery_step(wired()), 1..60)).prop_map(deliver).boxed()
+            Self::Commands => {
+                (start(), prop::collection::vec(command_step(), 1..60)).prop_map(begin).boxed()
             }
+            Self::Delivery => (start(), prop::collection::vec(delivery_step(wired()), 1..60))
+                .prop_map(deliver)
+                .boxed(),
         }
     }
 }
@@ -38,7 +40,9 @@ fn wired_step() -> impl Strategy<Value = Step> {
 fn access(usual: u32) -> impl Strategy<Value = (u64, Width)> {
     let smaller = select(vec![Width::Byte, Width::Word]).prop_map(Some);
     (wired_register(), prop_oneof![usual => Just(None), 1 => smaller])
-        .prop_map(|((at, own), other)| (at, other.filter(|width| at % width.bytes() == 0).unwrap_or(own)))
+        .prop_map(|((at, own), other)| {
+            (at, other.filter(|width| at % width.bytes() == 0).unwrap_or(own))
+        })
         .prop_map(|(at, width)| {
             // A misaligned word falls into accesses of 16 bits, about which nothing is said for priorities.
             let split = !at.is_multiple_of(width.bytes()) && is_in(at, IPRIORITYR, 0x400);
@@ -48,7 +52,11 @@ fn access(usual: u32) -> impl Strategy<Value = (u64, Width)> {
 
 /// SPIs, and PPIs of each CPU.
 fn input() -> impl Strategy<Value = u16> {
-    prop_oneof![0..40u16, 0..256u16, (0..CPUS, 16..32u16).prop_map(|(cpu, ppi)| 256 + 32 * cpu + ppi)]
+    prop_oneof![
+        0..40u16,
+        0..256u16,
+        (0..CPUS, 16..32u16).prop_map(|(cpu, ppi)| 256 + 32 * cpu + ppi)
+    ]
 }
 
 fn any_width() -> impl Strategy<Value = Width> {
@@ -56,7 +64,13 @@ fn any_width() -> impl Strategy<Value = Width> {
 }
 
 fn value() -> impl Strategy<Value = u64> {
-    prop_oneof![any::<u64>(), Just(u64::MAX), Just(0), (0..64u32).prop_map(|bit| 1 << bit), 0..256u64]
+    prop_oneof![
+        any::<u64>(),
+        Just(u64::MAX),
+        Just(0),
+        (0..64u32).prop_map(|bit| 1 << bit),
+        0..256u64
+    ]
 }
 
 /// A register and its own width.
@@ -88,7 +102,8 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
     ];
     // One redistributor more than there is.
     let cpu = prop_oneof![12 => 0..CPUS, 1 => Just(CPUS)];
-    let private = (cpu, private).prop_map(|(cpu, (offset, width))| (redistributor(cpu) + offset, width));
+    let private =
+        (cpu, private).prop_map(|(cpu, (offset, width))| (redistributor(cpu) + offset, width));
     prop_oneof![shared, private]
 }
 
@@ -165,7 +180,10 @@ fn start() -> impl Strategy<Value = Start> {
 fn begin((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
     let mut all = vec![Step::Start(start)];
     all.extend((0..CPUS).map(|cpu| Step::Command(Command::Mapc { collection: cpu, target: cpu })));
-    all.extend([(0, 4), (1, 4), (2, 13)].map(|(device, size)| Step::Command(Command::Mapd { device, size })));
+    all.extend(
+        [(0, 4), (1, 4), (2, 13)]
+            .map(|(device, size)| Step::Command(Command::Mapd { device, size })),
+    );
     all.extend(steps.into_iter().filter(|step| start.enabled == 7 || !moves(step)));
     all
 }
@@ -222,7 +240,9 @@ fn in_world(step: Step, world: World) -> Step {
 /// The trigger of an interrupt that is enabled is not changed, and no redistributor put to sleep whose CPU is not.
 fn without_open_inputs(step: Step) -> Step {
     match step {
-        Step::Store { at, width, .. } if is_in(at, ICFGR, 0x100) || is_waker(at) => Step::Load { at, width },
+        Step::Store { at, width, .. } if is_in(at, ICFGR, 0x100) || is_waker(at) => {
+            Step::Load { at, width }
+        }
         other => other,
     }
 }

@@ -77,7 +77,10 @@ impl Command {
     pub(super) fn encode_with(self, ones: u32) -> Words {
         let [first, mut second, third, mut fourth] = self.encode();
         let ones = u64::from(ones);
-        if matches!(self, Self::Mapc { .. } | Self::Invall { .. } | Self::Sync { .. } | Self::Movall { .. }) {
+        if matches!(
+            self,
+            Self::Mapc { .. } | Self::Invall { .. } | Self::Sync { .. } | Self::Movall { .. }
+        ) {
             second |= ones << 16 | ones;
         }
         if !matches!(self, Self::Movall { .. }) {

@@ -27,7 +27,11 @@ impl fmt::Display for Mismatch {
 }
 
 /// Resets both machines and plays a case on them.
-pub(super) fn play(steps: &[Step], model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Option<Mismatch>> {
+pub(super) fn play(
+    steps: &[Step],
+    model: &mut dyn Peer,
+    qemu: &mut dyn Peer,
+) -> Result<Option<Mismatch>> {
     let queries = Script::of(steps);
     model.reset()?;
     qemu.reset()?;
@@ -42,8 +46,10 @@ pub(super) fn ask(
     qemu: &mut dyn Peer,
 ) -> Result<Option<Mismatch>> {
     let (ours, theirs) = (replies(queries, model)?, replies(queries, qemu)?);
-    let differs = |(query, (ours, theirs)): &(&Query, (&Reply, &Reply))| !agree(query, moment, ours, theirs);
-    let found = queries.iter().zip(ours.iter().zip(&theirs)).enumerate().find(|(_, pair)| differs(pair));
+    let differs =
+        |(query, (ours, theirs)): &(&Query, (&Reply, &Reply))| !agree(query, moment, ours, theirs);
+    let found =
+        queries.iter().zip(ours.iter().zip(&theirs)).enumerate().find(|(_, pair)| differs(pair));
     Ok(found.map(|(at, (_, (ours, theirs)))| Mismatch {
         script: needed(queries.get(..=at).unwrap_or_default()),
         doorbell: told(ours, theirs),
@@ -60,7 +66,8 @@ fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<Reply>> {
         };
         replies.extend(peer.replies(&mut lines.iter().map(|query| &*query.line))?);
         if let Some(cpus) = cpus {
-            let told: Vec<_> = peer.acknowledge(cpus)?.iter().map(|each| acknowledge::tell(each)).collect();
+            let told: Vec<_> =
+                peer.acknowledge(cpus)?.iter().map(|each| acknowledge::tell(each)).collect();
             replies.push(Reply { text: told.join("; "), asserted: peer.asserted() });
         }
     }
@@ -76,7 +83,8 @@ fn agree(query: &Query, moment: Moment, ours: &Reply, theirs: &Reply) -> bool {
     }
     let Compared::Register { at, width } = query.compared else { return false };
     let values = number(&ours.text).zip(number(&theirs.text));
-    values.is_some_and(|(ours, theirs)| difference::agree(at, width, moment, Values { ours, theirs }))
+    values
+        .is_some_and(|(ours, theirs)| difference::agree(at, width, moment, Values { ours, theirs }))
 }
 
 /// The lines up to the last one without reads that change nothing.
@@ -89,7 +97,11 @@ fn needed(queries: &[Query]) -> Vec<String> {
 /// Returns the part of a machine's reply that the other one's lacks.
 fn told(reply: &Reply, other: &Reply) -> String {
     let text = shortened(&reply.text, &other.text);
-    if reply.asserted == other.asserted { text } else { format!("{text}, asserted: {}", reply.asserted) }
+    if reply.asserted == other.asserted {
+        text
+    } else {
+        format!("{text}, asserted: {}", reply.asserted)
+    }
 }
 
 /// A reply around the place where it begins to differ from another one.

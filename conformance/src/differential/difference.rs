@@ -71,7 +71,9 @@ impl When {
             Self::Always => true,
             Self::AfterReset => moment == Moment::AfterReset,
             Self::BothHave(bit) => (values.ours & values.theirs) >> bit & 1 == 1,
-            Self::Exactly { ours, theirs } => (values.ours & bits, values.theirs & bits) == (ours, theirs),
+            Self::Exactly { ours, theirs } => {
+                (values.ours & bits, values.theirs & bits) == (ours, theirs)
+            }
         }
     }
 }
@@ -291,10 +293,19 @@ pub const NOT_SENT: &[NotSent] = &[
         verdict: Verdict::QemuBug,
         section: "§12.11 GICR_WAKER",
     },
-    open("an access of 64 bits to a register of 32, or of 16 bits to any but a doorbell", "§12.1.3"),
-    open("a write of GICR_PROPBASER or GICR_PENDBASER while LPIs are enabled", "§12.11 GICR_PROPBASER"),
+    open(
+        "an access of 64 bits to a register of 32, or of 16 bits to any but a doorbell",
+        "§12.1.3",
+    ),
+    open(
+        "a write of GICR_PROPBASER or GICR_PENDBASER while LPIs are enabled",
+        "§12.11 GICR_PROPBASER",
+    ),
     open("GICR_PENDBASER.PTZ with a table that is not zero", "§12.11 GICR_PENDBASER.PTZ"),
-    open("a read of GITS_CWRITER between a write of GITS_CBASER and one of its own", "§12.19 GITS_CBASER"),
+    open(
+        "a read of GITS_CWRITER between a write of GITS_CBASER and one of its own",
+        "§12.19 GITS_CBASER",
+    ),
     open("a read of GITS_CWRITER while it points beyond the queue", "§12.19 GITS_CWRITER"),
     open("tables or a queue where no memory is", "§5.1, §5.2"),
     open("a translation table that is not zero when it is mapped, or mapped twice", "§5.3 MAPD"),
@@ -308,7 +319,10 @@ pub const NOT_SENT: &[NotSent] = &[
         "§12.9 GICD_ICFGR<n>",
     ),
     open("sleep of a redistributor whose CPU acknowledges", "§12.11 GICR_WAKER"),
-    open("an LPI's new configuration that no INV or INVALL follows, before a CPU acknowledges", "§5.1"),
+    open(
+        "an LPI's new configuration that no INV or INVALL follows, before a CPU acknowledges",
+        "§5.1",
+    ),
     open("MOVI or MOVALL to a redistributor whose LPIs are disabled", "§5.3 MOVALL"),
 ];
 
@@ -321,8 +335,9 @@ pub(super) fn agree(at: u64, width: Width, moment: Moment, values: Values) -> bo
 }
 
 fn left_out_of_byte(address: u64, moment: Moment, values: Values) -> u8 {
-    let applying =
-        DIFFERENCES.iter().filter(|difference| difference.when.applies(difference.bits, moment, values));
+    let applying = DIFFERENCES
+        .iter()
+        .filter(|difference| difference.when.applies(difference.bits, moment, values));
     let left_out = applying.filter_map(|difference| {
         let byte = difference.registers.byte_of(address)?;
         let [low, ..] = (difference.bits >> (8 * byte)).to_le_bytes();

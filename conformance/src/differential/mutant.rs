@@ -45,7 +45,11 @@ pub struct Faulty {
 /// The fault of a command that does nothing: it is taken for an opcode that does not exist.
 const NOTHING: u8 = 0xff;
 
-const fn built(name: &'static str, found_by: Option<Family>, change: fn(&mut VgicConfig)) -> Mutant {
+const fn built(
+    name: &'static str,
+    found_by: Option<Family>,
+    change: fn(&mut VgicConfig),
+) -> Mutant {
     Mutant { name, world: world_of(found_by), found_by, fault: Fault::Built(change) }
 }
 
@@ -55,7 +59,12 @@ const fn command(name: &'static str, is: u8, taken_for: u8) -> Mutant {
 }
 
 const fn line(name: &'static str, found_by: Family, change: fn(&str) -> Option<String>) -> Mutant {
-    Mutant { name, world: world_of(Some(found_by)), found_by: Some(found_by), fault: Fault::Line(change) }
+    Mutant {
+        name,
+        world: world_of(Some(found_by)),
+        found_by: Some(found_by),
+        fault: Fault::Line(change),
+    }
 }
 
 const fn inputs(name: &'static str, change: fn(u32) -> u32) -> Mutant {
@@ -109,23 +118,29 @@ pub const MUTANTS: &[Mutant] = &[
     }),
     line("reserved bits of commands are looked at", Family::Commands, |line| {
         let (at, word) = first_word(line)?;
-        (word & 0xffff_ff00 != 0).then(|| format!("writeq {at:#x} {:#x}", word & !0xff | u64::from(NOTHING)))
+        (word & 0xffff_ff00 != 0)
+            .then(|| format!("writeq {at:#x} {:#x}", word & !0xff | u64::from(NOTHING)))
     }),
     line("a queue of one page is taken for one of two", Family::Commands, |line| {
         let (register, value) = line.rsplit_once(' ')?;
         let one_page = register == "writeq 0x8080080" && value.ends_with("1100000");
         one_page.then(|| format!("{register} {value}").replace("1100000", "1100001"))
     }),
-    built("doorbells of message-based SPIs", Some(Family::Wired), |config| config.message_based_spis = true),
+    built("doorbells of message-based SPIs", Some(Family::Wired), |config| {
+        config.message_based_spis = true
+    }),
     line("a line's level is inverted", Family::Wired, |line| {
-        let (rest, level) = line.strip_prefix("set_irq_in").and_then(|rest| rest.rsplit_once(' '))?;
+        let (rest, level) =
+            line.strip_prefix("set_irq_in").and_then(|rest| rest.rsplit_once(' '))?;
         Some(format!("set_irq_in{rest} {}", u8::from(level == "0")))
     }),
     line("the last SPIs cannot be enabled", Family::Wired, |line| {
         line.starts_with("writel 0x8000120 ").then(|| "endianness".to_owned())
     }),
     inputs("the first input is never asserted", |asserted| asserted & !1),
-    inputs("the first input stays asserted once another is", |asserted| asserted | u32::from(asserted > 1)),
+    inputs("the first input stays asserted once another is", |asserted| {
+        asserted | u32::from(asserted > 1)
+    }),
     built("one security state", None, |config| {
         config.security = SecurityView::Single;
         config.secure_interrupts.clear();
@@ -145,7 +160,8 @@ pub const MUTANTS: &[Mutant] = &[
     .non_secure(),
     line("priorities are not shifted", Family::Delivery, |line| {
         let (place, value) = line.strip_prefix("writel 0x8000")?.split_once(" 0x")?;
-        let in_array = u16::from_str_radix(place, 16).is_ok_and(|place| (0x420..0x520).contains(&place));
+        let in_array =
+            u16::from_str_radix(place, 16).is_ok_and(|place| (0x420..0x520).contains(&place));
         let value = u32::from_str_radix(value, 16).ok().filter(|_| in_array)?;
         Some(format!("writel 0x8000{place} {:#x}", value >> 1 & 0x7f7f_7f7f))
     })
@@ -210,7 +226,10 @@ impl Peer for Faulty {
     fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>> {
         let understood: Vec<String> = lines.map(|line| self.understood(line)).collect();
         let replies = self.model.replies(&mut understood.iter().map(|line| &**line))?;
-        Ok(replies.into_iter().map(|reply| Reply { asserted: self.shown(reply.asserted), ..reply }).collect())
+        Ok(replies
+            .into_iter()
+            .map(|reply| Reply { asserted: self.shown(reply.asserted), ..reply })
+            .collect())
     }
 
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {

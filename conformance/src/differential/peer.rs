@@ -53,7 +53,8 @@ impl Asserted {
     /// Follows a change that a machine told of. Was this line such a change?
     pub(super) fn follow(&mut self, line: &str) -> bool {
         let change = line.strip_prefix("IRQ ").and_then(|change| change.split_once(' '));
-        let Some((what, Ok(number @ 0..32))) = change.map(|(what, number)| (what, number.parse::<u32>()))
+        let Some((what, Ok(number @ 0..32))) =
+            change.map(|(what, number)| (what, number.parse::<u32>()))
         else {
             return false;
         };

@@ -44,27 +44,41 @@ impl Qemu {
     ///
     /// # Errors
     /// It cannot be started, or its monitor says nothing.
-    pub fn start(program: &Path, libraries: Option<&Path>, folder: &Path, world: World) -> Result<Self> {
+    pub fn start(
+        program: &Path,
+        libraries: Option<&Path>,
+        folder: &Path,
+        world: World,
+    ) -> Result<Self> {
         let name = format!("doorbell-{}-{world:?}", std::process::id()).to_lowercase();
-        let (socket, image) = (folder.join(format!("{name}.qmp")), folder.join(format!("{name}.image")));
+        let (socket, image) =
+            (folder.join(format!("{name}.qmp")), folder.join(format!("{name}.image")));
         drop(std::fs::remove_file(&socket));
         let bytes: Vec<u8> = PROGRAM.iter().flat_map(|word| word.to_le_bytes()).collect();
         std::fs::write(&image, bytes)?;
         let mut command = Command::new(program);
         command.args(["-M", machine(world), "-cpu", "cortex-a57", "-m", "128M"]);
         command.args(["-smp", &CPUS.to_string(), "-display", "none", "-nodefaults"]);
-        command.args(processors(world, &image)).args(["-qtest", "stdio", "-qtest-log", "none", "-qmp"]);
+        command.args(processors(world, &image)).args([
+            "-qtest",
+            "stdio",
+            "-qtest-log",
+            "none",
+            "-qmp",
+        ]);
         command.arg(format!("unix:{},server=on,wait=off", socket.display()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         if let Some(libraries) = libraries {
             command.env("LD_LIBRARY_PATH", libraries);
         }
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let input = child.stdin.take().context("QEMU has no input")?;
         let output = BufReader::new(child.stdout.take().context("QEMU has no output")?);
         let monitor = connect(&mut child, &socket)?;
         let (files, asserted) = ([socket, image], Asserted::default());
-        let mut qemu = Self { child, input, output, monitor, files, world, watch: WATCH_ONE, asserted };
+        let mut qemu =
+            Self { child, input, output, monitor, files, world, watch: WATCH_ONE, asserted };
         let greeting = qemu.monitor("qmp_capabilities", "\"QMP\"")?;
         if version(&greeting).is_some_and(|version| version >= INTERCEPTS_BY_NAME) {
             qemu.watch = WATCH_ALL;
@@ -75,7 +89,8 @@ impl Qemu {
 
     /// Sends a command to the monitor.
     fn order(&mut self, command: &str) -> Result<()> {
-        writeln!(self.monitor.get_mut(), "{{\"execute\":\"{command}\"}}").context("QEMU's monitor is gone")
+        writeln!(self.monitor.get_mut(), "{{\"execute\":\"{command}\"}}")
+            .context("QEMU's monitor is gone")
     }
 
     /// The same, and reads up to the line that holds `awaited`, which it returns.
@@ -84,7 +99,8 @@ impl Qemu {
         let mut line = String::new();
         loop {
             line.clear();
-            let read = self.monitor.read_line(&mut line).context("QEMU's monitor does not answer")?;
+            let read =
+                self.monitor.read_line(&mut line).context("QEMU's monitor does not answer")?;
             ensure!(read > 0, "QEMU's monitor is gone");
             if line.contains(awaited) {
                 return Ok(line);
@@ -95,7 +111,8 @@ impl Qemu {
     /// Sends a line. Returns the text after `OK` in its reply.
     fn tell(&mut self, line: &str) -> Result<String> {
         let reply = self.replies(&mut std::iter::once(line))?.pop().context("no reply")?.text;
-        let told = reply.strip_prefix("OK").with_context(|| format!("QEMU says {reply} to {line}"))?;
+        let told =
+            reply.strip_prefix("OK").with_context(|| format!("QEMU says {reply} to {line}"))?;
         Ok(told.trim_start().to_owned())
     }
 
@@ -222,7 +239,8 @@ impl Peer for Qemu {
 
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {
         ensure!(self.world != World::Stopped, "QEMU's CPUs are stopped");
-        let begin: Vec<String> = cpus.clone().map(|cpu| format!("writel {:#x} 1", mailbox(cpu))).collect();
+        let begin: Vec<String> =
+            cpus.clone().map(|cpu| format!("writel {:#x} 1", mailbox(cpu))).collect();
         self.replies(&mut begin.iter().map(|line| &**line))?;
         // CPUs that only wait would keep one of this machine's busy.
         self.order("cont")?;

@@ -1,8 +1,8 @@
 //! The registers that are compared at the end of every case.
 
 use super::address_map::{
-    BASER0, BASER1, CBASER, CPUS, CREADR, CTLR, CWRITER, GICD, ITS, PENDBASER, PROPBASER, SGI_FRAME, WAKER,
-    redistributor,
+    BASER0, BASER1, CBASER, CPUS, CREADR, CTLR, CWRITER, GICD, ITS, PENDBASER, PROPBASER,
+    SGI_FRAME, WAKER, redistributor,
 };
 use super::step::Width;
 
@@ -46,6 +46,7 @@ fn private(cpu: u16) -> impl Iterator<Item = (u64, Width)> {
 }
 
 fn its() -> impl Iterator<Item = (u64, Width)> {
-    let doubles = [CBASER, CWRITER, CREADR, BASER0, BASER1].map(|offset| (ITS + offset, Width::Double));
+    let doubles =
+        [CBASER, CWRITER, CREADR, BASER0, BASER1].map(|offset| (ITS + offset, Width::Double));
     [(ITS + CTLR, Width::Word)].into_iter().chain(doubles)
 }

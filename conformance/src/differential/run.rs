@@ -75,10 +75,16 @@ pub struct Comparison {
 ///
 /// # Errors
 /// A machine is not there any more.
-pub fn compare(of: Comparison, limits: Limits, model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Finding> {
+pub fn compare(
+    of: Comparison,
+    limits: Limits,
+    model: &mut dyn Peer,
+    qemu: &mut dyn Peer,
+) -> Result<Finding> {
     let (agreed, found) = search(of, limits, model, qemu)?;
-    let mismatch =
-        found.map(|(mut tree, mismatch)| smallest(&mut *tree, mismatch, model, qemu)).transpose()?;
+    let mismatch = found
+        .map(|(mut tree, mismatch)| smallest(&mut *tree, mismatch, model, qemu))
+        .transpose()?;
     Ok(Finding { agreed, mismatch })
 }
 
@@ -97,7 +103,8 @@ fn search(
     let on_time = || limits.deadline.is_none_or(|deadline| Instant::now() < deadline);
     let mut agreed = 0;
     while agreed < limits.cases && on_time() {
-        let tree = cases.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("no case: {reason}"))?;
+        let tree =
+            cases.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("no case: {reason}"))?;
         if let Some(mismatch) = play(&tree.current(), model, qemu)? {
             return Ok((agreed, Some((Box::new(tree), mismatch))));
         }
@@ -117,7 +124,9 @@ pub fn hunt(mutant: &Mutant, limits: Limits, qemu: &mut dyn Peer) -> Result<Opti
             let of = Comparison { family, world: mutant.world };
             Ok(search(of, limits, &mut model, qemu)?.1.map(|(_, mismatch)| mismatch))
         }
-        None => Ok(reset_values(&mut model, qemu)?.into_iter().find_map(|finding| finding.mismatch)),
+        None => {
+            Ok(reset_values(&mut model, qemu)?.into_iter().find_map(|finding| finding.mismatch))
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! The protocol's lines that the steps of a case become: the same for both machines.
 
 use super::address_map::{
-    BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR, CWRITER,
-    DEVICE_PAGES, DEVICES, GICD, GICR, IGROUPR, ISENABLER, ITS, PENDBASER, PROPBASER, QUEUE, QUEUE_PAGES,
-    SGI_FRAME, TRANSLATER, WAKER, pending_table, redistributor,
+    BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR,
+    CWRITER, DEVICE_PAGES, DEVICES, GICD, GICR, IGROUPR, ISENABLER, ITS, PENDBASER, PROPBASER,
+    QUEUE, QUEUE_PAGES, SGI_FRAME, TRANSLATER, WAKER, pending_table, redistributor,
 };
 use super::command::{Command, Words};
 use super::registers;
@@ -152,7 +152,11 @@ impl Script {
     fn start(&mut self, start: Start) {
         for cpu in 0..CPUS {
             let base = redistributor(cpu);
-            self.store(base + PROPBASER, Width::Double, CONFIGURATION | u64::from(start.id_bits & 0x1f));
+            self.store(
+                base + PROPBASER,
+                Width::Double,
+                CONFIGURATION | u64::from(start.id_bits & 0x1f),
+            );
             self.store(base + PENDBASER, Width::Double, pending_table(cpu));
             self.store(base + CTLR, Width::Word, u64::from(start.enabled >> cpu & 1));
         }
@@ -208,7 +212,11 @@ impl Script {
         }
         let bytes = self.pages * 0x20 * COMMANDS_OF_PAGE;
         let end = self.written + (0x20 * commands.max(1)).min(bytes - 0x20);
-        self.say(format!("memset {:#x} {:#x} 0", QUEUE + self.written, end.min(bytes) - self.written));
+        self.say(format!(
+            "memset {:#x} {:#x} 0",
+            QUEUE + self.written,
+            end.min(bytes) - self.written
+        ));
         if end > bytes {
             self.say(format!("memset {QUEUE:#x} {:#x} 0", end - bytes));
         }
@@ -232,7 +240,10 @@ impl Script {
 
     fn pending(&mut self, cpu: u16) {
         self.store(redistributor(cpu) + CTLR, Width::Word, 0);
-        self.say(format!("read {:#x} {COMPARED_PENDING:#x}", pending_table(cpu) + u64::from(FIRST_LPI / 8)));
+        self.say(format!(
+            "read {:#x} {COMPARED_PENDING:#x}",
+            pending_table(cpu) + u64::from(FIRST_LPI / 8)
+        ));
         self.store(redistributor(cpu) + CTLR, Width::Word, 1);
     }
 
@@ -267,7 +278,9 @@ impl Script {
             }
             self.stale = false;
         }
-        let line = format!("# each CPU of {cpus:?} acknowledges and ends what is pending, until nothing is");
+        let line = format!(
+            "# each CPU of {cpus:?} acknowledges and ends what is pending, until nothing is"
+        );
         let compared = Compared::Acknowledged { first: cpus.start, end: cpus.end };
         self.ask(Query { line, compared, inputs: Inputs::Open });
     }
@@ -276,7 +289,8 @@ impl Script {
         let before = self.software.prepare_pending();
         self.prepare(before);
         self.store(redistributor(cpu) + CTLR, Width::Word, 0);
-        let at = pending_table(cpu) + u64::from(FIRST_LPI / 8) + u64::from(offset) % COMPARED_PENDING;
+        let at =
+            pending_table(cpu) + u64::from(FIRST_LPI / 8) + u64::from(offset) % COMPARED_PENDING;
         self.store(at, Width::Byte, byte.into());
         self.store(redistributor(cpu) + CTLR, Width::Word, 1);
     }

@@ -105,7 +105,8 @@ impl Software {
     /// Nothing of a collection that is mapped to another place is pending.
     fn quiet(&self, collection: u16, before: &mut Before) {
         if self.collections.contains(&collection) {
-            let clear = |(device, event): &(u32, u32)| Command::Clear { device: *device, event: *event };
+            let clear =
+                |(device, event): &(u32, u32)| Command::Clear { device: *device, event: *event };
             before.commands.extend(self.events.keys().map(clear));
         }
     }

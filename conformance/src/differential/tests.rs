@@ -11,7 +11,8 @@ fn a_model_never_differs_from_itself() {
             assert_eq!(finding.mismatch, None);
         }
         for family in world.families() {
-            let (of, limits) = (Comparison { family: *family, world }, Limits { cases: 100, ..LIMITS });
+            let (of, limits) =
+                (Comparison { family: *family, world }, Limits { cases: 100, ..LIMITS });
             let finding = compare(of, limits, &mut one, &mut other).unwrap();
             assert_eq!(finding, Finding { agreed: 100, mismatch: None });
         }
@@ -22,7 +23,8 @@ fn a_model_never_differs_from_itself() {
 fn every_planted_fault_is_found() {
     for mutant in MUTANTS {
         for watch in [WATCH_ALL, WATCH_ONE] {
-            let found = hunt(mutant, LIMITS, &mut Model::new(mutant.world, watch).unwrap()).unwrap();
+            let found =
+                hunt(mutant, LIMITS, &mut Model::new(mutant.world, watch).unwrap()).unwrap();
             assert!(found.is_some(), "{} is not found by {watch}", mutant.name);
         }
     }
@@ -46,7 +48,10 @@ fn input_changes_alone_are_followed() {
 #[test]
 fn equal_priorities_have_no_order() {
     let acknowledged = |pairs: &[(u32, u32)]| -> Vec<Acknowledged> {
-        pairs.iter().map(|(priority, intid)| Acknowledged { priority: *priority, intid: *intid }).collect()
+        pairs
+            .iter()
+            .map(|(priority, intid)| Acknowledged { priority: *priority, intid: *intid })
+            .collect()
     };
     let told = |pairs: &[(u32, u32)]| acknowledge::tell(&acknowledged(pairs));
     assert_eq!(told(&[(0x60, 9), (0x60, 7), (0xa0, 3)]), "acknowledged 0x60:[7, 9] 0xa0:[3]");
@@ -80,7 +85,12 @@ fn a_difference_leaves_out_its_own_bits_alone() {
     assert!(!agree(0x0808_0000, Width::Word, values(0, 1 << 31)));
     // A page size, before software has written it.
     assert!(!agree(0x0808_0100, Width::Double, values(0, 1 << 9)));
-    assert!(difference::agree(0x0808_0108, Width::Double, difference::Moment::AfterReset, values(0, 1 << 9)));
+    assert!(difference::agree(
+        0x0808_0108,
+        Width::Double,
+        difference::Moment::AfterReset,
+        values(0, 1 << 9)
+    ));
 }
 
 #[test]

@@ -4,7 +4,9 @@ use crate::distributor::Distributor;
 use crate::its::Its;
 use crate::redistributor::Redistributor;
 use gic_arch::icc::SysRegEncoding;
-use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, Wait};
+use gic_driver::{
+    Coherence, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, Wait,
+};
 use msi_types::Cpu;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,7 +22,9 @@ pub(crate) type Memory = Arc<Mutex<HashMap<u64, u8>>>;
 
 pub(crate) fn load64(memory: &Memory, address: u64) -> u64 {
     let memory = memory.lock().unwrap();
-    u64::from_le_bytes(std::array::from_fn(|byte| memory.get(&(address + byte as u64)).copied().unwrap_or(0)))
+    u64::from_le_bytes(std::array::from_fn(|byte| {
+        memory.get(&(address + byte as u64)).copied().unwrap_or(0)
+    }))
 }
 
 /// The machine.
@@ -39,7 +43,10 @@ impl Board {
         Self {
             next_table: Arc::new(Mutex::new(0x4000_0000)),
             distributor: Arc::default(),
-            redistributors: Arc::new(Mutex::new(vec![Redistributor::new(0), Redistributor::new(1)])),
+            redistributors: Arc::new(Mutex::new(vec![
+                Redistributor::new(0),
+                Redistributor::new(1),
+            ])),
             its: Arc::new(Mutex::new(Its::new(memory.clone()))),
             memory,
         }
@@ -70,7 +77,9 @@ impl Board {
 
     fn write(&self, address: u64, bytes: u32, value: u64) {
         match address {
-            0x0800_0000..0x0801_0000 => self.distributor().write(address - DISTRIBUTOR, bytes, value),
+            0x0800_0000..0x0801_0000 => {
+                self.distributor().write(address - DISTRIBUTOR, bytes, value)
+            }
             0x0808_0000..0x080A_0000 => self.its().write(address - ITS, bytes, value),
             _ => {
                 let (index, offset) = redistributor_at(address);

@@ -46,8 +46,9 @@ impl Distributor {
     }
 
     pub(crate) fn write(&mut self, offset: u64, bytes: u32, value: u64) {
-        let affected =
-            |base: u64| (0..32).filter(move |bit| value & 1 << bit != 0).map(move |bit| number(base, bit));
+        let affected = |base: u64| {
+            (0..32).filter(move |bit| value & 1 << bit != 0).map(move |bit| number(base, bit))
+        };
         match offset {
             0x0000 => {
                 // ARE and DS read as one: a single security state with system registers only.

@@ -78,7 +78,8 @@ impl Its {
         let disabled = self.control & 1 == 0;
         match (offset, bytes) {
             (0x0000, 4) => {
-                let complete = self.queue >> 63 != 0 && self.tables[..2].iter().all(|table| table >> 63 != 0);
+                let complete =
+                    self.queue >> 63 != 0 && self.tables[..2].iter().all(|table| table >> 63 != 0);
                 assert!(value & 1 == 0 || complete, "enabled without queue or tables");
                 self.control = value & 1;
             }
@@ -120,7 +121,11 @@ impl Its {
 
     fn creadr(&mut self) -> u64 {
         self.looks += 1;
-        if self.looks > self.lag && !self.hangs && self.control & 1 != 0 && self.reader != self.writer {
+        if self.looks > self.lag
+            && !self.hangs
+            && self.control & 1 != 0
+            && self.reader != self.writer
+        {
             self.looks = 0;
             let at = (self.queue & 0xF_FFFF_FFFF_F000) + self.reader;
             let words = [0, 8, 16, 24].map(|word| load64(&self.memory, at + word));
@@ -137,9 +142,14 @@ impl Its {
         let valid = w2 >> 63 != 0;
         match w0 & 0xFF {
             // MOVI
-            0x01 => self.events.get_mut(&(device, event)).expect("MOVI of a mapped event").1 = collection,
+            0x01 => {
+                self.events.get_mut(&(device, event)).expect("MOVI of a mapped event").1 =
+                    collection
+            }
             // INT, CLEAR, INV
-            0x03 | 0x04 | 0x0C => assert!(self.events.contains_key(&(device, event)), "event {event:#x}"),
+            0x03 | 0x04 | 0x0C => {
+                assert!(self.events.contains_key(&(device, event)), "event {event:#x}")
+            }
             // SYNC
             0x05 => assert!(self.collections.values().any(|target| *target == w2 >> 16 & 0xFFFF)),
             // MAPD
@@ -153,7 +163,10 @@ impl Its {
                 self.devices.insert(device, entries);
             }
             0x08 => {
-                assert!(self.events.keys().all(|(mapped, _)| *mapped != device), "events were left behind");
+                assert!(
+                    self.events.keys().all(|(mapped, _)| *mapped != device),
+                    "events were left behind"
+                );
                 self.devices.remove(&device);
             }
             // MAPC

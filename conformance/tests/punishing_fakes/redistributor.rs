@@ -43,7 +43,9 @@ impl Redistributor {
                 assert_eq!(value & !6, 0, "reserved bits of GICR_WAKER");
                 self.sleeps = value & 2 != 0;
             }
-            _ if !self.awake() => panic!("GICR+{offset:#x} was written while the redistributor sleeps"),
+            _ if !self.awake() => {
+                panic!("GICR+{offset:#x} was written while the redistributor sleeps")
+            }
             0x0000 => self.control = value & ENABLE_LPIS,
             0x0070 | 0x0078 => {
                 assert_eq!(self.control & ENABLE_LPIS, 0, "a table moved under enabled LPIs");

@@ -28,7 +28,12 @@ pub(crate) const LPI: u32 = 8192;
 struct Ram(Mutex<Vec<u8>>);
 
 impl Ram {
-    fn with<R>(&self, address: u64, len: usize, f: impl FnOnce(&mut [u8]) -> R) -> Result<R, MemoryFault> {
+    fn with<R>(
+        &self,
+        address: u64,
+        len: usize,
+        f: impl FnOnce(&mut [u8]) -> R,
+    ) -> Result<R, MemoryFault> {
         let mut bytes = self.0.lock().unwrap();
         let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
         let range = start.and_then(|start| bytes.get_mut(start..start.checked_add(len)?));
@@ -119,7 +124,12 @@ impl Machine {
     /// Event n of the device is LPI 8192 + n, for 32 of them.
     pub(crate) fn map(&mut self, device: DeviceId) {
         let itt = RAM + 0x7_0000;
-        self.command(Command::Mapd { device, itt, event_bits_minus_one: 4, action: MapAction::Map });
+        self.command(Command::Mapd {
+            device,
+            itt,
+            event_bits_minus_one: 4,
+            action: MapAction::Map,
+        });
         for event in 0..32 {
             let (intid, collection) = (LPI + event, CollectionId::new(0));
             self.command(Command::Mapti { device, event: EventId::new(event), intid, collection });
@@ -177,7 +187,9 @@ impl Machine {
     }
 
     pub(crate) fn inputs(&self) -> Inputs {
-        Inputs::new(self.gic.clone()).with_its(self.gic.its(0).unwrap()).with_doorbells(self.gic.clone())
+        Inputs::new(self.gic.clone())
+            .with_its(self.gic.its(0).unwrap())
+            .with_doorbells(self.gic.clone())
     }
 }
 

@@ -153,7 +153,8 @@ fn edges_by_gsi_and_eventfd_all_arrive() {
     let eventfd = nonblocking();
     let _bound = irqfds.bind(&eventfd, WIRE).unwrap();
     let _serving = irqfds.spawn().unwrap();
-    let rings: [&(dyn Fn() + Sync); 2] = [&|| assert!(router.signal(WIRE).is_ok()), &|| signal(&eventfd)];
+    let rings: [&(dyn Fn() + Sync); 2] =
+        [&|| assert!(router.signal(WIRE).is_ok()), &|| signal(&eventfd)];
     let zero = || [AtomicU64::new(0), AtomicU64::new(0)];
     let (sent, seen) = (&zero(), &zero());
     thread::scope(|scope| {
@@ -318,7 +319,10 @@ fn route_changes_lose_and_tear_no_signal() {
 /// An entry of `struct kvm_irq_routing_entry`, word by word.
 fn entry(words: [u32; 8]) -> [u8; 48] {
     let mut bytes = [0; 48];
-    bytes.chunks_exact_mut(4).zip(words).for_each(|(place, word)| place.copy_from_slice(&word.to_ne_bytes()));
+    bytes
+        .chunks_exact_mut(4)
+        .zip(words)
+        .for_each(|(place, word)| place.copy_from_slice(&word.to_ne_bytes()));
     bytes
 }
 
@@ -362,7 +366,8 @@ fn wrong_entry_is_named_and_refuses_the_table() {
     let router = router(&machine);
     let before = router.routes();
     let header = [2u32.to_ne_bytes(), 0u32.to_ne_bytes()].concat();
-    let table = [&header[..], &entry([1, 1, 0, 0, 0, 5, 0, 0]), &entry([2, 9, 0, 0, 0, 5, 0, 0])].concat();
+    let table =
+        [&header[..], &entry([1, 1, 0, 0, 0, 5, 0, 0]), &entry([2, 9, 0, 0, 0, 5, 0, 0])].concat();
 
     let refused = kvm_table::decode(&table).unwrap_err();
 

@@ -35,8 +35,10 @@ struct Skipped<'a> {
 
 /// Measures, and prints times as ratios to an uncontended `fetch_or` or to what the case names.
 pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
-    let measured =
-        doorbell_machine::measure(&MeasureOptions { rounds: args.rounds, peers: args.peers.clone() })?;
+    let measured = doorbell_machine::measure(&MeasureOptions {
+        rounds: args.rounds,
+        peers: args.peers.clone(),
+    })?;
     if args.output.json {
         print::json(&Document::of(&measured))?;
     } else {

@@ -31,8 +31,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
         Err(refusal) => return refuse(&source, &refusal, args),
     };
     let defaults = RunOptions::default();
-    let options =
-        RunOptions { messages: args.messages.unwrap_or(defaults.messages), seed: args.seed, ..defaults };
+    let options = RunOptions {
+        messages: args.messages.unwrap_or(defaults.messages),
+        seed: args.seed,
+        ..defaults
+    };
     let bar = progress_bar();
     let report = doorbell_machine::run(machine, &options, &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
@@ -66,7 +69,8 @@ fn progress_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} messages, {eta} left");
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} messages, {eta} left");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

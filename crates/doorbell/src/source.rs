@@ -39,7 +39,9 @@ impl Source {
         }
         let dtb = Path::new(RUNNING_DTB);
         if !dtb.exists() {
-            bail!("Linux shows no firmware of this machine: neither {RUNNING_ACPI}/APIC nor {RUNNING_DTB}");
+            bail!(
+                "Linux shows no firmware of this machine: neither {RUNNING_ACPI}/APIC nor {RUNNING_DTB}"
+            );
         }
         Self::dtb(dtb)
     }
@@ -48,8 +50,8 @@ impl Source {
     pub(crate) fn dtb(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let blob = read(path)?;
-        let description =
-            devicetree::parse(&blob).with_context(|| format!("{name} is no flattened devicetree"))?;
+        let description = devicetree::parse(&blob)
+            .with_context(|| format!("{name} is no flattened devicetree"))?;
         Ok(Self { name, description })
     }
 
@@ -73,7 +75,8 @@ impl Source {
     /// An embedded machine; the first one if none is named.
     pub(crate) fn embedded(name: Option<&str>) -> Result<Self> {
         let machines = embedded::machines();
-        let Some(machine) = machines.iter().find(|machine| name.is_none_or(|name| name == machine.name))
+        let Some(machine) =
+            machines.iter().find(|machine| name.is_none_or(|name| name == machine.name))
         else {
             let known: Vec<&str> = machines.iter().map(|machine| machine.name).collect();
             bail!(
@@ -91,11 +94,13 @@ impl Source {
 
 /// Is a file called after a table that is read?
 fn is_table(path: &Path) -> bool {
-    let lower = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_lowercase);
+    let lower =
+        |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_lowercase);
     let stem = lower(path.file_stem());
     let is_named = stem.is_some_and(|stem| TABLES.contains(&stem.as_str()));
     let extension = lower(path.extension());
-    is_named && extension.is_none_or(|extension| ["dat", "aml", "bin"].contains(&extension.as_str()))
+    is_named
+        && extension.is_none_or(|extension| ["dat", "aml", "bin"].contains(&extension.as_str()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

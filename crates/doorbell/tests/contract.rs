@@ -53,7 +53,16 @@ fn run_has_its_fields_and_loses_nothing() {
     for device in report["devices"].as_array().unwrap() {
         has_fields(
             device,
-            &["id", "kind", "controller", "requester_id", "device_id", "isolation", "refused", "vectors"],
+            &[
+                "id",
+                "kind",
+                "controller",
+                "requester_id",
+                "device_id",
+                "isolation",
+                "refused",
+                "vectors",
+            ],
         );
         for vector in device["vectors"].as_array().unwrap() {
             has_fields(vector, &["irq", "hwirq", "cpu", "sent", "delivered", "coalesced"]);
@@ -68,7 +77,8 @@ fn run_has_its_fields_and_loses_nothing() {
 
 #[test]
 fn every_vector_sends_the_requested_messages() {
-    let report = json(&doorbell(&["run", "--json", "--messages", "20", "--cpus", "3", "--seed", "7"]));
+    let report =
+        json(&doorbell(&["run", "--json", "--messages", "20", "--cpus", "3", "--seed", "7"]));
     assert_eq!(report["cpus"], 3);
     let devices = report["devices"].as_array().unwrap();
     let vectors: Vec<&Value> =
@@ -90,14 +100,29 @@ fn every_controller_kind_can_be_chosen() {
         ("cove", "v2m", false),
     ];
     for (machine, kind, isolates) in cases {
-        let output =
-            doorbell(&["run", "--json", "--messages", "10", "--machine", machine, "--controller", kind]);
+        let output = doorbell(&[
+            "run",
+            "--json",
+            "--messages",
+            "10",
+            "--machine",
+            machine,
+            "--controller",
+            kind,
+        ]);
         assert_eq!(output.status.code(), Some(0), "{machine} {kind}");
         let report = json(&output);
-        let driven: Vec<_> =
-            report["controllers"].as_array().unwrap().iter().filter(|it| it["driven"] == true).collect();
+        let driven: Vec<_> = report["controllers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|it| it["driven"] == true)
+            .collect();
         assert!(!driven.is_empty(), "{machine} {kind}");
-        assert!(driven.iter().all(|it| it["kind"] == kind && it["isolates"] == isolates), "{driven:?}");
+        assert!(
+            driven.iter().all(|it| it["kind"] == kind && it["isolates"] == isolates),
+            "{driven:?}"
+        );
         let said = if isolates { "isolated by" } else { "not isolated: " };
         for device in report["devices"].as_array().unwrap() {
             assert!(device["isolation"].as_str().unwrap().starts_with(said), "{device}");
@@ -117,7 +142,12 @@ fn acpi_folder_runs_as_the_embedded_machine() {
     let (from_folder, embedded) = (json(&from_folder), json(&embedded));
     assert_eq!(total(&from_folder, "sent"), total(&embedded, "sent"));
     let ids = |report: &Value| -> Vec<String> {
-        report["devices"].as_array().unwrap().iter().map(|device| device["id"].to_string()).collect()
+        report["devices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|device| device["id"].to_string())
+            .collect()
     };
     assert_eq!(ids(&from_folder), ids(&embedded));
     assert!(ids(&embedded).iter().any(|id| id.contains("DMA0")));
@@ -128,20 +158,31 @@ fn tables_are_found_by_name() {
     let folder = temporary("tables");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
-    let copy =
-        |from: &str, to: &str| std::fs::copy(PathBuf::from(TABLES).join(from), folder.join(to)).unwrap();
+    let copy = |from: &str, to: &str| {
+        std::fs::copy(PathBuf::from(TABLES).join(from), folder.join(to)).unwrap()
+    };
     copy("apic.aml", "apic.dat");
     copy("iort.aml", "IORT");
     copy("mcfg.aml", "dsdt.dat");
     std::fs::write(folder.join("iort.asl"), "source").unwrap();
     let report = json(&doorbell(&["inspect", "--json", folder.to_str().unwrap()]));
-    let ids: Vec<_> =
-        report["devices"].as_array().unwrap().iter().map(|device| device["id"].as_str().unwrap()).collect();
-    assert_eq!(ids[..2], ["IORT/root-complex@0000", "IORT/root-complex@0001"], "MCFG has another name");
+    let ids: Vec<_> = report["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|device| device["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        ids[..2],
+        ["IORT/root-complex@0000", "IORT/root-complex@0001"],
+        "MCFG has another name"
+    );
     std::fs::remove_file(folder.join("apic.dat")).unwrap();
     let output = doorbell(&["inspect", folder.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("APIC byte 0x0: there is no such table"));
+    assert!(
+        String::from_utf8(output.stderr).unwrap().contains("APIC byte 0x0: there is no such table")
+    );
 }
 
 /// `estuary` with one message-based SPI for each device.
@@ -184,7 +225,8 @@ fn unavailable_choice_gives_status_2() {
 
 #[test]
 fn direct_lpis_of_a_devicetree_are_delivered() {
-    let output = doorbell(&["run", "--json", "--messages", "20", "--dtb", &test_data("direct-lpi.dtb")]);
+    let output =
+        doorbell(&["run", "--json", "--messages", "20", "--dtb", &test_data("direct-lpi.dtb")]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(json(&output)["controllers"][0]["kind"], "direct-lpi");
 }
@@ -212,7 +254,10 @@ fn other_files_are_named_with_status_2() {
     let output = doorbell(&["run", "--dtb", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
     assert_eq!(output.status.code(), Some(2));
     let reason = String::from_utf8(output.stderr).unwrap();
-    assert!(reason.contains("Cargo.toml") && reason.contains("no flattened devicetree"), "{reason}");
+    assert!(
+        reason.contains("Cargo.toml") && reason.contains("no flattened devicetree"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -268,8 +313,12 @@ fn bench_has_its_fields_and_cases() {
 #[test]
 fn embedded_machines_are_listed() {
     let machines = json(&doorbell(&["machines", "--json"]));
-    let names: Vec<&str> =
-        machines.as_array().unwrap().iter().map(|machine| machine["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = machines
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|machine| machine["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names[0], "harbour");
 }
 
@@ -301,7 +350,10 @@ fn read_over(stream: &UnixStream) -> String {
 }
 
 fn qtest_at(socket: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(["qtest", "--socket", socket]).spawn().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_doorbell"))
+        .args(["qtest", "--socket", socket])
+        .spawn()
+        .unwrap()
 }
 
 /// A path that is this process's own.
@@ -343,5 +395,7 @@ fn qtest_server_waits_for_a_connection() {
 fn qtest_says_to_which_socket_it_cannot_connect() {
     let output = doorbell(&["qtest", "--socket", "/nonexistent/socket"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot connect to /nonexistent/socket"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("cannot connect to /nonexistent/socket")
+    );
 }

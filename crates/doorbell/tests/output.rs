@@ -68,13 +68,18 @@ fn output_that_cannot_be_stored_is_an_error() {
         let output = doorbell(arguments, script(), full);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let said = said(output);
-        assert!(said.starts_with("doorbell: ") && said.contains("No space left"), "{arguments:?}: {said}");
+        assert!(
+            said.starts_with("doorbell: ") && said.contains("No space left"),
+            "{arguments:?}: {said}"
+        );
     }
 }
 
 #[test]
 fn unwritable_error_sets_the_exit_status() {
-    for arguments in [["run", "--machine=atlantis"], ["inspect", "/nonexistent"], ["run", "--cpus=0"]] {
+    for arguments in
+        [["run", "--machine=atlantis"], ["inspect", "/nonexistent"], ["run", "--cpus=0"]]
+    {
         let full = || File::options().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
         let status = command.args(arguments).stdout(full()).stderr(full()).status().unwrap();
@@ -84,12 +89,17 @@ fn unwritable_error_sets_the_exit_status() {
 
 #[track_caller]
 fn is_too_large(path: &str) {
-    for arguments in [vec!["inspect", path], vec!["inspect", "--json", path], vec!["run", "--dtb", path]] {
+    for arguments in
+        [vec!["inspect", path], vec!["inspect", "--json", path], vec!["run", "--dtb", path]]
+    {
         let output = doorbell(&arguments, Stdio::null(), Stdio::piped());
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
         let said = said(output);
-        assert!(said.contains(path) && said.contains("larger than 16 MiB"), "{arguments:?}: {said}");
+        assert!(
+            said.contains(path) && said.contains("larger than 16 MiB"),
+            "{arguments:?}: {said}"
+        );
     }
 }
 
@@ -110,7 +120,8 @@ fn a_huge_file_is_refused() {
 
 #[test]
 fn bytes_after_a_devicetree_are_ignored() {
-    let path: PathBuf = std::env::temp_dir().join(format!("doorbell-{}-padded", std::process::id()));
+    let path: PathBuf =
+        std::env::temp_dir().join(format!("doorbell-{}-padded", std::process::id()));
     fs::copy(DEVICETREE, &path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(16 << 20).unwrap();
     let output = doorbell(&["inspect", path.to_str().unwrap()], Stdio::null(), Stdio::piped());

@@ -36,7 +36,9 @@ pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
     let mut only = Vec::new();
     only.try_reserve_exact(1)?;
     only.push(value);
-    let Ok(boxed) = only.into_boxed_slice().try_into() else { unreachable!("one value was pushed") };
+    let Ok(boxed) = only.into_boxed_slice().try_into() else {
+        unreachable!("one value was pushed")
+    };
     Ok(boxed)
 }
 
@@ -44,7 +46,9 @@ pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
 ///
 /// # Errors
 /// The allocator has no memory for it. Nothing is made then.
-pub fn try_box_array<T, const N: usize>(make: impl FnMut() -> T) -> Result<Box<[T; N]>, TryReserveError> {
+pub fn try_box_array<T, const N: usize>(
+    make: impl FnMut() -> T,
+) -> Result<Box<[T; N]>, TryReserveError> {
     let mut items = Vec::new();
     items.try_reserve_exact(N)?;
     items.resize_with(N, make);
@@ -208,7 +212,9 @@ mod tests {
     #[test]
     fn one_allocation_makes_a_box() {
         with_allocations(1, || assert_eq!(try_box(7).map(|boxed| *boxed), Ok([7])));
-        with_allocations(1, || assert_eq!(try_box_array::<_, 3>(|| 7).map(|boxed| *boxed), Ok([7; 3])));
+        with_allocations(1, || {
+            assert_eq!(try_box_array::<_, 3>(|| 7).map(|boxed| *boxed), Ok([7; 3]))
+        });
     }
 
     #[test]

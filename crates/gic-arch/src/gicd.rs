@@ -2,7 +2,9 @@
 
 use crate::per_intid::IntIdRange::{ExtendedSpi, Spi};
 use crate::reg::{register_frame, register_values};
-use crate::{Affinity, Iidr, IntId, IntIdClass, IntIdField, ReadOnly, ReadWrite, Reg, RegArray, WriteOnly};
+use crate::{
+    Affinity, Iidr, IntId, IntIdClass, IntIdField, ReadOnly, ReadWrite, Reg, RegArray, WriteOnly,
+};
 use bitfield_struct::bitfield;
 
 /// Size of the frame in bytes.

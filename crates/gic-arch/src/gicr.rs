@@ -4,7 +4,8 @@
 use crate::per_intid::IntIdRange::Private;
 use crate::reg::{register_frame, register_values};
 use crate::{
-    Affinity, Cacheability, Iidr, IntIdField, OuterCacheability, ReadOnly, Reg, Shareability, WriteOnly,
+    Affinity, Cacheability, Iidr, IntIdField, OuterCacheability, ReadOnly, Reg, Shareability,
+    WriteOnly,
 };
 use bitfield_struct::bitfield;
 

@@ -2,7 +2,9 @@
 //! each. All offsets here count from the control frame.
 
 use crate::reg::{register_frame, register_values};
-use crate::{Cacheability, Iidr, OuterCacheability, ReadOnly, Reg, RegArray, Shareability, WriteOnly};
+use crate::{
+    Cacheability, Iidr, OuterCacheability, ReadOnly, Reg, RegArray, Shareability, WriteOnly,
+};
 use bitfield_struct::bitfield;
 
 /// Size of one frame in bytes.

@@ -5,7 +5,9 @@ mod error;
 mod ids;
 mod table;
 
-pub use command::{COMMAND_BYTES, COMMAND_WORDS, Command, MapAction, Opcode, RawCommand, UnknownOpcode};
+pub use command::{
+    COMMAND_BYTES, COMMAND_WORDS, Command, MapAction, Opcode, RawCommand, UnknownOpcode,
+};
 pub use error::{CommandError, CommandErrorReason};
 pub use ids::{CollectionId, ITT_ALIGNMENT, RdBase};
 pub use table::{CollectionEntry, DeviceEntry, Level1Entry, TranslationEntry};

@@ -153,7 +153,11 @@ impl Attribute {
             }
             group::LEVELS => {
                 let [first, above, ..] = (low & FIRST_MASK).to_le_bytes();
-                Self::Levels { cpu, info: low >> INFO_SHIFT, first: u16::from_le_bytes([first, above]) }
+                Self::Levels {
+                    cpu,
+                    info: low >> INFO_SHIFT,
+                    first: u16::from_le_bytes([first, above]),
+                }
             }
             group::ITS => Self::Its { offset: attribute },
             group::MAINTENANCE_INTERRUPT => Self::MaintenanceInterrupt,

@@ -21,9 +21,15 @@ impl IntIdRange {
     pub const fn index_of(self, intid: IntId) -> Option<u32> {
         match (self, intid.class()) {
             (Self::Spi | Self::Banked, IntIdClass::Spi)
-            | (Self::Private | Self::Banked, IntIdClass::Sgi | IntIdClass::Ppi) => Some(intid.get()),
-            (Self::ExtendedSpi, IntIdClass::ExtendedSpi) => Some(intid.get() - IntId::EXTENDED_SPI_BASE),
-            (Self::Private, IntIdClass::ExtendedPpi) => Some(intid.get() - IntId::EXTENDED_PPI_BASE + 32),
+            | (Self::Private | Self::Banked, IntIdClass::Sgi | IntIdClass::Ppi) => {
+                Some(intid.get())
+            }
+            (Self::ExtendedSpi, IntIdClass::ExtendedSpi) => {
+                Some(intid.get() - IntId::EXTENDED_SPI_BASE)
+            }
+            (Self::Private, IntIdClass::ExtendedPpi) => {
+                Some(intid.get() - IntId::EXTENDED_PPI_BASE + 32)
+            }
             _ => None,
         }
     }

@@ -178,7 +178,13 @@ impl<V: RegisterValue, A: Access> RegArray<V, A> {
 
     /// This array's row of a frame's table.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
-        RegisterInfo { name, offset: self.offset, bytes: V::Raw::BYTES, count: self.count, access: A::KIND }
+        RegisterInfo {
+            name,
+            offset: self.offset,
+            bytes: V::Raw::BYTES,
+            count: self.count,
+            access: A::KIND,
+        }
     }
 }
 

@@ -7,12 +7,14 @@ use proptest::prelude::*;
 
 fn raw_commands() -> impl Strategy<Value = RawCommand> {
     // Half of the patterns get a valid opcode, else nearly all of them would be unknown.
-    (any::<RawCommand>(), any::<bool>(), 0..Opcode::ALL.len()).prop_map(|(mut raw, known, which)| {
-        if known {
-            raw[0] = (raw[0] & !0xff) | u64::from(Opcode::ALL[which].number());
-        }
-        raw
-    })
+    (any::<RawCommand>(), any::<bool>(), 0..Opcode::ALL.len()).prop_map(
+        |(mut raw, known, which)| {
+            if known {
+                raw[0] = (raw[0] & !0xff) | u64::from(Opcode::ALL[which].number());
+            }
+            raw
+        },
+    )
 }
 
 fn commands() -> impl Strategy<Value = Command> {
@@ -30,7 +32,9 @@ fn commands() -> impl Strategy<Value = Command> {
                 Opcode::Int => Command::Int { device, event },
                 Opcode::Clear => Command::Clear { device, event },
                 Opcode::Sync => Command::Sync { target },
-                Opcode::Mapd => Command::Mapd { device, itt: itt << 8, event_bits_minus_one, action },
+                Opcode::Mapd => {
+                    Command::Mapd { device, itt: itt << 8, event_bits_minus_one, action }
+                }
                 Opcode::Mapc => Command::Mapc { collection, target, action },
                 Opcode::Mapti => Command::Mapti { device, event, intid, collection },
                 Opcode::Mapi => Command::Mapi { device, event, collection },

@@ -4,7 +4,8 @@
 
 use gic_arch::Priority;
 use gic_arch::its::{
-    CollectionEntry, Command, DeviceEntry, Level1Entry, MapAction, Opcode, RawCommand, TranslationEntry,
+    CollectionEntry, Command, DeviceEntry, Level1Entry, MapAction, Opcode, RawCommand,
+    TranslationEntry,
 };
 use gic_arch::lpi::Config;
 use std::collections::BTreeMap;
@@ -55,7 +56,8 @@ fn values(command: Command) -> Values {
             ("intid", intid.into()),
             ("collection", collection.get().into()),
         ],
-        Command::Mapi { device, event, collection } | Command::Movi { device, event, collection } => vec![
+        Command::Mapi { device, event, collection }
+        | Command::Movi { device, event, collection } => vec![
             ("device", u64::from(device.get())),
             ("event", event.get().into()),
             ("collection", collection.get().into()),
@@ -67,7 +69,9 @@ fn values(command: Command) -> Values {
             vec![("device", u64::from(device.get())), ("event", event.get().into())]
         }
         Command::Invall { collection } => vec![("collection", u64::from(collection.get()))],
-        Command::Movall { from, to } => vec![("target", from.address() >> 16), ("to", to.address() >> 16)],
+        Command::Movall { from, to } => {
+            vec![("target", from.address() >> 16), ("to", to.address() >> 16)]
+        }
         Command::Sync { target } => vec![("target", target.address() >> 16)],
     };
     values.retain(|(_, value)| *value != 0);
@@ -94,10 +98,15 @@ fn each_command_bit_belongs_to_one_field() {
         for bit in BITS {
             let (word, bit_in_word) = ((bit / 64) as usize, bit % 64);
             let fields = fields_of(opcode);
-            let field =
-                fields.iter().find(|(_, at, high, low)| *at == word && (*low..=*high).contains(&bit_in_word));
+            let field = fields
+                .iter()
+                .find(|(_, at, high, low)| *at == word && (*low..=*high).contains(&bit_in_word));
             let expected = field.map(|(name, _, _, low)| (*name, 1 << (bit_in_word - low)));
-            assert_eq!(decoded(with_bit(bare, bit)), expected.into_iter().collect(), "{opcode:?}, bit {bit}");
+            assert_eq!(
+                decoded(with_bit(bare, bit)),
+                expected.into_iter().collect(),
+                "{opcode:?}, bit {bit}"
+            );
         }
     }
 }
@@ -158,7 +167,12 @@ fn first_level_entry_bits_match_the_layout() {
             read: |entry| entry.address() >> 12,
             write: |entry, value| entry.with_address(value << 12),
         },
-        Codec { high: 63, low: 63, read: |entry| entry.valid().into(), write: |e, v| e.with_valid(v != 0) },
+        Codec {
+            high: 63,
+            low: 63,
+            read: |entry| entry.valid().into(),
+            write: |e, v| e.with_valid(v != 0),
+        },
     ];
     check_entry(Level1Entry::from_bits, Level1Entry::into_bits, &fields);
 }
@@ -184,7 +198,12 @@ fn device_entry_bits_match_the_layout() {
             read: |entry| entry.next().into(),
             write: |entry, value| entry.with_next(u16::try_from(low::<14>(value)).unwrap()),
         },
-        Codec { high: 63, low: 63, read: |entry| entry.valid().into(), write: |e, v| e.with_valid(v != 0) },
+        Codec {
+            high: 63,
+            low: 63,
+            read: |entry| entry.valid().into(),
+            write: |e, v| e.with_valid(v != 0),
+        },
     ];
     check_entry(DeviceEntry::from_bits, DeviceEntry::into_bits, &fields);
 }
@@ -229,7 +248,12 @@ fn collection_entry_bits_match_the_layout() {
             read: |entry| entry.target(),
             write: |entry, value| entry.with_target(value),
         },
-        Codec { high: 63, low: 63, read: |entry| entry.valid().into(), write: |e, v| e.with_valid(v != 0) },
+        Codec {
+            high: 63,
+            low: 63,
+            read: |entry| entry.valid().into(),
+            write: |e, v| e.with_valid(v != 0),
+        },
     ];
     check_entry(CollectionEntry::from_bits, CollectionEntry::into_bits, &fields);
 }
@@ -239,7 +263,10 @@ fn configuration_bytes_hold_priority_and_enable() {
     for byte in 0..=u8::MAX {
         let config = Config::from_bits(byte);
 
-        assert_eq!((config.enable(), config.priority()), (byte & 1 != 0, Priority::new(byte & 0xfc)));
+        assert_eq!(
+            (config.enable(), config.priority()),
+            (byte & 1 != 0, Priority::new(byte & 0xfc))
+        );
         for priority in (0..=u8::MAX).map(Priority::new) {
             let changed = config.with_priority(priority).with_enable(!config.enable()).into_bits();
             assert_eq!(changed, priority.get() & 0xfc | byte & 2 | (byte & 1 ^ 1));

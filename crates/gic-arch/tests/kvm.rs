@@ -1,7 +1,9 @@
 //! The numbers of KVM's device attributes, typed by hand from Linux's documentation, and over their whole space.
 use gic_arch::Affinity;
 use gic_arch::icc;
-use gic_arch::kvm::{Attribute, Errno, LINE_LEVEL, RedistributorRegion, UnknownGroup, control, frame};
+use gic_arch::kvm::{
+    Attribute, Errno, LINE_LEVEL, RedistributorRegion, UnknownGroup, control, frame,
+};
 use proptest::prelude::*;
 
 /// Aff3.Aff2.Aff1.Aff0 = 1.2.3.4.
@@ -26,7 +28,8 @@ fn attributes_have_the_documented_numbers() {
 
 #[test]
 fn redistributor_region_matches_its_layout() {
-    let region = RedistributorRegion::new().with_index(3).with_base(0x4_5678_9abc_0000).with_count(0x123);
+    let region =
+        RedistributorRegion::new().with_index(3).with_base(0x4_5678_9abc_0000).with_count(0x123);
     assert_eq!(region.into_bits(), 0x1234_5678_9abc_0003);
     assert_eq!(region.base(), 0x4_5678_9abc_0000);
     assert_eq!(RedistributorRegion::from(0xf000).flags(), 0xf);

@@ -1,7 +1,7 @@
 //! Register tables and values over their whole encoding space.
 use gic_arch::{
-    Affinity, Iidr, IntId, IntIdClass, IntIdField, IntIdLocation, IntIdRange, Lpi, Pidr2, RegisterInfo, gicc,
-    gicd, gicr, gits, icc, ich, its, lpi, v2m,
+    Affinity, Iidr, IntId, IntIdClass, IntIdField, IntIdLocation, IntIdRange, Lpi, Pidr2,
+    RegisterInfo, gicc, gicd, gicr, gits, icc, ich, its, lpi, v2m,
 };
 use proptest::prelude::*;
 
@@ -17,9 +17,17 @@ const FRAMES: [(&str, &[RegisterInfo], u64); 5] = [
 fn registers_are_ordered_and_disjoint() {
     for (frame, registers, size) in FRAMES {
         for pair in registers.windows(2) {
-            assert!(pair[0].end() <= pair[1].offset, "{frame}: {} runs into {}", pair[0].name, pair[1].name);
+            assert!(
+                pair[0].end() <= pair[1].offset,
+                "{frame}: {} runs into {}",
+                pair[0].name,
+                pair[1].name
+            );
         }
-        assert!(u64::from(registers.last().unwrap().end()) <= size, "{frame} ends beyond its frame");
+        assert!(
+            u64::from(registers.last().unwrap().end()) <= size,
+            "{frame} ends beyond its frame"
+        );
     }
 }
 
@@ -46,8 +54,11 @@ fn registers_leave_identification_space_free() {
 
 #[test]
 fn system_register_encodings_are_distinct() {
-    let mut encodings: Vec<u16> =
-        icc::REGISTERS.iter().chain(ich::REGISTERS).map(|(_, encoding)| encoding.packed()).collect();
+    let mut encodings: Vec<u16> = icc::REGISTERS
+        .iter()
+        .chain(ich::REGISTERS)
+        .map(|(_, encoding)| encoding.packed())
+        .collect();
     encodings.extend((0..16).map(|n| ich::lr(n).unwrap().encoding().packed()));
     let count = encodings.len();
     encodings.sort_unstable();
@@ -68,18 +79,23 @@ const SPI_FIELDS: [IntIdField; 10] = [
     gicd::ICFGR,
     gicd::IGRPMODR,
 ];
-const ESPI_FIELDS: [IntIdField; 4] = [gicd::IGROUPR_E, gicd::ISENABLER_E, gicd::IPRIORITYR_E, gicd::ICFGR_E];
-const PRIVATE_FIELDS: [IntIdField; 4] = [gicr::IGROUPR, gicr::ISENABLER, gicr::IPRIORITYR, gicr::ICFGR];
+const ESPI_FIELDS: [IntIdField; 4] =
+    [gicd::IGROUPR_E, gicd::ISENABLER_E, gicd::IPRIORITYR_E, gicd::ICFGR_E];
+const PRIVATE_FIELDS: [IntIdField; 4] =
+    [gicr::IGROUPR, gicr::ISENABLER, gicr::IPRIORITYR, gicr::ICFGR];
 
 #[test]
 fn every_interrupt_has_one_field_per_array() {
     for number in 0..9000 {
         let intid = IntId::new(number);
-        let located = |fields: &[IntIdField]| fields.iter().filter(|f| f.locate(intid).is_some()).count();
+        let located =
+            |fields: &[IntIdField]| fields.iter().filter(|f| f.locate(intid).is_some()).count();
         let expected = match intid.class() {
             IntIdClass::Spi => (SPI_FIELDS.len(), 0, 0),
             IntIdClass::ExtendedSpi => (0, ESPI_FIELDS.len(), 0),
-            IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::ExtendedPpi => (0, 0, PRIVATE_FIELDS.len()),
+            IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::ExtendedPpi => {
+                (0, 0, PRIVATE_FIELDS.len())
+            }
             _ => (0, 0, 0),
         };
         assert_eq!(
@@ -92,7 +108,8 @@ fn every_interrupt_has_one_field_per_array() {
 
 #[test]
 fn field_indices_lead_back_to_their_interrupts() {
-    for range in [IntIdRange::Spi, IntIdRange::Banked, IntIdRange::ExtendedSpi, IntIdRange::Private] {
+    for range in [IntIdRange::Spi, IntIdRange::Banked, IntIdRange::ExtendedSpi, IntIdRange::Private]
+    {
         for index in 0..2000 {
             if let Some(intid) = range.intid_at(index) {
                 assert_eq!(range.index_of(intid), Some(index), "{range:?} {index}");
@@ -140,7 +157,8 @@ fn gicv2_cpu_interface_matches_the_manual() {
         ("IIDR", 0xfc),
         ("DIR", 0x1000),
     ];
-    let found: Vec<_> = gicc::REGISTERS.iter().map(|register| (register.name, register.offset)).collect();
+    let found: Vec<_> =
+        gicc::REGISTERS.iter().map(|register| (register.name, register.offset)).collect();
     assert_eq!(found, expected);
     let control = gicc::Ctlr::new().with_enable_grp0(true).with_fiq_en(true).with_eoi_mode_s(true);
     assert_eq!(u32::from(control), 0x209);

@@ -11,8 +11,8 @@ use gic_arch::Affinity;
 use gic_driver::its::{IdMap, IdRange};
 use gic_driver::mbi::MbiConfig;
 use gic_driver::{
-    Coherence, GicConfig, GicV2Config, ItsConfig, PhysicalRegion, RedistributorRegion, SpiRange, TableAccess,
-    V2mFrame,
+    Coherence, GicConfig, GicV2Config, ItsConfig, PhysicalRegion, RedistributorRegion, SpiRange,
+    TableAccess, V2mFrame,
 };
 use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
 
@@ -129,7 +129,10 @@ pub fn its(
 ///
 /// # Errors
 /// [`ControllerError::NoMemory`].
-pub fn mbi(description: &Description, controller: &Controller) -> Result<MbiConfig, ControllerError> {
+pub fn mbi(
+    description: &Description,
+    controller: &Controller,
+) -> Result<MbiConfig, ControllerError> {
     let frame = controller.registers.as_ref().map(|registers| registers.base());
     let distributor = description.gic.as_ref().map(|gic| gic.distributor.base());
     let ranges = controller.ranges.iter().filter_map(|range| spi_range(range.value));
@@ -157,7 +160,11 @@ pub fn v2m(controller: &Controller) -> Result<V2mFrame<'static>, ControllerError
 }
 
 fn base(controller: &Controller) -> Result<u64, ControllerError> {
-    controller.registers.as_ref().map(|registers| registers.base()).ok_or(ControllerError::NoRegisters)
+    controller
+        .registers
+        .as_ref()
+        .map(|registers| registers.base())
+        .ok_or(ControllerError::NoRegisters)
 }
 
 /// DeviceIDs of a host bridge's requesters at one ITS. `None` if firmware sends none there.
@@ -169,7 +176,8 @@ pub fn id_map(
     host: &PciHost,
     controller: ControllerIndex,
 ) -> Result<Option<IdMap>, TryReserveError> {
-    let spans = description.host_spans(host).into_iter().filter(|span| span.controller == controller);
+    let spans =
+        description.host_spans(host).into_iter().filter(|span| span.controller == controller);
     let ranges = try_collect(spans.map(|span| IdRange {
         first_requester: span.rid_base,
         length: span.length,

@@ -39,7 +39,11 @@ impl<P: Platform> Irqchip<P> {
     ///
     /// # Errors
     /// [`CpuError::Gic`].
-    pub fn cpu_starting(&self, cpu: Cpu, registers: &impl SystemRegisters) -> Result<Started, CpuError> {
+    pub fn cpu_starting(
+        &self,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+    ) -> Result<Started, CpuError> {
         let pending = self.gic.cpu_on(cpu, registers)?;
         Ok(Started { cpu, pending })
     }
@@ -49,7 +53,11 @@ impl<P: Platform> Irqchip<P> {
     ///
     /// # Errors
     /// [`CpuError::Its`], [`CpuError::DirectLpi`], [`CpuError::Unknown`].
-    pub fn cpu_online(&self, started: Started, stranded: impl FnMut(Stranded)) -> Result<(), CpuError> {
+    pub fn cpu_online(
+        &self,
+        started: Started,
+        stranded: impl FnMut(Stranded),
+    ) -> Result<(), CpuError> {
         let Started { cpu, pending } = started;
         // A CPU whose LPIs are off takes wired interrupts.
         if let Some(pending) = pending {

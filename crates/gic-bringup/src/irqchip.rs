@@ -81,7 +81,8 @@ impl<P: Platform + 'static> Irqchip<P> {
         let config = RootConfig::new(&description, options)?;
         let cpus = config.cpus();
         let gic = RootGic::new(platform.clone(), config)?;
-        let site = Site { description: &description, gic: &gic, platform: &platform, cpus, options };
+        let site =
+            Site { description: &description, gic: &gic, platform: &platform, cpus, options };
         let msi = MsiControllers::new(&site)?;
         let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.wired()))?;
         Ok(Self { description, platform, gic, msi, interrupts: Arc::new(interrupts) })
@@ -92,7 +93,11 @@ impl<P: Platform + 'static> Irqchip<P> {
     ///
     /// # Errors
     /// [`NoParent`] says whose the fault is.
-    pub fn pci_parent(&self, host: &PciHost, requester: RequesterId) -> Result<Arc<dyn MsiParent>, NoParent> {
+    pub fn pci_parent(
+        &self,
+        host: &PciHost,
+        requester: RequesterId,
+    ) -> Result<Arc<dyn MsiParent>, NoParent> {
         self.msi.of_pci(&self.description, host, requester)
     }
 

@@ -11,7 +11,9 @@ use core::fmt;
 use core::num::NonZeroU16;
 use gic_driver::its::IdMap;
 use gic_driver::{DirectLpi, Its, ItsMsiParent, Mbi, Platform, V2m};
-use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via};
+use gic_firmware::{
+    Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via,
+};
 use msi_types::{DeviceId, MsiParent, RequesterId};
 
 /// The driver of one controller.
@@ -130,7 +132,8 @@ impl<P: Platform + 'static> MsiControllers<P> {
         host: &PciHost,
     ) -> Result<(), TryReserveError> {
         for (index, driver) in &self.drivers {
-            let (Ok(driver), Some(map)) = (driver, config::id_map(description, host, *index)?) else {
+            let (Ok(driver), Some(map)) = (driver, config::id_map(description, host, *index)?)
+            else {
                 continue;
             };
             self.buses.try_reserve(1)?;
@@ -168,7 +171,8 @@ impl<P: Platform + 'static> MsiControllers<P> {
             return self.of_device(route.controller, requester, route.device_id);
         }
         let driver = self.driver(route.controller)?;
-        let is_host = |bus: &&Bus| description.hosts.get(bus.host).is_some_and(|known| known.id == host.id);
+        let is_host =
+            |bus: &&Bus| description.hosts.get(bus.host).is_some_and(|known| known.id == host.id);
         let bus = self.buses.iter().filter(is_host).find(|bus| bus.controller == route.controller);
         Ok(bus.map_or_else(|| driver.parent(IdMap::identity), |bus| bus.parent.clone()))
     }

@@ -47,7 +47,12 @@ impl<P: Platform> RootGic<P> {
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. A GICv3 sends none then.
-    pub fn send(&self, sgi: SgiId, to: &[Cpu], registers: &impl SystemRegisters) -> Result<(), GicError> {
+    pub fn send(
+        &self,
+        sgi: SgiId,
+        to: &[Cpu],
+        registers: &impl SystemRegisters,
+    ) -> Result<(), GicError> {
         match self {
             Self::V3(gic) => {
                 if let Some(unknown) = to.iter().find(|cpu| gic.affinity(**cpu).is_none()) {
@@ -103,7 +108,11 @@ impl<P: Platform> RootGic<P> {
         }
     }
 
-    pub(crate) fn cpu_off(&self, cpu: Cpu, registers: &impl SystemRegisters) -> Result<(), GicError> {
+    pub(crate) fn cpu_off(
+        &self,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+    ) -> Result<(), GicError> {
         match self {
             Self::V3(gic) => gic.cpu_off(cpu, registers),
             Self::V2(gic) => gic.cpu_off(cpu),

@@ -8,8 +8,8 @@ use gic_bringup::{BringUpError, ControllerError, Options};
 use gic_driver::errata::{self, Erratum, Frame};
 use gic_driver::{Coherence, GicConfig, GicV2Config, PhysicalRegion, TableAccess, V2mFrame};
 use gic_firmware::{
-    Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact, Gic, GicVersion, IntIdSpan,
-    MapEntry, MsiRouting, PciHost, Region, Status, Target, devicetree,
+    Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact, Gic, GicVersion,
+    IntIdSpan, MapEntry, MsiRouting, PciHost, Region, Status, Target, devicetree,
 };
 use msi_types::{DeviceId, RequesterId};
 use std::num::NonZeroU16;
@@ -95,7 +95,8 @@ fn gicv2_needs_its_cpu_interface() {
 #[test]
 fn gicv2_takes_eight_cpus_at_most() {
     let mut described = machine();
-    described.cpus = (0..9).map(|number| Cpu::new("/cpus/cpu", Affinity::new(0, 0, 0, number))).collect();
+    described.cpus =
+        (0..9).map(|number| Cpu::new("/cpus/cpu", Affinity::new(0, 0, 0, number))).collect();
     let gic = described.gic.as_mut().unwrap();
     gic.version = Fact::stated(GicVersion::V2);
     gic.cpu_interface = Some(Fact::stated(region(0x801_0000, 0x2000)));
@@ -107,7 +108,10 @@ fn disabled_gic_is_none() {
     let mut described = machine();
     described.gic.as_mut().unwrap().status = Fact::stated(Status::Disabled);
     assert_eq!(RootConfig::new(&described, &Options::default()), Err(BringUpError::NoGic));
-    assert_eq!(RootConfig::new(&Description::default(), &Options::default()), Err(BringUpError::NoGic));
+    assert_eq!(
+        RootConfig::new(&Description::default(), &Options::default()),
+        Err(BringUpError::NoGic)
+    );
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl BlockAllocator {
     pub fn new(first: u32, count: u32) -> Result<Self, BlockError> {
         let count = count.min(u32::MAX - first);
         let words = usize::try_from(count.div_ceil(64)).unwrap_or(0);
-        let used = try_collect(core::iter::repeat_n(0, words)).map_err(|_| BlockError::NoMemory { count })?;
+        let used = try_collect(core::iter::repeat_n(0, words))
+            .map_err(|_| BlockError::NoMemory { count })?;
         Ok(Self { first, count, used, search_from: 0, free: count })
     }
 
@@ -115,7 +116,8 @@ impl BlockAllocator {
         let Range { start, end: limit } = self.places(&within);
         let mut place = self.search_from.max(start);
         loop {
-            place = self.next_free(place).and_then(|free| self.align(free, align)).ok_or(exhausted)?;
+            place =
+                self.next_free(place).and_then(|free| self.align(free, align)).ok_or(exhausted)?;
             let end = place.checked_add(count).filter(|end| *end <= limit).ok_or(exhausted)?;
             match self.last_used(place, end) {
                 Some(used) => place = used + 1,

@@ -95,9 +95,15 @@ impl WiredBits {
 
     fn bit(&mut self, intid: IntId) -> Option<(&mut u64, u64)> {
         let (words, index) = match intid.class() {
-            IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::Spi => (&mut self.spis[..], intid.get()),
-            IntIdClass::ExtendedSpi => (&mut self.extended[..], intid.get() - IntId::EXTENDED_SPI_BASE),
-            IntIdClass::ExtendedPpi => (&mut self.extended_ppis[..], intid.get() - IntId::EXTENDED_PPI_BASE),
+            IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::Spi => {
+                (&mut self.spis[..], intid.get())
+            }
+            IntIdClass::ExtendedSpi => {
+                (&mut self.extended[..], intid.get() - IntId::EXTENDED_SPI_BASE)
+            }
+            IntIdClass::ExtendedPpi => {
+                (&mut self.extended_ppis[..], intid.get() - IntId::EXTENDED_PPI_BASE)
+            }
             _ => return None,
         };
         Some((words.get_mut(index as usize / 64)?, 1 << (index % 64)))

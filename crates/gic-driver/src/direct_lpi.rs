@@ -181,7 +181,11 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     fn check_accepts(&self, cpu: Cpu) -> Result<(), MsiError> {
-        if self.accepts(cpu) { Ok(()) } else { Err(MsiError::NotReachable(cpu, "its LPIs are off")) }
+        if self.accepts(cpu) {
+            Ok(())
+        } else {
+            Err(MsiError::NotReachable(cpu, "its LPIs are off"))
+        }
     }
 
     fn fault_at(&self, cpu: Cpu, operation: &'static str, reason: &'static str) -> MsiError {

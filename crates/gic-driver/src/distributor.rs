@@ -80,7 +80,8 @@ impl<M: Mmio> Distributor<M> {
         }
         let frame = Frame::probe(mmio, block)?;
         let mut typer = frame.mmio.read(gicd::TYPER);
-        let mut errata = errata::matching(errata::Frame::Distributor, frame.mmio.read(gicd::IIDR), &[]);
+        let mut errata =
+            errata::matching(errata::Frame::Distributor, frame.mmio.read(gicd::IIDR), &[]);
         if errata.any(|entry| entry.erratum == Erratum::ExtendedSpisNotThere) {
             typer = typer.with_espi(false).with_nmi(false);
         }
@@ -116,7 +117,11 @@ impl<M: Mmio> Distributor<M> {
     ///
     /// # Errors
     /// [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
-    pub fn init<P: Platform>(&self, platform: &P, config: DistributorConfig) -> Result<(), GicError> {
+    pub fn init<P: Platform>(
+        &self,
+        platform: &P,
+        config: DistributorConfig,
+    ) -> Result<(), GicError> {
         self.enable_affinity_routing(platform)?;
         let (group, group_modifier) = match self.view.own_group() {
             Group::SecureOne => (0, u32::MAX),
@@ -143,8 +148,8 @@ impl<M: Mmio> Distributor<M> {
         for ((fields, block), saved) in self.blocks().zip(storage) {
             saved.interrupts = self.frame.save_block(fields, block);
             for (route, register) in saved.routes.iter_mut().zip(routes_of(fields, block)) {
-                *route =
-                    register.map_or(0, |(intid, register)| self.frame.reads(intid).read(register).into());
+                *route = register
+                    .map_or(0, |(intid, register)| self.frame.reads(intid).read(register).into());
             }
         }
         Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
@@ -223,7 +228,11 @@ impl<M: Mmio> Distributor<M> {
     /// [`GicError::NoSuchInterrupt`].
     pub fn route(&self, intid: IntId) -> Result<Route, GicError> {
         let value = self.frame.reads(intid).read(self.route_register(intid)?);
-        Ok(if value.any_participating() { Route::AnyParticipating } else { Route::To(value.affinity()) })
+        Ok(if value.any_participating() {
+            Route::AnyParticipating
+        } else {
+            Route::To(value.affinity())
+        })
     }
 
     /// Stops forwarding the view's own group: the last step before a suspend. Task.
@@ -345,7 +354,11 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    fn set_forwarding<P: Platform>(&self, platform: &P, forwarding: Forwarding) -> Result<(), GicError> {
+    fn set_forwarding<P: Platform>(
+        &self,
+        platform: &P,
+        forwarding: Forwarding,
+    ) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR).into_bits();
         let bits = security::group_bits(self.view);
         let new = match forwarding {
@@ -370,7 +383,10 @@ enum Forwarding {
 
 /// The interrupts of a block with their route registers, `None` where the interrupt does not exist
 /// (1020–1023).
-fn routes_of(fields: &Fields, block: u32) -> impl Iterator<Item = Option<(IntId, Reg<Irouter>)>> + use<> {
+fn routes_of(
+    fields: &Fields,
+    block: u32,
+) -> impl Iterator<Item = Option<(IntId, Reg<Irouter>)>> + use<> {
     let range: IntIdRange = fields.group.range();
     (32 * block..32 * block + 32).map(move |index| {
         let intid = range.intid_at(index)?;

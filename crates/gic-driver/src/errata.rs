@@ -167,7 +167,8 @@ impl Entry {
     fn applies<S: AsRef<str>>(&self, frame: Frame, iidr: Iidr, machine: &[S]) -> bool {
         self.frame == frame
             && u32::from(iidr) & self.mask == self.value
-            && (self.machines.is_empty() || machine.iter().any(|name| self.machines.contains(&name.as_ref())))
+            && (self.machines.is_empty()
+                || machine.iter().any(|name| self.machines.contains(&name.as_ref())))
     }
 }
 
@@ -191,7 +192,10 @@ mod tests {
 
     #[test]
     fn a_masked_revision_does_not_keep_a_row_from_matching() {
-        assert_eq!(found(Frame::Distributor, 0x0401_743b, &[]), [Erratum::SpiWakeLostOnDeactivation]);
+        assert_eq!(
+            found(Frame::Distributor, 0x0401_743b, &[]),
+            [Erratum::SpiWakeLostOnDeactivation]
+        );
         assert_eq!(found(Frame::Distributor, 0x0403_043b, &[]), []);
     }
 

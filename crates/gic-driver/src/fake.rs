@@ -63,7 +63,10 @@ pub(crate) struct Machine {
 pub(crate) struct Fake(pub(crate) Arc<Machine>);
 
 impl Fake {
-    pub(crate) fn new(distributor: FakeDistributor, redistributors: Vec<FakeRedistributor>) -> Self {
+    pub(crate) fn new(
+        distributor: FakeDistributor,
+        redistributors: Vec<FakeRedistributor>,
+    ) -> Self {
         Self(Arc::new(Machine {
             distributor: Mutex::new(distributor),
             redistributors: Mutex::new(redistributors),
@@ -77,7 +80,8 @@ impl Fake {
 
     /// A machine of one security state with `cpus` redistributors in one region.
     pub(crate) fn with_cpus(cpus: u8) -> Self {
-        let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, cpu + 1 == cpus)).collect();
+        let redistributors =
+            (0..cpus).map(|cpu| FakeRedistributor::new(cpu, cpu + 1 == cpus)).collect();
         Self::new(FakeDistributor::new(Security::Single), redistributors)
     }
 
@@ -104,7 +108,11 @@ impl Fake {
         f(&mut self.0.distributor.lock().unwrap())
     }
 
-    pub(crate) fn at_redistributor<R>(&self, index: usize, f: impl FnOnce(&mut FakeRedistributor) -> R) -> R {
+    pub(crate) fn at_redistributor<R>(
+        &self,
+        index: usize,
+        f: impl FnOnce(&mut FakeRedistributor) -> R,
+    ) -> R {
         let _outside = Outside::new();
         f(&mut self.0.redistributors.lock().unwrap()[index])
     }
@@ -152,7 +160,9 @@ impl FakeMmio {
 
     fn write(&self, offset: u32, bytes: u32, value: u64) {
         match self.frame {
-            Frame::Distributor => self.machine.at_distributor(|frame| frame.write(offset, bytes, value)),
+            Frame::Distributor => {
+                self.machine.at_distributor(|frame| frame.write(offset, bytes, value))
+            }
             Frame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.write(offset, bytes, value));
             }

@@ -85,7 +85,11 @@ pub struct GicConfig {
 
 impl GicConfig {
     /// With default choices.
-    pub fn new(distributor: u64, redistributors: Vec<RedistributorRegion>, cpus: Vec<Affinity>) -> Self {
+    pub fn new(
+        distributor: u64,
+        redistributors: Vec<RedistributorRegion>,
+        cpus: Vec<Affinity>,
+    ) -> Self {
         Self {
             distributor,
             distributor_bytes: None,
@@ -180,7 +184,11 @@ impl<P: Platform> Gic<P> {
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`],
     /// [`GicError::NoSystemRegisters`], [`GicError::Lpi`].
-    pub fn cpu_on<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) -> Result<Option<Attached>, GicError> {
+    pub fn cpu_on<S: SystemRegisters>(
+        &self,
+        cpu: Cpu,
+        registers: &S,
+    ) -> Result<Option<Attached>, GicError> {
         self.cpu_on_with::<S, Combined>(cpu, registers)
     }
 
@@ -196,7 +204,8 @@ impl<P: Platform> Gic<P> {
         let redistributor = self.redistributor_frames(cpu)?;
         redistributor.wake(&*self.platform)?;
         let view = self.distributor.view();
-        redistributor.init(&*self.platform, PrivateConfig { priority: self.priorities.wired, view })?;
+        redistributor
+            .init(&*self.platform, PrivateConfig { priority: self.priorities.wired, view })?;
         let attached = self.attach_lpis(redistributor).inspect_err(|_| {
             // The first error counts.
             let _ = redistributor.sleep(&*self.platform);
@@ -225,7 +234,10 @@ impl<P: Platform> Gic<P> {
     }
 
     /// The same after [`cpu_on_with`](Self::cpu_on_with).
-    pub fn cpu_interface_with<S: SystemRegisters, E: EoiMode>(&self, registers: S) -> CpuInterface<S, E> {
+    pub fn cpu_interface_with<S: SystemRegisters, E: EoiMode>(
+        &self,
+        registers: S,
+    ) -> CpuInterface<S, E> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }
 
@@ -271,15 +283,22 @@ impl<P: Platform> Gic<P> {
         &self.platform
     }
 
-    fn attach_lpis(&self, redistributor: &Redistributor<P::Mmio>) -> Result<Option<Attached>, GicError> {
+    fn attach_lpis(
+        &self,
+        redistributor: &Redistributor<P::Mmio>,
+    ) -> Result<Option<Attached>, GicError> {
         match &self.lpis {
             Ok(lpis) if redistributor.typer().plpis() => lpis.attach(redistributor).map(Some),
             _ => Ok(None),
         }
     }
 
-    fn enable_interface<S: SystemRegisters, E: EoiMode>(&self, registers: &S) -> Result<(), GicError> {
-        let config = CpuInterfaceConfig { mask: self.priorities.mask, ..CpuInterfaceConfig::default() };
+    fn enable_interface<S: SystemRegisters, E: EoiMode>(
+        &self,
+        registers: &S,
+    ) -> Result<(), GicError> {
+        let config =
+            CpuInterfaceConfig { mask: self.priorities.mask, ..CpuInterfaceConfig::default() };
         CpuInterface::<&S, E>::enable(registers, config).map(|_| ())
     }
 
@@ -296,7 +315,8 @@ fn corrected<M: Mmio>(
     redistributor: &Redistributor<M>,
     machine: &[String],
 ) -> LpiConfig {
-    for entry in errata::matching_names(errata::Frame::Redistributor, redistributor.iidr(), machine) {
+    for entry in errata::matching_names(errata::Frame::Redistributor, redistributor.iidr(), machine)
+    {
         match entry.erratum {
             Erratum::TablesNotCoherent => choice.access = TableAccess::NonCoherent,
             Erratum::TablesBelow4GiB => choice.address_bits = 32,
@@ -316,7 +336,10 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
     }
 }
 
-fn open_distributor<P: Platform>(platform: &P, base: u64) -> Result<Distributor<P::Mmio>, GicError> {
+fn open_distributor<P: Platform>(
+    platform: &P,
+    base: u64,
+) -> Result<Distributor<P::Mmio>, GicError> {
     let region = PhysicalRegion { base, bytes: gicd::FRAME_SIZE };
     let mmio = platform.map(region).ok_or(GicError::NotMapped(Block::Distributor(base)))?;
     Distributor::new(platform, mmio, base)
@@ -335,7 +358,9 @@ fn open_redistributors<P: Platform>(
         for redistributor in walk_redistributors(platform, *region) {
             let redistributor = redistributor?;
             let affinity = redistributor.affinity();
-            let cpu = found.iter_mut().find(|cpu| cpu.affinity == affinity && cpu.redistributor.is_none());
+            let cpu = found
+                .iter_mut()
+                .find(|cpu| cpu.affinity == affinity && cpu.redistributor.is_none());
             if let Some(cpu) = cpu {
                 cpu.redistributor = Some(redistributor);
             }

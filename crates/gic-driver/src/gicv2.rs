@@ -88,7 +88,11 @@ impl GicV2Config {
 impl GicV2Config {
     /// What is mapped of the CPU interface.
     fn interface_bytes(&self) -> u64 {
-        if self.cpu_interface_bytes < gicc::FRAME_SIZE { gicc::FIRST_PAGE_SIZE } else { gicc::FRAME_SIZE }
+        if self.cpu_interface_bytes < gicc::FRAME_SIZE {
+            gicc::FIRST_PAGE_SIZE
+        } else {
+            gicc::FRAME_SIZE
+        }
     }
 }
 
@@ -158,7 +162,9 @@ impl<P: Platform> GicV2<P> {
     /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoSplitEnd`].
     pub fn cpu_on_with<E: EoiMode>(&self, cpu: Cpu) -> Result<(), GicError> {
         if E::SPLIT && self.config.interface_bytes() < gicc::FRAME_SIZE {
-            return Err(GicError::NoSplitEnd("GICC_DIR lies behind the 4 KiB that firmware states"));
+            return Err(GicError::NoSplitEnd(
+                "GICC_DIR lies behind the 4 KiB that firmware states",
+            ));
         }
         let slot = self.slot(cpu).ok_or(GicError::UnknownCpu(cpu))?;
         let target = self.own_target(cpu)?;
@@ -255,7 +261,8 @@ impl<P: Platform> GicV2<P> {
 
     /// Group 0; Non-secure software, whose interrupts are all of Group 1, cannot change that.
     fn reset(&self, block: u32) {
-        let defaults = BlockDefaults { priority: self.config.priority.get(), group: 0, group_modifier: 0 };
+        let defaults =
+            BlockDefaults { priority: self.config.priority.get(), group: 0, group_modifier: 0 };
         self.frame.reset_block(&Fields::BANKED, block, defaults);
     }
 
@@ -263,8 +270,9 @@ impl<P: Platform> GicV2<P> {
     /// one CPU have no such registers.
     fn own_target(&self, cpu: Cpu) -> Result<NonZeroU8, GicError> {
         let own = gicd::ITARGETSR.registers().iter().take(8);
-        let bits =
-            own.flat_map(|register| self.frame.mmio.read(register).to_le_bytes()).find(|bits| *bits != 0);
+        let bits = own
+            .flat_map(|register| self.frame.mmio.read(register).to_le_bytes())
+            .find(|bits| *bits != 0);
         let alone = || (self.typer.cpu_number() == 0).then_some(NonZeroU8::MIN);
         bits.and_then(NonZeroU8::new).or_else(alone).ok_or(GicError::NoTarget(cpu))
     }

@@ -169,7 +169,10 @@ impl<P: Platform> Its<P> {
     ) -> Result<Attachment, ItsError> {
         self.state.with(self.platform(), |state| {
             if u64::from(device.get()) >= state.device_table.ids() {
-                return Err(ItsError::DeviceIdOutOfRange { id: device, bits: state.device_id_bits });
+                return Err(ItsError::DeviceIdOutOfRange {
+                    id: device,
+                    bits: state.device_id_bits,
+                });
             }
             self.settle(state)?;
             let no_memory = |_| ItsError::NoMemory("a device's attachment");
@@ -194,7 +197,10 @@ impl<P: Platform> Its<P> {
 
     /// Forgets a share with all its events, as [`unmap_events`](Self::unmap_events) for each of the `blocks` and
     /// [`detach`](Self::detach) would, but as one batch. Task.
-    #[expect(clippy::needless_pass_by_value, reason = "whoever gives an attachment back has it no more")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "whoever gives an attachment back has it no more"
+    )]
     pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
         // Before the lock: the caller's iterator may take locks of its own.
         let mut known = Vec::new();
@@ -202,8 +208,9 @@ impl<P: Platform> Its<P> {
             if known.try_reserve(1).is_err() {
                 self.unmap_events(&attachment, block);
             } else {
-                let found =
-                    self.state.with(self.platform(), |state| self.block_of(state, &attachment, &block));
+                let found = self
+                    .state
+                    .with(self.platform(), |state| self.block_of(state, &attachment, &block));
                 known.extend(found);
             }
         }
@@ -311,7 +318,8 @@ impl<P: Platform> Its<P> {
 
     /// Unmaps a device that nobody uses any more.
     fn drop_unused(&self, state: &mut State, id: DeviceId) {
-        let unused = state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
+        let unused =
+            state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
         if unused && let Some(device) = state.devices.remove(id) {
             self.unmap_device(state, id, device, Blocks::None);
         }
@@ -353,7 +361,9 @@ impl<P: Platform> Its<P> {
     }
 
     fn quiesce(&self) -> Result<(), ItsError> {
-        self.frame.quiesce().map_err(|TimedOut(what)| error::fault(self.frame.base, what, "timeout"))
+        self.frame
+            .quiesce()
+            .map_err(|TimedOut(what)| error::fault(self.frame.base, what, "timeout"))
     }
 
     /// Posts commands of a task and waits for them.

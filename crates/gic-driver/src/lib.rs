@@ -106,8 +106,8 @@ pub use lpi::{LpiError, LpiRange, Lpis};
 pub use mbi::{Mbi, MbiConfig, MbiError};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use platform::{
-    Coherence, ExceptionLevel, Observed, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
-    TimedOut, Wait, wait_until,
+    Coherence, ExceptionLevel, Observed, PhysicalRegion, Platform, SystemRegisters, Table,
+    TableLayout, TimedOut, Wait, wait_until,
 };
 pub use redistributor::{Redistributor, RedistributorRegion, TableAccess};
 pub use saved::{InterruptBlock, PrivateState, SharedBlock};

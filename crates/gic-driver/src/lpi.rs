@@ -131,7 +131,8 @@ impl<P: Platform> Lpis<P> {
         if distributor.view() == crate::SecurityView::Secure {
             return Err(LpiError::SecureView.into());
         }
-        let wanted = config.id_bits.unwrap_or(DEFAULT_ID_BITS).min(typer.id_bits()).min(MAX_ID_BITS);
+        let wanted =
+            config.id_bits.unwrap_or(DEFAULT_ID_BITS).min(typer.id_bits()).min(MAX_ID_BITS);
         let adopted = tables::adopt_config(&*platform, typer, redistributors.clone())?;
         let id_bits = adopted.as_ref().map_or(wanted, |adopted| wanted.min(adopted.id_bits));
         if id_bits < MIN_ID_BITS {
@@ -180,8 +181,9 @@ impl<P: Platform> Lpis<P> {
         align: Alignment,
         intids: Range<u32>,
     ) -> Result<LpiRange, LpiError> {
-        let range =
-            self.allocator.with(&*self.platform, |allocator| allocator.allocate(count, align, intids))?;
+        let range = self
+            .allocator
+            .with(&*self.platform, |allocator| allocator.allocate(count, align, intids))?;
         self.reset_config(range.first(), range.count());
         Ok(range)
     }
@@ -331,14 +333,17 @@ fn bookkeeping(
     let bits = lpis.div_ceil(8) as usize;
     let stale = match adoption {
         Adoption::None => None,
-        Adoption::Possible => {
-            Some(Stale::new(lpis, redistributors).map_err(|_| none("record of LPIs taken over", bits))?)
-        }
+        Adoption::Possible => Some(
+            Stale::new(lpis, redistributors)
+                .map_err(|_| none("record of LPIs taken over", bits))?,
+        ),
     };
     let allocator = LpiAllocator::new(lpis, stale).map_err(|_| none("LPI allocator", bits))?;
     let mut pending = Vec::new();
     let bytes = redistributors.saturating_mul(size_of::<PendingTable>());
-    pending.try_reserve_exact(redistributors).map_err(|_| none("list of LPI pending tables", bytes))?;
+    pending
+        .try_reserve_exact(redistributors)
+        .map_err(|_| none("list of LPI pending tables", bytes))?;
     Ok((allocator, pending))
 }
 

@@ -101,7 +101,8 @@ impl MbiDoorbell {
     fn new(registers: MessageRegisters, distributor: u64, alias: Option<u64>) -> Self {
         let Some(alias) = alias else { return Self { registers, frame: Frame::Distributor } };
         let moved = |register: u64| alias.wrapping_add(register.wrapping_sub(distributor));
-        let registers = MessageRegisters { set: moved(registers.set), clear: moved(registers.clear) };
+        let registers =
+            MessageRegisters { set: moved(registers.set), clear: moved(registers.clear) };
         Self { registers, frame: Frame::Alias }
     }
 }

@@ -50,7 +50,10 @@ pub(crate) enum NoTable {
 }
 
 /// Allocates a table and checks that the platform kept to `layout`. Task.
-pub(crate) fn allocate_table<P: Platform>(platform: &P, layout: TableLayout) -> Result<Table, NoTable> {
+pub(crate) fn allocate_table<P: Platform>(
+    platform: &P,
+    layout: TableLayout,
+) -> Result<Table, NoTable> {
     let table = platform.allocate_table(layout).ok_or(NoTable::NoMemory)?;
     if layout.admits(&table) {
         return Ok(table);

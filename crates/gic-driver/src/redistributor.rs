@@ -62,8 +62,9 @@ impl<M: Mmio> Redistributor<M> {
         }
         let waker = self.frame.mmio.read(gicr::WAKER);
         self.frame.mmio.write(gicr::WAKER, waker.with_processor_sleep(false));
-        self.frame
-            .wait(platform, "ChildrenAsleep = 0", || !self.frame.mmio.read(gicr::WAKER).children_asleep())
+        self.frame.wait(platform, "ChildrenAsleep = 0", || {
+            !self.frame.mmio.read(gicr::WAKER).children_asleep()
+        })
     }
 
     /// Puts the redistributor to sleep: the last step before its CPU loses power, after its CPU interface was
@@ -80,8 +81,9 @@ impl<M: Mmio> Redistributor<M> {
         if !self.frame.mmio.read(gicr::WAKER).processor_sleep() {
             return Ok(());
         }
-        self.frame
-            .wait(platform, "ChildrenAsleep = 1", || self.frame.mmio.read(gicr::WAKER).children_asleep())
+        self.frame.wait(platform, "ChildrenAsleep = 1", || {
+            self.frame.mmio.read(gicr::WAKER).children_asleep()
+        })
     }
 
     /// Brings the CPU's own interrupts to a known state: PPIs disabled, SGIs enabled; all inactive, not pending, of

@@ -49,8 +49,15 @@ impl<M: Mmio> Frame<M> {
     /// A level-triggered interrupt that was pending is made pending again, because the level of a message-based one
     /// exists nowhere else; where the source gave up meanwhile, it is delivered once more than needed.
     pub(crate) fn restore_block(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
-        let InterruptBlock { group, group_modifier, enabled: _, pending, active, priorities, triggers } =
-            saved;
+        let InterruptBlock {
+            group,
+            group_modifier,
+            enabled: _,
+            pending,
+            active,
+            priorities,
+            triggers,
+        } = saved;
         self.set_word(fields.group, block, *group);
         self.set_word(fields.group_modifier, block, *group_modifier);
         self.set_words(fields.priority, block, priorities);

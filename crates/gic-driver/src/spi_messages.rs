@@ -17,7 +17,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Cpu, DoorbellPage, Granule, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape, Vector, WiredParent,
+    Cpu, DoorbellPage, Granule, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape, Vector,
+    WiredParent,
 };
 
 /// What distinguishes one kind of doorbell from another.
@@ -109,7 +110,9 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         let fits = |bank: usize| {
             let doorbell = self.doorbells.get(bank);
             doorbell.is_some_and(|doorbell| {
-                count.get() == 1 || shape == Shape::Independent || doorbell.groups() == Groups::Possible
+                count.get() == 1
+                    || shape == Shape::Independent
+                    || doorbell.groups() == Groups::Possible
             })
         };
         if !(0..self.doorbells.len()).any(fits) {
@@ -120,21 +123,25 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
                 .iter_mut()
                 .enumerate()
                 .filter(|(number, _)| fits(*number))
-                .find_map(|(number, bank)| Some(Place { bank: number, first: bank.take(count, align)? }))
+                .find_map(|(number, bank)| {
+                    Some(Place { bank: number, first: bank.take(count, align)? })
+                })
                 .ok_or(no_vectors)
         })
     }
 
     fn give_back(&self, first: Vector, count: NonZeroU16) {
-        self.banks
-            .with(&*self.platform, |banks| banks.iter_mut().for_each(|bank| bank.give_back(first, count)));
+        self.banks.with(&*self.platform, |banks| {
+            banks.iter_mut().for_each(|bank| bank.give_back(first, count))
+        });
     }
 
     /// The doorbell of a vector that is handed out.
     fn doorbell_of(&self, vector: Vector) -> Result<&D, MsiError> {
         let unknown = MsiError::UnknownVector(vector);
-        let number =
-            self.banks.with(&*self.platform, |banks| banks.iter().position(|bank| bank.owns(vector)));
+        let number = self
+            .banks
+            .with(&*self.platform, |banks| banks.iter().position(|bank| bank.owns(vector)));
         number.and_then(|number| self.doorbells.get(number)).ok_or(unknown)
     }
 
@@ -158,8 +165,9 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
 
     fn target(&self, vector: Vector) -> Result<Cpu, MsiError> {
         let unknown = MsiError::UnknownVector(vector);
-        self.banks
-            .with(&*self.platform, |banks| banks.iter().find_map(|bank| bank.target(vector)).ok_or(unknown))
+        self.banks.with(&*self.platform, |banks| {
+            banks.iter().find_map(|bank| bank.target(vector)).ok_or(unknown)
+        })
     }
 }
 

@@ -75,7 +75,9 @@ impl SystemRegisters for CpuRegisters {
 
     #[inline]
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
-        if [icc::SGI1R.encoding(), icc::ASGI1R.encoding(), icc::SGI0R.encoding()].contains(&register) {
+        if [icc::SGI1R.encoding(), icc::ASGI1R.encoding(), icc::SGI0R.encoding()]
+            .contains(&register)
+        {
             // The receiver sees what the sender stored before.
             // SAFETY: a barrier.
             unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
@@ -100,7 +102,9 @@ impl SystemRegisters for CpuRegisters {
     fn exception_level(&self) -> ExceptionLevel {
         let current: u64;
         // SAFETY: `CurrentEL` can be read at EL1 and above (the promise at `new`); reading it changes nothing.
-        unsafe { asm!("mrs {}, CurrentEL", out(reg) current, options(nomem, nostack, preserves_flags)) };
+        unsafe {
+            asm!("mrs {}, CurrentEL", out(reg) current, options(nomem, nostack, preserves_flags))
+        };
         if current >> 2 & 3 == 2 { ExceptionLevel::El2 } else { ExceptionLevel::El1 }
     }
 }

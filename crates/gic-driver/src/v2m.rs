@@ -68,7 +68,9 @@ pub enum V2mError {
     #[error("firmware states no v2m frame")]
     NoFrames,
     /// The platform maps nothing there.
-    #[error("v2m frame@{0:x}: the platform cannot map registers at this address, which firmware states")]
+    #[error(
+        "v2m frame@{0:x}: the platform cannot map registers at this address, which firmware states"
+    )]
     NotMapped(u64),
     /// The frame's registers cannot be read on this machine, and firmware does not say which SPIs it has.
     #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]
@@ -119,7 +121,10 @@ impl<P: Platform> V2m<P> {
 }
 
 /// Finds out which SPIs a frame rings, and by which data.
-fn open<P: Platform>(platform: &P, frame: &V2mFrame<'_>) -> Result<(SpiRange, V2mDoorbell), V2mError> {
+fn open<P: Platform>(
+    platform: &P,
+    frame: &V2mFrame<'_>,
+) -> Result<(SpiRange, V2mDoorbell), V2mError> {
     let address = frame.address;
     if frame.oem_id.is_some_and(quirks::is_address_only) {
         let (first, count) = frame.stated_spis().ok_or(V2mError::SpisUnknown(address))?;
@@ -174,7 +179,9 @@ impl Doorbell for V2mDoorbell {
     /// Where the data counts from a number that is not aligned itself, an aligned group of SPIs has data that is not.
     fn groups(&self) -> Groups {
         match self.encoding {
-            Encoding::Data { base } if base.is_multiple_of(MSI_MAX_VECTORS.into()) => Groups::Possible,
+            Encoding::Data { base } if base.is_multiple_of(MSI_MAX_VECTORS.into()) => {
+                Groups::Possible
+            }
             Encoding::Data { .. } | Encoding::Address => Groups::Impossible,
         }
     }

@@ -42,7 +42,8 @@ fn print(file: &str, description: &Description) {
             controller.ranges.iter().map(|range| range.value).collect::<Vec<_>>(),
         );
     }
-    let name = |index| description.controller(index).map_or("?", |controller| controller.id.as_str());
+    let name =
+        |index| description.controller(index).map_or("?", |controller| controller.id.as_str());
     let print_spans = |spans: Vec<RouteSpan>| {
         for span in spans {
             let (to, via) = (name(span.controller), span.via);

@@ -18,8 +18,8 @@ mod tables;
 mod writer;
 
 pub use iort::{
-    IdMapping, Iort, IortContents, IortNode, IortNodes, ItsGroup, NamedComponent, Pmcg, RootComplex, SmmuV2,
-    SmmuV3,
+    IdMapping, Iort, IortContents, IortNode, IortNodes, ItsGroup, NamedComponent, Pmcg,
+    RootComplex, SmmuV2, SmmuV3,
 };
 pub use madt::{
     GicIts, GicV5, Gicc, Gicd, Gicr, Madt, MadtContents, MadtStructure, MadtStructures, MsiFrame,

@@ -82,6 +82,10 @@ pub struct Cpu {
 impl Cpu {
     /// An enabled CPU.
     pub fn new(id: impl Into<NodeId>, affinity: Affinity) -> Self {
-        Self { id: id.into(), affinity: Fact::stated(affinity), status: Fact::stated(Status::Enabled) }
+        Self {
+            id: id.into(),
+            affinity: Fact::stated(affinity),
+            status: Fact::stated(Status::Enabled),
+        }
     }
 }

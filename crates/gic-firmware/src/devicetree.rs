@@ -59,7 +59,7 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
 
 fn model(tree: &Tree<'_>) -> Option<Fact<String>> {
     let root = tree.nodes().next()?;
-    ["model", "compatible"]
-        .into_iter()
-        .find_map(|property| Some(Fact::new(String::from(root.text(property)?), root.origin(property))))
+    ["model", "compatible"].into_iter().find_map(|property| {
+        Some(Fact::new(String::from(root.text(property)?), root.origin(property)))
+    })
 }

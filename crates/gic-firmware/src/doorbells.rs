@@ -17,7 +17,8 @@ impl Description {
     pub fn doorbells(&self, controller: &Controller) -> Vec<u64> {
         match (&controller.kind, &self.gic) {
             (ControllerKind::DirectLpi, Some(gic)) => {
-                let stride = gic.redistributor_stride.as_ref().map_or(DEFAULT_STRIDE, |stride| stride.value);
+                let stride =
+                    gic.redistributor_stride.as_ref().map_or(DEFAULT_STRIDE, |stride| stride.value);
                 gic.redistributors
                     .iter()
                     .flat_map(|region| frames(region.value, stride))

@@ -65,7 +65,8 @@ pub use gic::{Gic, GicVersion};
 pub use origin::{Fact, NodeId, Origin};
 pub use region::Region;
 pub use requester::{
-    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role,
+    Target,
 };
 pub use route::{NoRoute, Route, RouteSpan, Via};
 pub use status::Status;

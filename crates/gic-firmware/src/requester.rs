@@ -168,7 +168,8 @@ impl MsiRouting {
 
     /// A platform device's DeviceID at one controller.
     pub fn device(controller: ControllerIndex, device: DeviceId) -> Self {
-        let parent = Parent { target: Target::Controller(controller), specifier: alloc::vec![device.get()] };
+        let parent =
+            Parent { target: Target::Controller(controller), specifier: alloc::vec![device.get()] };
         Self { parents: alloc::vec![Fact::stated(parent)], ..Self::default() }
     }
 

@@ -133,7 +133,12 @@ impl Description {
     /// requester IDs.
     pub fn route_by(&self, routing: &MsiRouting, requester: RequesterId) -> Result<Route, NoRoute> {
         let Some(map) = &routing.map else {
-            return self.first_parent(&routing.parents, requester, Via::Parent, NoRoute::NotDescribed);
+            return self.first_parent(
+                &routing.parents,
+                requester,
+                Via::Parent,
+                NoRoute::NotDescribed,
+            );
         };
         let mask = routing.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
         let Some((index, entry)) = lookup(map, mask, requester) else {
@@ -147,8 +152,11 @@ impl Description {
         let Target::Controller(controller) = entry.target else { return Err(NoRoute::Nowhere) };
         self.usable(controller)?;
         let offset = (requester.get() & mask) - entry.rid_base.get();
-        let device =
-            entry.device_id_base.get().checked_add(offset).ok_or(NoRoute::DeviceIdRange(requester))?;
+        let device = entry
+            .device_id_base
+            .get()
+            .checked_add(offset)
+            .ok_or(NoRoute::DeviceIdRange(requester))?;
         Ok(Route { controller, device_id: DeviceId::new(device), via: Via::Map(index) })
     }
 

@@ -256,7 +256,21 @@ fn many_regions_times_ranges_are_bounded() {
     structure.extend([0, 0, 1].repeat(ranges as usize - 1));
     structure.extend([0, 0, 100]);
     for _ in 0..10_000 {
-        structure.extend([BEGIN, A, PROP, 7, 7, 0x6d65_6d6f, 0x7279_0000, PROP, 8, 19, 5, 5, END_NODE]);
+        structure.extend([
+            BEGIN,
+            A,
+            PROP,
+            7,
+            7,
+            0x6d65_6d6f,
+            0x7279_0000,
+            PROP,
+            8,
+            19,
+            5,
+            5,
+            END_NODE,
+        ]);
     }
     structure.extend([END_NODE, END_NODE, END]);
     let product = blob(&structure, b"ranges\0device_type\0reg\0");
@@ -270,7 +284,21 @@ fn many_nodes_and_properties_are_read_soon() {
     let mut structure = vec![BEGIN, 0];
     structure.extend([PROP, 0, 0].repeat(40_000));
     for _ in 0..10_000 {
-        structure.extend([BEGIN, A, PROP, 7, 2, 0x6d65_6d6f, 0x7279_0000, PROP, 8, 14, 5, 5, END_NODE]);
+        structure.extend([
+            BEGIN,
+            A,
+            PROP,
+            7,
+            2,
+            0x6d65_6d6f,
+            0x7279_0000,
+            PROP,
+            8,
+            14,
+            5,
+            5,
+            END_NODE,
+        ]);
     }
     structure.extend([END_NODE, END]);
     let wide = blob(&structure, b"a\0device_type\0reg\0");

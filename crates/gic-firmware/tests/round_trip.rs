@@ -4,9 +4,9 @@
 use gic_arch::{Affinity, IntId};
 use gic_firmware::devicetree::{WriteErrorKind, parse, write};
 use gic_firmware::{
-    BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact,
-    Gic, IntIdSpan, IommuMap, MapEntry, MsiRouting, NoRoute, Parent, PciHost, PlatformDevice, Region, Role,
-    Status, Target, Via,
+    BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
+    Description, Fact, Gic, IntIdSpan, IommuMap, MapEntry, MsiRouting, NoRoute, Parent, PciHost,
+    PlatformDevice, Region, Role, Status, Target, Via,
 };
 use msi_types::{DeviceId, RequesterId};
 use proptest::collection::{btree_set, vec};
@@ -44,7 +44,14 @@ fn cpus() -> impl Strategy<Value = Vec<Cpu>> {
 
 fn gics() -> impl Strategy<Value = Gic> {
     let quirks = (any::<bool>(), any::<bool>());
-    (regions(), vec(regions(), 1..6), option::of(1..64u64), option::of(regions()), coherences(), quirks)
+    (
+        regions(),
+        vec(regions(), 1..6),
+        option::of(1..64u64),
+        option::of(regions()),
+        coherences(),
+        quirks,
+    )
         .prop_map(
             |(
                 distributor,
@@ -75,7 +82,9 @@ fn its(index: usize) -> impl Strategy<Value = Controller> {
             status,
             coherence,
             msi_cells: Fact::stated(msi_cells),
-            pre_its: window.and_then(|(base, size)| Region::new(base.into(), size.into())).map(Fact::stated),
+            pre_its: window
+                .and_then(|(base, size)| Region::new(base.into(), size.into()))
+                .map(Fact::stated),
             ..Controller::its(format!("/soc/intc@8000000/its@{index}").as_str(), registers)
         },
     )
@@ -85,15 +94,20 @@ fn its(index: usize) -> impl Strategy<Value = Controller> {
 fn mbis(gic: &Gic) -> impl Strategy<Value = Controller> + use<> {
     let (id, distributor) = (gic.id.clone(), gic.distributor.value);
     let coherence = gic.coherence.clone();
-    (vec((32..900u32, 1..100u32), 1..4), option::of(0..u64::MAX >> 1)).prop_map(move |(ranges, alias)| {
-        let registers = alias.and_then(|base| Region::new(base, 0x1_0000)).unwrap_or(distributor);
-        let spans = ranges.into_iter().filter_map(|(first, count)| IntIdSpan::new(IntId::new(first), count));
-        Controller {
-            ranges: spans.map(Fact::stated).collect(),
-            coherence: coherence.clone(),
-            ..Controller::new(id.clone(), ControllerKind::Mbi, Some(registers))
-        }
-    })
+    (vec((32..900u32, 1..100u32), 1..4), option::of(0..u64::MAX >> 1)).prop_map(
+        move |(ranges, alias)| {
+            let registers =
+                alias.and_then(|base| Region::new(base, 0x1_0000)).unwrap_or(distributor);
+            let spans = ranges
+                .into_iter()
+                .filter_map(|(first, count)| IntIdSpan::new(IntId::new(first), count));
+            Controller {
+                ranges: spans.map(Fact::stated).collect(),
+                coherence: coherence.clone(),
+                ..Controller::new(id.clone(), ControllerKind::Mbi, Some(registers))
+            }
+        },
+    )
 }
 
 fn others(index: usize) -> impl Strategy<Value = Controller> {
@@ -137,21 +151,22 @@ fn controllers(gic: &Gic) -> impl Strategy<Value = Vec<Controller>> + use<> {
 }
 
 fn map_entries(count: usize) -> impl Strategy<Value = MapEntry> {
-    (any::<u32>(), 0..0x2_0000u32, 0..count, any::<u32>()).prop_map(|(rid, length, controller, device)| {
-        MapEntry {
+    (any::<u32>(), 0..0x2_0000u32, 0..count, any::<u32>()).prop_map(
+        |(rid, length, controller, device)| MapEntry {
             rid_base: RequesterId::new(rid & 0x1_ffff),
             length,
             target: Target::Controller(ControllerIndex::new(controller)),
             device_id_base: DeviceId::new(device),
-        }
-    })
+        },
+    )
 }
 
 fn parents(controllers: &[Controller]) -> BoxedStrategy<Vec<Fact<Parent>>> {
     if controllers.is_empty() {
         return Just(Vec::new()).boxed();
     }
-    let cells: Vec<_> = controllers.iter().map(|controller| controller.msi_cells.value as usize).collect();
+    let cells: Vec<_> =
+        controllers.iter().map(|controller| controller.msi_cells.value as usize).collect();
     let parent = (0..cells.len(), any::<[u32; 4]>()).prop_map(move |(index, specifier)| {
         Fact::stated(Parent {
             target: Target::Controller(ControllerIndex::new(index)),
@@ -173,16 +188,21 @@ fn routings(controllers: &[Controller]) -> BoxedStrategy<MsiRouting> {
 }
 
 fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
-    let parts = (regions(), any::<bool>(), any::<[u8; 2]>(), option::of(any::<u32>()), any::<bool>());
+    let parts =
+        (regions(), any::<bool>(), any::<[u8; 2]>(), option::of(any::<u32>()), any::<bool>());
     let host = (parts, routings(controllers), statuses()).prop_map(
         |((window, is_ecam, buses, segment, iommu), msi, status)| {
-            let config = if is_ecam { ConfigSpace::Ecam(window) } else { ConfigSpace::Registers(window) };
+            let config =
+                if is_ecam { ConfigSpace::Ecam(window) } else { ConfigSpace::Registers(window) };
             let compatible = if is_ecam { "pci-host-ecam-generic" } else { "snps,dw-pcie" };
             PciHost {
                 compatible: vec!["vendor,host".into(), compatible.into()],
                 status,
                 config: Some(Fact::stated(config)),
-                buses: Fact::stated(BusRange { first: buses[0].min(buses[1]), last: buses[0].max(buses[1]) }),
+                buses: Fact::stated(BusRange {
+                    first: buses[0].min(buses[1]),
+                    last: buses[0].max(buses[1]),
+                }),
                 segment: segment.map(Fact::stated),
                 iommu_map: Fact::stated(if iommu { IommuMap::Present } else { IommuMap::Absent }),
                 ..PciHost::ecam("/", window, msi)
@@ -250,7 +270,11 @@ fn descriptions() -> impl Strategy<Value = Description> {
 }
 
 /// The binding's text, read out loud.
-fn route_by_the_book(machine: &Description, host: &PciHost, rid: u32) -> Result<(usize, u32, Via), NoRoute> {
+fn route_by_the_book(
+    machine: &Description,
+    host: &PciHost,
+    rid: u32,
+) -> Result<(usize, u32, Via), NoRoute> {
     let usable = |index: ControllerIndex| machine.controllers[index.get()].status.is_enabled();
     let mask = host.msi.mask.as_ref().map_or(0xffff_ffff, |mask| mask.value);
     for (place, entry) in host.msi.map.iter().flatten().enumerate() {
@@ -274,13 +298,20 @@ fn route_by_the_book(machine: &Description, host: &PciHost, rid: u32) -> Result<
     let mut first_problem = None;
     for (place, parent) in host.msi.parents.iter().enumerate() {
         match parent.target {
-            Target::Controller(index) if usable(index) => return Ok((index.get(), rid, via(place))),
-            Target::Controller(index) => first_problem = first_problem.or(Some(NoRoute::Disabled(index))),
+            Target::Controller(index) if usable(index) => {
+                return Ok((index.get(), rid, via(place)));
+            }
+            Target::Controller(index) => {
+                first_problem = first_problem.or(Some(NoRoute::Disabled(index)))
+            }
             Target::Nowhere => first_problem = first_problem.or(Some(NoRoute::Nowhere)),
         }
     }
-    let silent =
-        if host.msi.map.is_some() { NoRoute::Unmapped(RequesterId::new(rid)) } else { NoRoute::NotDescribed };
+    let silent = if host.msi.map.is_some() {
+        NoRoute::Unmapped(RequesterId::new(rid))
+    } else {
+        NoRoute::NotDescribed
+    };
     Err(first_problem.unwrap_or(silent))
 }
 
@@ -341,14 +372,23 @@ proptest! {
 fn large_machine_is_written_without_findings() {
     let region = |base, size| Region::new(base, size).unwrap();
     let machine = Description {
-        gic: Some(Gic::v3("/intc@8000000", region(0x800_0000, 0x1_0000), [region(0x1000_0000, 64 << 17)])),
+        gic: Some(Gic::v3(
+            "/intc@8000000",
+            region(0x800_0000, 0x1_0000),
+            [region(0x1000_0000, 64 << 17)],
+        )),
         cpus: (0..64u8)
-            .map(|n| Cpu::new(format!("/cpus/cpu@{n:x}").as_str(), Affinity::new(0, 0, n >> 4, n & 15)))
+            .map(|n| {
+                Cpu::new(format!("/cpus/cpu@{n:x}").as_str(), Affinity::new(0, 0, n >> 4, n & 15))
+            })
             .collect(),
         controllers: (0..8u64)
             .map(|n| {
                 let base = 0x2000_0000 + n * 0x2_0000;
-                Controller::its(format!("/intc@8000000/its@{base:x}").as_str(), region(base, 0x2_0000))
+                Controller::its(
+                    format!("/intc@8000000/its@{base:x}").as_str(),
+                    region(base, 0x2_0000),
+                )
             })
             .collect(),
         hosts: (0..8u64)
@@ -404,7 +444,11 @@ fn direct_lpi_has_a_doorbell_per_cpu() {
     let region = |base, size| Region::new(base, size).unwrap();
     let gic = Gic {
         redistributor_stride: Some(Fact::stated(0x4_0000)),
-        ..Gic::v3("/intc", region(0x800_0000, 0x1_0000), [region(0x1000_0000, 0x8_0000), region(0, 0x8_0000)])
+        ..Gic::v3(
+            "/intc",
+            region(0x800_0000, 0x1_0000),
+            [region(0x1000_0000, 0x8_0000), region(0, 0x8_0000)],
+        )
     };
     let direct = Controller::new("/intc", ControllerKind::DirectLpi, None);
     let cpu = |n: u8| Cpu::new(format!("/cpus/cpu@{n}").as_str(), Affinity::new(0, 0, 0, n));
@@ -423,18 +467,27 @@ fn direct_lpi_has_a_doorbell_per_cpu() {
 fn what_no_devicetree_can_say_is_refused() {
     let region = Region::new(0, 0x1000).unwrap();
     let refused = |description: Description| write(&description).unwrap_err().kind;
-    let with_cpu =
-        |id: &str| Description { cpus: vec![Cpu::new(id, Affinity::default())], ..Default::default() };
-    let with_controller = |controller| Description { controllers: vec![controller], ..Default::default() };
+    let with_cpu = |id: &str| Description {
+        cpus: vec![Cpu::new(id, Affinity::default())],
+        ..Default::default()
+    };
+    let with_controller =
+        |controller| Description { controllers: vec![controller], ..Default::default() };
     assert_eq!(refused(with_cpu("/cpu@0")), WriteErrorKind::NotInCpus);
     assert_eq!(refused(with_cpu("/cpus/")), WriteErrorKind::NotAPath);
     let cpu = || Cpu::new("/cpus/cpu@0", Affinity::default());
     let twice = Description { cpus: vec![cpu(), cpu()], ..Default::default() };
     assert_eq!(refused(twice), WriteErrorKind::Twice);
     assert_eq!(refused(with_controller(Controller::its("its", region))), WriteErrorKind::NotAPath);
-    assert_eq!(refused(with_controller(Controller::its("/a//its", region))), WriteErrorKind::NotAPath);
+    assert_eq!(
+        refused(with_controller(Controller::its("/a//its", region))),
+        WriteErrorKind::NotAPath
+    );
     let deep = "/a".repeat(64);
-    assert_eq!(refused(with_controller(Controller::its(deep.as_str(), region))), WriteErrorKind::NotAPath);
+    assert_eq!(
+        refused(with_controller(Controller::its(deep.as_str(), region))),
+        WriteErrorKind::NotAPath
+    );
     let mbi = Controller::new("/intc", ControllerKind::Mbi, Some(region));
     assert_eq!(refused(with_controller(mbi)), WriteErrorKind::NotTheGic);
     let nowhere = MsiRouting::parent(ControllerIndex::new(0));

@@ -2,14 +2,15 @@
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::{
-    BusRange, Coherence, ConfigSpace, Controller, ControllerKind, Description, GicVersion, IntIdSpan,
-    IommuMap, NoRoute, PciHost, Region, Role, Status, Via, devicetree,
+    BusRange, Coherence, ConfigSpace, Controller, ControllerKind, Description, GicVersion,
+    IntIdSpan, IommuMap, NoRoute, PciHost, Region, Role, Status, Via, devicetree,
 };
 use msi_types::{DeviceId, RequesterId};
 
 macro_rules! read {
     ($name:literal) => {
-        devicetree::parse(include_bytes!(concat!("data/", $name, ".dtb"))).expect("the blob is sound")
+        devicetree::parse(include_bytes!(concat!("data/", $name, ".dtb")))
+            .expect("the blob is sound")
     };
 }
 
@@ -22,26 +23,40 @@ fn host<'d>(description: &'d Description, id: &str) -> &'d PciHost {
 }
 
 fn controller<'d>(description: &'d Description, id: &str) -> &'d Controller {
-    description.controllers.iter().find(|controller| controller.id.as_str() == id).expect("it is described")
+    description
+        .controllers
+        .iter()
+        .find(|controller| controller.id.as_str() == id)
+        .expect("it is described")
 }
 
 /// Returns a requester's route: the controller's path, the DeviceID, and the statement it comes
 /// from.
-fn answer(description: &Description, host_id: &str, rid: u32) -> Result<(String, u32, Via), NoRoute> {
+fn answer(
+    description: &Description,
+    host_id: &str,
+    rid: u32,
+) -> Result<(String, u32, Via), NoRoute> {
     description.route(host(description, host_id), RequesterId::new(rid)).map(|route| {
-        let controller = description.controller(route.controller).expect("a route leads to a controller");
+        let controller =
+            description.controller(route.controller).expect("a route leads to a controller");
         (controller.id.to_string(), route.device_id.get(), route.via)
     })
 }
 
 /// The routes of the platform device with this path, as (controller, DeviceID).
 fn device_answers(description: &Description, id: &str) -> Vec<Result<(String, u32), NoRoute>> {
-    let device = description.devices.iter().find(|device| device.id.as_str() == id).expect("it is described");
+    let device = description
+        .devices
+        .iter()
+        .find(|device| device.id.as_str() == id)
+        .expect("it is described");
     let routes = description.platform_routes(device).into_iter();
     routes
         .map(|route| {
             route.map(|route| {
-                let controller = description.controller(route.controller).expect("a route leads somewhere");
+                let controller =
+                    description.controller(route.controller).expect("a route leads somewhere");
                 (controller.id.to_string(), route.device_id.get())
             })
         })
@@ -51,7 +66,8 @@ fn device_answers(description: &Description, id: &str) -> Vec<Result<(String, u3
 #[test]
 fn cpus_are_read_with_affinity_and_status() {
     let machine = read!("single-its");
-    let cpus: Vec<_> = machine.cpus.iter().map(|cpu| (cpu.affinity.value, cpu.status.value)).collect();
+    let cpus: Vec<_> =
+        machine.cpus.iter().map(|cpu| (cpu.affinity.value, cpu.status.value)).collect();
     assert_eq!(
         cpus,
         [
@@ -74,7 +90,10 @@ fn facts_remember_node_and_property() {
     let gic = machine.gic.as_ref().expect("there is a GIC");
     assert_eq!(gic.distributor.origin.to_string(), "/intc@8000000: reg");
     assert_eq!(machine.cpus[2].status.origin.to_string(), "/cpus/cpu@102: status");
-    assert_eq!(machine.hosts[0].msi.map.as_ref().unwrap()[0].origin.to_string(), "/pcie@10000000: msi-map");
+    assert_eq!(
+        machine.hosts[0].msi.map.as_ref().unwrap()[0].origin.to_string(),
+        "/pcie@10000000: msi-map"
+    );
 }
 
 #[test]
@@ -98,7 +117,10 @@ fn bridges_behind_a_host_are_no_hosts() {
     let machine = read!("single-its");
     assert_eq!(machine.hosts.len(), 1);
     let host = &machine.hosts[0];
-    assert_eq!(host.config.as_ref().unwrap().value, ConfigSpace::Ecam(region(0x40_1000_0000, 0x1000_0000)));
+    assert_eq!(
+        host.config.as_ref().unwrap().value,
+        ConfigSpace::Ecam(region(0x40_1000_0000, 0x1000_0000))
+    );
     assert_eq!((host.buses.value, host.segment.as_ref().unwrap().value), (BusRange::ALL, 0));
 }
 
@@ -108,15 +130,19 @@ fn registers_are_translated_through_every_bus() {
     let gic = machine.gic.as_ref().expect("there is a GIC");
     assert_eq!(gic.distributor.value, region(0x10_0100_0000, 0x1_0000));
     assert_eq!(gic.cpu_interface.as_ref().unwrap().value, region(0x10_0200_0000, 0x2000));
-    let bases: Vec<_> =
-        machine.controllers.iter().map(|controller| controller.registers.as_ref().unwrap().base()).collect();
+    let bases: Vec<_> = machine
+        .controllers
+        .iter()
+        .map(|controller| controller.registers.as_ref().unwrap().base())
+        .collect();
     assert_eq!(bases, [0x10_0104_0000, 0x10_0106_0000, 0x10_0300_0000]);
 }
 
 #[test]
 fn untranslatable_device_registers_are_left_out() {
     let machine = read!("several-its");
-    let dma = machine.devices.iter().find(|device| device.id.as_str() == "/soc/dma@5100000").unwrap();
+    let dma =
+        machine.devices.iter().find(|device| device.id.as_str() == "/soc/dma@5100000").unwrap();
     let bases: Vec<_> = dma.registers.iter().map(|region| region.base()).collect();
     assert_eq!(bases, [0x10_0510_0000, 0x10_3fff_f000, 0x30_0000_0000]);
     assert_eq!(machine.findings, []);
@@ -126,7 +152,10 @@ fn untranslatable_device_registers_are_left_out() {
 fn host_without_ecam_has_a_config_window() {
     let machine = read!("several-its");
     let host = &machine.hosts[0];
-    assert_eq!(host.config.as_ref().unwrap().value, ConfigSpace::Registers(region(0x20_0000_0000, 0x2000)));
+    assert_eq!(
+        host.config.as_ref().unwrap().value,
+        ConfigSpace::Registers(region(0x20_0000_0000, 0x2000))
+    );
     assert_eq!(host.buses.value, BusRange { first: 0x10, last: 0x1f });
     assert_eq!(host.segment.as_ref().unwrap().value, 3);
 }
@@ -134,9 +163,12 @@ fn host_without_ecam_has_a_config_window() {
 #[test]
 fn each_of_several_its_serves_who_names_it() {
     let machine = read!("several-its");
-    let [its0, its1] =
-        ["40000", "60000"].map(|at| format!("/soc/interrupt-controller@1000000/msi-controller@{at}"));
-    assert_eq!(answer(&machine, "/soc/pcie@80000000", 0x1100), Ok((its1.clone(), 0x1_1100, Via::Map(0))));
+    let [its0, its1] = ["40000", "60000"]
+        .map(|at| format!("/soc/interrupt-controller@1000000/msi-controller@{at}"));
+    assert_eq!(
+        answer(&machine, "/soc/pcie@80000000", 0x1100),
+        Ok((its1.clone(), 0x1_1100, Via::Map(0)))
+    );
     assert_eq!(device_answers(&machine, "/soc/mbigen@5000000"), [Ok((its0.clone(), 0x4_0b1c))]);
     assert_eq!(
         device_answers(&machine, "/soc/dma@5100000"),
@@ -190,13 +222,19 @@ fn parent_serves_unmapped_requesters_as_in_linux() {
     let machine = read!("msi-map");
     let [its0, its1] = ["/intc@8000000/its@8080000", "/intc@8000000/its@80c0000"].map(String::from);
     assert_eq!(answer(&machine, "/pcie@30000000", 0x0180), Ok((its0, 0x80, Via::Map(0))));
-    assert_eq!(answer(&machine, "/pcie@30000000", 0x0280), Ok((its1, 0x280, Via::ParentAfterMap(0))));
+    assert_eq!(
+        answer(&machine, "/pcie@30000000", 0x0280),
+        Ok((its1, 0x280, Via::ParentAfterMap(0)))
+    );
 }
 
 #[test]
 fn a_host_that_is_a_controller_serves_itself() {
     let machine = read!("msi-map");
-    assert_eq!(answer(&machine, "/pcie@40000000", 0x10), Ok(("/pcie@40000000".into(), 0x10, Via::Own)));
+    assert_eq!(
+        answer(&machine, "/pcie@40000000", 0x10),
+        Ok(("/pcie@40000000".into(), 0x10, Via::Own))
+    );
     assert_eq!(
         controller(&machine, "/pcie@40000000").kind,
         ControllerKind::Other("brcm,bcm2711-pcie".into())
@@ -282,7 +320,8 @@ fn mbi_is_read_beside_an_its() {
     let machine = read!("mbi");
     let mbi = controller(&machine, "/intc@fe600000");
     assert_eq!(mbi.kind, ControllerKind::Mbi);
-    let ranges: Vec<_> = mbi.ranges.iter().map(|range| (range.first().get(), range.count())).collect();
+    let ranges: Vec<_> =
+        mbi.ranges.iter().map(|range| (range.first().get(), range.count())).collect();
     assert_eq!(ranges, [(480, 32), (4096, 128)]);
     assert_eq!(machine.doorbells(mbi), [0xfe61_0040]);
     assert_eq!(machine.controllers.len(), 2);
@@ -323,7 +362,10 @@ fn stated_direct_lpi_has_no_device_ids() {
     assert_eq!((&direct.kind, direct.status.value), (&ControllerKind::DirectLpi, Status::Enabled));
     assert_eq!(machine.doorbells(direct), [0x80a_0040, 0x80c_0040]);
     let intc = String::from("/intc@8000000");
-    assert_eq!(answer(&machine, "/pcie@10000000", 0x108), Ok((intc.clone(), 0x108, Via::Parent(0))));
+    assert_eq!(
+        answer(&machine, "/pcie@10000000", 0x108),
+        Ok((intc.clone(), 0x108, Via::Parent(0)))
+    );
     assert_eq!(device_answers(&machine, "/sensor"), [Ok((intc, 0))]);
 }
 
@@ -337,11 +379,17 @@ fn direct_lpi_is_never_inferred() {
 #[test]
 fn direct_lpi_beside_an_its_is_a_finding() {
     let machine = read!("direct-lpi-mistakes");
-    let found: Vec<_> =
-        machine.findings.iter().map(|finding| format!("{} {}", finding.rule, finding.origin)).collect();
+    let found: Vec<_> = machine
+        .findings
+        .iter()
+        .map(|finding| format!("{} {}", finding.rule, finding.origin))
+        .collect();
     assert_eq!(
         found,
-        ["malformed-property /intc@8000000: #msi-cells", "direct-lpi-with-its /intc@8000000: direct-lpi",]
+        [
+            "malformed-property /intc@8000000: #msi-cells",
+            "direct-lpi-with-its /intc@8000000: direct-lpi",
+        ]
     );
     assert_eq!(controller(&machine, "/intc@8000000").status.value, Status::Disabled);
     assert_eq!(controller(&machine, "/intc@8000000/its@8080000").status.value, Status::Enabled);

@@ -33,7 +33,12 @@ impl Bus {
     ///
     /// # Errors
     /// [`Overlap`] names both devices.
-    pub fn attach(&mut self, name: &str, region: Region, device: Arc<dyn MmioDevice>) -> Result<(), Overlap> {
+    pub fn attach(
+        &mut self,
+        name: &str,
+        region: Region,
+        device: Arc<dyn MmioDevice>,
+    ) -> Result<(), Overlap> {
         self.map.claim(name, region)?;
         self.devices.push(device);
         Ok(())
@@ -61,7 +66,9 @@ impl Bus {
     /// Does somebody answer in all of this region?
     pub fn covers(&self, region: Region) -> bool {
         let holder = |address| self.map.find(address).map(|(index, _)| index);
-        region.last().is_some_and(|last| holder(region.base()).is_some_and(|at| holder(last) == Some(at)))
+        region
+            .last()
+            .is_some_and(|last| holder(region.base()).is_some_and(|at| holder(last) == Some(at)))
     }
 
     /// CPU accesses that nobody answered.

@@ -126,8 +126,10 @@ impl Iommu {
         let own = IommuDomain(OWN | device.get());
         let mut state = lock(&self.state);
         state.devices.insert(device, own);
-        let space =
-            state.spaces.entry(own).or_insert_with(|| AddressSpace::new(DoorbellMode::Mapped(GRANULE)));
+        let space = state
+            .spaces
+            .entry(own)
+            .or_insert_with(|| AddressSpace::new(DoorbellMode::Mapped(GRANULE)));
         if let Some(stage) = &mut space.last {
             stage.pages.insert(GRANULE.page(address), GRANULE.page(physical));
         }
@@ -136,7 +138,12 @@ impl Iommu {
     /// Pages that are mapped in all domains, but for a guest's own.
     pub fn pages(&self) -> usize {
         let state = lock(&self.state);
-        state.spaces.values().filter_map(|space| space.last.as_ref()).map(|stage| stage.pages.len()).sum()
+        state
+            .spaces
+            .values()
+            .filter_map(|space| space.last.as_ref())
+            .map(|stage| stage.pages.len())
+            .sum()
     }
 
     /// The first faults, in their order.
@@ -197,7 +204,12 @@ impl Driver for IommuDriver {
         lock(&self.0.state).spaces.get(&domain).map_or(nowhere, |space| space.mode)
     }
 
-    fn map(&self, domain: IommuDomain, page: u64, placement: Placement) -> Result<u64, &'static str> {
+    fn map(
+        &self,
+        domain: IommuDomain,
+        page: u64,
+        placement: Placement,
+    ) -> Result<u64, &'static str> {
         let mut unit = lock(&self.0.state);
         let stage = unit.spaces.get_mut(&domain).and_then(|space| space.last.as_mut());
         let stage = stage.ok_or("the domain has no pages")?;
@@ -286,7 +298,11 @@ mod tests {
 
     #[test]
     fn two_stages_follow_each_other() {
-        let nested = DoorbellMode::Nested { granule: Granule::Size4K, stored: 0x5040, doorbell: 0x0809_0040 };
+        let nested = DoorbellMode::Nested {
+            granule: Granule::Size4K,
+            stored: 0x5040,
+            doorbell: 0x0809_0040,
+        };
         let unit = unit(nested, 0x7040);
         assert_eq!(write(&unit, 0x5040), Delivery::Blocked);
         driver(&unit).map(DOMAIN, 0x7000, Placement::At(0x0809_0000)).unwrap();
@@ -295,7 +311,8 @@ mod tests {
 
     #[test]
     fn only_the_reserved_region_passes() {
-        let unit = unit(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 }, 0xfee0_1000);
+        let unit =
+            unit(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 }, 0xfee0_1000);
         assert_eq!(write(&unit, 0xfee0_1000), Delivery::Pending);
         assert_eq!(write(&unit, 0xfef0_0000), Delivery::Blocked);
     }
@@ -304,7 +321,10 @@ mod tests {
     fn a_device_in_no_domain_is_stopped_and_named() {
         let unit = unit(DoorbellMode::Identity, 0x40);
         let device = RequesterId::new(9);
-        assert_eq!(unit.signal_msi(device, MsiMessage { address: 0x40, data: 1 }), Delivery::Blocked);
+        assert_eq!(
+            unit.signal_msi(device, MsiMessage { address: 0x40, data: 1 }),
+            Delivery::Blocked
+        );
         assert_eq!(unit.faults(), [IommuFault { device, address: 0x40 }]);
         assert_eq!(write(&unit, 0x40), Delivery::Pending);
     }
@@ -315,7 +335,10 @@ mod tests {
         unit.map(DEVICE, 0x1000, 0x7000);
         assert_eq!(write(&unit, 0x1040), Delivery::Pending);
         let device = RequesterId::new(9);
-        assert_eq!(unit.signal_msi(device, MsiMessage { address: 0x1040, data: 1 }), Delivery::Blocked);
+        assert_eq!(
+            unit.signal_msi(device, MsiMessage { address: 0x1040, data: 1 }),
+            Delivery::Blocked
+        );
         assert_eq!(unit.faults(), [IommuFault { device, address: 0x1040 }]);
     }
 

@@ -147,7 +147,11 @@ impl fmt::Debug for CpuBus {
 /// Lets others go on. True if somebody decides who.
 fn pause(interleave: &OnceLock<Arc<dyn Interleave>>) -> bool {
     let Some(interleave) = interleave.get() else { return false };
-    interleave.at(if MASKED.get() == 0 { InterleavePoint::Unmasked } else { InterleavePoint::Masked });
+    interleave.at(if MASKED.get() == 0 {
+        InterleavePoint::Unmasked
+    } else {
+        InterleavePoint::Masked
+    });
     true
 }
 
@@ -190,7 +194,8 @@ impl Platform for MachinePlatform {
     }
 
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
-        let address = self.ram.allocate_below(layout.bytes, layout.align, 1 << layout.address_bits)?;
+        let address =
+            self.ram.allocate_below(layout.bytes, layout.align, 1 << layout.address_bits)?;
         Some(Table { address, bytes: layout.bytes, handle: 0 })
     }
 

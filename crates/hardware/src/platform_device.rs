@@ -158,7 +158,11 @@ impl PlatformDevice {
     }
 
     /// A device like this that is `device` at its controller.
-    pub fn with_config(device: DeviceId, config: PlatformDeviceConfig, doorbells: Arc<Doorbells>) -> Self {
+    pub fn with_config(
+        device: DeviceId,
+        config: PlatformDeviceConfig,
+        doorbells: Arc<Doorbells>,
+    ) -> Self {
         Self { device, config, doorbells, state: Mutex::new(PlatformDeviceState::reset(config)) }
     }
 

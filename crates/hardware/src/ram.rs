@@ -172,7 +172,8 @@ impl Ram {
     fn place(&self, address: u64) -> Option<WordRef<'_>> {
         let bank = self.bank(address)?;
         let offset = address - bank.region.base();
-        let chunk = bank.chunk(offset)?.get_or_init(|| (0..PAGES).map(|_| OnceLock::new()).collect());
+        let chunk =
+            bank.chunk(offset)?.get_or_init(|| (0..PAGES).map(|_| OnceLock::new()).collect());
         let page = chunk.get(index(offset % CHUNK / PAGE))?.get_or_init(|| Box::new(Page::new()));
         Some(WordRef { page, word: index(offset % PAGE / 8) })
     }
@@ -231,7 +232,9 @@ impl GuestMemory for Ram {
         for (byte, at) in bytes.iter().zip(address..) {
             let shift = (at % 8) * 8;
             let place = self.place(at).ok_or(fault)?;
-            place.page.update(place.word, |word| word & !(0xff << shift) | u64::from(*byte) << shift);
+            place
+                .page
+                .update(place.word, |word| word & !(0xff << shift) | u64::from(*byte) << shift);
         }
         Ok(())
     }
@@ -256,7 +259,10 @@ impl GuestMemory for Ram {
 impl fmt::Debug for Ram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let regions: Vec<_> = self.regions().collect();
-        f.debug_struct("Ram").field("regions", &regions).field("caches", &self.caches).finish_non_exhaustive()
+        f.debug_struct("Ram")
+            .field("regions", &regions)
+            .field("caches", &self.caches)
+            .finish_non_exhaustive()
     }
 }
 
@@ -284,7 +290,8 @@ mod tests {
             ram.cpu_store64(0x8000_0000 + word * 8, 1 + word);
         }
         ram.publish(0x8000_000a..0x8000_0012, Publication::Clean);
-        let seen: Vec<_> = (0..4).map(|word| ram.read_u64(0x8000_0000 + word * 8).unwrap()).collect();
+        let seen: Vec<_> =
+            (0..4).map(|word| ram.read_u64(0x8000_0000 + word * 8).unwrap()).collect();
         assert_eq!(seen, [0, 2, 3, 0]);
     }
 

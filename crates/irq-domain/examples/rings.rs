@@ -8,9 +8,9 @@
 
 use irq_domain::{Config, Host, Interrupts, IrqState, MsiDevice, MsiDeviceConfig};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Isolation, Masking, MessageStore, Move, MoveOutcome, MsiError,
-    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape, Slots, StoreError, Vector,
-    VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, Isolation, Masking, MessageStore, Move, MoveOutcome,
+    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape, Slots,
+    StoreError, Vector, VectorBlock,
 };
 use std::error::Error;
 use std::fmt;
@@ -40,8 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let granted = each.or_else(|_| device.allocate(Shape::Independent, 1..=1))?;
     println!("{RINGS} rings share {} vector", granted.len());
     let vector = granted.first().ok_or("nothing was granted")?;
-    let handle =
-        device.request(vector.slot, "wifi0-rings", |context| println!("handled on CPU {}", context.cpu()))?;
+    let handle = device.request(vector.slot, "wifi0-rings", |context| {
+        println!("handled on CPU {}", context.cpu())
+    })?;
 
     // The message as it was granted, both halves of it, into each ring.
     let message = device.sent_message(vector.slot).ok_or("no message")?;
@@ -130,7 +131,10 @@ impl Doorbells {
     const VECTORS: u16 = 4;
 
     fn message(cpu: Cpu, vector: Vector) -> MsiMessage {
-        MsiMessage { address: Self::FIRST + u64::from(cpu.get()) * Self::STRIDE, data: vector.get() }
+        MsiMessage {
+            address: Self::FIRST + u64::from(cpu.get()) * Self::STRIDE,
+            data: vector.get(),
+        }
     }
 
     fn cpu_at(address: u64) -> Cpu {

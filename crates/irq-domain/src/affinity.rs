@@ -78,8 +78,9 @@ mod tests {
                 let sizes = shares.iter().map(|share| share.len());
                 assert!(sizes.clone().min().unwrap() >= 1);
                 assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
-                let uses =
-                    all.iter().map(|cpu| shares.iter().copied().flatten().filter(|at| *at == cpu).count());
+                let uses = all
+                    .iter()
+                    .map(|cpu| shares.iter().copied().flatten().filter(|at| *at == cpu).count());
                 assert!(uses.clone().min().unwrap() >= 1);
                 assert!(uses.clone().max().unwrap() - uses.min().unwrap() <= 1);
             }

@@ -65,7 +65,9 @@ pub enum MoveError {
     #[error(transparent)]
     Controller(#[from] MsiError),
     /// A controller composed a message for a group whose data is not aligned to the group's size.
-    #[error("the controller's message data {data:#x} is not aligned to its group of {count} vectors")]
+    #[error(
+        "the controller's message data {data:#x} is not aligned to its group of {count} vectors"
+    )]
     Misaligned {
         /// The data.
         data: u32,
@@ -125,10 +127,14 @@ pub enum MsiDeviceError {
     #[error("slot {0} is one of a group, which is freed as a whole")]
     OfAGroup(u16),
     /// A group needs the whole store.
-    #[error("the device has vectors already, an aligned group needs to be the first and only allocation")]
+    #[error(
+        "the device has vectors already, an aligned group needs to be the first and only allocation"
+    )]
     GroupNotFirst,
     /// A controller composed a message for a group whose data is not aligned to the group's size.
-    #[error("the controller's message data {data:#x} is not aligned to its group of {count} vectors")]
+    #[error(
+        "the controller's message data {data:#x} is not aligned to its group of {count} vectors"
+    )]
     Misaligned {
         /// The data.
         data: u32,
@@ -136,7 +142,9 @@ pub enum MsiDeviceError {
         count: u16,
     },
     /// A controller handed out a vector beyond the vector space, or none where it had to.
-    #[error("the controller handed out vector {0}, which is beyond the 24 bits of the vector space")]
+    #[error(
+        "the controller handed out vector {0}, which is beyond the 24 bits of the vector space"
+    )]
     VectorOutOfRange(Vector),
     /// The device's domain was torn down.
     #[error("the device is gone")]

@@ -80,7 +80,9 @@ impl IrqHandle {
 
     /// Makes the interrupt pending as its device would, or drops what is pending at the controller. Any.
     pub fn set_pending(&self, pending: Pending) {
-        self.while_installed(|_| self.descriptor.source.set_pending(self.descriptor.vector, pending));
+        self.while_installed(|_| {
+            self.descriptor.source.set_pending(self.descriptor.vector, pending)
+        });
     }
 
     /// Is it pending, at the endpoint or at the controller? `None` where the hardware cannot be asked. Any.
@@ -114,7 +116,10 @@ impl Drop for IrqHandle {
 
 impl fmt::Debug for IrqHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IrqHandle").field("irq", &self.irq()).field("vector", &self.vector()).finish()
+        f.debug_struct("IrqHandle")
+            .field("irq", &self.irq())
+            .field("vector", &self.vector())
+            .finish()
     }
 }
 
@@ -176,6 +181,9 @@ impl Drop for PerCpuHandle {
 
 impl fmt::Debug for PerCpuHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerCpuHandle").field("irq", &self.irq()).field("vector", &self.vector()).finish()
+        f.debug_struct("PerCpuHandle")
+            .field("irq", &self.irq())
+            .field("vector", &self.vector())
+            .finish()
     }
 }

@@ -191,8 +191,12 @@ impl Interrupts {
     /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a window with a lock.
     #[cold]
     fn not_mine(&self, descriptor: &Descriptor) {
-        let screams = descriptor.not_mine.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
-        if screams && self.while_installed(descriptor, |control| self.disable(descriptor, control)).is_some()
+        let screams =
+            descriptor.not_mine.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
+        if screams
+            && self
+                .while_installed(descriptor, |control| self.disable(descriptor, control))
+                .is_some()
         {
             self.host.screaming(descriptor.irq);
         }

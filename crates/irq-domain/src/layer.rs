@@ -17,7 +17,8 @@ pub use shim::{AddressRule, RequesterRule, ShimLayer};
 
 use core::fmt;
 use msi_types::{
-    DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId, Rewrite, Tier,
+    DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId,
+    Rewrite, Tier,
 };
 
 /// What has to fit below a layer that chooses addresses: how the endpoint changes them is known where they are.
@@ -51,7 +52,12 @@ pub trait Layer: Send + Sync {
 
     /// Makes the message that a device is to store of the one that the level below composed, and whatever that takes
     /// (a page is mapped). `fit` is what the device can store. Each message held is [let go](Self::let_go) once.
-    fn hold(&self, device: RequesterId, below: MsiMessage, fit: Fit) -> Result<MsiMessage, MsiError> {
+    fn hold(
+        &self,
+        device: RequesterId,
+        below: MsiMessage,
+        fit: Fit,
+    ) -> Result<MsiMessage, MsiError> {
         let _ = (device, fit);
         Ok(below)
     }

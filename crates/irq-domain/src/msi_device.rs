@@ -29,8 +29,9 @@ use core::fmt;
 use core::ops::RangeInclusive;
 use doorbell_fallible::{SortedMap, try_collect};
 use msi_types::{
-    Cpu, DmaIsolated, FastMask, InterruptIsolated, Isolation, Masking, MessageStore, MsiMessage, MsiParent,
-    NotDmaIsolated, NotIsolated, RequesterId, Shape, StoreError, Trigger, Vector, VectorBlock,
+    Cpu, DmaIsolated, FastMask, InterruptIsolated, Isolation, Masking, MessageStore, MsiMessage,
+    MsiParent, NotDmaIsolated, NotIsolated, RequesterId, Shape, StoreError, Trigger, Vector,
+    VectorBlock,
 };
 
 /// A device, as its bus knows it.
@@ -84,7 +85,10 @@ pub struct MsiDevice {
 
 impl MsiDevice {
     /// Makes the device known to its controller. Task.
-    pub fn attach(core: &Arc<Interrupts>, config: MsiDeviceConfig<'_>) -> Result<Self, MsiDeviceError> {
+    pub fn attach(
+        core: &Arc<Interrupts>,
+        config: MsiDeviceConfig<'_>,
+    ) -> Result<Self, MsiDeviceError> {
         core.reclaim();
         let slots = config.store.slots();
         if slots == 0 {
@@ -141,7 +145,11 @@ impl MsiDevice {
     ///
     /// # Errors
     /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on line.
-    pub fn allocate_managed(&self, slot: u16, among: &[Cpu]) -> Result<Vec<MsiVector>, MsiDeviceError> {
+    pub fn allocate_managed(
+        &self,
+        slot: u16,
+        among: &[Cpu],
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
         Domain::allocate_managed(&self.domain, &self.core, slot, among)
     }
@@ -185,7 +193,8 @@ impl MsiDevice {
         start: Start,
     ) -> Result<IrqHandle, RequestError> {
         self.core.reclaim();
-        let descriptor = self.domain.descriptor(&self.core, slot).ok_or(RequestError::NoVector(slot))?;
+        let descriptor =
+            self.domain.descriptor(&self.core, slot).ok_or(RequestError::NoVector(slot))?;
         self.core.free_handler(&descriptor);
         self.core.install(&descriptor, name, handler, start)
     }
@@ -413,7 +422,11 @@ impl Domain {
             (None, Masking::PerVector) => "the controller, at the endpoint while it is rewritten",
             (None, Masking::None) => "the controller",
         };
-        writeln!(out, ", masked at {masked_at}, {}", self.parent().isolation(self.share.requester))?;
+        writeln!(
+            out,
+            ", masked at {masked_at}, {}",
+            self.parent().isolation(self.share.requester)
+        )?;
         self.parent().describe(vector, out)
     }
 }

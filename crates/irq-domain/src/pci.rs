@@ -28,7 +28,9 @@ pub enum PciError {
         id: u8,
     },
     /// The capability's registers reach beyond configuration space.
-    #[error("capability {id:#x} at {offset:#x} reaches beyond the 256 bytes of configuration space")]
+    #[error(
+        "capability {id:#x} at {offset:#x} reaches beyond the 256 bytes of configuration space"
+    )]
     CapabilityTooLong {
         /// Its ID.
         id: u8,

@@ -168,7 +168,9 @@ impl<T, W: Word> Gate<T, W> {
         let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
         let mut seen = self.word.load();
         // A mark may be left until the last moment.
-        while let Err(now) = self.word.swap_if(seen, INSTALLED | DISABLED | USED | mode | seen & RESEND) {
+        while let Err(now) =
+            self.word.swap_if(seen, INSTALLED | DISABLED | USED | mode | seen & RESEND)
+        {
             seen = now;
         }
         Ok(())

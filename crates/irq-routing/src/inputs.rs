@@ -52,7 +52,9 @@ impl Inputs {
     #[inline]
     pub(crate) fn send(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
         let identified = match sender {
-            Sender::Device(device) => first(self.its.iter().map(|its| its.signal_msi(device, message))),
+            Sender::Device(device) => {
+                first(self.its.iter().map(|its| its.signal_msi(device, message)))
+            }
             Sender::Anonymous => Delivery::NoDoorbell,
         };
         if identified == Delivery::NoDoorbell { self.ring(message) } else { identified }

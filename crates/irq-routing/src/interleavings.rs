@@ -4,7 +4,11 @@
 //! A route is never torn and none is missed; no message is lost, nor sent after a mask. The file
 //! `interleavings/mutants.txt` has faults that these checks must find.
 
-#[cfg(all(feature = "kvm", target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
+#[cfg(all(
+    feature = "kvm",
+    target_os = "linux",
+    any(target_arch = "aarch64", target_arch = "x86_64")
+))]
 mod pins;
 
 use crate::lock::WaitQueue;
@@ -209,7 +213,11 @@ fn masking_and_unmasking_loses_no_message() {
         function.unmask();
         device.join().unwrap();
         // Pending messages merge into one. A message after the mask is not among those before.
-        assert!(function.sent() > before || before == 2, "{} sent, {before} before", function.sent());
+        assert!(
+            function.sent() > before || before == 2,
+            "{} sent, {before} before",
+            function.sent()
+        );
         assert!(!function.vector.is_pending());
     }
     explore_random(5_000, scenario);

@@ -83,7 +83,9 @@ impl IrqLine {
             },
             SPI if id >= *SPIS.start() && id <= *SPIS.end() => Ok(Self::Line(Line::Spi(id))),
             SPI => Err(IrqLineError::NotAnSpi(narrow)),
-            PPI if id >= *PPIS.start() && id <= *PPIS.end() => Ok(Self::Line(Line::Ppi { cpu, intid: id })),
+            PPI if id >= *PPIS.start() && id <= *PPIS.end() => {
+                Ok(Self::Line(Line::Ppi { cpu, intid: id }))
+            }
             PPI => Err(IrqLineError::NotAPpi(narrow)),
             other => Err(IrqLineError::UnknownType((other & 0xf) as u8)),
         }
@@ -145,9 +147,10 @@ mod tests {
     #[test]
     fn oversized_cpu_is_not_truncated() {
         let cpu = Cpu::new(4096);
-        for line in
-            [IrqLine::Line(Line::Ppi { cpu, intid: 16 }), IrqLine::CpuInput { cpu, input: CpuInput::Irq }]
-        {
+        for line in [
+            IrqLine::Line(Line::Ppi { cpu, intid: 16 }),
+            IrqLine::CpuInput { cpu, input: CpuInput::Irq },
+        ] {
             assert_eq!(line.encode(), Err(IrqLineError::Unnameable(line)));
         }
     }

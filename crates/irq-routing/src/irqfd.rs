@@ -181,7 +181,8 @@ impl Irqfds {
     pub fn dispatch(&self, timeout: Option<Duration>) -> io::Result<u32> {
         // A timeout that is too long for the system call means for ever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; AT_ONCE];
+        let mut events =
+            [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; AT_ONCE];
         let ready = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
             Ok(ready) => ready,
             Err(Errno::INTR) => 0,

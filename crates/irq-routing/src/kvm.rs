@@ -21,9 +21,9 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::fmt;
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID, KvmIrqRouting, kvm_irq_routing_entry,
-    kvm_irq_routing_entry__bindgen_ty_1 as Target, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
-    kvm_irq_routing_msi__bindgen_ty_1 as Device, kvm_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID, KvmIrqRouting,
+    kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1 as Target, kvm_irq_routing_irqchip,
+    kvm_irq_routing_msi, kvm_irq_routing_msi__bindgen_ty_1 as Device, kvm_msi,
 };
 use kvm_ioctls::{Cap, VmFd};
 use msi_types::{Delivery, Gsi};
@@ -71,7 +71,8 @@ impl KvmRouter {
     /// # Errors
     /// [`io::ErrorKind::Unsupported`]: this kernel routes no GSIs.
     pub fn new(vm: Arc<VmFd>, first_allocated: u32) -> io::Result<Self> {
-        let limit = u32::try_from(vm.check_extension_int(Cap::IrqRouting)).unwrap_or(0).min(MOST_ROUTES);
+        let limit =
+            u32::try_from(vm.check_extension_int(Cap::IrqRouting)).unwrap_or(0).min(MOST_ROUTES);
         if limit == 0 {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "KVM has no GSI routing here"));
         }
@@ -148,7 +149,12 @@ impl KvmRouter {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
-    pub fn bind_level(&self, trigger: &EventFd, resample: &EventFd, gsi: Gsi) -> io::Result<KvmIrqfd> {
+    pub fn bind_level(
+        &self,
+        trigger: &EventFd,
+        resample: &EventFd,
+        gsi: Gsi,
+    ) -> io::Result<KvmIrqfd> {
         self.enter(trigger, gsi, |vm| vm.register_irqfd_with_resample(trigger, resample, gsi.get()))
     }
 
@@ -174,7 +180,8 @@ impl KvmRouter {
         if changes == 0 && state.table.is_some() {
             return Ok(());
         }
-        let entries: alloc::vec::Vec<_> = table.iter().map(|(gsi, route)| entry(*gsi, *route)).collect();
+        let entries: alloc::vec::Vec<_> =
+            table.iter().map(|(gsi, route)| entry(*gsi, *route)).collect();
         let refused = |errno| RouteError::Refused { errno };
         // The table has at most as many entries as there are GSIs, and those have room.
         let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| refused(TOO_BIG))?;

@@ -92,7 +92,10 @@ pub fn encode_entry(gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
     };
     let words = [gsi.get(), kind, flags, 0].into_iter().chain(union);
     let mut bytes = [0; ENTRY_SIZE];
-    bytes.chunks_exact_mut(4).zip(words).for_each(|(place, word)| place.copy_from_slice(&word.to_ne_bytes()));
+    bytes
+        .chunks_exact_mut(4)
+        .zip(words)
+        .for_each(|(place, word)| place.copy_from_slice(&word.to_ne_bytes()));
     bytes
 }
 
@@ -119,7 +122,8 @@ pub fn decode_entry(bytes: &[u8; ENTRY_SIZE]) -> Result<(Gsi, Route), EntryError
         Route::Pin(Pin::new(second)?)
     } else {
         let identified = flags & MSI_VALID_DEVID != 0;
-        let sender = if identified { Sender::Device(DeviceId::new(device)) } else { Sender::Anonymous };
+        let sender =
+            if identified { Sender::Device(DeviceId::new(device)) } else { Sender::Anonymous };
         let address = u64::from(second) << 32 | u64::from(first);
         Route::Message(RoutedMessage { sender, message: MsiMessage { address, data } })
     };
@@ -141,8 +145,9 @@ pub fn encode(routes: &[(Gsi, Route)]) -> Vec<u8> {
 /// # Errors
 /// The first thing that is wrong.
 pub fn decode(bytes: &[u8]) -> Result<Vec<(Gsi, Route)>, TableError> {
-    let (header, rest) =
-        bytes.split_at_checked(HEADER_SIZE).ok_or(TableError::Length { bytes: bytes.len(), entries: 0 })?;
+    let (header, rest) = bytes
+        .split_at_checked(HEADER_SIZE)
+        .ok_or(TableError::Length { bytes: bytes.len(), entries: 0 })?;
     let mut header = words_of(header);
     let (entries, flags) = (header.next().unwrap_or(0), header.next().unwrap_or(0));
     if flags != 0 {
@@ -152,7 +157,8 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<(Gsi, Route)>, TableError> {
     if images.len() != entries as usize || !odd.is_empty() {
         return Err(TableError::Length { bytes: bytes.len(), entries });
     }
-    let judge = |(index, image)| decode_entry(image).map_err(|error| TableError::Entry { index, error });
+    let judge =
+        |(index, image)| decode_entry(image).map_err(|error| TableError::Entry { index, error });
     (0..).zip(images).map(judge).collect()
 }
 
@@ -166,7 +172,8 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn routes() -> impl Strategy<Value = Route> {
-        let message = (any::<u64>(), any::<u32>()).prop_map(|(address, data)| MsiMessage { address, data });
+        let message =
+            (any::<u64>(), any::<u32>()).prop_map(|(address, data)| MsiMessage { address, data });
         prop_oneof![
             (0..Pin::COUNT).prop_map(|number| Route::Pin(Pin::new(number).unwrap())),
             message.clone().prop_map(Route::to_doorbell),

@@ -76,7 +76,11 @@ mod interleavings;
 mod irq_line;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod irqfd;
-#[cfg(all(feature = "kvm", target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
+#[cfg(all(
+    feature = "kvm",
+    target_os = "linux",
+    any(target_arch = "aarch64", target_arch = "x86_64")
+))]
 pub mod kvm;
 pub mod kvm_table;
 mod lock;

@@ -155,7 +155,11 @@ impl MsixTable {
     ///
     /// # Errors
     /// [`BadTableSize`].
-    pub fn new(vectors: u16, sender: Sender, routing: Arc<dyn Routing>) -> Result<Self, BadTableSize> {
+    pub fn new(
+        vectors: u16,
+        sender: Sender,
+        routing: Arc<dyn Routing>,
+    ) -> Result<Self, BadTableSize> {
         if !(1..=MSIX_MAX_VECTORS).contains(&vectors) {
             return Err(BadTableSize(vectors));
         }
@@ -175,7 +179,9 @@ impl MsixTable {
     /// beyond [`Routing::signal`]: a [`Router`](crate::Router) takes none either, the kernel takes
     /// its table's.
     pub fn signal(&self, vector: u16) -> Signalled {
-        let Some(word) = self.vectors.get(usize::from(vector)) else { return Signalled::NoSuchVector };
+        let Some(word) = self.vectors.get(usize::from(vector)) else {
+            return Signalled::NoSuchVector;
+        };
         match word.enter() {
             Entered::Held => Signalled::Held,
             Entered::Open(gsi) => {
@@ -206,7 +212,8 @@ impl MsixTable {
         let words = self.vectors.len().div_ceil(64) * 2;
         read_words(offset, bytes, |index| {
             let bits = self.vectors.iter().skip(index * 32).take(32).map(MsixVector::is_pending);
-            let word = bits.enumerate().fold(0, |word, (bit, pending)| word | u32::from(pending) << bit);
+            let word =
+                bits.enumerate().fold(0, |word, (bit, pending)| word | u32::from(pending) << bit);
             (index < words).then_some(word)
         });
     }
@@ -285,7 +292,8 @@ impl MsixTable {
             return self.release(guest);
         }
         let (changes, refused) = self.plan(guest, vectors.clone());
-        let committed = if changes.is_empty() { Ok(()) } else { self.routing.commit(&changes).map(drop) };
+        let committed =
+            if changes.is_empty() { Ok(()) } else { self.routing.commit(&changes).map(drop) };
         match committed {
             Ok(()) => guest.note_routes(vectors.clone()),
             Err(_) => self.close_unless(guest, vectors.clone(), |entry| entry.is_routed(sender)),
@@ -294,7 +302,12 @@ impl MsixTable {
         refused.map_or(committed, Err)
     }
 
-    fn close_unless(&self, guest: &mut Guest, range: Range<usize>, may_send: impl Fn(&Entry) -> bool) {
+    fn close_unless(
+        &self,
+        guest: &mut Guest,
+        range: Range<usize>,
+        may_send: impl Fn(&Entry) -> bool,
+    ) {
         for (at, vector, entry) in self.each(&mut guest.entries, range) {
             if entry.open && !may_send(entry) {
                 vector.close(&self.idle);

@@ -114,7 +114,10 @@ impl Words {
         match route {
             None => Self::NONE,
             Some(Route::Pin(pin)) => Self { kind: Self::PIN, address: 0, rest: pin.0.into() },
-            Some(Route::Message(RoutedMessage { sender, message: MsiMessage { address, data } })) => {
+            Some(Route::Message(RoutedMessage {
+                sender,
+                message: MsiMessage { address, data },
+            })) => {
                 let (kind, device) = match sender {
                     Sender::Anonymous => (Self::ANONYMOUS, 0),
                     Sender::Device(device) => (Self::DEVICE, device.get()),
@@ -127,8 +130,10 @@ impl Words {
     #[inline]
     pub(crate) fn route(self) -> Option<Route> {
         let (high, low) = ((self.rest >> 32) as u32, (self.rest & 0xffff_ffff) as u32);
-        let message =
-            |sender| RoutedMessage { sender, message: MsiMessage { address: self.address, data: low } };
+        let message = |sender| RoutedMessage {
+            sender,
+            message: MsiMessage { address: self.address, data: low },
+        };
         match self.kind {
             Self::PIN => Some(Route::Pin(Pin::truncate(low))),
             Self::ANONYMOUS => Some(Route::Message(message(Sender::Anonymous))),

@@ -4,7 +4,9 @@
 use crate::gsis::Gsis;
 use crate::lock::Mutex;
 use crate::table::Table;
-use crate::{Change, Changes, Inputs, IrqLine, IrqLineError, Pin, Route, RouteError, RoutedMessage};
+use crate::{
+    Change, Changes, Inputs, IrqLine, IrqLineError, Pin, Route, RouteError, RoutedMessage,
+};
 use crate::{Routing, SignalError};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -156,7 +158,10 @@ impl Routing for Router {
             return Ok(Changes::default());
         }
         let mut gsis = self.gsis.lock();
-        changes.iter().filter(|change| change.route().is_some()).for_each(|change| gsis.take(change.gsi()));
+        changes
+            .iter()
+            .filter(|change| change.route().is_some())
+            .for_each(|change| gsis.take(change.gsi()));
         Ok(self.table.set_table(changes.iter().map(|change| (change.gsi(), change.route()))))
     }
 

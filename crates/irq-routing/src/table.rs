@@ -89,9 +89,12 @@ impl Table {
 
     /// Returns the GSIs that have a route by a table.
     pub(crate) fn routed(&self) -> impl Iterator<Item = (Gsi, Route)> + '_ {
-        let chunks = self.chunks.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
+        let chunks =
+            self.chunks.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
         let latches = chunks.flat_map(|(at, chunk)| (at * CHUNK..).zip(chunk));
-        latches.filter_map(|(index, latch)| Some((Gsi::new(u32::try_from(index).ok()?), latch.load()?)))
+        latches.filter_map(|(index, latch)| {
+            Some((Gsi::new(u32::try_from(index).ok()?), latch.load()?))
+        })
     }
 }
 

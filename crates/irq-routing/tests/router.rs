@@ -5,7 +5,9 @@ mod controller;
 
 use controller::{Controller, Heard};
 use irq_routing::kvm_table;
-use irq_routing::{Change, Changes, GsiSpace, IrqLineError, Pin, Route, RouteError, Router, Routing};
+use irq_routing::{
+    Change, Changes, GsiSpace, IrqLineError, Pin, Route, RouteError, Router, Routing,
+};
 use irq_routing::{SignalError, TooManyGsis};
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage};
 use proptest::prelude::*;
@@ -106,8 +108,9 @@ impl Model {
     fn release(&mut self, gsis: &[u32]) -> bool {
         let range = SPACE.first_allocated..SPACE.limit;
         let mut seen = std::collections::BTreeSet::new();
-        let valid =
-            gsis.iter().all(|gsi| range.contains(gsi) && self.taken.contains(gsi) && seen.insert(*gsi));
+        let valid = gsis
+            .iter()
+            .all(|gsi| range.contains(gsi) && self.taken.contains(gsi) && seen.insert(*gsi));
         if valid {
             for gsi in gsis {
                 self.taken.remove(gsi);
@@ -216,7 +219,9 @@ fn a_signal_on_a_pin_is_one_edge() {
 #[test]
 fn message_routes_take_no_low_level() {
     let (router, controller) = router(SPACE);
-    router.commit(&[Change::Set(Gsi::new(1), pin(1)), Change::Set(Gsi::new(2), message(1, 2))]).unwrap();
+    router
+        .commit(&[Change::Set(Gsi::new(1), pin(1)), Change::Set(Gsi::new(2), message(1, 2))])
+        .unwrap();
 
     assert_eq!(router.set_level(Gsi::new(1), Level::High), Ok(Delivery::Pending));
     assert_eq!(router.set_level(Gsi::new(2), Level::High), Ok(Delivery::Pending));
@@ -254,17 +259,26 @@ fn irq_line_names_intids_and_no_gsis() {
     assert_eq!(router.irq_line(0x0100_0028, Level::High), Ok(Delivery::Pending));
     let cpu = msi_types::Cpu::new(1);
     assert_eq!(router.irq_line(0x0201_001b, Level::Low), Ok(Delivery::Pending));
-    assert_eq!(router.irq_line(0x0001_0000, Level::High), Err(IrqLineError::DrivenByController(cpu)));
+    assert_eq!(
+        router.irq_line(0x0001_0000, Level::High),
+        Err(IrqLineError::DrivenByController(cpu))
+    );
 
     let ppi = Line::Ppi { cpu, intid: 27 };
-    assert_eq!(controller.heard(), [Heard::Line(Line::Spi(40), Level::High), Heard::Line(ppi, Level::Low)]);
+    assert_eq!(
+        controller.heard(),
+        [Heard::Line(Line::Spi(40), Level::High), Heard::Line(ppi, Level::Low)]
+    );
 }
 
 #[test]
 fn more_gsis_than_there_can_be_are_refused() {
     let controller = Arc::new(Controller::default());
     let space = GsiSpace { limit: GsiSpace::MAX + 1, first_allocated: 0 };
-    assert_eq!(Router::new(space, controller.inputs()).unwrap_err(), TooManyGsis(GsiSpace::MAX + 1));
+    assert_eq!(
+        Router::new(space, controller.inputs()).unwrap_err(),
+        TooManyGsis(GsiSpace::MAX + 1)
+    );
 }
 
 #[test]
@@ -284,7 +298,8 @@ fn exhausted_gsis_name_the_limit() {
 #[test]
 fn redundant_updates_are_skipped_and_counted() {
     let (router, _) = router(SPACE);
-    let changes: Vec<_> = (0..16).map(|at| Change::Set(Gsi::new(100 + at), message(1, at))).collect();
+    let changes: Vec<_> =
+        (0..16).map(|at| Change::Set(Gsi::new(100 + at), message(1, at))).collect();
     assert_eq!(router.commit(&changes), Ok(Changes { made: 16, redundant: 0 }));
     assert_eq!(router.commit(&changes), Ok(Changes { made: 0, redundant: 16 }));
 }

@@ -21,7 +21,9 @@ pub enum RunError {
         reason: String,
     },
     /// No device got a vector.
-    #[error("none of the machine's {devices} devices got a vector; the first was refused: {reason}")]
+    #[error(
+        "none of the machine's {devices} devices got a vector; the first was refused: {reason}"
+    )]
     NoVectors {
         /// The number of devices.
         devices: usize,

@@ -2,8 +2,8 @@
 
 use irq_domain::IrqContext;
 use msi_types::{
-    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, MsiParent, Pending, Slots, Storage,
-    StoreError, Trigger,
+    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, MsiParent, Pending, Slots,
+    Storage, StoreError, Trigger,
 };
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
@@ -71,14 +71,20 @@ impl Faults {
     /// A device's message store, as the interrupt core sees it.
     pub(crate) fn store(&self, store: Arc<dyn MessageStore>) -> Arc<dyn MessageStore> {
         match self.kind {
-            Fault::StaysOff if is_msix(&*store) => Arc::new(Tampered { store, astray: 0, off: true }),
+            Fault::StaysOff if is_msix(&*store) => {
+                Arc::new(Tampered { store, astray: 0, off: true })
+            }
             Fault::WrongDoorbell => Arc::new(Tampered { store, astray: ASTRAY, off: false }),
             _ => store,
         }
     }
 
     /// A device's handler, as the interrupt core runs it. `parent` is what the interrupt core sends again by.
-    pub(crate) fn handler(self: &Arc<Self>, parent: Arc<dyn MsiParent>, handler: Handler) -> Handler {
+    pub(crate) fn handler(
+        self: &Arc<Self>,
+        parent: Arc<dyn MsiParent>,
+        handler: Handler,
+    ) -> Handler {
         let faults = Arc::clone(self);
         match self.kind {
             Fault::RePends(every) => Box::new(move |context| {
@@ -135,7 +141,8 @@ impl Slots for TamperedSlots<'_> {
     }
 
     fn write_level(&mut self, slot: u16, messages: LevelMessages) {
-        let [assert, deassert] = [messages.assert, messages.deassert].map(|message| self.message(message));
+        let [assert, deassert] =
+            [messages.assert, messages.deassert].map(|message| self.message(message));
         self.slots.write_level(slot, LevelMessages { assert, deassert });
     }
 

@@ -55,8 +55,8 @@ pub use error::RunError;
 pub use fault::Fault;
 pub use machine::{
     BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, DeviceConfig, DeviceInfo,
-    FunctionPlacement, LpiDisabling, LpiNumbers, Machine, Population, Refusal, SecurityView, Snooping,
-    TargetAddresses, build,
+    FunctionPlacement, LpiDisabling, LpiNumbers, Machine, Population, Refusal, SecurityView,
+    Snooping, TargetAddresses, build,
 };
 pub use measure::{Case, MeasureError, MeasureOptions, Measurements, Reference, measure};
 pub use migration::Migration;

@@ -174,8 +174,11 @@ impl Machine {
     pub fn devices(&self) -> Vec<DeviceInfo> {
         let functions = self.hosts.iter().flat_map(|host| {
             let name = self.description.hosts.get(host.index).map(|host| host.id.to_string());
-            let functions =
-                host.bridge.functions().iter().filter(|function| function.store() != StoreConfig::None);
+            let functions = host
+                .bridge
+                .functions()
+                .iter()
+                .filter(|function| function.store() != StoreConfig::None);
             functions.map(move |function| DeviceInfo {
                 id: function_name(name.as_deref().unwrap_or_default(), function.requester()),
                 config: DeviceConfig::Function(function.store()),
@@ -201,7 +204,10 @@ pub(crate) fn function_name(host: &str, at: RequesterId) -> String {
 
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machine").field("name", &self.name).field("bus", &self.bus).finish_non_exhaustive()
+        f.debug_struct("Machine")
+            .field("name", &self.name)
+            .field("bus", &self.bus)
+            .finish_non_exhaustive()
     }
 }
 
@@ -231,7 +237,10 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     let hosts = hosts::build(&description, hosts, &doorbells, &mut bus)?;
     let devices = platform_devices::build(devices, &doorbells, &mut bus)?;
     Ok(Machine {
-        name: description.model.as_ref().map_or_else(|| "unnamed".to_owned(), |model| model.value.clone()),
+        name: description
+            .model
+            .as_ref()
+            .map_or_else(|| "unnamed".to_owned(), |model| model.value.clone()),
         cpus: gic.cpus,
         description,
         bus: Arc::new(bus),

@@ -135,7 +135,8 @@ impl Probe {
     fn take(&mut self) -> Result<(), MeasureError> {
         // A fresh time slice: a sample that is interrupted by another process says nothing.
         std::thread::yield_now();
-        let time = (self.sample)().map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
+        let time =
+            (self.sample)().map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
         self.samples.push(time);
         Ok(())
     }
@@ -185,7 +186,8 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
 fn cases(probes: Vec<Probe>, floor_ns: f64) -> Vec<Case> {
     let times = probes.into_iter().map(|mut probe| (probe.median_and_min(), probe));
     let times: Vec<_> = times.map(|(times, probe)| (times, probe.name, probe.of)).collect();
-    let median_of = |name: &str| times.iter().find(|(_, of, _)| of == name).map(|((median, _), ..)| *median);
+    let median_of =
+        |name: &str| times.iter().find(|(_, of, _)| of == name).map(|((median, _), ..)| *median);
     let case = |((median_ns, min_ns), name, of): &((f64, f64), String, Reference)| {
         let reference = match of {
             Reference::FetchOr => Some(floor_ns),
@@ -220,7 +222,8 @@ mod tests {
 
         let cases = cases(probes, 2.0);
 
-        let facts: Vec<_> = cases.iter().map(|case| (case.median_ns, case.min_ns, case.ratio)).collect();
+        let facts: Vec<_> =
+            cases.iter().map(|case| (case.median_ns, case.min_ns, case.ratio)).collect();
         assert_eq!(facts, [(9.0, 6.0, 3.0), (3.0, 1.0, 1.5)]);
     }
 
@@ -244,9 +247,15 @@ mod tests {
             "move-direct-lpi",
             "deliver-v2m",
         ] {
-            let here = names.contains(&name) || measured.skipped.iter().any(|(skipped, _)| skipped == name);
+            let here = names.contains(&name)
+                || measured.skipped.iter().any(|(skipped, _)| skipped == name);
             assert!(here, "{name} is not among {names:?}");
         }
-        assert!(measured.cases.iter().all(|case| case.ratio.is_finite() && case.min_ns <= case.median_ns));
+        assert!(
+            measured
+                .cases
+                .iter()
+                .all(|case| case.ratio.is_finite() && case.min_ns <= case.median_ns)
+        );
     }
 }

@@ -74,7 +74,8 @@ impl Migrator {
         cores: &[Arc<CpuCore>],
     ) -> Option<Arc<Self>> {
         let Migration::AtRandom { seed } = migration else { return None };
-        let state = Mutex::new(MigratorState { rng: Rng::new(seed, STREAM), moved: 0, failure: None });
+        let state =
+            Mutex::new(MigratorState { rng: Rng::new(seed, STREAM), moved: 0, failure: None });
         Some(Arc::new(Self { model: Arc::clone(model), cores: cores.to_vec(), state }))
     }
 
@@ -90,7 +91,8 @@ impl Migrator {
     /// Moves the model under `load`: no CPU takes before what devices send there.
     pub(crate) fn migrate_under(&self, load: impl FnOnce()) {
         let stays = lock(&self.state).rng.one_in(STAY);
-        let outcome = self.migrate_to(if stays { Destination::Same } else { Destination::Fresh }, load);
+        let outcome =
+            self.migrate_to(if stays { Destination::Same } else { Destination::Fresh }, load);
         let mut state = lock(&self.state);
         match outcome {
             Ok(()) => state.moved += 1,

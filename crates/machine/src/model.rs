@@ -91,9 +91,11 @@ impl GicModel {
     pub(crate) fn exchange(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
-        let mut all: Vec<_> = vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut()).collect();
+        let mut all: Vec<_> =
+            vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut()).collect();
         let sent = self.save(&current.vgic, &mut all)?;
-        let made = Vgic::new(self.config.clone(), Arc::clone(&self.memory) as _, Arc::clone(&self.kick));
+        let made =
+            Vgic::new(self.config.clone(), Arc::clone(&self.memory) as _, Arc::clone(&self.kick));
         let (vgic, mut fresh) = made.map_err(|error| error.to_string())?;
         restore(&vgic, &mut fresh.iter_mut().collect::<Vec<_>>(), &sent)?;
         for (old, fresh) in all.into_iter().zip(fresh) {
@@ -113,7 +115,8 @@ impl GicModel {
     pub(crate) fn reload(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
-        let mut all: Vec<_> = vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut()).collect();
+        let mut all: Vec<_> =
+            vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut()).collect();
         let sent = self.save(&current.vgic, &mut all)?;
         restore(&current.vgic, &mut all, &sent)
     }
@@ -146,8 +149,9 @@ impl GicModel {
 
     /// The model's state as bytes.
     fn save(&self, vgic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<Vec<u8>, String> {
-        let frozen =
-            vgic.freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu)).map_err(|error| error.to_string())?;
+        let frozen = vgic
+            .freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu))
+            .map_err(|error| error.to_string())?;
         let saved = frozen.save().map_err(|error| error.to_string())?;
         let sent = match self.wire.get() {
             Some(wire) => wire(saved),
@@ -189,6 +193,9 @@ struct Doorbell {
 impl SignalMsi<DeviceId> for Doorbell {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
         let current = self.model.current();
-        current.its.get(self.index).map_or(Delivery::NoDoorbell, |its| its.signal_msi(from, message))
+        current
+            .its
+            .get(self.index)
+            .map_or(Delivery::NoDoorbell, |its| its.signal_msi(from, message))
     }
 }

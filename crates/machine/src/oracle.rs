@@ -211,7 +211,9 @@ impl VectorRecord {
         match left {
             // The operation that held it back is over: it has arrived.
             SendOutcome::Held if *operations == 0 => route.message_ended(SendOutcome::Sent),
-            SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => route.message_ended(left),
+            SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => {
+                route.message_ended(left)
+            }
         }
     }
 

@@ -9,14 +9,14 @@ use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::Affinity;
 use gic_bringup::Irqchip;
 use gic_firmware::{
-    Controller, ControllerIndex, Cpu as CpuNode, Description, Fact, Gic, MapEntry, MsiRouting, PciHost,
-    Region, Target, devicetree,
+    Controller, ControllerIndex, Cpu as CpuNode, Description, Fact, Gic, MapEntry, MsiRouting,
+    PciHost, Region, Target, devicetree,
 };
 use irq_routing::msix::{MsixTable, Signalled};
 use msi_types::pci::msix;
 use msi_types::{
-    Cpu, Delivery, DeviceId, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, Slots,
-    Storage, StoreError,
+    Cpu, Delivery, DeviceId, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape,
+    Slots, Storage, StoreError,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,10 @@ fn the_readme_shows_the_examples_that_run_here() {
         include_str!("readme/monitor.rs"),
         include_str!("readme/firmware.rs"),
     ] {
-        assert!(README.contains(&format!("```rust\n{example}```\n")), "not in README.md:\n{example}");
+        assert!(
+            README.contains(&format!("```rust\n{example}```\n")),
+            "not in README.md:\n{example}"
+        );
     }
     assert_eq!(README.matches("```rust\n").count(), 3, "each of README.md's examples runs here");
 }
@@ -151,14 +154,16 @@ impl GuestMachine {
         };
         let redistributors = frames(|block| matches!(block, Block::Redistributors(_)));
         let gic = Gic::v3("/intc", region(0x0800_0000, 0x1_0000), redistributors);
-        let cpu = |number| CpuNode::new(format!("/cpus/cpu@{number}"), Affinity::new(0, 0, 0, number));
+        let cpu =
+            |number| CpuNode::new(format!("/cpus/cpu@{number}"), Affinity::new(0, 0, 0, number));
         let everyone = MapEntry {
             rid_base: RequesterId::new(0),
             length: 0x1_0000,
             target: Target::Controller(ControllerIndex::new(0)),
             device_id_base: DeviceId::new(0),
         };
-        let routing = MsiRouting { map: Some(vec![Fact::stated(everyone)]), ..MsiRouting::default() };
+        let routing =
+            MsiRouting { map: Some(vec![Fact::stated(everyone)]), ..MsiRouting::default() };
         let description = Description {
             cpus: (0..4).map(cpu).collect(),
             gic: Some(gic),

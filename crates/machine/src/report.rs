@@ -43,7 +43,10 @@ impl Report {
         if self.totals.sent == 0 {
             return None;
         }
-        #[expect(clippy::cast_precision_loss, reason = "an average for people, of counts far below 2^52")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "an average for people, of counts far below 2^52"
+        )]
         Some(self.elapsed.as_nanos() as f64 / self.totals.sent as f64)
     }
 }

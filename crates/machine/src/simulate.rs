@@ -41,8 +41,12 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
     let start = Instant::now();
     let sleepers = Arc::clone(&machine.sleepers);
     let powered = PoweredMachine::on(&mut machine);
-    let scheduler =
-        Arc::new(Scheduler::new(powered.cores.clone(), sleepers, options, powered.migrator.clone()));
+    let scheduler = Arc::new(Scheduler::new(
+        powered.cores.clone(),
+        sleepers,
+        options,
+        powered.migrator.clone(),
+    ));
     powered.platform.interleave_by(Arc::clone(&scheduler) as _);
     let system = Arc::new(system::boot(machine, &powered, &*scheduler)?);
     scheduler.take_over(&system);
@@ -56,14 +60,19 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
         Some(reason) => {
             Err(RunError::Driver { operation: "an operation without an answer".to_owned(), reason })
         }
-        None => {
-            Ok(Simulation { report: verdict(&system, counts, start.elapsed()), trace: scheduler.trace() })
-        }
+        None => Ok(Simulation {
+            report: verdict(&system, counts, start.elapsed()),
+            trace: scheduler.trace(),
+        }),
     }
 }
 
 /// Until everything was sent.
-fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<DisturbanceCounts, RunError> {
+fn run(
+    system: &System,
+    scheduler: &Scheduler,
+    options: &RunOptions,
+) -> Result<DisturbanceCounts, RunError> {
     let mut disturber = Disturber {
         system,
         scheduler,
@@ -84,7 +93,8 @@ fn run(system: &System, scheduler: &Scheduler, options: &RunOptions) -> Result<D
         }
     }
     let count = |is: fn(&&TraceEvent) -> bool| {
-        u64::try_from(scheduler.with_trace(|trace| trace.iter().filter(is).count())).unwrap_or(u64::MAX)
+        u64::try_from(scheduler.with_trace(|trace| trace.iter().filter(is).count()))
+            .unwrap_or(u64::MAX)
     };
     Ok(DisturbanceCounts {
         moves: count(|event| matches!(event, TraceEvent::Moved { .. })),
@@ -135,7 +145,8 @@ impl Disturber<'_> {
 
     fn readd_a_device(&mut self) -> Result<(), String> {
         let device = self.rng.below(self.system.devices.len());
-        let Some(sender) = self.system.devices.get(device).filter(|sender| !sender.vectors().is_empty())
+        let Some(sender) =
+            self.system.devices.get(device).filter(|sender| !sender.vectors().is_empty())
         else {
             return Ok(());
         };

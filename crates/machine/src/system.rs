@@ -30,7 +30,8 @@ pub(crate) type Irqchip = gic_bringup::Irqchip<MachinePlatform>;
 /// Turns `cpu` on and lets interrupts be sent there.
 pub(crate) fn turn_on(irqchip: &Arc<Irqchip>, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
     let theirs = Arc::clone(irqchip);
-    let work = move |core: &CpuCore| core.execute(|cpu, registers| theirs.cpu_starting(cpu, registers));
+    let work =
+        move |core: &CpuCore| core.execute(|cpu, registers| theirs.cpu_starting(cpu, registers));
     let started = call(cpus, cpu, work).ok_or_else(|| format!("CPU {cpu} does not answer"))?;
     let mut left = None;
     let online = started.and_then(|started| irqchip.cpu_online(started, |one| left = Some(one)));
@@ -71,7 +72,8 @@ impl System {
     pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
         let driver = self.irqchip.controller(controller).ok();
         let Some(spis) = driver.and_then(MsiController::spis) else { return u16::MAX };
-        let devices = self.devices.iter().filter(|device| device.config.controller == controller).count();
+        let devices =
+            self.devices.iter().filter(|device| device.config.controller == controller).count();
         let share = spis / u32::try_from(devices.max(1)).unwrap_or(u32::MAX);
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)
     }
@@ -91,7 +93,9 @@ impl System {
     pub(crate) fn silent_fault(&self) -> Option<String> {
         self.irqchip.controllers().find_map(|(_, driver)| match driver {
             MsiController::Its(its) => fault_of(its),
-            MsiController::DirectLpi(direct_lpi) => direct_lpi.take_fault().map(|fault| fault.to_string()),
+            MsiController::DirectLpi(direct_lpi) => {
+                direct_lpi.take_fault().map(|fault| fault.to_string())
+            }
             MsiController::Mbi(_) | MsiController::V2m(_) => None,
         })
     }

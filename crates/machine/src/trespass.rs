@@ -7,7 +7,9 @@ pub use registers::Overwritten;
 
 use crate::error::RunError;
 use crate::machine::Machine;
-use crate::system::{Device, DeviceVector, PoweredMachine, SequentialCpus, System, boot, first_message};
+use crate::system::{
+    Device, DeviceVector, PoweredMachine, SequentialCpus, System, boot, first_message,
+};
 use doorbell_hardware::iommu::{GRANULE, Iommu};
 use msi_types::{Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
 use std::cell::Cell;
@@ -64,7 +66,8 @@ pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespa
     let working = |device: &&Device| !device.is_pci() && !device.vectors().is_empty();
     let mut devices = system.devices.iter().filter(working);
     let Some((intruder, victim)) = devices.next().zip(devices.next()) else { return Ok(None) };
-    let Some((message, vector)) = first_message(victim, &system).zip(victim.vectors().first()) else {
+    let Some((message, vector)) = first_message(victim, &system).zip(victim.vectors().first())
+    else {
         return Ok(None);
     };
     let bus = HostileDevice::new(intruder, &system, pages, message.address);
@@ -85,7 +88,9 @@ pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespa
     Ok(Some(Trespass {
         intruder: intruder.config.name.clone(),
         victim: victim.config.name.clone(),
-        isolation: intruder.isolation().unwrap_or(Isolation::NotIsolated(NotIsolated::NoController)),
+        isolation: intruder
+            .isolation()
+            .unwrap_or(Isolation::NotIsolated(NotIsolated::NoController)),
         rang,
         silenced,
         overwritten: registers::changed(before, &registers::read(&system, intruder, page)),

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "the embedded machines are known to be sound")]
 
 use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Moves, Report, RunOptions,
-    TraceEvent, build, embedded, run, simulate,
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Moves, Report,
+    RunOptions, TraceEvent, build, embedded, run, simulate,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU16;
@@ -19,8 +19,11 @@ fn machine(name: &str, cpus: Option<u16>) -> Machine {
 
 /// Everything changes.
 fn options(seed: u64, messages: u32) -> RunOptions {
-    let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
+    let disturbances = Disturbances {
+        moves: Moves::Random,
+        cpus: CpuHotplug::Replugged,
+        devices: DeviceHotplug::Readded,
+    };
     RunOptions { messages, seed, disturbances }
 }
 
@@ -36,7 +39,8 @@ fn embedded_machines_survive_hundreds_of_migrations() {
     for embedded in embedded::machines() {
         let simulation = simulate(machine(embedded.name, None), &options(1, 20)).unwrap();
         assert_delivered(&simulation.report, 20);
-        let traced = simulation.trace.iter().filter(|event| **event == TraceEvent::Migrated).count();
+        let traced =
+            simulation.trace.iter().filter(|event| **event == TraceEvent::Migrated).count();
         assert!(traced > 100, "{}: {traced}", embedded.name);
         assert_eq!(simulation.report.totals.migrated, traced as u64);
     }
@@ -56,8 +60,11 @@ fn embedded_machines_survive_migration_on_threads() {
 /// Nothing else changes that would make a driver send an interrupt again: what a migration loses stays lost.
 #[test]
 fn nothing_is_lost_by_the_migrations_alone() {
-    let disturbances =
-        Disturbances { moves: Moves::None, cpus: CpuHotplug::AlwaysOn, devices: DeviceHotplug::Stay };
+    let disturbances = Disturbances {
+        moves: Moves::None,
+        cpus: CpuHotplug::AlwaysOn,
+        devices: DeviceHotplug::Stay,
+    };
     for embedded in embedded::machines() {
         let options = RunOptions { messages: 1000, seed: 1, disturbances };
         let report = run(machine(embedded.name, None), &options, &mut |_| {}).unwrap();

@@ -22,7 +22,9 @@ pub enum MsiError {
         limit: u32,
     },
     /// The doorbell's address does not fit the endpoint's address register.
-    #[error("the doorbell at {address:#x} needs more than the {bits} address bits that the endpoint stores")]
+    #[error(
+        "the doorbell at {address:#x} needs more than the {bits} address bits that the endpoint stores"
+    )]
     AddressTooWide {
         /// The doorbell.
         address: u64,
@@ -67,7 +69,9 @@ pub enum MsiError {
     #[error("vector {0} does not belong to this controller")]
     UnknownVector(Vector),
     /// The IOMMU in front of the device does not lead to the doorbell.
-    #[error("the IOMMU does not let requester {device} reach the doorbell at {address:#x}: {reason}")]
+    #[error(
+        "the IOMMU does not let requester {device} reach the doorbell at {address:#x}: {reason}"
+    )]
     Unmapped {
         /// The device.
         device: RequesterId,

@@ -41,7 +41,9 @@ pub enum NotIsolated {
 impl fmt::Display for NotIsolated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SharedDoorbell(name) => write!(f, "any bus master may ring any interrupt at {name}"),
+            Self::SharedDoorbell(name) => {
+                write!(f, "any bus master may ring any interrupt at {name}")
+            }
             Self::DoorbellPageHoldsControls(name) => {
                 write!(f, "the page of {name} also holds the controller's own registers")
             }
@@ -153,7 +155,9 @@ impl fmt::Display for NotDmaIsolated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoIommu => "no IOMMU translates its accesses, so that it reaches all memory",
-            Self::Identity => "its IOMMU passes its accesses untranslated, so that it reaches all memory",
+            Self::Identity => {
+                "its IOMMU passes its accesses untranslated, so that it reaches all memory"
+            }
         })
     }
 }
@@ -203,7 +207,9 @@ impl<'a> InterruptIsolated<'a> {
     /// Why `device` is not isolated.
     pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotIsolated> {
         match parent.isolation(device) {
-            Isolation::Isolated(mechanism) => Ok(Self { subject: Subject { parent, device }, mechanism }),
+            Isolation::Isolated(mechanism) => {
+                Ok(Self { subject: Subject { parent, device }, mechanism })
+            }
             Isolation::NotIsolated(reason) => Err(reason),
         }
     }

@@ -52,8 +52,8 @@ pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi
 pub use error::{ControllerFault, MsiError};
 pub use ids::{Cpu, DeviceId, EventId, Gsi, NoIdentity, RequesterId, Vector};
 pub use isolation::{
-    DmaIsolated, DmaIsolation, DoorbellPage, Granule, InterruptIsolated, IsolatingMechanism, Isolation,
-    NotDmaIsolated, NotIsolated,
+    DmaIsolated, DmaIsolation, DoorbellPage, Granule, InterruptIsolated, IsolatingMechanism,
+    Isolation, NotDmaIsolated, NotIsolated,
 };
 pub use message::{LevelMessages, MsiMessage};
 pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};

@@ -250,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_level_provides_what_those_below_it_block() {
-        let levels = [Tier::new("remapping").with_provides(GROUPS), Tier::new("vector").with_blocks(GROUPS)];
+        let levels =
+            [Tier::new("remapping").with_provides(GROUPS), Tier::new("vector").with_blocks(GROUPS)];
         assert_eq!(over(&levels, GROUPS, Properties::ALL), Ok(()));
     }
 

@@ -1,8 +1,8 @@
 //! The interface of a controller, or of a layer over one, to a device's vectors.
 
 use crate::{
-    Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, Isolation, LevelMessages, MsiError,
-    MsiMessage, NotDmaIsolated, RequesterId, Tier, Vector,
+    Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, Isolation, LevelMessages,
+    MsiError, MsiMessage, NotDmaIsolated, RequesterId, Tier, Vector,
 };
 use core::fmt;
 use core::num::NonZeroU16;
@@ -172,7 +172,11 @@ pub trait MsiParent: Send + Sync {
     ///
     /// # Errors
     /// Says which of the endpoint's limits the controller cannot meet, never truncates.
-    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError>;
+    fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError>;
 
     /// [`allocate`](Self::allocate) for vectors of which each is delivered to one of `among` alone, as those CPUs come and
     /// go: what that takes is set aside on each of them, on line or not, so that no such move fails for want of it. Where

@@ -147,8 +147,8 @@ impl fmt::Debug for Passthrough<'_> {
 mod tests {
     use super::*;
     use crate::{
-        Cpu, DmaIsolation, Fit, Initially, IsolatingMechanism, Isolation, Move, MoveOutcome, Pending,
-        Rewrite, Shape, Vector,
+        Cpu, DmaIsolation, Fit, Initially, IsolatingMechanism, Isolation, Move, MoveOutcome,
+        Pending, Rewrite, Shape, Vector,
     };
     use core::num::NonZeroU16;
     use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -188,7 +188,11 @@ mod tests {
         fn detach(&self, _: Attachment) {
             self.attached.fetch_sub(1, Ordering::Relaxed);
         }
-        fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+        fn allocate(
+            &self,
+            _: &Attachment,
+            request: &BlockRequest,
+        ) -> Result<VectorBlock, MsiError> {
             self.vectors.fetch_add(1, Ordering::Relaxed);
             Ok(VectorBlock::new(Vector::new(8192), request.count))
         }
@@ -213,7 +217,10 @@ mod tests {
     }
 
     fn proofs(parent: &Parent, device: RequesterId) -> (InterruptIsolated<'_>, DmaIsolated<'_>) {
-        (InterruptIsolated::prove(parent, device).unwrap(), DmaIsolated::prove(parent, device).unwrap())
+        (
+            InterruptIsolated::prove(parent, device).unwrap(),
+            DmaIsolated::prove(parent, device).unwrap(),
+        )
     }
 
     #[test]

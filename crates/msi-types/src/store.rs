@@ -164,7 +164,10 @@ mod tests {
     #[test]
     fn fit_refuses_a_high_doorbell_for_32_bits() {
         let message = MsiMessage { address: 0x1_0000_0040, data: 1 };
-        assert_eq!(MSI32.check(message), Err(MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }));
+        assert_eq!(
+            MSI32.check(message),
+            Err(MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 })
+        );
     }
 
     #[test]

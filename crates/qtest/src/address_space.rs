@@ -32,7 +32,8 @@ pub(super) fn ram() -> Ram {
 impl AddressSpace {
     pub(super) fn new(gic: Arc<Vgic>, ram: Arc<Ram>) -> Self {
         let its = gic.config().its.first();
-        let translation = its.map_or(0..0, |its| its.base + gits::FRAME_SIZE..its.base + gits::SIZE);
+        let translation =
+            its.map_or(0..0, |its| its.base + gits::FRAME_SIZE..its.base + gits::SIZE);
         let doorbell = its.map(ItsConfig::doorbell);
         Self { gic, ram, translation, doorbell }
     }

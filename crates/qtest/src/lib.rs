@@ -183,7 +183,11 @@ impl Qtest {
     /// The clock moves and nothing happens. It never goes back.
     fn set_clock(&mut self, time: i64) -> Reply {
         self.clock = self.clock.max(time);
-        if self.clock == time { Reply::Time(time) } else { Reply::Fail(Mistake::ClockIs(self.clock)) }
+        if self.clock == time {
+            Reply::Time(time)
+        } else {
+            Reply::Fail(Mistake::ClockIs(self.clock))
+        }
     }
 
     /// Returns the changes of intercepted lines since the last answer, caused by accesses to a
@@ -205,7 +209,10 @@ impl Qtest {
 
 impl fmt::Debug for Qtest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Qtest").field("gic", self.gic()).field("clock", &self.clock).finish_non_exhaustive()
+        f.debug_struct("Qtest")
+            .field("gic", self.gic())
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
     }
 }
 
@@ -223,7 +230,8 @@ pub fn virt(cpus: u16) -> VgicConfig {
     config.redistributors[0].count = low;
     if u32::from(cpus) > low {
         let RedistributorRegion { stride, .. } = config.redistributors[0];
-        let high = RedistributorRegion { base: HIGH_REDISTRIBUTORS, stride, count: u32::from(cpus) - low };
+        let high =
+            RedistributorRegion { base: HIGH_REDISTRIBUTORS, stride, count: u32::from(cpus) - low };
         config.redistributors.push(high);
     }
     config.lpi_id_bits = Some(16);

@@ -78,9 +78,16 @@ impl Lines {
     }
 
     /// Drives an input of the GIC. A CPU's inputs are the GIC's to drive: it does so again at its next change.
-    pub(super) fn set(&mut self, path: &str, pin: &Pin, level: u64) -> Result<Option<IrqChange>, Mistake> {
+    pub(super) fn set(
+        &mut self,
+        path: &str,
+        pin: &Pin,
+        level: u64,
+    ) -> Result<Option<IrqChange>, Mistake> {
         let line = match self.object(path)? {
-            Object::Gic if pin.name == UNNAMED => self.line(pin.number).ok_or(Mistake::UnknownLine)?,
+            Object::Gic if pin.name == UNNAMED => {
+                self.line(pin.number).ok_or(Mistake::UnknownLine)?
+            }
             Object::Cpu(_) if pin.name == UNNAMED && pin.number < CPU_INPUTS => return Ok(None),
             _ => return Err(Mistake::UnknownLine),
         };
@@ -117,7 +124,9 @@ impl Lines {
         let first_fiq = watched.len();
         let mut changes = Vec::new();
         for cpu in watched {
-            let (Some(vcpu), Some(told)) = (vcpus.get_mut(cpu), self.told.get_mut(cpu)) else { continue };
+            let (Some(vcpu), Some(told)) = (vcpus.get_mut(cpu), self.told.get_mut(cpu)) else {
+                continue;
+            };
             let now = vcpu.inputs();
             let then = std::mem::replace(told, now);
             let fiq = IrqChange::of(first_fiq + cpu - first, then.fiq, now.fiq);
@@ -142,8 +151,11 @@ impl Lines {
 
     fn object(&self, path: &str) -> Result<Object, Mistake> {
         let cpus = self.gic.config().cpus.len();
-        let index = path.strip_prefix("/machine/unattached/device[").and_then(|rest| rest.strip_suffix(']'));
-        let index: usize = index.and_then(|index| index.parse().ok()).ok_or(Mistake::UnknownDevice)?;
+        let index = path
+            .strip_prefix("/machine/unattached/device[")
+            .and_then(|rest| rest.strip_suffix(']'));
+        let index: usize =
+            index.and_then(|index| index.parse().ok()).ok_or(Mistake::UnknownDevice)?;
         match index.checked_sub(cpus) {
             None => Ok(Object::Cpu(index)),
             Some(0) => Ok(Object::Gic),
@@ -158,7 +170,9 @@ fn watched(object: Object, what: &Interception) -> Result<WatchedLines, Mistake>
     match (object, what) {
         (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(WatchedLines::InputsOf(cpu)),
         (Object::Gic, Interception::Inputs(_)) => Ok(WatchedLines::InputsOfGic),
-        (Object::Gic, Interception::Outputs(Some(name))) if name == SYSBUS => Ok(WatchedLines::OutputsOfGic),
+        (Object::Gic, Interception::Outputs(Some(name))) if name == SYSBUS => {
+            Ok(WatchedLines::OutputsOfGic)
+        }
         (Object::Cpu(_), Interception::Outputs(Some(name))) if OF_CPUS.contains(&&**name) => {
             Ok(WatchedLines::Nothing)
         }

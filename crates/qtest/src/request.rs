@@ -157,7 +157,9 @@ impl Request {
                 Self::LoadModule
             }
             "clock_step" => Self::ClockStep(words.optional_time()?),
-            "clock_set" => Self::ClockSet(words.optional_time()?.ok_or(Mistake::Missing("the time"))?),
+            "clock_set" => {
+                Self::ClockSet(words.optional_time()?.ok_or(Mistake::Missing("the time"))?)
+            }
             "irq_intercept_in" => words.interception(Interception::Inputs)?,
             "irq_intercept_out" => words.interception(Interception::Outputs)?,
             "set_irq_in" => words.set_line()?,
@@ -256,7 +258,8 @@ fn number(word: &str) -> Option<u64> {
 /// As many bytes as asked for, of digits after `0x`; what the digits lack is zero.
 fn hexadecimal(word: &str, bytes: usize) -> Result<Vec<u8>, Mistake> {
     let digits = word.strip_prefix("0x").ok_or(Mistake::Data)?.as_bytes();
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit =
+        |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let pair = |pair: &[u8]| match pair {
         [high, low] => Some(digit(high)? << 4 | digit(low)?),
         _ => None,

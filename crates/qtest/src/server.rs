@@ -14,7 +14,11 @@ const ENDLESS: usize = 64 << 20;
 ///
 /// # Errors
 /// Whatever reading and writing ends with, or a line that has no end. Lines that are too long or no text are answered.
-pub fn serve(machine: &mut Qtest, mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+pub fn serve(
+    machine: &mut Qtest,
+    mut input: impl BufRead,
+    mut output: impl Write,
+) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();

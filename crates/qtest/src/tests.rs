@@ -18,7 +18,12 @@ fn registers_are_found_at_the_addresses_of_virt() {
     let read = run(&mut machine(), &script);
     assert_eq!(
         read,
-        ["OK 0x000000000000003b", "OK 0x0000000080000000", "OK 0x0000000000000001", "OK 0x0000000100000111"]
+        [
+            "OK 0x000000000000003b",
+            "OK 0x0000000080000000",
+            "OK 0x0000000000000001",
+            "OK 0x0000000100000111"
+        ]
     );
 }
 
@@ -102,7 +107,8 @@ fn driven_line_makes_interrupt_pending() {
         "readl 0x080d0200",
         "readl 0x080b0200",
     ];
-    let expected = ["OK", "OK 0x0000000000000002", "OK", "OK 0x0000000008000000", "OK 0x0000000000000000"];
+    let expected =
+        ["OK", "OK 0x0000000000000002", "OK", "OK 0x0000000008000000", "OK 0x0000000000000000"];
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
@@ -115,7 +121,8 @@ fn intercepted_gic_reports_inputs_before_reply() {
         "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 1",
         "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 0",
     ];
-    let expected = ["OK", "FAIL IRQ intercept already enabled", "IRQ raise 1; OK", "OK", "IRQ lower 1; OK"];
+    let expected =
+        ["OK", "FAIL IRQ intercept already enabled", "IRQ raise 1; OK", "OK", "IRQ lower 1; OK"];
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
@@ -175,7 +182,10 @@ fn intercepted_gic_reports_outputs_per_cpu() {
 #[test]
 fn a_cpu_that_acknowledges_changes_lines_as_well() {
     let mut machine = listening();
-    run(&mut machine, &["irq_intercept_out /machine/unattached/device[2] sysbus-irq", "writel 0x080d0200 2"]);
+    run(
+        &mut machine,
+        &["irq_intercept_out /machine/unattached/device[2] sysbus-irq", "writel 0x080d0200 2"],
+    );
     assert_eq!(machine.irq_changes(), []);
     machine.vcpu(1).unwrap().read_sysreg(icc::IAR1.encoding()).unwrap();
     assert_eq!(machine.irq_changes(), [IrqChange::Lowered(1)]);
@@ -196,14 +206,19 @@ fn interceptions_succeed_where_those_of_qemu_do() {
             "FAIL Interception of named in-GPIOs not yet supported\n",
         ),
     ] {
-        assert_eq!(machine().answer(&format!("irq_intercept_{what}")).to_string(), answer, "{what}");
+        assert_eq!(
+            machine().answer(&format!("irq_intercept_{what}")).to_string(),
+            answer,
+            "{what}"
+        );
     }
 }
 
 #[test]
 fn ports_lead_nowhere_and_there_are_no_modules() {
     let script = ["outb 0x10 1", "inb 0x10", "inw 0x10", "inl 0x10", "module_load hw- x", "rtas 1"];
-    let expected = ["OK", "OK 0x00ff", "OK 0xffff", "OK 0xffffffff", "FAIL", "FAIL Unknown command 'rtas'"];
+    let expected =
+        ["OK", "OK 0x00ff", "OK 0xffff", "OK 0xffffffff", "FAIL", "FAIL Unknown command 'rtas'"];
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
@@ -252,10 +267,18 @@ fn one_write_works_the_whole_command_queue_off() {
 
 #[test]
 fn the_clock_only_goes_on() {
-    let script =
-        ["clock_step 100", "clock_set 50", "clock_step 0", "clock_set 300", "endianness", "clock_step"];
-    let no_deadline = "FAIL cannot advance clock to the next deadline because there is no pending deadline";
-    let expected = ["OK 100", "FAIL 100", "FAIL could not advance time", "OK 300", "OK little", no_deadline];
+    let script = [
+        "clock_step 100",
+        "clock_set 50",
+        "clock_step 0",
+        "clock_set 300",
+        "endianness",
+        "clock_step",
+    ];
+    let no_deadline =
+        "FAIL cannot advance clock to the next deadline because there is no pending deadline";
+    let expected =
+        ["OK 100", "FAIL 100", "FAIL could not advance time", "OK 300", "OK little", no_deadline];
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
@@ -303,7 +326,8 @@ fn endless_line_is_skipped() {
 
 /// Words that lines of the protocol are made of, and others.
 fn word() -> impl Strategy<Value = String> {
-    let commands = "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";
+    let commands =
+        "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";
     let others = "clock_step|clock_set|irq_intercept_in|irq_intercept_out|set_irq_in|unnamed-gpio-in|sysbus-irq|inl|outw";
     prop_oneof![
         commands,

@@ -44,12 +44,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let kick = Arc::new(Unpark(thread::current()));
     let (gic, mut vcpus) = Vgic::new(config, Arc::new(VmMemory(Arc::new(ram))), kick)?;
 
-    let message = MsiMessage { address: redistributor + u64::from(gicr::SETLPIR.offset()), data: 8192 };
+    let message =
+        MsiMessage { address: redistributor + u64::from(gicr::SETLPIR.offset()), data: 8192 };
     thread::spawn(move || while gic.signal_msi(NoIdentity, message) != Delivery::Pending {}); // until LPIs are on
 
-    let word = |offset: u32, value| Exit::Mmio(redistributor + u64::from(offset), AccessWidth::Word, value);
+    let word = |offset: u32, value| {
+        Exit::Mmio(redistributor + u64::from(offset), AccessWidth::Word, value)
+    };
     let frames = [Exit::Mmio(distributor, AccessWidth::Word, 2), word(gicr::WAKER.offset(), 0)];
-    let tables = [word(gicr::PROPBASER.offset(), 0x4000_000d), word(gicr::PENDBASER.offset(), 0x4001_0000)];
+    let tables =
+        [word(gicr::PROPBASER.offset(), 0x4000_000d), word(gicr::PENDBASER.offset(), 0x4001_0000)];
     let interface = [Exit::Msr(icc::PMR.encoding(), 0xff), Exit::Msr(icc::IGRPEN1.encoding(), 1)];
     let enable_and_wait = [word(gicr::CTLR.offset(), 1), Exit::Wfi];
     let mut guest = frames.into_iter().chain(tables).chain(interface).chain(enable_and_wait);

@@ -123,7 +123,9 @@ impl Attention {
     /// (by a sequentially consistent read-modify-write). Unknown vCPUs have nothing to do.
     pub(crate) fn notify(&self, cpu: Cpu) {
         let Some(flag) = self.outside.get(cpu.index()) else { return };
-        if flag.outside.load(SeqCst) && (flag.outside.swap(false, SeqCst) || !Safeguard::OneKick.stands()) {
+        if flag.outside.load(SeqCst)
+            && (flag.outside.swap(false, SeqCst) || !Safeguard::OneKick.stands())
+        {
             self.kick.kick(cpu);
         }
     }

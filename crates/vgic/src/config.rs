@@ -238,10 +238,10 @@ impl VgicConfig {
             })
         });
         let cpus = self.cpus.len();
-        frames
-            .take(cpus)
-            .enumerate()
-            .map(move |(index, frame)| RedistributorFrame { last: frame.last || index + 1 == cpus, ..frame })
+        frames.take(cpus).enumerate().map(move |(index, frame)| RedistributorFrame {
+            last: frame.last || index + 1 == cpus,
+            ..frame
+        })
     }
 
     /// Checks everything.
@@ -280,7 +280,8 @@ impl VgicConfig {
         if self.spis != 988 && (self.spis > 960 || !self.spis.is_multiple_of(32)) {
             return Err(ConfigError::SpiCount(self.spis));
         }
-        if self.extended_spis > IntId::EXTENDED_SPI_COUNT || !self.extended_spis.is_multiple_of(32) {
+        if self.extended_spis > IntId::EXTENDED_SPI_COUNT || !self.extended_spis.is_multiple_of(32)
+        {
             return Err(ConfigError::ExtendedSpiCount(self.extended_spis));
         }
         if !matches!(self.extended_ppis, 0 | 32 | 64) {
@@ -352,8 +353,10 @@ impl VgicConfig {
 
     /// Base and size of everything that the GIC answers for.
     fn blocks(&self) -> impl Iterator<Item = (u64, u64)> + Clone {
-        let redistributors =
-            self.redistributors.iter().map(|region| (region.base, region.stride * u64::from(region.count)));
+        let redistributors = self
+            .redistributors
+            .iter()
+            .map(|region| (region.base, region.stride * u64::from(region.count)));
         let its = self.its.iter().map(|its| (its.base, gits::SIZE));
         let v2m = self.v2m.iter().map(|frame| (frame.base, frame.size()));
         let alias = self.mbi_alias.map(|base| (base, gicd::FRAME_SIZE));
@@ -417,14 +420,23 @@ mod tests {
     fn each_impossible_machine_is_refused_with_its_reason() {
         let affinity = VgicConfig::new(2).cpus[1].affinity;
         assert_eq!(refused(|c| c.cpus.clear()), ConfigError::CpuCount(0));
-        assert_eq!(refused(|c| c.cpus[0].affinity = affinity), ConfigError::DuplicateAffinity(affinity));
-        assert_eq!(refused(|c| c.cpus[0].processor_number = 3), ConfigError::DuplicateProcessorNumber(3));
+        assert_eq!(
+            refused(|c| c.cpus[0].affinity = affinity),
+            ConfigError::DuplicateAffinity(affinity)
+        );
+        assert_eq!(
+            refused(|c| c.cpus[0].processor_number = 3),
+            ConfigError::DuplicateProcessorNumber(3)
+        );
         assert_eq!(
             refused(|c| c.redistributors[0].count = 3),
             ConfigError::TooFewRedistributors { cpus: 4, room: 3 }
         );
         assert_eq!(refused(|c| c.distributor += 0x1000), ConfigError::Misaligned(0x0800_1000));
-        assert_eq!(refused(|c| c.redistributors[0].stride = 0x1_0000), ConfigError::Stride(0x1_0000));
+        assert_eq!(
+            refused(|c| c.redistributors[0].stride = 0x1_0000),
+            ConfigError::Stride(0x1_0000)
+        );
         assert_eq!(
             refused(|c| c.distributor = 0xf_ffff_ffff_0000 + 0x1_0000),
             ConfigError::AddressSpace(0x10_0000_0000_0000)
@@ -449,8 +461,13 @@ mod tests {
     fn a_limit_of_collections_is_one_that_can_be_said() {
         let its = |bits, held_collections, collection_table| {
             let collection_id_bits = Some(bits);
-            ItsConfig { held_collections, collection_table, collection_id_bits, ..ItsConfig::new(0) }
-                .validate()
+            ItsConfig {
+                held_collections,
+                collection_table,
+                collection_id_bits,
+                ..ItsConfig::new(0)
+            }
+            .validate()
         };
         let table = Some(TableLevels::Flat);
         for bits in [1, 2, 16] {
@@ -467,7 +484,8 @@ mod tests {
     #[test]
     fn direct_lpis_stand_beside_frames_and_neither_beside_an_its_nor_message_based_spis() {
         let direct = |change: fn(&mut VgicConfig)| {
-            let mut config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), ..VgicConfig::new(1) };
+            let mut config =
+                VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), ..VgicConfig::new(1) };
             change(&mut config);
             config.validate()
         };
@@ -498,7 +516,8 @@ mod tests {
             RedistributorRegion { base: 0x10_0000, stride: 0x2_0000, count: 2 },
             RedistributorRegion { base: 0x80_0000, stride: 0x4_0000, count: 5 },
         ];
-        let frames: Vec<_> = config.redistributor_frames().map(|frame| (frame.base, frame.last)).collect();
+        let frames: Vec<_> =
+            config.redistributor_frames().map(|frame| (frame.base, frame.last)).collect();
         assert_eq!(frames, [(0x10_0000, false), (0x12_0000, true), (0x80_0000, true)]);
     }
 }

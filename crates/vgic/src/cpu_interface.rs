@@ -71,7 +71,8 @@ impl CpuInterface {
                 SecurityView::Single => Priority::HIGHEST,
                 SecurityView::NonSecure => Priority::from_non_secure_view(0),
             },
-            binary_point: [Group::Zero, Group::One].map(|group| features.smallest_binary_point(group)),
+            binary_point: [Group::Zero, Group::One]
+                .map(|group| features.smallest_binary_point(group)),
             common_binary_point: false,
             split_eoi: false,
             active: [0; 2],
@@ -81,7 +82,8 @@ impl CpuInterface {
 
     /// An interrupt of this priority was acknowledged: its group priority is active.
     pub(crate) fn activate(&mut self, priority: Priority, group: Group) {
-        let level = self.group_priority(priority, group).get() >> (8 - self.features.preemption_bits());
+        let level =
+            self.group_priority(priority, group).get() >> (8 - self.features.preemption_bits());
         self.active[group.index()] |= 1 << level;
     }
 
@@ -99,7 +101,9 @@ impl CpuInterface {
     /// Would an interrupt of this priority be signalled now? It must pass the mask, and its group priority must be
     /// more urgent than what runs.
     pub(crate) fn signals(&self, priority: Priority, group: Group) -> bool {
-        self.takes(group) && priority.is_more_urgent_than(self.mask) && self.preempts(priority, group)
+        self.takes(group)
+            && priority.is_more_urgent_than(self.mask)
+            && self.preempts(priority, group)
     }
 
     fn preempts(&self, priority: Priority, group: Group) -> bool {

@@ -184,10 +184,12 @@ impl Kept {
             let place = self.place(number);
             match place.turn.load(SeqCst).cmp(&number) {
                 Ordering::Less => return,
-                Ordering::Equal => match self.pushed.compare_exchange(number, number + 1, SeqCst, SeqCst) {
-                    Ok(_) => return place.write(fault, number + 1),
-                    Err(now) => number = now,
-                },
+                Ordering::Equal => {
+                    match self.pushed.compare_exchange(number, number + 1, SeqCst, SeqCst) {
+                        Ok(_) => return place.write(fault, number + 1),
+                        Err(now) => number = now,
+                    }
+                }
                 Ordering::Greater => number = self.pushed.load(SeqCst),
             }
         }
@@ -200,10 +202,12 @@ impl Kept {
             let place = self.place(number);
             match place.turn.load(SeqCst).cmp(&(number + 1)) {
                 Ordering::Less => return None,
-                Ordering::Equal => match self.popped.compare_exchange(number, number + 1, SeqCst, SeqCst) {
-                    Ok(_) => return Some(place.read(number + KEPT as u64)),
-                    Err(now) => number = now,
-                },
+                Ordering::Equal => {
+                    match self.popped.compare_exchange(number, number + 1, SeqCst, SeqCst) {
+                        Ok(_) => return Some(place.read(number + KEPT as u64)),
+                        Err(now) => number = now,
+                    }
+                }
                 Ordering::Greater => number = self.popped.load(SeqCst),
             }
         }
@@ -233,8 +237,11 @@ impl Place {
     fn read(&self, next: u64) -> GuestFault {
         let reason = usize::try_from(self.reason.load(SeqCst)).unwrap_or(0);
         let reason = FaultReason::ALL.get(reason).copied().unwrap_or(FaultReason::UnknownRegister);
-        let fault =
-            GuestFault { reason, address: self.address.load(SeqCst), detail: self.detail.load(SeqCst) };
+        let fault = GuestFault {
+            reason,
+            address: self.address.load(SeqCst),
+            detail: self.detail.load(SeqCst),
+        };
         self.turn.store(next, SeqCst);
         fault
     }

@@ -162,7 +162,8 @@ impl State {
 
     /// It is active no more.
     pub(crate) const fn deactivated(self) -> Self {
-        let inactive = self.with_active(false).with_forced_inactive(self.listed()).with_forced_active(false);
+        let inactive =
+            self.with_active(false).with_forced_inactive(self.listed()).with_forced_active(false);
         if self.listed() { inactive } else { inactive.inactive().let_go() }
     }
 
@@ -211,7 +212,10 @@ impl Interrupt {
     }
 
     /// As [`update`](Self::update), unless `change` declines; `None` then.
-    pub(crate) fn try_update(&self, change: impl Fn(State) -> Option<State>) -> Option<(State, State)> {
+    pub(crate) fn try_update(
+        &self,
+        change: impl Fn(State) -> Option<State>,
+    ) -> Option<(State, State)> {
         let mut old = self.0.load(SeqCst);
         loop {
             let new = change(State::from_bits(old))?;

@@ -242,7 +242,8 @@ impl Its {
     #[cold]
     fn dropped(&self, device: DeviceId, data: u32) {
         let is_mapped = self.lpis.is_mapped(&self.senders, device.get(), data);
-        let reason = if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage };
+        let reason =
+            if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage };
         let detail = u64::from(device.get()) << 32 | u64::from(data);
         self.events.record(GuestFault { reason, address: self.config.doorbell(), detail });
     }

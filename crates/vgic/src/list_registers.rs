@@ -149,7 +149,10 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`VirtualInterfaceMismatch`]: the guest would see another CPU interface than the machine has.
-    pub fn with_list_registers(self, vtr: Vtr) -> Result<ListRegisterVcpu, VirtualInterfaceMismatch> {
+    pub fn with_list_registers(
+        self,
+        vtr: Vtr,
+    ) -> Result<ListRegisterVcpu, VirtualInterfaceMismatch> {
         let config = self.vgic().config();
         let (priorities, preemption) = (config.priority_bits, config.priority_bits.min(7));
         let hardware = (vtr.pri_bits_minus_one() + 1, vtr.pre_bits_minus_one() + 1);
@@ -157,7 +160,10 @@ impl Vcpu {
             return Err(VirtualInterfaceMismatch::SecurityView);
         }
         if hardware.0 != priorities {
-            return Err(VirtualInterfaceMismatch::PriorityBits { machine: priorities, hardware: hardware.0 });
+            return Err(VirtualInterfaceMismatch::PriorityBits {
+                machine: priorities,
+                hardware: hardware.0,
+            });
         }
         if hardware.1 != preemption {
             return Err(VirtualInterfaceMismatch::PreemptionBits {
@@ -187,7 +193,9 @@ impl Vcpu {
     fn with_half(mut self, half: impl FnOnce(Self) -> Half) -> Box<[Half; 1]> {
         let mut room = core::mem::take(&mut self.room);
         room.push(half(self));
-        let Ok(half) = room.into_boxed_slice().try_into() else { unreachable!("one value was pushed") };
+        let Ok(half) = room.into_boxed_slice().try_into() else {
+            unreachable!("one value was pushed")
+        };
         half
     }
 }

@@ -263,7 +263,8 @@ impl LpiCore {
     /// Goes on with what registers asked for, by up to one access's budget. For callers that hold
     /// no locks.
     pub(crate) fn advance_registers(&self) {
-        let piece = |control: &mut Control| control.advance_registers(control.work() + SLOTS_PER_PIECE);
+        let piece =
+            |control: &mut Control| control.advance_registers(control.work() + SLOTS_PER_PIECE);
         let is_done = (0..SLOTS_PER_ACCESS / SLOTS_PER_PIECE).any(|_| self.with(piece));
         if !is_done || self.attention.has_work() {
             self.with(Control::note_registers);

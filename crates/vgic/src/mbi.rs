@@ -52,7 +52,9 @@ impl Mbi<'_> {
 
     /// A CPU's write.
     pub(crate) fn write(self, message: Message, lanes: Lanes) {
-        if let Some(number) = lanes.zero_extended().filter(|_| self.wired.config().message_based_spis) {
+        if let Some(number) =
+            lanes.zero_extended().filter(|_| self.wired.config().message_based_spis)
+        {
             let _ = self.signal(message, number);
         }
     }

@@ -65,7 +65,8 @@ macro_rules! row {
 impl<'a> Redistributor<'a> {
     /// Both frames. Registers that only exist in the Secure view read as zero, and MPAM's.
     const ROWS: &'a [Row<Self>] = &[
-        row!(CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r.set_control(lanes)),
+        row!(CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
+            .set_control(lanes)),
         row!(IIDR, constant | r, _ | r.wired.config().iidr.into_bits().into()),
         row!(TYPER, constant | r, _ | r.typer().into_bits()),
         row!(STATUSR, zero),
@@ -74,8 +75,10 @@ impl<'a> Redistributor<'a> {
         row!(PARTIDR, zero),
         row!(SETLPIR, trigger | r, _, lanes | r.write_setlpir(lanes)),
         row!(CLRLPIR, trigger | r, _, lanes | r.write_clrlpir(lanes)),
-        row!(PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r.set_propbaser(lanes)),
-        row!(PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r.set_pendbaser(lanes)),
+        row!(PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r
+            .set_propbaser(lanes)),
+        row!(PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r
+            .set_pendbaser(lanes)),
         row!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
         row!(INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
         row!(SYNCR, constant | r, _ | r.syncr().into_bits().into()),

@@ -116,7 +116,10 @@ impl<C: Copy> Row<C> {
                 for (intid, shift, mask) in fields(*field, index) {
                     let mask64 = u64::from(mask) << shift;
                     // The shifted field is at most eight bits.
-                    #[expect(clippy::cast_possible_truncation, reason = "masked to at most eight bits")]
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        reason = "masked to at most eight bits"
+                    )]
                     let value = ((lanes.value & mask64) >> shift) as u32;
                     if lanes.mask & mask64 == mask64 && (*effect == Effect::Every || value != 0) {
                         write(context, intid, value);
@@ -195,7 +198,11 @@ impl<C: Copy> Frame<'_, C> {
             }
             Ok(found) => {
                 let mask = width.mask() << found.shift;
-                found.row.write(context, found.index, Lanes { value: (value << found.shift) & mask, mask });
+                found.row.write(
+                    context,
+                    found.index,
+                    Lanes { value: (value << found.shift) & mask, mask },
+                );
             }
             Err(reason) => refused(offset, reason),
         }

@@ -13,11 +13,17 @@ pub struct VmMemory<M>(pub M);
 
 impl<M: GuestAddressSpace + Send + Sync> GuestMemory for VmMemory<M> {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        self.0.memory().read_slice(bytes, GuestAddress(address)).map_err(|_| MemoryFault { address })
+        self.0
+            .memory()
+            .read_slice(bytes, GuestAddress(address))
+            .map_err(|_| MemoryFault { address })
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        self.0.memory().write_slice(bytes, GuestAddress(address)).map_err(|_| MemoryFault { address })
+        self.0
+            .memory()
+            .write_slice(bytes, GuestAddress(address))
+            .map_err(|_| MemoryFault { address })
     }
 
     /// In one access.
@@ -47,7 +53,9 @@ mod tests {
     use alloc::sync::Arc;
     use alloc::vec::Vec;
     use vm_memory::bitmap::{AtomicBitmap, Bitmap};
-    use vm_memory::{GuestMemoryAtomic, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion};
+    use vm_memory::{
+        GuestMemoryAtomic, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion,
+    };
 
     const BASE: u64 = 0x4000_0000;
     const BYTES: usize = 0x1_0000;
@@ -71,7 +79,8 @@ mod tests {
         memory.read(BASE + 0x8000, &mut bytes).unwrap();
         assert_eq!(bytes, [8, 7, 6, 5, 4, 3, 2, 1], "the guest is little-endian");
         let region = ram.iter().next().unwrap();
-        let dirty: Vec<_> = (0..16).filter(|page| region.bitmap().dirty_at(page * 0x1000)).collect();
+        let dirty: Vec<_> =
+            (0..16).filter(|page| region.bitmap().dirty_at(page * 0x1000)).collect();
         assert_eq!(dirty, [1, 2, 8]);
     }
 

@@ -22,7 +22,9 @@ impl Slot {
                 IntIdRange::Private.index_of(intid)?
             }
             IntIdClass::Spi => u32::from(SHARED_BASE) + intid.get() - IntId::SPI_BASE,
-            IntIdClass::ExtendedSpi => u32::from(EXTENDED_BASE) + intid.get() - IntId::EXTENDED_SPI_BASE,
+            IntIdClass::ExtendedSpi => {
+                u32::from(EXTENDED_BASE) + intid.get() - IntId::EXTENDED_SPI_BASE
+            }
             IntIdClass::Special | IntIdClass::Lpi | IntIdClass::Reserved => return None,
         };
         u16::try_from(slot).ok().map(Self)

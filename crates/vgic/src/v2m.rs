@@ -89,7 +89,8 @@ impl V2mConfig {
     /// Address and data of the message that rings an SPI; `None` if the frame does not ring it.
     pub fn message(&self, spi: IntId) -> Option<msi_types::MsiMessage> {
         let doorbell = self.base + u64::from(v2m::SETSPI_NS.offset());
-        let offset = spi.get().checked_sub(IntId::SPI_BASE).filter(|_| self.spis().contains(&spi.get()))?;
+        let offset =
+            spi.get().checked_sub(IntId::SPI_BASE).filter(|_| self.spis().contains(&spi.get()))?;
         let (address, data) = match self.naming {
             V2mNaming::IntId => (doorbell, spi.get()),
             V2mNaming::FromFirst => (doorbell, spi.get() - self.first_spi),
@@ -115,7 +116,11 @@ impl V2mConfig {
             frame.validate_alone(&implements)?;
             if let Some(other) = frames.iter().take(index).find(|other| frame.overlaps(other)) {
                 let spi = frame.first_spi.max(other.first_spi);
-                return Err(V2mConfigError::SharedSpi { first: other.base, second: frame.base, spi });
+                return Err(V2mConfigError::SharedSpi {
+                    first: other.base,
+                    second: frame.base,
+                    spi,
+                });
             }
         }
         Ok(())
@@ -171,7 +176,9 @@ const V2M_ID_REGISTERS: RegisterInfo = v2m::ID_REGISTERS.info(ID_REGISTERS.name)
 
 impl<'a> V2m<'a> {
     const ROWS: &'a [Row<Self>] = &[
-        Row::constant(v2m::TYPER.info("TYPER"), |frame: Self, _| frame.config.typer().into_bits().into()),
+        Row::constant(v2m::TYPER.info("TYPER"), |frame: Self, _| {
+            frame.config.typer().into_bits().into()
+        }),
         Row::trigger(v2m::SETSPI_NS.info("SETSPI_NS"), |frame: Self, _, lanes: Lanes| {
             if let Some(data) = lanes.zero_extended() {
                 let _ = frame.signal(v2m::SETSPI_NS.offset(), data);
@@ -255,7 +262,9 @@ mod tests {
 
     #[test]
     fn a_message_names_the_spi_that_it_was_made_for() {
-        for naming in [V2mNaming::IntId, V2mNaming::FromFirst, V2mNaming::FromSpiBase, V2mNaming::ByAddress] {
+        for naming in
+            [V2mNaming::IntId, V2mNaming::FromFirst, V2mNaming::FromSpiBase, V2mNaming::ByAddress]
+        {
             let frame = V2mConfig { naming, ..V2mConfig::new(0x2000, 64, 32) };
             for spi in 0..1024 {
                 let message = frame.message(IntId::new(spi));

@@ -157,7 +157,9 @@ impl Vcpu {
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
         let attention = gic.attention();
-        Sleep::of(attention.leave_unless(self.cpu, || self.wake_requested() || attention.has_work()))
+        Sleep::of(
+            attention.leave_unless(self.cpu, || self.wake_requested() || attention.has_work()),
+        )
     }
 
     fn wake_requested(&mut self) -> bool {
@@ -224,7 +226,9 @@ impl Vcpu {
         if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
             return None;
         }
-        let wired = self.most_urgent_wired(forwarded).map_or(Priority::IDLE, |candidate| candidate.priority);
+        let wired = self
+            .most_urgent_wired(forwarded)
+            .map_or(Priority::IDLE, |candidate| candidate.priority);
         let than = wired.min(self.interface.limit(group));
         let ready = self.lpis.as_mut()?.take(than)?;
         Some(Self::lpi_candidate(ready))
@@ -248,7 +252,9 @@ impl Vcpu {
     /// The most urgent pending interrupt of the groups that are enabled, if it is in `group`. Masks and what runs do
     /// not matter: `ICC_HPPIR<n>_EL1`.
     pub(crate) fn highest(&mut self, group: Group) -> Option<IntId> {
-        self.most_urgent().filter(|candidate| candidate.group == group).map(|candidate| candidate.intid)
+        self.most_urgent()
+            .filter(|candidate| candidate.group == group)
+            .map(|candidate| candidate.intid)
     }
 
     /// The guest ends an interrupt of `group`: `ICC_EOIR<n>_EL1`. What is not in the group that runs, and special
@@ -272,7 +278,8 @@ impl Vcpu {
     /// The guest sends an SGI. From the Non-secure side, only those of its own group leave: the Secure side would
     /// have to permit others (`GICR_NSACR`).
     pub(crate) fn send(&mut self, sgi: Sgi, group: Group) {
-        let permitted = group == Group::One || self.interface.features().security == SecurityView::Single;
+        let permitted =
+            group == Group::One || self.interface.features().security == SecurityView::Single;
         if permitted {
             self.gic.wired().send_sgi(self.cpu, sgi, group);
         }

@@ -22,7 +22,8 @@ use crate::v2m::V2m;
 use crate::vcpu::Vcpu;
 use crate::wired::Wired;
 use crate::{
-    AccessWidth, ConfigError, Events, FaultReason, GuestFault, GuestMemory, SecurityView, VgicConfig,
+    AccessWidth, ConfigError, Events, FaultReason, GuestFault, GuestMemory, SecurityView,
+    VgicConfig,
 };
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -201,13 +202,22 @@ impl Vgic {
     ///
     /// # Errors
     /// [`NotClaimed`] outside of the model's regions.
-    pub fn begin_write(&self, address: u64, width: AccessWidth, value: u64) -> Result<Progress, NotClaimed> {
+    pub fn begin_write(
+        &self,
+        address: u64,
+        width: AccessWidth,
+        value: u64,
+    ) -> Result<Progress, NotClaimed> {
         let (place, offset) = self.place(address).ok_or(NotClaimed(address))?;
         let value = value & width.mask();
         let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, value);
         match place {
-            Place::Distributor(frame) => Distributor::FRAME.write(frame, offset, width, value, refused),
-            Place::Redistributor(frame) => Redistributor::FRAME.write(frame, offset, width, value, refused),
+            Place::Distributor(frame) => {
+                Distributor::FRAME.write(frame, offset, width, value, refused)
+            }
+            Place::Redistributor(frame) => {
+                Redistributor::FRAME.write(frame, offset, width, value, refused)
+            }
             Place::MbiAlias(frame) => Mbi::ALIAS.write(frame, offset, width, value, refused),
             Place::V2m(frame) => frame.write(offset, width, value, refused),
             Place::Its(its) => its.begin_write(offset, width, value),
@@ -427,7 +437,12 @@ fn translators(
     let mut all = Vec::new();
     all.try_reserve_exact(config.its.len()).map_err(OutOfMemory::from)?;
     for its in &config.its {
-        all.push(shared(Its::new(*its, targets(config, its)?, Arc::clone(lpis), Arc::clone(events))?)?);
+        all.push(shared(Its::new(
+            *its,
+            targets(config, its)?,
+            Arc::clone(lpis),
+            Arc::clone(events),
+        )?)?);
     }
     Ok(all.into_boxed_slice())
 }
@@ -457,11 +472,10 @@ fn regions(config: &VgicConfig) -> Result<Box<[Region]>, OutOfMemory> {
         addresses: region.base..region.base + region.stride * u64::from(region.count),
         block: Block::Redistributors(index),
     });
-    let its = config
-        .its
-        .iter()
-        .enumerate()
-        .map(|(index, its)| Region { addresses: its.base..its.base + gits::SIZE, block: Block::Its(index) });
+    let its = config.its.iter().enumerate().map(|(index, its)| Region {
+        addresses: its.base..its.base + gits::SIZE,
+        block: Block::Its(index),
+    });
     let regions = core::iter::once(Region { addresses: distributor, block: Block::Distributor })
         .chain(redistributors)
         .chain(its)

@@ -195,7 +195,10 @@ impl Wired {
     }
 
     /// Who is told that the guest finished with a line. Once.
-    pub(crate) fn observe(&self, observer: Arc<dyn LineObserver>) -> Result<(), Arc<dyn LineObserver>> {
+    pub(crate) fn observe(
+        &self,
+        observer: Arc<dyn LineObserver>,
+    ) -> Result<(), Arc<dyn LineObserver>> {
         links::set_once(&self.observer, observer)
     }
 
@@ -237,7 +240,8 @@ impl Wired {
 
     /// Changes an interrupt that the guest can see, as a register write does.
     pub(crate) fn change(&self, cpu: Cpu, intid: IntId, change: impl Fn(State) -> State) {
-        let changed = self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
+        let changed =
+            self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
         if let Some((old, new)) = changed {
             self.recall_changed(intid, old, new);
         }
@@ -245,8 +249,8 @@ impl Wired {
 
     /// A message changes a shared interrupt that the guest can see: `Pending` if it is pending afterwards.
     pub(crate) fn signal(&self, intid: IntId, change: impl Fn(State) -> State) -> Delivery {
-        let changed =
-            self.try_change(Cpu::new(0), intid, |state| self.is_visible(state).then(|| change(state)));
+        let changed = self
+            .try_change(Cpu::new(0), intid, |state| self.is_visible(state).then(|| change(state)));
         match changed {
             Some((_, state)) if state.pending() => Delivery::Pending,
             _ => Delivery::Blocked,

@@ -50,10 +50,12 @@ fn time_of_this_thread() -> Duration {
 
 #[test]
 fn a_vcpu_sleeps_while_another_ones_command_waits_for_a_page() {
-    let config = VgicConfig { lpi_id_bits: Some(14), its: vec![ItsConfig::new(ITS)], ..VgicConfig::new(1) };
+    let config =
+        VgicConfig { lpi_id_bits: Some(14), its: vec![ItsConfig::new(ITS)], ..VgicConfig::new(1) };
     let memory = Arc::new(Absent::default());
     let (gic, _vcpus) = Vgic::new(config, memory.clone(), Arc::new(Nobody)).unwrap();
-    let write = |offset: u32, width, value| gic.write(ITS + u64::from(offset), width, value).unwrap();
+    let write =
+        |offset: u32, width, value| gic.write(ITS + u64::from(offset), width, value).unwrap();
     let queue = Cbaser::new().with_address(0x4000_0000).with_valid(true);
     write(gits::CBASER.offset(), Double, queue.into_bits());
     write(gits::CTLR.offset(), Word, 1);

@@ -81,4 +81,6 @@ pub mod vector_domain;
 pub use apic::{Apic, ApicId, ApicVector, IrqState, Place};
 pub use matrix::{MatrixError, VectorMatrix};
 pub use remapping::{RemapTable, RemappedVectors, RemappedVectorsConfig};
-pub use vector_domain::{Arrival, Cleanup, CpuError, FIRST_SLOT, Offline, VectorDomain, VectorDomainConfig};
+pub use vector_domain::{
+    Arrival, Cleanup, CpuError, FIRST_SLOT, Offline, VectorDomain, VectorDomainConfig,
+};

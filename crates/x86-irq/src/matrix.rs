@@ -70,7 +70,8 @@ impl VectorMatrix {
         system: &[ApicVector],
     ) -> Result<Self, TryReserveError> {
         let window = window.into_inner();
-        let system: Bitmap = system.iter().copied().filter(|v| (window.0..=window.1).contains(v)).collect();
+        let system: Bitmap =
+            system.iter().copied().filter(|v| (window.0..=window.1).contains(v)).collect();
         let size = window.0.up_to(window.1).filter(|vector| !system.contains(*vector)).count();
         let cpu = CpuMap {
             online: false,
@@ -119,7 +120,8 @@ impl VectorMatrix {
     /// As for [`allocate`](Self::allocate).
     pub fn allocate_common(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
         self.check_usable(cpu)?;
-        let free_on = |vector| self.cpus.iter().filter(|map| map.online && self.is_free(map, vector)).count();
+        let free_on =
+            |vector| self.cpus.iter().filter(|map| map.online && self.is_free(map, vector)).count();
         let vector = self.free_vectors(cpu).max_by_key(|v| free_on(*v));
         let vector = vector.ok_or(MatrixError::Exhausted(cpu))?;
         self.take_checked(Place { cpu, vector })
@@ -199,7 +201,8 @@ impl VectorMatrix {
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is off line or has none.
     pub fn allocate_managed(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
-        let unused = |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
+        let unused =
+            |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
         let vector = self.window.0.up_to(self.window.1).find(unused).filter(|_| map.online);
         let vector = vector.ok_or(MatrixError::Exhausted(cpu))?;
         map.allocated.insert(vector);
@@ -248,8 +251,10 @@ impl VectorMatrix {
 
     fn release_managed_on(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
-        let unused = |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
-        let vector = self.window.0.up_to(self.window.1).find(unused).ok_or(MatrixError::NotManaged(cpu))?;
+        let unused =
+            |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
+        let vector =
+            self.window.0.up_to(self.window.1).find(unused).ok_or(MatrixError::NotManaged(cpu))?;
         map.managed.remove(vector);
         map.available += 1;
         self.available += u32::from(map.online);
@@ -266,7 +271,9 @@ impl VectorMatrix {
     }
 
     fn is_free(&self, map: &CpuMap, vector: ApicVector) -> bool {
-        !(self.system.contains(vector) || map.managed.contains(vector) || map.allocated.contains(vector))
+        !(self.system.contains(vector)
+            || map.managed.contains(vector)
+            || map.allocated.contains(vector))
     }
 
     fn free_vectors(&self, cpu: Cpu) -> impl Iterator<Item = ApicVector> {

@@ -248,14 +248,23 @@ impl ApicMessage {
         let decoded = Self {
             destination: destination(message.address_high(), low, format),
             mode: if low.logical() { DestinationMode::Logical } else { DestinationMode::Physical },
-            redirection: if low.redirection_hint() { Redirection::Hint } else { Redirection::Directed },
+            redirection: if low.redirection_hint() {
+                Redirection::Hint
+            } else {
+                Redirection::Directed
+            },
             delivery: DeliveryMode::from_fields(data.delivery_mode(), data.vector())?,
             signal,
         };
         // Encoding writes every reserved bit as 0.
         let asserted = data.asserted() && signal == Signal::Edge;
-        let plain = MsiMessage { data: data.with_asserted(data.asserted() && !asserted).into(), ..message };
-        if decoded.encode(format) == Ok(plain) { Ok(decoded) } else { Err(MessageError::Reserved(message)) }
+        let plain =
+            MsiMessage { data: data.with_asserted(data.asserted() && !asserted).into(), ..message };
+        if decoded.encode(format) == Ok(plain) {
+            Ok(decoded)
+        } else {
+            Err(MessageError::Reserved(message))
+        }
     }
 }
 
@@ -284,10 +293,14 @@ pub enum MessageError {
     #[error("{0:#x} is not an address of the local APICs")]
     NotADoorbell(u64),
     /// The sender's message is in the remappable format.
-    #[error("the message is in the remappable format: an interrupt remapping unit has to translate it")]
+    #[error(
+        "the message is in the remappable format: an interrupt remapping unit has to translate it"
+    )]
     Remappable,
     /// The sender's message is in the compatibility format.
-    #[error("the message is in the compatibility format, which names no entry of a remapping table")]
+    #[error(
+        "the message is in the compatibility format, which names no entry of a remapping table"
+    )]
     Compatibility,
     /// The sender's vector is illegal.
     #[error("vector {0:#04x} is not one that a message may carry")]

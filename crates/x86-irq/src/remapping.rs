@@ -37,7 +37,9 @@ use msi_types::MsiParent;
 pub use irte::{Irte, IrteHigh, IrteLow, IrteTarget};
 pub use message::RemappableMessage;
 pub use source::{Source, SourceCheck};
-pub use table::{ApicMode, CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize};
+pub use table::{
+    ApicMode, CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize,
+};
 pub use translation::RemapFault;
 
 /// The unit's cache of entries. Implemented over its invalidation queue.
@@ -169,9 +171,12 @@ impl<M: RemapMemory> RemappedVectors<M> {
 
     /// What an entry says of a vector's place.
     fn target(&self, place: Place) -> Result<IrteTarget, MsiError> {
-        let unreachable =
-            MsiError::NotReachable(place.cpu, "its APIC ID does not fit the remapping table's entries");
-        let id = self.vectors.apic_id(place.cpu).filter(|id| self.reaches(*id)).ok_or(unreachable)?;
+        let unreachable = MsiError::NotReachable(
+            place.cpu,
+            "its APIC ID does not fit the remapping table's entries",
+        );
+        let id =
+            self.vectors.apic_id(place.cpu).filter(|id| self.reaches(*id)).ok_or(unreachable)?;
         Ok(IrteTarget::fixed(id, place.vector))
     }
 
@@ -181,9 +186,10 @@ impl<M: RemapMemory> RemappedVectors<M> {
 
     fn check_reachable(&self, cpu: Cpu) -> Result<(), MsiError> {
         match self.vectors.apic_id(cpu) {
-            Some(id) if !self.reaches(id) => {
-                Err(MsiError::NotReachable(cpu, "its APIC ID does not fit the remapping table's entries"))
-            }
+            Some(id) if !self.reaches(id) => Err(MsiError::NotReachable(
+                cpu,
+                "its APIC ID does not fit the remapping table's entries",
+            )),
             // A CPU that was never on line is the vector domain's to refuse.
             _ => Ok(()),
         }
@@ -200,7 +206,9 @@ impl<M: RemapMemory> RemappedVectors<M> {
     }
 
     fn clear_all(&self, entries: &Entries) -> Result<(), MsiError> {
-        (0..entries.count.get()).filter_map(|index| entries.entry(index)).for_each(|e| self.table.clear(e));
+        (0..entries.count.get())
+            .filter_map(|index| entries.entry(index))
+            .for_each(|e| self.table.clear(e));
         self.invalidate_all(entries, "entries made absent")
     }
 
@@ -263,7 +271,11 @@ impl State {
         let first = *self.entries.get(block.first().get())?;
         let count = block.count();
         if first.format == Format::Subhandles {
-            return if first.count == count { self.entries.remove(block.first().get()) } else { None };
+            return if first.count == count {
+                self.entries.remove(block.first().get())
+            } else {
+                None
+            };
         }
         let entries = Entries { count, ..first };
         let vectors = || (0..count.get()).filter_map(|index| block.vector(index));

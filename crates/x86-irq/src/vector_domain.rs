@@ -133,7 +133,9 @@ impl VectorDomain {
             apic,
             destinations,
             window: window.into_inner(),
-            table: try_collect((0..count_cpus).map(|_| core::array::from_fn(|_| AtomicU32::new(0))))?,
+            table: try_collect(
+                (0..count_cpus).map(|_| core::array::from_fn(|_| AtomicU32::new(0))),
+            )?,
             slots: try_collect((0..count).map(|_| Slot::default()))?,
             claims: TaskLock::new(Claims::default()),
             core: IrqLock::new(core),
@@ -205,8 +207,12 @@ impl VectorDomain {
     }
 
     fn message_to(&self, core: &Core, place: Place) -> Result<MsiMessage, MsiError> {
-        let unreachable = MsiError::NotReachable(place.cpu, "its APIC ID does not fit the message format");
-        let id = core.apic_id(place.cpu).filter(|id| self.destinations.reaches(*id)).ok_or(unreachable)?;
+        let unreachable =
+            MsiError::NotReachable(place.cpu, "its APIC ID does not fit the message format");
+        let id = core
+            .apic_id(place.cpu)
+            .filter(|id| self.destinations.reaches(*id))
+            .ok_or(unreachable)?;
         ApicMessage::fixed(id, place.vector).encode(self.destinations).map_err(|_| unreachable)
     }
 }

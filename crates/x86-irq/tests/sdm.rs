@@ -6,11 +6,12 @@
 use msi_types::{MsiMessage, RequesterId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use x86_irq::message::{
-    ApicMessage, DeliveryMode, DestinationFormat, DestinationMode, MessageError, Redirection, Signal,
+    ApicMessage, DeliveryMode, DestinationFormat, DestinationMode, MessageError, Redirection,
+    Signal,
 };
 use x86_irq::remapping::{
-    ApicMode, CompatibilityFormat, RemapFault, RemapMemory, RemapTable, RemapTableConfig, RemappableMessage,
-    TableSize,
+    ApicMode, CompatibilityFormat, RemapFault, RemapMemory, RemapTable, RemapTableConfig,
+    RemappableMessage, TableSize,
 };
 use x86_irq::{ApicId, ApicVector};
 
@@ -52,7 +53,8 @@ fn delivery_modes_have_the_manuals_codes() {
         (0x700, DeliveryMode::ExtInt),
     ];
     for (data, delivery) in modes {
-        let decoded = ApicMessage::decode(message(0xfee0_0000, data), DestinationFormat::Xapic).unwrap();
+        let decoded =
+            ApicMessage::decode(message(0xfee0_0000, data), DestinationFormat::Xapic).unwrap();
         assert_eq!(decoded.delivery, delivery);
     }
     for (data, mode) in [(0x320, 3), (0x620, 6)] {
@@ -83,13 +85,16 @@ fn thirty_two_bit_destinations_use_the_upper_address_word_above_its_low_byte() {
 
 #[test]
 fn destinations_beyond_a_format_are_refused_not_truncated() {
-    let refused = ApicMessage::fixed(ApicId::new(256), vector(0x30)).encode(DestinationFormat::Xapic);
+    let refused =
+        ApicMessage::fixed(ApicId::new(256), vector(0x30)).encode(DestinationFormat::Xapic);
     assert_eq!(
         refused,
         Err(MessageError::DestinationTooWide { id: ApicId::new(256), max: ApicId::new(255) })
     );
     assert!(
-        ApicMessage::fixed(ApicId::new(0x8000), vector(0x30)).encode(DestinationFormat::Extended15).is_err()
+        ApicMessage::fixed(ApicId::new(0x8000), vector(0x30))
+            .encode(DestinationFormat::Extended15)
+            .is_err()
     );
 }
 
@@ -132,7 +137,10 @@ fn an_entry_typed_from_the_figure_translates() {
     // P, vector 0x41 in 23:16, destination 0x1234_5678 in 63:32; SID 0x0100, SQ 0, SVT 1 in 83:82.
     let table = table(ApicMode::X2apic, &[(0x1234_5678_0041_0001, 0x0004_0100)]);
     let target = table.translate(NIC, message(0xfee0_0010, 0)).unwrap();
-    assert_eq!(target.physical(), Some((ApicId::new(0x1234_5678), DeliveryMode::Fixed(vector(0x41)))));
+    assert_eq!(
+        target.physical(),
+        Some((ApicId::new(0x1234_5678), DeliveryMode::Fixed(vector(0x41))))
+    );
 }
 
 #[test]
@@ -163,7 +171,11 @@ fn faults_have_the_specifications_codes() {
         (RequesterId::new(0x1_0100), message(0xfee0_0010, 0), 0x26),
     ];
     for (requester, sent, reason) in cases {
-        assert_eq!(table.translate(requester, sent).map_err(RemapFault::reason), Err(reason), "{sent:x?}");
+        assert_eq!(
+            table.translate(requester, sent).map_err(RemapFault::reason),
+            Err(reason),
+            "{sent:x?}"
+        );
     }
 }
 

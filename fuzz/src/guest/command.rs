@@ -42,7 +42,16 @@ impl Command {
     /// A command about device 1, its event 2, the first LPI, collection 0 and the second redistributor.
     #[cfg(test)]
     pub fn about(opcode: Opcode) -> Self {
-        Self { opcode, device: 1, event: 2, lpi: 0, collection: 0, redistributor: 1, bits: 4, valid: true }
+        Self {
+            opcode,
+            device: 1,
+            event: 2,
+            lpi: 0,
+            collection: 0,
+            redistributor: 1,
+            bits: 4,
+            valid: true,
+        }
     }
 
     /// The command's words; `name` says how a redistributor is named in them.

@@ -125,7 +125,9 @@ impl Named {
     pub fn decode(self) -> Option<Attribute> {
         let cpu = |number: u8| Affinity::from_packed((number % 5).into());
         Some(match self {
-            Self::Raw { group, number } => return Attribute::decode((group % 12).into(), number).ok(),
+            Self::Raw { group, number } => {
+                return Attribute::decode((group % 12).into(), number).ok();
+            }
             Self::Address(number) => Attribute::Address((number % 8).into()),
             Self::Control(number) => Attribute::Control((number % 6).into()),
             Self::InterruptCount => Attribute::InterruptCount,
@@ -135,8 +137,8 @@ impl Named {
                 Attribute::Redistributor { cpu: cpu(number), offset }
             }
             Self::Interface { cpu: number, which } => {
-                let registers =
-                    [icc::PMR, icc::BPR0, icc::BPR1, icc::AP0R0, icc::AP1R0].map(icc::SysReg::encoding);
+                let registers = [icc::PMR, icc::BPR0, icc::BPR1, icc::AP0R0, icc::AP1R0]
+                    .map(icc::SysReg::encoding);
                 let others = [
                     icc::SRE.encoding(),
                     icc::CTLR.encoding(),
@@ -144,7 +146,10 @@ impl Named {
                     icc::IGRPEN1.encoding(),
                 ];
                 let all = registers.into_iter().chain(others).collect::<Vec<_>>();
-                Attribute::SystemRegister { cpu: cpu(number), register: all[usize::from(which) % all.len()] }
+                Attribute::SystemRegister {
+                    cpu: cpu(number),
+                    register: all[usize::from(which) % all.len()],
+                }
             }
             Self::Levels { cpu: number, first } => {
                 Attribute::Levels { cpu: cpu(number), info: 0, first: u16::from(first % 32) * 32 }

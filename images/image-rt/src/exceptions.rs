@@ -28,7 +28,10 @@ impl ExceptionHandlers for Handlers {
             crate::cpu::Level::El1 => (read_register!("esr_el1"), read_register!("far_el1")),
             crate::cpu::Level::El2 => (read_register!("esr_el2"), read_register!("far_el2")),
         };
-        panic!("synchronous exception: ESR {esr:#x}, FAR {far:#x}, PC {:#x}, LR {:#x}", state.elr, state.sp);
+        panic!(
+            "synchronous exception: ESR {esr:#x}, FAR {far:#x}, PC {:#x}, LR {:#x}",
+            state.elr, state.sp
+        );
     }
 
     /// The vectors keep the general registers; handlers may use the vector registers too, as any Rust code.

@@ -37,7 +37,8 @@ impl Platform for Kernel {
     /// Registers stay mapped for ever: drivers never unmap.
     fn map(&self, region: PhysicalRegion) -> Option<RawMmio> {
         let end = region.base.checked_add(region.bytes)?;
-        let mapped = DEVICE_MEMORY.iter().any(|range| range.start <= region.base && end <= range.end);
+        let mapped =
+            DEVICE_MEMORY.iter().any(|range| range.start <= region.base && end <= range.end);
         let base = NonNull::new(region.base as *mut u8).filter(|_| mapped)?;
         // SAFETY: the start code maps this as device memory, identically and for ever; the image has no references
         // into it, and drivers reach each device by one mapping.

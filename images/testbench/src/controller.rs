@@ -30,7 +30,12 @@ pub(crate) trait Tested {
     /// Returns the GICv3, or the verdict that there is none.
     fn gicv3(&self) -> Result<&Arc<Gic<Kernel>>, Verdict>;
     /// Gives a message its priority.
-    fn set_priority(&self, its: Option<&Its<Kernel>>, vector: Vector, priority: Priority) -> Outcome;
+    fn set_priority(
+        &self,
+        its: Option<&Its<Kernel>>,
+        vector: Vector,
+        priority: Priority,
+    ) -> Outcome;
     /// The priority of what this CPU handles.
     fn running_priority(&self) -> Priority;
     /// Returns the highest pending interrupt.
@@ -46,12 +51,17 @@ impl Tested for Controller {
         self.v3().ok_or(Verdict::Skipped("no GICv3".into()))
     }
 
-    fn set_priority(&self, its: Option<&Its<Kernel>>, vector: Vector, priority: Priority) -> Outcome {
+    fn set_priority(
+        &self,
+        its: Option<&Its<Kernel>>,
+        vector: Vector,
+        priority: Priority,
+    ) -> Outcome {
         match self {
             Self::V3(_) => {
                 let its = its.ok_or(Verdict::Skipped("no ITS".into()))?;
-                let lpi =
-                    Lpi::try_from(vector.get()).map_err(|_| Verdict::Failed("a vector is no LPI".into()))?;
+                let lpi = Lpi::try_from(vector.get())
+                    .map_err(|_| Verdict::Failed("a vector is no LPI".into()))?;
                 its.lpis().set_priority(lpi, priority)?;
                 its.invalidate(lpi)?;
             }
@@ -92,7 +102,9 @@ impl Tested for Controller {
 
     fn restore_mask(&self, before: Unmasked) {
         match (self, before) {
-            (Self::V3(gic), Unmasked::V3(saved)) => gic.cpu_interface(registers()).restore_mask(saved),
+            (Self::V3(gic), Unmasked::V3(saved)) => {
+                gic.cpu_interface(registers()).restore_mask(saved)
+            }
             (Self::V2(gic), Unmasked::V2(mask)) => gic.cpu_interface().set_mask(mask),
             _ => unreachable!("a machine has one controller"),
         }

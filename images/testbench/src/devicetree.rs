@@ -23,16 +23,25 @@ pub(crate) fn smmu(blob: &[u8]) -> Option<SmmuDescription> {
     let (entries, _) = map.as_chunks();
     let phandle = entries.first().map(|&[_, phandle, ..]: &[u32; 4]| phandle)?;
     let node = tree.root().children().find(|node| cells(node, "phandle") == [phandle])?;
-    let registers =
-        node.is_compatible("arm,smmu-v3").then(|| node.reg().ok()?.and_then(|mut reg| reg.next()))??;
+    let registers = node
+        .is_compatible("arm,smmu-v3")
+        .then(|| node.reg().ok()?.and_then(|mut reg| reg.next()))??;
     let index = position(node.property("interrupt-names")?.value(), "eventq")?;
     let interrupts = cells(&node, "interrupts");
-    let event = interrupts.chunks_exact(INTERRUPT_CELLS).nth(index).filter(|event| event[0] == SPI)?;
+    let event =
+        interrupts.chunks_exact(INTERRUPT_CELLS).nth(index).filter(|event| event[0] == SPI)?;
     let streams = entries.iter().filter(|entry| entry[1] == phandle).map(
-        |&[first_requester, _, first_stream, length]| StreamSpan { first_requester, first_stream, length },
+        |&[first_requester, _, first_stream, length]| StreamSpan {
+            first_requester,
+            first_stream,
+            length,
+        },
     );
     Some(SmmuDescription {
-        registers: PhysicalRegion { base: registers.address().ok()?, bytes: registers.size().ok()? },
+        registers: PhysicalRegion {
+            base: registers.address().ok()?,
+            bytes: registers.size().ok()?,
+        },
         event_spi: IntId::spi(event[1])?.get(),
         streams: streams.collect(),
     })

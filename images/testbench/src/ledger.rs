@@ -59,7 +59,10 @@ impl Sub for Ledger {
 impl core::fmt::Display for Ledger {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self { commands, writes, reads, accesses } = self;
-        write!(f, "{commands} commands, {writes} CWRITER writes, {reads} CREADR reads, {accesses} accesses")
+        write!(
+            f,
+            "{commands} commands, {writes} CWRITER writes, {reads} CREADR reads, {accesses} accesses"
+        )
     }
 }
 

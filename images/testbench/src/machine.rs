@@ -87,13 +87,23 @@ pub(crate) fn bring_up(
     if let Some(smmu) = &smmu {
         attach(smmu, around, &functions);
     }
-    let smmu = smmu.zip(controller.clone()).map(|(smmu, below)| translated(smmu, below, &interrupts));
+    let smmu =
+        smmu.zip(controller.clone()).map(|(smmu, below)| translated(smmu, below, &interrupts));
     let parent = match &smmu {
         Some(smmu) => Some(smmu.doorbells.clone() as Arc<dyn MsiParent>),
         None => controller.clone(),
     };
-    let found =
-        Machine { description, irqchip, its, its_cost, parent, controller, smmu, interrupts, functions };
+    let found = Machine {
+        description,
+        irqchip,
+        its,
+        its_cost,
+        parent,
+        controller,
+        smmu,
+        interrupts,
+        functions,
+    };
     MACHINE.call_once(|| found);
     exceptions::set_irq_handler(take_interrupts);
     cpu::irq_enable();
@@ -129,9 +139,9 @@ impl Machine {
 
 /// The ITS that firmware enables.
 pub(crate) fn its_controller(description: &Description) -> Option<(ControllerIndex, &Described)> {
-    description
-        .indexed_controllers()
-        .find(|(_, controller)| controller.kind == ControllerKind::Its && controller.status.is_enabled())
+    description.indexed_controllers().find(|(_, controller)| {
+        controller.kind == ControllerKind::Its && controller.status.is_enabled()
+    })
 }
 
 /// An address space for every function.
@@ -143,9 +153,14 @@ fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
 }
 
 /// A layer that maps doorbells at the SMMU, and a listener to its events.
-fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Arc<Interrupts>) -> Translated {
+fn translated(
+    smmu: Arc<Smmu>,
+    below: Arc<dyn MsiParent>,
+    interrupts: &Arc<Interrupts>,
+) -> Translated {
     let (vector, reader) = (Vector::new(smmu.event_spi()), smmu.clone());
-    let request = WiredRequest { vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };
+    let request =
+        WiredRequest { vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
     // For ever: the SMMU is never given back.
     core::mem::forget(handle.expect("the SMMU's event interrupt"));

@@ -170,7 +170,10 @@ impl Rig {
         // A second message for the same cause is not to be taken for the next one's.
         smp::catch_up(expected)?;
         let expected_runs = self.counts.on(slot, expected) - before.0;
-        Ok(Some(Runs { there: expected_runs, elsewhere: self.counts.of(slot) - before.1 - expected_runs }))
+        Ok(Some(Runs {
+            there: expected_runs,
+            elsewhere: self.counts.of(slot) - before.1 - expected_runs,
+        }))
     }
 
     /// Milliseconds after which a message does not come any more; another machine may take longer.

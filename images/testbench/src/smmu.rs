@@ -170,7 +170,8 @@ impl Smmu {
 
     /// Events that the handler found since the last call.
     pub(crate) fn events(&self) -> Vec<Event> {
-        self.state.with(|state| core::mem::replace(&mut state.kept, Vec::with_capacity(KEPT_EVENTS)))
+        self.state
+            .with(|state| core::mem::replace(&mut state.kept, Vec::with_capacity(KEPT_EVENTS)))
     }
 
     /// The stream of a requester, if the SMMU serves it.
@@ -200,7 +201,12 @@ impl Unit {
         self.spaces.get_mut(&StreamId(domain.0)).ok_or("its stream has no address space")
     }
 
-    fn map(&mut self, domain: IommuDomain, page: u64, placement: Placement) -> Result<u64, &'static str> {
+    fn map(
+        &mut self,
+        domain: IommuDomain,
+        page: u64,
+        placement: Placement,
+    ) -> Result<u64, &'static str> {
         // New mappings need no invalidation: no cache of the SMMU's holds them yet.
         self.space(domain)?.memory.map_doorbell(page, placement)
     }
@@ -227,7 +233,12 @@ impl Iommu for Behind {
         DoorbellMode::Mapped(Granule::Size4K)
     }
 
-    fn map(&self, domain: IommuDomain, page: u64, placement: Placement) -> Result<u64, &'static str> {
+    fn map(
+        &self,
+        domain: IommuDomain,
+        page: u64,
+        placement: Placement,
+    ) -> Result<u64, &'static str> {
         self.0.state.with(|state| state.map(domain, page, placement))
     }
 

@@ -35,7 +35,10 @@ fn kick() -> SgiId {
 pub(crate) fn turn_on(machine: &Machine, cpu: Cpu) -> Result<(), Verdict> {
     KICK.call_once(|| {
         let vector = kick().intid().vector();
-        machine.interrupts.request_per_cpu(vector, Trigger::Edge, "kick", |_| ()).expect("SGI 15 is free")
+        machine
+            .interrupts
+            .request_per_cpu(vector, Trigger::Edge, "kick", |_| ())
+            .expect("SGI 15 is free")
     });
     let affinity = machine.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
     let stack = *STACKS[cpu.index()].call_once(CpuStack::new);
@@ -104,7 +107,10 @@ fn wake(cpu: Cpu) {
 fn run() {
     let machine = machine();
     let here = Kernel.cpu();
-    machine.irqchip.cpu_on(here, &registers(), |_| ()).expect("this CPU's interface and collection");
+    machine
+        .irqchip
+        .cpu_on(here, &registers(), |_| ())
+        .expect("this CPU's interface and collection");
     if let Some(handle) = KICK.get() {
         handle.enable_here();
     }

@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use core::ptr::with_exposed_provenance_mut;
 use image_rt::lock::IrqMutex;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
-use msi_types::{Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, Slots, StoreError};
+use msi_types::{
+    Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, Slots, StoreError,
+};
 
 /// The messages of the device.
 struct Memory(Vec<IrqMutex<Option<MsiMessage>>>);
@@ -88,7 +90,8 @@ impl SoftDevice {
         vectors: u16,
         handler: impl Fn(u16, &IrqContext<'_>) + Clone + Send + Sync + 'static,
     ) -> Result<Self, Verdict> {
-        let parent = machine.controller.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
+        let parent =
+            machine.controller.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
         let memory = Arc::new(Memory((0..vectors).map(|_| IrqMutex::new(None)).collect()));
         let requester = RequesterId::pci(0, 0, 0);
         let config = MsiDeviceConfig { name: "soft", requester, parent, store: memory.clone() };

@@ -1,9 +1,9 @@
 //! A virtual GIC with an ITS, programmed as a driver does.
 
 use arm_vgic::{
-    CpuInterfaceState, EventId, GicAffinity, GicV3Backend, GicV3BackendError, GicV3Config, GicV3Controller,
-    GicV3MmioRegion, GicV3SpiOwnership, GicV3VcpuBinding, GicV3VcpuWake, GicVcpuId, GuestMemory,
-    GuestMemoryError, ItsDeviceId, VgicError,
+    CpuInterfaceState, EventId, GicAffinity, GicV3Backend, GicV3BackendError, GicV3Config,
+    GicV3Controller, GicV3MmioRegion, GicV3SpiOwnership, GicV3VcpuBinding, GicV3VcpuWake,
+    GicVcpuId, GuestMemory, GuestMemoryError, ItsDeviceId, VgicError,
 };
 use axvm_types::AccessWidth;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +39,9 @@ impl GuestMemory for Queue {
         let queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = usize::try_from(address.wrapping_sub(QUEUE)).unwrap_or(usize::MAX);
         let found = queue.get(start..).and_then(|rest| rest.get(..bytes.len()));
-        bytes.copy_from_slice(found.ok_or_else(|| GuestMemoryError::new("read", "beyond the queue"))?);
+        bytes.copy_from_slice(
+            found.ok_or_else(|| GuestMemoryError::new("read", "beyond the queue"))?,
+        );
         Ok(())
     }
 }
@@ -56,7 +58,11 @@ impl GicV3VcpuWake for NoWake {
 struct Diligent;
 
 impl GicV3Backend for Diligent {
-    fn load_cpu_interface(&self, _: GicVcpuId, _: &CpuInterfaceState) -> Result<(), GicV3BackendError> {
+    fn load_cpu_interface(
+        &self,
+        _: GicVcpuId,
+        _: &CpuInterfaceState,
+    ) -> Result<(), GicV3BackendError> {
         Ok(())
     }
 
@@ -76,12 +82,17 @@ impl Machine {
         let count = usize::from(targets);
         let redistributors = GicV3MmioRegion::new(0x080a_0000, 0x2_0000 * u64::from(targets))?;
         let distributor = GicV3MmioRegion::new(0x0800_0000, 0x1_0000)?;
-        let config =
-            GicV3Config::new(GicV3SpiOwnership::AllGuestOwned, distributor, redistributors, 0x2_0000, count)?
-                .with_spi_count(32)?
-                .with_its(GicV3MmioRegion::new(0x0808_0000, 0x2_0000)?)?
-                .with_lpi_limit(0x1_0000)?
-                .with_its_command_budget(128)?;
+        let config = GicV3Config::new(
+            GicV3SpiOwnership::AllGuestOwned,
+            distributor,
+            redistributors,
+            0x2_0000,
+            count,
+        )?
+        .with_spi_count(32)?
+        .with_its(GicV3MmioRegion::new(0x0808_0000, 0x2_0000)?)?
+        .with_lpi_limit(0x1_0000)?
+        .with_its_command_budget(128)?;
         let queue = Arc::new(Queue(Mutex::new(vec![0; 0x1000])));
         let gic = GicV3Controller::new_with_guest_memory(
             config,
@@ -97,8 +108,9 @@ impl Machine {
             gic.write_redistributor(GicVcpuId::new(vcpu.into()), 0, AccessWidth::Dword, 1)?;
             Ok(binding)
         };
-        let vcpus =
-            (0..u8::try_from(targets).unwrap_or(u8::MAX)).map(attach).collect::<Result<_, VgicError>>()?;
+        let vcpus = (0..u8::try_from(targets).unwrap_or(u8::MAX))
+            .map(attach)
+            .collect::<Result<_, VgicError>>()?;
         gic.write_its(CBASER, AccessWidth::Qword, QUEUE)?;
         gic.write_its(CTLR, AccessWidth::Dword, 1)?;
         let mut machine = Self { gic, queue, written: 0, vcpus };
@@ -106,7 +118,12 @@ impl Machine {
             machine.command([MAPC, 0, 1 << 63 | vcpu << 16 | vcpu, 0])?;
         }
         for device in 0..devices {
-            machine.command([u64::from(device) << 32 | MAPD, u64::from(EVENT_BITS - 1), 1 << 63, 0])?;
+            machine.command([
+                u64::from(device) << 32 | MAPD,
+                u64::from(EVENT_BITS - 1),
+                1 << 63,
+                0,
+            ])?;
             for event in 0..EVENTS {
                 let lpi = u64::from(FIRST_LPI + device * EVENTS + event);
                 let collection = u64::from(device) % u64::from(targets);
@@ -125,7 +142,8 @@ impl Machine {
     fn command(&mut self, words: [u64; 4]) -> Result<(), VgicError> {
         let image: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
         let at = usize::try_from(self.written).unwrap_or(0);
-        self.queue.0.lock().unwrap_or_else(PoisonError::into_inner)[at..at + 32].copy_from_slice(&image);
+        self.queue.0.lock().unwrap_or_else(PoisonError::into_inner)[at..at + 32]
+            .copy_from_slice(&image);
         self.written = (self.written + 32) % QUEUE_BYTES;
         self.gic.write_its(CWRITER, AccessWidth::Qword, self.written)
     }
@@ -140,8 +158,12 @@ impl Machine {
         let Some(vcpu) = self.vcpus.get(vcpu) else { return Ok(Vec::new()) };
         vcpu.load()?;
         let state = vcpu.cpu_interface_snapshot()?;
-        let taken =
-            state.list_registers().iter().flatten().map(|entry| entry.intid().raw() - FIRST_LPI).collect();
+        let taken = state
+            .list_registers()
+            .iter()
+            .flatten()
+            .map(|entry| entry.intid().raw() - FIRST_LPI)
+            .collect();
         vcpu.save()?;
         Ok(taken)
     }

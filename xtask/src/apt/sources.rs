@@ -29,10 +29,13 @@ impl Sources {
     pub(crate) fn of_this_machine() -> Result<Self> {
         let system = fs::read_to_string("/etc/os-release").context("this is no Debian machine")?;
         let release = system.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-        let release = release.context("/etc/os-release names no release")?.trim_matches('"').to_owned();
+        let release =
+            release.context("/etc/os-release names no release")?.trim_matches('"').to_owned();
         let all: Vec<_> = files(Path::new("/etc/apt")).iter().flat_map(|file| read(file)).collect();
-        let of_suite = |suite: &str| all.iter().find(|source| source.suites.iter().any(|name| name == suite));
-        let main = of_suite(&release).with_context(|| format!("no apt source names {release}"))?.clone();
+        let of_suite =
+            |suite: &str| all.iter().find(|source| source.suites.iter().any(|name| name == suite));
+        let main =
+            of_suite(&release).with_context(|| format!("no apt source names {release}"))?.clone();
         let security = of_suite(&format!("{release}-security")).cloned();
         Ok(Self { release, main, security })
     }
@@ -61,23 +64,33 @@ impl Sources {
         if suites.contains(&Suite::Backports) {
             names.push(self.name_of(Suite::Backports));
         }
-        let security =
-            self.security.as_ref().map(|source| source.render(&[format!("{}-security", self.release)]));
+        let security = self
+            .security
+            .as_ref()
+            .map(|source| source.render(&[format!("{}-security", self.release)]));
         self.main.render(&names) + &security.unwrap_or_default()
     }
 }
 
 impl Source {
     fn render(&self, suites: &[String]) -> String {
-        let key = self.signed_by.as_ref().map(|key| format!("Signed-By: {key}\n")).unwrap_or_default();
-        format!("Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n{key}\n", self.uri, suites.join(" "))
+        let key =
+            self.signed_by.as_ref().map(|key| format!("Signed-By: {key}\n")).unwrap_or_default();
+        format!(
+            "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n{key}\n",
+            self.uri,
+            suites.join(" ")
+        )
     }
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let parts = folder.join("sources.list.d").read_dir();
     let parts = parts.into_iter().flatten().flatten().map(|entry| entry.path());
-    std::iter::once(folder.join("sources.list")).chain(parts).filter(|path| path.is_file()).collect()
+    std::iter::once(folder.join("sources.list"))
+        .chain(parts)
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 fn read(file: &Path) -> Vec<Source> {
@@ -113,7 +126,8 @@ fn from_stanza(stanza: &str) -> Option<Source> {
 
 fn field(stanza: &str, name: &str) -> Option<String> {
     let mut lines = stanza.lines().filter(|line| !line.starts_with('#'));
-    let first = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim().to_owned();
+    let first =
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim().to_owned();
     let more = lines.take_while(|line| line.starts_with(' '));
     Some(more.fold(first, |value, line| value + "\n" + line))
 }
@@ -124,7 +138,11 @@ mod test {
 
     fn source(signed_by: Option<&str>) -> Source {
         let suites = vec!["trixie".into()];
-        Source { uri: "http://mirror/debian".into(), suites, signed_by: signed_by.map(str::to_owned) }
+        Source {
+            uri: "http://mirror/debian".into(),
+            suites,
+            signed_by: signed_by.map(str::to_owned),
+        }
     }
 
     #[test]
@@ -136,9 +154,11 @@ mod test {
 
     #[test]
     fn sources_comments_and_discs_are_no_mirrors() {
-        for line in
-            ["deb-src http://mirror/debian trixie main", "# deb http://mirror x main", "deb cdrom:[D] x main"]
-        {
+        for line in [
+            "deb-src http://mirror/debian trixie main",
+            "# deb http://mirror x main",
+            "deb cdrom:[D] x main",
+        ] {
             assert_eq!(from_line(line), None, "{line}");
         }
     }
@@ -153,9 +173,9 @@ mod test {
     fn backports_come_from_the_same_mirror() {
         let sources = Sources { release: "trixie".into(), main: source(None), security: None };
         let text = sources.render(&[Suite::Stable, Suite::Backports]);
-        assert!(
-            text.contains("URIs: http://mirror/debian\nSuites: trixie trixie-updates trixie-backports\n")
-        );
+        assert!(text.contains(
+            "URIs: http://mirror/debian\nSuites: trixie trixie-updates trixie-backports\n"
+        ));
         assert!(!sources.render(&[Suite::Stable]).contains("backports"));
     }
 

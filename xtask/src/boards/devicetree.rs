@@ -51,7 +51,8 @@ impl Tree {
         let mut open: Vec<usize> = Vec::new();
         for line in text.lines().map(str::trim) {
             if let Some(name) = line.strip_suffix(" {") {
-                let parent = open.last().map(|parent| tree.nodes[*parent].path.clone()).unwrap_or_default();
+                let parent =
+                    open.last().map(|parent| tree.nodes[*parent].path.clone()).unwrap_or_default();
                 let path = if name == "/" { String::new() } else { format!("{parent}/{name}") };
                 open.push(tree.nodes.len());
                 tree.nodes.push(Node { path, ..Node::default() });
@@ -73,8 +74,10 @@ impl Tree {
     fn switch(&mut self) {
         for at in 0..self.nodes.len() {
             let own = matches!(self.nodes[at].property("status"), "" | "\"okay\"" | "\"ok\"");
-            let parent = self.nodes[at].path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
-            let above = at == 0 || self.nodes.iter().any(|node| node.path == parent && node.enabled);
+            let parent =
+                self.nodes[at].path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+            let above =
+                at == 0 || self.nodes.iter().any(|node| node.path == parent && node.enabled);
             self.nodes[at].enabled = own && above;
         }
     }
@@ -92,7 +95,8 @@ impl Node {
     /// Is it a GICv3 whose own registers take messages?
     fn is_gic_with_messages(&self) -> bool {
         let is_v3 = self.property("compatible").contains("\"arm,gic-v3\"");
-        let takes = ["mbi-ranges", "direct-lpi"].iter().any(|name| self.properties.contains_key(*name));
+        let takes =
+            ["mbi-ranges", "direct-lpi"].iter().any(|name| self.properties.contains_key(*name));
         is_v3 && takes && self.properties.contains_key("msi-controller")
     }
 
@@ -102,7 +106,9 @@ impl Node {
 
     /// Does firmware say which SPIs the frame rings, rather than its register?
     fn states_spis(&self) -> bool {
-        ["arm,msi-base-spi", "arm,msi-num-spis"].iter().all(|name| self.properties.contains_key(*name))
+        ["arm,msi-base-spi", "arm,msi-num-spis"]
+            .iter()
+            .all(|name| self.properties.contains_key(*name))
     }
 
     fn cells(&self, name: &str) -> Vec<u32> {
@@ -123,8 +129,9 @@ impl Facts {
             let mut parents = enabled().filter(|other| other.path == above);
             parents.any(|gic| gic.property("compatible").contains("\"arm,gic-v3\""))
         };
-        let is_built =
-            |node: &&Node| node.is_its() || node.is_gic_with_messages() || (node.is_frame() && on_v3(node));
+        let is_built = |node: &&Node| {
+            node.is_its() || node.is_gic_with_messages() || (node.is_frame() && on_v3(node))
+        };
         let built: Vec<_> = enabled().filter(is_built).collect();
         let is_built =
             |phandle: &u32| built.iter().any(|node| node.cells("phandle").first() == Some(phandle));

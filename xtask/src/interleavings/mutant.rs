@@ -36,7 +36,8 @@ fn paragraph(text: &str) -> Result<Mutant> {
             }
         }
     }
-    let complete = !(mutant.file.is_empty() || mutant.removed.is_empty() || mutant.checks.is_empty());
+    let complete =
+        !(mutant.file.is_empty() || mutant.removed.is_empty() || mutant.checks.is_empty());
     ensure!(complete, "`{}` lacks a file, a removed line or a check", mutant.name);
     Ok(mutant)
 }
@@ -48,16 +49,19 @@ impl Mutant {
     /// The removed lines, compared without indentation, do not occur exactly once.
     pub(super) fn apply(&self, source: &str) -> Result<String> {
         let lines: Vec<_> = source.lines().collect();
-        let is_match =
-            |window: &[&str]| window.iter().zip(&self.removed).all(|(line, removed)| line.trim() == removed);
-        let places = lines.windows(self.removed.len()).enumerate().filter(|(_, window)| is_match(window));
+        let is_match = |window: &[&str]| {
+            window.iter().zip(&self.removed).all(|(line, removed)| line.trim() == removed)
+        };
+        let places =
+            lines.windows(self.removed.len()).enumerate().filter(|(_, window)| is_match(window));
         let places: Vec<_> = places.map(|(at, _)| at).collect();
         let [at] = *places else {
             bail!("the lines that it removes occur {} times in {}", places.len(), self.file);
         };
         let (before, rest) = lines.split_at(at);
         let after = rest.iter().skip(self.removed.len()).copied();
-        let changed = before.iter().copied().chain(self.added.iter().map(String::as_str)).chain(after);
+        let changed =
+            before.iter().copied().chain(self.added.iter().map(String::as_str)).chain(after);
         Ok(changed.flat_map(|line| [line, "\n"]).collect())
     }
 }

@@ -26,20 +26,25 @@ struct Graph {
 
 impl Graph {
     fn new(sources: &[(String, String)]) -> Self {
-        let product = sources.iter().filter(|(file, _)| !file.split(['/', '.']).any(|part| part == "tests"));
-        let files = product
-            .map(|(file, text)| (module_of(file), (file.clone(), imports::read(&source::code_only(text)))));
+        let product =
+            sources.iter().filter(|(file, _)| !file.split(['/', '.']).any(|part| part == "tests"));
+        let files = product.map(|(file, text)| {
+            (module_of(file), (file.clone(), imports::read(&source::code_only(text))))
+        });
         Self { files: files.collect() }
     }
 
     fn circles(&self) -> Vec<Vec<String>> {
-        let reached: BTreeMap<_, _> = self.files.keys().map(|module| (module, self.reach(module))).collect();
+        let reached: BTreeMap<_, _> =
+            self.files.keys().map(|module| (module, self.reach(module))).collect();
         let is_reached =
             |from: &Path, to: &Path| reached.get(from).is_some_and(|reached| reached.contains(to));
         let mut circles = BTreeSet::new();
         for module in self.files.keys() {
-            let both =
-                self.files.iter().filter(|(other, _)| is_reached(module, other) && is_reached(other, module));
+            let both = self
+                .files
+                .iter()
+                .filter(|(other, _)| is_reached(module, other) && is_reached(other, module));
             let circle: Vec<_> = both.map(|(_, (file, _))| file.clone()).collect();
             if circle.len() > 1 {
                 circles.insert(circle);
@@ -75,8 +80,9 @@ impl Graph {
     /// of `module`.
     fn resolve(&self, inner: &Path, module: &Path, path: &[String], steps: usize) -> Option<Path> {
         let absolute = self.absolute(inner, module, path)?;
-        let known =
-            (0..=absolute.len()).rev().find(|length| self.files.contains_key(&absolute[..*length]))?;
+        let known = (0..=absolute.len())
+            .rev()
+            .find(|length| self.files.contains_key(&absolute[..*length]))?;
         let (owner, rest) = absolute.split_at(known);
         let owner = owner.to_vec();
         let Some((item, below)) = rest.split_first() else { return Some(owner) };
@@ -113,7 +119,11 @@ impl Graph {
 fn module_of(file: &str) -> Path {
     let stem = file.strip_suffix(".rs").unwrap_or(file);
     let stem = stem.strip_suffix("/mod").unwrap_or(stem);
-    if matches!(stem, "lib" | "main") { Vec::new() } else { stem.split('/').map(str::to_owned).collect() }
+    if matches!(stem, "lib" | "main") {
+        Vec::new()
+    } else {
+        stem.split('/').map(str::to_owned).collect()
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +131,8 @@ mod test {
     use super::*;
 
     fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
-        let sources: Vec<_> = files.iter().map(|(file, text)| ((*file).into(), (*text).into())).collect();
+        let sources: Vec<_> =
+            files.iter().map(|(file, text)| ((*file).into(), (*text).into())).collect();
         Graph::new(&sources).circles()
     }
 

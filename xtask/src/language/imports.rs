@@ -29,8 +29,13 @@ enum Token<'a> {
 /// Reads code, from which comments and strings were removed. Items for tests are left out.
 pub(super) fn read(code: &str) -> Imports {
     let tokens = tokens(code);
-    let mut reader =
-        Reader { tokens: &tokens, at: 0, depth: 0, inline: Vec::new(), imports: Imports::default() };
+    let mut reader = Reader {
+        tokens: &tokens,
+        at: 0,
+        depth: 0,
+        inline: Vec::new(),
+        imports: Imports::default(),
+    };
     while reader.at < tokens.len() {
         reader.step();
     }
@@ -94,7 +99,15 @@ impl<'a> Reader<'a> {
     fn is_for_tests(&self) -> bool {
         use Token::{Other, Word};
         let rest = self.tokens.get(self.at..).unwrap_or_default();
-        let all = [Other('#'), Other('['), Word("cfg"), Other('('), Word("all"), Other('('), Word("test")];
+        let all = [
+            Other('#'),
+            Other('['),
+            Word("cfg"),
+            Other('('),
+            Word("all"),
+            Other('('),
+            Word("test"),
+        ];
         let one = [Other('#'), Other('['), Word("cfg"), Other('('), Word("test")];
         rest.starts_with(&one) || rest.starts_with(&all)
     }
@@ -206,13 +219,16 @@ mod test {
 
     fn paths(code: &str) -> Vec<String> {
         let mentions = read(code).paths.into_iter();
-        mentions.map(|mention| [mention.within.join("/"), mention.path.join("::")].join(":")).collect()
+        mentions
+            .map(|mention| [mention.within.join("/"), mention.path.join("::")].join(":"))
+            .collect()
     }
 
     #[test]
     fn trees_of_imports_are_expanded() {
         let code = "use crate::a::{self, B, c::{D as E, *}};\nuse super::f;\n";
-        let expected = [":crate::a", ":crate::a::B", ":crate::a::c::D", ":crate::a::c", ":super::f"];
+        let expected =
+            [":crate::a", ":crate::a::B", ":crate::a::c::D", ":crate::a::c", ":super::f"];
         assert_eq!(paths(code), expected);
         let names: Vec<_> = read(code).names.into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["a", "B", "E", "*", "f"]);

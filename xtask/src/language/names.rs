@@ -48,8 +48,9 @@ fn name_after<'a>(code: &'a str, keyword: &str) -> Option<&'a str> {
 fn types(code: &str) -> impl Iterator<Item = &'static str> {
     let words: Vec<_> = code.split(|c: char| c != '_' && !c.is_alphanumeric()).collect();
     let declared = |pair: &[&str]| {
-        let is_type =
-            pair.first().is_some_and(|word| ["struct", "enum", "trait", "type", "union"].contains(word));
+        let is_type = pair
+            .first()
+            .is_some_and(|word| ["struct", "enum", "trait", "type", "union"].contains(word));
         VAGUE.into_iter().find(|name| is_type && pair.last() == Some(name))
     };
     words.windows(2).filter_map(declared).collect::<Vec<_>>().into_iter()

@@ -27,7 +27,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
         for file in package.rust_files()? {
             let shown = workspace.relative(&file);
             let text = fs::read_to_string(&file)?;
-            for (line, word) in strangers_of(shown).flat_map(|strangers| lines_with(&text, strangers)) {
+            for (line, word) in
+                strangers_of(shown).flat_map(|strangers| lines_with(&text, strangers))
+            {
                 findings.push(format!("{}:{line}: knows `{word}`", shown.display()));
             }
         }
@@ -38,7 +40,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
 /// Returns the modules that the file, or the folder beside a file of that name, must not know.
 fn strangers_of(file: &Path) -> impl Iterator<Item = &'static [&'static str]> {
     let stem = file.with_extension("");
-    STRANGERS.iter().filter(move |(block, _)| stem.starts_with(block)).map(|(_, strangers)| *strangers)
+    STRANGERS
+        .iter()
+        .filter(move |(block, _)| stem.starts_with(block))
+        .map(|(_, strangers)| *strangers)
 }
 
 fn lines_with(text: &str, strangers: &[&str]) -> Vec<(usize, String)> {
@@ -47,12 +52,16 @@ fn lines_with(text: &str, strangers: &[&str]) -> Vec<(usize, String)> {
         line.split(|c: char| c != '_' && !c.is_alphanumeric()).map(move |word| (number, word))
     });
     let is_stranger = |word: &str| strangers.iter().any(|stranger| is_named_after(word, stranger));
-    words.filter(|(_, word)| is_stranger(word)).map(|(number, word)| (number, word.to_owned())).collect()
+    words
+        .filter(|(_, word)| is_stranger(word))
+        .map(|(number, word)| (number, word.to_owned()))
+        .collect()
 }
 
 /// Is it the module's own name, or a type's that begins with it?
 fn is_named_after(word: &str, module: &str) -> bool {
-    let capitalized = module.split('_').map(|part| part[..1].to_uppercase() + &part[1..]).collect::<String>();
+    let capitalized =
+        module.split('_').map(|part| part[..1].to_uppercase() + &part[1..]).collect::<String>();
     let rest = word.strip_prefix(&capitalized);
     word == module || rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_lowercase()))
 }

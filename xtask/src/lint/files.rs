@@ -25,7 +25,10 @@ fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) -> Resu
             if !name.starts_with('.') && !OTHER.contains(&&*name) {
                 collect(&path, extensions, files)?;
             }
-        } else if path.extension().is_some_and(|found| extensions.iter().any(|wanted| found == *wanted)) {
+        } else if path
+            .extension()
+            .is_some_and(|found| extensions.iter().any(|wanted| found == *wanted))
+        {
             files.push(path);
         }
     }

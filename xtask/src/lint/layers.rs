@@ -47,7 +47,10 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("irq-routing", &[&["msi-types"]]),
     ("hyperv-vpci", &[&["msi-types"]]),
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),
-    ("gic-bringup", &[&["msi-types", "gic-arch", "irq-domain", "gic-driver", "gic-firmware"], ALLOCATION]),
+    (
+        "gic-bringup",
+        &[&["msi-types", "gic-arch", "irq-domain", "gic-driver", "gic-firmware"], ALLOCATION],
+    ),
     ("doorbell-hardware", &[LIBRARIES]),
     ("doorbell-qtest", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware", "doorbell-qtest"]]),
@@ -72,10 +75,16 @@ fn strays(package: &Package) -> Vec<String> {
         return vec![format!("{name}: not in the layout table; add it there with what it may use")];
     };
     // A package's tests may name it, to switch on a feature.
-    let local = package.dependencies.iter().filter(|dependency| dependency.local && dependency.name != name);
-    let stray =
-        local.filter(|dependency| !allowed.iter().any(|names| names.contains(&dependency.name.as_str())));
-    stray.map(|dependency| format!("{name}: may not use {} ({})", dependency.name, dependency.kind)).collect()
+    let local = package
+        .dependencies
+        .iter()
+        .filter(|dependency| dependency.local && dependency.name != name);
+    let stray = local.filter(|dependency| {
+        !allowed.iter().any(|names| names.contains(&dependency.name.as_str()))
+    });
+    stray
+        .map(|dependency| format!("{name}: may not use {} ({})", dependency.name, dependency.kind))
+        .collect()
 }
 
 #[cfg(test)]
@@ -94,8 +103,14 @@ mod test {
 
     #[test]
     fn driver_and_model_never_use_each_other() {
-        assert_eq!(strays(&package("gic-driver", "vgic", true)), ["gic-driver: may not use vgic (dev)"]);
-        assert_eq!(strays(&package("vgic", "gic-driver", true)), ["vgic: may not use gic-driver (dev)"]);
+        assert_eq!(
+            strays(&package("gic-driver", "vgic", true)),
+            ["gic-driver: may not use vgic (dev)"]
+        );
+        assert_eq!(
+            strays(&package("vgic", "gic-driver", true)),
+            ["vgic: may not use gic-driver (dev)"]
+        );
     }
 
     #[test]
@@ -112,8 +127,12 @@ mod test {
     fn the_table_has_no_circle() {
         for (from, uses) in ARROWS {
             for used in uses.iter().copied().flatten() {
-                let back = ARROWS.iter().find(|(name, _)| name == used).map_or(&[][..], |(_, uses)| uses);
-                assert!(!back.iter().any(|names| names.contains(from)), "{from} and {used} use each other");
+                let back =
+                    ARROWS.iter().find(|(name, _)| name == used).map_or(&[][..], |(_, uses)| uses);
+                assert!(
+                    !back.iter().any(|names| names.contains(from)),
+                    "{from} and {used} use each other"
+                );
             }
         }
     }

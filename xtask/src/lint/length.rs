@@ -18,7 +18,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     for package in &workspace.packages {
         let source = package.folder.join("src");
         let files = package.rust_files()?.into_iter();
-        for file in files.filter(|file| file.starts_with(&source) && !is_test(workspace.relative(file))) {
+        for file in
+            files.filter(|file| file.starts_with(&source) && !is_test(workspace.relative(file)))
+        {
             let lines = lines_before_tests(&fs::read_to_string(&file)?);
             let shown = workspace.relative(&file).display();
             if lines > MOST {
@@ -48,7 +50,9 @@ mod test {
     fn modules_of_tests_do_not_count() {
         let is_test = |path| is_test(Path::new(path));
         assert!(
-            is_test("src/its/tests.rs") && is_test("src/its/tests/queue.rs") && !is_test("src/its/queue.rs")
+            is_test("src/its/tests.rs")
+                && is_test("src/its/tests/queue.rs")
+                && !is_test("src/its/queue.rs")
         );
     }
 

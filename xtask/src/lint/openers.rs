@@ -48,9 +48,9 @@ pub(crate) fn count(workspace: &Workspace) -> Result<Openers> {
             openers.blocks += 1;
             if is_question(opener) {
                 let shown = workspace.relative(&file).display();
-                openers
-                    .places
-                    .push(format!("{shown}:{line}: a comment opens with a question word: {opener}"));
+                openers.places.push(format!(
+                    "{shown}:{line}: a comment opens with a question word: {opener}"
+                ));
             }
         }
     }
@@ -90,7 +90,9 @@ mod test {
     #[test]
     fn question_words_are_found_at_the_start() {
         assert!(is_question("What comes.") && is_question("(Which.)") && is_question("WHO"));
-        assert!(!is_question("Says what comes.") && !is_question("Whatever") && !is_question("`x` is"));
+        assert!(
+            !is_question("Says what comes.") && !is_question("Whatever") && !is_question("`x` is")
+        );
     }
 
     #[test]

@@ -28,11 +28,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     for package in &workspace.packages {
         for file in package.rust_files()? {
             let shown = workspace.relative(&file);
-            let is_below = |folders: &[&str]| folders.iter().any(|folder| shown.starts_with(folder));
+            let is_below =
+                |folders: &[&str]| folders.iter().any(|folder| shown.starts_with(folder));
             if is_below(CHECKED) && !is_below(OTHER) {
                 for (line, order) in weaker_orderings(&fs::read_to_string(&file)?) {
-                    findings
-                        .push(format!("{}:{line}: `{order}`: no model check explores it", shown.display()));
+                    findings.push(format!(
+                        "{}:{line}: `{order}`: no model check explores it",
+                        shown.display()
+                    ));
                 }
             }
         }

@@ -41,7 +41,8 @@ fn reach(file: &Path, root: Root, reached: &mut BTreeSet<PathBuf>) -> Result<()>
     if !file.is_file() || !reached.insert(file.to_path_buf()) {
         return Ok(());
     }
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let beside = file.parent().map(Path::to_path_buf).unwrap_or_default();
     for path in paths(&text) {
         reach(&beside.join(path), Root::Yes, reached)?;
@@ -68,7 +69,9 @@ fn modules(code: &str) -> Vec<&str> {
     declared
         .filter_map(|item| match item.rsplit_once(' ') {
             Some(("mod" | "pub mod", name)) => Some(name),
-            Some((front, name)) if front.starts_with("pub(") && front.ends_with(" mod") => Some(name),
+            Some((front, name)) if front.starts_with("pub(") && front.ends_with(" mod") => {
+                Some(name)
+            }
             _ => None,
         })
         .collect()

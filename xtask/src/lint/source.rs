@@ -85,7 +85,8 @@ mod test {
 
     #[test]
     fn only_code_remains() {
-        let text = "a // b\n/* c /* d */ e */ f \"g\\\" h\" 'i' '\\'' r#\"j \" k\"# l<'m>(r) for_r\"n\"";
+        let text =
+            "a // b\n/* c /* d */ e */ f \"g\\\" h\" 'i' '\\'' r#\"j \" k\"# l<'m>(r) for_r\"n\"";
         let words = code_only(text);
         assert_eq!(words.split_whitespace().collect::<Vec<_>>(), ["a", "f", "l<'m>(r)", "for_r"]);
     }

@@ -36,9 +36,15 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
             }
             let text = fs::read_to_string(&file)?;
             for line in lines_with_unsafe(&text) {
-                findings.push(format!("{}:{line}: `unsafe` in a file not audited for it", shown.display()));
+                findings.push(format!(
+                    "{}:{line}: `unsafe` in a file not audited for it",
+                    shown.display()
+                ));
             }
-            if is_root(package, &file) && !is_audited(workspace, package) && !text.contains(FORBIDDEN) {
+            if is_root(package, &file)
+                && !is_audited(workspace, package)
+                && !text.contains(FORBIDDEN)
+            {
                 findings.push(format!("{}: no `{FORBIDDEN}`", shown.display()));
             }
         }
@@ -47,7 +53,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
 }
 
 fn is_root(package: &Package, file: &Path) -> bool {
-    package.targets.iter().any(|target| target.source == file && matches!(&*target.kind, "lib" | "bin"))
+    package
+        .targets
+        .iter()
+        .any(|target| target.source == file && matches!(&*target.kind, "lib" | "bin"))
 }
 
 fn is_audited(workspace: &Workspace, package: &Package) -> bool {
@@ -59,8 +68,9 @@ fn is_audited(workspace: &Workspace, package: &Package) -> bool {
 
 fn lines_with_unsafe(text: &str) -> Vec<usize> {
     let code = source::code_only(text);
-    let word =
-        |line: &str| line.split(|c: char| c != '_' && !c.is_alphanumeric()).any(|word| word == "unsafe");
+    let word = |line: &str| {
+        line.split(|c: char| c != '_' && !c.is_alphanumeric()).any(|word| word == "unsafe")
+    };
     (1..).zip(code.lines()).filter(|(_, line)| word(line)).map(|(number, _)| number).collect()
 }
 

@@ -31,7 +31,8 @@ const EXEMPT: &[&str] = &[
 /// Returns the places of refused words.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let glossary = workspace.root.join(GLOSSARY);
-    let refused = refused(&fs::read_to_string(glossary).with_context(|| format!("cannot read {GLOSSARY}"))?);
+    let refused =
+        refused(&fs::read_to_string(glossary).with_context(|| format!("cannot read {GLOSSARY}"))?);
     ensure!(!refused.is_empty(), "{GLOSSARY}: no table below `{HEADING}`");
     let mut findings = Vec::new();
     for file in files::with_extensions(workspace, EXTENSIONS)? {
@@ -52,11 +53,14 @@ fn is_exempt(file: &Path) -> bool {
 /// Reads the refused words and their replacements.
 fn refused(glossary: &str) -> Vec<(String, String)> {
     let table = glossary.split_once(HEADING).map_or("", |(_, table)| table);
-    let rows = table.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|')?.split_once('|'));
+    let rows =
+        table.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|')?.split_once('|'));
     let cells = rows.map(|(words, instead)| (words.trim(), instead.trim()));
     let words = cells.filter(|(words, _)| *words != "word" && !words.starts_with('-'));
     words
-        .flat_map(|(words, instead)| words.split(", ").map(move |word| (word.into(), instead.into())))
+        .flat_map(|(words, instead)| {
+            words.split(", ").map(move |word| (word.into(), instead.into()))
+        })
         .collect()
 }
 
@@ -94,7 +98,10 @@ mod test {
     #[test]
     fn the_second_table_is_read() {
         let pair = |word: &str, instead: &str| (word.to_owned(), instead.to_owned());
-        assert_eq!(refused(TABLE), [pair("knot", "binding"), pair("knots", "binding"), pair("heap", "free")]);
+        assert_eq!(
+            refused(TABLE),
+            [pair("knot", "binding"), pair("knots", "binding"), pair("heap", "free")]
+        );
     }
 
     #[test]
@@ -109,6 +116,9 @@ mod test {
     #[test]
     fn refused_words_are_found_whole() {
         let text = "// Knots it.\nstruct KnotList;\nlet slipknot = heaped;\n";
-        assert_eq!(places(text, &refused(TABLE)), [(1, "knots", "binding"), (2, "knot", "binding")]);
+        assert_eq!(
+            places(text, &refused(TABLE)),
+            [(1, "knots", "binding"), (2, "knot", "binding")]
+        );
     }
 }

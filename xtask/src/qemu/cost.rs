@@ -61,7 +61,12 @@ pub(super) fn measure(mut qemu: Command, folder: &Path) -> Result<Spans> {
 }
 
 /// Carries out the request in a line of the guest's.
-fn follow(line: &str, monitor: &Monitor, keyboard: &mut impl Write, handler: &mut Option<u64>) -> Result<()> {
+fn follow(
+    line: &str,
+    monitor: &Monitor,
+    keyboard: &mut impl Write,
+    handler: &mut Option<u64>,
+) -> Result<()> {
     if let Some(address) = line.trim_end().strip_prefix(READY) {
         let address = address.split_whitespace().next().context("no address of a handler")?;
         *handler = Some(u64::from_str_radix(address, 16)?);

@@ -59,7 +59,8 @@ fn memory_of(file: &[u8]) -> Result<Vec<u8>> {
     let first = segments.first().context("nothing is loaded")?.0;
     for (address, offset, size) in segments {
         let start = usize::try_from(offset)?;
-        let bytes = file.get(start..start + usize::try_from(size)?).context("a segment is cut off")?;
+        let bytes =
+            file.get(start..start + usize::try_from(size)?).context("a segment is cut off")?;
         memory.resize(usize::try_from(address - first)?, 0);
         memory.extend(bytes);
     }

@@ -233,7 +233,11 @@ const DEVICES: &[Device] = &[
     device("qemu-xhci,id=xhci", "1b36:000d"),
     Device { arguments: "usb-kbd,bus=xhci.0", function: None, newer: false },
     Device { arguments: "igb,romfile=", function: Some("8086:10c9"), newer: true },
-    Device { arguments: "qemu-xhci,id=msi,msix=off,msi=on", function: Some("1b36:000d"), newer: true },
+    Device {
+        arguments: "qemu-xhci,id=msi,msix=off,msi=on",
+        function: Some("1b36:000d"),
+        newer: true,
+    },
     Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
 ];
 

@@ -23,7 +23,12 @@ pub(super) struct Kernel {
 pub(super) fn build(workspace: &Workspace) -> Result<Vec<Kernel>> {
     let image = |name| Image::build(workspace, "minimal", name);
     Ok(vec![
-        Kernel { name: "tick", says: "ok - three ticks of the timer", devices: &[], image: image("tick")? },
+        Kernel {
+            name: "tick",
+            says: "ok - three ticks of the timer",
+            devices: &[],
+            image: image("tick")?,
+        },
         Kernel {
             name: "message",
             says: "ok - the first message",
@@ -50,7 +55,8 @@ impl Kernel {
             qemu.args(["-device", device]);
         }
         let mut lines = Vec::new();
-        let status = process::watch(&mut qemu, LIMIT, |line| lines.push(line.trim_end().to_owned()))?;
+        let status =
+            process::watch(&mut qemu, LIMIT, |line| lines.push(line.trim_end().to_owned()))?;
         ensure!(status.success(), "QEMU ended with {status}");
         ensure!(self.is_said_by(&lines), "it says {lines:?}");
         Ok(())

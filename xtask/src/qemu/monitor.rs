@@ -45,7 +45,8 @@ impl Monitor {
     }
 
     fn connect(&self) -> Result<UnixStream> {
-        let mut stream = UnixStream::connect(&self.socket).context("QEMU's monitor does not answer")?;
+        let mut stream =
+            UnixStream::connect(&self.socket).context("QEMU's monitor does not answer")?;
         stream.set_read_timeout(Some(LIMIT))?;
         wait(&mut stream)?;
         Ok(stream)

@@ -38,8 +38,8 @@ impl Peer {
         if socket.exists() {
             fs::remove_file(socket)?;
         }
-        let listener =
-            UnixListener::bind(socket).with_context(|| format!("cannot serve {}", socket.display()))?;
+        let listener = UnixListener::bind(socket)
+            .with_context(|| format!("cannot serve {}", socket.display()))?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         let stopped = stop.try_clone()?;
         let thread = thread::spawn(move || {
@@ -72,7 +72,8 @@ fn serve(listener: &UnixListener, stop: &OwnedFd) -> Result<()> {
         return Ok(());
     }
     let (stream, _) = listener.accept()?;
-    let doorbells = || (0..VECTORS).map(|_| eventfd(0, EventfdFlags::CLOEXEC)).collect::<Result<Vec<_>, _>>();
+    let doorbells =
+        || (0..VECTORS).map(|_| eventfd(0, EventfdFlags::CLOEXEC)).collect::<Result<Vec<_>, _>>();
     let (guests, ours) = (doorbells()?, doorbells()?);
     introduce(&stream, &guests, &ours)?;
     let mut watched = vec![stop.as_fd()];
@@ -120,7 +121,8 @@ fn send(stream: &UnixStream, number: i64, file: Option<BorrowedFd<'_>>) -> Resul
 
 /// The indices of those that can be read, when there are any.
 fn wait(watched: &[BorrowedFd<'_>]) -> Result<Vec<usize>> {
-    let mut polled: Vec<_> = watched.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let mut polled: Vec<_> =
+        watched.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     poll(&mut polled, None)?;
     let ready = polled.iter().enumerate().filter(|(_, fd)| fd.revents().contains(PollFlags::IN));
     Ok(ready.map(|(index, _)| index).collect())

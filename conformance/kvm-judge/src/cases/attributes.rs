@@ -31,7 +31,11 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     /// Both in what a plan left in a third.
-    fn new(plan: &Plan, config: &'a VgicConfig, model: &'a mut ModelMachine) -> Result<Self, Failure> {
+    fn new(
+        plan: &Plan,
+        config: &'a VgicConfig,
+        model: &'a mut ModelMachine,
+    ) -> Result<Self, Failure> {
         let snapshot = Fired::of(plan, kvm)?.snapshot;
         let mut kvm = kvm()?;
         saving::restore(&mut *kvm, &snapshot)?;
@@ -53,7 +57,8 @@ impl<'a> Pair<'a> {
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
         let known = known(device, attribute);
         let mask = |value: Result<u64, Errno>| value.map(|value| value & known);
-        let (theirs, ours) = (mask(self.kvm.get(device, attribute)), mask(self.view.get(device, attribute)));
+        let (theirs, ours) =
+            (mask(self.kvm.get(device, attribute)), mask(self.view.get(device, attribute)));
         let what = format!("get {device:?} {attribute:x?}: KVM {theirs:x?}, Doorbell {ours:x?}");
         (theirs != ours).then_some(what)
     }
@@ -69,7 +74,9 @@ impl<'a> Pair<'a> {
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Option<String> {
         let theirs = self.kvm.set(device, attribute, value);
         let ours = self.view.set(device, attribute, value);
-        let what = format!("set {device:?} {attribute:x?} to {value:#x}: KVM {theirs:?}, Doorbell {ours:?}");
+        let what = format!(
+            "set {device:?} {attribute:x?} to {value:#x}: KVM {theirs:?}, Doorbell {ours:?}"
+        );
         (theirs != ours).then_some(what)
     }
 }
@@ -81,7 +88,8 @@ fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     const TABLE: u64 = 0xc71f_ffff_ffff_f3ff;
     const LPI_TABLE: u64 = 0x400f_ffff_ffff_f01f;
     let within = |offset: u32, register: u32| offset & !7 == register;
-    let halved = |offset: u32, mask: u64| if offset & 4 == 0 { mask & 0xffff_ffff } else { mask >> 32 };
+    let halved =
+        |offset: u32, mask: u64| if offset & 4 == 0 { mask & 0xffff_ffff } else { mask >> 32 };
     match attribute {
         // Group 0 has no enable of its own in KVM.
         Attribute::Distributor { offset } if offset == gicd::CTLR.offset() => !0x81,
@@ -90,18 +98,21 @@ fn known(device: KvmDevice, attribute: Attribute) -> u64 {
         // KVM's is without the revision here.
         Attribute::Redistributor { offset, .. } if offset == gicr::IIDR.offset() => !0xf000,
         Attribute::Redistributor { offset, .. }
-            if within(offset, gicr::PROPBASER.offset()) || within(offset, gicr::PENDBASER.offset()) =>
+            if within(offset, gicr::PROPBASER.offset())
+                || within(offset, gicr::PENDBASER.offset()) =>
         {
             halved(offset, LPI_TABLE)
         }
         Attribute::SystemRegister { register, .. } if register == icc::CTLR.encoding() => {
             !icc::Ctlr::new().with_id_bits_code(7).into_bits()
         }
-        Attribute::Its { offset } if device != KvmDevice::Gic => match u32::try_from(offset).unwrap_or(0) {
-            offset if offset == gits::CBASER.offset() => QUEUE,
-            offset if gits::BASER.iter().any(|table| table.offset() == offset) => TABLE,
-            _ => u64::MAX,
-        },
+        Attribute::Its { offset } if device != KvmDevice::Gic => {
+            match u32::try_from(offset).unwrap_or(0) {
+                offset if offset == gits::CBASER.offset() => QUEUE,
+                offset if gits::BASER.iter().any(|table| table.offset() == offset) => TABLE,
+                _ => u64::MAX,
+            }
+        }
         _ => u64::MAX,
     }
 }
@@ -147,13 +158,15 @@ fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
     let frames = frames.chain(redistributor.step_by(4).chain(1..0x20).map(of(cpu)));
     let frames = frames.chain([0, 0x30, 0x1_0080].map(of(stranger)));
     // Those of EL1, and some beside.
-    let registers = (0xc000..0xc800).chain((0..=u16::MAX).step_by(37)).map(SysRegEncoding::from_packed);
+    let registers =
+        (0xc000..0xc800).chain((0..=u16::MAX).step_by(37)).map(SysRegEncoding::from_packed);
     let interface = registers.map(move |register| Attribute::SystemRegister { cpu, register });
     let none = Attribute::SystemRegister { cpu: stranger, register: icc::PMR.encoding() };
     let lines = (0..0x800_u64).map(|number| Attribute::decode(7, number));
     let stranger_s_lines = [0, 32].map(|number| Attribute::decode(7, number | 7 << 32));
     let levels = lines.chain(stranger_s_lines).filter_map(Result::ok);
-    let commands = (0..8).flat_map(|number| [Attribute::Address(number), Attribute::Control(number)]);
+    let commands =
+        (0..8).flat_map(|number| [Attribute::Address(number), Attribute::Control(number)]);
     let both = commands.chain([
         Attribute::InterruptCount,
         Attribute::Distributor { offset: 0 },
@@ -199,7 +212,8 @@ fn sequence(seed: u64) -> Result<(), Failure> {
 fn any_attribute(dice: &mut Dice, saved: &[(KvmDevice, Attribute)]) -> (KvmDevice, Attribute) {
     let which = dice.below(u32::try_from(saved.len()).unwrap_or(1)) as usize;
     let (device, attribute) = saved[which];
-    let clears = |offset: u32| if matches!(offset & 0xffff, 0x100..0x400) { offset | 0x80 } else { offset };
+    let clears =
+        |offset: u32| if matches!(offset & 0xffff, 0x100..0x400) { offset | 0x80 } else { offset };
     let attribute = match attribute {
         Attribute::Distributor { offset } if dice.one_in(3) => {
             Attribute::Distributor { offset: clears(offset) }
@@ -228,7 +242,9 @@ fn any_value(dice: &mut Dice, attribute: Attribute) -> u64 {
     }
     // Only some values of these are not refused; and KVM rounds those of the interface only when the vCPU runs.
     match attribute {
-        Attribute::SystemRegister { register, .. } if register == icc::PMR.encoding() => value & 0xf8,
+        Attribute::SystemRegister { register, .. } if register == icc::PMR.encoding() => {
+            value & 0xf8
+        }
         Attribute::SystemRegister { register, .. }
             if register == icc::BPR0.encoding() || register == icc::BPR1.encoding() =>
         {

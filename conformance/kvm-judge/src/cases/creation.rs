@@ -99,19 +99,29 @@ fn orders_of_steps() -> Vec<(&'static str, Vec<Step>)> {
         ("addresses after INIT", {
             [&FOUR_CPUS[..], &[INIT], &COMPLETE[..2], &READ_ALL, &[Step::Run]].concat()
         }),
-        ("vCPUs after addresses", [&COMPLETE[..2], &FOUR_CPUS, &[INIT, Step::Cpu(4), Step::Run]].concat()),
+        (
+            "vCPUs after addresses",
+            [&COMPLETE[..2], &FOUR_CPUS, &[INIT, Step::Cpu(4), Step::Run]].concat(),
+        ),
         ("vCPUs that cannot be", {
             [&[Step::Cpu(512), Step::Cpu(7), Step::Cpu(7)][..], &COMPLETE, &[Step::Run]].concat()
         }),
         ("numbers of interrupts", [&counts[..], &READ_ALL].concat()),
-        ("numbers of interrupts, late", [&FOUR_CPUS[..], &[INIT, interrupts(96)], &READ_ALL].concat()),
-        ("commands", [&FOUR_CPUS[..], &gic[1..], &gic[..1], &gic[1..], &[Step::Its], &its].concat()),
+        (
+            "numbers of interrupts, late",
+            [&FOUR_CPUS[..], &[INIT, interrupts(96)], &READ_ALL].concat(),
+        ),
+        (
+            "commands",
+            [&FOUR_CPUS[..], &gic[1..], &gic[..1], &gic[1..], &[Step::Its], &its].concat(),
+        ),
     ]
 }
 
 fn orders_of_addresses() -> Vec<(&'static str, Vec<Step>)> {
     let bad = [0x1000, 0xffff, u64::MAX, u64::MAX << 16, END, END - 0x1_0000, 1 << 60];
-    let bad: Vec<_> = bad.iter().flat_map(|base| [distributor(*base), redistributors(*base)]).collect();
+    let bad: Vec<_> =
+        bad.iter().flat_map(|base| [distributor(*base), redistributors(*base)]).collect();
     let under = [redistributors(DISTRIBUTOR - 0x2_0000), redistributors(REDISTRIBUTORS)];
     let over = [redistributors(REDISTRIBUTORS), distributor(REDISTRIBUTORS + 0x7_0000), INIT];
     let grows = [redistributors(DISTRIBUTOR - 0x4_0000), distributor(DISTRIBUTOR)];
@@ -122,8 +132,14 @@ fn orders_of_addresses() -> Vec<(&'static str, Vec<Step>)> {
         ("redistributors over the distributor", {
             [&FOUR_CPUS[..], &[distributor(DISTRIBUTOR)], &under, &READ_ALL, &run].concat()
         }),
-        ("the distributor over redistributors", [&FOUR_CPUS[..], &over, &READ_ALL, &[Step::Run]].concat()),
-        ("redistributors grow over the distributor", [&grows[..], &FOUR_CPUS, &READ_ALL, &run].concat()),
+        (
+            "the distributor over redistributors",
+            [&FOUR_CPUS[..], &over, &READ_ALL, &[Step::Run]].concat(),
+        ),
+        (
+            "redistributors grow over the distributor",
+            [&grows[..], &FOUR_CPUS, &READ_ALL, &run].concat(),
+        ),
         ("the address of an ITS", {
             let its = |base| address(FIRST_ITS, frame::ITS, base);
             let read = Step::Get(FIRST_ITS, Attribute::Address(frame::ITS));
@@ -148,7 +164,8 @@ fn orders_of_regions() -> Vec<(&'static str, Vec<Step>)> {
     let two = [here, region(0, REDISTRIBUTORS, 3), region(1, ELSEWHERE, 5)];
     let few = [here, region(0, REDISTRIBUTORS, 2), region(1, ELSEWHERE, 1)];
     let unused = [here, region(0, REDISTRIBUTORS, 4), region(1, DISTRIBUTOR, 4)];
-    let mixed = [redistributors(REDISTRIBUTORS), region(0, ELSEWHERE, 4), region(1, ELSEWHERE, 4), here];
+    let mixed =
+        [redistributors(REDISTRIBUTORS), region(0, ELSEWHERE, 4), region(1, ELSEWHERE, 4), here];
     let bad = [
         here,
         region(1, REDISTRIBUTORS, 1),
@@ -196,17 +213,22 @@ fn orders_of_registers() -> Vec<(&'static str, Vec<Step>)> {
         Attribute::Levels { cpu: cpu(9), info: 0, first: 0 },
         Attribute::Its { offset: 0 },
     ];
-    let early = registers.into_iter().flat_map(|which| [Step::Get(GIC, which), Step::Set(GIC, which, 0)]);
+    let early =
+        registers.into_iter().flat_map(|which| [Step::Get(GIC, which), Step::Set(GIC, which, 0)]);
     let early: Vec<_> = early.collect();
-    let of_its = [0, 2, 4, 0x10, 0x84, 0x100, 0xffe8, 0x1_0000].map(|offset| Attribute::Its { offset });
+    let of_its =
+        [0, 2, 4, 0x10, 0x84, 0x100, 0xffe8, 0x1_0000].map(|offset| Attribute::Its { offset });
     let of_its = of_its.into_iter().chain([Attribute::InterruptCount, registers[0]]);
-    let of_its = of_its.flat_map(|which| [Step::Get(FIRST_ITS, which), Step::Set(FIRST_ITS, which, 0)]);
+    let of_its =
+        of_its.flat_map(|which| [Step::Get(FIRST_ITS, which), Step::Set(FIRST_ITS, which, 0)]);
     let (first, second) = (gicd::IIDR.offset(), gicd::TYPER2.offset());
     let read = Step::Get(GIC, Attribute::Distributor { offset: first });
-    let written: Vec<_> = [0, 1, 4, 3, 2].into_iter().flat_map(|revision| [revise(revision), read]).collect();
+    let written: Vec<_> =
+        [0, 1, 4, 3, 2].into_iter().flat_map(|revision| [revise(revision), read]).collect();
     let other = Step::Set(GIC, Attribute::Distributor { offset: first }, 0x4c00_343b);
     let second = Attribute::Distributor { offset: second };
-    let fixed = [other, read, Step::Get(GIC, second), Step::Set(GIC, second, 0), Step::Set(GIC, second, 1)];
+    let fixed =
+        [other, read, Step::Get(GIC, second), Step::Set(GIC, second, 0), Step::Set(GIC, second, 1)];
     vec![
         ("registers before INIT", [&early[..], &FOUR_CPUS, &early].concat()),
         ("registers of an ITS without an address", {
@@ -219,11 +241,14 @@ fn orders_of_registers() -> Vec<(&'static str, Vec<Step>)> {
 /// Every attribute is asked for, before and after the interrupts' number is known.
 fn every_attribute() -> Vec<Step> {
     let cpu = |number| Affinity::from_packed(number);
-    let mut gic: Vec<_> =
-        (0..8).flat_map(|number| [Attribute::Address(number), Attribute::Control(number)]).collect();
+    let mut gic: Vec<_> = (0..8)
+        .flat_map(|number| [Attribute::Address(number), Attribute::Control(number)])
+        .collect();
     gic.push(Attribute::InterruptCount);
-    for offset in
-        (0..0x1000).step_by(2).chain((0x5ff0..0x8010).step_by(4)).chain((0xffc0..0x1_0010).step_by(4))
+    for offset in (0..0x1000)
+        .step_by(2)
+        .chain((0x5ff0..0x8010).step_by(4))
+        .chain((0xffc0..0x1_0010).step_by(4))
     {
         gic.push(Attribute::Distributor { offset });
     }
@@ -259,7 +284,8 @@ fn same(steps: &[Step]) -> Result<(), Failure> {
         let (theirs, ours) = (kvm.take(*step), model.take(*step));
         let (Some(theirs), Some(ours)) = (theirs, ours) else { break };
         if theirs != ours {
-            differences.push(format!("step {number}, {step:x?}: KVM {theirs:x?}, Doorbell {ours:x?}"));
+            differences
+                .push(format!("step {number}, {step:x?}: KVM {theirs:x?}, Doorbell {ours:x?}"));
         }
         // The machine runs, or is dead.
         if *step == Step::Run {
@@ -292,7 +318,11 @@ fn random_order(seed: u64) -> Vec<Step> {
                 0 | 1 => Step::Cpu(cpus),
                 2 => Step::Cpu(u16::try_from(dice.below(600)).unwrap_or(0)),
                 3 if its < 3 => Step::Its,
-                3 | 4 => address(KvmDevice::Its(dice.below(3) as usize), frame::ITS, any_address(&mut dice)),
+                3 | 4 => address(
+                    KvmDevice::Its(dice.below(3) as usize),
+                    frame::ITS,
+                    any_address(&mut dice),
+                ),
                 5 => distributor(any_address(&mut dice)),
                 6 => redistributors(any_address(&mut dice)),
                 7..=9 => {

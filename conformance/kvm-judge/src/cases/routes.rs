@@ -21,7 +21,10 @@ pub(super) fn run(count: &mut Count) {
     count.case("routes: without a table, a GSI is the pin of its number", identity());
     for seed in 0..2 {
         let plan = Plan::of(seed);
-        count.case(&format!("routes: every event of plan {seed} by a GSI and an eventfd"), messages(&plan));
+        count.case(
+            &format!("routes: every event of plan {seed} by a GSI and an eventfd"),
+            messages(&plan),
+        );
     }
     count.case("routes: an ITS takes no message without a DeviceID", anonymous());
     count.case("routes: a pin by GSI is an edge", pins());
@@ -111,12 +114,16 @@ fn messages(plan: &Plan) -> Result<(), Failure> {
     let mut changes = Vec::new();
     for (its, device, event) in &events {
         let message = MsiMessage { address: ITS[*its] + 0x1_0040, data: *event };
-        changes.push(Change::Set(booted.router.allocate()?, Route::to_its(DeviceId::new(*device), message)));
+        changes.push(Change::Set(
+            booted.router.allocate()?,
+            Route::to_its(DeviceId::new(*device), message),
+        ));
     }
     booted.router.commit(&changes)?;
     let mut arrived = 0;
     for ((its, device, event), change) in events.iter().zip(&changes) {
-        let signalled = booted.machine.signal(*its, DeviceId::new(*device), EventId::new(*event))?;
+        let signalled =
+            booted.machine.signal(*its, DeviceId::new(*device), EventId::new(*event))?;
         let wanted = booted.take()?;
         let routed = booted.router.signal(change.gsi())?;
         accept(routed == signalled, || format!("{routed:?}, not {signalled:?}"))?;

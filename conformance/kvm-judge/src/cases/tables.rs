@@ -16,7 +16,8 @@ const BEYOND: u64 = 0xffff_0000_0000;
 
 pub(super) fn run(count: &mut Count) {
     for seed in 0..PLANS {
-        count.case(&format!("spoiled tables of plan {seed}"), spoiled_tables(&Plan::of(seed), seed));
+        count
+            .case(&format!("spoiled tables of plan {seed}"), spoiled_tables(&Plan::of(seed), seed));
     }
 }
 
@@ -62,7 +63,8 @@ fn outcome(
 fn spoil(snapshot: &Snapshot, plan: &Plan, dice: &mut Dice) -> (Snapshot, String) {
     let mut spoiled = snapshot.clone();
     // As the first ITS has it.
-    let place = |address: u64| if address >= of_its(1, RAM) { address - of_its(1, 0) } else { address };
+    let place =
+        |address: u64| if address >= of_its(1, RAM) { address - of_its(1, 0) } else { address };
     let in_table = |address: u64| match plan.levels {
         Levels::Flat => (DEVICE_TABLE..COLLECTION_TABLE + 0x1_0000).contains(&address),
         Levels::Two => (DEVICE_TABLE..COLLECTION_TABLE + 0x1_0000).contains(&address) || address >= SECOND_LEVEL,

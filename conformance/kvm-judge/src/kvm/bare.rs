@@ -5,8 +5,8 @@ use crate::Failure;
 use crate::creation::{ADDRESS_BITS, Creation, Outcome, Step};
 use gic_arch::kvm::{Attribute, Errno, frame};
 use kvm_bindings::{
-    kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
-    kvm_vcpu_init,
+    kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_vcpu_init,
 };
 use kvm_ioctls::{DeviceFd, Kvm, VcpuFd, VmFd};
 use vgic::saved_state::kvm::KvmDevice;
@@ -51,7 +51,11 @@ impl BareMachine {
         cpu.set_kvm_immediate_exit(1);
         let outcome = cpu.run().map(|_| 0);
         cpu.set_kvm_immediate_exit(0);
-        Some(outcome.or_else(|error| if error.errno() == INTERRUPTED { Ok(0) } else { Err(errno(error)) }))
+        Some(
+            outcome.or_else(
+                |error| if error.errno() == INTERRUPTED { Ok(0) } else { Err(errno(error)) },
+            ),
+        )
     }
 
     /// Reads an attribute, whose memory holds a value before.
@@ -73,20 +77,33 @@ impl Creation for BareMachine {
                 .map(|()| 0)
                 .map_err(|_| Errno::NoAccess),
             Step::Set(device, attribute, mut value) => self.device(device).and_then(|device| {
-                device.set_device_attr(&request(attribute, &raw mut value)).map(|()| 0).map_err(errno)
+                device
+                    .set_device_attr(&request(attribute, &raw mut value))
+                    .map(|()| 0)
+                    .map_err(errno)
             }),
             Step::Get(device, attribute) => self.get(device, attribute, 0),
             Step::Has(device, attribute) => self.device(device).and_then(|device| {
-                device.has_device_attr(&request(attribute, std::ptr::null_mut())).map(|()| 0).map_err(errno)
+                device
+                    .has_device_attr(&request(attribute, std::ptr::null_mut()))
+                    .map(|()| 0)
+                    .map_err(errno)
             }),
-            Step::Region(index) => {
-                self.get(KvmDevice::Gic, Attribute::Address(frame::REDISTRIBUTOR_REGION), index.into())
-            }
+            Step::Region(index) => self.get(
+                KvmDevice::Gic,
+                Attribute::Address(frame::REDISTRIBUTOR_REGION),
+                index.into(),
+            ),
             Step::Run => return self.run(),
         })
     }
 }
 
 fn request(attribute: Attribute, value: *mut u64) -> kvm_device_attr {
-    kvm_device_attr { group: attribute.group(), attr: attribute.number(), addr: value as u64, flags: 0 }
+    kvm_device_attr {
+        group: attribute.group(),
+        attr: attribute.number(),
+        addr: value as u64,
+        flags: 0,
+    }
 }

@@ -125,8 +125,12 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let levels = if seed.is_multiple_of(2) { Levels::Flat } else { Levels::Two };
-        let collections: Vec<_> =
-            dice.ascending(3, 64).into_iter().zip([1, 0, 1]).map(|(id, cpu)| (low(id), cpu)).collect();
+        let collections: Vec<_> = dice
+            .ascending(3, 64)
+            .into_iter()
+            .zip([1, 0, 1])
+            .map(|(id, cpu)| (low(id), cpu))
+            .collect();
         let mut numbers = Numbers::new(&mut dice);
         let ids = match levels {
             Levels::Flat => dice.ascending(4, PAGE),
@@ -135,11 +139,19 @@ impl Plan {
         };
         let devices: Vec<_> =
             ids.into_iter().map(|id| device(&mut dice, &mut numbers, id, &collections)).collect();
-        let twins = devices.iter().take(TWINS).map(|device| twin(device, &mut dice, &mut numbers)).collect();
-        let elsewhere = collections.iter().map(|(collection, cpu)| (*collection, 1 - cpu)).collect();
+        let twins = devices
+            .iter()
+            .take(TWINS)
+            .map(|device| twin(device, &mut dice, &mut numbers))
+            .collect();
+        let elsewhere =
+            collections.iter().map(|(collection, cpu)| (*collection, 1 - cpu)).collect();
         Self {
             levels,
-            its: [ItsPlan::of(collections, devices, &mut dice), ItsPlan::of(elsewhere, twins, &mut dice)],
+            its: [
+                ItsPlan::of(collections, devices, &mut dice),
+                ItsPlan::of(elsewhere, twins, &mut dice),
+            ],
             wired: wired(&mut dice),
             private: if dice.one_in(2) { 9 } else { 27 },
             binary_point: dice.below(4).into(),
@@ -172,11 +184,14 @@ impl ItsPlan {
 
     /// About half of the events, a few of them twice, and one that no device has.
     fn some_messages(&self, dice: &mut Dice) -> Vec<(u32, u32)> {
-        let events =
-            |device: &DevicePlan| device.events.iter().map(|event| (device.id, event.id)).collect::<Vec<_>>();
-        let mut messages: Vec<_> = self.devices.iter().flat_map(events).filter(|_| dice.one_in(2)).collect();
+        let events = |device: &DevicePlan| {
+            device.events.iter().map(|event| (device.id, event.id)).collect::<Vec<_>>()
+        };
+        let mut messages: Vec<_> =
+            self.devices.iter().flat_map(events).filter(|_| dice.one_in(2)).collect();
         messages.extend(messages.clone().into_iter().filter(|_| dice.one_in(4)));
-        messages.extend(self.devices.first().map(|device| (device.id, (1 << device.event_bits) + 1)));
+        messages
+            .extend(self.devices.first().map(|device| (device.id, (1 << device.event_bits) + 1)));
         messages
     }
 }
@@ -226,13 +241,18 @@ impl ItsPlan {
     }
 
     fn events(&self) -> impl Iterator<Item = (DeviceId, EventId)> {
-        self.devices
-            .iter()
-            .flat_map(|plan| plan.events.iter().map(|event| (DeviceId::new(plan.id), EventId::new(event.id))))
+        self.devices.iter().flat_map(|plan| {
+            plan.events.iter().map(|event| (DeviceId::new(plan.id), EventId::new(event.id)))
+        })
     }
 }
 
-fn device(dice: &mut Dice, numbers: &mut Numbers, id: u32, collections: &[(u16, u16)]) -> DevicePlan {
+fn device(
+    dice: &mut Dice,
+    numbers: &mut Numbers,
+    id: u32,
+    collections: &[(u16, u16)],
+) -> DevicePlan {
     let event_bits = 1 + dice.below(MOST_EVENT_BITS);
     let count = 1 + dice.below(MOST_EVENTS);
     let events = dice.ascending(count, 1 << event_bits).into_iter().map(|id| {

@@ -2,8 +2,8 @@
 
 use crate::source::Source;
 use gic_firmware::{
-    Controller, ControllerKind, Description, Finding, Gic, MsiRouting, NodeId, PciHost, PlatformDevice,
-    RouteSpan, Via,
+    Controller, ControllerKind, Description, Finding, Gic, MsiRouting, NodeId, PciHost,
+    PlatformDevice, RouteSpan, Via,
 };
 use serde::Serialize;
 
@@ -93,7 +93,8 @@ impl Inspection {
     pub(crate) fn of(source: &Source) -> Self {
         let description = &source.description;
         let hosts = description.hosts.iter().map(|host| DeviceRow::of_host(description, host));
-        let devices = description.devices.iter().map(|device| DeviceRow::of_device(description, device));
+        let devices =
+            description.devices.iter().map(|device| DeviceRow::of_device(description, device));
         Self {
             source: source.name.clone(),
             model: description.model.as_ref().map(|model| model.value.clone()),
@@ -112,7 +113,11 @@ impl Inspection {
 
 impl CpuRow {
     fn of(cpu: &gic_firmware::Cpu) -> Self {
-        Self { id: cpu.id.to_string(), affinity: cpu.affinity.to_string(), enabled: cpu.status.is_enabled() }
+        Self {
+            id: cpu.id.to_string(),
+            affinity: cpu.affinity.to_string(),
+            enabled: cpu.status.is_enabled(),
+        }
     }
 }
 

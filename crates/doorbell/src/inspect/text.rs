@@ -15,7 +15,11 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
     print_controllers(out, &inspection.controllers)?;
     print_devices(out, &inspection.devices)?;
     for finding in &inspection.findings {
-        writeln!(out, "{}[{}] {}: {}", finding.severity, finding.rule, finding.place, finding.message)?;
+        writeln!(
+            out,
+            "{}[{}] {}: {}",
+            finding.severity, finding.rule, finding.place, finding.message
+        )?;
         writeln!(out, "  help: {}", finding.help)?;
     }
     Ok(())
@@ -32,7 +36,8 @@ fn print_gic(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
     };
     writeln!(out, "GICv{} {}: distributor at {:#x}", gic.version, gic.id, gic.distributor)?;
     for region in &gic.redistributors {
-        let stride = region.stride.map_or_else(String::new, |stride| format!(", stride {stride:#x}"));
+        let stride =
+            region.stride.map_or_else(String::new, |stride| format!(", stride {stride:#x}"));
         writeln!(out, "  redistributors at {:#x}, {:#x} bytes{stride}", region.base, region.size)?;
     }
     Ok(())
@@ -46,8 +51,11 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
     for controller in controllers {
         let doorbells: Vec<String> =
             controller.doorbells.iter().map(|address| format!("{address:#x}")).collect();
-        let ranges: Vec<String> =
-            controller.ranges.iter().map(|range| format!("{}+{}", range.first, range.count)).collect();
+        let ranges: Vec<String> = controller
+            .ranges
+            .iter()
+            .map(|range| format!("{}+{}", range.first, range.count))
+            .collect();
         rows.add_row([
             controller.id.clone(),
             controller.kind.clone(),
@@ -63,7 +71,8 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     if devices.is_empty() {
         return writeln!(out, "no device names an MSI controller");
     }
-    let mut rows = table(["device", "kind", "enabled", "requesters", "DeviceIDs", "controller", "by"]);
+    let mut rows =
+        table(["device", "kind", "enabled", "requesters", "DeviceIDs", "controller", "by"]);
     for device in devices {
         let enabled = yes_no(device.enabled);
         if device.routes.is_empty() {

@@ -12,7 +12,8 @@ pub(super) fn of(tried: &[(Cell, Outcome)]) -> String {
         let endpoints = Endpoint::ALL.iter().map(|endpoint| endpoint.name());
         rows.set_header([world.name(), "layer"].into_iter().chain(endpoints));
         for (parent, layer) in stacks(tried, *world) {
-            let here = |cell: &Cell| cell.world == *world && cell.parent == parent && cell.layer == layer;
+            let here =
+                |cell: &Cell| cell.world == *world && cell.parent == parent && cell.layer == layer;
             let outcomes = tried.iter().filter(|(cell, _)| here(cell));
             let outcomes = outcomes.map(|(_, outcome)| reasons.mark(outcome)).collect::<Vec<_>>();
             let names = [parent.name(), layer.name()].map(str::to_owned);
@@ -72,8 +73,12 @@ mod tests {
 
     #[test]
     fn defects_stand_out_and_reasons_print_once() {
-        let cell =
-            |endpoint| Cell { endpoint, parent: Parent::Its, layer: Layer::None, world: World::BareMetal };
+        let cell = |endpoint| Cell {
+            endpoint,
+            parent: Parent::Its,
+            layer: Layer::None,
+            world: World::BareMetal,
+        };
         let text = of(&[
             (cell(Endpoint::PciMsi), Outcome::Broken("lost".to_owned())),
             (cell(Endpoint::PciMultiMsi), Outcome::Refused("no".to_owned())),

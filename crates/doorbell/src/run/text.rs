@@ -41,7 +41,8 @@ fn print_controllers(out: &mut Output, report: &Report) -> io::Result<()> {
 }
 
 fn print_devices(out: &mut Output, report: &Report) -> io::Result<()> {
-    let mut rows = table(["device", "kind", "requester", "DeviceID", "vectors", "isolation", "controller"]);
+    let mut rows =
+        table(["device", "kind", "requester", "DeviceID", "vectors", "isolation", "controller"]);
     for device in &report.devices {
         let requester = device.requester_id.map_or_else(String::new, |id| id.to_string());
         let vectors = match &device.refused {
@@ -112,13 +113,18 @@ fn interrupt(
         let on = (0..cpus).filter(|&cpu| runs(cpu) != 0).count();
         row.extend([vector.delivered.to_string(), on.to_string()]);
     }
-    row.extend([vector.hwirq.to_string(), format!("CPU{}", vector.cpu), format!("{}-{index}", device.id)]);
+    row.extend([
+        vector.hwirq.to_string(),
+        format!("CPU{}", vector.cpu),
+        format!("{}-{index}", device.id),
+    ]);
     row
 }
 
 fn print_totals(out: &mut Output, report: &Report) -> io::Result<()> {
     let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = report.totals;
-    let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } = report.totals;
+    let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =
+        report.totals;
     writeln!(out, "{vectors} vectors, {moves} affinity moves")?;
     writeln!(
         out,

@@ -308,7 +308,9 @@ impl Command {
             Self::Int { device, event }
             | Self::Clear { device, event }
             | Self::Inv { device, event }
-            | Self::Discard { device, event } => [device_word(opcode, device), event.get() as u64, 0, 0],
+            | Self::Discard { device, event } => {
+                [device_word(opcode, device), event.get() as u64, 0, 0]
+            }
             Self::Sync { target } => [bare, 0, target.field() << 16, 0],
             Self::Mapd { device, itt, event_bits_minus_one, action } => [
                 device_word(opcode, device),
@@ -359,7 +361,9 @@ impl Command {
             | Self::Mapi { device, .. }
             | Self::Inv { device, .. }
             | Self::Discard { device, .. } => Some(device),
-            Self::Sync { .. } | Self::Mapc { .. } | Self::Invall { .. } | Self::Movall { .. } => None,
+            Self::Sync { .. } | Self::Mapc { .. } | Self::Invall { .. } | Self::Movall { .. } => {
+                None
+            }
         }
     }
 
@@ -392,7 +396,9 @@ impl fmt::Display for Command {
             write!(f, " event {event}")?;
         }
         match self {
-            Self::Mapti { intid, collection, .. } => write!(f, " to LPI {intid} in collection {collection}"),
+            Self::Mapti { intid, collection, .. } => {
+                write!(f, " to LPI {intid} in collection {collection}")
+            }
             Self::Mapi { collection, .. }
             | Self::Movi { collection, .. }
             | Self::Invall { collection }

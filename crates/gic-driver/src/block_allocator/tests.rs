@@ -56,8 +56,9 @@ impl Model {
     }
 
     fn lowest(&self, count: u32, align: u32) -> Option<u32> {
-        (FIRST..FIRST + COUNT)
-            .find(|first| first % align == 0 && Self::inside(*first, count) && self.is_free(*first, count))
+        (FIRST..FIRST + COUNT).find(|first| {
+            first % align == 0 && Self::inside(*first, count) && self.is_free(*first, count)
+        })
     }
 }
 

@@ -34,7 +34,11 @@ const SPURIOUS: u64 = 1023;
 
 impl<S: SystemRegisters> SystemRegisters for SynchronisedAcknowledge<S> {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
-        if register == icc::IAR1.encoding() { self.acknowledge() } else { self.0.read_raw(register) }
+        if register == icc::IAR1.encoding() {
+            self.acknowledge()
+        } else {
+            self.0.read_raw(register)
+        }
     }
 
     fn write_raw(&self, register: SysRegEncoding, value: u64) {

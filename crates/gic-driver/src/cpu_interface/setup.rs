@@ -24,8 +24,11 @@ impl SavedCpuInterface {
         enable_system_registers(registers)?;
         registers.write(icc::PMR, u64::from(self.mask.get()));
         registers.write(icc::BPR1, u64::from(self.binary_point.min(7)));
-        let control =
-            registers.read(icc::CTLR).with_cbpr(false).with_pmhe(false).with_eoi_mode(self.eoi_mode);
+        let control = registers
+            .read(icc::CTLR)
+            .with_cbpr(false)
+            .with_pmhe(false)
+            .with_eoi_mode(self.eoi_mode);
         registers.write(icc::CTLR, control);
         for active in active_priorities(control) {
             registers.write(*active, 0);

@@ -26,13 +26,19 @@ impl Reach {
     }
 
     pub(super) fn limited_by(self, other: Self) -> Self {
-        Self { range_selector: self.range_selector && other.range_selector, aff3: self.aff3 && other.aff3 }
+        Self {
+            range_selector: self.range_selector && other.range_selector,
+            aff3: self.aff3 && other.aff3,
+        }
     }
 
     fn check(self, target: Affinity) -> Result<(), GicError> {
         let [aff3, _, _, aff0] = target.levels();
         if aff0 >= 16 && !self.range_selector {
-            return Err(GicError::SgiOutOfReach(target, "Aff0 above 15 needs the range selector (RSS)"));
+            return Err(GicError::SgiOutOfReach(
+                target,
+                "Aff0 above 15 needs the range selector (RSS)",
+            ));
         }
         if aff3 != 0 && !self.aff3 {
             return Err(GicError::SgiOutOfReach(target, "Aff3 is not supported here (A3V)"));

@@ -22,7 +22,8 @@ fn sgi(number: u8) -> SgiId {
 fn an_acknowledgement_that_did_not_become_active_is_none() {
     let registers = FakeRegisters::default();
     let safe = SynchronisedAcknowledge::new(&registers);
-    let interface: CpuInterface<_> = CpuInterface::enable(safe, CpuInterfaceConfig::default()).unwrap();
+    let interface: CpuInterface<_> =
+        CpuInterface::enable(safe, CpuInterfaceConfig::default()).unwrap();
     registers.raise(40);
     registers.lose_synchronisation();
     assert_eq!(interface.acknowledge(), None);

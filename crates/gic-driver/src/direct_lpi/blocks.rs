@@ -60,18 +60,25 @@ impl<P: Platform> DirectLpi<P> {
 
     /// The message that makes an LPI pending at a CPU.
     pub(super) fn message(&self, cpu: Cpu, lpi: Lpi) -> Result<MsiMessage, MsiError> {
-        let address = self.doorbell(cpu).ok_or(MsiError::NotReachable(cpu, "it has no redistributor"))?;
+        let address =
+            self.doorbell(cpu).ok_or(MsiError::NotReachable(cpu, "it has no redistributor"))?;
         Ok(MsiMessage { address, data: lpi.get() })
     }
 
     /// LPIs that the endpoint's data can name, the others first if it can name all.
-    fn allocate_lpis(&self, count: NonZeroU16, shape: Shape, fit: Fit) -> Result<LpiRange, MsiError> {
+    fn allocate_lpis(
+        &self,
+        count: NonZeroU16,
+        shape: Shape,
+        fit: Fit,
+    ) -> Result<LpiRange, MsiError> {
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
         let align = match shape {
             Shape::Independent => Alignment::ONE,
             Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
         };
-        let from = |intids: Range<u32>| self.gic.lpis().allocate_within(count.into(), align, intids);
+        let from =
+            |intids: Range<u32>| self.gic.lpis().allocate_within(count.into(), align, intids);
         if fit.data_bits >= 32 {
             return from(SHORT..u32::MAX)
                 .or_else(|_| from(0..SHORT))
@@ -80,7 +87,8 @@ impl<P: Platform> DirectLpi<P> {
         }
         let end = 1 << fit.data_bits;
         from(0..end).map_err(|_| {
-            let too_wide = !self.gic.lpis().has_free_within(0..end) && self.gic.lpis().available() > 0;
+            let too_wide =
+                !self.gic.lpis().has_free_within(0..end) && self.gic.lpis().available() > 0;
             let data = end.max(IntId::LPI_BASE);
             if too_wide { MsiError::DataTooWide { data, bits: fit.data_bits } } else { no_vectors }
         })
@@ -107,7 +115,8 @@ impl<P: Platform> DirectLpi<P> {
                 stale: CpuSet::NONE,
             };
             let unowned = self.records.insert(self.platform(), lpi, record);
-            let missed = self.gic.cpus().filter(|cpu| unowned.contains(*cpu) && !self.clear_at(*cpu, lpi));
+            let missed =
+                self.gic.cpus().filter(|cpu| unowned.contains(*cpu) && !self.clear_at(*cpu, lpi));
             let stale = missed.fold(CpuSet::NONE, CpuSet::with);
             if stale != CpuSet::NONE {
                 self.records.update(self.platform(), lpi, |record| record.stale = stale);

@@ -46,7 +46,9 @@ impl<P: Platform> DirectLpi<P> {
         self.records.for_each(self.platform(), |lpi, record| {
             let lost = pending == PendingLpis::Lost && record.cached_at().contains(cpu);
             match record.deferred {
-                Deferred::SetPending(reason) if record.target == cpu => self.deliver(lpi, record, reason),
+                Deferred::SetPending(reason) if record.target == cpu => {
+                    self.deliver(lpi, record, reason)
+                }
                 Deferred::Nothing if lost => {
                     self.deliver(lpi, record, ResendReason::Unknowable);
                     redelivered += 1;
@@ -125,7 +127,8 @@ impl<P: Platform> DirectLpi<P> {
 
     fn stranded(&self, cpu: Cpu) -> Result<Vec<Vector>, MsiError> {
         let mut count = 0;
-        self.records.for_each(self.platform(), |_, record| count += usize::from(record.is_bound_for(cpu)));
+        self.records
+            .for_each(self.platform(), |_, record| count += usize::from(record.is_bound_for(cpu)));
         // Nothing is placed here any more, so that there is room for all; no memory is asked for under a lock.
         let mut stranded = Vec::new();
         let no_memory = MsiError::NoMemory("the list of stranded vectors");

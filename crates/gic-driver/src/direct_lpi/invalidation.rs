@@ -57,7 +57,11 @@ impl<P: Platform> DirectLpi<P> {
 
     /// Makes redistributors read the configuration of these LPIs anew. Goes on after a failure, and
     /// reports the first one. Any context.
-    pub(super) fn invalidate(&self, cpus: impl Iterator<Item = Cpu>, span: Span) -> Result<(), MsiError> {
+    pub(super) fn invalidate(
+        &self,
+        cpus: impl Iterator<Item = Cpu>,
+        span: Span,
+    ) -> Result<(), MsiError> {
         cpus.map(|cpu| self.invalidate_at(cpu, span)).fold(Ok(()), Result::and)
     }
 

@@ -20,8 +20,13 @@ impl<P: Platform> DirectLpi<P> {
         let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
         let span = Span::of(&record);
         let Record { target: from, fit, .. } = record;
-        let moved =
-            |message| Move { first: span.first.intid().vector(), count: span.count, message, from, to };
+        let moved = |message| Move {
+            first: span.first.intid().vector(),
+            count: span.count,
+            message,
+            from,
+            to,
+        };
         if from == to {
             return Ok(moved(None));
         }

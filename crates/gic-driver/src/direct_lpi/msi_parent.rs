@@ -5,9 +5,9 @@ use crate::Platform;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, Isolation, Move, MoveOutcome,
-    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties, Property, RequesterId, Tier, Vector,
-    VectorBlock,
+    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, Isolation, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties, Property,
+    RequesterId, Tier, Vector, VectorBlock,
 };
 
 /// Why nothing is isolated, whatever an IOMMU does: the doorbell's page holds the redistributor's controls.
@@ -26,7 +26,11 @@ impl<P: Platform> MsiParent for DirectLpi<P> {
 
     fn detach(&self, _device: Attachment) {}
 
-    fn allocate(&self, _device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(
+        &self,
+        _device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError> {
         self.allocate_block(request)
     }
 
@@ -79,7 +83,8 @@ impl<P: Platform> MsiParent for DirectLpi<P> {
     }
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
-        let record = Lpi::try_from(vector.get()).ok().and_then(|lpi| self.records.get(self.platform(), lpi));
+        let record =
+            Lpi::try_from(vector.get()).ok().and_then(|lpi| self.records.get(self.platform(), lpi));
         let Some(record) = record else {
             return writeln!(out, "direct-lpi: LPI {vector} is not allocated");
         };

@@ -128,7 +128,11 @@ impl Records {
 
     /// Calls `look` with each record; those that are added or taken out meanwhile may be missed.
     /// Task.
-    pub(super) fn for_each<P: Platform>(&self, platform: &P, mut look: impl FnMut(Lpi, &mut Record)) {
+    pub(super) fn for_each<P: Platform>(
+        &self,
+        platform: &P,
+        mut look: impl FnMut(Lpi, &mut Record),
+    ) {
         for lpi in self.lpis() {
             self.update(platform, lpi, |record| look(lpi, record));
         }

@@ -57,12 +57,18 @@ impl<P: Platform> DirectLpi<P> {
             registers.set(lpi);
             self.observer.iter().for_each(|observer| observer.resent(resend));
         });
-        record.deferred = if done.is_some() { Deferred::Nothing } else { Deferred::SetPending(reason) };
+        record.deferred =
+            if done.is_some() { Deferred::Nothing } else { Deferred::SetPending(reason) };
     }
 
     /// Makes an LPI pending at its target that may be pending at CPUs which it left, and clears it
     /// there, in this order.
-    pub(super) fn resend_from(&self, left: impl Iterator<Item = Cpu>, lpi: Lpi, record: &mut Record) {
+    pub(super) fn resend_from(
+        &self,
+        left: impl Iterator<Item = Cpu>,
+        lpi: Lpi,
+        record: &mut Record,
+    ) {
         self.deliver(lpi, record, ResendReason::Unknowable);
         for cpu in left {
             if !self.clear_at(cpu, lpi) {

@@ -113,8 +113,15 @@ mod init {
         let (fake, _) = initialised(Security::Secure);
         fake.at_distributor(|frame| {
             let control = frame.control;
-            assert!(control.are() && control.are_ns() && control.enable_grp1_s() && !control.enable_grp1());
-            assert!(frame.spis.states()[32..].iter().all(|state| !state.group && state.group_modifier));
+            assert!(
+                control.are()
+                    && control.are_ns()
+                    && control.enable_grp1_s()
+                    && !control.enable_grp1()
+            );
+            assert!(
+                frame.spis.states()[32..].iter().all(|state| !state.group && state.group_modifier)
+            );
         });
     }
 
@@ -214,7 +221,8 @@ mod interrupts {
         fake.at_distributor(|frame| {
             let spis = (32..96).map(IntId::new).map(|intid| (intid, *frame.spis.state(intid)));
             let spis: Vec<_> = spis.collect();
-            let extended = (4096..4128).map(IntId::new).map(|intid| (intid, *frame.extended.state(intid)));
+            let extended =
+                (4096..4128).map(IntId::new).map(|intid| (intid, *frame.extended.state(intid)));
             spis.into_iter().chain(extended).collect()
         })
     }
@@ -295,7 +303,8 @@ mod interrupts {
         let (_, distributor) = initialised(Security::Single);
         for number in [0, 31, 96, 1019, 1020, 1056, 4095, 4128, 5119, 8192, u32::MAX] {
             let intid = IntId::new(number);
-            let refused = GicError::NoSuchInterrupt { block: Block::Distributor(DISTRIBUTOR), intid };
+            let refused =
+                GicError::NoSuchInterrupt { block: Block::Distributor(DISTRIBUTOR), intid };
             assert_eq!(distributor.interrupt(intid).unwrap_err(), refused);
             assert_eq!(distributor.set_route(intid, Route::AnyParticipating), Err(refused));
         }
@@ -321,7 +330,8 @@ mod interrupts {
     #[test]
     fn an_interrupt_that_secure_software_keeps_cannot_be_taken() {
         let (_, distributor) = initialised(Security::NonSecure);
-        let take = |number| distributor.interrupt(IntId::new(number)).unwrap().take(Priority::HIGHEST);
+        let take =
+            |number| distributor.interrupt(IntId::new(number)).unwrap().take(Priority::HIGHEST);
         assert_eq!(take(33), Err(GicError::KeptBySecure(IntId::new(33))));
         assert_eq!(take(34), Ok(()));
     }
@@ -461,14 +471,19 @@ mod suspend {
     #[test]
     fn what_happened_after_the_save_is_undone() {
         let (fake, distributor) = initialised(Security::Single);
-        let interrupts = [50, 51, 52].map(|number| distributor.interrupt(IntId::new(number)).unwrap());
+        let interrupts =
+            [50, 51, 52].map(|number| distributor.interrupt(IntId::new(number)).unwrap());
         let mut storage = vec![SharedBlock::default(); distributor.saved_blocks()];
         let saved = distributor.save(&mut storage).unwrap();
         interrupts[0].enable();
         interrupts[1].set_pending(Pending::Set);
         interrupts[2].activate();
         distributor.restore(&fake, &saved, &storage).unwrap();
-        assert!(!interrupts[0].is_enabled() && !interrupts[1].is_pending() && !interrupts[2].is_active());
+        assert!(
+            !interrupts[0].is_enabled()
+                && !interrupts[1].is_pending()
+                && !interrupts[2].is_active()
+        );
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Bank {
 
     /// The field that the register at `offset` begins with; `None` if it is none of these arrays'.
     pub(crate) fn first_field(&self, offset: u32) -> Option<u32> {
-        let (_, field) = self.arrays().into_iter().find(|(_, field)| field.fields_at(offset).is_some())?;
+        let (_, field) =
+            self.arrays().into_iter().find(|(_, field)| field.fields_at(offset).is_some())?;
         Some((offset - field.offset()) * 8 / field.bits())
     }
 
@@ -141,7 +142,8 @@ impl Bank {
 
     fn visible(&self, index: usize) -> bool {
         let kept = |state: &State| self.non_secure_view && !state.group;
-        self.implemented.contains(&index) && self.states.get(index).is_some_and(|state| !kept(state))
+        self.implemented.contains(&index)
+            && self.states.get(index).is_some_and(|state| !kept(state))
     }
 
     fn field(&self, array: Array, index: usize) -> u32 {
@@ -153,7 +155,9 @@ impl Bank {
             Array::Group => u32::from(state.group && !self.non_secure_view),
             Array::GroupModifier => u32::from(state.group_modifier && !self.non_secure_view),
             Array::SetEnable | Array::ClearEnable => state.enabled.into(),
-            Array::SetPending | Array::ClearPending => (state.pending || (state.held && !state.edge)).into(),
+            Array::SetPending | Array::ClearPending => {
+                (state.pending || (state.held && !state.edge)).into()
+            }
             Array::SetActive | Array::ClearActive => state.active.into(),
             Array::Priority if self.non_secure_view => (state.priority << 1).into(),
             Array::Priority => state.priority.into(),
@@ -189,7 +193,10 @@ impl Bank {
             Array::Trigger if fixed => {}
             Array::Trigger => {
                 let edge = field & 2 != 0;
-                assert!(!state.enabled || state.edge == edge, "the trigger of an enabled interrupt changes");
+                assert!(
+                    !state.enabled || state.edge == edge,
+                    "the trigger of an enabled interrupt changes"
+                );
                 state.edge = edge;
             }
         }

@@ -128,7 +128,9 @@ impl FakeDistributor {
             assert_eq!(bytes, 4);
             return self.read_control().into();
         }
-        if let Some(value) = self.spis.read(offset, bytes).or_else(|| self.extended.read(offset, bytes)) {
+        if let Some(value) =
+            self.spis.read(offset, bytes).or_else(|| self.extended.read(offset, bytes))
+        {
             return value.into();
         }
         match offset {
@@ -153,11 +155,16 @@ impl FakeDistributor {
             assert_eq!(bytes, 4);
             return self.write_control(value);
         }
-        let clear = if self.security == Security::Secure { gicd::CLRSPI_SR } else { gicd::CLRSPI_NSR };
+        let clear =
+            if self.security == Security::Secure { gicd::CLRSPI_SR } else { gicd::CLRSPI_NSR };
         if offset == clear.offset() {
             assert!(self.typer.mbis() && bytes == 4, "there are no messages");
             let intid = IntId::new(value);
-            return self.spis.clear_message(intid).or_else(|| self.extended.clear_message(intid)).unwrap();
+            return self
+                .spis
+                .clear_message(intid)
+                .or_else(|| self.extended.clear_message(intid))
+                .unwrap();
         }
         let disabled = self
             .spis
@@ -221,7 +228,9 @@ impl FakeDistributor {
         self.control_writes += 1;
         let old = self.control;
         let mut new = match self.security {
-            Security::Single => Ctlr::from(value).with_ds(true).with_enable_grp1_s(false).with_are_ns(false),
+            Security::Single => {
+                Ctlr::from(value).with_ds(true).with_enable_grp1_s(false).with_are_ns(false)
+            }
             // There is one state from then on.
             Security::Secure if Ctlr::from(value).ds() => {
                 self.security = Security::Single;

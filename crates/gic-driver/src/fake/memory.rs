@@ -38,12 +38,14 @@ impl Bytes {
 impl Memory {
     pub(crate) fn allocate(&mut self, layout: TableLayout) -> Option<Table> {
         if layout.address_bits <= 32 {
-            let address = (0x4000_0000 + self.next_low).next_multiple_of(layout.align) + self.misalignment;
+            let address =
+                (0x4000_0000 + self.next_low).next_multiple_of(layout.align) + self.misalignment;
             self.next_low = address - self.misalignment + layout.bytes - 0x4000_0000;
             self.tables.insert(address, Bytes::new(layout.bytes, 0));
             return Some(Table { address, bytes: layout.bytes, handle: 0 });
         }
-        let address = (0x1_0000_0000 + self.next).next_multiple_of(layout.align) + self.misalignment;
+        let address =
+            (0x1_0000_0000 + self.next).next_multiple_of(layout.align) + self.misalignment;
         let end = address + layout.bytes - 0x1_0000_0000;
         if self.limit.is_some_and(|limit| end > limit) {
             return None;

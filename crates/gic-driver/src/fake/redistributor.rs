@@ -179,7 +179,8 @@ impl FakeRedistributor {
     /// Registers of a sleeping redistributor, but those that identify it and wake it, are out of bounds.
     fn check_awake(&self, offset: u32) {
         assert!(self.powered, "GICR + {offset:#x} is used without power");
-        let always = [gicr::CTLR.offset(), gicr::IIDR.offset(), gicr::TYPER.offset(), gicr::WAKER.offset()];
+        let always =
+            [gicr::CTLR.offset(), gicr::IIDR.offset(), gicr::TYPER.offset(), gicr::WAKER.offset()];
         let bases = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset(), id::PIDR2.offset()];
         let allowed = always.contains(&offset) || bases.contains(&offset);
         assert!(allowed || !self.asleep, "GICR + {offset:#x} is used while asleep");

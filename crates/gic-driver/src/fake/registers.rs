@@ -147,8 +147,9 @@ impl SystemRegisters for FakeRegisters {
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         let _outside = Outside::new();
         let state = &mut *self.0.borrow_mut();
-        let enabled =
-            |state: &State| Sre::from(state.values.get(&icc::SRE.encoding()).copied().unwrap_or(0)).sre();
+        let enabled = |state: &State| {
+            Sre::from(state.values.get(&icc::SRE.encoding()).copied().unwrap_or(0)).sre()
+        };
         if register == icc::SRE_EL2.encoding() {
             assert!(state.hypervisor, "ICC_SRE_EL2 is UNDEFINED at EL1");
             state.values.insert(register, if state.sre_fixed { 0 } else { value });
@@ -156,7 +157,8 @@ impl SystemRegisters for FakeRegisters {
         }
         state.check_reachable(register);
         if register == icc::SRE.encoding() {
-            let blocked = state.hypervisor && !SreEl2::from(state.value(icc::SRE_EL2.encoding())).sre();
+            let blocked =
+                state.hypervisor && !SreEl2::from(state.value(icc::SRE_EL2.encoding())).sre();
             let value = if state.sre_fixed || blocked { 0 } else { value };
             state.values.insert(register, value);
             return;

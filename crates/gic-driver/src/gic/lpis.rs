@@ -19,7 +19,9 @@ impl<P: Platform> GicWithLpis<P> {
     }
 
     pub(crate) fn lpis(&self) -> &Lpis<P> {
-        let Ok(lpis) = &self.0.lpis else { unreachable!("`new` found them, and a GIC does not lose them") };
+        let Ok(lpis) = &self.0.lpis else {
+            unreachable!("`new` found them, and a GIC does not lose them")
+        };
         lpis
     }
 }

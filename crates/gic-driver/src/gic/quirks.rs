@@ -53,7 +53,8 @@ impl Quirks {
     ) -> Result<(), GicError> {
         for entry in errata::matching_names(Frame::Redistributor, redistributor.iidr(), machine) {
             if !self.0.contains(&entry) {
-                let no_memory = |_| GicError::NoMemory(Block::Redistributor(redistributor.address()));
+                let no_memory =
+                    |_| GicError::NoMemory(Block::Redistributor(redistributor.address()));
                 self.0.try_reserve(1).map_err(no_memory)?;
                 self.0.push(entry);
             }
@@ -126,7 +127,11 @@ impl<P: Platform> Gic<P> {
 
     /// [`CpuInterface::deactivate`] with what the errata of this GIC ask for. Any context, on the
     /// CPU of the interface.
-    pub fn deactivate<S: SystemRegisters>(&self, interface: &CpuInterface<S, Split>, interrupt: Active) {
+    pub fn deactivate<S: SystemRegisters>(
+        &self,
+        interface: &CpuInterface<S, Split>,
+        interrupt: Active,
+    ) {
         let intid = interrupt.intid();
         if self.wakes_another_cpu(intid) {
             self.deactivate_at_distributor(interrupt.hand_over());
@@ -139,7 +144,8 @@ impl<P: Platform> Gic<P> {
     fn wakes_another_cpu(&self, intid: IntId) -> bool {
         self.quirks.has(Erratum::SpiWakeLostOnDeactivation)
             && intid.is_shared()
-            && self.affinity(self.platform.cpu()).map(Route::To) != self.distributor.route(intid).ok()
+            && self.affinity(self.platform.cpu()).map(Route::To)
+                != self.distributor.route(intid).ok()
     }
 
     fn deactivate_at_distributor(&self, intid: IntId) {

@@ -58,7 +58,11 @@ impl<P: Platform> Gic<P> {
     /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`], [`GicError::NoRedistributor`] or
     /// [`GicError::NoMemory`];
     /// [`SuspendError::Incomplete`] with [`GicError::TimedOut`].
-    pub fn suspend<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) -> Result<Suspended, SuspendError> {
+    pub fn suspend<S: SystemRegisters>(
+        &self,
+        cpu: Cpu,
+        registers: &S,
+    ) -> Result<Suspended, SuspendError> {
         let redistributor = self.redistributor_frames(cpu)?;
         let mut shared = self.storage()?;
         let distributor = self.distributor.save(&mut shared)?;
@@ -69,7 +73,8 @@ impl<P: Platform> Gic<P> {
         self.set_on(cpu, false);
         self.cpu_interface(registers).disable();
         let stopped = self.distributor.stop(&*self.platform);
-        let detached = self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.detach(redistributor).map(drop));
+        let detached =
+            self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.detach(redistributor).map(drop));
         let asleep = redistributor.sleep(&*self.platform);
         match stopped.and(detached).and(asleep) {
             Ok(()) => Ok(saved),
@@ -83,7 +88,11 @@ impl<P: Platform> Gic<P> {
     ///
     /// # Errors
     /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].
-    pub fn resume<S: SystemRegisters>(&self, saved: &Suspended, registers: &S) -> Result<Resumed, GicError> {
+    pub fn resume<S: SystemRegisters>(
+        &self,
+        saved: &Suspended,
+        registers: &S,
+    ) -> Result<Resumed, GicError> {
         let [State { cpu, interface, distributor, shared, private }] = &*saved.0;
         let redistributor = self.redistributor_frames(*cpu)?;
         self.distributor.restore(&*self.platform, distributor, shared)?;

@@ -36,14 +36,17 @@ impl<P: Platform> WiredParent for Gic<P> {
 
     fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError> {
         let interrupt = self.wired(vector)?;
-        interrupt.set_trigger(&*self.platform, trigger).map_err(|error| self.fault("set trigger", error))
+        interrupt
+            .set_trigger(&*self.platform, trigger)
+            .map_err(|error| self.fault("set trigger", error))
     }
 
     fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {
         if IntId::from(vector).is_private() {
             return Err(MsiError::NotReachable(cpu, "a private interrupt is each CPU's own"));
         }
-        let affinity = self.affinity(cpu).ok_or(MsiError::NotReachable(cpu, "the GIC does not know it"))?;
+        let affinity =
+            self.affinity(cpu).ok_or(MsiError::NotReachable(cpu, "the GIC does not know it"))?;
         if !self.is_on(cpu) {
             return Err(MsiError::NotReachable(cpu, "it is off"));
         }
@@ -120,7 +123,9 @@ impl<P: Platform> Gic<P> {
             }
             Ok(())
         });
-        begun.map_err(|Moving| MsiError::NotReachable(cpu, "the interrupt is being moved elsewhere"))?;
+        begun.map_err(|Moving| {
+            MsiError::NotReachable(cpu, "the interrupt is being moved elsewhere")
+        })?;
         let result = interrupt
             .settle(&*self.platform)
             .map_err(|error| self.fault("set target", error))

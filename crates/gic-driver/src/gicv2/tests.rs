@@ -13,8 +13,8 @@ use doorbell_test_support::Outside;
 use gic_arch::gicc::Iar;
 use gic_arch::{RegisterInfo, SgiId, v2m};
 use msi_types::{
-    BlockRequest, Fit, Initially, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite, Shape,
-    Trigger, Vector, WiredParent,
+    BlockRequest, Fit, Initially, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite,
+    Shape, Trigger, Vector, WiredParent,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -82,7 +82,8 @@ impl Board {
     }
 
     fn gic(&self) -> Result<Arc<GicV2<Self>>, GicError> {
-        GicV2::new(Arc::new(self.clone()), GicV2Config::new(DISTRIBUTOR, INTERFACE, 3)).map(Arc::new)
+        GicV2::new(Arc::new(self.clone()), GicV2Config::new(DISTRIBUTOR, INTERFACE, 3))
+            .map(Arc::new)
     }
 
     fn running(&self) -> Arc<GicV2<Self>> {
@@ -110,7 +111,8 @@ impl State {
         if in_array(offset, gicd::SPENDSGIR.info("")).is_some() {
             return &mut self.banked[self.cpu as usize];
         }
-        let own = [(gicd::IGROUPR, 32), (gicd::IPRIORITYR, 4), (gicd::ITARGETSR, 4), (gicd::ICFGR, 16)];
+        let own =
+            [(gicd::IGROUPR, 32), (gicd::IPRIORITYR, 4), (gicd::ITARGETSR, 4), (gicd::ICFGR, 16)];
         let sets = [gicd::ISENABLER, gicd::ISPENDR, gicd::ISACTIVER].map(|array| (array, 32));
         let banked = own.into_iter().chain(sets).any(|(array, fields)| {
             in_array(offset, array.info("")).is_some_and(|register| register < 32 / fields)
@@ -119,7 +121,8 @@ impl State {
     }
 
     fn read(&mut self, offset: u32) -> u32 {
-        let own_targets = in_array(offset, gicd::ITARGETSR.info("")).is_some_and(|register| register < 8);
+        let own_targets =
+            in_array(offset, gicd::ITARGETSR.info("")).is_some_and(|register| register < 8);
         if own_targets {
             let bit = 1u8 << INTERFACE_OF[self.cpu as usize];
             return if self.has_targets { u32::from_ne_bytes([bit; 4]) } else { 0 };
@@ -154,7 +157,10 @@ impl State {
                 return;
             }
         }
-        assert!(!(0xd00..0xf00).contains(&offset), "GICD + {offset:#x} is another register on a GICv2");
+        assert!(
+            !(0xd00..0xf00).contains(&offset),
+            "GICD + {offset:#x} is another register on a GICv2"
+        );
         assert!(offset < 0x1000, "an external abort at GICD + {offset:#x}");
         if in_array(offset, gicd::SPENDSGIR.info("")).is_some() {
             *self.words(offset).entry(offset).or_default() |= value;
@@ -195,7 +201,9 @@ impl Interface {
                     0xa0
                 }
             }
-            _ if offset == gicc::HPPIR.offset() => self.pending.last().map_or(1023, |next| (*next).into()),
+            _ if offset == gicc::HPPIR.offset() => {
+                self.pending.last().map_or(1023, |next| (*next).into())
+            }
             _ => self.registers.get(&offset).copied().unwrap_or(0),
         }
     }
@@ -207,7 +215,11 @@ impl Interface {
 
     fn write(&mut self, offset: u32, value: u32) {
         if offset == gicc::EOIR.offset() {
-            assert_eq!(self.running.pop().map(u32::from), Some(value), "what IAR gave, sender and all");
+            assert_eq!(
+                self.running.pop().map(u32::from),
+                Some(value),
+                "what IAR gave, sender and all"
+            );
             if !self.splits() {
                 self.deactivated.push(Iar::from(value));
             }
@@ -231,7 +243,9 @@ impl Mmio for Registers {
         self.0.state(|state| match self.1 {
             DISTRIBUTOR => state.read(offset),
             INTERFACE => state.interfaces[state.cpu as usize].read(offset),
-            _ if offset == v2m::TYPER.offset() => v2m::Typer::new().with_first(64).with_count(16).into(),
+            _ if offset == v2m::TYPER.offset() => {
+                v2m::Typer::new().with_first(64).with_count(16).into()
+            }
             _ => 0,
         })
     }
@@ -276,7 +290,9 @@ impl Platform for Board {
         };
         assert!(sizes.contains(&region.bytes), "a GICv2's frames have 4 KiB");
         let PhysicalRegion { base, bytes } = region;
-        [DISTRIBUTOR, INTERFACE, FRAME].contains(&base).then(|| Registers(self.clone(), base, bytes))
+        [DISTRIBUTOR, INTERFACE, FRAME]
+            .contains(&base)
+            .then(|| Registers(self.clone(), base, bytes))
     }
     fn allocate_table(&self, _: TableLayout) -> Option<Table> {
         panic!("there are no tables")
@@ -358,7 +374,10 @@ fn a_cpu_that_was_turned_on_has_sgis_and_an_interface_that_keeps_its_bypass() {
     assert!((16..32).all(|ppi| !board.bit(gicd::ISENABLER, ppi)));
     board.state(|state| {
         let interface = &mut state.interfaces[0];
-        assert_eq!((interface.read(gicc::PMR.offset()), interface.read(gicc::CTLR.offset())), (0xf0, 0x41));
+        assert_eq!(
+            (interface.read(gicc::PMR.offset()), interface.read(gicc::CTLR.offset())),
+            (0xf0, 0x41)
+        );
     });
     assert_eq!([0, 1, 2].map(|cpu| gic.is_on(Cpu::new(cpu))), [true, true, false]);
     gic.cpu_off(Cpu::new(0)).unwrap();
@@ -396,7 +415,8 @@ fn an_sgi_names_interfaces_and_not_cpus() {
         Err(GicError::UnknownCpu(Cpu::new(2))),
         "it is off"
     );
-    let sent = board.state(|state| state.sgis.iter().map(|sgi| u32::from(*sgi)).collect::<Vec<_>>());
+    let sent =
+        board.state(|state| state.sgis.iter().map(|sgi| u32::from(*sgi)).collect::<Vec<_>>());
     assert_eq!(sent, [(1 << INTERFACE_OF[1]) << 16 | 3, 1 << 24 | 5]);
 }
 
@@ -428,7 +448,8 @@ fn loads_of_the_handler_come_after_the_acknowledgement() {
 }
 
 fn gic_of_8_kib(board: &Board) -> GicV2<Board> {
-    let config = GicV2Config { cpu_interface_bytes: 0x2000, ..GicV2Config::new(DISTRIBUTOR, INTERFACE, 3) };
+    let config =
+        GicV2Config { cpu_interface_bytes: 0x2000, ..GicV2Config::new(DISTRIBUTOR, INTERFACE, 3) };
     GicV2::new(Arc::new(board.clone()), config).unwrap()
 }
 
@@ -558,7 +579,10 @@ fn an_spi_is_claimed_configured_and_released() {
     assert!(gic.claim(vector(127), two).is_err(), "128 is not there");
     gic.set_trigger(vector(40), Trigger::Edge).unwrap();
     gic.set_target(vector(40), Cpu::new(1)).unwrap();
-    assert_eq!((target(&board, 40), target(&board, 41)), (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0]));
+    assert_eq!(
+        (target(&board, 40), target(&board, 41)),
+        (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0])
+    );
     assert!(matches!(gic.set_target(vector(40), Cpu::new(2)), Err(MsiError::NotReachable(..))));
     gic.unmask(vector(40));
     assert!(gic.set_trigger(vector(40), Trigger::Level).is_err(), "it is enabled");
@@ -590,7 +614,10 @@ fn frames_of_messages_stand_on_it() {
     assert_eq!(edge, 0b1010_1010);
     let moved = v2m.begin_move(&block, 1, Cpu::new(0)).unwrap();
     assert_eq!(moved.message, None);
-    assert_eq!((target(&board, 64), target(&board, 65)), (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0]));
+    assert_eq!(
+        (target(&board, 64), target(&board, 65)),
+        (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0])
+    );
 }
 
 /// A trap loop that knows neither the architecture nor the mode.
@@ -614,5 +641,9 @@ fn one_trap_loop_deactivates_once_in_either_mode() {
     raise();
     assert_eq!(take(&gic.cpu_interface_with::<Split>()), Some(IntId::new(3)));
     assert_eq!(take(&gic.cpu_interface_with::<Split>()), None);
-    assert_eq!(board.state(|state| state.interfaces[0].deactivated.clone()), [sgi, sgi], "sender and all");
+    assert_eq!(
+        board.state(|state| state.interfaces[0].deactivated.clone()),
+        [sgi, sgi],
+        "sender and all"
+    );
 }

@@ -23,8 +23,7 @@ impl<P: Platform> Its<P> {
         }
         for at in (0..).map_while(|index| self.lpis().stale_at(index)) {
             let target = self.rd_base_of(at.address, at.processor_number);
-            let reason =
-                "a redistributor that has LPIs of a previous kernel pending is no target of this ITS";
+            let reason = "a redistributor that has LPIs of a previous kernel pending is no target of this ITS";
             let home = self.collections.home_of(target);
             // The room was reserved for all collections.
             state.to_clear.push(home.ok_or(fault(self.frame.base, "CLEAR", reason))?);

@@ -77,7 +77,11 @@ impl Tie {
 
 impl Collections {
     /// For CPUs below `cpus`, which is at most 0xffff; those of `targets` alone, where that is stated.
-    pub(crate) fn new(cpus: u32, in_hardware: u32, targets: Option<&[Cpu]>) -> Result<Self, TryReserveError> {
+    pub(crate) fn new(
+        cpus: u32,
+        in_hardware: u32,
+        targets: Option<&[Cpu]>,
+    ) -> Result<Self, TryReserveError> {
         let states = try_collect((0..cpus).map(|cpu| {
             let reached = targets.is_none_or(|targets| targets.contains(&Cpu::new(cpu)));
             let tie = if reached { Tie::Unmapped } else { Tie::Excluded };
@@ -157,10 +161,14 @@ impl Collections {
     pub(crate) fn recover(&self) -> impl Iterator<Item = Command> {
         let tied = || self.ids().filter_map(|id| self.target(id).map(|target| (id, target)));
         let lost = tied().filter(|(id, _)| u32::from(id.get()) < self.in_hardware);
-        let map =
-            lost.map(|(collection, target)| Command::Mapc { collection, target, action: MapAction::Map });
-        let reload = tied()
-            .flat_map(|(collection, target)| [Command::Invall { collection }, Command::Sync { target }]);
+        let map = lost.map(|(collection, target)| Command::Mapc {
+            collection,
+            target,
+            action: MapAction::Map,
+        });
+        let reload = tied().flat_map(|(collection, target)| {
+            [Command::Invall { collection }, Command::Sync { target }]
+        });
         map.chain(reload)
     }
 }
@@ -181,7 +189,8 @@ impl<P: Platform> Its<P> {
                 return Err(ItsError::NotReachable(cpu, EXCLUDED_REASON));
             }
             let reload = [Command::Invall { collection }, Command::Sync { target }];
-            let result = self.run(&mut self.collections.retie(collection, Tie::Home(target)).chain(reload));
+            let result =
+                self.run(&mut self.collections.retie(collection, Tie::Home(target)).chain(reload));
             match result {
                 Ok(()) => self.queue.trust(&self.frame, target),
                 Err(_) => self.retie_back(collection, old),
@@ -227,9 +236,15 @@ impl<P: Platform> Its<P> {
     /// [`ItsError::NotReachable`], [`ItsError::Fault`].
     pub fn move_all_pending(&self, from: Cpu, to: Cpu) -> Result<(), ItsError> {
         self.state.with(self.platform(), |_| {
-            let ((_, from), (collection, to)) = (self.collections.home(from)?, self.collections.home(to)?);
+            let ((_, from), (collection, to)) =
+                (self.collections.home(from)?, self.collections.home(to)?);
             let sync = |target| Command::Sync { target };
-            let moved = [Command::Movall { from, to }, Command::Invall { collection }, sync(from), sync(to)];
+            let moved = [
+                Command::Movall { from, to },
+                Command::Invall { collection },
+                sync(from),
+                sync(to),
+            ];
             self.run(&mut moved.into_iter())
         })
     }

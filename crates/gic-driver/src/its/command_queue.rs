@@ -116,15 +116,20 @@ impl CommandQueue {
         placement: Placement,
     ) -> Result<Self, ProbeError> {
         const NAME: &str = "command queue";
-        let faults = Faults::new().map_err(|_| ProbeError::NoMemory { base: frame.base, table: NAME })?;
+        let faults =
+            Faults::new().map_err(|_| ProbeError::NoMemory { base: frame.base, table: NAME })?;
         let memory = placement
             .allocate(&*frame.platform, bytes.into(), ALIGNMENT, ADDRESS_BITS)
             .map_err(|error| ProbeError::no_table(frame.base, NAME, error))?;
         let pages = u8::try_from(bytes / PAGE - 1).unwrap_or(u8::MAX);
-        let bare = Cbaser::new().with_address(memory.address).with_pages_minus_one(pages).with_valid(true);
+        let bare =
+            Cbaser::new().with_address(memory.address).with_pages_minus_one(pages).with_valid(true);
         let (register, coherence) = program(frame, bare, coherence);
         let accepted = frame.registers.read(gits::CBASER);
-        if accepted.address() != memory.address || accepted.pages_minus_one() != pages || !accepted.valid() {
+        if accepted.address() != memory.address
+            || accepted.pages_minus_one() != pages
+            || !accepted.valid()
+        {
             frame.registers.write(gits::CBASER, Cbaser::new());
             frame.platform.release_table(memory);
             let reason = "GITS_CBASER does not hold its address or size";
@@ -189,13 +194,16 @@ impl CommandQueue {
         let mut watch = Watch::new(context);
         let mut all = Span(0..0);
         loop {
-            let posted =
-                self.try_post(frame, commands).map_err(|error| Failed { error, span: all.clone() })?;
+            let posted = self
+                .try_post(frame, commands)
+                .map_err(|error| Failed { error, span: all.clone() })?;
             all.extend(&posted.span);
             let waited = match posted.ended {
                 Ended::Commands => self.wait(frame, &mut watch, &all),
                 // Half a ring: so that a long batch costs few register writes.
-                Ended::Room => self.poll(frame, &mut watch, |ring| self.room(ring) >= self.slots / 2),
+                Ended::Room => {
+                    self.poll(frame, &mut watch, |ring| self.room(ring) >= self.slots / 2)
+                }
             };
             waited.map_err(|error| Failed { error, span: all.clone() })?;
             if posted.ended == Ended::Commands {
@@ -337,7 +345,9 @@ impl CommandQueue {
             self.store(frame, ring.read_slot, harmless);
             self.publish(frame, ring.read_slot..self.next(ring.read_slot));
         }
-        frame.registers.write(gits::CWRITER, Cwriter::new().with_slot(ring.write_slot).with_retry(true));
+        frame
+            .registers
+            .write(gits::CWRITER, Cwriter::new().with_slot(ring.write_slot).with_retry(true));
     }
 
     fn store<P: Platform>(&self, frame: &ControlFrame<P>, slot: u16, command: Command) {
@@ -395,7 +405,11 @@ fn byte(slot: u16) -> u64 {
 }
 
 /// Writes `CBASER` with the best attributes that the ITS takes.
-fn program<P: Platform>(frame: &ControlFrame<P>, bare: Cbaser, coherence: Coherence) -> (Cbaser, Coherence) {
+fn program<P: Platform>(
+    frame: &ControlFrame<P>,
+    bare: Cbaser,
+    coherence: Coherence,
+) -> (Cbaser, Coherence) {
     if coherence == Coherence::Coherent {
         let cached = bare
             .with_shareability(Shareability::Inner)
@@ -406,7 +420,8 @@ fn program<P: Platform>(frame: &ControlFrame<P>, bare: Cbaser, coherence: Cohere
             return (cached, Coherence::Coherent);
         }
     }
-    let uncached = bare.with_shareability(Shareability::Non).with_inner_cache(Cacheability::NonCacheable);
+    let uncached =
+        bare.with_shareability(Shareability::Non).with_inner_cache(Cacheability::NonCacheable);
     frame.registers.write(gits::CBASER, uncached);
     (uncached, Coherence::NonCoherent)
 }

@@ -22,7 +22,9 @@ impl<P: Platform> ControlFrame<P> {
         let registers = platform.map(region).ok_or(ProbeError::Unmappable(base))?;
         match registers.read(id::PIDR2).revision() {
             ArchRevision::V3 | ArchRevision::V4 => Ok(Self { platform, registers, base }),
-            ArchRevision::V1 | ArchRevision::V2 | ArchRevision::Unknown(_) => Err(ProbeError::NotAnIts(base)),
+            ArchRevision::V1 | ArchRevision::V2 | ArchRevision::Unknown(_) => {
+                Err(ProbeError::NotAnIts(base))
+            }
         }
     }
 
@@ -33,7 +35,9 @@ impl<P: Platform> ControlFrame<P> {
         if control.enabled() {
             self.registers.write(gits::CTLR, control.with_enabled(false));
         }
-        wait_until(&*self.platform, "GITS_CTLR.Quiescent", || self.registers.read(gits::CTLR).quiescent())
+        wait_until(&*self.platform, "GITS_CTLR.Quiescent", || {
+            self.registers.read(gits::CTLR).quiescent()
+        })
     }
 
     /// Lets the ITS take messages and commands.

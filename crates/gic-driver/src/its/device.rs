@@ -57,7 +57,8 @@ impl Device {
         const NAME: &str = "an interrupt translation table";
         let event_bits = event_bits(typer, events)?;
         let bytes = u64::from(typer.itt_entry_bytes()) << event_bits;
-        let events = BlockAllocator::new(0, 1 << event_bits).map_err(|_| ItsError::NoMemory(NAME))?;
+        let events =
+            BlockAllocator::new(0, 1 << event_bits).map_err(|_| ItsError::NoMemory(NAME))?;
         let itt = placement
             .allocate(platform, bytes.max(ITT_ALIGNMENT), ITT_ALIGNMENT, ADDRESS_BITS)
             .map_err(|error| ItsError::no_table(NAME, error))?;
@@ -120,7 +121,12 @@ impl Device {
 
     /// MAPD for this device.
     pub(crate) fn mapd(&self, device: DeviceId, action: MapAction) -> Command {
-        Command::Mapd { device, itt: self.itt.address, event_bits_minus_one: self.event_bits - 1, action }
+        Command::Mapd {
+            device,
+            itt: self.itt.address,
+            event_bits_minus_one: self.event_bits - 1,
+            action,
+        }
     }
 }
 

@@ -177,7 +177,9 @@ impl From<ItsError> for MsiError {
             ItsError::NoLpis { wanted } => Self::NoVectors { wanted },
             ItsError::NotReachable(cpu, reason) => Self::NotReachable(cpu, reason),
             ItsError::NotMapped(lpi) => Self::UnknownVector(lpi.intid().vector()),
-            ItsError::NoMemory(what) | ItsError::Misplaced { table: what, .. } => Self::NoMemory(what),
+            ItsError::NoMemory(what) | ItsError::Misplaced { table: what, .. } => {
+                Self::NoMemory(what)
+            }
             ItsError::Fault(fault) => Self::Controller(fault),
         }
     }
@@ -215,5 +217,12 @@ impl QueueError {
 
 /// A failure that concerns no command.
 pub(crate) const fn fault(base: u64, operation: &'static str, reason: &'static str) -> ItsError {
-    ItsError::Fault(ControllerFault { kind: "its", base, operation, device: None, event: None, reason })
+    ItsError::Fault(ControllerFault {
+        kind: "its",
+        base,
+        operation,
+        device: None,
+        event: None,
+        reason,
+    })
 }

@@ -12,7 +12,9 @@ use crate::platform::Platform;
 use core::num::NonZeroU16;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
 use gic_arch::{Lpi, Priority};
-use msi_types::{Attachment, Cpu, DeviceId, EventId, Initially, MsiMessage, Pending, Shape, VectorBlock};
+use msi_types::{
+    Attachment, Cpu, DeviceId, EventId, Initially, MsiMessage, Pending, Shape, VectorBlock,
+};
 
 /// Which events are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +54,8 @@ impl<P: Platform> Its<P> {
             }
             let posted = self.post_map(state, block, collection, target);
             let home = (collection, target);
-            match posted.and_then(|()| self.finish_clearing(state, block, request.initially, home)) {
+            match posted.and_then(|()| self.finish_clearing(state, block, request.initially, home))
+            {
                 Ok(()) => Ok(VectorBlock::new(block.first_lpi.intid().vector(), request.count)),
                 Err(error) => {
                     self.undo_map(state, block, error);
@@ -181,7 +184,11 @@ impl<P: Platform> Its<P> {
     }
 
     /// One command for an event, and a SYNC for where it is delivered at that moment of the queue.
-    fn run_on_event(&self, lpi: Lpi, command: impl Fn(DeviceId, EventId) -> Command) -> Result<(), ItsError> {
+    fn run_on_event(
+        &self,
+        lpi: Lpi,
+        command: impl Fn(DeviceId, EventId) -> Command,
+    ) -> Result<(), ItsError> {
         let mut answer = Err(ItsError::NotMapped(lpi));
         let mut commands = made_in_order(|| {
             let route = self.routes.of(lpi)?;
@@ -246,7 +253,12 @@ impl<P: Platform> Its<P> {
             let share = state.shares.get(attachment.cookie())?;
             let first_lpi = Lpi::try_from(events.first().get()).ok()?;
             let route = self.routes.of(first_lpi).filter(|route| route.device == share.device)?;
-            Some(Block { device: route.device, first_event: route.event, first_lpi, count: events.count() })
+            Some(Block {
+                device: route.device,
+                first_event: route.event,
+                first_lpi,
+                count: events.count(),
+            })
         };
         let found = find();
         if found.is_none() {
@@ -283,10 +295,12 @@ impl<P: Platform> Its<P> {
         let mut told = false;
         let mapd = mapd.into_iter().inspect(|_| told = true);
         let mut commands = mapd.chain(map).chain([invalidation(block, collection)]).chain(syncs);
-        let result = self.queue.run(&self.frame, Context::Task, &mut commands).map_err(|failed| failed.error);
+        let result = self
+            .queue
+            .run(&self.frame, Context::Task, &mut commands)
+            .map_err(|failed| failed.error);
         drop(commands);
-        let refused =
-            matches!(result, Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd);
+        let refused = matches!(result, Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd);
         // After a timeout it is in the queue, ahead of whatever follows.
         if told && !refused {
             known.mapping = Mapping::Mapped;
@@ -298,7 +312,8 @@ impl<P: Platform> Its<P> {
     fn undo_map(&self, state: &mut State, block: Block, error: QueueError) {
         if let QueueError::Stalled(Some(command)) = error {
             let forget = |(event, lpi): (u16, Lpi)| {
-                let its_own = command.event().is_none_or(|refused| refused.get() == u32::from(event));
+                let its_own =
+                    command.event().is_none_or(|refused| refused.get() == u32::from(event));
                 if its_own {
                     self.routes.set(lpi, None);
                 }

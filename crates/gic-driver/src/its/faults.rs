@@ -39,7 +39,8 @@ impl Faults {
     /// Reports the first fault in `span`, and forgets them all.
     pub(crate) fn take(&mut self, span: &Range<u64>) -> Result<(), QueueError> {
         let overlaps = self.forgotten.start < span.end && span.start < self.forgotten.end;
-        let first = self.known.iter().find(|(sequence, _)| span.contains(sequence)).map(|(_, raw)| *raw);
+        let first =
+            self.known.iter().find(|(sequence, _)| span.contains(sequence)).map(|(_, raw)| *raw);
         self.known.retain(|(sequence, _)| !span.contains(sequence));
         match first {
             Some(raw) => Err(QueueError::Stalled(Command::decode(raw).ok())),

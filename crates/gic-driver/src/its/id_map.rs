@@ -96,7 +96,11 @@ mod tests {
     use super::*;
 
     fn range(first: u32, length: u32, device: u32) -> IdRange {
-        IdRange { first_requester: RequesterId::new(first), length, first_device: DeviceId::new(device) }
+        IdRange {
+            first_requester: RequesterId::new(first),
+            length,
+            first_device: DeviceId::new(device),
+        }
     }
 
     #[test]

@@ -60,7 +60,13 @@ impl<P: Platform> Its<P> {
     }
 
     /// Unmaps a device with the events that it has left, all as one batch, and gives its table and their LPIs back.
-    pub(super) fn retire_device(&self, state: &mut State, unmap: Command, itt: Table, blocks: Blocks) {
+    pub(super) fn retire_device(
+        &self,
+        state: &mut State,
+        unmap: Command,
+        itt: Table,
+        blocks: Blocks,
+    ) {
         self.retire(state, Holds::Device { unmap, itt, blocks });
     }
 
@@ -90,7 +96,8 @@ impl<P: Platform> Its<P> {
     ) -> (Result<(), Failed>, Result<Vec<Command>, TryReserveError>) {
         targets.clear();
         let blocks = holds.blocks().as_slice();
-        let mut commands = Discards::new(&self.routes, &self.collections, blocks, holds.unmap(), targets);
+        let mut commands =
+            Discards::new(&self.routes, &self.collections, blocks, holds.unmap(), targets);
         let result = self.queue.run(&self.frame, Context::Task, &mut commands);
         let rest = try_collect(&mut commands);
         // A command for which there is no memory still ends its route.
@@ -106,7 +113,9 @@ impl<P: Platform> Its<P> {
         while let Some(mut limbo) = state.limbo.pop_front() {
             match self.finish(&mut limbo) {
                 Ok(()) => self.give_back(state, limbo.holds),
-                Err(QueueError::Stalled(refused)) => self.give_back_unless(refused, state, limbo.holds),
+                Err(QueueError::Stalled(refused)) => {
+                    self.give_back_unless(refused, state, limbo.holds)
+                }
                 Err(error @ (QueueError::Timeout(_) | QueueError::Stopped)) => {
                     state.limbo.push_front(limbo);
                     return Err(error.at(self.frame.base));

@@ -8,9 +8,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, IsolatingMechanism, Isolation, Move,
-    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties, Property, RequesterId,
-    Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, IsolatingMechanism,
+    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
+    Properties, Property, RequesterId, Tier, Vector, VectorBlock,
 };
 
 /// Events that a DeviceID which several requesters may share gets room for: a function's MSI has 32 at most, and a bridge
@@ -57,9 +57,9 @@ impl<P: Platform> ItsMsiParent<P> {
 impl<P: Platform> MsiParent for ItsMsiParent<P> {
     fn isolation(&self, of: RequesterId) -> Isolation {
         match self.map.device(of) {
-            Some(_) if self.its.doorbell_window.is_some() => {
-                Isolation::NotIsolated(NotIsolated::SharedDoorbell("the window before the ITS (pre-its)"))
-            }
+            Some(_) if self.its.doorbell_window.is_some() => Isolation::NotIsolated(
+                NotIsolated::SharedDoorbell("the window before the ITS (pre-its)"),
+            ),
             Some(_) => Isolation::Isolated(IsolatingMechanism::Its),
             None => Isolation::NotIsolated(NotIsolated::NoController),
         }
@@ -90,7 +90,11 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
         self.its.release(device, blocks);
     }
 
-    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially } = *request;
         // The address is refused before anything is done for it.
         fit.check(MsiMessage { address: self.its.doorbell(), data: 0 })?;
@@ -144,7 +148,10 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
         let base = self.its.base();
         match lpi(vector).ok().and_then(|lpi| self.its.event_of(lpi)) {
             Some((device, event, cpu)) => {
-                writeln!(out, "its@{base:x}: DeviceID {device}, EventID {event} to LPI {vector} at CPU {cpu}")
+                writeln!(
+                    out,
+                    "its@{base:x}: DeviceID {device}, EventID {event} to LPI {vector} at CPU {cpu}"
+                )
             }
             None => writeln!(out, "its@{base:x}: LPI {vector} is not mapped"),
         }

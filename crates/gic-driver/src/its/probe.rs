@@ -127,7 +127,8 @@ impl<P: Platform> Its<P> {
         if config.if_enabled == IfEnabled::Refuse && frame.registers.read(gits::CTLR).enabled() {
             return Err(ProbeError::AlreadyEnabled(config.base));
         }
-        let no_memory = |_| ProbeError::NoMemory { base: config.base, table: "driver's own records" };
+        let no_memory =
+            |_| ProbeError::NoMemory { base: config.base, table: "driver's own records" };
         let errata = quirks::find(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
         let needs_window = errata.iter().any(|entry| entry.erratum == Erratum::ItsBehindPreIts);
         if needs_window && config.pre_its.is_none() {
@@ -140,8 +141,9 @@ impl<P: Platform> Its<P> {
             return Err(ProbeError::NoPhysicalLpis(config.base));
         }
         let routes = Routes::new(lpis.id_bits()).map_err(no_memory)?;
-        let collections = Collections::new(config.cpus, typer.hcc().into(), config.targets.as_deref())
-            .map_err(no_memory)?;
+        let collections =
+            Collections::new(config.cpus, typer.hcc().into(), config.targets.as_deref())
+                .map_err(no_memory)?;
         let mut targets = Vec::new();
         targets.try_reserve_exact(collections.count()).map_err(no_memory)?;
         let mut to_clear = Vec::new();
@@ -150,7 +152,8 @@ impl<P: Platform> Its<P> {
         }
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
-        let Memory { device_table, collection_table, queue } = provision(&frame, &corrected, config)?;
+        let Memory { device_table, collection_table, queue } =
+            provision(&frame, &corrected, config)?;
         queue.start(&frame);
         frame.enable();
         let device_id_bits = u8::try_from(device_table.ids().ilog2()).unwrap_or(u8::MAX);
@@ -196,7 +199,12 @@ fn provision<P: Platform>(
             return Err(error);
         }
     };
-    match CommandQueue::provision(frame, config.queue_bytes, corrected.coherence, corrected.placement) {
+    match CommandQueue::provision(
+        frame,
+        config.queue_bytes,
+        corrected.coherence,
+        corrected.placement,
+    ) {
         Ok(queue) => Ok(Memory { device_table, collection_table, queue }),
         Err(error) => {
             device_table.withdraw(frame);
@@ -208,7 +216,10 @@ fn provision<P: Platform>(
     }
 }
 
-fn device_table<P: Platform>(frame: &ControlFrame<P>, corrected: &Corrected) -> Result<ItsTable, ProbeError> {
+fn device_table<P: Platform>(
+    frame: &ControlFrame<P>,
+    corrected: &Corrected,
+) -> Result<ItsTable, ProbeError> {
     let wanted = Wanted {
         kind: TableKind::Devices,
         name: "device table",

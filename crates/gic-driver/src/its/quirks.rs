@@ -60,7 +60,9 @@ pub(crate) fn apply(errata: &[&'static Entry], typer: Typer, config: &ItsConfig)
                 corrected.memory_type = MemoryType::Device;
                 corrected.device_id_bits = corrected.device_id_bits.min(THUNDERX_DEVICE_ID_BITS);
             }
-            Erratum::ItsTranslationEntry16Bytes => corrected.typer.set_itt_entry_bytes_minus_one(15),
+            Erratum::ItsTranslationEntry16Bytes => {
+                corrected.typer.set_itt_entry_bytes_minus_one(15)
+            }
             // The caller's business (see `Its::errata`), of other frames, or of virtual LPIs.
             _ => {}
         }

@@ -33,7 +33,9 @@ impl Route {
     }
 
     fn pack(self) -> u64 {
-        u64::from(self.device.get()) << 32 | u64::from(self.event) << 16 | u64::from(self.collection.get())
+        u64::from(self.device.get()) << 32
+            | u64::from(self.event) << 16
+            | u64::from(self.collection.get())
     }
 
     fn unpack(word: u64) -> Option<Self> {
@@ -91,7 +93,8 @@ impl Routes {
             words.iter().enumerate().map(move |(index, word)| (number * CHUNK + index, word))
         });
         let here = routes.filter(|(_, word)| {
-            Route::unpack(word.load(Ordering::Acquire)).is_some_and(|route| route.collection == collection)
+            Route::unpack(word.load(Ordering::Acquire))
+                .is_some_and(|route| route.collection == collection)
         });
         try_collect(here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)))
     }

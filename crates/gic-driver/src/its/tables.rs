@@ -108,8 +108,10 @@ impl ItsTable {
     ) -> Result<Option<Self>, ProbeError> {
         let find = |register: &Reg<Baser>| frame.registers.read(*register).kind() == wanted.kind;
         let Some(register) = gits::BASER.iter().find(find) else { return Ok(None) };
-        let refused = |reason| ProbeError::TableRefused { base: frame.base, table: wanted.name, reason };
-        let abilities = Abilities::probe(&frame.registers, register).ok_or(refused("no page size"))?;
+        let refused =
+            |reason| ProbeError::TableRefused { base: frame.base, table: wanted.name, reason };
+        let abilities =
+            Abilities::probe(&frame.registers, register).ok_or(refused("no page size"))?;
         let shape = Shape::choose(abilities, wanted.ids);
         let page = abilities.page.bytes();
         let memory = wanted
@@ -125,7 +127,15 @@ impl ItsTable {
         match program(&frame.registers, register, value, wanted) {
             Ok((value, coherence)) => {
                 let (placement, second_level) = (wanted.placement, SortedMap::new());
-                Ok(Some(Self { register, value, memory, coherence, shape, placement, second_level }))
+                Ok(Some(Self {
+                    register,
+                    value,
+                    memory,
+                    coherence,
+                    shape,
+                    placement,
+                    second_level,
+                }))
             }
             Err(reason) => {
                 frame.registers.write(register, Baser::new());
@@ -155,7 +165,11 @@ impl ItsTable {
     }
 
     /// Makes sure that there is memory for the entry of `id`, which is below [`ids`](Self::ids).
-    pub(crate) fn ensure<P: Platform>(&mut self, frame: &ControlFrame<P>, id: u32) -> Result<(), NoTable> {
+    pub(crate) fn ensure<P: Platform>(
+        &mut self,
+        frame: &ControlFrame<P>,
+        id: u32,
+    ) -> Result<(), NoTable> {
         let index = u64::from(id) / self.shape.ids_per_page;
         if self.shape.levels == Levels::One || self.second_level.contains(index) {
             return Ok(());
@@ -175,10 +189,11 @@ impl ItsTable {
 impl Abilities {
     /// Finds out by writing and reading back. `None` if the register accepts no page size.
     fn probe<M: Mmio>(registers: &M, register: Reg<Baser>) -> Option<Self> {
-        let page = [PageSize::Size64K, PageSize::Size16K, PageSize::Size4K].into_iter().find(|page| {
-            registers.write(register, Baser::new().with_page_size(*page));
-            registers.read(register).page_size() == *page
-        })?;
+        let page =
+            [PageSize::Size64K, PageSize::Size16K, PageSize::Size4K].into_iter().find(|page| {
+                registers.write(register, Baser::new().with_page_size(*page));
+                registers.read(register).page_size() == *page
+            })?;
         registers.write(register, Baser::new().with_page_size(page).with_indirect(true));
         let answer = registers.read(register);
         let levels = if answer.indirect() { Levels::Two } else { Levels::One };
@@ -257,7 +272,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn abilities() -> impl Strategy<Value = Abilities> {
-        let page = prop_oneof![Just(PageSize::Size4K), Just(PageSize::Size16K), Just(PageSize::Size64K)];
+        let page =
+            prop_oneof![Just(PageSize::Size4K), Just(PageSize::Size16K), Just(PageSize::Size64K)];
         let levels = prop_oneof![Just(Levels::One), Just(Levels::Two)];
         (page, 1..=32_u64, levels).prop_map(|(page, entry_bytes, levels)| Abilities {
             page,

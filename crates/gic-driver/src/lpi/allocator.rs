@@ -39,7 +39,11 @@ impl LpiRange {
 
     /// The LPI at `index`; `None` past the end.
     pub fn get(&self, index: u32) -> Option<Lpi> {
-        if index < self.count.get() { Lpi::from_index(self.first.index().checked_add(index)?) } else { None }
+        if index < self.count.get() {
+            Lpi::from_index(self.first.index().checked_add(index)?)
+        } else {
+            None
+        }
     }
 
     /// All of them, ascending.
@@ -112,7 +116,8 @@ impl LpiAllocator {
         within: Range<u32>,
     ) -> Result<LpiRange, BlockError> {
         let first = self.blocks.allocate_within(count, align, within)?;
-        let first = Lpi::try_from(first).map_err(|_| BlockError::OutOfRange { first, count: count.get() })?;
+        let first = Lpi::try_from(first)
+            .map_err(|_| BlockError::OutOfRange { first, count: count.get() })?;
         Ok(LpiRange { first, count })
     }
 

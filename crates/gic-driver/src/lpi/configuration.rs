@@ -57,9 +57,9 @@ impl<P: Platform> Lpis<P> {
     pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
         self.check(lpi)?;
         // Under the lock: what is answered was published as well.
-        let byte = self
-            .config_lock
-            .with(&*self.platform, |()| self.platform.load8(self.config.table(), config_offset(lpi)));
+        let byte = self.config_lock.with(&*self.platform, |()| {
+            self.platform.load8(self.config.table(), config_offset(lpi))
+        });
         Ok(Config::from(byte))
     }
 
@@ -78,7 +78,11 @@ impl<P: Platform> Lpis<P> {
         Config::new().with_priority(self.priority)
     }
 
-    fn update_config(&self, lpi: Lpi, change: impl FnOnce(Config) -> Config) -> Result<(), LpiError> {
+    fn update_config(
+        &self,
+        lpi: Lpi,
+        change: impl FnOnce(Config) -> Config,
+    ) -> Result<(), LpiError> {
         self.check(lpi)?;
         self.config_lock.with(&*self.platform, |()| {
             let old = Config::from(self.platform.load8(self.config.table(), config_offset(lpi)));
@@ -120,9 +124,9 @@ impl<P: Platform> Lpis<P> {
             Coherence::NonCoherent => {
                 // Under the lock: whoever stored a byte before is covered by what follows, whoever stores one
                 // afterwards cleans it.
-                let old = self
-                    .config_lock
-                    .with(&*self.platform, |()| self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel));
+                let old = self.config_lock.with(&*self.platform, |()| {
+                    self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel)
+                });
                 if old == COHERENCE_COHERENT {
                     // Published so far for the coherent ones alone.
                     let table = self.config.table();

@@ -30,7 +30,9 @@ pub enum LpiError {
         bytes: u64,
     },
     /// The platform placed memory where the registers or the redistributors cannot reach it.
-    #[error("the platform placed the {table} at {address:#x}: misaligned, too small or out of reach")]
+    #[error(
+        "the platform placed the {table} at {address:#x}: misaligned, too small or out of reach"
+    )]
     Misplaced {
         /// Which table.
         table: &'static str,

@@ -1,6 +1,8 @@
 //! The configuration table and the pending tables: made, or taken over, and given to redistributors.
 
-use super::{AdoptionRefused, Attached, Collected, LpiError, LpiMessages, Lpis, PendingLpis, StaleAt};
+use super::{
+    AdoptionRefused, Attached, Collected, LpiError, LpiMessages, Lpis, PendingLpis, StaleAt,
+};
 use crate::platform::{NoTable, allocate_table};
 use crate::redistributor::{
     LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
@@ -97,7 +99,9 @@ where
 {
     let mut adopted: Option<AdoptedConfig> = None;
     for redistributor in redistributors.filter(|redistributor| redistributor.lpis_enabled()) {
-        if redistributor.can_disable_lpis() && redistributor.disable_lpis(platform)? == LpiClearing::Cleared {
+        if redistributor.can_disable_lpis()
+            && redistributor.disable_lpis(platform)? == LpiClearing::Cleared
+        {
             continue;
         }
         let (base, _) = redistributor.lpi_bases();
@@ -127,7 +131,11 @@ where
     Ok(adopted)
 }
 
-fn take_over_config<P: Platform>(platform: &P, base: Propbaser, id_bits: u8) -> Option<ConfigTable> {
+fn take_over_config<P: Platform>(
+    platform: &P,
+    base: Propbaser,
+    id_bits: u8,
+) -> Option<ConfigTable> {
     let bytes = config_table_bytes(id_bits);
     let table = platform.adopt_table(PhysicalRegion { base: base.address(), bytes })?;
     for offset in 0..bytes.min(table.bytes) {
@@ -178,8 +186,14 @@ fn first_pending<P: Platform>(
         let (bytes, align) = (pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT);
         let layout = TableLayout { bytes, align, address_bits: lpis.address_bits, node: None };
         let table = allocate(&*lpis.platform, PENDING, layout)?;
-        let tables = NegotiatedTables { config: Coherence::NonCoherent, pending: Coherence::NonCoherent };
-        return Ok(PendingTable { redistributor: address, table, contents: Contents::Zero, tables });
+        let tables =
+            NegotiatedTables { config: Coherence::NonCoherent, pending: Coherence::NonCoherent };
+        return Ok(PendingTable {
+            redistributor: address,
+            table,
+            contents: Contents::Zero,
+            tables,
+        });
     }
     let block = Block::Redistributor(address);
     let (config, pending) = redistributor.lpi_bases();
@@ -189,7 +203,8 @@ fn first_pending<P: Platform>(
         return Err(LpiError::AlreadyEnabled { block, reason }.into());
     }
     note_stale(lpis, redistributor).map_err(|reason| LpiError::AlreadyEnabled { block, reason })?;
-    let region = PhysicalRegion { base: pending.address(), bytes: pending_table_bytes(config.id_bits()) };
+    let region =
+        PhysicalRegion { base: pending.address(), bytes: pending_table_bytes(config.id_bits()) };
     let Some(table) = lpis.platform.adopt_table(region) else {
         forget_stale(lpis, address);
         let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
@@ -206,7 +221,10 @@ fn note_stale<P: Platform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<(), AdoptionRefused> {
-    let at = StaleAt { address: redistributor.address(), processor_number: redistributor.processor_number() };
+    let at = StaleAt {
+        address: redistributor.address(),
+        processor_number: redistributor.processor_number(),
+    };
     let messages = lpis.messages.with(&*lpis.platform, |messages| *messages);
     lpis.allocator.with(&*lpis.platform, |allocator| {
         if messages == Some(LpiMessages::Direct) {
@@ -221,7 +239,11 @@ fn forget_stale<P: Platform>(lpis: &Lpis<P>, address: u64) {
     lpis.allocator.with(&*lpis.platform, |allocator| allocator.forget_stale(address));
 }
 
-fn adopted_coherence<P: Platform>(lpis: &Lpis<P>, config: Propbaser, pending: Pendbaser) -> NegotiatedTables {
+fn adopted_coherence<P: Platform>(
+    lpis: &Lpis<P>,
+    config: Propbaser,
+    pending: Pendbaser,
+) -> NegotiatedTables {
     let of = |coherent: bool| {
         let allowed = lpis.access == crate::TableAccess::Negotiate;
         if coherent && allowed { Coherence::Coherent } else { Coherence::NonCoherent }
@@ -244,7 +266,10 @@ fn verify<P: Platform>(
     let reason = if config.address() != expected {
         AdoptionRefused::OtherConfigTable { found: config.address(), expected }
     } else if pending.address() != table.table.address {
-        AdoptionRefused::OtherPendingTable { found: pending.address(), expected: table.table.address }
+        AdoptionRefused::OtherPendingTable {
+            found: pending.address(),
+            expected: table.table.address,
+        }
     } else {
         return Ok(());
     };
@@ -264,7 +289,9 @@ fn start<P: Platform>(
     let (contents, fate) = match (table.contents, before) {
         (Contents::Flushed, _) => (PendingContents::Pending, PendingLpis::Kept),
         (Contents::Undefined, Known::Yes) => (PendingContents::Zero, PendingLpis::Lost),
-        (Contents::Zero, _) | (Contents::Undefined, Known::No) => (PendingContents::Zero, PendingLpis::Kept),
+        (Contents::Zero, _) | (Contents::Undefined, Known::No) => {
+            (PendingContents::Zero, PendingLpis::Kept)
+        }
     };
     table.tables = redistributor.program_lpi_tables(
         &*lpis.platform,
@@ -304,7 +331,10 @@ pub(super) fn detach<P: Platform>(
 }
 
 /// Makes a redistributor write its pending table; `false` if it did not.
-fn flush<P: Platform>(lpis: &Lpis<P>, redistributor: &Redistributor<P::Mmio>) -> Result<bool, GicError> {
+fn flush<P: Platform>(
+    lpis: &Lpis<P>,
+    redistributor: &Redistributor<P::Mmio>,
+) -> Result<bool, GicError> {
     let possible = redistributor.lpis_enabled() && redistributor.can_disable_lpis();
     Ok(possible && redistributor.disable_lpis(&*lpis.platform)? == LpiClearing::Cleared)
 }
@@ -315,7 +345,9 @@ pub(super) fn collect<P: Platform>(
     redistributor: &Redistributor<P::Mmio>,
     mut found: impl FnMut(Lpi),
 ) -> Collected {
-    let Some(mut table) = take_pending(lpis, redistributor.address()) else { return Collected::All };
+    let Some(mut table) = take_pending(lpis, redistributor.address()) else {
+        return Collected::All;
+    };
     let answer = match table.contents {
         Contents::Zero => Collected::All,
         Contents::Undefined => Collected::Unknown,
@@ -330,7 +362,11 @@ pub(super) fn collect<P: Platform>(
 }
 
 /// Reads a table that was written back, and clears it.
-fn empty<P: Platform>(platform: &P, table: &mut PendingTable, mut found: impl FnMut(Lpi)) -> Collected {
+fn empty<P: Platform>(
+    platform: &P,
+    table: &mut PendingTable,
+    mut found: impl FnMut(Lpi),
+) -> Collected {
     let PendingTable { table, contents, tables, .. } = table;
     // A table that cannot be read is as good as undefined: nothing of it may become pending again.
     *contents = Contents::Undefined;
@@ -376,7 +412,11 @@ fn clear<P: Platform>(platform: &P, table: &Table) {
     platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
 }
 
-fn allocate<P: Platform>(platform: &P, table: &'static str, layout: TableLayout) -> Result<Table, LpiError> {
+fn allocate<P: Platform>(
+    platform: &P,
+    table: &'static str,
+    layout: TableLayout,
+) -> Result<Table, LpiError> {
     allocate_table(platform, layout).map_err(|error| match error {
         NoTable::NoMemory => LpiError::NoMemory { table, bytes: layout.bytes },
         NoTable::Misplaced(address) => LpiError::Misplaced { table, address },

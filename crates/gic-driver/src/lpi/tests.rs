@@ -94,7 +94,9 @@ mod limits {
             (32, Some(32), 24),
         ] {
             let fake = machine(1);
-            fake.at_distributor(|frame| frame.typer = frame.typer.with_id_bits_minus_one(hardware - 1));
+            fake.at_distributor(|frame| {
+                frame.typer = frame.typer.with_id_bits_minus_one(hardware - 1)
+            });
             let lpis = set_up(&fake, LpiConfig { id_bits: choice, ..CONFIG }).unwrap();
             assert_eq!(lpis.id_bits(), expected, "{hardware} {choice:?}");
             assert_eq!(lpis.count(), (1 << expected) - 8192);
@@ -151,7 +153,10 @@ mod limits {
         let fake = machine(1);
         fake.in_memory(|memory| memory.misalignment = 0x800);
         let refused = set_up(&fake, CONFIG).unwrap_err();
-        assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { address: 0x1_0000_0800, .. })));
+        assert!(matches!(
+            refused,
+            GicError::Lpi(LpiError::Misplaced { address: 0x1_0000_0800, .. })
+        ));
         assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
     }
 
@@ -264,7 +269,10 @@ mod configuration {
             assert_eq!(lpis.enable(lpi), Err(LpiError::NoSuchLpi(lpi)));
             assert_eq!(lpis.config(lpi), Err(LpiError::NoSuchLpi(lpi)));
             let range = LpiRange::from_parts(lpi, count(1));
-            assert!(matches!(lpis.free(range), Err(LpiError::Blocks(BlockError::OutOfRange { .. }))));
+            assert!(matches!(
+                lpis.free(range),
+                Err(LpiError::Blocks(BlockError::OutOfRange { .. }))
+            ));
         }
     }
 
@@ -342,7 +350,8 @@ mod attaching {
             })
             .collect();
         assert!(bases.iter().all(|(config, _)| *config == bases[0].0));
-        let pending: std::collections::BTreeSet<_> = bases.iter().map(|(_, pending)| pending).collect();
+        let pending: std::collections::BTreeSet<_> =
+            bases.iter().map(|(_, pending)| pending).collect();
         assert_eq!(pending.len(), 3);
     }
 
@@ -459,7 +468,9 @@ mod attaching {
             "{config}"
         );
         lpis.attach(&redistributor(&fake, 1)).unwrap();
-        fake.at_redistributor(1, |frame| frame.pendbaser = Pendbaser::new().with_address(OLD_PENDING));
+        fake.at_redistributor(1, |frame| {
+            frame.pendbaser = Pendbaser::new().with_address(OLD_PENDING)
+        });
         let pending = lpis.attach(&redistributor(&fake, 1)).unwrap_err();
         assert!(
             matches!(

@@ -8,8 +8,8 @@ use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, Isolation, MoveOutcome, MsiParent, Pending, RequesterId,
-    Rewrite, Shape, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, Initially, Isolation, MoveOutcome, MsiParent, Pending,
+    RequesterId, Rewrite, Shape, VectorBlock,
 };
 use proptest::prelude::*;
 
@@ -21,7 +21,8 @@ const ANY: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never 
 fn gic_on(fake: &Fake) -> Arc<Gic<Fake>> {
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(CPUS) * STRIDE_V3 };
     let affinities = (0..CPUS).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
-    let config = GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion { region, stride: None }], affinities);
+    let config =
+        GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion { region, stride: None }], affinities);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     // The last one stays off.
     for cpu in [0, 1] {
@@ -35,7 +36,10 @@ fn range(first: u32, count: u16) -> SpiRange {
 }
 
 fn config(ranges: &[(u32, u16)]) -> MbiConfig {
-    MbiConfig { ranges: ranges.iter().map(|(first, count)| range(*first, *count)).collect(), alias: None }
+    MbiConfig {
+        ranges: ranges.iter().map(|(first, count)| range(*first, *count)).collect(),
+        alias: None,
+    }
 }
 
 fn set_up(ranges: &[(u32, u16)]) -> (Fake, Arc<Gic<Fake>>, Mbi<Fake>) {
@@ -67,14 +71,18 @@ fn the_message_is_setspi_and_the_intid() {
     let (_, _, mbi) = set_up(&[(64, 8)]);
     let block = allocate(&mbi, 2, Shape::Independent).unwrap();
     let expected = |data| MsiMessage { address: DISTRIBUTOR + 0x40, data };
-    assert_eq!([0, 1].map(|index| mbi.compose(&block, index)), [64, 65].map(|data| Ok(expected(data))));
+    assert_eq!(
+        [0, 1].map(|index| mbi.compose(&block, index)),
+        [64, 65].map(|data| Ok(expected(data)))
+    );
     assert!(mbi.compose(&block, 2).is_err());
 }
 
 #[test]
 fn an_alias_has_the_registers_at_the_same_offsets() {
     let gic = gic_on(&Fake::with_cpus(CPUS));
-    let mbi = Mbi::new(&gic, MbiConfig { alias: Some(0x1_0000_0000), ..config(&[(64, 8)]) }).unwrap();
+    let mbi =
+        Mbi::new(&gic, MbiConfig { alias: Some(0x1_0000_0000), ..config(&[(64, 8)]) }).unwrap();
     let request = BlockRequest {
         initially: Initially::Masked,
         fit: Fit { address_bits: 64, ..ANY },
@@ -107,11 +115,17 @@ fn ranges_that_make_no_sense_are_firmwares_fault() {
     let refused = |ranges: &[(u32, u16)]| Mbi::new(&gic, config(ranges)).unwrap_err();
     assert_eq!(refused(&[]), MbiError::NoRanges);
     for (first, count) in [(16, 8), (30, 4), (1000, 40), (5110, 20), (8192, 4), (u32::MAX, 2)] {
-        assert_eq!(refused(&[(first, count)]), MbiError::NotSpis { first: Vector::new(first), count });
+        assert_eq!(
+            refused(&[(first, count)]),
+            MbiError::NotSpis { first: Vector::new(first), count }
+        );
     }
     assert_eq!(refused(&[(64, 8), (80, 8), (71, 2)]), MbiError::Overlap(Vector::new(71)));
     // Implemented are those below 96.
-    assert_eq!(refused(&[(64, 8), (90, 8)]), MbiError::Claim(MsiError::UnknownVector(Vector::new(96))));
+    assert_eq!(
+        refused(&[(64, 8), (90, 8)]),
+        MbiError::Claim(MsiError::UnknownVector(Vector::new(96)))
+    );
     // Nothing of what was refused remains taken.
     assert!(Mbi::new(&gic, config(&[(64, 32)])).is_ok());
 }
@@ -192,7 +206,10 @@ fn moving_changes_the_route_and_not_the_message() {
     assert_eq!(back.from, Cpu::new(0));
     mbi.end_move(back, MoveOutcome::RolledBack).unwrap();
     assert_eq!(route(66), to(0));
-    assert!(matches!(mbi.begin_move(&block, 2, Cpu::new(2)), Err(MsiError::NotReachable(..))), "it is off");
+    assert!(
+        matches!(mbi.begin_move(&block, 2, Cpu::new(2)), Err(MsiError::NotReachable(..))),
+        "it is off"
+    );
     assert_eq!(route(66), to(0));
 }
 
@@ -315,7 +332,10 @@ fn nobody_is_isolated_and_the_reason_names_the_page() {
     };
     let own = reason(None);
     assert!(own.mechanism().is_err());
-    assert!(matches!(own, Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(_))), "{own}");
+    assert!(
+        matches!(own, Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(_))),
+        "{own}"
+    );
     let alias = reason(Some(0x900_0000));
     assert!(matches!(alias, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))), "{alias}");
 }

@@ -89,7 +89,10 @@ impl<M: Mmio> Redistributor<M> {
         tables: &LpiTables,
     ) -> Result<NegotiatedTables, GicError> {
         self.frame.settle(platform)?;
-        Ok(NegotiatedTables { config: self.program_config(tables), pending: self.program_pending(tables) })
+        Ok(NegotiatedTables {
+            config: self.program_config(tables),
+            pending: self.program_pending(tables),
+        })
     }
 
     /// Enables LPIs, with the tables that were programmed.
@@ -132,8 +135,9 @@ impl<M: Mmio> Redistributor<M> {
                 return Coherence::Coherent;
             }
         }
-        let uncached =
-            wanted.with_inner_cache(Cacheability::NonCacheable).with_shareability(Shareability::Non);
+        let uncached = wanted
+            .with_inner_cache(Cacheability::NonCacheable)
+            .with_shareability(Shareability::Non);
         self.frame.mmio.write(gicr::PROPBASER, uncached);
         Coherence::NonCoherent
     }
@@ -153,8 +157,9 @@ impl<M: Mmio> Redistributor<M> {
                 return Coherence::Coherent;
             }
         }
-        let uncached =
-            wanted.with_inner_cache(Cacheability::NonCacheable).with_shareability(Shareability::Non);
+        let uncached = wanted
+            .with_inner_cache(Cacheability::NonCacheable)
+            .with_shareability(Shareability::Non);
         self.frame.mmio.write(gicr::PENDBASER, uncached);
         Coherence::NonCoherent
     }

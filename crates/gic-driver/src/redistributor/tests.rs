@@ -28,7 +28,9 @@ fn region(offset: u64, bytes: u64, stride: Option<u64>) -> RedistributorRegion {
 }
 
 fn walked(fake: &Fake, region: RedistributorRegion) -> Vec<Result<u8, GicError>> {
-    walk_redistributors(fake, region).map(|found| found.map(|found| found.affinity().aff0())).collect()
+    walk_redistributors(fake, region)
+        .map(|found| found.map(|found| found.affinity().aff0()))
+        .collect()
 }
 
 /// A redistributor at a place of its own.
@@ -85,7 +87,8 @@ mod discovery {
     #[test]
     fn a_region_that_ends_inside_a_redistributor_is_named_with_the_place() {
         let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, true)]);
-        let truncated = GicError::RegionTruncated { base: REDISTRIBUTORS, at: REDISTRIBUTORS + 0x2_0000 };
+        let truncated =
+            GicError::RegionTruncated { base: REDISTRIBUTORS, at: REDISTRIBUTORS + 0x2_0000 };
         assert_eq!(walked(&fake, region(0, 0x3_0000, None)), [Ok(0), Err(truncated)]);
     }
 
@@ -107,7 +110,10 @@ mod discovery {
     #[test]
     fn an_address_that_cannot_be_mapped_is_named() {
         let block = Block::Redistributor(REDISTRIBUTORS);
-        assert_eq!(walked(&machine(vec![]), region(0, 0x2_0000, None)), [Err(GicError::NotMapped(block))]);
+        assert_eq!(
+            walked(&machine(vec![]), region(0, 0x2_0000, None)),
+            [Err(GicError::NotMapped(block))]
+        );
     }
 
     #[test]
@@ -143,7 +149,8 @@ mod power {
     fn a_waker_that_secure_firmware_keeps_is_no_obstacle() {
         let fake = machine(vec![FakeRedistributor::new(0, true).awake()]);
         fake.at_redistributor(0, |frame| frame.waker_hidden = true);
-        let redistributor = Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTORS).unwrap();
+        let redistributor =
+            Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTORS).unwrap();
         assert_eq!((redistributor.wake(&fake), redistributor.sleep(&fake)), (Ok(()), Ok(())));
     }
 
@@ -183,7 +190,8 @@ mod interrupts {
     #[test]
     fn only_extended_ppis_that_are_implemented_are_there() {
         let (_, redistributor) = awake();
-        for (number, there) in [(0, true), (31, true), (32, false), (1056, true), (1087, true), (1088, false)]
+        for (number, there) in
+            [(0, true), (31, true), (32, false), (1056, true), (1087, true), (1088, false)]
         {
             assert_eq!(redistributor.interrupt(IntId::new(number)).is_ok(), there, "{number}");
         }
@@ -193,7 +201,10 @@ mod interrupts {
     fn the_trigger_of_an_sgi_is_fixed() {
         let (fake, redistributor) = awake();
         let sgi = redistributor.interrupt(IntId::new(3)).unwrap();
-        assert_eq!(sgi.set_trigger(&fake, Trigger::Edge), Err(GicError::FixedTrigger(IntId::new(3))));
+        assert_eq!(
+            sgi.set_trigger(&fake, Trigger::Edge),
+            Err(GicError::FixedTrigger(IntId::new(3)))
+        );
     }
 
     #[test]
@@ -212,7 +223,8 @@ mod interrupts {
             redistributor.interrupt(IntId::new(number)).unwrap().set_pending(Pending::Set);
         }
         redistributor.interrupt(IntId::new(17)).unwrap().set_pending(Pending::Clear);
-        let pending = |number| fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(number)).pending);
+        let pending =
+            |number| fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(number)).pending);
         assert_eq!([16, 17, 1056].map(pending), [true, false, true]);
     }
 
@@ -290,9 +302,12 @@ mod lpi_tables {
     fn firmware_that_says_non_coherent_is_believed_against_the_registers() {
         let (fake, redistributor) = awake();
         let access = TableAccess::NonCoherent;
-        let got = redistributor.program_lpi_tables(&fake, &LpiTables { access, ..tables() }).unwrap();
+        let got =
+            redistributor.program_lpi_tables(&fake, &LpiTables { access, ..tables() }).unwrap();
         assert_eq!((got.config, got.pending), (Coherence::NonCoherent, Coherence::NonCoherent));
-        fake.at_redistributor(0, |frame| assert_eq!(frame.propbaser.shareability(), Shareability::Non));
+        fake.at_redistributor(0, |frame| {
+            assert_eq!(frame.propbaser.shareability(), Shareability::Non)
+        });
     }
 
     #[test]

@@ -5,14 +5,15 @@ use crate::Platform;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Initially, Isolation,
-    LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties,
-    Property, RequesterId, Tier, Trigger, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Initially,
+    Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
+    Pending, Properties, Property, RequesterId, Tier, Trigger, Vector, VectorBlock,
 };
 
 impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
     fn isolation(&self, _of: RequesterId) -> Isolation {
-        let reason = self.doorbells.first().map_or(NotIsolated::NoController, Doorbell::not_isolated);
+        let reason =
+            self.doorbells.first().map_or(NotIsolated::NoController, Doorbell::not_isolated);
         Isolation::NotIsolated(reason)
     }
 
@@ -22,7 +23,11 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
 
     fn detach(&self, _device: Attachment) {}
 
-    fn allocate(&self, _device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(
+        &self,
+        _device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError> {
         let place = self.take(request.count, request.shape)?;
         let block = VectorBlock::new(place.first, request.count);
         match self.set_up(place.bank, &block, request) {
@@ -123,7 +128,12 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
 
 impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     /// Edge-triggered, routed, and forwarded if that is wanted.
-    fn set_up(&self, bank: usize, block: &VectorBlock, request: &BlockRequest) -> Result<(), MsiError> {
+    fn set_up(
+        &self,
+        bank: usize,
+        block: &VectorBlock,
+        request: &BlockRequest,
+    ) -> Result<(), MsiError> {
         if let Some(doorbell) = self.doorbells.get(bank) {
             for vector in vectors(block) {
                 request.fit.check(doorbell.message(vector))?;

@@ -6,8 +6,8 @@ use doorbell_test_support::until_it_succeeds;
 use gic_arch::Affinity;
 use gic_arch::gicr::STRIDE_V3;
 use msi_types::{
-    BlockRequest, Capability, Cpu, Fit, Initially, Isolation, MsiParent, Pending, RequesterId, Rewrite,
-    Shape, VectorBlock,
+    BlockRequest, Capability, Cpu, Fit, Initially, Isolation, MsiParent, Pending, RequesterId,
+    Rewrite, Shape, VectorBlock,
 };
 
 extern crate std;
@@ -24,7 +24,11 @@ fn machine(frames: &[(u64, u32, u32)]) -> (Fake, Arc<Gic<Fake>>) {
     let fake = Fake::with_cpus(1);
     // All SPIs that there can be.
     fake.at_distributor(FakeDistributor::implement_all_spis);
-    fake.0.v2m.lock().unwrap().extend(frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr])));
+    fake.0
+        .v2m
+        .lock()
+        .unwrap()
+        .extend(frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr])));
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: STRIDE_V3 };
     let regions = vec![RedistributorRegion { region, stride: None }];
     let config = GicConfig::new(DISTRIBUTOR, regions, vec![Affinity::new(0, 0, 0, 0)]);
@@ -41,7 +45,8 @@ fn allocate(v2m: &V2m<Fake>, count: u16, shape: Shape) -> Result<VectorBlock, Ms
     let device = v2m.attach(RequesterId::new(1), 1).unwrap();
     let fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
     let count = NonZeroU16::new(count).unwrap();
-    let request = BlockRequest { count, shape, fit, cpu: Cpu::new(0), initially: Initially::Unmasked };
+    let request =
+        BlockRequest { count, shape, fit, cpu: Cpu::new(0), initially: Initially::Unmasked };
     v2m.allocate(&device, &request)
 }
 
@@ -96,13 +101,16 @@ fn ranges_beyond_what_every_kernel_takes_are_refused() {
         assert_eq!(answer, expected);
     }
     let (_, gic) = machine(&[(FRAME, 0, 0)]);
-    let frame = V2mFrame { first_spi: Some(u32::MAX), spi_count: Some(u32::MAX), ..V2mFrame::new(FRAME) };
+    let frame =
+        V2mFrame { first_spi: Some(u32::MAX), spi_count: Some(u32::MAX), ..V2mFrame::new(FRAME) };
     assert!(matches!(open(&gic, &[frame]), Err(V2mError::BadRange { .. })));
 }
 
 #[test]
 fn implementations_that_count_otherwise_are_known_by_their_iidr() {
-    for (iidr, data) in [(0x0600_0170, 0), (0x0000_013f, 64 - 32), (0x0600_0171, 64), (0x0000_043b, 64)] {
+    for (iidr, data) in
+        [(0x0600_0170, 0), (0x0000_013f, 64 - 32), (0x0600_0171, 64), (0x0000_043b, 64)]
+    {
         let (_, gic) = machine(&[(FRAME, typer(64, 64), iidr)]);
         let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
         assert_eq!(first_message(&v2m, 8), MsiMessage { address: FRAME + 0x40, data }, "{iidr:#x}");
@@ -121,8 +129,12 @@ fn data_that_counts_from_an_odd_number_has_no_groups() {
 fn a_frame_of_addresses_is_never_read_and_has_no_groups() {
     // The platform maps nothing there: reading would abort.
     let (_, gic) = machine(&[]);
-    let frame =
-        V2mFrame { first_spi: Some(40), spi_count: Some(16), oem_id: Some("AMAZON"), ..V2mFrame::new(FRAME) };
+    let frame = V2mFrame {
+        first_spi: Some(40),
+        spi_count: Some(16),
+        oem_id: Some("AMAZON"),
+        ..V2mFrame::new(FRAME)
+    };
     let v2m = open(&gic, &[frame]).unwrap();
     assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME | 8 << 3, data: 0 });
     assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME | 9 << 3, data: 0 });
@@ -147,7 +159,10 @@ fn the_first_frame_with_room_serves() {
 fn frames_that_share_spis_are_refused_and_keep_nothing() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(84, 8), 0)]);
     let frames = [V2mFrame::new(FRAME), V2mFrame::new(OTHER)];
-    assert_eq!(open(&gic, &frames).unwrap_err(), V2mError::Claim(MsiError::UnknownVector(Vector::new(84))));
+    assert_eq!(
+        open(&gic, &frames).unwrap_err(),
+        V2mError::Claim(MsiError::UnknownVector(Vector::new(84)))
+    );
     assert_eq!(open(&gic, &[]).unwrap_err(), V2mError::NoFrames);
     assert!(open(&gic, &frames[..1]).is_ok());
 }

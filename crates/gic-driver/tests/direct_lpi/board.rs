@@ -9,8 +9,8 @@ use gic_arch::icc::{self, SysRegEncoding};
 use gic_arch::{Affinity, id};
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use gic_driver::{
-    Coherence, CpuInterface, Gic, GicConfig, Mmio, Observed, PhysicalRegion, Platform, RedistributorRegion,
-    SystemRegisters, Table, TableLayout, Wait,
+    Coherence, CpuInterface, Gic, GicConfig, Mmio, Observed, PhysicalRegion, Platform,
+    RedistributorRegion, SystemRegisters, Table, TableLayout, Wait,
 };
 use msi_types::{Cpu, MsiMessage};
 use std::cell::Cell;
@@ -169,14 +169,16 @@ impl Board {
         let bases: Vec<u64> = self.world().redistributors.iter().map(|(base, _)| *base).collect();
         let id_bits = self.world().id_bits;
         let region = |base| {
-            let count = bases.iter().filter(|at| (base..base + 0x100_0000).contains(*at)).count() as u64;
+            let count =
+                bases.iter().filter(|at| (base..base + 0x100_0000).contains(*at)).count() as u64;
             let region = PhysicalRegion { base, bytes: count * STRIDE };
             RedistributorRegion { region, stride: None }
         };
         let regions = [region(REDISTRIBUTOR), region(HIGH_REDISTRIBUTOR)];
         let regions = regions.into_iter().filter(|region| region.region.bytes != 0).collect();
         let cpus = (0..u32::try_from(bases.len()).unwrap()).map(Affinity::from_packed).collect();
-        let config = GicConfig { lpi_id_bits: Some(id_bits), ..GicConfig::new(DISTRIBUTOR, regions, cpus) };
+        let config =
+            GicConfig { lpi_id_bits: Some(id_bits), ..GicConfig::new(DISTRIBUTOR, regions, cpus) };
         Arc::new(Gic::new(Arc::new(self.clone()), config).unwrap())
     }
 
@@ -317,8 +319,12 @@ impl Frame {
         SCHEDULE.get()();
         let world = &mut *self.board.world();
         match self.cpu {
-            Some(cpu) => world.redistributors[cpu as usize].1.write(&mut world.memory, offset, value),
-            None => _ = world.distributor.insert(offset, u32::try_from(value & 0xffff_ffff).unwrap()),
+            Some(cpu) => {
+                world.redistributors[cpu as usize].1.write(&mut world.memory, offset, value)
+            }
+            None => {
+                _ = world.distributor.insert(offset, u32::try_from(value & 0xffff_ffff).unwrap())
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ fn invalidations_for(count: u16) -> u32 {
     let direct = board.direct_lpi().unwrap();
     let device = attach(&direct);
     let before = board.world().rd(0).invalidations;
-    let request = BlockRequest { shape: Shape::Independent, ..request(fit(Kind::Masked), count, 0) };
+    let request =
+        BlockRequest { shape: Shape::Independent, ..request(fit(Kind::Masked), count, 0) };
     let block = direct.allocate(&device, &request).unwrap();
     let count = board.world().rd(0).invalidations - before;
     direct.free(&device, block);

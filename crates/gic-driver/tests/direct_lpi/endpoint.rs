@@ -3,8 +3,8 @@
 use super::board::Board;
 use msi_types::pci::msi::vector_data;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId,
-    Rewrite, Shape, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiMessage, MsiParent,
+    RequesterId, Rewrite, Shape, VectorBlock,
 };
 use std::num::NonZeroU16;
 use std::sync::Mutex;
@@ -62,11 +62,17 @@ pub(crate) fn attach(parent: &dyn MsiParent) -> Attachment {
 
 impl Endpoint {
     /// Gets its vectors and its message.
-    pub(crate) fn new(parent: &dyn MsiParent, kind: Kind, count: u16, cpu: u32) -> Result<Self, MsiError> {
+    pub(crate) fn new(
+        parent: &dyn MsiParent,
+        kind: Kind,
+        count: u16,
+        cpu: u32,
+    ) -> Result<Self, MsiError> {
         let block = parent.allocate(&attach(parent), &request(fit(kind), count, cpu))?;
         let message = parent.compose(&block, 0)?;
         let words = [message.address_low(), message.address_high(), message.data];
-        let state = State { words, masked: false, waiting: Vec::new(), sent: vec![0; count.into()] };
+        let state =
+            State { words, masked: false, waiting: Vec::new(), sent: vec![0; count.into()] };
         Ok(Self { kind, block, state: Mutex::new(state) })
     }
 
@@ -140,7 +146,9 @@ impl Endpoint {
         let set = |change: &dyn Fn(&mut State)| change(&mut self.state.lock().unwrap());
         match self.kind {
             Kind::Atomic64 => set(&|state| state.words[..2].copy_from_slice(&[low, high])),
-            Kind::Fixed => assert_eq!(self.message(), message, "a store that cannot change is changed"),
+            Kind::Fixed => {
+                assert_eq!(self.message(), message, "a store that cannot change is changed")
+            }
             Kind::Masked | Kind::Words => {
                 if self.kind == Kind::Masked {
                     set(&|state| state.masked = true);

@@ -219,8 +219,14 @@ fn a_cpu_that_leaves_gets_nothing_new() {
     let refused = device.relocate(&board, &direct, 0, 0, &|| ()).unwrap_err();
     assert!(matches!(refused, MsiError::NotReachable(..)));
     assert!(matches!(Endpoint::new(&direct, Kind::Masked, 1, 0), Err(MsiError::NotReachable(..))));
-    assert!(matches!(direct.cpu_off(Cpu::new(0)), Err(MsiError::NotReachable(..))), "it left before");
-    assert!(matches!(direct.cpu_on(Cpu::new(0), PendingLpis::Kept), Err(MsiError::NotReachable(..))));
+    assert!(
+        matches!(direct.cpu_off(Cpu::new(0)), Err(MsiError::NotReachable(..))),
+        "it left before"
+    );
+    assert!(matches!(
+        direct.cpu_on(Cpu::new(0), PendingLpis::Kept),
+        Err(MsiError::NotReachable(..))
+    ));
 }
 
 #[test]

@@ -55,7 +55,8 @@ fn two_cpus_invalidate_at_one_redistributor_one_after_the_other() {
     let board = Board::new(1, 0);
     board.world().patience = 10_000_000;
     let direct = board.direct_lpi().unwrap();
-    let devices: Vec<_> = (0..4).map(|_| Endpoint::new(&direct, Kind::Fixed, 8, 0).unwrap()).collect();
+    let devices: Vec<_> =
+        (0..4).map(|_| Endpoint::new(&direct, Kind::Fixed, 8, 0).unwrap()).collect();
     std::thread::scope(|scope| {
         for device in &devices {
             scope.spawn(|| {

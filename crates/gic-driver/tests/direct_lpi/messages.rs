@@ -10,7 +10,8 @@ const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked
 fn a_message_is_its_targets_setlpir_and_intid() {
     let board = Board::new(2, 1);
     let direct = board.direct_lpi().unwrap();
-    for (cpu, base) in [(0, REDISTRIBUTOR), (1, REDISTRIBUTOR + 0x2_0000), (2, HIGH_REDISTRIBUTOR)] {
+    for (cpu, base) in [(0, REDISTRIBUTOR), (1, REDISTRIBUTOR + 0x2_0000), (2, HIGH_REDISTRIBUTOR)]
+    {
         let device = Endpoint::new(&direct, Kind::Masked, 1, cpu).unwrap();
         assert_eq!(device.message(), MsiMessage { address: base + 0x40, data: device.lpi(0) });
         device.fire(&board, 0);
@@ -25,7 +26,8 @@ fn low_lpis_are_left_to_16_bit_endpoints() {
     board.world().id_bits = 17;
     let direct = board.direct_lpi().unwrap();
     let short = Fit { data_bits: 16, ..ANY };
-    let allocate = |fit| direct.allocate(&attach(&direct), &request(fit, 1, 0)).unwrap().first().get();
+    let allocate =
+        |fit| direct.allocate(&attach(&direct), &request(fit, 1, 0)).unwrap().first().get();
     assert_eq!((allocate(ANY), allocate(short)), (65536, 8192));
     // All the low ones go.
     let low = 65536 - 8193;
@@ -69,7 +71,11 @@ fn a_group_is_aligned_and_moves_together() {
         let device = Endpoint::new(&direct, Kind::Masked, count, 0).unwrap();
         assert!(device.lpi(0).is_multiple_of(count.into()));
         let moved = direct.begin_move(&device.block, count - 1, Cpu::new(1)).unwrap();
-        assert_eq!((moved.first.get(), moved.count.get()), (device.lpi(0), count), "reported for all");
+        assert_eq!(
+            (moved.first.get(), moved.count.get()),
+            (device.lpi(0), count),
+            "reported for all"
+        );
         direct.end_move(moved, MoveOutcome::RolledBack).unwrap();
         device.relocate(&board, &direct, count / 2, 1, &|| ()).unwrap();
         (0..count).for_each(|index| device.fire(&board, index));
@@ -81,6 +87,7 @@ fn a_group_is_aligned_and_moves_together() {
 fn the_caller_places_and_nobody_balances() {
     let board = Board::new(4, 0);
     let direct = board.direct_lpi().unwrap();
-    let devices: Vec<_> = (0..300).map(|_| Endpoint::new(&direct, Kind::Masked, 1, 2).unwrap()).collect();
+    let devices: Vec<_> =
+        (0..300).map(|_| Endpoint::new(&direct, Kind::Masked, 1, 2).unwrap()).collect();
     assert!(devices.iter().all(|device| device.message().address == REDISTRIBUTOR + 0x4_0040));
 }

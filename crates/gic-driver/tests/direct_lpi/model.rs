@@ -224,7 +224,8 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     }
     machine.device.fire(&machine.board, 0);
     let cpu = Cpu::new(0);
-    let attached = machine.direct.gic().cpu_on(cpu, &machine.board.registers(cpu)).unwrap().unwrap();
+    let attached =
+        machine.direct.gic().cpu_on(cpu, &machine.board.registers(cpu)).unwrap().unwrap();
     machine.direct.cpu_on(cpu, attached.pending).unwrap();
     machine.left.store(false, SeqCst);
     machine.finish();
@@ -311,7 +312,12 @@ fn invalidations_from_two_cpus_do_not_meet() {
 fn without_invalidation_at_the_new_redistributor_messages_are_lost() {
     // In this scenario nobody else invalidates there.
     let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
-    assert!(is_caught(move || a_vector_moves_while_its_device_fires(CHECKED, Kind::Masked, BACK, forgets)));
+    assert!(is_caught(move || a_vector_moves_while_its_device_fires(
+        CHECKED,
+        Kind::Masked,
+        BACK,
+        forgets
+    )));
 }
 
 #[test]
@@ -325,7 +331,13 @@ fn masked_at_the_old_redistributor_alone_it_comes_through_at_the_new_one() {
     let forgets = |board: &Board| {
         let world = &mut *board.world();
         // It remembers it enabled, so that moving alone would not show.
-        let lpi = *world.redistributors[0].1.remembered.iter().find(|(_, byte)| **byte & 1 != 0).unwrap().0;
+        let lpi = *world.redistributors[0]
+            .1
+            .remembered
+            .iter()
+            .find(|(_, byte)| **byte & 1 != 0)
+            .unwrap()
+            .0;
         world.redistributors[1].1.refill(&world.memory, lpi);
         world.rd(1).ignores_invalidation = true;
     };

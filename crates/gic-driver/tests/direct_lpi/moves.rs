@@ -65,7 +65,8 @@ fn independent_vectors_move_one_by_one() {
     let moved = direct.begin_move(&block, 2, Cpu::new(1)).unwrap();
     assert_eq!((moved.first, moved.count.get()), (block.vector(2).unwrap(), 1));
     direct.end_move(moved, MoveOutcome::Written).unwrap();
-    let bases: Vec<_> = (0..4).map(|index| direct.compose(&block, index).unwrap().address).collect();
+    let bases: Vec<_> =
+        (0..4).map(|index| direct.compose(&block, index).unwrap().address).collect();
     let [here, there] = [REDISTRIBUTOR + 0x40, REDISTRIBUTOR + 0x2_0040];
     assert_eq!(bases, [here, here, there, here]);
 }

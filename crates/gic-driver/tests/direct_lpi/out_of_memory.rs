@@ -59,6 +59,9 @@ fn a_cpu_that_leaves_without_heap_stays() {
             assert_eq!(taken(&board, 1), [device.lpi(0)]);
         },
     );
-    assert_eq!((failures, off.stranded), (1, [0, 1].map(|index| Vector::new(device.lpi(index))).to_vec()));
+    assert_eq!(
+        (failures, off.stranded),
+        (1, [0, 1].map(|index| Vector::new(device.lpi(index))).to_vec())
+    );
     with_allocations(0, || direct.cpu_on(Cpu::new(1), PendingLpis::Kept)).unwrap();
 }

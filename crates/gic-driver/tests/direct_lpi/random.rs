@@ -73,7 +73,8 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let kind = prop_oneof![Just(Kind::Masked), Just(Kind::Atomic64), Just(Kind::Words), Just(Kind::Fixed)];
+    let kind =
+        prop_oneof![Just(Kind::Masked), Just(Kind::Atomic64), Just(Kind::Words), Just(Kind::Fixed)];
     let device = any::<usize>();
     let index = 0u16..8;
     let cpu = 0..CPUS;
@@ -157,7 +158,8 @@ impl Machine {
 
     fn target(&self, device: usize) -> u32 {
         let address = self.devices[device].0.message().address;
-        let bases = self.board.world().redistributors.iter().map(|(base, _)| *base).collect::<Vec<_>>();
+        let bases =
+            self.board.world().redistributors.iter().map(|(base, _)| *base).collect::<Vec<_>>();
         u32::try_from(bases.iter().position(|base| base + 0x40 == address).unwrap()).unwrap()
     }
 
@@ -170,8 +172,10 @@ impl Machine {
     /// What the driver sent again by itself may be pending where it says.
     fn note_resends(&mut self) {
         for resend in self.resends.take() {
-            let vector =
-                self.vectors.get_mut(&resend.vector.get()).expect("what is sent again is somebody's");
+            let vector = self
+                .vectors
+                .get_mut(&resend.vector.get())
+                .expect("what is sent again is somebody's");
             vector.places.push(resend.cpu.get());
             vector.unknowable += u64::from(resend.reason == ResendReason::Unknowable);
         }
@@ -184,7 +188,9 @@ impl Machine {
             Op::Take { cpu } => _ = self.take(cpu),
             Op::Leave { cpu } => self.leave(cpu),
             Op::Come { cpu } => self.come(cpu),
-            Op::LosePower { cpu } if !self.on[cpu as usize] => self.board.world().rd(cpu).lose_power(),
+            Op::LosePower { cpu } if !self.on[cpu as usize] => {
+                self.board.world().rd(cpu).lose_power()
+            }
             Op::LosePower { .. } => {}
             Op::Stick { cpu } => self.board.world().rd(cpu).stuck = true,
             Op::Unstick => self.unstick(),
@@ -211,7 +217,8 @@ impl Machine {
                 self.note_sent(lpi, at);
             }
             Op::Retrigger { index, .. } => {
-                let vector = self.devices[device].0.block.vector(self.index(device, index)).unwrap();
+                let vector =
+                    self.devices[device].0.block.vector(self.index(device, index)).unwrap();
                 self.direct.set_pending(vector, Pending::Set);
                 // Where, the driver tells.
                 self.vectors.get_mut(&vector.get()).unwrap().sent += 1;
@@ -226,7 +233,8 @@ impl Machine {
             }
             Op::Mask { index, .. } | Op::Unmask { index, .. } => {
                 self.unstick();
-                let vector = self.devices[device].0.block.vector(self.index(device, index)).unwrap();
+                let vector =
+                    self.devices[device].0.block.vector(self.index(device, index)).unwrap();
                 let mask = matches!(op, Op::Mask { .. });
                 if mask {
                     self.direct.mask(vector);
@@ -250,7 +258,11 @@ impl Machine {
         for lpi in &lpis {
             let new = self.vectors.insert(*lpi, Vector::default());
             assert!(new.is_none(), "{lpi} is handed out twice");
-            assert_eq!(self.board.world().pending_at(*lpi), [], "{lpi} is pending before it is sent");
+            assert_eq!(
+                self.board.world().pending_at(*lpi),
+                [],
+                "{lpi} is pending before it is sent"
+            );
         }
         self.devices.push((device, lpis));
     }
@@ -273,9 +285,13 @@ impl Machine {
         interface.end(interrupt);
         self.note_resends();
         assert!(self.on[cpu as usize], "CPU {cpu} is off");
-        let vector = self.vectors.get_mut(&lpi).unwrap_or_else(|| panic!("{lpi} belongs to nobody"));
+        let vector =
+            self.vectors.get_mut(&lpi).unwrap_or_else(|| panic!("{lpi} belongs to nobody"));
         assert!(!vector.masked, "{lpi} came through its mask at CPU {cpu}");
-        assert!(vector.places.contains(&cpu), "{lpi} was not sent to {cpu} since it was taken there");
+        assert!(
+            vector.places.contains(&cpu),
+            "{lpi} was not sent to {cpu} since it was taken there"
+        );
         vector.places.retain(|place| *place != cpu);
         vector.seen = vector.sent;
         vector.runs += 1;

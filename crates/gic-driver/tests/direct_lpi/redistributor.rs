@@ -101,7 +101,8 @@ impl Redistributor {
     /// Reads one configuration byte again although nobody asked, as it may at any time.
     pub(crate) fn refill(&mut self, memory: &Memory, intid: u32) {
         if self.enabled && self.implements(intid) {
-            let byte = memory.controller_load(self.propbaser.address() + u64::from(intid - FIRST_LPI));
+            let byte =
+                memory.controller_load(self.propbaser.address() + u64::from(intid - FIRST_LPI));
             self.remembered.insert(intid, byte);
         }
     }
@@ -113,11 +114,15 @@ impl Redistributor {
             _ if offset == gicr::IIDR.offset() => 0x43b,
             _ if offset == id::PIDR2.offset() => 0x3b,
             _ if offset == gicr::WAKER.offset() => {
-                let waker = Waker::new().with_processor_sleep(self.asleep).with_children_asleep(self.asleep);
+                let waker = Waker::new()
+                    .with_processor_sleep(self.asleep)
+                    .with_children_asleep(self.asleep);
                 u32::from(waker).into()
             }
             _ if offset == gicr::PROPBASER.offset() => self.propbaser.into(),
-            _ if offset == gicr::PENDBASER.offset() => self.pendbaser.with_pending_table_zero(false).into(),
+            _ if offset == gicr::PENDBASER.offset() => {
+                self.pendbaser.with_pending_table_zero(false).into()
+            }
             _ if offset == gicr::SYNCR.offset() => {
                 self.check_direct("SYNCR");
                 let busy = self.is_busy(memory) && !self.hides_busy;
@@ -137,11 +142,17 @@ impl Redistributor {
             _ if offset == gicr::CTLR.offset() => self.set_control(memory, Ctlr::from(low)),
             _ if offset == gicr::WAKER.offset() => self.asleep = Waker::from(low).processor_sleep(),
             _ if offset == gicr::PROPBASER.offset() => {
-                assert!(!self.enabled && self.settling == 0, "PROPBASER is written while LPIs are enabled");
+                assert!(
+                    !self.enabled && self.settling == 0,
+                    "PROPBASER is written while LPIs are enabled"
+                );
                 self.propbaser = Propbaser::from(value).with_shareability(self.shareability());
             }
             _ if offset == gicr::PENDBASER.offset() => {
-                assert!(!self.enabled && self.settling == 0, "PENDBASER is written while LPIs are enabled");
+                assert!(
+                    !self.enabled && self.settling == 0,
+                    "PENDBASER is written while LPIs are enabled"
+                );
                 self.pendbaser = Pendbaser::from(value).with_shareability(self.shareability());
                 self.zero = self.pendbaser.pending_table_zero();
             }
@@ -155,8 +166,12 @@ impl Redistributor {
                     self.pending.remove(&low);
                 }
             }
-            _ if offset == gicr::INVLPIR.offset() => self.begin_invalidation("INVLPIR", Some(low), value),
-            _ if offset == gicr::INVALLR.offset() => self.begin_invalidation("INVALLR", None, value),
+            _ if offset == gicr::INVLPIR.offset() => {
+                self.begin_invalidation("INVLPIR", Some(low), value)
+            }
+            _ if offset == gicr::INVALLR.offset() => {
+                self.begin_invalidation("INVALLR", None, value)
+            }
             0x1_0000.. => {
                 self.check_awake(offset);
                 self.others.insert(offset, low);
@@ -211,10 +226,16 @@ impl Redistributor {
     fn set_control(&mut self, memory: &mut Memory, value: Ctlr) {
         match (self.enabled, value.enable_lpis()) {
             (false, true) => {
-                assert!(self.propbaser.address() != 0 && self.settling == 0, "LPIs are enabled too early");
+                assert!(
+                    self.propbaser.address() != 0 && self.settling == 0,
+                    "LPIs are enabled too early"
+                );
                 self.enabled = true;
                 self.load_pending(memory);
-                assert!(!self.zero || self.pending.is_empty(), "PTZ is set for a table that is not all zero");
+                assert!(
+                    !self.zero || self.pending.is_empty(),
+                    "PTZ is set for a table that is not all zero"
+                );
                 self.refill_all(memory);
             }
             (true, false) if self.disables => {

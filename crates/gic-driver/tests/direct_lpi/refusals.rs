@@ -61,7 +61,10 @@ fn a_second_move_waits_for_the_first() {
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
     let first = direct.begin_move(&device.block, 0, Cpu::new(1)).unwrap();
-    assert!(matches!(direct.begin_move(&device.block, 0, Cpu::new(2)), Err(MsiError::Controller(_))));
+    assert!(matches!(
+        direct.begin_move(&device.block, 0, Cpu::new(2)),
+        Err(MsiError::Controller(_))
+    ));
     direct.end_move(first, MoveOutcome::RolledBack).unwrap();
     assert!(direct.begin_move(&device.block, 0, Cpu::new(2)).is_ok());
 }
@@ -73,7 +76,10 @@ fn a_redistributor_that_does_not_answer_leaves_everything_as_it_was() {
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
     let free = direct.gic().lpis().unwrap().available();
     board.world().rd(1).stuck = true;
-    assert!(matches!(direct.begin_move(&device.block, 0, Cpu::new(1)), Err(MsiError::Controller(_))));
+    assert!(matches!(
+        direct.begin_move(&device.block, 0, Cpu::new(1)),
+        Err(MsiError::Controller(_))
+    ));
     let refused = direct.allocate(&attach(&direct), &request(ANY, 4, 1));
     assert!(matches!(refused, Err(MsiError::Controller(_))));
     // What a redistributor that does not answer may remember is nobody's.

@@ -24,7 +24,11 @@ fn attaching_takes_nothing_from_one_flat_namespace() {
     assert_eq!(direct.gic().lpis().unwrap().available(), free, "attaching takes no LPI");
     let lpis = |device: usize| direct.allocate(&attachments[device], &request(ANY, 1, 0)).unwrap();
     let blocks = [lpis(7), lpis(999), lpis(7)];
-    assert_eq!(blocks.each_ref().map(|block| block.first().get()), [8192, 8193, 8194], "one namespace");
+    assert_eq!(
+        blocks.each_ref().map(|block| block.first().get()),
+        [8192, 8193, 8194],
+        "one namespace"
+    );
     // Nothing ties an LPI to the device that asked for it.
     for block in blocks {
         direct.free(&attachments[0], block);
@@ -56,7 +60,8 @@ fn tables_and_allocator_alone_are_shared_with_its() {
     for line in sources.iter().flat_map(|source| source.lines()) {
         let code = line.split("//").next().unwrap();
         let code: String = code.split('"').step_by(2).collect();
-        let words: Vec<_> = code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').collect();
+        let words: Vec<_> =
+            code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').collect();
         for name in ["its", "Its", "gits", "EventId", "DeviceId", "Collection", "CollectionId"] {
             assert!(!words.contains(&name), "{name} in {line}");
         }
@@ -84,7 +89,9 @@ fn beside_an_its_the_registers_are_not_touched() {
 fn an_its_beside_direct_lpis_is_refused() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
-    let its = |direct: &DirectLpi<Board>| Its::new(direct.gic().clone(), &ItsConfig::new(ITS, 1)).map(|_| ());
+    let its = |direct: &DirectLpi<Board>| {
+        Its::new(direct.gic().clone(), &ItsConfig::new(ITS, 1)).map(|_| ())
+    };
     let reason = LpiError::Claimed { by: LpiMessages::Direct };
     assert_eq!(its(&direct), Err(ProbeError::Lpis { base: ITS, reason }));
     let refused = DirectLpi::new(direct.gic().clone()).unwrap_err();
@@ -119,7 +126,10 @@ fn no_requester_is_isolated_and_the_reason_prints() {
     let direct = board.direct_lpi().unwrap();
     for requester in [0, 1, 0x100, 0xffff, u32::MAX] {
         let answer = direct.isolation(RequesterId::new(requester));
-        assert!(matches!(answer, Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(_))));
+        assert!(matches!(
+            answer,
+            Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(_))
+        ));
         assert!(InterruptIsolated::prove(&direct, RequesterId::new(requester)).is_err());
         for register in ["GICR_SETLPIR", "GICR_CTLR", "GICR_PROPBASER", "GICR_PENDBASER"] {
             assert!(answer.to_string().contains(register), "{answer}");

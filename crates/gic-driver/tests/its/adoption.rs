@@ -38,7 +38,10 @@ fn a_first_owner_gets_nothing_of_a_previous_kernel() {
             let block = setup.map(&device, count, cpu);
             nobody_takes_anything(&setup);
             for index in 0..count {
-                assert_eq!(setup.send(lpi(&block, index)), Some((cpu as usize, lpi(&block, index).get())));
+                assert_eq!(
+                    setup.send(lpi(&block, index)),
+                    Some((cpu as usize, lpi(&block, index).get()))
+                );
             }
             assert_eq!(setup.take(cpu as usize).len(), usize::from(count));
             nobody_takes_anything(&setup);

@@ -7,7 +7,9 @@ use doorbell_test_support::Outside;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{gicd, id};
-use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, Wait};
+use gic_driver::{
+    Coherence, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, Wait,
+};
 use msi_types::Cpu;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -57,10 +59,9 @@ impl World {
     pub(crate) fn traces_of(&self, lpi: u32) -> usize {
         use super::redistributor::Effect;
         let pending = self.redistributors.iter().filter(|rd| rd.pending.contains(&lpi)).count();
-        let deferred =
-            self.its.iter().flat_map(|its| &its.deferred).filter(
-                |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
-            );
+        let deferred = self.its.iter().flat_map(|its| &its.deferred).filter(
+            |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
+        );
         pending + deferred.count()
     }
 
@@ -184,7 +185,8 @@ impl Board {
             let config = ConfigTable { address, count: usize::try_from(bytes).unwrap() };
             world.config = Some(config);
             let pending = std::mem::take(&mut world.pending_its);
-            world.its = pending.into_iter().map(|hardware| Interpreter::new(hardware, config)).collect();
+            world.its =
+                pending.into_iter().map(|hardware| Interpreter::new(hardware, config)).collect();
         }
     }
 }
@@ -205,7 +207,8 @@ impl Platform for Board {
         }
         if let Some(offset) = region.base.checked_sub(REDISTRIBUTOR) {
             let cpu = (offset / REDISTRIBUTOR_STRIDE) as usize;
-            return (cpu < self.world().redistributors.len()).then(|| frame(Block::Redistributor(cpu)));
+            return (cpu < self.world().redistributors.len())
+                .then(|| frame(Block::Redistributor(cpu)));
         }
         let its = (region.base.checked_sub(ITS)? / ITS_STRIDE) as usize;
         assert_eq!(region.bytes, 0x2_0000, "an ITS has two frames");
@@ -233,8 +236,9 @@ impl Platform for Board {
         }
         must_be_task("release_table");
         let mut world = self.world();
-        let overlaps =
-            |start: u64, bytes: u64| start < table.address + table.bytes && table.address < start + bytes;
+        let overlaps = |start: u64, bytes: u64| {
+            start < table.address + table.bytes && table.address < start + bytes
+        };
         for its in &world.its {
             for (device, (itt, bytes)) in &its.mapped {
                 assert!(
@@ -244,7 +248,10 @@ impl Platform for Board {
             }
             let registers = its.tables.iter().filter(|baser| baser.valid());
             for (start, bytes) in registers.map(|baser| (baser.address(), baser.bytes())) {
-                assert!(!overlaps(start, bytes), "a table was given back while GITS_BASER names it");
+                assert!(
+                    !overlaps(start, bytes),
+                    "a table was given back while GITS_BASER names it"
+                );
             }
         }
         world.memory.release(table.address);
@@ -389,7 +396,9 @@ impl Mmio for Frame {
         match offset {
             CBASER => world.its[its].set_queue(Cbaser::from(value)),
             CWRITER => world.post(its, Cwriter::from(value)),
-            0x100..0x140 => world.its[its].set_table((offset as usize - 0x100) / 8, Baser::from(value)),
+            0x100..0x140 => {
+                world.its[its].set_table((offset as usize - 0x100) / 8, Baser::from(value))
+            }
             _ => panic!("write of {offset:#x}"),
         }
     }

@@ -197,7 +197,10 @@ fn a_cpu_whose_redistributor_takes_no_lpis_is_refused() {
     crate::setup::turn_on(&setup.gic, 1);
     setup.board.world().redistributors[1].write(gic_arch::gicr::CTLR.offset(), 0);
     let refused = setup.cpu_on(1);
-    assert!(matches!(refused, Err(ItsError::NotReachable(cpu, _)) if cpu == Cpu::new(1)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ItsError::NotReachable(cpu, _)) if cpu == Cpu::new(1)),
+        "{refused:?}"
+    );
     setup.bring_up(0);
 }
 

@@ -11,7 +11,8 @@ use msi_types::{Cpu, DeviceId, Isolation, MsiParent, RequesterId};
 #[test]
 fn thunderx_gets_tables_of_its_memory_type_and_size() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(20);
-    let hardware = Hardware { iidr: 0xa100_134c, typer, looks_into_caches: false, ..Hardware::default() };
+    let hardware =
+        Hardware { iidr: 0xa100_134c, typer, looks_into_caches: false, ..Hardware::default() };
     works(hardware, &config(0));
 }
 

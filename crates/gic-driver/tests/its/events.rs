@@ -143,7 +143,8 @@ fn an_attachment_has_no_more_events_than_it_was_made_for() {
 #[test]
 fn a_second_level_page_is_provided_for_each_region_of_device_numbers_that_appears() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
-    let hardware = Hardware { typer, indirect: true, looks_into_caches: false, ..Hardware::default() };
+    let hardware =
+        Hardware { typer, indirect: true, looks_into_caches: false, ..Hardware::default() };
     let setup = Setup::new(hardware);
     let before = setup.board.world().memory.live_regions();
     for (device, pages) in [(0, 1), (8191, 1), (8192, 2), (0xf_ffff, 3)] {
@@ -166,7 +167,10 @@ fn a_changed_priority_has_reached_the_redistributor() {
     let config = setup.board.world().redistributors[2].config_of(lpi.get());
     assert_eq!(config, Some(0x43), "0x40, RES1, enabled");
     let unmapped = Lpi::try_from(lpi.get() + 1).unwrap();
-    assert_eq!(setup.its.set_priority(unmapped, Priority::new(0)), Err(ItsError::NotMapped(unmapped)));
+    assert_eq!(
+        setup.its.set_priority(unmapped, Priority::new(0)),
+        Err(ItsError::NotMapped(unmapped))
+    );
 }
 
 #[test]

@@ -23,11 +23,13 @@ impl Execution<'_> {
             }
             Command::Mapti { device, event, intid, collection } => {
                 let entry = self.its.event_entry(self.memory, device.get(), event.get())?;
-                let lpi = intid.checked_sub(8192).is_some_and(|index| index < self.its.hardware.lpis);
+                let lpi =
+                    intid.checked_sub(8192).is_some_and(|index| index < self.its.hardware.lpis);
                 lpi.then_some(())?;
                 let old = self.memory.device_read64(self.its.table_view(), entry);
                 assert_eq!(old, 0, "MAPTI of an event that is mapped, or of dirty memory");
-                let new = TranslationEntry::new().with_intid(intid).with_collection(collection.get());
+                let new =
+                    TranslationEntry::new().with_intid(intid).with_collection(collection.get());
                 self.memory.device_write64(entry, new.into());
                 Some(())
             }
@@ -47,8 +49,12 @@ impl Execution<'_> {
                 Some(())
             }
             Command::Int { device, event } => self.at_event(device.get(), event.get(), Effect::Set),
-            Command::Clear { device, event } => self.at_event(device.get(), event.get(), Effect::Clear),
-            Command::Inv { device, event } => self.at_event(device.get(), event.get(), Effect::Reload),
+            Command::Clear { device, event } => {
+                self.at_event(device.get(), event.get(), Effect::Clear)
+            }
+            Command::Inv { device, event } => {
+                self.at_event(device.get(), event.get(), Effect::Reload)
+            }
             Command::Invall { collection } => {
                 let target = self.its.collection(self.memory, collection.get())?;
                 self.defer(target, Effect::ReloadAll);
@@ -68,9 +74,15 @@ impl Execution<'_> {
         (u64::from(device) >> self.its.hardware.typer.device_id_bits() == 0).then_some(())?;
         if action == MapAction::Unmap {
             if let Some((table, bytes)) = self.its.mapped.remove(&device) {
-                let left =
-                    self.memory.device_read(self.its.table_view(), table, usize::try_from(bytes).unwrap());
-                assert!(left.iter().all(|byte| *byte == 0), "device {device:#x} unmapped before its events");
+                let left = self.memory.device_read(
+                    self.its.table_view(),
+                    table,
+                    usize::try_from(bytes).unwrap(),
+                );
+                assert!(
+                    left.iter().all(|byte| *byte == 0),
+                    "device {device:#x} unmapped before its events"
+                );
             }
             self.memory.device_write64(entry, 0);
             return Some(());
@@ -79,10 +91,14 @@ impl Execution<'_> {
         assert!(!self.its.mapped.contains_key(&device), "device {device:#x} is mapped already");
         assert_eq!(itt % 256, 0, "a translation table is aligned to 256 bytes");
         let bytes = u64::from(self.its.hardware.typer.itt_entry_bytes()) << (bits_minus_one + 1);
-        let table = self.memory.device_read(self.its.table_view(), itt, usize::try_from(bytes).unwrap());
+        let table =
+            self.memory.device_read(self.its.table_view(), itt, usize::try_from(bytes).unwrap());
         assert!(table.iter().all(|byte| *byte == 0), "a translation table must be zero");
         for (other, (start, length)) in &self.its.mapped {
-            assert!(itt + bytes <= *start || start + length <= itt, "its table is device {other:#x}'s too");
+            assert!(
+                itt + bytes <= *start || start + length <= itt,
+                "its table is device {other:#x}'s too"
+            );
         }
         self.its.mapped.insert(device, (itt, bytes));
         let value = DeviceEntry::new().with_valid(true).with_itt_address(itt);
@@ -123,7 +139,10 @@ impl Execution<'_> {
     }
 
     fn knows(&self, target: u64) -> bool {
-        assert!(target < self.its.hardware.reach, "a command names a redistributor that hangs the ITS");
+        assert!(
+            target < self.its.hardware.reach,
+            "a command names a redistributor that hangs the ITS"
+        );
         self.redistributors.iter().any(|rd| rd.target == target)
     }
 

@@ -105,7 +105,10 @@ impl Interpreter {
         let foreign = Baser::new().with_valid(hardware.left_enabled).with_address(0xdead_0000);
         let table = |kind| {
             let page = hardware.pages[0];
-            foreign.with_kind(kind).with_page_size(page).with_entry_bytes_minus_one(hardware.entry_bytes - 1)
+            foreign
+                .with_kind(kind)
+                .with_page_size(page)
+                .with_entry_bytes_minus_one(hardware.entry_bytes - 1)
         };
         let mut tables = [Baser::new(); 8];
         tables[0] = table(TableKind::Devices);
@@ -182,7 +185,11 @@ impl Interpreter {
         if self.hardware.iidr & 0xffff_0fff == 0xa100_034c && value.valid() {
             let (cache, shareability) = (value.inner_cache(), value.shareability());
             let entries = value.bytes() / u64::from(old.entry_bytes());
-            assert_eq!((cache, shareability), (Cacheability::Device, Shareability::Inner), "ThunderX 24313");
+            assert_eq!(
+                (cache, shareability),
+                (Cacheability::Device, Shareability::Inner),
+                "ThunderX 24313"
+            );
             assert!(index != 0 || entries <= 1 << 20, "ThunderX 22375");
         }
         self.tables[index] = new;
@@ -218,7 +225,12 @@ impl Interpreter {
         self.view(self.tables[0].shareability(), self.tables[0].inner_cache())
     }
 
-    pub(crate) fn post(&mut self, memory: &mut Memory, redistributors: &mut [Redistributor], value: Cwriter) {
+    pub(crate) fn post(
+        &mut self,
+        memory: &mut Memory,
+        redistributors: &mut [Redistributor],
+        value: Cwriter,
+    ) {
         let offset = value.offset();
         assert!(offset < self.queue.bytes(), "CWRITER beyond the queue");
         if !self.control.enabled() {
@@ -263,7 +275,11 @@ impl Interpreter {
         self.execute(memory, redistributors, self.hardware.pace.unwrap_or(usize::MAX));
     }
 
-    pub(crate) fn look(&mut self, memory: &mut Memory, redistributors: &mut [Redistributor]) -> Creadr {
+    pub(crate) fn look(
+        &mut self,
+        memory: &mut Memory,
+        redistributors: &mut [Redistributor],
+    ) -> Creadr {
         self.traffic.reads += 1;
         if self.nonsense {
             return Creadr::at_offset(self.next(self.write));
@@ -302,8 +318,8 @@ impl Interpreter {
             let Some(raw) = self.posted.front() else { return };
             let words: Vec<_> =
                 raw.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-            let command =
-                Command::decode(words.try_into().unwrap()).expect("the driver posts known commands");
+            let command = Command::decode(words.try_into().unwrap())
+                .expect("the driver posts known commands");
             for redistributor in redistributors.iter_mut() {
                 redistributor.deliver_early(memory, self.config);
             }
@@ -319,7 +335,12 @@ impl Interpreter {
     }
 
     /// Which LPI a message is, and at which redistributor. `None` if it is dropped.
-    pub(crate) fn translate(&mut self, memory: &mut Memory, device: u32, event: u32) -> Option<(u32, u64)> {
+    pub(crate) fn translate(
+        &mut self,
+        memory: &mut Memory,
+        device: u32,
+        event: u32,
+    ) -> Option<(u32, u64)> {
         if !self.control.enabled() {
             return None;
         }

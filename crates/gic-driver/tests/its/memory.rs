@@ -113,7 +113,10 @@ impl Memory {
             .next_back()
             .unwrap_or_else(|| panic!("no memory at {address:#x}"));
         let start = usize::try_from(address - base).unwrap();
-        assert!(start + count <= region.cpu.len(), "{count} bytes at {address:#x} are not allocated");
+        assert!(
+            start + count <= region.cpu.len(),
+            "{count} bytes at {address:#x} are not allocated"
+        );
         (region, start..start + count)
     }
 }

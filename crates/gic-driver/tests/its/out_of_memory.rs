@@ -53,7 +53,11 @@ fn a_second_level_page_without_heap_is_refused() {
         || setup.its.attach(DeviceId::new(5), 4),
         |error| assert!(matches!(error, ItsError::NoMemory(_)), "{error}"),
     );
-    assert_eq!(setup.board.world().memory.live_regions(), before + 2, "a page and the device's table");
+    assert_eq!(
+        setup.board.world().memory.live_regions(),
+        before + 2,
+        "a page and the device's table"
+    );
     let block = setup.map(&device, 4, 1);
     assert!(setup.send(lpi(&block, 3)).is_some());
 }
@@ -98,7 +102,8 @@ fn everything_is_given_back_without_heap() {
     let setup = Setup::new(Hardware::default());
     let before = setup.board.world().memory.live_regions();
     let (one, other) = (setup.attach(5, 8), setup.attach(6, 4));
-    let mut blocks = [setup.map(&one, 2, 1), setup.map(&one, 1, 2), setup.map(&one, 1, 3)].into_iter();
+    let mut blocks =
+        [setup.map(&one, 2, 1), setup.map(&one, 1, 2), setup.map(&one, 1, 3)].into_iter();
     let single = setup.map(&other, 4, 0);
     with_allocations(0, || {
         setup.its.move_event(lpi(&single, 1), Cpu::new(3)).unwrap();
@@ -136,17 +141,22 @@ fn what_a_hung_its_may_use_is_lost_without_heap() {
 #[test]
 fn a_map_of_one_range_takes_no_heap() {
     let requester = RequesterId::new(3);
-    let device = with_allocations(0, || IdMap::single(requester, DeviceId::new(9)).device(requester));
+    let device =
+        with_allocations(0, || IdMap::single(requester, DeviceId::new(9)).device(requester));
     assert_eq!(device, Some(DeviceId::new(9)));
     assert!(with_allocations(0, || IdMap::identity().device(requester)).is_some());
 }
 
 #[test]
 fn a_map_of_many_ranges_takes_what_it_was_given() {
-    let range =
-        IdRange { first_requester: RequesterId::new(8), length: 8, first_device: DeviceId::new(0x100) };
+    let range = IdRange {
+        first_requester: RequesterId::new(8),
+        length: 8,
+        first_device: DeviceId::new(0x100),
+    };
     let ranges = vec![range, IdRange { first_requester: RequesterId::new(0), ..range }];
-    let device = with_allocations(0, || IdMap::new(ranges).with_mask(0xf).device(RequesterId::new(0x29)));
+    let device =
+        with_allocations(0, || IdMap::new(ranges).with_mask(0xf).device(RequesterId::new(0x29)));
     assert_eq!(device, Some(DeviceId::new(0x101)));
 }
 

@@ -5,8 +5,8 @@ use crate::setup::{Setup, config};
 use gic_driver::its::{IdMap, IdRange};
 use gic_driver::{ItsConfig, ItsMsiParent};
 use msi_types::{
-    BlockRequest, Cpu, DeviceId, DoorbellPage, Fit, Granule, Initially, Isolation, MoveOutcome, MsiError,
-    MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape,
+    BlockRequest, Cpu, DeviceId, DoorbellPage, Fit, Granule, Initially, Isolation, MoveOutcome,
+    MsiError, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape,
 };
 use std::num::NonZeroU16;
 
@@ -14,8 +14,11 @@ const MSI: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never 
 const FUNCTION: RequesterId = RequesterId::pci(1, 2, 3);
 
 fn bus(setup: &Setup) -> ItsMsiParent<crate::board::Board> {
-    let range =
-        IdRange { first_requester: RequesterId::new(0), length: 0x200, first_device: DeviceId::new(0x1000) };
+    let range = IdRange {
+        first_requester: RequesterId::new(0),
+        length: 0x200,
+        first_device: DeviceId::new(0x1000),
+    };
     ItsMsiParent::new(setup.its.clone(), IdMap::new(vec![range]))
 }
 
@@ -88,8 +91,8 @@ fn one_member_of_a_group_moves_alone_and_the_store_stays_as_it_is() {
     let expected = (vectors.vector(2).unwrap(), 1, None, Cpu::new(1));
     assert_eq!((moved.first, moved.count.get(), moved.message, moved.from), expected);
     parent.end_move(moved, MoveOutcome::Written).unwrap();
-    let cpus =
-        [0, 1, 2, 3].map(|event| setup.board.world().message(0, 0x1000 + FUNCTION.get(), event).unwrap().0);
+    let cpus = [0, 1, 2, 3]
+        .map(|event| setup.board.world().message(0, 0x1000 + FUNCTION.get(), event).unwrap().0);
     assert_eq!(cpus, [1, 1, 3, 1]);
 }
 
@@ -122,7 +125,8 @@ fn masks_and_pending_states_go_by_vector() {
 fn requesters_behind_one_alias_find_room_one_after_the_other() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity().with_mask(0xff00));
-    let attachments = [0, 1, 2].map(|device| parent.attach(RequesterId::pci(1, device, 0), 32).unwrap());
+    let attachments =
+        [0, 1, 2].map(|device| parent.attach(RequesterId::pci(1, device, 0), 32).unwrap());
     let vectors = attachments.map(|device| {
         let vectors = parent.allocate(&device, &block(32, Shape::AlignedGroup, MSI)).unwrap();
         // The next function attaches while this one already has its vectors.
@@ -145,14 +149,18 @@ fn a_device_with_several_blocks_is_released_by_one_write() {
     let traffic = setup.traffic(|| parent.release(device, &mut blocks.into_iter()));
     assert_eq!((traffic.writes, traffic.reads), (1, 1));
     assert_eq!(setup.board.world().message(0, 0x1000 + FUNCTION.get(), 0), None);
-    assert_eq!((setup.its.lpis().available(), setup.board.world().memory.live_regions()), (free, regions));
+    assert_eq!(
+        (setup.its.lpis().available(), setup.board.world().memory.live_regions()),
+        (free, regions)
+    );
 }
 
 #[test]
 fn a_requester_that_is_released_leaves_those_who_share_its_alias_alone() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity().with_mask(0xff00));
-    let [one, other] = [0, 1].map(|device| parent.attach(RequesterId::pci(1, device, 0), 4).unwrap());
+    let [one, other] =
+        [0, 1].map(|device| parent.attach(RequesterId::pci(1, device, 0), 4).unwrap());
     let request = block(2, Shape::Independent, MSI);
     let (first, second) =
         (parent.allocate(&one, &request).unwrap(), parent.allocate(&other, &request).unwrap());
@@ -177,9 +185,13 @@ fn a_vector_is_described_by_its_event_and_cpu() {
 
 #[test]
 fn a_vector_block_of_another_controller_is_refused() {
-    let setup = Setup::with_config(Hardware::default(), &ItsConfig { device_id_bits: 14, ..config(0) });
+    let setup =
+        Setup::with_config(Hardware::default(), &ItsConfig { device_id_bits: 14, ..config(0) });
     let parent = bus(&setup);
     let spi = msi_types::VectorBlock::new(msi_types::Vector::new(40), NonZeroU16::MIN);
     assert_eq!(parent.compose(&spi, 0), Err(MsiError::UnknownVector(spi.first())));
-    assert_eq!(parent.begin_move(&spi, 0, Cpu::new(0)).unwrap_err(), MsiError::UnknownVector(spi.first()));
+    assert_eq!(
+        parent.begin_move(&spi, 0, Cpu::new(0)).unwrap_err(),
+        MsiError::UnknownVector(spi.first())
+    );
 }

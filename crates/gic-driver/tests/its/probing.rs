@@ -21,7 +21,12 @@ fn an_its_works_with_each_page_size_and_form_of_table() {
         for indirect in [false, true] {
             for looks_into_caches in [false, true] {
                 works(
-                    Hardware { pages: vec![page], indirect, looks_into_caches, ..Hardware::default() },
+                    Hardware {
+                        pages: vec![page],
+                        indirect,
+                        looks_into_caches,
+                        ..Hardware::default()
+                    },
                     &config(0),
                 );
             }
@@ -103,7 +108,10 @@ fn more_cpus_than_collection_numbers_are_refused() {
     let hardware = Hardware::default();
     let typer = hardware.typer.with_cil(true).with_collection_id_bits_minus_one(0);
     let (_, its) = probe(Hardware { typer, ..hardware }, &config(0));
-    assert_eq!(its.unwrap_err(), ProbeError::TooFewCollections { base: config(0).base, cpus: 4, limit: 2 });
+    assert_eq!(
+        its.unwrap_err(),
+        ProbeError::TooFewCollections { base: config(0).base, cpus: 4, limit: 2 }
+    );
 }
 
 #[test]
@@ -160,7 +168,8 @@ fn translation_entries_that_are_larger_than_declared_get_their_room() {
 #[test]
 fn device_numbers_beyond_what_an_implementation_can_hold_are_refused() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(23);
-    let setup = Setup::new(Hardware { typer, indirect: true, iidr: 0xa100_034c, ..Hardware::default() });
+    let setup =
+        Setup::new(Hardware { typer, indirect: true, iidr: 0xa100_034c, ..Hardware::default() });
     let id = msi_types::DeviceId::new(1 << 20);
     let error = setup.its.attach(id, 1).unwrap_err();
     assert_eq!(error, gic_driver::ItsError::DeviceIdOutOfRange { id, bits: 20 });
@@ -170,7 +179,12 @@ fn device_numbers_beyond_what_an_implementation_can_hold_are_refused() {
 const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
 
 /// Probes with one of the ITS's own tables misplaced; all is given back if that is refused.
-fn probe_misplaced(hardware: Hardware, config: &ItsConfig, table: u32, shift: u64) -> Result<(), ProbeError> {
+fn probe_misplaced(
+    hardware: Hardware,
+    config: &ItsConfig,
+    table: u32,
+    shift: u64,
+) -> Result<(), ProbeError> {
     let board = crate::board::Board::new(vec![hardware], 4);
     let gic = crate::setup::gic(&board);
     let before = board.world().memory.live_regions();
@@ -188,11 +202,15 @@ fn probe_misplaced(hardware: Hardware, config: &ItsConfig, table: u32, shift: u6
 #[test]
 fn misplaced_tables_are_refused_and_given_back() {
     for page in [PageSize::Size4K, PageSize::Size16K, PageSize::Size64K] {
-        let misaligned = UNREACHABLE.map(|shift| if shift == 0x1000 { page.bytes() / 2 } else { shift });
+        let misaligned =
+            UNREACHABLE.map(|shift| if shift == 0x1000 { page.bytes() / 2 } else { shift });
         for (table, shift) in (0..2).flat_map(|table| misaligned.map(|shift| (table, shift))) {
             let hardware = Hardware { pages: vec![page], ..Hardware::default() };
             let refused = probe_misplaced(hardware, &config(0), table, shift).unwrap_err();
-            assert!(matches!(refused, ProbeError::Misplaced { .. }), "{page:?}, {shift:#x}: {refused}");
+            assert!(
+                matches!(refused, ProbeError::Misplaced { .. }),
+                "{page:?}, {shift:#x}: {refused}"
+            );
         }
     }
 }

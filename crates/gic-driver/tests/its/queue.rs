@@ -76,7 +76,10 @@ fn a_device_with_more_events_than_the_ring_has_room_for_is_torn_down_round_by_ro
     let traffic = setup.traffic(|| setup.its.release(device, &mut [block].into_iter()));
     assert_eq!(traffic.executed.len(), 1002);
     assert!(traffic.writes <= 1 + 1002_u32.div_ceil(63), "{} writes", traffic.writes);
-    assert_eq!((setup.its.lpis().available(), setup.board.world().its[0].mapped.len()), (before + 1000, 0));
+    assert_eq!(
+        (setup.its.lpis().available(), setup.board.world().its[0].mapped.len()),
+        (before + 1000, 0)
+    );
 }
 
 #[test]
@@ -179,7 +182,10 @@ fn a_timeout_names_the_first_command_that_was_not_completed() {
     setup.board.world().set_stuck(true);
     let error = setup.its.map_events(&device, request(2, 1)).unwrap_err();
     let fault = fault(error);
-    assert_eq!((fault.operation, fault.device, fault.reason), ("MAPD", Some(DeviceId::new(5)), "timeout"));
+    assert_eq!(
+        (fault.operation, fault.device, fault.reason),
+        ("MAPD", Some(DeviceId::new(5)), "timeout")
+    );
     assert_eq!(error.to_string(), "its@8080000, MAPD device 0x5: timeout");
 }
 

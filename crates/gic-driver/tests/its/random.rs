@@ -64,7 +64,8 @@ impl Model {
     }
 
     fn pick(&self, index: Index) -> Option<Lpi> {
-        (!self.events.is_empty()).then(|| *self.events.keys().nth(index.index(self.events.len())).unwrap())
+        (!self.events.is_empty())
+            .then(|| *self.events.keys().nth(index.index(self.events.len())).unwrap())
     }
 
     fn apply(&mut self, step: &Step) {
@@ -73,7 +74,10 @@ impl Model {
             Step::Detach(index) => self.detach(*index),
             Step::Release(index) => self.release(*index),
             Step::Map { attachment, count, cpu, initially } => {
-                self.map(*attachment, EventRequest { initially: *initially, ..request(*count, *cpu) });
+                self.map(
+                    *attachment,
+                    EventRequest { initially: *initially, ..request(*count, *cpu) },
+                );
             }
             Step::Unmap(index) => self.unmap(*index),
             Step::Move { event, cpu } => self.move_event(*event, *cpu),
@@ -106,7 +110,8 @@ impl Model {
     }
 
     fn detach(&mut self, index: Index) {
-        let idle: Vec<_> = (0..self.shares.len()).filter(|at| self.shares[*at].blocks.is_empty()).collect();
+        let idle: Vec<_> =
+            (0..self.shares.len()).filter(|at| self.shares[*at].blocks.is_empty()).collect();
         if !idle.is_empty() {
             let share = self.shares.remove(idle[index.index(idle.len())]);
             self.setup.its.detach(share.attachment);
@@ -124,7 +129,8 @@ impl Model {
                 self.gone.insert(lpi(block, index));
             }
         }
-        let traffic = self.setup.traffic(|| self.setup.its.release(attachment, &mut blocks.into_iter()));
+        let traffic =
+            self.setup.traffic(|| self.setup.its.release(attachment, &mut blocks.into_iter()));
         assert!(self.stuck || traffic.writes <= 1, "{} writes", traffic.writes);
     }
 
@@ -142,8 +148,12 @@ impl Model {
                 assert!(fits && on && !self.stuck);
                 for index in 0..request.count.get() {
                     let masked = request.initially == Initially::Masked;
-                    let event =
-                        Event { device: share.device, cpu: request.cpu.get(), masked, pending: false };
+                    let event = Event {
+                        device: share.device,
+                        cpu: request.cpu.get(),
+                        masked,
+                        pending: false,
+                    };
                     let lpi = lpi(&block, index);
                     assert!(self.events.insert(lpi, event).is_none(), "{lpi} was handed out twice");
                     self.gone.remove(&lpi);
@@ -290,7 +300,11 @@ impl Model {
         }
         for lpi in &self.gone {
             assert_eq!(setup.its.event_of(*lpi), None);
-            assert_eq!(setup.board.world().traces_of(lpi.get()), 0, "{lpi} is pending after its end");
+            assert_eq!(
+                setup.board.world().traces_of(lpi.get()),
+                0,
+                "{lpi} is pending after its end"
+            );
         }
     }
 

@@ -45,9 +45,17 @@ impl Redistributor {
     }
 
     /// A previous kernel used it: LPIs are enabled for good, with its tables, and these LPIs are pending.
-    pub(crate) fn leave_enabled(&mut self, config: u64, table: u64, pending: impl Iterator<Item = u32>) {
+    pub(crate) fn leave_enabled(
+        &mut self,
+        config: u64,
+        table: u64,
+        pending: impl Iterator<Item = u32>,
+    ) {
         let id_bits = gicr::Propbaser::new().with_id_bits_minus_one(13);
-        self.bases = [id_bits.with_address(config).into(), gicr::Pendbaser::new().with_address(table).into()];
+        self.bases = [
+            id_bits.with_address(config).into(),
+            gicr::Pendbaser::new().with_address(table).into(),
+        ];
         (self.stuck, self.lpis_enabled) = (true, true);
         self.pending = pending.collect();
     }
@@ -68,7 +76,9 @@ impl Redistributor {
 
     pub(crate) fn read(&self, offset: u32) -> u32 {
         match offset {
-            CTLR => gicr::Ctlr::new().with_ces(!self.stuck).with_enable_lpis(self.lpis_enabled).into(),
+            CTLR => {
+                gicr::Ctlr::new().with_ces(!self.stuck).with_enable_lpis(self.lpis_enabled).into()
+            }
             WAKER => {
                 let waker = gicr::Waker::new().with_processor_sleep(self.asleep);
                 waker.with_children_asleep(self.asleep).into()
@@ -103,10 +113,12 @@ impl Redistributor {
         match offset {
             // It does not look into caches.
             PROPBASER => {
-                self.bases[0] = gicr::Propbaser::from(value).with_shareability(Shareability::Non).into();
+                self.bases[0] =
+                    gicr::Propbaser::from(value).with_shareability(Shareability::Non).into();
             }
             PENDBASER => {
-                self.bases[1] = gicr::Pendbaser::from(value).with_shareability(Shareability::Non).into();
+                self.bases[1] =
+                    gicr::Pendbaser::from(value).with_shareability(Shareability::Non).into();
             }
             _ => panic!("write of GICR + {offset:#x}"),
         }
@@ -135,7 +147,8 @@ impl Redistributor {
     }
 
     fn ready(&mut self) -> Vec<u32> {
-        let ready: Vec<_> = self.pending.iter().copied().filter(|lpi| self.is_enabled(*lpi)).collect();
+        let ready: Vec<_> =
+            self.pending.iter().copied().filter(|lpi| self.is_enabled(*lpi)).collect();
         self.pending.retain(|lpi| !ready.contains(lpi));
         ready
     }

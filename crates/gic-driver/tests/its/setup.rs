@@ -1,6 +1,8 @@
 //! An ITS driver on a board, with CPUs on.
 
-use super::board::{Board, CpuRegisters, DISTRIBUTOR, ITS, ITS_STRIDE, REDISTRIBUTOR, REDISTRIBUTOR_STRIDE};
+use super::board::{
+    Board, CpuRegisters, DISTRIBUTOR, ITS, ITS_STRIDE, REDISTRIBUTOR, REDISTRIBUTOR_STRIDE,
+};
 use super::interpreter::{Hardware, Traffic};
 use gic_arch::{Affinity, Lpi};
 use gic_driver::its::{EventRequest, ProbeError};
@@ -36,7 +38,10 @@ pub(crate) fn config(index: u64) -> ItsConfig {
 }
 
 /// One ITS without CPUs.
-pub(crate) fn probe(hardware: Hardware, config: &ItsConfig) -> (Board, Result<Its<Board>, ProbeError>) {
+pub(crate) fn probe(
+    hardware: Hardware,
+    config: &ItsConfig,
+) -> (Board, Result<Its<Board>, ProbeError>) {
     let board = Board::new(vec![hardware], 4);
     let its = Its::new(gic(&board), config);
     (board, its)

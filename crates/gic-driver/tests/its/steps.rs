@@ -73,7 +73,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
 
 pub(crate) fn hardware() -> impl Strategy<Value = Hardware> {
     let speed = prop_oneof![Just(None), Just(Some(1)), Just(Some(5))];
-    let page = prop_oneof![Just(PageSize::Size4K), Just(PageSize::Size16K), Just(PageSize::Size64K)];
+    let page =
+        prop_oneof![Just(PageSize::Size4K), Just(PageSize::Size16K), Just(PageSize::Size64K)];
     let hcc = prop_oneof![Just(0_u8), Just(2), Just(4)];
     (speed, page, hcc, any::<[bool; 4]>()).prop_map(
         |(pace, page, hcc, [indirect, looks_into_caches, stalls, pta])| {

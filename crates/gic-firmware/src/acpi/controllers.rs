@@ -79,7 +79,12 @@ fn report_absent(madt: &[MadtStructure], findings: &mut Findings) {
 }
 
 /// Version 0 leaves the version to the hardware; redistributors are a sign of GICv3.
-fn version(madt: &[MadtStructure], offset: usize, gicd: Gicd, findings: &mut Findings) -> Option<GicVersion> {
+fn version(
+    madt: &[MadtStructure],
+    offset: usize,
+    gicd: Gicd,
+    findings: &mut Findings,
+) -> Option<GicVersion> {
     let has_redistributors = gicrs(madt).next().is_some()
         || giccs(madt).any(|(_, gicc)| gicc.redistributor.is_some_and(|base| base != 0));
     match gicd.version {
@@ -182,7 +187,9 @@ impl Controllers {
         for structure in madt {
             match structure.contents {
                 MadtContents::Its(its) => controllers.its(structure.offset, its, findings),
-                MadtContents::MsiFrame(frame) => controllers.frame(structure.offset, frame, findings),
+                MadtContents::MsiFrame(frame) => {
+                    controllers.frame(structure.offset, frame, findings)
+                }
                 _ => {}
             }
         }
@@ -206,12 +213,17 @@ impl Controllers {
             Entry::Vacant(entry) => _ = entry.insert(index),
             Entry::Occupied(_) => {
                 let message = format!("an earlier ITS has number {}, too", its.id);
-                findings.add(Rule::DuplicateId, origin(Signature::MADT, offset, "GIC ITS ID"), message);
+                findings.add(
+                    Rule::DuplicateId,
+                    origin(Signature::MADT, offset, "GIC ITS ID"),
+                    message,
+                );
                 return;
             }
         }
         let registers = region(its.base, ITS_BYTES, offset, "physical base address", findings);
-        let coherence = if its.non_coherent { Coherence::NonCoherent } else { Coherence::ByRegister };
+        let coherence =
+            if its.non_coherent { Coherence::NonCoherent } else { Coherence::ByRegister };
         self.list.push(Controller {
             status: Fact::new(Status::Enabled, origin(Signature::MADT, offset, "")),
             registers,
@@ -224,7 +236,8 @@ impl Controllers {
     fn frame(&mut self, offset: usize, frame: MsiFrame, findings: &mut Findings) {
         let index = ControllerIndex::new(self.list.len());
         self.frame = self.frame.or(Some(index));
-        let registers = region(frame.base, MSI_FRAME_BYTES, offset, "physical base address", findings);
+        let registers =
+            region(frame.base, MSI_FRAME_BYTES, offset, "physical base address", findings);
         let spans = frame.spis.and_then(|(first, count)| {
             let span = IntIdSpan::new(IntId::new(first.into()), count.into())?;
             Some(Fact::new(span, origin(Signature::MADT, offset, "SPI base")))

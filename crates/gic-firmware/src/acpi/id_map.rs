@@ -58,7 +58,10 @@ pub(super) struct Span {
 }
 
 impl IdMaps {
-    pub(super) fn read<'a>(nodes: impl Iterator<Item = IortNode<'a>>, findings: &mut Findings) -> Self {
+    pub(super) fn read<'a>(
+        nodes: impl Iterator<Item = IortNode<'a>>,
+        findings: &mut Findings,
+    ) -> Self {
         let nodes = nodes.map(|node| {
             let kind = match node.contents {
                 IortContents::ItsGroup(group) => Kind::ItsGroup(group.ids().next()),
@@ -105,8 +108,9 @@ struct Walk<'w> {
 impl Walk<'_> {
     /// Enters the node at `target` with the IDs of `span`.
     fn enter(&mut self, target: u32, span: Span, depth: usize) {
-        let node =
-            usize::try_from(target).ok().and_then(|offset| Some((offset, self.maps.nodes.get(&offset)?)));
+        let node = usize::try_from(target)
+            .ok()
+            .and_then(|offset| Some((offset, self.maps.nodes.get(&offset)?)));
         let Some((offset, node)) = node else {
             let message = format!("no node is at offset {target:#x}");
             self.findings.add(Rule::IortReference, self.origin.clone(), message);
@@ -146,7 +150,10 @@ impl Walk<'_> {
         self.maps.steps.set(left);
         // Neither range wraps: `passing` cut it.
         let first = span.device.max(mapping.input);
-        let last = span.device.saturating_add(span.more).min(mapping.input.saturating_add(mapping.id_count));
+        let last = span
+            .device
+            .saturating_add(span.more)
+            .min(mapping.input.saturating_add(mapping.id_count));
         let Some(more) = last.checked_sub(first) else { return };
         let part = Span {
             requester: span.requester.saturating_add(first - span.device),
@@ -164,12 +171,16 @@ fn passing(node: IortNode<'_>, findings: &mut Findings) -> Vec<IdMapping> {
     let all = node.mappings().enumerate().filter(|&(index, _)| Some(index) != own);
     let mut mappings: Vec<IdMapping> = all.map(|(_, mapping)| bounded(mapping, findings)).collect();
     let begins = mappings.iter().enumerate().filter(|(_, mapping)| !mapping.is_single);
-    let begins: BTreeMap<u32, usize> = begins.map(|(index, mapping)| (mapping.input, index)).collect();
+    let begins: BTreeMap<u32, usize> =
+        begins.map(|(index, mapping)| (mapping.input, index)).collect();
     for (index, mapping) in mappings.iter_mut().enumerate() {
-        let Some(fewer) = mapping.id_count.checked_sub(1).filter(|_| !mapping.is_single) else { continue };
+        let Some(fewer) = mapping.id_count.checked_sub(1).filter(|_| !mapping.is_single) else {
+            continue;
+        };
         let last = mapping.input.saturating_add(mapping.id_count);
         if begins.get(&last).is_some_and(|&later| later > index) {
-            let message = format!("ID {last:#x} is the first of another mapping, which it is left to");
+            let message =
+                format!("ID {last:#x} is the first of another mapping, which it is left to");
             findings.add(Rule::IdCount, mapping_origin(*mapping), message);
             mapping.id_count = fewer;
         }
@@ -184,7 +195,8 @@ fn bounded(mapping: IdMapping, findings: &mut Findings) -> IdMapping {
         return mapping;
     }
     let (input, output) = (mapping.input, mapping.output);
-    let message = format!("{:#x} more IDs after input {input:#x} or output {output:#x}", mapping.id_count);
+    let message =
+        format!("{:#x} more IDs after input {input:#x} or output {output:#x}", mapping.id_count);
     findings.add(Rule::MapRange, mapping_origin(mapping), message);
     IdMapping { id_count: most, ..mapping }
 }

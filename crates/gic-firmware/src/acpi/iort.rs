@@ -85,7 +85,8 @@ impl<'a> IortNode<'a> {
             let contents = IortContents::read(fields)?;
             Some((fields.u8(3)?, fields.u32(4)?, fields.u32(8)?, fields.u32(12)?, contents))
         };
-        let (revision, identifier, count, array, contents) = read().ok_or(table.error(offset, short))?;
+        let (revision, identifier, count, array, contents) =
+            read().ok_or(table.error(offset, short))?;
         if let IortContents::ItsGroup(ItsGroup { stated, ids }) = contents
             && usize::try_from(stated).ok() != Some(ids.len() / 4)
         {
@@ -98,7 +99,8 @@ impl<'a> IortNode<'a> {
             identifier,
             contents,
             mappings: mappings.ok_or(table.error(offset, TableErrorKind::Array(count)))?,
-            mappings_at: usize::try_from(array).map_or(offset, |array| offset.saturating_add(array)),
+            mappings_at: usize::try_from(array)
+                .map_or(offset, |array| offset.saturating_add(array)),
         })
     }
 }
@@ -212,8 +214,15 @@ impl<'a> IortContents<'a> {
                 let path = core::str::from_utf8(rest.get(..length)?).ok()?;
                 Self::NamedComponent(NamedComponent { path, address_bits })
             }
-            2 => Self::RootComplex(RootComplex { segment: node.u32(28)?, ats: node.u32(24)? & 1 != 0 }),
-            3 => Self::SmmuV2(SmmuV2 { base: node.u64(16)?, span: node.u64(24)?, model: node.u32(32)? }),
+            2 => Self::RootComplex(RootComplex {
+                segment: node.u32(28)?,
+                ats: node.u32(24)? & 1 != 0,
+            }),
+            3 => Self::SmmuV2(SmmuV2 {
+                base: node.u64(16)?,
+                span: node.u64(24)?,
+                model: node.u32(32)?,
+            }),
             4 => Self::SmmuV3(SmmuV3::read(node)?),
             5 => Self::Pmcg(Pmcg { page_0: node.u64(16)?, overflow_gsiv: node.u32(24)? }),
             6 => Self::Rmr,
@@ -234,7 +243,10 @@ impl SmmuV3 {
             _ => node.u32(24)? & (1 << 4) != 0,
         };
         let count = node.u32(8)?;
-        Some(Self { base: node.u64(16)?, own_mapping: index.filter(|&index| is_valid && index < count) })
+        Some(Self {
+            base: node.u64(16)?,
+            own_mapping: index.filter(|&index| is_valid && index < count),
+        })
     }
 }
 

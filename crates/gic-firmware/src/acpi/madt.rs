@@ -157,7 +157,11 @@ impl MadtContents {
         let fields = Fields(bytes);
         Some(match kind {
             11 => Self::Gicc(Gicc::read(fields)?),
-            12 => Self::Gicd(Gicd { id: fields.u32(4)?, base: fields.u64(8)?, version: fields.u8(20)? }),
+            12 => Self::Gicd(Gicd {
+                id: fields.u32(4)?,
+                base: fields.u64(8)?,
+                version: fields.u8(20)?,
+            }),
             13 => Self::MsiFrame(MsiFrame::read(fields)?),
             14 => Self::Gicr(Gicr {
                 non_coherent: fields.u8(2)? & 1 != 0,
@@ -195,7 +199,11 @@ impl MsiFrame {
     fn read(fields: Fields<'_>) -> Option<Self> {
         let overrides = fields.u32(16)? & 1 != 0;
         let (count, first) = (fields.u16(20)?, fields.u16(22)?);
-        Some(Self { id: fields.u32(4)?, base: fields.u64(8)?, spis: overrides.then_some((first, count)) })
+        Some(Self {
+            id: fields.u32(4)?,
+            base: fields.u64(8)?,
+            spis: overrides.then_some((first, count)),
+        })
     }
 }
 

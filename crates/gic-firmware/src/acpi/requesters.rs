@@ -12,7 +12,8 @@ use crate::findings::Findings;
 use crate::origin::{Fact, NodeId, Origin};
 use crate::region::Region;
 use crate::requester::{
-    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role,
+    Target,
 };
 use crate::status::Status;
 use alloc::collections::btree_map::Entry;
@@ -36,7 +37,11 @@ pub(super) struct Requesters {
 }
 
 impl Requesters {
-    pub(super) fn read(tables: &Tables<'_>, controllers: &Controllers, findings: &mut Findings) -> Self {
+    pub(super) fn read(
+        tables: &Tables<'_>,
+        controllers: &Controllers,
+        findings: &mut Findings,
+    ) -> Self {
         let nodes = tables.iort.map_or_else(Vec::new, |iort| nodes(iort, findings));
         let maps = IdMaps::read(nodes.iter().copied(), findings);
         let mut reader = Reader { maps, controllers, findings };
@@ -59,7 +64,11 @@ impl Requesters {
                 devices.push(device);
             } else {
                 let origin = origin(Signature::IORT, node.offset, "");
-                reader.findings.add(Rule::DuplicateId, origin, format!("{} has a node already", device.id));
+                reader.findings.add(
+                    Rule::DuplicateId,
+                    origin,
+                    format!("{} has a node already", device.id),
+                );
             }
         }
         Self { hosts, devices }
@@ -86,7 +95,8 @@ impl Reader<'_, '_> {
             match complexes.entry(complex.segment) {
                 Entry::Vacant(entry) => _ = entry.insert(*node),
                 Entry::Occupied(_) => {
-                    let message = format!("segment {:#x} has a root complex already", complex.segment);
+                    let message =
+                        format!("segment {:#x} has a root complex already", complex.segment);
                     let origin = origin(Signature::IORT, node.offset, "PCI segment number");
                     self.findings.add(Rule::DuplicateId, origin, message);
                 }
@@ -96,7 +106,11 @@ impl Reader<'_, '_> {
     }
 
     /// The host whose configuration space is at `allocation`.
-    fn allocated(&mut self, allocation: Allocation, complex: Option<IortNode<'_>>) -> Option<PciHost> {
+    fn allocated(
+        &mut self,
+        allocation: Allocation,
+        complex: Option<IortNode<'_>>,
+    ) -> Option<PciHost> {
         let place = origin(Signature::MCFG, allocation.offset, "base address");
         let (first, last) = (allocation.first_bus, allocation.last_bus);
         let Some(count) = last.checked_sub(first).map(|more| u64::from(more) + 1) else {
@@ -106,8 +120,10 @@ impl Reader<'_, '_> {
         };
         let base = allocation.base.checked_add(u64::from(first) << 20);
         let Some(ecam) = base.and_then(|base| Region::new(base, count << 20)) else {
-            let message =
-                format!("{count} buses from {:#x} on reach past the address space", allocation.base);
+            let message = format!(
+                "{count} buses from {:#x} on reach past the address space",
+                allocation.base
+            );
             self.findings.add(Rule::MalformedProperty, place, message);
             return None;
         };
@@ -164,7 +180,9 @@ impl Reader<'_, '_> {
                 findings.add(Rule::SingleMapping, mapping_origin(*mapping), message);
                 break;
             }
-            spans.extend(self.maps.follow(*mapping, findings).into_iter().map(|span| (*mapping, span)));
+            spans.extend(
+                self.maps.follow(*mapping, findings).into_iter().map(|span| (*mapping, span)),
+            );
             if mapping.is_single {
                 break;
             }
@@ -262,7 +280,10 @@ impl Reader<'_, '_> {
             id: NodeId::from(id),
             compatible: vec![String::from(compatible)],
             status: Fact::new(Status::Enabled, origin(Signature::IORT, node.offset, "")),
-            registers: registers.into_iter().map(|region| Fact::new(region, place.clone())).collect(),
+            registers: registers
+                .into_iter()
+                .map(|region| Fact::new(region, place.clone()))
+                .collect(),
             role: Role::Device,
             msi: MsiRouting { parents, ..MsiRouting::default() },
         })

@@ -43,7 +43,8 @@ impl<'a> Tables<'a> {
         rsdp: u64,
         mut memory: impl FnMut(u64, usize) -> Option<&'a [u8]>,
     ) -> Result<Self, TableError> {
-        let root = memory(rsdp, RSDP_BYTES).ok_or(TableErrorKind::Unreadable(rsdp).at(Signature::RSDP, 0))?;
+        let root = memory(rsdp, RSDP_BYTES)
+            .ok_or(TableErrorKind::Unreadable(rsdp).at(Signature::RSDP, 0))?;
         let root = Fields(root);
         if root.array(0) != Some(*b"RSD PTR ") {
             let found = Signature::new(root.array(0).unwrap_or_default());

@@ -57,7 +57,8 @@ pub fn write(description: &Description) -> Result<WrittenTables, WriteError> {
     let finish = |id: &NodeId, signature, revision, body: Vec<u8>| {
         table(signature, revision, oem, &body).ok_or_else(|| WriteErrorKind::TooLong.of(id))
     };
-    let gic = description.gic.as_ref().ok_or_else(|| WriteErrorKind::NoGic.of(&NodeId::new("MADT")))?;
+    let gic =
+        description.gic.as_ref().ok_or_else(|| WriteErrorKind::NoGic.of(&NodeId::new("MADT")))?;
     let madt = madt::body(description, gic)?;
     let mcfg = mcfg(description, &segments)?;
     let iort = iort::body(description, &segments)?;
@@ -79,7 +80,8 @@ fn mcfg(description: &Description, segments: &Segments<'_>) -> Result<Option<Vec
         let last = u64::from(first) + more;
         let base = ecam.base().checked_sub(u64::from(first) << 20);
         let fields = base.zip(u16::try_from(*segment).ok()).zip(u8::try_from(last).ok());
-        let ((base, segment), last) = fields.ok_or_else(|| WriteErrorKind::ConfigSpace.of(&host.id))?;
+        let ((base, segment), last) =
+            fields.ok_or_else(|| WriteErrorKind::ConfigSpace.of(&host.id))?;
         let allocation = Structure::new(16)
             .set(0, base.to_le_bytes())
             .set(8, segment.to_le_bytes())

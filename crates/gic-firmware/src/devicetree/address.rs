@@ -34,12 +34,18 @@ impl Shape {
             _ => Err(format!("{property} is {stated}")),
         };
         let cells = bus.child_cells();
-        Ok(Self { address: check("#address-cells", cells.address)?, size: check("#size-cells", cells.size)? })
+        Ok(Self {
+            address: check("#address-cells", cells.address)?,
+            size: check("#size-cells", cells.size)?,
+        })
     }
 }
 
 /// Splits a property into entries of fields with these numbers of cells.
-fn entries<const N: usize>(value: &[u8], fields: [usize; N]) -> Option<impl Iterator<Item = [u128; N]>> {
+fn entries<const N: usize>(
+    value: &[u8],
+    fields: [usize; N],
+) -> Option<impl Iterator<Item = [u128; N]>> {
     let entry_bytes = fields.iter().sum::<usize>() * CELL_BYTES;
     if entry_bytes == 0 || !value.len().is_multiple_of(entry_bytes) {
         return None;
@@ -96,7 +102,8 @@ fn search(
     address: u128,
 ) -> Result<u128, String> {
     for [from, to, size] in entries {
-        bus.spend().ok_or_else(|| String::from("the tree has too many regions and ranges to translate"))?;
+        bus.spend()
+            .ok_or_else(|| String::from("the tree has too many regions and ranges to translate"))?;
         let offset = address.checked_sub(from).filter(|&offset| offset < size);
         if let Some(above) = offset.and_then(|offset| to.checked_add(offset)) {
             return Ok(above);
@@ -148,8 +155,9 @@ pub(super) fn regions_if_any(node: NodeRef<'_, '_>) -> Vec<Fact<Region>> {
 /// A property that holds one address of `node`'s bus (`mbi-alias`), as the CPU has it; the error is a sentence.
 pub(super) fn bus_address(node: NodeRef<'_, '_>, value: &[u8]) -> Result<u64, String> {
     let shape = Shape::of(node.parent().unwrap_or(node))?;
-    let mut addresses = entries(value, [shape.address])
-        .ok_or_else(|| format!("{} bytes are no address of {} cells", value.len(), shape.address))?;
+    let mut addresses = entries(value, [shape.address]).ok_or_else(|| {
+        format!("{} bytes are no address of {} cells", value.len(), shape.address)
+    })?;
     let [address] = addresses.next().ok_or_else(|| String::from("the address is missing"))?;
     to_cpu(node, address)
 }

@@ -30,8 +30,14 @@ const END: u32 = 9;
 pub(super) fn open(input: &[u8]) -> Result<Fdt<'_>, DtbError> {
     let header = Header::read(input)?;
     let blob = input.get(..header.total).ok_or(DtbErrorKind::NoHeader.at(0))?;
-    Skeleton { blob, strings: header.strings, end: header.structure.1, depth: 0, path: [0; MAX_DEPTH] }
-        .check(header.structure.0)?;
+    Skeleton {
+        blob,
+        strings: header.strings,
+        end: header.structure.1,
+        depth: 0,
+        path: [0; MAX_DEPTH],
+    }
+    .check(header.structure.0)?;
     Ok(Fdt::new_unchecked(blob))
 }
 
@@ -130,7 +136,8 @@ impl<'a> Skeleton<'a> {
         if (self.depth == 0) != name.is_empty() || name.contains('/') {
             return Err(DtbErrorKind::Name.at(offset));
         }
-        let parent = self.depth.checked_sub(1).and_then(|depth| self.path.get(depth)).copied().unwrap_or(0);
+        let parent =
+            self.depth.checked_sub(1).and_then(|depth| self.path.get(depth)).copied().unwrap_or(0);
         let path = parent + 1 + name.len();
         if path > MAX_PATH {
             return Err(DtbErrorKind::Path.at(offset));
@@ -148,7 +155,8 @@ impl<'a> Skeleton<'a> {
         let value = offset + 12;
         let end = value.checked_add(index(length)).filter(|&end| end <= self.end);
         let end = end.ok_or(DtbErrorKind::Property(length).at(offset))?;
-        let name = self.strings.0.checked_add(index(name)).ok_or(DtbErrorKind::Name.at(offset + 8))?;
+        let name =
+            self.strings.0.checked_add(index(name)).ok_or(DtbErrorKind::Name.at(offset + 8))?;
         self.name(name, self.strings.1)?;
         Ok(end.next_multiple_of(TOKEN_BYTES))
     }

@@ -37,7 +37,9 @@ impl Controllers {
         let mut controllers = Self::default();
         for node in tree.nodes() {
             if let Some(kind) = kind(node, findings) {
-                controllers.by_node.insert(node.index(), ControllerIndex::new(controllers.list.len()));
+                controllers
+                    .by_node
+                    .insert(node.index(), ControllerIndex::new(controllers.list.len()));
                 controllers.list.push(read(node, kind, findings));
             }
         }
@@ -47,14 +49,19 @@ impl Controllers {
 
     /// With an ITS in the system, `GICR_SETLPIR` is IMPLEMENTATION DEFINED (IHI 0069 §12.11).
     fn refuse_direct_lpi_beside_an_its(&mut self, findings: &mut Findings) {
-        let usable =
-            |controller: &Controller, kind| controller.kind == kind && controller.status.is_enabled();
+        let usable = |controller: &Controller, kind| {
+            controller.kind == kind && controller.status.is_enabled()
+        };
         if !self.list.iter().any(|controller| usable(controller, ControllerKind::Its)) {
             return;
         }
         for direct in self.list.iter_mut().filter(|one| usable(one, ControllerKind::DirectLpi)) {
             let origin = direct.id.origin(DIRECT_LPI);
-            findings.add(Rule::DirectLpiWithIts, origin.clone(), "an enabled ITS is described, too");
+            findings.add(
+                Rule::DirectLpiWithIts,
+                origin.clone(),
+                "an enabled ITS is described, too",
+            );
             direct.status = Fact::new(Status::Disabled, origin);
         }
     }
@@ -79,7 +86,8 @@ fn kind(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<ControllerKind
     if gic::version(node) == Some(GicVersion::V3) {
         return match (node.has(DIRECT_LPI), node.has("mbi-ranges")) {
             (true, true) => {
-                let message = format!("both `{DIRECT_LPI}` and `mbi-ranges` are given; neither is described");
+                let message =
+                    format!("both `{DIRECT_LPI}` and `mbi-ranges` are given; neither is described");
                 findings.add(Rule::DirectLpiWithMbi, node.origin(DIRECT_LPI), message);
                 None
             }
@@ -89,7 +97,9 @@ fn kind(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<ControllerKind
         };
     }
     if node.has("msi-controller") {
-        return Some(ControllerKind::Other(String::from(node.text("compatible").unwrap_or(node.name()))));
+        return Some(ControllerKind::Other(String::from(
+            node.text("compatible").unwrap_or(node.name()),
+        )));
     }
     None
 }
@@ -132,7 +142,11 @@ fn status(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<Status> {
     if node.has(MARK) || !status.is_enabled() {
         return status;
     }
-    findings.add(Rule::MissingMsiController, node.origin(MARK), "it is not marked as an MSI controller");
+    findings.add(
+        Rule::MissingMsiController,
+        node.origin(MARK),
+        "it is not marked as an MSI controller",
+    );
     Fact::new(Status::Disabled, node.origin(MARK))
 }
 
@@ -149,11 +163,19 @@ pub(super) fn msi_cells(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<
 fn required_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<Region>> {
     let registers = regions(node, findings);
     if registers.is_empty() && !node.has("reg") {
-        findings.add(Rule::MissingProperty, node.origin("reg"), "the controller's registers are not given");
+        findings.add(
+            Rule::MissingProperty,
+            node.origin("reg"),
+            "the controller's registers are not given",
+        );
     }
     let first = registers.into_iter().next()??;
     if first.size() == 0 {
-        findings.add(Rule::MalformedProperty, node.origin("reg"), "the controller's registers have size 0");
+        findings.add(
+            Rule::MalformedProperty,
+            node.origin("reg"),
+            "the controller's registers have size 0",
+        );
         return None;
     }
     Some(first)
@@ -167,7 +189,9 @@ fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<
         return super::address::regions_if_any(node).into_iter().next();
     };
     match bus_address(node, value) {
-        Ok(base) => Region::new(base, ALIAS_BYTES).map(|region| Fact::new(region, node.origin(ALIAS))),
+        Ok(base) => {
+            Region::new(base, ALIAS_BYTES).map(|region| Fact::new(region, node.origin(ALIAS)))
+        }
         Err(message) => {
             findings.add(Rule::MalformedProperty, node.origin(ALIAS), message);
             None
@@ -178,7 +202,9 @@ fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<
 fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Fact<IntIdSpan>> {
     const RANGES: &str = "mbi-ranges";
     let value = node.property(RANGES).unwrap_or_default();
-    let Some(cells) = cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(2)) else {
+    let Some(cells) =
+        cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(2))
+    else {
         let message = format!("{} bytes are no whole number of (INTID, count) pairs", value.len());
         findings.add(Rule::MalformedProperty, node.origin(RANGES), message);
         return Vec::new();

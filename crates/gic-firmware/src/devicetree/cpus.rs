@@ -36,7 +36,8 @@ pub(super) fn read(tree: &Tree<'_>, findings: &mut Findings) -> Vec<Cpu> {
 }
 
 fn is_cpu(node: NodeRef<'_, '_>) -> bool {
-    let in_cpus = node.parent().is_some_and(|cpus| cpus.name() == "cpus" && cpus.is_child_of_root());
+    let in_cpus =
+        node.parent().is_some_and(|cpus| cpus.name() == "cpus" && cpus.is_child_of_root());
     in_cpus && (node.text("device_type") == Some("cpu") || node.name().starts_with("cpu@"))
 }
 
@@ -48,7 +49,11 @@ fn affinity(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Affinity> 
             }
             Some((mpidr, _)) => format!("{mpidr:#x} is no affinity of MPIDR_EL1"),
             None => {
-                findings.add(Rule::MissingProperty, node.origin("reg"), "the CPU's affinity is not given");
+                findings.add(
+                    Rule::MissingProperty,
+                    node.origin("reg"),
+                    "the CPU's affinity is not given",
+                );
                 return None;
             }
         },

@@ -47,7 +47,8 @@ pub(super) fn version(node: NodeRef<'_, '_>) -> Option<GicVersion> {
 
 /// Reads the coherence of `node`'s table accesses with the CPUs' caches.
 pub(super) fn coherence(node: NodeRef<'_, '_>) -> Fact<Coherence> {
-    let coherence = if node.has("dma-noncoherent") { Coherence::NonCoherent } else { Coherence::ByRegister };
+    let coherence =
+        if node.has("dma-noncoherent") { Coherence::NonCoherent } else { Coherence::ByRegister };
     Fact::new(coherence, node.origin("dma-noncoherent"))
 }
 
@@ -89,14 +90,22 @@ fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {
         distributor,
         redistributors: after.iter().take(count).flatten().cloned().collect(),
         redistributor_stride: stride(node, findings),
-        cpu_interface: after.get(count).cloned().flatten().filter(|region: &Fact<Region>| region.size() > 0),
+        cpu_interface: after
+            .get(count)
+            .cloned()
+            .flatten()
+            .filter(|region: &Fact<Region>| region.size() > 0),
         coherence: coherence(node),
         broken_save_restore: node.has(BROKEN_SAVE_RESTORE),
     })
 }
 
 /// Returns the number of the `available` regions after the distributor that hold redistributors.
-fn redistributor_regions(node: NodeRef<'_, '_>, available: usize, findings: &mut Findings) -> usize {
+fn redistributor_regions(
+    node: NodeRef<'_, '_>,
+    available: usize,
+    findings: &mut Findings,
+) -> usize {
     const COUNT: &str = "#redistributor-regions";
     let stated = match node.property(COUNT) {
         None => 1,
@@ -104,7 +113,8 @@ fn redistributor_regions(node: NodeRef<'_, '_>, available: usize, findings: &mut
     };
     let count = usize::try_from(stated).unwrap_or(usize::MAX);
     if count == 0 || count > available {
-        let message = format!("{stated} redistributor regions among the {available} after the distributor");
+        let message =
+            format!("{stated} redistributor regions among the {available} after the distributor");
         findings.add(Rule::RedistributorRegions, node.origin(COUNT), message);
     }
     count.min(available)

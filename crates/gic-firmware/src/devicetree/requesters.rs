@@ -9,7 +9,8 @@ use crate::findings::Findings;
 use crate::origin::Fact;
 use crate::region::Region;
 use crate::requester::{
-    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role,
+    Target,
 };
 use alloc::format;
 use alloc::vec::Vec;
@@ -36,7 +37,11 @@ pub(super) struct Requesters {
 }
 
 impl Requesters {
-    pub(super) fn read(tree: &Tree<'_>, controllers: &Controllers, findings: &mut Findings) -> Self {
+    pub(super) fn read(
+        tree: &Tree<'_>,
+        controllers: &Controllers,
+        findings: &mut Findings,
+    ) -> Self {
         let mut requesters = Self::default();
         let mut reader = Reader { tree, controllers, findings };
         for node in tree.nodes() {
@@ -101,8 +106,10 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     fn check_device_ids(&mut self, device: &PlatformDevice) {
         for parent in &device.msi.parents {
             let Target::Controller(index) = parent.target else { continue };
-            let needs =
-                self.controllers.get(index).is_some_and(|controller| controller.kind.needs_device_id());
+            let needs = self
+                .controllers
+                .get(index)
+                .is_some_and(|controller| controller.kind.needs_device_id());
             if needs && parent.device_id().is_none() {
                 let message = format!("{} cells beside the ITS, not one", parent.specifier.len());
                 self.findings.add(Rule::MissingDeviceId, parent.origin.clone(), message);
@@ -110,7 +117,11 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         }
     }
 
-    fn buses(&mut self, node: NodeRef<'t, 'a>, config: Option<&Fact<ConfigSpace>>) -> Fact<BusRange> {
+    fn buses(
+        &mut self,
+        node: NodeRef<'t, 'a>,
+        config: Option<&Fact<ConfigSpace>>,
+    ) -> Fact<BusRange> {
         const BUSES: &str = "bus-range";
         let origin = node.origin(BUSES);
         let default = match config.map(|config| config.value) {
@@ -138,7 +149,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         if let Some(map) = &map {
             self.check_map(map, mask.as_ref().map_or(u32::MAX, |mask| mask.value));
         }
-        let parents = node.property(PARENT).map_or_else(Vec::new, |value| self.parents(node, value));
+        let parents =
+            node.property(PARENT).map_or_else(Vec::new, |value| self.parents(node, value));
         MsiRouting { mask, map, parents }
     }
 
@@ -154,7 +166,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
     fn map(&mut self, node: NodeRef<'t, 'a>, value: &[u8]) -> Vec<Fact<MapEntry>> {
         let origin = node.origin(MAP);
-        let Some(cells) = cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(4))
+        let Some(cells) =
+            cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(4))
         else {
             let message = format!("{} bytes are no whole number of four-cell entries", value.len());
             self.findings.add(Rule::MalformedProperty, origin, message);
@@ -177,19 +190,24 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
     fn check_map(&mut self, map: &[Fact<MapEntry>], mask: u32) {
         for entry in map {
-            let (rid, device, length) = (entry.rid_base.get(), entry.device_id_base.get(), entry.length);
+            let (rid, device, length) =
+                (entry.rid_base.get(), entry.device_id_base.get(), entry.length);
             if rid & !mask != 0 {
                 let message = format!("mask {mask:#x} clears bits of first requester ID {rid:#x}");
                 self.findings.add(Rule::MapMask, entry.origin.clone(), message);
             }
             let last = length.checked_sub(1);
-            if last.is_none_or(|last| rid.checked_add(last).and(device.checked_add(last)).is_none()) {
-                let message = format!("{length} requesters from {rid:#x} on, DeviceIDs from {device:#x} on");
+            if last.is_none_or(|last| rid.checked_add(last).and(device.checked_add(last)).is_none())
+            {
+                let message =
+                    format!("{length} requesters from {rid:#x} on, DeviceIDs from {device:#x} on");
                 self.findings.add(Rule::MapRange, entry.origin.clone(), message);
             }
         }
-        let mut claims: Vec<_> =
-            map.iter().map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry)).collect();
+        let mut claims: Vec<_> = map
+            .iter()
+            .map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry))
+            .collect();
         claims.sort_by_key(|&(first, ..)| first);
         let mut claimed_to = 0;
         for (first, length, entry) in claims {
@@ -215,11 +233,14 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             let count = self.cells_at(phandle);
             let specifier = after.get(..count).unwrap_or(after);
             if specifier.len() < count {
-                let message =
-                    format!("{count} cells must follow phandle {phandle:#x}, {} do", specifier.len());
+                let message = format!(
+                    "{count} cells must follow phandle {phandle:#x}, {} do",
+                    specifier.len()
+                );
                 self.findings.add(Rule::MalformedProperty, origin.clone(), message);
             }
-            parents.push(Fact::new(Parent { target, specifier: specifier.to_vec() }, origin.clone()));
+            parents
+                .push(Fact::new(Parent { target, specifier: specifier.to_vec() }, origin.clone()));
             // Without a node to ask for its number of cells, what follows cannot be told apart.
             if self.tree.by_phandle(phandle).is_none() {
                 break;
@@ -232,7 +253,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     /// Returns the number of cells that follow a reference to the node with this phandle.
     fn cells_at(&self, phandle: u32) -> usize {
         let index = self.tree.by_phandle(phandle).and_then(|node| self.controllers.of_node(node));
-        let cells = index.and_then(|index| self.controllers.get(index)).map_or(0, |to| to.msi_cells.value);
+        let cells =
+            index.and_then(|index| self.controllers.get(index)).map_or(0, |to| to.msi_cells.value);
         usize::try_from(cells).unwrap_or(usize::MAX)
     }
 

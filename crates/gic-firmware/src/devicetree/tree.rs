@@ -182,7 +182,9 @@ impl<'t, 'a> NodeRef<'t, 'a> {
     /// The node's own status and its ancestors': the topmost that disables it is the origin.
     pub(super) fn status(self) -> Fact<Status> {
         match self.node().disabled_by {
-            Some(index) => Fact::new(Status::Disabled, Self { tree: self.tree, index }.origin("status")),
+            Some(index) => {
+                Fact::new(Status::Disabled, Self { tree: self.tree, index }.origin("status"))
+            }
             None => Fact::new(Status::Enabled, self.origin("status")),
         }
     }

@@ -16,7 +16,8 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use properties::{
-    Routing, flag, regions, set, set_bus, set_coherence, set_cpus, set_gic_facet, set_status, strings,
+    Routing, flag, regions, set, set_bus, set_coherence, set_cpus, set_gic_facet, set_status,
+    strings,
 };
 
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
@@ -151,7 +152,8 @@ impl Writer<'_> {
 
     fn gic(&mut self, gic: &Gic) -> Result<(), WriteError> {
         let node = self.node(&gic.id)?;
-        let frames = [&gic.distributor].into_iter().chain(&gic.redistributors).chain(&gic.cpu_interface);
+        let frames =
+            [&gic.distributor].into_iter().chain(&gic.redistributors).chain(&gic.cpu_interface);
         let frames = regions(frames.map(|region| region.value));
         set(node, "compatible", strings(&gic.compatible));
         if gic.version.value != GicVersion::V2 && gic.redistributors.len() != 1 {
@@ -182,7 +184,9 @@ impl Writer<'_> {
         }
         match &controller.kind {
             ControllerKind::Mbi | ControllerKind::DirectLpi => {
-                let gic = gic.filter(|gic| gic.id == *id).ok_or_else(|| WriteErrorKind::NotTheGic.of(id))?;
+                let gic = gic
+                    .filter(|gic| gic.id == *id)
+                    .ok_or_else(|| WriteErrorKind::NotTheGic.of(id))?;
                 set_gic_facet(node, controller, gic);
                 return Ok(());
             }
@@ -195,7 +199,9 @@ impl Writer<'_> {
         }
         if let Some(window) = &controller.pre_its {
             let cells = [window.base(), window.size()].map(|cell| u32::try_from(cell).ok());
-            let [Some(base), Some(size)] = cells else { return Err(WriteErrorKind::Inexpressible.of(id)) };
+            let [Some(base), Some(size)] = cells else {
+                return Err(WriteErrorKind::Inexpressible.of(id));
+            };
             set(node, PRE_ITS, [base, size]);
         }
         match controller.ranges.as_slice() {
@@ -245,7 +251,8 @@ impl Writer<'_> {
         if !device.registers.is_empty() {
             set(node, "reg", regions(device.registers.iter().map(|region| region.value)));
         }
-        let says_so = device.msi.map.is_some() || device.compatible.iter().any(|name| name == "fsl,qoriq-mc");
+        let says_so =
+            device.msi.map.is_some() || device.compatible.iter().any(|name| name == "fsl,qoriq-mc");
         match (device.role, says_so) {
             (Role::Bus, false) => flag(node, "iommu-map"),
             (Role::Device, true) => return Err(WriteErrorKind::Inexpressible.of(&device.id)),
@@ -296,7 +303,8 @@ impl Writer<'_> {
     /// The node at this path, made with all its ancestors if it is not there yet.
     fn node(&mut self, id: &NodeId) -> Result<&mut DeviceTreeNode, WriteError> {
         let names = id.as_str().strip_prefix('/').unwrap_or_default();
-        let is_name = |name: &str| !name.is_empty() && name.len() <= MAX_NAME && !name.contains('\0');
+        let is_name =
+            |name: &str| !name.is_empty() && name.len() <= MAX_NAME && !name.contains('\0');
         let fits = id.as_str().len() < MAX_PATH && names.split('/').count() < MAX_DEPTH;
         if !fits || !names.split('/').all(is_name) {
             return Err(WriteErrorKind::NotAPath.of(id));

@@ -51,7 +51,8 @@ impl Bytes {
 
 /// A GICC of `length` bytes, cut off or filled up with zeroes.
 pub(crate) fn gicc(length: u8, uid: u32, flags: u32, mpidr: u64, redistributor: u64) -> Vec<u8> {
-    let head = Bytes::default().u8(11).u8(length).u16(0).u32(uid).u32(uid).u32(flags).u32(0).u32(23);
+    let head =
+        Bytes::default().u8(11).u8(length).u16(0).u32(uid).u32(uid).u32(flags).u32(0).u32(23);
     let addresses = head.u64(0).u64(0x2c00_0000).u64(0).u64(0).u32(25);
     let mut bytes = addresses.u64(redistributor).u64(mpidr).0;
     bytes.resize(length.into(), 0);
@@ -126,7 +127,13 @@ pub(crate) fn smmu_v2(base: u64, mappings: &[Mapping]) -> Vec<u8> {
 }
 
 /// An SMMUv3; `gsiv` is the wire of all of its interrupts, 0 = none.
-pub(crate) fn smmu_v3(revision: u8, flags: u32, gsiv: u32, own: u32, mappings: &[Mapping]) -> Vec<u8> {
+pub(crate) fn smmu_v3(
+    revision: u8,
+    flags: u32,
+    gsiv: u32,
+    own: u32,
+    mappings: &[Mapping],
+) -> Vec<u8> {
     let head = Bytes::default().u64(0x4000_0000).u32(flags).u32(0).u64(0).u32(0);
     let wires = head.u32(gsiv).u32(gsiv).u32(gsiv).u32(gsiv);
     node(4, revision, &wires.u32(0).u32(own).0, mappings)

@@ -1,8 +1,8 @@
 //! Damaged tables end in a description or an error, soon.
 
 use super::bytes::{
-    Mapping, describe, iort, its_group, mcfg, named_component, pmcg, root_complex, smmu_v2, smmu_v3, table,
-    usual_madt, word,
+    Mapping, describe, iort, its_group, mcfg, named_component, pmcg, root_complex, smmu_v2,
+    smmu_v3, table, usual_madt, word,
 };
 use gic_firmware::Rule;
 use gic_firmware::acpi::{Iort, Madt, Mcfg, Table, Tables, parse};
@@ -117,6 +117,8 @@ fn many_overlapping_mappings_are_read_soon() {
     nodes.push(root_complex(0, &maps));
     let start = Instant::now();
     let machine = describe(&[usual_madt(), iort(&nodes)]);
-    assert!(machine.findings.iter().any(|finding| finding.message.contains("too many ID mappings")));
+    assert!(
+        machine.findings.iter().any(|finding| finding.message.contains("too many ID mappings"))
+    );
     assert!(start.elapsed() < Duration::from_secs(20));
 }

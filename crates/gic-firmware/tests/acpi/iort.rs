@@ -1,8 +1,8 @@
 //! Requesters and their way to a controller.
 
 use super::bytes::{
-    Mapping, describe, gicd, iort, its_group, madt, mcfg, msi_frame, named_component, node, offset, pmcg,
-    root_complex, rules, smmu_v2, smmu_v3, usual_madt,
+    Mapping, describe, gicd, iort, its_group, madt, mcfg, msi_frame, named_component, node, offset,
+    pmcg, root_complex, rules, smmu_v2, smmu_v3, usual_madt,
 };
 use gic_firmware::{
     BusRange, ConfigSpace, Description, IommuMap, NoRoute, PciHost, Region, Role, Rule, Target, Via,
@@ -109,7 +109,13 @@ fn smmu_mapping_does_not_serve_its_clients() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0], [0, 0, 0xbeef, GROUP, SINGLE]];
     // Revision, flags, wire of all interrupts; does it have a mapping of its own?
-    let cases = [(0, 0, 0, false), (1, 0, 0, true), (4, 0, 9, false), (5, 1 << 4, 9, true), (5, 0, 0, false)];
+    let cases = [
+        (0, 0, 0, false),
+        (1, 0, 0, true),
+        (4, 0, 9, false),
+        (5, 1 << 4, 9, true),
+        (5, 0, 0, false),
+    ];
     for (revision, flags, gsiv, has_own) in cases {
         let complex = root_complex(0, &[[0, 0xffff, 0, smmu, 0]]);
         let machine = machine(&[smmu_v3(revision, flags, gsiv, 1, maps), complex]);
@@ -181,8 +187,11 @@ fn ranges_past_32_bits_are_cut() {
 
 #[test]
 fn segments_have_hosts_of_their_own() {
-    let nodes =
-        [its_group(&[0]), root_complex(2, &[[0, 9, 0, GROUP, 0]]), root_complex(2, &[[0, 9, 5, GROUP, 0]])];
+    let nodes = [
+        its_group(&[0]),
+        root_complex(2, &[[0, 9, 0, GROUP, 0]]),
+        root_complex(2, &[[0, 9, 5, GROUP, 0]]),
+    ];
     let windows = mcfg(&[(0x1000_0000, 1, 4, 7), (0x1000_0000, 2, 0, 3), (0x1000_0000, 2, 4, 7)]);
     let machine = describe(&[usual_madt(), iort(&nodes), windows]);
     assert_eq!(rules(&machine), [Rule::DuplicateId]);
@@ -205,7 +214,8 @@ fn impossible_windows_are_reported() {
 
 #[test]
 fn first_frame_serves_hosts_without_an_its() {
-    let frames = [gicd(0x1000, 2), msi_frame(0, 0x2000, 1, 16, 80), msi_frame(1, 0x3000, 1, 16, 96)];
+    let frames =
+        [gicd(0x1000, 2), msi_frame(0, 0x2000, 1, 16, 80), msi_frame(1, 0x3000, 1, 16, 96)];
     let machine = describe(&[madt(&frames), mcfg(&[(0, 0, 0, 0xf)])]);
     let route = machine.route(&machine.hosts[0], RequesterId::new(8)).unwrap();
     assert_eq!((route.controller.get(), route.via), (0, Via::Parent(0)));
@@ -226,7 +236,8 @@ fn overlong_structures_are_reported() {
 
 #[test]
 fn other_nodes_are_passed_over() {
-    let machine = machine(&[node(6, 1, &[0; 12], &[]), node(7, 0, &[0; 16], &[]), node(99, 0, &[], &[])]);
+    let machine =
+        machine(&[node(6, 1, &[0; 12], &[]), node(7, 0, &[0; 16], &[]), node(99, 0, &[], &[])]);
     assert_eq!(machine.findings, []);
 }
 

@@ -95,7 +95,8 @@ fn msi_frames_are_v2m() {
 
 #[test]
 fn non_coherent_flags_are_read() {
-    let machine = describe(&[madt(&[gicd(0, 3), gicr(1, 0x1000, 0x2_0000), its(1, 0, 0), its(0, 1, 0)])]);
+    let machine =
+        describe(&[madt(&[gicd(0, 3), gicr(1, 0x1000, 0x2_0000), its(1, 0, 0), its(0, 1, 0)])]);
     assert_eq!(machine.gic.unwrap().coherence.value, Coherence::NonCoherent);
     let coherences: Vec<_> = machine.controllers.iter().map(|its| its.coherence.value).collect();
     assert_eq!(coherences, [Coherence::NonCoherent, Coherence::ByRegister]);
@@ -125,7 +126,8 @@ fn same_numbers_and_affinities_are_reported() {
         gicc(82, 1, 1, 0, 0),
         gicc(82, 2, 1, 1 << 24, 0),
     ])]);
-    let expected = [Rule::SeveralGics, Rule::DuplicateId, Rule::DuplicateAffinity, Rule::MalformedProperty];
+    let expected =
+        [Rule::SeveralGics, Rule::DuplicateId, Rule::DuplicateAffinity, Rule::MalformedProperty];
     assert_eq!(rules(&machine), expected);
     assert_eq!(machine.controllers.len(), 1);
 }

@@ -3,9 +3,9 @@
 use gic_arch::{Affinity, IntId};
 use gic_firmware::acpi::{Tables, WriteErrorKind, parse, write};
 use gic_firmware::{
-    BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact,
-    Gic, GicVersion, IntIdSpan, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Region,
-    Role, Status, Target,
+    BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
+    Description, Fact, Gic, GicVersion, IntIdSpan, IommuMap, MapEntry, MsiRouting, Parent, PciHost,
+    PlatformDevice, Region, Role, Status, Target,
 };
 use msi_types::{DeviceId, RequesterId};
 use proptest::collection::{btree_set, vec};
@@ -45,7 +45,10 @@ fn gics() -> impl Strategy<Value = Gic> {
     parts.prop_map(|(distributor, regions, version, coherence, interface, id)| Gic {
         compatible: Vec::new(),
         version: Fact::stated(version),
-        redistributors: regions.into_iter().map(|(base, frames)| region(base, frames << 16)).collect(),
+        redistributors: regions
+            .into_iter()
+            .map(|(base, frames)| region(base, frames << 16))
+            .collect(),
         coherence,
         cpu_interface: interface.map(|base| region(base, 0x2000)),
         ..Gic::v3(format!("MADT/GICD@{id}"), region(distributor, 0x1_0000).value, [])
@@ -109,14 +112,19 @@ fn hosts(msi: impl Strategy<Value = MsiRouting>) -> impl Strategy<Value = Vec<Pc
     vec((msi, base(), any::<[u8; 2]>()), 0..4).prop_map(|hosts| {
         let host = |(index, (msi, base, [one, other])): (u32, (_, u64, [u8; 2]))| {
             let (first, last) = (one.min(other), one.max(other));
-            let window = region(base + (u64::from(first) << 20), (u64::from(last - first) + 1) << 20);
+            let window =
+                region(base + (u64::from(first) << 20), (u64::from(last - first) + 1) << 20);
             PciHost {
                 compatible: Vec::new(),
                 buses: Fact::stated(BusRange { first, last }),
                 segment: Some(Fact::stated(index)),
                 config: Some(Fact::stated(ConfigSpace::Ecam(window.value))),
                 iommu_map: Fact::stated(IommuMap::Absent),
-                ..PciHost::ecam(format!("MCFG/{index:04x}:{first:02x}-{last:02x}"), window.value, msi)
+                ..PciHost::ecam(
+                    format!("MCFG/{index:04x}:{first:02x}-{last:02x}"),
+                    window.value,
+                    msi,
+                )
             }
         };
         (0..).zip(hosts).map(host).collect()
@@ -155,7 +163,12 @@ fn devices(controllers: usize) -> impl Strategy<Value = Vec<PlatformDevice>> {
     })
 }
 
-fn named(gic: Gic, cpus: Vec<Cpu>, controllers: Vec<Controller>, hosts: Vec<PciHost>) -> Description {
+fn named(
+    gic: Gic,
+    cpus: Vec<Cpu>,
+    controllers: Vec<Controller>,
+    hosts: Vec<PciHost>,
+) -> Description {
     Description {
         model: Some(Fact::stated("VENDOR MACHINE".into())),
         compatible: vec!["MACHINE".into(), "VENDOR".into()],
@@ -171,7 +184,10 @@ fn with_its() -> impl Strategy<Value = Description> {
     itses().prop_flat_map(|itses| {
         let count = itses.len();
         (gics(), cpus(), Just(itses), hosts(maps(count)), devices(count)).prop_map(
-            |(gic, cpus, itses, hosts, devices)| Description { devices, ..named(gic, cpus, itses, hosts) },
+            |(gic, cpus, itses, hosts, devices)| Description {
+                devices,
+                ..named(gic, cpus, itses, hosts)
+            },
         )
     })
 }
@@ -184,7 +200,9 @@ fn with_frames() -> impl Strategy<Value = Description> {
 
 fn read(description: &Description) -> Description {
     let written = write(description).expect("everything in it can be written");
-    parse(&Tables::from_blobs(written.all().map(|(_, table)| table)).expect("what we write is sound"))
+    parse(
+        &Tables::from_blobs(written.all().map(|(_, table)| table)).expect("what we write is sound"),
+    )
 }
 
 proptest! {
@@ -238,7 +256,10 @@ fn disabled_parts_are_left_out() {
     let machine = read(&machine);
     assert_eq!((machine.controllers.len(), machine.devices.len()), (1, 0));
     let route = machine.route(&machine.hosts[0], RequesterId::new(0x123)).unwrap();
-    assert_eq!(machine.controller(route.controller).unwrap().registers.as_ref().unwrap().base(), 0x2000_0000);
+    assert_eq!(
+        machine.controller(route.controller).unwrap().registers.as_ref().unwrap().base(),
+        0x2000_0000
+    );
 }
 
 #[test]
@@ -251,13 +272,16 @@ fn inexpressible_facts_are_refused() {
     let mbi = |machine: &mut Description| machine.controllers[1].kind = ControllerKind::Mbi;
     assert_eq!(refused(mbi), WriteErrorKind::Controller);
     assert_eq!(refused(|machine| machine.gic = None), WriteErrorKind::NoGic);
-    let window = |machine: &mut Description| machine.controllers[0].pre_its = Some(region(0, 0x1000));
+    let window =
+        |machine: &mut Description| machine.controllers[0].pre_its = Some(region(0, 0x1000));
     assert_eq!(refused(window), WriteErrorKind::Registers);
     let mask = |machine: &mut Description| {
-        machine.hosts[0].msi = MsiRouting { mask: Some(Fact::stated(0xff00)), ..MsiRouting::map([]) };
+        machine.hosts[0].msi =
+            MsiRouting { mask: Some(Fact::stated(0xff00)), ..MsiRouting::map([]) };
     };
     assert_eq!(refused(mask), WriteErrorKind::Mask);
-    let segment = |machine: &mut Description| machine.hosts[0].segment = Some(Fact::stated(0x1_0000));
+    let segment =
+        |machine: &mut Description| machine.hosts[0].segment = Some(Fact::stated(0x1_0000));
     assert_eq!(refused(segment), WriteErrorKind::ConfigSpace);
     let sharing = |machine: &mut Description| {
         let mut other = machine.hosts[0].clone();
@@ -266,7 +290,8 @@ fn inexpressible_facts_are_refused() {
         machine.hosts.iter_mut().for_each(|host| host.segment = Some(Fact::stated(1)));
     };
     assert_eq!(refused(sharing), WriteErrorKind::Segment);
-    let bare =
-        |machine: &mut Description| machine.devices[0].msi = MsiRouting::parent(ControllerIndex::new(0));
+    let bare = |machine: &mut Description| {
+        machine.devices[0].msi = MsiRouting::parent(ControllerIndex::new(0))
+    };
     assert_eq!(refused(bare), WriteErrorKind::Route);
 }

@@ -24,7 +24,10 @@ fn header_must_fit_its_bytes() {
     let mut short = whole.clone();
     short[4..8].copy_from_slice(&35u32.to_le_bytes());
     let error = Table::new(&short).unwrap_err();
-    assert_eq!(error.to_string(), "APIC byte 0x4: the header states 35 bytes, which is not what there are");
+    assert_eq!(
+        error.to_string(),
+        "APIC byte 0x4: the header states 35 bytes, which is not what there are"
+    );
 }
 
 #[test]

@@ -30,7 +30,8 @@ impl AddressMap {
     /// # Errors
     /// [`Overlap`]: somebody has a part of it.
     pub fn claim(&mut self, name: &str, region: Region) -> Result<(), Overlap> {
-        if let Some((first_region, _, first)) = self.claims.iter().find(|(taken, ..)| overlap(*taken, region))
+        if let Some((first_region, _, first)) =
+            self.claims.iter().find(|(taken, ..)| overlap(*taken, region))
         {
             return Err(Overlap {
                 first: first.clone(),

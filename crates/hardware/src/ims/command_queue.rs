@@ -6,7 +6,8 @@ use crate::pci::Signalled;
 use crate::platform::CpuBus;
 use crate::ram::{Publication, Ram};
 use msi_types::{
-    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, Slots, StoreError,
+    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, Slots,
+    StoreError,
 };
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -131,7 +132,9 @@ impl QueueDevice {
         let mut state = lock(&self.state);
         let QueueState { enabled: true, entries, .. } = &mut *state else { return Signalled::Off };
         match entries.get_mut(usize::from(slot)) {
-            Some(Entry { masked: false, message: Some(message), .. }) => Signalled::Sent(self.send(*message)),
+            Some(Entry { masked: false, message: Some(message), .. }) => {
+                Signalled::Sent(self.send(*message))
+            }
             Some(entry) => {
                 entry.waiting = true;
                 Signalled::Held
@@ -149,7 +152,8 @@ impl QueueDevice {
         if state.refused || state.head == state.tail {
             return;
         }
-        match self.command(state).and_then(|(slot, operation)| self.execute(state, slot, operation)) {
+        match self.command(state).and_then(|(slot, operation)| self.execute(state, slot, operation))
+        {
             Some(()) => state.head = state.head.wrapping_add(1),
             None => state.refused = true,
         }
@@ -292,7 +296,8 @@ impl QueueStore {
             Operation::Mask | Operation::Unmask | Operation::Clear => MsiMessage::default(),
         };
         let words =
-            [u64::from(slot) << 8 | operation.code(), message.address, u64::from(message.data)].into_iter();
+            [u64::from(slot) << 8 | operation.code(), message.address, u64::from(message.data)]
+                .into_iter();
         for (word, address) in words.zip((at..).step_by(8)) {
             self.ram.cpu_store64(address, word);
         }
@@ -302,7 +307,8 @@ impl QueueStore {
 }
 
 fn failure(batch: &[(u16, Operation)], index: u32, reason: &'static str) -> StoreError {
-    let slot = usize::try_from(index).ok().and_then(|index| batch.get(index)).map_or(0, |(slot, _)| *slot);
+    let slot =
+        usize::try_from(index).ok().and_then(|index| batch.get(index)).map_or(0, |(slot, _)| *slot);
     StoreError { slot, reason }
 }
 

@@ -6,7 +6,8 @@ use crate::pci::Signalled;
 use crate::platform::CpuBus;
 use crate::ram::{Publication, Ram};
 use msi_types::{
-    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, Slots, StoreError,
+    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, Slots,
+    StoreError,
 };
 use std::fmt;
 use std::sync::atomic::{AtomicU16, Ordering};

@@ -90,8 +90,9 @@ impl Bridge {
     pub(super) fn forwards(&self, address: u64) -> bool {
         let config = lock(&self.config);
         let on = config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
-        let upper =
-            |offset| u64::from(config.load(header::PREFETCHABLE_UPPER + offset, AccessWidth::Word)) << 32;
+        let upper = |offset| {
+            u64::from(config.load(header::PREFETCHABLE_UPPER + offset, AccessWidth::Word)) << 32
+        };
         let lower = |offset| u64::from(config.load16(header::PREFETCHABLE + offset) & 0xfff0) << 16;
         let (base, limit) = (upper(0) | lower(0), upper(4) | lower(2) | 0xf_ffff);
         on && (base..=limit).contains(&address)

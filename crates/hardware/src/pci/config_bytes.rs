@@ -42,14 +42,18 @@ impl ConfigBytes {
 
     /// Lets software write the bits of `mask`.
     pub(super) fn allow(&mut self, offset: u16, width: AccessWidth, mask: u32) {
-        for (byte, mask) in self.writable.iter_mut().skip(usize::from(offset)).zip(bytes(width, mask)) {
+        for (byte, mask) in
+            self.writable.iter_mut().skip(usize::from(offset)).zip(bytes(width, mask))
+        {
             *byte |= mask;
         }
     }
 
     /// Sets bytes from the device's side, whether software may write them or not.
     pub(super) fn store(&mut self, offset: u16, width: AccessWidth, value: u32) {
-        for (byte, value) in self.bytes.iter_mut().skip(usize::from(offset)).zip(bytes(width, value)) {
+        for (byte, value) in
+            self.bytes.iter_mut().skip(usize::from(offset)).zip(bytes(width, value))
+        {
             *byte = value;
         }
     }

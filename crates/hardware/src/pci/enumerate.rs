@@ -8,8 +8,8 @@ use crate::platform::CpuBus;
 use gic_firmware::BusRange;
 use irq_domain::Host;
 use irq_domain::pci::{
-    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory,
-    capabilities,
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
+    TableMemory, capabilities,
 };
 use msi_types::{MessageStore, RequesterId, Shape};
 use std::fmt;
@@ -107,7 +107,12 @@ impl Scan<'_> {
         }
     }
 
-    fn function(&mut self, requester: RequesterId, alias: RequesterId, config: FunctionConfigSpace) {
+    fn function(
+        &mut self,
+        requester: RequesterId,
+        alias: RequesterId,
+        config: FunctionConfigSpace,
+    ) {
         config.write16(header::COMMAND, 0);
         let mut bars = [None; BARS];
         let mut index = 0;
@@ -136,7 +141,8 @@ impl Scan<'_> {
         config.write32(header::BUS_NUMBERS, numbers(self.buses.last));
         self.cursor = self.cursor.next_multiple_of(BRIDGE_WINDOW);
         let base = self.cursor;
-        let behind = if is_conventional(config) { Some(RequesterId::pci(secondary, 0, 0)) } else { alias };
+        let behind =
+            if is_conventional(config) { Some(RequesterId::pci(secondary, 0, 0)) } else { alias };
         self.bus(secondary, behind);
         self.cursor = self.cursor.next_multiple_of(BRIDGE_WINDOW);
         config.write32(header::BUS_NUMBERS, numbers(self.next_bus.max(secondary)));
@@ -342,7 +348,10 @@ mod tests {
     }
 
     /// A function on the root bus, and two behind a bridge whose bus numbers firmware left at `secondary`.
-    fn found_behind(kind: BridgeKind, secondary: u8) -> (Vec<Found>, Arc<HostBridge>, Arc<Recorder>, CpuBus) {
+    fn found_behind(
+        kind: BridgeKind,
+        secondary: u8,
+    ) -> (Vec<Found>, Arc<HostBridge>, Arc<Recorder>, CpuBus) {
         let recorder = Arc::new(Recorder::default());
         let upstream: Arc<dyn SignalMsi<RequesterId>> = Arc::clone(&recorder) as _;
         let mut root = Segment::new(BUSES.first);
@@ -388,8 +397,10 @@ mod tests {
         let (found, host, recorder, bus) = found_behind(BridgeKind::ToConventional, 0x22);
         let last = &found[1];
         let function = host.functions().iter().find(|it| it.requester() == last.requester).unwrap();
-        let platform =
-            MachinePlatform::new(Arc::new(Bus::default()), Arc::new(Ram::new(&[], Caches::Snooped)));
+        let platform = MachinePlatform::new(
+            Arc::new(Bus::default()),
+            Arc::new(Ram::new(&[], Caches::Snooped)),
+        );
         let store = last.store(Arc::new(platform)).unwrap().store;
         let message = MsiMessage { address: 0x1000, data: 5 };
         store

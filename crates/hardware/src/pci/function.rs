@@ -86,7 +86,11 @@ enum Store {
 
 impl Function {
     /// A function on `segment`, whose messages go `upstream`.
-    pub fn new(config: FunctionConfig, segment: &Segment, upstream: Arc<dyn SignalMsi<RequesterId>>) -> Self {
+    pub fn new(
+        config: FunctionConfig,
+        segment: &Segment,
+        upstream: Arc<dyn SignalMsi<RequesterId>>,
+    ) -> Self {
         let sizes = bar_sizes(config.store);
         Self {
             config,
@@ -135,7 +139,8 @@ impl Function {
     /// Takes the function out of its slot. Nobody answers there; what waited behind a mask is gone.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
-        *state = FunctionState { plugged: false, ..FunctionState::reset(self.config, &self.bars.sizes) };
+        *state =
+            FunctionState { plugged: false, ..FunctionState::reset(self.config, &self.bars.sizes) };
         self.bars.follow(&state);
     }
 
@@ -154,8 +159,10 @@ impl Function {
             .step_by(4)
             .map(|offset| (offset, state.config.load(offset, AccessWidth::Word)))
             .collect();
-        *state =
-            FunctionState { plugged: state.plugged, ..FunctionState::reset(self.config, &self.bars.sizes) };
+        *state = FunctionState {
+            plugged: state.plugged,
+            ..FunctionState::reset(self.config, &self.bars.sizes)
+        };
         for (offset, value) in header {
             state.config.write(offset, AccessWidth::Word, value);
         }
@@ -258,7 +265,8 @@ impl FunctionState {
                 let table = msix::BarOffset::new().with_bir(table_bar & 7);
                 let behind = if pba_bar == table_bar { PBA_BEHIND_TABLE / 8 } else { 0 };
                 let behind = u32::try_from(behind).unwrap_or(0);
-                let pba = msix::BarOffset::new().with_bir(pba_bar & 7).with_offset_in_qwords(behind);
+                let pba =
+                    msix::BarOffset::new().with_bir(pba_bar & 7).with_offset_in_qwords(behind);
                 Store::Msix(MsixCapability::add(&mut config, vectors, table, pba))
             }
             StoreConfig::None => Store::None,
@@ -274,7 +282,8 @@ impl FunctionState {
 impl Bars {
     /// Takes over what configuration space says.
     fn follow(&self, state: &FunctionState) {
-        let on = state.plugged && state.config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
+        let on =
+            state.plugged && state.config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
         for ((index, size), base) in (0u16..).zip(self.sizes).zip(&self.bases) {
             let register = header::BAR0 + index * 4;
             let word = |offset| u64::from(state.config.load(register + offset, AccessWidth::Word));
@@ -371,15 +380,19 @@ mod tests {
 
     fn function(store: StoreConfig) -> (Function, Arc<Recorder>) {
         let recorder = Arc::new(Recorder::default());
-        let config =
-            FunctionConfig { store, at: DevFn::new(1, 0), functions_in_device: DeviceFunctions::One };
+        let config = FunctionConfig {
+            store,
+            at: DevFn::new(1, 0),
+            functions_in_device: DeviceFunctions::One,
+        };
         let function = Function::new(config, &Segment::new(0), Arc::clone(&recorder) as _);
         function.config_write(header::COMMAND, AccessWidth::Half, 6);
         (function, recorder)
     }
 
     fn msix() -> (Function, Arc<Recorder>) {
-        let (function, recorder) = function(StoreConfig::Msix { vectors: 3, table_bar: 0, pba_bar: 2 });
+        let (function, recorder) =
+            function(StoreConfig::Msix { vectors: 3, table_bar: 0, pba_bar: 2 });
         function.config_write(header::BAR0, AccessWidth::Word, 0x4000_0000);
         function.config_write(header::BAR0 + 8, AccessWidth::Word, 0x5000_0000);
         for (entry, data) in [(0, 0xa), (1, 0xb), (2, 0xc)] {
@@ -451,15 +464,22 @@ mod tests {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
         function.region_write(0, 12, 0);
-        function.config_write(header::COMMAND, AccessWidth::Half, u32::from(header::COMMAND_MEMORY));
+        function.config_write(
+            header::COMMAND,
+            AccessWidth::Half,
+            u32::from(header::COMMAND_MEMORY),
+        );
         assert_eq!(function.signal(0), Signalled::Off);
         assert!(sent(&recorder).is_empty());
     }
 
     #[test]
     fn multi_msi_replaces_granted_data_bits() {
-        let config =
-            StoreConfig::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector };
+        let config = StoreConfig::Msi {
+            log2_vectors: 3,
+            address: AddressWidth::Bits64,
+            masking: Masking::PerVector,
+        };
         let (function, recorder) = function(config);
         let at = capability(&function, 5);
         function.config_write(at + 0xc, AccessWidth::Half, 0x40);
@@ -471,8 +491,11 @@ mod tests {
 
     #[test]
     fn a_masked_msi_vector_is_pending_until_unmasked() {
-        let config =
-            StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector };
+        let config = StoreConfig::Msi {
+            log2_vectors: 2,
+            address: AddressWidth::Bits32,
+            masking: Masking::PerVector,
+        };
         let (function, recorder) = function(config);
         let at = capability(&function, 5);
         function.config_write(at + 0x0c, AccessWidth::Word, 0xf);

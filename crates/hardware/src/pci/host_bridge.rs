@@ -105,12 +105,11 @@ impl Segment {
 
     /// Do all bridges on the way to `function` forward this address?
     fn reaches(&self, function: &Function, address: u64) -> bool {
-        let here =
-            |node: &Node| matches!(node, Node::Function(other) if std::ptr::eq(Arc::as_ptr(other), function));
+        let here = |node: &Node| matches!(node, Node::Function(other) if std::ptr::eq(Arc::as_ptr(other), function));
         self.nodes.values().any(here)
-            || self
-                .bridges()
-                .any(|bridge| bridge.forwards(address) && bridge.segment().reaches(function, address))
+            || self.bridges().any(|bridge| {
+                bridge.forwards(address) && bridge.segment().reaches(function, address)
+            })
     }
 
     fn bridges(&self) -> impl Iterator<Item = &Arc<Bridge>> {
@@ -146,7 +145,9 @@ impl MmioDevice for Ecam {
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
         let value = u32::try_from(value & 0xffff_ffff).unwrap_or(0);
         match self.node(offset) {
-            Some((Node::Function(function), register)) => function.config_write(register, width, value),
+            Some((Node::Function(function), register)) => {
+                function.config_write(register, width, value)
+            }
             Some((Node::Bridge(bridge), register)) => bridge.config_write(register, width, value),
             None => {}
         }
@@ -162,7 +163,8 @@ impl MmioDevice for Memory {
         match width {
             AccessWidth::Word => u64::from(function.region_read(bar, at)),
             AccessWidth::Double => {
-                u64::from(function.region_read(bar, at + 4)) << 32 | u64::from(function.region_read(bar, at))
+                u64::from(function.region_read(bar, at + 4)) << 32
+                    | u64::from(function.region_read(bar, at))
             }
             // The table takes aligned words and double words alone.
             AccessWidth::Byte | AccessWidth::Half => 0,
@@ -172,7 +174,8 @@ impl MmioDevice for Memory {
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
         let address = self.0.windows.memory.base() + offset;
         let Some((function, bar, at)) = self.0.target(address) else { return };
-        let [low, high] = [value & 0xffff_ffff, value >> 32].map(|half| u32::try_from(half).unwrap_or(0));
+        let [low, high] =
+            [value & 0xffff_ffff, value >> 32].map(|half| u32::try_from(half).unwrap_or(0));
         match width {
             AccessWidth::Word => function.region_write(bar, at, low),
             AccessWidth::Double => {

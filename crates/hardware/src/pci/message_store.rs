@@ -68,7 +68,10 @@ pub(super) struct MsiCapability {
 }
 
 impl MsiCapability {
-    pub(super) fn add(config: &mut ConfigBytes, shape: (u8, AddressWidth, msi_types::Masking)) -> Self {
+    pub(super) fn add(
+        config: &mut ConfigBytes,
+        shape: (u8, AddressWidth, msi_types::Masking),
+    ) -> Self {
         let (log2_vectors, address, masking) = shape;
         let control = msi::Control::new()
             .with_multiple_message_capable(log2_vectors.min(5))
@@ -113,7 +116,10 @@ impl MsiCapability {
             return Vec::new();
         }
         self.set_pending(config, self.pending(config) & !ready);
-        (0..32).filter(|index| ready & 1 << index != 0).map(|index| self.message(config, index)).collect()
+        (0..32)
+            .filter(|index| ready & 1 << index != 0)
+            .map(|index| self.message(config, index))
+            .collect()
     }
 
     fn control(self, config: &ConfigBytes) -> msi::Control {
@@ -192,7 +198,10 @@ impl MsixCapability {
     /// Returns the messages that software's write to the capability or the table released.
     pub(super) fn release(&mut self, config: &ConfigBytes) -> Vec<MsiMessage> {
         let control = self.control(config);
-        if !control.enable() || control.function_mask() || self.pending.iter().all(|word| *word == 0) {
+        if !control.enable()
+            || control.function_mask()
+            || self.pending.iter().all(|word| *word == 0)
+        {
             return Vec::new();
         }
         let mut ready = Vec::new();
@@ -225,9 +234,11 @@ impl MsixCapability {
 
     /// Software's read of the pending bits, an aligned word.
     pub(super) fn read_pending(&self, offset: u64) -> u32 {
-        let word = usize::try_from(offset / 8).ok().and_then(|word| self.pending.get(word)).copied();
+        let word =
+            usize::try_from(offset / 8).ok().and_then(|word| self.pending.get(word)).copied();
         let halves = word.unwrap_or(0).to_le_bytes();
-        let half = if offset.is_multiple_of(8) { halves.first_chunk() } else { halves.last_chunk() };
+        let half =
+            if offset.is_multiple_of(8) { halves.first_chunk() } else { halves.last_chunk() };
         half.map_or(0, |half: &[u8; 4]| u32::from_le_bytes(*half))
     }
 

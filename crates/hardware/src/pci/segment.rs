@@ -97,6 +97,9 @@ impl Segment {
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let places: Vec<_> = self.nodes.keys().collect();
-        f.debug_struct("Segment").field("number", &self.number.get()).field("places", &places).finish()
+        f.debug_struct("Segment")
+            .field("number", &self.number.get())
+            .field("places", &places)
+            .finish()
     }
 }

@@ -108,7 +108,9 @@ impl Slot {
         let message = match (place.message, plan.rewrite) {
             (MessageIndex::Second, _) => &mut self.second,
             (MessageIndex::First, Rewrite::Atomic64) => &mut self.staged,
-            (MessageIndex::First, Rewrite::AddressOnly) if place.word != registers::DATA => &mut self.staged,
+            (MessageIndex::First, Rewrite::AddressOnly) if place.word != registers::DATA => {
+                &mut self.staged
+            }
             (MessageIndex::First, _) => &mut self.first,
         };
         match place.word {
@@ -121,7 +123,9 @@ impl Slot {
             registers::DATA => {
                 message.data = if plan.data == DataWidth::Bits16 { value & 0xffff } else { value };
             }
-            registers::SLOT_CONTROL if place.message == MessageIndex::First => self.control(plan, value),
+            registers::SLOT_CONTROL if place.message == MessageIndex::First => {
+                self.control(plan, value)
+            }
             _ => {}
         }
     }

@@ -5,7 +5,8 @@ use crate::bus::AccessWidth;
 use crate::lock::lock;
 use crate::platform::CpuBus;
 use msi_types::{
-    Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError, Trigger,
+    Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
+    Trigger,
 };
 use std::sync::Mutex;
 
@@ -37,8 +38,8 @@ impl PlatformStore {
     /// The message in a slot.
     pub fn message(&self, slot: u16) -> MsiMessage {
         let read = |offset| self.bus.read32(self.register(registers::SLOTS, slot, offset));
-        let address =
-            u64::from(read(registers::ADDRESS_HIGH)) << 32 | u64::from(read(registers::ADDRESS_LOW));
+        let address = u64::from(read(registers::ADDRESS_HIGH)) << 32
+            | u64::from(read(registers::ADDRESS_LOW));
         MsiMessage { address, data: read(registers::DATA) }
     }
 
@@ -90,7 +91,9 @@ impl MessageStore for PlatformStore {
     fn masking(&self) -> Masking {
         match self.features.rewrite() {
             Rewrite::Masked => Masking::PerVector,
-            Rewrite::Atomic64 | Rewrite::AddressOnly | Rewrite::LowWordOnly | Rewrite::Never => Masking::None,
+            Rewrite::Atomic64 | Rewrite::AddressOnly | Rewrite::LowWordOnly | Rewrite::Never => {
+                Masking::None
+            }
         }
     }
 
@@ -137,14 +140,19 @@ impl StoreUpdate<'_> {
         ];
         let store = self.store;
         for (offset, value) in words {
-            store.bus.write(store.register(area, slot, offset), AccessWidth::Word, u64::from(value));
+            store.bus.write(
+                store.register(area, slot, offset),
+                AccessWidth::Word,
+                u64::from(value),
+            );
         }
         if store.features.is_staged() && area == registers::SLOTS {
             store.control(slot, registers::COMMIT);
         }
         let taken = |(offset, value)| store.bus.read32(store.register(area, slot, offset)) == value;
         if !words.into_iter().all(taken) {
-            self.failure = Some(StoreError { slot, reason: "the device read back another message" });
+            self.failure =
+                Some(StoreError { slot, reason: "the device read back another message" });
         }
     }
 }

@@ -28,7 +28,9 @@ fn device(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<Recorder>) {
 /// A device whose slot 0 is set up and open.
 fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<Recorder>) {
     let (device, recorder) = device(plan);
-    for (area, address) in [(registers::SLOTS, FIRST.address), (registers::SECOND, FIRST.address + 8)] {
+    for (area, address) in
+        [(registers::SLOTS, FIRST.address), (registers::SECOND, FIRST.address + 8)]
+    {
         write(&device, area + registers::ADDRESS_LOW, low(address));
         write(&device, area + registers::ADDRESS_HIGH, low(address >> 32));
         write(&device, area + registers::DATA, FIRST.data);
@@ -116,7 +118,8 @@ fn narrow_slots_hold_what_they_have_bits_for() {
 #[test]
 fn a_message_that_is_not_committed_is_not_sent() {
     for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly] {
-        let (device, recorder) = open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
+        let (device, recorder) =
+            open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
         write(&device, registers::SLOTS + registers::ADDRESS_LOW, 0x80);
         device.signal(0);
         write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::COMMIT);

@@ -206,7 +206,8 @@ mod tests {
         {
             assert_eq!(unit.translate(device, message), None);
         }
-        let reasons: Vec<_> = unit.faults().iter().map(|fault| (fault.device, fault.reason)).collect();
+        let reasons: Vec<_> =
+            unit.faults().iter().map(|fault| (fault.device, fault.reason)).collect();
         assert_eq!(reasons, [(stranger, 0x26), (DEVICE, 0x22), (DEVICE, 0x21), (DEVICE, 0x25)]);
     }
 

@@ -32,9 +32,12 @@ impl X86Kernel {
     pub fn take_one(&self, domain: &VectorDomain, interrupts: &Interrupts, cpu: Cpu) -> bool {
         let _executing = Executing::in_exception(cpu);
         let Some(vector) = self.apics.acknowledge(cpu) else { return false };
-        let arrival = ApicVector::new(vector).map_or(Arrival::Unknown, |vector| domain.arrive(cpu, vector));
+        let arrival =
+            ApicVector::new(vector).map_or(Arrival::Unknown, |vector| domain.arrive(cpu, vector));
         let handled = match arrival {
-            Arrival::Deliver(slot) => !matches!(interrupts.dispatch(cpu, slot), Dispatched::Unhandled(_)),
+            Arrival::Deliver(slot) => {
+                !matches!(interrupts.dispatch(cpu, slot), Dispatched::Unhandled(_))
+            }
             Arrival::Held | Arrival::Released => true,
             Arrival::Unknown => false,
         };
@@ -47,7 +50,8 @@ impl X86Kernel {
 
     /// The tick: the CPU cleans up if it was asked to. True if it did.
     pub fn clean_up(&self, domain: &VectorDomain, cpu: Cpu) -> bool {
-        let asked = self.cleanups.get(cpu.index()).is_some_and(|asked| asked.swap(false, Ordering::AcqRel));
+        let asked =
+            self.cleanups.get(cpu.index()).is_some_and(|asked| asked.swap(false, Ordering::AcqRel));
         if asked {
             let _executing = Executing::in_exception(cpu);
             if domain.clean_up(cpu) == Cleanup::Again {

@@ -70,7 +70,8 @@ impl LocalApics {
 
     /// A message arrives.
     pub fn take(&self, message: Arriving) -> Delivery {
-        let served = matches!(message.delivery_mode, FIXED | LOWEST_PRIORITY) && message.vector >= LOWEST;
+        let served =
+            matches!(message.delivery_mode, FIXED | LOWEST_PRIORITY) && message.vector >= LOWEST;
         let mut targets = self.targets(message).into_iter();
         let first = targets.next().filter(|_| served);
         let Some(first) = first else {
@@ -184,7 +185,8 @@ mod tests {
         let apics = LocalApics::new(3);
         let both = Arriving { logical: true, ..physical(0b110, 0x40) };
         apics.take(both);
-        let took = |apics: &LocalApics| apics.cpus().map(|cpu| apics.acknowledge(cpu)).collect::<Vec<_>>();
+        let took =
+            |apics: &LocalApics| apics.cpus().map(|cpu| apics.acknowledge(cpu)).collect::<Vec<_>>();
         assert_eq!(took(&apics), [None, Some(0x40), Some(0x40)]);
         apics.cpus().for_each(|cpu| apics.end(cpu));
         apics.take(Arriving { delivery_mode: LOWEST_PRIORITY, ..both });

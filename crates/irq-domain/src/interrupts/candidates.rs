@@ -47,7 +47,9 @@ impl Interrupts {
         Candidates { cpus, load }: &'a mut Candidates,
     ) -> &'a [Cpu] {
         load.fill(0);
-        for descriptor in self.numbers.lock(self.host()).iter().filter(|other| other.among.is_some()) {
+        for descriptor in
+            self.numbers.lock(self.host()).iter().filter(|other| other.among.is_some())
+        {
             if let Some(load) = load.get_mut(descriptor.target().index()) {
                 *load += 1;
             }

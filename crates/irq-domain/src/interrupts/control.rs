@@ -30,9 +30,14 @@ impl Interrupts {
     }
 
     /// A refused handler is dropped without the lock: its destructor is the kernel's code.
-    fn put_in(&self, descriptor: &Shared<Descriptor>, handler: Handler) -> Result<(), RequestError> {
+    fn put_in(
+        &self,
+        descriptor: &Shared<Descriptor>,
+        handler: Handler,
+    ) -> Result<(), RequestError> {
         let gate = &self.slot(descriptor).shared;
-        let when_busy = if descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
+        let when_busy =
+            if descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
         let action = Action { handler, descriptor: descriptor.clone() };
         let mut control = descriptor.control.lock(self.host());
         match control.handler {
@@ -75,7 +80,9 @@ impl Interrupts {
         let slot = self.slot(descriptor);
         match descriptor.flow {
             Flow::Edge | Flow::Level => u32::from(slot.shared.close()),
-            Flow::PerCpu => slot.all_private().fold(0, |closed, gate| closed + u32::from(gate.close())),
+            Flow::PerCpu => {
+                slot.all_private().fold(0, |closed, gate| closed + u32::from(gate.close()))
+            }
         }
     }
 

@@ -43,7 +43,11 @@ impl Interrupts {
     /// that were shut down for want of a CPU start again there; nothing else is moved to it. Calls
     /// `stranded` for each that could not be started: it stays shut down. `stranded` calls nothing
     /// of the core. Task.
-    pub fn cpu_online(&self, cpu: Cpu, mut stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
+    pub fn cpu_online(
+        &self,
+        cpu: Cpu,
+        mut stranded: impl FnMut(Stranded),
+    ) -> Result<(), UnknownCpu> {
         let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
         let mut hotplug = self.hotplug.write(self.host());
         online.store(true, Ordering::SeqCst);
@@ -61,7 +65,11 @@ impl Interrupts {
     /// `stranded` for each that could not be moved; it calls nothing of the core. Never fails for
     /// want of memory. The CPU still takes interrupts when this is called, and until its controller
     /// interface has handed out what was pending there. Task.
-    pub fn cpu_offline(&self, cpu: Cpu, mut stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
+    pub fn cpu_offline(
+        &self,
+        cpu: Cpu,
+        mut stranded: impl FnMut(Stranded),
+    ) -> Result<(), UnknownCpu> {
         let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
         let mut hotplug = self.hotplug.write(self.host());
         online.store(false, Ordering::SeqCst);
@@ -85,7 +93,12 @@ impl Interrupts {
     }
 
     /// Moves an interrupt away from `from`, if it is there.
-    fn evacuate(&self, descriptor: &Descriptor, from: Cpu, hotplug: &mut Hotplug) -> Result<(), MoveError> {
+    fn evacuate(
+        &self,
+        descriptor: &Descriptor,
+        from: Cpu,
+        hotplug: &mut Hotplug,
+    ) -> Result<(), MoveError> {
         if self.settled_target(descriptor) != Some(from) {
             return Ok(());
         }

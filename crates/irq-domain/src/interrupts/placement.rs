@@ -31,7 +31,8 @@ impl Interrupts {
     /// [`MoveError::NoneOnline`] if none of `among` is on line; as for [`set_affinity`](Self::set_affinity).
     pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
         let descriptor = self.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
-        let managed = |cpu: &&Cpu| descriptor.among.as_ref().is_none_or(|managed| managed.contains(cpu));
+        let managed =
+            |cpu: &&Cpu| descriptor.among.as_ref().is_none_or(|managed| managed.contains(cpu));
         if let Some(stray) = among.iter().find(|cpu| !managed(cpu)) {
             return Err(MoveError::NotAmong(*stray));
         }
@@ -42,8 +43,10 @@ impl Interrupts {
         } else {
             let mut room = Candidates::try_new(self.cpus())?;
             room.fill(&self.hotplug.read(self.host()).online, among);
-            Self::first_of(self.preferred(&mut room), |cpu| self.relocate_and_tell(&descriptor, cpu))
-                .ok_or(MoveError::NoneOnline)??
+            Self::first_of(self.preferred(&mut room), |cpu| {
+                self.relocate_and_tell(&descriptor, cpu)
+            })
+            .ok_or(MoveError::NoneOnline)??
         };
         *descriptor.wanted.lock(self.host()) = Some(wanted);
         Ok(moved)

@@ -103,7 +103,12 @@ impl DeferredFree {
     }
 
     /// Takes the entry at `index` out, if it is one of those. The last takes its place.
-    fn take_at(&self, index: usize, host: &dyn Host, wanted: fn(&Deferred) -> bool) -> Option<Deferred> {
+    fn take_at(
+        &self,
+        index: usize,
+        host: &dyn Host,
+        wanted: fn(&Deferred) -> bool,
+    ) -> Option<Deferred> {
         let mut list = self.list.lock(host);
         let found = list.get(index).is_some_and(wanted);
         found.then(|| list.swap_remove(index))
@@ -131,7 +136,8 @@ impl Interrupts {
                 Some(Deferred::Handle(descriptor, HandlerState::Closed))
                     if !self.try_free_handler(&descriptor) =>
                 {
-                    self.deferred.push(Deferred::Handle(descriptor, HandlerState::Closed), self.host());
+                    self.deferred
+                        .push(Deferred::Handle(descriptor, HandlerState::Closed), self.host());
                 }
                 Some(_) => self.deferred.unreserve(),
                 None => {}

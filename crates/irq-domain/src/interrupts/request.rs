@@ -50,7 +50,8 @@ impl Interrupts {
         self.reclaim();
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
-        let slot = self.table.ensure(request.vector)?.ok_or(RequestError::OutOfRange(request.vector))?;
+        let slot =
+            self.table.ensure(request.vector)?.ok_or(RequestError::OutOfRange(request.vector))?;
         // No CPU goes off line between being chosen and being seen as a target.
         let placing = self.hotplug.read(self.host());
         let _one_at_a_time = self.root_requests.lock(self.host());
@@ -72,7 +73,8 @@ impl Interrupts {
     ) -> Result<Shared<Descriptor>, RequestError> {
         let target = self.choose_cpu(online).ok_or(RequestError::NoCpu)?;
         parent.claim(request.vector, NonZeroU16::MIN)?;
-        let prepared = prepare_wired(&**parent, request, target, online).map_err(RequestError::from);
+        let prepared =
+            prepare_wired(&**parent, request, target, online).map_err(RequestError::from);
         let numbered = prepared.and_then(|target| {
             Ok(self.number(|irq| NewDescriptor {
                 irq,
@@ -175,7 +177,9 @@ fn install_private(
     for gate in slot.all_private() {
         let action = Action { handler: handler.clone(), descriptor: descriptor.clone() };
         gate.install(action, when_busy).map_err(|refused| match refused {
-            InstallError::Occupied(_) | InstallError::Closing(_) => RequestError::InUse(descriptor.vector),
+            InstallError::Occupied(_) | InstallError::Closing(_) => {
+                RequestError::InUse(descriptor.vector)
+            }
         })?;
     }
     Ok(())

@@ -101,7 +101,12 @@ impl Interrupts {
             return writeln!(out, "irq {irq}: does not exist");
         };
         let name = descriptor.name.lock(self.host()).clone();
-        write!(out, "irq {irq}: {}, {}", name.as_deref().unwrap_or("(no handler)"), descriptor.flow)?;
+        write!(
+            out,
+            "irq {irq}: {}, {}",
+            name.as_deref().unwrap_or("(no handler)"),
+            descriptor.flow
+        )?;
         if let EffectiveAffinity::Cpu(cpu) = affinity(&descriptor) {
             write!(out, ", cpu {cpu}")?;
         }

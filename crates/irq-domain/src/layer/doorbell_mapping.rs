@@ -7,8 +7,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::SortedMap;
 use msi_types::{
-    DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotDmaIsolated, NotIsolated,
-    Properties, Property, RequesterId, Tier,
+    DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotDmaIsolated,
+    NotIsolated, Properties, Property, RequesterId, Tier,
 };
 
 /// An address space of an IOMMU, by the IOMMU driver's own number. Several devices may share one.
@@ -81,7 +81,12 @@ pub trait Iommu: Send + Sync {
     ///
     /// # Errors
     /// Why not.
-    fn map(&self, domain: IommuDomain, page: u64, placement: Placement) -> Result<u64, &'static str>;
+    fn map(
+        &self,
+        domain: IommuDomain,
+        page: u64,
+        placement: Placement,
+    ) -> Result<u64, &'static str>;
 
     /// Undoes [`map`](Self::map), by what it answered. On return nothing passes there any more.
     fn unmap(&self, domain: IommuDomain, mapped: u64);
@@ -188,7 +193,9 @@ impl<I: Iommu> DoorbellMapping<I> {
             }
             DoorbellMode::Nested { granule, stored, doorbell: seen } => {
                 if granule.offset(seen) != granule.offset(doorbell) {
-                    return Err("the guest's doorbell lies elsewhere in its page than the real one".into());
+                    return Err(
+                        "the guest's doorbell lies elsewhere in its page than the real one".into(),
+                    );
                 }
                 let (page, placement) = (granule.page(doorbell), Placement::At(granule.page(seen)));
                 self.take(Wanted { domain, page, placement })?;
@@ -196,7 +203,9 @@ impl<I: Iommu> DoorbellMapping<I> {
             }
             DoorbellMode::Reserved { base, length } => match doorbell.checked_sub(base) {
                 Some(offset) if offset < length => Ok(doorbell),
-                _ => Err("it lies outside the region that the hardware reserves for messages".into()),
+                _ => {
+                    Err("it lies outside the region that the hardware reserves for messages".into())
+                }
             },
         }
     }
@@ -212,10 +221,17 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         Fit { address_bits: 64, rewrite: unaddressed(fit.rewrite), ..fit }
     }
 
-    fn hold(&self, device: RequesterId, below: MsiMessage, fit: Fit) -> Result<MsiMessage, MsiError> {
+    fn hold(
+        &self,
+        device: RequesterId,
+        below: MsiMessage,
+        fit: Fit,
+    ) -> Result<MsiMessage, MsiError> {
         match self.address(device, below.address, fit) {
             Ok(address) => Ok(MsiMessage { address, ..below }),
-            Err(Refusal::NoMemory) => Err(MsiError::NoMemory("the pages of doorbells that are mapped")),
+            Err(Refusal::NoMemory) => {
+                Err(MsiError::NoMemory("the pages of doorbells that are mapped"))
+            }
             Err(Refusal::Unmapped(reason)) => {
                 Err(MsiError::Unmapped { device, address: below.address, reason })
             }
@@ -244,13 +260,17 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         let Some((_, mode)) = self.mode_of(device) else { return below };
         match mode {
             DoorbellMode::Identity | DoorbellMode::Reserved { .. } => below,
-            DoorbellMode::Mapped(granule) | DoorbellMode::Nested { granule, .. } => match page(granule) {
-                DoorbellPage::Alone => below,
-                DoorbellPage::HoldsControls(name) => {
-                    Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(name))
+            DoorbellMode::Mapped(granule) | DoorbellMode::Nested { granule, .. } => {
+                match page(granule) {
+                    DoorbellPage::Alone => below,
+                    DoorbellPage::HoldsControls(name) => {
+                        Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(name))
+                    }
+                    DoorbellPage::Unknown => {
+                        Isolation::NotIsolated(NotIsolated::DoorbellPageUnknown)
+                    }
                 }
-                DoorbellPage::Unknown => Isolation::NotIsolated(NotIsolated::DoorbellPageUnknown),
-            },
+            }
         }
     }
 
@@ -258,7 +278,9 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         match self.mode_of(device) {
             None => below,
             Some((_, DoorbellMode::Identity)) if below == DmaIsolation::Isolated => below,
-            Some((_, DoorbellMode::Identity)) => DmaIsolation::NotIsolated(NotDmaIsolated::Identity),
+            Some((_, DoorbellMode::Identity)) => {
+                DmaIsolation::NotIsolated(NotDmaIsolated::Identity)
+            }
             Some(_) => DmaIsolation::Isolated,
         }
     }

@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use doorbell_fallible::SortedMap;
 use msi_types::{
-    Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, Isolation,
-    LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotDmaIsolated, NotIsolated, Pending,
-    RequesterId, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule,
+    Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotDmaIsolated,
+    NotIsolated, Pending, RequesterId, Tier, Vector, VectorBlock,
 };
 
 /// A [`Layer`] over the parent below it.
@@ -153,8 +153,8 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         let requester = requester.ok_or_else(|| self.not_attached())?;
         let block = allocate(&BlockRequest { fit: self.layer.fit(request.fit), ..*request })?;
         let first = block.first();
-        let vectors =
-            (0..block.count().get()).map(|index| Vector::new(first.get().saturating_add(index.into())));
+        let vectors = (0..block.count().get())
+            .map(|index| Vector::new(first.get().saturating_add(index.into())));
         if self.with(|book| book.insert(vectors, Held::by(requester, request.fit))).is_err() {
             self.parent.free(device, block);
             return Err(NO_MEMORY);
@@ -213,7 +213,11 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         self.parent.detach(device);
     }
 
-    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError> {
         self.allocate_below(device, request, |below| self.parent.allocate(device, below))
     }
 
@@ -223,7 +227,9 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         request: &BlockRequest,
         among: &[Cpu],
     ) -> Result<VectorBlock, MsiError> {
-        self.allocate_below(device, request, |below| self.parent.allocate_managed(device, below, among))
+        self.allocate_below(device, request, |below| {
+            self.parent.allocate_managed(device, below, among)
+        })
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {

@@ -3,8 +3,8 @@
 use super::{Layer, unaddressed};
 use core::fmt;
 use msi_types::{
-    Capabilities, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotIsolated, Properties,
-    Property, RequesterId, Rewrite, Tier,
+    Capabilities, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotIsolated,
+    Properties, Property, RequesterId, Rewrite, Tier,
 };
 
 /// How a bus changes who its devices are.
@@ -115,7 +115,8 @@ impl Layer for ShimLayer {
         let RequesterRule::Shifted { shift, base } = self.requester else { return Ok(device) };
         let shifted = u64::from(device.get()).checked_shl(shift.into()).filter(|_| shift < 32);
         let sum = shifted.and_then(|shifted| u32::try_from(shifted + u64::from(base)).ok());
-        sum.map(RequesterId::new).ok_or(self.error(device, "its shifted number does not fit 32 bits"))
+        sum.map(RequesterId::new)
+            .ok_or(self.error(device, "its shifted number does not fit 32 bits"))
     }
 
     fn fit(&self, fit: Fit) -> Fit {
@@ -129,15 +130,25 @@ impl Layer for ShimLayer {
 
     fn hold(&self, device: RequesterId, below: MsiMessage, _: Fit) -> Result<MsiMessage, MsiError> {
         let message = MsiMessage { address: self.map(device, below.address)?, ..below };
-        let carried =
-            Fit { address_bits: self.address_bits, data_bits: self.data_bits, rewrite: Rewrite::Masked };
+        let carried = Fit {
+            address_bits: self.address_bits,
+            data_bits: self.data_bits,
+            rewrite: Rewrite::Masked,
+        };
         carried.check(message)?;
         Ok(message)
     }
 
-    fn isolation(&self, _: RequesterId, below: Isolation, _: &dyn Fn(Granule) -> DoorbellPage) -> Isolation {
+    fn isolation(
+        &self,
+        _: RequesterId,
+        below: Isolation,
+        _: &dyn Fn(Granule) -> DoorbellPage,
+    ) -> Isolation {
         match self.address {
-            AddressRule::Window { .. } => Isolation::NotIsolated(NotIsolated::SharedDoorbell(self.name)),
+            AddressRule::Window { .. } => {
+                Isolation::NotIsolated(NotIsolated::SharedDoorbell(self.name))
+            }
             AddressRule::Same | AddressRule::Offset(_) => below,
         }
     }

@@ -14,8 +14,8 @@ use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use doorbell_fallible::{SortedMap, try_collect};
 use msi_types::{
-    Attachment, BlockRequest, Capability, Cpu, Fit, Initially, LevelMessages, Masking, MsiError, MsiMessage,
-    Shape, Slots, StoreError, Trigger, VectorBlock,
+    Attachment, BlockRequest, Capability, Cpu, Fit, Initially, LevelMessages, Masking, MsiError,
+    MsiMessage, Shape, Slots, StoreError, Trigger, VectorBlock,
 };
 
 impl Domain {
@@ -212,7 +212,14 @@ impl<'a> Draft<'a> {
         attachment: &'a Attachment,
         online: &'a [Cpu],
     ) -> Self {
-        Self { domain, core, attachment, online, allocations: Vec::new(), vectors: SortedMap::new() }
+        Self {
+            domain,
+            core,
+            attachment,
+            online,
+            allocations: Vec::new(),
+            vectors: SortedMap::new(),
+        }
     }
 
     /// Independent vectors: the most that are wanted at once; where the controller is short of them, one
@@ -226,7 +233,9 @@ impl<'a> Draft<'a> {
         }
         for slot in most {
             match self.spread(&[*slot]) {
-                Err(error) if is_shortage(error) && self.vectors.len() >= counts.least.into() => break,
+                Err(error) if is_shortage(error) && self.vectors.len() >= counts.least.into() => {
+                    break;
+                }
                 other => other?,
             }
         }
@@ -265,7 +274,9 @@ impl<'a> Draft<'a> {
             placed.push((self.choose_cpu()?, *slot));
         }
         placed.sort_unstable();
-        placed.chunk_by(|(one, _), (next, _)| one == next).try_for_each(|part| self.allocate_on(part))
+        placed
+            .chunk_by(|(one, _), (next, _)| one == next)
+            .try_for_each(|part| self.allocate_on(part))
     }
 
     /// Independent vectors for slots that are all to be on one CPU.
@@ -287,17 +298,25 @@ impl<'a> Draft<'a> {
     }
 
     /// A vector that is delivered to `among` alone: at first to one on line that has the fewest such vectors.
-    pub(super) fn allocate_managed(&mut self, slot: u16, among: &[Cpu]) -> Result<(), MsiDeviceError> {
+    pub(super) fn allocate_managed(
+        &mut self,
+        slot: u16,
+        among: &[Cpu],
+    ) -> Result<(), MsiDeviceError> {
         let (domain, attachment) = (self.domain, self.attachment);
         let (count, shape) = (NonZeroU16::MIN, Shape::Independent);
         let follows = try_collect(among.iter().copied())?;
         let mut room = Candidates::try_new(self.core.cpus())?;
         self.reserve(1, count)?;
-        let placed = Interrupts::first_of(self.core.least_managed(among, self.online, &mut room), |cpu| {
-            let (fit, initially) = (domain.fit(), domain.initially());
-            let request = BlockRequest { count, shape, fit, cpu, initially };
-            domain.parent().allocate_managed(attachment, &request, among).map(|block| (block, cpu))
-        });
+        let placed =
+            Interrupts::first_of(self.core.least_managed(among, self.online, &mut room), |cpu| {
+                let (fit, initially) = (domain.fit(), domain.initially());
+                let request = BlockRequest { count, shape, fit, cpu, initially };
+                domain
+                    .parent()
+                    .allocate_managed(attachment, &request, among)
+                    .map(|block| (block, cpu))
+            });
         let (block, cpu) = placed.ok_or(MsiDeviceError::NoCpu)??;
         self.take_in(Allocation { block, shape, first: slot }, cpu, Some(follows))
     }
@@ -307,7 +326,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Asks the controller, for another CPU if that one cannot be reached.
-    fn request(&self, count: NonZeroU16, shape: Shape, choice: Cpu) -> Result<(VectorBlock, Cpu), MsiError> {
+    fn request(
+        &self,
+        count: NonZeroU16,
+        shape: Shape,
+        choice: Cpu,
+    ) -> Result<(VectorBlock, Cpu), MsiError> {
         let (domain, attachment) = (self.domain, self.attachment);
         Interrupts::first_reachable(choice, self.online, |cpu| {
             let (fit, initially) = (domain.fit(), domain.initially());
@@ -334,11 +358,17 @@ impl<'a> Draft<'a> {
     }
 
     /// Gives the vectors of an allocation their numbers. Managed ones are alone in theirs.
-    fn number(&mut self, index: usize, cpu: Cpu, mut among: Option<Vec<Cpu>>) -> Result<(), MsiDeviceError> {
+    fn number(
+        &mut self,
+        index: usize,
+        cpu: Cpu,
+        mut among: Option<Vec<Cpu>>,
+    ) -> Result<(), MsiDeviceError> {
         let Some(allocation) = self.allocations.get(index) else { return Ok(()) };
         for (index, slot) in (0..).zip(allocation.slots()) {
             let vector = in_range(&allocation.block, index)?;
-            let place = self.core.table.ensure(vector)?.ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
+            let place =
+                self.core.table.ensure(vector)?.ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
             let descriptor = self.core.number(|irq| NewDescriptor {
                 irq,
                 vector,
@@ -350,7 +380,8 @@ impl<'a> Draft<'a> {
                 open: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
             })?;
             place.shared.await_value();
-            let entry = Entry { first: allocation.first, descriptor, message: None, deassert: None };
+            let entry =
+                Entry { first: allocation.first, descriptor, message: None, deassert: None };
             self.vectors.insert(slot, entry);
         }
         Ok(())
@@ -416,7 +447,11 @@ fn in_range(block: &VectorBlock, index: u16) -> Result<msi_types::Vector, MsiDev
 }
 
 /// The device replaces the low bits of a group's data.
-fn check_alignment(shape: Shape, block: &VectorBlock, message: MsiMessage) -> Result<(), MsiDeviceError> {
+fn check_alignment(
+    shape: Shape,
+    block: &VectorBlock,
+    message: MsiMessage,
+) -> Result<(), MsiDeviceError> {
     let count = block.count().get();
     if shape == Shape::AlignedGroup && !message.data.is_multiple_of(u32::from(count)) {
         return Err(MsiDeviceError::Misaligned { data: message.data, count });

@@ -60,6 +60,9 @@ mod tests {
 
     #[test]
     fn the_power_of_two_up_to_a_limit_never_exceeds_it() {
-        assert_eq!([0, 1, 2, 3, 31, 32, u16::MAX].map(power_of_two_up_to), [0, 1, 2, 2, 16, 32, 0x8000]);
+        assert_eq!(
+            [0, 1, 2, 3, 31, 32, u16::MAX].map(power_of_two_up_to),
+            [0, 1, 2, 2, 16, 32, 0x8000]
+        );
     }
 }

@@ -3,8 +3,8 @@
 use super::Domain;
 use crate::error::MsiDeviceError;
 use msi_types::{
-    Capabilities, Capability, InterruptIsolated, Masking, MessageStore, Mismatch, MsiParent, Properties,
-    Property, RequesterId, Storage, negotiate,
+    Capabilities, Capability, InterruptIsolated, Masking, MessageStore, Mismatch, MsiParent,
+    Properties, Property, RequesterId, Storage, negotiate,
 };
 
 impl Domain {

@@ -83,9 +83,15 @@ impl Domain {
     }
 
     /// Writes the new message where the old one can be replaced without a moment in between.
-    fn rewrite(&self, state: &mut State, group: &Group, message: MsiMessage) -> Result<(), MoveError> {
+    fn rewrite(
+        &self,
+        state: &mut State,
+        group: &Group,
+        message: MsiMessage,
+    ) -> Result<(), MoveError> {
         self.fit().check(message)?;
-        let entry = state.vectors.get_mut(group.first).ok_or(MsiError::UnknownVector(group.vector))?;
+        let entry =
+            state.vectors.get_mut(group.first).ok_or(MsiError::UnknownVector(group.vector))?;
         if !message.data.is_multiple_of(u32::from(group.alignment)) {
             return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
         }
@@ -124,12 +130,20 @@ impl Domain {
             Rewrite::Masked => self.can_mask() || old == new,
             Rewrite::Atomic64 => true,
             Rewrite::AddressOnly => old.data == new.data,
-            Rewrite::LowWordOnly => old.address_high() == new.address_high() && old.data == new.data,
+            Rewrite::LowWordOnly => {
+                old.address_high() == new.address_high() && old.data == new.data
+            }
             Rewrite::Never => old == new,
         }
     }
 
-    fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group, state: &State) -> Result<(), MoveError> {
+    fn end(
+        &self,
+        moved: Move,
+        outcome: MoveOutcome,
+        group: &Group,
+        state: &State,
+    ) -> Result<(), MoveError> {
         let to = moved.to;
         let result = self.parent().end_move(moved, outcome);
         // The endpoint's message is the truth, even if the controller failed to finish.
@@ -164,7 +178,12 @@ impl Group {
             Shape::Independent => 1,
             Shape::AlignedGroup => allocation.block.count().get(),
         };
-        Some(Self { first: allocation.first.checked_add(index)?, vector: moved.first, alignment, count })
+        Some(Self {
+            first: allocation.first.checked_add(index)?,
+            vector: moved.first,
+            alignment,
+            count,
+        })
     }
 
     fn slots(&self) -> impl Iterator<Item = u16> {

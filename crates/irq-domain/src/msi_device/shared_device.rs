@@ -40,7 +40,10 @@ pub struct SharedDevice {
 
 impl SharedDevice {
     /// Makes the device known to its controller, with room for all its domains. Task.
-    pub fn attach(core: &Arc<Interrupts>, config: SharedDeviceConfig) -> Result<Self, MsiDeviceError> {
+    pub fn attach(
+        core: &Arc<Interrupts>,
+        config: SharedDeviceConfig,
+    ) -> Result<Self, MsiDeviceError> {
         core.reclaim();
         let share = Share::try_new(config.parent, config.requester)?;
         core.reserve_deferred()?;
@@ -50,7 +53,11 @@ impl SharedDevice {
     }
 
     /// A domain for one of its stores. Task.
-    pub fn domain(&self, name: &str, store: Arc<dyn MessageStore>) -> Result<MsiDevice, MsiDeviceError> {
+    pub fn domain(
+        &self,
+        name: &str,
+        store: Arc<dyn MessageStore>,
+    ) -> Result<MsiDevice, MsiDeviceError> {
         self.core.reclaim();
         Domain::check(&*self.share.parent, self.share.requester, &*store)?;
         self.share.join(self.core.host())?;
@@ -74,7 +81,9 @@ impl Drop for SharedDevice {
 
 impl fmt::Debug for SharedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedDevice").field("requester", &self.share.requester).finish_non_exhaustive()
+        f.debug_struct("SharedDevice")
+            .field("requester", &self.share.requester)
+            .finish_non_exhaustive()
     }
 }
 

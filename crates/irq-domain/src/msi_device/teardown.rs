@@ -54,7 +54,8 @@ impl Domain {
     fn take_out(&self, core: &Interrupts, slot: u16) -> Result<TakenOut, MsiDeviceError> {
         let mut state = self.state.lock(core.host());
         let missing = MsiDeviceError::NoVector(slot);
-        let allocation = state.vectors.get(slot).and_then(|entry| state.allocations.get(entry.first));
+        let allocation =
+            state.vectors.get(slot).and_then(|entry| state.allocations.get(entry.first));
         let allocation = allocation.ok_or(missing)?;
         if allocation.shape == Shape::AlignedGroup {
             return Err(MsiDeviceError::OfAGroup(slot));

@@ -8,7 +8,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::pci::msi::{ADDRESS_LOW, CAPABILITY_ID, CONTROL, Control, Layout};
-use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError};
+use msi_types::{
+    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
+};
 
 /// Multiple Message Capable beyond this is reserved.
 const MAX_LOG2: u8 = 5;
@@ -49,8 +51,10 @@ impl MsiStore {
             return Err(PciError::ReservedVectorCount { log2: log2_capable });
         }
         let extended = control.extended_data_capable();
-        let quiet =
-            control.with_enable(false).with_multiple_message_enable(0).with_extended_data_enable(extended);
+        let quiet = control
+            .with_enable(false)
+            .with_multiple_message_enable(0)
+            .with_extended_data_enable(extended);
         let registers = Registers { config, offset, layout, extended };
         registers.set_control(quiet);
         registers.set_masks(u32::MAX);
@@ -184,7 +188,8 @@ impl Slots for Update<'_> {
         if self.failure.is_some() {
             return;
         }
-        self.failure = self.try_write(slot, message).err().map(|reason| StoreError { slot, reason });
+        self.failure =
+            self.try_write(slot, message).err().map(|reason| StoreError { slot, reason });
     }
 
     fn mask(&mut self, slot: u16) {
@@ -235,11 +240,16 @@ struct Registers {
 impl Registers {
     fn message(&self) -> MsiMessage {
         let low = self.config.read32(self.offset + ADDRESS_LOW);
-        let high = self.layout.address_high().map_or(0, |high| self.config.read32(self.offset + high));
+        let high =
+            self.layout.address_high().map_or(0, |high| self.config.read32(self.offset + high));
         let data = self.offset + self.layout.data();
         MsiMessage {
             address: u64::from(high) << 32 | u64::from(low),
-            data: if self.extended { self.config.read32(data) } else { u32::from(self.config.read16(data)) },
+            data: if self.extended {
+                self.config.read32(data)
+            } else {
+                u32::from(self.config.read16(data))
+            },
         }
     }
 

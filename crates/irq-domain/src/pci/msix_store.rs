@@ -10,10 +10,12 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::pci::msix::{
-    BarOffset, CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW, ENTRY_CONTROL,
-    ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,
+    BarOffset, CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW,
+    ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,
 };
-use msi_types::{FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError};
+use msi_types::{
+    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
+};
 
 /// Base address registers of a function.
 const BARS: u8 = 6;
@@ -269,7 +271,9 @@ impl FastMask for MsixStore {
 
 impl fmt::Debug for MsixStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsixStore").field("capability", &self.parts.capability).finish_non_exhaustive()
+        f.debug_struct("MsixStore")
+            .field("capability", &self.parts.capability)
+            .finish_non_exhaustive()
     }
 }
 
@@ -285,7 +289,8 @@ impl Slots for Update<'_> {
         if self.failure.is_some() {
             return;
         }
-        self.failure = self.try_write(slot, message).err().map(|reason| StoreError { slot, reason });
+        self.failure =
+            self.try_write(slot, message).err().map(|reason| StoreError { slot, reason });
     }
 
     fn mask(&mut self, slot: u16) {

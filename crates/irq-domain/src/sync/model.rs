@@ -3,8 +3,8 @@
 //! A mutant is a word that forgets: certain bits of whatever is swapped in, or that a swap is one step.
 
 use super::{
-    AWAITED, CHANGING, CLOSING, DISABLED, Entry, Gate, InstallError, PINS, RESEND, RUNNING, Running,
-    WhenBusy, Word,
+    AWAITED, CHANGING, CLOSING, DISABLED, Entry, Gate, InstallError, PINS, RESEND, RUNNING,
+    Running, WhenBusy, Word,
 };
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -78,8 +78,12 @@ impl<W: Word + 'static> Machine<W> {
         let handler = Handler { running: AtomicBool::new(false), freed: freed.clone() };
         assert!(gate.install(handler, WhenBusy::Mark).is_ok());
         assert!(!gate.enable());
-        let machine =
-            Self { gate, pending: AtomicBool::new(false), sent: AtomicU32::new(0), seen: AtomicU32::new(0) };
+        let machine = Self {
+            gate,
+            pending: AtomicBool::new(false),
+            sent: AtomicU32::new(0),
+            seen: AtomicU32::new(0),
+        };
         (Arc::new(machine), freed)
     }
 

@@ -9,7 +9,10 @@
 //! forgets none.
 // UNSAFETY: the value is freed by the last of its owners, which the compiler cannot know. `Arc`
 // would abort where the kernel's heap is exhausted.
-#![expect(unsafe_code, reason = "the count, not a scope, says how long the value lives; each use says why")]
+#![expect(
+    unsafe_code,
+    reason = "the count, not a scope, says how long the value lives; each use says why"
+)]
 
 use crate::descriptor::Handler;
 use crate::irq::{IrqContext, Verdict};

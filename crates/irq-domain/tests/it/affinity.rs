@@ -2,7 +2,8 @@
 
 use crate::mock::{CPUS, FAULT, Hook, Hotplug as _, Kernel, Kind, Machine, Root, Store, StoreKind};
 use irq_domain::{
-    AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, Start, Stranded, WiredRequest,
+    AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, Start, Stranded,
+    WiredRequest,
 };
 use msi_types::{Cpu, Masking, MoveOutcome, MsiError, Rewrite, Shape, Trigger, Vector};
 use std::num::NonZeroU16;
@@ -43,7 +44,9 @@ impl Setup {
 #[test]
 fn an_interrupt_arrives_where_it_was_moved_whatever_the_controller_and_the_store() {
     let stores = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
-    for (kind, store) in [Kind::Stays, Kind::NamesCpu].into_iter().flat_map(|k| stores.map(|s| (k, s))) {
+    for (kind, store) in
+        [Kind::Stays, Kind::NamesCpu].into_iter().flat_map(|k| stores.map(|s| (k, s)))
+    {
         let setup = setup(kind, store, 1);
         for to in (0..CPUS).chain([1]).map(Cpu::new) {
             setup.handles[0].set_affinity(to).unwrap();
@@ -103,7 +106,10 @@ fn an_interrupt_that_is_moved_to_where_its_controller_has_it_already_counts_as_t
 fn an_unmaskable_endpoint_whose_high_word_would_change_is_refused() {
     let setup = setup(Kind::NamesCpuFarApart, StoreKind::MSI, 1);
     let before = setup.store.message(0);
-    assert_eq!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Controller(MsiError::WouldTear)));
+    assert_eq!(
+        setup.handles[0].set_affinity(Cpu::new(2)),
+        Err(MoveError::Controller(MsiError::WouldTear))
+    );
     assert_eq!(setup.store.message(0), before);
     assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
     assert_eq!(setup.fire(0), setup.handles[0].effective_affinity());
@@ -310,7 +316,10 @@ fn a_device_that_is_gone_takes_its_interrupts_affinity_with_it() {
     let irq = setup.handles[0].irq();
     drop(setup.device);
     assert_eq!(setup.handles[0].set_affinity(Cpu::new(1)), Err(MoveError::UnknownIrq(irq)));
-    assert_eq!(setup.machine.interrupts.set_affinity(irq, Cpu::new(1)), Err(MoveError::UnknownIrq(irq)));
+    assert_eq!(
+        setup.machine.interrupts.set_affinity(irq, Cpu::new(1)),
+        Err(MoveError::UnknownIrq(irq))
+    );
 }
 
 #[test]
@@ -347,8 +356,12 @@ fn line_under(policy: impl AffinityPolicy + 'static) -> (Arc<Interrupts>, IrqHan
     let cpus = NonZeroU16::new(4).unwrap();
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
     let interrupts = Arc::new(Interrupts::new(config.with_policy(Box::new(policy))).unwrap());
-    let request =
-        WiredRequest { vector: Vector::new(40), trigger: Trigger::Edge, name: "line", start: Start::Enabled };
+    let request = WiredRequest {
+        vector: Vector::new(40),
+        trigger: Trigger::Edge,
+        name: "line",
+        start: Start::Enabled,
+    };
     let handle = interrupts.request_wired(request, |_| {}).unwrap();
     (interrupts, handle)
 }

@@ -1,6 +1,8 @@
 //! Vectors granted, written, rolled back, given back.
 
-use crate::mock::{CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Kind, Machine, Store, StoreKind};
+use crate::mock::{
+    CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Kind, Machine, Store, StoreKind,
+};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceError, MsiVector};
 use msi_types::{Cpu, FastMask, Masking, MsiError, Shape};
 use proptest::prelude::*;
@@ -23,7 +25,8 @@ fn grant(
 #[test]
 fn independent_vectors_are_spread_over_the_cpus_on_line() {
     let machine = Machine::new(Kind::Stays);
-    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
+    let (_device, granted) =
+        grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
     let mut per_cpu = BTreeMap::new();
     granted.unwrap().iter().for_each(|vector| *per_cpu.entry(vector.cpu).or_insert(0) += 1);
     assert_eq!(per_cpu, (0..CPUS).map(|cpu| (Cpu::new(cpu), 2)).collect());
@@ -58,7 +61,8 @@ fn slots_that_were_left_unmasked_are_held_back_too() {
 
 #[test]
 fn as_many_are_granted_as_the_controller_has() {
-    for (capacity, wanted, expected) in [(7, 1..=8, Ok(7)), (5, 5..=8, Ok(5)), (5, 6..=8, Err(()))] {
+    for (capacity, wanted, expected) in [(7, 1..=8, Ok(7)), (5, 5..=8, Ok(5)), (5, 6..=8, Err(()))]
+    {
         let machine = Machine::with_controller(Controller::with_capacity(Kind::Stays, capacity));
         let store = machine.store(StoreKind::MSIX);
         let (_device, granted) = grant(&machine, &store, Shape::Independent, wanted);
@@ -80,21 +84,24 @@ fn a_group_is_halved_until_the_controller_has_enough() {
 #[test]
 fn a_group_below_the_least_is_refused_with_the_controllers_reason() {
     let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
-    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=8);
+    let (_device, granted) =
+        grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=8);
     assert_eq!(granted, Err(MsiDeviceError::Controller(MsiError::NoVectors { wanted: 4 })));
 }
 
 #[test]
 fn a_range_without_a_power_of_two_has_no_group() {
     let machine = Machine::new(Kind::Stays);
-    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 3..=3);
+    let (_device, granted) =
+        grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 3..=3);
     assert_eq!(granted, Err(MsiDeviceError::BadCount { min: 3, max: 3 }));
 }
 
 #[test]
 fn a_group_is_the_only_allocation() {
     let machine = Machine::new(Kind::Stays);
-    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
+    let (device, granted) =
+        grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
     granted.unwrap();
     let more = device.allocate(Shape::AlignedGroup, 1..=1);
     assert_eq!(more, Err(MsiDeviceError::GroupNotFirst));
@@ -106,7 +113,8 @@ fn the_store_limits_what_is_granted() {
     let store = machine.store(StoreKind::MSIX);
     let (_device, granted) = grant(&machine, &store, Shape::Independent, 1..=u16::MAX);
     assert_eq!(granted.unwrap().len(), 8);
-    let (_other, refused) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 9..=9);
+    let (_other, refused) =
+        grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 9..=9);
     assert_eq!(refused, Err(MsiDeviceError::TooFewSlots { free: 8, wanted: 9 }));
 }
 
@@ -129,7 +137,8 @@ fn an_empty_range_of_counts_is_refused() {
 #[test]
 fn more_vectors_can_be_granted_later_at_the_next_slots() {
     let machine = Machine::new(Kind::Stays);
-    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 3..=3);
+    let (device, granted) =
+        grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 3..=3);
     granted.unwrap();
     let more = device.allocate(Shape::Independent, 2..=2).unwrap();
     assert_eq!(more.iter().map(|vector| vector.slot).collect::<Vec<_>>(), [3, 4]);
@@ -150,7 +159,10 @@ fn an_endpoint_that_can_address_no_doorbell_is_refused() {
     machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
-    assert!(matches!(granted, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));
+    assert!(matches!(
+        granted,
+        Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))
+    ));
     assert_eq!(machine.controller.vectors_in_use(), 0);
 }
 
@@ -158,7 +170,8 @@ fn an_endpoint_that_can_address_no_doorbell_is_refused() {
 fn a_group_whose_data_is_not_aligned_is_the_controllers_fault() {
     let machine = Machine::new(Kind::NamesCpu);
     machine.controller.skew.store(1, Ordering::Relaxed);
-    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
+    let (_device, granted) =
+        grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
     assert_eq!(granted, Err(MsiDeviceError::Misaligned { data: FIRST + 1, count: 4 }));
     assert_eq!(machine.controller.vectors_in_use(), 0);
 }
@@ -176,7 +189,8 @@ fn a_cpu_that_goes_off_line_while_vectors_are_placed_keeps_none_of_them() {
         placing.send(()).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
     })));
-    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
+    let (device, granted) =
+        grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
     granted.unwrap();
     assert_eq!(offline.join().unwrap(), []);
     assert!(device.vectors().unwrap().iter().all(|vector| vector.cpu != Cpu::new(0)));
@@ -206,7 +220,10 @@ fn a_tear_down_turns_the_store_off_and_gives_everything_back() {
     granted.unwrap();
     device.tear_down().unwrap();
     assert!(!store.enabled.load(Ordering::SeqCst));
-    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+    assert_eq!(
+        (machine.controller.vectors_in_use(), machine.controller.devices_attached()),
+        (0, 0)
+    );
     assert!(machine.interrupts.snapshot().unwrap().is_empty());
 }
 
@@ -283,19 +300,25 @@ impl Model {
             Step::Allocate { min, more } => self.allocate(min..=min + more),
             Step::Request { slot } => self.request(slot),
             Step::Drop { slot } => drop(self.requested.remove(&slot)),
-            Step::Disable { slot } => self.requested.get_mut(&slot).into_iter().for_each(|requested| {
-                requested.handle.disable();
-                requested.disables += 1;
-            }),
-            Step::Enable { slot } => self.requested.get_mut(&slot).into_iter().for_each(|requested| {
-                requested.handle.enable();
-                requested.disables = requested.disables.saturating_sub(1);
-            }),
+            Step::Disable { slot } => {
+                self.requested.get_mut(&slot).into_iter().for_each(|requested| {
+                    requested.handle.disable();
+                    requested.disables += 1;
+                })
+            }
+            Step::Enable { slot } => {
+                self.requested.get_mut(&slot).into_iter().for_each(|requested| {
+                    requested.handle.enable();
+                    requested.disables = requested.disables.saturating_sub(1);
+                })
+            }
             Step::Fire { slot } => self.fire(slot),
             Step::Settle => self.settle(),
             Step::Move { slot, cpu } => self.relocate(slot, Cpu::new(cpu)),
             Step::Offline { cpu } => drop(self.machine.interrupts.offline(Cpu::new(cpu)).unwrap()),
-            Step::Online { cpu } => drop(self.machine.interrupts.bring_online(Cpu::new(cpu)).unwrap()),
+            Step::Online { cpu } => {
+                drop(self.machine.interrupts.bring_online(Cpu::new(cpu)).unwrap())
+            }
             Step::ControllerFails { after } => {
                 self.machine.controller.fail_in.store(after, Ordering::Relaxed);
             }
@@ -328,8 +351,9 @@ impl Model {
         let (seen, sent) = (Arc::new(AtomicU32::new(0)), self.sent[usize::from(slot)].clone());
         seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
         let note = seen.clone();
-        let handler =
-            move |_: &irq_domain::IrqContext<'_>| note.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
+        let handler = move |_: &irq_domain::IrqContext<'_>| {
+            note.store(sent.load(Ordering::SeqCst), Ordering::SeqCst)
+        };
         if let Ok(handle) = self.device.request(slot, "test", handler) {
             self.requested.insert(slot, Requested { handle, seen, disables: 0 });
         } else {
@@ -350,13 +374,18 @@ impl Model {
         for (slot, requested) in &self.requested {
             if requested.disables == 0 {
                 let sent = self.sent[usize::from(*slot)].load(Ordering::SeqCst);
-                assert_eq!(requested.seen.load(Ordering::SeqCst), sent, "slot {slot} lost a message");
+                assert_eq!(
+                    requested.seen.load(Ordering::SeqCst),
+                    sent,
+                    "slot {slot} lost a message"
+                );
             }
         }
     }
 
     fn relocate(&self, slot: u16, to: Cpu) {
-        let Some(vector) = self.device.vectors().unwrap().into_iter().find(|vector| vector.slot == slot)
+        let Some(vector) =
+            self.device.vectors().unwrap().into_iter().find(|vector| vector.slot == slot)
         else {
             return;
         };
@@ -385,7 +414,9 @@ impl Model {
             let requested = self.requested.get(&slot);
             let masked = match (self.store.kind.masking, self.store.kind.fast) {
                 (Masking::None, _) => false,
-                (Masking::PerVector, true) => requested.is_none_or(|requested| requested.disables > 0),
+                (Masking::PerVector, true) => {
+                    requested.is_none_or(|requested| requested.disables > 0)
+                }
                 (Masking::PerVector, false) => !granted,
             };
             assert_eq!(self.store.is_masked(slot), masked, "slot {slot}");

@@ -1,9 +1,12 @@
 //! A controller whose wired inputs become messages.
 
 use crate::mock::{Controller, Kind, Machine, Store, StoreKind, lock};
-use irq_domain::{BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge};
+use irq_domain::{
+    BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge,
+};
 use msi_types::{
-    Cpu, FastMask, Fit, Masking, MessageStore, RequesterId, Slots, Storage, StoreError, Trigger, Vector,
+    Cpu, FastMask, Fit, Masking, MessageStore, RequesterId, Slots, Storage, StoreError, Trigger,
+    Vector,
 };
 use std::sync::{Arc, Mutex};
 
@@ -185,5 +188,8 @@ fn an_input_starts_disabled_and_goes_with_its_bridge() {
     machine.settle();
     assert_eq!(handle.count(), 1);
     drop(bridge);
-    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+    assert_eq!(
+        (machine.controller.vectors_in_use(), machine.controller.devices_attached()),
+        (0, 0)
+    );
 }

@@ -100,7 +100,10 @@ fn a_device_dropped_in_an_interrupt_beside_dispatch_is_torn_down_by_a_task() {
     in_hard_irq(0, || drop((device, handle)));
     assert_eq!(machine.controller.vectors_in_use(), 1, "torn down in hard-IRQ context");
     machine.interrupts.reclaim();
-    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+    assert_eq!(
+        (machine.controller.vectors_in_use(), machine.controller.devices_attached()),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -136,7 +139,8 @@ fn a_handler_that_disables_itself_does_not_wait() {
 
 #[test]
 fn mask_bits_in_task_only_config_space_are_written_by_tasks() {
-    let control = msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
+    let control =
+        msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
     let function = Function::with_msi(control, AccessContext::Task);
     let (machine, device) = attach(Kind::Stays, Arc::new(function.msi_store().unwrap()));
     device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
@@ -184,7 +188,8 @@ fn a_refused_wired_handler_is_freed_without_locks() {
     let (interrupts, owned) =
         (machine.interrupts.clone(), CallsBack(machine.interrupts.clone(), freed.clone()));
     must_return(move || {
-        let request = WiredRequest { vector, trigger: Trigger::Edge, name: "refused", start: Start::Enabled };
+        let request =
+            WiredRequest { vector, trigger: Trigger::Edge, name: "refused", start: Start::Enabled };
         assert!(interrupts.request_wired(request, move |_| _ = &owned).is_err());
     });
     assert!(freed.load(Ordering::SeqCst));
@@ -210,13 +215,18 @@ fn a_wired_request_frees_no_deferred_handler_under_its_locks() {
     let vector = handle.vector();
     *own.lock().unwrap() = Some(handle);
     let interrupts = machine.interrupts.clone();
-    let cpu = std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+    let cpu =
+        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
     entries.recv().unwrap();
     // The vector's handler is on its way out, and the root has an input of the same number.
     let interrupts = machine.interrupts.clone();
     must_return(move || {
-        let request =
-            WiredRequest { vector, trigger: Trigger::Edge, name: "same number", start: Start::Enabled };
+        let request = WiredRequest {
+            vector,
+            trigger: Trigger::Edge,
+            name: "same number",
+            start: Start::Enabled,
+        };
         let later = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             leave.send(()).unwrap();

@@ -4,7 +4,8 @@ use crate::mock::{Kind, Machine, StoreKind};
 use msi_types::Shape;
 use std::sync::atomic::Ordering::Relaxed;
 
-const STORES: [StoreKind; 4] = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
+const STORES: [StoreKind; 4] =
+    [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
 
 fn shape(kind: StoreKind) -> Shape {
     if kind.group { Shape::AlignedGroup } else { Shape::Independent }
@@ -16,10 +17,15 @@ fn a_device_is_given_back_in_one_step_and_nothing_of_it_is_masked_before() {
         let machine = Machine::new(Kind::Stays);
         let device = machine.attach(&machine.store(kind));
         device.allocate(shape(kind), 8..=8).unwrap();
-        let handles: Vec<_> = (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+        let handles: Vec<_> =
+            (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
         drop(device);
         let controller = &machine.controller;
-        assert_eq!((controller.releases.load(Relaxed), controller.frees.load(Relaxed)), (1, 0), "{kind:?}");
+        assert_eq!(
+            (controller.releases.load(Relaxed), controller.frees.load(Relaxed)),
+            (1, 0),
+            "{kind:?}"
+        );
         assert_eq!(controller.mask_calls.load(Relaxed), 0, "{kind:?}");
         assert_eq!((controller.vectors_in_use(), controller.devices_attached()), (0, 0));
         drop(handles);
@@ -32,7 +38,8 @@ fn a_request_after_an_allocation_costs_nothing_at_the_controller() {
         let machine = Machine::new(Kind::Stays);
         let device = machine.attach(&machine.store(kind));
         device.allocate(shape(kind), 8..=8).unwrap();
-        let _handles: Vec<_> = (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+        let _handles: Vec<_> =
+            (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
         assert_eq!(machine.controller.unmask_calls.load(Relaxed), 0, "{kind:?}");
     }
 }

@@ -27,7 +27,10 @@ fn a_vector_that_never_had_a_handler_is_unknown() {
     let machine = Machine::new(Kind::Stays);
     let (_device, _handle) = one_vector(&machine, |_| {});
     for vector in [0, FIRST + 1, FIRST + 4096, 1 << 24, u32::MAX] {
-        assert_eq!(dispatch(&machine, 0, Vector::new(vector)), Dispatched::Unhandled(Unhandled::Unknown));
+        assert_eq!(
+            dispatch(&machine, 0, Vector::new(vector)),
+            Dispatched::Unhandled(Unhandled::Unknown)
+        );
     }
 }
 
@@ -211,8 +214,13 @@ fn disabling_masks_at_the_source_at_once() {
         let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
         device.allocate(shape, 1..=1).unwrap();
         let handle = device.request(0, "test", |_| {}).unwrap();
-        let masked =
-            || if kind.fast { store.is_masked(0) } else { machine.controller.is_masked(handle.vector()) };
+        let masked = || {
+            if kind.fast {
+                store.is_masked(0)
+            } else {
+                machine.controller.is_masked(handle.vector())
+            }
+        };
         assert!(!masked(), "{kind:?}");
         handle.disable();
         assert!(masked(), "{kind:?}");

@@ -2,7 +2,8 @@
 
 use crate::mock::{Controller, FAULT, Hotplug as _, Kind, Machine, Store, StoreKind, in_hard_irq};
 use irq_domain::{
-    Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig, Unhandled,
+    Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig,
+    Unhandled,
 };
 use msi_types::{Cpu, MsiError, RequesterId, Shape};
 use proptest::prelude::*;
@@ -37,7 +38,10 @@ fn two_domains_of_a_device_share_its_attachment_and_nothing_else() {
         domain.allocate(Shape::Independent, 4..=4).unwrap();
         domain.request(2, "test", |_| {}).unwrap()
     });
-    assert_eq!((machine.controller.devices_attached(), machine.controller.vectors_in_use()), (1, 8));
+    assert_eq!(
+        (machine.controller.devices_attached(), machine.controller.vectors_in_use()),
+        (1, 8)
+    );
     domains[1].0.fire(2);
     machine.settle();
     assert_eq!(handles.each_ref().map(IrqHandle::count), [0, 1]);
@@ -52,7 +56,10 @@ fn a_domain_that_goes_leaves_the_others_at_work() {
     let handle = second.request(0, "test", |_| {}).unwrap();
     drop(first);
     drop(device);
-    assert_eq!((machine.controller.devices_attached(), machine.controller.vectors_in_use()), (1, 1));
+    assert_eq!(
+        (machine.controller.devices_attached(), machine.controller.vectors_in_use()),
+        (1, 1)
+    );
     store.fire(0);
     machine.settle();
     assert_eq!(handle.count(), 1);
@@ -101,7 +108,10 @@ fn vectors_are_added_one_by_one_wherever_they_are_wanted() {
         machine.settle();
         assert_eq!(handle.count(), 1);
     }
-    assert_eq!(device.vectors().unwrap().iter().map(|vector| vector.slot).collect::<Vec<_>>(), [2, 4, 7]);
+    assert_eq!(
+        device.vectors().unwrap().iter().map(|vector| vector.slot).collect::<Vec<_>>(),
+        [2, 4, 7]
+    );
 }
 
 #[test]
@@ -299,7 +309,9 @@ impl Model {
     fn run(&mut self, step: &Step) {
         match step.clone() {
             Step::Allocate { domain, min, more } => {
-                if let Ok(granted) = self.domain(domain).allocate(Shape::Independent, min..=min + more) {
+                if let Ok(granted) =
+                    self.domain(domain).allocate(Shape::Independent, min..=min + more)
+                {
                     self.note(domain, &granted);
                 }
             }
@@ -324,8 +336,12 @@ impl Model {
                 }
             }
             Step::Replace { domain } => self.replace(domain),
-            Step::ControllerFails { after } => self.machine.controller.fail_in.store(after, Relaxed),
-            Step::StoreFails { domain, after } => self.domains[domain].0.fail_in.store(after, Relaxed),
+            Step::ControllerFails { after } => {
+                self.machine.controller.fail_in.store(after, Relaxed)
+            }
+            Step::StoreFails { domain, after } => {
+                self.domains[domain].0.fail_in.store(after, Relaxed)
+            }
         }
         self.check();
     }
@@ -359,7 +375,11 @@ impl Model {
 
     fn check(&self) {
         let live: usize = self.slots.iter().map(BTreeSet::len).sum();
-        assert_eq!(self.machine.controller.vectors_in_use(), live, "leaked, or given back too early");
+        assert_eq!(
+            self.machine.controller.vectors_in_use(),
+            live,
+            "leaked, or given back too early"
+        );
         for (index, (store, domain)) in self.domains.iter().enumerate() {
             let vectors = domain.as_ref().unwrap().vectors().unwrap();
             let slots: BTreeSet<_> = vectors.iter().map(|vector| vector.slot).collect();

@@ -2,7 +2,8 @@
 
 use crate::mock::{Kernel, Kind, Machine, assert_task, judge};
 use irq_domain::pci::{
-    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory,
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
+    TableMemory,
 };
 use irq_domain::{MsiDevice, MsiDeviceConfig};
 use msi_types::pci::{msi, msix};
@@ -154,7 +155,12 @@ impl Function {
     /// A function-level reset: what software can change is 0, and the table's entries are masked.
     pub(crate) fn reset(&self) {
         let writable = *self.writable.lock().unwrap();
-        self.bytes.lock().unwrap().iter_mut().zip(writable).for_each(|(byte, writable)| *byte &= !writable);
+        self.bytes
+            .lock()
+            .unwrap()
+            .iter_mut()
+            .zip(writable)
+            .for_each(|(byte, writable)| *byte &= !writable);
         let mut memory = self.memory.lock().unwrap();
         memory.fill(0);
         let entry = usize::try_from(msix::ENTRY_SIZE / 4).unwrap();
@@ -176,7 +182,8 @@ impl Function {
 
     /// The register of an MSI-X entry, as the device sees it.
     pub(crate) fn entry(&self, slot: u16, register: u64) -> u32 {
-        self.memory.lock().unwrap()[Self::word(TABLE_AT + u64::from(slot) * msix::ENTRY_SIZE + register)]
+        self.memory.lock().unwrap()
+            [Self::word(TABLE_AT + u64::from(slot) * msix::ENTRY_SIZE + register)]
     }
 
     pub(crate) fn entry_message(&self, slot: u16) -> MsiMessage {

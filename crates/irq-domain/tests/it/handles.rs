@@ -51,7 +51,8 @@ fn dropping_a_handle_in_a_task_waits_for_the_handler_on_another_cpu() {
         })
         .unwrap();
     let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
-    let cpu = std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+    let cpu =
+        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
     inside.wait();
     drop(handle);
     assert!(finished.load(Ordering::SeqCst), "drop returned while the handler ran");
@@ -72,7 +73,8 @@ fn disable_and_wait_returns_after_the_handler() {
         })
         .unwrap();
     let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
-    let cpu = std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+    let cpu =
+        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
     inside.wait();
     handle.disable_and_wait();
     assert!(finished.load(Ordering::SeqCst));
@@ -95,7 +97,10 @@ fn drops_itself(
         .unwrap();
     let (irq, vector) = (handle.irq(), handle.vector());
     *own.lock().unwrap() = Some(handle);
-    assert_eq!(in_hard_irq(2, || machine.interrupts.dispatch(Cpu::new(2), vector)), Dispatched::Handled);
+    assert_eq!(
+        in_hard_irq(2, || machine.interrupts.dispatch(Cpu::new(2), vector)),
+        Dispatched::Handled
+    );
     (irq, vector, freed)
 }
 
@@ -141,8 +146,10 @@ fn a_wired_handler_that_drops_itself_gives_its_input_back_by_a_later_task() {
         name: "button",
         start: Start::Enabled,
     };
-    let handle =
-        machine.interrupts.request_wired(request, move |_| drop(mine.lock().unwrap().take())).unwrap();
+    let handle = machine
+        .interrupts
+        .request_wired(request, move |_| drop(mine.lock().unwrap().take()))
+        .unwrap();
     *own.lock().unwrap() = Some(handle);
     in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
     assert!(machine.root.line(50).unwrap().masked);
@@ -171,7 +178,9 @@ fn two_handlers_that_drop_each_others_handles_do_not_deadlock() {
             let interrupts = machine.interrupts.clone();
             let vector = device.vectors().unwrap()[usize::from(cpu)].vector;
             let cpu = u32::from(cpu);
-            std::thread::spawn(move || in_hard_irq(cpu, || interrupts.dispatch(Cpu::new(cpu), vector)))
+            std::thread::spawn(move || {
+                in_hard_irq(cpu, || interrupts.dispatch(Cpu::new(cpu), vector))
+            })
         })
         .collect();
     for cpu in cpus {
@@ -193,7 +202,10 @@ fn a_device_that_is_dropped_inside_its_handler_is_torn_down_by_a_later_task() {
     in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
     assert_eq!(machine.controller.vectors_in_use(), 1, "torn down in hard-IRQ context");
     machine.interrupts.reclaim();
-    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+    assert_eq!(
+        (machine.controller.vectors_in_use(), machine.controller.devices_attached()),
+        (0, 0)
+    );
     assert!(machine.interrupts.snapshot().unwrap().is_empty());
 }
 
@@ -214,7 +226,8 @@ fn a_device_is_torn_down_after_a_handler_that_dropped_its_own_handle_returned() 
         .unwrap();
     let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
     *own.lock().unwrap() = Some(handle);
-    let cpu = std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+    let cpu =
+        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
     dropped.wait();
     drop(device);
     assert!(finished.load(Ordering::SeqCst), "torn down while the handler ran");

@@ -3,7 +3,8 @@
 use crate::mock::{CPUS, Controller, Hotplug as _, Kind, Machine, assert_task, count_down};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
-    Cpu, Fit, Masking, MessageStore, MsiError, MsiMessage, RequesterId, Rewrite, Shape, Slots, StoreError,
+    Cpu, Fit, Masking, MessageStore, MsiError, MsiMessage, RequesterId, Rewrite, Shape, Slots,
+    StoreError,
 };
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -26,8 +27,12 @@ fn assert_may_sleep() {
 }
 
 fn attach(machine: &Machine, store: Arc<dyn MessageStore>) -> MsiDevice {
-    let config =
-        MsiDeviceConfig { name: "device", requester: DEVICE, parent: machine.controller.clone(), store };
+    let config = MsiDeviceConfig {
+        name: "device",
+        requester: DEVICE,
+        parent: machine.controller.clone(),
+        store,
+    };
     MsiDevice::attach(&machine.interrupts, config).unwrap()
 }
 
@@ -222,9 +227,13 @@ fn ring_memory_always_holds_what_the_domain_says_is_sent() {
     let wireless = Wireless::start(&machine);
     wireless.handles[3].set_affinity(Cpu::new(2)).unwrap();
     for ring in [3, 35] {
-        let Ring { address_low, address_high, data, .. } = wireless.memory.rings.lock().unwrap()[ring];
+        let Ring { address_low, address_high, data, .. } =
+            wireless.memory.rings.lock().unwrap()[ring];
         let sent = wireless.device.sent_message(3).unwrap();
-        assert_eq!((address_low, address_high, data), (sent.address_low(), sent.address_high(), sent.data));
+        assert_eq!(
+            (address_low, address_high, data),
+            (sent.address_low(), sent.address_high(), sent.data)
+        );
     }
 }
 

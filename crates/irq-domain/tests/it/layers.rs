@@ -1,16 +1,19 @@
 //! Buses with quirks and IOMMUs between a device and its controller.
 
 use crate::mock::{
-    Bus, Hook, Hotplug as _, Kernel, Kind, Machine, Store, StoreKind, assert_task, count_down, judge, lock,
+    Bus, Hook, Hotplug as _, Kernel, Kind, Machine, Store, StoreKind, assert_task, count_down,
+    judge, lock,
 };
 use irq_domain::layer::{
-    AddressRule, DoorbellMapping, DoorbellMode, Iommu, IommuDomain, Over, Placement, RequesterRule, ShimLayer,
+    AddressRule, DoorbellMapping, DoorbellMode, Iommu, IommuDomain, Over, Placement, RequesterRule,
+    ShimLayer,
 };
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
-    BlockRequest, Capabilities, Capability, Cpu, DmaIsolated, DmaIsolation, DoorbellPage, Fit, Granule,
-    Initially, InterruptIsolated, IsolatingMechanism, Isolation, Mismatch, MoveOutcome, MsiError, MsiParent,
-    NotDmaIsolated, NotIsolated, Properties, Property, RequesterId, Rewrite, Shape, Storage, Tier,
+    BlockRequest, Capabilities, Capability, Cpu, DmaIsolated, DmaIsolation, DoorbellPage, Fit,
+    Granule, Initially, InterruptIsolated, IsolatingMechanism, Isolation, Mismatch, MoveOutcome,
+    MsiError, MsiParent, NotDmaIsolated, NotIsolated, Properties, Property, RequesterId, Rewrite,
+    Shape, Storage, Tier,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +85,12 @@ impl Iommu for Driver {
         self.0.mode
     }
 
-    fn map(&self, domain: IommuDomain, page: u64, placement: Placement) -> Result<u64, &'static str> {
+    fn map(
+        &self,
+        domain: IommuDomain,
+        page: u64,
+        placement: Placement,
+    ) -> Result<u64, &'static str> {
         assert_task();
         let granule = self.0.granule();
         assert_eq!(granule.offset(page), 0, "not a page");
@@ -93,13 +101,15 @@ impl Iommu for Driver {
         // As high as the endpoint can address: what others cannot, they need not.
         let at = match placement {
             Placement::Within { address_bits: 64 } => 0x10_0000_0000 + count * granule.bytes(),
-            Placement::Within { address_bits } => (1 << (address_bits - 1)) + count * granule.bytes(),
+            Placement::Within { address_bits } => {
+                (1 << (address_bits - 1)) + count * granule.bytes()
+            }
             Placement::At(at) => at,
         };
         let mut mapped = lock(&self.0.mapped);
-        let twice = mapped
-            .iter()
-            .any(|((other, seen), known)| *other == domain.0 && *known == page && placement.admits(*seen));
+        let twice = mapped.iter().any(|((other, seen), known)| {
+            *other == domain.0 && *known == page && placement.admits(*seen)
+        });
         assert!(!twice, "mapped twice");
         assert!(mapped.insert((domain.0, at), page).is_none(), "mapped over another page");
         Ok(at)
@@ -126,7 +136,8 @@ fn attach(
     requester: RequesterId,
     store: &Arc<Store>,
 ) -> Result<MsiDevice, MsiDeviceError> {
-    let config = MsiDeviceConfig { name: "device", requester, parent: parent.clone(), store: store.clone() };
+    let config =
+        MsiDeviceConfig { name: "device", requester, parent: parent.clone(), store: store.clone() };
     MsiDevice::attach(&machine.interrupts, config)
 }
 
@@ -186,7 +197,8 @@ fn each_page_of_doorbells_is_mapped_once_and_unmapped_with_its_last_user() {
             let parent = iommu(&machine, &translation);
             let (store, device) = behind(&machine, &parent, &translation, DEVICE);
             device.allocate(Shape::Independent, 8..=8).unwrap();
-            let handles: Vec<_> = (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+            let handles: Vec<_> =
+                (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
             (0..8).for_each(|slot| store.fire(slot));
             machine.settle();
             assert!(handles.iter().all(|handle| handle.count() == 1));
@@ -232,7 +244,10 @@ fn an_interrupt_whose_new_doorbell_cannot_be_mapped_stays_where_it_is() {
     let setup = one_vector(Kind::NamesCpu, MAPPED);
     setup.translation.fail_in.store(0, Relaxed);
     let refused = setup.handle.set_affinity(Cpu::new(2));
-    assert!(matches!(refused, Err(MoveError::Controller(MsiError::Unmapped { device: DEVICE, .. }))));
+    assert!(matches!(
+        refused,
+        Err(MoveError::Controller(MsiError::Unmapped { device: DEVICE, .. }))
+    ));
     assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
     assert_eq!(setup.translation.pages(), 1);
     setup.arrives();
@@ -289,7 +304,8 @@ fn a_device_that_is_not_translated_stores_the_doorbell_itself() {
 #[test]
 fn a_doorbell_outside_the_reserved_region_is_refused() {
     let machine = Machine::new(Kind::Stays);
-    let translation = Translation::new(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 });
+    let translation =
+        Translation::new(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 });
     let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
     let refused = device.allocate_at(&[0]);
     let address = 0x0809_0040;
@@ -306,7 +322,10 @@ const NESTED: DoorbellMode =
 fn under_a_guests_translation_the_guests_address_is_stored_and_leads_to_the_real_doorbell() {
     let setup = one_vector(Kind::Stays, NESTED);
     assert_eq!(setup.device.message(0).unwrap().address, 0x1234_5040);
-    assert_eq!(*setup.translation.mapped.lock().unwrap(), BTreeMap::from([((10, 0x0900_0000), 0x0809_0000)]));
+    assert_eq!(
+        *setup.translation.mapped.lock().unwrap(),
+        BTreeMap::from([((10, 0x0900_0000), 0x0809_0000)])
+    );
     setup.arrives();
 }
 
@@ -326,7 +345,12 @@ fn a_doorbell_above_four_gigabytes_is_brought_within_an_endpoints_reach() {
     // Its doorbell alone lies below.
     machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
-    assert!(attach(&machine, &parent, DEVICE, &narrow).unwrap().allocate(Shape::Independent, 8..=8).is_ok());
+    assert!(
+        attach(&machine, &parent, DEVICE, &narrow)
+            .unwrap()
+            .allocate(Shape::Independent, 8..=8)
+            .is_ok()
+    );
 }
 
 #[test]
@@ -336,8 +360,12 @@ fn an_endpoint_behind_an_iommu_needs_no_wide_address() {
     let tier = Tier::new("mock").with_provides(Capabilities::ALL).with_requires(wide);
     *machine.controller.tier.lock().unwrap() = tier;
     let parent = iommu(&machine, &Translation::new(MAPPED));
-    let narrow =
-        StoreKind { address_bits: 32, rewrite: Rewrite::LowWordOnly, group: false, ..StoreKind::MSI };
+    let narrow = StoreKind {
+        address_bits: 32,
+        rewrite: Rewrite::LowWordOnly,
+        group: false,
+        ..StoreKind::MSI
+    };
     let device = attach(&machine, &parent, DEVICE, &machine.store(narrow)).unwrap();
     device.allocate_at(&[0]).unwrap();
     // The layer chooses the address: how the endpoint changes it is checked there.
@@ -411,7 +439,8 @@ fn a_requester_that_cannot_be_passed_on_is_not_isolated() {
 fn an_iommu_that_passes_accesses_leaves_isolation_to_the_next() {
     let machine = Machine::new(Kind::Stays);
     let below = iommu(&machine, &Translation::new(MAPPED));
-    let layer = DoorbellMapping::new(Driver(Translation::new(DoorbellMode::Identity)), Arc::new(Kernel));
+    let layer =
+        DoorbellMapping::new(Driver(Translation::new(DoorbellMode::Identity)), Arc::new(Kernel));
     let parent = Over::new(layer, below, Arc::new(Kernel));
     assert_eq!(parent.dma_isolation(DEVICE), DmaIsolation::Isolated);
 }
@@ -476,9 +505,17 @@ fn what_shares_the_doorbells_page_decides_over_isolation() {
     let not = Isolation::NotIsolated;
     for (mode, page, expected) in [
         (MAPPED, DoorbellPage::Alone, isolated),
-        (MAPPED, DoorbellPage::HoldsControls("its"), not(NotIsolated::DoorbellPageHoldsControls("its"))),
+        (
+            MAPPED,
+            DoorbellPage::HoldsControls("its"),
+            not(NotIsolated::DoorbellPageHoldsControls("its")),
+        ),
         (MAPPED, DoorbellPage::Unknown, not(NotIsolated::DoorbellPageUnknown)),
-        (NESTED, DoorbellPage::HoldsControls("its"), not(NotIsolated::DoorbellPageHoldsControls("its"))),
+        (
+            NESTED,
+            DoorbellPage::HoldsControls("its"),
+            not(NotIsolated::DoorbellPageHoldsControls("its")),
+        ),
         (DoorbellMode::Identity, DoorbellPage::Alone, isolated),
         (DoorbellMode::Reserved { base: 0, length: 0x1000 }, DoorbellPage::Unknown, isolated),
     ] {
@@ -523,13 +560,17 @@ fn a_device_that_its_iommu_does_not_serve_reaches_all_memory() {
 fn a_mapping_never_isolates_what_is_not() {
     let machine = Machine::new(Kind::Stays);
     let parent = iommu(&machine, &Translation::new(MAPPED));
-    assert_eq!(parent.isolation(DEVICE), Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock")));
+    assert_eq!(
+        parent.isolation(DEVICE),
+        Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))
+    );
 }
 
 #[test]
 fn a_bus_with_an_offset_has_devices_store_other_addresses() {
     let machine = Machine::new(Kind::NamesCpu);
-    let parent = shim(&machine, ShimLayer::new("bridge").with_addresses(AddressRule::Offset(0x1000_0000)));
+    let parent =
+        shim(&machine, ShimLayer::new("bridge").with_addresses(AddressRule::Offset(0x1000_0000)));
     let store = machine.store(StoreKind::MSIX);
     let device = attach(&machine, &parent, DEVICE, &store).unwrap();
     let granted = device.allocate_at(&[0]).unwrap();
@@ -576,8 +617,12 @@ fn a_window_in_front_of_an_its_names_the_device_in_the_address_and_isolates_nobo
     assert_eq!(device.message(0).unwrap().address, 0x5800_0000 + 0x100 * 4);
     assert_eq!(device.prove_isolated().err(), Some(NotIsolated::SharedDoorbell("pre-its")));
     let far = RequesterId::new(0x200);
-    let outside = attach(&machine, &parent, far, &machine.store(StoreKind::MSIX)).unwrap().allocate_at(&[0]);
-    assert!(matches!(outside, Err(MsiDeviceError::Controller(MsiError::Bus { level: "pre-its", .. }))));
+    let outside =
+        attach(&machine, &parent, far, &machine.store(StoreKind::MSIX)).unwrap().allocate_at(&[0]);
+    assert!(matches!(
+        outside,
+        Err(MsiDeviceError::Controller(MsiError::Bus { level: "pre-its", .. }))
+    ));
 }
 
 #[test]
@@ -587,24 +632,35 @@ fn a_narrow_bus_refuses_what_it_would_truncate() {
     let parent = shim(&wide, ShimLayer::new("bridge").with_widths(32, 32));
     let device = attach(&wide, &parent, DEVICE, &wide.store(StoreKind::MSIX)).unwrap();
     let refused = device.allocate(Shape::Independent, 8..=8);
-    assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));
+    assert!(matches!(
+        refused,
+        Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))
+    ));
     let machine = Machine::new(Kind::Stays);
     let parent = shim(&machine, ShimLayer::new("bridge").with_widths(64, 12));
     let device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
     let refused = device.allocate_at(&[0]);
-    assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::DataTooWide { bits: 12, .. }))));
+    assert!(matches!(
+        refused,
+        Err(MsiDeviceError::Controller(MsiError::DataTooWide { bits: 12, .. }))
+    ));
     assert_eq!(machine.controller.vectors_in_use(), 0);
 }
 
 /// A shim over an IOMMU over the controller.
-fn stack(machine: &Machine, translation: &Arc<Translation>, layer: ShimLayer) -> Arc<dyn MsiParent> {
+fn stack(
+    machine: &Machine,
+    translation: &Arc<Translation>,
+    layer: ShimLayer,
+) -> Arc<dyn MsiParent> {
     Arc::new(Over::new(layer, iommu(machine, translation), Arc::new(Kernel)))
 }
 
 #[test]
 fn the_tier_that_blocks_is_named_in_a_stack() {
     let machine = Machine::new(Kind::Stays);
-    let layer = ShimLayer::new("bridge").with_blocks(Capabilities::NONE.with(Capability::DeviceStorage));
+    let layer =
+        ShimLayer::new("bridge").with_blocks(Capabilities::NONE.with(Capability::DeviceStorage));
     let parent = stack(&machine, &Translation::new(MAPPED), layer);
     let emulated = StoreKind { storage: Storage::Emulated, ..StoreKind::MSIX };
     let refused = attach(&machine, &parent, DEVICE, &machine.store(emulated)).err();

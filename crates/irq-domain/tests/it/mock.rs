@@ -7,7 +7,8 @@ mod store;
 
 use doorbell_test_support::Outside;
 use irq_domain::{
-    Config, Dispatched, Host, Interrupts, Irq, IrqState, MsiDevice, MsiDeviceConfig, Stranded, UnknownCpu,
+    Config, Dispatched, Host, Interrupts, Irq, IrqState, MsiDevice, MsiDeviceConfig, Stranded,
+    UnknownCpu,
 };
 use msi_types::{Cpu, RequesterId, Vector};
 use std::cell::Cell;
@@ -93,7 +94,10 @@ impl Host for Kernel {
     }
 
     fn screaming(&self, irq: Irq) {
-        assert!(HARD_IRQ.get() && SAVED.get() == 0, "told outside of hard-IRQ context, or under a lock");
+        assert!(
+            HARD_IRQ.get() && SAVED.get() == 0,
+            "told outside of hard-IRQ context, or under a lock"
+        );
         SCREAMING.set(Some(irq));
     }
 }
@@ -202,7 +206,10 @@ impl Machine {
         self.try_attach(store).unwrap()
     }
 
-    pub(crate) fn try_attach(&self, store: &Arc<Store>) -> Result<MsiDevice, irq_domain::MsiDeviceError> {
+    pub(crate) fn try_attach(
+        &self,
+        store: &Arc<Store>,
+    ) -> Result<MsiDevice, irq_domain::MsiDeviceError> {
         let config = MsiDeviceConfig {
             name: "device",
             requester: RequesterId::pci(1, 0, 0),
@@ -216,7 +223,10 @@ impl Machine {
     pub(crate) fn take_interrupts(&self, cpu: u32) -> Vec<(Vector, Dispatched)> {
         let mut taken = Vec::new();
         while let Some(vector) = self.controller.acknowledge(cpu) {
-            taken.push((vector, in_hard_irq(cpu, || self.interrupts.dispatch(Cpu::new(cpu), vector))));
+            taken.push((
+                vector,
+                in_hard_irq(cpu, || self.interrupts.dispatch(Cpu::new(cpu), vector)),
+            ));
         }
         taken
     }

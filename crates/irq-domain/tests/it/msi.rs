@@ -5,12 +5,17 @@ use crate::mock::{FIRST, Hotplug as _, Kind};
 use irq_domain::pci::{AccessContext, Capability, MsiStore, PciError, capabilities};
 use irq_domain::{MoveError, MsiDeviceError};
 use msi_types::pci::msi::{self, Control, Layout};
-use msi_types::{Cpu, Masking, MessageStore, MsiError, MsiMessage, Rewrite, Shape, Slots, StoreError};
+use msi_types::{
+    Cpu, Masking, MessageStore, MsiError, MsiMessage, Rewrite, Shape, Slots, StoreError,
+};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 fn control(log2: u8, wide: bool, masking: bool) -> Control {
-    Control::new().with_multiple_message_capable(log2).with_address_64(wide).with_per_vector_masking(masking)
+    Control::new()
+        .with_multiple_message_capable(log2)
+        .with_address_64(wide)
+        .with_per_vector_masking(masking)
 }
 
 fn store(control: Control) -> (Arc<Function>, Arc<MsiStore>) {
@@ -27,7 +32,8 @@ fn write(store: &MsiStore, message: MsiMessage) -> Result<(), StoreError> {
 fn the_list_of_capabilities_is_walked_in_its_order() {
     let function = Function::with_list(&[(0x40, 0x01, 0x60), (0x60, 0x11, 0x50), (0x50, 0x05, 0)]);
     let found: Vec<_> = capabilities(&*function).collect();
-    let expected = [(0x01, 0x40), (0x11, 0x60), (0x05, 0x50)].map(|(id, offset)| Capability { id, offset });
+    let expected =
+        [(0x01, 0x40), (0x11, 0x60), (0x05, 0x50)].map(|(id, offset)| Capability { id, offset });
     assert_eq!(found, expected);
 }
 
@@ -61,7 +67,10 @@ fn a_function_that_is_gone_has_no_capabilities() {
 fn a_capability_that_reaches_beyond_configuration_space_is_refused() {
     let function = Function::with_list(&[(0xf4, msi::CAPABILITY_ID, 0)]);
     function.set(0xf6, &u16::from(control(0, true, false)).to_le_bytes());
-    assert_eq!(function.msi_store().err(), Some(PciError::CapabilityTooLong { id: 5, offset: 0xf4 }));
+    assert_eq!(
+        function.msi_store().err(),
+        Some(PciError::CapabilityTooLong { id: 5, offset: 0xf4 })
+    );
 }
 
 #[test]
@@ -74,7 +83,9 @@ fn a_reserved_vector_count_is_refused() {
 
 #[test]
 fn what_a_store_can_hold_follows_the_capability() {
-    for (wide, masking, extended) in (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0)) {
+    for (wide, masking, extended) in
+        (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0))
+    {
         let (_, store) = store(control(3, wide, masking).with_extended_data_capable(extended));
         let fit = store.fit();
         assert_eq!(store.slots(), 8);
@@ -132,9 +143,10 @@ fn a_wide_address_and_extended_data_land_in_their_upper_halves() {
 #[test]
 fn a_message_wider_than_the_registers_is_refused_not_truncated() {
     let (_, store) = store(control(0, false, false));
-    for message in
-        [MsiMessage { address: 0x1_0000_0000, data: 0 }, MsiMessage { address: 0x1000, data: 0x1_0000 }]
-    {
+    for message in [
+        MsiMessage { address: 0x1_0000_0000, data: 0 },
+        MsiMessage { address: 0x1000, data: 0x1_0000 },
+    ] {
         assert!(write(&store, message).is_err());
     }
 }
@@ -164,7 +176,9 @@ fn an_enabled_function_without_mask_bits_refuses_what_would_tear() {
     write(&store, MsiMessage { address: 0x1000, data: 7 }).unwrap();
     store.set_enabled(true).unwrap();
     function.written.lock().unwrap().clear();
-    for message in [MsiMessage { address: 0x1_0000_1000, data: 7 }, MsiMessage { address: 0x2000, data: 8 }] {
+    for message in
+        [MsiMessage { address: 0x1_0000_1000, data: 7 }, MsiMessage { address: 0x2000, data: 8 }]
+    {
         assert!(write(&store, message).is_err());
     }
     assert!(function.written.lock().unwrap().is_empty());
@@ -188,7 +202,8 @@ fn masks_change_one_bit_each() {
     let kind = control(5, true, true);
     let (function, store) = store(kind);
     let fast = store.fast_mask().unwrap();
-    let masks = || irq_domain::pci::ConfigSpace::read32(&*function, AT + Layout::new(kind).mask().unwrap());
+    let masks =
+        || irq_domain::pci::ConfigSpace::read32(&*function, AT + Layout::new(kind).mask().unwrap());
     fast.unmask(0);
     fast.unmask(31);
     assert_eq!(masks(), 0x7fff_fffe);
@@ -204,7 +219,10 @@ fn pending_bits_are_read_by_vector() {
     let (function, store) = store(kind);
     function.set(AT + Layout::new(kind).pending().unwrap(), &[0b0100]);
     let fast = store.fast_mask().unwrap();
-    assert_eq!([0, 1, 2, 3, 40].map(|slot| fast.is_pending(slot)), [false, false, true, false, false]);
+    assert_eq!(
+        [0, 1, 2, 3, 40].map(|slot| fast.is_pending(slot)),
+        [false, false, true, false, false]
+    );
 }
 
 #[test]
@@ -243,7 +261,10 @@ fn a_32_bit_function_is_refused_a_doorbell_above_four_gigabytes() {
         machine.interrupts.offline(Cpu::new(cpu)).unwrap();
     }
     let refused = device.allocate(Shape::AlignedGroup, 1..=1);
-    assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))));
+    assert!(matches!(
+        refused,
+        Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))
+    ));
 }
 
 #[test]

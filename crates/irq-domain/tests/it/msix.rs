@@ -114,7 +114,10 @@ fn a_live_entry_is_not_rewritten() {
     store.set_enabled(true).unwrap();
     store.fast_mask().unwrap().unmask(0);
     let refused = write(&store, 0, MsiMessage { data: 1, ..MESSAGE }).unwrap_err();
-    assert_eq!(refused, StoreError { slot: 0, reason: "an entry is rewritten only while it is masked" });
+    assert_eq!(
+        refused,
+        StoreError { slot: 0, reason: "an entry is rewritten only while it is masked" }
+    );
     assert_eq!(function.entry_message(0), MESSAGE);
 }
 
@@ -139,7 +142,8 @@ fn an_entry_that_does_not_take_its_message_stops_the_update_and_keeps_the_old_on
     };
     write_all(messages).unwrap();
     *function.stuck.lock().unwrap() = Some(TABLE_AT + 2 * ENTRY_SIZE + ENTRY_DATA);
-    let failed = write_all(messages.map(|message| MsiMessage { address: 0x4000, data: message.data + 8 }));
+    let failed =
+        write_all(messages.map(|message| MsiMessage { address: 0x4000, data: message.data + 8 }));
     assert_eq!(failed.unwrap_err().slot, 2);
     assert_eq!(function.entry_message(1), MsiMessage { address: 0x4000, data: 10 });
     assert_eq!([2, 3].map(|slot| function.entry_message(slot)), [messages[2], messages[3]]);
@@ -187,7 +191,10 @@ fn a_function_that_disappears_is_torn_down_and_its_vectors_are_given_back() {
     function.gone.store(true, Ordering::Relaxed);
     assert!(device.tear_down().is_err());
     drop(handle);
-    assert_eq!((machine.controller.vectors_in_use(), machine.controller.devices_attached()), (0, 0));
+    assert_eq!(
+        (machine.controller.vectors_in_use(), machine.controller.devices_attached()),
+        (0, 0)
+    );
 }
 
 #[test]

@@ -27,7 +27,9 @@ fn a_device_with_its_own_storage_is_refused_where_no_tier_offers_it() {
     let refused = machine.try_attach(&machine.store(StoreKind::SLOW)).err();
     assert_eq!(refused, Some(missing(Capability::DeviceStorage)));
     assert!(
-        machine.try_attach(&machine.store(StoreKind { storage: Storage::Bus, ..StoreKind::SLOW })).is_ok()
+        machine
+            .try_attach(&machine.store(StoreKind { storage: Storage::Bus, ..StoreKind::SLOW }))
+            .is_ok()
     );
 }
 
@@ -78,11 +80,16 @@ fn attach_over(
     *machine.controller.isolation.lock().unwrap() = isolation;
     let store = machine.store(StoreKind { storage, ..StoreKind::MSIX });
     let parent: Arc<dyn MsiParent> = match hypervisor {
-        Some(hypervisor) => Arc::new(Over::new(hypervisor, machine.controller.clone(), Arc::new(Kernel))),
+        Some(hypervisor) => {
+            Arc::new(Over::new(hypervisor, machine.controller.clone(), Arc::new(Kernel)))
+        }
         None => machine.controller.clone(),
     };
     let requester = RequesterId::pci(1, 0, 0);
-    MsiDevice::attach(&machine.interrupts, MsiDeviceConfig { name: "device", requester, parent, store })
+    MsiDevice::attach(
+        &machine.interrupts,
+        MsiDeviceConfig { name: "device", requester, parent, store },
+    )
 }
 
 const PROOF: Isolation = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
@@ -93,7 +100,8 @@ const NO_PROOF: Isolation = Isolation::NotIsolated(REASON);
 fn a_virtual_controller_alone_takes_no_stored_messages_however_isolated() {
     let traps = Some(Hypervisor::Traps);
     assert!(attach_over(traps, NO_PROOF, Storage::Bus).is_ok());
-    let mismatch = Mismatch::Missing { capability: Capability::MessageRemapping, tier: "hypervisor" };
+    let mismatch =
+        Mismatch::Missing { capability: Capability::MessageRemapping, tier: "hypervisor" };
     assert_eq!(attach_over(traps, PROOF, Storage::Device).err(), Some(mismatch.into()));
 }
 
@@ -117,7 +125,8 @@ fn a_hypervisor_that_remaps_makes_stored_messages_real() {
     let parent: Arc<dyn MsiParent> =
         Arc::new(Over::new(Hypervisor::Remaps, machine.controller.clone(), Arc::new(Kernel)));
     let store = machine.store(StoreKind::SLOW);
-    let config = MsiDeviceConfig { name: "device", requester: RequesterId::pci(1, 0, 0), parent, store };
+    let config =
+        MsiDeviceConfig { name: "device", requester: RequesterId::pci(1, 0, 0), parent, store };
     assert!(MsiDevice::attach(&machine.interrupts, config).is_ok());
 }
 

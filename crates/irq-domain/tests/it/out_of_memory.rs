@@ -7,16 +7,20 @@ use crate::mock::{CPUS, Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_
 use doorbell_test_support::{Outside, with_allocations};
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{
-    Config, Dispatched, Interrupts, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError,
-    SharedDevice, SharedDeviceConfig, Start, WiredRequest,
+    Config, Dispatched, Interrupts, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError,
+    RequestError, SharedDevice, SharedDeviceConfig, Start, WiredRequest,
 };
 use msi_types::{Cpu, Granule, MsiError, RequesterId, Shape, Trigger, Vector};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
-const LINE: WiredRequest<'static> =
-    WiredRequest { vector: Vector::new(40), trigger: Trigger::Edge, name: "line", start: Start::Enabled };
+const LINE: WiredRequest<'static> = WiredRequest {
+    vector: Vector::new(40),
+    trigger: Trigger::Edge,
+    name: "line",
+    start: Start::Enabled,
+};
 
 /// Runs `operation` with ever more allocations until it succeeds, at least after so many failures;
 /// `check` looks at each failure.
@@ -65,13 +69,25 @@ fn an_attachment_without_memory_is_given_back() {
         assert_eq!(in_use(&machine), [0; 4]);
     };
     drop(until_it_succeeds(4, || machine.try_attach(&store), nothing_remains));
-    let config = || SharedDeviceConfig { requester: DEVICE, parent: machine.controller.clone(), vectors: 16 };
-    let shared =
-        until_it_succeeds(1, || SharedDevice::attach(&machine.interrupts, config()), nothing_remains);
+    let config = || SharedDeviceConfig {
+        requester: DEVICE,
+        parent: machine.controller.clone(),
+        vectors: 16,
+    };
+    let shared = until_it_succeeds(
+        1,
+        || SharedDevice::attach(&machine.interrupts, config()),
+        nothing_remains,
+    );
     let domain = until_it_succeeds(
         3,
         || shared.domain("store", store.clone()),
-        |error| assert_eq!((error, machine.controller.devices_attached()), (MsiDeviceError::NoMemory, 1)),
+        |error| {
+            assert_eq!(
+                (error, machine.controller.devices_attached()),
+                (MsiDeviceError::NoMemory, 1)
+            )
+        },
     );
     drop(domain);
     drop(shared);
@@ -110,9 +126,15 @@ fn allocate_without_memory(
 
 #[test]
 fn vectors_without_memory_are_given_back() {
-    allocate_without_memory(StoreKind::MSIX, 10, |device| device.allocate(Shape::Independent, 1..=8));
-    allocate_without_memory(StoreKind::MSI, 8, |device| device.allocate(Shape::AlignedGroup, 8..=8));
-    allocate_without_memory(StoreKind::LEVEL, 10, |device| device.allocate(Shape::Independent, 2..=3));
+    allocate_without_memory(StoreKind::MSIX, 10, |device| {
+        device.allocate(Shape::Independent, 1..=8)
+    });
+    allocate_without_memory(StoreKind::MSI, 8, |device| {
+        device.allocate(Shape::AlignedGroup, 8..=8)
+    });
+    allocate_without_memory(StoreKind::LEVEL, 10, |device| {
+        device.allocate(Shape::Independent, 2..=3)
+    });
     allocate_without_memory(StoreKind::MSIX, 10, |device| device.allocate_at(&[5, 1, 7]));
     let among = [1, 2].map(Cpu::new);
     allocate_without_memory(StoreKind::MSIX, 8, |device| device.allocate_managed(3, &among));
@@ -154,7 +176,8 @@ fn an_input_without_memory_keeps_no_vector() {
         10,
         || bridge.request(bridge::LEVEL, |_| {}),
         |error| {
-            let no_memory = [RequestError::NoMemory, RequestError::Bridge(MsiDeviceError::NoMemory)];
+            let no_memory =
+                [RequestError::NoMemory, RequestError::Bridge(MsiDeviceError::NoMemory)];
             assert!(no_memory.contains(&error), "{error}");
             assert_eq!(in_use(&machine), before);
         },
@@ -178,7 +201,8 @@ fn an_affinity_without_memory_stays_as_it_was() {
         };
         let moved = until_it_succeeds(2, || handle.set_affinity(to), stays);
         assert_eq!(moved.irqs, [handle.irq()]);
-        let stays = |error| assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, to));
+        let stays =
+            |error| assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, to));
         let moved = until_it_succeeds(3, || handle.set_affinity_among(&[before]), stays);
         assert_eq!((moved.to, moved.irqs), (before, vec![handle.irq()]));
     }
@@ -246,11 +270,14 @@ impl Busy {
         let device = machine.attach(&machine.store(StoreKind::MSIX));
         device.allocate(Shape::Independent, 7..=7).unwrap();
         device.allocate_managed(7, &[1, 2].map(Cpu::new)).unwrap();
-        let mut handles: Vec<_> = (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+        let mut handles: Vec<_> =
+            (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
         handles.push(machine.interrupts.request_wired(LINE, |_| {}).unwrap());
         handles[0].set_affinity_among(&[1, 3].map(Cpu::new)).unwrap();
-        let private =
-            machine.interrupts.request_per_cpu(Vector::new(27), Trigger::Edge, "timer", |_| {}).unwrap();
+        let private = machine
+            .interrupts
+            .request_per_cpu(Vector::new(27), Trigger::Edge, "timer", |_| {})
+            .unwrap();
         Self { machine, device, handles, private }
     }
 }
@@ -310,12 +337,15 @@ fn handles_dropped_in_interrupts_keep_no_memory() {
 fn dispatch_takes_no_memory() {
     let Busy { machine, handles, private, .. } = &Busy::new();
     with_allocations(0, || {
-        for (cpu, vector) in handles.iter().map(|handle| (handle.effective_affinity(), handle.vector())) {
+        for (cpu, vector) in
+            handles.iter().map(|handle| (handle.effective_affinity(), handle.vector()))
+        {
             let dispatched = in_hard_irq(cpu.get(), || machine.interrupts.dispatch(cpu, vector));
             assert_eq!(dispatched, Dispatched::Handled);
         }
         in_hard_irq(1, || private.enable_here());
-        let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), private.vector()));
+        let dispatched =
+            in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), private.vector()));
         assert_eq!(dispatched, Dispatched::Handled);
     });
 }

@@ -20,15 +20,18 @@ fn a_restored_device_sends_as_before() {
         let device = machine.attach(&store);
         let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
         device.allocate(shape, 4..=4).unwrap();
-        let handles: Vec<_> = (0..4).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+        let handles: Vec<_> =
+            (0..4).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
         if kind == StoreKind::MSIX {
             handles[1].set_affinity(Cpu::new(3)).unwrap();
         }
-        let before: Vec<_> = (0..4).map(|slot| (store.message(slot), store.deassert(slot))).collect();
+        let before: Vec<_> =
+            (0..4).map(|slot| (store.message(slot), store.deassert(slot))).collect();
         handles[2].disable();
         store.reset();
         device.restore().unwrap();
-        let after: Vec<_> = (0..4).map(|slot| (store.message(slot), store.deassert(slot))).collect();
+        let after: Vec<_> =
+            (0..4).map(|slot| (store.message(slot), store.deassert(slot))).collect();
         assert_eq!(after, before, "{kind:?}");
         (0..4).for_each(|slot| store.fire(slot));
         machine.settle();
@@ -125,7 +128,8 @@ fn a_reset_function_gets_its_msix_table_back() {
     let function = Function::with_msix(8);
     let (_machine, device) = attach(Kind::Stays, Arc::new(function.msix_store().unwrap()));
     device.allocate(Shape::Independent, 4..=4).unwrap();
-    let handles: Vec<_> = (0..3).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+    let handles: Vec<_> =
+        (0..3).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
     handles[1].disable();
     let table = || {
         let entry = |slot| (function.entry_message(slot), function.entry(slot, 12));
@@ -140,7 +144,8 @@ fn a_reset_function_gets_its_msix_table_back() {
 #[test]
 fn a_reset_function_gets_its_msi_registers_back() {
     for context in [AccessContext::Any, AccessContext::Task] {
-        let control = msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
+        let control =
+            msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
         let function = Function::with_msi(control, context);
         let store: Arc<dyn MessageStore> = Arc::new(function.msi_store().unwrap());
         let (_machine, device) = attach(Kind::Stays, store);

@@ -29,7 +29,8 @@ impl Device {
 
     /// A handler that notes the last number sent, and fails if it runs beside itself.
     fn request(&self, slot: u16) -> IrqHandle {
-        let (sent, seen) = (self.sent[usize::from(slot)].clone(), self.seen[usize::from(slot)].clone());
+        let (sent, seen) =
+            (self.sent[usize::from(slot)].clone(), self.seen[usize::from(slot)].clone());
         let running = AtomicBool::new(false);
         let handler = move |_: &irq_domain::IrqContext<'_>| {
             assert!(!running.swap(true, Ordering::SeqCst), "ran beside itself");
@@ -46,8 +47,9 @@ impl Device {
     }
 
     fn missed(&self) -> Vec<usize> {
-        let saw_last =
-            |slot: &usize| self.sent[*slot].load(Ordering::SeqCst) == self.seen[*slot].load(Ordering::SeqCst);
+        let saw_last = |slot: &usize| {
+            self.sent[*slot].load(Ordering::SeqCst) == self.seen[*slot].load(Ordering::SeqCst)
+        };
         (0..4).filter(|slot| !saw_last(slot)).collect()
     }
 }
@@ -94,7 +96,9 @@ impl Numbers {
 
 fn combinations() -> impl Iterator<Item = (Kind, StoreKind)> {
     let stores = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
-    [Kind::Stays, Kind::NamesCpu].into_iter().flat_map(move |kind| stores.map(|store| (kind, store)))
+    [Kind::Stays, Kind::NamesCpu]
+        .into_iter()
+        .flat_map(move |kind| stores.map(|store| (kind, store)))
 }
 
 #[test]
@@ -148,8 +152,9 @@ fn handlers_and_devices_come_and_go_under_load() {
         let kept: Vec<_> = (0..4).map(|slot| steady.request(slot)).collect();
         let unknown = with_cpus(&machine, || {
             thread::scope(|scope| {
-                scope
-                    .spawn(|| (0..MESSAGES).for_each(|number| steady.fire((number % 4).try_into().unwrap())));
+                scope.spawn(|| {
+                    (0..MESSAGES).for_each(|number| steady.fire((number % 4).try_into().unwrap()))
+                });
                 for _ in 0..100 {
                     let passing = Device::new(&machine, store);
                     let handles: Vec<_> = (0..4).map(|slot| passing.request(slot)).collect();

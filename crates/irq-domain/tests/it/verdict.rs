@@ -6,8 +6,12 @@ use msi_types::{Cpu, Trigger, Vector};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-const LINE: WiredRequest<'static> =
-    WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "line", start: Start::Enabled };
+const LINE: WiredRequest<'static> = WiredRequest {
+    vector: Vector::new(33),
+    trigger: Trigger::Level,
+    name: "line",
+    start: Start::Enabled,
+};
 
 /// A line whose handler says what it is told to say.
 fn line(machine: &Machine) -> (IrqHandle, Arc<AtomicBool>) {
@@ -50,7 +54,10 @@ fn a_screaming_line_is_shut_off_and_reported_once() {
     arrive(&machine, 99_900);
     assert_eq!((take_screaming(), machine.root.line(33).unwrap().masked), (None, false));
     arrive(&machine, 1);
-    assert_eq!((take_screaming(), machine.root.line(33).unwrap().masked), (Some(handle.irq()), true));
+    assert_eq!(
+        (take_screaming(), machine.root.line(33).unwrap().masked),
+        (Some(handle.irq()), true)
+    );
     assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().enabled);
     arrive(&machine, 1);
     assert_eq!((handle.count(), take_screaming()), (99_901, None));
@@ -95,7 +102,8 @@ fn a_line_screams_whatever_it_did_before() {
 fn a_private_interrupt_is_not_shut_off() {
     let machine = Machine::new(Kind::Stays);
     let vector = Vector::new(27);
-    let private = machine.interrupts.request_per_cpu(vector, Trigger::Level, "timer", |_| Verdict::NotMine);
+    let private =
+        machine.interrupts.request_per_cpu(vector, Trigger::Level, "timer", |_| Verdict::NotMine);
     let private = private.unwrap();
     in_hard_irq(0, || {
         private.enable_here();

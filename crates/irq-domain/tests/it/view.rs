@@ -37,7 +37,10 @@ fn the_hierarchy_of_interrupts_at_the_root_is_one_level() {
     };
     let uart = machine.interrupts.request_wired(request, |_| {}).unwrap();
     uart.disable();
-    let timer = machine.interrupts.request_per_cpu(Vector::new(27), Trigger::Level, "timer", |_| {}).unwrap();
+    let timer = machine
+        .interrupts
+        .request_per_cpu(Vector::new(27), Trigger::Level, "timer", |_| {})
+        .unwrap();
     assert_eq!(
         describe(&machine, uart.irq()),
         "irq 0: uart, level, cpu 0, disabled, 0 runs, 0 redelivered\n  root: wired vector 33\n"

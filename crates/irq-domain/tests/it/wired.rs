@@ -1,14 +1,20 @@
 //! Interrupts at the root controller.
 
 use crate::mock::{Hotplug as _, Kernel, Kind, Machine, Root, StoreKind, in_hard_irq};
-use irq_domain::{Config, Deferral, Dispatched, Interrupts, RequestError, Start, Verdict, WiredRequest};
+use irq_domain::{
+    Config, Deferral, Dispatched, Interrupts, RequestError, Start, Verdict, WiredRequest,
+};
 use msi_types::{Cpu, MsiError, Shape, Trigger, Vector, WiredParent};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const UART: WiredRequest<'static> =
-    WiredRequest { vector: Vector::new(33), trigger: Trigger::Level, name: "uart", start: Start::Enabled };
+const UART: WiredRequest<'static> = WiredRequest {
+    vector: Vector::new(33),
+    trigger: Trigger::Level,
+    name: "uart",
+    start: Start::Enabled,
+};
 const TIMER: Vector = Vector::new(27);
 
 #[test]
@@ -98,7 +104,8 @@ fn a_private_interrupt_runs_on_several_cpus_at_once_where_it_was_enabled() {
 
 #[test]
 fn wired_and_private_interrupts_need_a_wired_parent() {
-    let interrupts = Arc::new(Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel))).unwrap());
+    let interrupts =
+        Arc::new(Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel))).unwrap());
     let private = interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {});
     assert_eq!(private.err(), Some(RequestError::NoWiredParent));
     let wired = interrupts.request_wired(UART, |_| {});
@@ -151,7 +158,8 @@ fn a_line_whose_handle_was_dropped_is_not_moved() {
 #[test]
 fn a_vector_that_is_private_cannot_be_wired() {
     let machine = Machine::new(Kind::Stays);
-    let _private = machine.interrupts.request_per_cpu(UART.vector, Trigger::Level, "timer", |_| {}).unwrap();
+    let _private =
+        machine.interrupts.request_per_cpu(UART.vector, Trigger::Level, "timer", |_| {}).unwrap();
     let wired = machine.interrupts.request_wired(UART, |_| {});
     assert_eq!(wired.err(), Some(RequestError::InUse(UART.vector)));
     assert_eq!(machine.root.line(33), None);
@@ -163,7 +171,8 @@ fn a_vector_that_a_device_has_cannot_be_wired_and_nothing_remains_of_the_attempt
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
-    let wired = machine.interrupts.request_wired(WiredRequest { vector: handle.vector(), ..UART }, |_| {});
+    let wired =
+        machine.interrupts.request_wired(WiredRequest { vector: handle.vector(), ..UART }, |_| {});
     assert_eq!(wired.err(), Some(RequestError::InUse(handle.vector())));
     assert_eq!(machine.root.line(handle.vector().get()), None);
     assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
@@ -181,7 +190,8 @@ fn a_wired_interrupt_leaves_a_cpu_that_goes_off_line() {
 #[test]
 fn a_private_interrupt_has_no_affinity() {
     let machine = Machine::new(Kind::Stays);
-    let handle = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
+    let handle =
+        machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
     let moved = machine.interrupts.set_affinity(handle.irq(), Cpu::new(1));
     assert_eq!(moved, Err(irq_domain::MoveError::PerCpu(handle.irq())));
     assert_eq!(machine.interrupts.effective_affinity(handle.irq()), None);
@@ -235,7 +245,10 @@ fn inputs_of_two_parents_have_their_own_handlers() {
     pressed.disable();
     assert!(second.line(FIRST_BEHIND + 3).unwrap().masked);
     drop(pressed);
-    assert_eq!((second.line(FIRST_BEHIND + 3), machine.interrupts.snapshot().unwrap().len()), (None, 1));
+    assert_eq!(
+        (second.line(FIRST_BEHIND + 3), machine.interrupts.snapshot().unwrap().len()),
+        (None, 1)
+    );
 }
 
 #[test]

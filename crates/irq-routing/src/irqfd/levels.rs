@@ -49,7 +49,9 @@ impl Levels {
             Line::Spi(intid) => Pin::of_spi(intid).ok(),
             Line::Ppi { .. } => None,
         };
-        let Some((pin, assertions)) = pin.and_then(|pin| Some((pin, self.of(pin)?))) else { return };
+        let Some((pin, assertions)) = pin.and_then(|pin| Some((pin, self.of(pin)?))) else {
+            return;
+        };
         let asked = {
             let mut assertions = lock(&assertions);
             if !assertions.is_empty() {

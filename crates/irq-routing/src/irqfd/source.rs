@@ -85,7 +85,11 @@ impl Source {
     }
 
     /// Creates a source of levels.
-    pub(super) fn level(trigger: BorrowedFd<'_>, resample: OwnedFd, gsi: Gsi) -> Result<Self, IrqfdError> {
+    pub(super) fn level(
+        trigger: BorrowedFd<'_>,
+        resample: OwnedFd,
+        gsi: Gsi,
+    ) -> Result<Self, IrqfdError> {
         Ok(Self { resample: Some(Arc::new(resample)), ..Self::edge(trigger, gsi)? })
     }
 

@@ -54,7 +54,8 @@ impl Guest {
 
     /// Writes the two bits of Message Control that are writable.
     pub(super) fn write_control(&mut self, control: Control) {
-        self.control = self.control.with_enable(control.enable()).with_function_mask(control.function_mask());
+        self.control =
+            self.control.with_enable(control.enable()).with_function_mask(control.function_mask());
     }
 
     pub(super) fn give(&mut self, at: usize, gsi: Gsi) {
@@ -77,7 +78,9 @@ impl Guest {
     pub(super) fn note_routes(&mut self, range: Range<usize>) {
         let (control, sender) = (self.control, self.sender);
         let entries = self.entries.get_mut(range).unwrap_or_default();
-        for entry in entries.iter_mut().filter(|entry| entry.gsi.is_some() && entry.is_let_by(control)) {
+        for entry in
+            entries.iter_mut().filter(|entry| entry.gsi.is_some() && entry.is_let_by(control))
+        {
             entry.routed = Some(entry.route(sender));
         }
     }

@@ -54,7 +54,10 @@ fn next_signal_takes_the_new_route() {
 fn signal_without_a_route_is_lost() {
     let rig = Rig::new();
     let (device, other) = (nonblocking(), nonblocking());
-    let _bound = [rig.irqfds.bind(&device, Gsi::new(77)).unwrap(), rig.irqfds.bind(&other, MESSAGE).unwrap()];
+    let _bound = [
+        rig.irqfds.bind(&device, Gsi::new(77)).unwrap(),
+        rig.irqfds.bind(&other, MESSAGE).unwrap(),
+    ];
     signal(&device);
     signal(&other);
     assert_eq!(rig.serve(), [event(1)]);

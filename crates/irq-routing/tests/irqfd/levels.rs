@@ -47,7 +47,8 @@ fn unbind_lowers_a_line_held_alone() {
     let rig = Rig::new();
     let devices = [nonblocking(), nonblocking()];
     let resample = nonblocking();
-    let [one, other] = [0, 1].map(|at| rig.irqfds.bind_level(&devices[at], &resample, LINE).unwrap());
+    let [one, other] =
+        [0, 1].map(|at| rig.irqfds.bind_level(&devices[at], &resample, LINE).unwrap());
     devices.iter().for_each(signal);
     rig.serve();
 

@@ -19,6 +19,7 @@ fn all() -> Vec<Trial> {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 fn all() -> Vec<Trial> {
-    let skip = || Ok(libtest_mimic::Completion::ignored_with("KVM's local APICs need Linux on x86-64"));
+    let skip =
+        || Ok(libtest_mimic::Completion::ignored_with("KVM's local APICs need Linux on x86-64"));
     vec![Trial::ignorable_test("routes_reach_kvm", skip)]
 }

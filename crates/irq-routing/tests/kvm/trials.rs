@@ -2,7 +2,9 @@
 
 use irq_routing::kvm::KvmRouter;
 use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
-use irq_routing::{Change, Changes, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError};
+use irq_routing::{
+    Change, Changes, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError,
+};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use libtest_mimic::{Completion, Failed, Trial};
 use msi_types::pci::msix::Control;
@@ -18,7 +20,9 @@ pub(crate) fn all() -> Vec<Trial> {
     let trial = |name: &str, run: fn() -> Outcome| {
         Trial::ignorable_test(name, move || match absent() {
             Some(why) => Ok(Completion::ignored_with(why)),
-            None => run().map(|()| Completion::Completed).map_err(|error| Failed::from(error.to_string())),
+            None => run()
+                .map(|()| Completion::Completed)
+                .map_err(|error| Failed::from(error.to_string())),
         })
     };
     vec![
@@ -91,7 +95,11 @@ fn eventfd() -> Result<EventFd, Box<dyn Error>> {
 #[expect(clippy::needless_pass_by_value, reason = "as assert_eq! is written")]
 fn same<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Outcome {
     let at = std::panic::Location::caller();
-    if found == expected { Ok(()) } else { Err(format!("{at}: {found:?} instead of {expected:?}").into()) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{at}: {found:?} instead of {expected:?}").into())
+    }
 }
 
 fn signals() -> Outcome {
@@ -158,7 +166,10 @@ fn full() -> Outcome {
     let changes: Vec<_> = routes(0x41).collect();
     same(machine.router.commit(&changes)?, Changes { made: limit, redundant: 0 })?;
     same(machine.router.commit(&changes)?, Changes { made: 0, redundant: limit })?;
-    same(machine.router.allocate(), Err(RouteError::GsisExhausted { first: Gsi::new(FIRST), limit }))?;
+    same(
+        machine.router.allocate(),
+        Err(RouteError::GsisExhausted { first: Gsi::new(FIRST), limit }),
+    )?;
     machine.router.signal(Gsi::new(limit - 1))?;
     same(machine.arrived()?, vec![0x41])
 }
@@ -180,7 +191,8 @@ fn beyond() -> Outcome {
     let machine = Machine::new()?;
     let (gsi, limit) = (machine.router.allocate()?, machine.router.limit());
     let far = Gsi::new(limit);
-    let commit = machine.router.commit(&[Change::Set(gsi, vector(0x41)), Change::Set(far, vector(0x42))]);
+    let commit =
+        machine.router.commit(&[Change::Set(gsi, vector(0x41)), Change::Set(far, vector(0x42))]);
     same(commit, Err(RouteError::NoSuchGsi { gsi: far, limit }))?;
     same(machine.router.route(gsi), None)
 }
@@ -250,8 +262,10 @@ impl VectorObserver for Binder {
 fn msix() -> Outcome {
     let machine = Machine::new()?;
     let devices = vec![eventfd()?, eventfd()?];
-    let binder = Arc::new(Binder { router: machine.router.clone(), devices, bound: Mutex::default() });
-    let table = MsixTable::new(2, Sender::Anonymous, machine.router.clone())?.with_observer(binder.clone());
+    let binder =
+        Arc::new(Binder { router: machine.router.clone(), devices, bound: Mutex::default() });
+    let table =
+        MsixTable::new(2, Sender::Anonymous, machine.router.clone())?.with_observer(binder.clone());
     table.write_control(Control::new().with_enable(true))?;
     table.write(0x10, &0xfee0_0000u64.to_le_bytes())?;
     table.write(0x18, &0x61u64.to_le_bytes())?;

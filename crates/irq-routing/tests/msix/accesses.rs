@@ -17,7 +17,9 @@ fn table_sizes_are_1_to_2048() {
 #[test]
 fn odd_accesses_read_ones_and_write_nothing() {
     let rig = Rig::new(2);
-    for (offset, len) in [(0, 1), (0, 2), (2, 4), (4, 8), (0, 16), (32, 4), (0x8000, 4), (u64::MAX - 3, 4)] {
+    for (offset, len) in
+        [(0, 1), (0, 2), (2, 4), (4, 8), (0, 16), (32, 4), (0x8000, 4), (u64::MAX - 3, 4)]
+    {
         let mut bytes = vec![0; len];
         rig.table.read(offset, &mut bytes);
         assert_eq!(bytes, vec![0xff; len], "{offset:#x}");

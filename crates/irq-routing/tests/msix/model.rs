@@ -54,7 +54,8 @@ impl Model {
 
     /// Returns the messages that unmasking sends.
     fn settle(&mut self) -> Vec<Heard> {
-        let sent = (0..5).filter(|vector| self.open(*vector) && self.pending[*vector]).collect::<Vec<_>>();
+        let sent =
+            (0..5).filter(|vector| self.open(*vector) && self.pending[*vector]).collect::<Vec<_>>();
         sent.into_iter()
             .filter_map(|vector| {
                 self.pending[vector] = false;
@@ -76,7 +77,9 @@ impl Model {
                 let count = if wide { 2 } else { 1 };
                 (0..count).for_each(|index| self.write(at / count * count + index, values[index]));
             }
-            Step::Control(control) => (self.enable, self.mask) = (control.enable(), control.function_mask()),
+            Step::Control(control) => {
+                (self.enable, self.mask) = (control.enable(), control.function_mask())
+            }
             Step::Signal(vector) if vector >= 5 => return (vec![], Some(Signalled::NoSuchVector)),
             Step::Signal(vector) => {
                 let vector = usize::from(vector);
@@ -85,7 +88,8 @@ impl Model {
                     return (vec![], Some(Signalled::Held));
                 }
                 let heard = self.message(vector);
-                let delivery = if heard.is_some() { Delivery::Pending } else { Delivery::NoDoorbell };
+                let delivery =
+                    if heard.is_some() { Delivery::Pending } else { Delivery::NoDoorbell };
                 return (heard.into_iter().collect(), Some(Signalled::Sent(delivery)));
             }
             Step::Reset => *self = Self::new(),

@@ -3,7 +3,9 @@
 use crate::controller::Controller;
 use crate::rig::{DEVICE, ENABLED, HELD_BACK, event, program};
 use irq_routing::msix::{MsixTable, Signalled};
-use irq_routing::{Change, Changes, GsiSpace, Route, RouteError, Router, Routing, Sender, SignalError};
+use irq_routing::{
+    Change, Changes, GsiSpace, Route, RouteError, Router, Routing, Sender, SignalError,
+};
 use msi_types::{Delivery, Gsi};
 use std::sync::Arc;
 

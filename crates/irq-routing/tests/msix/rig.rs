@@ -21,7 +21,10 @@ pub(super) struct Counting {
 impl Counting {
     /// The changes of each commit since the last time.
     pub(super) fn commits(&self) -> Vec<u32> {
-        std::mem::take(&mut *self.commits.lock().unwrap()).iter().map(|changes| changes.made).collect()
+        std::mem::take(&mut *self.commits.lock().unwrap())
+            .iter()
+            .map(|changes| changes.made)
+            .collect()
     }
 
     /// Returns the number of free GSIs.
@@ -76,7 +79,12 @@ impl Rig {
 }
 
 /// As a driver does: message first, then the mask bit.
-pub(super) fn program(table: &MsixTable, vector: u16, data: u32, control: u32) -> Result<(), RouteError> {
+pub(super) fn program(
+    table: &MsixTable,
+    vector: u16,
+    data: u32,
+    control: u32,
+) -> Result<(), RouteError> {
     let entry = u64::from(vector) * 16;
     table.write(entry, &Controller::ITS.to_le_bytes())?;
     table.write(entry + 8, &data.to_le_bytes())?;

@@ -83,7 +83,8 @@ fn threads_lose_nothing_and_respect_masks() {
         }
         for round in 0..200 {
             match round % 3 {
-                0 => (0..4).for_each(|vector| program(&rig.table, vector, vector.into(), MASKED).unwrap()),
+                0 => (0..4)
+                    .for_each(|vector| program(&rig.table, vector, vector.into(), MASKED).unwrap()),
                 1 => rig.table.write_control(HELD_BACK).unwrap(),
                 _ => rig.table.write_control(Control::new()).unwrap(),
             }

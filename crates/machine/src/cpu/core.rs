@@ -57,7 +57,8 @@ impl UnhandledCounts {
     fn count(&self, vector: Vector, why: Unhandled) {
         let gone_at = lock(&self.gone_at).get(&vector.get()).copied();
         let under_way = gone_at.is_some_and(|gone_at| looked_at() < gone_at);
-        let counter = if why == Unhandled::Released && under_way { &self.late } else { &self.spurious };
+        let counter =
+            if why == Unhandled::Released && under_way { &self.late } else { &self.spurious };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }

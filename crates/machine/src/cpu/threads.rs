@@ -29,8 +29,11 @@ impl CpuThreads {
     /// Starts a thread for each CPU.
     pub(crate) fn start(cores: &[Arc<CpuCore>], sleepers: &Arc<Sleepers>) -> Self {
         let mailboxes = cores.iter().map(|_| Mailbox::default()).collect();
-        let shared =
-            Arc::new(Shared { mailboxes, sleepers: Arc::clone(sleepers), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            mailboxes,
+            sleepers: Arc::clone(sleepers),
+            stop: AtomicBool::new(false),
+        });
         let cpus = (0..).map(Cpu::new).zip(cores);
         let threads = cpus.map(|(cpu, core)| {
             let (shared, core) = (Arc::clone(&shared), Arc::clone(core));

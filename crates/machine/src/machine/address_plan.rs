@@ -29,7 +29,12 @@ impl AddressPlan {
     }
 
     /// Takes unused addresses.
-    pub(super) fn invent(&mut self, what: &'static str, name: &str, size: u64) -> Result<Region, Refusal> {
+    pub(super) fn invent(
+        &mut self,
+        what: &'static str,
+        name: &str,
+        size: u64,
+    ) -> Result<Region, Refusal> {
         let region = self.map.find_free(size, ALIGN, FROM, BELOW).ok_or(Refusal::NoRoom(what))?;
         self.map.claim(name, region)?;
         Ok(region)

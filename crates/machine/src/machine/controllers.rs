@@ -68,7 +68,9 @@ fn is_usable(controller: &Controller) -> bool {
 }
 
 /// The usable controllers, in the description's order.
-pub(crate) fn usable(description: &Description) -> impl Iterator<Item = (ControllerIndex, &Controller)> {
+pub(crate) fn usable(
+    description: &Description,
+) -> impl Iterator<Item = (ControllerIndex, &Controller)> {
     description.indexed_controllers().filter(|(_, controller)| is_usable(controller))
 }
 
@@ -81,7 +83,9 @@ pub(crate) fn of_kind(
 }
 
 /// The ITSes, and where their registers are.
-pub(crate) fn itses(description: &Description) -> impl Iterator<Item = (ControllerIndex, &Controller, u64)> {
+pub(crate) fn itses(
+    description: &Description,
+) -> impl Iterator<Item = (ControllerIndex, &Controller, u64)> {
     of_kind(description, ControllerKind::Its).filter_map(|(index, controller)| {
         let registers = controller.registers.as_ref()?;
         Some((index, controller, registers.base()))
@@ -92,8 +96,12 @@ pub(crate) fn itses(description: &Description) -> impl Iterator<Item = (Controll
 ///
 /// # Errors
 /// There is none, or they cannot be on one machine.
-pub(super) fn check(description: &Description, choice: ControllerChoice) -> Result<Vec<String>, Refusal> {
-    let first = |kind| of_kind(description, kind).next().map(|(_, controller)| controller.id.to_string());
+pub(super) fn check(
+    description: &Description,
+    choice: ControllerChoice,
+) -> Result<Vec<String>, Refusal> {
+    let first =
+        |kind| of_kind(description, kind).next().map(|(_, controller)| controller.id.to_string());
     if let Some(direct) = first(ControllerKind::DirectLpi) {
         if let Some(its) = first(ControllerKind::Its) {
             return Err(Refusal::DirectLpiBesideIts { direct, its });
@@ -113,6 +121,7 @@ pub(super) fn check(description: &Description, choice: ControllerChoice) -> Resu
 }
 
 fn enabled(description: &Description) -> Vec<String> {
-    let enabled = description.controllers.iter().filter(|controller| controller.status.is_enabled());
+    let enabled =
+        description.controllers.iter().filter(|controller| controller.status.is_enabled());
     enabled.map(|controller| format!("{} ({})", controller.id, controller.kind)).collect()
 }

@@ -2,14 +2,18 @@
 
 use super::shared_interrupts;
 use super::{
-    AddressPlan, BuildOptions, LpiDisabling, Refusal, SecurityView, Snooping, TargetAddresses, controllers,
-    itses,
+    AddressPlan, BuildOptions, LpiDisabling, Refusal, SecurityView, Snooping, TargetAddresses,
+    controllers, itses,
 };
 use crate::model::GicModel;
-use doorbell_hardware::bus::{AccessWidth, Bus, DeviceWrites, Doorbells, MmioDevice, Overlap, Written};
+use doorbell_hardware::bus::{
+    AccessWidth, Bus, DeviceWrites, Doorbells, MmioDevice, Overlap, Written,
+};
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::{Affinity, gicr};
-use gic_firmware::{Coherence, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region};
+use gic_firmware::{
+    Coherence, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region,
+};
 use msi_types::Delivery;
 use std::sync::Arc;
 use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
@@ -55,7 +59,11 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
         coherence: model_coherence(options),
         // Implementations differ; so do the machine's ITSes.
         held_collections: if position % 2 == 1 { 4 } else { 0 },
-        page_sizes: if position % 2 == 1 { PageSizes::Any } else { ItsConfig::new(*base).page_sizes },
+        page_sizes: if position % 2 == 1 {
+            PageSizes::Any
+        } else {
+            ItsConfig::new(*base).page_sizes
+        },
         error_policy: if position % 2 == 1 { ErrorPolicy::Stall } else { ErrorPolicy::Skip },
         ..ItsConfig::new(*base)
     });
@@ -77,7 +85,8 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
     };
     shared_interrupts::configure(description, &mut config);
     let limit = options.cpus.map_or(usize::MAX, |cpus| usize::from(cpus.get()));
-    let its = itses.iter().map(|(_, controller, base)| (controller.id.to_string(), *base)).collect();
+    let its =
+        itses.iter().map(|(_, controller, base)| (controller.id.to_string(), *base)).collect();
     Ok(GicPlan { config, cpus: affinities.len().min(limit), its, controllers })
 }
 
@@ -170,7 +179,8 @@ pub(super) fn caches(description: &Description, options: &BuildOptions) -> Cache
         return Caches::Hidden;
     }
     let gic = description.gic.iter().map(|gic| gic.coherence.value);
-    let all: Vec<_> = gic.chain(itses(description).map(|(_, its, _)| its.coherence.value)).collect();
+    let all: Vec<_> =
+        gic.chain(itses(description).map(|(_, its, _)| its.coherence.value)).collect();
     let denied = all.iter().filter(|coherence| **coherence == Coherence::NonCoherent).count();
     match denied {
         0 => Caches::Snooped,
@@ -181,14 +191,22 @@ pub(super) fn caches(description: &Description, options: &BuildOptions) -> Cache
 
 /// What the model will answer for.
 fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> {
-    let distributor = ("the distributor".to_owned(), config.distributor, gic_arch::gicd::FRAME_SIZE);
+    let distributor =
+        ("the distributor".to_owned(), config.distributor, gic_arch::gicd::FRAME_SIZE);
     let redistributors = config.redistributors.iter().map(|region| {
-        ("the redistributors".to_owned(), region.base, region.stride.saturating_mul(u64::from(region.count)))
+        (
+            "the redistributors".to_owned(),
+            region.base,
+            region.stride.saturating_mul(u64::from(region.count)),
+        )
     });
     let its = its.iter().map(|(name, base)| (name.clone(), *base, gic_arch::gits::SIZE));
-    let alias = config.mbi_alias.map(|base| ("mbi-alias".to_owned(), base, gic_arch::gicd::FRAME_SIZE));
-    let frames = config.v2m.iter().map(|frame| ("a v2m frame".to_owned(), frame.base, frame.size()));
-    let all = std::iter::once(distributor).chain(redistributors).chain(its).chain(alias).chain(frames);
+    let alias =
+        config.mbi_alias.map(|base| ("mbi-alias".to_owned(), base, gic_arch::gicd::FRAME_SIZE));
+    let frames =
+        config.v2m.iter().map(|frame| ("a v2m frame".to_owned(), frame.base, frame.size()));
+    let all =
+        std::iter::once(distributor).chain(redistributors).chain(its).chain(alias).chain(frames);
     all.filter_map(|(name, base, size)| Some((name, Region::new(base, size)?))).collect()
 }
 
@@ -222,7 +240,10 @@ struct Anywhere {
 
 impl DeviceWrites for Anywhere {
     fn write(&self, address: u64, data: u32) -> Written {
-        match self.model.with(|vgic| vgic.write_from_device(address, AccessWidth::Word, data.into())) {
+        match self
+            .model
+            .with(|vgic| vgic.write_from_device(address, AccessWidth::Word, data.into()))
+        {
             Ok(DeviceWrite::Message(Delivery::NoDoorbell)) => Written::Nowhere,
             Ok(DeviceWrite::Message(delivery)) => Written::Message(delivery),
             Ok(DeviceWrite::Register) => Written::Register,

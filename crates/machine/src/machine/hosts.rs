@@ -28,7 +28,9 @@ pub(super) fn plan(
 ) -> Result<Vec<HostPlan>, Refusal> {
     let mut plans = Vec::new();
     for (index, functions) in functions(description, options, space) {
-        let Some(host) = description.hosts.get(index).filter(|_| !functions.is_empty()) else { continue };
+        let Some(host) = description.hosts.get(index).filter(|_| !functions.is_empty()) else {
+            continue;
+        };
         let buses = usable_buses(host);
         let name = host.id.to_string();
         let ecam = ecam(host, buses, space)?;
@@ -59,8 +61,10 @@ fn functions(
                 let theirs = endpoints.functions.iter().skip(turn).step_by(served.len());
                 let (functions, left_out) = populate::place(theirs, candidates, *first_bus);
                 if left_out != 0 {
-                    let name =
-                        description.hosts.get(*index).map_or_else(String::new, |host| host.id.to_string());
+                    let name = description
+                        .hosts
+                        .get(*index)
+                        .map_or_else(String::new, |host| host.id.to_string());
                     space.note(format!("{name}: {left_out} chosen functions found no place"));
                 }
                 functions
@@ -74,7 +78,9 @@ fn functions(
 /// The buses that its configuration space reaches.
 fn usable_buses(host: &PciHost) -> BusRange {
     let BusRange { first, last } = host.buses.value;
-    let Some(size) = described_ecam(host).map(Region::size) else { return BusRange { first, last } };
+    let Some(size) = described_ecam(host).map(Region::size) else {
+        return BusRange { first, last };
+    };
     let reached = u64::from(first) + (size / BUS).saturating_sub(1);
     BusRange { first, last: u8::try_from(reached).unwrap_or(u8::MAX).min(last) }
 }

@@ -10,14 +10,20 @@ const INVENTED: u64 = 1 << 30;
 /// Beyond this a bank brings nothing but page tables.
 const MOST: u64 = 1 << 38;
 
-pub(super) fn plan(description: &Description, space: &mut AddressPlan) -> Result<Vec<Region>, Refusal> {
+pub(super) fn plan(
+    description: &Description,
+    space: &mut AddressPlan,
+) -> Result<Vec<Region>, Refusal> {
     let mut regions = Vec::new();
     for stated in &description.memory {
         let Some(region) = Region::new(stated.base(), stated.size().min(MOST)) else { continue };
         if space.try_claim("RAM", region) {
             regions.push(region);
         } else {
-            space.note(format!("{} is left out: it overlaps a device ({})", stated.value, stated.origin));
+            space.note(format!(
+                "{} is left out: it overlaps a device ({})",
+                stated.value, stated.origin
+            ));
         }
     }
     if regions.iter().map(|region| region.size()).sum::<u64>() < ENOUGH {

@@ -38,7 +38,9 @@ pub(super) fn plan(
             Role::Bus => {
                 let routes = requesters(&device.msi).into_iter();
                 routes
-                    .map(|id| (format!("{}[{id}]", device.id), description.route_by(&device.msi, id)))
+                    .map(|id| {
+                        (format!("{}[{id}]", device.id), description.route_by(&device.msi, id))
+                    })
                     .collect()
             }
             // A device names several controllers in its order of preference.

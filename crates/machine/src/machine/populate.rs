@@ -8,8 +8,8 @@ pub(super) use chosen::place;
 use super::ControllerChoice;
 use doorbell_hardware::bus::Doorbells;
 use doorbell_hardware::pci::{
-    AddressWidth, Bridge, BridgeKind, DevFn, DeviceFunctions, Function, FunctionConfig, Segment, StoreConfig,
-    Translator,
+    AddressWidth, Bridge, BridgeKind, DevFn, DeviceFunctions, Function, FunctionConfig, Segment,
+    StoreConfig, Translator,
 };
 use gic_firmware::{BusRange, ControllerKind, Description, PciHost, Via};
 use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
@@ -30,10 +30,18 @@ const FOUR_GIB: u64 = 1 << 32;
 /// The kinds of message stores, in the order in which functions get them.
 const STORES: [StoreConfig; 7] = [
     StoreConfig::Msix { vectors: 8, table_bar: 0, pba_bar: 2 },
-    StoreConfig::Msi { log2_vectors: 3, address: AddressWidth::Bits64, masking: Masking::PerVector },
+    StoreConfig::Msi {
+        log2_vectors: 3,
+        address: AddressWidth::Bits64,
+        masking: Masking::PerVector,
+    },
     StoreConfig::Msix { vectors: 5, table_bar: 0, pba_bar: 0 },
     StoreConfig::Msi { log2_vectors: 0, address: AddressWidth::Bits64, masking: Masking::None },
-    StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector },
+    StoreConfig::Msi {
+        log2_vectors: 2,
+        address: AddressWidth::Bits32,
+        masking: Masking::PerVector,
+    },
     StoreConfig::Msix { vectors: 16, table_bar: 2, pba_bar: 4 },
     StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::None },
 ];
@@ -62,7 +70,8 @@ impl Functions {
             plan.populate_branch(candidates, first_bus);
         }
         // One such bridge is enough.
-        let _ = candidates.values().any(|candidates| plan.populate_conventional(candidates, first_bus));
+        let _ =
+            candidates.values().any(|candidates| plan.populate_conventional(candidates, first_bus));
         plan.complete_devices();
         plan
     }
@@ -72,7 +81,11 @@ impl Functions {
     }
 
     /// Builds the buses. `upstream` is the host bridge's side.
-    pub(super) fn build(&self, first_bus: u8, upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Segment {
+    pub(super) fn build(
+        &self,
+        first_bus: u8,
+        upstream: &Arc<dyn SignalMsi<RequesterId>>,
+    ) -> Segment {
         let mut root = Segment::new(first_bus);
         self.plug_functions(&mut root, first_bus, upstream);
         let taken: BTreeSet<u8> = self.on_bus(first_bus).map(|(at, _)| at.device()).collect();
@@ -86,12 +99,20 @@ impl Functions {
             let mut segment = Segment::new(bus);
             let upstream = Bridge::upstream(kind, &segment, Arc::clone(upstream));
             self.plug_functions(&mut segment, bus, &upstream);
-            root.plug_bridge(DevFn::new(device, 0), Arc::new(Bridge::new(kind, first_bus, segment)));
+            root.plug_bridge(
+                DevFn::new(device, 0),
+                Arc::new(Bridge::new(kind, first_bus, segment)),
+            );
         }
         root
     }
 
-    fn plug_functions(&self, segment: &mut Segment, bus: u8, upstream: &Arc<dyn SignalMsi<RequesterId>>) {
+    fn plug_functions(
+        &self,
+        segment: &mut Segment,
+        bus: u8,
+        upstream: &Arc<dyn SignalMsi<RequesterId>>,
+    ) {
         for (at, store) in self.on_bus(bus) {
             let functions_in_device =
                 match self.on_bus(bus).filter(|(other, _)| other.device() == at.device()).count() {
@@ -120,7 +141,9 @@ impl Functions {
     fn populate_branch(&mut self, candidates: &[Candidate], first_bus: u8) {
         let off_root = || candidates.iter().filter(|(id, _)| id.pci_bus() != first_bus);
         let usable = |bus: u8| !self.conventional.contains(&bus) && self.has_room(bus, first_bus);
-        let Some(bus) = off_root().map(|(id, _)| id.pci_bus()).find(|bus| usable(*bus)) else { return };
+        let Some(bus) = off_root().map(|(id, _)| id.pci_bus()).find(|bus| usable(*bus)) else {
+            return;
+        };
         let here = off_root().filter(|(id, _)| id.pci_bus() == bus);
         for candidate in here.filter(|(id, _)| id.pci_function() <= 1).take(ON_BRANCH) {
             self.add(*candidate);
@@ -130,7 +153,9 @@ impl Functions {
     /// Two functions behind a bridge to conventional PCI: they have one requester ID, its secondary bus's first. False
     /// if no bus is free for it.
     fn populate_conventional(&mut self, candidates: &[Candidate], first_bus: u8) -> bool {
-        let Some((alias, doorbell)) = self.find_alias(candidates.iter(), first_bus) else { return false };
+        let Some((alias, doorbell)) = self.find_alias(candidates.iter(), first_bus) else {
+            return false;
+        };
         self.conventional.insert(alias.pci_bus());
         for device in [2, 5] {
             self.add((RequesterId::pci(alias.pci_bus(), device, 0), doorbell));
@@ -169,10 +194,12 @@ impl Functions {
 
     fn add(&mut self, (requester, doorbell): Candidate) {
         let fits = |store: &&StoreConfig| {
-            doorbell < FOUR_GIB || !matches!(store, StoreConfig::Msi { address: AddressWidth::Bits32, .. })
+            doorbell < FOUR_GIB
+                || !matches!(store, StoreConfig::Msi { address: AddressWidth::Bits32, .. })
         };
         let mut stores = STORES.iter().filter(fits).cycle().skip(self.functions.len());
-        let place = (requester.pci_bus(), DevFn::new(requester.pci_device(), requester.pci_function()));
+        let place =
+            (requester.pci_bus(), DevFn::new(requester.pci_device(), requester.pci_function()));
         if let Some(store) = stores.next() {
             self.functions.entry(place).or_insert(*store);
         }

@@ -63,7 +63,9 @@ fn free(taken: &[(u32, u32)]) -> Option<(u32, u32)> {
 fn spans(description: &Description) -> impl Iterator<Item = IntIdSpan> {
     let messages = controllers::of_kind(description, ControllerKind::Mbi);
     let frames = controllers::of_kind(description, ControllerKind::V2m);
-    messages.chain(frames).flat_map(|(_, controller)| controller.ranges.iter().map(|range| range.value))
+    messages
+        .chain(frames)
+        .flat_map(|(_, controller)| controller.ranges.iter().map(|range| range.value))
 }
 
 /// Returns the INTID after a range's last, if it is one of plain SPIs.

@@ -24,7 +24,8 @@ const RAM_SIZE: u64 = 64 << 20;
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
 
 /// The hardware of a bus that changes what devices write.
-type QuirkyBus = Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
+type QuirkyBus =
+    Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
 
 /// A bus with quirks: its hardware, and what the drivers know of it.
 pub(super) struct Quirks {
@@ -63,7 +64,11 @@ struct Remapped(Arc<dyn SignalMsi<RequesterId>>);
 
 impl SignalMsi<RequesterId> for Remapped {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
-        if message.address & 1 << 4 == 0 { Delivery::Blocked } else { self.0.signal_msi(from, message) }
+        if message.address & 1 << 4 == 0 {
+            Delivery::Blocked
+        } else {
+            self.0.signal_msi(from, message)
+        }
     }
 }
 
@@ -99,26 +104,33 @@ impl Board {
         Self::build(plan, DoorbellMode::Identity, Some(quirks))
     }
 
-    fn build(plan: BoardConfig, mode: DoorbellMode, quirks: Option<Quirks>) -> Result<Self, String> {
+    fn build(
+        plan: BoardConfig,
+        mode: DoorbellMode,
+        quirks: Option<Quirks>,
+    ) -> Result<Self, String> {
         let (shim, bridge) = quirks.map(|quirks| (quirks.layer, quirks.bridge)).unzip();
         let region = Region::new(RAM, RAM_SIZE).ok_or("RAM is beyond the address space")?;
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
         let hardware: Box<dyn RootHardware> = match plan.parent {
             Parent::X86Vector => Box::new(X86Hardware::new(plan.layer, Arc::clone(&ram))),
-            _ if plan.layer != Layer::Remapping => Box::new(GicHardware::new(&plan, Arc::clone(&ram))?),
+            _ if plan.layer != Layer::Remapping => {
+                Box::new(GicHardware::new(&plan, Arc::clone(&ram))?)
+            }
             kind => return Err(format!("there is no remapping unit for {kind}")),
         };
         let direct = hardware.upstream();
         let unit = (plan.layer == Layer::DoorbellMapping).then(|| iommu(&direct, mode));
         let upstream = unit.as_ref().map_or(direct, |unit| Arc::clone(unit) as _);
-        let upstream = bridge.map_or_else(|| Arc::clone(&upstream), |bridge| bridge(Arc::clone(&upstream)));
+        let upstream =
+            bridge.map_or_else(|| Arc::clone(&upstream), |bridge| bridge(Arc::clone(&upstream)));
         let own: Arc<dyn SignalMsi<RequesterId>> = match (plan.reality, plan.layer) {
             (World::BareMetal, _) => Arc::clone(&upstream),
             (World::GuestRemapped, Layer::Remapping) => Arc::new(Remapped(Arc::clone(&upstream))),
             (World::Guest | World::GuestRemapped, _) => Arc::new(Untranslated),
         };
-        let devices =
-            Devices::new(DeviceUpstreams { bus: upstream, own }, &ram).ok_or("the bus does not fit")?;
+        let devices = Devices::new(DeviceUpstreams { bus: upstream, own }, &ram)
+            .ok_or("the bus does not fit")?;
         let mut bus = Bus::default();
         hardware.claim(&mut bus).map_err(|error| error.to_string())?;
         devices.attach(&mut bus).map_err(|error| error.to_string())?;
@@ -237,9 +249,9 @@ impl Board {
         }
         match self.pages() {
             (0, 0) => Ok(()),
-            (mapped, counted) => {
-                Err(format!("not given back: {mapped} pages of the IOMMU, {counted} by the layer's count"))
-            }
+            (mapped, counted) => Err(format!(
+                "not given back: {mapped} pages of the IOMMU, {counted} by the layer's count"
+            )),
         }
     }
 }

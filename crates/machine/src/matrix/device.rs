@@ -101,8 +101,18 @@ impl Devices {
         let devices: [(&str, u64, u64, Arc<dyn doorbell_hardware::bus::MmioDevice>); 4] = [
             ("rings", RING_REGISTERS, RingDevice::SIZE, Arc::clone(&self.ring) as _),
             ("queue", QUEUE_REGISTERS, QueueDevice::SIZE, Arc::clone(&self.queue) as _),
-            ("platform device", PLATFORM_REGISTERS, platform_device::SIZE, Arc::clone(&self.platform) as _),
-            ("emulated device", EMULATED_REGISTERS, platform_device::SIZE, Arc::clone(&self.emulated) as _),
+            (
+                "platform device",
+                PLATFORM_REGISTERS,
+                platform_device::SIZE,
+                Arc::clone(&self.platform) as _,
+            ),
+            (
+                "emulated device",
+                EMULATED_REGISTERS,
+                platform_device::SIZE,
+                Arc::clone(&self.emulated) as _,
+            ),
         ];
         for (name, base, size, device) in devices {
             if let Some(region) = Region::new(base, size) {
@@ -125,15 +135,21 @@ impl Devices {
                 let found = enumerate(&bus, self.host.windows());
                 let found = found.into_iter().find(|found| found.requester == endpoint.requester());
                 let mut functions = self.host.functions().iter();
-                let function = functions.find(|function| function.requester() == endpoint.requester());
+                let function =
+                    functions.find(|function| function.requester() == endpoint.requester());
                 let (found, function) = found.zip(function).ok_or("the function was not found")?;
-                let store = found.store(Arc::clone(platform) as _).map_err(|error| error.to_string())?;
+                let store =
+                    found.store(Arc::clone(platform) as _).map_err(|error| error.to_string())?;
                 (Hardware::Function(Arc::clone(function)), store, None)
             }
             Endpoint::ImsRing => {
                 let store = RingStore::new(bus, Arc::clone(ram), RING_REGISTERS, RING_VECTORS);
                 let store = Arc::new(store.ok_or("no memory for rings")?);
-                (Hardware::Ring(Arc::clone(&self.ring)), independent(Arc::clone(&store) as _), Some(store))
+                (
+                    Hardware::Ring(Arc::clone(&self.ring)),
+                    independent(Arc::clone(&store) as _),
+                    Some(store),
+                )
             }
             Endpoint::ImsQueue => {
                 let store = QueueStore::new(bus, Arc::clone(ram), QUEUE_REGISTERS);
@@ -169,7 +185,10 @@ impl Devices {
     }
 }
 
-fn platform_device(endpoint: Endpoint, upstream: Arc<dyn SignalMsi<RequesterId>>) -> PlatformDevice {
+fn platform_device(
+    endpoint: Endpoint,
+    upstream: Arc<dyn SignalMsi<RequesterId>>,
+) -> PlatformDevice {
     let requester = endpoint.requester();
     let behind = Doorbells::new(Arc::new(FixedRequester { requester, upstream }));
     PlatformDevice::new(DeviceId::new(requester.get()), PLATFORM, Arc::new(behind))
@@ -183,7 +202,11 @@ fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge>
     let mut root = Segment::new(0);
     for endpoint in [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix] {
         let at = DevFn::new(endpoint.device(), 0);
-        let plan = FunctionConfig { store: endpoint.store(), at, functions_in_device: DeviceFunctions::One };
+        let plan = FunctionConfig {
+            store: endpoint.store(),
+            at,
+            functions_in_device: DeviceFunctions::One,
+        };
         root.plug(at, Arc::new(Function::new(plan, &root, Arc::clone(upstream))));
     }
     let windows = Windows {

@@ -13,12 +13,13 @@ use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
 use gic_driver::its::IdMap;
 use gic_driver::{
-    GicConfig, ItsMsiParent, Mbi, MbiConfig, PhysicalRegion, RedistributorRegion, SpiRange, V2m, V2mFrame,
+    GicConfig, ItsMsiParent, Mbi, MbiConfig, PhysicalRegion, RedistributorRegion, SpiRange, V2m,
+    V2mFrame,
 };
 use irq_domain::Interrupts;
 use msi_types::{
-    BlockRequest, Cpu, DeviceId, Fit, Initially, MsiParent, RequesterId, Rewrite, Shape, SignalMsi, Vector,
-    WiredParent,
+    BlockRequest, Cpu, DeviceId, Fit, Initially, MsiParent, RequesterId, Rewrite, Shape, SignalMsi,
+    Vector, WiredParent,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -42,16 +43,23 @@ pub(super) struct GicHardware {
     migration: Migration,
 }
 
-fn redistributors(spread: RedistributorLayout, usual: &VgicConfig) -> Vec<vgic::RedistributorRegion> {
+fn redistributors(
+    spread: RedistributorLayout,
+    usual: &VgicConfig,
+) -> Vec<vgic::RedistributorRegion> {
     let all = usual.redistributors.clone();
     match spread {
         RedistributorLayout::Together => all,
         #[cfg(test)]
         RedistributorLayout::FarApart => {
-            let near =
-                all.iter().map(|region| vgic::RedistributorRegion { count: region.count - 1, ..*region });
-            let far =
-                all.first().map(|region| vgic::RedistributorRegion { base: 1 << 32, count: 1, ..*region });
+            let near = all
+                .iter()
+                .map(|region| vgic::RedistributorRegion { count: region.count - 1, ..*region });
+            let far = all.first().map(|region| vgic::RedistributorRegion {
+                base: 1 << 32,
+                count: 1,
+                ..*region
+            });
             near.chain(far).collect()
         }
     }
@@ -71,21 +79,29 @@ impl GicHardware {
             Parent::X86Vector => return Err("a GIC has no x86 vectors".to_owned()),
         }
         config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
-        let (model, vcpus) =
-            GicModel::new(config, Arc::clone(&ram), Arc::new(NoKick)).map_err(|error| error.to_string())?;
+        let (model, vcpus) = GicModel::new(config, Arc::clone(&ram), Arc::new(NoKick))
+            .map_err(|error| error.to_string())?;
         Ok(Self { kind, model, vcpus, ram, migration })
     }
 
     /// The drivers of the GIC itself.
-    fn bring_up(&self, platform: &Arc<MachinePlatform>, cores: &[Arc<CpuCore>]) -> Result<Arc<Gic>, String> {
+    fn bring_up(
+        &self,
+        platform: &Arc<MachinePlatform>,
+        cores: &[Arc<CpuCore>],
+    ) -> Result<Arc<Gic>, String> {
         let config = self.model.config();
         let regions = config.redistributors.iter().map(|region| RedistributorRegion {
-            region: PhysicalRegion { base: region.base, bytes: region.stride * u64::from(region.count) },
+            region: PhysicalRegion {
+                base: region.base,
+                bytes: region.stride * u64::from(region.count),
+            },
             stride: None,
         });
         let affinities = config.cpus.iter().map(|cpu| cpu.affinity).collect();
         let config = GicConfig::new(config.distributor, regions.collect(), affinities);
-        let gic = Arc::new(Gic::new(Arc::clone(platform), config).map_err(|error| error.to_string())?);
+        let gic =
+            Arc::new(Gic::new(Arc::clone(platform), config).map_err(|error| error.to_string())?);
         for core in cores {
             let on = core.execute(|cpu, registers| gic.cpu_on(cpu, registers));
             on.map_err(|error| error.to_string())?;

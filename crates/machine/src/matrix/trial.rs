@@ -149,7 +149,8 @@ impl<'a> Trial<'a> {
 
     fn request(&mut self, slot: u16) -> Result<(), TrialError> {
         let runs = Arc::clone(&self.runs);
-        let handle = self.device.request(slot, "trial", move |context| runs.count(slot, context.cpu()))?;
+        let handle =
+            self.device.request(slot, "trial", move |context| runs.count(slot, context.cpu()))?;
         self.handles.insert(slot, handle);
         Ok(())
     }
@@ -159,9 +160,12 @@ impl<'a> Trial<'a> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
             let to = self.handles.get(&slot).map(IrqHandle::effective_affinity);
-            let to = to.ok_or_else(|| TrialError::Broken(format!("sender {sender} has no vector")))?;
+            let to =
+                to.ok_or_else(|| TrialError::Broken(format!("sender {sender} has no vector")))?;
             let mut expected = self.runs.read();
-            if let Some(run) = expected.get_mut(usize::from(slot)).and_then(|runs| runs.get_mut(to.index())) {
+            if let Some(run) =
+                expected.get_mut(usize::from(slot)).and_then(|runs| runs.get_mut(to.index()))
+            {
                 *run += 1;
             }
             let strays = self.board.strays();
@@ -172,7 +176,8 @@ impl<'a> Trial<'a> {
                 || found != expected
                 || self.board.strays() != strays
             {
-                let reason = format!("sender {sender} ({fired:?}) to CPU {to}: {found:?}, not {expected:?}");
+                let reason =
+                    format!("sender {sender} ({fired:?}) to CPU {to}: {found:?}, not {expected:?}");
                 return Err(TrialError::Broken(reason));
             }
         }
@@ -185,8 +190,13 @@ impl<'a> Trial<'a> {
             for handle in self.handles.values() {
                 handle.set_affinity(cpu)?;
             }
-            if let Some(handle) = self.handles.values().find(|handle| handle.effective_affinity() != cpu) {
-                return Err(TrialError::Broken(format!("IRQ {} is not at CPU {cpu}", handle.irq())));
+            if let Some(handle) =
+                self.handles.values().find(|handle| handle.effective_affinity() != cpu)
+            {
+                return Err(TrialError::Broken(format!(
+                    "IRQ {} is not at CPU {cpu}",
+                    handle.irq()
+                )));
             }
             self.deliver()?;
         }
@@ -247,7 +257,8 @@ impl<'a> Trial<'a> {
             handle.set_affinity(to)?;
             self.board.settle();
             if handle.count() != count + 1 {
-                let reason = format!("sent before a move: {} runs, not one", handle.count() - count);
+                let reason =
+                    format!("sent before a move: {} runs, not one", handle.count() - count);
                 return Err(TrialError::Broken(reason));
             }
         }
@@ -274,7 +285,8 @@ impl<'a> Trial<'a> {
     /// Tears everything down. A message that comes afterwards reaches nobody.
     pub(super) fn end(self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
-        let messages: Vec<_> = slots.iter().filter_map(|slot| self.device.sent_message(*slot)).collect();
+        let messages: Vec<_> =
+            slots.iter().filter_map(|slot| self.device.sent_message(*slot)).collect();
         let Self { board, probed, runs, handles, device } = self;
         drop(handles);
         device.tear_down().map_err(|error| TrialError::Broken(error.to_string()))?;
@@ -302,9 +314,9 @@ fn late(board: &Board, probed: &Probed, message: MsiMessage) -> Result<(), Trial
     board.devices().write(probed.endpoint, message);
     board.settle();
     match stopped {
-        Some(before) if board.stopped() != Some(before + 1) => {
-            Err(TrialError::Broken("the IOMMU let a message pass whose doorbell is unmapped".to_owned()))
-        }
+        Some(before) if board.stopped() != Some(before + 1) => Err(TrialError::Broken(
+            "the IOMMU let a message pass whose doorbell is unmapped".to_owned(),
+        )),
         _ => Ok(()),
     }
 }

@@ -11,7 +11,9 @@ use msi_types::{Cpu, MsiParent, RequesterId, SignalMsi};
 use std::num::NonZeroU16;
 use std::sync::{Arc, OnceLock};
 use x86_irq::remapping::{ApicMode, CompatibilityFormat, RemapTableConfig, Source, TableSize};
-use x86_irq::{ApicId, RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain, VectorDomainConfig};
+use x86_irq::{
+    ApicId, RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain, VectorDomainConfig,
+};
 
 /// Base address of the unit's registers; it names the unit in errors.
 const UNIT: u64 = 0xfed9_0000;
@@ -26,7 +28,8 @@ pub(super) struct X86Hardware {
 impl X86Hardware {
     /// With a remapping unit if that is the layer.
     pub(super) fn new(layer: Layer, ram: Arc<Ram>) -> Self {
-        let remapping = (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
+        let remapping =
+            (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
         let apics = Arc::new(LocalApics::new(CPUS.into()));
         Self { chipset: Arc::new(Chipset { apics, remapping, ram }) }
     }
@@ -48,7 +51,9 @@ impl RootHardware for X86Hardware {
         let vectors = VectorDomain::new(VectorDomainConfig::new(cpus, Arc::clone(&kernel) as _));
         let vectors = Arc::new(vectors.map_err(|error| error.to_string())?);
         for cpu in apics.cpus() {
-            vectors.online(cpu, ApicId::new(LocalApics::id(cpu))).map_err(|error| error.to_string())?;
+            vectors
+                .online(cpu, ApicId::new(LocalApics::id(cpu)))
+                .map_err(|error| error.to_string())?;
         }
         let remapped = remapping.as_ref().map(|unit| remap(unit, ram, &vectors)).transpose()?;
         let parent = match &remapped {
@@ -76,9 +81,13 @@ fn remap(
     vectors: &Arc<VectorDomain>,
 ) -> Result<Arc<RemappedVectors<RemapTableMemory>>, String> {
     let size = TableSize::from_log2(TABLE_LOG2).ok_or("no such table")?;
-    let base = ram.allocate(size.bytes(), size.bytes().max(0x1000)).ok_or("no memory for the table")?;
-    let config =
-        RemapTableConfig { size, mode: ApicMode::Xapic, compatibility: CompatibilityFormat::Blocked };
+    let base =
+        ram.allocate(size.bytes(), size.bytes().max(0x1000)).ok_or("no memory for the table")?;
+    let config = RemapTableConfig {
+        size,
+        mode: ApicMode::Xapic,
+        compatibility: CompatibilityFormat::Blocked,
+    };
     let table = RemapTable::new(config, RemapTableMemory::new(Arc::clone(ram), base));
     unit.set_table(table.address_register(base));
     let remapped = RemappedVectors::new(RemappedVectorsConfig {
@@ -131,7 +140,10 @@ impl Root for X86Root {
         let entries = self.remapped.as_ref().map_or(0, |remapped| remapped.entries_in_use());
         let free: Vec<_> = self.apics.cpus().map(|cpu| self.vectors.available_on(cpu)).collect();
         (slots != 0 || entries != 0 || free != self.free).then(|| {
-            format!("{slots} slots, {entries} table entries, {free:?} of {:?} vectors free", self.free)
+            format!(
+                "{slots} slots, {entries} table entries, {free:?} of {:?} vectors free",
+                self.free
+            )
         })
     }
 

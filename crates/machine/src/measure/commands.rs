@@ -69,14 +69,17 @@ struct Qemu {
 
 impl Qemu {
     fn start() -> Result<Self, String> {
-        let machine = ["-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-m", "128M", "-accel", "tcg", "-S"];
+        let machine =
+            ["-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-m", "128M", "-accel", "tcg", "-S"];
         let mut command = std::process::Command::new(PROGRAM);
         command.args(machine).args(["-display", "none", "-nodefaults"]);
         command.args(["-qtest", "stdio", "-qtest-log", "none"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| format!("{PROGRAM}: {error}"))?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(input), Some(output)) => Ok(Self { child, input, output: BufReader::new(output) }),
+            (Some(input), Some(output)) => {
+                Ok(Self { child, input, output: BufReader::new(output) })
+            }
             _ => Err("no pipes".to_owned()),
         }
     }
@@ -228,7 +231,8 @@ impl<M: QtestServer> ItsUnderTest<M> {
     fn wait(&mut self, register: u64, is_done: impl Fn(u64) -> bool) -> Result<(), String> {
         for _ in 0..TURNS {
             let value = self.machine.tell(&format!("readq {register:#x}"))?;
-            let value = value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            let value =
+                value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
             if is_done(value.ok_or("no number")?) {
                 return Ok(());
             }

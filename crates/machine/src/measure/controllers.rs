@@ -4,7 +4,9 @@ use super::{MeasureError, Probe, Reference, each};
 use crate::cpu::CpuCore;
 use crate::embedded;
 use crate::machine::{BuildOptions, ControllerChoice, build};
-use crate::system::{AffinityChange, Device, PoweredMachine, Removal, SequentialCpus, System, boot};
+use crate::system::{
+    AffinityChange, Device, PoweredMachine, Removal, SequentialCpus, System, boot,
+};
 use msi_types::Cpu;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,19 +55,24 @@ impl Bench {
         let powered = PoweredMachine::on(&mut machine);
         let system = boot(machine, &powered, &SequentialCpus::new(&powered))?;
         let working = |device: &Device| !device.is_pci() && !device.vectors().is_empty();
-        let device =
-            system.devices.iter().position(working).ok_or_else(|| unusable(&"no platform device"))?;
+        let device = system
+            .devices
+            .iter()
+            .position(working)
+            .ok_or_else(|| unusable(&"no platform device"))?;
         Ok(Self { choice, system, cores: powered.cores, device })
     }
 
     fn probe(self: &Rc<Self>, what: &str, sample: Sample) -> Probe {
         let bench = Rc::clone(self);
-        Probe::new(format!("{what}-{}", self.choice.name()), Reference::FetchOr, move || {
-            match bench.system.devices.get(bench.device) {
+        Probe::new(
+            format!("{what}-{}", self.choice.name()),
+            Reference::FetchOr,
+            move || match bench.system.devices.get(bench.device) {
                 Some(device) => sample(&bench, device),
                 None => Err("the device is gone".to_owned()),
-            }
-        })
+            },
+        )
     }
 
     /// Nanoseconds for each vector.
@@ -89,7 +96,8 @@ impl Bench {
     fn deliveries(&self, device: &Device) -> Result<f64, String> {
         let to = Cpu::new(1);
         device.move_vector(0, to)?;
-        let (Some(vector), Some(core)) = (device.vectors().first(), self.cores.get(to.index())) else {
+        let (Some(vector), Some(core)) = (device.vectors().first(), self.cores.get(to.index()))
+        else {
             return Err("no vector".to_owned());
         };
         for core in &self.cores {

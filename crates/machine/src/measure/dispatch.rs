@@ -3,9 +3,9 @@
 use super::{MeasureError, Probe, Reference, each};
 use irq_domain::{Config, Dispatched, Host, Interrupts, IrqState, MsiDevice, MsiDeviceConfig};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Isolation, Masking, MessageStore, Move, MoveOutcome, MsiError,
-    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape, Slots, StoreError, Vector,
-    VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, Isolation, Masking, MessageStore, Move, MoveOutcome,
+    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape, Slots,
+    StoreError, Vector, VectorBlock,
 };
 use std::fmt;
 use std::num::NonZeroU16;
@@ -26,8 +26,10 @@ pub(super) fn probe() -> Result<Probe, MeasureError> {
     let (parent, store) = (Arc::new(IdleParent), Arc::new(IdleStore));
     let config = MsiDeviceConfig { name: "device", requester, parent, store };
     let device = MsiDevice::attach(&interrupts, config).map_err(|error| failed(&error))?;
-    let granted = device.allocate(Shape::Independent, VECTORS..=VECTORS).map_err(|error| failed(&error))?;
-    let request = |slot| device.request(slot, "vector", |context| _ = std::hint::black_box(context.cpu()));
+    let granted =
+        device.allocate(Shape::Independent, VECTORS..=VECTORS).map_err(|error| failed(&error))?;
+    let request =
+        |slot| device.request(slot, "vector", |context| _ = std::hint::black_box(context.cpu()));
     let handles = granted.iter().map(|vector| request(vector.slot)).collect::<Result<Vec<_>, _>>();
     let handles = handles.map_err(|error| failed(&error))?;
     Ok(Probe::new(NAME, Reference::FetchOr, move || {

@@ -21,12 +21,16 @@ pub(super) fn fetch_or() -> f64 {
 /// The operations that an injection consists of at least.
 pub(super) fn probes() -> Vec<Probe> {
     let (mutex, lock) = (Mutex::new(0u64), RwLock::new(0u64));
-    let (shared_word, shared_mutex, shared_lock) = (AtomicU64::new(0), Mutex::new(0u64), RwLock::new(0u64));
+    let (shared_word, shared_mutex, shared_lock) =
+        (AtomicU64::new(0), Mutex::new(0u64), RwLock::new(0u64));
     let hashed: HashMap<u32, u32> = (0..MAPPED).map(|key| (key, key)).collect();
     let ordered: BTreeMap<u32, u32> = (0..MAPPED).map(|key| (key, key)).collect();
-    let set = |word: &AtomicU64, bit: u32| _ = black_box(word).fetch_or(1 << (bit % 64), Ordering::SeqCst);
+    let set = |word: &AtomicU64, bit: u32| {
+        _ = black_box(word).fetch_or(1 << (bit % 64), Ordering::SeqCst)
+    };
     let count = |mutex: &Mutex<u64>| *mutex.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    let read = |lock: &RwLock<u64>| _ = black_box(*lock.read().unwrap_or_else(PoisonError::into_inner));
+    let read =
+        |lock: &RwLock<u64>| _ = black_box(*lock.read().unwrap_or_else(PoisonError::into_inner));
     vec![
         floor("floor-fetch-or-2-threads", move || by_two(&|bit| set(&shared_word, bit))),
         floor("floor-mutex", move || Ok(timed(&|_| count(&mutex)))),

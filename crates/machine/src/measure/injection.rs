@@ -26,7 +26,10 @@ fn model(name: &str, mapping: EventMapping, targets: u16) -> Result<GicWithCpus,
     made(name, MeasuredGic::mapped(mapping, targets, Arc::new(NoKick)))
 }
 
-fn made(name: &str, model: Result<(MeasuredGic, Vec<Vcpu>), String>) -> Result<GicWithCpus, MeasureError> {
+fn made(
+    name: &str,
+    model: Result<(MeasuredGic, Vec<Vcpu>), String>,
+) -> Result<GicWithCpus, MeasureError> {
     let (model, vcpus) = model.map_err(|reason| MeasureError::Case(name.to_owned(), reason))?;
     Ok((Arc::new(model), vcpus))
 }
@@ -57,7 +60,11 @@ fn empty(vcpu: &mut Vcpu) {
 }
 
 fn unless_pending(delivered: Delivery) -> Result<(), String> {
-    if delivered == Delivery::Pending { Ok(()) } else { Err(format!("a message was {delivered:?}")) }
+    if delivered == Delivery::Pending {
+        Ok(())
+    } else {
+        Err(format!("a message was {delivered:?}"))
+    }
 }
 
 fn inject_one() -> Result<Probe, MeasureError> {
@@ -105,8 +112,9 @@ fn inject_random(
 ) -> Result<Probe, MeasureError> {
     let (model, mut vcpus) = model(name, mapping, 1)?;
     let events = 1u32 << mapping.event_bits;
-    let mut order: Vec<_> =
-        (0..mapping.devices).flat_map(|device| (0..events).map(move |event| (device, event))).collect();
+    let mut order: Vec<_> = (0..mapping.devices)
+        .flat_map(|device| (0..events).map(move |event| (device, event)))
+        .collect();
     let mut rng = Rng::new(1, 0);
     for at in (1..order.len()).rev() {
         order.swap(at, rng.below(at + 1));
@@ -117,7 +125,9 @@ fn inject_random(
         match found {
             InitialState::Idle => empty(vcpu),
             InitialState::Pending => {
-                order.iter().try_for_each(|(device, event)| unless_pending(model.send(*device, *event)))?;
+                order
+                    .iter()
+                    .try_for_each(|(device, event)| unless_pending(model.send(*device, *event)))?;
             }
         }
         Ok(timed(count, || {
@@ -173,7 +183,11 @@ fn priorities() -> Result<Probe, MeasureError> {
                 }
             }
         });
-        if taken == REPEATS { Ok(time) } else { Err(format!("{taken} of {REPEATS} interrupts came")) }
+        if taken == REPEATS {
+            Ok(time)
+        } else {
+            Err(format!("{taken} of {REPEATS} interrupts came"))
+        }
     }))
 }
 

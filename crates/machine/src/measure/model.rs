@@ -25,7 +25,12 @@ pub(super) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
 struct FlatMemory(Mutex<Vec<u8>>);
 
 impl FlatMemory {
-    fn with<R>(&self, address: u64, len: usize, f: impl FnOnce(&mut [u8]) -> R) -> Result<R, MemoryFault> {
+    fn with<R>(
+        &self,
+        address: u64,
+        len: usize,
+        f: impl FnOnce(&mut [u8]) -> R,
+    ) -> Result<R, MemoryFault> {
         let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
         let range = start.and_then(|start| bytes.get_mut(start..start.checked_add(len)?));
@@ -109,9 +114,17 @@ impl MeasuredGic {
             let frame = region.base + region.stride * at;
             self.write(frame + u64::from(gicr::WAKER.offset()), AccessWidth::Word, 0)?;
             let propbaser = CONFIGURATION | 15;
-            self.write(frame + u64::from(gicr::PROPBASER.offset()), AccessWidth::Double, propbaser)?;
+            self.write(
+                frame + u64::from(gicr::PROPBASER.offset()),
+                AccessWidth::Double,
+                propbaser,
+            )?;
             let pendbaser = PENDING + at * 0x1_0000;
-            self.write(frame + u64::from(gicr::PENDBASER.offset()), AccessWidth::Double, pendbaser)?;
+            self.write(
+                frame + u64::from(gicr::PENDBASER.offset()),
+                AccessWidth::Double,
+                pendbaser,
+            )?;
             self.write(frame + u64::from(gicr::CTLR.offset()), AccessWidth::Word, 1)?;
             for (register, value) in [(icc::PMR.encoding(), 0xff), (icc::IGRPEN1.encoding(), 1)] {
                 vcpu.write_sysreg(register, value).map_err(|error| error.to_string())?;
@@ -131,7 +144,9 @@ impl MeasuredGic {
         for lpi in 0..LPIS {
             let priority = Priority::new((mapping.priority)(lpi % events));
             let byte = Config::new().with_enable(true).with_priority(priority).into_bits();
-            self.ram.write(CONFIGURATION + u64::from(lpi), &[byte]).map_err(|fault| fault.to_string())?;
+            self.ram
+                .write(CONFIGURATION + u64::from(lpi), &[byte])
+                .map_err(|fault| fault.to_string())?;
         }
         for vcpu in 0..targets {
             self.command(Command::Mapc {
@@ -144,8 +159,14 @@ impl MeasuredGic {
         for number in 0..mapping.devices {
             let device = DeviceId::new(number);
             let event_bits_minus_one = mapping.event_bits.saturating_sub(1);
-            self.command(Command::Mapd { device, itt: 0, event_bits_minus_one, action: MapAction::Map })?;
-            let collection = CollectionId::new(u16::try_from(number % u32::from(targets)).unwrap_or(0));
+            self.command(Command::Mapd {
+                device,
+                itt: 0,
+                event_bits_minus_one,
+                action: MapAction::Map,
+            })?;
+            let collection =
+                CollectionId::new(u16::try_from(number % u32::from(targets)).unwrap_or(0));
             for event in (0..events).map(EventId::new) {
                 let intid = FIRST_LPI + lpi % LPIS;
                 self.command(Command::Mapti { device, event, intid, collection })?;
@@ -170,7 +191,8 @@ impl MeasuredGic {
     /// A device's message.
     #[inline]
     pub(super) fn send(&self, device: u32, event: u32) -> Delivery {
-        self.doorbell.signal_msi(DeviceId::new(device), MsiMessage { address: self.address, data: event })
+        self.doorbell
+            .signal_msi(DeviceId::new(device), MsiMessage { address: self.address, data: event })
     }
 }
 

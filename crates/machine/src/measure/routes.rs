@@ -46,7 +46,8 @@ fn failed(name: &str, error: impl Display) -> MeasureError {
 fn update(name: &'static str, bits: u32) -> Result<Probe, MeasureError> {
     let routes = 1 << bits;
     let space = GsiSpace { limit: 4096, first_allocated: 0 };
-    let table = Router::new(space, Inputs::new(Arc::new(NoLines))).map_err(|error| failed(name, error))?;
+    let table =
+        Router::new(space, Inputs::new(Arc::new(NoLines))).map_err(|error| failed(name, error))?;
     let full: Vec<_> = (0..routes).map(|gsi| (Gsi::new(gsi), route(gsi, 0))).collect();
     table.replace(&full).map_err(|error| failed(name, error))?;
     let mut round = 0;
@@ -105,7 +106,10 @@ fn inject() -> Result<Probe, MeasureError> {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(super) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];
-    cases.into_iter().map(|(name, routes)| kvm_update(name, routes).map_err(|error| (KVM, error))).collect()
+    cases
+        .into_iter()
+        .map(|(name, routes)| kvm_update(name, routes).map_err(|error| (KVM, error)))
+        .collect()
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -116,14 +120,19 @@ pub(super) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn kvm_update(name: &'static str, routes: u32) -> Result<Probe, String> {
     use kvm_bindings::{KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi};
-    let machine =
-        kvm_ioctls::Kvm::new().and_then(|kvm| kvm.create_vm()).map_err(|error| error.to_string())?;
+    let machine = kvm_ioctls::Kvm::new()
+        .and_then(|kvm| kvm.create_vm())
+        .map_err(|error| error.to_string())?;
     machine.create_irq_chip().map_err(|error| error.to_string())?;
     // Two tables that differ in one route.
     let table = |first: u32| {
         let entry = |gsi| {
             let data = if gsi == 0 { first } else { 0x40 };
-            let msi = kvm_irq_routing_msi { address_lo: 0xfee0_0000, data, ..kvm_irq_routing_msi::default() };
+            let msi = kvm_irq_routing_msi {
+                address_lo: 0xfee0_0000,
+                data,
+                ..kvm_irq_routing_msi::default()
+            };
             let u = kvm_bindings::kvm_irq_routing_entry__bindgen_ty_1 { msi };
             let type_ = kvm_bindings::KVM_IRQ_ROUTING_MSI;
             kvm_irq_routing_entry { gsi, type_, u, ..kvm_irq_routing_entry::default() }

@@ -86,8 +86,11 @@ fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsiz
 const UNDISTURBED: Disturbances =
     Disturbances { moves: Moves::None, cpus: CpuHotplug::AlwaysOn, devices: DeviceHotplug::Stay };
 /// Everything does.
-const DISTURBED: Disturbances =
-    Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
+const DISTURBED: Disturbances = Disturbances {
+    moves: Moves::Random,
+    cpus: CpuHotplug::Replugged,
+    devices: DeviceHotplug::Readded,
+};
 
 #[test]
 fn judge_finds_one_interrupt_lost_by_migration() {
@@ -116,8 +119,10 @@ fn assert_found(what: &str, name: &str, forget: DropState, is_well: impl FnOnce(
 /// The losses that there can be, and where.
 fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
     let everywhere: [(_, DropState); 2] = [("pending", one_pending), ("enable", one_enable)];
-    let everywhere = everywhere.into_iter().flat_map(|(what, loss)| ALL.map(|name| (what, loss, name)));
-    let with_an_its = ["harbour", "estuary"].map(|name| ("mapping", one_mapping as DropState, name));
+    let everywhere =
+        everywhere.into_iter().flat_map(|(what, loss)| ALL.map(|name| (what, loss, name)));
+    let with_an_its =
+        ["harbour", "estuary"].map(|name| ("mapping", one_mapping as DropState, name));
     everywhere.chain(with_an_its)
 }
 
@@ -139,7 +144,8 @@ fn threads_find_migration_losses() {
         for (what, forget, name) in losses() {
             scope.spawn(move || {
                 assert_found(what, name, forget, |machine| {
-                    run(machine, &TEN_EACH, &mut |_| {}).is_ok_and(|report| report.totals.is_clean())
+                    run(machine, &TEN_EACH, &mut |_| {})
+                        .is_ok_and(|report| report.totals.is_clean())
                 });
             });
         }

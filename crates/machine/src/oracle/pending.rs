@@ -109,7 +109,9 @@ impl PendingBits {
     /// have been pending for it.
     pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> bool {
         match &mut self.arrived {
-            Arrived::Shared(bit) => bit.take(looked_at, now) || self.under_way.iter_mut().any(UnderWay::take),
+            Arrived::Shared(bit) => {
+                bit.take(looked_at, now) || self.under_way.iter_mut().any(UnderWay::take)
+            }
             Arrived::PerCpu(bits) => {
                 let due = bits.get_mut(cpu.index()).is_some_and(|bit| bit.take(looked_at));
                 due || self.under_way.iter().any(|one| one.at.contains(&cpu))
@@ -206,7 +208,8 @@ impl SharedBit {
         let earlier = self.acknowledgements.iter().rev().find(|one| one.noted_at <= looked_at);
         let since = earlier.map_or(0, |one| one.looked_at);
         let latest = self.acknowledgements.back().map_or(0, |one| one.looked_at);
-        self.acknowledgements.push_back(Acknowledgement { noted_at: now, looked_at: looked_at.max(latest) });
+        self.acknowledgements
+            .push_back(Acknowledgement { noted_at: now, looked_at: looked_at.max(latest) });
         if self.acknowledgements.len() > ACKNOWLEDGEMENTS {
             self.acknowledgements.pop_front();
         }

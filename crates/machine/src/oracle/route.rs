@@ -77,7 +77,8 @@ impl Route {
         state.open(target);
         let now = self.clock.tick();
         for cpu in std::mem::replace(&mut state.open, vec![target]) {
-            if let Some(closed_at) = state.closed_at.get_mut(cpu.index()).filter(|_| cpu != target) {
+            if let Some(closed_at) = state.closed_at.get_mut(cpu.index()).filter(|_| cpu != target)
+            {
                 *closed_at = now;
             }
         }

@@ -5,8 +5,8 @@ use super::{Clock, Pending, Route};
 use doorbell_hardware::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Granule, Isolation, LevelMessages, Move,
-    MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Granule, Isolation, LevelMessages,
+    Move, MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId, Tier, Vector, VectorBlock,
 };
 use std::collections::HashMap;
 #[cfg(test)]
@@ -160,7 +160,11 @@ impl MsiParent for ObservedParent {
         self.parent.detach(device);
     }
 
-    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError> {
         Ok(self.entered(self.parent.allocate(device, request)?, request.cpu))
     }
 
@@ -199,7 +203,9 @@ impl MsiParent for ObservedParent {
         }
         let moved = self.parent.begin_move(block, index, to);
         match (&moved, route.zip(before)) {
-            (Ok(moved), _) => self.routes.of(moved.first, moved.count).for_each(|route| route.open(to)),
+            (Ok(moved), _) => {
+                self.routes.of(moved.first, moved.count).for_each(|route| route.open(to))
+            }
             (Err(_), Some((route, before))) => route.settle(before),
             (Err(_), None) => {}
         }

@@ -487,7 +487,11 @@ fn cpu_bit_message_excuses_no_run_elsewhere() {
     rig.move_to(1);
     // As if the driver had sent it again and not told.
     rig.run_at(1);
-    assert_eq!(rig.faults(), (0, 1), "it was a target since, but nothing can have been pending there");
+    assert_eq!(
+        rig.faults(),
+        (0, 1),
+        "it was a target since, but nothing can have been pending there"
+    );
 }
 
 #[test]

@@ -19,7 +19,11 @@ pub fn boot<K: Platform + Host + 'static>(
 }
 
 /// The IRQ exception of a CPU: runs the handlers of everything that is pending.
-pub fn take_interrupts<K: Platform>(irqchip: &Irqchip<K>, cpu: Cpu, registers: &impl SystemRegisters) {
+pub fn take_interrupts<K: Platform>(
+    irqchip: &Irqchip<K>,
+    cpu: Cpu,
+    registers: &impl SystemRegisters,
+) {
     irqchip.handle_irq(cpu, registers, |vector, why| panic!("interrupt {vector}: {why:?}"));
 }
 

@@ -103,7 +103,10 @@ impl<'a> Load<'a> {
     }
 
     /// Runs the load until everything was sent and has arrived, or will not arrive any more.
-    pub(super) fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<DisturbanceCounts, RunError> {
+    pub(super) fn run(
+        &self,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<DisturbanceCounts, RunError> {
         let active: Vec<_> =
             self.system.devices.iter().filter(|device| !device.vectors().is_empty()).collect();
         self.sending.store(active.len(), Ordering::SeqCst);
@@ -160,8 +163,11 @@ impl<'a> Load<'a> {
             left.rotate_left(start);
             for one in &mut left {
                 // The last message finds its vector idle: if it is lost, nothing else hides that.
-                let wait_policy =
-                    if one.messages == 1 { WaitPolicy::Endless } else { WaitPolicy::random(&mut rng) };
+                let wait_policy = if one.messages == 1 {
+                    WaitPolicy::Endless
+                } else {
+                    WaitPolicy::random(&mut rng)
+                };
                 if !self.await_handler(one.vector, wait_policy) {
                     one.messages = 0;
                 } else if device.send(one.vector) {
@@ -238,7 +244,9 @@ impl<'a> Load<'a> {
         self.administrate(RARE_PAUSE, |counts| {
             let cpu = Cpu::new(1 + random_cpu(&mut rng, self.system.cpus - 1).get());
             let gone = self.system.unplug_cpu(self.cpus, cpu);
-            if gone.map_err(|reason| format!("CPU {cpu} off line: {reason}"))? != AffinityChange::Done {
+            if gone.map_err(|reason| format!("CPU {cpu} off line: {reason}"))?
+                != AffinityChange::Done
+            {
                 return Ok(());
             }
             thread::sleep(RARE_PAUSE);

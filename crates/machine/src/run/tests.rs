@@ -1,7 +1,9 @@
 //! Faults put into a whole machine with direct LPIs, while nothing else happens: the report tells each. And while
 //! everything happens, in any order, there are none.
 
-use super::{CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, run, verdict};
+use super::{
+    CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, run, verdict,
+};
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiDisabling, Machine, build};
 use crate::migration::Migration;
@@ -25,7 +27,8 @@ const MOVES: Migration = Migration::AtRandom { seed: 1 };
 
 fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>, migration: Migration) -> Machine {
     let description = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
-    build(&description, &BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() }).unwrap()
+    build(&description, &BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() })
+        .unwrap()
 }
 
 /// One vector of a machine of which everything is taken at once.
@@ -47,7 +50,8 @@ impl SingleVector {
         let working = |device: &Device| !device.is_pci() && !device.vectors().is_empty();
         let device = system.devices.iter().position(working).unwrap();
         let mut quiet = Self { system, cpus, device, stranger: 2 };
-        quiet.stranger += u32::from(quiet.with_handle(IrqHandle::effective_affinity) == Cpu::new(2));
+        quiet.stranger +=
+            u32::from(quiet.with_handle(IrqHandle::effective_affinity) == Cpu::new(2));
         quiet.move_to(OLD);
         quiet.send();
         quiet.move_to(TARGET);
@@ -92,7 +96,8 @@ impl SingleVector {
     fn ring(&self, cpu: u32) {
         let doorbell = self.direct_lpi().doorbell(Cpu::new(cpu)).unwrap();
         let (bus, lpi) = (self.system.platform.cpu_bus(), self.vector().get().into());
-        let invalidate = doorbell - u64::from(gicr::SETLPIR.offset()) + u64::from(gicr::INVLPIR.offset());
+        let invalidate =
+            doorbell - u64::from(gicr::SETLPIR.offset()) + u64::from(gicr::INVLPIR.offset());
         bus.write(invalidate, AccessWidth::Double, lpi);
         bus.write(doorbell, AccessWidth::Double, lpi);
     }
@@ -188,8 +193,11 @@ fn faults_of_the_drivers_are_in_the_verdict() {
 
 /// Vectors move, CPUs and devices come and go.
 fn everything(seed: u64, messages: u32) -> RunOptions {
-    let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
+    let disturbances = Disturbances {
+        moves: Moves::Random,
+        cpus: CpuHotplug::Replugged,
+        devices: DeviceHotplug::Readded,
+    };
     RunOptions { messages, seed, disturbances }
 }
 
@@ -223,13 +231,15 @@ proptest! {
 #[test]
 fn on_real_threads_no_run_needs_an_excuse() {
     for seed in 0..12 {
-        let lpi_disabling = if seed % 2 == 0 { LpiDisabling::Possible } else { LpiDisabling::Impossible };
+        let lpi_disabling =
+            if seed % 2 == 0 { LpiDisabling::Possible } else { LpiDisabling::Impossible };
         let migration = if seed < 6 { STAYS } else { Migration::AtRandom { seed } };
         // Devices stay: one that is pulled out while its vectors leave a CPU keeps that on line.
         let options = everything(seed, 60);
         let disturbances = Disturbances { devices: DeviceHotplug::Stay, ..options.disturbances };
         let options = RunOptions { disturbances, ..options };
-        let totals = run(machine(lpi_disabling, None, migration), &options, &mut |_| {}).unwrap().totals;
+        let totals =
+            run(machine(lpi_disabling, None, migration), &options, &mut |_| {}).unwrap().totals;
         assert!(totals.is_clean(), "{totals:?}");
     }
 }

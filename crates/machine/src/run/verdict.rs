@@ -23,7 +23,8 @@ pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Durat
         blocked: system.doorbells.blocked(),
         ..Totals::default()
     };
-    let devices = system.devices.iter().map(|device| device_report(system, device, &mut totals)).collect();
+    let devices =
+        system.devices.iter().map(|device| device_report(system, device, &mut totals)).collect();
     Report {
         machine: system.name.clone(),
         cpus: system.cpus,
@@ -53,11 +54,13 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
         Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => Vec::new(),
     });
     let vectors = places.into_iter().enumerate();
-    let vectors = vectors.filter_map(|(index, place)| vector_report(device, index, place, totals)).collect();
+    let vectors =
+        vectors.filter_map(|(index, place)| vector_report(device, index, place, totals)).collect();
     let config = &device.config;
     let controller = system.description.controller(config.controller);
     let nobody = Isolation::NotIsolated(NotIsolated::NoController);
-    let never_able = || device.is_off().then(|| "never able to send: its messages stay off".to_owned());
+    let never_able =
+        || device.is_off().then(|| "never able to send: its messages stay off".to_owned());
     let report = DeviceReport {
         id: config.name.clone(),
         kind: device.kind(),

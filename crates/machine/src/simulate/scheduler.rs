@@ -125,7 +125,9 @@ impl Scheduler {
 
     /// Nobody disturbs any more.
     pub(super) fn send_what_was_kept_back(&self) {
-        let Some(migrator) = self.migrator.as_ref().filter(|_| self.keeps_one_back()) else { return };
+        let Some(migrator) = self.migrator.as_ref().filter(|_| self.keeps_one_back()) else {
+            return;
+        };
         let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
         migrator.migrate_under(|| {
             system.send_each(|device, vector| self.record(TraceEvent::Sent { device, vector }));
@@ -193,7 +195,8 @@ impl Scheduler {
 
     pub(super) fn record(&self, event: TraceEvent) {
         let mut state = lock(&self.state);
-        state.progress += usize::from(matches!(event, TraceEvent::Sent { .. } | TraceEvent::Took { .. }));
+        state.progress +=
+            usize::from(matches!(event, TraceEvent::Sent { .. } | TraceEvent::Took { .. }));
         state.trace.push(event);
     }
 

@@ -54,7 +54,11 @@ impl PoweredMachine {
 }
 
 /// Discovers and sets up everything; every device gets its vectors.
-pub(crate) fn boot(machine: Machine, powered: &PoweredMachine, cpus: &dyn Cpus) -> Result<System, RunError> {
+pub(crate) fn boot(
+    machine: Machine,
+    powered: &PoweredMachine,
+    cpus: &dyn Cpus,
+) -> Result<System, RunError> {
     let description = Arc::clone(&machine.description);
     let irqchip = Arc::new(bring_up(&machine, powered, cpus.count())?);
     if machine.lpis == LpiNumbers::Long {
@@ -110,20 +114,25 @@ fn bring_up(machine: &Machine, powered: &PoweredMachine, cpus: usize) -> Result<
         drives: &|controller| machine.controller.serves(controller),
         resend_observer: Some(Arc::clone(&powered.records.routes) as _),
     };
-    wake_redistributors(&powered.platform, &description, &options).map_err(|error| failed(&error))?;
+    wake_redistributors(&powered.platform, &description, &options)
+        .map_err(|error| failed(&error))?;
     let (platform, host) = (Arc::clone(&powered.platform), Arc::clone(&powered.platform) as _);
-    let irqchip = Irqchip::with(platform, host, description, &options).map_err(|error| failed(&error))?;
+    let irqchip =
+        Irqchip::with(platform, host, description, &options).map_err(|error| failed(&error))?;
     let refused = irqchip.refused().find(|(_, reason)| *reason != ControllerError::LeftOut);
-    match refused.and_then(|(index, reason)| Some((machine.description.controller(index)?, reason))) {
+    match refused.and_then(|(index, reason)| Some((machine.description.controller(index)?, reason)))
+    {
         None => Ok(irqchip),
-        Some((controller, reason)) => {
-            Err(RunError::BringUp { controller: controller.id.to_string(), reason: reason.to_string() })
-        }
+        Some((controller, reason)) => Err(RunError::BringUp {
+            controller: controller.id.to_string(),
+            reason: reason.to_string(),
+        }),
     }
 }
 
 fn bring_up_error(description: &Description, reason: &dyn ToString) -> RunError {
-    let gic = description.gic.as_ref().map_or_else(|| "the GIC".to_owned(), |gic| gic.id.to_string());
+    let gic =
+        description.gic.as_ref().map_or_else(|| "the GIC".to_owned(), |gic| gic.id.to_string());
     RunError::BringUp { controller: gic, reason: reason.to_string() }
 }
 
@@ -187,7 +196,9 @@ fn pci_devices(system: &System, host: &Host) -> Vec<Device> {
 fn not_driven(description: &Description, reason: NoParent) -> String {
     match reason {
         NoParent::NotInUse(index, _) => match description.controller(index) {
-            Some(controller) => format!("it signals through {}, a {}", controller.id, controller.kind),
+            Some(controller) => {
+                format!("it signals through {}, a {}", controller.id, controller.kind)
+            }
             None => reason.to_string(),
         },
         _ => reason.to_string(),

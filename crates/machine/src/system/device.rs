@@ -97,7 +97,10 @@ pub(crate) enum Driver {
 }
 
 impl Device {
-    pub(crate) fn new(config: DiscoveredDevice, parent: Result<Arc<dyn MsiParent>, String>) -> Self {
+    pub(crate) fn new(
+        config: DiscoveredDevice,
+        parent: Result<Arc<dyn MsiParent>, String>,
+    ) -> Self {
         let driver = Mutex::new(Driver::Gone);
         Self { config, parent, vectors: OnceLock::new(), driver, sending: Mutex::new(()) }
     }
@@ -105,8 +108,8 @@ impl Device {
     /// The driver finds the message store and makes the device known to its controller.
     pub(crate) fn attach(&self, system: &System) {
         let attached = self.try_attach(system);
-        *lock(&self.driver) =
-            attached.map_or_else(Driver::Refused, |(device, shape)| Driver::Attached(device, shape));
+        *lock(&self.driver) = attached
+            .map_or_else(Driver::Refused, |(device, shape)| Driver::Attached(device, shape));
     }
 
     fn try_attach(&self, system: &System) -> Result<(MsiDevice, Shape), String> {
@@ -114,9 +117,14 @@ impl Device {
         system.faults.admit()?;
         let FoundStore { store, shape } = self.store(system)?;
         let store = system.faults.store(store);
-        let config =
-            MsiDeviceConfig { name: &self.config.name, requester: self.config.requester, parent, store };
-        let device = MsiDevice::attach(&system.interrupts, config).map_err(|error| error.to_string())?;
+        let config = MsiDeviceConfig {
+            name: &self.config.name,
+            requester: self.config.requester,
+            parent,
+            store,
+        };
+        let device =
+            MsiDevice::attach(&system.interrupts, config).map_err(|error| error.to_string())?;
         Ok((device, shape))
     }
 
@@ -142,7 +150,9 @@ impl Device {
     fn line(&self, system: &System, slot: u16) -> Option<Line> {
         match &self.config.probe {
             Probe::Pci(_) => None,
-            Probe::Platform { base } => PlatformStore::new(system.platform.cpu_bus(), *base).line(slot),
+            Probe::Platform { base } => {
+                PlatformStore::new(system.platform.cpu_bus(), *base).line(slot)
+            }
         }
     }
 
@@ -157,7 +167,12 @@ impl Device {
         };
     }
 
-    fn try_activate(&self, system: &System, device: MsiDevice, shape: Shape) -> Result<Driver, String> {
+    fn try_activate(
+        &self,
+        system: &System,
+        device: MsiDevice,
+        shape: Shape,
+    ) -> Result<Driver, String> {
         for vector in self.vectors() {
             vector.record.begin_operation();
         }
@@ -222,7 +237,9 @@ impl Device {
     /// The device goes, under load: in an orderly way, or by surprise.
     pub(crate) fn remove(&self, system: &System, removal: Removal) {
         let mut driver = lock(&self.driver);
-        let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else { return };
+        let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else {
+            return;
+        };
         let interrupts: Vec<Vector> = handles.iter().map(IrqHandle::vector).collect();
         for interrupt in &interrupts {
             system.records.unhandled.going(*interrupt);
@@ -310,7 +327,10 @@ impl Device {
 
     /// The number of resends of this vector by the interrupt core.
     pub(crate) fn redelivered(&self, index: usize) -> u64 {
-        let before = self.vectors().get(index).map_or(0, |vector| vector.redelivered.load(Ordering::Relaxed));
+        let before = self
+            .vectors()
+            .get(index)
+            .map_or(0, |vector| vector.redelivered.load(Ordering::Relaxed));
         let now = self.with_driver(|driver| match driver {
             Driver::Active(_, handles) => handles.get(index).map_or(0, IrqHandle::redelivered),
             Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => 0,

@@ -35,12 +35,14 @@ impl Device {
     pub(crate) fn move_vector(&self, index: usize, to: Cpu) -> Result<AffinityChange, String> {
         self.with_driver(|driver| {
             let Driver::Active(_, handles) = driver else { return Ok(AffinityChange::NotNow) };
-            let (Some(handle), Some(vector)) = (handles.get(index), self.vectors().get(index)) else {
+            let (Some(handle), Some(vector)) = (handles.get(index), self.vectors().get(index))
+            else {
                 return Ok(AffinityChange::NotNow);
             };
             // Vectors that count up from one message move together if the message names the CPU.
-            let is_concerned =
-                |other: &DeviceVector| self.kind() == DeviceKind::PciMsi || other.slot == vector.slot;
+            let is_concerned = |other: &DeviceVector| {
+                self.kind() == DeviceKind::PciMsi || other.slot == vector.slot
+            };
             let all = self.vectors().iter().zip(handles);
             let concerned: Vec<_> = all.filter(|(other, _)| is_concerned(other)).collect();
             for (vector, _) in &concerned {

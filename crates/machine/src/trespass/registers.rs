@@ -32,23 +32,29 @@ const TABLE: u64 = 0x1_0000;
 
 /// The registers that steer the controller of `device`, in the page of its doorbell.
 pub(super) fn read(system: &System, device: &Device, page: u64) -> Vec<Reading> {
-    let registers: &[_] = match system.description.controller(device.config.controller).map(|it| &it.kind) {
-        Some(ControllerKind::DirectLpi) => &[
-            ("GICR_CTLR", gicr::CTLR.offset(), AccessWidth::Word),
-            ("GICR_PROPBASER", gicr::PROPBASER.offset(), AccessWidth::Double),
-            ("GICR_PENDBASER", gicr::PENDBASER.offset(), AccessWidth::Double),
-        ],
-        Some(ControllerKind::Mbi) => &[("GICD_CTLR", gicd::CTLR.offset(), AccessWidth::Word)],
-        _ => &[],
-    };
+    let registers: &[_] =
+        match system.description.controller(device.config.controller).map(|it| &it.kind) {
+            Some(ControllerKind::DirectLpi) => &[
+                ("GICR_CTLR", gicr::CTLR.offset(), AccessWidth::Word),
+                ("GICR_PROPBASER", gicr::PROPBASER.offset(), AccessWidth::Double),
+                ("GICR_PENDBASER", gicr::PENDBASER.offset(), AccessWidth::Double),
+            ],
+            Some(ControllerKind::Mbi) => &[("GICD_CTLR", gicd::CTLR.offset(), AccessWidth::Word)],
+            _ => &[],
+        };
     let bus = system.platform.cpu_bus();
-    registers.iter().map(|(name, at, width)| (*name, bus.read(page + u64::from(*at), *width))).collect()
+    registers
+        .iter()
+        .map(|(name, at, width)| (*name, bus.read(page + u64::from(*at), *width)))
+        .collect()
 }
 
 pub(super) fn changed(before: Vec<Reading>, after: &[Reading]) -> Vec<Overwritten> {
     let both = before.into_iter().zip(after);
     let changes = both.filter(|((_, before), (_, after))| before != after);
-    changes.map(|((register, before), (_, after))| Overwritten { register, before, after: *after }).collect()
+    changes
+        .map(|((register, before), (_, after))| Overwritten { register, before, after: *after })
+        .collect()
 }
 
 /// The intruder gives the redistributor whose doorbell `victim` rings tables of its own, in memory of its own. Does the
@@ -74,9 +80,13 @@ pub(super) fn seize(
         let data = Ctlr::new().with_enable_lpis(enable).into();
         intruder.write(MsiMessage { address: page + u64::from(gicr::CTLR.offset()), data });
     };
-    let propbaser = Propbaser::new().with_id_bits_minus_one(ID_BITS - 1).with_address(configuration);
+    let propbaser =
+        Propbaser::new().with_id_bits_minus_one(ID_BITS - 1).with_address(configuration);
     word(page + u64::from(gicr::PROPBASER.offset()), propbaser.into_bits());
-    word(page + u64::from(gicr::PENDBASER.offset()), Pendbaser::new().with_address(pending).into_bits());
+    word(
+        page + u64::from(gicr::PENDBASER.offset()),
+        Pendbaser::new().with_address(pending).into_bits(),
+    );
     control(true);
     let while_disabled = arrives();
     // Cached parts of the table go with EnableLPIs.

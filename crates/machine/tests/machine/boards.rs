@@ -2,8 +2,8 @@
 
 use gic_arch::Affinity;
 use gic_firmware::{
-    Controller, ControllerIndex, Cpu, Description, Fact, Gic, MsiRouting, PciHost, PlatformDevice, Region,
-    devicetree,
+    Controller, ControllerIndex, Cpu, Description, Fact, Gic, MsiRouting, PciHost, PlatformDevice,
+    Region, devicetree,
 };
 use msi_types::DeviceId;
 
@@ -52,7 +52,8 @@ pub(crate) fn host(index: u64, msi: MsiRouting) -> PciHost {
 
 /// A platform device at `address`.
 pub(crate) fn device(address: u64, msi: MsiRouting) -> PlatformDevice {
-    let mut device = PlatformDevice::new(format!("/device@{address:x}").as_str(), "test,device", msi);
+    let mut device =
+        PlatformDevice::new(format!("/device@{address:x}").as_str(), "test,device", msi);
     device.registers = vec![Fact::stated(region(address, 0x1000))];
     device
 }

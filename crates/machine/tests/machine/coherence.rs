@@ -5,7 +5,9 @@ use doorbell_machine::{BuildOptions, Fault, RunOptions, Snooping, build, simulat
 use gic_firmware::{Coherence, ControllerKind, Description, Fact};
 
 fn denied_to_itses(mut board: Description) -> Description {
-    for its in board.controllers.iter_mut().filter(|controller| controller.kind == ControllerKind::Its) {
+    for its in
+        board.controllers.iter_mut().filter(|controller| controller.kind == ControllerKind::Its)
+    {
         its.coherence = Fact::stated(Coherence::NonCoherent);
     }
     board

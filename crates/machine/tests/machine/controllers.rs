@@ -3,11 +3,13 @@
 use crate::boards::{self, flashed, region};
 use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
 use doorbell_machine::{
-    BuildOptions, ControllerChoice, CpuHotplug, DeviceConfig, DeviceHotplug, Disturbances, IommuPages,
-    LpiDisabling, Migration, Moves, Refusal, Report, RunOptions, Trespass, build, embedded, run, simulate,
-    trespass,
+    BuildOptions, ControllerChoice, CpuHotplug, DeviceConfig, DeviceHotplug, Disturbances,
+    IommuPages, LpiDisabling, Migration, Moves, Refusal, Report, RunOptions, Trespass, build,
+    embedded, run, simulate, trespass,
 };
-use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting};
+use gic_firmware::{
+    Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting,
+};
 use msi_types::{DeviceId, Trigger};
 use proptest::prelude::*;
 
@@ -70,7 +72,8 @@ fn scarce_spis_are_shared_by_all_devices() {
 fn level_device_uses_both_spi_messages() {
     let board = embedded("estuary");
     let machine = build(&board, &options(ControllerChoice::Mbi)).unwrap();
-    let is_level = |config| matches!(config, DeviceConfig::Platform(plan) if plan.trigger == Trigger::Level);
+    let is_level =
+        |config| matches!(config, DeviceConfig::Platform(plan) if plan.trigger == Trigger::Level);
     let devices = machine.devices();
     let level = devices.iter().find(|device| is_level(device.config)).unwrap();
     let report = deliver_with(&board, &options(ControllerChoice::Mbi), 200);
@@ -103,7 +106,10 @@ fn missing_controller_is_refused_with_alternatives() {
 fn direct_lpis_beside_an_its_are_refused() {
     let mut board = embedded("lagoon");
     board.controllers.push(Controller::its("/its@8200000", region(0x0820_0000, 0x2_0000)));
-    assert!(matches!(build(&board, &BuildOptions::default()), Err(Refusal::DirectLpiBesideIts { .. })));
+    assert!(matches!(
+        build(&board, &BuildOptions::default()),
+        Err(Refusal::DirectLpiBesideIts { .. })
+    ));
 }
 
 #[test]
@@ -111,7 +117,10 @@ fn direct_lpis_beside_mbi_are_refused() {
     let mut board = embedded("lagoon");
     let frame = region(0x0804_0000, 0x1_0000);
     board.controllers.push(Controller::new("/mbi@8040000", ControllerKind::Mbi, Some(frame)));
-    assert!(matches!(build(&board, &BuildOptions::default()), Err(Refusal::DirectLpiBesideMbi { .. })));
+    assert!(matches!(
+        build(&board, &BuildOptions::default()),
+        Err(Refusal::DirectLpiBesideMbi { .. })
+    ));
 }
 
 /// Two platform devices at one controller of this kind.
@@ -151,17 +160,20 @@ fn trespassed(kind: &ControllerKind, pages: IommuPages) -> Trespass {
 /// Returns the reach of an intruder. It is the same while the controller moves to fresh models.
 #[track_caller]
 fn trespassed_with(board: &Description, options: &BuildOptions, pages: IommuPages) -> Trespass {
-    let attempt = |options: &BuildOptions| trespass(build(board, options).unwrap(), pages).unwrap().unwrap();
+    let attempt =
+        |options: &BuildOptions| trespass(build(board, options).unwrap(), pages).unwrap().unwrap();
     let found = attempt(options);
     for seed in 1..=8 {
-        let mut moved = attempt(&BuildOptions { migration: Migration::AtRandom { seed }, ..options.clone() });
+        let mut moved =
+            attempt(&BuildOptions { migration: Migration::AtRandom { seed }, ..options.clone() });
         assert!(std::mem::take(&mut moved.migrated) > 0);
         assert_eq!(moved, found);
     }
     found
 }
 
-const OPEN: [ControllerKind; 3] = [ControllerKind::DirectLpi, ControllerKind::Mbi, ControllerKind::V2m];
+const OPEN: [ControllerKind; 3] =
+    [ControllerKind::DirectLpi, ControllerKind::Mbi, ControllerKind::V2m];
 
 #[test]
 fn doorbell_without_device_id_takes_any_sender() {
@@ -195,7 +207,10 @@ fn mapped_redistributor_page_exposes_its_controls() {
     let attempt = trespassed(&ControllerKind::DirectLpi, IommuPages::Doorbell);
     assert!(attempt.rang, "the page is mapped");
     assert!(attempt.silenced, "GICR_CTLR is in the same page");
-    assert!(attempt.isolation.mechanism().is_err(), "so that passthrough is refused whatever the IOMMU does");
+    assert!(
+        attempt.isolation.mechanism().is_err(),
+        "so that passthrough is refused whatever the IOMMU does"
+    );
     assert_eq!(attempt.faults, 0);
 }
 
@@ -215,8 +230,10 @@ fn device_replaces_redistributors_lpi_tables() {
 
 #[test]
 fn fixed_lpi_tables_do_not_isolate() {
-    let options = BuildOptions { lpi_disabling: LpiDisabling::Impossible, ..BuildOptions::default() };
-    let attempt = trespassed_with(&two_devices(&ControllerKind::DirectLpi), &options, IommuPages::Doorbell);
+    let options =
+        BuildOptions { lpi_disabling: LpiDisabling::Impossible, ..BuildOptions::default() };
+    let attempt =
+        trespassed_with(&two_devices(&ControllerKind::DirectLpi), &options, IommuPages::Doorbell);
     assert!(attempt.rang && !attempt.seized, "{attempt:?}");
     assert!(attempt.isolation.mechanism().is_err());
 }
@@ -224,8 +241,8 @@ fn fixed_lpi_tables_do_not_isolate() {
 #[test]
 fn unreachable_controls_are_not_overwritten() {
     let everywhere = OPEN.map(|kind| trespassed(&kind, IommuPages::None));
-    let alone =
-        [ControllerKind::Its, ControllerKind::V2m].map(|kind| trespassed(&kind, IommuPages::Doorbell));
+    let alone = [ControllerKind::Its, ControllerKind::V2m]
+        .map(|kind| trespassed(&kind, IommuPages::Doorbell));
     for attempt in everywhere.iter().chain(&alone) {
         assert!(attempt.overwritten.is_empty() && !attempt.seized, "{attempt:?}");
     }

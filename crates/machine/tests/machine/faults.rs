@@ -1,7 +1,8 @@
 //! Machines with a defect put in: the verdict tells each, on every embedded machine.
 
 use doorbell_machine::{
-    BuildOptions, DeviceKind, Disturbances, Fault, Moves, Report, RunOptions, build, embedded, run, simulate,
+    BuildOptions, DeviceKind, Disturbances, Fault, Moves, Report, RunOptions, build, embedded, run,
+    simulate,
 };
 use std::num::NonZeroU32;
 
@@ -31,7 +32,10 @@ const fn every(number: u32) -> NonZeroU32 {
 
 #[test]
 fn the_list_of_machines_is_complete() {
-    assert_eq!(embedded::machines().iter().map(|machine| machine.name).collect::<Vec<_>>(), MACHINES);
+    assert_eq!(
+        embedded::machines().iter().map(|machine| machine.name).collect::<Vec<_>>(),
+        MACHINES
+    );
 }
 
 /// Where one pending bit goes along with the vector, no CPU takes what is pending of a vector that
@@ -83,7 +87,11 @@ fn refused_devices_are_in_the_verdict() {
         let report = on_threads(name, Fault::RefusesHalf, 20);
         let half = report.devices.len() as u64 / 2;
         assert_eq!(report.totals.refused, half, "{name}: {:?}", report.totals);
-        assert!(report.totals.is_delivered() && !report.totals.is_clean(), "{name}: {:?}", report.totals);
+        assert!(
+            report.totals.is_delivered() && !report.totals.is_clean(),
+            "{name}: {:?}",
+            report.totals
+        );
     }
 }
 
@@ -94,7 +102,11 @@ fn short_devices_are_in_the_verdict() {
         let short = report.devices.iter().filter(|device| device.useful_minimum > 1).count() as u64;
         assert!(short > 0, "{name} has devices that need several");
         assert_eq!(report.totals.short, short, "{name}: {:?}", report.totals);
-        assert!(report.totals.is_delivered() && !report.totals.is_clean(), "{name}: {:?}", report.totals);
+        assert!(
+            report.totals.is_delivered() && !report.totals.is_clean(),
+            "{name}: {:?}",
+            report.totals
+        );
     }
 }
 

@@ -5,8 +5,9 @@ use crate::{assert_refusals_are_counted, moving};
 use doorbell_hardware::pci::{AddressWidth, StoreConfig};
 use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
-    BuildOptions, ChosenDevices, ChosenFunction, CpuHotplug, DeviceHotplug, DeviceReport, Disturbances,
-    FunctionPlacement, LpiNumbers, Moves, Population, Report, RunOptions, build, simulate,
+    BuildOptions, ChosenDevices, ChosenFunction, CpuHotplug, DeviceHotplug, DeviceReport,
+    Disturbances, FunctionPlacement, LpiNumbers, Moves, Population, Report, RunOptions, build,
+    simulate,
 };
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting};
 use msi_types::{Cpu, Masking, Trigger};
@@ -14,8 +15,16 @@ use msi_types::{Cpu, Masking, Trigger};
 const FOUR_GIB: u64 = 1 << 32;
 /// Its functions are found before the platform devices, in this order.
 const FUNCTIONS: [StoreConfig; 3] = [
-    StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits32, masking: Masking::PerVector },
-    StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::PerVector },
+    StoreConfig::Msi {
+        log2_vectors: 2,
+        address: AddressWidth::Bits32,
+        masking: Masking::PerVector,
+    },
+    StoreConfig::Msi {
+        log2_vectors: 2,
+        address: AddressWidth::Bits64,
+        masking: Masking::PerVector,
+    },
     StoreConfig::Msix { vectors: 4, table_bar: 0, pba_bar: 2 },
 ];
 const DEVICES: [PlatformDeviceConfig; 3] = [
@@ -29,7 +38,8 @@ fn direct(redistributors: &[(u64, u8)]) -> Description {
     let cpus = redistributors.iter().map(|(_, cpus)| cpus).sum();
     let mut board = boards::bare(cpus, 0);
     board.controllers.push(Controller::new(boards::GIC, ControllerKind::DirectLpi, None));
-    let regions = redistributors.iter().map(|(base, cpus)| region(*base, u64::from(*cpus) * 0x2_0000));
+    let regions =
+        redistributors.iter().map(|(base, cpus)| region(*base, u64::from(*cpus) * 0x2_0000));
     board.gic.as_mut().unwrap().redistributors = regions.map(Fact::stated).collect();
     inhabited(board)
 }
@@ -44,11 +54,15 @@ fn inhabited(mut board: Description) -> Description {
 }
 
 fn report(board: &Description, devices: [PlatformDeviceConfig; 3], lpis: LpiNumbers) -> Report {
-    let functions = FUNCTIONS.map(|store| ChosenFunction { place: FunctionPlacement::Root, store }).into();
+    let functions =
+        FUNCTIONS.map(|store| ChosenFunction { place: FunctionPlacement::Root, store }).into();
     let population = Population::Chosen(ChosenDevices { functions, devices: devices.into() });
     let built = BuildOptions { population, lpis, ..BuildOptions::default() };
-    let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
+    let disturbances = Disturbances {
+        moves: Moves::Random,
+        cpus: CpuHotplug::Replugged,
+        devices: DeviceHotplug::Readded,
+    };
     let options = RunOptions { messages: 40, seed: 1, disturbances };
     let [_, report] = [built.clone(), moving(&built)].map(|built| {
         let report = simulate(build(board, &built).unwrap(), &options).unwrap().report;
@@ -96,7 +110,10 @@ fn sixteen_bit_endpoint_is_refused_larger_lpis() {
         panic!("{:?}", reasons(&report))
     };
     for reason in [narrow_msi, msi, device] {
-        assert!(reason.contains("needs more than the 16 data bits that the endpoint stores"), "{reason}");
+        assert!(
+            reason.contains("needs more than the 16 data bits that the endpoint stores"),
+            "{reason}"
+        );
     }
     let vectors = report.devices.iter().flat_map(|device| &device.vectors);
     assert!(vectors.into_iter().all(|vector| vector.hwirq.get() > 0xffff));
@@ -105,7 +122,8 @@ fn sixteen_bit_endpoint_is_refused_larger_lpis() {
 #[test]
 fn level_without_deassert_message_is_refused() {
     let level = PlatformDeviceConfig { trigger: Trigger::Level, ..PlatformDeviceConfig::new(2) };
-    let report = report(&direct(&[(0x0900_0000, 4)]), [DEVICES[0], level, DEVICES[2]], LpiNumbers::Short);
+    let report =
+        report(&direct(&[(0x0900_0000, 4)]), [DEVICES[0], level, DEVICES[2]], LpiNumbers::Short);
     let [None, None, None, None, Some(reason), None] = reasons(&report) else {
         panic!("{:?}", reasons(&report))
     };

@@ -13,7 +13,9 @@ mod replay;
 mod shapes;
 mod stress;
 
-use doorbell_machine::{BuildOptions, DeviceReport, Migration, Report, RunOptions, build, embedded, run};
+use doorbell_machine::{
+    BuildOptions, DeviceReport, Migration, Report, RunOptions, build, embedded, run,
+};
 use gic_firmware::Description;
 
 fn harbour() -> Description {
@@ -35,7 +37,8 @@ fn migration(migrates: bool, seed: u64) -> Migration {
 fn deliver_with(description: &Description, options: &BuildOptions, messages: u32) -> Report {
     let run_options = RunOptions { messages, ..RunOptions::default() };
     let report = run(build(description, options).unwrap(), &run_options, &mut |_| {}).unwrap();
-    let moved = run(build(description, &moving(options)).unwrap(), &run_options, &mut |_| {}).unwrap();
+    let moved =
+        run(build(description, &moving(options)).unwrap(), &run_options, &mut |_| {}).unwrap();
     assert!(moved.totals.migrated > 0);
     assert_delivered_to(&moved, messages);
     assert_eq!(served(&moved), served(&report));
@@ -55,10 +58,14 @@ fn deliver(description: &Description) -> Report {
 /// Asserts that each refused or short device is in the totals.
 #[track_caller]
 fn assert_refusals_are_counted(report: &Report) {
-    let count =
-        |is: fn(&DeviceReport) -> bool| report.devices.iter().filter(|device| is(device)).count() as u64;
+    let count = |is: fn(&DeviceReport) -> bool| {
+        report.devices.iter().filter(|device| is(device)).count() as u64
+    };
     let refused = count(|device| device.refused.is_some());
-    assert_eq!((report.totals.refused, report.totals.short), (refused, count(DeviceReport::is_short)));
+    assert_eq!(
+        (report.totals.refused, report.totals.short),
+        (refused, count(DeviceReport::is_short))
+    );
 }
 
 /// Everything was sent, and nothing went wrong on the way, nor behind the drivers' backs; and everybody is served.

@@ -37,7 +37,12 @@ impl Limit {
 
 /// Returns the reasons for which this endpoint cannot be served, by what firmware and the device
 /// state.
-fn limits(drawn: &Drawn, board: &Description, device: &DeviceReport, endpoint: DeviceConfig) -> Vec<Limit> {
+fn limits(
+    drawn: &Drawn,
+    board: &Description,
+    device: &DeviceReport,
+    endpoint: DeviceConfig,
+) -> Vec<Limit> {
     let (address, data, trigger) = match endpoint {
         DeviceConfig::Function(StoreConfig::Msi { address, .. }) => {
             (address, DataWidth::Bits16, Trigger::Edge)
@@ -47,7 +52,8 @@ fn limits(drawn: &Drawn, board: &Description, device: &DeviceReport, endpoint: D
             (address, data, trigger)
         }
     };
-    let controller = board.controllers.iter().find(|one| one.id.as_str() == device.controller).unwrap();
+    let controller =
+        board.controllers.iter().find(|one| one.id.as_str() == device.controller).unwrap();
     let reachable = board.doorbells(controller).iter().any(|doorbell| *doorbell < 1 << 32);
     let long = matches!(drawn.kinds, Kinds::Direct { lpis: LpiNumbers::Long, .. });
     let is_direct = controller.kind == ControllerKind::DirectLpi;
@@ -60,8 +66,11 @@ fn limits(drawn: &Drawn, board: &Description, device: &DeviceReport, endpoint: D
 }
 
 fn options(drawn: &Drawn, messages: u32) -> RunOptions {
-    let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
+    let disturbances = Disturbances {
+        moves: Moves::Random,
+        cpus: CpuHotplug::Replugged,
+        devices: DeviceHotplug::Readded,
+    };
     RunOptions { messages, seed: drawn.seed, disturbances }
 }
 
@@ -98,7 +107,14 @@ fn check(
             None => limits.is_empty() && !device.vectors.is_empty(),
             Some(reason) => limits.iter().any(|limit| limit.said_in(reason)),
         };
-        prop_assert!(right, "{} {:?} has the limits {:?}: {:?}", id, config, limits, device.refused);
+        prop_assert!(
+            right,
+            "{} {:?} has the limits {:?}: {:?}",
+            id,
+            config,
+            limits,
+            device.refused
+        );
     }
     Ok(())
 }

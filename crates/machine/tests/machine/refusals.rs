@@ -45,7 +45,10 @@ fn no_cpu() {
 fn no_controller() {
     let mut board = boards::bare(4, 0);
     board.hosts.clear();
-    assert_eq!(refused(&board), Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() });
+    assert_eq!(
+        refused(&board),
+        Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() }
+    );
 }
 
 #[test]
@@ -53,7 +56,10 @@ fn a_disabled_its_is_none() {
     let mut board = boards::bare(4, 1);
     board.hosts = vec![boards::host(0, MsiRouting::parent(its(0)))];
     board.controllers[0].status = Fact::stated(Status::Disabled);
-    assert_eq!(refused(&board), Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() });
+    assert_eq!(
+        refused(&board),
+        Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() }
+    );
 }
 
 #[test]
@@ -66,7 +72,8 @@ fn an_its_that_nobody_refers_to() {
 #[test]
 fn controllers_that_overlap_are_named() {
     let mut board = harbour();
-    board.gic.as_mut().unwrap().distributor = Fact::stated(Region::new(0x0820_0000, 0x1_0000).unwrap());
+    board.gic.as_mut().unwrap().distributor =
+        Fact::stated(Region::new(0x0820_0000, 0x1_0000).unwrap());
     let Refusal::Overlap(overlap) = refused(&board) else { panic!("not an overlap") };
     assert_eq!(overlap.first, "the distributor");
     assert!(overlap.second.ends_with("msi-controller@8200000"), "{overlap}");

@@ -2,16 +2,19 @@
 
 use crate::{boards, harbour, migration};
 use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Migration, Moves, RunOptions, Simulation,
-    TraceEvent, build, simulate,
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Migration, Moves, RunOptions,
+    Simulation, TraceEvent, build, simulate,
 };
 use gic_firmware::{Description, MsiRouting};
 use msi_types::DeviceId;
 use proptest::prelude::*;
 use std::num::NonZeroU16;
 
-const EVERYTHING: Disturbances =
-    Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
+const EVERYTHING: Disturbances = Disturbances {
+    moves: Moves::Random,
+    cpus: CpuHotplug::Replugged,
+    devices: DeviceHotplug::Readded,
+};
 
 fn replay(board: &Description, migration: Migration, seed: u64, messages: u32) -> Simulation {
     let built = BuildOptions { migration, ..BuildOptions::default() };
@@ -32,7 +35,10 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn another_seed_gives_another_trace() {
-    assert!(replay(&harbour(), MIGRATIONS[0], 7, 5).trace != replay(&harbour(), MIGRATIONS[0], 8, 5).trace);
+    assert!(
+        replay(&harbour(), MIGRATIONS[0], 7, 5).trace
+            != replay(&harbour(), MIGRATIONS[0], 8, 5).trace
+    );
     let moved = |seed| replay(&harbour(), Migration::AtRandom { seed }, 7, 5).trace;
     assert!(moved(1) != moved(2));
 }
@@ -56,7 +62,8 @@ fn the_trace_has_events_of_every_kind() {
 /// Two vectors on four CPUs: what is sent again is most of the traffic.
 fn crowded() -> Description {
     let mut board = boards::bare(4, 1);
-    board.devices = vec![boards::device(0x0b00_0000, MsiRouting::device(boards::its(0), DeviceId::new(1)))];
+    board.devices =
+        vec![boards::device(0x0b00_0000, MsiRouting::device(boards::its(0), DeviceId::new(1)))];
     board
 }
 

@@ -75,7 +75,8 @@ fn several_itses_serve_a_host_bridge_each() {
 #[test]
 fn map_entries_lead_to_their_own_its() {
     let mut board = boards::bare(4, 2);
-    let map = [entry(0, 0x100, 0, 0x1_0000), entry(0x100, 1, 1, 7), entry(0x200, 0x100, 1, 0x2_0000)];
+    let map =
+        [entry(0, 0x100, 0, 0x1_0000), entry(0x100, 1, 1, 7), entry(0x200, 0x100, 1, 0x2_0000)];
     board.hosts = vec![boards::host(0, MsiRouting::map(map))];
     let report = deliver(&flashed(&board));
     assert_delivered(&report, 60);
@@ -103,14 +104,16 @@ fn conventional_bridge_shares_one_requester() {
     board.hosts = vec![boards::host(0, boards::parent(0))];
     let report = deliver(&flashed(&board));
     let named = |id| report.devices.iter().filter(|device| device.requester_id == Some(id)).count();
-    let alias = report.devices.iter().filter_map(|device| device.requester_id).find(|id| named(*id) > 1);
+    let alias =
+        report.devices.iter().filter_map(|device| device.requester_id).find(|id| named(*id) > 1);
     assert_eq!(alias.map(|id| id.get() & 0xff), Some(0));
 }
 
 #[test]
 fn a_device_id_of_more_than_16_bits_is_served() {
     let mut board = boards::bare(2, 1);
-    board.devices = vec![boards::device(0x0b00_0000, MsiRouting::device(its(0), DeviceId::new(0x00ab_cdef)))];
+    board.devices =
+        vec![boards::device(0x0b00_0000, MsiRouting::device(its(0), DeviceId::new(0x00ab_cdef)))];
     let report = deliver(&flashed(&board));
     assert_delivered(&report, 60);
     assert_eq!(report.devices[0].device_id, DeviceId::new(0x00ab_cdef));
@@ -135,8 +138,11 @@ fn platform_devices_use_device_id_of_cell() {
 fn redistributors_are_found_in_several_regions() {
     let mut board = boards::bare(6, 1);
     board.hosts = vec![boards::host(0, boards::parent(0))];
-    let regions =
-        [region(0x0900_0000, 0x4_0000), region(0x0910_0000, 0x2_0000), region(0x0920_0000, 0x8_0000)];
+    let regions = [
+        region(0x0900_0000, 0x4_0000),
+        region(0x0910_0000, 0x2_0000),
+        region(0x0920_0000, 0x8_0000),
+    ];
     let gic = board.gic.as_mut().unwrap();
     gic.redistributors = regions.into_iter().map(Fact::stated).collect();
     let report = deliver(&flashed(&board));
@@ -160,7 +166,9 @@ fn cpus_are_cut_to_what_was_asked_for() {
     let report = deliver_with(&harbour(), &options, 40);
     assert_delivered(&report, 40);
     assert_eq!(report.cpus, 3);
-    assert!(report.devices.iter().flat_map(|device| &device.vectors).all(|vector| vector.cpu.get() < 3));
+    assert!(
+        report.devices.iter().flat_map(|device| &device.vectors).all(|vector| vector.cpu.get() < 3)
+    );
 }
 
 #[test]
@@ -188,5 +196,8 @@ fn host_bridge_without_ecam_gets_window_and_note() {
     config.value = gic_firmware::ConfigSpace::Registers(config.value.region());
     let report = deliver(&board);
     assert_delivered(&report, 60);
-    assert!(report.notes[0].starts_with("/pcie@20000000: its own way to configuration space is not ECAM"));
+    assert!(
+        report.notes[0]
+            .starts_with("/pcie@20000000: its own way to configuration space is not ECAM")
+    );
 }

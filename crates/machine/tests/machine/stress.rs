@@ -37,8 +37,11 @@ fn million_messages_survive_migrations() {
 
 /// And everything else changes.
 fn a_million_messages(built: &BuildOptions) -> Report {
-    let disturbances =
-        Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
+    let disturbances = Disturbances {
+        moves: Moves::Random,
+        cpus: CpuHotplug::Replugged,
+        devices: DeviceHotplug::Readded,
+    };
     let options = RunOptions { messages: 7400, seed: 1, disturbances };
     let report = run(build(&harbour(), built).unwrap(), &options, &mut |_| {}).unwrap();
     assert_delivered(&report, 7400);

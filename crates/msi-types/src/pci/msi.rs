@@ -94,7 +94,8 @@ mod tests {
     #[test]
     fn capability_lengths_match_the_specification() {
         let length = |wide, masking| {
-            Layout::new(Control::new().with_address_64(wide).with_per_vector_masking(masking)).length()
+            Layout::new(Control::new().with_address_64(wide).with_per_vector_masking(masking))
+                .length()
         };
         assert_eq!(
             [length(false, false), length(true, false), length(false, true), length(true, true)],

@@ -73,7 +73,9 @@ pub enum ConfigError {
     )]
     DirectLpiBesideMbi,
     /// An alias of doorbells that do not exist.
-    #[error("a frame for message-based SPIs at {0:#x}, but the machine has none: set message_based_spis")]
+    #[error(
+        "a frame for message-based SPIs at {0:#x}, but the machine has none: set message_based_spis"
+    )]
     MbiAlias(u64),
     /// A GICv2m frame that cannot be.
     #[error(transparent)]

@@ -29,8 +29,16 @@ impl CpuInterface {
         interface.set_binary_point(Group::One, saved.bpr1);
         interface.set_control(Ctlr::from(saved.ctlr));
         Problem::unless_same("ICC_CTLR_EL1", saved.ctlr, interface.control().into_bits())?;
-        Problem::unless(interface.binary_point[0] == saved.bpr0, "binary point of Group 0", saved.bpr0)?;
-        Problem::unless(interface.binary_point[1] == saved.bpr1, "binary point of Group 1", saved.bpr1)?;
+        Problem::unless(
+            interface.binary_point[0] == saved.bpr0,
+            "binary point of Group 0",
+            saved.bpr0,
+        )?;
+        Problem::unless(
+            interface.binary_point[1] == saved.bpr1,
+            "binary point of Group 1",
+            saved.bpr1,
+        )?;
         interface.mask = Priority::new(saved.pmr).truncated(features.priority_bits.into());
         Problem::unless(interface.mask.get() == saved.pmr, "priority mask", saved.pmr)?;
         for (group, words) in [(Group::Zero, saved.ap0r), (Group::One, saved.ap1r)] {

@@ -25,7 +25,11 @@ pub(crate) fn read(vcpu: &mut Vcpu, encoding: SysRegEncoding) -> Result<u64, Und
 }
 
 /// Writes a register on behalf of the guest.
-pub(crate) fn write(vcpu: &mut Vcpu, encoding: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+pub(crate) fn write(
+    vcpu: &mut Vcpu,
+    encoding: SysRegEncoding,
+    value: u64,
+) -> Result<(), Undefined> {
     (row(encoding).ok_or(Undefined(encoding))?.write)(vcpu, value)
 }
 
@@ -79,11 +83,19 @@ static ROWS: &[Row] = &[
         v.interface.set_mask(low_byte(value));
         Ok(())
     }),
-    row!(IAR0, |v| v.in_group_zero(icc::IAR0.encoding(), |v| acknowledge(v, Group::Zero)), undefined),
+    row!(
+        IAR0,
+        |v| v.in_group_zero(icc::IAR0.encoding(), |v| acknowledge(v, Group::Zero)),
+        undefined
+    ),
     row!(EOIR0, undefined, |v, value| {
         v.in_group_zero(icc::EOIR0.encoding(), |v| v.end(Group::Zero, intid(value)))
     }),
-    row!(HPPIR0, |v| v.in_group_zero(icc::HPPIR0.encoding(), |v| highest(v, Group::Zero)), undefined),
+    row!(
+        HPPIR0,
+        |v| v.in_group_zero(icc::HPPIR0.encoding(), |v| highest(v, Group::Zero)),
+        undefined
+    ),
     row!(
         BPR0,
         |v| v.in_group_zero(icc::BPR0.encoding(), |v| v.interface.binary_point(Group::Zero).into()),
@@ -132,10 +144,20 @@ static ROWS: &[Row] = &[
         v.interface.set_control(Ctlr::from(value));
         Ok(())
     }),
-    row!(SRE, |_| Ok(Sre::new().with_sre(true).with_dfb(true).with_dib(true).into_bits()), |_, _| Ok(())),
-    row!(IGRPEN0, |v| v.in_group_zero(icc::IGRPEN0.encoding(), |v| enable(v, Group::Zero)), |v, value| {
-        v.in_group_zero(icc::IGRPEN0.encoding(), |v| v.enable_group(Group::Zero, Igrpen::from(value)))
-    }),
+    row!(
+        SRE,
+        |_| Ok(Sre::new().with_sre(true).with_dfb(true).with_dib(true).into_bits()),
+        |_, _| Ok(())
+    ),
+    row!(
+        IGRPEN0,
+        |v| v.in_group_zero(icc::IGRPEN0.encoding(), |v| enable(v, Group::Zero)),
+        |v, value| {
+            v.in_group_zero(icc::IGRPEN0.encoding(), |v| {
+                v.enable_group(Group::Zero, Igrpen::from(value))
+            })
+        }
+    ),
     row!(IGRPEN1, |v| Ok(enable(v, Group::One)), |v, value| {
         v.enable_group(Group::One, Igrpen::from(value));
         Ok(())
@@ -269,7 +291,12 @@ impl Vcpu {
     }
 
     /// Is there active-priority register `index` of the group?
-    fn exists(&self, encoding: SysRegEncoding, group: Group, index: usize) -> Result<(), Undefined> {
+    fn exists(
+        &self,
+        encoding: SysRegEncoding,
+        group: Group,
+        index: usize,
+    ) -> Result<(), Undefined> {
         let features = self.interface.features;
         let visible = group == Group::One || features.security == SecurityView::Single;
         if visible && index < features.active_priority_registers() {
@@ -286,7 +313,8 @@ mod tests {
 
     #[test]
     fn the_table_has_each_register_of_the_architecture_once_in_order() {
-        let mut expected: std::vec::Vec<_> = icc::REGISTERS.iter().map(|(_, encoding)| *encoding).collect();
+        let mut expected: std::vec::Vec<_> =
+            icc::REGISTERS.iter().map(|(_, encoding)| *encoding).collect();
         expected.sort_unstable();
         let found: std::vec::Vec<_> = ROWS.iter().map(|row| row.encoding).collect();
         assert_eq!(found, expected);

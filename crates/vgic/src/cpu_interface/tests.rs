@@ -6,17 +6,28 @@ use alloc::vec::Vec;
 const GROUPS: [Group; 2] = [Group::Zero, Group::One];
 
 fn features(priority_bits: u8) -> Features {
-    Features { security: SecurityView::Single, priority_bits, id_bits_code: 0, extended_range: false }
+    Features {
+        security: SecurityView::Single,
+        priority_bits,
+        id_bits_code: 0,
+        extended_range: false,
+    }
 }
 
 /// An interface that lets everything through.
 fn open(priority_bits: u8) -> CpuInterface {
-    CpuInterface { mask: Priority::IDLE, enabled: [true; 2], ..CpuInterface::new(features(priority_bits)) }
+    CpuInterface {
+        mask: Priority::IDLE,
+        enabled: [true; 2],
+        ..CpuInterface::new(features(priority_bits))
+    }
 }
 
 /// The priorities that an implementation with this many bits has.
 fn priorities(priority_bits: u8) -> Vec<u8> {
-    (0..=255u8).filter(|value| u32::from(*value).trailing_zeros() >= u32::from(8 - priority_bits)).collect()
+    (0..=255u8)
+        .filter(|value| u32::from(*value).trailing_zeros() >= u32::from(8 - priority_bits))
+        .collect()
 }
 
 /// "BPR0 = N: group priority = bits 7:N+1. BPR1 = N: bits 7:N." As a number without its subpriority.
@@ -101,7 +112,8 @@ fn the_running_priority_is_that_of_the_innermost_activation_and_dropping_goes_ba
         for step in (0..levels.len()).rev() {
             assert!(!interface.drop_priority(GROUPS[(step + 1) % 2]), "another group runs");
             assert!(interface.drop_priority(GROUPS[step % 2]));
-            let next = step.checked_sub(1).map_or(Priority::IDLE, |below| Priority::new(levels[below]));
+            let next =
+                step.checked_sub(1).map_or(Priority::IDLE, |below| Priority::new(levels[below]));
             assert_eq!(interface.running(), next);
         }
         assert!(GROUPS.iter().all(|group| !interface.drop_priority(*group)), "nothing runs");

@@ -31,7 +31,8 @@ impl CpuInterface {
         self.split_eoi = vmcr.veoim();
         self.binary_point = [vmcr.vbpr0(), vmcr.vbpr1()];
         self.mask = Priority::new(vmcr.vpmr());
-        self.active = active
-            .map(|words| words.iter().rev().fold(0, |active: u128, word| active << 32 | u128::from(*word)));
+        self.active = active.map(|words| {
+            words.iter().rev().fold(0, |active: u128, word| active << 32 | u128::from(*word))
+        });
     }
 }

@@ -11,8 +11,9 @@ use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ItsIndex, MappedDevice, MappedEvent, NoRoom};
 use gic_arch::Lpi;
 use gic_arch::its::CommandErrorReason::{
-    self, CollectionOutOfRange, DeviceOutOfRange, EventOutOfRange, IttSizeOutOfRange, PhysicalIdOutOfRange,
-    ProcessorNumberOutOfRange, UnmappedCollection, UnmappedDevice, UnmappedInterrupt,
+    self, CollectionOutOfRange, DeviceOutOfRange, EventOutOfRange, IttSizeOutOfRange,
+    PhysicalIdOutOfRange, ProcessorNumberOutOfRange, UnmappedCollection, UnmappedDevice,
+    UnmappedInterrupt,
 };
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::{DeviceId, EventId};
@@ -70,7 +71,9 @@ impl Executor<'_> {
             Command::Mapti { device, event, intid, collection } => {
                 self.mapti(device, event, intid, collection)
             }
-            Command::Mapi { device, event, collection } => self.mapti(device, event, event.get(), collection),
+            Command::Mapi { device, event, collection } => {
+                self.mapti(device, event, event.get(), collection)
+            }
             Command::Movi { device, event, collection } => self.movi(device, event, collection),
             Command::Discard { device, event } => {
                 let event = self.event(device, event)?;
@@ -103,8 +106,16 @@ impl Executor<'_> {
         }
     }
 
-    fn mapd(&mut self, device: DeviceId, itt: u64, event_bits_minus_one: u8, action: MapAction) -> Outcome {
-        if self.control.event_bits(self.its, device.get()).is_none() && !self.provides_for_device(device) {
+    fn mapd(
+        &mut self,
+        device: DeviceId,
+        itt: u64,
+        event_bits_minus_one: u8,
+        action: MapAction,
+    ) -> Outcome {
+        if self.control.event_bits(self.its, device.get()).is_none()
+            && !self.provides_for_device(device)
+        {
             return Err(DeviceOutOfRange.into());
         }
         match action {
@@ -132,7 +143,13 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn mapti(&mut self, device: DeviceId, event: EventId, intid: u32, collection: CollectionId) -> Outcome {
+    fn mapti(
+        &mut self,
+        device: DeviceId,
+        event: EventId,
+        intid: u32,
+        collection: CollectionId,
+    ) -> Outcome {
         self.check_event(device, event)?;
         self.check_collection(collection)?;
         let lpi = Lpi::try_from(intid).ok().filter(|lpi| self.control.implements(*lpi));

@@ -172,8 +172,13 @@ impl ItsConfig {
             Some(bits) if bits == 0 || bits > MAX_COLLECTION_BITS => {
                 Err(ItsConfigError::CollectionIdBits(bits))
             }
-            Some(bits) if self.collection_table.is_none() || 1 << bits < self.held_collections as u32 => {
-                Err(ItsConfigError::CollectionIdBitsBesideHeld { bits, held: self.held_collections })
+            Some(bits)
+                if self.collection_table.is_none() || 1 << bits < self.held_collections as u32 =>
+            {
+                Err(ItsConfigError::CollectionIdBitsBesideHeld {
+                    bits,
+                    held: self.held_collections,
+                })
             }
             _ => Ok(()),
         }

@@ -248,14 +248,18 @@ impl Its {
         state.faults.last = Some(fault);
         let (reason, detail) = match fault {
             CommandFault::Refused(error) => (FaultReason::ItsCommand, error.code().into()),
-            CommandFault::Unknown(UnknownOpcode(opcode)) => (FaultReason::ItsCommand, opcode.into()),
+            CommandFault::Unknown(UnknownOpcode(opcode)) => {
+                (FaultReason::ItsCommand, opcode.into())
+            }
             CommandFault::NoRoom(opcode) => (FaultReason::Budget, opcode.number().into()),
             CommandFault::OutOfMemory(opcode) => (FaultReason::OutOfMemory, opcode.number().into()),
             CommandFault::Unreadable(fault) => (FaultReason::ItsTable, fault.address),
         };
         self.events.record(GuestFault { reason, address: self.config.base, detail });
         match (fault, self.config.error_policy) {
-            (CommandFault::Unreadable(_), _) | (_, ErrorPolicy::Stall) => state.queue.stalled = true,
+            (CommandFault::Unreadable(_), _) | (_, ErrorPolicy::Stall) => {
+                state.queue.stalled = true
+            }
             (_, ErrorPolicy::Skip) => state.queue.advance(),
         }
     }

@@ -29,7 +29,8 @@ macro_rules! row {
 impl<'a> Frame<'a, &'a Its> {
     /// Both frames. A CPU's write to `GITS_TRANSLATER` carries no DeviceID here and does nothing.
     const ITS_ROWS: &'a [Row<&'a Its>] = &[
-        row!(CTLR, value | its, _ | its.read_ctlr().into_bits().into(), |its, _, lanes| its.set_ctlr(lanes)),
+        row!(CTLR, value | its, _ | its.read_ctlr().into_bits().into(), |its, _, lanes| its
+            .set_ctlr(lanes)),
         row!(IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
         row!(TYPER, constant | its, _ | its.config.typer().into_bits()),
         row!(MPAMIDR, zero),
@@ -39,8 +40,12 @@ impl<'a> Frame<'a, &'a Its> {
         row!(UMSIR, zero),
         row!(CBASER, value | its, _ | its.state.lock().queue.base.into_bits(), |its, _, lanes| its
             .set_cbaser(lanes)),
-        row!(CWRITER, value | its, _ | its.state.lock().queue.cwriter().into_bits(), |its, _, lanes| its
-            .set_cwriter(lanes)),
+        row!(
+            CWRITER,
+            value | its,
+            _ | its.state.lock().queue.cwriter().into_bits(),
+            |its, _, lanes| its.set_cwriter(lanes)
+        ),
         row!(CREADR, constant | its, _ | its.creadr()),
         row!(
             BASER,
@@ -84,8 +89,8 @@ impl Its {
 
     /// `Enabled` reads as zero until it has taken effect.
     fn ctlr(&self, state: &State) -> Ctlr {
-        let quiescent =
-            !state.enabled && self.lpis.with_notification_owed(|control| control.is_quiescent(self.index));
+        let quiescent = !state.enabled
+            && self.lpis.with_notification_owed(|control| control.is_quiescent(self.index));
         let admits = self.lpis.with_notification_owed(|control| control.is_admitting(self.index));
         Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
     }
@@ -98,7 +103,8 @@ impl Its {
             let enabled = Ctlr::from_bits(crate::distributor::low_word(written)).enabled();
             if enabled != state.enabled {
                 state.enabled = enabled;
-                self.lpis.with_notification_owed(|control| control.set_its_enabled(self.index, enabled));
+                self.lpis
+                    .with_notification_owed(|control| control.set_its_enabled(self.index, enabled));
             }
         });
         self.give_up_enabling(&mut self.state.lock());
@@ -135,7 +141,8 @@ impl Its {
             return self.in_use(lanes);
         }
         let old = state.tables.get(index);
-        let new = Tables::accepted(&self.config, index, Baser::from_bits(lanes.over(old.into_bits())));
+        let new =
+            Tables::accepted(&self.config, index, Baser::from_bits(lanes.over(old.into_bits())));
         match index {
             0 => state.tables.devices = new,
             1 => state.tables.collections = new,
@@ -144,7 +151,9 @@ impl Its {
         if old.valid() && !new.valid() {
             self.lpis.with_notification_owed(|control| match index {
                 0 => control.unmap_all_devices(self.index),
-                _ => control.unmap_collections_from(self.index, self.config.held_collections.into()),
+                _ => {
+                    control.unmap_collections_from(self.index, self.config.held_collections.into())
+                }
             });
             self.run(&mut state);
         }
@@ -152,6 +161,10 @@ impl Its {
 
     fn in_use(&self, lanes: Lanes) {
         let detail = lanes.over(0);
-        self.events.record(GuestFault { reason: FaultReason::ItsTable, address: self.config.base, detail });
+        self.events.record(GuestFault {
+            reason: FaultReason::ItsTable,
+            address: self.config.base,
+            detail,
+        });
     }
 }

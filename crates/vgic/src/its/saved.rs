@@ -60,7 +60,11 @@ impl Its {
         let (read, write) = (Creadr::from_bits(saved.creadr), Cwriter::from_bits(saved.cwriter));
         let queue = Queue::between(base, read, write);
         Problem::unless(queue.creadr().into_bits() == saved.creadr, "GITS_CREADR", saved.creadr)?;
-        Problem::unless(queue.cwriter().into_bits() == saved.cwriter, "GITS_CWRITER", saved.cwriter)?;
+        Problem::unless(
+            queue.cwriter().into_bits() == saved.cwriter,
+            "GITS_CWRITER",
+            saved.cwriter,
+        )?;
         Ok(RestoredRegisters { enabled, queue, tables })
     }
 
@@ -71,7 +75,8 @@ impl Its {
         }
         let [devices, collections, ..] = saved.baser.map(Baser::from_bits);
         // A table that is taken away takes along what is mapped by it.
-        let is_held = |state: &CollectionState| state.collection.get() < self.config.held_collections.into();
+        let is_held =
+            |state: &CollectionState| state.collection.get() < self.config.held_collections.into();
         let is_unused = [saved.devices.is_empty(), saved.collections.iter().all(is_held)];
         for (table, is_unused) in [devices, collections].into_iter().zip(is_unused) {
             Problem::unless(table.valid() || is_unused, "GITS_BASER", table.into_bits())?;
@@ -99,7 +104,11 @@ impl Its {
         let id = saved.device.get();
         Problem::unless(u64::from(id) >> self.config.device_id_bits == 0, "DeviceID", id)?;
         let bits = saved.event_bits;
-        Problem::unless((1..=self.config.event_id_bits).contains(&bits), "number of EventID bits", bits)?;
+        Problem::unless(
+            (1..=self.config.event_id_bits).contains(&bits),
+            "number of EventID bits",
+            bits,
+        )?;
         Problem::unless(saved.itt & !ITT_BITS == 0, "translation table", saved.itt)
     }
 }
@@ -117,9 +126,11 @@ impl HeldIts<'_> {
         affinity: impl Fn(u32) -> Affinity,
     ) -> Result<ItsState, OutOfMemory> {
         let Self { its, state } = self;
-        let collections = control_side.mapped_collections(its.index).map(|(collection, vcpu)| {
-            CollectionState { collection: CollectionId::new(collection), target: affinity(vcpu.into()) }
-        });
+        let collections =
+            control_side.mapped_collections(its.index).map(|(collection, vcpu)| CollectionState {
+                collection: CollectionId::new(collection),
+                target: affinity(vcpu.into()),
+            });
         Ok(ItsState {
             base: its.config.base,
             ctlr: control(state.enabled),

@@ -55,7 +55,8 @@ impl Half {
     }
 
     fn waiting(&mut self) -> Waiting {
-        let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new(), held_back: [false; 2] };
+        let mut waiting =
+            Waiting { pending: Ranked::new(), active: Ranked::new(), held_back: [false; 2] };
         let Self { vcpu, active, .. } = self;
         let (cpu, distributed) = (vcpu.cpu(), vcpu.distributed());
         vcpu.vgic().wired().listable(cpu, |slot, state| {
@@ -105,13 +106,18 @@ impl Half {
     }
 
     fn take_lpi(&mut self, than: Priority) -> Option<ListedLpi> {
-        if self.vcpu.forwarded()[Group::One.index()] { self.vcpu.lpis.as_mut()?.list(than) } else { None }
+        if self.vcpu.forwarded()[Group::One.index()] {
+            self.vcpu.lpis.as_mut()?.list(than)
+        } else {
+            None
+        }
     }
 
     fn take_wired(&self, seen: Seen) -> Option<(Listed, ListRegister)> {
         let distributed = self.vcpu.distributed()[Group::of(seen.state).index()];
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
-        let filled = self.vcpu.vgic().wired().list(self.vcpu.cpu(), seen.slot, seen.state, forwarding)?;
+        let filled =
+            self.vcpu.vgic().wired().list(self.vcpu.cpu(), seen.slot, seen.state, forwarding)?;
         Some((Listed::Wired(seen.slot, filled), wired_register(seen, filled)))
     }
 

@@ -32,8 +32,13 @@ impl Ranked {
     }
 
     pub(super) fn insert(&mut self, seen: Seen) {
-        let at =
-            self.best.iter().take(self.len).flatten().take_while(|other| other.rank() < seen.rank()).count();
+        let at = self
+            .best
+            .iter()
+            .take(self.len)
+            .flatten()
+            .take_while(|other| other.rank() < seen.rank())
+            .count();
         self.dropped |= self.len == MAX_LIST_REGISTERS;
         let Some(place) = self.best.get_mut(at) else { return };
         let mut moved = place.replace(seen);

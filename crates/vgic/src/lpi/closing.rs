@@ -21,8 +21,11 @@ pub(super) struct Closing {
 impl Closing {
     /// What a sender's entry led to.
     pub(super) fn of(root: Entry, event_bits: u32) -> Self {
-        let mut closing =
-            Self { size: event_bits.min(CHUNK_BITS), depth: depth(event_bits) as usize, ..Self::default() };
+        let mut closing = Self {
+            size: event_bits.min(CHUNK_BITS),
+            depth: depth(event_bits) as usize,
+            ..Self::default()
+        };
         if root.is_valid() {
             closing.block = closing.enter(root);
         }

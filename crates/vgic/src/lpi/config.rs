@@ -90,7 +90,11 @@ impl LpiConfig {
     pub(super) const fn bounded(self) -> Self {
         Self {
             vcpus: if self.vcpus > 1 << TARGET_BITS { 1 << TARGET_BITS } else { self.vcpus },
-            slots: if self.slots > MAX_SLOTS { MAX_SLOTS } else { self.slots.next_multiple_of(CHUNK_SLOTS) },
+            slots: if self.slots > MAX_SLOTS {
+                MAX_SLOTS
+            } else {
+                self.slots.next_multiple_of(CHUNK_SLOTS)
+            },
             id_bits: if self.id_bits > MAX_ID_BITS { MAX_ID_BITS } else { self.id_bits },
             ..self
         }
@@ -134,10 +138,16 @@ mod test {
 
     #[test]
     fn the_levels_before_a_priority_are_those_that_are_more_urgent() {
-        for (priorities, than) in all().flat_map(|priorities| bytes().map(move |than| (priorities, than))) {
+        for (priorities, than) in
+            all().flat_map(|priorities| bytes().map(move |than| (priorities, than)))
+        {
             for level in bytes().map(|configured| priorities.level(configured)) {
                 let before = level.index() < priorities.levels_before(than) as usize;
-                assert_eq!(before, priorities.of(level).is_more_urgent_than(than), "{priorities:?} {than:?}");
+                assert_eq!(
+                    before,
+                    priorities.of(level).is_more_urgent_than(than),
+                    "{priorities:?} {than:?}"
+                );
             }
         }
     }

@@ -55,7 +55,12 @@ impl Consumer {
 
     /// Visits what is more urgent than `than`.
     #[inline]
-    fn walk<V: Visitor>(&mut self, shared: &Shared, than: Priority, visitor: &mut V) -> Option<V::Found> {
+    fn walk<V: Visitor>(
+        &mut self,
+        shared: &Shared,
+        than: Priority,
+        visitor: &mut V,
+    ) -> Option<V::Found> {
         let hints = shared.hints.get(self.vcpu as usize)?;
         hints.walk(shared.priorities.levels_before(than), &mut self.turns, visitor)
     }

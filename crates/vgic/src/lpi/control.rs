@@ -114,7 +114,8 @@ impl Owed {
     }
 
     fn pop(&mut self) -> Option<u32> {
-        let (word, base) = self.0.iter_mut().zip((0..).step_by(64)).find(|(word, _)| **word != 0)?;
+        let (word, base) =
+            self.0.iter_mut().zip((0..).step_by(64)).find(|(word, _)| **word != 0)?;
         let bit = word.trailing_zeros();
         *word &= *word - 1;
         Some(base + bit)
@@ -242,7 +243,11 @@ impl Control {
     ///
     /// # Errors
     /// The heap has no memory for the word's hints. The word is unchanged.
-    pub(super) fn refresh(&mut self, location: Location, settings: Settings) -> Result<(), OutOfMemory> {
+    pub(super) fn refresh(
+        &mut self,
+        location: Location,
+        settings: Settings,
+    ) -> Result<(), OutOfMemory> {
         if let Some(refresh) = self.prepared(location, settings)? {
             self.write(location, refresh);
         }
@@ -334,7 +339,12 @@ impl Control {
 
     /// Where the state sends the interrupt of an event in this collection. Without a mapped collection it stays with the
     /// vCPU where it may be pending.
-    pub(super) fn route_of_event(&self, its: ItsIndex, collection: u16, now: Word) -> Option<Route> {
+    pub(super) fn route_of_event(
+        &self,
+        its: ItsIndex,
+        collection: u16,
+        now: Word,
+    ) -> Option<Route> {
         let translator = self.translator(its)?;
         let vcpu = translator.collections.get(collection).copied();
         let is_going = self.is_sweeping(Cause::Teardown(its));

@@ -45,7 +45,11 @@ impl Entry {
 
     /// As a sender's entry: with the number of its event bits.
     pub(super) const fn of_sender(self, event_bits: u32) -> Self {
-        Self(self.0 | (event_bits as u64) << EVENT_BITS_SHIFT | (depth(event_bits) as u64) << DEPTH_SHIFT)
+        Self(
+            self.0
+                | (event_bits as u64) << EVENT_BITS_SHIFT
+                | (depth(event_bits) as u64) << DEPTH_SHIFT,
+        )
     }
 
     /// From an atomic's value.
@@ -155,10 +159,17 @@ impl Nodes {
         self.translate_through_nodes(sender, root, event)
     }
 
-    fn translate_through_nodes(&self, sender: &AtomicU64, root: Entry, event: u32) -> Option<Place> {
+    fn translate_through_nodes(
+        &self,
+        sender: &AtomicU64,
+        root: Entry,
+        event: u32,
+    ) -> Option<Place> {
         let mut at = root;
         for below in (0..root.depth()).rev() {
-            at = Entry::from_bits(self.entry(at.index(), node_index(event, below))?.load(Ordering::SeqCst));
+            at = Entry::from_bits(
+                self.entry(at.index(), node_index(event, below))?.load(Ordering::SeqCst),
+            );
             if !at.is_valid() {
                 return None;
             }

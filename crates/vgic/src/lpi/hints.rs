@@ -195,7 +195,11 @@ impl Turns {
 impl Hints {
     /// Hints over this many slots; levels come with [`ensure`](Self::ensure).
     pub(super) fn new(slots: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { mask: AtomicU64::new(0), slots, levels: boxed((0..LEVELS).map(|_| OnceBox::new()))? })
+        Ok(Self {
+            mask: AtomicU64::new(0),
+            slots,
+            levels: boxed((0..LEVELS).map(|_| OnceBox::new()))?,
+        })
     }
 
     /// Makes sure that the word at `position` has its bits at `level`: before it is written so. Off the hot path.

@@ -262,7 +262,8 @@ impl Control {
 
     /// MAPC, V = 0. What is pending stays pending where it is. Complete when its sweep is.
     pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
-        if self.translator_mut(its).is_some_and(|its| its.collections.remove(collection).is_some()) {
+        if self.translator_mut(its).is_some_and(|its| its.collections.remove(collection).is_some())
+        {
             self.refresh_collection(its, collection);
         }
     }
@@ -291,7 +292,10 @@ impl Control {
         if from != to {
             let cursor = self.all_chunks();
             let (from, to) = (from.into(), to.into());
-            self.start(Cause::Command(its), Sweep::MoveAll { cursor, own: OwnCursor::START, from, to });
+            self.start(
+                Cause::Command(its),
+                Sweep::MoveAll { cursor, own: OwnCursor::START, from, to },
+            );
         }
     }
 
@@ -306,8 +310,9 @@ impl Control {
     ) -> Result<(), NoRoom> {
         let place = self.attach_event(its, (device, event), lpi)?;
         let target = self.collection(its, collection).unwrap_or(0);
-        let word =
-            Word::unmapped(place.generation).with_target(u32::from(target)).with_lpi_index(lpi.index());
+        let word = Word::unmapped(place.generation)
+            .with_target(u32::from(target))
+            .with_lpi_index(lpi.index());
         let location = Location::Slot(place.slot);
         let route = self.route_of_event(its, collection, word).ok_or(NoRoom::Budget)?;
         let refresh = self.prepare(location, word, route, Settings::Reload)?;
@@ -333,7 +338,11 @@ impl Control {
     }
 
     /// MOVI: the event, and what is pending of it, goes to another collection.
-    pub(crate) fn move_event(&mut self, event: MappedEvent, collection: u16) -> Result<(), OutOfMemory> {
+    pub(crate) fn move_event(
+        &mut self,
+        event: MappedEvent,
+        collection: u16,
+    ) -> Result<(), OutOfMemory> {
         let location = Location::Slot(event.slot);
         let now = self.shared.load(location);
         let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };

@@ -71,7 +71,11 @@ impl OwnLpis {
     /// Replaces a word by `change` of it, in one read-modify-write, while that gives something;
     /// returns the old value, `None` if nothing changed.
     #[inline]
-    pub(super) fn try_update(&self, index: u32, change: impl Fn(Word) -> Option<Word>) -> Option<Word> {
+    pub(super) fn try_update(
+        &self,
+        index: u32,
+        change: impl Fn(Word) -> Option<Word>,
+    ) -> Option<Word> {
         let atomic = self.word(index)?;
         let mut old = atomic.load(SeqCst);
         loop {

@@ -83,7 +83,8 @@ impl Control {
     /// is left.
     pub(super) fn close(&mut self, closing: &mut Closing) -> bool {
         let Some((node, index)) = closing.next_entry() else { return false };
-        let Some(place) = self.shared.nodes.entry(node.index(), index).filter(|_| index < NODE_ENTRIES)
+        let Some(place) =
+            self.shared.nodes.entry(node.index(), index).filter(|_| index < NODE_ENTRIES)
         else {
             self.pool.release_node(node.index());
             closing.leave_node();

@@ -118,8 +118,12 @@ impl Pool {
         Ok(number)
     }
 
-    fn new_chunk(&mut self, provide: impl FnOnce(Slot) -> Result<(), OutOfMemory>) -> Result<u32, NoRoom> {
-        let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < self.chunk_limit);
+    fn new_chunk(
+        &mut self,
+        provide: impl FnOnce(Slot) -> Result<(), OutOfMemory>,
+    ) -> Result<u32, NoRoom> {
+        let number =
+            u32::try_from(self.chunks.len()).ok().filter(|number| *number < self.chunk_limit);
         let number = number.ok_or(NoRoom::Budget)?;
         self.chunks.try_reserve(1).map_err(OutOfMemory::from)?;
         provide(Slot::new(number * CHUNK_SLOTS))?;
@@ -193,8 +197,12 @@ impl Pool {
         Ok((number, self.nodes[number as usize]))
     }
 
-    fn new_node(&mut self, provide: impl FnOnce(u32) -> Result<(), OutOfMemory>) -> Result<u32, NoRoom> {
-        let number = u32::try_from(self.nodes.len()).ok().filter(|number| *number < self.node_limit);
+    fn new_node(
+        &mut self,
+        provide: impl FnOnce(u32) -> Result<(), OutOfMemory>,
+    ) -> Result<u32, NoRoom> {
+        let number =
+            u32::try_from(self.nodes.len()).ok().filter(|number| *number < self.node_limit);
         let number = number.ok_or(NoRoom::Budget)?;
         self.nodes.try_reserve(1).map_err(OutOfMemory::from)?;
         let given_back = self.nodes.len() + 1 - self.free_nodes.len();
@@ -212,7 +220,9 @@ impl Pool {
         provide_chunk: impl Fn(Slot) -> Result<(), OutOfMemory>,
         provide_node: impl Fn(u32) -> Result<(), OutOfMemory>,
     ) -> Result<(), NoRoom> {
-        let left = |limit: u32, made: usize, usable: u64| (made as u64 + usable).saturating_sub(limit.into());
+        let left = |limit: u32, made: usize, usable: u64| {
+            (made as u64 + usable).saturating_sub(limit.into())
+        };
         let usable = left(self.chunk_limit, self.chunks.len(), self.usable_chunks());
         for _ in usable..chunks {
             let number = self.new_chunk(&provide_chunk)?;

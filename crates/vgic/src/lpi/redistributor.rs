@@ -67,7 +67,12 @@ impl Control {
     }
 
     /// Into an image that is empty.
-    fn load_pending(&self, tables: &LpiTables, pendbaser: gicr::Pendbaser, image: &mut PendingBits) {
+    fn load_pending(
+        &self,
+        tables: &LpiTables,
+        pendbaser: gicr::Pendbaser,
+        image: &mut PendingBits,
+    ) {
         if !pendbaser.pending_table_zero()
             && let Err(fault) = tables.read_pending(image, &*self.memory)
         {
@@ -79,17 +84,20 @@ impl Control {
     /// `GICR_CTLR.EnableLPIs` 1 → 0: when its sweep is done ([`is_disabling`](Self::is_disabling)), nothing becomes
     /// pending here any more, and what was pending is in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
-        let Some(tables) = self.redistributors.get_mut(vcpu as usize).and_then(Option::take) else { return };
+        let Some(tables) = self.redistributors.get_mut(vcpu as usize).and_then(Option::take) else {
+            return;
+        };
         self.abandon(Cause::Invalidate(vcpu));
         // What the pending table said and no slot has taken yet.
-        let pending = if let Some(Sweep::Enable { pending, next, .. }) = self.abandon(Cause::Enable(vcpu)) {
-            pending.from(next)
-        } else {
-            let mut image = self.take_image(vcpu);
-            // It did when they were enabled.
-            let _ = tables.fit(&mut image);
-            image
-        };
+        let pending =
+            if let Some(Sweep::Enable { pending, next, .. }) = self.abandon(Cause::Enable(vcpu)) {
+                pending.from(next)
+            } else {
+                let mut image = self.take_image(vcpu);
+                // It did when they were enabled.
+                let _ = tables.fit(&mut image);
+                image
+            };
         let (cursor, own) = (self.all_chunks(), OwnCursor::START);
         self.start(Cause::Disable(vcpu), Sweep::Disable { cursor, own, vcpu, tables, pending });
     }
@@ -138,7 +146,8 @@ impl Control {
     #[cfg(test)]
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
         let mut found = BTreeSet::new();
-        let is_pending = |word: Word| word.target() == vcpu && (word.is_pending() || word.is_held());
+        let is_pending =
+            |word: Word| word.target() == vcpu && (word.is_pending() || word.is_held());
         self.sweep(|control, slot| {
             let word = control.shared.load(Location::Slot(slot));
             found.extend(is_pending(word).then(|| word.lpi()));

@@ -31,7 +31,10 @@ pub(crate) struct SavedLpi {
 /// Saving.
 impl Control {
     /// The mapped devices of an ITS, ascending.
-    pub(crate) fn mapped_devices(&self, its: ItsIndex) -> impl Iterator<Item = (u32, MappedDevice)> {
+    pub(crate) fn mapped_devices(
+        &self,
+        its: ItsIndex,
+    ) -> impl Iterator<Item = (u32, MappedDevice)> {
         let translator = self.translator(its);
         let from = move |first: u32| translator?.device_from(first);
         core::iter::successors(from(0), move |(device, _)| from(device.checked_add(1)?))
@@ -50,7 +53,9 @@ impl Control {
         device: u32,
         mut each: impl FnMut(u32, u16, SavedLpi) -> Result<(), OutOfMemory>,
     ) -> Result<(), OutOfMemory> {
-        let Some(sender) = self.translator(its).and_then(|translator| translator.senders.get(device)) else {
+        let Some(sender) =
+            self.translator(its).and_then(|translator| translator.senders.get(device))
+        else {
             return Ok(());
         };
         let mut outcome = Ok(());
@@ -67,7 +72,8 @@ impl Control {
     /// The LPIs that are pending at a redistributor by themselves, ascending.
     pub(crate) fn pending_by_themselves(&self, vcpu: u32) -> impl Iterator<Item = SavedLpi> {
         let all = self.own_blocks(vcpu).flat_map(LpiBlock::indices);
-        all.map(move |index| self.saved(Location::Own { vcpu, index })).filter(|saved| saved.pending)
+        all.map(move |index| self.saved(Location::Own { vcpu, index }))
+            .filter(|saved| saved.pending)
     }
 
     fn each_slot(&self, root: Entry, each: &mut dyn FnMut(u32, Slot)) {
@@ -108,7 +114,9 @@ impl Control {
             target: word.target(),
             pending: word.is_pending_or_held(),
             configuration: Some(
-                Config::new().with_enable(word.is_enabled()).with_priority(word.level().configured()),
+                Config::new()
+                    .with_enable(word.is_enabled())
+                    .with_priority(word.level().configured()),
             ),
         }
     }
@@ -144,7 +152,8 @@ impl Control {
     ) -> Result<(), OutOfMemory> {
         self.by_lpi.ensure(saved.lpi.index())?;
         let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
-        let positions = (0..self.pool.chunk_count() * CHUNK_SLOTS).step_by(SLOTS_PER_SUMMARY as usize);
+        let positions =
+            (0..self.pool.chunk_count() * CHUNK_SLOTS).step_by(SLOTS_PER_SUMMARY as usize);
         positions
             .map(Position::new)
             .try_for_each(|position| self.shared.ensure_hints(saved.target, level, position))
@@ -163,7 +172,11 @@ impl Control {
     }
 
     /// Of a redistributor whose LPIs are enabled. Also for those that have words of their own.
-    pub(crate) fn reserve_enabled(&mut self, vcpu: u32, tables: LpiTables) -> Result<(), OutOfMemory> {
+    pub(crate) fn reserve_enabled(
+        &mut self,
+        vcpu: u32,
+        tables: LpiTables,
+    ) -> Result<(), OutOfMemory> {
         self.provide(vcpu, &tables)?;
         for lpi in self.own_blocks(vcpu).flat_map(LpiBlock::indices).filter_map(Lpi::from_index) {
             let saved = SavedLpi { lpi, target: vcpu, pending: true, configuration: None };
@@ -186,7 +199,11 @@ impl Control {
 /// Restoring, into a core after reset. Whether there is [`Room`] was asked before.
 impl Control {
     /// `EnableLPIs` is set at a redistributor whose pending state is not in memory.
-    pub(crate) fn restore_enabled(&mut self, vcpu: u32, tables: LpiTables) -> Result<(), OutOfMemory> {
+    pub(crate) fn restore_enabled(
+        &mut self,
+        vcpu: u32,
+        tables: LpiTables,
+    ) -> Result<(), OutOfMemory> {
         self.provide(vcpu, &tables)?;
         if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
             *place = Some(tables);
@@ -234,8 +251,16 @@ impl Control {
         self.restore_word(own, Word::unmapped(0), saved)
     }
 
-    fn restore_word(&mut self, location: Location, word: Word, saved: SavedLpi) -> Result<(), OutOfMemory> {
-        let word = word.with_target(saved.target).with_lpi_index(saved.lpi.index()).with_held(saved.pending);
+    fn restore_word(
+        &mut self,
+        location: Location,
+        word: Word,
+        saved: SavedLpi,
+    ) -> Result<(), OutOfMemory> {
+        let word = word
+            .with_target(saved.target)
+            .with_lpi_index(saved.lpi.index())
+            .with_held(saved.pending);
         let (word, settings) = match saved.configuration {
             None => (word, Settings::Reload),
             Some(config) => {
@@ -276,7 +301,8 @@ impl Room {
     }
 
     fn chunks(&self) -> u64 {
-        let slots = self.blocks.iter().enumerate().map(|(size, blocks)| (blocks << size, CHUNK_SLOTS));
+        let slots =
+            self.blocks.iter().enumerate().map(|(size, blocks)| (blocks << size, CHUNK_SLOTS));
         slots.map(|(slots, chunk)| slots.div_ceil(chunk.into())).sum()
     }
 }

@@ -170,7 +170,8 @@ impl Senders {
     /// of one which was unmapped completely before: then its slots have another generation.
     #[inline]
     pub(super) fn leads_to(&self, device: u32, sender: &AtomicU64) -> bool {
-        !Safeguard::LookUpAgain.stands() || self.get(device).is_some_and(|found| core::ptr::eq(found, sender))
+        !Safeguard::LookUpAgain.stands()
+            || self.get(device).is_some_and(|found| core::ptr::eq(found, sender))
     }
 
     /// The node that a branch's entry names.
@@ -210,7 +211,8 @@ impl Senders {
 
     fn mapped_below(&self, at: &At<'_>, from: u32, growth: &Growth) -> Option<(u32, MappedDevice)> {
         let shift = at.height * NODE_BITS;
-        let mut entries = at.node.iter().zip(0u32..).skip((from.saturating_sub(at.first) >> shift) as usize);
+        let mut entries =
+            at.node.iter().zip(0u32..).skip((from.saturating_sub(at.first) >> shift) as usize);
         entries.find_map(|(link, index)| {
             let first = at.first + (index << shift);
             if at.height == 0 {
@@ -257,14 +259,20 @@ impl Senders {
     }
 
     /// A node is linked when all below it is there.
-    fn map_below<'a>(&'a self, at: &At<'a>, device: u32, growth: &mut Growth) -> Result<Mapped<'a>, NoRoom> {
+    fn map_below<'a>(
+        &'a self,
+        at: &At<'a>,
+        device: u32,
+        growth: &mut Growth,
+    ) -> Result<Mapped<'a>, NoRoom> {
         let link = entry(at.node, device, at.height);
         if at.height == 0 {
             growth.provide(at.number)?;
             return Ok(Mapped { sender: link, leaf: at.number, is_more: true });
         }
         let named = link.load(Ordering::SeqCst);
-        let number = if named == 0 { growth.take() } else { number_of(named) }.ok_or(NoRoom::Budget)?;
+        let number =
+            if named == 0 { growth.take() } else { number_of(named) }.ok_or(NoRoom::Budget)?;
         let mapped = self.node_at(number).and_then(|node| {
             let below = At { node, number: number as usize, height: at.height - 1, first: 0 };
             self.map_below(&below, device, growth)

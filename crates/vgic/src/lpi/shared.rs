@@ -80,7 +80,12 @@ impl Shared {
     /// A message: makes the LPI of a device's event pending. Lock-free; any thread. The second value is the
     /// vCPU to notify.
     #[inline]
-    pub(super) fn signal(&self, senders: &Senders, device: u32, event: u32) -> (Injection, Option<u32>) {
+    pub(super) fn signal(
+        &self,
+        senders: &Senders,
+        device: u32,
+        event: u32,
+    ) -> (Injection, Option<u32>) {
         match self.find(senders, device, event) {
             Some(place) => self.pend(place),
             None => (Injection::Dropped, None),
@@ -121,7 +126,9 @@ impl Shared {
         match self.own.get(vcpu as usize).and_then(|own| own.try_update(index, pend)) {
             None => (Injection::Dropped, None),
             Some(seen) if seen.is_pending() => (Injection::Coalesced, None),
-            Some(seen) => (Injection::Fresh, self.owe(seen.with_pending(true), self.own_position(index))),
+            Some(seen) => {
+                (Injection::Fresh, self.owe(seen.with_pending(true), self.own_position(index)))
+            }
         }
     }
 
@@ -147,7 +154,12 @@ impl Shared {
             let pending = judged.with_pending(true).bits();
             // Also if P is set already: only a read-modify-write orders what the sender wrote before this message
             // with the acknowledgement that is to see it.
-            match atomic.compare_exchange(judged.bits(), pending, Ordering::SeqCst, Ordering::SeqCst) {
+            match atomic.compare_exchange(
+                judged.bits(),
+                pending,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            ) {
                 Ok(_) => break,
                 Err(now) => seen = Word::from_bits(now),
             }
@@ -164,7 +176,8 @@ impl Shared {
         let target = written.target();
         if !written.is_ready() {
             // Of what is in a list register, only its vCPU can say whether it was acknowledged: so it must exit.
-            let waits = written.is_listed() && written.is_pending() && Safeguard::KickListed.stands();
+            let waits =
+                written.is_listed() && written.is_pending() && Safeguard::KickListed.stands();
             return waits.then_some(target);
         }
         self.hints.get(target as usize)?.hint(written.level(), position);
@@ -192,7 +205,9 @@ impl Shared {
     pub(super) fn load(&self, location: Location) -> Word {
         match location {
             Location::Slot(slot) => self.slots.load(slot.position()),
-            Location::Own { vcpu, index } => self.own(vcpu).map_or(Word::unmapped(0), |own| own.load(index)),
+            Location::Own { vcpu, index } => {
+                self.own(vcpu).map_or(Word::unmapped(0), |own| own.load(index))
+            }
         }
     }
 
@@ -200,7 +215,9 @@ impl Shared {
     /// value.
     pub(super) fn update(&self, location: Location, change: impl Fn(Word) -> Word) -> (Word, Word) {
         let old = match location {
-            Location::Slot(slot) => self.slots.try_update(slot.position(), |word| Some(change(word))),
+            Location::Slot(slot) => {
+                self.slots.try_update(slot.position(), |word| Some(change(word)))
+            }
             Location::Own { vcpu, index } => {
                 self.own(vcpu).and_then(|own| own.try_update(index, |word| Some(change(word))))
             }
@@ -236,7 +253,12 @@ impl Shared {
 
     /// Apart, so that what a hint of a slot needs stays short.
     #[inline(never)]
-    fn try_update_own(&self, vcpu: u32, index: u32, change: impl Fn(Word) -> Option<Word>) -> Option<Word> {
+    fn try_update_own(
+        &self,
+        vcpu: u32,
+        index: u32,
+        change: impl Fn(Word) -> Option<Word>,
+    ) -> Option<Word> {
         self.own(vcpu)?.try_update(index, change)
     }
 
@@ -266,5 +288,6 @@ fn by_vcpu<T>(
 
 #[inline]
 fn may_pend(seen: Word, place: Place) -> bool {
-    seen.is_deliverable() && (seen.generation() == place.generation || !Safeguard::Generation.stands())
+    seen.is_deliverable()
+        && (seen.generation() == place.generation || !Safeguard::Generation.stands())
 }

@@ -89,7 +89,8 @@ impl SlotTable {
     /// What the word at `position` holds; an unmapped word where no slot was ever made.
     #[inline]
     pub(super) fn load(&self, position: Position) -> Word {
-        self.word(position).map_or(Word::unmapped(0), |word| Word::from_bits(word.load(Ordering::SeqCst)))
+        self.word(position)
+            .map_or(Word::unmapped(0), |word| Word::from_bits(word.load(Ordering::SeqCst)))
     }
 
     /// Replaces the word at `position` by `change` of it, in one read-modify-write, while that
@@ -104,7 +105,12 @@ impl SlotTable {
         let mut old = Word::from_bits(atomic.load(Ordering::SeqCst));
         loop {
             let new = change(old)?;
-            match atomic.compare_exchange(old.bits(), new.bits(), Ordering::SeqCst, Ordering::SeqCst) {
+            match atomic.compare_exchange(
+                old.bits(),
+                new.bits(),
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            ) {
                 Ok(_) => return Some(old),
                 Err(seen) => old = Word::from_bits(seen),
             }

@@ -218,34 +218,44 @@ impl Control {
                 });
                 match *meant {
                     Meant::Target(vcpu) if visited? => {
-                        self.visit_own(vcpu, own, limit, |control, block| control.reload_own(vcpu, block))
+                        self.visit_own(vcpu, own, limit, |control, block| {
+                            control.reload_own(vcpu, block)
+                        })
                     }
                     _ => visited,
                 }
             }
             Sweep::MoveAll { cursor, own, from, to } => {
-                let each = |control: &mut Self, location| control.move_if_pending(location, *from, *to);
-                Ok(self.visit(cursor, limit, |control, slot, _| each(control, Location::Slot(slot)))?
+                let each =
+                    |control: &mut Self, location| control.move_if_pending(location, *from, *to);
+                Ok(self
+                    .visit(cursor, limit, |control, slot, _| each(control, Location::Slot(slot)))?
                     && self.visit_own(*from, own, limit, |control, block| {
-                        let mut own = block.indices().map(|index| Location::Own { vcpu: *from, index });
+                        let mut own =
+                            block.indices().map(|index| Location::Own { vcpu: *from, index });
                         own.try_for_each(|location| each(control, location)).map(Ok)
                     })?)
             }
-            Sweep::Unmap { its, devices, closing } => Ok(self.unmap_on(*its, devices, closing, limit)),
+            Sweep::Unmap { its, devices, closing } => {
+                Ok(self.unmap_on(*its, devices, closing, limit))
+            }
             Sweep::Enable { cursor, own, vcpu, pending, next } => {
-                Ok(self.visit(cursor, limit, |control, slot, _| control.enable_slot(slot, *vcpu, pending))?
-                    && self.visit_own(*vcpu, own, limit, |control, block| {
-                        control.enable_own(*vcpu, block, pending)
-                    })?
-                    && self.pend_rest(*vcpu, pending, next, limit)?)
+                Ok(self.visit(cursor, limit, |control, slot, _| {
+                    control.enable_slot(slot, *vcpu, pending)
+                })? && self.visit_own(*vcpu, own, limit, |control, block| {
+                    control.enable_own(*vcpu, block, pending)
+                })? && self.pend_rest(*vcpu, pending, next, limit)?)
             }
             Sweep::Disable { cursor, own, vcpu, pending, .. } => {
-                let mut each = |control: &mut Self, location| control.disable_word(location, *vcpu, pending);
+                let mut each =
+                    |control: &mut Self, location| control.disable_word(location, *vcpu, pending);
                 Ok(self.visit(cursor, limit, |control, slot, _| {
                     each(control, Location::Slot(slot));
                     Ok(())
                 })? && self.visit_own(*vcpu, own, limit, |control, block| {
-                    block.indices().for_each(|index| each(control, Location::Own { vcpu: *vcpu, index }));
+                    block
+                        .indices()
+                        .for_each(|index| each(control, Location::Own { vcpu: *vcpu, index }));
                     Ok(Ok(()))
                 })?)
             }
@@ -318,7 +328,9 @@ impl Control {
         let word = || self.shared.load(Location::Slot(slot));
         match (meant, owner) {
             (Meant::Its(its), Owner::Event { its: of, .. }) => its == of,
-            (Meant::Collection { its, collection }, owner) => owner == Owner::Event { its, collection },
+            (Meant::Collection { its, collection }, owner) => {
+                owner == Owner::Event { its, collection }
+            }
             (Meant::Target(vcpu), _) => word().target() == vcpu,
             (Meant::Lpi(vcpu, lpi), _) => word().target() == vcpu && word().lpi() == lpi,
             (Meant::Its(_), Owner::Nobody) => false,
@@ -336,7 +348,9 @@ impl Control {
             if !self.close_on(closing, limit) {
                 return false;
             }
-            let Some((first, translator)) = devices.zip(self.translator_mut(its)) else { return true };
+            let Some((first, translator)) = devices.zip(self.translator_mut(its)) else {
+                return true;
+            };
             let Some((device, mapped)) = translator.device_from(first) else { return true };
             *closing = translator.close_device(device, mapped);
             *devices = device.checked_add(1);
@@ -356,7 +370,12 @@ impl Control {
         closing.is_done()
     }
 
-    fn enable_slot(&mut self, slot: Slot, vcpu: u32, pending: &mut PendingBits) -> Result<(), OutOfMemory> {
+    fn enable_slot(
+        &mut self,
+        slot: Slot,
+        vcpu: u32,
+        pending: &mut PendingBits,
+    ) -> Result<(), OutOfMemory> {
         let location = Location::Slot(slot);
         let word = self.shared.load(location);
         if word.target() == vcpu {
@@ -377,7 +396,9 @@ impl Control {
                 event @ Location::Slot(_) => {
                     self.pend_event(event).inspect_err(|OutOfMemory| pending.set(lpi))?;
                 }
-                own @ Location::Own { .. } => _ = self.shared.update(own, |word| word.with_held(true)),
+                own @ Location::Own { .. } => {
+                    _ = self.shared.update(own, |word| word.with_held(true))
+                }
             }
         }
         self.reload_own(vcpu, block)

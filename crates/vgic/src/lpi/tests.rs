@@ -55,14 +55,16 @@ fn a_device_beyond_the_budget_leaves_the_tree_as_it_was() {
     let senders = Senders::new(32).unwrap();
     let mut growth = senders.growth().unwrap();
     let far_apart = |device: u32| device << 16;
-    let mapped =
-        (0..8192).take_while(|device| senders.map(far_apart(*device), MAPPED, &mut growth).is_ok()).count();
+    let mapped = (0..8192)
+        .take_while(|device| senders.map(far_apart(*device), MAPPED, &mut growth).is_ok())
+        .count();
     let used = growth.in_use();
     assert!(mapped > 2000 && growth.allows(NODE_LIMIT) && !growth.allows(NODE_LIMIT + 1));
 
     assert!(senders.map(u32::MAX, MAPPED, &mut growth).is_err());
 
     assert_eq!(growth.in_use(), used);
-    (0..mapped).for_each(|device| senders.unmap(far_apart(u32::try_from(device).unwrap()), &mut growth));
+    (0..mapped)
+        .for_each(|device| senders.unmap(far_apart(u32::try_from(device).unwrap()), &mut growth));
     assert_eq!(growth.in_use(), 0);
 }

@@ -78,7 +78,8 @@ impl<'a> Redistributor<'a> {
                 return self.fault(FaultReason::LpiTablesInUse, 0);
             }
             let (propbaser, pendbaser) = (registers.propbaser, registers.pendbaser);
-            let begun = lpis.with_notification_owed(|control| control.enable_lpis(cpu, propbaser, pendbaser));
+            let begun = lpis
+                .with_notification_owed(|control| control.enable_lpis(cpu, propbaser, pendbaser));
             if let Err(OutOfMemory) = begun {
                 return self.fault(FaultReason::OutOfMemory, 0);
             }
@@ -93,14 +94,16 @@ impl<'a> Redistributor<'a> {
 
     /// Was `EnableLPIs` cleared, and is what was pending not yet in the pending table (`GICR_CTLR.RWP`)?
     pub(super) fn is_disabling(self) -> bool {
-        self.lpis
-            .is_some_and(|lpis| lpis.with_notification_owed(|control| control.is_disabling(self.cpu.get())))
+        self.lpis.is_some_and(|lpis| {
+            lpis.with_notification_owed(|control| control.is_disabling(self.cpu.get()))
+        })
     }
 
     /// Was `EnableLPIs` set, and has that not taken effect everywhere?
     pub(crate) fn is_enabling(self) -> bool {
-        self.lpis
-            .is_some_and(|lpis| lpis.with_notification_owed(|control| control.is_enabling(self.cpu.get())))
+        self.lpis.is_some_and(|lpis| {
+            lpis.with_notification_owed(|control| control.is_enabling(self.cpu.get()))
+        })
     }
 
     /// Is an invalidation not complete (`GICR_SYNCR.Busy`)?

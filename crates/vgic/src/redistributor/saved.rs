@@ -33,20 +33,27 @@ impl Redistributor<'_> {
     }
 
     /// Can this redistributor have these registers? Its interrupts and LPIs are looked at elsewhere.
-    pub(crate) fn restorable(self, saved: &RedistributorState) -> Result<RestoredRedistributor, Problem> {
+    pub(crate) fn restorable(
+        self,
+        saved: &RedistributorState,
+    ) -> Result<RestoredRedistributor, Problem> {
         let typer = self.typer().with_last(false).into_bits();
         Problem::unless_same("GICR_TYPER", saved.typer, typer)?;
         let (ctlr, propbaser) = (Ctlr::from(saved.ctlr), Propbaser::from(saved.propbaser));
         let pendbaser = Pendbaser::from(saved.pendbaser);
-        let fixed = |ctlr: Ctlr| ctlr.into_bits() & Ctlr::new().with_ces(true).with_ir(true).into_bits();
+        let fixed =
+            |ctlr: Ctlr| ctlr.into_bits() & Ctlr::new().with_ces(true).with_ir(true).into_bits();
         Problem::unless_same("GICR_CTLR", fixed(ctlr).into(), fixed(self.control()).into())?;
         let has_lpis = self.lpis.is_some();
-        let possible = self.declined(ctlr) == declined_bits(ctlr) && (has_lpis || !ctlr.enable_lpis());
+        let possible =
+            self.declined(ctlr) == declined_bits(ctlr) && (has_lpis || !ctlr.enable_lpis());
         Problem::unless(possible && is_complete(ctlr), "control register", saved.ctlr)?;
-        let valid = self.accepted_propbaser(propbaser) == propbaser && (has_lpis || saved.propbaser == 0);
+        let valid =
+            self.accepted_propbaser(propbaser) == propbaser && (has_lpis || saved.propbaser == 0);
         Problem::unless(valid, "GICR_PROPBASER", saved.propbaser)?;
         let consumed = !ctlr.enable_lpis() || !pendbaser.pending_table_zero();
-        let valid = self.accepted_pendbaser(pendbaser) == pendbaser && (has_lpis || saved.pendbaser == 0);
+        let valid =
+            self.accepted_pendbaser(pendbaser) == pendbaser && (has_lpis || saved.pendbaser == 0);
         let valid = valid && consumed;
         Problem::unless(valid, "GICR_PENDBASER", saved.pendbaser)?;
         Ok(RestoredRedistributor {
@@ -70,7 +77,8 @@ impl Redistributor<'_> {
         let asleep = Waker::from(waker).processor_sleep();
         let possible = match self.wired.config().security {
             SecurityView::Single => {
-                Waker::new().with_processor_sleep(asleep).with_children_asleep(asleep).into_bits() == waker
+                Waker::new().with_processor_sleep(asleep).with_children_asleep(asleep).into_bits()
+                    == waker
             }
             SecurityView::NonSecure => waker == 0,
         };

@@ -8,7 +8,11 @@ use gic_arch::{Affinity, IntId};
 
 /// A CPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct CpuState {
     /// Which.
     #[cfg_attr(feature = "serde", serde(with = "numbers::affinity"))]
@@ -21,7 +25,11 @@ pub struct CpuState {
 
 /// A redistributor.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct RedistributorState {
     /// `GICR_CTLR` as the guest reads it, `RWP` clear: `EnableLPIs` and the `DPG` bits; `CES` and `IR` are the
     /// machine's.
@@ -45,7 +53,11 @@ pub struct RedistributorState {
 
 /// An LPI that is pending at a redistributor by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct LpiState {
     /// Which.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
@@ -57,7 +69,11 @@ pub struct LpiState {
 
 /// A CPU interface. Priorities are as the hardware has them: in the Non-secure view, the guest's lie from 0x80 on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct InterfaceState {
     /// `ICC_CTLR_EL1`: `CBPR` and `EOImode`; `PRIbits`, `IDbits` and the rest are the machine's.
     pub ctlr: u64,

@@ -7,7 +7,11 @@ use gic_arch::{Affinity, IntId};
 
 /// The distributor.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct DistributorState {
     /// `GICD_CTLR` as the guest reads it, `RWP` clear.
     pub ctlr: u32,
@@ -21,7 +25,11 @@ pub struct DistributorState {
 
 /// An SGI, PPI or SPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct InterruptState {
     /// Which.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]

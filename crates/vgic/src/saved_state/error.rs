@@ -138,12 +138,20 @@ impl Problem {
     }
 
     /// `Ok` if the field can have the value.
-    pub(crate) fn unless(holds: bool, field: &'static str, value: impl Into<u64>) -> Result<(), Self> {
+    pub(crate) fn unless(
+        holds: bool,
+        field: &'static str,
+        value: impl Into<u64>,
+    ) -> Result<(), Self> {
         if holds { Ok(()) } else { Err(Self::Value { field, value: value.into() }) }
     }
 
     /// `Ok` if a register that says what the machine is has the same value in the state.
-    pub(crate) const fn unless_same(register: &'static str, saved: u64, machine: u64) -> Result<(), Self> {
+    pub(crate) const fn unless_same(
+        register: &'static str,
+        saved: u64,
+        machine: u64,
+    ) -> Result<(), Self> {
         if saved == machine { Ok(()) } else { Err(Self::OtherMachine { register, saved, machine }) }
     }
 }
@@ -160,7 +168,9 @@ impl fmt::Display for Object {
             Self::Private { cpu, intid } => write!(f, "interrupt {} of CPU {cpu}", intid.get()),
             Self::Lpi { cpu, intid } => write!(f, "LPI {} pending at CPU {cpu}", intid.get()),
             Self::Its(its) => write!(f, "its@{its:x}"),
-            Self::Collection { its, collection } => write!(f, "its@{its:x}, collection {}", collection.get()),
+            Self::Collection { its, collection } => {
+                write!(f, "its@{its:x}, collection {}", collection.get())
+            }
             Self::Device { its, device } => write!(f, "its@{its:x}, device {:#x}", device.get()),
             Self::Event { its, device, event } => {
                 write!(f, "its@{its:x}, device {:#x} event {:#x}", device.get(), event.get())

@@ -9,7 +9,11 @@ use msi_types::{DeviceId, EventId};
 
 /// An ITS.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct ItsState {
     /// Guest physical address of its control frame: which ITS it is.
     pub base: u64,
@@ -35,7 +39,11 @@ pub struct ItsState {
 
 /// A collection that is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct CollectionState {
     /// Which.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
@@ -47,7 +55,11 @@ pub struct CollectionState {
 
 /// A device that is mapped.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct DeviceState {
     /// Which.
     #[cfg_attr(feature = "serde", serde(with = "numbers::device"))]
@@ -63,7 +75,11 @@ pub struct DeviceState {
 
 /// An event that is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct EventState {
     /// Which.
     #[cfg_attr(feature = "serde", serde(with = "numbers::event"))]

@@ -181,7 +181,11 @@ impl<'a> KvmView<'a> {
                     errno,
                 })?;
             }
-            self.set(device, attribute, value).map_err(|errno| KvmError { device, attribute, errno })?;
+            self.set(device, attribute, value).map_err(|errno| KvmError {
+                device,
+                attribute,
+                errno,
+            })?;
         }
         Ok(())
     }
@@ -196,7 +200,12 @@ impl<'a> KvmView<'a> {
     ///
     /// # Errors
     /// As KVM's.
-    pub fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+    pub fn set(
+        &mut self,
+        device: KvmDevice,
+        attribute: Attribute,
+        value: u64,
+    ) -> Result<(), Errno> {
         match device {
             KvmDevice::Gic => self.set_gic(attribute, value),
             KvmDevice::Its(index) => self.set_its(index, attribute, value),
@@ -210,7 +219,9 @@ impl<'a> KvmView<'a> {
             Attribute::Address(frame::REDISTRIBUTOR_REGION) => Err(Errno::Invalid),
             Attribute::InterruptCount | Attribute::MaintenanceInterrupt => Err(Errno::Busy),
             Attribute::Control(control::INIT) => Ok(()),
-            Attribute::Control(control::SAVE_PENDING_TABLES) => pending::save(&self.state, self.memory),
+            Attribute::Control(control::SAVE_PENDING_TABLES) => {
+                pending::save(&self.state, self.memory)
+            }
             Attribute::Distributor { offset } => self.set_distributor(offset, word),
             Attribute::Redistributor { cpu, offset } => self.set_redistributor(cpu, offset, word),
             Attribute::SystemRegister { cpu, register } => {
@@ -226,7 +237,9 @@ impl<'a> KvmView<'a> {
                 interrupts::set_levels(interrupts, first, word);
                 Ok(())
             }
-            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => Err(Errno::NoRegister),
+            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => {
+                Err(Errno::NoRegister)
+            }
         }
     }
 
@@ -283,7 +296,9 @@ impl<'a> KvmView<'a> {
     /// As KVM's, for what there is not.
     pub fn has(&self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
         match (device, attribute) {
-            (KvmDevice::Its(index), _) => self.its_index(index).and_then(|_| attributes::its_has(attribute)),
+            (KvmDevice::Its(index), _) => {
+                self.its_index(index).and_then(|_| attributes::its_has(attribute))
+            }
             (_, Attribute::Redistributor { cpu, .. } | Attribute::SystemRegister { cpu, .. }) => {
                 self.cpu(cpu)?;
                 attributes::gic_has(attribute, self.interrupt_count())
@@ -344,7 +359,9 @@ impl<'a> KvmView<'a> {
                 };
                 Ok(interrupts::levels(interrupts, first).into())
             }
-            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => Err(Errno::NoRegister),
+            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => {
+                Err(Errno::NoRegister)
+            }
         }
     }
 

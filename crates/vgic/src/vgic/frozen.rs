@@ -6,7 +6,8 @@ use crate::heap::{OutOfMemory, checked, gathered};
 use crate::lpi::{Control, SavedLpi};
 use crate::redistributor::Redistributor;
 use crate::saved_state::{
-    CpuState, FreezeError, ItsState, LpiState, RedistributorState, RestoreError, SavedState, VERSION,
+    CpuState, FreezeError, ItsState, LpiState, RedistributorState, RestoreError, SavedState,
+    VERSION,
 };
 use crate::vcpu::Vcpu;
 use crate::vgic::restore::Plan;
@@ -51,7 +52,9 @@ impl Vgic {
         vcpus: impl IntoIterator<Item = &'a mut Vcpu>,
     ) -> Result<Frozen<'a>, FreezeError> {
         let mut vcpus = gathered(vcpus.into_iter())?;
-        if let Some(foreign) = vcpus.iter().find(|vcpu| !core::ptr::eq(Arc::as_ptr(vcpu.vgic()), self)) {
+        if let Some(foreign) =
+            vcpus.iter().find(|vcpu| !core::ptr::eq(Arc::as_ptr(vcpu.vgic()), self))
+        {
             let affinity = foreign.vgic().wired.affinity(foreign.cpu());
             return Err(FreezeError::Foreign(affinity.unwrap_or_default()));
         }
@@ -159,10 +162,12 @@ impl Frozen<'_> {
 }
 
 fn pending_by_themselves(control: &Control, cpu: Cpu) -> Result<Vec<LpiState>, OutOfMemory> {
-    gathered(control.pending_by_themselves(cpu.get()).map(|SavedLpi { lpi, configuration, .. }| LpiState {
-        intid: lpi.intid(),
-        configuration: configuration.map(Config::into_bits),
-    }))
+    gathered(control.pending_by_themselves(cpu.get()).map(
+        |SavedLpi { lpi, configuration, .. }| LpiState {
+            intid: lpi.intid(),
+            configuration: configuration.map(Config::into_bits),
+        },
+    ))
 }
 
 impl fmt::Debug for Frozen<'_> {

@@ -16,7 +16,10 @@ impl Vgic {
     ///
     /// # Errors
     /// [`PhysicalTaken`] from the second call on.
-    pub fn serve_physical(&self, physical: Arc<dyn PhysicalInterrupts>) -> Result<(), PhysicalTaken> {
+    pub fn serve_physical(
+        &self,
+        physical: Arc<dyn PhysicalInterrupts>,
+    ) -> Result<(), PhysicalTaken> {
         self.wired.serve_physical(physical).map_err(|_| PhysicalTaken)
     }
 

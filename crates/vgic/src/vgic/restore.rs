@@ -8,8 +8,8 @@ use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
 use crate::redistributor::{LpiRegisters, RestoredRedistributor};
 use crate::saved_state::kvm::OutsideKvm;
 use crate::saved_state::{
-    CpuState, DeviceState, InterruptState, ItsState, LpiState, Object, Problem, RestoreError, SavedState,
-    VERSION,
+    CpuState, DeviceState, InterruptState, ItsState, LpiState, Object, Problem, RestoreError,
+    SavedState, VERSION,
 };
 use crate::vcpu::Vcpu;
 use crate::wired::{Bank, RestoredInterrupt};
@@ -86,7 +86,11 @@ impl<'s> Plan<'s> {
         let distributor = gic.distributor().restorable(&saved.distributor);
         let plan = Self {
             control: distributor.map_err(|problem| problem.of(Object::Distributor))?,
-            shared: check.interrupts(Bank::Shared, &saved.distributor.interrupts, Object::Shared)?,
+            shared: check.interrupts(
+                Bank::Shared,
+                &saved.distributor.interrupts,
+                Object::Shared,
+            )?,
             cpus: check.cpus(features, &saved.cpus)?,
             its: check.all_its(&saved.its)?,
         };
@@ -127,13 +131,22 @@ impl<'s> Plan<'s> {
                 }
             }
             self.restore_its(gic, &mut held, control)?;
-            (0..).zip(&self.cpus).try_for_each(|(vcpu, planned)| planned.restore_lpis(vcpu, control))
+            (0..)
+                .zip(&self.cpus)
+                .try_for_each(|(vcpu, planned)| planned.restore_lpis(vcpu, control))
         })
     }
 
-    fn restore_its(&self, gic: &Vgic, held: &mut [HeldIts<'_>], control: &mut Control) -> Result<(), NoRoom> {
+    fn restore_its(
+        &self,
+        gic: &Vgic,
+        held: &mut [HeldIts<'_>],
+        control: &mut Control,
+    ) -> Result<(), NoRoom> {
         held.iter_mut().zip(&self.its).try_for_each(|(its, planned)| {
-            its.restore(planned.registers, planned.saved, control, |affinity| vcpu_at(gic, affinity))
+            its.restore(planned.registers, planned.saved, control, |affinity| {
+                vcpu_at(gic, affinity)
+            })
         })
     }
 }
@@ -180,7 +193,8 @@ impl PlannedCpu<'_> {
 
     fn reserve(&self, vcpu: u32, gic: &Vgic, control: &mut Control) -> Result<(), NoRoom> {
         let tables = self.tables(gic);
-        self.pending(vcpu).try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
+        self.pending(vcpu)
+            .try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
         // After those: all that then have words have their configuration read.
         Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables))?)
     }
@@ -199,7 +213,8 @@ impl Check<'_> {
         saved: &[InterruptState],
         object: impl Fn(IntId) -> Object,
     ) -> Result<Vec<RestoredInterrupt>, RestoreError> {
-        ascending(saved, |interrupt| interrupt.intid).map_err(|intid| Problem::Order.of(object(intid)))?;
+        ascending(saved, |interrupt| interrupt.intid)
+            .map_err(|intid| Problem::Order.of(object(intid)))?;
         let check = |saved: &InterruptState| {
             let restorable = self.gic.wired.restorable(bank, saved);
             restorable.map_err(|problem| problem.of(object(saved.intid)))
@@ -208,9 +223,15 @@ impl Check<'_> {
     }
 
     /// By vCPU.
-    fn cpus(self, features: Vec<Features>, saved: &[CpuState]) -> Result<Vec<PlannedCpu<'_>>, RestoreError> {
+    fn cpus(
+        self,
+        features: Vec<Features>,
+        saved: &[CpuState],
+    ) -> Result<Vec<PlannedCpu<'_>>, RestoreError> {
         ascending(saved, |cpu| cpu.affinity).map_err(|cpu| Problem::Order.of(Object::Cpu(cpu)))?;
-        if let Some(unknown) = saved.iter().find(|cpu| self.gic.wired.cpu_at(cpu.affinity).is_none()) {
+        if let Some(unknown) =
+            saved.iter().find(|cpu| self.gic.wired.cpu_at(cpu.affinity).is_none())
+        {
             return Err(Problem::Unknown.of(Object::Cpu(unknown.affinity)));
         }
         let wanted = self.gic.config().cpus.iter().zip(features).enumerate();
@@ -222,7 +243,12 @@ impl Check<'_> {
         }))
     }
 
-    fn cpu(self, cpu: Cpu, features: Features, saved: &CpuState) -> Result<PlannedCpu<'_>, RestoreError> {
+    fn cpu(
+        self,
+        cpu: Cpu,
+        features: Features,
+        saved: &CpuState,
+    ) -> Result<PlannedCpu<'_>, RestoreError> {
         let affinity = saved.affinity;
         let redistributor =
             self.gic.redistributor_of(cpu).ok_or(Problem::Unknown.of(Object::Cpu(affinity)))?;
@@ -230,9 +256,8 @@ impl Check<'_> {
             .restorable(&saved.redistributor)
             .map_err(|problem| problem.of(Object::Redistributor(affinity)))?;
         redistributor.interrupts =
-            self.interrupts(Bank::Private(cpu), &saved.redistributor.interrupts, |intid| Object::Private {
-                cpu: affinity,
-                intid,
+            self.interrupts(Bank::Private(cpu), &saved.redistributor.interrupts, |intid| {
+                Object::Private { cpu: affinity, intid }
             })?;
         let interface = CpuInterface::restored(features, &saved.interface)
             .map_err(|problem| problem.of(Object::Interface(affinity)))?;
@@ -292,12 +317,15 @@ impl Check<'_> {
 
     fn events(self, its: &Its, saved: &ItsState, device: &DeviceState) -> Result<(), RestoreError> {
         let object = |event| Object::Event { its: saved.base, device: device.device, event };
-        ascending(&device.events, |state| state.event).map_err(|event| Problem::Order.of(object(event)))?;
+        ascending(&device.events, |state| state.event)
+            .map_err(|event| Problem::Order.of(object(event)))?;
         device.events.iter().try_for_each(|state| {
             let number = state.event.get();
             let within = u64::from(number) >> device.event_bits == 0;
             Problem::unless(within, "EventID", number)
-                .and_then(|()| Problem::unless(self.implements(state.intid), "LPI", state.intid.get()))
+                .and_then(|()| {
+                    Problem::unless(self.implements(state.intid), "LPI", state.intid.get())
+                })
                 .and_then(|()| its.check_collection(state.collection))
                 .and_then(|()| self.stay(saved, state.collection, state.stays_at))
                 .map_err(|problem| problem.of(object(state.event)))
@@ -335,7 +363,9 @@ impl Check<'_> {
                 return Err(NoRoom::Budget);
             }
             control.reserve_room(&room)?;
-            (0..).zip(&plan.cpus).try_for_each(|(vcpu, cpu)| cpu.reserve(vcpu, self.gic, control))?;
+            (0..)
+                .zip(&plan.cpus)
+                .try_for_each(|(vcpu, cpu)| cpu.reserve(vcpu, self.gic, control))?;
             let tables = |vcpu| plan.cpus.get(vcpu as usize)?.tables(self.gic);
             let vcpu = |affinity| vcpu_at(self.gic, affinity);
             let mut all = self.gic.its.iter().zip(&plan.its);
@@ -346,7 +376,8 @@ impl Check<'_> {
 
 /// `Err` with the first key that is not above the one before.
 fn ascending<T, K: Ord + Copy>(items: &[T], key: impl Fn(&T) -> K) -> Result<(), K> {
-    let pairs = items.iter().zip(items.iter().skip(1)).map(|(first, second)| (key(first), key(second)));
+    let pairs =
+        items.iter().zip(items.iter().skip(1)).map(|(first, second)| (key(first), key(second)));
     match pairs
         .map(|(first, second)| (first.cmp(&second), second))
         .find(|(order, _)| *order != Ordering::Less)

@@ -66,7 +66,11 @@ impl Wired {
             return Err(LinkError::NotServed);
         }
         let (old, new) = interrupt.update(|state| {
-            if state.physical() == physical.map(Slot::intid) { state } else { state.linked(physical) }
+            if state.physical() == physical.map(Slot::intid) {
+                state
+            } else {
+                state.linked(physical)
+            }
         });
         self.released(line, old, new);
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {

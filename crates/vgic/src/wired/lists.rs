@@ -59,7 +59,11 @@ impl State {
     /// In a list register of `cpu`, which has this state.
     fn listed_at(self, cpu: Cpu, filled: ListRegisterState) -> Self {
         let lends = is_pending(filled) && self.latch();
-        self.let_go().with_listed(true).with_taker(cpu).with_lent(lends).with_latch(self.latch() && !lends)
+        self.let_go()
+            .with_listed(true)
+            .with_taker(cpu)
+            .with_lent(lends)
+            .with_latch(self.latch() && !lends)
     }
 
     /// The list register was filled with one state and comes back with another. `level` is that of
@@ -141,7 +145,13 @@ impl Wired {
 
     /// `cpu` brings a list register back. Tells the observer as [`deactivate`](Self::deactivate) does. Returns what the
     /// interrupt is now; `None` if it was reset meanwhile.
-    pub(crate) fn fold(&self, cpu: Cpu, slot: Slot, filled: Filled, now: ListRegisterState) -> Option<State> {
+    pub(crate) fn fold(
+        &self,
+        cpu: Cpu,
+        slot: Slot,
+        filled: Filled,
+        now: ListRegisterState,
+    ) -> Option<State> {
         let interrupt = self.interrupt(cpu, slot)?;
         let line = line_of(cpu, slot);
         let level = self.sample(line, filled, now);

@@ -81,7 +81,8 @@ impl Wired {
     /// it, or that found nobody, are placed anew.
     pub(crate) fn set_participation(&self, cpu: Cpu, set: u32, clear: u32) {
         let Some(private) = self.private(cpu) else { return };
-        let old = private.participation.fetch_update(SeqCst, SeqCst, |bits| Some((bits & !clear) | set));
+        let old =
+            private.participation.fetch_update(SeqCst, SeqCst, |bits| Some((bits & !clear) | set));
         let changed = old.is_ok_and(|old| (old & !clear) | set != old);
         if changed && self.config.one_of_n {
             for index in 0..Slot::SHARED {
@@ -97,7 +98,9 @@ impl Wired {
     }
 
     fn place_anew(&self, shared_index: usize) {
-        if let (Some(slot), Some(interrupt)) = (Slot::shared(shared_index), self.shared.get(shared_index)) {
+        if let (Some(slot), Some(interrupt)) =
+            (Slot::shared(shared_index), self.shared.get(shared_index))
+        {
             let state = interrupt.state();
             if self.is_misplaced(state) {
                 self.settle(slot, state);

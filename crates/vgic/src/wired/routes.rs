@@ -23,7 +23,9 @@ impl Wired {
         let Some(slot) = self.slot(intid) else { return };
         let Some(index) = slot.shared_index() else { return };
         let mut routes = self.routes.lock();
-        let (Some(place), Some(interrupt)) = (routes.get_mut(index), self.shared.get(index)) else { return };
+        let (Some(place), Some(interrupt)) = (routes.get_mut(index), self.shared.get(index)) else {
+            return;
+        };
         let route = self.valid_route(Irouter::from(change(*place)));
         *place = route.into_bits();
         let target = self.resolve(route);
@@ -47,7 +49,8 @@ impl Wired {
         if route.any_participating() {
             return State::NOWHERE;
         }
-        let found = self.by_affinity.binary_search_by_key(&route.affinity(), |(affinity, _)| *affinity);
+        let found =
+            self.by_affinity.binary_search_by_key(&route.affinity(), |(affinity, _)| *affinity);
         found
             .ok()
             .and_then(|at| self.by_affinity.get(at))

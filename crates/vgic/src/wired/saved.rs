@@ -54,7 +54,8 @@ impl Wired {
         let routes = self.routes.lock();
         let target = bank.target_after_reset(self.resolve(Irouter::new()));
         let slots = self.slots(bank).filter_map(|slot| {
-            let route = slot.shared_index().and_then(|index| routes.get(index)).copied().unwrap_or(0);
+            let route =
+                slot.shared_index().and_then(|index| routes.get(index)).copied().unwrap_or(0);
             let saved = self.record(slot, self.state(bank.owner(), slot), route);
             let untouched = self.record(slot, self.reset_state(slot, State::new(), target), 0);
             (saved != untouched).then_some(saved)
@@ -95,12 +96,17 @@ impl Wired {
 
     /// The vCPU with this affinity.
     pub(crate) fn cpu_at(&self, affinity: Affinity) -> Option<Cpu> {
-        let found = self.by_affinity.binary_search_by_key(&affinity, |(affinity, _)| *affinity).ok()?;
+        let found =
+            self.by_affinity.binary_search_by_key(&affinity, |(affinity, _)| *affinity).ok()?;
         self.by_affinity.get(found).map(|(_, cpu)| *cpu)
     }
 
     /// The vCPU that a field of a saved state names.
-    pub(crate) fn named_cpu(&self, field: &'static str, affinity: Affinity) -> Result<Cpu, Problem> {
+    pub(crate) fn named_cpu(
+        &self,
+        field: &'static str,
+        affinity: Affinity,
+    ) -> Result<Cpu, Problem> {
         self.cpu_at(affinity).ok_or(Problem::NoSuchCpu { field, cpu: affinity })
     }
 
@@ -176,7 +182,8 @@ impl Wired {
         Problem::unless(state.group1() != secure, "group", state.group1())?;
         let own_half = secure || Priority::from_non_secure_view(0) <= state.priority();
         Problem::unless(own_half, "priority", state.priority_value())?;
-        let untouched = self.reset_state(slot, state, bank.target_after_reset(self.resolve(Irouter::new())));
+        let untouched =
+            self.reset_state(slot, state, bank.target_after_reset(self.resolve(Irouter::new())));
         Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
     }
 
@@ -192,7 +199,9 @@ impl Wired {
             if let Some(interrupt) = self.interrupt(bank.owner(), restored.slot) {
                 interrupt.update(|state| restored.state.linked_as(state));
             }
-            if let Some(route) = restored.slot.shared_index().and_then(|index| routes.get_mut(index)) {
+            if let Some(route) =
+                restored.slot.shared_index().and_then(|index| routes.get_mut(index))
+            {
                 *route = restored.route;
             }
         }

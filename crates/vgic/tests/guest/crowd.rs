@@ -27,7 +27,12 @@ const fn lpi_of(event: u32) -> u32 {
 
 fn one_vcpu() -> VgicConfig {
     let its = vec![ItsConfig::new(ITS)];
-    VgicConfig { lpi_id_bits: Some(16), redistributor_invalidation: true, its, ..VgicConfig::new(1) }
+    VgicConfig {
+        lpi_id_bits: Some(16),
+        redistributor_invalidation: true,
+        its,
+        ..VgicConfig::new(1)
+    }
 }
 
 /// One vCPU, and a device of which every event is mapped.
@@ -46,7 +51,8 @@ fn crowd(machine: &Machine) {
     );
     machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(PENDING));
     machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-    let its = |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
+    let its =
+        |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
     its(0x100, 1 << 63 | (Ram::BASE + 0x1_0000));
     its(0x108, 1 << 63 | (Ram::BASE + 0x2_0000));
     its(gits::CBASER.offset(), 1 << 63 | QUEUE | 15);
@@ -88,7 +94,10 @@ fn send_to(gic: &Vgic, event: u32) -> Delivery {
     gic.its(0).unwrap().signal_msi(DeviceId::new(1), message)
 }
 
-fn read<V: RegisterValue<Raw = u32>>(machine: &Machine, register: gic_arch::Reg<V, impl Sized>) -> V {
+fn read<V: RegisterValue<Raw = u32>>(
+    machine: &Machine,
+    register: gic_arch::Reg<V, impl Sized>,
+) -> V {
     V::from(u32::try_from(machine.read_gicr(0, register)).unwrap())
 }
 

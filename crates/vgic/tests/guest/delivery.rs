@@ -177,7 +177,9 @@ fn a_one_of_n_interrupt_goes_to_one_cpu_and_takes_turns() {
 #[test]
 fn a_one_of_n_interrupt_leaves_a_cpu_that_stops_participating() {
     let withdraw: [fn(&mut Machine, usize); 3] = [
-        |machine, cpu| machine.write_gicr(cpu, gicr::WAKER, Waker::new().with_processor_sleep(true)),
+        |machine, cpu| {
+            machine.write_gicr(cpu, gicr::WAKER, Waker::new().with_processor_sleep(true))
+        },
         |machine, cpu| machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_dpg1_ns(true)),
         |machine, cpu| machine.msr(cpu, icc::IGRPEN1.encoding(), 0),
     ];
@@ -224,7 +226,8 @@ fn a_pending_interrupt_follows_its_route_to_any_cpu_and_back() {
 
 #[test]
 fn a_message_makes_an_edge_spi_pending_once() {
-    let mut machine = Machine::running(VgicConfig { message_based_spis: true, ..VgicConfig::new(1) });
+    let mut machine =
+        Machine::running(VgicConfig { message_based_spis: true, ..VgicConfig::new(1) });
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
     let doorbell = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
@@ -238,7 +241,8 @@ fn a_message_makes_an_edge_spi_pending_once() {
 
 #[test]
 fn a_message_holds_a_level_spi_pending_until_another_message_clears_it() {
-    let mut machine = Machine::running(VgicConfig { message_based_spis: true, ..VgicConfig::new(1) });
+    let mut machine =
+        Machine::running(VgicConfig { message_based_spis: true, ..VgicConfig::new(1) });
     machine.enable_spi(SPI);
 
     machine.write_gicd(gicd::SETSPI_NSR, SPI);
@@ -261,7 +265,8 @@ fn messages_have_no_effect_where_the_distributor_does_not_offer_them() {
 
 /// A machine with direct LPIs, all enabled with these configuration bytes.
 fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
-    let config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), security, ..VgicConfig::new(2) };
+    let config =
+        VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), security, ..VgicConfig::new(2) };
     let machine = Machine::running(config);
     machine.ram.write(Ram::BASE, configuration).unwrap();
     for cpu in 0..2 {
@@ -396,7 +401,8 @@ fn take(machine: &mut Machine) -> u64 {
 }
 
 #[test]
-fn an_end_of_what_was_not_acknowledged_drops_the_priority_unless_it_is_special_or_of_another_group() {
+fn an_end_of_what_was_not_acknowledged_drops_the_priority_unless_it_is_special_or_of_another_group()
+{
     for (register, intid, running) in [
         (icc::EOIR1.encoding(), 1020, 0xa0),
         (icc::EOIR1.encoding(), 1023, 0xa0),
@@ -465,9 +471,12 @@ fn a_system_reset_forgets_everything_but_the_lines() {
 
     let fresh = Machine::new(VgicConfig::new(1));
     let pending = gicd::ISPENDR.locate(IntId::new(SPI)).unwrap();
-    for address in (0x0800_0000..0x080c_0000).step_by(4).filter(|address| fresh.gic.claims(*address)) {
+    for address in
+        (0x0800_0000..0x080c_0000).step_by(4).filter(|address| fresh.gic.claims(*address))
+    {
         let line = address - 0x0800_0000 == u64::from(pending.register().offset());
-        let expected = fresh.read(address, AccessWidth::Word) | if line { pending.mask().into() } else { 0 };
+        let expected =
+            fresh.read(address, AccessWidth::Word) | if line { pending.mask().into() } else { 0 };
         let clear = address - 0x0800_0000 == u64::from(pending.register().offset()) + 0x80;
         let expected = if clear { pending.mask().into() } else { expected };
         assert_eq!(machine.read(address, AccessWidth::Word), expected, "{address:#x}");

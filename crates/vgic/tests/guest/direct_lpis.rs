@@ -16,7 +16,8 @@ fn machine(cpus: u16) -> Machine {
     for cpu in 0..usize::from(cpus) {
         let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(Ram::BASE);
         machine.write_gicr(cpu, gicr::PROPBASER, tables);
-        let pending = Pendbaser::new().with_address(Ram::BASE + 0x10_0000).with_pending_table_zero(true);
+        let pending =
+            Pendbaser::new().with_address(Ram::BASE + 0x10_0000).with_pending_table_zero(true);
         machine.write_gicr(cpu, gicr::PENDBASER, pending);
         machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
     }
@@ -58,7 +59,8 @@ fn every_lpi_is_delivered_wherever_it_moves() {
 #[test]
 fn the_queues_of_many_devices_reach_all_of_64_vcpus() {
     let mut machine = machine(64);
-    let queues = || (0..40u32).flat_map(|device| (0..64usize).map(move |cpu| (cpu, FIRST + 64 * device)));
+    let queues =
+        || (0..40u32).flat_map(|device| (0..64usize).map(move |cpu| (cpu, FIRST + 64 * device)));
     let queues = || queues().map(|(cpu, first)| (cpu, first + u32::try_from(cpu).unwrap()));
     queues().for_each(|(cpu, lpi)| invalidate(&machine, cpu, lpi));
     for (cpu, lpi) in queues() {
@@ -80,7 +82,10 @@ fn all_lpis_can_be_pending_at_once_at_every_vcpu() {
         for _ in FIRST..=0xffff {
             let intid = machine.acknowledge(cpu);
             machine.end(cpu, intid);
-            assert!(!std::mem::replace(&mut taken[usize::try_from(intid).unwrap()], true), "{intid} twice");
+            assert!(
+                !std::mem::replace(&mut taken[usize::try_from(intid).unwrap()], true),
+                "{intid} twice"
+            );
         }
         assert_eq!(machine.acknowledge(cpu), SPURIOUS);
     }

@@ -83,7 +83,10 @@ fn a_message_that_clears_leaves_a_wire_asserted() {
 fn an_extended_spi_is_rung_by_its_number() {
     let machine = Machine::running(mbi(SecurityView::Single));
     assert_eq!(ring(&machine.gic, ALIAS + SET, 4096 + 63), Pending);
-    assert_eq!(machine.read_gicd(gicd::ISPENDR_E.locate(IntId::new(4096 + 63)).unwrap().register()), 1 << 31);
+    assert_eq!(
+        machine.read_gicd(gicd::ISPENDR_E.locate(IntId::new(4096 + 63)).unwrap().register()),
+        1 << 31
+    );
 }
 
 #[test]
@@ -99,7 +102,8 @@ fn what_is_no_spi_of_the_machine_is_ignored_and_counted() {
 
 #[test]
 fn in_the_non_secure_view_messages_do_not_reach_secure_spis() {
-    let config = VgicConfig { secure_interrupts: vec![IntId::new(SPI)], ..mbi(SecurityView::NonSecure) };
+    let config =
+        VgicConfig { secure_interrupts: vec![IntId::new(SPI)], ..mbi(SecurityView::NonSecure) };
     let machine = Machine::new(config);
     assert_eq!(ring(&machine.gic, ALIAS + SET, SPI), Blocked);
     assert_eq!(ring(&machine.gic, ALIAS + SET, SPI + 1), Pending);
@@ -379,7 +383,9 @@ fn beside_a_redistributors_doorbell_a_device_reaches_all_of_the_redistributor() 
 fn a_message_elsewhere_is_none_and_does_nothing() {
     let machine = direct(&[0xa1; 64]);
     let control = machine.frame(0) + u64::from(gicr::CTLR.offset());
-    for address in [control, machine.frame(0) + 0x44, setlpir(&machine, 0) + 0x1_0000, 0x0800_0000, 0] {
+    for address in
+        [control, machine.frame(0) + 0x44, setlpir(&machine, 0) + 0x1_0000, 0x0800_0000, 0]
+    {
         assert_eq!(ring(&machine.gic, address, 0), NoDoorbell, "{address:#x}");
     }
     assert_eq!(machine.read_gicr(0, gicr::CTLR) & 1, 1);
@@ -502,8 +508,12 @@ fn a_message_kicks_a_vcpu_that_left_once() {
 fn the_regions_name_every_frame() {
     let config = VgicConfig { v2m: frames(V2mNaming::ByAddress).v2m, ..mbi(SecurityView::Single) };
     let machine = Machine::new(config);
-    let found: Vec<_> =
-        machine.gic.regions().iter().map(|region| (region.addresses.clone(), region.block)).collect();
+    let found: Vec<_> = machine
+        .gic
+        .regions()
+        .iter()
+        .map(|region| (region.addresses.clone(), region.block))
+        .collect();
     assert_eq!(
         found,
         [
@@ -521,17 +531,28 @@ fn frames_that_cannot_be_are_refused_with_their_reason() {
     let refused = |frames: &[V2mConfig]| {
         VgicConfig { v2m: frames.to_vec(), ..VgicConfig::new(1) }.validate().unwrap_err()
     };
-    let spis = |base, first_spi, count| ConfigError::V2m(V2mConfigError::Spis { base, first_spi, count });
-    for (first, count) in [(31, 2), (32, 0), (256, 33), (1019, 2), (4096, 1), (u32::MAX, 1), (40, u32::MAX)] {
+    let spis =
+        |base, first_spi, count| ConfigError::V2m(V2mConfigError::Spis { base, first_spi, count });
+    for (first, count) in
+        [(31, 2), (32, 0), (256, 33), (1019, 2), (4096, 1), (u32::MAX, 1), (40, u32::MAX)]
+    {
         assert_eq!(refused(&[V2mConfig::new(FRAME, first, count)]), spis(FRAME, first, count));
     }
     let misaligned = ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x800));
     assert_eq!(refused(&[V2mConfig::new(FRAME + 0x800, 32, 1)]), misaligned);
-    let by_address = V2mConfig { naming: V2mNaming::ByAddress, ..V2mConfig::new(FRAME + 0x1000, 32, 1) };
-    assert_eq!(refused(&[by_address]), ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x1000)));
+    let by_address =
+        V2mConfig { naming: V2mNaming::ByAddress, ..V2mConfig::new(FRAME + 0x1000, 32, 1) };
+    assert_eq!(
+        refused(&[by_address]),
+        ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x1000))
+    );
     assert_eq!(
         refused(&[V2mConfig::new(FRAME, 32, 9), V2mConfig::new(FRAME + 0x1000, 40, 1)]),
-        ConfigError::V2m(V2mConfigError::SharedSpi { first: FRAME, second: FRAME + 0x1000, spi: 40 })
+        ConfigError::V2m(V2mConfigError::SharedSpi {
+            first: FRAME,
+            second: FRAME + 0x1000,
+            spi: 40
+        })
     );
     assert_eq!(
         refused(&[V2mConfig::new(0x0800_0000, 32, 8)]),

@@ -46,9 +46,14 @@ fn set_bit(machine: &Machine, array: gic_arch::IntIdField, intid: u32) {
 /// Maps events 0 and 1 of device 1 to these LPIs at the one redistributor.
 fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
     let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
-    let event = |event, intid| Command::Mapti { device, event: EventId::new(event), intid, collection };
+    let event =
+        |event, intid| Command::Mapti { device, event: EventId::new(event), intid, collection };
     let commands = [
-        Command::Mapc { collection, target: RdBase::from_processor_number(0), action: MapAction::Map },
+        Command::Mapc {
+            collection,
+            target: RdBase::from_processor_number(0),
+            action: MapAction::Map,
+        },
         Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Map },
         event(0, lpis[0]),
         event(1, lpis[1]),
@@ -62,10 +67,16 @@ fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
     };
     for table in [0, 1] {
         // The model keeps what is in them to itself.
-        let base = Baser::new().with_page_size(PageSize::Size64K).with_address(0x4003_0000).with_valid(true);
+        let base = Baser::new()
+            .with_page_size(PageSize::Size64K)
+            .with_address(0x4003_0000)
+            .with_valid(true);
         write(gits::BASER.get(table).unwrap().offset(), base.into_bits());
     }
-    write(gits::CBASER.offset(), Cbaser::new().with_address(QUEUE.start).with_valid(true).into_bits());
+    write(
+        gits::CBASER.offset(),
+        Cbaser::new().with_address(QUEUE.start).with_valid(true).into_bits(),
+    );
     gic.write(ITS + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1).unwrap();
     write(gits::CWRITER.offset(), image.len() as u64);
     assert_eq!(gic.command_faults(0).unwrap().count, 0);
@@ -92,7 +103,8 @@ fn invalidating_an_lpi_that_does_not_exist_reads_and_writes_nothing_beside_the_t
     // The second one is an LPI of the distributor's, beyond this redistributor's tables.
     map_events(&gic, &memory, [0xffff, 0xf_ffff]);
 
-    for intid in [0, 1023, 8191, 8192, 0xffff, 0x1_0000, 0xf_ffff, 0x10_0000, 0xffff_ffff, u64::MAX] {
+    for intid in [0, 1023, 8191, 8192, 0xffff, 0x1_0000, 0xf_ffff, 0x10_0000, 0xffff_ffff, u64::MAX]
+    {
         write(gicr::INVLPIR.offset(), intid);
         write(gicr::INVALLR.offset(), intid);
     }
@@ -103,7 +115,10 @@ fn invalidating_an_lpi_that_does_not_exist_reads_and_writes_nothing_beside_the_t
     gic.write(frame, AccessWidth::Word, 0).unwrap();
 
     assert_eq!(gic.events().count(FaultReason::LpiTable), 0);
-    assert!(gic.events().count(FaultReason::NoSuchInterrupt) >= 3, "INTIDs that are no LPI are counted");
+    assert!(
+        gic.events().count(FaultReason::NoSuchInterrupt) >= 3,
+        "INTIDs that are no LPI are counted"
+    );
     let mut last = [0];
     memory.0.read(PENDING.end - 1, &mut last).unwrap();
     assert_eq!(last, [0x80], "what was pending is in the table");

@@ -101,7 +101,10 @@ fn each_redistributor_names_its_cpu_and_the_last_one_ends_the_walk() {
     let machine = Machine::new(everything(SecurityView::Single));
     for (cpu, of) in machine.gic.config().cpus.clone().into_iter().enumerate() {
         let typer = gicr::Typer::from(machine.read_gicr(cpu, gicr::TYPER));
-        assert_eq!((typer.affinity(), typer.processor_number()), (of.affinity, of.processor_number));
+        assert_eq!(
+            (typer.affinity(), typer.processor_number()),
+            (of.affinity, of.processor_number)
+        );
         assert_eq!(typer.last(), cpu == 1);
         assert_eq!(typer.extended_ppi_count(), 64);
     }
@@ -155,7 +158,8 @@ fn a_redistributor_sleeps_after_reset_until_it_is_woken() {
 
 #[test]
 fn non_secure_priorities_are_shifted_and_lose_their_lowest_bit() {
-    let machine = Machine::new(VgicConfig { priority_bits: 5, ..everything(SecurityView::NonSecure) });
+    let machine =
+        Machine::new(VgicConfig { priority_bits: 5, ..everything(SecurityView::NonSecure) });
     let register = gicd::IPRIORITYR.locate(IntId::new(40)).unwrap().register();
 
     machine.write_gicd(register, 0xffff_a8f8);
@@ -171,7 +175,11 @@ fn a_route_can_be_written_in_halves() {
     machine.write(address, AccessWidth::Word, 0x8001_0203);
     machine.write(address + 4, AccessWidth::Word, 0x7f);
 
-    assert_eq!(machine.read(address, AccessWidth::Double), 0x7f_0001_0203, "1 of N is not supported here");
+    assert_eq!(
+        machine.read(address, AccessWidth::Double),
+        0x7f_0001_0203,
+        "1 of N is not supported here"
+    );
     assert_eq!(machine.read(address + 4, AccessWidth::Word), 0x7f);
 }
 
@@ -192,20 +200,26 @@ fn lpi_tables_cannot_change_while_lpis_are_enabled() {
 #[test]
 fn lpis_can_be_disabled_again_only_where_the_redistributor_says_so() {
     for can_clear_enable_lpis in [false, true] {
-        let machine = Machine::new(VgicConfig { can_clear_enable_lpis, ..everything(SecurityView::Single) });
+        let machine =
+            Machine::new(VgicConfig { can_clear_enable_lpis, ..everything(SecurityView::Single) });
         machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
 
         machine.write_gicr(0, gicr::CTLR, Ctlr::new());
 
         let control = Ctlr::from(u32::try_from(machine.read_gicr(0, gicr::CTLR)).unwrap());
-        assert_eq!((control.ces(), control.enable_lpis()), (can_clear_enable_lpis, !can_clear_enable_lpis));
+        assert_eq!(
+            (control.ces(), control.enable_lpis()),
+            (can_clear_enable_lpis, !can_clear_enable_lpis)
+        );
     }
 }
 
 #[test]
 fn a_non_coherent_redistributor_reads_shareability_as_zero() {
-    let machine =
-        Machine::new(VgicConfig { coherence: Coherence::NonCoherent, ..everything(SecurityView::Single) });
+    let machine = Machine::new(VgicConfig {
+        coherence: Coherence::NonCoherent,
+        ..everything(SecurityView::Single)
+    });
 
     machine.write_gicr(0, gicr::PROPBASER, Propbaser::from(u64::MAX));
     machine.write_gicr(0, gicr::PENDBASER, Pendbaser::from(u64::MAX));

@@ -99,7 +99,11 @@ impl Machine {
             self.write_gicr(cpu, gicr::WAKER, gicr::Waker::new());
             self.msr(cpu, icc::PMR.encoding(), 0xff);
             self.msr(cpu, icc::IGRPEN1.encoding(), 1);
-            self.write(self.frame(cpu) + u64::from(gicr::IGROUPR.offset()), AccessWidth::Word, 0xffff_ffff);
+            self.write(
+                self.frame(cpu) + u64::from(gicr::IGROUPR.offset()),
+                AccessWidth::Word,
+                0xffff_ffff,
+            );
         }
         for register in gicd::IGROUPR.registers().iter() {
             self.write_gicd(register, 0xffff_ffff);
@@ -112,9 +116,9 @@ impl Machine {
 
     pub(crate) fn frame(&self, cpu: usize) -> u64 {
         let regions = &self.gic.config().redistributors;
-        let mut frames = regions
-            .iter()
-            .flat_map(|region| (0..u64::from(region.count)).map(|index| region.base + index * region.stride));
+        let mut frames = regions.iter().flat_map(|region| {
+            (0..u64::from(region.count)).map(|index| region.base + index * region.stride)
+        });
         frames.nth(cpu).unwrap()
     }
 
@@ -130,7 +134,12 @@ impl Machine {
         self.write_at(self.gic.config().distributor, register, value);
     }
 
-    pub(crate) fn write_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>, value: V) {
+    pub(crate) fn write_gicr<V: RegisterValue, A>(
+        &self,
+        cpu: usize,
+        register: Reg<V, A>,
+        value: V,
+    ) {
         self.write_at(self.frame(cpu), register, value);
     }
 

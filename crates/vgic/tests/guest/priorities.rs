@@ -46,13 +46,15 @@ impl Rules {
     /// One value of each that is stored differently.
     fn written(self) -> impl Iterator<Item = u8> {
         let mut last = None;
-        (0..=u8::MAX)
-            .filter(move |written| last.replace(self.stored(*written)) != Some(self.stored(*written)))
+        (0..=u8::MAX).filter(move |written| {
+            last.replace(self.stored(*written)) != Some(self.stored(*written))
+        })
     }
 
     /// With its SPI asserted.
     fn machine(self) -> Machine {
-        let config = VgicConfig { security: self.view, priority_bits: self.bits, ..VgicConfig::new(1) };
+        let config =
+            VgicConfig { security: self.view, priority_bits: self.bits, ..VgicConfig::new(1) };
         let mut machine = Machine::new(config);
         machine.start();
         machine.enable_spi(SPI);
@@ -74,7 +76,11 @@ fn every_mask_and_every_priority_reads_back_as_far_as_it_is_implemented() {
         for written in 0..=u8::MAX {
             let expected = rules.read(rules.stored(written));
             machine.msr(0, icc::PMR.encoding(), written.into());
-            assert_eq!(machine.mrs(0, icc::PMR.encoding()), expected, "{rules:?}, mask {written:#x}");
+            assert_eq!(
+                machine.mrs(0, icc::PMR.encoding()),
+                expected,
+                "{rules:?}, mask {written:#x}"
+            );
             machine.write(register, AccessWidth::Byte, written.into());
             let read = machine.read(register, AccessWidth::Byte);
             assert_eq!(read, expected, "{rules:?}, priority {written:#x}");

@@ -85,7 +85,8 @@ fn machine(busybody: &Arc<Busybody>) -> Machine {
         machine.write_gicr(cpu, sgi.register(), sgi.mask());
     }
     configure(&machine, true);
-    let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+    let table =
+        |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
     let its = |offset: u32, value| machine.write(ITS + u64::from(offset), Double, value);
     its(gits::BASER.get(0).unwrap().offset(), table(DEVICES).into_bits());
     its(gits::BASER.get(1).unwrap().offset(), table(COLLECTIONS).into_bits());

@@ -8,7 +8,9 @@ use gic_arch::{Affinity, IntId, Priority, gicd, gicr, gits};
 use msi_types::{Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
 use vgic::its::{ItsConfig, RedistributorNaming};
 use vgic::saved_state::kvm::KvmView;
-use vgic::{AccessWidth, Block, CpuConfig, FaultReason, GuestMemory, RedistributorRegion, VgicConfig};
+use vgic::{
+    AccessWidth, Block, CpuConfig, FaultReason, GuestMemory, RedistributorRegion, VgicConfig,
+};
 
 const ITS: u64 = 0x0808_0000;
 const DEVICE: DeviceId = DeviceId::new(7);
@@ -29,7 +31,8 @@ fn regions() -> Vec<RedistributorRegion> {
 
 fn config(redistributor_naming: RedistributorNaming) -> VgicConfig {
     let affinity = |cpu: u8| Affinity::new(0, 0, 3 * cpu, cpu % 2);
-    let cpu = |cpu: u8| CpuConfig { affinity: affinity(cpu), processor_number: 10 * u16::from(cpu) };
+    let cpu =
+        |cpu: u8| CpuConfig { affinity: affinity(cpu), processor_number: 10 * u16::from(cpu) };
     VgicConfig {
         cpus: (0..5).map(cpu).collect(),
         redistributors: regions(),
@@ -70,7 +73,8 @@ fn the_model_answers_for_whole_regions_by_ascending_address() {
         Block::Redistributors(index) => Some((region.addresses.clone(), index)),
         _ => None,
     });
-    let expected = [(BELOW..BELOW + 0xc_0000, 2), (FIRST..FIRST + 0x4_0000, 0), (FAR..FAR + 0x8_0000, 1)];
+    let expected =
+        [(BELOW..BELOW + 0xc_0000, 2), (FIRST..FIRST + 0x4_0000, 0), (FAR..FAR + 0x8_0000, 1)];
     assert_eq!(redistributors.collect::<Vec<_>>(), expected);
 }
 
@@ -126,7 +130,10 @@ fn an_spi_goes_to_the_vcpu_that_its_route_names_in_whichever_region() {
     for target in 0..CPUS {
         let spi = 40 + u32::try_from(target).unwrap();
         let affinity = machine.gic.config().cpus[target].affinity;
-        machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), gicd::Irouter::from(affinity.mpidr()));
+        machine.write_gicd(
+            gicd::irouter(IntId::new(spi)).unwrap(),
+            gicd::Irouter::from(affinity.mpidr()),
+        );
         machine.enable_spi(spi);
         machine.gic.set_line(Line::Spi(spi), Level::High);
     }
@@ -146,13 +153,17 @@ fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
         machine.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_address(pending));
         machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
     }
-    let its = |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
+    let its =
+        |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
     its(gits::BASER.get(0).unwrap().offset(), 1 << 63 | (Ram::BASE + 0x1_0000));
     its(gits::BASER.get(1).unwrap().offset(), 1 << 63 | (Ram::BASE + 0x2_0000));
     its(gits::CBASER.offset(), 1 << 63 | Ram::BASE | 15);
     its(gits::CTLR.offset(), 1);
     let itt = Ram::BASE + 0x20_0000;
-    run(&machine, [Command::Mapd { device: DEVICE, itt, event_bits_minus_one: 4, action: MapAction::Map }]);
+    run(
+        &machine,
+        [Command::Mapd { device: DEVICE, itt, event_bits_minus_one: 4, action: MapAction::Map }],
+    );
     for cpu in 0..CPUS {
         let number = u32::try_from(cpu).unwrap();
         let collection = CollectionId::new(u16::try_from(cpu).unwrap());

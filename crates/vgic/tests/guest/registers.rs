@@ -63,7 +63,13 @@ fn double(registers: Registers) -> Registers {
 
 /// A register by its values in the Single and the Non-secure view.
 fn one(name: &'static str, offset: u64, reset: [u64; 2], written: [u64; 2]) -> Registers {
-    array(name, offset, 1, move |_, view| reset[view as usize], move |_, view| written[view as usize])
+    array(
+        name,
+        offset,
+        1,
+        move |_, view| reset[view as usize],
+        move |_, view| written[view as usize],
+    )
 }
 
 fn constant(name: &'static str, offset: u64, value: u64) -> Registers {
@@ -98,8 +104,10 @@ struct Arrays {
 
 fn per_interrupt(at: &Arrays) -> Vec<Registers> {
     let Arrays { first, count, skipped, one_bit, priority, trigger } = *at;
-    let bit = move |word, view| if word < skipped / 32 { 0 } else { fields(first, 1, word, view, 1) };
-    let names = ["IGROUPR", "ISENABLER", "ICENABLER", "ISPENDR", "ICPENDR", "ISACTIVER", "ICACTIVER"];
+    let bit =
+        move |word, view| if word < skipped / 32 { 0 } else { fields(first, 1, word, view, 1) };
+    let names =
+        ["IGROUPR", "ISENABLER", "ICENABLER", "ISPENDR", "ICPENDR", "ISACTIVER", "ICACTIVER"];
     let mut registers = Vec::new();
     for (name, offset) in names.into_iter().zip(one_bit) {
         let written = move |word, view| match (name, view) {
@@ -113,8 +121,11 @@ fn per_interrupt(at: &Arrays) -> Vec<Registers> {
         if word < skipped / 4 { 0 } else { fields(first, 8, word, view, all) }
     };
     registers.push(array("IPRIORITYR", priority, count / 4, |_, _| 0, urgency));
-    let edges = move |word, view| if word < skipped / 16 { 0 } else { fields(first, 2, word, view, 2) };
-    let fixed = move |word, view| if first == 0 && skipped == 0 && word == 0 { edges(word, view) } else { 0 };
+    let edges =
+        move |word, view| if word < skipped / 16 { 0 } else { fields(first, 2, word, view, 2) };
+    let fixed = move |word, view| {
+        if first == 0 && skipped == 0 && word == 0 { edges(word, view) } else { 0 }
+    };
     registers.push(array("ICFGR", trigger, count / 16, fixed, edges));
     registers
 }
@@ -129,8 +140,9 @@ fn distributor() -> Vec<Registers> {
     let extended_route = |word, view: SecurityView| {
         if view == NonSecure && word + 4096 == 4100 { 0 } else { 0xff_80ff_ffff }
     };
-    let spi_route =
-        |word, view: SecurityView| if view == NonSecure && word + 32 == 40 { 0 } else { 0xff_80ff_ffff };
+    let spi_route = |word, view: SecurityView| {
+        if view == NonSecure && word + 32 == 40 { 0 } else { 0xff_80ff_ffff }
+    };
     let mut registers = vec![
         one("CTLR", 0x0000, [0x50, 0x10], [0xd3, 0x12]),
         one("TYPER", 0x0004, [0xfd7b_011f, 0xfd7b_051f], [0xfd7b_011f, 0xfd7b_051f]),
@@ -189,9 +201,17 @@ fn redistributor() -> Vec<Registers> {
     ];
     // SGIs and PPIs, then extended PPIs, in one array each.
     for (first, count, after) in [(0, 32, 0), (1056, 64, 1)] {
-        let one_bit = [0x80, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380].map(|at| sgi_base(at) + 4 * after);
+        let one_bit =
+            [0x80, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380].map(|at| sgi_base(at) + 4 * after);
         let (priority, trigger) = (sgi_base(0x400) + 32 * after, sgi_base(0xc00) + 8 * after);
-        registers.extend(per_interrupt(&Arrays { first, count, skipped: 0, one_bit, priority, trigger }));
+        registers.extend(per_interrupt(&Arrays {
+            first,
+            count,
+            skipped: 0,
+            one_bit,
+            priority,
+            trigger,
+        }));
     }
     registers
 }
@@ -212,8 +232,18 @@ fn its() -> Vec<Registers> {
         double(one("CBASER", 0x0080, both_views(0), both_views(0xffff_ffff_ffff_0fff))),
         double(zero("CWRITER", 0x0088, 1)),
         double(zero("CREADR", 0x0090, 1)),
-        double(one("BASER0", 0x0100, both_views(0x0107_0000_0000_0200), both_views(0xf9e7_ffff_ffff_feff))),
-        double(one("BASER1", 0x0108, both_views(0x0407_0000_0000_0200), both_views(0xbce7_ffff_ffff_feff))),
+        double(one(
+            "BASER0",
+            0x0100,
+            both_views(0x0107_0000_0000_0200),
+            both_views(0xf9e7_ffff_ffff_feff),
+        )),
+        double(one(
+            "BASER1",
+            0x0108,
+            both_views(0x0407_0000_0000_0200),
+            both_views(0xbce7_ffff_ffff_feff),
+        )),
         double(zero("BASER2-7", 0x0110, 6)),
         identification(0x94),
     ]
@@ -233,7 +263,8 @@ fn check(base: u64, registers: &[Registers]) {
                 machine.write(address(word), it.width, u64::MAX);
             }
             for word in 0..it.words {
-                let (read, expected) = (machine.read(address(word), it.width), (it.written)(word, view));
+                let (read, expected) =
+                    (machine.read(address(word), it.width), (it.written)(word, view));
                 assert_eq!(read, expected, "after all ones: {}", what(word));
             }
         }
@@ -294,7 +325,12 @@ const SYSTEM_REGISTERS: [SystemRegister; 27] = {
         ("AP0R1", [12, 8, 5], ABSENT, ReadWrite),
         ("AP0R2", [12, 8, 6], ABSENT, ReadWrite),
         ("AP0R3", [12, 8, 7], ABSENT, ReadWrite),
-        ("AP1R0", [12, 9, 0], [[Some(0), Some(0xffff_ffff)], [Some(0), Some(0xffff_0000)]], ReadWrite),
+        (
+            "AP1R0",
+            [12, 9, 0],
+            [[Some(0), Some(0xffff_ffff)], [Some(0), Some(0xffff_0000)]],
+            ReadWrite,
+        ),
         ("AP1R1", [12, 9, 1], ABSENT, ReadWrite),
         ("AP1R2", [12, 9, 2], ABSENT, ReadWrite),
         ("AP1R3", [12, 9, 3], ABSENT, ReadWrite),
@@ -330,7 +366,11 @@ fn each_register_of_the_cpu_interface_reads_as_the_manual_says() {
                 Access::ReadWrite => reset.is_some(),
                 Access::WriteOnly => view == Single || !group_zero,
             };
-            assert_eq!(vcpu.write_sysreg(register, u64::MAX).is_ok(), taken, "writing {name}, {view:?}");
+            assert_eq!(
+                vcpu.write_sysreg(register, u64::MAX).is_ok(),
+                taken,
+                "writing {name}, {view:?}"
+            );
             assert_eq!(vcpu.read_sysreg(register).ok(), written, "{name} after all ones, {view:?}");
         }
     }
@@ -346,7 +386,8 @@ fn an_access_of_a_width_that_the_manual_allows_is_no_fault() {
                 _ => AccessWidth::Word,
             };
             let bytes = it.words * u64::from(it.width.bytes());
-            for at in (0..bytes).step_by(narrowest.bytes() as usize).filter(|_| it.name != "INMIR") {
+            for at in (0..bytes).step_by(narrowest.bytes() as usize).filter(|_| it.name != "INMIR")
+            {
                 machine.read(DISTRIBUTOR + it.offset + at, narrowest);
             }
         }

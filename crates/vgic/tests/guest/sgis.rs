@@ -96,12 +96,20 @@ fn with_one_security_state_a_register_reaches_the_sgis_of_its_group_alone() {
 
 #[test]
 fn the_non_secure_side_sends_its_own_sgis_and_no_others() {
-    for (register, sgi, reaches) in
-        [(SGI1R, 5, true), (SGI1R, 7, false), (SGI0R, 7, false), (ASGI1R, 7, false), (ASGI1R, 5, false)]
-    {
+    for (register, sgi, reaches) in [
+        (SGI1R, 5, true),
+        (SGI1R, 7, false),
+        (SGI0R, 7, false),
+        (ASGI1R, 7, false),
+        (ASGI1R, 5, false),
+    ] {
         let mut machine = machine(NonSecure);
         machine.msr(0, register, to(sgi, AFFINITIES[1]));
-        assert_eq!(!reached(&machine, u32::try_from(sgi).unwrap()).is_empty(), reaches, "{register:?} {sgi}");
+        assert_eq!(
+            !reached(&machine, u32::try_from(sgi).unwrap()).is_empty(),
+            reaches,
+            "{register:?} {sgi}"
+        );
     }
 }
 

@@ -238,7 +238,9 @@ fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
                 })
             })
             .collect();
-        for step in (0..usize::MAX).take_while(|_| senders.iter().any(|sender| !sender.is_finished())) {
+        for step in
+            (0..usize::MAX).take_while(|_| senders.iter().any(|sender| !sender.is_finished()))
+        {
             let spi = SPI + u32::try_from(step % 3).unwrap();
             let target = machine.gic.config().cpus[step / 3 % CPUS].affinity;
             machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
@@ -248,7 +250,8 @@ fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
             sender.join().unwrap();
         }
         wait_until(|| {
-            (0..SENDERS as usize).all(|device| board.seen[device].load(Ordering::SeqCst) == MESSAGES)
+            (0..SENDERS as usize)
+                .all(|device| board.seen[device].load(Ordering::SeqCst) == MESSAGES)
         });
         board.stop.store(true, Ordering::SeqCst);
         for cpu in 0..CPUS {
@@ -312,7 +315,9 @@ fn no_message_is_lost_just_when_the_vcpu_falls_asleep() {
             scope.spawn(move || {
                 for number in 1..=ROUNDS {
                     pulse(gic, SPI + u32::try_from(device).unwrap());
-                    spin_until(|| seen.load(Ordering::SeqCst) >= number || ended.load(Ordering::SeqCst) > 2);
+                    spin_until(|| {
+                        seen.load(Ordering::SeqCst) >= number || ended.load(Ordering::SeqCst) > 2
+                    });
                 }
                 ended.fetch_add(1, Ordering::SeqCst);
             });
@@ -323,8 +328,9 @@ fn no_message_is_lost_just_when_the_vcpu_falls_asleep() {
                 vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
                 seen[usize::from(intid != u64::from(SPI))].fetch_add(1, Ordering::SeqCst);
             } else if vcpu.prepare_to_sleep() == Sleep::Ready {
-                let rung =
-                    spin_until(|| flag.0.swap(false, Ordering::SeqCst) || ended.load(Ordering::SeqCst) > 1);
+                let rung = spin_until(|| {
+                    flag.0.swap(false, Ordering::SeqCst) || ended.load(Ordering::SeqCst) > 1
+                });
                 if !rung {
                     ended.store(10, Ordering::SeqCst);
                     panic!("slept over a message after {seen:?}");
@@ -501,7 +507,10 @@ fn a_vcpu_that_is_on_again_starts_from_reset_and_finds_what_is_pending() {
     machine.vcpus[0].returned();
     machine.vcpus[0].reset();
 
-    assert_eq!((machine.mrs(0, icc::PMR.encoding()), machine.mrs(0, icc::CTLR.encoding()) & 2), (0, 0));
+    assert_eq!(
+        (machine.mrs(0, icc::PMR.encoding()), machine.mrs(0, icc::CTLR.encoding()) & 2),
+        (0, 0)
+    );
     assert!(!machine.vcpus[0].irq_pending());
     machine.write_gicr(0, gicr::WAKER, gicr::Waker::new());
     machine.msr(0, icc::PMR.encoding(), 0xff);

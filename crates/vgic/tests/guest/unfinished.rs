@@ -37,7 +37,11 @@ fn machine(cpus: u16) -> Machine {
     let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
     for (index, at) in [(0, TABLES), (1, TABLES + 0x10_0000)] {
         let register = gits::BASER.get(index).unwrap();
-        machine.write(ITS + u64::from(register.offset()), Double, table.with_address(at).into_bits());
+        machine.write(
+            ITS + u64::from(register.offset()),
+            Double,
+            table.with_address(at).into_bits(),
+        );
     }
     let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
     machine.write(ITS + u64::from(gits::CBASER.offset()), Double, queue.into_bits());
@@ -121,7 +125,10 @@ fn commands_beyond_the_budget_end_while_the_guest_runs() {
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);
         let inputs = machine.vcpus[0].enter_guest();
-        assert!(inputs.irq || machine.kicks.of(0) > kicks, "the guest runs on and nobody brings it back");
+        assert!(
+            inputs.irq || machine.kicks.of(0) > kicks,
+            "the guest runs on and nobody brings it back"
+        );
         machine.vcpus[0].returned();
         if inputs.irq {
             break;
@@ -134,7 +141,10 @@ fn commands_beyond_the_budget_end_while_the_guest_runs() {
 fn commands_beyond_the_budget_end_while_list_registers_are_used() {
     let mut machine = machine(1);
     map_and_ring(&machine);
-    let vtr = Vtr::new().with_list_regs_minus_one(3).with_pri_bits_minus_one(4).with_pre_bits_minus_one(4);
+    let vtr = Vtr::new()
+        .with_list_regs_minus_one(3)
+        .with_pri_bits_minus_one(4)
+        .with_pre_bits_minus_one(4);
     let mut vcpu = Some(machine.vcpus.remove(0).with_list_registers(vtr).unwrap());
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);

@@ -124,8 +124,8 @@ impl Machine {
     /// As `Vcpu::acknowledge` and an EOI.
     fn handle(&self, cpu: Cpu) -> Option<usize> {
         let index = self.look(cpu)?;
-        let taken =
-            self.interrupts[index].try_update(|state| state.ready_at(cpu).then(|| state.acknowledged()));
+        let taken = self.interrupts[index]
+            .try_update(|state| state.ready_at(cpu).then(|| state.acknowledged()));
         taken.map(|_| {
             self.change(index, |state| state.with_active(false));
             index
@@ -163,7 +163,8 @@ fn holds(how: Explore, scenario: impl Fn() + Send + Sync + 'static) {
     leave_out(None);
     match how {
         Explore::All(expected) => {
-            let executions = shuttle::Runner::new(DfsScheduler::new(None, false), config()).run(scenario);
+            let executions =
+                shuttle::Runner::new(DfsScheduler::new(None, false), config()).run(scenario);
             assert!(executions >= expected, "only {executions} executions: what is explored?");
         }
         Explore::Random(executions) => explore(executions, scenario),
@@ -191,15 +192,21 @@ fn config() -> Config {
 const CPU: Cpu = Cpu::new(0);
 const OTHER: Cpu = Cpu::new(1);
 
-fn spawn(machine: &Arc<Machine>, act: impl FnOnce(&Machine) + Send + 'static) -> thread::JoinHandle<()> {
+fn spawn(
+    machine: &Arc<Machine>,
+    act: impl FnOnce(&Machine) + Send + 'static,
+) -> thread::JoinHandle<()> {
     let machine = machine.clone();
     thread::spawn(move || act(&machine))
 }
 
 /// The vCPU falls asleep while these interrupts fire.
 fn sleeps_while_they_fire(machine: &Arc<Machine>, firing: &[usize]) {
-    let injectors: Vec<_> =
-        firing.iter().copied().map(|index| spawn(machine, move |machine| machine.fire(index))).collect();
+    let injectors: Vec<_> = firing
+        .iter()
+        .copied()
+        .map(|index| spawn(machine, move |machine| machine.fire(index)))
+        .collect();
     let sleeps = machine.leave(CPU);
     for injector in injectors {
         injector.join().unwrap();

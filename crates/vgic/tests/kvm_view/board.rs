@@ -82,7 +82,10 @@ pub(crate) fn fresh() -> SavedState {
 }
 
 /// What a machine saves that was put into this state; or why it cannot be.
-pub(crate) fn through_a_machine(state: &SavedState, memory: Arc<Ram>) -> Result<SavedState, String> {
+pub(crate) fn through_a_machine(
+    state: &SavedState,
+    memory: Arc<Ram>,
+) -> Result<SavedState, String> {
     let (gic, mut vcpus) = Vgic::new(config(), memory, Arc::new(NoKick)).unwrap();
     let mut frozen = gic.freeze(&mut vcpus).unwrap();
     frozen.restore(state).map_err(|error| error.to_string())?;
@@ -112,11 +115,13 @@ pub(crate) fn with_tables(levels: Levels, memory: &Ram) -> SavedState {
     let devices = table(TableKind::Devices, DEVICES).with_indirect(levels == Levels::Two);
     its.baser[0] = devices.into_bits();
     its.baser[1] = table(TableKind::Collections, COLLECTIONS).into_bits();
-    its.cbaser = Cbaser::new().with_valid(true).with_address(QUEUE).with_pages_minus_one(15).into_bits();
+    its.cbaser =
+        Cbaser::new().with_valid(true).with_address(QUEUE).with_pages_minus_one(15).into_bits();
     its.ctlr = Ctlr::new().with_enabled(true).into_bits();
     if levels == Levels::Two {
         for page in 0..8 {
-            let entry = Level1Entry::new().with_valid(true).with_address(SECOND_LEVEL + 0x1_0000 * page);
+            let entry =
+                Level1Entry::new().with_valid(true).with_address(SECOND_LEVEL + 0x1_0000 * page);
             memory.put(&[(DEVICES + 8 * page, entry.into_bits())]);
         }
     }

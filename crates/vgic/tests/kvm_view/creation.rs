@@ -71,7 +71,8 @@ fn what_was_created_is_the_machine_that_the_view_shows() {
         creation.set(GIC, address(frame::REDISTRIBUTOR_REGION), value).unwrap();
     }
     creation.set(GIC, INIT, 0).unwrap();
-    let (first, second) = (add_its(&mut creation, 0x0808_0000), add_its(&mut creation, 0x0b00_0000));
+    let (first, second) =
+        (add_its(&mut creation, 0x0808_0000), add_its(&mut creation, 0x0b00_0000));
     let config = creation.config().unwrap();
 
     let memory = Arc::new(Ram::new());
@@ -87,7 +88,11 @@ fn what_was_created_is_the_machine_that_the_view_shows() {
         (first, address(frame::ITS)),
         (second, address(frame::ITS)),
     ] {
-        assert_eq!(view.get(device, attribute), creation.get(device, attribute), "{device:?} {attribute:?}");
+        assert_eq!(
+            view.get(device, attribute),
+            creation.get(device, attribute),
+            "{device:?} {attribute:?}"
+        );
         assert_eq!(view.has(device, attribute), Ok(()));
     }
     for index in 0..3 {
@@ -138,13 +143,17 @@ fn the_revision_is_what_the_guest_sees() {
         assert_eq!(creation.get(GIC, IIDR), Ok(value));
         add_its(&mut creation, 0x0808_0000);
         let config = creation.config().unwrap();
-        let control = Attribute::Redistributor { cpu: Affinity::from_packed(0), offset: gicr::CTLR.offset() };
+        let control =
+            Attribute::Redistributor { cpu: Affinity::from_packed(0), offset: gicr::CTLR.offset() };
         assert_eq!((viewed(&config, IIDR), viewed(&config, control)), (Ok(value), Ok(announced)));
     }
     for revision in [0, 1, 4] {
         let value = Iidr::from(0x4b00_043b).with_revision(revision);
         assert_eq!(placed(1).set(GIC, IIDR, value.into_bits().into()), Err(Errno::Invalid));
-        assert_eq!(VgicConfig::like_kvm(1, 64).at_kvm_revision(value).map(drop), Err(Errno::Invalid));
+        assert_eq!(
+            VgicConfig::like_kvm(1, 64).at_kvm_revision(value).map(drop),
+            Err(Errno::Invalid)
+        );
     }
 }
 
@@ -176,7 +185,11 @@ fn registers_come_with_the_model_and_what_names_nothing_is_refused_before() {
     for (device, attribute, errno) in [
         (GIC, Attribute::Distributor { offset: gicd::CTLR.offset() }, Errno::Busy),
         (GIC, Attribute::Levels { cpu, info: 0, first: 0 }, Errno::Busy),
-        (GIC, Attribute::Levels { cpu: Affinity::from_packed(7), info: 0, first: 0 }, Errno::Invalid),
+        (
+            GIC,
+            Attribute::Levels { cpu: Affinity::from_packed(7), info: 0, first: 0 },
+            Errno::Invalid,
+        ),
         (GIC, Attribute::Its { offset: 0 }, Errno::NoRegister),
         (its, Attribute::Its { offset: 0 }, Errno::Busy),
         (its, Attribute::Its { offset: 2 }, Errno::Invalid),

@@ -26,16 +26,17 @@ fn words() -> impl Strategy<Value = (u64, u64)> {
     ];
     let address = (place, 0_u64..12).prop_map(|(table, index)| table + 8 * index);
     let itt = prop_oneof![Just(TRANSLATIONS), Just(TRANSLATIONS + 0x1000), 0..u64::from(u32::MAX)];
-    let device =
-        (itt, 0_u64..18, 0_u64..8).prop_map(|(itt, bits, next)| 1 << 63 | next << 49 | itt >> 8 << 5 | bits);
-    let event =
-        (8190_u64..8300, 0_u64..4, 0_u64..8).prop_map(|(lpi, icid, next)| next << 48 | lpi << 16 | icid);
+    let device = (itt, 0_u64..18, 0_u64..8)
+        .prop_map(|(itt, bits, next)| 1 << 63 | next << 49 | itt >> 8 << 5 | bits);
+    let event = (8190_u64..8300, 0_u64..4, 0_u64..8)
+        .prop_map(|(lpi, icid, next)| next << 48 | lpi << 16 | icid);
     let collection = (0_u64..4, 0_u64..5).prop_map(|(icid, cpu)| 1 << 63 | cpu << 16 | icid);
     (address, prop_oneof![device, event, collection, any::<u64>()])
 }
 
 fn attributes() -> impl Strategy<Value = (KvmDevice, Attribute)> {
-    let device = prop_oneof![Just(KvmDevice::Gic), Just(KvmDevice::Its(0)), Just(KvmDevice::Its(1))];
+    let device =
+        prop_oneof![Just(KvmDevice::Gic), Just(KvmDevice::Its(0)), Just(KvmDevice::Its(1))];
     let number = (0_u64..3, prop_oneof![0_u64..0x400, 0x1_0000_u64..0x1_1000, any::<u64>()]);
     (device, 0_u32..9, number).prop_filter_map("no such group", |(device, group, (cpu, number))| {
         Some((device, Attribute::decode(group, cpu << 32 | number).ok()?))

@@ -66,7 +66,10 @@ fn machines_that_kvm_cannot_be() {
     assert_eq!(two, Some(OutsideKvm::TwoSecurityStates));
     assert_eq!(machine(|config| config.lpi_id_bits = Some(17)), Some(OutsideKvm::IntIdBits(17)));
     assert_eq!(machine(|config| config.direct_lpi = true), Some(OutsideKvm::DirectLpi));
-    assert_eq!(machine(|config| config.coherence = Coherence::NonCoherent), Some(OutsideKvm::NotCoherent));
+    assert_eq!(
+        machine(|config| config.coherence = Coherence::NonCoherent),
+        Some(OutsideKvm::NotCoherent)
+    );
     let far = Affinity::new(1, 0, 0, 0);
     assert_eq!(machine(|config| config.cpus[1].affinity = far), Some(OutsideKvm::Affinity(far)));
 }
@@ -153,7 +156,10 @@ fn lpi_tables_of_their_own_are_refused_where_lpis_are_enabled() {
 #[test]
 fn a_stalled_queue_is_refused() {
     let stalled = Creadr::new().with_stalled(true).into_bits();
-    assert_eq!(state(|state| state.its[0].creadr = stalled), Some(OutsideKvm::Stalled(0x0808_0000)));
+    assert_eq!(
+        state(|state| state.its[0].creadr = stalled),
+        Some(OutsideKvm::Stalled(0x0808_0000))
+    );
 }
 
 /// An event of collection 5 with LPI 8200, which is mapped to CPU 0 or not at all.
@@ -167,10 +173,15 @@ fn event(state: &mut SavedState, pending: bool, mapped: bool) {
         stays_at: None,
         configuration: None,
     };
-    let device =
-        DeviceState { device: DeviceId::new(9), event_bits: 2, itt: 0x4010_0000, events: vec![event] };
+    let device = DeviceState {
+        device: DeviceId::new(9),
+        event_bits: 2,
+        itt: 0x4010_0000,
+        events: vec![event],
+    };
     state.its[0].devices = vec![device];
-    state.its[0].collections = mapped.then_some(CollectionState { collection, target }).into_iter().collect();
+    state.its[0].collections =
+        mapped.then_some(CollectionState { collection, target }).into_iter().collect();
 }
 
 #[test]
@@ -198,7 +209,8 @@ fn moved_with_pending(cpu: usize) -> SavedState {
     let (config, memory) = (config(), Ram::new());
     let mut state = with_tables(Levels::Flat, &memory);
     event(&mut state, false, true);
-    state.cpus[cpu].redistributor.lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
+    state.cpus[cpu].redistributor.lpis =
+        vec![LpiState { intid: IntId::new(8200), configuration: None }];
     let saved = KvmView::new(&config, state, &memory).unwrap().save().unwrap();
     let mut view = KvmView::new(&config, fresh(), &memory).unwrap();
     view.load(&saved).unwrap();
@@ -234,7 +246,8 @@ fn damaged(damage: impl FnOnce(&mut SavedState)) -> Option<Problem> {
     let refused = state(|state| {
         event(state, false, true);
         let [device] = state.its[0].devices.as_slice() else { panic!("one device") };
-        let more = EventState { event: EventId::new(3), intid: IntId::new(8201), ..device.events[0] };
+        let more =
+            EventState { event: EventId::new(3), intid: IntId::new(8201), ..device.events[0] };
         let mut other = DeviceState { device: DeviceId::new(12), ..device.clone() };
         other.events.push(more);
         state.its[0].devices.push(other);

@@ -124,8 +124,10 @@ fn the_interface_has_its_own_errors() {
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x8c00), Ok(()));
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x0400), Err(Errno::Invalid));
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x8500), Err(Errno::Invalid));
-        let stranger =
-            Attribute::SystemRegister { cpu: Affinity::from_packed(99), register: icc::PMR.encoding() };
+        let stranger = Attribute::SystemRegister {
+            cpu: Affinity::from_packed(99),
+            register: icc::PMR.encoding(),
+        };
         assert_eq!(view.get(GIC, stranger), Err(Errno::Invalid));
     });
 }

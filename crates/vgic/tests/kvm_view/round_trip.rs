@@ -1,6 +1,8 @@
 //! What goes through KVM's attributes and tables comes back.
 
-use crate::board::{CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, through_a_machine, with_tables};
+use crate::board::{
+    CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, through_a_machine, with_tables,
+};
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId, IntIdClass, gicd, gicr, icc};
 use msi_types::{DeviceId, EventId};
@@ -55,8 +57,8 @@ fn interrupts(intids: std::ops::Range<u32>) -> impl Strategy<Value = Vec<Interru
 fn interface() -> impl Strategy<Value = InterfaceState> {
     let points = (2_u8..8, 3_u8..8, any::<u8>());
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (points, flags, any::<[u32; 2]>()).prop_map(|((bpr0, bpr1, pmr), (igrpen0, igrpen1, split), active)| {
-        InterfaceState {
+    (points, flags, any::<[u32; 2]>()).prop_map(
+        |((bpr0, bpr1, pmr), (igrpen0, igrpen1, split), active)| InterfaceState {
             ctlr: icc::Ctlr::new().with_eoi_mode(split).into_bits(),
             pmr: pmr & 0xf8,
             bpr0,
@@ -65,8 +67,8 @@ fn interface() -> impl Strategy<Value = InterfaceState> {
             igrpen1,
             ap0r: [active[0], 0, 0, 0],
             ap1r: [active[1], 0, 0, 0],
-        }
-    })
+        },
+    )
 }
 
 /// Devices with EventID bits and, by EventID, a collection and whether it is pending.
@@ -84,11 +86,15 @@ struct Mappings {
 fn mappings(levels: Levels) -> impl Strategy<Value = Mappings> {
     let bound = if levels == Levels::Two { u16::MAX } else { 0x1fff };
     let events = (1_u8..9).prop_flat_map(|bits| {
-        (Just(bits), btree_map(0..1_u16 << bits, (any::<prop::sample::Index>(), any::<bool>()), 0..6))
+        (
+            Just(bits),
+            btree_map(0..1_u16 << bits, (any::<prop::sample::Index>(), any::<bool>()), 0..6),
+        )
     });
     let collections = btree_map(0_u16..0x2000, affinities(), 1..5);
-    (collections, 0_u16..0x2000, btree_map(0..=bound, events, 0..6))
-        .prop_map(move |(collections, unmapped, devices)| Mappings { levels, collections, unmapped, devices })
+    (collections, 0_u16..0x2000, btree_map(0..=bound, events, 0..6)).prop_map(
+        move |(collections, unmapped, devices)| Mappings { levels, collections, unmapped, devices },
+    )
 }
 
 fn levels() -> impl Strategy<Value = Levels> {
@@ -110,8 +116,9 @@ fn states_with(levels: Levels) -> impl Strategy<Value = SavedState> {
     (mappings(levels), interrupts(32..32 + SPIS), cpus, any::<bool>()).prop_map(
         |(mappings, shared, cpus, groups)| {
             let mut state = with_tables(mappings.levels, &Ram::new());
-            let enables =
-                gicd::Ctlr::from(state.distributor.ctlr).with_enable_grp1(true).with_enable_grp0(groups);
+            let enables = gicd::Ctlr::from(state.distributor.ctlr)
+                .with_enable_grp1(true)
+                .with_enable_grp0(groups);
             state.distributor.ctlr = enables.into_bits();
             state.distributor.interrupts = shared;
             for (cpu, (private, interface, lpis)) in state.cpus.iter_mut().zip(cpus) {
@@ -123,7 +130,12 @@ fn states_with(levels: Levels) -> impl Strategy<Value = SavedState> {
     )
 }
 
-fn put_cpu(cpu: &mut CpuState, private: Vec<InterruptState>, interface: InterfaceState, lpis: bool) {
+fn put_cpu(
+    cpu: &mut CpuState,
+    private: Vec<InterruptState>,
+    interface: InterfaceState,
+    lpis: bool,
+) {
     let fixed = icc::Ctlr::from(cpu.interface.ctlr);
     let split = icc::Ctlr::from(interface.ctlr).eoi_mode();
     cpu.interface = InterfaceState { ctlr: fixed.with_eoi_mode(split).into_bits(), ..interface };

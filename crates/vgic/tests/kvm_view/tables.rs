@@ -1,8 +1,8 @@
 //! The tables, entry by entry: vectors typed from `arm-vgic-its.rst`, "ITS Table ABI REV0".
 
 use crate::board::{
-    COLLECTIONS, DEVICES, Levels, PAGE, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config,
-    restore_tables, save_pending, save_tables, table, with_tables,
+    COLLECTIONS, DEVICES, Levels, PAGE, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS,
+    config, restore_tables, save_pending, save_tables, table, with_tables,
 };
 use gic_arch::IntId;
 use gic_arch::gits::{TableKind, Typer};
@@ -30,12 +30,17 @@ fn collection(number: u64, cpu: u64) -> u64 {
 /// Memory with one device whose event 0 is mapped, and collection 5 on CPU 1.
 fn small() -> Ram {
     let memory = Ram::new();
-    memory.put(&[(DEVICES, device(0)), (TRANSLATIONS, event(0, 8200, 5)), (COLLECTIONS, collection(5, 1))]);
+    memory.put(&[
+        (DEVICES, device(0)),
+        (TRANSLATIONS, event(0, 8200, 5)),
+        (COLLECTIONS, collection(5, 1)),
+    ]);
     memory
 }
 
 fn numbers(state: &SavedState) -> Vec<(u32, Vec<u32>)> {
-    let events = |device: &DeviceState| device.events.iter().map(|event| event.event.get()).collect();
+    let events =
+        |device: &DeviceState| device.events.iter().map(|event| event.event.get()).collect();
     state.its[0].devices.iter().map(|device| (device.device.get(), events(device))).collect()
 }
 
@@ -72,8 +77,12 @@ fn two_devices() -> SavedState {
         stays_at: None,
         configuration: None,
     };
-    let device =
-        |id, event_bits, itt, events| DeviceState { device: DeviceId::new(id), event_bits, itt, events };
+    let device = |id, event_bits, itt, events| DeviceState {
+        device: DeviceId::new(id),
+        event_bits,
+        itt,
+        events,
+    };
     state.its[0].devices = vec![
         device(3, 2, TRANSLATIONS, vec![mapped(1, 8200, 5), mapped(3, 8201, 6)]),
         device(7, 1, TRANSLATIONS + 0x1000, Vec::new()),
@@ -92,7 +101,10 @@ fn what_was_there_of_old_is_not_found_again() {
     ];
     memory.put(&old);
     save_tables(two_devices(), &memory).unwrap();
-    assert_eq!(numbers(&restore_tables(Levels::Flat, &memory).unwrap()), [(3, vec![1, 3]), (7, vec![])]);
+    assert_eq!(
+        numbers(&restore_tables(Levels::Flat, &memory).unwrap()),
+        [(3, vec![1, 3]), (7, vec![])]
+    );
 }
 
 #[test]
@@ -126,7 +138,10 @@ fn a_reader_steps_over_what_is_invalid_and_stops_at_distance_zero() {
         (DEVICES + 8 * 5, device(0)),
         (DEVICES + 8 * 6, device(0)),
     ]);
-    assert_eq!(numbers(&restore_tables(Levels::Flat, &memory).unwrap()), [(2, vec![0]), (5, vec![0])]);
+    assert_eq!(
+        numbers(&restore_tables(Levels::Flat, &memory).unwrap()),
+        [(2, vec![0]), (5, vec![0])]
+    );
 }
 
 #[test]
@@ -147,7 +162,8 @@ fn collections_are_read_up_to_the_first_that_is_invalid() {
     let memory = small();
     memory.put(&[(COLLECTIONS + 8, collection(2, 0)), (COLLECTIONS + 24, collection(9, 0))]);
     let state = restore_tables(Levels::Flat, &memory).unwrap();
-    let found: Vec<_> = state.its[0].collections.iter().map(|state| state.collection.get()).collect();
+    let found: Vec<_> =
+        state.its[0].collections.iter().map(|state| state.collection.get()).collect();
     assert_eq!(found, [2, 5]);
 }
 
@@ -179,7 +195,8 @@ fn an_lpi_of_two_events_is_pending_once() {
         (TRANSLATIONS + 16, event(0, 8200, 5)),
     ]);
     let state = restore_tables(Levels::Flat, &memory).unwrap();
-    let pending: Vec<_> = state.its[0].devices[0].events.iter().map(|event| event.pending).collect();
+    let pending: Vec<_> =
+        state.its[0].devices[0].events.iter().map(|event| event.pending).collect();
     assert_eq!(pending, [true, false]);
 }
 
@@ -221,10 +238,22 @@ fn without_a_pending_table_nothing_may_be_pending() {
 fn tables_that_cannot_be_are_refused_with_kvm_s_errors() {
     assert_eq!(refused(&[(COLLECTIONS, collection(5, 3))]), Errno::Invalid, "no such CPU");
     assert_eq!(refused(&[(COLLECTIONS + 8, collection(5, 0))]), Errno::Exists, "twice");
-    assert_eq!(refused(&[(COLLECTIONS + 8, collection(0x2000, 0))]), Errno::Invalid, "beyond the table");
+    assert_eq!(
+        refused(&[(COLLECTIONS + 8, collection(0x2000, 0))]),
+        Errno::Invalid,
+        "beyond the table"
+    );
     assert_eq!(refused(&[(TRANSLATIONS, event(0, 8191, 5))]), Errno::Invalid, "no LPI");
-    assert_eq!(refused(&[(TRANSLATIONS, event(0, 0x1_0000, 5))]), Errno::Invalid, "more than 16 bits");
-    assert_eq!(refused(&[(TRANSLATIONS, event(4, 8200, 5))]), Errno::Invalid, "the next beyond EventIDs");
+    assert_eq!(
+        refused(&[(TRANSLATIONS, event(0, 0x1_0000, 5))]),
+        Errno::Invalid,
+        "more than 16 bits"
+    );
+    assert_eq!(
+        refused(&[(TRANSLATIONS, event(4, 8200, 5))]),
+        Errno::Invalid,
+        "the next beyond EventIDs"
+    );
     assert_eq!(refused(&[(TRANSLATIONS, event(0, 8200, 6))]), Errno::Invalid, "no such collection");
     assert_eq!(refused(&[(DEVICES, device(0) | 0x1f)]), Errno::Invalid, "EventIDs of 32 bits");
     assert_eq!(refused(&[(DEVICES, VALID | 0x1_0000 << 5 | 1)]), Errno::Fault, "no memory");
@@ -237,12 +266,16 @@ fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
         let mut config = config();
         config.its[0].collection_id_bits = Some(bits);
         let mut state = with_tables(Levels::Flat, &memory);
-        let typer =
-            Typer::from(state.its[0].typer).with_cil(true).with_collection_id_bits_minus_one(bits - 1);
+        let typer = Typer::from(state.its[0].typer)
+            .with_cil(true)
+            .with_collection_id_bits_minus_one(bits - 1);
         state.its[0].typer = typer.into_bits();
         memory.put(&[(COLLECTIONS, collection(5, 0))]);
         let mut view = KvmView::new(&config, state, &memory).unwrap();
-        assert_eq!(view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0), outcome);
+        assert_eq!(
+            view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0),
+            outcome
+        );
     }
 }
 
@@ -250,7 +283,8 @@ fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
 fn with_an_empty_device_at(itt: u64) -> Result<Vec<u32>, Errno> {
     let memory = Ram::new();
     let mut state = two_devices();
-    state.its[0].devices[1] = DeviceState { itt, event_bits: 16, ..state.its[0].devices[1].clone() };
+    state.its[0].devices[1] =
+        DeviceState { itt, event_bits: 16, ..state.its[0].devices[1].clone() };
     save_tables(state, &memory)?;
     let restored = restore_tables(Levels::Flat, &memory)?;
     Ok(numbers(&restored).into_iter().map(|(device, _)| device).collect())

@@ -51,7 +51,8 @@ impl Translated {
     }
 
     fn start_its(&self, cpus: u16) {
-        let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+        let table =
+            |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
         let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
         let write = |offset: u32, value| self.machine.write(ITS + u64::from(offset), Double, value);
         write(gits::BASER.get(0).unwrap().offset(), table(TABLES).into_bits());
@@ -59,7 +60,12 @@ impl Translated {
         write(gits::CBASER.offset(), queue.into_bits());
         self.machine.write(ITS + u64::from(gits::CTLR.offset()), Word, 1);
         self.run((0..cpus).map(|cpu| mapc(cpu, cpu)));
-        self.run([Command::Mapd { device: DEVICE, itt: 0, event_bits_minus_one: 3, action: MapAction::Map }]);
+        self.run([Command::Mapd {
+            device: DEVICE,
+            itt: 0,
+            event_bits_minus_one: 3,
+            action: MapAction::Map,
+        }]);
         self.run((0..Self::EVENTS).map(|event| mapti(event, 0)));
     }
 
@@ -121,7 +127,10 @@ pub(crate) fn inv(event: u32) -> Command {
 }
 
 pub(crate) fn movall(from: u16, to: u16) -> Command {
-    Command::Movall { from: RdBase::from_processor_number(from), to: RdBase::from_processor_number(to) }
+    Command::Movall {
+        from: RdBase::from_processor_number(from),
+        to: RdBase::from_processor_number(to),
+    }
 }
 
 pub(crate) fn unmapd() -> Command {

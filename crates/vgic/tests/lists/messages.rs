@@ -98,7 +98,11 @@ fn a_command_for_a_listed_lpi_kicks_its_vcpu_and_sync_waits_for_the_exit() {
 
         assert_eq!(translated.machine.kicks.of(0), 1, "{command:?}");
         assert!(!translated.is_done(), "{command:?}");
-        assert_eq!(translated.machine.read_gicr(1, gicr::SYNCR), 0, "nothing was invalidated there");
+        assert_eq!(
+            translated.machine.read_gicr(1, gicr::SYNCR),
+            0,
+            "nothing was invalidated there"
+        );
 
         let _first = inside.exit(&hardware.registers);
 

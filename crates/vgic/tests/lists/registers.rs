@@ -10,7 +10,8 @@ use gic_arch::{IntId, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, Mutex};
 use vgic::{
-    AccessWidth, InGuest, ListRegisterVcpu, SecurityView, Sleep, VgicConfig, VirtualInterfaceMismatch,
+    AccessWidth, InGuest, ListRegisterVcpu, SecurityView, Sleep, VgicConfig,
+    VirtualInterfaceMismatch,
 };
 
 const SPI: u32 = 40;
@@ -173,7 +174,8 @@ fn what_is_active_beyond_the_list_registers_ends_by_count_the_most_urgent_first(
     }
     let (mut inside, mut hardware) = enter(vcpu, 1);
     assert_eq!(states(&hardware), [(SPI + 2, Active)]);
-    let active = |machine: &Machine| machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()) >> 8;
+    let active =
+        |machine: &Machine| machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()) >> 8;
 
     hardware.end(1, SPI + 2);
     hardware.end(1, SPI + 1);
@@ -256,7 +258,11 @@ fn a_change_by_registers_is_complete_when_the_vcpu_has_exited() {
 #[test]
 fn an_sgi_is_listed_as_an_edge_and_sent_by_a_trapped_write() {
     let mut machine = machine();
-    machine.write(machine.frame(0) + u64::from(gicr::ISENABLER.offset()), AccessWidth::Word, 0xffff);
+    machine.write(
+        machine.frame(0) + u64::from(gicr::ISENABLER.offset()),
+        AccessWidth::Word,
+        0xffff,
+    );
     let mut vcpu = lists(&mut machine, 4);
     let own = vcpu.vgic().config().cpus[0].affinity;
     vcpu.write_sysreg(icc::SGI1R.encoding(), Sgi::to(3, own).into_bits()).unwrap();
@@ -399,7 +405,8 @@ fn interrupts_of_the_extended_ranges_go_through_list_registers() {
 fn dir_is_trapped_with_its_neighbours_for_guests_that_need_it() {
     let mut machine = machine();
     let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
-    vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits()).unwrap();
+    vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits())
+        .unwrap();
     let (_inside, registers) = vcpu.enter();
     assert!(registers.hcr.tc(), "it may name what is active at another vCPU");
 }
@@ -466,7 +473,8 @@ fn the_active_state_is_that_of_the_entry_until_the_vcpu_exits() {
     high(&machine, SPI);
     let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
     assert_eq!(hardware.acknowledge(1), SPI);
-    let active = |machine: &Machine| machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()) >> 8 & 1;
+    let active =
+        |machine: &Machine| machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()) >> 8 & 1;
     assert_eq!(active(&machine), 0);
 
     let vcpu = inside.exit(&hardware.registers);

@@ -59,7 +59,8 @@ fn rung_while_lpis_are_enabled() {
     commands.enable_lpis(0);
     let after = machine.ring(0, LPI);
     assert_ne!(after, Injection::Dropped, "LPIs are enabled");
-    let fresh = [slow.join().unwrap(), after].iter().filter(|rung| **rung == Injection::Fresh).count();
+    let fresh =
+        [slow.join().unwrap(), after].iter().filter(|rung| **rung == Injection::Fresh).count();
     assert_eq!(vcpu.join().unwrap() + machine.vcpu(0).drain().len(), 1 + fresh);
 }
 

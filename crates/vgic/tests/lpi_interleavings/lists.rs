@@ -58,7 +58,10 @@ fn synced_while_listed() {
         })
     };
     commands.movi(1, 0, 1);
-    assert!(!commands.sync() || !holds_it.load(SeqCst), "after SYNC it is in the old vCPU's list register");
+    assert!(
+        !commands.sync() || !holds_it.load(SeqCst),
+        "after SYNC it is in the old vCPU's list register"
+    );
     runner.join().unwrap();
 }
 

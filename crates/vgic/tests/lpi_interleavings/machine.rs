@@ -104,7 +104,8 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
 
 impl Machine {
     pub(super) fn configure(&self, number: u32, enable: bool, priority: u8) {
-        let config = gic_arch::lpi::Config::new().with_enable(enable).with_priority(Priority::new(priority));
+        let config =
+            gic_arch::lpi::Config::new().with_enable(enable).with_priority(Priority::new(priority));
         self.ram.write(u64::from(number - 8192), &[config.into_bits()]).unwrap();
     }
 
@@ -126,7 +127,11 @@ impl Machine {
     }
 
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
-        Vcpu { machine: self.clone(), cpu: Cpu::new(vcpu.into()), consumer: Consumer::new(vcpu.into()) }
+        Vcpu {
+            machine: self.clone(),
+            cpu: Cpu::new(vcpu.into()),
+            consumer: Consumer::new(vcpu.into()),
+        }
     }
 
     /// An access leaves work over.
@@ -160,7 +165,9 @@ impl Commands {
     }
 
     pub(super) fn map_device(&mut self, device: u32, bits: u8) {
-        self.control.map_device(self.its, device, MappedDevice { event_bits: bits, itt: 0 }).unwrap();
+        self.control
+            .map_device(self.its, device, MappedDevice { event_bits: bits, itt: 0 })
+            .unwrap();
     }
 
     pub(super) fn unmap_device(&mut self, device: u32) {

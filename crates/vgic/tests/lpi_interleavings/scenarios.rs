@@ -336,7 +336,8 @@ fn lpis_are_enabled() {
     let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
     commands.enable_lpis(0);
     let after = machine.send(1, 0);
-    let fresh = [sender.join().unwrap(), after].iter().filter(|sent| **sent == Injection::Fresh).count();
+    let fresh =
+        [sender.join().unwrap(), after].iter().filter(|sent| **sent == Injection::Fresh).count();
     assert_ne!(after, Injection::Dropped, "LPIs are enabled");
     let taken = handler.join().unwrap() + machine.vcpu(0).drain().len();
     assert_eq!(taken, 1 + fresh, "what the table said, and what was sent");
@@ -357,7 +358,8 @@ fn an_its_is_enabled() {
     let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
     commands.set_its_enabled(true);
     let after = machine.send(1, 0);
-    let fresh = [sender.join().unwrap(), after].iter().filter(|sent| **sent == Injection::Fresh).count();
+    let fresh =
+        [sender.join().unwrap(), after].iter().filter(|sent| **sent == Injection::Fresh).count();
     assert_ne!(after, Injection::Dropped, "the ITS is enabled");
     assert_eq!(handler.join().unwrap() + machine.vcpu(0).drain().len(), 1 + fresh);
 }
@@ -394,7 +396,11 @@ fn a_cold_path_is_pruned() {
     let sender = spawn(&machine, |machine| machine.send(1, 0));
     let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
     sender.join().unwrap();
-    assert_eq!(handler.join().unwrap() + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
+    assert_eq!(
+        handler.join().unwrap() + machine.vcpu(0).drain().len(),
+        1,
+        "the hint was pruned away"
+    );
 }
 
 #[test]

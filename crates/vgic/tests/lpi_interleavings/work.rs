@@ -8,7 +8,8 @@ use crate::safeguard::Safeguard;
 fn left_over_while_they_fall_asleep() {
     let (machine, _commands) = machine();
     let access = spawn(&machine, |machine| machine.leaves_work());
-    let vcpus = [0, 1].map(|vcpu| spawn(&machine, move |machine| machine.vcpu(vcpu).leave_unless_work()));
+    let vcpus =
+        [0, 1].map(|vcpu| spawn(&machine, move |machine| machine.vcpu(vcpu).leave_unless_work()));
     access.join().unwrap();
     let asleep = vcpus.map(|vcpu| vcpu.join().unwrap());
     let kicks = machine.kicks(0) + machine.kicks(1);

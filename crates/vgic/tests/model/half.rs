@@ -63,7 +63,11 @@ impl Half {
         }
     }
 
-    pub(crate) fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+    pub(crate) fn write_sysreg(
+        &mut self,
+        register: SysRegEncoding,
+        value: u64,
+    ) -> Result<(), Undefined> {
         match self {
             Self::Software(vcpu) => vcpu.write_sysreg(register, value),
             Self::Lists(lists) => {
@@ -199,8 +203,12 @@ impl Lists {
             _ if register == icc::PMR.encoding() => hardware.set_mask(low),
             _ if register == icc::BPR0.encoding() => hardware.set_binary_point(0, low),
             _ if register == icc::BPR1.encoding() => hardware.set_binary_point(1, low),
-            _ if register == icc::IGRPEN0.encoding() => hardware.registers.vmcr.set_veng0(low & 1 == 1),
-            _ if register == icc::IGRPEN1.encoding() => hardware.registers.vmcr.set_veng1(low & 1 == 1),
+            _ if register == icc::IGRPEN0.encoding() => {
+                hardware.registers.vmcr.set_veng0(low & 1 == 1)
+            }
+            _ if register == icc::IGRPEN1.encoding() => {
+                hardware.registers.vmcr.set_veng1(low & 1 == 1)
+            }
             _ if register == icc::CTLR.encoding() => {
                 hardware.registers.vmcr.set_vcbpr(Ctlr::from(value).cbpr());
                 hardware.registers.vmcr.set_veoim(Ctlr::from(value).eoi_mode());

@@ -121,7 +121,8 @@ impl Bench {
         if doorbells == Doorbells::Lpis {
             reference.add_lpis(&LPIS);
         }
-        let mut bench = Self { gic, vcpus: Vec::new(), kicks, kind, doorbells, table, reference, handled };
+        let mut bench =
+            Self { gic, vcpus: Vec::new(), kicks, kind, doorbells, table, reference, handled };
         bench.split(vcpus);
         bench.enable_lpis();
         bench
@@ -133,7 +134,12 @@ impl Bench {
         let pending = Pendbaser::new().with_address(0x5000_0000).with_pending_table_zero(true);
         for cpu in 0..AFFINITIES.len() {
             self.write_gicr(cpu, gicr::PROPBASER.offset(), AccessWidth::Double, table.into_bits());
-            self.write_gicr(cpu, gicr::PENDBASER.offset(), AccessWidth::Double, pending.into_bits());
+            self.write_gicr(
+                cpu,
+                gicr::PENDBASER.offset(),
+                AccessWidth::Double,
+                pending.into_bits(),
+            );
             self.write_gicr(cpu, gicr::CTLR.offset(), AccessWidth::Word, 1);
         }
     }
@@ -182,7 +188,13 @@ impl Bench {
                 self.apply(&Op::GroupEnable { cpu, group, on: true });
             }
             for interrupt in 0..PRIVATE.len() + SHARED.len() {
-                self.apply(&Op::Field { cpu, interrupt, field: Field::Enable, value: 0, wide: false });
+                self.apply(&Op::Field {
+                    cpu,
+                    interrupt,
+                    field: Field::Enable,
+                    value: 0,
+                    wide: false,
+                });
                 let value = u8::from(interrupt % 3 != 0);
                 self.apply(&Op::Field { cpu, interrupt, field: Field::Group, value, wide: false });
             }
@@ -197,7 +209,9 @@ impl Bench {
             _ => return true,
         };
         let mut reference = self.reference.clone();
-        reference.any(cpu, intid).is_none_or(|it| it.owner.is_some() || !it.active || it.taker == Some(cpu))
+        reference
+            .any(cpu, intid)
+            .is_none_or(|it| it.owner.is_some() || !it.active || it.taker == Some(cpu))
     }
 
     /// With few list registers, what the guest ends must be what it acknowledged last: the hardware only counts what
@@ -210,9 +224,10 @@ impl Bench {
                 let active = reference.any(cpu, interrupt(index)).is_some_and(|it| it.active);
                 !active && !matches!(field, Field::Activate | Field::Deactivate)
             }
-            Op::EndLast { cpu, group } => {
-                self.reference.cpus[cpu].running.last().is_some_and(|(_, running)| *running == group)
-            }
+            Op::EndLast { cpu, group } => self.reference.cpus[cpu]
+                .running
+                .last()
+                .is_some_and(|(_, running)| *running == group),
             _ => true,
         }
     }
@@ -269,7 +284,9 @@ impl Bench {
                     self.reference.cpus[cpu].enabled[group] = on;
                 }
             }
-            Op::Sgi { from, group, target, interrupt } => self.sgi(from, group, target, PRIVATE[interrupt]),
+            Op::Sgi { from, group, target, interrupt } => {
+                self.sgi(from, group, target, PRIVATE[interrupt])
+            }
             Op::Acknowledge { cpu, group } => self.acknowledge(cpu, group),
             Op::EndLast { cpu, group } => {
                 let intid = self.handled[cpu].pop().unwrap_or(1023);
@@ -338,7 +355,8 @@ impl Bench {
             }
             Field::Group | Field::Trigger => {
                 let old = self.gic.read(register, AccessWidth::Word).unwrap();
-                let field = if matches!(field, Field::Group) { value & 1 } else { (value & 1) << 1 };
+                let field =
+                    if matches!(field, Field::Group) { value & 1 } else { (value & 1) << 1 };
                 let new = location.insert(u32::try_from(old).unwrap(), field.into());
                 self.gic.write(register, AccessWidth::Word, new.into()).unwrap();
             }
@@ -351,7 +369,12 @@ impl Bench {
         }
     }
 
-    fn locate(&self, cpu: usize, intid: u32, field: Field) -> Option<(u64, gic_arch::IntIdLocation)> {
+    fn locate(
+        &self,
+        cpu: usize,
+        intid: u32,
+        field: Field,
+    ) -> Option<(u64, gic_arch::IntIdLocation)> {
         let [distributor, extended, redistributor] = registers(field);
         let config = self.gic.config();
         let frame = config.redistributors[0].base + config.redistributors[0].stride * cpu as u64;
@@ -432,7 +455,11 @@ impl Bench {
             assert_eq!((group, self.reference.view), (0, View::NonSecure));
             return;
         };
-        assert_eq!(intid, u64::from(self.reference.acknowledge(cpu, group)), "IAR{group} of CPU {cpu}");
+        assert_eq!(
+            intid,
+            u64::from(self.reference.acknowledge(cpu, group)),
+            "IAR{group} of CPU {cpu}"
+        );
         if intid != 1023 {
             self.handled[cpu].push(u32::try_from(intid).unwrap());
         }
@@ -450,7 +477,13 @@ impl Bench {
     }
 
     /// Writes a register that only exists where the guest has its group. Does it?
-    fn msr_of_group(&mut self, cpu: usize, group: usize, register: SysRegEncoding, value: u64) -> bool {
+    fn msr_of_group(
+        &mut self,
+        cpu: usize,
+        group: usize,
+        register: SysRegEncoding,
+        value: u64,
+    ) -> bool {
         let exists = group == 1 || self.reference.view == View::Single;
         assert_eq!(self.vcpus[cpu].write_sysreg(register, value).is_ok(), exists);
         exists
@@ -477,15 +510,28 @@ impl Bench {
         self.attend();
         for cpu in 0..AFFINITIES.len() {
             let inputs = self.vcpus[cpu].inputs();
-            let signalled = self.reference.signalled(cpu).map(|at| self.reference.interrupts[at].group);
-            assert_eq!([inputs.fiq, inputs.irq], [signalled == Some(0), signalled == Some(1)], "{after:?}");
+            let signalled =
+                self.reference.signalled(cpu).map(|at| self.reference.interrupts[at].group);
+            assert_eq!(
+                [inputs.fiq, inputs.irq],
+                [signalled == Some(0), signalled == Some(1)],
+                "{after:?}"
+            );
             let running = match self.reference.running(cpu) {
                 0xff => 0xff,
                 running => self.reference.shown_priority(running),
             };
-            assert_eq!(self.mrs(cpu, icc::RPR.encoding()), Some(running.into()), "RPR after {after:?}");
+            assert_eq!(
+                self.mrs(cpu, icc::RPR.encoding()),
+                Some(running.into()),
+                "RPR after {after:?}"
+            );
             let highest = self.reference.highest(cpu, 1);
-            assert_eq!(self.mrs(cpu, icc::HPPIR1.encoding()), Some(highest.into()), "HPPIR1 after {after:?}");
+            assert_eq!(
+                self.mrs(cpu, icc::HPPIR1.encoding()),
+                Some(highest.into()),
+                "HPPIR1 after {after:?}"
+            );
             if self.reference.view == View::Single {
                 let highest = self.reference.highest(cpu, 0);
                 assert_eq!(
@@ -522,7 +568,8 @@ impl Bench {
     fn compare_interrupt(&mut self, cpu: usize, intid: u32) {
         let view = self.reference.view;
         let it = self.reference.find(cpu, intid).cloned();
-        let flag = |flag: fn(&crate::reference::Interrupt) -> bool| it.as_ref().is_some_and(flag).into();
+        let flag =
+            |flag: fn(&crate::reference::Interrupt) -> bool| it.as_ref().is_some_and(flag).into();
         let expected = [
             (Field::Enable, flag(|it| it.enabled)),
             (Field::Disable, flag(|it| it.enabled)),
@@ -531,12 +578,16 @@ impl Bench {
             (Field::Activate, flag(|it| it.active)),
             (Field::Deactivate, flag(|it| it.active)),
             (Field::Group, if view == View::Single { flag(|it| it.group == 1) } else { 0 }),
-            (Field::Priority, it.as_ref().map_or(0, |it| self.reference.shown_priority(it.priority).into())),
+            (
+                Field::Priority,
+                it.as_ref().map_or(0, |it| self.reference.shown_priority(it.priority).into()),
+            ),
             (Field::Trigger, 2 * flag(|it| it.edge)),
         ];
         for (field, value) in expected {
             let (base, location) = self.locate(cpu, intid, field).unwrap();
-            let register = self.gic.read(base + u64::from(location.register().offset()), AccessWidth::Word);
+            let register =
+                self.gic.read(base + u64::from(location.register().offset()), AccessWidth::Word);
             let read = location.extract(u32::try_from(register.unwrap()).unwrap());
             assert_eq!(read, value, "{field:?} of {intid} at CPU {cpu}");
         }

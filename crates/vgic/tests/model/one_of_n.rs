@@ -177,7 +177,9 @@ impl Machine {
     /// The Non-secure side has neither Group 0 nor `GICR_WAKER`.
     fn exists(&self, op: &Op) -> bool {
         let secure = match *op {
-            Op::Group { group, .. } | Op::GroupEnable { group, .. } | Op::Take { group, .. } => group == 0,
+            Op::Group { group, .. } | Op::GroupEnable { group, .. } | Op::Take { group, .. } => {
+                group == 0
+            }
             Op::Waker { asleep, .. } => asleep,
             _ => false,
         };
@@ -257,9 +259,10 @@ impl Machine {
 
     /// The vCPU handles what it is signalled, if that is in the group.
     fn take(&mut self, cpu: usize, group: usize) -> bool {
-        let (acknowledge, end) =
-            [(icc::IAR0.encoding(), icc::EOIR0.encoding()), (icc::IAR1.encoding(), icc::EOIR1.encoding())]
-                [group];
+        let (acknowledge, end) = [
+            (icc::IAR0.encoding(), icc::EOIR0.encoding()),
+            (icc::IAR1.encoding(), icc::EOIR1.encoding()),
+        ][group];
         let intid = self.halves[cpu].read_sysreg(acknowledge).unwrap();
         let Some(spi) = SPIS.iter().position(|spi| u64::from(*spi) == intid) else {
             assert_eq!(intid, 1023);
@@ -290,20 +293,26 @@ impl Machine {
 
     /// All that somebody may take is taken.
     fn drain(&mut self) {
-        let turns = (0..2 * SPIS.len()).flat_map(|_| (0..CPUS).flat_map(|cpu| [(cpu, 0), (cpu, 1)]));
+        let turns =
+            (0..2 * SPIS.len()).flat_map(|_| (0..CPUS).flat_map(|cpu| [(cpu, 0), (cpu, 1)]));
         for (cpu, group) in turns {
             self.apply(&Op::Take { cpu, group });
         }
         for spi in 0..SPIS.len() {
             let left = (0..CPUS).find(|cpu| self.goes_to(spi, *cpu));
-            assert_eq!(left, None, "SPI {spi} was left behind: {:?}, {:?}", self.spis[spi], self.cpus);
+            assert_eq!(
+                left, None,
+                "SPI {spi} was left behind: {:?}, {:?}",
+                self.spis[spi], self.cpus
+            );
         }
     }
 
     /// Somebody is signalled if somebody may take something.
     fn check(&mut self) {
         let waits = (0..SPIS.len()).any(|spi| (0..CPUS).any(|cpu| self.goes_to(spi, cpu)));
-        let signalled = self.halves.iter_mut().map(Half::inputs).filter(|inputs| inputs.any()).count();
+        let signalled =
+            self.halves.iter_mut().map(Half::inputs).filter(|inputs| inputs.any()).count();
         assert_eq!(signalled > 0, waits, "{:?}, {:?}", self.spis, self.cpus);
     }
 }

@@ -105,7 +105,9 @@ impl Gic {
 
     /// Direct LPIs: each redistributor has its own.
     pub(crate) fn add_lpis(&mut self, lpis: &[u32]) {
-        for (cpu, intid) in (0..self.cpus.len()).flat_map(|cpu| lpis.iter().map(move |intid| (cpu, *intid))) {
+        for (cpu, intid) in
+            (0..self.cpus.len()).flat_map(|cpu| lpis.iter().map(move |intid| (cpu, *intid)))
+        {
             self.interrupts.push(Interrupt {
                 intid,
                 owner: Some(cpu),
@@ -140,7 +142,9 @@ impl Gic {
 
     /// The interrupt as `cpu` names it.
     pub(crate) fn any(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
-        self.interrupts.iter_mut().find(|it| it.intid == intid && it.owner.is_none_or(|owner| owner == cpu))
+        self.interrupts
+            .iter_mut()
+            .find(|it| it.intid == intid && it.owner.is_none_or(|owner| owner == cpu))
     }
 
     pub(crate) fn drive(&mut self, cpu: usize, intid: u32, high: bool) {
@@ -213,7 +217,8 @@ impl Gic {
         let index = self.most_urgent(cpu)?;
         let it = &self.interrupts[index];
         let preempts = self.cpus[cpu].running.last().is_none_or(|(running, _)| {
-            self.group_priority(cpu, it.group, it.priority) < self.group_priority(cpu, it.group, *running)
+            self.group_priority(cpu, it.group, it.priority)
+                < self.group_priority(cpu, it.group, *running)
         });
         (it.priority < self.cpus[cpu].mask && preempts).then_some(index)
     }

@@ -89,8 +89,8 @@ impl Hardware {
         let register = self.list()[index];
         let (priority, group) = (register.priority_value(), usize::from(register.group1()));
         let running = self.running();
-        let preempts =
-            running == 0xff || self.group_priority(priority, group) < self.group_priority(running, group);
+        let preempts = running == 0xff
+            || self.group_priority(priority, group) < self.group_priority(running, group);
         (priority < self.registers.vmcr.vpmr() && preempts).then_some(index)
     }
 
@@ -101,14 +101,18 @@ impl Hardware {
 
     pub(crate) fn highest(&self, group: usize) -> u32 {
         let register = self.most_urgent().map(|index| self.list()[index]);
-        register.filter(|it| usize::from(it.group1()) == group).map_or(1023, |it| it.virtual_intid())
+        register
+            .filter(|it| usize::from(it.group1()) == group)
+            .map_or(1023, |it| it.virtual_intid())
     }
 
     pub(crate) fn acknowledge(&mut self, group: usize) -> u32 {
-        let found = self.signalled_index().filter(|at| usize::from(self.list()[*at].group1()) == group);
+        let found =
+            self.signalled_index().filter(|at| usize::from(self.list()[*at].group1()) == group);
         let Some(index) = found else { return 1023 };
         let register = self.registers.list[index];
-        let level = self.group_priority(register.priority_value(), group) >> (8 - self.preemption_bits());
+        let level =
+            self.group_priority(register.priority_value(), group) >> (8 - self.preemption_bits());
         self.registers.active_priorities[group][usize::from(level / 32)] |= 1 << (level % 32);
         let is_lpi = register.virtual_intid() >= 8192;
         self.registers.list[index].set_state(if is_lpi { Invalid } else { Active });
@@ -127,7 +131,8 @@ impl Hardware {
         if (1020..1024).contains(&intid) || runs != Some(group) {
             return;
         }
-        let word = self.registers.active_priorities[group].iter_mut().find(|word| **word != 0).unwrap();
+        let word =
+            self.registers.active_priorities[group].iter_mut().find(|word| **word != 0).unwrap();
         *word &= *word - 1;
         if !self.registers.vmcr.veoim() {
             self.end_active(intid);
@@ -149,7 +154,8 @@ impl Hardware {
             Some(register) if register.state() == PendingActive => register.set_state(Pending),
             Some(register) => {
                 register.set_state(Invalid);
-                self.deactivated.extend(register.hw().then_some(u32::from(register.physical_intid())));
+                self.deactivated
+                    .extend(register.hw().then_some(u32::from(register.physical_intid())));
             }
             None if intid < 8192 => {
                 let count = self.registers.hcr.eoi_count();
@@ -192,7 +198,11 @@ impl Hardware {
     /// `ICH_EISR_EL2`: which list registers ended and asked to be told.
     pub(crate) fn eisr(&self) -> u64 {
         let ended = |it: &ListRegister| it.state() == Invalid && !it.hw() && it.eoi();
-        self.list().iter().zip(0..).filter(|(it, _)| ended(it)).fold(0, |bits, (_, at)| bits | 1 << at)
+        self.list()
+            .iter()
+            .zip(0..)
+            .filter(|(it, _)| ended(it))
+            .fold(0, |bits, (_, at)| bits | 1 << at)
     }
 
     /// Is the maintenance interrupt asserted?

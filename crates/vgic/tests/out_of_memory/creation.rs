@@ -41,7 +41,10 @@ fn list_registers_take_memory_of_the_beginning() {
     let mut board = Board::running();
     board.enable_private(0, 27);
     let vcpu = board.vcpus.remove(0);
-    let vtr = Vtr::new().with_pri_bits_minus_one(4).with_pre_bits_minus_one(4).with_list_regs_minus_one(3);
+    let vtr = Vtr::new()
+        .with_pri_bits_minus_one(4)
+        .with_pre_bits_minus_one(4)
+        .with_list_regs_minus_one(3);
     let first = with_allocations(0, || {
         board.gic.set_line(Line::Ppi { cpu: vcpu.cpu(), intid: 27 }, Level::High);
         let (guest, interface) = vcpu.with_list_registers(vtr).unwrap().enter();

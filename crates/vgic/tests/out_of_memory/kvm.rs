@@ -19,7 +19,10 @@ fn running() -> Board {
     let mut board = Board::new(config());
     board.start();
     board.run([mapd(1, 3, ITT), mapd(0x300, 8, ITT + 0x100)]);
-    board.run((0..20).map(|event| mapti(0x300, event * 9, 8192 + event, u16::try_from(event % 3).unwrap())));
+    board.run(
+        (0..20)
+            .map(|event| mapti(0x300, event * 9, 8192 + event, u16::try_from(event % 3).unwrap())),
+    );
     board.send(0x300, 9);
     board.run([movall(1, 2)]);
     board

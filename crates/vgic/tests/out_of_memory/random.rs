@@ -84,7 +84,8 @@ fn board() -> Board {
 /// Without the queue.
 fn saved(board: &mut Board) -> SavedState {
     let mut state = board.save();
-    state.its = state.its.into_iter().map(|its| ItsState { creadr: 0, cwriter: 0, ..its }).collect();
+    state.its =
+        state.its.into_iter().map(|its| ItsState { creadr: 0, cwriter: 0, ..its }).collect();
     state
 }
 

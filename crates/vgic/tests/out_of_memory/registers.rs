@@ -95,7 +95,8 @@ fn lpis_of_a_fresh_machine_stay_disabled() {
 #[test]
 fn direct_lpis_without_heap_stay_disabled() {
     let make = || {
-        let config = VgicConfig { its: Vec::new(), message_based_spis: false, direct_lpi: true, ..config() };
+        let config =
+            VgicConfig { its: Vec::new(), message_based_spis: false, direct_lpi: true, ..config() };
         let board = Board::new(config);
         board.provide_lpi_tables(0);
         board

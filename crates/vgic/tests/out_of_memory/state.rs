@@ -15,7 +15,10 @@ fn busy() -> Board {
     board.enable_spi(40);
     board.gic.set_line(Line::Spi(40), Level::High);
     board.run([mapd(1, 3, ITT), mapd(0x305, 9, ITT + 0x100), mapc(9, 1)]);
-    board.run((0..40).map(|event| mapti(0x305, event * 7, 8192 + event, u16::try_from(event % 3).unwrap())));
+    board.run(
+        (0..40)
+            .map(|event| mapti(0x305, event * 7, 8192 + event, u16::try_from(event % 3).unwrap())),
+    );
     board.configure(8250, true, 0x20);
     board.run([mapti(1, 2, 8250, 9), mapti(1, 3, 8251, 0)]);
     for (device, event) in [(0x305, 0), (0x305, 7), (1, 2), (1, 3)] {
@@ -30,10 +33,11 @@ fn a_save_without_heap_is_an_error() {
     let mut board = busy();
     let saved = board.save();
     let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
-    let failures = until_it_succeeds(|allocations| match with_allocations(allocations, || frozen.save()) {
-        Ok(again) => again == saved,
-        Err(OutOfMemory) => false,
-    });
+    let failures =
+        until_it_succeeds(|allocations| match with_allocations(allocations, || frozen.save()) {
+            Ok(again) => again == saved,
+            Err(OutOfMemory) => false,
+        });
     assert!(failures >= 10, "{failures} allocations failed");
 }
 

@@ -102,7 +102,8 @@ impl Machine {
     fn start() -> (Self, usize) {
         let ram = Arc::new(Ram((0..RAM / 8).map(|_| AtomicU64::new(0)).collect()));
         (0..1u64 << 20).for_each(|lpi| ram.write(CONFIGURATION + lpi, &[0xa1]).unwrap());
-        let ((gic, vcpus), bytes) = bytes_of(|| Vgic::new(largest(), ram.clone(), Arc::new(Nobody)).unwrap());
+        let ((gic, vcpus), bytes) =
+            bytes_of(|| Vgic::new(largest(), ram.clone(), Arc::new(Nobody)).unwrap());
         let mut machine = Self { gic, vcpus, ram, written: 0 };
         machine.gic.write(machine.gic.config().distributor, Word, 2).unwrap();
         for cpu in 0..machine.vcpus.len() {
@@ -114,12 +115,17 @@ impl Machine {
 
     fn start_cpu(&mut self, cpu: usize) {
         let frame = self.gic.config().redistributors[0].base + gicr::STRIDE_V3 * cpu as u64;
-        let write =
-            |offset: u32, width, value| self.gic.write(frame + u64::from(offset), width, value).unwrap();
+        let write = |offset: u32, width, value| {
+            self.gic.write(frame + u64::from(offset), width, value).unwrap()
+        };
         write(gicr::WAKER.offset(), Word, 0);
         let tables = Propbaser::new().with_id_bits_minus_one(19).with_address(CONFIGURATION);
         write(gicr::PROPBASER.offset(), Double, tables.into_bits());
-        write(gicr::PENDBASER.offset(), Double, Pendbaser::new().with_pending_table_zero(true).into_bits());
+        write(
+            gicr::PENDBASER.offset(),
+            Double,
+            Pendbaser::new().with_pending_table_zero(true).into_bits(),
+        );
         write(gicr::CTLR.offset(), Word, Ctlr::new().with_enable_lpis(true).into_bits().into());
         write(gicr::IGROUPR.offset(), Word, 0xffff_ffff);
         write(gicr::ISENABLER.offset(), Word, 0xffff);
@@ -134,7 +140,8 @@ impl Machine {
         let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
         let devices = table.with_address(LEVEL1).with_indirect(true).with_pages_minus_one(63);
         let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
-        let write = |offset: u32, value| self.gic.write(ITS + u64::from(offset), Double, value).unwrap();
+        let write =
+            |offset: u32, value| self.gic.write(ITS + u64::from(offset), Double, value).unwrap();
         write(gits::BASER.get(0).unwrap().offset(), devices.into_bits());
         write(gits::BASER.get(1).unwrap().offset(), table.into_bits());
         write(gits::CBASER.offset(), queue.into_bits());
@@ -169,7 +176,10 @@ impl Machine {
 
     fn send(&self, device: u32, event: u32) -> Delivery {
         let address = ITS + u64::from(gits::TRANSLATER.offset());
-        self.gic.its(0).unwrap().signal_msi(DeviceId::new(device), MsiMessage { address, data: event })
+        self.gic
+            .its(0)
+            .unwrap()
+            .signal_msi(DeviceId::new(device), MsiMessage { address, data: event })
     }
 
     fn handle(&mut self, cpu: usize) -> u64 {
@@ -197,7 +207,12 @@ fn unmapd(device: u32) -> Command {
 
 fn mapti(device: u32, event: u32, lpi: u32, collection: u16) -> Command {
     let collection = CollectionId::new(collection);
-    Command::Mapti { device: DeviceId::new(device), event: EventId::new(event), intid: lpi, collection }
+    Command::Mapti {
+        device: DeviceId::new(device),
+        event: EventId::new(event),
+        intid: lpi,
+        collection,
+    }
 }
 
 #[test]
@@ -223,7 +238,9 @@ fn every_vcpu_is_reached_by_sgis_and_spis_by_its_affinity() {
     for cpu in 0..MAX_CPUS {
         let affinity = machine.gic.config().cpus[cpu].affinity;
         let other = (cpu + 100) % MAX_CPUS;
-        machine.vcpus[other].write_sysreg(icc::SGI1R.encoding(), Sgi::to(7, affinity).into_bits()).unwrap();
+        machine.vcpus[other]
+            .write_sysreg(icc::SGI1R.encoding(), Sgi::to(7, affinity).into_bits())
+            .unwrap();
         assert_eq!(machine.handle(cpu), 7);
 
         let route = gicd::irouter(IntId::new(40)).unwrap();
@@ -260,7 +277,8 @@ fn device_ids_of_32_bits_cost_only_what_is_mapped() {
 fn a_saved_state_is_in_proportion_to_what_is_mapped_and_is_restored() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
-    let save = |machine: &mut Machine| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap();
+    let save =
+        |machine: &mut Machine| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap();
     let (idle, idle_bytes) = bytes_of(|| save(&mut machine));
     drop(idle);
     let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
@@ -351,8 +369,10 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
     }
     let round = || {
         let (gic, mut vcpus) = Vgic::new(largest(), machine.ram.clone(), Arc::new(Nobody)).unwrap();
-        let (saved, saving) = time(|| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap());
-        let restore = |gic: &Vgic, vcpus: &mut [Vcpu]| gic.freeze(vcpus).unwrap().restore(&saved).unwrap();
+        let (saved, saving) =
+            time(|| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap());
+        let restore =
+            |gic: &Vgic, vcpus: &mut [Vcpu]| gic.freeze(vcpus).unwrap().restore(&saved).unwrap();
         let ((), there) = time(|| restore(&gic, &mut vcpus));
         let ((), here) = time(|| restore(&machine.gic, &mut machine.vcpus));
         [saving, there, here]

@@ -116,7 +116,8 @@ impl Board {
 
     pub(crate) fn start(&mut self) {
         self.start_cpus();
-        let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+        let table =
+            |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
         self.write_its(gits::BASER.get(0).unwrap(), table(DEVICES));
         self.write_its(gits::BASER.get(1).unwrap(), table(COLLECTIONS));
         let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
@@ -217,7 +218,10 @@ impl Board {
     /// A message of a device.
     pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
         let address = ITS + u64::from(gits::TRANSLATER.offset());
-        self.gic.its(0).unwrap().signal_msi(DeviceId::new(device), MsiMessage { address, data: event })
+        self.gic
+            .its(0)
+            .unwrap()
+            .signal_msi(DeviceId::new(device), MsiMessage { address, data: event })
     }
 
     fn frame(&self, cpu: usize) -> u64 {
@@ -229,7 +233,12 @@ impl Board {
         self.write_at(self.gic.config().distributor, register, value);
     }
 
-    pub(crate) fn write_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>, value: V) {
+    pub(crate) fn write_gicr<V: RegisterValue, A>(
+        &self,
+        cpu: usize,
+        register: Reg<V, A>,
+        value: V,
+    ) {
         self.write_at(self.frame(cpu), register, value);
     }
 

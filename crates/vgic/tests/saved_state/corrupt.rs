@@ -65,7 +65,9 @@ fn essence(saved: &SavedState) -> SavedState {
             lpi.configuration = canonical(lpi.configuration);
         }
     }
-    for event in saved.its.iter_mut().flat_map(|its| &mut its.devices).flat_map(|device| &mut device.events) {
+    for event in
+        saved.its.iter_mut().flat_map(|its| &mut its.devices).flat_map(|device| &mut device.events)
+    {
         event.configuration = canonical(event.configuration);
     }
     saved
@@ -78,8 +80,18 @@ fn essential(interrupts: &mut Vec<InterruptState>) {
         interrupt.chosen = None;
     }
     interrupts.retain(|interrupt| {
-        let InterruptState { group1, enabled, priority, edge, latch, line, message, active, route, .. } =
-            *interrupt;
+        let InterruptState {
+            group1,
+            enabled,
+            priority,
+            edge,
+            latch,
+            line,
+            message,
+            active,
+            route,
+            ..
+        } = *interrupt;
         let sgi = interrupt.intid.get() < 16;
         let initial = matches!((group1, priority), (false, 0) | (true, 0x80));
         !initial || enabled || edge != sgi || latch || line || message || active || route != 0
@@ -90,7 +102,10 @@ fn essential(interrupts: &mut Vec<InterruptState>) {
 fn fill_in(open: &mut SavedState, found: &SavedState) {
     let events = |state: &mut SavedState| -> Vec<_> {
         let devices = state.its.iter().flat_map(|its| &its.devices);
-        devices.flat_map(|device| &device.events).map(|event| (event.stays_at, event.configuration)).collect()
+        devices
+            .flat_map(|device| &device.events)
+            .map(|event| (event.stays_at, event.configuration))
+            .collect()
     };
     let known = events(&mut found.clone());
     let open_events =
@@ -123,7 +138,11 @@ fn go_on(board: &mut Board) {
 }
 
 /// Damages what `source` saves, and has `board` restored from it.
-fn refused_or_restored(source: &mut Board, board: &mut Board, all: &[Damage]) -> Result<(), TestCaseError> {
+fn refused_or_restored(
+    source: &mut Board,
+    board: &mut Board,
+    all: &[Damage],
+) -> Result<(), TestCaseError> {
     let Some(mut received) = damaged(&source.save(), all) else { return Ok(()) };
     let before = board.save();
     let outcome = board.gic.freeze(&mut board.vcpus).unwrap().restore(&received);

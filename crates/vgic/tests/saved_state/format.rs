@@ -114,7 +114,10 @@ fn the_version_is_read_where_nothing_else_is_understood() {
 fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, item)| objects(item, &format!("{at}/{index}"), found));
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, item)| objects(item, &format!("{at}/{index}"), found));
         }
         Value::Object(fields) => {
             found.push(at.to_owned());
@@ -164,7 +167,10 @@ fn the_version_is_what_bytes_that_describe_nothing_begin_with() {
     assert_eq!(postcard::from_bytes(&bytes), Ok(saved));
     assert_eq!(postcard::from_bytes(&bytes), Ok(StateVersion { version: VERSION }));
     for end in 0..bytes.len() {
-        assert!(postcard::from_bytes::<SavedState>(&bytes[..end]).is_err(), "the first {end} bytes");
+        assert!(
+            postcard::from_bytes::<SavedState>(&bytes[..end]).is_err(),
+            "the first {end} bytes"
+        );
     }
 }
 
@@ -173,5 +179,8 @@ fn a_list_that_says_it_is_longer_than_anything_is_refused_where_the_bytes_end() 
     // The version, the distributor's three registers, and how many interrupts are said to follow.
     let bytes = [&[1, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
 
-    assert_eq!(postcard::from_bytes::<SavedState>(&bytes), Err(postcard::Error::DeserializeUnexpectedEnd));
+    assert_eq!(
+        postcard::from_bytes::<SavedState>(&bytes),
+        Err(postcard::Error::DeserializeUnexpectedEnd)
+    );
 }

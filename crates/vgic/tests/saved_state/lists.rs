@@ -9,7 +9,10 @@ use vgic::{ListRegisterVcpu, VirtualInterface};
 
 /// A CPU with this many list registers.
 fn vtr(count: u8) -> Vtr {
-    Vtr::new().with_list_regs_minus_one(count - 1).with_pri_bits_minus_one(4).with_pre_bits_minus_one(4)
+    Vtr::new()
+        .with_list_regs_minus_one(count - 1)
+        .with_pri_bits_minus_one(4)
+        .with_pre_bits_minus_one(4)
 }
 
 /// A machine whose vCPU 0 goes into its guest with list registers, and what the guest got; the rest stays.
@@ -20,7 +23,8 @@ fn entered(mut board: Board) -> (Board, vgic::InGuest, VirtualInterface) {
 }
 
 fn states(interface: &VirtualInterface) -> Vec<(u32, ListRegisterState)> {
-    let listed = interface.list.iter().filter(|register| register.state() != ListRegisterState::Invalid);
+    let listed =
+        interface.list.iter().filter(|register| register.state() != ListRegisterState::Invalid);
     listed.map(|register| (register.virtual_intid(), register.state())).collect()
 }
 
@@ -44,7 +48,10 @@ fn moved(mut board: Board, vcpu: ListRegisterVcpu) -> Board {
 #[test]
 fn what_was_in_list_registers_is_saved_as_pending_or_active() {
     let (board, guest, mut interface) = entered(with_level_and_lpi());
-    assert_eq!(states(&interface), [(40, ListRegisterState::Pending), (8192, ListRegisterState::Pending)]);
+    assert_eq!(
+        states(&interface),
+        [(40, ListRegisterState::Pending), (8192, ListRegisterState::Pending)]
+    );
     // The guest acknowledges the SPI.
     interface.list[0] = interface.list[0].with_state(ListRegisterState::Active);
     interface.active_priorities[1][0] = 1;

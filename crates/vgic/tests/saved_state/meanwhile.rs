@@ -17,7 +17,10 @@ const EVENTS: u32 = 24;
 fn with_device() -> Board {
     let board = Board::running();
     board.run([mapd(5, 5, 0x4010_0000)]);
-    board.run((0..EVENTS).map(|event| mapti(5, event, 8192 + event, u16::try_from(event).unwrap() % CPUS)));
+    board.run(
+        (0..EVENTS)
+            .map(|event| mapti(5, event, 8192 + event, u16::try_from(event).unwrap() % CPUS)),
+    );
     board
 }
 
@@ -43,7 +46,10 @@ fn a_message_before_the_save_is_in_it_and_one_after_is_in_the_next_and_after_the
 
     assert_eq!(pending_lpis(&first), BTreeSet::from([8192]));
     assert_eq!(pending_lpis(&second), BTreeSet::from([8192, 8195]));
-    assert_eq!(board.handle_all(0).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([8192, 8195]));
+    assert_eq!(
+        board.handle_all(0).into_iter().collect::<BTreeSet<_>>(),
+        BTreeSet::from([8192, 8195])
+    );
 }
 
 #[test]

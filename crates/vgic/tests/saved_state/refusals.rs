@@ -8,8 +8,8 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 use vgic::saved_state::{
-    CollectionState, FreezeError, InterfaceState, InterruptState, ItsState, LpiState, Object, Problem,
-    RedistributorState, RestoreError, SavedState, VERSION,
+    CollectionState, FreezeError, InterfaceState, InterruptState, ItsState, LpiState, Object,
+    Problem, RedistributorState, RestoreError, SavedState, VERSION,
 };
 use vgic::{SecurityView, VgicConfig};
 
@@ -22,7 +22,11 @@ fn refused(change: impl FnOnce(&mut SavedState)) -> RestoreError {
     refused_by(&mut Board::running(), &mut busy(), change)
 }
 
-fn refused_by(board: &mut Board, source: &mut Board, change: impl FnOnce(&mut SavedState)) -> RestoreError {
+fn refused_by(
+    board: &mut Board,
+    source: &mut Board,
+    change: impl FnOnce(&mut SavedState),
+) -> RestoreError {
     let mut saved = source.save();
     change(&mut saved);
     let before = board.save();
@@ -47,7 +51,10 @@ fn value(field: &'static str, value: u64) -> Problem {
 #[test]
 fn a_state_of_another_version_is_refused() {
     let refused = refused(|saved| saved.version = VERSION + 1);
-    assert_eq!(refused, RestoreError { object: Object::Machine, problem: Problem::Version(VERSION + 1) });
+    assert_eq!(
+        refused,
+        RestoreError { object: Object::Machine, problem: Problem::Version(VERSION + 1) }
+    );
 }
 
 #[test]
@@ -62,16 +69,28 @@ fn a_state_of_another_machine_names_the_register_that_differs() {
         }
     };
     assert_eq!(of(|config| config.spis = 96), (Object::Distributor, "GICD_TYPER"));
-    assert_eq!(of(|config| config.iidr = config.iidr.with_revision(3)), (Object::Distributor, "GICD_IIDR"));
+    assert_eq!(
+        of(|config| config.iidr = config.iidr.with_revision(3)),
+        (Object::Distributor, "GICD_IIDR")
+    );
     assert_eq!(
         of(|config| config.redistributor_invalidation = false),
         (Object::Redistributor(CPU0), "GICR_CTLR")
     );
-    assert_eq!(of(|config| config.cpus[0].processor_number = 9), (Object::Redistributor(CPU0), "GICR_TYPER"));
+    assert_eq!(
+        of(|config| config.cpus[0].processor_number = 9),
+        (Object::Redistributor(CPU0), "GICR_TYPER")
+    );
     assert_eq!(of(|config| config.priority_bits = 7), (Object::Interface(CPU0), "ICC_CTLR_EL1"));
     assert_eq!(of(|config| config.its[0].device_id_bits = 20), (Object::Its(ITS), "GITS_TYPER"));
-    assert_eq!(of(|config| config.its[0].iidr = gic_arch::Iidr::new()), (Object::Its(ITS), "GITS_IIDR"));
-    assert_eq!(of(|config| config.security = SecurityView::NonSecure), (Object::Distributor, "GICD_TYPER"));
+    assert_eq!(
+        of(|config| config.its[0].iidr = gic_arch::Iidr::new()),
+        (Object::Its(ITS), "GITS_IIDR")
+    );
+    assert_eq!(
+        of(|config| config.security = SecurityView::NonSecure),
+        (Object::Distributor, "GICD_TYPER")
+    );
 }
 
 #[test]
@@ -102,17 +121,20 @@ fn what_the_machine_has_and_the_state_has_not_is_named_and_the_other_way_round()
         RestoreError { object: Object::Shared(private), problem: Problem::Unknown }
     );
     assert_eq!(
-        refused(|saved| saved.cpus[0].redistributor.interrupts.last_mut().unwrap().intid = IntId::new(1100)),
+        refused(|saved| saved.cpus[0].redistributor.interrupts.last_mut().unwrap().intid =
+            IntId::new(1100)),
         RestoreError {
             object: Object::Private { cpu: CPU0, intid: IntId::new(1100) },
             problem: Problem::Unknown
         }
     );
     assert_eq!(
-        refused(
-            |saved| saved.cpus[0].redistributor.lpis = vec![LpiState { intid: beyond, configuration: None }]
-        ),
-        RestoreError { object: Object::Lpi { cpu: CPU0, intid: beyond }, problem: Problem::Unknown }
+        refused(|saved| saved.cpus[0].redistributor.lpis =
+            vec![LpiState { intid: beyond, configuration: None }]),
+        RestoreError {
+            object: Object::Lpi { cpu: CPU0, intid: beyond },
+            problem: Problem::Unknown
+        }
     );
 }
 
@@ -125,7 +147,10 @@ fn what_is_there_twice_or_out_of_order_is_named() {
     );
     assert_eq!(
         refused(|saved| its(saved).devices.swap(0, 1)),
-        RestoreError { object: Object::Device { its: ITS, device: NARROW }, problem: Problem::Order }
+        RestoreError {
+            object: Object::Device { its: ITS, device: NARROW },
+            problem: Problem::Order
+        }
     );
     assert_eq!(
         refused(|saved| {
@@ -162,7 +187,10 @@ fn an_interrupt_that_cannot_be_so_is_named_with_the_field() {
         problem(|it| it.active_at = Some(STRANGER)),
         Problem::NoSuchCpu { field: "active CPU", cpu: STRANGER }
     );
-    assert_eq!(problem(|it| it.active = false), Problem::NoSuchCpu { field: "active CPU", cpu: CPU0 });
+    assert_eq!(
+        problem(|it| it.active = false),
+        Problem::NoSuchCpu { field: "active CPU", cpu: CPU0 }
+    );
     assert_eq!(
         problem(|it| it.chosen = Some(CPU0)),
         Problem::NoSuchCpu { field: "chosen CPU", cpu: CPU0 },
@@ -209,7 +237,10 @@ fn registers_that_cannot_be_so_are_named() {
         of(Object::Distributor, "GICD_CTLR", 0),
         "affinity routing is always on"
     );
-    assert_eq!(refused(|saved| saved.cpus[0].redistributor.waker = 4), of(redistributor, "GICR_WAKER", 4));
+    assert_eq!(
+        refused(|saved| saved.cpus[0].redistributor.waker = 4),
+        of(redistributor, "GICR_WAKER", 4)
+    );
     assert_eq!(
         refused(|saved| saved.cpus[0].redistributor.ctlr |= 1 << 3),
         of(redistributor, "control register", 0xf)
@@ -236,13 +267,19 @@ fn registers_that_cannot_be_so_are_named() {
         of(interface, "active priorities", 1),
         "five priority bits need one register"
     );
-    assert_eq!(refused(|saved| its(saved).creadr = 1 << 32), of(Object::Its(ITS), "GITS_CREADR", 1 << 32));
+    assert_eq!(
+        refused(|saved| its(saved).creadr = 1 << 32),
+        of(Object::Its(ITS), "GITS_CREADR", 1 << 32)
+    );
     assert_eq!(
         refused(|saved| its(saved).cwriter = 0x1_0000),
         of(Object::Its(ITS), "GITS_CWRITER", 0x1_0000),
         "the queue ends there"
     );
-    assert_eq!(refused(|saved| its(saved).cbaser = 0x1000), of(Object::Its(ITS), "GITS_CBASER", 0x1000));
+    assert_eq!(
+        refused(|saved| its(saved).cbaser = 0x1000),
+        of(Object::Its(ITS), "GITS_CBASER", 0x1000)
+    );
     assert_eq!(refused(|saved| its(saved).baser[3] = 1), of(Object::Its(ITS), "GITS_BASER", 1));
     assert_eq!(refused(|saved| its(saved).ctlr = 4), of(Object::Its(ITS), "GITS_CTLR", 4));
     for table in [0, 1] {
@@ -251,7 +288,11 @@ fn registers_that_cannot_be_so_are_named() {
             its(saved).baser[table] &= !(1 << 63);
             without = its(saved).baser[table];
         });
-        assert_eq!(refused, of(Object::Its(ITS), "GITS_BASER", without), "something is mapped by it");
+        assert_eq!(
+            refused,
+            of(Object::Its(ITS), "GITS_BASER", without),
+            "something is mapped by it"
+        );
     }
 }
 
@@ -294,7 +335,11 @@ fn the_secure_side_of_interrupts_is_not_the_guests() {
     };
     assert_eq!(redistributor(|state| state.waker = 6), value("GICR_WAKER", 6));
     assert_eq!(redistributor(|state| state.ctlr = 1 << 24), value("control register", 1 << 24));
-    assert_eq!(redistributor(|state| state.ctlr = 1), value("control register", 1), "it has no LPIs");
+    assert_eq!(
+        redistributor(|state| state.ctlr = 1),
+        value("control register", 1),
+        "it has no LPIs"
+    );
 }
 
 #[test]
@@ -310,7 +355,10 @@ fn mappings_that_cannot_be_so_are_named() {
         refused(|saved| its(saved).devices[0].event_bits = 17),
         of(device, value("number of EventID bits", 17))
     );
-    assert_eq!(refused(|saved| its(saved).devices[0].itt = 1), of(device, value("translation table", 1)));
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].itt = 1),
+        of(device, value("translation table", 1))
+    );
     let wide = DeviceId::new(0x1_0000);
     assert_eq!(
         refused(|saved| its(saved).devices[1].device = wide),
@@ -335,14 +383,17 @@ fn mappings_that_cannot_be_so_are_named() {
         of(event, place(CPU0)),
         "its collection is mapped"
     );
-    let unmapped = Object::Event { its: ITS, device: DeviceId::new(0x1234), event: EventId::new(0) };
+    let unmapped =
+        Object::Event { its: ITS, device: DeviceId::new(0x1234), event: EventId::new(0) };
     assert_eq!(
         refused(|saved| its(saved).devices[1].events[0].stays_at = Some(STRANGER)),
         of(unmapped, place(STRANGER))
     );
     let collection = CollectionId::new(100);
     assert_eq!(
-        refused(|saved| its(saved).collections.push(CollectionState { collection, target: STRANGER })),
+        refused(|saved| its(saved)
+            .collections
+            .push(CollectionState { collection, target: STRANGER })),
         of(
             Object::Collection { its: ITS, collection },
             Problem::NoSuchCpu { field: "target", cpu: STRANGER }
@@ -370,7 +421,10 @@ fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
             problem: value("collection", 8)
         }
     );
-    assert_eq!(refused(&|its| its.devices[0].events[0].collection = beyond).problem, value("collection", 8));
+    assert_eq!(
+        refused(&|its| its.devices[0].events[0].collection = beyond).problem,
+        value("collection", 8)
+    );
 }
 
 #[test]

@@ -8,7 +8,9 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use vgic::VgicConfig;
-use vgic::saved_state::{DeviceState, EventState, LpiState, Object, Problem, RestoreError, SavedState};
+use vgic::saved_state::{
+    DeviceState, EventState, LpiState, Object, Problem, RestoreError, SavedState,
+};
 
 /// A device's EventID bits and mapped events.
 type Device = (u8, BTreeSet<u32>);
@@ -66,7 +68,8 @@ fn joined(mut state: SavedState) -> SavedState {
     let its = &mut state.its[0];
     let events = its.devices.iter_mut().flat_map(|device| &mut device.events);
     for event in events {
-        let at = its.collections.iter().find(|mapped| mapped.collection == event.collection).unwrap();
+        let at =
+            its.collections.iter().find(|mapped| mapped.collection == event.collection).unwrap();
         let cpu = state.cpus.iter_mut().find(|cpu| cpu.affinity == at.target).unwrap();
         let before = cpu.redistributor.lpis.len();
         cpu.redistributor.lpis.retain(|lpi| lpi.intid != event.intid);

@@ -63,7 +63,8 @@ fn a_restored_machine_saves_as_the_same() {
 fn a_device_keeps_its_table_and_the_number_of_its_events() {
     let saved = busy().moved().save();
     let devices = saved.its[0].devices.iter();
-    let found: Vec<_> = devices.map(|device| (device.device.get(), device.event_bits, device.itt)).collect();
+    let found: Vec<_> =
+        devices.map(|device| (device.device.get(), device.event_bits, device.itt)).collect();
     assert_eq!(found, [(5, 3, 0x4010_0000), (0x1234, 12, 0x4010_1000)]);
 }
 
@@ -123,7 +124,10 @@ fn restoring_replaces_whatever_the_machine_was_before() {
 fn a_machine_after_reset_saves_as_little_more_than_its_registers() {
     let mut board = Board::new(VgicConfig { lpi_id_bits: Some(20), ..VgicConfig::new(1) });
     let saved = board.save();
-    assert!(saved.distributor.interrupts.is_empty() && saved.cpus[0].redistributor.interrupts.is_empty());
+    assert!(
+        saved.distributor.interrupts.is_empty()
+            && saved.cpus[0].redistributor.interrupts.is_empty()
+    );
     assert!(serde_json::to_string(&saved).unwrap().len() < 1000);
 }
 
@@ -250,7 +254,8 @@ fn the_non_secure_view_is_restored_with_its_priorities() {
     assert_eq!(moved.mrs(0, icc::PMR.encoding()), 0xf0);
     assert_eq!(moved.mrs(0, icc::RPR.encoding()), 0);
     let interrupts = saved.distributor.interrupts.iter();
-    let lines: Vec<_> = interrupts.map(|interrupt| (interrupt.intid.get(), interrupt.priority)).collect();
+    let lines: Vec<_> =
+        interrupts.map(|interrupt| (interrupt.intid.get(), interrupt.priority)).collect();
     assert_eq!(lines, [(33, 0), (40, 0x80)]);
 }
 
@@ -258,7 +263,10 @@ fn the_non_secure_view_is_restored_with_its_priorities() {
 fn a_1_of_n_interrupt_that_found_nobody_goes_to_who_takes_part_after_the_restore() {
     let mut board = Board::running();
     board.enable_spi(41);
-    board.write_gicd(gicd::irouter(IntId::new(41)).unwrap(), Irouter::new().with_any_participating(true));
+    board.write_gicd(
+        gicd::irouter(IntId::new(41)).unwrap(),
+        Irouter::new().with_any_participating(true),
+    );
     for cpu in 0..usize::from(CPUS) {
         board.msr(cpu, icc::IGRPEN1.encoding(), 0);
     }
@@ -274,7 +282,10 @@ fn a_1_of_n_interrupt_that_found_nobody_goes_to_who_takes_part_after_the_restore
 fn a_1_of_n_interrupt_stays_with_the_cpu_that_was_chosen_and_the_next_one_is_after_it() {
     let mut board = Board::running();
     board.enable_spi(41);
-    board.write_gicd(gicd::irouter(IntId::new(41)).unwrap(), Irouter::new().with_any_participating(true));
+    board.write_gicd(
+        gicd::irouter(IntId::new(41)).unwrap(),
+        Irouter::new().with_any_participating(true),
+    );
     board.gic.set_line(Line::Spi(41), Level::High);
     assert_eq!(board.handle_all(0), [41]);
     board.gic.set_line(Line::Spi(41), Level::High);
@@ -331,7 +342,8 @@ fn a_restored_machine_can_be_reset() {
     moved.gic.reset();
     moved.vcpus.iter_mut().for_each(vgic::Vcpu::reset);
 
-    let lines = |saved: &SavedState| saved.distributor.interrupts.iter().filter(|it| it.line).count();
+    let lines =
+        |saved: &SavedState| saved.distributor.interrupts.iter().filter(|it| it.line).count();
     let (mut saved, untouched) = (moved.save(), fresh.save());
     assert_eq!(lines(&saved), 3, "lines are as they are driven");
     saved.distributor.interrupts.clear();

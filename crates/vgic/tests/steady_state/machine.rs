@@ -61,7 +61,8 @@ impl Memory {
 
     /// Whoever reads this LPI's configuration waits until it is [`open`](Self::open) again.
     pub(crate) fn close(&self, lpi: u32) {
-        *self.gate.lock().unwrap() = Gate::Closed { address: CONFIGURATION + u64::from(lpi - FIRST) };
+        *self.gate.lock().unwrap() =
+            Gate::Closed { address: CONFIGURATION + u64::from(lpi - FIRST) };
     }
 
     /// Waits until somebody waits at the gate.
@@ -152,7 +153,11 @@ impl Machine {
         machine.write_bits(distributor, gicd::IGROUPR.locate(IntId::new(SPI)).unwrap());
         machine.write_bits(distributor, gicd::ISENABLER.locate(IntId::new(SPI)).unwrap());
         let edge = gicd::ICFGR.locate(IntId::new(SPI)).unwrap();
-        machine.write(distributor + u64::from(edge.register().offset()), Word, edge.insert(0, 2).into());
+        machine.write(
+            distributor + u64::from(edge.register().offset()),
+            Word,
+            edge.insert(0, 2).into(),
+        );
         machine.write(distributor + u64::from(gicd::CTLR.offset()), Word, 2);
         machine.redistributor(gicr::WAKER.offset(), Word, 0);
         machine.redistributor(gicr::PROPBASER.offset(), Double, CONFIGURATION | 15);
@@ -167,7 +172,8 @@ impl Machine {
     }
 
     fn start_its(&self) {
-        let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+        let table =
+            |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
         let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
         let write = |offset: u32, value| self.write(ITS + u64::from(offset), Double, value);
         write(gits::BASER.get(0).unwrap().offset(), table(DEVICES).into_bits());

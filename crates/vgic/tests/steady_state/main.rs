@@ -8,7 +8,9 @@ use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
 use gic_arch::its::Command;
 use gic_arch::{gicd, gicr};
 use machine::{FIRST, Machine, Memory, SPI, handle_all, with_direct_lpis, with_its};
-use msi_types::{Delivery, DeviceId, EventId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
+use msi_types::{
+    Delivery, DeviceId, EventId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi,
+};
 use peak_alloc::PeakAlloc;
 use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -156,7 +158,10 @@ fn a_departure_with_a_kick_allocates_nothing_and_there_is_one_kick() {
 fn list_registers_are_filled_and_folded_without_an_allocation_and_without_guest_memory() {
     let _turn = turn();
     let (machine, vcpu) = mapped();
-    let vtr = Vtr::new().with_list_regs_minus_one(3).with_pri_bits_minus_one(4).with_pre_bits_minus_one(4);
+    let vtr = Vtr::new()
+        .with_list_regs_minus_one(3)
+        .with_pri_bits_minus_one(4)
+        .with_pre_bits_minus_one(4);
     let mut vcpu = Some(vcpu.with_list_registers(vtr).unwrap());
     let mut run = || {
         let rung = ring(&machine);
@@ -164,7 +169,8 @@ fn list_registers_are_filled_and_folded_without_an_allocation_and_without_guest_
         while listed < rung {
             let (guest, mut registers) = vcpu.take().unwrap().enter();
             // The guest acknowledges and ends whatever is listed.
-            let valid = |register: &&mut ListRegister| register.state() != ListRegisterState::Invalid;
+            let valid =
+                |register: &&mut ListRegister| register.state() != ListRegisterState::Invalid;
             for register in registers.list.iter_mut().filter(valid) {
                 *register = ListRegister::new();
                 listed += 1;

@@ -25,8 +25,9 @@ impl Handles {
     pub(super) fn allocate(&mut self, count: NonZeroU16) -> Option<u16> {
         let count = u32::from(count.get());
         let span = usize::try_from(count.next_power_of_two()).ok()?;
-        let is_free =
-            |first: &u32| *first + count <= self.count && (*first..first + count).all(|e| !self.is_used(e));
+        let is_free = |first: &u32| {
+            *first + count <= self.count && (*first..first + count).all(|e| !self.is_used(e))
+        };
         let first = (0..self.count).step_by(span).find(is_free)?;
         (first..first + count).for_each(|entry| self.set(entry, true));
         u16::try_from(first).ok()

@@ -106,7 +106,11 @@ impl IrteTarget {
         let target = Self {
             destination: mode.read(low.destination()),
             mode: if low.logical() { DestinationMode::Logical } else { DestinationMode::Physical },
-            redirection: if low.redirection_hint() { Redirection::Hint } else { Redirection::Directed },
+            redirection: if low.redirection_hint() {
+                Redirection::Hint
+            } else {
+                Redirection::Directed
+            },
             delivery: DeliveryMode::from_fields(low.delivery_mode(), low.vector()).ok()?,
             trigger: if low.level_triggered() { Trigger::Level } else { Trigger::Edge },
         };
@@ -130,7 +134,8 @@ impl Irte {
 
     /// Who may use the entry; `None` if it does not say so properly.
     pub fn source(&self) -> Option<Source> {
-        let check = SourceCheck::from_fields(self.high.source_validation(), self.high.source_qualifier())?;
+        let check =
+            SourceCheck::from_fields(self.high.source_validation(), self.high.source_qualifier())?;
         (self.high.reserved() == 0).then_some(Source { id: self.high.source_id(), check })
     }
 

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, IsolatingMechanism,
-    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape,
-    Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule,
+    IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
+    Pending, RequesterId, Shape, Tier, Vector, VectorBlock,
 };
 
 /// A group's function writes its low bits of 16.
@@ -21,7 +21,10 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
     fn isolation(&self, of: RequesterId) -> Isolation {
         match (self.sources)(of) {
             None => Isolation::NotIsolated(NotIsolated::NoController),
-            Some(source) if source.check != SourceCheck::None && self.table.blocks_compatibility_format() => {
+            Some(source)
+                if source.check != SourceCheck::None
+                    && self.table.blocks_compatibility_format() =>
+            {
                 Isolation::Isolated(IsolatingMechanism::InterruptRemapping)
             }
             Some(_) => Isolation::NotIsolated(NotIsolated::SharedDoorbell(
@@ -50,7 +53,11 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         self.vectors.detach(device);
     }
 
-    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError> {
         self.allocate_entries(device, request, Vec::new())
     }
 
@@ -103,7 +110,8 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
             MoveOutcome::Written => Ok(()),
             MoveOutcome::RolledBack => {
                 let (entries, entry) = self.entries(moved.first)?;
-                let old = self.vectors.place(moved.first).ok_or(MsiError::UnknownVector(moved.first))?;
+                let old =
+                    self.vectors.place(moved.first).ok_or(MsiError::UnknownVector(moved.first))?;
                 self.retarget(&entries, entry, old)
             }
         };
@@ -139,7 +147,11 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         match self.entries(vector) {
             Ok((entries, entry)) => {
                 let source = entries.source;
-                writeln!(out, "remapping@{:x}: entry {entry}, source {:#06x}", self.base, source.id)?;
+                writeln!(
+                    out,
+                    "remapping@{:x}: entry {entry}, source {:#06x}",
+                    self.base, source.id
+                )?;
             }
             Err(_) => writeln!(out, "remapping@{:x}: vector {vector} has no entry", self.base)?,
         }
@@ -163,9 +175,10 @@ impl<M: RemapMemory> RemappedVectors<M> {
             Shape::AlignedGroup => return Err(MsiError::NoGroups),
         };
         // What a group's function adds to the data stays below its count.
-        request
-            .fit
-            .check(MsiMessage { data: u32::from(count.get() - 1), ..RemappableMessage::HIGHEST.encode() })?;
+        request.fit.check(MsiMessage {
+            data: u32::from(count.get() - 1),
+            ..RemappableMessage::HIGHEST.encode()
+        })?;
         self.check_reachable(request.cpu)?;
         self.with_state(|state| {
             let source = *state

@@ -120,7 +120,8 @@ impl<M: RemapMemory> RemapTable<M> {
 
     /// Does the unit block messages in the compatibility format?
     pub fn blocks_compatibility_format(&self) -> bool {
-        self.config.mode == ApicMode::X2apic || self.config.compatibility == CompatibilityFormat::Blocked
+        self.config.mode == ApicMode::X2apic
+            || self.config.compatibility == CompatibilityFormat::Blocked
     }
 
     /// The value of the interrupt remapping table address register for a table at a physical address, which is a multiple
@@ -133,7 +134,10 @@ impl<M: RemapMemory> RemapTable<M> {
     /// An entry as it is in memory; `None` past the end. Any.
     pub fn entry(&self, index: u32) -> Option<Irte> {
         let (low, high) = self.words(index)?;
-        Some(Irte { low: IrteLow::from(self.memory.read(low)), high: IrteHigh::from(self.memory.read(high)) })
+        Some(Irte {
+            low: IrteLow::from(self.memory.read(low)),
+            high: IrteHigh::from(self.memory.read(high)),
+        })
     }
 
     /// Makes an absent entry present: its source first.

@@ -75,7 +75,11 @@ impl<M: RemapMemory> RemapTable<M> {
     /// Translates a requester's message as the unit does: to an APIC, and what happens there. Any.
     ///
     /// Whether a fault is recorded (FPD) is the caller's business: see [`entry`](Self::entry).
-    pub fn translate(&self, requester: RequesterId, message: MsiMessage) -> Result<IrteTarget, RemapFault> {
+    pub fn translate(
+        &self,
+        requester: RequesterId,
+        message: MsiMessage,
+    ) -> Result<IrteTarget, RemapFault> {
         let named = match RemappableMessage::decode(message) {
             Ok(named) => named,
             Err(MessageError::Compatibility) => return self.pass(message),
@@ -87,7 +91,8 @@ impl<M: RemapMemory> RemapTable<M> {
             return Err(RemapFault::NotPresent { index });
         }
         let bad = RemapFault::BadEntry { index };
-        let (target, source) = IrteTarget::decode(entry.low, self.mode()).zip(entry.source()).ok_or(bad)?;
+        let (target, source) =
+            IrteTarget::decode(entry.low, self.mode()).zip(entry.source()).ok_or(bad)?;
         let admitted = u16::try_from(requester.get()).is_ok_and(|id| source.admits(id));
         if admitted { Ok(target) } else { Err(RemapFault::WrongSource { requester, index }) }
     }
@@ -96,8 +101,8 @@ impl<M: RemapMemory> RemapTable<M> {
         if self.blocks_compatibility_format() {
             return Err(RemapFault::CompatibilityBlocked);
         }
-        let passed =
-            ApicMessage::decode(message, DestinationFormat::Xapic).map_err(RemapFault::BadRequest)?;
+        let passed = ApicMessage::decode(message, DestinationFormat::Xapic)
+            .map_err(RemapFault::BadRequest)?;
         Ok(IrteTarget {
             destination: passed.destination,
             mode: passed.mode,
@@ -114,7 +119,8 @@ impl<M: RemapMemory> RemapTable<M> {
 impl IrteTarget {
     /// The APIC and what happens there, where that is all there is to it: a physical destination and an edge.
     pub fn physical(&self) -> Option<(ApicId, DeliveryMode)> {
-        let plain = self.mode == crate::message::DestinationMode::Physical && self.trigger == Trigger::Edge;
+        let plain =
+            self.mode == crate::message::DestinationMode::Physical && self.trigger == Trigger::Edge;
         plain.then_some((self.destination, self.delivery))
     }
 }

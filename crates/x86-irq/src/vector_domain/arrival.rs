@@ -26,14 +26,20 @@ impl VectorDomain {
     #[inline]
     pub fn arrive(&self, cpu: Cpu, vector: ApicVector) -> Arrival {
         let place = Place { cpu, vector };
-        let Some((index, slot)) = self.entry_index(place).and_then(|i| Some((i, self.slots.get(i)?))) else {
+        let Some((index, slot)) =
+            self.entry_index(place).and_then(|i| Some((i, self.slots.get(i)?)))
+        else {
             return Arrival::Unknown;
         };
         if slot.arrived(place) {
             slot.former().for_each(|former| self.apic().request_cleanup(former.cpu));
         }
         let flags = slot.flags.load(Ordering::Acquire);
-        if flags & (HELD | RELEASED) == 0 { Arrival::Deliver(number(index)) } else { hold(index, slot) }
+        if flags & (HELD | RELEASED) == 0 {
+            Arrival::Deliver(number(index))
+        } else {
+            hold(index, slot)
+        }
     }
 
     /// Any.

@@ -29,7 +29,8 @@ pub(super) struct Claims {
 impl Claims {
     pub(super) fn attach(&mut self, limit: u32) -> Result<Attachment, MsiError> {
         let cookie = self.next;
-        let next = cookie.checked_add(1).ok_or(MsiError::NoMemory("another attachment's number"))?;
+        let next =
+            cookie.checked_add(1).ok_or(MsiError::NoMemory("another attachment's number"))?;
         self.claims.reserve().map_err(|_| MsiError::NoMemory("the list of attachments"))?;
         self.next = next;
         self.claims.insert(cookie, Claim { limit, used: 0 });
@@ -41,7 +42,11 @@ impl Claims {
     }
 
     /// Counts vectors against the device's limit.
-    pub(super) fn charge(&mut self, attachment: &Attachment, wanted: u16) -> Result<ClaimId, MsiError> {
+    pub(super) fn charge(
+        &mut self,
+        attachment: &Attachment,
+        wanted: u16,
+    ) -> Result<ClaimId, MsiError> {
         let unknown = MsiError::DeviceFull { wanted, limit: 0 };
         let claim = self.claims.get_mut(attachment.cookie()).ok_or(unknown)?;
         let used = claim.used.checked_add(wanted.into()).filter(|used| *used <= claim.limit);

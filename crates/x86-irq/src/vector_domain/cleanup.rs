@@ -139,7 +139,9 @@ impl VectorDomain {
         }
         let former = slot.former().any(|former| former == place);
         match state.phase {
-            Phase::Owned { .. } if former => Standing::Former(state.impatient || !slot.awaits_arrival()),
+            Phase::Owned { .. } if former => {
+                Standing::Former(state.impatient || !slot.awaits_arrival())
+            }
             Phase::Draining if former => Standing::Former(true),
             _ => Standing::Other,
         }
@@ -149,7 +151,9 @@ impl VectorDomain {
     fn give_up(&self, core: &mut Core, index: usize, place: Place) {
         self.set_entry(place, None);
         core.release(place);
-        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else { return };
+        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
+            return;
+        };
         slot.remove_former(place);
         if slot.former().next().is_none() {
             state.impatient = false;
@@ -163,6 +167,7 @@ impl VectorDomain {
     fn send_again(&self, core: &Core, index: usize) -> bool {
         let Some(slot) = self.slots.get(index) else { return false };
         let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);
-        slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, set).is_ok() && self.pay(core, slot)
+        slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, set).is_ok()
+            && self.pay(core, slot)
     }
 }

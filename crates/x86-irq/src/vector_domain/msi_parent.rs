@@ -8,9 +8,9 @@ use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Isolation, Move,
-    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Tier, Vector,
-    VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Isolation,
+    Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape,
+    Tier, Vector, VectorBlock,
 };
 
 /// Endpoints that write to the local APICs themselves.
@@ -19,7 +19,9 @@ use msi_types::{
 /// one by one. Remapping provides them.
 impl MsiParent for VectorDomain {
     fn isolation(&self, _: RequesterId) -> Isolation {
-        Isolation::NotIsolated(NotIsolated::SharedDoorbell("the local APICs' doorbells (0xfee00000)"))
+        Isolation::NotIsolated(NotIsolated::SharedDoorbell(
+            "the local APICs' doorbells (0xfee00000)",
+        ))
     }
 
     fn attach(&self, _: RequesterId, max: u32) -> Result<Attachment, MsiError> {
@@ -30,7 +32,11 @@ impl MsiParent for VectorDomain {
         self.claims.with(self.apic(), |claims| claims.detach(&device));
     }
 
-    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError> {
         check_shape(request)?;
         self.allocate_block(device, request, Stored::Endpoint(request.fit), Vec::new())
     }
@@ -43,7 +49,12 @@ impl MsiParent for VectorDomain {
         among: &[Cpu],
     ) -> Result<VectorBlock, MsiError> {
         check_shape(request)?;
-        self.allocate_block(device, request, Stored::Endpoint(request.fit), for_each(request.count, among)?)
+        self.allocate_block(
+            device,
+            request,
+            Stored::Endpoint(request.fit),
+            for_each(request.count, among)?,
+        )
     }
 
     fn free(&self, device: &Attachment, block: VectorBlock) {
@@ -99,7 +110,8 @@ impl MsiParent for VectorDomain {
     }
 
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
-        let Some((slot, place)) = self.slot(vector).and_then(|slot| Some((slot, slot.place()?))) else {
+        let Some((slot, place)) = self.slot(vector).and_then(|slot| Some((slot, slot.place()?)))
+        else {
             return writeln!(out, "x86: slot {vector} is not handed out");
         };
         write!(out, "x86: {place}")?;

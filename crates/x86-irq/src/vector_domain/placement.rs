@@ -6,7 +6,9 @@ use crate::apic::Place;
 use crate::matrix::{MatrixError, VectorMatrix};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use msi_types::{Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, Rewrite, Vector, VectorBlock};
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, Rewrite, Vector, VectorBlock,
+};
 
 impl VectorDomain {
     /// Slots for `request`, each with a place on its CPU; managed ones take a list of CPUs each.
@@ -25,7 +27,9 @@ impl VectorDomain {
             core.check_cpu(request.cpu, count)?;
             if let Stored::Endpoint(fit) = message {
                 // Of all vectors, the highest has the widest message.
-                fit.check(self.message_to(core, Place { cpu: request.cpu, vector: self.window.1 })?)?;
+                fit.check(
+                    self.message_to(core, Place { cpu: request.cpu, vector: self.window.1 })?,
+                )?;
             }
             let first = core.free_run(count).ok_or(MsiError::NoVectors { wanted: count })?;
             for (done, index) in (first..first + usize::from(count)).enumerate() {
@@ -58,7 +62,8 @@ impl VectorDomain {
         let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
             return Err((full, managed));
         };
-        let keeps_its_vector = |fit: Fit| !matches!(fit.rewrite, Rewrite::Masked | Rewrite::Atomic64);
+        let keeps_its_vector =
+            |fit: Fit| !matches!(fit.rewrite, Rewrite::Masked | Rewrite::Atomic64);
         let fixed = match phase {
             Phase::Owned { message: Stored::Endpoint(fit), .. } => keeps_its_vector(fit),
             _ => false,
@@ -74,7 +79,10 @@ impl VectorDomain {
         };
         let Ok(place) = taken else { return Err((full, managed)) };
         *state = SlotState { phase, managed, ..SlotState::default() };
-        slot.flags.store(if request.initially == Initially::Masked { HELD } else { 0 }, Ordering::Release);
+        slot.flags.store(
+            if request.initially == Initially::Masked { HELD } else { 0 },
+            Ordering::Release,
+        );
         slot.set_place(Some(place));
         self.set_entry(place, Some(index));
         Ok(())
@@ -140,14 +148,19 @@ impl VectorDomain {
     /// True if the slot was the device's.
     fn release(&self, core: &mut Core, claim: ClaimId, vector: Vector, reuse: Reuse) -> bool {
         let Some(index) = self.index(vector) else { return false };
-        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else { return false };
+        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
+            return false;
+        };
         match state.phase {
             Phase::Owned { claim: owner, .. } if owner == claim => {}
             _ => return false,
         }
         slot.flags.store(RELEASED, Ordering::Release);
         slot.await_arrival(None);
-        slot.place().into_iter().chain(state.moving.take()).for_each(|place| slot.add_former(place));
+        slot.place()
+            .into_iter()
+            .chain(state.moving.take())
+            .for_each(|place| slot.add_former(place));
         slot.set_place(None);
         state.phase = match reuse {
             Reuse::Allowed => Phase::Draining,
@@ -166,7 +179,8 @@ fn release_aside(matrix: &mut VectorMatrix, among: &[Cpu]) {
 impl Core {
     /// Can this CPU take so many more? If not, is another worth a try, or fewer?
     pub(super) fn check_cpu(&self, cpu: Cpu, count: u16) -> Result<(), MsiError> {
-        let can = |cpu| self.matrix.is_online(cpu) && self.matrix.available_on(cpu) >= u32::from(count);
+        let can =
+            |cpu| self.matrix.is_online(cpu) && self.matrix.available_on(cpu) >= u32::from(count);
         if !self.matrix.is_online(cpu) {
             Err(MsiError::NotReachable(cpu, "it is not on line"))
         } else if can(cpu) {

@@ -6,8 +6,7 @@ use crate::apic::Place;
 use msi_types::{Cpu, MsiError, MsiMessage, Rewrite, Vector};
 
 /// The device cannot change its data along with the address, so that its vector has to be free at the new CPU.
-const SAME_VECTOR_TAKEN: &str =
-    "its vector of the same number is taken, and the endpoint cannot change address and data at once";
+const SAME_VECTOR_TAKEN: &str = "its vector of the same number is taken, and the endpoint cannot change address and data at once";
 /// Each former place waits for a clean-up.
 const TOO_OFTEN: &str = "the interrupt left too many places lately that are not cleaned up yet";
 
@@ -59,7 +58,10 @@ impl VectorDomain {
                 Some(_) => Aside::Elsewhere,
             };
             if state.moving.is_some() {
-                return Err(MsiError::NotReachable(to, "another move of this interrupt is under way"));
+                return Err(MsiError::NotReachable(
+                    to,
+                    "another move of this interrupt is under way",
+                ));
             }
             let from = slot.place().ok_or(unknown)?;
             if from.cpu == to {
@@ -68,7 +70,8 @@ impl VectorDomain {
             if !slot.has_room() && !slot.former().any(|former| former.cpu == to) {
                 return Err(MsiError::NotReachable(to, TOO_OFTEN));
             }
-            let (place, message) = self.choose_place(core, slot, Step { from, to, message, aside })?;
+            let (place, message) =
+                self.choose_place(core, slot, Step { from, to, message, aside })?;
             if let Some(state) = core.slots.get_mut(index) {
                 state.moving = Some(place);
             }
@@ -106,7 +109,9 @@ impl VectorDomain {
                     slot.remove_former(same);
                     same
                 } else {
-                    core.matrix.take(same).map_err(|_| MsiError::NotReachable(to, SAME_VECTOR_TAKEN))?
+                    core.matrix
+                        .take(same)
+                        .map_err(|_| MsiError::NotReachable(to, SAME_VECTOR_TAKEN))?
                 }
             }
             Rewrite::AddressOnly | Rewrite::LowWordOnly | Rewrite::Never => {
@@ -122,7 +127,9 @@ impl VectorDomain {
         let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
         let may_go = self.with_core(|core| {
             let state = core.slots.get_mut(index).ok_or(unknown)?;
-            let (Some(new), Some(old)) = (state.moving.take(), slot.place()) else { return Err(unknown) };
+            let (Some(new), Some(old)) = (state.moving.take(), slot.place()) else {
+                return Err(unknown);
+            };
             match kept {
                 Kept::New => {
                     slot.set_place(Some(new));
@@ -144,7 +151,8 @@ impl VectorDomain {
             self.pay(core, slot);
             Ok(may_go)
         })?;
-        let of_cpu_off_line = |place: &Place| !self.with_core(|core| core.matrix.is_online(place.cpu));
+        let of_cpu_off_line =
+            |place: &Place| !self.with_core(|core| core.matrix.is_online(place.cpu));
         self.clean_up_later(slot.former().filter(|place| may_go || of_cpu_off_line(place)));
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, MsiMessage, MsiParent, RequesterId, Rewrite,
-    Shape, Vector, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, MsiMessage, MsiParent, RequesterId,
+    Rewrite, Shape, Vector, VectorBlock,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -62,7 +62,10 @@ fn cpu_of(id: ApicId) -> Cpu {
 impl Apic for Apics {
     fn send(&self, to: ApicId, vector: ApicVector) {
         self.state().resent += 1;
-        assert!(self.request(to, vector, KERNEL), "an interprocessor interrupt to a CPU that is off line");
+        assert!(
+            self.request(to, vector, KERNEL),
+            "an interprocessor interrupt to a CPU that is off line"
+        );
     }
 
     fn is_requested(&self, cpu: Cpu, vector: ApicVector) -> Option<bool> {
@@ -164,8 +167,11 @@ impl Board {
 
     /// A write to the bus. False if nobody took it.
     pub(crate) fn write(&self, message: MsiMessage, from: Sender) -> bool {
-        let decoded = ApicMessage::decode(message, DestinationFormat::Xapic).expect("a message to an APIC");
-        let DeliveryMode::Fixed(vector) = decoded.delivery else { panic!("{decoded:?} is not fixed") };
+        let decoded =
+            ApicMessage::decode(message, DestinationFormat::Xapic).expect("a message to an APIC");
+        let DeliveryMode::Fixed(vector) = decoded.delivery else {
+            panic!("{decoded:?} is not fixed")
+        };
         self.apics.request(decoded.destination, vector, from)
     }
 

@@ -108,5 +108,8 @@ fn a_cpu_that_is_named_twice_sets_one_vector_aside() {
     let board = Board::new(2);
     let among = [CPU1, CPU0, CPU1];
     let _follower = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU1, &among).unwrap();
-    assert_eq!((board.domain.available_on(CPU0), board.domain.available_on(CPU1)), (ALL - 1, ALL - 1));
+    assert_eq!(
+        (board.domain.available_on(CPU0), board.domain.available_on(CPU1)),
+        (ALL - 1, ALL - 1)
+    );
 }

@@ -78,7 +78,10 @@ impl Model {
     }
 
     fn unused(&self, cpu: u32) -> Option<(u32, u8)> {
-        self.managed.iter().find(|place| place.0 == cpu && !self.managed_used.contains(place)).copied()
+        self.managed
+            .iter()
+            .find(|place| place.0 == cpu && !self.managed_used.contains(place))
+            .copied()
     }
 
     fn allocate_managed(&mut self, cpu: u32) -> Option<(u32, u8)> {
@@ -140,7 +143,10 @@ fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model) {
             assert_eq!(matrix.allocate(Cpu::new(cpu)).ok(), model.allocate(cpu).map(place));
         }
         Op::AllocateCommon(cpu) => {
-            assert_eq!(matrix.allocate_common(Cpu::new(cpu)).ok(), model.allocate_common(cpu).map(place));
+            assert_eq!(
+                matrix.allocate_common(Cpu::new(cpu)).ok(),
+                model.allocate_common(cpu).map(place)
+            );
         }
         Op::Take(cpu, v) => {
             let possible = model.online.contains(&cpu) && model.free(cpu).contains(&v);
@@ -151,7 +157,8 @@ fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model) {
         }
         Op::Free(cpu, v) => {
             let was = model.normal.remove(&(cpu, v)) || model.managed_used.remove(&(cpu, v));
-            let expected = if was { Ok(()) } else { Err(MatrixError::NotAllocated(place((cpu, v)))) };
+            let expected =
+                if was { Ok(()) } else { Err(MatrixError::NotAllocated(place((cpu, v)))) };
             assert_eq!(matrix.free(place((cpu, v))), expected);
         }
         Op::ReserveManaged(on) => {

@@ -3,7 +3,8 @@
 use msi_types::MsiMessage;
 use proptest::prelude::*;
 use x86_irq::message::{
-    ApicMessage, DeliveryMode, DestinationFormat, DestinationMode, MessageError, Redirection, Signal,
+    ApicMessage, DeliveryMode, DestinationFormat, DestinationMode, MessageError, Redirection,
+    Signal,
 };
 use x86_irq::remapping::{RemappableMessage, Source, SourceCheck};
 use x86_irq::{ApicId, ApicVector};
@@ -33,14 +34,22 @@ fn messages() -> impl Strategy<Value = ApicMessage> {
     let redirections = prop_oneof![Just(Redirection::Directed), Just(Redirection::Hint)];
     let signals = prop_oneof![Just(Signal::Edge), Just(Signal::Assert), Just(Signal::Deassert)];
     let ids = prop_oneof![0..0x100_u32, 0..0x8000_u32, any::<u32>()];
-    (ids, modes, redirections, delivery, signals).prop_map(|(id, mode, redirection, delivery, signal)| {
-        ApicMessage { destination: ApicId::new(id), mode, redirection, delivery, signal }
-    })
+    (ids, modes, redirections, delivery, signals).prop_map(
+        |(id, mode, redirection, delivery, signal)| ApicMessage {
+            destination: ApicId::new(id),
+            mode,
+            redirection,
+            delivery,
+            signal,
+        },
+    )
 }
 
 #[test]
 fn every_plain_message_round_trips_in_the_8_and_15_bit_forms() {
-    for (format, ids) in [(DestinationFormat::Xapic, 0x100), (DestinationFormat::Extended15, 0x8000)] {
+    for (format, ids) in
+        [(DestinationFormat::Xapic, 0x100), (DestinationFormat::Extended15, 0x8000)]
+    {
         for id in 0..ids {
             for number in [0x10, 0x20, 0x7f, 0x80, 0xfe] {
                 let plain = ApicMessage::fixed(ApicId::new(id), ApicVector::new(number).unwrap());

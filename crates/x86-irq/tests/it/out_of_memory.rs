@@ -3,19 +3,19 @@
 
 use doorbell_test_support::{Outside, with_allocations};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiParent, RequesterId, Rewrite,
-    Shape,
+    Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiParent, RequesterId,
+    Rewrite, Shape,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use x86_irq::remapping::{
-    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapMemory, RemapTableConfig, Source,
-    TableSize,
+    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapMemory, RemapTableConfig,
+    Source, TableSize,
 };
 use x86_irq::{
-    Apic, ApicId, ApicVector, Arrival, IrqState, RemapTable, RemappedVectors, RemappedVectorsConfig,
-    VectorDomain, VectorDomainConfig,
+    Apic, ApicId, ApicVector, Arrival, IrqState, RemapTable, RemappedVectors,
+    RemappedVectorsConfig, VectorDomain, VectorDomainConfig,
 };
 
 const NIC: RequesterId = RequesterId::pci(1, 0, 0);
@@ -105,8 +105,11 @@ fn domain(hardware: &Arc<Hardware>) -> Arc<VectorDomain> {
 
 fn remapping(hardware: &Arc<Hardware>, domain: &Arc<VectorDomain>) -> RemappedVectors<Words> {
     let size = TableSize::from_log2(5).unwrap();
-    let config =
-        RemapTableConfig { size, mode: ApicMode::X2apic, compatibility: CompatibilityFormat::Blocked };
+    let config = RemapTableConfig {
+        size,
+        mode: ApicMode::X2apic,
+        compatibility: CompatibilityFormat::Blocked,
+    };
     let make = || {
         RemappedVectors::new(RemappedVectorsConfig {
             vectors: domain.clone(),
@@ -156,7 +159,12 @@ fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shap
     with_allocations(0, || parent.detach(device));
 }
 
-fn manage_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, device: &Attachment, free: [u32; 2]) {
+fn manage_without_memory(
+    domain: &VectorDomain,
+    parent: &dyn MsiParent,
+    device: &Attachment,
+    free: [u32; 2],
+) {
     let now = || [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
     let request = request(2, Shape::Independent);
     let managed = until_it_succeeds(

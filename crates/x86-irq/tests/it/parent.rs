@@ -2,8 +2,8 @@
 
 use crate::board::{Board, Device, request};
 use msi_types::{
-    Capability, Cpu, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
-    Shape, Vector,
+    Capability, Cpu, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated, Pending,
+    RequesterId, Rewrite, Shape, Vector,
 };
 use x86_irq::message::DestinationFormat;
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, FIRST_SLOT, Offline, Place};
@@ -57,7 +57,10 @@ fn a_device_gets_no_more_than_it_was_attached_for_until_it_frees() {
     let two = request(2, Shape::Independent, Rewrite::Masked, CPU0);
     let block = board.domain.allocate(&attachment, &two).unwrap();
     let one = request(1, Shape::Independent, Rewrite::Masked, CPU0);
-    assert_eq!(board.domain.allocate(&attachment, &one), Err(MsiError::DeviceFull { wanted: 1, limit: 2 }));
+    assert_eq!(
+        board.domain.allocate(&attachment, &one),
+        Err(MsiError::DeviceFull { wanted: 1, limit: 2 })
+    );
     board.domain.free(&attachment, block);
     assert!(board.domain.allocate(&attachment, &two).is_ok());
 }
@@ -71,7 +74,10 @@ fn a_full_cpu_is_told_apart_from_a_full_machine() {
     let again = board.domain.allocate(&attachment, &all(CPU0));
     assert_eq!(again, Err(MsiError::NotReachable(CPU0, "its vectors are taken")));
     let _second = board.domain.allocate(&attachment, &all(CPU1)).unwrap();
-    assert_eq!(board.domain.allocate(&attachment, &all(CPU1)), Err(MsiError::NoVectors { wanted: 9 }));
+    assert_eq!(
+        board.domain.allocate(&attachment, &all(CPU1)),
+        Err(MsiError::NoVectors { wanted: 9 })
+    );
     assert_eq!(board.domain.available_on(CPU1), 3);
 }
 

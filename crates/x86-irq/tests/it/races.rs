@@ -1,9 +1,13 @@
 //! A CPU that goes off line while an arrival elsewhere asks it to clean up.
 
-use msi_types::{BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiParent, RequesterId, Rewrite, Shape};
+use msi_types::{
+    BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiParent, RequesterId, Rewrite, Shape,
+};
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, OnceLock};
-use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, VectorDomain, VectorDomainConfig};
+use x86_irq::{
+    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, VectorDomain, VectorDomainConfig,
+};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -56,7 +60,9 @@ fn a_cpu_that_leaves_has_cleaned_up_whoever_asks_it() {
     let device = domain.attach(RequesterId::pci(1, 0, 0), 1).unwrap();
     let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
     let (count, shape, initially) = (NonZeroU16::MIN, Shape::Independent, Initially::Unmasked);
-    let block = domain.allocate(&device, &BlockRequest { count, shape, fit, cpu: CPU0, initially }).unwrap();
+    let block = domain
+        .allocate(&device, &BlockRequest { count, shape, fit, cpu: CPU0, initially })
+        .unwrap();
     let moved = domain.begin_move(&block, 0, CPU1).unwrap();
     domain.end_move(moved, MoveOutcome::Written).unwrap();
     assert_eq!(domain.available_on(CPU0), free - 1, "no arrival yet");

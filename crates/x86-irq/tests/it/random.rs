@@ -132,7 +132,8 @@ impl World {
     }
 
     fn attach_managed(&mut self, at: Cpu, other: Cpu) {
-        let made = Device::managed(&*self.board.domain, self.next, Rewrite::Masked, at, &[at, other]);
+        let made =
+            Device::managed(&*self.board.domain, self.next, Rewrite::Masked, at, &[at, other]);
         self.take_in(made);
     }
 
@@ -154,7 +155,10 @@ impl World {
             Err(MsiError::NotReachable(..) | MsiError::WouldTear) => {
                 let among = self.devices[index].among.as_ref();
                 let follows = among.is_some_and(|among| among.contains(&to));
-                assert!(!follows || !self.board.is_online(to), "a managed interrupt has a vector there");
+                assert!(
+                    !follows || !self.board.is_online(to),
+                    "a managed interrupt has a vector there"
+                );
                 return;
             }
             Err(error) => panic!("{error}"),
@@ -186,12 +190,17 @@ impl World {
     fn run(&mut self, cpu: Cpu) {
         for taken in self.board.run(cpu) {
             let senders = taken.from.iter().filter(|sender| **sender != Sender::MAX);
-            let alive: BTreeSet<_> = senders.copied().filter(|sender| !self.freed.contains(sender)).collect();
+            let alive: BTreeSet<_> =
+                senders.copied().filter(|sender| !self.freed.contains(sender)).collect();
             match taken.arrival {
                 Arrival::Deliver(vector) => {
-                    let owner = self.devices.iter().find(|device| device.vector() == vector).unwrap();
+                    let owner =
+                        self.devices.iter().find(|device| device.vector() == vector).unwrap();
                     assert!(!self.masked.contains(&owner.serial), "{taken:?} is masked");
-                    assert!(taken.from.iter().all(|s| *s == owner.serial || *s == Sender::MAX), "{taken:?}");
+                    assert!(
+                        taken.from.iter().all(|s| *s == owner.serial || *s == Sender::MAX),
+                        "{taken:?}"
+                    );
                     self.owed.remove(&owner.serial);
                 }
                 Arrival::Held => {

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use x86_irq::message::{ApicMessage, DestinationFormat};
 use x86_irq::remapping::{
-    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapFault, RemapMemory, RemapTable,
-    RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, SourceCheck, TableSize,
+    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapFault, RemapMemory,
+    RemapTable, RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, SourceCheck,
+    TableSize,
 };
 use x86_irq::{ApicId, Arrival, Place};
 
@@ -105,7 +106,9 @@ impl Rig {
     fn translate(&self, from: RequesterId, message: MsiMessage) -> Result<Place, RemapFault> {
         let table = RemapTable::new(config(), Cached(self.unit.clone()));
         let (id, delivery) = table.translate(from, message)?.physical().unwrap();
-        let x86_irq::message::DeliveryMode::Fixed(vector) = delivery else { panic!("{delivery:?}") };
+        let x86_irq::message::DeliveryMode::Fixed(vector) = delivery else {
+            panic!("{delivery:?}")
+        };
         let cpu = self.board.cpus().find(|cpu| crate::board::id_of(*cpu) == id).unwrap();
         Ok(Place { cpu, vector })
     }
@@ -183,10 +186,12 @@ fn parts_of_a_block_are_freed_one_by_one() {
     let mut parts: Vec<_> = block.split().collect();
     rig.parent.free(&attachment, parts.remove(1));
     rig.parent.free(&attachment, parts.remove(2));
-    let works: Vec<_> = messages.iter().map(|message| rig.translate(NIC, *message).is_ok()).collect();
+    let works: Vec<_> =
+        messages.iter().map(|message| rig.translate(NIC, *message).is_ok()).collect();
     assert_eq!(works, [true, false, true, false, true]);
     assert_eq!(rig.parent.entries_in_use(), 3);
-    let again = rig.parent.allocate(&attachment, &request(1, Shape::Independent, Rewrite::Never, CPU0));
+    let again =
+        rig.parent.allocate(&attachment, &request(1, Shape::Independent, Rewrite::Never, CPU0));
     parts.push(again.unwrap());
     rig.parent.release(attachment, &mut parts.into_iter());
     assert_eq!(rig.parent.entries_in_use(), 0);
@@ -302,7 +307,10 @@ fn an_endpoint_that_cannot_store_the_message_is_refused() {
     let attachment = rig.parent.attach(NIC, 8).unwrap();
     let mut narrow = request(8, Shape::AlignedGroup, Rewrite::Masked, CPU0);
     narrow.fit.data_bits = 2;
-    assert_eq!(rig.parent.allocate(&attachment, &narrow), Err(MsiError::DataTooWide { data: 7, bits: 2 }));
+    assert_eq!(
+        rig.parent.allocate(&attachment, &narrow),
+        Err(MsiError::DataTooWide { data: 7, bits: 2 })
+    );
     narrow.fit = msi_types::Fit { address_bits: 31, data_bits: 16, rewrite: Rewrite::Masked };
     let refused = rig.parent.allocate(&attachment, &narrow);
     assert!(matches!(refused, Err(MsiError::AddressTooWide { bits: 31, .. })));
@@ -319,8 +327,11 @@ fn a_requester_that_is_not_behind_the_unit_has_no_route() {
 fn only_a_unit_that_checks_everything_isolates() {
     let proof = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
     assert_eq!(Rig::new().parent.isolation(NIC), proof);
-    let passing =
-        RemapTableConfig { mode: ApicMode::Xapic, compatibility: CompatibilityFormat::Passed, ..config() };
+    let passing = RemapTableConfig {
+        mode: ApicMode::Xapic,
+        compatibility: CompatibilityFormat::Passed,
+        ..config()
+    };
     let open = Rig::with(passing, Source::pci).parent.isolation(NIC);
     assert!(matches!(open, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))));
     let unchecked = Rig::with(config(), |_| Some(Source { id: 0, check: SourceCheck::None }));
@@ -342,7 +353,10 @@ fn a_description_names_entry_and_source() {
     let device = rig.device();
     let mut text = String::new();
     rig.parent.describe(device.vector(), &mut text).unwrap();
-    assert_eq!(text, "remapping@fed90000: entry 0, source 0x0100\nx86: vector 0x20 at CPU 0 (APIC 1)\n");
+    assert_eq!(
+        text,
+        "remapping@fed90000: entry 0, source 0x0100\nx86: vector 0x20 at CPU 0 (APIC 1)\n"
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -23,7 +23,8 @@ pub(crate) struct KvmApic {
 impl Apic for KvmApic {
     /// An interprocessor interrupt takes the way of a message here.
     fn send(&self, to: ApicId, vector: ApicVector) {
-        let message = ApicMessage::fixed(to, vector).encode(DestinationFormat::Kvm32).expect("32 bits fit");
+        let message =
+            ApicMessage::fixed(to, vector).encode(DestinationFormat::Kvm32).expect("32 bits fit");
         self.machine.signal(message).expect("the CPU is there");
         *self.resent.lock().expect("no thread panicked") += 1;
     }

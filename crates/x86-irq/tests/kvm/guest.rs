@@ -27,9 +27,11 @@ pub(crate) const CODE: &[u8] = &[
     0x0f, 0x32, //                          rdmsr
     0x0d, 0x00, 0x0c, //                    or ax, 0x0c00       ; on, in x2APIC mode
     0x0f, 0x30, //                          wrmsr
-    0x66, 0xb9, 0x0f, 0x08, 0x00, 0x00, //  mov ecx, 0x80f      ; spurious interrupt vector register
+    0x66, 0xb9, 0x0f, 0x08, 0x00,
+    0x00, //  mov ecx, 0x80f      ; spurious interrupt vector register
     0x66, 0x31, 0xd2, //                    xor edx, edx
-    0x66, 0xb8, 0xff, 0x01, 0x00, 0x00, //  mov eax, 0x1ff      ; software enabled, spurious vector 0xff
+    0x66, 0xb8, 0xff, 0x01, 0x00,
+    0x00, //  mov eax, 0x1ff      ; software enabled, spurious vector 0xff
     0x0f, 0x30, //                          wrmsr
     0xe6, 0xf4, //                          out 0xf4, al        ; ready
     0xfb, //                                sti
@@ -37,7 +39,8 @@ pub(crate) const CODE: &[u8] = &[
     0xf4, //                                hlt
     0xeb, 0xfd, //                          jmp idle
     // handler:                                      ; 0x1024, for each vector with another code segment
-    0x8c, 0xcb, //                          mov bx, cs          ; the vector; registers are nobody's
+    0x8c,
+    0xcb, //                          mov bx, cs          ; the vector; registers are nobody's
     0xc1, 0xe3, 0x02, //                    shl bx, 2
     0x66, 0xff, 0x07, //                    inc dword [bx]
     0x66, 0xb9, 0x0b, 0x08, 0x00, 0x00, //  mov ecx, 0x80b      ; end of interrupt

@@ -4,9 +4,9 @@
 
 use crate::guest;
 use kvm_bindings::{
-    KVM_API_VERSION, KVM_CAP_X2APIC_API, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
-    KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_mp_state, kvm_msi, kvm_regs,
-    kvm_userspace_memory_region,
+    KVM_API_VERSION, KVM_CAP_X2APIC_API, KVM_MAX_CPUID_ENTRIES,
+    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap,
+    kvm_mp_state, kvm_msi, kvm_regs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use msi_types::MsiMessage;
@@ -59,7 +59,8 @@ pub(crate) fn absent() -> Option<String> {
     if kvm.get_api_version() != KVM_API_VERSION.cast_signed() {
         return Some("KVM has another API version".into());
     }
-    let needed = [(Cap::Irqchip, "no in-kernel local APICs"), (Cap::SignalMsi, "no KVM_SIGNAL_MSI")];
+    let needed =
+        [(Cap::Irqchip, "no in-kernel local APICs"), (Cap::SignalMsi, "no KVM_SIGNAL_MSI")];
     let missing = needed.into_iter().find(|(cap, _)| !kvm.check_extension(*cap));
     if let Some((_, what)) = missing {
         return Some(format!("KVM has {what}"));
@@ -127,8 +128,9 @@ impl Machine {
     pub(crate) fn counts(&self, cpu: usize) -> Vec<u32> {
         let counters = self.memory.get_slice(GuestAddress(guest::counters(cpu)), 0x400);
         let counters = counters.expect("the counters lie in memory");
-        let counter =
-            |vector: usize| counters.get_atomic_ref::<AtomicU32>(vector * 4).expect("aligned and within");
+        let counter = |vector: usize| {
+            counters.get_atomic_ref::<AtomicU32>(vector * 4).expect("aligned and within")
+        };
         (0..256).map(|vector| counter(vector).load(Ordering::Acquire)).collect()
     }
 
@@ -137,7 +139,9 @@ impl Machine {
         let start = Instant::now();
         while self.count(place) < count {
             if start.elapsed() > LIMIT {
-                return Err(format!("{place} arrived {} times, not {count}", self.count(place)).into());
+                return Err(
+                    format!("{place} arrived {} times, not {count}", self.count(place)).into()
+                );
             }
             std::thread::yield_now();
         }
@@ -191,7 +195,8 @@ impl Processor {
         let data = guest::counters(cpu);
         (sregs.ds.base, sregs.ds.selector) = (data, u16::try_from(data >> 4)?);
         vcpu.set_sregs(&sregs)?;
-        let regs = kvm_regs { rip: guest::ENTRY, rsp: guest::stack(cpu), rflags: 2, ..Default::default() };
+        let regs =
+            kvm_regs { rip: guest::ENTRY, rsp: guest::stack(cpu), rflags: 2, ..Default::default() };
         vcpu.set_regs(&regs)?;
         // All but the first wait for an INIT and a startup interrupt.
         vcpu.set_mp_state(kvm_mp_state { mp_state: kvm_bindings::KVM_MP_STATE_RUNNABLE })?;

@@ -5,15 +5,15 @@ use crate::machine::{Failure, Machine, absent};
 use core::num::NonZeroU16;
 use libtest_mimic::{Completion, Failed, Trial};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
-    RequesterId, Rewrite, Shape, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, Initially, Move, MoveOutcome, MsiError, MsiMessage,
+    MsiParent, RequesterId, Rewrite, Shape, VectorBlock,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use x86_irq::message::{ApicMessage, DestinationFormat};
 use x86_irq::remapping::{
-    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapFault, RemapMemory, RemapTable,
-    RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, TableSize,
+    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapFault, RemapMemory,
+    RemapTable, RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, TableSize,
 };
 use x86_irq::{ApicVector, Place};
 
@@ -26,14 +26,22 @@ pub(crate) fn all() -> Vec<Trial> {
     let trial = |name: &str, run: fn() -> Result<(), Failure>| {
         Trial::ignorable_test(name, move || match absent() {
             Some(why) => Ok(Completion::ignored_with(why)),
-            None => run().map(|()| Completion::Completed).map_err(|error| Failed::from(error.to_string())),
+            None => run()
+                .map(|()| Completion::Completed)
+                .map_err(|error| Failed::from(error.to_string())),
         })
     };
     vec![
         trial("every_vector_arrives_once_at_the_cpu_that_its_message_names", every_vector),
         trial("an_apic_id_beyond_8_bits_is_reached_by_15_and_32_bit_destinations", wide_ids),
-        trial("each_message_arrives_once_while_its_interrupt_moves_to_and_fro", moves_of_masked_endpoints),
-        trial("an_endpoint_that_changes_its_low_word_alone_moves_without_loss", moves_of_low_word_endpoints),
+        trial(
+            "each_message_arrives_once_while_its_interrupt_moves_to_and_fro",
+            moves_of_masked_endpoints,
+        ),
+        trial(
+            "an_endpoint_that_changes_its_low_word_alone_moves_without_loss",
+            moves_of_low_word_endpoints,
+        ),
         trial("a_device_that_fires_while_its_interrupt_moves_loses_nothing", moves_under_fire),
         trial("a_message_sent_before_the_rewrite_arrives_at_the_old_cpu_and_counts", straggler),
         trial("what_arrives_while_masked_is_sent_again_by_unmasking", masked),
@@ -242,17 +250,27 @@ impl EntryCache for NoCache {
 }
 
 /// The unit's part: the machine has none.
-fn through(table: &RemapTable<Ram>, from: RequesterId, message: MsiMessage) -> Result<MsiMessage, Failure> {
-    let (destination, delivery) = table.translate(from, message)?.physical().ok_or("not physical")?;
-    let x86_irq::message::DeliveryMode::Fixed(vector) = delivery else { return Err("not fixed".into()) };
+fn through(
+    table: &RemapTable<Ram>,
+    from: RequesterId,
+    message: MsiMessage,
+) -> Result<MsiMessage, Failure> {
+    let (destination, delivery) =
+        table.translate(from, message)?.physical().ok_or("not physical")?;
+    let x86_irq::message::DeliveryMode::Fixed(vector) = delivery else {
+        return Err("not fixed".into());
+    };
     Ok(ApicMessage::fixed(destination, vector).encode(DestinationFormat::Kvm32)?)
 }
 
 fn remapped() -> Result<(), Failure> {
     let mut bench = Bench::start(&[0, 300], DestinationFormat::Xapic)?;
     let size = TableSize::from_log2(8).ok_or("size")?;
-    let config =
-        RemapTableConfig { size, mode: ApicMode::X2apic, compatibility: CompatibilityFormat::Blocked };
+    let config = RemapTableConfig {
+        size,
+        mode: ApicMode::X2apic,
+        compatibility: CompatibilityFormat::Blocked,
+    };
     let words = (0..size.entries() * 2).map(|_| AtomicU64::new(0)).collect();
     let parent = RemappedVectors::new(RemappedVectorsConfig {
         vectors: bench.domain.clone(),
@@ -273,7 +291,8 @@ fn remapped() -> Result<(), Failure> {
     let refused = parent.table().translate(STRANGER, stored);
     let fault = RemapFault::WrongSource { requester: STRANGER, index: 0 };
     same(&refused, &Err(fault))?;
-    let forged = ApicMessage::fixed(bench.machine.id(0), ApicVector::MIN).encode(DestinationFormat::Xapic)?;
+    let forged = ApicMessage::fixed(bench.machine.id(0), ApicVector::MIN)
+        .encode(DestinationFormat::Xapic)?;
     same(&parent.table().translate(NIC, forged), &Err(RemapFault::CompatibilityBlocked))
 }
 
@@ -281,5 +300,9 @@ fn same<T: PartialEq<U> + core::fmt::Debug + ?Sized, U: core::fmt::Debug + ?Size
     found: &T,
     expected: &U,
 ) -> Result<(), Failure> {
-    if found == expected { Ok(()) } else { Err(format!("found {found:?}, expected {expected:?}").into()) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("found {found:?}, expected {expected:?}").into())
+    }
 }

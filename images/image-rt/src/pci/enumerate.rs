@@ -25,7 +25,8 @@ const BRIDGE_WINDOW: u64 = 0x10_0000;
 
 /// Every function behind a host bridge. Memory regions are given addresses from `window`, 32 bits.
 pub fn enumerate(ecam: Region, window: Range<u64>) -> Vec<Function> {
-    let mut walk = Walk { ecam, next: window.start, end: window.end, last_bus: 0, found: Vec::new() };
+    let mut walk =
+        Walk { ecam, next: window.start, end: window.end, last_bus: 0, found: Vec::new() };
     walk.bus(0, None);
     walk.found
 }
@@ -80,7 +81,13 @@ impl Walk {
         }
     }
 
-    fn bridge(&mut self, config: Ecam, address: RequesterId, alias: Option<RequesterId>, conventional: bool) {
+    fn bridge(
+        &mut self,
+        config: Ecam,
+        address: RequesterId,
+        alias: Option<RequesterId>,
+        conventional: bool,
+    ) {
         self.last_bus += 1;
         let secondary = self.last_bus;
         config.write8(PRIMARY_BUS, address.pci_bus());

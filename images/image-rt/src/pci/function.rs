@@ -4,8 +4,8 @@ use crate::platform::Kernel;
 use alloc::sync::Arc;
 use core::ptr::with_exposed_provenance_mut;
 use irq_domain::pci::{
-    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory,
-    capabilities,
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
+    TableMemory, capabilities,
 };
 use msi_types::{MessageStore, RequesterId, Shape};
 
@@ -152,7 +152,9 @@ impl Function {
 
     /// Returns the offset of its first capability of this kind.
     pub fn capability(&self, id: u8) -> Option<u16> {
-        capabilities(&self.config).find(|capability| capability.id == id).map(|capability| capability.offset)
+        capabilities(&self.config)
+            .find(|capability| capability.id == id)
+            .map(|capability| capability.offset)
     }
 
     /// Returns the offset of its extended capability of this kind.

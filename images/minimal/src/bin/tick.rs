@@ -27,10 +27,15 @@ fn main(boot: Boot) -> ! {
         let unhandled = |vector, why| panic!("interrupt {vector}: {why:?}");
         IRQCHIP.get().expect("it is up").handle_irq(Cpu::new(0), &registers(), unhandled);
     });
-    let timer = irqchip.interrupts().request_per_cpu(VIRTUAL_TIMER.vector(), Trigger::Level, "timer", |_| {
-        TICKS.fetch_add(1, Ordering::Relaxed);
-        cpu::start_virtual_timer_in(10);
-    });
+    let timer = irqchip.interrupts().request_per_cpu(
+        VIRTUAL_TIMER.vector(),
+        Trigger::Level,
+        "timer",
+        |_| {
+            TICKS.fetch_add(1, Ordering::Relaxed);
+            cpu::start_virtual_timer_in(10);
+        },
+    );
     timer.as_ref().expect("the timer's interrupt").enable_here();
     cpu::start_virtual_timer_in(10);
     cpu::irq_enable();

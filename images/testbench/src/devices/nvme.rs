@@ -67,9 +67,20 @@ fn address(page: &Page) -> u64 {
 
 impl Queue {
     fn new(id: u16) -> Self {
-        let rings =
-            Rings { submissions: page(), completions: page(), data: page(), tail: 0, head: 0, phase: 1 };
-        Self { id, rings: IrqMutex::new(rings), completed: AtomicU64::new(0), failed: AtomicU64::new(0) }
+        let rings = Rings {
+            submissions: page(),
+            completions: page(),
+            data: page(),
+            tail: 0,
+            head: 0,
+            phase: 1,
+        };
+        Self {
+            id,
+            rings: IrqMutex::new(rings),
+            completed: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
     }
 }
 
@@ -115,8 +126,9 @@ impl Nvme {
             loop {
                 let status = usize::from(rings.head) * 16 + 14;
                 // SAFETY: in the page, aligned; the device writes there.
-                let status =
-                    unsafe { (&raw const *rings.completions).cast::<u16>().byte_add(status).read_volatile() };
+                let status = unsafe {
+                    (&raw const *rings.completions).cast::<u16>().byte_add(status).read_volatile()
+                };
                 if status & 1 != rings.phase {
                     break;
                 }
@@ -134,7 +146,8 @@ impl Nvme {
 
     /// One command, to its completion by interrupt.
     fn run(&self, queue: &Queue, command: Command) -> Outcome {
-        let before = (queue.completed.load(Ordering::Acquire), queue.failed.load(Ordering::Relaxed));
+        let before =
+            (queue.completed.load(Ordering::Acquire), queue.failed.load(Ordering::Relaxed));
         self.submit(queue, command);
         let done = cpu::wait_until(2000, || queue.completed.load(Ordering::Acquire) > before.0);
         check!(done, "no interrupt completed command {:#x} on queue {}", command.opcode, queue.id);
@@ -148,7 +161,8 @@ impl Nvme {
             queue.rings.with(|rings| (address(&rings.submissions), address(&rings.completions)));
         let size = u32::from(DEPTH - 1) << 16 | u32::from(queue.id);
         let vector = u32::from(queue.id) << 16;
-        let create = |opcode, data, flags| Command { opcode, namespace: 0, data, words: [size, flags, 0] };
+        let create =
+            |opcode, data, flags| Command { opcode, namespace: 0, data, words: [size, flags, 0] };
         // Contiguous; with interrupts, at the queue's own vector.
         self.run(&self.queues[0], create(CREATE_CQ, completions, vector | 3))?;
         self.run(&self.queues[0], create(CREATE_SQ, submissions, vector | 1))
@@ -166,14 +180,21 @@ impl Device for Nvme {
 
     fn start(&self) -> Outcome {
         self.bar.write32(CC, 0);
-        check!(cpu::wait_until(2000, || self.bar.read32(CSTS) & 1 == 0), "the controller does not stop");
+        check!(
+            cpu::wait_until(2000, || self.bar.read32(CSTS) & 1 == 0),
+            "the controller does not stop"
+        );
         self.bar.write32(AQA, u32::from(DEPTH - 1) << 16 | u32::from(DEPTH - 1));
-        let (submissions, completions) =
-            self.queues[0].rings.with(|rings| (address(&rings.submissions), address(&rings.completions)));
+        let (submissions, completions) = self.queues[0]
+            .rings
+            .with(|rings| (address(&rings.submissions), address(&rings.completions)));
         self.bar.write64(ASQ, submissions);
         self.bar.write64(ACQ, completions);
         self.bar.write32(CC, CC_ENABLED);
-        check!(cpu::wait_until(2000, || self.bar.read32(CSTS) & 1 == 1), "the controller does not start");
+        check!(
+            cpu::wait_until(2000, || self.bar.read32(CSTS) & 1 == 1),
+            "the controller does not start"
+        );
         self.queues[1..].iter().try_for_each(|queue| self.create(queue))
     }
 

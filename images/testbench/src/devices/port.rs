@@ -78,7 +78,8 @@ impl Device for Port {
 
     fn start(&self) -> Outcome {
         if let Some(errors) = self.errors {
-            let set = |register, bits| self.config.write16(register, self.config.read16(register) | bits);
+            let set =
+                |register, bits| self.config.write16(register, self.config.read16(register) | bits);
             set(COMMAND, SIGNAL_ERRORS);
             set(BRIDGE_CONTROL, FORWARD_ERRORS);
             set(self.capability + DEVICE_CONTROL, REPORT_NON_FATAL);

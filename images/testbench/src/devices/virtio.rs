@@ -47,7 +47,8 @@ unsafe impl Hal for Memory {
     }
 
     unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
-        NonNull::new(core::ptr::with_exposed_provenance_mut(address as usize)).expect("a BAR is not at zero")
+        NonNull::new(core::ptr::with_exposed_provenance_mut(address as usize))
+            .expect("a BAR is not at zero")
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
@@ -81,7 +82,9 @@ impl ConfigurationAccess for One {
 fn transport(function: &Function) -> Platform {
     let mut root = PciRoot::new(One(function.clone()));
     let address = DeviceFunction { bus: 0, device: 0, function: 0 };
-    Platform(PciTransport::new::<Memory, _>(&mut root, address).expect("a virtio device of version 1"))
+    Platform(
+        PciTransport::new::<Memory, _>(&mut root, address).expect("a virtio device of version 1"),
+    )
 }
 
 /// The common configuration structure, where vectors are assigned.
@@ -95,10 +98,14 @@ impl Common {
     fn of(function: &Function) -> Self {
         let config = function.config;
         let found = capabilities(&config).find(|capability| {
-            capability.id == VENDOR_CAPABILITY && config.read8(capability.offset + 3) == COMMON_CONFIG
+            capability.id == VENDOR_CAPABILITY
+                && config.read8(capability.offset + 3) == COMMON_CONFIG
         });
         let at = found.expect("virtio version 1 has a common configuration").offset;
-        Self { bar: function.bar(config.read8(at + 4).into()), offset: config.read32(at + 8).into() }
+        Self {
+            bar: function.bar(config.read8(at + 4).into()),
+            offset: config.read32(at + 8).into(),
+        }
     }
 
     /// Configuration changes to slot 0, queue 0 to its own.
@@ -177,7 +184,8 @@ impl Device for Blk {
         let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
         let mut sector = [0; SECTOR_SIZE];
         // SAFETY: the three stay here untouched until the request is complete.
-        let token = unsafe { driver.read_blocks_nb(SECTOR, &mut request, &mut sector, &mut response) };
+        let token =
+            unsafe { driver.read_blocks_nb(SECTOR, &mut request, &mut sector, &mut response) };
         let token = token.map_err(unexpected)?;
         let done = cpu::wait_until(2000, || driver.peek_used() == Some(token));
         assert!(done, "the disk does not answer, and goes on to own this stack frame");

@@ -160,8 +160,9 @@ impl Xhci {
 
     fn reset(&self) -> Outcome {
         self.write(USBCMD, RESET);
-        let ready =
-            cpu::wait_until(2000, || self.read(USBCMD) & RESET == 0 && self.read(USBSTS) & NOT_READY == 0);
+        let ready = cpu::wait_until(2000, || {
+            self.read(USBCMD) & RESET == 0 && self.read(USBSTS) & NOT_READY == 0
+        });
         check!(ready, "the controller does not come out of reset");
         Ok(())
     }
@@ -228,7 +229,8 @@ impl Xhci {
             input.0[0] = [0, 3, 0, 0];
             input.0[2] = [1 << 27 | speed << 20, port << 16, 0, 0];
             let most_bytes = if high_speed { 64 } else { 8 };
-            input.0[4] = [0, most_bytes << 16 | 4 << 3 | 3 << 1, control as u32 | 1, (control >> 32) as u32];
+            input.0[4] =
+                [0, most_bytes << 16 | 4 << 3 | 3 << 1, control as u32 | 1, (control >> 32) as u32];
             input.0[5] = [8, 0, 0, 0];
             address(input)
         });

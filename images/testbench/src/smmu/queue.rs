@@ -40,7 +40,9 @@ impl Forget {
         match self {
             Self::Stream(StreamId(stream)) => [CFGI_STE | u64::from(stream) << 32, LEAF],
             Self::Configuration => [CFGI_STE_RANGE, EVERY_STREAM],
-            Self::Page { space: SpaceId(space), page } => [TLBI_NH_VA | u64::from(space) << 48, page | LEAF],
+            Self::Page { space: SpaceId(space), page } => {
+                [TLBI_NH_VA | u64::from(space) << 48, page | LEAF]
+            }
             Self::Translations => [TLBI_NSNH_ALL, 0],
         }
     }
@@ -130,6 +132,8 @@ impl Events {
     }
 
     fn load(&self, offset: u64) -> u64 {
-        u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|byte| Kernel.load8(&self.table, offset + byte)))
+        u64::from_le_bytes(
+            [0, 1, 2, 3, 4, 5, 6, 7].map(|byte| Kernel.load8(&self.table, offset + byte)),
+        )
     }
 }

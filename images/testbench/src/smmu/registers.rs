@@ -60,7 +60,11 @@ impl Features {
         ];
         match needs.iter().find(|(met, _)| !met) {
             Some((_, what)) => Err(SmmuError::Lacks(what)),
-            None => Ok(Self { streams: idr1 & 0x3f, commands: idr1 >> 21 & 0x1f, events: idr1 >> 16 & 0x1f }),
+            None => Ok(Self {
+                streams: idr1 & 0x3f,
+                commands: idr1 >> 21 & 0x1f,
+                events: idr1 >> 16 & 0x1f,
+            }),
         }
     }
 }

@@ -100,7 +100,8 @@ impl StreamTable {
         if stream.0 >> self.bits != 0 {
             return Err(SmmuError::StreamRange(stream));
         }
-        let entry = [VALID | STAGE_1 | context.table.address, CONTEXT_CACHED | SHARED_AS_THEY_COME, 0, 0];
+        let entry =
+            [VALID | STAGE_1 | context.table.address, CONTEXT_CACHED | SHARED_AS_THEY_COME, 0, 0];
         store(self.leaf(stream)?, place(stream), &entry);
         Ok(())
     }

@@ -59,7 +59,11 @@ impl AddressSpace {
     }
 
     /// Maps a page of doorbells. Answers where.
-    pub(super) fn map_doorbell(&mut self, page: u64, placement: Placement) -> Result<u64, &'static str> {
+    pub(super) fn map_doorbell(
+        &mut self,
+        page: u64,
+        placement: Placement,
+    ) -> Result<u64, &'static str> {
         let index = match placement {
             Placement::Within { .. } => {
                 self.used.iter().position(|used| !used).ok_or("its window is full")?

@@ -23,17 +23,24 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     // Without an ITS it is the distributor that does it.
     let by = |its: &'static str, distributor| if machine.its.is_some() { its } else { distributor };
     report.case("a message for an event that is not mapped does nothing", || unmapped(machine));
-    report
-        .case("the message of a vector that was given back does nothing, not even to its next owner", || {
-            discarded(machine)
-        });
-    let [inv, clear, movi] = [by("INV", "ICENABLER"), by("CLEAR", "ICPENDR"), by("MOVI", "ITARGETSR")];
+    report.case(
+        "the message of a vector that was given back does nothing, not even to its next owner",
+        || discarded(machine),
+    );
+    let [inv, clear, movi] =
+        [by("INV", "ICENABLER"), by("CLEAR", "ICPENDR"), by("MOVI", "ITARGETSR")];
     report.case(&format!("{inv} holds a message back, and lets it through"), || held(machine));
     report.case(&format!("{clear} drops a message that is held back"), || cleared(machine));
     report.case(&format!("{movi} takes a pending message along"), || moved(machine));
-    report.case("MOVALL takes along what is pending at a CPU, and nothing else", || all_moved(machine));
-    report.case("what is pending at a CPU that leaves the ITS arrives at its heir", || inherited(machine));
-    report.case("a command that fails stalls the queue, is named, and the ITS goes on", || stalled(machine));
+    report.case("MOVALL takes along what is pending at a CPU, and nothing else", || {
+        all_moved(machine)
+    });
+    report.case("what is pending at a CPU that leaves the ITS arrives at its heir", || {
+        inherited(machine)
+    });
+    report.case("a command that fails stalls the queue, is named, and the ITS goes on", || {
+        stalled(machine)
+    });
 }
 
 /// Runs of a soft device's only handler, by CPU.
@@ -61,7 +68,10 @@ fn check_runs(runs: &Runs, cpu: Cpu, wanted: u64) -> Outcome {
     cpu::wait_until(if wanted == 0 { 5 } else { 2000 }, || all(runs) > 0);
     cpu::wait_until(5, || all(runs) > wanted);
     let (there, everywhere) = (on(runs, cpu), all(runs));
-    check!((there, everywhere) == (wanted, wanted), "{there} runs on CPU {cpu}, {everywhere} in all");
+    check!(
+        (there, everywhere) == (wanted, wanted),
+        "{there} runs on CPU {cpu}, {everywhere} in all"
+    );
     Ok(())
 }
 
@@ -228,7 +238,10 @@ fn stalled(machine: &Machine) -> Outcome {
     its.detach(device);
     let Err(error) = answer else { return Err(Verdict::Failed("the event was mapped".into())) };
     let text = error.to_string();
-    check!(text == format!("its@{:x}, MAPTI device {NOBODY} event 0x0: queue stalled", its.base()), "{text}");
+    check!(
+        text == format!("its@{:x}, MAPTI device {NOBODY} event 0x0: queue stalled", its.base()),
+        "{text}"
+    );
     check!(machine.gic().gicv3()?.lpis()?.available() == free, "LPIs are lost");
     let (device, runs) = one_vector(machine)?;
     device.fire(0);

@@ -34,7 +34,9 @@ pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report
     if !compared {
         return;
     }
-    report.case("half of Linux's queue writes and a quarter of its reads, at most", || compare(machine));
+    report.case("half of Linux's queue writes and a quarter of its reads, at most", || {
+        compare(machine)
+    });
 }
 
 /// Alone, for the runner, which makes QEMU log every instruction once this reports that it is
@@ -42,7 +44,8 @@ pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report
 pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
     report.case("reads, with somebody watching", || {
         let rig = started(machine, "nvme")?;
-        let handler = rig.device.handler_address().ok_or(Verdict::Failed("no handler to watch".into()))?;
+        let handler =
+            rig.device.handler_address().ok_or(Verdict::Failed("no handler to watch".into()))?;
         println!("cost: ready {handler:x}");
         check!(cpu::wait_until(WATCHER_PATIENCE, || console::read().is_some()), "nobody watches");
         for _ in 0..WATCHED {
@@ -77,7 +80,10 @@ fn compare(machine: &'static Machine) -> Outcome {
     println!("note - cost: in all {total}; Linux: {LINUX}");
     // Linux's accesses have the ITS's own bringing up in them.
     let accesses = total.accesses + machine.its_cost.accesses;
-    println!("note - cost: with the ITS's bringing up {accesses} accesses; Linux: {}", LINUX.accesses);
+    println!(
+        "note - cost: with the ITS's bringing up {accesses} accesses; Linux: {}",
+        LINUX.accesses
+    );
     let fewer = total.commands < LINUX.commands && accesses < LINUX.accesses;
     let good = fewer && total.writes * 2 <= LINUX.writes && total.reads * 4 <= LINUX.reads;
     check!(good, "{total}");
@@ -95,7 +101,8 @@ fn started(machine: &Machine, name: &str) -> Result<Rig, Verdict> {
 }
 
 fn find<'a>(machine: &'a Machine, name: &str) -> Result<(&'a Function, &'static Kind), Verdict> {
-    let kinds = machine.functions.iter().filter_map(|function| Some((function, Kind::of(function)?)));
+    let kinds =
+        machine.functions.iter().filter_map(|function| Some((function, Kind::of(function)?)));
     let mut named = kinds.filter(|(_, kind)| kind.name == name);
     named.next().ok_or_else(|| Verdict::Skipped(format!("no {name}")))
 }
@@ -116,7 +123,8 @@ fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
 fn time(machine: &Machine) -> Outcome {
     let entered = Arc::new(AtomicU64::new(0));
     let at = entered.clone();
-    let device = SoftDevice::new(machine, 1, move |_, _| at.store(cpu::ticks(), Ordering::Relaxed))?;
+    let device =
+        SoftDevice::new(machine, 1, move |_, _| at.store(cpu::ticks(), Ordering::Relaxed))?;
     device.handles[0].set_affinity(Cpu::new(0))?;
     let (mut there, mut back, mut late) = (0, 0, 0);
     for _ in 0..TIMED {
@@ -133,7 +141,8 @@ fn time(machine: &Machine) -> Outcome {
         there += handled - before;
         back += after - handled;
     }
-    let average = |ticks: u64| ticks * 1_000_000 / cpu::ticks_per_millisecond() / (TIMED - late).max(1);
+    let average =
+        |ticks: u64| ticks * 1_000_000 / cpu::ticks_per_millisecond() / (TIMED - late).max(1);
     println!("note - cost: {} ns to the handler, {} ns back", average(there), average(back));
     check!(late == 0, "{late} of {TIMED} came later");
     device.tear_down()

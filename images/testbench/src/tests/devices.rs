@@ -39,7 +39,9 @@ fn one(machine: &'static Machine, kind: &Kind, function: &Function, report: &mut
     });
     let Some(rig) = made else { return };
     if rig.device.fires() {
-        report.case(&format!("{name}: each vector arrives on the CPU asked for"), || arrive(machine, &rig));
+        report.case(&format!("{name}: each vector arrives on the CPU asked for"), || {
+            arrive(machine, &rig)
+        });
     }
     report.case(&format!("{name}: a disabled vector waits and arrives once"), || {
         each_once(&rig, |handle, slot| hold(&rig, handle, slot))
@@ -52,7 +54,9 @@ fn one(machine: &'static Machine, kind: &Kind, function: &Function, report: &mut
     report.case(&format!("{name}: each vector can be sent and dropped at the controller"), || {
         each_once(&rig, |handle, slot| resend(&rig, handle, slot))
     });
-    report.case(&format!("{name}: says whether it is isolated, and its way"), || describe(machine, &rig));
+    report.case(&format!("{name}: says whether it is isolated, and its way"), || {
+        describe(machine, &rig)
+    });
     report.case(&format!("{name}: gives everything back"), || rig.tear_down());
 }
 
@@ -75,7 +79,11 @@ fn arrive(machine: &Machine, rig: &Rig) -> Outcome {
         }
         own += u32::from(fired > before);
     }
-    println!("note - {}: {own} of {} vectors rung by the device itself", rig.name, rig.vectors.len());
+    println!(
+        "note - {}: {own} of {} vectors rung by the device itself",
+        rig.name,
+        rig.vectors.len()
+    );
     check!(fired > 0, "the device has no occasion to send");
     Ok(())
 }
@@ -165,7 +173,10 @@ fn expect_more(rig: &Rig, slot: u16, before: u64, wanted: RangeInclusive<u64>) -
 fn describe(machine: &Machine, rig: &Rig) -> Outcome {
     let mut text = alloc::string::String::new();
     let first = rig.handles.first().ok_or(Verdict::Failed("no vectors".into()))?;
-    machine.interrupts.describe(first.irq(), &mut text).map_err(|_| Verdict::Failed("no text".into()))?;
+    machine
+        .interrupts
+        .describe(first.irq(), &mut text)
+        .map_err(|_| Verdict::Failed("no text".into()))?;
     let (isolation, way) = match machine.its {
         Some(_) => ("isolated by ITS", "its@8080000"),
         None => ("not isolated", "v2m@8020000"),

@@ -29,7 +29,10 @@ pub(super) fn run(machine: &'static Machine, expected: &str, report: &mut Report
         Ok(())
     });
     report.case("every CPU is started and takes interrupts", || {
-        machine.cpus().filter(|cpu| *cpu != Cpu::new(0)).try_for_each(|cpu| smp::turn_on(machine, cpu))
+        machine
+            .cpus()
+            .filter(|cpu| *cpu != Cpu::new(0))
+            .try_for_each(|cpu| smp::turn_on(machine, cpu))
     });
 }
 
@@ -43,7 +46,9 @@ fn find(machine: &Machine, name: &str) -> String {
     match name {
         "el" => format!("{:?}", cpu::level()).to_lowercase(),
         "cpus" => match machine.gic() {
-            Controller::V3(gic) => gic.cpus().filter(|cpu| gic.redistributor_frames(*cpu).is_ok()).count(),
+            Controller::V3(gic) => {
+                gic.cpus().filter(|cpu| gic.redistributor_frames(*cpu).is_ok()).count()
+            }
             Controller::V2(gic) => gic.cpus().count(),
         }
         .to_string(),
@@ -59,8 +64,11 @@ fn find(machine: &Machine, name: &str) -> String {
         }
         .into(),
         "functions" => {
-            let mut ids: Vec<_> =
-                machine.functions.iter().map(|f| format!("{:04x}:{:04x}", f.vendor, f.device)).collect();
+            let mut ids: Vec<_> = machine
+                .functions
+                .iter()
+                .map(|f| format!("{:04x}:{:04x}", f.vendor, f.device))
+                .collect();
             ids.sort();
             ids.join(",")
         }
@@ -75,7 +83,8 @@ fn driven(machine: &Machine, is_kind: fn(&MsiController<Kernel>) -> bool) -> &'s
 
 /// What was taken into use, if firmware's map of PCI's requesters says the same.
 fn iommu(machine: &Machine) -> &'static str {
-    let mapped = machine.description.hosts.iter().any(|host| host.iommu_map.value == IommuMap::Present);
+    let mapped =
+        machine.description.hosts.iter().any(|host| host.iommu_map.value == IommuMap::Present);
     match (mapped, &machine.smmu) {
         (true, Some(_)) => "smmuv3",
         (false, None) => "none",

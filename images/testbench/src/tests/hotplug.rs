@@ -20,7 +20,9 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
         leave_and_return(machine)
     });
     report.case("CPUs leave and return many times", || many_times(machine));
-    report.case("the GIC and the ITS sleep and wake, and keep what is pending", || sleep_and_wake(machine));
+    report.case("the GIC and the ITS sleep and wake, and keep what is pending", || {
+        sleep_and_wake(machine)
+    });
 }
 
 type Runs = Arc<[AtomicU64; MAX_CPUS]>;

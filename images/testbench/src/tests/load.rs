@@ -23,7 +23,9 @@ const PATIENCE: u64 = 120_000;
 pub(super) fn run(machine: &'static Machine, interrupts: u64, report: &mut Report) {
     let name = format!("{interrupts} interrupts under load, with moving affinities: nothing lost");
     report.case(&name, || storm(machine, interrupts));
-    report.case("a device's interrupts follow while they are moved: nothing lost", || moving_device(machine));
+    report.case("a device's interrupts follow while they are moved: nothing lost", || {
+        moving_device(machine)
+    });
 }
 
 /// Messages sent and interrupts seen of a vector.
@@ -68,14 +70,16 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     };
     let start = cpu::ticks();
     let mut moves = 0;
-    while total(|flow| &flow.runs) < wanted && cpu::ticks() - start < PATIENCE * cpu::ticks_per_millisecond()
+    while total(|flow| &flow.runs) < wanted
+        && cpu::ticks() - start < PATIENCE * cpu::ticks_per_millisecond()
     {
         for slot in 0..VECTORS {
             flows[usize::from(slot)].sent.fetch_add(1, Ordering::SeqCst);
             device.fire(slot);
         }
         let slot = moves % usize::from(VECTORS);
-        device.handles[slot].set_affinity(cpus[(moves / usize::from(VECTORS) + slot) % cpus.len()])?;
+        device.handles[slot]
+            .set_affinity(cpus[(moves / usize::from(VECTORS) + slot) % cpus.len()])?;
         moves += 1;
     }
     stop.store(true, Ordering::Relaxed);
@@ -95,7 +99,9 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     let lost = flows.iter().filter(|flow| !flow.is_complete()).count();
     let (sent, runs) = (total(|flow| &flow.sent), total(|flow| &flow.runs));
     let redelivered: u64 = device.handles.iter().map(irq_domain::IrqHandle::redelivered).sum();
-    println!("note - load: {sent} sent, {runs} delivered, {redelivered} redelivered, {moves} moves");
+    println!(
+        "note - load: {sent} sent, {runs} delivered, {redelivered} redelivered, {moves} moves"
+    );
     check!(lost == 0, "{lost} vectors did not see their last message");
     check!(runs <= sent + redelivered, "{runs} runs of {sent} messages");
     check!(runs >= wanted, "{runs} of {wanted} runs in {PATIENCE} ms");
@@ -137,7 +143,10 @@ fn moving_device(machine: &'static Machine) -> Outcome {
     smp::wait_for(shooter)?;
     rig.handles[0].set_affinity(cpus[0])?;
     let before = rig.counts.of(0);
-    check!(before > 0 && before <= SHOTS + rig.handles[0].redelivered(), "{before} runs of {SHOTS} messages");
+    check!(
+        before > 0 && before <= SHOTS + rig.handles[0].redelivered(),
+        "{before} runs of {SHOTS} messages"
+    );
     let runs = rig.fire(0, cpus[0])?;
     check!(runs.is_some_and(|runs| runs.there > 0), "after {moves} moves: {runs:?}");
     println!("note - moving device: {SHOTS} sent, {before} delivered, {moves} moves");

@@ -20,8 +20,12 @@ type QemuIts = Its<crate::platform::Kernel>;
 
 fn map(its: &QemuIts, device: &Attachment, count: u16) -> Result<VectorBlock, ItsError> {
     let count = NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);
-    let request =
-        EventRequest { count, shape: Shape::Independent, cpu: Cpu::new(0), initially: Initially::Unmasked };
+    let request = EventRequest {
+        count,
+        shape: Shape::Independent,
+        cpu: Cpu::new(0),
+        initially: Initially::Unmasked,
+    };
     its.map_events(device, request)
 }
 
@@ -41,7 +45,10 @@ fn all_of_them(machine: &Machine) -> Outcome {
         cpu::wait_until(2000, || UNHANDLED.load(Ordering::Acquire) > before);
         let (wanted, last) = (8192 + index, LAST_UNHANDLED.load(Ordering::Acquire));
         let arrived = UNHANDLED.load(Ordering::Acquire) - before;
-        check!((arrived, last) == (1, wanted), "for LPI {wanted}: {arrived} arrived, the last was {last}");
+        check!(
+            (arrived, last) == (1, wanted),
+            "for LPI {wanted}: {arrived} arrived, the last was {last}"
+        );
     }
     its.unmap_events(&device, block);
     its.detach(device);

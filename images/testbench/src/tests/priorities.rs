@@ -27,7 +27,9 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
         preempts(machine)
     });
     report.case("the priority mask holds back what is not more urgent", || masked(machine));
-    report.case("an SPI arrives on the CPU that it is routed to, and can be held back", || wired(machine));
+    report.case("an SPI arrives on the CPU that it is routed to, and can be held back", || {
+        wired(machine)
+    });
 }
 
 /// Events in order: slots, with an offset at the end of their handlers.
@@ -55,7 +57,12 @@ fn device(
     Ok(device)
 }
 
-fn set_priority(machine: &Machine, device: &SoftDevice, slot: usize, priority: Priority) -> Outcome {
+fn set_priority(
+    machine: &Machine,
+    device: &SoftDevice,
+    slot: usize,
+    priority: Priority,
+) -> Outcome {
     machine.gic().set_priority(machine.its.as_deref(), device.vectors[slot].vector, priority)
 }
 
@@ -144,8 +151,12 @@ fn masked(machine: &Machine) -> Outcome {
 fn wired(machine: &Machine) -> Outcome {
     let (last, runs) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
     let (cpu_of_last, count) = (last.clone(), runs.clone());
-    let request =
-        WiredRequest { vector: FREE_SPI, trigger: Trigger::Edge, name: "spi", start: Start::Enabled };
+    let request = WiredRequest {
+        vector: FREE_SPI,
+        trigger: Trigger::Edge,
+        name: "spi",
+        start: Start::Enabled,
+    };
     let handle = machine.interrupts.request_wired(request, move |context| {
         cpu_of_last.store(context.cpu().get().into(), Ordering::Relaxed);
         count.fetch_add(1, Ordering::Release);

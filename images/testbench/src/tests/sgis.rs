@@ -20,7 +20,9 @@ const TRIED: core::ops::Range<u8> = 0..8;
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("SGIs arrive from every CPU at every CPU", || all_to_all(machine));
     report.case("an SGI to all others arrives at all others", || to_others(machine));
-    report.case("the virtual timer's PPI arrives on each CPU, and can be held back", || timers(machine));
+    report.case("the virtual timer's PPI arrives on each CPU, and can be held back", || {
+        timers(machine)
+    });
     report.case("an SGI to several CPUs arrives at each", || to_several(machine));
 }
 
@@ -33,10 +35,14 @@ fn listen(
     let sgi = SgiId::new(number).expect("there are 16");
     let arrived: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
     let counts = arrived.clone();
-    let handle =
-        machine.interrupts.request_per_cpu(sgi.intid().vector(), Trigger::Edge, "sgi", move |context| {
+    let handle = machine.interrupts.request_per_cpu(
+        sgi.intid().vector(),
+        Trigger::Edge,
+        "sgi",
+        move |context| {
             counts[context.cpu().index()].fetch_add(1, Ordering::Release);
-        })?;
+        },
+    )?;
     Ok((arrived, handle, sgi))
 }
 
@@ -69,8 +75,9 @@ fn all_to_all(machine: &'static Machine) -> Outcome {
                     smp::run_on(from, move || {
                         machine.gic().send(sgi, &[to], &registers()).expect("in reach");
                     })?;
-                    let there =
-                        cpu::wait_until(2000, || arrived[to.index()].load(Ordering::Acquire) > before);
+                    let there = cpu::wait_until(2000, || {
+                        arrived[to.index()].load(Ordering::Acquire) > before
+                    });
                     check!(there, "SGI {number} from CPU {from} did not arrive at CPU {to}");
                 }
             }
@@ -113,11 +120,15 @@ fn to_several(machine: &'static Machine) -> Outcome {
 fn timers(machine: &'static Machine) -> Outcome {
     let fired: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
     let counts = fired.clone();
-    let handle =
-        machine.interrupts.request_per_cpu(VIRTUAL_TIMER, Trigger::Level, "timer", move |context| {
+    let handle = machine.interrupts.request_per_cpu(
+        VIRTUAL_TIMER,
+        Trigger::Level,
+        "timer",
+        move |context| {
             cpu::stop_virtual_timer();
             counts[context.cpu().index()].fetch_add(1, Ordering::Release);
-        })?;
+        },
+    )?;
     let handle = Arc::new(handle);
     for cpu in online(machine) {
         let timer = handle.clone();

@@ -43,7 +43,10 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     };
     case("smmu: nothing that devices did so far was refused", quiet);
     case("smmu: a device stores an address at which its doorbell is mapped", stored);
-    case("smmu: with its own doorbell unmapped, a device's message is an event that names it", unmapped);
+    case(
+        "smmu: with its own doorbell unmapped, a device's message is an event that names it",
+        unmapped,
+    );
     case("smmu: after the last vector nothing is mapped, and a late message is an event", late);
     case("smmu: what a stream without an entry sends is an event", refused);
     case("smmu: a device reads nothing that is not mapped for it", elsewhere);
@@ -71,7 +74,10 @@ impl<'a> Bench<'a> {
     }
 
     fn stream(&self) -> Result<StreamId, Verdict> {
-        self.translated.smmu.stream(self.edu.requester).ok_or(Verdict::Failed("edu has no stream".into()))
+        self.translated
+            .smmu
+            .stream(self.edu.requester)
+            .ok_or(Verdict::Failed("edu has no stream".into()))
     }
 
     /// Reads edu's stored message address, and the offset of its capability.
@@ -97,7 +103,11 @@ impl<'a> Bench<'a> {
     fn expect_arrival(&self, rig: &Rig) -> Outcome {
         let cpu = rig.handles[0].effective_affinity();
         let runs = rig.fire(0, cpu)?;
-        check!(runs.is_some_and(|runs| runs.there == 1 && runs.elsewhere == 0), "{}: {runs:?}", rig.name);
+        check!(
+            runs.is_some_and(|runs| runs.there == 1 && runs.elsewhere == 0),
+            "{}: {runs:?}",
+            rig.name
+        );
         let events = self.events();
         check!(events.is_empty(), "reported was {events:x?}");
         Ok(())
@@ -186,7 +196,8 @@ fn refused(bench: &Bench<'_>) -> Outcome {
     let rig = bench.rig("edu")?;
     let stream = bench.stream()?;
     bench.translated.smmu.refuse(stream)?;
-    let event = Event { kind: EventKind::BadStreamEntry, stream, access: Access::Write, address: 0 };
+    let event =
+        Event { kind: EventKind::BadStreamEntry, stream, access: Access::Write, address: 0 };
     let outcome = bench.expect_event(&rig, event);
     bench.translated.smmu.serve(stream)?;
     outcome?;

@@ -79,14 +79,15 @@ fn unpack(package: &Path, patterns: &[&str], folder: &Path) -> Result<()> {
 
 fn contents(folder: &Path) -> Result<Vec<initramfs::File>> {
     let program = |path, bytes: Vec<u8>| initramfs::File { path, content: Content::Program(bytes) };
-    let mut files: Vec<_> =
-        ["dev", "proc", "sys"].map(|path| initramfs::File { path, content: Content::Folder }).into();
+    let mut files: Vec<_> = ["dev", "proc", "sys"]
+        .map(|path| initramfs::File { path, content: Content::Folder })
+        .into();
     files.push(program("init", INIT.into()));
     files.push(program("busybox", fs::read(folder.join("bin/busybox"))?));
     files.push(program("modules", MODULES.join("\n").into()));
     for name in MODULES {
-        let file =
-            find(&folder.join("lib/modules"), name)?.with_context(|| format!("the kernel has no {name}"))?;
+        let file = find(&folder.join("lib/modules"), name)?
+            .with_context(|| format!("the kernel has no {name}"))?;
         files.push(program(name, fs::read(file)?));
     }
     Ok(files)
@@ -109,6 +110,7 @@ fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
 }
 
 fn only_file(folder: &Path) -> Result<PathBuf> {
-    let first = folder.read_dir()?.next().with_context(|| format!("{} is empty", folder.display()))?;
+    let first =
+        folder.read_dir()?.next().with_context(|| format!("{} is empty", folder.display()))?;
     Ok(first?.path())
 }

@@ -26,8 +26,12 @@ impl Spans {
         self.dispatch + self.finish
     }
 
-    const ALL: [fn(&Self) -> usize; 4] =
-        [|spans| spans.acknowledge, |spans| spans.dispatch, |spans| spans.finish, |spans| spans.leave];
+    const ALL: [fn(&Self) -> usize; 4] = [
+        |spans| spans.acknowledge,
+        |spans| spans.dispatch,
+        |spans| spans.finish,
+        |spans| spans.leave,
+    ];
 }
 
 impl fmt::Display for Spans {
@@ -95,7 +99,8 @@ impl Reader {
             if course.handler.is_none() && address == self.handler {
                 course.handler = Some(self.count);
                 course.caller = self.last + INSTRUCTION;
-            } else if course.handler.is_some() && course.back.is_none() && address == course.caller {
+            } else if course.handler.is_some() && course.back.is_none() && address == course.caller
+            {
                 course.back = Some(self.count);
             }
         }
@@ -141,7 +146,12 @@ impl Reader {
             all.sort_unstable();
             all.get(all.len() / 2).copied()
         });
-        Some(Spans { acknowledge: acknowledge?, dispatch: dispatch?, finish: finish?, leave: leave? })
+        Some(Spans {
+            acknowledge: acknowledge?,
+            dispatch: dispatch?,
+            finish: finish?,
+            leave: leave?,
+        })
     }
 }
 
@@ -164,9 +174,13 @@ mod test {
     }
 
     /// An interrupt: instructions up to IAR, the call, the handler's, up to EOI, up to the return.
-    fn interrupt(intid: u32, [acknowledge, dispatch, handler, finish, leave]: [u64; 5]) -> Vec<String> {
+    fn interrupt(
+        intid: u32,
+        [acknowledge, dispatch, handler, finish, leave]: [u64; 5],
+    ) -> Vec<String> {
         let run = |first: u64, count: u64| (0..count).map(move |n| instruction(first + 4 * n));
-        let mut lines = vec!["Taking exception 5 [IRQ] on CPU 0".into(), "...from EL1 to EL1".into()];
+        let mut lines =
+            vec!["Taking exception 5 [IRQ] on CPU 0".into(), "...from EL1 to EL1".into()];
         lines.extend(run(0x1000, acknowledge));
         lines.push(format!("gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x0 value {intid:#x}"));
         lines.extend(run(0x2000, dispatch));
@@ -201,7 +215,10 @@ mod test {
         let usual = (8193, [5, 7, 100, 9, 11]);
         let reader = read(&[usual, (8193, [50, 70, 1, 90, 110]), usual]);
         assert_eq!(reader.seen(), 3);
-        assert_eq!(reader.median(), Some(Spans { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 }));
+        assert_eq!(
+            reader.median(),
+            Some(Spans { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 })
+        );
     }
 
     #[test]

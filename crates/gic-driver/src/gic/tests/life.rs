@@ -7,7 +7,11 @@ fn a_cpu_that_was_turned_on_has_sgis_lpis_and_an_interface() {
     let (fake, gic, registers) = running();
     for (index, registers) in registers.iter().enumerate() {
         fake.at_redistributor(index, |frame| {
-            assert!(frame.bank.states()[..16].iter().all(|state| state.enabled && state.priority == 0xa0));
+            assert!(
+                frame.bank.states()[..16]
+                    .iter()
+                    .all(|state| state.enabled && state.priority == 0xa0)
+            );
             assert!(frame.control.enable_lpis());
         });
         assert_eq!(registers.get(icc::IGRPEN1.encoding()), 1);
@@ -54,7 +58,10 @@ fn an_address_without_a_distributor_is_named() {
 fn a_frame_of_an_older_gic_is_refused_before_it_is_touched() {
     let config = GicConfig { distributor_bytes: Some(0x1000), ..config() };
     let refused = Gic::new(Arc::new(Fake::with_cpus(CPUS)), config.clone()).unwrap_err();
-    assert_eq!(refused, GicError::FrameTooSmall { block: Block::Distributor(DISTRIBUTOR), bytes: 0x1000 });
+    assert_eq!(
+        refused,
+        GicError::FrameTooSmall { block: Block::Distributor(DISTRIBUTOR), bytes: 0x1000 }
+    );
     let config = GicConfig { distributor_bytes: Some(0x1_0000), ..config };
     assert!(Gic::new(Arc::new(Fake::with_cpus(CPUS)), config).is_ok());
 }
@@ -75,7 +82,9 @@ fn wired_interrupts_work_where_lpis_are_refused() {
 
 #[test]
 fn a_machine_whose_registers_lie_about_coherence_is_known_by_its_name() {
-    for (name, expected) in [("rockchip,rk3588", Coherence::NonCoherent), ("other", Coherence::Coherent)] {
+    for (name, expected) in
+        [("rockchip,rk3588", Coherence::NonCoherent), ("other", Coherence::Coherent)]
+    {
         let fake = Fake::with_cpus(1);
         fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
         let config = GicConfig { machine: vec![name.into()], ..config() };
@@ -134,6 +143,7 @@ fn ending_and_deactivating_can_be_split() {
 fn sgis_are_limited_by_the_distributor() {
     let (_, gic, registers) = running();
     // The interface has a range selector, the distributor does not.
-    let sent = gic.cpu_interface(&registers[0]).send(SgiId::new(1).unwrap(), Affinity::new(0, 0, 0, 16));
+    let sent =
+        gic.cpu_interface(&registers[0]).send(SgiId::new(1).unwrap(), Affinity::new(0, 0, 0, 16));
     assert!(matches!(sent, Err(GicError::SgiOutOfReach(..))));
 }

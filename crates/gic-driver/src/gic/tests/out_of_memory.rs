@@ -20,9 +20,15 @@ fn a_gic_without_heap_is_refused() {
     without_lpis(&fake);
     fake.at_redistributor(1, |frame| frame.iidr = 0x0201_743b);
     let platform = Arc::new(fake.clone());
-    let machine = vec![String::from("mediatek,broken-save-restore-fw"), String::from("rockchip,rk3588")];
+    let machine =
+        vec![String::from("mediatek,broken-save-restore-fw"), String::from("rockchip,rk3588")];
     let (gic, failures) = until_it_succeeds(
-        || Gic::new(platform.clone(), outside(|| GicConfig { machine: machine.clone(), ..config() })),
+        || {
+            Gic::new(
+                platform.clone(),
+                outside(|| GicConfig { machine: machine.clone(), ..config() }),
+            )
+        },
         |error| assert!(matches!(error, GicError::NoMemory(_)), "{error}"),
     );
     assert_eq!((failures, gic.errata().count()), (2, 2), "CPUs, errata");

@@ -50,7 +50,9 @@ fn affinities_are_one_level_down_where_the_gic_has_them_so() {
 
 #[test]
 fn exposed_secure_registers_end_in_one_security_state() {
-    for (name, expected) in [("rockchip,rk3399", SecurityView::Single), ("other", SecurityView::Secure)] {
+    for (name, expected) in
+        [("rockchip,rk3399", SecurityView::Single), ("other", SecurityView::Secure)]
+    {
         let mut distributor = FakeDistributor::new(Security::Secure);
         // As firmware leaves it, for Non-secure software.
         distributor.control = distributor.control.with_are(true).with_are_ns(true);
@@ -65,7 +67,8 @@ fn exposed_secure_registers_end_in_one_security_state() {
 
 #[test]
 fn an_spi_of_another_cpu_is_deactivated_at_the_distributor() {
-    for (iidr, target, expected) in [(0x0400_043b, 1, false), (0x0400_043b, 0, true), (0x0403_043b, 1, true)]
+    for (iidr, target, expected) in
+        [(0x0400_043b, 1, false), (0x0400_043b, 0, true), (0x0403_043b, 1, true)]
     {
         let (fake, _, registers) = running();
         fake.at_distributor(|frame| frame.iidr = iidr);
@@ -80,7 +83,11 @@ fn an_spi_of_another_cpu_is_deactivated_at_the_distributor() {
         fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).active = true);
         gic.end(&interface, taken);
         let active = fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).active);
-        assert_eq!((active, registers[0].deactivated()), (expected, vec![40]), "{iidr:#x} {target}");
+        assert_eq!(
+            (active, registers[0].deactivated()),
+            (expected, vec![40]),
+            "{iidr:#x} {target}"
+        );
     }
 }
 

@@ -44,9 +44,9 @@ fn a_suspend_that_did_not_cost_power_is_undone() {
     let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
     assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
     gic.resume(&saved, &registers[0]).unwrap();
-    assert!(
-        fake.at_distributor(|frame| frame.control.enable_grp1() && frame.spis.state(IntId::new(40)).enabled)
-    );
+    assert!(fake.at_distributor(
+        |frame| frame.control.enable_grp1() && frame.spis.state(IntId::new(40)).enabled
+    ));
 }
 
 #[test]
@@ -92,7 +92,10 @@ fn a_suspend_names_the_redistributor_that_does_not_stop() {
     fake.at_redistributor(0, |frame| frame.stuck = true);
     let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
     let SuspendError::Incomplete { error, .. } = refused else { panic!("{refused}") };
-    assert!(matches!(error, GicError::TimedOut { block: Block::Redistributor(REDISTRIBUTORS), .. }));
+    assert!(matches!(
+        error,
+        GicError::TimedOut { block: Block::Redistributor(REDISTRIBUTORS), .. }
+    ));
     assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
 }
 

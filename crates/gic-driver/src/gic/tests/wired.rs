@@ -36,7 +36,8 @@ fn a_private_vector_is_unmasked_masked_and_made_pending_at_the_calling_cpu_alone
     let (fake, gic, _) = running();
     for intid in [5, 27, 1060] {
         let states = || {
-            let state = |index| fake.at_redistributor(index, |frame| *frame.bank.state(IntId::new(intid)));
+            let state =
+                |index| fake.at_redistributor(index, |frame| *frame.bank.state(IntId::new(intid)));
             [0, 1].map(|index| (state(index).forwarded, state(index).pending))
         };
         gic.mask(vector(intid));
@@ -71,7 +72,8 @@ fn a_private_vector_has_one_owner_and_a_trigger_but_no_target() {
 
 #[test]
 fn an_interrupt_of_secure_software_is_not_given_out() {
-    let fake = Fake::new(FakeDistributor::new(Security::NonSecure), vec![FakeRedistributor::new(0, true)]);
+    let fake =
+        Fake::new(FakeDistributor::new(Security::NonSecure), vec![FakeRedistributor::new(0, true)]);
     let gic = Gic::new(Arc::new(fake), config()).unwrap();
     assert_eq!(gic.claim(vector(32), count(2)), Err(MsiError::UnknownVector(vector(33))));
     assert_eq!(gic.claim(vector(32), count(1)), Ok(()));

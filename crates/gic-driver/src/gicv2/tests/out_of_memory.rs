@@ -8,7 +8,8 @@ fn a_gicv2_takes_heap_for_its_suspension_alone() {
     let board = Board::new();
     let platform = Arc::new(board.clone());
     let gic =
-        with_allocations(0, || GicV2::new(platform, GicV2Config::new(DISTRIBUTOR, INTERFACE, 3))).unwrap();
+        with_allocations(0, || GicV2::new(platform, GicV2Config::new(DISTRIBUTOR, INTERFACE, 3)))
+            .unwrap();
     with_allocations(0, || gic.cpu_on(Cpu::new(0))).unwrap();
     let (saved, failures) = until_it_succeeds(
         || gic.suspend(Cpu::new(0)),

@@ -31,7 +31,8 @@ pub(super) fn body(
     for (place, _, id) in numbered(description, &ControllerKind::Its, "MADT/ITS@") {
         let group = writer.offset(&description.controllers)?;
         writer.groups.insert(place, group);
-        let contents = Structure::new(8).set(0, 1u32.to_le_bytes()).set(4, id.to_le_bytes()).bytes();
+        let contents =
+            Structure::new(8).set(0, 1u32.to_le_bytes()).set(4, id.to_le_bytes()).bytes();
         writer.node(0, 1, &contents, &[]);
     }
     for (segment, host) in segments.complexes() {
@@ -70,12 +71,18 @@ struct Writer<'d> {
 impl Writer<'_> {
     /// The offset of the next node in the table.
     fn offset(&self, of: &[crate::Controller]) -> Result<u32, WriteError> {
-        let offset = u32::try_from(self.nodes.len()).ok().and_then(|bytes| bytes.checked_add(FIRST_NODE));
+        let offset =
+            u32::try_from(self.nodes.len()).ok().and_then(|bytes| bytes.checked_add(FIRST_NODE));
         let id = of.first().map_or_else(|| NodeId::new("IORT"), |one| one.id.clone());
         offset.ok_or_else(|| WriteErrorKind::TooLong.of(&id))
     }
 
-    fn root_complex(&mut self, id: &NodeId, segment: u32, mappings: &[Mapping]) -> Result<(), WriteError> {
+    fn root_complex(
+        &mut self,
+        id: &NodeId,
+        segment: u32,
+        mappings: &[Mapping],
+    ) -> Result<(), WriteError> {
         let contents = Structure::new(24)
             .set(0, MEMORY_PROPERTIES.to_le_bytes())
             .set(12, segment.to_le_bytes())
@@ -94,7 +101,8 @@ impl Writer<'_> {
         let id = &device.id;
         if let Some(base) = address(id, "IORT/SMMUv3@") {
             // Without wires, the mapping for its own messages counts; the flag says so.
-            let contents = Structure::new(52).set(0, base.to_le_bytes()).set(8, (1u32 << 4).to_le_bytes());
+            let contents =
+                Structure::new(52).set(0, base.to_le_bytes()).set(8, (1u32 << 4).to_le_bytes());
             return self.checked_node(id, 4, 5, &contents.bytes(), &mappings);
         }
         if let Some(base) = address(id, "IORT/PMCG@") {
@@ -102,9 +110,12 @@ impl Writer<'_> {
             return self.checked_node(id, 5, 2, &contents.bytes(), &mappings);
         }
         let invented = || format!("\\_SB.D{ordinal:03X}");
-        let path = if id.as_str().starts_with('\\') { String::from(id.as_str()) } else { invented() };
-        let mut contents =
-            Structure::new(13).set(4, MEMORY_PROPERTIES.to_le_bytes()).set(12, [ADDRESS_BITS]).bytes();
+        let path =
+            if id.as_str().starts_with('\\') { String::from(id.as_str()) } else { invented() };
+        let mut contents = Structure::new(13)
+            .set(4, MEMORY_PROPERTIES.to_le_bytes())
+            .set(12, [ADDRESS_BITS])
+            .bytes();
         contents.extend(path.bytes());
         // The name ends with a zero, and the mappings are aligned.
         contents.resize((contents.len() + 1).next_multiple_of(4), 0);
@@ -206,7 +217,8 @@ impl Writer<'_> {
     /// Is it the frame that serves everything without an IORT?
     fn is_implied(&self, target: Target) -> bool {
         let frames = numbered(self.description, &ControllerKind::V2m, "MADT/MSI-frame@");
-        let first = frames.first().map(|(place, ..)| Target::Controller(ControllerIndex::new(*place)));
+        let first =
+            frames.first().map(|(place, ..)| Target::Controller(ControllerIndex::new(*place)));
         self.groups.is_empty() && first == Some(target)
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn body(description: &Description, gic: &Gic) -> Result<Vec<u8>, Writ
     body.extend(gicd(gic));
     let non_coherent = gic.coherence.value == Coherence::NonCoherent;
     for region in &gic.redistributors {
-        let length = u32::try_from(region.size()).map_err(|_| WriteErrorKind::Registers.of(&gic.id))?;
+        let length =
+            u32::try_from(region.size()).map_err(|_| WriteErrorKind::Registers.of(&gic.id))?;
         body.extend(gicr(region.value, length, non_coherent));
     }
     for (_, controller, id) in numbered(description, &ControllerKind::Its, "MADT/ITS@") {
@@ -39,7 +40,8 @@ pub(super) fn body(description: &Description, gic: &Gic) -> Result<Vec<u8>, Writ
     for (_, controller, id) in numbered(description, &ControllerKind::V2m, "MADT/MSI-frame@") {
         body.extend(frame(controller, id)?);
     }
-    match description.controllers.iter().find(|one| one.status.is_enabled() && !has_structure(one)) {
+    match description.controllers.iter().find(|one| one.status.is_enabled() && !has_structure(one))
+    {
         Some(other) => Err(WriteErrorKind::Controller.of(&other.id)),
         None => Ok(body),
     }

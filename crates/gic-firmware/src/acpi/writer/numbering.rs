@@ -28,7 +28,8 @@ pub(super) fn numbered<'d>(
     prefix: &str,
 ) -> Vec<(usize, &'d Controller, u32)> {
     let all = description.controllers.iter().enumerate();
-    let these: Vec<_> = all.filter(|(_, one)| one.kind == *kind && one.status.is_enabled()).collect();
+    let these: Vec<_> =
+        all.filter(|(_, one)| one.kind == *kind && one.status.is_enabled()).collect();
     let numbers = numbers(these.iter().map(|(_, one)| &one.id), prefix);
     these.into_iter().zip(numbers).map(|((place, one), number)| (place, one, number)).collect()
 }
@@ -42,8 +43,9 @@ impl<'d> Segments<'d> {
         let stated = |host: &PciHost| host.segment.as_ref().map(|segment| segment.value);
         let taken: Vec<u32> = enabled().filter_map(stated).collect();
         let mut free = (0..=u32::MAX).filter(|number| !taken.contains(number));
-        let hosts: Vec<_> =
-            enabled().map(|host| (stated(host).or_else(|| free.next()).unwrap_or_default(), host)).collect();
+        let hosts: Vec<_> = enabled()
+            .map(|host| (stated(host).or_else(|| free.next()).unwrap_or_default(), host))
+            .collect();
         let mut routings = BTreeMap::new();
         for (segment, host) in &hosts {
             if *routings.entry(*segment).or_insert(&host.msi) != &host.msi {

@@ -39,7 +39,9 @@ pub(super) fn set_gic_facet(node: &mut DeviceTreeNode, controller: &Controller, 
     }
     let ranges = controller.ranges.iter().flat_map(|range| [range.first().get(), range.count()]);
     set(node, "mbi-ranges", ranges.collect::<Vec<u32>>());
-    if let Some(alias) = controller.registers.as_ref().filter(|alias| alias.value != gic.distributor.value) {
+    if let Some(alias) =
+        controller.registers.as_ref().filter(|alias| alias.value != gic.distributor.value)
+    {
         set(node, "mbi-alias", alias.base());
     }
 }

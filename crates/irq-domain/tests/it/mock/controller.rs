@@ -2,9 +2,9 @@
 
 use super::{Hook, Locked, assert_task, count_down, judge, lock};
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Fit, Granule, Initially,
-    Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
-    RequesterId, Shape, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Fit, Granule,
+    Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
+    NotIsolated, Pending, RequesterId, Shape, Tier, Vector, VectorBlock,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -134,11 +134,13 @@ impl Controller {
     pub(crate) fn signal(&self, message: MsiMessage) {
         let mut inside = self.inside();
         let vector = Vector::new(message.data);
-        let line = inside.lines.get(&vector).unwrap_or_else(|| panic!("stray message {message:x?}"));
+        let line =
+            inside.lines.get(&vector).unwrap_or_else(|| panic!("stray message {message:x?}"));
         let cpu = match self.kind {
             Kind::Stays => line.cpu,
             Kind::NamesCpu | Kind::NamesCpuFarApart => {
-                let named = (0..64).map(Cpu::new).find(|cpu| self.doorbell(*cpu) == message.address);
+                let named =
+                    (0..64).map(Cpu::new).find(|cpu| self.doorbell(*cpu) == message.address);
                 named.unwrap_or_else(|| panic!("torn message {message:x?}"))
             }
         };
@@ -209,9 +211,9 @@ impl Controller {
 
 fn find_free(inside: &Inside, capacity: u32, count: u32, alignment: u32) -> Option<u32> {
     let starts = (FIRST..FIRST + capacity).step_by(alignment as usize);
-    starts
-        .filter(|start| start + count <= FIRST + capacity)
-        .find(|start| (*start..start + count).all(|vector| !inside.lines.contains_key(&Vector::new(vector))))
+    starts.filter(|start| start + count <= FIRST + capacity).find(|start| {
+        (*start..start + count).all(|vector| !inside.lines.contains_key(&Vector::new(vector)))
+    })
 }
 
 impl MsiParent for Controller {
@@ -262,7 +264,11 @@ impl MsiParent for Controller {
         Ok(block)
     }
 
-    fn allocate(&self, device: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<VectorBlock, MsiError> {
         self.may_fail()?;
         let hook = self.meanwhile.lock().unwrap().take();
         if let Some(Hook(hook)) = hook {
@@ -279,12 +285,16 @@ impl MsiParent for Controller {
             Shape::AlignedGroup => count,
         };
         let wanted = request.count.get();
-        let first =
-            find_free(&inside, self.capacity, count, alignment).ok_or(MsiError::NoVectors { wanted })?;
-        request.fit.check(MsiMessage { address: self.doorbell(request.cpu), data: first + count - 1 })?;
+        let first = find_free(&inside, self.capacity, count, alignment)
+            .ok_or(MsiError::NoVectors { wanted })?;
+        request
+            .fit
+            .check(MsiMessage { address: self.doorbell(request.cpu), data: first + count - 1 })?;
         for vector in (first..first + count).map(Vector::new) {
             let group = match request.shape {
-                Shape::AlignedGroup if self.kind != Kind::Stays => (Vector::new(first), request.count),
+                Shape::AlignedGroup if self.kind != Kind::Stays => {
+                    (Vector::new(first), request.count)
+                }
                 _ => (vector, NonZeroU16::MIN),
             };
             let masked = request.initially == Initially::Masked;
@@ -304,7 +314,10 @@ impl MsiParent for Controller {
         self.may_fail()?;
         let vector = block.vector(index).expect("index past the block");
         let inside = self.inside();
-        Ok(MsiMessage { address: self.doorbell(inside.lines[&vector].cpu), data: self.data(vector) })
+        Ok(MsiMessage {
+            address: self.doorbell(inside.lines[&vector].cpu),
+            data: self.data(vector),
+        })
     }
 
     fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
@@ -313,7 +326,10 @@ impl MsiParent for Controller {
             block.vector(index).is_some_and(|vector| self.is_masked(vector)),
             "a level while it is forwarded"
         );
-        Ok(LevelMessages { assert, deassert: MsiMessage { address: assert.address + 0x10_0000, ..assert } })
+        Ok(LevelMessages {
+            assert,
+            deassert: MsiMessage { address: assert.address + 0x10_0000, ..assert },
+        })
     }
 
     fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
@@ -336,8 +352,10 @@ impl MsiParent for Controller {
         assert_task();
         let mut inside = self.inside();
         for offset in 0..u32::from(moved.count.get()) {
-            let line =
-                inside.lines.get_mut(&moved.first.checked_add(offset).unwrap()).expect("freed in a move");
+            let line = inside
+                .lines
+                .get_mut(&moved.first.checked_add(offset).unwrap())
+                .expect("freed in a move");
             line.moving = false;
             if outcome == MoveOutcome::Written {
                 line.cpu = moved.to;

@@ -34,7 +34,12 @@ impl Default for Root {
 
 impl Root {
     pub(crate) fn with_inputs(inputs: Range<u32>) -> Self {
-        Self { inputs, lines: Mutex::default(), pending: Mutex::default(), stuck: AtomicBool::new(false) }
+        Self {
+            inputs,
+            lines: Mutex::default(),
+            pending: Mutex::default(),
+            stuck: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn line(&self, vector: u32) -> Option<WiredLine> {
@@ -75,7 +80,11 @@ impl WiredParent for Root {
             assert!(line.masked, "the trigger changes while it can fire");
             line.trigger = Some(trigger);
         });
-        if self.stuck.load(Ordering::Relaxed) { Err(MsiError::UnknownVector(vector)) } else { Ok(()) }
+        if self.stuck.load(Ordering::Relaxed) {
+            Err(MsiError::UnknownVector(vector))
+        } else {
+            Ok(())
+        }
     }
 
     fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {

@@ -3,8 +3,8 @@
 use super::controller::Controller;
 use super::{Locked, assert_task, count_down, lock};
 use msi_types::{
-    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
-    Trigger,
+    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage,
+    StoreError, Trigger,
 };
 use std::fmt;
 use std::num::NonZeroU16;
@@ -50,7 +50,8 @@ impl StoreKind {
         trigger: Trigger::Edge,
     };
     /// Holds a level, by two messages for each slot.
-    pub(crate) const LEVEL: Self = Self { trigger: Trigger::Level, storage: Storage::Device, ..Self::MSIX };
+    pub(crate) const LEVEL: Self =
+        Self { trigger: Trigger::Level, storage: Storage::Device, ..Self::MSIX };
     pub(crate) const MSI_MASKABLE: Self = Self { group: true, ..Self::MSIX };
 }
 

@@ -14,12 +14,14 @@ pub(in crate::machine) fn place<'a>(
     candidates: &Candidates,
     first_bus: u8,
 ) -> (Functions, usize) {
-    let mut placer = FunctionPlacer { plan: Functions::default(), candidates, first_bus, last: None };
+    let mut placer =
+        FunctionPlacer { plan: Functions::default(), candidates, first_bus, last: None };
     let mut left = 0;
     for (number, endpoint) in endpoints.enumerate() {
         // A place that there is not is replaced by one on the root bus.
-        let found =
-            placer.find(endpoint.place, number).or_else(|| placer.find(FunctionPlacement::Root, number));
+        let found = placer
+            .find(endpoint.place, number)
+            .or_else(|| placer.find(FunctionPlacement::Root, number));
         match found {
             Some((bus, at)) => {
                 placer.plan.functions.insert((bus, at), endpoint.store);
@@ -47,7 +49,8 @@ impl FunctionPlacer<'_> {
             return self.find_conventional();
         }
         let statements = self.candidates.len();
-        let in_turn = self.candidates.values().cycle().skip(number % statements.max(1)).take(statements);
+        let in_turn =
+            self.candidates.values().cycle().skip(number % statements.max(1)).take(statements);
         let mut places = in_turn.flatten().map(|(requester, _)| place_of(*requester));
         places.find(|place| self.suits(kind, *place))
     }
@@ -58,13 +61,18 @@ impl FunctionPlacer<'_> {
         match kind {
             FunctionPlacement::Root => is_root && alone && at.device() < ROOT_DEVICES,
             FunctionPlacement::BesideLast => {
-                self.last.is_some_and(|(its_bus, its)| its_bus == bus && its.device() == at.device())
+                self.last
+                    .is_some_and(|(its_bus, its)| its_bus == bus && its.device() == at.device())
                     && !self.plan.conventional.contains(&bus)
                     && !self.plan.functions.contains_key(&(bus, at))
             }
             FunctionPlacement::Branch => {
                 let empty = self.plan.on_bus(bus).next().is_none();
-                !is_root && alone && at.device() == 0 && empty && self.plan.has_room(bus, self.first_bus)
+                !is_root
+                    && alone
+                    && at.device() == 0
+                    && empty
+                    && self.plan.has_room(bus, self.first_bus)
             }
             FunctionPlacement::Conventional => false,
         }

@@ -6,8 +6,8 @@ use doorbell_hardware::iommu::IommuFault;
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{SharedDevice, SharedDeviceConfig};
 use msi_types::{
-    DmaIsolation, Granule, IsolatingMechanism, Isolation, MsiMessage, NotDmaIsolated, PassthroughError,
-    RequesterId,
+    DmaIsolation, Granule, IsolatingMechanism, Isolation, MsiMessage, NotDmaIsolated,
+    PassthroughError, RequesterId,
 };
 use std::sync::Arc;
 
@@ -31,7 +31,11 @@ fn doorbells_are_mapped_in_pages_of_every_size() {
         for granule in GRANULES {
             let board = behind(parent, DoorbellMode::Mapped(granule));
             for endpoint in Endpoint::ALL {
-                assert_eq!(attempt(&board, *endpoint), Outcome::Works, "{endpoint} on {parent}, {granule:?}");
+                assert_eq!(
+                    attempt(&board, *endpoint),
+                    Outcome::Works,
+                    "{endpoint} on {parent}, {granule:?}"
+                );
             }
         }
     }
@@ -75,7 +79,8 @@ fn doorbells_stay_mapped_while_vectors_exist() {
 fn iommu_makes_far_doorbell_reachable() {
     let tried = |layer| {
         let near = plan(Parent::DirectLpi, layer, World::BareMetal);
-        let board = Board::new(BoardConfig { spread: RedistributorLayout::FarApart, ..near }).unwrap();
+        let board =
+            Board::new(BoardConfig { spread: RedistributorLayout::FarApart, ..near }).unwrap();
         attempt(&board, Endpoint::PciMsi)
     };
     let torn = "the endpoint cannot change its message in one store and cannot be masked";
@@ -165,7 +170,10 @@ fn passthrough_needs_its_and_translating_iommu() {
     let translated = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size4K));
     assert_eq!(translated.pass_through(Endpoint::PciMsix), Ok(()));
     let shared = behind(Parent::V2m, DoorbellMode::Mapped(Granule::Size4K));
-    assert!(matches!(shared.pass_through(Endpoint::PciMsix), Err(PassthroughError::NotIsolated { .. })));
+    assert!(matches!(
+        shared.pass_through(Endpoint::PciMsix),
+        Err(PassthroughError::NotIsolated { .. })
+    ));
     translated.check_quiet().unwrap();
 }
 
@@ -203,7 +211,10 @@ fn registers_beside_doorbell_count_in_isolation() {
     let isolation = |parent, mode| behind(parent, mode).isolation(Endpoint::PciMsi);
     for granule in GRANULES {
         // A translation frame has 64 KiB of its own.
-        assert!(matches!(isolation(Parent::Its, DoorbellMode::Mapped(granule)), Isolation::Isolated(_)));
+        assert!(matches!(
+            isolation(Parent::Its, DoorbellMode::Mapped(granule)),
+            Isolation::Isolated(_)
+        ));
         for parent in [Parent::DirectLpi, Parent::Mbi, Parent::V2m] {
             let found = isolation(parent, DoorbellMode::Mapped(granule));
             assert!(matches!(found, Isolation::NotIsolated(_)), "{parent}");
@@ -224,5 +235,8 @@ fn trespass(layer: Layer) -> (bool, Vec<(RequesterId, u8)>) {
 fn x86_remapping_stops_foreign_interrupts() {
     assert_eq!(trespass(Layer::None), (true, Vec::new()));
     let wrong_source = 0x26;
-    assert_eq!(trespass(Layer::Remapping), (false, vec![(Endpoint::PciMsix.requester(), wrong_source)]));
+    assert_eq!(
+        trespass(Layer::Remapping),
+        (false, vec![(Endpoint::PciMsix.requester(), wrong_source)])
+    );
 }

@@ -7,11 +7,15 @@ use vgic::saved_state::SavedState;
 
 #[test]
 fn guest_claiming_bare_metal_loses_stored_messages() {
-    let plan = BoardConfig { reality: World::Guest, ..plan(Parent::Its, Layer::None, World::BareMetal) };
+    let plan =
+        BoardConfig { reality: World::Guest, ..plan(Parent::Its, Layer::None, World::BareMetal) };
     let board = Board::new(plan).unwrap();
     for endpoint in [Endpoint::ImsRing, Endpoint::ImsQueue, Endpoint::Platform] {
         let outcome = attempt(&board, endpoint);
-        assert!(matches!(&outcome, Outcome::Broken(reason) if reason.contains("NoDoorbell")), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Broken(reason) if reason.contains("NoDoorbell")),
+            "{outcome:?}"
+        );
     }
     assert_eq!(attempt(&board, Endpoint::PciMsix), Outcome::Works);
 }
@@ -19,7 +23,8 @@ fn guest_claiming_bare_metal_loses_stored_messages() {
 #[test]
 fn guest_claiming_remapping_loses_stored_messages() {
     for (parent, layer) in [(Parent::Its, Layer::None), (Parent::X86Vector, Layer::None)] {
-        let plan = BoardConfig { reality: World::GuestRemapped, ..plan(parent, layer, World::BareMetal) };
+        let plan =
+            BoardConfig { reality: World::GuestRemapped, ..plan(parent, layer, World::BareMetal) };
         let board = Board::new(plan).unwrap();
         let outcome = attempt(&board, Endpoint::ImsQueue);
         assert!(matches!(&outcome, Outcome::Broken(_)), "{outcome:?}");
@@ -36,7 +41,9 @@ fn a_machine_that_cannot_be_is_no_refusal() {
         world: World::BareMetal,
     };
     let outcome = try_cell(cell);
-    assert!(matches!(&outcome, Outcome::Broken(reason) if reason.contains("no remapping unit for its")));
+    assert!(
+        matches!(&outcome, Outcome::Broken(reason) if reason.contains("no remapping unit for its"))
+    );
 }
 
 /// Returns the number of the cell's boards that break if their migrations forget this.
@@ -44,7 +51,8 @@ fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
     let is_broken = |seed| {
         let migration = Migration::AtRandom { seed };
         let board =
-            Board::new(BoardConfig { migration, ..plan(parent, Layer::None, World::BareMetal) }).unwrap();
+            Board::new(BoardConfig { migration, ..plan(parent, Layer::None, World::BareMetal) })
+                .unwrap();
         board.model().unwrap().tamper(Box::new(move |mut saved| {
             forget(&mut saved);
             saved

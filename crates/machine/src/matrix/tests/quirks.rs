@@ -49,15 +49,17 @@ fn assert_refused(board: &Board, why: &str) {
 #[test]
 fn a_bridge_that_shifts_requesters_is_followed() {
     let rule = RequesterRule::Shifted { shift: 3, base: 0x400 };
-    let spoil: CorruptMessage = |from, message| (RequesterId::new((from.get() << 3) + 0x400), message);
+    let spoil: CorruptMessage =
+        |from, message| (RequesterId::new((from.get() << 3) + 0x400), message);
     assert_mended(Parent::Its, spoil, ShimLayer::new("bus").with_requesters(rule));
 }
 
 #[test]
 fn a_bus_that_shows_memory_elsewhere_is_followed() {
     const OFFSET: u64 = 0x4000_0000;
-    let spoil: CorruptMessage =
-        |from, message| (from, MsiMessage { address: message.address.wrapping_sub(OFFSET), ..message });
+    let spoil: CorruptMessage = |from, message| {
+        (from, MsiMessage { address: message.address.wrapping_sub(OFFSET), ..message })
+    };
     for parent in ARM {
         let rule = AddressRule::Offset(OFFSET);
         assert_mended(parent, spoil, ShimLayer::new("bus").with_addresses(rule));
@@ -74,7 +76,8 @@ fn window_before_its_isolates_nothing() {
         }
         _ => (from, MsiMessage::default()),
     };
-    let layer = ShimLayer::new("bus").with_addresses(AddressRule::Window { window: WINDOW, devices: 0x100 });
+    let layer = ShimLayer::new("bus")
+        .with_addresses(AddressRule::Window { window: WINDOW, devices: 0x100 });
     assert_mended(Parent::Its, spoil, layer);
     let isolation = board_on(Parent::Its, spoil, layer).isolation(Endpoint::PciMsi);
     assert_eq!(isolation, Isolation::NotIsolated(NotIsolated::SharedDoorbell("bus")));
@@ -82,7 +85,8 @@ fn window_before_its_isolates_nothing() {
 
 #[test]
 fn bus_dropping_data_bits_refuses_truncation() {
-    let spoil: CorruptMessage = |from, message| (from, MsiMessage { data: message.data & 0xfff, ..message });
+    let spoil: CorruptMessage =
+        |from, message| (from, MsiMessage { data: message.data & 0xfff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(64, 12);
     // An LPI's number has 14 bits, an EventID few.
     assert_refused(&board_on(Parent::DirectLpi, spoil, narrow), "more than the 12 data bits");

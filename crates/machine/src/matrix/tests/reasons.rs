@@ -19,7 +19,8 @@ fn x86_groups_need_remapping() {
     assert_eq!(on(Layer::Remapping), Outcome::Works);
 }
 
-const AS_WRITTEN: &str = "messages that reach the hardware as this kernel wrote them, which tier hypervisor";
+const AS_WRITTEN: &str =
+    "messages that reach the hardware as this kernel wrote them, which tier hypervisor";
 
 #[test]
 fn a_virtual_its_makes_no_stored_message_real() {

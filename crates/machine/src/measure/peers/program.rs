@@ -28,7 +28,9 @@ pub(in super::super) fn probes(program: &mut Command) -> Result<Vec<Probe>, Stri
     let cases = program.borrow_mut().ask("cases")?;
     let probe = |case: &str| {
         let (program, case) = (Rc::clone(&program), case.to_owned());
-        Probe::new(format!("peer-{case}"), Reference::FetchOr, move || program.borrow_mut().sample(&case))
+        Probe::new(format!("peer-{case}"), Reference::FetchOr, move || {
+            program.borrow_mut().sample(&case)
+        })
     };
     Ok(cases.split_whitespace().map(probe).collect())
 }
@@ -38,7 +40,9 @@ impl Program {
         let piped = program.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = piped.spawn().map_err(|error| error.to_string())?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(input), Some(output)) => Ok(Self { child, input, output: BufReader::new(output) }),
+            (Some(input), Some(output)) => {
+                Ok(Self { child, input, output: BufReader::new(output) })
+            }
             _ => Err("it has no standard input or output".to_owned()),
         }
     }

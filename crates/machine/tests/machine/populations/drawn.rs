@@ -4,11 +4,13 @@ use crate::boards::{self, flashed, region};
 use doorbell_hardware::pci::{AddressWidth, StoreConfig};
 use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
-    BuildOptions, ChosenDevices, ChosenFunction, FunctionPlacement, LpiDisabling, LpiNumbers, Population,
+    BuildOptions, ChosenDevices, ChosenFunction, FunctionPlacement, LpiDisabling, LpiNumbers,
+    Population,
 };
 use gic_arch::IntId;
 use gic_firmware::{
-    Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MapEntry, MsiRouting, Target,
+    Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MapEntry,
+    MsiRouting, Target,
 };
 use msi_types::{DeviceId, Masking, RequesterId, Rewrite, Trigger};
 use proptest::collection::vec;
@@ -70,7 +72,11 @@ impl Drawn {
         match &self.kinds {
             Kinds::Direct { redistributors, frames, .. } => {
                 self.place_redistributors(&mut board, *redistributors);
-                board.controllers.push(Controller::new(boards::GIC, ControllerKind::DirectLpi, None));
+                board.controllers.push(Controller::new(
+                    boards::GIC,
+                    ControllerKind::DirectLpi,
+                    None,
+                ));
                 board.controllers.extend(frame_controllers(frames));
             }
             Kinds::Others { itses, mbi, frames } => {
@@ -81,15 +87,19 @@ impl Drawn {
         }
         let target = |number: usize| ControllerIndex::new(number % board.controllers.len());
         let hosts = self.hosts.iter().zip(0..);
-        board.hosts =
-            hosts.map(|(route, index)| boards::host(index, routing(route, index, target))).collect();
+        board.hosts = hosts
+            .map(|(route, index)| boards::host(index, routing(route, index, target)))
+            .collect();
         let devices = self.devices.iter().zip(1u32..);
         let device = |((number, _), id): (&(usize, PlatformDeviceConfig), u32)| {
             let at = 0x0b00_0000 + u64::from(id) * 0x1_0000;
             let to = target(*number);
             let asks = board.controllers[to.get()].kind == ControllerKind::Its;
-            let routing =
-                if asks { MsiRouting::device(to, DeviceId::new(id)) } else { MsiRouting::parent(to) };
+            let routing = if asks {
+                MsiRouting::device(to, DeviceId::new(id))
+            } else {
+                MsiRouting::parent(to)
+            };
             boards::device(at, routing)
         };
         board.devices = devices.map(device).collect();
@@ -104,7 +114,10 @@ impl Drawn {
             Kinds::Others { .. } => LpiNumbers::Short,
         };
         BuildOptions {
-            population: Population::Chosen(ChosenDevices { functions: self.functions.clone(), devices }),
+            population: Population::Chosen(ChosenDevices {
+                functions: self.functions.clone(),
+                devices,
+            }),
             lpi_disabling: self.disabling,
             lpis,
             ..BuildOptions::default()
@@ -142,7 +155,8 @@ fn mbi_controller(mbi: Mbi, board: &Description) -> Controller {
         (Mbi::Distributor, None) => region(0, 0x1_0000),
     };
     let mut controller = Controller::new(boards::GIC, ControllerKind::Mbi, Some(frame));
-    let spans = [(64, 400), (4096, 128)].map(|(first, count)| IntIdSpan::new(IntId::new(first), count));
+    let spans =
+        [(64, 400), (4096, 128)].map(|(first, count)| IntIdSpan::new(IntId::new(first), count));
     controller.ranges = spans.into_iter().flatten().map(Fact::stated).collect();
     controller
 }
@@ -165,7 +179,9 @@ fn routing(route: &Route, host: u64, target: impl Fn(usize) -> ControllerIndex) 
     };
     match *route {
         Route::All(number) => MsiRouting::map([entry(0, 0x1000, number)]),
-        Route::Split(first, second) => MsiRouting::map([entry(0, 0x20, first), entry(0x20, 0xfe0, second)]),
+        Route::Split(first, second) => {
+            MsiRouting::map([entry(0, 0x20, first), entry(0x20, 0xfe0, second)])
+        }
     }
 }
 
@@ -189,16 +205,12 @@ fn kinds() -> impl Strategy<Value = Kinds> {
 
 fn stores() -> impl Strategy<Value = StoreConfig> {
     let masking = prop_oneof![Just(Masking::PerVector), Just(Masking::None)];
-    let msi = (0..=4u8, widths(), masking).prop_map(|(log2_vectors, address, masking)| StoreConfig::Msi {
-        log2_vectors,
-        address,
-        masking,
+    let msi = (0..=4u8, widths(), masking).prop_map(|(log2_vectors, address, masking)| {
+        StoreConfig::Msi { log2_vectors, address, masking }
     });
     let bars = || prop::sample::select(vec![0u8, 2, 4]);
-    let msix = (1..=12u16, bars(), bars()).prop_map(|(vectors, table_bar, pba_bar)| StoreConfig::Msix {
-        vectors,
-        table_bar,
-        pba_bar,
+    let msix = (1..=12u16, bars(), bars()).prop_map(|(vectors, table_bar, pba_bar)| {
+        StoreConfig::Msix { vectors, table_bar, pba_bar }
     });
     prop_oneof![msi, msix]
 }
@@ -209,8 +221,13 @@ fn widths() -> impl Strategy<Value = AddressWidth> {
 
 fn platform() -> impl Strategy<Value = PlatformDeviceConfig> {
     let data = prop_oneof![Just(DataWidth::Bits32), Just(DataWidth::Bits16)];
-    let rewrites =
-        vec![Rewrite::Masked, Rewrite::Atomic64, Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never];
+    let rewrites = vec![
+        Rewrite::Masked,
+        Rewrite::Atomic64,
+        Rewrite::AddressOnly,
+        Rewrite::LowWordOnly,
+        Rewrite::Never,
+    ];
     let trigger = prop_oneof![2 => Just(Trigger::Edge), 1 => Just(Trigger::Level)];
     (1..=8u16, widths(), data, prop::sample::select(rewrites), trigger).prop_map(
         |(slots, address, data, rewrite, trigger)| PlatformDeviceConfig {
@@ -230,22 +247,29 @@ fn functions() -> impl Strategy<Value = ChosenFunction> {
         FunctionPlacement::Branch,
         FunctionPlacement::Conventional,
     ];
-    (prop::sample::select(places), stores()).prop_map(|(place, store)| ChosenFunction { place, store })
+    (prop::sample::select(places), stores())
+        .prop_map(|(place, store)| ChosenFunction { place, store })
 }
 
 fn routes() -> impl Strategy<Value = Route> {
     let number = || 0..8usize;
-    prop_oneof![number().prop_map(Route::All), (number(), number()).prop_map(|(a, b)| Route::Split(a, b))]
+    prop_oneof![
+        number().prop_map(Route::All),
+        (number(), number()).prop_map(|(a, b)| Route::Split(a, b))
+    ]
 }
 
 /// A machine with somebody on it.
 pub(super) fn machines(functions_at_most: usize) -> impl Strategy<Value = Drawn> {
     let disabling = prop_oneof![Just(LpiDisabling::Possible), Just(LpiDisabling::Impossible)];
-    let devices =
-        (vec(routes(), 1..=2), vec(functions(), 0..=functions_at_most), vec((0..8usize, platform()), 0..=3))
-            .prop_filter("somebody is there", |(_, functions, devices)| {
-                !functions.is_empty() || !devices.is_empty()
-            });
+    let devices = (
+        vec(routes(), 1..=2),
+        vec(functions(), 0..=functions_at_most),
+        vec((0..8usize, platform()), 0..=3),
+    )
+        .prop_filter("somebody is there", |(_, functions, devices)| {
+            !functions.is_empty() || !devices.is_empty()
+        });
     (1..=6u8, kinds(), devices, disabling, any::<u64>()).prop_map(
         |(cpus, kinds, (hosts, functions, devices), disabling, seed)| {
             let hosts = if functions.is_empty() { Vec::new() } else { hosts };

@@ -249,14 +249,19 @@ fn vectors_by_the_thousand_need_no_route_each() {
 
     for device in 0..3 {
         for event in 0..VECTORS {
-            assert_eq!(rig.send(device, event), Delivery::Pending, "device {device}, event {event}");
+            assert_eq!(
+                rig.send(device, event),
+                Delivery::Pending,
+                "device {device}, event {event}"
+            );
         }
     }
 
     for vcpu in [0, 1] {
         let mut taken = drain(&mut rig.vcpu(vcpu));
         taken.sort_unstable();
-        let all: Vec<u32> = (8192..8192 + 3 * VECTORS).filter(|lpi| lpi % 2 == u32::from(vcpu)).collect();
+        let all: Vec<u32> =
+            (8192..8192 + 3 * VECTORS).filter(|lpi| lpi % 2 == u32::from(vcpu)).collect();
         assert_eq!(taken, all);
     }
 }

@@ -49,7 +49,11 @@ fn mapped(devices: u32, bits: u8, collection_of: impl Fn(u32) -> u16) -> Rig {
         rig.run([mapd(device, bits)]);
         let lpi = |event| 8192 + ((device << bits) + event) % 57_344;
         for events in (0..1u32 << bits).collect::<Vec<_>>().chunks(1024) {
-            rig.run(events.iter().map(|event| mapti(device, *event, lpi(*event), collection_of(device))));
+            rig.run(
+                events
+                    .iter()
+                    .map(|event| mapti(device, *event, lpi(*event), collection_of(device))),
+            );
         }
     }
     assert_eq!(rig.its.command_faults().count, 0);
@@ -86,7 +90,9 @@ fn costs_as_multiples_of_a_fetch_or() {
     let show = |name: &str, cost: Cost| {
         let Cost { least, median } = cost;
         let (least_ratio, ratio) = (least / floor.least, median / floor.median);
-        println!("{name:42} {least:7.2} ns {least_ratio:6.2} x   median {median:7.2} ns {ratio:6.2} x");
+        println!(
+            "{name:42} {least:7.2} ns {least_ratio:6.2} x   median {median:7.2} ns {ratio:6.2} x"
+        );
     };
     show("fetch_or", floor);
     one_mapping(&show);
@@ -101,7 +107,10 @@ fn one_mapping(show: &impl Fn(&str, Cost)) {
     let rig = mapped(1, 5, |_| 0);
     let mut queue = rig.vcpu(0);
     send(&rig, 0, 0);
-    show("inject, pending", measure(1 << 12, || (), |each| (0..each).for_each(|_| send(&rig, 0, 0))));
+    show(
+        "inject, pending",
+        measure(1 << 12, || (), |each| (0..each).for_each(|_| send(&rig, 0, 0))),
+    );
     empty(&mut queue);
     let pair = measure(
         1 << 12,
@@ -114,7 +123,8 @@ fn one_mapping(show: &impl Fn(&str, Cost)) {
         },
     );
     show("inject + acknowledge, depth 1", pair);
-    let fresh = measure(32, || empty(&mut queue), |each| (0..each).for_each(|event| send(&rig, 0, event)));
+    let fresh =
+        measure(32, || empty(&mut queue), |each| (0..each).for_each(|event| send(&rig, 0, event)));
     show("inject, fresh, 32 events (timer noise)", fresh);
 }
 
@@ -126,7 +136,10 @@ fn many_mappings(show: &impl Fn(&str, Cost), name: &str, devices: u32, bits: u8)
     let send_all = || order.iter().for_each(|(device, event)| send(&rig, *device, *event));
     let fresh = measure(all, || empty(&mut queue), |_| send_all());
     show(&alloc::format!("inject, 64k random, fresh, {name}"), fresh);
-    show(&alloc::format!("inject, 64k random, pending, {name}"), measure(all, send_all, |_| send_all()));
+    show(
+        &alloc::format!("inject, 64k random, pending, {name}"),
+        measure(all, send_all, |_| send_all()),
+    );
     let pop = measure(all, send_all, |_| empty(&mut queue));
     show(&alloc::format!("acknowledge, 64k pending, {name}"), pop);
 }

@@ -4,15 +4,17 @@ use super::rig::*;
 use crate::AccessWidth::{Double, Half, Word};
 use crate::events::FaultReason;
 use crate::its::{
-    Coherence, CommandFault, ErrorPolicy, Its, ItsConfig, PageSizes, RedistributorNaming, TableLevels,
-    Targets,
+    Coherence, CommandFault, ErrorPolicy, Its, ItsConfig, PageSizes, RedistributorNaming,
+    TableLevels, Targets,
 };
 use crate::lpi::LpiConfig;
 use crate::memory::GuestMemory;
 use alloc::vec::Vec;
 use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize, TableKind, Typer};
-use gic_arch::its::{Command, CommandError, CommandErrorReason, Level1Entry, MapAction, Opcode, RdBase};
+use gic_arch::its::{
+    Command, CommandError, CommandErrorReason, Level1Entry, MapAction, Opcode, RdBase,
+};
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 
 const BAD: [u64; 4] = [0xff, 0, 0, 0];
@@ -148,7 +150,8 @@ fn tables_and_queue_cannot_be_changed_while_the_its_is_enabled() {
 #[test]
 fn quiescent_is_the_opposite_of_enabled() {
     let rig = Rig::new(1, ItsConfig::new(BASE));
-    let ctlr = |rig: &Rig| Ctlr::from_bits(rig.its.read(gits::CTLR.offset(), Word).try_into().unwrap());
+    let ctlr =
+        |rig: &Rig| Ctlr::from_bits(rig.its.read(gits::CTLR.offset(), Word).try_into().unwrap());
     assert_eq!((ctlr(&rig).enabled(), ctlr(&rig).quiescent()), (false, true));
     rig.set_enabled(true);
     assert_eq!((ctlr(&rig).enabled(), ctlr(&rig).quiescent()), (true, false));
@@ -156,7 +159,10 @@ fn quiescent_is_the_opposite_of_enabled() {
 
 #[test]
 fn read_only_fields_of_the_tables_survive_any_write() {
-    let rig = Rig::new(1, ItsConfig { collection_table: None, held_collections: 4, ..ItsConfig::new(BASE) });
+    let rig = Rig::new(
+        1,
+        ItsConfig { collection_table: None, held_collections: 4, ..ItsConfig::new(BASE) },
+    );
 
     for index in 0..8 {
         rig.its.write(gits::BASER.offset_of(index), Double, u64::MAX);
@@ -171,8 +177,11 @@ fn read_only_fields_of_the_tables_survive_any_write() {
 
 #[test]
 fn a_flat_table_reads_indirect_as_zero_and_any_page_size_back() {
-    let config =
-        ItsConfig { device_table: TableLevels::Flat, page_sizes: PageSizes::Any, ..ItsConfig::new(BASE) };
+    let config = ItsConfig {
+        device_table: TableLevels::Flat,
+        page_sizes: PageSizes::Any,
+        ..ItsConfig::new(BASE)
+    };
     let rig = Rig::new(1, config);
     let written = Baser::new().with_indirect(true).with_page_size(PageSize::Size16K);
 
@@ -218,7 +227,10 @@ fn typer_says_what_was_configured() {
     };
     let rig = Rig::new(1, config);
     let typer = Typer::from_bits(rig.its.read(gits::TYPER.offset(), Double));
-    assert_eq!((typer.device_id_bits(), typer.event_id_bits(), typer.itt_entry_bytes()), (20, 11, 8));
+    assert_eq!(
+        (typer.device_id_bits(), typer.event_id_bits(), typer.itt_entry_bytes()),
+        (20, 11, 8)
+    );
     assert_eq!((typer.hcc(), typer.cct(), typer.pta(), typer.physical()), (5, true, true, true));
 }
 
@@ -265,7 +277,8 @@ fn collections_held_by_the_its_need_no_table() {
 
 #[test]
 fn the_numbers_of_collections_are_limited_where_typer_says_so() {
-    let config = ItsConfig { collection_id_bits: Some(2), held_collections: 1, ..ItsConfig::new(BASE) };
+    let config =
+        ItsConfig { collection_id_bits: Some(2), held_collections: 1, ..ItsConfig::new(BASE) };
     let rig = Rig::running_with(1, config);
     let typer = Typer::from_bits(rig.its.read(gits::TYPER.offset(), Double));
     assert_eq!((typer.cil(), typer.collection_id_bits_minus_one()), (true, 1));
@@ -322,7 +335,8 @@ fn each_operand_out_of_range_has_its_reason() {
 
 #[test]
 fn redistributors_are_named_by_address_where_pta_is_set() {
-    let config = ItsConfig { redistributor_naming: RedistributorNaming::Address, ..ItsConfig::new(BASE) };
+    let config =
+        ItsConfig { redistributor_naming: RedistributorNaming::Address, ..ItsConfig::new(BASE) };
     let rig = Rig::running(2);
     let addresses = Targets::Addresses([0x80a_0000, 0x80c_0000].into());
     let its = Its::new(config, addresses, rig.lpis.clone(), rig.events.clone()).unwrap();
@@ -343,7 +357,8 @@ fn several_itses_keep_the_same_device_ids_apart() {
     let one = Rig::running(1);
     let targets = Targets::ProcessorNumbers([0].into());
     let its =
-        Its::new(ItsConfig::new(BASE + 0x2_0000), targets, one.lpis.clone(), one.events.clone()).unwrap();
+        Its::new(ItsConfig::new(BASE + 0x2_0000), targets, one.lpis.clone(), one.events.clone())
+            .unwrap();
     one.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
 
     assert_eq!(its.translate(DeviceId::new(1), 0), Delivery::Blocked);
@@ -447,8 +462,11 @@ fn events_of_a_wide_device_are_mapped_sparsely() {
 fn device_ids_of_32_bits_are_mapped_sparsely() {
     let rig = Rig::new(1, ItsConfig { device_id_bits: 32, ..ItsConfig::new(BASE) });
     rig.provide_tables();
-    let table =
-        Baser::new().with_indirect(true).with_pages_minus_one(63).with_address(DEVICES).with_valid(true);
+    let table = Baser::new()
+        .with_indirect(true)
+        .with_pages_minus_one(63)
+        .with_address(DEVICES)
+        .with_valid(true);
     rig.its.write(gits::BASER.offset_of(0), Double, table.into_bits());
     rig.set_enabled(true);
     rig.enable_lpis(0);

@@ -129,7 +129,11 @@ fn tables_outside_memory_are_counted_and_harmless() {
 
     rig.run([mapc(0, 0), mapd(1, 1), mapti(1, 0, 8200, 0)]);
     assert_eq!(rig.send(1, 0), Delivery::Pending);
-    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS, "without a configuration byte the LPI is disabled");
+    assert_eq!(
+        drain(&mut rig.vcpu(0)),
+        NO_LPIS,
+        "without a configuration byte the LPI is disabled"
+    );
     rig.disable_lpis(0);
 
     // Configuration and pending table when LPIs are enabled, the byte at MAPTI, the pending table
@@ -310,7 +314,10 @@ fn two_security_states_shift_priorities_into_the_lower_half() {
     rig.enable_lpis(0);
     rig.set_lpi(0, 8200);
 
-    assert_eq!(rig.vcpu(0).take(Priority::IDLE).map(|ready| ready.priority), Some(Priority::new(0xa0)));
+    assert_eq!(
+        rig.vcpu(0).take(Priority::IDLE).map(|ready| ready.priority),
+        Some(Priority::new(0xa0))
+    );
 }
 
 #[test]

@@ -134,8 +134,8 @@ impl Pair {
         let queues = (0..VCPUS).map(|vcpu| rig.vcpu(vcpu)).collect();
         let mut pair = Self { rig, models: vec![model], queues };
         let devices = [mapd(0, 1), mapd(1, 6), mapd(2, 12)];
-        let events =
-            (0..6u32).map(|at| mapti(at % 3, at / 3, LPIS.start + at, u16::try_from(at % 3).unwrap()));
+        let events = (0..6u32)
+            .map(|at| mapti(at % 3, at / 3, LPIS.start + at, u16::try_from(at % 3).unwrap()));
         devices.into_iter().chain(events).for_each(|command| pair.command(command).unwrap());
         pair.each(Model::settle);
         pair
@@ -163,7 +163,8 @@ impl Pair {
             Step::EnableLpis(vcpu) => {
                 rig.enable_lpis(vcpu);
                 let before = core::mem::take(&mut self.models);
-                self.models = before.into_iter().flat_map(|model| model.after_enabling(vcpu)).collect();
+                self.models =
+                    before.into_iter().flat_map(|model| model.after_enabling(vcpu)).collect();
             }
             Step::DisableLpis(vcpu) => {
                 rig.disable_lpis(vcpu);
@@ -232,16 +233,24 @@ impl Pair {
         let before = core::mem::take(&mut self.models);
         for model in &before {
             let ready = model.ready(vcpu);
-            let best = ready.iter().map(|(priority, _)| *priority).min().filter(|best| *best < than);
+            let best =
+                ready.iter().map(|(priority, _)| *priority).min().filter(|best| *best < than);
             if taken.map(|(priority, _)| priority) != best {
                 continue;
             }
             match taken {
-                Some((priority, lpi)) => self.models.extend(model.after_taking(vcpu, priority, lpi)),
+                Some((priority, lpi)) => {
+                    self.models.extend(model.after_taking(vcpu, priority, lpi))
+                }
                 None => self.models.push(model.clone()),
             }
         }
-        prop_assert!(!self.models.is_empty(), "taken: {:?}, ready: {:?}", taken, before[0].ready(vcpu));
+        prop_assert!(
+            !self.models.is_empty(),
+            "taken: {:?}, ready: {:?}",
+            taken,
+            before[0].ready(vcpu)
+        );
         Ok(())
     }
 
@@ -252,10 +261,17 @@ impl Pair {
         self.models.extend(joined);
         let pending = |vcpu| self.rig.pending(vcpu).into_iter().collect::<BTreeSet<u32>>();
         let found: Vec<_> = (0..VCPUS).map(pending).collect();
-        let expected = |model: &Model| (0..VCPUS).map(|vcpu| model.pending(vcpu)).collect::<Vec<_>>();
+        let expected =
+            |model: &Model| (0..VCPUS).map(|vcpu| model.pending(vcpu)).collect::<Vec<_>>();
         let first = expected(&self.models[0]);
         self.models.retain(|model| expected(model) == found);
-        prop_assert!(!self.models.is_empty(), "pending: {:?}, not {:?}, after {:?}", found, first, step);
+        prop_assert!(
+            !self.models.is_empty(),
+            "pending: {:?}, not {:?}, after {:?}",
+            found,
+            first,
+            step
+        );
         Ok(())
     }
 }

@@ -81,7 +81,12 @@ impl Kicks {
     pub(super) fn wait(&self, vcpu: u16, seen: u32) -> bool {
         let gate = self.gate.lock().unwrap();
         let sleeping = |(): &mut ()| self.count(vcpu) == seen;
-        !self.kicked.wait_timeout_while(gate, Duration::from_secs(30), sleeping).unwrap().1.timed_out()
+        !self
+            .kicked
+            .wait_timeout_while(gate, Duration::from_secs(30), sleeping)
+            .unwrap()
+            .1
+            .timed_out()
     }
 }
 
@@ -190,10 +195,14 @@ impl Rig {
     }
 
     pub(super) fn provide_tables(&self) {
-        let table = |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+        let table =
+            |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
         self.its.write(gits::BASER.offset_of(0), Double, table(DEVICES).into_bits());
         self.its.write(gits::BASER.offset_of(1), Double, table(COLLECTIONS).into_bits());
-        let queue = Cbaser::new().with_pages_minus_one(QUEUE_PAGES - 1).with_address(QUEUE).with_valid(true);
+        let queue = Cbaser::new()
+            .with_pages_minus_one(QUEUE_PAGES - 1)
+            .with_address(QUEUE)
+            .with_valid(true);
         self.its.write(gits::CBASER.offset(), Double, queue.into_bits());
     }
 
@@ -214,7 +223,12 @@ impl Rig {
         self.enable_lpis_with(vcpu, Self::propbaser(), Self::pendbaser(vcpu));
     }
 
-    pub(super) fn enable_lpis_with(&self, vcpu: u16, propbaser: gicr::Propbaser, pendbaser: gicr::Pendbaser) {
+    pub(super) fn enable_lpis_with(
+        &self,
+        vcpu: u16,
+        propbaser: gicr::Propbaser,
+        pendbaser: gicr::Pendbaser,
+    ) {
         let enable = |control: &mut Control| control.enable_lpis(vcpu.into(), propbaser, pendbaser);
         self.lpis.with_notification_owed(enable).unwrap();
         self.finish_sweeps();
@@ -332,7 +346,12 @@ pub(super) fn mapd(device: u32, bits: u8) -> Command {
 }
 
 pub(super) fn unmapd(device: u32) -> Command {
-    Command::Mapd { device: DeviceId::new(device), itt: 0, event_bits_minus_one: 0, action: MapAction::Unmap }
+    Command::Mapd {
+        device: DeviceId::new(device),
+        itt: 0,
+        event_bits_minus_one: 0,
+        action: MapAction::Unmap,
+    }
 }
 
 pub(super) fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Command {
@@ -345,7 +364,11 @@ pub(super) fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Com
 }
 
 pub(super) fn movi(device: u32, event: u32, collection: u16) -> Command {
-    Command::Movi { device: DeviceId::new(device), event: EventId::new(event), collection: icid(collection) }
+    Command::Movi {
+        device: DeviceId::new(device),
+        event: EventId::new(event),
+        collection: icid(collection),
+    }
 }
 
 pub(super) fn int(device: u32, event: u32) -> Command {

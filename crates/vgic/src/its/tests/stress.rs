@@ -46,7 +46,12 @@ impl Field {
     }
 
     /// Changes where an LPI goes by commands, the last of which is a SYNC.
-    fn change(&self, index: u32, place: u32, commands: impl IntoIterator<Item = gic_arch::its::Command>) {
+    fn change(
+        &self,
+        index: u32,
+        place: u32,
+        commands: impl IntoIterator<Item = gic_arch::its::Command>,
+    ) {
         self.changes.fetch_add(1, SeqCst);
         self.rig.run(commands);
         self.place[index as usize].store(place, SeqCst);

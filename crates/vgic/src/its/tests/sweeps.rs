@@ -76,14 +76,19 @@ fn no_command_about_everything_mapped_holds_an_access_up() {
     }
     let pieces = u32::try_from(u64::from(EVENTS) / MOST).unwrap() - 1;
 
-    for command in [invall(0), mapc(0, 1), mapc(0, 0), movall(0, 1), unmapc(0), mapc(0, 0), mapd(DEVICE, 16)]
+    for command in
+        [invall(0), mapc(0, 1), mapc(0, 0), movall(0, 1), unmapc(0), mapc(0, 0), mapd(DEVICE, 16)]
     {
         let polls = execute(&rig, command);
         assert!(polls >= pieces, "{command:?} was done after {polls} polls");
     }
 
     let moved = drain(&mut rig.vcpu(1)).len();
-    assert_eq!(moved, EVENTS as usize / 2, "MOVALL took all LPIs along, before MAPD could drop them");
+    assert_eq!(
+        moved,
+        EVENTS as usize / 2,
+        "MOVALL took all LPIs along, before MAPD could drop them"
+    );
     assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
     assert_eq!(rig.send(DEVICE, 0), Delivery::Blocked, "the device was mapped anew");
 }
@@ -165,7 +170,9 @@ mod redistributor {
 
     fn begin_enabling(rig: &Rig) {
         let (propbaser, pendbaser) = (Rig::propbaser(), Rig::pendbaser(0));
-        rig.lpis.with_notification_owed(|control| control.enable_lpis(0, propbaser, pendbaser)).unwrap();
+        rig.lpis
+            .with_notification_owed(|control| control.enable_lpis(0, propbaser, pendbaser))
+            .unwrap();
     }
 
     fn is_disabling(rig: &Rig) -> bool {

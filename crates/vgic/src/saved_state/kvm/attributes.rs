@@ -10,7 +10,10 @@ pub(super) fn its_has(attribute: Attribute) -> Result<(), Errno> {
     match attribute {
         Attribute::Address(frame::ITS)
         | Attribute::Control(
-            control::INIT | control::ITS_SAVE_TABLES | control::ITS_RESTORE_TABLES | control::ITS_RESET,
+            control::INIT
+            | control::ITS_SAVE_TABLES
+            | control::ITS_RESTORE_TABLES
+            | control::ITS_RESET,
         ) => Ok(()),
         Attribute::Its { offset } => its::check_offset(offset),
         _ => Err(Errno::NoRegister),
@@ -21,13 +24,19 @@ pub(super) fn its_has(attribute: Attribute) -> Result<(), Errno> {
 pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno> {
     let known = match attribute {
         Attribute::Address(number) => {
-            matches!(number, frame::DISTRIBUTOR | frame::REDISTRIBUTORS | frame::REDISTRIBUTOR_REGION)
+            matches!(
+                number,
+                frame::DISTRIBUTOR | frame::REDISTRIBUTORS | frame::REDISTRIBUTOR_REGION
+            )
         }
-        Attribute::Control(number) => matches!(number, control::INIT | control::SAVE_PENDING_TABLES),
+        Attribute::Control(number) => {
+            matches!(number, control::INIT | control::SAVE_PENDING_TABLES)
+        }
         Attribute::InterruptCount | Attribute::MaintenanceInterrupt => true,
         Attribute::Levels { info, .. } => info == LINE_LEVEL,
         Attribute::Distributor { offset } => {
-            within(DISTRIBUTOR, offset) || of_interrupt(offset).is_some_and(|intid| intid < interrupts)
+            within(DISTRIBUTOR, offset)
+                || of_interrupt(offset).is_some_and(|intid| intid < interrupts)
         }
         Attribute::Redistributor { offset, .. } => within(REDISTRIBUTOR, offset),
         Attribute::SystemRegister { register, .. } => interface::has(register),
@@ -40,8 +49,11 @@ pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno
 type Place = (u32, u32);
 
 /// Of the distributor, those that are not of interrupts.
-const DISTRIBUTOR: &[Place] =
-    &[(gicd::CTLR.offset(), 16), (gicd::STATUSR.offset(), 4), (IDENTIFICATION, IDENTIFICATION_BYTES)];
+const DISTRIBUTOR: &[Place] = &[
+    (gicd::CTLR.offset(), 16),
+    (gicd::STATUSR.offset(), 4),
+    (IDENTIFICATION, IDENTIFICATION_BYTES),
+];
 
 /// Of the distributor, those with fields of interrupts, beside the routes.
 const FIELDS: &[IntIdField] = &[
@@ -97,5 +109,6 @@ fn of_interrupt(offset: u32) -> Option<u32> {
         return None;
     }
     let route = gicd::IROUTER.info("").index_of(offset);
-    route.or_else(|| FIELDS.iter().find_map(|field| field.fields_at(offset)).map(|(first, _)| first))
+    route
+        .or_else(|| FIELDS.iter().find_map(|field| field.fields_at(offset)).map(|(first, _)| first))
 }

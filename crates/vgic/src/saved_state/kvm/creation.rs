@@ -137,7 +137,12 @@ impl KvmCreation {
     ///
     /// # Errors
     /// As KVM's. Nothing was changed then.
-    pub fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+    pub fn set(
+        &mut self,
+        device: KvmDevice,
+        attribute: Attribute,
+        value: u64,
+    ) -> Result<(), Errno> {
         match device {
             KvmDevice::Gic => self.set_gic(attribute, value),
             KvmDevice::Its(index) => self.set_its(index, attribute, value),
@@ -172,7 +177,9 @@ impl KvmCreation {
                 Initialised::Yes => Ok(()),
                 Initialised::No => Err(Errno::NoRegister),
             },
-            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => Err(Errno::NoRegister),
+            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => {
+                Err(Errno::NoRegister)
+            }
             _ => self.set_register(attribute, low_word(value)),
         }
     }
@@ -188,9 +195,9 @@ impl KvmCreation {
     }
 
     fn set_interrupt_count(&mut self, count: u32) -> Result<(), Errno> {
-        let valid = u16::try_from(count)
-            .ok()
-            .filter(|count| (2 * PRIVATE..=MOST_INTERRUPTS).contains(count) && count.is_multiple_of(PRIVATE));
+        let valid = u16::try_from(count).ok().filter(|count| {
+            (2 * PRIVATE..=MOST_INTERRUPTS).contains(count) && count.is_multiple_of(PRIVATE)
+        });
         let count = valid.ok_or(Errno::Invalid)?;
         if self.interrupts.is_some() {
             return Err(Errno::Busy);
@@ -219,8 +226,12 @@ impl KvmCreation {
                 Ok(())
             }
             // Nothing of it can be chosen: there are no virtual SGIs.
-            Attribute::Distributor { offset } if offset == gicd::TYPER2.offset() && word == 0 => Ok(()),
-            Attribute::Distributor { offset } if offset == gicd::TYPER2.offset() => Err(Errno::Invalid),
+            Attribute::Distributor { offset } if offset == gicd::TYPER2.offset() && word == 0 => {
+                Ok(())
+            }
+            Attribute::Distributor { offset } if offset == gicd::TYPER2.offset() => {
+                Err(Errno::Invalid)
+            }
             _ => Err(Errno::Busy),
         }
     }
@@ -272,12 +283,18 @@ impl KvmCreation {
 
     fn get_gic(&self, attribute: Attribute) -> Result<u64, Errno> {
         match attribute {
-            Attribute::Address(frame::DISTRIBUTOR) => Ok(self.distributor.unwrap_or(frame::NOWHERE)),
+            Attribute::Address(frame::DISTRIBUTOR) => {
+                Ok(self.distributor.unwrap_or(frame::NOWHERE))
+            }
             Attribute::Address(frame::REDISTRIBUTORS) => Ok(self.regions.first()),
             Attribute::Address(frame::REDISTRIBUTOR_REGION) => self.region(0),
             Attribute::InterruptCount => Ok(self.interrupts.unwrap_or(PRIVATE).into()),
-            Attribute::MaintenanceInterrupt => Ok(self.maintenance.map_or(0, |intid| intid.get().into())),
-            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => Err(Errno::NoRegister),
+            Attribute::MaintenanceInterrupt => {
+                Ok(self.maintenance.map_or(0, |intid| intid.get().into()))
+            }
+            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => {
+                Err(Errno::NoRegister)
+            }
             _ => {
                 self.check_cpu(attribute)?;
                 match attribute {

@@ -76,7 +76,8 @@ enum Which {
 impl Which {
     /// `EINVAL` for active priorities that 5 bits do not have, `ENOENT` for what is no state.
     fn of(register: SysRegEncoding) -> Result<Self, Errno> {
-        let beyond = |group: [icc::SysReg<u64>; 4]| group.iter().any(|which| which.encoding() == register);
+        let beyond =
+            |group: [icc::SysReg<u64>; 4]| group.iter().any(|which| which.encoding() == register);
         Ok(match register {
             _ if register == icc::SRE.encoding() => Self::Sre,
             _ if register == icc::CTLR.encoding() => Self::Ctlr,

@@ -76,7 +76,11 @@ const fn kinds(fields: [IntIdField; 8]) -> [Kind; 8] {
             get: |interrupt| interrupt.priority.into(),
             set: |interrupt, bits| interrupt.priority = bits.to_le_bytes()[0] & PRIORITY_MASK,
         },
-        Kind { field: trigger, get: |interrupt| if interrupt.edge { EDGE } else { 0 }, set: set_trigger },
+        Kind {
+            field: trigger,
+            get: |interrupt| if interrupt.edge { EDGE } else { 0 },
+            set: set_trigger,
+        },
     ]
 }
 
@@ -105,13 +109,19 @@ pub(super) fn get(kinds: &[Kind], interrupts: &[InterruptState], offset: u32) ->
 }
 
 /// Writes the register at `offset`; `None` if it is of none of these kinds.
-pub(super) fn set(kinds: &[Kind], interrupts: &mut [InterruptState], offset: u32, word: u32) -> Option<()> {
+pub(super) fn set(
+    kinds: &[Kind],
+    interrupts: &mut [InterruptState],
+    offset: u32,
+    word: u32,
+) -> Option<()> {
     let (kind, first, count) = locate(kinds, offset)?;
     let bits = kind.field.bits();
     for index in 0..count {
         let found = kind.field.range().intid_at(first + index);
-        let found =
-            found.and_then(|intid| interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok());
+        let found = found.and_then(|intid| {
+            interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()
+        });
         if let Some(interrupt) = found.and_then(|at| interrupts.get_mut(at)) {
             (kind.set)(interrupt, (word >> (index * bits)) & ((1 << bits) - 1));
         }
@@ -123,7 +133,9 @@ fn locate(kinds: &[Kind], offset: u32) -> Option<(&Kind, u32, u32)> {
     if !offset.is_multiple_of(4) {
         return None;
     }
-    kinds.iter().find_map(|kind| kind.field.fields_at(offset).map(|(first, count)| (kind, first, count)))
+    kinds
+        .iter()
+        .find_map(|kind| kind.field.fields_at(offset).map(|(first, count)| (kind, first, count)))
 }
 
 /// Which of 32 lines from `first` on are high. Those of edge-triggered interrupts KVM does not look at.
@@ -135,7 +147,8 @@ pub(super) fn levels(interrupts: &[InterruptState], first: u16) -> u32 {
 /// Drives 32 lines from `first` on. Makes no edge.
 pub(super) fn set_levels(interrupts: &mut [InterruptState], first: u16, word: u32) {
     for interrupt in interrupts {
-        let bit = bit_of(interrupt.intid, first).filter(|_| interrupt.intid.class() != IntIdClass::Sgi);
+        let bit =
+            bit_of(interrupt.intid, first).filter(|_| interrupt.intid.class() != IntIdClass::Sgi);
         if let Some(bit) = bit {
             interrupt.line = word & bit != 0;
         }
@@ -154,7 +167,10 @@ pub(super) fn list_all(state: &mut SavedState, spis: u32) -> Result<(), OutOfMem
     private.try_for_each(|interrupts| fill(interrupts, 0..32))
 }
 
-fn fill(interrupts: &mut Vec<InterruptState>, intids: core::ops::Range<u32>) -> Result<(), OutOfMemory> {
+fn fill(
+    interrupts: &mut Vec<InterruptState>,
+    intids: core::ops::Range<u32>,
+) -> Result<(), OutOfMemory> {
     let all = gathered(intids.map(|intid| {
         let intid = IntId::new(intid);
         let at = interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid);

@@ -60,7 +60,8 @@ pub(super) fn check_offset(offset: u64) -> Result<(), Errno> {
 pub(super) fn get(state: &ItsState, offset: u64) -> Result<u64, Errno> {
     Ok(match Which::at(offset)? {
         Which::Ctlr => {
-            let idle = Creadr::from_bits(state.creadr).offset() == Cwriter::from_bits(state.cwriter).offset();
+            let idle = Creadr::from_bits(state.creadr).offset()
+                == Cwriter::from_bits(state.cwriter).offset();
             Ctlr::from(state.ctlr).with_quiescent(idle).into_bits().into()
         }
         Which::Iidr => state.iidr.into(),
@@ -73,13 +74,20 @@ pub(super) fn get(state: &ItsState, offset: u64) -> Result<u64, Errno> {
     })
 }
 
-pub(super) fn set(state: &mut ItsState, config: &ItsConfig, offset: u64, value: u64) -> Result<(), Errno> {
+pub(super) fn set(
+    state: &mut ItsState,
+    config: &ItsConfig,
+    offset: u64,
+    value: u64,
+) -> Result<(), Errno> {
     let enabled = Ctlr::from(state.ctlr).enabled();
     let queue_bytes = Cbaser::from_bits(state.cbaser).bytes();
     match Which::at(offset)? {
         Which::Ctlr => set_ctlr(state, Ctlr::from(super::low_word(value)).enabled()),
         // The revision is that of the tables' format; there is one.
-        Which::Iidr if Iidr::from(super::low_word(value)).revision() != 0 => return Err(Errno::Invalid),
+        Which::Iidr if Iidr::from(super::low_word(value)).revision() != 0 => {
+            return Err(Errno::Invalid);
+        }
         Which::Cbaser if !enabled => {
             state.cbaser = accepted_cbaser(value);
             (state.creadr, state.cwriter) = (0, 0);
@@ -99,7 +107,8 @@ pub(super) fn set(state: &mut ItsState, config: &ItsConfig, offset: u64, value: 
             }
         }
         Which::Baser(index) if !enabled => set_baser(state, config, index, value),
-        Which::Iidr | Which::Cbaser | Which::Typer | Which::Baser(_) | Which::Identification(_) => {}
+        Which::Iidr | Which::Cbaser | Which::Typer | Which::Baser(_) | Which::Identification(_) => {
+        }
     }
     Ok(())
 }
@@ -107,7 +116,8 @@ pub(super) fn set(state: &mut ItsState, config: &ItsConfig, offset: u64, value: 
 /// Not without a queue and both tables.
 fn set_ctlr(state: &mut ItsState, enable: bool) {
     let [devices, collections, ..] = state.baser.map(Baser::from_bits);
-    let complete = Cbaser::from_bits(state.cbaser).valid() && devices.valid() && collections.valid();
+    let complete =
+        Cbaser::from_bits(state.cbaser).valid() && devices.valid() && collections.valid();
     let was = Ctlr::from(state.ctlr).enabled();
     let enabled = enable && (was || complete);
     state.ctlr = Ctlr::new().with_enabled(enabled).with_quiescent(!enabled).into_bits();

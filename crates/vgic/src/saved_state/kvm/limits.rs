@@ -80,7 +80,9 @@ pub enum OutsideKvm {
 /// What KVM says of tables with which the machine cannot be in this state.
 pub(super) const fn errno(outside: OutsideKvm) -> Errno {
     match outside {
-        OutsideKvm::State(RestoreError { problem: Problem::NoRoom | Problem::OutOfMemory, .. })
+        OutsideKvm::State(RestoreError {
+            problem: Problem::NoRoom | Problem::OutOfMemory, ..
+        })
         | OutsideKvm::Config(ConfigError::OutOfMemory(_)) => Errno::NoMemory,
         _ => Errno::Invalid,
     }
@@ -143,7 +145,10 @@ fn check_its_machine(its: &ItsConfig) -> Result<(), OutsideKvm> {
     let differences = [
         (its.device_id_bits > ID_BITS, "number of DeviceID bits"),
         (its.event_id_bits > ID_BITS, "number of EventID bits"),
-        (its.redistributor_naming != RedistributorNaming::ProcessorNumber, "way of naming redistributors"),
+        (
+            its.redistributor_naming != RedistributorNaming::ProcessorNumber,
+            "way of naming redistributors",
+        ),
         (its.held_collections > 0, "number of collections without a table"),
         (its.collection_table.is_none(), "lack of a collection table"),
         (its.page_sizes != PageSizes::Only(PageSize::Size64K), "choice of page sizes"),
@@ -184,7 +189,9 @@ fn check_cpus(state: &SavedState) -> Result<(), OutsideKvm> {
         if control.enable_lpis() && *table.get_or_insert(propbaser) != propbaser {
             return Err(OutsideKvm::ConfigurationTables(cpu.affinity));
         }
-        let edge = |interrupt: &&InterruptState| interrupt.intid.class() == IntIdClass::Ppi && interrupt.edge;
+        let edge = |interrupt: &&InterruptState| {
+            interrupt.intid.class() == IntIdClass::Ppi && interrupt.edge
+        };
         if let Some(interrupt) = cpu.redistributor.interrupts.iter().find(edge) {
             return Err(OutsideKvm::EdgePpi { cpu: cpu.affinity, intid: interrupt.intid });
         }

@@ -54,8 +54,14 @@ fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
     let first = [gicd::IIDR.offset(), gicd::CTLR.offset()];
     let routes = intids.clone().filter_map(|intid| gicd::irouter(IntId::new(intid)));
     let routes = routes.flat_map(|route| [route.offset(), route.offset() + 4]);
-    let fields =
-        [gicd::IGROUPR, gicd::ISENABLER, gicd::ICFGR, gicd::IPRIORITYR, gicd::ISPENDR, gicd::ISACTIVER];
+    let fields = [
+        gicd::IGROUPR,
+        gicd::ISENABLER,
+        gicd::ICFGR,
+        gicd::IPRIORITYR,
+        gicd::ISPENDR,
+        gicd::ISACTIVER,
+    ];
     let fields = fields.into_iter().flat_map(move |field| registers(field, intids.clone()));
     let offsets = first.into_iter().chain(routes).chain(fields);
     offsets.map(|offset| Attribute::Distributor { offset })
@@ -65,8 +71,14 @@ fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
 fn redistributor(cpu: Affinity, lpis: bool) -> impl Iterator<Item = Attribute> {
     let tables = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()];
     let tables = tables.into_iter().filter(move |_| lpis).flat_map(|offset| [offset, offset + 4]);
-    let fields =
-        [gicr::IGROUPR, gicr::ISENABLER, gicr::ICFGR, gicr::IPRIORITYR, gicr::ISPENDR, gicr::ISACTIVER];
+    let fields = [
+        gicr::IGROUPR,
+        gicr::ISENABLER,
+        gicr::ICFGR,
+        gicr::IPRIORITYR,
+        gicr::ISPENDR,
+        gicr::ISACTIVER,
+    ];
     let fields = fields.into_iter().flat_map(|field| registers(field, 0..32));
     let offsets = tables.chain(fields).chain([gicr::CTLR.offset()]);
     offsets.map(move |offset| Attribute::Redistributor { cpu, offset })

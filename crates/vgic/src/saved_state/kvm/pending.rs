@@ -52,9 +52,11 @@ pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), E
     bits.sort_unstable_by_key(|(cpu, intid, pending)| (*cpu, *intid, !pending));
     bits.dedup_by_key(|(cpu, intid, _)| (*cpu, *intid));
     for (cpu, intid, pending) in bits {
-        let pendbaser = state.cpus.iter().find(|of| of.affinity == cpu).map(|of| of.redistributor.pendbaser);
+        let pendbaser =
+            state.cpus.iter().find(|of| of.affinity == cpu).map(|of| of.redistributor.pendbaser);
         // Without a table there is nothing to clear.
-        let table = pendbaser.filter(|pendbaser| pending || Pendbaser::from(*pendbaser).address() != 0);
+        let table =
+            pendbaser.filter(|pendbaser| pending || Pendbaser::from(*pendbaser).address() != 0);
         if let Some(bit) = table.and_then(|pendbaser| Bit::of(pendbaser, intid)) {
             bit.write(memory, pending)?;
         }
@@ -74,7 +76,10 @@ pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno>
 /// was unmapped: MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
 pub(super) fn hand_over(state: &mut SavedState) -> Result<(), OutOfMemory> {
     let by_themselves = state.cpus.iter().flat_map(|cpu| {
-        cpu.redistributor.lpis.iter().map(|lpi| ByItself { place: (lpi.intid, cpu.affinity), is_left: true })
+        cpu.redistributor
+            .lpis
+            .iter()
+            .map(|lpi| ByItself { place: (lpi.intid, cpu.affinity), is_left: true })
     });
     let mut all = gathered(by_themselves)?;
     all.sort_unstable_by_key(|lpi| lpi.place);

@@ -110,9 +110,11 @@ impl Regions {
 
     /// Do they fit the address space, and not overlap with the distributor?
     pub(super) fn are_apart(&self, around: &Surroundings) -> bool {
-        let fits = |region: &Region| around.check_place(region.base, region.bytes(around.cpus)).is_ok();
-        let distributor =
-            around.distributor.is_some_and(|base| self.overlaps(base, gicd::FRAME_SIZE, around.cpus));
+        let fits =
+            |region: &Region| around.check_place(region.base, region.bytes(around.cpus)).is_ok();
+        let distributor = around
+            .distributor
+            .is_some_and(|base| self.overlaps(base, gicd::FRAME_SIZE, around.cpus));
         self.0.iter().all(fits) && !distributor
     }
 
@@ -133,8 +135,9 @@ impl Regions {
     /// The region of this number, as KVM codes it; one without a count has zero there.
     pub(super) fn get(&self, index: u8) -> Option<u64> {
         let region = self.0.iter().find(|region| region.index == index)?;
-        let coded =
-            kvm::RedistributorRegion::new().with_index(index.into()).with_count(region.count.unwrap_or(0));
+        let coded = kvm::RedistributorRegion::new()
+            .with_index(index.into())
+            .with_count(region.count.unwrap_or(0));
         // Of a region without a count, the address can have bits that this form has no place for.
         Some(coded.into_bits() | region.base)
     }

@@ -45,7 +45,11 @@ impl Numbers {
 }
 
 /// Writes all tables.
-pub(super) fn save(its: &ItsState, numbers: &Numbers, memory: &dyn GuestMemory) -> Result<(), Errno> {
+pub(super) fn save(
+    its: &ItsState,
+    numbers: &Numbers,
+    memory: &dyn GuestMemory,
+) -> Result<(), Errno> {
     let [devices, collections, ..] = its.baser.map(Baser::from_bits);
     let mut budget = Budget::new(u32::MAX, u32::MAX);
     if devices.valid() {
@@ -88,7 +92,8 @@ fn save_devices(
         let id = u64::from(device.device.get());
         let address = scan::locate(table, id, memory)?.ok_or(Errno::Invalid)?;
         let distance = next.map_or(0, |next| next - id);
-        let hop = u16::try_from(distance).map_or(DeviceEntry::NEXT_MAX, |hop| hop.min(DeviceEntry::NEXT_MAX));
+        let hop = u16::try_from(distance)
+            .map_or(DeviceEntry::NEXT_MAX, |hop| hop.min(DeviceEntry::NEXT_MAX));
         if distance > u64::from(hop) && !table.indirect() {
             budget.clear(address + ENTRY * u64::from(hop), distance - u64::from(hop), memory)?;
         }
@@ -102,7 +107,11 @@ fn save_devices(
     Ok(())
 }
 
-fn save_events(device: &DeviceState, memory: &dyn GuestMemory, budget: &mut Budget) -> Result<(), Errno> {
+fn save_events(
+    device: &DeviceState,
+    memory: &dyn GuestMemory,
+    budget: &mut Budget,
+) -> Result<(), Errno> {
     let ids = gathered(device.events.iter().map(|event| u64::from(event.event.get())))?;
     let all = 1 << device.event_bits;
     if ids.is_empty() {
@@ -112,7 +121,8 @@ fn save_events(device: &DeviceState, memory: &dyn GuestMemory, budget: &mut Budg
     budget.clear(device.itt, ids.first().copied().unwrap_or(all), memory)?;
     for (event, next) in device.events.iter().zip(followers(&ids)) {
         let id = u64::from(event.event.get());
-        let distance = u16::try_from(next.map_or(0, |next| next - id)).map_err(|_| Errno::Invalid)?;
+        let distance =
+            u16::try_from(next.map_or(0, |next| next - id)).map_err(|_| Errno::Invalid)?;
         let entry = TranslationEntry::new()
             .with_next(distance)
             .with_intid(event.intid.get())
@@ -143,8 +153,9 @@ fn save_collections(
     let mut used = gathered(used)?;
     used.sort_unstable();
     used.dedup();
-    let mapped =
-        |id: &CollectionId| its.collections.binary_search_by_key(id, |state| state.collection).is_ok();
+    let mapped = |id: &CollectionId| {
+        its.collections.binary_search_by_key(id, |state| state.collection).is_ok()
+    };
     for id in used.into_iter().filter(|id| !mapped(id)) {
         push(&mut entries, (id, UNMAPPED))?;
     }
@@ -155,8 +166,10 @@ fn save_collections(
     let ends = table.address() + table.bytes();
     let mut addresses = (table.address()..ends).step_by(8);
     for ((collection, target), address) in entries.into_iter().zip(&mut addresses) {
-        let entry =
-            CollectionEntry::new().with_valid(true).with_collection(collection.get()).with_target(target);
+        let entry = CollectionEntry::new()
+            .with_valid(true)
+            .with_collection(collection.get())
+            .with_target(target);
         memory.write_u64(address, entry.into_bits()).map_err(fault)?;
     }
     addresses.next().map_or(Ok(()), |end| memory.write_u64(end, 0).map_err(fault))
@@ -319,7 +332,12 @@ impl Reader<'_> {
     }
 
     /// `index` is the event's among those of the device that comes next.
-    fn event(&mut self, id: u64, entry: TranslationEntry, index: usize) -> Result<EventState, Errno> {
+    fn event(
+        &mut self,
+        id: u64,
+        entry: TranslationEntry,
+        index: usize,
+    ) -> Result<EventState, Errno> {
         let intid = IntId::new(entry.intid());
         let collection = CollectionId::new(entry.collection());
         if !intid.is_lpi() || u64::from(entry.intid()) >= IDS || !self.known.contains(collection) {
@@ -336,7 +354,12 @@ impl Reader<'_> {
     }
 
     /// Is the LPI's bit set in the pending table of the collection's CPU?
-    fn find_pending(&mut self, collection: CollectionId, intid: IntId, event: usize) -> Result<bool, Errno> {
+    fn find_pending(
+        &mut self,
+        collection: CollectionId,
+        intid: IntId,
+        event: usize,
+    ) -> Result<bool, Errno> {
         let mapped = &self.restored.collections;
         let at = mapped.binary_search_by_key(&collection, |state| state.collection).ok();
         let target = at.and_then(|at| mapped.get(at)).map(|state| state.target);

@@ -81,7 +81,11 @@ impl Transport for Platform {
         self.0.read_config_space(offset)
     }
 
-    fn write_config_space<T: IntoBytes + Immutable>(&mut self, offset: usize, value: T) -> Result<()> {
+    fn write_config_space<T: IntoBytes + Immutable>(
+        &mut self,
+        offset: usize,
+        value: T,
+    ) -> Result<()> {
         self.0.write_config_space(offset, value)
     }
 }

@@ -67,7 +67,8 @@ impl Model {
         for event in events.values_mut() {
             let vcpu = self.collections.get(&event.collection);
             event.at = vcpu.copied().unwrap_or(event.at);
-            let deliverable = self.its_enabled && vcpu.is_some() && self.lpis_enabled.contains(&event.at);
+            let deliverable =
+                self.its_enabled && vcpu.is_some() && self.lpis_enabled.contains(&event.at);
             if deliverable && !event.deliverable {
                 event.cached = self.in_memory(event.lpi);
             }
@@ -144,8 +145,11 @@ impl Model {
             return;
         }
         let memory = self.memory.clone();
-        let read = |lpi: u32| memory.get(&lpi).copied().unwrap_or(Cached { enable: false, priority: 0 });
-        for event in self.events.values_mut().filter(|event| event.at == vcpu && is_meant(event.lpi)) {
+        let read =
+            |lpi: u32| memory.get(&lpi).copied().unwrap_or(Cached { enable: false, priority: 0 });
+        for event in
+            self.events.values_mut().filter(|event| event.at == vcpu && is_meant(event.lpi))
+        {
             event.cached = read(event.lpi);
         }
         for ((at, lpi), own) in &mut self.own {
@@ -200,7 +204,9 @@ impl Model {
             Command::Discard { device, event }
             | Command::Clear { device, event }
             | Command::Int { device, event }
-            | Command::Inv { device, event } => self.with_event(command, (device.get(), event.get())),
+            | Command::Inv { device, event } => {
+                self.with_event(command, (device.get(), event.get()))
+            }
             Command::Invall { collection } => {
                 provided(collection.get())?;
                 let vcpu = *self.collections.get(&collection.get()).ok_or(UnmappedCollection)?;
@@ -216,7 +222,12 @@ impl Model {
         }
     }
 
-    fn mapd(&mut self, device: u32, bits_minus_one: u8, action: MapAction) -> Result<(), CommandErrorReason> {
+    fn mapd(
+        &mut self,
+        device: u32,
+        bits_minus_one: u8,
+        action: MapAction,
+    ) -> Result<(), CommandErrorReason> {
         if device >= TABLE {
             return Err(DeviceOutOfRange);
         }
@@ -231,7 +242,12 @@ impl Model {
         Ok(())
     }
 
-    fn mapti(&mut self, at: (u32, u32), intid: u32, collection: u16) -> Result<(), CommandErrorReason> {
+    fn mapti(
+        &mut self,
+        at: (u32, u32),
+        intid: u32,
+        collection: u16,
+    ) -> Result<(), CommandErrorReason> {
         self.device(at.0, at.1)?;
         provided(collection)?;
         if !(8192..1 << 16).contains(&intid) {
@@ -344,7 +360,10 @@ impl Model {
             return;
         }
         let pending = self.pending(vcpu);
-        self.events.values_mut().filter(|event| event.at == vcpu).for_each(|event| event.pending = false);
+        self.events
+            .values_mut()
+            .filter(|event| event.at == vcpu)
+            .for_each(|event| event.pending = false);
         self.own.retain(|(at, _), _| *at != vcpu);
         self.tables.insert(vcpu, pending);
     }

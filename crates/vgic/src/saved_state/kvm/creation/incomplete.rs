@@ -16,7 +16,9 @@ pub enum KvmIncomplete {
     #[error("the distributor has no address (ENXIO)")]
     NoDistributor,
     /// Redistributors overlap with the distributor or do not fit the address space.
-    #[error("redistributors overlap with the distributor or reach beyond the address space (EINVAL)")]
+    #[error(
+        "redistributors overlap with the distributor or reach beyond the address space (EINVAL)"
+    )]
     Overlap,
     /// `INIT` did not come.
     #[error("the GICv3 was not initialised (EBUSY)")]
@@ -33,7 +35,9 @@ impl KvmIncomplete {
     /// What `KVM_RUN` fails with.
     pub const fn errno(self) -> Errno {
         match self {
-            Self::NoRedistributor(_) | Self::NoDistributor | Self::NoItsAddress(_) => Errno::NoRegister,
+            Self::NoRedistributor(_) | Self::NoDistributor | Self::NoItsAddress(_) => {
+                Errno::NoRegister
+            }
             Self::Overlap | Self::Config(_) => Errno::Invalid,
             Self::NotInitialised => Errno::Busy,
         }

@@ -38,7 +38,11 @@ pub(super) enum Next {
 pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>, Errno> {
     if !table.indirect() {
         let entries = (table.bytes() / ENTRY).min(IDS);
-        return Ok(gathered(core::iter::once(Page { first: 0, entries, address: table.address() }))?);
+        return Ok(gathered(core::iter::once(Page {
+            first: 0,
+            entries,
+            address: table.address(),
+        }))?);
     }
     let entries = table.page_size().bytes() / ENTRY;
     let mut pages = Vec::new();
@@ -51,7 +55,11 @@ pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>,
 }
 
 /// Where a device's entry lies; `None` if the guest has not provided for it.
-pub(super) fn locate(table: Baser, id: u64, memory: &dyn GuestMemory) -> Result<Option<u64>, Errno> {
+pub(super) fn locate(
+    table: Baser,
+    id: u64,
+    memory: &dyn GuestMemory,
+) -> Result<Option<u64>, Errno> {
     if !table.indirect() {
         let inside = id < table.bytes() / ENTRY;
         return Ok(inside.then_some(table.address() + ENTRY * id));
@@ -65,7 +73,8 @@ pub(super) fn locate(table: Baser, id: u64, memory: &dyn GuestMemory) -> Result<
 }
 
 fn second_level(table: Baser, index: u64, memory: &dyn GuestMemory) -> Result<Option<u64>, Errno> {
-    let entry = Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).map_err(fault)?);
+    let entry =
+        Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).map_err(fault)?);
     let address = entry.address() & !(table.page_size().bytes() - 1);
     Ok(entry.valid().then_some(address))
 }
